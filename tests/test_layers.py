@@ -31,6 +31,7 @@ LAYERS = {
             "matching",
             "rouge",
             "namesake",
+            "joined",
         ],
         1,
     ),

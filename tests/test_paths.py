@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -94,6 +95,37 @@ def test_two_processes_of_one_number_that_write_one_file_do_not_write_into_each_
         file.write(", whole")
     assert target.read_text() == "first, whole"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without such pipes")
+def test_a_pipe_is_written_into_and_a_link_leads_to_what_is_written(tmp_path: Path) -> None:
+    """`/dev/stdout` is a link to a pipe or a device. What is there stays what it is, and nothing else is left beside it."""
+    pipe, real = tmp_path / "pipe", tmp_path / "elsewhere" / "report.html"
+    os.mkfifo(pipe)
+    real.parent.mkdir()
+    links = {tmp_path / "stdout": pipe, tmp_path / "old.html": real, tmp_path / "new.html": real.with_name("new.html")}
+    for link, leads_to in links.items():
+        link.symlink_to(leads_to)
+    real.write_text("old")
+    for target in (pipe, *links):
+        paths.require_writable(target)
+        with ThreadPoolExecutor(1) as reader:
+            read = reader.submit(pipe.read_text) if target in (pipe, tmp_path / "stdout") else None
+            with paths.whole_file(target) as part:
+                part.write_text("whole")
+        assert (target.read_text() if read is None else read.result(timeout=60)) == "whole"
+    assert pipe.is_fifo()
+    assert {link: link.readlink() for link in links} == links
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(
+        ["elsewhere", "new.html", "new.html", "old.html", "pipe", "report.html", "stdout"]
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo") or not hasattr(os, "getuid") or os.getuid() == 0, reason="root may write everywhere")
+def test_a_pipe_that_may_not_be_written_is_named_before_anything_is_made(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o400)
+    with pytest.raises(NotWritableError, match=f"cannot write `{tmp_path / 'pipe'}`"):
+        paths.require_writable(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize("number", sorted({*paths.NO_LOCKS}))

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -297,8 +297,13 @@ def require_free_disk(folder: Path, needed_bytes: int, cause: BaseException | No
 def require_writable(target: Path) -> None:
     """Raise NotWritableError if no file can be made at `target`. Its folder is made if it is not there."""
     with translate_disk_errors(target):
-        make_folder(target.parent)
-        with tempfile.TemporaryFile(dir=target.parent):
+        if _is_stream(target):
+            if not os.access(target, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
+            return
+        folder = _led_to(target).parent
+        make_folder(folder)
+        with tempfile.TemporaryFile(dir=folder):
             pass
 
 
@@ -307,17 +312,36 @@ def whole_file(target: Path) -> Iterator[Path]:
     """A path to write to, which becomes `target` when the block ends well, and disappears when it does not.
 
     Its name is its own: the number of a process may be that of another container's, with the same disk. What a killed process
-    left of the same file is swept away, when nobody has written to it for an hour.
+    left of the same file is swept away, when nobody has written to it for an hour. Links stay, and so does what is no file: a pipe
+    or a device is written into at the end.
     """
-    part = target.with_name(f".{target.name}.{secrets.randbits(32)}.part")
-    with translate_disk_errors(target):
-        make_folder(target.parent)
-        _sweep_parts(target)
+    if _is_stream(target):
+        with translate_disk_errors(target), tempfile.TemporaryDirectory() as folder:
+            part = Path(folder, target.name)
+            yield part
+            with part.open("rb") as file, target.open("ab") as stream:
+                shutil.copyfileobj(file, stream)
+        return
+    place = _led_to(target)
+    part = place.with_name(f".{place.name}.{secrets.randbits(32)}.part")
+    with translate_disk_errors(place):
+        make_folder(place.parent)
+        _sweep_parts(place)
         try:
             yield part
-            os.replace(part, target)
+            os.replace(part, place)
         finally:
             part.unlink(missing_ok=True)
+
+
+def _is_stream(target: Path) -> bool:
+    """Whether a pipe or a device is there, maybe behind links: `/dev/stdout`."""
+    return target.exists() and not target.is_file() and not target.is_dir()
+
+
+def _led_to(target: Path) -> Path:
+    """Where a link leads, whether that is there or not; what is no link, as it was given."""
+    return Path(os.path.realpath(target)) if target.is_symlink() else target
 
 
 def _sweep_parts(target: Path) -> None:
@@ -417,21 +441,26 @@ def _locked(file: IO[bytes], *, wait: bool) -> bool | None:
 
 
 @contextmanager
-def alone(target: Path, *, busy: NomoatError | None = None, locks: Path | None = None) -> Iterator[None]:
+def alone(
+    target: Path, *, busy: NomoatError | None = None, locks: Path | None = None, waiting: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Wait until no other process makes the folder `target`, or raise `busy`; sweep away what a killed process left of it.
 
-    `locks`: the folder of files to lock, where it is not the cache's. On a disk without locks nothing is waited for, nor swept away:
-    it may be what another makes. `whole_folder` then makes a folder twice, and keeps one.
+    `locks`: the folder of files to lock, where it is not the cache's; `waiting` is told that another process is at it. On a disk
+    without locks nothing is waited for, nor swept away: it may be what another makes. `whole_folder` then makes a folder twice, and
+    keeps one.
     """
     place = (locks or cache() / "locks") / target.name
     with translate_disk_errors(place):
         make_folder(place.parent)
         file = place.open("ab")
     with file:
-        while (is_alone := _locked(file, wait=busy is None)) is False:
+        if (is_alone := _locked(file, wait=False)) is False:
             if busy is not None:
                 raise busy
-            time.sleep(SECONDS_TO_NEXT_LOOK)
+            waiting()
+            while (is_alone := _locked(file, wait=True)) is False:
+                time.sleep(SECONDS_TO_NEXT_LOOK)
         if is_alone:
             _sweep_folders(target)
         yield

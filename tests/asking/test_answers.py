@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -23,7 +24,7 @@ from patience import PATIENCE_SECONDS, wait_until
 from tiny import write_adapter, write_tiny_gguf
 
 import nomoat
-from nomoat import hardware
+from nomoat import hardware, paths
 from nomoat.asking.answers import collect, collect_scores
 from nomoat.asking.preview import preview_requests
 from nomoat.asking.spending import Spending
@@ -50,7 +51,7 @@ from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import in_common
 from nomoat.pool import run_many
-from nomoat.records import Chunk, ContinuationScore, Example, Message, Request
+from nomoat.records import Chunk, Completion, ContinuationScore, Example, Message, Request, Usage
 from nomoat.responder import Responder
 
 Serving = Callable[..., Server]
@@ -372,6 +373,78 @@ def test_refusals_cost_nothing(serving: Serving) -> None:
     assert (len(evaluation.outcomes), evaluation.partial) == (3, "")
 
 
+def test_two_runs_at_once_pay_for_nothing_twice_and_keep_to_one_bound_together(
+    serving: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    """$0.2 are enough for 11 answers: see above. The first is held until the second run has found that it has to wait."""
+
+    def held(handler: BaseHTTPRequestHandler) -> None:
+        wait_until(lambda: "another run is asking" in caplog.text, "the second run")
+        FINE(handler)
+
+    server = serving(held, FINE)
+    model = f"{server.url}#m"
+    with ThreadPoolExecutor(2) as two_runs:
+        runs = [two_runs.submit(run_suite, model, suite_of(30), RunSettings(spending=spending(0.2), concurrency=4)) for _ in range(2)]
+    evaluations = [run.result() for run in runs]
+    assert caplog.messages == [f"note: another run is asking `{model}`; waiting for it, so that no answer is paid for twice"]
+    assert len(server.bodies) == 11
+    assert evaluations[0].outcomes == evaluations[1].outcomes
+    assert all("$0.1320 is spent" in evaluation.partial for evaluation in evaluations)
+    assert sorted(evaluation.side.facts["reused answers"] for evaluation in evaluations) == ["0", "11"]
+
+
+def test_where_a_disk_has_no_locks_what_is_paid_for_twice_counts(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the one call is under way, another process keeps its own answer: that one stays, and the call counts as a lost one."""
+    monkeypatch.setattr(paths, "_locked", lambda _file, *, wait: None)
+    asked = Request(messages=suite_of(1).examples[0].messages, max_new_tokens=10, temperature=0.0)
+
+    def overtaken(handler: BaseHTTPRequestHandler) -> None:
+        with AnswerStore() as other:
+            other.save_answer(remote_engine(model).digest, asked, Completion(text="yes", finish_reason="stop", usage=usage))
+        counted("no", 10, 1)(handler)
+
+    usage = Usage(prompt_tokens=20, completion_tokens=2, prefill_seconds=0.0, decode_seconds=0.0)
+    model = f"{serving(overtaken).url}#m"
+    spent = spending(1.0)
+    evaluation = run_suite(model, suite_of(1), RunSettings(spending=spent))
+    assert (evaluation.outcomes[0].answer, evaluation.outcomes[0].cost_usd) == ("yes", pytest.approx(2 * REAL_USD))
+    assert spent.budget is not None and spent.budget.spent_usd == pytest.approx(3 * REAL_USD)
+    assert f"1 call to `{model}` brought no whole answer, and may have been billed: at most $0.0780 more" in evaluation.notes
+    later = spending(1.0)
+    run_suite(model, suite_of(1), RunSettings(spending=later))
+    assert later.budget is not None and later.budget.spent_usd == pytest.approx(2 * REAL_USD + 0.078)
+
+
+def test_what_another_run_has_computed_meanwhile_is_not_computed_again() -> None:
+    """Here the other run is within the first question: it answers the second, and its likelihoods."""
+    requests = [Request(prompt=text) for text in "ab"]
+    choices = ("yes", "no")
+
+    class Overtaken(FakeEngine):
+        asked = 0
+
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            Overtaken.asked += 1
+            with AnswerStore() as other:
+                other.save_answer(self.digest, requests[1], Completion(text="other's", finish_reason="stop", usage=usage))
+                scores = ChoiceScores(scores=(ContinuationScore(log_probability=-1.0, num_tokens=1),) * 2, seconds=1.0)
+                other.save_choice_scores(self.digest, requests[1], choices, scores)
+            return super().generate(request)
+
+        def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+            assert request != requests[1]
+            return super().score(request, continuations)
+
+    usage = Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0)
+    model = Responder("fake:", Overtaken())
+    with AnswerStore() as store:
+        collected = collect(model, requests, store=store, spending=Spending(), concurrency=1)
+        assert (Overtaken.asked, collected.num_reused, collected.answers[requests[1]].text) == (1, 1, "other's")
+        found = collect_scores(model, [(request, choices) for request in requests], store=store)
+    assert isinstance(found[1], ChoiceScores) and found[1].seconds == 1.0
+
+
 def test_budget_without_a_price_is_refused(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     monkeypatch.delenv("NOMOAT_OFFLINE")
@@ -642,6 +715,21 @@ def test_ctrl_c_waits_for_answers_under_way_and_keeps_them(serving: Serving, tmp
     with AnswerStore() as store:
         (kept,) = store._db.connection.execute("SELECT count(*) FROM answers").fetchone()
     assert kept == asked
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no Ctrl-C for one process alone")
+def test_ctrl_c_ends_a_run_that_waits_for_another(serving: Serving, tmp_path: Path) -> None:
+    server = serving(FINE)
+    digest, locks = remote_engine(f"{server.url}#m").digest, default_path().with_name("locks")
+    run = command(server, written_suite(tmp_path, 2), "--price-in", "1", "--price-out", "1")
+    with paths.alone(default_path().with_name(digest), locks=locks):
+        process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(f"note: another run is asking `{server.url}#m`; waiting for it")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, server.bodies) == (130, [])
+    assert errors.startswith("stopped: the answers so far are kept in ")
 
 
 def test_partial_result_says_so_on_stderr_and_by_its_exit_code(serving: Serving, tmp_path: Path) -> None:

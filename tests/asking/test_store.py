@@ -10,14 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from small_disk import FILL, run_on_small_disk
 
 from nomoat import paths
-from nomoat.asking.store import AnswerStore, ChoiceScores, _dumps, _key, _opened, _sealed, default_path
+from nomoat.asking.store import IF_DAMAGED, AnswerStore, ChoiceScores, _dumps, _key, _opened, _sealed, default_path
 from nomoat.errors import BadFileError, NotEnoughDiskError
 from nomoat.records import Completion, ContinuationScore, Message, Outcome, Request, ToolCall, Usage
 
@@ -268,7 +268,7 @@ def test_damaged_file_is_named_and_not_touched(content: bytes) -> None:
     with pytest.raises(BadFileError) as caught:
         AnswerStore()
     assert caught.value.message == f"`{path}` is damaged: file is not a database"
-    assert caught.value.hint == "move it out of the way; its answers will be computed again"
+    assert caught.value.hint == IF_DAMAGED
     assert path.read_bytes() == content
 
 
@@ -336,13 +336,13 @@ def test_what_a_newer_nomoat_says_besides_in_an_answer_or_an_outcome_is_passed_o
     ("column", "why"),
     [
         ("'{bad json'", "an answer cannot be read (JSONDecodeError: Expecting property name"),
-        ("'[]'", "an answer cannot be read (TypeError: "),
+        ("'[]'", "an answer cannot be read (ValueError: it is not what was written)"),
         ("'{}'", "an answer cannot be read (KeyError: "),
         ("replace(answer, 'kept', 'kepu')", "an answer cannot be read (ValueError: it is not what was written)"),
         ("replace(json_remove(answer, '$.digest'), 'usage', 'usagf')", "an answer cannot be read (KeyError: 'usage')"),
         ("replace(json_remove(answer, '$.digest'), 'prompt_tokens', 'prompt_tokent')", "an answer cannot be read (TypeError: "),
         ("7", "an answer cannot be read ("),
-        ("CAST(x'22ff22' AS TEXT)", "a text in it is not UTF-8"),
+        ("CAST(x'22ff22' AS TEXT)", "an answer cannot be read (UnicodeDecodeError: "),
     ],
 )
 def test_damaged_answer_is_an_error_that_says_what_to_do(column: str, why: str) -> None:
@@ -352,7 +352,43 @@ def test_damaged_answer_is_an_error_that_says_what_to_do(column: str, why: str) 
         with pytest.raises(BadFileError) as caught:
             store.answer("m", asking("1"))
     assert caught.value.message.startswith(f"`{default_path()}` is damaged: {why}")
-    assert caught.value.hint == "move it out of the way; its answers will be computed again"
+    assert caught.value.message.endswith(f", the row with the key `{_key('answer', 'm', asking('1'))}`")
+    assert caught.value.hint == IF_DAMAGED
+
+
+def test_what_is_damaged_is_removed_and_nothing_else(answers_of_all_kinds: AnswerStore) -> None:
+    """Of each kind one is damaged, one whole, and one whole from before rows had a digest."""
+    store, db = answers_of_all_kinds, answers_of_all_kinds._db.connection
+    assert store.forget_damaged() == 0
+    for model in ("old", "bad"):
+        db.execute("UPDATE answers SET answer = json_remove(answer, '$.digest') WHERE model = ?", (model,))
+    before = db.execute("SELECT count(*) FROM answers").fetchone()
+    db.execute("UPDATE answers SET answer = replace(replace(answer, 's', 'z'), 'num', 'mun') WHERE model = 'bad'")
+    db.execute("UPDATE outcomes SET outcome = '[]' WHERE model_digest = 'bad'")
+    assert (before, store.forget_damaged()) == ((12,), 5)
+    assert [model for (model,) in db.execute("SELECT DISTINCT model FROM answers ORDER BY 1")] == ["good", "old"]
+    assert (store.answer("bad", asking("1")), store.num_lost("bad", asking("1")), store.notes("bad")) == (None, 0, ())
+    assert len(store.outcomes()) == 2
+    for text in ("'{bad json'", "'[]'", "7", "CAST(x'22ff22' AS TEXT)"):
+        store.save_answer("bad", asking("1"), answering("kept"))
+        db.execute(f"UPDATE answers SET answer = {text} WHERE model = 'bad'")
+        assert store.forget_damaged() == 1
+    store.save_answer("bad", asking("1"), answering("kept"))
+    db.execute("UPDATE answers SET request = '{bad json' WHERE model = 'bad'")
+    assert store.forget_damaged() == 1
+
+
+@pytest.fixture
+def answers_of_all_kinds() -> Iterator[AnswerStore]:
+    scored = ChoiceScores(scores=(ContinuationScore(log_probability=-1.0, num_tokens=1),), seconds=0.1)
+    with AnswerStore() as store:
+        for model in ("good", "old", "bad"):
+            store.save_answer(model, asking("1"), answering("kept"))
+            store.save_choice_scores(model, asking("1"), ["a"], scored)
+            store.save_notes(model, ["note"])
+            store.count_lost(model, asking("1"))
+            store.save_outcomes("suite", "exact", model, [Outcome(suite="s", example_id="1", model="m", answer="a", score=0.0)])
+        yield store
 
 
 def test_no_bit_that_a_disk_turns_changes_an_answer_unnoticed() -> None:

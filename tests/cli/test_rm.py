@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +136,25 @@ def test_rm_answers_removes_what_was_asked_and_answered(empty_home: Path, tmp_pa
     assert b"secret" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
 
 
+def test_rm_damaged_removes_what_cannot_be_read_and_the_rest_is_not_asked_again(
+    empty_home: Path, tmp_path: Path, nomoat: Nomoat
+) -> None:
+    assert nomoat("rm", "--damaged").stderr == "answers: none are stored\n"
+    suite = tmp_path / "s.jsonl"
+    suite.write_text("".join(f'{{"input": "question {at}", "target": "a"}}\n' for at in range(3)))
+    assert nomoat("eval", "fake:", str(suite)).returncode == 0
+    assert nomoat("rm", "--damaged", "--yes").stderr == "answers: all can be read\n"
+    with sqlite3.connect(empty_home / "runs" / "answers.sqlite") as database:
+        database.execute("UPDATE answers SET answer = substr(answer, 1, 40) WHERE request LIKE '%question 1%'")
+    database.close()
+    refused = nomoat("eval", "fake:", str(suite))
+    assert (refused.returncode, "hint: `nomoat rm --damaged` removes" in refused.stderr) == (1, True)
+    assert nomoat("rm", "--damaged", "--yes").stderr == (
+        "answers: removed, 1 that could not be read; asked for again, it is computed, and paid for, again\n"
+    )
+    assert json.loads(nomoat("eval", "fake:", str(suite), "--json").stdout)["side"]["facts"]["reused answers"] == "2"
+
+
 def test_rm_answers_on_a_full_disk_names_the_files_to_delete(empty_home: Path) -> None:
     code = f"from nomoat.asking.store import AnswerStore\nAnswerStore().close()\n{FILL}"
     runs = str(empty_home / "runs")
@@ -160,7 +181,7 @@ def test_rm_cache_leaves_and_names_what_links_lead_to(empty_home: Path, tmp_path
     assert (kept / "model").is_dir() and link.is_symlink()
 
 
-@pytest.mark.parametrize("arguments", [(), ("smollm2-135m", "--cache"), ("smollm2-135m", "--answers"), ("--cache", "--answers")])
+@pytest.mark.parametrize("arguments", [(), ("smollm2-135m", "--cache"), ("smollm2-135m", "--answers"), ("--cache", "--damaged")])
 def test_rm_removes_one_thing(arguments: tuple[str, ...], nomoat: Nomoat) -> None:
     done = nomoat("rm", *arguments)
     assert (done.returncode, done.stderr.splitlines()[0]) == (1, "error: name one thing to remove")

@@ -205,7 +205,9 @@ def test_evaluation_of_a_recorded_system_is_its_recorded_scores(small: Path) -> 
         ("prompt,gpt\nq,maybe\n", "row 1: `gpt` is 'maybe', and should be True, False or a score between 0 and 1"),
         ("prompt,gpt\nq,7\n", "row 1: `gpt` is '7', and should be True, False or a score between 0 and 1"),
         ("question,gpt\nq,1\n", "row 1: needs a `prompt` or a `task`"),
-        ("prompt,gpt\n", "holds no recorded answers"),
+        ("prompt,gpt\n", "has a header and no rows"),
+        ("prompt,gpt\nq,1,1\n", "line 2: 3 fields, and the header has 2"),
+        ("prompt,gpt\nq\n", "line 2: 1 fields, and the header has 2"),
     ],
 )
 def test_table_that_is_not_as_it_should_be_is_named_with_its_row(tmp_path: Path, text: str, message: str) -> None:

@@ -117,6 +117,13 @@ def test_evaluation_report_shows_what_was_wrong_from_all_over_the_suite(suite: S
     assert (min(shown), max(shown)) == (10, 37)
 
 
+def test_a_report_says_that_too_many_categories_have_no_rows(suite: Suite, tmp_path: Path) -> None:
+    examples = tuple(dataclasses.replace(suite.examples[0], id=str(at), category=f"kind {at}") for at in range(101))
+    evaluation = run_suite(responder("m", 10), dataclasses.replace(suite, examples=examples))
+    write_evaluation_report(evaluation, tmp_path / "r.html", command=COMMAND)
+    assert "The 101 categories have no rows: more than 100 tell little." in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
 def test_evaluation_report_of_grades_shows_the_lowest(suite: Suite, tmp_path: Path) -> None:
     """On a scale of 1 to 10 no grade is below 1."""
     plain = run_suite(responder("m", 40), suite)

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from nomoat.judge.slices import language_of, slices_of
+from nomoat.judge.slices import language_of, note_on, slices_of
 from nomoat.records import Example, Message
 
 
@@ -44,6 +44,13 @@ def test_parts_hold_each_example_once() -> None:
     assert lengths[2].endswith(" characters or more")
     for names in (("a", "b"), ("Korean", "other languages"), lengths):
         assert sorted(at for name in names for at in rows[name]) == list(range(60))
+
+
+def test_categories_of_single_questions_have_no_rows_and_a_note_says_so() -> None:
+    few, many = ([example(f"same {at:03}", category=str(at)) for at in range(num)] for num in (100, 101))
+    assert (len(slices_of(few)), note_on(few)) == (101, "")
+    assert [row.name for row in slices_of(many)] == ["all"]
+    assert note_on(many) == "The 101 categories have no rows: more than 100 tell little."
 
 
 def test_names_of_tasks_are_not_told_apart_by_length() -> None:

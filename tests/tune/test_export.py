@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import struct
 import sys
 import warnings
@@ -363,6 +364,17 @@ def test_a_folder_is_no_file_to_export_to(tiny_gguf: Path, tmp_path: Path) -> No
     write_adapter(paths.adapters() / "mine")
     result = CliRunner().invoke(app, ["export", f"{tiny_gguf}+mine", "-o", str(tmp_path), "--replace"])
     assert str(result.exception) == f"`{tmp_path}` is a folder"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without such pipes")
+def test_a_pipe_is_no_file_to_export_to(tiny_gguf: Path, tmp_path: Path) -> None:
+    """The terms that are written beside a file name its sha256: it is read again."""
+    from nomoat import paths
+
+    write_adapter(paths.adapters() / "mine")
+    os.mkfifo(tmp_path / "pipe")
+    result = CliRunner().invoke(app, ["export", f"{tiny_gguf}+mine", "-o", str(tmp_path / "pipe"), "--replace"])
+    assert str(result.exception) == f"`{tmp_path / 'pipe'}` is a pipe or a device, and a model is a file"
 
 
 @pytest.mark.parametrize(

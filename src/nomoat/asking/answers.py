@@ -7,11 +7,12 @@ loses it. A question that fails leaves the others alone, and is asked again by t
 from __future__ import annotations
 
 import functools
+import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 from nomoat import paths
@@ -28,15 +29,18 @@ MAX_FAILURES_IN_A_ROW = 5
 FREE_DISK_BYTES = 10_000_000
 TOO_LONG = (ContextExceededError, CacheExceededError)  # of one text: says nothing of the others
 
+log = logging.getLogger("nomoat.asking")
+
 
 @dataclass(slots=True, kw_only=True)
 class Collected:
-    """Answers by request. `failed`: those that failed of themselves, and why; `ended`: why others were not asked (again). `failure` is
-    why some requests have no answer: the first of these reasons, or the end of the budget. `lost`: how many calls for a request, ever,
-    may have been billed and brought no whole answer.
+    """Answers by request; those of `reused` were in the store. `failed`: those that failed of themselves, and why; `ended`: why others
+    were not asked (again). `failure` is why some requests have no answer: the first of these reasons, or the end of the budget.
+    `lost`: how many calls for a request, ever, may have been billed and brought no answer that was kept.
     """
 
     answers: dict[Request, Completion] = field(default_factory=dict)
+    reused: set[Request] = field(default_factory=set)
     failed: dict[Request, NomoatError] = field(default_factory=dict)
     ended: list[BudgetReachedError] = field(default_factory=list)
     lost: dict[Request, int] = field(default_factory=dict)
@@ -74,33 +78,62 @@ def collect(
     """
     collected = Collected()
     different = list(dict.fromkeys(requests if spending.budget is None else _in_random_order(requests, together)))
-    for request in different:
-        if (stored := store.answer(model.digest, request)) is not None:
-            collected.answers[request] = stored
-    collected.num_reused = sum(request in collected.answers for request in requests)
-    pending = [request for request in different if request not in collected.answers]
-    show(len(pending))
-    count_earlier(model, different, store=store, spending=spending)
-    if pending:
+    _look(model, different, collected, store)
+    if is_open := len(collected.answers) < len(different):
         spending.watch(model)
-        try:
-            with _lost_calls_counted(model, store):
-                _ask(
-                    model, pending, collected, store=store, spending=spending, concurrency=concurrency, show=show,
-                    in_a_row=FailuresInARow() if in_a_row is None else in_a_row,
-                )  # fmt: skip
-        except BaseException:
-            with suppress(NomoatError):  # on a full disk that fails, too, and says less
-                _save_notes(model, store)
-            raise
-        _save_notes(model, store)
+    with _no_other_pays(model, store, spending) if is_open else nullcontext():
+        _look(model, different, collected, store)  # again: another run may have been asking the same
+        pending = [request for request in different if request not in collected.answers]
+        show(len(pending))
+        count_earlier(model, different, store=store, spending=spending)
+        if pending:
+            try:
+                with _lost_calls_counted(model, store, spending):
+                    _ask(
+                        model, pending, collected, store=store, spending=spending, concurrency=concurrency, show=show,
+                        in_a_row=FailuresInARow() if in_a_row is None else in_a_row,
+                    )  # fmt: skip
+            except BaseException:
+                with suppress(NomoatError):  # on a full disk that fails, too, and says less
+                    _save_notes(model, store)
+                raise
+            _save_notes(model, store)
+    collected.num_reused = sum(request in collected.reused for request in requests)
     if isinstance(model.engine, RemoteEngine):
         collected.lost = {request: num for request in different if (num := store.num_lost(model.digest, request))}
     return collected
 
 
+def _look(model: Responder, requests: Iterable[Request], collected: Collected, store: AnswerStore) -> None:
+    """Add the answers that are in the store by now."""
+    for request in requests:
+        if request not in collected.answers and (stored := store.answer(model.digest, request)) is not None:
+            collected.answers[request] = stored
+            collected.reused.add(request)
+
+
 @contextmanager
-def _lost_calls_counted(model: Responder, store: AnswerStore) -> Iterator[None]:
+def _no_other_pays(model: Responder, store: AnswerStore, spending: Spending) -> Iterator[None]:
+    """A model that may take money is asked by one run at a time, whatever each asks: the others wait, and say so.
+
+    Each then finds what the others were answered, and knows what they have spent on its questions. On a disk without locks nobody
+    waits.
+    """
+    if not spending.may_cost(model):
+        yield
+        return
+
+    def say() -> None:
+        if model.digest not in spending.waited_for:
+            spending.waited_for.add(model.digest)
+            log.warning("note: another run is asking `%s`; waiting for it, so that no answer is paid for twice", model.ref)
+
+    with paths.alone(store.path.with_name(model.digest), locks=store.path.with_name("locks"), waiting=say):
+        yield
+
+
+@contextmanager
+def _lost_calls_counted(model: Responder, store: AnswerStore, spending: Spending) -> Iterator[None]:
     """While it is asked, a server's calls that may be billed and bring no answer are counted in the store, by who made them.
 
     So are those that are still under way at the end, for whoever pressed Ctrl-C waits for them only so long.
@@ -109,7 +142,7 @@ def _lost_calls_counted(model: Responder, store: AnswerStore) -> Iterator[None]:
         yield
         return
     calls = model.engine.calls
-    before, calls.on_lost = calls.on_lost, functools.partial(store.count_lost, model.digest)
+    before, calls.on_lost = calls.on_lost, functools.partial(_count_lost, model, store, spending)
     try:
         yield
     finally:
@@ -117,6 +150,12 @@ def _lost_calls_counted(model: Responder, store: AnswerStore) -> Iterator[None]:
             calls.abandon()
         finally:
             calls.on_lost = before
+
+
+def _count_lost(model: Responder, store: AnswerStore, spending: Spending, request: Request) -> None:
+    """One more call that may be billed and brought nothing that is kept; this run's meter has counted it."""
+    store.count_lost(model.digest, request)
+    spending.lost[model.digest, request] += 1
 
 
 def notes_of(model: Responder, store: AnswerStore, *, num_reused: int) -> tuple[str, ...]:
@@ -147,6 +186,8 @@ def collect_scores(
     show(len(pending))
 
     def work(question: tuple[Request, tuple[str, ...]], _left: threading.Event) -> ChoiceScores | ContextExceededError:
+        if (kept := store.choice_scores(model.scores_digest, *question)) is not None:  # another run has computed them since
+            return kept
         try:
             model.score(question[0], ())  # loading is no part of the first answer's time
             began = time.perf_counter()
@@ -184,10 +225,11 @@ def count_earlier(model: Responder, requests: Sequence[Request], *, store: Answe
             spending.paid.add((model.digest, request))
             cost_usd = pricing.cost_usd(answer)
             spending.budget.count(rates.most_usd(request) if cost_usd is None else cost_usd)
-        if (model.digest, request) not in spending.lost and isinstance(model.engine, RemoteEngine):
-            spending.lost.add((model.digest, request))
-            if num_lost := store.num_lost(model.digest, request):
-                spending.budget.count(num_lost * rates.most_usd(request))
+        if isinstance(model.engine, RemoteEngine):
+            num_lost = store.num_lost(model.digest, request)
+            if num_new := num_lost - spending.lost[model.digest, request]:
+                spending.budget.count(num_new * rates.most_usd(request))
+            spending.lost[model.digest, request] = num_lost
 
 
 def _ask(
@@ -201,9 +243,13 @@ def _ask(
     show: Callable[[int], None],
     in_a_row: FailuresInARow,
 ) -> None:
-    unkept = _Unkept()
+    unkept = _Unkept(functools.partial(_count_lost, model, store, spending))
 
     def work(request: Request, caller_left: threading.Event) -> Completion | NomoatError:
+        _look(model, (request,), collected, store)
+        if request in collected.answers:  # another run has asked it since
+            count_earlier(model, (request,), store=store, spending=spending)
+            return collected.answers[request]
         if isinstance(model.engine, RemoteEngine):
             paths.require_free_disk(store.path.parent, FREE_DISK_BYTES)
         try:
@@ -217,11 +263,16 @@ def _ask(
             if error.status in HOPELESS or in_a_row.failed() >= MAX_FAILURES_IN_A_ROW:
                 raise
             return error
-        with unkept.noted(model, request, completion, store):
-            store.save_answer(model.digest, request, completion)
-        spending.paid.add((model.digest, request))  # its meter has counted it
+        with unkept.noted(model, request, completion):
+            is_first = store.save_answer(model.digest, request, completion)
         in_a_row.went_well()
-        return completion
+        if is_first:
+            spending.paid.add((model.digest, request))  # its meter has counted it
+            return completion
+        if spending.may_cost(model):  # on a disk without locks another run was faster: its answer stays, and both are paid for
+            _count_lost(model, store, spending, request)
+            count_earlier(model, (request,), store=store, spending=spending)
+        return store.answer(model.digest, request) or completion
 
     try:
         for done, (index, result) in enumerate(model.run_many(work, pending, concurrency=concurrency), start=1):
@@ -247,11 +298,12 @@ def _in_random_order(requests: Sequence[Request], together: int) -> list[Request
 class _Unkept:
     """Answers that came from a server and could not be written down: paid for, and asked for again by the next run."""
 
-    def __init__(self) -> None:
+    def __init__(self, count_lost: Callable[[Request], None]) -> None:
+        self._count_lost = count_lost
         self._answers: list[tuple[Request, Completion, NomoatError]] = []
 
     @contextmanager
-    def noted(self, model: Responder, request: Request, completion: Completion, store: AnswerStore) -> Iterator[None]:
+    def noted(self, model: Responder, request: Request, completion: Completion) -> Iterator[None]:
         """Around saving one. Where that fails, its call is counted as lost if at least that, which is shorter, can be kept."""
         try:
             yield
@@ -259,7 +311,7 @@ class _Unkept:
             if isinstance(model.engine, RemoteEngine):
                 self._answers.append((request, completion, error))
                 with suppress(NomoatError):
-                    store.count_lost(model.digest, request)
+                    self._count_lost(request)
             raise
 
     def tell(self, pricing: Pricing, cause: NomoatError) -> None:

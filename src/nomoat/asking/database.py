@@ -24,13 +24,13 @@ NOT_ALLOWED = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANT
 class Database:
     """A file of ours, made if it is not there, with a folder for its owner alone. What a turn has written is on the disk at its end.
 
-    `schema` makes the tables of `version`; `table` is one of them; `if_lost` says what becomes of what stood in a damaged file.
+    `schema` makes the tables of `version`; `table` is one of them; `if_damaged` says what to do about a damaged file.
     Raises BadFileError for a file that is damaged, not ours, or from a newer nomoat, and NotEnoughDiskError.
     """
 
-    def __init__(self, path: Path, *, schema: str, version: int, table: str, if_lost: str) -> None:
+    def __init__(self, path: Path, *, schema: str, version: int, table: str, if_damaged: str) -> None:
         self.path = path
-        self._if_lost = if_lost
+        self._if_damaged = if_damaged
         with paths.translate_disk_errors(path):
             paths.make_folder(path.parent, mode=paths.OWNER_ALONE)
         self._lock = threading.RLock()  # one statement at a time, and a transaction as a whole
@@ -80,7 +80,7 @@ class Database:
 
     def damaged(self, why: object) -> BadFileError:
         """The error for what was found in the file and cannot have been written by us."""
-        return BadFileError(f"`{self.path}` is damaged: {why}", hint=f"move it out of the way; {self._if_lost}")
+        return BadFileError(f"`{self.path}` is damaged: {why}", hint=self._if_damaged)
 
     def _locked(self) -> BadFileError:
         return BadFileError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -85,7 +86,8 @@ class Spending:
             raise UsageError("a price has two parts", hint="give --price-in and --price-out, both in USD per million tokens")
         self.budget = None if max_cost_usd is None else Budget(max_cost_usd)
         self.paid: set[tuple[str, Request]] = set()  # the answers that the budget knows of, by their model's digest
-        self.lost: set[tuple[str, Request]] = set()  # the requests whose lost calls of earlier runs the budget knows of
+        self.lost: Counter[tuple[str, Request]] = Counter()  # the lost calls that it knows of
+        self.waited_for: set[str] = set()  # the models, by digest, that another run was asking: said once
         self._given: Rates | None = None
         self._given_to: str | None = None
         self._found: dict[str, Pricing] = {}
@@ -97,6 +99,10 @@ class Spending:
         if model.ref not in self._found:
             self._found[model.ref] = self._price(model)
         return self._found[model.ref]
+
+    def may_cost(self, model: Responder) -> bool:
+        """Whether asking this model takes money, or may: where no price is known. Weights on workers take nobody's price."""
+        return self.pricing(model).rates != FREE and not model.ref.startswith(STORED) and not names_weights(model.ref)
 
     def _price(self, model: Responder) -> Pricing:
         if model.ref.startswith(STORED):

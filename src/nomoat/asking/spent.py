@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from nomoat.asking.answers import Collected
-from nomoat.asking.spending import Pricing
+from nomoat.asking.answers import Collected, notes_of
+from nomoat.asking.spending import Pricing, Spending
+from nomoat.asking.store import AnswerStore
 from nomoat.records import Request
+from nomoat.responder import Responder
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,6 +42,11 @@ class Spent:
             self.bytes_out += completion.usage.bytes_out
             cost = self.pricing.cost_usd(completion)
             self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
+
+    def notes(self, model: Responder, store: AnswerStore, spending: Spending) -> tuple[str, ...]:
+        """What has to be known about these answers of a model, and about the money."""
+        lost = self.pricing.lost_note(model.ref, self.lost)
+        return (*notes_of(model, store, num_reused=self.num_reused), *lost, *spending.notes())
 
     def facts(self) -> dict[str, Any]:
         """As they stand in a sidecar."""

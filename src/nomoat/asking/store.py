@@ -5,7 +5,8 @@ them, and so does how many calls brought none; what the model's server refused o
 the answers were worth) lie under suite, model and example; `route` learns from them.
 
 What this does not cover: an answer that was still being written when the process died, or the disk got full, with its cost; and two
-processes that ask the same question at the same moment: both ask, and the first answer is kept.
+processes that ask the same question at the same moment, which `answers.collect` keeps from it where it may cost money and the disk
+has locks: both ask, and the first answer is kept.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -32,6 +33,11 @@ Record = TypeVar("Record", bound="DataclassInstance")
 
 SCHEMA_VERSION = 1
 SEAL = "digest"  # the name of a row's digest within it, where earlier versions pass over it
+UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)  # what is raised over a text that is not what we write
+IF_DAMAGED = (
+    "`nomoat rm --damaged` removes what cannot be read, and nothing else; where that fails, move the file out of the way. "
+    "What is gone is computed, and paid for, again"
+)
 # To `Request`, and the last to `Outcome`.
 ADDED_LATER = ("answer_start", "must_call", "one_call", "reasoning_effort", "schema_mode", "template_variables", "tools", "same_as")
 
@@ -83,24 +89,18 @@ class AnswerStore:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path if path is not None else default_path()
-        self._db = Database(
-            self.path, schema=SCHEMA, version=SCHEMA_VERSION, table="answers", if_lost="its answers will be computed again"
-        )  # fmt: skip
+        self._db = Database(self.path, schema=SCHEMA, version=SCHEMA_VERSION, table="answers", if_damaged=IF_DAMAGED)
 
     def answer(self, model_digest: str, request: Request) -> Completion | None:
         """The stored answer of this model to this request."""
         key = _key("answer", model_digest, request)
-        with self._understood():
+        with self._understood(key):
             row = self._get(key)
-            if row is None:
-                return None
-            finish_reason = cast(FinishReason, row["finish_reason"])
-            calls = tuple(known_fields(ToolCall, call) for call in row.get("calls", ()))  # not there in answers from before
-            return Completion(text=row["text"], finish_reason=finish_reason, usage=known_fields(Usage, row["usage"]), calls=calls)
+            return None if row is None else _completion_of(row)
 
-    def save_answer(self, model_digest: str, request: Request, completion: Completion) -> None:
-        """Keep an answer. If there is one already, that one stays."""
-        self._put(_key("answer", model_digest, request), model_digest, request, dataclasses.asdict(completion))
+    def save_answer(self, model_digest: str, request: Request, completion: Completion) -> bool:
+        """Keep an answer, and return True. If there is one already, that one stays."""
+        return self._put(_key("answer", model_digest, request), model_digest, request, dataclasses.asdict(completion))
 
     def limits(self, model_digest: str) -> list[int]:
         """What the stored answers of this model might have had at most, in tokens, the least first."""
@@ -111,8 +111,9 @@ class AnswerStore:
 
     def num_lost(self, model_digest: str, request: Request) -> int:
         """How many calls for this answer may have been billed, and brought none."""
-        with self._understood():
-            row = self._get(_key("lost", model_digest, request))
+        key = _key("lost", model_digest, request)
+        with self._understood(key):
+            row = self._get(key)
             return 0 if row is None else int(row["num"])
 
     def count_lost(self, model_digest: str, request: Request) -> None:
@@ -126,12 +127,9 @@ class AnswerStore:
     def choice_scores(self, model_digest: str, request: Request, choices: Sequence[str]) -> ChoiceScores | None:
         """The stored likelihoods of these choices after this request."""
         key = _scores_key(model_digest, request, choices)
-        with self._understood():
+        with self._understood(key):
             row = self._get(key)
-            if row is None:
-                return None
-            scores = tuple(ContinuationScore(log_probability=value, num_tokens=tokens) for value, tokens in row["scores"])
-            return ChoiceScores(scores=scores, seconds=row["seconds"])
+            return None if row is None else _scores_of(row)
 
     def save_choice_scores(self, model_digest: str, request: Request, choices: Sequence[str], scored: ChoiceScores) -> None:
         """Keep likelihoods. If they are there already, those stay."""
@@ -141,8 +139,9 @@ class AnswerStore:
 
     def notes(self, model_digest: str) -> tuple[str, ...]:
         """What has to be known about this model's stored answers."""
-        with self._understood():
-            row = self._get(_hashed(["notes", model_digest]))
+        key = _hashed(["notes", model_digest])
+        with self._understood(key):
+            row = self._get(key)
             return () if row is None else tuple(row["notes"])
 
     def save_notes(self, model_digest: str, notes: Sequence[str]) -> None:
@@ -203,6 +202,15 @@ class AnswerStore:
         self._db.shrink()
         return num_answers, num_outcomes
 
+    def forget_damaged(self) -> int:
+        """Remove the answers and outcomes that cannot be read, and what else was kept beside answers; return how many they were."""
+        with self._db.transaction() as db:
+            db.create_function("is_kept", 2, _is_kept)
+            db.create_function("is_outcome", 1, _is_outcome)
+            where = "NOT json_valid(request) OR NOT is_kept(CAST(key AS BLOB), CAST(answer AS BLOB))"
+            num_answers = db.execute(f"DELETE FROM answers WHERE {where}").rowcount
+            return num_answers + db.execute("DELETE FROM outcomes WHERE NOT is_outcome(CAST(outcome AS BLOB))").rowcount
+
     def close(self) -> None:
         """Let go of the file. Calling it twice is fine."""
         self._db.close()
@@ -214,22 +222,24 @@ class AnswerStore:
         self.close()
 
     @contextmanager
-    def _understood(self) -> Iterator[None]:
-        """Raise BadFileError where what is read is not what we write."""
+    def _understood(self, key: str | None = None) -> Iterator[None]:
+        """Raise BadFileError where what is read, under this key, is not what we write."""
         try:
             yield
-        except (AttributeError, LookupError, TypeError, ValueError) as exc:
-            raise self._db.damaged(f"an answer cannot be read ({type(exc).__name__}: {exc})") from exc
+        except UNREADABLE as exc:
+            row = "" if key is None else f", the row with the key `{key}`"
+            raise self._db.damaged(f"an answer cannot be read ({type(exc).__name__}: {exc}){row}") from exc
 
     def _get(self, key: str) -> dict[str, Any] | None:
         with self._db.turn() as db:
-            row = db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-        return None if row is None else _opened(key, json.loads(row[0]))
+            row = db.execute("SELECT CAST(answer AS BLOB) FROM answers WHERE key = ?", (key,)).fetchone()
+        return None if row is None else _opened(key, json.loads(row[0].decode()))
 
-    def _put(self, key: str, model_digest: str, request: Request, value: dict[str, Any]) -> None:
+    def _put(self, key: str, model_digest: str, request: Request, value: dict[str, Any]) -> bool:
+        """Whether nothing was there."""
         row = (key, model_digest, _dumps(_told(request)), _sealed(key, value), time.time())
         with self._db.turn() as db:
-            db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row)
+            return db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row).rowcount > 0
 
 
 def _key(kind: str, model_digest: str, request: Request, *continuations: str) -> str:
@@ -242,13 +252,51 @@ def _scores_key(model_digest: str, request: Request, choices: Sequence[str]) -> 
     return _key(kind, model_digest, request, *choices)
 
 
+def _completion_of(row: Mapping[str, Any]) -> Completion:
+    finish_reason = cast(FinishReason, row["finish_reason"])
+    calls = tuple(known_fields(ToolCall, call) for call in row.get("calls", ()))  # not there in answers from before
+    return Completion(text=row["text"], finish_reason=finish_reason, usage=known_fields(Usage, row["usage"]), calls=calls)
+
+
+def _scores_of(row: Mapping[str, Any]) -> ChoiceScores:
+    scores = tuple(ContinuationScore(log_probability=value, num_tokens=tokens) for value, tokens in row["scores"])
+    return ChoiceScores(scores=scores, seconds=row["seconds"])
+
+
+def _is_kept(key: bytes, answer: bytes) -> bool:
+    """Whether this is what was written under the key; from before digests, whether it is something that is written."""
+    try:
+        row = json.loads(answer.decode())
+        is_sealed = SEAL in row
+        row = _opened(key.decode(), row)
+    except UNREADABLE:
+        return False
+    reads: tuple[Callable[[dict[str, Any]], object], ...] = (
+        _completion_of, _scores_of, lambda one: (*one["notes"],), lambda one: int(one["num"]),
+    )  # fmt: skip
+    for read in reads:
+        with suppress(*UNREADABLE):
+            read(row)
+            return True
+    return is_sealed
+
+
+def _is_outcome(told: bytes) -> bool:
+    with suppress(*UNREADABLE):
+        known_fields(Outcome, json.loads(told.decode()))
+        return True
+    return False
+
+
 def _sealed(key: str, value: dict[str, Any]) -> str:
     """What is kept under a key, with a digest of both: a disk may change a letter, which stays a text."""
     return _dumps(value | {SEAL: _hashed([key, value])})
 
 
-def _opened(key: str, kept: dict[str, Any]) -> dict[str, Any]:
+def _opened(key: str, kept: Any) -> dict[str, Any]:
     """What was kept under a key. Raises ValueError if it is not what was written; what is from before digests is taken as it is."""
+    if not isinstance(kept, dict):
+        raise ValueError("it is not what was written")
     digest = kept.pop(SEAL, None)
     if digest is not None and digest != _hashed([key, kept]):
         raise ValueError("it is not what was written")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli import console, judging, options, sending
+from nomoat.cli import answering, console, judging, options, sending
 from nomoat.pool import DEFAULT_CONCURRENCY
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
                 model, plan, store=store, spending=how.spending, concurrency=how.concurrency,
                 progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
-        notes = _notes(model, found.spent, store, how)
+        notes = found.spent.notes(model, store, how.spending)
     facts = {
         "tasks": len(found.tasks),
         "offered": found.num_offered,
@@ -203,7 +203,7 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
                 model, texts, asked.labels, **what, spending=how.spending, concurrency=how.concurrency,
                 progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
-        notes = _notes(model, found.spent, store, how)
+        notes = found.spent.notes(model, store, how.spending)
     without_text = len(asked.texts.rows) - len(texts)
     facts = {
         "texts": len(texts),
@@ -369,14 +369,6 @@ def _teachers(ref: str, terms: str | None, *, for_assistant: bool) -> tuple[Pare
     return found if terms is None else licences.with_stated(found, terms)
 
 
-def _notes(model: Responder, spent: Spent, store: AnswerStore, how: _How) -> tuple[str, ...]:
-    """What has to be known about these answers, and about the money."""
-    from nomoat.asking.answers import notes_of
-
-    told = notes_of(model, store, num_reused=spent.num_reused)
-    return (*told, *spent.pricing.lost_note(model.ref, spent.lost), *how.spending.notes())
-
-
 def _say_spent(model: Responder, spent: Spent, notes: Sequence[str]) -> None:
     """Who answered, how often and at what cost, and what has to be known about these answers."""
     reused = f", {spent.num_reused:,} of them reused" if spent.num_reused else ""
@@ -384,8 +376,7 @@ def _say_spent(model: Responder, spent: Spent, notes: Sequence[str]) -> None:
     cost = "cost not known" if spent.cost_usd is None else f"${spent.cost_usd:,.4f}"
     out = f", {spent.bytes_out:,} bytes sent out" if spent.bytes_out else ""
     console.say(f"teacher: {model.ref}, {spent.num_answers:,} answers{reused}{failed}{out}; {cost} ({spent.pricing.note})")
-    for note in notes:
-        console.say(f"note: {note}")
+    answering.say_notes(notes)
 
 
 def _save(

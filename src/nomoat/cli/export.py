@@ -92,6 +92,8 @@ def _require_free(target: Path, weights: Path, *, replace: bool) -> None:
         raise UsageError(f"`{target.parent}` is a file, not a folder", hint="choose another --output")
     if target.is_dir():
         raise UsageError(f"`{target}` is a folder", hint=f"name a file: --output {target / 'tuned.gguf'}")
+    if target.exists() and not target.is_file():
+        raise UsageError(f"`{target}` is a pipe or a device, and a model is a file", hint="choose another --output")
     if target.exists() and not replace:
         raise UsageError(f"`{target}` is there already", hint="choose another --output, or --replace it")
 

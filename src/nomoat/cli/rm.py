@@ -24,6 +24,7 @@ def rm(
     answers: Annotated[
         bool, typer.Option("--answers", help="Remove all that models were asked and answered in eval, duel, tune and distil.")
     ] = False,
+    damaged: Annotated[bool, typer.Option("--damaged", help="Remove stored answers that cannot be read any more.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Remove a pulled model, a tuned adapter (the base stays), caches, or stored answers.
@@ -34,6 +35,7 @@ def rm(
       nomoat rm smollm2-135m+reviews --yes
       nomoat rm --cache                 # imported models, made again when they are needed
       nomoat rm --answers               # every stored question and answer, and its score
+      nomoat rm --damaged               # those that a disk has changed, and no others
       nomoat models --pulled            # what there is to remove
 
     With a model or an adapter goes what was imported of it, with an adapter what an interrupted training left. Imports that nobody has
@@ -44,14 +46,15 @@ def rm(
     """
     from nomoat.errors import UsageError
 
-    if cache + answers + (model is not None) != 1:
-        raise UsageError(
-            "name one thing to remove", hint="a model, BASE+ADAPTER, --cache or --answers; `nomoat models --pulled` lists both"
-        )  # fmt: skip
+    if cache + answers + damaged + (model is not None) != 1:
+        hint = "a model, BASE+ADAPTER, --cache, --answers or --damaged; `nomoat models --pulled` lists models and adapters"
+        raise UsageError("name one thing to remove", hint=hint)
     if model is not None:
         _remove_model(model, yes)
     elif cache:
         _remove_cache(yes)
+    elif damaged:
+        _remove_damaged(yes)
     else:
         _remove_answers(yes)
 
@@ -85,6 +88,19 @@ def _remove_answers(yes: bool) -> None:
     freed = _megabytes(max(0, before - _size(path)))
     counts = f"{num_answers:,} answer{'' if num_answers == 1 else 's'} and {num_outcomes:,} outcome{'' if num_outcomes == 1 else 's'}"
     console.say(f"answers: removed, {counts}, {freed} free again")
+
+
+def _remove_damaged(yes: bool) -> None:
+    from nomoat.asking.store import AnswerStore, default_path
+
+    if not default_path().exists():
+        console.say("answers: none are stored")
+        return
+    console.confirm_removal("stored answers that cannot be read", yes=yes)
+    with AnswerStore() as store:
+        num = store.forget_damaged()
+    again = f"asked for again, {'it is' if num == 1 else 'they are'} computed, and paid for, again"
+    console.say(f"answers: removed, {num:,} that could not be read; {again}" if num else "answers: all can be read")
 
 
 def _size(database: Path) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli import console, options
+from nomoat.cli import answering, console, options
 
 if TYPE_CHECKING:
     from nomoat.route.frontier import Estimate, Frontier
@@ -44,7 +44,6 @@ def explain(
       nomoat route explain < letter.txt
       nomoat route explain "What is a moat?" --json
     """
-    from nomoat.cli import answering
     from nomoat.route import router
     from nomoat.route.policy import load_policy
 
@@ -92,8 +91,7 @@ def learn(
         suite.sha256: {example.id: router.question_of(Request(messages=example.messages)) for example in suite.examples}
         for suite in loaded
     }
-    for note in dict.fromkeys(note for suite in loaded for note in suite.notes):
-        console.say(f"note: {note}")
+    answering.say_notes(tuple(dict.fromkeys(note for suite in loaded for note in suite.notes)))
     by_questions: dict[str, str] = {}
     for suite in loaded:
         first = by_questions.setdefault(suite.sha256, suite.name)
@@ -124,7 +122,6 @@ def policy(as_json: options.AsJson = False) -> None:
     Days and months are those of UTC. Requests under way count with the most they can cost.
     """
     from nomoat.catalog import prices
-    from nomoat.cli import answering
     from nomoat.errors import BadFileError
     from nomoat.route import policy as policies
     from nomoat.route.budget import dollars, read_spent

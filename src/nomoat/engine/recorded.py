@@ -7,14 +7,12 @@ What this does not cover: how long an answer took, and how many tokens it had.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nomoat.errors import DataError
-from nomoat.textfiles import read_text
+from nomoat.tasks import read_table
 
 QUESTION_COLUMNS = ("prompt", "task")
 ANSWER_SUFFIX = "_response"
@@ -42,8 +40,7 @@ def read_recorded(folder: Path) -> list[RecordedRow]:
     paths = sorted(folder.glob("*.csv"))
     rows = []
     for path in paths:
-        table = csv.DictReader(io.StringIO(read_text(path), newline=""))
-        for number, row in enumerate(table, start=1):
+        for number, row in enumerate(read_table(path), start=1):
             rows.append(_row(path, number, row, category=row.get("metric") or (path.stem if len(paths) > 1 else "")))
     if not rows:
         raise DataError(f"`{folder}` holds no recorded answers")

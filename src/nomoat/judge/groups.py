@@ -10,10 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-
+from nomoat.joined import joined
 from nomoat.judge import stats, wording
 from nomoat.judge.suites import Suite
 from nomoat.records import Example, Message, Outcome
@@ -40,10 +37,10 @@ def groups_in(suite: Suite) -> dict[str, str]:
         [("conversation", first[example.id]), ("question", question), *([("group", example.group)] if example.group else [])]
         for example, question in zip(examples, questions, strict=True)
     ]
-    joined: dict[int, list[Example]] = {}
-    for example, number in zip(examples, _joined(keys), strict=True):
-        joined.setdefault(number, []).append(example)
-    return {example.id: _name_of(together, named) for together in joined.values() for example in together}
+    groups: dict[int, list[Example]] = {}
+    for example, number in zip(examples, joined(keys).tolist(), strict=True):
+        groups.setdefault(number, []).append(example)
+    return {example.id: _name_of(together, named) for together in groups.values() for example in together}
 
 
 def _name_of(together: Sequence[Example], named: set[str]) -> str:
@@ -130,13 +127,3 @@ def _too_narrow(questions: Sequence[Question]) -> float:
         return 0.0
     counts = Counter(questions).values()
     return 1 - math.sqrt(sum(counts) / sum(count**2 for count in counts))
-
-
-def _joined(names: Sequence[Sequence[tuple[str, object]]]) -> list[int]:
-    """Numbers, equal for those that share a name, and for all that these join."""
-    places: dict[tuple[str, object], int] = {}
-    rows = [(places.setdefault(row[0], len(places)), places.setdefault(name, len(places))) for row in names for name in row]
-    one, other = np.array(rows, dtype=np.intp).T
-    graph = coo_array((np.ones(len(rows)), (one, other)), shape=(len(places), len(places)))
-    numbers = connected_components(graph, directed=False)[1]
-    return [int(numbers[places[row[0]]]) for row in names]

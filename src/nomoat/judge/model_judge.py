@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from nomoat import matching
-from nomoat.asking.answers import collect, collect_scores, failure_of, notes_of
+from nomoat.asking.answers import collect, collect_scores, failure_of
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore, ChoiceScores
@@ -104,8 +104,7 @@ class Judge:
     @property
     def notes(self) -> tuple[str, ...]:
         """What has to be known about its verdicts, whatever they say."""
-        lost = self.spent.pricing.lost_note(self.model.ref, self.spent.lost)
-        return (*notes_of(self.model, self.store, num_reused=self.spent.num_reused), *lost, *self.spending.notes())
+        return self.spent.notes(self.model, self.store, self.spending)
 
     def pairs(self, pairs: Sequence[Pair], *, together: int = 1) -> list[PairVerdict | None]:
         """The verdict on each pair; None where the budget was used up, or the judge failed. Equal answers are a tie unasked.

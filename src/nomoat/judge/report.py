@@ -156,7 +156,8 @@ def write_table_report(table: Table, path: Path, *, command: str) -> None:
 def _common(evaluations: tuple[Evaluation, ...], *, alpha: float = DEFAULT_RULES.alpha) -> dict[str, object]:
     """What the pages of a duel and of an evaluation share."""
     metric = evaluations[0].suite.metric
-    rows = slices.slices_of(evaluations[0].suite.examples)
+    examples = evaluations[0].suite.examples
+    rows = slices.slices_of(examples)
     labels, points = _forest_rows(evaluations, rows, alpha)
     high, unit = (100, "%") if wording.is_accuracy(metric) else (10, "")
     return {
@@ -165,6 +166,7 @@ def _common(evaluations: tuple[Evaluation, ...], *, alpha: float = DEFAULT_RULES
         "evaluations": evaluations,
         "confidence": wording.render_confidence(alpha),
         "labels": labels,
+        "labels_note": slices.note_on(examples),
         "forest": _forest(points, low=0, high=high, unit=unit, title="scores with their intervals"),
         "side_rows": _side_rows(metric, [evaluation.side for evaluation in evaluations]),
     }

@@ -11,6 +11,7 @@ from nomoat.records import Example
 
 MIN_FOR_LENGTHS = 30  # thirds of fewer examples say nothing
 SHORTEST_OF_INTEREST = 40  # characters: below, texts are names rather than questions
+MOST_CATEGORIES = 100  # a row of the report each; more are names of single questions rather than kinds of them
 LETTERS_LOOKED_AT = 400
 LANGUAGES = (("HANGUL", "Korean"), ("HIRAGANA", "Japanese"), ("KATAKANA", "Japanese"), ("CJK", "Chinese"))
 ELSE = "other languages"
@@ -25,12 +26,13 @@ class Slice:
 
 
 def slices_of(examples: Sequence[Example]) -> list[Slice]:
-    """All examples first, then each category, third of lengths and language, where there are several.
+    """All examples first, then each category, third of lengths and language, where there are several; see `note_on` for categories.
 
     Lengths and languages are those of what differs: the words that a suite puts around each text are in all of them.
     """
     rows = [Slice(name="all", positions=tuple(range(len(examples))))]
-    rows += _several([example.category or "(none)" for example in examples])
+    categories = [example.category or "(none)" for example in examples]
+    rows += _several(categories) if len(set(categories)) <= MOST_CATEGORIES else []
     own = _without_frame([example.messages[-1].content for example in examples])
     if len(examples) >= MIN_FOR_LENGTHS:
         before = [sum(len(turn.content) for turn in example.messages[:-1]) for example in examples]
@@ -38,6 +40,12 @@ def slices_of(examples: Sequence[Example]) -> list[Slice]:
         rows += _thirds([length - shortest + len(text) for length, text in zip(before, own, strict=True)])
     rows += _several([language_of(text) for text in own])
     return rows
+
+
+def note_on(examples: Sequence[Example]) -> str:
+    """That there are too many categories for a row each; empty where there are not."""
+    num = len({example.category for example in examples})
+    return "" if num <= MOST_CATEGORIES else f"The {num:,} categories have no rows: more than {MOST_CATEGORIES} tell little."
 
 
 def _without_frame(texts: Sequence[str]) -> list[str]:
@@ -69,10 +77,12 @@ def language_of(text: str) -> str:
 
 
 def _several(names: Sequence[str]) -> list[Slice]:
-    known = sorted(set(names))
-    if len(known) < 2:
+    positions: dict[str, list[int]] = {}
+    for at, name in enumerate(names):
+        positions.setdefault(name, []).append(at)
+    if len(positions) < 2:
         return []
-    return [Slice(name=name, positions=tuple(at for at, other in enumerate(names) if other == name)) for name in known]
+    return [Slice(name=name, positions=tuple(positions[name])) for name in sorted(positions)]
 
 
 def _thirds(lengths: Sequence[int]) -> list[Slice]:

@@ -289,10 +289,11 @@ def _agreement_tables(one: Sequence[float], other: Sequence[float], groups: Sequ
     """How often each rating of one (row) met each of the other (column), for each of the G groups."""
     if not one:
         raise ValueError("no ratings to compare")
-    ratings, names = sorted({*one, *other}), sorted(set(groups))
+    ratings = {rating: at for at, rating in enumerate(sorted({*one, *other}))}
+    names = {name: at for at, name in enumerate(sorted(set(groups)))}
     tables_GRR = np.zeros((len(names), len(ratings), len(ratings)))
     for a, b, group in zip(one, other, groups, strict=True):
-        tables_GRR[names.index(group), ratings.index(a), ratings.index(b)] += 1
+        tables_GRR[names[group], ratings[a], ratings[b]] += 1
     return tables_GRR
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -381,14 +381,14 @@ def _assemble(settings: Settings, jsonl: Path) -> Suite:
 
 def _unfit(metric: str, example: Example, target: str, schema: Mapping[str, Any] | None) -> str:
     """Why this example cannot be scored against one of its targets by this metric; empty if it can."""
-    problems = {
-        "choice": "" if example.choices else "has no choices",
-        "code": "" if ANSWER in target else f"has a target without {ANSWER}, where the answer's code goes",
-        "json": scorers.broken_json(target) if target else "" if schema is not None else "has no target, there is no schema",
-        "numeric": "" if scorers.number_in(target) is not None else f"has the target `{target}`, which holds no number",
-        "regex": scorers.broken_pattern(target) if metric == "regex" else "",
+    problems: dict[str, Callable[[], str]] = {
+        "choice": lambda: "" if example.choices else "has no choices",
+        "code": lambda: "" if ANSWER in target else f"has a target without {ANSWER}, where the answer's code goes",
+        "json": lambda: scorers.broken_json(target) if target else "" if schema is not None else "has no target, there is no schema",
+        "numeric": lambda: "" if scorers.number_in(target) is not None else f"has the target `{target}`, which holds no number",
+        "regex": lambda: scorers.broken_pattern(target),
     }
-    return problems.get(metric, "")
+    return problems[metric]() if metric in problems else ""
 
 
 def _read_schema(path: Path) -> Mapping[str, Any]:

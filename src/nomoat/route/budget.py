@@ -213,9 +213,8 @@ def _nanodollars(usd: float) -> int:
 
 
 def _opened() -> Database:
-    return Database(
-        default_path(), schema=SCHEMA, version=SCHEMA_VERSION, table="spent", if_lost="what was spent until now no longer counts then"
-    )  # fmt: skip
+    if_damaged = "move it out of the way; what was spent until now no longer counts then"
+    return Database(default_path(), schema=SCHEMA, version=SCHEMA_VERSION, table="spent", if_damaged=if_damaged)
 
 
 def _read(db: sqlite3.Connection, today: date) -> SpentSoFar:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from nomoat import paths
 from nomoat.errors import BadFileError, DataError
+from nomoat.joined import joined
 from nomoat.route.frontier import Frontier, auc, frontier_from, measure
 from nomoat.route.outcomes import Pair, Pairs
 
@@ -127,17 +128,7 @@ def learn(
 
 def groups_of(pairs: Sequence[Pair]) -> npt.NDArray[np.intp]:
     """Numbers from 0, the same for equal prompts, for prompts of one group, and for all that these join."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    nodes: dict[tuple[str, str], int] = {}
-    joined: list[list[int]] = []
-    for pair in pairs:
-        prompt = ("prompt", pair.prompt)
-        joined.append([nodes.setdefault(name, len(nodes)) for name in (prompt, ("group", pair.group) if pair.group else prompt)])
-    one_N, other_N = np.array(joined, dtype=np.intp).T
-    graph = coo_array((np.ones(len(pairs)), (one_N, other_N)), shape=(len(nodes), len(nodes)))
-    return np.asarray(connected_components(graph, directed=False)[1][one_N], dtype=np.intp)
+    return joined([[("prompt", pair.prompt), *([("group", pair.group)] if pair.group else [])] for pair in pairs])
 
 
 def folds(good: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp]) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
