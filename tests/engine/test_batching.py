@@ -453,9 +453,34 @@ def test_the_first_token_of_an_answer_does_not_wait_for_hundreds_of_readings(fak
     for reading in readings:
         reading.result.result(timeout=10)
     assert sum(model.passes[1].values()) == 2048 and not model.passes[1].keys() & {1, 2}  # before they came
-    assert list(model.passes[2].items())[:2] == [(1, 300), (2, 300)]
+    assert dict(list(model.passes[2].items())[:2]) == {1: 300, 2: 300}
     assert sum(model.passes[2].values()) == 600 + 512
     assert sum(map(len, model.passes)) <= 500 + 2 + 1 + len(model.passes)  # each is read by itself, but for one a pass cuts in two
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one_that_came_first(fake: tuple[Fake, batching.Batcher]) -> None:
+    model, batcher = fake
+    writing, long, short = answer_to(1, 5, max_new_tokens=40), answer_to(2, 7000), answer_to(3, 30)
+    batcher.submit(writing)
+    batcher.submit(long)
+    model.before_pass = lambda: batcher.submit(short) if len(model.passes) == 4 else None
+    model.may_begin.set()
+    for one in (writing, long, short):
+        list(one.tokens)
+    with_short = next(passed for passed in model.passes if 3 in passed)
+    assert model.passes.index(with_short) == 5 and with_short[3] == 30 and with_short[2] > 470  # of 512, with guesses
+    assert sum(2 in passed for passed in model.passes) > 10
+
+
+def test_a_long_prompt_goes_on_though_short_ones_never_end_coming(fake: tuple[Fake, batching.Batcher]) -> None:
+    model, batcher = fake
+    long = answer_to(1, 20_000)
+    batcher.submit(long)
+    model.before_pass = lambda: [batcher.submit(answer_to(100 + at, 1500)) for at in range(2)] and None
+    model.may_begin.set()
+    list(long.tokens)
+    parts = [passed[1] for passed in model.passes if 1 in passed]
+    assert len(parts) < 25 and all(part >= 1024 for part in parts[:-1])
 
 
 @pytest.mark.parametrize("lengths", [(2020, 102), (2000, 60), (2060,), (4090,), (2040, 20, 30)])

@@ -35,6 +35,7 @@ PASS_TOKENS_BESIDE_ANSWERS = 512  # prompt tokens while others are writing: boun
 LIKELIHOOD_TOKENS = 256  # of a pass, over all texts, where logits of each token are wanted: bounds their memory
 MAX_TEXTS = 256  # under way at once
 GUESSED_TOKENS = 16  # of a pass with guesses, over all answers: beside many of them a guess no longer comes nearly for free
+SHORT_PROMPTS_PART = 2  # one token in so many of those for prompts is for the shortest, where a long one came first
 READINGS_PART = 8  # one token in so many of a pass is for readings, where answers' prompts would take them all
 PASSED_READING = 8  # answers in a row that are let in before a reading that waits
 HEARTBEAT_SECONDS = 0.5
@@ -119,15 +120,9 @@ class Answer(_Text):
     """A prompt and its continuation."""
 
     def __init__(
-        self,
-        ids: Sequence[int],
-        sampler: Sampler,
-        *,
-        max_new_tokens: int,
-        stop_ids: Sequence[int],
-        lookup: Lookup,
+        self, ids: Sequence[int], sampler: Sampler, *, max_new_tokens: int, stop_ids: Sequence[int], lookup: Lookup,
         adapter: int | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(ids, adapter=adapter)
         self.tokens = Tokens()
         self._sampler = sampler
@@ -382,33 +377,38 @@ class Batcher:
     def _plan(self) -> list[tuple[_Text, Row]]:
         """Who takes part in the next pass, and with what: answers being written, then answers' prompts, then readings.
 
+        A long prompt does not hold up short ones behind it: half of what prompts may have is for those with the fewest tokens left.
         Readings have a part of it whatever the prompts need, so that prompts which never end coming do not stop them. They have no
         more beside prompts than beside answers being written: both wait for the whole pass.
         """
         answers = [text for text in self._running if isinstance(text, Answer)]
-        writing = [text for text in answers if len(text.ids) - text.done == 1]
-        prompts = [text for text in answers if len(text.ids) - text.done > 1]
+        writing = [text for text in answers if _num_left(text) == 1]
+        prompts = [text for text in answers if _num_left(text) > 1]
         guess = max(0, GUESSED_TOKENS // len(writing) - 1) if writing and self._model.takes_many else 0
         room = PASS_TOKENS_BESIDE_ANSWERS + len(writing) if writing else min(PASS_TOKENS, self._model.largest_pass)
         kept = min(room // READINGS_PART, _num_unread(self._running))
         planned: list[tuple[_Text, Row]] = []
         room = self._add(planned, writing, room, guess=guess)
-        room = self._add(planned, prompts, room - kept) + kept
+        room -= kept
+        for_short = room // SHORT_PROMPTS_PART
+        room -= for_short - self._add(planned, sorted(prompts[1:], key=_num_left), for_short)
+        room = self._add(planned, prompts, room) + kept
         readings = [text for text in self._running if isinstance(text, Reading)]
         self._add(planned, readings, min(room, PASS_TOKENS_BESIDE_ANSWERS) if prompts else room)
         return planned
 
     def _add(self, planned: list[tuple[_Text, Row]], texts: Sequence[_Text], room: int, *, guess: int | None = None) -> int:
-        """Plan the next tokens of these, `room` at most; how many are left. `guess`: what each may add that is being written."""
-        logits = LIKELIHOOD_TOKENS - sum(row.wanted for _, row in planned)
-        num_before = len(planned)
+        """Plan the next tokens of these, but for those that have a plan, `room` at most; how many are left. `guess`: what each may add
+        that is being written.
+        """
+        before, logits = {text for text, _ in planned}, LIKELIHOOD_TOKENS - sum(row.wanted for _, row in planned)
         for text in texts:
-            if room <= 0 or text not in self._running:  # another's need of blocks may have thrown it out
+            if room <= 0 or text in before or text not in self._running:  # another's need of blocks may have thrown it out
                 continue
             left = BLOCK_TOKENS * (len(text.blocks) + self._pool.num_free) - len(text.ids)  # no guess takes another's blocks
             part = 1 + (guess or 0)
             if guess is None:
-                part = self._part(text, max(0, min(room, logits)) if text.wants_each else room, may_wait=len(planned) > num_before)
+                part = self._part(text, max(0, min(room, logits)) if text.wants_each else room, may_wait=len(planned) > len(before))
             ids, wanted = text.next_tokens(part, min(guess or 0, left))
             if not ids or not self._make_room(text, text.done + len(ids), [kept for kept, _ in planned]):
                 continue
@@ -420,7 +420,7 @@ class Batcher:
         """How many of a text's tokens the next pass may read: so many, and leaving so many, as are computed alike. Where there is no
         room for that, none at all if it may wait; the first of its line may not.
         """
-        left, least = len(text.ids) - text.done, self._model.alike_from
+        left, least = _num_left(text), self._model.alike_from
         if left <= room or left - room >= least <= room:
             return room
         if left - least >= least and room >= left - least:
@@ -464,9 +464,14 @@ def _closed() -> StoppedError:
     return StoppedError("the model was closed while it was answering", hint="close it when all have their answers")
 
 
+def _num_left(text: _Text) -> int:
+    """How many tokens it has yet to read."""
+    return len(text.ids) - text.done
+
+
 def _num_unread(texts: Sequence[_Text]) -> int:
-    """How many tokens the readings among these have yet to read."""
-    return sum(len(text.ids) - text.done for text in texts if isinstance(text, Reading))
+    """The same of the readings among these together."""
+    return sum(_num_left(text) for text in texts if isinstance(text, Reading))
 
 
 def _num_missing(text: _Text) -> int:
