@@ -151,7 +151,9 @@ class Responder:
                     text = whole_characters("".join(pieces))
                     return Completion(text=text, finish_reason=chunk.finish_reason, usage=chunk.usage, calls=chunk.calls)
                 if caller_left is not None and caller_left.is_set() and self._send_away is None:
-                    raise StoppedError(f"`{self.ref}`: the answer was stopped", hint="its caller has left: `caller_left` is set")
+                    raise StoppedError(
+                        f"`{self.ref}`: the answer was stopped", hint="`caller_left` is set: to have the whole answer, ask again"
+                    )
         raise RuntimeError(f"{self.ref}: the answer ended without a finish reason")
 
     def complete_many(

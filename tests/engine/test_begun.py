@@ -53,11 +53,11 @@ def written(words: Tokenizer, text: str, *, tools: tuple[dict[str, Any], ...] = 
         (f"I look.\n<tool_call>\n{ROME}\n</tool_call>", f"\n{ROME}\n</tool_call>"),
         (f"<tool_call>{TIGHT}</tool_call> done", f"{TIGHT}</tool_call>"),
         (f"<tool_call>\n{ROME}\n</tool_call>\n" * 2, f"\n{ROME}\n</tool_call>" * 2),
-        (ROME, ', "arguments": {"city": "Rome"}}'),
-        (json.dumps(json.loads(ROME), indent=4), ',\n    "arguments": {\n        "city": "Rome"\n    }\n}'),
-        (f"{LISTED}{ROME}]\n```", ', "arguments": {"city": "Rome"}} "weather", "arguments": {"city": "Rome"}}'),
-        (f"<|im_start|>{ROME}", ', "arguments": {"city": "Rome"}}'),
-        (f'{{"type": "function", "function": {ROME}}}', ', "arguments": {"city": "Rome"}}'),
+        (ROME, '", "arguments": {"city": "Rome"}}'),
+        (json.dumps(json.loads(ROME), indent=4), '",\n    "arguments": {\n        "city": "Rome"\n    }\n}'),
+        (f"{LISTED}{ROME}]\n```", '", "arguments": {"city": "Rome"}} "weather", "arguments": {"city": "Rome"}}'),
+        (f"<|im_start|>{ROME}", '", "arguments": {"city": "Rome"}}'),
+        (f'{{"type": "function", "function": {ROME}}}', '", "arguments": {"city": "Rome"}}'),
     ],
 )  # fmt: skip
 def test_a_call_is_held_from_where_it_is_known_to_be_one_to_its_end(words: Tokenizer, text: str, held: str) -> None:
@@ -85,6 +85,7 @@ def test_nothing_but_a_call_of_one_of_the_functions_may_be_chosen_within_one(wor
     "text",
     [
         "It is warm <b>.", "1" * 30, '{"name": "Anna", "arguments": {"city": 1}}', '{"city": "weather"}', f"I call {ROME[:-9]}1}}}}",
+        '{"name": "we are"}',
         '<think>\nA <tool_call>, or {"name": "weather", "x"?\n</think>\nNo.', "<think>" + '{"name": "weather", "x": 1}',
     ],
 )  # fmt: skip
@@ -97,14 +98,32 @@ def test_a_thought_may_have_begun_in_the_prompt(words: Tokenizer) -> None:
     assert written(words, text, prompt="<|im_start|>assistant\n<think>\n") == (text, f"{ROME}</tool_call>")
 
 
-def test_the_mark_that_ends_a_call_may_be_a_special_token(tmp_path: Path) -> None:
+def words_with(tmp_path: Path, text: str) -> Tokenizer:
+    """A vocabulary with a special token of this text."""
     told = dict(GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata)
-    told["tokenizer.ggml.tokens"] = ["</tool_call>", *told["tokenizer.ggml.tokens"][1:]]
-    special = from_metadata(told)
+    told["tokenizer.ggml.tokens"] = [text, *told["tokenizer.ggml.tokens"][1:]]
+    made = from_metadata(told)
+    assert len(made.encode(text)) == 1
+    return made
+
+
+def test_the_mark_that_ends_a_call_may_be_a_special_token(tmp_path: Path) -> None:
+    special = words_with(tmp_path, "</tool_call>")
     text = f"<tool_call>{ROME}</tool_call> done"
-    assert special.backend.token_to_id("</tool_call>") in special.encode(text)
     assert written(special, text) == (text, f"{ROME}</tool_call>")
     assert written(special, f"<tool_call>{ROME}<|im_end|>")[0] == f"<tool_call>{ROME}"
+
+
+def test_behind_a_call_with_marks_none_without_is_held(words: Tokenizer, tmp_path: Path) -> None:
+    text = f'<tool_call>{ROME}</tool_call>\n{{"name": "Anna", "age": 3}}'
+    for vocabulary in (words, words_with(tmp_path, "<tool_call>")):
+        assert written(vocabulary, text) == (text, f"{ROME}</tool_call>")
+
+
+def test_a_token_that_ends_name_and_call_at_once_leaves_no_arguments_out(tmp_path: Path) -> None:
+    special = words_with(tmp_path, '"}')
+    assert written(special, '{"name": "weather"}')[0] == '{"name": "weather'
+    assert written(special, '{"name": "we"}')[0] == '{"name": "we"}'
 
 
 def test_a_function_that_cannot_be_followed_is_held_to_the_form_of_a_call(words: Tokenizer) -> None:

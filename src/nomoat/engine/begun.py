@@ -1,8 +1,9 @@
 """Calls that a model begins by itself: each is held to its function's schema from where it is known to be one.
 
 That is behind the mark `<tool_call>`: a call has to come, and `</tool_call>`. Without marks, as `calls.BARE` begins, an answer is
-known for calls by the first one's name, which has to be a function's: that one is held from there on, those after it from their
-beginning. The rest is free, and so is what a model thinks aloud: no mask is computed for it, and no vocabulary read before a call.
+known for calls by the first one's name, which has to begin as a function's: that one is held from there on (one token may close name
+and call at once), those after it from their beginning. The rest is free, and so is what a model thinks aloud: no mask is computed for
+it, and no vocabulary read before a call.
 
 Not covered: the name of a first call without mark, and calls without mark whose name does not come first. Of arguments whose schema
 llguidance cannot follow only the form is held.
@@ -38,7 +39,9 @@ class BegunCalls:
     def __init__(self, request: Request, prompt: Sequence[int], words: Tokenizer, grammars: Grammars) -> None:
         self._request, self._words, self._grammars = request, words, grammars
         self._template = words.chat_template or ""
-        names = [json.dumps(name, ensure_ascii=False).encode(errors="replace") for name, _ in calls.parameters_of(request).values()]
+        names = [
+            json.dumps(name, ensure_ascii=False)[:-1].encode(errors="replace") for name, _ in calls.parameters_of(request).values()
+        ]
         self._bare = re.compile(NAMING + rb"\s*(?:%b)" % b"|".join(map(re.escape, names)))
         self._kept_bytes = KEPT_BYTES + max(map(len, names))
         before = b"".join(map(words.token_bytes, prompt[-LAST_TOKENS:]))
@@ -79,7 +82,7 @@ class BegunCalls:
     def _content_of(self, token: int) -> bytes:
         """Special tokens, as Llama 3's and Mistral's before calls, are no part of an answer's text."""
         content = self._words.token_bytes(token)
-        is_text = self._is_bare is not None or content == MARK or self._words.decode([token])
+        is_text = self._is_bare is not None or content in (MARK, THOUGHT_BEGINS) or self._words.decode([token])
         return content if is_text else b""
 
     def _begun(self) -> tuple[bytes, str] | None:
@@ -101,6 +104,7 @@ class BegunCalls:
         """The same of a text without thoughts."""
         _, mark, begun = text.partition(MARK)
         if mark:
+            self._is_bare = bool(self._is_bare)
             return begun, calls.CLOSING
         if self._is_bare is None:
             self._is_bare = calls.begins_bare(text.decode(errors="ignore"))

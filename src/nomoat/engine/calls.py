@@ -283,7 +283,7 @@ def _calls_in(text: str, functions: set[str]) -> tuple[ToolCall, ...]:
         while rest := rest.strip():
             value, end = DECODER.raw_decode(rest, int(rest.startswith("{{")))  # as the template of Qwen2.5-Coder shows it
             found += [_call(one, functions) for one in (value if isinstance(value, list) else [value])]
-            rest = rest[end:].lstrip(" \n;,}")  # and brackets too many, as a small model loses count
+            rest = rest[end:].lstrip(" \n;,}]")  # and brackets too many, as a small model loses count
             rest = rest.partition(OPENING)[2] if mark else rest
     except (ValueError, RecursionError):
         return ()
