@@ -23,7 +23,7 @@ from leaving import asking, endless
 from misbehaving import FINE, Server, Silent, say
 from patience import PATIENCE_SECONDS, wait_until
 from scripted import ScriptedEngine
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 import nomoat
@@ -537,6 +537,34 @@ def test_client_that_goes_away_stops_what_is_read_for_it(start: Start, path: str
     assert engine.stopped.wait(PATIENCE_SECONDS)
     counted = 'nomoat_requests_total{model="fake",outcome="gone"} 1.0'
     wait_until(lambda: counted in httpx.get(url.replace("/v1", "/metrics")).text, counted)
+
+
+def test_client_that_goes_away_stops_the_counting_of_what_was_embedded() -> None:
+    counted: list[Request] = []
+    counting, has_left = threading.Event(), threading.Event()
+
+    class SlowCounter(FakeEngine):
+        def count_tokens(self, request: Request) -> int:
+            counted.append(request)
+            counting.set()
+            assert has_left.wait(PATIENCE_SECONDS)
+            return 1
+
+    async def leave() -> dict[str, str]:
+        await asyncio.to_thread(counting.wait, PATIENCE_SECONDS)
+        return {"type": "http.disconnect"}
+
+    async def embed() -> Response:
+        asked = app.wire.parse_embeddings(b'{"input": ["hi", "you"]}')
+        return await served.embed(app.HttpRequest({"type": "http", "headers": []}, leave), asked)
+
+    answers = Answers()
+    metrics = app.Metrics(num_texts=lambda: 0, num_loaded=lambda: 0, spent_usd=lambda: 0.0)
+    served = app.Served(app.Models({"fake": Responder("fake", SlowCounter())}), answers, metrics)
+    assert asyncio.run(embed()).status_code == 499
+    has_left.set()
+    answers.close()  # waits for the thread
+    assert len(counted) == 1
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ from nomoat import __version__, net
 from nomoat.errors import BadRequestError, NomoatError, UsageError
 from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
-from nomoat.serve import replies, responses, web, wire
-from nomoat.serve.answers import Answer, Answers, Item
+from nomoat.serve import replies, responses, tokens, web, wire
+from nomoat.serve.answers import Answer, Answers, Item, stopped
 from nomoat.serve.auth import protect, require_origins, require_sendable
 from nomoat.serve.connections import Server, allow_many
 from nomoat.serve.decisions import Decisions, Spending
@@ -90,6 +90,7 @@ def create_app(
         return await served.answer(request, await _read(request, wire.parse_text))
 
     responses.add_route(app, read=_read, answer=served.answer)
+    tokens.add_routes(app, read=_read, models=models, answers=answers)
 
     @app.post("/v1/embeddings")
     async def embeddings(request: HttpRequest) -> Response:
@@ -283,7 +284,11 @@ class Served:
             with self._models.use(name, stop) as loaded:
                 responder = decisions.choose_embedder(loaded)
                 vectors_ND = responder.embed(call.texts, stop=stop)  # first: a server gives no embeddings and counts no tokens
-                num_tokens = sum(_num_tokens(responder, text) for text in call.texts)
+                num_tokens = 0
+                for text in call.texts:
+                    if stop.is_set():
+                        raise stopped()
+                    num_tokens += _num_tokens(responder, text)
                 return JSONResponse(replies.render_embeddings(call, name, vectors_ND, num_tokens))
 
         try:
