@@ -19,7 +19,7 @@ from patience import PATIENCE_SECONDS, make_httpx_patient
 
 from nomoat import config
 from nomoat.route.policy import default_path
-from nomoat.serve.app import bind
+from nomoat.serve.listening import bind
 
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 BODY = {"messages": [{"role": "user", "content": "해자가 없다"}]}

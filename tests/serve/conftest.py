@@ -15,8 +15,9 @@ from nomoat.engine import importer
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.responder import Responder
-from nomoat.serve.app import bind, create_app
+from nomoat.serve.app import create_app
 from nomoat.serve.connections import Server
+from nomoat.serve.listening import bind
 from nomoat.serve.models import Models
 
 Start = Callable[..., str]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import gzip
 import json
 import logging
@@ -24,7 +23,7 @@ from leaving import asking, endless
 from misbehaving import FINE, Server, Silent, say
 from patience import PATIENCE_SECONDS, wait_until
 from scripted import ScriptedEngine
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 import nomoat
@@ -37,7 +36,7 @@ from nomoat.responder import Responder
 from nomoat.serve import app, replies
 from nomoat.serve.answers import Answer as Written
 from nomoat.serve.answers import Answers, Item
-from nomoat.serve.app import bind, create_app, serve
+from nomoat.serve.app import create_app, serve
 from nomoat.serve.auth import Guard
 
 Start = Callable[..., str]
@@ -261,7 +260,13 @@ def ahead(url: str, origin: str, method: str = "POST") -> httpx.Response:
     )
 
 
-@pytest.mark.parametrize("origin", ["http://localhost:3000", "https://127.0.0.1", "http://127.10.200.255", "http://[::1]:5173"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://localhost:3000", "https://127.0.0.1", "http://127.10.200.255", "http://[::1]:5173", "tauri://localhost",
+        "capacitor://localhost",
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("key", [None, "s3cret"])
 def test_web_pages_of_this_machine_may_ask_and_read_the_answer(start: Start, origin: str, key: str | None) -> None:
     url = f"{start(fake(), api_key=key)}/chat/completions"
@@ -277,6 +282,15 @@ def test_web_pages_of_this_machine_may_ask_and_read_the_answer(start: Start, ori
     if key:
         refused = httpx.post(url, headers={"origin": origin})
         assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin)
+
+
+def test_a_page_of_the_network_may_ask_this_machine_where_it_is_named(start: Start) -> None:
+    """Chrome asks that ahead, where a page comes from an address that more can reach than the server's."""
+    url = f"{start(fake(), api_key='s3cret', cors=['https://chat.example'])}/models"
+    headers = {"access-control-request-method": "GET", "access-control-request-private-network": "true"}
+    answer = httpx.options(url, headers={"origin": "https://chat.example", **headers})
+    assert (answer.status_code, answer.headers["access-control-allow-private-network"]) == (200, "true")
+    assert httpx.options(url, headers={"origin": "https://evil.example", **headers}).status_code == 400
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -311,6 +325,23 @@ def test_other_web_pages_without_a_key_are_refused_at_the_start() -> None:
         with pytest.raises(UsageError) as caught:
             begin(cors=["https://chat.example"])
         assert caught.value.message == "pages of `https://chat.example` are to be let in, and there is no API key"
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("http://127.0.0.1:{port}/v1/models", 200),
+        ("HTTP://localhost/v1/models?x=/", 200),
+        ("http://localhost", 200),  # the page
+        ("http://evil.example/v1/models", 403),
+        ("ftp://localhost/v1/models", 404),
+    ],
+)
+def test_a_request_for_a_whole_url_is_one_for_its_path_at_its_host(start: Start, target: str, status: int) -> None:
+    port = httpx.URL(start(fake())).port
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as client:
+        client.sendall(f"GET {target.format(port=port)} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n".encode())
+        assert client.makefile("rb").readline().split()[1] == str(status).encode()
 
 
 @pytest.mark.parametrize(
@@ -506,6 +537,34 @@ def test_client_that_goes_away_stops_what_is_read_for_it(start: Start, path: str
     assert engine.stopped.wait(PATIENCE_SECONDS)
     counted = 'nomoat_requests_total{model="fake",outcome="gone"} 1.0'
     wait_until(lambda: counted in httpx.get(url.replace("/v1", "/metrics")).text, counted)
+
+
+def test_client_that_goes_away_stops_the_counting_of_what_was_embedded() -> None:
+    counted: list[Request] = []
+    counting, has_left = threading.Event(), threading.Event()
+
+    class SlowCounter(FakeEngine):
+        def count_tokens(self, request: Request) -> int:
+            counted.append(request)
+            counting.set()
+            assert has_left.wait(PATIENCE_SECONDS)
+            return 1
+
+    async def leave() -> dict[str, str]:
+        await asyncio.to_thread(counting.wait, PATIENCE_SECONDS)
+        return {"type": "http.disconnect"}
+
+    async def embed() -> Response:
+        asked = app.wire.parse_embeddings(b'{"input": ["hi", "you"]}')
+        return await served.embed(app.HttpRequest({"type": "http", "headers": []}, leave), asked)
+
+    answers = Answers()
+    metrics = app.Metrics(num_texts=lambda: 0, num_loaded=lambda: 0, spent_usd=lambda: 0.0)
+    served = app.Served(app.Models({"fake": Responder("fake", SlowCounter())}), answers, metrics)
+    assert asyncio.run(embed()).status_code == 499
+    has_left.set()
+    answers.close()  # waits for the thread
+    assert len(counted) == 1
 
 
 @pytest.mark.parametrize(
@@ -866,39 +925,6 @@ def test_an_empty_key_is_refused_at_the_start_wherever_the_server_would_be_reach
             begin()
         assert caught.value.message == "the API key is empty"
         assert caught.value.hint == "give one (is a variable unset?), or leave it out to serve this machine without a key"
-
-
-def test_serve_says_that_the_port_is_in_use_before_it_loads_anything() -> None:
-    with bind("127.0.0.1", 0) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(UsageError) as caught:
-            serve("no such model", port=port)
-    assert caught.value.message == f"port {port} of `127.0.0.1` is in use"
-    assert caught.value.hint == f"choose another: `--port {port + 1}`"
-
-
-def test_a_port_that_windows_refuses_is_in_use_or_kept_and_needs_no_administrator(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Refused(socket.socket):
-        def bind(self, address: object) -> None:
-            raise PermissionError(errno.EACCES, "An attempt was made to access a socket in a way forbidden by its access permissions")
-
-    monkeypatch.setattr("nomoat.serve.app.socket.socket", Refused)
-    said = {
-        "win32": ("port 8080 of `127.0.0.1` is in use, or Windows keeps it", "choose another: `--port 8081`"),
-        "linux": ("port 8080 may be had by an administrator only", "choose one above 1023: `--port 8080`"),
-    }
-    for system, words in said.items():
-        monkeypatch.setattr(sys, "platform", system)
-        with pytest.raises(UsageError) as caught:
-            bind("127.0.0.1", 8080)
-        assert (caught.value.message, caught.value.hint) == words
-
-
-def test_bind_prefers_ipv4_for_localhost_and_refuses_what_is_no_address() -> None:
-    with bind("localhost", 0) as listener:
-        assert listener.family == socket.AF_INET
-    with pytest.raises(UsageError, match=r"`192\.0\.2\.1` port 0"):
-        bind("192.0.2.1", 0)
 
 
 def test_serve_says_how_auto_is_served_from_python() -> None:

@@ -19,8 +19,9 @@ from scripted import ScriptedEngine
 from nomoat.engine.fake import FakeEngine
 from nomoat.responder import Responder
 from nomoat.serve import connections
-from nomoat.serve.app import bind, create_app
+from nomoat.serve.app import create_app
 from nomoat.serve.connections import Connection, Server
+from nomoat.serve.listening import bind
 
 HALF = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1000\r\n\r\n{"
 STREAM = {"messages": [{"role": "user", "content": "hi"}], "stream": True}

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -111,7 +112,8 @@ def test_what_clients_send_without_effect_is_tolerated() -> None:
         ("bad_words", ["x"]), ("allowed_token_ids", [1]), ("dynatemp_range", 0.5), ("top_n_sigma", 1.0),
         ("truncate_prompt_tokens", 100), ("chat_template", "{{ messages }}"), ("documents", [{"text": "x"}]), ("echo", True),
         ("options", {"temperature": 0}), ("web_search_options", {}), ("samplers", ["top_k"]), ("length_penalty", 1.2),
-        ("return_token_ids", True), ("skip_special_tokens", False), ("include_stop_str_in_output", True),
+        ("return_token_ids", True), ("skip_special_tokens", False), ("include_stop_str_in_output", True), ("regex", "[0-9]+"),
+        ("ebnf", "root ::= x"),
     ],
 )  # fmt: skip
 def test_what_would_change_the_answer_is_refused_by_name(field: str, value: object) -> None:
@@ -237,6 +239,7 @@ def test_settings_of_other_servers_that_change_nothing_are_tolerated() -> None:
         json_schema={}, logit_bias=[], grammar="", bad_words=[], dynatemp_range=0.0, top_n_sigma=-1.0, structural_tag=None,
         truncate_prompt_tokens=-1, n_predict=-1, echo=False, length_penalty=1.0, skip_special_tokens=True, return_token_ids=False,
         options={}, documents=[], chat_template=None, format="", samplers=[], web_search_options=None, num_ctx=8192,
+        regex=None, ebnf="",
     )  # fmt: skip
 
 
@@ -296,6 +299,18 @@ def test_embeddings_take_texts_or_tokens_as_text_completions_do() -> None:
             wire.parse_embeddings(json.dumps({"input": empty}).encode())
 
 
+def test_an_embedding_of_zeros_stays_one() -> None:
+    """NaN would be no JSON."""
+    vectors = np.array([[0, 0], [3, 4]], np.float32)
+    body = replies.render_embeddings(wire.parse_embeddings(b'{"input": ["a", "b"]}'), "m", vectors, 2)
+    assert [row["embedding"] for row in body["data"]] == [[0, 0], [pytest.approx(0.6), pytest.approx(0.8)]]
+
+
+def test_the_mark_that_windows_puts_before_a_text_is_no_part_of_the_json() -> None:
+    body = b'\xef\xbb\xbf{"messages": [{"role": "user", "content": "hello"}]}'
+    assert wire.parse_chat(body) == parse()
+
+
 def test_lone_surrogate_is_refused_because_it_is_no_text() -> None:
     with pytest.raises(BadRequestError, match="the body is no JSON object: "):
         wire.parse_chat(b'{"messages": [{"role": "user", "content": "\\ud800"}]}')
@@ -349,6 +364,18 @@ def test_several_answers_get_seeds_of_their_own() -> None:
     assert [asked.seed for asked in parse(n=2).requests] == [None, None]
     with pytest.raises(BadRequestError, match="`n`: Input should be less than or equal to 1024"):
         parse(n=2000)
+
+
+def test_as_many_answers_as_are_the_best_of_is_no_choice_among_more() -> None:
+    assert len(parse(n=2, best_of=2).requests) == 2
+    assert len(wire.parse_text(b'{"prompt": "a", "best_of": 1}').requests) == 1
+    for fields, message, code in (
+        ({"n": 2, "best_of": 1}, "`best_of` is 1, and `n` is 2; leave `best_of` out", None),
+        ({"best_of": 2}, "`best_of` is 2, and `n` is 1; to choose among more answers is not supported", "unsupported"),
+    ):
+        with pytest.raises(BadRequestError) as caught:
+            parse(**fields)
+        assert (caught.value.message, caught.value.param, caught.value.code) == (message, "best_of", code)
 
 
 def test_response_format_becomes_a_schema() -> None:

@@ -89,7 +89,7 @@ def test_adapters_with_different_templates_share_their_base_s_weights(bare: Path
     with one, other:
         assert one.engine.count_tokens(HI) == one.engine.count_tokens(FALCON_HI) < other.engine.count_tokens(HI)
         stop = one.complete(FALCON_HI).text[3:6]
-        one.engine._words.stops = (stop,)  # type: ignore[attr-defined]
+        one.engine.tokenizer.stops = (stop,)  # type: ignore[attr-defined]
         assert one.complete(HI).text == one.complete(FALCON_HI).text.partition(stop)[0]
 
 

@@ -400,11 +400,11 @@ class _Adapted:
     def __init__(self, engine: OpenVINOEngine, adapter: int, adapter_sha256: str, template: str | None) -> None:
         self._engine = engine
         self._adapter = adapter
-        self._words = copy.copy(engine.tokenizer)
+        self.tokenizer = copy.copy(engine.tokenizer)
         made_of = f"{engine.digest}\n{adapter_sha256}"
         if template is not None:
-            self._words.use_template(template)
-            made_of += f"\n{self._words.chat_template}"
+            self.tokenizer.use_template(template)
+            made_of += f"\n{self.tokenizer.chat_template}"
         self.digest = hashlib.sha256(made_of.encode()).hexdigest()
 
     @property
@@ -416,22 +416,22 @@ class _Adapted:
         return self._engine.scores_digest_of(self.digest)
 
     def generate(self, request: Request) -> Iterator[Chunk]:
-        return self._engine.generate(request, adapter=self._adapter, words=self._words)
+        return self._engine.generate(request, adapter=self._adapter, words=self.tokenizer)
 
     def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
         return self._engine.embed(texts, stop=stop, adapter=self._adapter)
 
     def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
-        return self._engine.prompt_likelihoods(request, stop=stop, adapter=self._adapter, words=self._words)
+        return self._engine.prompt_likelihoods(request, stop=stop, adapter=self._adapter, words=self.tokenizer)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
-        return self._engine.score(request, continuations, adapter=self._adapter, words=self._words)
+        return self._engine.score(request, continuations, adapter=self._adapter, words=self.tokenizer)
 
     def count_tokens(self, request: Request) -> int:
-        return self._engine.count_tokens(request, words=self._words)
+        return self._engine.count_tokens(request, words=self.tokenizer)
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
-        return self._engine.notes_on(request, words=self._words)
+        return self._engine.notes_on(request, words=self.tokenizer)
 
     def bound_cache(self, num_bytes: int) -> None:
         self._engine.bound_cache(num_bytes)

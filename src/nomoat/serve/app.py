@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import errno
 import functools
 import signal
-import socket
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
+from socket import socket
 from typing import TypeVar
 
 import uvicorn
@@ -32,11 +30,12 @@ from nomoat import __version__, net
 from nomoat.errors import BadRequestError, NomoatError, UsageError
 from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
-from nomoat.serve import replies, responses, web, wire
-from nomoat.serve.answers import Answer, Answers, Item
+from nomoat.serve import replies, responses, tokens, web, wire
+from nomoat.serve.answers import Answer, Answers, Item, stopped
 from nomoat.serve.auth import protect, require_origins, require_sendable
-from nomoat.serve.connections import Server, allow_many, probe_clients
+from nomoat.serve.connections import Server, allow_many
 from nomoat.serve.decisions import Decisions, Spending
+from nomoat.serve.listening import bind, saying_that_it_loads
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import Models, from_references
 from nomoat.serve.web.markdown import as_html
@@ -91,6 +90,7 @@ def create_app(
         return await served.answer(request, await _read(request, wire.parse_text))
 
     responses.add_route(app, read=_read, answer=served.answer)
+    tokens.add_routes(app, read=_read, models=models, answers=answers)
 
     @app.post("/v1/embeddings")
     async def embeddings(request: HttpRequest) -> Response:
@@ -140,7 +140,7 @@ def serve(
     caller's, and `auto` has to be one.
 
     `port` 0 takes a free one. `cors`: see `create_app`. `on_ready` gets the base URL (`http://127.0.0.1:8080/v1`) as soon as requests
-    are accepted.
+    are answered: those that come before the first model is loaded are told to come again, with status 503.
     Raises UsageError for a host that others can reach without a key, for a key that cannot be sent or is empty, for origins without a
     key, and for a port that cannot be had; what `nomoat.responder.load` raises.
     """
@@ -156,7 +156,7 @@ def serve(
     with bind(host, port) as listener:
         models = _models(model)
         try:
-            with models.use(models.names[0]):
+            with saying_that_it_loads(listener, api_key=api_key, cors=cors), models.use(models.names[0]):
                 pass  # what cannot be loaded is said before anything is served
             _run(create_app(models, api_key=api_key, cors=cors), listener, host, on_ready)
         finally:
@@ -171,7 +171,7 @@ def _models(model: str | Responder | Sequence[str] | Models) -> Models:
     return from_references([model] if isinstance(model, str) else model)
 
 
-def _run(app: FastAPI, listener: socket.socket, host: str, on_ready: Callable[[str], None] | None) -> None:
+def _run(app: FastAPI, listener: socket, host: str, on_ready: Callable[[str], None] | None) -> None:
     if on_ready is not None:
         bound_port = listener.getsockname()[1]
         on_ready(f"http://{f'[{host}]' if ':' in host else host}:{bound_port}/v1")
@@ -199,27 +199,6 @@ def _ended_by_a_closed_terminal(server: uvicorn.Server) -> Iterator[None]:
         yield
     finally:
         signal.signal(number, before)
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises UsageError that says why there is none."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (socket.gaierror, UnicodeError) as exc:
-        raise UsageError(f"`{host}` is no address of this machine", hint="try `--host 127.0.0.1`") from exc
-    family, kind, protocol, _, address = min(found, key=lambda row: row[0] != socket.AF_INET)  # `localhost` is both
-    listener = socket.socket(family, kind, protocol)
-    # On Windows, which alone has the other option, SO_REUSEADDR lets two servers have one port.
-    listener.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR), 1)
-    probe_clients(listener)
-    try:
-        listener.bind(address)
-        # Another socket may be bound to the port and not listening yet; only listening takes it for good.
-        listener.listen()
-    except OSError as exc:
-        listener.close()
-        raise _bind_error(host, port, exc) from exc
-    return listener
 
 
 class _EventStream(StreamingResponse):
@@ -305,7 +284,11 @@ class Served:
             with self._models.use(name, stop) as loaded:
                 responder = decisions.choose_embedder(loaded)
                 vectors_ND = responder.embed(call.texts, stop=stop)  # first: a server gives no embeddings and counts no tokens
-                num_tokens = sum(_num_tokens(responder, text) for text in call.texts)
+                num_tokens = 0
+                for text in call.texts:
+                    if stop.is_set():
+                        raise stopped()
+                    num_tokens += _num_tokens(responder, text)
                 return JSONResponse(replies.render_embeddings(call, name, vectors_ND, num_tokens))
 
         try:
@@ -486,13 +469,3 @@ def _calls(app: FastAPI) -> list[str]:
     """The paths of the API."""
     paths = [route.path for route in app.routes if isinstance(route, Route)]
     return [path for path in paths if path.startswith("/v1/") and not path.endswith(("/", "}"))]
-
-
-def _bind_error(host: str, port: int, exc: OSError) -> UsageError:
-    if exc.errno == errno.EADDRINUSE:
-        return UsageError(f"port {port} of `{host}` is in use", hint=f"choose another: `--port {port + 1}`")
-    if exc.errno == errno.EACCES and sys.platform == "win32":  # which asks no administrator for any port
-        return UsageError(f"port {port} of `{host}` is in use, or Windows keeps it", hint=f"choose another: `--port {port + 1}`")
-    if exc.errno in (errno.EACCES, errno.EPERM):
-        return UsageError(f"port {port} may be had by an administrator only", hint="choose one above 1023: `--port 8080`")
-    return UsageError(f"cannot serve at `{host}` port {port}: {exc.strerror or exc}", hint="try `--host 127.0.0.1`")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Sequence
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers
@@ -23,8 +23,6 @@ from nomoat.serve import replies, web
 from nomoat.serve.decisions import HEADERS, NOTES
 
 OPEN_PATHS = frozenset({"/health", *web.FILES})  # the page asks for the key before it asks for anything else
-# Pages of this machine, as browsers write it: no other than `net.is_loopback` knows.
-LOOPBACK_ORIGIN = r"https?://(localhost|127(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}|\[::1\])(:\d+)?"
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d+)?")
 LETS_IN = {
     "host": "a key lets others in: start it with `--api-key KEY` or NOMOAT_API_KEY",
@@ -76,9 +74,16 @@ def protect(app: FastAPI, *, api_key: str | None, cors: Sequence[str]) -> None:
     app.add_middleware(Guard, api_key=api_key)
     # Around the guard: a browser asks ahead whether a page may ask, and sends no key with that.
     app.add_middleware(
-        CORSMiddleware, allow_origins=cors, allow_origin_regex=LOOPBACK_ORIGIN, allow_methods=(*web.READING, "POST"),
-        allow_headers=("*",), expose_headers=(*HEADERS, NOTES, replies.RETRY_AFTER),
+        Cors, allow_origins=cors, allow_methods=(*web.READING, "POST"), allow_headers=("*",), allow_private_network=True,
+        expose_headers=(*HEADERS, NOTES, replies.RETRY_AFTER),
     )  # fmt: skip
+
+
+class Cors(CORSMiddleware):
+    """Tells browsers that the pages `Guard` lets in may ask: whatever their scheme, an app's `tauri://localhost` too."""
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        return super().is_allowed_origin(origin) or net.is_loopback(_host_name(origin))
 
 
 class Guard:
@@ -93,6 +98,7 @@ class Guard:
         self._api_key = api_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope = _for_its_path(scope)
         problem = None if scope["type"] == "lifespan" else self._problem(scope)
         if problem is None:
             await self._app(scope, receive, send)
@@ -123,6 +129,16 @@ class Guard:
                 what = f"this server answers its own machine only, and the request's {name} is `{value}`"
                 return BadRequestError(f"{what}; {remedy}", code="wrong_host", status=403)
         return None
+
+
+def _for_its_path(scope: Scope) -> Scope:
+    """A request for a whole URL, as proxies are sent, is one for its path at its host, whatever `Host` says (RFC 9112, 3.2.2)."""
+    if scope["type"] != "http" or not scope["path"].lower().startswith(("http://", "https://")):
+        return scope
+    _, _, rest = scope["raw_path"].partition(b"://")
+    host, _, path = rest.partition(b"/")
+    headers = [(b"host", host), *(one for one in scope["headers"] if one[0] != b"host")]
+    return {**scope, "headers": headers, "raw_path": b"/" + path, "path": unquote("/" + path.decode("ascii"))}
 
 
 def _host_name(value: str) -> str:

@@ -6,6 +6,7 @@ supported (images, a bias on tokens, other servers' words for a schema) is refus
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,18 +19,18 @@ MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 1024  # prompts times answers to each, in one request
 RANDOM_SEED = -1  # llama.cpp's word for none
 
-# Field -> the values under which it changes nothing. Of OpenAI's, llama.cpp's, Ollama's and vLLM's.
+# Field -> the values under which it changes nothing. Of OpenAI's, llama.cpp's, Ollama's, SGLang's and vLLM's.
 UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "add_generation_prompt": (True,),
     "allowed_token_ids": ([],),
     "audio": (),
     "bad_words": ([],),
-    "best_of": (1,),
     "chat_template": ("",),
     "continue_final_message": (False,),
     "documents": ([],),
     "dry_multiplier": (0,),
     "dynatemp_range": (0,),
+    "ebnf": ("",),
     "format": ("",),
     "functions": ([],),
     "function_call": ("none", "auto"),
@@ -48,6 +49,7 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "modalities": (["text"], []),
     "options": ({},),
     "prompt_logprobs": (),
+    "regex": ("",),
     "repeat_penalty": (1,),
     "return_token_ids": (False,),
     "samplers": ([],),
@@ -177,6 +179,7 @@ class Settings(Shape):
     seed: Whole | None = None
     stop: str | Several[str] | None = None
     n: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] | None = None
+    best_of: Whole | None = None
     response_format: Format | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -239,7 +242,9 @@ def parse_shape(
     """JSON's fields, checked. `names`: those of the shape's fields and of what stands in them; `place`: where all of it stands, in
     errors. pydantic refuses lone surrogates. Raises BadRequestError."""
     try:
-        return shape.model_validate_json(body) if isinstance(body, bytes) else shape.model_validate(body)
+        if isinstance(body, bytes):
+            return shape.model_validate_json(body.removeprefix(codecs.BOM_UTF8))
+        return shape.model_validate(body)
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
         found = [str(part) for part in first["loc"] if isinstance(part, int) or part in names]

@@ -118,6 +118,10 @@ def _prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> Sequence[
 
 def _call(kind: Kind, asked: shapes.Settings, requests: Sequence[Request], max_new_tokens: int | None) -> Call:
     n = asked.n or 1
+    if asked.best_of is not None and asked.best_of < n:
+        raise BadRequestError(f"`best_of` is {asked.best_of}, and `n` is {n}; leave `best_of` out", param="best_of")
+    if asked.best_of is not None and asked.best_of > n:
+        raise shapes.unsupported("best_of", f"is {asked.best_of}, and `n` is {n}; to choose among more answers is not supported")
     if n * len(requests) > shapes.MAX_CHOICES:
         raise BadRequestError(f"{n * len(requests):,} answers are asked for; ask for at most {shapes.MAX_CHOICES:,}", param="n")
     return Call(

@@ -1,0 +1,99 @@
+"""A model's tokens, as vLLM's servers tell of them: by these lm-evaluation-harness (`tokenizer_backend=remote`) counts and cuts.
+
+Format: https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html. Not covered: conversations in place of a text.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Annotated, Any, Protocol, TypeVar
+
+from fastapi import FastAPI
+from fastapi import Request as HttpRequest
+from fastapi.responses import JSONResponse, Response
+from pydantic import Field
+
+from nomoat.engine.tokenizer import Tokenizer, name_of
+from nomoat.errors import UnsupportedError
+from nomoat.responder import Responder
+from nomoat.serve import web
+from nomoat.serve.answers import Answers
+from nomoat.serve.models import Models
+from nomoat.serve.shapes import Several, Shape, field_names, parse_shape
+
+T = TypeVar("T")
+
+
+class _Text(Shape):
+    model: str | None = None
+    prompt: str
+    add_special_tokens: bool | None = None
+
+
+class _Tokens(Shape):
+    model: str | None = None
+    tokens: Several[Annotated[int, Field(ge=0, lt=1 << 32)]]
+
+
+NAMES = field_names((_Text, _Tokens))
+
+
+class Read(Protocol):
+    """Gives a request's body, parsed by what it is given."""
+
+    async def __call__(self, request: HttpRequest, parse: Callable[[bytes], T]) -> T: ...
+
+
+def add_routes(app: FastAPI, *, read: Read, models: Models, answers: Answers) -> None:
+    """Put /tokenize, /detokenize and /tokenizer_info into an application."""
+
+    async def told(model: str | None, tell: Callable[[Tokenizer, Responder], dict[str, Any]]) -> Response:
+        name = models.find(model)
+
+        def work(stop: threading.Event) -> dict[str, Any]:
+            with models.use(name, stop) as loaded:
+                return tell(_tokenizer(loaded), loaded)
+
+        return JSONResponse(await answers.work(work))
+
+    @app.post("/tokenize")
+    async def tokenize(request: HttpRequest) -> Response:
+        asked = await read(request, lambda body: parse_shape(_Text, body, names=NAMES))
+
+        def tell(tokenizer: Tokenizer, loaded: Responder) -> dict[str, Any]:
+            ids = tokenizer.encode(asked.prompt, add_bos=asked.add_special_tokens is not False)
+            return {"count": len(ids), "max_model_len": loaded.engine.context_tokens, "tokens": ids}
+
+        return await told(asked.model, tell)
+
+    @app.post("/detokenize")
+    async def detokenize(request: HttpRequest) -> Response:
+        asked = await read(request, lambda body: parse_shape(_Tokens, body, names=NAMES))
+        return await told(
+            asked.model, lambda tokenizer, _: {"prompt": tokenizer.backend.decode(asked.tokens, skip_special_tokens=False)}
+        )
+
+    @app.api_route("/tokenizer_info", methods=web.READING)
+    async def tokenizer_info(model: str | None = None) -> Response:
+        return await told(model, _info)
+
+
+def _tokenizer(loaded: Responder) -> Tokenizer:
+    """Raises UnsupportedError where the model is elsewhere."""
+    found = getattr(loaded.engine, "tokenizer", None)
+    if not isinstance(found, Tokenizer):
+        raise UnsupportedError(f"`{loaded.name}` does not tell its tokens", hint="use a model on this machine")
+    return found
+
+
+def _info(tokenizer: Tokenizer, loaded: Responder) -> dict[str, Any]:
+    bos, eos = tokenizer.special.bos_id, tokenizer.special.eos_id
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": None if bos is None else name_of(tokenizer.backend, bos),
+        "eos_token": name_of(tokenizer.backend, eos),
+        "add_bos_token": tokenizer.special.add_bos,
+        "chat_template": tokenizer.chat_template,
+        "model_max_length": loaded.engine.context_tokens,
+    }

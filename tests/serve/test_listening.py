@@ -1,0 +1,125 @@
+"""The port: how it is taken, and what clients hear at it before a model is there."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from patience import PATIENCE_SECONDS
+
+from nomoat.engine.fake import FakeEngine
+from nomoat.errors import UsageError
+from nomoat.responder import Responder
+from nomoat.serve import app
+from nomoat.serve.app import serve
+from nomoat.serve.listening import bind, saying_that_it_loads
+from nomoat.serve.models import Loader, Models
+
+LOADING = {
+    "error": {"message": "the model is loading; ask again in a moment", "type": "server_error", "param": None, "code": "loading"}
+}
+
+
+@contextmanager
+def loading(api_key: str | None = None) -> Iterator[str]:
+    """The address of a server that loads its model."""
+    with bind("127.0.0.1", 0) as listener, saying_that_it_loads(listener, api_key=api_key, cors=()):
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/health"), ("GET", "/"), ("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("PUT", "/x")]
+)
+def test_while_the_model_is_loaded_everybody_is_told_to_come_again(method: str, path: str) -> None:
+    with loading() as url:
+        answer = httpx.request(method, url + path, headers={"origin": "http://localhost:3000"})
+    assert (answer.status_code, answer.json(), answer.headers["retry-after"]) == (503, LOADING, "2")
+    assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
+
+
+def test_the_guard_stands_before_a_server_that_loads_too() -> None:
+    with loading() as url:
+        assert httpx.get(f"{url}/v1/models", headers={"host": "evil.example"}).status_code == 403
+    with loading(api_key="s3cret") as url:
+        assert httpx.get(f"{url}/v1/models").status_code == 401
+        assert httpx.get(f"{url}/health").status_code == 503
+
+
+def test_a_client_in_the_midst_of_its_request_does_not_keep_a_model_that_is_loaded_waiting() -> None:
+    with loading() as url, socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0), timeout=PATIENCE_SECONDS) as client:
+        client.sendall(b"POST /v1/chat")
+        assert httpx.get(url).status_code == 503
+    assert client.fileno() == -1
+
+
+def test_the_port_is_handed_over_once_the_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And stays taken all the while."""
+    statuses: list[int] = []
+    ports: list[int] = []
+    taking = bind
+
+    def noting(host: str, port: int) -> socket.socket:
+        listener = taking(host, port)
+        ports.append(listener.getsockname()[1])
+        return listener
+
+    def load() -> list[Responder]:
+        statuses.append(httpx.get(f"http://127.0.0.1:{ports[0]}/health").status_code)
+        with pytest.raises(UsageError, match="is in use"):
+            bind("127.0.0.1", ports[0])
+        return [Responder("fake", FakeEngine())]
+
+    class Ended(app.Server):
+        async def on_tick(self, counter: int) -> bool:
+            def ask() -> None:
+                statuses.append(httpx.get(f"http://127.0.0.1:{ports[0]}/health").status_code)
+                self.should_exit = True
+
+            if counter == 0:
+                threading.Thread(target=ask).start()
+            return await super().on_tick(counter)
+
+    monkeypatch.setattr(app, "bind", noting)
+    monkeypatch.setattr(app, "Server", Ended)
+    ready: list[str] = []
+    serve(Models(loaders=[Loader(names=("fake",), planned_bytes=0, load=load)], memory_bytes=0), port=0, on_ready=ready.append)
+    assert (statuses, ready) == ([503, 200], [f"http://127.0.0.1:{ports[0]}/v1"])
+
+
+def test_serve_says_that_the_port_is_in_use_before_it_loads_anything() -> None:
+    with bind("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError) as caught:
+            serve("no such model", port=port)
+    assert caught.value.message == f"port {port} of `127.0.0.1` is in use"
+    assert caught.value.hint == f"choose another: `--port {port + 1}`"
+
+
+def test_a_port_that_windows_refuses_is_in_use_or_kept_and_needs_no_administrator(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(socket.socket):
+        def bind(self, address: object) -> None:
+            raise PermissionError(errno.EACCES, "An attempt was made to access a socket in a way forbidden by its access permissions")
+
+    monkeypatch.setattr("nomoat.serve.listening.socket.socket", Refused)
+    said = {
+        "win32": ("port 8080 of `127.0.0.1` is in use, or Windows keeps it", "choose another: `--port 8081`"),
+        "linux": ("port 8080 may be had by an administrator only", "choose one above 1023: `--port 8080`"),
+    }
+    for system, words in said.items():
+        monkeypatch.setattr(sys, "platform", system)
+        with pytest.raises(UsageError) as caught:
+            bind("127.0.0.1", 8080)
+        assert (caught.value.message, caught.value.hint) == words
+
+
+def test_bind_prefers_ipv4_for_localhost_and_refuses_what_is_no_address() -> None:
+    with bind("localhost", 0) as listener:
+        assert listener.family == socket.AF_INET
+    with pytest.raises(UsageError, match=r"`192\.0\.2\.1` port 0"):
+        bind("192.0.2.1", 0)
