@@ -351,6 +351,16 @@ def test_a_prompt_over_the_context_is_refused_with_the_numbers(engine: OpenVINOE
     assert caught.value.message == (
         "the prompt is too long: it has 300 tokens and the answer may have 5, but the model's context is 256 tokens"
     )
+    assert caught.value.hint == "shorten the prompt, ask for fewer new tokens, or choose a model with a longer context"
+
+
+def test_a_prompt_over_a_context_that_the_user_shortened_says_to_raise_that(tiny_gguf: Path) -> None:
+    engine = OpenVINOEngine(importer.import_gguf(tiny_gguf), context_tokens=20)
+    with pytest.raises(ContextExceededError) as caught:
+        next(engine.generate(Request(prompt="x" * 30)))
+    assert caught.value.hint == (
+        "shorten the prompt, ask for fewer new tokens, or raise -c, or `context_tokens` where `nomoat config` says it is set"
+    )
 
 
 def test_a_text_longer_than_a_bounded_cache_is_refused(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:

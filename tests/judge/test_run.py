@@ -244,7 +244,7 @@ def test_answers_cut_at_the_limit_are_counted() -> None:
     assert evaluation.notes == ("2 of 3 answers of `m` ended at the limit of 2 new tokens",)
 
 
-def test_example_that_does_not_fit_is_named_before_anything_is_asked() -> None:
+def test_example_that_does_not_fit_is_named_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     class Small(CountingEngine):
         def count_tokens(self, request: Request) -> int:
             return 5000 if request.messages[-1].content == "question 2" else 2
@@ -255,6 +255,11 @@ def test_example_that_does_not_fit_is_named_before_anything_is_asked() -> None:
     assert caught.value.message == (
         "example `2` of `quiz` has 5,000 tokens and the answer may have 32, but the context of `m` is 4,096 tokens"
     )
+    assert caught.value.hint == "shorten or remove the example, or choose a model with a longer context"
+    monkeypatch.setenv("NOMOAT_CONTEXT_TOKENS", "4096")
+    with pytest.raises(DataError) as caught:
+        nomoat.evaluate(Responder("m", engine), suite_of(3))
+    assert caught.value.hint == "shorten or remove the example, or raise `context_tokens` where `nomoat config` says it is set"
     assert engine.calls == 0
 
 

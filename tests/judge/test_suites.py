@@ -13,7 +13,7 @@ import pytest
 
 from nomoat.errors import BadFileError, DataError, NotEnoughDiskError, UnknownModelError, UsageError
 from nomoat.judge import suites
-from nomoat.judge.suites import load_suite, suite_from_csv, write_suite
+from nomoat.judge.suites import load_suite, load_suites, suite_from_csv, write_suite
 from nomoat.records import Example, Message
 
 GOOD = {"id": "a", "input": "Works {well}.", "target": "positive", "choices": ["negative", "positive"], "category": "audio"}
@@ -278,6 +278,16 @@ def test_columns_are_refused_where_there_is_no_table(tmp_path: Path) -> None:
         load_suite(path, input_column="text")
     with pytest.raises(UsageError, match="an instruction are for tables"):
         load_suite(path, instruction="Is it good?")
+
+
+def test_of_several_suites_the_tables_alone_are_read_by_columns(table: Path, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "s.jsonl", GOOD)
+    columns = {"input_column": "text", "label_column": "label", "instruction": "Is it good?"}
+    assert load_suites([str(path), str(table)], **columns) == [load_suite(path), load_suite(table, **columns)]
+    with pytest.raises(UsageError, match="are for tables"):
+        load_suites([str(path), str(path)], **columns)
+    with pytest.raises(UsageError, match="is a table, and its input column is not named"):
+        load_suites([str(path), str(table)])
 
 
 def test_unknown_suite_names_the_nearest_and_a_missing_file_is_missing(tmp_path: Path) -> None:

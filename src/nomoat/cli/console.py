@@ -33,7 +33,18 @@ def stdout_console() -> Console:
     """A console on stdout, for tables a person reads. What stands in brackets or colons is text there, and no markup."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, emoji=False)
+    class Trimmed(Console):
+        """Rich fills up a table's last column with blanks, and leaves one where it breaks a line: a file gets none."""
+
+        def print(self, *objects: Any, **options: Any) -> None:
+            if self.is_terminal:
+                super().print(*objects, **options)
+                return
+            with self.capture() as shown:
+                super().print(*objects, **options)
+            self.file.write("\n".join(line.rstrip(" ") for line in shown.get().split("\n")))
+
+    return Trimmed(highlight=False, markup=False, emoji=False)
 
 
 def wide_out() -> Console:

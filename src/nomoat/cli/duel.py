@@ -11,7 +11,6 @@ from nomoat.cli import console, judging, options, sending
 from nomoat.pool import DEFAULT_CONCURRENCY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from nomoat.judge.settings import RunSettings
@@ -81,13 +80,14 @@ def duel(
     from nomoat.asking.workers import started_workers
     from nomoat.judge.recorded import is_recorded
     from nomoat.judge.settings import RunSettings
+    from nomoat.judge.suites import load_suites
     from nomoat.judge.verdict import Rules
 
     judging.require_report_path(report)
     judging.require_judge(judge, judge_check)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
     sides = _sides(models, table=table, rope=rope)
-    loaded = _read(suites or (), models, input_column=input_column, label_column=label_column, instruction=instruction)
+    loaded = load_suites(suites or [], models, input_column=input_column, label_column=label_column, instruction=instruction)
     asked = [suite for suite in loaded if not is_recorded(suite)]
     sending.require_consent(models, asked, limit=limit, seed=seed, spending=spending, yes=yes, judge=judge, check=judge_check)
     with started_workers(workers, ray, concurrency=concurrency) as started:
@@ -99,12 +99,6 @@ def duel(
             _show_several(_fight_over_several(sides, loaded, how), alpha, report, as_json, context)
         else:
             _show(_fight(sides, loaded[0] if loaded else None, how), report, as_json, context)
-
-
-def _read(suites: Iterable[str], models: list[str], **how: str | None) -> list[Suite]:
-    from nomoat.judge.suites import load_suite
-
-    return [load_suite(one, **how, models=models) for one in suites]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,14 +79,13 @@ def learn(
     95 % intervals: how much of the gap between the models it recovers, and what each threshold of the policy would send away. A router
     that is no better than chance is not kept.
     """
-    from nomoat.judge.suites import load_suite
+    from nomoat.judge.suites import load_suites
     from nomoat.records import Request
     from nomoat.route import learned, outcomes, router
     from nomoat.route.policy import default_path, load_policy
 
     policy = load_policy()
-    how_read: dict[str, Any] = {"input_column": input_column, "label_column": label_column, "instruction": instruction}
-    loaded = [load_suite(one, **how_read, models=[local, cloud]) for one in suites]
+    loaded = load_suites(suites, [local, cloud], input_column=input_column, label_column=label_column, instruction=instruction)
     prompts = {
         suite.sha256: {example.id: router.question_of(Request(messages=example.messages)) for example in suite.examples}
         for suite in loaded

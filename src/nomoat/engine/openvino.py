@@ -328,9 +328,11 @@ class OpenVINOEngine:
 
     def _require_room(self, prompt_tokens: int, needed: int, wanted: int | None = None) -> None:
         if self.context_tokens is not None and prompt_tokens + needed > self.context_tokens:
+            is_shortened = self.context_tokens == self._context_tokens < self._sizes.context_tokens
             raise ContextExceededError(
-                prompt_tokens=prompt_tokens, max_new_tokens=wanted or needed, context_tokens=self.context_tokens
-            )
+                prompt_tokens=prompt_tokens, max_new_tokens=wanted or needed, context_tokens=self.context_tokens,
+                is_shortened=is_shortened,
+            )  # fmt: skip
 
     def _make_model(self) -> Model:
         made: Model

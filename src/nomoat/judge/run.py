@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nomoat import matching, references
+from nomoat import config, matching, references
 from nomoat import responder as responders
 from nomoat.asking.answers import FailuresInARow, collect, collect_scores, count_earlier, failure_of, notes_of
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.providers import BASE_URLS, is_remote
-from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
+from nomoat.errors import SET_CONTEXT, BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import choices, code, sandbox, scorers
 from nomoat.judge.groups import conversations_of, grouped, groups_in
 from nomoat.judge.kept import KeptEngine, is_kept, kept_responder
@@ -441,10 +441,12 @@ def require_context(run: Asking, examples: Sequence[Example], *, new_tokens: int
         except UnsupportedError:
             return
         if prompt_tokens + new_tokens > context_tokens:
+            is_shortened = context_tokens == config.context_tokens()
+            longer = f"raise {SET_CONTEXT}" if is_shortened else "choose a model with a longer context"
             raise DataError(
                 f"example `{example.id}` of `{run.suite.name}` has {prompt_tokens:,} tokens and the answer may have {new_tokens:,}, "
                 f"but the context of `{run.model.ref}` is {context_tokens:,} tokens",
-                hint="shorten or remove the example, or choose a model with a longer context",
+                hint=f"shorten or remove the example, or {longer}",
             )
 
 

@@ -146,6 +146,12 @@ def load_suite(
     )
 
 
+def load_suites(refs: Sequence[str], models: Iterable[str | Responder] = (), **how_read: str | None) -> list[Suite]:
+    """Each as `load_suite` gives it. Columns and an instruction go to the tables alone, and are refused where there is none."""
+    tables = [ref for ref in refs if (path := _find(ref)) is not None and path.suffix.lower() in TABLE_SUFFIXES]
+    return [load_suite(ref, models=models, **(how_read if ref in tables or not tables else {})) for ref in refs]
+
+
 def suite_from_csv(
     path: Path, input_column: str, label_column: str, *, instruction: str | None = None, labels: Sequence[str] | None = None,
     learned: Sequence[as_tuned.Learned] = (),
