@@ -25,7 +25,7 @@ from tiny import write_adapter, write_tiny_gguf
 
 import nomoat
 from nomoat import hardware, paths
-from nomoat.asking.answers import collect, collect_scores
+from nomoat.asking.answers import FREE_HINT, collect, collect_scores, count_earlier
 from nomoat.asking.preview import preview_requests
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
@@ -322,6 +322,19 @@ def test_calls_left_under_way_after_ctrl_c_count_in_later_runs(serving: Serving,
         assert lost == [store.num_lost(model.digest, request) for request in requests] == [0, 0, 1]
 
 
+def test_what_is_spent_stays_spent_though_somebody_removes_what_it_was_for(serving: Serving) -> None:
+    request = Request(messages=suite_of(1).examples[0].messages, max_new_tokens=10)
+    spent = spending(1.0)
+    assert spent.budget is not None
+    with nomoat.load(f"{serving(FINE).url}#m") as model, AnswerStore() as store:
+        store.count_lost(model.digest, request)
+        count_earlier(model, [request], store=store, spending=spent)
+        before = spent.budget.spent_usd
+        store.forget()
+        count_earlier(model, [request], store=store, spending=spent)
+    assert spent.budget.spent_usd == before > 0
+
+
 def test_no_question_leaves_for_a_server_without_room_for_its_answer(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk fills while the first two are answered."""
     server = serving(FINE)
@@ -387,7 +400,9 @@ def test_two_runs_at_once_pay_for_nothing_twice_and_keep_to_one_bound_together(
     with ThreadPoolExecutor(2) as two_runs:
         runs = [two_runs.submit(run_suite, model, suite_of(30), RunSettings(spending=spending(0.2), concurrency=4)) for _ in range(2)]
     evaluations = [run.result() for run in runs]
-    assert caplog.messages == [f"note: another run is asking `{model}`; waiting for it, so that no answer is paid for twice"]
+    assert caplog.messages == [
+        f"note: another run is asking `{model}`; waiting for it, so that no answer is paid for twice{FREE_HINT}"
+    ]
     assert len(server.bodies) == 11
     assert evaluations[0].outcomes == evaluations[1].outcomes
     assert all("$0.1320 is spent" in evaluation.partial for evaluation in evaluations)

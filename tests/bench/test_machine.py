@@ -20,12 +20,10 @@ def test_limits_are_measured_within_the_time_they_are_given() -> None:
 
 
 def test_a_machine_is_busy_above_a_quarter_of_its_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.os, "cpu_count", lambda: 8)
-    for average, is_busy in ((2.0, False), (2.1, True)):
-        monkeypatch.setattr(machine.os, "getloadavg", lambda average=average: (average, 0.0, 0.0), raising=False)
-        assert machine.read_load() == machine.Load(average=average, num_cpus=8, is_busy=is_busy)
-    monkeypatch.delattr(machine.os, "getloadavg")
-    assert machine.read_load() is None
+    monkeypatch.setattr(machine.psutil, "cpu_count", lambda: 8)
+    for percent, is_busy in ((25.0, False), (50.0, True)):
+        monkeypatch.setattr(machine.psutil, "cpu_percent", lambda _seconds, percent=percent: percent)
+        assert machine.read_load() == machine.Load(busy_cpus=8 * percent / 100, num_cpus=8, is_busy=is_busy)
 
 
 def test_threads_share_one_array(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,8 @@ MAX_FAILURES_IN_A_ROW = 5
 FREE_DISK_BYTES = 10_000_000
 TOO_LONG = (ContextExceededError, CacheExceededError)  # of one text: says nothing of the others
 
+FREE_HINT = " (say that a server of yours costs nothing: --price-in 0 --price-out 0)"
+
 log = logging.getLogger("nomoat.asking")
 
 
@@ -126,7 +128,9 @@ def _no_other_pays(model: Responder, store: AnswerStore, spending: Spending) -> 
     def say() -> None:
         if model.digest not in spending.waited_for:
             spending.waited_for.add(model.digest)
-            log.warning("note: another run is asking `%s`; waiting for it, so that no answer is paid for twice", model.ref)
+            log.warning(
+                "note: another run is asking `%s`; waiting for it, so that no answer is paid for twice%s", model.ref, FREE_HINT
+            )
 
     with paths.alone(store.path.with_name(model.digest), locks=store.path.with_name("locks"), waiting=say):
         yield
@@ -227,9 +231,10 @@ def count_earlier(model: Responder, requests: Sequence[Request], *, store: Answe
             spending.budget.count(rates.most_usd(request) if cost_usd is None else cost_usd)
         if isinstance(model.engine, RemoteEngine):
             num_lost = store.num_lost(model.digest, request)
-            if num_new := num_lost - spending.lost[model.digest, request]:
-                spending.budget.count(num_new * rates.most_usd(request))
-            spending.lost[model.digest, request] = num_lost
+            num_known = spending.lost[model.digest, request]
+            if num_lost > num_known:  # fewer, where somebody removed answers meanwhile: what is spent stays spent
+                spending.budget.count((num_lost - num_known) * rates.most_usd(request))
+                spending.lost[model.digest, request] = num_lost
 
 
 def _ask(

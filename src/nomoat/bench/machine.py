@@ -9,13 +9,13 @@ the whole test array (256 MB).
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 
 from nomoat import config, hardware
 
@@ -23,14 +23,15 @@ READ_BYTES = 256_000_000
 READ_SECONDS = 1.0  # for each number of threads
 GEMM_SIZE = 2048  # 16 MB a matrix
 GEMM_RUNS = 5
+LOAD_SECONDS = 0.5
 BUSY_SHARE = 0.25  # of the CPUs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How many CPUs all programs wanted, on average over the last minute, and how many the whole machine has."""
+    """How many CPUs all programs used for a moment, and how many the whole machine has."""
 
-    average: float
+    busy_cpus: float
     num_cpus: int
     is_busy: bool
 
@@ -46,14 +47,11 @@ class Machine:
     gemm_flops: float
 
 
-def read_load() -> Load | None:
-    """To be read before anything is measured, which is a load itself. None where the system does not tell: Windows."""
-    try:
-        average = os.getloadavg()[0]
-    except (AttributeError, OSError):
-        return None
-    num_cpus = os.cpu_count() or 1
-    return Load(average=average, num_cpus=num_cpus, is_busy=average > BUSY_SHARE * num_cpus)
+def read_load() -> Load:
+    """To be read before anything is measured, which is a load itself."""
+    num_cpus = psutil.cpu_count() or 1
+    busy_cpus = psutil.cpu_percent(LOAD_SECONDS) / 100 * num_cpus
+    return Load(busy_cpus=busy_cpus, num_cpus=num_cpus, is_busy=busy_cpus > BUSY_SHARE * num_cpus)
 
 
 def measure_machine(*, read_bytes: int = READ_BYTES, read_seconds: float = READ_SECONDS, gemm_size: int = GEMM_SIZE) -> Machine:

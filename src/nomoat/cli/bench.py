@@ -45,14 +45,14 @@ def bench(
     if speed is not None:
         print()
         _print_model(speed, machine)
-    if load is not None and load.is_busy:
-        print(f"\n{_busy_note(load)}")
+    if load.is_busy:
+        console.say(_busy_note(load))
 
 
 def _busy_note(load: Load) -> str:
     return (
-        f"note: the machine was busy: over the minute before, programs wanted {load.average:.1f} CPUs on average, and it has "
-        f"{load.num_cpus}; the figures are smaller for it: close other programs, or believe the larger of two runs"
+        f"note: the machine was busy: other programs used {load.busy_cpus:.1f} of its {load.num_cpus} CPUs just before; the figures "
+        "are smaller for it: close them, or believe the larger of two runs"
     )
 
 

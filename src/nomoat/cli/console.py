@@ -146,7 +146,8 @@ def _progress(*columns: Any) -> Progress:
     """On stderr, and gone when the work is done. In a log there is none, whatever FORCE_COLOR tells rich."""
     from rich.progress import Progress
 
-    return Progress(*columns, console=stderr_console(), transient=True, disable=not sys.stderr.isatty())
+    console = stderr_console()
+    return Progress(*columns, console=console, transient=True, disable=not (console.is_terminal and sys.stderr.isatty()))
 
 
 def _plain(value: Any) -> Any:

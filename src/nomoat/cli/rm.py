@@ -127,9 +127,12 @@ def _remove_model(model: str, yes: bool) -> None:
             with alone_with(place, hint=WHILE_TUNED):  # a training that has no checkpoint yet has no folder
                 pass
         raise UnknownModelError(f"no adapter is called `{model.rpartition('+')[2]}`", hint="adapters lie in NOMOAT_HOME/adapters")
-    if installed is not None and (names := tuned_on(installed)):
-        raise UsageError(f"`{names[0]}` is being tuned on `{model}` right now", hint=WHILE_TUNED)
-    console.confirm_removal(f"the adapter in {' and '.join(map(str, folders))}" if folders else f"`{model}` from this disk", yes=yes)
+    for is_confirmed in (False, True):  # a training may begin while somebody is asked
+        if installed is not None and (names := tuned_on(installed)):
+            raise UsageError(f"`{names[0]}` is being tuned on `{model}` right now", hint=WHILE_TUNED)
+        if not is_confirmed:
+            what = f"the adapter in {' and '.join(map(str, folders))}" if folders else f"`{model}` from this disk"
+            console.confirm_removal(what, yes=yes)
     if place is not None and folders:
         freed = _remove_adapter(place, folders)
     else:

@@ -102,8 +102,8 @@ def learn(
         task=prepared.options, others=prepared.others, arch=prepared.arch, sizes=prepared.sizes,
         teachers=prepared.sidecar.parents if prepared.sidecar else (), start=prepared.start,
     )  # fmt: skip
+    adapter.require_disk(target, ways.num_learned(prepared))
     with adapter.tuning(target, prepared.weights), stopping.translate_errors(prepared.weights.name, name):
-        adapter.require_disk(target, ways.num_learned(prepared))
         checkpoint = adapter.Checkpoint(target, origin)
         saved = checkpoint.load() if resume else None
         if saved is None:
