@@ -86,6 +86,8 @@ def test_a_schema_is_followed_whole_and_streamed(tiny: openai.OpenAI) -> None:
                        chat(tiny, "who?", response_format=wanted, max_tokens=100, seed=1, stream=True))  # fmt: skip
     assert streamed == text
     assert chat(tiny, "who?", response_format={"type": "json_object"}, max_tokens=40).choices[0].message.content.startswith("{")
+    huggingfaces = {"type": "json_object", "value": SCHEMA}
+    assert chat(tiny, "who?", response_format=huggingfaces, max_tokens=100, seed=1).choices[0].message.content == text
 
 
 TOOL = {"type": "function", "function": {"name": "note", "parameters": SCHEMA}}

@@ -387,8 +387,9 @@ def test_response_format_becomes_a_schema() -> None:
     assert parse(response_format={"type": "json_object"}).requests[0].schema_mode == "json_object"
     loose = parse(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}).requests[0]
     assert loose.json_schema == asked.requests[0].json_schema and loose.schema_mode is None
-    llama_cpps = parse(response_format={"type": "json_object", "schema": schema}).requests[0]
-    assert llama_cpps.json_schema == asked.requests[0].json_schema and llama_cpps.schema_mode is None
+    for others in ({"schema": schema}, {"value": schema}, {"json_schema": {"schema": schema}}, {"type": "json", "value": schema}):
+        theirs = parse(response_format={"type": "json_object", **others}).requests[0]
+        assert theirs.json_schema == asked.requests[0].json_schema and theirs.schema_mode is None
     text = parse(response_format={"type": "text"}).requests[0]
     assert text.json_schema is None and text.schema_mode is None
     with pytest.raises(BadRequestError, match=r"`response_format\.json_schema\.schema` is missing"):
@@ -467,6 +468,7 @@ def test_field_of_several_types_is_named_without_them(parse_body: Callable[[byte
         (lambda x: {"tools": [CLOCK, {"type": "function", "function": {"name": "f", "parameters": x}}]},
          "tools.1.function.parameters"),
         (lambda x: {"response_format": {"type": "json_object", "schema": x}}, "response_format.schema"),
+        (lambda x: {"response_format": {"type": "json_object", "value": x}}, "response_format.value"),
         (lambda x: {"response_format": {"type": "json_schema", "json_schema": {"schema": x}}}, "response_format.json_schema.schema"),
         (lambda x: {"chat_template_kwargs": x}, "chat_template_kwargs"),
         (lambda x: {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": x}}]}]},
@@ -543,9 +545,10 @@ def test_offsets_are_places_in_the_text_whatever_a_model_reads_before_it(stream:
 
 
 def test_event_is_one_data_line_whatever_the_text_holds() -> None:
-    event = replies.Reply(parse(stream=True), "m").event(Chunk(text="a\n\ndata: b\r\u2028"))
-    assert event.startswith(b"data: {") and event.endswith(b"}\n\n")
-    assert event.count(b"\n") == 2 and b"\r" not in event
+    """Also to clients that cut lines as `str.splitlines` does."""
+    said = "a\n\ndata: b\r\v\f\x1c\x1d\x1e\x85\u2028\u2029안"
+    line, empty = replies.Reply(parse(stream=True), "m").event(Chunk(text=said)).decode().splitlines()
+    assert json.loads(line.removeprefix("data: "))["choices"][0]["delta"]["content"] == said and not empty
 
 
 @pytest.mark.parametrize(

@@ -304,4 +304,8 @@ def sse(value: dict[str, Any]) -> bytes:
 
 
 def as_json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    """One line, also to clients that cut streams into lines as Unicode does (httpx's `iter_lines`)."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for end in "\x85\u2028\u2029":  # the others are escaped already
+        text = text.replace(end, f"\\u{ord(end):04x}")
+    return text.encode()

@@ -128,9 +128,10 @@ class Schema(Shape):
 
 
 class Format(Shape):
-    type: Literal["text", "json_object", "json_schema"]
+    type: Literal["text", "json_object", "json_schema", "json"]  # the last is TGI's for `json_object`
     json_schema: Schema | None = None
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None  # llama.cpp's, of a `json_object`
+    value: dict[str, Any] | None = None  # TGI's for the same, which huggingface_hub sends
 
 
 class Function(Shape):

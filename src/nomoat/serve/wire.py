@@ -16,6 +16,7 @@ from nomoat.records import CallingTurn, Message, Request, Role, SchemaMode, Tool
 from nomoat.serve import shapes
 
 COMPLETION_MAX_TOKENS = 16  # what /v1/completions means when it says nothing
+ANY_OBJECT = '{"type": "object"}'  # the schema of a `json_object` with none
 Kind = Literal["chat", "text"]
 
 
@@ -246,13 +247,18 @@ def _numbered(request: Request, at: int) -> Request:
 
 
 def _schema(asked: shapes.Format | None) -> str | None:
+    """The schema that an answer has to follow, where clients write it."""
     if asked is None or asked.type == "text":
         return None
-    if asked.type == "json_object":
-        return '{"type": "object"}' if asked.schema_ is None else as_json(asked.schema_, "response_format.schema")
-    if asked.json_schema is None or asked.json_schema.schema_ is None:
+    within = {"json_schema.schema": asked.json_schema.schema_ if asked.json_schema else None}
+    if asked.type != "json_schema":
+        within |= {"schema": asked.schema_, "value": asked.value}
+    for place, schema in within.items():
+        if schema is not None:
+            return as_json(schema, f"response_format.{place}")
+    if asked.type == "json_schema":
         raise BadRequestError("`response_format.json_schema.schema` is missing", param="response_format")
-    return as_json(asked.json_schema.schema_, "response_format.json_schema.schema")
+    return ANY_OBJECT
 
 
 def as_json(value: object, where: str, *, sort_keys: bool = False) -> str:
@@ -264,10 +270,10 @@ def as_json(value: object, where: str, *, sort_keys: bool = False) -> str:
 
 
 def _schema_mode(asked: shapes.Format | None) -> SchemaMode | None:
-    if asked is None:
+    if asked is None or asked.type == "text":
         return None
-    if asked.type == "json_object":
-        return "json_object" if asked.schema_ is None else None
+    if asked.type != "json_schema" and _schema(asked) == ANY_OBJECT:
+        return "json_object"
     return "strict" if asked.json_schema is not None and asked.json_schema.strict else None
 
 
