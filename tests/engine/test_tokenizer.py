@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import sentencepiece
 import transformers
@@ -13,6 +15,7 @@ from tiny import write_tiny_gguf
 
 from nomoat.engine import tokenizer
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.grammar import Grammars
 from nomoat.errors import BadFileError, UnsupportedError, UsageError
 from nomoat.records import Effort, Message, Request
 
@@ -111,6 +114,31 @@ def test_an_added_token_in_letters_of_its_own_stands_for_itself(tmp_path: Path) 
     (token,) = words.encode("é 해자")
     assert words.token_bytes(token).decode() == words.decode([token]) == "é 해자"
     assert words.token_bytes(token + 1) == b""
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+def test_tokens_that_fill_up_a_vocabulary_are_no_text_and_no_text_becomes_one(
+    kind: str, tmp_path: Path, pieces: sentencepiece.SentencePieceProcessor
+) -> None:
+    """As Qwen2.5's `[PAD151886]`, which answers at high temperatures showed. What ends texts is none, whatever the file says."""
+    before = of(write_tiny_gguf(tmp_path / "t.gguf")) if kind == "bytes" else of_pieces(pieces)
+    metadata = GGUFFile(tmp_path / "t.gguf").metadata if kind == "bytes" else facts_of_pieces(pieces)
+    metadata["tokenizer.ggml.token_type"] = list(map(int, metadata["tokenizer.ggml.token_type"]))
+    end = metadata["tokenizer.ggml.eot_token_id"] = len(metadata["tokenizer.ggml.tokens"])
+    padding = end + 1
+    more = {"tokens": ["[PAD1]", "[PAD2]", "[PAD3]"], "token_type": [5] * 3, "scores": [0.0] * 3}
+    added = {f"tokenizer.ggml.{name}": [*metadata.get(f"tokenizer.ggml.{name}", []), *values] for name, values in more.items()}
+    tokenizer.from_metadata({**metadata, **added}).save(tmp_path)
+    words = tokenizer.load(tmp_path)
+    ids = words.encode("the [PAD2] of 한글")
+    assert ids == before.encode("the [PAD2] of 한글")
+    assert words.decode([*ids, padding]) == before.decode(ids) and words.token_bytes(padding) == b""
+    assert "".join(pushed(words, [*ids[:1], padding, *ids[1:], padding])) == before.decode(ids)
+    assert (words.special.stop_ids[-1], words.backend.id_to_token(end), words.decode([end])) == (end, "[PAD1]", "")
+    grammar = Grammars(words, padding + 2).of_schema('{"type": "string"}')
+    logits_V = np.zeros(padding + 2, np.float32)
+    grammar.forbid(logits_V)
+    assert np.isneginf(logits_V[end:]).all() and np.isfinite(logits_V).any()
 
 
 def test_a_token_of_a_character_and_half_of_the_next_gives_the_whole_one(tmp_path: Path) -> None:
@@ -327,7 +355,7 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> sentencepiece.SentencePi
     return sentencepiece.SentencePieceProcessor(model_file=str(folder / "m.model"))
 
 
-def of_pieces(pieces: sentencepiece.SentencePieceProcessor, *, arch: str = "llama", **more: object) -> tokenizer.Tokenizer:
+def facts_of_pieces(pieces: sentencepiece.SentencePieceProcessor, *, arch: str = "llama", **more: object) -> dict[str, Any]:
     """What llama.cpp's converter writes into a GGUF for such a model."""
     ids = range(pieces.get_piece_size())
     kinds = [(pieces.is_unknown, 2), (pieces.is_control, 3), (pieces.is_unused, 5), (pieces.is_byte, 6)]
@@ -341,8 +369,11 @@ def of_pieces(pieces: sentencepiece.SentencePieceProcessor, *, arch: str = "llam
         "bos_token_id": pieces.bos_id(),
         "eos_token_id": pieces.eos_id(),
     }
-    metadata = {f"tokenizer.ggml.{name}": value for name, value in {**facts, **more}.items()}
-    return tokenizer.from_metadata({**metadata, "general.architecture": arch})
+    return {f"tokenizer.ggml.{name}": value for name, value in {**facts, **more}.items()} | {"general.architecture": arch}
+
+
+def of_pieces(pieces: sentencepiece.SentencePieceProcessor, *, arch: str = "llama", **more: object) -> tokenizer.Tokenizer:
+    return tokenizer.from_metadata(facts_of_pieces(pieces, arch=arch, **more))
 
 
 def test_ids_of_a_sentencepiece_vocabulary_equal_sentencepieces_own(pieces: sentencepiece.SentencePieceProcessor) -> None:

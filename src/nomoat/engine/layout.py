@@ -23,7 +23,7 @@ from nomoat.engine.gguf import Tensor
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import OWN_GROUP, OWN_TYPES, Form
 
-VERSION = "14"  # part of the cache's key: change it when what is written, or the rule for it, changes
+VERSION = "15"  # part of the cache's key: change it when what is written, or the rule for it, changes
 PromptForm = Literal["codes", "bf16"]
 
 AS_ANSWERS: hardware.Detected[PromptForm] = hardware.Detected("codes", "the form of answers")

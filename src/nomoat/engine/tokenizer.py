@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from nomoat.engine import calls, rendering, templates
+from nomoat.engine import calls, rendering, splitting, templates
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.records import Message, Request
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # `tokenizer.ggml.token_type`
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5  # `tokenizer.ggml.token_type`
 LONG_TEXT = 50_000  # characters; takes some 50 ms
 MAX_TOKENS = 2**32  # `tokenizers` counts them in 32 bits
 LONGEST_PIECE = 1000  # letters; cutting one takes time by its square, and the longest of real vocabularies have some dozens
@@ -33,36 +33,7 @@ KEEPS_SPACES = ("<unk>", "<s>", "<|endoftext|>")  # of Phi-3's special tokens; t
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>")
 TURN_MARKS = (*TURN_ENDS, "<start_of_turn>")  # whatever a file says, no words; llama.cpp holds the ends so, too
 
-ENGLISH = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-REST = r"\s*[\r\n]+|\s+(?!\S)|\s+"
-LLAMA3_SPLIT = ENGLISH + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + REST
-QWEN2_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
-UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-TEKKEN_SPLIT = (
-    rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|" + REST
-)
-GPT4O_SPLIT = TEKKEN_SPLIT.replace(f"{LOWER}+|", f"{LOWER}+{ENGLISH}?|").replace(
-    rf"{LOWER}*|\p{{N}}|", rf"{LOWER}*{ENGLISH}?|\p{{N}}{{1,3}}|"
-)
-BLOOM_SPLIT = r" ?[^(\s|.,!?…。，、।۔،)]+"
-# `tokenizer.ggml.pre` -> how texts are split before they are merged; families that share a way share a line
-PRE_TOKENIZERS = {
-    **dict.fromkeys(("default", "gpt-2", "phi-2", "mpt", "olmo", "roberta-bpe"), "words"),
-    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell"), "digits and words"),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "smaug-bpe", "dbrx", "falcon3"), LLAMA3_SPLIT),
-    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez"), QWEN2_SPLIT),
-    "tekken": TEKKEN_SPLIT,
-    "gpt-4o": GPT4O_SPLIT,
-    "bloom": BLOOM_SPLIT,
-    "falcon": "punctuation and words",
-}
-# the same for files older than that key, by their architecture; those of Llama 3 are known by the size of its vocabulary
-PRE_TOKENIZERS_OF = {
-    "bloom": "bloom", "falcon": "falcon", "gpt2": "gpt-2", "gptj": "gpt-2", "gptneox": "gpt-2", "mpt": "mpt", "qwen2": "qwen2",
-    "qwen3": "qwen2",
-}  # fmt: skip
 COMPOSES = ("qwen2", "mpt")  # letters and their accents become one (NFC) before a text is split
-LLAMA3_TOKENS = 128_256
 WHOLE_WORDS_FIRST = ("llama-bpe", "llama3", "llama-v3", "falcon3", "tekken")  # a word that is a token needs no merges
 BEGINS_TEXTS = WHOLE_WORDS_FIRST  # the same ones read a token before a text, unless the file says otherwise (as in llama-vocab.cpp)
 
@@ -297,13 +268,14 @@ def from_metadata(
     if not isinstance(tokens, list) or not isinstance(eos_id, int) or not 0 <= eos_id < len(tokens):
         raise BadFileError("the file holds no whole tokenizer (tokens, end token)", hint="try another file of this model")
     types = _types(metadata, tokens)
+    vocabulary = {token: at for at, token in enumerate(tokens[: _num_used(types)])}
     kind, pre, arch = metadata.get("tokenizer.ggml.model"), "", str(metadata.get("general.architecture"))
     if kind == "gpt2":
-        pre = metadata.get("tokenizer.ggml.pre") or _unsaid_pre_tokenizer(arch, len(tokens))
-        backend = _byte_level_bpe(tokens, metadata.get("tokenizer.ggml.merges"), pre, space_first=space_first)
+        pre = metadata.get("tokenizer.ggml.pre") or splitting.unsaid(arch, len(tokens))
+        backend = _byte_level_bpe(vocabulary, metadata.get("tokenizer.ggml.merges"), pre, space_first=space_first)
     elif kind == "llama":
         scores = _numbers(metadata, "scores", len(tokens))
-        backend = _sentencepiece_bpe(tokens, scores, types)
+        backend = _sentencepiece_bpe(vocabulary, tokens, scores, types)
         _set_sentencepiece_spaces(backend, metadata, once=space_once)
     else:
         raise UnsupportedError(
@@ -371,12 +343,22 @@ def _turn_ends(metadata: dict[str, Any], num_tokens: int) -> list[int]:
 
 
 def _types(metadata: dict[str, Any], tokens: list[str]) -> list[float]:
-    """What each token is. Converters before mid-2024 called Gemma's marks of turns ordinary pieces, which no merges lead to."""
+    """What each token is. Converters before mid-2024 called Gemma's marks of turns ordinary pieces, which no merges lead to.
+
+    What begins or ends texts is not unused, whatever a file says.
+    """
     types = _numbers(metadata, "token_type", len(tokens))
+    ends = {metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot", "eom")}
     for at, token in enumerate(tokens):
-        if token in TURN_MARKS and types[at] == NORMAL:
+        if (types[at] == NORMAL and token in TURN_MARKS) or (types[at] == UNUSED and at in ends):
             types[at] = CONTROL
     return types
+
+
+def _num_used(types: Sequence[float]) -> int:
+    """How many tokens there are before those that only fill up a matrix's rows, as Qwen2.5's `[PAD151886]` does: one of these is no
+    text, as in llama.cpp. Unused ones between others stay, as llguidance counts on numbers in a row."""
+    return next((at for at in range(len(types), 0, -1) if types[at - 1] != UNUSED), 0)
 
 
 def _numbers(metadata: dict[str, Any], name: str, count: int) -> list[float]:
@@ -389,7 +371,7 @@ def _numbers(metadata: dict[str, Any], name: str, count: int) -> list[float]:
     return list(values)
 
 
-def _byte_level_bpe(tokens: list[str], merges: Any, pre: str, *, space_first: bool) -> Any:
+def _byte_level_bpe(vocabulary: dict[str, int], merges: Any, pre: str, *, space_first: bool) -> Any:
     from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, models, normalizers
 
@@ -397,49 +379,16 @@ def _byte_level_bpe(tokens: list[str], merges: Any, pre: str, *, space_first: bo
         raise BadFileError("the file holds no whole tokenizer (merges)", hint="try another file of this model")
 
     pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
-    vocabulary = {token: at for at, token in enumerate(tokens)}
     with translated("the file's vocabulary and merges do not fit together"):
         backend = Backend(models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=pre in WHOLE_WORDS_FIRST))
-    backend.pre_tokenizer = _pre_tokenizer(pre, space_first=space_first)
+    backend.pre_tokenizer = splitting.pre_tokenizer(pre, space_first=space_first)
     backend.decoder = decoders.ByteLevel()
     if pre in COMPOSES:
         backend.normalizer = normalizers.NFC()
     return backend
 
 
-def _unsaid_pre_tokenizer(arch: str, num_tokens: int) -> str:
-    """The one of a file that does not name it. Raises UnsupportedError where that would be a guess."""
-    if arch == "llama" and num_tokens == LLAMA3_TOKENS:
-        return "llama-bpe"
-    if arch not in PRE_TOKENIZERS_OF:
-        raise UnsupportedError(
-            f"the file does not say how its tokenizer splits texts (`tokenizer.ggml.pre`), and files of `{arch}` differ in it",
-            hint="it is older than May 2024; try a newer file of this model",
-        )
-    return PRE_TOKENIZERS_OF[arch]
-
-
-def _pre_tokenizer(pre: str, *, space_first: bool) -> Any:
-    """What splits a text before its parts are merged. Raises UnsupportedError for a name that is not known."""
-    from tokenizers import Regex, pre_tokenizers
-
-    if pre not in PRE_TOKENIZERS:
-        raise UnsupportedError(f"the pre-tokenizer `{pre}` is not one that nomoat knows", hint=f"known: {', '.join(PRE_TOKENIZERS)}")
-    way = PRE_TOKENIZERS[pre]
-    words = pre_tokenizers.ByteLevel(add_prefix_space=space_first, use_regex=True)
-    if way == "words":
-        return words
-    if way == "digits and words":
-        return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words])
-    if way == "punctuation and words":  # as Falcon's own: digits are looked for among bytes, of which some look like digits
-        threes = pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated")
-        steps = [pre_tokenizers.Punctuation("contiguous"), words, pre_tokenizers.Digits(individual_digits=False), threes]
-        return pre_tokenizers.Sequence(steps)
-    raw_bytes = pre_tokenizers.ByteLevel(add_prefix_space=space_first, use_regex=False)
-    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(way), "isolated"), raw_bytes])
-
-
-def _sentencepiece_bpe(tokens: list[str], scores: list[float], types: list[float]) -> Any:
+def _sentencepiece_bpe(vocabulary: dict[str, int], tokens: list[str], scores: list[float], types: list[float]) -> Any:
     """SentencePiece's BPE as `tokenizers` can do it: every way to put a piece together is a merge, the best-scored pieces first.
 
     The same construction as `transformers` makes for Llama (convert_slow_tokenizer.py, generate_merges).
@@ -447,7 +396,6 @@ def _sentencepiece_bpe(tokens: list[str], scores: list[float], types: list[float
     from tokenizers import Tokenizer as Backend
     from tokenizers import models
 
-    vocabulary = {token: at for at, token in enumerate(tokens)}
     pieces = {token for token, kind in zip(tokens, types, strict=True) if kind in (NORMAL, USER_DEFINED)}
     merges: list[tuple[float, int, int, tuple[str, str]]] = []
     for token, score, kind in zip(tokens, scores, types, strict=True):

@@ -1,0 +1,69 @@
+"""How texts are split before the parts are merged into the tokens of a byte-level vocabulary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nomoat.errors import UnsupportedError
+
+ENGLISH = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+REST = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3_SPLIT = ENGLISH + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + REST
+QWEN2_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+TEKKEN_SPLIT = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|" + REST
+)
+GPT4O_SPLIT = TEKKEN_SPLIT.replace(f"{LOWER}+|", f"{LOWER}+{ENGLISH}?|").replace(
+    rf"{LOWER}*|\p{{N}}|", rf"{LOWER}*{ENGLISH}?|\p{{N}}{{1,3}}|"
+)
+BLOOM_SPLIT = r" ?[^(\s|.,!?…。，、।۔،)]+"
+# `tokenizer.ggml.pre` -> how texts are split before they are merged; families that share a way share a line
+PRE_TOKENIZERS = {
+    **dict.fromkeys(("default", "gpt-2", "phi-2", "mpt", "olmo", "roberta-bpe"), "words"),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell"), "digits and words"),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "smaug-bpe", "dbrx", "falcon3"), LLAMA3_SPLIT),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez"), QWEN2_SPLIT),
+    "tekken": TEKKEN_SPLIT,
+    "gpt-4o": GPT4O_SPLIT,
+    "bloom": BLOOM_SPLIT,
+    "falcon": "punctuation and words",
+}
+# the same for files older than that key, by their architecture; those of Llama 3 are known by the size of its vocabulary
+PRE_TOKENIZERS_OF = {
+    "bloom": "bloom", "falcon": "falcon", "gpt2": "gpt-2", "gptj": "gpt-2", "gptneox": "gpt-2", "mpt": "mpt", "qwen2": "qwen2",
+    "qwen3": "qwen2",
+}  # fmt: skip
+LLAMA3_TOKENS = 128_256
+
+
+def unsaid(arch: str, num_tokens: int) -> str:
+    """The one of a file that does not name it. Raises UnsupportedError where that would be a guess."""
+    if arch == "llama" and num_tokens == LLAMA3_TOKENS:
+        return "llama-bpe"
+    if arch not in PRE_TOKENIZERS_OF:
+        raise UnsupportedError(
+            f"the file does not say how its tokenizer splits texts (`tokenizer.ggml.pre`), and files of `{arch}` differ in it",
+            hint="it is older than May 2024; try a newer file of this model",
+        )
+    return PRE_TOKENIZERS_OF[arch]
+
+
+def pre_tokenizer(pre: str, *, space_first: bool) -> Any:
+    """What splits a text before its parts are merged. Raises UnsupportedError for a name that is not known."""
+    from tokenizers import Regex, pre_tokenizers
+
+    if pre not in PRE_TOKENIZERS:
+        raise UnsupportedError(f"the pre-tokenizer `{pre}` is not one that nomoat knows", hint=f"known: {', '.join(PRE_TOKENIZERS)}")
+    way = PRE_TOKENIZERS[pre]
+    words = pre_tokenizers.ByteLevel(add_prefix_space=space_first, use_regex=True)
+    if way == "words":
+        return words
+    if way == "digits and words":
+        return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words])
+    if way == "punctuation and words":  # as Falcon's own: digits are looked for among bytes, of which some look like digits
+        threes = pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated")
+        steps = [pre_tokenizers.Punctuation("contiguous"), words, pre_tokenizers.Digits(individual_digits=False), threes]
+        return pre_tokenizers.Sequence(steps)
+    raw_bytes = pre_tokenizers.ByteLevel(add_prefix_space=space_first, use_regex=False)
+    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(way), "isolated"), raw_bytes])
