@@ -25,7 +25,7 @@ from nomoat.asking.spending import Spending
 from nomoat.catalog import prices
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.cli import judging
-from nomoat.errors import NomoatError, UsageError
+from nomoat.errors import UsageError
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.table import run_table
 from nomoat.judge.wording import render_behind, render_cost, render_latency, render_side_score
@@ -123,10 +123,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--price-in", type=float, help=f"without both prices: the list prices of {PRICED_LIKE}")
     parser.add_argument("--price-out", type=float)
     parser.add_argument("--json", type=Path)
-    try:
-        replay(parser.parse_args(arguments))
-    except NomoatError as error:
-        sys.exit(f"error: {error.message}\nhint: {error.hint}" if error.hint else f"error: {error.message}")
+    replay(parser.parse_args(arguments))
 
 
 def replay(given: argparse.Namespace) -> None:

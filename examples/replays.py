@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import nomoat
+from nomoat.errors import NomoatError
 from nomoat.judge.stats import mcnemar_exact
 from nomoat.judge.wording import render_difference, render_interval, render_measure, render_p_value, render_score
 from nomoat.records import Verdict
@@ -71,6 +72,14 @@ REPLAYS = {"vicuna": vicuna, "routellm": routellm, "lora-land": lora_land}
 
 def main(arguments: Sequence[str]) -> None:
     """See the module."""
+    try:
+        play(arguments)
+    except NomoatError as error:
+        sys.exit(f"error: {error.message}\nhint: {error.hint}" if error.hint else f"error: {error.message}")
+
+
+def play(arguments: Sequence[str]) -> None:
+    """What the command line names."""
     if arguments and arguments[0] == "live":
         import live
 

@@ -75,12 +75,13 @@ def test_ones_own_prices_come_first(empty_home: Path) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong", "why"),
     [
-        ("0.3", '"0.15"', "`input` of `openai:gpt-4o-mini` is '0.15', and has to be a number of USD, without quotes"),
-        ("0.3", "-1", "`input` of `openai:gpt-4o-mini` is -1, and has to be a number of USD, without quotes"),
-        ("= 1\n", "= nan\n", "`output` of `openai:gpt-4o-mini` is nan, and has to be a number of USD, without quotes"),
+        ("0.3", '"0.15"', "`input` of `openai:gpt-4o-mini` is '0.15', and has to be a number of USD, at least 0, without quotes"),
+        ("0.3", "-1", "`input` of `openai:gpt-4o-mini` is -1, and has to be a number of USD, at least 0, without quotes"),
+        ("= 1\n", "= nan\n", "`output` of `openai:gpt-4o-mini` is nan, and has to be a number of USD, at least 0, without quotes"),
         ("source", 'unit = "words"\nsource', "a unit is 'words', and has to be tokens or characters"),
-        ("output", "out", "'output'"),
-        ("source", "long_prompts = {above_tokens = 9, input = 1}\nsource", "'output'"),
+        ("[[price]]", "[price]", "there is no [[price]] in it"),
+        ("output", "out", "a price has no `output`"),
+        ("source", "long_prompts = {above_tokens = 9, input = 1}\nsource", "a price has no `output`"),
         (
             "source",
             "long_prompts = {above_tokens = 0, input = 1, output = 1}\nsource",

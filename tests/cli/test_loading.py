@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +56,12 @@ def test_a_bar_appears_with_the_first_layer_that_is_imported_and_not_before(monk
     expected = ["importing tiny (once)", (7, 1, 3), (7, 2, 3), "compiling for this CPU (once)", (7, 0, 9)]
     assert made[0].told == expected  # type: ignore[union-attr]
     assert made[1:] == ["gone"]
+
+
+def test_what_is_imported_for_the_router_has_its_own_name(
+    tiny_gguf: Path, empty_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty_home.mkdir()
+    (empty_home / "policy.toml").write_text(f"local = {json.dumps(str(tiny_gguf))}\n", encoding="utf-8")
+    with loading.load_with_bar("auto", takes_auto=True):
+        assert capsys.readouterr().err.startswith(f"[importing {tiny_gguf} (once)]\n")

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from nomoat.asking.spending import Spending
-from nomoat.errors import DataError, UsageError
+from nomoat.errors import UsageError
 
 
 @pytest.fixture
@@ -65,12 +65,3 @@ def test_server_that_does_not_start_is_quoted(live: ModuleType, tiny_gguf: Path)
         ):
             pass
     assert caught.value.hint == "choose another --port if this one is taken"
-
-
-def test_an_error_without_a_hint_ends_with_its_message(live: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for hint, said in ((None, "error: no room"), ("make some", "error: no room\nhint: make some")):
-        error = DataError("no room", hint=hint)
-        monkeypatch.setattr(live, "replay", lambda given, error=error: (_ for _ in ()).throw(error))
-        with pytest.raises(SystemExit) as ended:
-            live.main(["--data", str(tmp_path)])
-        assert ended.value.code == said

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -114,13 +115,18 @@ def test_gsm8k_answers_that_are_wrong_for_two_zeros_are_as_many_as_the_note_says
     assert any("1,172 to 843 are right" in note for note in NOTES["routellm-gsm8k"])
 
 
-@pytest.mark.data
-@pytest.mark.usefixtures("pulled", "vicuna_folder")
-def test_page_of_replays_shows_what_the_example_prints(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def replays() -> ModuleType:
     spec = importlib.util.spec_from_file_location("replays", ROOT / "examples/replays.py")
     assert spec is not None and spec.loader is not None
-    replays = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(replays)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.data
+@pytest.mark.usefixtures("pulled", "vicuna_folder")
+def test_page_of_replays_shows_what_the_example_prints(replays: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs/replays.md").read_text(encoding="utf-8")
     for replay in replays.REPLAYS.values():
         replay()
@@ -140,6 +146,15 @@ def test_the_example_says_what_it_takes(arguments: list[str], code: int, words: 
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "COLUMNS": "200"})
     assert (done.returncode, "Traceback" in done.stderr) == (code, False)
     assert words in done.stdout + done.stderr
+
+
+def test_an_error_of_the_example_ends_with_its_message(replays: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    for hint, said in ((None, "error: no room"), ("make some", "error: no room\nhint: make some")):
+        error = DataError("no room", hint=hint)
+        monkeypatch.setitem(replays.REPLAYS, "vicuna", lambda error=error: (_ for _ in ()).throw(error))
+        with pytest.raises(SystemExit) as ended:
+            replays.main(["vicuna"])
+        assert ended.value.code == said
 
 
 @pytest.fixture

@@ -284,8 +284,9 @@ def test_of_several_suites_the_tables_alone_are_read_by_columns(table: Path, tmp
     path = write_lines(tmp_path / "s.jsonl", GOOD)
     columns = {"input_column": "text", "label_column": "label", "instruction": "Is it good?"}
     assert load_suites([str(path), str(table)], **columns) == [load_suite(path), load_suite(table, **columns)]
-    with pytest.raises(UsageError, match="are for tables"):
-        load_suites([str(path), str(path)], **columns)
+    for refs in ([str(path), str(path)], []):
+        with pytest.raises(UsageError, match="are for tables"):
+            load_suites(refs, **columns)
     with pytest.raises(UsageError, match="is a table, and its input column is not named"):
         load_suites([str(path), str(table)])
 

@@ -49,6 +49,9 @@ def own_path() -> Path:
 
 def _parse(text: str) -> dict[str, Price]:
     """Raises KeyError, TypeError and ValueError for what is no table of prices."""
+    rows = tomllib.loads(text).get("price")
+    if not isinstance(rows, list):
+        raise ValueError("there is no [[price]] in it")
     return {
         row["api"]: Price(
             api=row["api"],
@@ -59,14 +62,14 @@ def _parse(text: str) -> dict[str, Price]:
             source=str(row["source"]),
             long_prompts=_long_prompts(row),
         )
-        for row in tomllib.loads(text)["price"]
+        for row in rows
     }
 
 
 def _usd(row: dict[str, Any], name: str) -> float:
     value = row[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ValueError(f"`{name}` of `{row['api']}` is {value!r}, and has to be a number of USD, without quotes")
+        raise ValueError(f"`{name}` of `{row['api']}` is {value!r}, and has to be a number of USD, at least 0, without quotes")
     return value
 
 
@@ -107,6 +110,6 @@ def _own_prices() -> dict[str, Price]:
         return _parse(read_text(path))
     except (ValueError, KeyError, TypeError) as exc:  # TOMLDecodeError is a ValueError
         raise DataError(
-            f"`{path}` is not a table of prices: {exc}",
+            f"`{path}` is not a table of prices: {f'a price has no `{exc.args[0]}`' if isinstance(exc, KeyError) else exc}",
             hint=f"a price has the lines: {LINES}",
         ) from exc

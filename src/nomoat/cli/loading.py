@@ -35,18 +35,20 @@ def load_with_bar(
     """
     from nomoat.responder import load
 
-    with bars(*loading_bars(ref)) as (show, compiling):
-        if ref == "auto" and takes_auto:
-            from nomoat.route.policy import PolicyFile
-            from nomoat.route.router import load_auto
+    if ref == "auto" and takes_auto:
+        from nomoat.route.policy import PolicyFile
+        from nomoat.route.router import load_auto
 
-            policy = PolicyFile() if policy is None else policy
-            if say_decisions:
-                answering.say_notes(policy.parsed().notes)
-            told = (lambda decision: console.say(f"[{decision.where}: {decision.why}]")) if say_decisions else None
+        policy = PolicyFile() if policy is None else policy
+        parsed = policy.parsed()
+        if say_decisions:
+            answering.say_notes(parsed.notes)
+        told = (lambda decision: console.say(f"[{decision.where}: {decision.why}]")) if say_decisions else None
+        with bars(*loading_bars(parsed.local or ref)) as (show, compiling):
             return load_auto(
                 context_tokens=context_tokens, as_client=as_client, progress=show, compiling=compiling, on_decision=told, file=policy
             )  # fmt: skip
+    with bars(*loading_bars(ref)) as (show, compiling):
         responder = load(
             ref, context_tokens=context_tokens, template=template, as_client=as_client, progress=show, compiling=compiling
         )  # fmt: skip

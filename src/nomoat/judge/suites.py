@@ -129,10 +129,7 @@ def load_suite(
     if path is not None and path.suffix.lower() in TABLE_SUFFIXES:
         columns, learned = require_columns(path, input_column, label_column), as_tuned.learned_by(models)
         return suite_from_csv(path, *columns, instruction=instruction, learned=learned)
-    if input_column or label_column or instruction:
-        raise UsageError(
-            "an input column, a label column and an instruction are for tables (CSV, TSV)", hint="a suite needs none of them"
-        )
+    _require_no_table_words(input_column, label_column, instruction)
     if path is None:
         return _built_in(BUILT_IN[str(ref)])
     if path.suffix.lower() == ".toml":
@@ -149,7 +146,16 @@ def load_suite(
 def load_suites(refs: Sequence[str], models: Iterable[str | Responder] = (), **how_read: str | None) -> list[Suite]:
     """Each as `load_suite` gives it. Columns and an instruction go to the tables alone, and are refused where there is none."""
     tables = [ref for ref in refs if (path := _find(ref)) is not None and path.suffix.lower() in TABLE_SUFFIXES]
-    return [load_suite(ref, models=models, **(how_read if ref in tables or not tables else {})) for ref in refs]
+    if not tables:
+        _require_no_table_words(*how_read.values())
+    return [load_suite(ref, models=models, **(how_read if ref in tables else {})) for ref in refs]
+
+
+def _require_no_table_words(*words: str | None) -> None:
+    if any(words):
+        raise UsageError(
+            "an input column, a label column and an instruction are for tables (CSV, TSV)", hint="a suite needs none of them"
+        )
 
 
 def suite_from_csv(
