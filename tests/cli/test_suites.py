@@ -108,7 +108,7 @@ def test_a_new_suite_never_replaces_the_file_it_is_made_from(tmp_path: Path) -> 
 def test_an_own_suite_that_cannot_be_read_says_why_in_the_list(empty_home: Path) -> None:
     (empty_home / "suites").mkdir(parents=True)
     (empty_home / "suites" / "bad.toml").write_text("metric = 3")
-    assert "cannot be read: " in run()
+    assert "cannot be read:" in run()
 
 
 def test_an_unknown_metric_names_those_there_are(tmp_path: Path) -> None:
