@@ -18,6 +18,7 @@ LAYERS = {
             "bounds",
             "records",
             "paths",
+            "streams",
             "cache",
             "net",
             "hardware",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nomoat import paths
+from nomoat import paths, streams
 from nomoat.asking.store import AnswerStore
 from nomoat.catalog.part import part_of
 from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError, NotWritableError, UsageError
@@ -119,6 +120,71 @@ def test_a_pipe_is_written_into_and_a_link_leads_to_what_is_written(tmp_path: Pa
     assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(
         ["elsewhere", "new.html", "new.html", "old.html", "pipe", "report.html", "stdout"]
     )
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="a system without such links")
+@pytest.mark.parametrize("mode", ["a", "w"])
+def test_a_log_that_stdout_goes_to_keeps_what_is_in_it(tmp_path: Path, mode: str) -> None:
+    """As `--report /dev/stdout >> log`, or `> log`: what is written before the report, and after it, is there in this order."""
+    log, link = tmp_path / "log", tmp_path / "stdout"
+    log.write_text("old\n" if mode == "a" else "")
+    link.symlink_to("/proc/self/fd/1")
+    program = """import pathlib, sys
+from nomoat import paths
+target = pathlib.Path(sys.argv[1])
+print("before", flush=True)
+paths.require_writable(target)
+with paths.whole_file(target) as part:
+    part.write_text("report\\n")
+print("after")
+"""
+    with log.open(mode) as stdout:
+        number = log.stat().st_ino
+        subprocess.run([sys.executable, "-c", program, str(link)], stdout=stdout, check=True, timeout=60)
+    assert log.read_text() == ("old\n" if mode == "a" else "") + "before\nreport\nafter\n"
+    assert (log.stat().st_ino, sorted(tmp_path.iterdir())) == (number, [log, link])
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="a system without such links")
+def test_what_another_process_has_open_is_appended_to(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("old\n")
+    with log.open("ab") as stdout, subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=stdout) as other:
+        for target in (Path(f"/proc/{other.pid}/fd/1"), Path(f"/proc/{other.pid}/task/{other.pid}/fd/1")):
+            with paths.whole_file(target) as part:
+                part.write_text("more\n")
+        other.communicate(timeout=60)
+    assert log.read_text() == "old\nmore\nmore\n"
+
+
+def test_links_in_a_circle_are_no_stream(tmp_path: Path) -> None:
+    circle = tmp_path / "circle"
+    circle.symlink_to(circle)
+    assert not streams.is_stream(circle)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without such pipes")
+def test_a_full_temporary_folder_is_not_said_to_be_the_pipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes into a pipe is made there first."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(NotEnoughDiskError) as caught, paths.whole_file(tmp_path / "pipe"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.message == f"no space left on the disk of `{tmp_path / 'temporary'}`"
+
+
+@pytest.mark.parametrize(
+    ("needed", "free", "said"),
+    [(2_000_000, 4_000, "needs 2 MB, and its disk has 4 kB"), (10**6, 0, "needs 1 MB, and its disk has 0 kB")],
+)
+def test_less_than_a_megabyte_is_said_in_kilobytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needed: int, free: int, said: str
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(NotEnoughDiskError) as caught:
+        paths.require_free_disk(tmp_path, needed)
+    assert caught.value.message == f"`{tmp_path}` {said} free"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo") or not hasattr(os, "getuid") or os.getuid() == 0, reason="root may write everywhere")

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from nomoat import streams
 from nomoat.errors import NomoatError, NotEnoughDiskError, NotEnoughMemoryError, NotWritableError, UsageError
 
 READ_BLOCK_BYTES = 1 << 20
@@ -289,15 +290,19 @@ def require_free_disk(folder: Path, needed_bytes: int, cause: BaseException | No
     free = free_disk_bytes(folder)
     if free < needed_bytes:
         raise NotEnoughDiskError(
-            f"`{folder}` needs {needed_bytes / 1e6:,.0f} MB, and its disk has {free / 1e6:,.0f} MB free",
+            f"`{folder}` needs {_shown(needed_bytes)}, and its disk has {_shown(free)} free",
             hint=_elsewhere(folder, disk=True),
         ) from cause
+
+
+def _shown(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:,.0f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:,.0f} kB"
 
 
 def require_writable(target: Path) -> None:
     """Raise NotWritableError if no file can be made at `target`. Its folder is made if it is not there."""
     with translate_disk_errors(target):
-        if _is_stream(target):
+        if streams.is_stream(target):
             if not os.access(target, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
             return
@@ -312,14 +317,15 @@ def whole_file(target: Path) -> Iterator[Path]:
     """A path to write to, which becomes `target` when the block ends well, and disappears when it does not.
 
     Its name is its own: the number of a process may be that of another container's, with the same disk. What a killed process
-    left of the same file is swept away, when nobody has written to it for an hour. Links stay, and so does what is no file: a pipe
-    or a device is written into at the end.
+    left of the same file is swept away, when nobody has written to it for an hour. Links stay, and so does a stream, which is
+    written into at the end: see `nomoat.streams`.
     """
-    if _is_stream(target):
-        with translate_disk_errors(target), tempfile.TemporaryDirectory() as folder:
+    if streams.is_stream(target):
+        with translate_disk_errors(_led_to(target) if target.is_file() else target), tempfile.TemporaryDirectory() as folder:
             part = Path(folder, target.name)
-            yield part
-            with part.open("rb") as file, target.open("ab") as stream:
+            with translate_disk_errors(Path(folder)):
+                yield part
+            with part.open("rb") as file, streams.open_stream(target) as stream:
                 shutil.copyfileobj(file, stream)
         return
     place = _led_to(target)
@@ -332,11 +338,6 @@ def whole_file(target: Path) -> Iterator[Path]:
             os.replace(part, place)
         finally:
             part.unlink(missing_ok=True)
-
-
-def _is_stream(target: Path) -> bool:
-    """Whether a pipe or a device is there, maybe behind links: `/dev/stdout`."""
-    return target.exists() and not target.is_file() and not target.is_dir()
 
 
 def _led_to(target: Path) -> Path:

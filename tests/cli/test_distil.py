@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import time
@@ -535,6 +536,20 @@ def test_out_bears_the_name_of_what_it_holds(
     done = nomoat("distil", f"{server.url}#m", "--out", str(out), *(part for pair in given.items() for part in pair))
     assert (done.returncode, done.stderr) == (1, f"error: `{out}` {message}")
     assert (server.bodies, out.exists()) == ([], False)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without such pipes")
+@pytest.mark.parametrize("name", ["l.csv", "l.left_out.csv"])
+def test_a_pipe_is_no_file_to_write_into(nomoat: Shell, serving: Callable[..., Server], tmp_path: Path, name: str) -> None:
+    """Who made it stands beside a file. Said before the teacher is asked."""
+    server, pipe = serving(write_tasks), tmp_path / name
+    (tmp_path / "texts.txt").write_text("WIN a prize\n")
+    os.mkfifo(pipe)
+    command = ["distil", f"{server.url}#m", "--label", str(tmp_path / "texts.txt"), "--labels", "ham,spam", "--replace", "--yes"]
+    done = nomoat(*command, "--out", str(tmp_path / "l.csv"))
+    said = f"error: `{pipe}` is a pipe or a device, and a file is written\nhint: choose another --out\n"
+    assert (done.returncode, done.stderr) == (1, said)
+    assert (server.bodies, sorted(tmp_path.glob("l*"))) == ([], [pipe])
 
 
 def test_what_is_read_is_not_written_over_whatever_may_be_replaced(nomoat: Shell, seeds: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import struct
 import sys
 import warnings
@@ -233,7 +234,7 @@ def test_a_disk_without_room_is_said_before_anything_is_written(
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(NotEnoughDiskError) as caught:
         exported(tiny_gguf, write_adapter(tmp_path / "adapter"), tmp_path / "made.gguf")
-    assert caught.value.message == f"`{tmp_path}` needs 0 MB, and its disk has 0 MB free"
+    assert re.fullmatch(rf"`{tmp_path}` needs \d+ kB, and its disk has 1 kB free", caught.value.message)
     assert caught.value.hint == "free some space, or choose another place"
     assert not list(tmp_path.glob("*made*"))
 
@@ -375,6 +376,17 @@ def test_a_pipe_is_no_file_to_export_to(tiny_gguf: Path, tmp_path: Path) -> None
     os.mkfifo(tmp_path / "pipe")
     result = CliRunner().invoke(app, ["export", f"{tiny_gguf}+mine", "-o", str(tmp_path / "pipe"), "--replace"])
     assert str(result.exception) == f"`{tmp_path / 'pipe'}` is a pipe or a device, and a model is a file"
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="a system without such links")
+def test_a_log_that_stdout_goes_to_is_no_file_to_export_to(tiny_gguf: Path, tmp_path: Path) -> None:
+    from nomoat import paths
+
+    write_adapter(paths.adapters() / "mine")
+    with (tmp_path / "log").open("w") as log:
+        (tmp_path / "stdout").symlink_to(f"/proc/self/fd/{log.fileno()}")
+        result = CliRunner().invoke(app, ["export", f"{tiny_gguf}+mine", "-o", str(tmp_path / "stdout"), "--replace"])
+    assert str(result.exception) == f"`{tmp_path / 'stdout'}` is a pipe or a device, and a model is a file"
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,7 @@ def export(
 
 def _require_free(target: Path, weights: Path, *, replace: bool) -> None:
     """Raise UsageError for what is there already, if it is not to be replaced, and for the base's own files always."""
+    from nomoat import streams
     from nomoat.engine.source import files_of
 
     if any(target.resolve() == file.resolve() for file in files_of(weights)):
@@ -92,7 +93,7 @@ def _require_free(target: Path, weights: Path, *, replace: bool) -> None:
         raise UsageError(f"`{target.parent}` is a file, not a folder", hint="choose another --output")
     if target.is_dir():
         raise UsageError(f"`{target}` is a folder", hint=f"name a file: --output {target / 'tuned.gguf'}")
-    if target.exists() and not target.is_file():
+    if streams.is_stream(target):
         raise UsageError(f"`{target}` is a pipe or a device, and a model is a file", hint="choose another --output")
     if target.exists() and not replace:
         raise UsageError(f"`{target}` is there already", hint="choose another --output, or --replace it")

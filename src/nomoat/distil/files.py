@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from nomoat import __version__, paths
+from nomoat import __version__, paths, streams
 from nomoat.catalog import sidecar
 from nomoat.errors import UsageError
 from nomoat.records import Parent
@@ -60,6 +60,8 @@ def require_own(target: Path, settings: Mapping[str, Any], *, num_rows: int, num
     """
     if not target.exists():
         return
+    if streams.is_stream(target):  # no file of its own can say beside it who made it
+        raise UsageError(f"`{target}` is a pipe or a device, and a file is written", hint="choose another --out")
     found = sidecar.find(target) if not replace or not num_rows else None
     if not replace:
         if found is None or not _is_as_written(found) or found.facts.get("settings") != json.loads(json.dumps(settings)):
