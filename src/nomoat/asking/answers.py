@@ -248,13 +248,13 @@ def _ask(
     show: Callable[[int], None],
     in_a_row: FailuresInARow,
 ) -> None:
-    unkept = _Unkept(functools.partial(_count_lost, model, store, spending))
+    unkept, takes_money = _Unkept(functools.partial(_count_lost, model, store, spending)), spending.may_cost(model)
 
     def work(request: Request, caller_left: threading.Event) -> Completion | NomoatError:
-        _look(model, (request,), collected, store)
-        if request in collected.answers:  # another run has asked it since
-            count_earlier(model, (request,), store=store, spending=spending)
-            return collected.answers[request]
+        if not takes_money:  # else `_no_other_pays`
+            _look(model, (request,), collected, store)
+            if request in collected.answers:  # another run has asked it since
+                return collected.answers[request]
         if isinstance(model.engine, RemoteEngine):
             paths.require_free_disk(store.path.parent, FREE_DISK_BYTES)
         try:
@@ -274,7 +274,7 @@ def _ask(
         if is_first:
             spending.paid.add((model.digest, request))  # its meter has counted it
             return completion
-        if spending.may_cost(model):  # on a disk without locks another run was faster: its answer stays, and both are paid for
+        if takes_money:  # on a disk without locks another run was faster: its answer stays, and both are paid for
             _count_lost(model, store, spending, request)
             count_earlier(model, (request,), store=store, spending=spending)
         return store.answer(model.digest, request) or completion
