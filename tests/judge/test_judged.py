@@ -170,7 +170,7 @@ def test_judge_of_a_table_out_of_money_has_judged_whole_examples(serving: Callab
     models = [side(name, [], 20) for name in ("one", "two", "three")]
     board = run_judged_table(models, suite_of(20), f"{server.url}#judge", RunSettings(spending=spending)).leaderboard
     assert 0 < board.num_examples < 20
-    assert len(server.bodies) - 6 * board.num_examples < 6  # of the example it broke off in
+    assert len(server.bodies) - 6 * board.num_examples < 2 * 6  # of the one or two examples that several threads broke off in
 
 
 def test_judge_that_looks_at_the_order_only_decides_nothing() -> None:
