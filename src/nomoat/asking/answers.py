@@ -83,8 +83,10 @@ def collect(
     _look(model, different, collected, store)
     if is_open := len(collected.answers) < len(different):
         spending.watch(model)
-    with _no_other_pays(model, store, spending) if is_open else nullcontext():
-        _look(model, different, collected, store)  # again: another run may have been asking the same
+    takes_money = spending.may_cost(model)
+    with _no_other_pays(model, store, spending) if is_open and takes_money else nullcontext():
+        if takes_money:  # look again: another run may have been asking the same
+            _look(model, different, collected, store)
         pending = [request for request in different if request not in collected.answers]
         show(len(pending))
         count_earlier(model, different, store=store, spending=spending)
@@ -121,9 +123,6 @@ def _no_other_pays(model: Responder, store: AnswerStore, spending: Spending) -> 
     Each then finds what the others were answered, and knows what they have spent on its questions. On a disk without locks nobody
     waits.
     """
-    if not spending.may_cost(model):
-        yield
-        return
 
     def say() -> None:
         if model.digest not in spending.waited_for:

@@ -142,12 +142,16 @@ def _text_column(text: str) -> TextColumn:
     return TextColumn(text, markup=False)
 
 
+def shows_bars() -> bool:
+    """Whether stderr is a terminal, as far as both the system and rich can tell."""
+    return stderr_console().is_terminal and sys.stderr.isatty()
+
+
 def _progress(*columns: Any) -> Progress:
     """On stderr, and gone when the work is done. In a log there is none, whatever FORCE_COLOR tells rich."""
     from rich.progress import Progress
 
-    console = stderr_console()
-    return Progress(*columns, console=console, transient=True, disable=not (console.is_terminal and sys.stderr.isatty()))
+    return Progress(*columns, console=stderr_console(), transient=True, disable=not shows_bars())
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -97,7 +96,7 @@ def bars(*named: tuple[str, str]) -> Iterator[list[Callable[[int, int], None]]]:
 
         @functools.cache
         def task(title: str, counted: str) -> TaskID:
-            if not sys.stderr.isatty():
+            if not console.shows_bars():
                 console.say(f"[{title}]")
             return shown().add_task(title, total=None, info=counted)
 

@@ -116,8 +116,8 @@ def _remove_model(model: str, yes: bool) -> None:
     from nomoat.catalog import cards, pull
     from nomoat.cli.facts import adapter_place
     from nomoat.engine import importer
-    from nomoat.errors import UnknownModelError, UsageError
-    from nomoat.tune.adapter import alone_with, tuned_on
+    from nomoat.errors import UnknownModelError
+    from nomoat.tune.adapter import alone_with
 
     place = adapter_place(model) if cards.find(model) is None else None
     folders = [] if place is None else _of_adapter(place)
@@ -127,18 +127,23 @@ def _remove_model(model: str, yes: bool) -> None:
             with alone_with(place, hint=WHILE_TUNED):  # a training that has no checkpoint yet has no folder
                 pass
         raise UnknownModelError(f"no adapter is called `{model.rpartition('+')[2]}`", hint="adapters lie in NOMOAT_HOME/adapters")
-    for is_confirmed in (False, True):  # a training may begin while somebody is asked
-        if installed is not None and (names := tuned_on(installed)):
-            raise UsageError(f"`{names[0]}` is being tuned on `{model}` right now", hint=WHILE_TUNED)
-        if not is_confirmed:
-            what = f"the adapter in {' and '.join(map(str, folders))}" if folders else f"`{model}` from this disk"
-            console.confirm_removal(what, yes=yes)
+    _require_not_tuned_on(model, installed)
+    console.confirm_removal(f"the adapter in {' and '.join(map(str, folders))}" if folders else f"`{model}` from this disk", yes=yes)
+    _require_not_tuned_on(model, installed)  # a training may have begun while somebody was asked
     if place is not None and folders:
         freed = _remove_adapter(place, folders)
     else:
         freed = importer.forget(installed) if installed is not None else 0
         freed += pull.remove(model)
     console.say(f"{model}: removed{f', {_megabytes(freed)} free again' if freed else ''}")
+
+
+def _require_not_tuned_on(model: str, installed: Path | None) -> None:
+    from nomoat.errors import UsageError
+    from nomoat.tune.adapter import tuned_on
+
+    if installed is not None and (names := tuned_on(installed)):
+        raise UsageError(f"`{names[0]}` is being tuned on `{model}` right now", hint=WHILE_TUNED)
 
 
 def _remove_adapter(place: Path, folders: Sequence[Path]) -> int:
