@@ -400,7 +400,8 @@ def _memory_check(ref: str, context_tokens: int | None) -> Check:
             raise NotEnoughMemoryError(
                 f"`{ref}` needs about {need.total_bytes / 1e9:.1f} GB of memory at a context of {need.context_tokens:,} tokens, "
                 f"and {free / 1e9:.1f} GB are free",
-                hint="choose a smaller model (`nomoat models --fits`) or a shorter context (`-c 1024`), or close other programs",
+                hint="choose a smaller model (`nomoat models --fits`) or a shorter context (`-c 1024`, in Python: "
+                "`context_tokens=1024`), or close other programs",
             )
 
     return check

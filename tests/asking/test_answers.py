@@ -27,7 +27,7 @@ import nomoat
 from nomoat import hardware, paths
 from nomoat.asking.answers import FREE_HINT, collect, collect_scores, count_earlier
 from nomoat.asking.preview import preview_requests
-from nomoat.asking.spending import Spending
+from nomoat.asking.spending import GIVE_PRICE, Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore, ChoiceScores, default_path
 from nomoat.engine import importer, served_scores_digest
@@ -195,7 +195,7 @@ def test_budget_is_spent_on_whole_conversations(serving: Serving) -> None:
     assert len(ids) == 6
     assert [at + 1 for at in ids[::2]] == ids[1::2]
     assert max(ids) > 10  # drawn from all over the suite
-    assert evaluation.notes[0].startswith(f"PARTIAL: 6 of 30 questions were answered by `{server.url}#m`: --max-cost")
+    assert evaluation.notes[0].startswith(f"PARTIAL: 6 of 30 questions were answered by `{server.url}#m`: the budget of $")
     whole = run_suite(f"{server.url}#m", suite, RunSettings(spending=spending(5.0), concurrency=8))
     assert (len(whole.outcomes), whole.partial, len(server.bodies)) == (30, "", 30)
 
@@ -217,8 +217,8 @@ def test_budget_holds_before_each_call_and_a_higher_one_goes_on(serving: Serving
     server = serving(FINE)
     evaluation = run_suite(f"{server.url}#m", suite_of(30), RunSettings(spending=spending(0.2), concurrency=concurrency))
     assert len(server.bodies) == len(evaluation.outcomes) == 11
-    assert evaluation.partial.startswith("--max-cost $0.2000 is reached: $0.1320 is spent, and the next call may cost $0.07")
-    assert evaluation.notes[0].startswith(f"PARTIAL: 11 of 30 questions were answered by `{server.url}#m`: --max-cost")
+    assert evaluation.partial.startswith("the budget of $0.2000 is reached: $0.1320 is spent, and the next call may cost $0.07")
+    assert evaluation.notes[0].startswith(f"PARTIAL: 11 of 30 questions were answered by `{server.url}#m`: the budget of $")
     again = run_suite(f"{server.url}#m", suite_of(30), RunSettings(spending=spending(0.2), concurrency=concurrency))
     assert len(server.bodies) == 11
     assert again.outcomes == evaluation.outcomes
@@ -375,7 +375,7 @@ def test_more_spent_than_may_be_is_said(serving: Serving) -> None:
     server = serving(counted("yes", 10_000, 1000))
     evaluation = run_suite(f"{server.url}#m", suite_of(1), RunSettings(spending=spending(0.2)))
     assert evaluation.notes == (
-        "more than --max-cost $0.2000 is spent, or may be: a server counted more tokens than it was allowed, or earlier tries at "
+        "more than the budget of $0.2000 is spent, or may be: a server counted more tokens than it was allowed, or earlier tries at "
         "these questions, lost calls included, had a higher bound or none",
     )
 
@@ -465,8 +465,8 @@ def test_budget_without_a_price_is_refused(serving: Serving, monkeypatch: pytest
     monkeypatch.delenv("NOMOAT_OFFLINE")
     with pytest.raises(UsageError) as caught:
         run_suite("openai:gpt-99", suite_of(3), RunSettings(spending=Spending(max_cost_usd=1.0)))
-    assert caught.value.message == "the price of `openai:gpt-99` is not known, and --max-cost cannot be kept without it"
-    assert caught.value.hint == "give --price-in and --price-out, in USD per million tokens"
+    assert caught.value.message == "the price of `openai:gpt-99` is not known, and the budget cannot be kept without it"
+    assert caught.value.hint == GIVE_PRICE
 
 
 class Elsewhere(FakeEngine):
@@ -479,7 +479,7 @@ def test_what_is_sent_by_one_of_two_models_can_be_neither_bounded_nor_told_befor
     auto = Responder("auto", Elsewhere())
     with pytest.raises(UsageError) as caught:
         run_suite(auto, suite_of(3), RunSettings(spending=spending(1.0)))
-    assert caught.value.message == "what `auto` sends away cannot be counted, and --max-cost cannot be kept without it"
+    assert caught.value.message == "what `auto` sends away cannot be counted, and the budget cannot be kept without it"
     with pytest.raises(UsageError, match=r"^what `auto` would send, and to whom, is not known beforehand$"), AnswerStore() as store:
         preview_requests(auto, [Request(prompt="x")], spending=spending(), store=store)
     workers = Responder("smollm2-135m", Elsewhere())  # on other machines, which take no price
@@ -490,7 +490,7 @@ def test_what_is_sent_by_one_of_two_models_can_be_neither_bounded_nor_told_befor
 
 def test_one_price_is_not_two_servers(serving: Serving) -> None:
     one, other = (f"{serving(FINE).url}#m" for _ in range(2))
-    with pytest.raises(UsageError, match="are one price, and"):
+    with pytest.raises(UsageError, match="one price is given, and"):
         run_duel(one, other, suite_of(2), RunSettings(spending=spending()))
     with pytest.raises(UsageError, match="a price has two parts"):
         Spending(input_usd_per_million=1.0)
@@ -500,7 +500,7 @@ def test_duel_with_a_budget_compares_what_both_answered(serving: Serving) -> Non
     server = serving(FINE)
     duel = run_duel(f"{server.url}#m", "fake:", suite_of(30), RunSettings(spending=spending(0.2)))
     assert duel.verdict.num_examples == len(duel.left.outcomes) == len(duel.right.outcomes) == 11
-    assert duel.verdict.partial.startswith("--max-cost $0.2000 is reached")
+    assert duel.verdict.partial.startswith("the budget of $0.2000 is reached")
     mirrored = run_duel("fake:", f"{server.url}#m", suite_of(30), RunSettings(spending=spending(0.2)))
     assert mirrored.verdict.num_examples == len(mirrored.left.suite.examples) == 11
     assert len(server.bodies) == 11
@@ -510,7 +510,9 @@ def test_duel_that_money_ended_says_so(serving: Serving) -> None:
     equal = Responder("equal", FakeEngine(answers={f"question {at}": "yes" for at in range(30)}))
     verdict = run_duel(f"{serving(FINE).url}#m", equal, suite_of(30), RunSettings(spending=spending(0.2))).verdict
     assert (verdict.num_examples, verdict.winner) == (11, "undecided")
-    assert verdict.notes[-1].endswith("whenever one stops: the rest was not asked, for want of money (`--max-cost`)")
+    assert verdict.notes[-1].endswith(
+        "whenever one stops: the rest was not asked, for want of money (`--max-cost`, in Python: `max_cost_usd`)"
+    )
 
 
 def test_money_that_ends_a_run_is_named_though_a_question_failed_before(serving: Serving) -> None:
@@ -519,8 +521,8 @@ def test_money_that_ends_a_run_is_named_though_a_question_failed_before(serving:
     server = serving(*[say(400, {"error": {"message": "no"}})] * 2, FINE)
     verdict = run_duel(f"{server.url}#m", equal, suite_of(30), RunSettings(spending=spending(0.2), concurrency=2)).verdict
     assert (verdict.num_examples, len(server.bodies)) == (11, 13)
-    assert verdict.partial.startswith("--max-cost $0.2000 is reached")
-    assert verdict.notes[-1].endswith("the rest was not asked, for want of money (`--max-cost`)")
+    assert verdict.partial.startswith("the budget of $0.2000 is reached")
+    assert verdict.notes[-1].endswith("the rest was not asked, for want of money (`--max-cost`, in Python: `max_cost_usd`)")
 
 
 def test_two_servers_share_the_budget(serving: Serving, empty_home: Path) -> None:
@@ -752,7 +754,7 @@ def test_partial_result_says_so_on_stderr_and_by_its_exit_code(serving: Serving,
     price = ("--max-cost", "0.2", "--price-in", "1000", "--price-out", "2000")
     done = subprocess.run(command(serving(FINE), suite, *price), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 3
-    assert done.stderr.startswith("partial: --max-cost $0.2000 is reached: ")
+    assert done.stderr.startswith("partial: the budget of $0.2000 is reached: ")
     said = json.loads(done.stdout)
     assert (said["num_examples"] < 30, said["partial"] != "") == (True, True)
 

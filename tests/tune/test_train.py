@@ -582,7 +582,8 @@ def test_places_without_a_target_even_out_their_number() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"epochs": float("nan")}, "epochs is nan"), ({"minutes": 0.0}, "minutes is 0.0"), ({"rank": -1}, "rank is -1"),
-     ({"minutes": "2"}, "`minutes` is '2'"), ({"rank": 2.5}, "`rank` is 2.5"), ({"seed": None}, "`seed` is None"),
+     ({"minutes": "2"}, "`minutes` is '2'"), ({"rank": 2.5}, "`rank` is 2.5, of the type float"),
+     ({"seed": None}, "`seed` is None, of the type NoneType"),
      ({"learning_rate": float("inf")}, "learning_rate is inf"), ({"seed": 2**63}, "seed is 9223372036854775808")],
 )  # fmt: skip
 def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -16,6 +16,9 @@ from nomoat.references import STORED, names_weights
 from nomoat.responder import Responder
 
 ROUNDING_USD = 1e-9
+GIVE_PRICE = (
+    "give --price-in and --price-out, both in USD per million tokens (in Python: `input_usd_per_million`, `output_usd_per_million`)"
+)
 FREE = Rates(input_usd_per_million=0.0, output_usd_per_million=0.0)
 
 
@@ -83,7 +86,7 @@ class Spending:
         output_usd_per_million: float | None = None,
     ) -> None:
         if (input_usd_per_million is None) != (output_usd_per_million is None):
-            raise UsageError("a price has two parts", hint="give --price-in and --price-out, both in USD per million tokens")
+            raise UsageError("a price has two parts", hint=GIVE_PRICE)
         self.budget = None if max_cost_usd is None else Budget(max_cost_usd)
         self.paid: set[tuple[str, Request]] = set()  # the answers that the budget knows of, by their model's digest
         self.lost: Counter[tuple[str, Request]] = Counter()  # the lost calls that it knows of
@@ -110,7 +113,7 @@ class Spending:
         if self._given is not None and is_remote(model.ref):
             if self._given_to not in (None, model.ref):
                 raise UsageError(
-                    f"--price-in and --price-out are one price, and `{self._given_to}` and `{model.ref}` are two servers",
+                    f"one price is given, and `{self._given_to}` and `{model.ref}` are two servers",
                     hint=f"write a price for each into `{prices.own_path()}` instead, with the lines: {prices.LINES}",
                 )
             self._given_to = model.ref
@@ -122,8 +125,8 @@ class Spending:
         if self.budget is None or self.budget.spent_usd <= self.budget.max_usd + ROUNDING_USD:
             return ()
         return (
-            f"more than --max-cost ${self.budget.max_usd:,.4f} is spent, or may be: a server counted more tokens than it was allowed, "
-            "or earlier tries at these questions, lost calls included, had a higher bound or none",
+            f"more than the budget of ${self.budget.max_usd:,.4f} is spent, or may be: a server counted more tokens than it was "
+            "allowed, or earlier tries at these questions, lost calls included, had a higher bound or none",
         )
 
     def begin_stage(self, *refs: str) -> None:
@@ -141,15 +144,15 @@ class Spending:
         if not isinstance(model.engine, RemoteEngine):
             if not model.is_local and not names_weights(model.ref):  # weights on workers take nobody's price
                 raise UsageError(
-                    f"what `{model.ref}` sends away cannot be counted, and --max-cost cannot be kept without it",
+                    f"what `{model.ref}` sends away cannot be counted, and the budget cannot be kept without it",
                     hint="name one model: one on this machine, or a server",
                 )
             return
         rates = self.pricing(model).rates
         if rates is None:
             raise UsageError(
-                f"the price of `{model.ref}` is not known, and --max-cost cannot be kept without it",
-                hint="give --price-in and --price-out, in USD per million tokens",
+                f"the price of `{model.ref}` is not known, and the budget cannot be kept without it",
+                hint=GIVE_PRICE,
             )
         if rates != FREE:
             model.engine.meter = Meter(rates=rates, budget=self.budget)

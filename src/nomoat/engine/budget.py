@@ -65,7 +65,8 @@ class Rates:
         """
         limits = [limit for limit in (self.limited(request).max_new_tokens, self.longest_answer_tokens) if limit is not None]
         if not limits:
-            raise UsageError("what an answer without a limit costs cannot be bounded", hint="give max_new_tokens, or no --max-cost")
+            hint = "give max_new_tokens, or no --max-cost (in Python: `max_cost_usd`)"
+            raise UsageError("what an answer without a limit costs cannot be bounded", hint=hint)
         most_tokens = _most_tokens(request)
         return max(_usd(rates, most_tokens, min(limits)) for rates in self._each(most_tokens))
 
@@ -92,7 +93,8 @@ class Budget:
 
     def __init__(self, max_usd: float) -> None:
         if not 0 <= max_usd < math.inf:  # nan is neither, and no sum would ever exceed it
-            raise UsageError(f"--max-cost is {max_usd:g}", hint="give it in USD, 0 or more")
+            hint = "give --max-cost (in Python: `max_cost_usd`) in USD, 0 or more"
+            raise UsageError(f"the budget is {max_usd:g}", hint=hint)
         self.max_usd = max_usd
         self._spent_usd = 0.0
         self._reserved_usd = 0.0
