@@ -391,7 +391,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """One more number of a verdict, with its 95 % interval. `text` is how the number came about, such as "14 of 80"."""
+    """One more number of a verdict, with its interval (confidence 1 - alpha). `text` is how it came about, such as "14 of 80"."""
 
     name: str
     value: float
