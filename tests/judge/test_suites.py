@@ -291,6 +291,15 @@ def test_of_several_suites_the_tables_alone_are_read_by_columns(table: Path, tmp
         load_suites([str(path), str(table)])
 
 
+def test_a_suite_is_one_file_from_first_to_last(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a name means is asked once: a file that comes between would be read with the columns of a table, or without."""
+    path = write_lines(tmp_path / "s.jsonl", GOOD)
+    asked: list[str] = []
+    monkeypatch.setattr(suites, "_find", lambda ref: asked.append(ref) or (table if ref == "table" else path))
+    load_suites(["s", "table"], input_column="text", label_column="label")
+    assert asked == ["s", "table"]
+
+
 def test_unknown_suite_names_the_nearest_and_a_missing_file_is_missing(tmp_path: Path) -> None:
     with pytest.raises(UnknownModelError) as caught:
         load_suite("vicuna8")
