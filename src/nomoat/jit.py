@@ -32,9 +32,9 @@ from nomoat.errors import NomoatError, NotWritableError
 log = logging.getLogger("nomoat.jit")
 # numba looks for changes in a function's own file alone, not in what it is made of
 SOURCES = (
-    "jit.py", "engine/amx.py", "engine/attention.py", "engine/attention_kernels.py", "engine/blocks.py", "engine/codes.py", "engine/emit.py",
-    "engine/kernels.py", "engine/kv_cache.py", "engine/panels.py", "engine/program.py", "engine/steps.py", "engine/team.py",
-    "engine/tiles.py", "engine/vectors.py", "tune/kernels.py",
+    "jit.py", "engine/amx.py", "engine/attention.py", "engine/attention_kernels.py", "engine/blocks.py", "engine/codes.py",
+    "engine/emit.py", "engine/kernels.py", "engine/kv_cache.py", "engine/panels.py", "engine/program.py", "engine/steps.py",
+    "engine/team.py", "engine/tiles.py", "engine/vectors.py", "tune/kernels.py",
 )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ PANEL_TOKENS = amx.PANEL_TOKENS if IN_BF16 else panels.PANEL_TOKENS
 PAIR_BYTES = amx.PAIR_BYTES if IN_BF16 else panels.PAIR_BYTES
 INPUT_BYTES = 2 if IN_BF16 else 1  # of a number of a panel
 TO_PANELS = amx.TO_WORDS if IN_BF16 else panels.TO_BYTES  # what makes a tile's codes such numbers
-TOKENS_A_PART = 336  # at most, of a prompt, whose intermediate results stay in a CPU's caches
+TOKENS_A_PART = 672 if IN_BF16 else 336  # at most, of a prompt, whose intermediate results stay in a CPU's caches
 PART_TOKENS = TOKENS_A_PART + PANEL_TOKENS  # a few more may be read, if not used
 SUMS_BYTES = 4 * TILE_ROWS * PART_TOKENS  # of a tile
 GATED_BYTES = 4 * CHUNK * PART_TOKENS
@@ -204,8 +204,8 @@ def _multiply_in_place(
 ) -> None:  # fmt: skip
     """The same in bf16, written or added to y without a detour."""
     zeros = sums + 2 * SUMS_BYTES + 2 * 4 * TILE_ROWS
-    row_bytes, to_second, here = 4 * step[ROWS], 4 * (second - first) * TILE_ROWS, y + 4 * first * TILE_ROWS
     words = zeros + 2 * 4 * TILE_ROWS
+    row_bytes, to_second, here = 4 * step[ROWS], 4 * (second - first) * TILE_ROWS, y + 4 * first * TILE_ROWS
     if step[KIND] == ADD:
         _multiply_words(step, room, tokens, first, second, words, here, to_second, row_bytes, here, to_second, row_bytes)
     elif step[VECTOR]:
