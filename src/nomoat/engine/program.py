@@ -30,6 +30,8 @@ from nomoat.engine.steps import (
     CHUNK_COLUMNS,
     CODE,
     COLUMNS,
+    COPIES,
+    COPY_BYTES,
     COUNTS,
     GROUP,
     HIDDEN,
@@ -312,6 +314,7 @@ class Program:
             _memory.place(f"next {name}", PART_TOKENS * self._sizes[name]) for name in ("inputs", "scales", "sums")
         ]
         self.room[HIDDEN] = _memory.place("hidden", 4 * PART_TOKENS * max((added.rows for added in self._kept), default=0))
+        self.room[COPIES] = _memory.place("copies", COPY_BYTES * len(team()))
         taken = _memory.place("taken", 8 * COUNTS * len(self.steps) * parts)
         state = team().state.ctypes.data
         self._job[:TOKENS] = (

@@ -15,6 +15,7 @@ import numpy as np
 from nomoat import jit
 from nomoat.engine import amx, kv_cache, panels
 from nomoat.engine.attention_kernels import prefetch
+from nomoat.engine.emit import CACHE_LINE
 from nomoat.engine.kernels import AHEAD, ROUNDED, round_inputs
 from nomoat.engine.panels import (
     CAN_BE_USED,
@@ -41,7 +42,8 @@ KIND, CODE, PANELS_CODE, GROUP, ROWS, COLUMNS, TILES, TILE_SIZE, VECTOR = range(
 # and where it is told whose the matrix's tiles are, a bit for each adapter
 PLACES, NUM_TILES, USERS, BESIDE_NUMBERS = range(VECTOR + 1, VECTOR + 5)
 LAST_BIT = 62  # stands for all further adapters
-INPUTS, SCALES, TOTALS, SUMS, RESULT, PAIRS, NEXT_INPUTS, NEXT_SCALES, NEXT_SUMS, HIDDEN, ROOMS = range(11)  # places of memory
+INPUTS, SCALES, TOTALS, SUMS, RESULT, PAIRS, NEXT_INPUTS, NEXT_SCALES, NEXT_SUMS, HIDDEN, COPIES, ROOMS = range(12)  # places of memory
+COPY_BYTES = 2 * CACHE_LINE  # of a thread's copy of these, which it changes
 # numbers of a job
 STATE, STEPS, NUM_STEPS, ROOM, TAKEN, WIDTH, EPSILON, TOKENS, SEEN, BEFORE, AFTER, OUTPUTS = range(12)
 WEIGHT = WANTED = OUTPUTS  # of the last norm; of a choice
@@ -366,7 +368,10 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
 
     Rows of a result are ready when all threads are; then each token is the share of one thread until the next product.
     """
-    state, room, outputs, width = job[STATE], jit.longs_at(job[ROOM], ROOMS).copy(), job[OUTPUTS:], job[WIDTH]
+    state, outputs, width = job[STATE], job[OUTPUTS:], job[WIDTH]
+    told = jit.longs_at(job[ROOM], ROOMS)
+    room = jit.longs_at(told[COPIES] + COPY_BYTES * me, ROOMS)  # an array of numba's would be counted, atomically, at each call
+    room[:] = told
     besides = jit.longs_at(job[BESIDE], len(steps) * BESIDE_NUMBERS).reshape(len(steps), BESIDE_NUMBERS)
     first_owner = job[OWNERS] + 8 * first if job[OWNERS] else 0
     asking = _asking(first_owner, tokens) if first_owner else 0
