@@ -39,6 +39,8 @@ HALF, UPPER_HALF = 0x8000, -0x10000  # of what bf16 drops; and what it keeps
 DROPPED = 1 + 0.5 * math.log(2) / 128
 ONE, CODE_BITS = 0x3F800000, 0x007F8000  # 1.0 as float32, and the eight bits behind its point
 CODE_PLACES = (15, 7, -1, -9)  # how far up a word's bytes move to them
+INPUTS, WORDS, REGISTERS = 4, 6, 8  # numbers of registers; those before have sums
+FIRST_HALF, SECOND_HALF = (0, 1, INPUTS), (2, 3, INPUTS + 1)  # which have a row for each token of a panel's halves
 
 
 @jit.in_llvm_by_name
@@ -88,68 +90,6 @@ def _words_of(kind: str) -> Callable[..., None]:
 
 # To be compiled by themselves, as `panels.TO_BYTES`, whose arguments they have.
 TO_WORDS = {kind: _words_of(kind) for kind in GROUPS}
-
-
-@jit.in_llvm
-def panel_product(
-    typing: Any, words: Any, inputs: Any, starts: Any, start_tile_bytes: Any, start_row_bytes: Any, sums: Any, tile_bytes: Any,
-    row_bytes: Any, panel_bytes: Any, steps: Any, tokens: Any,
-) -> Any:  # fmt: skip
-    """sums = starts + the products of two tiles' words and all panels, of so many steps of columns. After `take_registers`.
-
-    `starts`, `sums`: of the first token and tile; `..._row_bytes` to the next token's (0: all start alike), `..._tile_bytes` to the
-    second tile's. `panel_bytes`: of all columns.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder, lanes=TILE_ROWS)
-        *told, steps, tokens = args
-        registers = _Registers(emit)
-        panels, left = (operation(tokens, emit.size(PANEL_TOKENS)) for operation in (builder.udiv, builder.urem))
-        with cgutils.for_range(builder, panels) as panel:
-            _emit_panel(registers, told, panel.index, steps, (0, 1))
-        with builder.if_then(builder.icmp_signed(">", left, emit.size(0))):
-            registers.have_rows(left)
-            with builder.if_else(builder.icmp_signed(">", left, emit.size(REGISTER_ROWS))) as (many, few):
-                with many:
-                    _emit_panel(registers, told, panels, steps, (0, 1))
-                with few:
-                    _emit_panel(registers, told, panels, steps, (0,))
-            registers.have_rows(emit.size(PANEL_TOKENS))
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 11), generate
-
-
-def _emit_panel(registers: _Registers, told: Any, panel: Any, steps: Any, halves: tuple[int, ...]) -> None:
-    """The products of sixteen tokens or of two times sixteen, whose sums stay in the first four registers."""
-    emit = registers.emit
-    words, inputs, starts, start_tile_bytes, start_row_bytes, sums, tile_bytes, row_bytes, panel_bytes = told
-    seen = emit.add(inputs, emit.builder.mul(panel, panel_bytes))
-
-    def places(first: Any, to_tile: Any, to_row: Any) -> list[tuple[int, Any]]:
-        """Of each register its number and where its sums are in memory."""
-        rows = [emit.add(first, emit.builder.mul(emit.times(panel, PANEL_TOKENS), to_row))]
-        rows.append(emit.add(rows[0], emit.times(to_row, REGISTER_ROWS)))
-        return [(2 * half + tile, emit.add(rows[half], *[to_tile] * tile)) for half in halves for tile in (0, 1)]
-
-    for number, place in places(starts, start_tile_bytes, start_row_bytes):
-        registers.load(number, place, start_row_bytes)
-    with cgutils.for_range(emit.builder, steps) as loop:
-        here, weights = emit.add(seen, emit.times(loop.index, 2 * REGISTER_BYTES)), emit.add(words, emit.times(loop.index, STEP_BYTES))
-        for tile in (0, 1):
-            registers.load(WORDS + tile, emit.add(weights, emit.size(tile * ROW_BYTES // 2)), emit.size(ROW_BYTES))
-        for half in halves:
-            registers.load(INPUTS + half, emit.add(here, emit.size(half * REGISTER_BYTES)), emit.size(2 * STEP))
-        for half in halves:
-            for tile in (0, 1):
-                registers.multiply(2 * half + tile, INPUTS + half, WORDS + tile)
-    for number, place in places(sums, tile_bytes, row_bytes):
-        registers.store(number, place, row_bytes)
-
-
-INPUTS, WORDS, REGISTERS = 4, 6, 8  # numbers of registers; those before have sums
-FIRST_HALF, SECOND_HALF = (0, 1, INPUTS), (2, 3, INPUTS + 1)  # which have a row for each token of a panel's halves
 
 
 class _Registers:
@@ -216,6 +156,64 @@ def give_back_registers(typing: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(), generate
+
+
+@jit.in_llvm
+def panel_product(
+    typing: Any, words: Any, inputs: Any, starts: Any, start_tile_bytes: Any, start_row_bytes: Any, sums: Any, tile_bytes: Any,
+    row_bytes: Any, panel_bytes: Any, steps: Any, tokens: Any,
+) -> Any:  # fmt: skip
+    """sums = starts + the products of two tiles' words and all panels, of so many steps of columns. After `take_registers`.
+
+    `starts`, `sums`: of the first token and tile; `..._row_bytes` to the next token's (0: all start alike), `..._tile_bytes` to the
+    second tile's. `panel_bytes`: of all columns.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        emit = Emit(builder, lanes=TILE_ROWS)
+        *told, steps, tokens = args
+        registers = _Registers(emit)
+        panels, left = (operation(tokens, emit.size(PANEL_TOKENS)) for operation in (builder.udiv, builder.urem))
+        with cgutils.for_range(builder, panels) as panel:
+            _emit_panel(registers, told, panel.index, steps, (0, 1))
+        with builder.if_then(builder.icmp_signed(">", left, emit.size(0))):
+            registers.have_rows(left)
+            with builder.if_else(builder.icmp_signed(">", left, emit.size(REGISTER_ROWS))) as (many, few):
+                with many:
+                    _emit_panel(registers, told, panels, steps, (0, 1))
+                with few:
+                    _emit_panel(registers, told, panels, steps, (0,))
+            registers.have_rows(emit.size(PANEL_TOKENS))
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 11), generate
+
+
+def _emit_panel(registers: _Registers, told: Any, panel: Any, steps: Any, halves: tuple[int, ...]) -> None:
+    """The products of sixteen tokens or of two times sixteen, whose sums stay in the first four registers."""
+    emit = registers.emit
+    words, inputs, starts, start_tile_bytes, start_row_bytes, sums, tile_bytes, row_bytes, panel_bytes = told
+    seen = emit.add(inputs, emit.builder.mul(panel, panel_bytes))
+
+    def places(first: Any, to_tile: Any, to_row: Any) -> list[tuple[int, Any]]:
+        """Of each register its number and where its sums are in memory."""
+        rows = [emit.add(first, emit.builder.mul(emit.times(panel, PANEL_TOKENS), to_row))]
+        rows.append(emit.add(rows[0], emit.times(to_row, REGISTER_ROWS)))
+        return [(2 * half + tile, emit.add(rows[half], *[to_tile] * tile)) for half in halves for tile in (0, 1)]
+
+    for number, place in places(starts, start_tile_bytes, start_row_bytes):
+        registers.load(number, place, start_row_bytes)
+    with cgutils.for_range(emit.builder, steps) as loop:
+        here, weights = emit.add(seen, emit.times(loop.index, 2 * REGISTER_BYTES)), emit.add(words, emit.times(loop.index, STEP_BYTES))
+        for tile in (0, 1):
+            registers.load(WORDS + tile, emit.add(weights, emit.size(tile * ROW_BYTES // 2)), emit.size(ROW_BYTES))
+        for half in halves:
+            registers.load(INPUTS + half, emit.add(here, emit.size(half * REGISTER_BYTES)), emit.size(2 * STEP))
+        for half in halves:
+            for tile in (0, 1):
+                registers.multiply(2 * half + tile, INPUTS + half, WORDS + tile)
+    for number, place in places(sums, tile_bytes, row_bytes):
+        registers.store(number, place, row_bytes)
 
 
 @jit.in_llvm
