@@ -27,6 +27,7 @@ class Spent:
     completion_tokens: int = 0
     bytes_out: int = 0
     cost_usd: float | None = 0.0
+    num_uncounted: int = 0
     lost: dict[Request, int] = field(default_factory=dict)
 
     def add(self, collected: Collected) -> None:
@@ -41,12 +42,14 @@ class Spent:
             self.completion_tokens += completion.usage.completion_tokens
             self.bytes_out += completion.usage.bytes_out
             cost = self.pricing.cost_usd(completion)
+            self.num_uncounted += cost is None
             self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
 
     def notes(self, model: Responder, store: AnswerStore, spending: Spending) -> tuple[str, ...]:
         """What has to be known about these answers of a model, and about the money."""
         lost = self.pricing.lost_note(model.ref, self.lost)
-        return (*notes_of(model, store, num_reused=self.num_reused), *lost, *spending.notes())
+        uncounted = spending.uncounted_note(model, self.num_uncounted)
+        return (*notes_of(model, store, num_reused=self.num_reused), *lost, *uncounted, *spending.notes())
 
     def facts(self) -> dict[str, Any]:
         """As they stand in a sidecar."""
