@@ -112,7 +112,7 @@ class Spending:
             if self._given_to not in (None, model.ref):
                 raise UsageError(
                     f"--price-in and --price-out are one price, and `{self._given_to}` and `{model.ref}` are two servers",
-                    hint=f"write a price for each into `{prices.own_path()}` instead, with the lines: {prices.LINES}",
+                    hint=f"write a price for each into `{prices.own_path()}` instead, in these lines:{prices.lines()}",
                 )
             self._given_to = model.ref
             return Pricing(rates=self._given, note=f"{_per_million(self._given)}, as given")
