@@ -175,6 +175,13 @@ def test_answers_that_a_server_counts_in_part_are_said_and_count_with_the_most_t
         assert (evaluation.side.cost_usd, settings.spending.budget.spent_usd) == (None, pytest.approx(2 * 0.078))
 
 
+def test_what_was_asked_without_a_known_price_has_no_known_cost_though_it_was_asked_by_likelihood() -> None:
+    workers = Responder("org/model", FakeEngine())  # on other machines: nobody knows what these take
+    workers.engine.is_local = False
+    assert Spent(pricing=Spending().pricing(workers)).cost_usd is None
+    assert Spent(pricing=Spending().pricing(Responder("fake:", FakeEngine()))).cost_usd == 0.0
+
+
 def test_own_price_table_comes_before_ours(serving: Serving, empty_home: Path) -> None:
     ref = f"{serving(FINE).url}#m"
     empty_home.mkdir()

@@ -16,7 +16,8 @@ from nomoat.responder import Responder
 class Spent:
     """Added up over answers, those that were stored before included; `bytes_out` over those that failed, too.
 
-    `cost_usd` is None once the cost of one is not known. `lost` are the calls that brought none, by request: see `Collected`.
+    `cost_usd` is None where no price is known, and once the cost of one is not. `lost` are the calls that brought none, by request:
+    see `Collected`.
     """
 
     pricing: Pricing
@@ -29,6 +30,10 @@ class Spent:
     cost_usd: float | None = 0.0
     num_uncounted: int = 0
     lost: dict[Request, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.pricing.rates is None:
+            self.cost_usd = None
 
     def add(self, collected: Collected) -> None:
         """Count these answers."""
