@@ -115,6 +115,18 @@ def test_a_broken_file_stops_python_too(file_alone: Path) -> None:
         nomoat.load("openai:gpt-4o-mini")
 
 
+def test_a_number_of_thousands_of_digits_cannot_be_meant(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOMOAT_THREADS", "9" * 5000)
+    assert next(setting for setting in config.settings() if setting.name == "threads").give_instead == config.WHOLE
+    with pytest.raises(UsageError, match="NOMOAT_THREADS is `9999"):
+        config.threads()
+    monkeypatch.delenv("NOMOAT_THREADS")
+    empty_home.mkdir()
+    (empty_home / "config.toml").write_text(f"threads = {'9' * 5000}")
+    with pytest.raises(UsageError, match="is not TOML"):
+        config.threads()
+
+
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOMOAT_THREADS", "")
     monkeypatch.setenv("NOMOAT_CONTEXT_TOKENS", "")

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from misbehaving import Act, Server, counted, half, reset, say
+from misbehaving import Act, Server, counted, events, half, piece, reset, say
 from patience import PATIENCE_SECONDS, wait_until
 from tiny import write_adapter, write_tiny_gguf
 
@@ -160,7 +160,26 @@ def test_answers_without_counts_have_no_known_cost(serving: Serving) -> None:
     )
     assert sorted(outcome.cost_usd is None for outcome in evaluation.outcomes) == [False, True]
     assert evaluation.side.cost_usd is None
-    assert any(note.startswith("1 answers of ") and note.endswith("what they cost is not known") for note in evaluation.notes)
+    assert any(note.startswith("1 answer of ") and note.endswith(": the cost is not known") for note in evaluation.notes)
+
+
+def test_answers_that_a_server_counts_in_part_are_said_and_count_with_the_most_they_can_have_cost(serving: Serving) -> None:
+    in_part = events(piece("yes", "stop"), {"choices": [], "usage": {"prompt_tokens": -900_000, "completion_tokens": 2}})
+    server = serving(in_part)
+    for _ in range(2):  # the second time they are stored
+        settings = RunSettings(spending=spending(max_cost_usd=1e6), concurrency=1)
+        evaluation = run_suite(f"{server.url}#m", suite_of(2), settings)
+        note = f"2 answers of `{server.url}#m` came without a whole count of tokens, or with one that cannot be: the cost is not known"
+        assert f"{note}, and the most it can be counts in --max-cost" in evaluation.notes
+        assert settings.spending.budget is not None
+        assert (evaluation.side.cost_usd, settings.spending.budget.spent_usd) == (None, pytest.approx(2 * 0.078))
+
+
+def test_what_was_asked_without_a_known_price_has_no_known_cost_though_it_was_asked_by_likelihood() -> None:
+    workers = Responder("org/model", FakeEngine())  # on other machines: nobody knows what these take
+    workers.engine.is_local = False
+    assert Spent(pricing=Spending().pricing(workers)).cost_usd is None
+    assert Spent(pricing=Spending().pricing(Responder("fake:", FakeEngine()))).cost_usd == 0.0
 
 
 def test_own_price_table_comes_before_ours(serving: Serving, empty_home: Path) -> None:

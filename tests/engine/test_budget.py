@@ -76,7 +76,12 @@ def test_what_was_set_aside_for_a_long_prompt_is_settled_at_what_it_was() -> Non
 
 
 def test_answer_without_counts_has_no_known_cost() -> None:
-    assert RATES.cost_usd(usage(0, 0)) is None
+    for counted in (usage(0, 0), usage(0, 2), usage(-9, 20), usage(9, -2), replace(usage(9, 0), is_counted=False)):
+        assert RATES.cost_usd(counted) is None
+        assert RATES.billed_usd(ASKED, counted) == RATES.most_usd(ASKED)
+    assert RATES.cost_usd(usage(9, 0)) == RATES.billed_usd(ASKED, usage(9, 0)) == pytest.approx(9 * 10 / 1e6)
+    assert RATES.billed_usd(ASKED, usage(0, 1000)) == pytest.approx((54 * 10 + 1000 * 100) / 1e6)
+    assert RATES.billed_usd(ASKED, replace(usage(1000, 0), is_counted=False)) == pytest.approx((1000 * 10 + 50 * 100) / 1e6)
 
 
 def test_call_that_could_exceed_the_budget_is_not_made() -> None:

@@ -390,6 +390,7 @@ def test_conversation_without_a_chat_is_refused(tmp_path: Path, row: dict[str, o
     [
         ("numeric", "many", "has the target `many`, which holds no number"),
         ("regex", "(", "has the target `(`, which is no pattern"),
+        ("regex", "(" * 3000, "`, which is no pattern (maximum recursion depth"),
         ("code", "assert f()", "has a target without {answer}, where the answer's code goes"),
         ("json", "{", "has a target that is not JSON"),
     ],
@@ -420,6 +421,13 @@ def test_schema_may_be_all_there_is(tmp_path: Path) -> None:
         ("5", "is no JSON schema"),
         ('{"properties": {"a": {"$ref": "#/$defs/a"}}}', "refers to `#/$defs/a`, which is not in it"),
         ('{"$ref": "http://127.0.0.1:9/schema.json"}', "refers to `http://127.0.0.1:9/schema.json`"),
+        ('{"$ref": "https://json-schema.org/nope"}', "refers to `https://json-schema.org/nope`, which is not in it"),
+        ('{"$dynamicRef": "#nope"}', "refers to `#nope`, which is not in it"),
+        ('{"$schema": "https://json-schema.org/draft/2019-09/schema", "$recursiveRef": "#nope"}', "refers to `#nope`"),
+        ('{"$ref": "#/enum/0", "enum": [{"type": "nope"}]}', "refers to `#/enum/0`, which is no JSON schema"),
+        ('{"$ref": "#/title", "title": "x"}', "refers to `#/title`, which is no JSON schema"),
+        ('{"$id": "http://[", "$ref": "a"}', "refers to `a`, which is not in it"),
+        ('{"properties": {"a": ' * 300 + "{}" + "}}" * 300, "is nested too deep"),
         ('{"a": ' + "[" * 100_000, "too many to be read"),
     ],
 )

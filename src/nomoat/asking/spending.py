@@ -33,8 +33,9 @@ class Pricing:
         """The cost of one answer; None if it is not known. A question that a content filter refused before any work costs nothing."""
         if self.rates is None:
             return None
-        is_refused = completion.finish_reason == "filtered" and not completion.text and not completion.usage.prompt_tokens
-        return 0.0 if is_refused or self.rates == FREE else self.rates.cost_usd(completion.usage)
+        usage = completion.usage
+        is_refused = completion.finish_reason == "filtered" and not completion.text and not usage.prompt_tokens and usage.is_counted
+        return 0.0 if is_refused or self.rates == FREE else self.rates.cost_usd(usage)
 
     def lost_note(self, ref: str, lost: Mapping[Request, int]) -> tuple[str, ...]:
         """How many calls to a model brought no whole answer, each as often as `lost` says, and what they may have cost."""
@@ -114,11 +115,19 @@ class Spending:
             if self._given_to not in (None, model.ref):
                 raise UsageError(
                     f"one price is given, and `{self._given_to}` and `{model.ref}` are two servers",
-                    hint=f"write a price for each into `{prices.own_path()}` instead, with the lines: {prices.LINES}",
+                    hint=f"write a price for each into `{prices.own_path()}` instead, in these lines:{prices.lines()}",
                 )
             self._given_to = model.ref
             return Pricing(rates=self._given, note=f"{_per_million(self._given)}, as given")
         return list_pricing(model.ref, is_local=model.is_local)
+
+    def uncounted_note(self, model: Responder, num: int) -> tuple[str, ...]:
+        """That a server with a price did not count the tokens of so many answers, and how they count in the budget."""
+        if not num or self.pricing(model).rates is None:
+            return ()
+        answers = "1 answer" if num == 1 else f"{num:,} answers"
+        said = f"{answers} of `{model.ref}` came without a whole count of tokens, or with one that cannot be: the cost is not known"
+        return (said if self.budget is None else f"{said}, and the most it can be counts in --max-cost",)
 
     def notes(self) -> tuple[str, ...]:
         """That more is spent than may be, where it is, or may be so: what was lost counts with the most it can have cost."""
