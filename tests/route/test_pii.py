@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import time
 import unicodedata
 from urllib.parse import quote
@@ -49,7 +50,7 @@ def test_resident_number_without_its_checksum_is_private_all_the_same() -> None:
         "800101ㅡ1234560",
         "800101 ─ 1234560",
         "800101 -- 1234560",
-        "8\ufe0f\u20e30\ufe0f\u20e30101-1234560",
+        "-".join("".join(f"{digit}\ufe0f\u20e3" for digit in half) for half in ("800101", "1234560")),
         "040229-3234567",
         "900101-1 234567",
         "111111-9 900101-1234568",
@@ -662,6 +663,32 @@ def test_a_text_is_read_in_its_plainest_characters() -> None:
 @pytest.mark.parametrize("written", [quote("김철수"), "김&#38;#52384;수", "&#44608;&nbsp;" + json.dumps("철수")[1:-1]])
 def test_a_name_in_escapes_and_in_escapes_of_escapes_is_seen(written: str) -> None:
     assert kinds(f"from {written}, 3 of 40!", names=["김철수"]) == {"name"}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("①900101-1234568", "resident_number"),
+        ("900101-1234568¹", "resident_number"),
+        ("①220-81-62517", "business_number"),
+        ("①4111-1111-1111-1111", "card"),
+        ("①123456-78-901234 국민은행", "bank_account"),
+        ("연락처①010-1234-5678②02-123-4567", "phone"),
+        ("1️⃣010-1234-5678", "phone"),
+        ("3㎡010-1234-5678", "phone"),
+        ("⓪①⓪-①②③④-⑤⑥⑦⑧", "phone"),
+        (json.dumps("①010-1234-5678"), "phone"),
+        ("&#9312;010-1234-5678", "phone"),
+    ],
+)
+def test_what_numbers_a_list_or_a_note_hides_no_number(text: str, kind: str) -> None:
+    assert kinds(text) == {kind}
+
+
+def test_no_character_that_holds_a_digit_hides_a_number() -> None:
+    signs = [sign for sign in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(sign) != "Nd"]
+    for sign in (sign for sign in signs if any(map(str.isdecimal, unicodedata.normalize("NFKC", sign)))):
+        assert kinds(f"{sign}010-1234-5678{sign}") == {"phone"}, f"U+{ord(sign):04X}"
 
 
 def test_numbers_from_abroad_are_seen() -> None:
