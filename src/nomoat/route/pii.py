@@ -244,8 +244,9 @@ def _business_checksum_fits(digits: str) -> bool:
 # ---------------------------------------------------------------- bank accounts
 # Groups on one line, always the same between them: a date and a time make no number.
 LINE_GAP = r"(?:[^\S\r\n]|[._/~\u00b7-]){1,4}"
-NUMBER = rf"(?P<number>\d(?<!\d\d)(?:\d{{1,5}}(?P<gap>{LINE_GAP})\d{{2,8}}(?:(?P=gap)\d{{2,8}}){{0,2}}|\d{{9,15}}(?!\d|{WON})))(?!\d)"
-GROUPED = NUMBER.replace(rf"|\d{{9,15}}(?!\d|{WON})", "")
+GROUPS = rf"\d{{1,5}}(?P<gap>{LINE_GAP})\d{{2,8}}(?:(?P=gap)\d{{2,8}}){{0,2}}"
+NUMBER = rf"(?P<number>\d(?<!\d\d)(?:{GROUPS}|\d{{9,15}}(?!\d|{WON})))(?!\d)"
+GROUPED = rf"(?P<number>\d(?<!\d\d){GROUPS})(?!\d)"
 YEAR, MONTH, DAY = r"(?:19|20)\d\d", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
 CALENDAR = MONTH + DAY
 YEAR_OR_DATE = rf"{YEAR}(?:{CALENDAR})?"
@@ -260,15 +261,14 @@ UNITS = r"(?:KB|NH|SC)(?<![A-Za-z0-9]..)"
 BESIDE = r"(?:\s?통장)?(?:으?로)?(?:\s?\([^()\d\n]{1,12}\))?[\s:|,;\"'()\[\]/\u00b7-]{0,6}"
 BEHIND = r"[\s()\[\],:/|\u00b7-]{0,4}"
 ENDS = r"(?=으?로|[^\S\n]*(?:[^\w\s]|\n|\Z))"  # an everyday word after a number, and the end of what is said
-# Behind a number, what leads to the word: `로 50만원 바로 이체`, `가 우리 회사 계좌`, ` is my savings account`. Not over cells and keys.
+# Behind a number, what leads to the word: `로 50만원 바로 이체`, `가 우리 회사 계좌`, ` is my account`. Not over cells and keys.
 TO_WORD = r"[\"']?[\uac00-\ud7a3]{0,4}(?:[^\S\t]|[()\[\]:/\u00b7-]|,[^\S\t]){0,4}"
 AMOUNT = r"(?:\d[\d,.]{0,11}\s?[십백천만억]{0,2}\s?){1,2}원"
 WORDS = r"(?:[\uac00-\ud7a3]{1,6}\s){0,2}[\uac00-\ud7a3]{0,6}?"
 WHOSE = r"(?:(?:is|was|as)\s)?(?:(?:my|our|your|his|her|their|the|an?)\s)?(?:[a-z]{1,12}\s)?"
 # Not what is called an order or a parcel right before it, or begins with a whole date: `20240115-0000123`.
-NO_ORDER = (
-    rf"(?<!(?:주문|송장|예약|접수)[\s:])(?<!(?:주문|송장|예약|접수)번호[\s:])(?<!(?:주문|송장|예약|접수)번호:\s)(?!{YEAR}{CALENDAR}-)"
-)
+ORDER = r"(?:주문|송장|예약|접수)"
+NO_ORDER = rf"(?<!{ORDER}[\s:])(?<!{ORDER}번호[\s:])(?<!{ORDER}번호:\s)(?!{YEAR}{CALENDAR}-)"
 ACCOUNTS = (
     re.compile(rf"(?:계좌|통장|예금주|{ACCOUNT}){REACH_OF_TABLES}{NUMBER}", re.IGNORECASE),
     re.compile(rf"(?:{BANKS}|입금|송금|이체){REACH}{NUMBER}"),
