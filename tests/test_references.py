@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,6 +136,21 @@ def test_a_file_named_like_a_card_is_that_file(tiny_gguf: Path, tmp_path: Path, 
     monkeypatch.chdir(tmp_path)
     shutil.copy(tiny_gguf, "smollm2-135m")
     assert references.find_files("smollm2-135m").weights == Path("smollm2-135m")
+
+
+def test_a_file_and_an_adapter_are_found_whichever_way_their_letters_are_written(
+    tiny_gguf: Path, empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As macOS writes them, and as everyone else does."""
+    monkeypatch.chdir(tmp_path)
+    parted = unicodedata.normalize("NFD", "내모델.gguf")
+    shutil.copy(tiny_gguf, parted)
+    adapter = paths.adapters() / "한글리뷰"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_config.json").write_text("{}")
+    found = references.find_files("./내모델.gguf+" + unicodedata.normalize("NFD", "한글리뷰"))
+    assert references.is_path("내모델.gguf")
+    assert (found.weights, found.adapter) == (Path(parted), adapter)
 
 
 @pytest.mark.parametrize("ref", ["gpt-4", "palm2", "opt-125m", "hf:owner", "nothing"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nomoat.errors import DataError, UsageError
-from nomoat.textfiles import as_named, parse_json, read_jsonl, read_text
+from nomoat.textfiles import AS_UTF_8_KOREAN, as_named, column_named, of_unknown_kind, parse_json, read_jsonl, read_text
 
 
 def decomposed(text: str) -> str:
@@ -63,6 +63,20 @@ def test_another_encoding_is_not_guessed_and_the_way_out_is_named(tmp_path: Path
         read_text(path)
     assert caught.value.message == f"`{path}`, {message}"
     assert caught.value.hint is not None and hint in caught.value.hint
+
+
+def test_a_column_is_found_whichever_way_its_letters_and_spaces_are_written() -> None:
+    columns = ["리뷰\u3000내용", "ＩＤ", "a b", "a\u3000b"]
+    assert [column_named(name, columns) for name in ("리뷰 내용", "ID", "a b", "a  b", "감정")] == [*columns[:3], "a  b", "감정"]
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0"])
+def test_a_workbook_is_called_one_whatever_its_name_and_the_way_out_is_named(tmp_path: Path, start: bytes) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(start + b"\xff")
+    with pytest.raises(DataError, match="is a workbook, not a text file") as caught:
+        read_text(path)
+    assert caught.value.hint == of_unknown_kind(Path("표.XLSX"), "").hint == AS_UTF_8_KOREAN
 
 
 def test_jsonl_keeps_line_numbers_and_unicode_line_separators(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from nomoat import net, paths
+from nomoat import net
 from nomoat.catalog import tuned
 from nomoat.errors import NomoatError, UnknownModelError, UsageError
 from nomoat.hardware import Detected
 from nomoat.hub_folder import CONFIG
 from nomoat.records import Parent
+from nomoat.textfiles import as_named
 
 if TYPE_CHECKING:
     from nomoat.catalog.licences import ChainVerdict
@@ -60,9 +61,9 @@ def is_local(ref: str) -> bool | None:
 def shown_name(ref: str) -> str:
     """See `Responder.name`."""
     base, _, adapter = ref.rpartition("+")
-    if base and tuned.is_adapter(paths.expanded(adapter)):
+    if base and tuned.is_adapter(as_named(adapter)):
         return f"{shown_name(base)}+{Path(adapter).name}"
-    return Path(ref).name if paths.expanded(base or ref).exists() else ref
+    return Path(ref).name if as_named(base or ref).exists() else ref
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +127,7 @@ def is_path(ref: str) -> bool:
     """Whether a reference means what lies at that path. A folder that is no model does not hide a card, or an adapter of one."""
     from nomoat.catalog import cards
 
-    path = paths.expanded(ref)
+    path = as_named(ref)
     if not path.is_dir() or (path / CONFIG).is_file():
         return path.exists()
     return cards.find(ref) is None and cards.find(ref.rpartition("+")[0]) is None
@@ -134,7 +135,7 @@ def is_path(ref: str) -> bool:
 
 def _find_weights(ref: str) -> Path:
     if is_path(ref):
-        return paths.expanded(ref)
+        return as_named(ref)
     if ref.endswith(".gguf") and not ref.startswith(("hf:", "https:")):
         raise UnknownModelError(f"no file at `{ref}`", hint="check the path, or see what there is with `nomoat models`")
     from nomoat.catalog import pull

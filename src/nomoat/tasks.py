@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nomoat.errors import DataError, UsageError
 from nomoat.records import Message
-from nomoat.textfiles import composed, read_text
+from nomoat.textfiles import column_named, composed, read_text
 
 TAB_SUFFIXES = (".tsv", ".tab")
 TABLE_SUFFIXES = (".csv", *TAB_SUFFIXES)
@@ -79,7 +79,7 @@ def read_labelled(path: Path, *, input_column: str, label_column: str) -> list[L
     Raises DataError for whatever `read_table` refuses, a missing column (naming those there are), or an empty text or label.
     """
     header, rows = _parse_table(path)
-    input_column, label_column = composed(input_column), composed(label_column)
+    input_column, label_column = column_named(input_column, header), column_named(label_column, header)
     for column in (input_column, label_column):
         if column not in header:
             raise DataError(f"`{path}` has no column `{column}`", hint=_columns(header))

@@ -6,6 +6,7 @@ import codecs
 import json
 import os
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from nomoat.errors import DataError, UsageError
 MARKED = (
     (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),
 )  # fmt: skip
+WORKBOOKS, WORKBOOK_STARTS = (".xlsx", ".xlsm", ".xls", ".ods"), (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # names end, contents begin so
 AS_UTF_8 = "save it as UTF-8 (in a spreadsheet program: `CSV UTF-8`)"
 AS_UTF_8_KOREAN = "save it as UTF-8 (in Excel: `CSV UTF-8`, in Korean `CSV UTF-8(쉼표로 분리)`)"
 
@@ -44,6 +46,15 @@ def as_named(path: str | Path) -> Path:
     return found
 
 
+def of_unknown_kind(path: Path, kinds: str) -> UsageError:
+    """The error for a file whose kind its name's end does not tell; `kinds` says which ends do."""
+    if path.is_dir():
+        return UsageError(f"`{path}` is a folder, not a file", hint=kinds)
+    if path.suffix.lower() in WORKBOOKS:
+        return UsageError(f"`{path}` is a workbook, not a text file", hint=AS_UTF_8_KOREAN)
+    return UsageError(f"`{path}`: nomoat cannot tell what kind of file this is", hint=kinds)
+
+
 def read_text(path: Path) -> str:
     """A file's text without a byte-order mark: UTF-8, or UTF-16 and UTF-32 that say so by their mark, as Excel's `Unicode Text` does.
 
@@ -58,6 +69,8 @@ def read_text(path: Path) -> str:
         if os.path.isdir(path):  # noqa: PTH112 - never raises; Windows only calls it denied
             raise DataError(f"`{path}` is a folder, not a file") from exc
         raise DataError(f"`{path}` cannot be read: {exc.strerror}", hint="check the path, and who may read the file") from exc
+    if content.startswith(WORKBOOK_STARTS):
+        raise DataError(f"`{path}` is a workbook, not a text file", hint=AS_UTF_8_KOREAN)
     encoding = next((encoding for mark, encoding in MARKED if content.startswith(mark)), "UTF-8")
     try:
         return content.decode("utf-8-sig" if encoding == "UTF-8" else encoding)
@@ -115,6 +128,17 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
 def composed(text: str) -> str:
     """The text in NFC: letters that macOS writes in parts (a Korean syllable as two or three) as everyone else writes them."""
     return unicodedata.normalize("NFC", text)
+
+
+def column_named(name: str, columns: Sequence[str]) -> str:
+    """The column of that name in NFC; else the one that alone looks the same, of another width or spacing; else the name."""
+    name = composed(name)
+    alike = [column for column in columns if _plain_name(column) == _plain_name(name)]
+    return alike[0] if name not in columns and len(alike) == 1 else name
+
+
+def _plain_name(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).split())
 
 
 def whole_characters(text: str) -> str:

@@ -106,7 +106,9 @@ def test_raw_prompt_is_continued_without_a_template() -> None:
     [
         (["fake:"], b"", "error: the prompt is empty\n" + HINT),
         (["fake:", "  "], b"\n", "error: the prompt is empty\n" + HINT),
-        (["fake:"], b"caf\xe9", "error: what is piped in is not UTF-8 text (byte 3)\nhint: convert it first: `iconv`\n"),
+        (["fake:"], b"caf\xe9",
+         "error: what is piped in is not UTF-8 text (byte 3)\n"
+         "hint: convert it first, such as Korean of Windows: `iconv -f cp949 -t utf-8`\n"),
         (["fake:", "a", "--raw", "--system", "b"], b"",
          "error: `--raw` uses no chat template, and `--system` needs one\nhint: leave one of them out\n"),
         (["fake:", "x " * 5000], b"",

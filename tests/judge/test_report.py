@@ -14,7 +14,7 @@ from nomoat.engine.fake import FakeEngine
 from nomoat.judge import report, slices
 from nomoat.judge.duel import run_duel, run_duels
 from nomoat.judge.groups import groups_of
-from nomoat.judge.plots import Point, difference_svg, forest_svg, scatter_svg
+from nomoat.judge.plots import Point, cost_svg, difference_svg, forest_svg, scatter_svg
 from nomoat.judge.report import MAX_EXAMPLES_SHOWN, write_duel_report, write_duels_report, write_evaluation_report, write_table_report
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
@@ -157,6 +157,11 @@ def test_plots_are_valid_svg_in_the_pages_own_colours() -> None:
     assert "var(--left)" in forest
     assert "var(--right)" in forest
     assert forest == forest_svg(rows, low=0, high=100, unit="%", title="scores")
+
+
+def test_what_costs_nothing_is_drawn_whole_on_the_axis_of_its_cost() -> None:
+    svg = cost_svg([(0.0, 50.0, (40.0, 60.0)), (2.0, 70.0, (60.0, 80.0))], title="cost")
+    assert not re.search(r"clip-path[^>]*var\(--(?:left|right)\)|<g clip-path", svg)
 
 
 def test_the_title_of_a_plot_is_text() -> None:

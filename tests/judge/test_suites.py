@@ -15,6 +15,7 @@ from nomoat.errors import BadFileError, DataError, NotEnoughDiskError, UnknownMo
 from nomoat.judge import suites
 from nomoat.judge.suites import load_suite, load_suites, suite_from_csv, write_suite
 from nomoat.records import Example, Message
+from nomoat.textfiles import AS_UTF_8_KOREAN
 
 GOOD = {"id": "a", "input": "Works {well}.", "target": "positive", "choices": ["negative", "positive"], "category": "audio"}
 
@@ -320,6 +321,15 @@ def test_folder_with_no_suite_or_two_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("x")
     with pytest.raises(UsageError, match="cannot tell what kind of file this is"):
         load_suite(tmp_path / "file.txt")
+
+
+def test_a_workbook_is_refused_as_one_whether_or_not_columns_are_named(tmp_path: Path) -> None:
+    (tmp_path / "표.xlsx").write_bytes(b"PK\x03\x04")
+    for load in (lambda: load_suite(tmp_path / "표.xlsx"), lambda: load_suites([str(tmp_path / "표.xlsx")], input_column="글")):
+        with pytest.raises(UsageError) as caught:
+            load()
+        assert caught.value.message == f"`{tmp_path / '표.xlsx'}` is a workbook, not a text file"
+        assert caught.value.hint == AS_UTF_8_KOREAN
 
 
 @pytest.mark.data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import time
 import unicodedata
 from urllib.parse import quote
@@ -49,7 +50,7 @@ def test_resident_number_without_its_checksum_is_private_all_the_same() -> None:
         "800101ㅡ1234560",
         "800101 ─ 1234560",
         "800101 -- 1234560",
-        "8\ufe0f\u20e30\ufe0f\u20e30101-1234560",
+        "-".join("".join(f"{digit}\ufe0f\u20e3" for digit in half) for half in ("800101", "1234560")),
         "040229-3234567",
         "900101-1 234567",
         "111111-9 900101-1234568",
@@ -72,6 +73,15 @@ def test_resident_number_without_its_checksum_is_private_all_the_same() -> None:
         "**900101**-**1234568**",
         "900101&#45;1234568",
         "> 900101-\n> 1234568",
+        "900101\t1234568",
+        "900101\t-\t1234567",
+        "주민등록번호\t900101\t1234567",
+        "주민번호 앞자리 900101, 뒷자리 1234568",
+        "주민번호 앞: 900101 뒤: 1234568",
+        "주민번호는 900101 다시 1234568",
+        "주민번호 앞자리는 900101이고 뒷자리는 1234567이야",
+        "외국인등록번호 앞 900101 뒤 5234567",
+        "900101 1234567원본",
     ],
 )
 def test_resident_number_is_seen_however_it_is_written(text: str) -> None:
@@ -144,6 +154,12 @@ def test_number_without_a_birth_date_is_no_resident_number(text: str) -> None:
         "010&nbsp;1234&nbsp;5678",
         "010&#x2d;1234&#45;5678",
         r"010\u002d1234\u002D5678",
+        '{"휴대폰": 1012345678}',
+        '{"mobileNo": "1012345678"}',
+        "휴대폰번호,1012345678",
+        "이름,휴대폰,주소\n홍길동,1012345678,서울",
+        "휴대폰 10-1234-5678",
+        "phone: 1012345678.0",
     ],
 )
 def test_phone_number_is_seen_however_it_is_written(text: str) -> None:
@@ -235,6 +251,22 @@ def test_business_number_needs_its_checksum_and_without_separators_a_word(text: 
         "1002-123-456789 우리로 보내세요",
         "은행: 국민은행\n예금주: 이영희\n번호: 110-123-456789",
         "**계좌**: **110-123-456789**",
+        "110-123-456789 계좌로 50만원 보내줘",
+        "110-123-456789로 입금해줘",
+        "110-123-456789로 3만 5천원 바로 이체해줘",
+        "110-123-456789로 50만원 보내줘",
+        "110-123-456789로 무통장입금",
+        "110-123-456789 여기로 송금",
+        "110-123-456789 통장",
+        "110-123-456789 (계좌번호)",
+        "110-123-456789가 우리 회사 계좌입니다",
+        "110-123-456789, 제 계좌예요",
+        "110-123-456789\n위 계좌로 입금 바랍니다",
+        "110123456789 계좌로",
+        "110-123-456789 account",
+        "110-123-456789 is my bank account",
+        "110123456789 is our savings account",
+        "계좌 110123456789원래 쓰던 것",
     ],
 )
 def test_bank_account_with_a_banks_word_is_seen(text: str) -> None:
@@ -568,6 +600,24 @@ def test_part_of_another_word_is_not_a_listed_name(name: str, text: str) -> None
         "2*3*4*5 and 2**16",
         "010*1234 and 12**345678",
         "50%20 off &amp; more, &c; C:\\new\\table",
+        "240115 3500000원 결제",
+        "날짜\t금액\n240115\t3500000\n240116\t1200000",
+        "주민세 240115, 3500000원 납부",
+        "입주민 관리비 240115, 1500000",
+        "통장 잔액 1234567890원",
+        "송금액 1234567890원을",
+        "1234567890원을 통장으로 송금",
+        "주문번호 20240115-0000123 입금 확인",
+        "주문번호: 1234567890123 입금 확인",
+        "운송장 1234567890123 무통장입금",
+        "주문 1234567890123 계좌이체로 결제",
+        "주문번호,결제\n1234567890123,계좌이체",
+        '{"id": 1234567890123, "계좌": "없음", "account": "foo"}',
+        "1234567890123, account: foo",
+        "2024-01-15 10:30에 통장에 입금",
+        '{"phone": null, "created": 1705314600}',
+        "전화 요금 1012345678원",
+        "1012345678",
     ],
 )
 def test_everyday_numbers_are_left_alone(text: str) -> None:
@@ -610,7 +660,7 @@ def test_tables_of_dates_and_amounts_hold_no_resident_numbers() -> None:
     """A tenth of all numbers fit the checksum. Drawn with a fixed seed: no chance of a false alarm, but for the day's own date."""
     draw = random.Random(3)
     for _ in range(300):
-        between = draw.choice((",", ", ", ";", " | ", "\t,"))
+        between = draw.choice((",", ", ", ";", " | ", "\t,", "\t"))
         rows = [
             f"{draw.randint(10, 24)}{draw.randint(1, 12):02}{draw.randint(1, 28):02}{between}{draw.randint(1_000_000, 9_999_999)}"
             for _ in range(12)
@@ -664,6 +714,32 @@ def test_a_name_in_escapes_and_in_escapes_of_escapes_is_seen(written: str) -> No
     assert kinds(f"from {written}, 3 of 40!", names=["김철수"]) == {"name"}
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("①900101-1234568", "resident_number"),
+        ("900101-1234568¹", "resident_number"),
+        ("①220-81-62517", "business_number"),
+        ("①4111-1111-1111-1111", "card"),
+        ("①123456-78-901234 국민은행", "bank_account"),
+        ("연락처①010-1234-5678②02-123-4567", "phone"),
+        ("1️⃣010-1234-5678", "phone"),
+        ("3㎡010-1234-5678", "phone"),
+        ("⓪①⓪-①②③④-⑤⑥⑦⑧", "phone"),
+        (json.dumps("①010-1234-5678"), "phone"),
+        ("&#9312;010-1234-5678", "phone"),
+    ],
+)
+def test_what_numbers_a_list_or_a_note_hides_no_number(text: str, kind: str) -> None:
+    assert kinds(text) == {kind}
+
+
+def test_no_character_that_holds_a_digit_hides_a_number() -> None:
+    signs = [sign for sign in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(sign) != "Nd"]
+    for sign in (sign for sign in signs if any(map(str.isdecimal, unicodedata.normalize("NFKC", sign)))):
+        assert kinds(f"{sign}010-1234-5678{sign}") == {"phone"}, f"U+{ord(sign):04X}"
+
+
 def test_numbers_from_abroad_are_seen() -> None:
     assert kinds("t 0082-2-123-4567") == kinds("0x0082 0212345678") == {"phone"}
 
@@ -695,6 +771,7 @@ def test_long_text_takes_no_time() -> None:
         "가.", "x@가.", "1\n", "12 - ", "은행\n12  ", "de89 12  ", "가\u0301", "010,", "900101,1",
         "4111 , ", "1'\"  '", "tel02-", "김 철 ", "계좌|", "계좌\n|", "account_", "\\u", "*a_`",
         "\n> ", "%E&a", "kim @ a.", "국민 통장으로(", "Project\n\n", "900101,a:", "9 - 9 ", "sk-",
+        "①", "전화 10", "phone,", "900101 가 ", "123-456-7890 가 ", "1234567890로 1", "123-456-7890 my ",
     ]  # fmt: skip
     for text in (*((piece * 40_000)[:40_000] for piece in pieces), "4111 1111 1111 1112 " * 5_000):
         started = time.process_time()

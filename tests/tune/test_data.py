@@ -129,7 +129,7 @@ def test_free_answers_are_learned_with_an_instruction_and_refused_where_the_ques
 def test_a_file_of_another_kind_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     known = "tables end in .csv, .tsv, .tab, conversations in .jsonl, .ndjson, .json"
     excels = "; rename it to .tsv if it is a table with tabs, as Excel's Unicode text is"
-    for name, hint in (("t.xlsx", known), ("t.txt", known + excels)):
+    for name, hint in (("t.pdf", known), ("t.txt", known + excels)):
         with pytest.raises(UsageError) as caught:
             read_lessons(write(tmp_path / name, "x"))
         assert caught.value.message == f"`{tmp_path / name}`: nomoat cannot tell what kind of file this is"

@@ -25,6 +25,7 @@ import nomoat
 from nomoat import config, net, paths, references
 from nomoat.catalog import tuned
 from nomoat.errors import MissingExtraError, NomoatError, UnknownModelError, UsageError, WorkerError
+from nomoat.textfiles import as_named
 
 OBJECT_STORE_BYTES = 100 * 2**20
 START_SECONDS = 120.0  # for a worker's process, without any model
@@ -401,9 +402,9 @@ def portable(ref: str) -> str:
     """The reference as workers understand it, who have another working folder: what is a path to `find_files` is a whole one."""
     base, adapter = references.split(ref)
     if references.is_path(base):
-        base = str(paths.expanded(base).absolute())
-    if adapter and not tuned.is_adapter(paths.adapters() / adapter) and tuned.is_adapter(paths.expanded(adapter)):
-        adapter = str(paths.expanded(adapter).absolute())
+        base = str(as_named(base).absolute())
+    if adapter and not tuned.is_adapter(as_named(paths.adapters() / adapter)) and tuned.is_adapter(as_named(adapter)):
+        adapter = str(as_named(adapter).absolute())
     return f"{base}+{adapter}" if adapter else base
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from nomoat import paths, tasks
 from nomoat.errors import UnknownModelError
 from nomoat.hub_folder import ADAPTER_CONFIG, read_object
+from nomoat.textfiles import as_named
 
 PROVENANCE = "provenance.json"  # what `nomoat tune` writes about an adapter, beside it
 
@@ -24,7 +25,7 @@ def adapters() -> list[Path]:
 
 def find_adapter(name: str) -> Path:
     """The folder of an adapter, which is named or lies at that path. Raises UnknownModelError, naming those that are here."""
-    for folder in (paths.adapters() / name, paths.expanded(name)):
+    for folder in (as_named(paths.adapters() / name), as_named(name)):
         if is_adapter(folder):
             return folder
     there = [path.name for path in adapters()]

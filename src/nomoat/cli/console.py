@@ -87,7 +87,10 @@ def piped() -> str:
     try:
         return sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as exc:
-        raise UsageError(f"what is piped in is not UTF-8 text (byte {exc.start:,})", hint="convert it first: `iconv`") from exc
+        raise UsageError(
+            f"what is piped in is not UTF-8 text (byte {exc.start:,})",
+            hint="convert it first, such as Korean of Windows: `iconv -f cp949 -t utf-8`",
+        ) from exc
 
 
 def print_json(value: object) -> None:

@@ -205,10 +205,12 @@ def adapter_folder(ref: str) -> Path | None:
 
 def adapter_place(ref: str) -> Path | None:
     """Where the adapter in `BASE+NAME` lies or would lie; None for what names none."""
+    from nomoat.textfiles import as_named
+
     _, plus, name = ref.rpartition("+")
     if not plus or not name or Path(name).name != name or name in (".", ".."):
         return None
-    return paths.adapters() / name
+    return as_named(paths.adapters() / name)
 
 
 def _who(link: licences.Link) -> str:

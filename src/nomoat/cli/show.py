@@ -44,9 +44,10 @@ def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]
     from nomoat import references
     from nomoat.catalog import cards, pull, tuned
     from nomoat.cli.facts import adapter_folder
+    from nomoat.textfiles import as_named
 
     if references.is_path(ref):
-        return _file(paths.expanded(ref), context)
+        return _file(as_named(ref), context)
     card = cards.find(ref) or next((card for card in cards.cards() if card.api == ref), None)
     if card is not None:
         return _card(card, context)

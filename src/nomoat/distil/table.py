@@ -42,7 +42,6 @@ def read_texts(path: Path, *, input_column: str | None = None) -> Texts:
     Raises DataError, and UsageError where it is not said which column, or the file is none of these.
     """
     suffix = path.suffix.lower()
-    input_column = None if input_column is None else textfiles.composed(input_column)
     if suffix in LINES_SUFFIXES:
         if input_column is not None:
             hint = "leave out --input-column (in Python: `input_column`)"
@@ -55,10 +54,7 @@ def read_texts(path: Path, *, input_column: str | None = None) -> Texts:
     elif suffix in JSONL_SUFFIXES:
         rows = _read_objects(path, input_column)
     else:
-        raise UsageError(
-            f"`{path}` is a folder, not a file" if path.is_dir() else f"`{path}`: nomoat cannot tell what kind of file this is",
-            hint=KINDS,
-        )
+        raise textfiles.of_unknown_kind(path, KINDS)
     columns = _columns(rows)
     input_column = _asked_column(input_column, columns)
     if rows and (input_column is None or input_column not in columns):
@@ -123,7 +119,9 @@ def _columns(rows: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
 
 def _asked_column(named: str | None, columns: Sequence[str]) -> str | None:
     """The column that holds the texts: the one named, else the only one."""
-    return columns[0] if named is None and len(columns) == 1 else named
+    if named is None:
+        return columns[0] if len(columns) == 1 else None
+    return textfiles.column_named(named, columns)
 
 
 def _cell(value: object) -> str:

@@ -13,7 +13,7 @@ from nomoat.judge.examples import asked, digest_of
 from nomoat.judge.suites import Metric, Suite
 from nomoat.records import Example
 from nomoat.tasks import MAX_LABELS, label_task_messages, read_numbered_table
-from nomoat.textfiles import composed, read_jsonl
+from nomoat.textfiles import column_named, composed, read_jsonl
 
 INPUT_NAMES = (
     "input", "text", "question", "prompt", "sentence", "document", "review", "message", "instruction", "query", "content", "q",
@@ -108,7 +108,7 @@ def _column(
     role = flag.removeprefix("--").removesuffix("-column")
     hint = f"its columns are: {', '.join(columns)}"
     if told is not None:
-        told = composed(told)
+        told = column_named(told, columns)
         if told not in columns:
             raise DataError(f"`{path}` has no column `{told}`", hint=hint)
         return told, f"{role}: column `{told}` (as told)"

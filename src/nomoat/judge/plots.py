@@ -106,8 +106,8 @@ def cost_svg(sides: Sequence[tuple[float, float, Interval]], *, title: str) -> s
     """Cost of 1,000 answers in US dollars across, score with its interval up; left side first."""
     figure, axes = _plain_figure(6, up="score")
     for (cost, score, interval), colour, marker in zip(sides, (LEFT_COLOUR, RIGHT_COLOUR), ("o", "s"), strict=False):
-        axes.plot((cost, cost), interval, color=colour, linewidth=2.2, solid_capstyle="round")
-        axes.plot(cost, score, marker=marker, color=colour, markersize=7)
+        axes.plot((cost, cost), interval, color=colour, linewidth=2.2, solid_capstyle="round", clip_on=False)
+        axes.plot(cost, score, marker=marker, color=colour, markersize=7, clip_on=False)
     axes.set_xlim(left=0, right=1.2 * max(cost for cost, _, _ in sides) or 1.0)
     axes.set_xlabel("US dollars for 1,000 answers", color=INK, fontsize=9)
     return _svg(figure, title)

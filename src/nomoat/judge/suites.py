@@ -25,7 +25,7 @@ from nomoat.judge.builtin import BUILT_IN, BuiltIn
 from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_shots, render_example
 from nomoat.records import Example
 from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_instruction, label_task_messages, read_labelled, require_columns
-from nomoat.textfiles import as_named, composed, parse_json, read_text
+from nomoat.textfiles import as_named, composed, of_unknown_kind, parse_json, read_text
 
 if TYPE_CHECKING:
     from nomoat.responder import Responder
@@ -99,6 +99,7 @@ class Settings:
     schema: str = ""
 
 
+SUFFIXES = (".toml", ".jsonl")
 # What a suite and its TOML call by the same names, in the order in which it is written.
 SHARED = (
     "licence", "source", "language", "prompt_source", "max_new_tokens", "stop", "chat", "delimiter", "per_token", "answer_start",
@@ -136,26 +137,24 @@ def _load(
     if _is_table(path):
         columns, learned = require_columns(path, input_column, label_column), as_tuned.learned_by(models)
         return suite_from_csv(path, *columns, instruction=instruction, learned=learned)
+    if path is not None and path.suffix.lower() not in SUFFIXES:
+        raise of_unknown_kind(path, f"suites end in {' or '.join(SUFFIXES)}, tables in {', '.join(TABLE_SUFFIXES)}")
     _require_no_table_words(input_column, label_column, instruction)
     if path is None:
         return _built_in(BUILT_IN[str(ref)])
     if path.suffix.lower() == ".toml":
         return _load_toml(path)
-    if path.suffix.lower() == ".jsonl":
-        beside = path.with_suffix(".toml")
-        return _load_toml(beside) if beside.exists() else _assemble(Settings(name=composed(path.stem)), path)
-    raise UsageError(
-        f"`{path}`: nomoat cannot tell what kind of file this is",
-        hint=f"suites end in .toml or .jsonl, tables in {', '.join(TABLE_SUFFIXES)}",
-    )
+    beside = path.with_suffix(".toml")
+    return _load_toml(beside) if beside.exists() else _assemble(Settings(name=composed(path.stem)), path)
 
 
 def load_suites(refs: Sequence[str], models: Iterable[str | Responder] = (), **how_read: str | None) -> list[Suite]:
     """Each as `load_suite` gives it. Columns and an instruction go to the tables alone, and are refused where there is none."""
     found = [(ref, _find(ref)) for ref in refs]
+    loaded = [_load(ref, path, models, **(how_read if _is_table(path) else {})) for ref, path in found]
     if not any(_is_table(path) for _ref, path in found):
         _require_no_table_words(*how_read.values())
-    return [_load(ref, path, models, **(how_read if _is_table(path) else {})) for ref, path in found]
+    return loaded
 
 
 def _is_table(path: Path | None) -> TypeGuard[Path]:
@@ -279,7 +278,7 @@ def _find(ref: str | Path) -> Path | None:
     path, own, name = as_named(ref), own_suites(), composed(str(ref))
     is_name = name in own or name in BUILT_IN
     is_there = path.exists() and not (is_name and path.is_dir() and len(_suites_in(path)) != 1)
-    if isinstance(ref, Path) or len(path.parts) > 1 or is_there or path.suffix.lower() in (".toml", ".jsonl", *TABLE_SUFFIXES):
+    if isinstance(ref, Path) or len(path.parts) > 1 or is_there or path.suffix.lower() in (*SUFFIXES, *TABLE_SUFFIXES):
         if not path.exists():
             raise DataError(f"`{path}`: there is no such file")
         return _file_in(path) if path.is_dir() else path

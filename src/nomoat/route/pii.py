@@ -7,7 +7,8 @@ Why not presidio-analyzer, whose recognisers the design names: it installs 51 pa
 with presidio-analyzer 2.2.366), to match patterns of a few lines. Phone numbers are found by `phonenumbers` (5 MB).
 
 What this does not cover: names nobody listed, addresses, dates of birth, passports, driving licences, health, IP addresses, passwords
-and keys of other forms; phone numbers of other countries without their `+`; accounts without a bank's word beside them or above;
+and keys of other forms; phone numbers of other countries without their `+`; accounts without a bank's word beside them or above, and
+what ends in `원` as amounts do;
 landline, business and account numbers in several cells of a table; numbers spelled out in words, in pictures, or in base64 and such.
 """
 
@@ -76,8 +77,14 @@ GAP = r"[\s._/~\u00b7-]{0,4}"
 CELLS = r"[\s\"']{0,6}[,|:;][\s\"']{0,6}"
 GAP_OR_CELLS = rf"(?:{CELLS}|{GAP})"
 IN_CELLS = re.compile(r"[,|:;]")
-OTHER_CELL = re.compile(r"[,|:;&=]")
+OTHER_CELL = re.compile(r"[,|:;&=]|\A\s*\t\s*\Z")
 WORD_REACH = 24  # characters before a number in which a word may say what it is
+# From such a word to its number, which often is on the next line, or in the next row of a table.
+REACH = r"[^\d\n]{0,20}(?:\n[^\d\n]{0,10})?"
+REACH_OF_TABLES = r"[^\d\n]{0,20}(?:(?:[|\t,;][^\d\n]{0,40})?\n(?:[\s|:+-]*\n)?(?:\|[^\d\n]{0,40}|[^\d\n]{0,10}))?"
+# Behind digits that are an amount of money: `3500000원`, `1234567890원을`; `원래` is none.
+WON = r"[^\S\n]?원(?:정|씩)?(?:으로|까지|부터|에서|이상|이하|입니다|이다|이야|이에요|이고|[이을은의도만에과])?(?![^\W_])"
+IN_WON = re.compile(WON)
 REACH_OF_CELLS = 14  # characters, with the digit before or after them
 DIGIT_BEFORE, DIGIT_AFTER = re.compile(rf"\d{GAP}\Z"), re.compile(rf"{GAP}\d")
 CELL_BEFORE, CELL_AFTER = re.compile(rf"\d{GAP_OR_CELLS}\Z"), re.compile(rf"{GAP_OR_CELLS}\d")
@@ -87,12 +94,13 @@ CELL_BEFORE, CELL_AFTER = re.compile(rf"\d{GAP_OR_CELLS}\Z"), re.compile(rf"{GAP
 # The first digit of the second half may stand alone, as in forms that mask the rest.
 KEY = r"[^\W\d][\w-]{0,20}[\s\"']{0,3}[:=][\s\"']{0,3}"  # of JSON, YAML, a form
 BETWEEN_HALVES = rf"{GAP_OR_CELLS}|[\s\"']{{0,3}}[,;&\n][\s\"']{{0,6}}{KEY}"
-RESIDENT = re.compile(rf"(?<!\d)(?=((\d{{6}})(?:({BETWEEN_HALVES})(\d{{7}})|\s?-\s?(\d\s{{1,2}}\d{{6}}))(?!\d)))")
+IN_WORDS = r"\D{1,20}"  # `앞자리는 900101이고 뒷자리는 1234567`
+RESIDENT = re.compile(rf"(?<!\d)(?=((\d{{6}})(?:({BETWEEN_HALVES})(\d{{7}})|\s?-\s?(\d\s{{1,2}}\d{{6}})|{IN_WORDS}(\d{{7}}))(?!\d)))")
 # In the boxes of a form, and with all of the birth's year: rows of digits and dates are ordinary, so that these have more to prove.
 BOX = r"[^\S\n]{1,3}"
 IN_BOXES = re.compile(rf"(\d(?<!\d\d)(?<!\d\s\d)(?:{BOX}\d){{5}}(?:{BOX}|\s{{0,3}}-\s{{0,3}})\d(?:{BOX}\d){{6}})(?!\s{{0,3}}\d)")
 FULL_YEAR = re.compile(rf"((?:19|20)(?<!\d\d\d)\d{{6}}{GAP}\d{{7}})(?!\d)")
-RESIDENT_WORDS = re.compile(r"주민|외국인\s?등록|(?<![^\W_])(?:rrn|resident)", re.IGNORECASE)
+RESIDENT_WORDS = re.compile(r"(?<!입)주민(?!세)|외국인\s?등록|(?<![^\W_])(?:rrn|resident)", re.IGNORECASE)
 CENTURIES = {"9": 1800, "0": 1800, "1": 1900, "2": 1900, "5": 1900, "6": 1900, "3": 2000, "4": 2000, "7": 2000, "8": 2000}
 FIRST_BIRTH = date(1900, 1, 1)
 RESIDENT_WEIGHTS = (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5)
@@ -102,24 +110,27 @@ def _resident_numbers(text: str) -> bool:
     """Birth date and century must fit. Numbers given out since October 2020 have no checksum, so a wrong one proves nothing.
 
     A date and an amount in two cells look the same, and a tenth of these fit by chance: over cells the birth lies between 1900 and
-    today, and of all such pairs in the text most have to fit. It lies there, too, where nothing parts the halves, as in barcodes.
+    today, and of all such pairs in the text most have to fit. It lies there, too, where nothing parts the halves, as in barcodes, and
+    where words do. A word before the first half says it of all of these, and is needed where words part them.
     """
     num_in_cells = num_fitting = 0
     for match in RESIDENT.finditer(text):
-        digits = match[2] + "".join((match[4] or match[5]).split())
-        born = _born(digits)
-        if born is None:
+        digits = match[2] + "".join((match[4] or match[5] or match[6]).split())
+        born, between = _born(digits), "-" if match[5] else match[3]
+        is_amount = not (between and "-" in between) and IN_WON.match(text, match.end(1))
+        if born is None or is_amount:
             continue
-        between = "-" if match[5] else match[3]
-        if between.isspace() or not (between == "" or OTHER_CELL.search(between)):
+        if between and not OTHER_CELL.search(between):
             return True
         if not FIRST_BIRTH <= born <= date.today():
             continue
+        if _is_said(RESIDENT_WORDS, text, match.start()):
+            return True
         fits = _resident_checksum_fits(digits)
         if between:
             num_in_cells += 1
             num_fitting += fits
-        elif fits or not _is_barcode(digits) or _is_said(RESIDENT_WORDS, text, match.start()):
+        elif between == "" and (fits or not _is_barcode(digits)):
             return True
     return 2 * num_fitting > num_in_cells or _resident_numbers_with_more_to_prove(text)
 
@@ -174,6 +185,11 @@ THOUSANDS = r"(?<=\d,)\d{3},\d{3}(?!\d)"
 MOBILE_IN_CELLS = re.compile(
     rf"(?<!\d)(?<!\d\.)(?!{THOUSANDS})01[016789]({CELLS})\d{{3,4}}({CELLS}|(?!\D{{0,3}}\n){GAP})\d{{4}}(?!\d)"
 )
+# As spreadsheets leave it of a number, without its 0.
+PHONE_WORDS = r"휴대폰|핸드폰|전화|연락처|phone|mobile|(?<![^\W_])(?:tel|hp)(?![^\W_])"
+WITHOUT_ZERO = re.compile(
+    rf"(?:{PHONE_WORDS}){REACH_OF_TABLES}10(?:\d{{8}}|(?P<gap>[ .-])\d{{4}}(?P=gap)\d{{4}})(?!\d|{WON})", re.IGNORECASE
+)
 LINE = r"[\s)._/\u00b7-]{1,3}"
 GLUED = re.compile(rf"(?<!\d)([A-Za-z]?)(\(?0\d{{1,2}}{LINE}\d{{3,4}}{LINE}\d{{4}})(?!\d)([A-Za-z]?)")
 UNKNOWN_GAP = re.compile(r"(?<=\d)[_\u00b7](?=\d)")  # to the library, which reads on over a dash: it is asked without one, too
@@ -185,7 +201,7 @@ HOME_REGION = "KR"
 def _phones(text: str) -> bool:
     from phonenumbers import Leniency, PhoneNumberMatcher
 
-    if MOBILE.search(text):
+    if MOBILE.search(text) or WITHOUT_ZERO.search(text):
         return True
     for match in MOBILE_IN_CELLS.finditer(text):
         if not IN_CELLS.search(match[2]) or _without_spaces(match[1]) == _without_spaces(match[2]):
@@ -228,16 +244,14 @@ def _business_checksum_fits(digits: str) -> bool:
 # ---------------------------------------------------------------- bank accounts
 # Groups on one line, always the same between them: a date and a time make no number.
 LINE_GAP = r"(?:[^\S\r\n]|[._/~\u00b7-]){1,4}"
-NUMBER = rf"(?P<number>\d(?<!\d\d)(?:\d{{1,5}}(?P<gap>{LINE_GAP})\d{{2,8}}(?:(?P=gap)\d{{2,8}}){{0,2}}|\d{{9,15}}))(?!\d)"
-GROUPED = NUMBER.replace(r"|\d{9,15}", "")
+GROUPS = rf"\d{{1,5}}(?P<gap>{LINE_GAP})\d{{2,8}}(?:(?P=gap)\d{{2,8}}){{0,2}}"
+NUMBER = rf"(?P<number>\d(?<!\d\d)(?:{GROUPS}|\d{{9,15}}(?!\d|{WON})))(?!\d)"
+GROUPED = rf"(?P<number>\d(?<!\d\d){GROUPS})(?!\d)"
 YEAR, MONTH, DAY = r"(?:19|20)\d\d", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
 CALENDAR = MONTH + DAY
 YEAR_OR_DATE = rf"{YEAR}(?:{CALENDAR})?"
 # Part numbers have these first, or second of two; an account may have such a group further on.
 DASHED = rf"(?!{YEAR_OR_DATE}-|\d{{2,6}}-{YEAR_OR_DATE}(?![\d-]))" + GROUPED.replace(LINE_GAP, "-")
-# From a bank's word to its number, which often is on the next line, or in the next row of a table.
-REACH = r"[^\d\n]{0,20}(?:\n[^\d\n]{0,10})?"
-REACH_OF_ACCOUNTS = r"[^\d\n]{0,20}(?:(?:[|\t,;][^\d\n]{0,40})?\n(?:[\s|:+-]*\n)?(?:\|[^\d\n]{0,40}|[^\d\n]{0,10}))?"
 BANKS = r"은행|뱅크|농협|수협|신협|축협|새마을금고|우체국"
 ACCOUNT = r"(?:(?<![^\W_])|(?-i:(?<=[a-z])(?=[A-Z])))(?:bank|account|acct)(?:[_ -]?(?:account|acct|number|num|no|id)){0,3}s?(?![^\W_])"
 # Short names of banks. Everyday words, and what also is a unit of memory or begins part numbers, have more to prove.
@@ -247,8 +261,16 @@ UNITS = r"(?:KB|NH|SC)(?<![A-Za-z0-9]..)"
 BESIDE = r"(?:\s?통장)?(?:으?로)?(?:\s?\([^()\d\n]{1,12}\))?[\s:|,;\"'()\[\]/\u00b7-]{0,6}"
 BEHIND = r"[\s()\[\],:/|\u00b7-]{0,4}"
 ENDS = r"(?=으?로|[^\S\n]*(?:[^\w\s]|\n|\Z))"  # an everyday word after a number, and the end of what is said
+# Behind a number, what leads to the word: `로 50만원 바로 이체`, `가 우리 회사 계좌`, ` is my account`. Not over cells and keys.
+TO_WORD = r"[\"']?[\uac00-\ud7a3]{0,4}(?:[^\S\t]|[()\[\]:/\u00b7-]|,[^\S\t]){0,4}"
+AMOUNT = r"(?:\d[\d,.]{0,11}\s?[십백천만억]{0,2}\s?){1,2}원"
+WORDS = r"(?:[\uac00-\ud7a3]{1,6}\s){0,2}[\uac00-\ud7a3]{0,6}?"
+WHOSE = r"(?:(?:is|was|as)\s)?(?:(?:my|our|your|his|her|their|the|an?)\s)?(?:[a-z]{1,12}\s)?"
+# Not what is called an order or a parcel right before it, or begins with a whole date: `20240115-0000123`.
+ORDER = r"(?:주문|송장|예약|접수)"
+NO_ORDER = rf"(?<!{ORDER}[\s:])(?<!{ORDER}번호[\s:])(?<!{ORDER}번호:\s)(?!{YEAR}{CALENDAR}-)"
 ACCOUNTS = (
-    re.compile(rf"(?:계좌|통장|예금주|{ACCOUNT}){REACH_OF_ACCOUNTS}{NUMBER}", re.IGNORECASE),
+    re.compile(rf"(?:계좌|통장|예금주|{ACCOUNT}){REACH_OF_TABLES}{NUMBER}", re.IGNORECASE),
     re.compile(rf"(?:{BANKS}|입금|송금|이체){REACH}{NUMBER}"),
     re.compile(rf"(?:{SHORT}){BESIDE}{NUMBER}"),
     re.compile(rf"(?:{EVERYDAY}){BESIDE}{GROUPED}"),
@@ -256,6 +278,9 @@ ACCOUNTS = (
     re.compile(rf"{UNITS}으로{BESIDE}{GROUPED}"),
     re.compile(rf"(?:우리|하나|기업)[\s:]{{0,3}}{NUMBER}"),
     re.compile(rf"{NUMBER}[\s()\[\],:/]{{0,4}}\w{{0,6}}(?:{BANKS}|예금주)"),
+    re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}(?:{AMOUNT}[을만]?\s?)?{WORDS}(?:계좌|(?<!무)통장|(?<!무통장)입금|송금|이체)"),
+    re.compile(rf"{NUMBER}\s?으?로\s?(?:{AMOUNT}|무통장)"),
+    re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}{WHOSE}(?>{ACCOUNT})(?![\"']?\s?[:=])", re.IGNORECASE),
     re.compile(rf"{GROUPED}{BEHIND}(?:(?:{SHORT})(?![a-zA-Z])|(?:{EVERYDAY}){ENDS}|{UNITS}(?:으로|\s?통장))"),
     re.compile(rf"{DASHED}{BEHIND}{UNITS}{ENDS}"),
 )

@@ -24,6 +24,12 @@ UNSEEN = re.compile(
 )
 # A syllable or letter may be written as several characters, as macOS writes file names. These follow the first of them; so do marks.
 FOLLOWS = re.compile(r"[\u1161-\u1175\u11a8-\u11c2\uff9e\uff9f]")
+# Hold a digit and are none: circled and raised numbers, fractions, units such as `㎡`, keycaps. They number a list or a note, or end
+# what stands before, and touch numbers they are no part of.
+NUMBERING = re.compile(
+    r"[0-9]\ufe0f?[\u20dd-\u20e4]|[\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u215f\u2189\u2460-\u249b\u24ea\u3251-\u325f"
+    r"\u32b1-\u32cb\u3358-\u33fe\U0001f100-\U0001f10a]"
+)
 NOT_ASCII = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")  # with what they may follow
 
 
@@ -79,21 +85,23 @@ MARKS = re.compile(
 
 
 def readings(text: str) -> tuple[str, ...]:
-    """In its plainest characters, and, where that is another text, so without escapes and marks.
+    """In its plainest characters, and so without escapes and marks; both also with spaces for what numbers a list. No text twice.
 
-    Both, for a mark may also part what is no one word, and an escape be none.
+    All of them, for a mark may also part what is no one word, an escape be none, and a number be written in `①` and its like.
     """
-    as_given = plain(text)
-    bare = MARKS.sub("", _decoded(as_given))
-    return (as_given,) if bare == as_given else (as_given, bare)
+    found: dict[str, None] = {}
+    for written in dict.fromkeys((text, NUMBERING.sub(" ", text))):
+        as_given = plain(written)
+        found |= dict.fromkeys((as_given, *(MARKS.sub("", decoded) for decoded in _decoded(as_given))))
+    return tuple(found)
 
 
-def _decoded(text: str) -> str:
-    """A text in its plainest characters, without escapes."""
+def _decoded(text: str) -> tuple[str, ...]:
+    """A text in its plainest characters, without escapes; and so with what numbers a list apart, where it stood in escapes."""
     given = text
     for _ in range(MOST_ESCAPED):
         text = ESCAPES.sub(_unescaped, text)
-    return text if text == given else plain(text)
+    return (given,) if text == given else (plain(text), plain(NUMBERING.sub(" ", text)))
 
 
 def _unescaped(escape: re.Match[str]) -> str:

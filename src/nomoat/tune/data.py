@@ -77,10 +77,8 @@ def read(
             raise UsageError("an instruction is for tables", hint="write it into each conversation, as its `system` message")
         return _read_chats(path)
     table = "; rename it to .tsv if it is a table with tabs, as Excel's Unicode text is" if suffix == ".txt" else ""
-    raise UsageError(
-        f"`{path}` is a folder, not a file" if path.is_dir() else f"`{path}`: nomoat cannot tell what kind of file this is",
-        hint=f"tables end in {', '.join(tasks.TABLE_SUFFIXES)}, conversations in {', '.join(CHAT_SUFFIXES)}{table}",
-    )
+    kinds = f"tables end in {', '.join(tasks.TABLE_SUFFIXES)}, conversations in {', '.join(CHAT_SUFFIXES)}{table}"
+    raise textfiles.of_unknown_kind(path, kinds)
 
 
 def _read_table(

@@ -31,7 +31,7 @@ const WORDS = {
     again: "Again",
     here: "Answers are written on the machine that serves this page. Nothing is sent anywhere else.",
     away: (model) => `${model} runs on another server: what you write is sent there.`,
-    routed: "auto: private questions stay on this machine, others may be sent to the cloud of its policy.",
+    routed: "auto: questions with private data it recognises stay on this machine, others may be sent to the cloud of its policy.",
     licence: (verdict) => `Commercial use: ${verdict}.`,
     where: {}, // the server's own words
     why: {},
@@ -64,7 +64,7 @@ const WORDS = {
     again: "다시",
     here: "답변은 이 페이지를 띄운 기계에서 만듭니다. 다른 곳으로는 아무것도 보내지 않습니다.",
     away: (model) => `${model}은(는) 다른 서버에서 실행됩니다. 입력한 내용이 그 서버로 전송됩니다.`,
-    routed: "auto: 개인정보가 든 질문은 이 기계에 남고, 나머지는 정책에 적힌 클라우드로 갈 수 있습니다.",
+    routed: "auto: 개인정보가 든 것으로 알아본 질문은 이 기계에 남고, 나머지는 정책에 적힌 클라우드로 갈 수 있습니다.",
     licence: (verdict) => `상업적 이용: ${verdict.replace(LICENCE_WORDS, (all, before, words) => before + (LICENCE_KO[words] ?? words))}.`,
     where: WHERE_KO,
     why: {
