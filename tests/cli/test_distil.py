@@ -20,6 +20,8 @@ from teaching import by_text, write_labels, write_tasks
 
 from nomoat.catalog import sidecar
 from nomoat.catalog.datasets import pull_dataset
+from nomoat.distil import instructions
+from nomoat.distil.prompts import render_request
 from nomoat.records import Parent
 
 Shell = Callable[..., Done]
@@ -94,6 +96,26 @@ def test_lost_calls_and_more_spent_than_may_be_are_said_and_kept(
     assert "\nnote: more than --max-cost $0.5000 is spent, or may be: " in done.stderr
     beside = json.loads(sidecar.path_of(out).read_text())
     assert (beside["calls_lost"], [note[:12] for note in beside["notes"]]) == (1, [lost[:12], "more than --"])
+
+
+def test_of_many_tasks_only_the_requests_that_are_asked_are_made_when_it_goes_on_too(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, num_made = serving(write_tasks), 0
+
+    def counting(*shown: object, **how: object) -> str:
+        nonlocal num_made
+        num_made += 1
+        return render_request(*shown, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(instructions, "render_request", counting)
+    price = ("--price-in", "1000", "--price-out", "2000", "--max-cost", "7", "--concurrency", "1")  # enough for one or two
+    command = ["distil", f"{server.url}#m", "--out", str(tmp_path / "tasks.jsonl"), "--seeds", str(seeds), *price]
+    for tasks in ("20000", "99999999999"):
+        done = nomoat(*command, "--tasks", tasks)
+        assert (done.returncode, "\npartial: --max-cost $7.0000 is reached" in done.stderr) == (3, True)
+    assert 0 < len(server.bodies) < 4
+    assert num_made < 20
 
 
 def test_kill_9_loses_only_what_was_under_way_and_nothing_is_asked_twice(

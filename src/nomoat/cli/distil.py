@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +40,10 @@ TextFile = Annotated[
     ),
 ]
 MaxRequests = Annotated[
-    int | None, typer.Option(min=1, help="Ask at most so often, not 5 times what would do if all were kept.", show_default=False)
+    int | None,
+    typer.Option(
+        min=1, help="Ask at most so often, not 5 times what would do if all were kept (100,000 at most).", show_default=False
+    ),
 ]
 MaxTokens = Annotated[
     int | None, typer.Option(min=1, help="With --label: longest answer of a teacher that writes.", show_default=False)
@@ -161,7 +164,7 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
     settings = {"kind": "instructions", "teacher_digest": model.digest, **plan.settings()}
     files.require_own(how.out, settings, num_rows=plan.num_tasks, replace=how.replace)
     with AnswerStore() as store:
-        _ask_consent(model, [plan.request(number) for number in range(plan.most_requests())], store, how)
+        _ask_consent(model, plan.requests(), store, how)
         with judging.counting_bars("tasks") as progress:
             found = instructions.distil(
                 model, plan, store=store, spending=how.spending, concurrency=how.concurrency,
@@ -346,7 +349,7 @@ def _is_general(origin: Sequence[Parent]) -> bool:
     return any(parent.name == instructions.SEEDS for parent in origin)
 
 
-def _ask_consent(model: Responder, requests: Sequence[Request], store: AnswerStore, how: _How) -> None:
+def _ask_consent(model: Responder, requests: Iterable[Request], store: AnswerStore, how: _How) -> None:
     """Before anything leaves this machine: all that could be sent, at most."""
     from nomoat.asking.preview import preview_requests
 
