@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from nomoat import bounds
-from nomoat.errors import UsageError
+from nomoat.errors import SchemaError, UsageError
 from nomoat.records import Message, Request
 from nomoat.serve import shapes
 
 HI = Message(role="user", content="Say hi")
 TOOL = {"type": "function", "function": {"name": "f"}}
+WHOLE = "give a whole number (an int)"
 
 
 @pytest.mark.parametrize(
@@ -30,8 +31,21 @@ TOOL = {"type": "function", "function": {"name": "f"}}
         ({"frequency_penalty": 2.5}, "`frequency_penalty` is 2.5", "it can be -2 to 2"),
         ({"top_k": -5}, "`top_k` is -5", "it can be 0 or more"),
         ({"top_logprobs": -1}, "`top_logprobs` is -1", "it can be 0 or more"),
-        ({"seed": 1.5}, "`seed` is 1.5", "it is a whole number"),
-        ({"max_new_tokens": math.inf}, "`max_new_tokens` is inf", "it is a whole number"),
+        ({"temperature": True}, "`temperature` is True", "it can be 0 to 2"),
+        ({"seed": 1.5}, "`seed` is 1.5, of the type float", WHOLE),
+        ({"seed": True}, "`seed` is True, of the type bool", WHOLE),
+        ({"top_k": "4"}, "`top_k` is '4', of the type str", WHOLE),
+        ({"max_new_tokens": 4.0}, "`max_new_tokens` is 4.0, of the type float", WHOLE),
+        ({"max_new_tokens": math.inf}, "`max_new_tokens` is inf, of the type float", WHOLE),
+        ({"one_call": "no"}, "`one_call` is 'no', of the type str", "give True or False"),
+        ({"one_call": 1}, "`one_call` is 1, of the type int", "give True or False"),
+        ({"json_schema": {"maximum": math.nan}},
+         "`json_schema` cannot be written as JSON: Out of range float values are not JSON compliant", "give JSON, or a dict"),
+        ({"template_variables": '{"x": NaN}'},
+         "the template's variables are no JSON: NaN is no number of JSON's", 'such as {"enable_thinking": false}'),
+        ({"template_variables": f'{{"x": {"1" * 5000}}}'},
+         "the template's variables are no JSON: Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits; "
+         "use sys.set_int_max_str_digits() to increase the limit", 'such as {"enable_thinking": false}'),
         ({"json_schema": 5}, "`json_schema` is of the type int, and neither a text nor a dict", "give JSON, or a dict"),
         ({"stop": 5}, "`stop` is of the type int, not a tuple", "give a tuple"),
         ({"stop": [5]}, "what `stop` holds is of the type int, not a text", 'give "…"'),
@@ -76,9 +90,24 @@ def test_a_request_of_nothing_and_a_message_without_a_text_are_refused() -> None
         (lambda: Message(role="user", content=None), "a message's content is of the type NoneType, not a text"),  # type: ignore[arg-type]
         (lambda: Request(prompt=b"x"), "the prompt is of the type bytes, not a text"),  # type: ignore[arg-type]
         (lambda: Request(prompt_ids="abc"), "`prompt_ids` are no whole numbers"),  # type: ignore[arg-type]
+        (lambda: Request(prompt_ids=[1, True]), "`prompt_ids` are no whole numbers"),
     ):
         with pytest.raises(UsageError, match=f"(?m)^{message}$"):
             make()
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [("", "the JSON schema is not JSON that can be read: Expecting value"), ("{", "the JSON schema is not JSON that can be read: "),
+     ('{"maximum": NaN}', "the JSON schema is not JSON that can be read: NaN is no number of JSON's"),
+     ('{"items": ' * 4000 + "{}" + "}" * 4000, "the JSON schema is not JSON that can be read: "),
+     ('{"maximum": ' + "1" * 5000 + "}", "the JSON schema is not JSON that can be read: Exceeds the limit "),
+     ("[]", "the JSON schema is a list, not an object"), ("true", "the JSON schema is a bool, not an object")],
+)  # fmt: skip
+def test_what_is_no_schema_is_refused_before_a_model_is_asked(schema: str, message: str) -> None:
+    with pytest.raises(SchemaError) as caught:
+        Request(prompt="x", json_schema=schema)
+    assert caught.value.message.startswith(message) and not caught.value.is_unsupported
 
 
 def test_one_text_to_stop_at_is_one_and_not_its_characters() -> None:
@@ -94,7 +123,7 @@ def test_lists_dicts_and_numbers_of_numpy_are_taken_for_what_they_are() -> None:
     )  # fmt: skip
     told: dict[str, Any] = {
         "messages": [HI], "stop": ["a"], "json_schema": schema, "tools": [TOOL], "must_call": "f",
-        "template_variables": {"x": True}, "temperature": np.float32(0.5), "seed": np.int64(3), "max_new_tokens": 4.0,
+        "template_variables": {"x": True}, "temperature": np.float32(0.5), "seed": np.int64(3), "max_new_tokens": np.uint8(4),
     }  # fmt: skip
     request = Request(**told)
     assert request == plain and hash(request) == hash(plain)

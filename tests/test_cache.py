@@ -72,7 +72,7 @@ def test_what_cannot_be_removed_is_named_and_why(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(shutil, "rmtree", read_only_below_imports)
     with pytest.raises(NotWritableError) as caught:
         cache.clear()
-    assert caught.value.message == f"cannot remove `{left}`: Read-only file system; 0 MB are free again"
+    assert caught.value.message == f"cannot remove `{left}`: Read-only file system; 1 kB are free again"
     assert (left.exists(), gone.exists()) == (True, False)
     cache.sweep(unused_days=0)  # at the end of an import nobody waits for it
 
@@ -121,6 +121,6 @@ def test_windows_keeps_what_a_program_has_open_whole(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "rename", rename)
     with pytest.raises(NotWritableError) as caught:
         cache.clear()
-    assert caught.value.message == f"cannot remove `{held}`: open elsewhere; 0 MB are free again"
+    assert caught.value.message == f"cannot remove `{held}`: open elsewhere; 1 kB are free again"
     assert caught.value.hint == paths.HELD_HINT
     assert (sorted(path.name for path in held.iterdir()), free.exists()) == (["config", "weights"], False)

@@ -25,7 +25,10 @@ from nomoat.records import Source
         ("threads = [", "is not TOML: Invalid value (at end of document)", "mend it or remove it"),
         ("foo = 1", "sets `foo`, which is not a setting", "known: offline, mirror, context_tokens, threads, quality"),
         ('threads = "abc"', "sets `threads` to 'abc'", "give a whole number of at least 1"),
+        ("threads = 4.0", "sets `threads` to 4.0", "give a whole number of at least 1"),
+        ("context_tokens = true", "sets `context_tokens` to True", "give a whole number of at least 1"),
         ("threads = 0", "sets `threads` to 0", "give a whole number of at least 1"),
+        ("offline = 1", "sets `offline` to 1", "give true or false"),
         ('offline = "no"', "sets `offline` to 'no'", "give true or false"),
         ('quality = "best"', "sets `quality` to 'best'", "give high, default or small, in quotes"),
     ],
@@ -110,6 +113,18 @@ def test_a_broken_file_stops_python_too(file_alone: Path) -> None:
     file_alone.write_text("offline = 1")
     with pytest.raises(UsageError, match="sets `offline` to 1"):
         nomoat.load("openai:gpt-4o-mini")
+
+
+def test_a_number_of_thousands_of_digits_cannot_be_meant(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOMOAT_THREADS", "9" * 5000)
+    assert next(setting for setting in config.settings() if setting.name == "threads").give_instead == config.WHOLE
+    with pytest.raises(UsageError, match="NOMOAT_THREADS is `9999"):
+        config.threads()
+    monkeypatch.delenv("NOMOAT_THREADS")
+    empty_home.mkdir()
+    (empty_home / "config.toml").write_text(f"threads = {'9' * 5000}")
+    with pytest.raises(UsageError, match="is not TOML"):
+        config.threads()
 
 
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:

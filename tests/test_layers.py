@@ -104,6 +104,15 @@ def test_what_windows_lacks_is_imported_where_it_is_used_alone(path: Path) -> No
             assert not POSIX_ONLY & {name for alias in node.names for name in alias.name.split(".")}
 
 
+@pytest.mark.parametrize("path", [path for path in FILES if part_of(path) != "cli"], ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_an_error_says_names_no_option_of_the_command_line_to_those_who_call_from_python(path: Path) -> None:
+    """A hint may, beside what Python has in its place."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error") and node.args:
+            words = [part.value for part in ast.walk(node.args[0]) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            assert not re.search(r"(?<![\w-])--?[a-z]", " ".join(words)), f"{path}:{node.lineno}"
+
+
 def test_files_and_functions_stay_short_enough_to_read() -> None:
     for path in FILES:
         text = path.read_text(encoding="utf-8")

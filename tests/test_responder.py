@@ -108,9 +108,15 @@ def test_a_caller_who_leaves_gets_an_error_of_nomoat() -> None:
 
 
 def test_counts_that_are_no_numbers_are_refused(tiny_gguf: Path) -> None:
-    with pytest.raises(UsageError, match=r"(?m)^`context_tokens` is '64'$"):
-        responder.load(tiny_gguf, context_tokens="64")  # type: ignore[arg-type]
-    with responder.load("fake:") as model, pytest.raises(UsageError, match=r"(?m)^`concurrency` is '2'$"):
+    for ref in (tiny_gguf, "fake:", "http://127.0.0.1:1#x"):
+        with pytest.raises(UsageError, match=r"(?m)^`context_tokens` is '64', of the type str$"):
+            responder.load(ref, context_tokens="64")  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=r"(?m)^`context_tokens` is 64\.0, of the type float$") as caught:
+            responder.load(ref, context_tokens=64.0)  # type: ignore[arg-type]
+        assert caught.value.hint == "give a whole number (an int)"
+    with pytest.raises(UsageError, match=r"(?m)^`as_client` is 'no', of the type str$"):
+        responder.load("fake:", as_client="no")  # type: ignore[arg-type]
+    with responder.load("fake:") as model, pytest.raises(UsageError, match=r"(?m)^`concurrency` is '2', of the type str$"):
         model.complete_many(["a"], concurrency="2")  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nomoat.errors import UsageError
+from nomoat.errors import SchemaError, UsageError
 
 # What a chat template is given of each conversation, whatever else a request gives it.
 TEMPLATES_OWN = frozenset({"add_generation_prompt", "bos_token", "documents", "eos_token", "messages", "tools"})
@@ -43,6 +43,9 @@ def settle(request: Any, message_type: type) -> None:
     if request.prompt is not None:
         require_text(request.prompt, "the prompt")
     require_text(request.answer_start, "`answer_start`")
+    require_flag("one_call", request.one_call)
+    if request.json_schema is not None:
+        _require_schema(request.json_schema)
     if request.template_variables:
         _require_variables(request.template_variables)
     _require_functions(request.tools, request.must_call)
@@ -80,7 +83,7 @@ def _json(name: str, given: Any) -> str | None:
     if not isinstance(given, Mapping):
         raise UsageError(f"`{name}` is of the type {type(given).__name__}, and neither a text nor a dict", hint="give JSON, or a dict")
     try:
-        return json.dumps(dict(given))
+        return json.dumps(dict(given), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as exc:
         raise UsageError(f"`{name}` cannot be written as JSON: {exc}", hint="give JSON, or a dict") from exc
 
@@ -97,18 +100,19 @@ def _number(name: str, given: Any) -> float:
 def _whole_number(name: str, given: Any) -> int | None:
     if given is None:
         return None
-    number = _plain(given)
-    if number is None or number % 1 != 0:  # of infinity, too
-        raise UsageError(f"`{name}` is {given!r}", hint="it is a whole number")
+    require_whole(name, given)
+    number = operator.index(given)
     if name == "max_new_tokens" and number < 1:
-        raise UsageError(f"an answer of at most {given} tokens is asked for", hint="ask for at least 1")
+        raise UsageError(f"an answer of at most {number} tokens is asked for", hint="ask for at least 1")
     if name != "seed" and number < 0:
-        raise UsageError(f"`{name}` is {given!r}", hint="it can be 0 or more")
-    return int(number)
+        raise UsageError(f"`{name}` is {number}", hint="it can be 0 or more")
+    return number
 
 
 def _plain(given: Any) -> float | None:
-    """A number as one of Python's own; None for what is none."""
+    """A number as one of Python's own; None for what is none, as True is."""
+    if isinstance(given, bool):
+        return None
     if isinstance(given, int | float):
         return given
     if isinstance(given, numbers.Integral):
@@ -118,21 +122,34 @@ def _plain(given: Any) -> float | None:
 
 def _ids(given: Any) -> tuple[int, ...] | None:
     try:
-        return None if given is None else tuple(map(operator.index, given))
+        return None if given is None else tuple(map(_index, given))
     except TypeError as exc:
         raise UsageError("`prompt_ids` are no whole numbers", hint='for a text give prompt="…"') from exc
 
 
+def _index(given: Any) -> int:
+    """A whole number, numpy's too, as one of Python's. Raises TypeError for what is none, as 4.0 and True are."""
+    if isinstance(given, bool):
+        raise TypeError
+    return operator.index(given)
+
+
 def require_whole(name: str, given: Any) -> None:
-    """Raises UsageError for what is no whole number."""
+    """Raises UsageError for what is no whole number: for 4.0 and True, too."""
     try:
-        operator.index(given)
+        _index(given)
     except TypeError as exc:
-        raise UsageError(f"`{name}` is {given!r}", hint="it is a whole number") from exc
+        raise UsageError(f"`{name}` is {given!r}, of the type {type(given).__name__}", hint="give a whole number (an int)") from exc
+
+
+def require_flag(name: str, given: Any) -> None:
+    """Raises UsageError for what is neither True nor False."""
+    if not isinstance(given, bool):
+        raise UsageError(f"`{name}` is {given!r}, of the type {type(given).__name__}", hint="give True or False")
 
 
 def require_number(name: str, given: Any) -> None:
-    """Raises UsageError for what is no number."""
+    """Raises UsageError for what is no number, as True is none."""
     if _plain(given) is None:
         raise UsageError(f"`{name}` is {given!r}", hint="it is a number")
 
@@ -161,12 +178,31 @@ def require_text(text: Any, what: str) -> None:
         ) from exc
 
 
+def _read_json(text: str) -> Any:
+    """Raises ValueError for what is no JSON, such as NaN, and for a number of more digits than Python reads; RecursionError."""
+    return json.loads(text, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON's")
+
+
+def _require_schema(text: str) -> None:
+    """Raises SchemaError for what is no JSON object. Whether an answer can be held to it is for the engine to say."""
+    try:
+        schema = _read_json(text)
+    except (ValueError, RecursionError) as exc:
+        raise SchemaError(f"the JSON schema is not JSON that can be read: {exc}", hint="see https://json-schema.org") from exc
+    if not isinstance(schema, dict):
+        raise SchemaError(f"the JSON schema is a {type(schema).__name__}, not an object", hint="`{}` allows every JSON value")
+
+
 def _require_variables(text: str) -> None:
     """Raises UsageError for what are no variables of a chat template."""
     try:
-        variables = json.loads(text)
+        variables = _read_json(text)
         require_text(json.dumps(variables, ensure_ascii=False), "what a template is told")
-    except (json.JSONDecodeError, RecursionError) as exc:
+    except (ValueError, RecursionError) as exc:
         raise UsageError(f"the template's variables are no JSON: {exc}", hint='such as {"enable_thinking": false}') from exc
     if not isinstance(variables, dict):
         raise UsageError("the template's variables are no JSON object", hint='such as {"enable_thinking": false}')
@@ -179,7 +215,7 @@ def _require_functions(tools: Sequence[str], must_call: Sequence[str]) -> None:
     names = []
     for at, tool in enumerate(tools):
         try:
-            function = json.loads(tool)["function"]
+            function = _read_json(tool)["function"]
             name, parameters = function["name"], function.get("parameters", {})
         except (ValueError, RecursionError, TypeError, LookupError) as exc:
             raise UsageError(f"`tools[{at}]` is no function", hint=TOOLS_HINT) from exc

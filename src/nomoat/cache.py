@@ -66,7 +66,7 @@ def clear() -> int:
     for folder, exc in left.items():
         more = f", nor {len(left) - 1} more folders" if len(left) > 1 else ""
         raise NotWritableError(
-            f"cannot remove `{folder}`{more}: {exc.strerror}; {(before - size()) / 1e6:,.0f} MB are free again",
+            f"cannot remove `{folder}`{more}: {exc.strerror}; {paths.shown_size(before - size())} are free again",
             hint=paths.held_hint(exc)
             or f"check who may write to `{paths.cache()}`, and that its disk is not mounted to be read alone",
         ) from exc

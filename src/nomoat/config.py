@@ -28,6 +28,7 @@ ADDRESSES = ("HF_ENDPOINT", "OPENAI_BASE_URL", "RAY_ADDRESS")  # variables of ot
 USER_PART = re.compile(r"(?<=//)[^/?#]*@")
 READABLE_BY_OTHERS = 0o077
 WHOLE = "a whole number of at least 1"
+MOST_DIGITS = 18
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")  # of a variable
 Quality = Literal["high", "default", "small"]  # how much of a file's quality may be given up for speed and memory: `engine.layout`
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
@@ -69,7 +70,7 @@ def read_file() -> dict[str, Any]:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as exc:
         raise UsageError(f"`{path}` cannot be read: {exc.strerror}", hint="mend it or remove it") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except ValueError as exc:  # no TOML, no UTF-8, thousands of digits
         raise UsageError(f"`{path}` is not TOML: {exc}", hint="mend it or remove it") from exc
     unknown = sorted(set(values) - set(FROM_FILE))
     if unknown:
@@ -118,7 +119,7 @@ def _read_keys() -> dict[str, str]:
         return {}
     except OSError as exc:
         raise UsageError(f"`{path}` cannot be read: {exc.strerror}", hint="mend it or remove it") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except ValueError as exc:  # no TOML, no UTF-8, thousands of digits
         line = re.search(r" \(at line \d+", str(exc))
         where = f"{line.group()})" if line else ""
         # No more of what Python says, nor a traceback of it: there may be a key in it.
@@ -226,4 +227,4 @@ def _can_be_meant(name: str, text: str) -> bool:
 
 
 def _is_whole(text: str) -> bool:
-    return text.isdecimal() and int(text) >= 1
+    return text.isdecimal() and len(text) <= MOST_DIGITS and int(text) >= 1

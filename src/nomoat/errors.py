@@ -19,7 +19,7 @@ NomoatError                  the base: the command line prints it and exits 1
 ├── DownloadError            a download did not arrive whole
 │   ├── NotThereError        the server has no such file
 │   └── ChecksumError        it arrived, but it is not the file its card names
-├── BudgetReachedError       the next call could cost more than is left of --max-cost
+├── BudgetReachedError       the next call could cost more than is left of what may be spent
 ├── RemoteError              a server answered with an error
 ├── StoppedError             nobody waits for the answer any more, its model was closed, or the server is shutting down
 └── WorkerError              a worker, or the cluster it runs on, cannot be had or died
@@ -131,7 +131,8 @@ class ContextExceededError(NomoatError):
 
     def __init__(self, *, prompt_tokens: int, max_new_tokens: int, context_tokens: int, is_shortened: bool = False) -> None:
         """`is_shortened`: the model's own context is longer, and the user asked for less."""
-        longer = f"raise -c, or {SET_CONTEXT}" if is_shortened else "choose a model with a longer context"
+        raised = f"raise -c (in Python: `context_tokens`), or {SET_CONTEXT}"
+        longer = raised if is_shortened else "choose a model with a longer context"
         subject = "the prompt is too long: it" if prompt_tokens >= context_tokens else "the prompt"
         super().__init__(
             f"{subject} has {prompt_tokens:,} tokens and the answer may have {max_new_tokens:,}, "
@@ -193,8 +194,8 @@ class BudgetReachedError(NomoatError):
     def __init__(self, *, max_usd: float, spent_usd: float, next_usd: float, kept_usd: float = 0.0) -> None:
         kept = f", ${kept_usd:,.4f} is kept for who is asked next" if kept_usd else ""
         super().__init__(
-            f"--max-cost ${max_usd:,.4f} is reached: ${spent_usd:,.4f} is spent{kept}, and the next call may cost ${next_usd:,.4f}",
-            hint="what was answered is kept; the same command with a higher --max-cost goes on from there",
+            f"the budget of ${max_usd:,.4f} is reached: ${spent_usd:,.4f} is spent{kept}, and the next call may cost ${next_usd:,.4f}",
+            hint="what was answered is kept; the same again with a higher --max-cost (in Python: `max_cost_usd`) goes on from there",
         )
 
 

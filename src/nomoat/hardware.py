@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import os
@@ -33,6 +34,8 @@ LINUX_NAMES = {
     "avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni", "avx512bf16": "avx512_bf16", "avx512fp16": "avx512_fp16",
     "amx-bf16": "amx_bf16", "amx-int8": "amx_int8",
 }  # fmt: skip
+# Source: Linux, Documentation/arch/x86/xstate.rst
+ARCH_PRCTL, ASK_FOR_STATE, STATE_OF_AMX = 158, 0x1023, 18
 TASKS = Path("/proc/self/task")
 TOPOLOGY = Path("/sys/devices/system/cpu")
 SIBLINGS = ("core_cpus_list", "thread_siblings_list")  # the second is its name before Linux 5.3
@@ -157,6 +160,15 @@ def _flags_by_llvm() -> frozenset[str]:
     from llvmlite import binding
 
     return frozenset(LINUX_NAMES.get(name, name) for name, has in binding.get_host_cpu_features().items() if has)
+
+
+@functools.cache
+def can_use_amx() -> bool:
+    """Whether products of bf16 by AMX are for this process: the CPU has them, and Linux gives the room for their registers."""
+    if not sys.platform.startswith("linux") or not {"amx_bf16", "amx_tile", "avx512_vnni"} <= cpu_flags():
+        return False
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    return bool(call(ARCH_PRCTL, ASK_FOR_STATE, STATE_OF_AMX) == 0)
 
 
 def cpu_kind() -> str:

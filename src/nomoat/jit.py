@@ -32,9 +32,9 @@ from nomoat.errors import NomoatError, NotWritableError
 log = logging.getLogger("nomoat.jit")
 # numba looks for changes in a function's own file alone, not in what it is made of
 SOURCES = (
-    "jit.py", "engine/attention.py", "engine/attention_kernels.py", "engine/blocks.py", "engine/codes.py", "engine/emit.py",
-    "engine/kernels.py", "engine/kv_cache.py", "engine/panels.py", "engine/program.py", "engine/steps.py", "engine/team.py",
-    "engine/tiles.py", "engine/vectors.py", "tune/kernels.py",
+    "jit.py", "engine/amx.py", "engine/attention.py", "engine/attention_kernels.py", "engine/blocks.py", "engine/codes.py",
+    "engine/emit.py", "engine/kernels.py", "engine/kv_cache.py", "engine/panels.py", "engine/program.py", "engine/steps.py",
+    "engine/team.py", "engine/tiles.py", "engine/vectors.py", "tune/kernels.py",
 )  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def _version() -> str:
     And of this package's place, which numba goes by: what one environment has compiled another one's process would not find.
     """
     package = Path(__file__).parent
-    made_by = f"{hardware.cpu_kind()} {numba.__version__} {sys.implementation.cache_tag} {package}"
+    made_by = f"{hardware.cpu_kind()} {hardware.can_use_amx()} {numba.__version__} {sys.implementation.cache_tag} {package}"
     return hashlib.sha256(b"".join([*((package / name).read_bytes() for name in SOURCES), made_by.encode()])).hexdigest()[:12]
 
 

@@ -295,12 +295,13 @@ def require_free_disk(folder: Path, needed_bytes: int, cause: BaseException | No
     free = free_disk_bytes(folder)
     if free < needed_bytes:
         raise NotEnoughDiskError(
-            f"`{folder}` needs {_shown(needed_bytes)}, and its disk has {_shown(free)} free",
+            f"`{folder}` needs {shown_size(needed_bytes)}, and its disk has {shown_size(free)} free",
             hint=_elsewhere(folder, disk=True),
         ) from cause
 
 
-def _shown(num_bytes: int) -> str:
+def shown_size(num_bytes: int) -> str:
+    """Of a file, a folder or what is free on a disk, for people: whole MB, and kB below 1 MB."""
     return f"{num_bytes / 1e6:,.0f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:,.0f} kB"
 
 

@@ -160,7 +160,8 @@ class Usage:
     """What an answer took. Seconds are wall time as the caller saw them; tokens are 0 where a server does not tell.
 
     `bytes_out`: request bodies sent to another machine, retries included; 0 for a local model. `cached_tokens`: those of the prompt
-    that were not read, since an earlier one began the same way; 0 where a server does not tell.
+    that were not read, since an earlier one began the same way; 0 where a server does not tell. `is_counted`: a server told all of
+    the prompt's and the answer's, in numbers that can be; otherwise what the answer cost is not known.
     """
 
     prompt_tokens: int
@@ -169,6 +170,7 @@ class Usage:
     decode_seconds: float
     bytes_out: int = 0
     cached_tokens: int = 0
+    is_counted: bool = True
 
     @property
     def read_tokens(self) -> int:
@@ -391,7 +393,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """One more number of a verdict, with its 95 % interval. `text` is how the number came about, such as "14 of 80"."""
+    """One more number of a verdict, with its interval (confidence 1 - alpha). `text` is how it came about, such as "14 of 80"."""
 
     name: str
     value: float

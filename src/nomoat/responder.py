@@ -260,6 +260,8 @@ def load(
     a context of no tokens, and in a fork of a process that had asked a model.
     """
     ref = references.named(ref)
+    _require_context(context_tokens)
+    bounds.require_flag("as_client", as_client)
     if ref == "auto":
         raise UsageError(
             "`auto` chooses between two models, and one is needed here",
@@ -287,7 +289,15 @@ def load_sharing(
 
     Each keeps the chat template it has by itself. `progress`, `compiling`, and what is raised: as `load`.
     """
+    _require_context(context_tokens)
     return _load_local(refs, context_tokens, template, None, progress, compiling)
+
+
+def _require_context(tokens: int | None) -> None:
+    if tokens is not None:
+        bounds.require_whole("context_tokens", tokens)
+        if tokens < 1:
+            raise UsageError(f"a context of {tokens} tokens is asked for", hint="ask for at least 1, or leave it out")
 
 
 def groups(refs: Sequence[str]) -> list[list[str]]:
@@ -338,10 +348,6 @@ def _load_local(
     from nomoat.engine.openvino import OpenVINOEngine
 
     forked.require_none()
-    if context_tokens is not None:
-        bounds.require_whole("context_tokens", context_tokens)
-        if context_tokens < 1:
-            raise UsageError(f"a context of {context_tokens} tokens is asked for", hint="ask for at least 1, or leave it out")
     files = [references.find_files(ref) for ref in refs]
     weights = files[0].weights
     adapters = list(dict.fromkeys(found.adapter for found in files if found.adapter is not None))
@@ -394,7 +400,8 @@ def _memory_check(ref: str, context_tokens: int | None) -> Check:
             raise NotEnoughMemoryError(
                 f"`{ref}` needs about {need.total_bytes / 1e9:.1f} GB of memory at a context of {need.context_tokens:,} tokens, "
                 f"and {free / 1e9:.1f} GB are free",
-                hint="choose a smaller model (`nomoat models --fits`) or a shorter context (`-c 1024`), or close other programs",
+                hint="choose a smaller model (`nomoat models --fits`) or a shorter context (`-c 1024`, in Python: "
+                "`context_tokens=1024`), or close other programs",
             )
 
     return check

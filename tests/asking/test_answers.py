@@ -19,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from misbehaving import Act, Server, counted, half, reset, say
+from misbehaving import Act, Server, counted, events, half, piece, reset, say
 from patience import PATIENCE_SECONDS, wait_until
 from tiny import write_adapter, write_tiny_gguf
 
@@ -27,7 +27,7 @@ import nomoat
 from nomoat import hardware, paths
 from nomoat.asking.answers import FREE_HINT, collect, collect_scores, count_earlier
 from nomoat.asking.preview import preview_requests
-from nomoat.asking.spending import Spending
+from nomoat.asking.spending import GIVE_PRICE, Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore, ChoiceScores, default_path
 from nomoat.engine import importer, served_scores_digest
@@ -160,7 +160,26 @@ def test_answers_without_counts_have_no_known_cost(serving: Serving) -> None:
     )
     assert sorted(outcome.cost_usd is None for outcome in evaluation.outcomes) == [False, True]
     assert evaluation.side.cost_usd is None
-    assert any(note.startswith("1 answers of ") and note.endswith("what they cost is not known") for note in evaluation.notes)
+    assert any(note.startswith("1 answer of ") and note.endswith(": the cost is not known") for note in evaluation.notes)
+
+
+def test_answers_that_a_server_counts_in_part_are_said_and_count_with_the_most_they_can_have_cost(serving: Serving) -> None:
+    in_part = events(piece("yes", "stop"), {"choices": [], "usage": {"prompt_tokens": -900_000, "completion_tokens": 2}})
+    server = serving(in_part)
+    for _ in range(2):  # the second time they are stored
+        settings = RunSettings(spending=spending(max_cost_usd=1e6), concurrency=1)
+        evaluation = run_suite(f"{server.url}#m", suite_of(2), settings)
+        note = f"2 answers of `{server.url}#m` came without a whole count of tokens, or with one that cannot be: the cost is not known"
+        assert f"{note}, and the most it can be counts in --max-cost" in evaluation.notes
+        assert settings.spending.budget is not None
+        assert (evaluation.side.cost_usd, settings.spending.budget.spent_usd) == (None, pytest.approx(2 * 0.078))
+
+
+def test_what_was_asked_without_a_known_price_has_no_known_cost_though_it_was_asked_by_likelihood() -> None:
+    workers = Responder("org/model", FakeEngine())  # on other machines: nobody knows what these take
+    workers.engine.is_local = False
+    assert Spent(pricing=Spending().pricing(workers)).cost_usd is None
+    assert Spent(pricing=Spending().pricing(Responder("fake:", FakeEngine()))).cost_usd == 0.0
 
 
 def test_own_price_table_comes_before_ours(serving: Serving, empty_home: Path) -> None:
@@ -195,7 +214,7 @@ def test_budget_is_spent_on_whole_conversations(serving: Serving) -> None:
     assert len(ids) == 6
     assert [at + 1 for at in ids[::2]] == ids[1::2]
     assert max(ids) > 10  # drawn from all over the suite
-    assert evaluation.notes[0].startswith(f"PARTIAL: 6 of 30 questions were answered by `{server.url}#m`: --max-cost")
+    assert evaluation.notes[0].startswith(f"PARTIAL: 6 of 30 questions were answered by `{server.url}#m`: the budget of $")
     whole = run_suite(f"{server.url}#m", suite, RunSettings(spending=spending(5.0), concurrency=8))
     assert (len(whole.outcomes), whole.partial, len(server.bodies)) == (30, "", 30)
 
@@ -217,8 +236,8 @@ def test_budget_holds_before_each_call_and_a_higher_one_goes_on(serving: Serving
     server = serving(FINE)
     evaluation = run_suite(f"{server.url}#m", suite_of(30), RunSettings(spending=spending(0.2), concurrency=concurrency))
     assert len(server.bodies) == len(evaluation.outcomes) == 11
-    assert evaluation.partial.startswith("--max-cost $0.2000 is reached: $0.1320 is spent, and the next call may cost $0.07")
-    assert evaluation.notes[0].startswith(f"PARTIAL: 11 of 30 questions were answered by `{server.url}#m`: --max-cost")
+    assert evaluation.partial.startswith("the budget of $0.2000 is reached: $0.1320 is spent, and the next call may cost $0.07")
+    assert evaluation.notes[0].startswith(f"PARTIAL: 11 of 30 questions were answered by `{server.url}#m`: the budget of $")
     again = run_suite(f"{server.url}#m", suite_of(30), RunSettings(spending=spending(0.2), concurrency=concurrency))
     assert len(server.bodies) == 11
     assert again.outcomes == evaluation.outcomes
@@ -375,7 +394,7 @@ def test_more_spent_than_may_be_is_said(serving: Serving) -> None:
     server = serving(counted("yes", 10_000, 1000))
     evaluation = run_suite(f"{server.url}#m", suite_of(1), RunSettings(spending=spending(0.2)))
     assert evaluation.notes == (
-        "more than --max-cost $0.2000 is spent, or may be: a server counted more tokens than it was allowed, or earlier tries at "
+        "more than the budget of $0.2000 is spent, or may be: a server counted more tokens than it was allowed, or earlier tries at "
         "these questions, lost calls included, had a higher bound or none",
     )
 
@@ -465,8 +484,8 @@ def test_budget_without_a_price_is_refused(serving: Serving, monkeypatch: pytest
     monkeypatch.delenv("NOMOAT_OFFLINE")
     with pytest.raises(UsageError) as caught:
         run_suite("openai:gpt-99", suite_of(3), RunSettings(spending=Spending(max_cost_usd=1.0)))
-    assert caught.value.message == "the price of `openai:gpt-99` is not known, and --max-cost cannot be kept without it"
-    assert caught.value.hint == "give --price-in and --price-out, in USD per million tokens"
+    assert caught.value.message == "the price of `openai:gpt-99` is not known, and the budget cannot be kept without it"
+    assert caught.value.hint == GIVE_PRICE
 
 
 class Elsewhere(FakeEngine):
@@ -479,7 +498,7 @@ def test_what_is_sent_by_one_of_two_models_can_be_neither_bounded_nor_told_befor
     auto = Responder("auto", Elsewhere())
     with pytest.raises(UsageError) as caught:
         run_suite(auto, suite_of(3), RunSettings(spending=spending(1.0)))
-    assert caught.value.message == "what `auto` sends away cannot be counted, and --max-cost cannot be kept without it"
+    assert caught.value.message == "what `auto` sends away cannot be counted, and the budget cannot be kept without it"
     message = r"(?m)^what `auto` would send, and to whom, is not known beforehand$"
     with pytest.raises(UsageError, match=message), AnswerStore() as store:
         preview_requests(auto, [Request(prompt="x")], spending=spending(), store=store)
@@ -491,7 +510,7 @@ def test_what_is_sent_by_one_of_two_models_can_be_neither_bounded_nor_told_befor
 
 def test_one_price_is_not_two_servers(serving: Serving) -> None:
     one, other = (f"{serving(FINE).url}#m" for _ in range(2))
-    with pytest.raises(UsageError, match="are one price, and"):
+    with pytest.raises(UsageError, match="one price is given, and"):
         run_duel(one, other, suite_of(2), RunSettings(spending=spending()))
     with pytest.raises(UsageError, match="a price has two parts"):
         Spending(input_usd_per_million=1.0)
@@ -501,7 +520,7 @@ def test_duel_with_a_budget_compares_what_both_answered(serving: Serving) -> Non
     server = serving(FINE)
     duel = run_duel(f"{server.url}#m", "fake:", suite_of(30), RunSettings(spending=spending(0.2)))
     assert duel.verdict.num_examples == len(duel.left.outcomes) == len(duel.right.outcomes) == 11
-    assert duel.verdict.partial.startswith("--max-cost $0.2000 is reached")
+    assert duel.verdict.partial.startswith("the budget of $0.2000 is reached")
     mirrored = run_duel("fake:", f"{server.url}#m", suite_of(30), RunSettings(spending=spending(0.2)))
     assert mirrored.verdict.num_examples == len(mirrored.left.suite.examples) == 11
     assert len(server.bodies) == 11
@@ -511,7 +530,9 @@ def test_duel_that_money_ended_says_so(serving: Serving) -> None:
     equal = Responder("equal", FakeEngine(answers={f"question {at}": "yes" for at in range(30)}))
     verdict = run_duel(f"{serving(FINE).url}#m", equal, suite_of(30), RunSettings(spending=spending(0.2))).verdict
     assert (verdict.num_examples, verdict.winner) == (11, "undecided")
-    assert verdict.notes[-1].endswith("whenever one stops: the rest was not asked, for want of money (`--max-cost`)")
+    assert verdict.notes[-1].endswith(
+        "whenever one stops: the rest was not asked, for want of money (`--max-cost`, in Python: `max_cost_usd`)"
+    )
 
 
 def test_money_that_ends_a_run_is_named_though_a_question_failed_before(serving: Serving) -> None:
@@ -520,8 +541,8 @@ def test_money_that_ends_a_run_is_named_though_a_question_failed_before(serving:
     server = serving(*[say(400, {"error": {"message": "no"}})] * 2, FINE)
     verdict = run_duel(f"{server.url}#m", equal, suite_of(30), RunSettings(spending=spending(0.2), concurrency=2)).verdict
     assert (verdict.num_examples, len(server.bodies)) == (11, 13)
-    assert verdict.partial.startswith("--max-cost $0.2000 is reached")
-    assert verdict.notes[-1].endswith("the rest was not asked, for want of money (`--max-cost`)")
+    assert verdict.partial.startswith("the budget of $0.2000 is reached")
+    assert verdict.notes[-1].endswith("the rest was not asked, for want of money (`--max-cost`, in Python: `max_cost_usd`)")
 
 
 def test_two_servers_share_the_budget(serving: Serving, empty_home: Path) -> None:
@@ -753,7 +774,7 @@ def test_partial_result_says_so_on_stderr_and_by_its_exit_code(serving: Serving,
     price = ("--max-cost", "0.2", "--price-in", "1000", "--price-out", "2000")
     done = subprocess.run(command(serving(FINE), suite, *price), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 3
-    assert done.stderr.startswith("partial: --max-cost $0.2000 is reached: ")
+    assert done.stderr.startswith("partial: the budget of $0.2000 is reached: ")
     said = json.loads(done.stdout)
     assert (said["num_examples"] < 30, said["partial"] != "") == (True, True)
 

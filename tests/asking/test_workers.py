@@ -22,7 +22,7 @@ from tiny import TEMPLATE, write_tiny_gguf
 from nomoat import errors, net
 from nomoat.asking import cluster as ray_cluster
 from nomoat.asking.store import AnswerStore
-from nomoat.asking.workers import Workers, started_workers
+from nomoat.asking.workers import Facts, Workers, started_workers
 from nomoat.distil.instructions import Plan, Seeds, distil
 from nomoat.distil.label import label
 from nomoat.distil.prompts import Task
@@ -262,6 +262,19 @@ def stub_workers(*answers: Any) -> Workers:
     actors = [types.SimpleNamespace(count_tokens=_Method(answer), hello=_Method(answer)) for answer in answers]
     made._hands = [ray_cluster.Hand(actor=actor, place=place) for actor in actors]
     return made
+
+
+def test_a_model_that_is_not_the_same_on_all_workers_is_closed_on_all(monkeypatch: pytest.MonkeyPatch, tiny_gguf: Path) -> None:
+    workers = stub_workers(1, 1)
+    same = Facts(digest="a", scores_digest="a", licence="", template=None, context_tokens=None)
+    opened = [*zip(workers._hands, (same, replace(same, digest="b")), strict=True)]
+    monkeypatch.setattr(workers, "_numbers", iter([7]), raising=False)
+    monkeypatch.setattr(workers, "_open", lambda *_: opened)
+    closed: list[int] = []
+    monkeypatch.setattr(workers, "close_model", closed.append)
+    with pytest.raises(WorkerError, match="would answer differently"):
+        workers.load(str(tiny_gguf))
+    assert closed == [7]
 
 
 def test_workers_that_died_while_they_had_nothing_to_do_are_not_taken_for_victims_of_a_question() -> None:

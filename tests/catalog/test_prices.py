@@ -8,7 +8,7 @@ import pytest
 
 from nomoat.asking.spending import list_pricing
 from nomoat.catalog import cards
-from nomoat.catalog.prices import own_path, price, prices
+from nomoat.catalog.prices import PARTS, own_path, price, prices
 from nomoat.errors import DataError
 from nomoat.records import Completion, LongPrompts, Usage
 
@@ -80,7 +80,22 @@ def test_ones_own_prices_come_first(empty_home: Path) -> None:
         ("= 1\n", "= nan\n", "`output` of `openai:gpt-4o-mini` is nan, and has to be a number of USD, at least 0, without quotes"),
         ("source", 'unit = "words"\nsource', "a unit is 'words', and has to be tokens or characters"),
         ("[[price]]", "[price]", "there is no [[price]] in it"),
-        ("output", "out", "a price has no `output`"),
+        ("output = 1\n", "", "a price has no `output`"),
+        ("source", "outputt = 2\nsource", f"the price of `openai:gpt-4o-mini` has `outputt`, and can have {', '.join(PARTS)}"),
+        (
+            "source",
+            "long_prompt = {above_tokens = 9, input = 1, output = 1}\nsource",
+            f"the price of `openai:gpt-4o-mini` has `long_prompt`, and can have {', '.join(PARTS)}",
+        ),
+        (
+            "source",
+            "long_prompts = {above_tokens = 9, input = 1, output = 1, unit = 1}\nsource",
+            "`long_prompts` of `openai:gpt-4o-mini` has `unit`, and can have above_tokens, input, output",
+        ),
+        ("[[price]]", "[[prise]]\na = 1\n[[price]]", "it has `prise`, and can have price"),
+        ("[[price]]", OWN + "[[price]]", "`openai:gpt-4o-mini` has two prices"),
+        ("2026-11-01", '"soon"', "`as_of` of `openai:gpt-4o-mini` is 'soon', and has to be a date, such as \"2026-11\""),
+        ("2026-11-01", "true", '`as_of` of `openai:gpt-4o-mini` is True, and has to be a date, such as "2026-11"'),
         ("source", "long_prompts = {above_tokens = 9, input = 1}\nsource", "a price has no `output`"),
         (
             "source",
@@ -95,3 +110,15 @@ def test_ones_own_prices_that_are_none_are_refused_with_the_reason(empty_home: P
     with pytest.raises(DataError) as caught:
         price("openai:gpt-4o-mini")
     assert caught.value.message == f"`{own_path()}` is not a table of prices: {why}"
+
+
+def test_the_lines_of_the_hint_are_a_table_of_prices(empty_home: Path) -> None:
+    empty_home.mkdir()
+    own_path().write_text("soon")
+    with pytest.raises(DataError) as caught:
+        price("openai:NAME")
+    assert caught.value.hint is not None
+    own_path().write_text(caught.value.hint.partition("\n")[2])
+    found = price("openai:NAME")
+    assert found is not None
+    assert (found.input_usd_per_million, found.output_usd_per_million) == (0.15, 0.6)

@@ -95,9 +95,9 @@ def test_lost_calls_and_more_spent_than_may_be_are_said_and_kept(
     assert f"\nnote: {lost}" in nomoat(*command).stderr
     done = nomoat(*command, "--max-cost", "0.5")
     assert (done.returncode, f"\nnote: {lost}" in done.stderr, len(server.bodies)) == (0, True, 2)
-    assert "\nnote: more than --max-cost $0.5000 is spent, or may be: " in done.stderr
+    assert "\nnote: more than the budget of $0.5000 is spent, or may be: " in done.stderr
     beside = json.loads(sidecar.path_of(out).read_text())
-    assert (beside["calls_lost"], [note[:12] for note in beside["notes"]]) == (1, [lost[:12], "more than --"])
+    assert (beside["calls_lost"], [note[:12] for note in beside["notes"]]) == (1, [lost[:12], "more than th"])
 
 
 def test_of_many_tasks_only_the_requests_that_are_asked_are_made_when_it_goes_on_too(
@@ -115,7 +115,7 @@ def test_of_many_tasks_only_the_requests_that_are_asked_are_made_when_it_goes_on
     command = ["distil", f"{server.url}#m", "--out", str(tmp_path / "tasks.jsonl"), "--seeds", str(seeds), *price]
     for tasks in ("20000", "99999999999"):
         done = nomoat(*command, "--tasks", tasks)
-        assert (done.returncode, "\npartial: --max-cost $7.0000 is reached" in done.stderr) == (3, True)
+        assert (done.returncode, "\npartial: the budget of $7.0000 is reached" in done.stderr) == (3, True)
     assert 0 < len(server.bodies) < 4
     assert num_made < 20
 
@@ -193,7 +193,7 @@ def test_fewer_tasks_are_not_written_over_more(
     monkeypatch.setenv("NOMOAT_HOME", str(tmp_path / "another home"))  # the stored answers are not there
     nothing = nomoat(*command, "-n", "20")
     assert nothing.returncode == 1
-    assert "\ntasks: 0 kept of 0 offered\npartial: --max-requests 10 is reached" in nothing.stderr
+    assert "\ntasks: 0 kept of 0 offered\npartial: the limit of 10 requests is reached" in nothing.stderr
     assert f"\nerror: `{out}` holds 20 rows, and would hold 0; it is left as it is\n" in nothing.stderr
     assert "wrote" not in nothing.stderr
     replaced = nomoat(*command, "-n", "20", "--replace")
@@ -236,7 +236,7 @@ def test_budget_that_is_used_up_leaves_a_part_and_exit_code_3(
     done = nomoat(*command, "--price-out", "2000", "--max-cost", "7")
     assert done.returncode == 3
     said = done.stderr.splitlines()[-1]
-    assert said.startswith("partial: --max-cost $7.0000 is reached")
+    assert said.startswith("partial: the budget of $7.0000 is reached")
     assert said.endswith("; the same command with a higher --max-cost goes on from there")
     assert 0 < len(rows_of(out)) < 20
 
@@ -249,7 +249,7 @@ def test_most_requests_made_leave_a_part_that_a_higher_bound_goes_on_from(
     done = nomoat(*command, "--max-requests", "2")
     assert (done.returncode, done.stderr.splitlines()[-1]) == (
         3,
-        "partial: --max-requests 2 is reached: 2 answers held 20 tasks, and 14 of them were kept; "
+        "partial: the limit of 2 requests is reached: 2 answers held 20 tasks, and 14 of them were kept; "
         "the same command with a higher --max-requests goes on from there",
     )
     done = nomoat(*command, "--max-requests", "9")

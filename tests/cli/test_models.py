@@ -109,6 +109,6 @@ def test_what_was_tuned_here_is_listed_after_the_pulled_models(empty_home: Path,
     assert (row["licence"]["commercial"], unreadable["licence"]["commercial"]) == ("no", "unknown")
     assert (unreadable["id"], unreadable["base"]) == ("BASE+broken", None) and "provenance.json` cannot be read" in unreadable["notes"]
     shown = nomoat("models", "--pulled").stdout.splitlines()
-    assert shown[1].split()[0] == "BASE+broken" and shown[1].rstrip().endswith(" tuned, 0.0 MB")
-    assert shown[2].split()[:2] == ["openllama-3b+후기", "no"] and shown[2].rstrip().endswith(" tuned 2026-11-28, 0.0 MB")
+    assert shown[1].split()[0] == "BASE+broken" and shown[1].rstrip().endswith(" tuned, 0 kB")
+    assert shown[2].split()[:2] == ["openllama-3b+후기", "no"] and shown[2].rstrip().endswith(" tuned 2026-11-28, 1 kB")
     assert nomoat("models", "--pulled", "--commercial").stderr == "no model is like that\n"

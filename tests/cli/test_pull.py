@@ -34,12 +34,12 @@ def test_pull_prints_the_path_and_rm_takes_it_away(mirror: Path, empty_home: Pat
     assert (done.returncode, done.stdout) == (0, f"{path}\n")
     assert done.stderr == (
         f"{HUB}: not in the catalogue; commercial use: unknown; memory is known when it is here: `nomoat show {HUB}`\n"
-        f"{HUB}: pulled, 0 MB\n"
+        f"{HUB}: pulled, 1 kB\n"
     )
     again = nomoat("pull", HUB)
     assert (again.stdout, again.stderr) == (f"{path}\n", f"{HUB}: here already\n")
     assert [row["id"] for row in json.loads(nomoat("models", "--pulled", "--json").stdout)] == [HUB]
-    assert nomoat("rm", HUB).stderr == f"{HUB}: removed, 0 MB free again\n"
+    assert nomoat("rm", HUB).stderr == f"{HUB}: removed, 1 kB free again\n"
     assert not path.exists()
 
 
@@ -49,7 +49,7 @@ def test_pull_of_a_split_model_that_was_cut_off_goes_on(mirror: Path, nomoat: No
     assert nomoat("pull", f"hf:owner/repo/{first}").returncode == 1
     (mirror / second).write_bytes(b"GGUF" + bytes(1000))
     done = nomoat("pull", f"hf:owner/repo/{first}")
-    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, f"hf:owner/repo/{first}: pulled, 0 MB")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, f"hf:owner/repo/{first}: pulled, 2 kB")
     assert Path(done.stdout.strip()).with_name(second).is_file()
     assert "here already" in nomoat("pull", f"hf:owner/repo/{first}").stderr
 

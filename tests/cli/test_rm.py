@@ -20,9 +20,9 @@ Nomoat = Callable[..., Done]
 
 
 def test_rm_removes_an_adapter_and_nothing_else(empty_home: Path, nomoat: Nomoat, tuned: Callable[[str], Path]) -> None:
-    tuned("own")
+    (tuned("own") / "adapter_model.safetensors").write_bytes(bytes(2_000_000))
     (empty_home / "adapters" / "other").mkdir()
-    assert nomoat("rm", "openllama-3b+후기").stderr == "openllama-3b+후기: removed\n"
+    assert nomoat("rm", "openllama-3b+후기").stderr == "openllama-3b+후기: removed, 2 MB free again\n"
     assert [path.name for path in (empty_home / "adapters").iterdir()] == ["other"]
 
 
@@ -72,8 +72,8 @@ def test_with_an_adapter_goes_what_an_interrupted_training_left(
         tuned("own")
     left = empty_home / "adapters" / ".후기.checkpoint"
     left.mkdir(parents=True)
-    (left / "checkpoint.pt").write_bytes(b"state")
-    assert nomoat("rm", "openllama-3b+후기").stderr == "openllama-3b+후기: removed\n"
+    (left / "checkpoint.pt").write_bytes(bytes(3_000_000))
+    assert nomoat("rm", "openllama-3b+후기").stderr == "openllama-3b+후기: removed, 3 MB free again\n"
     assert list((empty_home / "adapters").iterdir()) == []
 
 
@@ -132,7 +132,7 @@ def test_rm_answers_removes_what_was_asked_and_answered(empty_home: Path, tmp_pa
     suite.write_text('{"input": "b secret", "target": "secret b"}\n' * 3)
     assert nomoat("eval", "fake:", str(suite)).returncode == 0
     assert b"secret" in b"".join(file.read_bytes() for file in path.parent.iterdir())
-    assert nomoat("rm", "--answers", "--yes").stderr == "answers: removed, 1 answer and 3 outcomes, 0 MB free again\n"
+    assert nomoat("rm", "--answers", "--yes").stderr == "answers: removed, 1 answer and 3 outcomes, 0 kB free again\n"
     assert b"secret" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
 
 
@@ -176,7 +176,7 @@ def test_rm_cache_leaves_and_names_what_links_lead_to(empty_home: Path, tmp_path
     link.symlink_to(kept)
     assert nomoat("rm", "--cache").stderr.splitlines() == [
         f"`{link}` leads to `{kept}`, which another home may use: left alone",
-        "cache: removed, 0 MB free again",
+        "cache: removed, 0 kB free again",
     ]
     assert (kept / "model").is_dir() and link.is_symlink()
 

@@ -80,7 +80,7 @@ def test_a_teacher_that_repeats_itself_is_not_asked_for_ever(serving: Serving) -
     server = serving(counted("4. Instruction: Explain the tides of the sea\nOutput: The moon.", 1, 1))
     found = taught(server)
     assert len(server.bodies) == 10  # five times the two that could have done
-    assert found.partial == "--max-requests 10 is reached: 10 answers held 10 tasks, and 1 of them were kept"
+    assert found.partial == "the limit of 10 requests is reached: 10 answers held 10 tasks, and 1 of them were kept"
 
 
 def test_requests_are_bounded_however_many_tasks_are_asked_for_unless_the_plan_says_more() -> None:
@@ -104,7 +104,7 @@ def test_budget_holds_and_counts_what_was_stored_before(serving: Serving) -> Non
     found = taught(server, spending=prices(most))
     assert found.spent.cost_usd == pytest.approx(real * len(server.bodies))
     assert 0 < real * len(server.bodies) <= most
-    assert found.partial.startswith(f"--max-cost ${most:,.4f} is reached")
+    assert found.partial.startswith(f"the budget of ${most:,.4f} is reached")
     assert 0 < len(found.tasks) < 20
     asked = len(server.bodies)
     assert taught(server, spending=prices(most)).tasks == found.tasks
@@ -128,7 +128,7 @@ def test_budget_counts_answers_behind_a_request_that_has_none_and_they_are_read(
 def test_money_that_ends_a_run_is_named_though_a_request_failed_before(serving: Serving) -> None:
     server = serving(say(400, {"error": {"message": "no"}}), write_tasks)
     found = taught(server, concurrency=1, spending=prices(7.0))
-    assert found.partial.startswith("--max-cost $7.0000 is reached")
+    assert found.partial.startswith("the budget of $7.0000 is reached")
     assert (found.spent.num_failed, 0 < len(found.tasks) < 20) == (1, True)
 
 
@@ -144,7 +144,7 @@ def test_a_seed_too_long_for_the_teacher_costs_the_requests_that_show_it_and_no_
         found = distil(Responder("short", FakeEngine(answers=answers)), plan, store=store)
     assert (found.spent.num_answers, found.spent.num_failed) == (len(fitting), len(requests) - len(fitting))
     assert len(found.tasks) > 20
-    assert found.partial.startswith(f"--max-requests {len(requests)} is reached: {len(fitting)} answers held ")
+    assert found.partial.startswith(f"the limit of {len(requests)} requests is reached: {len(fitting)} answers held ")
     assert f" were kept; {len(requests) - len(fitting)} failed: the prompt is too long: it has 5," in found.partial
 
 

@@ -205,18 +205,13 @@ def test_a_schema_goes_with_guesses_penalties_and_likelihoods(engine: OpenVINOEn
 
 
 @pytest.mark.parametrize(
-    ("schema", "message"),
-    [("{", "the JSON schema is not JSON that can be read: "), ("[]", "the JSON schema is a list, not an object"),
-     ("true", "the JSON schema is a bool, not an object"),
-     ('{"type": "nothing"}', "this JSON schema cannot be followed: "),
-     ('{"items": ' * 400 + "{}" + "}" * 400, "this JSON schema cannot be followed: "),
-     ('{"items": ' * 4000 + "{}" + "}" * 4000, "the JSON schema is not JSON that can be read: "),
-     ('{"maximum": ' + "1" * 5000 + "}", "the JSON schema is not JSON that can be read: Exceeds the limit ")],
-)  # fmt: skip
-def test_what_is_no_schema_is_refused_before_anything_runs(engine: OpenVINOEngine, schema: str, message: str) -> None:
-    with pytest.raises(SchemaError) as caught:
+    "schema",
+    ['{"type": "nothing"}', '{"items": ' * 400 + "{}" + "}" * 400],
+)
+def test_a_schema_that_cannot_be_followed_is_refused_before_anything_runs(engine: OpenVINOEngine, schema: str) -> None:
+    with pytest.raises(SchemaError, match=r"^this JSON schema cannot be followed: ") as caught:
         engine.generate(Request(prompt="x", json_schema=schema))
-    assert caught.value.message.startswith(message) and not caught.value.is_unsupported
+    assert not caught.value.is_unsupported
 
 
 def test_a_schema_that_becomes_too_much_within_an_answer_ends_that_one_with_an_error(

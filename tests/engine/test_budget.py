@@ -76,7 +76,12 @@ def test_what_was_set_aside_for_a_long_prompt_is_settled_at_what_it_was() -> Non
 
 
 def test_answer_without_counts_has_no_known_cost() -> None:
-    assert RATES.cost_usd(usage(0, 0)) is None
+    for counted in (usage(0, 0), usage(0, 2), usage(-9, 20), usage(9, -2), replace(usage(9, 0), is_counted=False)):
+        assert RATES.cost_usd(counted) is None
+        assert RATES.billed_usd(ASKED, counted) == RATES.most_usd(ASKED)
+    assert RATES.cost_usd(usage(9, 0)) == RATES.billed_usd(ASKED, usage(9, 0)) == pytest.approx(9 * 10 / 1e6)
+    assert RATES.billed_usd(ASKED, usage(0, 1000)) == pytest.approx((54 * 10 + 1000 * 100) / 1e6)
+    assert RATES.billed_usd(ASKED, replace(usage(1000, 0), is_counted=False)) == pytest.approx((1000 * 10 + 50 * 100) / 1e6)
 
 
 def test_call_that_could_exceed_the_budget_is_not_made() -> None:
@@ -90,7 +95,7 @@ def test_call_that_could_exceed_the_budget_is_not_made() -> None:
     assert budget.spent_usd == pytest.approx(1.5 * most)
     with pytest.raises(BudgetReachedError) as caught, meter.call(ASKED):
         raise AssertionError("never called")
-    assert caught.value.message == "--max-cost $0.0083 is reached: $0.0083 is spent, and the next call may cost $0.0055"
+    assert caught.value.message == "the budget of $0.0083 is reached: $0.0083 is spent, and the next call may cost $0.0055"
 
 
 def test_call_without_a_longest_answer_is_not_made_where_there_is_a_budget() -> None:
@@ -99,7 +104,7 @@ def test_call_without_a_longest_answer_is_not_made_where_there_is_a_budget() -> 
     with pytest.raises(UsageError) as caught, Meter(rates=RATES, budget=budget).call(endless):
         raise AssertionError("never called")
     assert (caught.value.message, caught.value.hint) == (
-        "what an answer without a limit costs cannot be bounded", "give max_new_tokens, or no --max-cost",
+        "what an answer without a limit costs cannot be bounded", "give max_new_tokens, or no --max-cost (in Python: `max_cost_usd`)",
     )  # fmt: skip
     assert budget.spent_usd == 0
 
@@ -107,7 +112,7 @@ def test_call_without_a_longest_answer_is_not_made_where_there_is_a_budget() -> 
 @pytest.mark.parametrize("usd", [math.nan, math.inf, -1.0])
 def test_what_is_no_sum_of_money_is_refused(usd: float) -> None:
     """No sum exceeds one that is no number: everything would have been let through."""
-    with pytest.raises(UsageError, match="--max-cost is "):
+    with pytest.raises(UsageError, match="the budget is "):
         Budget(usd)
     with pytest.raises(UsageError, match="a price is "):
         Rates(input_usd_per_million=1.0, output_usd_per_million=usd)
@@ -151,7 +156,7 @@ def test_all_who_come_after_are_told_of_the_call_that_did_not_fit() -> None:
     for usd in (1.2, 0.05):
         with pytest.raises(BudgetReachedError) as caught:
             budget.reserve(usd)
-        assert caught.value.message == "--max-cost $1.0000 is reached: $0.0000 is spent, and the next call may cost $1.2000"
+        assert caught.value.message == "the budget of $1.0000 is reached: $0.0000 is spent, and the next call may cost $1.2000"
 
 
 def test_each_who_spends_after_the_other_has_a_share_and_the_last_one_all() -> None:

@@ -189,8 +189,8 @@ def test_an_answer_may_be_of_the_schema_or_a_call_where_both_are_allowed() -> No
     assert not follows({"kind": "$ref"}, held_to(json_schema=json.dumps(NODE), must_call=("clock",)))
 
 
-@pytest.mark.parametrize("schema", ["{", '{"a": ' * 4000 + "{}" + "}" * 4000, '{"maximum": ' + "1" * 5000 + "}"])
-def test_what_is_no_schema_is_left_for_the_grammar_to_refuse(schema: str) -> None:
+def test_a_schema_too_deep_is_left_for_the_grammar_to_refuse() -> None:
+    schema = '{"allOf": [' * 400 + "{}" + "]}" * 400
     assert held_to(json_schema=schema) == schema
 
 

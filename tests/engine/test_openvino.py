@@ -359,7 +359,8 @@ def test_a_prompt_over_a_context_that_the_user_shortened_says_to_raise_that(tiny
     with pytest.raises(ContextExceededError) as caught:
         next(engine.generate(Request(prompt="x" * 30)))
     assert caught.value.hint == (
-        "shorten the prompt, ask for fewer new tokens, or raise -c, or `context_tokens` where `nomoat config` says it is set"
+        "shorten the prompt, ask for fewer new tokens, or raise -c (in Python: `context_tokens`), "
+        "or `context_tokens` where `nomoat config` says it is set"
     )
 
 

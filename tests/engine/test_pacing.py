@@ -29,6 +29,8 @@ def test_waits_double_up_to_a_minute_and_half_of_each_is_chance() -> None:
         ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "inf"}, None),
+        ({"retry-after": "Mon, 99999999999999999999 Jan 2024 00:00:00 GMT"}, None),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 +" + "9" * 30}, None),
         ({"retry-after": "nan"}, None),
         ({}, None),
     ],

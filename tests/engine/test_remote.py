@@ -664,6 +664,71 @@ def test_a_server_that_refuses_whatever_it_is_asked_is_an_error(
     engine.close()
 
 
+def told(text: str | None, usage: object) -> Act:
+    """A whole answer with this usage; `usage` may be JSON."""
+    raw = usage if isinstance(usage, str) else json.dumps(usage)
+    return events(piece(text, "stop"), f'{{"choices": [], "usage": {raw}}}')
+
+
+@pytest.mark.parametrize("prompt_tokens", [1000, 1000.0])
+def test_counts_are_whole_numbers_in_either_form(serving: Callable[..., Server], prompt_tokens: float) -> None:
+    budget = Budget(1.0)
+    with Responder("r", at(serving(told("hi", {"prompt_tokens": prompt_tokens, "completion_tokens": 2}))).with_meter(
+        Meter(rates=RATES, budget=budget)
+    )) as responder:  # fmt: skip
+        usage = responder.complete(HELLO).usage
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.is_counted) == (1000, 2, True)
+    assert budget.spent_usd == pytest.approx((1000 * 10 + 2 * 100) / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("text", "usage", "counts"),
+    [
+        ("hi", None, (0, 0)),
+        ("hi", [1], (0, 0)),
+        ("hi", {"completion_tokens": 2}, (0, 2)),
+        ("hi", {"prompt_tokens": 0, "completion_tokens": 2}, (0, 2)),
+        ("hi", {"prompt_tokens": 5}, (5, 0)),
+        ("hi", {"prompt_tokens": 5, "completion_tokens": 0}, (5, 0)),
+        (None, {"prompt_tokens": 5}, (5, 0)),
+        ("hi", {"prompt_tokens": 5, "total_tokens": 4}, (5, 0)),
+        ("hi", {"total_tokens": 7}, (0, 0)),
+        ("hi", {"prompt_tokens": 1.5, "completion_tokens": 2}, (0, 2)),
+        ("hi", {"prompt_tokens": "5", "completion_tokens": 2}, (0, 2)),
+        ("hi", {"prompt_tokens": True, "completion_tokens": 2}, (0, 2)),
+        ("hi", {"prompt_tokens": -900_000, "completion_tokens": 2}, (0, 2)),
+        ("hi", {"prompt_tokens": 5, "completion_tokens": -2}, (5, 0)),
+        ("hi", f'{{"prompt_tokens": {"9" * 400}, "completion_tokens": 2}}', (0, 2)),
+        ("hi", '{"prompt_tokens": 1e400, "completion_tokens": NaN}', (0, 0)),
+    ],
+)
+def test_a_count_that_is_absent_or_cannot_be_is_unknown_and_the_most_the_call_can_have_cost_is_spent(
+    serving: Callable[..., Server], text: str | None, usage: object, counts: tuple[int, int]
+) -> None:
+    budget = Budget(1.0)
+    with Responder("r", at(serving(told(text, usage))).with_meter(Meter(rates=RATES, budget=budget))) as responder:
+        found = responder.complete(HELLO).usage
+    assert ((found.prompt_tokens, found.completion_tokens), found.is_counted) == (counts, False)
+    assert (RATES.cost_usd(found), budget.spent_usd) == (None, pytest.approx(RATES.most_usd(HELLO)))
+
+
+def test_what_is_counted_beyond_the_bound_is_spent_though_the_other_count_is_unknown(serving: Callable[..., Server]) -> None:
+    for usage in ({"prompt_tokens": 70_000}, {"prompt_tokens": -1, "completion_tokens": 7_000}):
+        budget = Budget(10.0)
+        with Responder("r", at(serving(told("hi", usage))).with_meter(Meter(rates=RATES, budget=budget))) as responder:
+            responder.complete(HELLO)
+        assert budget.spent_usd > 0.7 > RATES.most_usd(HELLO)
+
+
+def test_an_answer_without_words_may_have_no_tokens_and_one_that_was_refused_has_none(serving: Callable[..., Server]) -> None:
+    refused = say(400, {"error": {"message": "The response was filtered", "code": "content_filter"}})
+    for act, cost in ((told(None, {"prompt_tokens": 5, "completion_tokens": 0}), 5 * 10 / 1e6), (refused, 0.0)):
+        budget = Budget(1.0)
+        with Responder("r", at(serving(act)).with_meter(Meter(rates=RATES, budget=budget))) as responder:
+            assert responder.complete(HELLO).usage.is_counted
+        assert budget.spent_usd == pytest.approx(cost)
+
+
 def spent(engine: RemoteEngine, request: Request, error: type[Exception]) -> float:
     """USD counted for a call that raises this."""
     budget = Budget(1.0)
@@ -736,6 +801,9 @@ NO_ANSWER = r"`127\.0\.0\.1` sent something that is no answer of an OpenAI-compa
         (events("{not json"), NO_ANSWER),
         (events({"choices": "no"}), NO_ANSWER),
         (events({"hello": 1}), NO_ANSWER),
+        (events({"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": ["stop"]}]}), NO_ANSWER),
+        (events("[" * 100_000 + "]" * 100_000), NO_ANSWER),
+        (events(piece("x", "stop"), f'{{"choices": [], "usage": {{"prompt_tokens": {"9" * 5000}}}}}'), NO_ANSWER),
         (events(piece("x"), {"error": {"message": "out of memory"}}), r"`127\.0\.0\.1` failed while it answered: out of memory"),
     ],
 )  # fmt: skip

@@ -27,8 +27,8 @@ from reference import CASES, make_model, write_gguf
 from tiny import ADAPTED, write_adapter, write_tiny_gguf
 
 from nomoat import cache, config, footprint, hardware, jit
+from nomoat.engine import amx, batching, between, chain, ending, importer, kernels, layout, own, panels, tiles
 from nomoat.engine import arch as architectures
-from nomoat.engine import batching, between, chain, ending, importer, kernels, layout, own, panels, tiles
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.likelihood import Scorer
@@ -45,6 +45,7 @@ from tests.engine.test_adapters import EXACT
 
 needs_instructions = pytest.mark.skipif(not footprint.has_own_products(), reason="nomoat's own products need AVX2, FMA and F16C")
 ROUNDING = 0.012  # of the root mean square: inputs have 8 bits, with a scale for each 32
+BF16_ROUNDING = 0.004
 
 
 def dequantised(raw: npt.NDArray[np.uint8], type_name: str) -> npt.NDArray[np.float32]:
@@ -78,6 +79,48 @@ def test_a_product_differs_by_the_rounding_of_its_inputs_alone(type_name: str, t
     exact = x_MC @ dequantised(raw, type_name).T
     error = product(x_MC, raw, type_name) - exact
     assert np.sqrt(np.mean(error**2)) < ROUNDING * np.sqrt(np.mean(exact**2))
+
+
+@pytest.mark.skipif(not amx.CAN_BE_USED, reason="this CPU has no AMX, or the system does not give it")
+@pytest.mark.parametrize("type_name", TYPES)
+@pytest.mark.parametrize("tokens", [33, 48, 49, 700])
+def test_many_tokens_are_multiplied_in_bf16_where_the_cpu_has_amx(type_name: str, tokens: int) -> None:
+    raw = raw_rows(type_name, 48, 1280)
+    x_MC = np.random.default_rng(1).normal(size=(tokens, 1280)).astype(np.float32)
+    exact = x_MC @ dequantised(raw, type_name).T
+    errors = np.mean((product(x_MC, raw, type_name) - exact) ** 2, axis=1)
+    size = np.sqrt(np.mean(exact**2))
+    print(type_name, np.sqrt(errors.mean()) / size, np.sqrt(errors.max()) / size)
+    assert np.sqrt(errors.mean()) < BF16_ROUNDING * size
+    assert np.sqrt(errors.max()) < 2 * BF16_ROUNDING * size  # of no token is it much larger
+
+
+WITHOUT_AMX = """
+import sys
+import numpy as np
+from nomoat import hardware
+hardware.can_use_amx = lambda: False
+from nomoat.engine import amx, program, tiles
+assert not amx.CAN_BE_USED
+raw, x = (np.load(file) for file in sys.argv[1:3])
+made = tiles.tiled(raw, "Q4_K")
+y = np.zeros((1, len(x), len(raw)), np.float32)
+program.Program([("out", "Q4_K", len(raw), 0, -1)], made.ctypes.data, x.shape[1]).run(x[None], None, None, [y])
+np.save(sys.argv[3], y[0])
+"""
+
+
+@pytest.mark.skipif(not amx.CAN_BE_USED, reason="this CPU has no AMX, or the system does not give it")
+def test_where_the_system_does_not_give_amx_many_tokens_are_multiplied_in_8_bits(tmp_path: Path) -> None:
+    raw = raw_rows("Q4_K", 48, 512)
+    x_MC = np.random.default_rng(1).normal(size=(40, 512)).astype(np.float32)
+    files = [tmp_path / f"{name}.npy" for name in ("raw", "x", "y")]
+    for file, array in zip(files, (raw, x_MC), strict=False):
+        np.save(file, array)
+    subprocess.run([sys.executable, "-c", WITHOUT_AMX, *map(str, files)], check=True)
+    exact = x_MC @ dequantised(raw, "Q4_K").T
+    error = np.sqrt(np.mean((np.load(files[-1]) - exact) ** 2)) / np.sqrt(np.mean(exact**2))
+    assert BF16_ROUNDING < error < ROUNDING
 
 
 @needs_instructions
@@ -183,7 +226,7 @@ def test_a_job_is_done_whatever_interrupts_its_beginning(presses: int, monkeypat
 
 def test_what_one_line_makes_for_each_type_is_kept_by_each_s_own_name() -> None:
     """numba writes an index before what it points to: two processes would mix up two functions of one index."""
-    functions = [*kernels.PRODUCTS.values(), *panels.TO_BYTES.values()]
+    functions = [*kernels.PRODUCTS.values(), *panels.TO_BYTES.values(), *amx.TO_WORDS.values()]
     assert len({FunctionCache(function)._impl.filename_base for function in functions}) == len(functions)
 
 
@@ -475,10 +518,8 @@ def test_adapters_beside_a_pass_of_our_own_give_what_openvino_gives(tmp_path: Pa
         found.append(np.concatenate([*alone, model.run(prompts)[0], model.run(nexts)[0]]))
     own, other = found
     errors = [np.sqrt(np.mean((own[at : at + 40] - other[at : at + 40]) ** 2)) for at in range(0, 240, 40)]
-    assert errors == pytest.approx(
-        [0.03, 0.07, 0.03] * 2, abs=0.02
-    )  # these adapters are larger than the weights; what is left out is 0.5
-    assert np.sqrt(np.mean((own[240:] - other[240:]) ** 2)) < 0.05
+    assert all(error < most for error, most in zip(errors, [0.05, 0.09, 0.05] * 2, strict=True))  # what is left out is 0.5
+    assert np.sqrt(np.mean((own[240:] - other[240:]) ** 2)) < 0.06
     assert np.abs(own[:40] - own[40:80]).mean() > 0.1 < np.abs(own[:40] - own[80:120]).mean()
     wanted = [np.array(ours.run([Row(ids[:100], 0, [1, 2, 3, 4], 1, adapter=0)])[0]) for _ in range(2)]  # the last layer for one token
     assert np.array_equal(*wanted)

@@ -60,7 +60,7 @@ def test_duel_stops_when_the_winner_is_known_and_says_how_many_it_asked() -> Non
     assert (verdict.difference_low, verdict.difference_high) == (verdict.looks[-1].low, verdict.looks[-1].high)
     assert verdict.notes == (
         "asked in a random order (seed 0), 8 at a time, with a look after each; the intervals hold whenever one stops: "
-        "the rest was not needed (`--all` asks everything)",
+        "the rest was not needed (`--all`, in Python: `stop_early=False`, asks everything)",
     )
     assert duel.left.side == verdict.left
 
@@ -284,8 +284,8 @@ def test_duels_that_were_fought_are_kept_where_the_budget_ends_before_the_next_s
     right = f"{serving(counted('yes', 90, 10)).url}#m"
     (duel,) = run_duels(left, right, suites, RunSettings(spending=paid, concurrency=1), stop_early=stop_early)
     assert (duel.verdict.suite, duel.verdict.num_examples) == ("quiz", 10)
-    assert duel.verdict.partial.startswith("--max-cost $0.1000 is reached")
-    assert duel.verdict.notes[-1].startswith("PARTIAL: nothing was fought over `other`: --max-cost $0.1000 is reached")
+    assert duel.verdict.partial.startswith("the budget of $0.1000 is reached")
+    assert duel.verdict.notes[-1].startswith("PARTIAL: nothing was fought over `other`: the budget of $0.1000 is reached")
     assert duel.verdict.p_value_corrected == min(1.0, 2 * duel.verdict.p_value)
 
 

@@ -162,7 +162,7 @@ def test_a_number_of_kept_answers_that_a_duel_chose_is_no_number_fixed_before() 
     everything = run_duel(*sides, quiz(60), RunSettings(concurrency=4), stop_early=False).verdict
     assert everything.p_value < 0.05
     said = [note for note in everything.notes if "has kept answers to some of the questions only" in note]
-    assert said == [f"{IF_A_DUEL_ENDED} (without `--all` they hold)"]
+    assert said == [f"{IF_A_DUEL_ENDED} (without `--all`, in Python: with `stop_early`, they hold)"]
 
 
 IF_A_DUEL_ENDED = (

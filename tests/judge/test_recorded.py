@@ -221,6 +221,8 @@ def test_evaluation_of_a_recorded_system_is_its_recorded_scores(small: Path) -> 
         ("prompt,gpt\nq,7\n", "row 1: `gpt` is '7', and should be True, False or a score between 0 and 1"),
         ("question,gpt\nq,1\n", "row 1: needs a `prompt` or a `task`"),
         ("prompt,gpt\n", "has a header and no rows"),
+        ("prompt,a/gpt,b/gpt\nq,1,0\n", "the columns `a/gpt` and `b/gpt` are both called `gpt`"),
+        ("prompt,gpt,a/gpt_response,gpt_response\nq,1,x,y\n", "the columns `a/gpt_response` and `gpt_response` are both called"),
         ("prompt,gpt\nq,1,1\n", "line 2: 3 fields, and the header has 2"),
         ("prompt,gpt\nq\n", "line 2: 1 fields, and the header has 2"),
     ],

@@ -77,9 +77,9 @@ def test_exact_suite_scores_each_written_answer() -> None:
 def test_what_is_no_model_or_no_number_is_refused_before_anything_is_asked() -> None:
     for model, settings, message in (
         (None, {}, "a model is named by a text or a path, and this is a NoneType"),
-        ("fake:", {"limit": "5"}, "`limit` is '5'"),
-        ("fake:", {"concurrency": 2.0}, "`concurrency` is 2.0"),
-        ("fake:", {"seed": None}, "`seed` is None"),
+        ("fake:", {"limit": "5"}, "`limit` is '5', of the type str"),
+        ("fake:", {"concurrency": 2.0}, "`concurrency` is 2.0, of the type float"),
+        ("fake:", {"seed": None}, "`seed` is None, of the type NoneType"),
     ):
         with pytest.raises(UsageError) as caught:
             nomoat.evaluate(model, suite_of(1), **settings)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import unicodedata
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from nomoat.errors import DataError
 from nomoat.judge.examples import asked
 from nomoat.judge.scorers import (
     bleu,
+    broken_schema,
     char_f1,
     chosen_letter,
     chrf,
@@ -410,6 +412,58 @@ def test_json_that_breaks_its_schema_scores_nothing() -> None:
     assert json_score('{"age": "3"}', '{"age": "3"}', schema) == 0.0
     assert json_score('{"tags": ["b", "a"]}', '{"tags": ["a", "b"]}') == 1.0
     assert json_score("true", "1") == 0.0
+
+
+DRAFT_07 = "http://json-schema.org/draft-07/schema#"
+
+
+@pytest.mark.parametrize(
+    ("schema", "kept", "broken"),
+    [
+        ({"pattern": r"^\d+$"}, '"12"', '"12x"'),
+        ({"pattern": r"^\d+$"}, "[12]", '"x"'),
+        ({"patternProperties": {"^n_": {"type": "integer"}}}, '{"n_a": 1, "b": "x"}', '{"n_a": "x"}'),
+        ({"properties": {"a": {}}, "patternProperties": {"^n_": {}}, "additionalProperties": False}, '{"a": 1, "n_b": 2}', '{"b": 1}'),
+        ({"properties": {"a": {}}, "additionalProperties": {"type": "integer"}}, '{"a": "x", "b": 1}', '{"b": "x"}'),
+        ({"$schema": DRAFT_07, "items": {"$ref": "#"}, "pattern": "a"}, '["a", "ba"]', '["b"]'),
+        ({"$ref": "https://json-schema.org/draft/2020-12/schema"}, '{"type": "object"}', '{"type": 5}'),
+        (False, "", "1"),
+    ],
+)  # fmt: skip
+def test_answers_keep_the_patterns_of_a_schema_and_what_they_leave_over(schema: Any, kept: str, broken: str) -> None:
+    assert broken_schema(schema) == ""
+    assert [json_score(answer, "", schema) for answer in (kept, broken)] == [float(bool(kept)), 0.0]
+
+
+SLOW = r"^(([a-z])+.)+[A-Z]([a-z])+$"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"pattern": SLOW},
+        {"$schema": DRAFT_07, "items": {"$ref": "#"}, "pattern": SLOW},
+        {"patternProperties": {SLOW: {}}},
+        {"patternProperties": {SLOW: {}}, "additionalProperties": False},
+        {"propertyNames": {"pattern": SLOW}},
+    ],
+)
+def test_a_slow_pattern_in_a_schema_is_an_error(monkeypatch: pytest.MonkeyPatch, schema: Any) -> None:
+    monkeypatch.setattr("nomoat.judge.scorers.PATTERN_SECONDS", 0.01)
+    text = "a" * 5000 + "b"
+    with pytest.raises(DataError, match=r"took more than 0\.01 s on one answer"):
+        json_score(f'["{text}"]' if "items" in schema else f'"{text}"' if "pattern" in schema else f'{{"{text}": 1}}', "", schema)
+
+
+def test_a_pattern_that_python_takes_minutes_for_is_found_at_once() -> None:
+    """By `re`, twice as long for each letter more."""
+    assert json_score(f'{{"a": "{"a" * 60}!"}}', "", {"properties": {"a": {"pattern": "^(a+)+$"}}}) == 0.0
+
+
+def test_a_name_of_an_older_draft_that_is_no_pattern_is_an_error() -> None:
+    schema = {"$schema": "http://json-schema.org/draft-04/schema#", "patternProperties": {"(": {}}}
+    with pytest.raises(DataError, match=r"`\(` is no pattern"):
+        json_score('{"a": 1}', "", schema)
 
 
 @pytest.mark.parametrize("answer", ["[" * 500 + "]" * 500, '{"a": ' * 500 + "1" + "}" * 500])

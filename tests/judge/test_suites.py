@@ -291,6 +291,15 @@ def test_of_several_suites_the_tables_alone_are_read_by_columns(table: Path, tmp
         load_suites([str(path), str(table)])
 
 
+def test_a_suite_is_one_file_from_first_to_last(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a name means is asked once: a file that comes between would be read with the columns of a table, or without."""
+    path = write_lines(tmp_path / "s.jsonl", GOOD)
+    asked: list[str] = []
+    monkeypatch.setattr(suites, "_find", lambda ref: asked.append(ref) or (table if ref == "table" else path))
+    load_suites(["s", "table"], input_column="text", label_column="label")
+    assert asked == ["s", "table"]
+
+
 def test_unknown_suite_names_the_nearest_and_a_missing_file_is_missing(tmp_path: Path) -> None:
     with pytest.raises(UnknownModelError) as caught:
         load_suite("vicuna8")
@@ -381,6 +390,7 @@ def test_conversation_without_a_chat_is_refused(tmp_path: Path, row: dict[str, o
     [
         ("numeric", "many", "has the target `many`, which holds no number"),
         ("regex", "(", "has the target `(`, which is no pattern"),
+        ("regex", "(" * 3000, "`, which is no pattern (maximum recursion depth"),
         ("code", "assert f()", "has a target without {answer}, where the answer's code goes"),
         ("json", "{", "has a target that is not JSON"),
     ],
@@ -411,6 +421,13 @@ def test_schema_may_be_all_there_is(tmp_path: Path) -> None:
         ("5", "is no JSON schema"),
         ('{"properties": {"a": {"$ref": "#/$defs/a"}}}', "refers to `#/$defs/a`, which is not in it"),
         ('{"$ref": "http://127.0.0.1:9/schema.json"}', "refers to `http://127.0.0.1:9/schema.json`"),
+        ('{"$ref": "https://json-schema.org/nope"}', "refers to `https://json-schema.org/nope`, which is not in it"),
+        ('{"$dynamicRef": "#nope"}', "refers to `#nope`, which is not in it"),
+        ('{"$schema": "https://json-schema.org/draft/2019-09/schema", "$recursiveRef": "#nope"}', "refers to `#nope`"),
+        ('{"$ref": "#/enum/0", "enum": [{"type": "nope"}]}', "refers to `#/enum/0`, which is no JSON schema"),
+        ('{"$ref": "#/title", "title": "x"}', "refers to `#/title`, which is no JSON schema"),
+        ('{"$id": "http://[", "$ref": "a"}', "refers to `a`, which is not in it"),
+        ('{"properties": {"a": ' * 300 + "{}" + "}}" * 300, "is nested too deep"),
         ('{"a": ' + "[" * 100_000, "too many to be read"),
     ],
 )

@@ -280,8 +280,8 @@ def test_budget_without_a_price_is_refused_and_says_how_to_give_one() -> None:
         raised.value.message == "the price of `openai:gpt-99` is not known, and the budget in `policy.toml` cannot be kept without it"
     )
     assert raised.value.hint == (
-        f"write it into `{prices.own_path()}`, in USD per million tokens: "
-        f'[[price]], api = "openai:gpt-99", input = …, output = …, as_of = "{utc_today():%Y-%m}", source = "…"'
+        f"write it into `{prices.own_path()}`, in USD per million tokens:\n"
+        f'[[price]]\napi = "openai:gpt-99"\ninput = …\noutput = …\nas_of = "{utc_today():%Y-%m}"\nsource = "…"'
     )
 
 

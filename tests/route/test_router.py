@@ -178,11 +178,6 @@ def test_decision_names_what_was_found_and_not_the_text() -> None:
     assert "1234" not in repr(decision)
 
 
-def test_schema_that_is_no_json_is_for_the_engine_to_refuse() -> None:
-    engine, _, _ = built()
-    assert engine.decide(Request(prompt="hello", json_schema="{")).where == "cloud"
-
-
 def test_private_continuations_are_not_scored_by_the_cloud() -> None:
     engine, _, decisions = built()
     engine.score(said("who?"), [PRIVATE])

@@ -10,11 +10,13 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Never
+from types import SimpleNamespace
+from typing import Any, Never, cast
 
 import httpx
 import openai
@@ -537,6 +539,27 @@ def test_client_that_goes_away_stops_what_is_read_for_it(start: Start, path: str
     assert engine.stopped.wait(PATIENCE_SECONDS)
     counted = 'nomoat_requests_total{model="fake",outcome="gone"} 1.0'
     wait_until(lambda: counted in httpx.get(url.replace("/v1", "/metrics")).text, counted)
+
+
+@pytest.mark.parametrize(("opening", "outcome"), [(lambda: b"role", "gone"), (lambda: 1 / 0, "error")])
+def test_a_stream_is_counted_from_its_first_word_on(opening: Callable[[], object], outcome: str) -> None:
+    """Whoever leaves at it has gone; what raises there is an error."""
+    counted: list[tuple[str, str]] = []
+    metrics = SimpleNamespace(count_request=lambda model, outcome: counted.append((model, outcome)))
+    served = app.Served(cast(Any, None), cast(Any, None), cast(Any, metrics))
+
+    async def nothing() -> AsyncIterator[Item]:
+        return
+        yield
+
+    async def leave() -> None:
+        events = cast("AsyncGenerator[bytes]", served._events("fake", cast(Any, SimpleNamespace(opening=opening)), None, nothing()))
+        with suppress(ZeroDivisionError):
+            await anext(events)
+        await events.aclose()
+
+    asyncio.run(leave())
+    assert counted == [("fake", outcome)]
 
 
 def test_client_that_goes_away_stops_the_counting_of_what_was_embedded() -> None:

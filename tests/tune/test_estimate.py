@@ -79,7 +79,7 @@ def test_a_dry_run_says_time_and_memory(prepared: Prepared) -> None:
     out, said = dry_run(prepared, "--json")
     assert re.search(r"time: about \d\.\d minutes at most; all epochs take \d\.\d, measuring the lessons held out \d\.\d", said)
     assert "memory: weights kept expanded (about " in said
-    assert re.search(r"^disk: about \d+ MB while it learns, and [\d,]+ MB are free$", said, re.MULTILINE)
+    assert re.search(r"^disk: about \d+ kB while it learns, and [\d,]+ MB are free$", said, re.MULTILINE)
     assert json.loads(out)["estimate"]["learning_seconds"] > 0
 
 

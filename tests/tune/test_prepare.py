@@ -300,8 +300,8 @@ def test_keeping_what_the_test_has_needs_a_test(tiny_gguf: Path, tmp_path: Path)
     path = write(tmp_path / "t.csv", ("one", "a"), ("two", "b"))
     with pytest.raises(UsageError) as caught:
         prepare(str(tiny_gguf), path, keep_shared=True, **COLUMNS)
-    assert caught.value.message == "--keep-shared is about the texts of a test file"
-    assert caught.value.hint == "give --test FILE, or leave out --keep-shared"
+    assert caught.value.message == "texts shared with a test file are to be kept, and no test file is named"
+    assert caught.value.hint == "give --test FILE, or leave out --keep-shared (in Python: `test`, `keep_shared`)"
 
 
 def test_labels_that_case_alone_tells_apart_are_named(tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -403,6 +403,14 @@ def test_a_name_that_is_taken_is_kept_unless_it_is_to_be_replaced(tiny_gguf: Pat
     tune(tiny_gguf, table, settings=quick, replace=True)
 
 
+def test_a_name_that_another_training_takes_meanwhile_is_kept(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After it was looked at, and before this one has the lock."""
+    monkeypatch.setattr(adapter, "require_disk", lambda target, _num: target.mkdir(parents=True))
+    with pytest.raises(UsageError, match="there is an adapter `colours` already"):
+        tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=0.1))
+    assert not any((paths.adapters() / "colours").iterdir())
+
+
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a b", "x" * 65])
 def test_a_name_that_is_no_folder_name_is_refused(tiny_gguf: Path, table: Path, name: str) -> None:
     with pytest.raises(UsageError, match="cannot be an adapter's name"):
@@ -582,7 +590,8 @@ def test_places_without_a_target_even_out_their_number() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"epochs": float("nan")}, "epochs is nan"), ({"minutes": 0.0}, "minutes is 0.0"), ({"rank": -1}, "rank is -1"),
-     ({"minutes": "2"}, "`minutes` is '2'"), ({"rank": 2.5}, "`rank` is 2.5"), ({"seed": None}, "`seed` is None"),
+     ({"minutes": "2"}, "`minutes` is '2'"), ({"rank": 2.5}, "`rank` is 2.5, of the type float"),
+     ({"seed": None}, "`seed` is None, of the type NoneType"),
      ({"learning_rate": float("inf")}, "learning_rate is inf"), ({"seed": 2**63}, "seed is 9223372036854775808")],
 )  # fmt: skip
 def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], message: str) -> None:

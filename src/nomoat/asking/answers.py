@@ -227,7 +227,7 @@ def count_earlier(model: Responder, requests: Sequence[Request], *, store: Answe
         if (model.digest, request) not in spending.paid and (answer := store.answer(model.digest, request)) is not None:
             spending.paid.add((model.digest, request))
             cost_usd = pricing.cost_usd(answer)
-            spending.budget.count(rates.most_usd(request) if cost_usd is None else cost_usd)
+            spending.budget.count(rates.most_usd(request, answer.usage) if cost_usd is None else cost_usd)
         if isinstance(model.engine, RemoteEngine):
             num_lost = store.num_lost(model.digest, request)
             num_known = spending.lost[model.digest, request]

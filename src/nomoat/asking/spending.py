@@ -16,6 +16,9 @@ from nomoat.references import STORED, names_weights
 from nomoat.responder import Responder
 
 ROUNDING_USD = 1e-9
+GIVE_PRICE = (
+    "give --price-in and --price-out, both in USD per million tokens (in Python: `input_usd_per_million`, `output_usd_per_million`)"
+)
 FREE = Rates(input_usd_per_million=0.0, output_usd_per_million=0.0)
 
 
@@ -30,8 +33,9 @@ class Pricing:
         """The cost of one answer; None if it is not known. A question that a content filter refused before any work costs nothing."""
         if self.rates is None:
             return None
-        is_refused = completion.finish_reason == "filtered" and not completion.text and not completion.usage.prompt_tokens
-        return 0.0 if is_refused or self.rates == FREE else self.rates.cost_usd(completion.usage)
+        usage = completion.usage
+        is_refused = completion.finish_reason == "filtered" and not completion.text and not usage.prompt_tokens and usage.is_counted
+        return 0.0 if is_refused or self.rates == FREE else self.rates.cost_usd(usage)
 
     def lost_note(self, ref: str, lost: Mapping[Request, int]) -> tuple[str, ...]:
         """How many calls to a model brought no whole answer, each as often as `lost` says, and what they may have cost."""
@@ -83,7 +87,7 @@ class Spending:
         output_usd_per_million: float | None = None,
     ) -> None:
         if (input_usd_per_million is None) != (output_usd_per_million is None):
-            raise UsageError("a price has two parts", hint="give --price-in and --price-out, both in USD per million tokens")
+            raise UsageError("a price has two parts", hint=GIVE_PRICE)
         self.budget = None if max_cost_usd is None else Budget(max_cost_usd)
         self.paid: set[tuple[str, Request]] = set()  # the answers that the budget knows of, by their model's digest
         self.lost: Counter[tuple[str, Request]] = Counter()  # the lost calls that it knows of
@@ -110,20 +114,28 @@ class Spending:
         if self._given is not None and is_remote(model.ref):
             if self._given_to not in (None, model.ref):
                 raise UsageError(
-                    f"--price-in and --price-out are one price, and `{self._given_to}` and `{model.ref}` are two servers",
-                    hint=f"write a price for each into `{prices.own_path()}` instead, with the lines: {prices.LINES}",
+                    f"one price is given, and `{self._given_to}` and `{model.ref}` are two servers",
+                    hint=f"write a price for each into `{prices.own_path()}` instead, in these lines:{prices.lines()}",
                 )
             self._given_to = model.ref
             return Pricing(rates=self._given, note=f"{_per_million(self._given)}, as given")
         return list_pricing(model.ref, is_local=model.is_local)
+
+    def uncounted_note(self, model: Responder, num: int) -> tuple[str, ...]:
+        """That a server with a price did not count the tokens of so many answers, and how they count in the budget."""
+        if not num or self.pricing(model).rates is None:
+            return ()
+        answers = "1 answer" if num == 1 else f"{num:,} answers"
+        said = f"{answers} of `{model.ref}` came without a whole count of tokens, or with one that cannot be: the cost is not known"
+        return (said if self.budget is None else f"{said}, and the most it can be counts in --max-cost",)
 
     def notes(self) -> tuple[str, ...]:
         """That more is spent than may be, where it is, or may be so: what was lost counts with the most it can have cost."""
         if self.budget is None or self.budget.spent_usd <= self.budget.max_usd + ROUNDING_USD:
             return ()
         return (
-            f"more than --max-cost ${self.budget.max_usd:,.4f} is spent, or may be: a server counted more tokens than it was allowed, "
-            "or earlier tries at these questions, lost calls included, had a higher bound or none",
+            f"more than the budget of ${self.budget.max_usd:,.4f} is spent, or may be: a server counted more tokens than it was "
+            "allowed, or earlier tries at these questions, lost calls included, had a higher bound or none",
         )
 
     def begin_stage(self, *refs: str) -> None:
@@ -141,15 +153,15 @@ class Spending:
         if not isinstance(model.engine, RemoteEngine):
             if not model.is_local and not names_weights(model.ref):  # weights on workers take nobody's price
                 raise UsageError(
-                    f"what `{model.ref}` sends away cannot be counted, and --max-cost cannot be kept without it",
+                    f"what `{model.ref}` sends away cannot be counted, and the budget cannot be kept without it",
                     hint="name one model: one on this machine, or a server",
                 )
             return
         rates = self.pricing(model).rates
         if rates is None:
             raise UsageError(
-                f"the price of `{model.ref}` is not known, and --max-cost cannot be kept without it",
-                hint="give --price-in and --price-out, in USD per million tokens",
+                f"the price of `{model.ref}` is not known, and the budget cannot be kept without it",
+                hint=GIVE_PRICE,
             )
         if rates != FREE:
             model.engine.meter = Meter(rates=rates, budget=self.budget)

@@ -16,7 +16,8 @@ from nomoat.responder import Responder
 class Spent:
     """Added up over answers, those that were stored before included; `bytes_out` over those that failed, too.
 
-    `cost_usd` is None once the cost of one is not known. `lost` are the calls that brought none, by request: see `Collected`.
+    `cost_usd` is None where no price is known, and once the cost of one is not. `lost` are the calls that brought none, by request:
+    see `Collected`.
     """
 
     pricing: Pricing
@@ -27,7 +28,12 @@ class Spent:
     completion_tokens: int = 0
     bytes_out: int = 0
     cost_usd: float | None = 0.0
+    num_uncounted: int = 0
     lost: dict[Request, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.pricing.rates is None:
+            self.cost_usd = None
 
     def add(self, collected: Collected) -> None:
         """Count these answers."""
@@ -41,12 +47,14 @@ class Spent:
             self.completion_tokens += completion.usage.completion_tokens
             self.bytes_out += completion.usage.bytes_out
             cost = self.pricing.cost_usd(completion)
+            self.num_uncounted += cost is None
             self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
 
     def notes(self, model: Responder, store: AnswerStore, spending: Spending) -> tuple[str, ...]:
         """What has to be known about these answers of a model, and about the money."""
         lost = self.pricing.lost_note(model.ref, self.lost)
-        return (*notes_of(model, store, num_reused=self.num_reused), *lost, *spending.notes())
+        uncounted = spending.uncounted_note(model, self.num_uncounted)
+        return (*notes_of(model, store, num_reused=self.num_reused), *lost, *uncounted, *spending.notes())
 
     def facts(self) -> dict[str, Any]:
         """As they stand in a sidecar."""

@@ -114,19 +114,10 @@ class Workers:
         number, sent = next(self._numbers), cluster.portable(ref)
         try:
             facts = [fact for wave in cluster.waves(self._alive()) for fact in self._open(wave, number, sent, fallback_template)]
+            known = _common(facts, ref)
         except BaseException:
             self.close_model(number)
             raise
-        if not facts:
-            raise _none_left()
-        first, known = facts[0]
-        for hand, found in facts:
-            if found != known:
-                what = "another file or layout" if found.digest != known.digest else "other memory or settings"
-                raise WorkerError(
-                    f"`{hand.place.host}` and `{first.place.host}` would answer differently for `{ref}`: they have {what}",
-                    hint="give every machine the same file, processor, memory and settings, or use fewer --workers",
-                )
         return Responder(ref, _Shared(self, number, known, ref), licence=known.licence, template=known.template)
 
     def _alive(self) -> list[Hand]:
@@ -281,6 +272,21 @@ def started_workers(
             yield workers
         finally:
             workers.leave()
+
+
+def _common(facts: Sequence[tuple[Hand, Facts]], ref: str) -> Facts:
+    """What all workers say of a model. Raises WorkerError where they differ, or none is left."""
+    if not facts:
+        raise _none_left()
+    first, known = facts[0]
+    for hand, found in facts:
+        if found != known:
+            what = "another file or layout" if found.digest != known.digest else "other memory or settings"
+            raise WorkerError(
+                f"`{hand.place.host}` and `{first.place.host}` would answer differently for `{ref}`: they have {what}",
+                hint="give every machine the same file, processor, memory and settings, or use fewer --workers",
+            )
+    return known
 
 
 def _none_left() -> WorkerError:

@@ -56,8 +56,8 @@ class Part:
         free = shutil.disk_usage(self.target.parent).free
         if needed_bytes and needed_bytes + SPARE_BYTES > free:
             raise NotEnoughDiskError(
-                f"`{self.target.name}` needs {(needed_bytes + SPARE_BYTES) / 1e6:,.0f} MB on the disk of "
-                f"`{self.target.parent}`, and {free / 1e6:,.0f} MB are free",
+                f"`{self.target.name}` needs {paths.shown_size(needed_bytes + SPARE_BYTES)} on the disk of "
+                f"`{self.target.parent}`, and {paths.shown_size(free)} are free",
                 hint=paths.DISK_HINT,
             )
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -16,7 +18,9 @@ from nomoat.errors import DataError
 from nomoat.records import LongPrompts
 from nomoat.textfiles import read_text
 
-LINES = '[[price]], api = "openai:NAME", input = 0.15, output = 0.6, as_of = "2026-11", source = "…"'  # of one, for hints
+PARTS = ("api", "input", "output", "as_of", "source", "unit", "long_prompts")
+LONG_PARTS = ("above_tokens", "input", "output")
+YEAR = re.compile(r"\b(19|20)\d\d\b")
 VERSION_DATE = re.compile(r"-(20\d\d-\d\d-\d\d|20\d{6})$")
 
 
@@ -42,6 +46,11 @@ def prices() -> dict[str, Price]:
     return _parse(resources.files("nomoat.catalog").joinpath("prices.toml").read_text(encoding="utf-8"))
 
 
+def lines(api: str = "openai:NAME", *, usd_in: str = "0.15", usd_out: str = "0.60", as_of: str = "2026-11") -> str:
+    """A price as the user may write it, for the end of a hint: lines of TOML."""
+    return f'\n[[price]]\napi = "{api}"\ninput = {usd_in}\noutput = {usd_out}\nas_of = "{as_of}"\nsource = "…"'
+
+
 def own_path() -> Path:
     """Where the user may write prices: their own contract's, or a server's that the table does not know."""
     return paths.home() / "prices.toml"
@@ -49,21 +58,40 @@ def own_path() -> Path:
 
 def _parse(text: str) -> dict[str, Price]:
     """Raises KeyError, TypeError and ValueError for what is no table of prices."""
-    rows = tomllib.loads(text).get("price")
+    table = tomllib.loads(text)
+    rows = table.get("price")
     if not isinstance(rows, list):
         raise ValueError("there is no [[price]] in it")
-    return {
-        row["api"]: Price(
-            api=row["api"],
+    _require_known(table, ("price",), "it")
+    found: dict[str, Price] = {}
+    for row in rows:
+        if (api := row["api"]) in found:
+            raise ValueError(f"`{api}` has two prices")
+        _require_known(row, PARTS, f"the price of `{api}`")
+        found[api] = Price(
+            api=api,
             input_usd_per_million=_usd(row, "input"),
             output_usd_per_million=_usd(row, "output"),
             unit=_unit(row.get("unit", "tokens")),
-            as_of=str(row["as_of"]),  # a TOML date, too
+            as_of=_as_of(row),
             source=str(row["source"]),
             long_prompts=_long_prompts(row),
         )
-        for row in rows
-    }
+    return found
+
+
+def _require_known(given: dict[str, Any], known: Sequence[str], where: str) -> None:
+    """What is mistyped may be a dearer price, and is not passed over."""
+    if unknown := [name for name in given if name not in known]:
+        raise ValueError(f"{where} has `{unknown[0]}`, and can have {', '.join(known)}")
+
+
+def _as_of(row: dict[str, Any]) -> str:
+    """In words, or a date of TOML's."""
+    value = row["as_of"]
+    if not isinstance(value, str | date) or not YEAR.search(str(value)):
+        raise ValueError(f'`as_of` of `{row["api"]}` is {value!r}, and has to be a date, such as "2026-11"')
+    return str(value)
 
 
 def _usd(row: dict[str, Any], name: str) -> float:
@@ -78,6 +106,7 @@ def _long_prompts(row: dict[str, Any]) -> LongPrompts | None:
     if told is None:
         return None
     above = told["above_tokens"]
+    _require_known(told, LONG_PARTS, f"`long_prompts` of `{row['api']}`")
     if isinstance(above, bool) or not isinstance(above, int) or above < 1:
         raise ValueError(f"`above_tokens` of `{row['api']}` is {above!r}, and has to be a whole number of at least 1")
     priced = {"api": f"{row['api']}, long prompts", **told}
@@ -111,5 +140,5 @@ def _own_prices() -> dict[str, Price]:
     except (ValueError, KeyError, TypeError) as exc:  # TOMLDecodeError is a ValueError
         raise DataError(
             f"`{path}` is not a table of prices: {f'a price has no `{exc.args[0]}`' if isinstance(exc, KeyError) else exc}",
-            hint=f"a price has the lines: {LINES}",
+            hint=f"a price has these lines:{lines()}",
         ) from exc

@@ -71,7 +71,7 @@ def render_speed(usage: Usage) -> str:
         f"{usage.prompt_tokens:,} prompt tokens{_kept(usage)}{_at(usage.prefill_tokens_per_second)}",
         f"{usage.completion_tokens:,} new{_at(usage.decode_tokens_per_second)}",
     ]
-    if usage.prompt_tokens == usage.completion_tokens == 0:
+    if not usage.is_counted or usage.prompt_tokens == usage.completion_tokens == 0:
         parts = ["tokens not told"]
     parts.append(f"{usage.seconds:.1f} s")
     if usage.bytes_out:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from nomoat import paths
 from nomoat.cli import console
 from nomoat.errors import UsageError
 
@@ -47,7 +48,7 @@ def export(
     """
     from typing import get_args
 
-    from nomoat import paths, references
+    from nomoat import references
     from nomoat.engine import importer
     from nomoat.engine.source import open_source
     from nomoat.tune import export as exporting
@@ -120,6 +121,6 @@ def _say_written(path: Path, terms: ChainVerdict) -> None:
     from nomoat.catalog import sidecar
     from nomoat.cli.tune import say_terms
 
-    console.say(f"wrote {path} ({path.stat().st_size / 1e6:,.0f} MB)")
+    console.say(f"wrote {path} ({paths.shown_size(path.stat().st_size)})")
     say_terms(terms)
     console.say(f"these terms stand in {sidecar.path_of(path)}: keep it beside the file")

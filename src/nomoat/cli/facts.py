@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nomoat import config, footprint, tasks
+from nomoat import config, footprint, paths, tasks
 from nomoat.catalog import licences, memory, prices, pull
 from nomoat.errors import NomoatError
 from nomoat.records import ModelCard, Source
@@ -205,8 +205,6 @@ def adapter_folder(ref: str) -> Path | None:
 
 def adapter_place(ref: str) -> Path | None:
     """Where the adapter in `BASE+NAME` lies or would lie; None for what names none."""
-    from nomoat import paths
-
     _, plus, name = ref.rpartition("+")
     if not plus or not name or Path(name).name != name or name in (".", ".."):
         return None
@@ -239,7 +237,7 @@ def layout_lines(facts: dict[str, Any]) -> list[str]:
     """The same for people."""
     computed = ", ".join(f"{name.lower()} {value} ({facts['reasons'][name]})" for name, value in facts["properties"].items())
     return [
-        f"layout: {facts['is']}, {facts['bytes'] / 1e6:,.0f} MB (quality {facts['quality']}: {facts['reason']})",
+        f"layout: {facts['is']}, {paths.shown_size(facts['bytes'])} (quality {facts['quality']}: {facts['reason']})",
         f"computed with: {computed}",
         f"prompts: {facts['prompts']['value']} ({facts['prompts']['reason']})",
     ]

@@ -15,7 +15,8 @@ from nomoat import paths
 from nomoat.cli import console
 
 PARTIAL_EXIT = 3
-BOUND = re.compile(r"--max-(cost|requests)\b")  # in the words of what is partial because of it
+REACHED = re.compile(r"the (budget|limit) of .+? is reached")  # the words of what is partial because of it
+OPTIONS = {"budget": "--max-cost", "limit": "--max-requests"}
 NOT_AGAIN = ("report", "as_json", "yes")  # where a result goes, and a consent that its reader has not given
 
 if TYPE_CHECKING:
@@ -128,10 +129,11 @@ def require_judge(judge: str | None, check: str | None) -> None:
 
 
 def end(partial: str) -> None:
-    """Say on stderr, and by the exit code, that a result is not over all questions; `partial` names the option that bounded it."""
+    """Say on stderr, and by the exit code, that a result is not over all questions; `partial` names the bound that it met."""
     if partial:
-        bound = BOUND.search(partial)
-        console.say(f"partial: {partial}; the same command{f' with a higher {bound[0]}' if bound else ''} goes on from there")
+        reached = REACHED.search(partial)
+        higher = f" with a higher {OPTIONS[reached[1]]}" if reached else ""
+        console.say(f"partial: {partial}; the same command{higher} goes on from there")
         raise typer.Exit(PARTIAL_EXIT)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nomoat import paths
 from nomoat.cli import console, options
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def models(
     if any(_is_unconfirmed(row) for row in rows):
         console.say("* rests on terms not confirmed: `nomoat show MODEL`")
     if pulled and (kept := cache.size()):
-        console.say(f"cache: {kept / 1e6:,.0f} MB that can be made again; `nomoat rm --cache` removes it")
+        console.say(f"cache: {paths.shown_size(kept)} that can be made again; `nomoat rm --cache` removes it")
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
@@ -84,7 +85,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             why = f"engine lacks {row['architecture']}" if row["architecture"] else "cannot be read"
             here = f"{here} ({why})".strip()
         if row["kind"] == "adapter":
-            here = f"tuned {(row['made'] or '')[:10]}".strip() + f", {row['size_bytes'] / 1e6:,.1f} MB"
+            here = f"tuned {(row['made'] or '')[:10]}".strip() + f", {paths.shown_size(row['size_bytes'])}"
         use = row["licence"]["commercial"] + ("*" if _is_unconfirmed(row) else "")
         table.add_row(row["id"], parameters(row["parameters"]), use, memory, here)
     return table

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nomoat import paths
 from nomoat.cli import console
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _fetch(ref: str, force: bool) -> Path:
         except KeyboardInterrupt:
             console.say("stopped; run the same command again to go on")
             raise typer.Exit(130) from None
-    console.say(f"{ref}: pulled, {catalogue.size_bytes(path) / 1e6:,.0f} MB")
+    console.say(f"{ref}: pulled, {paths.shown_size(catalogue.size_bytes(path))}")
     return path
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from nomoat import paths
 from nomoat.cli import console
 
 WHILE_TUNED = "end that, or wait for it"
@@ -62,10 +63,10 @@ def rm(
 def _remove_cache(yes: bool) -> None:
     from nomoat import cache
 
-    console.confirm_removal(f"what can be made again, {_megabytes(cache.size())}", yes=yes)
+    console.confirm_removal(f"what can be made again, {paths.shown_size(cache.size())}", yes=yes)
     for link in cache.links():
         console.say(f"`{link}` leads to `{link.resolve()}`, which another home may use: left alone")
-    console.say(f"cache: removed, {_megabytes(cache.clear())} free again")
+    console.say(f"cache: removed, {paths.shown_size(cache.clear())} free again")
 
 
 def _remove_answers(yes: bool) -> None:
@@ -76,7 +77,7 @@ def _remove_answers(yes: bool) -> None:
     if not path.exists():
         console.say("answers: none are stored")
         return
-    console.confirm_removal(f"all stored answers, {_megabytes(_size(path))}", yes=yes)
+    console.confirm_removal(f"all stored answers, {paths.shown_size(_size(path))}", yes=yes)
     before = _size(path)
     try:
         with AnswerStore() as store:
@@ -85,7 +86,7 @@ def _remove_answers(yes: bool) -> None:
         files = f"`{path}`, `{path.name}-wal` and `{path.name}-shm`"
         hint = f"free some 100 kB or more, or end every nomoat and delete the files in which all answers are: {files}"
         raise NotEnoughDiskError(error.message, hint=hint) from error
-    freed = _megabytes(max(0, before - _size(path)))
+    freed = paths.shown_size(max(0, before - _size(path)))
     counts = f"{num_answers:,} answer{'' if num_answers == 1 else 's'} and {num_outcomes:,} outcome{'' if num_outcomes == 1 else 's'}"
     console.say(f"answers: removed, {counts}, {freed} free again")
 
@@ -135,7 +136,7 @@ def _remove_model(model: str, yes: bool) -> None:
     else:
         freed = importer.forget(installed) if installed is not None else 0
         freed += pull.remove(model)
-    console.say(f"{model}: removed{f', {_megabytes(freed)} free again' if freed else ''}")
+    console.say(f"{model}: removed{f', {paths.shown_size(freed)} free again' if freed else ''}")
 
 
 def _require_not_tuned_on(model: str, installed: Path | None) -> None:
@@ -147,13 +148,13 @@ def _require_not_tuned_on(model: str, installed: Path | None) -> None:
 
 
 def _remove_adapter(place: Path, folders: Sequence[Path]) -> int:
-    """And what was imported with it: the bytes that got free of that. Raises UsageError while it is being tuned."""
-    from nomoat import paths
+    """And what was imported with it. Returns the bytes that got free. Raises UsageError while it is being tuned."""
     from nomoat.engine import importer
     from nomoat.tune.adapter import alone_with
 
     with alone_with(place, hint=WHILE_TUNED), paths.translate_disk_errors(place):
         freed = importer.forget(folders[0])
+        freed += sum(paths.bytes_below(folder) for folder in folders if not folder.is_symlink())
         for folder in folders:
             paths.remove_folder(folder)
     return freed
@@ -164,7 +165,3 @@ def _of_adapter(place: Path) -> list[Path]:
     from nomoat.tune.adapter import checkpoint_folder
 
     return [path for path in (place, checkpoint_folder(place)) if path.is_dir() or path.is_symlink()]
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nomoat import paths
 from nomoat.cli import console, options
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def show(
 
 
 def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]:
-    from nomoat import paths, references
+    from nomoat import references
     from nomoat.catalog import cards, pull, tuned
     from nomoat.cli.facts import adapter_folder
 
@@ -80,7 +81,7 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
     for source in card.sources:
         checked = f", sha256 {source.sha256[:16]}…" if source.sha256 else ", sha256 as the hub promises it"
         where = f"{source.file_name}, from NOMOAT_MIRROR only" if source.url == "mirror:" else source.url
-        lines.append(f"file: {where}{f', {source.size_bytes / 1e6:,.0f} MB' if source.size_bytes else ''}{checked}")
+        lines.append(f"file: {where}{f', {paths.shown_size(source.size_bytes)}' if source.size_bytes else ''}{checked}")
     if card.notes:
         lines.append(f"note: {card.notes}")
     if facts["price"] is not None:
@@ -135,7 +136,7 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     }
     lines = [
         f"{path}",
-        f"{size_bytes / 1e6:,.0f} MB, sha256 {sha256}",
+        f"{paths.shown_size(size_bytes)}, sha256 {sha256}",
         f"card: {card.id if card is not None else 'none has this sha256'}",
     ]
     lines.append(f"says of itself: {said.get('general.name', 'no name')}; {words.parameters(source.num_values)}; {architecture}")

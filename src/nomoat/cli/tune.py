@@ -221,7 +221,7 @@ def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
     )
     console.say(f"memory: {found.memory}")
     free = paths.free_disk_bytes(paths.adapters())
-    console.say(f"disk: about {found.disk_bytes / 1e6:,.0f} MB while it learns, and {free / 1e6:,.0f} MB are free")
+    console.say(f"disk: about {paths.shown_size(found.disk_bytes)} while it learns, and {paths.shown_size(free)} are free")
     return asdict(found)
 
 

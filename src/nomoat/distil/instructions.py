@@ -210,8 +210,8 @@ def _sort(answer: Completion, plan: Plan, novelty: Novelty, found: Distilled) ->
 def _limit_reached(found: Distilled, plan: Plan, failure: NomoatError | None) -> str:
     failed = "" if failure is None else f"; {found.spent.num_failed:,} failed: {failure.message}"
     return (
-        f"--max-requests {plan.most_requests():,} is reached: {found.spent.num_answers:,} answers held {found.num_offered:,} tasks, "
-        f"and {len(found.tasks):,} of them were kept{failed}"
+        f"the limit of {plan.most_requests():,} requests is reached: {found.spent.num_answers:,} answers held "
+        f"{found.num_offered:,} tasks, and {len(found.tasks):,} of them were kept{failed}"
     )
 
 

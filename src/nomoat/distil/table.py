@@ -45,7 +45,8 @@ def read_texts(path: Path, *, input_column: str | None = None) -> Texts:
     input_column = None if input_column is None else textfiles.composed(input_column)
     if suffix in LINES_SUFFIXES:
         if input_column is not None:
-            raise UsageError(f"`{path.name}` has no columns: each line is a text", hint="leave out --input-column")
+            hint = "leave out --input-column (in Python: `input_column`)"
+            raise UsageError(f"`{path.name}` has no columns: each line is a text", hint=hint)
         lines = textfiles.composed(textfiles.read_text(path)).split("\n")
         rows: list[dict[str, str]] = [{"text": line.removesuffix("\r")} for line in lines if line.strip()]
         input_column = "text"
@@ -61,8 +62,9 @@ def read_texts(path: Path, *, input_column: str | None = None) -> Texts:
     columns = _columns(rows)
     input_column = _asked_column(input_column, columns)
     if rows and (input_column is None or input_column not in columns):
-        what = "--input-column is missing" if input_column is None else f"there is no column `{input_column}`"
-        raise UsageError(f"`{path.name}`: {what}", hint=f"its columns are: {', '.join(columns)}")
+        what = "it has several columns" if input_column is None else f"there is no column `{input_column}`"
+        hint = f"name the one of the texts, --input-column (in Python: `input_column`): {', '.join(columns)}"
+        raise UsageError(f"`{path.name}`: {what}", hint=hint)
     found = Texts(columns=columns, rows=tuple(rows), of_rows=tuple(row.get(input_column or "", "").strip() for row in rows))
     if not found.asked:
         raise DataError(f"`{path}` holds no text")

@@ -42,10 +42,15 @@ class Rates:
                 raise UsageError(f"a price is {price:g}", hint="give it in USD per million tokens, 0 or more")
 
     def cost_usd(self, usage: Usage) -> float | None:
-        """What an answer cost by these rates; None if the server did not count its tokens."""
-        if usage.prompt_tokens + usage.completion_tokens == 0:
+        """What an answer cost by these rates; None if the server did not count all its tokens, or as no tokens can be."""
+        if not usage.is_counted or usage.prompt_tokens < 1 or usage.completion_tokens < 0:  # earlier versions kept such, too
             return None
         return _usd(self._each(usage.prompt_tokens)[-1], usage.prompt_tokens, usage.completion_tokens)
+
+    def billed_usd(self, request: Request, usage: Usage) -> float:
+        """What an answer counts with: what it cost, or the most it can have cost where that is not known."""
+        cost = self.cost_usd(usage)
+        return self.most_usd(request, usage) if cost is None else cost
 
     def limited(self, request: Request) -> Request:
         """As it is sent: with a longest answer, where it names none and there is a default.
@@ -57,17 +62,21 @@ class Rates:
             return request
         return replace(request, max_new_tokens=limit)
 
-    def most_usd(self, request: Request) -> float:
-        """More than this a request cannot cost: a token for each byte of its text and schema, and the longest answer it allows.
+    def most_usd(self, request: Request, usage: Usage | None = None) -> float:
+        """More than this a request cannot cost: a token for each byte of its text and schema, and the longest answer it allows; or
+        as many as its server counted, in `usage`, if these are more.
 
         What this takes for granted: the server keeps to the longest answer, counts hidden reasoning within it, and its template
         adds no more than a few words. Raises UsageError for a request that names no longest answer, if its model has none either.
         """
         limits = [limit for limit in (self.limited(request).max_new_tokens, self.longest_answer_tokens) if limit is not None]
         if not limits:
-            raise UsageError("what an answer without a limit costs cannot be bounded", hint="give max_new_tokens, or no --max-cost")
-        most_tokens = _most_tokens(request)
-        return max(_usd(rates, most_tokens, min(limits)) for rates in self._each(most_tokens))
+            hint = "give max_new_tokens, or no --max-cost (in Python: `max_cost_usd`)"
+            raise UsageError("what an answer without a limit costs cannot be bounded", hint=hint)
+        most_tokens, most_written = _most_tokens(request), min(limits)
+        if usage is not None:
+            most_tokens, most_written = max(most_tokens, usage.prompt_tokens), max(most_written, usage.completion_tokens)
+        return max(_usd(rates, most_tokens, most_written) for rates in self._each(most_tokens))
 
     def _each(self, prompt_tokens: float = math.inf) -> list[Rates | LongPrompts]:
         """The prices that a prompt of at most so many tokens may have; the last is that of one of just so many."""
@@ -92,7 +101,8 @@ class Budget:
 
     def __init__(self, max_usd: float) -> None:
         if not 0 <= max_usd < math.inf:  # nan is neither, and no sum would ever exceed it
-            raise UsageError(f"--max-cost is {max_usd:g}", hint="give it in USD, 0 or more")
+            hint = "give --max-cost (in Python: `max_cost_usd`) in USD, 0 or more"
+            raise UsageError(f"the budget is {max_usd:g}", hint=hint)
         self.max_usd = max_usd
         self._spent_usd = 0.0
         self._reserved_usd = 0.0

@@ -87,7 +87,7 @@ def schema(request: Request, template: str | None) -> str | None:
     if request.json_schema is not None and not request.must_call:
         try:
             either["$defs"]["answer"] = _moved(json.loads(request.json_schema), "#/$defs/answer")
-        except (ValueError, RecursionError):
+        except RecursionError:
             return request.json_schema  # for the grammar to refuse
         either["anyOf"].insert(0, {"$ref": "#/$defs/answer"})
     return json.dumps(either)

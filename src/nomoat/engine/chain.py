@@ -14,7 +14,7 @@ import numpy as np
 from nomoat import jit
 from nomoat.engine import attention, kv_cache
 from nomoat.engine.kernels import PRODUCTS
-from nomoat.engine.panels import CAN_BE_USED, TO_BYTES
+from nomoat.engine.panels import CAN_BE_USED
 from nomoat.engine.program import Program, give_back_memory, max_parts, place, run_links, team
 from nomoat.engine.program import prepare as prepare_programs
 from nomoat.engine.steps import (
@@ -40,6 +40,7 @@ from nomoat.engine.steps import (
     STATE,
     STEPS,
     TAKEN,
+    TO_PANELS,
     TOKENS,
     WANTED,
     WEIGHT,
@@ -59,7 +60,7 @@ def prepare(type_names: Iterable[str], progress: Callable[[int, int], None]) -> 
     """
     names = sorted(type_names)
     functions: list[tuple[Callable[..., None], int]] = [(function, 3) for function in (share, *ATTENTION_FUNCTIONS)]
-    functions += [(PRODUCTS[name], 9) for name in names] + [(TO_BYTES[name], 5) for name in names if CAN_BE_USED]
+    functions += [(PRODUCTS[name], 9) for name in names] + [(TO_PANELS[name], 5) for name in names if CAN_BE_USED]
     for done, (function, count) in enumerate(functions):
         progress(done, len(functions))
         jit.compiled(function, count)

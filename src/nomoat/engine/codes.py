@@ -167,6 +167,12 @@ def _scale_and_minimum(emit: Emit, block: Any, within: Any, half: int) -> tuple[
     return scale, emit.builder.fneg(emit.builder.fmul(_number(emit, block, half, 32), minimum))
 
 
+def with_offsets(emit: Emit, found: Group) -> Group:
+    """The same group with its offset as a vector."""
+    codes, scale, offset = found
+    return codes, scale, emit.builder.fmul(scale, emit.number(float(offset))) if isinstance(offset, int) else offset
+
+
 # groups of a block of 256
 OF_LEVELS = {"IQ4_XS": 8, "IQ3_S": 8, "IQ3_XXS": 8, "IQ2_S": 16, "IQ2_XS": 16, "IQ2_XXS": 8}
 # codes of a group, the largest code, and who reads it

@@ -32,6 +32,7 @@ REFUSED = re.compile(
     re.IGNORECASE,
 )
 OPENAI_HOST = "api.openai.com"
+MOST_TOKENS = 10**9  # no context is nearly so long
 CHATS_ONLY = frozenset(urlsplit(url).hostname for url in BASE_URLS.values())  # 404 at /completions
 
 
@@ -229,17 +230,30 @@ def _names(refusal: str, word: str) -> bool:
     return re.search(rf"\b{word}\b", refusal, re.IGNORECASE) is not None
 
 
-def count(told: Any, name: str) -> int:
-    """What a server counted under this name; 0 if it did not."""
+def _count(told: Any, name: str) -> int | None:
+    """What a server counted under this name; None if it did not, or as what no count can be: half, negative, beyond any context."""
     value = getattr(told, name, None)
-    return value if isinstance(value, int) else 0
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
+
+
+def prompt_tokens(told: Any) -> int | None:
+    """Those that were read; None if the server did not count them. No prompt has none."""
+    return _count(told, "prompt_tokens") or None
 
 
 def cached_tokens(told: Any) -> int:
-    """Those of the prompt that the server did not read."""
-    return min(count(told, "prompt_tokens"), count(getattr(told, "prompt_tokens_details", None), "cached_tokens"))
+    """Those of the prompt that the server did not read; 0 if it does not tell."""
+    return min(prompt_tokens(told) or 0, _count(getattr(told, "prompt_tokens_details", None), "cached_tokens") or 0)
 
 
-def completion_tokens(told: Any) -> int:
-    """What was written, hidden reasoning included: Gemini counts it in the total only."""
-    return max(count(told, "completion_tokens"), count(told, "total_tokens") - count(told, "prompt_tokens"))
+def completion_tokens(told: Any, *, has_written: bool) -> int | None:
+    """What was written, hidden reasoning included: Gemini counts it in the total only. None if the server did not count it.
+
+    `has_written`: there is an answer, which has at least one.
+    """
+    read, total = prompt_tokens(told), _count(told, "total_tokens")
+    counted = [_count(told, "completion_tokens"), None if read is None or total is None else total - read]
+    most = max((tokens for tokens in counted if tokens is not None), default=-1)
+    return most if most >= has_written else None

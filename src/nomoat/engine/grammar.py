@@ -106,20 +106,14 @@ class Grammars:
         self._digits_V: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
 
     def of_schema(self, schema: str) -> Grammar:
-        """A grammar for a JSON schema, given as JSON, and narrower than it; see `_narrowed`.
+        """A grammar for a JSON schema, given as a JSON object, and narrower than it; see `_narrowed`.
 
-        Raises SchemaError for what is no schema, or none that can be followed.
+        Raises SchemaError for one that cannot be followed.
         """
         from llguidance import LLMatcher
 
         try:
-            asked = json.loads(schema)
-        except (ValueError, RecursionError) as exc:  # also of a number of more digits than Python reads
-            raise SchemaError(f"the JSON schema is not JSON that can be read: {exc}", hint="see https://json-schema.org") from exc
-        if not isinstance(asked, dict):
-            raise SchemaError(f"the JSON schema is a {type(asked).__name__}, not an object", hint="`{}` allows every JSON value")
-        try:
-            grammar = LLMatcher.grammar_from_json_schema(_narrowed(asked), defaults=OPTIONS)
+            grammar = LLMatcher.grammar_from_json_schema(_narrowed(json.loads(schema)), defaults=OPTIONS)
             matcher = LLMatcher(self.words(), grammar, log_level=0)
             problem = matcher.get_error()
         except (ValueError, RecursionError) as exc:

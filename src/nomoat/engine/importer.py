@@ -102,8 +102,8 @@ def import_gguf(
     `path` is a GGUF file or a Hugging Face folder. What was imported in the same way before is found without opening it.
     `context_tokens`: the context asked for. One beyond the first of a model of LongRoPE makes another folder.
     `quality`: None for the setting. `fused`: see `layout.Storage`; False for a model that adapters shall be attached to.
-    `check` is told (dimensions, number of weights, their bytes as they are served, whether some are in tiles) before anything large
-    is made, and may raise.
+    `check` is told (dimensions, number of weights, their bytes as they are served, whether some are in tiles, the family's name)
+    before anything large is made, and may raise.
 
     Raises BadFileError, UnsupportedError, NotEnoughDiskError, NotWritableError, and what `check` raises.
     """

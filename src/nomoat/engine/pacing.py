@@ -38,7 +38,7 @@ def asked_wait(headers: Mapping[str, str]) -> float | None:
             return max(0.0, seconds)
     try:
         when = parsedate_to_datetime(headers.get("retry-after", ""))
-    except ValueError:
+    except (ValueError, OverflowError):  # numbers of many digits
         return None
     if when.tzinfo is None:  # "-0000" in a date means UTC of which nothing more is known
         when = when.replace(tzinfo=UTC)

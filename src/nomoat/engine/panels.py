@@ -18,7 +18,7 @@ from numba import types
 from numba.core import cgutils
 
 from nomoat import hardware, jit
-from nomoat.engine.codes import GROUPS
+from nomoat.engine.codes import GROUPS, with_offsets
 from nomoat.engine.emit import BYTE, FLOAT, HALF, LOW_WORDS, WORD, Emit
 from nomoat.engine.kernels import AHEAD, HALF_ROUNDED, named
 from nomoat.engine.tiles import BLOCKS, CHUNK, TILE_BYTES, TILE_ROWS
@@ -53,7 +53,7 @@ def _to_bytes(typing: Any, kind: Any, tile: Any, start: Any, groups: Any, codes:
         for half in range(TILE_ROWS // emit.lanes):
             (largest,) = emit.variables(emit.number(0.0))
             with cgutils.for_range(builder, groups) as loop:
-                _, scale, offset = _group(emit, read(emit, tile, emit.add(start, loop.index), half))
+                _, scale, offset = with_offsets(emit, read(emit, tile, emit.add(start, loop.index), half))
                 for end in (offset, emit.fused(scale, emit.number(float(most)), offset)):
                     builder.store(emit.larger(emit.without_sign(end), builder.load(largest)), largest)
             found = builder.load(largest)
@@ -62,7 +62,7 @@ def _to_bytes(typing: Any, kind: Any, tile: Any, start: Any, groups: Any, codes:
             with cgutils.for_range(builder, groups) as loop:
                 place = emit.add(codes, emit.times(loop.index, width // 4 * FOUR_BYTES), emit.size(half * 4 * emit.lanes))
                 emit.prefetch(emit.add(tile, emit.times(emit.add(start, loop.index), group_bytes), emit.size(AHEAD)), group_bytes)
-                fours, scale, offset = _group(emit, read(emit, tile, emit.add(start, loop.index), half))
+                fours, scale, offset = with_offsets(emit, read(emit, tile, emit.add(start, loop.index), half))
                 factor = emit.whole(builder.fmul(builder.fmul(scale, inverse), emit.number(float(2 ** (bits + 1 + FRACTION)))))
                 added = emit.whole(builder.fmul(builder.fmul(offset, inverse), emit.number(float(2**FRACTION))))
                 added = builder.add(added, emit.word((ZERO << FRACTION) + (1 << FRACTION - 1)))
@@ -71,14 +71,6 @@ def _to_bytes(typing: Any, kind: Any, tile: Any, start: Any, groups: Any, codes:
         return context.get_dummy_value()
 
     return types.void(kind, *[types.intp] * 5), generate
-
-
-def _group(emit: Emit, found: tuple[list[Any], Any, Any]) -> tuple[list[Any], Any, Any]:
-    """Its offset always a vector."""
-    codes, scale, offset = found
-    if isinstance(offset, int):
-        offset = emit.builder.fmul(scale, emit.number(float(offset)))
-    return codes, scale, offset
 
 
 def _scaled(emit: Emit, codes: Any, bits: int, factor: Any, added: Any) -> Any:

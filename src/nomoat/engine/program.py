@@ -21,7 +21,7 @@ from nomoat.engine import ending
 from nomoat.engine.codes import GROUPS
 from nomoat.engine.emit import CACHE_LINE
 from nomoat.engine.kernels import PRODUCTS
-from nomoat.engine.panels import CAN_BE_USED, TO_BYTES
+from nomoat.engine.panels import CAN_BE_USED
 from nomoat.engine.steps import (
     AFTER,
     BEFORE,
@@ -30,9 +30,12 @@ from nomoat.engine.steps import (
     CHUNK_COLUMNS,
     CODE,
     COLUMNS,
+    COPIES,
+    COPY_BYTES,
     COUNTS,
     GROUP,
     HIDDEN,
+    INPUT_BYTES,
     KIND,
     KINDS,
     LINK,
@@ -52,6 +55,7 @@ from nomoat.engine.steps import (
     TAKEN,
     TILE_SIZE,
     TILES,
+    TO_PANELS,
     TOKENS,
     TOKENS_A_PART,
     USERS,
@@ -253,7 +257,7 @@ def _product_row(type_name: str, rows: int, columns: int, address: int) -> Any:
     """A table's row of a product with tiles that lie there."""
     row = np.zeros(VECTOR + 1, np.int64)
     row[CODE] = jit.compiled(PRODUCTS[type_name], 9).address
-    row[PANELS_CODE] = jit.compiled(TO_BYTES[type_name], 5).address if CAN_BE_USED else 0
+    row[PANELS_CODE] = jit.compiled(TO_PANELS[type_name], 5).address if CAN_BE_USED else 0
     row[GROUP] = GROUPS[type_name][0]
     row[TILES], row[TILE_SIZE] = address, columns // BLOCKS[type_name][0] * TILE_BYTES[type_name]
     row[KIND], row[ROWS], row[COLUMNS] = OUT, rows, columns
@@ -281,7 +285,7 @@ class Program:
         self.steps, self.width, self.epsilon = table, width, int(np.float32(epsilon).view(np.uint32))
         widest, most = int(table[:, COLUMNS].max()), int(table[table[:, KIND] != OUT, ROWS].max(initial=0))
         self._sizes = {  # for each token
-            "inputs": -(-widest // CHUNK) * CHUNK,
+            "inputs": INPUT_BYTES * -(-widest // CHUNK) * CHUNK,
             "scales": widest // 8,
             "totals": widest // 8,
             "sums": widest // 4,
@@ -310,6 +314,7 @@ class Program:
             _memory.place(f"next {name}", PART_TOKENS * self._sizes[name]) for name in ("inputs", "scales", "sums")
         ]
         self.room[HIDDEN] = _memory.place("hidden", 4 * PART_TOKENS * max((added.rows for added in self._kept), default=0))
+        self.room[COPIES] = _memory.place("copies", COPY_BYTES * len(team()))
         taken = _memory.place("taken", 8 * COUNTS * len(self.steps) * parts)
         state = team().state.ctypes.data
         self._job[:TOKENS] = (

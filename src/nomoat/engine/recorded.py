@@ -52,8 +52,13 @@ def _row(path: Path, number: int, row: dict[str, str], *, category: str) -> Reco
     if question is None:
         raise DataError(f"`{path}`, row {number}: needs a `prompt` or a `task`")
     scores, answers = {}, {}
+    columns: dict[str, str] = {}
     for column, value in row.items():
         name = column.rpartition("/")[2]
+        if columns.setdefault(name, column) != column:
+            raise DataError(
+                f"`{path}`: the columns `{columns[name]}` and `{column}` are both called `{name}`", hint="rename or remove one of them"
+            )
         if name.endswith(ANSWER_SUFFIX):
             answers[name.removesuffix(ANSWER_SUFFIX)] = value
         elif column not in (*QUESTION_COLUMNS, "metric"):

@@ -17,7 +17,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-import json
 import os
 import threading
 import time
@@ -31,7 +30,7 @@ from nomoat import config, net
 from nomoat.engine import pacing
 from nomoat.engine.budget import Bill, Calls, Meter
 from nomoat.engine.calls import Gathered
-from nomoat.engine.dialect import Dialect, cached_tokens, completion_tokens, count
+from nomoat.engine.dialect import Dialect, cached_tokens, completion_tokens, prompt_tokens
 from nomoat.engine.providers import BASE_URLS, Provider
 from nomoat.errors import Fate, NomoatError, RedirectedError, RemoteError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage
@@ -222,17 +221,18 @@ class RemoteEngine:
             if finish_reason is None:
                 raise self._no_answer() if first is None else self._cut_off()
             ended_at = time.perf_counter()
+            num_read, num_written = prompt_tokens(told), completion_tokens(told, has_written=first is not None)
             usage = Usage(
-                prompt_tokens=count(told, "prompt_tokens"),
+                prompt_tokens=num_read or 0,
                 cached_tokens=cached_tokens(told),
-                completion_tokens=completion_tokens(told),
+                completion_tokens=num_written or 0,
+                is_counted=stream is None or None not in (num_read, num_written),
                 prefill_seconds=(first or ended_at) - started,
                 decode_seconds=ended_at - (first or ended_at),
                 bytes_out=sent.num_bytes,
             )
             if self.meter is not None:
-                cost = 0.0 if stream is None else self.meter.rates.cost_usd(usage)
-                bill.usd = bill.usd if cost is None else cost
+                bill.usd = 0.0 if stream is None else self.meter.rates.billed_usd(request, usage)
         self._pace.went_well()  # here: who has the last chunk asks for no more
         yield Chunk(text="", finish_reason=finish_reason, usage=usage, calls=gathered.calls)
 
@@ -299,9 +299,9 @@ class RemoteEngine:
             gathered.add(getattr(getattr(choice, "delta", None), "tool_calls", None) or ())
         except (AttributeError, TypeError) as exc:
             raise self._no_answer() from exc
-        if text is not None and not isinstance(text, str):
+        told = getattr(choice, "finish_reason", None) or None
+        if not isinstance(text, str | None) or not isinstance(told, str | None):
             raise self._no_answer()
-        told = getattr(choice, "finish_reason", None)
         reason: FinishReason | None = FINISH_REASONS.get(told, "stop") if told else None
         return text or "", reason, usage
 
@@ -330,7 +330,7 @@ class RemoteEngine:
             ) from exc
         except httpx.HTTPError as exc:
             raise self._lost(exc) from exc
-        except (json.JSONDecodeError, UnicodeDecodeError) as exc:
+        except (ValueError, RecursionError) as exc:  # no JSON, no UTF-8, thousands of digits or of brackets
             raise self._no_answer() from exc
 
     def _about_it(self, notes: Sequence[str]) -> tuple[str, ...]:

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from nomoat import jit
-from nomoat.engine import kv_cache
+from nomoat.engine import amx, kv_cache, panels
 from nomoat.engine.attention_kernels import prefetch
+from nomoat.engine.emit import CACHE_LINE
 from nomoat.engine.kernels import AHEAD, ROUNDED, round_inputs
 from nomoat.engine.panels import (
     CAN_BE_USED,
     FOUR_BYTES,
-    PAIR_BYTES,
-    PANEL_TOKENS,
     PANELS_FROM,
     RANKS_TOGETHER,
     ROUNDED_TOGETHER,
@@ -43,7 +42,8 @@ KIND, CODE, PANELS_CODE, GROUP, ROWS, COLUMNS, TILES, TILE_SIZE, VECTOR = range(
 # and where it is told whose the matrix's tiles are, a bit for each adapter
 PLACES, NUM_TILES, USERS, BESIDE_NUMBERS = range(VECTOR + 1, VECTOR + 5)
 LAST_BIT = 62  # stands for all further adapters
-INPUTS, SCALES, TOTALS, SUMS, RESULT, PAIRS, NEXT_INPUTS, NEXT_SCALES, NEXT_SUMS, HIDDEN, ROOMS = range(11)  # places of memory
+INPUTS, SCALES, TOTALS, SUMS, RESULT, PAIRS, NEXT_INPUTS, NEXT_SCALES, NEXT_SUMS, HIDDEN, COPIES, ROOMS = range(12)  # places of memory
+COPY_BYTES = 2 * CACHE_LINE  # of a thread's copy of these, which it changes
 # numbers of a job
 STATE, STEPS, NUM_STEPS, ROOM, TAKEN, WIDTH, EPSILON, TOKENS, SEEN, BEFORE, AFTER, OUTPUTS = range(12)
 WEIGHT = WANTED = OUTPUTS  # of the last norm; of a choice
@@ -55,7 +55,12 @@ PLACE = 3  # numbers of a place
 ATTENTION, LAST_NORM, CHOICE = 0, -1, -2  # what stands for a number of steps in jobs that are none
 COUNTS = 2  # of tiles taken, for each step: of its product and of what is beside it
 PIECES = 8  # of a product, for each thread: one that is slower takes fewer
-TOKENS_A_PART = 336  # at most, of a prompt, whose intermediate results stay in a CPU's caches: 28 panels
+IN_BF16 = amx.CAN_BE_USED
+PANEL_TOKENS = amx.PANEL_TOKENS if IN_BF16 else panels.PANEL_TOKENS
+PAIR_BYTES = amx.PAIR_BYTES if IN_BF16 else panels.PAIR_BYTES
+INPUT_BYTES = 2 if IN_BF16 else 1  # of a number of a panel
+TO_PANELS = amx.TO_WORDS if IN_BF16 else panels.TO_BYTES  # what makes a tile's codes such numbers
+TOKENS_A_PART = 672 if IN_BF16 else 336  # at most, of a prompt, whose intermediate results stay in a CPU's caches
 PART_TOKENS = TOKENS_A_PART + PANEL_TOKENS  # a few more may be read, if not used
 SUMS_BYTES = 4 * TILE_ROWS * PART_TOKENS  # of a tile
 GATED_BYTES = 4 * CHUNK * PART_TOKENS
@@ -138,28 +143,81 @@ def _multiply(step: Any, beside: Any, room: Any, owners: Any, y: Any, tokens: An
 
 
 @jit.kernel
-def _multiply_pair(
-    step: Any, beside: Any, room: Any, owners: Any, tokens: Any, chunk: Any, blocks: Any, first: Any, second: Any, sums: Any
-) -> None:
-    """The products of two tiles and the panels of a part, with their biases. What they need themselves lies after the sums."""
-    columns = step[COLUMNS]
-    scales = sums + 2 * SUMS_BYTES
-    zeros = scales + 2 * 4 * TILE_ROWS
-    codes = zeros + 2 * 4 * TILE_ROWS
-    for tile, t in enumerate((first, second)):
-        begin_sums(sums + tile * SUMS_BYTES, step[VECTOR] + 4 * t * TILE_ROWS if step[VECTOR] else zeros, blocks * PANEL_TOKENS)
+def _multiply_words(
+    step: Any, room: Any, tokens: Any, first: Any, second: Any, words: Any, starts: Any, start_tile_bytes: Any, start_row_bytes: Any,
+    sums: Any, tile_bytes: Any, row_bytes: Any,
+) -> None:  # fmt: skip
+    """The products of two tiles and the panels of a part, in bf16; for places see `amx.panel_product`."""
+    columns, group = step[COLUMNS], step[GROUP]
+    at_once = -(-columns // (-(-columns // amx.COLUMNS) * amx.STEP)) * amx.STEP
+    for start in range(0, columns, at_once):
+        width = min(at_once, columns - start)
+        for tile, t in enumerate((first, second)):
+            here, there = step[TILES] + t * step[TILE_SIZE], words + tile * (amx.ROW_BYTES // 2)
+            jit.call_with_5(step[PANELS_CODE], here, start // group, width // group, there, 0)
+        amx.panel_product(
+            words, room[INPUTS] + start * amx.COLUMN_BYTES, starts, start_tile_bytes, start_row_bytes, sums, tile_bytes, row_bytes,
+            columns * amx.COLUMN_BYTES, width // amx.STEP, tokens,
+        )  # fmt: skip
+        starts, start_tile_bytes, start_row_bytes = sums, tile_bytes, row_bytes
+
+
+@jit.kernel
+def _multiply_bytes(
+    step: Any, room: Any, tokens: Any, chunk: Any, blocks: Any, first: Any, second: Any, scales: Any, codes: Any, starts: Any,
+    start_tile_bytes: Any, sums: Any,
+) -> None:  # fmt: skip
+    """The same in 8 bits, which scales each chunk. The sums of a tile's tokens lie together."""
+    for tile in range(2):
+        begin_sums(sums + tile * SUMS_BYTES, starts + tile * start_tile_bytes, blocks * PANEL_TOKENS)
+    columns, group = step[COLUMNS], step[GROUP]
     for start in range(0, columns, chunk):
         width = min(chunk, columns - start)
         for tile, t in enumerate((first, second)):
-            here = step[TILES] + t * step[TILE_SIZE]
-            group, there = step[GROUP], codes + tile * (FOUR_BYTES // 2)
+            here, there = step[TILES] + t * step[TILE_SIZE], codes + tile * (FOUR_BYTES // 2)
             jit.call_with_5(step[PANELS_CODE], here, start // group, width // group, there, scales + tile * 4 * TILE_ROWS)
         number = 4 * (start // chunk) * blocks * PANEL_TOKENS
         inputs, factors, firsts = room[INPUTS] + start * blocks * PANEL_TOKENS, room[SCALES] + number, room[SUMS] + number
         panel_product(codes, scales, inputs, factors, firsts, sums, SUMS_BYTES, chunk * PANEL_TOKENS, width // 4, blocks, tokens)
+
+
+@jit.kernel
+def _multiply_pair(
+    step: Any, beside: Any, room: Any, owners: Any, tokens: Any, chunk: Any, blocks: Any, first: Any, second: Any, sums: Any
+) -> None:
+    """The products of two tiles and the panels of a part, with their biases. What they need themselves lies after the sums."""
+    scales = sums + 2 * SUMS_BYTES
+    zeros = scales + 2 * 4 * TILE_ROWS
+    codes = zeros + 2 * 4 * TILE_ROWS
+    starts = step[VECTOR] + 4 * first * TILE_ROWS if step[VECTOR] else zeros
+    to_second = 4 * (second - first) * TILE_ROWS if step[VECTOR] else 0
+    if IN_BF16:
+        _multiply_words(step, room, tokens, first, second, codes, starts, to_second, 0, sums, SUMS_BYTES, 4 * TILE_ROWS)
+    else:
+        _multiply_bytes(step, room, tokens, chunk, blocks, first, second, scales, codes, starts, to_second, sums)
     if owners:
         for tile, t in enumerate((first, second)):
             _add_beside(beside, room, owners, sums + tile * SUMS_BYTES, 4 * TILE_ROWS, tokens, t)
+
+
+@jit.kernel
+def _multiply_in_place(
+    step: Any, beside: Any, room: Any, owners: Any, tokens: Any, first: Any, second: Any, sums: Any, y: Any
+) -> None:  # fmt: skip
+    """The same in bf16, written or added to y without a detour."""
+    zeros = sums + 2 * SUMS_BYTES + 2 * 4 * TILE_ROWS
+    words = zeros + 2 * 4 * TILE_ROWS
+    row_bytes, to_second, here = 4 * step[ROWS], 4 * (second - first) * TILE_ROWS, y + 4 * first * TILE_ROWS
+    if step[KIND] == ADD:
+        _multiply_words(step, room, tokens, first, second, words, here, to_second, row_bytes, here, to_second, row_bytes)
+    elif step[VECTOR]:
+        starts = step[VECTOR] + 4 * first * TILE_ROWS
+        _multiply_words(step, room, tokens, first, second, words, starts, to_second, 0, here, to_second, row_bytes)
+    else:
+        _multiply_words(step, room, tokens, first, second, words, zeros, 0, 0, here, to_second, row_bytes)
+    if owners:
+        for t in range(first, second + 1):
+            _add_beside(beside, room, owners, y + 4 * t * TILE_ROWS, row_bytes, tokens, t)
 
 
 @jit.kernel
@@ -176,6 +234,10 @@ def _multiply_panels(
             continue
         for tile in range(after, min(after + 2, count)):
             prefetch(step[TILES] + tile * step[TILE_SIZE], AHEAD)
+        if IN_BF16 and (step[KIND] != ADD or step[VECTOR] == 0):
+            _multiply_in_place(step, beside, room, owners, tokens, t, t + both - 1, sums, y)
+            t = jit.add_atomic(taken, 2)
+            continue
         _multiply_pair(step, beside, room, owners, tokens, chunk, blocks, t, t + both - 1, sums)
         for tile in range(both):
             here, there = sums + tile * SUMS_BYTES, y + 4 * (t + tile) * TILE_ROWS
@@ -212,9 +274,13 @@ def _multiply_gated(step: Any, beside: Any, room: Any, owners: Any, tokens: Any,
             _multiply_pair(step, beside, room, owners, tokens, chunk, blocks, t, t + columns // TILE_ROWS, sums)
             _gate(step, sums, sums + SUMS_BYTES, tokens * TILE_ROWS)
             write_sums(sums, gated + 4 * n * TILE_ROWS, tokens, 4 * width)
-        panels, number = room[NEXT_INPUTS] + c * chunk * blocks * PANEL_TOKENS, 4 * c * blocks * PANEL_TOKENS
-        scales, firsts = room[NEXT_SCALES] + number, room[NEXT_SUMS] + number
-        _round_panels(gated, 4 * width, panels, scales, firsts, 0, tokens, width, chunk, blocks)
+        if IN_BF16:
+            next_panels = room[NEXT_INPUTS] + c * chunk * amx.COLUMN_BYTES
+            amx.round_into_panels(gated, 4 * width, 0, tokens, width, next_panels, columns * amx.COLUMN_BYTES)
+        else:
+            next_panels, number = room[NEXT_INPUTS] + c * chunk * blocks * PANEL_TOKENS, 4 * c * blocks * PANEL_TOKENS
+            scales, firsts = room[NEXT_SCALES] + number, room[NEXT_SUMS] + number
+            _round_panels(gated, 4 * width, next_panels, scales, firsts, 0, tokens, width, chunk, blocks)
         c = jit.add_atomic(taken, 1)
 
 
@@ -230,6 +296,9 @@ def _round_panels(
 
 @jit.kernel
 def _round_some(x: Any, row_bytes: Any, room: Any, first: Any, end: Any, columns: Any, chunk: Any, blocks: Any) -> None:
+    if blocks and IN_BF16:
+        amx.round_into_panels(x + first * row_bytes, row_bytes, first, end, columns, room[INPUTS], columns * amx.COLUMN_BYTES)
+        return
     if blocks:
         _round_panels(x, row_bytes, room[INPUTS], room[SCALES], room[SUMS], first, end, columns, chunk, blocks)
         return
@@ -299,7 +368,10 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
 
     Rows of a result are ready when all threads are; then each token is the share of one thread until the next product.
     """
-    state, room, outputs, width = job[STATE], jit.longs_at(job[ROOM], ROOMS).copy(), job[OUTPUTS:], job[WIDTH]
+    state, outputs, width = job[STATE], job[OUTPUTS:], job[WIDTH]
+    told = jit.longs_at(job[ROOM], ROOMS)
+    room = jit.longs_at(told[COPIES] + COPY_BYTES * me, ROOMS)  # an array of numba's would be counted, atomically, at each call
+    room[:] = told
     besides = jit.longs_at(job[BESIDE], len(steps) * BESIDE_NUMBERS).reshape(len(steps), BESIDE_NUMBERS)
     first_owner = job[OWNERS] + 8 * first if job[OWNERS] else 0
     asking = _asking(first_owner, tokens) if first_owner else 0
@@ -314,6 +386,8 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
     if job[SEEN]:
         _round_rows(job[SEEN] + 4 * first * columns, 4 * columns, room, tokens, columns, chunk, blocks, threads, me)
         jit.meet(state, threads)
+    if IN_BF16 and blocks:
+        amx.take_registers()
     at = 0
     for number in range(len(steps)):
         step = steps[number]
@@ -341,6 +415,8 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
             if _is_gated(step):
                 _round_rows(y, 4 * rows, room, tokens, rows // 2, chunk, blocks, threads, me)
                 jit.meet(state, threads)
+    if IN_BF16 and blocks:
+        amx.give_back_registers()
 
 
 @jit.kernel

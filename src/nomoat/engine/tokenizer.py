@@ -103,8 +103,8 @@ class Tokenizer:
         if self.chat_template is None:
             raise UnsupportedError(
                 "this model has no chat template: it completes texts, it does not chat",
-                hint="use `run --raw` or `POST /v1/completions`, or `--template NAME` for the one it was tuned with: "
-                + ", ".join(templates.NAMED),
+                hint="use `run --raw` (in Python: `Request(prompt=…)`) or `POST /v1/completions`, or "
+                "`--template NAME` (in Python: `template`) for the one it was tuned with: " + ", ".join(templates.NAMED),
             )
         rows, told = calls.for_template(self.chat_template, messages, tools)
         try:

@@ -199,7 +199,7 @@ def _ask_all(
         answered[at] = run_suite(sides[at], suite, settings)
         suite, settings = answered[at].suite, replace(settings, limit=None)
         if note := unasked_note(ref_of(sides[at]), len(suite.examples), num_planned):
-            notes = (*notes, f"{note} (without `--all` they hold)" if may_stop else note)
+            notes = (*notes, f"{note} (without `--all`, in Python: with `stop_early`, they hold)" if may_stop else note)
         num_planned = len(suite.examples)
     one, other = in_common([answered[0], answered[1]])
     return _judged(one, other, rules=rules, notes=notes)
@@ -275,9 +275,10 @@ def _order_note(watch: Watch, round_size: int, seed: int, sides: Sequence[Asking
     if watch.is_complete:
         return order
     if watch.is_known:
-        return f"{order}: the rest was not needed (`--all` asks everything)"
-    is_out_of_money = _is_out_of_money(*sides)
-    return f"{order}: the rest {'was not asked, for want of money (`--max-cost`)' if is_out_of_money else 'has no kept answers'}"
+        return f"{order}: the rest was not needed (`--all`, in Python: `stop_early=False`, asks everything)"
+    if _is_out_of_money(*sides):
+        return f"{order}: the rest was not asked, for want of money (`--max-cost`, in Python: `max_cost_usd`)"
+    return f"{order}: the rest has no kept answers"
 
 
 def suite_of(*sides: str | Responder, suite: str | Path | Suite | None) -> Suite:

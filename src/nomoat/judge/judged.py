@@ -224,7 +224,7 @@ def _checked(judging: Judge, check: str | None, seed: int) -> tuple[str, ...]:
     """What is known of the judge's agreement with labels, measured now if that was asked for."""
     if check is None:
         known = agreement.remembered(judging.model.digest)
-        return (known or "this judge's agreement with labels was never measured: `--judge-check vicuna80` does",)
+        return (known or "this judge's agreement with labels was never measured: `--judge-check vicuna80` (in Python: `check`) does",)
     num_pairs = agreement.LOCAL_PAIRS if names_weights(judging.model.ref) else agreement.NUM_PAIRS
     found = agreement.measure(judging, agreement.load_labels(check, num_pairs=num_pairs, seed=seed))
     if found is None:

@@ -239,9 +239,7 @@ class Asking:
                 f"{self.num_filtered:,} of {len(self.examples):,} questions were stopped by the content filter of `{self.model.ref}`: "
                 "what it wrote, or nothing, counts as its answer"
             )
-        unpriced = sum(outcome.cost_usd is None for outcome in self.outcomes)
-        if 0 < unpriced < len(self.outcomes):
-            yield f"{unpriced:,} answers of `{self.model.ref}` came without a count of tokens: what they cost is not known"
+        yield from self.settings.spending.uncounted_note(self.model, sum(outcome.cost_usd is None for outcome in self.outcomes))
         if self.num_cut:
             yield (
                 f"{self.num_cut:,} of {len(self.examples):,} answers of `{self.model.ref}` ended at the limit of "

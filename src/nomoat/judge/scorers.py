@@ -12,7 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from nomoat.errors import DataError
@@ -191,14 +191,20 @@ PATTERN_SECONDS = 2.0
 
 def matches(answer: str, pattern: str) -> float:
     """1.0 if the pattern is found anywhere in the answer, else 0.0. Raises DataError if that takes more than two seconds."""
+    return float(_is_found(pattern, answer))
+
+
+def _is_found(pattern: str, text: str) -> bool:
     import regex
 
     try:
-        return float(regex.search(pattern, answer, timeout=PATTERN_SECONDS) is not None)
+        return regex.search(pattern, text, timeout=PATTERN_SECONDS) is not None
     except TimeoutError as exc:
         raise DataError(
             f"the pattern `{pattern}` took more than {PATTERN_SECONDS:g} s on one answer", hint="simplify it: nested repeats are slow"
         ) from exc
+    except regex.error as exc:  # in a schema: older drafts do not say which of its names are patterns
+        raise DataError(f"`{pattern}` is no pattern ({exc})", hint="correct it in the schema") from exc
 
 
 def broken_pattern(pattern: str) -> str:
@@ -207,13 +213,13 @@ def broken_pattern(pattern: str) -> str:
 
     try:
         regex.compile(pattern)
-    except regex.error as exc:
+    except (regex.error, RecursionError) as exc:
         return f"has the target `{pattern}`, which is no pattern ({exc})"
     return ""
 
 
 # ---------------------------------------------------------------- JSON
-PUBLISHED_DRAFTS = ("https://json-schema.org/", "http://json-schema.org/")  # which `jsonschema` holds
+REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 def json_score(answer: str, target: str, schema: Mapping[str, Any] | None = None) -> float:
@@ -236,17 +242,55 @@ def json_score(answer: str, target: str, schema: Mapping[str, Any] | None = None
         return 0.0
 
 
-def _keeps(schema: Mapping[str, Any], value: Any) -> bool:
+def _keeps(schema: Any, value: Any) -> bool:
     import jsonschema
     import referencing
 
+    validator = _in_time(jsonschema.validators.validator_for(schema))
+    if isinstance(schema, dict):  # where it refers to itself, its draft would bring the library's own validator back
+        schema = {name: part for name, part in schema.items() if name != "$schema"}
     # The registry knows the published drafts and nothing else: what a schema refers to is not fetched while a model is asked.
-    return bool(jsonschema.validators.validator_for(schema)(schema, registry=referencing.Registry()).is_valid(value))
+    return bool(validator(schema, registry=referencing.Registry()).is_valid(value))
+
+
+@cache
+def _in_time(validator: Any) -> Any:
+    """The validator of a draft, whose patterns are searched for as `matches` does: the library's `re` has no bound of time.
+
+    Not covered: what `unevaluatedProperties` does with `patternProperties`, and schemas within the schema that name their own draft.
+    """
+    import jsonschema
+
+    checks = {"pattern": _pattern, "patternProperties": _pattern_properties, "additionalProperties": _additional_properties}
+    extend: Any = jsonschema.validators.extend
+    return extend(validator, checks)
+
+
+def _pattern(validator: Any, pattern: str, value: Any, _schema: Any) -> Iterator[Exception]:
+    import jsonschema
+
+    if validator.is_type(value, "string") and not _is_found(pattern, value):
+        yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+def _pattern_properties(validator: Any, parts: Mapping[str, Any], value: Any, _schema: Any) -> Iterator[Exception]:
+    for pattern, part in parts.items() if validator.is_type(value, "object") else ():
+        for name, field in value.items():
+            if _is_found(pattern, name):
+                yield from validator.descend(field, part, path=name, schema_path=pattern)
+
+
+def _additional_properties(validator: Any, part: Any, value: Any, schema: Mapping[str, Any]) -> Iterator[Exception]:
+    known, patterns = schema.get("properties", ()), schema.get("patternProperties", ())
+    for name, field in value.items() if validator.is_type(value, "object") else ():
+        if name not in known and not any(_is_found(pattern, name) for pattern in patterns):
+            yield from validator.descend(field, part, path=name)
 
 
 def broken_schema(schema: Any) -> str:
     """What is wrong with a JSON schema, to go on after "the schema"; empty if nothing is."""
     import jsonschema
+    import jsonschema_specifications
     import referencing
     from referencing.jsonschema import DRAFT202012
 
@@ -257,22 +301,22 @@ def broken_schema(schema: Any) -> str:
         validator: Any = jsonschema.validators.validator_for(schema)
         validator.check_schema(schema)
         whole = referencing.Resource.from_contents(schema, default_specification=DRAFT202012)
-        resolver = referencing.Registry().resolver_with_root(whole)
+        resolver = jsonschema_specifications.REGISTRY.resolver_with_root(whole)  # with the published drafts, as in `_keeps`
         for reference in _references(schema):
-            if not reference.startswith(PUBLISHED_DRAFTS):
-                resolver.lookup(reference)
+            validator.check_schema(resolver.lookup(reference).contents)
     except jsonschema.SchemaError as exc:
-        return f"is no JSON schema: {exc.message}"
-    except referencing.exceptions.Unresolvable:
-        return f"refers to `{reference}`, which is not in it"
+        return f"refers to `{reference}`, which is no JSON schema: {exc.message}" if reference else f"is no JSON schema: {exc.message}"
+    except (referencing.exceptions.Unresolvable, ValueError):  # ValueError: of an address that is none
+        return f"refers to `{reference}`, which is not in it" if reference else "has an `$id` that is no address"
+    except RecursionError:
+        return "is nested too deep to be looked at"
     return ""
 
 
 def _references(schema: Any) -> Iterator[str]:
     """Where a schema's parts refer to."""
     if isinstance(schema, dict):
-        if isinstance(schema.get("$ref"), str):
-            yield schema["$ref"]
+        yield from (schema[name] for name in REFERENCES if isinstance(schema.get(name), str))
         schema = [value for name, value in schema.items() if name not in ("const", "enum", "default", "examples")]
     for part in schema if isinstance(schema, list) else ():
         yield from _references(part)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, get_args
 
 from nomoat import paths
 from nomoat.errors import BadFileError, DataError, UnknownModelError, UsageError
@@ -125,8 +125,15 @@ def load_suite(
             f"a suite is named by a text or a path, and this is a {type(ref).__name__}",
             hint='write lines of {"input": "…", "target": "…"} into a .jsonl file, or a table into a .csv, and name that file',
         )
-    path = _find(ref)
-    if path is not None and path.suffix.lower() in TABLE_SUFFIXES:
+    return _load(ref, _find(ref), models, input_column, label_column, instruction)
+
+
+def _load(
+    ref: str | Path, path: Path | None, models: Iterable[str | Responder] = (), input_column: str | None = None,
+    label_column: str | None = None, instruction: str | None = None,
+) -> Suite:  # fmt: skip
+    """`path` is what `_find` found."""
+    if _is_table(path):
         columns, learned = require_columns(path, input_column, label_column), as_tuned.learned_by(models)
         return suite_from_csv(path, *columns, instruction=instruction, learned=learned)
     _require_no_table_words(input_column, label_column, instruction)
@@ -145,10 +152,14 @@ def load_suite(
 
 def load_suites(refs: Sequence[str], models: Iterable[str | Responder] = (), **how_read: str | None) -> list[Suite]:
     """Each as `load_suite` gives it. Columns and an instruction go to the tables alone, and are refused where there is none."""
-    tables = [ref for ref in refs if (path := _find(ref)) is not None and path.suffix.lower() in TABLE_SUFFIXES]
-    if not tables:
+    found = [(ref, _find(ref)) for ref in refs]
+    if not any(_is_table(path) for _ref, path in found):
         _require_no_table_words(*how_read.values())
-    return [load_suite(ref, models=models, **(how_read if ref in tables else {})) for ref in refs]
+    return [_load(ref, path, models, **(how_read if _is_table(path) else {})) for ref, path in found]
+
+
+def _is_table(path: Path | None) -> TypeGuard[Path]:
+    return path is not None and path.suffix.lower() in TABLE_SUFFIXES
 
 
 def _require_no_table_words(*words: str | None) -> None:

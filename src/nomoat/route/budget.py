@@ -88,8 +88,8 @@ def rates_of(policy: Policy, *, is_local: bool) -> Rates | None:
     if rates is None:
         raise UsageError(
             f"the price of `{policy.cloud}` is not known, and the budget in `{policy.path}` cannot be kept without it",
-            hint=f"write it into `{prices.own_path()}`, in USD per million tokens: "
-            f'[[price]], api = "{policy.cloud}", input = …, output = …, as_of = "{utc_today():%Y-%m}", source = "…"',
+            hint=f"write it into `{prices.own_path()}`, in USD per million tokens:"
+            + prices.lines(policy.cloud, usd_in="…", usd_out="…", as_of=f"{utc_today():%Y-%m}"),
         )
     if rates == FREE:
         return None

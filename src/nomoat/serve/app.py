@@ -321,8 +321,8 @@ class Served:
     async def _events(self, name: str, reply: replies.Form, first: Item, rest: AsyncIterator[Item]) -> AsyncIterator[bytes]:
         usages: dict[int, Usage] = {}
         outcome = "gone"
-        yield await asyncio.to_thread(reply.opening)
         try:
+            yield await asyncio.to_thread(reply.opening)
             async for item in _first_and_rest(first, rest):
                 if item is None:
                     yield replies.SIGN_OF_LIFE
@@ -337,6 +337,9 @@ class Served:
         except NomoatError as error:
             outcome = "error"
             yield reply.failure(error)
+        except Exception:
+            outcome = "error"
+            raise
         finally:
             self._metrics.count_request(name, outcome)
 

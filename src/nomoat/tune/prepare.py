@@ -174,7 +174,8 @@ def prepare(
     if template is not None:
         templates.named(template)
     if keep_shared and test is None:
-        raise UsageError("--keep-shared is about the texts of a test file", hint="give --test FILE, or leave out --keep-shared")
+        hint = "give --test FILE, or leave out --keep-shared (in Python: `test`, `keep_shared`)"
+        raise UsageError("texts shared with a test file are to be kept, and no test file is named", hint=hint)
     files = references.find_files(base)
     file = opened(files.weights)
     start = adapter.read_start(files.name, files.weights, files.adapter, file) if files.adapter else None

@@ -104,6 +104,7 @@ def learn(
     )  # fmt: skip
     adapter.require_disk(target, ways.num_learned(prepared))
     with adapter.tuning(target, prepared.weights), stopping.translate_errors(prepared.weights.name, name):
+        adapter.reserve(name, replace=replace, resume=resume)  # again: another training may have ended since
         checkpoint = adapter.Checkpoint(target, origin)
         saved = checkpoint.load() if resume else None
         if saved is None:
