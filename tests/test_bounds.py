@@ -78,7 +78,7 @@ def test_the_bounds_are_those_of_the_server() -> None:
     ("messages", "kind"), [("Say hi", "str"), ([{"role": "user", "content": "Say hi"}], "dict"), ({"role": "user"}, "dict")]
 )
 def test_messages_that_are_none_are_refused_with_what_to_give(messages: Any, kind: str) -> None:
-    with pytest.raises(UsageError, match=f"^`messages` holds a {kind}, not Messages$") as caught:
+    with pytest.raises(UsageError, match=f"(?m)^`messages` holds a {kind}, not Messages$") as caught:
         Request(messages=messages)
     assert 'Message(role="user", content="…")' in str(caught.value.hint)
 
@@ -92,7 +92,7 @@ def test_a_request_of_nothing_and_a_message_without_a_text_are_refused() -> None
         (lambda: Request(prompt_ids="abc"), "`prompt_ids` are no whole numbers"),  # type: ignore[arg-type]
         (lambda: Request(prompt_ids=[1, True]), "`prompt_ids` are no whole numbers"),
     ):
-        with pytest.raises(UsageError, match=f"^{message}$"):
+        with pytest.raises(UsageError, match=f"(?m)^{message}$"):
             make()
 
 

@@ -51,7 +51,7 @@ def test_a_file_that_windows_wrote_is_read(empty_home: Path) -> None:
 
 def test_a_folder_in_its_place_is_said(empty_home: Path) -> None:
     (empty_home / "config.toml").mkdir(parents=True)
-    with pytest.raises(UsageError, match=r"cannot be read: (Is a directory|Permission denied)$"):
+    with pytest.raises(UsageError, match=r"(?m)cannot be read: (Is a directory|Permission denied)$"):
         config.read_file()
 
 
@@ -229,7 +229,7 @@ def test_what_no_header_can_carry_is_no_key(keys: Callable[..., Path], monkeypat
         config.secret("HF_TOKEN")
     assert caught.value.message == f"HF_TOKEN holds characters that no key has ({path})"
     monkeypatch.setenv("HF_TOKEN", "a\nb")
-    with pytest.raises(UsageError, match=r"^HF_TOKEN holds characters that no key has \(environment\)$"):
+    with pytest.raises(UsageError, match=r"(?m)^HF_TOKEN holds characters that no key has \(environment\)$"):
         config.secret("HF_TOKEN")
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import copy
+import pickle
 import re
+import traceback
 from pathlib import Path
 
 from nomoat import errors
@@ -19,6 +22,24 @@ def test_tree_shows_every_error_below_its_base() -> None:
             drawn[found["name"]] = above[depth - 1] if depth else "Exception"
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.NomoatError)]
     assert drawn == {kind.__name__: kind.__base__.__name__ for kind in kinds if kind.__base__}
+
+
+def test_a_traceback_ends_in_what_to_do_and_the_text_of_the_error_does_not() -> None:
+    error = errors.BadFileError("`m.gguf` is cut off", hint="pull it again")
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    assert lines == ["nomoat.errors.BadFileError: `m.gguf` is cut off", "hint: pull it again"]
+    assert str(error) == error.message
+
+
+def test_a_traceback_has_the_hint_of_now_beside_notes_of_others() -> None:
+    error = errors.BadFileError("no", hint="pull it again")
+    error.add_note("while reading the third")
+    for same in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        same.hint = f"there: {same.hint}"
+        assert same.__notes__ == ["hint: there: pull it again", "while reading the third"]
+        same.hint = None
+        assert same.__notes__ == ["while reading the third"]
+    assert error.__notes__ == ["hint: pull it again", "while reading the third"]
 
 
 def test_no_other_file_has_errors_of_its_own() -> None:

@@ -41,7 +41,7 @@ def test_what_is_neither_a_text_nor_a_request_is_refused_with_what_to_give() -> 
     with responder.load("fake:") as model:
         for ask in (model.complete, model.stream, model.prompt_likelihoods, lambda asked: model.score(asked, ["moat"])):
             with pytest.raises(
-                UsageError, match=r"^a model is asked a text or a `nomoat\.records\.Request`, and this is a list$"
+                UsageError, match=r"(?m)^a model is asked a text or a `nomoat\.records\.Request`, and this is a list$"
             ) as raised:
                 ask([{"role": "user", "content": "What is a moat?"}])  # type: ignore[operator]
             assert raised.value.hint == 'give "…", or for a conversation Request(messages=(Message(role="user", content="…"), …))'
@@ -109,14 +109,14 @@ def test_a_caller_who_leaves_gets_an_error_of_nomoat() -> None:
 
 def test_counts_that_are_no_numbers_are_refused(tiny_gguf: Path) -> None:
     for ref in (tiny_gguf, "fake:", "http://127.0.0.1:1#x"):
-        with pytest.raises(UsageError, match=r"^`context_tokens` is '64', of the type str$"):
+        with pytest.raises(UsageError, match=r"(?m)^`context_tokens` is '64', of the type str$"):
             responder.load(ref, context_tokens="64")  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match=r"^`context_tokens` is 64\.0, of the type float$") as caught:
+        with pytest.raises(UsageError, match=r"(?m)^`context_tokens` is 64\.0, of the type float$") as caught:
             responder.load(ref, context_tokens=64.0)  # type: ignore[arg-type]
         assert caught.value.hint == "give a whole number (an int)"
-    with pytest.raises(UsageError, match=r"^`as_client` is 'no', of the type str$"):
+    with pytest.raises(UsageError, match=r"(?m)^`as_client` is 'no', of the type str$"):
         responder.load("fake:", as_client="no")  # type: ignore[arg-type]
-    with responder.load("fake:") as model, pytest.raises(UsageError, match=r"^`concurrency` is '2', of the type str$"):
+    with responder.load("fake:") as model, pytest.raises(UsageError, match=r"(?m)^`concurrency` is '2', of the type str$"):
         model.complete_many(["a"], concurrency="2")  # type: ignore[arg-type]
 
 

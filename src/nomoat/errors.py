@@ -33,21 +33,37 @@ Fate = Literal["final", "rejected", "lost"]
 
 
 class NomoatError(Exception):
-    """A failure the user can understand: `message` says what and with which value, `hint` what to do.
+    """A failure the user can understand: `message` says what and with which value, `hint` what to do, in a traceback too.
 
     `bytes_out` is what was sent in vain, for the answer that did not come, to a server that is not on this machine.
     """
 
     bytes_out = 0
+    _hint: str | None = None
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
 
+    @property
+    def hint(self) -> str | None:
+        """What to do; None if there is nothing to say. It is a note of the exception as well (PEP 678), the first one."""
+        return self._hint
+
+    @hint.setter
+    def hint(self, hint: str | None) -> None:
+        others = [note for note in getattr(self, "__notes__", ()) if note != _note(self._hint)]
+        self._hint = hint
+        self.__notes__ = others if hint is None else [_note(hint), *others]
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Whatever its `__init__` takes, an error can be sent from one process to another."""
         return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _note(hint: str | None) -> str:
+    return f"hint: {hint}"
 
 
 def _rebuild(kind: type[NomoatError], arguments: tuple[object, ...], attributes: dict[str, object]) -> NomoatError:

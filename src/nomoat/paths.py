@@ -67,8 +67,13 @@ def home() -> Path:
 
 
 def require_home() -> None:
-    """Raise UsageError if NOMOAT_HOME, or what it lies in, is a file."""
-    there = next((place for place in (home(), *home().parents) if place.exists()), None)
+    """Raise UsageError if NOMOAT_HOME, or what it lies in, is a file, or a link to a place that is not there."""
+    there = next((place for place in (home(), *home().parents) if place.exists() or place.is_symlink()), None)
+    if there is not None and not there.exists():
+        raise UsageError(
+            f"NOMOAT_HOME is `{home()}`, and `{there}` is a link to `{os.path.realpath(there)}`, which is not there",
+            hint="mount its disk, make that folder, or set NOMOAT_HOME to a folder of yours",
+        )
     if there is not None and not there.is_dir():
         raise UsageError(f"NOMOAT_HOME is `{home()}`, and `{there}` is a file", hint="set it to a folder of yours")
 

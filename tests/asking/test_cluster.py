@@ -76,7 +76,7 @@ def test_ray_that_does_not_start_here_says_what_to_do(error: Exception) -> None:
         raise error
 
     ray = SimpleNamespace(init=init, exceptions=SimpleNamespace(AuthenticationError=AuthenticationError))
-    with pytest.raises(WorkerError, match=f"^Ray did not start on this machine: {error}$") as caught:
+    with pytest.raises(WorkerError, match=f"(?m)^Ray did not start on this machine: {error}$") as caught:
         cluster.connect(ray, None)
     assert caught.value.hint == "if this machine is too busy to start Ray, try again, or leave out --workers"
 

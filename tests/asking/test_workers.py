@@ -110,13 +110,13 @@ def test_what_is_no_address_of_a_cluster_is_refused(address: str, monkeypatch: p
     what = "Ray Client, which nomoat does not use" if address.startswith("ray://") else "no cluster"
     for given in (address, "auto"):
         monkeypatch.setenv("RAY_ADDRESS", address)
-        with pytest.raises(UsageError, match=f"^`{address}` is the address of {what}$"), started_workers(None, given):
+        with pytest.raises(UsageError, match=f"(?m)^`{address}` is the address of {what}$"), started_workers(None, given):
             pass
 
 
 def test_a_cluster_elsewhere_is_refused_when_offline() -> None:
     with (
-        pytest.raises(OfflineError, match=r"^refused to connect to `192.0.2.1` to use a Ray cluster: NOMOAT_OFFLINE is set$"),
+        pytest.raises(OfflineError, match=r"(?m)^refused to connect to `192.0.2.1` to use a Ray cluster: NOMOAT_OFFLINE is set$"),
         started_workers(None, "192.0.2.1:6379"),
     ):
         pass
@@ -199,7 +199,7 @@ class TestTwoNodes:
             assert isinstance(server.engine, RemoteEngine)
 
     def test_a_machine_without_the_model_is_named_with_what_to_do_there(self, workers: Workers) -> None:
-        with pytest.raises(UnknownModelError, match=r"^on `.+`: `smollm2-135m` is not on this machine yet$") as caught:
+        with pytest.raises(UnknownModelError, match=r"(?m)^on `.+`: `smollm2-135m` is not on this machine yet$") as caught:
             workers.load("smollm2-135m")
         assert caught.value.hint == "on that machine: nomoat pull smollm2-135m"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 import shell
@@ -20,6 +22,8 @@ from teaching import by_text, write_labels, write_tasks
 
 from nomoat.catalog import sidecar
 from nomoat.catalog.datasets import pull_dataset
+from nomoat.distil import files, instructions
+from nomoat.distil.prompts import render_request
 from nomoat.records import Parent
 
 Shell = Callable[..., Done]
@@ -94,6 +98,26 @@ def test_lost_calls_and_more_spent_than_may_be_are_said_and_kept(
     assert "\nnote: more than the budget of $0.5000 is spent, or may be: " in done.stderr
     beside = json.loads(sidecar.path_of(out).read_text())
     assert (beside["calls_lost"], [note[:12] for note in beside["notes"]]) == (1, [lost[:12], "more than th"])
+
+
+def test_of_many_tasks_only_the_requests_that_are_asked_are_made_when_it_goes_on_too(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, num_made = serving(write_tasks), 0
+
+    def counting(*shown: object, **how: object) -> str:
+        nonlocal num_made
+        num_made += 1
+        return render_request(*shown, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(instructions, "render_request", counting)
+    price = ("--price-in", "1000", "--price-out", "2000", "--max-cost", "7", "--concurrency", "1")  # enough for one or two
+    command = ["distil", f"{server.url}#m", "--out", str(tmp_path / "tasks.jsonl"), "--seeds", str(seeds), *price]
+    for tasks in ("20000", "99999999999"):
+        done = nomoat(*command, "--tasks", tasks)
+        assert (done.returncode, "\npartial: the budget of $7.0000 is reached" in done.stderr) == (3, True)
+    assert 0 < len(server.bodies) < 4
+    assert num_made < 20
 
 
 def test_kill_9_loses_only_what_was_under_way_and_nothing_is_asked_twice(
@@ -274,6 +298,33 @@ def test_rows_are_known_again_by_their_other_columns_and_nothing_of_an_earlier_r
     done = nomoat(*command, "I cannot tell,spam", "--replace", "--json")
     assert (done.returncode, json.loads(done.stdout)["left_out"]) == (0, None)
     assert sorted(path.name for path in tmp_path.glob("l.*")) == ["l.csv", "l.csv.provenance.json"]
+
+
+def test_a_disk_without_room_for_both_tables_gets_neither_and_the_next_run_writes_both(
+    nomoat: Shell, serving: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serving(write_labels(("prize", "spam"), ("noon", "I cannot tell")))
+    (tmp_path / "t.txt").write_text("see you at noon\nWIN a prize\n")
+    command = ["distil", f"{server.url}#m", "--out", str(tmp_path / "l.csv"), "--label", str(tmp_path / "t.txt"), "--labels"]
+    write = files.write_table
+
+    def full(path: Path, *table: Any, **how: Any) -> None:
+        if ".left_out." in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, *table, **how)
+
+    def made() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in tmp_path.glob("l.*")}
+
+    for labels in ("ham,spam", "eggs,spam"):
+        before = made()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(files, "write_table", full)
+            done = nomoat(*command, labels, "--replace")
+        assert done.returncode == 1 and f"\nerror: no space left on the disk of `{tmp_path}`\n" in done.stderr
+        assert made() == before
+        assert nomoat(*command, labels, *(["--replace"] if before else [])).returncode == 0
+        assert len(made()) == 4
 
 
 def test_a_table_without_rows_is_replaced_by_another(nomoat: Shell, serving: Callable[..., Server], tmp_path: Path) -> None:

@@ -126,6 +126,22 @@ def test_a_home_that_is_a_file_is_said_whatever_the_verb(nomoat: Nomoat, tmp_pat
         )
 
 
+def test_a_home_on_a_disk_that_is_not_mounted_is_said_whatever_the_verb(
+    nomoat: Nomoat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, disk = tmp_path / "link", tmp_path / "disk" / "nomoat"
+    link.symlink_to(disk)
+    for home in (link, link / "below"):
+        monkeypatch.setenv("NOMOAT_HOME", str(home))
+        done = nomoat("models", "--pulled")
+        assert (done.returncode, done.stdout, done.stderr) == (
+            1,
+            "",
+            f"error: NOMOAT_HOME is `{home}`, and `{link}` is a link to `{disk}`, which is not there\n"
+            "hint: mount its disk, make that folder, or set NOMOAT_HOME to a folder of yours\n",
+        )
+
+
 @pytest.mark.parametrize("arguments", [["show"], ["run"], ["serve"], ["bench"], ["eval", "fake:"], ["suites", "show"]])
 def test_a_text_in_the_place_of_a_name_is_two_lines(nomoat: Nomoat, arguments: list[str]) -> None:
     text = "why is that so " * 20

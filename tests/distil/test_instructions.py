@@ -83,6 +83,11 @@ def test_a_teacher_that_repeats_itself_is_not_asked_for_ever(serving: Serving) -
     assert found.partial == "the limit of 10 requests is reached: 10 answers held 10 tasks, and 1 of them were kept"
 
 
+def test_requests_are_bounded_however_many_tasks_are_asked_for_unless_the_plan_says_more() -> None:
+    assert replace(PLAN, num_tasks=10**11).most_requests() == 100_000
+    assert replace(PLAN, num_tasks=10**11, max_requests=200_000).most_requests() == 200_000
+
+
 # An answer costs $1.30, and could have cost more than $5.
 REAL_USD = (PROMPT_TOKENS + 2 * COMPLETION_TOKENS) / 1000
 

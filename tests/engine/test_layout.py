@@ -170,5 +170,5 @@ def test_names_of_mapped_files_may_be_of_any_bytes(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
 def test_memory_that_the_system_does_not_give_is_an_error_that_says_so() -> None:
-    with pytest.raises(NotEnoughMemoryError, match=r"^the system does not give 1000000000\.0 GB of memory$"):
+    with pytest.raises(NotEnoughMemoryError, match=r"(?m)^the system does not give 1000000000\.0 GB of memory$"):
         hugepages.mapped(10**18)

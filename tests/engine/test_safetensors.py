@@ -387,7 +387,7 @@ def test_factors_of_heads_a_billion_wide_are_not_made(tmp_path: Path) -> None:
 def test_json_that_cannot_be_read_is_named(name: str, content: bytes, tmp_path: Path) -> None:
     _, folder = write_folder(tmp_path / "model", "llama")
     (folder / name).write_bytes(content)
-    with pytest.raises(BadFileError, match=rf"^`{folder / name}` (cannot be read: .*|holds no JSON object)$"):
+    with pytest.raises(BadFileError, match=rf"(?m)^`{folder / name}` (cannot be read: .*|holds no JSON object)$"):
         importer.import_gguf(folder)
 
 

@@ -289,7 +289,7 @@ def test_model_whose_calls_cannot_be_counted_is_refused() -> None:
     policy = Policy(cloud="openai:gpt-4o-mini", max_usd_per_day=1.0)
     rates = rates_of(policy, is_local=False)
     assert rates is not None
-    with pytest.raises(UsageError, match=r"^what `x` takes cannot be counted, and the policy's budget cannot be kept without it$"):
+    with pytest.raises(UsageError, match=r"(?m)^what `x` takes cannot be counted, and the policy's budget cannot be kept without it$"):
         Allowance(policy, rates, Responder("x", FakeEngine()))
 
 

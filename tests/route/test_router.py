@@ -534,7 +534,7 @@ def test_auto_refuses_a_budget_without_a_price(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     for refused in (router.load_auto, functools.partial(router.explain, "hello")):
         with pytest.raises(
-            UsageError, match=r"^the price of `openai:gpt-99` is not known, and the budget in .* cannot be kept without it$"
+            UsageError, match=r"(?m)^the price of `openai:gpt-99` is not known, and the budget in .* cannot be kept without it$"
         ):
             refused()
 

@@ -193,6 +193,11 @@ def test_no_functions_are_told_where_a_text_is_wanted() -> None:
         ({"tools": [CLOCK], "tool_choice": "often"}, "tool_choice", None),
         ({"functions": [{}]}, "functions", "`functions` is not supported; use `tools`"),
         ({"function_call": {"name": "f"}}, "function_call", "`function_call` is not supported; use `tools`"),
+        (
+            {"repeat_penalty": 1.1},
+            "repeat_penalty",
+            "`repeat_penalty` is not supported; use `repetition_penalty`, which counts all of prompt and answer",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_tools_is_named(fields: dict[str, Any], param: str, message: str | None) -> None:

@@ -310,14 +310,14 @@ def test_a_machine_without_the_model_is_named_with_what_to_do_there(
     cluster: str, tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clusters, "portable", lambda ref: "smollm2-135m")
-    with pytest.raises(UnknownModelError, match=r"^on `.+`: `smollm2-135m` is not on this machine yet$") as caught:
+    with pytest.raises(UnknownModelError, match=r"(?m)^on `.+`: `smollm2-135m` is not on this machine yet$") as caught:
         tune(tiny_gguf, table, "c", ray=cluster)
     assert caught.value.hint == "on that machine: nomoat pull smollm2-135m"
 
 
 def test_a_machine_with_another_file_is_named(cluster: str, tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importer, "sha256_of_model", lambda path: "0")
-    with pytest.raises(WorkerError, match=r"^on `.+`: `tiny.gguf` is another file than on the machine that asks$"):
+    with pytest.raises(WorkerError, match=r"(?m)^on `.+`: `tiny.gguf` is another file than on the machine that asks$"):
         tune(tiny_gguf, table, "c", ray=cluster)
 
 

@@ -194,7 +194,7 @@ def test_a_disk_without_room_for_two_checkpoints_is_said_before_anything_is_lear
     """The next one is written beside the last. What an interrupted training has there already is counted."""
     room = SimpleNamespace(free=1000)
     monkeypatch.setattr("shutil.disk_usage", lambda _: room)
-    with pytest.raises(NotEnoughDiskError, match=r"^`.*adapters` needs \d+ kB, and its disk has 1 kB free$"):
+    with pytest.raises(NotEnoughDiskError, match=r"(?m)^`.*adapters` needs \d+ kB, and its disk has 1 kB free$"):
         tune(tiny_gguf, table, on_progress=lambda _: pytest.fail("has begun"))
     target = paths.adapters() / "interrupted"
     there = adapter.checkpoint_folder(target) / adapter.CHECKPOINT_FILE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nomoat.asking.spending import Spending
@@ -29,7 +29,7 @@ class Preview:
     most_usd: float | None
 
 
-def preview_requests(model: Responder, requests: Sequence[Request], *, spending: Spending, store: AnswerStore) -> Preview | None:
+def preview_requests(model: Responder, requests: Iterable[Request], *, spending: Spending, store: AnswerStore) -> Preview | None:
     """What these requests would send; None if the model runs here or on workers, or all are answered already. Sends nothing.
 
     Raises UsageError for a model that is neither here nor one server: `auto` is two models.

@@ -15,7 +15,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -101,6 +101,20 @@ class AnswerStore:
     def save_answer(self, model_digest: str, request: Request, completion: Completion) -> bool:
         """Keep an answer, and return True. If there is one already, that one stays."""
         return self._put(_key("answer", model_digest, request), model_digest, request, dataclasses.asdict(completion))
+
+    def asked_before(self, model_digest: str, requests: Iterable[Request]) -> list[Request]:
+        """Those of these requests, all different, that have an answer of this model or a lost call. Takes no more than it has to."""
+        with self._understood(), self._db.turn() as db:
+            kept = {key for (key,) in db.execute("SELECT key FROM answers WHERE model = ?", (model_digest,))}
+        kept.discard(_hashed(["notes", model_digest]))
+        found = []
+        left = iter(requests)
+        while kept and (request := next(left, None)) is not None:
+            keys = {_key(kind, model_digest, request) for kind in ("answer", "lost")}
+            if keys & kept:
+                found.append(request)
+                kept -= keys
+        return found
 
     def limits(self, model_digest: str) -> list[int]:
         """What the stored answers of this model might have had at most, in tokens, the least first."""

@@ -40,9 +40,21 @@ def path_of(data: Path) -> Path:
 
 
 def save(data: Path, *, sha256: str, teacher: str, parents: Sequence[Parent], facts: dict[str, Any]) -> None:
-    """Write the sidecar of a file that has, or will have, this sha256. Written first, no file stands there without its teacher."""
+    """Write the sidecar of a file that has this sha256."""
+    with saving(data, sha256=sha256, teacher=teacher, parents=parents, facts=facts):
+        pass
+
+
+@contextmanager
+def saving(data: Path, *, sha256: str, teacher: str, parents: Sequence[Parent], facts: dict[str, Any]) -> Iterator[None]:
+    """The sidecar of a file that will have this sha256, in its place when the block ends well; else what was there stays.
+
+    The file put in its place after it, none stands there without its teacher.
+    """
     known = {"file": data.name, "sha256": sha256, "teacher": teacher, "made_from": [asdict(one) for one in parents]}
-    _write(data, {**known, **facts})
+    with paths.whole_file(path_of(data)) as part:
+        part.write_text(_rendered({**known, **facts}), encoding="utf-8")
+        yield
 
 
 @contextmanager
@@ -57,7 +69,11 @@ def whole_with_chain(weights: Path, terms: licences.ChainVerdict | None) -> Iter
 
 def _write(data: Path, told: dict[str, Any]) -> None:
     with paths.whole_file(path_of(data)) as part:
-        part.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.write_text(_rendered(told), encoding="utf-8")
+
+
+def _rendered(told: dict[str, Any]) -> str:
+    return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
 
 
 def find(data: Path) -> Sidecar | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,7 +40,10 @@ TextFile = Annotated[
     ),
 ]
 MaxRequests = Annotated[
-    int | None, typer.Option(min=1, help="Ask at most so often, not 5 times what would do if all were kept.", show_default=False)
+    int | None,
+    typer.Option(
+        min=1, help="Ask at most so often, not 5 times what would do if all were kept (100,000 at most).", show_default=False
+    ),
 ]
 MaxTokens = Annotated[
     int | None, typer.Option(min=1, help="With --label: longest answer of a teacher that writes.", show_default=False)
@@ -161,7 +164,7 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
     settings = {"kind": "instructions", "teacher_digest": model.digest, **plan.settings()}
     files.require_own(how.out, settings, num_rows=plan.num_tasks, replace=how.replace)
     with AnswerStore() as store:
-        _ask_consent(model, [plan.request(number) for number in range(plan.most_requests())], store, how)
+        _ask_consent(model, plan.requests(), store, how)
         with judging.counting_bars("tasks") as progress:
             found = instructions.distil(
                 model, plan, store=store, spending=how.spending, concurrency=how.concurrency,
@@ -181,7 +184,11 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
     console.say(f"tasks: {len(found.tasks):,} kept of {found.num_offered:,} offered")
     for reason, count in found.dropped.most_common():
         console.say(f"  {count:,} dropped: {reason}")
-    saved = _save(model, lambda part: files.write_rows(part, rows), parents, settings, facts, how)
+    with _saying_what_is_missing(facts), files.saving(
+        how.out, lambda part: files.write_rows(part, rows), teacher=model.name, parents=parents, settings=settings, facts=facts,
+        replace=how.replace,
+    ) as saved:  # fmt: skip
+        pass
     _end(saved, parents, facts, how)
 
 
@@ -252,23 +259,19 @@ def _save_labels(
     facts = {**facts, "rows": len(rows), "left_out": beside.name if left_out else None}
     of_others = {**facts, "rows": len(left_out)}
 
-    def save_left_out() -> None:
-        if not left_out:
-            if not files.remove(beside):
-                console.say(f"`{beside}` stays, for it is not as nomoat wrote it; now every row has a label")
-            return
-        files.save(
-            beside, lambda part: files.write_table(part, others, left_out, delimiter=delimiter), teacher=model.name,
-            parents=parents, settings=settings, facts=of_others, replace=how.replace, is_left_out=True,
-        )  # fmt: skip
-        console.say(f"wrote {beside}: the rows without a label, why, and what the teacher answered")
+    what: dict[str, Any] = {"teacher": model.name, "parents": parents, "settings": settings, "replace": how.replace}
 
+    def write(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> Callable[[Path], None]:
+        return lambda part: files.write_table(part, columns, rows, delimiter=delimiter)
+
+    with _saying_what_is_missing(facts), ExitStack() as whole:
+        saved = whole.enter_context(files.saving(how.out, write(columns, rows), facts=facts, **what))
+        if left_out:
+            whole.enter_context(files.saving(beside, write(others, left_out), facts=of_others, is_left_out=True, **what))
     if left_out:
-        with _saying_what_is_missing(facts):
-            files.require_room(beside, settings, of_others, replace=how.replace, is_left_out=True)
-
-    saved = _save(model, lambda part: files.write_table(part, columns, rows, delimiter=delimiter), parents, settings, facts, how)
-    save_left_out()
+        console.say(f"wrote {beside}: the rows without a label, why, and what the teacher answered")
+    elif not files.remove(beside):
+        console.say(f"`{beside}` stays, for it is not as nomoat wrote it; now every row has a label")
     _end(saved, parents, facts, how)
 
 
@@ -346,7 +349,7 @@ def _is_general(origin: Sequence[Parent]) -> bool:
     return any(parent.name == instructions.SEEDS for parent in origin)
 
 
-def _ask_consent(model: Responder, requests: Sequence[Request], store: AnswerStore, how: _How) -> None:
+def _ask_consent(model: Responder, requests: Iterable[Request], store: AnswerStore, how: _How) -> None:
     """Before anything leaves this machine: all that could be sent, at most."""
     from nomoat.asking.preview import preview_requests
 
@@ -377,23 +380,6 @@ def _say_spent(model: Responder, spent: Spent, notes: Sequence[str]) -> None:
     out = f", {spent.bytes_out:,} bytes sent out" if spent.bytes_out else ""
     console.say(f"teacher: {model.ref}, {spent.num_answers:,} answers{reused}{failed}{out}; {cost} ({spent.pricing.note})")
     answering.say_notes(notes)
-
-
-def _save(
-    model: Responder,
-    write: Callable[[Path], None],
-    parents: Sequence[Parent],
-    settings: dict[str, Any],
-    facts: dict[str, Any],
-    how: _How,
-) -> dict[str, Any]:
-    """The file, and the facts beside it."""
-    from nomoat.distil import files
-
-    with _saying_what_is_missing(facts):
-        return files.save(
-            how.out, write, teacher=model.name, parents=parents, settings=settings, facts=facts, replace=how.replace
-        )  # fmt: skip
 
 
 def _end(saved: dict[str, Any], parents: Sequence[Parent], facts: dict[str, Any], how: _How) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -64,11 +65,13 @@ def export(
         _require_free(path, files.weights, replace=replace)
     terms, is_base_alone = exporting.terms_of(files.name, files.weights, files.adapter)
     if form is Form.LORA:
-        _say_written(exporting.lora_gguf(files.weights, files.adapter, target, terms=terms), terms)
+        with _no_empty_folder(target.parent):
+            exporting.lora_gguf(files.weights, files.adapter, target, terms=terms)
+        _say_written(target, terms)
         return
     source = open_source(files.weights)
     words = files.read_tokenizer(source)
-    with ExitStack() as whole:
+    with _no_empty_folder(target.parent), ExitStack() as whole:
         if form is Form.OLLAMA:  # first, and in its place last: where the disk is full, there is neither
             part = whole.enter_context(paths.whole_file(modelfile))
             ollama.write_modelfile(part, model=target, words=words, context_tokens=importer.read_sizes(source).context_tokens)
@@ -81,6 +84,19 @@ def export(
     _say_written(written, terms)
     if form is Form.OLLAMA:
         console.say(f"wrote {modelfile}; next: ollama create {files.adapter.name} -f {modelfile}")
+
+
+@contextmanager
+def _no_empty_folder(folder: Path) -> Iterator[None]:
+    """Where the block fails, a folder that was not there before is gone again, and so are those above it, as far as they are empty."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        yield
+    except BaseException:
+        for place in missing:
+            with suppress(OSError):  # not empty, or never made
+                place.rmdir()
+        raise
 
 
 def _require_free(target: Path, weights: Path, *, replace: bool) -> None:

@@ -99,7 +99,13 @@ def _private(texts: Sequence[str], what: str) -> list[str]:
 
     names = load_policy().names
     different = list(dict.fromkeys(texts))
-    private = [found for text in different if (found := pii.find(text, names=names))]
+    private = []
+    with console.item_progress() as bar:
+        task = bar.add_task("looking for personal data", total=len(different), info="texts")
+        for text in different:
+            if found := pii.find(text, names=names):
+                private.append(found)
+            bar.advance(task)
     kinds = dict.fromkeys(pii.KIND_TITLES[kind] for found in private for kind in found)
     said = f"{len(private):,} of {len(different):,}{what} hold what looks like personal data: {', '.join(kinds)}"
     return [said] if private else []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,13 +95,8 @@ def _is_as_written(found: sidecar.Sidecar | None) -> TypeGuard[sidecar.Sidecar]:
     return found is not None and found.is_of_this_content
 
 
-def require_room(target: Path, settings: Mapping[str, Any], facts: Mapping[str, Any], *, replace: bool, is_left_out: bool) -> None:
-    """`require_own` for a file with these facts; one of what is left out, or not."""
-    num_answers = _num_answers(facts) if is_left_out else None
-    require_own(target, settings, num_rows=_num_rows(facts), num_answers=num_answers, replace=replace)
-
-
-def save(
+@contextmanager
+def saving(
     target: Path,
     write: Callable[[Path], None],
     *,
@@ -110,14 +106,18 @@ def save(
     facts: Mapping[str, Any],
     replace: bool,
     is_left_out: bool = False,
-) -> dict[str, Any]:
-    """The file that `write` fills, whole or not at all, with its sidecar; what that says. Raises what `require_own` raises."""
-    require_room(target, settings, facts, replace=replace, is_left_out=is_left_out)
+) -> Iterator[dict[str, Any]]:
+    """The file that `write` fills, and its sidecar, in their places when the block ends well; else what was there stays.
+
+    Both are written before the block, which is given what the sidecar says. Raises what `require_own` raises.
+    """
+    num_answers = _num_answers(facts) if is_left_out else None
+    require_own(target, settings, num_rows=_num_rows(facts), num_answers=num_answers, replace=replace)
     known = {"nomoat": __version__, "made": datetime.now(UTC).isoformat(timespec="seconds"), "settings": dict(settings), **facts}
     with paths.whole_file(target) as part:
         write(part)
-        sidecar.save(target, sha256=paths.sha256_of(part), teacher=teacher, parents=parents, facts=known)
-    return {"out": str(target), "teacher": teacher, "made_from": [asdict(one) for one in parents], **known}
+        with sidecar.saving(target, sha256=paths.sha256_of(part), teacher=teacher, parents=parents, facts=known):
+            yield {"out": str(target), "teacher": teacher, "made_from": [asdict(one) for one in parents], **known}
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:

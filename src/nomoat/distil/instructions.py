@@ -6,10 +6,11 @@ answered before: stored answers are found, and a run that was stopped goes on wh
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ SEEDS_FILE = "seed_tasks.jsonl"
 EXAMPLES_A_REQUEST = 3
 TOKENS_A_TASK = 200
 PATIENCE = 5  # asked at most so many times as often as would do if every task were kept
+MOST_REQUESTS = 100_000  # unless the plan names more
 MAX_VAIN_WAVES = 3  # so many times in a row nothing was answered, and something refused
 NOT_NEW = "like one before"
 CUT_OFF = "cut off"
@@ -48,7 +50,7 @@ class Seeds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is asked. `max_requests` None is five times as many as would do if every task were kept."""
+    """What is asked. `max_requests` None is five times as many as would do if every task were kept, and 100,000 at most."""
 
     seeds: Seeds
     num_tasks: int = 100
@@ -60,7 +62,11 @@ class Plan:
 
     def most_requests(self) -> int:
         """More are not made."""
-        return self.max_requests or PATIENCE * math.ceil(self.num_tasks / self.tasks_a_request)
+        return self.max_requests or min(MOST_REQUESTS, PATIENCE * math.ceil(self.num_tasks / self.tasks_a_request))
+
+    def requests(self) -> Iterator[Request]:
+        """All that is asked at most, each made when it is wanted."""
+        return map(self.request, range(self.most_requests()))
 
     def request(self, number: int) -> Request:
         """What is asked the `number`th time, counted from 0."""
@@ -137,15 +143,18 @@ def distil(
     spending = Spending() if spending is None else spending
     found = Distilled(spent=Spent(pricing=spending.pricing(teacher)))
     novelty = Novelty(task.instruction for task in plan.seeds.tasks)
-    requests = [plan.request(number) for number in range(plan.most_requests())]
-    count_earlier(teacher, requests, store=store, spending=spending)
-    num_asked, num_vain, failure = 0, 0, None
-    while len(found.tasks) < plan.num_tasks and num_asked < len(requests) and num_vain < MAX_VAIN_WAVES:
+    earlier = [] if spending.budget is None else store.asked_before(teacher.digest, plan.requests())
+    count_earlier(teacher, earlier, store=store, spending=spending)
+    to_ask, asked = plan.requests(), set[Request]()
+    num_vain, failure = 0, None
+    while len(found.tasks) < plan.num_tasks and num_vain < MAX_VAIN_WAVES:
         missing = math.ceil((plan.num_tasks - len(found.tasks)) / plan.tasks_a_request)
         at_once = min(missing, concurrency * teacher.num_workers)
         is_over = isinstance(failure, BudgetReachedError)  # nothing is asked any more; what is stored behind it was paid for
-        wave = requests[num_asked:] if is_over else requests[num_asked : num_asked + at_once]
-        num_asked += len(wave)
+        wave = [request for request in earlier if request not in asked] if is_over else list(itertools.islice(to_ask, at_once))
+        if not wave:
+            break
+        asked.update(wave)
         waiting = deque(wave)
 
         def read_in_order(_num_open: int, waiting: deque[Request] = waiting) -> None:

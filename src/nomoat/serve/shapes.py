@@ -71,8 +71,11 @@ NOT_OF_TEXTS: dict[str, tuple[object, ...]] = {  # and of what chats take
 }  # fmt: skip
 # Those that clients ask for to have an answer of a form, which there is another way to.
 ABOUT_FORM = frozenset({"format", "guided_json", "json_schema", "structural_tag", "structured_outputs"})
-FORM_ADVICE = "; for an answer of a form use `response_format` with a `json_schema`"
-OLDER = ("functions", "function_call")  # of OpenAI's API
+ADVICE = {
+    **dict.fromkeys(ABOUT_FORM, "; for an answer of a form use `response_format` with a `json_schema`"),
+    **dict.fromkeys(("functions", "function_call"), "; use `tools`"),  # older ones of OpenAI's API
+    "repeat_penalty": "; use `repetition_penalty`, which counts all of prompt and answer",  # llama.cpp's counts the last 64 tokens
+}
 
 _T = TypeVar("_T")
 # All lists that clients send: refused at the first part that is wrong, where a million wrong ones would take gigabytes to tell.
@@ -232,8 +235,7 @@ def parse_body(shape: type[_Asked], body: bytes | dict[str, Any]) -> _Asked:
     known = UNSUPPORTED | (NOT_OF_CHATS if shape is Chat else NOT_OF_TEXTS)
     for name, harmless in known.items():
         if extra.get(name) is not None and extra[name] not in harmless:
-            advice = FORM_ADVICE if name in ABOUT_FORM else "; use `tools`" if name in OLDER else ""
-            raise unsupported(name, "is not supported" + advice)
+            raise unsupported(name, "is not supported" + ADVICE.get(name, ""))
     return asked
 
 
