@@ -32,7 +32,7 @@ CPU_KEY = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
 # What LLVM calls otherwise than Linux of the flags that are asked for.
 LINUX_NAMES = {
     "avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni", "avx512bf16": "avx512_bf16", "avx512fp16": "avx512_fp16",
-    "amx-bf16": "amx_bf16", "amx-int8": "amx_int8",
+    "amx-tile": "amx_tile", "amx-bf16": "amx_bf16", "amx-int8": "amx_int8",
 }  # fmt: skip
 # Source: Linux, Documentation/arch/x86/xstate.rst
 ARCH_PRCTL, ASK_FOR_STATE, STATE_OF_AMX = 158, 0x1023, 18
@@ -162,13 +162,15 @@ def _flags_by_llvm() -> frozenset[str]:
     return frozenset(LINUX_NAMES.get(name, name) for name, has in binding.get_host_cpu_features().items() if has)
 
 
-@functools.cache
-def can_use_amx() -> bool:
+def amx() -> Detected[bool]:
     """Whether products of bf16 by AMX are for this process: the CPU has them, and Linux gives the room for their registers."""
-    if not sys.platform.startswith("linux") or not {"amx_bf16", "amx_tile", "avx512_vnni"} <= cpu_flags():
-        return False
-    call = ctypes.CDLL(None, use_errno=True).syscall
-    return bool(call(ARCH_PRCTL, ASK_FOR_STATE, STATE_OF_AMX) == 0)
+    if not {"amx_bf16", "amx_tile", "avx512_vnni"} <= cpu_flags():
+        return Detected(False, "this CPU has no AMX")
+    if not sys.platform.startswith("linux"):
+        return Detected(False, "AMX is used under Linux alone")
+    if ctypes.CDLL(None, use_errno=True).syscall(ARCH_PRCTL, ASK_FOR_STATE, STATE_OF_AMX) != 0:
+        return Detected(False, f"Linux does not give AMX to this process: {os.strerror(ctypes.get_errno())}")
+    return Detected(True, "this CPU has AMX")
 
 
 def cpu_kind() -> str:
@@ -180,7 +182,8 @@ def cpu_kind() -> str:
 def summary() -> str:
     """One line that names this machine in a report. Clouds give several kinds of CPU one name: family and model tell."""
     total = memory_total_bytes().value / 2**30
-    wide = next((name for name in ("amx_int8", "avx512_vnni", "avx_vnni", "avx2") if name in cpu_flags()), platform.machine())
+    usable = cpu_flags() if amx().value else cpu_flags() - {"amx_bf16"}
+    wide = next((name for name in ("amx_bf16", "avx512_vnni", "avx_vnni", "avx2") if name in usable), platform.machine())
     family, model = _family_and_model()
     kind = f"family {family} model {model}, {wide}" if family and model else wide
     return f"{threads().value} cores {cpu_name()} ({kind}), {total:.0f} GiB, {platform.system()}"

@@ -44,7 +44,7 @@ def _version() -> str:
     And of this package's place, which numba goes by: what one environment has compiled another one's process would not find.
     """
     package = Path(__file__).parent
-    made_by = f"{hardware.cpu_kind()} {hardware.can_use_amx()} {numba.__version__} {sys.implementation.cache_tag} {package}"
+    made_by = f"{hardware.cpu_kind()} {hardware.amx().value} {numba.__version__} {sys.implementation.cache_tag} {package}"
     return hashlib.sha256(b"".join([*((package / name).read_bytes() for name in SOURCES), made_by.encode()])).hexdigest()[:12]
 
 

@@ -37,6 +37,7 @@ from nomoat.engine.lora import LoraDelta
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import PagedModel, Row
+from nomoat.engine.program import Program
 from nomoat.engine.sampling import Sampler
 from nomoat.errors import BadFileError
 from nomoat.records import Request
@@ -90,16 +91,33 @@ def test_many_tokens_are_multiplied_in_bf16_where_the_cpu_has_amx(type_name: str
     exact = x_MC @ dequantised(raw, type_name).T
     errors = np.mean((product(x_MC, raw, type_name) - exact) ** 2, axis=1)
     size = np.sqrt(np.mean(exact**2))
-    print(type_name, np.sqrt(errors.mean()) / size, np.sqrt(errors.max()) / size)
     assert np.sqrt(errors.mean()) < BF16_ROUNDING * size
     assert np.sqrt(errors.max()) < 2 * BF16_ROUNDING * size  # of no token is it much larger
+
+
+@needs_instructions
+@pytest.mark.parametrize("tokens", [20, 33, 70])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_products_of_many_are_added_whatever_the_columns_and_tiles(tokens: int, has_bias: bool) -> None:
+    """Five tiles, of which the last has no second; columns in parts of different sizes (`amx.COLUMNS`)."""
+    chance = np.random.default_rng(4)
+    raw = raw_rows("Q8_0", 80, 672)
+    x_MC, before_MR = chance.normal(size=(tokens, 672)).astype(np.float32), chance.normal(size=(tokens, 80)).astype(np.float32)
+    bias_R = chance.normal(size=80).astype(np.float32) * has_bias
+    made = tiles.tiled(raw, "Q8_0").reshape(-1)
+    weights = np.concatenate([made, bias_R.view(np.uint8)])
+    after_1MR = np.full((1, tokens, 80), np.nan, np.float32)
+    program = Program([("add", "Q8_0", 80, 0, len(made) if has_bias else -1)], weights.ctypes.data, 672, width=80)
+    program.run(x_MC[None], before_MR[None], after_1MR, [])
+    exact = before_MR + x_MC @ dequantised(raw, "Q8_0").T + bias_R
+    assert np.sqrt(np.mean((after_1MR[0] - exact) ** 2)) < ROUNDING * np.sqrt(np.mean(exact**2))
 
 
 WITHOUT_AMX = """
 import sys
 import numpy as np
 from nomoat import hardware
-hardware.can_use_amx = lambda: False
+hardware.amx = lambda: hardware.Detected(False, "refused")
 from nomoat.engine import amx, program, tiles
 assert not amx.CAN_BE_USED
 raw, x = (np.load(file) for file in sys.argv[1:3])

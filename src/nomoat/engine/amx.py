@@ -2,7 +2,7 @@
 
 A tile of a file becomes numbers of 16 bits once for all tokens of a part. Nothing is scaled between the products, so a pass is nearer
 to float32 than one in 8 bits (`panels`), and no chunk of columns has a scale of its own. Only where the system lets this process use
-AMX (`hardware.can_use_amx`).
+AMX (`hardware.amx`).
 
 A panel is the inputs of `PANEL_TOKENS` tokens, `STEP` columns of each: [panel][column / STEP][token][STEP].
 """
@@ -23,7 +23,7 @@ from nomoat.engine.emit import BYTE, SHORT, WORD, Emit
 from nomoat.engine.kernels import AHEAD, named
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
-CAN_BE_USED = hardware.can_use_amx()
+CAN_BE_USED = hardware.amx().value
 PANEL_TOKENS = 32
 STEP = 32  # columns that one instruction adds up
 COLUMNS = 640  # at most, whose weights stay in the nearest cache: of two tiles 40 KB
@@ -33,10 +33,10 @@ COLUMN_BYTES = 2 * PANEL_TOKENS  # of a panel
 STEP_BYTES = STEP // 2 * ROW_BYTES
 PAIR_BYTES = COLUMNS // STEP * STEP_BYTES
 FOUR_BYTES = 2 * ROW_BYTES
-HALF, UPPER_HALF = 0x8000, -0x10000  # of what bf16 drops; and what it keeps
-# A weight's lower half is cut off, which is two instructions of ten less than to round: on the average half of what bf16 can tell
-# apart, of the 128 to 256 times that which a number is.
-DROPPED = 1 + 0.5 * math.log(2) / 128
+HALF, UPPER_HALF = 0x8000, -0x10000  # half a step of bf16 in a float32's bits; those that it keeps
+# A weight's lower half is cut off, two instructions of ten less than to round, which loses half a step on average. A number is 128 to
+# 256 steps, so that half a step is ln(2) / 256 of it on average: scales and offsets are made larger by so much.
+MADE_UP_FOR = 1 + math.log(2) / 256
 ONE, CODE_BITS = 0x3F800000, 0x007F8000  # 1.0 as float32, and the eight bits behind its point
 CODE_PLACES = (15, 7, -1, -9)  # how far up a word's bytes move to them
 INPUTS, WORDS, REGISTERS = 4, 6, 8  # numbers of registers; those before have sums
@@ -61,8 +61,8 @@ def _to_words(typing: Any, kind: Any, tile: Any, start: Any, groups: Any, words:
             emit.prefetch(emit.add(tile, emit.times(at, group_bytes), emit.size(AHEAD)), group_bytes)
             fours, scale, offset = with_offsets(emit, read(emit, tile, at, 0))
             # a code in the bits behind the point of 1.0 is 1 + code / 256
-            offset = builder.fmul(offset, emit.number(DROPPED))
-            scale = builder.fmul(scale, emit.number(256.0 * DROPPED))
+            offset = builder.fmul(offset, emit.number(MADE_UP_FOR))
+            scale = builder.fmul(scale, emit.number(256.0 * MADE_UP_FOR))
             offset = builder.fsub(offset, scale)
             for number, four in enumerate(fours):
                 found = [emit.fused(scale, _one_and(emit, four, up), offset) for up in CODE_PLACES]
@@ -136,15 +136,16 @@ class _Registers:
 
 
 @jit.in_llvm
-def take_registers(typing: Any) -> Any:
-    """Whoever else uses them in this thread, such as OpenVINO, has them in other sizes, or has given them back."""
+def take_registers(typing: Any, tokens: Any) -> Any:
+    """For products of so many tokens. Whoever else uses them in this thread has them in other sizes, or has given them back."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         emit = Emit(builder, lanes=TILE_ROWS)
-        _Registers(emit).have_rows(emit.size(PANEL_TOKENS))
+        are_few = builder.icmp_signed("<", args[0], emit.size(PANEL_TOKENS))
+        _Registers(emit).have_rows(builder.select(are_few, args[0], emit.size(PANEL_TOKENS)))
         return context.get_dummy_value()
 
-    return types.void(), generate
+    return types.void(types.intp), generate
 
 
 @jit.in_llvm
@@ -176,14 +177,17 @@ def panel_product(
         panels, left = (operation(tokens, emit.size(PANEL_TOKENS)) for operation in (builder.udiv, builder.urem))
         with cgutils.for_range(builder, panels) as panel:
             _emit_panel(registers, told, panel.index, steps, (0, 1))
+        has_whole = builder.icmp_signed(">", panels, emit.size(0))
         with builder.if_then(builder.icmp_signed(">", left, emit.size(0))):
-            registers.have_rows(left)
+            with builder.if_then(has_whole):
+                registers.have_rows(left)
             with builder.if_else(builder.icmp_signed(">", left, emit.size(REGISTER_ROWS))) as (many, few):
                 with many:
                     _emit_panel(registers, told, panels, steps, (0, 1))
                 with few:
                     _emit_panel(registers, told, panels, steps, (0,))
-            registers.have_rows(emit.size(PANEL_TOKENS))
+            with builder.if_then(has_whole):
+                registers.have_rows(emit.size(PANEL_TOKENS))
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 11), generate

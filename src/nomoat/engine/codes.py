@@ -1,4 +1,4 @@
-"""What a group of a tile's codes is, for `kernels` and `panels`: operands of four codes of each row, and each row's scale and offset.
+"""What a group of a tile's codes is, for all that multiplies: operands of four codes of each row, and each row's scale and offset.
 
 A weight is scale * code + offset. The places are those of `tiles.LAYOUTS`.
 """

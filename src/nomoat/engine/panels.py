@@ -25,7 +25,7 @@ from nomoat.engine.tiles import BLOCKS, CHUNK, TILE_BYTES, TILE_ROWS
 
 PANEL_TOKENS = 12
 PANELS_FROM = 24  # tokens: with fewer, to round codes takes longer than it saves
-CAN_BE_USED = bool({"avx512_vnni", "avx_vnni"} & hardware.cpu_flags())
+CAN_BE_USED = bool({"avx512_vnni", "avx_vnni"} & hardware.cpu_flags())  # these, or `amx` where that can be used, too
 PAIR_BYTES = 2 * TILE_ROWS * CHUNK  # of two tiles' codes
 FOUR_BYTES = 2 * TILE_ROWS * 4  # of both tiles' codes for four columns
 ROUNDED_TOGETHER = 4  # tokens

@@ -387,7 +387,7 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
         _round_rows(job[SEEN] + 4 * first * columns, 4 * columns, room, tokens, columns, chunk, blocks, threads, me)
         jit.meet(state, threads)
     if IN_BF16 and blocks:
-        amx.take_registers()
+        amx.take_registers(tokens)
     at = 0
     for number in range(len(steps)):
         step = steps[number]

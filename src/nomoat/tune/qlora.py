@@ -23,7 +23,6 @@ from nomoat.engine import panels, tiles
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.lora import USUAL_SCALE
 from nomoat.engine.program import Program
-from nomoat.engine.steps import TOKENS_A_PART
 from nomoat.engine.weights import Arrays, Form, quantised, restored, whole_bytes
 from nomoat.tune import kernels
 
@@ -132,7 +131,8 @@ class Codes:
 class Tiled:
     """The matrix and its transpose in tiles of 8 bits with a scale for each 32, for the engine's products (`engine.panels`), in f32.
 
-    Both inputs and their gradients are rounded to 8 bits in chunks of 64 columns (with 128, gradients lose too much: docs/log.md).
+    Both inputs and their gradients are rounded to 8 bits in chunks of 64 columns (with 128, gradients lose too much: docs/log.md), or
+    to bf16 where many are multiplied by AMX (`engine.amx`).
     Idea: Wortsman et al. 2023, Stable and low-precision training for large-scale vision-language models, arXiv:2304.13013.
     """
 
@@ -233,7 +233,7 @@ class AnswerLoss(torch.autograd.Function):
     The gradient is computed along with the loss. Idea: Hsu et al. 2024, Liger Kernel, arXiv:2410.10989.
     """
 
-    CHUNK_TOKENS = TOKENS_A_PART  # what the engine's products do at a time
+    CHUNK_TOKENS = 336  # whose logits and slopes are small beside the rest
 
     @staticmethod
     def forward(
@@ -305,7 +305,7 @@ def fastest_precision() -> hardware.Detected[Precision]:
 
 def _small_step(precision: Precision) -> Callable[[], None]:
     """An MLP's pass there and back, with a product for its gate, ready to be measured."""
-    tokens, width, hidden, rank, dtype = 2 * TOKENS_A_PART, 512, 1536, 16, DTYPES[precision]
+    tokens, width, hidden, rank, dtype = 2 * AnswerLoss.CHUNK_TOKENS, 512, 1536, 16, DTYPES[precision]
     rng = np.random.default_rng(0)
 
     def matrix(outputs: int, inputs: int) -> Matrix:
