@@ -22,7 +22,7 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "frequency_penalty": (-2, 2),
 }  # fmt: skip
 DIVIDES = "repetition_penalty"
-LEAST, MOST = -(2**63), 2**64 - 1  # of whole numbers: what JSON's readers, seeds and counters can hold
+MOST_DIGITS = 100  # of whole numbers: Python and JSON write them, and a float holds them; no setting means more
 WHOLE_NUMBERS = ("max_new_tokens", "top_k", "top_logprobs", "seed")
 SEVERAL_TEXTS = ("stop", "tools", "must_call")
 AS_JSON = ("json_schema", "template_variables")
@@ -144,14 +144,14 @@ def _index(given: Any) -> int:
 
 
 def require_whole(name: str, given: Any) -> None:
-    """Raises UsageError for what is no whole number, as 4.0 and True are none, and for one of more than 64 bits."""
+    """Raises UsageError for what is no whole number, as 4.0 and True are none, and for one of hundreds of digits."""
     try:
         number = _index(given)
     except TypeError as exc:
         kind = type(given).__name__
         raise UsageError(f"`{name}` is {shown(given)}, of the type {kind}", hint="give a whole number (an int)") from exc
-    if not LEAST <= number <= MOST:
-        raise UsageError(f"`{name}` is {shown(number)}", hint="give a whole number of at most 64 bits")
+    if abs(number) >= 10**MOST_DIGITS:
+        raise UsageError(f"`{name}` is {shown(number)}", hint=f"give a whole number of at most {MOST_DIGITS} digits")
 
 
 def require_flag(name: str, given: Any) -> None:
@@ -174,7 +174,7 @@ def require_one_of(name: str, given: Any, known: Sequence[str]) -> None:
 
 class _Shown(reprlib.Repr):
     def repr_int(self, x: int, level: int) -> str:
-        return repr(x) if LEAST <= x <= MOST else f"{Decimal(x):.3g}"
+        return repr(x) if abs(x) < 10**MOST_DIGITS else f"{Decimal(x):.3g}"
 
 
 shown = _Shown().repr  # as `repr` in a line: what is long is shortened, and of a number too long for Python to write stands its size
