@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from nomoat.serve import shapes
 HI = Message(role="user", content="Say hi")
 TOOL = {"type": "function", "function": {"name": "f"}}
 WHOLE = "give a whole number (an int)"
+DIGITS = "give a whole number of at most 100 digits"
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,18 @@ WHOLE = "give a whole number (an int)"
         ({"template_variables": f'{{"x": {"1" * 5000}}}'},
          "the template's variables are no JSON: Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits; "
          "use sys.set_int_max_str_digits() to increase the limit", 'such as {"enable_thinking": false}'),
+        ({"template_variables": '{"x": 1e999}'},
+         "the template's variables are no JSON: the number '1e999' is beyond a float's range", 'such as {"enable_thinking": false}'),
+        ({"temperature": 10**5000}, "`temperature` is 1.00e+5000", "it can be 0 to 2"),
+        ({"temperature": [10**5000]}, "`temperature` is [1.00e+5000]", "it can be 0 to 2"),
+        ({"top_k": -(10**5000)}, "`top_k` is -1.00e+5000", DIGITS),
+        ({"top_k": [10**5000]}, "`top_k` is [1.00e+5000], of the type list", WHOLE),
+        ({"max_new_tokens": -(10**5000)}, "`max_new_tokens` is -1.00e+5000", DIGITS),
+        ({"max_new_tokens": 123456 * 10**5000}, "`max_new_tokens` is 1.23e+5005", DIGITS),
+        ({"seed": 10**100}, "`seed` is 1.00e+100", DIGITS),
+        ({"prompt_ids": [1, 10**5000]}, "`prompt_ids` is 1.00e+5000", DIGITS),
+        ({"one_call": 10**5000}, "`one_call` is 1.00e+5000, of the type int", "give True or False"),
+        ({"reasoning_effort": 10**5000}, "`reasoning_effort` is 1.00e+5000", "known are none, minimal, low, medium, high, xhigh, max"),
         ({"json_schema": 5}, "`json_schema` is of the type int, and neither a text nor a dict", "give JSON, or a dict"),
         ({"stop": 5}, "`stop` is of the type int, not a tuple", "give a tuple"),
         ({"stop": [5]}, "what `stop` holds is of the type int, not a text", 'give "…"'),
@@ -74,6 +88,20 @@ def test_the_bounds_are_those_of_the_server() -> None:
         assert (told.get("minimum", told.get("exclusiveMinimum")), told["maximum"]) == (low, high), name
 
 
+@pytest.mark.parametrize("number", [Fraction(10**5000), {"x": Fraction(10**5000)}])
+def test_a_number_that_python_cannot_write_is_refused_in_words(number: Any) -> None:
+    for name in ("temperature", "top_k", "one_call", "prompt_ids"):
+        with pytest.raises(UsageError, match=f"(?m)^`{name}`"):
+            Request(**({} if name == "prompt_ids" else {"prompt": "x"}), **{name: number})
+    for name, require in (("alpha", bounds.require_number), ("limit", bounds.require_whole)):
+        with pytest.raises(UsageError, match=f"(?m)^`{name}` is "):
+            require(name, number)
+
+
+def test_whole_numbers_have_at_most_100_digits() -> None:
+    assert [Request(prompt="x", seed=seed).seed for seed in (1 - 10**100, 10**100 - 1)] == [1 - 10**100, 10**100 - 1]
+
+
 @pytest.mark.parametrize(
     ("messages", "kind"), [("Say hi", "str"), ([{"role": "user", "content": "Say hi"}], "dict"), ({"role": "user"}, "dict")]
 )
@@ -100,6 +128,7 @@ def test_a_request_of_nothing_and_a_message_without_a_text_are_refused() -> None
     ("schema", "message"),
     [("", "the JSON schema is not JSON that can be read: Expecting value"), ("{", "the JSON schema is not JSON that can be read: "),
      ('{"maximum": NaN}', "the JSON schema is not JSON that can be read: NaN is no number of JSON's"),
+     ('{"maximum": -1e999}', "the JSON schema is not JSON that can be read: the number '-1e999' is beyond a float's range"),
      ('{"items": ' * 4000 + "{}" + "}" * 4000, "the JSON schema is not JSON that can be read: "),
      ('{"maximum": ' + "1" * 5000 + "}", "the JSON schema is not JSON that can be read: Exceeds the limit "),
      ("[]", "the JSON schema is a list, not an object"), ("true", "the JSON schema is a bool, not an object")],

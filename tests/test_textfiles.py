@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nomoat.errors import DataError, UsageError
-from nomoat.textfiles import AS_UTF_8_KOREAN, as_named, column_named, of_unknown_kind, parse_json, read_jsonl, read_text
+from nomoat.textfiles import AS_UTF_8, AS_UTF_8_KOREAN, as_named, column_named, of_unknown_kind, parse_json, read_jsonl, read_text
 
 
 def decomposed(text: str) -> str:
@@ -71,12 +71,15 @@ def test_a_column_is_found_whichever_way_its_letters_and_spaces_are_written() ->
 
 
 @pytest.mark.parametrize("start", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0"])
-def test_a_workbook_is_called_one_whatever_its_name_and_the_way_out_is_named(tmp_path: Path, start: bytes) -> None:
-    path = tmp_path / "a.csv"
-    path.write_bytes(start + b"\xff")
-    with pytest.raises(DataError, match="is a workbook, not a text file") as caught:
-        read_text(path)
-    assert caught.value.hint == of_unknown_kind(Path("표.XLSX"), "").hint == AS_UTF_8_KOREAN
+def test_a_workbook_and_what_may_be_one_are_called_so_and_the_way_out_is_named(tmp_path: Path, start: bytes) -> None:
+    unsure = "a document or workbook of an office program, or an archive"
+    for name, what, hint in (("표.XLSX", "a workbook", AS_UTF_8_KOREAN), ("글.csv", unsure, AS_UTF_8), ("docx", unsure, AS_UTF_8)):
+        path = tmp_path / name
+        path.write_bytes(start + b"\xff")
+        with pytest.raises(DataError) as caught:
+            read_text(path)
+        assert (caught.value.message, caught.value.hint) == (f"`{path}` is {what}, not a text file", hint)
+    assert of_unknown_kind(Path("표.XLSX"), "").hint == AS_UTF_8_KOREAN
 
 
 def test_jsonl_keeps_line_numbers_and_unicode_line_separators(tmp_path: Path) -> None:

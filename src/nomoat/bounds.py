@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import numbers
 import operator
+import reprlib
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from nomoat.errors import SchemaError, UsageError
@@ -19,6 +22,7 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "frequency_penalty": (-2, 2),
 }  # fmt: skip
 DIVIDES = "repetition_penalty"
+MOST_DIGITS = 100  # of whole numbers: Python and JSON write them, and a float holds them; no setting means more
 WHOLE_NUMBERS = ("max_new_tokens", "top_k", "top_logprobs", "seed")
 SEVERAL_TEXTS = ("stop", "tools", "must_call")
 AS_JSON = ("json_schema", "template_variables")
@@ -93,7 +97,7 @@ def _number(name: str, given: Any) -> float:
     number = _plain(given)
     if number is None or not low <= number <= high or (name == DIVIDES and number == 0):
         hint = f"it can be {'above ' if name == DIVIDES else ''}{low:g} to {high:g}"
-        raise UsageError(f"`{name}` is {given!r}", hint=hint)
+        raise UsageError(f"`{name}` is {shown(given)}", hint=hint)
     return number
 
 
@@ -110,21 +114,26 @@ def _whole_number(name: str, given: Any) -> int | None:
 
 
 def _plain(given: Any) -> float | None:
-    """A number as one of Python's own; None for what is none, as True is."""
-    if isinstance(given, bool):
+    """A number as one of Python's own; None for what is none, as True is, and for one that no float holds."""
+    if isinstance(given, bool) or not isinstance(given, numbers.Real):
         return None
-    if isinstance(given, int | float):
-        return given
-    if isinstance(given, numbers.Integral):
-        return int(given)
-    return float(given) if isinstance(given, numbers.Real) else None
+    try:
+        number = float(given)
+    except OverflowError:
+        return None
+    return int(given) if isinstance(given, numbers.Integral) else number
 
 
 def _ids(given: Any) -> tuple[int, ...] | None:
+    if given is None:
+        return None
     try:
-        return None if given is None else tuple(map(_index, given))
+        ids = tuple(map(_index, given))
     except TypeError as exc:
         raise UsageError("`prompt_ids` are no whole numbers", hint='for a text give prompt="…"') from exc
+    for one in (min(ids, default=0), max(ids, default=0)):
+        require_whole("prompt_ids", one)
+    return ids
 
 
 def _index(given: Any) -> int:
@@ -135,29 +144,40 @@ def _index(given: Any) -> int:
 
 
 def require_whole(name: str, given: Any) -> None:
-    """Raises UsageError for what is no whole number: for 4.0 and True, too."""
+    """Raises UsageError for what is no whole number, as 4.0 and True are none, and for one of hundreds of digits."""
     try:
-        _index(given)
+        number = _index(given)
     except TypeError as exc:
-        raise UsageError(f"`{name}` is {given!r}, of the type {type(given).__name__}", hint="give a whole number (an int)") from exc
+        kind = type(given).__name__
+        raise UsageError(f"`{name}` is {shown(given)}, of the type {kind}", hint="give a whole number (an int)") from exc
+    if abs(number) >= 10**MOST_DIGITS:
+        raise UsageError(f"`{name}` is {shown(number)}", hint=f"give a whole number of at most {MOST_DIGITS} digits")
 
 
 def require_flag(name: str, given: Any) -> None:
     """Raises UsageError for what is neither True nor False."""
     if not isinstance(given, bool):
-        raise UsageError(f"`{name}` is {given!r}, of the type {type(given).__name__}", hint="give True or False")
+        raise UsageError(f"`{name}` is {shown(given)}, of the type {type(given).__name__}", hint="give True or False")
 
 
 def require_number(name: str, given: Any) -> None:
-    """Raises UsageError for what is no number, as True is none."""
+    """Raises UsageError for what is no number, as True is none, and for one that no float holds."""
     if _plain(given) is None:
-        raise UsageError(f"`{name}` is {given!r}", hint="it is a number")
+        raise UsageError(f"`{name}` is {shown(given)}", hint="it is a number")
 
 
 def require_one_of(name: str, given: Any, known: Sequence[str]) -> None:
     """Raises UsageError for a word that is none of those known."""
     if given not in known:
-        raise UsageError(f"`{name}` is {given!r}", hint=f"known are {', '.join(known)}")
+        raise UsageError(f"`{name}` is {shown(given)}", hint=f"known are {', '.join(known)}")
+
+
+class _Shown(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if abs(x) < 10**MOST_DIGITS else f"{Decimal(x):.3g}"
+
+
+shown = _Shown().repr  # as `repr` in a line: what is long is shortened, and of a number too long for Python to write stands its size
 
 
 def require_text(text: Any, what: str) -> None:
@@ -179,12 +199,18 @@ def require_text(text: Any, what: str) -> None:
 
 
 def _read_json(text: str) -> Any:
-    """Raises ValueError for what is no JSON, such as NaN, and for a number of more digits than Python reads; RecursionError."""
-    return json.loads(text, parse_constant=_refuse_constant)
+    """Raises ValueError for what is no JSON, such as NaN, and for a number that Python cannot read, such as 1e999; RecursionError."""
+    return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON's")
+
+
+def _finite(digits: str) -> float:
+    if math.isinf(number := float(digits)):
+        raise ValueError(f"the number {shown(digits)} is beyond a float's range")
+    return number
 
 
 def _require_schema(text: str) -> None:

@@ -17,7 +17,8 @@ from nomoat.errors import DataError, UsageError
 MARKED = (
     (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),
 )  # fmt: skip
-WORKBOOKS, WORKBOOK_STARTS = (".xlsx", ".xlsm", ".xls", ".ods"), (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # names end, contents begin so
+WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")  # names end so
+ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # contents begin so: zip and OLE, which office programs write, too
 AS_UTF_8 = "save it as UTF-8 (in a spreadsheet program: `CSV UTF-8`)"
 AS_UTF_8_KOREAN = "save it as UTF-8 (in Excel: `CSV UTF-8`, in Korean `CSV UTF-8(쉼표로 분리)`)"
 
@@ -69,8 +70,10 @@ def read_text(path: Path) -> str:
         if os.path.isdir(path):  # noqa: PTH112 - never raises; Windows only calls it denied
             raise DataError(f"`{path}` is a folder, not a file") from exc
         raise DataError(f"`{path}` cannot be read: {exc.strerror}", hint="check the path, and who may read the file") from exc
-    if content.startswith(WORKBOOK_STARTS):
-        raise DataError(f"`{path}` is a workbook, not a text file", hint=AS_UTF_8_KOREAN)
+    if content.startswith(ARCHIVES):
+        if path.suffix.lower() in WORKBOOKS:
+            raise DataError(f"`{path}` is a workbook, not a text file", hint=AS_UTF_8_KOREAN)
+        raise DataError(f"`{path}` is a document or workbook of an office program, or an archive, not a text file", hint=AS_UTF_8)
     encoding = next((encoding for mark, encoding in MARKED if content.startswith(mark)), "UTF-8")
     try:
         return content.decode("utf-8-sig" if encoding == "UTF-8" else encoding)

@@ -82,6 +82,11 @@ def test_resident_number_without_its_checksum_is_private_all_the_same() -> None:
         "주민번호 앞자리는 900101이고 뒷자리는 1234567이야",
         "외국인등록번호 앞 900101 뒤 5234567",
         "900101 1234567원본",
+        "주민번호 9001011234568 원",
+        "주민번호 900101 1234568 원",
+        "주민번호: 900101, 1234568원",
+        "주민등록번호 900101/1234567 원 씨",
+        "900101.1234568원",
     ],
 )
 def test_resident_number_is_seen_however_it_is_written(text: str) -> None:
@@ -601,6 +606,8 @@ def test_part_of_another_word_is_not_a_listed_name(name: str, text: str) -> None
         "010*1234 and 12**345678",
         "50%20 off &amp; more, &c; C:\\new\\table",
         "240115 3500000원 결제",
+        "240115\t3500000원 결제",
+        "2401153500000원 결제",
         "날짜\t금액\n240115\t3500000\n240116\t1200000",
         "주민세 240115, 3500000원 납부",
         "입주민 관리비 240115, 1500000",

@@ -111,20 +111,22 @@ def _resident_numbers(text: str) -> bool:
 
     A date and an amount in two cells look the same, and a tenth of these fit by chance: over cells the birth lies between 1900 and
     today, and of all such pairs in the text most have to fit. It lies there, too, where nothing parts the halves, as in barcodes, and
-    where words do. A word before the first half says it of all of these, and is needed where words part them.
+    where words do. A word before the first half says it of all of these, and is needed where words part them. Without one, halves that
+    nothing or spaces part are a date and an amount where `원` is behind them.
     """
     num_in_cells = num_fitting = 0
     for match in RESIDENT.finditer(text):
         digits = match[2] + "".join((match[4] or match[5] or match[6]).split())
         born, between = _born(digits), "-" if match[5] else match[3]
-        is_amount = not (between and "-" in between) and IN_WON.match(text, match.end(1))
+        is_said = _is_said(RESIDENT_WORDS, text, match.start())
+        is_amount = not is_said and between is not None and not between.strip() and IN_WON.match(text, match.end(1))
         if born is None or is_amount:
             continue
         if between and not OTHER_CELL.search(between):
             return True
         if not FIRST_BIRTH <= born <= date.today():
             continue
-        if _is_said(RESIDENT_WORDS, text, match.start()):
+        if is_said:
             return True
         fits = _resident_checksum_fits(digits)
         if between:
