@@ -51,7 +51,7 @@ from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import in_common
 from nomoat.pool import run_many
-from nomoat.records import Chunk, Completion, ContinuationScore, Example, Message, Request, Usage
+from nomoat.records import Chunk, Completion, ContinuationScore, Example, Message, Request, ToolCall, Usage
 from nomoat.responder import Responder
 
 Serving = Callable[..., Server]
@@ -170,9 +170,28 @@ def test_answers_that_a_server_counts_in_part_are_said_and_count_with_the_most_t
         settings = RunSettings(spending=spending(max_cost_usd=1e6), concurrency=1)
         evaluation = run_suite(f"{server.url}#m", suite_of(2), settings)
         note = f"2 answers of `{server.url}#m` came without a whole count of tokens, or with one that cannot be: the cost is not known"
-        assert f"{note}, and the most it can be counts in --max-cost" in evaluation.notes
+        assert f"{note}, and the budget counts the most each can have cost" in evaluation.notes
         assert settings.spending.budget is not None
         assert (evaluation.side.cost_usd, settings.spending.budget.spent_usd) == (None, pytest.approx(2 * 0.078))
+
+
+def test_stored_answers_of_earlier_versions_with_no_token_written_have_no_known_cost() -> None:
+    """They count with the most they can have cost, as those do that come now."""
+    request = Request(prompt="x", max_new_tokens=50)
+    usage = Usage(prompt_tokens=5, completion_tokens=0, prefill_seconds=0.0, decode_seconds=0.0)
+    with Responder("http://127.0.0.1:1/v1#m", FakeEngine()) as model:
+        pricing = spending().pricing(model)
+    assert pricing.rates is not None
+    silent = Completion(text="", finish_reason="stop", usage=usage)
+    assert pricing.billed_usd(request, silent) == pricing.cost_usd(silent) == pricing.rates.cost_usd(usage)
+    called = (ToolCall(id="1", name="f", arguments="{}"),)
+    for said in (dataclasses.replace(silent, text="hi"), dataclasses.replace(silent, calls=called)):
+        assert pricing.cost_usd(said) is None
+        assert pricing.billed_usd(request, said) == pricing.rates.most_usd(request)
+    beyond = dataclasses.replace(silent, text="hi", usage=dataclasses.replace(usage, prompt_tokens=10**6))
+    assert pricing.billed_usd(request, beyond) == pricing.rates.most_usd(request, beyond.usage) > pricing.rates.most_usd(request)
+    refused = Completion(text="", finish_reason="filtered", usage=dataclasses.replace(usage, prompt_tokens=0))
+    assert pricing.billed_usd(request, refused) == 0.0
 
 
 def test_what_was_asked_without_a_known_price_has_no_known_cost_though_it_was_asked_by_likelihood() -> None:

@@ -65,6 +65,29 @@ def test_limits_are_those_of_one_model_s_answers() -> None:
         assert (store.limits("m"), store.limits("none")) == ([20, 500], [])
 
 
+def test_of_many_requests_those_asked_before_are_found_without_making_the_others() -> None:
+    made: list[int] = []
+
+    def with_seed(seed: int) -> Request:
+        made.append(seed)
+        return asking("why?", seed=seed)
+
+    with AnswerStore() as store:
+        for model, request in (
+            ("m", with_seed(70)), ("m", with_seed(9)), ("m", with_seed(10**11)), ("n", with_seed(8)),
+            ("m", asking("how?")), ("m", asking("how?", seed=30)),
+        ):  # fmt: skip
+            store.save_answer(model, request, answering("so"))
+        store.save_notes("m", ["a note"])
+        made.clear()
+        found = store.asked_before("m", range(5, 10**10), with_seed)
+        assert ([request.seed for request in found], sorted(made)) == ([9, 70], [9, 30, 70])
+        store.count_lost("m", with_seed(20))
+        made.clear()
+        found = store.asked_before("m", range(5, 10**10), with_seed)
+        assert ([request.seed for request in found], set(made)) == ([9, 20, 70], {*range(5, 21), 30, 70})
+
+
 def test_answers_of_an_earlier_version_are_still_found() -> None:
     """The key as version 0.1.0 made it, before requests had an `answer_start`: another key would pay for everything again."""
     assert _key("answer", "m", asking("안녕", max_new_tokens=8)) == "3bdf8a89d5a42f5217e5641586dd32acc6ed84eec2c8ea099d4eb3e4bc0f4d43"

@@ -72,6 +72,14 @@ def test_ones_own_prices_come_first(empty_home: Path) -> None:
     assert (found.input_usd_per_million, found.output_usd_per_million, found.as_of) == (0.3, 1, "2026-11-01")
 
 
+@pytest.mark.parametrize("as_of", ["2026년 11월", "202611", "20261128", "2026-11", "Nov 2026", "until 31.12.2026"])
+def test_a_date_of_any_form_has_a_year(empty_home: Path, as_of: str) -> None:
+    empty_home.mkdir()
+    own_path().write_text(OWN.replace("2026-11-01", f'"{as_of}"'), encoding="utf-8")
+    found = price("openai:gpt-4o-mini")
+    assert found is not None and found.as_of == as_of
+
+
 @pytest.mark.parametrize(
     ("right", "wrong", "why"),
     [
@@ -80,6 +88,13 @@ def test_ones_own_prices_come_first(empty_home: Path) -> None:
         ("= 1\n", "= nan\n", "`output` of `openai:gpt-4o-mini` is nan, and has to be a number of USD, at least 0, without quotes"),
         ("source", 'unit = "words"\nsource', "a unit is 'words', and has to be tokens or characters"),
         ("[[price]]", "[price]", "there is no [[price]] in it"),
+        (OWN, 'price = ["x"]', "`price` holds 'x', and a price has to be lines below [[price]]"),
+        ('"openai:gpt-4o-mini"', "['x']", "`api` is ['x'], and has to be a text"),
+        (
+            "source",
+            "long_prompts = 3\nsource",
+            "`long_prompts` of `openai:gpt-4o-mini` is 3, and has to be a table of above_tokens, input, output",
+        ),
         ("output = 1\n", "", "a price has no `output`"),
         ("source", "outputt = 2\nsource", f"the price of `openai:gpt-4o-mini` has `outputt`, and can have {', '.join(PARTS)}"),
         (
@@ -95,6 +110,7 @@ def test_ones_own_prices_come_first(empty_home: Path) -> None:
         ("[[price]]", "[[prise]]\na = 1\n[[price]]", "it has `prise`, and can have price"),
         ("[[price]]", OWN + "[[price]]", "`openai:gpt-4o-mini` has two prices"),
         ("2026-11-01", '"soon"', "`as_of` of `openai:gpt-4o-mini` is 'soon', and has to be a date, such as \"2026-11\""),
+        ("2026-11-01", '"12026"', "`as_of` of `openai:gpt-4o-mini` is '12026', and has to be a date, such as \"2026-11\""),
         ("2026-11-01", "true", '`as_of` of `openai:gpt-4o-mini` is True, and has to be a date, such as "2026-11"'),
         ("source", "long_prompts = {above_tokens = 9, input = 1}\nsource", "a price has no `output`"),
         (

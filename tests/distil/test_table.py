@@ -14,7 +14,7 @@ from nomoat.distil.table import labelled_table, left_out_table, read_texts
 from nomoat.errors import DataError, UsageError
 from nomoat.responder import load
 
-NAME_COLUMN = "name the one of the texts, --input-column (in Python: `input_column`)"
+NAME_COLUMN = "name the column of the texts with --input-column (in Python: `input_column`): it is one of id, text"
 
 
 def found(*results: Label | LeftOut) -> Labelled:
@@ -36,8 +36,8 @@ def test_texts_come_from_a_column_or_from_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "column", "message", "hint"),
     [
-        ("t.csv", None, "`t.csv`: it has several columns", f"{NAME_COLUMN}: id, text"),
-        ("t.csv", "words", "`t.csv`: there is no column `words`", f"{NAME_COLUMN}: id, text"),
+        ("t.csv", None, "`t.csv`: it has several columns", NAME_COLUMN),
+        ("t.csv", "words", "`t.csv`: there is no column `words`", NAME_COLUMN),
         ("t.txt", "text", "`t.txt` has no columns: each line is a text", "leave out --input-column (in Python: `input_column`)"),
         ("t.pdf", None, "`{path}`: nomoat cannot tell what kind of file this is", None),
     ],

@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.errors import BudgetReachedError, UsageError
@@ -118,23 +119,60 @@ def test_what_is_no_sum_of_money_is_refused(usd: float) -> None:
         Rates(input_usd_per_million=1.0, output_usd_per_million=usd)
 
 
-def test_call_waits_for_what_calls_under_way_leave_over() -> None:
-    budget = Budget(1.0)
-    budget.reserve(0.6)
-    reserved = threading.Event()
+def reserving(budget: Budget, usd: float) -> tuple[threading.Thread, list[BudgetReachedError]]:
+    """A thread that waits to reserve so much, and what that raised."""
+    errors: list[BudgetReachedError] = []
 
     def reserve() -> None:
-        budget.reserve(0.6)
-        reserved.set()
+        try:
+            budget.reserve(usd)
+        except BudgetReachedError as error:
+            errors.append(error)
 
     thread = threading.Thread(target=reserve)
     thread.start()
-    assert not reserved.wait(0.05)
+    wait_until(lambda: bool(budget._queue))
+    assert thread.is_alive()
+    return thread, errors
+
+
+def test_call_waits_for_what_calls_under_way_leave_over() -> None:
+    budget = Budget(1.0)
+    budget.reserve(0.6)
+    thread, errors = reserving(budget, 0.6)
     budget.settle(0.6, 0.1)
-    assert reserved.wait(5)
-    thread.join()
-    with pytest.raises(BudgetReachedError):
-        budget.reserve(0.95)
+    thread.join(PATIENCE_SECONDS)
+    assert (thread.is_alive(), errors) == (False, [])
+    budget.settle(0.6, 0.1)
+    refused(budget, 0.95)
+
+
+def test_end_of_a_budget_is_told_with_what_the_calls_under_way_cost() -> None:
+    """Though the next would not have fitted whatever these cost."""
+    budget = Budget(1.0)
+    budget.reserve(0.1)
+    thread, errors = reserving(budget, 1.2)
+    budget.settle(0.1, 0.0195)
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
+    assert [error.message for error in errors] == [
+        "the budget of $1.0000 is reached: $0.0195 is spent, and the next call may cost $1.2000"
+    ]
+
+
+def test_end_of_a_budget_is_told_when_the_last_call_under_way_has_ended() -> None:
+    budget = Budget(1.0)
+    budget.reserve(0.4)
+    budget.reserve(0.4)
+    thread, errors = reserving(budget, 0.7)
+    budget.settle(0.4, 0.4)
+    assert not budget._is_decided(0.7)
+    budget.settle(0.4, 0.05)
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
+    assert [error.message for error in errors] == [
+        "the budget of $1.0000 is reached: $0.4500 is spent, and the next call may cost $0.7000"
+    ]
 
 
 def test_short_request_does_not_overtake_a_long_one() -> None:

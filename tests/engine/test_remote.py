@@ -811,6 +811,25 @@ def test_answer_that_is_none_is_an_error(serving: Callable[..., Server], act: Ac
     assert re.fullmatch(message, failure(serving(act)).message)
 
 
+@pytest.mark.parametrize("error", [ValueError, RecursionError])
+def test_an_error_of_ours_while_sending_is_not_said_to_be_the_servers(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def send(*_: object) -> None:
+        raise error("ours")
+
+    with closing(at(serving(FINE))) as engine:
+        monkeypatch.setattr(engine, "_send", send)
+        with pytest.raises(error, match="ours"):
+            list(engine.generate(HELLO))
+
+
+def test_a_list_of_models_of_thousands_of_brackets_is_none(serving: Callable[..., Server]) -> None:
+    with closing(at(serving(say(200, b"[" * 100_000, "application/json")))) as engine, pytest.raises(RemoteError) as caught:
+        engine.list_models()
+    assert re.fullmatch(NO_ANSWER, caught.value.message)
+
+
 def test_what_a_server_says_is_quoted_without_what_drives_a_terminal(serving: Callable[..., Server]) -> None:
     bad = "bad \x1b]0;PWNED\x07 \x9b31m \u202e model\r\nno"
     engine = at(serving(say(400, {"error": {"message": bad, "code": "no\x1b[2J"}})))

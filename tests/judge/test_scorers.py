@@ -460,10 +460,25 @@ def test_a_pattern_that_python_takes_minutes_for_is_found_at_once() -> None:
     assert json_score(f'{{"a": "{"a" * 60}!"}}', "", {"properties": {"a": {"pattern": "^(a+)+$"}}}) == 0.0
 
 
-def test_a_name_of_an_older_draft_that_is_no_pattern_is_an_error() -> None:
-    schema = {"$schema": "http://json-schema.org/draft-04/schema#", "patternProperties": {"(": {}}}
-    with pytest.raises(DataError, match=r"`\(` is no pattern"):
-        json_score('{"a": 1}', "", schema)
+DEEP = "(" * 350 + "a" + ")" * 350  # which `re` takes
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"pattern": DEEP}, f"has the pattern `{DEEP}`, which is none (it is nested too deep)"),
+        ({"items": {"patternProperties": {DEEP: {}}}}, f"has the pattern `{DEEP}`, which is none (it is nested too deep)"),
+        ({"$ref": "#/default", "default": {"pattern": DEEP}}, f"has the pattern `{DEEP}`, which is none (it is nested too deep)"),
+        (
+            {"$schema": "http://json-schema.org/draft-04/schema#", "patternProperties": {"(": {}}},
+            "has the pattern `(`, which is none (missing ) at position 1)",
+        ),
+        ({"properties": {"pattern": {"const": "("}, "patternProperties": {"type": "object"}}, "const": {"pattern": "("}}, ""),
+    ],
+)
+def test_a_schema_with_a_pattern_that_cannot_be_searched_for_is_broken(schema: Any, why: str) -> None:
+    """Whatever the answer, it would be worth nothing. Older drafts do not say which names are patterns."""
+    assert broken_schema(schema) == why
 
 
 @pytest.mark.parametrize("answer", ["[" * 500 + "]" * 500, '{"a": ' * 500 + "1" + "}" * 500])

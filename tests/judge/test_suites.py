@@ -292,6 +292,16 @@ def test_of_several_suites_the_tables_alone_are_read_by_columns(table: Path, tmp
         load_suites([str(path), str(table)])
 
 
+def test_of_several_suites_none_is_read_where_one_cannot_be_meant(tmp_path: Path) -> None:
+    """The first of them might be pulled."""
+    broken = write_lines(tmp_path / "broken.jsonl", 1)
+    (tmp_path / "report.pdf").write_text("x")
+    with pytest.raises(UsageError, match="cannot tell what kind of file this is"):
+        load_suites([str(broken), str(tmp_path / "report.pdf")])
+    with pytest.raises(UsageError, match="are for tables"):
+        load_suites([str(broken)], input_column="text")
+
+
 def test_a_suite_is_one_file_from_first_to_last(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a name means is asked once: a file that comes between would be read with the columns of a table, or without."""
     path = write_lines(tmp_path / "s.jsonl", GOOD)
@@ -400,7 +410,7 @@ def test_conversation_without_a_chat_is_refused(tmp_path: Path, row: dict[str, o
     [
         ("numeric", "many", "has the target `many`, which holds no number"),
         ("regex", "(", "has the target `(`, which is no pattern"),
-        ("regex", "(" * 3000, "`, which is no pattern (maximum recursion depth"),
+        ("regex", "(" * 3000, "`, which is no pattern (it is nested too deep)"),
         ("code", "assert f()", "has a target without {answer}, where the answer's code goes"),
         ("json", "{", "has a target that is not JSON"),
     ],

@@ -226,8 +226,7 @@ def count_earlier(model: Responder, requests: Sequence[Request], *, store: Answe
     for request in requests:
         if (model.digest, request) not in spending.paid and (answer := store.answer(model.digest, request)) is not None:
             spending.paid.add((model.digest, request))
-            cost_usd = pricing.cost_usd(answer)
-            spending.budget.count(rates.most_usd(request, answer.usage) if cost_usd is None else cost_usd)
+            spending.budget.count(pricing.billed_usd(request, answer) or 0.0)
         if isinstance(model.engine, RemoteEngine):
             num_lost = store.num_lost(model.digest, request)
             num_known = spending.lost[model.digest, request]
@@ -323,10 +322,8 @@ class _Unkept:
         if not self._answers:
             return
         num, why = len(self._answers), self._answers[0][2]
-        costs = [(pricing.cost_usd(answer), request) for request, answer, _ in self._answers]
-        cost = ""
-        if (rates := pricing.rates) is not None:
-            cost = f", which cost ${sum(rates.most_usd(request) if usd is None else usd for usd, request in costs):,.4f}"
+        bills = [usd for request, answer, _ in self._answers if (usd := pricing.billed_usd(request, answer)) is not None]
+        cost = f", which cost ${sum(bills):,.4f}" if bills else ""
         answers = "1 answer" if num == 1 else f"{num:,} answers"
         raise type(why)(f"{why.message}; {answers} came and could not be kept{cost}", hint=why.hint) from cause
 

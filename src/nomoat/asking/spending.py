@@ -35,7 +35,15 @@ class Pricing:
             return None
         usage = completion.usage
         is_refused = completion.finish_reason == "filtered" and not completion.text and not usage.prompt_tokens and usage.is_counted
-        return 0.0 if is_refused or self.rates == FREE else self.rates.cost_usd(usage)
+        if is_refused or self.rates == FREE:
+            return 0.0
+        is_uncounted = bool(completion.text or completion.calls) and not usage.completion_tokens  # earlier versions kept such
+        return None if is_uncounted else self.rates.cost_usd(usage)
+
+    def billed_usd(self, request: Request, completion: Completion) -> float | None:
+        """What an answer counts with: its cost, or the most it can have cost where a server did not count; None without a price."""
+        cost = self.cost_usd(completion)
+        return self.rates.most_usd(request, completion.usage) if cost is None and self.rates is not None else cost
 
     def lost_note(self, ref: str, lost: Mapping[Request, int]) -> tuple[str, ...]:
         """How many calls to a model brought no whole answer, each as often as `lost` says, and what they may have cost."""
@@ -127,7 +135,7 @@ class Spending:
             return ()
         answers = "1 answer" if num == 1 else f"{num:,} answers"
         said = f"{answers} of `{model.ref}` came without a whole count of tokens, or with one that cannot be: the cost is not known"
-        return (said if self.budget is None else f"{said}, and the most it can be counts in --max-cost",)
+        return (said if self.budget is None else f"{said}, and the budget counts the most each can have cost",)
 
     def notes(self) -> tuple[str, ...]:
         """That more is spent than may be, where it is, or may be so: what was lost counts with the most it can have cost."""

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -102,19 +103,26 @@ class AnswerStore:
         """Keep an answer, and return True. If there is one already, that one stays."""
         return self._put(_key("answer", model_digest, request), model_digest, request, dataclasses.asdict(completion))
 
-    def asked_before(self, model_digest: str, requests: Iterable[Request]) -> list[Request]:
-        """Those of these requests, all different, that have an answer of this model or a lost call. Takes no more than it has to."""
+    def asked_before(self, model_digest: str, seeds: range, asked_with: Callable[[int], Request]) -> list[Request]:
+        """Those of the requests, one with each of these seeds, that have an answer of this model or a lost call.
+
+        Only those are made whose seed an answer of the model has; but where calls to it were lost, whose requests are not kept, all up
+        to the last of these.
+        """
+        named = "CASE request WHEN 'null' THEN 'lost' ELSE json_extract(request, '$.seed') END"
         with self._understood(), self._db.turn() as db:
-            kept = {key for (key,) in db.execute("SELECT key FROM answers WHERE model = ?", (model_digest,))}
-        kept.discard(_hashed(["notes", model_digest]))
-        found = []
-        left = iter(requests)
-        while kept and (request := next(left, None)) is not None:
+            kept = dict(db.execute(f"SELECT key, {named} FROM answers WHERE model = ?", (model_digest,)).fetchall())
+        kept.pop(_hashed(["notes", model_digest]), None)
+        lost = {key for key, seed in kept.items() if seed == "lost"}
+        answered = {seed for seed in kept.values() if isinstance(seed, int) and seed in seeds}
+        found: dict[int, Request] = {}
+        for seed in itertools.chain(answered, itertools.takewhile(lambda _seed: lost, seeds)):
+            request = asked_with(seed)
             keys = {_key(kind, model_digest, request) for kind in ("answer", "lost")}
-            if keys & kept:
-                found.append(request)
-                kept -= keys
-        return found
+            if keys & kept.keys():
+                found[seed] = request
+                lost.difference_update(keys)
+        return [found[seed] for seed in sorted(found)]
 
     def limits(self, model_digest: str) -> list[int]:
         """What the stored answers of this model might have had at most, in tokens, the least first."""

@@ -20,7 +20,7 @@ from nomoat.textfiles import read_text
 
 PARTS = ("api", "input", "output", "as_of", "source", "unit", "long_prompts")
 LONG_PARTS = ("above_tokens", "input", "output")
-YEAR = re.compile(r"\b(19|20)\d\d\b")
+YEAR = re.compile(r"(?<!\d)(19|20)\d\d")  # "2026-11", "202611", "2026년 11월"
 VERSION_DATE = re.compile(r"-(20\d\d-\d\d-\d\d|20\d{6})$")
 
 
@@ -57,7 +57,7 @@ def own_path() -> Path:
 
 
 def _parse(text: str) -> dict[str, Price]:
-    """Raises KeyError, TypeError and ValueError for what is no table of prices."""
+    """Raises KeyError and ValueError for what is no table of prices."""
     table = tomllib.loads(text)
     rows = table.get("price")
     if not isinstance(rows, list):
@@ -65,7 +65,11 @@ def _parse(text: str) -> dict[str, Price]:
     _require_known(table, ("price",), "it")
     found: dict[str, Price] = {}
     for row in rows:
-        if (api := row["api"]) in found:
+        if not isinstance(row, dict):
+            raise ValueError(f"`price` holds {row!r}, and a price has to be lines below [[price]]")
+        if not isinstance(api := row["api"], str):
+            raise ValueError(f"`api` is {api!r}, and has to be a text")
+        if api in found:
             raise ValueError(f"`{api}` has two prices")
         _require_known(row, PARTS, f"the price of `{api}`")
         found[api] = Price(
@@ -105,6 +109,8 @@ def _long_prompts(row: dict[str, Any]) -> LongPrompts | None:
     told = row.get("long_prompts")
     if told is None:
         return None
+    if not isinstance(told, dict):
+        raise ValueError(f"`long_prompts` of `{row['api']}` is {told!r}, and has to be a table of {', '.join(LONG_PARTS)}")
     above = told["above_tokens"]
     _require_known(told, LONG_PARTS, f"`long_prompts` of `{row['api']}`")
     if isinstance(above, bool) or not isinstance(above, int) or above < 1:
@@ -137,7 +143,7 @@ def _own_prices() -> dict[str, Price]:
         return {}
     try:
         return _parse(read_text(path))
-    except (ValueError, KeyError, TypeError) as exc:  # TOMLDecodeError is a ValueError
+    except (ValueError, KeyError) as exc:  # TOMLDecodeError is a ValueError
         raise DataError(
             f"`{path}` is not a table of prices: {f'a price has no `{exc.args[0]}`' if isinstance(exc, KeyError) else exc}",
             hint=f"a price has these lines:{lines()}",

@@ -49,7 +49,7 @@ def save(data: Path, *, sha256: str, teacher: str, parents: Sequence[Parent], fa
 def saving(data: Path, *, sha256: str, teacher: str, parents: Sequence[Parent], facts: dict[str, Any]) -> Iterator[None]:
     """The sidecar of a file that will have this sha256, in its place when the block ends well; else what was there stays.
 
-    The file put in its place after it, none stands there without its teacher.
+    Put the file in its place after this block: then none ever stands there without its teacher.
     """
     known = {"file": data.name, "sha256": sha256, "teacher": teacher, "made_from": [asdict(one) for one in parents]}
     with paths.whole_file(path_of(data)) as part:

@@ -15,7 +15,8 @@ from nomoat import paths
 from nomoat.cli import console
 
 PARTIAL_EXIT = 3
-REACHED = re.compile(r"the (budget|limit) of .+? is reached")  # the words of what is partial because of it
+# The words of what is partial because of it.
+REACHED = re.compile(r"the (?:(?P<budget>budget of \$[\d,.]+)|(?P<limit>limit of [\d,]+ requests)) is reached")
 OPTIONS = {"budget": "--max-cost", "limit": "--max-requests"}
 NOT_AGAIN = ("report", "as_json", "yes")  # where a result goes, and a consent that its reader has not given
 
@@ -132,7 +133,7 @@ def end(partial: str) -> None:
     """Say on stderr, and by the exit code, that a result is not over all questions; `partial` names the bound that it met."""
     if partial:
         reached = REACHED.search(partial)
-        higher = f" with a higher {OPTIONS[reached[1]]}" if reached else ""
+        higher = f" with a higher {OPTIONS[str(reached.lastgroup)]}" if reached else ""
         console.say(f"partial: {partial}; the same command{higher} goes on from there")
         raise typer.Exit(PARTIAL_EXIT)
 

@@ -80,6 +80,11 @@ class Plan:
             seed=self.seed + number,
         )
 
+    def asked_before(self, store: AnswerStore, teacher: Responder) -> list[Request]:
+        """Those of `requests` that this teacher has answered, or may have."""
+        seeds = range(self.seed, self.seed + self.most_requests())
+        return store.asked_before(teacher.digest, seeds, lambda seed: self.request(seed - self.seed))
+
     def settings(self) -> dict[str, Any]:
         """What decides which tasks come out, but for their number."""
         return {
@@ -143,7 +148,7 @@ def distil(
     spending = Spending() if spending is None else spending
     found = Distilled(spent=Spent(pricing=spending.pricing(teacher)))
     novelty = Novelty(task.instruction for task in plan.seeds.tasks)
-    earlier = [] if spending.budget is None else store.asked_before(teacher.digest, plan.requests())
+    earlier = [] if spending.budget is None else plan.asked_before(store, teacher)
     count_earlier(teacher, earlier, store=store, spending=spending)
     to_ask, asked = plan.requests(), set[Request]()
     num_vain, failure = 0, None

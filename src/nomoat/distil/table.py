@@ -59,7 +59,7 @@ def read_texts(path: Path, *, input_column: str | None = None) -> Texts:
     input_column = _asked_column(input_column, columns)
     if rows and (input_column is None or input_column not in columns):
         what = "it has several columns" if input_column is None else f"there is no column `{input_column}`"
-        hint = f"name the one of the texts, --input-column (in Python: `input_column`): {', '.join(columns)}"
+        hint = f"name the column of the texts with --input-column (in Python: `input_column`): it is one of {', '.join(columns)}"
         raise UsageError(f"`{path.name}`: {what}", hint=hint)
     found = Texts(columns=columns, rows=tuple(rows), of_rows=tuple(row.get(input_column or "", "").strip() for row in rows))
     if not found.asked:

@@ -122,9 +122,9 @@ class Budget:
         return self.max_usd - self._kept_usd
 
     def _is_decided(self, usd: float) -> bool:
-        """Whether a call fits now, or will not fit whatever the calls under way leave over."""
+        """Whether a call fits now, or nothing is under way any more: only then is it known what is spent, which the error tells."""
         fits = self._spent_usd + self._reserved_usd + usd <= self._limit_usd
-        return fits or self._spent_usd + usd > self._limit_usd or not self._num_under_way
+        return fits or not self._num_under_way
 
     def _no_room(self, usd: float) -> BudgetReachedError:
         return BudgetReachedError(max_usd=self.max_usd, spent_usd=self._spent_usd, next_usd=usd, kept_usd=self._kept_usd)
@@ -142,9 +142,11 @@ class Budget:
             self._spent_usd += usd
 
     def reserve(self, usd: float) -> None:
-        """Set `usd` aside for a call; waits for its turn, and for calls under way if what they leave over may be enough.
+        """Set `usd` aside for a call; waits for its turn, and until there is room beside the calls under way, or they have ended. So
+        a thread that holds a call open must not reserve more beside it.
 
-        Raises BudgetReachedError if it is not, and from then on until the next stage, with the numbers of the call that did not fit.
+        Raises BudgetReachedError if there is none when they have ended, and from then on until the next stage, with the numbers of the
+        call that did not fit.
         """
         place = object()
         with self._condition:

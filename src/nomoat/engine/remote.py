@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
+import json
 import os
 import threading
 import time
@@ -48,6 +49,8 @@ TOO_MANY_REQUESTS = 429
 REFUSED_FOR_NOW = frozenset({408, 409, 425, TOO_MANY_REQUESTS})
 QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})  # a 429 that no waiting helps
 FILTER_CODES = frozenset({"content_filter", "content_policy_violation"})
+NO_JSON = (json.JSONDecodeError, UnicodeDecodeError)
+BROKEN_WORDS = (ValueError, RecursionError)  # of whoever reads an answer: no JSON, no UTF-8, thousands of digits or of brackets
 MAX_QUOTED_CHARACTERS = 300
 FINISH_REASONS: dict[str, FinishReason] = {"length": "length", "content_filter": "filtered"}
 NO_KEY = "none"  # the SDK wants one, and servers without keys do not look
@@ -208,7 +211,7 @@ class RemoteEngine:
         gathered = Gathered()
         with self._metered(request, came_at) as bill, self._translate_errors():
             stream = self._send(request, sent)
-            with stream if stream is not None else nullcontext(()) as events:
+            with stream if stream is not None else nullcontext(()) as events, self._translate_errors(BROKEN_WORDS):
                 for event in events:
                     text, ended, counts = self._read(event, gathered)
                     told = counts or told
@@ -261,7 +264,7 @@ class RemoteEngine:
 
     def list_models(self) -> list[str]:
         """Names of the models the server has. Raises RemoteError."""
-        with self._translate_errors():
+        with self._translate_errors(BROKEN_WORDS):
             try:  # the SDK stumbles over a page, such as a web server's own, as we do over one of another form
                 page: Any = self._client.models.list()
                 return [str(row.id) for row in page.data]
@@ -306,7 +309,7 @@ class RemoteEngine:
         return text or "", reason, usage
 
     @contextmanager
-    def _translate_errors(self) -> Iterator[None]:
+    def _translate_errors(self, no_answer: tuple[type[Exception], ...] = NO_JSON) -> Iterator[None]:
         import httpx
         import openai
 
@@ -330,7 +333,7 @@ class RemoteEngine:
             ) from exc
         except httpx.HTTPError as exc:
             raise self._lost(exc) from exc
-        except (ValueError, RecursionError) as exc:  # no JSON, no UTF-8, thousands of digits or of brackets
+        except no_answer as exc:
             raise self._no_answer() from exc
 
     def _about_it(self, notes: Sequence[str]) -> tuple[str, ...]:

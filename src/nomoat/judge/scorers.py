@@ -203,18 +203,24 @@ def _is_found(pattern: str, text: str) -> bool:
         raise DataError(
             f"the pattern `{pattern}` took more than {PATTERN_SECONDS:g} s on one answer", hint="simplify it: nested repeats are slow"
         ) from exc
-    except regex.error as exc:  # in a schema: older drafts do not say which of its names are patterns
-        raise DataError(f"`{pattern}` is no pattern ({exc})", hint="correct it in the schema") from exc
 
 
 def broken_pattern(pattern: str) -> str:
     """What is wrong with a pattern, to go on after "the example"; empty if nothing is."""
+    why = _why_no_pattern(pattern)
+    return f"has the target `{pattern}`, which is no pattern ({why})" if why else ""
+
+
+def _why_no_pattern(pattern: str) -> str:
+    """Why `_is_found` cannot search for it; empty if it can."""
     import regex
 
     try:
         regex.compile(pattern)
-    except (regex.error, RecursionError) as exc:
-        return f"has the target `{pattern}`, which is no pattern ({exc})"
+    except (regex.error, ValueError) as exc:  # ValueError: of flags that exclude each other
+        return str(exc)
+    except RecursionError:
+        return "it is nested too deep"
     return ""
 
 
@@ -257,7 +263,8 @@ def _keeps(schema: Any, value: Any) -> bool:
 def _in_time(validator: Any) -> Any:
     """The validator of a draft, whose patterns are searched for as `matches` does: the library's `re` has no bound of time.
 
-    Not covered: what `unevaluatedProperties` does with `patternProperties`, and schemas within the schema that name their own draft.
+    Each pattern has that time for each text of an answer. Not covered: what `unevaluatedProperties` does with `patternProperties`, and
+    schemas within the schema that name their own draft.
     """
     import jsonschema
 
@@ -302,24 +309,40 @@ def broken_schema(schema: Any) -> str:
         validator.check_schema(schema)
         whole = referencing.Resource.from_contents(schema, default_specification=DRAFT202012)
         resolver = jsonschema_specifications.REGISTRY.resolver_with_root(whole)  # with the published drafts, as in `_keeps`
-        for reference in _references(schema):
-            validator.check_schema(resolver.lookup(reference).contents)
+        parts = [schema]
+        for reference in dict.fromkeys(_references(schema)):
+            parts.append(resolver.lookup(reference).contents)
+            validator.check_schema(parts[-1])
+        wrong = ((pattern, why) for part in parts for pattern in _patterns(part) if (why := _why_no_pattern(pattern)))
+        return next((f"has the pattern `{pattern}`, which is none ({why})" for pattern, why in wrong), "")
     except jsonschema.SchemaError as exc:
         return f"refers to `{reference}`, which is no JSON schema: {exc.message}" if reference else f"is no JSON schema: {exc.message}"
     except (referencing.exceptions.Unresolvable, ValueError):  # ValueError: of an address that is none
         return f"refers to `{reference}`, which is not in it" if reference else "has an `$id` that is no address"
     except RecursionError:
         return "is nested too deep to be looked at"
-    return ""
 
 
 def _references(schema: Any) -> Iterator[str]:
     """Where a schema's parts refer to."""
+    return (part[name] for part in _parts(schema) for name in REFERENCES if isinstance(part.get(name), str))
+
+
+def _patterns(schema: Any) -> Iterator[str]:
+    """What a schema's parts search for in texts and names."""
+    for part in _parts(schema):
+        yield from part["patternProperties"] if isinstance(part.get("patternProperties"), dict) else ()
+        if isinstance(part.get("pattern"), str):
+            yield part["pattern"]
+
+
+def _parts(schema: Any) -> Iterator[dict[str, Any]]:
+    """The objects of a schema that may say something about an answer."""
     if isinstance(schema, dict):
-        yield from (schema[name] for name in REFERENCES if isinstance(schema.get(name), str))
+        yield schema
         schema = [value for name, value in schema.items() if name not in ("const", "enum", "default", "examples")]
     for part in schema if isinstance(schema, list) else ():
-        yield from _references(part)
+        yield from _parts(part)
 
 
 def broken_json(text: str) -> str:

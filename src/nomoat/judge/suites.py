@@ -126,20 +126,19 @@ def load_suite(
             f"a suite is named by a text or a path, and this is a {type(ref).__name__}",
             hint='write lines of {"input": "…", "target": "…"} into a .jsonl file, or a table into a .csv, and name that file',
         )
-    return _load(ref, _find(ref), models, input_column, label_column, instruction)
+    path = _find(ref)
+    _require_fit((path,), input_column, label_column, instruction)
+    return _load(ref, path, models, input_column, label_column, instruction)
 
 
 def _load(
     ref: str | Path, path: Path | None, models: Iterable[str | Responder] = (), input_column: str | None = None,
     label_column: str | None = None, instruction: str | None = None,
 ) -> Suite:  # fmt: skip
-    """`path` is what `_find` found."""
+    """`path` is what `_find` found, and fits; see `_require_fit`."""
     if _is_table(path):
         columns, learned = require_columns(path, input_column, label_column), as_tuned.learned_by(models)
         return suite_from_csv(path, *columns, instruction=instruction, learned=learned)
-    if path is not None and path.suffix.lower() not in SUFFIXES:
-        raise of_unknown_kind(path, f"suites end in {' or '.join(SUFFIXES)}, tables in {', '.join(TABLE_SUFFIXES)}")
-    _require_no_table_words(input_column, label_column, instruction)
     if path is None:
         return _built_in(BUILT_IN[str(ref)])
     if path.suffix.lower() == ".toml":
@@ -151,18 +150,20 @@ def _load(
 def load_suites(refs: Sequence[str], models: Iterable[str | Responder] = (), **how_read: str | None) -> list[Suite]:
     """Each as `load_suite` gives it. Columns and an instruction go to the tables alone, and are refused where there is none."""
     found = [(ref, _find(ref)) for ref in refs]
-    loaded = [_load(ref, path, models, **(how_read if _is_table(path) else {})) for ref, path in found]
-    if not any(_is_table(path) for _ref, path in found):
-        _require_no_table_words(*how_read.values())
-    return loaded
+    _require_fit([path for _ref, path in found], *how_read.values())
+    return [_load(ref, path, models, **(how_read if _is_table(path) else {})) for ref, path in found]
 
 
 def _is_table(path: Path | None) -> TypeGuard[Path]:
     return path is not None and path.suffix.lower() in TABLE_SUFFIXES
 
 
-def _require_no_table_words(*words: str | None) -> None:
-    if any(words):
+def _require_fit(found: Sequence[Path | None], *words: str | None) -> None:
+    """Refuse files of no known kind, and words about tables where there is none: before anything is read or pulled."""
+    for path in found:
+        if path is not None and path.suffix.lower() not in (*SUFFIXES, *TABLE_SUFFIXES):
+            raise of_unknown_kind(path, f"suites end in {' or '.join(SUFFIXES)}, tables in {', '.join(TABLE_SUFFIXES)}")
+    if any(words) and not any(_is_table(path) for path in found):
         raise UsageError(
             "an input column, a label column and an instruction are for tables (CSV, TSV)", hint="a suite needs none of them"
         )
