@@ -19,6 +19,10 @@ HI = Message(role="user", content="Say hi")
 TOOL = {"type": "function", "function": {"name": "f"}}
 WHOLE = "give a whole number (an int)"
 DIGITS = "give a whole number of at most 100 digits"
+try:
+    json.dumps(math.nan, allow_nan=False)
+except ValueError as error:
+    NO_NUMBER = str(error)  # in this Python's words
 
 
 @pytest.mark.parametrize(
@@ -42,7 +46,7 @@ DIGITS = "give a whole number of at most 100 digits"
         ({"one_call": "no"}, "`one_call` is 'no', of the type str", "give True or False"),
         ({"one_call": 1}, "`one_call` is 1, of the type int", "give True or False"),
         ({"json_schema": {"maximum": math.nan}},
-         "`json_schema` cannot be written as JSON: Out of range float values are not JSON compliant", "give JSON, or a dict"),
+         f"`json_schema` cannot be written as JSON: {NO_NUMBER}", "give JSON, or a dict"),
         ({"template_variables": '{"x": NaN}'},
          "the template's variables are no JSON: NaN is no number of JSON's", 'such as {"enable_thinking": false}'),
         ({"template_variables": f'{{"x": {"1" * 5000}}}'},
@@ -129,7 +133,7 @@ def test_a_request_of_nothing_and_a_message_without_a_text_are_refused() -> None
     [("", "the JSON schema is not JSON that can be read: Expecting value"), ("{", "the JSON schema is not JSON that can be read: "),
      ('{"maximum": NaN}', "the JSON schema is not JSON that can be read: NaN is no number of JSON's"),
      ('{"maximum": -1e999}', "the JSON schema is not JSON that can be read: the number '-1e999' is beyond a float's range"),
-     ('{"items": ' * 4000 + "{}" + "}" * 4000, "the JSON schema is not JSON that can be read: "),
+     ('{"items": ' * 100_000 + "{}" + "}" * 100_000, "the JSON schema is not JSON that can be read: "),
      ('{"maximum": ' + "1" * 5000 + "}", "the JSON schema is not JSON that can be read: Exceeds the limit "),
      ("[]", "the JSON schema is a list, not an object"), ("true", "the JSON schema is a bool, not an object")],
 )  # fmt: skip

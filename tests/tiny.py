@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 
+# levels of a schema that JSON may have and that are too many to walk through: Python 3.12 and later count those of JSON apart
+TOO_DEEP = 400 if sys.version_info < (3, 12) else 1200
 WIDTH, HIDDEN, LAYERS, HEADS, KV_HEADS, CONTEXT = 64, 128, 2, 4, 2, 256
 ADAPTED = {"self_attn.q_proj": (WIDTH, WIDTH), "mlp.gate_proj": (HIDDEN, WIDTH), "mlp.down_proj": (WIDTH, HIDDEN)}  # rows, columns
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import TEMPLATE, write_tiny_gguf
+from tiny import TEMPLATE, TOO_DEEP, write_tiny_gguf
 
 from nomoat.engine.begun import BegunCalls
 from nomoat.engine.gguf import GGUFFile
@@ -137,7 +137,7 @@ def test_a_function_that_cannot_be_followed_is_held_to_the_form_of_a_call(words:
 
 def test_functions_that_are_too_deep_to_be_held_leave_the_answer_free(words: Tokenizer) -> None:
     deep: dict[str, Any] = {}
-    for _ in range(400):
+    for _ in range(TOO_DEEP):
         deep = {"anyOf": [deep]}
     text = '<tool_call>{"name": "f", "arguments": [1]}'
     assert written(words, text, tools=({"type": "function", "function": {"name": "f", "parameters": deep}},))[0] == text

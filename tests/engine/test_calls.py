@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 import transformers
-from tiny import TEMPLATE, write_tiny_gguf
+from tiny import TEMPLATE, TOO_DEEP, write_tiny_gguf
 
 from nomoat.engine import calls
 from nomoat.engine.gguf import GGUFFile
@@ -190,7 +190,7 @@ def test_an_answer_may_be_of_the_schema_or_a_call_where_both_are_allowed() -> No
 
 
 def test_a_schema_too_deep_is_left_for_the_grammar_to_refuse() -> None:
-    schema = '{"allOf": [' * 400 + "{}" + "]}" * 400
+    schema = '{"allOf": [' * TOO_DEEP + "{}" + "]}" * TOO_DEEP
     assert held_to(json_schema=schema) == schema
 
 

@@ -125,8 +125,9 @@ class CompiledCopy:
         with suppress(NomoatError, OSError, RuntimeError), paths.alone(self._folder, busy=busy):
             exported = io.BytesIO()
             compiled.export_model(exported)
-            paths.require_free_disk(self._folder, exported.getbuffer().nbytes)
-            self._save(exported.getbuffer())
+            with exported.getbuffer() as content:
+                paths.require_free_disk(self._folder, content.nbytes)
+                self._save(content)
             if (again := self.read()) is None:
                 self._save(None)
             return again

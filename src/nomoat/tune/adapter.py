@@ -261,8 +261,8 @@ class Checkpoint:
         content = io.BytesIO()  # PyTorch says of a full disk that an internal check has failed
         torch.save({**state, "origin": self._facts}, content)
         try:
-            with paths.whole_file(self._folder / CHECKPOINT_FILE) as part:
-                part.write_bytes(content.getbuffer())
+            with paths.whole_file(self._folder / CHECKPOINT_FILE) as part, content.getbuffer() as view:
+                part.write_bytes(view)
         finally:
             with suppress(OSError):  # it has the last state
                 self._folder.rmdir()
