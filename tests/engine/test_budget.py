@@ -147,17 +147,22 @@ def test_call_waits_for_what_calls_under_way_leave_over() -> None:
     refused(budget, 0.95)
 
 
+def told_of_the_end(thread: threading.Thread, errors: list[BudgetReachedError], *, spent: str, next_one: str) -> None:
+    """Whoever waited is refused now, with these sums."""
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
+    assert [error.message for error in errors] == [
+        f"the budget of $1.0000 is reached: ${spent} is spent, and the next call may cost ${next_one}"
+    ]
+
+
 def test_end_of_a_budget_is_told_with_what_the_calls_under_way_cost() -> None:
     """Though the next would not have fitted whatever these cost."""
     budget = Budget(1.0)
     budget.reserve(0.1)
     thread, errors = reserving(budget, 1.2)
     budget.settle(0.1, 0.0195)
-    thread.join(PATIENCE_SECONDS)
-    assert not thread.is_alive()
-    assert [error.message for error in errors] == [
-        "the budget of $1.0000 is reached: $0.0195 is spent, and the next call may cost $1.2000"
-    ]
+    told_of_the_end(thread, errors, spent="0.0195", next_one="1.2000")
 
 
 def test_end_of_a_budget_is_told_when_the_last_call_under_way_has_ended() -> None:
@@ -168,11 +173,7 @@ def test_end_of_a_budget_is_told_when_the_last_call_under_way_has_ended() -> Non
     budget.settle(0.4, 0.4)
     assert not budget._is_decided(0.7)
     budget.settle(0.4, 0.05)
-    thread.join(PATIENCE_SECONDS)
-    assert not thread.is_alive()
-    assert [error.message for error in errors] == [
-        "the budget of $1.0000 is reached: $0.4500 is spent, and the next call may cost $0.7000"
-    ]
+    told_of_the_end(thread, errors, spent="0.4500", next_one="0.7000")
 
 
 def test_short_request_does_not_overtake_a_long_one() -> None:

@@ -65,7 +65,10 @@ PART_TOKENS = TOKENS_A_PART + PANEL_TOKENS  # a few more may be read, if not use
 SUMS_BYTES = 4 * TILE_ROWS * PART_TOKENS  # of a tile
 GATED_BYTES = 4 * CHUNK * PART_TOKENS
 # of a thread: two tiles' sums, scales, zeros and codes, and a chunk of a gate's results
-PAIR_ROOM = 2 * SUMS_BYTES + 4 * 4 * TILE_ROWS + PAIR_BYTES + GATED_BYTES
+SCALES_AFTER = 2 * SUMS_BYTES
+ZEROS_AFTER = SCALES_AFTER + 2 * 4 * TILE_ROWS
+CODES_AFTER = ZEROS_AFTER + 2 * 4 * TILE_ROWS
+PAIR_ROOM = CODES_AFTER + PAIR_BYTES + GATED_BYTES
 
 
 @jit.kernel
@@ -181,20 +184,25 @@ def _multiply_bytes(
         panel_product(codes, scales, inputs, factors, firsts, sums, SUMS_BYTES, chunk * PANEL_TOKENS, width // 4, blocks, tokens)
 
 
+@jit.inline
+def _starts(step: Any, first: Any, second: Any, zeros: Any) -> Any:
+    """Where what the sums of two tiles begin with lies, the same for all tokens, and how far it is to the second's."""
+    if step[VECTOR]:
+        return step[VECTOR] + 4 * first * TILE_ROWS, 4 * (second - first) * TILE_ROWS
+    return zeros, 0
+
+
 @jit.kernel
 def _multiply_pair(
     step: Any, beside: Any, room: Any, owners: Any, tokens: Any, chunk: Any, blocks: Any, first: Any, second: Any, sums: Any
 ) -> None:
     """The products of two tiles and the panels of a part, with their biases. What they need themselves lies after the sums."""
-    scales = sums + 2 * SUMS_BYTES
-    zeros = scales + 2 * 4 * TILE_ROWS
-    codes = zeros + 2 * 4 * TILE_ROWS
-    starts = step[VECTOR] + 4 * first * TILE_ROWS if step[VECTOR] else zeros
-    to_second = 4 * (second - first) * TILE_ROWS if step[VECTOR] else 0
+    codes = sums + CODES_AFTER
+    starts, to_second = _starts(step, first, second, sums + ZEROS_AFTER)
     if IN_BF16:
         _multiply_words(step, room, tokens, first, second, codes, starts, to_second, 0, sums, SUMS_BYTES, 4 * TILE_ROWS)
     else:
-        _multiply_bytes(step, room, tokens, chunk, blocks, first, second, scales, codes, starts, to_second, sums)
+        _multiply_bytes(step, room, tokens, chunk, blocks, first, second, sums + SCALES_AFTER, codes, starts, to_second, sums)
     if owners:
         for tile, t in enumerate((first, second)):
             _add_beside(beside, room, owners, sums + tile * SUMS_BYTES, 4 * TILE_ROWS, tokens, t)
@@ -205,16 +213,14 @@ def _multiply_in_place(
     step: Any, beside: Any, room: Any, owners: Any, tokens: Any, first: Any, second: Any, sums: Any, y: Any
 ) -> None:  # fmt: skip
     """The same in bf16, written or added to y without a detour."""
-    zeros = sums + 2 * SUMS_BYTES + 2 * 4 * TILE_ROWS
-    words = zeros + 2 * 4 * TILE_ROWS
     row_bytes, to_second, here = 4 * step[ROWS], 4 * (second - first) * TILE_ROWS, y + 4 * first * TILE_ROWS
+    starts, start_to_second = _starts(step, first, second, sums + ZEROS_AFTER)
+    start_row_bytes = 0
     if step[KIND] == ADD:
-        _multiply_words(step, room, tokens, first, second, words, here, to_second, row_bytes, here, to_second, row_bytes)
-    elif step[VECTOR]:
-        starts = step[VECTOR] + 4 * first * TILE_ROWS
-        _multiply_words(step, room, tokens, first, second, words, starts, to_second, 0, here, to_second, row_bytes)
-    else:
-        _multiply_words(step, room, tokens, first, second, words, zeros, 0, 0, here, to_second, row_bytes)
+        starts, start_to_second, start_row_bytes = here, to_second, row_bytes
+    _multiply_words(
+        step, room, tokens, first, second, sums + CODES_AFTER, starts, start_to_second, start_row_bytes, here, to_second, row_bytes
+    )
     if owners:
         for t in range(first, second + 1):
             _add_beside(beside, room, owners, y + 4 * t * TILE_ROWS, row_bytes, tokens, t)
@@ -236,15 +242,14 @@ def _multiply_panels(
             prefetch(step[TILES] + tile * step[TILE_SIZE], AHEAD)
         if IN_BF16 and (step[KIND] != ADD or step[VECTOR] == 0):
             _multiply_in_place(step, beside, room, owners, tokens, t, t + both - 1, sums, y)
-            t = jit.add_atomic(taken, 2)
-            continue
-        _multiply_pair(step, beside, room, owners, tokens, chunk, blocks, t, t + both - 1, sums)
-        for tile in range(both):
-            here, there = sums + tile * SUMS_BYTES, y + 4 * (t + tile) * TILE_ROWS
-            if step[KIND] == ADD:
-                add_sums(here, there, tokens, 4 * step[ROWS])
-            else:
-                write_sums(here, there, tokens, 4 * step[ROWS])
+        else:
+            _multiply_pair(step, beside, room, owners, tokens, chunk, blocks, t, t + both - 1, sums)
+            for tile in range(both):
+                here, there = sums + tile * SUMS_BYTES, y + 4 * (t + tile) * TILE_ROWS
+                if step[KIND] == ADD:
+                    add_sums(here, there, tokens, 4 * step[ROWS])
+                else:
+                    write_sums(here, there, tokens, 4 * step[ROWS])
         t = jit.add_atomic(taken, 2)
 
 
