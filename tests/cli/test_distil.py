@@ -517,7 +517,8 @@ def test_what_seeds_were_made_from_binds_what_is_made_from_them(
         Parent(kind="teacher", name="anthropic:claude", licence="anthropic-terms"),
         Parent(kind="data", name="alpaca-seeds", licence="apache-2.0"),
     ]
-    sidecar.save(first, sha256="0" * 64, teacher="anthropic:claude", parents=made_from, facts={})
+    with sidecar.saving(first, sha256="0" * 64, teacher="anthropic:claude", parents=made_from, facts={}):
+        pass
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     monkeypatch.setenv("OPENAI_BASE_URL", serving(write_tasks).url)
     done = nomoat("distil", OPENAI_AT_LOOPBACK, "--out", str(second), "-n", "5", "--seeds", str(first), "--json")
@@ -560,7 +561,8 @@ def test_what_texts_were_made_from_binds_their_labels(nomoat: Shell, tmp_path: P
     texts, out = tmp_path / "texts.txt", tmp_path / "labelled.csv"
     texts.write_text("WIN a prize\n")
     made_from = [Parent(kind="teacher", name="openai:gpt-4o", licence="openai-assistant")]
-    sidecar.save(texts, sha256="0" * 64, teacher="openai:gpt-4o", parents=made_from, facts={})
+    with sidecar.saving(texts, sha256="0" * 64, teacher="openai:gpt-4o", parents=made_from, facts={}):
+        pass
     done = nomoat("distil", "fake:", "--out", str(out), "--label", str(texts), "--labels", "ham,spam")
     assert "  because of teacher openai:gpt-4o: OpenAI's output may not be used" in done.stderr
     beside = sidecar.find(out)
