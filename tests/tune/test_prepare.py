@@ -328,7 +328,7 @@ def test_noise_needs_all_layers_to_learn() -> None:
         chosen(Settings(noise=5, layers=4), num_lessons=9, width=9, layers=5)
     assert (refused.value.message, refused.value.hint) == (
         "noise is 5, and it needs all 5 layers to learn; the upper 4 do",
-        "add --layers 5",
+        "add --layers 5 (in Python: `layers`)",
     )
     assert chosen(Settings(noise=5, layers=5), num_lessons=9, width=9, layers=5).noise == 5
     assert chosen(Settings(), num_lessons=9, width=9, layers=5).noise == 0
