@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from patience import PATIENCE_SECONDS, wait_until
@@ -117,6 +118,14 @@ def test_what_is_no_sum_of_money_is_refused(usd: float) -> None:
         Budget(usd)
     with pytest.raises(UsageError, match="a price is "):
         Rates(input_usd_per_million=1.0, output_usd_per_million=usd)
+
+
+@pytest.mark.parametrize("given", ["2", True])
+def test_what_is_no_number_is_no_sum_of_money_either(given: Any) -> None:
+    with pytest.raises(UsageError, match="`max_cost_usd` is "):
+        Budget(given)
+    with pytest.raises(UsageError, match="`input_usd_per_million` is "):
+        Rates(input_usd_per_million=given, output_usd_per_million=1.0)
 
 
 def reserving(budget: Budget, usd: float) -> tuple[threading.Thread, list[BudgetReachedError]]:

@@ -77,6 +77,8 @@ def test_scores_of_a_stopped_duel_are_given_with_wider_intervals_than_those_of_a
     verdict = nomoat.duel(left, right, quiz(200), concurrency=8)
     assert verdict.left.score_low < 0.60
     whole = nomoat.duel(left, right, quiz(200), stop_early=False)
+    with pytest.raises(UsageError, match="`stop_early` is 'no'"):  # which would be True
+        nomoat.duel(left, right, quiz(200), stop_early="no")  # type: ignore[arg-type]
     assert (whole.num_examples, whole.num_planned, whole.looks) == (200, 200, ())
     assert whole.left.score_low > 0.85
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from nomoat import bounds
 from nomoat.asking.spending import Spending
 from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge import stats, wording
@@ -94,6 +95,7 @@ def run_duel(
     asked everything; so is a suite whose examples belong together in groups: in a random order, one at a time, they would be no
     independent draws.
     """
+    bounds.require_flag("stop_early", stop_early)
     settings = settings or RunSettings()
     asked = suite_of(left, right, suite=suite)
     if asked.metric == "review":

@@ -208,10 +208,13 @@ def suite_from_csv(
 def write_suite(suite: Suite, folder: Path) -> Path:
     """Write FOLDER/NAME.jsonl, with each prompt as the models will see it, and FOLDER/NAME.toml; return the latter's path.
 
-    Raises UsageError for a suite whose scores are stored with it, and what `suite_files` raises.
+    Raises UsageError for a suite whose scores come from elsewhere, stored or from a judge, and what `suite_files` raises.
     """
-    if suite.metric in STORED_ONLY:
-        raise UsageError(f"`{suite.name}` has scores that were stored before, which a suite file cannot hold")
+    if suite.metric not in WRITABLE:
+        raise UsageError(
+            f"`{suite.name}` has scores from elsewhere (`{suite.metric}`), which a suite's file cannot hold",
+            hint="write the suite that was asked",
+        )
     jsonl, toml, schema = suite_files(suite.name, folder)
     with ExitStack() as files:  # all are filled before the first is renamed, on a disk that is full none; the description is the last
         toml_part, jsonl_part = (files.enter_context(paths.whole_file(file)) for file in (toml, jsonl))
@@ -232,7 +235,7 @@ def write_suite(suite: Suite, folder: Path) -> Path:
         lines = [
             f"{key} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", "\\u007f")
             for key, value in values.items()
-            if value not in ("", ())
+            if value not in ("", ()) or (key == "delimiter" and not suite.chat)  # which is a space where none is said
         ]
         toml_part.write_text("".join(lines), encoding="utf-8")
     return toml

@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nomoat import net, references
+from nomoat import bounds, net, references
 from nomoat import responder as responders
 from nomoat.errors import RemoteError, UsageError
 from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, Rule, TokenLikelihood
@@ -49,6 +49,7 @@ def explain(text: str, *, policy: Policy | None = None) -> Decision:
     Whether the local model is still the one that the router was learned from is known when it is loaded: the reason says so.
     What it could cost is that of a question with the longest answer that `Request` has by default.
     """
+    bounds.require_text(text, "the question")
     policy = load_policy() if policy is None else policy
     rates = rates_of(policy, is_local=policy.cloud is not None and net.is_loopback(host_of(policy.cloud)))
 
