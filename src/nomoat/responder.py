@@ -265,12 +265,12 @@ def load(
     ref = references.named(ref)
     _require_context(context_tokens)
     bounds.require_flag("as_client", as_client)
-    if ref == "auto":
+    if ref == references.AUTO:
         raise UsageError(
             "`auto` chooses between two models, and one is needed here",
             hint="name the model; `nomoat run`, `nomoat serve` and `load_auto()` of nomoat.route.router know `auto`",
         )
-    if ref == "fake:":
+    if ref == references.FAKE:
         from nomoat.engine.fake import FakeEngine
 
         return Responder(ref, FakeEngine())

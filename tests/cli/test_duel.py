@@ -109,8 +109,9 @@ def test_several_suites_are_one_table(table: Path, tmp_path: Path) -> None:
     assert "corrected for the number of suites (Holm)" in report.read_text(encoding="utf-8")
     judged = json.loads(nomoat(*arguments, "--judge", "fake:", "--json").stdout)
     assert [(row["metric"], row["ties"], row["p_value_corrected"]) for row in judged] == [("judged", 3, 1.0)] * 2
-    refused = nomoat(*arguments, "--table")
-    assert refused.stderr == "error: a leaderboard is over one suite, and 2 were named\nhint: run the command once for each suite\n"
+    for further in ([], ["--judge", "openai:gpt-4o"]):  # before anything is agreed to
+        refused = nomoat(*arguments, "--table", *further).stderr
+        assert refused == "error: a leaderboard is over one suite, and 2 were named\nhint: run the command once for each suite\n"
 
 
 def test_table_of_one_model_twice_is_refused(table: Path) -> None:

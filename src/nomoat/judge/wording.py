@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from nomoat.judge.judges import SCALE
+from nomoat.judge.stored_reviews import SCALE
 from nomoat.records import Measure, Side, Standing, Verdict
 
 METRICS = {

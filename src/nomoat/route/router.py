@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-AUTO = "auto"
-
 
 OnDecision = Callable[[Decision], None]
 
@@ -323,7 +321,7 @@ def load_auto(
         engine = RouterEngine(policy, local, cloud, learned=load_router(), on_decision=on_decision, file=file)
         loaded.pop_all()  # the engine closes them from now on
     licence = local.licence if cloud is None else f"local: {local.licence}; cloud: {cloud.licence}"
-    return Responder(AUTO, engine, licence=licence)
+    return Responder(references.AUTO, engine, licence=licence)
 
 
 def _most_usd(rules: InForce, request: Request) -> float:
