@@ -33,6 +33,7 @@ LAYERS = {
             "rouge",
             "namesake",
             "joined",
+            "money",
         ],
         1,
     ),
@@ -111,6 +112,21 @@ def test_what_an_error_says_names_no_option_of_the_command_line_to_those_who_cal
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error") and node.args:
             words = [part.value for part in ast.walk(node.args[0]) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
             assert not re.search(r"(?<![\w-])--?[a-z]", " ".join(words)), f"{path}:{node.lineno}"
+
+
+TOLD_IN_PYTHON_TOO = ("catalog", "distil", "judge", "route", "tasks")
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if part_of(path) in TOLD_IN_PYTHON_TOO], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_a_hint_that_names_an_option_names_what_python_has_in_its_place(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "hint":
+            said = "".join(one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and isinstance(one.value, str))
+            said = re.sub("`nomoat [^`]*`", "", said)  # whole commands
+            assert "in Python" in said or not re.search(r"(?<![\w-])--[a-z]", said), f"{path}:{node.value.lineno}"
 
 
 def test_files_and_functions_stay_short_enough_to_read() -> None:

@@ -63,6 +63,11 @@ def test_what_is_no_event_is_refused_as_one() -> None:
         model.complete("moat", caller_left=given)
 
 
+def test_a_prompt_of_no_words_has_no_likelihoods() -> None:
+    with responder.load("fake:") as model:
+        assert model.prompt_likelihoods(Request(prompt=" ")) == []
+
+
 def test_several_texts_may_come_one_after_another_and_may_be_none() -> None:
     with responder.load("fake:") as model:
         assert model.embed(text for text in ["a", "b c"]).shape == (2, 9)

@@ -150,7 +150,7 @@ def test_table_prints_a_leaderboard_and_writes_a_report(vicuna_folder: Path, tmp
         (
             ["fake:", "fake:"],
             "error: a duel needs a suite to fight over\n"
-            "hint: name one, with --suite or as `suite`: a path, a name, or a CSV with its columns\n",
+            "hint: name one with --suite (in Python: `suite`): a path, a name, or a CSV with its columns\n",
         ),
         (
             ["fake:", "fake:", "--suite", "nosuch"],
@@ -161,7 +161,7 @@ def test_table_prints_a_leaderboard_and_writes_a_report(vicuna_folder: Path, tmp
         (
             ["fake:", "fake:", "--suite", "test.csv"],
             "error: `test.csv` is a table, and its input column is not named\n"
-            "hint: name it with --input-column (from Python input_column); its columns are: text, label\n",
+            "hint: name it with --input-column (in Python: `input_column`); its columns are: text, label\n",
         ),
         (
             ["fake:", "fake:", "--suite", "test.csv", "--input-column", "text", "--label-column", "class"],

@@ -286,8 +286,8 @@ def test_duels_that_were_fought_are_kept_where_the_budget_ends_before_the_next_s
     right = f"{serving(counted('yes', 90, 10)).url}#m"
     (duel,) = run_duels(left, right, suites, RunSettings(spending=paid, concurrency=1), stop_early=stop_early)
     assert (duel.verdict.suite, duel.verdict.num_examples) == ("quiz", 10)
-    assert duel.verdict.partial.startswith("the budget of $0.1000 is reached")
-    assert duel.verdict.notes[-1].startswith("PARTIAL: nothing was fought over `other`: the budget of $0.1000 is reached")
+    assert duel.verdict.partial.startswith("the budget of $0.10 is reached")
+    assert duel.verdict.notes[-1].startswith("PARTIAL: nothing was fought over `other`: the budget of $0.10 is reached")
     assert duel.verdict.p_value_corrected == min(1.0, 2 * duel.verdict.p_value)
 
 

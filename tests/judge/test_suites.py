@@ -218,6 +218,7 @@ def test_missing_target_is_said_to_be_missing(tmp_path: Path) -> None:
         ("metric = 'grade'", ": metric is `grade`"),
         ("stop = 'x'", ": `stop` is 'x', and should be a list of texts"),
         ("shots = 2", ": shots is 2, without a file they could come from"),
+        ("shots = -1\nshots_from = 's.jsonl'", ": shots is -1"),
         ("prompt = 'Q:'", ": the prompt does not say where the example's text goes"),
         ("answer_start = 'A:'\nchat = false", ": answer_start is for conversations, and chat is false"),
         ("examples = 'none.jsonl'", " names examples in `none.jsonl`, and there is no such file"),
@@ -243,7 +244,7 @@ def test_table_without_its_columns_named_says_which_there_are(table: Path) -> No
     with pytest.raises(UsageError) as caught:
         load_suite(table, input_column="text")
     assert caught.value.message == "`reviews.csv` is a table, and its label column is not named"
-    assert caught.value.hint == "name it with --label-column (from Python label_column); its columns are: text, label"
+    assert caught.value.hint == "name it with --label-column (in Python: `label_column`); its columns are: text, label"
 
 
 def test_what_names_no_suite_is_refused_with_what_to_give() -> None:

@@ -295,7 +295,7 @@ def implied_suite(*sides: str | Responder) -> str:
     if len(suites) != 1 or not all(ref.startswith(STORED) for ref in refs):
         raise UsageError(
             "a duel needs a suite to fight over",
-            hint="name one, with --suite or as `suite`: a path, a name, or a CSV with its columns",
+            hint="name one with --suite (in Python: `suite`): a path, a name, or a CSV with its columns",
         )
     return suites.pop()
 

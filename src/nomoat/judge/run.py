@@ -96,7 +96,7 @@ def require_scorable(suite: Suite) -> None:
     if suite.metric in ("review", "judge"):
         raise UnsupportedError(
             f"the answers to `{suite.name}` are neither right nor wrong: they can only be compared",
-            hint="let a judge do it, with --judge MODEL; "
+            hint="let a judge do it, with --judge MODEL (in Python: `nomoat.judge.judged.run_graded`); "
             f"or compare stored reviews: `nomoat duel {STORED}vicuna80/vicuna-13b {STORED}vicuna80/gpt35`",
         )
 
@@ -186,8 +186,8 @@ class Asking:
             raise self.failure
         if not self.outcomes:
             hint = (
-                "name the --limit and --seed, the same --judge or none, and of a table, whose labels depend on them, the same models "
-                "together, that they were asked with"
+                "name the --limit and --seed (in Python: `limit`, `seed`), the same --judge or none, and of a table, whose labels "
+                "depend on them, the same models together, that they were asked with"
             )
             raise DataError(
                 f"`{self.model.ref}` holds no answers to these questions", hint="; ".join((hint, *self.suite.notes))

@@ -244,7 +244,9 @@ def write_suite(suite: Suite, folder: Path) -> Path:
 def suite_files(name: str, folder: Path) -> tuple[Path, Path, Path]:
     """Where a suite of that name is written: examples, description, schema. Raises UsageError for a name that is no file name."""
     if not name or any(not (char.isalnum() or char in "-_.") for char in name) or name.startswith("."):
-        raise UsageError(f"`{name}` cannot be a suite's name", hint="choose letters, digits, `-`, `_` and `.`: --name NAME")
+        raise UsageError(
+            f"`{name}` cannot be a suite's name", hint="choose letters, digits, `-`, `_`, `.` (--name, in Python: `name`)"
+        )
     return _files_beside(folder / f"{name}.toml")
 
 
@@ -349,7 +351,9 @@ def _read_settings(path: Path) -> Settings:
         raise DataError(f"`{path}`: metric is `{settings.metric}`", hint=f"known: {', '.join(WRITABLE)}")
     if settings.max_new_tokens < 1:
         raise DataError(f"`{path}`: max_new_tokens is {settings.max_new_tokens}", hint="give a whole number of at least 1")
-    if settings.shots < 0 or (settings.shots and not settings.shots_from):
+    if settings.shots < 0:
+        raise DataError(f"`{path}`: shots is {settings.shots}", hint="give how many are to be shown, 0 or more")
+    if settings.shots and not settings.shots_from:
         raise DataError(
             f"`{path}`: shots is {settings.shots}, without a file they could come from", hint='write shots_from = "train.jsonl"'
         )
