@@ -125,6 +125,9 @@ def test_a_number_of_thousands_of_digits_cannot_be_meant(empty_home: Path, monke
     (empty_home / "config.toml").write_text(f"threads = {'9' * 5000}")
     with pytest.raises(UsageError, match="is not TOML"):
         config.threads()
+    (empty_home / "config.toml").write_text(f"threads = 0x{'f' * 5000}")
+    with pytest.raises(UsageError, match=r"sets `threads` to 3.98e\+6020"):
+        config.threads()
 
 
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:

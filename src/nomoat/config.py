@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from nomoat import hardware, paths
+from nomoat.bounds import shown
 from nomoat.errors import UsageError
 
 HUB_TOKEN = "HF_TOKEN"
@@ -77,8 +78,9 @@ def read_file() -> dict[str, Any]:
         raise UsageError(f"`{path}` sets `{unknown[0]}`, which is not a setting", hint=f"known: {', '.join(FROM_FILE)}")
     for name, value in values.items():
         kind, meaning = FROM_FILE[name]
-        if type(value) is not kind or (type(value) is int and value < 1) or (name == "quality" and value not in QUALITIES):
-            raise UsageError(f"`{path}` sets `{name}` to {value!r}", hint=f"give {meaning}")
+        is_beyond = type(value) is int and not 1 <= value < 10**MOST_DIGITS
+        if type(value) is not kind or is_beyond or (name == "quality" and value not in QUALITIES):
+            raise UsageError(f"`{path}` sets `{name}` to {shown(value)}", hint=f"give {meaning}")
     return values
 
 

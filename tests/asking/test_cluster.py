@@ -85,7 +85,7 @@ def test_ray_that_does_not_start_here_says_what_to_do(error: Exception) -> None:
     ray = SimpleNamespace(init=init, exceptions=SimpleNamespace(AuthenticationError=AuthenticationError))
     with pytest.raises(WorkerError, match=f"(?m)^Ray did not start on this machine: {error}$") as caught:
         cluster.connect(ray, None)
-    assert caught.value.hint == "if this machine is too busy to start Ray, try again, or leave out --workers"
+    assert caught.value.hint == "if this machine is too busy to start Ray, try again, or leave out --workers (in Python: `workers`)"
 
 
 def test_a_cluster_that_asks_for_a_token_says_where_to_put_it() -> None:

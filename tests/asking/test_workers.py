@@ -74,7 +74,7 @@ def without_times(outcomes: tuple[Outcome, ...]) -> list[Outcome]:
 def test_a_cluster_that_is_not_there_says_how_to_start_one() -> None:
     with pytest.raises(WorkerError, match=r"^no Ray cluster at `auto`") as caught, started_workers(None, "auto"):
         pass
-    assert caught.value.hint == "`ray start --head` starts one; --ray takes auto or HOST:PORT"
+    assert caught.value.hint == "`ray start --head` starts one; --ray (in Python: `ray`) takes auto or HOST:PORT"
 
 
 def test_an_address_where_nobody_listens_is_told_at_once() -> None:
@@ -94,7 +94,8 @@ def test_what_a_dead_cluster_left_behind_is_told_at_once(monkeypatch: pytest.Mon
         with pytest.raises(WorkerError, match=f"^no Ray cluster at `{address}`: .*refused") as caught, started_workers(None, "auto"):
             pass
     assert caught.value.hint == (
-        "`ray start --head` starts one; `ray stop` ends what is left of one that has ended; --ray takes auto or HOST:PORT"
+        "`ray start --head` starts one; `ray stop` ends what is left of one that has ended; "
+        "--ray (in Python: `ray`) takes auto or HOST:PORT"
     )
 
 

@@ -18,7 +18,8 @@ TEACHER = Parent(kind="teacher", name="openai:gpt-4o-mini", licence="openai-term
 def data(tmp_path: Path) -> Path:
     path = tmp_path / "작업.jsonl"
     path.write_text('{"instruction": "a", "input": "", "output": "b"}\n')
-    sidecar.save(path, sha256=paths.sha256_of(path), teacher="openai:gpt-4o-mini", parents=[TEACHER], facts={"tasks": 1})
+    with sidecar.saving(path, sha256=paths.sha256_of(path), teacher="openai:gpt-4o-mini", parents=[TEACHER], facts={"tasks": 1}):
+        pass
     return path
 
 

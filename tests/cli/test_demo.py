@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from nomoat import paths
+from nomoat.catalog.datasets import dataset
 from nomoat.cli import app
 from nomoat.errors import NotWritableError, UsageError
+from nomoat.judge.suites import load_suite, write_suite
 
 demo = importlib.import_module("nomoat.cli.demo")  # `nomoat.cli.demo` itself is the command
 RATED = "amazonReviewSnippets_GroundTruth.txt"
@@ -54,6 +57,35 @@ def test_a_report_that_cannot_be_written_is_refused_before_any_work(
     with pytest.raises(NotWritableError):
         demo.demo(report=tmp_path / "file" / "demo.html")
     assert not empty_home.exists()
+
+
+def test_an_adapter_and_a_suite_of_ones_own_are_not_written_over(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "_require_tune", lambda: None)
+    adapter, table = paths.adapters() / "demo-reviews", paths.data() / "vader-reviews" / "train.csv"
+    adapter.mkdir(parents=True)
+    for provenance in (None, {"data_sha256": "0" * 64}):
+        if provenance is not None:
+            (adapter / "provenance.json").write_text(json.dumps(provenance))
+            table.parent.mkdir(parents=True)
+            table.write_text("text,label\n")
+        with pytest.raises(UsageError, match="there is an adapter `demo-reviews` that no demo made") as refused:
+            demo.demo()
+        assert refused.value.hint == (f"give its folder `{adapter}` another name, or remove it: nomoat rm smollm2-135m+demo-reviews")
+    (adapter / "provenance.json").write_text(json.dumps({"data_sha256": paths.sha256_of(table)}))
+    demo._require_own()
+
+    suite = replace(load_suite(written_suite(empty_home)), name="demo-reviews")
+    write_suite(replace(suite, source=dataset("vader-reviews").citation), paths.suites())
+    demo._require_own()
+    write_suite(suite, paths.suites())
+    with pytest.raises(UsageError, match="there is a suite `demo-reviews` that no demo made"):
+        demo.demo()
+
+
+def written_suite(folder: Path) -> Path:
+    path = folder / "quiz.jsonl"
+    path.write_text('{"input": "Who?", "target": "yes"}\n')
+    return path
 
 
 def test_minutes_without_end_are_refused_before_any_work(empty_home: Path) -> None:

@@ -25,6 +25,7 @@ from nomoat.catalog.datasets import pull_dataset
 from nomoat.distil import files, instructions
 from nomoat.distil.prompts import render_request
 from nomoat.records import Parent
+from nomoat.route import pii
 
 Shell = Callable[..., Done]
 OPENAI_AT_LOOPBACK = "openai:gpt-4o-mini"
@@ -227,6 +228,25 @@ def test_nothing_is_sent_outside_before_it_was_agreed_to(
     assert done.stderr.startswith("error: 5 texts (")
     assert " would go to api.openai.com, for `openai:gpt-4o-mini`; at most $0.0" in done.stderr
     assert done.stderr.endswith("hint: if that is meant, add --yes\n")
+
+
+def test_many_requests_are_searched_for_personal_data_in_the_seeds_that_all_are_made_of(
+    nomoat: Shell, seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """5,000 tasks took half a minute before the first word."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setenv("NOMOAT_OFFLINE", "0")
+    with seeds.open("a") as file:
+        file.write(json.dumps({"instruction": "Write to kim@example.org", "input": "", "output": "Hello"}) + "\n")
+    searched, find = [], pii.find
+    monkeypatch.setattr(pii, "find", lambda text, **options: searched.append(text) or find(text, **options))
+    command = ["distil", OPENAI_AT_LOOPBACK, "--out", str(tmp_path / "t.jsonl"), "--seeds", str(seeds)]
+    done = nomoat(*command, "-n", "5000", "--language", "Korean")
+    assert done.stderr.startswith("error: 2,500 texts (")
+    assert "; 1 of 6 parts of these texts hold what looks like personal data: an e-mail address\n" in done.stderr
+    assert len(searched) == 6
+    assert any("Korean" in text for text in searched)
+    assert " of 5 hold what looks like personal data" in nomoat(*command, "-n", "10").stderr
 
 
 def test_budget_that_is_used_up_leaves_a_part_and_exit_code_3(
@@ -498,7 +518,8 @@ def test_what_seeds_were_made_from_binds_what_is_made_from_them(
         Parent(kind="teacher", name="anthropic:claude", licence="anthropic-terms"),
         Parent(kind="data", name="alpaca-seeds", licence="apache-2.0"),
     ]
-    sidecar.save(first, sha256="0" * 64, teacher="anthropic:claude", parents=made_from, facts={})
+    with sidecar.saving(first, sha256="0" * 64, teacher="anthropic:claude", parents=made_from, facts={}):
+        pass
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     monkeypatch.setenv("OPENAI_BASE_URL", serving(write_tasks).url)
     done = nomoat("distil", OPENAI_AT_LOOPBACK, "--out", str(second), "-n", "5", "--seeds", str(first), "--json")
@@ -541,7 +562,8 @@ def test_what_texts_were_made_from_binds_their_labels(nomoat: Shell, tmp_path: P
     texts, out = tmp_path / "texts.txt", tmp_path / "labelled.csv"
     texts.write_text("WIN a prize\n")
     made_from = [Parent(kind="teacher", name="openai:gpt-4o", licence="openai-assistant")]
-    sidecar.save(texts, sha256="0" * 64, teacher="openai:gpt-4o", parents=made_from, facts={})
+    with sidecar.saving(texts, sha256="0" * 64, teacher="openai:gpt-4o", parents=made_from, facts={}):
+        pass
     done = nomoat("distil", "fake:", "--out", str(out), "--label", str(texts), "--labels", "ham,spam")
     assert "  because of teacher openai:gpt-4o: OpenAI's output may not be used" in done.stderr
     beside = sidecar.find(out)

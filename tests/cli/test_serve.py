@@ -207,7 +207,7 @@ def test_other_machines_need_a_key() -> None:
         1,
         "",
         "error: `0.0.0.0` can be reached from other machines, and there is no API key\n"
-        "hint: add `--api-key KEY`, or serve this machine only with `--host 127.0.0.1`\n",
+        "hint: add `--api-key KEY`, or serve this machine only with `--host 127.0.0.1` (in Python: `api_key`, `host`)\n",
     )
 
 
@@ -227,11 +227,13 @@ def test_port_in_use_is_said_with_another_to_try() -> None:
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         assert refused("fake:", "--port", str(port)) == (
-            1, "", f"error: port {port} of `127.0.0.1` is in use\nhint: choose another: `--port {port + 1}`\n",
+            1, "", f"error: port {port} of `127.0.0.1` is in use\nhint: choose another: `--port {port + 1}` (in Python: `port`)\n",
         )  # fmt: skip
 
 
 def test_address_of_another_machine_cannot_be_bound() -> None:
     assert refused("fake:", "--host", "192.0.2.1", "--port", "0", "--api-key", "k") == (
-        1, "", "error: cannot serve at `192.0.2.1` port 0: Cannot assign requested address\nhint: try `--host 127.0.0.1`\n",
+        1, "",
+        "error: cannot serve at `192.0.2.1` port 0: Cannot assign requested address\n"
+        "hint: try `--host 127.0.0.1` (in Python: `host`)\n",
     )  # fmt: skip

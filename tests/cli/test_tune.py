@@ -60,7 +60,7 @@ def test_a_stopped_training_says_how_to_go_on_and_other_settings_are_named(
     assert (code, said[-2:]) == (
         1,
         ["error: the interrupted training of `c` was begun with rank 16, not 8",
-         "hint: give the same arguments as then, or start again without --resume"],
+         "hint: give the same arguments as then, or start again without --resume (in Python: `resume`)"],
     )  # fmt: skip
 
 

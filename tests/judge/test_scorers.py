@@ -455,6 +455,15 @@ def test_a_slow_pattern_in_a_schema_is_an_error(monkeypatch: pytest.MonkeyPatch,
         json_score(f'["{text}"]' if "items" in schema else f'"{text}"' if "pattern" in schema else f'{{"{text}": 1}}', "", schema)
 
 
+def test_a_schema_that_doubles_its_work_at_each_level_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A level more, twice as long: 60 would take longer than anyone waits."""
+    monkeypatch.setattr("nomoat.judge.scorers.SCHEMA_SECONDS", 0.01)
+    ways = [{"properties": {"x": {"$ref": "#/$defs/level"}}, "required": [name]} for name in ("y", "z")]
+    schema = {"$ref": "#/$defs/level", "$defs": {"level": {"anyOf": ways}}}
+    with pytest.raises(DataError, match=r"the schema took more than 0\.01 s on one answer"):
+        json_score('{"x": ' * 60 + "1" + "}" * 60, "", schema)
+
+
 def test_a_pattern_that_python_takes_minutes_for_is_found_at_once() -> None:
     """By `re`, twice as long for each letter more."""
     assert json_score(f'{{"a": "{"a" * 60}!"}}', "", {"properties": {"a": {"pattern": "^(a+)+$"}}}) == 0.0

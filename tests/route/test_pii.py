@@ -165,6 +165,7 @@ def test_number_without_a_birth_date_is_no_resident_number(text: str) -> None:
         "이름,휴대폰,주소\n홍길동,1012345678,서울",
         "휴대폰 10-1234-5678",
         "phone: 1012345678.0",
+        "이진수 01010101010",  # the word for binary, and a name that many have
     ],
 )
 def test_phone_number_is_seen_however_it_is_written(text: str) -> None:
@@ -272,6 +273,13 @@ def test_business_number_needs_its_checksum_and_without_separators_a_word(text: 
         "110-123-456789 is my bank account",
         "110123456789 is our savings account",
         "계좌 110123456789원래 쓰던 것",
+        "입금완료,110-123-456789",
+        "상태,번호\n입금완료,110123456789",
+        "상태,번호,주문번호\n입금완료,110123456789,1",
+        "주문번호, 이름 알려 주세요\n입금은 110123456789, 저에게",
+        "주문번호, 이름은 여기\n입금\n110123456789",
+        "주문번호,상태,계좌번호\n1234567890,입금완료,110123456789",
+        "상태,주문번호,계좌\n입금완료,1234567890,110123456789",
     ],
 )
 def test_bank_account_with_a_banks_word_is_seen(text: str) -> None:
@@ -619,6 +627,10 @@ def test_part_of_another_word_is_not_a_listed_name(name: str, text: str) -> None
         "운송장 1234567890123 무통장입금",
         "주문 1234567890123 계좌이체로 결제",
         "주문번호,결제\n1234567890123,계좌이체",
+        "상태,주문번호\n입금완료,1234567890\n입금완료,1234567891",
+        "주문번호\t상태\n1234567890\t입금완료\n1234567891\t입금완료",
+        '고객,"상태","주문번호","금액"\n김,"입금완료","1234567890","3000"',
+        "어제 것:\n\n| 상태 | 송장번호 |\n| --- | --- |\n| 이체완료 | 123456789012 |",
         '{"id": 1234567890123, "계좌": "없음", "account": "foo"}',
         "1234567890123, account: foo",
         "2024-01-15 10:30에 통장에 입금",

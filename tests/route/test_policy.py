@@ -64,6 +64,9 @@ def test_a_policy_that_lets_nothing_recognisable_leave_has_no_notes(text: str) -
     [
         ("clud = 'x'", "sets `clud`, which is no part of a policy", f"known: {', '.join(policies.SETTINGS)}"),
         ("threshold = 2", "sets `threshold` to 2", "give a number from 0 (everything local) to 1"),
+        (f"threshold = 0x{'f' * 5000}", "sets `threshold` to 3.98e+6020", "give a number from 0 (everything local) to 1"),
+        (f"default = '{'x' * 5000}'", "sets `default` to 'xxxxxxxxxxxx...xxxxxxxxxxxxx'", 'give "local" or "cloud"'),
+        (f"max_answer_tokens = {'9' * 4000}", "sets `max_answer_tokens` to 1.00e+4000", "give a whole number of tokens, at least 1"),
         ("threshold = nan", "sets `threshold` to nan", "give a number from 0 (everything local) to 1"),
         ("threshold = true", "sets `threshold` to True", "give a number from 0 (everything local) to 1"),
         ("if_cloud_fails = 'cloud'", "sets `if_cloud_fails` to 'cloud'", 'give "error" or "local"'),

@@ -44,8 +44,8 @@ from nomoat.serve.auth import Guard
 
 Start = Callable[..., str]
 Sdk = Callable[..., openai.OpenAI]
-WITH_A_KEY = "start it with `--api-key KEY` or NOMOAT_API_KEY"
-OTHER_PAGES = f"a key lets other pages in: {WITH_A_KEY}, and `--cors ORIGIN`"
+WITH_A_KEY = "start it with `--api-key KEY` (in Python: `api_key`) or NOMOAT_API_KEY"
+OTHER_PAGES = f"a key lets other pages in: {WITH_A_KEY}, and `--cors ORIGIN` (in Python: `cors`)"
 SENT = "authorization,content-type"
 USAGE = Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0)
 END = Chunk(text="", finish_reason="stop", usage=USAGE)

@@ -99,7 +99,7 @@ def test_serve_says_that_the_port_is_in_use_before_it_loads_anything() -> None:
         with pytest.raises(UsageError) as caught:
             serve("no such model", port=port)
     assert caught.value.message == f"port {port} of `127.0.0.1` is in use"
-    assert caught.value.hint == f"choose another: `--port {port + 1}`"
+    assert caught.value.hint == f"choose another: `--port {port + 1}` (in Python: `port`)"
 
 
 @pytest.mark.parametrize(("port", "said"), [(70000, "70000"), (65536, "65536"), (-1, "-1"), ("abc", "'abc', of the type str")])
@@ -116,8 +116,8 @@ def test_a_port_that_windows_refuses_is_in_use_or_kept_and_needs_no_administrato
 
     monkeypatch.setattr("nomoat.serve.listening.socket.socket", Refused)
     said = {
-        "win32": ("port 8080 of `127.0.0.1` is in use, or Windows keeps it", "choose another: `--port 8081`"),
-        "linux": ("port 8080 may be had by an administrator only", "choose one above 1023: `--port 8080`"),
+        "win32": ("port 8080 of `127.0.0.1` is in use, or Windows keeps it", "choose another: `--port 8081` (in Python: `port`)"),
+        "linux": ("port 8080 may be had by an administrator only", "choose one above 1023: `--port 8080` (in Python: `port`)"),
     }
     for system, words in said.items():
         monkeypatch.setattr(sys, "platform", system)

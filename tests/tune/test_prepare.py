@@ -70,7 +70,8 @@ def test_what_a_teachers_terms_allow_is_said_before_any_work(
 ) -> None:
     data = write(tmp_path / "train.csv", ("one", "a"), ("two", "b"), ("three", "a"))
     made_from = [Parent(kind="teacher", name="openai:gpt-4o", licence="openai-assistant")]
-    sidecar.save(data, sha256=paths.sha256_of(data), teacher="openai:gpt-4o", parents=made_from, facts={})
+    with sidecar.saving(data, sha256=paths.sha256_of(data), teacher="openai:gpt-4o", parents=made_from, facts={}):
+        pass
     say_survey(prepare(str(tiny_gguf), data, **COLUMNS))
     assert (
         "teacher: openai:gpt-4o wrote this data\nterms of what learns from it:\ncommercial use: no\n"
@@ -333,7 +334,7 @@ def test_noise_needs_all_layers_to_learn() -> None:
         chosen(Settings(noise=5, layers=4), num_lessons=9, width=9, layers=5)
     assert (refused.value.message, refused.value.hint) == (
         "noise is 5, and it needs all 5 layers to learn; the upper 4 do",
-        "add --layers 5",
+        "add --layers 5 (in Python: `layers`)",
     )
     assert chosen(Settings(noise=5, layers=5), num_lessons=9, width=9, layers=5).noise == 5
     assert chosen(Settings(), num_lessons=9, width=9, layers=5).noise == 0
@@ -345,7 +346,8 @@ def test_labels_that_a_teacher_had_to_choose_from_are_asked_for_though_no_row_ha
     path = tmp_path / "t.csv"
     path.write_text("text,kind,label\none,x,good\ntwo,y,bad\nthree,x,good\n", encoding="utf-8")
     facts = {"settings": {"kind": "labels", "labels": ["good", "bad", "neutral"]}}
-    sidecar.save(path, sha256=paths.sha256_of(path), teacher="m", parents=[], facts=facts)
+    with sidecar.saving(path, sha256=paths.sha256_of(path), teacher="m", parents=[], facts=facts):
+        pass
     prepared = prepare(str(tiny_gguf), path, **COLUMNS)
     assert prepared.survey.question == kept_question(label_instruction(["bad", "good", "neutral"]))
     assert prepared.survey.labels == {"good": 2, "bad": 1, "neutral": 0}

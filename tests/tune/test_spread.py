@@ -246,7 +246,9 @@ class TestTwoNodes:
             tune(tiny_gguf, table, "parts", ray=cluster, on_progress=stop)
         if isinstance(caught.value, WorkerError):
             assert caught.value.message.startswith(f"the worker on `{crews[0].hands[1].place.host}` died: ")
-            assert caught.value.hint == "the same command with --resume goes on from step 7, with fewer --workers, too"
+            assert caught.value.hint == (
+                "the same again with --resume, and with fewer --workers, too (in Python: `resume`, `workers`), goes on from step 7"
+            )
         for hand in crews[0].hands:
             assert_ends(hand)
         steps: list[int] = []
@@ -325,7 +327,7 @@ def test_more_workers_than_a_step_has_lessons_are_refused(cluster: str, tiny_ggu
     with pytest.raises(UsageError) as caught:
         tune(tiny_gguf, table, "c", ray=cluster, workers=9)
     assert caught.value.message == "a step has at most 8 lessons, and there are 9 workers"
-    assert caught.value.hint == "take --workers 8, or a larger --batch"
+    assert caught.value.hint == "take --workers 8 (in Python: `workers`), or a larger --batch (in Python: `batch`)"
 
 
 @pytest.mark.usefixtures("kernels")

@@ -213,7 +213,7 @@ def test_a_validation_file_that_was_changed_is_no_longer_the_same_training(tiny_
     with pytest.raises(UsageError) as caught:
         tune(tiny_gguf, table, "parts", validation=held_out, resume=True)
     assert caught.value.message == "`held_out.csv` has changed since the interrupted training of `parts` began"
-    assert caught.value.hint == "give it as it was, or start again without --resume"
+    assert caught.value.hint == "give it as it was, or start again without --resume (in Python: `resume`)"
     with pytest.raises(UsageError, match="was begun with validation_sha256"):
         tune(tiny_gguf, table, "parts", validation=write_table(tmp_path / "others.csv", texts="def"), resume=True)
     write_table(table, texts="uvw")
@@ -261,9 +261,21 @@ def test_a_checkpoint_of_another_nomoat_is_said_to_be_that(tiny_gguf: Path, tabl
         with pytest.raises(UsageError) as caught:
             tune(tiny_gguf, table, "parts", resume=True)
         assert caught.value.message == f"the interrupted training of `parts` was begun by {age} nomoat"
-        assert caught.value.hint == "start again without --resume"
+        assert caught.value.hint == "start again without --resume (in Python: `resume`)"
     torch.save(state, path)
     assert tune(tiny_gguf, table, "parts", resume=True).name == "parts"
+
+
+def test_a_checkpoint_of_another_version_is_refused_though_it_says_all_that_this_one_does(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It went on: that another version computes the same, nobody knows."""
+    interrupted(tiny_gguf, table)
+    monkeypatch.setattr(adapter, "__version__", "99.0")
+    with pytest.raises(UsageError) as caught:
+        tune(tiny_gguf, table, "parts", resume=True)
+    assert caught.value.message == f"the interrupted training of `parts` was begun with nomoat {nomoat.__version__}, not 99.0"
+    assert caught.value.hint == "start again without --resume (in Python: `resume`)"
 
 
 def test_a_training_of_other_tokens_is_not_resumed(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,12 +157,15 @@ def test_want_of_memory_says_how_to_go_on(tiny_gguf: Path, table: Path, monkeypa
         return learn(run, batch)
 
     monkeypatch.setattr(train.Run, "_learn", learned)
-    for seconds, how in ((1e9, "close other programs, or"), (0.0, "close other programs and go on with --resume, or")):
+    for seconds, how in (
+        (1e9, "close other programs, or"),
+        (0.0, "close other programs and go on with --resume (in Python: `resume`), or"),
+    ):
         monkeypatch.setattr(train, "CHECKPOINT_SECONDS", seconds)
         with pytest.raises(NotEnoughMemoryError) as caught:
             tune(tiny_gguf, table)
         assert caught.value.message == "the memory was not enough to go on tuning `tiny.gguf`"
-        assert caught.value.hint == f"{how} start again with a lower --batch or --rank"
+        assert caught.value.hint == f"{how} start again with a lower --batch or --rank (in Python: `batch`, `rank`)"
 
 
 @pytest.mark.parametrize("has_saved", [True, False])
@@ -183,7 +186,7 @@ def test_a_disk_that_fills_up_says_how_to_go_on_and_leaves_no_empty_folder(
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(NotEnoughDiskError, match="no space left on the disk of") as caught:
         tune(tiny_gguf, table)
-    assert (caught.value.hint or "").endswith("; then the same command with --resume goes on") == has_saved
+    assert (caught.value.hint or "").endswith("; then the same again with --resume (in Python: `resume`) goes on") == has_saved
     assert adapter.can_resume("colours") == has_saved
     assert list(paths.adapters().iterdir()) == ([adapter.checkpoint_folder(paths.adapters() / "colours")] if has_saved else [])
 
@@ -225,5 +228,5 @@ def test_a_training_is_not_resumed_where_the_memory_its_way_needs_is_not_free(
     with pytest.raises(NotEnoughMemoryError) as caught:
         tune(tiny_gguf, table, resume=True)
     assert caught.value.message == "going on as it began needs about 0.6 GB of memory, and 0.5 GB are free"
-    assert caught.value.hint == "close other programs, or start again without --resume"
+    assert caught.value.hint == "close other programs, or start again without --resume (in Python: `resume`)"
     assert adapter.can_resume("colours")

@@ -46,7 +46,9 @@ def test_a_model_without_a_template_is_not_tuned_until_one_is_named(bare: Path, 
     with pytest.raises(UnsupportedError) as caught:
         prepare.prepare(str(bare), table, **COLUMNS)
     assert caught.value.message == "this model has no chat template, and these lessons are conversations"
-    assert caught.value.hint == f"name the one to learn, and to answer with: --template NAME, one of {KNOWN}"
+    assert (
+        caught.value.hint == f"name the one to learn, and to answer with, by --template NAME (in Python: `template`): one of {KNOWN}"
+    )
     prepared = prepare.prepare(str(bare), table, template="falcon", **COLUMNS)
     assert prepared.template == Detected("falcon", "as asked")
     words = prepared.file.read_tokenizer()

@@ -30,7 +30,10 @@ MAX_FAILURES_IN_A_ROW = 5
 FREE_DISK_BYTES = 10_000_000
 TOO_LONG = (ContextExceededError, CacheExceededError)  # of one text: says nothing of the others
 
-FREE_HINT = " (say that a server of yours costs nothing: --price-in 0 --price-out 0)"
+FREE_HINT = (
+    " (say that a server of yours costs nothing: --price-in 0 --price-out 0, in Python: `input_usd_per_million` and "
+    "`output_usd_per_million`)"
+)
 
 log = logging.getLogger("nomoat.asking")
 

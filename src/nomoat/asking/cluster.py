@@ -151,7 +151,7 @@ def checked_address(given: str) -> str:
         what = "Ray Client, which nomoat does not use" if address.startswith("ray://") else "no cluster"
         raise UsageError(
             f"`{address}` is the address of {what}",
-            hint="run nomoat on a machine of the cluster, with --ray auto or --ray HOST:PORT (its head's, often 6379)",
+            hint="run nomoat on a machine of the cluster, with --ray (in Python: `ray`) auto or HOST:PORT (its head's, often 6379)",
         )
     _require_allowed(host)
     return address
@@ -176,7 +176,7 @@ def connect(ray: Any, address: str | None) -> Path | None:
         raise
     except Exception as exc:  # where Ray does not start in time it raises just that
         if address is None:
-            hint = "if this machine is too busy to start Ray, try again, or leave out --workers"
+            hint = "if this machine is too busy to start Ray, try again, or leave out --workers (in Python: `workers`)"
             raise WorkerError(f"Ray did not start on this machine: {last_line(exc)}", hint=hint) from exc
         if isinstance(exc, getattr(ray.exceptions, "AuthenticationError", ())):
             hint = "set RAY_AUTH_TOKEN to the cluster's token, or RAY_AUTH_TOKEN_PATH to the file that holds it"
@@ -186,7 +186,7 @@ def connect(ray: Any, address: str | None) -> Path | None:
         ended = "; `ray stop` ends what is left of one that has ended" if found != address else ""
         raise WorkerError(
             f"no Ray cluster at `{found or address}`: {last_line(exc)}",
-            hint=f"`ray start --head` starts one{ended}; --ray takes auto or HOST:PORT",
+            hint=f"`ray start --head` starts one{ended}; --ray (in Python: `ray`) takes auto or HOST:PORT",
         ) from exc
     finally:
         # Ray would end this process by it, with a list of addresses, before what is under way is kept or swept.
@@ -315,7 +315,7 @@ def require_started(ray: Any, hands: Sequence[Hand], *, extras: str) -> None:
         if not wait(ray, [call], seconds=START_SECONDS)[0]:
             raise WorkerError(
                 f"the worker on `{hand.place.host}` did not start within {START_SECONDS:.0f} s",
-                hint=f"are {hand.place.cpus:g} of its CPUs free? `ray status` tells; fewer --workers take fewer machines",
+                hint=f"are {hand.place.cpus:g} of its CPUs free (`ray status`)? Fewer --workers (in Python: `workers`) take fewer",
             )
         try:
             version = ray.get(call)

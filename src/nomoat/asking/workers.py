@@ -147,7 +147,8 @@ class Workers:
                     hand.num_under_way -= 1
         raise WorkerError(
             f"{MAX_TRIES} workers died over the same question",
-            hint="the answers so far are kept; a worker dies of too little memory more than of anything else: try fewer --workers",
+            hint="the answers so far are kept; a worker dies of too little memory more than of anything else: try fewer --workers "
+            "(in Python: `workers`)",
         )
 
     def _has_found_dead(self) -> bool:
@@ -284,7 +285,7 @@ def _common(facts: Sequence[tuple[Hand, Facts]], ref: str) -> Facts:
             what = "another file or layout" if found.digest != known.digest else "other memory or settings"
             raise WorkerError(
                 f"`{hand.place.host}` and `{first.place.host}` would answer differently for `{ref}`: they have {what}",
-                hint="give every machine the same file, processor, memory and settings, or use fewer --workers",
+                hint="give every machine the same file, processor, memory and settings, or use fewer --workers (in Python: `workers`)",
             )
     return known
 

@@ -39,12 +39,6 @@ def path_of(data: Path) -> Path:
     return data.with_name(data.name + SUFFIX)
 
 
-def save(data: Path, *, sha256: str, teacher: str, parents: Sequence[Parent], facts: dict[str, Any]) -> None:
-    """Write the sidecar of a file that has this sha256."""
-    with saving(data, sha256=sha256, teacher=teacher, parents=parents, facts=facts):
-        pass
-
-
 @contextmanager
 def saving(data: Path, *, sha256: str, teacher: str, parents: Sequence[Parent], facts: dict[str, Any]) -> Iterator[None]:
     """The sidecar of a file that will have this sha256, in its place when the block ends well; else what was there stays.

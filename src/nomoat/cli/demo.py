@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nomoat.cli import console
-from nomoat.errors import MissingExtraError
+from nomoat.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from nomoat.judge.suites import Suite
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BASE, ADAPTER, DATA = "smollm2-135m", "demo-reviews", "vader-reviews"
 QUESTION = "What is the capital of France?"
 LABELS = ("negative", "positive")
+TABLE = "train.csv"  # what the adapter learns from, in the data's folder
 
 
 def demo(
@@ -42,6 +43,7 @@ def demo(
 
     _require_tune()
     judging.require_report_path(report)
+    _require_own()
     started = time.perf_counter()
     console.say(f"nomoat demo on {hardware.summary()}")
     _step(1, f"Pull {BASE}, an open model of 135 million parameters (98 MB).")
@@ -80,6 +82,27 @@ def _require_tune() -> None:
         raise MissingExtraError(extra="tune", what="`nomoat demo`")
 
 
+def _require_own() -> None:
+    """Refuse to write over what is no earlier demo's: its adapter learned from its table, its suite names its source."""
+    from nomoat import paths
+    from nomoat.catalog import tuned
+    from nomoat.catalog.datasets import dataset
+    from nomoat.judge.suites import load_suite, suite_files
+
+    adapter, table = paths.adapters() / ADAPTER, paths.data() / DATA / TABLE
+    if adapter.exists() and not (table.exists() and tuned.provenance_of(adapter).get("data_sha256") == paths.sha256_of(table)):
+        raise UsageError(
+            f"there is an adapter `{ADAPTER}` that no demo made from `{table}`, and the demo would write over it",
+            hint=f"give its folder `{adapter}` another name, or remove it: nomoat rm {BASE}+{ADAPTER}",
+        )
+    _, suite, _ = suite_files(ADAPTER, paths.suites())
+    if suite.exists() and load_suite(suite).source != dataset(DATA).citation:
+        raise UsageError(
+            f"there is a suite `{ADAPTER}` that no demo made, and the demo would write over it",
+            hint=f"move its files out of `{suite.parent}`, or remove it: nomoat suites rm {ADAPTER}",
+        )
+
+
 def _step(number: int, sentence: str) -> None:
     console.say(f"\n[{number}/5] {sentence}")
 
@@ -104,7 +127,7 @@ def _prepare_data() -> tuple[Path, Suite]:
     with console.download_bar(DATA) as progress:
         folder = pull_dataset(DATA, progress=progress)
     rows = clear_ratings(folder / "amazonReviewSnippets_GroundTruth.txt")
-    tables = {part: folder / f"{part}.csv" for part in ("train", "test")}
+    tables = {"train": folder / TABLE, "test": folder / "test.csv"}
     for part, path in tables.items():
         with paths.whole_file(path) as whole, whole.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)

@@ -165,7 +165,7 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
     settings = {"kind": "instructions", "teacher_digest": model.digest, **plan.settings()}
     files.require_own(how.out, settings, num_rows=plan.num_tasks, replace=how.replace)
     with AnswerStore() as store:
-        _ask_consent(model, plan.requests(), store, how)
+        _ask_consent(model, _with_bar(plan), store, how, parts=plan.parts())
         with judging.counting_bars("tasks") as progress:
             found = instructions.distil(
                 model, plan, store=store, spending=how.spending, concurrency=how.concurrency,
@@ -205,7 +205,7 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
     files.require_own(files.left_out_place(how.out), settings, num_rows=len(texts), num_answers=len(texts), replace=how.replace)
     with AnswerStore() as store:
         what: dict[str, Any] = {"instruction": asked.instruction, "store": store, "max_tokens": asked.max_tokens}
-        _ask_consent(model, written_requests(model, texts, asked.labels, **what), store, how)
+        _ask_consent(model, dict.fromkeys(written_requests(model, texts, asked.labels, **what)), store, how)
         with judging.counting_bars("texts") as progress:
             found = label(
                 model, texts, asked.labels, **what, spending=how.spending, concurrency=how.concurrency,
@@ -350,11 +350,18 @@ def _is_general(origin: Sequence[Parent]) -> bool:
     return any(parent.name == instructions.SEEDS for parent in origin)
 
 
-def _ask_consent(model: Responder, requests: Iterable[Request], store: AnswerStore, how: _How) -> None:
+def _with_bar(plan: Plan) -> Iterator[Request]:
+    """The plan's requests. The bar appears with the first: a teacher on this machine is asked without looking at them all before."""
+    with console.item_progress() as bar:
+        task = bar.add_task("looking at what would be sent", total=plan.most_requests(), info="requests")
+        yield from bar.track(plan.requests(), task_id=task)
+
+
+def _ask_consent(model: Responder, requests: Iterable[Request], store: AnswerStore, how: _How, *, parts: Sequence[str] = ()) -> None:
     """Before anything leaves this machine: all that could be sent, at most."""
     from nomoat.asking.preview import preview_requests
 
-    found = preview_requests(model, requests, spending=how.spending, store=store)
+    found = preview_requests(model, requests, spending=how.spending, store=store, parts=parts)
     sending.agree([] if found is None else [found], yes=how.yes)
 
 

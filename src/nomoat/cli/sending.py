@@ -68,11 +68,18 @@ def agree(found: Sequence[Preview], *, further: Sequence[str] = (), shown: Seque
     lines = [*(_line(preview) for preview in found), *further]
     if not lines:
         return
-    texts = [text for preview in found for text in preview.texts]
-    private = [*_private(texts, ""), *_private(shown, " questions, reference answers and labelled texts for the judge")]
-    if not yes and not console.has_person():
+    has_person = console.has_person()
+    if yes or has_person:
+        for line in [*lines, *_example([*(preview.first for preview in found), *shown])]:
+            console.say(line)  # before the search, which takes its time where there are many
+    private = [
+        *_private([text for preview in found if not preview.are_parts for text in preview.texts], ""),
+        *_private([text for preview in found if preview.are_parts for text in preview.texts], " parts of these texts"),
+        *_private(shown, " questions, reference answers and labelled texts for the judge"),
+    ]
+    if not yes and not has_person:
         raise UsageError("; ".join([*lines, *private]), hint="if that is meant, add --yes")
-    for line in [*lines, *_example([*texts, *shown]), *private]:
+    for line in private:
         console.say(line)
     if not yes and not typer.confirm("Send them?", err=True):
         console.say("nothing was sent")
@@ -80,9 +87,8 @@ def agree(found: Sequence[Preview], *, further: Sequence[str] = (), shown: Seque
 
 
 def _line(preview: Preview) -> str:
-    count = len(preview.texts)
     cost = "cost not known" if preview.most_usd is None else f"at most {dollars(preview.most_usd)}"
-    texts = f"{count:,} text{'s' if count != 1 else ''}"
+    texts = f"{preview.num_texts:,} text{'s' if preview.num_texts != 1 else ''}"
     return f"{texts} ({preview.num_bytes:,} bytes) would go to {preview.host}, for `{preview.model}`; {cost}"
 
 

@@ -21,7 +21,7 @@ from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore
 from nomoat.distil.filters import Novelty, reason_to_drop
-from nomoat.distil.prompts import Task, parse_tasks, render_request
+from nomoat.distil.prompts import Task, parse_tasks, render_example, render_request
 from nomoat.errors import BudgetReachedError, DataError, NomoatError
 from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.records import Completion, Message, Request
@@ -67,6 +67,13 @@ class Plan:
     def requests(self) -> Iterator[Request]:
         """All that is asked at most, each made when it is wanted."""
         return map(self.request, range(self.most_requests()))
+
+    def parts(self) -> tuple[str, ...]:
+        """What the requests are made of: their own words, and each seed as it is shown."""
+        return (
+            render_request((), self.tasks_a_request, language=self.language),
+            *(render_example(1, task) for task in self.seeds.tasks),
+        )
 
     def request(self, number: int) -> Request:
         """What is asked the `number`th time, counted from 0."""

@@ -95,7 +95,7 @@ class Task:
 
 def render_request(examples: Sequence[Task], num_new: int, *, language: str | None = None) -> str:
     """What the teacher is asked: the examples, and `num_new` tasks more, in `language` where one is named."""
-    shown = [_render(number, task) for number, task in enumerate(examples, start=1)]
+    shown = [render_example(number, task) for number, task in enumerate(examples, start=1)]
     return REQUEST.format(
         num_examples=len(examples),
         num_new=num_new,
@@ -263,7 +263,8 @@ def _may_follow(name: str, field: str) -> bool:
     return (name == "output" and field in ("instruction", "input")) or (name == "input" and field == "instruction")
 
 
-def _render(number: int, task: Task) -> str:
+def render_example(number: int, task: Task) -> str:
+    """A task as the teacher is shown it."""
     return f"{number}. Instruction: {task.instruction}\nInput: {task.input or NO_INPUT}\nOutput: {task.output}"
 
 

@@ -21,6 +21,7 @@ from nomoat.engine.adapters import attach
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import CompiledCopy, core, read_graph
 from nomoat.engine.lora import LoraDelta
+from nomoat.engine.panels import PANELS_FROM
 from nomoat.errors import BadFileError
 
 CACHES = ("key_cache.", "value_cache.")
@@ -49,7 +50,7 @@ class PagedModel:
 
     takes_many = True
     largest_pass = 1 << 31  # tokens: without a bound of its own
-    alike_from = 24  # tokens of a prompt: fewer round otherwise, where `BetweenAttentions` computes its products (`panels`)
+    alike_from = PANELS_FROM  # tokens of a prompt: fewer round otherwise, where `BetweenAttentions` computes its products
     mapped_bytes = 0  # of weights that stay in their file
 
     def __init__(

@@ -228,21 +228,27 @@ def _multiply_in_place(
 
 @jit.kernel
 def _multiply_panels(
-    step: Any, beside: Any, room: Any, owners: Any, y: Any, tokens: Any, chunk: Any, blocks: Any, asking: Any, taken: Any, me: Any
-) -> None:
-    """A step's product for a part of a prompt, written or added to y."""
+    step: Any, beside: Any, room: Any, owners: Any, y: Any, tokens: Any, chunk: Any, blocks: Any, asking: Any, taken: Any,
+    threads: Any, me: Any,
+) -> None:  # fmt: skip
+    """A step's product for a part of a prompt, written or added to y.
+
+    A thread takes several pairs of tiles at a time where there are many: each time it waits for all that it has written.
+    """
     count, sums = step[ROWS] // TILE_ROWS, room[PAIRS] + me * PAIR_ROOM
-    t = jit.add_atomic(taken, 2)
-    while t < count:
-        both, after = min(2, count - t), jit.load_atomic(taken)  # the next ones, if no other thread takes them meanwhile
-        if not (_is_needed(step, t, asking) or _is_needed(step, t + both - 1, asking)):
-            t = jit.add_atomic(taken, 2)
-            continue
-        for tile in range(after, min(after + 2, count)):
-            prefetch(step[TILES] + tile * step[TILE_SIZE], AHEAD)
-        if IN_BF16 and (step[KIND] != ADD or step[VECTOR] == 0):
-            _multiply_in_place(step, beside, room, owners, tokens, t, t + both - 1, sums, y)
-        else:
+    piece = 2 * max(1, count // (2 * PIECES * threads))
+    start = jit.add_atomic(taken, piece)
+    while start < count:
+        for t in range(start, min(start + piece, count), 2):
+            both = min(2, count - t)
+            if not (_is_needed(step, t, asking) or _is_needed(step, t + both - 1, asking)):
+                continue
+            after = t + 2 if t + 2 < start + piece else jit.load_atomic(taken)  # the latter: if no other thread takes those meanwhile
+            for tile in range(after, min(after + 2, count)):
+                prefetch(step[TILES] + tile * step[TILE_SIZE], AHEAD)
+            if IN_BF16 and (step[KIND] != ADD or step[VECTOR] == 0):
+                _multiply_in_place(step, beside, room, owners, tokens, t, t + both - 1, sums, y)
+                continue
             _multiply_pair(step, beside, room, owners, tokens, chunk, blocks, t, t + both - 1, sums)
             for tile in range(both):
                 here, there = sums + tile * SUMS_BYTES, y + 4 * (t + tile) * TILE_ROWS
@@ -250,7 +256,7 @@ def _multiply_panels(
                     add_sums(here, there, tokens, 4 * step[ROWS])
                 else:
                     write_sums(here, there, tokens, 4 * step[ROWS])
-        t = jit.add_atomic(taken, 2)
+        start = jit.add_atomic(taken, piece)
 
 
 @jit.inline
@@ -364,7 +370,7 @@ def _product(
         room[SUMS], room[NEXT_SUMS] = room[NEXT_SUMS], room[SUMS]
     else:
         target = residual if step[KIND] == ADD else y
-        _multiply_panels(step, beside, room, owners, target, tokens, chunk, blocks, asking, taken, me)
+        _multiply_panels(step, beside, room, owners, target, tokens, chunk, blocks, asking, taken, threads, me)
 
 
 @jit.kernel

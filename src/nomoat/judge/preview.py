@@ -23,7 +23,7 @@ def preview_of(model: str, suite: Suite, *, limit: int | None, seed: int, spendi
         asking.writes_choices = suite.metric == "choice"  # no server gives likelihoods
         asking.kept(asked.examples)  # and remembered: what follows an answer is asked with the conversation before it
         requests = [asking.request(example) for example in asked.examples]
-        return preview_requests(responder, requests, spending=spending, store=store)
+        return preview_requests(responder, dict.fromkeys(requests), spending=spending, store=store)
 
 
 def shown_to_judge(suite: Suite, *, limit: int | None, seed: int) -> tuple[str, ...]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import re
 import string
+import time
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from decimal import Decimal, InvalidOperation
 from functools import cache, partial
 from typing import Any
@@ -226,6 +228,8 @@ def _why_no_pattern(pattern: str) -> str:
 
 # ---------------------------------------------------------------- JSON
 REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+SCHEMA_SECONDS = 10.0  # for one answer
+_deadline: ContextVar[float] = ContextVar("_deadline")
 
 
 def json_score(answer: str, target: str, schema: Mapping[str, Any] | None = None) -> float:
@@ -256,21 +260,36 @@ def _keeps(schema: Any, value: Any) -> bool:
     if isinstance(schema, dict):  # where it refers to itself, its draft would bring the library's own validator back
         schema = {name: part for name, part in schema.items() if name != "$schema"}
     # The registry knows the published drafts and nothing else: what a schema refers to is not fetched while a model is asked.
+    _deadline.set(time.monotonic() + SCHEMA_SECONDS)
     return bool(validator(schema, registry=referencing.Registry()).is_valid(value))
 
 
 @cache
 def _in_time(validator: Any) -> Any:
-    """The validator of a draft, whose patterns are searched for as `matches` does: the library's `re` has no bound of time.
+    """The validator of a draft, which takes no longer than `_deadline`: a schema that refers to itself twice looks at each level of an
+    answer twice as often as at the one above.
 
-    Each pattern has that time for each text of an answer. Not covered: what `unevaluatedProperties` does with `patternProperties`, and
-    schemas within the schema that name their own draft.
+    Patterns are searched for as `matches` does, for no longer in each text: the library's `re` has no bound. Not covered: what
+    `unevaluatedProperties` does with `patternProperties`, which nothing but another process could end, and schemas within the schema
+    that name their own draft.
     """
     import jsonschema
 
     checks = {"pattern": _pattern, "patternProperties": _pattern_properties, "additionalProperties": _additional_properties}
     extend: Any = jsonschema.validators.extend
-    return extend(validator, checks)
+    return extend(validator, {name: _timed(check) for name, check in {**validator.VALIDATORS, **checks}.items()})
+
+
+def _timed(check: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(validator: Any, part: Any, value: Any, schema: Any) -> Any:
+        if time.monotonic() > _deadline.get():
+            raise DataError(
+                f"the schema took more than {SCHEMA_SECONDS:g} s on one answer",
+                hint="simplify it: parts that refer to themselves are slow",
+            )
+        return check(validator, part, value, schema)
+
+    return timed
 
 
 def _pattern(validator: Any, pattern: str, value: Any, _schema: Any) -> Iterator[Exception]:

@@ -4,7 +4,7 @@ Read as a person would read it (`plain`): full-width digits and those of other s
 invisible characters, escapes and Markdown's marks make no difference, and letters may be glued to a number, as Korean particles are.
 
 Why not presidio-analyzer, whose recognisers the design names: it installs 51 packages and 374 MB, spaCy among them (measured
-with presidio-analyzer 2.2.366), to match patterns of a few lines. Phone numbers are found by `phonenumbers` (5 MB).
+with presidio-analyzer 2.2.366), to match patterns of a few lines. Phone numbers are found by `phonenumberslite` (5 MB).
 
 What this does not cover: names nobody listed, addresses, dates of birth, passports, driving licences, health, IP addresses, passwords
 and keys of other forms; phone numbers of other countries without their `+`; accounts without a bank's word beside them or above, and
@@ -271,21 +271,27 @@ WHOSE = r"(?:(?:is|was|as)\s)?(?:(?:my|our|your|his|her|their|the|an?)\s)?(?:[a-
 # Not what is called an order or a parcel right before it, or begins with a whole date: `20240115-0000123`.
 ORDER = r"(?:주문|송장|예약|접수)"
 NO_ORDER = rf"(?<!{ORDER}[\s:])(?<!{ORDER}번호[\s:])(?<!{ORDER}번호:\s)(?!{YEAR}{CALENDAR}-)"
+PAID = (  # in a table often how an order stands
+    re.compile(rf"(?:입금|송금|이체){REACH}{NUMBER}"),
+    re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}(?:{AMOUNT}[을만]?\s?)?{WORDS}(?:계좌|(?<!무)통장|(?<!무통장)입금|송금|이체)"),
+)
 ACCOUNTS = (
     re.compile(rf"(?:계좌|통장|예금주|{ACCOUNT}){REACH_OF_TABLES}{NUMBER}", re.IGNORECASE),
-    re.compile(rf"(?:{BANKS}|입금|송금|이체){REACH}{NUMBER}"),
+    re.compile(rf"(?:{BANKS}){REACH}{NUMBER}"),
+    PAID[0],
     re.compile(rf"(?:{SHORT}){BESIDE}{NUMBER}"),
     re.compile(rf"(?:{EVERYDAY}){BESIDE}{GROUPED}"),
     re.compile(rf"{UNITS}{BESIDE}{DASHED}"),
     re.compile(rf"{UNITS}으로{BESIDE}{GROUPED}"),
     re.compile(rf"(?:우리|하나|기업)[\s:]{{0,3}}{NUMBER}"),
     re.compile(rf"{NUMBER}[\s()\[\],:/]{{0,4}}\w{{0,6}}(?:{BANKS}|예금주)"),
-    re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}(?:{AMOUNT}[을만]?\s?)?{WORDS}(?:계좌|(?<!무)통장|(?<!무통장)입금|송금|이체)"),
+    PAID[1],
     re.compile(rf"{NUMBER}\s?으?로\s?(?:{AMOUNT}|무통장)"),
     re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}{WHOSE}(?>{ACCOUNT})(?![\"']?\s?[:=])", re.IGNORECASE),
     re.compile(rf"{GROUPED}{BEHIND}(?:(?:{SHORT})(?![a-zA-Z])|(?:{EVERYDAY}){ENDS}|{UNITS}(?:으로|\s?통장))"),
     re.compile(rf"{DASHED}{BEHIND}{UNITS}{ENDS}"),
 )
+ORDER_HEAD, REACH_OF_HEADS = re.compile(rf"{ORDER}\s?번호"), 20_000  # characters: a longer table is as if it had none
 ACCOUNT_DIGITS = range(10, 17)
 TEN_DIGITS = re.compile(rf"\d(?:(?:{LINE_GAP})?\d){{9,}}+")  # without them there is no account
 DIGITS = re.compile(r"\d+")
@@ -313,9 +319,25 @@ def _bank_accounts(text: str) -> bool:
     for pattern in ACCOUNTS if TEN_DIGITS.search(text) else ():
         for match in pattern.finditer(text):
             groups = DIGITS.findall(match["number"])
-            if sum(map(len, groups)) in ACCOUNT_DIGITS and not (_is_time(groups) or _is_decimal(match, groups)):
+            is_account = sum(map(len, groups)) in ACCOUNT_DIGITS and not (_is_time(groups) or _is_decimal(match, groups))
+            if is_account and not (pattern in PAID and _is_order(text, match.span("number"))):
                 return True
     return _ibans(text)
+
+
+def _is_order(text: str, number: tuple[int, int]) -> bool:
+    """Whether a number is all that stands in a cell of a table, whose first line heads that column as one of orders or parcels."""
+    start, end = number
+    reach = max(0, start - REACH_OF_HEADS)
+    begin = text.rfind("\n\n", reach, start)
+    head = text[reach if begin < 0 else begin + 2 : start].partition("\n")[0]
+    before, after = text[text.rfind("\n", reach, start) + 1 : start], text[end : end + REACH_OF_HEADS].partition("\n")[0]
+    for mark in ",;|\t":
+        names, left, right = head.split(mark), before.split(mark), after.split(mark)
+        is_row = len(names) > 1 and len(names) == len(left) + len(right) - 1
+        if is_row and not (left[-1] + right[0]).strip(" \"'") and ORDER_HEAD.fullmatch(names[len(left) - 1].strip(" \"'")):
+            return True
+    return False
 
 
 def _is_time(groups: Sequence[str]) -> bool:

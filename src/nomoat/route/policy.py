@@ -26,6 +26,7 @@ from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from nomoat import paths
+from nomoat.bounds import MOST_DIGITS, shown
 from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.errors import UsageError
 from nomoat.records import Place
@@ -147,7 +148,7 @@ class PolicyFile:
 def _parsed(path: Path, content: bytes) -> Policy:
     try:
         values = tomllib.loads(content.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except ValueError as exc:  # no TOML, no UTF-8, thousands of digits
         raise _unreadable(path, str(exc)) from exc
     unknown = sorted(set(values) - set(SETTINGS))
     if unknown:
@@ -168,32 +169,30 @@ def _checked(path: Path, name: str, value: Any) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if name in BUDGETS:
         if not is_number or not 0 < value <= MOST_USD:
-            raise _error(path, f"sets `{name}` to {value!r}", "give a number of USD above 0; without `cloud` nothing is spent")
+            raise _error(path, f"sets `{name}` to {shown(value)}", "give a number of USD above 0; without `cloud` nothing is spent")
         return float(value)
     if name == "threshold":
         if not is_number or not 0 <= value <= 1:
-            raise _error(path, f"sets `threshold` to {value!r}", "give a number from 0 (everything local) to 1")
+            raise _error(path, f"sets `threshold` to {shown(value)}", "give a number from 0 (everything local) to 1")
         return float(value)
     if name == "max_answer_tokens":
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise _error(path, f"sets `max_answer_tokens` to {value!r}", "give a whole number of tokens, at least 1")
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 10**MOST_DIGITS:
+            raise _error(path, f"sets `max_answer_tokens` to {shown(value)}", "give a whole number of tokens, at least 1")
         return value
     if name in ("never_leaves", "names", "allowed"):
         return _checked_words(path, name, value)
     if not isinstance(value, str) or not value.strip():
-        raise _error(path, f"sets `{name}` to {value!r}", "give a text in quotes, or leave it out")
+        raise _error(path, f"sets `{name}` to {shown(value)}", "give a text in quotes, or leave it out")
     if name == "default" and value not in ("local", "cloud"):
-        raise _error(path, f"sets `default` to {value!r}", 'give "local" or "cloud"')
+        raise _error(path, f"sets `default` to {shown(value)}", 'give "local" or "cloud"')
     if name == "if_cloud_fails" and value not in ("error", "local"):
-        raise _error(path, f"sets `if_cloud_fails` to {value!r}", 'give "error" or "local"')
+        raise _error(path, f"sets `if_cloud_fails` to {shown(value)}", 'give "error" or "local"')
     return value
 
 
 def _checked_words(path: Path, name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(word, str) and word.strip() for word in value):
-        given = (
-            "something else than texts" if name == "names" else repr(value)
-        )  # the names are what must not be told, to a log neither
+        given = "something else than texts" if name == "names" else shown(value)  # the names must not be told, to a log neither
         raise _error(path, f"sets `{name}` to {given}", 'give a list of texts: ["one", "two"]')
     unknown = [word for word in value if name == "never_leaves" and word not in KINDS]
     if unknown:

@@ -25,8 +25,9 @@ from nomoat.serve.decisions import HEADERS, NOTES
 OPEN_PATHS = frozenset({"/health", *web.FILES})  # the page asks for the key before it asks for anything else
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d+)?")
 LETS_IN = {
-    "host": "a key lets others in: start it with `--api-key KEY` or NOMOAT_API_KEY",
-    "origin": "a key lets other pages in: start it with `--api-key KEY` or NOMOAT_API_KEY, and `--cors ORIGIN`",
+    "host": "a key lets others in: start it with `--api-key KEY` (in Python: `api_key`) or NOMOAT_API_KEY",
+    "origin": "a key lets other pages in: start it with `--api-key KEY` (in Python: `api_key`) or NOMOAT_API_KEY, and "
+    "`--cors ORIGIN` (in Python: `cors`)",
 }
 POLICY_VIOLATION = 1008  # a WebSocket's word for it
 
@@ -60,7 +61,7 @@ def require_origins(origins: Sequence[str], api_key: str | None) -> None:
     if origins and not api_key:
         raise UsageError(
             f"pages of `{origins[0]}` are to be let in, and there is no API key",
-            hint="add `--api-key KEY`; pages of this machine (http://localhost) need neither",
+            hint="add `--api-key KEY` (in Python: `api_key`); pages of this machine (http://localhost) need neither",
         )
 
 

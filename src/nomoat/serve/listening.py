@@ -32,7 +32,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as exc:
-        raise UsageError(f"`{host}` is no address of this machine", hint="try `--host 127.0.0.1`") from exc
+        raise UsageError(f"`{host}` is no address of this machine", hint="try `--host 127.0.0.1` (in Python: `host`)") from exc
     family, kind, protocol, _, address = min(found, key=lambda row: row[0] != socket.AF_INET)  # `localhost` is both
     listener = socket.socket(family, kind, protocol)
     # On Windows, which alone has the other option, SO_REUSEADDR lets two servers have one port.
@@ -79,9 +79,15 @@ def _loading_app(api_key: str | None, cors: Sequence[str]) -> FastAPI:
 
 def _bind_error(host: str, port: int, exc: OSError) -> UsageError:
     if exc.errno == errno.EADDRINUSE:
-        return UsageError(f"port {port} of `{host}` is in use", hint=f"choose another: `--port {port + 1}`")
+        return UsageError(f"port {port} of `{host}` is in use", hint=f"choose another: `--port {port + 1}` (in Python: `port`)")
     if exc.errno == errno.EACCES and sys.platform == "win32":  # which asks no administrator for any port
-        return UsageError(f"port {port} of `{host}` is in use, or Windows keeps it", hint=f"choose another: `--port {port + 1}`")
+        return UsageError(
+            f"port {port} of `{host}` is in use, or Windows keeps it", hint=f"choose another: `--port {port + 1}` (in Python: `port`)"
+        )
     if exc.errno in (errno.EACCES, errno.EPERM):
-        return UsageError(f"port {port} may be had by an administrator only", hint="choose one above 1023: `--port 8080`")
-    return UsageError(f"cannot serve at `{host}` port {port}: {exc.strerror or exc}", hint="try `--host 127.0.0.1`")
+        return UsageError(
+            f"port {port} may be had by an administrator only", hint="choose one above 1023: `--port 8080` (in Python: `port`)"
+        )
+    return UsageError(
+        f"cannot serve at `{host}` port {port}: {exc.strerror or exc}", hint="try `--host 127.0.0.1` (in Python: `host`)"
+    )

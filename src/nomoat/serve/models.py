@@ -146,7 +146,7 @@ class Models:
                 raise NotEnoughMemoryError(
                     f"`{loader.names[0]}` needs about {loader.planned_bytes / 1e9:.1f} GB, "
                     f"and the budget is {memory_bytes / 1e9:.1f} GB",
-                    hint="give more with `--memory`, or shorten the context with `-c`",
+                    hint="give more with `--memory`, or shorten the context with `-c` (in Python: `memory_bytes`, `context_tokens`)",
                 )
             unit = _Unit(loader)
             self._units |= dict.fromkeys(loader.names, unit)

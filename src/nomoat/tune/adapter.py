@@ -35,6 +35,7 @@ NAME = re.compile(r"[\w][\w.-]{0,63}")  # \w: letters of any script, so that a n
 CHECKPOINT_FILE = "checkpoint.pt"
 CHECKPOINT_BYTES_A_WEIGHT = 20  # itself, two means of AdamW, its average, and that of the best look, in f32
 LESSONS = "lessons_sha256"  # among the facts
+START_AGAIN = "start again without --resume (in Python: `resume`)"
 OTHERS = ("test", "validation")  # files that a training may have beside its data
 
 
@@ -158,6 +159,7 @@ class Origin:
         """
         others = {f"{which}_sha256": paths.sha256_of(path) for which, path in self.others.items()}
         return {
+            "nomoat": __version__,
             "base": self.base_name,
             "base_file": self.weights.name,
             "base_sha256": importer.sha256_of_model(self.weights),
@@ -185,9 +187,13 @@ def reserve(name: str, *, replace: bool, resume: bool) -> Path:
         raise UsageError(f"`{name}` cannot be an adapter's name", hint="use up to 64 letters, digits, dots, dashes and underscores")
     target = paths.adapters() / name
     if target.exists() and not replace:
-        raise UsageError(f"there is an adapter `{name}` already", hint="choose another --name, or --replace it")
+        raise UsageError(
+            f"there is an adapter `{name}` already", hint="choose another --name, or --replace it (in Python: `name`, `replace`)"
+        )
     if resume and not can_resume(name):
-        raise UsageError(f"there is no interrupted training of `{name}` to go on with", hint="leave out --resume to start")
+        raise UsageError(
+            f"there is no interrupted training of `{name}` to go on with", hint="leave out --resume (in Python: `resume`) to start"
+        )
     return target
 
 
@@ -205,7 +211,6 @@ def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metr
     named = _as_peft_has_it(learned, origin.arch, origin.sizes)
 
     provenance = {
-        "nomoat": __version__,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": hardware.summary(),
         **origin.facts,
@@ -278,12 +283,12 @@ class Checkpoint:
         try:
             state: dict[str, Any] = torch.load(path, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as exc:
-            raise BadFileError(f"`{path}` is not a whole checkpoint: {exc}", hint="start again without --resume") from exc
+            raise BadFileError(f"`{path}` is not a whole checkpoint: {exc}", hint=START_AGAIN) from exc
         known, written = _names(self._facts), _names(state["origin"])
         if known != written:
             raise UsageError(
                 f"the interrupted training of `{self.name}` was begun by {'an older' if known - written else 'a newer'} nomoat",
-                hint="start again without --resume",
+                hint=START_AGAIN,
             )
         now, then = _each_by_name(self._facts), _each_by_name(state["origin"])
         changed = [key for key in now if now[key] != then.get(key)]
@@ -297,12 +302,12 @@ class Checkpoint:
             )
             raise UsageError(
                 f"the interrupted training of `{self.name}` was begun {begun}",
-                hint="give the same arguments as then, or start again without --resume",
+                hint=START_AGAIN if name == "nomoat" else f"give the same arguments as then, or {START_AGAIN}",
             )
         if self._facts[LESSONS] != state["origin"][LESSONS]:
             raise UsageError(
                 f"the interrupted training of `{self.name}` was begun with other tokens, though its files and settings are the same",
-                hint="a chat template that writes the date does that, and so may another nomoat: start again without --resume",
+                hint=f"a chat template that writes the date does that: {START_AGAIN}",
             )
         return state
 
@@ -313,7 +318,7 @@ class Checkpoint:
         if which != name and name in then and now[file] == then[file]:
             raise UsageError(
                 f"`{now[file]}` has changed since the interrupted training of `{self.name}` began",
-                hint="give it as it was, or start again without --resume",
+                hint=f"give it as it was, or {START_AGAIN}",
             )
 
     def remove(self) -> None:
@@ -360,7 +365,7 @@ def alone_with(target: Path, *, hint: str) -> AbstractContextManager[None]:
 def tuning(target: Path, weights: Path) -> Iterator[None]:
     """`alone_with` it, for a training, which `tuned_on` finds meanwhile."""
     marked = target.with_name(target.name + _mark(weights))
-    with alone_with(target, hint="wait for it, or choose another --name"), paths.alone(marked):
+    with alone_with(target, hint="wait for it, or choose another --name (in Python: `name`)"), paths.alone(marked):
         yield
 
 

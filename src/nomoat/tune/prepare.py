@@ -328,7 +328,8 @@ def chosen(settings: Settings, *, num_lessons: int, width: int, layers: int, can
     if settings.noise and learning < layers:
         why = f"it needs all {layers} layers to learn; the upper {learning} do"
         raise UsageError(
-            f"noise is {settings.noise:g}, and {why}", hint=f"add --layers {layers}" if can_add_layers else "tune the base"
+            f"noise is {settings.noise:g}, and {why}",
+            hint=f"add --layers {layers} (in Python: `layers`)" if can_add_layers else "tune the base",
         )
     return Chosen(
         rank=settings.rank or RANK, layers=learning, learning_rate=rate, epochs=epochs, batch=batch, minutes=settings.minutes,
@@ -364,7 +365,8 @@ def _encoded(data: Data, words: tokenizer.Tokenizer, sizes: Dimensions, drop_lon
             if words.chat_template is None:
                 raise
             raise DataError(
-                f"`{data.path}`, {lesson.where}: {exc.message}", hint="change the conversation, or the --template"
+                f"`{data.path}`, {lesson.where}: {exc.message}",
+                hint="change the conversation, or the --template (in Python: `template`)",
             ) from exc
         if (largest := max(max(sample.tokens) for sample in made)) >= sizes.vocabulary:
             named = tokenizer.name_of(words.backend, largest)
@@ -380,10 +382,10 @@ def _encoded(data: Data, words: tokenizer.Tokenizer, sizes: Dimensions, drop_lon
         others = f" ({len(too_long) - 1:,} more do not fit)" if len(too_long) > 1 else ""
         raise DataError(
             f"`{data.path}`, {where}: {longest:,} tokens, and the model's context is {context_tokens:,}{others}",
-            hint="shorten them, or leave them out with --drop-long; nomoat cuts nothing",
+            hint="shorten them, or leave them out with --drop-long (in Python: `drop_long`); nomoat cuts nothing",
         )
     if not samples:
-        hint = "every text is too long, or stands in the --test or the --validation file"
+        hint = "every text is too long, or stands in the file of --test or --validation (in Python: `test`, `validation`)"
         raise DataError(f"`{data.path}`: nothing of it is left", hint=hint)
     return samples, tuple(where for where, _ in too_long)
 

@@ -52,7 +52,8 @@ def encode(lesson: Lesson, words: Tokenizer) -> list[Sample]:
     if words.chat_template is None:
         raise UnsupportedError(
             "this model has no chat template, and these lessons are conversations",
-            hint=f"name the one to learn, and to answer with: --template NAME, one of {', '.join(templates.NAMED)}",
+            hint="name the one to learn, and to answer with, by --template NAME (in Python: `template`): one of "
+            + ", ".join(templates.NAMED),
         )
     messages = lesson.messages
     if lesson.alpaca_question is not None and words.chat_template == templates.ALPACA.text:

@@ -165,13 +165,16 @@ class Learner:
     def open(self, way: Way, rank: int, count: int, is_resumed: bool) -> dict[str, FloatArray]:
         """Load the model. Returns the matrices that learn, from the first worker. Raises NotEnoughMemoryError, WorkerError."""
         if way.precision == "int8" and not panels.CAN_BE_USED:
-            raise WorkerError("this training began with products in int8, which this CPU has not", hint="start again without --resume")
+            raise WorkerError(
+                "this training began with products in int8, which this CPU has not",
+                hint="start again without --resume (in Python: `resume`)",
+            )
         try:
             doing = "going on as it began" if is_resumed else "learning as the other workers do"
             ways.require_memory(self._prepared, way, doing=doing)
         except NotEnoughMemoryError as error:
             if not is_resumed:
-                error.hint = "close other programs there, or take fewer --workers"
+                error.hint = "close other programs there, or take fewer --workers (in Python: `workers`)"
             raise
         self._run, self._rank, self._count = Part(self._prepared, way=way, rank=rank, count=count), rank, count
         return {} if rank else {name: value.detach().numpy() for name, value in self._run.learned.items()}
@@ -279,7 +282,8 @@ class Spread(train.Run):
         except WorkerError as error:
             if self.step:
                 checkpoint.save(self.state())
-                error.hint = f"the same command with --resume goes on from step {self.step:,}, with fewer --workers, too"
+                again = "the same again with --resume, and with fewer --workers, too (in Python: `resume`, `workers`)"
+                error.hint = f"{again}, goes on from step {self.step:,}"
             raise
         if self._steps_here:
             say(f"adding up {self._megabytes:.1f} MB of gradients took {self._milliseconds:.0f} ms a step")
@@ -426,5 +430,8 @@ def _require_work(prepared: Prepared, count: int) -> None:
     prefix, batch = shared_prefix(prepared.all_samples), prepared.settings.batch
     most = max(map(len, batches_of(prepare.split(prepared)[0], prefix, max_lessons=batch)))
     if most < count:
-        larger = ", or a larger --batch" if most == batch else ""
-        raise UsageError(f"a step has at most {most} lessons, and there are {count} workers", hint=f"take --workers {most}{larger}")
+        larger = ", or a larger --batch (in Python: `batch`)" if most == batch else ""
+        raise UsageError(
+            f"a step has at most {most} lessons, and there are {count} workers",
+            hint=f"take --workers {most} (in Python: `workers`){larger}",
+        )

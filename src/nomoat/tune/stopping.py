@@ -42,13 +42,13 @@ def translate_errors(weights: str, name: str) -> Iterator[None]:
             yield
     except NotEnoughDiskError as error:
         if adapter.can_resume(name):
-            error.hint = f"{error.hint}; then the same command with --resume goes on"
+            error.hint = f"{error.hint}; then the same again with --resume (in Python: `resume`) goes on"
         raise
     except Exception as exc:
         if not paths.is_want_of_memory(exc):
             raise
-        resuming = " and go on with --resume" if adapter.can_resume(name) else ""
+        resuming = " and go on with --resume (in Python: `resume`)" if adapter.can_resume(name) else ""
         raise NotEnoughMemoryError(
             f"the memory was not enough to go on tuning `{weights}`",
-            hint=f"close other programs{resuming}, or start again with a lower --batch or --rank",
+            hint=f"close other programs{resuming}, or start again with a lower --batch or --rank (in Python: `batch`, `rank`)",
         ) from exc

@@ -215,7 +215,8 @@ class Run:
         part = self.prefix / (self.prefix + own)
         if part < LARGE_PART or not prepared.options["label_column"] or prepared.options["instruction"]:
             return ""
-        return f", {part:.0%} of all that is computed; a short --instruction that does not list the labels saves most of it"
+        shorter = "a short --instruction (in Python: `instruction`) that does not list the labels"
+        return f", {part:.0%} of all that is computed; {shorter} saves most of it"
 
     # ---------------------------------------------------------------- how far
     @property

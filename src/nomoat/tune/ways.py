@@ -62,7 +62,8 @@ def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision, sharin
         return hardware.Detected(False, why)
     raise NotEnoughMemoryError(
         f"tuning `{prepared.weights.name}` needs about {codes / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free",
-        hint="tune a smaller model (`nomoat models --fits`), take a lower --rank or --batch, or close other programs",
+        hint="tune a smaller model (`nomoat models --fits`), take a lower --rank or --batch (in Python: `rank`, `batch`), "
+        "or close other programs",
     )
 
 
@@ -73,7 +74,7 @@ def require_memory(prepared: prepare.Prepared, way: Way, *, doing: str = "going 
     if needed > free:
         raise NotEnoughMemoryError(
             f"{doing} needs about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free",
-            hint="close other programs, or start again without --resume",
+            hint="close other programs, or start again without --resume (in Python: `resume`)",
         )
 
 
