@@ -26,8 +26,8 @@ from nomoat.asking.store import AnswerStore
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.judge import agreement, stats
 from nomoat.judge.agreement import Agreement, Labelled
-from nomoat.judge.judges import load_reviews
 from nomoat.judge.model_judge import Judge
+from nomoat.judge.stored_reviews import load_reviews
 
 JUDGES = ("smollm2-135m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")
 SEED = 0  # the one a duel has, which then finds these verdicts stored

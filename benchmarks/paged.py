@@ -75,8 +75,9 @@ class OwnText(Text):
 def served(folder: Path, properties: dict[str, str], *, last_only: bool, change: Callable[[ov.Model], object] | None = None) -> Text:
     """A folder's model as `engine.openvino` would run it."""
     quality = json.loads((folder / "config.json").read_text(encoding="utf-8"))["nomoat"]["storage"]["quality"]
-    own = None if change else OwnModel.of(folder, quality=quality)
-    return OwnText(own, last_only=last_only) if own else PagedModel(folder, properties, last_only=last_only, change=change)
+    if change is None and OwnModel.can_run(folder):
+        return OwnText(OwnModel(folder, quality=quality), last_only=last_only)
+    return PagedModel(folder, properties, last_only=last_only, change=change)
 
 
 class PagedModel(Text):

@@ -50,9 +50,22 @@ def test_what_is_neither_a_text_nor_a_request_is_refused_with_what_to_give() -> 
 def test_one_text_where_several_are_meant_is_not_taken_for_its_characters() -> None:
     with responder.load("fake:") as model:
         for ask in (model.embed, lambda texts: model.score("a moat", texts), model.complete_many):
-            with pytest.raises(UsageError, match="several texts are asked about at once, and this is one") as raised:
-                ask("moat")
-            assert raised.value.hint == 'give a list: ["…"]'
+            for one in ("moat", Request(prompt="moat"), None):
+                kind = type(one).__name__
+                with pytest.raises(UsageError, match=f"several texts are asked about at once, and this is one {kind}") as raised:
+                    ask(one)  # type: ignore[operator]
+                assert raised.value.hint == 'give a list: ["…"]'
+
+
+def test_what_is_no_event_is_refused_as_one() -> None:
+    given: Any = 1
+    with responder.load("fake:") as model, pytest.raises(UsageError, match="`caller_left` is 1"):
+        model.complete("moat", caller_left=given)
+
+
+def test_a_prompt_of_no_words_has_no_likelihoods() -> None:
+    with responder.load("fake:") as model:
+        assert model.prompt_likelihoods(Request(prompt=" ")) == []
 
 
 def test_several_texts_may_come_one_after_another_and_may_be_none() -> None:

@@ -172,6 +172,13 @@ def require_one_of(name: str, given: Any, known: Sequence[str]) -> None:
         raise UsageError(f"`{name}` is {shown(given)}", hint=f"known are {', '.join(known)}")
 
 
+def require_type(name: str, given: Any, kind: Any) -> None:
+    """Raises UsageError for an object of another type."""
+    if not isinstance(given, kind):
+        hint = f"give a {kind.__module__}.{kind.__name__}"
+        raise UsageError(f"`{name}` is {shown(given)}, of the type {type(given).__name__}", hint=hint)
+
+
 class _Shown(reprlib.Repr):
     def repr_int(self, x: int, level: int) -> str:
         return repr(x) if abs(x) < 10**MOST_DIGITS else f"{Decimal(x):.3g}"

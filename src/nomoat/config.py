@@ -98,7 +98,8 @@ def secret(*names: str) -> hardware.Detected[str] | None:
     found = {name: os.environ.get(name, "").strip() for name in names}
     origin = "environment"
     if not any(found.values()):
-        found, origin = {name: _read_keys().get(name, "") for name in names}, str(keys_path())
+        keys = _read_keys()
+        found, origin = {name: keys.get(name, "") for name in names}, str(keys_path())
     for name, value in found.items():
         if value and not (value.isascii() and value.isprintable()):
             raise UsageError(f"{name} holds characters that no key has ({origin})", hint="set it again")

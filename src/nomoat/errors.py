@@ -29,6 +29,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from nomoat.money import dollars
+
 Fate = Literal["final", "rejected", "lost"]
 
 
@@ -192,9 +194,10 @@ class BudgetReachedError(NomoatError):
     """The next call could cost more than is left of what may be spent; it was not made."""
 
     def __init__(self, *, max_usd: float, spent_usd: float, next_usd: float, kept_usd: float = 0.0) -> None:
-        kept = f", ${kept_usd:,.4f} is kept for who is asked next" if kept_usd else ""
+        kept = f", {dollars(kept_usd)} is kept for who is asked next" if kept_usd else ""
         super().__init__(
-            f"the budget of ${max_usd:,.4f} is reached: ${spent_usd:,.4f} is spent{kept}, and the next call may cost ${next_usd:,.4f}",
+            f"the budget of {dollars(max_usd)} is reached: {dollars(spent_usd)} is spent{kept}, and the next call may cost "
+            f"{dollars(next_usd)}",
             hint="what was answered is kept; the same again with a higher --max-cost (in Python: `max_cost_usd`) goes on from there",
         )
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from nomoat.engine.tokenizer import Tokenizer
 
 
+AUTO = "auto"  # no model, but a choice between two: route/router.py
+FAKE = "fake:"  # the deterministic engine of tests and docs
 STORED = "stored:"  # begins the reference to answers given before: stored:SUITE/NAME
 
 
@@ -34,7 +36,7 @@ def named(ref: str | os.PathLike[str]) -> str:
 
 def names_weights(ref: str) -> bool:
     """Whether a reference means a file on this disk, rather than a server, stored answers or the router."""
-    return not (ref in ("fake:", "auto") or ref.startswith(STORED) or names_server(ref))
+    return not (ref in (FAKE, AUTO) or ref.startswith(STORED) or names_server(ref))
 
 
 def names_server(ref: str) -> bool:
@@ -49,7 +51,7 @@ def is_local(ref: str) -> bool | None:
 
     Raises UsageError for a reference to a server that cannot be meant.
     """
-    if ref == "auto":
+    if ref == AUTO:
         return None
     if not names_server(ref):
         return True

@@ -128,6 +128,8 @@ class Responder:
         waited for.
         """
         request = _asked(request)
+        if caller_left is not None and not hasattr(caller_left, "is_set"):
+            raise UsageError(f"`caller_left` is {bounds.shown(caller_left)}", hint="give a threading.Event")
         sent_before = 0
         for attempt in range(1, MAX_BROKEN_ANSWERS + 1):
             try:
@@ -230,8 +232,9 @@ def _asked(request: Request | str) -> Request:
 
 def _several(texts: Iterable[Item]) -> list[Item]:
     """All of them. A text is a sequence, too, of its characters, and is not meant so."""
-    if isinstance(texts, str):
-        raise UsageError("several texts are asked about at once, and this is one", hint='give a list: ["…"]')
+    if isinstance(texts, str | Request) or not isinstance(texts, Iterable):
+        kind = type(texts).__name__
+        raise UsageError(f"several texts are asked about at once, and this is one {kind}", hint='give a list: ["…"]')
     return list(texts)
 
 
@@ -262,12 +265,12 @@ def load(
     ref = references.named(ref)
     _require_context(context_tokens)
     bounds.require_flag("as_client", as_client)
-    if ref == "auto":
+    if ref == references.AUTO:
         raise UsageError(
             "`auto` chooses between two models, and one is needed here",
             hint="name the model; `nomoat run`, `nomoat serve` and `load_auto()` of nomoat.route.router know `auto`",
         )
-    if ref == "fake:":
+    if ref == references.FAKE:
         from nomoat.engine.fake import FakeEngine
 
         return Responder(ref, FakeEngine())

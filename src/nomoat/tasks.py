@@ -68,7 +68,7 @@ def require_columns(path: Path, input_column: str | None, label_column: str | No
         header, _ = _parse_table(path)
         raise UsageError(
             f"`{path.name}` is a table, and its {which} column is not named",
-            hint=f"name it with --{which}-column (from Python {which}_column); {_columns(header)}",
+            hint=f"name it with --{which}-column (in Python: `{which}_column`); {_columns(header)}",
         )
     return input_column, label_column
 

@@ -255,7 +255,7 @@ def test_budget_holds_before_each_call_and_a_higher_one_goes_on(serving: Serving
     server = serving(FINE)
     evaluation = run_suite(f"{server.url}#m", suite_of(30), RunSettings(spending=spending(0.2), concurrency=concurrency))
     assert len(server.bodies) == len(evaluation.outcomes) == 11
-    assert evaluation.partial.startswith("the budget of $0.2000 is reached: $0.1320 is spent, and the next call may cost $0.07")
+    assert evaluation.partial.startswith("the budget of $0.20 is reached: $0.132 is spent, and the next call may cost $0.07")
     assert evaluation.notes[0].startswith(f"PARTIAL: 11 of 30 questions were answered by `{server.url}#m`: the budget of $")
     again = run_suite(f"{server.url}#m", suite_of(30), RunSettings(spending=spending(0.2), concurrency=concurrency))
     assert len(server.bodies) == 11
@@ -289,7 +289,7 @@ def test_calls_under_way_count_in_full(serving: Serving) -> None:
 def test_lost_answers_may_have_been_billed_and_count(serving: Serving) -> None:
     """The first answer breaks off: $0.078 are gone, and $0.15 has no room for another try."""
     server = serving(half)
-    with pytest.raises(BudgetReachedError, match=r"\$0.0780 is spent"):
+    with pytest.raises(BudgetReachedError, match=r"\$0.078 is spent"):
         run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=spending(0.15), concurrency=1))
     assert len(server.bodies) == 1
 
@@ -298,14 +298,14 @@ def test_lost_answers_count_in_later_runs_too(serving: Serving) -> None:
     """$0.078 of the first run leave no room in $0.15 for another try; a dollar has room for it, and for the five answers."""
     server = serving(half, FINE)
     for _ in range(3):
-        with pytest.raises(BudgetReachedError, match=r"\$0.0780 is spent"):
+        with pytest.raises(BudgetReachedError, match=r"\$0.078 is spent"):
             run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=spending(0.15), concurrency=1))
     assert len(server.bodies) == 1
     for _ in range(2):
         enough = spending(1.0)
         evaluation = run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=enough, concurrency=1))
         assert enough.budget is not None and enough.budget.spent_usd == pytest.approx(0.078 + 5 * REAL_USD)
-    note = f"1 call to `{server.url}#m` brought no whole answer, and may have been billed: at most $0.0780 more"
+    note = f"1 call to `{server.url}#m` brought no whole answer, and may have been billed: at most $0.078 more"
     assert (note in evaluation.notes, evaluation.side.cost_usd) == (True, pytest.approx(5 * REAL_USD))
 
 
@@ -404,7 +404,7 @@ def test_answers_that_came_and_could_not_be_kept_are_told_with_their_cost_and_co
             collect(model, requests, store=store, spending=spending(), concurrency=3)
         assert [store.num_lost(model.digest, request) for request in requests] == [1] * 3 + [0] * 6
     place = f"no space left on the disk of `{default_path().parent}`"
-    assert caught.value.message == f"{place}; 3 answers came and could not be kept, which cost $0.0360"
+    assert caught.value.message == f"{place}; 3 answers came and could not be kept, which cost $0.036"
     assert len(server.bodies) == 3
 
 
@@ -413,7 +413,7 @@ def test_more_spent_than_may_be_is_said(serving: Serving) -> None:
     server = serving(counted("yes", 10_000, 1000))
     evaluation = run_suite(f"{server.url}#m", suite_of(1), RunSettings(spending=spending(0.2)))
     assert evaluation.notes == (
-        "more than the budget of $0.2000 is spent, or may be: a server counted more tokens than it was allowed, or earlier tries at "
+        "more than the budget of $0.20 is spent, or may be: a server counted more tokens than it was allowed, or earlier tries at "
         "these questions, lost calls included, had a higher bound or none",
     )
 
@@ -443,7 +443,7 @@ def test_two_runs_at_once_pay_for_nothing_twice_and_keep_to_one_bound_together(
     ]
     assert len(server.bodies) == 11
     assert evaluations[0].outcomes == evaluations[1].outcomes
-    assert all("$0.1320 is spent" in evaluation.partial for evaluation in evaluations)
+    assert all("$0.132 is spent" in evaluation.partial for evaluation in evaluations)
     assert sorted(evaluation.side.facts["reused answers"] for evaluation in evaluations) == ["0", "11"]
 
 
@@ -463,7 +463,7 @@ def test_where_a_disk_has_no_locks_what_is_paid_for_twice_counts(serving: Servin
     evaluation = run_suite(model, suite_of(1), RunSettings(spending=spent))
     assert (evaluation.outcomes[0].answer, evaluation.outcomes[0].cost_usd) == ("yes", pytest.approx(2 * REAL_USD))
     assert spent.budget is not None and spent.budget.spent_usd == pytest.approx(3 * REAL_USD)
-    assert f"1 call to `{model}` brought no whole answer, and may have been billed: at most $0.0780 more" in evaluation.notes
+    assert f"1 call to `{model}` brought no whole answer, and may have been billed: at most $0.078 more" in evaluation.notes
     later = spending(1.0)
     run_suite(model, suite_of(1), RunSettings(spending=later))
     assert later.budget is not None and later.budget.spent_usd == pytest.approx(2 * REAL_USD + 0.078)
@@ -539,7 +539,7 @@ def test_duel_with_a_budget_compares_what_both_answered(serving: Serving) -> Non
     server = serving(FINE)
     duel = run_duel(f"{server.url}#m", "fake:", suite_of(30), RunSettings(spending=spending(0.2)))
     assert duel.verdict.num_examples == len(duel.left.outcomes) == len(duel.right.outcomes) == 11
-    assert duel.verdict.partial.startswith("the budget of $0.2000 is reached")
+    assert duel.verdict.partial.startswith("the budget of $0.20 is reached")
     mirrored = run_duel("fake:", f"{server.url}#m", suite_of(30), RunSettings(spending=spending(0.2)))
     assert mirrored.verdict.num_examples == len(mirrored.left.suite.examples) == 11
     assert len(server.bodies) == 11
@@ -560,7 +560,7 @@ def test_money_that_ends_a_run_is_named_though_a_question_failed_before(serving:
     server = serving(*[say(400, {"error": {"message": "no"}})] * 2, FINE)
     verdict = run_duel(f"{server.url}#m", equal, suite_of(30), RunSettings(spending=spending(0.2), concurrency=2)).verdict
     assert (verdict.num_examples, len(server.bodies)) == (11, 13)
-    assert verdict.partial.startswith("the budget of $0.2000 is reached")
+    assert verdict.partial.startswith("the budget of $0.20 is reached")
     assert verdict.notes[-1].endswith("the rest was not asked, for want of money (`--max-cost`, in Python: `max_cost_usd`)")
 
 
@@ -574,7 +574,7 @@ def test_two_servers_share_the_budget(serving: Serving, empty_home: Path) -> Non
     duel = run_duel(*refs, suite_of(30), RunSettings(spending=Spending(max_cost_usd=0.4)), stop_early=False)
     assert [len(server.bodies) for server in servers] == [11, 11]
     assert duel.verdict.num_examples == 11
-    assert "$0.2000 is kept for who is asked next" in duel.verdict.partial
+    assert "$0.20 is kept for who is asked next" in duel.verdict.partial
 
 
 def test_models_of_a_table_are_asked_no_more_than_one_before_them_has_answered(serving: Serving) -> None:
@@ -793,7 +793,7 @@ def test_partial_result_says_so_on_stderr_and_by_its_exit_code(serving: Serving,
     price = ("--max-cost", "0.2", "--price-in", "1000", "--price-out", "2000")
     done = subprocess.run(command(serving(FINE), suite, *price), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 3
-    assert done.stderr.startswith("partial: the budget of $0.2000 is reached: ")
+    assert done.stderr.startswith("partial: the budget of $0.20 is reached: ")
     said = json.loads(done.stdout)
     assert (said["num_examples"] < 30, said["partial"] != "") == (True, True)
 

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -19,7 +20,13 @@ from tiny import write_adapter
 
 from nomoat import references
 from nomoat.asking import cluster
-from nomoat.errors import WorkerError
+from nomoat.errors import UsageError, WorkerError
+
+
+@pytest.mark.parametrize("number", [0, 1.5, "2"])
+def test_no_number_of_workers_is_refused_before_ray_is_imported(number: Any) -> None:
+    with pytest.raises(UsageError, match="workers"), cluster.connection(number, None, what="this"):
+        raise AssertionError("there is nothing to work with")
 
 
 def test_workers_find_what_this_process_finds(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -168,6 +169,9 @@ def test_terms_of_an_unknown_name_are_refused_and_the_known_ones_listed() -> Non
     assert caught.value.message == "no terms are called `MIT `"
     assert caught.value.hint is not None
     assert caught.value.hint.startswith("did you mean `mit`? those known are: own, unknown, apache-2.0, mit, ")
+    nothing: Any = None
+    with pytest.raises(UsageError, match="a licence's name is of the type NoneType, not a text"):
+        licences.require_known(nothing)
 
 
 def test_weights_of_unknown_origin_make_the_chain_unknown() -> None:

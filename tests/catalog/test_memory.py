@@ -175,7 +175,7 @@ def test_what_does_not_fit_names_the_largest_that_does() -> None:
     with pytest.raises(NotEnoughMemoryError) as failed:
         memory.require_fit("falcon-40b", need("falcon-40b"))
     assert failed.value.message == "`falcon-40b` needs about 27.1 GB of memory, and there are 16.0 GB (memory of the machine)"
-    assert failed.value.hint == "try `qwen2.5-7b`, or `--force` if you know better"
+    assert failed.value.hint == "try `qwen2.5-7b`, or `nomoat pull falcon-40b --force` if you know better"
 
 
 def test_the_cache_may_grow_to_a_whole_context_and_to_two_gigabytes_of_many_texts() -> None:

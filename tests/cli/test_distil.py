@@ -96,7 +96,7 @@ def test_lost_calls_and_more_spent_than_may_be_are_said_and_kept(
     assert f"\nnote: {lost}" in nomoat(*command).stderr
     done = nomoat(*command, "--max-cost", "0.5")
     assert (done.returncode, f"\nnote: {lost}" in done.stderr, len(server.bodies)) == (0, True, 2)
-    assert "\nnote: more than the budget of $0.5000 is spent, or may be: " in done.stderr
+    assert "\nnote: more than the budget of $0.50 is spent, or may be: " in done.stderr
     beside = json.loads(sidecar.path_of(out).read_text())
     assert (beside["calls_lost"], [note[:12] for note in beside["notes"]]) == (1, [lost[:12], "more than th"])
 
@@ -116,7 +116,7 @@ def test_of_many_tasks_only_the_requests_that_are_asked_are_made_when_it_goes_on
     command = ["distil", f"{server.url}#m", "--out", str(tmp_path / "tasks.jsonl"), "--seeds", str(seeds), *price]
     for tasks in ("20000", "99999999999"):
         done = nomoat(*command, "--tasks", tasks)
-        assert (done.returncode, "\npartial: the budget of $7.0000 is reached" in done.stderr) == (3, True)
+        assert (done.returncode, "\npartial: the budget of $7.00 is reached" in done.stderr) == (3, True)
     assert 0 < len(server.bodies) < 4
     assert num_made < 20
 
@@ -171,7 +171,7 @@ def test_a_file_of_other_origin_is_not_written_over(
     assert (done.returncode, out.read_text()) == (1, "mine\n")
     assert done.stderr == (
         f"error: `{out}` is there already, and not from this teacher with these settings\n"
-        "hint: choose another --out, or --replace it\n"
+        "hint: name another file, or --replace it (in Python: `replace`)\n"
     )
     assert server.bodies == []
     assert nomoat(*command, "--replace").returncode == 0
@@ -189,7 +189,8 @@ def test_fewer_tasks_are_not_written_over_more(
     fewer = nomoat(*command, "-n", "3")
     assert (fewer.returncode, fewer.stderr) == (
         1,
-        f"error: `{out}` holds 20 rows, and would hold 3; it is left as it is\nhint: choose another --out, or --replace it\n",
+        f"error: `{out}` holds 20 rows, and would hold 3; it is left as it is\n"
+        "hint: name another file, or --replace it (in Python: `replace`)\n",
     )
     monkeypatch.setenv("NOMOAT_HOME", str(tmp_path / "another home"))  # the stored answers are not there
     nothing = nomoat(*command, "-n", "20")
@@ -198,7 +199,7 @@ def test_fewer_tasks_are_not_written_over_more(
     assert f"\nerror: `{out}` holds 20 rows, and would hold 0; it is left as it is\n" in nothing.stderr
     assert "wrote" not in nothing.stderr
     replaced = nomoat(*command, "-n", "20", "--replace")
-    assert f"\nerror: there is nothing to replace `{out}` with; it is left as it is\nhint: choose another --out\n" in replaced.stderr
+    assert f"\nerror: there is nothing to replace `{out}` with; it is left as it is\nhint: name another file\n" in replaced.stderr
     assert (replaced.returncode, out.read_text()) == (1, whole)
     assert json.loads(sidecar.path_of(out).read_text())["tasks"] == 20
 
@@ -256,7 +257,7 @@ def test_budget_that_is_used_up_leaves_a_part_and_exit_code_3(
     done = nomoat(*command, "--price-out", "2000", "--max-cost", "7")
     assert done.returncode == 3
     said = done.stderr.splitlines()[-1]
-    assert said.startswith("partial: the budget of $7.0000 is reached")
+    assert said.startswith("partial: the budget of $7.00 is reached")
     assert said.endswith("; the same command with a higher --max-cost goes on from there")
     assert 0 < len(rows_of(out)) < 20
 
@@ -595,9 +596,9 @@ def test_a_sidecar_that_cannot_be_read_is_told_before_anything_is_asked(
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("t.csv", (), "does not end as a file of tasks does\nhint: let --out end in .jsonl, .ndjson\n"),
-        ("t", (), "does not end as a file of tasks does\nhint: let --out end in .jsonl, .ndjson\n"),
-        ("l.jsonl", ("--label", "--labels"), "does not end as a file of labels does\nhint: let --out end in .csv, .tsv, .tab\n"),
+        ("t.csv", (), "does not end as a file of tasks does\nhint: name one that ends in .jsonl, .ndjson\n"),
+        ("t", (), "does not end as a file of tasks does\nhint: name one that ends in .jsonl, .ndjson\n"),
+        ("l.jsonl", ("--label", "--labels"), "does not end as a file of labels does\nhint: name one that ends in .csv, .tsv, .tab\n"),
     ],
 )
 def test_out_bears_the_name_of_what_it_holds(
@@ -620,7 +621,7 @@ def test_a_pipe_is_no_file_to_write_into(nomoat: Shell, serving: Callable[..., S
     os.mkfifo(pipe)
     command = ["distil", f"{server.url}#m", "--label", str(tmp_path / "texts.txt"), "--labels", "ham,spam", "--replace", "--yes"]
     done = nomoat(*command, "--out", str(tmp_path / "l.csv"))
-    said = f"error: `{pipe}` is a pipe or a device, and a file is written\nhint: choose another --out\n"
+    said = f"error: `{pipe}` is a pipe or a device, and a file is written\nhint: name another file\n"
     assert (done.returncode, done.stderr) == (1, said)
     assert (server.bodies, sorted(tmp_path.glob("l*"))) == ([], [pipe])
 
@@ -637,7 +638,7 @@ def test_what_is_read_is_not_written_over_whatever_may_be_replaced(nomoat: Shell
         (texts, labels), (tmp_path / "sub" / ".." / "texts.csv", labels), (link, labels), (seeds, ("--seeds", str(seeds), "-n", "1")),
     ):  # fmt: skip
         done = nomoat("distil", "fake:", "--out", str(out), "--replace", *what)
-        said = f"error: `{out}` is the file that is read, and would be lost\nhint: choose another --out\n"
+        said = f"error: `{out}` is the file that is read, and would be lost\nhint: name another file\n"
         assert (done.returncode, done.stderr) == (1, said)
     assert (texts.read_text(), seeds.read_text()) == before
 

@@ -109,8 +109,9 @@ def test_several_suites_are_one_table(table: Path, tmp_path: Path) -> None:
     assert "corrected for the number of suites (Holm)" in report.read_text(encoding="utf-8")
     judged = json.loads(nomoat(*arguments, "--judge", "fake:", "--json").stdout)
     assert [(row["metric"], row["ties"], row["p_value_corrected"]) for row in judged] == [("judged", 3, 1.0)] * 2
-    refused = nomoat(*arguments, "--table")
-    assert refused.stderr == "error: a leaderboard is over one suite, and 2 were named\nhint: run the command once for each suite\n"
+    for further in ([], ["--judge", "openai:gpt-4o"]):  # before anything is agreed to
+        refused = nomoat(*arguments, "--table", *further).stderr
+        assert refused == "error: a leaderboard is over one suite, and 2 were named\nhint: run the command once for each suite\n"
 
 
 def test_table_of_one_model_twice_is_refused(table: Path) -> None:
@@ -149,7 +150,7 @@ def test_table_prints_a_leaderboard_and_writes_a_report(vicuna_folder: Path, tmp
         (
             ["fake:", "fake:"],
             "error: a duel needs a suite to fight over\n"
-            "hint: name one, with --suite or as `suite`: a path, a name, or a CSV with its columns\n",
+            "hint: name one with --suite (in Python: `suite`): a path, a name, or a CSV with its columns\n",
         ),
         (
             ["fake:", "fake:", "--suite", "nosuch"],
@@ -160,7 +161,7 @@ def test_table_prints_a_leaderboard_and_writes_a_report(vicuna_folder: Path, tmp
         (
             ["fake:", "fake:", "--suite", "test.csv"],
             "error: `test.csv` is a table, and its input column is not named\n"
-            "hint: name it with --input-column (from Python input_column); its columns are: text, label\n",
+            "hint: name it with --input-column (in Python: `input_column`); its columns are: text, label\n",
         ),
         (
             ["fake:", "fake:", "--suite", "test.csv", "--input-column", "text", "--label-column", "class"],

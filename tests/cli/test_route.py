@@ -289,7 +289,7 @@ def test_learn_without_a_duel_names_the_duel(duelled: Path) -> None:
     assert done.stderr == (
         "error: no outcomes of `fake:` and `openai:other` on the same questions\n"
         "hint: of a table, the labels asked for depend on the models named together: "
-        "nomoat duel fake: openai:other --suite SUITE --all\n"
+        "`nomoat duel fake: openai:other --suite SUITE --all`\n"
     )
     assert not learned.folder().exists()
 

@@ -124,7 +124,7 @@ def test_answers_for_a_judge_are_longer_and_asked_for_though_short_ones_are_ther
     run_suite(f"{elsewhere.url}#m", suite)
     price = Spending(input_usd_per_million=0.0, output_usd_per_million=1000.0)
     consent(elsewhere, suite, yes=True, judge="fake:", spending=price)
-    assert capsys.readouterr().err.startswith(SAID.format(url=elsewhere.url).replace("cost not known", "at most $1.0240"))
+    assert capsys.readouterr().err.startswith(SAID.format(url=elsewhere.url).replace("cost not known", "at most $1.024"))
     run_graded(f"{elsewhere.url}#m", suite, "fake:")
     consent(elsewhere, suite, yes=False, judge="fake:")
     assert capsys.readouterr().err == ""
@@ -138,7 +138,7 @@ def test_script_without_yes_is_told_what_would_go(
     done = nomoat("eval", "openai:gpt-4o-mini", str(tmp_path / "quiz.jsonl"))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "error: 2 texts (22 bytes) would go to api.openai.com, for `openai:gpt-4o-mini`; at most $0.0001; "
+        "error: 2 texts (22 bytes) would go to api.openai.com, for `openai:gpt-4o-mini`; at most $0.000056; "
         "1 of 2 hold what looks like personal data: a phone number\n"
         "hint: if that is meant, add --yes\n"
     )

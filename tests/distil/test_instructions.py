@@ -19,6 +19,7 @@ from nomoat.distil.instructions import SEEDS, SEEDS_FILE, Distilled, Plan, Seeds
 from nomoat.distil.prompts import Task
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import CacheExceededError, DataError, RemoteError
+from nomoat.money import dollars
 from nomoat.records import Chunk, Request
 from nomoat.responder import Responder, load
 
@@ -104,7 +105,7 @@ def test_budget_holds_and_counts_what_was_stored_before(serving: Serving) -> Non
     found = taught(server, spending=prices(most))
     assert found.spent.cost_usd == pytest.approx(real * len(server.bodies))
     assert 0 < real * len(server.bodies) <= most
-    assert found.partial.startswith(f"the budget of ${most:,.4f} is reached")
+    assert found.partial.startswith(f"the budget of {dollars(most)} is reached")
     assert 0 < len(found.tasks) < 20
     asked = len(server.bodies)
     assert taught(server, spending=prices(most)).tasks == found.tasks
@@ -128,7 +129,7 @@ def test_budget_counts_answers_behind_a_request_that_has_none_and_they_are_read(
 def test_money_that_ends_a_run_is_named_though_a_request_failed_before(serving: Serving) -> None:
     server = serving(say(400, {"error": {"message": "no"}}), write_tasks)
     found = taught(server, concurrency=1, spending=prices(7.0))
-    assert found.partial.startswith("the budget of $7.0000 is reached")
+    assert found.partial.startswith("the budget of $7.00 is reached")
     assert (found.spent.num_failed, 0 < len(found.tasks) < 20) == (1, True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from patience import PATIENCE_SECONDS, wait_until
@@ -119,6 +120,14 @@ def test_what_is_no_sum_of_money_is_refused(usd: float) -> None:
         Rates(input_usd_per_million=1.0, output_usd_per_million=usd)
 
 
+@pytest.mark.parametrize("given", ["2", True])
+def test_what_is_no_number_is_no_sum_of_money_either(given: Any) -> None:
+    with pytest.raises(UsageError, match="`max_cost_usd` is "):
+        Budget(given)
+    with pytest.raises(UsageError, match="`input_usd_per_million` is "):
+        Rates(input_usd_per_million=given, output_usd_per_million=1.0)
+
+
 def reserving(budget: Budget, usd: float) -> tuple[threading.Thread, list[BudgetReachedError]]:
     """A thread that waits to reserve so much, and what that raised."""
     errors: list[BudgetReachedError] = []
@@ -152,7 +161,7 @@ def told_of_the_end(thread: threading.Thread, errors: list[BudgetReachedError], 
     thread.join(PATIENCE_SECONDS)
     assert not thread.is_alive()
     assert [error.message for error in errors] == [
-        f"the budget of $1.0000 is reached: ${spent} is spent, and the next call may cost ${next_one}"
+        f"the budget of $1.00 is reached: ${spent} is spent, and the next call may cost ${next_one}"
     ]
 
 
@@ -162,7 +171,7 @@ def test_end_of_a_budget_is_told_with_what_the_calls_under_way_cost() -> None:
     budget.reserve(0.1)
     thread, errors = reserving(budget, 1.2)
     budget.settle(0.1, 0.0195)
-    told_of_the_end(thread, errors, spent="0.0195", next_one="1.2000")
+    told_of_the_end(thread, errors, spent="0.0195", next_one="1.20")
 
 
 def test_end_of_a_budget_is_told_when_the_last_call_under_way_has_ended() -> None:
@@ -173,7 +182,7 @@ def test_end_of_a_budget_is_told_when_the_last_call_under_way_has_ended() -> Non
     budget.settle(0.4, 0.4)
     assert not budget._is_decided(0.7)
     budget.settle(0.4, 0.05)
-    told_of_the_end(thread, errors, spent="0.4500", next_one="0.7000")
+    told_of_the_end(thread, errors, spent="0.45", next_one="0.70")
 
 
 def test_short_request_does_not_overtake_a_long_one() -> None:
@@ -195,7 +204,7 @@ def test_all_who_come_after_are_told_of_the_call_that_did_not_fit() -> None:
     for usd in (1.2, 0.05):
         with pytest.raises(BudgetReachedError) as caught:
             budget.reserve(usd)
-        assert caught.value.message == "the budget of $1.0000 is reached: $0.0000 is spent, and the next call may cost $1.2000"
+        assert caught.value.message == "the budget of $1.00 is reached: $0.00 is spent, and the next call may cost $1.20"
 
 
 def test_each_who_spends_after_the_other_has_a_share_and_the_last_one_all() -> None:
@@ -203,7 +212,7 @@ def test_each_who_spends_after_the_other_has_a_share_and_the_last_one_all() -> N
     budget.begin_stage(2)
     budget.reserve(0.4)
     budget.settle(0.4, 0.1)
-    with pytest.raises(BudgetReachedError, match=r"\$0.5000 is kept for who is asked next"):
+    with pytest.raises(BudgetReachedError, match=r"\$0.50 is kept for who is asked next"):
         budget.reserve(0.45)
     budget.begin_stage(1)
     budget.reserve(0.9)

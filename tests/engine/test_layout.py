@@ -165,7 +165,7 @@ def test_names_of_mapped_files_may_be_of_any_bytes(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(hugepages, "MAPS", tmp_path / "maps")
     names = (b"/modell\xe4.gguf", "/a\u2028b\u2029c.gguf".encode(), b"/a\x0bb\x1cc.gguf")
     hugepages.MAPS.write_bytes(b"".join(b"7f1000000000-7f1000c00000 rw-p 00000000 08:01 42    %s\n" % name for name in names))
-    assert hugepages.use_for_large_mappings() == 0
+    hugepages.use_for_large_mappings()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")

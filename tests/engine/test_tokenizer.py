@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -290,7 +291,15 @@ def test_an_unknown_pre_tokenizer_is_refused_rather_than_guessed(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("arch", "pre"),
-    [("falcon", "falcon"), ("bloom", "bloom"), ("qwen2", "qwen2"), ("qwen3", "qwen2"), ("mpt", "mpt"), ("gpt2", "gpt-2")],
+    [
+        ("falcon", "falcon"),
+        ("bloom", "bloom"),
+        ("qwen2", "qwen2"),
+        ("qwen3", "qwen2"),
+        ("mpt", "mpt"),
+        ("gptneox", "mpt"),
+        ("gpt2", "gpt-2"),
+    ],
 )
 def test_a_file_that_names_no_pre_tokenizer_is_split_as_its_architecture_was_trained(arch: str, pre: str, tmp_path: Path) -> None:
     """Files older than May 2024."""
@@ -299,7 +308,8 @@ def test_a_file_that_names_no_pre_tokenizer_is_split_as_its_architecture_was_tra
     words, named = tokenizer.from_metadata({**unsaid, "general.architecture": arch}), file.read_tokenizer()
     pieces, expected = (each.backend.pre_tokenizer.pre_tokenize_str(TORTURE) for each in (words, named))
     assert pieces == expected
-    assert words.encode(TORTURE) == named.encode(TORTURE)
+    for text in (TORTURE, unicodedata.normalize("NFD", TORTURE)):
+        assert words.encode(text) == named.encode(text)
 
 
 def test_a_llama_3_that_names_no_pre_tokenizer_is_known_by_its_vocabulary_and_others_are_refused(tmp_path: Path) -> None:

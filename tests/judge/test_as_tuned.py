@@ -95,7 +95,8 @@ def test_other_words_or_another_task_are_said_and_change_nothing(gold: Path) -> 
     assert asked(suite) == asked(load_suite(gold, **COLUMNS))
     assert suite.notes == (
         "`base+spam` was tuned on another question than this, see `nomoat show base+spam`",
-        "`base+short` was tuned on another question than this, see `nomoat show base+short`; give the same --instruction",
+        "`base+short` was tuned on another question than this, see `nomoat show base+short`; "
+        "give the same --instruction (in Python: `instruction`)",
     )
     assert load_suite(gold, **COLUMNS, instruction="Good?", models=[shorter]).notes == ()
     too_many = load_suite(gold, **COLUMNS, models=[many])  # 257 with the table's own

@@ -77,6 +77,8 @@ def test_scores_of_a_stopped_duel_are_given_with_wider_intervals_than_those_of_a
     verdict = nomoat.duel(left, right, quiz(200), concurrency=8)
     assert verdict.left.score_low < 0.60
     whole = nomoat.duel(left, right, quiz(200), stop_early=False)
+    with pytest.raises(UsageError, match="`stop_early` is 'no'"):  # which would be True
+        nomoat.duel(left, right, quiz(200), stop_early="no")  # type: ignore[arg-type]
     assert (whole.num_examples, whole.num_planned, whole.looks) == (200, 200, ())
     assert whole.left.score_low > 0.85
 
@@ -284,8 +286,8 @@ def test_duels_that_were_fought_are_kept_where_the_budget_ends_before_the_next_s
     right = f"{serving(counted('yes', 90, 10)).url}#m"
     (duel,) = run_duels(left, right, suites, RunSettings(spending=paid, concurrency=1), stop_early=stop_early)
     assert (duel.verdict.suite, duel.verdict.num_examples) == ("quiz", 10)
-    assert duel.verdict.partial.startswith("the budget of $0.1000 is reached")
-    assert duel.verdict.notes[-1].startswith("PARTIAL: nothing was fought over `other`: the budget of $0.1000 is reached")
+    assert duel.verdict.partial.startswith("the budget of $0.10 is reached")
+    assert duel.verdict.notes[-1].startswith("PARTIAL: nothing was fought over `other`: the budget of $0.10 is reached")
     assert duel.verdict.p_value_corrected == min(1.0, 2 * duel.verdict.p_value)
 
 

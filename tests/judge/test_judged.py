@@ -261,7 +261,7 @@ def test_judge_of_a_server_is_paid_from_the_same_budget(serving: Callable[..., S
     duel = run_judged_duel(
         side("left", [0], 20), side("right", [], 20), suite_of(20), f"{server.url}#judge", RunSettings(spending=spending)
     )
-    assert duel.verdict.partial.startswith("the judge did not judge all: the budget of $5.0000 is reached")
+    assert duel.verdict.partial.startswith("the judge did not judge all: the budget of $5.00 is reached")
     assert 0 < duel.verdict.num_examples < 20
     assert spending.budget is not None
     assert spending.budget.spent_usd == pytest.approx(len(server.bodies) * 0.12)
@@ -297,7 +297,7 @@ def test_result_of_a_judge_out_of_money_says_so_in_its_notes_and_its_report(serv
     judge = f"{serving(counted('[[A]]', 100, 10)).url}#judge"
     models = side("left", [0], 40), side("right", [], 40)
     duel = run_judged_duel(*models, suite_of(40), judge, half_budget())
-    said = f"PARTIAL: the judge `{judge}` judged {duel.verdict.num_examples} of 40 questions: the budget of $5.0000 is reached"
+    said = f"PARTIAL: the judge `{judge}` judged {duel.verdict.num_examples} of 40 questions: the budget of $5.00 is reached"
     assert duel.verdict.notes[0].startswith(said)
     write_duel_report(duel, tmp_path / "r.html", command="nomoat duel")
     assert "PARTIAL: the judge " in (tmp_path / "r.html").read_text(encoding="utf-8")
@@ -315,8 +315,8 @@ def test_duels_that_were_fought_are_kept_where_the_budget_ends_before_the_next_s
     suites = [dataclasses.replace(suite_of(60), name=name, examples=part) for name, part in parts]
     models = side("left", [0], 60), side("right", [], 60)
     (duel,) = run_judged_duels(*models, suites, judge, half_budget())
-    assert duel.verdict.notes[-1].startswith("PARTIAL: nothing was fought over `next` and `last`: the budget of $5.0000 is reached")
-    assert duel.verdict.partial.startswith("the judge did not judge all: the budget of $5.0000 is reached")
+    assert duel.verdict.notes[-1].startswith("PARTIAL: nothing was fought over `next` and `last`: the budget of $5.00 is reached")
+    assert duel.verdict.partial.startswith("the judge did not judge all: the budget of $5.00 is reached")
     assert duel.verdict.p_value_corrected == min(1.0, 3 * duel.verdict.p_value)
     with pytest.raises(BudgetReachedError):
         nothing = RunSettings(spending=Spending(max_cost_usd=0.0, input_usd_per_million=1000.0, output_usd_per_million=2000.0))

@@ -82,8 +82,8 @@ def test_columns_that_cannot_be_told_apart_are_asked_for(tmp_path: Path) -> None
     path.write_text("a1,b1,c1\nx,y,z\n")
     with pytest.raises(UsageError) as caught:
         suite_from_file(path)
-    assert caught.value.message == f"`{path}`: no column is named like a usual input; say which with --input-column"
-    assert caught.value.hint == "its columns are: a1, b1, c1"
+    assert caught.value.message == f"`{path}`: no column is named like a usual input"
+    assert caught.value.hint == "say which with --input-column (in Python: `input_column`); its columns are: a1, b1, c1"
     with pytest.raises(DataError, match="has no column `d1`"):
         suite_from_file(path, input_column="d1")
     with pytest.raises(DataError, match="holds 1 labels, and a choice has 2 to 256"):
@@ -177,5 +177,5 @@ def test_a_file_whose_name_no_suite_can_have_gives_one_near_to_it(tmp_path: Path
     path.write_text("text,label\na,x\nb,y\n")
     guess = suite_from_file(path)
     assert guess.suite.name == name
-    assert guess.reasons[-1] == f"name: {name} (a suite cannot be called `{stem}`; --name says another)"
+    assert guess.reasons[-1] == f"name: {name} (a suite cannot be called `{stem}`; give another with --name, in Python: `name`)"
     assert len(suite_from_file(path, name="mine").reasons) == 3

@@ -89,7 +89,7 @@ def test_lora_land_replay_says_what_31_tasks_can_show() -> None:
 def test_recorded_suite_has_as_many_items_as_the_list_of_suites_says(name: str, tmp_path: Path) -> None:
     suite = load_suite(name)
     assert len(suite.examples) == BUILT_IN[name].num_examples == len({example.id for example in suite.examples})
-    with pytest.raises(UsageError, match="scores that were stored before"):
+    with pytest.raises(UsageError, match="has scores from elsewhere"):
         write_suite(suite, tmp_path)
 
 

@@ -239,7 +239,7 @@ def test_report_of_paid_answers_shows_what_quality_costs(suite: Suite, tmp_path:
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<h2>What quality costs</h2>" in page
     assert "<td>$0.002</td><td>$5.00</td>" in page
-    assert "<td>$8e-05</td><td>$0.20</td>" in page
+    assert "<td>$0.00008</td><td>$0.20</td>" in page
 
 
 def test_square_counts_right_and_wrong_together(duel_page: str) -> None:

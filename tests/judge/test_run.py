@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.judge import sandbox
 from nomoat.judge.duel import run_duel
 from nomoat.judge.groups import groups_of
-from nomoat.judge.run import run_suite
+from nomoat.judge.run import evaluate, run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.stats import clustered_mean_interval
 from nomoat.judge.suites import Metric, Suite
@@ -64,6 +65,20 @@ class CountingEngine(FakeEngine):
         if continuations:  # else it is made ready
             self._count()
         return super().score(request, continuations)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seed": -1}, "`seed` is -1"),
+        ({"spending": 5}, "`spending` is 5, of the type int"),
+        ({"progress": None}, "`progress` is None, of the type NoneType"),
+        ({"template": 5}, "`template` is of the type int, not a text"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_asked(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=f"(?m)^{message}$"):
+        evaluate(knowing(5, 5), suite_of(5), **given)
 
 
 def test_exact_suite_scores_each_written_answer() -> None:

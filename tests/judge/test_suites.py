@@ -7,13 +7,14 @@ import errno
 import json
 import re
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nomoat.errors import BadFileError, DataError, NotEnoughDiskError, UnknownModelError, UsageError
 from nomoat.judge import suites
-from nomoat.judge.suites import load_suite, load_suites, suite_from_csv, write_suite
+from nomoat.judge.suites import Metric, load_suite, load_suites, suite_from_csv, write_suite
 from nomoat.records import Example, Message
 from nomoat.textfiles import AS_UTF_8_KOREAN
 
@@ -217,6 +218,7 @@ def test_missing_target_is_said_to_be_missing(tmp_path: Path) -> None:
         ("metric = 'grade'", ": metric is `grade`"),
         ("stop = 'x'", ": `stop` is 'x', and should be a list of texts"),
         ("shots = 2", ": shots is 2, without a file they could come from"),
+        ("shots = -1\nshots_from = 's.jsonl'", ": shots is -1"),
         ("prompt = 'Q:'", ": the prompt does not say where the example's text goes"),
         ("answer_start = 'A:'\nchat = false", ": answer_start is for conversations, and chat is false"),
         ("examples = 'none.jsonl'", " names examples in `none.jsonl`, and there is no such file"),
@@ -242,7 +244,7 @@ def test_table_without_its_columns_named_says_which_there_are(table: Path) -> No
     with pytest.raises(UsageError) as caught:
         load_suite(table, input_column="text")
     assert caught.value.message == "`reviews.csv` is a table, and its label column is not named"
-    assert caught.value.hint == "name it with --label-column (from Python label_column); its columns are: text, label"
+    assert caught.value.hint == "name it with --label-column (in Python: `label_column`); its columns are: text, label"
 
 
 def test_what_names_no_suite_is_refused_with_what_to_give() -> None:
@@ -381,11 +383,23 @@ def test_every_setting_is_written_and_read_back(tmp_path: Path) -> None:
     assert suite.examples[0].other_targets == ("one",)
     assert (suite.stop, suite.chat, suite.delimiter) == (("\n",), False, "  ")
     assert load_suite(write_suite(suite, tmp_path / "copy")) == suite
+    (tmp_path / "s.toml").write_text('metric = "f1"\nchat = false\ndelimiter = ""\n')
+    joined = load_suite(tmp_path / "s.toml")
+    assert load_suite(write_suite(joined, tmp_path / "joined")) == joined
     write_lines(tmp_path / "s.jsonl", first, {"id": "b", "input": "y", "target": "2", "follows": "1"})
     (tmp_path / "s.toml").write_text('answer_start = "답:\\n"')
     begun = load_suite(tmp_path / "s.toml")
     assert (begun.answer_start, begun.sha256 != suite.sha256) == ("답:\n", True)
     assert load_suite(write_suite(begun, tmp_path / "begun")) == begun
+
+
+@pytest.mark.parametrize("metric", ["judged", "grade", "review"])
+def test_a_suite_whose_scores_come_from_elsewhere_is_not_written(table: Path, tmp_path: Path, metric: Metric) -> None:
+    """It could not be read again."""
+    suite = replace(load_suite(table, input_column="text", label_column="label"), metric=metric)
+    with pytest.raises(UsageError, match=f"has scores from elsewhere \\(`{metric}`\\), which a suite's file cannot hold"):
+        write_suite(suite, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ from nomoat.route.budget import (
     OverBudgetError,
     SpentSoFar,
     default_path,
-    dollars,
     rates_of,
     read_spent,
     utc_today,
@@ -305,14 +304,6 @@ def test_damaged_file_is_named() -> None:
         read_spent()
     assert raised.value.message == f"`{default_path()}` is damaged: file is not a database"
     assert raised.value.hint == "move it out of the way; what was spent until now no longer counts then"
-
-
-@pytest.mark.parametrize(
-    ("usd", "text"),
-    [(2.0, "$2.00"), (1.97, "$1.97"), (0.0103, "$0.0103"), (0, "$0.00"), (0.00003, "$0.00003"), (1234.5, "$1,234.50")],
-)
-def test_sums_have_as_many_digits_as_they_need(usd: float, text: str) -> None:
-    assert dollars(usd) == text
 
 
 def test_reason_reads_as_a_person_would_say_it() -> None:

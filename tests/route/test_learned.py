@@ -254,7 +254,7 @@ def test_scores_of_different_metrics_are_never_compared() -> None:
         "`ours` and `openai:theirs` answered the same questions, and nothing compares their scores: they are of different metrics, "
         "or a judge's verdicts against other models"
     )
-    assert raised.value.hint == "nomoat duel ours openai:theirs --suite SUITE --all"
+    assert raised.value.hint == "`nomoat duel ours openai:theirs --suite SUITE --all`"
 
 
 def test_of_several_metrics_the_last_that_both_have_counts() -> None:
@@ -292,7 +292,7 @@ def test_models_that_never_met_are_sent_to_a_duel(asked: bool) -> None:
         read_pairs("ours", "openai:theirs", PROMPTS)
     assert raised.value.message == "no outcomes of `ours` and `openai:theirs` on the same questions"
     assert raised.value.hint == (
-        "of a table, the labels asked for depend on the models named together: nomoat duel ours openai:theirs --suite SUITE --all"
+        "of a table, the labels asked for depend on the models named together: `nomoat duel ours openai:theirs --suite SUITE --all`"
     )
     assert asked or not paths.runs().exists()
 

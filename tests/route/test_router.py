@@ -695,6 +695,8 @@ def test_a_server_does_not_pass_its_clients_key_on(
 def test_explain_loads_no_model() -> None:
     written('local = "no-such-model"\ncloud = "openai:gpt-4o-mini"')
     assert router.explain(PRIVATE).kinds == ("phone",)
+    with pytest.raises(UsageError, match="the question is of the type int, not a text"):
+        router.explain(5)  # type: ignore[arg-type]
     assert router.explain("hello") == Decision(
         where="local", model="no-such-model", why="no router is learned; the policy's default is local", rule="default"
     )

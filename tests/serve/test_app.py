@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import re
 import socket
 import subprocess
 import sys
@@ -32,7 +33,7 @@ import nomoat
 from nomoat import responder
 from nomoat.engine.batching import Answer, Batcher
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import ContextExceededError, NomoatError, RemoteError, StoppedError, UsageError
+from nomoat.errors import ContextExceededError, NomoatError, RemoteError, StoppedError, UnknownModelError, UsageError
 from nomoat.records import Chunk, Request, ToolCall, Usage
 from nomoat.responder import Responder
 from nomoat.serve import app, replies
@@ -961,6 +962,21 @@ def test_serve_says_how_auto_is_served_from_python() -> None:
 def test_app_needs_a_model() -> None:
     with pytest.raises(UsageError, match="there is no model to serve"):
         create_app({})
+
+
+def test_models_are_served_by_their_paths_too(tmp_path: Path) -> None:
+    for models in (tmp_path / "m.gguf", [tmp_path / "m.gguf"]):
+        with pytest.raises(UnknownModelError, match=re.escape(f"`{tmp_path / 'm.gguf'}`")):
+            serve(models, port=0)
+
+
+def test_what_names_no_model_and_no_key_is_refused() -> None:
+    wrong: Any = 5
+    for models in (wrong, [wrong]):
+        with pytest.raises(UsageError, match="a model is named by a text or a path, and this is a int"):
+            serve(models, port=0)
+    with pytest.raises(UsageError, match="the API key is of the type int, not a text"):
+        serve("fake:", port=0, api_key=wrong)
 
 
 def test_nomoat_serve_can_be_called_whatever_was_imported_before() -> None:

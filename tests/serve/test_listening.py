@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -99,6 +100,13 @@ def test_serve_says_that_the_port_is_in_use_before_it_loads_anything() -> None:
             serve("no such model", port=port)
     assert caught.value.message == f"port {port} of `127.0.0.1` is in use"
     assert caught.value.hint == f"choose another: `--port {port + 1}` (in Python: `port`)"
+
+
+@pytest.mark.parametrize(("port", "said"), [(70000, "70000"), (65536, "65536"), (-1, "-1"), ("abc", "'abc', of the type str")])
+def test_what_is_no_port_is_refused(port: Any, said: str) -> None:
+    """`getaddrinfo` takes 70000 for 4464, and 65536 for any."""
+    with pytest.raises(UsageError, match=f"(?m)^`port` is {said}$"):
+        bind("127.0.0.1", port)
 
 
 def test_a_port_that_windows_refuses_is_in_use_or_kept_and_needs_no_administrator(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,7 @@ def test_a_table_without_its_columns_named_lists_them(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         read_lessons(path, input_column="text")
     assert caught.value.message == "`t.csv` is a table, and its label column is not named"
-    assert caught.value.hint == "name it with --label-column (from Python label_column); its columns are: text, label"
+    assert caught.value.hint == "name it with --label-column (in Python: `label_column`); its columns are: text, label"
 
 
 @pytest.mark.parametrize(

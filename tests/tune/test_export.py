@@ -391,7 +391,11 @@ def test_a_log_that_stdout_goes_to_is_no_file_to_export_to(tiny_gguf: Path, tmp_
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["BASE"], "is not tuned"), (["BASE+mine", "--quantisation", "Q9"], "`Q9` is no quantisation that can be written")],
+    [
+        (["BASE"], "is not tuned"),
+        (["BASE+mine", "--quantisation", "Q9"], "`Q9` is no quantisation that can be written"),
+        (["BASE+mine", "--form", "lora", "--quantisation", "Q4_0"], "an adapter alone is written as it is"),
+    ],
 )
 def test_what_cannot_be_exported_is_said(tiny_gguf: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
     arguments = [argument.replace("BASE", str(tiny_gguf)) for argument in arguments]

@@ -296,6 +296,12 @@ def test_a_folder_that_cannot_be_tuned_says_so(tmp_path: Path, change: dict[str,
     assert refused.value.hint
 
 
+@pytest.mark.parametrize("base", ["openai:gpt-4o", "auto", "fake:", "stored:x/y"])
+def test_what_has_no_weights_here_cannot_be_tuned(base: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"`{base}` has no weights on this disk to tune"):
+        prepare(base, tmp_path / "never-read.csv")
+
+
 def test_keeping_what_the_test_has_needs_a_test(tiny_gguf: Path, tmp_path: Path) -> None:
     """Written down as a setting, it would stand in the way of --resume without it."""
     path = write(tmp_path / "t.csv", ("one", "a"), ("two", "b"))

@@ -417,6 +417,12 @@ def test_a_name_that_is_no_folder_name_is_refused(tiny_gguf: Path, table: Path, 
         tune(tiny_gguf, table, name)
 
 
+def test_a_path_is_no_name(tiny_gguf: Path, table: Path) -> None:
+    path: Any = Path("colours")
+    with pytest.raises(UsageError, match="an adapter's name is of the type"):
+        tune(tiny_gguf, table, path)
+
+
 def test_a_korean_name_is_fine(tiny_gguf: Path, table: Path) -> None:
     assert tune(tiny_gguf, table, "색깔", settings=train.Settings(rank=4, epochs=0.1)).name == "색깔"
 

@@ -20,6 +20,7 @@ from nomoat.asking.spending import Pricing, Spending
 from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import BudgetReachedError, CacheExceededError, ContextExceededError, NomoatError, RemoteError
+from nomoat.money import dollars
 from nomoat.records import Completion, Request
 from nomoat.responder import Responder
 
@@ -326,7 +327,7 @@ class _Unkept:
             return
         num, why = len(self._answers), self._answers[0][2]
         bills = [usd for request, answer, _ in self._answers if (usd := pricing.billed_usd(request, answer)) is not None]
-        cost = f", which cost ${sum(bills):,.4f}" if bills else ""
+        cost = f", which cost {dollars(sum(bills))}" if bills else ""
         answers = "1 answer" if num == 1 else f"{num:,} answers"
         raise type(why)(f"{why.message}; {answers} came and could not be kept{cost}", hint=why.hint) from cause
 

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 import nomoat
-from nomoat import config, net, paths, references
+from nomoat import bounds, config, net, paths, references
 from nomoat.catalog import tuned
 from nomoat.errors import MissingExtraError, NomoatError, UnknownModelError, UsageError, WorkerError
 from nomoat.textfiles import as_named
@@ -67,7 +67,7 @@ def connection(num_workers: int | None, address: str | None, *, what: str) -> It
     Raises UsageError for no workers or no address, MissingExtraError (`what` needs it), OfflineError for machines that may not be
     asked, WorkerError, also where somebody imported Ray first and it would begin here.
     """
-    require_some(num_workers)
+    _require_workers(num_workers)
     address = None if address is None else checked_address(address)
     ray = import_ray(on_loopback=address is None, what=what)
     was_connected = ray.is_initialized()
@@ -104,9 +104,12 @@ def _remove(session: Path) -> None:
             latest.unlink()
 
 
-def require_some(num_workers: int | None) -> None:
-    if num_workers is not None and num_workers < 1:
-        raise UsageError(f"the number of workers is {num_workers}", hint="give a whole number of at least 1")
+def _require_workers(number: int | None) -> None:
+    if number is None:
+        return
+    bounds.require_whole("workers", number)
+    if number < 1:
+        raise UsageError(f"the number of workers is {number}", hint="give a whole number of at least 1")
 
 
 def import_ray(*, on_loopback: bool, what: str) -> Any:

@@ -11,6 +11,7 @@ from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.providers import is_remote
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import UsageError
+from nomoat.money import dollars
 from nomoat.records import Completion, Request
 from nomoat.references import STORED, names_weights
 from nomoat.responder import Responder
@@ -55,7 +56,7 @@ class Pricing:
         if self.rates is None:
             return (said,)
         most_usd = sum(times * self.rates.most_usd(request) for request, times in lost.items())
-        return (f"{said}: at most ${most_usd:,.4f} more",)
+        return (f"{said}: at most {dollars(most_usd)} more",)
 
     @property
     def likelihoods_usd(self) -> float | None:
@@ -142,7 +143,7 @@ class Spending:
         if self.budget is None or self.budget.spent_usd <= self.budget.max_usd + ROUNDING_USD:
             return ()
         return (
-            f"more than the budget of ${self.budget.max_usd:,.4f} is spent, or may be: a server counted more tokens than it was "
+            f"more than the budget of {dollars(self.budget.max_usd)} is spent, or may be: a server counted more tokens than it was "
             "allowed, or earlier tries at these questions, lost calls included, had a higher bound or none",
         )
 

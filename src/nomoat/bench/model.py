@@ -153,4 +153,4 @@ def weights_of(file: ModelSource) -> Weights:
 
 def _weights(ref: str) -> Weights | None:
     """None for the fake engine, which has none."""
-    return None if ref == "fake:" else weights_of(open_source(references.find_files(ref).weights))
+    return None if ref == references.FAKE else weights_of(open_source(references.find_files(ref).weights))

@@ -14,6 +14,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
+from nomoat import bounds
 from nomoat.catalog import cards
 from nomoat.errors import UsageError
 from nomoat.records import Commercial, Confirmation, Licence, ModelCard, Parent
@@ -94,6 +95,7 @@ def joined(*verdicts: ChainVerdict) -> ChainVerdict:
 
 def require_known(licence_id: str) -> None:
     """Raise UsageError for an id that is not in the catalogue: mistyped, it would make every verdict "unknown" without a word."""
+    bounds.require_text(licence_id, "a licence's name")
     if licence_id not in licences():
         near = difflib.get_close_matches(licence_id.lower(), licences(), n=1, cutoff=0.6)
         raise UsageError(

@@ -188,9 +188,10 @@ def require_fit(name: str, need: MemoryNeed) -> None:
     if verdict.value != "does not fit":
         return
     smaller = largest_that_fits(need.context_tokens)
+    try_it = f"try `{smaller}`, or `nomoat pull {name} --force` if you know better"
     raise NotEnoughMemoryError(
         f"`{name}` needs about {need.total_bytes / 1e9:.1f} GB of memory, and {verdict.reason}",
-        hint=f"try `{smaller}`, or `--force` if you know better" if smaller else "use a smaller model or a shorter context",
+        hint=try_it if smaller else "use a smaller model or a shorter context",
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nomoat.cli import answering, console, judging, options, sending
+from nomoat.money import dollars
 from nomoat.pool import DEFAULT_CONCURRENCY
 
 if TYPE_CHECKING:
@@ -383,7 +384,7 @@ def _say_spent(model: Responder, spent: Spent, notes: Sequence[str]) -> None:
     """Who answered, how often and at what cost, and what has to be known about these answers."""
     reused = f", {spent.num_reused:,} of them reused" if spent.num_reused else ""
     failed = f"; {spent.num_failed:,} requests failed" if spent.num_failed else ""
-    cost = "cost not known" if spent.cost_usd is None else f"${spent.cost_usd:,.4f}"
+    cost = "cost not known" if spent.cost_usd is None else dollars(spent.cost_usd)
     out = f", {spent.bytes_out:,} bytes sent out" if spent.bytes_out else ""
     console.say(f"teacher: {model.ref}, {spent.num_answers:,} answers{reused}{failed}{out}; {cost} ({spent.pricing.note})")
     answering.say_notes(notes)

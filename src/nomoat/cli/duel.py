@@ -78,7 +78,7 @@ def duel(
     """
     from nomoat.asking.spending import Spending
     from nomoat.asking.workers import started_workers
-    from nomoat.judge.recorded import is_recorded
+    from nomoat.judge.recorded import has_recorded_scores
     from nomoat.judge.settings import RunSettings
     from nomoat.judge.suites import load_suites
     from nomoat.judge.verdict import Rules
@@ -86,13 +86,13 @@ def duel(
     judging.require_report_path(report)
     judging.require_judge(judge, judge_check)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
-    sides = _sides(models, table=table, rope=rope)
+    sides, rules = _sides(models, table=table, rope=rope, num_suites=len(suites or [])), Rules(alpha=alpha, rope=rope)
     loaded = load_suites(suites or [], models, input_column=input_column, label_column=label_column, instruction=instruction)
-    asked = [suite for suite in loaded if not is_recorded(suite)]
+    asked = [suite for suite in loaded if not has_recorded_scores(suite)]
     sending.require_consent(models, asked, limit=limit, seed=seed, spending=spending, yes=yes, judge=judge, check=judge_check)
     with started_workers(workers, ray, concurrency=concurrency) as started:
         settings = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending, workers=started, template=template)
-        how = _How(settings=settings, rules=Rules(alpha=alpha, rope=rope), stop_early=stop_early, judge=judge, check=judge_check)
+        how = _How(settings=settings, rules=rules, stop_early=stop_early, judge=judge, check=judge_check)
         if sides is None:
             _show_table(_put_in_order(models, loaded, how), report, as_json, context)
         elif len(loaded) > 1:
@@ -134,15 +134,10 @@ def _fight_over_several(sides: tuple[str, str], suites: list[Suite], how: _How) 
 
 
 def _put_in_order(models: list[str], suites: list[Suite], how: _How) -> Ordered:
-    from nomoat.errors import UsageError
     from nomoat.judge.duel import suite_of
     from nomoat.judge.judged import run_judged_table
     from nomoat.judge.table import run_table
 
-    if len(suites) > 1:
-        raise UsageError(
-            f"a leaderboard is over one suite, and {len(suites)} were named", hint="run the command once for each suite"
-        )  # fmt: skip
     suite = suites[0] if suites else None
     with judging.bars(how.settings) as settings:
         if how.judge is None:
@@ -206,7 +201,7 @@ def _show_table(found: Ordered, report: Path | None, as_json: bool, context: typ
     judging.end(next((evaluation.partial for evaluation in found.evaluations if evaluation.partial), ""))
 
 
-def _sides(models: list[str], *, table: bool, rope: float | None) -> tuple[str, str] | None:
+def _sides(models: list[str], *, table: bool, rope: float | None, num_suites: int) -> tuple[str, str] | None:
     """Left and right; None for a table. Raises UsageError."""
     from nomoat.errors import UsageError
 
@@ -214,6 +209,8 @@ def _sides(models: list[str], *, table: bool, rope: float | None) -> tuple[str, 
         raise UsageError(
             "--rope says when two models are equal, and a table names nobody so", hint="leave it out, or duel two of them"
         )  # fmt: skip
+    if table and num_suites > 1:
+        raise UsageError(f"a leaderboard is over one suite, and {num_suites} were named", hint="run the command once for each suite")
     if table:
         return None
     if len(models) != 2:

@@ -33,7 +33,9 @@ def export(
     form: Annotated[
         Form, typer.Option(help="gguf: one merged file; lora: the adapter alone; ollama: merged, and a Modelfile.")
     ] = Form.GGUF,
-    quantisation: Annotated[str, typer.Option(help="Q8_0, Q5_1, Q5_0, Q4_1, Q4_0, BF16, F16 or F32 (merged files).")] = "Q8_0",
+    quantisation: Annotated[
+        str | None, typer.Option(help="Q8_0 (unless told), Q5_1, Q5_0, Q4_1, Q4_0, BF16, F16 or F32 (merged files).")
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Write over what is there.")] = False,
 ) -> None:
     """Write a tuned model for llama.cpp, Ollama, LM Studio and the like.
@@ -54,6 +56,9 @@ def export(
     from nomoat.tune import export as exporting
     from nomoat.tune import ollama
 
+    if form is Form.LORA and quantisation is not None:
+        raise UsageError("an adapter alone is written as it is", hint="leave out --quantisation; --form gguf writes a merged file")
+    quantisation = quantisation or "Q8_0"
     if quantisation not in get_args(exporting.Quantisation):
         raise UsageError(f"`{quantisation}` is no quantisation that can be written", hint=", ".join(get_args(exporting.Quantisation)))
     files = references.find_files(model)

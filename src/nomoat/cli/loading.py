@@ -32,9 +32,10 @@ def load_with_bar(
     A chat template that is not the model's own is said on stderr; so is, with `say_decisions`, what has to be known about the policy,
     and where the router sends each request and why. `as_client`: see `responder.load`; `policy`: `load_auto`'s file.
     """
+    from nomoat.references import AUTO
     from nomoat.responder import load
 
-    if ref == "auto" and takes_auto:
+    if ref == AUTO and takes_auto:
         from nomoat.route.policy import PolicyFile
         from nomoat.route.router import load_auto
 

@@ -122,8 +122,9 @@ def policy(as_json: options.AsJson = False) -> None:
     """
     from nomoat.catalog import prices
     from nomoat.errors import BadFileError
+    from nomoat.money import dollars
     from nomoat.route import policy as policies
-    from nomoat.route.budget import dollars, read_spent
+    from nomoat.route.budget import read_spent
     from nomoat.route.in_force import usable
     from nomoat.route.learned import load_router
 

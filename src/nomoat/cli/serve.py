@@ -70,7 +70,7 @@ def serve(
     other servers (http://...) are asked with the key in NOMOAT_UPSTREAM_API_KEY, never with the one clients send. Keys are variables,
     or lines of keys.toml in NOMOAT_HOME.
     """
-    from nomoat import config, namesake
+    from nomoat import config, namesake, references
 
     with namesake.needing_extras("`nomoat serve`"):
         from nomoat.serve import answers, app, auth
@@ -80,7 +80,7 @@ def serve(
         auth.require_sendable(api_key)
     elif said := config.secret(config.CLIENTS_KEY):
         api_key, key_from = said.value, said.reason
-    policy = _policy() if "auto" in models else None
+    policy = _policy() if references.AUTO in models else None
     served = from_references(
         models,
         memory_bytes=None if memory_gigabytes is None else int(memory_gigabytes * 1e9),

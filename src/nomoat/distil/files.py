@@ -19,21 +19,22 @@ from nomoat.tasks import TABLE_SUFFIXES
 
 TASKS = ("tasks", (".jsonl", ".ndjson"))
 LABELS = ("labels", TABLE_SUFFIXES)
+OTHER_OR_REPLACED = "name another file, or --replace it (in Python: `replace`)"
 
 
 def require_place(target: Path, what: str, suffixes: Sequence[str]) -> None:
     """Refuse a place where no file can be made, or one whose name says that it holds something else than `what`."""
     if target.is_dir():
-        raise UsageError(f"`{target}` is a folder", hint=f"name a file: --out {target / what}{suffixes[0]}")
+        raise UsageError(f"`{target}` is a folder", hint=f"name a file, such as {target / what}{suffixes[0]}")
     if target.suffix.lower() not in suffixes:
-        raise UsageError(f"`{target}` does not end as a file of {what} does", hint=f"let --out end in {', '.join(suffixes)}")
+        raise UsageError(f"`{target}` does not end as a file of {what} does", hint=f"name one that ends in {', '.join(suffixes)}")
     paths.require_writable(target)
 
 
 def require_other(target: Path, read: Path | None) -> None:
     """Refuse to write over the file that is read, under whatever name, and whatever may be replaced."""
     if read is not None and target.exists() and target.samefile(read):
-        raise UsageError(f"`{target}` is the file that is read, and would be lost", hint="choose another --out")
+        raise UsageError(f"`{target}` is the file that is read, and would be lost", hint="name another file")
 
 
 def left_out_place(target: Path) -> Path:
@@ -62,22 +63,22 @@ def require_own(target: Path, settings: Mapping[str, Any], *, num_rows: int, num
     if not target.exists():
         return
     if streams.is_stream(target):  # no file of its own can say beside it who made it
-        raise UsageError(f"`{target}` is a pipe or a device, and a file is written", hint="choose another --out")
+        raise UsageError(f"`{target}` is a pipe or a device, and a file is written", hint="name another file")
     found = sidecar.find(target) if not replace or not num_rows else None
     if not replace:
         if found is None or not _is_as_written(found) or found.facts.get("settings") != json.loads(json.dumps(settings)):
             raise UsageError(
                 f"`{target}` is there already, and not from this teacher with these settings",
-                hint="choose another --out, or --replace it",
+                hint=OTHER_OR_REPLACED,
             )
         there = _num_rows(found.facts) if num_answers is None else _num_answers(found.facts)
         if there > (now := num_rows if num_answers is None else num_answers):
             what = f"holds {there:,} rows, and would hold {now:,}"
             if num_answers is not None:
                 what = f"is what {there:,} answers left out, and would be what {now:,} do"
-            raise UsageError(f"`{target}` {what}; it is left as it is", hint="choose another --out, or --replace it")
+            raise UsageError(f"`{target}` {what}; it is left as it is", hint=OTHER_OR_REPLACED)
     elif not num_rows and target.stat().st_size and not (_is_as_written(found) and found.facts.get("rows") == 0):
-        raise UsageError(f"there is nothing to replace `{target}` with; it is left as it is", hint="choose another --out")
+        raise UsageError(f"there is nothing to replace `{target}` with; it is left as it is", hint="name another file")
 
 
 def _num_rows(facts: Mapping[str, Any]) -> int:

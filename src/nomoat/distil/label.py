@@ -87,7 +87,7 @@ def parse_labels(given: str) -> tuple[str, ...]:
     labels = tuple(dict.fromkeys(textfiles.composed(part.strip()) for part in parts if part.strip()))
     if len({matching.normalise_answer(label) for label in labels}) < max(2, len(labels)):
         raise UsageError(
-            f"the labels are `{', '.join(labels)}`", hint="give two or more that differ in more than case and signs: --labels ham,spam"
+            f"the labels are `{', '.join(labels)}`", hint="give two or more that differ in more than case and signs, such as ham,spam"
         )
     return labels
 

@@ -6,6 +6,7 @@ And the calls themselves: which of them may be billed and bring no answer.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import threading
 from collections import deque
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from nomoat import bounds
 from nomoat.errors import BudgetReachedError, NomoatError, RemoteError, UsageError
 from nomoat.records import LongPrompts, Request, Usage
 
@@ -37,7 +39,9 @@ class Rates:
     default_answer_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        for price in [price for rates in self._each() for price in (rates.input_usd_per_million, rates.output_usd_per_million)]:
+        for rates, name in itertools.product(self._each(), ("input_usd_per_million", "output_usd_per_million")):
+            price = getattr(rates, name)
+            bounds.require_number(name, price)
             if not 0 <= price < math.inf:  # nan is neither
                 raise UsageError(f"a price is {price:g}", hint="give it in USD per million tokens, 0 or more")
 
@@ -100,6 +104,7 @@ class Budget:
     """
 
     def __init__(self, max_usd: float) -> None:
+        bounds.require_number("max_cost_usd", max_usd)
         if not 0 <= max_usd < math.inf:  # nan is neither, and no sum would ever exceed it
             hint = "give --max-cost (in Python: `max_cost_usd`) in USD, 0 or more"
             raise UsageError(f"the budget is {max_usd:g}", hint=hint)

@@ -63,7 +63,7 @@ class FakeEngine:
     def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
         words = self._text(request).split()
         found = [_likelihood(word if at == 0 else f" {word}", request) for at, word in enumerate(words)]
-        return [dataclasses.replace(found[0], log_probability=None, top=()), *found[1:]]
+        return [dataclasses.replace(one, log_probability=None, top=()) for one in found[:1]] + found[1:]
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         known = set(self._text(request).lower().split())

@@ -48,18 +48,15 @@ def memory(num_bytes: int) -> npt.NDArray[np.uint8]:
     return numbers[start : start + num_bytes]
 
 
-def use_for_large_mappings() -> int:
-    """Ask for large pages wherever this process holds more than 4 MB in one piece; bytes that were asked for. Never fails."""
+def use_for_large_mappings() -> None:
+    """Ask for large pages wherever this process holds more than 4 MB in one piece. Never fails."""
     if sys.platform != "linux" or not MAPS.exists():
-        return 0
+        return
     advise = ctypes.CDLL(None).madvise
     advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    asked = 0
     for start, end in large_mappings(MAPS.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]):
         if advise(start, end - start, MADV_HUGEPAGE) == 0:
             advise(start, end - start, MADV_COLLAPSE)
-            asked += end - start
-    return asked
 
 
 def large_mappings(lines: Iterable[str]) -> Iterator[tuple[int, int]]:

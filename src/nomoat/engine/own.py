@@ -56,13 +56,8 @@ PARTS = {"types", "facts", "embedding", "head", "norm", "programs"}  # of `OWN`;
 class OwnModel:
     """What `PagedModel` is, see the module. One thread at a time."""
 
-    takes_many = True  # `alike_from`: of so many tokens, or more, a prompt's part is computed the same way; fewer round otherwise
+    takes_many = True
     largest_pass = PagedModel.largest_pass
-
-    @classmethod
-    def of(cls, folder: Path, adapters: Sequence[LoraDelta] = (), *, quality: str = "default") -> OwnModel | None:
-        """For a folder that `can_run` is true of, with adapters beside its weights. Raises BadFileError if the folder is not whole."""
-        return cls(folder, adapters, quality) if cls.can_run(folder, adapters) else None
 
     @classmethod
     def can_run(cls, folder: Path, adapters: Sequence[LoraDelta] = ()) -> bool:
@@ -92,8 +87,8 @@ class OwnModel:
         if _told(folder)["types"]:
             jit.compile_elsewhere("-".join(sorted(types)), COMPILE, *sorted(types), progress=progress)
 
-    def __init__(self, folder: Path, adapters: Sequence[LoraDelta], quality: str) -> None:
-        """The weights stay where they are, in the folder's file."""
+    def __init__(self, folder: Path, adapters: Sequence[LoraDelta] = (), quality: str = "default") -> None:
+        """Of a folder that `can_run` is true of; the weights stay where they are, in its file. Raises BadFileError."""
         from nomoat.engine.attention import MANY_TOKENS
         from nomoat.engine.chain import Chain
         from nomoat.engine.panels import PANELS_FROM
@@ -130,6 +125,7 @@ class OwnModel:
         step = ("out", head["type_name"], int(head["rows"]), 0, -1)
         last = Program([step], constant(head["at"]).ctypes.data, width, chunk=int(head["chunk"]))
         self._chain = Chain(programs, last, norm, facts, _number_sizes(told, quality))
+        # of so many tokens, or more, a prompt's part is computed the same way; fewer round otherwise
         self.alike_from = max(MANY_TOKENS, PANELS_FROM)
         self.block_bytes = BLOCK_TOKENS * _token_bytes(told, quality)
         self.mapped_bytes = len(weights)

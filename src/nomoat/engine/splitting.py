@@ -29,12 +29,16 @@ PRE_TOKENIZERS = {
     "bloom": BLOOM_SPLIT,
     "falcon": "punctuation and words",
 }
-# the same for files older than that key, by their architecture; those of Llama 3 are known by the size of its vocabulary
+# the same for files older than that key, and for folders without a `tokenizer.json`, by their architecture or `model_type`; GPT-NeoX's
+# own tokenizer composes letters (NFC), as "mpt" does and "gpt-2" does not
 PRE_TOKENIZERS_OF = {
-    "bloom": "bloom", "falcon": "falcon", "gpt2": "gpt-2", "gptj": "gpt-2", "gptneox": "gpt-2", "mpt": "mpt", "qwen2": "qwen2",
-    "qwen3": "qwen2",
-}  # fmt: skip
-LLAMA3_TOKENS = 128_256
+    **dict.fromkeys(("gpt2", "gptj", "gpt_neo", "opt"), "gpt-2"),
+    **dict.fromkeys(("gptneox", "gpt_neox", "mpt"), "mpt"),
+    **dict.fromkeys(("qwen2", "qwen3"), "qwen2"),
+    "bloom": "bloom",
+    "falcon": "falcon",
+}
+LLAMA3_TOKENS = 128_256  # Llama 3 is known by the size of its vocabulary
 
 
 def unsaid(arch: str, num_tokens: int) -> str:

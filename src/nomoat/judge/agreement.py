@@ -19,8 +19,8 @@ from pathlib import Path
 from nomoat import paths
 from nomoat.errors import BadFileError, DataError, UsageError
 from nomoat.judge import stats
-from nomoat.judge.judges import load_reviews
 from nomoat.judge.model_judge import LOSS, TIE, WIN, Judge, Pair, PairVerdict
+from nomoat.judge.stored_reviews import load_reviews
 from nomoat.judge.verdict import score_interval
 from nomoat.records import Message
 from nomoat.textfiles import as_named, read_jsonl

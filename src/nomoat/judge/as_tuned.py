@@ -66,7 +66,7 @@ def notes(own: set[str], asked: set[str], words: str, learned: Sequence[Learned]
         if unknown:
             yield f"`{model.ref}` never learned {_some(unknown)}, which can be chosen here"
         elif model.question != kept_question(words):
-            hint = "; give the same --instruction" if model.has_instruction else ""
+            hint = "; give the same --instruction (in Python: `instruction`)" if model.has_instruction else ""
             yield f"`{model.ref}` was tuned on another question than this, see `nomoat show {model.ref}`{hint}"
 
 

@@ -10,16 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from nomoat import bounds
 from nomoat.asking.spending import Spending
 from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge import stats, wording
 from nomoat.judge.groups import grouped, groups_in
-from nomoat.judge.judges import StoredReviews, load_reviews
 from nomoat.judge.kept import KeptEngine, is_kept, kept_first, unasked_note
-from nomoat.judge.recorded import is_recorded, recorded_evaluation
+from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
 from nomoat.judge.run import Asking, drawn, given, opened, opened_store, ref_of, require_context, require_scorable, run_suite
 from nomoat.judge.sequential import Watch
 from nomoat.judge.settings import Progress, RunSettings, quiet
+from nomoat.judge.stored_reviews import StoredReviews, load_reviews
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import (
     DEFAULT_RULES,
@@ -94,14 +95,15 @@ def run_duel(
     asked everything; so is a suite whose examples belong together in groups: in a random order, one at a time, they would be no
     independent draws.
     """
+    bounds.require_flag("stop_early", stop_early)
     settings = settings or RunSettings()
     asked = suite_of(left, right, suite=suite)
     if asked.metric == "review":
         return _replay(left, right, asked, settings, rules)
     planned, notes = drawn(asked, settings.limit, settings.seed)
-    if is_recorded(asked):
+    if has_recorded_scores(asked):
         one, other = (recorded_evaluation(ref_of(side), planned, notes=notes, seed=settings.seed) for side in (left, right))
-        return _judged(one, other, rules=rules)
+        return _fought(one, other, rules=rules)
     both_stored = all(ref_of(side).startswith(STORED) and not is_kept(ref_of(side)) for side in (left, right))
     with opened_store(settings.store) as store, ExitStack() as stack:
         has_groups = any(groups_in(planned).values())
@@ -125,7 +127,7 @@ def run_duel(
         watch = _ask_until_known(asking[0], asking[1], rules, round_size=settings.concurrency)
         # Each look took every answer for a draw of its own, whichever are equal among those that it came to.
         evaluations = in_common([side.evaluation(notes=notes) for side in asking], groups_in(planned))
-    return _judged(*evaluations, rules=rules, watch=watch, notes=(_order_note(watch, settings.concurrency, settings.seed, asking),))
+    return _fought(*evaluations, rules=rules, watch=watch, notes=(_order_note(watch, settings.concurrency, settings.seed, asking),))
 
 
 def run_duels(
@@ -202,10 +204,10 @@ def _ask_all(
             notes = (*notes, f"{note} (without `--all`, in Python: with `stop_early`, they hold)" if may_stop else note)
         num_planned = len(suite.examples)
     one, other = in_common([answered[0], answered[1]])
-    return _judged(one, other, rules=rules, notes=notes)
+    return _fought(one, other, rules=rules, notes=notes)
 
 
-def _judged(one: Evaluation, other: Evaluation, *, rules: Rules, watch: Watch | None = None, notes: Sequence[str] = ()) -> Duel:
+def _fought(one: Evaluation, other: Evaluation, *, rules: Rules, watch: Watch | None = None, notes: Sequence[str] = ()) -> Duel:
     verdict = compare(one, other, rules=rules, watch=watch, notes=notes)
     return Duel(verdict=verdict, left=replace(one, side=verdict.left), right=replace(other, side=verdict.right))
 
@@ -293,7 +295,7 @@ def implied_suite(*sides: str | Responder) -> str:
     if len(suites) != 1 or not all(ref.startswith(STORED) for ref in refs):
         raise UsageError(
             "a duel needs a suite to fight over",
-            hint="name one, with --suite or as `suite`: a path, a name, or a CSV with its columns",
+            hint="name one with --suite (in Python: `suite`): a path, a name, or a CSV with its columns",
         )
     return suites.pop()
 
@@ -317,7 +319,7 @@ def _replay(left: str | Responder, right: str | Responder, suite: Suite, setting
         raise DataError(f"{len(missing)} of the examples of `{suite.name}` have no review, the first is `{missing[0]}`")
     one = _reviewed(left, asked, {key: pair[0] for key, pair in reviews.scores.items()}, settings.seed)
     other = _reviewed(right, asked, {key: pair[1] for key, pair in reviews.scores.items()}, settings.seed)
-    return _judged(one, other, rules=rules, notes=(*notes, *_caveats(reviews, other, suite)))
+    return _fought(one, other, rules=rules, notes=(*notes, *_caveats(reviews, other, suite)))
 
 
 def _reviewed(side: str | Responder, suite: Suite, scores: dict[str, float], seed: int) -> Evaluation:

@@ -76,14 +76,18 @@ def run_judged_table(
     """
     require_different(models)
     judged = _judged(models, suite, judge, settings or RunSettings(), check=check, rules=rules)
-    return ordered(mean_sides(judged.duels, len(models), rules), judged.duels, rules, judged.notes)
+    return ordered(judged.sides, judged.duels, rules, judged.notes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Judged:
-    """What a judge made of each two models, by their positions. `notes` are of the judge, over all pairs, and of kept answers."""
+    """What a judge made of each two models, by their positions, and of each over all its pairs.
+
+    `notes` are of the judge, over all pairs, and of kept answers.
+    """
 
     duels: dict[tuple[int, int], Duel]
+    sides: list[Evaluation]
     notes: tuple[str, ...]
 
 
@@ -107,7 +111,7 @@ def _judged(
         rows = [verdicts[start : start + len(meetings)] for start in range(0, len(verdicts), len(meetings))]
         known = [at for at, row in enumerate(rows) if None not in row]
         read = [verdict for at in known for verdict in rows[at] if verdict is not None]
-        _require_some(read, judging.failure)
+        _require_verdicts(read, judging.failure)
         groups = [group for group, row in zip(group_names(sides[0].outcomes), rows, strict=True) if None not in row for _ in meetings]
         told = _pair_notes(judging, read, groups)
         notes = (*_partial_note(judging, len(known), len(rows)), *told, *checked, *judging.notes, *unasked)
@@ -117,10 +121,10 @@ def _judged(
             right = _scored(sides[other], PAIRS, known, [1 - score for score in scores], judging)
             verdict = compare(left, right, rules=rules, notes=notes)
             duels[one, other] = Duel(verdict=verdict, left=replace(left, side=verdict.left), right=replace(right, side=verdict.right))
-        asked_here = [side for side in mean_sides(duels, len(models), rules) if not side.side.model.startswith(STORED)]
-        for side in asked_here:
+        means = mean_sides(duels, len(models), rules)
+        for side in [side for side in means if not side.side.model.startswith(STORED)]:
             store.save_outcomes(suite.sha256, PAIRS, side.side.facts["digest"], side.outcomes)
-    return _Judged(duels=duels, notes=notes)
+    return _Judged(duels=duels, sides=means, notes=notes)
 
 
 def _scores_in(read: Sequence[PairVerdict], num_meetings: int) -> list[list[float]]:
@@ -184,7 +188,7 @@ def run_graded(
             conversations = _conversations(graded)
             grades = judging.grades([(conversations[example.id], example.target) for example in graded.suite.examples])
         known = [at for at, grade in enumerate(grades) if grade is not None]
-        _require_some(known, judging.failure)
+        _require_verdicts(known, judging.failure)
         result = _scored(graded, GRADE, known, [grade for grade in grades if grade is not None], judging)
         if not is_kept(refs[0]):  # whose digest is the model's, and whose record is its own
             store.save_outcomes(suite.sha256, GRADE, result.side.facts["digest"], result.outcomes)
@@ -243,7 +247,7 @@ def _conversations(evaluation: Evaluation) -> dict[str, Conversation]:
     return said
 
 
-def _require_some(read: Sequence[object], failure: NomoatError | None) -> None:
+def _require_verdicts(read: Sequence[object], failure: NomoatError | None) -> None:
     if not read:
         raise failure or DataError("the judge wrote nothing that could be read as a verdict", hint="choose a larger model as judge")
 

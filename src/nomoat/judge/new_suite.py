@@ -56,8 +56,8 @@ def suite_from_file(
     rows = _rows(path)
     columns = tuple(rows[0][1])
     texts = [name for name, cell in rows[0][1].items() if not ADDRESS.fullmatch(str(cell).strip())]
-    text_column, why_text = _column(path, texts if input_column is None else columns, input_column, INPUT_NAMES, "--input-column", ())
-    answer_column, why_answer = _column(path, columns, label_column, LABEL_NAMES, "--label-column", (text_column,))
+    text_column, why_text = _column(path, texts if input_column is None else columns, input_column, INPUT_NAMES, "input", ())
+    answer_column, why_answer = _column(path, columns, label_column, LABEL_NAMES, "label", (text_column,))
     pairs = [(line, _cell(path, line, row, text_column), _cell(path, line, row, answer_column)) for line, row in rows]
     answers = [answer for _, _, answer in pairs]
     labels = sorted(set(answers))
@@ -91,7 +91,8 @@ def _name(path: Path) -> tuple[str, list[str]]:
     """What a suite of that file is called, and why that is not what the file is called, where it is not."""
     stem = composed(path.stem)
     usable = "_".join(re.findall(r"[\w.-]+", stem)).lstrip(".") or stem
-    return usable, [] if usable == stem else [f"name: {usable} (a suite cannot be called `{stem}`; --name says another)"]
+    said = f"name: {usable} (a suite cannot be called `{stem}`; give another with --name, in Python: `name`)"
+    return usable, [] if usable == stem else [said]
 
 
 def _rows(path: Path) -> list[tuple[int, Mapping[str, object]]]:
@@ -102,10 +103,9 @@ def _rows(path: Path) -> list[tuple[int, Mapping[str, object]]]:
 
 
 def _column(
-    path: Path, columns: Sequence[str], told: str | None, usual: Sequence[str], flag: str, taken: Sequence[str]
+    path: Path, columns: Sequence[str], told: str | None, usual: Sequence[str], role: str, taken: Sequence[str]
 ) -> tuple[str, str]:
     """The column, and how it was found."""
-    role = flag.removeprefix("--").removesuffix("-column")
     hint = f"its columns are: {', '.join(columns)}"
     if told is not None:
         told = column_named(told, columns)
@@ -123,7 +123,8 @@ def _column(
         return alike[0], f"{role}: column `{alike[0]}` (by the end of its name)"
     if taken and len(free) == 1:
         return free[0], f"{role}: column `{free[0]}` (the only other one)"
-    raise UsageError(f"`{path}`: no column is named like a usual {role}; say which with {flag}", hint=hint)
+    hint = f"say which with --{role}-column (in Python: `{role}_column`); {hint}"
+    raise UsageError(f"`{path}`: no column is named like a usual {role}", hint=hint)
 
 
 def _ends_in(column: str, name: str) -> bool:

@@ -27,7 +27,7 @@ NOTES: Mapping[str, tuple[str, ...]] = {
 }  # what has to be known to read them rightly
 
 
-def is_recorded(suite: Suite) -> bool:
+def has_recorded_scores(suite: Suite) -> bool:
     """Whether a suite's scores are all there is: no model can be asked."""
     return suite.metric in ("recorded", "published")
 

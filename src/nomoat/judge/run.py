@@ -23,7 +23,7 @@ from nomoat.errors import SET_CONTEXT, BudgetReachedError, ContextExceededError,
 from nomoat.judge import choices, code, sandbox, scorers
 from nomoat.judge.groups import conversations_of, grouped, groups_in
 from nomoat.judge.kept import KeptEngine, is_kept, kept_responder
-from nomoat.judge.recorded import is_recorded, recorded_evaluation
+from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
 from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import Evaluation, notes_over_all, side_of
@@ -70,7 +70,7 @@ def run_suite(responder: str | Responder, suite: str | Path | Suite, settings: R
     """As `evaluate`, with everything a report needs. Outcomes are kept in the store, where `route` finds them."""
     settings = settings or RunSettings()
     suite, notes = drawn(load_suite(suite), settings.limit, settings.seed)
-    if is_recorded(suite):
+    if has_recorded_scores(suite):
         return recorded_evaluation(ref_of(responder), suite, notes=notes, seed=settings.seed)
     require_scorable(suite)
     with opened_store(settings.store) as store, opened(responder, replace(settings, store=store)) as model:
@@ -96,7 +96,7 @@ def require_scorable(suite: Suite) -> None:
     if suite.metric in ("review", "judge"):
         raise UnsupportedError(
             f"the answers to `{suite.name}` are neither right nor wrong: they can only be compared",
-            hint="let a judge do it, with --judge MODEL; "
+            hint="let a judge do it, with --judge MODEL (in Python: `nomoat.judge.judged.run_graded`); "
             f"or compare stored reviews: `nomoat duel {STORED}vicuna80/vicuna-13b {STORED}vicuna80/gpt35`",
         )
 
@@ -186,8 +186,8 @@ class Asking:
             raise self.failure
         if not self.outcomes:
             hint = (
-                "name the --limit and --seed, the same --judge or none, and of a table, whose labels depend on them, the same models "
-                "together, that they were asked with"
+                "name the --limit and --seed (in Python: `limit`, `seed`), the same --judge or none, and of a table, whose labels "
+                "depend on them, the same models together, that they were asked with"
             )
             raise DataError(
                 f"`{self.model.ref}` holds no answers to these questions", hint="; ".join((hint, *self.suite.notes))

@@ -9,6 +9,7 @@ from nomoat import bounds
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.asking.workers import Workers
+from nomoat.errors import UsageError
 from nomoat.pool import DEFAULT_CONCURRENCY, require_some
 
 Progress = Callable[[str, int, int], None]  # model, answers so far, answers in all
@@ -24,7 +25,7 @@ class RunSettings:
 
     `store` None is the user's own, opened for the run. `spending` holds a budget, and prices that no table knows. With `workers`,
     models whose weights are on disk answer there, and `concurrency` is each worker's. `template` names the chat template of local
-    models that have none. Raises UsageError for what is no whole number, and for a `concurrency` below 1.
+    models that have none. Raises UsageError for what is of another type, a `concurrency` below 1 and a `seed` below 0.
     """
 
     limit: int | None = None
@@ -38,6 +39,12 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         require_some(self.concurrency)
+        bounds.require_type("progress", self.progress, Callable)
+        bounds.require_type("spending", self.spending, Spending)
+        if self.template is not None:
+            bounds.require_text(self.template, "`template`")
         bounds.require_whole("seed", self.seed)
+        if self.seed < 0:
+            raise UsageError(f"`seed` is {self.seed}", hint="it can be 0 or more")
         if self.limit is not None:
             bounds.require_whole("limit", self.limit)

@@ -208,10 +208,13 @@ def suite_from_csv(
 def write_suite(suite: Suite, folder: Path) -> Path:
     """Write FOLDER/NAME.jsonl, with each prompt as the models will see it, and FOLDER/NAME.toml; return the latter's path.
 
-    Raises UsageError for a suite whose scores are stored with it, and what `suite_files` raises.
+    Raises UsageError for a suite whose scores come from elsewhere, stored or from a judge, and what `suite_files` raises.
     """
-    if suite.metric in STORED_ONLY:
-        raise UsageError(f"`{suite.name}` has scores that were stored before, which a suite file cannot hold")
+    if suite.metric not in WRITABLE:
+        raise UsageError(
+            f"`{suite.name}` has scores from elsewhere (`{suite.metric}`), which a suite's file cannot hold",
+            hint="write the suite that was asked",
+        )
     jsonl, toml, schema = suite_files(suite.name, folder)
     with ExitStack() as files:  # all are filled before the first is renamed, on a disk that is full none; the description is the last
         toml_part, jsonl_part = (files.enter_context(paths.whole_file(file)) for file in (toml, jsonl))
@@ -232,7 +235,7 @@ def write_suite(suite: Suite, folder: Path) -> Path:
         lines = [
             f"{key} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", "\\u007f")
             for key, value in values.items()
-            if value not in ("", ())
+            if value not in ("", ()) or (key == "delimiter" and not suite.chat)  # which is a space where none is said
         ]
         toml_part.write_text("".join(lines), encoding="utf-8")
     return toml
@@ -241,7 +244,9 @@ def write_suite(suite: Suite, folder: Path) -> Path:
 def suite_files(name: str, folder: Path) -> tuple[Path, Path, Path]:
     """Where a suite of that name is written: examples, description, schema. Raises UsageError for a name that is no file name."""
     if not name or any(not (char.isalnum() or char in "-_.") for char in name) or name.startswith("."):
-        raise UsageError(f"`{name}` cannot be a suite's name", hint="choose letters, digits, `-`, `_` and `.`: --name NAME")
+        raise UsageError(
+            f"`{name}` cannot be a suite's name", hint="choose letters, digits, `-`, `_`, `.` (--name, in Python: `name`)"
+        )
     return _files_beside(folder / f"{name}.toml")
 
 
@@ -346,7 +351,9 @@ def _read_settings(path: Path) -> Settings:
         raise DataError(f"`{path}`: metric is `{settings.metric}`", hint=f"known: {', '.join(WRITABLE)}")
     if settings.max_new_tokens < 1:
         raise DataError(f"`{path}`: max_new_tokens is {settings.max_new_tokens}", hint="give a whole number of at least 1")
-    if settings.shots < 0 or (settings.shots and not settings.shots_from):
+    if settings.shots < 0:
+        raise DataError(f"`{path}`: shots is {settings.shots}", hint="give how many are to be shown, 0 or more")
+    if settings.shots and not settings.shots_from:
         raise DataError(
             f"`{path}`: shots is {settings.shots}, without a file they could come from", hint='write shots_from = "train.jsonl"'
         )

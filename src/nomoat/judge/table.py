@@ -16,7 +16,7 @@ from nomoat.judge import stats, wording
 from nomoat.judge.duel import run_duel, suite_of
 from nomoat.judge.groups import groups_of
 from nomoat.judge.kept import kept_first, unasked_note
-from nomoat.judge.recorded import is_recorded, recorded_evaluation
+from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
 from nomoat.judge.run import drawn, opened_store, ref_of, run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
@@ -56,7 +56,7 @@ def run_table(
         return _reviewed_table(models, asked, settings, rules)
     planned, drawing = drawn(asked, settings.limit, settings.seed)
     notes: list[str] = []
-    if is_recorded(asked):
+    if has_recorded_scores(asked):
         evaluations = [recorded_evaluation(name, planned, notes=drawing, seed=settings.seed) for name in names]
     else:
         with opened_store(settings.store) as store:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from nomoat.judge.judges import SCALE
+from nomoat.judge.stored_reviews import SCALE
+from nomoat.money import dollars
 from nomoat.records import Measure, Side, Standing, Verdict
 
 METRICS = {
@@ -207,11 +208,9 @@ def counted(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'s' if count != 1 else ''}"
 
 
-def render_usd(dollars: float | None) -> str:
-    """A price people can compare: small ones get the digits they need."""
-    if dollars is None:
-        return "not known"
-    return f"${dollars:,.2f}" if dollars >= 0.1 or dollars == 0 else f"${dollars:.2g}"
+def render_usd(usd: float | None) -> str:
+    """A price people can compare."""
+    return "not known" if usd is None else dollars(usd)
 
 
 def _points(metric: str, value: float, low: float, high: float, *, sign: str = "") -> str:

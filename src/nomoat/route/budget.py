@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import math
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from nomoat.catalog import cards, prices
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import BadFileError, NotEnoughDiskError, UsageError
+from nomoat.money import dollars
 from nomoat.records import Request
 from nomoat.responder import Responder
 from nomoat.route.policy import Policy
@@ -199,13 +199,6 @@ class _SetAside(Budget):
         if not self._has_ended:
             self._has_ended = True
             self._settle(self.spent_usd)
-
-
-def dollars(usd: float) -> str:
-    """`$1.97`; four digits or more where a sum needs them."""
-    digits = max(4, 1 - math.floor(math.log10(usd))) if usd > 0 else 2
-    whole, _, part = f"{usd:,.{digits}f}".partition(".")
-    return f"${whole}.{part.rstrip('0'):0<2}"
 
 
 def _nanodollars(usd: float) -> int:

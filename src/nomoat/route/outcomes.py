@@ -63,20 +63,20 @@ def read_pairs(local: str, cloud: str, suites: Mapping[str, Mapping[str, str]]) 
             raise DataError(
                 f"`{local}` and `{cloud}` answered the same questions, and nothing compares their scores: they are of different "
                 "metrics, or a judge's verdicts against other models",
-                hint=f"nomoat duel {local} {cloud} --suite SUITE --all",
+                hint=f"`nomoat duel {local} {cloud} --suite SUITE --all`",
             )
     if not pairs:
         raise DataError(
             f"no outcomes of `{local}` and `{cloud}` on the same questions",
             hint="of a table, the labels asked for depend on the models named together: "
-            f"nomoat duel {local} {cloud} --suite SUITE --all",
+            f"`nomoat duel {local} {cloud} --suite SUITE --all`",
         )
     if GRADE in metrics and len(metrics) > 1:
         raise DataError("one of these suites was graded from 1 to 10 and another scored from 0 to 1", hint="learn from one of them")
     if len(digests) > 1:
         raise DataError(
             f"`{local}` was not the same model in each of these suites",
-            hint=f"repeat the duels: nomoat duel {local} {cloud} --suite SUITE --all",
+            hint=f"repeat the duels: `nomoat duel {local} {cloud} --suite SUITE --all`",
         )
     return Pairs(local=local, cloud=cloud, local_digest=digests.pop(), pairs=tuple(pairs))
 

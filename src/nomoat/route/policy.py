@@ -30,6 +30,7 @@ from nomoat.bounds import MOST_DIGITS, shown
 from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.errors import UsageError
 from nomoat.records import Place
+from nomoat.references import AUTO
 from nomoat.route.pii import KINDS, Kind
 
 IfCloudFails = Literal["error", "local"]
@@ -200,7 +201,7 @@ def _checked_words(path: Path, name: str, value: Any) -> tuple[str, ...]:
 
 
 def _require_sense(policy: Policy, path: Path) -> None:
-    if policy.local == "auto" or policy.cloud == "auto":
+    if AUTO in (policy.local, policy.cloud):
         raise _error(path, "names `auto` as a model, which is the router itself", "name the model that is to answer")
     if policy.cloud is not None and not is_remote(policy.cloud):
         raise _error(

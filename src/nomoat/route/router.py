@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nomoat import net, references
+from nomoat import bounds, net, references
 from nomoat import responder as responders
 from nomoat.errors import RemoteError, UsageError
 from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, Rule, TokenLikelihood
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-AUTO = "auto"
-
 
 OnDecision = Callable[[Decision], None]
 
@@ -49,6 +47,7 @@ def explain(text: str, *, policy: Policy | None = None) -> Decision:
     Whether the local model is still the one that the router was learned from is known when it is loaded: the reason says so.
     What it could cost is that of a question with the longest answer that `Request` has by default.
     """
+    bounds.require_text(text, "the question")
     policy = load_policy() if policy is None else policy
     rates = rates_of(policy, is_local=policy.cloud is not None and net.is_loopback(host_of(policy.cloud)))
 
@@ -322,7 +321,7 @@ def load_auto(
         engine = RouterEngine(policy, local, cloud, learned=load_router(), on_decision=on_decision, file=file)
         loaded.pop_all()  # the engine closes them from now on
     licence = local.licence if cloud is None else f"local: {local.licence}; cloud: {cloud.licence}"
-    return Responder(AUTO, engine, licence=licence)
+    return Responder(references.AUTO, engine, licence=licence)
 
 
 def _most_usd(rules: InForce, request: Request) -> float:

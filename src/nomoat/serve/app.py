@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from socket import socket
 from typing import TypeVar
@@ -26,7 +27,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from nomoat import __version__, net
+from nomoat import __version__, net, references
 from nomoat.errors import BadRequestError, NomoatError, UsageError
 from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
@@ -49,6 +50,7 @@ STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # ngi
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is there to read it
 
 T = TypeVar("T")
+Reference = str | os.PathLike[str]
 
 
 def create_app(
@@ -128,7 +130,7 @@ def _given(responder: Responder | Mapping[str, Responder]) -> Models:
 
 
 def serve(
-    model: str | Responder | Sequence[str] | Models,
+    model: Reference | Responder | Sequence[Reference] | Models,
     *,
     host: str = "127.0.0.1",
     port: int = 8080,
@@ -163,12 +165,13 @@ def serve(
             models.close()
 
 
-def _models(model: str | Responder | Sequence[str] | Models) -> Models:
+def _models(model: Reference | Responder | Sequence[Reference] | Models) -> Models:
     if isinstance(model, Models):
         return model
     if isinstance(model, Responder):
         return _given(model)
-    return from_references([model] if isinstance(model, str) else model)
+    given = [model] if isinstance(model, str | os.PathLike) or not isinstance(model, Iterable) else model
+    return from_references([references.named(one) for one in given])
 
 
 def _run(app: FastAPI, listener: socket, host: str, on_ready: Callable[[str], None] | None) -> None:

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from nomoat import net
+from nomoat import bounds, net
 from nomoat.errors import BadRequestError, UsageError
 from nomoat.serve import replies, web
 from nomoat.serve.decisions import HEADERS, NOTES
@@ -39,6 +39,7 @@ def is_key(given: str, key: str) -> bool:
 
 def require_sendable(key: str) -> None:
     """Raise UsageError for a key that no client can send in a header, which would lock everyone out, and for an empty one."""
+    bounds.require_text(key, "the API key")
     if not key:
         raise UsageError(
             "the API key is empty", hint="give one (is a variable unset?), or leave it out to serve this machine without a key"

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from fastapi import FastAPI
 from starlette.responses import JSONResponse
 
+from nomoat import bounds
 from nomoat.errors import UsageError
 from nomoat.serve import replies
 from nomoat.serve.answers import Answers
@@ -20,10 +21,14 @@ from nomoat.serve.auth import protect
 from nomoat.serve.connections import Server, probe_clients
 
 LOADING_WAIT_SECONDS = 2
+MAX_PORT = 65535
 
 
 def bind(host: str, port: int) -> socket.socket:
     """A bound socket. Raises UsageError that says why there is none."""
+    bounds.require_whole("port", port)
+    if not 0 <= port <= MAX_PORT:  # `getaddrinfo` would take it modulo 65,536
+        raise UsageError(f"`port` is {port}", hint=f"it can be 0, for a free one, to {MAX_PORT:,}")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as exc:

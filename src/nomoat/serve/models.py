@@ -52,7 +52,7 @@ def from_references(
     Raises UnknownModelError for what is not there, NotEnoughMemoryError for what could never be loaded, UsageError for two that
     would have one name.
     """
-    if load is None and "auto" in refs:
+    if load is None and references.AUTO in refs:
         raise UsageError(
             "`auto` cannot be loaded here", hint="`from nomoat.route.router import load_auto`, then `nomoat.serve(load_auto())`"
         )
@@ -60,7 +60,7 @@ def from_references(
         memory_bytes = int(hardware.memory_available_bytes().value * MEMORY_SHARE)
     _require_names_of_their_own(refs)
     groups = responders.groups(refs)
-    held = [auto_local if group[0] == "auto" and auto_local is not None else group[0] for group in groups]
+    held = [auto_local if group[0] == references.AUTO and auto_local is not None else group[0] for group in groups]
     needs = [responders.memory_need(ref, context_tokens) for ref in held]
     spare_bytes = _spare_bytes([need.total_bytes for need in needs if need is not None], memory_bytes)
     loaders = []

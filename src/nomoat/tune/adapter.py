@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nomoat import __version__, hardware, paths, references
+from nomoat import __version__, bounds, hardware, paths, references
 from nomoat.catalog import licences, tuned
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
@@ -182,6 +182,7 @@ class Origin:
 
 def reserve(name: str, *, replace: bool, resume: bool) -> Path:
     """The folder an adapter of this name will have. Raises UsageError for a bad name, and for one that is taken."""
+    bounds.require_text(name, "an adapter's name")
     if not NAME.fullmatch(name):
         raise UsageError(f"`{name}` cannot be an adapter's name", hint="use up to 64 letters, digits, dots, dashes and underscores")
     target = paths.adapters() / name

@@ -170,7 +170,7 @@ def prepare(
     Lessons over the model's context are refused, or left out with `drop_long`; none is cut.
     Raises UsageError, DataError, UnknownModelError, BadFileError, UnsupportedError.
     """
-    settings, base, data_path = settings or Settings(), references.named(base), textfiles.as_named(data_path)
+    settings, base, data_path = settings or Settings(), _named(base), textfiles.as_named(data_path)
     if template is not None:
         templates.named(template)
     if keep_shared and test is None:
@@ -252,6 +252,13 @@ def split(prepared: Prepared) -> tuple[list[Sample], list[Sample]]:
 def most_held_out(prepared: Prepared) -> int:
     """So many lessons of the data are held out, or a few less if some have the same text."""
     return min(MAX_VALIDATION_LESSONS, int(len(prepared.data.lessons) * VALIDATION_PART))
+
+
+def _named(base: str | Path) -> str:
+    ref = references.named(base)
+    if not references.names_weights(ref):
+        raise UsageError(f"`{ref}` has no weights on this disk to tune", hint="name a model that has: `nomoat models` lists them")
+    return ref
 
 
 def _as_it_was(settings: Settings, start: Start, **words: str | None) -> Settings:
