@@ -329,6 +329,32 @@ def test_a_missing_file_of_weights_is_named(tmp_path: Path) -> None:
         importer.import_gguf(folder)
 
 
+@pytest.mark.parametrize("are_left", [True, False], ids=["old shards", "none"])
+def test_a_whole_file_of_weights_goes_before_an_index_that_was_left_there(are_left: bool, tmp_path: Path) -> None:
+    """As in `transformers`, whose second `save_pretrained` into a folder leaves the first one's index."""
+    model, folder = write_folder(tmp_path / "model", "llama", max_shard_size="100KB")
+    for shard in folder.glob("*.safetensors"):
+        if are_left:
+            save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(shard).items()}, shard)
+        else:
+            shard.unlink()
+    save_file(model.state_dict(), folder / "model.safetensors")
+    assert_logits_equal(model, folder)
+
+
+def test_weights_that_pytorch_wrote_alone_are_named_with_how_to_write_them_anew(tmp_path: Path) -> None:
+    model, folder = write_folder(tmp_path / "model", "llama")
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(BadFileError) as caught:
+        importer.import_gguf(folder)
+    assert caught.value.message == f"`{folder}` holds no `model.safetensors`, only `pytorch_model.bin`"
+    code = f"AutoModelForCausalLM.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+    assert caught.value.hint == f"write it with transformers, in Python: `{code}`"
+    eval(code, {"AutoModelForCausalLM": transformers.AutoModelForCausalLM})
+    assert_logits_equal(model, folder)
+
+
 def test_a_folder_that_is_no_model_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(BadFileError) as caught:
         importer.import_gguf(tmp_path)

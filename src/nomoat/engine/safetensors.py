@@ -59,8 +59,13 @@ class _Translated:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of weights. Raises BadFileError if there are none, or if one that the index names is missing."""
-    index = folder / INDEX
+    """The files of weights: the whole one before those of the index, as `transformers` takes them, which leaves an old index behind.
+
+    Raises BadFileError if there are none, or if one that the index names is missing.
+    """
+    whole, index = folder / WEIGHTS, folder / INDEX
+    if whole.is_file():
+        return [whole]
     if index.exists():
         names = weight_names(read_object(index))
         missing = [name for name in names if not (folder / name).is_file()]
@@ -70,14 +75,12 @@ def weight_files(folder: Path) -> list[Path]:
                 hint="download them into that folder",
             )
         return [folder / name for name in names]
-    files = [folder / WEIGHTS]
-    if not files[0].is_file():
-        other = next((path.name for path in sorted(folder.glob("*.bin"))), None)
-        raise BadFileError(
-            f"`{folder}` holds no `model.safetensors`" + (f", only `{other}`" if other else ""),
-            hint="nomoat reads safetensors folders of the Hugging Face hub, and GGUF files",
-        )
-    return files
+    other = next((path.name for path in sorted(folder.glob("pytorch_model*.bin"))), None)
+    hint = "nomoat reads safetensors folders of the Hugging Face hub, and GGUF files"
+    if other is not None:
+        this = repr(str(folder))
+        hint = f"write it with transformers, in Python: `AutoModelForCausalLM.from_pretrained({this}).save_pretrained({this})`"
+    raise BadFileError(f"`{folder}` holds no `{WEIGHTS}`" + (f", only `{other}`" if other else ""), hint=hint)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
