@@ -74,6 +74,7 @@ class Opened:
     """What every opened model has, whatever its format."""
 
     tensors: dict[str, Tensor]
+    notes: tuple[str, ...] = ()  # what has to be known about its answers
 
     @property
     def num_values(self) -> int:

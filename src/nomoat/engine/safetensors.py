@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine import arch as architectures
-from nomoat.engine.families import FAMILIES, Family, opt_name, read_metadata, require_kinds, scaling_tensors
+from nomoat.engine.families import FAMILIES, Family, opt_name, quantised_by, read_metadata, require_kinds, scaling_tensors
 from nomoat.engine.gguf import FloatArray, Opened, Tensor, require_weights
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, read_object, require_fetched, weight_names
@@ -142,6 +142,8 @@ class SafetensorsFolder(HubFolder):
         self.path = folder
         self.config = read_config(folder)
         self.family, self.metadata = _known(self.config)
+        if method := quantised_by(self.config):
+            self.notes = (f"`config.json` says that weights are quantised by `{method}`; they are read as the folder has them",)
         self._tensors: dict[str, _Translated] = {}
         stored = {name: tensor for file in weight_files(folder) for name, tensor in read_tensors(file, self._is_read)}
         layers = self.metadata.get(f"{self.family.arch}.block_count")
