@@ -131,14 +131,16 @@ SET_CONTEXT = "`context_tokens` where `nomoat config` says it is set"
 class ContextExceededError(NomoatError):
     """The prompt, or the prompt and the answer asked for, are longer than the model's context. Nothing was cut."""
 
-    def __init__(self, *, prompt_tokens: int, max_new_tokens: int, context_tokens: int, is_shortened: bool = False) -> None:
-        """`is_shortened`: the model's own context is longer, and the user asked for less."""
+    def __init__(
+        self, *, prompt_tokens: int, max_new_tokens: int, context_tokens: int, is_shortened: bool = False, is_window: bool = False
+    ) -> None:
+        """`is_shortened`: the model's own context is longer, and the user asked for less; `is_window`: it ends with its window."""
         raised = f"raise -c (in Python: `context_tokens`), or {SET_CONTEXT}"
         longer = raised if is_shortened else "choose a model with a longer context"
         subject = "the prompt is too long: it" if prompt_tokens >= context_tokens else "the prompt"
         super().__init__(
             f"{subject} has {prompt_tokens:,} tokens and the answer may have {max_new_tokens:,}, "
-            f"but the model's context is {context_tokens:,} tokens",
+            f"but the model's context is {context_tokens:,} tokens" + (", the window that its tokens see" if is_window else ""),
             hint=f"shorten the prompt, ask for fewer new tokens, or {longer}",
         )
         self.prompt_tokens = prompt_tokens

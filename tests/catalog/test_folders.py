@@ -106,6 +106,16 @@ def test_the_weights_an_index_names_are_fetched_and_no_others(hub: Any) -> None:
     assert names(pull.pull_model(REF)) == ["config.json", *SHARDS, "model.safetensors.index.json", "tokenizer.json"]
 
 
+def test_of_a_repository_with_the_weights_in_both_forms_the_whole_file_is_fetched(hub: Any) -> None:
+    """As `transformers` takes it. The index may be of an older upload."""
+    whole = weights("one" * 10_000)
+    in_two_shards(hub)
+    offer(hub, {"model.safetensors": whole})
+    folder = pull.pull_model(REF)
+    assert names(folder) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert (folder / "model.safetensors").read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     ("weight_map", "message"),
     [
@@ -116,6 +126,7 @@ def test_the_weights_an_index_names_are_fetched_and_no_others(hub: Any) -> None:
     ],
 )
 def test_an_index_that_names_no_files_beside_it_is_refused(hub: Any, weight_map: object, message: str) -> None:
+    in_two_shards(hub)
     offer(hub, {"model.safetensors.index.json": json.dumps({"weight_map": weight_map}).encode()})
     with pytest.raises(BadFileError) as caught:
         pull.pull_model(REF)

@@ -200,11 +200,23 @@ def test_a_part_under_another_name_says_what_to_call_it(tiny_gguf: Path, tmp_pat
     renamed = split(tiny_gguf, tmp_path, 2)[0].rename(tmp_path / "renamed.gguf")
     with pytest.raises(BadFileError) as caught:
         GGUFFile(renamed)
-    assert caught.value.message == f"`{renamed}` says that it is one of 2 parts"
+    assert caught.value.message == f"`{renamed}` says that it is part 1 of 2"
     assert caught.value.hint == "give the parts their names: `NAME-00001-of-00002.gguf` and so on"
 
 
-@pytest.mark.parametrize("key", ["split.count", "split.tensors.count"])
+def test_parts_that_are_named_for_each_other_say_which_the_first_is(tiny_gguf: Path, tmp_path: Path) -> None:
+    first, second, third = split(tiny_gguf, tmp_path, 3)
+    first.rename(tmp_path / "x")
+    second.rename(first)
+    (tmp_path / "x").rename(second)
+    for part in (first, second, third):
+        with pytest.raises(BadFileError) as caught:
+            GGUFFile(part)
+        assert caught.value.message == f"`{first}` says that it is part 2 of 3"
+        assert caught.value.hint == "give the parts their names: `NAME-00001-of-00003.gguf` and so on"
+
+
+@pytest.mark.parametrize("key", ["split.count", "split.no", "split.tensors.count"])
 @pytest.mark.parametrize("value", ["2", [2, 3]])
 def test_a_number_of_parts_that_is_none_is_damage(tmp_path: Path, key: str, value: object) -> None:
     writer = gguf.GGUFWriter(str(tmp_path / "t.gguf"), "llama")

@@ -40,7 +40,7 @@ from nomoat.engine import folder_tokenizer, importer, tokenizer
 from nomoat.engine.convert import ForeignFolder
 from nomoat.engine.families import FAMILIES, read_metadata
 from nomoat.engine.safetensors import SafetensorsFolder, read_config, read_tensors
-from nomoat.errors import BadFileError, DataError, UnsupportedError, UsageError
+from nomoat.errors import BadFileError, ContextExceededError, DataError, UnsupportedError, UsageError
 from nomoat.records import Message, Request
 from nomoat.tune.prepare import prepare
 
@@ -148,6 +148,21 @@ def test_a_model_whose_window_is_not_known_to_its_family_is_answered_within_it(t
     _, folder = write_folder(tmp_path / "model", "qwen2")
     edit(folder, use_sliding_window=True, sliding_window=100, max_window_layers=1, layer_types=None)
     assert importer.read_sizes(SafetensorsFolder(folder)).context_tokens == 100
+    with nomoat.load(str(folder)) as model, pytest.raises(ContextExceededError) as caught:
+        model.complete(Request(prompt_ids=120 * [5]))
+    assert "but the model's context is 100 tokens, the window that its tokens see" in caught.value.message
+
+
+def test_weights_that_are_rounded_on_loading_elsewhere_are_answered_as_they_lie_with_a_note(tmp_path: Path) -> None:
+    """As of a QLoRA that was merged, whose `config.json` still names bitsandbytes."""
+    model, folder = write_folder(tmp_path / "model", "llama")
+    edit(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    assert_logits_equal(model, folder)
+    request = Request(prompt_ids=[5, 6], max_new_tokens=1)
+    with nomoat.load(str(folder)) as loaded:
+        loaded.complete(request)
+        note = "`config.json` says that weights are quantised by `bitsandbytes`; they are read as the folder has them"
+        assert loaded.notes == loaded.notes_on(request) == (note,)
 
 
 @pytest.mark.parametrize(
@@ -272,6 +287,11 @@ def test_an_unknown_architecture_is_refused_by_name(tmp_path: Path) -> None:
         ("gemma2", {"query_pre_attn_scalar": 16}, "this Gemma divides its scores by the root of 16, and others .* by that of 32"),
         ("gemma", {"use_bidirectional_attention": True}, "each token of this model sees those after it, too"),
         ("gemma3", {"use_bidirectional_attention": True}, "each token of this model sees those after it, too"),
+        (
+            "llama",
+            {"quantization_config": {"quant_method": "bitnet"}},
+            "weights and inputs of this model are rounded as they are used",
+        ),
         ("qwen2", {"is_causal": False}, "each token of this model sees those after it, too"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "this GPT-2 scales its scores in another way than others"),
         ("gpt2", {"scale_attn_weights": False}, "this GPT-2 scales its scores in another way than others"),
@@ -327,6 +347,32 @@ def test_a_missing_file_of_weights_is_named(tmp_path: Path) -> None:
     lost.unlink()
     with pytest.raises(BadFileError, match=f"lacks 1 of its .* files of weights: {lost.name}"):
         importer.import_gguf(folder)
+
+
+@pytest.mark.parametrize("are_left", [True, False], ids=["old shards", "none"])
+def test_a_whole_file_of_weights_goes_before_an_index_that_was_left_there(are_left: bool, tmp_path: Path) -> None:
+    """As in `transformers`, whose second `save_pretrained` into a folder leaves the first one's index."""
+    model, folder = write_folder(tmp_path / "model", "llama", max_shard_size="100KB")
+    for shard in folder.glob("*.safetensors"):
+        if are_left:
+            save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(shard).items()}, shard)
+        else:
+            shard.unlink()
+    save_file(model.state_dict(), folder / "model.safetensors")
+    assert_logits_equal(model, folder)
+
+
+def test_weights_that_pytorch_wrote_alone_are_named_with_how_to_write_them_anew(tmp_path: Path) -> None:
+    model, folder = write_folder(tmp_path / "model", "llama")
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(BadFileError) as caught:
+        importer.import_gguf(folder)
+    assert caught.value.message == f"`{folder}` holds no `model.safetensors`, only `pytorch_model.bin`"
+    code = f"AutoModelForCausalLM.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+    assert caught.value.hint == f"write it with transformers, in Python: `{code}`"
+    eval(code, {"AutoModelForCausalLM": transformers.AutoModelForCausalLM})
+    assert_logits_equal(model, folder)
 
 
 def test_a_folder_that_is_no_model_says_what_is_missing(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import sentencepiece
 import transformers
 from tiny import write_tiny_gguf
 
-from nomoat.engine import tokenizer
+from nomoat.engine import sandbox, tokenizer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.grammar import Grammars
 from nomoat.errors import BadFileError, UnsupportedError, UsageError
@@ -261,7 +261,7 @@ def test_a_model_without_a_template_says_so(tmp_path: Path) -> None:
 
 def test_a_template_cannot_reach_out_of_its_sandbox(tmp_path: Path) -> None:
     words = of(write_tiny_gguf(tmp_path / "t.gguf", template="{{ ''.__class__.__mro__[1].__subclasses__() }}"))
-    with pytest.raises(UnsupportedError, match="refuses this conversation"):
+    with pytest.raises(UnsupportedError, match=r"the model's chat template fails: access to attribute '__class__' .* is unsafe"):
         words.render((Message(role="user", content="u"),))
 
 
@@ -280,8 +280,62 @@ def test_a_template_cannot_reach_out_of_its_sandbox(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_template_that_fails_or_would_fill_the_memory_is_an_error(tmp_path: Path, template: str) -> None:
     words = of(write_tiny_gguf(tmp_path / "t.gguf", template=template))
-    with pytest.raises(UnsupportedError, match="refuses this conversation"):
+    with pytest.raises(UnsupportedError, match=r"the model's chat template fails: .") as caught:
         words.render((Message(role="user", content="u"), Message(role="assistant", content="a")))
+    assert str(caught.value.hint).startswith("`--template NAME` (in Python: `template`) puts another in its place: alpaca, ")
+
+
+AGAIN_AND_AGAIN = "{% set ns = namespace(x=BEGUN) %}{% for i in range(99) %}{% set ns.x = STEP %}{% endfor %}{{ ns.x }}"
+
+
+@pytest.mark.parametrize(
+    ("begun", "step"),
+    [
+        ("'aa'", "ns.x ~ ns.x"), ("'aa'", "ns.x + ns.x"), ("'aa'", "[ns.x, ns.x] | join"), ("'aa'", "''.join([ns.x, ns.x])"),
+        ("'aa'", "ns.x.join('abc')"), ("'aa'", "'abc' | join(ns.x)"), ("'aa'", "'%s%s' % (ns.x, ns.x)"),
+        ("'aa'", "'%s%s' | format(ns.x, ns.x)"), ("'aa'", "'{0}{0}'.format(ns.x)"), ("'aa'", "'{a}{a}'.format_map({'a': ns.x})"),
+        ("'aa'", "ns.x | replace('a', ns.x)"), ("'aa'", "ns.x.replace('a', ns.x)"), ("'aa'", "ns.x.translate({97: ns.x})"),
+        ("'a\na'", "ns.x | indent(ns.x)"), ("'a a'", "ns.x | wordwrap(1, wrapstring=ns.x)"), ("'\"'", "ns.x | tojson"),
+        ("[1]", "ns.x + ns.x"), ("[1]", "[ns.x, ns.x]"), ("3", "ns.x * ns.x"),
+    ],
+)  # fmt: skip
+def test_a_template_that_doubles_what_it_has_ends(begun: str, step: str, tmp_path: Path) -> None:
+    words = of(write_tiny_gguf(tmp_path / "t.gguf", template=AGAIN_AND_AGAIN.replace("BEGUN", begun).replace("STEP", step)))
+    with pytest.raises(UnsupportedError, match=r"template fails: (it makes more than 500 MB|it replaces letters)"):
+        words.render((Message(role="user", content="u"),))
+
+
+MANY = "{% for i in range(99999) %}"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        MANY * 3 + 3 * "{% endfor %}", MANY * 2 + "{{ i }}" + 2 * "{% endfor %}",
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) ~ f(n - 1) }}{% endif %}{% endmacro %}{{ f(99) }}",
+        "{% for m in [1, 2] recursive %}{% if loop.depth < 99 %}{{ loop([1, 2]) }}{% endif %}{% endfor %}",
+    ],
+)  # fmt: skip
+def test_a_template_of_steps_without_end_ends(template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words, request = of(write_tiny_gguf(tmp_path / "t.gguf", template=template)), (Message(role="user", content="u"),)
+    monkeypatch.setattr(sandbox, "MOST_BYTES", 1_000_000)
+    with pytest.raises(UnsupportedError, match="it makes more than 1 MB of texts, or loops as long"):
+        words.render(request)
+    monkeypatch.setattr(sandbox, "MOST_BYTES", 10**18)
+    monkeypatch.setattr(sandbox, "MOST_SECONDS", 0.0)
+    with pytest.raises(UnsupportedError, match="it computes for more than 0 s"):
+        words.render(request)
+
+
+def test_memory_that_is_out_is_told_as_such(tmp_path: Path) -> None:
+    """Python's own error has no words."""
+
+    def run_out() -> None:
+        raise MemoryError
+
+    words = of(write_tiny_gguf(tmp_path / "t.gguf", template="{{ run_out() }}"))
+    with pytest.raises(UnsupportedError, match="the model's chat template fails: it asks for more memory than there is"):
+        words.render((Message(role="user", content="u"),), {"run_out": run_out})
 
 
 def test_an_unknown_pre_tokenizer_is_refused_rather_than_guessed(tmp_path: Path) -> None:

@@ -84,10 +84,10 @@ class _Gathering:
         there = {name for name in TOKENIZER_FILES if (self.stage / name).is_file()}
         if not there & {"tokenizer.json", "tokenizer.model"} and not there >= {"vocab.json", "merges.txt"}:
             raise UnsupportedError(f"`hf:{self.repo}` holds no tokenizer that nomoat can read", hint=f"try a GGUF of it; {GGUF_HINT}")
-        if not self.get(INDEX):
-            if not self.get(WEIGHTS):
-                raise UnsupportedError(f"`hf:{self.repo}` holds no `{WEIGHTS}`", hint=f"try a GGUF of it; {GGUF_HINT}")
+        if self.get(WEIGHTS):  # as `engine.safetensors` reads it, an index beside it or not
             return
+        if not self.get(INDEX):
+            raise UnsupportedError(f"`hf:{self.repo}` holds no `{WEIGHTS}`", hint=f"try a GGUF of it; {GGUF_HINT}")
         index = self.read(INDEX)
         names = weight_names(index)
         facts = index.get("metadata")

@@ -305,6 +305,8 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
             )
     if config.get("use_bidirectional_attention") or config.get("is_causal") is False:
         raise UnsupportedError(architectures.BOTH_WAYS)
+    if quantised_by(config) == "bitnet":
+        raise UnsupportedError("weights and inputs of this model are rounded as they are used (BitNet), which nomoat cannot do yet")
     width, rope = _width(config), _rope(config)
     keys = {
         "block_count": _first(config, "num_hidden_layers", "n_layer", "n_layers"),
@@ -313,7 +315,8 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
         "attention.head_count_kv": _first(config, "num_key_value_heads") or _heads(config),
         "attention.key_length": _head_dim(config),
         "feed_forward_length": _first(config, "intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim") or 4 * width,
-        "context_length": _context_tokens(config, arch, family.window(config)),
+        "context_length": (longest := _context_tokens(config, arch, family.window(config))),
+        "context_is_window": longest < _longest(config) or None,
         "rope.freq_base": float(rope.get("rope_theta") or _first(config, "rotary_emb_base") or 10000),
         "attention.sliding_window": (family.window(config) or 0) if any(arch.windowed) else None,
     }
@@ -330,6 +333,12 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
         keys["rope.freq_base_swa"] = float(local.get("rope_theta") or config.get("rope_local_base_freq") or arch.local_rope_base)
     named = {f"{family.arch}.{key}": value for key, value in (keys | family.keys(config)).items() if value is not None}
     return {"general.architecture": family.arch, **named}
+
+
+def quantised_by(config: Config) -> str | None:
+    """The method by which `transformers` rounds weights when it loads them, or has them rounded already."""
+    found = config.get("quantization_config")
+    return str(found.get("quant_method")) if isinstance(found, dict) else None
 
 
 def plain_sizes(config: Config) -> architectures.Dimensions:

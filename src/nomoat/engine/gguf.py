@@ -74,6 +74,7 @@ class Opened:
     """What every opened model has, whatever its format."""
 
     tensors: dict[str, Tensor]
+    notes: tuple[str, ...] = ()  # what has to be known about its answers
 
     @property
     def num_values(self) -> int:
@@ -106,10 +107,10 @@ class GGUFFile(Opened):
         names = parts_of(path)
         self._parts = [_Part(name) for name in names]
         self.metadata = self._parts[0].metadata
-        count = self._whole_number("split.count", 1)
-        if count > 1 and count != len(names):
+        count, number = self._whole_number("split.count", 1), self._whole_number("split.no", 0)
+        if count > 1 and (count != len(names) or number != 0):
             raise BadFileError(
-                f"`{path}` says that it is one of {count} parts",
+                f"`{names[0]}` says that it is part {number + 1} of {count}",
                 hint=f"give the parts their names: `NAME-00001-of-{count:05}.gguf` and so on",
             )
         self.tensors = {

@@ -270,6 +270,7 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
             facts = {
                 "digest": digest, "layout": layout.VERSION, **origin,
                 "sizes": asdict(plan.sizes), "num_values": plan.source.num_values, "storage": plan.stored.as_dict(),
+                "notes": plan.source.notes,
                 "files": {written.name: written.stat().st_size for written in part.iterdir()},
             }  # fmt: skip
             name = plan.source.metadata["general.architecture"]

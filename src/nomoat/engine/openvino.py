@@ -58,6 +58,7 @@ class OpenVINOEngine:
             self.digest: str = facts["digest"]
             sizes = self._sizes = Dimensions(**facts["sizes"])
             num_weights: int = facts["num_values"]
+            self.notes: tuple[str, ...] = tuple(facts.get("notes", ()))
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as exc:
             raise importer.not_whole(folder, exc) from exc
         self._context_tokens = min(sizes.context_tokens, context_tokens or sizes.context_tokens)
@@ -291,7 +292,7 @@ class OpenVINOEngine:
 
     def notes_on(self, request: Request, *, words: tokenizer.Tokenizer | None = None) -> tuple[str, ...]:
         """See `Responder.notes_on`."""
-        return (words or self.tokenizer).notes_on(request)
+        return (*self.notes, *(words or self.tokenizer).notes_on(request))
 
     def close(self) -> None:
         if forked.is_fork():  # its threads are another process's, and whatever held these locks may never let go of them here
@@ -332,6 +333,7 @@ class OpenVINOEngine:
             raise ContextExceededError(
                 prompt_tokens=prompt_tokens, max_new_tokens=wanted or needed, context_tokens=self.context_tokens,
                 is_shortened=is_shortened,
+                is_window=self._sizes.context_is_window and self.context_tokens == self._sizes.context_tokens,
             )  # fmt: skip
 
     def _make_model(self) -> Model:
@@ -431,6 +433,10 @@ class _Adapted:
 
     def count_tokens(self, request: Request) -> int:
         return self._engine.count_tokens(request, words=self.tokenizer)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self._engine.notes
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
         return self._engine.notes_on(request, words=self.tokenizer)

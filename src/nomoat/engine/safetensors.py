@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine import arch as architectures
-from nomoat.engine.families import FAMILIES, Family, opt_name, read_metadata, require_kinds, scaling_tensors
+from nomoat.engine.families import FAMILIES, Family, opt_name, quantised_by, read_metadata, require_kinds, scaling_tensors
 from nomoat.engine.gguf import FloatArray, Opened, Tensor, require_weights
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, read_object, require_fetched, weight_names
@@ -59,8 +59,13 @@ class _Translated:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of weights. Raises BadFileError if there are none, or if one that the index names is missing."""
-    index = folder / INDEX
+    """The files of weights: the whole one before those of the index, as `transformers` takes them, which leaves an old index behind.
+
+    Raises BadFileError if there are none, or if one that the index names is missing.
+    """
+    whole, index = folder / WEIGHTS, folder / INDEX
+    if whole.is_file():
+        return [whole]
     if index.exists():
         names = weight_names(read_object(index))
         missing = [name for name in names if not (folder / name).is_file()]
@@ -70,14 +75,12 @@ def weight_files(folder: Path) -> list[Path]:
                 hint="download them into that folder",
             )
         return [folder / name for name in names]
-    files = [folder / WEIGHTS]
-    if not files[0].is_file():
-        other = next((path.name for path in sorted(folder.glob("*.bin"))), None)
-        raise BadFileError(
-            f"`{folder}` holds no `model.safetensors`" + (f", only `{other}`" if other else ""),
-            hint="nomoat reads safetensors folders of the Hugging Face hub, and GGUF files",
-        )
-    return files
+    other = next((path.name for path in sorted(folder.glob("pytorch_model*.bin"))), None)
+    hint = "nomoat reads safetensors folders of the Hugging Face hub, and GGUF files"
+    if other is not None:
+        this = repr(str(folder))
+        hint = f"write it with transformers, in Python: `AutoModelForCausalLM.from_pretrained({this}).save_pretrained({this})`"
+    raise BadFileError(f"`{folder}` holds no `{WEIGHTS}`" + (f", only `{other}`" if other else ""), hint=hint)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -139,6 +142,8 @@ class SafetensorsFolder(HubFolder):
         self.path = folder
         self.config = read_config(folder)
         self.family, self.metadata = _known(self.config)
+        if method := quantised_by(self.config):
+            self.notes = (f"`config.json` says that weights are quantised by `{method}`; they are read as the folder has them",)
         self._tensors: dict[str, _Translated] = {}
         stored = {name: tensor for file in weight_files(folder) for name, tensor in read_tensors(file, self._is_read)}
         layers = self.metadata.get(f"{self.family.arch}.block_count")

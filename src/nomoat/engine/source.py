@@ -24,6 +24,7 @@ class ModelSource(Protocol):
 
     path: Path
     metadata: dict[str, Any]
+    notes: tuple[str, ...]  # what has to be known about its answers
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:

@@ -98,7 +98,7 @@ class Tokenizer:
         """The prompt of a conversation, up to where the assistant's answer begins. `variables`: what the template is told besides;
         `tools`: see `Request`.
 
-        Raises UnsupportedError if the model has no chat template, or if its template refuses the conversation.
+        Raises UnsupportedError if the model has no chat template, or if its template refuses the conversation or fails.
         """
         if self.chat_template is None:
             raise UnsupportedError(
@@ -107,19 +107,16 @@ class Tokenizer:
                 "`--template NAME` (in Python: `template`) for the one it was tuned with: " + ", ".join(templates.NAMED),
             )
         rows, told = calls.for_template(self.chat_template, messages, tools)
-        try:
-            text = rendering.compiled(self.chat_template).render(
-                **(variables or {}),
-                messages=rows,
-                tools=told,
-                documents=None,
-                add_generation_prompt=True,
-                bos_token=self._token_text(self.special.bos_id),
-                eos_token=self._token_text(self.special.eos_id),
-            )
-        except Exception as exc:  # a template is a program out of the file, and fails in any way a program can
-            raise UnsupportedError(f"the model's chat template refuses this conversation: {exc}") from exc
-        return str(text)
+        return rendering.render(
+            self.chat_template,
+            **(variables or {}),
+            messages=rows,
+            tools=told,
+            documents=None,
+            add_generation_prompt=True,
+            bos_token=self._token_text(self.special.bos_id),
+            eos_token=self._token_text(self.special.eos_id),
+        )
 
     def prompt_text(self, request: Request) -> tuple[str, bool]:
         """A request's prompt, template included, and whether the token that begins a text is still to be put before it."""

@@ -92,6 +92,9 @@ class Dimensions:
     logit_cap: float | None = None
     attention_cap: float | None = None  # scores are kept within plus and minus this, smoothly
     parallel: bool = False
+    context_is_window: bool = (
+        False  # the model reads longer texts, but each token sees no further back, which its family's graph cannot do
+    )
     norms_last: bool = False  # after attention and MLP are added, not before them
 
     @property
@@ -235,6 +238,7 @@ def dimensions(
         logit_cap=optional("final_logit_softcapping", arch.logit_cap),
         attention_cap=optional("attn_logit_softcapping", arch.attention_cap),
         parallel=metadata.get(f"{name}.use_parallel_residual", arch.parallel) is True,
+        context_is_window=metadata.get(f"{name}.context_is_window", False) is True,
         norms_last=metadata.get(f"{name}.norms_last", False) is True,
     )
 
