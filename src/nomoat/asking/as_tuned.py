@@ -67,7 +67,7 @@ def question_for(ref: str, labels: Sequence[str] | None = None, instruction: str
     of_model = []
     if labels is None:
         if model is None or not model.labels:
-            if references.names_weights(ref):
+            if model is None and references.names_weights(ref):
                 references.find_files(ref)  # what is not here says nothing
             raise UsageError(
                 f"which labels there are is not said, and nothing here says that `{ref}` was tuned on a table of labels",
