@@ -105,6 +105,12 @@ def test_a_quote_that_is_not_closed_in_a_long_file_is_told_by_its_line(tmp_path:
         ('text,label\na,x\n"b,y\n', ", line 3: unexpected end of data", None),
         ("text,label\n\uc88b\uc544,x\n".encode("cp949"), ", line 2: not UTF-8 text", None),
         ("text,label\na,x\n\n ,y\n", ", line 4: column `text` is empty", "fill it in or remove the row"),
+        ("text,label\na,\nb,y\nc,\n", ", lines 2, 4: column `label` is empty", "fill them in or remove the rows"),
+        (
+            "text,label\n ,x\n" + 1303 * "a,\n",
+            ", line 2: column `text` is empty; lines 3, 4, 5, 6, 7 and 1,298 more: column `label` is empty",
+            "fill them in or remove the rows",
+        ),
         ("text,class\na,x\n", "has no column `label`", "its columns are: text, class"),
         ("text,\na,x\n", "has no column `label`", "its columns are: text, (no name)"),
     ],

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from nomoat.errors import DataError, UsageError
-from nomoat.textfiles import AS_UTF_8, AS_UTF_8_KOREAN, as_named, column_named, of_unknown_kind, parse_json, read_jsonl, read_text
+from nomoat.textfiles import (
+    AS_CSV,
+    AS_UTF_8,
+    AS_UTF_8_KOREAN,
+    as_named,
+    column_named,
+    of_unknown_kind,
+    parse_json,
+    read_jsonl,
+    read_text,
+)
 
 
 def decomposed(text: str) -> str:
@@ -80,6 +90,17 @@ def test_a_workbook_and_what_may_be_one_are_called_so_and_the_way_out_is_named(t
             read_text(path)
         assert (caught.value.message, caught.value.hint) == (f"`{path}` is {what}, not a text file", hint)
     assert of_unknown_kind(Path("표.XLSX"), "").hint == AS_UTF_8_KOREAN
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a"])
+def test_a_parquet_file_is_called_so_whatever_its_name_and_the_way_out_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"PAR1\x15\x04\xff")
+    with pytest.raises(DataError) as caught:
+        read_text(path)
+    unknown = of_unknown_kind(path, "")
+    assert (caught.value.message, caught.value.hint) == (unknown.message, unknown.hint)
+    assert (unknown.message, unknown.hint) == (f"`{path}` is a Parquet file, not a text file", AS_CSV)
 
 
 def test_jsonl_keeps_line_numbers_and_unicode_line_separators(tmp_path: Path) -> None:

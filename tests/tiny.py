@@ -6,11 +6,16 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 from safetensors.numpy import save_file
 from tokenizers.pre_tokenizers import ByteLevel
+
+from nomoat.catalog import licences
+from nomoat.records import Parent
+from nomoat.tasks import kept_question, label_instruction
 
 # levels of a schema that JSON may have and that are too many to walk through: Python 3.12 and later count those of JSON apart
 TOO_DEEP = 400 if sys.version_info < (3, 12) else 1200
@@ -108,3 +113,15 @@ def write_adapter(
     save_file(tensors, folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank}))
     return folder
+
+
+def write_learned(folder: Path, *labels: str, instruction: str | None = None, before: tuple[str, ...] = ()) -> None:
+    """What `tune` writes about an adapter that learned a table with these labels, and before that one with others."""
+    words = label_instruction([*labels, *before]) if instruction is None else instruction
+    facts: dict[str, Any] = {
+        "data": {"labels": dict.fromkeys(labels, 3), "question": kept_question(words)},
+        "task": {"instruction": instruction},
+        "start": {"labels": list(before), "instruction": None} if before else None,
+        "licence": licences.as_dict(licences.of_parents([Parent(kind="data", name="table.csv", licence="own")])),
+    }
+    (folder / "provenance.json").write_text(json.dumps(facts), encoding="utf-8")

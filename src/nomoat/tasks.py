@@ -9,7 +9,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ TAB_SUFFIXES = (".tsv", ".tab")
 TABLE_SUFFIXES = (".csv", *TAB_SUFFIXES)
 MAX_LABELS = 256  # in an instruction that lists them, and to choose from; more than this is hardly a label column
 TEXT = "{text}"  # where the text stands in a question as it is kept
+NAMED_LINES = 5  # of those where something is missing
 LARGEST_FIELD = 2**31 - 1  # a C long where it is shortest
 DELIMITERS = (",", ";", "\t")  # the first wins a tie
 SAID = re.compile(r"(?i)sep=(.)(?=\r?\n)")  # a first line by which Excel is told it
@@ -86,11 +87,24 @@ def read_labelled(path: Path, *, input_column: str, label_column: str) -> list[L
     labelled = []
     for line, row in rows:
         values = dict(zip(header, row, strict=True))
-        for column in (input_column, label_column):
-            if not values[column].strip():
-                raise DataError(f"`{path}`, line {line}: column `{column}` is empty", hint="fill it in or remove the row")
         labelled.append(LabelledText(text=values[input_column].strip(), label=values[label_column].strip(), line=line))
+    empty_texts, empty_labels = [row.line for row in labelled if not row.text], [row.line for row in labelled if not row.label]
+    require_no_gaps(path, {input_column: empty_texts, label_column: empty_labels})
     return labelled
+
+
+def require_no_gaps(path: Path, gaps: Mapping[str, Sequence[int]], *, what: str = "is empty") -> None:
+    """Raises DataError, naming the first lines of each column where it is so and how many more there are, if there are any."""
+    found = [f"{_lines_named(lines)}: column `{column}` {what}" for column, lines in gaps.items() if lines]
+    if found:
+        several = sum(map(len, gaps.values())) > 1
+        hint = "fill them in or remove the rows" if several else "fill it in or remove the row"
+        raise DataError(f"`{path}`, {'; '.join(found)}", hint=hint)
+
+
+def _lines_named(lines: Sequence[int]) -> str:
+    rest = f" and {len(lines) - NAMED_LINES:,} more" if len(lines) > NAMED_LINES else ""
+    return f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines[:NAMED_LINES]))}{rest}"
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import json
 import os
 import unicodedata
@@ -19,6 +20,11 @@ MARKED = (
 )  # fmt: skip
 WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")  # names end so
 ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # contents begin so: zip and OLE, which office programs write, too
+PARQUET = b"PAR1"  # contents begin so
+AS_CSV = (
+    'make a CSV of it, with pandas: `pandas.read_parquet("FILE.parquet").to_csv("FILE.csv", index=False)`; '
+    'JSONL of conversations: `.to_json("FILE.jsonl", orient="records", lines=True)`'
+)
 AS_UTF_8 = "save it as UTF-8 (in a spreadsheet program: `CSV UTF-8`)"
 AS_UTF_8_KOREAN = "save it as UTF-8 (in Excel: `CSV UTF-8`, in Korean `CSV UTF-8(쉼표로 분리)`)"
 
@@ -53,7 +59,18 @@ def of_unknown_kind(path: Path, kinds: str) -> UsageError:
         return UsageError(f"`{path}` is a folder, not a file", hint=kinds)
     if path.suffix.lower() in WORKBOOKS:
         return UsageError(f"`{path}` is a workbook, not a text file", hint=AS_UTF_8_KOREAN)
+    if _is_parquet(path):
+        return UsageError(f"`{path}` is a Parquet file, not a text file", hint=AS_CSV)
     return UsageError(f"`{path}`: nomoat cannot tell what kind of file this is", hint=kinds)
+
+
+def _is_parquet(path: Path) -> bool:
+    """By its first bytes; a pipe is not read."""
+    try:
+        with path.open("rb") if path.is_file() else io.BytesIO() as file:
+            return file.read(len(PARQUET)) == PARQUET
+    except OSError:
+        return False
 
 
 def read_text(path: Path) -> str:
@@ -74,6 +91,8 @@ def read_text(path: Path) -> str:
         if path.suffix.lower() in WORKBOOKS:
             raise DataError(f"`{path}` is a workbook, not a text file", hint=AS_UTF_8_KOREAN)
         raise DataError(f"`{path}` is a document or workbook of an office program, or an archive, not a text file", hint=AS_UTF_8)
+    if content.startswith(PARQUET):
+        raise DataError(f"`{path}` is a Parquet file, not a text file", hint=AS_CSV)
     encoding = next((encoding for mark, encoding in MARKED if content.startswith(mark)), "UTF-8")
     try:
         return content.decode("utf-8-sig" if encoding == "UTF-8" else encoding)

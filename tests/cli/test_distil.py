@@ -19,6 +19,7 @@ import shell
 from misbehaving import Act, Server, counted, events, half, piece, say
 from shell import NOMOAT, Done
 from teaching import by_text, write_labels, write_tasks
+from tiny import write_adapter, write_learned
 
 from nomoat.catalog import sidecar
 from nomoat.catalog.datasets import pull_dataset
@@ -437,6 +438,24 @@ def test_a_teacher_that_thinks_gets_more_room_and_what_it_said_in_time_is_not_as
     assert (done.returncode, done.stderr.splitlines()[-1]) == (3, "no text got a label")
 
 
+@pytest.mark.usefixtures("kernels")
+def test_a_teacher_tuned_on_a_table_needs_no_labels_and_is_not_asked_otherwise_without_a_word(
+    nomoat: Shell, tmp_path: Path, tiny_gguf: Path
+) -> None:
+    adapter, source, out = tmp_path / "mail", tmp_path / "texts.csv", tmp_path / "labelled.csv"
+    write_learned(write_adapter(adapter), "ham", "spam")
+    source.write_text("id,text\n1,WIN a prize\n2,see you at noon\n")
+    ref = f"{tiny_gguf}+{adapter}"
+    command = ["distil", ref, "--label", str(source), "--input-column", "text", "--out"]
+    done = nomoat(*command, str(out))
+    note = f"asked as `{ref}` was tuned, with its labels (ham, spam): see `nomoat show {ref}`"
+    assert (done.returncode, done.stderr.splitlines()[0]) == (0, f"note: {note}")
+    assert json.loads(sidecar.path_of(out).read_text())["notes"] == [note]
+    assert nomoat(*command, str(out), "--labels", "ham,spam").returncode == 0  # the same file, or it would be refused
+    done = nomoat(*command, str(tmp_path / "other.csv"), "--labels", "bad,good", "--instruction", "Good?")
+    assert done.stderr.splitlines()[0] == f"note: `{ref}` was tuned on another question than this, see `nomoat show {ref}`"
+
+
 def test_what_was_left_out_and_changed_by_hand_is_not_taken_away(nomoat: Shell, tmp_path: Path) -> None:
     out, left_out = tmp_path / "l.csv", tmp_path / "l.left_out.csv"
     (tmp_path / "t.csv").write_text("id,text\n1,WIN a prize\n2,\n")
@@ -465,7 +484,8 @@ def test_what_is_left_out_is_written_over_no_other_file(nomoat: Shell, tmp_path:
 def test_flags_that_mean_nothing_together(nomoat: Shell, seeds: Path, tmp_path: Path) -> None:
     out = ("--out", str(tmp_path / "t.jsonl"))
     assert nomoat("distil", "fake:", *out, "--label", str(seeds)).stderr == (
-        "error: --label needs to know which labels there are\nhint: add --labels a,b,c, or --labels FILE\n"
+        "error: which labels there are is not said, and nothing here says that `fake:` was tuned on a table of labels\n"
+        "hint: add --labels a,b,c, or --labels FILE (in Python: `labels`)\n"
     )
     assert nomoat("distil", "fake:", *out, "--labels", "a,b").stderr == (
         "error: --labels, --input-column, --instruction and --max-tokens are for --label\nhint: add --label TEXTS, or leave them out\n"

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from misbehaving import Server
 from teaching import write_labels
+from tiny import write_adapter, write_learned
 
+from nomoat import paths
 from nomoat.asking.store import AnswerStore
 from nomoat.distil.label import NO_LABEL, TOO_LONG_TEXT, Label, Labelled, LeftOut, label, parse_labels, requests_for
 from nomoat.errors import UsageError
@@ -40,6 +42,20 @@ def test_a_model_on_this_machine_gives_the_likeliest_label_and_how_likely_it_is(
 
 def test_confidences_are_shares_of_all_labels() -> None:
     assert [one.confidence for one in labelled("fake:", TEXTS, ("x", "y")).labels] == pytest.approx([0.5] * 3)
+
+
+def test_a_teacher_tuned_on_a_table_is_asked_as_it_learned_it() -> None:
+    from nomoat.engine.fake import FakeEngine
+    from nomoat.responder import Responder
+
+    write_learned(write_adapter(paths.adapters() / "t"), "ham", "spam", instruction="Wanted?")
+    teacher = Responder("base+t", FakeEngine())
+    with AnswerStore() as store:
+        found = label(teacher, TEXTS, store=store)
+        given = label(teacher, TEXTS, ("ham", "spam"), instruction="Wanted?", store=store)
+    assert (found.results, given.spent.num_reused) == (given.results, len(TEXTS))
+    assert found.notes == ("asked as `base+t` was tuned, with its labels (ham, spam) and its instruction: see `nomoat show base+t`",)
+    assert given.notes == ()
 
 
 def test_a_text_that_is_too_long_is_left_out_and_told() -> None:

@@ -795,7 +795,7 @@ NO_ANSWER = r"`127\.0\.0\.1` sent something that is no answer of an OpenAI-compa
     ("act", "message"),
     [
         (reset, r"no connection to `http://127\.0\.0\.1:\d+/v1`: Server disconnected without sending a response\."),
-        (half, r"no connection to `http://127\.0\.0\.1:\d+/v1`: .+"),
+        (half, r"`127\.0\.0\.1` ended the answer of `m` before it was whole: peer closed connection .+"),
         (events(piece("half an answer"), done=False), r"`127\.0\.0\.1` ended the answer of `m` before it was whole"),
         (say(200, b"<html>hello</html>", "text/html"), NO_ANSWER),
         (events("{not json"), NO_ANSWER),

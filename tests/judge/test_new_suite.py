@@ -95,6 +95,9 @@ def test_an_empty_answer_is_named_by_its_line(tmp_path: Path) -> None:
     path.write_text('{"text": "a", "label": "x"}\n{"text": "b"}\n')
     with pytest.raises(DataError, match="line 2: column `label` is empty or no text"):
         suite_from_file(path)
+    path.write_text('{"text": "a", "label": "x"}\n{"text": "b"}\n{"text": [], "label": "x"}\n{"text": "c", "label": null}\n')
+    with pytest.raises(DataError, match="line 3: column `text` is empty or no text; lines 2, 4: column `label` is empty or no text"):
+        suite_from_file(path)
 
 
 def test_an_empty_cell_of_a_table_is_named_by_the_line_it_is_in(tmp_path: Path) -> None:

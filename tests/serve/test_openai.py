@@ -425,6 +425,30 @@ def test_metrics_count_requests_tokens_and_seconds_and_no_words(fake: openai.Ope
     assert "xyzzy" not in body and "plugh" not in body
 
 
+def test_metrics_count_refused_requests_by_their_status(start: Start) -> None:
+    """Whoever refuses them: the guard, the router of paths, what reads bodies, the list of models."""
+    keyed, url = start(Responder("fake", FakeEngine()), api_key="k"), start(Responder("fake", FakeEngine()))
+    chats = f"{url}/chat/completions"
+    said = {"messages": [{"role": "user", "content": "hi"}]}
+    statuses = [
+        httpx.post(chats, json={**said, "model": "nope"}),
+        httpx.get(f"{url}/nothing"),
+        httpx.get(chats),
+        httpx.post(chats, json={**said, "temperature": 9}),
+        httpx.post(chats, content=b"x", headers={"content-encoding": "gzip"}),
+        httpx.post(chats, content=bytes(3 << 20)),
+        httpx.get(f"{url}/models", headers={"host": "evil.example"}),
+        httpx.post(chats, json=said),
+    ]
+    assert [answer.status_code for answer in statuses] == [404, 404, 405, 400, 415, 413, 403, 200]
+    body = httpx.get(url.replace("/v1", "/metrics")).text
+    counted = dict(re.findall(r'^nomoat_http_errors_total{status="(\d+)"} (\S+)$', body, re.M))
+    assert counted == {"404": "2.0", "405": "1.0", "400": "1.0", "415": "1.0", "413": "1.0", "403": "1.0"}
+    assert httpx.get(f"{keyed}/models").status_code == 401
+    body = httpx.get(keyed.replace("/v1", "/metrics"), headers={"authorization": "Bearer k"}).text
+    assert 'nomoat_http_errors_total{status="401"} 1.0' in body
+
+
 def test_the_others_are_served_while_a_huge_prompt_is_read(tiny: openai.OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
     """400,000 tokens are split in a thread that lets the event loop run: who asks after it has begun is answered before it ends."""
     count_tokens, begun, ended = OpenVINOEngine.count_tokens, threading.Event(), threading.Event()

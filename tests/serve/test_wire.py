@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -487,6 +488,14 @@ def test_a_number_that_json_does_not_have_is_refused_where_it_stands(
         parse(**fields({"maximum": number}))
     told = f"`{param}` holds a number that JSON does not have (NaN, Infinity, 1e999)"
     assert (caught.value.message, caught.value.param) == (told, param)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+@pytest.mark.parametrize("param", ["temperature", "top_p", "presence_penalty"])
+def test_a_setting_that_is_no_finite_number_is_refused_as_such(param: str, number: float) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        parse(**{param: number})
+    assert (caught.value.message, caught.value.param) == (f"`{param}`: Input should be a finite number", param)
 
 
 MANY = 1000

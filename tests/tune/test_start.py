@@ -314,8 +314,9 @@ def test_the_command_says_what_it_goes_on_from(tiny_gguf: Path, table: Path) -> 
     assert done.exit_code == 0
     assert "goes on from the adapter `first`, which learned from colours.csv" in done.stderr
     question = "Classify the text. Answer with one of: blue, green, red.\n\nText: {text}\nLabel:"
-    assert done.stderr.splitlines()[-2:] == [
+    assert done.stderr.splitlines()[-3:] == [
         f"try it: nomoat run {tiny_gguf}+second --as-tuned 'x 0'",
+        f"label a table: nomoat distil {tiny_gguf}+second --label new.csv --input-column text --out labelled.csv",
         f"asked in these words, with a text in place of {{text}}: {json.dumps(question)}",
     ]
     assert "right word for word: " in done.stderr

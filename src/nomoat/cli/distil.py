@@ -15,6 +15,7 @@ from nomoat.money import dollars
 from nomoat.pool import DEFAULT_CONCURRENCY
 
 if TYPE_CHECKING:
+    from nomoat.asking.as_tuned import Question
     from nomoat.asking.spending import Spending
     from nomoat.asking.spent import Spent
     from nomoat.asking.store import AnswerStore
@@ -40,6 +41,14 @@ TextFile = Annotated[
         callback=options.as_named,
     ),
 ]
+Labels = Annotated[
+    str | None,
+    typer.Option(help="a,b,c, or a file with one a line; of a TEACHER tuned on a table, its own if not given.", show_default=False),
+]
+Instruction = Annotated[
+    str | None,
+    typer.Option(help="Words before each text, as in `tune`; of a tuned TEACHER, its own if not given.", show_default=False),
+]
 MaxRequests = Annotated[
     int | None,
     typer.Option(
@@ -62,9 +71,9 @@ def distil(
     max_requests: MaxRequests = None,
     temperature: Annotated[float, typer.Option("--temp", "--temperature", min=0.0, max=2.0, help="0: always the likeliest.")] = 0.7,
     label: TextFile = None,
-    labels: Annotated[str | None, typer.Option(help="a,b,c, or a file with one a line.", show_default=False)] = None,
+    labels: Labels = None,
     input_column: options.InputColumn = None,
-    instruction: Annotated[str | None, typer.Option(help="Words before each text, as in `tune`.", show_default=False)] = None,
+    instruction: Instruction = None,
     max_tokens: MaxTokens = None,
     teacher_licence: TeacherLicence = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the seed tasks shown, and of the sampling.")] = 0,
@@ -85,6 +94,7 @@ def distil(
       nomoat distil qwen2.5-coder-1.5b --out tasks.jsonl --tasks 200
       nomoat distil openai:gpt-4o-mini --out tasks.jsonl --tasks 1000 --max-cost 2 --seeds my_seeds.jsonl
       nomoat distil qwen2.5-coder-1.5b --out labelled.csv --label texts.csv --input-column text --labels ham,spam
+      nomoat distil smollm2-135m+reviews --out labelled.csv --label new.csv --input-column text     # as `tune` taught it to
       nomoat distil qwen2.5-coder-1.5b --out tasks.jsonl --tasks 5000 --ray auto     # a cluster's machines answer
       nomoat tune smollm2-135m tasks.jsonl --name student
 
@@ -102,7 +112,7 @@ def distil(
     how = _How(out=out, spending=spending, concurrency=concurrency, yes=yes, replace=replace, as_json=as_json)
     asked: _Texts | Plan
     if label is not None:
-        asked, origin = _texts(context, label, labels, input_column, instruction, max_tokens), _origin(label)
+        asked, origin = _texts(context, teacher, label, labels, input_column, instruction, max_tokens), _origin(label)
         files.require_place(out, *files.LABELS)
         files.require_other(files.left_out_place(out), label)
     else:
@@ -141,8 +151,7 @@ class _Texts:
     source: Path
     input_column: str | None
     texts: Texts
-    labels: tuple[str, ...]
-    instruction: str | None
+    question: Question
     max_tokens: int | None
 
     def settings(self) -> dict[str, Any]:
@@ -152,8 +161,8 @@ class _Texts:
         return {
             "texts_sha256": paths.sha256_of(self.source),
             "input_column": self.input_column,
-            "labels": list(self.labels),
-            "instruction": self.instruction,
+            "labels": list(self.question.labels),
+            "instruction": self.question.instruction,
         }
 
 
@@ -200,15 +209,15 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
     from nomoat.distil.label import NO_LABEL, TOO_LONG_TEXT, label, written_requests
 
     settings = {"kind": "labels", "teacher_digest": model.digest, **asked.settings()}
-    texts = asked.texts.asked
+    texts, question = asked.texts.asked, asked.question
     files.require_own(how.out, settings, num_rows=len(texts), replace=how.replace)
     files.require_own(files.left_out_place(how.out), settings, num_rows=len(texts), num_answers=len(texts), replace=how.replace)
     with AnswerStore() as store:
-        what: dict[str, Any] = {"instruction": asked.instruction, "store": store, "max_tokens": asked.max_tokens}
-        _ask_consent(model, dict.fromkeys(written_requests(model, texts, asked.labels, **what)), store, how)
+        what: dict[str, Any] = {"instruction": question.instruction, "store": store, "max_tokens": asked.max_tokens}
+        _ask_consent(model, dict.fromkeys(written_requests(model, texts, question.labels, **what)), store, how)
         with judging.counting_bars("texts") as progress:
             found = label(
-                model, texts, asked.labels, **what, spending=how.spending, concurrency=how.concurrency,
+                model, texts, question.labels, **what, spending=how.spending, concurrency=how.concurrency,
                 progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
         notes = found.spent.notes(model, store, how.spending)
@@ -224,7 +233,7 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
         "without_text": without_text,
         "partial": found.partial,
         **found.spent.facts(),
-        "notes": list(notes),
+        "notes": [*question.notes, *notes],
     }
     _say_spent(model, found.spent, notes)
     counted = ", ".join(f"{name} {count:,}" for name, count in found.counts().items())
@@ -285,8 +294,11 @@ def _say_left_out(texts: Sequence[LeftOut], why: str) -> None:
 
 
 def _texts(
-    context: typer.Context, path: Path, labels: str | None, input_column: str | None, instruction: str | None, max_tokens: int | None
-) -> _Texts:
+    context: typer.Context, teacher: str, path: Path, labels: str | None, input_column: str | None, instruction: str | None,
+    max_tokens: int | None,
+) -> _Texts:  # fmt: skip
+    """What is read and asked; where the teacher was tuned to answer something else it is said."""
+    from nomoat.asking import as_tuned
     from nomoat.distil.label import parse_labels
     from nomoat.distil.table import read_texts
     from nomoat.errors import UsageError
@@ -297,13 +309,10 @@ def _texts(
             f"--label asks once for each text, for the likeliest label, and has no use for {', '.join(said)}",
             hint="leave out what is for new tasks; --max-cost bounds what labels cost, and a shorter file how often is asked",
         )
-    if labels is None:
-        raise UsageError("--label needs to know which labels there are", hint="add --labels a,b,c, or --labels FILE")
+    question = as_tuned.question_for(teacher, None if labels is None else parse_labels(labels), instruction)
     texts = read_texts(path, input_column=input_column)
-    return _Texts(
-        source=path, input_column=input_column, texts=texts, labels=parse_labels(labels), instruction=instruction,
-        max_tokens=max_tokens,
-    )  # fmt: skip
+    answering.say_notes(question.notes)
+    return _Texts(source=path, input_column=input_column, texts=texts, question=question, max_tokens=max_tokens)
 
 
 def _require_no_labels(*given: str | int | None) -> None:

@@ -192,7 +192,9 @@ def say_terms(found: ChainVerdict) -> None:
 
 
 def _say_how_to_ask(prepared: Prepared, folder: Path) -> None:
-    """Where it is, and a command to try it with: of a table, about a text of it, and the words for whoever asks otherwise."""
+    """Where it is, and a command to try it with: of a table, about a text of it and about another table, and the words for whoever
+    asks otherwise.
+    """
     from nomoat.cli.facts import question_line
 
     console.say(f"wrote {folder}")
@@ -203,7 +205,11 @@ def _say_how_to_ask(prepared: Prepared, folder: Path) -> None:
     texts = (lesson.text for lesson in prepared.data.lessons if lesson.text is not None)
     short = next((text for text in texts if len(text) <= LONGEST_EXAMPLE and text.isprintable()), "...")
     no_option = "-- " if short.startswith("-") else ""
-    console.say(f"try it: nomoat run {ref} --as-tuned {no_option}{paths.as_command([short])}\n{question_line(question)}")
+    console.say(f"try it: nomoat run {ref} --as-tuned {no_option}{paths.as_command([short])}")
+    if prepared.survey.labels:
+        column = paths.as_command([prepared.options["input_column"]])
+        console.say(f"label a table: nomoat distil {ref} --label new.csv --input-column {column} --out labelled.csv")
+    console.say(question_line(question))
 
 
 def say_estimate(prepared: Prepared) -> dict[str, Any] | None:

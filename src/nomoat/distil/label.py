@@ -1,6 +1,7 @@
 """Labels for texts of yours, by a teacher: the likeliest label where its likelihoods can be had, else the one that it writes.
 
-The question is that of `nomoat tune` and `nomoat eval` for a table of texts and labels (`tasks.label_task_messages`).
+The question is that of `nomoat tune` and `nomoat eval` for a table of texts and labels (`tasks.label_task_messages`); a teacher that
+was tuned on one knows its labels and its words.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nomoat import matching, tasks, textfiles
+from nomoat.asking import as_tuned
 from nomoat.asking.answers import TOO_LONG, collect, collect_scores
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
@@ -52,10 +54,11 @@ class LeftOut:
 class Labelled:
     """`results`: one for each text, in their order. `partial`: why some texts have no answer; empty if all have one.
 
-    `max_tokens`: what a written answer may have.
+    `max_tokens`: what a written answer may have. `notes`: what has to be known of the question, see `as_tuned.question_for`.
     """
 
     max_tokens: int
+    notes: tuple[str, ...] = ()
     results: list[Label | LeftOut] = field(default_factory=list)
     how: str = "likelihood"
     spent: Spent
@@ -134,7 +137,7 @@ def _cut_off(max_tokens: int) -> str:
 def label(
     teacher: Responder,
     texts: Sequence[str],
-    labels: Sequence[str],
+    labels: Sequence[str] | None = None,
     *,
     instruction: str | None = None,
     store: AnswerStore,
@@ -145,13 +148,17 @@ def label(
 ) -> Labelled:
     """A label for each text, in their order; `progress` is told how many have one, of how many.
 
-    `max_tokens`: see `written_requests`; otherwise as much as the longest label takes, and a little more.
-    Raises what no further text would fare better with, and the failure if nothing was answered at all.
+    `labels` and `instruction`: those a teacher tuned on a table learned, if not given. `max_tokens`: see `written_requests`; otherwise
+    as much as the longest label takes, and a little more.
+    Raises what no further text would fare better with, the failure if nothing was answered at all, and as `question_for` does.
     """
+    question = as_tuned.question_for(teacher.ref, labels, instruction)
+    labels, instruction = question.labels, question.instruction
     spending = Spending() if spending is None else spending
     requests = requests_for(texts, labels, instruction=instruction)
-    asking = _Asking(teacher=teacher, texts=texts, labels=tuple(labels), requests=requests, store=store, progress=progress)
-    found = Labelled(spent=Spent(pricing=spending.pricing(teacher)), max_tokens=max_tokens or _usual_tokens(labels))
+    asking = _Asking(teacher=teacher, texts=texts, labels=labels, requests=requests, store=store, progress=progress)
+    spent = Spent(pricing=spending.pricing(teacher))
+    found = Labelled(spent=spent, max_tokens=max_tokens or _usual_tokens(labels), notes=question.notes)
     try:
         _by_likelihood(asking, found)
     except UnsupportedError:

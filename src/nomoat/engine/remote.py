@@ -211,7 +211,7 @@ class RemoteEngine:
         gathered = Gathered()
         with self._metered(request, came_at) as bill, self._translate_errors():
             stream = self._send(request, sent)
-            with stream if stream is not None else nullcontext(()) as events, self._translate_errors(BROKEN_WORDS):
+            with stream if stream is not None else nullcontext(()) as events, self._translate_errors(BROKEN_WORDS, has_begun=True):
                 for event in events:
                     text, ended, counts = self._read(event, gathered)
                     told = counts or told
@@ -309,10 +309,12 @@ class RemoteEngine:
         return text or "", reason, usage
 
     @contextmanager
-    def _translate_errors(self, no_answer: tuple[type[Exception], ...] = NO_JSON) -> Iterator[None]:
+    def _translate_errors(self, no_answer: tuple[type[Exception], ...] = NO_JSON, *, has_begun: bool = False) -> Iterator[None]:
+        """`has_begun`: the server has begun to answer, so that there is a connection."""
         import httpx
         import openai
 
+        broken = self._cut_off if has_begun else self._lost
         try:
             yield
         except openai.APITimeoutError as exc:
@@ -324,7 +326,7 @@ class RemoteEngine:
         except openai.APIConnectionError as exc:
             if isinstance(exc.__cause__, NomoatError):
                 raise exc.__cause__ from exc
-            raise self._lost(exc.__cause__ or exc) from exc
+            raise broken(exc.__cause__ or exc) from exc
         except openai.APIStatusError as exc:
             raise self._status_error(exc) from exc
         except openai.APIError as exc:  # an error event within the stream
@@ -332,7 +334,7 @@ class RemoteEngine:
                 f"`{self.host}` failed while it answered: {self._quote(exc.message)}", hint="try again", fate="lost"
             ) from exc
         except httpx.HTTPError as exc:
-            raise self._lost(exc) from exc
+            raise broken(exc) from exc
         except no_answer as exc:
             raise self._no_answer() from exc
 
@@ -346,8 +348,9 @@ class RemoteEngine:
             fate="lost",
         )
 
-    def _cut_off(self) -> RemoteError:
-        return RemoteError(f"`{self.host}` ended the answer of `{self.model}` before it was whole", hint="try again", fate="lost")
+    def _cut_off(self, cause: BaseException | None = None) -> RemoteError:
+        why = "" if cause is None else f": {self._quote(str(cause)) or type(cause).__name__}"
+        return RemoteError(f"`{self.host}` ended the answer of `{self.model}` before it was whole{why}", hint="try again", fate="lost")
 
     def _lost(self, cause: BaseException) -> RemoteError:
         import httpx

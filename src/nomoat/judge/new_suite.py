@@ -12,7 +12,7 @@ from nomoat.judge import scorers
 from nomoat.judge.examples import asked, digest_of
 from nomoat.judge.suites import Metric, Suite
 from nomoat.records import Example
-from nomoat.tasks import MAX_LABELS, label_task_messages, read_numbered_table
+from nomoat.tasks import MAX_LABELS, label_task_messages, read_numbered_table, require_no_gaps
 from nomoat.textfiles import column_named, composed, read_jsonl
 
 INPUT_NAMES = (
@@ -58,7 +58,9 @@ def suite_from_file(
     texts = [name for name, cell in rows[0][1].items() if not ADDRESS.fullmatch(str(cell).strip())]
     text_column, why_text = _column(path, texts if input_column is None else columns, input_column, INPUT_NAMES, "input", ())
     answer_column, why_answer = _column(path, columns, label_column, LABEL_NAMES, "label", (text_column,))
-    pairs = [(line, _cell(path, line, row, text_column), _cell(path, line, row, answer_column)) for line, row in rows]
+    pairs = [(line, _cell(row, text_column), _cell(row, answer_column)) for line, row in rows]
+    without_text, without_answer = [line for line, text, _ in pairs if not text], [line for line, _, answer in pairs if not answer]
+    require_no_gaps(path, {text_column: without_text, answer_column: without_answer}, what="is empty or no text")
     answers = [answer for _, _, answer in pairs]
     labels = sorted(set(answers))
     guessed, why_metric = _metric(answers, labels) if metric is None else (metric, f"metric: {metric} (as told)")
@@ -138,13 +140,12 @@ def _words(column: str) -> list[str]:
     return re.split(r"[\s_-]+", column.strip().lower())
 
 
-def _cell(path: Path, line: int, row: Mapping[str, object], column: str) -> str:
+def _cell(row: Mapping[str, object], column: str) -> str:
+    """The cell's text; empty where there is none."""
     value = row.get(column)
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"`{path}`, line {line}: column `{column}` is empty or no text", hint="fill it in or remove the row")
-    return composed(value.strip())
+    return composed(value.strip()) if isinstance(value, str) else ""
 
 
 def _metric(answers: Sequence[str], labels: Sequence[str]) -> tuple[Metric, str]:

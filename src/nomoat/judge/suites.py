@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, get_args
 
 from nomoat import paths
+from nomoat.asking import as_tuned
 from nomoat.errors import BadFileError, DataError, UnknownModelError, UsageError
-from nomoat.judge import as_tuned, scorers
+from nomoat.judge import scorers
 from nomoat.judge.builtin import BUILT_IN, BuiltIn
 from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_shots, render_example
 from nomoat.records import Example

@@ -37,7 +37,7 @@ from nomoat.serve.auth import protect, require_origins, require_sendable
 from nomoat.serve.connections import Server, allow_many
 from nomoat.serve.decisions import Decisions, Spending
 from nomoat.serve.listening import bind, saying_that_it_loads
-from nomoat.serve.metrics import Metrics
+from nomoat.serve.metrics import CountErrors, Metrics
 from nomoat.serve.models import Models, from_references
 from nomoat.serve.web.markdown import as_html
 
@@ -78,9 +78,9 @@ def create_app(
     app = FastAPI(title="nomoat", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.answers = answers
     protect(app, api_key=api_key, cors=cors)
-    app.add_exception_handler(NomoatError, _nomoat_error)
-    app.add_exception_handler(ClientDisconnect, _client_left)
-    app.add_exception_handler(HTTPException, _http_error)
+    app.add_middleware(CountErrors, metrics=metrics)  # around the guard
+    for of, told in ((NomoatError, _nomoat_error), (ClientDisconnect, _client_left), (HTTPException, _http_error)):
+        app.add_exception_handler(of, told)
     web.add_page(app)
 
     @app.post("/v1/chat/completions")

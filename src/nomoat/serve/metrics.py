@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nomoat.records import Place, Usage
 
@@ -37,9 +38,19 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._registry.register(_Spent(spent_usd))
         self._requests = Counter(
-            "nomoat_requests", "Requests by what became of them: ok, error, or gone (the client went away).", ["model", "outcome"],
+            "nomoat_requests",
+            "Requests to a model by what became of them: ok, error, or gone (the client went away). "
+            "Those refused before a model was chosen are among nomoat_http_errors only.",
+            ["model", "outcome"],
             registry=self._registry,
-        )  # fmt: skip
+        )
+        self._errors = Counter(
+            "nomoat_http_errors",
+            "Answers to any request with an HTTP status of 400 and above, by that status: refused ones, and failed ones; "
+            "a stream that failed later had 200.",
+            ["status"],
+            registry=self._registry,
+        )
         self._prompt = Counter("nomoat_prompt_tokens", "Tokens of prompts read.", ["model"], registry=self._registry)
         self._new = Counter("nomoat_completion_tokens", "Tokens written.", ["model"], registry=self._registry)
         self._first = Histogram(
@@ -61,6 +72,10 @@ class Metrics:
         """A request has ended: `ok`, `error` or `gone`."""
         self._requests.labels(model, outcome).inc()
 
+    def count_error(self, status: int) -> None:
+        """A request, to whatever path, was answered with an HTTP status of 400 and above."""
+        self._errors.labels(str(status)).inc()
+
     def count_routed(self, model: str, where: Place) -> None:
         """`model` has chosen who answers."""
         self._routed.labels(model, where).inc()
@@ -75,3 +90,29 @@ class Metrics:
     def render(self) -> bytes:
         """The body of /metrics."""
         return generate_latest(self._registry)
+
+
+class CountErrors:
+    """ASGI middleware around all that answers: tells `metrics` of each HTTP status of 400 and above."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = scope["type"] != "http"
+
+        async def counting(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                if message["status"] >= 400:
+                    self._metrics.count_error(message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, counting)
+        except Exception:
+            if not begun:
+                self._metrics.count_error(500)  # which is answered further out
+            raise

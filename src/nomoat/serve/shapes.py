@@ -92,7 +92,7 @@ Limit = Annotated[Whole, Field(ge=1)] | Annotated[Literal[-1, -2], BeforeValidat
 
 
 class Shape(BaseModel):
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 class Part(Shape):

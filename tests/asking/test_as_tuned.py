@@ -1,21 +1,22 @@
-"""A table is asked as the tuned models that answer it learned it. Adapters here are what `tune` writes about them, without weights."""
+"""Texts are asked about as the tuned models that answer learned it. The adapters have no weights."""
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tiny import write_learned
 
 import nomoat
 from nomoat import paths
+from nomoat.asking.as_tuned import Question, question_for
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import DataError
+from nomoat.errors import DataError, UnknownModelError, UsageError
 from nomoat.judge.run import run_suite
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.responder import Responder
-from nomoat.tasks import MAX_LABELS, kept_question, label_instruction
+from nomoat.tasks import MAX_LABELS, label_instruction
 
 COLUMNS = {"input_column": "text", "label_column": "label"}
 
@@ -32,13 +33,7 @@ def write_adapter(name: str, *labels: str, instruction: str | None = None, befor
     folder = paths.adapters() / name
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text("{}")
-    words = label_instruction([*labels, *before]) if instruction is None else instruction
-    facts: dict[str, Any] = {
-        "data": {"labels": dict.fromkeys(labels, 3), "question": kept_question(words)},
-        "task": {"instruction": instruction},
-        "start": {"labels": list(before), "instruction": None} if before else None,
-    }
-    (folder / "provenance.json").write_text(json.dumps(facts), encoding="utf-8")
+    write_learned(folder, *labels, instruction=instruction, before=before)
     return f"base+{name}"
 
 
@@ -102,3 +97,41 @@ def test_other_words_or_another_task_are_said_and_change_nothing(gold: Path) -> 
     too_many = load_suite(gold, **COLUMNS, models=[many])  # 257 with the table's own
     assert asked(too_many) == asked(load_suite(gold, **COLUMNS))
     assert too_many.notes == ("`base+many` never learned negative, which can be chosen here",)
+
+
+def test_labels_that_a_model_never_learned_are_named_where_it_is_asked_in_its_words_and_knows_none_of_them(gold: Path) -> None:
+    other = write_adapter("other", "bad", "good", instruction="Good?")
+    assert load_suite(gold, **COLUMNS, instruction="Good?", models=[other]).notes == (
+        "`base+other` never learned negative, positive, which can be chosen here",
+    )
+
+
+def test_texts_without_labels_are_asked_about_as_a_model_learned_it() -> None:
+    plain, worded = write_adapter("plain", "no", before=("yes",)), write_adapter("worded", "no", "yes", instruction="Good?")
+    asked_as = "asked as `base+{0}` was tuned, with {1}: see `nomoat show base+{0}`"
+    notes = (asked_as.format("plain", "its labels (no, yes)"),)
+    assert question_for(plain) == Question(labels=("no", "yes"), instruction=None, notes=notes)
+    notes = (asked_as.format("worded", "its labels (no, yes) and its instruction"),)
+    assert question_for(worded) == Question(labels=("no", "yes"), instruction="Good?", notes=notes)
+    notes = (asked_as.format("worded", "its instruction"), "`base+worded` never learned maybe, which can be chosen here")
+    assert question_for(worded, ["yes", "maybe"]) == Question(labels=("yes", "maybe"), instruction="Good?", notes=notes)
+
+
+def test_texts_asked_about_otherwise_than_a_model_learned_it_have_the_notes_of_a_table() -> None:
+    plain, worded = write_adapter("plain", "no", "yes"), write_adapter("worded", "no", "yes", instruction="Good?")
+    assert question_for(plain, ["yes", "no"]).notes == question_for(worded, ["yes", "no"], "Good?").notes == ()
+    other = "`base+plain` was tuned on another question than this, see `nomoat show base+plain`"
+    assert question_for(plain, ["ham", "spam"]).notes == question_for(plain, ["no", "yes"], "Good?").notes == (other,)
+    assert question_for(worded, ["no", "yes"], "Bad?").notes[0].endswith("; give the same --instruction")
+
+
+def test_labels_have_to_be_given_where_nothing_says_that_a_model_learned_some() -> None:
+    free = write_adapter("free", instruction="Answer.")
+    for ref in ("fake:", "openai:m", free):
+        with pytest.raises(UsageError, match=f"nothing here says that `{re.escape(ref)}` was tuned on a table of labels") as caught:
+            question_for(ref)
+        assert caught.value.hint == "add --labels a,b,c, or --labels FILE (in Python: `labels`)"
+    assert question_for("fake:", ["a", "b"]) == Question(labels=("a", "b"), instruction=None, notes=())
+    assert question_for(free, ["a", "b"]).instruction == "Answer."
+    with pytest.raises(UnknownModelError, match="`base`"):
+        question_for("base+no_such")

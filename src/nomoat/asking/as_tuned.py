@@ -1,0 +1,112 @@
+"""Texts asked about as the tuned models that answer were: a table with the labels they learned beside its own, texts without labels
+with a model's own question.
+
+What this does not cover: models that a server or the router answers with; written suites, whose choices stand there; and the words
+before each text of a table, which are the user's to give: where they differ from those that were learned, a note says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nomoat import references
+from nomoat.catalog import tuned
+from nomoat.errors import UnknownModelError, UsageError
+from nomoat.references import STORED
+from nomoat.tasks import MAX_LABELS, kept_question, label_instruction
+
+if TYPE_CHECKING:
+    from nomoat.responder import Responder
+
+NAMED = 10  # labels in a note
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """What a model tuned on a table learned. `labels` is empty where they were free answers; `instruction`: where one was given."""
+
+    ref: str
+    labels: frozenset[str]
+    question: str
+    instruction: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Which of `labels` a text has, asked after `instruction`, or after the default one. `notes`: what has to be known about it."""
+
+    labels: tuple[str, ...]
+    instruction: str | None
+    notes: tuple[str, ...]
+
+
+def learned_by(models: Iterable[str | Responder]) -> list[Learned]:
+    """Of those models whose adapter is here and was tuned on a table, also of those whose kept answers stand for them."""
+    found = []
+    for ref in dict.fromkeys(model if isinstance(model, str) else model.ref for model in models):
+        name = ref.removeprefix(STORED).partition("/")[2] if ref.startswith(STORED) else ref
+        adapter = references.split(name)[1] if references.names_weights(name) else ""
+        with suppress(UnknownModelError):  # whoever loads it says so
+            provenance = tuned.provenance_of(tuned.find_adapter(adapter)) if adapter else {}
+            if (question := tuned.question_of(provenance)) is not None:
+                labels = frozenset(tuned.labels_of(provenance))
+                found.append(Learned(ref=name, labels=labels, question=question, instruction=tuned.instruction_of(provenance)))
+    return found
+
+
+def question_for(ref: str, labels: Sequence[str] | None = None, instruction: str | None = None) -> Question:
+    """What a model is asked about texts: what is not given is as it learned it, where it was tuned on a table.
+
+    Raises UsageError where nothing says which labels there are.
+    """
+    learned = learned_by([ref])
+    model = learned[0] if learned else None
+    of_model = []
+    if labels is None:
+        if model is None or not model.labels:
+            if model is None and references.names_weights(ref):
+                references.find_files(ref)  # what is not here says nothing
+            raise UsageError(
+                f"which labels there are is not said, and nothing here says that `{ref}` was tuned on a table of labels",
+                hint="add --labels a,b,c, or --labels FILE (in Python: `labels`)",
+            )
+        labels = sorted(model.labels)
+        of_model.append(f"its labels ({_some(labels)})")
+    if instruction is None and model is not None and model.instruction is not None:
+        instruction = model.instruction
+        of_model.append("its instruction")
+    taken = [f"asked as `{ref}` was tuned, with {' and '.join(of_model)}: see `nomoat show {ref}`"] if of_model else []
+    words = label_instruction(labels) if instruction is None else instruction
+    differing = notes({*labels}, {*labels}, words, learned)
+    return Question(labels=tuple(labels), instruction=instruction, notes=(*taken, *differing))
+
+
+def labels_with(own: set[str], learned: Sequence[Learned]) -> set[str]:
+    """A table's own labels, and those that models know besides which learned some of them; who learned none learned something else."""
+    known = own.union(*(model.labels for model in learned if model.labels & own))
+    return known if len(known) <= MAX_LABELS else own
+
+
+def notes(own: set[str], asked: set[str], words: str, learned: Sequence[Learned]) -> Iterator[str]:
+    """What has to be known where a question differs from what the table alone would ask, or from what a model learned.
+
+    `own` are the table's labels, `asked` those that can be chosen, `words` stand before each text.
+    """
+    for model in learned:
+        if besides := sorted((asked - own) & model.labels):
+            yield f"asked for besides the table's labels: {_some(besides)}; `{model.ref}` learned to choose from these, too"
+        is_asked_so = model.question == kept_question(words)
+        unknown = sorted(asked - model.labels) if model.labels & own or (model.labels and is_asked_so) else []
+        if unknown:
+            yield f"`{model.ref}` never learned {_some(unknown)}, which can be chosen here"
+        elif not is_asked_so:
+            hint = "; give the same --instruction (in Python: `instruction`)" if model.instruction is not None else ""
+            yield f"`{model.ref}` was tuned on another question than this, see `nomoat show {model.ref}`{hint}"
+
+
+def _some(labels: Sequence[str]) -> str:
+    rest = f" and {len(labels) - NAMED} more" if len(labels) > NAMED else ""
+    return f"{', '.join(labels[:NAMED])}{rest}"
