@@ -122,7 +122,7 @@ def test_texts_asked_about_otherwise_than_a_model_learned_it_have_the_notes_of_a
     assert question_for(plain, ["yes", "no"]).notes == question_for(worded, ["yes", "no"], "Good?").notes == ()
     other = "`base+plain` was tuned on another question than this, see `nomoat show base+plain`"
     assert question_for(plain, ["ham", "spam"]).notes == question_for(plain, ["no", "yes"], "Good?").notes == (other,)
-    assert question_for(worded, ["no", "yes"], "Bad?").notes[0].endswith("; give the same --instruction")
+    assert question_for(worded, ["no", "yes"], "Bad?").notes[0].endswith("; give the same --instruction (in Python: `instruction`)")
 
 
 def test_labels_have_to_be_given_where_nothing_says_that_a_model_learned_some() -> None:
