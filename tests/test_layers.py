@@ -33,6 +33,7 @@ LAYERS = {
             "rouge",
             "namesake",
             "joined",
+            "installing",
         ],
         1,
     ),
