@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 import tomllib
 from importlib import metadata
@@ -26,6 +27,7 @@ def posix(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
 
 
 def test_packages_are_installed_by_this_python_s_own_pip(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,6 +38,13 @@ def test_packages_are_installed_by_this_python_s_own_pip(monkeypatch: pytest.Mon
 @pytest.mark.usefixtures("without_pip")
 def test_without_pip_as_in_environments_of_uv_it_is_by_uv_into_this_environment() -> None:
     assert installing.command("httpx[socks]") == "uv pip install --python '/my envs/nomoat/bin/python' 'httpx[socks]'"
+
+
+@pytest.mark.usefixtures("without_pip")
+def test_without_uv_either_it_is_by_the_pip_that_python_brings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    python = "'/my envs/nomoat/bin/python'"
+    assert installing.command("httpx") == f"{python} -m ensurepip && {python} -m pip install httpx"
 
 
 def test_pip_itself_is_installed_into_this_environment() -> None:

@@ -177,15 +177,15 @@ def test_who_waits_for_another_that_compiles_is_told_and_finds_it_done(
     assert (caplog.messages, told) == ([waits, gives_up, waits], [])
 
 
-def test_numba_s_own_variables_for_another_cpu_are_refused(tmp_path: Path) -> None:
+def test_variables_by_which_numba_compiles_nothing_for_this_cpu_are_refused(tmp_path: Path) -> None:
     """What is emitted for this CPU would end the process in LLVM."""
-    for name, value in (("NUMBA_CPU_NAME", "generic"), ("NUMBA_CPU_FEATURES", "+sse2")):
+    for name, value in (("NUMBA_CPU_NAME", "generic"), ("NUMBA_CPU_FEATURES", "+sse2"), ("NUMBA_DISABLE_JIT", "1")):
         done = subprocess.run(
             [sys.executable, "-c", "from nomoat import jit"],
             env=os.environ | {name: value, "NOMOAT_HOME": str(tmp_path / "home")}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.stderr.splitlines()[-2:] == [
-            f"nomoat.errors.UsageError: {name} is `{value}`, and nomoat compiles for the CPU it runs on alone",
+            f"nomoat.errors.UsageError: {name} is `{value}`, and nomoat needs what numba compiles for this CPU",
             f"hint: unset {name}",
         ]
     assert not (tmp_path / "home").exists()

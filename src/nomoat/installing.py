@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,12 +13,15 @@ from nomoat import paths
 def command(*requirements: str) -> str:
     """One that installs these where this process would find them, whether its environment is active or not, as a line for the shell.
 
-    By pip, or by uv where this Python has no pip, as in the environments that uv makes.
+    By pip, or where this Python has none, as in the environments that uv makes, by uv, or by the pip that Python brings.
     """
     python = sys.executable or "python"
-    has_pip = importlib.util.find_spec("pip") is not None
-    words = [python, "-m", "pip", "install"] if has_pip else ["uv", "pip", "install", "--python", python]
-    return paths.as_command([*words, *requirements])
+    by_pip = paths.as_command([python, "-m", "pip", "install", *requirements])
+    if importlib.util.find_spec("pip") is not None:
+        return by_pip
+    if shutil.which("uv"):
+        return paths.as_command(["uv", "pip", "install", "--python", python, *requirements])
+    return f"{paths.as_command([python, '-m', 'ensurepip'])} && {by_pip}"
 
 
 def extra(name: str) -> str:

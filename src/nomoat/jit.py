@@ -73,11 +73,11 @@ def _place(kept: Path) -> Path:
 
 
 def _require_own_cpu() -> None:
-    """Raise UsageError where numba is told to compile for another CPU than this one, whose instructions are emitted here."""
-    for name in ("CPU_NAME", "CPU_FEATURES"):
-        if (told := getattr(numba.config, name)) is not None:
+    """Raise UsageError where numba is told to compile nothing, or for another CPU than this one, whose instructions are emitted."""
+    for name in ("DISABLE_JIT", "CPU_NAME", "CPU_FEATURES"):
+        if (told := getattr(numba.config, name)) not in (None, 0):
             raise UsageError(
-                f"NUMBA_{name} is `{told}`, and nomoat compiles for the CPU it runs on alone", hint=f"unset NUMBA_{name}"
+                f"NUMBA_{name} is `{told}`, and nomoat needs what numba compiles for this CPU", hint=f"unset NUMBA_{name}"
             )  # fmt: skip
 
 
