@@ -7,11 +7,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import psutil
 import pytest
-from patience import PATIENCE_SECONDS
 
 from nomoat import cache, jit, paths
 from nomoat.errors import NotWritableError
@@ -147,20 +147,48 @@ def test_who_waits_for_the_compiler_may_leave(tmp_path: Path, monkeypatch: pytes
     assert not (jit.CACHE.parent / "all.done").exists()
 
 
-def test_who_waits_for_another_that_compiles_is_told_and_finds_it_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_for_another_that_compiles_is_told_and_finds_it_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However long that takes while it keeps something new; else patience ends."""
+    waits = "note: another process compiles for this CPU (once), and this one waits for it"
     monkeypatch.setattr(jit, "CACHE", tmp_path / "cache" / cache.KERNELS / jit.CACHE.parent.name / "kernel")
     told: list[tuple[int, int]] = []
-    with paths.alone(jit.CACHE.parent, locks=tmp_path / "cache" / "locks"):
-        monkeypatch.setattr(jit, "PATIENCE_SECONDS", 0.5)
-        jit.compile_elsewhere("all", "raise SystemError", progress=lambda *numbers: told.append(numbers))
-        assert told == [(0, 1)]
-        monkeypatch.setattr(jit, "PATIENCE_SECONDS", PATIENCE_SECONDS)
+    jit.CACHE.parent.mkdir(parents=True)
+    now = 0.0
 
-        def finished(done: int, total: int) -> None:
-            jit.CACHE.parent.mkdir(parents=True)
+    def passes(seconds: float) -> None:
+        nonlocal now
+        now += jit.PATIENCE_SECONDS - 1
+        if now < 4 * jit.PATIENCE_SECONDS:
+            (jit.CACHE.parent / f"{finishes} {now}.nbc").write_text("code")
+        elif finishes:
             (jit.CACHE.parent / "all.done").touch()
 
-        jit.compile_elsewhere("all", "raise SystemError", progress=finished)
+    monkeypatch.setattr(time, "sleep", passes)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with paths.alone(jit.CACHE.parent, locks=tmp_path / "cache" / "locks"):
+        for finishes in (False, True):
+            now = 0.0
+            jit.compile_elsewhere("all", "raise SystemError", progress=lambda *numbers: told.append(numbers))
+            assert (jit.CACHE.parent / "all.done").exists() == finishes
+            assert now > 4 * jit.PATIENCE_SECONDS
+    gives_up = f"note: it has kept nothing new for {jit.PATIENCE_SECONDS:.0f} s, so what is used is compiled here, too"
+    assert (caplog.messages, told) == ([waits, gives_up, waits], [])
+
+
+def test_variables_by_which_numba_compiles_nothing_for_this_cpu_are_refused(tmp_path: Path) -> None:
+    """What is emitted for this CPU would end the process in LLVM."""
+    for name, value in (("NUMBA_CPU_NAME", "generic"), ("NUMBA_CPU_FEATURES", "+sse2"), ("NUMBA_DISABLE_JIT", "1")):
+        done = subprocess.run(
+            [sys.executable, "-c", "from nomoat import jit"],
+            env=os.environ | {name: value, "NOMOAT_HOME": str(tmp_path / "home")}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.stderr.splitlines()[-2:] == [
+            f"nomoat.errors.UsageError: {name} is `{value}`, and nomoat needs what numba compiles for this CPU",
+            f"hint: unset {name}",
+        ]
+    assert not (tmp_path / "home").exists()
 
 
 def test_what_was_compiled_for_another_place_is_no_mark_that_all_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from misbehaving import Server, say
 
-from nomoat import net
+from nomoat import installing, net
 from nomoat.errors import OfflineError, RedirectedError, UsageError
 
 NOMOAT = [sys.executable, "-m", "nomoat"]
@@ -262,7 +262,7 @@ PROXY_FORMS = "give http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT"
             "all_proxy",
             "socks5h://me:secret@proxy.corp:1080",
             "`all_proxy` names a SOCKS proxy, and the package for these is not installed",
-            "pip install 'httpx[socks]'",
+            installing.command("httpx[socks]"),
         ),
     ],
 )

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import nomoat
-from nomoat import footprint, hardware, namesake, responder
+from nomoat import footprint, hardware, installing, namesake, responder
 from nomoat.cli.show import show
 from nomoat.engine import importer
 from nomoat.engine.source import open_source
@@ -171,7 +171,7 @@ print(hasattr(tune, "__signature__"))
 
 def test_without_their_extras_the_public_functions_are_there_and_say_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS], capture_output=True, text=True, check=False)
-    says = [f"`nomoat.{name}` needs nomoat's `{name}` extra pip install 'nomoat[{name}]'" for name in ("serve", "tune")]
+    says = [f"`nomoat.{name}` needs nomoat's `{name}` extra {installing.extra(name)}" for name in ("serve", "tune")]
     doc = "Fine-tuning on a CPU. `nomoat.tune(...)` is `nomoat.tune.train.tune(...)`."
     assert done.stdout.splitlines() == [*says, *says, doc, "False"], done.stderr
 

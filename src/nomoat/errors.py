@@ -169,7 +169,9 @@ class MissingExtraError(NomoatError):
     """An optional part of nomoat is not installed."""
 
     def __init__(self, *, extra: str, what: str) -> None:
-        super().__init__(f"{what} needs nomoat's `{extra}` extra", hint=f"pip install 'nomoat[{extra}]'")
+        from nomoat import installing
+
+        super().__init__(f"{what} needs nomoat's `{extra}` extra", hint=installing.extra(extra))
 
 
 class OfflineError(NomoatError):

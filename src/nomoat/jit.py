@@ -27,7 +27,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from nomoat import cache, hardware, paths
-from nomoat.errors import NomoatError, NotWritableError
+from nomoat.errors import NomoatError, NotWritableError, UsageError
 
 log = logging.getLogger("nomoat.jit")
 # numba looks for changes in a function's own file alone, not in what it is made of
@@ -72,11 +72,21 @@ def _place(kept: Path) -> Path:
     return kept
 
 
+def _require_own_cpu() -> None:
+    """Raise UsageError where numba is told to compile nothing, or for another CPU than this one, whose instructions are emitted."""
+    for name in ("DISABLE_JIT", "CPU_NAME", "CPU_FEATURES"):
+        if (told := getattr(numba.config, name)) not in (None, 0):
+            raise UsageError(
+                f"NUMBA_{name} is `{told}`, and nomoat needs what numba compiles for this CPU", hint=f"unset NUMBA_{name}"
+            )  # fmt: skip
+
+
+_require_own_cpu()
 # not beside a module, which may not be ours to write to; the last name stands for any file there, in errors
 CACHE = _place(paths.cache() / cache.KERNELS / _version()) / "kernel"
 ARRIVED, PHASE = 8, 16  # numbers of a state that threads share, each in a cache line of its own
 SPINS_BEFORE_YIELD = 64
-PATIENCE_SECONDS = 300.0  # how long to wait for another process that compiles
+PATIENCE_SECONDS = 300.0  # how long to wait for another process that compiles and has nothing done meanwhile
 SECONDS_TO_NEXT_LOOK = 0.1
 TOLD = re.compile(r"(\d+) (\d+)")
 # Told where this package lies, and where what is compiled is to be kept.
@@ -222,12 +232,13 @@ def compile_elsewhere(what: str, code: str, *arguments: str, progress: Callable[
     """Let another process compile all that `code` uses, once an installation. `what`: a name for that; it becomes part of a file's.
 
     What numba has just compiled computes sums in another order than what it then keeps: only a process that finds all kept gives what
-    every later one gives, to the last bit. Where this cannot be had, or takes minutes, each function is compiled at its first use.
-    `progress` is told (functions done, functions) as `code` tells by `tell`, and once while another process is at it.
+    every later one gives, to the last bit. Where this cannot be had, each function is compiled at its first use. One process at a time
+    compiles, and others wait for as long as it keeps anything new. `progress` is told (functions done, functions) as `code` tells by
+    `tell`; who asks for it is told by a note that another process is at it.
     """
-    done = CACHE.parent / f"{what}.done"
-    busy, has_waited, end = NomoatError("another process compiles"), False, time.monotonic() + PATIENCE_SECONDS
-    while not done.exists() and sys.executable and time.monotonic() < end:
+    done, busy = CACHE.parent / f"{what}.done", NomoatError("another process compiles")
+    seen, patience_ends = -1, 0.0
+    while not done.exists() and sys.executable:
         try:
             with paths.alone(CACHE.parent, busy=busy, locks=CACHE.parents[2] / "locks"):
                 if done.exists() or _has_compiled(code, arguments, progress):
@@ -236,9 +247,13 @@ def compile_elsewhere(what: str, code: str, *arguments: str, progress: Callable[
         except (NomoatError, OSError) as error:
             if error is not busy:
                 return
-        if progress is not None and not has_waited:
-            progress(0, 1)
-        has_waited = True
+        if seen < 0 and progress is not None:
+            log.warning("note: another process compiles for this CPU (once), and this one waits for it")
+        if (size := paths.bytes_below(CACHE.parent)) != seen:
+            seen, patience_ends = size, time.monotonic() + PATIENCE_SECONDS
+        if time.monotonic() > patience_ends:
+            log.warning("note: it has kept nothing new for %.0f s, so what is used is compiled here, too", PATIENCE_SECONDS)
+            return
         time.sleep(SECONDS_TO_NEXT_LOOK)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from nomoat import config
+from nomoat import config, installing
 from nomoat.errors import OfflineError, RedirectedError, RemoteError, UsageError
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def _naming_the_variable(variable: str) -> Iterator[None]:
         yield
     except ImportError:
         raise UsageError(
-            f"`{variable}` names a SOCKS proxy, and the package for these is not installed", hint="pip install 'httpx[socks]'"
+            f"`{variable}` names a SOCKS proxy, and the package for these is not installed", hint=installing.command("httpx[socks]")
         ) from None
     except (ValueError, httpx.InvalidURL):
         raise UsageError(

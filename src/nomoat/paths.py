@@ -62,8 +62,14 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # of d
 
 
 def home() -> Path:
-    """`NOMOAT_HOME`, else `~/.nomoat`. Not created here: a listing leaves no trace."""
-    return expanded(os.environ.get("NOMOAT_HOME") or "~/.nomoat")
+    """`NOMOAT_HOME`, else `~/.nomoat`. Not created here: a listing leaves no trace.
+
+    Raises UsageError for a value that is blank or in quotes, which a file of variables or Windows' `set` took for part of it.
+    """
+    told = os.environ.get("NOMOAT_HOME") or "~/.nomoat"
+    if not told.strip() or (told[0] in "\"'" and told[0] == told[-1]):
+        raise UsageError(f"NOMOAT_HOME is `{told}`", hint="set it to a folder of yours, without quotes in the value, or unset it")
+    return expanded(told)
 
 
 def require_home() -> None:

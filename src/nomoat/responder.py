@@ -348,7 +348,6 @@ def _load_local(
 ) -> list[Responder]:
     """Of the same weights."""
     from nomoat.engine import forked, importer
-    from nomoat.engine.openvino import OpenVINOEngine
 
     forked.require_none()
     files = [references.find_files(ref) for ref in refs]
@@ -359,6 +358,8 @@ def _load_local(
         weights, adapters, alone=len(refs) == 1, context_tokens=context_tokens, progress=progress,
         check=_memory_check(refs[0], context_tokens),
     )  # fmt: skip
+    from nomoat.engine.openvino import OpenVINOEngine  # late: with it come the folders for what is compiled
+
     baked = adapters[0] if adapters and not beside else None
     engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=weights, adapter=baked, beside=beside)
     if compiling:

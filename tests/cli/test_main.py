@@ -126,6 +126,21 @@ def test_a_home_that_is_a_file_is_said_whatever_the_verb(nomoat: Nomoat, tmp_pat
         )
 
 
+@pytest.mark.parametrize("home", [" ", '"/srv/nomoat"', "'/srv/nomoat'"])
+def test_a_home_in_quotes_or_of_blanks_is_refused_whatever_the_verb(
+    home: str, nomoat: Nomoat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from a file of variables; a folder of that name would lie in the current one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NOMOAT_HOME", home)
+    done = nomoat("run", "smollm2-135m", "hi")
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"error: NOMOAT_HOME is `{home}`\nhint: set it to a folder of yours, without quotes in the value, or unset it\n",
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_home_on_a_disk_that_is_not_mounted_is_said_whatever_the_verb(
     nomoat: Nomoat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,12 @@ def test_answer_goes_to_stdout_and_its_speed_to_stderr() -> None:
     assert done.stderr == "[3 prompt tokens, 3 new, 0.0 s]\n"
 
 
+def test_a_model_that_is_not_here_leaves_nothing_in_its_place(tmp_path: Path) -> None:
+    done = shell.program("run", "smollm2-135m", "hi", NOMOAT_HOME=str(tmp_path / "home"))
+    assert (done.returncode, done.stderr) == (1, "error: `smollm2-135m` is not on this machine yet\nhint: nomoat pull smollm2-135m\n")
+    assert not (tmp_path / "home").exists()
+
+
 def test_piped_text_is_the_prompt_and_follows_an_argument() -> None:
     assert run("fake:", piped="b a".encode("utf-8-sig")).stdout == "a b\n"
     assert run("fake:", "one", piped=b"two\n").stdout == "two one\n"

@@ -1,4 +1,4 @@
-"""Architectures nomoat does not know, through optimum-intel where it is installed (`pip install 'nomoat[convert]'`)."""
+"""Architectures nomoat does not know, through optimum-intel where it is installed (`pip install '.[convert]'`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reference import LLAMA_LIKE, our_logits, write_folder
 from tiny import vocabulary, write_tiny_gguf
 
 import nomoat
-from nomoat import paths
+from nomoat import installing, paths
 from nomoat.config import Quality
 from nomoat.engine import convert, importer, layout
 from nomoat.engine.gguf import GGUFFile
@@ -35,7 +35,7 @@ def stablelm(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not convert.is_installed(), reason="needs optimum-intel: pip install 'nomoat[convert]'")
+@pytest.mark.skipif(not convert.is_installed(), reason="needs optimum-intel: pip install '.[convert]'")
 def test_an_unknown_architecture_answers_as_its_reference(stablelm: Path) -> None:
     model = transformers.StableLmForCausalLM.from_pretrained(stablelm).eval()
     rows = np.random.default_rng(5).integers(3, 250, (2, 40)).tolist()
@@ -52,7 +52,7 @@ def test_without_the_extra_its_name_is_in_the_refusal(stablelm: Path, monkeypatc
     with pytest.raises(UnsupportedError) as caught:
         importer.import_gguf(stablelm)
     assert caught.value.message == "the architecture `stablelm` is not one that nomoat can import"
-    assert caught.value.hint is not None and caught.value.hint.endswith("`pip install 'nomoat[convert]'`")
+    assert caught.value.hint is not None and caught.value.hint.endswith(f"`{installing.extra('convert')}`")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("optimum") is not None, reason="optimum-intel is installed here")

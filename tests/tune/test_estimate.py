@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from nomoat import hardware
+from nomoat import hardware, installing
 from nomoat.cli import app
 from nomoat.errors import NotEnoughMemoryError
 from nomoat.tune import estimate, prepare, train, ways
@@ -87,5 +87,5 @@ def test_a_dry_run_without_pytorch_says_what_is_missing(prepared: Prepared, monk
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "nomoat.tune.estimate", raising=False)
     out, said = dry_run(prepared, "--json")
-    assert "time and memory: known only with PyTorch: pip install 'nomoat[tune]'" in said
+    assert f"time and memory: known only with PyTorch: {installing.extra('tune')}" in said
     assert json.loads(out)["estimate"] is None

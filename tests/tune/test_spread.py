@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import nomoat
-from nomoat import net
+from nomoat import installing, net
 from nomoat.asking import cluster as clusters
 from nomoat.engine import importer
 from nomoat.errors import MissingExtraError, UnknownModelError, UsageError, WorkerError
@@ -177,7 +177,7 @@ def test_one_worker_alone_is_this_process_and_ray_is_not_needed(tiny_gguf: Path,
     assert metrics(tune(tiny_gguf, table, "one", workers=1, settings=prepare.Settings(epochs=0.1)))["workers"] == [1]
     with pytest.raises(MissingExtraError) as caught:
         tune(tiny_gguf, table, "two", ray="127.0.0.1:1")
-    assert caught.value.hint == "pip install 'nomoat[ray]'"
+    assert caught.value.hint == installing.extra("ray")
     with pytest.raises(UsageError, match="the number of workers is 0"):
         tune(tiny_gguf, table, "none", workers=0)
 

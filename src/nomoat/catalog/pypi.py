@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from nomoat import config, net, paths
+from nomoat import config, installing, net, paths
 from nomoat.catalog import archive
 from nomoat.catalog.part import Part
 from nomoat.errors import DownloadError, NotEnoughDiskError
@@ -90,7 +90,7 @@ def _raise_for(requirement: str, log: str, folder: Path) -> None:
     if "No module named pip" in log:
         raise DownloadError(
             "pip is not installed beside nomoat, and this file comes inside a package",
-            hint=f"`{Path(sys.executable).name} -m ensurepip`, or `uv pip install pip`",
+            hint=installing.pip(),
         )
     if "No space left on device" in log:
         raise NotEnoughDiskError(

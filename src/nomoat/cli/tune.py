@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat import paths
+from nomoat import installing, paths
 from nomoat.cli import console, options
 from nomoat.errors import UsageError
 
@@ -217,7 +217,7 @@ def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
     try:
         from nomoat.tune.estimate import estimate
     except ModuleNotFoundError:
-        console.say("time and memory: known only with PyTorch: pip install 'nomoat[tune]'")
+        console.say(f"time and memory: known only with PyTorch: {installing.extra('tune')}")
         return None
     found = estimate(prepared, console.say)
     whole, learning, looking = (f"{seconds / 60:.1f}" for seconds in (found.seconds, found.learning_seconds, found.looking_seconds))

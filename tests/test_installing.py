@@ -1,0 +1,77 @@
+"""Hints of what to install: commands that reach the environment nomoat runs in, and bring what it asks for."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from nomoat import installing
+from nomoat.errors import MissingExtraError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def posix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quoted as for its shells, and an environment whose place has a blank in it."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(sys, "executable", "/my envs/nomoat/bin/python")
+
+
+@pytest.fixture
+def without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+
+
+def test_packages_are_installed_by_this_python_s_own_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    assert installing.command("httpx[socks]") == "'/my envs/nomoat/bin/python' -m pip install 'httpx[socks]'"
+
+
+@pytest.mark.usefixtures("without_pip")
+def test_without_pip_as_in_environments_of_uv_it_is_by_uv_into_this_environment() -> None:
+    assert installing.command("httpx[socks]") == "uv pip install --python '/my envs/nomoat/bin/python' 'httpx[socks]'"
+
+
+@pytest.mark.usefixtures("without_pip")
+def test_without_uv_either_it_is_by_the_pip_that_python_brings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    python = "'/my envs/nomoat/bin/python'"
+    assert installing.command("httpx") == f"{python} -m ensurepip && {python} -m pip install httpx"
+
+
+def test_pip_itself_is_installed_into_this_environment() -> None:
+    python = "'/my envs/nomoat/bin/python'"
+    assert installing.pip() == f"`{python} -m ensurepip`, or `uv pip install --python {python} pip`"
+
+
+@pytest.mark.usefixtures("without_pip")
+def test_an_extra_is_installed_as_what_it_brings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`nomoat[serve]` would be looked up at an index, where anybody may have that name."""
+    monkeypatch.setattr(
+        metadata, "requires", lambda name: ["httpx>=0.27", "fastapi>=0.111; extra == 'serve'", "torch; extra == 'tune'"]
+    )
+    assert MissingExtraError(extra="serve", what="x").hint == "uv pip install --python '/my envs/nomoat/bin/python' 'fastapi>=0.111'"
+
+
+def test_what_is_installed_tells_of_each_extra_what_the_project_lists() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for extra in ("serve", "tune", "ray", "convert"):
+        assert all(requirement in installing.extra(extra) for requirement in listed[extra])
+
+
+@pytest.mark.usefixtures("without_pip")
+def test_where_nomoat_is_not_installed_its_checkout_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def requires(name: str) -> list[str]:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", requires)
+    monkeypatch.setattr(installing, "__file__", "/check out/src/nomoat/installing.py")
+    assert installing.extra("serve") == "uv pip install --python '/my envs/nomoat/bin/python' '/check out[serve]'"
