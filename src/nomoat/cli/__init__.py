@@ -59,7 +59,7 @@ class _Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
+            console.say("stopped")
             raise typer.Exit(130) from None
 
 
@@ -89,7 +89,7 @@ app.add_typer(suites, name="suites")
 
 def _print_version(asked: bool) -> None:
     if asked:
-        print(f"nomoat {__version__}")
+        console.print_text(f"nomoat {__version__}")
         raise typer.Exit
 
 

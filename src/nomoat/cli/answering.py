@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,12 +22,10 @@ def show(chunks: Iterator[Chunk]) -> Shown:
     """Print an answer as it is written. Ctrl-C stops it and keeps what is there: finish_reason "cancelled"."""
     pieces: list[str] = []
     last: Chunk | None = None
-    hidden = console.TERMINAL_CONTROLS if sys.stdout.isatty() else {}
     try:
         for last in chunks:
             pieces.append(last.text)
-            sys.stdout.write(last.text.translate(hidden))
-            sys.stdout.flush()
+            console.print_text(last.text, end="", flush=True)
     except KeyboardInterrupt:
         last = None
     finally:
@@ -37,7 +34,7 @@ def show(chunks: Iterator[Chunk]) -> Shown:
             close()
         text = "".join(pieces)
         if text and not text.endswith("\n"):
-            print(flush=True)
+            console.print_text(flush=True)
     if last is None or last.finish_reason is None:
         return Shown(text=text, finish_reason="cancelled", usage=None)
     return Shown(text=text, finish_reason=last.finish_reason, usage=last.usage)

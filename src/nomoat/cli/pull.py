@@ -45,13 +45,13 @@ def pull(
         found = None if force else catalogue.find_installed(ref)
         if found is not None:
             console.say(f"{ref}: here already")
-            print(found)
+            console.print_text(str(found))
             continue
         catalogue.require_source(ref)
         _explain(ref, card)
         if card is not None and not force:
             _require_consent(card, yes)
-        print(_fetch(ref, force))
+        console.print_text(str(_fetch(ref, force)))
 
 
 def _explain(ref: str, card: ModelCard | None) -> None:

@@ -37,7 +37,7 @@ def show(
     if as_json:
         console.print_json(facts)
     else:
-        print("\n".join(lines))
+        console.print_text("\n".join(lines))
 
 
 def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]:

@@ -75,15 +75,15 @@ def show(
         return
     for key, value in facts.items():
         if value != "":
-            print(f"{key.replace('_', ' ')}: {value}")
+            console.print_text(f"{key.replace('_', ' ')}: {value}")
     for example in suite.examples[:examples]:
-        print(f"\n--- example {example.id}{f' ({example.category})' if example.category else ''}")
+        console.print_text(f"\n--- example {example.id}{f' ({example.category})' if example.category else ''}")
         for message in example.messages:
-            print(f"[{message.role}] {message.content}" if suite.chat else message.content)
+            console.print_text(f"[{message.role}] {message.content}" if suite.chat else message.content)
         for choice in example.choices:
-            print(f"  {'*' if choice in (example.target, *example.other_targets) else '-'} {choice}")
+            console.print_text(f"  {'*' if choice in (example.target, *example.other_targets) else '-'} {choice}")
         if not example.choices and example.target:
-            print("\n".join(f"=> {target}" for target in (example.target, *example.other_targets)))
+            console.print_text("\n".join(f"=> {target}" for target in (example.target, *example.other_targets)))
 
 
 @suites.command()
