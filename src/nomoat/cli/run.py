@@ -119,7 +119,7 @@ def _ask(responder: Responder, request: Request, *, as_json: bool) -> None:
         console.print_json(_as_object(responder, request))
         answering.say_notes(responder.notes_on(request))
         return
-    shown = answering.show(responder.stream(request))
+    shown = answering.show(responder, request)
     answering.say_notes(responder.notes_on(request))
     answering.say_outcome(shown, max_new_tokens=request.max_new_tokens)
     if shown.finish_reason == "cancelled":
