@@ -29,6 +29,7 @@ USER_PART = re.compile(r"(?<=//)[^/?#]*@")
 READABLE_BY_OTHERS = 0o077
 WHOLE = "a whole number of at least 1"
 MOST_DIGITS = 18
+THREADS_A_CPU = 4  # they wait for each other by spinning: with 16 on each of 2 busy CPUs an answer took five times as long as with 4
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")  # of a variable
 Quality = Literal["high", "default", "small"]  # how much of a file's quality may be given up for speed and memory: `engine.layout`
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
@@ -153,8 +154,14 @@ def given(name: str) -> hardware.Detected[str] | None:
 
 
 def threads() -> hardware.Detected[int]:
-    """The threads that are asked for, else one a physical core."""
-    return _whole("threads") or hardware.threads()
+    """The threads that are asked for, else one a physical core. Raises UsageError for more than would ever get anywhere."""
+    asked = _whole("threads")
+    if asked is not None and asked.value > (most := _most_threads()):
+        raise UsageError(
+            f"{asked.reason} is `{asked.value}`, and the most here is {most}: {THREADS_A_CPU} for each CPU that this process may use",
+            hint=f"give at most {most}, or unset it: {hardware.threads().value} is chosen, and more only wait for each other",
+        )
+    return asked or hardware.threads()
 
 
 def context_tokens() -> int | None:
@@ -213,8 +220,19 @@ def _setting(name: str, default: str, default_origin: str = "default") -> Settin
     is_variable = found.reason == variable(name)
     value = without_user(found.value) if name == "mirror" else found.value
     origin = f"environment ({found.reason})" if is_variable else str(_path())
-    give = "" if _can_be_meant(name, found.value) else FROM_FILE[name][1].removesuffix(", in quotes")
-    return Setting(name=name, value=value, origin=origin, give_instead=give)
+    return Setting(name=name, value=value, origin=origin, give_instead=_give_instead(name, found.value))
+
+
+def _give_instead(name: str, text: str) -> str:
+    """What to give where this cannot be meant; else nothing."""
+    if not _can_be_meant(name, text):
+        return FROM_FILE[name][1].removesuffix(", in quotes")
+    most = _most_threads()
+    return f"at most {most}" if name == "threads" and int(text) > most else ""
+
+
+def _most_threads() -> int:
+    return THREADS_A_CPU * len(hardware.allowed_cores())
 
 
 def _can_be_meant(name: str, text: str) -> bool:
