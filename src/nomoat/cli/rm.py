@@ -134,8 +134,7 @@ def _remove_model(model: str, yes: bool) -> None:
     if place is not None and folders:
         freed = _remove_adapter(place, folders)
     else:
-        freed = importer.forget(installed) if installed is not None else 0
-        freed += pull.remove(model)
+        freed = pull.remove(model, first=lambda: importer.forget(installed) if installed is not None else 0)
     console.say(f"{model}: removed{f', {paths.shown_size(freed)} free again' if freed else ''}")
 
 
