@@ -5,6 +5,7 @@ Secrets are in `keys.toml` there, under the names of their variables: `secret` f
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import tomllib
@@ -40,6 +41,13 @@ FROM_FILE: dict[str, tuple[type, str]] = {  # what `config.toml` may hold
     "threads": (int, WHOLE),
     "quality": (str, "high, default or small, in quotes"),
 }
+
+
+VARIABLES = (
+    "NOMOAT_HOME", *(f"NOMOAT_{name.upper()}" for name in FROM_FILE), "NOMOAT_UNSAFE_CODE",
+    *(name for name in sorted(SECRETS) if name.startswith("NOMOAT_")),
+)  # fmt: skip
+NEARNESS = 0.65  # of the words behind `NOMOAT_`: CONTEXT is near CONTEXT_TOKENS, HOST not near HOME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +146,14 @@ def _read_keys() -> dict[str, str]:
 def variable(name: str) -> str:
     """The environment's name of a setting."""
     return f"NOMOAT_{name.upper()}"
+
+
+def misspelt() -> list[tuple[str, str]]:
+    """The variables in the environment that are none of ours and look like one, each with that. Others' are their own affair."""
+    unknown = sorted(name for name in os.environ if name.startswith("NOMOAT_") and name not in VARIABLES)
+    ours = [name.removeprefix("NOMOAT_") for name in VARIABLES]
+    near = ((name, difflib.get_close_matches(name.removeprefix("NOMOAT_"), ours, n=1, cutoff=NEARNESS)) for name in unknown)
+    return [(name, f"NOMOAT_{found[0]}") for name, found in near if found]
 
 
 def given(name: str) -> hardware.Detected[str] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nomoat.cli import answering, console, options
+from nomoat.cli.groups import Group
 
 if TYPE_CHECKING:
     from nomoat.route.frontier import Estimate, Frontier
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from nomoat.route.policy import Policy
 
 route = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="""Send each request where it is answered well enough: recognised private data stays here.

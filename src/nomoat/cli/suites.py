@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nomoat.cli import console, options
+from nomoat.cli.groups import Group
 
 if TYPE_CHECKING:
     from nomoat.judge.suites import Suite
 
 suites = typer.Typer(
+    cls=Group,
     invoke_without_command=True,
     rich_markup_mode=None,
     help="""List suites: questions with known answers, built in and your own.
