@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli import console, options
+from nomoat.cli import completion, console, options
 
 if TYPE_CHECKING:
     from nomoat.bench.machine import Load, Machine
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def bench(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A model on this machine: see `nomoat models`.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="A model on this machine: see `nomoat models`.", autocompletion=completion.models_here),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Measure this machine's limits and, with MODEL, how near the model comes to them.

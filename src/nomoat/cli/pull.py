@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nomoat import paths
-from nomoat.cli import console
+from nomoat.cli import completion, console
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 def pull(
     models: Annotated[
         list[str],
-        typer.Argument(help="Card ids, hf:owner/repo, hf:owner/repo/file.gguf or https://host/file.gguf.", metavar="MODEL..."),
+        typer.Argument(
+            help="Card ids, hf:owner/repo, hf:owner/repo/file.gguf or https://host/file.gguf.",
+            autocompletion=completion.models_to_pull,
+            metavar="MODEL...",
+        ),
     ],
     force: Annotated[
         bool, typer.Option("--force", help="Pull what does not fit or cannot be run, and again what is here already.")

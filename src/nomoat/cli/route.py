@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli import answering, console, options
+from nomoat.cli import answering, completion, console, options
 from nomoat.cli.groups import Group
 
 if TYPE_CHECKING:
@@ -61,9 +61,16 @@ def explain(
 
 @route.command()
 def learn(
-    local: Annotated[str, typer.Argument(metavar="LOCAL", help="The model on this machine, as it was named in the duel.")],
+    local: Annotated[
+        str,
+        typer.Argument(
+            metavar="LOCAL", help="The model on this machine, as it was named in the duel.", autocompletion=completion.models_here
+        ),
+    ],
     cloud: Annotated[str, typer.Argument(metavar="CLOUD", help="The other one.")],
-    suites: Annotated[list[str], typer.Option("--suite", "-s", help="What they fought over; may be given again.")],
+    suites: Annotated[
+        list[str], typer.Option("--suite", "-s", help="What they fought over; may be given again.", autocompletion=completion.suites)
+    ],
     input_column: options.InputColumn = None,
     label_column: options.LabelColumn = None,
     instruction: options.Instruction = None,

@@ -45,7 +45,7 @@ AsTuned = Annotated[
 
 
 def run(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model reference: see `nomoat models`.")],
+    model: options.Model,
     prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The question; piped text is put after it.")] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Longest answer, in tokens.")] = 512,

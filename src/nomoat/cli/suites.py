@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli import console, options
+from nomoat.cli import completion, console, options
 from nomoat.cli.groups import Group
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ def list_suites(context: typer.Context, as_json: options.AsJson = False) -> None
 
 @suites.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="SUITE", help="A name, a .toml, .jsonl, table or folder.")],
+    name: Annotated[
+        str, typer.Argument(metavar="SUITE", help="A name, a .toml, .jsonl, table or folder.", autocompletion=completion.suites)
+    ],
     examples: Annotated[int, typer.Option("--examples", "-n", min=0, help="How many examples to print.")] = 2,
     input_column: options.InputColumn = None,
     label_column: options.LabelColumn = None,
@@ -96,7 +98,10 @@ def new(
     ],
     input_column: Annotated[str | None, typer.Option(help="The column of texts.", show_default=False)] = None,
     label_column: Annotated[str | None, typer.Option(help="The column of right answers.", show_default=False)] = None,
-    metric: Annotated[str | None, typer.Option(help="How answers are scored, if not as guessed.", show_default=False)] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="How answers are scored, if not as guessed.", autocompletion=completion.metrics, show_default=False),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The suite's name, if not the file's.", show_default=False)] = None,
     folder: Annotated[
         Path | None, typer.Option("--to", help="Write it here instead of NOMOAT_HOME/suites.", show_default=False)
@@ -136,7 +141,9 @@ def new(
 
 @suites.command()
 def rm(
-    name: Annotated[str, typer.Argument(metavar="SUITE", help="A suite in NOMOAT_HOME/suites, by its name.")],
+    name: Annotated[
+        str, typer.Argument(metavar="SUITE", help="A suite in NOMOAT_HOME/suites, by its name.", autocompletion=completion.own_suites)
+    ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Remove a suite of your own: NAME.jsonl, NAME.toml and NAME.schema.json, or the folder NAME. Files with other names, which
