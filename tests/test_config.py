@@ -130,6 +130,23 @@ def test_a_number_of_thousands_of_digits_cannot_be_meant(empty_home: Path, monke
         config.threads()
 
 
+def test_more_threads_than_ever_get_anywhere_are_refused_and_some_more_than_cpus_are_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """99,999 were started, until nothing but SIGKILL ended them."""
+    monkeypatch.setattr(hardware, "allowed_cores", lambda: {0, 1})
+    monkeypatch.setattr(hardware, "threads", lambda: hardware.Detected(2, "2 physical cores"))
+    monkeypatch.setenv("NOMOAT_THREADS", "8")
+    assert config.threads().value == 8
+    monkeypatch.setenv("NOMOAT_THREADS", "99999")
+    with pytest.raises(UsageError) as refused:
+        config.threads()
+    assert refused.value.message == "NOMOAT_THREADS is `99999`, and the most here is 8: 4 for each CPU that this process may use"
+    assert refused.value.hint == "give at most 8, or unset it: 2 is chosen, and more only wait for each other"
+    show_config()
+    assert "(environment (NOMOAT_THREADS))  NOT VALID: give at most 8" in capsys.readouterr().out
+
+
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOMOAT_THREADS", "")
     monkeypatch.setenv("NOMOAT_CONTEXT_TOKENS", "")

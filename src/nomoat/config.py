@@ -5,6 +5,7 @@ Secrets are in `keys.toml` there, under the names of their variables: `secret` f
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import tomllib
@@ -30,6 +31,7 @@ USER_PART = re.compile(r"(?<=//)[^/?#]*@")
 READABLE_BY_OTHERS = 0o077
 WHOLE = "a whole number of at least 1"
 MOST_DIGITS = 18
+THREADS_A_CPU = 4  # they wait for each other by spinning: with 16 on each of 2 busy CPUs an answer took five times as long as with 4
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")  # of a variable
 Quality = Literal["high", "default", "small"]  # how much of a file's quality may be given up for speed and memory: `engine.layout`
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
@@ -40,6 +42,13 @@ FROM_FILE: dict[str, tuple[type, str]] = {  # what `config.toml` may hold
     "threads": (int, WHOLE),
     "quality": (str, "high, default or small, in quotes"),
 }
+
+
+VARIABLES = (
+    "NOMOAT_HOME", *(f"NOMOAT_{name.upper()}" for name in FROM_FILE), "NOMOAT_UNSAFE_CODE",
+    *(name for name in sorted(SECRETS) if name.startswith("NOMOAT_")),
+)  # fmt: skip
+NEARNESS = 0.65  # of the words behind `NOMOAT_`: CONTEXT is near CONTEXT_TOKENS, HOST not near HOME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +151,14 @@ def variable(name: str) -> str:
     return f"NOMOAT_{name.upper()}"
 
 
+def misspelt() -> list[tuple[str, str]]:
+    """The variables in the environment that are none of ours and look like one, each with that. Others' are their own affair."""
+    unknown = sorted(name for name in os.environ if name.startswith("NOMOAT_") and name not in VARIABLES)
+    ours = [name.removeprefix("NOMOAT_") for name in VARIABLES]
+    near = ((name, difflib.get_close_matches(name.removeprefix("NOMOAT_"), ours, n=1, cutoff=NEARNESS)) for name in unknown)
+    return [(name, f"NOMOAT_{found[0]}") for name, found in near if found]
+
+
 def given(name: str) -> hardware.Detected[str] | None:
     """What the user says of a setting, as text, and where: in its variable, else in `config.toml`. None if nowhere.
 
@@ -156,8 +173,14 @@ def given(name: str) -> hardware.Detected[str] | None:
 
 
 def threads() -> hardware.Detected[int]:
-    """The threads that are asked for, else one a physical core."""
-    return _whole("threads") or hardware.threads()
+    """The threads that are asked for, else one a physical core. Raises UsageError for more than would ever get anywhere."""
+    asked = _whole("threads")
+    if asked is not None and asked.value > (most := _most_threads()):
+        raise UsageError(
+            f"{asked.reason} is `{asked.value}`, and the most here is {most}: {THREADS_A_CPU} for each CPU that this process may use",
+            hint=f"give at most {most}, or unset it: {hardware.threads().value} is chosen, and more only wait for each other",
+        )
+    return asked or hardware.threads()
 
 
 def context_tokens() -> int | None:
@@ -216,8 +239,19 @@ def _setting(name: str, default: str, default_origin: str = "default") -> Settin
     is_variable = found.reason == variable(name)
     value = without_user(found.value) if name == "mirror" else found.value
     origin = f"environment ({found.reason})" if is_variable else str(_path())
-    give = "" if _can_be_meant(name, found.value) else FROM_FILE[name][1].removesuffix(", in quotes")
-    return Setting(name=name, value=value, origin=origin, give_instead=give)
+    return Setting(name=name, value=value, origin=origin, give_instead=_give_instead(name, found.value))
+
+
+def _give_instead(name: str, text: str) -> str:
+    """What to give where this cannot be meant; else nothing."""
+    if not _can_be_meant(name, text):
+        return FROM_FILE[name][1].removesuffix(", in quotes")
+    most = _most_threads()
+    return f"at most {most}" if name == "threads" and int(text) > most else ""
+
+
+def _most_threads() -> int:
+    return THREADS_A_CPU * len(hardware.allowed_cores())
 
 
 def _can_be_meant(name: str, text: str) -> bool:

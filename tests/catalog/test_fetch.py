@@ -295,7 +295,7 @@ def test_a_killed_process_leaves_a_part_that_is_resumed(server: Any, target: Pat
     process = subprocess.Popen([sys.executable, "-c", code, url, str(target)])
     part = target.with_name(".m.gguf.part")
     wait_until(lambda: part.exists() and part.stat().st_size >= 500_000, "half of the file")
-    with pytest.raises(DownloadError, match=re.escape("`m.gguf` is being pulled by another nomoat right now")):
+    with pytest.raises(DownloadError, match=re.escape("`m.gguf` is being pulled or removed by another nomoat right now")):
         pull(source(url, sha256=SHA256), target)
     process.kill()
     process.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -259,11 +260,12 @@ def test_a_mirror_gives_the_whole_folder_without_a_connection(hub: Any, tmp_path
     assert hub.asked == []
 
 
-def test_two_pulls_of_one_folder_at_once_are_refused(hub: Any) -> None:
+@pytest.mark.parametrize("what", [pull.pull_model, pull.remove])
+def test_two_pulls_of_one_folder_at_once_are_refused_and_so_is_its_removal(what: Callable[[str], object], hub: Any) -> None:
     def again(name: str, done_bytes: int, total_bytes: int | None) -> None:
         with pytest.raises(DownloadError) as caught:
-            pull.pull_model(REF)
-        assert caught.value.message == "`hf:owner/repo` is being pulled by another nomoat right now"
+            what(REF)
+        assert caught.value.message == "`hf:owner/repo` is being pulled or removed by another nomoat right now"
 
     pull.pull_model(REF, progress=again)
     assert pull.find_installed(REF)

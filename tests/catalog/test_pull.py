@@ -103,6 +103,32 @@ def test_remove_takes_what_a_cut_pull_left(name: str, hub: Any, empty_home: Path
     assert list(empty_home.rglob("*")) == []
 
 
+@pytest.mark.parametrize("is_here", [False, True])
+def test_what_is_being_pulled_is_not_removed_nor_pulled_while_it_is_removed(is_here: bool, hub: Any, empty_home: Path) -> None:
+    """The pull's part was removed under it, and the pull said to check who may write there."""
+    busy = "`m.gguf` is being pulled or removed by another nomoat right now"
+    begun: list[int] = []
+
+    def remove(name: str, done_bytes: int, total_bytes: int | None) -> None:
+        with pytest.raises(DownloadError) as refused:
+            pull.remove(HUB, first=lambda: begun.append(1) or 0)
+        assert refused.value.message == busy
+
+    def pull_too() -> int:
+        with pytest.raises(DownloadError) as refused:
+            pull.pull_model(HUB, force=True)
+        assert refused.value.message == busy
+        return 5
+
+    if is_here:
+        pull.pull_model(HUB)
+    path = pull.pull_model(HUB, force=True, progress=remove)
+    assert (path.read_bytes(), begun) == (b"GGUF one", [])
+    if sys.platform != "win32":  # which removes no file that is open, locked ones among them
+        assert pull.remove(HUB, first=pull_too) == 5 + 8
+        assert not path.parent.exists()
+
+
 def test_what_is_not_here_cannot_be_removed() -> None:
     with pytest.raises(UnknownModelError) as failed:
         pull.remove("smollm2-135m")

@@ -167,6 +167,18 @@ def test_ctrl_c_while_answering_keeps_the_half_that_was_said(capsys: pytest.Capt
     assert capsys.readouterr() == ("half an\n", "[stopped]\n")
 
 
+class StoppedBeforeItsFirstWord(FakeEngine):
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        raise KeyboardInterrupt  # as while the prompt is made ready
+
+
+def test_ctrl_c_before_the_first_word_takes_the_question_back(capsys: pytest.CaptureFixture[str]) -> None:
+    talk = chat(StoppedBeforeItsFirstWord())
+    talk.handle("a")
+    assert talk.messages == []
+    assert capsys.readouterr() == ("", "[stopped]\n")
+
+
 def test_model_elsewhere_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
     engine = FakeEngine()
     engine.is_local = False

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
+import sys
 from collections.abc import Callable
 
 import pytest
 from misbehaving import Server, say
 from rich.console import Console
 from rich.progress import Progress
+from rich.text import Text
 from shell import Done
 
 from nomoat.cli import console
@@ -38,6 +41,43 @@ def test_a_bar_leaves_nothing_in_a_log(forced: bool, capsys: pytest.CaptureFixtu
 def test_what_is_said_does_not_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     console.say("two models:\n\ta\x1b]0;PWNED\x07, b\x9b2J")
     assert capsys.readouterr().err == "two models:\n\ta]0;PWNED, b2J\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("out", "shown"), [(Terminal, "a]0;PWNED, 31mred"), (io.StringIO, "a\x1b]0;PWNED\x07, \x9b31mred")])
+def test_what_is_printed_does_not_drive_a_terminal_and_is_whole_elsewhere(
+    out: type[io.StringIO], shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout", out())
+    console.print_text("a\x1b]0;PWNED\x07, \x9b31mred")
+    assert sys.stdout.getvalue() == f"{shown}\n"  # type: ignore[attr-defined]
+
+
+def test_a_table_does_not_drive_a_terminal_and_keeps_its_own_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    table = console.table(show_header=False)
+    table.add_row("ev\x1b]0;SUITE\x07il", "MIT\x1b[31m\x9b2J")
+    console.wide_out().print(table)
+    console.stdout_console().print(Text("on `ev\x1b]0;il`", style="bold"))
+    lines = sys.stdout.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line.rstrip() for line in lines] == ["ev]0;SUITEil  MIT[31m2J", "\x1b[1mon `ev]0;il`\x1b[0m"]
+
+
+@pytest.mark.parametrize("out", [Terminal, io.StringIO])
+def test_json_says_the_same_on_a_terminal_in_characters_that_do_not_drive_it(
+    out: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout", out())
+    console.print_json({"name": "\x1b[31m\x9b2J 가"})
+    text = sys.stdout.getvalue()  # type: ignore[attr-defined]
+    assert json.loads(text) == {"name": "\x1b[31m\x9b2J 가"}
+    assert ("\x9b" in text) == (out is io.StringIO)
+    assert "\x1b" not in text
 
 
 def test_errors_do_not_drive_the_terminal(nomoat: Callable[..., Done], serving: Callable[..., Server]) -> None:

@@ -243,3 +243,22 @@ def test_a_verb_of_another_tool_is_told_its_name_here() -> None:
     done = CliRunner().invoke(cli.app, ["list"])
     assert (done.exit_code, done.stdout) == (2, "")
     assert "No such command 'list'. Here that is 'nomoat models'." in done.stderr
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+@pytest.mark.parametrize("group", [[], ["suites"], ["route"]])
+def test_help_cuts_no_command_s_sentence_however_narrow_the_terminal(nomoat: Nomoat, columns: str, group: list[str]) -> None:
+    done = nomoat(*group, "--help", COLUMNS=columns)
+    _, _, commands = done.stdout.partition("Commands:\n")
+    # No line of help is made shorter than 50 for a terminal that is.
+    assert commands and "..." not in commands
+    assert all(len(line) <= max(int(columns), 50) for line in commands.splitlines())
+
+
+def test_a_misspelt_variable_is_told_its_name_once_and_one_of_somebody_else_is_left_alone(nomoat: Nomoat) -> None:
+    done = nomoat("run", "fake:", "a", NOMOAT_THREAD="1", NOMOAT_CONTEXT="5", NOMOAT_DATA="x", NOMOAT_HOST="y")
+    assert (done.returncode, done.stdout) == (0, "a\n")
+    assert done.stderr.splitlines()[:-1] == [
+        "note: NOMOAT_CONTEXT is set, and nomoat knows no such variable; did you mean NOMOAT_CONTEXT_TOKENS?",
+        "note: NOMOAT_THREAD is set, and nomoat knows no such variable; did you mean NOMOAT_THREADS?",
+    ]

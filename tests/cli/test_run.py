@@ -18,6 +18,7 @@ from misbehaving import FINE, Server, half, say
 from nomoat.cli import answering
 from nomoat.engine.fake import FakeEngine
 from nomoat.records import Chunk, FinishReason, Request, Usage
+from nomoat.responder import Responder
 from nomoat.route.pii import KINDS
 from nomoat.route.policy import default_path
 
@@ -161,7 +162,7 @@ class Interrupted(FakeEngine):
 
 def test_ctrl_c_keeps_what_was_said_and_closes_the_engine(capsys: pytest.CaptureFixture[str]) -> None:
     engine = Interrupted()
-    shown = answering.show(engine.generate(Request(prompt="x")))
+    shown = answering.show(Responder("fake", engine), Request(prompt="x"))
     answering.say_outcome(shown, max_new_tokens=1)
     assert (shown.text, shown.finish_reason, shown.usage, engine.closed) == ("first", "cancelled", None, True)
     assert capsys.readouterr() == ("first\n", "[stopped]\n")

@@ -12,12 +12,14 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nomoat import paths
 from nomoat.catalog.fetch import Origin, Progress, fetch
+from nomoat.catalog.part import busy
 from nomoat.errors import BadFileError, DownloadError, NotThereError, UnsupportedError
 from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, read_object, weight_names
 from nomoat.records import Source
@@ -51,8 +53,7 @@ def pull_folder(repo: str, folder: Path, *, progress: Progress, look_at: Look | 
     `look_at` is shown `config.json` before the weights are asked for, and may raise; weights that came before stay. Raises what
     `fetch` raises, UnsupportedError for a repository without safetensors or tokenizer, BadFileError for a broken JSON file.
     """
-    busy = DownloadError(f"`hf:{repo}` is being pulled by another nomoat right now", hint="wait for it, or stop it")
-    with paths.alone(folder.with_name(repo.replace("/", "+")), busy=busy):
+    with held(repo, folder):
         try:
             gathering = _begin(repo, folder / STAGE, progress)
             if look_at is not None:
@@ -67,6 +68,11 @@ def pull_folder(repo: str, folder: Path, *, progress: Progress, look_at: Look | 
         finally:
             _sweep(folder)
     return folder
+
+
+def held(repo: str, folder: Path) -> AbstractContextManager[None]:
+    """Nobody pulls or removes it within this block; raises DownloadError where somebody does."""
+    return paths.alone(folder.with_name(repo.replace("/", "+")), busy=busy(f"hf:{repo}"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

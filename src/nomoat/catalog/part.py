@@ -86,7 +86,7 @@ def part_of(target: Path, purpose: net.Purpose, report: Callable[[int, int | Non
 
     If it does not, a part with something in it stays to be resumed, unless the disk is full or the bytes are wrong.
     """
-    path = target.with_name(f".{target.name}.part")
+    path = _path(target)
     with paths.translate_disk_errors(target):
         paths.make_folder(target.parent)
         opened = _opened_alone(path, target.name)
@@ -103,6 +103,33 @@ def part_of(target: Path, purpose: net.Purpose, report: Callable[[int, int | Non
             raise
         finally:
             _sweep(part)
+
+
+@contextmanager
+def held(target: Path) -> Iterator[None]:
+    """Nobody pulls `target` within this block; raises DownloadError where somebody does. Nothing is kept of it.
+
+    Where its part cannot be opened, as on a full disk, nobody is kept away; nor on Windows, which removes no file that is open.
+    """
+    path = _path(target)
+    try:
+        file = _opened_alone(path, target.name)
+    except OSError:
+        yield
+        return
+    with file:
+        if os.name == "nt":
+            file.close()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                if path.stat().st_size == 0:
+                    path.unlink()
+
+
+def _path(target: Path) -> Path:
+    return target.with_name(f".{target.name}.part")
 
 
 def _let_go(part: Part) -> None:
@@ -126,13 +153,13 @@ def _opened_alone(path: Path, name: str) -> BinaryIO:
         except OSError as exc:
             if exc.winerror not in paths.HELD:
                 raise
-            raise _busy(name) from exc
+            raise busy(name) from exc
         return os.fdopen(msvcrt.open_osfhandle(handle, os.O_APPEND), "ab")
     while True:
         file = path.open("ab")
         try:
             if not paths.lock(file, wait=False):
-                raise _busy(name)
+                raise busy(name)
         except BaseException:
             file.close()
             raise
@@ -142,8 +169,9 @@ def _opened_alone(path: Path, name: str) -> BinaryIO:
         file.close()
 
 
-def _busy(name: str) -> DownloadError:
-    return DownloadError(f"`{name}` is being pulled by another nomoat right now", hint="wait for it, or stop it")
+def busy(name: str) -> DownloadError:
+    """The error for what another nomoat is at."""
+    return DownloadError(f"`{name}` is being pulled or removed by another nomoat right now", hint="wait for it, or stop it")
 
 
 def _sweep(part: Part) -> None:

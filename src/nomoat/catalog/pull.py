@@ -9,14 +9,24 @@ import glob
 import re
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from nomoat import paths
-from nomoat.catalog import cards, folders
+from nomoat.catalog import cards, folders, part
 from nomoat.catalog.fetch import Progress, fetch, quiet
-from nomoat.errors import DownloadError, NomoatError, OfflineError, UnknownModelError, UnsupportedError, UsageError
+from nomoat.errors import (
+    DownloadError,
+    NomoatError,
+    NotEnoughDiskError,
+    NotWritableError,
+    OfflineError,
+    UnknownModelError,
+    UnsupportedError,
+    UsageError,
+)
 from nomoat.hub_folder import CONFIG
 from nomoat.records import ModelCard, Source
 
@@ -154,37 +164,48 @@ def _parts_here(path: Path) -> list[Path]:
     return [part for name in paths.split_names(path.name) if (part := path.with_name(name)).is_file()]
 
 
-def remove(ref: str) -> int:
+def remove(ref: str, *, first: Callable[[], int] = lambda: 0) -> int:
     """Remove a pulled model, and what is left of a pull that was cut off. Returns the bytes that got free.
 
-    Raises UnknownModelError if nothing of that name is here.
+    `first` is done before, when nobody else is at the model, and returns the bytes that it freed. Raises UnknownModelError if nothing
+    of that name is here, and DownloadError while it is being pulled.
     """
-    repo = _repository(ref)
-    doomed = [*folders.files_of(_folder(repo)), *folders.left_of_pull(_folder(repo))] if repo else _files_and_parts(ref)
-    if not doomed:
+    if not _files(ref):
         here = ", ".join(f"`{model.ref}`" for model in installed())
         raise UnknownModelError(f"no model called `{ref}` is pulled", hint=f"pulled: {here}" if here else "nothing is pulled yet")
-    freed = sum(path.stat().st_size for path in doomed)
-    for path in doomed:
-        with paths.translate_disk_errors(path):
-            path.unlink()
+    with ExitStack() as held:
+        if repo := _repository(ref):
+            with suppress(NotEnoughDiskError, NotWritableError):  # of the lock: what is removed may be what fills the disk
+                held.enter_context(folders.held(repo, _folder(repo)))
+        else:
+            for target in _targets(ref):
+                held.enter_context(part.held(target))
+        freed = first()
+        doomed = _files(ref)
+        freed += sum(path.stat().st_size for path in doomed)
+        for path in doomed:
+            with paths.translate_disk_errors(path):
+                path.unlink()
     for folder in {path.parent for path in doomed}:
         paths.remove_empty(folder)
     return freed
 
 
-def _files_and_parts(ref: str) -> list[Path]:
+def _files(ref: str) -> list[Path]:
+    """What is here of a model, and of a pull of it that was cut off."""
+    if repo := _repository(ref):
+        return [*folders.files_of(_folder(repo)), *folders.left_of_pull(_folder(repo))]
+    found = (path for target in _targets(ref) for path in (target, *target.parent.glob(f".{glob.escape(target.name)}.part*")))
+    return [path for path in found if path.is_file()]
+
+
+def _targets(ref: str) -> list[Path]:
+    """Where the files of a model belong."""
     try:
-        places = [_place(part) for part in _parts(ref)]
+        places = [_place(one) for one in _parts(ref)]
     except NomoatError:
         return []
-    return [
-        path
-        for place in places
-        for source in place.sources
-        for path in (place.folder / source.file_name, *place.folder.glob(f".{glob.escape(source.file_name)}.part*"))
-        if path.is_file()
-    ]
+    return [place.folder / source.file_name for place in places for source in place.sources]
 
 
 def _place(ref: str) -> _Place:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from nomoat import __version__, paths
 from nomoat.cli import console
@@ -23,6 +22,7 @@ from nomoat.cli.distil import distil
 from nomoat.cli.duel import duel
 from nomoat.cli.eval import eval_
 from nomoat.cli.export import export
+from nomoat.cli.groups import Group
 from nomoat.cli.models import models
 from nomoat.cli.pull import pull
 from nomoat.cli.rm import rm
@@ -46,7 +46,7 @@ CALLED_ELSEWHERE = {
 }  # fmt: skip
 
 
-class _Verbs(TyperGroup):
+class _Verbs(Group):
     """The verbs; one that Ctrl-C ends, and that has no more to say of it, says so, and one of another tool is told its name here."""
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
@@ -59,7 +59,7 @@ class _Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
+            console.say("stopped")
             raise typer.Exit(130) from None
 
 
@@ -89,7 +89,7 @@ app.add_typer(suites, name="suites")
 
 def _print_version(asked: bool) -> None:
     if asked:
-        print(f"nomoat {__version__}")
+        console.print_text(f"nomoat {__version__}")
         raise typer.Exit
 
 
@@ -102,6 +102,8 @@ def root(
 
     paths.require_home()  # whatever the verb: what no verb can do without is said at once
     settings.read_file()
+    for name, meant in settings.misspelt():
+        console.say(f"note: {name} is set, and nomoat knows no such variable; did you mean {meant}?")
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nomoat.cli import console
-from nomoat.records import Chunk, FinishReason, Usage
+from nomoat.records import Chunk, FinishReason, Request, Usage
+
+if TYPE_CHECKING:
+    from nomoat.responder import Responder, Stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,25 +22,24 @@ class Shown:
     usage: Usage | None
 
 
-def show(chunks: Iterator[Chunk]) -> Shown:
-    """Print an answer as it is written. Ctrl-C stops it and keeps what is there: finish_reason "cancelled"."""
+def show(responder: Responder, request: Request) -> Shown:
+    """Print an answer as it is written. Ctrl-C stops it and keeps what is there, if anything: finish_reason "cancelled"."""
     pieces: list[str] = []
     last: Chunk | None = None
-    hidden = console.TERMINAL_CONTROLS if sys.stdout.isatty() else {}
+    chunks: Stream[Chunk] | None = None
     try:
+        chunks = responder.stream(request)
         for last in chunks:
             pieces.append(last.text)
-            sys.stdout.write(last.text.translate(hidden))
-            sys.stdout.flush()
+            console.print_text(last.text, end="", flush=True)
     except KeyboardInterrupt:
         last = None
     finally:
-        close = getattr(chunks, "close", None)
-        if close is not None:
-            close()
+        if chunks is not None:
+            chunks.close()
         text = "".join(pieces)
         if text and not text.endswith("\n"):
-            print(flush=True)
+            console.print_text(flush=True)
     if last is None or last.finish_reason is None:
         return Shown(text=text, finish_reason="cancelled", usage=None)
     return Shown(text=text, finish_reason=last.finish_reason, usage=last.usage)

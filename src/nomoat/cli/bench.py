@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli import console, options
+from nomoat.cli import completion, console, options
 
 if TYPE_CHECKING:
     from nomoat.bench.machine import Load, Machine
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def bench(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A model on this machine: see `nomoat models`.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="A model on this machine: see `nomoat models`.", autocompletion=completion.models_here),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Measure this machine's limits and, with MODEL, how near the model comes to them.
@@ -43,7 +46,7 @@ def bench(
         return
     _print_machine(machine)
     if speed is not None:
-        print()
+        console.print_text()
         _print_model(speed, machine)
     if load.is_busy:
         console.say(_busy_note(load))
@@ -57,25 +60,29 @@ def _busy_note(load: Load) -> str:
 
 
 def _print_machine(machine: Machine) -> None:
-    print(machine.summary)
-    print(f"memory read, 1 thread     {machine.read_bytes_per_second_one_thread / 1e9:8.1f} GB/s")
-    print(f"memory read, {f'{machine.num_threads} threads':<12} {machine.read_bytes_per_second / 1e9:8.1f} GB/s")
-    print(f"matrix product, float32   {machine.gemm_flops / 1e9:8.1f} GFLOP/s")
+    console.print_text(machine.summary)
+    console.print_text(f"memory read, 1 thread     {machine.read_bytes_per_second_one_thread / 1e9:8.1f} GB/s")
+    console.print_text(f"memory read, {f'{machine.num_threads} threads':<12} {machine.read_bytes_per_second / 1e9:8.1f} GB/s")
+    console.print_text(f"matrix product, float32   {machine.gemm_flops / 1e9:8.1f} GFLOP/s")
 
 
 def _print_model(speed: ModelSpeed, machine: Machine) -> None:
     facts = _facts(speed, machine)
-    print(f"{speed.model}, best of {speed.turns}, one request at a time")
-    print(f"load to the first token   {speed.load_seconds:8.2f} s")
+    console.print_text(f"{speed.model}, best of {speed.turns}, one request at a time")
+    console.print_text(f"load to the first token   {speed.load_seconds:8.2f} s")
     reading, writing = f"prefill, {speed.prompt_tokens} tokens", f"decode, {speed.new_tokens} tokens"
-    print(f"{reading:<25} {_speed(speed.prefill_tokens_per_second)}{_share(facts['prefill_share'], 'of float32 arithmetic')}")
-    print(f"{writing:<25} {_speed(speed.decode_tokens_per_second)}{_share(facts['decode_share'], 'of what memory allows')}")
+    console.print_text(
+        f"{reading:<25} {_speed(speed.prefill_tokens_per_second)}{_share(facts['prefill_share'], 'of float32 arithmetic')}"
+    )
+    console.print_text(
+        f"{writing:<25} {_speed(speed.decode_tokens_per_second)}{_share(facts['decode_share'], 'of what memory allows')}"
+    )
     if speed.weights is not None:
-        print(f"stored as                 {speed.weights.stored_as}")
+        console.print_text(f"stored as                 {speed.weights.stored_as}")
         weights = f"{speed.weights.read_bytes / 1e6:,.1f} of weights"
-        print(f"read a token              {facts['read_bytes_a_token'] / 1e6:8.1f} MB  ({weights})")
-        print(f"float32 arithmetic gives  {_speed(facts['prefill_float32_tokens_per_second'])}")
-        print(f"memory allows             {_speed(facts['decode_limit_tokens_per_second'])}")
+        console.print_text(f"read a token              {facts['read_bytes_a_token'] / 1e6:8.1f} MB  ({weights})")
+        console.print_text(f"float32 arithmetic gives  {_speed(facts['prefill_float32_tokens_per_second'])}")
+        console.print_text(f"memory allows             {_speed(facts['decode_limit_tokens_per_second'])}")
 
 
 def _facts(speed: ModelSpeed, machine: Machine) -> dict[str, Any]:

@@ -82,25 +82,22 @@ class Chat:
             console.say("note: this model is on another machine, and what you write is sent there")
 
     def _ask(self, text: str) -> None:
-        self.messages.append(Message(role="user", content=text))
-        request = Request(messages=tuple(self._whole()), **self._settings)
+        question = Message(role="user", content=text)
+        request = Request(messages=(*self._whole(), question), **self._settings)
         try:
-            shown = answering.show(self._responder.stream(request))
+            shown = answering.show(self._responder, request)
         except NomoatError as error:
-            self.messages.pop()
             console.say(f"error: {error.message}")
             full = isinstance(error, ContextExceededError) and self.messages  # the first question is too long by itself
             hint = "/clear begins a new conversation" if full else error.hint
             if hint:
                 console.say(f"hint: {hint}")
             return
+        if shown.text:  # a question without an answer would leave two questions in a row
+            self.messages += (question, Message(role="assistant", content=shown.text))
         notes = [note for note in self._responder.notes_on(request) if note not in self._noted]
         self._noted.update(notes)
         answering.say_notes(notes)
-        if shown.text:
-            self.messages.append(Message(role="assistant", content=shown.text))
-        else:
-            self.messages.pop()  # a question without an answer would leave two questions in a row
         answering.say_outcome(shown, max_new_tokens=request.max_new_tokens)
 
     def _whole(self) -> list[Message]:

@@ -26,4 +26,4 @@ def config(as_json: options.AsJson = False) -> None:
     width = max(len(row.name) for row in rows)
     for row in rows:
         wrong = f"  NOT VALID: give {row.give_instead}" if row.give_instead else ""
-        print(f"{row.name:<{width}}  {row.value}  ({row.origin}){wrong}")
+        console.print_text(f"{row.name:<{width}}  {row.value}  ({row.origin}){wrong}")

@@ -6,7 +6,7 @@ import codecs
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,28 +15,38 @@ from nomoat.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TextColumn
+    from rich.segment import Segment
     from rich.table import Table
 
 # Words that are not ours (a model's, a server's, of a file's name) must not drive the user's terminal (clipboard, title, colours).
 TERMINAL_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+ESCAPED_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}  # those that JSON leaves as they are, in its own words
 PIPED_WIDTH = 200  # no line is broken for a program that reads
 
 
 def stderr_console() -> Console:
-    """A console on stderr. Made anew each time, so that tests which replace sys.stderr see it."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    """A console on stderr, for bars. Made anew each time, so that tests which replace sys.stderr see it."""
+    return _console(stderr=True, soft_wrap=True)
 
 
 def stdout_console() -> Console:
-    """A console on stdout, for tables a person reads. What stands in brackets or colons is text there, and no markup."""
-    from rich.console import Console
+    """A console on stdout, for tables a person reads."""
+    return _console()
 
-    class Trimmed(Console):
-        """Rich fills up a table's last column with blanks, and leaves one where it breaks a line: a file gets none."""
+
+def _console(**options: Any) -> Console:
+    """What stands in brackets or colons is text there, and no markup; nor does a text drive the terminal it is shown on."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class Plain(Console):
+        def render(self, *given: Any, **named: Any) -> Iterable[Segment]:
+            for part in super().render(*given, **named):
+                is_text = self.is_terminal and not part.control
+                yield Segment(part.text.translate(TERMINAL_CONTROLS), part.style) if is_text else part
 
         def print(self, *objects: Any, **options: Any) -> None:
+            """Rich fills up a table's last column with blanks, and leaves one where it breaks a line: a file gets none."""
             if self.is_terminal:
                 super().print(*objects, **options)
                 return
@@ -44,7 +54,7 @@ def stdout_console() -> Console:
                 super().print(*objects, **options)
             self.file.write("\n".join(line.rstrip(" ") for line in shown.get().split("\n")))
 
-    return Trimmed(highlight=False, markup=False, emoji=False)
+    return Plain(highlight=False, markup=False, emoji=False, **options)
 
 
 def wide_out() -> Console:
@@ -65,6 +75,11 @@ def table(*, show_header: bool = True) -> Table:
 def say(text: str) -> None:
     """One plain sentence to the person, on stderr."""
     print(text.translate(TERMINAL_CONTROLS), file=sys.stderr, flush=True)
+
+
+def print_text(text: str = "", *, end: str = "\n", flush: bool = False) -> None:
+    """A text on stdout. A terminal is not driven by it; a pipe and a file get it as it is."""
+    print(text.translate(TERMINAL_CONTROLS) if sys.stdout.isatty() else text, end=end, flush=flush)
 
 
 def has_person() -> bool:
@@ -96,7 +111,8 @@ def piped() -> str:
 def print_json(value: object) -> None:
     """Data for machines, on stdout, whole in whatever encoding that has. Dataclasses become objects."""
     is_whole = codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
-    print(json.dumps(value, ensure_ascii=not is_whole, indent=2, default=_plain))
+    text = json.dumps(value, ensure_ascii=not is_whole, indent=2, default=_plain)
+    print(text.translate(ESCAPED_CONTROLS) if sys.stdout.isatty() else text)
 
 
 def byte_progress() -> Progress:

@@ -114,7 +114,7 @@ def _ask() -> None:
 
     with load_with_bar(BASE) as model:
         request = Request(messages=(Message(role="user", content=QUESTION),), max_new_tokens=64)
-        answering.say_outcome(answering.show(model.stream(request)), max_new_tokens=request.max_new_tokens)
+        answering.say_outcome(answering.show(model, request), max_new_tokens=request.max_new_tokens)
 
 
 def _prepare_data() -> tuple[Path, Suite]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli import answering, console, judging, options, sending
+from nomoat.cli import answering, completion, console, judging, options, sending
 from nomoat.money import dollars
 from nomoat.pool import DEFAULT_CONCURRENCY
 
@@ -59,10 +59,14 @@ MaxTokens = Annotated[
     int | None, typer.Option(min=1, help="With --label: longest answer of a teacher that writes.", show_default=False)
 ]  # fmt: skip
 
+Teacher = Annotated[
+    str, typer.Argument(metavar="TEACHER", help="A model reference: see `nomoat models`.", autocompletion=completion.models_here)
+]
+
 
 def distil(
     context: typer.Context,
-    teacher: Annotated[str, typer.Argument(metavar="TEACHER", help="A model reference: see `nomoat models`.")],
+    teacher: Teacher,
     out: Annotated[Path, typer.Option("--out", "-o", help="Write here: .jsonl, or with --label .csv or .tsv.")],
     num_tasks: Annotated[int, typer.Option("--tasks", "-n", min=1, help="So many new tasks.")] = 100,
     seeds: SeedFile = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nomoat.cli import console, judging, options, sending
+from nomoat.cli import completion, console, judging, options, sending
 from nomoat.pool import DEFAULT_CONCURRENCY
 
 if TYPE_CHECKING:
@@ -19,9 +19,19 @@ if TYPE_CHECKING:
     from nomoat.judge.verdict import Duel, Rules
     from nomoat.records import Leaderboard, Verdict
 
+Models = Annotated[
+    list[str],
+    typer.Argument(metavar="LEFT RIGHT", help="Two model references, or more with --table.", autocompletion=completion.models_here),
+]
 Suites = Annotated[
     list[str] | None,
-    typer.Option("--suite", "-s", help="A name, a .toml, .jsonl or folder, or a CSV; several are allowed.", show_default=False),
+    typer.Option(
+        "--suite",
+        "-s",
+        help="A name, a .toml, .jsonl or folder, or a CSV; several are allowed.",
+        autocompletion=completion.suites,
+        show_default=False,
+    ),
 ]
 StopEarly = Annotated[bool, typer.Option("--stop-early/--all", help="Stop as soon as the winner is known, or ask everything.")]
 Rope = Annotated[
@@ -31,7 +41,7 @@ Rope = Annotated[
 
 def duel(
     context: typer.Context,
-    models: Annotated[list[str], typer.Argument(metavar="LEFT RIGHT", help="Two model references, or more with --table.")],
+    models: Models,
     suites: Suites = None,
     input_column: options.InputColumn = None,
     label_column: options.LabelColumn = None,

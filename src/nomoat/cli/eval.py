@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nomoat.cli import console, judging, options, sending
+from nomoat.cli import completion, console, judging, options, sending
 from nomoat.pool import DEFAULT_CONCURRENCY
 
 if TYPE_CHECKING:
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 def eval_(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model reference: see `nomoat models`.")],
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="A name, a .toml, .jsonl or folder, or a CSV.")],
+    model: options.Model,
+    suite: Annotated[
+        str, typer.Argument(metavar="SUITE", help="A name, a .toml, .jsonl or folder, or a CSV.", autocompletion=completion.suites)
+    ],
     input_column: options.InputColumn = None,
     label_column: options.LabelColumn = None,
     instruction: options.Instruction = None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from nomoat import paths
-from nomoat.cli import console
+from nomoat.cli import completion, console
 from nomoat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Form(StrEnum):
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A tuned model: BASE+NAME.")],
+    model: Annotated[str, typer.Argument(help="A tuned model: BASE+NAME.", autocompletion=completion.models_tuned)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; with --form ollama, the folder.")],
     form: Annotated[
         Form, typer.Option(help="gguf: one merged file; lora: the adapter alone; ollama: merged, and a Modelfile.")

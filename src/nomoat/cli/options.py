@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from nomoat import config
+from nomoat.cli import completion
 
 
 def _use_quality(value: str | None) -> str | None:
@@ -35,6 +36,9 @@ def as_named(value: Path | None) -> Path | None:
     return None if value is None else textfiles.as_named(value)
 
 
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model reference: see `nomoat models`.", autocompletion=completion.models_here)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print for machines.")]
 ContextToPlan = Annotated[
     int | None, typer.Option("--context", "--ctx-size", "-c", min=1, help="Plan memory for this many tokens.", show_default=False)
@@ -50,13 +54,28 @@ Instruction = Annotated[
 Quality = Annotated[
     str | None,
     typer.Option(
-        callback=_use_quality, metavar="high|default|small", show_default=False, help="What of a file's quality to give up for speed."
+        callback=_use_quality,
+        metavar="high|default|small",
+        show_default=False,
+        help="What of a file's quality to give up for speed.",
+        autocompletion=completion.qualities,
     ),
 ]
-Template = Annotated[str | None, typer.Option(help="Chat template of a model that has none or a wrong one.", show_default=False)]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        help="Chat template of a model that has none or a wrong one.", autocompletion=completion.templates, show_default=False
+    ),
+]
 FallbackTemplate = Annotated[
     str | None,
-    typer.Option("--template", callback=_known_template, help="Chat template of local models that have none.", show_default=False),
+    typer.Option(
+        "--template",
+        callback=_known_template,
+        help="Chat template of local models that have none.",
+        autocompletion=completion.templates,
+        show_default=False,
+    ),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Ask this many, drawn at random.", show_default=False)]
 Seed = Annotated[
@@ -80,7 +99,10 @@ PriceIn = Annotated[
 PriceOut = Annotated[float | None, typer.Option("--price-out", min=0.0, help="The same for a million tokens out.", show_default=False)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Send to servers outside without asking.")]
 JudgeModel = Annotated[
-    str | None, typer.Option("--judge", metavar="MODEL", help="A model that judges the answers.", show_default=False)
+    str | None,
+    typer.Option(
+        "--judge", metavar="MODEL", help="A model that judges the answers.", autocompletion=completion.models_here, show_default=False
+    ),
 ]
 JudgeCheck = Annotated[
     str | None,

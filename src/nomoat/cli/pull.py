@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nomoat import paths
-from nomoat.cli import console
+from nomoat.cli import completion, console
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 def pull(
     models: Annotated[
         list[str],
-        typer.Argument(help="Card ids, hf:owner/repo, hf:owner/repo/file.gguf or https://host/file.gguf.", metavar="MODEL..."),
+        typer.Argument(
+            help="Card ids, hf:owner/repo, hf:owner/repo/file.gguf or https://host/file.gguf.",
+            autocompletion=completion.models_to_pull,
+            metavar="MODEL...",
+        ),
     ],
     force: Annotated[
         bool, typer.Option("--force", help="Pull what does not fit or cannot be run, and again what is here already.")
@@ -45,13 +49,13 @@ def pull(
         found = None if force else catalogue.find_installed(ref)
         if found is not None:
             console.say(f"{ref}: here already")
-            print(found)
+            console.print_text(str(found))
             continue
         catalogue.require_source(ref)
         _explain(ref, card)
         if card is not None and not force:
             _require_consent(card, yes)
-        print(_fetch(ref, force))
+        console.print_text(str(_fetch(ref, force)))
 
 
 def _explain(ref: str, card: ModelCard | None) -> None:

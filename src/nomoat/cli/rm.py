@@ -10,14 +10,17 @@ from typing import Annotated
 import typer
 
 from nomoat import paths
-from nomoat.cli import console
+from nomoat.cli import completion, console
 
 WHILE_TUNED = "end that, or wait for it"
 
 
 def rm(
     model: Annotated[
-        str | None, typer.Argument(help="A pulled model, or BASE+ADAPTER for a tuned adapter.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="A pulled model, or BASE+ADAPTER for a tuned adapter.", autocompletion=completion.models_here, show_default=False
+        ),
     ] = None,
     cache: Annotated[
         bool, typer.Option("--cache", help="Remove what can be made again: imported models and compiled kernels.")
@@ -134,8 +137,7 @@ def _remove_model(model: str, yes: bool) -> None:
     if place is not None and folders:
         freed = _remove_adapter(place, folders)
     else:
-        freed = importer.forget(installed) if installed is not None else 0
-        freed += pull.remove(model)
+        freed = pull.remove(model, first=lambda: importer.forget(installed) if installed is not None else 0)
     console.say(f"{model}: removed{f', {paths.shown_size(freed)} free again' if freed else ''}")
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli import answering, console, options
+from nomoat.cli import answering, completion, console, options
+from nomoat.cli.groups import Group
 
 if TYPE_CHECKING:
     from nomoat.route.frontier import Estimate, Frontier
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from nomoat.route.policy import Policy
 
 route = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="""Send each request where it is answered well enough: recognised private data stays here.
@@ -53,15 +55,22 @@ def explain(
     if as_json:
         console.print_json(decision)
         return
-    print(f"{decision.where}: {decision.model or 'no model is named'}")
-    print(f"why: {decision.why}")
+    console.print_text(f"{decision.where}: {decision.model or 'no model is named'}")
+    console.print_text(f"why: {decision.why}")
 
 
 @route.command()
 def learn(
-    local: Annotated[str, typer.Argument(metavar="LOCAL", help="The model on this machine, as it was named in the duel.")],
+    local: Annotated[
+        str,
+        typer.Argument(
+            metavar="LOCAL", help="The model on this machine, as it was named in the duel.", autocompletion=completion.models_here
+        ),
+    ],
     cloud: Annotated[str, typer.Argument(metavar="CLOUD", help="The other one.")],
-    suites: Annotated[list[str], typer.Option("--suite", "-s", help="What they fought over; may be given again.")],
+    suites: Annotated[
+        list[str], typer.Option("--suite", "-s", help="What they fought over; may be given again.", autocompletion=completion.suites)
+    ],
     input_column: options.InputColumn = None,
     label_column: options.LabelColumn = None,
     instruction: options.Instruction = None,
@@ -147,11 +156,11 @@ def policy(as_json: options.AsJson = False) -> None:
         return
     width = max(len(name) for name in policies.SETTINGS)
     for row in rows:
-        print(f"{row['name']:<{width}}  {_shown(row['value'])}  ({row['origin']})")
+        console.print_text(f"{row['name']:<{width}}  {_shown(row['value'])}  ({row['origin']})")
     origin = f"not in use: {why_not}" if why_not else "nothing is learned" if made is None else "learned"
-    print(f"{'router':<{width}}  {'none' if made is None else f'{made.local} or {made.cloud}'}  ({origin})")
+    console.print_text(f"{'router':<{width}}  {'none' if made is None else f'{made.local} or {made.cloud}'}  ({origin})")
     if spent is not None:
-        print(f"{'spent':<{width}}  {dollars(spent.today_usd)} today, {dollars(spent.month_usd)} this month  (UTC)")
+        console.print_text(f"{'spent':<{width}}  {dollars(spent.today_usd)} today, {dollars(spent.month_usd)} this month  (UTC)")
     if found.path is None:
         console.say(f"there is no {policies.default_path()}: everything stays here")
 
@@ -181,11 +190,13 @@ def _given(text: str | None) -> str:
 
 def _print(made: LearnedRouter) -> None:
     figures = made.figures
-    print(f"`{made.local}` is as good as `{made.cloud}` on {figures.num_local_as_good:,} of {figures.num_prompts:,} prompts")
-    print("on prompts the router had not seen:")
-    print(f"  AUC {figures.auc:.2f} [{figures.auc_low:.2f}, {figures.auc_high:.2f}] (chance is 0.50)")
+    console.print_text(
+        f"`{made.local}` is as good as `{made.cloud}` on {figures.num_local_as_good:,} of {figures.num_prompts:,} prompts"
+    )
+    console.print_text("on prompts the router had not seen:")
+    console.print_text(f"  AUC {figures.auc:.2f} [{figures.auc_low:.2f}, {figures.auc_high:.2f}] (chance is 0.50)")
     _print_gap(figures.frontier)
-    print(
+    console.print_text(
         f"  at the threshold {figures.threshold:.2f}, {100 * figures.share_local:.1f} % stay here, and the mean score is "
         f"{figures.routed_score:.3f} (all local {figures.local_score:.3f}, all cloud {figures.cloud_score:.3f})"
     )
@@ -197,22 +208,22 @@ def _print_gap(frontier: Frontier) -> None:
     gap = f"{frontier.gap.value:+.3f} [{frontier.gap.low:+.3f}, {frontier.gap.high:+.3f}]"
     if frontier.apgr is None or frontier.cpt50 is None or frontier.cpt80 is None:
         told = "is lower" if frontier.gap.high < 0 else "cannot be told to be higher"
-        print(f"  the cloud's mean score {told} ({gap}): there is no gap to recover, so no APGR and no CPT")
+        console.print_text(f"  the cloud's mean score {told} ({gap}): there is no gap to recover, so no APGR and no CPT")
         return
     apgr = f"{frontier.apgr.value:.2f} [{frontier.apgr.low:.2f}, {frontier.apgr.high:.2f}]"
-    print(f"  the cloud's mean score is higher by {gap}; of this gap")
-    print(f"  APGR {apgr} is recovered, on average over all shares sent away (at random 0.50)")
-    print(f"  CPT50: {_percent(frontier.cpt50)} sent away recover half (at random 50 %)")
-    print(f"  CPT80: {_percent(frontier.cpt80)} sent away recover four fifths (at random 80 %)")
+    console.print_text(f"  the cloud's mean score is higher by {gap}; of this gap")
+    console.print_text(f"  APGR {apgr} is recovered, on average over all shares sent away (at random 0.50)")
+    console.print_text(f"  CPT50: {_percent(frontier.cpt50)} sent away recover half (at random 50 %)")
+    console.print_text(f"  CPT80: {_percent(frontier.cpt80)} sent away recover four fifths (at random 80 %)")
 
 
 def _print_settings(frontier: Frontier) -> None:
     """The table to choose `threshold` from."""
-    print(f"\nthreshold  sent away  mean score            at random{'' if frontier.apgr is None else '  gap recovered'}")
+    console.print_text(f"\nthreshold  sent away  mean score            at random{'' if frontier.apgr is None else '  gap recovered'}")
     for row in frontier.settings:
         score = f"{row.score.value:.3f} [{row.score.low:.3f}, {row.score.high:.3f}]"
         recovered = "" if row.pgr is None else f"  {_percent(row.pgr)}"
-        print(f"{row.threshold:>9.2f}  {100 * row.share_cloud:>7.1f} %  {score:<20}  {row.random_score:>9.3f}{recovered}")
+        console.print_text(f"{row.threshold:>9.2f}  {100 * row.share_cloud:>7.1f} %  {score:<20}  {row.random_score:>9.3f}{recovered}")
 
 
 def _percent(share: Estimate) -> str:

@@ -45,7 +45,7 @@ AsTuned = Annotated[
 
 
 def run(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model reference: see `nomoat models`.")],
+    model: options.Model,
     prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The question; piped text is put after it.")] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Longest answer, in tokens.")] = 512,
@@ -119,7 +119,7 @@ def _ask(responder: Responder, request: Request, *, as_json: bool) -> None:
         console.print_json(_as_object(responder, request))
         answering.say_notes(responder.notes_on(request))
         return
-    shown = answering.show(responder.stream(request))
+    shown = answering.show(responder, request)
     answering.say_notes(responder.notes_on(request))
     answering.say_outcome(shown, max_new_tokens=request.max_new_tokens)
     if shown.finish_reason == "cancelled":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nomoat import paths
-from nomoat.cli import answering, console, options
+from nomoat.cli import answering, completion, console, options
 from nomoat.cli.loading import load_sharing_with_bar
 
 if TYPE_CHECKING:
@@ -33,7 +33,12 @@ def _require_finite(gigabytes: float | None) -> float | None:
 
 
 def serve(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Models to serve, each under the name given here.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="Models to serve, each under the name given here.", autocompletion=completion.models_here
+        ),
+    ],
     host: Annotated[str, typer.Option(help="Address to bind. Anything but this machine's own needs --api-key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to bind; 0 takes a free one.")] = 8080,
     api_key: Annotated[

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nomoat import paths
-from nomoat.cli import console, options
+from nomoat.cli import completion, console, options
 
 if TYPE_CHECKING:
     from nomoat.records import ModelCard
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 def show(
     model: Annotated[
-        str, typer.Argument(help="A card's id, BASE+ADAPTER, a .gguf file, a Hugging Face folder, hf:..., or a cloud reference.")
+        str,
+        typer.Argument(
+            help="A card's id, BASE+ADAPTER, a .gguf file, a Hugging Face folder, hf:..., or a cloud reference.",
+            autocompletion=completion.models_known,
+        ),
     ],
     context: options.ContextToPlan = None,
     quality: options.Quality = None,
@@ -37,7 +41,7 @@ def show(
     if as_json:
         console.print_json(facts)
     else:
-        print("\n".join(lines))
+        console.print_text("\n".join(lines))
 
 
 def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]:

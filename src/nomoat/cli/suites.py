@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli import console, options
+from nomoat.cli import completion, console, options
+from nomoat.cli.groups import Group
 
 if TYPE_CHECKING:
     from nomoat.judge.suites import Suite
 
 suites = typer.Typer(
+    cls=Group,
     invoke_without_command=True,
     rich_markup_mode=None,
     help="""List suites: questions with known answers, built in and your own.
@@ -52,7 +54,9 @@ def list_suites(context: typer.Context, as_json: options.AsJson = False) -> None
 
 @suites.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="SUITE", help="A name, a .toml, .jsonl, table or folder.")],
+    name: Annotated[
+        str, typer.Argument(metavar="SUITE", help="A name, a .toml, .jsonl, table or folder.", autocompletion=completion.suites)
+    ],
     examples: Annotated[int, typer.Option("--examples", "-n", min=0, help="How many examples to print.")] = 2,
     input_column: options.InputColumn = None,
     label_column: options.LabelColumn = None,
@@ -75,15 +79,15 @@ def show(
         return
     for key, value in facts.items():
         if value != "":
-            print(f"{key.replace('_', ' ')}: {value}")
+            console.print_text(f"{key.replace('_', ' ')}: {value}")
     for example in suite.examples[:examples]:
-        print(f"\n--- example {example.id}{f' ({example.category})' if example.category else ''}")
+        console.print_text(f"\n--- example {example.id}{f' ({example.category})' if example.category else ''}")
         for message in example.messages:
-            print(f"[{message.role}] {message.content}" if suite.chat else message.content)
+            console.print_text(f"[{message.role}] {message.content}" if suite.chat else message.content)
         for choice in example.choices:
-            print(f"  {'*' if choice in (example.target, *example.other_targets) else '-'} {choice}")
+            console.print_text(f"  {'*' if choice in (example.target, *example.other_targets) else '-'} {choice}")
         if not example.choices and example.target:
-            print("\n".join(f"=> {target}" for target in (example.target, *example.other_targets)))
+            console.print_text("\n".join(f"=> {target}" for target in (example.target, *example.other_targets)))
 
 
 @suites.command()
@@ -94,7 +98,10 @@ def new(
     ],
     input_column: Annotated[str | None, typer.Option(help="The column of texts.", show_default=False)] = None,
     label_column: Annotated[str | None, typer.Option(help="The column of right answers.", show_default=False)] = None,
-    metric: Annotated[str | None, typer.Option(help="How answers are scored, if not as guessed.", show_default=False)] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="How answers are scored, if not as guessed.", autocompletion=completion.metrics, show_default=False),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The suite's name, if not the file's.", show_default=False)] = None,
     folder: Annotated[
         Path | None, typer.Option("--to", help="Write it here instead of NOMOAT_HOME/suites.", show_default=False)
@@ -134,7 +141,9 @@ def new(
 
 @suites.command()
 def rm(
-    name: Annotated[str, typer.Argument(metavar="SUITE", help="A suite in NOMOAT_HOME/suites, by its name.")],
+    name: Annotated[
+        str, typer.Argument(metavar="SUITE", help="A suite in NOMOAT_HOME/suites, by its name.", autocompletion=completion.own_suites)
+    ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Remove a suite of your own: NAME.jsonl, NAME.toml and NAME.schema.json, or the folder NAME. Files with other names, which

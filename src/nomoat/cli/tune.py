@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nomoat import installing, paths
-from nomoat.cli import console, options
+from nomoat.cli import completion, console, options
 from nomoat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,13 +28,20 @@ GOES_ON = "the same command with --resume goes on from here"
 DATA = "CSV or TSV with a text and a label; or OpenAI chats, ShareGPT or Alpaca as JSON(L)."
 TEST = "A file whose texts must not be learned: those in both are dropped."
 VALIDATION = "A file of lessons to hold out; without it a part of the data is."
+Base = Annotated[
+    str,
+    typer.Argument(
+        help="Where to start: a card's name, a .gguf file, a Hugging Face folder, or BASE+NAME.",
+        autocompletion=completion.models_here,
+    ),
+]
 Data = Annotated[Path, typer.Argument(help=DATA, callback=options.as_named)]
 TestFile = Annotated[Path | None, typer.Option(help=TEST, callback=options.as_named)]
 ValidationFile = Annotated[Path | None, typer.Option(help=VALIDATION, callback=options.as_named)]
 
 
 def tune(
-    base: Annotated[str, typer.Argument(help="Where to start: a card's name, a .gguf file, a Hugging Face folder, or BASE+NAME.")],
+    base: Base,
     data: Data,
     name: Annotated[str, typer.Option("--name", help="The adapter's name: BASE+NAME will answer.")] = "",
     input_column: Annotated[str | None, typer.Option(help="Column of the texts (tables).")] = None,

@@ -15,7 +15,6 @@ landline, business and account numbers in several cells of a table; numbers spel
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from typing import Literal, get_args
@@ -197,11 +196,10 @@ GLUED = re.compile(rf"(?<!\d)([A-Za-z]?)(\(?0\d{{1,2}}{LINE}\d{{3,4}}{LINE}\d{{4
 UNKNOWN_GAP = re.compile(r"(?<=\d)[_\u00b7](?=\d)")  # to the library, which reads on over a dash: it is asked without one, too
 FROM_ABROAD = re.compile(r"(?<!\d)(?<!0[Xx])0082(?=\D{0,3}\d)")
 DECIMAL = re.compile(r"0\.\d+")
-HOME_REGION = "KR"
 
 
 def _phones(text: str) -> bool:
-    from phonenumbers import Leniency, PhoneNumberMatcher
+    from nomoat.route.phones import phones
 
     if MOBILE.search(text) or WITHOUT_ZERO.search(text):
         return True
@@ -209,8 +207,7 @@ def _phones(text: str) -> bool:
         if not IN_CELLS.search(match[2]) or _without_spaces(match[1]) == _without_spaces(match[2]):
             return True
     forms = {text, GLUED.sub(_set_apart, FROM_ABROAD.sub("+82 ", UNKNOWN_GAP.sub("-", text)))}
-    found = (one for form in forms for one in PhoneNumberMatcher(form, HOME_REGION, Leniency.VALID, sys.maxsize))
-    return any(not DECIMAL.fullmatch(one.raw_string) for one in found)
+    return any(not DECIMAL.fullmatch(number) for form in forms for number in phones(form))
 
 
 def _set_apart(glued: re.Match[str]) -> str:

@@ -1,0 +1,81 @@
+"""What a shell offers for what is being typed: models and suites by their names, and the values of an option.
+
+A shell asks at every press of Tab: what takes long to import has no place here. Paths are the shell's own to offer. Not covered: bash
+goes on with no reference once its `:` is typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from nomoat.errors import NomoatError
+
+
+def _offer(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    def offer(incomplete: str) -> list[str]:
+        try:
+            return [name for name in names() if name.startswith(incomplete)]
+        except (NomoatError, OSError, ValueError):  # the command itself says what is wrong
+            return []
+
+    return offer
+
+
+def _tuned() -> list[str]:
+    from nomoat.catalog import tuned
+
+    bases = ((tuned.provenance_of(folder).get("base"), folder.name) for folder in tuned.adapters())
+    return [f"{base}+{name}" for base, name in bases if base]
+
+
+def _here() -> list[str]:
+    from nomoat.catalog import pull
+
+    return [*(model.ref for model in pull.installed()), *_tuned()]
+
+
+def _to_pull() -> list[str]:
+    from nomoat.catalog import cards
+
+    return [card.id for card in cards.cards() if card.sources]
+
+
+def _known() -> list[str]:
+    from nomoat.catalog import cards
+
+    return list(dict.fromkeys([*(card.id for card in cards.cards()), *_here()]))
+
+
+def _own_suites() -> list[str]:
+    from nomoat.judge.suites import own_suites
+
+    return list(own_suites())
+
+
+def _suites() -> list[str]:
+    from nomoat.judge.builtin import BUILT_IN
+
+    return [*BUILT_IN, *_own_suites()]
+
+
+def _metrics() -> tuple[str, ...]:
+    from nomoat.judge.suites import WRITABLE
+
+    return WRITABLE
+
+
+def _qualities() -> tuple[str, ...]:
+    from nomoat.config import QUALITIES
+
+    return QUALITIES
+
+
+def _templates() -> list[str]:
+    from nomoat.engine.templates import NAMED
+
+    return list(NAMED)
+
+
+models_here, models_known, models_to_pull, models_tuned = map(_offer, (_here, _known, _to_pull, _tuned))
+suites, own_suites = _offer(_suites), _offer(_own_suites)
+metrics, qualities, templates = map(_offer, (_metrics, _qualities, _templates))

@@ -1,0 +1,39 @@
+"""Phone numbers, as `phonenumbers` finds them in a text, some five times as fast in long columns of numbers.
+
+The library tries each piece of such a column as a number, some 80 in every 20 of them. Most have digits that are no number of Korea,
+which one pattern tells, made of the library's own facts; what is found is the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from phonenumbers import Leniency, PhoneMetadata, PhoneNumberMatch, PhoneNumberMatcher
+
+HOME_REGION = "KR"
+DIGITS_ALONE = re.compile(r"[0-9\s()\[\]./-]*")  # without a `+` of other countries, an extension, a digit of another script
+NO_DIGIT = re.compile(r"[^0-9]")
+
+
+def phones(text: str) -> Iterator[str]:
+    """The numbers in the text, as they are written there."""
+    return (found.raw_string for found in _Matcher(text, HOME_REGION, Leniency.VALID, sys.maxsize))
+
+
+class _Matcher(PhoneNumberMatcher):
+    def _parse_and_verify(self, candidate: str, offset: int) -> PhoneNumberMatch | None:
+        if DIGITS_ALONE.fullmatch(candidate) and not _digits_of_numbers().fullmatch(NO_DIGIT.sub("", candidate)):
+            return None
+        return super()._parse_and_verify(candidate, offset)
+
+
+@functools.cache
+def _digits_of_numbers() -> re.Pattern[str]:
+    """Those that a number dialled from here may have: without the country, as it is given to others, or of another country."""
+    home: Any = PhoneMetadata.metadata_for_region(HOME_REGION)
+    prefix, number = home.national_prefix_for_parsing, home.general_desc.national_number_pattern
+    return re.compile(rf"(?:{prefix})?(?:{number})|(?:{home.country_code}|{home.international_prefix})[0-9]*")
