@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from typing import Literal, get_args
 
+from nomoat.route.orders import ORDER, is_order_cell
 from nomoat.route.plain import plain, readings
 
 Kind = Literal["resident_number", "phone", "business_number", "bank_account", "card", "email", "api_key", "name"]
@@ -266,7 +267,6 @@ AMOUNT = r"(?:\d[\d,.]{0,11}\s?[십백천만억]{0,2}\s?){1,2}원"
 WORDS = r"(?:[\uac00-\ud7a3]{1,6}\s){0,2}[\uac00-\ud7a3]{0,6}?"
 WHOSE = r"(?:(?:is|was|as)\s)?(?:(?:my|our|your|his|her|their|the|an?)\s)?(?:[a-z]{1,12}\s)?"
 # Not what is called an order or a parcel right before it, or begins with a whole date: `20240115-0000123`.
-ORDER = r"(?:주문|송장|예약|접수)"
 NO_ORDER = rf"(?<!{ORDER}[\s:])(?<!{ORDER}번호[\s:])(?<!{ORDER}번호:\s)(?!{YEAR}{CALENDAR}-)"
 PAID = (  # in a table often how an order stands
     re.compile(rf"(?:입금|송금|이체){REACH}{NUMBER}"),
@@ -288,7 +288,7 @@ ACCOUNTS = (
     re.compile(rf"{GROUPED}{BEHIND}(?:(?:{SHORT})(?![a-zA-Z])|(?:{EVERYDAY}){ENDS}|{UNITS}(?:으로|\s?통장))"),
     re.compile(rf"{DASHED}{BEHIND}{UNITS}{ENDS}"),
 )
-ORDER_HEAD, REACH_OF_HEADS = re.compile(rf"{ORDER}\s?번호"), 20_000  # characters: a longer table is as if it had none
+ONE_NUMBER = re.compile(NUMBER)
 ACCOUNT_DIGITS = range(10, 17)
 TEN_DIGITS = re.compile(rf"\d(?:(?:{LINE_GAP})?\d){{9,}}+")  # without them there is no account
 DIGITS = re.compile(r"\d+")
@@ -313,28 +313,23 @@ IBAN_LENGTHS = {country: length for length, countries in IBAN_COUNTRIES.items() 
 
 
 def _bank_accounts(text: str) -> bool:
+    has_orders = False
     for pattern in ACCOUNTS if TEN_DIGITS.search(text) else ():
-        for match in pattern.finditer(text):
-            groups = DIGITS.findall(match["number"])
-            is_account = sum(map(len, groups)) in ACCOUNT_DIGITS and not (_is_time(groups) or _is_decimal(match, groups))
-            if is_account and not (pattern in PAID and _is_order(text, match.span("number"))):
+        for match in filter(_is_account, pattern.finditer(text)):
+            if pattern not in PAID or not is_order_cell(match):
                 return True
+            has_orders = True
+    if has_orders:  # a word reaches the first number only, which an order may be before an account
+        without = ONE_NUMBER.sub(lambda match: "" if is_order_cell(match) else match[0], text)
+        if any(_is_account(match) and not is_order_cell(match) for pattern in PAID for match in pattern.finditer(without)):
+            return True
     return _ibans(text)
 
 
-def _is_order(text: str, number: tuple[int, int]) -> bool:
-    """Whether a number is all that stands in a cell of a table, whose first line heads that column as one of orders or parcels."""
-    start, end = number
-    reach = max(0, start - REACH_OF_HEADS)
-    begin = text.rfind("\n\n", reach, start)
-    head = text[reach if begin < 0 else begin + 2 : start].partition("\n")[0]
-    before, after = text[text.rfind("\n", reach, start) + 1 : start], text[end : end + REACH_OF_HEADS].partition("\n")[0]
-    for mark in ",;|\t":
-        names, left, right = head.split(mark), before.split(mark), after.split(mark)
-        is_row = len(names) > 1 and len(names) == len(left) + len(right) - 1
-        if is_row and not (left[-1] + right[0]).strip(" \"'") and ORDER_HEAD.fullmatch(names[len(left) - 1].strip(" \"'")):
-            return True
-    return False
+def _is_account(match: re.Match[str]) -> bool:
+    """Whether a number that a bank's word is beside can be one."""
+    groups = DIGITS.findall(match["number"])
+    return sum(map(len, groups)) in ACCOUNT_DIGITS and not (_is_time(groups) or _is_decimal(match, groups))
 
 
 def _is_time(groups: Sequence[str]) -> bool:

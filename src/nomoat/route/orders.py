@@ -1,0 +1,24 @@
+"""Numbers of orders and parcels, which are as long as those of accounts."""
+
+from __future__ import annotations
+
+import re
+
+ORDER = r"(?:주문|송장|예약|접수)"
+HEAD = re.compile(rf"{ORDER}\s?번호")
+REACH = 20_000  # characters: a longer table is as if it had no head
+
+
+def is_order_cell(match: re.Match[str]) -> bool:
+    """Whether a `number` is all that stands in a cell of a table, whose first line heads that column as one of orders or parcels."""
+    text, (start, end) = match.string, match.span("number")
+    reach = max(0, start - REACH)
+    begin = text.rfind("\n\n", reach, start)
+    head = text[reach if begin < 0 else begin + 2 : start].partition("\n")[0]
+    before, after = text[text.rfind("\n", reach, start) + 1 : start], text[end : end + REACH].partition("\n")[0]
+    for mark in ",;|\t":
+        names, left, right = head.split(mark), before.split(mark), after.split(mark)
+        is_row = len(names) > 1 and len(names) == len(left) + len(right) - 1
+        if is_row and not (left[-1] + right[0]).strip(" \"'") and HEAD.fullmatch(names[len(left) - 1].strip(" \"'")):
+            return True
+    return False
