@@ -7,7 +7,7 @@ import math
 import numbers
 import operator
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -164,6 +164,16 @@ def require_number(name: str, given: Any) -> None:
     """Raises UsageError for what is no number, as True is none, and for one that no float holds."""
     if _plain(given) is None:
         raise UsageError(f"`{name}` is {shown(given)}", hint="it is a number")
+
+
+def several(given: Any, what: str, *, one: Any = str) -> list[Any]:
+    """All of them. A text is a sequence, too, of its characters, and is not meant so. Raises UsageError for `one`, and what is none.
+
+    `what` are several: "texts are asked about at once".
+    """
+    if isinstance(given, one) or not isinstance(given, Iterable):
+        raise UsageError(f"several {what}, and this is one {type(given).__name__}", hint='give a list: ["…"]')
+    return list(given)
 
 
 def require_one_of(name: str, given: Any, known: Sequence[str]) -> None:

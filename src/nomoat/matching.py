@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
+from nomoat.errors import UsageError
 from nomoat.records import ContinuationScore
 
 MINUS = re.compile(r"[−–](?=\.?\d)")  # as books print it
@@ -43,6 +44,14 @@ def normalise_answer(text: str) -> str:
         end -= 1
     # NFKC once more: case folding can undo it ("ẞ", "ǰ").
     return unicodedata.normalize("NFKC", folded[start:end])
+
+
+def require_different(labels: Collection[str]) -> None:
+    """Raises UsageError unless there are two or more, each of which an answer can be without being another."""
+    if len({normalise_answer(label) for label in labels}) < max(2, len(labels)):
+        raise UsageError(
+            f"the labels are `{', '.join(labels)}`", hint="give two or more that differ in more than case and signs, such as ham,spam"
+        )
 
 
 def likeliest(scores: Sequence[ContinuationScore], *, per_token: bool = False) -> int:

@@ -231,11 +231,7 @@ def _asked(request: Request | str) -> Request:
 
 
 def _several(texts: Iterable[Item]) -> list[Item]:
-    """All of them. A text is a sequence, too, of its characters, and is not meant so."""
-    if isinstance(texts, str | Request) or not isinstance(texts, Iterable):
-        kind = type(texts).__name__
-        raise UsageError(f"several texts are asked about at once, and this is one {kind}", hint='give a list: ["…"]')
-    return list(texts)
+    return bounds.several(texts, "texts are asked about at once", one=str | Request)
 
 
 def load(

@@ -89,6 +89,7 @@ def test_other_words_or_another_task_are_said_and_change_nothing(gold: Path) -> 
     suite = load_suite(gold, **COLUMNS, models=[spam, shorter])
     assert asked(suite) == asked(load_suite(gold, **COLUMNS))
     assert suite.notes == (
+        "`base+spam` never learned negative, positive, which can be chosen here",
         "`base+spam` was tuned on another question than this, see `nomoat show base+spam`",
         "`base+short` was tuned on another question than this, see `nomoat show base+short`; "
         "give the same --instruction (in Python: `instruction`)",
@@ -121,8 +122,16 @@ def test_texts_asked_about_otherwise_than_a_model_learned_it_have_the_notes_of_a
     plain, worded = write_adapter("plain", "no", "yes"), write_adapter("worded", "no", "yes", instruction="Good?")
     assert question_for(plain, ["yes", "no"]).notes == question_for(worded, ["yes", "no"], "Good?").notes == ()
     other = "`base+plain` was tuned on another question than this, see `nomoat show base+plain`"
-    assert question_for(plain, ["ham", "spam"]).notes == question_for(plain, ["no", "yes"], "Good?").notes == (other,)
+    assert question_for(plain, ["no", "yes"], "Good?").notes == question_for(plain, ["ham", "spam"], "Good?").notes == (other,)
+    assert question_for(plain, ["ham", "spam"]).notes == ("`base+plain` never learned ham, spam, which can be chosen here", other)
     assert question_for(worded, ["no", "yes"], "Bad?").notes[0].endswith("; give the same --instruction (in Python: `instruction`)")
+
+
+def test_labels_as_a_model_learned_them_are_taken_though_they_differ_in_case_alone() -> None:
+    messy = write_adapter("messy", "Yes", "yes")
+    assert question_for(messy, question_for(messy).labels).labels == ("Yes", "yes")
+    with pytest.raises(UsageError, match="the labels are `No, no`"):
+        question_for(messy, ["No", "no"])
 
 
 def test_labels_have_to_be_given_where_nothing_says_that_a_model_learned_some() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from misbehaving import Server
@@ -132,6 +133,26 @@ def test_a_text_too_long_for_the_cache_of_a_teacher_that_writes_is_left_out_and_
     with AnswerStore() as store:
         found = label(Responder("short", Writes(answers=answers)), texts, ("ham", "spam"), store=store)
     assert ([one.text for one in found.labels], left_out(found, TOO_LONG_TEXT), found.partial) == (["a", "c"], ["b " * 90], "")
+
+
+def test_one_text_and_labels_that_do_not_differ_are_refused_from_python() -> None:
+    from nomoat.engine.fake import FakeEngine
+    from nomoat.responder import Responder
+
+    def refused(texts: Any, labels: Any) -> str:
+        with AnswerStore() as store, pytest.raises(UsageError) as caught:
+            label(Responder("fake:", FakeEngine()), texts, labels, store=store)
+        return caught.value.message
+
+    for given, kind in (("text", "str"), (None, "NoneType"), (7, "int")):
+        assert refused(given, ["ham", "spam"]) == f"several texts are labelled at once, and this is one {kind}"
+    for given, kind in (("ham", "str"), (7, "int")):
+        assert refused(TEXTS, given) == f"several labels are there to choose from, and this is one {kind}"
+    assert refused([b"text"], ["ham", "spam"]) == "a text to label is of the type bytes, not a text"
+    assert refused(TEXTS, ["ham", 1]) == "a label is of the type int, not a text"
+    for labels in ([], ["ham"], ["ham", "ham"], ["Ham", "ham."]):
+        assert refused(TEXTS, labels) == f"the labels are `{', '.join(dict.fromkeys(labels))}`"
+    assert len(labelled("fake:", (text for text in TEXTS), ("ham", "spam")).labels) == 3  # type: ignore[arg-type]
 
 
 def test_labels_are_a_list_or_a_file_and_differ(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nomoat import references
+from nomoat import bounds, matching, references
 from nomoat.catalog import tuned
 from nomoat.errors import UnknownModelError, UsageError
 from nomoat.references import STORED
@@ -60,7 +60,8 @@ def learned_by(models: Iterable[str | Responder]) -> list[Learned]:
 def question_for(ref: str, labels: Sequence[str] | None = None, instruction: str | None = None) -> Question:
     """What a model is asked about texts: what is not given is as it learned it, where it was tuned on a table.
 
-    Raises UsageError where nothing says which labels there are.
+    Raises UsageError where nothing says which labels there are, and for labels that are not two or more texts that differ, unless the
+    model learned just these.
     """
     learned = learned_by([ref])
     model = learned[0] if learned else None
@@ -75,6 +76,13 @@ def question_for(ref: str, labels: Sequence[str] | None = None, instruction: str
             )
         labels = sorted(model.labels)
         of_model.append(f"its labels ({_some(labels)})")
+    else:
+        labels = bounds.several(labels, "labels are there to choose from")
+        for label in labels:
+            bounds.require_text(label, "a label")
+        labels = list(dict.fromkeys(labels))
+        if model is None or model.labels != {*labels}:
+            matching.require_different(labels)
     if instruction is None and model is not None and model.instruction is not None:
         instruction = model.instruction
         of_model.append("its instruction")
@@ -98,11 +106,13 @@ def notes(own: set[str], asked: set[str], words: str, learned: Sequence[Learned]
     for model in learned:
         if besides := sorted((asked - own) & model.labels):
             yield f"asked for besides the table's labels: {_some(besides)}; `{model.ref}` learned to choose from these, too"
-        is_asked_so = model.question == kept_question(words)
-        unknown = sorted(asked - model.labels) if model.labels & own or (model.labels and is_asked_so) else []
+        is_asked_so, knows_some = model.question == kept_question(words), not model.labels.isdisjoint(own)
+        in_default_words = model.instruction is None and words == label_instruction(sorted(asked))
+        has_to_choose = knows_some or (model.labels and (is_asked_so or in_default_words))
+        unknown = sorted(asked - model.labels) if has_to_choose else []
         if unknown:
             yield f"`{model.ref}` never learned {_some(unknown)}, which can be chosen here"
-        elif not is_asked_so:
+        if not is_asked_so and not (knows_some and unknown):
             hint = "; give the same --instruction (in Python: `instruction`)" if model.instruction is not None else ""
             yield f"`{model.ref}` was tuned on another question than this, see `nomoat show {model.ref}`{hint}"
 

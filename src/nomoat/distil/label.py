@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nomoat import matching, tasks, textfiles
+from nomoat import bounds, matching, tasks, textfiles
 from nomoat.asking import as_tuned
 from nomoat.asking.answers import TOO_LONG, collect, collect_scores
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore
-from nomoat.errors import ContextExceededError, UnsupportedError, UsageError
+from nomoat.errors import ContextExceededError, UnsupportedError
 from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.records import ContinuationScore, Request
 from nomoat.responder import Responder
@@ -88,10 +88,7 @@ def parse_labels(given: str) -> tuple[str, ...]:
     is_file = os.path.isfile(given)  # noqa: PTH113 - Path.is_file raises where a list is longer than any name of a file
     parts = textfiles.read_text(Path(given)).split("\n") if is_file else given.split(",")
     labels = tuple(dict.fromkeys(textfiles.composed(part.strip()) for part in parts if part.strip()))
-    if len({matching.normalise_answer(label) for label in labels}) < max(2, len(labels)):
-        raise UsageError(
-            f"the labels are `{', '.join(labels)}`", hint="give two or more that differ in more than case and signs, such as ham,spam"
-        )
+    matching.require_different(labels)
     return labels
 
 
@@ -150,8 +147,12 @@ def label(
 
     `labels` and `instruction`: those a teacher tuned on a table learned, if not given. `max_tokens`: see `written_requests`; otherwise
     as much as the longest label takes, and a little more.
-    Raises what no further text would fare better with, the failure if nothing was answered at all, and as `question_for` does.
+    Raises what no further text would fare better with, the failure if nothing was answered at all, UsageError for texts that are
+    none, and as `question_for` does.
     """
+    texts = bounds.several(texts, "texts are labelled at once")
+    for text in texts:
+        bounds.require_text(text, "a text to label")
     question = as_tuned.question_for(teacher.ref, labels, instruction)
     labels, instruction = question.labels, question.instruction
     spending = Spending() if spending is None else spending
