@@ -95,12 +95,20 @@ def test_a_workbook_and_what_may_be_one_are_called_so_and_the_way_out_is_named(t
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a"])
 def test_a_parquet_file_is_called_so_whatever_its_name_and_the_way_out_is_named(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    path.write_bytes(b"PAR1\x15\x04\xff")
+    path.write_bytes(b"PAR1\x15\x04\xffPAR1")
     with pytest.raises(DataError) as caught:
         read_text(path)
     unknown = of_unknown_kind(path, "")
     assert (caught.value.message, caught.value.hint) == (unknown.message, unknown.hint)
     assert (unknown.message, unknown.hint) == (f"`{path}` is a Parquet file, not a text file", AS_CSV)
+
+
+def test_a_csv_whose_first_column_is_called_as_parquet_files_begin_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    for text in ("PAR1,label\na,b\n", "PA"):
+        path.write_text(text)
+        assert read_text(path) == text
+        assert of_unknown_kind(path, "").message == f"`{path}`: nomoat cannot tell what kind of file this is"
 
 
 def test_jsonl_keeps_line_numbers_and_unicode_line_separators(tmp_path: Path) -> None:

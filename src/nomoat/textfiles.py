@@ -20,7 +20,7 @@ MARKED = (
 )  # fmt: skip
 WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")  # names end so
 ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # contents begin so: zip and OLE, which office programs write, too
-PARQUET = b"PAR1"  # contents begin so
+PARQUET = b"PAR1"  # contents begin and end so; a CSV whose first column is called so only begins with it
 AS_CSV = (
     'make a CSV of it, with pandas: `pandas.read_parquet("FILE.parquet").to_csv("FILE.csv", index=False)`; '
     'JSONL of conversations: `.to_json("FILE.jsonl", orient="records", lines=True)`'
@@ -65,11 +65,13 @@ def of_unknown_kind(path: Path, kinds: str) -> UsageError:
 
 
 def _is_parquet(path: Path) -> bool:
-    """By its first bytes; a pipe is not read."""
+    """By its first and last bytes; a pipe is not read."""
     try:
         with path.open("rb") if path.is_file() else io.BytesIO() as file:
-            return file.read(len(PARQUET)) == PARQUET
-    except OSError:
+            begins = file.read(len(PARQUET)) == PARQUET
+            file.seek(-len(PARQUET), io.SEEK_END)
+            return begins and file.read() == PARQUET
+    except OSError:  # it cannot be read, or is shorter
         return False
 
 
@@ -91,7 +93,7 @@ def read_text(path: Path) -> str:
         if path.suffix.lower() in WORKBOOKS:
             raise DataError(f"`{path}` is a workbook, not a text file", hint=AS_UTF_8_KOREAN)
         raise DataError(f"`{path}` is a document or workbook of an office program, or an archive, not a text file", hint=AS_UTF_8)
-    if content.startswith(PARQUET):
+    if content.startswith(PARQUET) and content.endswith(PARQUET):
         raise DataError(f"`{path}` is a Parquet file, not a text file", hint=AS_CSV)
     encoding = next((encoding for mark, encoding in MARKED if content.startswith(mark)), "UTF-8")
     try:
