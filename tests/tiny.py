@@ -47,12 +47,15 @@ def add_tokenizer(writer: gguf.GGUFWriter, *, pre: str) -> None:
 
 
 def write_tiny_gguf(
-    path: Path, *, arch: str = "llama", pre: str = "smollm", template: str | None = TEMPLATE, type_name: str | None = None
-) -> Path:
-    """Write the file. Same arguments, same bytes. `type_name`: the type of its layers' matrices, if not F32."""
+    path: Path, *, arch: str = "llama", pre: str = "smollm", template: str | None = TEMPLATE, type_name: str | None = None,
+    called: str | None = None,
+) -> Path:  # fmt: skip
+    """Write the file. Same arguments, same bytes. `type_name`: the type of its layers' matrices, if not F32. `called`: its name."""
     random = np.random.default_rng(7)
     tokens = vocabulary()
     writer = gguf.GGUFWriter(str(path), arch)
+    if called is not None:
+        writer.add_name(called)
     writer.add_block_count(LAYERS)
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(WIDTH)

@@ -145,7 +145,7 @@ def test_cost_is_of_the_tokens_the_server_counted_at_the_price_given(serving: Se
     assert [outcome.cost_usd for outcome in evaluation.outcomes] == pytest.approx([REAL_USD] * 4)
     side = evaluation.side
     assert (side.cost_usd_per_1000, side.cost_usd) == (pytest.approx(1000 * REAL_USD), pytest.approx(4 * REAL_USD))
-    assert side.price == "$1000 in, $2000 out per million tokens, as given"
+    assert side.price == "$1,000.00 in, $2,000.00 out per million tokens, as given"
 
 
 def test_what_runs_here_costs_nothing_but_electricity_and_stored_answers_have_no_cost(serving: Serving) -> None:
@@ -206,7 +206,7 @@ def test_own_price_table_comes_before_ours(serving: Serving, empty_home: Path) -
     empty_home.mkdir()
     row = f'[[price]]\napi = "{ref}"\ninput = 3.0\noutput = 4.0\nas_of = "2026-11"\nsource = "contract"\n'
     (empty_home / "prices.toml").write_text(row)
-    assert run_suite(ref, suite_of(1)).side.price == "$3 in, $4 out per million tokens, list price as of 2026-11"
+    assert run_suite(ref, suite_of(1)).side.price == "$3.00 in, $4.00 out per million tokens, list price as of 2026-11"
 
 
 def test_answer_counts_once_however_often_it_is_needed(serving: Serving) -> None:

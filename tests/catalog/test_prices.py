@@ -46,7 +46,9 @@ def test_long_prompts_have_the_price_that_is_asked_for_them() -> None:
     assert dearer.long_prompts == LongPrompts(above_tokens=200_000, input_usd_per_million=2.5, output_usd_per_million=15.0)
     assert flat.long_prompts is None
     told = list_pricing("google:gemini-2.5-pro", is_local=False)
-    assert told.note.startswith("$1.25 in, $10 out per million tokens ($2.5 and $15 where a prompt has more than 200,000), list price")
+    assert told.note.startswith(
+        "$1.25 in, $10.00 out per million tokens ($2.50 and $15.00 where a prompt has more than 200,000), list price"
+    )
     usage = Usage(prompt_tokens=200_001, completion_tokens=1000, prefill_seconds=0.0, decode_seconds=0.0)
     cost_usd = told.cost_usd(Completion(text="", finish_reason="stop", usage=usage))
     assert cost_usd == pytest.approx(0.5150025)

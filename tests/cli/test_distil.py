@@ -54,7 +54,7 @@ def test_tasks_are_written_as_alpaca_does_with_their_origin_beside_them(
     done = program(*command, "--price-in", "1", "--price-out", "2")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == (
-        f"teacher: {server.url}#m, 3 answers; $0.0039 ($1 in, $2 out per million tokens, as given)\n"
+        f"teacher: {server.url}#m, 3 answers; $0.0039 ($1.00 in, $2.00 out per million tokens, as given)\n"
         "tasks: 20 kept of 26 offered\n"
         "  2 dropped: like one before\n"
         "  2 dropped: about images, sound or files\n"

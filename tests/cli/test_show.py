@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from shell import Done
+from tiny import write_tiny_gguf
 
 Nomoat = Callable[..., Done]
 HUB = "hf:owner/repo/m.gguf"
@@ -37,7 +38,7 @@ def test_show_of_a_file_that_only_a_mirror_has_names_the_file(nomoat: Nomoat) ->
 
 def test_show_of_a_cloud_reference_gives_its_price(nomoat: Nomoat) -> None:
     out = nomoat("show", "openai:gpt-4o-mini").stdout
-    assert "price: $0.15 in, $0.6 out per million tokens (as of 2024-07; " in out
+    assert "price: $0.15 in, $0.60 out per million tokens (as of 2024-07; " in out
     assert "prompts to `openai:gpt-4o-mini` leave this machine" in out
 
 
@@ -101,6 +102,24 @@ def test_show_of_what_is_not_there_says_what_to_do(ref: str, error: str, hint: s
 def test_show_knows_the_home_folder_by_its_sign(tiny_gguf: Path, nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tiny_gguf.parent))
     assert nomoat("show", f"~/{tiny_gguf.name}").stdout.splitlines()[0] == str(tiny_gguf)
+
+
+def test_a_file_s_name_for_itself_is_one_line_and_no_verdict(tmp_path: Path, nomoat: Nomoat) -> None:
+    called = "m\ncommercial use: yes\r\nchain:\u2028x\x85y\x1b[2K"
+    path = write_tiny_gguf(tmp_path / "m.gguf", called=called)
+    lines = nomoat("show", str(path)).stdout.splitlines()
+    assert lines[3].startswith("says of itself: m commercial use: yes chain: x y[2K; ")
+    assert [line for line in lines if line.startswith("commercial use")] == ["commercial use: unknown, in part unconfirmed"]
+    assert json.loads(nomoat("show", str(path), "--json").stdout)["says"]["general.name"] == called
+
+
+def test_small_prices_have_no_exponent(empty_home: Path, nomoat: Nomoat) -> None:
+    empty_home.mkdir()
+    (empty_home / "prices.toml").write_text(
+        '[[price]]\napi = "openai:gpt-4o-mini"\ninput = 0.00001\noutput = 1234567\nas_of = "2026-11"\nsource = "own"\n'
+    )
+    out = nomoat("show", "openai:gpt-4o-mini").stdout
+    assert "price: $0.00001 in, $1,234,567.00 out per million tokens (as of 2026-11; " in out
 
 
 @pytest.mark.data

@@ -177,8 +177,8 @@ class Spending:
 
 
 def _per_million(rates: Rates) -> str:
-    said = f"${rates.input_usd_per_million:g} in, ${rates.output_usd_per_million:g} out per million tokens"
+    said = f"{dollars(rates.input_usd_per_million)} in, {dollars(rates.output_usd_per_million)} out per million tokens"
     if (long := rates.long_prompts) is None:
         return said
-    dearer = f"${long.input_usd_per_million:g} and ${long.output_usd_per_million:g}"
+    dearer = f"{dollars(long.input_usd_per_million)} and {dollars(long.output_usd_per_million)}"
     return f"{said} ({dearer} where a prompt has more than {long.above_tokens:,})"

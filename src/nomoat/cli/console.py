@@ -82,6 +82,11 @@ def print_text(text: str = "", *, end: str = "\n", flush: bool = False) -> None:
     print(text.translate(TERMINAL_CONTROLS) if sys.stdout.isatty() else text, end=end, flush=flush)
 
 
+def one_line(text: str) -> str:
+    """The text in one line, blanks in place of its line ends, without control characters."""
+    return " ".join(text.splitlines()).translate(TERMINAL_CONTROLS)
+
+
 def has_person() -> bool:
     """Whether a person sits at a terminal, who can be asked. Python has no stdin at all where it was closed (`<&-`)."""
     return sys.stdin is not None and sys.stdin.isatty()

@@ -41,7 +41,7 @@ def show(
     if as_json:
         console.print_json(facts)
     else:
-        console.print_text("\n".join(lines))
+        console.print_text("\n".join(map(console.one_line, lines)))  # a file's name for itself could hold a verdict's
 
 
 def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]:
@@ -72,6 +72,7 @@ def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]
 def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[str]]:
     from nomoat.catalog import licences, memory
     from nomoat.cli import facts as words
+    from nomoat.money import dollars
 
     facts = words.card_facts(card, context)
     known = (words.parameters(card.parameters), card.architecture, card.template and f"template {card.template}")
@@ -91,11 +92,11 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
         lines.append(f"note: {card.notes}")
     if facts["price"] is not None:
         price, long = facts["price"], facts["price"].long_prompts
-        dearer = f"${long.input_usd_per_million:g} and ${long.output_usd_per_million:g} above {long.above_tokens:,}; " if long else ""
-        lines.append(
-            f"price: ${price.input_usd_per_million:g} in, ${price.output_usd_per_million:g} out per million {price.unit} "
-            f"({dearer}as of {price.as_of}; {price.source})"
-        )
+        given, written = dollars(price.input_usd_per_million), dollars(price.output_usd_per_million)
+        dearer = ""
+        if long:
+            dearer = f"{dollars(long.input_usd_per_million)} and {dollars(long.output_usd_per_million)} above {long.above_tokens:,}; "
+        lines.append(f"price: {given} in, {written} out per million {price.unit} ({dearer}as of {price.as_of}; {price.source})")
     lines += words.licence_lines(licences.chain(card))
     need = memory.memory_need(card, context)
     if need is not None:
