@@ -81,6 +81,13 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_asked(given: dict[st
         evaluate(knowing(5, 5), suite_of(5), **given)
 
 
+@pytest.mark.parametrize(("given", "kind"), [({"store": "x"}, "str"), ({"workers": 3}, "int")])
+def test_settings_hold_no_other_store_and_no_number_of_workers(given: dict[str, Any], kind: str) -> None:
+    (name,) = given
+    with pytest.raises(UsageError, match=f"(?m)^`{name}` is .*, of the type {kind}$"):
+        RunSettings(**given)
+
+
 def test_exact_suite_scores_each_written_answer() -> None:
     outcomes = nomoat.evaluate(knowing(2, 3), suite_of(3))
     assert outcomes[0] == Outcome(

@@ -41,6 +41,10 @@ class RunSettings:
         require_some(self.concurrency)
         bounds.require_type("progress", self.progress, Callable)
         bounds.require_type("spending", self.spending, Spending)
+        if self.store is not None:
+            bounds.require_type("store", self.store, AnswerStore)
+        if self.workers is not None:
+            bounds.require_type("workers", self.workers, Workers)
         if self.template is not None:
             bounds.require_text(self.template, "`template`")
         bounds.require_whole("seed", self.seed)
