@@ -66,6 +66,12 @@ def test_an_adapter_and_a_suite_of_ones_own_are_not_written_over(empty_home: Pat
     for provenance in (None, {"data_sha256": "0" * 64}):
         if provenance is not None:
             (adapter / "provenance.json").write_text(json.dumps(provenance))
+            with pytest.raises(UsageError) as untold:
+                demo.demo()
+            assert untold.value.message == (
+                f"there is an adapter `demo-reviews` of which cannot be told whether a demo made it, for there is no `{table}`, "
+                "and the demo would write over it"
+            )
             table.parent.mkdir(parents=True)
             table.write_text("text,label\n")
         with pytest.raises(UsageError, match="there is an adapter `demo-reviews` that no demo made") as refused:
@@ -80,6 +86,25 @@ def test_an_adapter_and_a_suite_of_ones_own_are_not_written_over(empty_home: Pat
     write_suite(suite, paths.suites())
     with pytest.raises(UsageError, match="there is a suite `demo-reviews` that no demo made"):
         demo.demo()
+
+
+def test_a_suite_of_ones_own_without_a_description_or_in_a_folder_is_not_written_over_or_hidden(
+    empty_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_require_tune", lambda: None)
+    own = paths.suites() / "demo-reviews"
+    own.mkdir(parents=True)
+    for there in (own, own.with_suffix(".jsonl")):
+        with pytest.raises(UsageError) as refused:
+            demo.demo()
+        assert refused.value.message == (
+            "there is a suite `demo-reviews` that no demo made, and the demo would write over it, or hide it"
+        )
+        assert refused.value.hint == f"move it out of `{paths.suites()}`, or remove it: nomoat suites rm demo-reviews"
+        if there.is_dir():
+            there.rmdir()
+            written_suite(paths.suites()).rename(there.with_suffix(".jsonl"))
+    assert (paths.suites() / "demo-reviews.jsonl").exists()
 
 
 def written_suite(folder: Path) -> Path:

@@ -6,6 +6,7 @@ import csv
 import shutil
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nomoat.cli import console
-from nomoat.errors import MissingExtraError, UsageError
+from nomoat.errors import MissingExtraError, UnknownModelError, UsageError
 
 if TYPE_CHECKING:
     from nomoat.judge.suites import Suite
@@ -87,20 +88,25 @@ def _require_own() -> None:
     from nomoat import paths
     from nomoat.catalog import tuned
     from nomoat.catalog.datasets import dataset
-    from nomoat.judge.suites import load_suite, suite_files
+    from nomoat.judge.suites import files_of, load_suite
 
     adapter, table = paths.adapters() / ADAPTER, paths.data() / DATA / TABLE
-    if adapter.exists() and not (table.exists() and tuned.provenance_of(adapter).get("data_sha256") == paths.sha256_of(table)):
+    learned = tuned.provenance_of(adapter).get("data_sha256") if adapter.exists() else None
+    if adapter.exists() and not (table.exists() and learned == paths.sha256_of(table)):
+        whose = f"that no demo made from `{table}`"
+        if learned is not None and not table.exists():
+            whose = f"of which cannot be told whether a demo made it, for there is no `{table}`"
         raise UsageError(
-            f"there is an adapter `{ADAPTER}` that no demo made from `{table}`, and the demo would write over it",
+            f"there is an adapter `{ADAPTER}` {whose}, and the demo would write over it",
             hint=f"give its folder `{adapter}` another name, or remove it: nomoat rm {BASE}+{ADAPTER}",
         )
-    _, suite, _ = suite_files(ADAPTER, paths.suites())
-    if suite.exists() and load_suite(suite).source != dataset(DATA).citation:
-        raise UsageError(
-            f"there is a suite `{ADAPTER}` that no demo made, and the demo would write over it",
-            hint=f"move its files out of `{suite.parent}`, or remove it: nomoat suites rm {ADAPTER}",
-        )
+    with suppress(UnknownModelError):
+        *_, suite = files_of(ADAPTER)  # its folder; or the last of its files, which a demo's description is
+        if suite.suffix != ".toml" or load_suite(suite).source != dataset(DATA).citation:
+            raise UsageError(
+                f"there is a suite `{ADAPTER}` that no demo made, and the demo would write over it, or hide it",
+                hint=f"move it out of `{suite.parent}`, or remove it: nomoat suites rm {ADAPTER}",
+            )
 
 
 def _step(number: int, sentence: str) -> None:
