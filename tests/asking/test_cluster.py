@@ -73,6 +73,20 @@ def test_what_ray_starts_reaches_nobody_and_workers_and_this_process_have_their_
     assert started == {**before, "NOMOAT_THREADS": "1"}
 
 
+def test_a_worker_that_does_not_start_is_named_with_what_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "START_SECONDS", 0.0)
+    monkeypatch.setattr(cluster, "_require_head", lambda ray: None)
+    place = SimpleNamespace(host="10.0.0.7", cpus=2.0)
+    hand: Any = SimpleNamespace(actor=SimpleNamespace(hello=SimpleNamespace(remote=object)), place=place)
+    ray = SimpleNamespace(wait=lambda calls, **_: ([], calls))
+    with pytest.raises(WorkerError) as caught:
+        cluster.require_started(ray, [hand], extras="ray")
+    assert caught.value.message == "the worker on `10.0.0.7` did not start within 0 s"
+    assert caught.value.hint == (
+        "`ray status` tells whether 2 of its CPUs are free; fewer --workers (in Python: `workers`) take fewer machines"
+    )
+
+
 class AuthenticationError(Exception):
     """As Ray's, whose base is an Exception and nothing else."""
 

@@ -121,7 +121,7 @@ def test_free_answers_are_learned_with_an_instruction_and_refused_where_the_ques
         read_lessons(path, input_column="text", label_column="label")
     assert (caught.value.message, caught.value.hint) == (
         f"`{path}`: there are 257 different labels, and the question can name 256 at most",
-        "if column `label` holds free answers, give an --instruction (in Python: `instruction`) without them",
+        "if column `label` holds free answers, give an --instruction (in Python: `instruction`) that does not list the labels",
     )
     assert len(read_lessons(path, input_column="text", label_column="label", instruction="Answer.")) == 257
 

@@ -192,8 +192,10 @@ def test_a_folder_s_adapter_becomes_the_lora_file_of_the_gguf_made_of_it(tmp_pat
     adapter = make_adapter(tmp_path / "adapter", folder)
     made = [export.lora_gguf(base, adapter, tmp_path / f"{base.suffix}.gguf") for base in (folder, weights)]
     assert made[0].read_bytes() == made[1].read_bytes()
-    with pytest.raises(UnsupportedError, match="is a Hugging Face folder, whose tokenizer nomoat cannot write"):
+    with pytest.raises(UnsupportedError, match="is a Hugging Face folder, whose tokenizer nomoat cannot write") as caught:
         export.merged_gguf(folder, adapter, tmp_path / "merged.gguf")
+    assert caught.value.hint is not None
+    assert "convert_hf_to_gguf.py, and the adapter that runs beside it with `nomoat export --form lora`; or merge" in caught.value.hint
 
 
 def test_an_architecture_llama_cpp_does_not_know_is_refused(tmp_path: Path) -> None:

@@ -315,7 +315,8 @@ def require_started(ray: Any, hands: Sequence[Hand], *, extras: str) -> None:
         if not wait(ray, [call], seconds=START_SECONDS)[0]:
             raise WorkerError(
                 f"the worker on `{hand.place.host}` did not start within {START_SECONDS:.0f} s",
-                hint=f"are {hand.place.cpus:g} of its CPUs free (`ray status`)? Fewer --workers (in Python: `workers`) take fewer",
+                hint=f"`ray status` tells whether {hand.place.cpus:g} of its CPUs are free; "
+                "fewer --workers (in Python: `workers`) take fewer machines",
             )
         try:
             version = ray.get(call)

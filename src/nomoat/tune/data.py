@@ -92,7 +92,8 @@ def _read_table(
     if instruction is None and len(named) > tasks.MAX_LABELS:
         raise DataError(
             f"`{path}`: there are {len(named):,} different labels, and the question can name {tasks.MAX_LABELS} at most",
-            hint=f"if column `{label_column}` holds free answers, give an --instruction (in Python: `instruction`) without them",
+            hint=f"if column `{label_column}` holds free answers, give an --instruction (in Python: `instruction`) "
+            "that does not list the labels",
         )
     words = tasks.label_instruction(named) if instruction is None else instruction
     lessons = [

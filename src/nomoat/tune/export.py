@@ -48,8 +48,8 @@ def merged_gguf(
     if weights.is_dir():
         raise UnsupportedError(
             f"`{weights}` is a Hugging Face folder, whose tokenizer nomoat cannot write into a GGUF file",
-            hint="make a GGUF of the folder with llama.cpp's convert_hf_to_gguf.py, `nomoat export --form lora` what runs beside it; "
-            "or merge the adapter's folder into it with PEFT (`merge_and_unload`)",
+            hint="make a GGUF of the folder with llama.cpp's convert_hf_to_gguf.py, and the adapter that runs beside it with "
+            "`nomoat export --form lora`; or merge the adapter's folder into it with PEFT (`merge_and_unload`)",
         )
     file = GGUFFile(weights)
     arch = architectures.find(str(file.require("general.architecture")))
