@@ -109,12 +109,16 @@ def test_labels_that_a_model_never_learned_are_named_where_it_is_asked_in_its_wo
 
 def test_texts_without_labels_are_asked_about_as_a_model_learned_it() -> None:
     plain, worded = write_adapter("plain", "no", before=("yes",)), write_adapter("worded", "no", "yes", instruction="Good?")
-    asked_as = "asked as `base+{0}` was tuned, with {1}: see `nomoat show base+{0}`"
+    asked_as = "asked with {1}, as `base+{0}` was tuned: see `nomoat show base+{0}`"
     notes = (asked_as.format("plain", "its labels (no, yes)"),)
     assert question_for(plain) == Question(labels=("no", "yes"), instruction=None, notes=notes)
     notes = (asked_as.format("worded", "its labels (no, yes) and its instruction"),)
     assert question_for(worded) == Question(labels=("no", "yes"), instruction="Good?", notes=notes)
-    notes = (asked_as.format("worded", "its instruction"), "`base+worded` never learned maybe, which can be chosen here")
+    notes = (
+        asked_as.format("worded", "its instruction"),
+        "`base+worded` never learned maybe, which can be chosen here",
+        "`base+worded` learned no, too, which cannot be chosen here",
+    )
     assert question_for(worded, ["yes", "maybe"]) == Question(labels=("yes", "maybe"), instruction="Good?", notes=notes)
 
 

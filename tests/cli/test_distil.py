@@ -448,7 +448,7 @@ def test_a_teacher_tuned_on_a_table_needs_no_labels_and_is_not_asked_otherwise_w
     ref = f"{tiny_gguf}+{adapter}"
     command = ["distil", ref, "--label", str(source), "--input-column", "text", "--out"]
     done = nomoat(*command, str(out))
-    note = f"asked as `{ref}` was tuned, with its labels (ham, spam): see `nomoat show {ref}`"
+    note = f"asked with its labels (ham, spam), as `{ref}` was tuned: see `nomoat show {ref}`"
     assert (done.returncode, done.stderr.splitlines()[0]) == (0, f"note: {note}")
     assert json.loads(sidecar.path_of(out).read_text())["notes"] == [note]
     assert nomoat(*command, str(out), "--labels", "ham,spam").returncode == 0  # the same file, or it would be refused

@@ -55,7 +55,7 @@ def test_a_teacher_tuned_on_a_table_is_asked_as_it_learned_it() -> None:
         found = label(teacher, TEXTS, store=store)
         given = label(teacher, TEXTS, ("ham", "spam"), instruction="Wanted?", store=store)
     assert (found.results, given.spent.num_reused) == (given.results, len(TEXTS))
-    assert found.notes == ("asked as `base+t` was tuned, with its labels (ham, spam) and its instruction: see `nomoat show base+t`",)
+    assert found.notes == ("asked with its labels (ham, spam) and its instruction, as `base+t` was tuned: see `nomoat show base+t`",)
     assert given.notes == ()
 
 
@@ -149,6 +149,7 @@ def test_one_text_and_labels_that_do_not_differ_are_refused_from_python() -> Non
     for given, kind in (("ham", "str"), (7, "int")):
         assert refused(TEXTS, given) == f"several labels are there to choose from, and this is one {kind}"
     assert refused([b"text"], ["ham", "spam"]) == "a text to label is of the type bytes, not a text"
+    assert refused(["text", " "], ["ham", "spam"]) == "a text to label is empty"
     assert refused(TEXTS, ["ham", 1]) == "a label is of the type int, not a text"
     for labels in ([], ["ham"], ["ham", "ham"], ["Ham", "ham."]):
         assert refused(TEXTS, labels) == f"the labels are `{', '.join(dict.fromkeys(labels))}`"

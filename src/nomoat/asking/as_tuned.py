@@ -86,9 +86,11 @@ def question_for(ref: str, labels: Sequence[str] | None = None, instruction: str
     if instruction is None and model is not None and model.instruction is not None:
         instruction = model.instruction
         of_model.append("its instruction")
-    taken = [f"asked as `{ref}` was tuned, with {' and '.join(of_model)}: see `nomoat show {ref}`"] if of_model else []
+    taken = [f"asked with {' and '.join(of_model)}, as `{ref}` was tuned: see `nomoat show {ref}`"] if of_model else []
     words = label_instruction(labels) if instruction is None else instruction
-    differing = notes({*labels}, {*labels}, words, learned)
+    differing = list(notes({*labels}, {*labels}, words, learned))
+    if model is not None and not model.labels.isdisjoint(labels) and (missing := sorted(model.labels.difference(labels))):
+        differing.append(f"`{ref}` learned {_some(missing)}, too, which cannot be chosen here")
     return Question(labels=tuple(labels), instruction=instruction, notes=(*taken, *differing))
 
 

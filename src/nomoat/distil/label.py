@@ -19,7 +19,7 @@ from nomoat.asking.answers import TOO_LONG, collect, collect_scores
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore
-from nomoat.errors import ContextExceededError, UnsupportedError
+from nomoat.errors import ContextExceededError, UnsupportedError, UsageError
 from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.records import ContinuationScore, Request
 from nomoat.responder import Responder
@@ -153,6 +153,8 @@ def label(
     texts = bounds.several(texts, "texts are labelled at once")
     for text in texts:
         bounds.require_text(text, "a text to label")
+        if not text.strip():
+            raise UsageError("a text to label is empty", hint="leave it out")
     question = as_tuned.question_for(teacher.ref, labels, instruction)
     labels, instruction = question.labels, question.instruction
     spending = Spending() if spending is None else spending
