@@ -161,7 +161,7 @@ def test_memory_for_keys_and_values_is_real_where_it_is_written_alone() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="large pages are asked for on Linux alone")
-def test_names_of_mapped_files_may_be_of_any_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_bytes_in_the_names_of_mapped_files_are_read_without_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hugepages, "MAPS", tmp_path / "maps")
     names = (b"/modell\xe4.gguf", "/a\u2028b\u2029c.gguf".encode(), b"/a\x0bb\x1cc.gguf")
     hugepages.MAPS.write_bytes(b"".join(b"7f1000000000-7f1000c00000 rw-p 00000000 08:01 42    %s\n" % name for name in names))

@@ -14,7 +14,7 @@ import sentencepiece
 import transformers
 from tiny import write_tiny_gguf
 
-from nomoat.engine import sandbox, tokenizer
+from nomoat.engine import tokenizer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.grammar import Grammars
 from nomoat.errors import BadFileError, UnsupportedError, UsageError
@@ -199,7 +199,7 @@ def test_the_template_of_the_file_is_used(tmp_path: Path) -> None:
         "{{ {'b': 'é<', 'a': [1, 2]} | tojson(ensure_ascii=True, separators=(',', ':'), sort_keys=True) }}",
         "{{ {'b': 'é<', 'a': [1, 2]} | tojson(indent=2) }}",
         "{{ 20240 | tojson }}",
-        "{{ 'a'.ljust(9) ~ '%5d, 100%%' % 1 ~ '{:>4}|{}'.format(1, 2) ~ 7 % 4 ~ ('b' | center(9)) ~ ('%s' | format('c')) }}",
+        "{{ 'a'.ljust(9) ~ '%5d, 100%%' % 1 ~ '{:>4}|{}'.format(1, 2) ~ 7 % 4 ~ ('=' * 3) ~ 2 ** 3 ~ ('%s' | format('c')) }}",
     ],
 )
 def test_a_template_is_rendered_as_transformers_does(template: str, tmp_path: Path) -> None:
@@ -223,6 +223,8 @@ def asking(template: str, tmp_path: Path, effort: Effort | None = None, **variab
 def test_a_template_is_told_the_variables_of_a_request_and_those_it_does_not_read_are_named(tmp_path: Path) -> None:
     assert asking(THINKING, tmp_path) == ("loud", ())
     assert asking(THINKING, tmp_path, enable_thinking=False) == ("quiet", ())
+    words = of(write_tiny_gguf(tmp_path / "t.gguf", template="{{ template }}{{ context }}"))
+    assert words.render((Message(role="user", content="u"),), {"template": "서울", "context": 1, "self": 2}) == "서울1"
     assert asking("{% set later = 1 %}{{ place }}{{ later }}", tmp_path, place="서울", later=2) == (
         "서울1", ("the model's chat template does not read `later`",),
     )  # fmt: skip
@@ -268,7 +270,7 @@ def test_a_template_cannot_reach_out_of_its_sandbox(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "template",
     [
-        "{{ 'a' * 10**10 }}", "{{ 2 ** 10**9 }}", "{{ 1 / 0 }}", "{{ messages | sort }}", "{% if %}",
+        "{{ 'a' * 10**10 }}", "{{ 2 ** (10**9) }}", "{{ 1 / 0 }}", "{{ messages | sort }}", "{% if %}",
         "{{ 'a'.ljust(20000) }}", "{{ 'a'.rjust(20000) }}", "{{ 'a'.center(20000) }}", "{{ 'a'.zfill(20000) }}",
         "{{ '\\t'.expandtabs(tabsize=20000) }}", "{{ (1).to_bytes(20000, 'big') }}", "{{ 'a' | center(20000) }}",
         "{{ ['a'] | map('center', 20000) | join }}", "{{ 'a' | indent(width=20000, first=true) }}", "{{ 'a' | attr('ljust')(20000) }}",
@@ -283,48 +285,6 @@ def test_a_template_that_fails_or_would_fill_the_memory_is_an_error(tmp_path: Pa
     with pytest.raises(UnsupportedError, match=r"the model's chat template fails: .") as caught:
         words.render((Message(role="user", content="u"), Message(role="assistant", content="a")))
     assert str(caught.value.hint).startswith("`--template NAME` (in Python: `template`) puts another in its place: alpaca, ")
-
-
-AGAIN_AND_AGAIN = "{% set ns = namespace(x=BEGUN) %}{% for i in range(99) %}{% set ns.x = STEP %}{% endfor %}{{ ns.x }}"
-
-
-@pytest.mark.parametrize(
-    ("begun", "step"),
-    [
-        ("'aa'", "ns.x ~ ns.x"), ("'aa'", "ns.x + ns.x"), ("'aa'", "[ns.x, ns.x] | join"), ("'aa'", "''.join([ns.x, ns.x])"),
-        ("'aa'", "ns.x.join('abc')"), ("'aa'", "'abc' | join(ns.x)"), ("'aa'", "'%s%s' % (ns.x, ns.x)"),
-        ("'aa'", "'%s%s' | format(ns.x, ns.x)"), ("'aa'", "'{0}{0}'.format(ns.x)"), ("'aa'", "'{a}{a}'.format_map({'a': ns.x})"),
-        ("'aa'", "ns.x | replace('a', ns.x)"), ("'aa'", "ns.x.replace('a', ns.x)"), ("'aa'", "ns.x.translate({97: ns.x})"),
-        ("'a\na'", "ns.x | indent(ns.x)"), ("'a a'", "ns.x | wordwrap(1, wrapstring=ns.x)"), ("'\"'", "ns.x | tojson"),
-        ("[1]", "ns.x + ns.x"), ("[1]", "[ns.x, ns.x]"), ("3", "ns.x * ns.x"),
-    ],
-)  # fmt: skip
-def test_a_template_that_doubles_what_it_has_ends(begun: str, step: str, tmp_path: Path) -> None:
-    words = of(write_tiny_gguf(tmp_path / "t.gguf", template=AGAIN_AND_AGAIN.replace("BEGUN", begun).replace("STEP", step)))
-    with pytest.raises(UnsupportedError, match=r"template fails: (it makes more than 500 MB|it replaces letters)"):
-        words.render((Message(role="user", content="u"),))
-
-
-MANY = "{% for i in range(99999) %}"
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        MANY * 3 + 3 * "{% endfor %}", MANY * 2 + "{{ i }}" + 2 * "{% endfor %}",
-        "{% macro f(n) %}{% if n %}{{ f(n - 1) ~ f(n - 1) }}{% endif %}{% endmacro %}{{ f(99) }}",
-        "{% for m in [1, 2] recursive %}{% if loop.depth < 99 %}{{ loop([1, 2]) }}{% endif %}{% endfor %}",
-    ],
-)  # fmt: skip
-def test_a_template_of_steps_without_end_ends(template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words, request = of(write_tiny_gguf(tmp_path / "t.gguf", template=template)), (Message(role="user", content="u"),)
-    monkeypatch.setattr(sandbox, "MOST_BYTES", 1_000_000)
-    with pytest.raises(UnsupportedError, match="it makes more than 1 MB of texts, or loops as long"):
-        words.render(request)
-    monkeypatch.setattr(sandbox, "MOST_BYTES", 10**18)
-    monkeypatch.setattr(sandbox, "MOST_SECONDS", 0.0)
-    with pytest.raises(UnsupportedError, match="it computes for more than 0 s"):
-        words.render(request)
 
 
 def test_memory_that_is_out_is_told_as_such(tmp_path: Path) -> None:

@@ -540,6 +540,7 @@ def test_client_that_goes_away_stops_what_is_read_for_it(start: Start, path: str
     assert engine.stopped.wait(PATIENCE_SECONDS)
     counted = 'nomoat_requests_total{model="fake",outcome="gone"} 1.0'
     wait_until(lambda: counted in httpx.get(url.replace("/v1", "/metrics")).text, counted)
+    assert "nomoat_http_errors_total{" not in httpx.get(url.replace("/v1", "/metrics")).text
 
 
 @pytest.mark.parametrize(("opening", "outcome"), [(lambda: b"role", "gone"), (lambda: 1 / 0, "error")])

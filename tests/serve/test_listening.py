@@ -126,6 +126,18 @@ def test_a_port_that_windows_refuses_is_in_use_or_kept_and_needs_no_administrato
         assert (caught.value.message, caught.value.hint) == words
 
 
+def test_beside_the_last_port_the_one_before_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Used(socket.socket):
+        def bind(self, address: object) -> None:
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    monkeypatch.setattr("nomoat.serve.listening.socket.socket", Used)
+    for port, another in ((65534, 65535), (65535, 65534)):
+        with pytest.raises(UsageError) as caught:
+            bind("127.0.0.1", port)
+        assert caught.value.hint == f"choose another: `--port {another}` (in Python: `port`)"
+
+
 def test_bind_prefers_ipv4_for_localhost_and_refuses_what_is_no_address() -> None:
     with bind("localhost", 0) as listener:
         assert listener.family == socket.AF_INET

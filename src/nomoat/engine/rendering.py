@@ -12,11 +12,11 @@ from nomoat.errors import UnsupportedError
 from nomoat.records import Request
 
 
-def render(template: str, **told: Any) -> str:
+def render(template: str, /, **told: Any) -> str:
     """What a template makes of what it is told. Raises UnsupportedError if it refuses that, or fails."""
     try:
         with sandbox.bounded():
-            return str(_compiled(template).render(**told))
+            return str(_compiled(template).render(told))
     except UnsupportedError:  # its own refusal
         raise
     except Exception as exc:  # a template is a program out of the file, and fails in any way a program can
@@ -42,7 +42,7 @@ def variables_of(template: str) -> frozenset[str]:
     try:
         with sandbox.bounded():
             return frozenset(meta.find_undeclared_variables(sandbox.environment().parse(template)))
-    except jinja2.TemplateError:
+    except (jinja2.TemplateError, RecursionError, ValueError):  # brackets, or numbers, that are too deep or too long
         return frozenset()
 
 

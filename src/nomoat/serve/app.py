@@ -37,7 +37,7 @@ from nomoat.serve.auth import protect, require_origins, require_sendable
 from nomoat.serve.connections import Server, allow_many
 from nomoat.serve.decisions import Decisions, Spending
 from nomoat.serve.listening import bind, saying_that_it_loads
-from nomoat.serve.metrics import CountErrors, Metrics
+from nomoat.serve.metrics import CLIENT_CLOSED_REQUEST, CountErrors, Metrics
 from nomoat.serve.models import Models, from_references
 from nomoat.serve.web.markdown import as_html
 
@@ -47,7 +47,6 @@ MAX_BODY_BYTES_AT_ONCE = 64 << 10  # what is longer is parsed beside the event l
 MAX_EMBEDDINGS_BODY_BYTES = 16 << 20  # many texts at once, of some 5,000 Korean characters each
 SIGN_SECONDS = 15.0  # a stream in which nothing comes for longer gets a sign of life: proxies and clients often give up after 60
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # nginx gathers what it passes on unless told not to
-CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is there to read it
 
 T = TypeVar("T")
 Reference = str | os.PathLike[str]

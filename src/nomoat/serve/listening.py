@@ -78,12 +78,11 @@ def _loading_app(api_key: str | None, cors: Sequence[str]) -> FastAPI:
 
 
 def _bind_error(host: str, port: int, exc: OSError) -> UsageError:
+    another = f"choose another: `--port {port + 1 if port < MAX_PORT else port - 1}` (in Python: `port`)"
     if exc.errno == errno.EADDRINUSE:
-        return UsageError(f"port {port} of `{host}` is in use", hint=f"choose another: `--port {port + 1}` (in Python: `port`)")
+        return UsageError(f"port {port} of `{host}` is in use", hint=another)
     if exc.errno == errno.EACCES and sys.platform == "win32":  # which asks no administrator for any port
-        return UsageError(
-            f"port {port} of `{host}` is in use, or Windows keeps it", hint=f"choose another: `--port {port + 1}` (in Python: `port`)"
-        )
+        return UsageError(f"port {port} of `{host}` is in use, or Windows keeps it", hint=another)
     if exc.errno in (errno.EACCES, errno.EPERM):
         return UsageError(
             f"port {port} may be had by an administrator only", hint="choose one above 1023: `--port 8080` (in Python: `port`)"

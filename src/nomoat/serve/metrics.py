@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nomoat.records import Place, Usage
 
+CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is there to read it
 SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
 
 
@@ -47,7 +48,7 @@ class Metrics:
         self._errors = Counter(
             "nomoat_http_errors",
             "Answers to any request with an HTTP status of 400 and above, by that status: refused ones, and failed ones; "
-            "a stream that failed later had 200.",
+            "a stream that failed later had 200, and clients that left are not counted.",
             ["status"],
             registry=self._registry,
         )
@@ -93,7 +94,7 @@ class Metrics:
 
 
 class CountErrors:
-    """ASGI middleware around all that answers: tells `metrics` of each HTTP status of 400 and above."""
+    """ASGI middleware around all that answers: tells `metrics` of each HTTP status of 400 and above that somebody was told."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
@@ -106,7 +107,7 @@ class CountErrors:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                if message["status"] >= 400:
+                if message["status"] >= 400 and message["status"] != CLIENT_CLOSED_REQUEST:
                     self._metrics.count_error(message["status"])
             await send(message)
 
