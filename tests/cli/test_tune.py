@@ -115,7 +115,7 @@ def test_the_command_that_a_training_ends_with_asks_about_the_text_whatever_it_b
     text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = SimpleNamespace(lessons=[SimpleNamespace(text=text)])
-    prepared: Any = SimpleNamespace(base="base", survey=SimpleNamespace(question="Q: {text}"), data=data)
+    prepared: Any = SimpleNamespace(base="base", survey=SimpleNamespace(question="Q: {text}", labels={}), data=data)
     _say_how_to_ask(prepared, Path("adapters/colours"))
     command = capsys.readouterr().err.splitlines()[1].removeprefix("try it: nomoat ")
     asked = []

@@ -466,6 +466,15 @@ def test_an_embedding_of_another_width_has_both_matrices_that_lead_to_the_layers
         importer.read_sizes(source)
 
 
+def test_last_hidden_states_of_another_width_than_the_layers_are_embeddings(tmp_path: Path) -> None:
+    reference, folder = write_folder(tmp_path / "model", "opt 350m")
+    with nomoat.load(str(folder)) as model, torch.no_grad():
+        ids = model.engine.tokenizer.encode("the hello", add_bos=True)
+        expected = reference(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0].mean(0).numpy()
+        (ours,) = model.embed(["the hello"])
+    assert float(ours @ expected / np.linalg.norm(ours) / np.linalg.norm(expected)) > 0.99
+
+
 def test_a_number_without_an_end_is_damage(tmp_path: Path) -> None:
     """To put it together took time by the square of its bytes: of ten million, hours."""
     (tmp_path / "tokenizer.model").write_bytes(b"\xff" * 10**6)

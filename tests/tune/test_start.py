@@ -20,7 +20,7 @@ from nomoat import paths
 from nomoat.catalog import tuned
 from nomoat.cli import app
 from nomoat.engine import arch as architectures
-from nomoat.engine import rendering
+from nomoat.engine import sandbox
 from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.tune import adapter, prepare, train
@@ -288,7 +288,7 @@ def test_a_training_of_other_tokens_is_not_resumed(tmp_path: Path, table: Path, 
         def now(cls, tz: Any = None) -> datetime:
             return cls.today
 
-    monkeypatch.setattr(rendering, "datetime", Clock)
+    monkeypatch.setattr(sandbox, "datetime", Clock)
     base = write_tiny_gguf(tmp_path / "dated.gguf", template=f"{{{{ strftime_now('%d %b %Y') }}}}{TEMPLATE}")
     interrupted(base, table)
     Clock.today = datetime(2026, 11, 29)

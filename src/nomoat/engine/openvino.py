@@ -205,7 +205,7 @@ class OpenVINOEngine:
     ) -> npt.NDArray[np.float32]:  # fmt: skip
         rows = [self.tokenizer.encode(text, add_bos=True) if isinstance(text, str) else list(text) for text in texts]
         means = [mean_D for mean_D, _ in _results(self._read(rows, adapter=adapter), stop)] if rows else []
-        return np.array(means, np.float32).reshape(len(rows), self._sizes.width)
+        return np.array(means, np.float32) if rows else np.zeros((0, self._sizes.width), np.float32)
 
     def prompt_likelihoods(
         self, request: Request, *, stop: threading.Event | None = None, adapter: int | None = None,
