@@ -56,9 +56,10 @@ def test_pip_itself_is_installed_into_this_environment() -> None:
 def test_an_extra_is_installed_as_what_it_brings(monkeypatch: pytest.MonkeyPatch) -> None:
     """`nomoat[serve]` would be looked up at an index, where anybody may have that name."""
     monkeypatch.setattr(
-        metadata, "requires", lambda name: ["httpx>=0.27", "fastapi>=0.111; extra == 'serve'", "torch; extra == 'tune'"]
+        metadata, "requires", lambda name: ["httpx>=0.27", "typer<1", "fastapi>=0.111; extra == 'serve'", "torch; extra == 'tune'"]
     )
-    assert MissingExtraError(extra="serve", what="x").hint == "uv pip install --python '/my envs/nomoat/bin/python' 'fastapi>=0.111'"
+    hint = "uv pip install --python '/my envs/nomoat/bin/python' 'fastapi>=0.111' 'typer<1'"
+    assert MissingExtraError(extra="serve", what="x").hint == hint
 
 
 def test_what_is_installed_tells_of_each_extra_what_the_project_lists() -> None:

@@ -173,7 +173,10 @@ def test_who_waits_for_another_that_compiles_is_told_and_finds_it_done(
             jit.compile_elsewhere("all", "raise SystemError", progress=lambda *numbers: told.append(numbers))
             assert (jit.CACHE.parent / "all.done").exists() == finishes
             assert now > 4 * jit.PATIENCE_SECONDS
-    gives_up = f"note: it has kept nothing new for {jit.PATIENCE_SECONDS:.0f} s, so what is used is compiled here, too"
+    gives_up = (
+        f"note: another process that compiles has kept nothing new for {jit.PATIENCE_SECONDS:.0f} s, "
+        "so what is used is compiled here, too"
+    )
     assert (caplog.messages, told) == ([waits, gives_up, waits], [])
 
 

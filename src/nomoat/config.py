@@ -251,7 +251,7 @@ def _give_instead(name: str, text: str) -> str:
 
 
 def _most_threads() -> int:
-    return THREADS_A_CPU * len(hardware.allowed_cores())
+    return THREADS_A_CPU * hardware.cpus()
 
 
 def _can_be_meant(name: str, text: str) -> bool:

@@ -60,6 +60,12 @@ def allowed_cores() -> set[int]:
     return allowed
 
 
+def cpus() -> int:
+    """How many CPUs' time this process may have: those it may run on, or its container's share of them."""
+    allowed, share = len(allowed_cores()), _share_of_cpus()
+    return allowed if share is None else min(allowed, share.value)
+
+
 def physical_cores(logical: set[int]) -> int:
     """How many cores these are: two of them may be one core's. Where the system does not tell, each is a core."""
     cores = set()

@@ -33,6 +33,8 @@ def extra(name: str) -> str:
     except metadata.PackageNotFoundError:
         told = []
     found = [requirement.strip() for requirement, _, marker in told if marker.strip() == f"extra == '{name}'"]
+    if found:  # pip looks at nothing else that is installed: what nomoat has an upper bound for would be replaced
+        found += [requirement.strip() for requirement, _, marker in told if not marker and "<" in requirement]
     return command(*(found or [f"{Path(__file__).parents[2]}[{name}]"]))
 
 

@@ -247,12 +247,14 @@ def compile_elsewhere(what: str, code: str, *arguments: str, progress: Callable[
         except (NomoatError, OSError) as error:
             if error is not busy:
                 return
+            busy.__traceback__ = None  # it would grow each time
         if seen < 0 and progress is not None:
             log.warning("note: another process compiles for this CPU (once), and this one waits for it")
         if (size := paths.bytes_below(CACHE.parent)) != seen:
             seen, patience_ends = size, time.monotonic() + PATIENCE_SECONDS
         if time.monotonic() > patience_ends:
-            log.warning("note: it has kept nothing new for %.0f s, so what is used is compiled here, too", PATIENCE_SECONDS)
+            waited = "note: another process that compiles has kept nothing new for %.0f s, so what is used is compiled here, too"
+            log.warning(waited, PATIENCE_SECONDS)
             return
         time.sleep(SECONDS_TO_NEXT_LOOK)
 

@@ -47,9 +47,9 @@ def test_models_adapters_suites_and_values_are_completed() -> None:
     assert completed("export", "a+b", "--form", "o") == ["ollama"]
 
 
-def test_what_is_broken_offers_nothing_and_says_nothing(home: Path) -> None:
+def test_an_adapter_that_is_broken_is_passed_over_and_nothing_is_said(home: Path) -> None:
     (home / "adapters" / "reviews" / "provenance.json").write_text("{")
-    assert completed("run", "sm") == []
+    assert completed("run", "sm") == ["smollm2-135m"]
 
 
 def test_completing_a_model_imports_nothing_that_computes() -> None:

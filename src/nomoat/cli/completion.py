@@ -7,6 +7,7 @@ goes on with no reference once its `:` is typed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from nomoat.errors import NomoatError
 
@@ -24,8 +25,12 @@ def _offer(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
 def _tuned() -> list[str]:
     from nomoat.catalog import tuned
 
-    bases = ((tuned.provenance_of(folder).get("base"), folder.name) for folder in tuned.adapters())
-    return [f"{base}+{name}" for base, name in bases if base]
+    found = []
+    for folder in tuned.adapters():
+        with suppress(NomoatError):  # a broken one says so when it is asked for
+            if base := tuned.provenance_of(folder).get("base"):
+                found.append(f"{base}+{folder.name}")
+    return found
 
 
 def _here() -> list[str]:

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from nomoat.errors import UnsupportedError
 
-MOST_BYTES = 500_000_000  # that all a template makes may take together
+MOST_BYTES = 2_000_000_000  # that all a template makes may take together
 STEP_BYTES = 10  # what a step of a loop, a call, or a value that is written counts for besides
 LOOK_BYTES = 20 * STEP_BYTES  # the time is looked at as often
 MOST_SECONDS = 10.0  # of computing

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nomoat import footprint, installing
+from nomoat import footprint
 from nomoat.errors import BadFileError, UnsupportedError
 
 # our layer's name -> tensor's name, within a layer
@@ -135,7 +135,8 @@ def unknown(name: str) -> UnsupportedError:
     families = ", ".join(sorted(known()))
     return UnsupportedError(
         f"the architecture `{name}` is not one that nomoat can import",
-        hint=f"known: {families}; others may run from their Hugging Face folder with `{installing.extra('convert')}`",
+        hint=f"known: {families}; others may run from their Hugging Face folder with the `convert` extra, in an environment "
+        "of its own",
     )
 
 
