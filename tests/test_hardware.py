@@ -137,7 +137,12 @@ def test_threads_are_no_more_than_a_container_has_time_for(
     _move_quotas(tmp_path, monkeypatch, files)
     monkeypatch.setattr(hardware, "allowed_cores", lambda: set(range(128)))
     assert hardware.threads() == hardware.Detected(value, reason)
-    assert hardware.cpus() == (value if value < 64 else 128)
+
+
+def test_cpus_are_those_of_a_containers_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _move_quotas(tmp_path, monkeypatch, {"cpu.max": "200000 100000\n"})
+    monkeypatch.setattr(hardware, "allowed_cores", lambda: set(range(128)))
+    assert hardware.cpus() == 2
 
 
 def test_cores_that_are_fewer_than_a_containers_share_are_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
