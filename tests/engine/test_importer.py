@@ -17,7 +17,7 @@ from safetensors.torch import load_file as load_as_torch_does
 from safetensors.torch import save_file as save_as_torch_does
 from tiny import write_adapter, write_tiny_gguf
 
-from nomoat import installing, paths
+from nomoat import paths
 from nomoat.engine import compiled, importer
 from nomoat.engine.lora import LoraDelta
 from nomoat.engine.openvino import OpenVINOEngine
@@ -237,7 +237,7 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones(tmp_path: Path) 
     assert caught.value.message == "the architecture `rwkv6` is not one that nomoat can import"
     assert caught.value.hint == (
         "known: bloom, falcon, gemma, gemma2, gemma3, gpt2, gptj, gptneox, llama, mpt, opt, phi3, qwen2, qwen3; "
-        f"others may run from their Hugging Face folder with `{installing.extra('convert')}`"
+        "others may run from their Hugging Face folder with the `convert` extra, in an environment of its own"
     )
 
 
