@@ -92,9 +92,7 @@ class Dimensions:
     logit_cap: float | None = None
     attention_cap: float | None = None  # scores are kept within plus and minus this, smoothly
     parallel: bool = False
-    context_is_window: bool = (
-        False  # the model reads longer texts, but each token sees no further back, which its family's graph cannot do
-    )
+    context_is_window: bool = False  # the model reads longer texts, each token only so far back; no graph of its family does that
     norms_last: bool = False  # after attention and MLP are added, not before them
 
     @property
