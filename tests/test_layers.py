@@ -24,6 +24,7 @@ LAYERS = {
             "hardware",
             "config",
             "footprint",
+            "machine_code",
             "jit",
             "hub_folder",
             "textfiles",

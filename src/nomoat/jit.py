@@ -1,75 +1,25 @@
-"""What is compiled by numba: where it is kept, and what numba does not have itself (bits of numbers, atomic numbers, a barrier)."""
+"""What numba compiles for `machine_code`, and what it does not have itself (bits of numbers, atomic numbers, a barrier)."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
-import logging
-import os
 import platform
-import re
-import shutil
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from nomoat import cache, hardware, paths
-from nomoat.errors import NomoatError, NotWritableError, UsageError
-
-log = logging.getLogger("nomoat.jit")
-# numba looks for changes in a function's own file alone, not in what it is made of
-SOURCES = (
-    "jit.py", "engine/amx.py", "engine/attention.py", "engine/attention_kernels.py", "engine/blocks.py", "engine/codes.py",
-    "engine/emit.py", "engine/kernels.py", "engine/kv_cache.py", "engine/panels.py", "engine/program.py", "engine/steps.py",
-    "engine/team.py", "engine/tiles.py", "engine/vectors.py", "tune/kernels.py",
-)  # fmt: skip
-
-
-def _version() -> str:
-    """Of all that is compiled: its source, what compiles it, and this CPU. A home may be on several machines, which would race.
-
-    And of this package's place, which numba goes by: what one environment has compiled another one's process would not find.
-    """
-    package = Path(__file__).parent
-    made_by = f"{hardware.cpu_kind()} {hardware.amx().value} {numba.__version__} {sys.implementation.cache_tag} {package}"
-    return hashlib.sha256(b"".join([*((package / name).read_bytes() for name in SOURCES), made_by.encode()])).hexdigest()[:12]
-
-
-def _place(kept: Path) -> Path:
-    """Where to keep what is compiled: there, or a folder of this process with a copy of it. Raises NotWritableError if neither can be.
-
-    Where numba cannot write it falls back to a place beside the module, whose code may be of another version.
-    """
-    try:
-        paths.require_writable(kept / "kernel")
-    except (NomoatError, OSError) as exc:
-        try:
-            home = cache.temporary_folder()
-        except OSError:
-            message = f"neither `{kept}` nor a folder for temporary files can be written"
-            raise NotWritableError(message, hint="set NOMOAT_HOME, or TMPDIR, to a folder of yours") from exc
-        ours = home.joinpath(*kept.parts[-3:])
-        with suppress(OSError):  # as in an image that was made with them
-            shutil.copytree(kept, ours, dirs_exist_ok=True)
-        ours.mkdir(parents=True, exist_ok=True)
-        for folder in (ours, *filter(Path.is_dir, ours.rglob("*"))):  # nobody may write to what they are copies of
-            folder.chmod(0o700)
-        log.warning("note: `%s` cannot be written, so what is compiled is kept for this process alone", kept)
-        return ours
-    return kept
+from nomoat import machine_code
+from nomoat.errors import UsageError
 
 
 def _require_own_cpu() -> None:
@@ -82,25 +32,8 @@ def _require_own_cpu() -> None:
 
 
 _require_own_cpu()
-# not beside a module, which may not be ours to write to; the last name stands for any file there, in errors
-CACHE = _place(paths.cache() / cache.KERNELS / _version()) / "kernel"
 ARRIVED, PHASE = 8, 16  # numbers of a state that threads share, each in a cache line of its own
 SPINS_BEFORE_YIELD = 64
-PATIENCE_SECONDS = 300.0  # how long to wait for another process that compiles and has nothing done meanwhile
-SECONDS_TO_NEXT_LOOK = 0.1
-TOLD = re.compile(r"(\d+) (\d+)")
-# Told where this package lies, and where what is compiled is to be kept.
-SAME_PACKAGE = """
-import sys
-from importlib import util
-place = sys.argv.pop(1)
-spec = util.spec_from_file_location("nomoat", place + "/__init__.py", submodule_search_locations=[place])
-sys.modules["nomoat"] = util.module_from_spec(spec)
-spec.loader.exec_module(sys.modules["nomoat"])
-from nomoat import jit
-if str(jit.CACHE) != sys.argv.pop(1):
-    sys.exit(1)
-"""
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 GIVE_WAY = "SwitchToThread" if sys.platform == "win32" else "sched_yield"  # of the system; both give a whole number
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums in vectors; numbers that are none stay so
@@ -109,12 +42,9 @@ Decorator = Callable[[Callable[..., Any]], Any]
 in_llvm: Decorator = intrinsic
 in_llvm_by_name: Decorator = intrinsic(prefer_literal=True)  # told a name, known when it is compiled, as its first argument
 inline: Decorator = numba.njit(fastmath=FAST, error_model="numpy")
-kernel: Decorator = numba.njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")  # for threads of a team
-kept: Decorator = numba.njit(cache=True)  # for what Python calls at each start
+kernel: Decorator = numba.njit(fastmath=FAST, error_model="numpy")
 
-
-numba.config.CACHE_DIR = str(CACHE.parent)
-cache.use(CACHE.parent)
+numba.config.CACHE_DIR = str(machine_code.FOLDER)  # of what tuning uses
 
 
 def _find_blas_alone() -> None:
@@ -184,6 +114,12 @@ def longs_at(address: Any, count: Any) -> Any:
 
 
 @inline
+def table_at(address: Any, rows: Any, columns: Any) -> Any:
+    """The same in rows and columns."""
+    return numba.carray(_long_pointer(address), (rows, columns))
+
+
+@inline
 def floats_at(address: Any, count: Any) -> Any:
     """The numbers of 32 bits that lie there."""
     return numba.carray(_float_pointer(address), (count,))
@@ -217,67 +153,56 @@ def call_with_3(typing: Any, at: Any, a: Any, b: Any, c: Any) -> Any:
     return _call(3)
 
 
+def machine_code_of(function: Callable[..., Any], count: int, symbol: str, *, gives_number: bool) -> tuple[bytes, list[str]]:
+    """A function of so many addresses and numbers, by that name, for `machine_code.Compiled`; and the names that it needs of others.
+
+    What is called by name instead is compiled once more for each function around it, which takes seconds where it is long.
+    """
+    result = types.intp if gives_number else types.void
+    made = numba.cfunc(result(*[types.intp] * count), error_model="numpy")(function)
+    module = binding.parse_assembly(made.inspect_llvm())
+    module.link_in(binding.parse_assembly(_entry(made.native_name.removeprefix("cfunc."), count, symbol, gives_number=gives_number)))
+    for part in (*module.functions, *module.global_variables):
+        if part.name != symbol and not part.is_declaration:
+            part.linkage = "internal"  # other files may have other functions by one name
+    _remove_unused(module)
+    needed = [part.name for part in (*module.functions, *module.global_variables) if part.is_declaration]
+    return _target().emit_object(module), [name for name in needed if not name.startswith("llvm.")]
+
+
+def _entry(inner: str, count: int, symbol: str, *, gives_number: bool) -> str:
+    """A function that calls numba's, which gives its result by a pointer, another for errors, and says whether there was one.
+
+    None of ours ever has one. numba's own entry would raise it, by way of much that only numba has.
+    """
+    pointer, number = ir.PointerType(), ir.IntType(64)
+    module = ir.Module()
+    module.triple, module.data_layout = binding.get_default_triple(), str(_target().target_data)
+    told = [number] * count
+    theirs = ir.Function(module, ir.FunctionType(ir.IntType(32), [pointer, pointer, *told]), inner)
+    ours = ir.Function(module, ir.FunctionType(number if gives_number else ir.VoidType(), told), symbol)
+    builder = ir.IRBuilder(ours.append_basic_block())
+    found, error = builder.alloca(number), builder.alloca(pointer)
+    builder.call(theirs, [found, error, *ours.args])
+    if gives_number:
+        builder.ret(builder.load(found, typ=number))
+    else:
+        builder.ret_void()
+    return str(module)
+
+
+def _remove_unused(module: Any) -> None:
+    passes = binding.create_new_module_pass_manager()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.run(module, binding.create_pass_builder(_target(), binding.create_pipeline_tuning_options(speed_level=0)))
+
+
 @functools.cache
-def compiled(function: Callable[..., None], count: int) -> Any:
-    """A function of so many addresses and numbers, compiled by itself: `address` is where it lies, for `call_with_9` and its like.
-
-    What is called by name instead is compiled once more for each function around it, which takes seconds where it is long. Raises
-    NotEnoughDiskError, NotWritableError.
-    """
-    with paths.translate_disk_errors(CACHE):
-        return numba.cfunc(types.void(*[types.intp] * count), cache=True)(function)
-
-
-def compile_elsewhere(what: str, code: str, *arguments: str, progress: Callable[[int, int], None] | None = None) -> None:
-    """Let another process compile all that `code` uses, once an installation. `what`: a name for that; it becomes part of a file's.
-
-    What numba has just compiled computes sums in another order than what it then keeps: only a process that finds all kept gives what
-    every later one gives, to the last bit. Where this cannot be had, each function is compiled at its first use. One process at a time
-    compiles, and others wait for as long as it keeps anything new. `progress` is told (functions done, functions) as `code` tells by
-    `tell`; who asks for it is told by a note that another process is at it.
-    """
-    done, busy = CACHE.parent / f"{what}.done", NomoatError("another process compiles")
-    seen, patience_ends = -1, 0.0
-    while not done.exists() and sys.executable:
-        try:
-            with paths.alone(CACHE.parent, busy=busy, locks=CACHE.parents[2] / "locks"):
-                if done.exists() or _has_compiled(code, arguments, progress):
-                    done.touch()
-            return
-        except (NomoatError, OSError) as error:
-            if error is not busy:
-                return
-            busy.__traceback__ = None  # it would grow each time
-        if seen < 0 and progress is not None:
-            log.warning("note: another process compiles for this CPU (once), and this one waits for it")
-        if (size := paths.bytes_below(CACHE.parent)) != seen:
-            seen, patience_ends = size, time.monotonic() + PATIENCE_SECONDS
-        if time.monotonic() > patience_ends:
-            waited = "note: another process that compiles has kept nothing new for %.0f s, so what is used is compiled here, too"
-            log.warning(waited, PATIENCE_SECONDS)
-            return
-        time.sleep(SECONDS_TO_NEXT_LOOK)
-
-
-def _has_compiled(code: str, arguments: Sequence[str], progress: Callable[[int, int], None] | None) -> bool:
-    """Whether another process did so, of this very package, whatever others its Python would find, and for the same place and CPU."""
-    package = Path(__file__).parent
-    # -P: what lies in the current folder is no module of ours
-    command = [sys.executable, "-P", "-c", SAME_PACKAGE + code, str(package), str(CACHE), *arguments]
-    quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": os.environ | {"NOMOAT_HOME": str(CACHE.parents[3])}}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **quiet) as compiler:  # type: ignore[call-overload]
-        try:
-            for line in compiler.stdout:
-                if progress is not None and (told := TOLD.fullmatch(line.strip())):
-                    progress(*map(int, told.groups()))
-            return bool(compiler.wait() == 0)
-        finally:
-            compiler.kill()
-
-
-def tell(done: int, total: int) -> None:
-    """To whoever waits for this process, see `compile_elsewhere`."""
-    print(done, total, flush=True)
+def _target() -> Any:
+    """This CPU, as numba has it."""
+    cpu, features = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+    told = {"cpu": cpu, "features": features, "opt": 3, "reloc": "static" if IS_X86 else "default", "jit": True}
+    return binding.Target.from_default_triple().create_target_machine(**told)
 
 
 # -------------------------------------------------------------------- threads that meet
@@ -299,12 +224,6 @@ def load_atomic(typing: Any, address: Any) -> Any:
         return builder.load_atomic(builder.inttoptr(args[0], ir.IntType(64).as_pointer()), "acquire", 8)
 
     return types.int64(types.intp), generate
-
-
-@kept
-def add_here(numbers: Any, place: Any, value: Any) -> None:
-    """Add to a number of an array, atomically."""
-    add_atomic(numbers.ctypes.data + 8 * place, value)
 
 
 @in_llvm

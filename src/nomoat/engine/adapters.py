@@ -18,7 +18,7 @@ import numpy.typing as npt
 from nomoat.engine import tiles
 from nomoat.engine.lora import OTHER_BASE, LoraDelta
 from nomoat.engine.program import Beside
-from nomoat.engine.steps import LAST_BIT, PLACE
+from nomoat.engine.step_tables import LAST_BIT, PLACE
 from nomoat.engine.weights import whole_bytes
 from nomoat.errors import BadFileError
 

@@ -2,7 +2,7 @@
 
 A tile of a file becomes numbers of 16 bits once for all tokens of a part. Nothing is scaled between the products, so a pass is nearer
 to float32 than one in 8 bits (`panels`), and no chunk of columns has a scale of its own. Only where the system lets this process use
-AMX (`hardware.amx`).
+AMX (`step_tables.IN_BF16`).
 
 A panel is the inputs of `PANEL_TOKENS` tokens, `STEP` columns of each: [panel][column / STEP][token][STEP].
 """
@@ -17,21 +17,19 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from nomoat import hardware, jit
+from nomoat import jit
 from nomoat.engine.codes import GROUPS, with_offsets
 from nomoat.engine.emit import BYTE, SHORT, WORD, Emit
-from nomoat.engine.kernels import AHEAD, named
+from nomoat.engine.kernels import AHEAD
+from nomoat.engine.step_tables import BF16_PANEL_TOKENS
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
-CAN_BE_USED = hardware.amx().value
-PANEL_TOKENS = 32
+PANEL_TOKENS = BF16_PANEL_TOKENS
 STEP = 32  # columns that one instruction adds up
-COLUMNS = 640  # at most, whose weights stay in the nearest cache: of two tiles 40 KB
 REGISTER_ROWS, REGISTER_BYTES, ROWS_FROM = 16, 1024, 48  # the last: where their rows stand in what sets their sizes
 ROW_BYTES = 2 * 4 * TILE_ROWS  # of both tiles' weights of two columns
 COLUMN_BYTES = 2 * PANEL_TOKENS  # of a panel
 STEP_BYTES = STEP // 2 * ROW_BYTES
-PAIR_BYTES = COLUMNS // STEP * STEP_BYTES
 FOUR_BYTES = 2 * ROW_BYTES
 HALF, UPPER_HALF = 0x8000, -0x10000  # half a step of bf16 in a float32's bits; those that it keeps
 # A weight's lower half is cut off, two instructions of ten less than to round, which loses half a step on average. A number is 128 to
@@ -81,15 +79,13 @@ def _one_and(emit: Emit, four: Any, up: int) -> Any:
     return emit.builder.bitcast(bits, emit.floats)
 
 
-def _words_of(kind: str) -> Callable[..., None]:
-    def to_words(tile: Any, start: Any, groups: Any, words: Any, _: Any) -> None:
+def to_words(kind: str) -> Callable[..., None]:
+    """What makes a tile's codes of this type such numbers, with the arguments of `panels.to_bytes`."""
+
+    def to_words_of(tile: Any, start: Any, groups: Any, words: Any, _: Any) -> None:
         _to_words(kind, tile, start, groups, words)
 
-    return named(to_words, kind)
-
-
-# To be compiled by themselves, as `panels.TO_BYTES`, whose arguments they have.
-TO_WORDS = {kind: _words_of(kind) for kind in GROUPS}
+    return to_words_of
 
 
 class _Registers:

@@ -13,27 +13,15 @@ begin in the list of blocks.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from nomoat import jit
 from nomoat.engine.attention_kernels import (
-    COLUMNS,
-    FACTOR,
     LOG2_E,
-    MOST,
     NOTHING,
     PANELS,
-    QUERIES,
-    QUERY_UNIT,
-    SPAN_BLOCKS,
-    SPAN_BYTES,
-    STATE,
-    STATE_BYTES,
-    TOTAL,
-    WEIGHT_UNIT,
     gather_small,
     gather_wide,
     pack_query,
@@ -43,74 +31,128 @@ from nomoat.engine.attention_kernels import (
     weigh_all,
     weigh_some,
 )
-from nomoat.engine.blocks import BLOCK_TOKENS
-from nomoat.engine.emit import CACHE_LINE
-from nomoat.engine.kv_cache import (
+from nomoat.engine.attention_tables import (
+    ASKED,
+    ASKED_PORTIONS,
     BLOCK_BYTES,
     BLOCKS,
     CAP,
+    COLUMNS,
+    COUNT_ASKED,
+    COUNT_FEW,
+    COUNT_MANY,
+    FACTOR,
     FACTS,
+    FEW,
+    FEW_PORTIONS,
     FEW_TABLE,
+    FIRST_BLOCK,
+    FIRST_BLOCKS_OF,
+    FIRST_TOKEN,
+    FLOATS_OF,
+    GROUP,
     HEADS,
     KEY_SIZE,
     KEYS,
     KV_HEADS,
+    LAY_OUT_NUMBERS,
     LINK_NUMBERS,
+    LONGEST,
+    MANY,
     MANY_TABLE,
+    MANY_TOKENS,
+    MOST,
     NUM_FACTS,
     NUM_FEW,
     NUM_MANY,
+    NUM_ROWS,
+    NUM_TOKENS,
+    OWNERS_OF,
     PARTIAL,
     PIECES,
+    PLACE,
+    PLACES_OF,
+    PORTION,
+    QUERIES,
     QUERY,
     QUERY_ROW,
+    QUERY_UNIT,
     ROOM_BYTES,
     ROOMS,
+    ROW_NUMBERS,
+    ROW_TOLD,
+    ROWS,
     SCALE,
     SEEN,
     SMALL,
+    SPAN_BLOCKS,
+    SPAN_BYTES,
+    STATE,
+    STATE_BYTES,
+    TOKENS,
+    TOTAL,
     UNITS,
     VALUE_SIZE,
     VALUES,
+    WANTED,
+    WANTED_OWNERS,
+    WEIGHT_UNIT,
     WIDTH,
     WINDOW,
-    block_of,
-    head_bytes,
 )
+from nomoat.engine.blocks import BLOCK_TOKENS
+from nomoat.engine.kv_cache import block_of, head_bytes
 
-MANY_TOKENS = 24  # from so many tokens of a text on
-FIRST_TOKEN, TOKENS, PLACE, FIRST_BLOCK, ROW_NUMBERS = range(5)
-PORTION = 2 * QUERIES  # two panels meet a block of keys in turn
 BLOCKS_AHEAD = 3  # keys are prefetched
-PIECE_KEYS = 128  # at least, of a piece
-UNITS_A_THREAD = 4  # from so many on no pieces are needed for every thread to have as much to do as the others
 
 
-def room_bytes(width: int) -> int:
-    """Bytes of a thread's scratch memory: its queries, their scores, what they have seen, their states; scales of a span's values."""
-    size = PORTION * (2 * width + 4 * _whole_columns(width) + SPAN_BYTES + STATE_BYTES) + SPAN_BYTES
-    return -(-size // CACHE_LINE) * CACHE_LINE
+@jit.inline
+def _tell(rows: Any, number: Any, token: Any, tokens: Any, place: Any, block: Any) -> None:
+    row = jit.longs_at(rows + 8 * ROW_NUMBERS * number, ROW_NUMBERS)
+    row[FIRST_TOKEN], row[TOKENS] = token, tokens
+    row[PLACE], row[FIRST_BLOCK] = place, block
 
 
-def _whole_columns(width: int) -> int:
-    return -(-width // COLUMNS) * COLUMNS
+def lay_out(at: Any) -> None:
+    """Write what attention is to know of each token, and of rows of few, of many and of wanted tokens.
 
-
-def pieces(units: int, keys: int, threads: int) -> int:
-    """How many the keys of few tokens are seen in: so many that as many units' pieces as possible are the same for each thread.
-
-    `units`: portions of queries, of each head of keys. `keys`: of the longest text.
+    `at`: the address of a table of where that is. A row has tokens, tokens before them, tokens of which logits are wanted, blocks, and
+    an adapter (-1: none); heads of a `GROUP` share a key's. Told are how many rows there are of each kind, the portions of queries of
+    those of few and of wanted tokens, and the tokens of the longest text.
     """
-    if units == 0 or units >= UNITS_A_THREAD * threads:
-        return 1
-    even = threads // math.gcd(units, threads)
-    enough = -(-UNITS_A_THREAD * threads // units)
-    return max(1, min(even, enough, keys // PIECE_KEYS))
-
-
-def partial_bytes(units: int, parts: int, width: int) -> int:
-    """Bytes of what is seen in so many parts of the keys, before they are joined; none for a single part."""
-    return 0 if parts == 1 else units * parts * PORTION * 4 * (width + STATE)
+    told = jit.longs_at(at, LAY_OUT_NUMBERS)
+    group, count = told[GROUP], told[NUM_ROWS]
+    rows_N5 = jit.table_at(told[ROWS], count, ROW_TOLD)
+    tokens = told[NUM_TOKENS]
+    floats_T, places_T = jit.floats_at(told[FLOATS_OF], tokens), jit.longs_at(told[PLACES_OF], tokens)
+    first_blocks_T, owners_T = jit.longs_at(told[FIRST_BLOCKS_OF], tokens), jit.longs_at(told[OWNERS_OF], tokens)
+    wanted_W, wanted_owners_W = jit.longs_at(told[WANTED], tokens), jit.longs_at(told[WANTED_OWNERS], tokens)
+    token = few = many = asked = wanted = block = few_portions = asked_portions = longest = 0
+    for n in range(count):
+        length, past, num_wanted, blocks, owner = rows_N5[n, 0], rows_N5[n, 1], rows_N5[n, 2], rows_N5[n, 3], rows_N5[n, 4]
+        if length >= MANY_TOKENS:
+            _tell(told[MANY], many, token, length, past, block)
+            many += 1
+        else:
+            _tell(told[FEW], few, token, length, past, block)
+            few, few_portions = few + 1, few_portions - (-length * group // PORTION)
+        if num_wanted:
+            before = length - num_wanted
+            _tell(told[ASKED], asked, token + before, num_wanted, past + before, block)
+            asked, asked_portions = asked + 1, asked_portions - (-num_wanted * group // PORTION)
+        longest = max(longest, past + length)
+        for m in range(length):
+            floats_T[token] = places_T[token] = past + m
+            first_blocks_T[token] = block
+            owners_T[token] = owner
+            if m >= length - num_wanted:
+                wanted_W[wanted] = token
+                wanted_owners_W[wanted] = owner
+                wanted += 1
+            token += 1
+        block += blocks
+    told[COUNT_FEW], told[COUNT_MANY], told[COUNT_ASKED] = few, many, asked
+    told[FEW_PORTIONS], told[ASKED_PORTIONS], told[LONGEST] = few_portions, asked_portions, longest
 
 
 @jit.inline
@@ -131,7 +173,7 @@ def attend(at: Any, me: Any, threads: Any) -> None:
     group = facts[HEADS] // heads
     for are_few in range(2):
         table, count = (facts[FEW_TABLE], facts[NUM_FEW]) if are_few else (facts[MANY_TABLE], facts[NUM_MANY])
-        rows = jit.longs_at(table, count * ROW_NUMBERS).reshape(count, ROW_NUMBERS)
+        rows = jit.table_at(table, count, ROW_NUMBERS)
         parts = facts[PIECES] if are_few else 1
         taken, before, r = link[UNITS] + 8 * are_few, 0, 0
         unit = jit.add_atomic(taken, 1)
@@ -156,7 +198,7 @@ def join(at: Any, me: Any, threads: Any) -> None:
     facts = jit.longs_at(link[FACTS], NUM_FACTS)
     heads, width, parts = facts[KV_HEADS], facts[WIDTH], facts[PIECES]
     group, size = facts[HEADS] // heads, 4 * (width + STATE)
-    rows = jit.longs_at(facts[FEW_TABLE], facts[NUM_FEW] * ROW_NUMBERS).reshape(facts[NUM_FEW], ROW_NUMBERS)
+    rows = jit.table_at(facts[FEW_TABLE], facts[NUM_FEW], ROW_NUMBERS)
     unit = query = 0
     for r in range(len(rows)):
         count = rows[r, TOKENS] * group

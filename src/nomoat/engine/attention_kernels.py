@@ -11,21 +11,14 @@ from numba import types
 from numba.core import cgutils
 
 from nomoat import jit
+from nomoat.engine.attention_tables import COLUMNS, FACTOR, MOST, QUERIES, SPAN_BYTES, STATE_BYTES, TOTAL, WEIGHT_UNIT
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.emit import BYTE, CACHE_LINE, FLOAT, SHORT, SIZE, WORD, Emit
 from nomoat.engine.kv_cache import LENGTH
 
-COLUMNS = BLOCK_TOKENS  # of a product: the keys of a block, or so many of a value's columns
-QUERIES = 12  # a panel, whose sums with 32 keys or columns fill the registers
 PANELS = (1, 2, 3, 4, 6, 8, QUERIES)  # of so many queries; the next larger for other numbers
 CHAINS = 4  # sums that are needed lest one waits for the one before it
-SPAN_BLOCKS = 8
-SPAN_BYTES = 4 * SPAN_BLOCKS * BLOCK_TOKENS  # of a query's scores
 NOTHING, LEAST_EXPONENT, LOG2_E = -1e30, -100.0, 1.44269504
-# of a query so far: its largest score, the sum of its weights, what that is scaled by; what 1 of its own whole numbers stands for, and
-# 1 of its weights'
-MOST, TOTAL, FACTOR, QUERY_UNIT, WEIGHT_UNIT, STATE = range(6)
-STATE_BYTES = 4 * STATE
 # times what 1 of its key's values stands for; and of all of a span together, so that no sum of products passes 32 bits
 MOST_WEIGHT, ALL_WEIGHTS = 32767, (1 << 18) - 256
 

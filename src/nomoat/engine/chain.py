@@ -11,13 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from nomoat import jit
-from nomoat.engine import attention, kv_cache
-from nomoat.engine.kernels import PRODUCTS
-from nomoat.engine.panels import CAN_BE_USED
-from nomoat.engine.program import Program, give_back_memory, max_parts, place, run_links, team
-from nomoat.engine.program import prepare as prepare_programs
-from nomoat.engine.steps import (
+from nomoat.engine import attention_tables
+from nomoat.engine.program import (
+    ANNOUNCE,
+    DO_SHARE,
+    SHARE_OF_JOBS,
+    Program,
+    give_back_memory,
+    max_parts,
+    place,
+    product_of,
+    run_links,
+    team,
+    to_panels_of,
+)
+from nomoat.engine.step_tables import (
     AFTER,
     ATTENTION,
     BEFORE,
@@ -26,6 +34,7 @@ from nomoat.engine.steps import (
     CHUNK_COLUMNS,
     COUNTS,
     EPSILON,
+    HAS_PANELS,
     IN_PANELS,
     KIND,
     LAST_NORM,
@@ -40,34 +49,33 @@ from nomoat.engine.steps import (
     STATE,
     STEPS,
     TAKEN,
-    TO_PANELS,
     TOKENS,
     WANTED,
     WEIGHT,
     WIDTH,
-    share,
 )
+from nomoat.engine.team import COUNT, SERVE
+from nomoat.machine_code import Compiled
 
-ATTENTION_FUNCTIONS = (kv_cache.keep, attention.attend, attention.join)
+LAY_OUT = Compiled("engine.attention", "lay_out", 1)
+ATTENTION_FUNCTIONS = (
+    Compiled("engine.kv_cache", "keep", 3), Compiled("engine.attention", "attend", 3), Compiled("engine.attention", "join", 3)
+)  # fmt: skip
 ROOM_TOKENS = 64  # memory for tokens is made for a multiple of so many
 FEW_WANTED = 8  # times as many tokens in a pass: then the last layer is computed for the wanted ones alone
 
 
-def prepare(type_names: Iterable[str], progress: Callable[[int, int], None]) -> None:
+def prepare(type_names: Iterable[str], progress: Callable[[int, int], None] = lambda done, total: None) -> None:
     """Compile what models with matrices of these types need: seconds, once an installation. `progress` gets (functions done, all).
 
     Raises NotEnoughDiskError, NotWritableError.
     """
     names = sorted(type_names)
-    functions: list[tuple[Callable[..., None], int]] = [(function, 3) for function in (share, *ATTENTION_FUNCTIONS)]
-    functions += [(PRODUCTS[name], 9) for name in names] + [(TO_PANELS[name], 5) for name in names if CAN_BE_USED]
-    for done, (function, count) in enumerate(functions):
+    functions = [SHARE_OF_JOBS, ANNOUNCE, DO_SHARE, SERVE, COUNT, LAY_OUT, *ATTENTION_FUNCTIONS, *map(product_of, names)]
+    functions += map(to_panels_of, names) if HAS_PANELS else ()
+    for done, function in enumerate(functions):
         progress(done, len(functions))
-        jit.compiled(function, count)
-    prepare_programs()
-    none = np.zeros(0, np.int64)
-    rows = np.zeros((0, 0), np.int64)
-    lay_out(np.zeros((0, 5), np.int64), np.zeros(0, np.float32), none, none, none, none, none, rows, rows, rows, 1)
+        function.call  # noqa: B018 - compiled, if it is not kept
     progress(len(functions), len(functions))
 
 
@@ -89,50 +97,6 @@ class _Links:
             self.numbers[self._of_tokens, IN_PANELS] = in_panels
             for links, count, place in ((self._of_tokens, tokens, owners[0]), (self._of_wanted, wanted, owners[1])):
                 self.numbers[links, TOKENS], self.numbers[links, OWNERS] = count, place
-
-
-@jit.inline
-def _tell(row: Any, token: Any, tokens: Any, place: Any, block: Any) -> None:
-    row[attention.FIRST_TOKEN], row[attention.TOKENS] = token, tokens
-    row[attention.PLACE], row[attention.FIRST_BLOCK] = place, block
-
-
-@jit.kept
-def lay_out(
-    rows_N5: Any, floats_T: Any, places_T: Any, first_blocks_T: Any, owners_T: Any, wanted_W: Any, owners_W: Any, few_NR: Any,
-    many_NR: Any, wanted_NR: Any, group: Any,
-) -> Any:  # fmt: skip
-    """What attention is to know of each token, and of rows of few, of many and of wanted tokens (see `attention`).
-
-    A row has tokens, tokens before them, tokens of which logits are wanted, blocks, and an adapter (-1: none). `group`: heads that
-    share a key's. Gives how many rows there are of each kind, the portions of queries of those of few and of wanted tokens, and the
-    tokens of the longest text.
-    """
-    token = few = many = asked = wanted = block = few_portions = asked_portions = longest = 0
-    for n in range(len(rows_N5)):
-        length, past, num_wanted, blocks, owner = rows_N5[n, 0], rows_N5[n, 1], rows_N5[n, 2], rows_N5[n, 3], rows_N5[n, 4]
-        if length >= attention.MANY_TOKENS:
-            _tell(many_NR[many], token, length, past, block)
-            many += 1
-        else:
-            _tell(few_NR[few], token, length, past, block)
-            few, few_portions = few + 1, few_portions - (-length * group // attention.PORTION)
-        if num_wanted:
-            before = length - num_wanted
-            _tell(wanted_NR[asked], token + before, num_wanted, past + before, block)
-            asked, asked_portions = asked + 1, asked_portions - (-num_wanted * group // attention.PORTION)
-        longest = max(longest, past + length)
-        for m in range(length):
-            floats_T[token] = places_T[token] = past + m
-            first_blocks_T[token] = block
-            owners_T[token] = owner
-            if m >= length - num_wanted:
-                wanted_W[wanted] = token
-                owners_W[wanted] = owner
-                wanted += 1
-            token += 1
-        block += blocks
-    return few, many, asked, few_portions, asked_portions, longest
 
 
 class Chain:
@@ -161,11 +125,11 @@ class Chain:
         weakref.finalize(self, give_back_memory).atexit = False
 
     def _facts_of_view(self, view: dict[str, Any], facts: dict[str, Any], epsilon: int) -> Any:
-        row = np.zeros(kv_cache.NUM_FACTS, np.int64)
+        row = np.zeros(attention_tables.NUM_FACTS, np.int64)
         scale, cap = (int(np.float32(facts[name]).view(np.uint32)) for name in ("scale", "cap"))
-        row[: kv_cache.EPSILON + 1] = *self._sizes, 2 * len(view["inverse"]), scale, cap, view["window"], epsilon
-        row[[kv_cache.KEY_SIZE, kv_cache.VALUE_SIZE]] = self._number_sizes
-        row[kv_cache.KEEP_CODE :] = [jit.compiled(function, 3).address for function in ATTENTION_FUNCTIONS]
+        row[: attention_tables.EPSILON + 1] = *self._sizes, 2 * len(view["inverse"]), scale, cap, view["window"], epsilon
+        row[[attention_tables.KEY_SIZE, attention_tables.VALUE_SIZE]] = self._number_sizes
+        row[attention_tables.KEEP_CODE :] = [function.address for function in ATTENTION_FUNCTIONS]
         return row
 
     def _make_room(self, tokens: int, wanted: int) -> None:
@@ -188,21 +152,25 @@ class Chain:
         self._most_tokens, self._most_wanted = most_tokens, most_wanted
 
     def _make_tables(self, most_tokens: int, most_wanted: int) -> None:
-        """What `lay_out` and the turning of positions fill, and where attention finds it."""
+        """What `attention.lay_out` and the turning of positions fill, and where attention finds it."""
         numbers = dict.fromkeys(("places", "first blocks", "owners"), most_tokens)
         numbers |= dict.fromkeys(("wanted", "chosen owners"), most_wanted)
         self._arrays |= {name: np.empty(size, np.int64) for name, size in numbers.items()}
         self._arrays["floats"] = np.empty(most_tokens, np.float32)
-        most_many = most_tokens // attention.MANY_TOKENS
+        most_many = most_tokens // attention_tables.MANY_TOKENS
         for name, most in (("few", most_tokens), ("many", most_many), ("asked", most_wanted)):
-            self._arrays[name] = np.empty((most, attention.ROW_NUMBERS), np.int64)
+            self._arrays[name] = np.empty((most, attention_tables.ROW_NUMBERS), np.int64)
         for number, (inverse, _) in enumerate(self._views):
             for name in ("cosines", "sines"):
                 self._arrays[f"{name} {number}"] = np.empty((most_tokens, len(inverse)), np.float32)
         for row, number in enumerate([*range(len(self._views)), self._view_of_layer[-1]]):
             names = (f"cosines {number}", f"sines {number}", "places", "first blocks", "few", "many")
-            self._facts[row, kv_cache.COSINES : kv_cache.MANY_TABLE + 1] = [self._address(name) for name in names]
-        self._facts[-1, kv_cache.FEW_TABLE] = self._address("asked")
+            self._facts[row, attention_tables.COSINES : attention_tables.MANY_TABLE + 1] = [self._address(name) for name in names]
+        self._facts[-1, attention_tables.FEW_TABLE] = self._address("asked")
+        names = ("floats", "places", "first blocks", "owners", "wanted", "chosen owners", "few", "many", "asked")
+        self._laid = np.zeros(attention_tables.LAY_OUT_NUMBERS, np.int64)
+        self._laid_at = int(self._laid.ctypes.data)
+        self._laid[attention_tables.FLOATS_OF : attention_tables.COUNT_FEW] = [self._address(name) for name in names]
 
     def _address(self, name: str) -> int:
         return int(self._arrays[name].ctypes.data)
@@ -225,7 +193,7 @@ class Chain:
         before[0][SEEN] = 0
         of_all = [attentions[-1], after, self._last_norm("residual", "hidden"), self._between(CHOICE, "hidden", "chosen", width), head]
         last_attention, last_steps = attentions[-1].copy(), after.copy()
-        last_attention[kv_cache.FACTS] = self._facts_at(-1)
+        last_attention[attention_tables.FACTS] = self._facts_at(-1)
         last_steps[[SEEN, BEFORE, AFTER]] = [self._address(f"chosen {name}") for name in ("seen", "residual", "residual")]
         of_wanted = [
             last_attention, self._between(CHOICE, "seen", "chosen seen", all_heads),
@@ -253,14 +221,14 @@ class Chain:
         rows = [int(step[ROWS]) for step in self._programs[layer].steps if step[KIND] == OUT]
         starts = np.cumsum([0, *rows])
         facts = self._facts_at(self._view_of_layer[layer])
-        row[STATE], row[NUM_STEPS], row[kv_cache.FACTS] = team().state.ctypes.data, ATTENTION, facts
-        row[kv_cache.SEEN], row[kv_cache.UNITS] = self._address("seen"), units
+        row[STATE], row[NUM_STEPS], row[attention_tables.FACTS] = team().state.ctypes.data, ATTENTION, facts
+        row[attention_tables.SEEN], row[attention_tables.UNITS] = self._address("seen"), units
         for part, begin in enumerate((0, heads * head_dim, (heads + kv_heads) * head_dim)):
             at = int(np.searchsorted(starts, begin, side="right")) - 1
-            row[kv_cache.QUERY + part] = self._address(f"output {at}") + 4 * (begin - starts[at])
-            row[kv_cache.QUERY_ROW + part] = 4 * rows[at]
+            row[attention_tables.QUERY + part] = self._address(f"output {at}") + 4 * (begin - starts[at])
+            row[attention_tables.QUERY_ROW + part] = 4 * rows[at]
         if len(self._head_norms):
-            row[kv_cache.QUERY_NORM], row[kv_cache.KEY_NORM] = (part.ctypes.data for part in self._head_norms[layer])
+            row[attention_tables.QUERY_NORM], row[attention_tables.KEY_NORM] = (part.ctypes.data for part in self._head_norms[layer])
         return row
 
     def _last_norm(self, before: str, after: str) -> Any:
@@ -280,42 +248,43 @@ class Chain:
         """Keys and values lie there: of each block those of all layers, one layer after another."""
         self._cache = cache
         _, kv_heads, width = self._sizes
-        keys, values = (kv_heads * kv_cache.head_bytes.py_func(width, size) for size in self._number_sizes)
-        self._facts[:, kv_cache.BLOCK_BYTES] = len(self._view_of_layer) * (keys + values)
+        keys, values = (kv_heads * attention_tables.head_bytes(width, size) for size in self._number_sizes)
+        self._facts[:, attention_tables.BLOCK_BYTES] = len(self._view_of_layer) * (keys + values)
         for links in (self._for_all, self._for_wanted):
             for layer, at in enumerate(links.attentions):
                 here = cache + layer * (keys + values)
-                links.numbers[at, [kv_cache.KEYS, kv_cache.VALUES]] = here, here + keys
+                links.numbers[at, [attention_tables.KEYS, attention_tables.VALUES]] = here, here + keys
 
     def run(self, x_TD: Any, rows_N5: Any, blocks: Any, *, hidden: bool) -> tuple[Any, Any]:
         """Logits [W, V] and last hidden states [T, D], overwritten by the next pass; these are no states at all if not `hidden`.
 
-        `rows_N5`: see `lay_out`. `blocks`: of all rows, one after another.
+        `rows_N5`: see `attention.lay_out`. `blocks`: of all rows, one after another.
         """
         tokens, wanted = len(x_TD), int(rows_N5[:, 2].sum())
         self._make_room(tokens, wanted)
         arrays = self._arrays
         arrays["residual"][:tokens] = x_TD
-        names = ("floats", "places", "first blocks", "owners", "wanted", "chosen owners", "few", "many", "asked")
         heads, kv_heads, width = self._sizes
-        tables = (arrays[name] for name in names)
-        few, many, asked, *portions, keys = lay_out(rows_N5, *tables, heads // kv_heads)
+        laid = self._laid
+        laid[: attention_tables.FLOATS_OF] = rows_N5.ctypes.data, len(rows_N5), tokens, heads // kv_heads
+        LAY_OUT.call(self._laid_at)
+        few, many, asked, *portions, keys = laid[attention_tables.COUNT_FEW :].tolist()
         for number, (inverse, magnitude) in enumerate(self._views):
             self._turn(arrays[f"cosines {number}"][:tokens], arrays[f"sines {number}"][:tokens], inverse, magnitude)
         links = self._for_wanted if not hidden and FEW_WANTED * wanted <= tokens else self._for_all
         has_owners = bool((rows_N5[:, 4] >= 0).any())
         owners = (self._address("owners"), self._address("chosen owners")) if has_owners else (0, 0)
         links.tell(tokens, wanted, owners, in_panels=hidden)  # a text's states are the same, alone and beside others
-        room = attention.room_bytes(width)
+        room = attention_tables.room_bytes(width)
         units = [kv_heads * count for count in portions]
-        pieces = [attention.pieces(count, keys, len(team())) for count in units]
-        partial = max(attention.partial_bytes(*both, width) for both in zip(units, pieces, strict=True))
+        pieces = [attention_tables.pieces(count, keys, len(team())) for count in units]
+        partial = max(attention_tables.partial_bytes(*both, width) for both in zip(units, pieces, strict=True))
 
         def ready() -> None:
             rooms_at, partial_at = place("rooms", room * len(team())), place("partial", partial)
             told = (tokens, blocks.ctypes.data, rooms_at, room, partial_at, pieces[0], few, many)
-            self._facts[:, kv_cache.TOKENS : kv_cache.KEEP_CODE] = told
-            self._facts[-1, [kv_cache.PIECES, kv_cache.NUM_FEW, kv_cache.NUM_MANY]] = pieces[1], asked, 0
+            self._facts[:, attention_tables.PASS_TOKENS : attention_tables.KEEP_CODE] = told
+            self._facts[-1, [attention_tables.PIECES, attention_tables.NUM_FEW, attention_tables.NUM_MANY]] = pieces[1], asked, 0
             self._taken[:] = 0
 
         run_links(links.numbers, self._programs, ready)

@@ -11,7 +11,7 @@ from typing import Any
 from llvmlite import ir
 
 from nomoat.engine.emit import BYTE, HALF, WORD, Emit
-from nomoat.engine.tiles import LEVELS, TILE_BYTES, UNITS
+from nomoat.engine.tiles import GROUP_CODES, LEVELS, TILE_BYTES, UNITS
 
 LOW_HALVES, LOW_TWO_BITS = 0x0F0F0F0F, 0x03030303
 BIT_2, BIT_4, BITS_4_AND_5 = 0x04040404, 0x10101010, 0x30303030
@@ -173,12 +173,11 @@ def with_offsets(emit: Emit, found: Group) -> Group:
     return codes, scale, emit.builder.fmul(scale, emit.number(float(offset))) if isinstance(offset, int) else offset
 
 
-# groups of a block of 256
-OF_LEVELS = {"IQ4_XS": 8, "IQ3_S": 8, "IQ3_XXS": 8, "IQ2_S": 16, "IQ2_XS": 16, "IQ2_XXS": 8}
-# codes of a group, the largest code, and who reads it
-GROUPS: dict[str, tuple[int, int, Callable[[Emit, Any, Any, int], Group]]] = {
-    "Q4_0": (32, 15, _q4_0), "Q4_1": (32, 15, _q4_1), "Q5_0": (32, 31, _q5_0), "Q5_1": (32, 31, _q5_1), "Q8_0": (32, 255, _q8_0),
-    "Q2_K": (16, 3, _q2_k), "Q3_K": (16, 7, _q3_k), "Q4_K": (32, 15, _q4_k), "Q5_K": (32, 31, _q5_k), "Q6_K": (16, 63, _q6_k),
-    "IQ4_NL": (32, LEVELS["IQ4_NL"][-1] + 128, _iq4_nl),
-    **{kind: (256 // groups, LEVELS[kind][-1] + 128, _leveled_k(kind, groups)) for kind, groups in OF_LEVELS.items()},
+_READERS: dict[str, tuple[int, Callable[[Emit, Any, Any, int], Group]]] = {
+    "Q4_0": (15, _q4_0), "Q4_1": (15, _q4_1), "Q5_0": (31, _q5_0), "Q5_1": (31, _q5_1), "Q8_0": (255, _q8_0),
+    "Q2_K": (3, _q2_k), "Q3_K": (7, _q3_k), "Q4_K": (15, _q4_k), "Q5_K": (31, _q5_k), "Q6_K": (63, _q6_k),
+    "IQ4_NL": (LEVELS["IQ4_NL"][-1] + 128, _iq4_nl),
+    **{kind: (LEVELS[kind][-1] + 128, _leveled_k(kind, 256 // GROUP_CODES[kind])) for kind in LEVELS if kind != "IQ4_NL"},
 }  # fmt: skip
+# codes of a group, the largest code, and who reads it
+GROUPS = {kind: (GROUP_CODES[kind], *reader) for kind, reader in _READERS.items()}

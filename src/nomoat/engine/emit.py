@@ -13,10 +13,10 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from nomoat import hardware
+from nomoat.engine.tiles import CACHE_LINE
 
 BYTE, SHORT, WORD, SIZE = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 FLOAT, HALF = ir.FloatType(), ir.HalfType()
-CACHE_LINE = 64
 NO_SIGN, HIGHEST_BITS, LOW_WORDS = 0x7FFFFFFF, 0x80808080, 0x0000FFFF
 LARGEST_SHORT, LARGEST_INPUT = 32767, 127
 

@@ -2,7 +2,7 @@
 
 Inputs are rounded to 8 bits with a scale for each 32, products summed as whole numbers over a group of a tile's codes (32, or 16),
 and a group's sum is scaled in float32: so a weight is what the file says. OpenVINO 2026.4 reads groups of 32 at half the speed
-(docs/log.md). Compiled by numba for this CPU at the first use, once an installation.
+(docs/log.md).
 
 Shapes: M texts' tokens, R rows (outputs), C columns (inputs), G groups of a row.
 """
@@ -135,24 +135,12 @@ def round_inputs(typing: Any, inputs: Any, rounded: Any, scales: Any, totals: An
     return types.void(*[types.intp] * 6), generate
 
 
-def named(function: Callable[..., None], kind: str) -> Callable[..., None]:
-    """One of several functions that the same lines make, told apart where they are kept.
+def product(kind: str) -> Callable[..., None]:
+    """What multiplies some tokens by a tile with codes of this type."""
 
-    numba keeps functions of one name and line under one index, which it writes before what it points to: of two processes that
-    compile two of them at once, one would find the other's code under its own function, for good.
-    """
-    function.__qualname__ = f"{function.__name__}_{kind}"
-    return function
-
-
-def _product(kind: str) -> Callable[..., None]:
     def multiply(
         tile: Any, inputs: Any, scales: Any, totals: Any, sums: Any, outputs: Any, tokens: Any, columns: Any, rows: Any
     ) -> None:  # fmt: skip
         _tile(kind, tile, inputs, scales, totals, sums, outputs, tokens, columns, rows)
 
-    return named(multiply, kind)
-
-
-# To be compiled by themselves (`jit.compiled`), each with nine arguments.
-PRODUCTS = {kind: _product(kind) for kind in GROUPS}
+    return multiply

@@ -15,30 +15,47 @@ from numba import types
 from numba.core import cgutils
 
 from nomoat import jit
+from nomoat.engine import attention_tables
+from nomoat.engine.attention_tables import (
+    BLOCK_BYTES,
+    BLOCKS,
+    COSINES,
+    EPSILON,
+    FACTS,
+    FIRST_BLOCKS,
+    HEADS,
+    KEY,
+    KEY_NORM,
+    KEY_ROW,
+    KEY_SIZE,
+    KEYS,
+    KV_HEADS,
+    LINK_NUMBERS,
+    NUM_FACTS,
+    PASS_TOKENS,
+    PLACES,
+    QUERY,
+    QUERY_NORM,
+    QUERY_ROW,
+    SINES,
+    SMALL,
+    TURNING,
+    VALUE,
+    VALUE_ROW,
+    VALUE_SIZE,
+    VALUES,
+    WIDE,
+    WIDTH,
+)
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.emit import BYTE, FLOAT, SHORT, WORD, Emit
 
-# of a layer: queries, keys and values with the bytes from one token's to the next's; the cache; what was seen
-FACTS, QUERY, KEY, VALUE, QUERY_ROW, KEY_ROW, VALUE_ROW, KEYS, VALUES, SEEN, QUERY_NORM, KEY_NORM, UNITS = range(3, 16)
-LINK_NUMBERS = 18
-# of a model's layers that see alike
-HEADS, KV_HEADS, WIDTH, TURNING, SCALE, CAP, WINDOW, EPSILON, BLOCK_BYTES, KEY_SIZE, VALUE_SIZE = range(11)
-# where a pass has each token's turn, its place in its text, and where that text's blocks begin in the list of blocks; the rows of
-# few tokens and those of many (see `attention`)
-COSINES, SINES, PLACES, FIRST_BLOCKS, FEW_TABLE, MANY_TABLE = range(11, 17)
-# of a pass: its tokens and blocks, memory, the pieces that the keys of few tokens are seen in, and how many rows there are
-TOKENS, BLOCKS, ROOMS, ROOM_BYTES, PARTIAL, PIECES, NUM_FEW, NUM_MANY = range(17, 25)
-KEEP_CODE, ATTEND_CODE, JOIN_CODE, NUM_FACTS = range(25, 29)  # functions of a link's address, a thread and their number
-SMALL, WIDE = 1, 2  # bytes of a number
 MOST_SMALL = 127  # the largest whole number of 8 bits
 # of 16 bits, as far as no sum of products passes 32: the length of a query and of a key, and the largest value
 LENGTH, MOST_WIDE = 32767, 8191
 
 
-@jit.inline
-def head_bytes(width: Any, size: Any) -> Any:
-    """Bytes of a block's keys or values of one head, with what 1 stands for in each token's. `size`: bytes of a number."""
-    return BLOCK_TOKENS * (width * size + 4)
+head_bytes = jit.inline(attention_tables.head_bytes)
 
 
 def _unit_of(emit: Emit, values: Any, parts: Any, most_whole: int | None) -> Any:
@@ -127,7 +144,7 @@ def keep(at: Any, me: Any, threads: Any) -> None:
     """
     link = jit.longs_at(at, LINK_NUMBERS)
     facts = jit.longs_at(link[FACTS], NUM_FACTS)
-    heads, width, tokens = facts[KV_HEADS], facts[WIDTH], facts[TOKENS]
+    heads, width, tokens = facts[KV_HEADS], facts[WIDTH], facts[PASS_TOKENS]
     size, value_size = facts[KEY_SIZE], facts[VALUE_SIZE]
     group = facts[HEADS] // heads
     places, first_blocks = jit.longs_at(facts[PLACES], tokens), jit.longs_at(facts[FIRST_BLOCKS], tokens)

@@ -265,10 +265,8 @@ class OpenVINOEngine:
     def _prepare(self) -> None:
         """Have nomoat's own products compiled, if this model has any. Raises NotEnoughDiskError, NotWritableError, too."""
         if self.storage.has_tiles:
-            from nomoat.engine import program
-
             self.compile_once()
-            program.prepare()
+            OwnModel.load_compiled(self._folder, adapters=bool(self._beside))
 
     def _make_scorer(self, beside: int | None) -> Scorer:
         """An adapter beside the weights is part of them here: exactly, or baked into an import of its own."""

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from nomoat.engine.lora import LoraDelta
     from nomoat.engine.program import Program
 
-COMPILE = "import sys; from nomoat import jit; from nomoat.engine import chain; chain.prepare(sys.argv[1:], jit.tell)"
+COMPILE = (
+    "import sys; from nomoat import machine_code; from nomoat.engine import chain; chain.prepare(sys.argv[1:], machine_code.tell)"
+)
 FEW_TOKENS, MOST_KEPT = 8, 1024  # of a pass whose tokens' embeddings are kept, and how many are
 GRAPH, WEIGHTS = "openvino_model.xml", "openvino_model.bin"
 OWN = "own.json"  # what the graph tells: to read that itself would be 40 ms of a start
@@ -77,22 +79,29 @@ class OwnModel:
 
     @classmethod
     def compile_once(cls, folder: Path, progress: Callable[[int, int], None] | None = None, *, adapters: bool = False) -> None:
-        """Let another process compile what a folder's model needs, see `jit.compile_elsewhere`; nothing for one that is not run so.
+        """Let another process compile what a folder's model needs, see `machine_code`; nothing for one that is not run so.
 
         `adapters`: what those beside its weights need as well. Raises BadFileError if the folder is not whole.
         """
-        from nomoat import jit
+        from nomoat import machine_code
 
-        types = {*_told(folder)["types"], *([tiles.WHOLE_BYTES] if adapters else ())}
-        if _told(folder)["types"]:
-            jit.compile_elsewhere("-".join(sorted(types)), COMPILE, *sorted(types), progress=progress)
+        if types := _types(folder, adapters=adapters):
+            machine_code.compile_elsewhere("-".join(types), COMPILE, *types, progress=progress)
+
+    @classmethod
+    def load_compiled(cls, folder: Path, *, adapters: bool = False) -> None:
+        """Have all that here, compiled by this process if it is kept nowhere. Raises NotEnoughDiskError, NotWritableError, too."""
+        from nomoat.engine import chain
+
+        if types := _types(folder, adapters=adapters):
+            chain.prepare(types)
 
     def __init__(self, folder: Path, adapters: Sequence[LoraDelta] = (), quality: str = "default") -> None:
         """Of a folder that `can_run` is true of; the weights stay where they are, in its file. Raises BadFileError."""
-        from nomoat.engine.attention import MANY_TOKENS
+        from nomoat.engine.attention_tables import MANY_TOKENS
         from nomoat.engine.chain import Chain
-        from nomoat.engine.panels import PANELS_FROM
         from nomoat.engine.program import Program
+        from nomoat.engine.step_tables import PANELS_FROM
 
         told = _told(folder)
         facts, embedding, head = (told[name] for name in ("facts", "embedding", "head"))
@@ -181,6 +190,12 @@ def _add_beside(program: Program, parts: Sequence[Sequence[tuple[str, int]]], ad
         added = beside(of_step, int(program.steps[number, COLUMNS]), adapters) if of_step else None
         if added is not None:
             program.add_beside(number, added)
+
+
+def _types(folder: Path, *, adapters: bool) -> list[str]:
+    """Of all matrices in tiles that an imported folder's model multiplies by. Raises BadFileError."""
+    found = _told(folder)["types"]
+    return sorted({*found, *([tiles.WHOLE_BYTES] if found and adapters else ())})
 
 
 def _told(folder: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from nomoat.engine.adapters import attach
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import CompiledCopy, core, read_graph
 from nomoat.engine.lora import LoraDelta
-from nomoat.engine.panels import PANELS_FROM
+from nomoat.engine.step_tables import PANELS_FROM
 from nomoat.errors import BadFileError
 
 CACHES = ("key_cache.", "value_cache.")

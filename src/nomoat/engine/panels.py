@@ -17,16 +17,14 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from nomoat import hardware, jit
+from nomoat import jit
 from nomoat.engine.codes import GROUPS, with_offsets
 from nomoat.engine.emit import BYTE, FLOAT, HALF, LOW_WORDS, WORD, Emit
-from nomoat.engine.kernels import AHEAD, HALF_ROUNDED, named
-from nomoat.engine.tiles import BLOCKS, CHUNK, TILE_BYTES, TILE_ROWS
+from nomoat.engine.kernels import AHEAD, HALF_ROUNDED
+from nomoat.engine.step_tables import INT8_PANEL_TOKENS
+from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
-PANEL_TOKENS = 12
-PANELS_FROM = 24  # tokens: with fewer, to round codes takes longer than it saves
-CAN_BE_USED = bool({"avx512_vnni", "avx_vnni"} & hardware.cpu_flags())  # these, or `amx` where that can be used, too
-PAIR_BYTES = 2 * TILE_ROWS * CHUNK  # of two tiles' codes
+PANEL_TOKENS = INT8_PANEL_TOKENS
 FOUR_BYTES = 2 * TILE_ROWS * 4  # of both tiles' codes for four columns
 ROUNDED_TOGETHER = 4  # tokens
 ZERO = 128  # the byte that stands for a weight of 0: one operand of the instruction has no sign
@@ -95,15 +93,13 @@ def _scaled(emit: Emit, codes: Any, bits: int, factor: Any, added: Any) -> Any:
     return builder.bitcast(builder.or_(made[0], builder.shl(made[1], constant(8))), emit.words)
 
 
-def _bytes_of(kind: str) -> Callable[..., None]:
-    def to_bytes(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
+def to_bytes(kind: str) -> Callable[..., None]:
+    """What makes a tile's codes of this type bytes."""
+
+    def to_bytes_of(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
         _to_bytes(kind, tile, start, groups, codes, scales)
 
-    return named(to_bytes, kind)
-
-
-# To be compiled by themselves, as `kernels.PRODUCTS`, each with five arguments.
-TO_BYTES = {kind: _bytes_of(kind) for kind in GROUPS}
+    return to_bytes_of
 
 
 @jit.in_llvm

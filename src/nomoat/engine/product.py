@@ -19,8 +19,6 @@ import openvino as ov
 
 from nomoat.engine import tiles
 
-CACHE_LINE = 64
-
 
 class _Own(ov.Op):  # type: ignore[misc]
     """What nomoat's operations share. `attributes`: numbers and texts, written into a model's file."""
@@ -145,7 +143,7 @@ class Weights:
 
     def _append(self, part: npt.NDArray[np.uint8]) -> int:
         place = self._size
-        room = -len(part) % CACHE_LINE
+        room = -len(part) % tiles.CACHE_LINE
         self._parts += [part, np.zeros(room, np.uint8)]
         self._size += len(part) + room
         return place

@@ -6,6 +6,7 @@ Shapes: M tokens, R rows (outputs), C columns (inputs), W width.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import functools
 import threading
 from collections.abc import Callable, Sequence
@@ -16,15 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import config, jit, paths
+from nomoat import config
 from nomoat.engine import ending
-from nomoat.engine.codes import GROUPS
-from nomoat.engine.emit import CACHE_LINE
-from nomoat.engine.kernels import PRODUCTS
-from nomoat.engine.panels import CAN_BE_USED
-from nomoat.engine.steps import (
-    AFTER,
-    BEFORE,
+from nomoat.engine.step_tables import (
     BESIDE,
     BESIDE_NUMBERS,
     CHUNK_COLUMNS,
@@ -34,16 +29,16 @@ from nomoat.engine.steps import (
     COPY_BYTES,
     COUNTS,
     GROUP,
+    HAS_PANELS,
     HIDDEN,
+    IN_BF16,
     INPUT_BYTES,
     KIND,
     KINDS,
     LINK,
     NEXT_INPUTS,
-    NUM_STEPS,
     NUM_TILES,
     OUT,
-    OUTPUTS,
     PAIR_ROOM,
     PAIRS,
     PANELS_CODE,
@@ -55,88 +50,41 @@ from nomoat.engine.steps import (
     TAKEN,
     TILE_SIZE,
     TILES,
-    TO_PANELS,
     TOKENS,
     TOKENS_A_PART,
     USERS,
     VECTOR,
-    share,
 )
-from nomoat.engine.team import JOB, OWED, SHARE, SLEEPING, THREADS, TICKET, Team
-from nomoat.engine.tiles import BLOCKS, CHUNK, FINE_CHUNK, TILE_BYTES, TILE_ROWS, WHOLE_BYTES
+from nomoat.engine.team import OWED, Team
+from nomoat.engine.tiles import BLOCKS, CACHE_LINE, CHUNK, FINE_CHUNK, GROUP_CODES, TILE_BYTES, TILE_ROWS, WHOLE_BYTES
+from nomoat.machine_code import Compiled
 
 EXIT_SECONDS = 60.0  # how long a process that ends waits for a pass, and for a job, at most
 NARROW = 768  # below this width a model's answers change too much with `CHUNK`
-SPINS = 20_000  # how often a thread looks for the next job before it sleeps: some tenths of a millisecond
 
 
-@jit.kernel
-def _do_share(state: Any, me: Any) -> None:
-    jit.call_with_3(state[SHARE], state.ctypes.data, me, state[THREADS])
-    if me == 0:
-        state[OWED] = 0
-
-
-@jit.kernel
-def _serve(state: Any, me: Any, done: Any) -> Any:
-    """Do jobs after the first `done`; how many there were when no other came for a moment. See `team.Team`."""
-    address = state.ctypes.data
-    spins = 0
-    while spins < SPINS:
-        if jit.load_atomic(address + 8 * TICKET) == done:
-            spins = jit.wait_a_moment(spins)
-        else:
-            done += 1
-            _do_share(state, me)
-            spins = 0
-    return done
-
-
-@jit.kernel
-def _announce(state: Any, links: Any) -> Any:
-    """Begin with a chain of jobs and do one's share. 1, and nothing done, if somebody has to be woken first: then call `_do_share`."""
-    state[JOB], state[JOB + 1], state[OWED] = links.ctypes.data, len(links), 1
-    jit.add_atomic(state.ctypes.data + 8 * TICKET, 1)
-    if jit.load_atomic(state.ctypes.data + 8 * SLEEPING):
-        return 1
-    _do_share(state, 0)
-    return 0
-
-
-@jit.kernel
-def _start(state: Any, job: Any, seen: Any, before: Any, after: Any, first: Any, second: Any, third: Any) -> Any:
-    """A chain of one job. See `_announce`."""
-    rows = after if after.size else first
-    tokens = rows.shape[0] * rows.shape[1]
-    job[TOKENS] = tokens
-    job[SEEN] = seen.ctypes.data if seen.size else 0
-    job[BEFORE] = before.ctypes.data
-    job[AFTER] = after.ctypes.data
-    job[OUTPUTS] = first.ctypes.data
-    job[OUTPUTS + 1] = second.ctypes.data
-    job[OUTPUTS + 2] = third.ctypes.data
-    taken = jit.longs_at(job[TAKEN], COUNTS * job[NUM_STEPS] * (-(-tokens // TOKENS_A_PART)))
-    taken[:] = 0
-    return _announce(state, job.reshape(1, LINK))
-
-
+SHARE_OF_JOBS = Compiled("engine.steps", "share", 3)
+ANNOUNCE = Compiled("engine.team_kernels", "announce", 3, gives_number=True)
+DO_SHARE = Compiled("engine.team_kernels", "do_share", 2)
 _one_at_a_time = threading.Lock()  # there is one team, and one memory
-NOTHING = np.zeros((0, 0, 0), np.float32)
-NUM_ARRAYS = 6  # what is seen, the residual before and after, three outputs
 
 
 @functools.cache
 def team() -> Team:
     """The threads that all programs share."""
-    return Team(config.threads().value, jit.compiled(share, 3).address, _serve)
+    return Team(config.threads().value, SHARE_OF_JOBS.address)
 
 
-def prepare() -> None:
-    """Compile what is not compiled yet: seconds, once an installation. Raises NotEnoughDiskError, NotWritableError."""
-    with paths.translate_disk_errors(jit.CACHE):
-        x, y = np.zeros((1, 1, 256), np.float32), np.zeros((1, 1, TILE_ROWS), np.float32)
-        weights = np.zeros(TILE_BYTES["Q4_K"], np.uint8)
-        Program([("out", "Q4_K", TILE_ROWS, 0, -1)], weights.ctypes.data, 256).run(x, None, None, [y])
+@functools.cache
+def product_of(type_name: str) -> Compiled:
+    """Of some tokens with a tile of this type, see `kernels.product`."""
+    return Compiled("engine.kernels", "product", 9, kind=type_name)
+
+
+@functools.cache
+def to_panels_of(type_name: str) -> Compiled:
+    """What makes a tile's codes of this type what many tokens are multiplied by, where `HAS_PANELS`."""
+    return Compiled(*("engine.amx", "to_words") if IN_BF16 else ("engine.panels", "to_bytes"), 5, kind=type_name)
 
 
 @atexit.register
@@ -147,22 +95,22 @@ def _wait_for_the_last_job() -> None:
         _one_at_a_time.release()
 
 
-def _do(begin: Callable[..., Any], *told: Any) -> None:
-    """A chain of jobs that `begin` announces, see `_announce`. What is announced is done whatever comes, such as Ctrl-C.
+def _do(links: int, count: int) -> None:
+    """A chain of so many jobs that lie there. What is announced is done whatever comes, such as Ctrl-C.
 
     Otherwise the team would wait for the caller's share, and be out of step for good. While `_one_at_a_time` is held.
     """
     ending.require_time()
     threads = team()
     try:
-        if begin(threads.state, *told):
+        if ANNOUNCE.call(threads.address, links, count):
             threads.wake()
-            _do_share(threads.state, 0)
+            DO_SHARE.call(threads.address, 0)
     except BaseException:
         while threads.state[OWED]:
             with suppress(BaseException):  # the first is raised
                 threads.wake()
-                _do_share(threads.state, 0)
+                DO_SHARE.call(threads.address, 0)
         raise
 
 
@@ -218,7 +166,7 @@ def run_links(links: Any, programs: Sequence[Program], ready: Callable[[], None]
             while any(program.moves != _memory.moves for program in programs):
                 for program in programs:
                     program.prepare(1)
-            _do(_announce, links)
+            _do(int(links.ctypes.data), len(links))
     finally:
         if _memory.is_unwanted:
             _give_back_unwanted()
@@ -256,9 +204,9 @@ class Beside:
 def _product_row(type_name: str, rows: int, columns: int, address: int) -> Any:
     """A table's row of a product with tiles that lie there."""
     row = np.zeros(VECTOR + 1, np.int64)
-    row[CODE] = jit.compiled(PRODUCTS[type_name], 9).address
-    row[PANELS_CODE] = jit.compiled(TO_PANELS[type_name], 5).address if CAN_BE_USED else 0
-    row[GROUP] = GROUPS[type_name][0]
+    row[CODE] = product_of(type_name).address
+    row[PANELS_CODE] = to_panels_of(type_name).address if HAS_PANELS else 0
+    row[GROUP] = GROUP_CODES[type_name]
     row[TILES], row[TILE_SIZE] = address, columns // BLOCKS[type_name][0] * TILE_BYTES[type_name]
     row[KIND], row[ROWS], row[COLUMNS] = OUT, rows, columns
     return row
@@ -294,6 +242,7 @@ class Program:
         self._kept: list[Beside] = []
         self.room = np.zeros(ROOMS, np.int64)
         self._job = np.zeros(LINK, np.int64)
+        self._address = int(self._job.ctypes.data)
         self.chunk = chunk or (FINE_CHUNK if (width or columns_before) < NARROW else CHUNK)
         self._job[CHUNK_COLUMNS] = self.chunk
         self.beside = np.zeros((len(steps), BESIDE_NUMBERS), np.int64)
@@ -335,14 +284,16 @@ class Program:
         Little of Python is used here: each layer's weights have driven it out of the CPU's caches.
         """
         rows = outputs[0] if after is None else after
-        parts = max_parts(rows.shape[0] * rows.shape[1])
-        places = [NOTHING if array is None else array for array in (seen, before, after, *outputs)]
-        places += [NOTHING] * (NUM_ARRAYS - len(places))
+        tokens = rows.shape[0] * rows.shape[1]
+        parts, job = max_parts(tokens), self._job
+        places = [0 if array is None else array.ctypes.data for array in (seen, before, after, *outputs)]
         try:
             with _one_at_a_time:
                 if self.moves != _memory.moves or self._parts < parts:
                     self.prepare(parts)
-                _do(_start, self._job, *places)
+                ctypes.memset(int(job[TAKEN]), 0, 8 * COUNTS * len(self.steps) * parts)
+                job[TOKENS], job[SEEN : SEEN + len(places)] = tokens, places
+                _do(self._address, 1)
         finally:
             if _memory.is_unwanted:
                 _give_back_unwanted()

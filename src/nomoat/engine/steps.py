@@ -1,7 +1,6 @@
 """What the threads of a team do of a job: steps between two layers' attention (products, norms, gates), and what lies between jobs.
 
-Compiled by numba at the first use, once an installation (some seconds). See `program` for who gives them jobs, and
-`product.BetweenAttentions` for what steps are.
+See `program` for who gives them jobs, and `product.BetweenAttentions` for what steps are.
 
 Shapes: M tokens, R rows (outputs), C columns (inputs), W width.
 """
@@ -13,14 +12,11 @@ from typing import Any
 import numpy as np
 
 from nomoat import jit
-from nomoat.engine import amx, kv_cache, panels
+from nomoat.engine import amx, attention_tables
 from nomoat.engine.attention_kernels import prefetch
-from nomoat.engine.emit import CACHE_LINE
 from nomoat.engine.kernels import AHEAD, ROUNDED, round_inputs
 from nomoat.engine.panels import (
-    CAN_BE_USED,
     FOUR_BYTES,
-    PANELS_FROM,
     RANKS_TOGETHER,
     ROUNDED_TOGETHER,
     add_ranks,
@@ -31,44 +27,82 @@ from nomoat.engine.panels import (
     round_into_panel,
     write_sums,
 )
+from nomoat.engine.step_tables import (
+    ADD,
+    ADD_NORM,
+    AFTER,
+    ATTENTION,
+    BEFORE,
+    BESIDE,
+    BESIDE_NUMBERS,
+    CHOICE,
+    CHUNK_COLUMNS,
+    CODE,
+    CODES_AFTER,
+    COLUMNS,
+    COPIES,
+    COPY_BYTES,
+    COUNTS,
+    EPSILON,
+    GATED,
+    GATED_BYTES,
+    GELU_GATED,
+    GROUP,
+    HAS_PANELS,
+    HIDDEN,
+    IN_BF16,
+    IN_PANELS,
+    INPUTS,
+    KIND,
+    LAST_BIT,
+    LAST_NORM,
+    LINK,
+    NEXT_INPUTS,
+    NEXT_SCALES,
+    NEXT_SUMS,
+    NORM,
+    NUM_STEPS,
+    NUM_TILES,
+    OUT,
+    OUTPUTS,
+    OWNERS,
+    PAIR_COLUMNS,
+    PAIR_ROOM,
+    PAIRS,
+    PANEL_TOKENS,
+    PANELS_CODE,
+    PANELS_FROM,
+    PLACE,
+    PLACES,
+    RESULT,
+    ROOM,
+    ROOMS,
+    ROWS,
+    SCALES,
+    SCALES_AFTER,
+    SEEN,
+    STATE,
+    STEPS,
+    SUMS,
+    SUMS_BYTES,
+    TAKEN,
+    TILE_SIZE,
+    TILES,
+    TOKENS,
+    TOKENS_A_PART,
+    TOTALS,
+    USERS,
+    VECTOR,
+    WANTED,
+    WEIGHT,
+    WIDTH,
+    ZEROS_AFTER,
+)
 from nomoat.engine.team import JOB, SHARED
-from nomoat.engine.tiles import CHUNK, TILE_ROWS
+from nomoat.engine.tiles import TILE_ROWS
 from nomoat.engine.vectors import add, add_norm, copy, copy_rows, gate, gelu_gate, norm
 
-KINDS = ("add", "hold", "add_norm", "norm", "gated", "gelu_gated", "out")
-ADD, HOLD, ADD_NORM, NORM, GATED, GELU_GATED, OUT = range(len(KINDS))
-KIND, CODE, PANELS_CODE, GROUP, ROWS, COLUMNS, TILES, TILE_SIZE, VECTOR = range(9)  # columns of a table of steps
-# further ones of what adapters add to a step's result, see `_add_beside`: the address of a table of places (0: nothing), its length,
-# and where it is told whose the matrix's tiles are, a bit for each adapter
-PLACES, NUM_TILES, USERS, BESIDE_NUMBERS = range(VECTOR + 1, VECTOR + 5)
-LAST_BIT = 62  # stands for all further adapters
-INPUTS, SCALES, TOTALS, SUMS, RESULT, PAIRS, NEXT_INPUTS, NEXT_SCALES, NEXT_SUMS, HIDDEN, COPIES, ROOMS = range(12)  # places of memory
-COPY_BYTES = 2 * CACHE_LINE  # of a thread's copy of these, which it changes
-# numbers of a job
-STATE, STEPS, NUM_STEPS, ROOM, TAKEN, WIDTH, EPSILON, TOKENS, SEEN, BEFORE, AFTER, OUTPUTS = range(12)
-WEIGHT = WANTED = OUTPUTS  # of the last norm; of a choice
-# of a prompt's panels; the table of what adapters add, and the address of each token's adapter, -1 for none; 0 if no token has one
-CHUNK_COLUMNS, BESIDE, OWNERS = OUTPUTS + 3, OUTPUTS + 4, OUTPUTS + 5
-IN_PANELS = OUTPUTS + 6  # not 0: however few tokens there are, they are multiplied as many are
-LINK = kv_cache.LINK_NUMBERS  # numbers of a job in a chain
-PLACE = 3  # numbers of a place
-ATTENTION, LAST_NORM, CHOICE = 0, -1, -2  # what stands for a number of steps in jobs that are none
-COUNTS = 2  # of tiles taken, for each step: of its product and of what is beside it
 PIECES = 8  # of a product, for each thread: one that is slower takes fewer
-IN_BF16 = amx.CAN_BE_USED
-PANEL_TOKENS = amx.PANEL_TOKENS if IN_BF16 else panels.PANEL_TOKENS
-PAIR_BYTES = amx.PAIR_BYTES if IN_BF16 else panels.PAIR_BYTES
-INPUT_BYTES = 2 if IN_BF16 else 1  # of a number of a panel
-TO_PANELS = amx.TO_WORDS if IN_BF16 else panels.TO_BYTES  # what makes a tile's codes such numbers
-TOKENS_A_PART = 672 if IN_BF16 else 336  # at most, of a prompt, whose intermediate results stay in a CPU's caches
-PART_TOKENS = TOKENS_A_PART + PANEL_TOKENS  # a few more may be read, if not used
-SUMS_BYTES = 4 * TILE_ROWS * PART_TOKENS  # of a tile
-GATED_BYTES = 4 * CHUNK * PART_TOKENS
-# of a thread: two tiles' sums, scales, zeros and codes, and a chunk of a gate's results
-SCALES_AFTER = 2 * SUMS_BYTES
-ZEROS_AFTER = SCALES_AFTER + 2 * 4 * TILE_ROWS
-CODES_AFTER = ZEROS_AFTER + 2 * 4 * TILE_ROWS
-PAIR_ROOM = CODES_AFTER + PAIR_BYTES + GATED_BYTES
 
 
 @jit.kernel
@@ -152,7 +186,7 @@ def _multiply_words(
 ) -> None:  # fmt: skip
     """The products of two tiles and the panels of a part, in bf16; for places see `amx.panel_product`."""
     columns, group = step[COLUMNS], step[GROUP]
-    at_once = -(-columns // (-(-columns // amx.COLUMNS) * amx.STEP)) * amx.STEP
+    at_once = -(-columns // (-(-columns // PAIR_COLUMNS) * amx.STEP)) * amx.STEP
     for start in range(0, columns, at_once):
         width = min(at_once, columns - start)
         for tile, t in enumerate((first, second)):
@@ -382,15 +416,16 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
     state, outputs, width = job[STATE], job[OUTPUTS:], job[WIDTH]
     told = jit.longs_at(job[ROOM], ROOMS)
     room = jit.longs_at(told[COPIES] + COPY_BYTES * me, ROOMS)  # an array of numba's would be counted, atomically, at each call
-    room[:] = told
-    besides = jit.longs_at(job[BESIDE], len(steps) * BESIDE_NUMBERS).reshape(len(steps), BESIDE_NUMBERS)
+    for at in range(ROOMS):
+        room[at] = told[at]
+    besides = jit.table_at(job[BESIDE], len(steps), BESIDE_NUMBERS)
     first_owner = job[OWNERS] + 8 * first if job[OWNERS] else 0
     asking = _asking(first_owner, tokens) if first_owner else 0
     taken = job[TAKEN] + 8 * COUNTS * len(steps) * part
     epsilon = jit.as_float(np.uint32(job[EPSILON]))
     residual = job[AFTER] + 4 * first * width
     columns, chunk = steps[0, COLUMNS], job[CHUNK_COLUMNS]
-    blocks = -(-tokens // PANEL_TOKENS) if CAN_BE_USED and (job[IN_PANELS] or tokens >= PANELS_FROM) else 0
+    blocks = -(-tokens // PANEL_TOKENS) if HAS_PANELS and (job[IN_PANELS] or tokens >= PANELS_FROM) else 0
     share = PANEL_TOKENS if blocks else 1  # of tokens, as `_round_rows` has them
     if job[BEFORE] != job[AFTER]:
         copy_rows(job[BEFORE] + 4 * first * width, residual, width, tokens, share, threads, me)
@@ -447,25 +482,25 @@ def _choose(job: Any, me: Any, threads: Any) -> None:
 
 
 def share(at: Any, me: Any, threads: Any) -> None:
-    """A chain of jobs, one thread's share. `at`: the address of the team's state. Compiled by itself, see `jit.compiled`."""
+    """A chain of jobs, one thread's share. `at`: the address of the team's state."""
     state = jit.longs_at(at, SHARED)
-    links = jit.longs_at(state[JOB], state[JOB + 1] * LINK).reshape(state[JOB + 1], LINK)
+    links = jit.table_at(state[JOB], state[JOB + 1], LINK)
     for number in range(len(links)):
         job = links[number]
         if job[NUM_STEPS] == ATTENTION:
-            facts, here = jit.longs_at(job[kv_cache.FACTS], kv_cache.NUM_FACTS), state[JOB] + 8 * LINK * number
-            jit.call_with_3(facts[kv_cache.KEEP_CODE], here, me, threads)
+            facts, here = jit.longs_at(job[attention_tables.FACTS], attention_tables.NUM_FACTS), state[JOB] + 8 * LINK * number
+            jit.call_with_3(facts[attention_tables.KEEP_CODE], here, me, threads)
             jit.meet(job[STATE], threads)
-            jit.call_with_3(facts[kv_cache.ATTEND_CODE], here, me, threads)
-            if facts[kv_cache.PIECES] > 1:
+            jit.call_with_3(facts[attention_tables.ATTEND_CODE], here, me, threads)
+            if facts[attention_tables.PIECES] > 1:
                 jit.meet(job[STATE], threads)
-                jit.call_with_3(facts[kv_cache.JOIN_CODE], here, me, threads)
+                jit.call_with_3(facts[attention_tables.JOIN_CODE], here, me, threads)
         elif job[NUM_STEPS] == LAST_NORM:
             _last_norm(job, me, threads)
         elif job[NUM_STEPS] == CHOICE:
             _choose(job, me, threads)
         else:
-            steps = jit.longs_at(job[STEPS], job[NUM_STEPS] * (VECTOR + 1)).reshape(job[NUM_STEPS], VECTOR + 1)
+            steps = jit.table_at(job[STEPS], job[NUM_STEPS], VECTOR + 1)
             size = _tokens_a_part(job[TOKENS])
             for first in range(0, job[TOKENS], size):
                 _part(steps, job, first // size, first, min(size, job[TOKENS] - first), threads, me)

@@ -9,34 +9,30 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 
-from nomoat import hardware, jit
+from nomoat import hardware, machine_code
 
 # places of what they share: how many jobs so far, how many threads, how many asleep; where what does a share of a job lies;
 # the job itself, two numbers; whether the caller's share of it is not done yet
 TICKET, THREADS, SLEEPING, SHARE, JOB, OWED = 0, 24, 25, 26, 32, 34
 SHARED = 64
+SERVE = machine_code.Compiled("engine.team_kernels", "serve", 3, gives_number=True)
+COUNT = machine_code.Compiled("engine.team_kernels", "add", 2)
 
 
 class Team:
     """As many threads as told, the caller's one of them."""
 
-    def __init__(self, threads: int, share: int, serve: Callable[[Any, int, int], int]) -> None:
-        """`share`: the address of what does a thread's share of a job, of the state's address, the thread and their number.
-
-        `serve(state, me, done)`: compiled; does the jobs after the first `done`, and says how many there were when none came.
-        """
+    def __init__(self, threads: int, share: int) -> None:
+        """`share`: the address of what does a thread's share of a job, of the state's address, the thread and their number."""
         self.state = np.zeros(SHARED, np.int64)
         self.state[[THREADS, SHARE]] = threads, share
-        self._serve = serve
+        self.address = int(self.state.ctypes.data)
         self._news = threading.Condition()
-        serve(self.state, 0, 0)  # compiled here, where an error ends no thread that others wait for
-        jit.add_here(self.state, SLEEPING, 0)
+        self._serve, self._count = SERVE.call, COUNT.call  # here, where an error ends no thread that others wait for
         for me in range(1, threads):
             threading.Thread(target=self._work, args=(me,), daemon=True, name=f"nomoat-team-{me}").start()
 
@@ -52,11 +48,11 @@ class Team:
         _leave_the_core_of_the_caller()
         done = 0
         while True:
-            done = self._serve(self.state, me, done)
+            done = self._serve(self.address, me, done)
             with self._news:  # whoever announces a job counts it first and looks for sleepers then: one of both is seen
-                jit.add_here(self.state, SLEEPING, 1)
+                self._count(self.address + 8 * SLEEPING, 1)
                 self._news.wait_for(lambda done=done: self.state[TICKET] != done)  # type: ignore[misc]
-                jit.add_here(self.state, SLEEPING, -1)
+                self._count(self.address + 8 * SLEEPING, -1)
 
 
 def _leave_the_core_of_the_caller() -> None:

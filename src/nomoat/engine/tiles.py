@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 TILE_ROWS = 16
+CACHE_LINE = 64  # bytes; weights and memory for them begin where one does
 # columns that share a scale where many tokens are multiplied (`panels`); the second at the quality `high`, in narrow models and in
 # families with outliers, whose answers change too much with the first (docs/log.md)
 CHUNK, FINE_CHUNK = 128, 64
@@ -25,6 +26,7 @@ BLOCKS = {  # weights of a block, its bytes in the file
     "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210), "IQ4_NL": (32, 18), "IQ4_XS": (256, 136),
     "IQ3_S": (256, 110), "IQ3_XXS": (256, 98), "IQ2_S": (256, 82), "IQ2_XS": (256, 74), "IQ2_XXS": (256, 66),
 }  # fmt: skip
+GROUP_CODES = {**dict.fromkeys(BLOCKS, 32), **dict.fromkeys(("Q2_K", "Q3_K", "Q6_K", "IQ2_S", "IQ2_XS"), 16)}  # share a scale
 WHOLE_BYTES = "Q8_0"
 _IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)  # Source: ggml's kvalues_iq4nl
 _IQ2 = (-86, -50, -16, 16, 50, 86)

@@ -17,7 +17,7 @@ import torch
 from numba import types
 from numba.extending import overload
 
-from nomoat import jit
+from nomoat import jit, machine_code
 from nomoat.engine import vectors
 
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the fastest first: docs/log.md
@@ -29,18 +29,18 @@ ONE, THREE = np.float32(1), np.float32(3)
 def use_threads(count: int, say: Callable[[str], None] | None = None) -> None:
     """The kernels and PyTorch's own operations work on so many threads from now on; they are compiled, if they can be kept.
 
-    Another process compiles them, see `jit.compile_elsewhere`. `say` is told before that begins: it takes half a minute, and minutes
-    on a slow machine.
+    Another process compiles them, see `machine_code.compile_elsewhere`. `say` is told before that begins: it takes half a minute, and
+    minutes on a slow machine.
     """
     torch.set_num_threads(count)
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
     begun = (lambda done, total: say("compiling for this CPU (once)")) if say else None
-    jit.compile_elsewhere("tuning", "from nomoat.tune import kernels; kernels.compile_all()", progress=begun)
+    machine_code.compile_elsewhere("tuning", "from nomoat.tune import kernels; kernels.compile_all()", progress=begun)
 
 
 def compile_all() -> None:
     """For numbers in f32 and bf16: half a minute where they are not kept yet."""
-    jit.tell(0, 1)
+    machine_code.tell(0, 1)
     for dtype in (torch.float32, torch.bfloat16):
         for kind in {torch.float32, dtype}:  # of the residual, and of heads with norms of their own
             x_MW = torch.ones(2, 32, dtype=kind, requires_grad=True)

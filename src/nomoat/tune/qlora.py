@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from nomoat import hardware
-from nomoat.engine import panels, tiles
+from nomoat.engine import step_tables, tiles
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.lora import USUAL_SCALE
 from nomoat.engine.program import Program
@@ -288,7 +288,7 @@ def fastest_precision() -> hardware.Detected[Precision]:
     if hardware.cpu_flags() & MULTIPLY_BF16:
         return hardware.Detected("bfloat16", "this CPU multiplies it itself")
     precisions: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
-    steps = {precision: _small_step(precision) for precision in precisions if precision != "int8" or panels.CAN_BE_USED}
+    steps = {precision: _small_step(precision) for precision in precisions if precision != "int8" or step_tables.HAS_PANELS}
     times: dict[Precision, float] = dict.fromkeys(steps, math.inf)
     for _ in range(PRECISION_TRIES):
         for precision, step in steps.items():

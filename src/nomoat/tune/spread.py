@@ -30,7 +30,7 @@ import nomoat
 from nomoat import config, hardware
 from nomoat.asking import cluster
 from nomoat.asking.cluster import Hand
-from nomoat.engine import importer, panels
+from nomoat.engine import importer, step_tables
 from nomoat.engine.gguf import FloatArray
 from nomoat.errors import NotEnoughMemoryError, UsageError, WorkerError
 from nomoat.hardware import Detected
@@ -164,7 +164,7 @@ class Learner:
 
     def open(self, way: Way, rank: int, count: int, is_resumed: bool) -> dict[str, FloatArray]:
         """Load the model. Returns the matrices that learn, from the first worker. Raises NotEnoughMemoryError, WorkerError."""
-        if way.precision == "int8" and not panels.CAN_BE_USED:
+        if way.precision == "int8" and not step_tables.HAS_PANELS:
             raise WorkerError(
                 "this training began with products in int8, which this CPU has not",
                 hint="start again without --resume (in Python: `resume`)",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from nomoat import jit, paths
+from nomoat import machine_code, paths
 from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError
 from nomoat.tune import adapter
 
@@ -38,7 +38,7 @@ def uncut() -> Iterator[None]:
 def translate_errors(weights: str, name: str) -> Iterator[None]:
     """Turn want of disk and of memory, while the adapter `name` is tuned, into errors that say how to go on."""
     try:
-        with paths.translate_disk_errors(jit.CACHE):
+        with paths.translate_disk_errors(machine_code.ANY_FILE):
             yield
     except NotEnoughDiskError as error:
         if adapter.can_resume(name):

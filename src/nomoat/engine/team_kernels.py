@@ -1,0 +1,52 @@
+"""What a thread of a team does with its jobs, see `team`; `program` announces them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nomoat import jit
+from nomoat.engine.team import JOB, OWED, SHARE, SHARED, SLEEPING, THREADS, TICKET
+
+SPINS = 20_000  # how often a thread looks for the next job before it sleeps: some tenths of a millisecond
+
+
+def add(address: Any, value: Any) -> None:
+    """Add to the number that lies there, atomically."""
+    jit.add_atomic(address, value)
+
+
+@jit.inline
+def _do_share(state: Any, me: Any) -> None:
+    numbers = jit.longs_at(state, SHARED)
+    jit.call_with_3(numbers[SHARE], state, me, numbers[THREADS])
+    if me == 0:
+        numbers[OWED] = 0
+
+
+def do_share(state: Any, me: Any) -> None:
+    """A thread's share of the job that is announced. `state`: the address of the team's."""
+    _do_share(state, me)
+
+
+def serve(state: Any, me: Any, done: Any) -> Any:
+    """Do the jobs after the first `done`; how many there were when no other came for a moment."""
+    spins = 0
+    while spins < SPINS:
+        if jit.load_atomic(state + 8 * TICKET) == done:
+            spins = jit.wait_a_moment(spins)
+        else:
+            done += 1
+            _do_share(state, me)
+            spins = 0
+    return done
+
+
+def announce(state: Any, links: Any, count: Any) -> Any:
+    """Begin with a chain of so many jobs and do one's share. 1, and nothing done, if somebody must be woken first: see `do_share`."""
+    numbers = jit.longs_at(state, SHARED)
+    numbers[JOB], numbers[JOB + 1], numbers[OWED] = links, count, 1
+    jit.add_atomic(state + 8 * TICKET, 1)
+    if jit.load_atomic(state + 8 * SLEEPING):
+        return 1
+    _do_share(state, 0)
+    return 0

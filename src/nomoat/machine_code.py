@@ -1,0 +1,222 @@
+"""Functions as machine code of this CPU: compiled once an installation, kept in files, and found there by each later start.
+
+`jit` compiles them, by numba, which takes longer to import than all else that a start needs: what is kept is read by LLVM alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from nomoat import cache, hardware, paths
+from nomoat.errors import NomoatError, NotWritableError
+
+log = logging.getLogger("nomoat.machine_code")
+# what compiled code is made of
+SOURCES = (
+    "jit.py", "engine/amx.py", "engine/attention.py", "engine/attention_kernels.py", "engine/attention_tables.py", "engine/blocks.py",
+    "engine/codes.py", "engine/emit.py", "engine/kernels.py", "engine/kv_cache.py", "engine/panels.py", "engine/step_tables.py",
+    "engine/steps.py", "engine/team.py", "engine/team_kernels.py", "engine/tiles.py", "engine/vectors.py",
+    "tune/kernels.py",
+)  # fmt: skip
+
+
+def _version() -> str:
+    """Of all that is compiled: its source, what compiles it, and this CPU. A home may be on several machines, which would race.
+
+    And of this package's place, which numba goes by: what one environment has compiled another one's process would not find.
+    """
+    package, numba = Path(__file__).parent, importlib.metadata.version("numba")
+    made_by = f"{hardware.cpu_kind()} {hardware.amx().value} {numba} {sys.implementation.cache_tag} {package}"
+    return hashlib.sha256(b"".join([*((package / name).read_bytes() for name in SOURCES), made_by.encode()])).hexdigest()[:12]
+
+
+PATIENCE_SECONDS = 300.0  # how long to wait for another process that compiles and has nothing done meanwhile
+SECONDS_TO_NEXT_LOOK = 0.1
+TOLD = re.compile(r"(\d+) (\d+)")
+# Told where this package lies, and where what is compiled is to be kept.
+SAME_PACKAGE = """
+import sys
+from importlib import util
+place = sys.argv.pop(1)
+spec = util.spec_from_file_location("nomoat", place + "/__init__.py", submodule_search_locations=[place])
+sys.modules["nomoat"] = util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["nomoat"])
+from nomoat import machine_code
+if str(machine_code.FOLDER) != sys.argv.pop(1):
+    sys.exit(1)
+"""
+# Of numba's own functions for arrays that it counts, which ours are not: the code for these is there, and is never reached.
+OF_NUMBA = {"NRT_Allocate": "PyMem_RawMalloc", "NRT_Free": "PyMem_RawFree", "NRT_MemInfo_call_dtor": "PyMem_RawFree"}
+
+
+def _place(kept: Path) -> Path:
+    """Where to keep what is compiled: there, or a folder of this process with a copy of it. Raises NotWritableError if neither can be.
+
+    Where numba cannot write it falls back to a place beside the module, whose code may be of another version.
+    """
+    try:
+        paths.require_writable(kept / "kernel")
+    except (NomoatError, OSError) as exc:
+        try:
+            home = cache.temporary_folder()
+        except OSError:
+            message = f"neither `{kept}` nor a folder for temporary files can be written"
+            raise NotWritableError(message, hint="set NOMOAT_HOME, or TMPDIR, to a folder of yours") from exc
+        ours = home.joinpath(*kept.parts[-3:])
+        with suppress(OSError):  # as in an image that was made with them
+            shutil.copytree(kept, ours, dirs_exist_ok=True)
+        ours.mkdir(parents=True, exist_ok=True)
+        for folder in (ours, *filter(Path.is_dir, ours.rglob("*"))):  # nobody may write to what they are copies of
+            folder.chmod(0o700)
+        log.warning("note: `%s` cannot be written, so what is compiled is kept for this process alone", kept)
+        return ours
+    return kept
+
+
+FOLDER = _place(paths.cache() / cache.KERNELS / _version())  # not beside a module, which may not be ours to write to
+ANY_FILE = FOLDER / "kernel"  # stands for one, in errors
+cache.use(FOLDER)
+
+
+class Compiled:
+    """A function of addresses and whole numbers. To `call` it lets other threads of Python run; LLVM calls it at its `address`.
+
+    It is compiled where it is not kept, which takes seconds: whoever starts many lets `compile_elsewhere` do so first. Both raise
+    NotEnoughDiskError, NotWritableError.
+    """
+
+    def __init__(self, module: str, name: str, arguments: int, *, kind: str = "", gives_number: bool = False) -> None:
+        """`module`: of this package. With `kind`, what has this name there makes the function, one for each kind."""
+        self._module, self._name, self._kind = f"nomoat.{module}", name, kind
+        self._arguments, self._gives_number = arguments, gives_number
+        self.symbol = "_".join(filter(None, (module.rpartition(".")[2], name, kind)))
+
+    @functools.cached_property
+    def address(self) -> int:
+        with _one_at_a_time:
+            found = _read(FOLDER / f"{self.symbol}.o") or self._compile()
+            return _load(self.symbol, *found)
+
+    @functools.cached_property
+    def call(self) -> Callable[..., Any]:
+        result = ctypes.c_int64 if self._gives_number else None
+        return ctypes.CFUNCTYPE(result, *[ctypes.c_int64] * self._arguments)(self.address)
+
+    def _compile(self) -> tuple[bytes, list[str]]:
+        from nomoat import jit
+
+        function = getattr(importlib.import_module(self._module), self._name)
+        function = function(self._kind) if self._kind else function
+        code, needed = jit.machine_code_of(function, self._arguments, self.symbol, gives_number=self._gives_number)
+        told = {"needs": needed, "sha256": hashlib.sha256(code).hexdigest()}
+        with paths.whole_file(FOLDER / f"{self.symbol}.o") as part:
+            part.write_bytes(json.dumps(told).encode() + b"\n" + code)
+        return code, needed
+
+
+_one_at_a_time = threading.RLock()  # what is compiled may load others
+
+
+def _read(file: Path) -> tuple[bytes, list[str]] | None:
+    """The code kept there, and the names that it needs of others; None where there is none, or it is not whole."""
+    try:
+        head, _, code = file.read_bytes().partition(b"\n")
+        told = json.loads(head)
+        return (code, [*map(str, told["needs"])]) if told["sha256"] == hashlib.sha256(code).hexdigest() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@functools.cache
+def _llvm() -> Any:
+    """What has all that is loaded, for as long as the process lives."""
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    for name, function in OF_NUMBA.items():
+        if binding.address_of_symbol(name) is None:
+            binding.add_symbol(name, ctypes.cast(getattr(ctypes.pythonapi, function), ctypes.c_void_p).value)
+    return binding.create_mcjit_compiler(binding.parse_assembly(""), binding.Target.from_default_triple().create_target_machine())
+
+
+def _load(symbol: str, code: bytes, needed: Sequence[str]) -> int:
+    from llvmlite import binding
+
+    llvm = _llvm()
+    if any(binding.address_of_symbol(name) is None for name in needed):  # LLVM would end the process
+        importlib.import_module("numba.core.registry")  # which has more of them
+    if missing := [name for name in needed if binding.address_of_symbol(name) is None]:
+        raise RuntimeError(f"`{symbol}` needs {', '.join(missing)}, which this process does not have")
+    llvm.add_object_file(binding.ObjectFileRef.from_data(code))
+    llvm.finalize_object()
+    return int(llvm.get_function_address(symbol))
+
+
+def compile_elsewhere(what: str, code: str, *arguments: str, progress: Callable[[int, int], None] | None = None) -> None:
+    """Let another process compile all that `code` uses, once an installation. `what`: a name for that; it becomes part of a file's.
+
+    What numba has just compiled computes sums in another order than what it then keeps: only a process that finds all kept gives what
+    every later one gives, to the last bit. Where this cannot be had, each function is compiled at its first use. One process at a time
+    compiles, and others wait for as long as it keeps anything new. `progress` is told (functions done, functions) as `code` tells by
+    `tell`; who asks for it is told by a note that another process is at it.
+    """
+    done, busy = FOLDER / f"{what}.done", NomoatError("another process compiles")
+    seen, patience_ends = -1, 0.0
+    while not done.exists() and sys.executable:
+        try:
+            with paths.alone(FOLDER, busy=busy, locks=FOLDER.parents[1] / "locks"):
+                if done.exists() or _has_compiled(code, arguments, progress):
+                    done.touch()
+            return
+        except (NomoatError, OSError) as error:
+            if error is not busy:
+                return
+            busy.__traceback__ = None  # it would grow each time
+        if seen < 0 and progress is not None:
+            log.warning("note: another process compiles for this CPU (once), and this one waits for it")
+        if (size := paths.bytes_below(FOLDER)) != seen:
+            seen, patience_ends = size, time.monotonic() + PATIENCE_SECONDS
+        if time.monotonic() > patience_ends:
+            waited = "note: another process that compiles has kept nothing new for %.0f s, so what is used is compiled here, too"
+            log.warning(waited, PATIENCE_SECONDS)
+            return
+        time.sleep(SECONDS_TO_NEXT_LOOK)
+
+
+def _has_compiled(code: str, arguments: Sequence[str], progress: Callable[[int, int], None] | None) -> bool:
+    """Whether another process did so, of this very package, whatever others its Python would find, and for the same place and CPU."""
+    package = Path(__file__).parent
+    # -P: what lies in the current folder is no module of ours
+    command = [sys.executable, "-P", "-c", SAME_PACKAGE + code, str(package), str(FOLDER), *arguments]
+    quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": os.environ | {"NOMOAT_HOME": str(FOLDER.parents[2])}}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **quiet) as compiler:  # type: ignore[call-overload]
+        try:
+            for line in compiler.stdout:
+                if progress is not None and (told := TOLD.fullmatch(line.strip())):
+                    progress(*map(int, told.groups()))
+            return bool(compiler.wait() == 0)
+        finally:
+            compiler.kill()
+
+
+def tell(done: int, total: int) -> None:
+    """To whoever waits for this process, see `compile_elsewhere`."""
+    print(done, total, flush=True)
