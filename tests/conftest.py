@@ -17,7 +17,7 @@ from misbehaving import FINE, Act, Server, self_signed
 from tiny import write_tiny_gguf
 
 import nomoat.engine  # noqa: F401 - before any test module imports openvino: this silences its telemetry
-from nomoat import cache, config, jit
+from nomoat import cache, config, machine_code
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def kernels(empty_home: Path) -> None:
 
 def link_kernels(home: Path) -> None:
     """Have what is compiled kept for all homes so linked."""
-    kept = jit.CACHE.parents[1]
+    kept = machine_code.FOLDER.parent
     kept.mkdir(parents=True, exist_ok=True)
     (home / "cache").mkdir(parents=True)
     if sys.platform == "win32":  # which gives links to few

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from nomoat.engine import tiles
 from nomoat.engine.adapters import beside
 from nomoat.engine.program import Program
-from nomoat.engine.steps import OWNERS
+from nomoat.engine.step_tables import OWNERS
 
 TYPES = list(tiles.BLOCKS)
 PLACES = {"Q2_K": 80, "Q3_K": 108, "Q6_K": 208}  # of a block's float16, if not its beginning

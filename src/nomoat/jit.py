@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import platform
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numba
@@ -41,28 +38,10 @@ FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums in vectors; numbers that a
 Decorator = Callable[[Callable[..., Any]], Any]
 in_llvm: Decorator = intrinsic
 in_llvm_by_name: Decorator = intrinsic(prefer_literal=True)  # told a name, known when it is compiled, as its first argument
-inline: Decorator = numba.njit(fastmath=FAST, error_model="numpy")
-kernel: Decorator = numba.njit(fastmath=FAST, error_model="numpy")
+# for other functions that are compiled, none of Python's
+kernel: Decorator = numba.njit(fastmath=FAST, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 numba.config.CACHE_DIR = str(machine_code.FOLDER)  # of what tuning uses
-
-
-def _find_blas_alone() -> None:
-    """Let numba see that scipy has BLAS without all else of `scipy.linalg`, a tenth of each start. Others get that as ever."""
-    folder = importlib.util.find_spec("scipy")
-    if folder is None or not folder.submodule_search_locations or "scipy.linalg" in sys.modules:
-        return
-    empty = ModuleType("scipy.linalg")
-    empty.__path__ = [str(Path(folder.submodule_search_locations[0]) / "linalg")]
-    sys.modules["scipy.linalg"] = empty
-    try:
-        importlib.import_module("numba.np.arraymath")
-    finally:
-        for name in ("scipy.linalg", "scipy.linalg.cython_blas"):
-            sys.modules.pop(name, None)
-
-
-_find_blas_alone()
 
 
 @in_llvm
@@ -77,7 +56,7 @@ def as_bits(typing: Any, number: Any) -> Any:
     return types.uint32(types.float32), lambda context, builder, signature, args: builder.bitcast(args[0], ir.IntType(32))
 
 
-@inline
+@kernel
 def exp(x: Any) -> Any:
     """e^x to about 1e-6, without a call, so that loops of it become vectors. Cephes' polynomial."""
     x = min(max(x, np.float32(-87.0)), np.float32(88.0))
@@ -107,19 +86,19 @@ def _pointer_to(number: Any) -> Any:
 _float_pointer, _long_pointer = _pointer_to(types.float32), _pointer_to(types.int64)
 
 
-@inline
+@kernel
 def longs_at(address: Any, count: Any) -> Any:
     """The whole numbers of 64 bits that lie there."""
     return numba.carray(_long_pointer(address), (count,))
 
 
-@inline
+@kernel
 def table_at(address: Any, rows: Any, columns: Any) -> Any:
     """The same in rows and columns."""
     return numba.carray(_long_pointer(address), (rows, columns))
 
 
-@inline
+@kernel
 def floats_at(address: Any, count: Any) -> Any:
     """The numbers of 32 bits that lie there."""
     return numba.carray(_float_pointer(address), (count,))
@@ -251,7 +230,7 @@ def give_way(typing: Any) -> Any:
     return types.void(), generate
 
 
-@inline
+@kernel
 def wait_a_moment(spins: Any) -> Any:
     """Once more; the number of times so far."""
     pause()
@@ -260,7 +239,7 @@ def wait_a_moment(spins: Any) -> Any:
     return spins + 1
 
 
-@inline
+@kernel
 def meet(state: Any, threads: Any) -> None:
     """Wait until so many threads are here. `state`: the address of the numbers they share."""
     phase = load_atomic(state + 8 * PHASE)

@@ -8,26 +8,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from nomoat import hardware
-from nomoat.engine import attention, chain, kv_cache
+from nomoat.engine import attention_tables as tables
+from nomoat.engine import chain, kv_cache
 from nomoat.engine.blocks import BLOCK_TOKENS
 
 pytestmark = pytest.mark.skipif(not {"avx2", "fma", "f16c"} <= hardware.cpu_flags(), reason="this CPU has no AVX2, FMA or F16C")
 THREADS = 2
-STEPS = [numba.njit(step, error_model="numpy") for step in (kv_cache.keep, attention.attend, attention.join)]
 
 
 def kept(numbers_BHTW: Any, size: int, *, keys: bool) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
     """Blocks of keys or values as `kv_cache` has them, and the numbers that they stand for."""
-    largest = np.abs(numbers_BHTW).max(-1) / (kv_cache.MOST_SMALL if size == kv_cache.SMALL else kv_cache.MOST_WIDE)
-    units = np.linalg.norm(numbers_BHTW, axis=-1) / kv_cache.LENGTH if keys and size == kv_cache.WIDE else largest
+    largest = np.abs(numbers_BHTW).max(-1) / (kv_cache.MOST_SMALL if size == tables.SMALL else kv_cache.MOST_WIDE)
+    units = np.linalg.norm(numbers_BHTW, axis=-1) / kv_cache.LENGTH if keys and size == tables.WIDE else largest
     units = units.astype(np.float32)
-    whole = np.rint(numbers_BHTW / units[..., None]).astype(np.int8 if size == kv_cache.SMALL else np.int16)
+    whole = np.rint(numbers_BHTW / units[..., None]).astype(np.int8 if size == tables.SMALL else np.int16)
     blocks, heads, tokens, width = whole.shape
     pairs = whole.reshape(blocks, heads, tokens, width // 2, 2).swapaxes(2, 3)
     if not keys:
@@ -73,7 +72,7 @@ def attended(
     cap: float = 0,
     seed: int = 0,
     pieces: int = 1,
-    sizes: tuple[int, int] = (kv_cache.SMALL, kv_cache.SMALL),
+    sizes: tuple[int, int] = (tables.SMALL, tables.SMALL),
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """What the new tokens of texts see, (tokens before, new tokens) each: ours, and by plain products."""
     drawn = np.random.default_rng(seed)
@@ -88,37 +87,49 @@ def attended(
     cache, key_bytes, known_keys, known_values = drawn_cache(texts, counts, listed, (key, value), sizes)
     told = np.array([(new, past, 1, count, at - 1) for at, ((past, new), count) in enumerate(zip(texts, counts, strict=True))])
     places, first_blocks, owners, wanted, chosen_owners = (np.zeros(tokens, np.int64) for _ in range(5))
-    few, many, asked = (np.zeros((len(texts), attention.ROW_NUMBERS), np.int64) for _ in range(3))
-    arrays = (places, first_blocks, owners, wanted, chosen_owners, few, many, asked)
-    num_few, num_many, num_asked, *portions, longest = chain.lay_out(told, np.zeros(tokens, np.float32), *arrays, heads // kv_heads)
+    few, many, asked = (np.zeros((len(texts), tables.ROW_NUMBERS), np.int64) for _ in range(3))
+    arrays = (np.zeros(tokens, np.float32), places, first_blocks, owners, wanted, chosen_owners, few, many, asked)
+    laid = np.zeros(tables.LAY_OUT_NUMBERS, np.int64)
+    laid[: tables.COUNT_FEW] = (
+        told.ctypes.data, len(told), tokens, heads // kv_heads, *(array.ctypes.data for array in arrays)
+    )  # fmt: skip
+    chain.LAY_OUT.call(laid.ctypes.data)
+    num_few, num_many, num_asked, *portions, longest = laid[tables.COUNT_FEW :].tolist()
     assert np.array_equal(owners, np.repeat(told[:, 4], told[:, 0]))
     assert np.array_equal(chosen_owners[: len(texts)], told[:, 4])
     assert np.array_equal(wanted[: len(texts)], np.cumsum(told[:, 0]) - 1)
     assert num_few + num_many == num_asked == len(texts)
     assert longest == max(past + new for past, new in texts)
-    short = sum(-(-new * heads // kv_heads // attention.PORTION) for _, new in texts if new < attention.MANY_TOKENS)
-    assert portions == [short, len(texts) * -(-heads // kv_heads // attention.PORTION)]
-    assert asked[:, attention.PLACE].tolist() == [past + new - 1 for past, new in texts]
+    short = sum(-(-new * heads // kv_heads // tables.PORTION) for _, new in texts if new < tables.MANY_TOKENS)
+    assert portions == [short, len(texts) * -(-heads // kv_heads // tables.PORTION)]
+    assert asked[:, tables.PLACE].tolist() == [past + new - 1 for past, new in texts]
     seen = np.zeros((tokens, heads, width), np.float32)
-    room = np.zeros((THREADS, attention.room_bytes(width)), np.uint8)
-    partial = np.zeros(attention.partial_bytes(1000, pieces, width), np.uint8)
-    facts, link, taken = np.zeros(kv_cache.NUM_FACTS, np.int64), np.zeros(kv_cache.LINK_NUMBERS, np.int64), np.zeros(2, np.int64)
+    room = np.zeros((THREADS, tables.room_bytes(width)), np.uint8)
+    partial = np.zeros(tables.partial_bytes(1000, pieces, width), np.uint8)
+    facts, link, taken = (
+        np.zeros(tables.NUM_FACTS, np.int64),
+        np.zeros(tables.LINK_NUMBERS, np.int64),
+        np.zeros(2, np.int64),
+    )
     scale, most = (int(np.float32(number).view(np.uint32)) for number in (width**-0.5, cap))
-    facts[: kv_cache.COSINES] = heads, kv_heads, width, 0, scale, most, window, 0, cache.strides[0], *sizes
+    facts[: tables.COSINES] = heads, kv_heads, width, 0, scale, most, window, 0, cache.strides[0], *sizes
     nothing = np.zeros(1, np.float32)
-    tables = (nothing, nothing, places, first_blocks, few, many)
-    facts[kv_cache.COSINES : kv_cache.TOKENS] = [array.ctypes.data for array in tables]
-    facts[kv_cache.TOKENS : kv_cache.KEEP_CODE] = (
+    facts[tables.COSINES : tables.PASS_TOKENS] = [array.ctypes.data for array in (nothing, nothing, places, first_blocks, few, many)]
+    facts[tables.PASS_TOKENS : tables.KEEP_CODE] = (
         tokens, listed.ctypes.data, room.ctypes.data, room.shape[1], partial.ctypes.data, pieces, num_few, num_many
     )  # fmt: skip
-    link[kv_cache.FACTS], link[kv_cache.SEEN], link[kv_cache.UNITS] = facts.ctypes.data, seen.ctypes.data, taken.ctypes.data
+    link[tables.FACTS], link[tables.SEEN], link[tables.UNITS] = (
+        facts.ctypes.data,
+        seen.ctypes.data,
+        taken.ctypes.data,
+    )
     turned = query.copy()  # in place
-    link[[kv_cache.QUERY, kv_cache.KEY, kv_cache.VALUE]] = [array.ctypes.data for array in (turned, key, value)]
-    link[[kv_cache.QUERY_ROW, kv_cache.KEY_ROW, kv_cache.VALUE_ROW]] = [4 * n * width for n in (heads, kv_heads, kv_heads)]
-    link[[kv_cache.KEYS, kv_cache.VALUES]] = cache.ctypes.data, cache.ctypes.data + key_bytes
-    for step in STEPS[: 2 if pieces == 1 else 3]:
+    link[[tables.QUERY, tables.KEY, tables.VALUE]] = [array.ctypes.data for array in (turned, key, value)]
+    link[[tables.QUERY_ROW, tables.KEY_ROW, tables.VALUE_ROW]] = [4 * n * width for n in (heads, kv_heads, kv_heads)]
+    link[[tables.KEYS, tables.VALUES]] = cache.ctypes.data, cache.ctypes.data + key_bytes
+    for step in chain.ATTENTION_FUNCTIONS[: 2 if pieces == 1 else 3]:
         for thread in range(THREADS):  # one after another: the first takes what is dealt by turns
-            step(link.ctypes.data, thread, THREADS)
+            step.call(link.ctypes.data, thread, THREADS)
     expected = np.zeros_like(seen)
     for m in range(tokens):
         low = max(0, places[m] + 1 - window) if window else 0
@@ -150,7 +161,14 @@ def test_tokens_see_those_up_to_their_own_place(heads: int, kv_heads: int, windo
 
 
 @pytest.mark.parametrize("width", [80, 96, 256])
-@pytest.mark.parametrize("sizes", [(kv_cache.SMALL, kv_cache.SMALL), (kv_cache.WIDE, kv_cache.SMALL), (kv_cache.WIDE, kv_cache.WIDE)])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (tables.SMALL, tables.SMALL),
+        (tables.WIDE, tables.SMALL),
+        (tables.WIDE, tables.WIDE),
+    ],
+)
 @pytest.mark.parametrize("pieces", [1, 3])
 def test_heads_may_have_any_width_that_models_have(width: int, sizes: tuple[int, int], pieces: int) -> None:
     require_seen([(0, 60), (70, 1), (290, 30), (600, 1)], heads=6, kv_heads=2, width=width, sizes=sizes, pieces=pieces)
@@ -179,7 +197,7 @@ def test_a_cpu_with_avx2_alone_sees_the_same(empty_home: Path) -> None:
 
 
 def test_keys_are_seen_in_pieces_where_threads_had_unlike_shares_else() -> None:
-    assert [attention.pieces(3, 1800, threads) for threads in (1, 2, 3, 8)] == [1, 2, 1, 8]
-    assert attention.pieces(3, 255, 2) == 1  # too short
-    assert attention.pieces(8, 1800, 2) == 1  # enough of them
-    assert attention.pieces(7, 10_000, 64) == 37  # not seven for each of 64
+    assert [tables.pieces(3, 1800, threads) for threads in (1, 2, 3, 8)] == [1, 2, 1, 8]
+    assert tables.pieces(3, 255, 2) == 1  # too short
+    assert tables.pieces(8, 1800, 2) == 1  # enough of them
+    assert tables.pieces(7, 10_000, 64) == 37  # not seven for each of 64

@@ -20,15 +20,14 @@ import numpy.typing as npt
 import pytest
 import tiny
 import torch
-from numba.core.caching import FunctionCache
 from patience import PATIENCE_SECONDS, wait_until
 from products import PLACES, TYPES, Given, product, product_with_adapters, raw_rows
 from reference import CASES, make_model, write_gguf
 from tiny import ADAPTED, write_adapter, write_tiny_gguf
 
-from nomoat import cache, config, footprint, hardware, jit
-from nomoat.engine import amx, batching, between, chain, ending, importer, kernels, layout, own, panels, tiles
+from nomoat import cache, config, footprint, hardware, machine_code
 from nomoat.engine import arch as architectures
+from nomoat.engine import batching, between, chain, ending, importer, layout, own, step_tables, tiles
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.likelihood import Scorer
@@ -82,7 +81,7 @@ def test_a_product_differs_by_the_rounding_of_its_inputs_alone(type_name: str, t
     assert np.sqrt(np.mean(error**2)) < ROUNDING * np.sqrt(np.mean(exact**2))
 
 
-@pytest.mark.skipif(not amx.CAN_BE_USED, reason="this CPU has no AMX, or the system does not give it")
+@pytest.mark.skipif(not step_tables.IN_BF16, reason="this CPU has no AMX, or the system does not give it")
 @pytest.mark.parametrize("type_name", TYPES)
 @pytest.mark.parametrize("tokens", [33, 48, 49, 700])
 def test_many_tokens_are_multiplied_in_bf16_where_the_cpu_has_amx(type_name: str, tokens: int) -> None:
@@ -99,7 +98,7 @@ def test_many_tokens_are_multiplied_in_bf16_where_the_cpu_has_amx(type_name: str
 @pytest.mark.parametrize("tokens", [20, 33, 70])
 @pytest.mark.parametrize("has_bias", [False, True])
 def test_products_of_many_are_added_whatever_the_columns_and_tiles(tokens: int, has_bias: bool) -> None:
-    """Five tiles, of which the last has no second; columns in parts of different sizes (`amx.COLUMNS`)."""
+    """Five tiles, of which the last has no second; columns in parts of different sizes (`step_tables.PAIR_COLUMNS`)."""
     chance = np.random.default_rng(4)
     raw = raw_rows("Q8_0", 80, 672)
     x_MC, before_MR = chance.normal(size=(tokens, 672)).astype(np.float32), chance.normal(size=(tokens, 80)).astype(np.float32)
@@ -118,8 +117,8 @@ import sys
 import numpy as np
 from nomoat import hardware
 hardware.amx = lambda: hardware.Detected(False, "refused")
-from nomoat.engine import amx, program, tiles
-assert not amx.CAN_BE_USED
+from nomoat.engine import program, step_tables, tiles
+assert not step_tables.IN_BF16
 raw, x = (np.load(file) for file in sys.argv[1:3])
 made = tiles.tiled(raw, "Q4_K")
 y = np.zeros((1, len(x), len(raw)), np.float32)
@@ -128,7 +127,7 @@ np.save(sys.argv[3], y[0])
 """
 
 
-@pytest.mark.skipif(not amx.CAN_BE_USED, reason="this CPU has no AMX, or the system does not give it")
+@pytest.mark.skipif(not step_tables.IN_BF16, reason="this CPU has no AMX, or the system does not give it")
 def test_where_the_system_does_not_give_amx_many_tokens_are_multiplied_in_8_bits(tmp_path: Path) -> None:
     raw = raw_rows("Q4_K", 48, 512)
     x_MC = np.random.default_rng(1).normal(size=(40, 512)).astype(np.float32)
@@ -240,12 +239,6 @@ def test_a_job_is_done_whatever_interrupts_its_beginning(presses: int, monkeypat
     assert np.array_equal(interrupted, first)
     job.run(x_1MC, None, None, [after])
     assert np.array_equal(after, first)
-
-
-def test_what_one_line_makes_for_each_type_is_kept_by_each_s_own_name() -> None:
-    """numba writes an index before what it points to: two processes would mix up two functions of one index."""
-    functions = [*kernels.PRODUCTS.values(), *panels.TO_BYTES.values(), *amx.TO_WORDS.values()]
-    assert len({FunctionCache(function)._impl.filename_base for function in functions}) == len(functions)
 
 
 # -------------------------------------------------------------------- models
@@ -626,7 +619,7 @@ def test_another_process_compiles_what_a_model_needs_before_it_is_asked(
     """Whoever compiles would compute other bits than those who find it kept: also in a program that shows no bar."""
     folder = importer.import_gguf(write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q5_0"))
     asked: list[tuple[object, ...]] = []
-    monkeypatch.setattr(jit, "compile_elsewhere", lambda *told, progress=None: asked.append(told))
+    monkeypatch.setattr(machine_code, "compile_elsewhere", lambda *told, progress=None: asked.append(told))
     OpenVINOEngine(folder).compile_once()
     next(iter(OpenVINOEngine(folder).generate(Request(prompt="a"))))
     assert asked == [("Q5_0-Q8_0", own.COMPILE, "Q5_0", "Q8_0")] * 2  # Q8_0: what is no such type becomes that
@@ -636,16 +629,16 @@ def test_another_process_compiles_what_a_model_needs_before_it_is_asked(
 def test_all_functions_are_told_of_as_they_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int]] = []
     chain.prepare(["Q5_0", "Q8_0"], lambda *numbers: told.append(numbers))
-    of_types = 4 if panels.CAN_BE_USED else 2
-    assert told == [(done, 4 + of_types) for done in range(5 + of_types)]  # four whatever the types
+    of_types = 4 if step_tables.HAS_PANELS else 2
+    assert told == [(done, 9 + of_types) for done in range(10 + of_types)]  # nine whatever the types
 
 
 @pytest.mark.parametrize(("told", "value"), [("cpu_name", "another machine's"), ("cpu_flags", frozenset())])
 def test_what_another_cpu_compiled_is_kept_apart(monkeypatch: pytest.MonkeyPatch, told: str, value: object) -> None:
     """A home may be on several machines, and a virtual machine goes on with another CPU."""
-    ours = jit._version()
+    ours = machine_code._version()
     monkeypatch.setattr(hardware, told, lambda: value)
-    assert jit._version() != ours
+    assert machine_code._version() != ours
 
 
 @needs_instructions
@@ -734,26 +727,24 @@ def test_memory_that_grows_is_given_back_before_there_is_more(monkeypatch: pytes
 
 
 def test_compiled_code_is_kept_by_all_sources_it_is_made_of() -> None:
-    """numba looks at the file of the outermost function alone: code of an older kernel, with other sizes, would write anywhere.
-
-    So every file is listed that has compiled functions, or gives any of those names and numbers. Not listed: one whose own functions
-    nobody else compiles, which numba looks at itself; names with which nothing is computed.
+    """Code of older ones, with other sizes, would write anywhere: every file is listed that has compiled functions, or gives any of
+    those names and numbers, but names with which nothing is computed.
     """
-    package = Path(jit.__file__).parent
-    compiled = re.compile(r"^\s*@(jit\.|numba\.|kernel\b|compiled\b|in_llvm|inline\b|kept\b|intrinsic|overload)|jit\.compiled\(", re.M)
+    package = Path(machine_code.__file__).parent
+    compiled = re.compile(r"^from nomoat import.* jit\b", re.M)
     files = {path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
-    found = {name for name, text in files.items() if compiled.search(text)}
+    found = {name for name, text in files.items() if compiled.search(text)} | {"jit.py"}
     assert "engine/vectors.py" in found
-    outermost, never_compiled = {"engine/chain.py"}, {"cache", "config", "engine/ending", "errors", "hardware", "paths"}
-    assert found - outermost <= set(jit.SOURCES)
+    never_compiled = {"config", "engine/ending", "errors", "hardware", "machine_code", "paths"}
+    assert found <= {*machine_code.SOURCES, "machine_code.py"}
     imported = set()
-    for name in found:
+    for name in {*found, *machine_code.SOURCES} - {"machine_code.py"}:
         for node in ast.walk(ast.parse(files[name])):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "nomoat":
                 folder = "/".join((node.module or "").split(".")[1:])
                 modules = {f"{folder}/{alias.name}.py".lstrip("/") for alias in node.names}
                 imported |= (modules & files.keys()) or {f"{folder}.py"}
-    assert imported - {f"{name}.py" for name in never_compiled} <= set(jit.SOURCES)
+    assert imported - {f"{name}.py" for name in never_compiled} <= set(machine_code.SOURCES)
 
 
 @needs_instructions

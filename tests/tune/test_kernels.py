@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nomoat import jit
+from nomoat import machine_code
 from nomoat.tune import kernels
 from nomoat.tune.samples import NOT_LEARNED
 
@@ -112,6 +112,6 @@ def test_who_learns_has_not_compiled_what_it_learns_with() -> None:
 
 def test_what_is_compiled_is_said_before_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(jit, "compile_elsewhere", lambda what, code, progress: progress(0, 1))
+    monkeypatch.setattr(machine_code, "compile_elsewhere", lambda what, code, progress: progress(0, 1))
     kernels.use_threads(torch.get_num_threads(), said.append)
     assert said == ["compiling for this CPU (once)"]

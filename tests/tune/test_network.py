@@ -12,7 +12,7 @@ from reference import CASES, WINDOW, make_model, write_folder, write_gguf
 
 from nomoat import hardware
 from nomoat.engine import arch as architectures
-from nomoat.engine import importer, panels
+from nomoat.engine import importer, step_tables
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.engine.weights import Form
 from nomoat.tune import qlora
@@ -141,7 +141,7 @@ def test_what_a_fresh_adapter_adds_is_not_rounded_away_in_bf16(expanded: bool) -
         assert float(((with_it - without) * added).sum() / (added * added).sum()) == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.skipif(not panels.CAN_BE_USED, reason="this CPU has no VNNI")
+@pytest.mark.skipif(not step_tables.HAS_PANELS, reason="this CPU has no VNNI")
 def test_products_in_8_bits_are_near_those_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     weights, x, dy = (torch.randn(size, generator=generator) for size in ((160, 96), (50, 96), (50, 160)))

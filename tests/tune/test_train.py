@@ -28,7 +28,7 @@ from small_disk import run_on_small_disk
 import nomoat
 from nomoat import hardware, paths, responder
 from nomoat.cli.tune import tune as command
-from nomoat.engine import importer, panels, tokenizer
+from nomoat.engine import importer, step_tables, tokenizer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
 from nomoat.records import Request
@@ -209,7 +209,7 @@ def test_the_same_seed_gives_the_same_weights(tiny_gguf: Path, table: Path, whol
     assert are_equal(weights(tune(tiny_gguf, table, "again")), whole.weights)
 
 
-@pytest.mark.skipif(not panels.CAN_BE_USED, reason="this CPU has no VNNI")
+@pytest.mark.skipif(not step_tables.HAS_PANELS, reason="this CPU has no VNNI")
 def test_with_products_in_8_bits_it_learns_the_same(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     losses = {}
@@ -227,7 +227,7 @@ def test_with_products_in_8_bits_it_learns_the_same(tiny_gguf: Path, table: Path
     [
         pytest.param("float32", None, id="plain"),
         pytest.param("float32", 5.0, id="with noise"),
-        pytest.param("int8", None, marks=pytest.mark.skipif(not panels.CAN_BE_USED, reason="this CPU has no VNNI")),
+        pytest.param("int8", None, marks=pytest.mark.skipif(not step_tables.HAS_PANELS, reason="this CPU has no VNNI")),
     ],
 )
 def test_an_interrupted_training_resumes_to_the_weights_of_an_uninterrupted_one(
@@ -617,7 +617,7 @@ def test_a_training_is_told_its_settings_by_the_names_they_have_on_the_command_l
         nomoat.tune(tiny_gguf, table, name="twice", settings=SETTINGS, minutes=2, **COLUMNS)
 
 
-@pytest.fixture(params=["float32", pytest.param("int8", marks=pytest.mark.skipif(not panels.CAN_BE_USED, reason="no VNNI"))])
+@pytest.fixture(params=["float32", pytest.param("int8", marks=pytest.mark.skipif(not step_tables.HAS_PANELS, reason="no VNNI"))])
 def base(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Learned in that precision. Its vocabulary is of whole tiles, so that in int8 the logits of what is no number are zeros."""
     monkeypatch.setattr(qlora, "fastest_precision", lambda: hardware.Detected(request.param, "set by the test"))

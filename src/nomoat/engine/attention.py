@@ -106,7 +106,7 @@ from nomoat.engine.kv_cache import block_of, head_bytes
 BLOCKS_AHEAD = 3  # keys are prefetched
 
 
-@jit.inline
+@jit.kernel
 def _tell(rows: Any, number: Any, token: Any, tokens: Any, place: Any, block: Any) -> None:
     row = jit.longs_at(rows + 8 * ROW_NUMBERS * number, ROW_NUMBERS)
     row[FIRST_TOKEN], row[TOKENS] = token, tokens
@@ -155,7 +155,7 @@ def lay_out(at: Any) -> None:
     told[FEW_PORTIONS], told[ASKED_PORTIONS], told[LONGEST] = few_portions, asked_portions, longest
 
 
-@jit.inline
+@jit.kernel
 def _clear(place: Any, count: Any) -> None:
     numbers = jit.floats_at(place, count)
     for n in range(count):
@@ -213,7 +213,7 @@ def join(at: Any, me: Any, threads: Any) -> None:
             unit += parts
 
 
-@jit.inline
+@jit.kernel
 def _join_parts(partial: Any, step: Any, parts: Any, result: Any, width: Any) -> None:
     """What a query saw in each part of the keys, and its state there, which follows."""
     most, total = np.float32(NOTHING), np.float32(0)
@@ -233,7 +233,7 @@ def _join_parts(partial: Any, step: Any, parts: Any, result: Any, width: Any) ->
         result_W[w] /= total
 
 
-@jit.inline
+@jit.kernel
 def _result_of(link: Any, facts: Any, row: Any, head: Any, n: Any) -> Any:
     """Where it goes what a query of a row sees, number `n` of those of a head of keys."""
     group = facts[HEADS] // facts[KV_HEADS]
@@ -241,7 +241,7 @@ def _result_of(link: Any, facts: Any, row: Any, head: Any, n: Any) -> Any:
     return link[SEEN] + 4 * (m * facts[HEADS] + own) * facts[WIDTH]
 
 
-@jit.inline
+@jit.kernel
 def _cap_scores(scores: Any, count: Any, cap: Any) -> None:
     """Keep them within plus and minus `cap`, smoothly: cap * tanh(score / cap)."""
     scores_C = jit.floats_at(scores, count)
@@ -249,7 +249,7 @@ def _cap_scores(scores: Any, count: Any, cap: Any) -> None:
         scores_C[c] = cap - np.float32(2) * cap / (np.float32(1) + jit.exp(np.float32(2) / cap * scores_C[c]))
 
 
-@jit.inline
+@jit.kernel
 def _weigh(facts: Any, scores: Any, count: Any, end: Any, state: Any, seen: Any, scales: Any) -> None:
     """A query's scores of so many keys become weights, of those it sees, before `end`; what it saw before is scaled to them.
 
@@ -271,7 +271,7 @@ def _weigh(facts: Any, scores: Any, count: Any, end: Any, state: Any, seen: Any,
             seen_W[w] *= factor
 
 
-@jit.inline
+@jit.kernel
 def _panel_of(count: Any) -> Any:
     """Which of `PANELS` so many queries are put into, and how many it is of."""
     which = 0
@@ -280,7 +280,7 @@ def _panel_of(count: Any) -> Any:
     return which, PANELS[which]
 
 
-@jit.inline
+@jit.kernel
 def _score_blocks(
     link: Any, facts: Any, row: Any, head: Any, block: Any, blocks: Any, end_block: Any, which: Any, panels: Any, together: Any,
     queries: Any, panel_bytes: Any, scores: Any, states: Any, value_scales: Any, are_few: Any,
@@ -308,7 +308,7 @@ def _score_blocks(
             scales_B[n] = kept_B[n]
 
 
-@jit.inline
+@jit.kernel
 def _gather_blocks(
     link: Any, facts: Any, row: Any, head: Any, block: Any, count: Any, which: Any, panels: Any, together: Any, scores: Any, seen: Any,
     seen_bytes: Any, states: Any,
@@ -327,7 +327,7 @@ def _gather_blocks(
                 gather_wide(which, weights, value, blocks, facts[BLOCK_BYTES], 4 * width, pairs, units, there, seen_bytes)
 
 
-@jit.inline
+@jit.kernel
 def _attend_some(
     link: Any, facts: Any, row: Any, head: Any, first: Any, count: Any, room: Any, are_few: Any, part: Any, parts: Any, partial: Any
 ) -> None:
@@ -368,7 +368,7 @@ def _attend_some(
         _hand_over(seen + n * seen_bytes, state, width, result, partial + n * 4 * (width + STATE) if partial else 0)
 
 
-@jit.inline
+@jit.kernel
 def _hand_over(seen: Any, state: Any, width: Any, result: Any, partial: Any) -> None:
     seen_W = jit.floats_at(seen, width)
     if partial:
@@ -383,7 +383,7 @@ def _hand_over(seen: Any, state: Any, width: Any, result: Any, partial: Any) -> 
             result_W[w] = seen_W[w] / state[TOTAL]
 
 
-@jit.inline
+@jit.kernel
 def _prepare(
     link: Any, facts: Any, row: Any, head: Any, first: Any, count: Any, together: Any, panels: Any, panel_bytes: Any, states: Any
 ) -> None:

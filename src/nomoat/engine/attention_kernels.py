@@ -13,8 +13,9 @@ from numba.core import cgutils
 from nomoat import jit
 from nomoat.engine.attention_tables import COLUMNS, FACTOR, MOST, QUERIES, SPAN_BYTES, STATE_BYTES, TOTAL, WEIGHT_UNIT
 from nomoat.engine.blocks import BLOCK_TOKENS
-from nomoat.engine.emit import BYTE, CACHE_LINE, FLOAT, SHORT, SIZE, WORD, Emit
+from nomoat.engine.emit import BYTE, FLOAT, SHORT, SIZE, WORD, Emit
 from nomoat.engine.kv_cache import LENGTH
+from nomoat.engine.tiles import CACHE_LINE
 
 PANELS = (1, 2, 3, 4, 6, 8, QUERIES)  # of so many queries; the next larger for other numbers
 CHAINS = 4  # sums that are needed lest one waits for the one before it

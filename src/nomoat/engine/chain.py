@@ -59,8 +59,10 @@ from nomoat.machine_code import Compiled
 
 LAY_OUT = Compiled("engine.attention", "lay_out", 1)
 ATTENTION_FUNCTIONS = (
-    Compiled("engine.kv_cache", "keep", 3), Compiled("engine.attention", "attend", 3), Compiled("engine.attention", "join", 3)
-)  # fmt: skip
+    Compiled("engine.kv_cache", "keep", 3),
+    Compiled("engine.attention", "attend", 3),
+    Compiled("engine.attention", "join", 3),
+)
 ROOM_TOKENS = 64  # memory for tokens is made for a multiple of so many
 FEW_WANTED = 8  # times as many tokens in a pass: then the last layer is computed for the wanted ones alone
 
@@ -167,10 +169,10 @@ class Chain:
             names = (f"cosines {number}", f"sines {number}", "places", "first blocks", "few", "many")
             self._facts[row, attention_tables.COSINES : attention_tables.MANY_TABLE + 1] = [self._address(name) for name in names]
         self._facts[-1, attention_tables.FEW_TABLE] = self._address("asked")
-        names = ("floats", "places", "first blocks", "owners", "wanted", "chosen owners", "few", "many", "asked")
+        laid = ("floats", "places", "first blocks", "owners", "wanted", "chosen owners", "few", "many", "asked")
         self._laid = np.zeros(attention_tables.LAY_OUT_NUMBERS, np.int64)
         self._laid_at = int(self._laid.ctypes.data)
-        self._laid[attention_tables.FLOATS_OF : attention_tables.COUNT_FEW] = [self._address(name) for name in names]
+        self._laid[attention_tables.FLOATS_OF : attention_tables.COUNT_FEW] = [self._address(name) for name in laid]
 
     def _address(self, name: str) -> int:
         return int(self._arrays[name].ctypes.data)

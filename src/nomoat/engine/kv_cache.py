@@ -55,7 +55,7 @@ MOST_SMALL = 127  # the largest whole number of 8 bits
 LENGTH, MOST_WIDE = 32767, 8191
 
 
-head_bytes = jit.inline(attention_tables.head_bytes)
+head_bytes = jit.kernel(attention_tables.head_bytes)
 
 
 def _unit_of(emit: Emit, values: Any, parts: Any, most_whole: int | None) -> Any:
@@ -109,7 +109,7 @@ _keep_small_value = _keep(SMALL, MOST_SMALL, columns=1, step=2)
 _keep_wide_value = _keep(WIDE, MOST_WIDE, columns=1, step=4)
 
 
-@jit.inline
+@jit.kernel
 def _turn(x: Any, facts: Any, m: Any, norm: Any) -> None:
     """A head's first half against its second, after its norm, where it has one."""
     width, turning = facts[WIDTH], facts[TURNING]
@@ -130,7 +130,7 @@ def _turn(x: Any, facts: Any, m: Any, norm: Any) -> None:
         x_T[half + h] = b * cos_H[h] + a * sin_H[h]
 
 
-@jit.inline
+@jit.kernel
 def block_of(facts: Any, cache: Any, at: Any, head: Any, size: Any) -> Any:
     """Where the keys or values of one head lie, of the block at a place of the list. `size`: bytes of a number."""
     block = jit.longs_at(facts[BLOCKS] + 8 * at, 1)[0]

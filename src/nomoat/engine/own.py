@@ -184,7 +184,7 @@ class OwnModel:
 def _add_beside(program: Program, parts: Sequence[Sequence[tuple[str, int]]], adapters: Sequence[LoraDelta]) -> None:
     """Let the adapters add to each step's result, where they change a layer it is made of."""
     from nomoat.engine.adapters import beside
-    from nomoat.engine.steps import COLUMNS
+    from nomoat.engine.step_tables import COLUMNS
 
     for number, of_step in enumerate(parts):
         added = beside(of_step, int(program.steps[number, COLUMNS]), adapters) if of_step else None

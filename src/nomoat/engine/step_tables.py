@@ -46,3 +46,10 @@ SCALES_AFTER = 2 * SUMS_BYTES
 ZEROS_AFTER = SCALES_AFTER + 2 * 4 * TILE_ROWS
 CODES_AFTER = ZEROS_AFTER + 2 * 4 * TILE_ROWS
 PAIR_ROOM = CODES_AFTER + PAIR_BYTES + GATED_BYTES
+
+
+def tokens_a_part(tokens: int) -> int:
+    """Whole panels, in parts of about the same size. Without any token, too: a prompt's first pass may want no logits."""
+    tokens = max(1, tokens)
+    parts = -(-tokens // TOKENS_A_PART)
+    return -(-tokens // (parts * PANEL_TOKENS)) * PANEL_TOKENS

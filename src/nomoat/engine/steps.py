@@ -12,21 +12,9 @@ from typing import Any
 import numpy as np
 
 from nomoat import jit
-from nomoat.engine import amx, attention_tables
+from nomoat.engine import amx, attention_tables, panels, step_tables
 from nomoat.engine.attention_kernels import prefetch
 from nomoat.engine.kernels import AHEAD, ROUNDED, round_inputs
-from nomoat.engine.panels import (
-    FOUR_BYTES,
-    RANKS_TOGETHER,
-    ROUNDED_TOGETHER,
-    add_ranks,
-    add_ranks_together,
-    add_sums,
-    begin_sums,
-    panel_product,
-    round_into_panel,
-    write_sums,
-)
 from nomoat.engine.step_tables import (
     ADD,
     ADD_NORM,
@@ -89,7 +77,6 @@ from nomoat.engine.step_tables import (
     TILE_SIZE,
     TILES,
     TOKENS,
-    TOKENS_A_PART,
     TOTALS,
     USERS,
     VECTOR,
@@ -105,12 +92,7 @@ from nomoat.engine.vectors import add, add_norm, copy, copy_rows, gate, gelu_gat
 PIECES = 8  # of a product, for each thread: one that is slower takes fewer
 
 
-@jit.kernel
-def _tokens_a_part(tokens: Any) -> Any:
-    """Whole panels, in parts of about the same size. Without any token, too: a prompt's first pass may want no logits."""
-    tokens = max(1, tokens)
-    parts = -(-tokens // TOKENS_A_PART)
-    return -(-tokens // (parts * PANEL_TOKENS)) * PANEL_TOKENS
+_tokens_a_part = jit.kernel(step_tables.tokens_a_part)
 
 
 # Every step is done by all threads at once, each with its share: of a tile's rows of the result, or of the tokens
@@ -138,11 +120,11 @@ def _add_beside(beside: Any, room: Any, owners: Any, y: Any, row_bytes: Any, tok
         if owner >= 0:
             place = jit.longs_at(beside[PLACES] + 8 * PLACE * (owner * beside[NUM_TILES] + t), PLACE)
             hidden = room[HIDDEN] + 4 * place[1]
-            while end - m >= RANKS_TOGETHER:
-                add_ranks_together(place[0], hidden + m * hidden_bytes, hidden_bytes, place[2], y + m * row_bytes, row_bytes)
-                m += RANKS_TOGETHER
+            while end - m >= panels.RANKS_TOGETHER:
+                panels.add_ranks_together(place[0], hidden + m * hidden_bytes, hidden_bytes, place[2], y + m * row_bytes, row_bytes)
+                m += panels.RANKS_TOGETHER
             while m < end:
-                add_ranks(place[0], hidden + m * hidden_bytes, hidden_bytes, place[2], y + m * row_bytes, row_bytes)
+                panels.add_ranks(place[0], hidden + m * hidden_bytes, hidden_bytes, place[2], y + m * row_bytes, row_bytes)
                 m += 1
         m = end
 
@@ -193,9 +175,18 @@ def _multiply_words(
             here, there = step[TILES] + t * step[TILE_SIZE], words + tile * (amx.ROW_BYTES // 2)
             jit.call_with_5(step[PANELS_CODE], here, start // group, width // group, there, 0)
         amx.panel_product(
-            words, room[INPUTS] + start * amx.COLUMN_BYTES, starts, start_tile_bytes, start_row_bytes, sums, tile_bytes, row_bytes,
-            columns * amx.COLUMN_BYTES, width // amx.STEP, tokens,
-        )  # fmt: skip
+            words,
+            room[INPUTS] + start * amx.COLUMN_BYTES,
+            starts,
+            start_tile_bytes,
+            start_row_bytes,
+            sums,
+            tile_bytes,
+            row_bytes,
+            columns * amx.COLUMN_BYTES,
+            width // amx.STEP,
+            tokens,
+        )
         starts, start_tile_bytes, start_row_bytes = sums, tile_bytes, row_bytes
 
 
@@ -206,19 +197,21 @@ def _multiply_bytes(
 ) -> None:  # fmt: skip
     """The same in 8 bits, which scales each chunk. The sums of a tile's tokens lie together."""
     for tile in range(2):
-        begin_sums(sums + tile * SUMS_BYTES, starts + tile * start_tile_bytes, blocks * PANEL_TOKENS)
+        panels.begin_sums(sums + tile * SUMS_BYTES, starts + tile * start_tile_bytes, blocks * PANEL_TOKENS)
     columns, group = step[COLUMNS], step[GROUP]
     for start in range(0, columns, chunk):
         width = min(chunk, columns - start)
         for tile, t in enumerate((first, second)):
-            here, there = step[TILES] + t * step[TILE_SIZE], codes + tile * (FOUR_BYTES // 2)
+            here, there = step[TILES] + t * step[TILE_SIZE], codes + tile * (panels.FOUR_BYTES // 2)
             jit.call_with_5(step[PANELS_CODE], here, start // group, width // group, there, scales + tile * 4 * TILE_ROWS)
         number = 4 * (start // chunk) * blocks * PANEL_TOKENS
         inputs, factors, firsts = room[INPUTS] + start * blocks * PANEL_TOKENS, room[SCALES] + number, room[SUMS] + number
-        panel_product(codes, scales, inputs, factors, firsts, sums, SUMS_BYTES, chunk * PANEL_TOKENS, width // 4, blocks, tokens)
+        panels.panel_product(
+            codes, scales, inputs, factors, firsts, sums, SUMS_BYTES, chunk * PANEL_TOKENS, width // 4, blocks, tokens
+        )
 
 
-@jit.inline
+@jit.kernel
 def _starts(step: Any, first: Any, second: Any, zeros: Any) -> Any:
     """Where what the sums of two tiles begin with lies, the same for all tokens, and how far it is to the second's."""
     if step[VECTOR]:
@@ -287,13 +280,13 @@ def _multiply_panels(
             for tile in range(both):
                 here, there = sums + tile * SUMS_BYTES, y + 4 * (t + tile) * TILE_ROWS
                 if step[KIND] == ADD:
-                    add_sums(here, there, tokens, 4 * step[ROWS])
+                    panels.add_sums(here, there, tokens, 4 * step[ROWS])
                 else:
-                    write_sums(here, there, tokens, 4 * step[ROWS])
+                    panels.write_sums(here, there, tokens, 4 * step[ROWS])
         start = jit.add_atomic(taken, piece)
 
 
-@jit.inline
+@jit.kernel
 def _is_gated(step: Any) -> Any:
     return step[KIND] == GATED or step[KIND] == GELU_GATED
 
@@ -318,7 +311,7 @@ def _multiply_gated(step: Any, beside: Any, room: Any, owners: Any, tokens: Any,
             t = c * (chunk // TILE_ROWS) + n
             _multiply_pair(step, beside, room, owners, tokens, chunk, blocks, t, t + columns // TILE_ROWS, sums)
             _gate(step, sums, sums + SUMS_BYTES, tokens * TILE_ROWS)
-            write_sums(sums, gated + 4 * n * TILE_ROWS, tokens, 4 * width)
+            panels.write_sums(sums, gated + 4 * n * TILE_ROWS, tokens, 4 * width)
         if IN_BF16:
             next_panels = room[NEXT_INPUTS] + c * chunk * amx.COLUMN_BYTES
             amx.round_into_panels(gated, 4 * width, 0, tokens, width, next_panels, columns * amx.COLUMN_BYTES)
@@ -331,12 +324,12 @@ def _multiply_gated(step: Any, beside: Any, room: Any, owners: Any, tokens: Any,
 
 @jit.kernel
 def _round_panels(
-    x: Any, row_bytes: Any, panels: Any, scales: Any, firsts: Any, first: Any, end: Any, columns: Any, chunk: Any, blocks: Any
+    x: Any, row_bytes: Any, places: Any, scales: Any, firsts: Any, first: Any, end: Any, columns: Any, chunk: Any, blocks: Any
 ) -> None:
-    for m in range(first, end, ROUNDED_TOGETHER):
-        panel = panels + m // PANEL_TOKENS * chunk * PANEL_TOKENS + 4 * (m % PANEL_TOKENS)
-        left = min(ROUNDED_TOGETHER, end - m)
-        round_into_panel(x + m * row_bytes, row_bytes, left, panel, scales + 4 * m, firsts + 4 * m, columns, chunk, blocks)
+    for m in range(first, end, panels.ROUNDED_TOGETHER):
+        panel = places + m // PANEL_TOKENS * chunk * PANEL_TOKENS + 4 * (m % PANEL_TOKENS)
+        left = min(panels.ROUNDED_TOGETHER, end - m)
+        panels.round_into_panel(x + m * row_bytes, row_bytes, left, panel, scales + 4 * m, firsts + 4 * m, columns, chunk, blocks)
 
 
 @jit.kernel

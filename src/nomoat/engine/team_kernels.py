@@ -15,7 +15,7 @@ def add(address: Any, value: Any) -> None:
     jit.add_atomic(address, value)
 
 
-@jit.inline
+@jit.kernel
 def _do_share(state: Any, me: Any) -> None:
     numbers = jit.longs_at(state, SHARED)
     jit.call_with_3(numbers[SHARE], state, me, numbers[THREADS])

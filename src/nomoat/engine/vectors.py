@@ -55,7 +55,7 @@ def gelu_gate(x: Any, up: Any, columns: Any) -> None:
         x_C[c] = x_C[c] / (np.float32(1) + jit.exp(-turned)) * up_C[c]
 
 
-@jit.inline
+@jit.kernel
 def _norm_scale(x_C: Any, epsilon: Any) -> Any:
     """1 / rms(x)."""
     total = np.float32(0)

@@ -10,24 +10,25 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
-from nomoat import cache, jit, paths
+from nomoat import cache, jit, machine_code, paths
 from nomoat.errors import NotWritableError
 
 USE = """
 import os, sys
-from nomoat import jit
+from nomoat import machine_code
 import numpy as np
 numbers = np.zeros(1, np.int64)
-jit.add_here(numbers, 0, 5)
+machine_code.Compiled("engine.team_kernels", "add", 2).call(numbers.ctypes.data, 5)
 if hasattr(os, "fork"):
     child = os.fork()
     if child == 0:
         sys.exit()
     os.waitpid(child, 0)
-print(jit.CACHE.parent, numbers[0], jit.CACHE.parent.is_dir(), bool(list(jit.CACHE.parent.rglob("*.nbi"))))
+print(machine_code.FOLDER, numbers[0], machine_code.FOLDER.is_dir(), bool(list(machine_code.FOLDER.rglob("*.o"))))
 """
 
 
@@ -40,19 +41,19 @@ def test_without_a_home_to_write_to_what_is_compiled_is_kept_for_the_process(tmp
     place, *said = done.stdout.split()
     assert Path(place).parents[3] == tmp_path / "temporary"  # a home, for a process that compiles
     assert said == ["5", "True", "True"]
-    kept = tmp_path / "file/home/cache/kernels" / jit.CACHE.parent.name
+    kept = tmp_path / "file/home/cache/kernels" / machine_code.FOLDER.name
     assert done.stderr == f"note: `{kept}` cannot be written, so what is compiled is kept for this process alone\n"
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_what_a_home_that_cannot_be_written_has_of_compiled_code_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "engine").mkdir()
-    (tmp_path / "engine" / "kernel.nbi").write_text("code")
+    (tmp_path / "engine" / "kernel.o").write_text("code")
     with monkeypatch.context() as patch:
         patch.setattr(tempfile, "TemporaryFile", refuse)
-        place = jit._place(tmp_path)
+        place = machine_code._place(tmp_path)
     assert place != tmp_path
-    assert (place / "engine" / "kernel.nbi").read_text() == "code"
+    assert (place / "engine" / "kernel.o").read_text() == "code"
     with monkeypatch.context() as patch:
         patch.setattr(os, "getpid", lambda: -1)  # a fork's
         cache.remove_temporary()
@@ -68,7 +69,7 @@ def test_folders_that_killed_processes_left_go_when_another_is_made(tmp_path: Pa
     left, used, young, strange = (tmp_path / f"{cache.TEMPORARY}{name}" for name in ("76-a", "77-a", "76-b", "x-a"))
     for folder in (left, used, young, strange):
         folder.mkdir()
-        (folder / "code.nbi").touch()
+        (folder / "code.o").touch()
         if folder is not young:
             os.utime(folder, (0, 0))
     with monkeypatch.context() as patch:
@@ -85,21 +86,21 @@ def test_nowhere_to_write_is_an_error_that_says_what_to_do(tmp_path: Path, monke
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     with pytest.raises(NotWritableError) as caught:
-        jit._place(tmp_path)
+        machine_code._place(tmp_path)
     assert caught.value.message == f"neither `{tmp_path}` nor a folder for temporary files can be written"
     assert caught.value.hint == "set NOMOAT_HOME, or TMPDIR, to a folder of yours"
 
 
 def test_a_home_that_can_be_written_keeps_what_is_compiled(tmp_path: Path) -> None:
-    assert jit._place(tmp_path / "new") == tmp_path / "new"
+    assert machine_code._place(tmp_path / "new") == tmp_path / "new"
 
 
 def test_what_another_environment_compiled_is_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """numba does not find it there: a mark that all is compiled would let a training compile for itself, and differ in its bits."""
-    ours = jit._version()
-    shutil.copytree(Path(jit.__file__).parent, tmp_path / "other", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(jit, "__file__", str(tmp_path / "other" / "jit.py"))
-    assert jit._version() != ours
+    ours = machine_code._version()
+    shutil.copytree(Path(machine_code.__file__).parent, tmp_path / "other", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(machine_code, "__file__", str(tmp_path / "other" / "machine_code.py"))
+    assert machine_code._version() != ours
 
 
 def refuse(**_: object) -> None:
@@ -108,32 +109,32 @@ def refuse(**_: object) -> None:
 
 TELLS = """
 import sys
-from nomoat import jit, paths
-assert jit.CACHE.parents[3] == paths.home()
+from nomoat import machine_code, paths
+assert machine_code.FOLDER.parents[2] == paths.home()
 print("words of others")
 print(5)
 for done in range(3):
-    jit.tell(done, 2)
+    machine_code.tell(done, 2)
 sys.exit(int(sys.argv[1]))
 """
 
 
 def test_what_another_process_compiles_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jit, "CACHE", tmp_path / "cache" / cache.KERNELS / jit.CACHE.parent.name / "kernel")
+    monkeypatch.setattr(machine_code, "FOLDER", tmp_path / "cache" / cache.KERNELS / machine_code.FOLDER.name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "nomoat.py").write_text("raise SystemError")  # not what is compiled, though it is the first that Python would find
     told: list[tuple[int, int]] = []
     for code, expected in (("1", 3), ("0", 3), ("0", 0)):  # the first fails: it is asked again
         told.clear()
-        jit.compile_elsewhere("all", TELLS, code, progress=lambda *numbers: told.append(numbers))
+        machine_code.compile_elsewhere("all", TELLS, code, progress=lambda *numbers: told.append(numbers))
         assert told == [(done, 2) for done in range(expected)]
-    jit.compile_elsewhere("more", TELLS, "0")
-    assert sorted(path.name for path in jit.CACHE.parent.glob("*.done")) == ["all.done", "more.done"]
+    machine_code.compile_elsewhere("more", TELLS, "0")
+    assert sorted(path.name for path in machine_code.FOLDER.glob("*.done")) == ["all.done", "more.done"]
 
 
 def test_who_waits_for_the_compiler_may_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jit, "CACHE", tmp_path / "cache" / cache.KERNELS / jit.CACHE.parent.name / "kernel")
+    monkeypatch.setattr(machine_code, "FOLDER", tmp_path / "cache" / cache.KERNELS / machine_code.FOLDER.name)
     begun: list[subprocess.Popen[str]] = []
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **how: begun.append(popen(*args, **how)) or begun[-1])
@@ -142,9 +143,9 @@ def test_who_waits_for_the_compiler_may_leave(tmp_path: Path, monkeypatch: pytes
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        jit.compile_elsewhere("all", "from nomoat import jit\nwhile True: jit.tell(0, 1)", progress=leaves)
+        machine_code.compile_elsewhere("all", "from nomoat import machine_code\nwhile True: machine_code.tell(0, 1)", progress=leaves)
     assert begun[0].returncode is not None
-    assert not (jit.CACHE.parent / "all.done").exists()
+    assert not (machine_code.FOLDER / "all.done").exists()
 
 
 def test_who_waits_for_another_that_compiles_is_told_and_finds_it_done(
@@ -152,29 +153,29 @@ def test_who_waits_for_another_that_compiles_is_told_and_finds_it_done(
 ) -> None:
     """However long that takes while it keeps something new; else patience ends."""
     waits = "note: another process compiles for this CPU (once), and this one waits for it"
-    monkeypatch.setattr(jit, "CACHE", tmp_path / "cache" / cache.KERNELS / jit.CACHE.parent.name / "kernel")
+    monkeypatch.setattr(machine_code, "FOLDER", tmp_path / "cache" / cache.KERNELS / machine_code.FOLDER.name)
     told: list[tuple[int, int]] = []
-    jit.CACHE.parent.mkdir(parents=True)
+    machine_code.FOLDER.mkdir(parents=True)
     now = 0.0
 
     def passes(seconds: float) -> None:
         nonlocal now
-        now += jit.PATIENCE_SECONDS - 1
-        if now < 4 * jit.PATIENCE_SECONDS:
-            (jit.CACHE.parent / f"{finishes} {now}.nbc").write_text("code")
+        now += machine_code.PATIENCE_SECONDS - 1
+        if now < 4 * machine_code.PATIENCE_SECONDS:
+            (machine_code.FOLDER / f"{finishes} {now}.o").write_text("code")
         elif finishes:
-            (jit.CACHE.parent / "all.done").touch()
+            (machine_code.FOLDER / "all.done").touch()
 
     monkeypatch.setattr(time, "sleep", passes)
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    with paths.alone(jit.CACHE.parent, locks=tmp_path / "cache" / "locks"):
+    with paths.alone(machine_code.FOLDER, locks=tmp_path / "cache" / "locks"):
         for finishes in (False, True):
             now = 0.0
-            jit.compile_elsewhere("all", "raise SystemError", progress=lambda *numbers: told.append(numbers))
-            assert (jit.CACHE.parent / "all.done").exists() == finishes
-            assert now > 4 * jit.PATIENCE_SECONDS
+            machine_code.compile_elsewhere("all", "raise SystemError", progress=lambda *numbers: told.append(numbers))
+            assert (machine_code.FOLDER / "all.done").exists() == finishes
+            assert now > 4 * machine_code.PATIENCE_SECONDS
     gives_up = (
-        f"note: another process that compiles has kept nothing new for {jit.PATIENCE_SECONDS:.0f} s, "
+        f"note: another process that compiles has kept nothing new for {machine_code.PATIENCE_SECONDS:.0f} s, "
         "so what is used is compiled here, too"
     )
     assert (caplog.messages, told) == ([waits, gives_up, waits], [])
@@ -184,25 +185,53 @@ def test_variables_by_which_numba_compiles_nothing_for_this_cpu_are_refused(tmp_
     """What is emitted for this CPU would end the process in LLVM."""
     for name, value in (("NUMBA_CPU_NAME", "generic"), ("NUMBA_CPU_FEATURES", "+sse2"), ("NUMBA_DISABLE_JIT", "1")):
         done = subprocess.run(
-            [sys.executable, "-c", "from nomoat import jit"],
+            [sys.executable, "-c", "import nomoat.jit"],
             env=os.environ | {name: value, "NOMOAT_HOME": str(tmp_path / "home")}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.stderr.splitlines()[-2:] == [
             f"nomoat.errors.UsageError: {name} is `{value}`, and nomoat needs what numba compiles for this CPU",
             f"hint: unset {name}",
         ]
-    assert not (tmp_path / "home").exists()
 
 
 def test_what_was_compiled_for_another_place_is_no_mark_that_all_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jit, "CACHE", tmp_path / "cache" / cache.KERNELS / "of another CPU" / "kernel")
-    jit.compile_elsewhere("all", "")
-    assert not list(jit.CACHE.parent.glob("*.done"))
+    monkeypatch.setattr(machine_code, "FOLDER", tmp_path / "cache" / cache.KERNELS / "of another CPU")
+    machine_code.compile_elsewhere("all", "")
+    assert not list(machine_code.FOLDER.glob("*.done"))
 
 
 def test_without_another_process_what_is_used_is_compiled_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jit, "CACHE", tmp_path / "cache" / cache.KERNELS / "version" / "kernel")
+    monkeypatch.setattr(machine_code, "FOLDER", tmp_path / "cache" / cache.KERNELS / "version")
     for executable in (str(tmp_path / "no python"), None):
         monkeypatch.setattr(sys, "executable", executable)
-        jit.compile_elsewhere("all", "")
-    assert not (jit.CACHE.parent / "all.done").exists()
+        machine_code.compile_elsewhere("all", "")
+    assert not (machine_code.FOLDER / "all.done").exists()
+
+
+def test_what_is_kept_is_found_without_a_compiler_and_what_is_damaged_is_compiled_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never run: LLVM would end the process, or the code would do anything."""
+    monkeypatch.setattr(machine_code, "FOLDER", tmp_path / "kept")
+    compiled, numbers = [], np.zeros(1, np.int64)
+    of_numba = jit.machine_code_of
+    monkeypatch.setattr(jit, "machine_code_of", lambda *told, **how: compiled.append(told[2]) or of_numba(*told, **how))
+
+    def added() -> int:
+        machine_code.Compiled("engine.team_kernels", "add", 2).call(numbers.ctypes.data, 3)
+        return int(numbers[0])
+
+    assert (added(), added()) == (3, 6)
+    assert compiled == ["team_kernels_add"]
+    file = tmp_path / "kept" / "team_kernels_add.o"
+    whole = file.read_bytes()
+    for damaged in (b"", whole[:-1], whole[:-1] + b"!", whole.replace(b"needs", b"neeks"), b"[]\n", b'{"needs": 1}\n', b"\xff\n"):
+        file.write_bytes(damaged)
+        added()
+        assert machine_code._read(file) is not None
+    assert len(compiled) == 8
+
+
+def test_code_that_needs_what_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"^`f` needs no_such_function, which this process does not have$"):
+        machine_code._load("f", b"", ["malloc", "no_such_function"])
