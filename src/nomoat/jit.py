@@ -156,7 +156,7 @@ def _entry(inner: str, count: int, symbol: str, *, gives_number: bool) -> str:
     """
     pointer, number = ir.PointerType(), ir.IntType(64)
     module = ir.Module()
-    module.triple, module.data_layout = binding.get_default_triple(), str(_target().target_data)
+    module.triple, module.data_layout = binding.get_process_triple(), str(_target().target_data)
     told = [number] * count
     theirs = ir.Function(module, ir.FunctionType(ir.IntType(32), [pointer, pointer, *told]), inner)
     ours = ir.Function(module, ir.FunctionType(number if gives_number else ir.VoidType(), told), symbol)
@@ -181,7 +181,7 @@ def _target() -> Any:
     """This CPU, as numba has it."""
     cpu, features = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
     told = {"cpu": cpu, "features": features, "opt": 3, "reloc": "static" if IS_X86 else "default", "jit": True}
-    return binding.Target.from_default_triple().create_target_machine(**told)
+    return binding.Target.from_triple(binding.get_process_triple()).create_target_machine(**told)
 
 
 # -------------------------------------------------------------------- threads that meet

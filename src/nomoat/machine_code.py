@@ -32,8 +32,7 @@ log = logging.getLogger("nomoat.machine_code")
 SOURCES = (
     "jit.py", "engine/amx.py", "engine/attention.py", "engine/attention_kernels.py", "engine/attention_tables.py", "engine/blocks.py",
     "engine/codes.py", "engine/emit.py", "engine/kernels.py", "engine/kv_cache.py", "engine/panels.py", "engine/step_tables.py",
-    "engine/steps.py", "engine/team.py", "engine/team_kernels.py", "engine/tiles.py", "engine/vectors.py",
-    "tune/kernels.py",
+    "engine/steps.py", "engine/team.py", "engine/team_kernels.py", "engine/tiles.py", "engine/vectors.py", "tune/kernels.py",
 )  # fmt: skip
 
 
@@ -62,8 +61,8 @@ from nomoat import machine_code
 if str(machine_code.FOLDER) != sys.argv.pop(1):
     sys.exit(1)
 """
-# Of numba's own functions for arrays that it counts, which ours are not: the code for these is there, and is never reached.
-OF_NUMBA = {"NRT_Allocate": "PyMem_RawMalloc", "NRT_Free": "PyMem_RawFree", "NRT_MemInfo_call_dtor": "PyMem_RawFree"}
+# Frees an array that numba made. Ours lie elsewhere: the code for it is there, and is never reached.
+FREE_ARRAY = "NRT_MemInfo_call_dtor"
 
 
 def _place(kept: Path) -> Path:
@@ -96,9 +95,9 @@ cache.use(FOLDER)
 
 
 class Compiled:
-    """A function of addresses and whole numbers. To `call` it lets other threads of Python run; LLVM calls it at its `address`.
+    """A function of addresses and whole numbers. To `call` it lets other threads of Python run; compiled code needs its `address`.
 
-    It is compiled where it is not kept, which takes seconds: whoever starts many lets `compile_elsewhere` do so first. Both raise
+    It is compiled where it is not kept, which takes seconds: `compile_elsewhere` is for doing so beforehand. Both raise
     NotEnoughDiskError, NotWritableError.
     """
 
@@ -151,19 +150,17 @@ def _llvm() -> Any:
 
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
-    for name, function in OF_NUMBA.items():
-        if binding.address_of_symbol(name) is None:
-            binding.add_symbol(name, ctypes.cast(getattr(ctypes.pythonapi, function), ctypes.c_void_p).value)
-    return binding.create_mcjit_compiler(binding.parse_assembly(""), binding.Target.from_default_triple().create_target_machine())
+    if binding.address_of_symbol(FREE_ARRAY) is None:
+        binding.add_symbol(FREE_ARRAY, ctypes.cast(ctypes.pythonapi.PyMem_RawFree, ctypes.c_void_p).value)
+    target = binding.Target.from_triple(binding.get_process_triple()).create_target_machine()
+    return binding.create_mcjit_compiler(binding.parse_assembly(""), target)
 
 
 def _load(symbol: str, code: bytes, needed: Sequence[str]) -> int:
     from llvmlite import binding
 
     llvm = _llvm()
-    if any(binding.address_of_symbol(name) is None for name in needed):  # LLVM would end the process
-        importlib.import_module("numba.core.registry")  # which has more of them
-    if missing := [name for name in needed if binding.address_of_symbol(name) is None]:
+    if missing := [name for name in needed if binding.address_of_symbol(name) is None]:  # LLVM would end the process
         raise RuntimeError(f"`{symbol}` needs {', '.join(missing)}, which this process does not have")
     llvm.add_object_file(binding.ObjectFileRef.from_data(code))
     llvm.finalize_object()
@@ -173,9 +170,9 @@ def _load(symbol: str, code: bytes, needed: Sequence[str]) -> int:
 def compile_elsewhere(what: str, code: str, *arguments: str, progress: Callable[[int, int], None] | None = None) -> None:
     """Let another process compile all that `code` uses, once an installation. `what`: a name for that; it becomes part of a file's.
 
-    What numba has just compiled computes sums in another order than what it then keeps: only a process that finds all kept gives what
-    every later one gives, to the last bit. Where this cannot be had, each function is compiled at its first use. One process at a time
-    compiles, and others wait for as long as it keeps anything new. `progress` is told (functions done, functions) as `code` tells by
+    So the compiler's memory goes with it, and Ctrl-C ends it at once. And what numba itself keeps, for tuning, computes sums in another
+    order than what it has just compiled: only a process that finds all kept gives what every later one gives, to the last bit. Where
+    this cannot be had, each function is compiled at its first use. One process at a time compiles, and others wait for as long as it keeps anything new. `progress` is told (functions done, functions) as `code` tells by
     `tell`; who asks for it is told by a note that another process is at it.
     """
     done, busy = FOLDER / f"{what}.done", NomoatError("another process compiles")
