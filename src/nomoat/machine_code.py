@@ -170,10 +170,11 @@ def _load(symbol: str, code: bytes, needed: Sequence[str]) -> int:
 def compile_elsewhere(what: str, code: str, *arguments: str, progress: Callable[[int, int], None] | None = None) -> None:
     """Let another process compile all that `code` uses, once an installation. `what`: a name for that; it becomes part of a file's.
 
-    So the compiler's memory goes with it, and Ctrl-C ends it at once. And what numba itself keeps, for tuning, computes sums in another
-    order than what it has just compiled: only a process that finds all kept gives what every later one gives, to the last bit. Where
-    this cannot be had, each function is compiled at its first use. One process at a time compiles, and others wait for as long as it keeps anything new. `progress` is told (functions done, functions) as `code` tells by
-    `tell`; who asks for it is told by a note that another process is at it.
+    So the compiler's memory goes with it, and Ctrl-C ends it at once. And what numba itself keeps, for tuning, computes sums in
+    another order than what it has just compiled: only a process that finds all kept gives what every later one gives, to the last
+    bit. Where this cannot be had, each function is compiled at its first use. One process at a time compiles, and others wait for as
+    long as it keeps anything new. `progress` is told (functions done, functions) as `code` tells by `tell`; who asks for it is told
+    by a note that another process is at it.
     """
     done, busy = FOLDER / f"{what}.done", NomoatError("another process compiles")
     seen, patience_ends = -1, 0.0
