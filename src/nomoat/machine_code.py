@@ -12,6 +12,7 @@ import importlib
 import importlib.metadata
 import json
 import logging
+import multiprocessing
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def _version() -> str:
 
 PATIENCE_SECONDS = 300.0  # how long to wait for another process that compiles and has nothing done meanwhile
 SECONDS_TO_NEXT_LOOK = 0.1
+MOST_COMPILERS = 2  # of 0.3 GB each; the longest function takes as long as all others
 TOLD = re.compile(r"(\d+) (\d+)")
 # Told where this package lies, and where what is compiled is to be kept.
 SAME_PACKAGE = """
@@ -213,6 +215,20 @@ def _has_compiled(code: str, arguments: Sequence[str], progress: Callable[[int, 
             return bool(compiler.wait() == 0)
         finally:
             compiler.kill()
+
+
+def compile_all(functions: Sequence[Compiled]) -> None:
+    """For a process that does nothing else, see `compile_elsewhere`: two work side by side where a process can be copied."""
+    tell(0, len(functions))
+    workers = min(MOST_COMPILERS, hardware.cpus()) if sys.platform == "linux" else 1
+    with multiprocessing.get_context("fork").Pool(workers) if workers > 1 else nullcontext() as pool:
+        for done, _ in enumerate((pool.imap_unordered if pool else map)(_compile, functions), 1):
+            tell(done, len(functions))
+
+
+def _compile(function: Compiled) -> None:
+    """In a process of its own, perhaps, which has nothing to give back."""
+    _ = function.address
 
 
 def tell(done: int, total: int) -> None:

@@ -6,7 +6,7 @@ Shapes: T tokens of N rows, W those whose logits are wanted, V vocabulary, D wid
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,18 +67,11 @@ ROOM_TOKENS = 64  # memory for tokens is made for a multiple of so many
 FEW_WANTED = 8  # times as many tokens in a pass: then the last layer is computed for the wanted ones alone
 
 
-def prepare(type_names: Iterable[str], progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-    """Compile what models with matrices of these types need: seconds, once an installation. `progress` gets (functions done, all).
-
-    Raises NotEnoughDiskError, NotWritableError.
-    """
+def functions(type_names: Iterable[str]) -> list[Compiled]:
+    """All that models with matrices of these types need compiled, the longest first."""
     names = sorted(type_names)
-    functions = [SHARE_OF_JOBS, ANNOUNCE, DO_SHARE, SERVE, COUNT, LAY_OUT, *ATTENTION_FUNCTIONS, *map(product_of, names)]
-    functions += map(to_panels_of, names) if HAS_PANELS else ()
-    for done, function in enumerate(functions):
-        progress(done, len(functions))
-        function.call  # noqa: B018 - compiled, if it is not kept
-    progress(len(functions), len(functions))
+    found = [SHARE_OF_JOBS, *ATTENTION_FUNCTIONS, *map(product_of, names), LAY_OUT, SERVE, ANNOUNCE, DO_SHARE, COUNT]
+    return [*found, *(map(to_panels_of, names) if HAS_PANELS else ())]
 
 
 class _Links:

@@ -28,9 +28,12 @@ if TYPE_CHECKING:
     from nomoat.engine.lora import LoraDelta
     from nomoat.engine.program import Program
 
-COMPILE = (
-    "import sys; from nomoat import machine_code; from nomoat.engine import chain; chain.prepare(sys.argv[1:], machine_code.tell)"
-)
+COMPILE = """
+import sys
+from nomoat import machine_code
+from nomoat.engine import chain
+machine_code.compile_all(chain.functions(sys.argv[1:]))
+"""
 FEW_TOKENS, MOST_KEPT = 8, 1024  # of a pass whose tokens' embeddings are kept, and how many are
 GRAPH, WEIGHTS = "openvino_model.xml", "openvino_model.bin"
 OWN = "own.json"  # what the graph tells: to read that itself would be 40 ms of a start
@@ -94,7 +97,8 @@ class OwnModel:
         from nomoat.engine import chain
 
         if types := _types(folder, adapters=adapters):
-            chain.prepare(types)
+            for function in chain.functions(types):
+                _ = function.address
 
     def __init__(self, folder: Path, adapters: Sequence[LoraDelta] = (), quality: str = "default") -> None:
         """Of a folder that `can_run` is true of; the weights stay where they are, in its file. Raises BadFileError."""

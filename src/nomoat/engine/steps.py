@@ -427,7 +427,7 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
         jit.meet(state, threads)
     if IN_BF16 and blocks:
         amx.take_registers(tokens)
-    at = 0
+    at, none = 0, np.int64(0)  # a number that numba knows would have it compile all once more for it
     for number in range(len(steps)):
         step = steps[number]
         rows = step[ROWS]
@@ -445,9 +445,9 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
         owners = first_owner if beside[PLACES] and asking else 0
         if owners:
             of_beside = taken + 8 * (len(steps) + number)
-            _product(beside, beside, room, 0, room[HIDDEN], residual, tokens, chunk, blocks, asking, of_beside, threads, me)
+            _product(beside, beside, room, none, room[HIDDEN], residual, tokens, chunk, blocks, asking, of_beside, threads, me)
             jit.meet(state, threads)
-        _product(step, beside, room, owners, y, residual, tokens, chunk, blocks, 0, taken + 8 * number, threads, me)
+        _product(step, beside, room, owners, y, residual, tokens, chunk, blocks, none, taken + 8 * number, threads, me)
         jit.meet(state, threads)
         if blocks == 0:
             _finish(step, y, residual, tokens, width, threads, me)
