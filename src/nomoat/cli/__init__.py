@@ -15,25 +15,14 @@ import typer
 
 from nomoat import __version__, paths
 from nomoat.cli import console
-from nomoat.cli.bench import bench
-from nomoat.cli.config import config
-from nomoat.cli.demo import demo
-from nomoat.cli.distil import distil
-from nomoat.cli.duel import duel
-from nomoat.cli.eval import eval_
-from nomoat.cli.export import export
-from nomoat.cli.groups import Group
-from nomoat.cli.models import models
-from nomoat.cli.pull import pull
-from nomoat.cli.rm import rm
-from nomoat.cli.route import route
-from nomoat.cli.run import run
-from nomoat.cli.serve import serve
-from nomoat.cli.show import show
-from nomoat.cli.suites import suites
-from nomoat.cli.tune import tune
+from nomoat.cli.groups import Group, Verbs
 from nomoat.errors import NomoatError
 
+# Each is a function, or commands, of that name in the module of that name.
+VERBS = (
+    "demo", "pull", "models", "show", "rm", "run", "serve", "distil", "tune", "export", "duel", "bench", "config", "eval", "route",
+    "suites",
+)  # fmt: skip
 SECONDS_TO_NEXT_TRY = 0.05
 GARBAGE_THRESHOLD = 50_000  # new objects between two looks for garbage: imports make many and drop none
 
@@ -48,6 +37,10 @@ CALLED_ELSEWHERE = {
 
 class _Verbs(Group):
     """The verbs; one that Ctrl-C ends, and that has no more to say of it, says so, and one of another tool is told its name here."""
+
+    def __init__(self, **told: Any) -> None:
+        super().__init__(**told)
+        self.commands = Verbs(VERBS)  # type: ignore[assignment]
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
         verb = CALLED_ELSEWHERE.get(args[0])
@@ -80,11 +73,6 @@ app = typer.Typer(
       nomoat run smollm2-135m "What is a moat?"     # ask it, here, privately
     """,
 )
-for command in (demo, pull, models, show, rm, run, serve, distil, tune, export, duel, bench, config):
-    app.command()(command)
-app.command("eval")(eval_)
-app.add_typer(route, name="route")
-app.add_typer(suites, name="suites")
 
 
 def _print_version(asked: bool) -> None:
