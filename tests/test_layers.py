@@ -34,6 +34,7 @@ LAYERS = {
             "namesake",
             "joined",
             "money",
+            "words",
             "installing",
         ],
         1,

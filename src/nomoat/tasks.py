@@ -16,6 +16,7 @@ from pathlib import Path
 from nomoat.errors import DataError, UsageError
 from nomoat.records import Message
 from nomoat.textfiles import column_named, composed, read_text
+from nomoat.words import first_few
 
 TAB_SUFFIXES = (".tsv", ".tab")
 TABLE_SUFFIXES = (".csv", *TAB_SUFFIXES)
@@ -103,8 +104,7 @@ def require_no_gaps(path: Path, gaps: Mapping[str, Sequence[int]], *, what: str 
 
 
 def _lines_named(lines: Sequence[int]) -> str:
-    rest = f" and {len(lines) - NAMED_LINES:,} more" if len(lines) > NAMED_LINES else ""
-    return f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines[:NAMED_LINES]))}{rest}"
+    return f"line{'s' if len(lines) > 1 else ''} {first_few([str(line) for line in lines], NAMED_LINES)}"
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -14,6 +14,7 @@ from nomoat.judge.suites import Metric, Suite
 from nomoat.records import Example
 from nomoat.tasks import MAX_LABELS, label_task_messages, read_numbered_table, require_no_gaps
 from nomoat.textfiles import column_named, composed, read_jsonl
+from nomoat.words import counted
 
 INPUT_NAMES = (
     "input", "text", "question", "prompt", "sentence", "document", "review", "message", "instruction", "query", "content", "q",
@@ -159,7 +160,7 @@ def _metric(answers: Sequence[str], labels: Sequence[str]) -> tuple[Metric, str]
     at_most = SHORT_KOREAN_WORDS if is_korean else SHORT_WORDS
     num_sentences = sum(bool(SENTENCE.match(answer) or KOREAN_SENTENCE.search(answer)) for answer in answers)
     if longest <= at_most and num_sentences <= FEW_SENTENCES * len(answers):
-        return "exact", f"metric: exact (no answer has more than {longest} words)"
+        return "exact", f"metric: exact (no answer has more than {counted(longest, 'word')})"
     why = f"answers of up to {longest} words" if longest > at_most else f"{num_sentences:,} of {len(answers):,} answers are sentences"
     if is_korean:
         return "char-f1", f"metric: char-f1 (Korean; {why})"
