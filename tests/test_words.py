@@ -8,7 +8,8 @@ from nomoat.words import counted, first_few, listed
 
 
 @pytest.mark.parametrize(
-    ("count", "said"), [(0, "0 epochs"), (1, "1 epoch"), (1.0, "1 epoch"), (0.5, "0.5 epochs"), (2, "2 epochs"), (1319, "1,319 epochs")]
+    ("count", "said"),
+    [(0, "0 epochs"), (1, "1 epoch"), (1.0, "1 epoch"), (0.5, "0.5 epochs"), (2, "2 epochs"), (1319, "1,319 epochs")],
 )
 def test_one_thing_has_no_plural_and_thousands_are_told_apart(count: float, said: str) -> None:
     assert counted(count, "epoch") == said

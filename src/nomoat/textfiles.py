@@ -18,6 +18,7 @@ from nomoat.errors import DataError, UsageError
 MARKED = (
     (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),
 )  # fmt: skip
+JSONL_SUFFIXES = (".jsonl", ".ndjson")
 WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")  # names end so
 ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # contents begin so: zip and OLE, which office programs write, too
 PARQUET = b"PAR1"  # contents begin and end so; a CSV whose first column is called so only begins with it

@@ -16,8 +16,9 @@ from nomoat.catalog import sidecar
 from nomoat.errors import UsageError
 from nomoat.records import Parent
 from nomoat.tasks import TABLE_SUFFIXES
+from nomoat.textfiles import JSONL_SUFFIXES
 
-TASKS = ("tasks", (".jsonl", ".ndjson"))
+TASKS = ("tasks", JSONL_SUFFIXES)
 LABELS = ("labels", TABLE_SUFFIXES)
 OTHER_OR_REPLACED = "name another file, or --replace it (in Python: `replace`)"
 

@@ -12,8 +12,8 @@ from nomoat.judge import scorers
 from nomoat.judge.examples import asked, digest_of
 from nomoat.judge.suites import Metric, Suite
 from nomoat.records import Example
-from nomoat.tasks import MAX_LABELS, label_task_messages, read_numbered_table, require_no_gaps
-from nomoat.textfiles import column_named, composed, read_jsonl
+from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_task_messages, read_numbered_table, require_no_gaps
+from nomoat.textfiles import JSONL_SUFFIXES, column_named, composed, of_unknown_kind, read_jsonl
 from nomoat.words import counted
 
 INPUT_NAMES = (
@@ -100,9 +100,12 @@ def _name(path: Path) -> tuple[str, list[str]]:
 
 def _rows(path: Path) -> list[tuple[int, Mapping[str, object]]]:
     """Each row with the line it begins on."""
-    if path.suffix.lower() != ".jsonl":
-        return [*read_numbered_table(path)]
-    return [(line, {composed(name): value for name, value in row.items()}) for line, row in read_jsonl(path)]
+    suffix = path.suffix.lower()
+    if suffix in JSONL_SUFFIXES:
+        return [(line, {composed(name): value for name, value in row.items()}) for line, row in read_jsonl(path)]
+    if suffix not in TABLE_SUFFIXES:
+        raise of_unknown_kind(path, f"tables end in {', '.join(TABLE_SUFFIXES)}, lines of JSON in {', '.join(JSONL_SUFFIXES)}")
+    return [*read_numbered_table(path)]
 
 
 def _column(

@@ -14,7 +14,7 @@ from nomoat.engine.templates import ALPACA_INPUT
 from nomoat.errors import DataError, UsageError
 from nomoat.records import Message, Role
 
-CHAT_SUFFIXES = (".jsonl", ".ndjson", ".json")
+CHAT_SUFFIXES = (*textfiles.JSONL_SUFFIXES, ".json")
 Format = Literal["table of texts and labels", "OpenAI chats", "ShareGPT conversations", "Alpaca instructions"]
 ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
 SPEAKERS: dict[str, Role] = {
