@@ -54,8 +54,22 @@ def as_named(path: str | Path) -> Path:
     return found
 
 
-def of_unknown_kind(path: Path, kinds: str) -> UsageError:
+def not_there(path: Path) -> DataError:
+    """The error for a file that is not there. An address of the web, of which a path keeps one slash, is none."""
+    if _is_address(path):
+        address = path.as_posix().replace(":/", "://", 1)
+        return DataError(f"`{address}` is an address, and nomoat reads files", hint="download it first, and name that file")
+    return DataError(f"`{path}`: there is no such file")
+
+
+def _is_address(path: Path) -> bool:
+    return path.parts[:1] in (("http:",), ("https:",))
+
+
+def of_unknown_kind(path: Path, kinds: str) -> UsageError | DataError:
     """The error for a file whose kind its name's end does not tell; `kinds` says which ends do."""
+    if _is_address(path) and not path.exists():
+        return not_there(path)
     if path.is_dir():
         return UsageError(f"`{path}` is a folder, not a file", hint=kinds)
     if path.suffix.lower() in WORKBOOKS:
@@ -85,7 +99,7 @@ def read_text(path: Path) -> str:
     try:
         content = path.read_bytes()
     except FileNotFoundError as exc:
-        raise DataError(f"`{path}`: there is no such file") from exc
+        raise not_there(path) from exc
     except OSError as exc:
         if os.path.isdir(path):  # noqa: PTH112 - never raises; Windows only calls it denied
             raise DataError(f"`{path}` is a folder, not a file") from exc

@@ -203,3 +203,10 @@ def test_answers_of_one_word_are_said_to_have_one(tmp_path: Path) -> None:
     path = tmp_path / "my.csv"
     path.write_text("question,answer\nFrance?,Paris\nItaly?,Rome\nKorea?,Seoul\n")
     assert suite_from_file(path).reasons[-1] == "metric: exact (no answer has more than 1 word)"
+
+
+def test_texts_are_not_their_own_answers(tmp_path: Path) -> None:
+    path = tmp_path / "my.csv"
+    path.write_text("question,answer\nFrance?,Paris\n")
+    with pytest.raises(UsageError, match="column `question` is named for the texts and for the labels"):
+        suite_from_file(path, input_column="question", label_column="question")

@@ -173,9 +173,9 @@ def _say_labels_alike(labels: Sequence[str]) -> None:
     """Which labels may be meant as one."""
     alike = defaultdict[str, list[str]](list)
     for label in labels:
-        alike[label.casefold()].append(label)
+        alike["".join(label.split()).casefold()].append(label)
     if same := [f"`{'`, `'.join(group)}`" for group in alike.values() if len(group) > 1]:
-        console.say(f"note: labels that differ in upper and lower case alone: {'; '.join(same[:MANY_LABELS])}")
+        console.say(f"note: labels that differ in upper and lower case or in spaces alone: {'; '.join(same[:MANY_LABELS])}")
 
 
 def _say_labels_besides(prepared: Prepared) -> None:

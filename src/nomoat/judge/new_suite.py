@@ -12,7 +12,7 @@ from nomoat.judge import scorers
 from nomoat.judge.examples import asked, digest_of
 from nomoat.judge.suites import Metric, Suite
 from nomoat.records import Example
-from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_task_messages, read_numbered_table, require_no_gaps
+from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_task_messages, read_numbered_table, require_no_gaps, require_other
 from nomoat.textfiles import JSONL_SUFFIXES, column_named, composed, of_unknown_kind, read_jsonl
 from nomoat.words import counted
 
@@ -59,6 +59,7 @@ def suite_from_file(
     texts = [name for name, cell in rows[0][1].items() if not ADDRESS.fullmatch(str(cell).strip())]
     text_column, why_text = _column(path, texts if input_column is None else columns, input_column, INPUT_NAMES, "input", ())
     answer_column, why_answer = _column(path, columns, label_column, LABEL_NAMES, "label", (text_column,))
+    require_other(path, text_column, answer_column, columns)
     pairs = [(line, _cell(row, text_column), _cell(row, answer_column)) for line, row in rows]
     without_text, without_answer = [line for line, text, _ in pairs if not text], [line for line, _, answer in pairs if not answer]
     require_no_gaps(path, {text_column: without_text, answer_column: without_answer}, what="is empty or no text")

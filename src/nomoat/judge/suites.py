@@ -26,7 +26,7 @@ from nomoat.judge.builtin import BUILT_IN, BuiltIn
 from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_shots, render_example
 from nomoat.records import Example
 from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_instruction, label_task_messages, read_labelled, require_columns
-from nomoat.textfiles import JSONL_SUFFIXES, as_named, composed, of_unknown_kind, parse_json, read_text
+from nomoat.textfiles import JSONL_SUFFIXES, as_named, composed, not_there, of_unknown_kind, parse_json, read_text
 from nomoat.words import listed
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ def _find(ref: str | Path) -> Path | None:
     is_there = path.exists() and not (is_name and path.is_dir() and len(_suites_in(path)) != 1)
     if isinstance(ref, Path) or len(path.parts) > 1 or is_there or path.suffix.lower() in (*SUFFIXES, *TABLE_SUFFIXES):
         if not path.exists():
-            raise DataError(f"`{path}`: there is no such file")
+            raise not_there(path)
         return _file_in(path) if path.is_dir() else path
     if name in own:
         return _file_in(own[name]) if own[name].is_dir() else own[name]
