@@ -75,6 +75,12 @@ def test_tasks_are_written_as_alpaca_does_with_their_origin_beside_them(
     assert len(server.bodies) == 3
 
 
+def test_one_answer_is_called_one(program: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path) -> None:
+    server = serving(write_tasks)
+    done = program("distil", f"{server.url}#m", "--out", str(tmp_path / "tasks.jsonl"), "-n", "5", "--seeds", str(seeds))
+    assert done.stderr.startswith(f"teacher: {server.url}#m, 1 answer; ")
+
+
 def test_what_a_server_refuses_of_a_request_is_said_and_kept(
     nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
 ) -> None:
@@ -395,7 +401,7 @@ def test_what_is_left_out_gives_way_to_what_no_fewer_answers_left_out(
     assert (done.returncode, out.exists()) == (1, False)
     assert done.stderr.splitlines()[-3].startswith("partial: 1 of 2 texts have no answer: ")
     assert done.stderr.splitlines()[-2] == (
-        f"error: `{left_out}` is what 2 answers left out, and would be what 1 do; it is left as it is"
+        f"error: `{left_out}` holds what 2 answers left out, and would hold that of 1; it is left as it is"
     )
     acts["now"] = write_labels(("noon", "Hm."))
     assert nomoat(*command).returncode == 0

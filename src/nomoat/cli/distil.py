@@ -241,8 +241,8 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
         "notes": [*question.notes, *notes],
     }
     _say_spent(model, found.spent, notes)
-    counted = ", ".join(f"{name} {count:,}" for name, count in found.counts().items())
-    console.say(f"labels, by {'what it wrote' if found.how == 'written' else 'likelihood'}: {counted or 'none'}")
+    labelled = ", ".join(f"{name} {count:,}" for name, count in found.counts().items())
+    console.say(f"labels, by {'what it wrote' if found.how == 'written' else 'likelihood'}: {labelled or 'none'}")
     _say_left_out(found.left_out(NO_LABEL), "whose answer was none of the labels")
     _say_left_out(found.cut_off, f"whose answer was cut off at {found.max_tokens:,} tokens; --max-tokens gives it more room")
     _say_left_out(found.left_out(TOO_LONG_TEXT), "too long for the teacher's context")

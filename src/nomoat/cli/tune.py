@@ -146,8 +146,7 @@ def say_survey(prepared: Prepared) -> None:
         stand = "stands" if survey.duplicates == 1 else "stand"
         console.say(f"repeated: {counted(survey.duplicates, 'lesson')} {stand} in the data more than once{contradicting}")
     if survey.shared_with_test:
-        dropped = f"{counted(survey.dropped, 'lesson')} dropped"
-        what = dropped if survey.dropped else "kept, and a test on them proves little"
+        what = f"{counted(survey.dropped, 'lesson')} dropped" if survey.dropped else "kept, and a test on them proves little"
         console.say(f"in the test file, too: {counted(len(survey.shared_with_test), 'text')}; {what}")
         for text in prepared.shared_texts[:EXAMPLES_SHOWN]:
             console.say(f"  {text[:100]}")
@@ -284,8 +283,8 @@ def _doubt(metrics: dict[str, Any], change: Sequence[float], *, has_said_right: 
     found = f"the loss is clearly higher ({reach})" if change[0] > 0 else f"chance alone may change the loss so ({reach})"
     before, after = metrics["validation_right_before"], metrics["validation_right_after"]
     if after > before:
-        counted = f"{after:,} of {metrics['validation_answers']:,} rows held out are right word for word, {before:,} before"
-        more = "more rows held out are right" if has_said_right else counted
+        both = f"{after:,} of {metrics['validation_answers']:,} rows held out are right word for word, {before:,} before"
+        more = "more rows held out are right" if has_said_right else both
         return f"{found}, yet {more}: a `nomoat duel` on a test tells whether the tuned model is better"
     verdict = "worse" if change[0] > 0 else "not shown to be better"
     return f"{found}: the tuned model is {verdict}; try a lower --learning-rate, or more data"
