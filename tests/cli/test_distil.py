@@ -222,7 +222,7 @@ def test_fewer_labels_are_not_written_over_more(
     monkeypatch.setenv("NOMOAT_HOME", str(tmp_path / "another home"))
     done = nomoat(*command)
     assert (done.returncode, out.read_text()) == (1, whole)
-    assert f"\nerror: `{out}` holds 1 rows, and would hold 0; it is left as it is\n" in done.stderr
+    assert f"\nerror: `{out}` holds 1 row, and would hold 0; it is left as it is\n" in done.stderr
 
 
 def test_nothing_is_sent_outside_before_it_was_agreed_to(
@@ -300,7 +300,7 @@ def test_labels_by_likelihood_and_in_writing(nomoat: Shell, serving: Callable[..
     answer = "당첨\tnone of the labels\tI cannot tell"
     assert left_out.read_text(encoding="utf-8").splitlines() == ["text\twhy\tanswer", answer]
     assert (
-        "labels, by what it wrote: spam 1, ham 1\nleft out: 1 texts whose answer was none of the labels\n  당첨 -> I cannot tell\n"
+        "labels, by what it wrote: spam 1, ham 1\nleft out: 1 text whose answer was none of the labels\n  당첨 -> I cannot tell\n"
         f"wrote {left_out}: the rows without a label, why, and what the teacher answered\n"
     ) in done.stderr
     beside = sidecar.find(left_out)
