@@ -35,6 +35,7 @@ LAYERS = {
             "namesake",
             "joined",
             "money",
+            "words",
             "installing",
         ],
         1,

@@ -233,6 +233,15 @@ def test_a_file_below_a_file_cannot_be_written_and_the_place_is_named(tmp_path: 
     assert (caught.value.message, caught.value.hint) == (message, hint)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows counts the letters of the whole path")
+def test_a_name_that_leaves_no_room_for_the_temporary_one_says_so(tmp_path: Path) -> None:
+    target = tmp_path / ("c" * 245)
+    with pytest.raises(NotWritableError) as caught, paths.whole_file(target) as part:
+        part.write_text("x")
+    assert caught.value.message == f"cannot write `{target}`: {os.strerror(errno.ENAMETOOLONG)}"
+    assert caught.value.hint == "choose a shorter name: while it is written a file has a temporary one, some 20 letters longer"
+
+
 def test_a_missing_file_that_is_read_meanwhile_is_not_blamed_on_the_place(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), paths.whole_file(tmp_path / "out" / "x"):
         (tmp_path / "elsewhere" / "missing").read_text()
@@ -252,6 +261,7 @@ def by_windows(number: int, name: Path, usual: int = errno.EACCES) -> OSError:
         (1224, errno.EINVAL, paths.HELD_HINT),
         (5, errno.EACCES, f"check whose it is; if it is yours, {paths.HELD_HINT}"),
         (123, errno.EINVAL, "check that its folder is yours, or choose another place"),
+        (206, errno.EINVAL, paths.LONG_NAME_HINT),
     ],
 )
 def test_what_windows_does_not_replace_says_that_a_program_has_it_open(tmp_path: Path, number: int, usual: int, hint: str) -> None:

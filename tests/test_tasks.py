@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nomoat.errors import DataError
+from nomoat.errors import DataError, UsageError
 from nomoat.records import Message
 from nomoat.tasks import LabelledText, kept_question, label_task_messages, put_question, read_labelled, read_table
 
@@ -124,6 +124,15 @@ def test_bad_table_is_refused_with_file_and_line(tmp_path: Path, content: str | 
     assert caught.value.hint is not None
     if hint is not None:
         assert caught.value.hint == hint
+
+
+def test_texts_are_not_their_own_labels(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("text,label\na,x\n")
+    with pytest.raises(UsageError) as caught:
+        read_labelled(path, input_column="text", label_column=" text")
+    assert caught.value.message == f"`{path}`: column `text` is named for the texts and for the labels"
+    assert caught.value.hint == "its columns are: text, label"
 
 
 def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:

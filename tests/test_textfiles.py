@@ -190,3 +190,13 @@ def test_a_path_that_goes_through_a_file_is_named_with_the_reason(tmp_path: Path
 def test_a_name_that_no_file_can_have_is_said_to_be_unreadable(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read: "):
         read_text(tmp_path / ("a" * 300))
+
+
+@pytest.mark.parametrize("address", ["https://example.com/data/x.csv", "http://127.0.0.1:8000/x.csv"])
+def test_an_address_of_the_web_is_said_to_be_none_of_a_file(address: str) -> None:
+    """A path made of it has lost a slash."""
+    with pytest.raises(DataError) as caught:
+        read_text(Path(address))
+    for error in (caught.value, of_unknown_kind(Path(address), "kinds")):
+        assert error.message == f"`{address}` is an address, and nomoat reads files"
+        assert error.hint == "download it first, and name that file"

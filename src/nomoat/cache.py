@@ -20,6 +20,7 @@ from pathlib import Path
 
 from nomoat import paths
 from nomoat.errors import NotWritableError
+from nomoat.words import counted
 
 UNUSED_DAYS = 30  # a folder nobody has used for so long is removed when another is made
 LEFT_DAYS = 1  # so old is what a killed program began and left
@@ -64,7 +65,7 @@ def clear() -> int:
     before = size()
     left = sweep(unused_days=0) | _remove([paths.cache() / notes for notes in NOTES])
     for folder, exc in left.items():
-        more = f", nor {len(left) - 1} more folders" if len(left) > 1 else ""
+        more = f", nor {counted(len(left) - 1, 'more folder')}" if len(left) > 1 else ""
         raise NotWritableError(
             f"cannot remove `{folder}`{more}: {exc.strerror}; {paths.shown_size(before - size())} are free again",
             hint=paths.held_hint(exc)

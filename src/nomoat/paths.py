@@ -48,6 +48,7 @@ NO_THREAD = "can't start new thread"  # Python's words
 THREADS_HINT = (
     "a limit on processes and threads, or on memory, is reached: see `ulimit -u` and `ulimit -v`, or the pids limit of the container"
 )
+LONG_NAME_HINT = "choose a shorter name: while it is written a file has a temporary one, some 20 letters longer"
 TOO_LONG_HINT = "raise the limit of a file's length (`ulimit -f`), or choose a disk that holds longer ones"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_BYTES = 1 << 20  # with less free than this a disk is taken for full, where its error may have several causes
@@ -194,7 +195,9 @@ def translate_disk_errors(path: Path) -> Iterator[None]:
         if not is_known or not (found.is_relative_to(target.parent) or target.is_relative_to(found)):
             raise
         at_fault = f" (`{place}`)" if target.parent.is_relative_to(found) else ""  # the part's name means nothing to the user
-        hint = TOO_LONG_HINT if exc.errno == errno.EFBIG else held_hint(exc) or _elsewhere(path, disk=False)
+        is_long_name = exc.errno == errno.ENAMETOOLONG or _by_windows(exc) in TOO_LONG
+        hint = LONG_NAME_HINT if is_long_name else TOO_LONG_HINT if exc.errno == errno.EFBIG else held_hint(exc)
+        hint = hint or _elsewhere(path, disk=False)
         raise NotWritableError(f"cannot write `{path}`: {exc.strerror}{at_fault}", hint=hint) from exc
 
 

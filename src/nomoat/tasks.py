@@ -16,6 +16,7 @@ from pathlib import Path
 from nomoat.errors import DataError, UsageError
 from nomoat.records import Message
 from nomoat.textfiles import column_named, composed, read_text
+from nomoat.words import first_few
 
 TAB_SUFFIXES = (".tsv", ".tab")
 TABLE_SUFFIXES = (".csv", *TAB_SUFFIXES)
@@ -77,13 +78,15 @@ def require_columns(path: Path, input_column: str | None, label_column: str | No
 def read_labelled(path: Path, *, input_column: str, label_column: str) -> list[LabelledText]:
     """The rows of a CSV or TSV with a text and a label each, both in NFC and without surrounding space.
 
-    Raises DataError for whatever `read_table` refuses, a missing column (naming those there are), or an empty text or label.
+    Raises DataError for whatever `read_table` refuses, a missing column (naming those there are), or an empty text or label, and
+    UsageError for one column that is named as both.
     """
     header, rows = _parse_table(path)
     input_column, label_column = column_named(input_column, header), column_named(label_column, header)
     for column in (input_column, label_column):
         if column not in header:
             raise DataError(f"`{path}` has no column `{column}`", hint=_columns(header))
+    require_other(path, input_column, label_column, header)
     labelled = []
     for line, row in rows:
         values = dict(zip(header, row, strict=True))
@@ -91,6 +94,12 @@ def read_labelled(path: Path, *, input_column: str, label_column: str) -> list[L
     empty_texts, empty_labels = [row.line for row in labelled if not row.text], [row.line for row in labelled if not row.label]
     require_no_gaps(path, {input_column: empty_texts, label_column: empty_labels})
     return labelled
+
+
+def require_other(path: Path, input_column: str, label_column: str, columns: Sequence[str]) -> None:
+    """Raises UsageError where the texts would be their own labels."""
+    if input_column == label_column:
+        raise UsageError(f"`{path}`: column `{input_column}` is named for the texts and for the labels", hint=_columns(columns))
 
 
 def require_no_gaps(path: Path, gaps: Mapping[str, Sequence[int]], *, what: str = "is empty") -> None:
@@ -103,8 +112,7 @@ def require_no_gaps(path: Path, gaps: Mapping[str, Sequence[int]], *, what: str 
 
 
 def _lines_named(lines: Sequence[int]) -> str:
-    rest = f" and {len(lines) - NAMED_LINES:,} more" if len(lines) > NAMED_LINES else ""
-    return f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines[:NAMED_LINES]))}{rest}"
+    return f"line{'s' if len(lines) > 1 else ''} {first_few([str(line) for line in lines], NAMED_LINES)}"
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -18,6 +18,7 @@ from nomoat.errors import DataError, UsageError
 MARKED = (
     (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),
 )  # fmt: skip
+JSONL_SUFFIXES = (".jsonl", ".ndjson")
 WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")  # names end so
 ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # contents begin so: zip and OLE, which office programs write, too
 PARQUET = b"PAR1"  # contents begin and end so; a CSV whose first column is called so only begins with it
@@ -53,8 +54,22 @@ def as_named(path: str | Path) -> Path:
     return found
 
 
-def of_unknown_kind(path: Path, kinds: str) -> UsageError:
+def not_there(path: Path) -> DataError:
+    """The error for a file that is not there. An address of the web, of which a path keeps one slash, is none."""
+    if _is_address(path):
+        address = path.as_posix().replace(":/", "://", 1)
+        return DataError(f"`{address}` is an address, and nomoat reads files", hint="download it first, and name that file")
+    return DataError(f"`{path}`: there is no such file")
+
+
+def _is_address(path: Path) -> bool:
+    return path.parts[:1] in (("http:",), ("https:",))
+
+
+def of_unknown_kind(path: Path, kinds: str) -> UsageError | DataError:
     """The error for a file whose kind its name's end does not tell; `kinds` says which ends do."""
+    if _is_address(path) and not path.exists():
+        return not_there(path)
     if path.is_dir():
         return UsageError(f"`{path}` is a folder, not a file", hint=kinds)
     if path.suffix.lower() in WORKBOOKS:
@@ -84,7 +99,7 @@ def read_text(path: Path) -> str:
     try:
         content = path.read_bytes()
     except FileNotFoundError as exc:
-        raise DataError(f"`{path}`: there is no such file") from exc
+        raise not_there(path) from exc
     except OSError as exc:
         if os.path.isdir(path):  # noqa: PTH112 - never raises; Windows only calls it denied
             raise DataError(f"`{path}` is a folder, not a file") from exc

@@ -75,6 +75,12 @@ def test_tasks_are_written_as_alpaca_does_with_their_origin_beside_them(
     assert len(server.bodies) == 3
 
 
+def test_one_answer_is_called_one(program: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path) -> None:
+    server = serving(write_tasks)
+    done = program("distil", f"{server.url}#m", "--out", str(tmp_path / "tasks.jsonl"), "-n", "5", "--seeds", str(seeds))
+    assert done.stderr.startswith(f"teacher: {server.url}#m, 1 answer; ")
+
+
 def test_what_a_server_refuses_of_a_request_is_said_and_kept(
     nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
 ) -> None:
@@ -216,7 +222,7 @@ def test_fewer_labels_are_not_written_over_more(
     monkeypatch.setenv("NOMOAT_HOME", str(tmp_path / "another home"))
     done = nomoat(*command)
     assert (done.returncode, out.read_text()) == (1, whole)
-    assert f"\nerror: `{out}` holds 1 rows, and would hold 0; it is left as it is\n" in done.stderr
+    assert f"\nerror: `{out}` holds 1 row, and would hold 0; it is left as it is\n" in done.stderr
 
 
 def test_nothing_is_sent_outside_before_it_was_agreed_to(
@@ -294,7 +300,7 @@ def test_labels_by_likelihood_and_in_writing(nomoat: Shell, serving: Callable[..
     answer = "당첨\tnone of the labels\tI cannot tell"
     assert left_out.read_text(encoding="utf-8").splitlines() == ["text\twhy\tanswer", answer]
     assert (
-        "labels, by what it wrote: spam 1, ham 1\nleft out: 1 texts whose answer was none of the labels\n  당첨 -> I cannot tell\n"
+        "labels, by what it wrote: spam 1, ham 1\nleft out: 1 text whose answer was none of the labels\n  당첨 -> I cannot tell\n"
         f"wrote {left_out}: the rows without a label, why, and what the teacher answered\n"
     ) in done.stderr
     beside = sidecar.find(left_out)
@@ -395,7 +401,7 @@ def test_what_is_left_out_gives_way_to_what_no_fewer_answers_left_out(
     assert (done.returncode, out.exists()) == (1, False)
     assert done.stderr.splitlines()[-3].startswith("partial: 1 of 2 texts have no answer: ")
     assert done.stderr.splitlines()[-2] == (
-        f"error: `{left_out}` is what 2 answers left out, and would be what 1 do; it is left as it is"
+        f"error: `{left_out}` holds what 2 answers left out, and would hold that of 1; it is left as it is"
     )
     acts["now"] = write_labels(("noon", "Hm."))
     assert nomoat(*command).returncode == 0

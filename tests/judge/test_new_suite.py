@@ -182,3 +182,31 @@ def test_a_file_whose_name_no_suite_can_have_gives_one_near_to_it(tmp_path: Path
     assert guess.suite.name == name
     assert guess.reasons[-1] == f"name: {name} (a suite cannot be called `{stem}`; give another with --name, in Python: `name`)"
     assert len(suite_from_file(path, name="mine").reasons) == 3
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".NDJSON"])
+def test_lines_of_json_are_known_by_each_of_their_endings(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"my{suffix}"
+    path.write_text('{"question": "1 + 1", "answer": "2"}\n{"question": "1 + 2", "answer": "3"}\n')
+    assert suite_from_file(path).suite.metric == "numeric"
+
+
+def test_a_file_of_another_kind_is_not_taken_for_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "my.json"
+    path.write_text('[{"question": "1 + 1", "answer": "2"}]')
+    with pytest.raises(UsageError, match="cannot tell what kind of file this is") as caught:
+        suite_from_file(path)
+    assert caught.value.hint == "tables end in .csv, .tsv, .tab, lines of JSON in .jsonl, .ndjson"
+
+
+def test_answers_of_one_word_are_said_to_have_one(tmp_path: Path) -> None:
+    path = tmp_path / "my.csv"
+    path.write_text("question,answer\nFrance?,Paris\nItaly?,Rome\nKorea?,Seoul\n")
+    assert suite_from_file(path).reasons[-1] == "metric: exact (no answer has more than 1 word)"
+
+
+def test_texts_are_not_their_own_answers(tmp_path: Path) -> None:
+    path = tmp_path / "my.csv"
+    path.write_text("question,answer\nFrance?,Paris\n")
+    with pytest.raises(UsageError, match="column `question` is named for the texts and for the labels"):
+        suite_from_file(path, input_column="question", label_column="question")

@@ -331,8 +331,14 @@ def test_folder_with_no_suite_or_two_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds 2 suites"):
         load_suite(tmp_path)
     (tmp_path / "file.txt").write_text("x")
-    with pytest.raises(UsageError, match="cannot tell what kind of file this is"):
+    with pytest.raises(UsageError, match="cannot tell what kind of file this is") as caught:
         load_suite(tmp_path / "file.txt")
+    assert caught.value.hint == "suites end in .toml, .jsonl or .ndjson, tables in .csv, .tsv, .tab"
+
+
+def test_a_suite_may_end_in_ndjson(tmp_path: Path) -> None:
+    write_lines(tmp_path / "my.ndjson", GOOD)
+    assert load_suite(str(tmp_path / "my.ndjson")).name == "my"
 
 
 def test_a_workbook_is_refused_as_one_whether_or_not_columns_are_named(tmp_path: Path) -> None:

@@ -58,8 +58,35 @@ def test_an_answer_of_weight_0_is_read_and_not_learned(tmp_path: Path) -> None:
             read_lessons(write(path, lines(1) + lines(1, weight)))
         assert caught.value.message == f"`{path}`, line 2: a message of the assistant has weight {weight!r}"
         assert caught.value.hint == "write 0 for an answer that is not learned, 1 or nothing for one that is"
-    with pytest.raises(DataError, match="line 1: no message of the assistant to learn from"):
+    with pytest.raises(DataError, match="line 1: every answer of the assistant has weight 0") as caught:
         read_lessons(write(path, lines(0, 0)))
+    assert caught.value.hint == "leave the conversation out, or give an answer that is to be learned weight 1"
+
+
+@pytest.mark.parametrize(("field", "who", "words", "asks", "answers"), [
+    ("messages", "role", "content", "user", "assistant"), ("conversations", "from", "value", "human", "gpt"),
+])  # fmt: skip
+@pytest.mark.parametrize("said", [["ho", " "], ["\n", "ho"], [""]])
+def test_an_empty_answer_is_refused_wherever_it_stands_and_read_where_it_is_not_learned(
+    tmp_path: Path, field: str, who: str, words: str, asks: str, answers: str, said: list[str]
+) -> None:
+    def chat(weight: int) -> str:
+        turns = [turn for text in said for turn in ({who: asks, words: "hi"}, {who: answers, words: text, "weight": weight})]
+        return json.dumps({field: [*turns, {who: asks, words: "bye"}, {who: answers, words: "farewell"}]}) + "\n"
+
+    path = write(tmp_path / "c.jsonl", chat(1))
+    with pytest.raises(DataError) as caught:
+        read_lessons(path)
+    assert caught.value.message == f"`{path}`, line 1: an answer of the assistant is empty"
+    assert caught.value.hint == 'write it, leave the conversation out, or give the answer "weight": 0, which is read and not learned'
+    assert read_lessons(write(path, chat(0)))[0].messages[-1].content == "farewell"
+
+
+def test_a_conversation_in_which_nothing_is_answered_says_what_a_lesson_is(tmp_path: Path) -> None:
+    greeting = json.dumps({"messages": [{"role": "assistant", "content": "hi"}, {"role": "user", "content": "ho"}]})
+    with pytest.raises(DataError, match="no message of the assistant to learn from") as caught:
+        read_lessons(write(tmp_path / "c.jsonl", greeting))
+    assert caught.value.hint == "a lesson is what is said to the assistant, and its answer"
 
 
 @pytest.mark.parametrize(

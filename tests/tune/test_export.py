@@ -279,6 +279,20 @@ def test_the_command_writes_a_file_and_a_modelfile_that_names_it(tmp_path: Path)
     assert written.tensor("blk.0.attn_q.weight").type_name == gguf.GGMLQuantizationType.Q8_0.name
 
 
+@pytest.mark.parametrize(("name", "given"), [("mine.v1", "mine.v1"), ("가게", "tuned")])
+def test_the_next_command_is_one_that_the_shell_and_ollama_take(name: str, given: str, tmp_path: Path) -> None:
+    """Ollama's names are of ASCII letters, and a folder's may have a space."""
+    from nomoat import paths
+
+    weights = write_gguf(tmp_path / "base.gguf", CASES["llama"], make_model(CASES["llama"]))
+    make_adapter(paths.adapters() / name, weights)
+    output = tmp_path / "my out"
+    result = CliRunner().invoke(app, ["export", f"{weights}+{name}", "-o", str(output), "--form", "ollama"])
+    assert result.exit_code == 0, result.output
+    command = paths.as_command(["ollama", "create", given, "-f", str(output / "Modelfile")])
+    assert f"wrote {output / 'Modelfile'}; next: {command}\n" in result.stderr
+
+
 def test_data_a_teacher_wrote_are_nobodys_own(tmp_path: Path) -> None:
     from nomoat.tune import adapter as adapters
 

@@ -59,7 +59,7 @@ def test_what_stands_in_the_test_file_is_named_and_not_learned(
     prepared = prepare(str(tiny_gguf), train, test=test, **COLUMNS)
     assert (prepared.survey.shared_with_test, prepared.shared_texts) == (("line 3",), ("line 3: two",))
     say_survey(prepared)
-    assert "in the test file, too: 1 texts; 1 lessons were dropped\n  line 3: two\n" in capsys.readouterr().err
+    assert "in the test file, too: 1 text; 1 lesson dropped\n  line 3: two\n" in capsys.readouterr().err
     assert (prepared.survey.dropped, prepared.survey.num_lessons) == (1, 2)
     kept = prepare(str(tiny_gguf), train, test=test, keep_shared=True, **COLUMNS)
     assert (kept.survey.dropped, kept.survey.num_lessons) == (0, 3)
@@ -158,7 +158,7 @@ def test_what_stands_in_the_test_file_is_not_held_out_to_choose_by(
     prepared = prepare(str(tiny_gguf), train, **files, **COLUMNS)
     assert (len(prepared.validation), prepared.survey.validation_shared_with_test) == (2, ("line 3",))
     say_survey(prepared)
-    assert f"held out: the 2 lessons of {held_out}; 1 more stand in the test file, too, and were left out\n" in capsys.readouterr().err
+    assert f"held out: the 2 lessons of {held_out}; in the test file, too, and left out: 1 text\n" in capsys.readouterr().err
     assert len(prepare(str(tiny_gguf), train, **files, keep_shared=True, **COLUMNS).validation) == 3
 
 
@@ -311,10 +311,14 @@ def test_keeping_what_the_test_has_needs_a_test(tiny_gguf: Path, tmp_path: Path)
     assert caught.value.hint == "give --test FILE, or leave out --keep-shared (in Python: `test`, `keep_shared`)"
 
 
-def test_labels_that_case_alone_tells_apart_are_named(tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write(tmp_path / "t.csv", ("one", "True"), ("two", "true"), ("three", "TRUE "), ("four", "no"))
+def test_labels_that_case_or_spaces_alone_tell_apart_are_named(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [("one", "True"), ("two", "true"), ("three", "TRUE "), ("four", "매우 나쁨"), ("five", "매우  나쁨"), ("six", "매우나쁨")]
+    path = write(tmp_path / "t.csv", *rows)
     say_survey(prepare(str(tiny_gguf), path, **COLUMNS))
-    assert "note: labels that differ in upper and lower case alone: `True`, `true`, `TRUE`\n" in capsys.readouterr().err
+    note = "note: labels that differ in upper and lower case or in spaces alone"
+    assert f"{note}: `True`, `true`, `TRUE`; `매우 나쁨`, `매우  나쁨`, `매우나쁨`\n" in capsys.readouterr().err
     say_survey(prepare(str(tiny_gguf), write(path, ("one", "true"), ("two", "no")), **COLUMNS))
     assert "upper and lower case" not in capsys.readouterr().err
 

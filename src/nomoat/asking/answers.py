@@ -23,6 +23,7 @@ from nomoat.errors import BudgetReachedError, CacheExceededError, ContextExceede
 from nomoat.money import dollars
 from nomoat.records import Completion, Request
 from nomoat.responder import Responder
+from nomoat.words import counted
 
 HOPELESS = (401, 402, 403, 404)  # no key, no money, no permission, no such model: no other question will fare better
 MAX_FAILURES_IN_A_ROW = 5
@@ -328,8 +329,7 @@ class _Unkept:
         num, why = len(self._answers), self._answers[0][2]
         bills = [usd for request, answer, _ in self._answers if (usd := pricing.billed_usd(request, answer)) is not None]
         cost = f", which cost {dollars(sum(bills))}" if bills else ""
-        answers = "1 answer" if num == 1 else f"{num:,} answers"
-        raise type(why)(f"{why.message}; {answers} came and could not be kept{cost}", hint=why.hint) from cause
+        raise type(why)(f"{why.message}; {counted(num, 'answer')} came and could not be kept{cost}", hint=why.hint) from cause
 
 
 class FailuresInARow:

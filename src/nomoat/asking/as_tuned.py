@@ -17,6 +17,7 @@ from nomoat.catalog import tuned
 from nomoat.errors import UnknownModelError, UsageError
 from nomoat.references import STORED
 from nomoat.tasks import MAX_LABELS, kept_question, label_instruction
+from nomoat.words import first_few
 
 if TYPE_CHECKING:
     from nomoat.responder import Responder
@@ -75,7 +76,7 @@ def question_for(ref: str, labels: Sequence[str] | None = None, instruction: str
                 hint="add --labels a,b,c, or --labels FILE (in Python: `labels`)",
             )
         labels = sorted(model.labels)
-        of_model.append(f"its labels ({_some(labels)})")
+        of_model.append(f"its labels ({first_few(labels, NAMED)})")
     else:
         labels = bounds.several(labels, "labels are there to choose from")
         for label in labels:
@@ -90,7 +91,7 @@ def question_for(ref: str, labels: Sequence[str] | None = None, instruction: str
     words = label_instruction(labels) if instruction is None else instruction
     differing = list(notes({*labels}, {*labels}, words, learned))
     if model is not None and not model.labels.isdisjoint(labels) and (missing := sorted(model.labels.difference(labels))):
-        differing.append(f"`{ref}` learned {_some(missing)}, too, which cannot be chosen here")
+        differing.append(f"`{ref}` learned {first_few(missing, NAMED)}, too, which cannot be chosen here")
     return Question(labels=tuple(labels), instruction=instruction, notes=(*taken, *differing))
 
 
@@ -107,18 +108,13 @@ def notes(own: set[str], asked: set[str], words: str, learned: Sequence[Learned]
     """
     for model in learned:
         if besides := sorted((asked - own) & model.labels):
-            yield f"asked for besides the table's labels: {_some(besides)}; `{model.ref}` learned to choose from these, too"
+            yield f"asked for besides the table's labels: {first_few(besides, NAMED)}; `{model.ref}` learned to choose from these, too"
         is_asked_so, knows_some = model.question == kept_question(words), not model.labels.isdisjoint(own)
         in_default_words = model.instruction is None and words == label_instruction(sorted(asked))
         has_to_choose = knows_some or (model.labels and (is_asked_so or in_default_words))
         unknown = sorted(asked - model.labels) if has_to_choose else []
         if unknown:
-            yield f"`{model.ref}` never learned {_some(unknown)}, which can be chosen here"
+            yield f"`{model.ref}` never learned {first_few(unknown, NAMED)}, which can be chosen here"
         if not is_asked_so and not (knows_some and unknown):
             hint = "; give the same --instruction (in Python: `instruction`)" if model.instruction is not None else ""
             yield f"`{model.ref}` was tuned on another question than this, see `nomoat show {model.ref}`{hint}"
-
-
-def _some(labels: Sequence[str]) -> str:
-    rest = f" and {len(labels) - NAMED} more" if len(labels) > NAMED else ""
-    return f"{', '.join(labels[:NAMED])}{rest}"

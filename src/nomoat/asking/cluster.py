@@ -26,6 +26,7 @@ from nomoat import bounds, config, net, paths, references
 from nomoat.catalog import tuned
 from nomoat.errors import MissingExtraError, NomoatError, UnknownModelError, UsageError, WorkerError
 from nomoat.textfiles import as_named
+from nomoat.words import counted
 
 OBJECT_STORE_BYTES = 100 * 2**20
 START_SECONDS = 120.0  # for a worker's process, without any model
@@ -415,7 +416,7 @@ def portable(ref: str) -> str:
 def names_of(hands: Sequence[Hand]) -> str:
     """`2 workers on a (10.0.0.5), b (10.0.0.6)`."""
     hosts = dict.fromkeys(f"{hand.place.host} ({hand.place.address})" for hand in hands)
-    return f"{len(hands)} worker{'s' if len(hands) > 1 else ''} on {', '.join(hosts)}"
+    return f"{counted(len(hands), 'worker')} on {', '.join(hosts)}"
 
 
 def last_line(exc: BaseException) -> str:

@@ -15,6 +15,7 @@ from nomoat.money import dollars
 from nomoat.records import Completion, Request
 from nomoat.references import STORED, names_weights
 from nomoat.responder import Responder
+from nomoat.words import counted
 
 ROUNDING_USD = 1e-9
 GIVE_PRICE = (
@@ -51,8 +52,7 @@ class Pricing:
         num = sum(lost.values())
         if not num or self.rates == FREE:
             return ()
-        calls = "1 call" if num == 1 else f"{num:,} calls"
-        said = f"{calls} to `{ref}` brought no whole answer, and may have been billed"
+        said = f"{counted(num, 'call')} to `{ref}` brought no whole answer, and may have been billed"
         if self.rates is None:
             return (said,)
         most_usd = sum(times * self.rates.most_usd(request) for request, times in lost.items())
@@ -134,7 +134,7 @@ class Spending:
         """That a server with a price did not count the tokens of so many answers, and how they count in the budget."""
         if not num or self.pricing(model).rates is None:
             return ()
-        answers = "1 answer" if num == 1 else f"{num:,} answers"
+        answers = counted(num, "answer")
         said = f"{answers} of `{model.ref}` came without a whole count of tokens, or with one that cannot be: the cost is not known"
         return (said if self.budget is None else f"{said}, and the budget counts the most each can have cost",)
 

@@ -25,6 +25,7 @@ from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.records import Chunk, ContinuationScore, Request
 from nomoat.references import names_weights
 from nomoat.responder import Responder, load
+from nomoat.words import counted
 
 MAX_TRIES = 3
 LOOK_SECONDS = 5.0  # how long the living have to say that they are
@@ -192,8 +193,7 @@ class Workers:
         """What has to be known about answers of a model that came from these workers; nothing where none did."""
         if not num_answered:
             return
-        questions = f"{num_answered:,} question{'s' if num_answered > 1 else ''}"
-        yield f"answered by {cluster.names_of(self._hands)}: {questions} to `{ref}`"
+        yield f"answered by {cluster.names_of(self._hands)}: {counted(num_answered, 'question')} to `{ref}`"
         if not self.is_here:
             yield "the questions were sent to those machines of your Ray cluster; these bytes are not among the bytes sent out"
         if lost := len(self._hands) - self.num_alive:

@@ -16,6 +16,7 @@ from nomoat.cli import answering, console
 from nomoat.errors import ContextExceededError, NomoatError
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
+from nomoat.words import counted
 
 HELP = """\
 /clear        forget the conversation, keep the system message
@@ -136,7 +137,7 @@ class Chat:
             console.say(f"error: could not save `{target}`: {error}")
             return
         self._saved.add(target)
-        console.say(f"saved {len(rows)} messages to {target}")
+        console.say(f"saved {counted(len(rows), 'message')} to {target}")
 
     def _problem_with(self, target: Path) -> str:
         """Why a conversation is not saved there; empty if it may be."""

@@ -13,6 +13,7 @@ import typer
 from nomoat.cli import answering, completion, console, judging, options, sending
 from nomoat.money import dollars
 from nomoat.pool import DEFAULT_CONCURRENCY
+from nomoat.words import counted
 
 if TYPE_CHECKING:
     from nomoat.asking.as_tuned import Question
@@ -240,13 +241,13 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
         "notes": [*question.notes, *notes],
     }
     _say_spent(model, found.spent, notes)
-    counted = ", ".join(f"{name} {count:,}" for name, count in found.counts().items())
-    console.say(f"labels, by {'what it wrote' if found.how == 'written' else 'likelihood'}: {counted or 'none'}")
+    labelled = ", ".join(f"{name} {count:,}" for name, count in found.counts().items())
+    console.say(f"labels, by {'what it wrote' if found.how == 'written' else 'likelihood'}: {labelled or 'none'}")
     _say_left_out(found.left_out(NO_LABEL), "whose answer was none of the labels")
     _say_left_out(found.cut_off, f"whose answer was cut off at {found.max_tokens:,} tokens; --max-tokens gives it more room")
     _say_left_out(found.left_out(TOO_LONG_TEXT), "too long for the teacher's context")
     if without_text:
-        console.say(f"left out: {without_text:,} rows without a text")
+        console.say(f"left out: {counted(without_text, 'row')} without a text")
     _save_labels(model, asked.texts, found, parents, settings, facts, how)
     if not found.labels:
         console.say("no text got a label")
@@ -291,7 +292,7 @@ def _save_labels(
 
 def _say_left_out(texts: Sequence[LeftOut], why: str) -> None:
     if texts:
-        console.say(f"left out: {len(texts):,} texts {why}")
+        console.say(f"left out: {counted(len(texts), 'text')} {why}")
         for one in texts[:EXAMPLES_SHOWN]:
             answer = f" -> {' '.join(one.answer.split())[:60]}" if one.answer.strip() else ""
             console.say(f"  {' '.join(one.text.split())[:100]}{answer}")
@@ -396,10 +397,10 @@ def _teachers(ref: str, terms: str | None, *, for_assistant: bool) -> tuple[Pare
 def _say_spent(model: Responder, spent: Spent, notes: Sequence[str]) -> None:
     """Who answered, how often and at what cost, and what has to be known about these answers."""
     reused = f", {spent.num_reused:,} of them reused" if spent.num_reused else ""
-    failed = f"; {spent.num_failed:,} requests failed" if spent.num_failed else ""
+    failed = f"; {counted(spent.num_failed, 'request')} failed" if spent.num_failed else ""
     cost = "cost not known" if spent.cost_usd is None else dollars(spent.cost_usd)
     out = f", {spent.bytes_out:,} bytes sent out" if spent.bytes_out else ""
-    console.say(f"teacher: {model.ref}, {spent.num_answers:,} answers{reused}{failed}{out}; {cost} ({spent.pricing.note})")
+    console.say(f"teacher: {model.ref}, {counted(spent.num_answers, 'answer')}{reused}{failed}{out}; {cost} ({spent.pricing.note})")
     answering.say_notes(notes)
 
 

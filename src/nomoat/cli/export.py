@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from enum import StrEnum
@@ -17,6 +18,8 @@ from nomoat.errors import UsageError
 if TYPE_CHECKING:
     from nomoat.catalog.licences import ChainVerdict
     from nomoat.tune.export import Quantisation
+
+OLLAMAS_NAMES = re.compile(r"[A-Za-z0-9_.-]+")  # of Ollama's types/model/name.go
 
 
 class Form(StrEnum):
@@ -88,7 +91,8 @@ def export(
         )  # fmt: skip
     _say_written(written, terms)
     if form is Form.OLLAMA:
-        console.say(f"wrote {modelfile}; next: ollama create {files.adapter.name} -f {modelfile}")
+        name = files.adapter.name if OLLAMAS_NAMES.fullmatch(files.adapter.name) else "tuned"
+        console.say(f"wrote {modelfile}; next: {paths.as_command(['ollama', 'create', name, '-f', str(modelfile)])}")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import typer
 
 from nomoat import paths
 from nomoat.cli import completion, console
+from nomoat.words import counted
 
 WHILE_TUNED = "end that, or wait for it"
 
@@ -90,7 +91,7 @@ def _remove_answers(yes: bool) -> None:
         hint = f"free some 100 kB or more, or end every nomoat and delete the files in which all answers are: {files}"
         raise NotEnoughDiskError(error.message, hint=hint) from error
     freed = paths.shown_size(max(0, before - _size(path)))
-    counts = f"{num_answers:,} answer{'' if num_answers == 1 else 's'} and {num_outcomes:,} outcome{'' if num_outcomes == 1 else 's'}"
+    counts = f"{counted(num_answers, 'answer')} and {counted(num_outcomes, 'outcome')}"
     console.say(f"answers: removed, {counts}, {freed} free again")
 
 

@@ -9,6 +9,7 @@ import typer
 
 from nomoat.cli import console
 from nomoat.money import dollars
+from nomoat.words import counted
 
 if TYPE_CHECKING:
     from nomoat.asking.preview import Preview
@@ -88,7 +89,7 @@ def agree(found: Sequence[Preview], *, further: Sequence[str] = (), shown: Seque
 
 def _line(preview: Preview) -> str:
     cost = "cost not known" if preview.most_usd is None else f"at most {dollars(preview.most_usd)}"
-    texts = f"{preview.num_texts:,} text{'s' if preview.num_texts != 1 else ''}"
+    texts = counted(preview.num_texts, "text")
     return f"{texts} ({preview.num_bytes:,} bytes) would go to {preview.host}, for `{preview.model}`; {cost}"
 
 

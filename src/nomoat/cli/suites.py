@@ -9,6 +9,7 @@ import typer
 
 from nomoat.cli import completion, console, options
 from nomoat.cli.groups import Group
+from nomoat.words import counted
 
 if TYPE_CHECKING:
     from nomoat.judge.suites import Suite
@@ -135,7 +136,7 @@ def new(
     toml = write_suite(guess.suite, target)
     for reason in guess.reasons:
         console.say(reason)
-    console.say(f"{len(guess.suite.examples):,} examples in {toml.with_suffix('.jsonl')}, described in {toml}")
+    console.say(f"{counted(len(guess.suite.examples), 'example')} in {toml.with_suffix('.jsonl')}, described in {toml}")
     console.say(f"next: nomoat eval smollm2-135m {toml if folder else guess.suite.name}")
 
 

@@ -13,6 +13,7 @@ import typer
 from nomoat import installing, paths
 from nomoat.cli import completion, console, options
 from nomoat.errors import UsageError
+from nomoat.words import counted, first_few
 
 if TYPE_CHECKING:
     from nomoat.catalog.licences import ChainVerdict
@@ -120,14 +121,14 @@ def say_survey(prepared: Prepared) -> None:
 
     survey, settings = prepared.survey, prepared.settings
     console.say(
-        f"data: {survey.format}, {survey.num_lessons:,} lessons, {survey.num_tokens:,} tokens; a lesson has {survey.median_tokens:,} "
-        f"(half of them), {survey.p95_tokens:,} (95 %), at most {survey.longest_tokens:,}"
+        f"data: {survey.format}, {counted(survey.num_lessons, 'lesson')}, {counted(survey.num_tokens, 'token')}; "
+        f"a lesson has {survey.median_tokens:,} (half of them), {survey.p95_tokens:,} (95 %), at most {survey.longest_tokens:,}"
     )
     console.say("scripts: " + ", ".join(f"{script} {part:.0%}" for script, part in survey.scripts.items()))
     if survey.labels:
         shown = [(label, count) for label, count in survey.labels.items() if count]
-        rest = f" and {len(shown) - MANY_LABELS} more, the rarest {shown[-1][0]} {shown[-1][1]:,}" if len(shown) > MANY_LABELS else ""
-        console.say(f"labels: {', '.join(f'{label} {count:,}' for label, count in shown[:MANY_LABELS])}{rest}")
+        rarest = f", the rarest {shown[-1][0]} {shown[-1][1]:,}" if len(shown) > MANY_LABELS else ""
+        console.say(f"labels: {first_few([f'{label} {count:,}' for label, count in shown], MANY_LABELS)}{rarest}")
         _say_labels_alike(list(survey.labels))
     if prepared.template is not None:
         console.say(f"chat template: {prepared.template.value}, {prepared.template.reason}")
@@ -142,17 +143,18 @@ def say_survey(prepared: Prepared) -> None:
     _say_labels_besides(prepared)
     if survey.duplicates:
         contradicting = f", {survey.contradictions:,} of them with another label" if survey.contradictions else ""
-        console.say(f"repeated: {survey.duplicates:,} lessons stand in the data more than once{contradicting}")
+        stand = "stands" if survey.duplicates == 1 else "stand"
+        console.say(f"repeated: {counted(survey.duplicates, 'lesson')} {stand} in the data more than once{contradicting}")
     if survey.shared_with_test:
-        what = f"{survey.dropped:,} lessons were dropped" if survey.dropped else "they are kept, and a test on them proves little"
-        console.say(f"in the test file, too: {len(survey.shared_with_test):,} texts; {what}")
+        what = f"{counted(survey.dropped, 'lesson')} dropped" if survey.dropped else "kept, and a test on them proves little"
+        console.say(f"in the test file, too: {counted(len(survey.shared_with_test), 'text')}; {what}")
         for text in prepared.shared_texts[:EXAMPLES_SHOWN]:
             console.say(f"  {text[:100]}")
     if prepared.validation:
         dropped = survey.shared_with_validation
-        also = f"; {len(dropped):,} texts of it stood in the data and were dropped from there" if dropped else ""
+        also = f"; in the data, too, and dropped there: {counted(len(dropped), 'text')}" if dropped else ""
         if in_test := survey.validation_shared_with_test:
-            also += f"; {len(in_test):,} more stand in the test file, too, and were left out"
+            also += f"; in the test file, too, and left out: {counted(len(in_test), 'text')}"
         count = count_lessons(prepared.validation)
         lessons = f"{count:,} lessons" if count > 1 else "one lesson"
         console.say(f"held out: the {lessons} of {prepared.others['validation']}{also}")
@@ -162,7 +164,7 @@ def say_survey(prepared: Prepared) -> None:
         console.say(f"held out: none of the lessons, since {why}; whether tuning helps is not measured without --validation FILE")
     if survey.too_long:
         console.say(f"too long for the model, left out: {len(survey.too_long):,} ({', '.join(survey.too_long[:EXAMPLES_SHOWN])}, ...)")
-    steps = f"{settings.epochs:g} epochs, {settings.batch} lessons a step"
+    steps = f"{counted(settings.epochs, 'epoch')}, {counted(settings.batch, 'lesson')} a step"
     console.say(f"settings: {steps}, rank {settings.rank}, learning rate {settings.learning_rate:g}")
 
 
@@ -170,17 +172,16 @@ def _say_labels_alike(labels: Sequence[str]) -> None:
     """Which labels may be meant as one."""
     alike = defaultdict[str, list[str]](list)
     for label in labels:
-        alike[label.casefold()].append(label)
+        alike["".join(label.split()).casefold()].append(label)
     if same := [f"`{'`, `'.join(group)}`" for group in alike.values() if len(group) > 1]:
-        console.say(f"note: labels that differ in upper and lower case alone: {'; '.join(same[:MANY_LABELS])}")
+        console.say(f"note: labels that differ in upper and lower case or in spaces alone: {'; '.join(same[:MANY_LABELS])}")
 
 
 def _say_labels_besides(prepared: Prepared) -> None:
     """Which labels the question names that no row has: an adapter knows them, a teacher could choose them, or rows were dropped."""
     besides = [label for label, count in prepared.survey.labels.items() if not count]
     if besides and prepared.options["instruction"] is None:
-        named = f"{', '.join(besides[:MANY_LABELS])}{f' and {len(besides) - MANY_LABELS} more' if besides[MANY_LABELS:] else ''}"
-        console.say(f"labels asked for that no row has: {named}")
+        console.say(f"labels asked for that no row has: {first_few(besides, MANY_LABELS)}")
 
 
 def _say_start(start: Start) -> None:
@@ -264,7 +265,7 @@ def _say_result(provenance: dict[str, Any], *, with_terms: bool) -> None:
     is_table = tuned.question_of(provenance) is not None
     if before is not None:
         lessons = metrics["validation_lessons"]
-        console.say(f"loss on {lessons:,} lesson{'s' if lessons > 1 else ''} held out: {before:.3f} before, {after:.3f} after")
+        console.say(f"loss on {counted(lessons, 'lesson')} held out: {before:.3f} before, {after:.3f} after")
         if is_table:
             right = f"{metrics['validation_right_after']:,} of {metrics['validation_answers']:,}"
             console.say(f"right word for word: {right} rows held out, {metrics['validation_right_before']:,} before")
@@ -282,8 +283,8 @@ def _doubt(metrics: dict[str, Any], change: Sequence[float], *, has_said_right: 
     found = f"the loss is clearly higher ({reach})" if change[0] > 0 else f"chance alone may change the loss so ({reach})"
     before, after = metrics["validation_right_before"], metrics["validation_right_after"]
     if after > before:
-        counted = f"{after:,} of {metrics['validation_answers']:,} rows held out are right word for word, {before:,} before"
-        more = "more rows held out are right" if has_said_right else counted
+        both = f"{after:,} of {metrics['validation_answers']:,} rows held out are right word for word, {before:,} before"
+        more = "more rows held out are right" if has_said_right else both
         return f"{found}, yet {more}: a `nomoat duel` on a test tells whether the tuned model is better"
     verdict = "worse" if change[0] > 0 else "not shown to be better"
     return f"{found}: the tuned model is {verdict}; try a lower --learning-rate, or more data"

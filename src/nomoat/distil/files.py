@@ -16,8 +16,10 @@ from nomoat.catalog import sidecar
 from nomoat.errors import UsageError
 from nomoat.records import Parent
 from nomoat.tasks import TABLE_SUFFIXES
+from nomoat.textfiles import JSONL_SUFFIXES
+from nomoat.words import counted
 
-TASKS = ("tasks", (".jsonl", ".ndjson"))
+TASKS = ("tasks", JSONL_SUFFIXES)
 LABELS = ("labels", TABLE_SUFFIXES)
 OTHER_OR_REPLACED = "name another file, or --replace it (in Python: `replace`)"
 
@@ -73,9 +75,9 @@ def require_own(target: Path, settings: Mapping[str, Any], *, num_rows: int, num
             )
         there = _num_rows(found.facts) if num_answers is None else _num_answers(found.facts)
         if there > (now := num_rows if num_answers is None else num_answers):
-            what = f"holds {there:,} rows, and would hold {now:,}"
+            what = f"holds {counted(there, 'row')}, and would hold {now:,}"
             if num_answers is not None:
-                what = f"is what {there:,} answers left out, and would be what {now:,} do"
+                what = f"holds what {counted(there, 'answer')} left out, and would hold that of {now:,}"
             raise UsageError(f"`{target}` {what}; it is left as it is", hint=OTHER_OR_REPLACED)
     elif not num_rows and target.stat().st_size and not (_is_as_written(found) and found.facts.get("rows") == 0):
         raise UsageError(f"there is nothing to replace `{target}` with; it is left as it is", hint="name another file")

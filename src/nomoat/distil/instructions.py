@@ -27,6 +27,7 @@ from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.records import Completion, Message, Request
 from nomoat.responder import Responder
 from nomoat.textfiles import read_jsonl
+from nomoat.words import counted
 
 SEEDS = "alpaca-seeds"
 SEEDS_FILE = "seed_tasks.jsonl"
@@ -222,8 +223,8 @@ def _sort(answer: Completion, plan: Plan, novelty: Novelty, found: Distilled) ->
 def _limit_reached(found: Distilled, plan: Plan, failure: NomoatError | None) -> str:
     failed = "" if failure is None else f"; {found.spent.num_failed:,} failed: {failure.message}"
     return (
-        f"the limit of {plan.most_requests():,} requests is reached: {found.spent.num_answers:,} answers held "
-        f"{found.num_offered:,} tasks, and {len(found.tasks):,} of them were kept{failed}"
+        f"the limit of {counted(plan.most_requests(), 'request')} is reached: {counted(found.spent.num_answers, 'answer')} held "
+        f"{counted(found.num_offered, 'task')}, and {len(found.tasks):,} of them were kept{failed}"
     )
 
 

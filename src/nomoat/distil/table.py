@@ -12,9 +12,9 @@ from nomoat.distil.label import Label, Labelled, LeftOut
 from nomoat.errors import DataError, UsageError
 
 LINES_SUFFIXES = (".txt", ".text")
-JSONL_SUFFIXES = (".jsonl", ".ndjson")
 KINDS = (  # what they are called where none of them ends a name
-    f"tables end in {', '.join((*tasks.TABLE_SUFFIXES, *JSONL_SUFFIXES))}, files of a text a line in {', '.join(LINES_SUFFIXES)}"
+    f"tables end in {', '.join((*tasks.TABLE_SUFFIXES, *textfiles.JSONL_SUFFIXES))}, "
+    f"files of a text a line in {', '.join(LINES_SUFFIXES)}"
 )
 NO_TEXT = "no text"
 
@@ -51,7 +51,7 @@ def read_texts(path: Path, *, input_column: str | None = None) -> Texts:
         input_column = "text"
     elif suffix in tasks.TABLE_SUFFIXES:
         rows = tasks.read_table(path)
-    elif suffix in JSONL_SUFFIXES:
+    elif suffix in textfiles.JSONL_SUFFIXES:
         rows = _read_objects(path, input_column)
     else:
         raise textfiles.of_unknown_kind(path, KINDS)

@@ -37,6 +37,7 @@ from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.records import Example, Outcome, Request, Verdict
 from nomoat.references import STORED
 from nomoat.responder import Responder
+from nomoat.words import listed
 
 SuiteRef = TypeVar("SuiteRef", bound=str | Suite)
 
@@ -174,7 +175,7 @@ def fought_over(suites: Sequence[SuiteRef], fight: Callable[[SuiteRef], Duel]) -
 
 def _last(fought: Duel, missing: Sequence[str | Suite], error: BudgetReachedError) -> Duel:
     """The duel before the budget was used up, which says what was not fought over, and why."""
-    names = wording.listed([f"`{suite.name if isinstance(suite, Suite) else suite}`" for suite in missing])
+    names = listed([f"`{suite.name if isinstance(suite, Suite) else suite}`" for suite in missing])
     note = f"PARTIAL: nothing was fought over {names}: {error.message}"
     verdict = fought.verdict
     return replace(fought, verdict=replace(verdict, partial=verdict.partial or error.message, notes=(*verdict.notes, note)))

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from nomoat.joined import joined
-from nomoat.judge import stats, wording
+from nomoat.judge import stats
 from nomoat.judge.suites import Suite
 from nomoat.records import Example, Message, Outcome
+from nomoat.words import counted
 
 MOST_TOO_NARROW = 0.05  # of an interval's width, by equal questions that count each: beyond, they are groups
 WORTH_SAYING = 0.01
@@ -77,7 +78,7 @@ def _copies_note(suite: Suite, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     num_copies, too_narrow = len(questions) - len(set(questions)), _too_narrow(questions)
     if too_narrow < WORTH_SAYING:
         return ()
-    of_all = f"{num_copies:,} of the {wording.counted(len(questions), 'question')} of `{suite.name}` are equal to one before them"
+    of_all = f"{num_copies:,} of the {counted(len(questions), 'question')} of `{suite.name}` are equal to one before them"
     if any(outcome.group for outcome in outcomes):
         return (f"{of_all}: equal questions are one group",)
     return (f"{of_all}, and count all the same: intervals are up to {100 * too_narrow:.0f} % too narrow",)

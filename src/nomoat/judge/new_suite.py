@@ -12,8 +12,9 @@ from nomoat.judge import scorers
 from nomoat.judge.examples import asked, digest_of
 from nomoat.judge.suites import Metric, Suite
 from nomoat.records import Example
-from nomoat.tasks import MAX_LABELS, label_task_messages, read_numbered_table, require_no_gaps
-from nomoat.textfiles import column_named, composed, read_jsonl
+from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_task_messages, read_numbered_table, require_no_gaps, require_other
+from nomoat.textfiles import JSONL_SUFFIXES, column_named, composed, of_unknown_kind, read_jsonl
+from nomoat.words import counted
 
 INPUT_NAMES = (
     "input", "text", "question", "prompt", "sentence", "document", "review", "message", "instruction", "query", "content", "q",
@@ -58,6 +59,7 @@ def suite_from_file(
     texts = [name for name, cell in rows[0][1].items() if not ADDRESS.fullmatch(str(cell).strip())]
     text_column, why_text = _column(path, texts if input_column is None else columns, input_column, INPUT_NAMES, "input", ())
     answer_column, why_answer = _column(path, columns, label_column, LABEL_NAMES, "label", (text_column,))
+    require_other(path, text_column, answer_column, columns)
     pairs = [(line, _cell(row, text_column), _cell(row, answer_column)) for line, row in rows]
     without_text, without_answer = [line for line, text, _ in pairs if not text], [line for line, _, answer in pairs if not answer]
     require_no_gaps(path, {text_column: without_text, answer_column: without_answer}, what="is empty or no text")
@@ -99,9 +101,12 @@ def _name(path: Path) -> tuple[str, list[str]]:
 
 def _rows(path: Path) -> list[tuple[int, Mapping[str, object]]]:
     """Each row with the line it begins on."""
-    if path.suffix.lower() != ".jsonl":
-        return [*read_numbered_table(path)]
-    return [(line, {composed(name): value for name, value in row.items()}) for line, row in read_jsonl(path)]
+    suffix = path.suffix.lower()
+    if suffix in JSONL_SUFFIXES:
+        return [(line, {composed(name): value for name, value in row.items()}) for line, row in read_jsonl(path)]
+    if suffix not in TABLE_SUFFIXES:
+        raise of_unknown_kind(path, f"tables end in {', '.join(TABLE_SUFFIXES)}, lines of JSON in {', '.join(JSONL_SUFFIXES)}")
+    return [*read_numbered_table(path)]
 
 
 def _column(
@@ -159,7 +164,7 @@ def _metric(answers: Sequence[str], labels: Sequence[str]) -> tuple[Metric, str]
     at_most = SHORT_KOREAN_WORDS if is_korean else SHORT_WORDS
     num_sentences = sum(bool(SENTENCE.match(answer) or KOREAN_SENTENCE.search(answer)) for answer in answers)
     if longest <= at_most and num_sentences <= FEW_SENTENCES * len(answers):
-        return "exact", f"metric: exact (no answer has more than {longest} words)"
+        return "exact", f"metric: exact (no answer has more than {counted(longest, 'word')})"
     why = f"answers of up to {longest} words" if longest > at_most else f"{num_sentences:,} of {len(answers):,} answers are sentences"
     if is_korean:
         return "char-f1", f"metric: char-f1 (Korean; {why})"

@@ -18,6 +18,7 @@ from nomoat.judge.suites import STORED_ONLY
 from nomoat.judge.table import Table
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, score_interval
 from nomoat.records import Example, Outcome, Side, Verdict
+from nomoat.words import counted
 
 MAX_EXAMPLES_SHOWN = 10
 MAX_EXAMPLES_OF_SEVERAL = 4  # for each of several suites
@@ -81,7 +82,7 @@ def write_duels_report(duels: Sequence[Duel], path: Path, *, command: str) -> No
     _write(
         path,
         "several.html.j2",
-        {"name": wording.counted(len(duels), "suite"), "evaluations": (first.left, first.right), "duels": duels, "verdicts": verdicts},
+        {"name": counted(len(duels), "suite"), "evaluations": (first.left, first.right), "duels": duels, "verdicts": verdicts},
         about=f"[{wording.render_confidence(alpha)} intervals, all together]",
         confidence=wording.render_confidence(alpha),
         sentence=wording.several_sentence(verdicts),
@@ -117,7 +118,7 @@ def write_evaluation_report(evaluation: Evaluation, path: Path, *, command: str)
         path,
         "report.html.j2",
         _common((evaluation,)),
-        about=_about(wording.counted(len(evaluation.outcomes), "item"), suite.metric),
+        about=_about(counted(len(evaluation.outcomes), "item"), suite.metric),
         sentence=wording.score_sentence(suite.name, suite.metric, side, len(evaluation.outcomes)),
         notes=evaluation.notes,
         verdict=None,
@@ -144,7 +145,7 @@ def write_table_report(table: Table, path: Path, *, command: str) -> None:
             "confidence": wording.render_confidence(board.alpha),
         },
         board=board,
-        about=_about(wording.counted(board.num_examples, "item"), board.metric),
+        about=_about(counted(board.num_examples, "item"), board.metric),
         sentence=board.sentence,
         notes=board.notes,
         forest=_forest(points, low=low - margin, high=high + margin, unit="", title="ratings with their intervals"),

@@ -31,6 +31,7 @@ from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.records import Completion, Example, Message, Outcome, Request
 from nomoat.references import STORED
 from nomoat.responder import Responder
+from nomoat.words import counted
 
 
 def evaluate(
@@ -214,7 +215,7 @@ class Asking:
         """Why some questions have no answer; empty if all have one."""
         if self.failure is None or isinstance(self.failure, BudgetReachedError):
             return self.failure.message if self.failure else ""
-        return f"{self.num_failed:,} question{'s' if self.num_failed > 1 else ''} got no answer: {self.failure.message}"
+        return f"{counted(self.num_failed, 'question')} got no answer: {self.failure.message}"
 
     def show(self, num_done: int) -> None:
         """Tell the progress how many of the examples asked now are answered."""

@@ -26,7 +26,8 @@ from nomoat.judge.builtin import BUILT_IN, BuiltIn
 from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_shots, render_example
 from nomoat.records import Example
 from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_instruction, label_task_messages, read_labelled, require_columns
-from nomoat.textfiles import as_named, composed, of_unknown_kind, parse_json, read_text
+from nomoat.textfiles import JSONL_SUFFIXES, as_named, composed, not_there, of_unknown_kind, parse_json, read_text
+from nomoat.words import listed
 
 if TYPE_CHECKING:
     from nomoat.responder import Responder
@@ -100,7 +101,7 @@ class Settings:
     schema: str = ""
 
 
-SUFFIXES = (".toml", ".jsonl")
+SUFFIXES = (".toml", *JSONL_SUFFIXES)
 # What a suite and its TOML call by the same names, in the order in which it is written.
 SHARED = (
     "licence", "source", "language", "prompt_source", "max_new_tokens", "stop", "chat", "delimiter", "per_token", "answer_start",
@@ -163,7 +164,7 @@ def _require_fit(found: Sequence[Path | None], *words: str | None) -> None:
     """Refuse files of no known kind, and words about tables where there is none: before anything is read or pulled."""
     for path in found:
         if path is not None and path.suffix.lower() not in (*SUFFIXES, *TABLE_SUFFIXES):
-            raise of_unknown_kind(path, f"suites end in {' or '.join(SUFFIXES)}, tables in {', '.join(TABLE_SUFFIXES)}")
+            raise of_unknown_kind(path, f"suites end in {listed(SUFFIXES, last='or')}, tables in {', '.join(TABLE_SUFFIXES)}")
     if any(words) and not any(_is_table(path) for path in found):
         raise UsageError(
             "an input column, a label column and an instruction are for tables (CSV, TSV)", hint="a suite needs none of them"
@@ -287,7 +288,7 @@ def _find(ref: str | Path) -> Path | None:
     is_there = path.exists() and not (is_name and path.is_dir() and len(_suites_in(path)) != 1)
     if isinstance(ref, Path) or len(path.parts) > 1 or is_there or path.suffix.lower() in (*SUFFIXES, *TABLE_SUFFIXES):
         if not path.exists():
-            raise DataError(f"`{path}`: there is no such file")
+            raise not_there(path)
         return _file_in(path) if path.is_dir() else path
     if name in own:
         return _file_in(own[name]) if own[name].is_dir() else own[name]

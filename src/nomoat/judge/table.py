@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nomoat.errors import UnsupportedError, UsageError
-from nomoat.judge import stats, wording
+from nomoat.judge import stats
 from nomoat.judge.duel import run_duel, suite_of
 from nomoat.judge.groups import groups_of
 from nomoat.judge.kept import kept_first, unasked_note
@@ -23,6 +23,7 @@ from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, score_interval
 from nomoat.records import Leaderboard, Side, Standing, Verdict
 from nomoat.responder import Responder
+from nomoat.words import counted, listed
 
 AVERAGE_RATING = 1000.0
 RATING_PER_LOG_ODDS = 400 / math.log(10)  # Elo: ten to one is 400 points
@@ -196,13 +197,12 @@ def _sentence(suite: Suite, standings: Sequence[Standing], num_examples: int, al
     """Who leads, whom the data cannot tell from the leader, and whose score is known to be higher: the order is that of items won."""
     leader = _name(standings[0].side)
     level, above = ([_name(row.side) for row in standings[1:] if _sign(row, alpha) == sign] for sign in (0, 1))
-    lead = (
-        f"{leader} leads {len(standings) - 1} other model{'s' if len(standings) > 2 else ''} on `{suite.name}`, {num_examples:,} items"
-    )
-    parts = [f"too close to call between it and {wording.listed(level)}"] if level else []
+    others = counted(len(standings) - 1, "other model")
+    lead = f"{leader} leads {others} on `{suite.name}`, {counted(num_examples, 'item')}"
+    parts = [f"too close to call between it and {listed(level)}"] if level else []
     if above:
         have = "has a higher score" if len(above) == 1 else "have higher scores"
-        parts.append(f"{wording.listed(above)} {have}, and won fewer items, which the order goes by")
+        parts.append(f"{listed(above)} {have}, and won fewer items, which the order goes by")
     unknown = sum(row.p_value is None for row in standings[1:])
     if not parts and unknown:
         parts.append(f"{unknown} of them never compared with it directly")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from nomoat.judge.stored_reviews import SCALE
 from nomoat.money import dollars
 from nomoat.records import Measure, Side, Standing, Verdict
+from nomoat.words import counted
 
 METRICS = {
     "exact": "accuracy, answer compared with the target",
@@ -185,11 +186,6 @@ def score_sentence(suite: str, metric: str, side: Side, num_examples: int) -> st
     return f"`{side.model}` reaches {render_side_score(metric, side)} on `{suite}`, {items} ({METRICS[metric]})."
 
 
-def listed(names: Sequence[str]) -> str:
-    """Names in a sentence: "a, b and c"."""
-    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
-
-
 def render_rating(standing: Standing) -> str:
     """A rating with its interval: "1,085 [1,040, 1,133]"."""
     return f"{standing.rating:,.0f} [{standing.rating_low:,.0f}, {standing.rating_high:,.0f}]"
@@ -201,11 +197,6 @@ def render_behind(metric: str, standing: Standing) -> str:
         return "-"
     points = _points(metric, standing.difference, standing.difference_low, standing.difference_high, sign="+")
     return f"{points}, {render_p_value(standing.p_value or 0.0)}"
-
-
-def counted(count: int, thing: str) -> str:
-    """A number of things: "1 item", "1,319 items"."""
-    return f"{count:,} {thing}{'s' if count != 1 else ''}"
 
 
 def render_usd(usd: float | None) -> str:

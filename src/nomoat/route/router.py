@@ -32,6 +32,7 @@ from nomoat.route.in_force import InForce, Rules, Usable, usable
 from nomoat.route.learned import LearnedRouter, load_router
 from nomoat.route.pii import KIND_TITLES, Kind
 from nomoat.route.policy import Policy, PolicyFile, default_path, host_of, load_policy
+from nomoat.words import listed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,7 +96,7 @@ def _whatever_it_costs(texts: Iterable[str], question: str, policy: Policy, rout
         return Decision(where="local", model=policy.local, why=why, rule=rule, kinds=kinds)
 
     if kinds := private_kinds(texts, kinds=policy.never_leaves, names=policy.names):
-        return local("private", f"it holds {_listed([KIND_TITLES[kind] for kind in kinds])}, which the policy keeps here", kinds)
+        return local("private", f"it holds {listed([KIND_TITLES[kind] for kind in kinds])}, which the policy keeps here", kinds)
     if policy.cloud is None:
         return local("no_cloud", "the policy names no cloud model")
     if forbidden := net.offline():
@@ -350,7 +351,3 @@ def _texts(request: Request, continuations: Sequence[str]) -> list[str]:
     said, and all of it."""
     parts = [part for part in (*request.texts, *request.stop, request.answer_start, *continuations) if part]
     return [*parts, question_of(request), "\n\n".join(parts)]
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

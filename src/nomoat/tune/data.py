@@ -14,7 +14,7 @@ from nomoat.engine.templates import ALPACA_INPUT
 from nomoat.errors import DataError, UsageError
 from nomoat.records import Message, Role
 
-CHAT_SUFFIXES = (".jsonl", ".ndjson", ".json")
+CHAT_SUFFIXES = (*textfiles.JSONL_SUFFIXES, ".json")
 Format = Literal["table of texts and labels", "OpenAI chats", "ShareGPT conversations", "Alpaca instructions"]
 ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
 SPEAKERS: dict[str, Role] = {
@@ -43,8 +43,7 @@ class Lesson:
     @property
     def learned(self) -> list[int]:
         """The places of the answers to learn, from 0."""
-        said = (at for at, one in enumerate(self.messages) if one.role == "assistant" and at > 0 and one.content.strip())
-        return [at for at in said if at not in self.not_learned]
+        return [at for at, one in enumerate(self.messages) if one.role == "assistant" and at > 0 and at not in self.not_learned]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +181,9 @@ def _conversation(
         role = roles[speaker]
         if role == "assistant" and not _has_weight(row, path, where):
             not_learned.append(len(messages))
+        elif role == "assistant" and not content.strip():
+            hint = 'write it, leave the conversation out, or give the answer "weight": 0, which is read and not learned'
+            raise DataError(f"`{path}`, {where}: an answer of the assistant is empty", hint=hint)
         messages.append(Message(role=role, content=content))
     return _lesson(messages, path, where, not_learned)
 
@@ -266,6 +268,10 @@ def _lesson(messages: Sequence[Message], path: Path, where: str, not_learned: Se
     if len(messages) > 1 and messages[0].role == messages[1].role == "system":
         raise DataError(f"`{path}`, {where}: it begins with two messages of the system", hint="make them one")
     whole = Lesson(messages=tuple(messages), where=where, not_learned=tuple(not_learned))
+    if not whole.learned and not_learned:
+        hint = "leave the conversation out, or give an answer that is to be learned weight 1"
+        raise DataError(f"`{path}`, {where}: every answer of the assistant has weight 0", hint=hint)
     if not whole.learned:
-        raise DataError(f"`{path}`, {where}: no message of the assistant to learn from")
+        hint = "a lesson is what is said to the assistant, and its answer"
+        raise DataError(f"`{path}`, {where}: no message of the assistant to learn from", hint=hint)
     return replace(whole, messages=whole.messages[: whole.learned[-1] + 1])

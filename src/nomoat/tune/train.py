@@ -26,6 +26,7 @@ from nomoat.tune.looks import SECONDS_A_MINUTE, is_better, num_looks
 from nomoat.tune.network import Network
 from nomoat.tune.samples import Sample, batches_of, count_lessons, shared_prefix, side_by_side, wanted
 from nomoat.tune.ways import Way
+from nomoat.words import counted
 
 WARM_UP_PART = 0.06
 SMALLEST_RATE_PART = 0.1
@@ -175,8 +176,8 @@ class Run:
         self.parameters = list(self.learned.values())
         say(
             f"adapter: rank {self.settings.rank} on the upper {self.settings.layers} of {prepared.sizes.layers} layers, "
-            f"{sum(p.numel() for p in self.parameters):,} weights to learn; learning rate "
-            f"{self.settings.learning_rate:g}, {self.settings.epochs:g} epochs, {self.settings.batch} lessons a step"
+            f"{sum(p.numel() for p in self.parameters):,} weights to learn; learning rate {self.settings.learning_rate:g}, "
+            f"{counted(self.settings.epochs, 'epoch')}, {counted(self.settings.batch, 'lesson')} a step"
         )
         self.optimizer = torch.optim.AdamW(self.parameters, lr=self.settings.learning_rate, weight_decay=0.0, fused=True)
         self.step, self.lessons_done, self.tokens, self.seconds = 0, 0, 0, 0.0

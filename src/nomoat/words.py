@@ -1,0 +1,22 @@
+"""Numbers of things, and lists of them, as a sentence holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def counted(count: float, thing: str) -> str:
+    """A number of things: "1 item", "1,319 items", "0.5 epochs". Only things whose plural ends in a plain s."""
+    number = f"{count:,}" if isinstance(count, int) else f"{count:g}"
+    return f"{number} {thing}{'s' if count != 1 else ''}"
+
+
+def listed(names: Sequence[str], *, last: str = "and") -> str:
+    """Names in a sentence: "a, b and c"."""
+    return f" {last} ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
+
+
+def first_few(names: Sequence[str], most: int) -> str:
+    """The first names of what may be a long list: "a, b and 1,234 more"."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"

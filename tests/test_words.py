@@ -1,0 +1,30 @@
+"""Numbers of things, and lists of them, as a sentence holds them."""
+
+from __future__ import annotations
+
+import pytest
+
+from nomoat.words import counted, first_few, listed
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(0, "0 epochs"), (1, "1 epoch"), (1.0, "1 epoch"), (0.5, "0.5 epochs"), (2, "2 epochs"), (1319, "1,319 epochs")],
+)
+def test_one_thing_has_no_plural_and_thousands_are_told_apart(count: float, said: str) -> None:
+    assert counted(count, "epoch") == said
+
+
+@pytest.mark.parametrize(("names", "said"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")])
+def test_the_last_name_of_a_list_stands_behind_and(names: list[str], said: str) -> None:
+    assert listed(names) == said
+
+
+def test_the_last_name_may_stand_behind_another_word() -> None:
+    assert listed([".toml", ".jsonl", ".ndjson"], last="or") == ".toml, .jsonl or .ndjson"
+
+
+def test_of_a_long_list_the_first_names_are_said_and_how_many_follow() -> None:
+    assert first_few(["a", "b"], 2) == "a, b"
+    assert first_few(["a", "b", "c"], 2) == "a, b and 1 more"
+    assert first_few([str(number) for number in range(2000)], 1) == "0 and 1,999 more"
