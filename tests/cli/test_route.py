@@ -109,6 +109,11 @@ def test_policy_shows_what_of_its_budget_is_spent() -> None:
     assert (said["today_usd"], said["month_usd"]) == (1.9725, 1.9725)
 
 
+def test_policy_shows_small_numbers_without_an_exponent() -> None:
+    written("max_usd_per_day = 0.00005")
+    assert f"max_usd_per_day    0.00005  ({default_path()})\n" in nomoat("route", "policy").stdout
+
+
 def test_explain_keeps_here_what_could_cost_more_than_is_left() -> None:
     """5 bytes and 48 of template at $0.15, 512 new tokens at $0.60 a million: $0.00032, which $0.0003 does not hold."""
     written('local = "fake:"\ncloud = "openai:gpt-4o-mini"\ndefault = "cloud"\nmax_usd_per_day = 2.0')

@@ -258,6 +258,30 @@ def test_what_one_process_holds_another_cannot_spend_and_a_killed_one_leaves_it_
     assert spent_on(2026, 11, 29) == (HELD_USD, HELD_USD)
 
 
+@pytest.mark.parametrize("moved", [True, False], ids=["moved", "removed"])
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be moved there")
+def test_all_go_on_with_a_new_file_where_theirs_was_moved_or_removed(
+    allowed: Callable[..., Allowance], caplog: pytest.LogCaptureFixture, moved: bool
+) -> None:
+    """A process that comes then finds nothing spent, and one that goes on counts with it: also what a request under way did cost."""
+    allowance = allowed(max_usd_per_day=1.0)
+    for _ in range(5):  # so that there is something in the files beside it, which outlast it
+        ask(allowance)
+    with allowance.paying(HELLO) as cloud:
+        if moved:
+            default_path().rename(default_path().with_name("old.sqlite"))
+        else:
+            default_path().unlink()
+        assert spender(HELD_USD, "ask").communicate(timeout=60)[0] == "1\n"
+        list(cloud.stream(HELLO))
+    assert spent_on(2026, 11, 29)[0] == HELD_USD + REAL_USD
+    ask(allowance)
+    assert spent_on(2026, 11, 29)[0] == HELD_USD + 2 * REAL_USD
+    assert [record.getMessage() for record in caplog.records] == [
+        f"`{default_path()}` was moved, replaced or removed: what was spent until now no longer counts"
+    ]
+
+
 # ---------------------------------------------------------------- prices, and the file
 @pytest.mark.parametrize(
     ("policy", "is_local"),

@@ -283,6 +283,31 @@ def test_business_number_needs_its_checksum_and_without_separators_a_word(text: 
         "상태,이름,주문번호,메모\n입금완료,홍길동,1234567890123,환불은 110-123-456789 로",
         "상태,주문번호,번호\n입금,1234567890123,1102345678901",
         "상태,주문번호,송장번호,번호\n입금,1234567890123,123456789012,1102345678901",
+        "Shinhan 110-123-456789",
+        "SHINHAN: 110123456789",
+        "kookmin 123456-01-123456",
+        "NongHyup 302-1234-5678-91",
+        "Woori 1002 123 456789",
+        "Hana 123-456789-01234",
+        "Toss 1000-1234-5678",
+        "Kakao 3333-01-1234567",
+        "kakaobank 3333011234567",
+        "110-123-456789 (shinhan)",
+        "kb 123456-01-123456",
+        "ibk 123-456789-01-234",
+        "MG 9002-1234-5678-9",
+        "토뱅 1000-1234-5678",
+        "외환 123-456789-01234",
+        "부산 112-1234-5678-90",
+        "경남: 207-0012-3456-78",
+        "Busan 112-1234-5678-90",
+        "110-123-456789로 환불 부탁드려요",
+        "110123456789으로 전액 환불해 주세요",
+        "환불: 110-123-456789",
+        "환불은 110-123-456789",
+        "account=110+123+456789",
+        "계좌 110123456789명의 홍길동",
+        "계좌 110123456789건 문의",
     ],
 )
 def test_bank_account_with_a_banks_word_is_seen(text: str) -> None:
@@ -335,7 +360,7 @@ def test_card_number_is_seen_alone_and_beside_other_digits(text: str) -> None:
         ("4111-1111-1111-1111", "card"),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("end", ["\n", "\r\n", " \n ", "\n> "])
+@pytest.mark.parametrize("end", ["\n", "\r\n", " \n ", "\n> ", "\r", "\u2028", "\f"])
 def test_a_number_whose_group_a_lines_end_parts_is_seen(number: str, kind: str, end: str) -> None:
     """As mail programs break lines, and where a message comes in two parts."""
     for at in range(1, len(number)):
@@ -641,6 +666,29 @@ def test_part_of_another_word_is_not_a_listed_name(name: str, text: str) -> None
         '{"phone": null, "created": 1705314600}',
         "전화 요금 1012345678원",
         "1012345678",
+        "icon@3x.png",
+        "src=icon@2x.png,images/foo@1.5x.webp",
+        "국민 1000000000명",
+        "송금 1234567890회",
+        "기업 1000000000건의",
+        "icon-hana-1234-5678-90",
+        "toss/1234-567-8901",
+        "coin toss 1990 2000 3000 4000",
+        "kb-1234-567890.html",
+        "kakao: 1234567890",
+        "Hanabi 123-456789-01234",
+        "200 MG 50580-0226-50",
+        "MG-1234-567890",
+        "부산 6012-3456-7890",
+        "부산,112-1234-5678-90",
+        "송장 112-1234-5678-90 부산",
+        "광주 220-81-62518",
+        "경부산 112-1234-5678-90",
+        "1234567890123으로 주문한 상품 환불해 주세요",
+        "주문번호 1234567890123으로 환불 요청",
+        "상품번호 1234567890123으로 환불",
+        "환불 2024-12345678",
+        "환불\t1234-567-8901",
     ],
 )
 def test_everyday_numbers_are_left_alone(text: str) -> None:
@@ -763,6 +811,53 @@ def test_no_character_that_holds_a_digit_hides_a_number() -> None:
         assert kinds(f"{sign}010-1234-5678{sign}") == {"phone"}, f"U+{ord(sign):04X}"
 
 
+CONTROLS = [
+    "\0",
+    "\b",
+    "\x1f",
+    "\x7f",
+    "\x80",
+    "\x1b[01;31m\x1b[K",
+    "\x1b[38;2;255;128;0m",
+    "\x9b1m",
+    "\x1b(B\x1b[m",
+    "\u2065",
+    "\U000e0080",
+    "\ufff0",
+]
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("resident_number", RESIDENT), ("phone", "010-1234-5678"), ("bank_account", "계좌 110-123-456789"), ("email", "kim@naver.com"),
+        ("card", "4111-1111-1111-1111"), ("name", "김철수"),
+    ],
+)  # fmt: skip
+def test_what_a_screen_does_not_show_hides_nothing(kind: pii.Kind, text: str, control: str) -> None:
+    """At each place, at all of them (as UTF-16 has NULs that is read as ASCII), and in the escapes of JSON. What is read apart there,
+    too, may look like more."""
+    for at in range(1, len(text)):
+        assert kinds(text[:at] + control + text[at:], names=["김철수"]) >= {kind}, at
+    assert kinds(control.join(text), names=["김철수"]) == {kind}
+    assert kinds(json.dumps(control.join(text)), names=["김철수"]) == {kind}
+
+
+@pytest.mark.parametrize(
+    "text", ["\x1b[9G010-1234-5678\x1b[30G42", "3\x00010-1234-5678\x007", "1%00010-1234-5678", "\x1b[010-1234-5678m"]
+)
+def test_what_a_control_character_parts_is_seen_alone(text: str) -> None:
+    assert kinds(text) == {"phone"}
+
+
+def test_a_form_has_plus_signs_for_spaces() -> None:
+    assert kinds(f"tel=010+1234+5678&name={quote('김')}+{quote('철수')}", names=["김철수"]) == {"phone", "name"}
+    assert kinds("https://here/?id=900101+1234568") == {"resident_number"}
+    assert kinds("tel=%2B82+10+1234+5678") == kinds("tel=+82+10+1234+5678") == {"phone"}
+    assert kinds("010 + 1234 + 5678") == kinds("010+1234+5678") == set()
+
+
 def test_numbers_from_abroad_are_seen() -> None:
     assert kinds("t 0082-2-123-4567") == kinds("0x0082 0212345678") == {"phone"}
 
@@ -795,6 +890,7 @@ def test_long_text_takes_no_time() -> None:
         "4111 , ", "1'\"  '", "tel02-", "김 철 ", "계좌|", "계좌\n|", "account_", "\\u", "*a_`",
         "\n> ", "%E&a", "kim @ a.", "국민 통장으로(", "Project\n\n", "900101,a:", "9 - 9 ", "sk-",
         "①", "전화 10", "phone,", "900101 가 ", "123-456-7890 가 ", "1234567890로 1", "123-456-7890 my ",
+        "\x1b[0;", "1\0", "①\0%20", "=a+", "1-\r1", "환불\n", "1234567890로 환", "1234567890명", "부산 ", "Kakao 1-", "a@2x.",
     ]  # fmt: skip
     for text in (*((piece * 40_000)[:40_000] for piece in pieces), "4111 1111 1111 1112 " * 5_000):
         started = time.process_time()

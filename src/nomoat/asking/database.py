@@ -33,12 +33,14 @@ class Database:
         self._if_damaged = if_damaged
         with paths.translate_disk_errors(path):
             paths.make_folder(path.parent, mode=paths.OWNER_ALONE)
+            _make_file(path)
         self._lock = threading.RLock()  # one statement at a time, and a transaction as a whole
         with self._translated():
             # Every statement commits by itself.
             self.connection = sqlite3.connect(path, timeout=LOCK_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
             try:
                 self._open(schema, version, table)
+                self._file = _file_at(path)
             except BaseException:
                 self.connection.close()
                 raise
@@ -61,6 +63,10 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
+
+    def is_in_place(self) -> bool:
+        """Whether the file is still the one at its path. Of one that was moved, replaced or removed another process sees nothing."""
+        return self._file is not None and _file_at(self.path) == self._file
 
     def shrink(self) -> None:
         """Let nothing of removed rows be left, in the file or in those beside it. What a killed process began so can be begun again.
@@ -133,3 +139,24 @@ class Database:
             if code == sqlite3.SQLITE_IOERR:
                 hint = "does its disk fail, or is there a limit on how large a file may be (`ulimit -f`)?"
             raise BadFileError(f"`{self.path}` cannot be used: {exc}", hint=hint) from exc
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Which file that is, whatever it is called; None where there is none, or it cannot be seen."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _make_file(path: Path) -> None:
+    """An empty file if there is none, without what lies beside it of one that was moved or removed while a process had it open: to
+    SQLite that is of any file with this name."""
+    if path.exists():
+        return
+    with paths.alone(path, locks=path.with_name("locks")):
+        if not path.exists():
+            for end in ("-wal", "-shm"):
+                path.with_name(path.name + end).unlink(missing_ok=True)
+            path.touch()

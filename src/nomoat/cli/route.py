@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -249,4 +250,6 @@ def _facts(made: LearnedRouter | None, why_not: str) -> dict[str, Any] | None:
 def _shown(value: object) -> str:
     if value is None:
         return "none"
+    if isinstance(value, float):
+        return f"{Decimal(str(value)):f}"  # without an exponent
     return ", ".join(value) or "none" if isinstance(value, tuple) else str(value)

@@ -5,6 +5,9 @@ that fits, so that several processes together keep to the policy; once it has en
 process is killed in between, or its disk is full then, the most its requests could cost stays: it counts as spent, on the day they
 were asked, for good.
 
+Where the file is moved, replaced or removed, all go on with the one that is there then, or a new one; what was spent until then no
+longer counts.
+
 What this does not cover: what was spent while the policy had no budget, and what other commands spend (`--max-cost` is theirs).
 """
 
@@ -138,7 +141,7 @@ class Allowance:
 
     def why_not(self, usd: float) -> str:
         """See `why_not`, now."""
-        with self._database.turn() as db:
+        with self._current() as database, database.turn() as db:
             return why_not(self._policy, _read(db, self._today()), usd)
 
     @contextmanager
@@ -148,7 +151,7 @@ class Allowance:
         Raises OverBudgetError where it does not fit.
         """
         most = self.rates.most_usd(request)
-        budget = _SetAside(most, functools.partial(self._settle, self._set_aside(most), most))
+        budget = _SetAside(most, functools.partial(self._settle, *self._set_aside(most), most))
         try:
             yield Responder(self._ref, self._engine.with_meter(Meter(rates=self.rates, budget=budget)))
         finally:
@@ -158,21 +161,31 @@ class Allowance:
         """Let go of the file."""
         self._database.close()
 
-    def _set_aside(self, usd: float) -> date:
-        """Count `usd` as spent, if it fits. Returns the day it is counted on."""
-        with self._database.transaction() as db:
+    @contextmanager
+    def _current(self) -> Iterator[Database]:
+        """The file that others see, too, for one thread at a time."""
+        with self._lock:
+            if not self._database.is_in_place():
+                moved, self._database = self._database, _opened()
+                moved.close()
+                log.warning("`%s` was moved, replaced or removed: what was spent until now no longer counts", self._database.path)
+            yield self._database
+
+    def _set_aside(self, usd: float) -> tuple[Database, date]:
+        """Count `usd` as spent, if it fits. Returns where and on which day it is counted."""
+        with self._current() as database, database.transaction() as db:
             today = self._today()
             if refusal := why_not(self._policy, _read(db, today), usd):
                 raise OverBudgetError(refusal)
             _add(db, today, _nanodollars(usd))
-        return today
+        return database, today
 
-    def _settle(self, day: date, set_aside_usd: float, cost_usd: float) -> None:
+    def _settle(self, counted_in: Database, day: date, set_aside_usd: float, cost_usd: float) -> None:
         with self._lock:
             self.spent_usd += cost_usd
         try:
-            with self._database.transaction() as db:
-                _add(db, day, _nanodollars(cost_usd) - _nanodollars(set_aside_usd))
+            with self._current() as database, database.transaction() as db:
+                _add(db, day, _nanodollars(cost_usd) - (_nanodollars(set_aside_usd) if database is counted_in else 0))
         except (NotEnoughDiskError, BadFileError) as error:  # the answer is there, and paid for
             kept = f"what an answer cost, {dollars(cost_usd)}, cannot be written down: the most it could, {dollars(set_aside_usd)}"
             log.warning("%s, stays spent on %s: %s", kept, day, error.message)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from typing import Literal, get_args
 
+from nomoat.route.banks import BANKS, CITIES, DOUBTFUL, EVERYDAY, SHORT
 from nomoat.route.orders import ORDER, is_order_cell
 from nomoat.route.plain import plain, readings
 
@@ -83,7 +84,8 @@ WORD_REACH = 24  # characters before a number in which a word may say what it is
 REACH = r"[^\d\n]{0,20}(?:\n[^\d\n]{0,10})?"
 REACH_OF_TABLES = r"[^\d\n]{0,20}(?:(?:[|\t,;][^\d\n]{0,40})?\n(?:[\s|:+-]*\n)?(?:\|[^\d\n]{0,40}|[^\d\n]{0,10}))?"
 # Behind digits that are an amount of money: `3500000원`, `1234567890원을`; `원래` is none.
-WON = r"[^\S\n]?원(?:정|씩)?(?:으로|까지|부터|에서|이상|이하|입니다|이다|이야|이에요|이고|[이을은의도만에과])?(?![^\W_])"
+ITS_END = r"(?:으로|까지|부터|에서|이상|이하|입니다|이다|이야|이에요|이고|[이을은의도만에과])?(?![^\W_])"
+WON = rf"[^\S\n]?원(?:정|씩)?{ITS_END}"
 IN_WON = re.compile(WON)
 REACH_OF_CELLS = 14  # characters, with the digit before or after them
 DIGIT_BEFORE, DIGIT_AFTER = re.compile(rf"\d{GAP}\Z"), re.compile(rf"{GAP}\d")
@@ -243,21 +245,19 @@ def _business_checksum_fits(digits: str) -> bool:
 
 # ---------------------------------------------------------------- bank accounts
 # Groups on one line, always the same between them: a date and a time make no number.
-LINE_GAP = r"(?:[^\S\r\n]|[._/~\u00b7-]){1,4}"
+LINE_GAP = r"(?:[^\S\n]|[._/~\u00b7-]){1,4}"
 GROUPS = rf"\d{{1,5}}(?P<gap>{LINE_GAP})\d{{2,8}}(?:(?P=gap)\d{{2,8}}){{0,2}}"
-NUMBER = rf"(?P<number>\d(?<!\d\d)(?:{GROUPS}|\d{{9,15}}(?!\d|{WON})))(?!\d)"
+# So many people, times, pieces or cases. Behind an account `명의` is its holder's name, and `건` may be the matter.
+COUNT = rf"(?:명(?!의)|[회개]|(?<=000)건){ITS_END}"
+NUMBER = rf"(?P<number>\d(?<!\d\d)(?:{GROUPS}|\d{{9,15}}(?!\d|{WON}|{COUNT})))(?!\d)"
 GROUPED = rf"(?P<number>\d(?<!\d\d){GROUPS})(?!\d)"
+NO_PHONE = r"(?!0\d{1,2}-?\d{3,4}-?\d{4}(?!\d))"
 YEAR, MONTH, DAY = r"(?:19|20)\d\d", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
 CALENDAR = MONTH + DAY
 YEAR_OR_DATE = rf"{YEAR}(?:{CALENDAR})?"
 # Part numbers have these first, or second of two; an account may have such a group further on.
-DASHED = rf"(?!{YEAR_OR_DATE}-|\d{{2,6}}-{YEAR_OR_DATE}(?![\d-]))" + GROUPED.replace(LINE_GAP, "-")
-BANKS = r"은행|뱅크|농협|수협|신협|축협|새마을금고|우체국"
+DASHED = rf"{NO_PHONE}(?!{YEAR_OR_DATE}-|\d{{2,6}}-{YEAR_OR_DATE}(?![\d-]))" + GROUPED.replace(LINE_GAP, "-")
 ACCOUNT = r"(?:(?<![^\W_])|(?-i:(?<=[a-z])(?=[A-Z])))(?:bank|account|acct)(?:[_ -]?(?:account|acct|number|num|no|id)){0,3}s?(?![^\W_])"
-# Short names of banks. Everyday words, and what also is a unit of memory or begins part numbers, have more to prove.
-SHORT = r"국민|신한|카카오|토스|카뱅|케뱅|씨티|SC제일|IBK(?<![A-Za-z0-9]...)"
-EVERYDAY = r"우리|하나|기업|제일|산업|새마을"
-UNITS = r"(?:KB|NH|SC)(?<![A-Za-z0-9]..)"
 BESIDE = r"(?:\s?통장)?(?:으?로)?(?:\s?\([^()\d\n]{1,12}\))?[\s:|,;\"'()\[\]/\u00b7-]{0,6}"
 BEHIND = r"[\s()\[\],:/|\u00b7-]{0,4}"
 ENDS = r"(?=으?로|[^\S\n]*(?:[^\w\s]|\n|\Z))"  # an everyday word after a number, and the end of what is said
@@ -268,6 +268,8 @@ WORDS = r"(?:[\uac00-\ud7a3]{1,6}\s){0,2}[\uac00-\ud7a3]{0,6}?"
 WHOSE = r"(?:(?:is|was|as)\s)?(?:(?:my|our|your|his|her|their|the|an?)\s)?(?:[a-z]{1,12}\s)?"
 # Not what is called an order or a parcel right before it, or begins with a whole date: `20240115-0000123`.
 NO_ORDER = rf"(?<!{ORDER}[\s:])(?<!{ORDER}번호[\s:])(?<!{ORDER}번호:\s)(?!{YEAR}{CALENDAR}-)"
+# Behind a city: no parcel, and no business number, whose checksum decides.
+NO_PARCEL = r"(?!(?:\d{4}-\d{4}-\d{4}|\d{3}-\d{2}-\d{5})(?![\d-]))"
 PAID = (  # in a table often how an order stands
     re.compile(rf"(?:입금|송금|이체){REACH}{NUMBER}"),
     re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}(?:{AMOUNT}[을만]?\s?)?{WORDS}(?:계좌|(?<!무)통장|(?<!무통장)입금|송금|이체)"),
@@ -278,15 +280,20 @@ ACCOUNTS = (
     PAID[0],
     re.compile(rf"(?:{SHORT}){BESIDE}{NUMBER}"),
     re.compile(rf"(?:{EVERYDAY}){BESIDE}{GROUPED}"),
-    re.compile(rf"{UNITS}{BESIDE}{DASHED}"),
-    re.compile(rf"{UNITS}으로{BESIDE}{GROUPED}"),
+    re.compile(rf"{DOUBTFUL}{BESIDE}{DASHED}"),
+    re.compile(rf"{DOUBTFUL}으로{BESIDE}{GROUPED}"),
+    re.compile(rf"{CITIES}[ :]{{1,3}}{NO_PARCEL}{DASHED}"),
     re.compile(rf"(?:우리|하나|기업)[\s:]{{0,3}}{NUMBER}"),
     re.compile(rf"{NUMBER}[\s()\[\],:/]{{0,4}}\w{{0,6}}(?:{BANKS}|예금주)"),
     PAID[1],
     re.compile(rf"{NUMBER}\s?으?로\s?(?:{AMOUNT}|무통장)"),
+    re.compile(rf"환불[은: \n]{{0,3}}{DASHED}"),
+    re.compile(
+        rf"{NO_ORDER}(?<!번호[\s:])(?<!번호:\s){NO_PHONE}{NUMBER}\s?으?로\s?(?:(?:전액|전부|일부|부분|바로|즉시|꼭|빨리|다시)\s?)?환불"
+    ),
     re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}{WHOSE}(?>{ACCOUNT})(?![\"']?\s?[:=])", re.IGNORECASE),
-    re.compile(rf"{GROUPED}{BEHIND}(?:(?:{SHORT})(?![a-zA-Z])|(?:{EVERYDAY}){ENDS}|{UNITS}(?:으로|\s?통장))"),
-    re.compile(rf"{DASHED}{BEHIND}{UNITS}{ENDS}"),
+    re.compile(rf"{GROUPED}{BEHIND}(?:(?:{SHORT})(?![a-zA-Z])|(?:{EVERYDAY}){ENDS}|{DOUBTFUL}(?:으로|\s?통장))"),
+    re.compile(rf"{DASHED}{BEHIND}{DOUBTFUL}{ENDS}"),
 )
 ONE_NUMBER = re.compile(NUMBER)
 ACCOUNT_DIGITS = range(10, 17)
@@ -422,10 +429,11 @@ EMAIL_FOR_PEOPLE = re.compile(
     rf"(?<![\w.%+-])[\w.%+-]{{1,64}}(?:(?P<spaced>{SPACED})|{AT}){HOSTS}(?(spaced)(?![.(\[][A-Za-z0-9_]))", re.IGNORECASE
 )
 REPOSITORY = re.compile(r"[:/]\w")  # behind `git@host`
+IMAGE = re.compile(r".*@\d(?:\.\d)?x\.(?:png|jpe?g|gif|webp|avif|svg)", re.IGNORECASE)  # of more dots to the inch: `icon@2x.png`
 
 
 def _emails(text: str) -> bool:
-    found = (match for pattern in (EMAIL, EMAIL_FOR_PEOPLE) for match in pattern.finditer(text))
+    found = (match for pattern in (EMAIL, EMAIL_FOR_PEOPLE) for match in pattern.finditer(text) if not IMAGE.fullmatch(match[0]))
     return any(not (match[0].startswith("git@") and REPOSITORY.match(text, match.end())) for match in found)
 
 

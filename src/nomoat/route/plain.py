@@ -1,5 +1,5 @@
 """A text as a person would read it, for the guard: each character in its plainest form, escapes as what they stand for, without the
-marks that only say how it is to look.
+control characters and the marks that only say how it is to look.
 
 What this does not cover: base64 and other encodings, letters of other scripts that look like Latin ones, HTML's tags.
 """
@@ -16,12 +16,16 @@ DASHES = dict.fromkeys(
 )  # look like dashes, and are none to Unicode
 DOTS = dict.fromkeys("\u2022\u2027\u2219\u22c5\u25cf\u30fb\u318d\uff65", "\u00b7")
 APOSTROPHES = dict.fromkeys("\u00b4\u02b9\u02bb\u02bc\u2018\u2019\u201b\u2032", "'")
-# Take up no place, or that of a space, and are letters, marks or symbols to Unicode: fillers, variation selectors, and what joins,
-# encloses (keycaps), underlines or strikes through.
+# Take up no place, or that of a space, and are letters, marks, symbols or not given out to Unicode: fillers, variation selectors, what
+# joins, encloses (keycaps), underlines or strikes through, and what is to be ignored should it ever be given out.
 UNSEEN = re.compile(
-    r"[\u0305\u0332\u0333\u0335-\u0338\u033f\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u20dd-\u20e4\u2800\u3164\ufe00-\ufe0f\uffa0"
-    r"\U000e0100-\U000e01ef]"
+    r"[\u0305\u0332\u0333\u0335-\u0338\u033f\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u20dd-\u20e4\u2800\u3164\ufe00-\ufe0f\uffa0"
+    r"\ufff0-\ufff8\U000e0000-\U000e0fff]"
 )
+# All but white space, and what colours a terminal or moves its cursor as a whole. No number hides in one: of its digits at most three
+# stand together.
+CONTROLS = re.compile(r"(?:\x1b\[|\x9b)[?>]?(?:\d{0,3}[;:])*\d{0,3}[A-Za-z]|\x1b[()][AB]|[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
+LINES_ENDS = re.compile(r"\r\n?|[\v\f\x85\u2028\u2029]")
 # A syllable or letter may be written as several characters, as macOS writes file names. These follow the first of them; so do marks.
 FOLLOWS = re.compile(r"[\u1161-\u1175\u11a8-\u11c2\uff9e\uff9f]")
 # Hold a digit and are none: circled and raised numbers, fractions, units such as `㎡`, keycaps. They number a list or a note, or end
@@ -34,7 +38,8 @@ NOT_ASCII = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")  # with what they may follo
 
 
 def plain(text: str) -> str:
-    """The text in its plainest characters."""
+    """The text in its plainest characters, `\\n` at the end of each line."""
+    text = LINES_ENDS.sub("\n", CONTROLS.sub("", text))
     return text if text.isascii() else NOT_ASCII.sub(_plain_characters, text)
 
 
@@ -66,15 +71,16 @@ def _plain_character(character: str, category: str) -> str:
     return DASHES.get(character) or DOTS.get(character) or APOSTROPHES.get(character) or unicodedata.normalize("NFKC", character)
 
 
-# `\u` escapes, also those of an escaped text, in pairs where a character takes two; a character of a URL; HTML's.
+# `\u` escapes, also those of an escaped text, in pairs where a character takes two; a character of a URL, or of a form; HTML's.
 BACKSLASHES, HEX = r"\\{1,8}", r"[0-9A-Fa-f]"
 ESCAPES = re.compile(
-    rf"{BACKSLASHES}(?:u[Dd][89ABab]{HEX}{{2}}{BACKSLASHES}u[Dd][C-Fc-f]{HEX}{{2}}|u{HEX}{{4}}|[nrt])"
-    rf"|%(?:[2-7]{HEX}|[CDcd]{HEX}%{HEX}{{2}}|[Ee]{HEX}(?:%{HEX}{{2}}){{2}}|[Ff][0-7](?:%{HEX}{{2}}){{3}})"
+    rf"{BACKSLASHES}(?:u[Dd][89ABab]{HEX}{{2}}{BACKSLASHES}u[Dd][C-Fc-f]{HEX}{{2}}|u{HEX}{{4}}|[bfnrt])"
+    rf"|%(?:[0-7]{HEX}|[CDcd]{HEX}%{HEX}{{2}}|[Ee]{HEX}(?:%{HEX}{{2}}){{2}}|[Ff][0-7](?:%{HEX}{{2}}){{3}})"
     rf"|&(?:#\d{{1,7}};?|#[Xx]{HEX}{{1,6}};?|[A-Za-z][A-Za-z0-9]{{1,30}};)"
 )
+FORM_VALUE = re.compile(r"=[^\s&=+]*\+[^\s&=]*")  # its `+` are spaces
 CODE_UNIT = re.compile(rf"u({HEX}{{4}})")
-WHITE = {"n": "\n", "r": "\r", "t": "\t"}
+LETTERS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 MOST_ESCAPED = 3  # escapes of escapes of escapes
 # Markdown's marks beside a letter, a digit or a dash that has one, a backslash before punctuation, and what quotes a line. Two digits
 # with marks between them are not put together.
@@ -85,23 +91,30 @@ MARKS = re.compile(
 
 
 def readings(text: str) -> tuple[str, ...]:
-    """In its plainest characters, and so without escapes and marks; both also with spaces for what numbers a list. No text twice.
+    """In its plainest characters, and so without escapes and marks; both also with spaces where `_apart` has them. No text twice.
 
     All of them, for a mark may also part what is no one word, an escape be none, and a number be written in `①` and its like.
     """
     found: dict[str, None] = {}
-    for written in dict.fromkeys((text, NUMBERING.sub(" ", text))):
+    for written in _apart(text):
         as_given = plain(written)
         found |= dict.fromkeys((as_given, *(MARKS.sub("", decoded) for decoded in _decoded(as_given))))
     return tuple(found)
 
 
+def _apart(text: str) -> dict[str, None]:
+    """The text; and so with spaces for what numbers a list; and for control characters, too, which may part words and numbers."""
+    unnumbered = NUMBERING.sub(" ", text)
+    return dict.fromkeys((text, unnumbered, CONTROLS.sub(" ", unnumbered)))
+
+
 def _decoded(text: str) -> tuple[str, ...]:
-    """A text in its plainest characters, without escapes; and so with what numbers a list apart, where it stood in escapes."""
+    """A text in its plainest characters, without escapes; and so with apart what `_apart` finds, where that stood in escapes."""
     given = text
+    text = FORM_VALUE.sub(lambda value: value[0].replace("+", " "), text)
     for _ in range(MOST_ESCAPED):
         text = ESCAPES.sub(_unescaped, text)
-    return (given,) if text == given else (plain(text), plain(NUMBERING.sub(" ", text)))
+    return (given,) if text == given else tuple(map(plain, _apart(text)))
 
 
 def _unescaped(escape: re.Match[str]) -> str:
@@ -110,4 +123,4 @@ def _unescaped(escape: re.Match[str]) -> str:
     if escape[0].startswith("&"):
         return html.unescape(escape[0])
     units = b"".join(int(unit, 16).to_bytes(2, "little") for unit in CODE_UNIT.findall(escape[0]))
-    return units.decode("utf-16-le", "replace") or WHITE[escape[0][-1]]
+    return units.decode("utf-16-le", "replace") or LETTERS[escape[0][-1]]

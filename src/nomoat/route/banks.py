@@ -1,0 +1,21 @@
+"""Names of Korean banks beside which a number is an account, as parts of patterns, by what else the word may mean.
+
+What this does not cover: securities firms, banks of other countries.
+"""
+
+from __future__ import annotations
+
+BANKS = r"은행|뱅크|농협|수협|신협|축협|새마을금고|우체국|산림조합"
+# In Latin letters a word of its own, in any case.
+START, END = r"(?<![A-Za-z0-9])", r"(?![A-Za-z])"
+SHORT = (
+    rf"국민|신한|카카오|토스|카뱅|케뱅|토뱅|씨티|SC제일|{START}(?i:IBK|Shinhan|Kookmin|Nong\s?hyup|Su\s?hyup|Shin\s?hyup|Saemaul"
+    rf"|Standard\sChartered|(?:Kakao|Toss|Woori|Hana|Citi|IBK|KB|NH|iM|K)bank){END}"
+)
+EVERYDAY = rf"우리|하나|기업|제일|산업|새마을|외환|{START}(?i:Woori){END}"  # words, and 하나 a number
+# Units of memory and of weight, beginnings of part numbers and of addresses on the web, and words of other languages.
+DOUBTFUL = rf"{START}(?:KB|NH|SC|(?:(?<!\d\s)MG|kb|nh|(?i:Hana|Toss|Kakao|Citi))(?![_/-])){END}"
+CITIES = (  # and provinces
+    r"(?<![\uac00-\ud7a3])(?:부산|경남|대구|광주|전북|제주"
+    rf"|{START}(?i:Busan|(?:Kyong|Kyung|Gyeong)nam|Daegu|[GK]wangju|Jeonbuk|Jeju){END})"
+)
