@@ -92,6 +92,7 @@ def test_a_judge_without_a_chat_template_is_named_before_anyone_is_asked(
     with pytest.raises(UnsupportedError) as caught:
         ask(Responder("a", engine), base, suite)
     assert caught.value.message == f"`{base}` has no chat template, and a judge is asked in a chat"
+    assert caught.value.hint is not None and caught.value.hint.endswith("a base model was tuned with none: let another model judge")
     assert engine.num_asked == 0
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nomoat.judge.run import Asking
 
 FOR_A_JUDGE = (Message(role="user", content="Which answer is better?"),)  # as `judge_prompts` asks: one message of the user
+SUITE_HINT = "ask it a suite with `chat = false`"
 
 
 def require_askable(
@@ -32,9 +33,9 @@ def require_askable(
     Not looked at: servers, stored answers, and what workers on other machines have.
     """
     for model in models:
-        _require(model, suite.examples[0].messages if suite.chat else (), f"`{suite.name}` asks in a chat", settings)
+        _require(model, suite.examples[0].messages if suite.chat else (), (f"`{suite.name}` asks in a chat", SUITE_HINT), settings)
     if judge is not None:
-        _require(judge, FOR_A_JUDGE, "a judge is asked in a chat", settings)
+        _require(judge, FOR_A_JUDGE, ("a judge is asked in a chat", "let another model judge"), settings)
 
 
 def require_scorable(suite: Suite) -> None:
@@ -69,8 +70,8 @@ def require_context(run: Asking, examples: Sequence[Example], *, new_tokens: int
             )
 
 
-def _require(model: str | Responder, chat: Sequence[Message], why: str, settings: RunSettings) -> None:
-    """`chat` is what it is asked, if that is a conversation."""
+def _require(model: str | Responder, chat: Sequence[Message], why: tuple[str, str], settings: RunSettings) -> None:
+    """`chat` is what it is asked, if that is a conversation; `why` is it one, and what to do where there is no template for it."""
     if isinstance(model, Responder):
         words = getattr(model.engine, "tokenizer", None)
         if isinstance(words, tokenizer.Tokenizer) and chat:
@@ -84,12 +85,12 @@ def _require(model: str | Responder, chat: Sequence[Message], why: str, settings
             _require_chat(model, templates.named(named.value).text if named else source.chat_template, chat, why)
 
 
-def _require_chat(ref: str, template: str | None, chat: Sequence[Message], why: str) -> None:
+def _require_chat(ref: str, template: str | None, chat: Sequence[Message], why: tuple[str, str]) -> None:
     if template is None:
         raise UnsupportedError(
-            f"`{ref}` has no chat template, and {why}",
+            f"`{ref}` has no chat template, and {why[0]}",
             hint="give it the one it was tuned with, by `--template NAME` (in Python: `template`): "
-            f"{', '.join(templates.NAMED)}; a base model was tuned with none: ask it a suite with `chat = false`",
+            f"{', '.join(templates.NAMED)}; a base model was tuned with none: {why[1]}",
         )
     try:
         tokenizer.render(template, chat)
