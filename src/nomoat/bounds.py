@@ -16,7 +16,7 @@ from nomoat.errors import SchemaError, UsageError
 # What a chat template is given of each conversation, whatever else a request gives it.
 TEMPLATES_OWN = frozenset({"add_generation_prompt", "bos_token", "documents", "eos_token", "messages", "tools"})
 
-# Those of `serve/shapes.py`, which are OpenAI's where it has them.
+# OpenAI's where it has them. The HTTP API and the options of `nomoat run` are held to them too.
 NUMBERS: dict[str, tuple[float, float]] = {
     "temperature": (0, 2), "top_p": (0, 1), "min_p": (0, 1), "repetition_penalty": (0, 10), "presence_penalty": (-2, 2),
     "frequency_penalty": (-2, 2),

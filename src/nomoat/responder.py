@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from nomoat.catalog.memory import MemoryNeed
     from nomoat.engine.arch import Dimensions
     from nomoat.engine.importer import Check
+    from nomoat.engine.source import ModelSource
 
 MAX_BROKEN_ANSWERS = 3
 
@@ -322,11 +323,19 @@ def memory_need(ref: str, context_tokens: int | None) -> MemoryNeed | None:
     """About how much memory a reference will take; None for what is not on this disk."""
     if not references.names_weights(ref):
         return None
-    from nomoat.engine import importer
     from nomoat.engine.source import open_source
 
-    context_tokens = context_tokens or config.context_tokens()
-    source = open_source(references.find_files(ref).weights)
+    return _need_of(open_source(references.find_files(ref).weights), context_tokens or config.context_tokens())
+
+
+def require_memory(ref: str, source: ModelSource) -> None:
+    """Raises what `load` raises for weights that nomoat cannot run, or that memory does not hold now. Reads none."""
+    _require_free(ref, _need_of(source, config.context_tokens()))
+
+
+def _need_of(source: ModelSource, context_tokens: int | None) -> MemoryNeed:
+    from nomoat.engine import importer
+
     stored = importer.planned(source)
     sizes = importer.read_sizes(source, context_tokens=context_tokens)
     family = str(source.require("general.architecture"))
@@ -394,17 +403,20 @@ def _memory_check(ref: str, context_tokens: int | None) -> Check:
     """What raises NotEnoughMemoryError, told what `importer.import_gguf` tells its `check`, if the model would not fit."""
 
     def check(sizes: Dimensions, num_values: int, weights_bytes: int, has_tiles: bool, family: str | None) -> None:
-        need = _memory_need(sizes, num_values, weights_bytes, context_tokens, keeps_codes=has_tiles, family=family)
-        free = hardware.memory_available_bytes().value
-        if need.total_bytes > free:
-            raise NotEnoughMemoryError(
-                f"`{ref}` needs about {need.total_bytes / 1e9:.1f} GB of memory at a context of {need.context_tokens:,} tokens, "
-                f"and {free / 1e9:.1f} GB are free",
-                hint="choose a smaller model (`nomoat models --fits`) or a shorter context (`-c 1024`, in Python: "
-                "`context_tokens=1024`), or close other programs",
-            )
+        _require_free(ref, _memory_need(sizes, num_values, weights_bytes, context_tokens, keeps_codes=has_tiles, family=family))
 
     return check
+
+
+def _require_free(ref: str, need: MemoryNeed) -> None:
+    free = hardware.memory_available_bytes().value
+    if need.total_bytes > free:
+        raise NotEnoughMemoryError(
+            f"`{ref}` needs about {need.total_bytes / 1e9:.1f} GB of memory at a context of {need.context_tokens:,} tokens, "
+            f"and {free / 1e9:.1f} GB are free",
+            hint="choose a smaller model (`nomoat models --fits`) or a shorter context (`-c 1024`, in Python: "
+            "`context_tokens=1024`), or close other programs",
+        )
 
 
 def _load_stored(ref: str) -> Responder:

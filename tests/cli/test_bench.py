@@ -61,11 +61,12 @@ def test_bench_of_a_model_holds_it_against_the_limits_and_is_a_table_for_people(
     found: list[Any] = []
     for module, measure in ((bench_machine, "measure_machine"), (bench_model, "measure_model")):
         monkeypatch.setattr(module, measure, kept(getattr(module, measure), found))
-    done = nomoat("bench", str(tiny_gguf), "--json")
+    done = nomoat("bench", str(tiny_gguf), "--quality", "high", "--json")
     assert (done.returncode, without_compiling(done.stderr)) == (0, f"[importing {tiny_gguf} (once)]\n[timing {tiny_gguf}]\n")
     said = json.loads(done.stdout)
     machine, model = said["machine"], said["model"]
     assert (model["model"], model["turns"]) == (str(tiny_gguf), 3)
+    assert "(quality high: " in model["stored_as"]
     assert model["decode_limit_tokens_per_second"] == pytest.approx(machine["read_bytes_per_second"] / model["read_bytes_a_token"])
     assert model["read_bytes_a_token"] > model["weights_read_bytes"]
     assert model["prefill_share"] == pytest.approx(model["prefill_tokens_per_second"] / model["prefill_float32_tokens_per_second"])

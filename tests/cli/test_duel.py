@@ -45,11 +45,11 @@ def verdicts(*arguments: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "command",
     [
-        "duel fake: fake: --all --limit 2 --seed 7 --alpha 0.1 --rope 3 --template vicuna_v1.1",
+        "duel fake: fake: --all --limit 2 --seed 7 --alpha 0.1 --rope 3 --template vicuna_v1.1 --quality high",
         "duel fake: fake: -s gsm8k.csv --concurrency 1",
         "duel fake: fake: --judge fake: --judge-check labels.jsonl --max-cost 9 --yes",
         'duel --table fake: "stored:it\'s a test/fake:" --alpha 0.2',
-        "eval fake: --limit 2 --seed 3 --price-in 0.5 --price-out 2",
+        "eval fake: --limit 2 --seed 3 --price-in 0.5 --price-out 2 --quality small",
     ],
 )
 def test_command_that_a_report_prints_does_it_again(table: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from misbehaving import FINE, Server, half, say
 
 from nomoat.cli import answering
 from nomoat.engine.fake import FakeEngine
+from nomoat.errors import UsageError
 from nomoat.records import Chunk, FinishReason, Request, Usage
 from nomoat.responder import Responder
 from nomoat.route.pii import KINDS
@@ -138,6 +140,22 @@ def test_raw_prompt_is_continued_without_a_template() -> None:
 def test_what_cannot_be_asked_is_two_lines_on_stderr_and_exit_code_1(arguments: list[str], piped: bytes, stderr: str) -> None:
     done = run(*arguments, piped=piped)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", stderr)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "is_taken"),
+    [
+        ("--repeat-penalty", "0.005", True), ("--repeat-penalty", "0", False), ("--repeat-penalty", "10.5", False),
+        ("--temp", "2", True), ("--temp", "2.1", False), ("--top-p", "0", True), ("--top-p", "1.1", False), ("--min-p", "-0.1", False),
+    ],
+)  # fmt: skip
+def test_settings_of_sampling_have_the_bounds_they_have_in_python(option: str, value: str, is_taken: bool) -> None:
+    done = run("fake:", "a", option, value)
+    assert done.returncode == (0 if is_taken else 2)
+    assert is_taken or f"Invalid value for '{option}'" in done.stderr
+    name = {"--repeat-penalty": "repetition_penalty", "--temp": "temperature"}.get(option, option.strip("-").replace("-", "_"))
+    with nullcontext() if is_taken else pytest.raises(UsageError, match=f"`{name}` is "):
+        Request(prompt="a", **{name: float(value)})  # type: ignore[arg-type]
 
 
 def test_reader_that_goes_away_ends_it_quietly() -> None:

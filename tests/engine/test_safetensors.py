@@ -548,7 +548,11 @@ def test_a_tokenizer_json_gives_the_ids_of_transformers(tmp_path: Path) -> None:
     assert ours.render(messages) == theirs.apply_chat_template(
         [{"role": "user", "content": "안녕?"}], tokenize=False, add_generation_prompt=True
     )
-    assert ours.chat_template == TEMPLATE and ours.special.eos_id == 2 and not ours.special.add_bos
+    assert (
+        ours.chat_template == folder_tokenizer.chat_template(folder) == TEMPLATE
+        and ours.special.eos_id == 2
+        and not ours.special.add_bos
+    )
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_an_answer_may_pass_any_of_its_examples_targets() -> None:
     assert code.score_code([(example, answer) for answer in answers], chat=True) == [1.0, 1.0, 0.0]
 
 
-def test_as_many_programs_run_at_once_as_cores_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_many_programs_run_at_once_as_there_are_cpus_in_a_containers_share(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once, most, lock = 0, 0, threading.Lock()
 
     def run_python(_program: str) -> sandbox.Ran:
@@ -84,7 +84,8 @@ def test_as_many_programs_run_at_once_as_cores_are_allowed(monkeypatch: pytest.M
         return sandbox.Ran(outcome="passed")
 
     monkeypatch.setattr(sandbox, "run_python", run_python)
-    monkeypatch.setattr(hardware, "allowed_cores", lambda: {0})
+    monkeypatch.setattr(hardware, "allowed_cores", lambda: set(range(4)))
+    monkeypatch.setattr(hardware, "cpus", lambda: 1)
     example = Example(id="1", messages=asked("x"), target=code_target(before="", after=""))
     assert code.score_code([(example, "x = 1")] * 6, chat=True) == [1.0] * 6
     assert most == 1

@@ -18,6 +18,7 @@ def bench(
         str | None,
         typer.Argument(metavar="MODEL", help="A model on this machine: see `nomoat models`.", autocompletion=completion.models_here),
     ] = None,
+    quality: options.Quality = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Measure this machine's limits and, with MODEL, how near the model comes to them.
@@ -26,6 +27,7 @@ def bench(
     Examples:
       nomoat bench                        # memory and arithmetic, in about three seconds
       nomoat bench smollm2-135m           # and how fast this model reads and writes
+      nomoat bench smollm2-135m --quality high
       nomoat bench smollm2-135m --json
 
     Each figure is the best of several runs; other programs make it smaller. A note says so where the machine was busy before.

@@ -74,7 +74,7 @@ def distil(
     language: Annotated[str | None, typer.Option(help="The language of the tasks, such as Korean.", show_default=False)] = None,
     tasks_a_request: Annotated[int, typer.Option("--per-request", min=1, help="Ask for so many at once.")] = 10,
     max_requests: MaxRequests = None,
-    temperature: Annotated[float, typer.Option("--temp", "--temperature", min=0.0, max=2.0, help="0: always the likeliest.")] = 0.7,
+    temperature: options.Temperature = 0.7,
     label: TextFile = None,
     labels: Labels = None,
     input_column: options.InputColumn = None,

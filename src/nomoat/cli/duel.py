@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,9 @@ from nomoat.cli import completion, console, judging, options, sending
 from nomoat.pool import DEFAULT_CONCURRENCY
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
+
+    from rich.console import Console
 
     from nomoat.judge.settings import RunSettings
     from nomoat.judge.suites import Suite
@@ -47,6 +50,7 @@ def duel(
     label_column: options.LabelColumn = None,
     instruction: options.Instruction = None,
     template: options.FallbackTemplate = None,
+    quality: options.Quality = None,
     limit: options.Limit = None,
     table: Annotated[bool, typer.Option("--table", help="A leaderboard of two or more models.")] = False,
     stop_early: StopEarly = True,
@@ -103,12 +107,7 @@ def duel(
     with started_workers(workers, ray, concurrency=concurrency) as started:
         settings = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending, workers=started, template=template)
         how = _How(settings=settings, rules=rules, stop_early=stop_early, judge=judge, check=judge_check)
-        if sides is None:
-            _show_table(_put_in_order(models, loaded, how), report, as_json, context)
-        elif len(loaded) > 1:
-            _show_several(_fight_over_several(sides, loaded, how), alpha, report, as_json, context)
-        else:
-            _show(_fight(sides, loaded[0] if loaded else None, how), report, as_json, context)
+        _compare(models, sides, loaded, how, partial(judging.show_result, context, report, as_json=as_json))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +119,23 @@ class _How:
     stop_early: bool
     judge: str | None
     check: str | None
+
+
+def _compare(models: list[str], sides: tuple[str, str] | None, suites: list[Suite], how: _How, show: Callable[..., None]) -> None:
+    from nomoat.judge import report as reports
+
+    if sides is None:
+        found = _put_in_order(models, suites, how)
+        partials = [evaluation.partial for evaluation in found.evaluations]
+        show(found.leaderboard, print_leaderboard, partial(reports.write_table_report, found), partials)
+    elif len(suites) > 1:
+        fought = _fight_over_several(sides, suites, how)
+        verdicts = [duel.verdict for duel in fought]
+        words, partials = partial(print_several, alpha=how.rules.alpha), [verdict.partial for verdict in verdicts]
+        show(verdicts, words, partial(reports.write_duels_report, fought), partials)
+    else:
+        one = _fight(sides, suites[0] if suites else None, how)
+        show(one.verdict, print_verdict, partial(reports.write_duel_report, one), [one.verdict.partial])
 
 
 def _fight(sides: tuple[str, str], suite: Suite | None, how: _How) -> Duel:
@@ -157,17 +173,6 @@ def _put_in_order(models: list[str], suites: list[Suite], how: _How) -> Ordered:
         )  # fmt: skip
 
 
-def _show_several(fought: list[Duel], alpha: float, report: Path | None, as_json: bool, context: typer.Context) -> None:
-    from nomoat.judge.report import write_duels_report
-
-    verdicts = [duel.verdict for duel in fought]
-    console.print_json(verdicts) if as_json else print_several(verdicts, alpha)
-    if report is not None:
-        write_duels_report(fought, report, command=judging.again(context))
-        console.say(f"report: {report}")
-    judging.end(next((verdict.partial for verdict in verdicts if verdict.partial), ""))
-
-
 def print_several(verdicts: list[Verdict], alpha: float) -> None:
     """One line a suite, on stdout, then the sentence of each."""
     from rich.text import Text
@@ -189,26 +194,6 @@ def print_several(verdicts: list[Verdict], alpha: float) -> None:
     judging.print_words(wording.several_sentence(verdicts), (wording.several_note(verdicts),))
     for verdict in verdicts:
         judging.print_words(verdict.sentence, verdict.notes)
-
-
-def _show(fought: Duel, report: Path | None, as_json: bool, context: typer.Context) -> None:
-    from nomoat.judge.report import write_duel_report
-
-    console.print_json(fought.verdict) if as_json else print_verdict(fought.verdict)
-    if report is not None:
-        write_duel_report(fought, report, command=judging.again(context))
-        console.say(f"report: {report}")
-    judging.end(fought.verdict.partial)
-
-
-def _show_table(found: Ordered, report: Path | None, as_json: bool, context: typer.Context) -> None:
-    from nomoat.judge.report import write_table_report
-
-    console.print_json(found.leaderboard) if as_json else print_leaderboard(found.leaderboard)
-    if report is not None:
-        write_table_report(found, report, command=judging.again(context))
-        console.say(f"report: {report}")
-    judging.end(next((evaluation.partial for evaluation in found.evaluations if evaluation.partial), ""))
 
 
 def _sides(models: list[str], *, table: bool, rope: float | None, num_suites: int) -> tuple[str, str] | None:
@@ -237,10 +222,7 @@ def print_leaderboard(board: Leaderboard) -> None:
 
     from nomoat.judge import wording
 
-    out = console.stdout_console()
-    intervals = f"[{wording.render_confidence(board.alpha)} intervals]"
-    out.print(Text(f"{board.suite}: {board.num_examples:,} items, {wording.METRICS[board.metric]}; {intervals}"))
-    out.print()
+    out = _headed(board, f"{board.num_examples:,} items")
     columns = {
         "": [str(rank) for rank in range(1, len(board.standings) + 1)],
         "model": [row.side.model for row in board.standings],
@@ -260,16 +242,26 @@ def print_leaderboard(board: Leaderboard) -> None:
     judging.print_words(board.sentence, board.notes)
 
 
+def _headed(result: Leaderboard | Verdict, items: str) -> Console:
+    """Where the result is printed, with the line that says of what."""
+    from rich.text import Text
+
+    from nomoat.judge import wording
+
+    out = console.stdout_console()
+    intervals = f"[{wording.render_confidence(result.alpha)} intervals]"
+    out.print(Text(f"{result.suite}: {items}, {wording.METRICS[result.metric]}; {intervals}"))
+    out.print()
+    return out
+
+
 def print_verdict(verdict: Verdict) -> None:
     """The verdict for a person, on stdout, as wide as the terminal."""
     from rich.text import Text
 
     from nomoat.judge import wording
 
-    out = console.stdout_console()
-    intervals = f"[{wording.render_confidence(verdict.alpha)} intervals]"
-    out.print(Text(f"{verdict.suite}: {wording.render_items(verdict)}, {wording.METRICS[verdict.metric]}; {intervals}"))
-    out.print()
+    out = _headed(verdict, wording.render_items(verdict))
     out.print(judging.side_table(verdict.metric, (verdict.left, verdict.right)))
     out.print()
     table = console.table(show_header=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,6 +25,7 @@ def eval_(
     label_column: options.LabelColumn = None,
     instruction: options.Instruction = None,
     template: options.FallbackTemplate = None,
+    quality: options.Quality = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
     concurrency: options.Concurrency = DEFAULT_CONCURRENCY,
@@ -54,6 +56,7 @@ def eval_(
     from nomoat.asking.spending import Spending
     from nomoat.asking.workers import started_workers
     from nomoat.judge.judged import run_graded
+    from nomoat.judge.report import write_evaluation_report
     from nomoat.judge.run import run_suite
     from nomoat.judge.settings import RunSettings
     from nomoat.judge.suites import load_suite
@@ -72,18 +75,12 @@ def eval_(
             evaluation = run_suite(model, loaded, settings)
         else:
             evaluation = run_graded(model, loaded, judge, settings, check=judge_check)
-    if as_json:
-        facts = {"suite": loaded.name, "suite_sha256": loaded.sha256, "metric": evaluation.suite.metric, "seed": seed}
-        counted = {"num_examples": len(evaluation.outcomes), "side": evaluation.side}
-        console.print_json({**facts, **counted, "notes": evaluation.notes, "partial": evaluation.partial})
-    else:
-        _print(evaluation)
-    if report is not None:
-        from nomoat.judge.report import write_evaluation_report
-
-        write_evaluation_report(evaluation, report, command=judging.again(context))
-        console.say(f"report: {report}")
-    judging.end(evaluation.partial)
+    data = {
+        "suite": loaded.name, "suite_sha256": loaded.sha256, "metric": evaluation.suite.metric, "seed": seed,
+        "num_examples": len(evaluation.outcomes), "side": evaluation.side, "notes": evaluation.notes, "partial": evaluation.partial,
+    }  # fmt: skip
+    write = partial(write_evaluation_report, evaluation)
+    judging.show_result(context, report, data, lambda _: _print(evaluation), write, (evaluation.partial,), as_json=as_json)
 
 
 def _print(evaluation: Evaluation) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
 from nomoat import paths
 from nomoat.cli import console
+
+Data = TypeVar("Data")
 
 PARTIAL_EXIT = 3
 # The words of what is partial because of it.
@@ -127,6 +129,21 @@ def require_judge(judge: str | None, check: str | None) -> None:
         from nomoat.errors import UsageError
 
         raise UsageError("--judge-check measures a judge, and none is named", hint="add --judge MODEL")
+
+
+def show_result(
+    context: typer.Context, report: Path | None, data: Data, words: Callable[[Data], None], write: Callable[..., None],
+    partials: Iterable[str], *, as_json: bool,
+) -> None:  # fmt: skip
+    """Print a result, as JSON or in words, write its report, and end the command as `end` does, by the first of `partials`.
+
+    `write` is given the report's path, and as `command` what does it all again.
+    """
+    console.print_json(data) if as_json else words(data)
+    if report is not None:
+        write(report, command=again(context))
+        console.say(f"report: {report}")
+    end(next(filter(None, partials), ""))
 
 
 def end(partial: str) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from nomoat import config
+from nomoat import bounds, config
 from nomoat.cli import completion
 
 
@@ -26,6 +26,18 @@ def _known_template(value: str | None) -> str | None:
         from nomoat.engine import templates
 
         templates.named(value)
+    return value
+
+
+def sampling(name: str, *flags: str, means: str) -> Any:
+    """An option that is held to the bounds a `Request` has for the setting of that name."""
+    low, high = bounds.NUMBERS[name]
+    return typer.Option(*flags, min=low, max=high, callback=_above_zero if name == bounds.DIVIDES else None, help=means)
+
+
+def _above_zero(value: float) -> float:
+    if value == 0:
+        raise typer.BadParameter("0.0 is not above 0.")
     return value
 
 
@@ -72,11 +84,12 @@ FallbackTemplate = Annotated[
     typer.Option(
         "--template",
         callback=_known_template,
-        help="Chat template of local models that have none.",
+        help="Chat template of those local models that have none; others keep theirs.",
         autocompletion=completion.templates,
         show_default=False,
     ),
 ]
+Temperature = Annotated[float, sampling("temperature", "--temp", "--temperature", means="0: always the likeliest.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Ask this many, drawn at random.", show_default=False)]
 Seed = Annotated[
     int,

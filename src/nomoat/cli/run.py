@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 
 
 TopK = Annotated[int, typer.Option("--top-k", min=0, help="Sample from so many likeliest tokens; 0: from all.")]
-MinP = Annotated[
-    float, typer.Option("--min-p", min=0.0, max=1.0, help="Leave out what is less likely than this share of the likeliest.")
-]
+TopP = Annotated[float, options.sampling("top_p", "--top-p", means="Sample from this share of likelihood.")]
+MinP = Annotated[float, options.sampling("min_p", "--min-p", means="Leave out what is less likely than this share of the likeliest.")]
 RepetitionPenalty = Annotated[
-    float, typer.Option("--repeat-penalty", min=0.01, max=10.0, help="Above 1: avoid what prompt or answer said already.")
+    float, options.sampling("repetition_penalty", "--repeat-penalty", means="Above 1: avoid what prompt or answer said already.")
 ]
 JsonSchema = Annotated[
     Path | None, typer.Option("--json-schema", show_default=False, help="A file with a JSON schema that the answer follows.")
@@ -49,8 +48,8 @@ def run(
     prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The question; piped text is put after it.")] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Longest answer, in tokens.")] = 512,
-    temperature: Annotated[float, typer.Option("--temp", "--temperature", min=0.0, max=2.0, help="0: always the likeliest.")] = 0.0,
-    top_p: Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="Sample from this share of likelihood.")] = 1.0,
+    temperature: options.Temperature = 0.0,
+    top_p: TopP = 1.0,
     top_k: TopK = 0,
     min_p: MinP = 0.0,
     repetition_penalty: RepetitionPenalty = 1.0,

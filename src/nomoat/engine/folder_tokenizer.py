@@ -56,6 +56,13 @@ def read(folder: Path) -> Tokenizer:
     return made
 
 
+def chat_template(folder: Path) -> str | None:
+    """The chat template alone. Raises BadFileError."""
+    settings = _json(folder / "tokenizer_config.json")
+    _require_kinds(folder, _said(folder), settings)
+    return _chat_template(folder, settings)
+
+
 def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> Tokenizer:
     from tokenizers import Tokenizer as Backend
 

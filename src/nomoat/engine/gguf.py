@@ -170,6 +170,12 @@ class GGUFFile(Opened):
         require_weights(values, what=f"tensor `{name}` of `{self.path}`")
         return values.reshape(-1) if len(tensor.shape) == 1 else values
 
+    @property
+    def chat_template(self) -> str | None:
+        """See `ModelSource`."""
+        found = self.metadata.get("tokenizer.chat_template")
+        return found if isinstance(found, str) else None
+
     def read_tokenizer(self) -> Tokenizer:
         """Its tokenizer. Raises UnsupportedError, BadFileError."""
         from nomoat.engine import tokenizer

@@ -125,6 +125,13 @@ class HubFolder(Opened):
 
     path: Path
 
+    @property
+    def chat_template(self) -> str | None:
+        """See `ModelSource`."""
+        from nomoat.engine import folder_tokenizer
+
+        return folder_tokenizer.chat_template(self.path)
+
     def read_tokenizer(self) -> Tokenizer:
         """Its tokenizer. Raises UnsupportedError, BadFileError."""
         from nomoat.engine import folder_tokenizer

@@ -52,6 +52,11 @@ class ModelSource(Protocol):
         """Rows of a tensor in float32: [rows, columns], or [columns] for a vector."""
         ...
 
+    @property
+    def chat_template(self) -> str | None:
+        """Its own, without the vocabulary, which takes longer to read. Raises BadFileError."""
+        ...
+
     def read_tokenizer(self) -> Tokenizer:
         """Its tokenizer. Raises UnsupportedError, BadFileError."""
         ...

@@ -106,17 +106,8 @@ class Tokenizer:
                 hint="use `run --raw` (in Python: `Request(prompt=…)`) or `POST /v1/completions`, or "
                 "`--template NAME` (in Python: `template`) for the one it was tuned with: " + ", ".join(templates.NAMED),
             )
-        rows, told = calls.for_template(self.chat_template, messages, tools)
-        return rendering.render(
-            self.chat_template,
-            **(variables or {}),
-            messages=rows,
-            tools=told,
-            documents=None,
-            add_generation_prompt=True,
-            bos_token=self._token_text(self.special.bos_id),
-            eos_token=self._token_text(self.special.eos_id),
-        )
+        begin, end = self._token_text(self.special.bos_id), self._token_text(self.special.eos_id)
+        return render(self.chat_template, messages, variables, tools, bos_token=begin, eos_token=end)
 
     def prompt_text(self, request: Request) -> tuple[str, bool]:
         """A request's prompt, template included, and whether the token that begins a text is still to be put before it."""
@@ -159,6 +150,24 @@ class Tokenizer:
 
     def _token_text(self, token_id: int | None) -> str:
         return "" if token_id is None else str(self.backend.id_to_token(token_id))
+
+
+def render(
+    template: str, messages: Sequence[Message], variables: Mapping[str, Any] | None = None, tools: Sequence[str] = (), *,
+    bos_token: str = "", eos_token: str = "",
+) -> str:  # fmt: skip
+    """See `Tokenizer.render`, of a chat template without its tokenizer."""
+    rows, told = calls.for_template(template, messages, tools)
+    return rendering.render(
+        template,
+        **(variables or {}),
+        messages=rows,
+        tools=told,
+        documents=None,
+        add_generation_prompt=True,
+        bos_token=bos_token,
+        eos_token=eos_token,
+    )
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def score_code(pairs: Sequence[tuple[Example, str]], *, chat: bool) -> list[floa
         for target in (example.target, *example.other_targets)
     ]
     scores = [0.0] * len(pairs)
-    with ThreadPoolExecutor(max_workers=len(hardware.allowed_cores())) as pool:  # more at once would share each program's time
+    with ThreadPoolExecutor(max_workers=hardware.cpus()) as pool:  # more at once would share each program's time
         for at, ran in pool.map(lambda program: (program[0], sandbox.run_python(program[1])), programs):
             scores[at] = max(scores[at], float(ran.outcome == "passed"))
     return scores

@@ -14,10 +14,11 @@ from nomoat import bounds
 from nomoat.asking.spending import Spending
 from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge import stats, wording
+from nomoat.judge.askable import require_askable, require_context, require_scorable
 from nomoat.judge.groups import grouped, groups_in
-from nomoat.judge.kept import KeptEngine, is_kept, kept_first, unasked_note
+from nomoat.judge.kept import KeptEngine, is_kept
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
-from nomoat.judge.run import Asking, drawn, given, opened, opened_store, ref_of, require_context, require_scorable, run_suite
+from nomoat.judge.run import Asking, drawn, given, in_turn, opened, opened_store, ref_of
 from nomoat.judge.sequential import Watch
 from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.stored_reviews import StoredReviews, load_reviews
@@ -105,6 +106,7 @@ def run_duel(
     if has_recorded_scores(asked):
         one, other = (recorded_evaluation(ref_of(side), planned, notes=notes, seed=settings.seed) for side in (left, right))
         return _fought(one, other, rules=rules)
+    require_scorable(asked)
     both_stored = all(ref_of(side).startswith(STORED) and not is_kept(ref_of(side)) for side in (left, right))
     with opened_store(settings.store) as store, ExitStack() as stack:
         has_groups = any(groups_in(planned).values())
@@ -112,7 +114,7 @@ def run_duel(
         ask_all = partial(_ask_all, left, right, asked, replace(settings, store=store), rules=rules, may_stop=may_stop)
         if not stop_early or both_stored:
             return ask_all()
-        require_scorable(asked)
+        require_askable((left, right), planned, settings)
         both = None if has_groups else _loaded_together(left, right, replace(settings, store=store), stack)
         if both is None:
             why = "examples belong together in groups" if has_groups else "memory does not hold both models at once"
@@ -191,21 +193,14 @@ def _ask_all(
     may_stop: bool,
     notes: Sequence[str] = (),
 ) -> Duel:
-    """Ask both sides everything; no answer of the second is worth its money where the first has none.
+    """Ask both sides everything.
 
     `may_stop`: without `--all` this duel could stop early.
     """
-    sides, answered = (left, right), {}
-    num_planned = len(drawn(suite, settings.limit, settings.seed)[0].examples)
-    for at in kept_first(sides):
-        settings.spending.begin_stage(*(ref_of(side) for number, side in enumerate(sides) if number not in answered))
-        answered[at] = run_suite(sides[at], suite, settings)
-        suite, settings = answered[at].suite, replace(settings, limit=None)
-        if note := unasked_note(ref_of(sides[at]), len(suite.examples), num_planned):
-            notes = (*notes, f"{note} (without `--all`, in Python: with `stop_early`, they hold)" if may_stop else note)
-        num_planned = len(suite.examples)
-    one, other = in_common([answered[0], answered[1]])
-    return _fought(one, other, rules=rules, notes=notes)
+    (one, other), unasked = in_turn((left, right), suite, settings)
+    if may_stop:
+        unasked = [f"{note} (without `--all`, in Python: with `stop_early`, they hold)" for note in unasked]
+    return _fought(one, other, rules=rules, notes=(*notes, *unasked))
 
 
 def _fought(one: Evaluation, other: Evaluation, *, rules: Rules, watch: Watch | None = None, notes: Sequence[str] = ()) -> Duel:

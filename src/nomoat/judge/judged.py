@@ -11,13 +11,13 @@ from nomoat.errors import DataError, NomoatError
 from nomoat.judge import agreement, wording
 from nomoat.judge.duel import fought_over, share_of
 from nomoat.judge.groups import group_names
-from nomoat.judge.kept import is_kept, kept_first, unasked_note
+from nomoat.judge.kept import is_kept
 from nomoat.judge.model_judge import Conversation, Judge, Pair, PairVerdict
-from nomoat.judge.run import Asking, drawn, opened, opened_store, ref_of
+from nomoat.judge.run import in_turn, opened, opened_store, ref_of
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Metric, Suite
 from nomoat.judge.table import Table, mean_sides, ordered, require_different
-from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, cut, in_common
+from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, cut
 from nomoat.records import Message
 from nomoat.references import STORED, names_weights
 from nomoat.responder import Responder
@@ -103,7 +103,9 @@ def _judged(
     """Let all models answer, one after another, and the judge compare each two of them on each example."""
     meetings = list(combinations(range(len(models)), 2))
     with opened_store(settings.store) as store:
-        sides, unasked = _answered(models, suite, judge, store, settings)
+        settings = replace(settings, store=store)
+        sides, unasked = in_turn(models, asked_for_a_judge(suite), settings, judge=judge)
+        settings.spending.begin_stage(ref_of(judge))
         with opened(judge, settings) as model:
             judging = _judge(model, store, settings)
             checked = _checked(judging, check, settings.seed)
@@ -132,26 +134,6 @@ def _scores_in(read: Sequence[PairVerdict], num_meetings: int) -> list[list[floa
     return [[verdict.score for verdict in read[start : start + num_meetings]] for start in range(0, len(read), num_meetings)]
 
 
-def _answered(
-    models: Sequence[str | Responder], suite: Suite, judge: str | Responder, store: AnswerStore, settings: RunSettings
-) -> tuple[list[Evaluation], list[str]]:
-    """Every model's answers, to the examples that all answered, and what has to be known of those that are kept.
-
-    A budget keeps a share for each model to come, and for the judge.
-    """
-    asked, notes = drawn(asked_for_a_judge(suite), settings.limit, settings.seed)
-    refs = [ref_of(side) for side in (*models, judge)]
-    answered: dict[int, Evaluation] = {}
-    unasked: list[str] = []
-    for at in kept_first(models):
-        settings.spending.begin_stage(*(ref for number, ref in enumerate(refs) if number not in answered))
-        answered[at] = _written(models[at], asked, notes, store, settings)
-        unasked.append(unasked_note(refs[at], len(answered[at].suite.examples), len(asked.examples)))
-        asked = answered[at].suite  # no answer of the others is worth its money where this one has none
-    settings.spending.begin_stage(refs[-1])
-    return in_common([answered[at] for at in range(len(models))]), [note for note in unasked if note]
-
-
 def _pairs(sides: Sequence[Evaluation], meetings: Sequence[tuple[int, int]]) -> list[Pair]:
     """Example by example, each meeting's pair of answers."""
     conversations = [_conversations(side) for side in sides]
@@ -175,13 +157,10 @@ def run_graded(
     Answers whose grade cannot be read are left out, and counted.
     """
     settings = settings or RunSettings()
-    spending = settings.spending
     with opened_store(settings.store) as store:
-        refs = [ref_of(responder), ref_of(judge)]
-        spending.begin_stage(*refs)
-        asked, drawing = drawn(asked_for_a_judge(suite), settings.limit, settings.seed)
-        graded = _written(responder, asked, drawing, store, settings)
-        spending.begin_stage(refs[1])
+        settings = replace(settings, store=store)
+        (graded,), _ = in_turn([responder], asked_for_a_judge(suite), settings, judge=judge)
+        settings.spending.begin_stage(ref_of(judge))
         with opened(judge, settings) as model:
             judging = _judge(model, store, settings)
             notes = _checked(judging, check, settings.seed)
@@ -190,7 +169,7 @@ def run_graded(
         known = [at for at, grade in enumerate(grades) if grade is not None]
         _require_verdicts(known, judging.failure)
         result = _scored(graded, GRADE, known, [grade for grade in grades if grade is not None], judging)
-        if not is_kept(refs[0]):  # whose digest is the model's, and whose record is its own
+        if not is_kept(ref_of(responder)):  # whose digest is the model's, and whose record is its own
             store.save_outcomes(suite.sha256, GRADE, result.side.facts["digest"], result.outcomes)
     unread = len(grades) - len(known)
     if unread and judging.failure is None:
@@ -204,14 +183,6 @@ def asked_for_a_judge(suite: Suite) -> Suite:
     """The suite as its questions are asked where a judge compares the answers: all are written, and have room for it."""
     tokens = suite.max_new_tokens if suite.metric == "judge" else max(suite.max_new_tokens, ANSWER_TOKENS)
     return replace(suite, metric="judge", max_new_tokens=tokens)
-
-
-def _written(side: str | Responder, asked: Suite, notes: Sequence[str], store: AnswerStore, settings: RunSettings) -> Evaluation:
-    """One side's written answers, not yet scored."""
-    with opened(side, settings) as model:
-        asking = Asking(model=model, suite=asked, store=store, settings=settings)
-        asking.ask(asked.examples)
-        return asking.evaluation(notes=notes)
 
 
 def _judge(model: Responder, store: AnswerStore, settings: RunSettings) -> Judge:

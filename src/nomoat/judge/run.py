@@ -13,23 +13,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nomoat import config, matching, references
+from nomoat import matching, references
 from nomoat import responder as responders
 from nomoat.asking.answers import FailuresInARow, collect, collect_scores, count_earlier, failure_of, notes_of
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.providers import BASE_URLS, is_remote
-from nomoat.errors import SET_CONTEXT, BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
-from nomoat.judge import choices, code, sandbox, scorers
+from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
+from nomoat.judge import choices, code, scorers
+from nomoat.judge.askable import require_askable, require_context, require_scorable
 from nomoat.judge.groups import conversations_of, grouped, groups_in
-from nomoat.judge.kept import KeptEngine, is_kept, kept_responder
+from nomoat.judge.kept import KeptEngine, is_kept, kept_first, kept_responder, unasked_note
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
 from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.suites import Suite, load_suite
-from nomoat.judge.verdict import Evaluation, notes_over_all, side_of
+from nomoat.judge.verdict import Evaluation, in_common, notes_over_all, side_of
 from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.records import Completion, Example, Message, Outcome, Request
-from nomoat.references import STORED
 from nomoat.responder import Responder
 from nomoat.words import counted
 
@@ -74,6 +74,31 @@ def run_suite(responder: str | Responder, suite: str | Path | Suite, settings: R
     if has_recorded_scores(suite):
         return recorded_evaluation(ref_of(responder), suite, notes=notes, seed=settings.seed)
     require_scorable(suite)
+    require_askable([responder], suite, settings)
+    return _asked(responder, suite, notes, settings)
+
+
+def in_turn(
+    models: Sequence[str | Responder], suite: Suite, settings: RunSettings, *, judge: str | Responder | None = None
+) -> tuple[list[Evaluation], list[str]]:
+    """Every model's answers, one model after another, to the examples that all answered; and what has to be known of kept ones.
+
+    A budget keeps a share for each model to come, and for the judge. Raises what `require_askable` raises before any is asked.
+    """
+    asked, notes = drawn(suite, settings.limit, settings.seed)
+    require_askable(models, asked, settings, judge=judge)
+    refs = [ref_of(model) for model in (*models, *([] if judge is None else [judge]))]
+    answered: dict[int, Evaluation] = {}
+    unasked: list[str] = []
+    for at in kept_first(models):
+        settings.spending.begin_stage(*(ref for number, ref in enumerate(refs) if number not in answered))
+        answered[at] = _asked(models[at], asked, notes, settings)
+        unasked.append(unasked_note(refs[at], len(answered[at].suite.examples), len(asked.examples)))
+        asked = answered[at].suite  # no answer of the others is worth its money, or its time, where this one has none
+    return in_common([answered[at] for at in range(len(models))]), [note for note in unasked if note]
+
+
+def _asked(responder: str | Responder, suite: Suite, notes: Sequence[str], settings: RunSettings) -> Evaluation:
     with opened_store(settings.store) as store, opened(responder, replace(settings, store=store)) as model:
         asking = Asking(model=model, suite=suite, store=store, settings=settings)
         asking.ask(suite.examples)
@@ -88,18 +113,6 @@ def given(model: str | Path | Responder) -> str | Responder:
 def ref_of(model: str | Responder) -> str:
     """What the user called a model, loaded or not."""
     return model if isinstance(model, str) else model.ref
-
-
-def require_scorable(suite: Suite) -> None:
-    """Refuse a suite whose answers have no score of their own, or none that this machine can find out."""
-    if suite.metric == "code":
-        sandbox.require_wall()
-    if suite.metric in ("review", "judge"):
-        raise UnsupportedError(
-            f"the answers to `{suite.name}` are neither right nor wrong: they can only be compared",
-            hint="let a judge do it, with --judge MODEL (in Python: `nomoat.judge.judged.run_graded`); "
-            f"or compare stored reviews: `nomoat duel {STORED}vicuna80/vicuna-13b {STORED}vicuna80/gpt35`",
-        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -427,26 +440,6 @@ def _with_usage(run: Asking, outcome: Outcome, request: Request, completion: Com
         bytes_out=completion.usage.bytes_out,
         cost_usd=run.settings.spending.pricing(run.model).cost_usd(completion),
     )
-
-
-def require_context(run: Asking, examples: Sequence[Example], *, new_tokens: int) -> None:
-    """Find the example that is too long before the first one is asked, and name it."""
-    context_tokens = run.model.engine.context_tokens
-    if context_tokens is None:
-        return
-    for example in examples:
-        try:
-            prompt_tokens = run.model.engine.count_tokens(run.request(example))
-        except UnsupportedError:
-            return
-        if prompt_tokens + new_tokens > context_tokens:
-            is_shortened = context_tokens == config.context_tokens()
-            longer = f"raise {SET_CONTEXT}" if is_shortened else "choose a model with a longer context"
-            raise DataError(
-                f"example `{example.id}` of `{run.suite.name}` has {prompt_tokens:,} tokens and the answer may have {new_tokens:,}, "
-                f"but the context of `{run.model.ref}` is {context_tokens:,} tokens",
-                hint=f"shorten or remove the example, or {longer}",
-            )
 
 
 def drawn(suite: Suite, limit: int | None, seed: int) -> tuple[Suite, tuple[str, ...]]:

@@ -350,7 +350,7 @@ def _read_settings(path: Path) -> Settings:
     stop = cast(list[str], values.get("stop", []))
     settings = Settings(**{"name": composed(path.stem), **values, "stop": tuple(stop)})
     if settings.metric and settings.metric not in WRITABLE:
-        raise DataError(f"`{path}`: metric is `{settings.metric}`", hint=f"known: {', '.join(WRITABLE)}")
+        raise DataError(f"`{path}`: no metric is called `{settings.metric}`", hint=f"known: {', '.join(WRITABLE)}")
     if settings.max_new_tokens < 1:
         raise DataError(f"`{path}`: max_new_tokens is {settings.max_new_tokens}", hint="give a whole number of at least 1")
     if settings.shots < 0:

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.judge import stats
+from nomoat.judge.askable import require_scorable
 from nomoat.judge.duel import run_duel, suite_of
 from nomoat.judge.groups import groups_of
-from nomoat.judge.kept import kept_first, unasked_note
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
-from nomoat.judge.run import drawn, opened_store, ref_of, run_suite
+from nomoat.judge.run import drawn, in_turn, opened_store, ref_of
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
-from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, score_interval
+from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, score_interval
 from nomoat.records import Leaderboard, Side, Standing, Verdict
 from nomoat.responder import Responder
 from nomoat.words import counted, listed
@@ -55,22 +55,14 @@ def run_table(
     asked = suite_of(*models, suite=suite)
     if asked.metric == "review":
         return _reviewed_table(models, asked, settings, rules)
-    planned, drawing = drawn(asked, settings.limit, settings.seed)
     notes: list[str] = []
     if has_recorded_scores(asked):
+        planned, drawing = drawn(asked, settings.limit, settings.seed)
         evaluations = [recorded_evaluation(name, planned, notes=drawing, seed=settings.seed) for name in names]
     else:
+        require_scorable(asked)
         with opened_store(settings.store) as store:
-            answered: dict[int, Evaluation] = {}
-            num_planned = len(planned.examples)
-            for at in kept_first(models):
-                settings.spending.begin_stage(*(name for number, name in enumerate(names) if number not in answered))
-                answered[at] = run_suite(models[at], asked, replace(settings, store=store))
-                # No answer of the others is worth its money, or its time, where this one has none.
-                asked, settings = answered[at].suite, replace(settings, limit=None)
-                notes.append(unasked_note(names[at], len(asked.examples), num_planned))
-                num_planned = len(asked.examples)
-            evaluations = in_common([answered[at] for at in range(len(models))])
+            evaluations, notes = in_turn(models, asked, replace(settings, store=store))
     evaluations = [_scored(each, [outcome.score for outcome in each.outcomes], rules) for each in evaluations]
     duels = {
         (one, other): Duel(
@@ -78,7 +70,7 @@ def run_table(
         )
         for one, other in combinations(range(len(models)), 2)
     }
-    return ordered(evaluations, duels, rules, [note for note in notes if note])
+    return ordered(evaluations, duels, rules, notes)
 
 
 def _reviewed_table(models: Sequence[str | Responder], suite: Suite, settings: RunSettings, rules: Rules) -> Table:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from nomoat import bounds
 from nomoat.errors import BadRequestError
 from nomoat.records import Effort
 
@@ -167,19 +168,25 @@ class Choice(NamedTool):
     allowed_tools: Allowed | None = None
 
 
+def _within(name: str) -> Any:
+    """A field held to the bounds that a `Request` has."""
+    low, high = bounds.NUMBERS[name]
+    return Field(gt=low, le=high) if name == bounds.DIVIDES else Field(ge=low, le=high)
+
+
 class Settings(Shape):
     model_config = ConfigDict(extra="allow")
     model: str | None = None
     max_tokens: Limit | None = None
     max_completion_tokens: Limit | None = None
     n_predict: Limit | None = None  # llama.cpp's
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    temperature: Annotated[float, _within("temperature")] | None = None
+    top_p: Annotated[float, _within("top_p")] | None = None
     top_k: Annotated[Whole, Field(ge=-1)] | None = None  # vLLM's -1 is off, as 0 is
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    min_p: Annotated[float, _within("min_p")] | None = None
+    repetition_penalty: Annotated[float, _within("repetition_penalty")] | None = None
+    presence_penalty: Annotated[float, _within("presence_penalty")] | None = None
+    frequency_penalty: Annotated[float, _within("frequency_penalty")] | None = None
     seed: Whole | None = None
     stop: str | Several[str] | None = None
     n: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] | None = None

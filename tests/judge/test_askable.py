@@ -1,0 +1,149 @@
+"""What makes a model one that cannot be asked is said before any other one is asked, or loaded, and with its name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tiny import TEMPLATE, write_tiny_gguf
+
+import nomoat
+from nomoat import hardware
+from nomoat.engine.fake import FakeEngine
+from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UnsupportedError
+from nomoat.judge.askable import require_askable
+from nomoat.judge.duel import run_duel
+from nomoat.judge.judged import run_graded, run_judged_duel, run_judged_table
+from nomoat.judge.run import run_suite
+from nomoat.judge.settings import RunSettings
+from nomoat.judge.suites import Suite
+from nomoat.judge.table import run_table
+from nomoat.records import Chunk, Example, Message, Request
+from nomoat.responder import Responder
+
+REFUSES_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system message') }}{% endif %}" + TEMPLATE
+HINT = (
+    "give it the one it was tuned with, by `--template NAME` (in Python: `template`): alpaca, chatml, falcon, gemma, llama-2, "
+    "mpt-7b-chat, vicuna_v1.1; a base model was tuned with none: ask it a suite with `chat = false`"
+)
+
+
+class Counting(FakeEngine):
+    num_asked = 0
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        self.num_asked += 1
+        return super().generate(request)
+
+
+@pytest.fixture
+def suite() -> Suite:
+    examples = tuple(Example(id=str(at), messages=(Message(role="user", content=f"q{at}"),), target="yes") for at in range(3))
+    return Suite(name="quiz", metric="exact", examples=examples, sha256="q")
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> str:
+    return str(write_tiny_gguf(tmp_path / "base.gguf", template=None))
+
+
+@pytest.fixture
+def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(ref: str, **_: object) -> Responder:
+        raise AssertionError(f"{ref} was loaded")
+
+    monkeypatch.setattr("nomoat.responder.load", load)
+
+
+ASKING: list[Callable[[Responder, str, Suite], object]] = [
+    lambda asked, other, suite: run_duel(asked, other, suite, stop_early=True),
+    lambda asked, other, suite: run_duel(asked, other, suite, stop_early=False),
+    lambda asked, other, suite: run_table([asked, other], suite),
+    lambda asked, other, suite: run_judged_duel(asked, other, suite, asked),
+    lambda asked, other, suite: run_judged_table([asked, Responder("b", FakeEngine()), other], suite, asked),
+]
+JUDGED: list[Callable[[Responder, str, Suite], object]] = [
+    lambda asked, judge, suite: run_judged_duel(asked, Responder("b", FakeEngine()), suite, judge),
+    lambda asked, judge, suite: run_judged_table([asked, Responder("b", FakeEngine())], suite, judge),
+    lambda asked, judge, suite: run_graded(asked, suite, judge),
+]
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
+@pytest.mark.parametrize("ask", ASKING)
+def test_a_side_without_a_chat_template_is_named_before_the_other_one_is_asked(
+    ask: Callable[[Responder, str, Suite], object], suite: Suite, base: str
+) -> None:
+    engine = Counting()
+    with pytest.raises(UnsupportedError) as caught:
+        ask(Responder("a", engine), base, suite)
+    assert (caught.value.message, caught.value.hint) == (f"`{base}` has no chat template, and `quiz` asks in a chat", HINT)
+    assert engine.num_asked == 0
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
+@pytest.mark.parametrize("ask", JUDGED)
+def test_a_judge_without_a_chat_template_is_named_before_anyone_is_asked(
+    ask: Callable[[Responder, str, Suite], object], suite: Suite, base: str
+) -> None:
+    engine = Counting()
+    with pytest.raises(UnsupportedError) as caught:
+        ask(Responder("a", engine), base, suite)
+    assert caught.value.message == f"`{base}` has no chat template, and a judge is asked in a chat"
+    assert caught.value.hint is not None and caught.value.hint.endswith("a base model was tuned with none: let another model judge")
+    assert engine.num_asked == 0
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
+def test_an_evaluation_names_the_model_and_loads_nothing(suite: Suite, base: str) -> None:
+    with pytest.raises(UnsupportedError, match="` has no chat template, and `quiz` asks in a chat"):
+        run_suite(base, suite)
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
+@pytest.mark.parametrize("ask", [*ASKING, *JUDGED])
+def test_a_model_that_is_not_here_is_named_before_anyone_is_asked(
+    ask: Callable[[Responder, str, Suite], object], suite: Suite
+) -> None:
+    engine = Counting()
+    with pytest.raises(UnknownModelError, match="no model is called `nosuch`"):
+        ask(Responder("a", engine), "nosuch", suite)
+    assert engine.num_asked == 0
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
+def test_a_model_that_memory_does_not_hold_is_named_before_anyone_is_asked(
+    suite: Suite, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "memory_available_bytes", lambda: hardware.Detected(1000, "a test"))
+    engine = Counting()
+    with pytest.raises(NotEnoughMemoryError, match=f"`{tiny_gguf}` needs about"):
+        run_duel(Responder("a", engine), str(tiny_gguf), suite, stop_early=False)
+    assert engine.num_asked == 0
+
+
+def test_a_model_that_is_loaded_already_is_looked_at_too(suite: Suite, base: str) -> None:
+    engine = Counting()
+    with nomoat.load(base) as loaded, pytest.raises(UnsupportedError, match="has no chat template"):
+        run_duel(Responder("a", engine), loaded, suite)
+    assert engine.num_asked == 0
+
+
+def test_a_template_that_refuses_the_first_question_is_named(suite: Suite, tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "strict.gguf", template=REFUSES_SYSTEM)
+    require_askable([str(path)], suite, RunSettings())
+    system = Message(role="system", content="Be brief.")
+    examples = tuple(dataclasses.replace(example, messages=(system, *example.messages)) for example in suite.examples)
+    with pytest.raises(UnsupportedError) as caught:
+        require_askable([str(path)], dataclasses.replace(suite, examples=examples), RunSettings())
+    assert caught.value.message == f"`{path}`: the model's chat template refuses this conversation: no system message"
+    assert caught.value.hint == "ask what it does not refuse; or start `nomoat serve MODEL --template NAME`, and ask that server"
+
+
+def test_what_helps_a_model_without_a_template_helps(suite: Suite, base: str) -> None:
+    require_askable([base], suite, RunSettings(template="falcon"))
+    require_askable([base], dataclasses.replace(suite, chat=False), RunSettings())
+    with pytest.raises(NomoatError):  # a judge chats all the same
+        require_askable([], dataclasses.replace(suite, chat=False), RunSettings(), judge=base)
