@@ -158,7 +158,7 @@ def _opened_alone(path: Path, name: str) -> BinaryIO:
     while True:
         file = path.open("ab")
         try:
-            if not paths.lock(file, wait=False):
+            if not paths.lock(file):
                 raise busy(name)
         except BaseException:
             file.close()

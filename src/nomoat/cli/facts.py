@@ -31,12 +31,12 @@ def runs_here(architecture: str | None) -> bool:
     return architecture in known()
 
 
-def card_facts(card: ModelCard, context_tokens: int | None = None) -> dict[str, Any]:
+def card_facts(card: ModelCard, context_tokens: int | None) -> dict[str, Any]:
     """A card with all that is computed for it here, as plain data."""
     return _row(card, licences.chain(card), memory.memory_need(card, context_tokens), pull.find_installed(card.id))
 
 
-def pulled_facts(model: pull.Installed, context_tokens: int | None = None) -> dict[str, Any]:
+def pulled_facts(model: pull.Installed, context_tokens: int | None) -> dict[str, Any]:
     """The same of a pulled model that no card describes: what it says of itself, or in `notes` why it cannot be read."""
     from nomoat.engine.source import open_source
 

@@ -153,7 +153,7 @@ def _in_file_order(rows: FloatArray, layer: str, arch: Architecture, sizes: Dime
     return rows if order is None else rows[np.argsort(order)]
 
 
-def _copy_metadata(weights: Path, writer: Any, *, but: tuple[str, ...] = ()) -> None:
+def _copy_metadata(weights: Path, writer: Any, *, but: tuple[str, ...]) -> None:
     """Every key of the base, as it is, `but` those, what tells how the base was written, and empty arrays, which cannot be written."""
     import gguf
 
