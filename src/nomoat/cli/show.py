@@ -47,7 +47,7 @@ def show(
 def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]:
     from nomoat import references
     from nomoat.catalog import cards, pull, tuned
-    from nomoat.cli.facts import adapter_folder
+    from nomoat.cli.facts import adapter_place
     from nomoat.textfiles import as_named
 
     if references.is_path(ref):
@@ -59,7 +59,8 @@ def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]
     if path is not None:
         return _file(path, context)
     if "+" in ref:
-        return _adapter(ref, adapter_folder(ref) or tuned.find_adapter(ref.rpartition("+")[2]))
+        place = adapter_place(ref)
+        return _adapter(ref, place if place and place.is_dir() else tuned.find_adapter(ref.rpartition("+")[2]))
     if ref.startswith(("hf:", "https:")):
         pull.require_source(ref)
         raise UnknownModelError(f"`{ref}` is not in the catalogue and not on this disk", hint=f"nomoat pull {ref}")
