@@ -11,43 +11,9 @@ import pytest
 import nomoat
 
 ROOT = Path(nomoat.__file__).parent
-LAYERS = {
-    **dict.fromkeys(
-        [
-            "errors",
-            "bounds",
-            "records",
-            "paths",
-            "streams",
-            "cache",
-            "net",
-            "hardware",
-            "config",
-            "footprint",
-            "machine_code",
-            "jit",
-            "hub_folder",
-            "textfiles",
-            "tasks",
-            "pool",
-            "matching",
-            "rouge",
-            "namesake",
-            "joined",
-            "money",
-            "words",
-            "installing",
-        ],
-        1,
-    ),
-    **dict.fromkeys(["catalog", "engine"], 2),
-    "references": 3,
-    "responder": 4,
-    "asking": 5,
-    **dict.fromkeys(["tune", "distil", "judge", "route", "serve", "bench"], 6),
-    "cli": 7,
-    "__main__": 8,
-}
+PAGE = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+ROWS = re.findall(r"^(\d)  (.+?)(?:   .*)?$", PAGE, re.MULTILINE)  # what is said of a layer stands three spaces to the right
+LAYERS = {name.removesuffix("/"): int(layer) for layer, names in ROWS for name in names.split()} | {"__main__": 8}
 # A package's name for itself: the list of public functions, imported when they are asked for.
 PUBLIC_SURFACE = "__init__"
 
@@ -72,8 +38,8 @@ def part_of(path: Path) -> str:
 FILES = sorted(path for path in ROOT.rglob("*.py") if part_of(path) != PUBLIC_SURFACE)
 
 
-def test_every_part_has_a_layer() -> None:
-    assert {part_of(path) for path in FILES} <= set(LAYERS)
+def test_the_drawing_shows_each_part_and_no_other() -> None:
+    assert {part_of(path) for path in FILES} == set(LAYERS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -81,13 +47,6 @@ def test_imports_go_down(path: Path) -> None:
     own = part_of(path)
     for other in imports_of(path) - {own}:
         assert LAYERS[other] < LAYERS[own] or LAYERS[own] == LAYERS[other] == 1, f"{own} imports {other}"
-
-
-def test_the_drawing_for_those_who_take_part_shows_each_part_in_its_layer() -> None:
-    page = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^(\d)  (.+?)(?:   .*)?$", page, re.MULTILINE)  # what is said of a layer stands three spaces to the right
-    drawn = {name.removesuffix("/"): int(layer) for layer, names in rows for name in names.split()}
-    assert drawn == {part: layer for part, layer in LAYERS.items() if part != "__main__"}
 
 
 def test_the_check_sees_imports_of_every_form(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -74,15 +74,15 @@ def clear() -> int:
     return before - size()
 
 
-def folders(kind: str) -> Iterator[Path]:
+def folders(kind: str) -> list[Path]:
     """Those of IMPORTED, COMPILED or KERNELS, some perhaps not finished."""
     place = paths.cache() / kind
-    return iter([path for path in place.iterdir() if path.is_dir()] if place.is_dir() else [])
+    return [path for path in place.iterdir() if path.is_dir()] if place.is_dir() else []
 
 
-def _own(kind: str) -> Iterator[Path]:
+def _own(kind: str) -> list[Path]:
     """The same, but none of a kind that is a link: others may use them."""
-    return iter(()) if (paths.cache() / kind).is_symlink() else folders(kind)
+    return [] if (paths.cache() / kind).is_symlink() else folders(kind)
 
 
 def links() -> list[Path]:

@@ -425,16 +425,16 @@ def remove_empty(folder: Path) -> None:
                 one.rmdir()
 
 
-def lock(file: IO[bytes], *, wait: bool) -> bool:
-    """Lock it until it is closed, or the process ends; whether that succeeded. On Windows nothing waits.
+def lock(file: IO[bytes]) -> bool:
+    """Lock it until it is closed, or the process ends; whether that succeeded: another may have.
 
     Where the disk has no locks, as if it had: two pulls of a file at once write into one part, which its sha256 tells, where known.
     """
-    return _locked(file, wait=wait) is not False
+    return _locked(file, wait=False) is not False
 
 
 def _locked(file: IO[bytes], *, wait: bool) -> bool | None:
-    """See `lock`; None where the disk has no locks."""
+    """See `lock`; None where the disk has no locks. On Windows nothing waits."""
     try:
         import fcntl
     except ImportError:

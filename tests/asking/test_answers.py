@@ -51,7 +51,7 @@ from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import in_common
 from nomoat.pool import run_many
-from nomoat.records import Chunk, Completion, ContinuationScore, Example, Message, Request, ToolCall, Usage
+from nomoat.records import Chunk, Completion, ContinuationScore, Example, Message, Request, Usage
 from nomoat.responder import Responder
 
 Serving = Callable[..., Server]
@@ -175,8 +175,7 @@ def test_answers_that_a_server_counts_in_part_are_said_and_count_with_the_most_t
         assert (evaluation.side.cost_usd, settings.spending.budget.spent_usd) == (None, pytest.approx(2 * 0.078))
 
 
-def test_stored_answers_of_earlier_versions_with_no_token_written_have_no_known_cost() -> None:
-    """They count with the most they can have cost, as those do that come now."""
+def test_answers_without_a_whole_count_have_no_known_cost_and_count_with_the_most_they_can_have_cost() -> None:
     request = Request(prompt="x", max_new_tokens=50)
     usage = Usage(prompt_tokens=5, completion_tokens=0, prefill_seconds=0.0, decode_seconds=0.0)
     with Responder("http://127.0.0.1:1/v1#m", FakeEngine()) as model:
@@ -184,11 +183,10 @@ def test_stored_answers_of_earlier_versions_with_no_token_written_have_no_known_
     assert pricing.rates is not None
     silent = Completion(text="", finish_reason="stop", usage=usage)
     assert pricing.billed_usd(request, silent) == pricing.cost_usd(silent) == pricing.rates.cost_usd(usage)
-    called = (ToolCall(id="1", name="f", arguments="{}"),)
-    for said in (dataclasses.replace(silent, text="hi"), dataclasses.replace(silent, calls=called)):
-        assert pricing.cost_usd(said) is None
-        assert pricing.billed_usd(request, said) == pricing.rates.most_usd(request)
-    beyond = dataclasses.replace(silent, text="hi", usage=dataclasses.replace(usage, prompt_tokens=10**6))
+    said = Completion(text="hi", finish_reason="stop", usage=dataclasses.replace(usage, is_counted=False))
+    assert pricing.cost_usd(said) is None
+    assert pricing.billed_usd(request, said) == pricing.rates.most_usd(request)
+    beyond = dataclasses.replace(said, usage=dataclasses.replace(said.usage, prompt_tokens=10**6))
     assert pricing.billed_usd(request, beyond) == pricing.rates.most_usd(request, beyond.usage) > pricing.rates.most_usd(request)
     refused = Completion(text="", finish_reason="filtered", usage=dataclasses.replace(usage, prompt_tokens=0))
     assert pricing.billed_usd(request, refused) == 0.0

@@ -438,7 +438,7 @@ def test_a_disk_that_fills_up_leaves_no_weights_without_their_terms(form: str, t
     for more in ((), ("--replace",)):
         before = files()
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(sidecar, "_write", full)
+            patched.setattr(sidecar, "_beside", full)
             result = CliRunner().invoke(app, [*arguments, *more])
         assert str(result.exception) == f"no space left on the disk of `{output if form == 'ollama' else output.parent}`"
         assert files() == before

@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 
 import nomoat
 from nomoat import paths
-from nomoat.catalog import tuned
 from nomoat.cli import app
 from nomoat.engine import arch as architectures
 from nomoat.engine import sandbox
@@ -335,15 +334,6 @@ def test_run_asks_about_a_text_as_the_table_was_asked_where_it_is_told_to(tiny_g
     assert short["usage"]["prompt_tokens"] > run("x 1")["usage"]["prompt_tokens"]
     shown = CliRunner().invoke(app, ["show", ref]).stdout
     assert f"asked in these words, with a text in place of {{text}}: {json.dumps(question)}" in shown.splitlines()
-
-
-def test_what_an_older_nomoat_tuned_is_asked_in_its_words_too(tiny_gguf: Path, table: Path) -> None:
-    """The question that is made of its provenance is the one that it learned."""
-    provenance = facts_of(tune(tiny_gguf, table, "colours", settings=A_STEP))
-    question = provenance["data"].pop("question")
-    assert (
-        tuned.question_of(provenance) == question == "Classify the text. Answer with one of: blue, green, red.\n\nText: {text}\nLabel:"
-    )
 
 
 def test_the_words_of_a_table_are_not_asked_for_where_there_was_none(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -37,10 +37,7 @@ class Pricing:
             return None
         usage = completion.usage
         is_refused = completion.finish_reason == "filtered" and not completion.text and not usage.prompt_tokens and usage.is_counted
-        if is_refused or self.rates == FREE:
-            return 0.0
-        is_uncounted = bool(completion.text or completion.calls) and not usage.completion_tokens  # earlier versions kept such
-        return None if is_uncounted else self.rates.cost_usd(usage)
+        return 0.0 if is_refused or self.rates == FREE else self.rates.cost_usd(usage)
 
     def billed_usd(self, request: Request, completion: Completion) -> float | None:
         """What an answer counts with: its cost, or the most it can have cost where a server did not count; None without a price."""

@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 Record = TypeVar("Record", bound="DataclassInstance")
 
 SCHEMA_VERSION = 1
-SEAL = "digest"  # the name of a row's digest within it, where earlier versions pass over it
+SEAL = "digest"  # the name of a row's digest within it
 UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)  # what is raised over a text that is not what we write
 IF_DAMAGED = (
     "`nomoat rm --damaged` removes what cannot be read, and nothing else; where that fails, move the file out of the way. "
     "What is gone is computed, and paid for, again"
 )
-# To `Request`, and the last to `Outcome`.
-ADDED_LATER = ("answer_start", "must_call", "one_call", "reasoning_effort", "schema_mode", "template_variables", "tools", "same_as")
+# Fields of `Request` that are no part of a key, which is to stay what it is, where they say nothing.
+ADDED_LATER = ("answer_start", "must_call", "one_call", "reasoning_effort", "schema_mode", "template_variables", "tools")
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -179,7 +179,7 @@ class AnswerStore:
     def save_outcomes(self, suite_sha256: str, metric: str, model_digest: str, outcomes: Sequence[Outcome]) -> None:
         """Keep what a run's answers were worth, all or none; an earlier run over the same example is replaced."""
         now = time.time()
-        rows = [(suite_sha256, metric, model_digest, one.example_id, _dumps(_told(one)), now) for one in outcomes]
+        rows = [(suite_sha256, metric, model_digest, one.example_id, _dumps(dataclasses.asdict(one)), now) for one in outcomes]
         with self._db.transaction() as db:
             db.executemany("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?)", rows)
 
@@ -276,7 +276,7 @@ def _scores_key(model_digest: str, request: Request, choices: Sequence[str]) -> 
 
 def _completion_of(row: Mapping[str, Any]) -> Completion:
     finish_reason = cast(FinishReason, row["finish_reason"])
-    calls = tuple(known_fields(ToolCall, call) for call in row.get("calls", ()))  # not there in answers from before
+    calls = tuple(known_fields(ToolCall, call) for call in row["calls"])
     return Completion(text=row["text"], finish_reason=finish_reason, usage=known_fields(Usage, row["usage"]), calls=calls)
 
 
@@ -286,21 +286,11 @@ def _scores_of(row: Mapping[str, Any]) -> ChoiceScores:
 
 
 def _is_kept(key: bytes, answer: bytes) -> bool:
-    """Whether this is what was written under the key; from before digests, whether it is something that is written."""
-    try:
-        row = json.loads(answer.decode())
-        is_sealed = SEAL in row
-        row = _opened(key.decode(), row)
-    except UNREADABLE:
-        return False
-    reads: tuple[Callable[[dict[str, Any]], object], ...] = (
-        _completion_of, _scores_of, lambda one: (*one["notes"],), lambda one: int(one["num"]),
-    )  # fmt: skip
-    for read in reads:
-        with suppress(*UNREADABLE):
-            read(row)
-            return True
-    return is_sealed
+    """Whether this is what was written under the key."""
+    with suppress(*UNREADABLE):
+        _opened(key.decode(), json.loads(answer.decode()))
+        return True
+    return False
 
 
 def _is_outcome(told: bytes) -> bool:
@@ -316,11 +306,8 @@ def _sealed(key: str, value: dict[str, Any]) -> str:
 
 
 def _opened(key: str, kept: Any) -> dict[str, Any]:
-    """What was kept under a key. Raises ValueError if it is not what was written; what is from before digests is taken as it is."""
-    if not isinstance(kept, dict):
-        raise ValueError("it is not what was written")
-    digest = kept.pop(SEAL, None)
-    if digest is not None and digest != _hashed([key, kept]):
+    """What was kept under a key. Raises ValueError if it is not what was written."""
+    if not isinstance(kept, dict) or kept.pop(SEAL, None) != _hashed([key, kept]):
         raise ValueError("it is not what was written")
     return kept
 
@@ -329,11 +316,8 @@ def _hashed(value: object) -> str:
     return hashlib.sha256(_dumps(value).encode()).hexdigest()
 
 
-def _told(record: Request | Outcome) -> dict[str, object]:
-    """The record's fields. One that came with a later version stands there only where it says something, so that answers from
-    before are found, and an earlier version, which may know no other fields, reads what this one keeps.
-    """
-    return {name: value for name, value in dataclasses.asdict(record).items() if value or name not in ADDED_LATER}
+def _told(request: Request) -> dict[str, object]:
+    return {name: value for name, value in dataclasses.asdict(request).items() if value or name not in ADDED_LATER}
 
 
 def _dumps(value: object) -> str:

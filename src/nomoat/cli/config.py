@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nomoat.cli import console, options
+from nomoat.config import settings
 
 
 def config(as_json: options.AsJson = False) -> None:
@@ -17,8 +18,6 @@ def config(as_json: options.AsJson = False) -> None:
     Order: flag, then environment, then config.toml in NOMOAT_HOME (keys.toml for keys), then what was detected. Of a key only its end
     is shown.
     """
-    from nomoat.config import settings
-
     rows = settings()
     if as_json:
         console.print_json(rows)

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nomoat.cli import console
+from nomoat import hardware, paths
+from nomoat.cli import answering, console, judging
+from nomoat.cli.loading import load_with_bar
 from nomoat.errors import MissingExtraError, UnknownModelError, UsageError
+from nomoat.records import Message, Request
 
 if TYPE_CHECKING:
     from nomoat.judge.suites import Suite
@@ -39,9 +42,6 @@ def demo(
 
     Needs about 400 MB of disk under NOMOAT_HOME and 2 GB of memory. Everything stays on this machine.
     """
-    from nomoat import hardware, paths
-    from nomoat.cli import judging
-
     _require_tune()
     judging.require_report_path(report)
     _require_own()
@@ -85,7 +85,6 @@ def _require_tune() -> None:
 
 def _require_own() -> None:
     """Refuse to write over what is no earlier demo's: its adapter learned from its table, its suite names its source."""
-    from nomoat import paths
     from nomoat.catalog import tuned
     from nomoat.catalog.datasets import dataset
     from nomoat.judge.suites import files_of, load_suite
@@ -114,10 +113,6 @@ def _step(number: int, sentence: str) -> None:
 
 
 def _ask() -> None:
-    from nomoat.cli import answering
-    from nomoat.cli.loading import load_with_bar
-    from nomoat.records import Message, Request
-
     with load_with_bar(BASE) as model:
         request = Request(messages=(Message(role="user", content=QUESTION),), max_new_tokens=64)
         answering.say_outcome(answering.show(model, request), max_new_tokens=request.max_new_tokens)
@@ -125,7 +120,6 @@ def _ask() -> None:
 
 def _prepare_data() -> tuple[Path, Suite]:
     """A table to learn from, and a suite of the sentences of other reviews: no review stands on both sides."""
-    from nomoat import paths
     from nomoat.catalog.datasets import dataset, pull_dataset
     from nomoat.judge.builtin import clear_ratings
     from nomoat.judge.suites import suite_from_csv, write_suite
@@ -158,7 +152,6 @@ def _tune(table: Path, minutes: float) -> None:
 
 
 def _duel(suite: Suite, report: Path) -> None:
-    from nomoat.cli import judging
     from nomoat.cli.duel import print_verdict
     from nomoat.judge.duel import run_duel
     from nomoat.judge.report import write_duel_report

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from nomoat import paths
+from nomoat import paths, streams
 from nomoat.cli import completion, console
 from nomoat.errors import UsageError
 
@@ -110,7 +110,6 @@ def _no_empty_folder(folder: Path) -> Iterator[None]:
 
 def _require_free(target: Path, weights: Path, *, replace: bool) -> None:
     """Raise UsageError for what is there already, if it is not to be replaced, and for the base's own files always."""
-    from nomoat import streams
     from nomoat.engine.source import files_of
 
     if any(target.resolve() == file.resolve() for file in files_of(weights)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +31,12 @@ def runs_here(architecture: str | None) -> bool:
     return architecture in known()
 
 
-def card_facts(card: ModelCard, context_tokens: int | None = None) -> dict[str, Any]:
+def card_facts(card: ModelCard, context_tokens: int | None) -> dict[str, Any]:
     """A card with all that is computed for it here, as plain data."""
     return _row(card, licences.chain(card), memory.memory_need(card, context_tokens), pull.find_installed(card.id))
 
 
-def pulled_facts(model: pull.Installed, context_tokens: int | None = None) -> dict[str, Any]:
+def pulled_facts(model: pull.Installed, context_tokens: int | None) -> dict[str, Any]:
     """The same of a pulled model that no card describes: what it says of itself, or in `notes` why it cannot be read."""
     from nomoat.engine.source import open_source
 
@@ -197,12 +197,6 @@ def licence_lines(found: licences.ChainVerdict) -> list[str]:
     return lines
 
 
-def adapter_folder(ref: str) -> Path | None:
-    """The folder of the adapter in `BASE+NAME`, if there is one here."""
-    folder = adapter_place(ref)
-    return folder if folder is not None and folder.is_dir() else None
-
-
 def adapter_place(ref: str) -> Path | None:
     """Where the adapter in `BASE+NAME` lies or would lie; None for what names none."""
     from nomoat.textfiles import as_named
@@ -219,8 +213,6 @@ def _who(link: licences.Link) -> str:
 
 def layout_facts(path: Path) -> dict[str, Any]:
     """How the engine stores a file's weights at the quality that is set, and computes with them."""
-    from dataclasses import asdict
-
     from nomoat.engine import importer, layout
     from nomoat.engine.source import open_source
 

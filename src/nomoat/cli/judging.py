@@ -13,6 +13,8 @@ import typer
 
 from nomoat import paths
 from nomoat.cli import console
+from nomoat.errors import UsageError
+from nomoat.records import Side
 
 Data = TypeVar("Data")
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from nomoat.judge.settings import RunSettings
-    from nomoat.records import Side
 
 
 @contextmanager
@@ -63,8 +64,6 @@ def require_report_path(path: Path | None) -> None:
     """Refuse a place that cannot become a report, before the models have worked for it."""
     if path is None:
         return
-    from nomoat.errors import UsageError
-
     if path.is_dir():
         raise UsageError(f"`{path}` is a folder, and the report is a file", hint=f"try `--report {path / 'report.html'}`")
     paths.require_writable(path)
@@ -126,8 +125,6 @@ def side_table(metric: str, sides: Sequence[Side]) -> Table:
 def require_judge(judge: str | None, check: str | None) -> None:
     """Refuse a check of nobody."""
     if judge is None and check is not None:
-        from nomoat.errors import UsageError
-
         raise UsageError("--judge-check measures a judge, and none is named", hint="add --judge MODEL")
 
 

@@ -66,8 +66,8 @@ def load_on(workers: Workers | None, ref: str) -> Responder:
 
 
 def load_sharing_with_bar(
-    refs: Sequence[str], *, context_tokens: int | None = None, template: str | None = None, policy: PolicyFile | None = None
-) -> Sequence[Responder]:  # fmt: skip
+    refs: Sequence[str], *, context_tokens: int | None, template: str | None, policy: PolicyFile | None
+) -> Sequence[Responder]:
     """For a server: the responders of references that share their weights; of one reference, `load_with_bar`'s, `auto` included."""
     from nomoat.responder import load_sharing
 

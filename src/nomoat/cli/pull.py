@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from nomoat import paths
 from nomoat.cli import completion, console
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from nomoat.records import ModelCard
+from nomoat.records import ModelCard
 
 
 def pull(

@@ -11,6 +11,7 @@ import typer
 
 from nomoat import paths
 from nomoat.cli import completion, console
+from nomoat.errors import NotEnoughDiskError, UnknownModelError, UsageError
 from nomoat.words import counted
 
 WHILE_TUNED = "end that, or wait for it"
@@ -49,8 +50,6 @@ def rm(
     Without stored answers, `stored:` models have none, `route learn` has nothing to learn from, and what is asked again is computed,
     and paid for, again. A suite of yours is removed by `nomoat suites rm`.
     """
-    from nomoat.errors import UsageError
-
     if cache + answers + damaged + (model is not None) != 1:
         hint = "a model, BASE+ADAPTER, --cache, --answers or --damaged; `nomoat models --pulled` lists models and adapters"
         raise UsageError("name one thing to remove", hint=hint)
@@ -75,7 +74,6 @@ def _remove_cache(yes: bool) -> None:
 
 def _remove_answers(yes: bool) -> None:
     from nomoat.asking.store import AnswerStore, default_path
-    from nomoat.errors import NotEnoughDiskError
 
     path = default_path()
     if not path.exists():
@@ -121,7 +119,6 @@ def _remove_model(model: str, yes: bool) -> None:
     from nomoat.catalog import cards, pull
     from nomoat.cli.facts import adapter_place
     from nomoat.engine import importer
-    from nomoat.errors import UnknownModelError
     from nomoat.tune.adapter import alone_with
 
     place = adapter_place(model) if cards.find(model) is None else None
@@ -143,7 +140,6 @@ def _remove_model(model: str, yes: bool) -> None:
 
 
 def _require_not_tuned_on(model: str, installed: Path | None) -> None:
-    from nomoat.errors import UsageError
     from nomoat.tune.adapter import tuned_on
 
     if installed is not None and (names := tuned_on(installed)):

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli import answering, completion, console, options
+from nomoat.cli import answering, completion, console, loading, options
 from nomoat.cli.groups import Group
+from nomoat.errors import BadFileError, NomoatError, UsageError
+from nomoat.money import dollars
+from nomoat.records import Request
 
 if TYPE_CHECKING:
     from nomoat.route.frontier import Estimate, Frontier
@@ -90,7 +93,6 @@ def learn(
     that is no better than chance is not kept.
     """
     from nomoat.judge.suites import load_suites
-    from nomoat.records import Request
     from nomoat.route import learned, outcomes, router
     from nomoat.route.policy import default_path, load_policy
 
@@ -131,8 +133,6 @@ def policy(as_json: options.AsJson = False) -> None:
     Days and months are those of UTC. Requests under way count with the most they can cost.
     """
     from nomoat.catalog import prices
-    from nomoat.errors import BadFileError
-    from nomoat.money import dollars
     from nomoat.route import policy as policies
     from nomoat.route.budget import read_spent
     from nomoat.route.in_force import usable
@@ -169,8 +169,6 @@ def policy(as_json: options.AsJson = False) -> None:
 def _digest_by_now(local: str) -> str | None:
     """The digest of a model on this machine as `auto` loads it, which imports what is not imported yet; None if it is not known."""
     from nomoat import references, responder
-    from nomoat.cli import loading
-    from nomoat.errors import NomoatError
 
     if not references.names_weights(local):
         return None
@@ -181,8 +179,6 @@ def _digest_by_now(local: str) -> str | None:
 
 
 def _given(text: str | None) -> str:
-    from nomoat.errors import UsageError
-
     text = console.piped() if text is None else text
     if not text.strip():
         raise UsageError("there is no text to explain", hint='nomoat route explain "TEXT", or pipe it in')

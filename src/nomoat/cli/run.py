@@ -12,9 +12,10 @@ import typer
 
 from nomoat.cli import answering, console, options
 from nomoat.cli.loading import load_with_bar
+from nomoat.errors import UsageError
+from nomoat.records import Chunk, Completion, Message, Request, TokenLikelihood
 
 if TYPE_CHECKING:
-    from nomoat.records import Chunk, Completion, Request, TokenLikelihood
     from nomoat.responder import Responder
 
 
@@ -77,9 +78,6 @@ def run(
 
     The answer goes to stdout, its speed to stderr.
     """
-    from nomoat.errors import UsageError
-    from nomoat.records import Message, Request
-
     need_template = {
         "--system": system is not None, "--template": template is not None, "--template-variable": bool(template_variables),
         "--as-tuned": as_tuned,
@@ -150,8 +148,6 @@ def _likelihood(one: TokenLikelihood) -> dict[str, Any]:
 
 
 def _schema_text(path: Path) -> str:
-    from nomoat.errors import UsageError
-
     try:
         text = path.read_text(encoding="utf-8-sig")
         json.loads(text)
@@ -162,8 +158,6 @@ def _schema_text(path: Path) -> str:
 
 def _variables_text(given: Sequence[str]) -> str:
     """As JSON; a value that is no JSON is a text."""
-    from nomoat.errors import UsageError
-
     variables: dict[str, Any] = {}
     for one in given:
         name, is_given, value = one.partition("=")
@@ -180,7 +174,6 @@ def _in_its_words(ref: str, text: str) -> str:
     """The question a tuned model was taught to answer, about this text. Raises UsageError if it was taught none."""
     from nomoat import references, tasks
     from nomoat.catalog import tuned
-    from nomoat.errors import UsageError
 
     adapter = references.find_files(ref).adapter if references.names_weights(ref) else None
     question = tuned.question_of(tuned.provenance_of(adapter)) if adapter else None
@@ -194,8 +187,6 @@ def _in_its_words(ref: str, text: str) -> str:
 
 def _whole_prompt(prompt: str | None) -> str:
     """The argument, and after an empty line what is piped in. Raises UsageError if there is nothing, or if it is not text."""
-    from nomoat.errors import UsageError
-
     text = "\n\n".join(part for part in (prompt, console.piped().strip("\n")) if part)
     if not text.strip():
         raise UsageError("the prompt is empty", hint='nomoat run MODEL "PROMPT", or pipe text in')

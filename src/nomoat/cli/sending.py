@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from nomoat.cli import console
+from nomoat.errors import UsageError
 from nomoat.money import dollars
 from nomoat.words import counted
 
@@ -64,8 +65,6 @@ def agree(found: Sequence[Preview], *, further: Sequence[str] = (), shown: Seque
     """Show what would be sent, in `further` lines what cannot be counted, and what of the texts `shown` to a judge looks private; go
     on only if the person agrees; see above. Raises what `load_policy` raises: its names count as private.
     """
-    from nomoat.errors import UsageError
-
     lines = [*(_line(preview) for preview in found), *further]
     if not lines:
         return

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nomoat import paths
+from nomoat import config, paths
 from nomoat.cli import answering, completion, console, options
 from nomoat.cli.loading import load_sharing_with_bar
+from nomoat.errors import UsageError
 
 if TYPE_CHECKING:
     from nomoat.route.policy import PolicyFile
@@ -26,8 +27,6 @@ SECONDS_TO_END = 0.5
 
 def _require_finite(gigabytes: float | None) -> float | None:
     if gigabytes is not None and not math.isfinite(gigabytes):
-        from nomoat.errors import UsageError
-
         raise UsageError(f"--memory is {gigabytes:g}", hint="give it in GB, such as 4")
     return gigabytes
 
@@ -75,7 +74,7 @@ def serve(
     other servers (http://...) are asked with the key in NOMOAT_UPSTREAM_API_KEY, never with the one clients send. Keys are variables,
     or lines of keys.toml in NOMOAT_HOME.
     """
-    from nomoat import config, namesake, references
+    from nomoat import namesake, references
 
     with namesake.needing_extras("`nomoat serve`"):
         from nomoat.serve import answers, app, auth

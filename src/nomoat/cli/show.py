@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from nomoat import paths
 from nomoat.cli import completion, console, options
-
-if TYPE_CHECKING:
-    from nomoat.records import ModelCard
+from nomoat.errors import UnknownModelError
+from nomoat.money import dollars
+from nomoat.records import ModelCard
 
 
 def show(
@@ -47,7 +47,7 @@ def show(
 def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]:
     from nomoat import references
     from nomoat.catalog import cards, pull, tuned
-    from nomoat.cli.facts import adapter_folder
+    from nomoat.cli.facts import adapter_place
     from nomoat.textfiles import as_named
 
     if references.is_path(ref):
@@ -59,10 +59,9 @@ def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]
     if path is not None:
         return _file(path, context)
     if "+" in ref:
-        return _adapter(ref, adapter_folder(ref) or tuned.find_adapter(ref.rpartition("+")[2]))
+        place = adapter_place(ref)
+        return _adapter(ref, place if place and place.is_dir() else tuned.find_adapter(ref.rpartition("+")[2]))
     if ref.startswith(("hf:", "https:")):
-        from nomoat.errors import UnknownModelError
-
         pull.require_source(ref)
         raise UnknownModelError(f"`{ref}` is not in the catalogue and not on this disk", hint=f"nomoat pull {ref}")
     cards.card(ref)
@@ -72,7 +71,6 @@ def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]
 def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[str]]:
     from nomoat.catalog import licences, memory
     from nomoat.cli import facts as words
-    from nomoat.money import dollars
 
     facts = words.card_facts(card, context)
     known = (words.parameters(card.parameters), card.architecture, card.template and f"template {card.template}")

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nomoat import paths
 from nomoat.cli import completion, console, options
 from nomoat.cli.groups import Group
+from nomoat.errors import NomoatError, UsageError
 from nomoat.words import counted
 
 if TYPE_CHECKING:
@@ -120,7 +122,6 @@ def new(
     Columns and metric are guessed where you do not say them, and the guesses are printed. Both files may be edited; a changed
     NAME.jsonl is used once the line `sha256`, which says what it was, is out of NAME.toml.
     """
-    from nomoat import paths
     from nomoat.judge.new_suite import suite_from_file
     from nomoat.judge.suites import require_metric, write_suite
 
@@ -157,7 +158,6 @@ def rm(
 
     What models were asked of it, and answered, is stored elsewhere: `nomoat rm --answers` removes that.
     """
-    from nomoat import paths
     from nomoat.judge.suites import files_of
 
     files = files_of(name)
@@ -173,7 +173,6 @@ def rm(
 
 def _require_free(name: str, folder: Path, source: Path, *, replace: bool) -> None:
     """Refuse a name whose files are there already, but for `replace`; and in any case one of which `source` is a file."""
-    from nomoat.errors import UsageError
     from nomoat.judge.suites import suite_files
 
     there = [path for path in suite_files(name, folder) if path.exists()]
@@ -210,7 +209,6 @@ def _built_in() -> list[dict[str, Any]]:
 
 def _own() -> list[dict[str, Any]]:
     """The suites in NOMOAT_HOME; one that cannot be read says why in its title."""
-    from nomoat.errors import NomoatError
     from nomoat.judge.suites import load_suite, own_suites
 
     rows = []

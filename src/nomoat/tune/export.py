@@ -5,7 +5,7 @@ Names and keys of a LoRA GGUF: llama.cpp's `convert_lora_to_gguf.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from nomoat.catalog import sidecar
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, positions
+from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray, GGUFFile, Tensor, parts_of
 from nomoat.engine.lora import LoraDelta
 from nomoat.engine.source import ModelSource, open_source
@@ -52,11 +53,7 @@ def merged_gguf(
             "`nomoat export --form lora`; or merge the adapter's folder into it with PEFT (`merge_and_unload`)",
         )
     file = GGUFFile(weights)
-    arch = architectures.find(str(file.require("general.architecture")))
-    sizes = importer.read_sizes(file)
-    delta = LoraDelta(adapter).of_model(arch, sizes)
-    layers = layer_names(arch, sizes)
-    _require_fitting(delta, file, layers)
+    arch, sizes, delta, layers = _fitted(file, adapter)
     kinds = {name: _stored_as(tensor, gguf.GGMLQuantizationType[quantisation]) for name, tensor in file.tensors.items()}
 
     def merged() -> Iterator[npt.NDArray[Any]]:
@@ -88,13 +85,9 @@ def lora_gguf(weights: Path, adapter: Path, target: Path, *, terms: ChainVerdict
     import gguf
 
     file = open_source(weights)
-    arch = architectures.find(str(file.require("general.architecture")))
+    arch, sizes, delta, layers = _fitted(file, adapter)
     if arch.name not in gguf.MODEL_ARCH_NAMES.values():
         raise UnsupportedError(f"`{weights}` is of the architecture `{arch.name}`, which llama.cpp does not know")
-    sizes = importer.read_sizes(file)
-    delta = LoraDelta(adapter).of_model(arch, sizes)
-    layers = layer_names(arch, sizes)
-    _require_fitting(delta, file, layers)
     with sidecar.whole_with_chain(target, terms) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
         writer.add_type(gguf.GGUFType.ADAPTER)
@@ -117,11 +110,15 @@ def terms_of(name: str, weights: Path, adapter: Path) -> tuple[ChainVerdict, boo
     return found, all(link in base.links or link.licence == "own" for link in found.links)
 
 
-def _require_fitting(delta: LoraDelta, file: ModelSource, layers: Mapping[str, str]) -> None:
-    """Raises BadFileError if the adapter changes a layer the base does not have, or one of other sizes.
+def _fitted(file: ModelSource, adapter: Path) -> tuple[Architecture, Dimensions, LoraDelta, dict[str, str]]:
+    """The base's architecture and sizes, what the adapter changes, and the layer each of its tensors belongs to (`layer_names`).
 
-    UnsupportedError for the output layer, which is none of `layers`.
+    Raises BadFileError if the adapter changes a layer the base does not have, or one of other sizes, UnsupportedError for the output
+    layer, which is none of these.
     """
+    arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
+    delta = LoraDelta(adapter).of_model(arch, sizes)
+    layers = layer_names(arch, sizes)
     if "lm_head" in delta.layers:
         raise UnsupportedError(
             f"`{delta.weights_path.parent}` changes the output layer (`lm_head`), and such an adapter cannot be exported",
@@ -132,6 +129,7 @@ def _require_fitting(delta: LoraDelta, file: ModelSource, layers: Mapping[str, s
         tensor = file.tensor(name)
         delta.require_fitting(layer, (tensor.num_rows, tensor.shape[-1]))
     delta.require_all_used()
+    return arch, sizes, delta, layers
 
 
 def _stored_as(tensor: Tensor, wanted: Any) -> Any:
@@ -149,13 +147,13 @@ def _num_bytes(tensor: Tensor, kind: Any) -> int:
     return int(tensor.num_values // weights * size)
 
 
-def _in_file_order(rows: FloatArray, layer: str, arch: architectures.Architecture, sizes: architectures.Dimensions) -> FloatArray:
+def _in_file_order(rows: FloatArray, layer: str, arch: Architecture, sizes: Dimensions) -> FloatArray:
     """Rows of a layer as they lie in the file."""
     order = positions.row_order(arch, sizes, layer)
     return rows if order is None else rows[np.argsort(order)]
 
 
-def _copy_metadata(weights: Path, writer: Any, *, but: tuple[str, ...] = ()) -> None:
+def _copy_metadata(weights: Path, writer: Any, *, but: tuple[str, ...]) -> None:
     """Every key of the base, as it is, `but` those, what tells how the base was written, and empty arrays, which cannot be written."""
     import gguf
 
