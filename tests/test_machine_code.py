@@ -8,11 +8,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from patience import wait_until
 
 from nomoat import cache, jit, machine_code, paths
 from nomoat.errors import NotWritableError
@@ -208,7 +210,7 @@ def test_without_another_process_what_is_used_is_compiled_here(tmp_path: Path, m
     assert not (machine_code.FOLDER / "all.done").exists()
 
 
-def test_what_is_kept_is_found_without_a_compiler_and_what_is_damaged_is_compiled_anew(
+def test_what_is_kept_is_found_without_a_compiler_and_what_is_damaged_or_another_s_is_compiled_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never run: LLVM would end the process, or the code would do anything."""
@@ -225,13 +227,59 @@ def test_what_is_kept_is_found_without_a_compiler_and_what_is_damaged_is_compile
     assert compiled == ["team_kernels_add"]
     file = tmp_path / "kept" / "team_kernels_add.o"
     whole = file.read_bytes()
-    for damaged in (b"", whole[:-1], whole[:-1] + b"!", whole.replace(b"needs", b"neeks"), b"[]\n", b'{"needs": 1}\n', b"\xff\n"):
-        file.write_bytes(damaged)
-        added()
-        assert machine_code._read(file) is not None
-    assert len(compiled) == 8
+    damaged = [b"", whole[:-1], whole[:-1] + b"!", whole.replace(b"needs", b"neeks"), b"[]\n", b'{"needs": 1}\n', b"\xff\n"]
+    anothers = [whole.replace(b"_add", b"_and", 1), whole.replace(b"2", b"3", 1), whole.replace(b"[]", b'["no_such_function"]', 1)]
+    for number, content in enumerate(damaged + anothers, 1):
+        file.write_bytes(content)
+        assert added() == 6 + 3 * number
+        assert len(compiled) == 1 + number
+        assert machine_code.Compiled("engine.team_kernels", "add", 2)._kept() is not None
 
 
-def test_code_that_needs_what_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"^`f` needs no_such_function, which this process does not have$"):
-        machine_code._load("f", b"", ["malloc", "no_such_function"])
+def test_code_that_needs_what_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_code, "FOLDER", tmp_path / "kept")
+    monkeypatch.setattr(jit, "machine_code_of", lambda *told, **how: (b"", ["malloc", "no_such_function"]))
+    with pytest.raises(RuntimeError, match=r"^`team_kernels_add` needs no_such_function, which this process does not have$"):
+        _ = machine_code.Compiled("engine.team_kernels", "add", 2).address
+
+
+KILLED = """
+import os, sys
+from nomoat import machine_code
+
+class Function(machine_code.Compiled):
+    @property
+    def address(self):
+        machine_code.tell(7, os.getpid())
+        KILL
+
+machine_code.compile_all([Function("a", "b", 1), Function("c", "d", 1)])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="one process compiles")
+def test_a_compiler_that_is_killed_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_code, "FOLDER", tmp_path / "cache" / cache.KERNELS / machine_code.FOLDER.name)
+    machine_code.compile_elsewhere("all", KILLED.replace("KILL", "os.kill(os.getpid(), 9)"))
+    assert not (machine_code.FOLDER / "all.done").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="one process compiles")
+def test_compilers_end_with_whoever_waits_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_code, "FOLDER", tmp_path / "cache" / cache.KERNELS / machine_code.FOLDER.name)
+    compilers = []
+
+    def leaves(done: int, total: int) -> None:
+        if done == 7:
+            compilers.append(psutil.Process(total))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        machine_code.compile_elsewhere("all", KILLED.replace("KILL", "import time; time.sleep(1000)"), progress=leaves)
+
+    def has_ended() -> bool:
+        with suppress(psutil.NoSuchProcess):
+            return bool(compilers[0].status() == psutil.STATUS_ZOMBIE)  # of a system whose first process looks after nobody
+        return True
+
+    wait_until(has_ended, "end")

@@ -31,6 +31,7 @@ def _require_own_cpu() -> None:
 _require_own_cpu()
 ARRIVED, PHASE = 8, 16  # numbers of a state that threads share, each in a cache line of its own
 SPINS_BEFORE_YIELD = 64
+FREES_ARRAY = "NRT_MemInfo_call_dtor"  # numba's
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 GIVE_WAY = "SwitchToThread" if sys.platform == "win32" else "sched_yield"  # of the system; both give a whole number
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums in vectors; numbers that are none stay so
@@ -116,7 +117,7 @@ def _call(arguments: int) -> tuple[Any, Any]:
 
 @in_llvm
 def call_with_9(typing: Any, at: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> Any:
-    """Call what lies at an address, see `compiled`."""
+    """Call what lies at an address, see `machine_code.Compiled`."""
     return _call(9)
 
 
@@ -145,6 +146,9 @@ def machine_code_of(function: Callable[..., Any], count: int, symbol: str, *, gi
         if part.name != symbol and not part.is_declaration:
             part.linkage = "internal"  # other files may have other functions by one name
     _remove_unused(module)
+    for part in module.functions:
+        if part.name == FREES_ARRAY:
+            part.name = machine_code.FREE_ARRAY
     needed = [part.name for part in (*module.functions, *module.global_variables) if part.is_declaration]
     return _target().emit_object(module), [name for name in needed if not name.startswith("llvm.")]
 

@@ -9,24 +9,27 @@ import ctypes
 import functools
 import hashlib
 import importlib
-import importlib.metadata
+import importlib.util
 import json
 import logging
-import multiprocessing
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nomoat import cache, hardware, paths
 from nomoat.errors import NomoatError, NotWritableError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 log = logging.getLogger("nomoat.machine_code")
 # what compiled code is made of
@@ -42,14 +45,24 @@ def _version() -> str:
 
     And of this package's place, which numba goes by: what one environment has compiled another one's process would not find.
     """
-    package, numba = Path(__file__).parent, importlib.metadata.version("numba")
-    made_by = f"{hardware.cpu_kind()} {hardware.amx().value} {numba} {sys.implementation.cache_tag} {package}"
-    return hashlib.sha256(b"".join([*((package / name).read_bytes() for name in SOURCES), made_by.encode()])).hexdigest()[:12]
+    package = Path(__file__).parent
+    files = [*(package / name for name in SOURCES), *map(_version_file, ("numba", "llvmlite"))]
+    made_by = f"{hardware.cpu_kind()} {hardware.amx().value} {sys.implementation.cache_tag} {package}"
+    return hashlib.sha256(b"".join([*(file.read_bytes() for file in files), made_by.encode()])).hexdigest()[:12]
+
+
+def _version_file(package: str) -> Path:
+    """What tells its version: to import it, or to look it up among all packages, takes longer."""
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise ImportError(f"`{package}` is not installed")
+    return Path(found.origin).parent / "_version.py"
 
 
 PATIENCE_SECONDS = 300.0  # how long to wait for another process that compiles and has nothing done meanwhile
 SECONDS_TO_NEXT_LOOK = 0.1
 MOST_COMPILERS = 2  # of 0.3 GB each; the longest function takes as long as all others
+SIGNAL_WHEN_ORPHANED = 1  # Linux's PR_SET_PDEATHSIG
 TOLD = re.compile(r"(\d+) (\d+)")
 # Told where this package lies, and where what is compiled is to be kept.
 SAME_PACKAGE = """
@@ -63,8 +76,8 @@ from nomoat import machine_code
 if str(machine_code.FOLDER) != sys.argv.pop(1):
     sys.exit(1)
 """
-# Frees an array that numba made. Ours lie elsewhere: the code for it is there, and is never reached.
-FREE_ARRAY = "NRT_MemInfo_call_dtor"
+# In place of what frees an array that numba made. Ours lie elsewhere: the code for it is there, and is never reached.
+FREE_ARRAY = "nomoat_free_array"
 
 
 def _place(kept: Path) -> Path:
@@ -112,37 +125,47 @@ class Compiled:
     @functools.cached_property
     def address(self) -> int:
         with _one_at_a_time:
-            found = _read(FOLDER / f"{self.symbol}.o") or self._compile()
-            return _load(self.symbol, *found)
+            return _load(self.symbol, self._kept() or self._compile())
 
     @functools.cached_property
     def call(self) -> Callable[..., Any]:
         result = ctypes.c_int64 if self._gives_number else None
         return ctypes.CFUNCTYPE(result, *[ctypes.c_int64] * self._arguments)(self.address)
 
-    def _compile(self) -> tuple[bytes, list[str]]:
+    @property
+    def _file(self) -> Path:
+        return FOLDER / f"{self.symbol}.o"
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        """Of its code, which is nobody else's."""
+        return {"symbol": self.symbol, "arguments": self._arguments, "gives_number": self._gives_number}
+
+    def _kept(self) -> bytes | None:
+        """Its code; None where there is none, it is not whole, or it needs what this process does not have: LLVM would end that."""
+        try:
+            head, _, code = self._file.read_bytes().partition(b"\n")
+            told = json.loads(head)
+            is_ours = told == self._facts | {"needs": told["needs"], "sha256": hashlib.sha256(code).hexdigest()}
+            return code if is_ours and not _missing(told["needs"]) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _compile(self) -> bytes:
         from nomoat import jit
 
         function = getattr(importlib.import_module(self._module), self._name)
         function = function(self._kind) if self._kind else function
-        code, needed = jit.machine_code_of(function, self._arguments, self.symbol, gives_number=self._gives_number)
-        told = {"needs": needed, "sha256": hashlib.sha256(code).hexdigest()}
-        with paths.whole_file(FOLDER / f"{self.symbol}.o") as part:
+        code, needs = jit.machine_code_of(function, self._arguments, self.symbol, gives_number=self._gives_number)
+        told = self._facts | {"needs": needs, "sha256": hashlib.sha256(code).hexdigest()}
+        with paths.whole_file(self._file) as part:
             part.write_bytes(json.dumps(told).encode() + b"\n" + code)
-        return code, needed
+        if missing := _missing(needs):
+            raise RuntimeError(f"`{self.symbol}` needs {', '.join(missing)}, which this process does not have")
+        return code
 
 
 _one_at_a_time = threading.RLock()  # what is compiled may load others
-
-
-def _read(file: Path) -> tuple[bytes, list[str]] | None:
-    """The code kept there, and the names that it needs of others; None where there is none, or it is not whole."""
-    try:
-        head, _, code = file.read_bytes().partition(b"\n")
-        told = json.loads(head)
-        return (code, [*map(str, told["needs"])]) if told["sha256"] == hashlib.sha256(code).hexdigest() else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 @functools.cache
@@ -152,18 +175,23 @@ def _llvm() -> Any:
 
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
-    if binding.address_of_symbol(FREE_ARRAY) is None:
-        binding.add_symbol(FREE_ARRAY, ctypes.cast(ctypes.pythonapi.PyMem_RawFree, ctypes.c_void_p).value)
+    binding.add_symbol(FREE_ARRAY, ctypes.cast(ctypes.pythonapi.PyMem_RawFree, ctypes.c_void_p).value)
     target = binding.Target.from_triple(binding.get_process_triple()).create_target_machine()
     return binding.create_mcjit_compiler(binding.parse_assembly(""), target)
 
 
-def _load(symbol: str, code: bytes, needed: Sequence[str]) -> int:
+def _missing(needs: Sequence[str]) -> list[str]:
+    """Those names that this process does not know."""
+    from llvmlite import binding
+
+    _llvm()
+    return [name for name in needs if binding.address_of_symbol(name) is None]
+
+
+def _load(symbol: str, code: bytes) -> int:
     from llvmlite import binding
 
     llvm = _llvm()
-    if missing := [name for name in needed if binding.address_of_symbol(name) is None]:  # LLVM would end the process
-        raise RuntimeError(f"`{symbol}` needs {', '.join(missing)}, which this process does not have")
     llvm.add_object_file(binding.ObjectFileRef.from_data(code))
     llvm.finalize_object()
     return int(llvm.get_function_address(symbol))
@@ -220,10 +248,25 @@ def _has_compiled(code: str, arguments: Sequence[str], progress: Callable[[int, 
 def compile_all(functions: Sequence[Compiled]) -> None:
     """For a process that does nothing else, see `compile_elsewhere`: two work side by side where a process can be copied."""
     tell(0, len(functions))
-    workers = min(MOST_COMPILERS, hardware.cpus()) if sys.platform == "linux" else 1
-    with multiprocessing.get_context("fork").Pool(workers) if workers > 1 else nullcontext() as pool:
-        for done, _ in enumerate((pool.imap_unordered if pool else map)(_compile, functions), 1):
+    with _compilers() as pool:
+        for done, _ in enumerate(pool.map(_compile, functions), 1):
             tell(done, len(functions))
+
+
+def _compilers() -> Executor:
+    """Raises BrokenProcessPool, when it is used, where one of them is killed."""
+    from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+    from multiprocessing import get_context
+
+    if sys.platform == "linux":
+        with suppress(OSError, ImportError, NotImplementedError):  # no semaphores here
+            workers = min(MOST_COMPILERS, hardware.cpus())
+            return ProcessPoolExecutor(workers, get_context("fork"), initializer=_end_with_the_parent)
+    return ThreadPoolExecutor(1)
+
+
+def _end_with_the_parent() -> None:
+    ctypes.CDLL(None).prctl(SIGNAL_WHEN_ORPHANED, signal.SIGKILL)
 
 
 def _compile(function: Compiled) -> None:

@@ -101,16 +101,16 @@ def _do(links: int, count: int) -> None:
     Otherwise the team would wait for the caller's share, and be out of step for good. While `_one_at_a_time` is held.
     """
     ending.require_time()
-    threads = team()
+    threads, announce, do_share = team(), ANNOUNCE.call, DO_SHARE.call  # what fails here announces nothing
     try:
-        if ANNOUNCE.call(threads.address, links, count):
+        if announce(threads.address, links, count):
             threads.wake()
-            DO_SHARE.call(threads.address, 0)
+            do_share(threads.address, 0)
     except BaseException:
         while threads.state[OWED]:
             with suppress(BaseException):  # the first is raised
                 threads.wake()
-                DO_SHARE.call(threads.address, 0)
+                do_share(threads.address, 0)
         raise
 
 
