@@ -33,6 +33,7 @@ LAYERS = {
             "matching",
             "rouge",
             "namesake",
+            "openblas",
             "joined",
             "money",
             "installing",

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from nomoat import __version__, paths
+from nomoat import __version__, openblas, paths
 from nomoat.cli import console
 from nomoat.cli.bench import bench
 from nomoat.cli.config import config
@@ -32,7 +32,7 @@ from nomoat.cli.serve import serve
 from nomoat.cli.show import show
 from nomoat.cli.suites import suites
 from nomoat.cli.tune import tune
-from nomoat.errors import NomoatError
+from nomoat.errors import NomoatError, NotWritableError
 
 SECONDS_TO_NEXT_TRY = 0.05
 GARBAGE_THRESHOLD = 50_000  # new objects between two looks for garbage: imports make many and drop none
@@ -56,6 +56,8 @@ class _Verbs(Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # until here it would have been a traceback, see `nomoat.__main__`
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -123,11 +125,23 @@ def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
 
 
 def _open_what_is_closed() -> None:
-    """What a daemon closed (`>&-`) is read and written as nothing. Else a file of ours would be opened as 1, where others print."""
+    """Where stdin or stderr is closed (`<&-`), nothing is read, and written to nobody. To print an answer to nobody is an error.
+
+    Else a file of ours would be opened as 1, where others print.
+    """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
             os.dup2(getattr(sys, name).fileno(), number)
+            if name == "stdout":
+                sys.stdout = _Closed()
+
+
+class _Closed(io.TextIOBase):
+    """The stdout of a process that has none."""
+
+    def write(self, text: str) -> int:
+        raise NotWritableError("stdout is closed, and what this prints goes there", hint="leave `>&-` out, or write `> /dev/null`")
 
 
 def _print_what_it_can() -> None:
@@ -152,6 +166,7 @@ def main() -> None:
     if hasattr(signal, "pthread_kill"):  # not on Windows
         sys.unraisablehook = _interrupt_again
     gc.set_threshold(GARBAGE_THRESHOLD)
+    openblas.require_room()
     _print_what_it_can()
     try:
         app()

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 COMPILE = """
 import sys
-from nomoat import machine_code
+from nomoat import machine_code, openblas
+openblas.require_room()
 from nomoat.engine import chain
 machine_code.compile_all(chain.functions(sys.argv[1:]))
 """
