@@ -368,3 +368,12 @@ def test_the_answers_of_another_user_are_said_to_be_his() -> None:
         f"`{paths.runs() / 'spent.sqlite'}`: Permission denied",
         paths.RUNS_HINT,
     )
+
+
+def test_a_place_whose_lock_cannot_be_written_has_its_own_hint(empty_home: Path) -> None:
+    """Another one's than an import's: no start of a model makes the lock of an adapter."""
+    paths.models().mkdir(parents=True)
+    paths.cache().write_text("")
+    with pytest.raises(NotWritableError) as caught, paths.alone(paths.adapters() / "y"):
+        pass
+    assert caught.value.hint == f"check who may write to `{empty_home}`, or set NOMOAT_HOME to a folder of yours"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # `typing` takes as long to import as all that precedes `nomoat.__main__`, where Ctrl-C is a traceback
 if TYPE_CHECKING:
+    from typing import Any
+
     from nomoat.judge.duel import duel as duel
     from nomoat.judge.run import evaluate as evaluate
     from nomoat.responder import load as load

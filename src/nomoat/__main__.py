@@ -6,13 +6,11 @@ import signal
 
 
 def main() -> None:
-    """The command line. Ctrl-C before anything has begun ends it without a word."""
-    handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:  # not where whoever started it has it ignored, as `nohup` does
+    """The command line. Ctrl-C before its verb has begun, which knows what to keep and to say, ends it without a word."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where whoever started it has it ignored, as `nohup` does
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from nomoat.cli import main as begin
 
-    signal.signal(signal.SIGINT, handler)
     begin()
 
 

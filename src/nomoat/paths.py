@@ -181,8 +181,11 @@ def bytes_below(folder: Path) -> int:
 
 
 @contextmanager
-def translate_disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, and a place near `path` that cannot be written, into errors that say where, and what to do."""
+def translate_disk_errors(path: Path, *, needed_for: Path | None = None) -> Iterator[None]:
+    """Turn a full disk, and a place near `path` that cannot be written, into errors that say where, and what to do.
+
+    `needed_for`: what the user asked for, where `path` is but a lock of it.
+    """
     try:
         yield
     except OSError as exc:
@@ -197,7 +200,7 @@ def translate_disk_errors(path: Path) -> Iterator[None]:
         at_fault = f" (`{place}`)" if target.parent.is_relative_to(found) else ""  # the part's name means nothing to the user
         is_long_name = exc.errno == errno.ENAMETOOLONG or _by_windows(exc) in TOO_LONG
         hint = LONG_NAME_HINT if is_long_name else TOO_LONG_HINT if exc.errno == errno.EFBIG else held_hint(exc)
-        hint = hint or _elsewhere(path, disk=False)
+        hint = hint or _elsewhere(needed_for or path, disk=False)
         raise NotWritableError(f"cannot write `{path}`: {exc.strerror}{at_fault}", hint=hint) from exc
 
 
@@ -467,7 +470,7 @@ def alone(
     keeps one.
     """
     place = (locks or cache() / "locks") / target.name
-    with translate_disk_errors(place):
+    with translate_disk_errors(place, needed_for=target):
         make_folder(place.parent)
         file = place.open("ab")
     with file:

@@ -352,6 +352,7 @@ def _load_local(
     compiling: ImportProgress | None,
 ) -> list[Responder]:
     """Of the same weights."""
+    from nomoat.catalog import pull
     from nomoat.engine import forked, importer
 
     forked.require_none()
@@ -359,6 +360,7 @@ def _load_local(
     weights = files[0].weights
     adapters = list(dict.fromkeys(found.adapter for found in files if found.adapter is not None))
     context_tokens = context_tokens or config.context_tokens()
+    pull.require_as_published(weights, importer.remembered_sha256)
     folder, beside = importer.import_with(
         weights, adapters, alone=len(refs) == 1, context_tokens=context_tokens, progress=progress,
         check=_memory_check(refs[0], context_tokens),

@@ -11,8 +11,8 @@ from urllib.parse import quote
 import pytest
 
 from nomoat import paths
-from nomoat.catalog import pull
-from nomoat.errors import ChecksumError, DownloadError, UnknownModelError, UnsupportedError, UsageError
+from nomoat.catalog import cards, pull
+from nomoat.errors import BadFileError, ChecksumError, DownloadError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.records import Source
 
 HUB = "hf:owner/repo/sub/m.gguf"
@@ -262,3 +262,15 @@ def test_a_model_only_a_mirror_can_have_says_so(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(DownloadError) as failed:
         pull.pull_model("gemma3-270m")
     assert failed.value.message == "`gemma-3-270m-q4_k_m.gguf` can be had only from a mirror"
+
+
+def test_a_card_s_file_that_is_another_since_it_was_pulled_is_to_be_pulled_again(empty_home: Path, tmp_path: Path) -> None:
+    source = cards.card("smollm2-135m").sources[0]
+    file = paths.models() / "smollm2-135m" / source.file_name
+    with pytest.raises(BadFileError) as caught:
+        pull.require_as_published(file, lambda _: "0" * 64)
+    assert caught.value.message == f"`{file}` is not the file that the catalogue names for `smollm2-135m`: its sha256 is another one"
+    assert caught.value.hint is not None and "`nomoat pull smollm2-135m --force`" in caught.value.hint
+    pull.require_as_published(file, lambda _: str(source.sha256))
+    for of_somebody_else in (tmp_path / "smollm2-135m" / file.name, file.with_name("mine.gguf")):
+        pull.require_as_published(of_somebody_else, lambda _: "0" * 64)

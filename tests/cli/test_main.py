@@ -61,6 +61,21 @@ def test_ctrl_c_before_anything_has_begun_shows_no_traceback() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
+BEFORE_ITS_VERB = """
+import signal, sys
+from nomoat import cli
+from nomoat.__main__ import main
+def press(): signal.raise_signal(signal.SIGINT)
+cli._print_what_it_can = press
+main()
+"""
+
+
+def test_ctrl_c_before_a_verb_has_begun_shows_no_traceback() -> None:
+    done = python(BEFORE_ITS_VERB, "run", "fake:", "x")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
 def test_ctrl_c_that_is_ignored_stays_so() -> None:
     done = python(BEFORE_IT_BEGINS, "ignored", "--version")
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("nomoat ")
@@ -107,11 +122,28 @@ def test_a_terminal_that_is_closed_stops_nothing_under_nohup() -> None:
     assert (done.returncode, done.stdout) == (0, "x\n")
 
 
-@pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", ">&- 2>&- <&-"])
-@pytest.mark.parametrize("verb", ["run fake: hi", "run fake: hi --json", "config --json", "models"])
+VERBS = ["run fake: hi", "run fake: hi --json", "config --json", "models"]
+
+
+def closing(verb: str, closed: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(f"{NOMOAT} {verb} {closed}", shell=True, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "2>&- <&-"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_what_is_closed_is_written_and_read_as_nothing(closed: str, verb: str) -> None:
-    done = subprocess.run(f"{NOMOAT} {verb} {closed}", shell=True, capture_output=True, text=True, timeout=60, check=False)
+    done = closing(verb, closed)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "--version", "run --help"])
+def test_an_answer_that_would_go_to_a_closed_stdout_is_an_error(verb: str) -> None:
+    done = closing(verb, ">&-")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: stdout is closed, and what this prints goes there\nhint: leave `>&-` out, or write `> /dev/null`\n",
+    )
+    assert closing(verb, ">&- 2>&- <&-").returncode == 1
 
 
 def test_a_home_that_is_a_file_is_said_whatever_the_verb(nomoat: Nomoat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,3 +294,13 @@ def test_a_misspelt_variable_is_told_its_name_once_and_one_of_somebody_else_is_l
         "note: NOMOAT_CONTEXT is set, and nomoat knows no such variable; did you mean NOMOAT_CONTEXT_TOKENS?",
         "note: NOMOAT_THREAD is set, and nomoat knows no such variable; did you mean NOMOAT_THREADS?",
     ]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone bounds what is mapped")
+@pytest.mark.parametrize("kilobytes", [250_000, 400_000])
+def test_with_little_room_to_map_a_verb_ends_by_itself(nomoat: Nomoat, kilobytes: int) -> None:
+    """OpenBLAS would ask for more for ever, and no signal end it."""
+    command = ["sh", "-c", f'ulimit -v {kilobytes}; exec "$0" duel fake: fake:2 --suite sms_spam', NOMOAT]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-2].startswith("error: ") and "Traceback" not in done.stderr

@@ -307,6 +307,15 @@ def test_a_cache_that_lost_a_file_or_its_end_is_made_again(tiny_gguf: Path, name
     assert likelihood(folder) == before
 
 
+@pytest.mark.parametrize("name", ["own.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_cache_in_which_bytes_are_others_is_made_again(tiny_gguf: Path, name: str) -> None:
+    file = importer.import_gguf(tiny_gguf) / name
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + b"!")
+    assert importer.import_gguf(tiny_gguf) == file.parent
+    assert file.read_bytes() == whole
+
+
 @pytest.mark.parametrize("name", ["digest", "sizes", "num_values", "storage", "files"])
 def test_a_cache_that_lost_a_fact_is_made_again_and_not_opened_before(tiny_gguf: Path, name: str) -> None:
     config = importer.import_gguf(tiny_gguf) / "config.json"

@@ -18,6 +18,7 @@ from nomoat import paths
 from nomoat.catalog import cards, folders, part
 from nomoat.catalog.fetch import Progress, fetch, quiet
 from nomoat.errors import (
+    BadFileError,
     DownloadError,
     NomoatError,
     NotEnoughDiskError,
@@ -144,6 +145,18 @@ def card_of(weights: Path, sha256_of: Callable[[Path], str]) -> ModelCard | None
         return card
     sha256 = sha256_of(weights)
     return next((card for card in cards.cards() if any(source.sha256 == sha256 for source in card.sources)), None)
+
+
+def require_as_published(weights: Path, sha256_of: Callable[[Path], str]) -> None:
+    """Raise BadFileError if this is a card's file, where `pull_model` put it, and has another sha256 than the card names."""
+    folder = weights.absolute().parent
+    card = cards.find(folder.name) if folder.parent == paths.models().absolute() else None
+    known = [source.sha256 for source in card.sources if source.file_name == weights.name] if card else []
+    if card and known and None not in known and sha256_of(weights) not in known:
+        raise BadFileError(
+            f"`{weights}` is not the file that the catalogue names for `{card.id}`: its sha256 is another one",
+            hint=f"it was damaged or replaced since it was pulled; fetch it again: `nomoat pull {card.id} --force`",
+        )
 
 
 def installed() -> list[Installed]:

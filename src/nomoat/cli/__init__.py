@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,7 +17,7 @@ import typer
 from nomoat import __version__, paths
 from nomoat.cli import console
 from nomoat.cli.groups import Group, Verbs
-from nomoat.errors import NomoatError
+from nomoat.errors import NomoatError, NotWritableError
 
 # Each is a function, or commands, of that name in the module of that name.
 VERBS = (
@@ -49,6 +50,8 @@ class _Verbs(Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # until here it would have been a traceback, see `nomoat.__main__`
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -111,17 +114,38 @@ def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
 
 
 def _open_what_is_closed() -> None:
-    """What a daemon closed (`>&-`) is read and written as nothing. Else a file of ours would be opened as 1, where others print."""
+    """Where stdin or stderr is closed (`<&-`), nothing is read, and written to nobody. To print an answer to nobody is an error.
+
+    Else a file of ours would be opened as 1, where others print.
+    """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
             os.dup2(getattr(sys, name).fileno(), number)
+            if name == "stdout":
+                sys.stdout = _Closed()
+
+
+class _Closed(io.TextIOBase):
+    """The stdout of a process that has none."""
+
+    def write(self, text: str) -> int:
+        raise NotWritableError("stdout is closed, and what this prints goes there", hint="leave `>&-` out, or write `> /dev/null`")
 
 
 def _print_what_it_can() -> None:
     """A character that the terminal's encoding lacks (an emoji in CP949) is shown as `?`, and ends nothing."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="replace")
+
+
+def _map_little() -> None:
+    """Where `ulimit -v` bounds what is mapped, OpenBLAS has one thread: for memory of more it may ask for ever, whatever the signal."""
+    with suppress(ImportError):  # Windows
+        import resource
+
+        if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _fail(error: NomoatError) -> NoReturn:
@@ -141,6 +165,7 @@ def main() -> None:
         sys.unraisablehook = _interrupt_again
     gc.set_threshold(GARBAGE_THRESHOLD)
     _print_what_it_can()
+    _map_little()
     try:
         app()
     except NomoatError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ from nomoat.hub_folder import ADAPTER_WEIGHTS
 if TYPE_CHECKING:
     from nomoat.engine.graph import GraphBuilder
 
+CHECKED = ("own.json", "tokenizer.json", "tokenizer_config.json")
 SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 Progress = Callable[[int, int], None]
 Check = Callable[[architectures.Dimensions, int, int, bool, str | None], None]
@@ -272,6 +274,7 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
                 "sizes": asdict(plan.sizes), "num_values": plan.source.num_values, "storage": plan.stored.as_dict(),
                 "notes": plan.source.notes,
                 "files": {written.name: written.stat().st_size for written in part.iterdir()},
+                "crc32": {name: _crc32(part / name) for name in CHECKED if (part / name).exists()},
             }  # fmt: skip
             name = plan.source.metadata["general.architecture"]
             written_config: dict[str, Any] = {"model_type": name, "eos_token_id": words.special.eos_id, "nomoat": facts}
@@ -318,17 +321,23 @@ def _builder(plan: _Plan) -> GraphBuilder:
 def _facts_if_whole(folder: Path) -> dict[str, Any] | None:
     """What an imported model says of itself, if each file is there as long as it was written: a cache may lose files or their ends.
 
-    None as well for what another version of nomoat wrote with other dimensions.
+    What each start reads whole has its checksum, too; the weights and the graph are too long for that. None as well for what another
+    version of nomoat wrote with other dimensions.
     """
     try:
         facts = _facts_of(folder)
         whole = all((folder / name).stat().st_size == size for name, size in facts["files"].items())
+        whole = whole and all(_crc32(folder / name) == crc32 for name, crc32 in facts.get("crc32", {}).items())
         architectures.Dimensions(**facts["sizes"])
         layout.Storage.from_dict(facts["storage"])
         known = isinstance(facts["num_values"], int) and isinstance(facts["files"]["openvino_model.bin"], int)
         return facts if whole and known and isinstance(facts["digest"], str) else None
     except (OSError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _crc32(file: Path) -> int:
+    return zlib.crc32(file.read_bytes())
 
 
 def _facts_of(folder: Path) -> dict[str, Any]:
