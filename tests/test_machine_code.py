@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -230,6 +231,25 @@ def test_what_is_kept_is_found_without_a_compiler_and_what_is_damaged_is_compile
         added()
         assert machine_code._read(file) is not None
     assert len(compiled) == 8
+
+
+def test_what_another_process_kept_meanwhile_and_has_open_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, which replaces no file that is open."""
+
+    def refuse(part: Path, place: Path) -> None:
+        raise PermissionError(errno.EACCES, "Access denied", str(part))
+
+    monkeypatch.setattr(machine_code, "FOLDER", tmp_path / "kept")
+    file = tmp_path / "kept" / "team_kernels_add.o"
+    _ = machine_code.Compiled("engine.team_kernels", "add", 2).address
+    kept = file.read_bytes()
+    monkeypatch.setattr(os, "replace", refuse)
+    assert machine_code.Compiled("engine.team_kernels", "add", 2)._compile()[0]
+    assert [*file.parent.iterdir()] == [file]
+    assert file.read_bytes() == kept
+    file.unlink()
+    with pytest.raises(NotWritableError):
+        machine_code.Compiled("engine.team_kernels", "add", 2)._compile()
 
 
 def test_code_that_needs_what_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -127,8 +127,13 @@ class Compiled:
         function = function(self._kind) if self._kind else function
         code, needed = jit.machine_code_of(function, self._arguments, self.symbol, gives_number=self._gives_number)
         told = {"needs": needed, "sha256": hashlib.sha256(code).hexdigest()}
-        with paths.whole_file(FOLDER / f"{self.symbol}.o") as part:
-            part.write_bytes(json.dumps(told).encode() + b"\n" + code)
+        file = FOLDER / f"{self.symbol}.o"
+        try:
+            with paths.whole_file(file) as part:
+                part.write_bytes(json.dumps(told).encode() + b"\n" + code)
+        except NotWritableError:
+            if _read(file) is None:  # else another process has kept it meanwhile, and Windows replaces nothing that is open
+                raise
         return code, needed
 
 
