@@ -74,7 +74,7 @@ def test_folders_that_killed_processes_left_go_when_another_is_made(tmp_path: Pa
         if folder is not young:
             os.utime(folder, (0, 0))
     with monkeypatch.context() as patch:
-        patch.setattr(os, "getuid", lambda: 123_456)
+        patch.setattr(os, "getuid", lambda: 123_456, raising=False)  # Windows has none
         other = cache.temporary_folder()
     assert left.is_dir()
     place = cache.temporary_folder()
