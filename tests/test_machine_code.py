@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -75,7 +76,7 @@ def test_folders_that_killed_processes_left_go_when_another_is_made(tmp_path: Pa
         if folder is not young:
             os.utime(folder, (0, 0))
     with monkeypatch.context() as patch:
-        patch.setattr(os, "getuid", lambda: 123_456)
+        patch.setattr(os, "getuid", lambda: 123_456, raising=False)  # Windows has none
         other = cache.temporary_folder()
     assert left.is_dir()
     place = cache.temporary_folder()
@@ -283,3 +284,22 @@ def test_compilers_end_with_whoever_waits_for_them(tmp_path: Path, monkeypatch: 
         return True
 
     wait_until(has_ended, "end")
+
+
+def test_what_another_process_kept_meanwhile_and_has_open_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, which replaces no file that is open."""
+
+    def refuse(part: Path, place: Path) -> None:
+        raise PermissionError(errno.EACCES, "Access denied", str(part))
+
+    monkeypatch.setattr(machine_code, "FOLDER", tmp_path / "kept")
+    file = tmp_path / "kept" / "team_kernels_add.o"
+    _ = machine_code.Compiled("engine.team_kernels", "add", 2).address
+    kept = file.read_bytes()
+    monkeypatch.setattr(os, "replace", refuse)
+    assert machine_code.Compiled("engine.team_kernels", "add", 2)._compile()
+    assert [*file.parent.iterdir()] == [file]
+    assert file.read_bytes() == kept
+    file.unlink()
+    with pytest.raises(NotWritableError):
+        machine_code.Compiled("engine.team_kernels", "add", 2)._compile()

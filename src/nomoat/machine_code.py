@@ -158,8 +158,12 @@ class Compiled:
         function = function(self._kind) if self._kind else function
         code, needs = jit.machine_code_of(function, self._arguments, self.symbol, gives_number=self._gives_number)
         told = self._facts | {"needs": needs, "sha256": hashlib.sha256(code).hexdigest()}
-        with paths.whole_file(self._file) as part:
-            part.write_bytes(json.dumps(told).encode() + b"\n" + code)
+        try:
+            with paths.whole_file(self._file) as part:
+                part.write_bytes(json.dumps(told).encode() + b"\n" + code)
+        except NotWritableError:
+            if self._kept() is None:  # else another process has kept it meanwhile, and Windows replaces nothing that is open
+                raise
         if missing := _missing(needs):
             raise RuntimeError(f"`{self.symbol}` needs {', '.join(missing)}, which this process does not have")
         return code

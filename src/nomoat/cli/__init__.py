@@ -140,7 +140,7 @@ def _print_what_it_can() -> None:
 
 
 def _map_little() -> None:
-    """Where `ulimit -v` bounds what is mapped, OpenBLAS has one thread: for memory of more it may ask for ever, whatever the signal."""
+    """Where `ulimit -v` bounds what is mapped, OpenBLAS has one thread: for memory of more it may ask without end."""
     with suppress(ImportError):  # Windows
         import resource
 
