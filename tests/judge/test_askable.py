@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from misbehaving import Server
 from tiny import TEMPLATE, write_tiny_gguf
 
 import nomoat
 from nomoat import hardware
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UnsupportedError
+from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.judge.askable import require_askable
 from nomoat.judge.duel import run_duel
 from nomoat.judge.judged import run_graded, run_judged_duel, run_judged_table
@@ -140,6 +141,48 @@ def test_a_template_that_refuses_the_first_question_is_named(suite: Suite, tmp_p
         require_askable([str(path)], dataclasses.replace(suite, examples=examples), RunSettings())
     assert caught.value.message == f"`{path}`: the model's chat template refuses this conversation: no system message"
     assert caught.value.hint == "ask what it does not refuse; or start `nomoat serve MODEL --template NAME`, and ask that server"
+
+
+def test_a_judge_whose_template_refuses_is_told_what_helps_a_judge(suite: Suite, tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "never.gguf", template="{{ raise_exception('never') }}")
+    engine = Counting()
+    with pytest.raises(UnsupportedError) as caught:
+        run_graded(Responder("a", engine), suite, str(path))
+    assert caught.value.message == f"`{path}`: the model's chat template refuses this conversation: never"
+    assert (caught.value.hint, engine.num_asked) == ("let another model judge", 0)
+
+
+def test_a_template_is_told_the_tokens_that_begin_and_end_a_text(suite: Suite, tmp_path: Path) -> None:
+    checks = "{% if bos_token[0] != '<' or eos_token[0] != '<' %}{{ raise_exception('no tokens') }}{% endif %}"
+    path = str(write_tiny_gguf(tmp_path / "begun.gguf", template=checks + TEMPLATE))
+    require_askable([path], suite, RunSettings(), judge=path)
+    with nomoat.load(path) as loaded:
+        require_askable([loaded], suite, RunSettings())
+
+
+@pytest.mark.parametrize("ask", [*ASKING, *JUDGED])
+@pytest.mark.parametrize(
+    ("ref", "message"),
+    [
+        ("auto", "`auto` chooses between two models, and one is needed here"),
+        ("openai:gpt", "`openai:gpt` needs a key, and OPENAI_API_KEY is not set"),
+        ("openai", "`openai` names no model"),
+    ],
+)
+def test_a_reference_that_cannot_be_asked_is_named_before_anyone_is_asked(
+    ask: Callable[[Responder, str, Suite], object], ref: str, message: str, suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    engine = Counting()
+    with pytest.raises(UsageError) as caught:
+        ask(Responder("a", engine), ref, suite)
+    assert (caught.value.message, engine.num_asked) == (message, 0)
+
+
+def test_a_server_is_not_connected_to(suite: Suite, serving: Callable[..., Server]) -> None:
+    server = serving()
+    require_askable([f"{server.url}#m", server.url], suite, RunSettings())
+    assert server.paths == []
 
 
 def test_what_helps_a_model_without_a_template_helps(suite: Suite, base: str) -> None:

@@ -207,10 +207,11 @@ def test_without_memory_for_both_everything_is_asked_and_the_verdict_says_so(mon
         return Loaded(ref, Counting(set(range(180)) if ref == "a" else set(range(60)), 200))
 
     monkeypatch.setattr("nomoat.responder.load", load)
-    for module in ("duel", "run"):  # there are no such files
-        monkeypatch.setattr(f"nomoat.judge.{module}.require_askable", lambda *_, **__: None)
+    looked_at: list[object] = []
+    monkeypatch.setattr("nomoat.judge.duel.require_askable", lambda models, *_: looked_at.extend(models))  # there are no such files
     verdict = nomoat.duel("a", "b", quiz(200))
     assert (verdict.winner, verdict.num_examples, open_now) == ("left", 200, [])
+    assert looked_at == ["a", "b"]  # once
     assert verdict.notes == (
         "memory does not hold both models at once: each side answered everything, and the duel could not stop early",
     )

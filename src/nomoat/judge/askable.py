@@ -2,40 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nomoat import config, references
 from nomoat import responder as responders
-from nomoat.engine import templates, tokenizer
-from nomoat.engine.source import open_source
+from nomoat.engine import remote, templates, tokenizer
+from nomoat.engine.source import ModelSource, open_source
+from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import SET_CONTEXT, DataError, UnsupportedError
 from nomoat.judge import sandbox
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.records import Example, Message
-from nomoat.references import STORED
+from nomoat.references import AUTO, STORED
 from nomoat.responder import Responder
 
 if TYPE_CHECKING:
     from nomoat.judge.run import Asking
 
-FOR_A_JUDGE = (Message(role="user", content="Which answer is better?"),)  # as `judge_prompts` asks: one message of the user
-SUITE_HINT = "ask it a suite with `chat = false`"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chat:
+    """The first conversation that a model is asked to answer, if there is one, why there is, and what helps where there cannot be."""
+
+    messages: Sequence[Message]
+    reason: str
+    without_template: str
+    refused: str
+
+
+ANOTHER_JUDGE = "let another model judge"
+FOR_A_JUDGE = _Chat(
+    messages=(Message(role="user", content="Which answer is better?"),),  # as `judge_prompts` asks: one message of the user
+    reason="a judge is asked in a chat",
+    without_template=ANOTHER_JUDGE,
+    refused=ANOTHER_JUDGE,
+)
 
 
 def require_askable(
     models: Sequence[str | Responder], suite: Suite, settings: RunSettings, *, judge: str | Responder | None = None
 ) -> None:
-    """Raises what `load` raises for weights that are not here, that nomoat cannot run, or that memory does not hold, and
-    UnsupportedError for a model whose chat template is missing, or refuses the first question. No weights are read.
+    """Find a model that cannot be asked before the first one is. No weights are read, and nothing is connected to.
 
-    Not looked at: servers, stored answers, and what workers on other machines have.
+    Raises what `load` raises of a reference: UnknownModelError for weights that are not here, BadFileError for damaged ones,
+    UnsupportedError for those that nomoat cannot run, NotEnoughMemoryError for those that memory does not hold, OfflineError for
+    servers that may not be asked, UsageError for `auto`, for what cannot be meant, for a chat template that is not known and for a
+    key that is not set. Raises UnsupportedError, too, for a model whose chat template is missing, or refuses the first question.
+
+    Not looked at: whether an adapter fits its base, questions after the first, what servers say, stored answers, and what workers on
+    other machines have.
     """
+    chat = _Chat(
+        messages=suite.examples[0].messages if suite.chat and suite.examples else (),
+        reason=f"`{suite.name}` asks in a chat",
+        without_template="ask it a suite with `chat = false`",
+        refused="ask what it does not refuse; or start `nomoat serve MODEL --template NAME`, and ask that server",
+    )
     for model in models:
-        _require(model, suite.examples[0].messages if suite.chat else (), (f"`{suite.name}` asks in a chat", SUITE_HINT), settings)
+        _require(model, chat, settings)
     if judge is not None:
-        _require(judge, FOR_A_JUDGE, ("a judge is asked in a chat", "let another model judge"), settings)
+        _require(judge, FOR_A_JUDGE, settings)
 
 
 def require_scorable(suite: Suite) -> None:
@@ -70,32 +100,44 @@ def require_context(run: Asking, examples: Sequence[Example], *, new_tokens: int
             )
 
 
-def _require(model: str | Responder, chat: Sequence[Message], why: tuple[str, str], settings: RunSettings) -> None:
-    """`chat` is what it is asked, if that is a conversation; `why` is it one, and what to do where there is no template for it."""
+def _require(model: str | Responder, chat: _Chat, settings: RunSettings) -> None:
     if isinstance(model, Responder):
         words = getattr(model.engine, "tokenizer", None)
-        if isinstance(words, tokenizer.Tokenizer) and chat:
-            _require_chat(model.ref, words.chat_template, chat, why)
+        if isinstance(words, Tokenizer):
+            _require_chat(model.ref, words.chat_template, chat, lambda: words)
+    elif model == AUTO or (references.names_server(model) and remote.parse(model)[2]):
+        responders.load(model).close()  # connects to nothing: of a server the model is named
     elif references.names_weights(model) and (settings.workers is None or settings.workers.is_here):
         files = references.find_files(model)
         source = open_source(files.weights)
         responders.require_memory(model, source)
         named = files.template(own=source.chat_template, fallback=settings.template)
-        if chat:
-            _require_chat(model, templates.named(named.value).text if named else source.chat_template, chat, why)
+        template = templates.named(named.value).text if named else source.chat_template
+        _require_chat(model, template, chat, partial(_read_words, source, template))
 
 
-def _require_chat(ref: str, template: str | None, chat: Sequence[Message], why: tuple[str, str]) -> None:
+def _read_words(source: ModelSource, template: str | None) -> Tokenizer:
+    words = source.read_tokenizer()
+    words.chat_template = template
+    return words
+
+
+def _require_chat(ref: str, template: str | None, chat: _Chat, read_words: Callable[[], Tokenizer]) -> None:
+    """The tokenizer may take seconds to read: that is done only for a template that refuses to go without its tokens."""
+    if not chat.messages:
+        return
     if template is None:
         raise UnsupportedError(
-            f"`{ref}` has no chat template, and {why[0]}",
+            f"`{ref}` has no chat template, and {chat.reason}",
             hint="give it the one it was tuned with, by `--template NAME` (in Python: `template`): "
-            f"{', '.join(templates.NAMED)}; a base model was tuned with none: {why[1]}",
+            f"{', '.join(templates.NAMED)}; a base model was tuned with none: {chat.without_template}",
         )
     try:
-        tokenizer.render(template, chat)
+        tokenizer.render(template, chat.messages)
+        return
+    except UnsupportedError:
+        words = read_words()
+    try:
+        words.render(chat.messages)
     except UnsupportedError as exc:
-        raise UnsupportedError(
-            f"`{ref}`: {exc.message}",
-            hint="ask what it does not refuse; or start `nomoat serve MODEL --template NAME`, and ask that server",
-        ) from exc
+        raise UnsupportedError(f"`{ref}`: {exc.message}", hint=chat.refused) from exc

@@ -18,7 +18,7 @@ from nomoat.judge.askable import require_askable, require_context, require_scora
 from nomoat.judge.groups import grouped, groups_in
 from nomoat.judge.kept import KeptEngine, is_kept
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
-from nomoat.judge.run import Asking, drawn, given, in_turn, opened, opened_store, ref_of
+from nomoat.judge.run import Asking, asked_in_turn, drawn, given, opened, opened_store, ref_of
 from nomoat.judge.sequential import Watch
 from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.stored_reviews import StoredReviews, load_reviews
@@ -107,19 +107,19 @@ def run_duel(
         one, other = (recorded_evaluation(ref_of(side), planned, notes=notes, seed=settings.seed) for side in (left, right))
         return _fought(one, other, rules=rules)
     require_scorable(asked)
+    require_askable((left, right), planned, settings)
     both_stored = all(ref_of(side).startswith(STORED) and not is_kept(ref_of(side)) for side in (left, right))
     with opened_store(settings.store) as store, ExitStack() as stack:
         has_groups = any(groups_in(planned).values())
         may_stop = not (stop_early or has_groups)
-        ask_all = partial(_ask_all, left, right, asked, replace(settings, store=store), rules=rules, may_stop=may_stop)
+        ask_all = partial(_ask_all, left, right, planned, notes, replace(settings, store=store), rules=rules, may_stop=may_stop)
         if not stop_early or both_stored:
             return ask_all()
-        require_askable((left, right), planned, settings)
         both = None if has_groups else _loaded_together(left, right, replace(settings, store=store), stack)
         if both is None:
             why = "examples belong together in groups" if has_groups else "memory does not hold both models at once"
             note = f"{why}: each side answered everything, and the duel could not stop early"
-            return ask_all(notes=(note,))
+            return ask_all(why=(note,))
         planned = replace(planned, examples=tuple(random.Random(settings.seed).sample(planned.examples, len(planned.examples))))
         is_same = both[0].ref == both[1].ref  # a model against itself has two bars
         labels = (f"{both[0].ref} (left)", f"{both[1].ref} (right)") if is_same else ("", "")
@@ -186,21 +186,19 @@ def _last(fought: Duel, missing: Sequence[str | Suite], error: BudgetReachedErro
 def _ask_all(
     left: str | Responder,
     right: str | Responder,
-    suite: Suite,
+    planned: Suite,
+    notes: Sequence[str],
     settings: RunSettings,
     *,
     rules: Rules,
     may_stop: bool,
-    notes: Sequence[str] = (),
+    why: Sequence[str] = (),
 ) -> Duel:
-    """Ask both sides everything.
-
-    `may_stop`: without `--all` this duel could stop early.
-    """
-    (one, other), unasked = in_turn((left, right), suite, settings)
+    """Ask both sides everything; with `may_stop`, without `--all` this duel could stop early."""
+    (one, other), unasked = asked_in_turn((left, right), planned, notes, settings)
     if may_stop:
         unasked = [f"{note} (without `--all`, in Python: with `stop_early`, they hold)" for note in unasked]
-    return _fought(one, other, rules=rules, notes=(*notes, *unasked))
+    return _fought(one, other, rules=rules, notes=(*why, *unasked))
 
 
 def _fought(one: Evaluation, other: Evaluation, *, rules: Rules, watch: Watch | None = None, notes: Sequence[str] = ()) -> Duel:

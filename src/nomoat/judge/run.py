@@ -81,12 +81,20 @@ def run_suite(responder: str | Responder, suite: str | Path | Suite, settings: R
 def in_turn(
     models: Sequence[str | Responder], suite: Suite, settings: RunSettings, *, judge: str | Responder | None = None
 ) -> tuple[list[Evaluation], list[str]]:
-    """Every model's answers, one model after another, to the examples that all answered; and what has to be known of kept ones.
-
-    A budget keeps a share for each model to come, and for the judge. Raises what `require_askable` raises before any is asked.
-    """
+    """As `asked_in_turn`, of a suite that is still to be drawn from. Raises what `require_askable` raises before any is asked."""
     asked, notes = drawn(suite, settings.limit, settings.seed)
     require_askable(models, asked, settings, judge=judge)
+    return asked_in_turn(models, asked, notes, settings, judge=judge)
+
+
+def asked_in_turn(
+    models: Sequence[str | Responder], asked: Suite, notes: Sequence[str], settings: RunSettings, *,
+    judge: str | Responder | None = None,
+) -> tuple[list[Evaluation], list[str]]:  # fmt: skip
+    """Every model's answers, one model after another, to the examples that all answered; and what has to be known of kept ones.
+
+    A budget keeps a share for each model to come, and for the judge.
+    """
     refs = [ref_of(model) for model in (*models, *([] if judge is None else [judge]))]
     answered: dict[int, Evaluation] = {}
     unasked: list[str] = []
