@@ -20,16 +20,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 from nomoat import cache, hardware, paths
 from nomoat.errors import NomoatError, NotWritableError
-
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
 
 log = logging.getLogger("nomoat.machine_code")
 # what compiled code is made of
@@ -56,7 +53,7 @@ def _version_file(package: str) -> Path:
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         raise ImportError(f"`{package}` is not installed")
-    return Path(found.origin).parent / "_version.py"
+    return Path(found.origin).with_name("_version.py")
 
 
 PATIENCE_SECONDS = 300.0  # how long to wait for another process that compiles and has nothing done meanwhile
@@ -138,8 +135,8 @@ class Compiled:
 
     @property
     def _facts(self) -> dict[str, Any]:
-        """Of its code, which is nobody else's."""
-        return {"symbol": self.symbol, "arguments": self._arguments, "gives_number": self._gives_number}
+        """Whose code it is."""
+        return {"module": self._module, "symbol": self.symbol, "arguments": self._arguments, "gives_number": self._gives_number}
 
     def _kept(self) -> bytes | None:
         """Its code; None where there is none, it is not whole, or it needs what this process does not have: LLVM would end that."""
@@ -148,7 +145,7 @@ class Compiled:
             told = json.loads(head)
             is_ours = told == self._facts | {"needs": told["needs"], "sha256": hashlib.sha256(code).hexdigest()}
             return code if is_ours and not _missing(told["needs"]) else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def _compile(self) -> bytes:
@@ -250,32 +247,56 @@ def _has_compiled(code: str, arguments: Sequence[str], progress: Callable[[int, 
 
 
 def compile_all(functions: Sequence[Compiled]) -> None:
-    """For a process that does nothing else, see `compile_elsewhere`: two work side by side where a process can be copied."""
+    """For a process that does nothing else, see `compile_elsewhere`: two copies of it work side by side, under Linux.
+
+    Raises RuntimeError where one of them is killed or fails, and what it was to do is not done.
+    """
     tell(0, len(functions))
-    with _compilers() as pool:
-        for done, _ in enumerate(pool.map(_compile, functions), 1):
-            tell(done, len(functions))
-
-
-def _compilers() -> Executor:
-    """Raises BrokenProcessPool, when it is used, where one of them is killed."""
-    from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-    from multiprocessing import get_context
-
-    if sys.platform == "linux":
-        with suppress(OSError, ImportError, NotImplementedError):  # no semaphores here
-            workers = min(MOST_COMPILERS, hardware.cpus())
-            return ProcessPoolExecutor(workers, get_context("fork"), initializer=_end_with_the_parent)
-    return ThreadPoolExecutor(1)
-
-
-def _end_with_the_parent() -> None:
-    ctypes.CDLL(None).prctl(SIGNAL_WHEN_ORPHANED, signal.SIGKILL)
+    for done, _ in enumerate(_compiled_beside_each_other(functions) or map(_compile, functions), 1):
+        tell(done, len(functions))
 
 
 def _compile(function: Compiled) -> None:
-    """In a process of its own, perhaps, which has nothing to give back."""
     _ = function.address
+
+
+def _compiled_beside_each_other(functions: Sequence[Compiled]) -> Iterator[None] | None:
+    """One for each that is compiled. None where no copy of this process can be made."""
+    if sys.platform != "linux":
+        return None
+    (tasks, put), (told, tell_done) = os.pipe(), os.pipe()
+    os.write(put, bytes(range(len(functions))))
+    os.close(put)  # none come after these
+    copies, parent = 0, os.getpid()
+    with suppress(OSError):  # as many as the system allows
+        for _ in range(min(MOST_COMPILERS, hardware.cpus())):
+            if os.fork() == 0:
+                _compile_tasks(functions, tasks, tell_done, parent)
+            copies += 1
+    os.close(tell_done)
+    return _told(told, len(functions)) if copies else None
+
+
+def _told(told: int, count: int) -> Iterator[None]:
+    done = 0
+    while os.read(told, 1):  # until no copy is left
+        done += 1
+        yield
+    if done < count:
+        raise RuntimeError(f"{done} of {count} functions are compiled")
+
+
+def _compile_tasks(functions: Sequence[Compiled], tasks: int, tell_done: int, parent: int) -> NoReturn:
+    """What a copy does until no task is left; it ends with whoever made it, and with the thread that did."""
+    status = 1
+    try:
+        ctypes.CDLL(None).prctl(SIGNAL_WHEN_ORPHANED, signal.SIGKILL)
+        while os.getppid() == parent and (task := os.read(tasks, 1)):
+            _compile(functions[task[0]])
+            os.write(tell_done, task)
+        status = 0
+    finally:
+        os._exit(status)
 
 
 def tell(done: int, total: int) -> None:

@@ -63,7 +63,7 @@ def not_there(path: Path) -> DataError:
 
 
 def _is_address(path: Path) -> bool:
-    return path.parts[:1] in (("http:",), ("https:",))
+    return bool(path.parts) and path.parts[0].lower() in ("http:", "https:")
 
 
 def of_unknown_kind(path: Path, kinds: str) -> UsageError | DataError:

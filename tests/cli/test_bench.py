@@ -98,3 +98,9 @@ def test_bench_of_an_unknown_file_names_it() -> None:
     done = nomoat("bench", "none.gguf")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: no file at `none.gguf`\nhint: check the path, or see what there is with `nomoat models`\n"
+
+
+def test_a_quality_of_no_model_is_refused() -> None:
+    done = nomoat("bench", "--quality", "high")
+    assert done.returncode == 1
+    assert done.stderr == "error: --quality is of a model, and none is named\nhint: add MODEL\n"

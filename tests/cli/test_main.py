@@ -122,28 +122,11 @@ def test_a_terminal_that_is_closed_stops_nothing_under_nohup() -> None:
     assert (done.returncode, done.stdout) == (0, "x\n")
 
 
-VERBS = ["run fake: hi", "run fake: hi --json", "config --json", "models"]
-
-
-def closing(verb: str, closed: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(f"{NOMOAT} {verb} {closed}", shell=True, capture_output=True, text=True, timeout=60, check=False)
-
-
-@pytest.mark.parametrize("closed", ["<&-", "2>&-", "2>&- <&-"])
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize("verb", ["run fake: hi", "run fake: hi --json", "config --json", "models"])
 def test_what_is_closed_is_written_and_read_as_nothing(closed: str, verb: str) -> None:
-    done = closing(verb, closed)
+    done = subprocess.run(f"{NOMOAT} {verb} {closed}", shell=True, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
-
-
-@pytest.mark.parametrize("verb", [*VERBS, "--version", "run --help"])
-def test_an_answer_that_would_go_to_a_closed_stdout_is_an_error(verb: str) -> None:
-    done = closing(verb, ">&-")
-    assert (done.returncode, done.stderr) == (
-        1,
-        "error: stdout is closed, and what this prints goes there\nhint: leave `>&-` out, or write `> /dev/null`\n",
-    )
-    assert closing(verb, ">&- 2>&- <&-").returncode == 1
 
 
 def test_a_home_that_is_a_file_is_said_whatever_the_verb(nomoat: Nomoat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

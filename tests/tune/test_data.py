@@ -58,7 +58,7 @@ def test_an_answer_of_weight_0_is_read_and_not_learned(tmp_path: Path) -> None:
             read_lessons(write(path, lines(1) + lines(1, weight)))
         assert caught.value.message == f"`{path}`, line 2: a message of the assistant has weight {weight!r}"
         assert caught.value.hint == "write 0 for an answer that is not learned, 1 or nothing for one that is"
-    with pytest.raises(DataError, match="line 1: every answer of the assistant has weight 0") as caught:
+    with pytest.raises(DataError, match="line 1: every answer that could be learned has weight 0") as caught:
         read_lessons(write(path, lines(0, 0)))
     assert caught.value.hint == "leave the conversation out, or give an answer that is to be learned weight 1"
 

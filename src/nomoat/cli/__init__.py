@@ -17,7 +17,7 @@ import typer
 from nomoat import __version__, paths
 from nomoat.cli import console
 from nomoat.cli.groups import Group, Verbs
-from nomoat.errors import NomoatError, NotWritableError
+from nomoat.errors import NomoatError
 
 # Each is a function, or commands, of that name in the module of that name.
 VERBS = (
@@ -25,6 +25,7 @@ VERBS = (
     "suites",
 )  # fmt: skip
 SECONDS_TO_NEXT_TRY = 0.05
+LITTLE_BYTES = 6 << 30  # two copies of OpenBLAS, of numpy and scipy, map 40 MB for each of up to 64 threads
 GARBAGE_THRESHOLD = 50_000  # new objects between two looks for garbage: imports make many and drop none
 
 # What people who come from other tools type, and what it is called here.
@@ -114,23 +115,11 @@ def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
 
 
 def _open_what_is_closed() -> None:
-    """Where stdin or stderr is closed (`<&-`), nothing is read, and written to nobody. To print an answer to nobody is an error.
-
-    Else a file of ours would be opened as 1, where others print.
-    """
+    """What a daemon closed (`>&-`) is read and written as nothing. Else a file of ours would be opened as 1, where others print."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
             os.dup2(getattr(sys, name).fileno(), number)
-            if name == "stdout":
-                sys.stdout = _Closed()
-
-
-class _Closed(io.TextIOBase):
-    """The stdout of a process that has none."""
-
-    def write(self, text: str) -> int:
-        raise NotWritableError("stdout is closed, and what this prints goes there", hint="leave `>&-` out, or write `> /dev/null`")
 
 
 def _print_what_it_can() -> None:
@@ -140,11 +129,11 @@ def _print_what_it_can() -> None:
 
 
 def _map_little() -> None:
-    """Where `ulimit -v` bounds what is mapped, OpenBLAS has one thread: for memory of more it may ask without end."""
+    """Where `ulimit -v` leaves little to map, OpenBLAS has one thread: for memory of more it may ask without end."""
     with suppress(ImportError):  # Windows
         import resource
 
-        if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        if 0 <= resource.getrlimit(resource.RLIMIT_AS)[0] < LITTLE_BYTES:  # -1: no limit
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 

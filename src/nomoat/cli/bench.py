@@ -8,6 +8,7 @@ import typer
 
 from nomoat.cli import completion, console, options
 from nomoat.cli.loading import bars, loading_bars
+from nomoat.errors import UsageError
 
 if TYPE_CHECKING:
     from nomoat.bench.machine import Load, Machine
@@ -36,6 +37,8 @@ def bench(
     from nomoat.bench.machine import measure_machine, read_load
     from nomoat.bench.model import measure_model
 
+    if quality is not None and model is None:
+        raise UsageError("--quality is of a model, and none is named", hint="add MODEL")
     load = read_load()
     if model is not None:
         with bars(*loading_bars(model), (f"timing {model}", "turns")) as (importing, compiling, progress):

@@ -160,5 +160,5 @@ def _duel(suite: Suite, report: Path) -> None:
     with judging.bars(RunSettings()) as settings:
         # Everything is asked: the demo shows how good the tuned model is, not only that it is better.
         fought = run_duel(f"{BASE}+{ADAPTER}", BASE, suite, settings, stop_early=False)
-    print_verdict(fought.verdict)
     write_duel_report(fought, report, command=f"nomoat duel {BASE}+{ADAPTER} {BASE} --suite {suite.name} --all")
+    print_verdict(fought.verdict)

@@ -132,13 +132,14 @@ def show_result(
     context: typer.Context, report: Path | None, data: Data, words: Callable[[Data], None], write: Callable[..., None],
     partials: Iterable[str], *, as_json: bool,
 ) -> None:  # fmt: skip
-    """Print a result, as JSON or in words, write its report, and end the command as `end` does, by the first of `partials`.
+    """Write a result's report, print it, as JSON or in words, and end the command as `end` does, by the first of `partials`.
 
     `write` is given the report's path, and as `command` what does it all again.
     """
+    if report is not None:  # first: it stays, whatever becomes of what is printed
+        write(report, command=again(context))
     console.print_json(data) if as_json else words(data)
     if report is not None:
-        write(report, command=again(context))
         console.say(f"report: {report}")
     end(next(filter(None, partials), ""))
 

@@ -47,7 +47,7 @@ class Rates:
 
     def cost_usd(self, usage: Usage) -> float | None:
         """What an answer cost by these rates; None if the server did not count all its tokens, or as no tokens can be."""
-        if not usage.is_counted or usage.prompt_tokens < 1 or usage.completion_tokens < 0:  # earlier versions kept such, too
+        if not usage.is_counted or usage.prompt_tokens < 1 or usage.completion_tokens < 0:
             return None
         return _usd(self._each(usage.prompt_tokens)[-1], usage.prompt_tokens, usage.completion_tokens)
 

@@ -270,7 +270,7 @@ def _lesson(messages: Sequence[Message], path: Path, where: str, not_learned: Se
     whole = Lesson(messages=tuple(messages), where=where, not_learned=tuple(not_learned))
     if not whole.learned and not_learned:
         hint = "leave the conversation out, or give an answer that is to be learned weight 1"
-        raise DataError(f"`{path}`, {where}: every answer of the assistant has weight 0", hint=hint)
+        raise DataError(f"`{path}`, {where}: every answer that could be learned has weight 0", hint=hint)
     if not whole.learned:
         hint = "a lesson is what is said to the assistant, and its answer"
         raise DataError(f"`{path}`, {where}: no message of the assistant to learn from", hint=hint)
