@@ -251,7 +251,7 @@ from nomoat import machine_code
 class Function(machine_code.Compiled):
     @property
     def address(self):
-        os.write(1, b"7 %d\n" % os.getpid())
+        os.write(1, f"7 {os.getpid()}{os.linesep}".encode())
         KILL
 
 machine_code.compile_all([Function("a", "b", 1), Function("c", "d", 1)])
