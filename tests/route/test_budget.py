@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -278,8 +279,36 @@ def test_all_go_on_with_a_new_file_where_theirs_was_moved_or_removed(
     ask(allowance)
     assert spent_on(2026, 11, 29)[0] == HELD_USD + 2 * REAL_USD
     assert [record.getMessage() for record in caplog.records] == [
-        f"`{default_path()}` was moved, replaced or removed: what was spent until now no longer counts"
+        f"`{default_path()}` was moved, replaced or removed: what stands in the one there is now counts"
     ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be moved there")
+def test_what_was_spent_counts_where_a_copy_is_in_its_place(allowed: Callable[..., Allowance]) -> None:
+    """With the most that a request under way could cost: it was set aside in the copy, and is like what was spent there."""
+    allowance = allowed(max_usd_per_day=1.0)
+    ask(allowance)
+    with allowance.paying(HELLO) as cloud:
+        copy = default_path().with_name("copy.sqlite")
+        with closing(sqlite3.connect(default_path())) as now, closing(sqlite3.connect(copy)) as then:
+            now.backup(then)
+        copy.replace(default_path())
+        list(cloud.stream(HELLO))
+    assert spent_on(2026, 11, 29)[0] == MOST_USD + 2 * REAL_USD
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be moved there")
+def test_an_answer_is_there_though_what_it_cost_can_be_written_nowhere(
+    allowed: Callable[..., Allowance], caplog: pytest.LogCaptureFixture
+) -> None:
+    allowance = allowed(max_usd_per_day=1.0)
+    runs = default_path().parent
+    with allowance.paying(HELLO) as cloud:
+        runs.rename(runs.with_name("old"))
+        runs.write_text("no folder")
+        assert "".join(chunk.text for chunk in cloud.stream(HELLO)) == "hello 안녕"
+    (record,) = caplog.records
+    assert record.getMessage().startswith("what an answer cost, $0.00025, cannot be written down")
 
 
 # ---------------------------------------------------------------- prices, and the file

@@ -308,6 +308,18 @@ def test_business_number_needs_its_checksum_and_without_separators_a_word(text: 
         "account=110+123+456789",
         "계좌 110123456789명의 홍길동",
         "계좌 110123456789건 문의",
+        "계좌번호 110123456789명",
+        "계좌 110123456789개",
+        "계좌 110123456789회",
+        "송금 110123456789개에",
+        "계좌: 1234567890123개입니다",
+        "계좌 110123456000건",
+        "NH 020-1234-5678-08",
+        "KB 012-345-6789-01",
+        "SC 054-321-9876-543",
+        "KB 001-234-5678-901",
+        "KB: 012-3456-7890-12",
+        "NH 099-1234-5678-91",
     ],
 )
 def test_bank_account_with_a_banks_word_is_seen(text: str) -> None:
@@ -851,6 +863,54 @@ def test_what_a_control_character_parts_is_seen_alone(text: str) -> None:
     assert kinds(text) == {"phone"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("bank_account", "계좌 110{}123{}456789"), ("card", "카드 4111{0}1111{0}1111{0}1111"),
+        ("resident_number", "9{0}0{0}0{0}1{0}0{0}1{0}-{0}1{0}2{0}3{0}4{0}5{0}6{0}8"), ("bank_account", "입금{0}{0}{0}110123456789"),
+        ("email", "kim{}@naver.com"), ("email", "kim{}@ naver.com"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("end", ["\v", "\f", "\x85", "\u2028", "\u2029"])
+def test_what_may_end_a_line_may_be_white_space_within_one(kind: pii.Kind, text: str, end: str) -> None:
+    assert kinds(text.format(end, end)) == {kind}
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("api_key", "\x1b[AKIAABCDEFGHIJKLMNOP"), ("api_key", "\x1b[sk-abcdefghij0123456789ABCDEFG"),
+        ("api_key", "\x9bAKIAABCDEFGHIJKLMNOP"), ("api_key", "\x1b(AKIAABCDEFGHIJKLMNOP"),
+        ("name", "\x1b[Kim"), ("name", "\x9bKim"), ("name", "\x1b(Brian"),
+        ("phone", "3\U000e0080010-1234-5678"), ("phone", "3\ufff0010-1234-5678"), ("phone", "3\u2065010-1234-5678"),
+        ("phone", r"%010\u002d1234\u002d5678"), ("email", "a@2x.png@naver.io"),
+        ("bank_account", "주문번호\r\n110-123-456789 계좌"), ("bank_account", "KB 012-345-6789"), ("bank_account", "012-3456-7890 NH"),
+        ("bank_account", "NH 010-1234-5678-08"),
+    ],
+)  # fmt: skip
+def test_what_stands_in_a_text_is_seen_whatever_else_it_may_mean(kind: pii.Kind, text: str) -> None:
+    """What looks like the end of a terminal's sign, an escape or a telephone number may be the beginning of what is private."""
+    assert kind in kinds(text, names=["Kim", "Brian"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tel=+44%2020%207946%200958",
+        "phone=+1%20212%20555%201234",
+        "from=+49%20151%2012345678",
+        "q=+81%2090-1234-5678",
+        '"tel"="+49%2030%20901820"',
+        r"tel=+86 138\u00201234\u00205678",
+        "tel=+1-415-555-2671%20",
+        "tel=+44 **20** 7946 0958",
+        "tel=+44+20+7946+0958",
+    ],
+)
+def test_the_plus_of_a_number_from_abroad_is_none_of_a_form(text: str) -> None:
+    assert kinds(text) == {"phone"}
+
+
 def test_a_form_has_plus_signs_for_spaces() -> None:
     assert kinds(f"tel=010+1234+5678&name={quote('김')}+{quote('철수')}", names=["김철수"]) == {"phone", "name"}
     assert kinds("https://here/?id=900101+1234568") == {"resident_number"}
@@ -891,6 +951,7 @@ def test_long_text_takes_no_time() -> None:
         "\n> ", "%E&a", "kim @ a.", "국민 통장으로(", "Project\n\n", "900101,a:", "9 - 9 ", "sk-",
         "①", "전화 10", "phone,", "900101 가 ", "123-456-7890 가 ", "1234567890로 1", "123-456-7890 my ",
         "\x1b[0;", "1\0", "①\0%20", "=a+", "1-\r1", "환불\n", "1234567890로 환", "1234567890명", "부산 ", "Kakao 1-", "a@2x.",
+        "1\r\n", "\v1", "=+1+", "a@2x.png@", "①\0%0①\\u2460\\b", "①\0\v\\u0000%0A1 ",
     ]  # fmt: skip
     for text in (*((piece * 40_000)[:40_000] for piece in pieces), "4111 1111 1111 1112 " * 5_000):
         started = time.process_time()

@@ -34,13 +34,13 @@ class Database:
         with paths.translate_disk_errors(path):
             paths.make_folder(path.parent, mode=paths.OWNER_ALONE)
             _make_file(path)
+        self._file = _file_at(path)  # before it is opened: if it is replaced in between, that one is not taken for the other
         self._lock = threading.RLock()  # one statement at a time, and a transaction as a whole
         with self._translated():
             # Every statement commits by itself.
             self.connection = sqlite3.connect(path, timeout=LOCK_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
             try:
                 self._open(schema, version, table)
-                self._file = _file_at(path)
             except BaseException:
                 self.connection.close()
                 raise

@@ -14,7 +14,8 @@ SHORT = (
 )
 EVERYDAY = rf"우리|하나|기업|제일|산업|새마을|외환|{START}(?i:Woori){END}"  # words, and 하나 a number
 # Units of memory and of weight, beginnings of part numbers and of addresses on the web, and words of other languages.
-DOUBTFUL = rf"{START}(?:KB|NH|SC|(?:(?<!\d\s)MG|kb|nh|(?i:Hana|Toss|Kakao|Citi))(?![_/-])){END}"
+UNITS = rf"{START}(?:KB|NH|SC){END}"
+DOUBTFUL = rf"(?:{UNITS}|{START}(?:(?<!\d\s)MG|kb|nh|(?i:Hana|Toss|Kakao|Citi))(?![_/-]){END})"
 CITIES = (  # and provinces
     r"(?<![\uac00-\ud7a3])(?:부산|경남|대구|광주|전북|제주"
     rf"|{START}(?i:Busan|(?:Kyong|Kyung|Gyeong)nam|Daegu|[GK]wangju|Jeonbuk|Jeju){END})"

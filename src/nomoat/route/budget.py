@@ -5,8 +5,8 @@ that fits, so that several processes together keep to the policy; once it has en
 process is killed in between, or its disk is full then, the most its requests could cost stays: it counts as spent, on the day they
 were asked, for good.
 
-Where the file is moved, replaced or removed, all go on with the one that is there then, or a new one; what was spent until then no
-longer counts.
+Where the file is moved, replaced or removed, all go on with the one that is there then, or a new one: what stands in that counts. Of a
+copy that is all that was spent until then; what was set aside for requests under way stays spent in it.
 
 What this does not cover: what was spent while the policy had no budget, and what other commands spend (`--max-cost` is theirs).
 """
@@ -30,7 +30,7 @@ from nomoat.asking.spending import FREE, list_pricing
 from nomoat.catalog import cards, prices
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.remote import RemoteEngine
-from nomoat.errors import BadFileError, NotEnoughDiskError, UsageError
+from nomoat.errors import NomoatError, UsageError
 from nomoat.money import dollars
 from nomoat.records import Request
 from nomoat.responder import Responder
@@ -159,7 +159,8 @@ class Allowance:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._database.close()
+        with self._lock:
+            self._database.close()
 
     @contextmanager
     def _current(self) -> Iterator[Database]:
@@ -168,7 +169,7 @@ class Allowance:
             if not self._database.is_in_place():
                 moved, self._database = self._database, _opened()
                 moved.close()
-                log.warning("`%s` was moved, replaced or removed: what was spent until now no longer counts", self._database.path)
+                log.warning("`%s` was moved, replaced or removed: what stands in the one there is now counts", self._database.path)
             yield self._database
 
     def _set_aside(self, usd: float) -> tuple[Database, date]:
@@ -186,7 +187,7 @@ class Allowance:
         try:
             with self._current() as database, database.transaction() as db:
                 _add(db, day, _nanodollars(cost_usd) - (_nanodollars(set_aside_usd) if database is counted_in else 0))
-        except (NotEnoughDiskError, BadFileError) as error:  # the answer is there, and paid for
+        except NomoatError as error:  # the answer is there, and paid for
             kept = f"what an answer cost, {dollars(cost_usd)}, cannot be written down: the most it could, {dollars(set_aside_usd)}"
             log.warning("%s, stays spent on %s: %s", kept, day, error.message)
 

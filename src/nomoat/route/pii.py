@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from typing import Literal, get_args
 
-from nomoat.route.banks import BANKS, CITIES, DOUBTFUL, EVERYDAY, SHORT
+from nomoat.route.banks import BANKS, CITIES, DOUBTFUL, EVERYDAY, SHORT, UNITS
+from nomoat.route.names import holds_name
 from nomoat.route.orders import ORDER, is_order_cell
-from nomoat.route.plain import plain, readings
+from nomoat.route.plain import readings
 
 Kind = Literal["resident_number", "phone", "business_number", "bank_account", "card", "email", "api_key", "name"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -48,7 +49,7 @@ Finder = Callable[[str], bool]  # of one kind, in a text in its plainest charact
 
 def _holds(text: str, kind: Kind, names: Sequence[str]) -> bool:
     if kind == "name":
-        return _names(text, names)
+        return holds_name(text, names)
     return FINDERS[kind](text) or (kind in BROKEN_KINDS and _over_breaks(text, kind))
 
 
@@ -245,18 +246,20 @@ def _business_checksum_fits(digits: str) -> bool:
 
 # ---------------------------------------------------------------- bank accounts
 # Groups on one line, always the same between them: a date and a time make no number.
-LINE_GAP = r"(?:[^\S\n]|[._/~\u00b7-]){1,4}"
+LINE_GAP = r"(?:[^\S\r\n]|[._/~\u00b7-]){1,4}"
 GROUPS = rf"\d{{1,5}}(?P<gap>{LINE_GAP})\d{{2,8}}(?:(?P=gap)\d{{2,8}}){{0,2}}"
-# So many people, times, pieces or cases. Behind an account `명의` is its holder's name, and `건` may be the matter.
-COUNT = rf"(?:명(?!의)|[회개]|(?<=000)건){ITS_END}"
-NUMBER = rf"(?P<number>\d(?<!\d\d)(?:{GROUPS}|\d{{9,15}}(?!\d|{WON}|{COUNT})))(?!\d)"
+NUMBER = rf"(?P<number>\d(?<!\d\d)(?:{GROUPS}|\d{{9,15}}(?!\d|{WON})))(?!\d)"
+# So many people, times, pieces or cases, in ten digits, beside words that mean other things than an account, too. Behind an account
+# `명의` is its holder's name, and `건` may be the matter.
+COUNT = rf"(?<!\d{{11}})(?:명(?!의)|[회개]|(?<=000)건){ITS_END}"
+NO_COUNT = NUMBER.replace(WON, f"{WON}|{COUNT}")
 GROUPED = rf"(?P<number>\d(?<!\d\d){GROUPS})(?!\d)"
-NO_PHONE = r"(?!0\d{1,2}-?\d{3,4}-?\d{4}(?!\d))"
+NO_PHONE = r"(?!0\d{1,2}-?\d{3,4}-?\d{4}(?!-?\d))"
 YEAR, MONTH, DAY = r"(?:19|20)\d\d", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
 CALENDAR = MONTH + DAY
 YEAR_OR_DATE = rf"{YEAR}(?:{CALENDAR})?"
 # Part numbers have these first, or second of two; an account may have such a group further on.
-DASHED = rf"{NO_PHONE}(?!{YEAR_OR_DATE}-|\d{{2,6}}-{YEAR_OR_DATE}(?![\d-]))" + GROUPED.replace(LINE_GAP, "-")
+DASHED = rf"(?!{YEAR_OR_DATE}-|\d{{2,6}}-{YEAR_OR_DATE}(?![\d-]))" + GROUPED.replace(LINE_GAP, "-")
 ACCOUNT = r"(?:(?<![^\W_])|(?-i:(?<=[a-z])(?=[A-Z])))(?:bank|account|acct)(?:[_ -]?(?:account|acct|number|num|no|id)){0,3}s?(?![^\W_])"
 BESIDE = r"(?:\s?통장)?(?:으?로)?(?:\s?\([^()\d\n]{1,12}\))?[\s:|,;\"'()\[\]/\u00b7-]{0,6}"
 BEHIND = r"[\s()\[\],:/|\u00b7-]{0,4}"
@@ -271,29 +274,30 @@ NO_ORDER = rf"(?<!{ORDER}[\s:])(?<!{ORDER}번호[\s:])(?<!{ORDER}번호:\s)(?!{Y
 # Behind a city: no parcel, and no business number, whose checksum decides.
 NO_PARCEL = r"(?!(?:\d{4}-\d{4}-\d{4}|\d{3}-\d{2}-\d{5})(?![\d-]))"
 PAID = (  # in a table often how an order stands
-    re.compile(rf"(?:입금|송금|이체){REACH}{NUMBER}"),
+    re.compile(rf"(?:입금|송금|이체){REACH}{NO_COUNT}"),
     re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}(?:{AMOUNT}[을만]?\s?)?{WORDS}(?:계좌|(?<!무)통장|(?<!무통장)입금|송금|이체)"),
 )
 ACCOUNTS = (
     re.compile(rf"(?:계좌|통장|예금주|{ACCOUNT}){REACH_OF_TABLES}{NUMBER}", re.IGNORECASE),
     re.compile(rf"(?:{BANKS}){REACH}{NUMBER}"),
     PAID[0],
-    re.compile(rf"(?:{SHORT}){BESIDE}{NUMBER}"),
+    re.compile(rf"(?:{SHORT}){BESIDE}{NO_COUNT}"),
     re.compile(rf"(?:{EVERYDAY}){BESIDE}{GROUPED}"),
-    re.compile(rf"{DOUBTFUL}{BESIDE}{DASHED}"),
+    re.compile(rf"(?:{UNITS}{BESIDE}|{DOUBTFUL}{BESIDE}{NO_PHONE}){DASHED}"),
     re.compile(rf"{DOUBTFUL}으로{BESIDE}{GROUPED}"),
-    re.compile(rf"{CITIES}[ :]{{1,3}}{NO_PARCEL}{DASHED}"),
-    re.compile(rf"(?:우리|하나|기업)[\s:]{{0,3}}{NUMBER}"),
+    re.compile(rf"{CITIES}[ :]{{1,3}}{NO_PARCEL}{NO_PHONE}{DASHED}"),
+    re.compile(rf"(?:우리|하나|기업)[\s:]{{0,3}}{NO_COUNT}"),
     re.compile(rf"{NUMBER}[\s()\[\],:/]{{0,4}}\w{{0,6}}(?:{BANKS}|예금주)"),
     PAID[1],
     re.compile(rf"{NUMBER}\s?으?로\s?(?:{AMOUNT}|무통장)"),
-    re.compile(rf"환불[은: \n]{{0,3}}{DASHED}"),
+    re.compile(rf"환불[은: \n]{{0,3}}{NO_PHONE}{DASHED}"),
     re.compile(
         rf"{NO_ORDER}(?<!번호[\s:])(?<!번호:\s){NO_PHONE}{NUMBER}\s?으?로\s?(?:(?:전액|전부|일부|부분|바로|즉시|꼭|빨리|다시)\s?)?환불"
     ),
     re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}{WHOSE}(?>{ACCOUNT})(?![\"']?\s?[:=])", re.IGNORECASE),
     re.compile(rf"{GROUPED}{BEHIND}(?:(?:{SHORT})(?![a-zA-Z])|(?:{EVERYDAY}){ENDS}|{DOUBTFUL}(?:으로|\s?통장))"),
-    re.compile(rf"{DASHED}{BEHIND}{DOUBTFUL}{ENDS}"),
+    re.compile(rf"{DASHED}{BEHIND}{UNITS}{ENDS}"),
+    re.compile(rf"{NO_PHONE}{DASHED}{BEHIND}{DOUBTFUL}{ENDS}"),
 )
 ONE_NUMBER = re.compile(NUMBER)
 ACCOUNT_DIGITS = range(10, 17)
@@ -412,7 +416,7 @@ def _luhn_fits(digits: str) -> bool:
     return len(set(digits)) > 1 and sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0
 
 
-# ---------------------------------------------------------------- e-mail addresses, names
+# ---------------------------------------------------------------- e-mail addresses, keys
 # Names and hosts in letters of any script, some of which have marks; of Korean ends there are these four, and everyday words may stand
 # behind an `@` and a dot.
 MARKS = r"\u0300-\u036f\u0900-\u0dff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
@@ -433,8 +437,14 @@ IMAGE = re.compile(r".*@\d(?:\.\d)?x\.(?:png|jpe?g|gif|webp|avif|svg)", re.IGNOR
 
 
 def _emails(text: str) -> bool:
-    found = (match for pattern in (EMAIL, EMAIL_FOR_PEOPLE) for match in pattern.finditer(text) if not IMAGE.fullmatch(match[0]))
-    return any(not (match[0].startswith("git@") and REPOSITORY.match(text, match.end())) for match in found)
+    return any(not _is_no_email(match) for pattern in (EMAIL, EMAIL_FOR_PEOPLE) for match in pattern.finditer(text))
+
+
+def _is_no_email(match: re.Match[str]) -> bool:
+    text, end = match.string, match.end()
+    if match[0].startswith("git@"):
+        return REPOSITORY.match(text, end) is not None
+    return IMAGE.fullmatch(match[0]) is not None and not text.startswith("@", end)
 
 
 # Of OpenAI, Anthropic and whoever writes them so, AWS, GitHub, GitLab, Google, Slack, Hugging Face; private keys in PEM.
@@ -447,46 +457,6 @@ API_KEY = re.compile(
 
 def _api_keys(text: str) -> bool:
     return API_KEY.search(text) is not None
-
-
-# Scripts without spaces within a name; whoever writes one may set its parts apart, and a line may end anywhere in it.
-UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
-HANGUL = re.compile(r"[\uac00-\ud7a3]")
-BETWEEN_WORDS = r"\s*(?:[._/+-]{1,2}\s{0,3})?"
-BETWEEN_SYLLABLES = r"(?:\s{0,3}|\s?[,._/\u00b7-]\s?)"
-UNSPACED_BESIDE = re.compile(rf"(?<=[{UNSPACED}])(?=\S)|(?<=\S)(?=[{UNSPACED}])")
-
-
-def _names(text: str, names: Sequence[str]) -> bool:
-    """Upper and lower case, forms of the apostrophe, and spaces, dots, dashes and such between words and between Korean, Chinese or
-    Japanese characters make no difference. A Latin name is a whole word; a Korean one may have particles glued to it."""
-    folded = _folded(text)
-    found = (match for pattern in filter(None, map(_spelling, names)) for match in pattern.finditer(folded))
-    return any(not (_is_latin(folded[match.end() - 1]) and _is_latin(folded[match.end() : match.end() + 1])) for match in found)
-
-
-def _spelling(name: str) -> re.Pattern[str] | None:
-    words = _folded(plain(name)).split()
-    if not words:
-        return None
-    glued = BETWEEN_WORDS.join(map(_escaped, words))
-    spaced = BETWEEN_WORDS.join(BETWEEN_SYLLABLES.join(map(_escaped, UNSPACED_BESIDE.split(word))) for word in words)
-    if len(words) == 1 and HANGUL.match(words[0]):  # where one word ends so and the next begins so, these are everyday ones
-        spaced = rf"{glued}|(?<!{HANGUL.pattern}){spaced}"
-    return re.compile(rf"(?:(?<![A-Za-z0-9])|(?![A-Za-z0-9]))(?:{spaced})", re.IGNORECASE)
-
-
-def _escaped(word: str) -> str:
-    return re.escape(word).replace("'", "['`]")
-
-
-def _folded(text: str) -> str:
-    """The text with `ss` for what is that in capitals."""
-    return text.casefold().replace("\u0307", "")
-
-
-def _is_latin(character: str) -> bool:
-    return character.isascii() and character.isalnum()
 
 
 FINDERS: dict[Kind, Finder] = {

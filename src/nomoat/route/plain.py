@@ -6,6 +6,7 @@ What this does not cover: base64 and other encodings, letters of other scripts t
 
 from __future__ import annotations
 
+import functools
 import html
 import re
 import unicodedata
@@ -16,15 +17,18 @@ DASHES = dict.fromkeys(
 )  # look like dashes, and are none to Unicode
 DOTS = dict.fromkeys("\u2022\u2027\u2219\u22c5\u25cf\u30fb\u318d\uff65", "\u00b7")
 APOSTROPHES = dict.fromkeys("\u00b4\u02b9\u02bb\u02bc\u2018\u2019\u201b\u2032", "'")
-# Take up no place, or that of a space, and are letters, marks, symbols or not given out to Unicode: fillers, variation selectors, what
-# joins, encloses (keycaps), underlines or strikes through, and what is to be ignored should it ever be given out.
+# Take up no place, or that of a space, and are letters, marks or symbols to Unicode: fillers, variation selectors, and what joins,
+# encloses (keycaps), underlines or strikes through.
 UNSEEN = re.compile(
-    r"[\u0305\u0332\u0333\u0335-\u0338\u033f\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u20dd-\u20e4\u2800\u3164\ufe00-\ufe0f\uffa0"
-    r"\ufff0-\ufff8\U000e0000-\U000e0fff]"
+    r"[\u0305\u0332\u0333\u0335-\u0338\u033f\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u20dd-\u20e4\u2800\u3164\ufe00-\ufe0f\uffa0"
+    r"\U000e0100-\U000e01ef]"
 )
-# All but white space, and what colours a terminal or moves its cursor as a whole. No number hides in one: of its digits at most three
-# stand together.
-CONTROLS = re.compile(r"(?:\x1b\[|\x9b)[?>]?(?:\d{0,3}[;:])*\d{0,3}[A-Za-z]|\x1b[()][AB]|[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
+# All but tabs and line ends; what colours a terminal or moves its cursor as a whole; and what Unicode has not given out, to be ignored
+# should it ever be. No number hides in one: of its digits at most three stand together.
+CONTROLS = re.compile(
+    r"(?:\x1b\[|\x9b)[?>]?(?:\d{0,3}[;:])*\d{0,3}[A-Za-z]|\x1b[()][AB]"
+    r"|[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u2065\ufff0-\ufff8\U000e0000-\U000e00ff\U000e01f0-\U000e0fff]"
+)
 LINES_ENDS = re.compile(r"\r\n?|[\v\f\x85\u2028\u2029]")
 # A syllable or letter may be written as several characters, as macOS writes file names. These follow the first of them; so do marks.
 FOLLOWS = re.compile(r"[\u1161-\u1175\u11a8-\u11c2\uff9e\uff9f]")
@@ -38,8 +42,7 @@ NOT_ASCII = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")  # with what they may follo
 
 
 def plain(text: str) -> str:
-    """The text in its plainest characters, `\\n` at the end of each line."""
-    text = LINES_ENDS.sub("\n", CONTROLS.sub("", text))
+    """The text in its plainest characters; white space and control characters as they are."""
     return text if text.isascii() else NOT_ASCII.sub(_plain_characters, text)
 
 
@@ -73,12 +76,14 @@ def _plain_character(character: str, category: str) -> str:
 
 # `\u` escapes, also those of an escaped text, in pairs where a character takes two; a character of a URL, or of a form; HTML's.
 BACKSLASHES, HEX = r"\\{1,8}", r"[0-9A-Fa-f]"
-ESCAPES = re.compile(
-    rf"{BACKSLASHES}(?:u[Dd][89ABab]{HEX}{{2}}{BACKSLASHES}u[Dd][C-Fc-f]{HEX}{{2}}|u{HEX}{{4}}|[bfnrt])"
-    rf"|%(?:[0-7]{HEX}|[CDcd]{HEX}%{HEX}{{2}}|[Ee]{HEX}(?:%{HEX}{{2}}){{2}}|[Ff][0-7](?:%{HEX}{{2}}){{3}})"
+ESCAPES = (
+    rf"{BACKSLASHES}(?:u[Dd][89ABab]{HEX}{{2}}{BACKSLASHES}u[Dd][C-Fc-f]{HEX}{{2}}|u{HEX}{{4}}|[nrt])"
+    rf"|%(?:[2-7]{HEX}|[CDcd]{HEX}%{HEX}{{2}}|[Ee]{HEX}(?:%{HEX}{{2}}){{2}}|[Ff][0-7](?:%{HEX}{{2}}){{3}})"
     rf"|&(?:#\d{{1,7}};?|#[Xx]{HEX}{{1,6}};?|[A-Za-z][A-Za-z0-9]{{1,30}};)"
 )
-FORM_VALUE = re.compile(r"=[^\s&=+]*\+[^\s&=]*")  # its `+` are spaces
+OF_SIGNS, OF_ALL = re.compile(ESCAPES), re.compile(rf"{ESCAPES}|{BACKSLASHES}[bf]|%[01]{HEX}")  # without control characters, and with
+FORM_VALUE = re.compile(r"=[^\s&=+]*\+[^\s&=]*")
+FORM_SPACE = re.compile(r"(?<!=)\+|\+(?![1-9])")  # a `+`, but for that of a number from abroad: `tel=+82+10`
 CODE_UNIT = re.compile(rf"u({HEX}{{4}})")
 LETTERS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 MOST_ESCAPED = 3  # escapes of escapes of escapes
@@ -91,30 +96,43 @@ MARKS = re.compile(
 
 
 def readings(text: str) -> tuple[str, ...]:
-    """In its plainest characters, and so without escapes and marks; both also with spaces where `_apart` has them. No text twice.
+    """In its plainest characters, and so without escapes and marks; both also with spaces for what numbers a list. And all that
+    without what `_on_screen` takes away. No text twice.
 
-    All of them, for a mark may also part what is no one word, an escape be none, and a number be written in `①` and its like.
+    All of them, for a mark or a control character may also part what is no one word, an escape be none, and a number be written in `①`
+    and its like: what is found in a text as it stands is found whatever else it may mean.
     """
     found: dict[str, None] = {}
-    for written in _apart(text):
-        as_given = plain(written)
-        found |= dict.fromkeys((as_given, *(MARKS.sub("", decoded) for decoded in _decoded(as_given))))
+    plainest = functools.cache(plain)  # most are the same both times
+    for ways, decoded in ((_numbered, _without_escapes), (_on_screen, _without_fields_and_escapes)):
+        for as_given in map(plainest, ways(text)):
+            read = decoded(as_given)
+            unescaped = (as_given,) if read == as_given else map(plainest, ways(read))
+            found |= dict.fromkeys((as_given, *(MARKS.sub("", way) for way in unescaped)))
     return tuple(found)
 
 
-def _apart(text: str) -> dict[str, None]:
-    """The text; and so with spaces for what numbers a list; and for control characters, too, which may part words and numbers."""
-    unnumbered = NUMBERING.sub(" ", text)
-    return dict.fromkeys((text, unnumbered, CONTROLS.sub(" ", unnumbered)))
+def _numbered(text: str) -> dict[str, None]:
+    """The text; and so with spaces for what numbers a list."""
+    return dict.fromkeys((text, NUMBERING.sub(" ", text)))
 
 
-def _decoded(text: str) -> tuple[str, ...]:
-    """A text in its plainest characters, without escapes; and so with apart what `_apart` finds, where that stood in escapes."""
-    given = text
-    text = FORM_VALUE.sub(lambda value: value[0].replace("+", " "), text)
+def _on_screen(text: str) -> dict[str, None]:
+    """Those with `\\n` at the end of each line and without control characters; and with spaces for these, which may part words."""
+    ways = [CONTROLS.sub("", way) for way in _numbered(text)]
+    return dict.fromkeys(LINES_ENDS.sub("\n", way) for way in (*ways, CONTROLS.sub(" ", NUMBERING.sub(" ", text))))
+
+
+def _without_escapes(text: str, escapes: re.Pattern[str] = OF_SIGNS) -> str:
     for _ in range(MOST_ESCAPED):
-        text = ESCAPES.sub(_unescaped, text)
-    return (given,) if text == given else tuple(map(plain, _apart(text)))
+        text = escapes.sub(_unescaped, text)
+    return text
+
+
+def _without_fields_and_escapes(text: str) -> str:
+    """Without the `+` of a form, too, and the escapes of control characters."""
+    text = FORM_VALUE.sub(lambda value: FORM_SPACE.sub(" ", value[0]), text)
+    return _without_escapes(text, OF_ALL)
 
 
 def _unescaped(escape: re.Match[str]) -> str:

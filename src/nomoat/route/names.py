@@ -1,0 +1,53 @@
+"""The user's own words in a text in its plainest characters (`plain`).
+
+What this does not cover: other spellings of a name, and its forms in other scripts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from nomoat.route.plain import plain
+
+# Scripts without spaces within a name; whoever writes one may set its parts apart, and a line may end anywhere in it.
+UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
+HANGUL = re.compile(r"[\uac00-\ud7a3]")
+BETWEEN_WORDS = r"\s*(?:[._/+-]{1,2}\s{0,3})?"
+BETWEEN_SYLLABLES = r"(?:\s{0,3}|\s?[,._/\u00b7-]\s?)"
+UNSPACED_BESIDE = re.compile(rf"(?<=[{UNSPACED}])(?=\S)|(?<=\S)(?=[{UNSPACED}])")
+
+
+def holds_name(text: str, names: Sequence[str]) -> bool:
+    """Whether one of them stands in it.
+
+    Upper and lower case, forms of the apostrophe, and spaces, dots, dashes and such between words and between Korean, Chinese or
+    Japanese characters make no difference. A Latin name is a whole word; a Korean one may have particles glued to it.
+    """
+    folded = _folded(text)
+    found = (match for pattern in filter(None, map(_spelling, names)) for match in pattern.finditer(folded))
+    return any(not (_is_latin(folded[match.end() - 1]) and _is_latin(folded[match.end() : match.end() + 1])) for match in found)
+
+
+def _spelling(name: str) -> re.Pattern[str] | None:
+    words = _folded(plain(name)).split()
+    if not words:
+        return None
+    glued = BETWEEN_WORDS.join(map(_escaped, words))
+    spaced = BETWEEN_WORDS.join(BETWEEN_SYLLABLES.join(map(_escaped, UNSPACED_BESIDE.split(word))) for word in words)
+    if len(words) == 1 and HANGUL.match(words[0]):  # where one word ends so and the next begins so, these are everyday ones
+        spaced = rf"{glued}|(?<!{HANGUL.pattern}){spaced}"
+    return re.compile(rf"(?:(?<![A-Za-z0-9])|(?![A-Za-z0-9]))(?:{spaced})", re.IGNORECASE)
+
+
+def _escaped(word: str) -> str:
+    return re.escape(word).replace("'", "['`]")
+
+
+def _folded(text: str) -> str:
+    """The text with `ss` for what is that in capitals."""
+    return text.casefold().replace("\u0307", "")
+
+
+def _is_latin(character: str) -> bool:
+    return character.isascii() and character.isalnum()
