@@ -35,27 +35,6 @@ SOURCES = (
     "engine/codes.py", "engine/emit.py", "engine/kernels.py", "engine/kv_cache.py", "engine/panels.py", "engine/step_tables.py",
     "engine/steps.py", "engine/team.py", "engine/team_kernels.py", "engine/tiles.py", "engine/vectors.py", "tune/kernels.py",
 )  # fmt: skip
-
-
-def _version() -> str:
-    """Of all that is compiled: its source, what compiles it, and this CPU. A home may be on several machines, which would race.
-
-    And of this package's place, which numba goes by: what one environment has compiled another one's process would not find.
-    """
-    package = Path(__file__).parent
-    files = [*(package / name for name in SOURCES), *map(_version_file, ("numba", "llvmlite"))]
-    made_by = f"{hardware.cpu_kind()} {hardware.amx().value} {sys.implementation.cache_tag} {package}"
-    return hashlib.sha256(b"".join([*(file.read_bytes() for file in files), made_by.encode()])).hexdigest()[:12]
-
-
-def _version_file(package: str) -> Path:
-    """What tells its version: to import it, or to look it up among all packages, takes longer."""
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
-        raise ImportError(f"`{package}` is not installed")
-    return Path(found.origin).with_name("_version.py")
-
-
 PATIENCE_SECONDS = 300.0  # how long to wait for another process that compiles and has nothing done meanwhile
 SECONDS_TO_NEXT_LOOK = 0.1
 MOST_COMPILERS = 2  # of 0.3 GB each; the longest function takes as long as all others
@@ -75,6 +54,25 @@ if str(machine_code.FOLDER) != sys.argv.pop(1):
 """
 # In place of what frees an array that numba made. Ours lie elsewhere: the code for it is there, and is never reached.
 FREE_ARRAY = "nomoat_free_array"
+
+
+def _version() -> str:
+    """Of all that is compiled: its source, what compiles it, and this CPU. A home may be on several machines, which would race.
+
+    And of this package's place, which numba goes by: what one environment has compiled another one's process would not find.
+    """
+    package = Path(__file__).parent
+    files = [*(package / name for name in SOURCES), *map(_version_file, ("numba", "llvmlite"))]
+    made_by = f"{hardware.cpu_kind()} {hardware.amx().value} {sys.implementation.cache_tag} {package}"
+    return hashlib.sha256(b"".join([*(file.read_bytes() for file in files), made_by.encode()])).hexdigest()[:12]
+
+
+def _version_file(package: str) -> Path:
+    """What tells its version: to import it, or to look it up among all packages, takes longer."""
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise ImportError(f"`{package}` is not installed")
+    return Path(found.origin).with_name("_version.py")
 
 
 def _place(kept: Path) -> Path:
