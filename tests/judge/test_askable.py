@@ -58,6 +58,8 @@ def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nomoat.responder.load", load)
 
 
+HINT_FOR_A_JUDGE = HINT.replace("ask it a suite with `chat = false`", "let another model judge")
+
 ASKING: list[Callable[[Responder, str, Suite], object]] = [
     lambda asked, other, suite: run_duel(asked, other, suite, stop_early=True),
     lambda asked, other, suite: run_duel(asked, other, suite, stop_early=False),
@@ -73,27 +75,20 @@ JUDGED: list[Callable[[Responder, str, Suite], object]] = [
 
 
 @pytest.mark.usefixtures("nothing_is_loaded")
-@pytest.mark.parametrize("ask", ASKING)
-def test_a_side_without_a_chat_template_is_named_before_the_other_one_is_asked(
-    ask: Callable[[Responder, str, Suite], object], suite: Suite, base: str
+@pytest.mark.parametrize(
+    ("ask", "reason", "hint"),
+    [
+        *((ask, "`quiz` asks in a chat", HINT) for ask in ASKING),
+        *((ask, "a judge is asked in a chat", HINT_FOR_A_JUDGE) for ask in JUDGED),
+    ],
+)
+def test_a_side_or_a_judge_without_a_chat_template_is_named_before_anyone_is_asked(
+    ask: Callable[[Responder, str, Suite], object], reason: str, hint: str, suite: Suite, base: str
 ) -> None:
     engine = Counting()
     with pytest.raises(UnsupportedError) as caught:
         ask(Responder("a", engine), base, suite)
-    assert (caught.value.message, caught.value.hint) == (f"`{base}` has no chat template, and `quiz` asks in a chat", HINT)
-    assert engine.num_asked == 0
-
-
-@pytest.mark.usefixtures("nothing_is_loaded")
-@pytest.mark.parametrize("ask", JUDGED)
-def test_a_judge_without_a_chat_template_is_named_before_anyone_is_asked(
-    ask: Callable[[Responder, str, Suite], object], suite: Suite, base: str
-) -> None:
-    engine = Counting()
-    with pytest.raises(UnsupportedError) as caught:
-        ask(Responder("a", engine), base, suite)
-    assert caught.value.message == f"`{base}` has no chat template, and a judge is asked in a chat"
-    assert caught.value.hint is not None and caught.value.hint.endswith("a base model was tuned with none: let another model judge")
+    assert (caught.value.message, caught.value.hint) == (f"`{base}` has no chat template, and {reason}", hint)
     assert engine.num_asked == 0
 
 

@@ -61,8 +61,6 @@ from nomoat.machine_code import Compiled
 
 EXIT_SECONDS = 60.0  # how long a process that ends waits for a pass, and for a job, at most
 NARROW = 768  # below this width a model's answers change too much with `CHUNK`
-
-
 SHARE_OF_JOBS = Compiled("engine.steps", "share", 3)
 ANNOUNCE = Compiled("engine.team_kernels", "announce", 3, gives_number=True)
 DO_SHARE = Compiled("engine.team_kernels", "do_share", 2)
