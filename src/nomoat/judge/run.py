@@ -20,10 +20,11 @@ from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
-from nomoat.judge import choices, code, scorers
+from nomoat.judge import choices, code
 from nomoat.judge.askable import require_askable, require_context, require_scorable
 from nomoat.judge.groups import conversations_of, grouped, groups_in
 from nomoat.judge.kept import KeptEngine, is_kept, kept_first, kept_responder, unasked_note
+from nomoat.judge.metrics import score_text
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
 from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.suites import Suite, load_suite
@@ -411,7 +412,7 @@ def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
         return [0.0] * len(pairs)
     if suite.metric == "code":
         return code.score_code(pairs, chat=suite.chat)
-    return [scorers.score_text(suite.metric, answer, example, schema=suite.schema) for example, answer in pairs]
+    return [score_text(suite.metric, answer, example, schema=suite.schema) for example, answer in pairs]
 
 
 def _written(run: Asking, examples: Sequence[Example], num_before: int) -> Iterator[tuple[Example, Completion]]:
