@@ -13,6 +13,7 @@ from nomoat.catalog import tuned
 from nomoat.errors import NomoatError, UnknownModelError, UsageError
 from nomoat.hardware import Detected
 from nomoat.hub_folder import CONFIG
+from nomoat.providers import PROVIDERS, is_remote
 from nomoat.records import Parent
 from nomoat.textfiles import as_named
 
@@ -41,9 +42,7 @@ def names_weights(ref: str) -> bool:
 
 def names_server(ref: str) -> bool:
     """A provider's name alone does, too: `remote_engine` says what it lacks."""
-    from nomoat.engine.providers import BASE_URLS, is_remote
-
-    return is_remote(ref) or ref in BASE_URLS
+    return is_remote(ref) or ref in PROVIDERS
 
 
 def is_local(ref: str) -> bool | None:

@@ -18,7 +18,6 @@ from nomoat import responder as responders
 from nomoat.asking.answers import FailuresInARow, collect, collect_scores, count_earlier, failure_of, notes_of
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
-from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import choices, code
 from nomoat.judge.askable import require_askable, require_context, require_scorable
@@ -30,6 +29,7 @@ from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import Evaluation, in_common, notes_over_all, side_of
 from nomoat.pool import DEFAULT_CONCURRENCY
+from nomoat.providers import is_remote, named_in
 from nomoat.records import Completion, Example, Message, Outcome, Request
 from nomoat.responder import Responder
 from nomoat.words import counted
@@ -289,7 +289,8 @@ class Asking:
                 f"`{self.suite.name}` puts words into a model's mouth, and `{asked_as}` is a server, which begins its answers itself",
                 hint="ask models on this machine, or use another suite",
             )
-        is_chat = self.suite.chat or asked_as.partition(":")[0] in BASE_URLS
+        provider = named_in(asked_as)
+        is_chat = self.suite.chat or (provider is not None and provider.chats_only)
         if not is_chat:
             return Request(prompt=example.messages[-1].content, **common)
         if self.suite.metric == "code" and not self.suite.chat:
