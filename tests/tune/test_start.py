@@ -153,7 +153,7 @@ def test_other_words_than_it_has_are_refused(tiny_gguf: Path, table: Path, name:
     with pytest.raises(UsageError) as caught:
         prepared(f"{tiny_gguf}+first", table, **{name: asked})
     assert caught.value.message == f"{name} is {asked}, and the adapter `first` has {there}"
-    assert caught.value.hint == f"leave out --{name}, or tune the base"
+    assert caught.value.hint == f"leave out --{name} (in Python: `{name}`), or tune the base"
     tune(tiny_gguf, table, "bare", settings=A_STEP)
     with pytest.raises(UsageError, match="and the adapter `bare` has none of its own"):
         prepared(f"{tiny_gguf}+bare", table, **{name: asked})
