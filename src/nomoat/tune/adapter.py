@@ -228,7 +228,7 @@ def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metr
         "lora_dropout": 0.0,
         "target_modules": sorted({name.split(".")[-3] for name in named}),
         "layers_to_transform": sorted({int(name.split(".")[2]) for name in learned}),
-        "layers_pattern": peft_names.place_of(origin.arch).rpartition(".")[2],
+        "layers_pattern": origin.arch.hf_layers.rpartition(".")[2],
         "fan_in_fan_out": peft_names.has_rows_last(origin.arch),
         "bias": "none",
         "inference_mode": True,
