@@ -78,7 +78,7 @@ def test_pull_says_licence_and_memory_before_it_connects(program: Nomoat) -> Non
     first, second, *rest = done.stderr.splitlines()
     assert first == "Qwen2.5 Coder 0.5B Instruct: commercial use: yes"
     assert second.startswith("memory: ")
-    has_own = footprint.has_own_products()
+    has_own = footprint.has_native_kernels()
     total, weights, cache, note = ("0.9", "0.49", "0.04", CODES_NOTE) if has_own else ("1.0", "0.52", "0.05", INT8_NOTE)
     assert f"about {total} GB: weights {weights} + KV cache {cache} (4,096 tokens) + overhead 0.40 {note}" in second
     assert rest == [

@@ -16,7 +16,7 @@ from openvino import opset13 as op
 from nomoat.engine import positions
 from nomoat.engine.arch import Architecture, Dimensions, has_usual_attention, is_usual, score_scale
 from nomoat.engine.graph import GraphBuilder, Source
-from nomoat.engine.own import FACTS
+from nomoat.engine.native import FACTS
 from nomoat.engine.positions import Node
 from nomoat.engine.product import BetweenAttentions, Weights
 from nomoat.engine.source import ModelSource

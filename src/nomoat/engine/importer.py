@@ -1,6 +1,6 @@
 """Weights (and, if wanted, a LoRA adapter) -> a folder that OpenVINO runs, kept in the cache by content.
 
-The folder: `openvino_model.xml/.bin`, `own.json` where nomoat runs the model itself, `tokenizer.json`, `tokenizer_config.json`,
+The folder: `openvino_model.xml/.bin`, `native.json` where nomoat runs the model itself, `tokenizer.json`, `tokenizer_config.json`,
 `config.json`. It appears whole or not at all.
 An adapter may be added to the weights before they are quantised ("baked"), see `import_with`.
 """
@@ -29,7 +29,7 @@ from nomoat.hub_folder import ADAPTER_WEIGHTS
 if TYPE_CHECKING:
     from nomoat.engine.graph import GraphBuilder
 
-CHECKED = ("own.json", "tokenizer.json", "tokenizer_config.json")
+CHECKED = ("native.json", "tokenizer.json", "tokenizer_config.json")
 SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 Progress = Callable[[int, int], None]
 Check = Callable[[architectures.Dimensions, int, int, bool, str | None], None]
@@ -126,7 +126,7 @@ def _import(
         read_sizes(open_source(path))  # what cannot be imported is refused before it is read whole for its digest
     quality = quality or config.quality().value
     origin = [sha256_of_model(path), delta.sha256 if delta else ""]
-    rule = [layout.VERSION, str(footprint.has_own_products())]  # a home may be another machine's, too
+    rule = [layout.VERSION, str(footprint.has_native_kernels())]  # a home may be another machine's, too
     asked = paths.cache() / "asked" / paths.sha256_of_texts(__version__, *rule, *origin, quality, str(fused), str(context_tokens))
     known = _read_note(asked)
     facts = None if known is None else _facts_if_whole(_folder_of(known))
@@ -189,7 +189,7 @@ def import_with(
     Elsewhere an adapter that is `alone`, without its base, is baked into the weights, and others stand beside layers that are apart.
     All else is as for `import_gguf`.
     """
-    from nomoat.engine.own import OwnModel  # brings numba
+    from nomoat.engine.native import NativeModel  # brings numba
 
     told: dict[str, Any] = {"context_tokens": context_tokens, "progress": progress, "check": check}
     if not adapters:
@@ -197,7 +197,7 @@ def import_with(
     folder = _import(path, **told, if_tiled=True)
     if folder is not None:
         deltas, (arch, sizes) = read_adapters(folder, adapters), family_of(folder)
-        if arch is not None and OwnModel.can_run(folder, deltas):
+        if arch is not None and NativeModel.can_run(folder, deltas):
             _require_beside(arch, sizes, deltas)
             return folder, adapters
     if alone:
@@ -258,7 +258,7 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
     folder = _folder_of(digest)
     if _facts_if_whole(folder) is not None:
         return
-    from nomoat.engine.own import write_own
+    from nomoat.engine.native import write_native
 
     words = plan.source.read_tokenizer()
     with paths.alone(folder):
@@ -267,7 +267,7 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
         paths.require_free_disk(folder, plan.stored.bytes_of(plan.source) + SPARE_DISK_BYTES)
         with paths.whole_folder(folder) as part:
             _write_model(part, plan)
-            write_own(part)
+            write_native(part)
             words.save(part)
             facts = {
                 "digest": digest, "layout": layout.VERSION, **origin,

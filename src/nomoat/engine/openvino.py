@@ -31,7 +31,7 @@ from nomoat.engine.dense import TwoForms
 from nomoat.engine.grammar import Grammar, Grammars
 from nomoat.engine.likelihood import Scorer
 from nomoat.engine.lookup import Lookup
-from nomoat.engine.own import OwnModel
+from nomoat.engine.native import NativeModel
 from nomoat.engine.paged import PagedModel
 from nomoat.engine.sampling import Pick, Sampler
 from nomoat.engine.serial import SerialModel
@@ -67,10 +67,10 @@ class OpenVINOEngine:
         self._grammars = Grammars(self.tokenizer, sizes.vocabulary)
         self._folder, self._weights, self._adapter = folder, weights, adapter
         self._beside = importer.read_adapters(folder, beside)
-        self._is_own = self.storage.has_tiles and OwnModel.can_run(folder, self._beside)
+        self._is_native = self.storage.has_tiles and NativeModel.can_run(folder, self._beside)
         self._token_bytes = footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim)
-        if self._is_own:  # what keys and values are rounded to is no part of the folder, and of its answers
-            self._token_bytes = OwnModel.cache_bytes_a_token(folder, quality=self.storage.quality)
+        if self._is_native:  # what keys and values are rounded to is no part of the folder, and of its answers
+            self._token_bytes = NativeModel.cache_bytes_a_token(folder, quality=self.storage.quality)
             self.digest = hashlib.sha256(f"{self.digest}\n{self._token_bytes}".encode()).hexdigest()
         self.layout = layout.choose(sizes, self.storage, threads=config.threads(), num_weights=num_weights)
         self._lock = threading.Lock()
@@ -260,13 +260,13 @@ class OpenVINOEngine:
         `progress` is told (functions done, functions). Raises BadFileError.
         """
         if self.storage.has_tiles:
-            OwnModel.compile_once(self._folder, progress, adapters=bool(self._beside))
+            NativeModel.compile_once(self._folder, progress, adapters=bool(self._beside))
 
     def _prepare(self) -> None:
         """Have nomoat's own products compiled, if this model has any. Raises NotEnoughDiskError, NotWritableError, too."""
         if self.storage.has_tiles:
             self.compile_once()
-            OwnModel.load_compiled(self._folder, adapters=bool(self._beside))
+            NativeModel.load_compiled(self._folder, adapters=bool(self._beside))
 
     def _make_scorer(self, beside: int | None) -> Scorer:
         """An adapter beside the weights is part of them here: exactly, or baked into an import of its own."""
@@ -337,8 +337,8 @@ class OpenVINOEngine:
     def _make_model(self) -> Model:
         made: Model
         self._prepare()
-        if self._is_own:
-            return OwnModel(self._folder, self._beside, self.storage.quality)
+        if self._is_native:
+            return NativeModel(self._folder, self._beside, self.storage.quality)
         if self._sizes.has_paged_attention:
             made = PagedModel(self._folder, self.layout.properties, self._beside, self._copy("", self.layout.properties))
             if self.layout.prompt_properties and not self._beside:
