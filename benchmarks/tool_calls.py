@@ -109,7 +109,7 @@ def way(*, held: bool, marked: bool) -> Callable[..., BegunCalls]:
     class Begun(BegunCalls):
         def __init__(self, *told: Any) -> None:
             super().__init__(*told)
-            self._begins = self._words.encode(f"{calls.OPENING}\n") if marked else []
+            self._begins = self._tokenizer.encode(f"{calls.OPENING}\n") if marked else []
 
         @property
         def holds(self) -> bool:

@@ -52,12 +52,12 @@ def pairs_of(model: str, rows: list[dict[str, str]]) -> tuple[list[Pair], int]:
     from nomoat import references
     from nomoat.engine.gguf import GGUFFile
 
-    words = GGUFFile(references.find_files(model).weights).read_tokenizer()
+    tokenizer = GGUFFile(references.find_files(model).weights).read_tokenizer()
     pairs = [
-        (words.encode(f"Message: {row['text']}\nIntent:"), [*words.encode(" " + row["category"]), words.special.eos_id])
+        (tokenizer.encode(f"Message: {row['text']}\nIntent:"), [*tokenizer.encode(" " + row["category"]), tokenizer.special.eos_id])
         for row in rows
     ]
-    return pairs, words.special.eos_id
+    return pairs, tokenizer.special.eos_id
 
 
 def task(model: str, data: Path, steps: int, seed: int) -> dict[str, Any]:
@@ -117,12 +117,12 @@ def litgpt(arguments: argparse.Namespace, task: Path) -> dict[str, Any]:
     from nomoat import references
     from nomoat.engine.gguf import GGUFFile
 
-    words = GGUFFile(references.find_files(arguments.model).weights).read_tokenizer()
+    tokenizer = GGUFFile(references.find_files(arguments.model).weights).read_tokenizer()
     lessons: list[Pair] = [pair for batch in json.loads(task.read_text(encoding="utf-8"))["batches"] for pair in batch]
     folder, data = task.with_name("litgpt"), task.with_name("lessons.json")
     shutil.copytree(arguments.hf, folder, dirs_exist_ok=True)
     data.write_text(
-        json.dumps([{"instruction": words.decode(prompt), "output": words.decode(answer[:-1])} for prompt, answer in lessons]),
+        json.dumps([{"instruction": tokenizer.decode(prompt), "output": tokenizer.decode(answer[:-1])} for prompt, answer in lessons]),
         encoding="utf-8",
     )
     name = LITGPT_NAMES[arguments.model]

@@ -125,9 +125,9 @@ def test_an_answer_that_has_to_call_is_a_call_with_its_arguments_whole_and_strea
 class Writing(BegunCalls):
     """Of a model that writes a call's mark, and then whatever it may."""
 
-    def __init__(self, request: Request, prompt: Sequence[int], words: Tokenizer, grammars: Grammars) -> None:
-        super().__init__(request, prompt, words, grammars)
-        self._begins = words.encode("Now:<tool_call>")
+    def __init__(self, request: Request, prompt: Sequence[int], tokenizer: Tokenizer, grammars: Grammars) -> None:
+        super().__init__(request, prompt, tokenizer, grammars)
+        self._begins = tokenizer.encode("Now:<tool_call>")
 
     @property
     def holds(self) -> bool:

@@ -28,8 +28,9 @@ from small_disk import run_on_small_disk
 import nomoat
 from nomoat import hardware, paths, responder
 from nomoat.cli.tune import tune as command
-from nomoat.engine import importer, step_tables, tokenizer
+from nomoat.engine import importer, step_tables
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.tokenizer import from_metadata
 from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
 from nomoat.records import Request
 from nomoat.tasks import label_task_messages
@@ -135,8 +136,8 @@ def test_peft_loads_the_adapter_and_the_engine_serves_the_same_model(tiny_gguf: 
     with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5 for an attribute under its old name
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         reference = PeftModel.from_pretrained(model_of_gguf(tiny_gguf), str(folder))
-    words = tokenizer.from_metadata(GGUFFile(tiny_gguf).metadata)
-    prompt, answer = words.encode(words.render(label_task_messages("x 1", ["r", "g", "b"]))), words.encode("r")
+    tokenizer = from_metadata(GGUFFile(tiny_gguf).metadata)
+    prompt, answer = tokenizer.encode(tokenizer.render(label_task_messages("x 1", ["r", "g", "b"]))), tokenizer.encode("r")
     with torch.no_grad():
         logits = reference(input_ids=torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
     expected = sum(float(logits[len(prompt) - 1 + at, token]) for at, token in enumerate(answer))

@@ -36,15 +36,15 @@ KEPT_BYTES = 200  # of what may be a call's beginning, beside its name
 class BegunCalls:
     """What `Grammar` is, for the calls of one answer."""
 
-    def __init__(self, request: Request, prompt: Sequence[int], words: Tokenizer, grammars: Grammars) -> None:
-        self._request, self._words, self._grammars = request, words, grammars
-        self._template = words.chat_template or ""
+    def __init__(self, request: Request, prompt: Sequence[int], tokenizer: Tokenizer, grammars: Grammars) -> None:
+        self._request, self._tokenizer, self._grammars = request, tokenizer, grammars
+        self._template = tokenizer.chat_template or ""
         names = [
             json.dumps(name, ensure_ascii=False)[:-1].encode(errors="replace") for name, _ in calls.parameters_of(request).values()
         ]
         self._bare = re.compile(NAMING + rb"\s*(?:%b)" % b"|".join(map(re.escape, names)))
         self._kept_bytes = KEPT_BYTES + max(map(len, names))
-        before = b"".join(map(words.token_bytes, prompt[-LAST_TOKENS:]))
+        before = b"".join(map(tokenizer.token_bytes, prompt[-LAST_TOKENS:]))
         self._thinks = before.rstrip().endswith(THOUGHT_BEGINS)
         self._is_bare = False if self._thinks else None  # None: not known yet
         self._text = b""  # what may be the beginning of a call
@@ -81,8 +81,8 @@ class BegunCalls:
 
     def _content_of(self, token: int) -> bytes:
         """Special tokens, as Llama 3's and Mistral's before calls, are no part of an answer's text."""
-        content = self._words.token_bytes(token)
-        is_text = self._is_bare is not None or content in (MARK, THOUGHT_BEGINS) or self._words.decode([token])
+        content = self._tokenizer.token_bytes(token)
+        is_text = self._is_bare is not None or content in (MARK, THOUGHT_BEGINS) or self._tokenizer.decode([token])
         return content if is_text else b""
 
     def _begun(self) -> tuple[bytes, str] | None:

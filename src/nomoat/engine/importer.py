@@ -260,7 +260,7 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
         return
     from nomoat.engine.native import write_native
 
-    words = plan.source.read_tokenizer()
+    tokenizer = plan.source.read_tokenizer()
     with paths.alone(folder):
         if _facts_if_whole(folder) is not None:  # another process has made it meanwhile
             return
@@ -268,7 +268,7 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
         with paths.whole_folder(folder) as part:
             _write_model(part, plan)
             write_native(part)
-            words.save(part)
+            tokenizer.save(part)
             facts = {
                 "digest": digest, "layout": layout.VERSION, **origin,
                 "sizes": asdict(plan.sizes), "num_values": plan.source.num_values, "storage": plan.stored.as_dict(),
@@ -277,7 +277,7 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
                 "crc32": {name: _crc32(part / name) for name in CHECKED if (part / name).exists()},
             }  # fmt: skip
             name = plan.source.metadata["general.architecture"]
-            written_config: dict[str, Any] = {"model_type": name, "eos_token_id": words.special.eos_id, "nomoat": facts}
+            written_config: dict[str, Any] = {"model_type": name, "eos_token_id": tokenizer.special.eos_id, "nomoat": facts}
             (part / "config.json").write_text(json.dumps(written_config, ensure_ascii=False, indent=1), encoding="utf-8")
     _remove_older(origin["source_sha256"])
     cache.sweep()
