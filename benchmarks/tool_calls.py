@@ -23,7 +23,7 @@ import numpy as np
 from facts import circumstances, write
 
 import nomoat
-from nomoat.engine import calls, openvino
+from nomoat.engine import openvino, tool_calls
 from nomoat.engine.begun import BegunCalls
 from nomoat.records import Message, Request
 
@@ -109,7 +109,7 @@ def way(*, held: bool, marked: bool) -> Callable[..., BegunCalls]:
     class Begun(BegunCalls):
         def __init__(self, *told: Any) -> None:
             super().__init__(*told)
-            self._begins = self._tokenizer.encode(f"{calls.OPENING}\n") if marked else []
+            self._begins = self._tokenizer.encode(f"{tool_calls.OPENING}\n") if marked else []
 
         @property
         def holds(self) -> bool:

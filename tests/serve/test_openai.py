@@ -22,7 +22,7 @@ from scripted import ScriptedEngine
 from tiny import TEMPLATE, write_adapter, write_tiny_gguf
 
 from nomoat.catalog import licences
-from nomoat.engine import calls, importer, openvino
+from nomoat.engine import importer, openvino, tool_calls
 from nomoat.engine.batching import Reading
 from nomoat.engine.begun import BegunCalls
 from nomoat.engine.fake import FakeEngine
@@ -227,7 +227,7 @@ def test_a_conversation_with_a_tool_goes_round_as_openais_client_keeps_it(start:
 
     class Engine(ScriptedEngine):
         def generate(self, request: Request) -> Iterator[Chunk]:
-            return calls.recognised(super().generate(request), request)  # type: ignore[arg-type]
+            return tool_calls.recognised(super().generate(request), request)  # type: ignore[arg-type]
 
     engine = Engine(lambda: iter([Chunk(text=next(said)), Chunk(text="", finish_reason="stop", usage=usage)]))
     client = sdk(start(Responder("m", engine)))

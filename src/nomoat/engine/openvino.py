@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import cache, config, footprint, paths
-from nomoat.engine import Engine, calls, dense, forked, hugepages, importer, layout, likelihood, served_scores_digest
+from nomoat.engine import Engine, dense, forked, hugepages, importer, layout, likelihood, served_scores_digest, tool_calls
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
 from nomoat.engine.begun import BegunCalls
@@ -132,10 +132,10 @@ class OpenVINOEngine:
         started = time.perf_counter()  # compiling the model is loading, not reading the prompt
         batcher.submit(answer)
         chunks = self._stream(request, ids, answer.tokens, started, tokenizer)
-        return _Begun(calls.recognised(chunks, request, tokenizer.chat_template) if request.tools else chunks, answer.tokens)
+        return _Begun(tool_calls.recognised(chunks, request, tokenizer.chat_template) if request.tools else chunks, answer.tokens)
 
     def _grammar(self, request: Request, ids: Sequence[int], tokenizer: Tokenizer) -> Grammar | BegunCalls | None:
-        schema = calls.schema(request, tokenizer.chat_template)
+        schema = tool_calls.schema(request, tokenizer.chat_template)
         if schema is None:
             return BegunCalls(request, ids, tokenizer, self._grammars) if request.tools else None
         try:
@@ -149,7 +149,7 @@ class OpenVINOEngine:
 
     def _blame_a_function(self, request: Request) -> None:
         """Raises SchemaError for the first function whose parameters no call can follow, if one is by itself too much."""
-        for at, (name, parameters) in calls.parameters_of(request).items():
+        for at, (name, parameters) in tool_calls.parameters_of(request).items():
             try:
                 self._grammars.of_schema(json.dumps(parameters))
             except SchemaError as exc:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from nomoat.engine import calls, rendering, splitting, templates
+from nomoat.engine import rendering, splitting, templates, tool_calls
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.records import Message, Request
 
@@ -114,12 +114,12 @@ class Tokenizer:
         if request.prompt is not None:
             return request.prompt, True
         text = self.render(request.messages, rendering.variables_for(self.chat_template or "", request), request.tools)
-        begun = calls.start(self.chat_template or "") if request.must_call else request.answer_start
+        begun = tool_calls.start(self.chat_template or "") if request.must_call else request.answer_start
         return text + begun, self.render_lacks_bos
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
-        """See `calls.notes`."""
-        return calls.notes(self.chat_template or "", request)
+        """See `tool_calls.notes`."""
+        return tool_calls.notes(self.chat_template or "", request)
 
     def prompt_ids(self, request: Request) -> list[int]:
         """Token ids of a request's prompt, template included."""
@@ -157,7 +157,7 @@ def render(
     bos_token: str = "", eos_token: str = "",
 ) -> str:  # fmt: skip
     """See `Tokenizer.render`, of a chat template without its tokenizer."""
-    rows, told = calls.for_template(template, messages, tools)
+    rows, told = tool_calls.for_template(template, messages, tools)
     return rendering.render(
         template,
         **(variables or {}),

@@ -12,7 +12,7 @@ import pytest
 import transformers
 from tiny import TEMPLATE, TOO_DEEP, write_tiny_gguf
 
-from nomoat.engine import calls
+from nomoat.engine import tool_calls
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.tokenizer import Tokenizer, from_metadata
 from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult, Usage
@@ -144,7 +144,7 @@ def follows(value: Any, schema: str | None) -> bool:
 
 def held_to(template: str = TEMPLATE, **settings: Any) -> str | None:
     tools = (*TOOLS, json.dumps(LIST))
-    return calls.schema(Request(messages=(Message(role="user", content="u"),), tools=tools, **settings), template)
+    return tool_calls.schema(Request(messages=(Message(role="user", content="u"),), tools=tools, **settings), template)
 
 
 def test_an_answer_that_has_to_call_follows_the_arguments_of_one_of_the_functions() -> None:
@@ -161,7 +161,7 @@ def test_an_answer_that_has_to_call_follows_the_arguments_of_one_of_the_function
 def test_arguments_are_an_object_whatever_the_functions_schema_leaves_out(parameters: dict[str, Any]) -> None:
     tool = json.dumps({"type": "function", "function": {"name": "weather", "parameters": parameters}})
     request = Request(messages=(Message(role="user", content="u"),), tools=(tool,), must_call=("weather",))
-    schema = calls.schema(request, TEMPLATE)
+    schema = tool_calls.schema(request, TEMPLATE)
     assert follows({"name": "weather", "arguments": {"city": "Rome"}}, schema)
     assert not any(follows({"name": "weather", "arguments": other}, schema) for other in (None, "Rome", [], 3))
 
@@ -177,7 +177,7 @@ def test_arguments_are_an_object_whatever_the_functions_schema_leaves_out(parame
 def test_a_function_without_parameters_is_called_without_arguments(given: dict[str, Any], is_free: bool) -> None:
     tool = json.dumps({"type": "function", "function": {"name": "weather", **given}})
     request = Request(messages=(Message(role="user", content="u"),), tools=(tool,), must_call=("weather",))
-    schema = calls.schema(request, TEMPLATE)
+    schema = tool_calls.schema(request, TEMPLATE)
     assert follows({"name": "weather", "arguments": {"city": "Rome"}}, schema) is is_free
     assert is_free or follows({"name": "weather", "arguments": {}}, schema)
 
@@ -245,7 +245,7 @@ def chunks_of(pieces: list[str]) -> Generator[Chunk]:
 
 def read(pieces: list[str], **settings: Any) -> tuple[list[str], list[tuple[str, Any]]]:
     request = Request(messages=(Message(role="user", content="u"),), tools=TOOLS, **settings)
-    found = list(calls.recognised(chunks_of(pieces), request))
+    found = list(tool_calls.recognised(chunks_of(pieces), request))
     assert not any(chunk.calls for chunk in found[:-1])
     return [chunk.text for chunk in found], [(call.name, json.loads(call.arguments)) for call in found[-1].calls]
 
@@ -273,7 +273,7 @@ def test_text_is_given_out_as_it_comes() -> None:
 def test_a_template_that_takes_no_turn_of_several_calls_is_given_none() -> None:
     template = "{{ raise_exception('This model only supports single tool-calls at once!') }}"
     request = Request(messages=(Message(role="user", content="u"),), tools=TOOLS)
-    *_, last = calls.recognised(
+    *_, last = tool_calls.recognised(
         chunks_of(['{"name": "clock", "parameters": {}}; {"name": "clock", "parameters": {}}']), request, template
     )
     assert len(last.calls) == 1
@@ -281,11 +281,11 @@ def test_a_template_that_takes_no_turn_of_several_calls_is_given_none() -> None:
 
 def test_tools_that_a_template_does_not_know_are_said_so() -> None:
     request = Request(messages=(Message(role="user", content="u"),), tools=TOOLS, template_variables='{"x": 1}')
-    assert calls.notes(READS_TOOLS, request) == ("the model's chat template does not read `x`",)
-    assert calls.notes(TEMPLATE, request)[1:] == ("the model's chat template knows no tools: they stand in the system message",)
+    assert tool_calls.notes(READS_TOOLS, request) == ("the model's chat template does not read `x`",)
+    assert tool_calls.notes(TEMPLATE, request)[1:] == ("the model's chat template knows no tools: they stand in the system message",)
 
 
 def test_each_call_has_an_id_of_its_own() -> None:
     text = '<tool_call>[{"name": "clock"}, {"name": "clock"}]</tool_call>'
-    *_, last = calls.recognised(chunks_of([text]), Request(messages=(Message(role="user", content="u"),), tools=TOOLS))
+    *_, last = tool_calls.recognised(chunks_of([text]), Request(messages=(Message(role="user", content="u"),), tools=TOOLS))
     assert len({call.id for call in last.calls}) == 2 and all(len(call.id) == 9 and call.id.isalnum() for call in last.calls)
