@@ -24,7 +24,6 @@ from nomoat import cache, config, footprint, paths
 from nomoat.engine import Engine, dense, forked, hugepages, importer, layout, likelihood, served_scores_digest, tool_calls
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
-from nomoat.engine.begun import BegunCalls
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import CompiledCopy
 from nomoat.engine.dense import TwoForms
@@ -37,6 +36,7 @@ from nomoat.engine.sampling import Pick, Sampler
 from nomoat.engine.serial import SerialModel
 from nomoat.engine.tokenizer import Tokenizer, name_of
 from nomoat.engine.tokenizer import load as load_tokenizer
+from nomoat.engine.tool_call_grammar import ToolCallGrammar
 from nomoat.errors import ContextExceededError, SchemaError, StoppedError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, TokenLikelihood, Usage
 
@@ -134,10 +134,10 @@ class OpenVINOEngine:
         chunks = self._stream(request, ids, answer.tokens, started, tokenizer)
         return _Begun(tool_calls.recognised(chunks, request, tokenizer.chat_template) if request.tools else chunks, answer.tokens)
 
-    def _grammar(self, request: Request, ids: Sequence[int], tokenizer: Tokenizer) -> Grammar | BegunCalls | None:
+    def _grammar(self, request: Request, ids: Sequence[int], tokenizer: Tokenizer) -> Grammar | ToolCallGrammar | None:
         schema = tool_calls.schema(request, tokenizer.chat_template)
         if schema is None:
-            return BegunCalls(request, ids, tokenizer, self._grammars) if request.tools else None
+            return ToolCallGrammar(request, ids, tokenizer, self._grammars) if request.tools else None
         try:
             return self._grammars.of_schema(schema)
         except SchemaError as exc:

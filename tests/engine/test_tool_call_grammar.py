@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from tiny import TEMPLATE, TOO_DEEP, write_tiny_gguf
 
-from nomoat.engine.begun import BegunCalls
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.grammar import Grammars
 from nomoat.engine.tokenizer import Tokenizer, from_metadata
+from nomoat.engine.tool_call_grammar import ToolCallGrammar
 from nomoat.records import Message, Request
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city"]}
@@ -34,7 +34,7 @@ def written(
 ) -> tuple[str, str]:
     """How much of an answer may be chosen, and what of that was held, a token at a time."""
     request = Request(messages=(Message(role="user", content="u"),), tools=tuple(map(json.dumps, tools)))
-    begun = BegunCalls(request, tokenizer.encode(prompt), tokenizer, Grammars(tokenizer, tokenizer.backend.get_vocab_size()))
+    begun = ToolCallGrammar(request, tokenizer.encode(prompt), tokenizer, Grammars(tokenizer, tokenizer.backend.get_vocab_size()))
     chosen = held = b""
     for token in tokenizer.encode(text):
         content = tokenizer.token_bytes(token)

@@ -35,7 +35,7 @@ LAST_TOKENS = 16  # of a prompt: as many as a thought that its template begins m
 KEPT_BYTES = 200  # of what may be a call's beginning, beside its name
 
 
-class BegunCalls:
+class ToolCallGrammar:
     """What `Grammar` is, for the calls of one answer."""
 
     def __init__(self, request: Request, prompt: Sequence[int], tokenizer: Tokenizer, grammars: Grammars) -> None:
