@@ -39,7 +39,7 @@ from nomoat.catalog import pull
 from nomoat.engine import arch as architectures
 from nomoat.engine import folder_tokenizer, importer
 from nomoat.engine.convert import ForeignFolder
-from nomoat.engine.families import FAMILIES, read_metadata
+from nomoat.engine.hf_config import FAMILIES, read_metadata
 from nomoat.engine.safetensors import SafetensorsFolder, read_config, read_tensors
 from nomoat.engine.tokenizer import Tokenizer, from_metadata
 from nomoat.errors import BadFileError, ContextExceededError, DataError, UnsupportedError, UsageError
