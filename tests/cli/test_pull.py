@@ -11,7 +11,7 @@ import pytest
 from shell import Done
 
 from nomoat import footprint, hardware
-from nomoat.engine import convert
+from nomoat.engine import optimum
 
 Nomoat = Callable[..., Done]
 HUB = "hf:owner/repo/m.gguf"
@@ -54,7 +54,7 @@ def test_pull_of_a_split_model_that_was_cut_off_goes_on(mirror: Path, nomoat: No
     assert "here already" in nomoat("pull", f"hf:owner/repo/{first}").stderr
 
 
-@pytest.mark.skipif(convert.is_installed(), reason="the convert extra might run it")
+@pytest.mark.skipif(optimum.is_installed(), reason="the convert extra might run it")
 def test_pull_refuses_a_folder_it_could_not_run_before_its_weights_unless_forced(
     mirror: Path, nomoat: Nomoat, empty_home: Path
 ) -> None:

@@ -38,8 +38,8 @@ import nomoat
 from nomoat.catalog import pull
 from nomoat.engine import arch as architectures
 from nomoat.engine import folder_tokenizer, importer
-from nomoat.engine.convert import ForeignFolder
 from nomoat.engine.hf_config import FAMILIES, read_metadata
+from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.safetensors import SafetensorsFolder, read_config, read_tensors
 from nomoat.engine.tokenizer import Tokenizer, from_metadata
 from nomoat.errors import BadFileError, ContextExceededError, DataError, UnsupportedError, UsageError

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from nomoat import __version__, cache, config, footprint, paths
 from nomoat.engine import arch as architectures
 from nomoat.engine import layout, shapes
-from nomoat.engine.convert import ForeignFolder
 from nomoat.engine.lora import MERGE, LoraDelta
+from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, files_of, open_source
 from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError, UnsupportedError
 from nomoat.hub_folder import ADAPTER_WEIGHTS

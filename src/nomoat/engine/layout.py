@@ -18,8 +18,8 @@ from nomoat.config import Quality
 from nomoat.engine import arch as architectures
 from nomoat.engine import tiles
 from nomoat.engine.arch import GATED_MLP, SPLIT_QKV, Dimensions
-from nomoat.engine.convert import ForeignFolder
 from nomoat.engine.gguf import Tensor
+from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import OWN_GROUP, OWN_TYPES, Form
 

@@ -19,7 +19,7 @@ from nomoat.catalog.sidecar import Sidecar
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, templates
 from nomoat.engine.arch import Architecture, Dimensions
-from nomoat.engine.convert import ForeignFolder
+from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.engine.tokenizer import Tokenizer, name_of
 from nomoat.errors import DataError, UnsupportedError, UsageError
