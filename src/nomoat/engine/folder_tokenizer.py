@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nomoat.engine import splitting, tokenizer
+from nomoat.engine import pre_tokenizers, tokenizer
 from nomoat.engine.tokenizer import CONTROL, NORMAL, USER_DEFINED, SpecialTokens, Tokenizer, name_of
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import read_object, require_fetched
@@ -156,12 +156,12 @@ def _pre_tokenizer(folder: Path, said: dict[str, Any], settings: dict[str, Any])
     kind, family = str(settings.get("tokenizer_class")).removesuffix("Fast"), str(said.get("model_type"))
     if kind in PRE_TOKENIZERS_OF_CLASSES:
         return PRE_TOKENIZERS_OF_CLASSES[kind]
-    if family not in splitting.PRE_TOKENIZERS_OF:
+    if family not in pre_tokenizers.PRE_TOKENIZERS_OF:
         raise UnsupportedError(
             f"`{folder}` does not say how its tokenizer splits texts, and models of the kind `{family}` differ in it",
             hint="its `tokenizer.json` says so: download that, too",
         )
-    return splitting.PRE_TOKENIZERS_OF[family]
+    return pre_tokenizers.PRE_TOKENIZERS_OF[family]
 
 
 def _bpe_facts(folder: Path) -> dict[str, Any]:
