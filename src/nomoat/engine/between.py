@@ -15,10 +15,10 @@ from openvino import opset13 as op
 
 from nomoat.engine import positions
 from nomoat.engine.arch import Architecture, Dimensions, has_usual_attention, is_usual, score_scale
+from nomoat.engine.custom_ops import BetweenAttentions, Weights
 from nomoat.engine.graph import GraphBuilder, Source
 from nomoat.engine.native import FACTS
 from nomoat.engine.positions import Node
-from nomoat.engine.product import BetweenAttentions, Weights
 from nomoat.engine.source import ModelSource
 from nomoat.engine.tiles import TILE_ROWS, WHOLE_BYTES
 
