@@ -27,7 +27,7 @@ from tiny import ADAPTED, write_adapter, write_tiny_gguf
 
 from nomoat import cache, config, footprint, hardware, machine_code
 from nomoat.engine import arch as architectures
-from nomoat.engine import batching, between, chain, ending, importer, layout, native, step_tables, tiles
+from nomoat.engine import batching, chain, ending, fused, importer, layout, native, step_tables, tiles
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.likelihood import Scorer
@@ -338,9 +338,9 @@ def test_a_model_with_other_norms_is_built_product_by_product(tmp_path: Path, ti
     source = GGUFFile(path)
     stored = importer.planned(source)
     sizes = importer.read_sizes(source)
-    usual = between.BetweenBuilder(source, architectures.find("llama"), sizes, stored)
+    usual = fused.FusedBuilder(source, architectures.find("llama"), sizes, stored)
     assert usual.can_build() == stored.has_tiles
-    assert not between.BetweenBuilder(source, replace(architectures.find("llama"), norm="layer"), sizes, stored).can_build()
+    assert not fused.FusedBuilder(source, replace(architectures.find("llama"), norm="layer"), sizes, stored).can_build()
 
 
 # -------------------------------------------------------------------- passes of our own

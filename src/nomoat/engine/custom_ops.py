@@ -87,7 +87,7 @@ class TiledRows(_CustomOp):
         return True
 
 
-class BetweenAttentions(_CustomOp):
+class FusedBlock(_CustomOp):
     """What lies between a layer's attention and the next one's.
 
     Inputs: what attention gave [..., C], unless the first layer is to come; the residual [..., W]; and all weights, as bytes.
@@ -127,7 +127,7 @@ class BetweenAttentions(_CustomOp):
 
 
 class Weights:
-    """What one `BetweenAttentions` multiplies by, put together: each part begins where a cache line does."""
+    """What one `FusedBlock` multiplies by, put together: each part begins where a cache line does."""
 
     def __init__(self) -> None:
         self._parts: list[npt.NDArray[np.uint8]] = []
@@ -153,12 +153,12 @@ class Weights:
         return json.dumps(self._steps), np.concatenate(self._parts)
 
 
-OPERATIONS = (TiledProduct, TiledRows, BetweenAttentions)
+OPERATIONS = (TiledProduct, TiledRows, FusedBlock)
 
 
 @functools.cache
 def parsed_steps(steps: str) -> list[list[Any]]:
-    """Of a `BetweenAttentions`."""
+    """Of a `FusedBlock`."""
     return json.loads(steps)  # type: ignore[no-any-return]
 
 

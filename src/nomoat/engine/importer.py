@@ -309,12 +309,12 @@ def exact_model(path: Path, *, adapter: Path | None = None, context_tokens: int 
 
 
 def _builder(plan: _Plan) -> GraphBuilder:
-    from nomoat.engine.between import BetweenBuilder
+    from nomoat.engine.fused import FusedBuilder
     from nomoat.engine.graph import GraphBuilder
 
     arch = architectures.find(plan.source.metadata["general.architecture"])
     given = (plan.source, arch, plan.sizes, plan.stored)
-    builder = BetweenBuilder(*given, delta=plan.delta, progress=plan.progress)
+    builder = FusedBuilder(*given, delta=plan.delta, progress=plan.progress)
     return builder if builder.can_build() else GraphBuilder(*given, delta=plan.delta, progress=plan.progress)
 
 

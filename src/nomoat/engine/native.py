@@ -37,7 +37,7 @@ machine_code.compile_all(chain.functions(sys.argv[1:]))
 FEW_TOKENS, MOST_KEPT = 8, 1024  # of a pass whose tokens' embeddings are kept, and how many are
 GRAPH, WEIGHTS = "openvino_model.xml", "openvino_model.bin"
 NATIVE = "native.json"  # what the graph tells: to read that itself would be 40 ms of a start
-FACTS = ("nomoat", "attention")  # where a graph tells them, see `between.facts_of`
+FACTS = ("nomoat", "attention")  # where a graph tells them, see `fused.facts_of`
 
 FACT_NAMES = frozenset(
     (
@@ -66,7 +66,7 @@ class NativeModel:
 
     @classmethod
     def can_run(cls, folder: Path, adapters: Sequence[LoraDelta] = ()) -> bool:
-        """Whether `between.BetweenBuilder` wrote it, with facts of its attention, its embedding and output in tiles, and its steps are
+        """Whether `fused.FusedBuilder` wrote it, with facts of its attention, its embedding and output in tiles, and its steps are
         made of all the layers that the adapters change. Raises BadFileError if the folder is not whole.
         """
         told = _told(folder)
@@ -128,9 +128,9 @@ class NativeModel:
         self._kept: dict[int, npt.NDArray[np.float32]] = {}  # the embedding of some tokens
         self._width = width
         programs = []
-        for number, between in enumerate(told["programs"]):
-            address, columns = constant(between["at"]).ctypes.data, seen if number else width
-            steps, epsilon, chunk = json.loads(between["steps"]), float(between["epsilon"]), int(between["chunk"])
+        for number, block in enumerate(told["programs"]):
+            address, columns = constant(block["at"]).ctypes.data, seen if number else width
+            steps, epsilon, chunk = json.loads(block["steps"]), float(block["epsilon"]), int(block["chunk"])
             programs.append(Program(steps, address, columns, width=width, epsilon=epsilon, chunk=chunk))
             if adapters:
                 _add_beside(programs[-1], facts["parts"][number], adapters)
@@ -226,7 +226,7 @@ def _read(folder: Path, written: int) -> dict[str, Any]:
 def _number_sizes(told: dict[str, Any], quality: str) -> tuple[int, int]:
     """See `footprint.kv_sizes`."""
     facts = told["facts"]
-    steps = [step for between in told["programs"] for step in json.loads(between["steps"])]
+    steps = [step for block in told["programs"] for step in json.loads(block["steps"])]
     biased = any(kind == "out" and vector >= 0 for kind, *_, vector in steps)
     return footprint.kv_sizes(facts["head_dim"], uneven_keys=biased or bool(facts["norms"]), quality=quality)
 

@@ -50,7 +50,7 @@ class PagedModel:
 
     takes_many = True
     largest_pass = 1 << 31  # tokens: without a bound of its own
-    alike_from = PANELS_FROM  # tokens of a prompt: fewer round otherwise, where `BetweenAttentions` computes its products
+    alike_from = PANELS_FROM  # tokens of a prompt: fewer round otherwise, where `FusedBlock` computes its products
     mapped_bytes = 0  # of weights that stay in their file
 
     def __init__(

@@ -211,7 +211,7 @@ def _product_row(type_name: str, rows: int, columns: int, address: int) -> Any:
 
 
 class Program:
-    """Steps from some inputs to some outputs; see `custom_ops.BetweenAttentions` for what they are."""
+    """Steps from some inputs to some outputs; see `custom_ops.FusedBlock` for what they are."""
 
     def __init__(self, steps: Sequence[Sequence[Any]], address: int, columns: int, *, width: int = 0, epsilon: float = 0.0,
                  chunk: int = 0) -> None:  # fmt: skip

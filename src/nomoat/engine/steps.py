@@ -1,6 +1,6 @@
 """What the threads of a team do of a job: steps between two layers' attention (products, norms, gates), and what lies between jobs.
 
-See `program` for who gives them jobs, and `custom_ops.BetweenAttentions` for what steps are.
+See `program` for who gives them jobs, and `custom_ops.FusedBlock` for what steps are.
 
 Shapes: M tokens, R rows (outputs), C columns (inputs), W width.
 """
