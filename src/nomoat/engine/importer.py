@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from nomoat import __version__, cache, config, footprint, paths
 from nomoat.engine import arch as architectures
-from nomoat.engine import layout, shapes
+from nomoat.engine import layout, tensor_check
 from nomoat.engine.lora import MERGE, LoraDelta
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, files_of, open_source
@@ -86,7 +86,7 @@ def read_sizes(source: ModelSource, *, context_tokens: int | None = None) -> arc
         has_long_factors="rope_factors_long.weight" in source.tensors,
         context_tokens=context_tokens,
     )
-    shapes.require_fitting(source, arch, sizes)
+    tensor_check.require_fitting(source, arch, sizes)
     return sizes
 
 
@@ -214,9 +214,9 @@ def _require_beside(arch: architectures.Architecture, sizes: architectures.Dimen
     """Raises BadFileError or UnsupportedError for the first adapter that cannot stand beside the weights of such a model."""
     for delta in deltas:
         delta.require_apart_from_output()
-        for layer, shape in shapes.of_layers(arch, sizes):
+        for layer, shape in tensor_check.of_layers(arch, sizes):
             delta.require_fitting(layer, shape)
-        delta.require_all_used(but=shapes.BETWEEN_LAYERS)
+        delta.require_all_used(but=tensor_check.BETWEEN_LAYERS)
 
 
 def read_adapters(folder: Path, adapters: Sequence[Path]) -> list[LoraDelta]:
