@@ -27,7 +27,7 @@ from tiny import ADAPTED, write_adapter, write_tiny_gguf
 
 from nomoat import cache, config, footprint, hardware, machine_code
 from nomoat.engine import arch as architectures
-from nomoat.engine import batching, chain, ending, fused, importer, layout, native, step_tables, tiles
+from nomoat.engine import batching, chain, fused, importer, layout, native, shutdown, step_tables, tiles
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.likelihood import Scorer
@@ -736,7 +736,7 @@ def test_compiled_code_is_kept_by_all_sources_it_is_made_of() -> None:
     files = {path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
     found = {name for name, text in files.items() if compiled.search(text)} | {"jit.py"}
     assert "engine/elementwise.py" in found
-    never_compiled = {"config", "engine/ending", "errors", "hardware", "machine_code", "paths"}
+    never_compiled = {"config", "engine/shutdown", "errors", "hardware", "machine_code", "paths"}
     assert found <= set(machine_code.SOURCES)
     imported = set()
     for name in {*found, *machine_code.SOURCES}:
@@ -752,7 +752,7 @@ def test_compiled_code_is_kept_by_all_sources_it_is_made_of() -> None:
 def test_no_job_begins_when_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = threading.Event()
     ends.set()
-    monkeypatch.setattr(ending, "process_ends", ends)
+    monkeypatch.setattr(shutdown, "process_ends", ends)
     with pytest.raises(RuntimeError, match="the process ends"):
         product(np.ones((1, 256), np.float32), raw_rows("Q4_K", 16, 256), "Q4_K")
 
@@ -795,7 +795,7 @@ def test_a_process_that_ends_waits_for_a_pass_of_openvino_between_two_products(
 
     expected, made, run = once(), [], program.Program.run
     began, may_go_on = threading.Event(), threading.Event()
-    monkeypatch.setattr(ending, "process_ends", threading.Event())
+    monkeypatch.setattr(shutdown, "process_ends", threading.Event())
     monkeypatch.setattr(program.Program, "run", slow)
     passing = threading.Thread(target=lambda: made.append(once()), daemon=True)
     exiting = threading.Thread(target=program._wait_for_the_last_job, daemon=True)
