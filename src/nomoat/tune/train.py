@@ -21,7 +21,7 @@ from scipy import stats
 from nomoat import config
 from nomoat.catalog import licences
 from nomoat.errors import UsageError
-from nomoat.tune import adapter, kernels, prepare, stopping, ways
+from nomoat.tune import adapter, interrupts, kernels, prepare, ways
 from nomoat.tune.looks import SECONDS_A_MINUTE, is_better, num_looks
 from nomoat.tune.network import Network
 from nomoat.tune.samples import Sample, batches_of, count_lessons, shared_prefix, side_by_side, wanted
@@ -104,7 +104,7 @@ def learn(
         teachers=prepared.sidecar.parents if prepared.sidecar else (), start=prepared.start,
     )  # fmt: skip
     adapter.require_disk(target, ways.num_learned(prepared))
-    with adapter.tuning(target, prepared.weights), stopping.translate_errors(prepared.weights.name, name):
+    with adapter.tuning(target, prepared.weights), interrupts.translate_errors(prepared.weights.name, name):
         adapter.reserve(name, replace=replace, resume=resume)  # again: another training may have ended since
         checkpoint = adapter.Checkpoint(target, origin)
         saved = checkpoint.load() if resume else None
@@ -304,7 +304,7 @@ class Run:
                     checkpoint.save(self.state())
                     saved_at = time.perf_counter()
         except KeyboardInterrupt:
-            with stopping.uncut():  # a terminal that is closed may say so twice
+            with interrupts.uncut():  # a terminal that is closed may say so twice
                 checkpoint.save(self.state())
             raise
         checkpoint.save(self.state())  # what follows may be interrupted, too, or meet a full disk
@@ -322,7 +322,7 @@ class Run:
             "fraction": fraction, "seconds": self.seconds, "learning": self.learning_loss, "held_out": self._mean(losses),
             "right": right,
         }  # fmt: skip
-        with stopping.uncut():
+        with interrupts.uncut():
             if self.best_look is None or is_better(found, self.best_look, len(self.validation)):
                 self.best_look = found
                 self.best, self.losses_after = {name: value.clone() for name, value in self.average.items()}, losses
@@ -440,7 +440,7 @@ class Run:
         loss = self.backward(batch)
         self._require_numbers(loss, torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM))
         found = float(loss)
-        with stopping.uncut():
+        with interrupts.uncut():
             self.optimizer.step()
             self.step += 1
             self._average()
