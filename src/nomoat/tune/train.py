@@ -67,7 +67,7 @@ def tune(
     `input_column` to `drop_long` are those of `prepare.prepare`, `minutes` to `seed` those of `Settings`, which may be given as
     `settings` in their place. `data_licence`: the id of the data's terms in the catalogue, "own" for your own; it
     enters the adapter's licence chain, and so does the teacher of data that `nomoat distil` made. With `workers` or `ray` several
-    processes learn: see `spread`.
+    processes learn: see `data_parallel`.
     Interrupted at any time (Ctrl-C, kill), the last checkpoint stays, and `resume=True` with the same arguments goes on from it.
     Raises UsageError, DataError, UnknownModelError, NotEnoughMemoryError, NotEnoughDiskError, WorkerError.
     """
@@ -152,12 +152,12 @@ class ThisProcess:
 def crew(
     prepared: prepare.Prepared, workers: int | None, ray: str | None, say: Callable[[str], None]
 ) -> AbstractContextManager[Learners]:
-    """This process, unless several workers or a cluster are asked for: see `spread.learners`."""
+    """This process, unless several workers or a cluster are asked for: see `data_parallel.learners`."""
     if ray is None and workers in (None, 1):
         return nullcontext(ThisProcess(prepared))
-    from nomoat.tune import spread
+    from nomoat.tune import data_parallel
 
-    return spread.learners(prepared, workers, ray, say)
+    return data_parallel.learners(prepared, workers, ray, say)
 
 
 class Run:

@@ -229,7 +229,7 @@ def set_gradients(parameters: Sequence[torch.nn.Parameter], flat: torch.Tensor) 
         parameter.grad = part.view_as(parameter)
 
 
-class Spread(train.Run):
+class DataParallelRun(train.Run):
     """The training as the process that asks sees it: everything but the model."""
 
     def __init__(self, crew: Crew, prepared: Prepared, *, way: Way, say: Say) -> None:
@@ -339,7 +339,7 @@ class Crew:
         address = first.place.address
         (port,) = self._opened("listen", [first], [(address,)])
         self._opened("join", self.hands, [((address, port), hand.place.address) for hand in self.hands])
-        return Spread(self, self._prepared, way=way, say=say)
+        return DataParallelRun(self, self._prepared, way=way, say=say)
 
     def sent(self, value: Any) -> Any:
         """To be given to several workers."""
