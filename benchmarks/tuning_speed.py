@@ -109,7 +109,7 @@ def ours(model: str, path: Path, *, all_layers: bool) -> dict[str, Any]:
         tokens += sum(map(len, batch))
     seconds = time.perf_counter() - started
     run.validation = held_out
-    return {"tokens": tokens, "seconds": seconds, "held_out_loss": run._mean(run.look()[0])}
+    return {"tokens": tokens, "seconds": seconds, "held_out_loss": run._mean(run.evaluate()[0])}
 
 
 def litgpt(arguments: argparse.Namespace, task: Path) -> dict[str, Any]:

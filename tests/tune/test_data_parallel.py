@@ -183,15 +183,15 @@ def test_one_worker_alone_is_this_process_and_ray_is_not_needed(tiny_gguf: Path,
 
 
 def test_what_workers_read_once_while_they_look_is_counted_as_long_as_the_longest_of_them_took() -> None:
-    class Looked:
+    class Evaluated:
         hands = ("one", "other")
 
-        def looked_at(self, num_batches: int) -> Iterator[tuple[tuple[list[float], int], float]]:
+        def evaluated(self, num_batches: int) -> Iterator[tuple[tuple[list[float], int], float]]:
             yield from (((([0.5], 1), seconds)) for seconds in (3.0, 1.0, 2.0)[:num_batches])
 
     asking = object.__new__(data_parallel.DataParallelRun)
-    asking._crew, asking._is_told, asking.seconds_reading = Looked(), True, 10.0  # type: ignore[assignment]
-    assert list(asking._looked_at([[], [], []])) == [([0.5], 1)] * 3
+    asking._crew, asking._is_told, asking.seconds_reading = Evaluated(), True, 10.0  # type: ignore[assignment]
+    assert list(asking._evaluated([[], [], []])) == [([0.5], 1)] * 3
     assert asking.seconds_reading == 15.0
 
 

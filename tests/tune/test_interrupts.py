@@ -119,11 +119,11 @@ def test_what_has_stopped_early_learns_no_more_when_its_end_is_made_up_for(
 ) -> None:
     losses = itertools.chain([9.0, 1.0], itertools.repeat(7.0))  # of the base, and of each look
 
-    def looked(run: train.Run, *_: object) -> tuple[list[float], int]:
+    def evaluated(run: train.Run, *_: object) -> tuple[list[float], int]:
         loss = next(losses)
         return [loss * sample.num_learned for sample in run.validation], 0
 
-    monkeypatch.setattr(train.Run, "look", looked)
+    monkeypatch.setattr(train.Run, "evaluate", evaluated)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(adapter, "save", stop)
         tune(tiny_gguf, table)

@@ -35,8 +35,8 @@ from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, U
 from nomoat.records import Request
 from nomoat.tasks import label_task_messages
 from nomoat.tune import adapter, kernels, prepare, qlora, train, ways
-from nomoat.tune.looks import is_better, num_looks
 from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, side_by_side, wanted
+from nomoat.tune.validation import is_better, num_evaluations
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 SETTINGS = train.Settings(rank=4, epochs=4, learning_rate=5e-3)
@@ -71,7 +71,7 @@ def whole(tiny_gguf: Path, table: Path, trained: list[Whole]) -> Whole:
     if not trained:
         folder = tune(tiny_gguf, table, "whole")
         history = json.loads((folder / "provenance.json").read_text())["metrics"]["history"]
-        trained.append(Whole(weights(folder), [look["held_out"] for look in history]))
+        trained.append(Whole(weights(folder), [evaluation["held_out"] for evaluation in history]))
     return trained[0]
 
 
@@ -251,21 +251,21 @@ def test_an_interrupted_training_resumes_to_the_weights_of_an_uninterrupted_one(
 def test_a_look_that_was_interrupted_is_made_up_for(
     tiny_gguf: Path, table: Path, whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = train.Run.look
+    evaluate = train.Run.evaluate
 
     def interrupted(run: train.Run, *given: object) -> tuple[list[float], int]:
         if len(run.history) == 1:
             raise KeyboardInterrupt
-        return look(run, *given)  # type: ignore[arg-type]
+        return evaluate(run, *given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train.Run, "look", interrupted)
+    monkeypatch.setattr(train.Run, "evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tune(tiny_gguf, table, "parts")
-    monkeypatch.setattr(train.Run, "look", look)
+    monkeypatch.setattr(train.Run, "evaluate", evaluate)
     resumed = tune(tiny_gguf, table, "parts", resume=True)
     assert are_equal(weights(resumed), whole.weights)
-    looks = json.loads((resumed / "provenance.json").read_text())["metrics"]["history"]
-    assert [look["held_out"] for look in looks] == whole.held_out
+    evaluations = json.loads((resumed / "provenance.json").read_text())["metrics"]["history"]
+    assert [evaluation["held_out"] for evaluation in evaluations] == whole.held_out
 
 
 def test_noise_is_on_what_is_learned_from_and_not_on_what_is_looked_at(tiny_gguf: Path, table: Path) -> None:
@@ -332,24 +332,24 @@ def test_a_time_budget_below_the_first_look_still_learns_a_step(tiny_gguf: Path,
 class Clock:
     """Time passes where work is pretended to be done."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, step: float, look: float) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, step: float, evaluation: float) -> None:
         self.now, self._step = 100.0, step
-        learn, look_at = train.Run._learn, train.Run.look
+        learn, evaluate = train.Run._learn, train.Run.evaluate
 
         def learned(run: train.Run, batch: list[Sample]) -> float:
             loss = learn(run, batch)
             self.now += self._step
             return loss
 
-        def looked(run: train.Run, *given: object) -> tuple[list[float], int]:
+        def evaluated(run: train.Run, *given: object) -> tuple[list[float], int]:
             with monkeypatch.context() as during:
-                during.setattr(run, "_looked_at", lambda batches: self._taking(look, map(run.look_at, batches)))
-                return look_at(run, *given)  # type: ignore[arg-type]
+                during.setattr(run, "_evaluated", lambda batches: self._taking(evaluation, map(run.evaluate_batch, batches)))
+                return evaluate(run, *given)  # type: ignore[arg-type]
 
         monkeypatch.setattr(train.Run, "backward", lambda _run, _batch: torch.tensor(1.0))  # a step without a gradient
         monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: self.now))
         monkeypatch.setattr(train.Run, "_learn", learned)
-        monkeypatch.setattr(train.Run, "look", looked)
+        monkeypatch.setattr(train.Run, "evaluate", evaluated)
 
     def _taking(self, seconds: float, found: Iterator[tuple[list[float], int]]) -> Iterator[tuple[list[float], int]]:
         self.now += seconds
@@ -357,7 +357,7 @@ class Clock:
 
 
 @pytest.mark.parametrize(
-    ("step", "look", "epochs", "steps", "looks"),
+    ("step", "evaluation", "epochs", "steps", "evaluations"),
     [
         (0.5, 10, 10_000, 80, [40]),
         (0.5, 4, 10_000, 88, [15, 29.5, 44]),
@@ -367,25 +367,25 @@ class Clock:
     ids=["a look is a sixth of the minute", "a fifteenth", "cheap looks", "four looks where three of a thousand epochs are learned"],
 )
 def test_most_of_the_minutes_is_for_learning_however_long_a_look_takes(
-    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, step: float, look: float, epochs: int, steps: int,
-    looks: list[float],
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, step: float, evaluation: float, epochs: int, steps: int,
+    evaluations: list[float],
 ) -> None:  # fmt: skip
-    """`looks`: after so many seconds of learning. The base is looked at, too; no look is at weights that have learned nothing."""
-    clock = Clock(monkeypatch, step=step, look=look)
+    """`evaluations`: after so many seconds of learning. The base is evaluated, too; no weights are that have learned nothing."""
+    clock = Clock(monkeypatch, step=step, evaluation=evaluation)
     folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, batch=64, layers=1, epochs=epochs, minutes=1))
     assert clock.now < 160 + step
     metrics = json.loads((folder / "provenance.json").read_text())["metrics"]
-    assert (metrics["steps"], [look["seconds"] for look in metrics["history"]]) == (steps, looks)
+    assert (metrics["steps"], [evaluation["seconds"] for evaluation in metrics["history"]]) == (steps, evaluations)
 
 
 @pytest.mark.parametrize(
-    ("epochs", "minutes", "seconds", "looks"),
+    ("epochs", "minutes", "seconds", "evaluations"),
     [(3, None, 1000, 4), (6, None, 1000, 6), (6, 1, 10, 1), (6, 1, 4, 3), (3, 2, 6, 4), (3, 2, 6.1, 3), (3, 2, 0, 4), (1, 1e-9, 5, 1)],
 )
 def test_there_are_fewer_looks_where_they_would_be_more_than_a_fifth_of_the_minutes(
-    epochs: float, minutes: float | None, seconds: float, looks: int
+    epochs: float, minutes: float | None, seconds: float, evaluations: int
 ) -> None:
-    assert num_looks(epochs, minutes, seconds) == looks
+    assert num_evaluations(epochs, minutes, seconds) == evaluations
 
 
 def test_a_lesson_longer_than_the_context_is_named_and_nothing_is_cut(tiny_gguf: Path, table: Path) -> None:
@@ -709,7 +709,7 @@ def test_a_rank_beyond_the_model_is_refused_before_memory_is_taken(tiny_gguf: Pa
 
 
 @pytest.mark.parametrize(
-    ("looks", "best", "num_looks"),
+    ("evaluations", "best", "num_evaluations"),
     [
         ([(3.0, 0), (1.0, 0), (2.0, 0), (2.5, 0), (7.0, 0)], 1, 4),
         ([(3.0, 1), (1.0, 2), (2.0, 3), (2.5, 3), (2.0, 2), (2.2, 2), (7.0, 0)], 2, 6),
@@ -717,36 +717,41 @@ def test_a_rank_beyond_the_model_is_refused_before_memory_is_taken(tiny_gguf: Pa
     ids=["no answer is right: the lowest loss", "the most right answers, though it is too sure of the others"],
 )
 def test_the_best_look_is_kept_and_learning_stops_when_it_no_longer_helps(
-    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, looks: list[tuple[float, int]], best: int, num_looks: int
+    tiny_gguf: Path,
+    table: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    evaluations: list[tuple[float, int]],
+    best: int,
+    num_evaluations: int,
 ) -> None:
-    """`looks`: loss and right answers held out. Two looks clearly worse than an earlier one end the training."""
-    found = iter([(9.0, 0), *looks])
+    """`evaluations`: loss and right answers held out. Two looks clearly worse than an earlier one end the training."""
+    found = iter([(9.0, 0), *evaluations])
     kept: list[dict[str, torch.Tensor]] = []
 
-    def looked(run: train.Run, *_: object) -> tuple[list[float], int]:
+    def evaluated(run: train.Run, *_: object) -> tuple[list[float], int]:
         value, right = next(found)
         kept.append(run._learned())
         return [value * sample.num_learned for sample in run.validation], right
 
-    monkeypatch.setattr(train.Run, "look", looked)
+    monkeypatch.setattr(train.Run, "evaluate", evaluated)
     said: list[str] = []
     folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=8, learning_rate=5e-3), on_message=said.append)
     assert "stopped early: 2 looks at the lessons held out were clearly worse than the best" in said
     saved = load_file(folder / "adapter_model.safetensors")
     assert all(torch.equal(saved[f"base_model.model.{name}"], value) for name, value in kept[1 + best].items())
     history = json.loads((folder / "provenance.json").read_text())["metrics"]["history"]
-    assert [(round(look["held_out"], 3), look["right"]) for look in history] == looks[:num_looks]
+    assert [(round(evaluation["held_out"], 3), evaluation["right"]) for evaluation in history] == evaluations[:num_evaluations]
     assert (folder / "training.svg").read_text().count("<svg") == 1
 
 
 @pytest.mark.parametrize(
-    ("look", "expected"),
+    ("evaluation", "expected"),
     [((0.097, 177), True), ((0.12, 177), False), ((0.2, 181), True), ((0.01, 175), False)],
     ids=["one fewer, a lower loss", "one fewer, a higher loss", "clearly more, a higher loss", "clearly fewer, a lower loss"],
 )
-def test_of_looks_with_about_as_many_right_answers_the_loss_decides(look: tuple[float, int], expected: bool) -> None:
+def test_of_looks_with_about_as_many_right_answers_the_loss_decides(evaluation: tuple[float, int], expected: bool) -> None:
     kept = {"held_out": 0.112, "right": 178}
-    assert is_better({"held_out": look[0], "right": look[1]}, kept, 200) is expected
+    assert is_better({"held_out": evaluation[0], "right": evaluation[1]}, kept, 200) is expected
 
 
 def test_the_answers_of_a_conversation_are_one_lesson_in_what_is_said_of_the_change(tiny_gguf: Path, tmp_path: Path) -> None:
@@ -824,7 +829,7 @@ def test_what_is_kept_is_the_weights_averaged_over_the_last_tenth_of_the_steps(
     """Learning itself goes on with the last weights, whatever was looked at."""
     table.write_text("\n".join(table.read_text().splitlines()[: num_lessons + 1]) + "\n")
     steps: list[dict[str, torch.Tensor]] = []
-    learn, look = train.Run._learn, train.Run.look
+    learn, evaluate = train.Run._learn, train.Run.evaluate
 
     def learned(run: train.Run, batch: list[Sample]) -> float:
         if steps:
@@ -833,12 +838,12 @@ def test_what_is_kept_is_the_weights_averaged_over_the_last_tenth_of_the_steps(
         steps.append(run._learned())
         return loss
 
-    def looked(run: train.Run, *given: object) -> tuple[list[float], int]:
-        losses, _ = look(run, *given)  # type: ignore[arg-type]
+    def evaluated(run: train.Run, *given: object) -> tuple[list[float], int]:
+        losses, _ = evaluate(run, *given)  # type: ignore[arg-type]
         return [loss * 0.5 ** len(run.history) for loss in losses], 0  # the last one is the best
 
     monkeypatch.setattr(train.Run, "_learn", learned)
-    monkeypatch.setattr(train.Run, "look", looked)
+    monkeypatch.setattr(train.Run, "evaluate", evaluated)
     folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=4, batch=4, learning_rate=5e-3))
     saved = load_file(folder / "adapter_model.safetensors")
     for name, last in steps[-1].items():

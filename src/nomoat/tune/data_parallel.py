@@ -214,11 +214,11 @@ class Learner:
         self._run.make_step(flat, task.rate)
         return seconds, found
 
-    def look(self, number: int) -> tuple[tuple[list[float], int], float]:
+    def evaluate(self, number: int) -> tuple[tuple[list[float], int], float]:
         """At one batch of the lessons held out, and the seconds of reading what will be kept."""
         read_before = self._run.seconds_reading
         with torch.no_grad():
-            found = self._run.look_at(self._run.held_out[number])
+            found = self._run.evaluate_batch(self._run.held_out[number])
         return found, self._run.seconds_reading - read_before
 
 
@@ -267,10 +267,10 @@ class DataParallelRun(train.Run):
         set_gradients(self.parameters, flat)
         return flat[-1]
 
-    def _looked_at(self, batches: list[list[Sample]]) -> Iterator[tuple[list[float], int]]:
+    def _evaluated(self, batches: list[list[Sample]]) -> Iterator[tuple[list[float], int]]:
         self._tell(learning=False)
         read_before, reading = self.seconds_reading, [0.0] * len(self._crew.hands)  # workers read at the same time
-        for number, (found, seconds) in enumerate(self._crew.looked_at(len(batches))):
+        for number, (found, seconds) in enumerate(self._crew.evaluated(len(batches))):
             reading[number % len(reading)] += seconds
             self.seconds_reading = read_before + max(reading)
             yield found
@@ -357,10 +357,10 @@ class Crew:
         """The same, with something else for each."""
         return self._results([getattr(hand.actor, method).remote(own) for hand, own in zip(self.hands, given, strict=True)])
 
-    def looked_at(self, num_batches: int) -> Iterator[tuple[tuple[list[float], int], float]]:
-        """Of each batch of the lessons held out in turn, the workers by turns: see `Learner.look`."""
+    def evaluated(self, num_batches: int) -> Iterator[tuple[tuple[list[float], int], float]]:
+        """Of each batch of the lessons held out in turn, the workers by turns: see `Learner.evaluate`."""
         owners = [self.hands[number % len(self.hands)] for number in range(num_batches)]
-        calls = [owner.actor.look.remote(number) for number, owner in enumerate(owners)]
+        calls = [owner.actor.evaluate.remote(number) for number, owner in enumerate(owners)]
         for call, owner in zip(calls, owners, strict=True):
             yield self._result(call, {call: owner})
 

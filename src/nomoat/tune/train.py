@@ -22,9 +22,9 @@ from nomoat import config
 from nomoat.catalog import licences
 from nomoat.errors import UsageError
 from nomoat.tune import adapter, interrupts, kernels, prepare, ways
-from nomoat.tune.looks import SECONDS_A_MINUTE, is_better, num_looks
 from nomoat.tune.network import Network
 from nomoat.tune.samples import Sample, batches_of, count_lessons, shared_prefix, side_by_side, wanted
+from nomoat.tune.validation import SECONDS_A_MINUTE, is_better, num_evaluations
 from nomoat.tune.ways import Way
 from nomoat.words import counted
 
@@ -118,7 +118,7 @@ def learn(
                 run.restore(saved)
                 say(f"going on from step {run.step}, {run.fraction:.0%} of the work")
             elif run.validation:
-                run.losses_before, run.right_before = run.look("measuring the base", on_progress)
+                run.losses_before, run.right_before = run.evaluate("measuring the base", on_progress)
             run.train(checkpoint, on_progress, say)
             run.use_best()
         adapter.save(target, run.learned, origin, run.metrics(), asdict(prepared.survey))
@@ -225,19 +225,19 @@ class Run:
         """How much is learned, 0..1: of the epochs, or of the minutes that looks leave, whichever is nearer to its end."""
         by_lessons, by_time = self.lessons_done / (self.settings.epochs * len(self.training)), 0.0
         if self.settings.minutes:
-            looking = self.seconds_looking + (self._num_looks - len(self.history)) * self.seconds_a_look
-            learning = self.settings.minutes * SECONDS_A_MINUTE - looking
+            evaluating = self.seconds_looking + (self._num_evaluations - len(self.history)) * self.seconds_a_look
+            learning = self.settings.minutes * SECONDS_A_MINUTE - evaluating
             by_time = self.seconds / learning if learning > 0 else 1.0
         return min(1.0, max(by_lessons, by_time))
 
     @property
-    def _num_looks(self) -> int:
+    def _num_evaluations(self) -> int:
         """While learning, those there were and those to come; the last one at the end."""
         epochs = self.settings.epochs
         if self.settings.minutes:  # so many as there is time for, as fast as it went so far
             speed = self.lessons_done / len(self.training) / self.seconds if self.seconds else 0.0
             epochs = min(epochs, speed * self.settings.minutes * SECONDS_A_MINUTE)
-        return max(num_looks(epochs, self.settings.minutes, self.seconds_a_look), len(self.history) + 1)
+        return max(num_evaluations(epochs, self.settings.minutes, self.seconds_a_look), len(self.history) + 1)
 
     NUMBERS = (
         "step", "step_looked", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before",
@@ -279,8 +279,8 @@ class Run:
         """Train to the end. A checkpoint is written every half minute, at the end, and when the work is stopped by Ctrl-C."""
         batches: list[list[Sample]] = []
         try:
-            if self._is_look_due():  # the work was stopped while it looked
-                self._look_and_compare()
+            if self._is_evaluation_due():  # the work was stopped while it looked
+                self._evaluate_and_compare()
             started, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
             while (self.fraction < 1 or not self.step) and not self._has_stopped_learning():
                 epoch, within = divmod(self.lessons_done, len(self.training))
@@ -297,8 +297,8 @@ class Run:
                             tokens_per_second=self.tokens / self.seconds,
                         )
                     )  # fmt: skip
-                if self._is_look_due():
-                    self._look_and_compare()
+                if self._is_evaluation_due():
+                    self._evaluate_and_compare()
                     started = time.perf_counter() - self.seconds  # looking is not learning
                 if time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
                     checkpoint.save(self.state())
@@ -311,11 +311,11 @@ class Run:
         if self.fraction < 1 and self._has_stopped_learning():
             say(f"stopped early: {PATIENCE} looks at the lessons held out were clearly worse than the best")
 
-    def _look_and_compare(self) -> None:
+    def _evaluate_and_compare(self) -> None:
         fraction = self.fraction
         self.set_aside = self._learned()  # a checkpoint has these, wherever the look is interrupted
         self._use(self.average)
-        losses, right = self.look()
+        losses, right = self.evaluate()
         self._use(self.set_aside)
         self.set_aside = None
         found = {
@@ -329,9 +329,9 @@ class Run:
             self.history.append(found)
             self.step_looked = self.step
 
-    def _is_look_due(self) -> bool:
+    def _is_evaluation_due(self) -> bool:
         has_learned = self.step > self.step_looked  # since the last one
-        return bool(self.validation) and has_learned and self.fraction * self._num_looks >= len(self.history) + 1
+        return bool(self.validation) and has_learned and self.fraction * self._num_evaluations >= len(self.history) + 1
 
     def _average(self) -> None:
         share = 1 / (1 + AVERAGED_PART * (self.step - 1))
@@ -343,20 +343,20 @@ class Run:
         before, since = self.history[:-PATIENCE], self.history[-PATIENCE:]
         if not before:
             return False
-        most, lowest = max(look["right"] for look in before), min(look["held_out"] for look in before)
-        return all(look["held_out"] > CLEARLY_WORSE * lowest and (look["right"] < most or most == 0) for look in since)
+        most, lowest = max(each["right"] for each in before), min(each["held_out"] for each in before)
+        return all(each["held_out"] > CLEARLY_WORSE * lowest and (each["right"] < most or most == 0) for each in since)
 
     def _mean(self, losses: Sequence[float]) -> float:
         return sum(losses) / sum(sample.num_learned for sample in self.validation)
 
-    def look(self, stage: Stage | None = None, on_progress: Callable[[Progress], None] | None = None) -> tuple[list[float], int]:
+    def evaluate(self, stage: Stage | None = None, on_progress: Callable[[Progress], None] | None = None) -> tuple[list[float], int]:
         """Summed loss of each lesson held out, in the order of `self.validation`, and how many have every token the likeliest."""
         started, read_before = time.perf_counter(), self.seconds_reading
         places = {id(sample): at for at, sample in enumerate(self.validation)}
         losses, right = [0.0] * len(self.validation), 0
         batches = self._batches_held_out()
         with torch.no_grad():
-            found = self._looked_at(batches)
+            found = self._evaluated(batches)
             for done, batch in enumerate(batches):
                 if on_progress and stage:
                     on_progress(Progress(stage=stage, fraction=done / len(batches)))
@@ -369,12 +369,12 @@ class Run:
         self.seconds_a_look = seconds - (self.seconds_reading - read_before)
         return losses, right
 
-    def _looked_at(self, batches: list[list[Sample]]) -> Iterator[tuple[list[float], int]]:
+    def _evaluated(self, batches: list[list[Sample]]) -> Iterator[tuple[list[float], int]]:
         """Of each batch in turn: each lesson's summed loss, and how many are right."""
-        return map(self.look_at, batches)
+        return map(self.evaluate_batch, batches)
 
-    def look_at(self, batch: Sequence[Sample]) -> tuple[list[float], int]:
-        """One batch of what `look` looks at."""
+    def evaluate_batch(self, batch: Sequence[Sample]) -> tuple[list[float], int]:
+        """One batch of what `evaluate` evaluates on."""
         lengths = [sample.num_learned for sample in batch]
         hidden_NW, targets_N = self.hidden(batch)
         losses_N, hits_N = self.network.losses(hidden_NW, targets_N)
