@@ -79,7 +79,7 @@ def ours(model: str, path: Path, *, all_layers: bool) -> dict[str, Any]:
     from nomoat import config, references
     from nomoat.engine import importer
     from nomoat.engine.source import open_source
-    from nomoat.tune import kernels, prepare, qlora, train, ways
+    from nomoat.tune import execution, kernels, prepare, qlora, train
     from nomoat.tune.samples import Sample
 
     layers = importer.read_sizes(open_source(references.find_files(model).weights)).layers if all_layers else None
@@ -96,8 +96,8 @@ def ours(model: str, path: Path, *, all_layers: bool) -> dict[str, Any]:
     batches = [[sample(pair) for pair in batch] for batch in given["batches"]]
     held_out = [sample(pair) for pair in given["held_out"]]
     kernels.use_threads(config.threads().value)
-    way = ways.Way(precision=qlora.fastest_precision().value, expanded=True, keeps_lower=False)
-    run = train.Run(replace(prepared, samples=[lesson for batch in batches for lesson in batch]), way=way, say=lambda _text: None)
+    plan = execution.ExecutionPlan(precision=qlora.fastest_precision().value, expanded=True, keeps_lower=False)
+    run = train.Run(replace(prepared, samples=[lesson for batch in batches for lesson in batch]), plan=plan, say=lambda _text: None)
     run.prefix, run.beginning = 0, None
     tokens, started = 0, time.perf_counter()
     for step, batch in enumerate(batches):

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 SETTINGS = prepare.Settings(rank=4, epochs=2, learning_rate=5e-3, batch=8)  # 22 steps
 SHORT = prepare.Settings(rank=4, epochs=0.5)
 COLUMNS = {"input_column": "text", "label_column": "label"}
-KEEPING = train.Way(precision="float32", expanded=True, keeps_lower=True)
+KEEPING = train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=True)
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def table(tmp_path: Path) -> Path:
 @pytest.fixture
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """The workers, whose processes no test reaches, learn in that, too; the frozen layer is kept where all layers do not learn."""
-    monkeypatch.setattr(data_parallel.Crew, "choose_way", lambda crew, say: _way(crew._prepared))
+    monkeypatch.setattr(data_parallel.Crew, "choose_plan", lambda crew, say: _plan(crew._prepared))
 
 
-def _way(prepared: prepare.Prepared) -> train.Way:
-    return train.Way(precision="float32", expanded=True, keeps_lower=prepared.settings.layers < prepared.sizes.layers)
+def _plan(prepared: prepare.Prepared) -> train.ExecutionPlan:
+    return train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=prepared.settings.layers < prepared.sizes.layers)
 
 
 def tune(base: Path, table: Path, name: str, **options: Any) -> Path:
@@ -117,9 +117,9 @@ def test_the_parts_of_a_gradient_are_the_whole(tiny_gguf: Path, table: Path, noi
     """Answers have other lengths, so that a mean of the workers' means would be something else."""
     settings = prepare.Settings(rank=4, batch=4, noise=noise, layers=2 if noise else 1)
     prepared = prepare.prepare(str(tiny_gguf), table, settings=settings, **COLUMNS)  # type: ignore[arg-type]
-    way = _way(prepared)
-    alone = train.Run(prepared, way=way, say=lambda _: None)
-    parts = [Part(prepared, way=way, rank=rank, count=count) for rank in range(count)]
+    plan = _plan(prepared)
+    alone = train.Run(prepared, plan=plan, say=lambda _: None)
+    parts = [Part(prepared, plan=plan, rank=rank, count=count) for rank in range(count)]
     for run in (alone, *parts):
         for parameter in run.parameters:  # fresh B matrices are zero, and would hide the gradient of A
             torch.nn.init.normal_(parameter, std=0.02, generator=torch.Generator().manual_seed(parameter.numel()))
@@ -137,7 +137,7 @@ def test_the_parts_of_a_gradient_are_the_whole(tiny_gguf: Path, table: Path, noi
 def test_each_lesson_is_read_by_one_worker_in_the_first_epoch(tiny_gguf: Path, table: Path) -> None:
     """What the frozen layers say is kept there; another one reads a lesson by itself when it gets it."""
     prepared = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS)  # type: ignore[arg-type]
-    parts = [Part(prepared, way=KEEPING, rank=rank, count=2) for rank in range(2)]
+    parts = [Part(prepared, plan=KEEPING, rank=rank, count=2) for rank in range(2)]
     first = parts[0]._batches(0)
     shares, num_read = Shares(first, 2), 0
     for batch in first:
@@ -158,17 +158,17 @@ def test_machines_that_differ_learn_in_float32_and_keep_what_all_have_room_for(m
     def opened(crew: data_parallel.Crew, method: str, hands: Sequence[Any], given: Sequence[Any]) -> list[Any]:
         asked.extend(given)
         return [
-            (train.Way(precision=given[0][0].value, expanded=True, keeps_lower=False), ["roomy"]),
-            (train.Way(precision=given[1][0].value, expanded=False, keeps_lower=True), ["narrow"]),
+            (train.ExecutionPlan(precision=given[0][0].value, expanded=True, keeps_lower=False), ["roomy"]),
+            (train.ExecutionPlan(precision=given[1][0].value, expanded=False, keeps_lower=True), ["narrow"]),
         ]
 
     monkeypatch.setattr(data_parallel.Crew, "_opened", opened)
     crew, said = data_parallel.Crew(None, None, [None, None]), list[str]()  # type: ignore[arg-type, list-item]
     crew.found = [data_parallel.Found(machine="m", precision=Detected(precision, "")) for precision in ("int8", "bfloat16")]  # type: ignore[arg-type]
-    assert crew.choose_way(said.append) == train.Way(precision="float32", expanded=False, keeps_lower=False)
+    assert crew.choose_plan(said.append) == train.ExecutionPlan(precision="float32", expanded=False, keeps_lower=False)
     assert said == ["narrow"]
     crew.found = crew.found[:1] * 2
-    assert crew.choose_way(said.append).precision == "int8"
+    assert crew.choose_plan(said.append).precision == "int8"
     assert [each[0].value for each in asked] == ["float32"] * 2 + ["int8"] * 2
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from nomoat import hardware, installing
 from nomoat.cli import app
 from nomoat.errors import NotEnoughMemoryError
-from nomoat.tune import estimate, prepare, train, ways
+from nomoat.tune import estimate, execution, prepare, train
 from nomoat.tune.prepare import Prepared
 from nomoat.tune.validation import EVALUATIONS
 
@@ -55,7 +55,7 @@ def test_a_time_budget_bounds_the_whole(prepared: Prepared, monkeypatch: pytest.
 def test_the_lower_layers_are_read_once_or_in_every_step(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "_cost", lambda *_: estimate.Cost(10.0, 30.0, 1.0))
     once = estimate.estimate(prepared)
-    monkeypatch.setattr(ways, "KEPT_PART", 10**9)
+    monkeypatch.setattr(execution, "KEPT_PART", 10**9)
     in_every_step = estimate.estimate(prepared)
     epochs, evaluations = prepared.settings.epochs, 1 + max(EVALUATIONS, round(prepared.settings.epochs))
     assert in_every_step.learning_seconds / once.learning_seconds == pytest.approx(40 * epochs / (10 + 30 * epochs))

@@ -34,7 +34,7 @@ from nomoat.engine.tokenizer import from_metadata
 from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
 from nomoat.records import Request
 from nomoat.tasks import label_task_messages
-from nomoat.tune import adapter, kernels, prepare, qlora, train, ways
+from nomoat.tune import adapter, execution, kernels, prepare, qlora, train
 from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, side_by_side, wanted
 from nomoat.tune.validation import is_better, num_evaluations
 
@@ -189,7 +189,7 @@ def test_what_saves_time_or_memory_does_not_change_the_gradient(
 
     def gradients(*, learning: bool = False) -> list[torch.Tensor]:
         say = [].append
-        run = train.Run(prepared, way=ways.choose_way(prepared, say), say=say)
+        run = train.Run(prepared, plan=execution.choose_plan(prepared, say), say=say)
         for parameter in run.parameters:  # fresh B matrices are zero, and would hide the gradient of A
             torch.nn.init.normal_(parameter, std=0.02, generator=torch.Generator().manual_seed(parameter.numel()))
         run.network.loss(*run.hidden(prepared.samples[:8], learning=learning)).backward()
@@ -197,7 +197,7 @@ def test_what_saves_time_or_memory_does_not_change_the_gradient(
 
     expected = gradients()
     if how == "expanded layer by layer":
-        monkeypatch.setattr(ways, "keep_expanded", lambda *_: hardware.Detected(False, "set by the test"))
+        monkeypatch.setattr(execution, "keep_expanded", lambda *_: hardware.Detected(False, "set by the test"))
     elif how == "without a shared beginning":
         monkeypatch.setattr(train, "shared_prefix", lambda samples: 0)
     found = gradients(learning=how == "with places that have no target")
@@ -272,7 +272,7 @@ def test_noise_is_on_what_is_learned_from_and_not_on_what_is_looked_at(tiny_gguf
     """Each step has its own, within NEFTune's bound: alpha / sqrt(tokens * width)."""
     settings = train.Settings(rank=4, layers=2, noise=5)
     prepared = prepare.prepare(str(tiny_gguf), table, settings=settings, **COLUMNS)  # type: ignore[arg-type]
-    run = train.Run(prepared, way=train.Way(precision="float32", expanded=True, keeps_lower=False), say=lambda _: None)
+    run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=lambda _: None)
     given: list[torch.Tensor] = []
     hidden = run.network.hidden
 
@@ -438,12 +438,12 @@ def test_what_is_kept_of_frozen_layers_has_to_fit_beside_the_weights(
     tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS)
-    size = ways.bytes_kept(prepared, "float32", expanded=True)
-    need = ways._bytes_needed(prepared, "float32", expanded=True)
+    size = execution.bytes_kept(prepared, "float32", expanded=True)
+    need = execution._bytes_needed(prepared, "float32", expanded=True)
     assert size > 0
     for free, kept in ((need + size, size), (need + size - 1, 0)):
         monkeypatch.setattr("nomoat.hardware.memory_available_bytes", lambda free=free: hardware.Detected(free, "set by the test"))
-        assert ways.bytes_kept(prepared, "float32", expanded=True) == kept
+        assert execution.bytes_kept(prepared, "float32", expanded=True) == kept
 
 
 def test_scores_that_are_capped_are_in_the_memory_needed(tiny_gguf: Path, table: Path) -> None:
@@ -455,7 +455,7 @@ def test_scores_that_are_capped_are_in_the_memory_needed(tiny_gguf: Path, table:
     batches = batches_of(plain.samples, 0, max_lessons=plain.settings.batch)  # they have no beginning in common
     more = max(len(batch) * max(map(len, batch)) for batch in batches) * 8 * plain.sizes.heads * longest
     for expanded, layers in ((True, plain.settings.layers), (False, 3)):
-        need, needed = (ways._bytes_needed(one, "float32", expanded=expanded) for one in (plain, capped))
+        need, needed = (execution._bytes_needed(one, "float32", expanded=expanded) for one in (plain, capped))
         assert needed - need == layers * more
 
 
@@ -506,7 +506,7 @@ def test_the_memory_foretold_is_no_less_and_little_more_than_was_measured(
     settings = replace(prepared.settings, layers=layers)
     prepared = with_tokens(replace(prepared, file=file, sizes=replace(prepared.sizes, **sizes), settings=settings), 32, 16)
     for expanded, (least, most) in bounds.items():
-        assert least <= ways._bytes_needed(prepared, "bfloat16", expanded=expanded) / 1e9 <= most
+        assert least <= execution._bytes_needed(prepared, "bfloat16", expanded=expanded) / 1e9 <= most
 
 
 def test_a_large_head_is_in_the_memory_that_codes_need(tiny_gguf: Path, table: Path) -> None:
@@ -515,7 +515,7 @@ def test_a_large_head_is_in_the_memory_that_codes_need(tiny_gguf: Path, table: P
     shapes = dict.fromkeys(prepared.arch.projections.values(), (2304, 2304))
     small, large = Measured(10**6, 1, shapes), Measured(10**6, 256_000, shapes)
     for precision, size in (("bfloat16", 2), ("float32", 4)):
-        need, needed = (ways._bytes_needed(replace(prepared, file=file), precision, expanded=False) for file in (small, large))
+        need, needed = (execution._bytes_needed(replace(prepared, file=file), precision, expanded=False) for file in (small, large))
         assert needed - need == pytest.approx(256_000 * size * (2304 + 32 * 2), rel=0.01)
 
 
@@ -530,7 +530,7 @@ def test_each_row_s_copy_of_the_shared_beginning_is_in_the_memory_needed(
     plain = replace(plain, sizes=replace(plain.sizes, heads=4, kv_heads=2, head_dim=16))
     shared = length - 40
     own, rows = (with_tokens(plain, size, count, shared=at) for size, count, at in ((40, 8, 0), (length, 8, shared)))
-    need, needed = (ways._bytes_needed(one, "float32", expanded=True) for one in (own, rows))
+    need, needed = (execution._bytes_needed(one, "float32", expanded=True) for one in (own, rows))
     a_token = 4 * (12 * plain.sizes.width + 4 * plain.sizes.hidden)
     scores = 4 * 40 if length * 40 <= 128 * 256 else 0
     copies = 8 * shared * 4 * (2 * heads * 16 + scores)
@@ -692,7 +692,7 @@ def test_a_resumed_training_goes_the_way_it_began(tiny_gguf: Path, table: Path, 
 
     with pytest.raises(KeyboardInterrupt):
         tune(tiny_gguf, table, on_progress=stop_at_seven)
-    monkeypatch.setattr(ways, "choose_way", lambda *_: pytest.fail("decided anew"))
+    monkeypatch.setattr(execution, "choose_plan", lambda *_: pytest.fail("decided anew"))
     assert are_equal(weights(tune(tiny_gguf, table, resume=True)), whole.weights)
 
 
@@ -763,7 +763,7 @@ def test_the_answers_of_a_conversation_are_one_lesson_in_what_is_said_of_the_cha
     learned = tmp_path / "learned.jsonl"
     learned.write_text(chat.replace('"u"', '"other"') * 2)
     prepared = prepare.prepare(str(tiny_gguf), learned, validation=path, template="llama-2", settings=SETTINGS)
-    run = train.Run(prepared, way=train.Way(precision="float32", expanded=True, keeps_lower=False), say=[].append)
+    run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
     assert [sample.num_learned for sample in run.validation] == [2] * 6
     run.losses_before, run.losses_after = [9.0] * 6, [8.0, 7.0, 6.0, 5.0, 4.0, 3.0]
     metrics = run.metrics()
@@ -781,7 +781,7 @@ def test_copies_of_a_text_are_one_in_what_is_said_of_the_change(tiny_gguf: Path,
     found = []
     for file in (once, path):
         prepared = prepare.prepare(str(tiny_gguf), table, validation=file, settings=SETTINGS, **COLUMNS)
-        run = train.Run(prepared, way=train.Way(precision="float32", expanded=True, keeps_lower=False), say=[].append)
+        run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
         num = len(run.validation) // 3
         run.losses_before, run.losses_after = [9.0] * 3 * num, [8.0, 6.0, 5.0] * num
         found.append(run.metrics())
@@ -795,7 +795,7 @@ def test_one_text_held_out_has_no_interval(tiny_gguf: Path, table: Path, tmp_pat
     path = tmp_path / "held_out.csv"
     path.write_text("text,label\n" + "u1,red\n" * 2)
     prepared = prepare.prepare(str(tiny_gguf), table, validation=path, settings=SETTINGS, **COLUMNS)
-    run = train.Run(prepared, way=train.Way(precision="float32", expanded=True, keeps_lower=False), say=[].append)
+    run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
     run.losses_before, run.losses_after = [9.0, 9.0], [8.0, 8.0]
     assert (run.metrics()["validation_lessons"], run.metrics()["validation_loss_change_95"]) == (2, None)
 
@@ -808,7 +808,7 @@ def test_the_interval_of_the_change_is_about_the_losses_that_are_said(tiny_gguf:
     path.write_text("".join(f'{{"messages": {chat}}}\n' for chat in chats))
     learned.write_text(path.read_text().replace('"content": "u', '"content": "other'))
     prepared = prepare.prepare(str(tiny_gguf), learned, validation=path, settings=SETTINGS)
-    run = train.Run(prepared, way=train.Way(precision="float32", expanded=True, keeps_lower=False), say=[].append)
+    run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
     assert [sample.num_learned for sample in run.validation] == [2, 2, 30]
     run.losses_before, run.losses_after, run.right_before = [2.0, 2.0, 90.0], [4.0, 5.0, 72.0], 1
     run.best_look = {"right": 2}

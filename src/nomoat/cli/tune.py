@@ -253,7 +253,7 @@ def _say_workers(prepared: Prepared, workers: int | None, ray: str | None) -> No
 
     with train.crew(prepared, workers, ray, console.say) as learners:
         if not isinstance(learners, train.ThisProcess):
-            learners.choose_way(console.say)
+            learners.choose_plan(console.say)
             console.say("every worker has the model; the time above is what this machine would take alone")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from nomoat import config, machine_code, paths
-from nomoat.tune import adapter, kernels, qlora, ways
+from nomoat.tune import adapter, execution, kernels, qlora
 from nomoat.tune.network import Network
 from nomoat.tune.prepare import Prepared, split
 from nomoat.tune.samples import Sample, batches_of, computed_tokens, shared_prefix, side_by_side, wanted
@@ -54,7 +54,7 @@ def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Es
     """
     kernels.use_threads(config.threads().value, say)
     precision = qlora.fastest_precision().value
-    expanded = ways.keep_expanded(prepared, precision)
+    expanded = execution.keep_expanded(prepared, precision)
     settings, samples = prepared.settings, prepared.samples
     prefix = shared_prefix(prepared.all_samples)
     batches = sorted(batches_of(samples, prefix, max_lessons=settings.batch), key=lambda batch: computed_tokens(batch, prefix))
@@ -64,7 +64,7 @@ def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Es
     epoch = sum(computed_tokens(batch, prefix) for batch in batches) / computed_tokens(typical, prefix)  # in typical batches
     learned, held_out = (sum(map(len, lessons)) / prepared.survey.num_tokens for lessons in split(prepared))  # parts of an epoch
     epochs = settings.epochs
-    is_kept = ways.bytes_kept(prepared, precision, expanded=expanded.value) > 0
+    is_kept = execution.bytes_kept(prepared, precision, expanded=expanded.value) > 0
     an_evaluation = (cost.evaluating + (0 if is_kept else cost.reading)) * epoch * held_out
     learning = (cost.reading * (1 if is_kept else epochs) + cost.learning * epochs) * epoch * learned
     budget = (settings.minutes or math.inf) * SECONDS_A_MINUTE
@@ -76,7 +76,7 @@ def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Es
         looking_seconds=evaluating,
         tokens_per_second=prepared.survey.num_tokens * learned * epochs / learning,
         memory=f"weights {'kept expanded' if expanded.value else 'expanded layer by layer'} ({expanded.reason})",
-        disk_bytes=adapter.bytes_on_disk(ways.num_learned(prepared)),
+        disk_bytes=adapter.bytes_on_disk(execution.num_learned(prepared)),
     )
 
 

@@ -21,11 +21,11 @@ from scipy import stats
 from nomoat import config
 from nomoat.catalog import licences
 from nomoat.errors import UsageError
-from nomoat.tune import adapter, interrupts, kernels, prepare, ways
+from nomoat.tune import adapter, execution, interrupts, kernels, prepare
+from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.network import Network
 from nomoat.tune.samples import Sample, batches_of, count_lessons, shared_prefix, side_by_side, wanted
 from nomoat.tune.validation import SECONDS_A_MINUTE, is_better, num_evaluations
-from nomoat.tune.ways import Way
 from nomoat.words import counted
 
 WARM_UP_PART = 0.06
@@ -103,7 +103,7 @@ def learn(
         task=prepared.options, others=prepared.others, arch=prepared.arch, sizes=prepared.sizes,
         teachers=prepared.sidecar.parents if prepared.sidecar else (), start=prepared.start,
     )  # fmt: skip
-    adapter.require_disk(target, ways.num_learned(prepared))
+    adapter.require_disk(target, execution.num_learned(prepared))
     with adapter.tuning(target, prepared.weights), interrupts.translate_errors(prepared.weights.name, name):
         adapter.reserve(name, replace=replace, resume=resume)  # again: another training may have ended since
         checkpoint = adapter.Checkpoint(target, origin)
@@ -112,8 +112,8 @@ def learn(
             checkpoint.remove()  # an earlier training's of this name: --resume is to mean this one
         kernels.use_threads(config.threads().value, say)
         with crew(prepared, workers, ray, say) as learners:
-            way = Way(**saved["way"]) if saved else learners.choose_way(say)
-            run = learners.opened(way, say, is_resumed=saved is not None)
+            plan = ExecutionPlan(**saved["way"]) if saved else learners.choose_plan(say)
+            run = learners.opened(plan, say, is_resumed=saved is not None)
             if saved:
                 run.restore(saved)
                 say(f"going on from step {run.step}, {run.fraction:.0%} of the work")
@@ -129,9 +129,9 @@ def learn(
 class Learners(Protocol):
     """Who learns: this process, or several others."""
 
-    def choose_way(self, say: Callable[[str], None]) -> Way: ...
+    def choose_plan(self, say: Callable[[str], None]) -> ExecutionPlan: ...
 
-    def opened(self, way: Way, say: Callable[[str], None], *, is_resumed: bool) -> Run: ...
+    def opened(self, plan: ExecutionPlan, say: Callable[[str], None], *, is_resumed: bool) -> Run: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +140,13 @@ class ThisProcess:
 
     prepared: prepare.Prepared
 
-    def choose_way(self, say: Callable[[str], None]) -> Way:
-        return ways.choose_way(self.prepared, say)
+    def choose_plan(self, say: Callable[[str], None]) -> ExecutionPlan:
+        return execution.choose_plan(self.prepared, say)
 
-    def opened(self, way: Way, say: Callable[[str], None], *, is_resumed: bool) -> Run:
+    def opened(self, plan: ExecutionPlan, say: Callable[[str], None], *, is_resumed: bool) -> Run:
         if is_resumed:
-            ways.require_memory(self.prepared, way)
-        return Run(self.prepared, way=way, say=say)
+            execution.require_memory(self.prepared, plan)
+        return Run(self.prepared, plan=plan, say=say)
 
 
 def crew(
@@ -163,8 +163,8 @@ def crew(
 class Run:
     """The state of one training: model, optimiser, order of the batches, and how far it is."""
 
-    def __init__(self, prepared: prepare.Prepared, *, way: Way, say: Callable[[str], None]) -> None:
-        self.settings, self.way = prepared.settings, way
+    def __init__(self, prepared: prepare.Prepared, *, plan: ExecutionPlan, say: Callable[[str], None]) -> None:
+        self.settings, self.plan = prepared.settings, plan
         self.training, self.validation = prepare.split(prepared)
         samples = prepared.all_samples
         self.prefix = shared_prefix(samples)
@@ -202,11 +202,11 @@ class Run:
         """Have the model read. Returns what learns, by PEFT's names."""
         self.network = Network(
             prepared.file, prepared.arch, prepared.sizes, rank=self.settings.rank, seed=self.settings.seed,
-            precision=self.way.precision, keep_expanded=self.way.expanded, frozen=prepared.sizes.layers - self.settings.layers,
+            precision=self.plan.precision, keep_expanded=self.plan.expanded, frozen=prepared.sizes.layers - self.settings.layers,
         )  # fmt: skip
         self.beginning = self.network.begin(prepared.all_samples[0].tokens[: self.prefix]) if self.prefix else None
         self.kept: dict[int, torch.Tensor] = {}  # what the frozen layers say about each lesson, by its identity
-        first_batches = [*self._batches(0), *self._batches_held_out()] if self.way.keeps_lower else []
+        first_batches = [*self._batches(0), *self._batches_held_out()] if self.plan.keeps_lower else []
         self._read_with = {id(lesson): batch for batch in first_batches for lesson in batch}  # also by a resumed run: the same bits
         return self.network.parameters
 
@@ -247,7 +247,7 @@ class Run:
     def state(self) -> dict[str, Any]:
         """Everything needed to go on exactly here."""
         return {
-            "learned": self.set_aside or self._learned(), "optimizer": self.optimizer.state_dict(), "way": asdict(self.way),
+            "learned": self.set_aside or self._learned(), "optimizer": self.optimizer.state_dict(), "way": asdict(self.plan),
             "numbers": {name: getattr(self, name) for name in self.NUMBERS},
         }  # fmt: skip
 
@@ -400,7 +400,7 @@ class Run:
             "steps": self.step,
             "seconds": round(self.seconds, 1),
             "tokens": self.tokens,
-            "way": asdict(self.way),
+            "way": asdict(self.plan),
             "workers": self.workers,
         }
 
@@ -492,7 +492,7 @@ class Run:
         """
         ids, targets = side_by_side(batch, self.prefix)
         ids_BT, targets_BT, wanted_BT = map(torch.from_numpy, (ids, targets, wanted(targets, evened=learning)))
-        x_BTW = self._kept(batch, ids_BT.shape[1]) if self.way.keeps_lower else self.network.read(ids_BT, self.beginning)
+        x_BTW = self._kept(batch, ids_BT.shape[1]) if self.plan.keeps_lower else self.network.read(ids_BT, self.beginning)
         if learning and self.settings.noise:
             x_BTW = self._noisy(x_BTW)
         return self.network.hidden(x_BTW, wanted_BT, self.beginning), targets_BT[wanted_BT]
