@@ -2,11 +2,10 @@
 
     python benchmarks/tool_calls.py qwen2.5-coder-0.5b qwen2.5-coder-1.5b [--seeds 3] [--marked] [--json FILE]
 
-Each question is asked at temperature 1 with the same seeds twice: with begun calls held to their schemas, see
-`engine.tool_call_grammar`, as they are
-served, and free. `--marked`: the answer begins with `<tool_call>`, put there for the model, which shows what the schemas' hold alone
-does. An answer counts once: "valid" if it has a call and each of its calls follows its function's schema, formats included, by the
-`jsonschema` library; else "missed" (a call against its schema), or "text". Questions and functions are ours.
+Each question is asked at temperature 1 with the same seeds twice: with begun calls held to their schemas, as they are served (see
+`engine.tool_call_grammar`), and free. `--marked`: the answer begins with `<tool_call>`, put there for the model, which shows what the
+schemas' hold alone does. An answer counts once: "valid" if it has a call and each of its calls follows its function's schema, formats
+included, by the `jsonschema` library; else "missed" (a call against its schema), or "text". Questions and functions are ours.
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ def measured(arguments: argparse.Namespace, way: str) -> dict[str, Any]:
     precision = qlora.fastest_precision().value
     began = time.perf_counter()
     run = train.Run(
-        replace(prepared, samples=samples), plan=execution.ExecutionPlan(precision=precision, expanded=way == "expanded", keeps_lower=False),
+        replace(prepared, samples=samples),
+        plan=execution.ExecutionPlan(precision=precision, expanded=way == "expanded", keeps_lower=False),
         say=lambda _: None,
     )  # fmt: skip
     loaded = time.perf_counter()
