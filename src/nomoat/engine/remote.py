@@ -28,8 +28,8 @@ from urllib.parse import SplitResult, urlsplit
 from nomoat import config, net
 from nomoat.engine import pacing
 from nomoat.engine.budget import Bill, Calls, Meter
-from nomoat.engine.calls import Gathered
 from nomoat.engine.dialect import Dialect, cached_tokens, completion_tokens, prompt_tokens
+from nomoat.engine.tool_calls import Gathered
 from nomoat.errors import Fate, NomoatError, RedirectedError, RemoteError, UnsupportedError, UsageError
 from nomoat.providers import ANY_SERVER, PROVIDERS, UPSTREAM_KEY, key_variables
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage

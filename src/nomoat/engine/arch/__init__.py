@@ -4,9 +4,9 @@ To add one:
 
 1. `arch/<family>.py` with an `Architecture`: its parts, and what `transformers` (and so PEFT's adapters) calls them.
 2. `known`, below: its name in GGUF files.
-3. `engine/families.py`: an entry of `FAMILIES` by the `model_type` of its Hugging Face `config.json`, with what that means by leaving
+3. `engine/hf_config.py`: an entry of `FAMILIES` by the `model_type` of its Hugging Face `config.json`, with what that means by leaving
    a key out; keys of its own in `KINDS`, and in `read_metadata` where sizes have other names.
-4. `engine/splitting.py`: its pre-tokenizer, and `PRE_TOKENIZERS_OF` where all its files split texts in one way.
+4. `engine/pre_tokenizers.py`: its pre-tokenizer, and `PRE_TOKENIZERS_OF` where all its files split texts in one way.
 5. `tests/reference.py`: a `Case`, by which tests compare files (`test_arch.py`), folders (`test_safetensors.py`) and adapters
    (`test_peft_names.py`) with `transformers` and PEFT. They fail for an architecture in `known` without one.
 6. `docs/models.md`, and the list of architectures in both READMEs.
@@ -266,7 +266,7 @@ def is_usual(arch: Architecture, sizes: Dimensions) -> bool:
 
 
 def has_usual_attention(arch: Architecture, sizes: Dimensions) -> bool:
-    """Whether attention and embedding of a usual decoder are as `own` computes them."""
+    """Whether attention and embedding of a usual decoder are as `native` computes them."""
     return arch.positions == "rope" and not arch.embedding_norm and sizes.head_dim % footprint.HEAD_COLUMNS == 0
 
 
