@@ -82,7 +82,7 @@ def test_show_of_a_broken_provenance_says_which_file(empty_home: Path, nomoat: N
     path.write_text("{}")
     done = nomoat("show", "openllama-3b+후기")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"error: `{path}` holds no licence chain: 'licence'\nhint: tune the adapter again\n"
+    assert done.stderr == f"error: `{path}` holds no licence chain under `licence`\nhint: tune the adapter again\n"
 
 
 @pytest.mark.parametrize(
