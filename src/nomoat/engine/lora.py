@@ -209,9 +209,10 @@ class _Scaling:
         self._path = folder / ADAPTER_CONFIG
         config = read_object(self._path, hint=AGAIN)
         _require_plain_lora(folder, config)
-        self.rank, self._by_root = config.get("r"), bool(config.get("use_rslora"))
-        if type(self.rank) is not int or not 1 <= self.rank <= MOST:
-            raise self._wrong("r", self.rank, "no rank: a whole number above 0")
+        rank, self._by_root = config.get("r"), bool(config.get("use_rslora"))
+        if type(rank) is not int or not 1 <= rank <= MOST:
+            raise self._wrong("r", rank, "no rank: a whole number above 0")
+        self.rank = rank
         patterns = config.get("alpha_pattern") or {}
         if not isinstance(patterns, dict):
             raise self._wrong("alpha_pattern", patterns, "no object of names and numbers")

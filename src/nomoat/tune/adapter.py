@@ -106,11 +106,10 @@ def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Sta
             hint=f"tune the base, `{base}`",
         )
     provenance = tuned.provenance_of(folder)
-    is_same = provenance.get("base_sha256") in (None, importer.sha256_of_model(weights))
     return Start(
         name=folder.name, sha256=delta.sha256, learned=learned, rank=ranks.pop(),
         layers=len({name.split(".")[2] for name in shapes}), provenance=provenance,
-        licence=references.adapter_chain(base, folder), other_base=None if is_same else provenance.get("base_file"),
+        licence=references.adapter_chain(base, folder), other_base=references.other_base(weights, provenance),
     )  # fmt: skip
 
 
