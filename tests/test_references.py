@@ -139,7 +139,7 @@ def test_an_adapter_beside_other_weights_than_it_was_learned_beside_says_so_in_o
     told = {"base_file": "tiny.gguf", "base_sha256": paths.sha256_of(tiny_gguf), "licence": licences.as_dict(licences.chain(None))}
     (adapter / "provenance.json").write_text(json.dumps(told))
     other = write_tiny_gguf(tmp_path / "other.gguf", type_name="Q8_0")
-    note = "`mine` was learned beside tiny.gguf, other weights than these"
+    note = f"`mine` was learned beside tiny.gguf (sha256 {told['base_sha256'][:16]}…), other weights than these"
     for ref, notes in ((f"{tiny_gguf}+mine", ()), (str(other), ()), (f"{other}+mine", (note,))):
         with responder.load(ref, context_tokens=64) as model:
             assert (model.notes, model.notes_on("x")) == (notes, notes)

@@ -217,7 +217,7 @@ def _was_base(base: str, weights: Path | None, provenance: dict[str, Any]) -> bo
 
 
 def other_base(weights: Path, provenance: dict[str, Any]) -> str | None:
-    """The file of weights that an adapter was learned beside, where that is another one than these, by its sha256.
+    """The file of weights that an adapter was learned beside, with its sha256, where that is another one than these.
 
     None where one of the two is a folder: no digest tells whether a GGUF file was made of that.
     """
@@ -227,7 +227,7 @@ def other_base(weights: Path, provenance: dict[str, Any]) -> str | None:
     is_same = (
         digest is None or file.lower().endswith(".gguf") != (weights.suffix.lower() == ".gguf") or digest == sha256_of_model(weights)
     )
-    return None if is_same else file
+    return None if is_same else f"{file} (sha256 {str(digest)[:16]}…)"
 
 
 def licence_of(files: LocalFiles) -> str:

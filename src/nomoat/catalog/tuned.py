@@ -24,8 +24,9 @@ def adapters() -> list[Path]:
 
 
 def place_of(name: str) -> Path | None:
-    """The folder of an adapter, which is named or lies at that path; None if there is none."""
-    return next((folder for folder in (as_named(paths.adapters() / name), as_named(name)) if is_adapter(folder)), None)
+    """The folder of an adapter, which is named or lies at that path; None if there is none. What names a folder is a path: `./NAME`."""
+    folders = (as_named(paths.adapters() / name), as_named(name))[Path(name).name != name :]
+    return next((folder for folder in folders if is_adapter(folder)), None)
 
 
 def find_adapter(name: str) -> Path:

@@ -44,7 +44,7 @@ class Start:
     """An adapter that a training goes on from, in place of fresh matrices; the upper `layers` have it.
 
     `learned`: its matrices by our layers' names, scaled as those learned here are. `provenance` is empty for one that was made
-    elsewhere. `other_base`: the file of weights it was learned beside, where that is another one than now.
+    elsewhere. `other_base`: see `references.other_base`.
     """
 
     name: str
