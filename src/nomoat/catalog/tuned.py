@@ -24,7 +24,7 @@ def adapters() -> list[Path]:
 
 
 def place_of(name: str) -> Path | None:
-    """The folder of an adapter, which is named or lies at that path; None if there is none. What names a folder is a path: `./NAME`."""
+    """The folder of an adapter, by its name or its path (also `./NAME`); None if there is none."""
     folders = (as_named(paths.adapters() / name), as_named(name))[Path(name).name != name :]
     return next((folder for folder in folders if is_adapter(folder)), None)
 
