@@ -16,7 +16,7 @@ import numpy.typing as npt
 from nomoat import paths
 from nomoat.engine import peft_names
 from nomoat.engine.arch import Architecture, Dimensions
-from nomoat.engine.gguf import FloatArray
+from nomoat.engine.gguf import LARGEST_WEIGHT, FloatArray
 from nomoat.engine.safetensors import Stored, as_numbers, read_tensors
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_INDEX, ADAPTER_PICKLE, ADAPTER_WEIGHTS, read_object
@@ -40,7 +40,6 @@ OUTPUT = "lm_head"
 # The output layer as it was before, which PEFT saves beside the matrices that change it, though it is not learned.
 COPY = re.compile(r"base_model\.model\.((?:.+\.)?lm_head)\.base_layer\.(weight|bias)")
 NAMED = 3  # in a message
-MOST = float(np.finfo(np.float32).max)
 USUAL_SCALE = 2.0  # alpha / rank, as `nomoat tune` writes them
 
 
@@ -210,7 +209,7 @@ class _Scaling:
         config = read_object(self._path, hint=AGAIN)
         _require_plain_lora(folder, config)
         rank, self._by_root = config.get("r"), bool(config.get("use_rslora"))
-        if type(rank) is not int or not 1 <= rank <= MOST:
+        if type(rank) is not int or not 1 <= rank <= LARGEST_WEIGHT:
             raise self._wrong("r", rank, "no rank: a whole number above 0")
         self.rank = rank
         patterns = config.get("alpha_pattern") or {}
@@ -225,8 +224,8 @@ class _Scaling:
         return float(alpha / (rank**0.5 if self._by_root else rank))
 
     def _number(self, key: str, value: Any) -> float:
-        """Of the config; one that float32 holds, as weights are."""
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MOST:
+        """Of the config; one that weights stay numbers with."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST_WEIGHT:
             raise self._wrong(key, value, "no number that weights can be multiplied by")
         return float(value)
 
