@@ -44,7 +44,7 @@ class Start:
     """An adapter that a training goes on from, in place of fresh matrices; the upper `layers` have it.
 
     `learned`: its matrices by our layers' names, scaled as those learned here are. `provenance` is empty for one that was made
-    elsewhere. `other_base`: the file of weights it was learned beside, where that is another one than now.
+    elsewhere. `other_base`: see `references.other_base`.
     """
 
     name: str
@@ -106,11 +106,10 @@ def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Sta
             hint=f"tune the base, `{base}`",
         )
     provenance = tuned.provenance_of(folder)
-    is_same = provenance.get("base_sha256") in (None, importer.sha256_of_model(weights))
     return Start(
         name=folder.name, sha256=delta.sha256, learned=learned, rank=ranks.pop(),
         layers=len({name.split(".")[2] for name in shapes}), provenance=provenance,
-        licence=references.adapter_chain(base, folder), other_base=None if is_same else provenance.get("base_file"),
+        licence=references.adapter_chain(base, folder), other_base=references.other_base(weights, provenance),
     )  # fmt: skip
 
 
