@@ -319,6 +319,24 @@ def groups(refs: Sequence[str]) -> list[list[str]]:
     return list(found.values())
 
 
+def what_is_wrong(ref: str) -> NomoatError | None:
+    """Why a base, or one of its adapters beside it, cannot be loaded from the files it has now, as far as that is seen without
+    reading the base's weights: it or its adapter is gone, or the adapter is damaged or another base's. None where nothing is seen."""
+    from nomoat.catalog import tuned
+    from nomoat.engine import importer, templates
+
+    try:
+        files = references.find_files(ref)
+        if files.adapter is not None:
+            importer.require_beside(files.weights, [files.adapter])
+            if named := tuned.template_of(tuned.provenance_of(files.adapter)):
+                templates.named(named)
+        references.licence_of(files)
+    except NomoatError as error:
+        return error
+    return None
+
+
 def memory_need(ref: str, context_tokens: int | None) -> MemoryNeed | None:
     """About how much memory a reference will take; None for what is not on this disk."""
     if not references.names_weights(ref):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import threading
 import weakref
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from patience import PATIENCE_SECONDS, wait_until
 from nomoat import responder
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
+from nomoat.errors import BadFileError, NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
+from nomoat.records import Request
 from nomoat.responder import Responder
 from nomoat.serve.models import Loader, Models, _give_back_freed, _spare_bytes, from_references
 
@@ -260,6 +262,70 @@ def test_models_that_share_weights_come_and_go_together(shelf: Shelf) -> None:
     assert shelf.events == ["+a"]
     use(models, "b")
     assert shelf.events == ["+a", "-a", "-a+x", "+b"]
+
+
+def test_an_adapter_that_is_gone_or_damaged_takes_nobody_with_it_and_answers_again_once_it_is_back(
+    tiny_gguf: Path, tmp_path: Path
+) -> None:
+    base = str(shutil.copy(tiny_gguf, tmp_path))
+    lost, kept = tiny.write_adapter(tmp_path / "lost"), tiny.write_adapter(tmp_path / "kept", seed=2)
+    models = from_references([base, f"{base}+{lost}", f"{base}+{kept}"])
+    there = ["tiny.gguf", "tiny.gguf+kept"]
+    assert models.names == ["tiny.gguf", "tiny.gguf+lost", "tiny.gguf+kept"]
+
+    def ask(name: str) -> None:
+        with models.use(name) as responder:
+            assert responder.complete(Request(prompt="hi", max_new_tokens=2)).usage.completion_tokens > 0
+
+    lost.rename(tmp_path / "away")
+    for name in (*there, "tiny.gguf+lost"):
+        if name in there:
+            ask(name)
+        else:
+            with pytest.raises(UnknownModelError, match=r"no adapter `.*lost`"):
+                ask(name)
+        assert list(models.loaded()) == there
+    (tmp_path / "away").rename(lost)
+    ask("tiny.gguf+lost")
+    assert list(models.loaded()) == models.names
+
+    models.close()
+    weights = (lost / "adapter_model.safetensors").read_bytes()
+    (lost / "adapter_model.safetensors").write_bytes(weights[:100])
+    with pytest.raises(BadFileError, match="is not a whole safetensors file"):
+        ask("tiny.gguf+lost")
+    ask("tiny.gguf")
+    assert list(models.loaded()) == there
+    (lost / "adapter_model.safetensors").write_bytes(weights)
+    ask("tiny.gguf+lost")
+    models.close()
+    (lost / "adapter_config.json").unlink()
+    Path(base).rename(tmp_path / "moved.gguf")
+    with pytest.raises(UnknownModelError, match=r"tiny\.gguf"):  # what all of them need is gone
+        ask("tiny.gguf+kept")
+
+
+def test_a_model_that_can_be_loaded_again_waits_for_those_who_ask_its_siblings(shelf: Shelf) -> None:
+    wrong: list[NomoatError] = [UsageError("meant")]
+
+    def load() -> Sequence[Responder | NomoatError]:
+        shelf.events.append("+a")
+        return [shelf._responder("a"), *(wrong or [shelf._responder("a+x")])]
+
+    models = Models(loaders=[Loader(names=("a", "a+x"), planned_bytes=1, load=load, what_is_wrong=lambda name: (wrong or [None])[0])])
+    with ThreadPoolExecutor(2) as pool:
+        with models.use("a"):
+            with pytest.raises(UsageError, match="meant"):
+                use(models, "a+x")
+            wrong.clear()
+            waiting = pool.submit(use, models, "a+x")
+            waiting_for(models, 1)
+            behind = pool.submit(use, models, "a")
+            waiting_for(models, 2)
+            assert shelf.events == ["+a"]
+        for one in (waiting, behind):
+            one.result(timeout=PATIENCE_SECONDS)
+    assert shelf.events == ["+a", "-a", "+a"]
 
 
 def test_what_was_given_stays_and_is_left_to_its_maker(shelf: Shelf) -> None:
