@@ -25,7 +25,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
-from nomoat import bounds, config, hardware, references
+from nomoat import bounds, config, hardware, references, words
 from nomoat.engine import Engine, Reader
 from nomoat.errors import NomoatError, NotEnoughMemoryError, RemoteError, StoppedError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
@@ -431,9 +431,9 @@ def _memory_check(ref: str, context_tokens: int | None) -> Check:
 def _require_free(ref: str, need: MemoryNeed) -> None:
     free = hardware.memory_available_bytes().value
     if need.total_bytes > free:
+        needed, there = words.two_gigabytes(need.total_bytes, free)
         raise NotEnoughMemoryError(
-            f"`{ref}` needs about {need.total_bytes / 1e9:.1f} GB of memory at a context of {need.context_tokens:,} tokens, "
-            f"and {free / 1e9:.1f} GB are free",
+            f"`{ref}` needs about {needed} GB of memory at a context of {need.context_tokens:,} tokens, and {there} GB are free",
             hint="choose a smaller model (`nomoat models --fits`) or a shorter context (`-c 1024`, in Python: "
             "`context_tokens=1024`), or close other programs",
         )

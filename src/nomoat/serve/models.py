@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from nomoat import hardware, references
+from nomoat import hardware, references, words
 from nomoat import responder as responders
 from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
 from nomoat.responder import Responder
@@ -175,9 +175,9 @@ class Models:
         self._units = {name: _Unit(None, {name: responder}) for name, responder in (given or {}).items()}
         for loader in loaders:
             if memory_bytes is not None and loader.planned_bytes > memory_bytes:
+                needed, budget = words.two_gigabytes(loader.planned_bytes, memory_bytes)
                 raise NotEnoughMemoryError(
-                    f"`{loader.names[0]}` needs about {loader.planned_bytes / 1e9:.1f} GB, "
-                    f"and the budget is {memory_bytes / 1e9:.1f} GB",
+                    f"`{loader.names[0]}` needs about {needed} GB, and the budget is {budget} GB",
                     hint="give more with `--memory`, or shorten the context with `-c` (in Python: `memory_bytes`, `context_tokens`)",
                 )
             unit = _Unit(loader)
@@ -290,6 +290,7 @@ class Models:
             if (cache_bytes := unit.loader.cache_bytes) is not None:
                 for responder in made.values():
                     responder.bound_cache(cache_bytes)
+            _give_back_freed()  # what loading alone, or an import, took
         except BaseException:
             with self._changed:
                 unit.is_loading = False
