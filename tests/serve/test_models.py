@@ -15,6 +15,8 @@ import tiny
 from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat import responder
+from nomoat.catalog import cards, memory
+from nomoat.cli import facts
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import BadFileError, NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
@@ -401,3 +403,9 @@ def test_what_models_may_hold_with_their_texts_keeps_within_the_budget(
             assert 0 <= beyond < BLOCK_TOKENS * need.kv_cache_bytes / tiny.CONTEXT  # it has whole blocks
     assert len(models.loaded()) == together
     models.close()
+
+
+def test_show_and_serve_count_the_same_memory_of_what_is_pulled(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.catalog.pull.find_installed", lambda ref: tiny_gguf if ref == "smollm2-135m" else None)
+    assert facts.card_need(cards.card("smollm2-135m"), None) == responder.memory_need("smollm2-135m", None)
+    assert facts.card_need(cards.card("qwen2.5-7b"), None) == memory.memory_need(cards.card("qwen2.5-7b"))
