@@ -290,7 +290,7 @@ class Models:
             if (cache_bytes := unit.loader.cache_bytes) is not None:
                 for responder in made.values():
                     responder.bound_cache(cache_bytes)
-            _give_back_freed()  # what loading alone, or an import, took
+            _give_back_freed()  # what was needed for loading only
         except BaseException:
             with self._changed:
                 unit.is_loading = False
