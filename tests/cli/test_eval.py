@@ -57,8 +57,8 @@ def test_damaged_store_says_what_to_do(suite: Path) -> None:
     done = nomoat("eval", "fake:", str(suite))
     assert done.stderr == (
         f"error: `{paths.runs() / 'answers.sqlite'}` is damaged: file is not a database\n"
-        "hint: `nomoat rm --damaged` removes what cannot be read, and nothing else; where that fails, move the file out of the way. "
-        "What is gone is computed, and paid for, again\n"
+        "hint: `nomoat rm --damaged` removes what cannot be read, and saves the rest; "
+        "what is gone is computed, and paid for, again\n"
     )
 
 
