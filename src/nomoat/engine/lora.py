@@ -49,7 +49,7 @@ class LoraDelta:
             _require_plain_lora(folder, config)
             rank = config["r"]
             self.alpha = _scale_of("", rank, config) * rank or 1.0  # as others have it, who divide it by the rank
-            stored = dict(read_tensors(self.weights_path))
+            stored = dict(read_tensors(self.weights_path, hint=again))
             tensors = {name: self._numbers(name, found) for name, found in stored.items() if not COPY.fullmatch(name)}
             self._pairs: dict[str, tuple[FloatArray, FloatArray]] = {
                 name.removeprefix("base_model.model.").removesuffix(".lora_A.weight"): (
