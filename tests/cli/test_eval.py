@@ -13,6 +13,7 @@ import pytest
 import shell
 
 from nomoat import paths
+from nomoat.errors import NotEnoughDiskError
 
 
 def nomoat(*arguments: str) -> shell.Done:
@@ -57,8 +58,8 @@ def test_damaged_store_says_what_to_do(suite: Path) -> None:
     done = nomoat("eval", "fake:", str(suite))
     assert done.stderr == (
         f"error: `{paths.runs() / 'answers.sqlite'}` is damaged: file is not a database\n"
-        "hint: `nomoat rm --damaged` removes what cannot be read, and nothing else; where that fails, move the file out of the way. "
-        "What is gone is computed, and paid for, again\n"
+        "hint: `nomoat rm --damaged` removes what cannot be read, and saves the rest; "
+        "what is gone is computed, and paid for, again\n"
     )
 
 
@@ -92,3 +93,17 @@ def test_ctrl_c_keeps_the_answers_and_says_so(tmp_path: Path) -> None:
     assert errors == f"stopped: the answers so far are kept in {kept}; the same command goes on from there\n"
     said = json.loads(nomoat("eval", "fake:", str(suite), "--json").stdout)
     assert 4 <= int(said["side"]["facts"]["reused answers"]) < 400
+
+
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_a_result_is_printed_also_where_its_report_finds_no_room(
+    suite: Path, as_json: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise NotEnoughDiskError("no space left")
+
+    plain = nomoat("eval", "fake:", str(suite), *as_json)
+    monkeypatch.setattr("nomoat.judge.report.write_evaluation_report", full)
+    done = nomoat("eval", "fake:", str(suite), "--report", "r.html", *as_json)
+    assert (done.returncode, done.stderr) == (1, "error: no space left\n")
+    assert len(done.stdout.splitlines()) == len(plain.stdout.splitlines()) > 3

@@ -13,7 +13,7 @@ import typer
 
 from nomoat import paths
 from nomoat.cli import console
-from nomoat.errors import UsageError
+from nomoat.errors import NomoatError, UsageError
 from nomoat.records import Side
 
 Data = TypeVar("Data")
@@ -134,11 +134,18 @@ def show_result(
 ) -> None:  # fmt: skip
     """Write a result's report, print it, as JSON or in words, and end the command as `end` does, by the first of `partials`.
 
-    `write` is given the report's path, and as `command` what does it all again.
+    `write` is given the report's path, and as `command` what does it all again. Where that fails, the result is printed all the same,
+    before the error.
     """
+    failure: Exception | None = None
     if report is not None:  # first: it stays, whatever becomes of what is printed
-        write(report, command=again(context))
+        try:
+            write(report, command=again(context))
+        except (NomoatError, OSError) as exc:
+            failure = exc
     console.print_json(data) if as_json else words(data)
+    if failure is not None:
+        raise failure
     if report is not None:
         console.say(f"report: {report}")
     end(next(filter(None, partials), ""))
