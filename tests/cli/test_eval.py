@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import shell
 
+from nomoat import __version__ as nomoat_version
 from nomoat import paths
 from nomoat.errors import NotEnoughDiskError
 
@@ -43,6 +44,19 @@ def test_second_eval_reuses_the_answers(suite: Path) -> None:
     assert said["side"]["facts"]["reused answers"] == "3"
     assert (said["suite"], said["metric"], said["num_examples"]) == ("mirror", "exact", 3)
     assert said["side"]["score"] == pytest.approx(2 / 3)
+
+
+def test_json_holds_what_the_command_needs_to_be_given_again_and_every_score(suite: Path) -> None:
+    said = json.loads(nomoat("eval", "fake:", str(suite), "--limit", "2", "--seed", "3", "--quality", "high", "--json").stdout)
+    run = said["run"]
+    assert (run["nomoat"], run["command"]) == (
+        nomoat_version, f"nomoat eval fake: {suite} --quality high --limit 2 --seed 3"
+    )  # fmt: skip
+    wanted = {"suite": str(suite), "seed": 3, "limit": 2, "quality": "high", "template": None, "input_column": None, "concurrency": 16}
+    assert run.items() >= wanted.items()
+    assert said["alpha"] == 0.05
+    assert len(said["items"]) == 2 and {key for item in said["items"] for key in item} == {"id", "score"}
+    assert sum(item["score"] for item in said["items"]) / 2 == said["side"]["score"]
 
 
 def test_broken_suite_is_named_with_its_line(suite: Path) -> None:
