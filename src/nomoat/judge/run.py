@@ -136,6 +136,7 @@ class Asking:
     outcomes: list[Outcome] = field(default_factory=list)
     num_reused: int = 0
     num_cut: int = 0
+    num_cut_before: int = 0  # by their server, before the limit
     num_filtered: int = 0
     num_failed: int = 0
     bytes_in_vain: int = 0
@@ -267,6 +268,11 @@ class Asking:
                 f"{self.num_cut:,} of {len(self.examples):,} answers of `{self.model.ref}` ended at the limit of "
                 f"{self.suite.max_new_tokens} new tokens"
             )
+        if self.num_cut_before:
+            yield (
+                f"{self.num_cut_before:,} of {len(self.examples):,} answers of `{self.model.ref}` were cut off by its server before "
+                f"the limit of {self.suite.max_new_tokens} new tokens"
+            )
         if self.writes_choices:
             unmatched = sum(
                 choices.written_choice(example, outcome.answer, lettered=self.lettered) is None
@@ -353,7 +359,10 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
         if isinstance(run.failure, BudgetReachedError):
             answered = _whole_conversations(examples, answered)
             break
-    run.num_cut += sum(completion.finish_reason == "length" for completion in answered.values())
+    cut = [completion.usage for completion in answered.values() if completion.finish_reason == "length"]
+    num_before = sum(usage.is_counted and usage.completion_tokens < run.suite.max_new_tokens for usage in cut)
+    run.num_cut += len(cut) - num_before
+    run.num_cut_before += num_before
     run.num_filtered += sum(completion.finish_reason == "filtered" for completion in answered.values())
     pairs = [(example, answered[example.id].text) for example in examples if example.id in answered]
     return [
