@@ -107,7 +107,7 @@ def asked_in_turn(
 
 
 def _asked(responder: str | Responder, suite: Suite, notes: Sequence[str], settings: RunSettings) -> Evaluation:
-    with opened_store(settings.store) as store, opened(responder, replace(settings, store=store)) as model:
+    with opened_store(settings) as store, opened(responder, replace(settings, store=store)) as model:
         asking = Asking(model=model, suite=suite, store=store, settings=settings)
         asking.ask(suite.examples)
         return asking.evaluation(notes=notes)
@@ -487,7 +487,7 @@ def opened(responder: str | Responder, settings: RunSettings | None = None) -> I
         return
     settings = settings or RunSettings()
     if is_kept(responder):
-        with opened_store(settings.store) as answers:
+        with opened_store(settings) as answers:
             kept = kept_responder(responder, answers)
         yield kept
         return
@@ -496,5 +496,8 @@ def opened(responder: str | Responder, settings: RunSettings | None = None) -> I
         yield loaded
 
 
-def opened_store(store: AnswerStore | None) -> nullcontext[AnswerStore] | AnswerStore:
-    return AnswerStore() if store is None else nullcontext(store)
+@contextmanager
+def opened_store(settings: RunSettings) -> Iterator[AnswerStore]:
+    """The settings' store, or the usual one. What ends the block tells what was paid: see `Spending.told`."""
+    with settings.spending.told(), AnswerStore() if settings.store is None else nullcontext(settings.store) as store:
+        yield store
