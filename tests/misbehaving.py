@@ -92,6 +92,22 @@ def events(*rows: object, done: bool = True) -> Act:
     return say(200, "".join(lines).encode(), "text/event-stream")
 
 
+class Pieces:
+    """A body that comes in these pieces, each by itself."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = pieces
+
+    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("content-type", "text/event-stream")
+        handler.send_header("transfer-encoding", "chunked")
+        handler.end_headers()
+        for piece in (*self._pieces, b""):
+            handler.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+            handler.wfile.flush()
+
+
 def piece(text: str | None, reason: str | None = None) -> dict[str, Any]:
     return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]}
 

@@ -50,6 +50,7 @@ from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import in_common
+from nomoat.money import dollars
 from nomoat.pool import run_many
 from nomoat.records import Chunk, Completion, ContinuationScore, Example, Message, Request, Usage
 from nomoat.responder import Responder
@@ -307,6 +308,39 @@ def test_lost_answers_count_in_later_runs_too(serving: Serving) -> None:
     assert (note in evaluation.notes, evaluation.side.cost_usd) == (True, pytest.approx(5 * REAL_USD))
 
 
+def notes_of(error: BaseException) -> list[str]:
+    return [note for note in error.__notes__ if not note.startswith("hint: ")]
+
+
+def test_what_may_have_been_paid_is_said_where_nothing_was_answered(serving: Serving) -> None:
+    """Two questions, each asked three times: six times $0.078. What is free is not told of."""
+    server = serving(half)
+    for prices, notes in (
+        (spending(), [f"note: 6 calls to `{server.url}#m` brought no whole answer, and may have been billed: at most $0.468"]),
+        (Spending(), []),
+    ):
+        with pytest.raises(RemoteError, match="before it was whole") as caught:
+            run_suite(f"{server.url}#m", suite_of(2), RunSettings(spending=prices))
+        assert notes_of(caught.value) == notes
+
+
+def test_what_both_sides_were_paid_is_said_where_a_duel_ends_in_an_error(serving: Serving, empty_home: Path) -> None:
+    """The left's server did not count one answer. Of the right's, one came; its key was refused after a call was lost."""
+    left = serving(counted("yes", 0, 0), FINE)
+    right = serving(FINE, half, say(401, {"error": {"message": "no such key"}}))
+    row = '[[price]]\napi = "{}#m"\ninput = 1000.0\noutput = 2000.0\nas_of = 2026-11-25\nsource = "us"\n'
+    empty_home.mkdir(exist_ok=True)
+    (empty_home / "prices.toml").write_text("".join(row.format(server.url) for server in (left, right)))
+    with pytest.raises(RemoteError, match="no such key") as caught:
+        run_duel(f"{left.url}#m", f"{right.url}#m", suite_of(3), RunSettings(concurrency=1), stop_early=False)
+    kept = "what came is kept, and is not asked again"
+    assert notes_of(caught.value) == [
+        f"note: 3 answers of `{left.url}#m` came before, which cost at most $0.102: {kept}",
+        f"note: 1 answer of `{right.url}#m` came before, which cost $0.012: {kept}",
+        f"note: 1 call to `{right.url}#m` brought no whole answer, and may have been billed: at most $0.078 more",
+    ]
+
+
 def test_a_call_lost_before_there_was_a_budget_counts_once_there_is_one(serving: Serving) -> None:
     server = serving(half, FINE)
     run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=spending(), concurrency=1))
@@ -398,11 +432,13 @@ def test_answers_that_came_and_could_not_be_kept_are_told_with_their_cost_and_co
     with nomoat.load(f"{server.url}#m") as model, AnswerStore() as store:
         (num_pages,) = store._db.connection.execute("PRAGMA page_count").fetchone()
         store._db.connection.execute(f"PRAGMA max_page_count = {num_pages}")
-        with pytest.raises(NotEnoughDiskError) as caught:
-            collect(model, requests, store=store, spending=spending(), concurrency=3)
+        spent = spending()
+        with pytest.raises(NotEnoughDiskError) as caught, spent.told():
+            collect(model, requests, store=store, spending=spent, concurrency=3)
         assert [store.num_lost(model.digest, request) for request in requests] == [1] * 3 + [0] * 6
     place = f"no space left on the disk of `{default_path().parent}`"
     assert caught.value.message == f"{place}; 3 answers came and could not be kept, which cost $0.036"
+    assert notes_of(caught.value) == []
     assert len(server.bodies) == 3
 
 
@@ -758,7 +794,8 @@ def test_ctrl_c_waits_for_answers_under_way_and_keeps_them(serving: Serving, tmp
         FINE(handler)
 
     server = serving(*[FINE] * 4, held)
-    process = subprocess.Popen(command(server, written_suite(tmp_path, 60)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = command(server, written_suite(tmp_path, 60), "--price-in", "1000", "--price-out", "2000")
+    process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while len(server.bodies) < 8:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
@@ -769,6 +806,10 @@ def test_ctrl_c_waits_for_answers_under_way_and_keeps_them(serving: Serving, tmp
     with AnswerStore() as store:
         (kept,) = store._db.connection.execute("SELECT count(*) FROM answers").fetchone()
     assert kept == asked
+    assert errors.splitlines()[1:] == [
+        f"note: {asked} answers of `{server.url}#m` came before, which cost {dollars(asked * REAL_USD)}: "
+        "what came is kept, and is not asked again"
+    ]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no Ctrl-C for one process alone")

@@ -93,6 +93,21 @@ def test_what_a_server_refuses_of_a_request_is_said_and_kept(
     assert json.loads(sidecar.path_of(out).read_text())["notes"] == [note]
 
 
+@pytest.mark.parametrize("labels", [False, True])
+def test_what_may_have_been_paid_is_said_where_the_teacher_gave_no_answer(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path, labels: bool
+) -> None:
+    server, texts = serving(half), tmp_path / "t.txt"
+    texts.write_text("WIN a prize\n")
+    for_labels = ("--out", str(tmp_path / "l.csv"), "--label", str(texts), "--labels", "ham,spam")
+    for_tasks = ("--out", str(tmp_path / "t.jsonl"), "-n", "5", "--max-requests", "1", "--seeds", str(seeds))
+    done = nomoat("distil", f"{server.url}#m", *(for_labels if labels else for_tasks), "--price-in", "1000", "--price-out", "2000")
+    *_, error, hint, note = done.stderr.splitlines()
+    assert (done.returncode, error[:7], hint) == (1, "error: ", "hint: try again")
+    assert note.startswith(f"note: 3 calls to `{server.url}#m` brought no whole answer, and may have been billed: at most $")
+    assert len(server.bodies) == 3
+
+
 def test_lost_calls_and_more_spent_than_may_be_are_said_and_kept(
     nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import shell
-from misbehaving import FINE, Server, half, say
+from misbehaving import FINE, Server, events, half, piece, say
 from tiny import write_tiny_gguf
 
 from nomoat import footprint
@@ -75,6 +75,14 @@ def test_an_answer_that_ends_early_says_why(capsys: pytest.CaptureFixture[str], 
     usage = Usage(prompt_tokens=8, completion_tokens=2, prefill_seconds=0, decode_seconds=0)
     answering.say_outcome(answering.Shown(text=text, finish_reason=reason, usage=usage), max_new_tokens=512)
     assert capsys.readouterr().err.splitlines()[0] == line
+
+
+def test_an_answer_that_a_server_cuts_before_the_limit_is_not_said_to_have_filled_the_context(serving: Callable[..., Server]) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 5}
+    server = serving(events(piece("so f", "length"), {"choices": [], "usage": usage}))
+    done = run(f"{server.url}#m", "hello")
+    line = "[cut after 5 new tokens: its server has a limit of its own, or the model's context is full]"
+    assert (done.stdout, done.stderr.splitlines()[0]) == ("so f\n", line)
 
 
 def test_json_asks_again_for_an_answer_that_broke_off_and_says_which_setting_was_refused(serving: Callable[..., Server]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
-from misbehaving import FINE, Act, Server, Silent, counted, events, half, piece, reset, say, stall
+from misbehaving import FINE, Act, Pieces, Server, Silent, counted, events, half, piece, reset, say, stall
 from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat import config, net
@@ -547,6 +547,53 @@ def test_answer_that_broke_off_is_asked_for_again(serving: Callable[..., Server]
     assert len(server.bodies) == 3
 
 
+def test_answer_that_ends_with_the_end_mark_is_whole_without_a_finish_reason(serving: Callable[..., Server]) -> None:
+    cut_mark = Pieces(b'data: {"choices": [{"index": 0, "delta": {"content": "so far"}}]}\r\n\r\ndat', b"a:[DO", b"NE]\r\n\r\n")
+    for act in (events(piece("so "), piece("far")), cut_mark):
+        server = serving(act)
+        with Responder("r", at(server)) as responder:
+            completion = responder.complete(HELLO)
+        assert (completion.text, completion.finish_reason, completion.usage.is_counted) == ("so far", "stop", False)
+        assert len(server.bodies) == 1
+
+
+def test_the_end_mark_alone_and_words_that_look_like_it_end_no_answer(serving: Callable[..., Server]) -> None:
+    assert re.fullmatch(NO_ANSWER, failure(serving(events())).message)
+    quoted = failure(serving(events(piece("\ndata: [DONE]\n"), piece("data: [DONE]"), done=False)))
+    assert quoted.message == "`127.0.0.1` ended the answer of `m` before it was whole"
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "answer"),
+    [
+        ({"message": {"role": "assistant", "content": "안녕"}, "finish_reason": "stop"}, ("안녕", "stop", ())),
+        ({"message": {"role": "assistant", "content": "cut"}, "finish_reason": "length"}, ("cut", "length", ())),
+        ({"message": {"content": "no reason"}}, ("no reason", "stop", ())),
+        ({"text": "of a prompt", "finish_reason": "stop"}, ("of a prompt", "stop", ())),
+        ({"message": {"content": None, "tool_calls": [CALL, CALL | {"id": "c2"}]}, "finish_reason": "tool_calls"},
+         ("", "stop", tuple(ToolCall(id=name, name="add", arguments="{}") for name in ("c1", "c2")))),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+def test_whole_answer_in_place_of_a_stream_is_the_answer_and_asked_for_once(
+    serving: Callable[..., Server], choice: dict[str, Any], answer: tuple[str, str, tuple[ToolCall, ...]], kind: str
+) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    body = {"object": "chat.completion", "choices": [{"index": 0, **choice}], "usage": usage}
+    server = serving(say(200, b"\n " + json.dumps(body, indent=1).encode(), kind))
+    budget = Budget(1.0)
+    with Responder("r", at(server).with_meter(Meter(rates=RATES, budget=budget))) as responder:
+        completion = responder.complete(Request(prompt="once") if "text" in choice else HELLO)
+    assert (completion.text, completion.finish_reason, completion.calls) == answer
+    told = completion.usage
+    assert (told.prompt_tokens, told.completion_tokens, told.is_counted, told.decode_tokens_per_second) == (5, 2, True, 0)
+    assert budget.spent_usd == pytest.approx(RATES.cost_usd(told))
+    assert len(server.bodies) == 1
+
+
 def test_content_filter_is_an_answer_of_its_own(serving: Callable[..., Server]) -> None:
     refused = say(400, {"error": {"message": "The response was filtered", "code": "content_filter"}})
     for act, text in ((refused, ""), (events(piece("so f"), piece(None, "content_filter")), "so f")):
@@ -571,16 +618,16 @@ REFUSALS = [
      ("`m` at `127.0.0.1` refuses `seed`: asked again it may answer otherwise",)),
     ("Unsupported parameter: 'reasoning_effort' is not supported with this model.", "reasoning_effort", None,
      ("`m` at `127.0.0.1` refuses `reasoning_effort`: it thinks as long as it does by itself",)),
-    ("stream_options: Extra inputs are not permitted", "stream_options", None,
+    ([{"loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}], "stream_options", None,
      ("`m` at `127.0.0.1` does not count tokens: costs are not known",)),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("refusal", "refused", "instead", "notes"), REFUSALS)
 def test_setting_a_server_refuses_is_left_out_and_said(
-    serving: Callable[..., Server], refusal: str, refused: str, instead: str | None, notes: tuple[str, ...]
+    serving: Callable[..., Server], refusal: object, refused: str, instead: str | None, notes: tuple[str, ...]
 ) -> None:
-    server = serving(say(400, {"error": {"message": refusal}}), FINE)
+    server = serving(say(400, {"error": {"message": refusal}} if isinstance(refusal, str) else {"detail": refusal}), FINE)
     engine = at(server)
     with Responder("r", engine) as responder:
         asked = Request(messages=HELLO.messages, seed=1, reasoning_effort="low")
@@ -748,6 +795,28 @@ def test_a_call_that_may_have_been_worked_on_is_counted_and_one_that_was_not_is_
     assert spent(cloud, Request(messages=HELLO.messages, top_k=3), UnsupportedError) == 0
 
 
+@pytest.mark.parametrize(
+    ("body", "status", "hint"),
+    [
+        ([{"error": {"code": 400, "message": "API key not valid. Please pass a valid API key.", "status": "INVALID_ARGUMENT"}}],
+         401, "check the key in NOMOAT_UPSTREAM_API_KEY"),
+        ({"code": "Client specified an invalid argument", "error": "Incorrect API key provided: sk***YA."},
+         401, "check the key in NOMOAT_UPSTREAM_API_KEY"),
+        ({"error": {"type": "invalid_request_error", "message": "Your credit balance is too low to access the Anthropic API."}},
+         402, "the account's credit is used up: look at the account"),
+        ({"error": {"message": "`messages`: 'Incorrect API key provided' is too long"}}, 400, None),
+    ],
+)  # fmt: skip
+def test_refused_key_and_used_up_credit_are_known_by_their_words_where_they_come_as_a_bad_request(
+    serving: Callable[..., Server], body: object, status: int, hint: str | None
+) -> None:
+    server = serving(say(400, body))
+    error = failure(server)
+    assert (error.status, error.hint, error.fate) == (status, hint, "final")
+    assert error.message.startswith("`127.0.0.1` answered 400: ")
+    assert len(server.bodies) == 1
+
+
 def test_refusal_that_names_a_setting_for_its_value_is_the_users_to_mend(serving: Callable[..., Server]) -> None:
     server = serving(say(400, {"error": {"message": "max_tokens is too large: 512. This model has at most 400."}}))
     assert failure(server).status == 400
@@ -768,6 +837,11 @@ def test_refusal_that_names_a_setting_for_its_value_is_the_users_to_mend(serving
         (502, b"<html>\n<h1>Bad   Gateway</h1>", "`127.0.0.1` answered 502: <html> <h1>Bad Gateway</h1>",
          "the server's own fault: try again later"),
         (400, {"error": "plain text"}, "`127.0.0.1` answered 400: plain text", None),
+        (422, {"detail": [{"loc": ["body", "messages", 0, "role"], "msg": "field required", "type": "missing", "input": {"a": 1}},
+                          {"msg": "k-123 is too long"}]},
+         "`127.0.0.1` answered 422: body.messages.0.role: field required; … is too long", None),
+        (422, {"detail": "no such thing"}, "`127.0.0.1` answered 422: no such thing", None),
+        (422, {"detail": ["odd"]}, "`127.0.0.1` answered 422: ['odd']", None),
     ],
 )  # fmt: skip
 def test_error_says_status_words_and_advice_and_never_the_key(
@@ -799,6 +873,11 @@ NO_ANSWER = r"`127\.0\.0\.1` sent something that is no answer of an OpenAI-compa
         (events(piece("half an answer"), done=False), r"`127\.0\.0\.1` ended the answer of `m` before it was whole"),
         (say(200, b"<html>hello</html>", "text/html"), NO_ANSWER),
         (events("{not json"), NO_ANSWER),
+        (say(200, b'{"choices": '), NO_ANSWER),
+        (say(200, {"choices": 1}), NO_ANSWER),
+        (say(200, {"choices": [{"message": {"content": ["parts"]}}]}), NO_ANSWER),
+        (say(200, {"choices": [{"message": {"content": None, "tool_calls": [1]}}]}), NO_ANSWER),
+        (say(200, {"error": {"message": "out of memory"}}), r"`127\.0\.0\.1` failed while it answered: out of memory"),
         (events({"choices": "no"}), NO_ANSWER),
         (events({"hello": 1}), NO_ANSWER),
         (events({"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": ["stop"]}]}), NO_ANSWER),

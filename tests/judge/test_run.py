@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from misbehaving import Act, Server, events, piece
 
 import nomoat
 from nomoat.asking.spending import Spending
@@ -265,6 +266,19 @@ def test_progress_counts_every_answer() -> None:
 def test_answers_cut_at_the_limit_are_counted() -> None:
     evaluation = run_suite(knowing(1, 3, wrong="a long answer"), suite_of(3, max_new_tokens=2))
     assert evaluation.notes == ("2 of 3 answers of `m` ended at the limit of 2 new tokens",)
+
+
+def test_answers_that_a_server_cuts_before_the_limit_are_counted_by_themselves(serving: Callable[..., Server]) -> None:
+    def cut(tokens: int) -> Act:
+        usage = {"prompt_tokens": 5, "completion_tokens": tokens}
+        return events(piece("so", "length"), {"choices": [], "usage": usage})
+
+    server = serving(cut(1), cut(2), cut(2))
+    evaluation = run_suite(f"{server.url}#m", suite_of(3, max_new_tokens=2), RunSettings(concurrency=1))
+    assert evaluation.notes == (
+        f"2 of 3 answers of `{server.url}#m` ended at the limit of 2 new tokens",
+        f"1 of 3 answers of `{server.url}#m` were cut off by its server before the limit of 2 new tokens",
+    )
 
 
 def test_example_that_does_not_fit_is_named_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -467,6 +467,15 @@ def test_wait_that_another_server_asks_for_is_passed_on(
         assert "retry-after" in told.headers["access-control-expose-headers"]
 
 
+def test_a_key_that_another_server_refuses_as_a_bad_request_is_not_the_clients_fault(
+    start: Start, serving: Callable[..., Server]
+) -> None:
+    refused = serving(say(400, [{"error": {"code": 400, "message": "API key not valid. Please pass a valid API key."}}]))
+    with responder.load(f"{refused.url}#m") as elsewhere:
+        told = httpx.post(f"{start(elsewhere)}/chat/completions", json={"messages": [{"role": "user", "content": "hi"}]})
+    assert (told.status_code, told.json()["error"]["code"]) == (502, "upstream_error")
+
+
 NO_SEED = say(400, {"error": {"message": "Unknown name seed"}})
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -72,6 +73,17 @@ def without_ids(value: object) -> Any:
 
 
 # ---------------------------------------------------------------- answers
+@pytest.mark.parametrize("stream", [False, True])
+def test_tokens_that_a_server_did_not_count_are_null(start: Start, sdk: Sdk, stream: bool) -> None:
+    script = [Chunk(text="so"), Chunk(text="", finish_reason="stop", usage=replace(USAGE, is_counted=False))]
+    client = sdk(start(Responder("fake", ScriptedEngine(lambda: iter(script)))))
+    reply = client.responses.create(model="fake", input="hello", stream=stream)
+    if stream:
+        *_, last = reply
+        reply = last.response
+    assert (reply.output_text, reply.status, reply.usage) == ("so", "completed", None)
+
+
 def test_an_answer_is_openais_object_with_text_usage_and_what_was_asked(fake: openai.OpenAI) -> None:
     body = {
         "model": "fake", "input": "one two three", "instructions": "be brief", "metadata": {"run": "7"}, "user": "me", "store": True,

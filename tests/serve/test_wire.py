@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -409,6 +410,18 @@ def test_cancelled_answers_end_with_a_reason_clients_know() -> None:
     assert body["usage"] == {
         "prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "prompt_tokens_details": {"cached_tokens": 0},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["chat", "text"])
+def test_tokens_that_a_server_did_not_count_are_not_said_to_be_none(kind: str) -> None:
+    counted = Usage(prompt_tokens=5, completion_tokens=2, prefill_seconds=0.0, decode_seconds=0.0)
+    uncounted = replace(counted, prompt_tokens=0, completion_tokens=0, is_counted=False)
+    asked = {"n": 2, "stream": True, "stream_options": {"include_usage": True}}
+    call = parse(**asked) if kind == "chat" else wire.parse_text(json.dumps({"prompt": "a", **asked}).encode())
+    reply = replies.Reply(call, "m")
+    whole = [replies.Whole(text="x", finish_reason="stop", usage=usage) for usage in (counted, uncounted)]
+    assert "usage" not in reply.whole(whole)
+    assert reply.closing({0: counted, 1: uncounted}) == replies.DONE
 
 
 def test_answers_to_one_prompt_count_it_once() -> None:

@@ -160,10 +160,10 @@ def _lost_calls_counted(model: Responder, store: AnswerStore, spending: Spending
             calls.on_lost = before
 
 
-def _count_lost(model: Responder, store: AnswerStore, spending: Spending, request: Request) -> None:
-    """One more call that may be billed and brought nothing that is kept; this run's meter has counted it."""
+def _count_lost(model: Responder, store: AnswerStore, spending: Spending, request: Request, *, is_told: bool = False) -> None:
+    """One more call that may be billed and brought nothing that is kept; see `Spending.count_lost`."""
     store.count_lost(model.digest, request)
-    spending.lost[model.digest, request] += 1
+    spending.count_lost(model, request, is_told=is_told)
 
 
 def notes_of(model: Responder, store: AnswerStore, *, num_reused: int) -> tuple[str, ...]:
@@ -251,7 +251,8 @@ def _ask(
     show: Callable[[int], None],
     in_a_row: FailuresInARow,
 ) -> None:
-    unkept, takes_money = _Unkept(functools.partial(_count_lost, model, store, spending)), spending.may_cost(model)
+    unkept = _Unkept(functools.partial(_count_lost, model, store, spending, is_told=True))
+    takes_money = spending.may_cost(model)
 
     def work(request: Request, caller_left: threading.Event) -> Completion | NomoatError:
         if not takes_money:  # else `_no_other_pays`
@@ -275,7 +276,7 @@ def _ask(
             is_first = store.save_answer(model.digest, request, completion)
         in_a_row.went_well()
         if is_first:
-            spending.paid.add((model.digest, request))  # its meter has counted it
+            spending.count_answer(model, request, completion)
             return completion
         if takes_money:  # on a disk without locks another run was faster: its answer stays, and both are paid for
             _count_lost(model, store, spending, request)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from nomoat.catalog import prices
 from nomoat.engine.budget import Budget, Meter, Rates
@@ -44,8 +46,11 @@ class Pricing:
         cost = self.cost_usd(completion)
         return self.rates.most_usd(request, completion.usage) if cost is None and self.rates is not None else cost
 
-    def lost_note(self, ref: str, lost: Mapping[Request, int]) -> tuple[str, ...]:
-        """How many calls to a model brought no whole answer, each as often as `lost` says, and what they may have cost."""
+    def lost_note(self, ref: str, lost: Mapping[Request, int], *, is_all: bool = False) -> tuple[str, ...]:
+        """How many calls to a model brought no whole answer, each as often as `lost` says, and what they may have cost.
+
+        `is_all`: no other cost is told of.
+        """
         num = sum(lost.values())
         if not num or self.rates == FREE:
             return ()
@@ -53,7 +58,7 @@ class Pricing:
         if self.rates is None:
             return (said,)
         most_usd = sum(times * self.rates.most_usd(request) for request, times in lost.items())
-        return (f"{said}: at most {dollars(most_usd)} more",)
+        return (f"{said}: at most {dollars(most_usd)}{'' if is_all else ' more'}",)
 
     @property
     def likelihoods_usd(self) -> float | None:
@@ -76,6 +81,24 @@ def list_pricing(ref: str, *, is_local: bool) -> Pricing:
         long_prompts=found.long_prompts,
     )  # fmt: skip
     return Pricing(rates=rates, note=f"{_per_million(rates)}, list price as of {found.as_of}")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Asked:
+    """What a run has had of a model that takes money, or may: answers that are kept, and what they cost; and calls that were lost."""
+
+    pricing: Pricing
+    num_answers: int = 0
+    num_uncounted: int = 0
+    usd: float = 0.0
+    lost: Counter[Request] = field(default_factory=Counter)
+
+    def notes(self, ref: str) -> Iterator[str]:
+        if self.num_answers:
+            most = "at most " if self.num_uncounted else ""
+            cost = "whose cost is not known" if self.pricing.rates is None else f"which cost {most}{dollars(self.usd)}"
+            yield f"{counted(self.num_answers, 'answer')} of `{ref}` came before, {cost}: what came is kept, and is not asked again"
+        yield from self.pricing.lost_note(ref, self.lost, is_all=not self.num_answers)
 
 
 class Spending:
@@ -101,6 +124,8 @@ class Spending:
         self._given: Rates | None = None
         self._given_to: str | None = None
         self._found: dict[str, Pricing] = {}
+        self._asked: dict[str, _Asked] = {}  # by the model's reference
+        self._lock = threading.Lock()
         if input_usd_per_million is not None and output_usd_per_million is not None:
             self._given = Rates(input_usd_per_million=input_usd_per_million, output_usd_per_million=output_usd_per_million)
 
@@ -126,6 +151,36 @@ class Spending:
             self._given_to = model.ref
             return Pricing(rates=self._given, note=f"{_per_million(self._given)}, as given")
         return list_pricing(model.ref, is_local=model.is_local)
+
+    def count_answer(self, model: Responder, request: Request, completion: Completion) -> None:
+        """An answer of this run came, and is kept; its meter has counted it."""
+        with self._lock:
+            self.paid.add((model.digest, request))
+            if (asked := self._asked_of(model)) is not None:
+                asked.num_answers += 1
+                asked.num_uncounted += asked.pricing.cost_usd(completion) is None
+                asked.usd += asked.pricing.billed_usd(request, completion) or 0.0
+
+    def count_lost(self, model: Responder, request: Request, *, is_told: bool = False) -> None:
+        """A call of this run may be billed, and nothing of it is kept; its meter has counted it. `is_told`: an error says so."""
+        with self._lock:
+            self.lost[model.digest, request] += 1
+            if not is_told and (asked := self._asked_of(model)) is not None:
+                asked.lost[request] += 1
+
+    def _asked_of(self, model: Responder) -> _Asked | None:
+        return self._asked.setdefault(model.ref, _Asked(pricing=self.pricing(model))) if self.may_cost(model) else None
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """An error, or Ctrl-C, that ends this block says in notes (PEP 678) what this run has paid, or may have."""
+        try:
+            yield
+        except BaseException as error:
+            for note in [f"note: {note}" for ref, asked in self._asked.items() for note in asked.notes(ref)]:
+                if note not in getattr(error, "__notes__", ()):  # of a block within this one
+                    error.add_note(note)
+            raise
 
     def uncounted_note(self, model: Responder, num: int) -> tuple[str, ...]:
         """That a server with a price did not count the tokens of so many answers, and how they count in the budget."""

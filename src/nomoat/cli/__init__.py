@@ -139,13 +139,13 @@ def _map_little() -> None:
 
 def _fail(error: NomoatError) -> NoReturn:
     console.say(f"error: {error.message}")
-    if error.hint:
-        console.say(f"hint: {error.hint}")
+    for note in getattr(error, "__notes__", ()):  # the hint is the first
+        console.say(note)
     sys.exit(1)
 
 
 def main() -> None:
-    """Entry point: our own errors become two lines on stderr and exit code 1; anything else is a bug and shows itself."""
+    """Entry point: our own errors become a few lines on stderr and exit code 1; anything else is a bug and shows itself."""
     _open_what_is_closed()
     signal.signal(signal.SIGTERM, _interrupt)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a terminal that is closed; not under `nohup`

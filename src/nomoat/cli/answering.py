@@ -51,14 +51,15 @@ def say_notes(notes: Sequence[str]) -> None:
         console.say(f"note: {note}")
 
 
-def say_outcome(shown: Shown, *, max_new_tokens: int | None) -> None:
-    """Whether the answer is whole, and how fast it was; on stderr."""
+def say_outcome(shown: Shown, *, max_new_tokens: int | None, knows_context: bool = True) -> None:
+    """Whether the answer is whole, and how fast it was; on stderr. `knows_context`: all that can have cut it is known here."""
     if shown.finish_reason == "cancelled":
         console.say("[stopped]")
         return
     written = 0 if shown.usage is None else shown.usage.completion_tokens
     if shown.finish_reason == "length" and (max_new_tokens is None or 0 < written < max_new_tokens):
-        console.say(f"[cut after {written:,} new tokens: the model's context is full]")
+        why = "the model's context is full" if knows_context else "its server has a limit of its own, or the model's context is full"
+        console.say(f"[cut after {written:,} new tokens: {why}]")
     elif shown.finish_reason == "length":
         console.say(f"[cut at {max_new_tokens:,} new tokens; --max-tokens raises that]")
     elif not shown.text:

@@ -99,7 +99,8 @@ class Chat:
         notes = [note for note in self._responder.notes_on(request) if note not in self._noted]
         self._noted.update(notes)
         answering.say_notes(notes)
-        answering.say_outcome(shown, max_new_tokens=request.max_new_tokens)
+        knows_context = self._responder.engine.context_tokens is not None
+        answering.say_outcome(shown, max_new_tokens=request.max_new_tokens, knows_context=knows_context)
 
     def _whole(self) -> list[Message]:
         return [Message(role="system", content=self.system), *self.messages] if self.system else self.messages

@@ -59,6 +59,8 @@ def counting_bars(what: str) -> Iterator[Callable[[str, int, int], None]]:
         from nomoat.asking.store import default_path
 
         console.say(f"stopped: the answers so far are kept in {default_path()}; the same command goes on from there")
+        for note in getattr(exc, "__notes__", ()):
+            console.say(note)
         raise typer.Exit(130) from exc
 
 

@@ -119,7 +119,8 @@ def _ask(responder: Responder, request: Request, *, as_json: bool) -> None:
         return
     shown = answering.show(responder, request)
     answering.say_notes(responder.notes_on(request))
-    answering.say_outcome(shown, max_new_tokens=request.max_new_tokens)
+    knows_context = responder.engine.context_tokens is not None
+    answering.say_outcome(shown, max_new_tokens=request.max_new_tokens, knows_context=knows_context)
     if shown.finish_reason == "cancelled":
         raise typer.Exit(130)
 

@@ -160,33 +160,34 @@ def distil(
     count_earlier(teacher, earlier, store=store, spending=spending)
     to_ask, asked = plan.requests(), set[Request]()
     num_vain, failure = 0, None
-    while len(found.tasks) < plan.num_tasks and num_vain < MAX_VAIN_WAVES:
-        missing = math.ceil((plan.num_tasks - len(found.tasks)) / plan.tasks_a_request)
-        at_once = min(missing, concurrency * teacher.num_workers)
-        is_over = isinstance(failure, BudgetReachedError)  # nothing is asked any more; what is stored behind it was paid for
-        wave = [request for request in earlier if request not in asked] if is_over else list(itertools.islice(to_ask, at_once))
-        if not wave:
-            break
-        asked.update(wave)
-        waiting = deque(wave)
+    with spending.told():
+        while len(found.tasks) < plan.num_tasks and num_vain < MAX_VAIN_WAVES:
+            missing = math.ceil((plan.num_tasks - len(found.tasks)) / plan.tasks_a_request)
+            at_once = min(missing, concurrency * teacher.num_workers)
+            is_over = isinstance(failure, BudgetReachedError)  # nothing is asked any more; what is stored behind it was paid for
+            wave = [request for request in earlier if request not in asked] if is_over else list(itertools.islice(to_ask, at_once))
+            if not wave:
+                break
+            asked.update(wave)
+            waiting = deque(wave)
 
-        def read_in_order(_num_open: int, waiting: deque[Request] = waiting) -> None:
-            """What was kept depends on the order of the requests, not on which answer came first."""
-            while waiting and (answer := store.answer(teacher.digest, waiting[0])) is not None:
-                _sort(answer, plan, novelty, found)
-                waiting.popleft()
-            progress(len(found.tasks), plan.num_tasks)
+            def read_in_order(_num_open: int, waiting: deque[Request] = waiting) -> None:
+                """What was kept depends on the order of the requests, not on which answer came first."""
+                while waiting and (answer := store.answer(teacher.digest, waiting[0])) is not None:
+                    _sort(answer, plan, novelty, found)
+                    waiting.popleft()
+                progress(len(found.tasks), plan.num_tasks)
 
-        collected = collect(teacher, wave, store=store, spending=spending, concurrency=concurrency, show=read_in_order)
-        found.spent.add(collected)
-        failure = failure_of(failure, collected.failure)
-        for request in waiting:  # behind one that failed
-            if request in collected.answers:
-                _sort(collected.answers[request], plan, novelty, found)
-        is_vain = not collected.answers and not isinstance(failure, BudgetReachedError) and _was_refused(collected)
-        num_vain = num_vain + 1 if is_vain else 0
-    if failure is not None and not found.spent.num_answers:
-        raise failure
+            collected = collect(teacher, wave, store=store, spending=spending, concurrency=concurrency, show=read_in_order)
+            found.spent.add(collected)
+            failure = failure_of(failure, collected.failure)
+            for request in waiting:  # behind one that failed
+                if request in collected.answers:
+                    _sort(collected.answers[request], plan, novelty, found)
+            is_vain = not collected.answers and not isinstance(failure, BudgetReachedError) and _was_refused(collected)
+            num_vain = num_vain + 1 if is_vain else 0
+        if failure is not None and not found.spent.num_answers:
+            raise failure
     if len(found.tasks) < plan.num_tasks:
         has_ended_all = isinstance(failure, BudgetReachedError) or num_vain == MAX_VAIN_WAVES
         found.partial = failure.message if failure is not None and has_ended_all else _limit_reached(found, plan, failure)

@@ -167,7 +167,8 @@ def label(
     except UnsupportedError:
         found.how = "written"
         asked = written_requests(teacher, texts, labels, instruction=instruction, store=store, max_tokens=max_tokens)
-        _by_text(replace(asking, requests=asked), found, spending, concurrency)
+        with spending.told():
+            _by_text(replace(asking, requests=asked), found, spending, concurrency)
     return found
 
 

@@ -1,4 +1,5 @@
-"""Where OpenAI-compatible servers differ: what a request is called there, what a server turns out to refuse, and how it counts tokens.
+"""Where OpenAI-compatible servers differ: what a request is called there, what a server turns out to refuse and in which words, what
+its answers look like, and how it counts tokens.
 
 Providers change what their models take faster than a table of them could be kept right, so a refused setting is learned from the
 refusal: it names the setting, the request is sent again without it, and `notes` says what that means for the answers.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +32,13 @@ REFUSED = re.compile(
     r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed|not valid|deprecated|extra inputs|cannot",
     re.IGNORECASE,
 )
+# How clouds say with 400 what others say with 401 and 402: Google and xAI of a key, Anthropic of credit. At the beginning: behind it
+# some repeat the request.
+BAD_REQUEST, NO_KEY_STATUS, NO_CREDIT_STATUS = 400, 401, 402
+REFUSED_KEY = re.compile(r"(?:api key (?:not valid|expired)|(?:incorrect|invalid) api key)\b", re.IGNORECASE)
+NO_CREDIT = re.compile(r"your credit balance is too low\b", re.IGNORECASE)
+END_MARK = re.compile(rb"[\r\n]data: ?\[DONE\]")
+LONGEST_MARK_BYTES = len(b"\ndata: [DONE]")
 MOST_TOKENS = 10**9  # no context is nearly so long
 
 
@@ -254,3 +263,68 @@ def completion_tokens(told: Any, *, has_written: bool) -> int | None:
     counted = [_count(told, "completion_tokens"), None if read is None or total is None else total - read]
     most = max((tokens for tokens in counted if tokens is not None), default=-1)
     return most if most >= has_written else None
+
+
+class Body:
+    """The body of an answer, read by the SDK as a stream of events, though the server may have sent the whole answer as JSON.
+
+    Known once it is read: `is_stream`: it was none of these; `is_whole`: it was, or its last event is the end mark of streams.
+    """
+
+    def __init__(self, response: Any) -> None:
+        """`response`: httpx's, of which nothing is read yet."""
+        self.is_stream, self.is_whole = True, False
+        self._bytes = response.iter_bytes
+        response.iter_bytes = self._events
+
+    def _events(self) -> Iterator[bytes]:
+        """In bytes. Raises ValueError for what begins as JSON does and is none."""
+        before = b"\n"
+        pieces = self._bytes()
+        for piece in pieces:
+            if not before.strip() and piece.lstrip().startswith(b"{"):  # no event begins so
+                yield _as_event(piece + b"".join(pieces))
+                self.is_stream, self.is_whole = False, True
+                return
+            before += piece
+            self.is_whole = self.is_whole or END_MARK.search(before) is not None
+            before = before[-LONGEST_MARK_BYTES:]
+            yield piece
+
+
+def _as_event(answer: bytes) -> bytes:
+    """A whole answer in JSON as the one event of a stream."""
+    told = json.loads(answer)
+    choices = told.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and isinstance(message := choice.get("message"), dict):
+            calls = message.get("tool_calls")
+            if isinstance(calls, list) and all(isinstance(call, dict) for call in calls):
+                calls = [{"index": at, **call} for at, call in enumerate(calls)]
+            choice["delta"] = message | {"tool_calls": calls}
+    return b"data: " + json.dumps(told).encode() + b"\n\n"
+
+
+def words_of(error: Any) -> str:
+    """The words of an error's body, in any of the forms servers give it; empty where it has none."""
+    said = error[0] if isinstance(error, list) and error else error
+    if isinstance(said, dict):
+        said = said.get("error", said)
+    if isinstance(said, dict):
+        said = said.get("message") or said.get("detail") or said
+    if isinstance(said, list) and all(isinstance(row, dict) and "msg" in row for row in said):  # FastAPI's
+        said = "; ".join(_invalid_field(row) for row in said)
+    return str(said or "")
+
+
+def _invalid_field(row: dict[str, Any]) -> str:
+    place = row.get("loc")
+    named = ".".join(map(str, place)) if isinstance(place, list) else ""
+    return f"{named}: {row['msg']}" if named else str(row["msg"])
+
+
+def meant_status(status: int, said: str) -> int:
+    """The HTTP status that says what an error's words say: some refuse a key, or an account without credit, as a bad request."""
+    if status == BAD_REQUEST and REFUSED_KEY.match(said):
+        return NO_KEY_STATUS
+    return NO_CREDIT_STATUS if status == BAD_REQUEST and NO_CREDIT.match(said) else status

@@ -28,7 +28,7 @@ from urllib.parse import SplitResult, urlsplit
 from nomoat import config, net
 from nomoat.engine import pacing
 from nomoat.engine.budget import Bill, Calls, Meter
-from nomoat.engine.dialect import Dialect, cached_tokens, completion_tokens, prompt_tokens
+from nomoat.engine.dialect import Body, Dialect, cached_tokens, completion_tokens, meant_status, prompt_tokens, words_of
 from nomoat.engine.tool_calls import Gathered
 from nomoat.errors import Fate, NomoatError, RedirectedError, RemoteError, UnsupportedError, UsageError
 from nomoat.providers import ANY_SERVER, PROVIDERS, UPSTREAM_KEY, key_variables
@@ -209,33 +209,47 @@ class RemoteEngine:
         gathered = Gathered()
         with self._metered(request, came_at) as bill, self._translate_errors():
             stream = self._send(request, sent)
+            body = None if stream is None else Body(stream.response)
+            is_answer = False
             with stream if stream is not None else nullcontext(()) as events, self._translate_errors(BROKEN_WORDS, has_begun=True):
                 for event in events:
                     text, ended, counts = self._read(event, gathered)
                     told = counts or told
                     finish_reason = ended or finish_reason
+                    is_answer = is_answer or text is not None
                     if text or (gathered and first is None):
                         first = first or time.perf_counter()
-                        yield Chunk(text=text, begun=not text)
-            if stream is None:
-                finish_reason = "filtered"
-            if finish_reason is None:
-                raise self._no_answer() if first is None else self._cut_off()
+                        yield Chunk(text=text or "", begun=not text)
+            finish_reason = finish_reason or self._end_of(body, is_answer=is_answer)
             ended_at = time.perf_counter()
+            writing_since = ended_at if first is None or body is None or not body.is_stream else first
             num_read, num_written = prompt_tokens(told), completion_tokens(told, has_written=first is not None)
             usage = Usage(
                 prompt_tokens=num_read or 0,
                 cached_tokens=cached_tokens(told),
                 completion_tokens=num_written or 0,
                 is_counted=stream is None or None not in (num_read, num_written),
-                prefill_seconds=(first or ended_at) - started,
-                decode_seconds=ended_at - (first or ended_at),
+                prefill_seconds=writing_since - started,
+                decode_seconds=ended_at - writing_since,
                 bytes_out=sent.num_bytes,
             )
             if self.meter is not None:
                 bill.usd = 0.0 if stream is None else self.meter.rates.billed_usd(request, usage)
         self._pace.went_well()  # here: who has the last chunk asks for no more
         yield Chunk(text="", finish_reason=finish_reason, usage=usage, calls=gathered.calls)
+
+    def _end_of(self, body: Body | None, *, is_answer: bool) -> FinishReason:
+        """Why an answer ended whose server did not say so; raises what says that it is none, or not whole.
+
+        `body` is None where the question was refused; `is_answer`: something of one was in it.
+        """
+        if body is None:
+            return "filtered"
+        if not is_answer:
+            raise self._no_answer()
+        if not body.is_whole:
+            raise self._cut_off()
+        return "stop"
 
     @contextmanager
     def _metered(self, request: Request, came_at: int) -> Iterator[Bill]:
@@ -289,12 +303,15 @@ class RemoteEngine:
                 if not learned or body == refused:
                     raise
 
-    def _read(self, event: Any, gathered: Gathered) -> tuple[str, FinishReason | None, Any]:
-        """Text, finish reason and usage of one event, its calls gathered; the SDK does not check what a server sends."""
+    def _read(self, event: Any, gathered: Gathered) -> tuple[str | None, FinishReason | None, Any]:
+        """Text, finish reason and usage of one event, its calls gathered; the SDK does not check what a server sends.
+
+        The text is None where the event is nothing of an answer.
+        """
         usage = getattr(event, "usage", None)
         try:
             if not event.choices:
-                return "", None, usage
+                return None, None, usage
             choice = event.choices[0]
             text = choice.delta.content if hasattr(choice, "delta") else choice.text
             gathered.add(getattr(getattr(choice, "delta", None), "tool_calls", None) or ())
@@ -361,17 +378,19 @@ class RemoteEngine:
         )
 
     def _status_error(self, error: openai.APIStatusError) -> RemoteError:
-        status = error.status_code
+        said = self._said(error.body, error.response.text)
+        status = meant_status(error.status_code, said)
         variable = " or ".join(key_variables(self._provider))
         hints = {
             401: f"check the key in {variable}",
+            402: "the account's credit is used up: look at the account",
             403: f"the key in {variable} may not use this model",
             404: f"does the server have a model `{self.model}`, and is the address right?",
             429: "too many requests, or the account's quota is used up: wait, or look at the account",
         }
         for_now = (status in REFUSED_FOR_NOW or status >= 500) and error.code not in QUOTA_CODES
         return RemoteError(
-            f"`{self.host}` answered {status}: {self._said(error.body, error.response.text) or 'nothing more'}",
+            f"`{self.host}` answered {error.status_code}: {said or 'nothing more'}",
             status=status,
             hint=hints.get(status, "the server's own fault: try again later" if status >= 500 else None),
             fate="rejected" if for_now else "final",
@@ -381,12 +400,7 @@ class RemoteEngine:
         )
 
     def _said(self, body: object, text: str) -> str:
-        """The words of an error answer, in any of the forms servers give it."""
-        said = body[0] if isinstance(body, list) and body else body
-        if isinstance(said, dict):
-            said = said.get("error", said)
-        message = said.get("message") if isinstance(said, dict) else None
-        return self._quote(str(message or said or text))
+        return self._quote(words_of(body) or text)
 
     def _quote(self, text: str) -> str:
         """What a server said: in one line, not too long, without what drives terminals, and without our key, which some repeat."""

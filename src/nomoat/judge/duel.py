@@ -109,7 +109,7 @@ def run_duel(
     require_scorable(asked)
     require_askable((left, right), planned, settings)
     both_stored = all(ref_of(side).startswith(STORED) and not is_kept(ref_of(side)) for side in (left, right))
-    with opened_store(settings.store) as store, ExitStack() as stack:
+    with opened_store(settings) as store, ExitStack() as stack:
         has_groups = any(groups_in(planned).values())
         may_stop = not (stop_early or has_groups)
         ask_all = partial(_ask_all, left, right, planned, notes, replace(settings, store=store), rules=rules, may_stop=may_stop)

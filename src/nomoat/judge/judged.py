@@ -103,7 +103,7 @@ def _judged(
 ) -> _Judged:
     """Let all models answer, one after another, and the judge compare each two of them on each example."""
     meetings = list(combinations(range(len(models)), 2))
-    with opened_store(settings.store) as store:
+    with opened_store(settings) as store:
         settings = replace(settings, store=store)
         sides, unasked = in_turn(models, asked_for_a_judge(suite), settings, judge=judge)
         settings.spending.begin_stage(ref_of(judge))
@@ -158,7 +158,7 @@ def run_graded(
     Answers whose grade cannot be read are left out, and counted.
     """
     settings = settings or RunSettings()
-    with opened_store(settings.store) as store:
+    with opened_store(settings) as store:
         settings = replace(settings, store=store)
         (graded,), _ = in_turn([responder], asked_for_a_judge(suite), settings, judge=judge)
         settings.spending.begin_stage(ref_of(judge))

@@ -108,7 +108,7 @@ def asked_in_turn(
 
 
 def _asked(responder: str | Responder, suite: Suite, notes: Sequence[str], settings: RunSettings) -> Evaluation:
-    with opened_store(settings.store) as store, opened(responder, replace(settings, store=store)) as model:
+    with opened_store(settings) as store, opened(responder, replace(settings, store=store)) as model:
         asking = Asking(model=model, suite=suite, store=store, settings=settings)
         asking.ask(suite.examples)
         return asking.evaluation(notes=notes)
@@ -137,6 +137,7 @@ class Asking:
     outcomes: list[Outcome] = field(default_factory=list)
     num_reused: int = 0
     num_cut: int = 0
+    num_cut_before: int = 0  # by their server, before the limit
     num_filtered: int = 0
     num_failed: int = 0
     bytes_in_vain: int = 0
@@ -268,6 +269,11 @@ class Asking:
                 f"{self.num_cut:,} of {len(self.examples):,} answers of `{self.model.ref}` ended at the limit of "
                 f"{self.suite.max_new_tokens} new tokens"
             )
+        if self.num_cut_before:
+            yield (
+                f"{self.num_cut_before:,} of {len(self.examples):,} answers of `{self.model.ref}` were cut off by its server before "
+                f"the limit of {self.suite.max_new_tokens} new tokens"
+            )
         if self.writes_choices:
             unmatched = sum(
                 choices.written_choice(example, outcome.answer, lettered=self.lettered) is None
@@ -355,7 +361,10 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
         if isinstance(run.failure, BudgetReachedError):
             answered = _whole_conversations(examples, answered)
             break
-    run.num_cut += sum(completion.finish_reason == "length" for completion in answered.values())
+    cut = [completion.usage for completion in answered.values() if completion.finish_reason == "length"]
+    num_before = sum(usage.is_counted and usage.completion_tokens < run.suite.max_new_tokens for usage in cut)
+    run.num_cut += len(cut) - num_before
+    run.num_cut_before += num_before
     run.num_filtered += sum(completion.finish_reason == "filtered" for completion in answered.values())
     pairs = [(example, answered[example.id].text) for example in examples if example.id in answered]
     return [
@@ -480,7 +489,7 @@ def opened(responder: str | Responder, settings: RunSettings | None = None) -> I
         return
     settings = settings or RunSettings()
     if is_kept(responder):
-        with opened_store(settings.store) as answers:
+        with opened_store(settings) as answers:
             kept = kept_responder(responder, answers)
         yield kept
         return
@@ -489,5 +498,8 @@ def opened(responder: str | Responder, settings: RunSettings | None = None) -> I
         yield loaded
 
 
-def opened_store(store: AnswerStore | None) -> nullcontext[AnswerStore] | AnswerStore:
-    return AnswerStore() if store is None else nullcontext(store)
+@contextmanager
+def opened_store(settings: RunSettings) -> Iterator[AnswerStore]:
+    """The settings' store, or the usual one. What ends the block tells what was paid: see `Spending.told`."""
+    with settings.spending.told(), AnswerStore() if settings.store is None else nullcontext(settings.store) as store:
+        yield store

@@ -61,7 +61,7 @@ def run_table(
         evaluations = [recorded_evaluation(name, planned, notes=drawing, seed=settings.seed) for name in names]
     else:
         require_scorable(asked)
-        with opened_store(settings.store) as store:
+        with opened_store(settings) as store:
             evaluations, notes = in_turn(models, asked, replace(settings, store=store))
     evaluations = [_scored(each, [outcome.score for outcome in each.outcomes], rules) for each in evaluations]
     duels = {

@@ -121,7 +121,7 @@ class Reply:
             choices.append(choice)
         kind = "chat.completion" if self._chat else "text_completion"
         usage = render_usage(*(answer.usage for answer in answers), each=self._n)
-        return {**self._envelope, "object": kind, "choices": choices, "usage": usage}
+        return {**self._envelope, "object": kind, "choices": choices} | ({} if usage is None else {"usage": usage})
 
     def opening(self) -> bytes:
         """The first events of a chat: the role. A text completion has none."""
@@ -143,10 +143,10 @@ class Reply:
         return events
 
     def closing(self, usages: Mapping[int, Usage]) -> bytes:
-        """The last events: the usage, if it was asked for, and the end. `usages`: by the choices' numbers."""
-        if not self._include_usage:
+        """The last events: the usage, if it was asked for and is known, and the end. `usages`: by the choices' numbers."""
+        usage = render_usage(*(usages[at] for at in sorted(usages)), each=self._n) if self._include_usage else None
+        if usage is None:
             return DONE
-        usage = render_usage(*(usages[at] for at in sorted(usages)), each=self._n)
         return sse({**self._envelope, "object": self._object, "choices": [], "usage": usage}) + DONE
 
     def failure(self, error: NomoatError) -> bytes:
@@ -227,8 +227,13 @@ def render_embeddings(call: EmbeddingCall, model: str, vectors_ND: npt.NDArray[n
     return {"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens}}
 
 
-def render_usage(*usages: Usage, each: int = 1) -> dict[str, Any]:
-    """Tokens in OpenAI's words, of all answers together; of `each` answers in a row to one prompt, the prompt counts once."""
+def render_usage(*usages: Usage, each: int = 1) -> dict[str, Any] | None:
+    """Tokens in OpenAI's words, of all answers together; of `each` answers in a row to one prompt, the prompt counts once.
+
+    None where a server that was asked did not count all of them.
+    """
+    if not all(usage.is_counted for usage in usages):
+        return None
     prompt_tokens = sum(usage.prompt_tokens for usage in usages[::each])
     completion_tokens = sum(usage.completion_tokens for usage in usages)
     return {

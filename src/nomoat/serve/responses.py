@@ -473,9 +473,9 @@ def _call_item(call: ToolCall) -> dict[str, Any]:
     return item | ({"extra_content": json.loads(call.extra_content)} if call.extra_content else {})
 
 
-def _usage(usage: Usage) -> dict[str, Any]:
+def _usage(usage: Usage) -> dict[str, Any] | None:
     told = replies.render_usage(usage)
-    return {
+    return told and {
         "input_tokens": told["prompt_tokens"],
         "input_tokens_details": {**told["prompt_tokens_details"], "cache_write_tokens": 0},
         "output_tokens": told["completion_tokens"],
