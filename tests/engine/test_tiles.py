@@ -43,7 +43,9 @@ from nomoat.records import Request
 from nomoat.responder import memory_need
 from tests.engine.test_adapters import EXACT
 
-needs_instructions = pytest.mark.skipif(not footprint.has_own_products(), reason="nomoat's own products need AVX2, FMA and F16C, or ARM's dotprod")
+needs_instructions = pytest.mark.skipif(
+    not footprint.has_own_products(), reason="nomoat's own products need AVX2, FMA and F16C, or ARM's dotprod"
+)
 ROUNDING = 0.012  # of the root mean square: inputs have 8 bits, with a scale for each 32
 BF16_ROUNDING = 0.004
 

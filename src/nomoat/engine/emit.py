@@ -133,8 +133,8 @@ class Emit:
     def dot(self, total: Any, codes: Sequence[Any], inputs: Sequence[Any], *, most: int = 255) -> Any:
         """In each lane the sum of products of unsigned and signed bytes, four a vector, added to `total`. `most`: the largest code.
 
-        Without VNNI for codes of at most 7 bits: on ARM, where these are as well bytes with a sign, and by AVX2, where as many products
-        as cannot pass 16 bits are added in these.
+        Without VNNI, for codes of at most 7 bits: on ARM as bytes with a sign; by AVX2 as many products as cannot pass 16 bits are
+        added in these.
         """
         both = list(zip(codes, inputs, strict=True))
         if self.is_arm:
