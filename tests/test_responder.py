@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import nomoat
-from nomoat import footprint, hardware, installing, namesake, responder
+from nomoat import callable_package, footprint, hardware, installing, responder
 from nomoat.cli.show import show
 from nomoat.engine import importer
 from nomoat.engine.source import open_source
@@ -177,7 +177,7 @@ def test_without_their_extras_the_public_functions_are_there_and_say_what_to_ins
 
 
 def test_a_module_of_nobody_s_that_is_missing_is_not_taken_for_an_extra() -> None:
-    with pytest.raises(ModuleNotFoundError, match="nomoat_nowhere"), namesake.needing_extras("this"):
+    with pytest.raises(ModuleNotFoundError, match="nomoat_nowhere"), callable_package.needing_extras("this"):
         importlib.import_module("nomoat_nowhere")
 
 

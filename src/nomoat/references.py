@@ -98,10 +98,10 @@ class LocalFiles:
 
     def read_tokenizer(self, source: ModelSource) -> Tokenizer:
         """The tokenizer of these weights, opened, with the chat template it answers with."""
-        words = source.read_tokenizer()
-        if named := self.template(own=words.chat_template):
-            words.use_template(named.value)
-        return words
+        tokenizer = source.read_tokenizer()
+        if named := self.template(own=tokenizer.chat_template):
+            tokenizer.use_template(named.value)
+        return tokenizer
 
 
 def find_files(ref: str) -> LocalFiles:

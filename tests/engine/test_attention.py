@@ -17,7 +17,7 @@ from nomoat.engine import attention_tables as tables
 from nomoat.engine import chain, kv_cache
 from nomoat.engine.blocks import BLOCK_TOKENS
 
-pytestmark = pytest.mark.skipif(not footprint.has_own_products(), reason="this CPU has no instructions for nomoat's own products")
+pytestmark = pytest.mark.skipif(not footprint.has_native_kernels(), reason="this CPU has no instructions for nomoat's own products")
 THREADS = 2
 
 

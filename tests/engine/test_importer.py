@@ -307,7 +307,7 @@ def test_a_cache_that_lost_a_file_or_its_end_is_made_again(tiny_gguf: Path, name
     assert likelihood(folder) == before
 
 
-@pytest.mark.parametrize("name", ["own.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("name", ["native.json", "tokenizer.json", "tokenizer_config.json"])
 def test_a_cache_in_which_bytes_are_others_is_made_again(tiny_gguf: Path, name: str) -> None:
     file = importer.import_gguf(tiny_gguf) / name
     whole = file.read_bytes()

@@ -26,7 +26,7 @@ from reference import (
 from safetensors.numpy import load_file, save_file
 
 from nomoat.engine import arch as architectures
-from nomoat.engine import importer, shapes
+from nomoat.engine import importer, tensor_check
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.lora import LoraDelta
 from nomoat.engine.paged import PagedModel, Row
@@ -126,7 +126,7 @@ def test_one_layer_under_two_names_is_refused(theirs_first: bool, tmp_path: Path
     arch, sizes = importer.family_of(importer.import_gguf(folder))
     assert arch is not None
     with pytest.raises(BadFileError, match="twice, under two names" if theirs_first else "changes layers this model does not have"):
-        delta.of_model(arch, sizes).require_all_used(but=[layer for layer, _ in shapes.of_layers(arch, sizes)])
+        delta.of_model(arch, sizes).require_all_used(but=[layer for layer, _ in tensor_check.of_layers(arch, sizes)])
 
 
 def test_of_an_adapter_of_a_gemma_3_that_sees_the_part_that_reads_is_used(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_peft_loads_what_was_tuned_here_and_gives_the_same(name: str, tmp_path: 
     random, learned = torch.Generator().manual_seed(3), {}
     arch, sizes = importer.family_of(importer.import_gguf(folder))
     assert arch is not None
-    for layer, (rows_here, columns) in shapes.of_layers(arch, sizes):
+    for layer, (rows_here, columns) in tensor_check.of_layers(arch, sizes):
         if layer.startswith("model.layers.1."):
             learned[f"{layer}.lora_A.weight"] = torch.randn((4, columns), generator=random) / columns**0.5
             learned[f"{layer}.lora_B.weight"] = torch.randn((rows_here, 4), generator=random) * 0.3

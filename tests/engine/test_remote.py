@@ -870,7 +870,7 @@ def test_a_server_whose_certificate_is_not_trusted_is_asked_once_and_takes_no_mo
     engine, budget = at(server), Budget(1.0)
     engine.meter = Meter(rates=RATES, budget=budget)
     lost: list[Request] = []
-    engine.calls.on_lost = lost.append
+    engine.tool_calls.on_lost = lost.append
     asked: list[float] = []
     reserve = budget.reserve
     budget.reserve = lambda usd: (reserve(usd), asked.append(usd))[0]  # type: ignore[method-assign]

@@ -22,14 +22,14 @@ from scripted import ScriptedEngine
 from tiny import TEMPLATE, write_adapter, write_tiny_gguf
 
 from nomoat.catalog import licences
-from nomoat.engine import calls, importer, openvino
+from nomoat.engine import importer, openvino, tool_calls
 from nomoat.engine.batching import Reading
-from nomoat.engine.begun import BegunCalls
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.grammar import Grammars
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.remote import remote_engine
 from nomoat.engine.tokenizer import Tokenizer
+from nomoat.engine.tool_call_grammar import ToolCallGrammar
 from nomoat.errors import BadFileError, NomoatError
 from nomoat.records import CallingTurn, Chunk, Request, ToolResult, Usage
 from nomoat.responder import Responder
@@ -122,12 +122,12 @@ def test_an_answer_that_has_to_call_is_a_call_with_its_arguments_whole_and_strea
     assert [event.finish_reason for event in events if event.finish_reason] == ["tool_calls"] * 3
 
 
-class Writing(BegunCalls):
+class Writing(ToolCallGrammar):
     """Of a model that writes a call's mark, and then whatever it may."""
 
-    def __init__(self, request: Request, prompt: Sequence[int], words: Tokenizer, grammars: Grammars) -> None:
-        super().__init__(request, prompt, words, grammars)
-        self._begins = words.encode("Now:<tool_call>")
+    def __init__(self, request: Request, prompt: Sequence[int], tokenizer: Tokenizer, grammars: Grammars) -> None:
+        super().__init__(request, prompt, tokenizer, grammars)
+        self._begins = tokenizer.encode("Now:<tool_call>")
 
     @property
     def holds(self) -> bool:
@@ -146,7 +146,7 @@ class Writing(BegunCalls):
 def test_a_call_that_a_model_begins_by_itself_has_arguments_of_its_function_however_it_is_asked(
     tiny_with_tools: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openvino, "BegunCalls", Writing)
+    monkeypatch.setattr(openvino, "ToolCallGrammar", Writing)
     settings: dict[str, Any] = {"tools": [TOOL], "seed": 5, "max_tokens": 180}
     (whole,) = chat(tiny_with_tools, "hello", **settings).choices
     (call,) = whole.message.tool_calls
@@ -227,7 +227,7 @@ def test_a_conversation_with_a_tool_goes_round_as_openais_client_keeps_it(start:
 
     class Engine(ScriptedEngine):
         def generate(self, request: Request) -> Iterator[Chunk]:
-            return calls.recognised(super().generate(request), request)  # type: ignore[arg-type]
+            return tool_calls.recognised(super().generate(request), request)  # type: ignore[arg-type]
 
     engine = Engine(lambda: iter([Chunk(text=next(said)), Chunk(text="", finish_reason="stop", usage=usage)]))
     client = sdk(start(Responder("m", engine)))

@@ -155,9 +155,9 @@ def _keeps_codes(sizes: ModelSizes) -> bool:
         return sizes.keeps_codes
     if sizes.four_bits and footprint.in_tiles(sizes.parameters):
         return True
-    is_usual = sizes.architecture in footprint.OWN_FAMILIES and sizes.parameters >= footprint.FEW_WEIGHTS
+    is_usual = sizes.architecture in footprint.NATIVE_FAMILIES and sizes.parameters >= footprint.FEW_WEIGHTS
     quality = config.quality().value
-    return is_usual and (quality == "default" or (quality == "small" and sizes.four_bits)) and footprint.has_own_products()
+    return is_usual and (quality == "default" or (quality == "small" and sizes.four_bits)) and footprint.has_native_kernels()
 
 
 def _scoring(sizes: ModelSizes, weights: int) -> int:

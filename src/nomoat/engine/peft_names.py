@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine.arch import Architecture, Dimensions
-from nomoat.engine.families import FAMILIES
+from nomoat.engine.hf_config import FAMILIES
 
 _MLP = {"mlp.up_proj": "mlp.dense_h_to_4h", "mlp.down_proj": "mlp.dense_4h_to_h"}
 _BLOOM = {"self_attn.qkv_proj": "self_attention.query_key_value", "self_attn.o_proj": "self_attention.dense", **_MLP}

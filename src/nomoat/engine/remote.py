@@ -30,9 +30,9 @@ from urllib.parse import SplitResult, urlsplit
 from nomoat import config, net
 from nomoat.engine import pacing
 from nomoat.engine.budget import Bill, Calls, Meter
-from nomoat.engine.calls import Gathered
 from nomoat.engine.dialect import Dialect, cached_tokens, completion_tokens, prompt_tokens
 from nomoat.engine.providers import BASE_URLS, Provider
+from nomoat.engine.tool_calls import Gathered
 from nomoat.errors import Fate, NomoatError, RedirectedError, RemoteError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage
 from nomoat.textfiles import whole_characters

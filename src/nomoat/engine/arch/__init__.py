@@ -251,7 +251,7 @@ def is_usual(arch: Architecture, sizes: Dimensions) -> bool:
 
 
 def has_usual_attention(arch: Architecture, sizes: Dimensions) -> bool:
-    """Whether attention and embedding of a usual decoder are as `own` computes them."""
+    """Whether attention and embedding of a usual decoder are as `native` computes them."""
     return arch.positions == "rope" and not arch.embedding_norm and sizes.head_dim % footprint.HEAD_COLUMNS == 0
 
 

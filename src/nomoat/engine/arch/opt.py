@@ -1,6 +1,6 @@
 """OPT: learned positions, ReLU. The 350M has its norms after attention and MLP, none at the end, and a narrower embedding.
 
-No GGUF file has this family: its names are those of `families.opt_name`. The two rows before the first of its table of positions are
+No GGUF file has this family: its names are those of `hf_config.opt_name`. The two rows before the first of its table of positions are
 left out there, too.
 """
 
