@@ -66,12 +66,15 @@ class Responder:
     is raised.
     """
 
-    def __init__(self, ref: str, engine: Engine, *, licence: str = "unknown", template: Detected[str] | None = None) -> None:
-        """`template`: the name of the chat template in use and why it is, where it is not the model's own."""
+    def __init__(
+        self, ref: str, engine: Engine, *, licence: str = "unknown", template: Detected[str] | None = None, notes: tuple[str, ...] = ()
+    ) -> None:  # fmt: skip
+        """`template`: the name of the chat template in use and why it is, where it is not the model's own. `notes`: see there."""
         self.ref = ref
         self.engine = engine
         self.licence = licence
         self.template = template
+        self._notes = notes
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -105,13 +108,13 @@ class Responder:
     @property
     def notes(self) -> tuple[str, ...]:
         """What has to be known about its answers, whatever they say."""
-        return getattr(self.engine, "notes", ())
+        return (*self._notes, *getattr(self.engine, "notes", ()))
 
     def notes_on(self, request: Request | str) -> tuple[str, ...]:
         """What has to be known about its answer to this request, once it has begun: settings that another server refused, or that the
         model's chat template does not read."""
         says = getattr(self.engine, "notes_on", None)
-        return () if says is None else tuple(says(_asked(request)))
+        return (*self._notes, *(() if says is None else says(_asked(request))))
 
     @property
     def num_workers(self) -> int:
@@ -381,7 +384,7 @@ def _load_local(
         if view is engine and name:
             engine.use_template(name.value)
     return [
-        Responder(ref, view, licence=references.licence_of(found), template=name)
+        Responder(ref, view, licence=references.licence_of(found), template=name, notes=found.notes)
         for ref, view, found, name in zip(refs, views, files, named, strict=True)
     ]
 

@@ -19,10 +19,11 @@ from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.judge import sandbox
 from nomoat.judge.duel import run_duel
 from nomoat.judge.groups import groups_of
+from nomoat.judge.metrics import Metric
 from nomoat.judge.run import evaluate, run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.stats import clustered_mean_interval
-from nomoat.judge.suites import Metric, Suite
+from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import in_common, score_interval
 from nomoat.records import Chunk, ContinuationScore, Example, Message, Outcome, Request
 from nomoat.responder import Responder

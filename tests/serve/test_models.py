@@ -224,7 +224,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         from_references([one, one, two])
     assert caught.value.message == f"`{one}` and `{two}` would both be called `x.gguf`"
-    assert caught.value.hint == "rename one of the two files"
+    assert caught.value.hint == "rename one of the two"
 
 
 def test_many_who_ask_at_once_load_it_once(shelf: Shelf) -> None:

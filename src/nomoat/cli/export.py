@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from nomoat import paths, streams
-from nomoat.cli import completion, console
+from nomoat.cli import answering, completion, console
 from nomoat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def export(
     modelfile = output / "Modelfile"
     for path in (target, modelfile) if form is Form.OLLAMA else (target,):
         _require_free(path, files.weights, replace=replace)
+    answering.say_notes(files.notes)
     terms, is_base_alone = exporting.terms_of(files.name, files.weights, files.adapter)
     if form is Form.LORA:
         with _no_empty_folder(target.parent):

@@ -199,10 +199,11 @@ def licence_lines(found: licences.ChainVerdict) -> list[str]:
 
 def adapter_place(ref: str) -> Path | None:
     """Where the adapter in `BASE+NAME` lies or would lie; None for what names none."""
+    from nomoat import references
     from nomoat.textfiles import as_named
 
-    _, plus, name = ref.rpartition("+")
-    if not plus or not name or Path(name).name != name or name in (".", ".."):
+    name = references.parted(ref)[1]
+    if "+" not in ref or not name or Path(name).name != name or name in (".", ".."):
         return None
     return as_named(paths.adapters() / name)
 

@@ -94,7 +94,7 @@ def _require_names_of_their_own(refs: Sequence[str]) -> None:
     for ref in dict.fromkeys(refs):
         name = references.shown_name(ref)
         if name in shown:
-            raise UsageError(f"`{shown[name]}` and `{ref}` would both be called `{name}`", hint="rename one of the two files")
+            raise UsageError(f"`{shown[name]}` and `{ref}` would both be called `{name}`", hint="rename one of the two")
         shown[name] = ref
 
 

@@ -268,7 +268,7 @@ def _as_it_was(settings: Settings, start: Start, **words: str | None) -> Setting
     for name, there in start.form.items():
         if asked[name] not in (None, there):
             has = "none of its own" if there is None else there
-            hint = f"leave out --{name}, or tune the base"
+            hint = f"leave out --{name} (in Python: `{name}`), or tune the base"
             raise UsageError(f"{name} is {asked[name]}, and the adapter `{start.name}` has {has}", hint=hint)
     return replace(settings, rank=start.rank, layers=start.layers)
 

@@ -6,4 +6,19 @@ left out there, too.
 
 from nomoat.engine.arch import PLAIN_MLP, SPLIT_QKV, Architecture
 
-OPT = Architecture(name="opt", norm="layer", positions="learned", activation="relu", projections=SPLIT_QKV | PLAIN_MLP)
+OPT = Architecture(
+    name="opt",
+    norm="layer",
+    positions="learned",
+    activation="relu",
+    projections=SPLIT_QKV | PLAIN_MLP,
+    hf_layers="model.decoder.layers",
+    hf_names={
+        "self_attn.q_proj": "self_attn.q_proj",
+        "self_attn.k_proj": "self_attn.k_proj",
+        "self_attn.v_proj": "self_attn.v_proj",
+        "self_attn.o_proj": "self_attn.out_proj",
+        "mlp.up_proj": "fc1",
+        "mlp.down_proj": "fc2",
+    },
+)
