@@ -33,7 +33,8 @@ def test_show_marks_what_is_not_confirmed(nomoat: Nomoat) -> None:
 
 
 def test_show_of_a_file_that_only_a_mirror_has_names_the_file(nomoat: Nomoat) -> None:
-    assert "file: gemma-3-270m-q4_k_m.gguf, from NOMOAT_MIRROR only, sha256 a5fd3b62230aa5ec…" in nomoat("show", "gemma3-270m").stdout
+    out = nomoat("show", "gemma3-270m").stdout
+    assert "file: gemma-3-270m-q4_k_m.gguf, from NOMOAT_MIRROR only, 253 MB, sha256 a5fd3b62230aa5ec…" in out
 
 
 def test_show_of_a_cloud_reference_gives_its_price(nomoat: Nomoat) -> None:

@@ -62,6 +62,32 @@ def test_chat_logprobs_are_streamed_with_their_tokens(fake: openai.OpenAI) -> No
     assert told == ["one", " two"]
 
 
+def test_an_answer_without_a_token_has_an_empty_list_of_the_logprobs_that_were_asked_for(start: Start, sdk: Sdk) -> None:
+    class Silent(FakeEngine):
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            usage = Usage(prompt_tokens=1, completion_tokens=0, prefill_seconds=0.0, decode_seconds=0.0)
+            yield Chunk(text="", finish_reason="stop", usage=usage)
+
+    client = sdk(start(Responder("silent", Silent())))
+    (choice,) = chat(client, "hi", logprobs=True).choices
+    assert (choice.logprobs.content, choice.message.content) == ([], "")
+    assert [event.choices[0].logprobs.content for event in chat(client, "hi", logprobs=True, stream=True)] == [[], []]
+    assert [event.choices[0].logprobs for event in chat(client, "hi", stream=True)] == [None, None]
+
+    def completed(**kwargs: object) -> Any:
+        return client.completions.create(model="silent", prompt="hi", **kwargs)  # type: ignore[call-overload]
+
+    for reply in (completed(logprobs=0), *completed(logprobs=0, stream=True)):
+        told = reply.choices[0].logprobs
+        assert (told.tokens, told.token_logprobs, told.top_logprobs, told.text_offset) == ([], [], [], [])
+    assert completed().choices[0].logprobs is None
+
+    asked: Any = {"model": "silent", "input": "hi", "include": ["message.output_text.logprobs"]}
+    *_, last = client.responses.create(**asked, stream=True)
+    for response in (client.responses.create(**asked), last.response):
+        assert response.output[0].content[0].logprobs == []
+
+
 def test_several_answers_to_one_question_whole_and_streamed(tiny: openai.OpenAI) -> None:
     """Three answers of ten tokens, each one of 264 at a high temperature: two agree by chance less than once in a million."""
     settings = {"n": 3, "seed": 1, "temperature": 1.8, "max_tokens": 10}

@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from nomoat import config, footprint, hardware
+from nomoat import config, footprint, hardware, words
 from nomoat.errors import NotEnoughMemoryError
 from nomoat.hardware import Detected
 from nomoat.records import ModelCard
@@ -190,8 +190,10 @@ def require_fit(name: str, need: MemoryNeed) -> None:
         return
     smaller = largest_that_fits(need.context_tokens)
     try_it = f"try `{smaller}`, or `nomoat pull {name} --force` if you know better"
+    total = hardware.memory_total_bytes()
+    needed, there = words.two_gigabytes(need.total_bytes, total.value)
     raise NotEnoughMemoryError(
-        f"`{name}` needs about {need.total_bytes / 1e9:.1f} GB of memory, and {verdict.reason}",
+        f"`{name}` needs about {needed} GB of memory, and there are {there} GB ({total.reason})",
         hint=try_it if smaller else "use a smaller model or a shorter context",
     )
 

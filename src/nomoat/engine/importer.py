@@ -202,12 +202,18 @@ def import_with(
             return folder, adapters
     if alone:
         return import_gguf(path, adapter=adapters[0], **told), ()
+    require_beside(path, adapters, context_tokens=context_tokens)  # before a second import
+    return import_gguf(path, fused=False, **told), adapters
+
+
+def require_beside(path: Path, adapters: Sequence[Path], *, context_tokens: int | None = None) -> None:
+    """Raises BadFileError or UnsupportedError for the first adapter that cannot stand beside the weights of `path`. Reads no weights
+    but the adapters'."""
     source = open_source(path)
     if isinstance(source, ForeignFolder):
         raise UnsupportedError("this model is converted by optimum-intel, and adapters cannot stand beside that", hint=MERGE)
     arch, sizes = architectures.find(str(source.require("general.architecture"))), read_sizes(source, context_tokens=context_tokens)
-    _require_beside(arch, sizes, [LoraDelta(adapter).of_model(arch, sizes) for adapter in adapters])  # before a second import
-    return import_gguf(path, fused=False, **told), adapters
+    _require_beside(arch, sizes, [LoraDelta(adapter).of_model(arch, sizes) for adapter in adapters])
 
 
 def _require_beside(arch: architectures.Architecture, sizes: architectures.Dimensions, deltas: Sequence[LoraDelta]) -> None:
