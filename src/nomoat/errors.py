@@ -6,6 +6,7 @@ NomoatError                  the base: the command line prints it and exits 1
 │   └── SchemaError          a JSON schema that no answer can be held to
 ├── UnknownModelError        no such model, adapter or suite; names the nearest ones
 ├── BadFileError             a file that is there but cannot be read as what it should be
+│   └── DamagedError         a database of ours that something else has changed
 ├── DataError                a row, column or label of the user's data
 ├── NotEnoughMemoryError     would not fit into this machine
 │   └── CacheExceededError   one text's keys and values need more than there is for all
@@ -103,6 +104,10 @@ class UnknownModelError(NomoatError):
 
 class BadFileError(NomoatError):
     """A file that exists but is not what it should be: truncated, of another format, or lying about its sizes."""
+
+
+class DamagedError(BadFileError):
+    """A database of ours holds what we cannot have written."""
 
 
 class DataError(NomoatError):

@@ -467,8 +467,21 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pairing:
+    """Two models of a leaderboard, as `Verdict` has them; `p_value_corrected` (Holm) is for all pairs of the table."""
+
+    left: str
+    right: str
+    difference: float
+    difference_low: float
+    difference_high: float
+    p_value: float
+    p_value_corrected: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leaderboard:
-    """Several models on the same examples, best first."""
+    """Several models on the same examples, best first. `pairs` are those that were compared."""
 
     suite: str
     metric: str
@@ -479,3 +492,4 @@ class Leaderboard:
     suite_sha256: str = ""
     seed: int = 0
     alpha: float = 0.05
+    pairs: tuple[Pairing, ...] = ()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,8 +20,19 @@ import pytest
 from small_disk import FILL, run_on_small_disk
 
 from nomoat import paths
-from nomoat.asking.store import IF_DAMAGED, AnswerStore, ChoiceScores, _key, _opened, _sealed, default_path
-from nomoat.errors import BadFileError, NotEnoughDiskError
+from nomoat.asking.salvage import LEAF
+from nomoat.asking.store import (
+    IF_DAMAGED,
+    AnswerStore,
+    ChoiceScores,
+    _key,
+    _opened,
+    _sealed,
+    damaged_files,
+    default_path,
+    save_readable,
+)
+from nomoat.errors import BadFileError, DamagedError, NotEnoughDiskError
 from nomoat.records import Completion, ContinuationScore, Message, Outcome, Request, ToolCall, Usage
 
 
@@ -281,6 +295,78 @@ def test_damaged_file_is_named_and_not_touched(content: bytes) -> None:
     assert caught.value.message == f"`{path}` is damaged: file is not a database"
     assert caught.value.hint == IF_DAMAGED
     assert path.read_bytes() == content
+
+
+def test_an_empty_file_was_cut_and_is_not_taken_for_a_new_one() -> None:
+    AnswerStore().close()
+    default_path().write_bytes(b"")
+    with pytest.raises(DamagedError, match="is damaged: it is empty"):
+        AnswerStore()
+    assert not any(path.name.endswith(".part") for path in default_path().parent.iterdir())
+
+
+def overwrite(at: int, num_bytes: int) -> None:
+    with default_path().open("r+b") as file:
+        file.seek(at)
+        file.write(random.Random(7).randbytes(num_bytes))
+
+
+def a_leaf() -> int:
+    """Where some page of rows begins, that has no others below it."""
+    content = default_path().read_bytes()
+    return next(at for at in range(5 * 4096, len(content), 4096) if content[at] == LEAF)
+
+
+@pytest.mark.parametrize(
+    ("damage", "least_saved"),
+    [
+        pytest.param(lambda: overwrite(0, 3000), 60, id="the head"),
+        pytest.param(lambda: overwrite(4096, 3000), 50, id="the root"),
+        pytest.param(lambda: overwrite(a_leaf(), 3000), 45, id="a page"),
+        pytest.param(lambda: os.truncate(default_path(), default_path().stat().st_size // 2), 10, id="cut"),
+        pytest.param(lambda: default_path().write_bytes(b""), 0, id="nothing left"),
+        pytest.param(lambda: default_path().write_bytes(b"only text\n" * 1000), 0, id="no database"),
+    ],
+)
+def test_what_can_be_read_of_a_damaged_file_is_saved_and_it_is_kept_beside(damage: Callable[[], object], least_saved: int) -> None:
+    """Short answers and long ones, which lie on several pages each; and what is saved is what was written."""
+    questions = {asking(f"question {at}"): answering(f"secret {at} " * (500 if at % 7 == 0 else 50)) for at in range(60)}
+    with AnswerStore() as store:
+        for question, answer in questions.items():
+            store.save_answer("m", question, answer)
+        store.save_outcomes("s", "exact", "m", [Outcome(suite="s", example_id="1", model="m", answer="a", score=0.5)])
+    damage()
+    before = default_path().read_bytes()
+    with pytest.raises(DamagedError), AnswerStore() as store:
+        store.forget_damaged()
+    saved = save_readable()
+    assert saved.num_answers >= least_saved
+    assert saved.num_lost_rows > 0 or saved.num_answers in (0, 60)
+    assert (saved.old, saved.old.read_bytes()) == (default_path().with_name("answers.sqlite.damaged"), before)
+    with AnswerStore() as store:
+        assert store.forget_damaged() == 0
+        found = [store.answer("m", question) for question in questions]
+    assert sum(answer is not None for answer in found) == saved.num_answers
+    assert all(answer in (None, given) for answer, given in zip(found, questions.values(), strict=True))
+    assert {path.name for path in default_path().parent.glob("*.damaged*")} == {"answers.sqlite.damaged"}
+
+
+def test_what_is_saved_holds_what_lies_in_the_log_and_not_what_was_removed(tmp_path: Path) -> None:
+    with AnswerStore() as store:
+        fill(store, 20)
+        store._db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        store._db.connection.execute("DELETE FROM answers")
+        for at in range(3):
+            store.save_answer("m", asking(f"later {at}"), answering("so" * 1000))
+        for path in default_path().parent.glob("answers.sqlite*"):
+            shutil.copy(path, tmp_path / path.name)
+    saved = save_readable(tmp_path / "answers.sqlite")
+    assert (saved.num_answers, saved.num_outcomes, saved.num_lost_rows) == (3, 1, 0)
+    assert {path.name for path in damaged_files(tmp_path / "answers.sqlite")} >= {
+        "answers.sqlite.damaged",
+        "answers.sqlite.damaged-wal",
+    }
+    assert save_readable(tmp_path / "answers.sqlite").old.name == "answers.sqlite.damaged-2"
 
 
 def test_file_of_a_newer_nomoat_is_refused() -> None:

@@ -269,7 +269,10 @@ def test_a_file_that_would_not_fit_is_refused_before_it_is_asked_for(server: Any
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 2_000_000))  # type: ignore[attr-defined]
     with pytest.raises(NotEnoughDiskError) as failed:
         pull(source(f"{server.url}/m.gguf"), target)
-    assert failed.value.message == f"`m.gguf` needs 68 MB on the disk of `{target.parent}`, and 2 MB are free"
+    assert (
+        failed.value.message
+        == f"`m.gguf` takes 1 MB, and 67 MB are left for all else on the disk of `{target.parent}`, where 2 MB are free"
+    )
     assert left(target.parents[1]) == []
 
 

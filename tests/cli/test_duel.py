@@ -88,6 +88,9 @@ def test_json_is_the_whole_verdict_and_nothing_else(table: Path) -> None:
         "2 of 3 examples, drawn with seed 7",
         "asked in a random order (seed 7), 16 at a time, with a look after each; the intervals hold whenever one stops",
     ]
+    assert (verdict["run"]["label_column"], verdict["run"]["concurrency"], verdict["run"]["quality"]) == ("label", 16, "default")
+    assert [[*item] for item in verdict["items"]] == [["id", "scores"]] * 2
+    assert all(len(item["scores"]) == 2 for item in verdict["items"])
     assert done.stderr == ""
 
 

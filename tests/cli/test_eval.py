@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import shell
 
+from nomoat import __version__ as nomoat_version
 from nomoat import paths
+from nomoat.errors import NotEnoughDiskError
 
 
 def nomoat(*arguments: str) -> shell.Done:
@@ -44,6 +46,19 @@ def test_second_eval_reuses_the_answers(suite: Path) -> None:
     assert said["side"]["score"] == pytest.approx(2 / 3)
 
 
+def test_json_holds_what_the_command_needs_to_be_given_again_and_every_score(suite: Path) -> None:
+    said = json.loads(nomoat("eval", "fake:", str(suite), "--limit", "2", "--seed", "3", "--quality", "high", "--json").stdout)
+    run = said["run"]
+    assert (run["nomoat"], run["command"]) == (
+        nomoat_version, f"nomoat eval fake: {suite} --quality high --limit 2 --seed 3"
+    )  # fmt: skip
+    wanted = {"suite": str(suite), "seed": 3, "limit": 2, "quality": "high", "template": None, "input_column": None, "concurrency": 16}
+    assert run.items() >= wanted.items()
+    assert said["alpha"] == 0.05
+    assert len(said["items"]) == 2 and {key for item in said["items"] for key in item} == {"id", "score"}
+    assert sum(item["score"] for item in said["items"]) / 2 == said["side"]["score"]
+
+
 def test_broken_suite_is_named_with_its_line(suite: Path) -> None:
     suite.write_text('{"input": "a", "target": "a"}\n{"input": "b"}\n')
     done = nomoat("eval", "fake:", str(suite))
@@ -57,8 +72,8 @@ def test_damaged_store_says_what_to_do(suite: Path) -> None:
     done = nomoat("eval", "fake:", str(suite))
     assert done.stderr == (
         f"error: `{paths.runs() / 'answers.sqlite'}` is damaged: file is not a database\n"
-        "hint: `nomoat rm --damaged` removes what cannot be read, and nothing else; where that fails, move the file out of the way. "
-        "What is gone is computed, and paid for, again\n"
+        "hint: `nomoat rm --damaged` removes what cannot be read, and saves the rest; "
+        "what is gone is computed, and paid for, again\n"
     )
 
 
@@ -92,3 +107,17 @@ def test_ctrl_c_keeps_the_answers_and_says_so(tmp_path: Path) -> None:
     assert errors == f"stopped: the answers so far are kept in {kept}; the same command goes on from there\n"
     said = json.loads(nomoat("eval", "fake:", str(suite), "--json").stdout)
     assert 4 <= int(said["side"]["facts"]["reused answers"]) < 400
+
+
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_a_result_is_printed_also_where_its_report_finds_no_room(
+    suite: Path, as_json: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise NotEnoughDiskError("no space left")
+
+    plain = nomoat("eval", "fake:", str(suite), *as_json)
+    monkeypatch.setattr("nomoat.judge.report.write_evaluation_report", full)
+    done = nomoat("eval", "fake:", str(suite), "--report", "r.html", *as_json)
+    assert (done.returncode, done.stderr) == (1, "error: no space left\n")
+    assert len(done.stdout.splitlines()) == len(plain.stdout.splitlines()) > 3

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from shell import Done
+from tiny import write_adapter
 
 from nomoat import footprint
 from nomoat.catalog import cards
@@ -109,6 +111,17 @@ def test_what_was_tuned_here_is_listed_after_the_pulled_models(empty_home: Path,
     assert (row["licence"]["commercial"], unreadable["licence"]["commercial"]) == ("no", "unknown")
     assert (unreadable["id"], unreadable["base"]) == ("BASE+broken", None) and "provenance.json` cannot be read" in unreadable["notes"]
     shown = nomoat("models", "--pulled").stdout.splitlines()
-    assert shown[1].split()[0] == "BASE+broken" and shown[1].rstrip().endswith(" tuned, 0 kB")
-    assert shown[2].split()[:2] == ["openllama-3b+후기", "no"] and shown[2].rstrip().endswith(" tuned 2026-11-28, 1 kB")
+    assert shown[1].split()[0] == "BASE+broken" and shown[1].rstrip().endswith(" tuned, 0 kB (cannot be read)")
+    assert shown[2].split()[:2] == ["openllama-3b+후기", "no"] and shown[2].rstrip().endswith(
+        " tuned 2026-11-28, 1 kB (cannot be read)"
+    )
     assert nomoat("models", "--pulled", "--commercial").stderr == "no model is like that\n"
+
+
+def test_an_adapter_that_is_cut_is_listed_and_shown_as_one_that_cannot_be_read(empty_home: Path, nomoat: Nomoat) -> None:
+    folder = write_adapter(empty_home / "adapters" / "mine")
+    assert not nomoat("models", "--pulled").stdout.rstrip().endswith("(cannot be read)")
+    assert "cannot be read" not in nomoat("show", "smollm2-135m+mine").stdout
+    os.truncate(folder / "adapter_model.safetensors", 500)
+    assert nomoat("models", "--pulled").stdout.rstrip().endswith("(cannot be read)")
+    assert f"cannot be read: `{folder / 'adapter_model.safetensors'}` is not a whole" in nomoat("show", "smollm2-135m+mine").stdout

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from shell import Done
 
-from nomoat import footprint, hardware
+from nomoat import footprint, hardware, paths
+from nomoat.catalog import cards
 from nomoat.engine import optimum
+from nomoat.records import Source
 
 Nomoat = Callable[..., Done]
 HUB = "hf:owner/repo/m.gguf"
@@ -41,6 +45,20 @@ def test_pull_prints_the_path_and_rm_takes_it_away(mirror: Path, empty_home: Pat
     assert [row["id"] for row in json.loads(nomoat("models", "--pulled", "--json").stdout)] == [HUB]
     assert nomoat("rm", HUB).stderr == f"{HUB}: removed, 1 kB free again\n"
     assert not path.exists()
+
+
+def test_pull_of_a_card_whose_file_was_cut_since_fetches_it_again(
+    mirror: Path, empty_home: Path, nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256 = paths.sha256_of(mirror / "m.gguf")
+    card = replace(cards.card("smollm2-135m"), sources=(Source(url="mirror:", file_name="m.gguf", sha256=sha256),))
+    monkeypatch.setattr(cards, "find", {card.id: card}.get)
+    path = Path(nomoat("pull", card.id).stdout.strip())
+    assert nomoat("pull", card.id).stderr == f"{card.id}: here already\n"
+    os.truncate(path, 300)
+    done = nomoat("pull", card.id)
+    assert done.stderr.startswith(f"{card.id}: `{path}` is not the file that the catalogue names for `{card.id}`")
+    assert (done.returncode, done.stdout, path.read_bytes()) == (0, f"{path}\n", (mirror / "m.gguf").read_bytes())
 
 
 def test_pull_of_a_split_model_that_was_cut_off_goes_on(mirror: Path, nomoat: Nomoat) -> None:

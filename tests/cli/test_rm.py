@@ -169,6 +169,29 @@ def test_rm_damaged_removes_what_cannot_be_read_and_the_rest_is_not_asked_again(
     assert json.loads(nomoat("eval", "fake:", str(suite), "--json").stdout)["side"]["facts"]["reused answers"] == "2"
 
 
+def test_rm_damaged_saves_what_a_damaged_file_still_holds_and_rm_answers_removes_that_too(
+    empty_home: Path, tmp_path: Path, nomoat: Nomoat
+) -> None:
+    path, suite = empty_home / "runs" / "answers.sqlite", tmp_path / "s.jsonl"
+    suite.write_text("".join(f'{{"input": "question {at}", "target": "a"}}\n' for at in range(3)))
+    assert nomoat("eval", "fake:", str(suite)).returncode == 0
+
+    def damage() -> None:
+        with path.open("r+b") as file:
+            file.write(b"\0" * 1000)
+
+    damage()
+    assert nomoat("rm", "--damaged", "--yes").stderr == (
+        "answers: saved, 3 answers and 3 outcomes of a damaged file; no row is known to be lost; "
+        f"it is kept as `{path}.damaged` until you remove it\n"
+    )
+    assert json.loads(nomoat("eval", "fake:", str(suite), "--json").stdout)["side"]["facts"]["reused answers"] == "3"
+    damage()
+    removed = nomoat("rm", "--answers", "--yes")
+    assert (removed.returncode, removed.stderr[:38]) == (0, "answers: removed, with a damaged file,")
+    assert [left.name for left in path.parent.glob("answers.sqlite*")] == []
+
+
 def test_rm_answers_on_a_full_disk_names_the_files_to_delete(empty_home: Path) -> None:
     code = f"from nomoat.asking.store import AnswerStore\nAnswerStore().close()\n{FILL}"
     runs = str(empty_home / "runs")

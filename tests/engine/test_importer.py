@@ -167,8 +167,10 @@ def test_an_adapter_for_layers_that_are_not_there_is_refused_and_nothing_is_left
 def test_a_damaged_adapter_is_named(tiny_gguf: Path, tmp_path: Path, damage: Callable[[Path], Any], message: str) -> None:
     folder = write_adapter(tmp_path / "broken")
     damage(folder)
-    with pytest.raises(BadFileError, match=message):
+    with pytest.raises(BadFileError, match=message) as caught:
         importer.import_gguf(tiny_gguf, adapter=folder)
+    if "not a whole" in message:
+        assert caught.value.hint == "tune it again with `nomoat tune`, or download it again"
 
 
 @pytest.mark.parametrize("half", ["A", "B"])

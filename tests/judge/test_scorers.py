@@ -256,7 +256,12 @@ def test_a_and_i_that_are_chosen_are_letters(answer: str, index: int) -> None:
         ("10²", "10", 1.0),
         ("10²", "102", 0.0),
         ("½", "1", 0.0),
-        ("３½", "3", 1.0),
+        ("３½", "3", 0.0),  # a fraction is no number, and none of its parts is
+        ("3/2", "2", 0.0),
+        ("12 / 5", "5", 0.0),
+        ("5 km/h", "5", 1.0),
+        ("10/2 = 5", "5", 1.0),
+        ("#### 1/2", "1", 0.0),
     ],
 )
 def test_last_number_is_the_answer(answer: str, target: str, score: float) -> None:
@@ -274,7 +279,7 @@ def test_a_number_alone_has_no_exponent_fraction_or_unit(text: str, expected: bo
         ("The cat sat.", "cat sat down", 0.8),
         ("a b c", "d", 0.0),
         ("", "x", 0.0),
-        ("The", "the", 1.0),
+        ("The", "the", 0.0),  # no word is left that they could have in common
         ("Denver  Broncos!", "the Denver Broncos", 1.0),
     ],
 )
@@ -284,7 +289,13 @@ def test_f1_is_squads(answer: str, target: str, score: float) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "target", "score"),
-    [("서울에서", "서울", 2 / 3), ("《서울》", "서울", 1.0), ("서울 특별시", "서울특별시", 1.0), ("부산", "서울", 0.0)],
+    [
+        ("서울에서", "서울", 2 / 3),
+        ("《서울》", "서울", 1.0),
+        ("서울 특별시", "서울특별시", 1.0),
+        ("부산", "서울", 0.0),
+        ("?", "!", 0.0),
+    ],
 )
 def test_char_f1_is_korquads(answer: str, target: str, score: float) -> None:
     assert char_f1(answer, target) == pytest.approx(score)

@@ -429,7 +429,12 @@ def test_conversation_without_a_chat_is_refused(tmp_path: Path, row: dict[str, o
 @pytest.mark.parametrize(
     ("metric", "target", "message"),
     [
-        ("numeric", "many", "has the target `many`, which holds no number"),
+        ("numeric", "many", "line 1: example `1` has the target `many`, which holds no number"),
+        ("numeric", "10 or 12", "which holds 2 numbers: write the answer alone, or behind `####`"),
+        ("numeric", "9 * 2 = 18 #### 18 of 20", "which holds 2 numbers"),
+        ("numeric", "1/2", "which is a fraction or a power: write it out, such as 0.5"),
+        ("numeric", "10½", "which is a fraction or a power"),
+        ("numeric", "10²", "which is a fraction or a power"),
         ("regex", "(", "has the target `(`, which is no pattern"),
         ("regex", "(" * 3000, "`, which is no pattern (it is nested too deep)"),
         ("code", "assert f()", "has a target without {answer}, where the answer's code goes"),
@@ -444,6 +449,13 @@ def test_target_that_the_metric_cannot_use_is_refused(tmp_path: Path, metric: st
     with pytest.raises(DataError) as caught:
         load_suite(path)
     assert message in caught.value.message and caught.value.message.endswith(f"and the metric is `{metric}`")
+
+
+@pytest.mark.parametrize("target", ["18", "-1,234.50", "$18", "1e5", "25 m²", "18개", "She makes 9 * 2 = 18 dollars.\n#### 18"])
+def test_target_of_one_number_may_have_a_unit_or_a_solution_before_it(tmp_path: Path, target: str) -> None:
+    path = write_lines(tmp_path / "s.jsonl", {"input": "x", "target": target})
+    path.with_suffix(".toml").write_text('metric = "numeric"')
+    assert load_suite(path).examples[0].target == target
 
 
 def test_schema_may_be_all_there_is(tmp_path: Path) -> None:

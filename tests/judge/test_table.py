@@ -40,7 +40,7 @@ def test_leaderboard_orders_models_and_says_whom_it_cannot_tell_from_the_first(s
     assert near.p_value == pytest.approx(0.25)
     assert low.p_value is not None
     assert low.p_value < 1e-9
-    assert board.sentence == "`top` leads 2 other models on `quiz`, 120 items; too close to call between it and `near`."
+    assert board.sentence == "`top` leads 1 other model on `quiz`, 120 items; too close to call between it and `near`."
 
 
 def test_p_values_are_corrected_for_all_pairs(suite: Suite) -> None:
@@ -50,7 +50,28 @@ def test_p_values_are_corrected_for_all_pairs(suite: Suite) -> None:
     models = [knowing("top", range(60)), knowing("b", range(54)), knowing("c", range(6, 60))]
     board = run_table(models, suite).leaderboard
     assert [row.p_value for row in board.standings[1:]] == [3 * 2 / 2**6, 3 * 2 / 2**6]
-    assert "too close to call between it and" in board.sentence
+    assert board.sentence == (
+        "Too close to call on `quiz`, 120 items: no model leads; `top` is not known to be better than `b` and `c`."
+    )
+
+
+def test_every_pair_has_its_p_value_before_and_after_the_correction(suite: Suite) -> None:
+    models = [knowing("top", range(60)), knowing("b", range(54)), knowing("c", range(6, 60))]
+    pairs = run_table(models, suite).leaderboard.pairs
+    assert [(pair.left, pair.right) for pair in pairs] == [("top", "b"), ("top", "c"), ("b", "c")]
+    assert [pair.p_value for pair in pairs] == [2 / 2**6, 2 / 2**6, 1.0]
+    assert [pair.p_value_corrected for pair in pairs] == [3 * 2 / 2**6, 3 * 2 / 2**6, 1.0]
+    assert pairs[0].difference == pytest.approx(6 / 120)
+    assert pairs[0].difference_low < pairs[0].difference < pairs[0].difference_high
+
+
+@pytest.mark.parametrize("wins", [0, 3], ids=["all tied", "all won"])
+def test_ratings_of_models_of_which_every_item_says_the_same_have_an_interval(suite: Suite, wins: int) -> None:
+    few = dataclasses.replace(suite, examples=suite.examples[:3])
+    board = run_table([knowing("one", range(wins)), knowing("other", range(0))], few).leaderboard
+    for row in board.standings:
+        assert row.rating_low < row.rating < row.rating_high
+    assert board.sentence.startswith("Too close to call on `quiz`, 3 items: no model leads; ")
 
 
 def test_a_model_with_a_higher_score_that_won_fewer_items_is_no_follower(suite: Suite) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import rankdata
 
-from nomoat.route.frontier import Frontier, auc, frontier_from, measure
+from nomoat.route.frontier import Frontier, auc, curves, frontier_from, measure
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -64,6 +64,21 @@ def test_cpt_is_the_first_share_that_recovers_enough_where_the_curve_rises_above
     frontier = measured(np.linspace(0.01, 0.99, 100), local, cloud)
     assert values(frontier)[1:] == pytest.approx((0.1, 0.16))
     assert max(point.pgr or 0 for point in frontier.curve) == pytest.approx(2)
+
+
+def test_cpt_is_where_the_mark_is_touched_though_its_fraction_rounds_below() -> None:
+    """4/6 of a gap of 5/6 are four fifths of it, and 0.7999999999999999 to a computer. Behind it the curve is flat, then rises."""
+    assert (4 / 6) / (5 / 6) < 0.8
+    found = curves(np.arange(6.0), np.array([1.0, 1, 1, 1, 0, 1]), np.ones((1, 6))).cpts(0.8)
+    assert found == pytest.approx([4 / 6])
+
+
+def test_prompts_that_all_say_the_same_leave_an_interval() -> None:
+    """8 of 8 for the cloud, or 20 and 20 told apart without a mistake: what was not seen is not ruled out."""
+    gap = measured(np.linspace(0, 1, 8), np.zeros(8), np.ones(8)).gap
+    assert gap.value == gap.high == 1.0 and 0.2 < gap.low < 0.9
+    ranked = auc(np.linspace(0, 1, 40), np.arange(40) >= 20, np.arange(40))
+    assert ranked.value == ranked.high == 1.0 and 0.75 < ranked.low < 0.97
 
 
 @pytest.mark.parametrize("wins", [30, 31, 33], ids=["cloud worse", "equal", "not told apart"])

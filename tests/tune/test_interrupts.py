@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import signal
 import threading
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 
 import nomoat
 from nomoat import hardware, paths
-from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError
+from nomoat.errors import BadFileError, NotEnoughDiskError, NotEnoughMemoryError
 from nomoat.tune import adapter, interrupts, qlora, train
 from nomoat.tune.samples import Sample
 
@@ -230,3 +231,15 @@ def test_a_training_is_not_resumed_where_the_memory_its_way_needs_is_not_free(
     assert caught.value.message == "going on as it began needs about 0.6 GB of memory, and 0.5 GB are free"
     assert caught.value.hint == "close other programs, or start again without --resume (in Python: `resume`)"
     assert adapter.can_resume("colours")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
+def test_a_checkpoint_that_was_cut_is_told_in_words_and_how_to_start_again(share: float) -> None:
+    checkpoint = adapter.Checkpoint(paths.adapters() / "colours", SimpleNamespace(facts={}))  # type: ignore[arg-type]
+    checkpoint.save({"weights": torch.zeros(10_000)})
+    path = adapter.checkpoint_folder(paths.adapters() / "colours") / adapter.CHECKPOINT_FILE
+    os.truncate(path, int(path.stat().st_size * share))
+    with pytest.raises(BadFileError) as caught:
+        checkpoint.load()
+    assert caught.value.message == f"`{path}` is not a whole checkpoint: it was cut off or changed"
+    assert caught.value.hint == adapter.START_AGAIN

@@ -9,13 +9,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from nomoat import paths
-from nomoat.errors import BadFileError
+from nomoat.errors import BadFileError, DamagedError
 
 LOCK_WAIT_SECONDS = 60.0
+BESIDE = ("-wal", "-shm")  # the ends of the names of what SQLite keeps beside its file
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # the last: no such table, no JSON
 MAYBE_FULL = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)  # no room for its `-shm`; no more files
 NOT_ALLOWED = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH)
@@ -25,7 +26,8 @@ class Database:
     """A file of ours, made if it is not there, with a folder for its owner alone. What a turn has written is on the disk at its end.
 
     `schema` makes the tables of `version`; `table` is one of them; `if_damaged` says what to do about a damaged file.
-    Raises BadFileError for a file that is damaged, not ours, or from a newer nomoat, and NotEnoughDiskError.
+    Raises DamagedError, also for an empty file, which was cut; BadFileError for one that is not ours, or from a newer nomoat; and
+    NotEnoughDiskError.
     """
 
     def __init__(self, path: Path, *, schema: str, version: int, table: str, if_damaged: str) -> None:
@@ -33,7 +35,7 @@ class Database:
         self._if_damaged = if_damaged
         with paths.translate_disk_errors(path):
             paths.make_folder(path.parent, mode=paths.OWNER_ALONE)
-            _make_file(path)
+            self._make_file(schema, version)
         self._file = _file_at(path)  # before it is opened: if it is replaced in between, that one is not taken for the other
         self._lock = threading.RLock()  # one statement at a time, and a transaction as a whole
         with self._translated():
@@ -84,9 +86,9 @@ class Database:
         with self._lock:  # closed within another thread's statement, it would take the process with it
             self.connection.close()
 
-    def damaged(self, why: object) -> BadFileError:
+    def damaged(self, why: object) -> DamagedError:
         """The error for what was found in the file and cannot have been written by us."""
-        return BadFileError(f"`{self.path}` is damaged: {why}", hint=self._if_damaged)
+        return DamagedError(f"`{self.path}` is damaged: {why}", hint=self._if_damaged)
 
     def _locked(self) -> BadFileError:
         return BadFileError(
@@ -94,7 +96,22 @@ class Database:
             hint="wait for it or end it, or set NOMOAT_HOME elsewhere",
         )
 
+    def _make_file(self, schema: str, version: int) -> None:
+        """The file with its tables, whole, if there is none; without what lies beside it of one that was moved or removed while a
+        process had it open: to SQLite that is of any file with this name."""
+        if self.path.exists():
+            return
+        with paths.alone(self.path, locks=self.path.with_name("locks")):
+            if self.path.exists():
+                return
+            for end in BESIDE:
+                self.path.with_name(self.path.name + end).unlink(missing_ok=True)
+            with self._translated(), paths.whole_file(self.path) as part, closing(sqlite3.connect(part)) as connection:
+                _make_tables(connection, schema, version)
+
     def _open(self, schema: str, version: int, table: str) -> None:
+        if self.path.is_file() and not self.path.stat().st_size:
+            raise self.damaged("it is empty")
         self.connection.execute(f"PRAGMA busy_timeout = {int(LOCK_WAIT_SECONDS * 1000)}")
         self._use_wal()
         self.connection.execute("PRAGMA synchronous = FULL")  # it may be about money: on the disk, not only in the system's cache
@@ -102,7 +119,7 @@ class Database:
         if found > version:
             raise BadFileError(f"`{self.path}` was written by a newer nomoat", hint="update nomoat, or set NOMOAT_HOME elsewhere")
         if found < version:
-            self.connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")
+            _make_tables(self.connection, schema, version)
         self.connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 1)")  # a damaged file says so now
 
     def _use_wal(self) -> None:
@@ -150,13 +167,5 @@ def _file_at(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _make_file(path: Path) -> None:
-    """An empty file if there is none, without what lies beside it of one that was moved or removed while a process had it open: to
-    SQLite that is of any file with this name."""
-    if path.exists():
-        return
-    with paths.alone(path, locks=path.with_name("locks")):
-        if not path.exists():
-            for end in ("-wal", "-shm"):
-                path.with_name(path.name + end).unlink(missing_ok=True)
-            path.touch()
+def _make_tables(connection: sqlite3.Connection, schema: str, version: int) -> None:
+    connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")

@@ -12,9 +12,11 @@ has locks: both ask, and the first answer is kept.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 import itertools
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,7 +25,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from nomoat import matching, paths
-from nomoat.asking.database import Database
+from nomoat.asking import salvage
+from nomoat.asking.database import BESIDE, Database
 from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, ToolCall, Usage
 from nomoat.references import STORED
 
@@ -33,12 +36,10 @@ if TYPE_CHECKING:
 Record = TypeVar("Record", bound="DataclassInstance")
 
 SCHEMA_VERSION = 1
+ANSWER_COLUMNS, OUTCOME_COLUMNS = 5, 6
 SEAL = "digest"  # the name of a row's digest within it
 UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)  # what is raised over a text that is not what we write
-IF_DAMAGED = (
-    "`nomoat rm --damaged` removes what cannot be read, and nothing else; where that fails, move the file out of the way. "
-    "What is gone is computed, and paid for, again"
-)
+IF_DAMAGED = "`nomoat rm --damaged` removes what cannot be read, and saves the rest; what is gone is computed, and paid for, again"
 # Fields of `Request` that are no part of a key, which is to stay what it is, where they say nothing.
 ADDED_LATER = ("answer_start", "must_call", "one_call", "reasoning_effort", "schema_mode", "template_variables", "tools")
 
@@ -85,7 +86,7 @@ def default_path() -> Path:
 class AnswerStore:
     """The answers of one file. Each is on the disk when its `save_` returns. A context manager; several threads may use it.
 
-    Raises BadFileError for a file that is damaged, not ours, or from a newer nomoat, and NotEnoughDiskError.
+    Raises what `Database` raises.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -225,13 +226,32 @@ class AnswerStore:
         return num_answers, num_outcomes
 
     def forget_damaged(self) -> int:
-        """Remove the answers and outcomes that cannot be read, and what else was kept beside answers; return how many they were."""
+        """Remove the answers and outcomes that cannot be read, and what else was kept beside answers; return how many they were.
+
+        Raises DamagedError where it is not rows alone that are damaged: see `save_readable`.
+        """
         with self._db.transaction() as db:
+            (told,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            if told != "ok":
+                raise self._db.damaged(told)
             db.create_function("is_kept", 2, _is_kept)
             db.create_function("is_outcome", 1, _is_outcome)
             where = "NOT json_valid(request) OR NOT is_kept(CAST(key AS BLOB), CAST(answer AS BLOB))"
             num_answers = db.execute(f"DELETE FROM answers WHERE {where}").rowcount
             return num_answers + db.execute("DELETE FROM outcomes WHERE NOT is_outcome(CAST(outcome AS BLOB))").rowcount
+
+    def add_from(self, damaged: salvage.DamagedFile) -> tuple[int, int]:
+        """Add the rows of a damaged file that are what was written; return how many answers and how many outcomes there are then."""
+        with self._db.transaction() as db:
+            for row in damaged.rows():
+                if (told := _whole_row(row)) is None:
+                    damaged.num_bad_rows += 1
+                else:
+                    table = "answers" if len(told) == ANSWER_COLUMNS else "outcomes"
+                    db.execute(f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * len(told))})", told)
+            (num_answers,) = db.execute("SELECT count(*) FROM answers WHERE request <> 'null'").fetchone()
+            (num_outcomes,) = db.execute("SELECT count(*) FROM outcomes").fetchone()
+        return num_answers, num_outcomes
 
     def close(self) -> None:
         """Let go of the file. Calling it twice is fine."""
@@ -264,6 +284,50 @@ class AnswerStore:
             return db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row).rowcount > 0
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """What was read of a damaged file, which lies at `old` now. `num_lost_rows` is an estimate, by the pages not read."""
+
+    num_answers: int
+    num_outcomes: int
+    num_lost_rows: int
+    old: Path
+
+
+def save_readable(path: Path | None = None) -> Saved:
+    """Put a new file in the place of a damaged one, with all that can still be read of it; the old one is kept beside it.
+
+    Nobody else should have it open: what they save would go into the old one. Raises NotEnoughDiskError.
+    """
+    path = default_path() if path is None else path
+    with paths.whole_file(path) as part:
+        with AnswerStore(part) as store, salvage.opened(path) as damaged:
+            num_answers, num_outcomes = store.add_from(damaged)
+            num_lost = damaged.num_lost_rows()
+        (path.with_name("locks") / part.name).unlink(missing_ok=True)
+        old = _kept_aside(path)
+    return Saved(num_answers=num_answers, num_outcomes=num_outcomes, num_lost_rows=num_lost, old=old)
+
+
+def damaged_files(path: Path) -> list[Path]:
+    """Those that `save_readable` kept, with what lies beside each."""
+    return sorted(path.parent.glob(f"{glob.escape(path.name)}.damaged*"))
+
+
+def _kept_aside(path: Path) -> Path:
+    """The damaged file under another name, until the user removes it."""
+    names = (f"{path.name}.damaged{f'-{number}' if number > 1 else ''}" for number in itertools.count(1))
+    old = next(place for name in names if not (place := path.with_name(name)).exists())
+    try:
+        os.link(path, old)  # it stays at its place until the new one is there
+    except OSError:  # the disk has no links
+        os.replace(path, old)
+    for end in BESIDE:
+        with suppress(FileNotFoundError):
+            os.replace(path.with_name(path.name + end), old.with_name(old.name + end))
+    return old
+
+
 def _key(kind: str, model_digest: str, request: Request, *continuations: str) -> str:
     return _hashed([kind, model_digest, _told(request), continuations])
 
@@ -291,6 +355,20 @@ def _is_kept(key: bytes, answer: bytes) -> bool:
         _opened(key.decode(), json.loads(answer.decode()))
         return True
     return False
+
+
+def _whole_row(row: Sequence[salvage.Value]) -> tuple[str | float | None, ...] | None:
+    """The row of an answer or an outcome, if it is what was written."""
+    with suppress(*UNREADABLE):
+        told = tuple(value.decode() if isinstance(value, bytes) else value for value in row)
+        if len(told) == ANSWER_COLUMNS:
+            key, _, request, answer, _ = map(str, told)
+            json.loads(request)
+            _opened(key, json.loads(answer))
+            return told
+        if len(told) == OUTCOME_COLUMNS and _is_outcome(str(told[4]).encode()):
+            return told
+    return None
 
 
 def _is_outcome(told: bytes) -> bool:

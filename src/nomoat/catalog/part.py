@@ -64,8 +64,8 @@ class Part:
         free = shutil.disk_usage(self.target.parent).free
         if needed_bytes and needed_bytes + SPARE_BYTES > free:
             raise NotEnoughDiskError(
-                f"`{self.target.name}` needs {paths.shown_size(needed_bytes + SPARE_BYTES)} on the disk of "
-                f"`{self.target.parent}`, and {paths.shown_size(free)} are free",
+                f"`{self.target.name}` takes {paths.shown_size(needed_bytes)}, and {paths.shown_size(SPARE_BYTES)} are left for all "
+                f"else on the disk of `{self.target.parent}`, where {paths.shown_size(free)} are free",
                 hint=paths.DISK_HINT,
             )
 

@@ -127,15 +127,18 @@ def _compare(models: list[str], sides: tuple[str, str] | None, suites: list[Suit
     if sides is None:
         found = _put_in_order(models, suites, how)
         partials = [evaluation.partial for evaluation in found.evaluations]
-        show(found.leaderboard, print_leaderboard, partial(reports.write_table_report, found), partials)
+        write = partial(reports.write_table_report, found)
+        show(found.leaderboard, print_leaderboard, write, partials, behind=[found.evaluations])
     elif len(suites) > 1:
         fought = _fight_over_several(sides, suites, how)
         verdicts = [duel.verdict for duel in fought]
         words, partials = partial(print_several, alpha=how.rules.alpha), [verdict.partial for verdict in verdicts]
-        show(verdicts, words, partial(reports.write_duels_report, fought), partials)
+        behind = [(duel.left, duel.right) for duel in fought]
+        show(verdicts, words, partial(reports.write_duels_report, fought), partials, behind=behind)
     else:
         one = _fight(sides, suites[0] if suites else None, how)
-        show(one.verdict, print_verdict, partial(reports.write_duel_report, one), [one.verdict.partial])
+        write = partial(reports.write_duel_report, one)
+        show(one.verdict, print_verdict, write, [one.verdict.partial], behind=[(one.left, one.right)])
 
 
 def _fight(sides: tuple[str, str], suite: Suite | None, how: _How) -> Duel:

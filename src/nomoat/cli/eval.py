@@ -60,6 +60,7 @@ def eval_(
     from nomoat.judge.run import run_suite
     from nomoat.judge.settings import RunSettings
     from nomoat.judge.suites import load_suite
+    from nomoat.judge.verdict import DEFAULT_RULES
 
     judging.require_report_path(report)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
@@ -77,10 +78,13 @@ def eval_(
             evaluation = run_graded(model, loaded, judge, settings, check=judge_check)
     data = {
         "suite": loaded.name, "suite_sha256": loaded.sha256, "metric": evaluation.suite.metric, "seed": seed,
-        "num_examples": len(evaluation.outcomes), "side": evaluation.side, "notes": evaluation.notes, "partial": evaluation.partial,
+        "alpha": DEFAULT_RULES.alpha, "num_examples": len(evaluation.outcomes), "side": evaluation.side,
+        "notes": evaluation.notes, "partial": evaluation.partial,
     }  # fmt: skip
     write = partial(write_evaluation_report, evaluation)
-    judging.show_result(context, report, data, lambda _: _print(evaluation), write, (evaluation.partial,), as_json=as_json)
+    judging.show_result(
+        context, report, data, lambda _: _print(evaluation), write, (evaluation.partial,), behind=[[evaluation]], as_json=as_json
+    )  # fmt: skip
 
 
 def _print(evaluation: Evaluation) -> None:

@@ -54,6 +54,7 @@ def export(
     from typing import get_args
 
     from nomoat import references
+    from nomoat.catalog import pull
     from nomoat.engine import importer
     from nomoat.engine.source import open_source
     from nomoat.tune import export as exporting
@@ -71,6 +72,7 @@ def export(
     modelfile = output / "Modelfile"
     for path in (target, modelfile) if form is Form.OLLAMA else (target,):
         _require_free(path, files.weights, replace=replace)
+    pull.require_as_published(files.weights, importer.remembered_sha256)
     answering.say_notes(files.notes)
     terms, is_base_alone = exporting.terms_of(files.name, files.weights, files.adapter)
     if form is Form.LORA:

@@ -69,16 +69,19 @@ def pulled_facts(model: pull.Installed, context_tokens: int | None) -> dict[str,
 
 def adapter_facts(folder: Path, models: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The same of a tuned adapter, whose `kind` is "adapter", with its base, its bytes and when it was made. Its memory is its base's,
-    if that is one of these `models`. Of one that was made elsewhere nothing but its bytes may be known.
+    if that is one of these `models`. Of one that was made elsewhere nothing but its bytes may be known; `notes` say why it cannot be
+    read.
     """
     from nomoat import references
     from nomoat.catalog import tuned
+    from nomoat.engine.lora import LoraDelta
 
     base, made, notes, chain = "", None, "", licences.chain(None)
     try:
         provenance = tuned.provenance_of(folder)
         base, made = str(provenance.get("base") or ""), provenance.get("made")
         chain = references.adapter_chain(base, folder)
+        LoraDelta(folder)
     except NomoatError as exc:
         notes = exc.message
     beside = next((row for row in models if row["id"] == base), None)
@@ -88,7 +91,7 @@ def adapter_facts(folder: Path, models: Sequence[dict[str, Any]]) -> dict[str, A
         template=None, licence="unknown", sources=(), notes=notes,
     )  # fmt: skip
     size_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    about = {"kind": "adapter", "memory": beside["memory"] if beside else None, "base": base or None}
+    about = {"kind": "adapter", "memory": beside["memory"] if beside and not notes else None, "base": base or None}
     return _row(card, chain, None, folder) | about | {"size_bytes": size_bytes, "made": made}
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from nomoat import paths
+from nomoat import __version__, config, paths
 from nomoat.cli import console
-from nomoat.errors import UsageError
+from nomoat.errors import NomoatError, UsageError
 from nomoat.records import Side
 
 Data = TypeVar("Data")
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from nomoat.judge.settings import RunSettings
+    from nomoat.judge.verdict import Evaluation
 
 
 @contextmanager
@@ -130,18 +132,43 @@ def require_judge(judge: str | None, check: str | None) -> None:
 
 def show_result(
     context: typer.Context, report: Path | None, data: Data, words: Callable[[Data], None], write: Callable[..., None],
-    partials: Iterable[str], *, as_json: bool,
+    partials: Iterable[str], *, behind: Sequence[Sequence[Evaluation]], as_json: bool,
 ) -> None:  # fmt: skip
     """Write a result's report, print it, as JSON or in words, and end the command as `end` does, by the first of `partials`.
 
-    `write` is given the report's path, and as `command` what does it all again.
+    `write` is given the report's path, and as `command` what does it all again. Where that fails, the result is printed all the same,
+    before the error. `behind` the result, or each of several, are these evaluations of the same examples.
     """
+    failure: Exception | None = None
     if report is not None:  # first: it stays, whatever becomes of what is printed
-        write(report, command=again(context))
-    console.print_json(data) if as_json else words(data)
+        try:
+            write(report, command=again(context))
+        except (NomoatError, OSError) as exc:
+            failure = exc
+    if not as_json:
+        words(data)
+    elif isinstance(data, list):
+        console.print_json([_repeatable(context, one, sides) for one, sides in zip(data, behind, strict=True)])
+    else:
+        console.print_json(_repeatable(context, data, behind[0]))
+    if failure is not None:
+        raise failure
     if report is not None:
         console.say(f"report: {report}")
     end(next(filter(None, partials), ""))
+
+
+def _repeatable(context: typer.Context, result: Any, sides: Sequence[Evaluation]) -> dict[str, Any]:
+    """A result as an object, with what the command would need to be given again, and every item's score, of each of several sides."""
+    fields = result if isinstance(result, dict) else {each.name: getattr(result, each.name) for each in dataclasses.fields(result)}
+    settings = {name: value for name, value in context.params.items() if name not in NOT_AGAIN}
+    run = {"nomoat": __version__, "command": again(context), **settings, "quality": config.quality().value}
+    items = [
+        {"id": together[0].example_id, **({"scores": scores} if len(sides) > 1 else {"score": scores[0]})}
+        for together in zip(*(side.outcomes for side in sides), strict=True)
+        if (scores := [outcome.score for outcome in together])
+    ]
+    return {**fields, "run": run, "items": items}
 
 
 def end(partial: str) -> None:

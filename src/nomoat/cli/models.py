@@ -86,6 +86,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             here = f"{here} ({why})".strip()
         if row["kind"] == "adapter":
             here = f"tuned {(row['made'] or '')[:10]}".strip() + f", {paths.shown_size(row['size_bytes'])}"
+            here += " (cannot be read)" if row["notes"] else ""
         use = row["licence"]["commercial"] + ("*" if _is_unconfirmed(row) else "")
         table.add_row(row["id"], parameters(row["parameters"]), use, memory, here)
     return table

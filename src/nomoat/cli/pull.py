@@ -9,6 +9,7 @@ import typer
 
 from nomoat import paths
 from nomoat.cli import completion, console
+from nomoat.errors import BadFileError
 from nomoat.records import ModelCard
 
 
@@ -44,7 +45,10 @@ def pull(
     for ref in models:
         card = cards.find(ref)
         found = None if force else catalogue.find_installed(ref)
-        if found is not None:
+        damage = None if found is None else _damage(found)
+        if damage is not None:
+            console.say(f"{ref}: {damage}; it is pulled anew")
+        elif found is not None:
             console.say(f"{ref}: here already")
             console.print_text(str(found))
             continue
@@ -52,7 +56,19 @@ def pull(
         _explain(ref, card)
         if card is not None and not force:
             _require_consent(card, yes)
-        console.print_text(str(_fetch(ref, force)))
+        console.print_text(str(_fetch(ref, force, is_damaged=damage is not None)))
+
+
+def _damage(found: Path) -> str | None:
+    """Why what is here is not what the catalogue names; None for what is, and for what no card tells a sha256 of."""
+    from nomoat.catalog import pull as catalogue
+    from nomoat.engine import importer
+
+    try:
+        catalogue.require_as_published(found, importer.remembered_sha256)
+    except BadFileError as exc:
+        return exc.message
+    return None
 
 
 def _explain(ref: str, card: ModelCard | None) -> None:
@@ -86,12 +102,12 @@ def _require_consent(card: ModelCard, yes: bool) -> None:
         raise typer.Exit(1)
 
 
-def _fetch(ref: str, force: bool) -> Path:
+def _fetch(ref: str, force: bool, *, is_damaged: bool) -> Path:
     from nomoat.catalog import pull as catalogue
 
     with console.download_bar(ref) as progress:
         try:
-            path = catalogue.pull_model(ref, force=force, progress=progress, look_at=None if force else _require_known)
+            path = catalogue.pull_model(ref, force=force or is_damaged, progress=progress, look_at=None if force else _require_known)
         except KeyboardInterrupt:
             console.say("stopped; run the same command again to go on")
             raise typer.Exit(130) from None

@@ -11,7 +11,7 @@ import typer
 
 from nomoat import paths
 from nomoat.cli import completion, console
-from nomoat.errors import NotEnoughDiskError, UnknownModelError, UsageError
+from nomoat.errors import DamagedError, NotEnoughDiskError, UnknownModelError, UsageError
 from nomoat.words import counted
 
 WHILE_TUNED = "end that, or wait for it"
@@ -30,7 +30,9 @@ def rm(
     answers: Annotated[
         bool, typer.Option("--answers", help="Remove all that models were asked and answered in eval, duel, tune and distil.")
     ] = False,
-    damaged: Annotated[bool, typer.Option("--damaged", help="Remove stored answers that cannot be read any more.")] = False,
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="Remove stored answers that cannot be read any more, and save the others.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Remove a pulled model, a tuned adapter (the base stays), caches, or stored answers.
@@ -73,35 +75,50 @@ def _remove_cache(yes: bool) -> None:
 
 
 def _remove_answers(yes: bool) -> None:
-    from nomoat.asking.store import AnswerStore, default_path
+    from nomoat.asking.database import BESIDE
+    from nomoat.asking.store import AnswerStore, damaged_files, default_path
 
     path = default_path()
-    if not path.exists():
+    if not path.exists() and not damaged_files(path):
         console.say("answers: none are stored")
         return
     console.confirm_removal(f"all stored answers, {paths.shown_size(_size(path))}", yes=yes)
     before = _size(path)
     try:
         with AnswerStore() as store:
-            num_answers, num_outcomes = store.forget()
+            counts = " and ".join(map(counted, store.forget(), ("answer", "outcome")))
+    except DamagedError:
+        counts = "with a damaged file"
+        for name in (path.name, *(path.name + end for end in BESIDE)):
+            path.with_name(name).unlink(missing_ok=True)
     except NotEnoughDiskError as error:  # that takes some room first; perhaps it is the answers that fill the disk
         files = f"`{path}`, `{path.name}-wal` and `{path.name}-shm`"
         hint = f"free some 100 kB or more, or end every nomoat and delete the files in which all answers are: {files}"
         raise NotEnoughDiskError(error.message, hint=hint) from error
+    for old in damaged_files(path):
+        old.unlink()
     freed = paths.shown_size(max(0, before - _size(path)))
-    counts = f"{counted(num_answers, 'answer')} and {counted(num_outcomes, 'outcome')}"
     console.say(f"answers: removed, {counts}, {freed} free again")
 
 
 def _remove_damaged(yes: bool) -> None:
-    from nomoat.asking.store import AnswerStore, default_path
+    from nomoat.asking.store import AnswerStore, default_path, save_readable
 
     if not default_path().exists():
         console.say("answers: none are stored")
         return
-    console.confirm_removal("stored answers that cannot be read", yes=yes)
-    with AnswerStore() as store:
-        num = store.forget_damaged()
+    console.confirm_removal("stored answers that cannot be read (end every nomoat that asks models first)", yes=yes)
+    try:
+        with AnswerStore() as store:
+            num = store.forget_damaged()
+    except DamagedError:
+        saved = save_readable()
+        lost = f"about {saved.num_lost_rows:,} of its rows could not be read" if saved.num_lost_rows else "no row is known to be lost"
+        console.say(
+            f"answers: saved, {counted(saved.num_answers, 'answer')} and {counted(saved.num_outcomes, 'outcome')} of a damaged file; "
+            f"{lost}; it is kept as `{saved.old}` until you remove it"
+        )
+        return
     again = f"asked for again, {'it is' if num == 1 else 'they are'} computed, and paid for, again"
     console.say(f"answers: removed, {num:,} that could not be read; {again}" if num else "answers: all can be read")
 

@@ -9,7 +9,7 @@ import typer
 
 from nomoat import paths
 from nomoat.cli import completion, console, options
-from nomoat.errors import UnknownModelError
+from nomoat.errors import NomoatError, UnknownModelError
 from nomoat.money import dollars
 from nomoat.records import ModelCard
 
@@ -160,11 +160,16 @@ def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
     from nomoat import references
     from nomoat.catalog import licences, tuned
     from nomoat.cli import facts as words
+    from nomoat.engine.lora import LoraDelta
 
-    provenance = tuned.provenance_of(folder)
+    provenance, notes = tuned.provenance_of(folder), ""
+    try:
+        LoraDelta(folder)
+    except NomoatError as exc:
+        notes = exc.message
     found = references.adapter_chain(references.parted(ref)[0], folder)
-    facts = {"ref": ref, "path": str(folder), "licence": licences.as_dict(found), "provenance": provenance}
-    lines = [f"{ref}", f"adapter: {folder}", *words.licence_lines(found)]
+    facts = {"ref": ref, "path": str(folder), "licence": licences.as_dict(found), "provenance": provenance, "notes": notes}
+    lines = [f"{ref}", f"adapter: {folder}", *([f"cannot be read: {notes}"] if notes else []), *words.licence_lines(found)]
     lines += [f"{name}: {value}" for name, value in provenance.items() if isinstance(value, str | int | float)]
     if template := tuned.template_of(provenance):
         lines.append(f"chat template: {template}")

@@ -245,7 +245,7 @@ def _read_stored(folder: Path) -> dict[str, Stored]:
     if not path.exists():
         raise _without_weights(folder)
     try:
-        stored = dict(read_tensors(path))
+        stored = dict(read_tensors(path, hint=AGAIN))
     except OSError as exc:
         raise BadFileError(f"`{path}` cannot be read: {exc.strerror}", hint=AGAIN) from exc
     partners = {name: name.removesuffix(A) + B for name in stored if name.endswith(A)}

@@ -254,14 +254,18 @@ def _content(path: Path, size: int) -> npt.NDArray[np.uint8]:
         return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
 
 
-def read_tensors(path: Path, is_wanted: Callable[[str], bool] | None = None) -> Iterator[tuple[str, Stored]]:
+def read_tensors(
+    path: Path, is_wanted: Callable[[str], bool] | None = None, *, hint: str = "download it again, and compare its size"
+) -> Iterator[tuple[str, Stored]]:
     """Each tensor where it lies, or those that are wanted; nothing is copied. What is not wanted may be of any type.
+
+    `hint`: what to do about a file that is not whole.
 
     Raises BadFileError for sizes the file does not have, UnsupportedError for types of numbers nomoat cannot read.
     """
 
     def broken(why: str) -> BadFileError:
-        return BadFileError(f"`{path}` is not a whole safetensors file: {why}", hint="download it again, and compare its size")
+        return BadFileError(f"`{path}` is not a whole safetensors file: {why}", hint=hint)
 
     size = path.stat().st_size
     if size < 10:

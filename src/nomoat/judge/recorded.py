@@ -17,7 +17,7 @@ NOTES: Mapping[str, tuple[str, ...]] = {
     "routellm-gsm8k": (
         "scores are RouteLLM's: right if the number at the answer's end is the target's, compared as text",
         "31 of Mixtral's 1,319 answers break off inside a formula and count as wrong: up to 2.4 points of the difference",
-        "42 of GPT-4's are wrong for a `.00` alone ($20.00 for 20): compared as numbers, 1,172 to 843 are right, +24.9 points",
+        "42 of GPT-4's are wrong for a `.00` alone ($20.00 for 20): compared as numbers, 1,171 to 843 are right, +24.9 points",
     ),
     "routellm-mmlu": ("scores are RouteLLM's; the answers themselves were not kept",),
     "lora-land": (

@@ -134,7 +134,7 @@ def write_table_report(table: Table, path: Path, *, command: str) -> None:
     board, first = table.leaderboard, table.evaluations[0]
     points = [[plots.Point(value=row.rating, interval=(row.rating_low, row.rating_high))] for row in board.standings]
     low, high = min(row.rating_low for row in board.standings), max(row.rating_high for row in board.standings)
-    margin = 0.05 * (high - low) or 1.0  # models that always tied have one rating, without an interval
+    margin = 0.05 * (high - low)
     _write(
         path,
         "table.html.j2",

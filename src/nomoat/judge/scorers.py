@@ -63,26 +63,47 @@ def chosen_letter(answer: str, num_choices: int) -> int | None:
 
 
 # ---------------------------------------------------------------- numbers
-NUMBER = re.compile(r"-?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?")
+ONE = r"-?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?"
+NUMBER = re.compile(rf"{ONE}(?:\s*[/⁄]\s*{ONE})*")  # with what it is divided by: then it is none
 FINAL = "####"  # GSM8K writes its answers after it
-SMALL_DIGITS = ("<super>", "<sub>", "<square>", "<fraction>")  # as Unicode's table calls how a character is made of others
+SMALL_DIGITS = ("<super>", "<sub>", "<square>")  # as Unicode's table calls how a character is made of others
 NO_DIGIT = "^"  # stands for a character that is no part of a number
 
 
 def number_in(text: str) -> Decimal | None:
-    """The number after the last `####` of a text, or else its last number; None if it holds none.
+    """The number after the last `####` of a text, or else its last number; None if it holds none, or that is a fraction ("1/2", "½").
 
     Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5; "1e5" is 100,000; "25 m²" is 25. Not the
     flexible-extract filter of EleutherAI/lm-evaluation-harness, gsm8k, which takes the last number anywhere and compares it as text.
     """
-    normalised = _plain_signs(text)
-    before, mark, after = normalised.rpartition(FINAL)
-    first_after = NUMBER.search(after) if mark else None
-    found = first_after[0] if first_after else next(iter(reversed(NUMBER.findall(before if mark else normalised))), None)
-    if found is None:
-        return None
+    before, after = _numbers(text)
+    return _value(after[0] if after else before[-1]) if after or before else None
+
+
+def broken_number(target: str) -> str:
+    """Why a target is not one number that `number_in` reads, to go on after "the example"; empty if it is."""
+    before, after = _numbers(target)
+    found = after or before
+    if not found:
+        why = "holds no number"
+    elif len(found) > 1:
+        why = f"holds {len(found)} numbers: write the answer alone, or behind `{FINAL}`"
+    elif _value(found[0]) is None or f"{found[0]}{NO_DIGIT}" in _plain_signs(target):
+        why = "is a fraction or a power: write it out, such as 0.5"
+    else:
+        return ""
+    return f"has the target `{target}`, which {why}"
+
+
+def _numbers(text: str) -> tuple[list[str], list[str]]:
+    """Those before the last `####` of a text, all of them where there is none, and those after it."""
+    before, mark, after = _plain_signs(text).rpartition(FINAL)
+    return NUMBER.findall(before if mark else after), NUMBER.findall(after) if mark else []
+
+
+def _value(number: str) -> Decimal | None:
     try:
-        return Decimal(found.replace(",", "").replace("$", ""))
+        return Decimal(number.replace(",", "").replace("$", ""))
     except InvalidOperation:
         return None
 
@@ -93,7 +114,7 @@ def is_number(text: str) -> bool:
 
 
 def _plain_signs(text: str) -> str:
-    """NFKC, but for what it would turn into digits of their own: the ² of "m²" and "㎡", and ½."""
+    """NFKC, but for what it would turn into digits of their own: the ² of "m²" and "㎡"."""
     marked = (NO_DIGIT if unicodedata.decomposition(char).startswith(SMALL_DIGITS) else char for char in text)
     return unicodedata.normalize("NFKC", "".join(marked)).replace("−", "-")
 
@@ -110,7 +131,10 @@ KOREAN_MARKS = str.maketrans(dict.fromkeys("'\"《》<>〈〉()‘’", " "))
 
 
 def f1(answer: str, target: str) -> float:
-    """F1 over words, lower case, without punctuation and English articles. Source: SQuAD 1.1's evaluation script."""
+    """F1 over words, lower case, without punctuation and English articles; 0.0 where nothing is left of a side, or of both.
+
+    Source: SQuAD 1.1's evaluation script.
+    """
     return _f1(_squad_words(answer), _squad_words(target))
 
 
@@ -130,10 +154,8 @@ def _korquad_characters(text: str) -> list[str]:
 
 
 def _f1(given: Sequence[object], wanted: Sequence[object]) -> float:
-    if not given or not wanted:
-        return float(given == wanted)
     common = sum((Counter(given) & Counter(wanted)).values())
-    return 2 * common / (len(given) + len(wanted))
+    return 2 * common / (len(given) + len(wanted)) if common else 0.0
 
 
 def rouge(answer: str, target: str) -> float:

@@ -17,7 +17,9 @@ CONFIDENCE = 0.95
 NUM_RESAMPLES = 9_999
 NUM_THROWS = 100_000
 NUM_DRAWS = 1_000
-BEYOND_ALL_STRENGTH = 12.0  # natural log-odds against the average: one loss in 160,000 games
+JEFFREYS = 0.5  # of a success and of a failure, added to each count: Jeffreys' prior of a proportion
+LEAST_WIN = 1e-4  # of an added half win: a strength is finite
+SMALL_STEP = 1e-6  # of a strength, after which the next is of no interest
 THROWS_AT_ONCE = 2_000
 RESAMPLES_AT_ONCE = 128  # bounds the memory: this many copies of the data
 EXACT_UP_TO = 16  # differences, of which all signs can be tried: 2**16 ways
@@ -229,38 +231,53 @@ def bradley_terry(wins_PMM: NDArray[np.float64]) -> NDArray[np.float64]:
     exp(strength i - strength j). Newton's method on the likelihood. Source: Bradley and Terry 1952, doi:10.2307/2334029;
     uniqueness: Ford 1957, doi:10.2307/2308513. Raises ValueError if there is no finite solution, as where a model never lost.
     """
-    games_PMM = wins_PMM + np.swapaxes(wins_PMM, 1, 2)
     num_models = wins_PMM.shape[1]
+    beats_PMM = (wins_PMM > 0) | np.eye(num_models, dtype=bool)
+    if not np.all(np.linalg.matrix_power(beats_PMM, num_models)):
+        raise ValueError("these games have no finite strengths: a model, or a group of them, never lost or never played the rest")
+    losses_PMM = np.swapaxes(wins_PMM, 1, 2)
     strengths_PM: NDArray[np.float64] = np.zeros(wins_PMM.shape[:2])
     ones_MM = np.full((num_models, num_models), 1.0 / num_models)  # makes the singular information invertible
-    while np.max(np.abs(strengths_PM)) < BEYOND_ALL_STRENGTH:
+    step_PM = np.ones_like(strengths_PM)
+    while np.max(np.abs(step_PM)) > SMALL_STEP:
         chances_PMM: NDArray[np.float64] = special.expit(strengths_PM[:, :, None] - strengths_PM[:, None, :])
-        gradient_PM = np.sum(wins_PMM - games_PMM * chances_PMM, axis=2)
-        weights_PMM = games_PMM * chances_PMM * (1 - chances_PMM)
+        upsets_PMM = np.swapaxes(chances_PMM, 1, 2)  # 1 - chances, to the last digit where those are nearly 1
+        gradient_PM = np.sum(wins_PMM * upsets_PMM - losses_PMM * chances_PMM, axis=2)
+        weights_PMM = (wins_PMM + losses_PMM) * chances_PMM * upsets_PMM
         information_PMM = np.eye(num_models) * np.sum(weights_PMM, axis=2)[:, :, None] - weights_PMM
         step_PM = np.linalg.solve(information_PMM + ones_MM, gradient_PM[:, :, None])[:, :, 0]
         strengths_PM += np.clip(step_PM, -1.0, 1.0)
-        if np.max(np.abs(step_PM)) < 1e-9:
-            return np.asarray(strengths_PM - strengths_PM.mean(axis=1, keepdims=True))
-    raise ValueError("these games have no finite strengths: a model, or a group of them, never lost or never played the rest")
+    return np.asarray(strengths_PM - strengths_PM.mean(axis=1, keepdims=True))
 
 
 def bradley_terry_intervals(
     wins_IMM: NDArray[np.float64], *, confidence: float = CONFIDENCE, seed: int = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Strengths (M), and their intervals (M, 2) by drawing the I items again: games over one item are not independent.
+    """Strengths (M), and their intervals (M, 2) by weighing the I items anew: games over one item are not independent.
 
-    One drawn game is added between each two models that met, half a win for each: strengths stay finite where a model never lost, and
-    every model is pulled a little to the middle. Percentile intervals over 1,000 draws. Equal seeds give equal intervals.
-    Source: as above; the bootstrap: Chiang et al. 2024, arXiv:2403.04132, section 4.
+    Half a win is added for both of each two models that met (half of an item's games, where it has several): Jeffreys' prior. So
+    strengths stay finite where a model never lost, and every model is pulled a little to the middle. Intervals are percentiles over
+    1,000 draws of the weights, of the items and of the added wins: the Bayesian bootstrap with a prior. So they have a width where
+    all items went the same way; for two models without ties they are Jeffreys' interval for a proportion. They end at strengths that
+    leave 1/10,000 of a win to the other. Equal seeds give equal intervals.
+
+    Source: as above; the weights: Rubin 1981, doi:10.1214/aos/1176345338; Jeffreys' interval: Brown, Cai and DasGupta 2001,
+    doi:10.1214/ss/1009213286; half a win as a penalty: Firth 1993, doi:10.1093/biomet/80.1.27.
     """
     total_MM = wins_IMM.sum(axis=0)
-    drawn_MM = 0.5 * ((total_MM + total_MM.T) > 0)
-    weights_PI = np.random.default_rng(seed).multinomial(len(wins_IMM), np.full(len(wins_IMM), 1 / len(wins_IMM)), size=NUM_DRAWS)
-    wins_PMM = np.tensordot(weights_PI, wins_IMM, axes=1) + drawn_MM
-    strengths_M = bradley_terry((total_MM + drawn_MM)[None])[0]
+    games_IMM = wins_IMM + np.swapaxes(wins_IMM, 1, 2)
+    met_MM = games_IMM.sum(axis=0) / np.maximum(1, (games_IMM > 0).sum(axis=0))  # games an item, 0 for those who never met
+    rng = np.random.default_rng(seed)
+    added_PMM = met_MM * np.maximum(rng.standard_gamma(JEFFREYS, size=(NUM_DRAWS, *met_MM.shape)), LEAST_WIN)
+    wins_PMM = np.tensordot(_weights(len(wins_IMM), rng), wins_IMM, axes=1) + added_PMM
+    strengths_M = bradley_terry((total_MM + JEFFREYS * met_MM)[None])[0]
     tails = (1 - confidence) / 2
     return strengths_M, np.quantile(bradley_terry(wins_PMM), (tails, 1 - tails), axis=0).T
+
+
+def _weights(num_items: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """[P, I]: `NUM_DRAWS` draws of how much each item counts, 1 on average. Over their sums they are Dirichlet's with ones."""
+    return rng.standard_gamma(1.0, size=(NUM_DRAWS, num_items))
 
 
 def cohens_kappa(one: Sequence[float], other: Sequence[float]) -> float:
@@ -273,16 +290,24 @@ def cohens_kappa(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def cohens_kappa_interval(one: Sequence[float], other: Sequence[float], groups: Sequence[str]) -> Interval:
-    """Interval for Cohen's kappa, whose items depend on each other within groups only: percentiles over 1,000 draws of the groups.
+    """Interval for Cohen's kappa, whose items depend on each other within groups only: percentiles over 1,000 draws of the weights
+    of the groups, and of half a group of agreement and half of disagreement that are added, spread over all pairs of ratings.
 
-    Equal ratings give equal intervals. Source: as above; drawing clusters: Davison and Hinkley 1997, section 3.8.
+    The Bayesian bootstrap with a prior, as in `bradley_terry_intervals`: for the share of agreements it is Jeffreys' interval. So it
+    has a width where all agree, and where one rater always says the same. Equal ratings give equal intervals.
     """
     tables_GRR = _agreement_tables(one, other, groups)
-    num_groups = len(tables_GRR)
-    weights_PG = np.random.default_rng(0).multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=NUM_DRAWS)
+    num_ratings = max(2, tables_GRR.shape[1])  # of one rating alone nothing is known of agreement beyond chance
+    rng = np.random.default_rng(0)
+    same_RR = np.eye(num_ratings)
+    shape_RR = JEFFREYS * np.where(same_RR, 1 / num_ratings, 1 / (num_ratings * (num_ratings - 1)))
+    tables_PRR = len(one) / len(tables_GRR) * rng.standard_gamma(shape_RR, size=(NUM_DRAWS, num_ratings, num_ratings))
+    seen = slice(tables_GRR.shape[1])
+    tables_PRR[:, seen, seen] += np.tensordot(_weights(len(tables_GRR), rng), tables_GRR, axes=1)
     tails = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(_kappas(np.tensordot(weights_PG, tables_GRR, axes=1)), (tails, 1 - tails))
-    return float(low), float(high)
+    low, high = np.quantile(_kappas(tables_PRR), (tails, 1 - tails))
+    kappa = cohens_kappa(one, other)
+    return min(float(low), kappa), max(float(high), kappa)
 
 
 def _agreement_tables(one: Sequence[float], other: Sequence[float], groups: Sequence[str]) -> NDArray[np.float64]:

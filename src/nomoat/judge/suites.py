@@ -27,7 +27,7 @@ from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_
 from nomoat.judge.metrics import METRICS, WRITABLE, Metric
 from nomoat.records import Example
 from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_instruction, label_task_messages, read_labelled, require_columns
-from nomoat.textfiles import JSONL_SUFFIXES, as_named, composed, not_there, of_unknown_kind, parse_json, read_text
+from nomoat.textfiles import JSONL_SUFFIXES, as_named, composed, not_there, of_unknown_kind, parse_json, read_jsonl, read_text
 from nomoat.words import listed
 
 if TYPE_CHECKING:
@@ -378,7 +378,7 @@ def _assemble(settings: Settings, jsonl: Path) -> Suite:
     examples = read_examples(jsonl, frame, needs_target=not settings.metric or METRICS[settings.metric].needs_target)
     metric = settings.metric or ("choice" if all(example.choices for example in examples) else "exact")
     schema = _read_schema(jsonl.parent / settings.schema) if settings.schema else None
-    for example in examples:
+    for at, example in enumerate(examples):
         if not settings.chat and (example.follows or len(example.messages) > 1):
             raise DataError(
                 f"`{jsonl}`: example `{example.id}` is part of a conversation, and chat is false",
@@ -391,7 +391,8 @@ def _assemble(settings: Settings, jsonl: Path) -> Suite:
             )
         for target in (example.target, *example.other_targets):
             if wrong := _unfit(metric, example, target, schema):
-                raise DataError(f"`{jsonl}`: example `{example.id}` {wrong}, and the metric is `{metric}`")
+                line, _ = read_jsonl(jsonl)[at]
+                raise DataError(f"`{jsonl}`, line {line}: example `{example.id}` {wrong}, and the metric is `{metric}`")
     return Suite(
         name=settings.name,
         metric=cast(Metric, metric),
@@ -409,7 +410,7 @@ def _unfit(metric: str, example: Example, target: str, schema: Mapping[str, Any]
         "choice": lambda: "" if example.choices else "has no choices",
         "code": lambda: "" if ANSWER in target else f"has a target without {ANSWER}, where the answer's code goes",
         "json": lambda: scorers.broken_json(target) if target else "" if schema is not None else "has no target, there is no schema",
-        "numeric": lambda: "" if scorers.number_in(target) is not None else f"has the target `{target}`, which holds no number",
+        "numeric": lambda: scorers.broken_number(target),
         "regex": lambda: scorers.broken_pattern(target),
     }
     return problems[metric]() if metric in problems else ""

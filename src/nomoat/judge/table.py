@@ -21,7 +21,7 @@ from nomoat.judge.run import drawn, in_turn, opened_store, ref_of
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, score_interval
-from nomoat.records import Leaderboard, Side, Standing, Verdict
+from nomoat.records import Leaderboard, Pairing, Side, Standing, Verdict
 from nomoat.responder import Responder
 from nomoat.words import counted, listed
 
@@ -158,8 +158,21 @@ def ordered(
         suite_sha256=suite.sha256,
         seed=first.seed,
         alpha=rules.alpha,
+        pairs=tuple(_pairing(fought.verdict, p_value) for fought, p_value in zip(duels.values(), p_values, strict=True)),
     )
     return Table(leaderboard=leaderboard, evaluations=tuple(evaluations[at] for at in order))
+
+
+def _pairing(verdict: Verdict, p_value_corrected: float) -> Pairing:
+    return Pairing(
+        left=verdict.left.model,
+        right=verdict.right.model,
+        difference=verdict.difference,
+        difference_low=verdict.difference_low,
+        difference_high=verdict.difference_high,
+        p_value=verdict.p_value,
+        p_value_corrected=p_value_corrected,
+    )
 
 
 def _wins(duels: Mapping[tuple[int, int], Duel], num_models: int, groups: Sequence[str]) -> NDArray[np.float64]:
@@ -189,8 +202,10 @@ def _sentence(suite: Suite, standings: Sequence[Standing], num_examples: int, al
     """Who leads, whom the data cannot tell from the leader, and whose score is known to be higher: the order is that of items won."""
     leader = _name(standings[0].side)
     level, above = ([_name(row.side) for row in standings[1:] if _sign(row, alpha) == sign] for sign in (0, 1))
-    others = counted(len(standings) - 1, "other model")
-    lead = f"{leader} leads {others} on `{suite.name}`, {counted(num_examples, 'item')}"
+    over = f"on `{suite.name}`, {counted(num_examples, 'item')}"
+    if len(level) == len(standings) - 1:
+        return f"Too close to call {over}: no model leads; {leader} is not known to be better than {listed(level)}."
+    lead = f"{leader} leads {counted(len(standings) - 1 - len(level), 'other model')} {over}"
     parts = [f"too close to call between it and {listed(level)}"] if level else []
     if above:
         have = "has a higher score" if len(above) == 1 else "have higher scores"

@@ -12,8 +12,14 @@ of a tie r(c) is a straight line, so that a router which always says the same is
 
 Source: Ong et al. 2024, arXiv:2406.18665. There APGR is a mean over ten shares; here it is over all of them, without rounding.
 
-Intervals are percentiles over draws of the prompts, whole groups of them. What they do not cover: the chances are taken as given, so
-neither what learning from other prompts would have changed, nor prompts of another kind.
+Intervals are percentiles over draws of how much each prompt counts, equally for those of a group: the Bayesian bootstrap. Among the
+prompts drawn, and only there, is what the sample may happen to lack: half a prompt that the local model wins by all there is, and half
+one that the cloud does, with the lowest chance and with the highest. So an interval has a width where all prompts say the same.
+What they do not cover: the chances are taken as given, so neither what learning from other prompts would have changed, nor prompts of
+another kind.
+
+Source: Rubin 1981, doi:10.1214/aos/1176345338; the halves are Jeffreys' prior (Brown, Cai and DasGupta 2001,
+doi:10.1214/ss/1009213286).
 """
 
 from __future__ import annotations
@@ -33,8 +39,12 @@ TAILS = (0.025, 0.975)
 SHARES = (0.1, 0.2, 0.3, 0.5, 0.7)  # of prompts sent away, for which thresholds are looked for
 THRESHOLDS = np.arange(101) / 100  # as many digits as a decision shows
 CURVE_SHARES = np.arange(11) / 10
+ROUNDING = 1e-9  # of a gap: 4/6 of 5/6 is 0.7999999999999999 of it
 
-# B draws, N prompts, K ends of ties (0 at first), T thresholds, F figures.
+UNSEEN = np.array([True, True, False, False])  # whether the local model is as good at what is added, with the lowest, highest chance
+UNSEEN_WEIGHT = 0.25  # of each: half a prompt of both kinds
+
+# B draws, N prompts, A those and the added, K ends of ties (0 at first), T thresholds, F figures.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,11 +117,13 @@ class Curves:
     def cpts(self, wanted: float) -> FloatArray:
         """[B]: the smallest share that recovers `wanted` of the gap, a number between 0 and 1, neither included."""
         pgr_BK = self.pgrs()
-        end_B1 = np.argmax(pgr_BK >= wanted, axis=1)[:, None]  # the curve may fall again: the first time counts
+        reached_BK = pgr_BK >= wanted - ROUNDING
+        end_B1 = np.argmax(reached_BK, axis=1)[:, None]  # the curve may fall again: the first time counts
         end_B1 = np.maximum(end_B1, 1)  # of NaN, any
         start_pgr_B, end_pgr_B = (np.take_along_axis(pgr_BK, at_B1, axis=1)[:, 0] for at_B1 in (end_B1 - 1, end_B1))
         start_B, end_B = (np.take_along_axis(self.share_BK, at_B1, axis=1)[:, 0] for at_B1 in (end_B1 - 1, end_B1))
-        return np.asarray(start_B + (end_B - start_B) * (wanted - start_pgr_B) / (end_pgr_B - start_pgr_B))
+        way_B = np.minimum(wanted, end_pgr_B) - start_pgr_B
+        return np.asarray(start_B + (end_B - start_B) * way_B / (end_pgr_B - start_pgr_B))
 
 
 def measure(chances_N: FloatArray, local_N: FloatArray, cloud_N: FloatArray, groups_N: npt.NDArray[np.intp]) -> Frontier:
@@ -121,18 +133,20 @@ def measure(chances_N: FloatArray, local_N: FloatArray, cloud_N: FloatArray, gro
     """
     thresholds_T = thresholds_for(chances_N)
     columns_T = np.searchsorted(np.unique(chances_N), thresholds_T, side="left")
-    gains_N = cloud_N - local_N
+    chances_A, scores = _with_unseen(chances_N), np.concatenate([local_N, cloud_N])
+    local_A = np.append(local_N, np.where(UNSEEN, scores.max(), scores.min()))
+    gains_A = np.append(cloud_N, np.where(UNSEEN, scores.min(), scores.max())) - local_A
 
-    def figures_of(weights_BN: FloatArray) -> FloatArray:
+    def figures_of(weights_BA: FloatArray) -> FloatArray:
         """[B, F]: gap, APGR, CPT50, CPT80, then for each threshold the score, then for each the PGR."""
-        drawn = curves(chances_N, gains_N, weights_BN)
-        local_B = weights_BN @ local_N / weights_BN.sum(axis=1)
+        drawn = curves(chances_A, gains_A, weights_BA)
+        local_B = weights_BA @ local_A / weights_BA.sum(axis=1)
         score_BT = local_B[:, None] + drawn.gained_BK[:, columns_T]
         return np.column_stack([drawn.gaps(), drawn.apgrs(), drawn.cpts(0.5), drawn.cpts(0.8), score_BT, drawn.pgrs()[:, columns_T]])
 
-    once_1N = np.ones((1, len(chances_N)))
-    observed, observed_F = curves(chances_N, gains_N, once_1N), figures_of(once_1N)[0]
-    drawn_BF = np.concatenate([figures_of(weights_BN) for weights_BN in resamples(groups_N)])
+    once_1A = _once(groups_N)
+    observed, observed_F = curves(chances_A, gains_A, once_1A), figures_of(once_1A)[0]
+    drawn_BF = np.concatenate([figures_of(weights_BA) for weights_BA in _resamples_with_unseen(groups_N)])
     gap = _estimate(observed_F[0], drawn_BF[:, 0])
 
     def of_gap(figure: int) -> Estimate | None:
@@ -174,8 +188,9 @@ def curves(chances_N: FloatArray, gains_N: FloatArray, weights_BN: FloatArray) -
 
 def auc(chances_N: FloatArray, good_N: npt.NDArray[np.bool_], groups_N: npt.NDArray[np.intp]) -> Estimate:
     """The chance that of two prompts, one `good` and one not, the good one has the higher chance; the draws are those of `measure`."""
-    observed = aucs(chances_N, good_N, np.ones((1, len(good_N))))[0]
-    drawn_B = np.concatenate([aucs(chances_N, good_N, weights_BN) for weights_BN in resamples(groups_N)])
+    chances_A, good_A = _with_unseen(chances_N), np.append(good_N, UNSEEN)
+    observed = aucs(chances_A, good_A, _once(groups_N))[0]
+    drawn_B = np.concatenate([aucs(chances_A, good_A, weights_BA) for weights_BA in _resamples_with_unseen(groups_N)])
     return _estimate(observed, drawn_B)
 
 
@@ -191,15 +206,30 @@ def aucs(chances_N: FloatArray, good_N: npt.NDArray[np.bool_], weights_BN: Float
 
 
 def resamples(groups_N: npt.NDArray[np.intp], *, seed: int = 0) -> Iterator[FloatArray]:
-    """How often each prompt is in each of `NUM_DRAWS` draws of whole groups, some draws at a time."""
+    """How much each prompt counts, 1 on average and equally for those of a group, in each of `NUM_DRAWS` draws, some at a time."""
     rng = np.random.default_rng(seed)
     num_groups = int(groups_N.max()) + 1
     at_once = max(1, WEIGHTS_AT_ONCE // max(num_groups, len(groups_N)))
     for start in range(0, NUM_DRAWS, at_once):
-        num = min(at_once, NUM_DRAWS - start)
-        drawn = rng.integers(0, num_groups, size=(num, num_groups)) + num_groups * np.arange(num)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=num * num_groups).reshape(num, num_groups)
-        yield counts[:, groups_N].astype(np.float64)
+        yield rng.standard_exponential((min(at_once, NUM_DRAWS - start), num_groups))[:, groups_N]
+
+
+def _resamples_with_unseen(groups_N: npt.NDArray[np.intp]) -> Iterator[FloatArray]:
+    """[B, A]: those of `resamples`, and how much what is added counts there; a prompt of it as much as a group does on average."""
+    rng = np.random.default_rng(1)
+    group_size = len(groups_N) / (int(groups_N.max()) + 1)
+    for weights_BN in resamples(groups_N):
+        yield np.hstack([weights_BN, group_size * rng.standard_gamma(UNSEEN_WEIGHT, size=(len(weights_BN), len(UNSEEN)))])
+
+
+def _once(groups_N: npt.NDArray[np.intp]) -> FloatArray:
+    """[1, A]: each prompt once, and nothing added."""
+    return np.append(np.ones(len(groups_N)), np.zeros(len(UNSEEN)))[None]
+
+
+def _with_unseen(chances_N: FloatArray) -> FloatArray:
+    """[A]"""
+    return np.append(chances_N, [chances_N.min(), chances_N.max()] * 2)
 
 
 def thresholds_for(chances_N: FloatArray) -> FloatArray:
@@ -232,10 +262,10 @@ def _maybe(facts: Mapping[str, Any] | None) -> Estimate | None:
 
 
 def _estimate(observed: float, drawn_B: FloatArray) -> Estimate:
-    """Left out are draws without a gap, which have no PGR (less than a fortieth of them, else there is no estimate at all), and draws
-    of one side only, which have no AUC."""
+    """Left out are draws without a gap, which have no PGR (less than a fortieth of them, else there is no estimate at all). What is
+    added moves the draws, which may all lie on one side of a figure at the end of its scale: the interval reaches to it."""
     low, high = np.nanquantile(drawn_B, TAILS)
-    return Estimate(value=float(observed), low=float(low), high=float(high))
+    return Estimate(value=float(observed), low=min(float(low), float(observed)), high=max(float(high), float(observed)))
 
 
 def _curve(observed: Curves, local: float, *, has_gap: bool) -> tuple[Point, ...]:

@@ -282,7 +282,7 @@ class Checkpoint:
         try:
             state: dict[str, Any] = torch.load(path, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as exc:
-            raise BadFileError(f"`{path}` is not a whole checkpoint: {exc}", hint=START_AGAIN) from exc
+            raise BadFileError(f"`{path}` is not a whole checkpoint: it was cut off or changed", hint=START_AGAIN) from exc
         known, written = _names(self._facts), _names(state["origin"])
         if known != written:
             raise UsageError(
