@@ -7,7 +7,8 @@ from nomoat import hardware
 # int8 would double the memory of a 4-bit file this large: it keeps its codes. What is called 3B has 2.8 to 3.2 billion weights.
 OWN4_FROM_WEIGHTS = 2_500_000_000
 TILES_FROM_WEIGHTS = 700_000_000  # from here on an answer waits for memory more than for the calls of nomoat's own products
-TILES_NEED = {"avx2", "fma", "f16c"}  # instructions of nomoat's own products; where there are better ones, they are used
+# instructions of nomoat's own products, on x86 and on ARM; where there are better ones, they are used
+TILES_NEED = ({"avx2", "fma", "f16c"}, {"asimddp"})
 EXACT_BYTES_PER_WEIGHT = 2 * 4  # float32, once in the model and once as compiled
 EXACT_SHARE = 1 / 4  # of all memory, not of what is free: the same machine is to give the same likelihoods every day
 NATIVE_FAMILIES = {"llama", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3"}  # run by nomoat's own products at any size
@@ -47,7 +48,7 @@ def kv_bytes_a_token(layers: int, kv_heads: int, head_dim: int, sizes: tuple[int
 
 def has_native_kernels() -> bool:
     """Whether nomoat's own products run on this CPU, which multiply by a file's own codes."""
-    return hardware.cpu_flags() >= TILES_NEED
+    return any(hardware.cpu_flags() >= need for need in TILES_NEED)
 
 
 def in_tiles(num_weights: int) -> bool:

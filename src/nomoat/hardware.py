@@ -32,10 +32,11 @@ CPU_KEY = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
 # What LLVM calls otherwise than Linux of the flags that are asked for.
 LINUX_NAMES = {
     "avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni", "avx512bf16": "avx512_bf16", "avx512fp16": "avx512_fp16",
-    "amx-tile": "amx_tile", "amx-bf16": "amx_bf16", "amx-int8": "amx_int8",
+    "amx-tile": "amx_tile", "amx-bf16": "amx_bf16", "amx-int8": "amx_int8", "dotprod": "asimddp",
 }  # fmt: skip
 # Source: Linux, Documentation/arch/x86/xstate.rst
 ARCH_PRCTL, ASK_FOR_STATE, STATE_OF_AMX = 158, 0x1023, 18
+OF_APPLE = {"asimd", "asimddp"}  # what every Mac's ARM CPU has, of what is asked for
 TASKS = Path("/proc/self/task")
 TOPOLOGY = Path("/sys/devices/system/cpu")
 SIBLINGS = ("core_cpus_list", "thread_siblings_list")  # the second is its name before Linux 5.3
@@ -165,7 +166,9 @@ def _flags_by_llvm() -> frozenset[str]:
     """Those that the CPU has and the system lets programs use."""
     from llvmlite import binding
 
-    return frozenset(LINUX_NAMES.get(name, name) for name, has in binding.get_host_cpu_features().items() if has)
+    found = {LINUX_NAMES.get(name, name) for name, has in binding.get_host_cpu_features().items() if has}
+    is_apple = (sys.platform, platform.machine()) == ("darwin", "arm64")  # where LLVM may find nothing
+    return frozenset(found | OF_APPLE if is_apple else found)
 
 
 def amx() -> Detected[bool]:
@@ -189,7 +192,7 @@ def summary() -> str:
     """One line that names this machine in a report. Clouds give several kinds of CPU one name: family and model tell."""
     total = memory_total_bytes().value / 2**30
     usable = cpu_flags() if amx().value else cpu_flags() - {"amx_bf16"}
-    wide = next((name for name in ("amx_bf16", "avx512_vnni", "avx_vnni", "avx2") if name in usable), platform.machine())
+    wide = next((name for name in ("amx_bf16", "avx512_vnni", "avx_vnni", "avx2", "asimddp") if name in usable), platform.machine())
     family, model = _family_and_model()
     kind = f"family {family} model {model}, {wide}" if family and model else wide
     return f"{threads().value} cores {cpu_name()} ({kind}), {total:.0f} GiB, {platform.system()}"

@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from nomoat import machine_code
+from nomoat import hardware, machine_code
 from nomoat.errors import UsageError
 
 
@@ -43,6 +43,16 @@ in_llvm_by_name: Decorator = intrinsic(prefer_literal=True)  # told a name, know
 kernel: Decorator = numba.njit(fastmath=FAST, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 numba.config.CACHE_DIR = str(machine_code.FOLDER)  # of what tuning uses
+
+
+def _features() -> str:
+    """This CPU's, for LLVM. On ARM it knows products of bytes only of CPUs that it knows by name."""
+    found = str(binding.get_host_cpu_features().flatten())
+    return ",".join(filter(None, [found, "+dotprod"])) if "asimddp" in hardware.cpu_flags() else found
+
+
+if "asimddp" in hardware.cpu_flags():
+    numba.config.CPU_FEATURES = _features()
 
 
 @in_llvm
@@ -183,8 +193,8 @@ def _remove_unused(module: Any) -> None:
 @functools.cache
 def _target() -> Any:
     """This CPU, as numba has it."""
-    cpu, features = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
-    told = {"cpu": cpu, "features": features, "opt": 3, "reloc": "static" if IS_X86 else "default", "jit": True}
+    cpu = binding.get_host_cpu_name()
+    told = {"cpu": cpu, "features": _features(), "opt": 3, "reloc": "static" if IS_X86 else "default", "jit": True}
     return binding.Target.from_triple(binding.get_process_triple()).create_target_machine(**told)
 
 
@@ -204,7 +214,7 @@ def load_atomic(typing: Any, address: Any) -> Any:
     """The number that lies there now."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load_atomic(builder.inttoptr(args[0], ir.IntType(64).as_pointer()), "acquire", 8)
+        return builder.load_atomic(builder.inttoptr(args[0], ir.IntType(64).as_pointer()), "seq_cst", 8)
 
     return types.int64(types.intp), generate
 

@@ -43,7 +43,9 @@ from nomoat.records import Request
 from nomoat.responder import memory_need
 from tests.engine.test_adapters import EXACT
 
-needs_instructions = pytest.mark.skipif(not footprint.has_native_kernels(), reason="nomoat's own products need AVX2, FMA and F16C")
+needs_instructions = pytest.mark.skipif(
+    not footprint.has_native_kernels(), reason="nomoat's own products need AVX2, FMA and F16C, or ARM's dotprod"
+)
 ROUNDING = 0.012  # of the root mean square: inputs have 8 bits, with a scale for each 32
 BF16_ROUNDING = 0.004
 
@@ -165,7 +167,7 @@ np.save(sys.argv[1], np.stack([*products, product_with_adapters(x, [0, 1, 1, -1,
 """
 
 
-@needs_instructions
+@pytest.mark.skipif("avx2" not in hardware.cpu_flags(), reason="this CPU has no AVX2")
 def test_a_cpu_with_avx2_alone_computes_the_same(tmp_path: Path, empty_home: Path) -> None:
     """With that home its code is compiled anew, for instructions that this CPU may have better ones for."""
     place = tmp_path / "avx2.npy"

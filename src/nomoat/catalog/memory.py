@@ -1,9 +1,10 @@
 """How much memory a model takes here, told before it is downloaded.
 
-On CPUs with AVX2 files of the usual families keep their own codes (8 bits at most) at the default quality, and files of at most 4 bits
-from 700 million parameters up do at every quality. What does not is imported into int8 with one scale a row: 1.05 bytes a parameter;
-on other CPUs 4-bit files from 2.5 billion parameters up (with `--quality small` all) keep 4 bits. CPUs with AMX read prompts of small
-int8 models with weights in bf16 beside those. The KV cache has 16 bits, or 8 where that is near enough for nomoat's own passes.
+On CPUs with AVX2 or ARM's dotprod files of the usual families keep their own codes (8 bits at most) at the default quality, and
+files of at most 4 bits from 700 million parameters up do at every quality. What does not is imported into int8 with one scale a row:
+1.05 bytes a parameter; on other CPUs 4-bit files from 2.5 billion parameters up (with `--quality small` all) keep 4 bits. CPUs with
+AMX read prompts of small int8 models with weights in bf16 beside those.
+The KV cache has 16 bits, or 8 where that is near enough for nomoat's own passes.
 Choosing among answers computes in float32 where memory allows, with weights of its own beside those: `scoring_bytes`. Where it does
 not, the served form is opened once more, which the engine packs once more; a file's own codes are read where they lie, and
 take nothing.

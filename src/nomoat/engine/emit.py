@@ -17,6 +17,8 @@ from nomoat.engine.tiles import CACHE_LINE
 
 BYTE, SHORT, WORD, SIZE = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 FLOAT, HALF = ir.FloatType(), ir.HalfType()
+ARM_LANES = 4
+FOUR_WORDS, SIXTEEN_BYTES = ir.VectorType(WORD, ARM_LANES), ir.VectorType(BYTE, 4 * ARM_LANES)
 NO_SIGN, HIGHEST_BITS, LOW_WORDS = 0x7FFFFFFF, 0x80808080, 0x0000FFFF
 LARGEST_SHORT, LARGEST_INPUT = 32767, 127
 
@@ -28,6 +30,8 @@ class Emit:
         self.builder = builder
         flags = hardware.cpu_flags()
         self.lanes = lanes or (16 if "avx512_vnni" in flags else 8)
+        self.is_arm = "asimddp" in flags
+        # products of bytes: one operand has no sign with VNNI, both have one on ARM
         self.has_vnni = bool({"avx512_vnni", "avx_vnni"} & flags)
         self.words, self.floats = ir.VectorType(WORD, self.lanes), ir.VectorType(FLOAT, self.lanes)
 
@@ -129,9 +133,12 @@ class Emit:
     def dot(self, total: Any, codes: Sequence[Any], inputs: Sequence[Any], *, most: int = 255) -> Any:
         """In each lane the sum of products of unsigned and signed bytes, four a vector, added to `total`. `most`: the largest code.
 
-        Without VNNI by AVX2, for codes of at most 7 bits: as many products as cannot pass 16 bits are added in these.
+        Without VNNI, for codes of at most 7 bits: on ARM as bytes with a sign; by AVX2 as many products as cannot pass 16 bits are
+        added in these.
         """
         both = list(zip(codes, inputs, strict=True))
+        if self.is_arm:
+            return functools.reduce(lambda sums, pair: self._signed_products(sums, *pair), both, total)
         if self.has_vnni:
             name = f"llvm.x86.avx512.vpdpbusd.{self.lanes * 32}"
             return functools.reduce(lambda sums, pair: self._call(name, self.words, [sums, *pair]), both, total)
@@ -145,18 +152,28 @@ class Emit:
         """In each lane the sum of two products of whole numbers of 16 bits, added to `total`."""
         if self.has_vnni:
             return self._call(f"llvm.x86.avx512.vpdpwssd.{self.lanes * 32}", self.words, [total, a, b])
+        if self.is_arm:
+            return self.builder.add(total, self._by_parts(self._pairs_on_arm, a, b))
         both = [self.builder.bitcast(value, ir.VectorType(SHORT, 2 * self.lanes)) for value in (a, b)]
         return self.builder.add(total, self._call("llvm.x86.avx2.pmadd.wd", self.words, both))
 
     def dot_around_zero(self, total: Any, codes: Sequence[Any], inputs: Sequence[Any]) -> Any:
-        """The same of codes of 8 bits less 128, by AVX2 alone: the sign of a code goes over to the input."""
+        """The same of codes of 8 bits less 128, without VNNI: by AVX2 the sign of a code goes over to the input."""
         bytes_ = ir.VectorType(BYTE, 4 * self.lanes)
         for code, input_ in zip(codes, inputs, strict=True):
-            signed = self.builder.bitcast(self.builder.xor(code, self.word(HIGHEST_BITS)), bytes_)
+            signed = self.with_sign(code)
+            if self.is_arm:
+                total = self._signed_products(total, signed, input_)
+                continue
+            signed = self.builder.bitcast(signed, bytes_)
             size = self._call(f"llvm.abs.v{4 * self.lanes}i8", bytes_, [signed, ir.Constant(ir.IntType(1), 0)])
             turned = self._call("llvm.x86.avx2.psign.b", bytes_, [self.builder.bitcast(input_, bytes_), signed])
             total = self._add_pairs(total, self._two_products(size, turned))
         return total
+
+    def with_sign(self, codes: Any) -> Any:
+        """Each byte less 128, as a number with a sign."""
+        return self.builder.xor(codes, self.word(HIGHEST_BITS))
 
     def first_or_both(self, a: Any, b: Any, c: Any) -> Any:
         """a | (b & c), of sixteen lanes, said so that it stays that: LLVM makes a shuffle of halves of words, four times as slow."""
@@ -165,8 +182,44 @@ class Emit:
     def looked_up(self, table: Any, codes: Any) -> Any:
         """The table's byte (every sixteen of it alike) for each byte of `codes`, which are below 16."""
         bytes_ = ir.VectorType(BYTE, 4 * self.lanes)
+        if self.is_arm:
+            return self._by_parts(self._looked_up_on_arm, self.builder.bitcast(table, self.words), codes)
         name = "llvm.x86.avx512.pshuf.b.512" if self.lanes == 16 else "llvm.x86.avx2.pshuf.b"
         return self.builder.bitcast(self._call(name, bytes_, [table, self.builder.bitcast(codes, bytes_)]), self.words)
+
+    def _by_parts(self, made: Callable[..., Any], *vectors: Any) -> Any:
+        """What `made` makes of each four lanes: ARM's vectors have as many."""
+        nothing = ir.Constant(self.words, ir.Undefined)
+        parts = []
+        for start in range(0, self.lanes, ARM_LANES):
+            lanes = ir.Constant(FOUR_WORDS, list(range(start, start + ARM_LANES)))
+            parts.append(made(*(self.builder.shuffle_vector(vector, nothing, lanes) for vector in vectors)))
+        while len(parts) > 1:
+            count = parts[0].type.count
+            both = ir.Constant(ir.VectorType(WORD, 2 * count), list(range(2 * count)))
+            parts = [self.builder.shuffle_vector(*pair, both) for pair in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
+    def _signed_products(self, total: Any, codes: Any, inputs: Any) -> Any:
+        def made(total: Any, *both: Any) -> Any:
+            bytes_ = [self.builder.bitcast(value, SIXTEEN_BYTES) for value in both]
+            return self._call("llvm.aarch64.neon.sdot.v4i32.v16i8", FOUR_WORDS, [total, *bytes_])
+
+        return self._by_parts(made, total, codes, inputs)
+
+    def _pairs_on_arm(self, a: Any, b: Any) -> Any:
+        """Sums of two products of 16 bits each, of four lanes."""
+        shorts = [self.builder.bitcast(value, ir.VectorType(SHORT, 2 * ARM_LANES)) for value in (a, b)]
+        products = []
+        for start in (0, ARM_LANES):
+            lanes = ir.Constant(FOUR_WORDS, list(range(start, start + ARM_LANES)))
+            half = [self.builder.shuffle_vector(value, value, lanes) for value in shorts]
+            products.append(self._call("llvm.aarch64.neon.smull.v4i32", FOUR_WORDS, half))
+        return self._call("llvm.aarch64.neon.addp.v4i32", FOUR_WORDS, products)
+
+    def _looked_up_on_arm(self, table: Any, codes: Any) -> Any:
+        both = [self.builder.bitcast(value, SIXTEEN_BYTES) for value in (table, codes)]
+        return self.builder.bitcast(self._call("llvm.aarch64.neon.tbl1.v16i8", SIXTEEN_BYTES, both), FOUR_WORDS)
 
     def _two_products(self, codes: Any, inputs: Any) -> Any:
         """Sums of two products, in 16 bits."""

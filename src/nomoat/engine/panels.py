@@ -2,8 +2,8 @@
 
 So 64 products are one instruction and a sum is scaled once a chunk, where `kernels` scales it once a group: for that weights are
 rounded a second time, to 8 bits. Two tiles and `PANEL_TOKENS` tokens are worked on together, whose sums fill the registers; a chunk
-of two tiles stays in the nearest cache for all tokens of a part. Only for CPUs with VNNI: elsewhere 8 bits take more
-instructions than a file's own codes, whose products are added in 16 bits (`kernels.Emit.dot`).
+of two tiles stays in the nearest cache for all tokens of a part. Only for CPUs with VNNI, or ARM's products of bytes: elsewhere
+8 bits take more instructions than a file's own codes, whose products are added in 16 bits (`Emit.dot`).
 
 A panel is the inputs of `PANEL_TOKENS` tokens, four columns of each: [chunk][panel][column / 4][token][4].
 """
@@ -27,7 +27,7 @@ from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 PANEL_TOKENS = INT8_PANEL_TOKENS
 FOUR_BYTES = 2 * TILE_ROWS * 4  # of both tiles' codes for four columns
 ROUNDED_TOGETHER = 4  # tokens
-ZERO = 128  # the byte that stands for a weight of 0: one operand of the instruction has no sign
+ZERO = 128  # the byte that stands for a weight of 0 with VNNI: one operand of the instruction has no sign
 FRACTION = 5  # bits behind the point while a code is scaled: the upper half of a product of two numbers of 16 bits with a sign
 
 
@@ -65,7 +65,9 @@ def _to_bytes(typing: Any, kind: Any, tile: Any, start: Any, groups: Any, codes:
                 added = emit.whole(builder.fmul(builder.fmul(offset, inverse), emit.number(float(2**FRACTION))))
                 added = builder.add(added, emit.word((ZERO << FRACTION) + (1 << FRACTION - 1)))
                 for number, four in enumerate(fours):
-                    emit.store(_scaled(emit, four, bits, factor, added), emit.add(place, emit.size(number * FOUR_BYTES)))
+                    made = _scaled(emit, four, bits, factor, added)
+                    made = made if emit.has_vnni else emit.with_sign(made)
+                    emit.store(made, emit.add(place, emit.size(number * FOUR_BYTES)))
         return context.get_dummy_value()
 
     return types.void(kind, *[types.intp] * 5), generate
@@ -304,7 +306,8 @@ def round_into_panel(
             for token, (scale, total) in enumerate(zip(scales_here, totals, strict=True)):
                 here = emit.add(number, emit.size(4 * token))
                 emit.store(scale, emit.add(scales, here))
-                first = builder.mul(emit.sum_of(builder.load(total)), ir.Constant(WORD, -ZERO))
+                zero = ir.Constant(WORD, -ZERO if emit.has_vnni else 0)
+                first = builder.mul(emit.sum_of(builder.load(total)), zero)
                 emit.store(first, emit.add(firsts, here))
         return context.get_dummy_value()
 

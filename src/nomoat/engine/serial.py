@@ -1,4 +1,4 @@
-"""An imported model run over one text at a time: for models whose attention OpenVINO cannot page, and for CPUs without AVX2.
+"""An imported model run over one text at a time: for models whose attention OpenVINO cannot page, and CPUs without AVX2 (ARM's).
 
 What this does not have: texts at the same time wait for each other, no prompt's beginning is kept for the next, no guesses are made.
 """

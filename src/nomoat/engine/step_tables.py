@@ -29,7 +29,7 @@ PLACE = 3  # numbers of a place
 ATTENTION, LAST_NORM, CHOICE = 0, -1, -2  # what stands for a number of steps in jobs that are none
 COUNTS = 2  # of tiles taken, for each step: of its product and of what is beside it
 # Many tokens are multiplied in panels, where that is faster: in 8 bits (`panels`), or in bf16 where AMX can be used (`amx`)
-HAS_PANELS = bool({"avx512_vnni", "avx_vnni"} & hardware.cpu_flags())
+HAS_PANELS = bool({"avx512_vnni", "avx_vnni", "asimddp"} & hardware.cpu_flags())
 IN_BF16 = hardware.amx().value
 PANELS_FROM = 24  # tokens: with fewer, to round codes takes longer than it saves
 BF16_PANEL_TOKENS, INT8_PANEL_TOKENS = 32, 12

@@ -20,7 +20,7 @@ from nomoat import hardware, machine_code
 TICKET, THREADS, SLEEPING, SHARE, JOB, OWED = 0, 24, 25, 26, 32, 34
 SHARED = 64
 SERVE = machine_code.Compiled("engine.team_kernels", "serve", 3, gives_number=True)
-COUNT = machine_code.Compiled("engine.team_kernels", "add", 2)
+COUNT = machine_code.Compiled("engine.team_kernels", "add", 2, gives_number=True)
 
 
 class Team:
@@ -51,7 +51,7 @@ class Team:
             done = self._serve(self.address, me, done)
             with self._news:  # whoever announces a job counts it first and looks for sleepers then: one of both is seen
                 self._count(self.address + 8 * SLEEPING, 1)
-                self._news.wait_for(lambda done=done: self.state[TICKET] != done)  # type: ignore[misc]
+                self._news.wait_for(lambda done=done: self._count(self.address + 8 * TICKET, 0) != done)  # type: ignore[misc]
                 self._count(self.address + 8 * SLEEPING, -1)
 
 

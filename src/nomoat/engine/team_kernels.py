@@ -10,9 +10,11 @@ from nomoat.engine.team import JOB, OWED, SHARE, SHARED, SLEEPING, THREADS, TICK
 SPINS = 20_000  # how often a thread looks for the next job before it sleeps: some tenths of a millisecond
 
 
-def add(address: Any, value: Any) -> None:
-    """Add to the number that lies there, atomically."""
-    jit.add_atomic(address, value)
+def add(address: Any, value: Any) -> Any:
+    """Add to the number that lies there, atomically, and give what it was: with 0, what it is after all that this thread has written
+    is to be seen, which ARM's plain loads may be before.
+    """
+    return jit.add_atomic(address, value)
 
 
 @jit.kernel
