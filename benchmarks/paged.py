@@ -19,7 +19,7 @@ from openvino._offline_transformations import paged_attention_transformation
 
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import core
-from nomoat.engine.own import OwnModel
+from nomoat.engine.native import NativeModel
 from nomoat.engine.paged import Row
 
 CHUNK_TOKENS = 256
@@ -58,10 +58,10 @@ class Text:
         return prefill, 1 / float(np.median(seconds))
 
 
-class OwnText(Text):
+class NativeText(Text):
     """By nomoat's own passes."""
 
-    def __init__(self, model: OwnModel, *, last_only: bool, max_tokens: int = 2048) -> None:
+    def __init__(self, model: NativeModel, *, last_only: bool, max_tokens: int = 2048) -> None:
         self._model, self._last_only = model, last_only
         model.allocate(max_tokens // BLOCK_TOKENS + 1)
 
@@ -75,8 +75,8 @@ class OwnText(Text):
 def served(folder: Path, properties: dict[str, str], *, last_only: bool, change: Callable[[ov.Model], object] | None = None) -> Text:
     """A folder's model as `engine.openvino` would run it."""
     quality = json.loads((folder / "config.json").read_text(encoding="utf-8"))["nomoat"]["storage"]["quality"]
-    if change is None and OwnModel.can_run(folder):
-        return OwnText(OwnModel(folder, quality=quality), last_only=last_only)
+    if change is None and NativeModel.can_run(folder):
+        return NativeText(NativeModel(folder, quality=quality), last_only=last_only)
     return PagedModel(folder, properties, last_only=last_only, change=change)
 
 

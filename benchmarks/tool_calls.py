@@ -2,10 +2,10 @@
 
     python benchmarks/tool_calls.py qwen2.5-coder-0.5b qwen2.5-coder-1.5b [--seeds 3] [--marked] [--json FILE]
 
-Each question is asked at temperature 1 with the same seeds twice: with begun calls held to their schemas (`engine.begun`), as they are
-served, and free. `--marked`: the answer begins with `<tool_call>`, put there for the model, which shows what the schemas' hold alone
-does. An answer counts once: "valid" if it has a call and each of its calls follows its function's schema, formats included, by the
-`jsonschema` library; else "missed" (a call against its schema), or "text". Questions and functions are ours.
+Each question is asked at temperature 1 with the same seeds twice: with begun calls held to their schemas, as they are served (see
+`engine.tool_call_grammar`), and free. `--marked`: the answer begins with `<tool_call>`, put there for the model, which shows what the
+schemas' hold alone does. An answer counts once: "valid" if it has a call and each of its calls follows its function's schema, formats
+included, by the `jsonschema` library; else "missed" (a call against its schema), or "text". Questions and functions are ours.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy as np
 from facts import circumstances, write
 
 import nomoat
-from nomoat.engine import calls, openvino
-from nomoat.engine.begun import BegunCalls
+from nomoat.engine import openvino, tool_calls
+from nomoat.engine.tool_call_grammar import ToolCallGrammar
 from nomoat.records import Message, Request
 
 TEXT = {"type": "string"}
@@ -103,13 +103,13 @@ FUNCTIONS = [
 SCHEMAS = {one["function"]["name"]: one["function"]["parameters"] for one in FUNCTIONS}
 
 
-def way(*, held: bool, marked: bool) -> Callable[..., BegunCalls]:
-    """What stands in for `BegunCalls`."""
+def way(*, held: bool, marked: bool) -> Callable[..., ToolCallGrammar]:
+    """What stands in for `ToolCallGrammar`."""
 
-    class Begun(BegunCalls):
+    class Begun(ToolCallGrammar):
         def __init__(self, *told: Any) -> None:
             super().__init__(*told)
-            self._begins = self._words.encode(f"{calls.OPENING}\n") if marked else []
+            self._begins = self._tokenizer.encode(f"{tool_calls.OPENING}\n") if marked else []
 
         @property
         def holds(self) -> bool:
@@ -163,7 +163,7 @@ def main() -> None:
     for ref in options.models:
         found[ref] = {}
         for name, held in (("held", True), ("free", False)):
-            with mock.patch.object(openvino, "BegunCalls", way(held=held, marked=options.marked)):
+            with mock.patch.object(openvino, "ToolCallGrammar", way(held=held, marked=options.marked)):
                 found[ref][name] = count(ref, options.seeds)
             print(ref, name, found[ref][name], flush=True)
     write(

@@ -27,7 +27,7 @@ from large_model import Peak
 def measured(arguments: argparse.Namespace, way: str) -> dict[str, Any]:
     """Some steps of a fresh training."""
     from nomoat import config
-    from nomoat.tune import kernels, prepare, qlora, train, ways
+    from nomoat.tune import execution, kernels, prepare, qlora, train
     from nomoat.tune.samples import Sample
 
     peak, drawn = Peak(), random.Random(0)
@@ -49,7 +49,8 @@ def measured(arguments: argparse.Namespace, way: str) -> dict[str, Any]:
     precision = qlora.fastest_precision().value
     began = time.perf_counter()
     run = train.Run(
-        replace(prepared, samples=samples), way=ways.Way(precision=precision, expanded=way == "expanded", keeps_lower=False),
+        replace(prepared, samples=samples),
+        plan=execution.ExecutionPlan(precision=precision, expanded=way == "expanded", keeps_lower=False),
         say=lambda _: None,
     )  # fmt: skip
     loaded = time.perf_counter()

@@ -52,12 +52,12 @@ def pairs_of(model: str, rows: list[dict[str, str]]) -> tuple[list[Pair], int]:
     from nomoat import references
     from nomoat.engine.gguf import GGUFFile
 
-    words = GGUFFile(references.find_files(model).weights).read_tokenizer()
+    tokenizer = GGUFFile(references.find_files(model).weights).read_tokenizer()
     pairs = [
-        (words.encode(f"Message: {row['text']}\nIntent:"), [*words.encode(" " + row["category"]), words.special.eos_id])
+        (tokenizer.encode(f"Message: {row['text']}\nIntent:"), [*tokenizer.encode(" " + row["category"]), tokenizer.special.eos_id])
         for row in rows
     ]
-    return pairs, words.special.eos_id
+    return pairs, tokenizer.special.eos_id
 
 
 def task(model: str, data: Path, steps: int, seed: int) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def ours(model: str, path: Path, *, all_layers: bool) -> dict[str, Any]:
     from nomoat import config, references
     from nomoat.engine import importer
     from nomoat.engine.source import open_source
-    from nomoat.tune import kernels, prepare, qlora, train, ways
+    from nomoat.tune import execution, kernels, prepare, qlora, train
     from nomoat.tune.samples import Sample
 
     layers = importer.read_sizes(open_source(references.find_files(model).weights)).layers if all_layers else None
@@ -96,8 +96,8 @@ def ours(model: str, path: Path, *, all_layers: bool) -> dict[str, Any]:
     batches = [[sample(pair) for pair in batch] for batch in given["batches"]]
     held_out = [sample(pair) for pair in given["held_out"]]
     kernels.use_threads(config.threads().value)
-    way = ways.Way(precision=qlora.fastest_precision().value, expanded=True, keeps_lower=False)
-    run = train.Run(replace(prepared, samples=[lesson for batch in batches for lesson in batch]), way=way, say=lambda _text: None)
+    plan = execution.ExecutionPlan(precision=qlora.fastest_precision().value, expanded=True, keeps_lower=False)
+    run = train.Run(replace(prepared, samples=[lesson for batch in batches for lesson in batch]), plan=plan, say=lambda _text: None)
     run.prefix, run.beginning = 0, None
     tokens, started = 0, time.perf_counter()
     for step, batch in enumerate(batches):
@@ -109,7 +109,7 @@ def ours(model: str, path: Path, *, all_layers: bool) -> dict[str, Any]:
         tokens += sum(map(len, batch))
     seconds = time.perf_counter() - started
     run.validation = held_out
-    return {"tokens": tokens, "seconds": seconds, "held_out_loss": run._mean(run.look()[0])}
+    return {"tokens": tokens, "seconds": seconds, "held_out_loss": run._mean(run.evaluate()[0])}
 
 
 def litgpt(arguments: argparse.Namespace, task: Path) -> dict[str, Any]:
@@ -117,12 +117,12 @@ def litgpt(arguments: argparse.Namespace, task: Path) -> dict[str, Any]:
     from nomoat import references
     from nomoat.engine.gguf import GGUFFile
 
-    words = GGUFFile(references.find_files(arguments.model).weights).read_tokenizer()
+    tokenizer = GGUFFile(references.find_files(arguments.model).weights).read_tokenizer()
     lessons: list[Pair] = [pair for batch in json.loads(task.read_text(encoding="utf-8"))["batches"] for pair in batch]
     folder, data = task.with_name("litgpt"), task.with_name("lessons.json")
     shutil.copytree(arguments.hf, folder, dirs_exist_ok=True)
     data.write_text(
-        json.dumps([{"instruction": words.decode(prompt), "output": words.decode(answer[:-1])} for prompt, answer in lessons]),
+        json.dumps([{"instruction": tokenizer.decode(prompt), "output": tokenizer.decode(answer[:-1])} for prompt, answer in lessons]),
         encoding="utf-8",
     )
     name = LITGPT_NAMES[arguments.model]

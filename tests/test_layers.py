@@ -49,6 +49,29 @@ def test_imports_go_down(path: Path) -> None:
         assert LAYERS[other] < LAYERS[own] or LAYERS[own] == LAYERS[other] == 1, f"{own} imports {other}"
 
 
+def texts_of(tree: ast.AST) -> list[tuple[int, str]]:
+    """The line and the words of each text of a file but its docstrings; `x` stands for what an f-string only names."""
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node) if part is not node}
+    texts = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr | ast.Constant) and id(node) not in docstrings | parts]
+    return [(node.lineno, words_of(node)) for node in texts]
+
+
+def words_of(node: ast.AST) -> str:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(words_of(part) for part in node.values)
+    said = "".join(one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and isinstance(one.value, str))
+    return said or ("x" if isinstance(node, ast.FormattedValue) else "")
+
+
+def test_the_check_sees_options_in_texts_of_every_form() -> None:
+    code = """def f():
+    "Leave out --rank."
+    return "--rank", f"--{name}", f"--{name}-column", f"leave {'--rank' if name else ''} out", f"{a}-{b}"
+"""
+    assert [said for _, said in texts_of(ast.parse(code))] == ["--rank", "--x", "--x-column", "leave --rank out", "x-x"]
+
+
 def test_the_check_sees_imports_of_every_form(tmp_path: Path) -> None:
     path = tmp_path / "x.py"
     path.write_text("import nomoat.tune.train\nfrom nomoat import paths\ndef f():\n    from nomoat.judge.run import duel\n")
@@ -72,8 +95,8 @@ def test_what_an_error_says_names_no_option_of_the_command_line_to_those_who_cal
     """A hint may, beside what Python has in its place."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error") and node.args:
-            words = [part.value for part in ast.walk(node.args[0]) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-            assert not re.search(r"(?<![\w-])--?[a-z]", " ".join(words)), f"{path}:{node.lineno}"
+            said = " ".join(words for _, words in texts_of(node.args[0]))
+            assert not re.search(r"(?<![\w-])--?[a-z]", said), f"{path}:{node.lineno}"
 
 
 CALLED_FROM_PYTHON = ("asking", "distil", "judge", "route", "serve", "tasks", "tune")
@@ -83,14 +106,9 @@ CALLED_FROM_PYTHON = ("asking", "distil", "judge", "route", "serve", "tasks", "t
     "path", [path for path in FILES if part_of(path) in CALLED_FROM_PYTHON], ids=lambda path: str(path.relative_to(ROOT))
 )
 def test_what_names_an_option_names_what_python_has_in_its_place(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node) if part is not node}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.JoinedStr | ast.Constant) and id(node) not in docstrings | parts:
-            said = "".join(one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and isinstance(one.value, str))
-            said = re.sub("`(?:nomoat|ray) [^`]*`|var\\(--[a-z]+\\)", "", said)  # whole commands, colours of a page
-            assert "in Python" in said or not re.search(r"(?<![\w-])--[a-z]", said), f"{path}:{node.lineno}"
+    for line, said in texts_of(ast.parse(path.read_text(encoding="utf-8"))):
+        bare = re.sub("`(?:nomoat|ray) [^`]*`|var\\(--[a-z]+\\)", "", said)  # whole commands, colours of a page
+        assert "in Python" in said or not re.search(r"(?<![\w-])--[a-z]", bare), f"{path}:{line}"
 
 
 def test_functions_stay_short_enough_to_read() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import write_adapter
+from tiny import write_adapter, write_tiny_gguf
 
 from nomoat import paths, references, responder
 from nomoat.catalog import cards, licences, pull
@@ -130,6 +130,36 @@ def test_an_adapter_beside_another_file_of_its_bases_name_has_the_terms_of_both(
     assert references.licence_chain(f"{base}+mine") == recorded
     assert references.licence_chain(f"{other}+mine") == licences.joined(licences.chain(None), recorded)
     assert references.adapter_chain(card_of_tiny, adapter) == recorded, "a base that is not here"
+
+
+def test_an_adapter_beside_other_weights_than_it_was_learned_beside_says_so_in_one_note(
+    tiny_gguf: Path, empty_home: Path, tmp_path: Path
+) -> None:
+    adapter = write_adapter(empty_home / "adapters" / "mine")
+    told = {"base_file": "tiny.gguf", "base_sha256": paths.sha256_of(tiny_gguf), "licence": licences.as_dict(licences.chain(None))}
+    (adapter / "provenance.json").write_text(json.dumps(told))
+    other = write_tiny_gguf(tmp_path / "other.gguf", type_name="Q8_0")
+    note = f"`mine` was learned beside tiny.gguf (sha256 {told['base_sha256'][:16]}…), other weights than these"
+    for ref, notes in ((f"{tiny_gguf}+mine", ()), (str(other), ()), (f"{other}+mine", (note,))):
+        with responder.load(ref, context_tokens=64) as model:
+            assert (model.notes, model.notes_on("x")) == (notes, notes)
+    (adapter / "provenance.json").write_text(json.dumps({**told, "base_file": "a-folder"}))
+    assert references.find_files(f"{other}+mine").notes == (), "a GGUF file may be made of that folder"
+    (adapter / "provenance.json").unlink()
+    assert references.find_files(f"{other}+mine").notes == (), "made elsewhere"
+
+
+def test_an_adapter_with_a_plus_in_its_name_or_its_path_is_found(tiny_gguf: Path, empty_home: Path, tmp_path: Path) -> None:
+    named = write_adapter(empty_home / "adapters" / "a+1")
+    lying = write_adapter(tmp_path / "c++" / "b")
+    base = tmp_path / "c++" / "tiny.gguf"
+    shutil.copy(tiny_gguf, base)
+    for weights in (tiny_gguf, base):
+        for adapter, folder in (("a+1", named), (str(lying), lying)):
+            ref = f"{weights}+{adapter}"
+            assert references.find_files(ref) == references.LocalFiles(name=str(weights), weights=weights, adapter=folder)
+    assert references.shown_name(f"smollm2-135m+{lying}") == "smollm2-135m+b"
+    assert references.split("smollm2-135m+a+2") == ("smollm2-135m+a", "2"), "what is not here"
 
 
 def test_a_file_named_like_a_card_is_that_file(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nomoat.words import counted, first_few, listed
+from nomoat.words import counted, first_few, listed, two_gigabytes
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,9 @@ def test_of_a_long_list_the_first_names_are_said_and_how_many_follow() -> None:
     assert first_few(["a", "b"], 2) == "a, b"
     assert first_few(["a", "b", "c"], 2) == "a, b and 1 more"
     assert first_few([str(number) for number in range(2000)], 1) == "0 and 1,999 more"
+
+
+def test_two_sizes_that_a_sentence_compares_are_told_apart() -> None:
+    assert two_gigabytes(5_000_000_000, 2_000_000_000) == ("5.0", "2.0")
+    assert two_gigabytes(723_000_000, 700_000_000) == ("0.72", "0.70")
+    assert two_gigabytes(1, 1) == ("0.0", "0.0")

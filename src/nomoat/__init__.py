@@ -27,18 +27,18 @@ __all__ = ["__version__", "duel", "evaluate", "load", "serve", "tune"]
 def __getattr__(name: str) -> Any:
     """Import each public function when it is first asked for: `import nomoat` loads no engine.
 
-    In place of one whose optional part is not installed its package is given, which says so when it is called: see `namesake`.
+    In place of one whose optional part is not installed its package is given, which says so when it is called: see `callable_package`.
     """
     if name in _WHERE:
         import importlib
         import sys
 
-        from nomoat import namesake
+        from nomoat import callable_package
 
         try:
             return getattr(importlib.import_module(_WHERE[name]), name)
         except ModuleNotFoundError as exc:
-            if namesake.extra_of(exc) != name:
+            if callable_package.extra_of(exc) != name:
                 raise
             return sys.modules[f"nomoat.{name}"]
     raise AttributeError(f"module 'nomoat' has no attribute {name!r}")

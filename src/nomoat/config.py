@@ -16,16 +16,11 @@ from typing import Any, Literal, get_args
 from nomoat import hardware, paths
 from nomoat.bounds import shown
 from nomoat.errors import UsageError
+from nomoat.providers import PROVIDERS, UPSTREAM_KEY
 
 HUB_TOKEN = "HF_TOKEN"
 CLIENTS_KEY = "NOMOAT_API_KEY"  # what a server of ours asks its clients for; it does not pass it on
-PROVIDER_KEYS: dict[str, tuple[str, ...]] = {  # `http` is any server named by its address
-    "openai": ("OPENAI_API_KEY",),
-    "google": ("GOOGLE_API_KEY", "GEMINI_API_KEY"),
-    "anthropic": ("ANTHROPIC_API_KEY",),
-    "http": ("NOMOAT_UPSTREAM_API_KEY",),
-}
-SECRETS = frozenset({HUB_TOKEN, CLIENTS_KEY, *(name for names in PROVIDER_KEYS.values() for name in names)})
+SECRETS = frozenset({HUB_TOKEN, CLIENTS_KEY, UPSTREAM_KEY}.union(*(provider.key_variables for provider in PROVIDERS.values())))
 ADDRESSES = ("HF_ENDPOINT", "OPENAI_BASE_URL", "RAY_ADDRESS")  # variables of others that say where to go; shown where they are set
 USER_PART = re.compile(r"(?<=//)[^/?#]*@")
 READABLE_BY_OTHERS = 0o077

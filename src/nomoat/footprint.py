@@ -10,7 +10,7 @@ TILES_FROM_WEIGHTS = 700_000_000  # from here on an answer waits for memory more
 TILES_NEED = {"avx2", "fma", "f16c"}  # instructions of nomoat's own products; where there are better ones, they are used
 EXACT_BYTES_PER_WEIGHT = 2 * 4  # float32, once in the model and once as compiled
 EXACT_SHARE = 1 / 4  # of all memory, not of what is free: the same machine is to give the same likelihoods every day
-OWN_FAMILIES = {"llama", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3"}  # run by nomoat's own products at any size
+NATIVE_FAMILIES = {"llama", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3"}  # run by nomoat's own products at any size
 OUTLIERS = ("gemma",)  # families whose rows hold single large weights, which one scale a row and bf16 lose
 PROMPT_BYTES_PER_WEIGHT = 2  # bf16
 PROMPT_SHARE = 1 / 12  # of all memory, for the same reason
@@ -34,7 +34,7 @@ def kv_sizes(head_dim: int, *, uneven_keys: bool, quality: str) -> tuple[int, in
 
 def foretold_kv_sizes(family: str | None, head_dim: int, *, keeps_codes: bool, quality: str) -> tuple[int, int] | None:
     """The same of a model that is not imported; None where OpenVINO keeps keys and values. `keeps_codes`: as its file has them."""
-    if family not in OWN_FAMILIES or not keeps_codes or head_dim % HEAD_COLUMNS:
+    if family not in NATIVE_FAMILIES or not keeps_codes or head_dim % HEAD_COLUMNS:
         return None
     return kv_sizes(head_dim, uneven_keys=family in UNEVEN_KEYS, quality=quality)
 
@@ -45,14 +45,14 @@ def kv_bytes_a_token(layers: int, kv_heads: int, head_dim: int, sizes: tuple[int
     return layers * kv_heads * each
 
 
-def has_own_products() -> bool:
+def has_native_kernels() -> bool:
     """Whether nomoat's own products run on this CPU, which multiply by a file's own codes."""
     return hardware.cpu_flags() >= TILES_NEED
 
 
 def in_tiles(num_weights: int) -> bool:
     """Whether a 4-bit file of so many weights is kept in its own codes at every quality, whatever its family."""
-    return num_weights >= TILES_FROM_WEIGHTS and has_own_products()
+    return num_weights >= TILES_FROM_WEIGHTS and has_native_kernels()
 
 
 def can_page() -> bool:

@@ -13,6 +13,10 @@ CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"  # of weights in several files
 WEIGHTS = "model.safetensors"  # in one
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # as PEFT names them
+ADAPTER_PICKLE, ADAPTER_INDEX = (
+    "adapter_model.bin",
+    "adapter_model.safetensors.index.json",
+)  # of an older PEFT; of transformers, in parts
 CONFIG_FILES = (CONFIG, "generation_config.json", "tokenizer_config.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja")
 AGAIN = "download it again, or another copy of this model"

@@ -13,6 +13,7 @@ from nomoat.catalog import tuned
 from nomoat.errors import NomoatError, UnknownModelError, UsageError
 from nomoat.hardware import Detected
 from nomoat.hub_folder import CONFIG
+from nomoat.providers import PROVIDERS, is_remote
 from nomoat.records import Parent
 from nomoat.textfiles import as_named
 
@@ -41,9 +42,7 @@ def names_weights(ref: str) -> bool:
 
 def names_server(ref: str) -> bool:
     """A provider's name alone does, too: `remote_engine` says what it lacks."""
-    from nomoat.engine.providers import BASE_URLS, is_remote
-
-    return is_remote(ref) or ref in BASE_URLS
+    return is_remote(ref) or ref in PROVIDERS
 
 
 def is_local(ref: str) -> bool | None:
@@ -62,7 +61,7 @@ def is_local(ref: str) -> bool | None:
 
 def shown_name(ref: str) -> str:
     """See `Responder.name`."""
-    base, _, adapter = ref.rpartition("+")
+    base, adapter = parted(ref)
     if base and tuned.is_adapter(as_named(adapter)):
         return f"{shown_name(base)}+{Path(adapter).name}"
     return Path(ref).name if as_named(base or ref).exists() else ref
@@ -96,12 +95,18 @@ class LocalFiles:
             return Detected(card.template, "from its card: the file has none")
         return Detected(fallback, "as asked: it has none") if fallback else None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What has to be known about an adapter beside these weights."""
+        other = other_base(self.weights, tuned.provenance_of(self.adapter)) if self.adapter else None
+        return (f"`{self.adapter.name}` was learned beside {other}, other weights than these",) if self.adapter and other else ()
+
     def read_tokenizer(self, source: ModelSource) -> Tokenizer:
         """The tokenizer of these weights, opened, with the chat template it answers with."""
-        words = source.read_tokenizer()
-        if named := self.template(own=words.chat_template):
-            words.use_template(named.value)
-        return words
+        tokenizer = source.read_tokenizer()
+        if named := self.template(own=tokenizer.chat_template):
+            tokenizer.use_template(named.value)
+        return tokenizer
 
 
 def find_files(ref: str) -> LocalFiles:
@@ -109,7 +114,7 @@ def find_files(ref: str) -> LocalFiles:
 
     Raises UnknownModelError for what does not exist here, naming the nearest, and saying how to fetch what can be fetched.
     """
-    if not all(ref.rpartition("+")[::2] if "+" in ref else (ref,)):
+    if not all(parted(ref) if "+" in ref else (ref,)):
         raise UsageError(
             f"`{ref}` names no model", hint="write MODEL, or BASE+ADAPTER for a tuned one; `nomoat models` lists the models"
         )
@@ -121,8 +126,18 @@ def split(ref: str) -> tuple[str, str]:
     """The base and the adapter that a reference names; "" for no adapter: a path, or a pulled file, may hold a plus of its own."""
     from nomoat.catalog import pull
 
-    base, _, adapter = ref.rpartition("+")
+    base, adapter = parted(ref)
     return (base, adapter) if base and adapter and not is_path(ref) and pull.find_installed(ref) is None else (ref, "")
+
+
+def parted(ref: str) -> tuple[str, str]:
+    """BASE and ADAPTER of a reference with a plus, which both may hold pluses of their own; without one, "" and the reference.
+
+    The adapter begins behind the first plus behind which one is named that is here, or else behind the last.
+    """
+    parts = ref.split("+")
+    ways = (("+".join(parts[:at]), "+".join(parts[at:])) for at in range(1, len(parts)))
+    return next((way for way in ways if all(way) and tuned.place_of(way[1]) is not None), ref.rpartition("+")[::2])
 
 
 def is_path(ref: str) -> bool:
@@ -132,7 +147,7 @@ def is_path(ref: str) -> bool:
     path = as_named(ref)
     if not path.is_dir() or (path / CONFIG).is_file():
         return path.exists()
-    return cards.find(ref) is None and cards.find(ref.rpartition("+")[0]) is None
+    return cards.find(ref) is None and cards.find(parted(ref)[0]) is None
 
 
 def _find_weights(ref: str) -> Path:
@@ -198,6 +213,20 @@ def _was_base(base: str, weights: Path | None, provenance: dict[str, Any]) -> bo
     if weights is None or "base_sha256" not in provenance:
         return is_named or Path(base).name == provenance.get("base_file")
     return (is_named and pull.find_installed(base) == weights) or provenance["base_sha256"] == sha256_of_model(weights)
+
+
+def other_base(weights: Path, provenance: dict[str, Any]) -> str | None:
+    """The file of weights that an adapter was learned beside, with its sha256, where that is another one than these.
+
+    None where one of the two is a folder: no digest tells whether a GGUF file was made of that.
+    """
+    from nomoat.engine.importer import sha256_of_model
+
+    file, digest = str(provenance.get("base_file")), provenance.get("base_sha256")
+    is_same = (
+        digest is None or file.lower().endswith(".gguf") != (weights.suffix.lower() == ".gguf") or digest == sha256_of_model(weights)
+    )
+    return None if is_same else f"{file} (sha256 {str(digest)[:16]}…)"
 
 
 def licence_of(files: LocalFiles) -> str:

@@ -25,7 +25,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
-from nomoat import bounds, config, hardware, references
+from nomoat import bounds, config, hardware, references, words
 from nomoat.engine import Engine, Reader
 from nomoat.errors import NomoatError, NotEnoughMemoryError, RemoteError, StoppedError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
@@ -66,12 +66,15 @@ class Responder:
     is raised.
     """
 
-    def __init__(self, ref: str, engine: Engine, *, licence: str = "unknown", template: Detected[str] | None = None) -> None:
-        """`template`: the name of the chat template in use and why it is, where it is not the model's own."""
+    def __init__(
+        self, ref: str, engine: Engine, *, licence: str = "unknown", template: Detected[str] | None = None, notes: tuple[str, ...] = ()
+    ) -> None:  # fmt: skip
+        """`template`: the name of the chat template in use and why it is, where it is not the model's own. `notes`: see there."""
         self.ref = ref
         self.engine = engine
         self.licence = licence
         self.template = template
+        self._notes = notes
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -105,13 +108,13 @@ class Responder:
     @property
     def notes(self) -> tuple[str, ...]:
         """What has to be known about its answers, whatever they say."""
-        return getattr(self.engine, "notes", ())
+        return (*self._notes, *getattr(self.engine, "notes", ()))
 
     def notes_on(self, request: Request | str) -> tuple[str, ...]:
         """What has to be known about its answer to this request, once it has begun: settings that another server refused, or that the
         model's chat template does not read."""
         says = getattr(self.engine, "notes_on", None)
-        return () if says is None else tuple(says(_asked(request)))
+        return (*self._notes, *(() if says is None else says(_asked(request))))
 
     @property
     def num_workers(self) -> int:
@@ -319,6 +322,24 @@ def groups(refs: Sequence[str]) -> list[list[str]]:
     return list(found.values())
 
 
+def what_is_wrong(ref: str) -> NomoatError | None:
+    """Why a base, or one of its adapters beside it, cannot be loaded from the files it has now, as far as that is seen without
+    reading the base's weights: it or its adapter is gone, or the adapter is damaged or another base's. None where nothing is seen."""
+    from nomoat.catalog import tuned
+    from nomoat.engine import importer, templates
+
+    try:
+        files = references.find_files(ref)
+        if files.adapter is not None:
+            importer.require_beside(files.weights, [files.adapter])
+            if named := tuned.template_of(tuned.provenance_of(files.adapter)):
+                templates.named(named)
+        references.licence_of(files)
+    except NomoatError as error:
+        return error
+    return None
+
+
 def memory_need(ref: str, context_tokens: int | None) -> MemoryNeed | None:
     """About how much memory a reference will take; None for what is not on this disk."""
     if not references.names_weights(ref):
@@ -381,7 +402,7 @@ def _load_local(
         if view is engine and name:
             engine.use_template(name.value)
     return [
-        Responder(ref, view, licence=references.licence_of(found), template=name)
+        Responder(ref, view, licence=references.licence_of(found), template=name, notes=found.notes)
         for ref, view, found, name in zip(refs, views, files, named, strict=True)
     ]
 
@@ -413,9 +434,9 @@ def _memory_check(ref: str, context_tokens: int | None) -> Check:
 def _require_free(ref: str, need: MemoryNeed) -> None:
     free = hardware.memory_available_bytes().value
     if need.total_bytes > free:
+        needed, there = words.two_gigabytes(need.total_bytes, free)
         raise NotEnoughMemoryError(
-            f"`{ref}` needs about {need.total_bytes / 1e9:.1f} GB of memory at a context of {need.context_tokens:,} tokens, "
-            f"and {free / 1e9:.1f} GB are free",
+            f"`{ref}` needs about {needed} GB of memory at a context of {need.context_tokens:,} tokens, and {there} GB are free",
             hint="choose a smaller model (`nomoat models --fits`) or a shorter context (`-c 1024`, in Python: "
             "`context_tokens=1024`), or close other programs",
         )

@@ -20,3 +20,12 @@ def first_few(names: Sequence[str], most: int) -> str:
     """The first names of what may be a long list: "a, b and 1,234 more"."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"
+
+
+def two_gigabytes(one: int, other: int) -> tuple[str, str]:
+    """Two numbers of bytes in GB that a sentence compares: with as many decimals, from one on, as tell them apart."""
+    for decimals in range(1, 10):
+        told = f"{one / 1e9:.{decimals}f}", f"{other / 1e9:.{decimals}f}"
+        if one == other or told[0] != told[1]:
+            break
+    return told

@@ -30,9 +30,10 @@ from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import ContextExceededError, MissingExtraError, OfflineError, UnknownModelError, UsageError, WorkerError
 from nomoat.hardware import Detected
 from nomoat.judge.duel import run_duel
+from nomoat.judge.metrics import Metric
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import Progress, RunSettings, quiet
-from nomoat.judge.suites import Metric, Suite
+from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import Evaluation
 from nomoat.records import Example, Message, Outcome, Request, Verdict
 

@@ -19,6 +19,19 @@ def test_a_provenance_of_endless_brackets_is_an_error_that_says_what_to_do(tmp_p
     assert caught.value.hint == "tune the adapter again"
 
 
+def test_an_adapter_by_its_path_is_that_one_whatever_is_known_by_its_name(
+    empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named, lying = empty_home / "adapters" / "mine", tmp_path / "mine"
+    for folder in (named, lying):
+        folder.mkdir(parents=True)
+        (folder / "adapter_config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert tuned.find_adapter("mine") == named
+    assert tuned.find_adapter("./mine").resolve() == lying.resolve()
+    assert tuned.find_adapter(str(lying)) == lying
+
+
 @pytest.mark.parametrize(
     ("provenance", "question"),
     [({"data": {"question": "Kept: {text}"}}, "Kept: {text}"), ({"data": {"question": None}}, None), ({"data": {}}, None), ({}, None)],

@@ -81,7 +81,7 @@ def test_a_longer_context_needs_more_memory(nomoat: Nomoat) -> None:
         rows = json.loads(nomoat("models", "--json", *more).stdout)
         return next(row["memory"]["total_bytes"] for row in rows if row["id"] == "smollm2-135m")
 
-    sizes = footprint.foretold_kv_sizes("llama", 64, keeps_codes=footprint.has_own_products(), quality="default")
+    sizes = footprint.foretold_kv_sizes("llama", 64, keeps_codes=footprint.has_native_kernels(), quality="default")
     assert total("-c", "8192") - total("-c", "4096") == 4096 * footprint.kv_bytes_a_token(30, 3, 64, sizes)
 
 

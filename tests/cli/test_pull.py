@@ -11,7 +11,7 @@ import pytest
 from shell import Done
 
 from nomoat import footprint, hardware
-from nomoat.engine import convert
+from nomoat.engine import optimum
 
 Nomoat = Callable[..., Done]
 HUB = "hf:owner/repo/m.gguf"
@@ -54,7 +54,7 @@ def test_pull_of_a_split_model_that_was_cut_off_goes_on(mirror: Path, nomoat: No
     assert "here already" in nomoat("pull", f"hf:owner/repo/{first}").stderr
 
 
-@pytest.mark.skipif(convert.is_installed(), reason="the convert extra might run it")
+@pytest.mark.skipif(optimum.is_installed(), reason="the convert extra might run it")
 def test_pull_refuses_a_folder_it_could_not_run_before_its_weights_unless_forced(
     mirror: Path, nomoat: Nomoat, empty_home: Path
 ) -> None:
@@ -78,7 +78,7 @@ def test_pull_says_licence_and_memory_before_it_connects(program: Nomoat) -> Non
     first, second, *rest = done.stderr.splitlines()
     assert first == "Qwen2.5 Coder 0.5B Instruct: commercial use: yes"
     assert second.startswith("memory: ")
-    has_own = footprint.has_own_products()
+    has_own = footprint.has_native_kernels()
     total, weights, cache, note = ("0.9", "0.49", "0.04", CODES_NOTE) if has_own else ("1.0", "0.52", "0.05", INT8_NOTE)
     assert f"about {total} GB: weights {weights} + KV cache {cache} (4,096 tokens) + overhead 0.40 {note}" in second
     assert rest == [

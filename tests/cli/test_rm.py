@@ -26,6 +26,20 @@ def test_rm_removes_an_adapter_and_nothing_else(empty_home: Path, nomoat: Nomoat
     assert [path.name for path in (empty_home / "adapters").iterdir()] == ["other"]
 
 
+def test_an_adapter_with_a_plus_in_its_name_is_listed_shown_and_removed_by_that(
+    empty_home: Path, nomoat: Nomoat, tuned: Callable[[str], Path]
+) -> None:
+    """As somebody put it there; `tune` gives no such names."""
+    folder = tuned("own")
+    folder = folder.rename(folder.with_name("한국어 후기+1"))
+    (folder / "adapter_config.json").write_text("{}")
+    (row,) = json.loads(nomoat("models", "--pulled", "--json").stdout)
+    assert row["id"] == "openllama-3b+한국어 후기+1"
+    assert f"adapter: {folder}" in nomoat("show", row["id"]).stdout.splitlines()
+    assert nomoat("rm", row["id"], "--yes").returncode == 0
+    assert not folder.exists()
+
+
 def test_a_link_to_an_adapter_is_removed_and_what_it_points_to_stays(
     empty_home: Path, tmp_path: Path, program: Nomoat, tuned: Callable[[str], Path]
 ) -> None:

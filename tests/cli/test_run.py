@@ -210,7 +210,7 @@ def test_help_needs_no_engine_and_begins_with_examples() -> None:
     assert done.stdout.endswith("False\n")
 
 
-@pytest.mark.skipif(not footprint.has_own_products(), reason="nomoat's own products need AVX2, FMA and F16C")
+@pytest.mark.skipif(not footprint.has_native_kernels(), reason="nomoat's own products need AVX2, FMA and F16C")
 def test_a_start_needs_no_compiler_where_what_is_compiled_is_kept(tmp_path: Path, kernels: None) -> None:
     """It takes longer to import than all else."""
     path = write_tiny_gguf(tmp_path / "tiny.gguf", type_name="Q4_0")

@@ -33,7 +33,8 @@ def test_show_marks_what_is_not_confirmed(nomoat: Nomoat) -> None:
 
 
 def test_show_of_a_file_that_only_a_mirror_has_names_the_file(nomoat: Nomoat) -> None:
-    assert "file: gemma-3-270m-q4_k_m.gguf, from NOMOAT_MIRROR only, sha256 a5fd3b62230aa5ec…" in nomoat("show", "gemma3-270m").stdout
+    out = nomoat("show", "gemma3-270m").stdout
+    assert "file: gemma-3-270m-q4_k_m.gguf, from NOMOAT_MIRROR only, 253 MB, sha256 a5fd3b62230aa5ec…" in out
 
 
 def test_show_of_a_cloud_reference_gives_its_price(nomoat: Nomoat) -> None:
@@ -76,13 +77,23 @@ def test_show_of_an_adapter_by_its_path_reads_its_chain(
     assert f"adapter: {elsewhere}" in done.stdout.splitlines() and "commercial use: no" in done.stdout.splitlines()
 
 
+@pytest.mark.parametrize("licence", [{"links": []}, [1], None, {"links": [{"conditions": []}]}])
+def test_show_of_a_damaged_licence_chain_names_its_key(
+    empty_home: Path, nomoat: Nomoat, tuned: Callable[[str], Path], licence: object
+) -> None:
+    path = tuned("own") / "provenance.json"
+    path.write_text(json.dumps({"licence": licence}))
+    done = nomoat("show", "openllama-3b+후기")
+    assert done.stderr == f"error: `{path}` holds no licence chain under `licence`\nhint: tune the adapter again\n"
+
+
 def test_show_of_a_broken_provenance_says_which_file(empty_home: Path, nomoat: Nomoat, tuned: Callable[[str], Path]) -> None:
     tuned("own")
     path = empty_home / "adapters" / "후기" / "provenance.json"
     path.write_text("{}")
     done = nomoat("show", "openllama-3b+후기")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"error: `{path}` holds no licence chain: 'licence'\nhint: tune the adapter again\n"
+    assert done.stderr == f"error: `{path}` holds no licence chain under `licence`\nhint: tune the adapter again\n"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from nomoat.engine.source import open_source
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.records import Request
 
+ROOT = Path(__file__).parents[2]
 LONG = 3 * WINDOW + 5  # past the window, and past its cache's first blocks
 PAGED = [name for name in CASES if name != "gemma2"]  # see test_serial.py
 
@@ -58,6 +60,12 @@ def random_rows(count: int, length: int) -> list[list[int]]:
 
 def test_every_known_architecture_has_a_case() -> None:
     assert {case.arch for case in (CASES | FOLDER_CASES).values()} == set(architectures.known())
+
+
+@pytest.mark.parametrize("page", ["docs/models.md", "README.md", "README.ko.md"])
+def test_a_page_names_every_known_architecture(page: str) -> None:
+    words = set(re.findall(r"[a-z0-9]+", (ROOT / page).read_text(encoding="utf-8").lower()))
+    assert architectures.known().keys() <= words
 
 
 @pytest.mark.parametrize("length", [1, 7, LONG])

@@ -23,19 +23,19 @@ Allows = Callable[[dict[str, Any], str], bool]
 
 @pytest.fixture(scope="module")
 def grammars(tmp_path_factory: pytest.TempPathFactory) -> Grammars:
-    words = from_metadata(GGUFFile(write_tiny_gguf(tmp_path_factory.mktemp("words") / "t.gguf")).metadata)
-    return Grammars(words, words.backend.get_vocab_size())
+    tokenizer = from_metadata(GGUFFile(write_tiny_gguf(tmp_path_factory.mktemp("words") / "t.gguf")).metadata)
+    return Grammars(tokenizer, tokenizer.backend.get_vocab_size())
 
 
 @pytest.fixture
 def allows(grammars: Grammars) -> Allows:
     """Whether an answer may be this text and end there."""
-    words = grammars._tokenizer
+    tokenizer = grammars._tokenizer
 
     def asked(schema: dict[str, Any], text: str) -> bool:
         grammar = grammars.of_schema(json.dumps(schema))
-        for token in [*words.backend.encode(text, add_special_tokens=False).ids, words.special.eos_id]:
-            logits_V = np.zeros(words.backend.get_vocab_size(), np.float32)
+        for token in [*tokenizer.backend.encode(text, add_special_tokens=False).ids, tokenizer.special.eos_id]:
+            logits_V = np.zeros(tokenizer.backend.get_vocab_size(), np.float32)
             grammar.forbid(logits_V)
             if logits_V[token] == -np.inf:
                 return False

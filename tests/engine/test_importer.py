@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_as_torch_does
 from safetensors.torch import save_file as save_as_torch_does
@@ -130,14 +132,12 @@ def test_an_adapter_for_layers_that_are_not_there_is_refused_and_nothing_is_left
     ("damage", "message"),
     [
         (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"cut"), "is not a whole safetensors file: it has 3 bytes"),
-        (lambda folder: (folder / "adapter_model.safetensors").unlink(), "is not a whole adapter folder"),
-        (lambda folder: (folder / "adapter_config.json").write_text("[1]"), "is not a whole adapter folder"),
         (
-            lambda folder: (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 0, "lora_alpha": 8}'),
-            "adapter folder",
+            lambda folder: (folder / "adapter_model.safetensors").unlink(),
+            "is not a whole adapter folder: it holds no `adapter_model.safetensors`",
         ),
-        (lambda folder: (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}'), "adapter folder: 'r'"),
-        (lambda folder: save_file({"x.lora_A.weight": np.ones((4, 128))}, folder / "adapter_model.safetensors"), "x.lora_B.weight"),
+        (lambda folder: (folder / "adapter_config.json").write_text("[1]"), "`.*adapter_config.json` holds no JSON object"),
+        (lambda folder: (folder / "adapter_config.json").write_text("{}"), "`.*adapter_config.json` does not say its `peft_type`"),
         (
             lambda folder: save_file(
                 {"x.lora_A.weight": np.ones((4, 128)), "x.lora_B.weight": np.ones((64, 3))}, folder / "adapter_model.safetensors"
@@ -157,10 +157,10 @@ def test_an_adapter_for_layers_that_are_not_there_is_refused_and_nothing_is_left
             "holds `lm_head.weight`, which is no LoRA matrix",
         ),
         (
-            lambda folder: (folder / "adapter_config.json").write_text(
-                '{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "alpha_pattern": {"x(": 4}}'
+            lambda folder: save_file(
+                {"x.lora_A.weight": np.ones((0, 4)), "x.lora_B.weight": np.ones((4, 0))}, folder / "adapter_model.safetensors"
             ),
-            "is not a whole adapter folder",
+            r"the matrices of `x` in .* do not go together: \[0, 4\] and \[4, 0\]",
         ),
     ],
 )
@@ -169,6 +169,96 @@ def test_a_damaged_adapter_is_named(tiny_gguf: Path, tmp_path: Path, damage: Cal
     damage(folder)
     with pytest.raises(BadFileError, match=message):
         importer.import_gguf(tiny_gguf, adapter=folder)
+
+
+@pytest.mark.parametrize("half", ["A", "B"])
+def test_a_matrix_without_its_partner_is_named(tmp_path: Path, half: str) -> None:
+    """Left out with it, the layer would answer as if it had not been tuned."""
+    path = write_adapter(tmp_path / "half") / "adapter_model.safetensors"
+    tensors = load_file(path)
+    lost = [name for name in tensors if f"mlp.down_proj.lora_{half}" in name]
+    save_file({name: tensor for name, tensor in tensors.items() if name not in lost}, path)
+    with pytest.raises(BadFileError) as caught:
+        LoraDelta(path.parent)
+    assert len(lost) == 2
+    assert caught.value.message == (f"`{path}` lacks 2 tensors of {len(tensors)}: {lost[0]}, {lost[1]}; its answers would be wrong")
+    assert caught.value.hint == "tune it again with `nomoat tune`, or download it again"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"lora_alpha": math.nan}, "says NaN as `lora_alpha`, which is no number that weights can be multiplied by"),
+        ({"lora_alpha": -math.inf}, "says -Infinity as `lora_alpha`, which is no number that weights can be multiplied by"),
+        ({"lora_alpha": 1e30}, "says 1e+30 as `lora_alpha`, which is no number that weights can be multiplied by"),
+        ({"lora_alpha": None}, "says null as `lora_alpha`, which is no number that weights can be multiplied by"),
+        ({"lora_alpha": "16"}, 'says "16" as `lora_alpha`, which is no number that weights can be multiplied by'),
+        ({"lora_alpha": True}, "says true as `lora_alpha`, which is no number that weights can be multiplied by"),
+        ({"r": "8"}, 'says "8" as `r`, which is no rank: a whole number above 0'),
+        ({"r": None}, "says null as `r`, which is no rank: a whole number above 0"),
+        ({"r": 0}, "says 0 as `r`, which is no rank: a whole number above 0"),
+        ({"alpha_pattern": [1]}, "says [1] as `alpha_pattern`, which is no object of names and numbers"),
+        ({"alpha_pattern": {"x": "4"}}, 'says "4" as `alpha_pattern.x`, which is no number that weights can be multiplied by'),
+        ({"alpha_pattern": {"x(": 4}}, 'says "x(" as `alpha_pattern`, which is no regular expression'),
+    ],
+)
+def test_a_number_of_an_adapter_that_cannot_be_meant_is_told_by_its_key(tmp_path: Path, setting: dict[str, Any], said: str) -> None:
+    """Python reads and writes `NaN` and `Infinity` as JSON."""
+    path = write_adapter(tmp_path / "a") / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | setting))
+    with pytest.raises(BadFileError) as caught:
+        LoraDelta(path.parent)
+    assert caught.value.message == f"`{path}` {said}"
+
+
+def hinted_code(folder: Path) -> str:
+    with pytest.raises(BadFileError) as caught:
+        LoraDelta(folder)
+    assert caught.value.hint is not None
+    return caught.value.hint.split("`")[1]
+
+
+def test_weights_of_an_adapter_that_pytorch_wrote_are_named_with_what_writes_them_anew(tmp_path: Path) -> None:
+    """As PEFT did until 2023."""
+    folder = write_adapter(tmp_path / "a")
+    whole, path = LoraDelta(folder).sha256, folder / "adapter_model.safetensors"
+    torch.save(load_as_torch_does(path), folder / "adapter_model.bin")
+    path.unlink()
+    with pytest.raises(BadFileError, match=r"holds no `adapter_model.safetensors`, only `adapter_model.bin`"):
+        LoraDelta(folder)
+    exec(hinted_code(folder), {})
+    assert LoraDelta(folder).sha256 == whole
+
+
+def test_weights_of_an_adapter_in_parts_are_named_with_what_makes_one_file_of_them(tmp_path: Path) -> None:
+    """As `transformers` writes one with a small `max_shard_size`."""
+    folder = write_adapter(tmp_path / "a")
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    for at in (0, 1):
+        part = {name: tensor for number, (name, tensor) in enumerate(tensors.items()) if number % 2 == at}
+        save_file(part, folder / f"adapter_model-0000{at + 1}-of-00002.safetensors")
+    (folder / "adapter_model.safetensors.index.json").write_text("{}")
+    path.unlink()
+    with pytest.raises(BadFileError, match="holds its weights in several files"):
+        LoraDelta(folder)
+    exec(hinted_code(folder), {})
+    assert {name: tensor.tolist() for name, tensor in load_file(path).items()} == {
+        name: tensor.tolist() for name, tensor in tensors.items()
+    }
+    assert len(LoraDelta(folder).layers) > 0
+
+
+def test_merging_is_advised_for_the_kinds_of_adapters_that_peft_can_merge(tmp_path: Path) -> None:
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+
+    folder = write_adapter(tmp_path / "a")
+    for kind, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items():
+        (folder / "adapter_config.json").write_text(json.dumps({"peft_type": kind.value}))
+        with pytest.raises(BadFileError) as caught:
+            LoraDelta(folder)
+        is_advised = (caught.value.hint or "").startswith("merge the adapter")
+        assert not is_advised or hasattr(tuner, "merge_and_unload"), kind
 
 
 @pytest.mark.parametrize(
@@ -182,8 +272,9 @@ def test_a_damaged_adapter_is_named(tiny_gguf: Path, tmp_path: Path, damage: Cal
         ({"init_lora_weights": "loftq"}, r"its start \(`loftq`\) changed", "merge it with PEFT"),
         ({"alora_invocation_tokens": [5, 6]}, "is an activated LoRA", "ask PEFT or vLLM for its answers"),
         ({"use_dora": True}, "is a LoRA with `use_dora`, which nomoat cannot add", "merge the adapter into its model with PEFT"),
-        ({"layer_replication": [[0, 2], [1, 2]]}, "is a LoRA with `layer_replication`", "merge the adapter"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "is a LoRA with `layer_replication`", "PEFT cannot merge"),
         ({"peft_type": "IA3"}, "is a `IA3` adapter, and nomoat adds LoRA alone", "merge the adapter"),
+        ({"peft_type": "PREFIX_TUNING"}, "is a `PREFIX_TUNING` adapter, and nomoat adds LoRA alone", "PEFT cannot merge"),
     ],
 )
 def test_an_adapter_that_is_more_than_its_matrices_is_refused(
@@ -307,7 +398,7 @@ def test_a_cache_that_lost_a_file_or_its_end_is_made_again(tiny_gguf: Path, name
     assert likelihood(folder) == before
 
 
-@pytest.mark.parametrize("name", ["own.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("name", ["native.json", "tokenizer.json", "tokenizer_config.json"])
 def test_a_cache_in_which_bytes_are_others_is_made_again(tiny_gguf: Path, name: str) -> None:
     file = importer.import_gguf(tiny_gguf) / name
     whole = file.read_bytes()

@@ -67,7 +67,7 @@ def test_the_families_that_keep_their_codes_are_those_told_before_a_download(tin
     sizes = importer.read_sizes(GGUFFile(tiny_gguf))
     usual = {name for name, arch in architectures.known().items()
              if architectures.is_usual(arch, sizes) and architectures.has_usual_attention(arch, sizes)}  # fmt: skip
-    assert usual == footprint.OWN_FAMILIES
+    assert usual == footprint.NATIVE_FAMILIES
 
 
 @pytest.mark.parametrize(("flags", "form"), [(WITHOUT, "int8 in groups of 64"), (WITH_AVX2, "the file's own codes")])

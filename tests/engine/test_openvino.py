@@ -21,9 +21,10 @@ import torch
 from reference import model_of_gguf, our_logits
 from tiny import CONTEXT, write_adapter, write_tiny_gguf
 
-from nomoat.engine import batching, importer, openvino, tokenizer
+from nomoat.engine import batching, importer, openvino
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.sampling import Pick
+from nomoat.engine.tokenizer import from_metadata
 from nomoat.engine.weights import Form, quantised, restored
 from nomoat.errors import ContextExceededError, StoppedError, UsageError
 from nomoat.records import Completion, Message, Request
@@ -276,9 +277,9 @@ def spaced(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     kinds = [2, 3, 3, *[6] * 256, *[1] * 5]
     facts = {"model": "llama", "tokens": PIECES, "scores": [0.0] * len(PIECES), "token_type": kinds}
     facts |= {"bos_token_id": 1, "eos_token_id": 2}
-    words = tokenizer.from_metadata({f"tokenizer.ggml.{name}": value for name, value in facts.items()})
-    words.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}:"
-    monkeypatch.setattr(tokenizer, "load", lambda folder: words)
+    tokenizer = from_metadata({f"tokenizer.ggml.{name}": value for name, value in facts.items()})
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}:"
+    monkeypatch.setattr(openvino, "load_tokenizer", lambda folder: tokenizer)
     monkeypatch.setattr(openvino, "Sampler", Says)
     made = OpenVINOEngine(importer.import_gguf(tiny_gguf, fused=False), beside=[write_adapter(tmp_path / "a")])
     yield made

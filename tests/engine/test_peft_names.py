@@ -26,7 +26,7 @@ from reference import (
 from safetensors.numpy import load_file, save_file
 
 from nomoat.engine import arch as architectures
-from nomoat.engine import importer, shapes
+from nomoat.engine import importer, tensor_check
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.lora import LoraDelta
 from nomoat.engine.paged import PagedModel, Row
@@ -35,7 +35,10 @@ from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.tune import adapter, export
 
 LENGTH = 9
-FAMILIES = ("gptneox", "gpt2", "falcon 7b", "falcon 40b", "bloom", "mpt", "gptj", "opt", "opt 350m", "llama", "phi3")
+ALL_CASES = CASES | FOLDER_CASES
+# the first case of each architecture, and further forms of some; an architecture without a case fails under its own name
+FIRST_CASES = [next((case for case in ALL_CASES if ALL_CASES[case].arch == name), name) for name in architectures.known()]
+MODELS = [*FIRST_CASES, "falcon 40b", "opt 350m"]
 ONE_PART = {"falcon 7b": ["query_key_value"], "gptj": ["k_proj", "fc_in"], "opt": ["q_proj", "v_proj"]}
 
 
@@ -83,12 +86,13 @@ def assert_baked(weights: Path, adapted: Path, expected: Any, scratch: Path) -> 
 
 
 def assert_adapted(weights: Path, adapted: Path, expected: Any, scratch: Path) -> None:
-    """Baked into the weights, and beside them."""
+    """Baked into the weights, and beside them where the model can be run with others."""
     assert_baked(weights, adapted, expected, scratch)
-    np.testing.assert_allclose(beside_logits(weights, adapted), expected, atol=1e-3)
+    if importer.read_sizes(open_source(weights)).has_paged_attention:
+        np.testing.assert_allclose(beside_logits(weights, adapted), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", MODELS)
 def test_an_adapter_of_all_linear_layers_gives_what_peft_gives(name: str, tmp_path: Path) -> None:
     """Beside the folder it was tuned on, and beside the GGUF file of that."""
     model, folder = write_folder(tmp_path / "model", name)
@@ -126,7 +130,7 @@ def test_one_layer_under_two_names_is_refused(theirs_first: bool, tmp_path: Path
     arch, sizes = importer.family_of(importer.import_gguf(folder))
     assert arch is not None
     with pytest.raises(BadFileError, match="twice, under two names" if theirs_first else "changes layers this model does not have"):
-        delta.of_model(arch, sizes).require_all_used(but=[layer for layer, _ in shapes.of_layers(arch, sizes)])
+        delta.of_model(arch, sizes).require_all_used(but=[layer for layer, _ in tensor_check.of_layers(arch, sizes)])
 
 
 def test_of_an_adapter_of_a_gemma_3_that_sees_the_part_that_reads_is_used(tmp_path: Path) -> None:
@@ -226,7 +230,7 @@ def test_an_adapter_of_the_output_layer_is_run_with_the_copy_that_peft_saves_of_
         importer.import_gguf(folder, adapter=tmp_path / "adapter")
 
 
-@pytest.mark.parametrize("name", ["gptneox", "gpt2", "falcon 7b", "falcon 40b", "bloom", "mpt", "gptj", "opt", "llama"])
+@pytest.mark.parametrize("name", MODELS)
 def test_peft_loads_what_was_tuned_here_and_gives_the_same(name: str, tmp_path: Path) -> None:
     """All linear layers of the upper block, as `tune` learns them."""
     from peft import PeftModel
@@ -235,8 +239,8 @@ def test_peft_loads_what_was_tuned_here_and_gives_the_same(name: str, tmp_path: 
     random, learned = torch.Generator().manual_seed(3), {}
     arch, sizes = importer.family_of(importer.import_gguf(folder))
     assert arch is not None
-    for layer, (rows_here, columns) in shapes.of_layers(arch, sizes):
-        if layer.startswith("model.layers.1."):
+    for layer, (rows_here, columns) in tensor_check.of_layers(arch, sizes):
+        if layer.startswith(f"model.layers.{sizes.layers - 1}."):
             learned[f"{layer}.lora_A.weight"] = torch.randn((4, columns), generator=random) / columns**0.5
             learned[f"{layer}.lora_B.weight"] = torch.randn((rows_here, 4), generator=random) * 0.3
     origin = adapter.Origin(
@@ -247,7 +251,7 @@ def test_peft_loads_what_was_tuned_here_and_gives_the_same(name: str, tmp_path: 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", message=".*missing adapter keys.*")
-        theirs = PeftModel.from_pretrained(make_model((CASES | FOLDER_CASES)[name]), str(tmp_path / "adapter")).eval()
+        theirs = PeftModel.from_pretrained(make_model(ALL_CASES[name]), str(tmp_path / "adapter")).eval()
     expected = logits_of(theirs)
     assert np.abs(expected - logits_of(model)).max() > 0.1
     assert_baked(folder, tmp_path / "adapter", expected, tmp_path)

@@ -26,9 +26,9 @@ from nomoat import config, net
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.pacing import GaveUpWaitingError
-from nomoat.engine.providers import BASE_URLS, Provider, is_remote
 from nomoat.engine.remote import RemoteEngine, remote_engine
 from nomoat.errors import OfflineError, RedirectedError, RemoteError, UnsupportedError, UsageError
+from nomoat.providers import PROVIDERS, is_remote
 from nomoat.records import CallingTurn, Message, Request, SchemaMode, ToolCall, ToolResult
 from nomoat.responder import Responder, load
 
@@ -928,7 +928,7 @@ def test_redirect_to_another_port_gets_neither_key_nor_prompt(serving: Callable[
     ],
 )
 @pytest.mark.parametrize("provider", ["http", "openai"])
-def test_a_prompt_is_sent_on_to_the_same_server_only(named: str, to: str, is_followed: bool, provider: Provider) -> None:
+def test_a_prompt_is_sent_on_to_the_same_server_only(named: str, to: str, is_followed: bool, provider: str) -> None:
     engine = RemoteEngine(base_url=named, model="m", key="k", provider=provider)
     asked: list[str] = []
 
@@ -1043,7 +1043,7 @@ def test_clouds_have_their_addresses_and_are_not_local(monkeypatch: pytest.Monke
     monkeypatch.setenv("ANTHROPIC_API_KEY", "a")
     for ref in ("openai:x", "google:x", "anthropic:x"):
         engine = remote_engine(ref)
-        assert engine.base_url == BASE_URLS[ref.partition(":")[0]]
+        assert engine.base_url == PROVIDERS[ref.partition(":")[0]].base_url
         assert not engine.is_local
         assert "sk-abcdefgh" not in repr(engine)
         with pytest.raises(UnsupportedError, match="has no top_k"):

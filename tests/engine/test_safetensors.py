@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from dataclasses import replace
@@ -36,10 +37,11 @@ from tiny import MERGES, SPECIAL, TEMPLATE, vocabulary
 import nomoat
 from nomoat.catalog import pull
 from nomoat.engine import arch as architectures
-from nomoat.engine import folder_tokenizer, importer, tokenizer
-from nomoat.engine.convert import ForeignFolder
-from nomoat.engine.families import FAMILIES, read_metadata
+from nomoat.engine import folder_tokenizer, importer
+from nomoat.engine.hf_config import FAMILIES, read_metadata
+from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.safetensors import SafetensorsFolder, read_config, read_tensors
+from nomoat.engine.tokenizer import Tokenizer, from_metadata
 from nomoat.errors import BadFileError, ContextExceededError, DataError, UnsupportedError, UsageError
 from nomoat.records import Message, Request
 from nomoat.tune.prepare import prepare
@@ -498,11 +500,11 @@ def test_a_token_the_weights_do_not_have_is_refused_wherever_it_stands(tmp_path:
     """A vocabulary may be larger than its model: Gemma 3's has one token more, for images."""
     _, folder = write_folder(tmp_path / "model", "llama")
     path = folder / "tokenizer.json"
-    words = tokenizers.Tokenizer.from_file(str(path))
+    tokenizer = tokenizers.Tokenizer.from_file(str(path))
     size = SafetensorsFolder(folder).tensor("token_embd.weight").shape[0]
-    words.add_special_tokens([f"<new {number}>" for number in range(size + 1 - words.get_vocab_size())])
-    words.save(str(path))
-    last = words.id_to_token(size)
+    tokenizer.add_special_tokens([f"<new {number}>" for number in range(size + 1 - tokenizer.get_vocab_size())])
+    tokenizer.save(str(path))
+    last = tokenizer.id_to_token(size)
     with nomoat.load(str(folder)) as model:
         for ask in (
             lambda: model.engine.count_tokens(Request(prompt=f"the {last}")),
@@ -566,7 +568,7 @@ def test_a_tokenizer_json_gives_the_ids_of_transformers(tmp_path: Path) -> None:
 )
 def test_a_sentencepiece_model_gives_sentencepieces_ids(tmp_path: Path, rules: dict[str, Any]) -> None:
     text = tmp_path / "text.txt"
-    text.write_text("\n".join([Path(tokenizer.__file__).read_text(), "안녕하세요 대한민국 " * 20, *TEXTS]))
+    text.write_text("\n".join([Path(inspect.getfile(Tokenizer)).read_text(), "안녕하세요 대한민국 " * 20, *TEXTS]))
     sentencepiece.SentencePieceTrainer.train(
         input=str(text), model_prefix=str(tmp_path / "tokenizer"), vocab_size=900, model_type="bpe", byte_fallback=True,
         minloglevel=2, character_coverage=0.99, **rules,
@@ -635,7 +637,7 @@ def test_vocab_and_merges_of_families_that_split_in_several_ways_are_refused(kin
 @pytest.mark.parametrize("legacy", [{}, {"legacy": True}, {"legacy": False}])
 def test_marks_added_to_a_sentencepiece_model_take_what_they_take_in_transformers(legacy: dict[str, bool], tmp_path: Path) -> None:
     """As Phi-3's: lines behind `<|user|>` go; and with `legacy` false, a space stands before the first word only."""
-    (tmp_path / "text.txt").write_text("\n".join([Path(tokenizer.__file__).read_text(), *TEXTS]))
+    (tmp_path / "text.txt").write_text("\n".join([Path(inspect.getfile(Tokenizer)).read_text(), *TEXTS]))
     sentencepiece.SentencePieceTrainer.train(
         input=str(tmp_path / "text.txt"), model_prefix=str(tmp_path / "tokenizer"), vocab_size=600, model_type="bpe",
         byte_fallback=True, minloglevel=2, character_coverage=0.99, normalization_rule_name="identity", remove_extra_whitespaces=False,
@@ -683,16 +685,16 @@ def test_the_tokenizer_s_own_ends_come_before_those_of_the_model_s_settings(tmp_
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token": SPECIAL[2], "bos_token": {"content": SPECIAL[1]}}))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 5, 2], "bos_token_id": 0}))
-    words = folder_tokenizer.read(folder)
-    assert (words.special.eos_id, words.special.bos_id, words.special.stop_ids) == (2, 1, (0, 2, 5))
+    tokenizer = folder_tokenizer.read(folder)
+    assert (tokenizer.special.eos_id, tokenizer.special.bos_id, tokenizer.special.stop_ids) == (2, 1, (0, 2, 5))
 
 
 def test_ends_that_are_no_tokens_are_left_out(tmp_path: Path) -> None:
     _, folder = write_folder(tmp_path / "model", "llama")
     edit(folder, eos_token_id=[2, -1, 10**6, 2**70], bos_token_id=2**70)
-    words = folder_tokenizer.read(folder)
-    assert (words.special.eos_id, words.special.bos_id) == (2, 1)  # the tokenizer's settings name a beginning, too
-    assert 10**6 not in words.special.stop_ids
+    tokenizer = folder_tokenizer.read(folder)
+    assert (tokenizer.special.eos_id, tokenizer.special.bos_id) == (2, 1)  # the tokenizer's settings name a beginning, too
+    assert 10**6 not in tokenizer.special.stop_ids
 
 
 @pytest.mark.parametrize(
@@ -735,7 +737,7 @@ def test_a_piece_of_a_hundred_thousand_letters_is_refused_at_once(tmp_path: Path
         "eos_token_id": 1,
     }  # fmt: skip
     with pytest.raises(BadFileError, match="has a piece of 100,000 letters"):
-        tokenizer.from_metadata({f"tokenizer.ggml.{name}": value for name, value in facts.items()})
+        from_metadata({f"tokenizer.ggml.{name}": value for name, value in facts.items()})
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from tiny import write_tiny_gguf
 
 from nomoat import responder
 from nomoat.catalog import cards
-from nomoat.engine import templates, tokenizer
+from nomoat.engine import templates
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.tokenizer import Tokenizer, from_metadata
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.records import Message, Request
@@ -70,29 +71,29 @@ TEXTS = [
 ]
 
 
-def llama_like(path: Path) -> tokenizer.Tokenizer:
+def llama_like(path: Path) -> Tokenizer:
     """A tokenizer whose texts begin with <s> and end with </s>, from a file without a template."""
     metadata = dict(GGUFFile(write_tiny_gguf(path / "t.gguf", template=None)).metadata)
     names = {0: "<unk>", 1: "<s>", 2: "</s>"}
     tokens = [names.get(at, token) for at, token in enumerate(metadata["tokenizer.ggml.tokens"])]
-    return tokenizer.from_metadata({**metadata, "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.add_bos_token": True})
+    return from_metadata({**metadata, "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.add_bos_token": True})
 
 
 @pytest.mark.parametrize(("name", "messages", "text"), TEXTS)
 def test_the_text_is_the_one_the_model_was_tuned_on(name: str, messages: tuple[Message, ...], text: str, tmp_path: Path) -> None:
-    words = llama_like(tmp_path)
-    words.use_template(name)
-    assert words.render(messages) == text
-    ids = words.prompt_ids(Request(messages=messages))
-    assert ids[0] == words.special.bos_id and ids[1:] == words.encode(text)
+    tokenizer = llama_like(tmp_path)
+    tokenizer.use_template(name)
+    assert tokenizer.render(messages) == text
+    ids = tokenizer.prompt_ids(Request(messages=messages))
+    assert ids[0] == tokenizer.special.bos_id and ids[1:] == tokenizer.encode(text)
 
 
 @pytest.mark.parametrize("name", ["alpaca", "vicuna_v1.1", "llama-2", "falcon", "gemma"])
 def test_a_system_message_in_the_middle_is_refused(name: str, tmp_path: Path) -> None:
-    words = llama_like(tmp_path)
-    words.use_template(name)
+    tokenizer = llama_like(tmp_path)
+    tokenizer.use_template(name)
     with pytest.raises(UnsupportedError, match="this template has no place for the role system"):
-        words.render((U1, A1, SYSTEM, U2))
+        tokenizer.render((U1, A1, SYSTEM, U2))
 
 
 def test_a_name_that_is_not_known_is_answered_with_those_that_are(tmp_path: Path) -> None:
@@ -144,9 +145,9 @@ def test_a_model_without_template_and_card_says_what_to_do(tmp_path: Path) -> No
 def test_a_templates_stops_end_an_answer_of_a_conversation_and_no_raw_text(tiny_gguf: Path) -> None:
     with responder.load(str(tiny_gguf), template="falcon") as model:
         asked = Request(messages=(U1,), max_new_tokens=20)
-        words = model.engine.tokenizer  # type: ignore[attr-defined]
-        assert words.stops == ("\nUser",)
+        tokenizer = model.engine.tokenizer  # type: ignore[attr-defined]
+        assert tokenizer.stops == ("\nUser",)
         whole = model.complete(asked).text
-        words.stops = (whole[5:8],)
+        tokenizer.stops = (whole[5:8],)
         assert model.complete(asked).text == whole[: whole.index(whole[5:8])]
         assert model.complete(Request(prompt="User: hi\n\nAssistant:", max_new_tokens=20)).text == whole

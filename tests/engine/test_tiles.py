@@ -27,14 +27,14 @@ from tiny import ADAPTED, write_adapter, write_tiny_gguf
 
 from nomoat import cache, config, footprint, hardware, machine_code
 from nomoat.engine import arch as architectures
-from nomoat.engine import batching, between, chain, ending, importer, layout, own, step_tables, tiles
+from nomoat.engine import batching, chain, fused, importer, layout, native, shutdown, step_tables, tiles
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.likelihood import Scorer
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.lora import LoraDelta
+from nomoat.engine.native import NativeModel
 from nomoat.engine.openvino import OpenVINOEngine
-from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.engine.program import Program
 from nomoat.engine.sampling import Sampler
@@ -43,7 +43,7 @@ from nomoat.records import Request
 from nomoat.responder import memory_need
 from tests.engine.test_adapters import EXACT
 
-needs_instructions = pytest.mark.skipif(not footprint.has_own_products(), reason="nomoat's own products need AVX2, FMA and F16C")
+needs_instructions = pytest.mark.skipif(not footprint.has_native_kernels(), reason="nomoat's own products need AVX2, FMA and F16C")
 ROUNDING = 0.012  # of the root mean square: inputs have 8 bits, with a scale for each 32
 BF16_ROUNDING = 0.004
 
@@ -338,9 +338,9 @@ def test_a_model_with_other_norms_is_built_product_by_product(tmp_path: Path, ti
     source = GGUFFile(path)
     stored = importer.planned(source)
     sizes = importer.read_sizes(source)
-    usual = between.BetweenBuilder(source, architectures.find("llama"), sizes, stored)
+    usual = fused.FusedBuilder(source, architectures.find("llama"), sizes, stored)
     assert usual.can_build() == stored.has_tiles
-    assert not between.BetweenBuilder(source, replace(architectures.find("llama"), norm="layer"), sizes, stored).can_build()
+    assert not fused.FusedBuilder(source, replace(architectures.find("llama"), norm="layer"), sizes, stored).can_build()
 
 
 # -------------------------------------------------------------------- passes of our own
@@ -350,11 +350,11 @@ def small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(footprint, "FEW_WEIGHTS", 0)
 
 
-def of_usual_decoder(path: Path, **told: Any) -> tuple[OwnModel, PagedModel, list[int]]:
+def of_usual_decoder(path: Path, **told: Any) -> tuple[NativeModel, PagedModel, list[int]]:
     """The same model run by nomoat alone and by OpenVINO, and tokens."""
     path = write_tiny_gguf(path, **told)
     folder = importer.import_gguf(path)
-    ours, theirs = OwnModel(folder), PagedModel(folder, properties_of(GGUFFile(path)))
+    ours, theirs = NativeModel(folder), PagedModel(folder, properties_of(GGUFFile(path)))
     for model in (ours, theirs):
         model.allocate(16)
     assert ours.vocabulary == theirs.vocabulary
@@ -374,7 +374,7 @@ def test_memory_is_planned_as_keys_and_values_are_kept(
     need = memory_need(str(path), 128)
     engine = OpenVINOEngine(importer.import_gguf(path))
     model = engine._make_model()
-    assert isinstance(model, OwnModel)
+    assert isinstance(model, NativeModel)
     assert need is not None
     assert need.kv_cache_bytes * BLOCK_TOKENS == 128 * model.block_bytes
     expected = 4 if quality == "high" else {"llama": 2}.get(arch, 3)  # bytes of a key's and a value's numbers together
@@ -382,7 +382,7 @@ def test_memory_is_planned_as_keys_and_values_are_kept(
     assert need.kv_cache_bytes == 128 * sizes.layers * sizes.kv_heads * (expected * sizes.head_dim + 8)
 
 
-def passes(model: OwnModel | PagedModel, ids: list[int], step: int) -> npt.NDArray[np.float32]:
+def passes(model: NativeModel | PagedModel, ids: list[int], step: int) -> npt.NDArray[np.float32]:
     """The logits of all tokens but a first part of 100, so many in each pass, beside another text's."""
     model.run([Row(ids[:100], 0, [9, 3, 4, 7, 1, 0], 1, reading=True), Row(ids[20:90], 0, [2, 5, 6], 1, reading=True)])
     made = []
@@ -432,7 +432,7 @@ def test_the_same_prompt_has_the_same_answer_whether_its_beginning_is_kept_or_no
     path = tmp_path / "model.gguf"
     path = write_tiny_gguf(path, type_name="Q4_0") if name == "llama" else write_gguf(path, CASES[name], make_model(CASES[name]))
     folder = importer.import_gguf(path)
-    batcher = batching.Batcher(lambda: OwnModel(folder), context_tokens=512)
+    batcher = batching.Batcher(lambda: NativeModel(folder), context_tokens=512)
     chance = np.random.default_rng(1)
     kept = []
     try:
@@ -474,18 +474,18 @@ def test_a_texts_embedding_is_the_same_alone_and_beside_others(tmp_path: Path, s
 def test_a_pass_of_our_own_is_not_made_of_damaged_facts(tmp_path: Path, small_ones_too: None, part: str, damaged: str) -> None:
     """Whose file is as long as it was: it is not imported again."""
     folder = importer.import_gguf(write_tiny_gguf(tmp_path / "model.gguf", type_name="Q4_0"))
-    told = folder / "own.json"
+    told = folder / "native.json"
     text = told.read_text(encoding="utf-8")
     assert text.count(part) == 1
     told.write_text(text.replace(part, damaged), encoding="utf-8")
     with pytest.raises(BadFileError) as caught:
-        OwnModel(folder)
+        NativeModel(folder)
     assert caught.value.message == f"`{folder}` is not a whole imported model"
     assert caught.value.hint == "remove that folder and try again"
     told.write_text(text, encoding="utf-8")
     (folder / "openvino_model.bin").write_bytes(b"")
     with pytest.raises(BadFileError, match="is not a whole imported model"):
-        OwnModel(folder)
+        NativeModel(folder)
 
 
 @needs_instructions
@@ -493,7 +493,7 @@ def test_a_pass_of_our_own_is_not_made_of_damaged_facts(tmp_path: Path, small_on
 def test_a_pass_of_our_own_gives_the_reference_s_logits(tmp_path: Path, small_ones_too: None, name: str) -> None:
     """Norms around attention and MLP, a gate of GELU, capped scores and logits, windows and rotations by layer."""
     reference = make_model(CASES[name])
-    ours = OwnModel(importer.import_gguf(write_gguf(tmp_path / "model.gguf", CASES[name], reference)))
+    ours = NativeModel(importer.import_gguf(write_gguf(tmp_path / "model.gguf", CASES[name], reference)))
     ours.allocate(16)
     ids = np.random.default_rng(1).integers(10, 250, 200).tolist()
     with torch.no_grad():
@@ -513,7 +513,7 @@ def test_adapters_beside_a_pass_of_our_own_give_what_openvino_gives(tmp_path: Pa
     adapters = [
         LoraDelta(write_adapter(tmp_path / name, seed=len(parts), rank=rank, parts=parts)) for name, (rank, parts) in sizes.items()
     ]
-    ours = OwnModel(importer.import_gguf(path), adapters)
+    ours = NativeModel(importer.import_gguf(path), adapters)
     theirs = PagedModel(importer.import_gguf(path, fused=False), EXACT, adapters)
     ids = np.random.default_rng(1).integers(10, 250, 200).tolist()
     blocks = {None: [9, 3, 4, 7, 1, 0], 0: [2, 5, 6, 8, 10], 1: [11, 12, 13, 14, 15]}
@@ -548,7 +548,7 @@ def test_the_same_import_serves_a_model_alone_and_with_adapters_beside_it(tmp_pa
     with pytest.raises(
         BadFileError, match=r"changes `model.layers.0.mlp.down_proj` as one of \[64, 64\], and the model's is \[64, 128\]"
     ):
-        OwnModel(importer.import_gguf(path), [large])
+        NativeModel(importer.import_gguf(path), [large])
 
 
 @needs_instructions
@@ -622,14 +622,14 @@ def test_another_process_compiles_what_a_model_needs_before_it_is_asked(
     monkeypatch.setattr(machine_code, "compile_elsewhere", lambda *told, progress=None: asked.append(told))
     OpenVINOEngine(folder).compile_once()
     next(iter(OpenVINOEngine(folder).generate(Request(prompt="a"))))
-    assert asked == [("Q5_0-Q8_0", own.COMPILE, "Q5_0", "Q8_0")] * 2  # Q8_0: what is no such type becomes that
+    assert asked == [("Q5_0-Q8_0", native.COMPILE, "Q5_0", "Q8_0")] * 2  # Q8_0: what is no such type becomes that
 
 
 @needs_instructions
 def test_all_functions_are_told_of_as_they_are_compiled(kernels: None) -> None:
     functions = chain.functions(["Q5_0", "Q8_0"])
     assert len(functions) == (13 if step_tables.HAS_PANELS else 11)
-    done = subprocess.run([sys.executable, "-c", own.COMPILE, "Q5_0", "Q8_0"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", native.COMPILE, "Q5_0", "Q8_0"], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [f"{number} {len(functions)}" for number in range(len(functions) + 1)]
     assert all((machine_code.FOLDER / f"{function.symbol}.o").exists() for function in functions)
 
@@ -735,8 +735,8 @@ def test_compiled_code_is_kept_by_all_sources_it_is_made_of() -> None:
     compiled = re.compile(r"^from nomoat import.* jit\b", re.M)
     files = {path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
     found = {name for name, text in files.items() if compiled.search(text)} | {"jit.py"}
-    assert "engine/vectors.py" in found
-    never_compiled = {"config", "engine/ending", "errors", "hardware", "machine_code", "paths"}
+    assert "engine/elementwise.py" in found
+    never_compiled = {"config", "engine/shutdown", "errors", "hardware", "machine_code", "paths"}
     assert found <= set(machine_code.SOURCES)
     imported = set()
     for name in {*found, *machine_code.SOURCES}:
@@ -752,7 +752,7 @@ def test_compiled_code_is_kept_by_all_sources_it_is_made_of() -> None:
 def test_no_job_begins_when_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = threading.Event()
     ends.set()
-    monkeypatch.setattr(ending, "process_ends", ends)
+    monkeypatch.setattr(shutdown, "process_ends", ends)
     with pytest.raises(RuntimeError, match="the process ends"):
         product(np.ones((1, 256), np.float32), raw_rows("Q4_K", 16, 256), "Q4_K")
 
@@ -795,7 +795,7 @@ def test_a_process_that_ends_waits_for_a_pass_of_openvino_between_two_products(
 
     expected, made, run = once(), [], program.Program.run
     began, may_go_on = threading.Event(), threading.Event()
-    monkeypatch.setattr(ending, "process_ends", threading.Event())
+    monkeypatch.setattr(shutdown, "process_ends", threading.Event())
     monkeypatch.setattr(program.Program, "run", slow)
     passing = threading.Thread(target=lambda: made.append(once()), daemon=True)
     exiting = threading.Thread(target=program._wait_for_the_last_job, daemon=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
 import unicodedata
@@ -14,9 +15,9 @@ import sentencepiece
 import transformers
 from tiny import write_tiny_gguf
 
-from nomoat.engine import tokenizer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.grammar import Grammars
+from nomoat.engine.tokenizer import Tokenizer, from_metadata, load, stop_ids
 from nomoat.errors import BadFileError, UnsupportedError, UsageError
 from nomoat.records import Effort, Message, Request
 
@@ -26,15 +27,15 @@ TORTURE = (
 )
 
 
-def of(path: Path) -> tokenizer.Tokenizer:
-    return tokenizer.from_metadata(GGUFFile(path).metadata)
+def of(path: Path) -> Tokenizer:
+    return from_metadata(GGUFFile(path).metadata)
 
 
 @pytest.mark.parametrize("pre", ["default", "smollm", "qwen2", "llama-bpe", "mpt", "olmo", "bloom", "falcon"])
 def test_any_text_comes_back_from_its_ids(tmp_path: Path, pre: str) -> None:
-    words = of(write_tiny_gguf(tmp_path / "t.gguf", pre=pre))
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf", pre=pre))
     text = TORTURE.replace("é", "e") if pre == "qwen2" else TORTURE  # Qwen composes accents
-    assert words.decode(words.encode(text)) == text
+    assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_falcon_and_bloom_split_texts_where_their_own_tokenizers_do(tmp_path: Path) -> None:
@@ -74,47 +75,47 @@ def test_ids_of_real_models_equal_llama_cpps(fixture: str, card: str, request: p
     Left out: accents written apart, which Qwen2's own tokenizer composes and llama.cpp does not, and `</s>` in models that have it as
     an ordinary token, which llama.cpp takes for a control token.
     """
-    words = of(request.getfixturevalue(fixture))
+    tokenizer = of(request.getfixturevalue(fixture))
     known = json.loads((Path(__file__).parent / "llama_cpp_ids.json").read_text())
     for text, ids in zip(known["texts"], known["ids"][card], strict=True):
-        assert words.encode(text) == ids, text
-        assert words.decode(ids) == text or any(mark in text for mark in ("<|", "<bos>")), text
+        assert tokenizer.encode(text) == ids, text
+        assert tokenizer.decode(ids) == text or any(mark in text for mark in ("<|", "<bos>")), text
 
 
 def test_text_comes_in_whole_characters_while_it_is_decoded(tmp_path: Path) -> None:
-    words = of(write_tiny_gguf(tmp_path / "t.gguf"))
-    stream = words.decode_stream()
-    pieces = [stream.push(token) for token in words.encode("한글 🙂 ok")]
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf"))
+    stream = tokenizer.decode_stream()
+    pieces = [stream.push(token) for token in tokenizer.encode("한글 🙂 ok")]
     assert "".join(pieces) + stream.finish() == "한글 🙂 ok"
     assert not any("\ufffd" in piece for piece in pieces)
 
 
 def test_half_a_character_at_the_end_is_shown_as_such_and_left_out_where_the_answer_was_cut(tmp_path: Path) -> None:
-    words = of(write_tiny_gguf(tmp_path / "t.gguf"))
-    half = words.encode("한")[:2]
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf"))
+    half = tokenizer.encode("한")[:2]
     for is_cut, end in ((False, "\ufffd"), (True, "")):
-        stream = words.decode_stream()
+        stream = tokenizer.decode_stream()
         assert "".join(stream.push(token) for token in half) == ""
         assert stream.finish(is_cut=is_cut) == end
 
 
 def test_bytes_that_are_no_text_are_shown_where_the_answer_was_cut_too(tmp_path: Path) -> None:
-    words = of(write_tiny_gguf(tmp_path / "t.gguf"))
-    at = {words.token_bytes(token): token for token in words.backend.get_vocab().values()}
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf"))
+    at = {tokenizer.token_bytes(token): token for token in tokenizer.backend.get_vocab().values()}
     assert all(bytes([byte]) in at for byte in range(256))
     for ids, text in (([0xFF], "\ufffd"), ([0xEA, 0xFF], "\ufffd\ufffd"), ([0xFF, 0xED, 0x95], "\ufffd"), ([0xF0, 0x9F, 0x99], "")):
-        stream = words.decode_stream()
+        stream = tokenizer.decode_stream()
         assert [stream.push(at[bytes([byte])]) for byte in ids] == [""] * len(ids)
         assert stream.finish(is_cut=True) == text
 
 
 def test_an_added_token_in_letters_of_its_own_stands_for_itself(tmp_path: Path) -> None:
     """One of its letters, but not the other, is how the vocabulary writes a byte."""
-    words = of(write_tiny_gguf(tmp_path / "t.gguf"))
-    words.backend.add_tokens(["é 해자"])
-    (token,) = words.encode("é 해자")
-    assert words.token_bytes(token).decode() == words.decode([token]) == "é 해자"
-    assert words.token_bytes(token + 1) == b""
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf"))
+    tokenizer.backend.add_tokens(["é 해자"])
+    (token,) = tokenizer.encode("é 해자")
+    assert tokenizer.token_bytes(token).decode() == tokenizer.decode([token]) == "é 해자"
+    assert tokenizer.token_bytes(token + 1) == b""
 
 
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
@@ -129,14 +130,14 @@ def test_tokens_that_fill_up_a_vocabulary_are_no_text_and_no_text_becomes_one(
     padding = end + 1
     more = {"tokens": ["[PAD1]", "[PAD2]", "[PAD3]"], "token_type": [5] * 3, "scores": [0.0] * 3}
     added = {f"tokenizer.ggml.{name}": [*metadata.get(f"tokenizer.ggml.{name}", []), *values] for name, values in more.items()}
-    tokenizer.from_metadata({**metadata, **added}).save(tmp_path)
-    words = tokenizer.load(tmp_path)
-    ids = words.encode("the [PAD2] of 한글")
+    from_metadata({**metadata, **added}).save(tmp_path)
+    tokenizer = load(tmp_path)
+    ids = tokenizer.encode("the [PAD2] of 한글")
     assert ids == before.encode("the [PAD2] of 한글")
-    assert words.decode([*ids, padding]) == before.decode(ids) and words.token_bytes(padding) == b""
-    assert "".join(pushed(words, [*ids[:1], padding, *ids[1:], padding])) == before.decode(ids)
-    assert (words.special.stop_ids[-1], words.backend.id_to_token(end), words.decode([end])) == (end, "[PAD1]", "")
-    grammar = Grammars(words, padding + 2).of_schema('{"type": "string"}')
+    assert tokenizer.decode([*ids, padding]) == before.decode(ids) and tokenizer.token_bytes(padding) == b""
+    assert "".join(pushed(tokenizer, [*ids[:1], padding, *ids[1:], padding])) == before.decode(ids)
+    assert (tokenizer.special.stop_ids[-1], tokenizer.backend.id_to_token(end), tokenizer.decode([end])) == (end, "[PAD1]", "")
+    grammar = Grammars(tokenizer, padding + 2).of_schema('{"type": "string"}')
     logits_V = np.zeros(padding + 2, np.float32)
     grammar.forbid(logits_V)
     assert np.isneginf(logits_V[end:]).all() and np.isfinite(logits_V).any()
@@ -144,23 +145,23 @@ def test_tokens_that_fill_up_a_vocabulary_are_no_text_and_no_text_becomes_one(
 
 def test_a_token_of_a_character_and_half_of_the_next_gives_the_whole_one(tmp_path: Path) -> None:
     path = write_tiny_gguf(tmp_path / "t.gguf")
-    words = of(path)
-    whole, half = words.encode("한"), words.encode("한")[:2]
-    joined = "".join(words.backend.id_to_token(token) for token in (*whole, *half))
+    tokenizer = of(path)
+    whole, half = tokenizer.encode("한"), tokenizer.encode("한")[:2]
+    joined = "".join(tokenizer.backend.id_to_token(token) for token in (*whole, *half))
     metadata = GGUFFile(path).metadata
     tokens = [*metadata["tokenizer.ggml.tokens"], joined]
     types = [*map(int, metadata["tokenizer.ggml.token_type"]), 1]
-    more = tokenizer.from_metadata({**metadata, "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types})
+    more = from_metadata({**metadata, "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types})
     stream = more.decode_stream()
     assert (stream.push(len(tokens) - 1), stream.finish(is_cut=True)) == ("", "한")
 
 
 def test_a_saved_tokenizer_is_the_same(tmp_path: Path) -> None:
-    words = of(write_tiny_gguf(tmp_path / "t.gguf"))
-    words.save(tmp_path)
-    again = tokenizer.load(tmp_path)
-    assert again.encode(TORTURE) == words.encode(TORTURE)
-    assert (again.special, again.chat_template) == (words.special, words.chat_template)
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf"))
+    tokenizer.save(tmp_path)
+    again = load(tmp_path)
+    assert again.encode(TORTURE) == tokenizer.encode(TORTURE)
+    assert (again.special, again.chat_template) == (tokenizer.special, tokenizer.chat_template)
 
 
 @pytest.mark.parametrize(
@@ -179,16 +180,16 @@ def test_a_damaged_tokenizer_is_named_with_its_folder(tmp_path: Path, name: str,
     assert part in text
     (tmp_path / name).write_text(text.replace(part, damaged, 1), encoding="utf-8")
     with pytest.raises(BadFileError) as caught:
-        tokenizer.load(tmp_path)
+        load(tmp_path)
     assert caught.value.message.startswith(f"`{tmp_path}` is not a whole imported model: ")
     assert caught.value.hint == "remove that folder and try again"
 
 
 def test_the_template_of_the_file_is_used(tmp_path: Path) -> None:
-    words = of(write_tiny_gguf(tmp_path / "t.gguf"))
-    text = words.render((Message(role="system", content="s"), Message(role="user", content="u")))
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf"))
+    text = tokenizer.render((Message(role="system", content="s"), Message(role="user", content="u")))
     assert text == "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n"
-    assert words.encode(text)[0] == 1  # the control token, not its letters
+    assert tokenizer.encode(text)[0] == 1  # the control token, not its letters
 
 
 @pytest.mark.parametrize(
@@ -203,10 +204,10 @@ def test_the_template_of_the_file_is_used(tmp_path: Path) -> None:
     ],
 )
 def test_a_template_is_rendered_as_transformers_does(template: str, tmp_path: Path) -> None:
-    words = of(write_tiny_gguf(tmp_path / "t.gguf", template=template))
-    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=words.backend)
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf", template=template))
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend)
     text = theirs.apply_chat_template([{"role": "user", "content": "u"}], chat_template=template, tokenize=False)
-    assert words.render((Message(role="user", content="u"),)) == text != ""
+    assert tokenizer.render((Message(role="user", content="u"),)) == text != ""
 
 
 THINKING = "{% if enable_thinking is defined and enable_thinking is false %}quiet{% else %}loud{% endif %}"
@@ -214,17 +215,17 @@ THINKING = "{% if enable_thinking is defined and enable_thinking is false %}quie
 
 def asking(template: str, tmp_path: Path, effort: Effort | None = None, **variables: object) -> tuple[str, tuple[str, ...]]:
     """The prompt, and what is said of it."""
-    words = of(write_tiny_gguf(tmp_path / "t.gguf", template=template))
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf", template=template))
     told = json.dumps(variables) if variables else ""
     request = Request(messages=(Message(role="user", content="u"),), template_variables=told, reasoning_effort=effort)
-    return words.prompt_text(request)[0], words.notes_on(request)
+    return tokenizer.prompt_text(request)[0], tokenizer.notes_on(request)
 
 
 def test_a_template_is_told_the_variables_of_a_request_and_those_it_does_not_read_are_named(tmp_path: Path) -> None:
     assert asking(THINKING, tmp_path) == ("loud", ())
     assert asking(THINKING, tmp_path, enable_thinking=False) == ("quiet", ())
-    words = of(write_tiny_gguf(tmp_path / "t.gguf", template="{{ template }}{{ context }}"))
-    assert words.render((Message(role="user", content="u"),), {"template": "서울", "context": 1, "self": 2}) == "서울1"
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf", template="{{ template }}{{ context }}"))
+    assert tokenizer.render((Message(role="user", content="u"),), {"template": "서울", "context": 1, "self": 2}) == "서울1"
     assert asking("{% set later = 1 %}{{ place }}{{ later }}", tmp_path, place="서울", later=2) == (
         "서울1", ("the model's chat template does not read `later`",),
     )  # fmt: skip
@@ -248,23 +249,23 @@ def test_variables_that_a_template_is_given_anyway_and_what_are_none_are_refused
 
 
 def test_an_answer_that_is_begun_goes_on_after_the_template(tmp_path: Path) -> None:
-    words = of(write_tiny_gguf(tmp_path / "t.gguf"))
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf"))
     request = Request(messages=(Message(role="user", content="u"),), answer_start="Sure 🙂:\n")
-    assert words.prompt_text(request)[0].endswith("<|im_start|>assistant\nSure 🙂:\n")
+    assert tokenizer.prompt_text(request)[0].endswith("<|im_start|>assistant\nSure 🙂:\n")
     with pytest.raises(UsageError, match="only the answer of a conversation is begun"):
         Request(prompt="u", answer_start="Sure")
 
 
 def test_a_model_without_a_template_says_so(tmp_path: Path) -> None:
-    words = of(write_tiny_gguf(tmp_path / "t.gguf", template=None))
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf", template=None))
     with pytest.raises(UnsupportedError, match="this model has no chat template"):
-        words.render((Message(role="user", content="u"),))
+        tokenizer.render((Message(role="user", content="u"),))
 
 
 def test_a_template_cannot_reach_out_of_its_sandbox(tmp_path: Path) -> None:
-    words = of(write_tiny_gguf(tmp_path / "t.gguf", template="{{ ''.__class__.__mro__[1].__subclasses__() }}"))
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf", template="{{ ''.__class__.__mro__[1].__subclasses__() }}"))
     with pytest.raises(UnsupportedError, match=r"the model's chat template fails: access to attribute '__class__' .* is unsafe"):
-        words.render((Message(role="user", content="u"),))
+        tokenizer.render((Message(role="user", content="u"),))
 
 
 @pytest.mark.parametrize(
@@ -281,9 +282,9 @@ def test_a_template_cannot_reach_out_of_its_sandbox(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_template_that_fails_or_would_fill_the_memory_is_an_error(tmp_path: Path, template: str) -> None:
-    words = of(write_tiny_gguf(tmp_path / "t.gguf", template=template))
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf", template=template))
     with pytest.raises(UnsupportedError, match=r"the model's chat template fails: .") as caught:
-        words.render((Message(role="user", content="u"), Message(role="assistant", content="a")))
+        tokenizer.render((Message(role="user", content="u"), Message(role="assistant", content="a")))
     assert str(caught.value.hint).startswith("`--template NAME` (in Python: `template`) puts another in its place: alpaca, ")
 
 
@@ -293,9 +294,9 @@ def test_memory_that_is_out_is_told_as_such(tmp_path: Path) -> None:
     def run_out() -> None:
         raise MemoryError
 
-    words = of(write_tiny_gguf(tmp_path / "t.gguf", template="{{ run_out() }}"))
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf", template="{{ run_out() }}"))
     with pytest.raises(UnsupportedError, match="the model's chat template fails: it asks for more memory than there is"):
-        words.render((Message(role="user", content="u"),), {"run_out": run_out})
+        tokenizer.render((Message(role="user", content="u"),), {"run_out": run_out})
 
 
 def test_an_unknown_pre_tokenizer_is_refused_rather_than_guessed(tmp_path: Path) -> None:
@@ -319,25 +320,25 @@ def test_a_file_that_names_no_pre_tokenizer_is_split_as_its_architecture_was_tra
     """Files older than May 2024."""
     file = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf", pre=pre))
     unsaid = {name: value for name, value in file.metadata.items() if name != "tokenizer.ggml.pre"}
-    words, named = tokenizer.from_metadata({**unsaid, "general.architecture": arch}), file.read_tokenizer()
-    pieces, expected = (each.backend.pre_tokenizer.pre_tokenize_str(TORTURE) for each in (words, named))
+    tokenizer, named = from_metadata({**unsaid, "general.architecture": arch}), file.read_tokenizer()
+    pieces, expected = (each.backend.pre_tokenizer.pre_tokenize_str(TORTURE) for each in (tokenizer, named))
     assert pieces == expected
     for text in (TORTURE, unicodedata.normalize("NFD", TORTURE)):
-        assert words.encode(text) == named.encode(text)
+        assert tokenizer.encode(text) == named.encode(text)
 
 
 def test_a_llama_3_that_names_no_pre_tokenizer_is_known_by_its_vocabulary_and_others_are_refused(tmp_path: Path) -> None:
     metadata = dict(GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata)
     del metadata["tokenizer.ggml.pre"]
     with pytest.raises(UnsupportedError, match=r"the file does not say how its tokenizer splits texts \(`tokenizer\.ggml\.pre`\)"):
-        tokenizer.from_metadata(metadata)
+        from_metadata(metadata)
     more = 128_256 - len(metadata["tokenizer.ggml.tokens"])
     metadata["tokenizer.ggml.tokens"] = [*metadata["tokenizer.ggml.tokens"], *(f"more {number}" for number in range(more))]
     metadata["tokenizer.ggml.token_type"] = [*metadata["tokenizer.ggml.token_type"].tolist(), *[1] * more]
-    words = tokenizer.from_metadata(metadata)
-    assert words.encode("hello", add_bos=True)[0] == words.special.bos_id
-    named = tokenizer.from_metadata({**metadata, "tokenizer.ggml.pre": "llama-bpe"})
-    assert words.encode(TORTURE) == named.encode(TORTURE)
+    tokenizer = from_metadata(metadata)
+    assert tokenizer.encode("hello", add_bos=True)[0] == tokenizer.special.bos_id
+    named = from_metadata({**metadata, "tokenizer.ggml.pre": "llama-bpe"})
+    assert tokenizer.encode(TORTURE) == named.encode(TORTURE)
 
 
 @pytest.mark.data
@@ -370,7 +371,7 @@ def metadata_only(source: Path, target: Path) -> Path:
 def pieces(tmp_path_factory: pytest.TempPathFactory) -> sentencepiece.SentencePieceProcessor:
     """A SentencePiece BPE model as Llama's: byte fallback, digits by themselves, a space before the text."""
     folder = tmp_path_factory.mktemp("sentencepiece")
-    (folder / "text.txt").write_text("\n".join([Path(tokenizer.__file__).read_text(), "안녕하세요 대한민국 " * 20, TORTURE]))
+    (folder / "text.txt").write_text("\n".join([Path(inspect.getfile(Tokenizer)).read_text(), "안녕하세요 대한민국 " * 20, TORTURE]))
     sentencepiece.SentencePieceTrainer.train(
         input=str(folder / "text.txt"), model_prefix=str(folder / "m"), vocab_size=900, model_type="bpe", byte_fallback=True,
         split_digits=True, normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
@@ -396,8 +397,8 @@ def facts_of_pieces(pieces: sentencepiece.SentencePieceProcessor, *, arch: str =
     return {f"tokenizer.ggml.{name}": value for name, value in {**facts, **more}.items()} | {"general.architecture": arch}
 
 
-def of_pieces(pieces: sentencepiece.SentencePieceProcessor, *, arch: str = "llama", **more: object) -> tokenizer.Tokenizer:
-    return tokenizer.from_metadata(facts_of_pieces(pieces, arch=arch, **more))
+def of_pieces(pieces: sentencepiece.SentencePieceProcessor, *, arch: str = "llama", **more: object) -> Tokenizer:
+    return from_metadata(facts_of_pieces(pieces, arch=arch, **more))
 
 
 def test_ids_of_a_sentencepiece_vocabulary_equal_sentencepieces_own(pieces: sentencepiece.SentencePieceProcessor) -> None:
@@ -428,38 +429,38 @@ def test_the_marks_of_phi_3_take_the_lines_behind_them_away(pieces: sentencepiec
 def test_a_file_that_does_not_say_so_begins_texts_as_llama_cpp_does(tmp_path: Path, pre: str, begins: bool) -> None:
     """Where `tokenizer.ggml.add_bos_token` is not written: many files of Llama 3. Conversations begin as their template says."""
     file = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf", pre=pre))
-    words = file.read_tokenizer()
-    assert (words.prompt_ids(Request(prompt="the"))[0] == words.special.bos_id) == begins
+    tokenizer = file.read_tokenizer()
+    assert (tokenizer.prompt_ids(Request(prompt="the"))[0] == tokenizer.special.bos_id) == begins
     for said in (True, False):
-        words = tokenizer.from_metadata({**file.metadata, "tokenizer.ggml.add_bos_token": said})
-        assert (words.encode("the", add_bos=True)[0] == words.special.bos_id) == said
+        tokenizer = from_metadata({**file.metadata, "tokenizer.ggml.add_bos_token": said})
+        assert (tokenizer.encode("the", add_bos=True)[0] == tokenizer.special.bos_id) == said
 
 
 def test_the_tokens_that_a_file_says_end_a_turn_or_a_message_end_an_answer(tmp_path: Path) -> None:
     metadata = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata
-    before = tokenizer.from_metadata(metadata).special.stop_ids
+    before = from_metadata(metadata).special.stop_ids
     said = {"tokenizer.ggml.eot_token_id": 5, "tokenizer.ggml.eom_token_id": 6}
-    assert tokenizer.from_metadata({**metadata, **said}).special.stop_ids == tuple(sorted({*before, 5, 6}))
+    assert from_metadata({**metadata, **said}).special.stop_ids == tuple(sorted({*before, 5, 6}))
     none = {"tokenizer.ggml.eot_token_id": 2**32 - 1}  # as some files write for none
-    assert tokenizer.from_metadata({**metadata, **none}).special.stop_ids == before
+    assert from_metadata({**metadata, **none}).special.stop_ids == before
     with pytest.raises(BadFileError, match=r"the file's `tokenizer\.ggml\.eot_token_id` is not what it should be"):
-        tokenizer.from_metadata({**metadata, "tokenizer.ggml.eot_token_id": "5"})
+        from_metadata({**metadata, "tokenizer.ggml.eot_token_id": "5"})
 
 
 def test_the_end_of_a_message_is_known_by_its_name() -> None:
     """Llama 3.1 ends so what it wants a tool to run."""
-    assert tokenizer.stop_ids([2], {"<|eom_id|>": 7}.get) == (2, 7)
+    assert stop_ids([2], {"<|eom_id|>": 7}.get) == (2, 7)
 
 
 def test_sentencepiece_text_streams_with_its_spaces(pieces: sentencepiece.SentencePieceProcessor) -> None:
-    words = of_pieces(pieces)
-    stream = words.decode_stream()
+    tokenizer = of_pieces(pieces)
+    stream = tokenizer.decode_stream()
     text = "return the tokenizer 한국 🙂 x"
-    assert "".join(stream.push(token) for token in words.encode(text)) + stream.finish() == text
+    assert "".join(stream.push(token) for token in tokenizer.encode(text)) + stream.finish() == text
 
 
-def pushed(words: tokenizer.Tokenizer, ids: list[int], before: list[int] | None = None, *, is_cut: bool = False) -> list[str]:
-    stream = words.decode_stream(before or ())
+def pushed(tokenizer: Tokenizer, ids: list[int], before: list[int] | None = None, *, is_cut: bool = False) -> list[str]:
+    stream = tokenizer.decode_stream(before or ())
     return [*(stream.push(token) for token in ids), stream.finish(is_cut=is_cut)]
 
 
@@ -470,11 +471,11 @@ def test_marks_of_turns_that_a_file_calls_words_are_marks(pieces: sentencepiece.
     names = [pieces.id_to_piece(at) for at in range(size)]
     types = [6 if pieces.is_byte(at) else 2 if pieces.is_unknown(at) else 3 if pieces.is_control(at) else 1 for at in range(size)]
     more = {"tokens": names + marks, "scores": [0.0] * (size + 2), "token_type": [*types, 1, 1], "add_space_prefix": False}
-    words = of_pieces(pieces, **more)
-    first, *middle, last = words.encode("<start_of_turn>user\nreturn<end_of_turn>")
+    tokenizer = of_pieces(pieces, **more)
+    first, *middle, last = tokenizer.encode("<start_of_turn>user\nreturn<end_of_turn>")
     assert (first, last) == (size, size + 1)
-    assert words.decode([first, *middle, last]) == "user\nreturn"
-    assert size + 1 in words.special.stop_ids and size not in words.special.stop_ids
+    assert tokenizer.decode([first, *middle, last]) == "user\nreturn"
+    assert size + 1 in tokenizer.special.stop_ids and size not in tokenizer.special.stop_ids
 
 
 def test_a_mark_of_turns_among_words_of_bytes_is_a_mark(tmp_path: Path) -> None:
@@ -482,41 +483,41 @@ def test_a_mark_of_turns_among_words_of_bytes_is_a_mark(tmp_path: Path) -> None:
     at = metadata["tokenizer.ggml.tokens"].index("<|im_end|>")
     types = [int(kind) for kind in metadata["tokenizer.ggml.token_type"]]
     types[at] = 1
-    words = tokenizer.from_metadata({**metadata, "tokenizer.ggml.token_type": types})
-    assert words.encode("the<|im_end|>")[-1] == at
-    assert words.decode(words.encode("the<|im_end|>")) == "the"
+    tokenizer = from_metadata({**metadata, "tokenizer.ggml.token_type": types})
+    assert tokenizer.encode("the<|im_end|>")[-1] == at
+    assert tokenizer.decode(tokenizer.encode("the<|im_end|>")) == "the"
 
 
 @pytest.mark.parametrize("before", ["x", "return the", "龍", "안녕 ", "龍龍龍龍 "])
 def test_a_continuation_keeps_the_space_of_its_first_word(pieces: sentencepiece.SentencePieceProcessor, before: str) -> None:
     """Whatever the prompt ends with: a word, single bytes of a character, a space."""
-    words = of_pieces(pieces)
-    prompt, following = words.encode(before, add_bos=True), words.encode("the tokenizer")
-    assert "".join(pushed(words, following)) == "the tokenizer"
-    assert "".join(pushed(words, following, prompt)) == " the tokenizer"
-    assert "".join(pushed(words, following, [pieces.bos_id()])) == "the tokenizer"
+    tokenizer = of_pieces(pieces)
+    prompt, following = tokenizer.encode(before, add_bos=True), tokenizer.encode("the tokenizer")
+    assert "".join(pushed(tokenizer, following)) == "the tokenizer"
+    assert "".join(pushed(tokenizer, following, prompt)) == " the tokenizer"
+    assert "".join(pushed(tokenizer, following, [pieces.bos_id()])) == "the tokenizer"
 
 
 def test_bytes_that_are_no_text_are_shown_as_such_and_what_follows_is_whole(pieces: sentencepiece.SentencePieceProcessor) -> None:
-    words = of_pieces(pieces)
-    dragon, (the,), bad = words.encode("龍")[1:], words.encode("the"), pieces.piece_to_id("<0xFF>")
+    tokenizer = of_pieces(pieces)
+    dragon, (the,), bad = tokenizer.encode("龍")[1:], tokenizer.encode("the"), pieces.piece_to_id("<0xFF>")
     assert len(dragon) == 3
-    assert pushed(words, [*dragon, bad, the, *dragon]) == ["", "", "龍", "", "\ufffd the", "", "", "龍", ""]
-    assert "".join(pushed(words, [*dragon, bad])) == "龍\ufffd"
-    assert "".join(pushed(words, [the, *dragon[:2]])) == "the\ufffd\ufffd"
-    assert "".join(pushed(words, [the, *dragon[:2]], is_cut=True)) == "the"
-    assert "".join(pushed(words, [*dragon, bad, *dragon[:2]], is_cut=True)) == "龍\ufffd"
+    assert pushed(tokenizer, [*dragon, bad, the, *dragon]) == ["", "", "龍", "", "\ufffd the", "", "", "龍", ""]
+    assert "".join(pushed(tokenizer, [*dragon, bad])) == "龍\ufffd"
+    assert "".join(pushed(tokenizer, [the, *dragon[:2]])) == "the\ufffd\ufffd"
+    assert "".join(pushed(tokenizer, [the, *dragon[:2]], is_cut=True)) == "the"
+    assert "".join(pushed(tokenizer, [*dragon, bad, *dragon[:2]], is_cut=True)) == "龍\ufffd"
 
 
 @pytest.mark.parametrize("kind", ["sentencepiece", "bytes"])
 def test_any_tokens_can_be_decoded_one_by_one(pieces: sentencepiece.SentencePieceProcessor, tmp_path: Path, kind: str) -> None:
-    words = of_pieces(pieces) if kind == "sentencepiece" else of(write_tiny_gguf(tmp_path / "t.gguf"))
+    tokenizer = of_pieces(pieces) if kind == "sentencepiece" else of(write_tiny_gguf(tmp_path / "t.gguf"))
     chance = random.Random(7)
     for _ in range(200):
         ids = [chance.randrange(250) for _ in range(12)]
-        whole, text = words.decode(ids), "".join(pushed(words, ids))
+        whole, text = tokenizer.decode(ids), "".join(pushed(tokenizer, ids))
         assert text == whole or "\ufffd" in whole
-        assert text.startswith("".join(pushed(words, ids, is_cut=True)))
+        assert text.startswith("".join(pushed(tokenizer, ids, is_cut=True)))
 
 
 def test_a_vocabulary_without_a_score_for_each_piece_is_damaged(pieces: sentencepiece.SentencePieceProcessor) -> None:

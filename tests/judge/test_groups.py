@@ -14,9 +14,10 @@ from nomoat.errors import DataError, UnsupportedError
 from nomoat.judge.duel import run_duel
 from nomoat.judge.groups import groups_in, groups_of
 from nomoat.judge.judged import run_judged_duel
+from nomoat.judge.metrics import Metric
 from nomoat.judge.run import run_suite
 from nomoat.judge.stats import clustered_mean_interval
-from nomoat.judge.suites import Metric, Suite
+from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import _fixed
 from nomoat.records import Chunk, ContinuationScore, Example, Message, Request, Usage, Verdict

@@ -14,7 +14,8 @@ import pytest
 
 from nomoat.errors import BadFileError, DataError, NotEnoughDiskError, UnknownModelError, UsageError
 from nomoat.judge import suites
-from nomoat.judge.suites import Metric, load_suite, load_suites, suite_from_csv, write_suite
+from nomoat.judge.metrics import Metric
+from nomoat.judge.suites import load_suite, load_suites, suite_from_csv, write_suite
 from nomoat.records import Example, Message
 from nomoat.textfiles import AS_UTF_8_KOREAN
 

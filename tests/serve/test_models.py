@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import threading
 import weakref
 from collections.abc import Sequence
@@ -14,9 +15,12 @@ import tiny
 from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat import responder
+from nomoat.catalog import cards, memory
+from nomoat.cli import facts
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
+from nomoat.errors import BadFileError, NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
+from nomoat.records import Request
 from nomoat.responder import Responder
 from nomoat.serve.models import Loader, Models, _give_back_freed, _spare_bytes, from_references
 
@@ -68,7 +72,8 @@ def test_what_a_model_held_is_given_back_to_the_system_once_nobody_has_it(shelf:
     kept: list[weakref.ref[Responder]] = []
 
     def give_back() -> None:
-        shelf.events.append("-" if kept[0]() is None else "still there")
+        if kept:  # else the first has just been loaded
+            shelf.events.append("-" if kept[0]() is None else "still there")
 
     monkeypatch.setattr("nomoat.serve.models._give_back_freed", give_back)
     models = Models(loaders=[shelf.loader("a"), shelf.loader("b")], memory_bytes=1)
@@ -76,7 +81,7 @@ def test_what_a_model_held_is_given_back_to_the_system_once_nobody_has_it(shelf:
         kept.append(weakref.ref(responder))
     del responder
     use(models, "b")
-    assert shelf.events == ["+a", "-a", "-", "+b"]
+    assert shelf.events == ["+a", "-a", "-", "+b", "-"]  # and what loading took
 
 
 def test_giving_memory_back_fails_on_no_system(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +229,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         from_references([one, one, two])
     assert caught.value.message == f"`{one}` and `{two}` would both be called `x.gguf`"
-    assert caught.value.hint == "rename one of the two files"
+    assert caught.value.hint == "rename one of the two"
 
 
 def test_many_who_ask_at_once_load_it_once(shelf: Shelf) -> None:
@@ -262,6 +267,70 @@ def test_models_that_share_weights_come_and_go_together(shelf: Shelf) -> None:
     assert shelf.events == ["+a", "-a", "-a+x", "+b"]
 
 
+def test_an_adapter_that_is_gone_or_damaged_takes_nobody_with_it_and_answers_again_once_it_is_back(
+    tiny_gguf: Path, tmp_path: Path
+) -> None:
+    base = str(shutil.copy(tiny_gguf, tmp_path))
+    lost, kept = tiny.write_adapter(tmp_path / "lost"), tiny.write_adapter(tmp_path / "kept", seed=2)
+    models = from_references([base, f"{base}+{lost}", f"{base}+{kept}"])
+    there = ["tiny.gguf", "tiny.gguf+kept"]
+    assert models.names == ["tiny.gguf", "tiny.gguf+lost", "tiny.gguf+kept"]
+
+    def ask(name: str) -> None:
+        with models.use(name) as responder:
+            assert responder.complete(Request(prompt="hi", max_new_tokens=2)).usage.completion_tokens > 0
+
+    lost.rename(tmp_path / "away")
+    for name in (*there, "tiny.gguf+lost"):
+        if name in there:
+            ask(name)
+        else:
+            with pytest.raises(UnknownModelError, match=r"no adapter `.*lost`"):
+                ask(name)
+        assert list(models.loaded()) == there
+    (tmp_path / "away").rename(lost)
+    ask("tiny.gguf+lost")
+    assert list(models.loaded()) == models.names
+
+    models.close()
+    weights = (lost / "adapter_model.safetensors").read_bytes()
+    (lost / "adapter_model.safetensors").write_bytes(weights[:100])
+    with pytest.raises(BadFileError, match="is not a whole safetensors file"):
+        ask("tiny.gguf+lost")
+    ask("tiny.gguf")
+    assert list(models.loaded()) == there
+    (lost / "adapter_model.safetensors").write_bytes(weights)
+    ask("tiny.gguf+lost")
+    models.close()
+    (lost / "adapter_config.json").unlink()
+    Path(base).rename(tmp_path / "moved.gguf")
+    with pytest.raises(UnknownModelError, match=r"tiny\.gguf"):  # what all of them need is gone
+        ask("tiny.gguf+kept")
+
+
+def test_a_model_that_can_be_loaded_again_waits_for_those_who_ask_its_siblings(shelf: Shelf) -> None:
+    wrong: list[NomoatError] = [UsageError("meant")]
+
+    def load() -> Sequence[Responder | NomoatError]:
+        shelf.events.append("+a")
+        return [shelf._responder("a"), *(wrong or [shelf._responder("a+x")])]
+
+    models = Models(loaders=[Loader(names=("a", "a+x"), planned_bytes=1, load=load, what_is_wrong=lambda name: (wrong or [None])[0])])
+    with ThreadPoolExecutor(2) as pool:
+        with models.use("a"):
+            with pytest.raises(UsageError, match="meant"):
+                use(models, "a+x")
+            wrong.clear()
+            waiting = pool.submit(use, models, "a+x")
+            waiting_for(models, 1)
+            behind = pool.submit(use, models, "a")
+            waiting_for(models, 2)
+            assert shelf.events == ["+a"]
+        for one in (waiting, behind):
+            one.result(timeout=PATIENCE_SECONDS)
+    assert shelf.events == ["+a", "-a", "+a"]
+
+
 def test_what_was_given_stays_and_is_left_to_its_maker(shelf: Shelf) -> None:
     given = Responder("mine", FakeEngine())
     given.close = lambda: shelf.events.append("-mine")  # type: ignore[method-assign]
@@ -276,6 +345,8 @@ def test_a_model_larger_than_the_budget_is_refused_at_the_start(shelf: Shelf) ->
     with pytest.raises(NotEnoughMemoryError) as caught:
         Models(loaders=[shelf.loader("a", size=5_000_000_000)], memory_bytes=2_000_000_000)
     assert caught.value.message == "`a` needs about 5.0 GB, and the budget is 2.0 GB"
+    with pytest.raises(NotEnoughMemoryError, match=r"needs about 0\.72 GB, and the budget is 0\.70 GB"):
+        Models(loaders=[shelf.loader("a", size=723_000_000)], memory_bytes=700_000_000)
 
 
 def test_names_are_found_or_refused_with_the_known_ones(shelf: Shelf) -> None:
@@ -332,3 +403,9 @@ def test_what_models_may_hold_with_their_texts_keeps_within_the_budget(
             assert 0 <= beyond < BLOCK_TOKENS * need.kv_cache_bytes / tiny.CONTEXT  # it has whole blocks
     assert len(models.loaded()) == together
     models.close()
+
+
+def test_show_and_serve_count_the_same_memory_of_what_is_pulled(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.catalog.pull.find_installed", lambda ref: tiny_gguf if ref == "smollm2-135m" else None)
+    assert facts.card_need(cards.card("smollm2-135m"), None) == responder.memory_need("smollm2-135m", None)
+    assert facts.card_need(cards.card("qwen2.5-7b"), None) == memory.memory_need(cards.card("qwen2.5-7b"))

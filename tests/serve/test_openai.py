@@ -22,14 +22,14 @@ from scripted import ScriptedEngine
 from tiny import TEMPLATE, write_adapter, write_tiny_gguf
 
 from nomoat.catalog import licences
-from nomoat.engine import calls, importer, openvino
+from nomoat.engine import importer, openvino, tool_calls
 from nomoat.engine.batching import Reading
-from nomoat.engine.begun import BegunCalls
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.grammar import Grammars
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.remote import remote_engine
 from nomoat.engine.tokenizer import Tokenizer
+from nomoat.engine.tool_call_grammar import ToolCallGrammar
 from nomoat.errors import BadFileError, NomoatError
 from nomoat.records import CallingTurn, Chunk, Request, ToolResult, Usage
 from nomoat.responder import Responder
@@ -60,6 +60,32 @@ def test_chat_logprobs_are_streamed_with_their_tokens(fake: openai.OpenAI) -> No
     events = list(chat(fake, "two one", logprobs=True, stream=True))
     told = [token.token for event in events if event.choices[0].logprobs for token in event.choices[0].logprobs.content]
     assert told == ["one", " two"]
+
+
+def test_an_answer_without_a_token_has_an_empty_list_of_the_logprobs_that_were_asked_for(start: Start, sdk: Sdk) -> None:
+    class Silent(FakeEngine):
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            usage = Usage(prompt_tokens=1, completion_tokens=0, prefill_seconds=0.0, decode_seconds=0.0)
+            yield Chunk(text="", finish_reason="stop", usage=usage)
+
+    client = sdk(start(Responder("silent", Silent())))
+    (choice,) = chat(client, "hi", logprobs=True).choices
+    assert (choice.logprobs.content, choice.message.content) == ([], "")
+    assert [event.choices[0].logprobs.content for event in chat(client, "hi", logprobs=True, stream=True)] == [[], []]
+    assert [event.choices[0].logprobs for event in chat(client, "hi", stream=True)] == [None, None]
+
+    def completed(**kwargs: object) -> Any:
+        return client.completions.create(model="silent", prompt="hi", **kwargs)  # type: ignore[call-overload]
+
+    for reply in (completed(logprobs=0), *completed(logprobs=0, stream=True)):
+        told = reply.choices[0].logprobs
+        assert (told.tokens, told.token_logprobs, told.top_logprobs, told.text_offset) == ([], [], [], [])
+    assert completed().choices[0].logprobs is None
+
+    asked: Any = {"model": "silent", "input": "hi", "include": ["message.output_text.logprobs"]}
+    *_, last = client.responses.create(**asked, stream=True)
+    for response in (client.responses.create(**asked), last.response):
+        assert response.output[0].content[0].logprobs == []
 
 
 def test_several_answers_to_one_question_whole_and_streamed(tiny: openai.OpenAI) -> None:
@@ -122,12 +148,12 @@ def test_an_answer_that_has_to_call_is_a_call_with_its_arguments_whole_and_strea
     assert [event.finish_reason for event in events if event.finish_reason] == ["tool_calls"] * 3
 
 
-class Writing(BegunCalls):
+class Writing(ToolCallGrammar):
     """Of a model that writes a call's mark, and then whatever it may."""
 
-    def __init__(self, request: Request, prompt: Sequence[int], words: Tokenizer, grammars: Grammars) -> None:
-        super().__init__(request, prompt, words, grammars)
-        self._begins = words.encode("Now:<tool_call>")
+    def __init__(self, request: Request, prompt: Sequence[int], tokenizer: Tokenizer, grammars: Grammars) -> None:
+        super().__init__(request, prompt, tokenizer, grammars)
+        self._begins = tokenizer.encode("Now:<tool_call>")
 
     @property
     def holds(self) -> bool:
@@ -146,7 +172,7 @@ class Writing(BegunCalls):
 def test_a_call_that_a_model_begins_by_itself_has_arguments_of_its_function_however_it_is_asked(
     tiny_with_tools: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openvino, "BegunCalls", Writing)
+    monkeypatch.setattr(openvino, "ToolCallGrammar", Writing)
     settings: dict[str, Any] = {"tools": [TOOL], "seed": 5, "max_tokens": 180}
     (whole,) = chat(tiny_with_tools, "hello", **settings).choices
     (call,) = whole.message.tool_calls
@@ -227,7 +253,7 @@ def test_a_conversation_with_a_tool_goes_round_as_openais_client_keeps_it(start:
 
     class Engine(ScriptedEngine):
         def generate(self, request: Request) -> Iterator[Chunk]:
-            return calls.recognised(super().generate(request), request)  # type: ignore[arg-type]
+            return tool_calls.recognised(super().generate(request), request)  # type: ignore[arg-type]
 
     engine = Engine(lambda: iter([Chunk(text=next(said)), Chunk(text="", finish_reason="stop", usage=usage)]))
     client = sdk(start(Responder("m", engine)))

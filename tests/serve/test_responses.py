@@ -17,7 +17,7 @@ from patience import PATIENCE_SECONDS, wait_until
 from pydantic import BaseModel, TypeAdapter
 from scripted import ScriptedEngine
 
-from nomoat.engine import calls
+from nomoat.engine import tool_calls
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import BadRequestError, NomoatError, RemoteError, SchemaError
 from nomoat.records import CallingTurn, Chunk, Request, ToolCall, ToolResult, Usage
@@ -210,7 +210,7 @@ def test_a_conversation_with_a_tool_goes_round_as_openais_client_keeps_it(start:
 
     class Engine(ScriptedEngine):
         def generate(self, request: Request) -> Iterator[Chunk]:
-            return calls.recognised(super().generate(request), request)  # type: ignore[arg-type]
+            return tool_calls.recognised(super().generate(request), request)  # type: ignore[arg-type]
 
     engine = Engine(lambda: iter([Chunk(text=next(said)), END]))
     client = sdk(start(Responder("fake", engine)))

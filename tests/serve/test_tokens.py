@@ -22,19 +22,19 @@ def ask(url: str, **body: object) -> dict[str, object]:
 
 def test_a_text_and_its_tokens_are_told_as_the_model_reads_them(tiny: openai.OpenAI, tiny_gguf: Path) -> None:
     engine = OpenVINOEngine(importer.import_gguf(tiny_gguf))
-    words, url = engine.tokenizer, str(tiny.base_url.copy_with(path="/"))
+    tokenizer, url = engine.tokenizer, str(tiny.base_url.copy_with(path="/"))
     for text in ("the hello", "안녕 🙂"):
         for add in (True, False):
-            ids = words.encode(text, add_bos=add)
+            ids = tokenizer.encode(text, add_bos=add)
             told = ask(f"{url}tokenize", prompt=text, add_special_tokens=add)
             assert told == {"count": len(ids), "max_model_len": engine.context_tokens, "tokens": ids}
-        assert ask(f"{url}detokenize", tokens=words.encode(text)) == {"prompt": text}
+        assert ask(f"{url}detokenize", tokens=tokenizer.encode(text)) == {"prompt": text}
     assert ask(f"{url}tokenize", prompt="the") == ask(f"{url}tokenize", prompt="the", add_special_tokens=True)
     info = httpx.get(f"{url}tokenizer_info").json()
     for token in (info["bos_token"], info["eos_token"]):  # which the harness asks for the numbers of
         (number,) = ask(f"{url}tokenize", prompt=token, add_special_tokens=False)["tokens"]  # type: ignore[misc]
         assert ask(f"{url}detokenize", tokens=[number]) == {"prompt": token}
-    assert (info["chat_template"], info["add_bos_token"]) == (words.chat_template, words.special.add_bos)
+    assert (info["chat_template"], info["add_bos_token"]) == (tokenizer.chat_template, tokenizer.special.add_bos)
     engine.close()
 
 

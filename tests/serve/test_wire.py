@@ -532,7 +532,7 @@ def test_all_lists_that_clients_send_are_checked_to_the_first_error_only() -> No
 
 def test_half_a_character_is_told_as_bytes() -> None:
     half = TokenLikelihood(token_id=1, content="한".encode()[:2], log_probability=-1.0)
-    event = replies.Reply(parse(stream=True), "m").event(Chunk(text="", likelihoods=(half,)))
+    event = replies.Reply(parse(stream=True, logprobs=True), "m").event(Chunk(text="", likelihoods=(half,)))
     (content,) = json.loads(event.removeprefix(b"data: "))["choices"][0]["logprobs"]["content"]
     assert content == {"token": "bytes:\\xed\\x95", "logprob": -1.0, "bytes": [0xED, 0x95], "top_logprobs": []}
 

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from nomoat import hardware, installing
 from nomoat.cli import app
 from nomoat.errors import NotEnoughMemoryError
-from nomoat.tune import estimate, prepare, train, ways
-from nomoat.tune.looks import LOOKS
+from nomoat.tune import estimate, execution, prepare, train
 from nomoat.tune.prepare import Prepared
+from nomoat.tune.validation import EVALUATIONS
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 
@@ -55,11 +55,11 @@ def test_a_time_budget_bounds_the_whole(prepared: Prepared, monkeypatch: pytest.
 def test_the_lower_layers_are_read_once_or_in_every_step(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "_cost", lambda *_: estimate.Cost(10.0, 30.0, 1.0))
     once = estimate.estimate(prepared)
-    monkeypatch.setattr(ways, "KEPT_PART", 10**9)
+    monkeypatch.setattr(execution, "KEPT_PART", 10**9)
     in_every_step = estimate.estimate(prepared)
-    epochs, looks = prepared.settings.epochs, 1 + max(LOOKS, round(prepared.settings.epochs))
+    epochs, evaluations = prepared.settings.epochs, 1 + max(EVALUATIONS, round(prepared.settings.epochs))
     assert in_every_step.learning_seconds / once.learning_seconds == pytest.approx(40 * epochs / (10 + 30 * epochs))
-    assert in_every_step.looking_seconds / once.looking_seconds == pytest.approx(11 * looks / (10 + looks))
+    assert in_every_step.looking_seconds / once.looking_seconds == pytest.approx(11 * evaluations / (10 + evaluations))
 
 
 def test_too_little_memory_is_found_out_before_anything_is_measured(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:

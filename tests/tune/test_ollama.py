@@ -31,41 +31,41 @@ PARAMETER num_ctx 256
 
 
 @pytest.fixture
-def words(tiny_gguf: Path) -> Tokenizer:
+def tokenizer(tiny_gguf: Path) -> Tokenizer:
     return GGUFFile(tiny_gguf).read_tokenizer()
 
 
-def test_the_modelfile_holds_the_template_in_go_and_what_ends_an_answer(words: Tokenizer, tmp_path: Path) -> None:
-    ollama.write_modelfile(tmp_path / "Modelfile", model=tmp_path / "mine.gguf", words=words, context_tokens=256)
+def test_the_modelfile_holds_the_template_in_go_and_what_ends_an_answer(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    ollama.write_modelfile(tmp_path / "Modelfile", model=tmp_path / "mine.gguf", tokenizer=tokenizer, context_tokens=256)
     assert (tmp_path / "Modelfile").read_text() == CHATML
 
 
 @pytest.mark.parametrize("name", templates.NAMED)
-def test_every_named_template_can_be_written(words: Tokenizer, name: str) -> None:
-    words.use_template(name)
-    around = ollama.around_messages(words)
+def test_every_named_template_can_be_written(tokenizer: Tokenizer, name: str) -> None:
+    tokenizer.use_template(name)
+    around = ollama.around_messages(tokenizer)
     assert around is not None
     roles = ("user", "assistant", "user")
     turns = ("the hello", "yes", "and now?")
     messages = [Message(role=role, content=turn) for role, turn in zip(roles, turns, strict=True)]  # type: ignore[arg-type]
-    assert around.render(None, turns) == words.render(messages)
-    assert around.render("Be kind.", turns) == words.render([Message(role="system", content="Be kind."), *messages])
+    assert around.render(None, turns) == tokenizer.render(messages)
+    assert around.render("Be kind.", turns) == tokenizer.render([Message(role="system", content="Be kind."), *messages])
 
 
-def test_a_default_system_message_is_kept_and_gives_way_to_one_that_is_given(words: Tokenizer) -> None:
-    words.use_template("mpt-7b-chat")
-    around = ollama.around_messages(words)
+def test_a_default_system_message_is_kept_and_gives_way_to_one_that_is_given(tokenizer: Tokenizer) -> None:
+    tokenizer.use_template("mpt-7b-chat")
+    around = ollama.around_messages(tokenizer)
     assert around is not None
     go = around.as_go()
     assert go.count("You are a helpful assistant chatbot") == 1
     assert go.index("{{ else }}") < go.index("You are a helpful assistant chatbot") < go.index("{{ end }}")
 
 
-def test_a_template_without_place_for_a_system_message_is_written_without_one(words: Tokenizer) -> None:
-    words.chat_template = (
+def test_a_template_without_place_for_a_system_message_is_written_without_one(tokenizer: Tokenizer) -> None:
+    tokenizer.chat_template = (
         "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}[{{ m.content }}]{% endfor %}>"
     )
-    around = ollama.around_messages(words)
+    around = ollama.around_messages(tokenizer)
     assert around is not None and around.system is None
     assert around.as_go().startswith("[{{ range")
 
@@ -79,19 +79,19 @@ def test_a_template_without_place_for_a_system_message_is_written_without_one(wo
         "{{ messages[-1].content }}",  # forgets
     ],
 )
-def test_a_template_that_cannot_be_written_is_not_guessed(words: Tokenizer, template: str | None, tmp_path: Path) -> None:
-    words.chat_template = template
-    assert ollama.around_messages(words) is None
-    ollama.write_modelfile(tmp_path / "Modelfile", model=tmp_path / "mine.gguf", words=words, context_tokens=10_000)
+def test_a_template_that_cannot_be_written_is_not_guessed(tokenizer: Tokenizer, template: str | None, tmp_path: Path) -> None:
+    tokenizer.chat_template = template
+    assert ollama.around_messages(tokenizer) is None
+    ollama.write_modelfile(tmp_path / "Modelfile", model=tmp_path / "mine.gguf", tokenizer=tokenizer, context_tokens=10_000)
     text = (tmp_path / "Modelfile").read_text()
     assert "TEMPLATE" not in text and "# This model's chat template cannot be written" in text and "num_ctx 4096" in text
 
 
-def test_the_token_that_begins_a_text_is_left_to_ollama_s_tokenizer(words: Tokenizer) -> None:
-    words.chat_template = "{{ bos_token }}{% for m in messages %}[{{ m.content }}]{% endfor %}>"
-    around = ollama.around_messages(words)
+def test_the_token_that_begins_a_text_is_left_to_ollama_s_tokenizer(tokenizer: Tokenizer) -> None:
+    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}[{{ m.content }}]{% endfor %}>"
+    around = ollama.around_messages(tokenizer)
     assert around is not None
-    assert around.begin == ("[" if words.special.add_bos else "<|im_start|>[")
+    assert around.begin == ("[" if tokenizer.special.add_bos else "<|im_start|>[")
 
 
 @pytest.mark.data

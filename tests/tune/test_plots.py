@@ -15,8 +15,8 @@ from nomoat.tune.plots import training_svg
 )
 def test_losses_are_plain_numbers_whatever_their_range(losses: tuple[float, ...], some: set[str]) -> None:
     before, *later = losses
-    looks = [{"seconds": 60.0 * at, "learning": loss, "held_out": loss} for at, loss in enumerate(later, start=1)]
-    svg = training_svg({"history": looks, "validation_loss_before": before})
+    evaluations = [{"seconds": 60.0 * at, "learning": loss, "held_out": loss} for at, loss in enumerate(later, start=1)]
+    svg = training_svg({"history": evaluations, "validation_loss_before": before})
     assert "times" not in svg and "10^" not in svg and not re.search(r"baseline-shift|tspan", svg)
     upright = re.findall(r">([\d.]+)</text>", svg.partition('id="matplotlib.axis_2"')[2])
     assert some <= set(upright), upright

@@ -12,8 +12,8 @@ from tiny import write_tiny_gguf
 from nomoat import paths
 from nomoat.catalog import sidecar
 from nomoat.cli.tune import say_survey
-from nomoat.engine import tokenizer
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.tokenizer import from_metadata
 from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.records import Message, Parent
 from nomoat.tasks import kept_question, label_instruction
@@ -208,33 +208,33 @@ def test_nothing_left_to_learn_is_an_error(tiny_gguf: Path, tmp_path: Path) -> N
 
 
 def test_a_conversation_is_one_row_of_tokens_with_every_answer_learned(tiny_gguf: Path) -> None:
-    words = tokenizer.from_metadata(GGUFFile(tiny_gguf).metadata)
+    tokenizer = from_metadata(GGUFFile(tiny_gguf).metadata)
     turns = [("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "farewell")]
     messages = tuple(Message(role=role, content=content) for role, content in turns)  # type: ignore[arg-type]
-    (sample,) = samples.encode(Lesson(messages=messages, where="line 1"), words)
-    learned = [words.decode(sample.tokens[start:stop]) for start, stop in sample.answers]
+    (sample,) = samples.encode(Lesson(messages=messages, where="line 1"), tokenizer)
+    learned = [tokenizer.decode(sample.tokens[start:stop]) for start, stop in sample.answers]
     assert learned == ["hello", "farewell"]
-    assert all(sample.tokens[stop - 1] == words.special.eos_id for _, stop in sample.answers)
-    prompt = words.encode(words.render(messages[:3]))
+    assert all(sample.tokens[stop - 1] == tokenizer.special.eos_id for _, stop in sample.answers)
+    prompt = tokenizer.encode(tokenizer.render(messages[:3]))
     assert sample.tokens[: sample.answers[1][0]] == prompt  # as the model is asked when it is served
 
 
 def test_an_answer_that_is_not_learned_is_read_like_a_question(tiny_gguf: Path) -> None:
-    words = tokenizer.from_metadata(GGUFFile(tiny_gguf).metadata)
+    tokenizer = from_metadata(GGUFFile(tiny_gguf).metadata)
     turns = [("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "farewell"), ("user", "?"), ("assistant", "!")]
     messages = tuple(Message(role=role, content=content) for role, content in turns)  # type: ignore[arg-type]
-    (sample,) = samples.encode(Lesson(messages=messages, where="line 1", not_learned=(1,)), words)
-    assert [words.decode(sample.tokens[start:stop]) for start, stop in sample.answers] == ["farewell", "!"]
-    assert sample.tokens[: sample.answers[1][0]] == words.encode(words.render(messages[:5]))
+    (sample,) = samples.encode(Lesson(messages=messages, where="line 1", not_learned=(1,)), tokenizer)
+    assert [tokenizer.decode(sample.tokens[start:stop]) for start, stop in sample.answers] == ["farewell", "!"]
+    assert sample.tokens[: sample.answers[1][0]] == tokenizer.encode(tokenizer.render(messages[:5]))
 
 
 def test_a_template_that_rewrites_earlier_turns_gives_a_row_for_each_answer(tiny_gguf: Path) -> None:
-    words = tokenizer.from_metadata(GGUFFile(tiny_gguf).metadata)
-    words.chat_template = "{{ messages | length }}:{{ messages[-1].content }}>"
+    tokenizer = from_metadata(GGUFFile(tiny_gguf).metadata)
+    tokenizer.chat_template = "{{ messages | length }}:{{ messages[-1].content }}>"
     turns = [("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "farewell")]
     messages = tuple(Message(role=role, content=content) for role, content in turns)  # type: ignore[arg-type]
-    rows = samples.encode(Lesson(messages=messages, where="line 1"), words)
-    assert [words.decode(row.tokens[slice(*row.answers[0])]) for row in rows] == ["hello", "farewell"]
+    rows = samples.encode(Lesson(messages=messages, where="line 1"), tokenizer)
+    assert [tokenizer.decode(row.tokens[slice(*row.answers[0])]) for row in rows] == ["hello", "farewell"]
 
 
 @pytest.mark.parametrize(
@@ -261,19 +261,19 @@ def test_alpaca_s_two_texts_are_what_a_model_without_a_template_of_its_own_is_as
     base = write_tiny_gguf(tmp_path / "base.gguf", template=None)
     prepared = prepare(str(base), path, template=template)
     assert prepared.options["template"] == "alpaca"
-    words = tokenizer.from_metadata(GGUFFile(base).metadata)
+    tokenizer = from_metadata(GGUFFile(base).metadata)
     sample = prepared.samples[0]
-    assert words.decode(sample.tokens[: sample.answers[0][0]]) == expected
+    assert tokenizer.decode(sample.tokens[: sample.answers[0][0]]) == expected
 
 
 def test_what_was_said_before_alpaca_s_question_is_read_before_it(tmp_path: Path) -> None:
     path, base = tmp_path / "alpaca.json", write_tiny_gguf(tmp_path / "base.gguf", template=None)
     last = {"instruction": "Add.", "input": "1 2", "output": "3"}
     path.write_text(json.dumps([{**last, "system": "Be brief.", "history": [["Hi.", "Ho."]]}, last]))
-    words = tokenizer.from_metadata(GGUFFile(base).metadata)
+    tokenizer = from_metadata(GGUFFile(base).metadata)
     (sample, _) = prepare(str(base), path).samples
-    end = words.backend.id_to_token(words.special.eos_id)
-    assert words.backend.decode(sample.tokens, skip_special_tokens=False).removesuffix(end).split(end) == [
+    end = tokenizer.backend.id_to_token(tokenizer.special.eos_id)
+    assert tokenizer.backend.decode(sample.tokens, skip_special_tokens=False).removesuffix(end).split(end) == [
         "Be brief.\n\n### Instruction:\nHi.\n\n### Response:Ho.",
         "### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:3",
     ]

@@ -131,7 +131,8 @@ def test_other_weights_than_it_was_learned_beside_are_named(tiny_gguf: Path, tab
     tune(tiny_gguf, table, "first", settings=A_STEP)
     other = write_tiny_gguf(tmp_path / "other.gguf", type_name="Q8_0")
     done = CliRunner().invoke(app, ["tune", f"{other}+first", str(table), "--dry-run", *COMMAND_COLUMNS])
-    assert "note: it was learned beside tiny.gguf, other weights than these" in done.stderr
+    beside = f"tiny.gguf (sha256 {paths.sha256_of(tiny_gguf)[:16]}…)"
+    assert f"note: it was learned beside {beside}, other weights than these" in " ".join(done.stderr.split())
     facts = facts_of(tune(f"{other}+first", table, "second", settings=A_STEP))
     assert facts["start"]["base_sha256"] == paths.sha256_of(tiny_gguf) and facts["base_sha256"] == paths.sha256_of(other)
 
@@ -153,7 +154,7 @@ def test_other_words_than_it_has_are_refused(tiny_gguf: Path, table: Path, name:
     with pytest.raises(UsageError) as caught:
         prepared(f"{tiny_gguf}+first", table, **{name: asked})
     assert caught.value.message == f"{name} is {asked}, and the adapter `first` has {there}"
-    assert caught.value.hint == f"leave out --{name}, or tune the base"
+    assert caught.value.hint == f"leave out --{name} (in Python: `{name}`), or tune the base"
     tune(tiny_gguf, table, "bare", settings=A_STEP)
     with pytest.raises(UsageError, match="and the adapter `bare` has none of its own"):
         prepared(f"{tiny_gguf}+bare", table, **{name: asked})

@@ -51,8 +51,8 @@ def test_a_model_without_a_template_is_not_tuned_until_one_is_named(bare: Path, 
     )
     prepared = prepare.prepare(str(bare), table, template="falcon", **COLUMNS)
     assert prepared.template == Detected("falcon", "as asked")
-    words = prepared.file.read_tokenizer()
-    shown = words.decode(prepared.samples[0].tokens)
+    tokenizer = prepared.file.read_tokenizer()
+    shown = tokenizer.decode(prepared.samples[0].tokens)
     assert shown.startswith("User: ") and shown.endswith("\n\nAssistant:red")
 
 

@@ -28,14 +28,15 @@ from small_disk import run_on_small_disk
 import nomoat
 from nomoat import hardware, paths, responder
 from nomoat.cli.tune import tune as command
-from nomoat.engine import importer, step_tables, tokenizer
+from nomoat.engine import importer, step_tables
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.tokenizer import from_metadata
 from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
 from nomoat.records import Request
 from nomoat.tasks import label_task_messages
-from nomoat.tune import adapter, kernels, prepare, qlora, train, ways
-from nomoat.tune.looks import is_better, num_looks
+from nomoat.tune import adapter, execution, kernels, prepare, qlora, train
 from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, side_by_side, wanted
+from nomoat.tune.validation import is_better, num_evaluations
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 SETTINGS = train.Settings(rank=4, epochs=4, learning_rate=5e-3)
@@ -70,7 +71,7 @@ def whole(tiny_gguf: Path, table: Path, trained: list[Whole]) -> Whole:
     if not trained:
         folder = tune(tiny_gguf, table, "whole")
         history = json.loads((folder / "provenance.json").read_text())["metrics"]["history"]
-        trained.append(Whole(weights(folder), [look["held_out"] for look in history]))
+        trained.append(Whole(weights(folder), [evaluation["held_out"] for evaluation in history]))
     return trained[0]
 
 
@@ -135,8 +136,8 @@ def test_peft_loads_the_adapter_and_the_engine_serves_the_same_model(tiny_gguf: 
     with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5 for an attribute under its old name
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         reference = PeftModel.from_pretrained(model_of_gguf(tiny_gguf), str(folder))
-    words = tokenizer.from_metadata(GGUFFile(tiny_gguf).metadata)
-    prompt, answer = words.encode(words.render(label_task_messages("x 1", ["r", "g", "b"]))), words.encode("r")
+    tokenizer = from_metadata(GGUFFile(tiny_gguf).metadata)
+    prompt, answer = tokenizer.encode(tokenizer.render(label_task_messages("x 1", ["r", "g", "b"]))), tokenizer.encode("r")
     with torch.no_grad():
         logits = reference(input_ids=torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
     expected = sum(float(logits[len(prompt) - 1 + at, token]) for at, token in enumerate(answer))
@@ -188,7 +189,7 @@ def test_what_saves_time_or_memory_does_not_change_the_gradient(
 
     def gradients(*, learning: bool = False) -> list[torch.Tensor]:
         say = [].append
-        run = train.Run(prepared, way=ways.choose_way(prepared, say), say=say)
+        run = train.Run(prepared, plan=execution.choose_plan(prepared, say), say=say)
         for parameter in run.parameters:  # fresh B matrices are zero, and would hide the gradient of A
             torch.nn.init.normal_(parameter, std=0.02, generator=torch.Generator().manual_seed(parameter.numel()))
         run.network.loss(*run.hidden(prepared.samples[:8], learning=learning)).backward()
@@ -196,7 +197,7 @@ def test_what_saves_time_or_memory_does_not_change_the_gradient(
 
     expected = gradients()
     if how == "expanded layer by layer":
-        monkeypatch.setattr(ways, "keep_expanded", lambda *_: hardware.Detected(False, "set by the test"))
+        monkeypatch.setattr(execution, "keep_expanded", lambda *_: hardware.Detected(False, "set by the test"))
     elif how == "without a shared beginning":
         monkeypatch.setattr(train, "shared_prefix", lambda samples: 0)
     found = gradients(learning=how == "with places that have no target")
@@ -250,28 +251,28 @@ def test_an_interrupted_training_resumes_to_the_weights_of_an_uninterrupted_one(
 def test_a_look_that_was_interrupted_is_made_up_for(
     tiny_gguf: Path, table: Path, whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = train.Run.look
+    evaluate = train.Run.evaluate
 
     def interrupted(run: train.Run, *given: object) -> tuple[list[float], int]:
         if len(run.history) == 1:
             raise KeyboardInterrupt
-        return look(run, *given)  # type: ignore[arg-type]
+        return evaluate(run, *given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train.Run, "look", interrupted)
+    monkeypatch.setattr(train.Run, "evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tune(tiny_gguf, table, "parts")
-    monkeypatch.setattr(train.Run, "look", look)
+    monkeypatch.setattr(train.Run, "evaluate", evaluate)
     resumed = tune(tiny_gguf, table, "parts", resume=True)
     assert are_equal(weights(resumed), whole.weights)
-    looks = json.loads((resumed / "provenance.json").read_text())["metrics"]["history"]
-    assert [look["held_out"] for look in looks] == whole.held_out
+    evaluations = json.loads((resumed / "provenance.json").read_text())["metrics"]["history"]
+    assert [evaluation["held_out"] for evaluation in evaluations] == whole.held_out
 
 
 def test_noise_is_on_what_is_learned_from_and_not_on_what_is_looked_at(tiny_gguf: Path, table: Path) -> None:
     """Each step has its own, within NEFTune's bound: alpha / sqrt(tokens * width)."""
     settings = train.Settings(rank=4, layers=2, noise=5)
     prepared = prepare.prepare(str(tiny_gguf), table, settings=settings, **COLUMNS)  # type: ignore[arg-type]
-    run = train.Run(prepared, way=train.Way(precision="float32", expanded=True, keeps_lower=False), say=lambda _: None)
+    run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=lambda _: None)
     given: list[torch.Tensor] = []
     hidden = run.network.hidden
 
@@ -331,24 +332,24 @@ def test_a_time_budget_below_the_first_look_still_learns_a_step(tiny_gguf: Path,
 class Clock:
     """Time passes where work is pretended to be done."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, step: float, look: float) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, step: float, evaluation: float) -> None:
         self.now, self._step = 100.0, step
-        learn, look_at = train.Run._learn, train.Run.look
+        learn, evaluate = train.Run._learn, train.Run.evaluate
 
         def learned(run: train.Run, batch: list[Sample]) -> float:
             loss = learn(run, batch)
             self.now += self._step
             return loss
 
-        def looked(run: train.Run, *given: object) -> tuple[list[float], int]:
+        def evaluated(run: train.Run, *given: object) -> tuple[list[float], int]:
             with monkeypatch.context() as during:
-                during.setattr(run, "_looked_at", lambda batches: self._taking(look, map(run.look_at, batches)))
-                return look_at(run, *given)  # type: ignore[arg-type]
+                during.setattr(run, "_evaluated", lambda batches: self._taking(evaluation, map(run.evaluate_batch, batches)))
+                return evaluate(run, *given)  # type: ignore[arg-type]
 
         monkeypatch.setattr(train.Run, "backward", lambda _run, _batch: torch.tensor(1.0))  # a step without a gradient
         monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: self.now))
         monkeypatch.setattr(train.Run, "_learn", learned)
-        monkeypatch.setattr(train.Run, "look", looked)
+        monkeypatch.setattr(train.Run, "evaluate", evaluated)
 
     def _taking(self, seconds: float, found: Iterator[tuple[list[float], int]]) -> Iterator[tuple[list[float], int]]:
         self.now += seconds
@@ -356,7 +357,7 @@ class Clock:
 
 
 @pytest.mark.parametrize(
-    ("step", "look", "epochs", "steps", "looks"),
+    ("step", "evaluation", "epochs", "steps", "evaluations"),
     [
         (0.5, 10, 10_000, 80, [40]),
         (0.5, 4, 10_000, 88, [15, 29.5, 44]),
@@ -366,25 +367,25 @@ class Clock:
     ids=["a look is a sixth of the minute", "a fifteenth", "cheap looks", "four looks where three of a thousand epochs are learned"],
 )
 def test_most_of_the_minutes_is_for_learning_however_long_a_look_takes(
-    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, step: float, look: float, epochs: int, steps: int,
-    looks: list[float],
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, step: float, evaluation: float, epochs: int, steps: int,
+    evaluations: list[float],
 ) -> None:  # fmt: skip
-    """`looks`: after so many seconds of learning. The base is looked at, too; no look is at weights that have learned nothing."""
-    clock = Clock(monkeypatch, step=step, look=look)
+    """`evaluations`: after so many seconds of learning. The base is evaluated, too; no weights are that have learned nothing."""
+    clock = Clock(monkeypatch, step=step, evaluation=evaluation)
     folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, batch=64, layers=1, epochs=epochs, minutes=1))
     assert clock.now < 160 + step
     metrics = json.loads((folder / "provenance.json").read_text())["metrics"]
-    assert (metrics["steps"], [look["seconds"] for look in metrics["history"]]) == (steps, looks)
+    assert (metrics["steps"], [evaluation["seconds"] for evaluation in metrics["history"]]) == (steps, evaluations)
 
 
 @pytest.mark.parametrize(
-    ("epochs", "minutes", "seconds", "looks"),
+    ("epochs", "minutes", "seconds", "evaluations"),
     [(3, None, 1000, 4), (6, None, 1000, 6), (6, 1, 10, 1), (6, 1, 4, 3), (3, 2, 6, 4), (3, 2, 6.1, 3), (3, 2, 0, 4), (1, 1e-9, 5, 1)],
 )
 def test_there_are_fewer_looks_where_they_would_be_more_than_a_fifth_of_the_minutes(
-    epochs: float, minutes: float | None, seconds: float, looks: int
+    epochs: float, minutes: float | None, seconds: float, evaluations: int
 ) -> None:
-    assert num_looks(epochs, minutes, seconds) == looks
+    assert num_evaluations(epochs, minutes, seconds) == evaluations
 
 
 def test_a_lesson_longer_than_the_context_is_named_and_nothing_is_cut(tiny_gguf: Path, table: Path) -> None:
@@ -437,12 +438,12 @@ def test_what_is_kept_of_frozen_layers_has_to_fit_beside_the_weights(
     tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS)
-    size = ways.bytes_kept(prepared, "float32", expanded=True)
-    need = ways._bytes_needed(prepared, "float32", expanded=True)
+    size = execution.bytes_kept(prepared, "float32", expanded=True)
+    need = execution._bytes_needed(prepared, "float32", expanded=True)
     assert size > 0
     for free, kept in ((need + size, size), (need + size - 1, 0)):
         monkeypatch.setattr("nomoat.hardware.memory_available_bytes", lambda free=free: hardware.Detected(free, "set by the test"))
-        assert ways.bytes_kept(prepared, "float32", expanded=True) == kept
+        assert execution.bytes_kept(prepared, "float32", expanded=True) == kept
 
 
 def test_scores_that_are_capped_are_in_the_memory_needed(tiny_gguf: Path, table: Path) -> None:
@@ -454,7 +455,7 @@ def test_scores_that_are_capped_are_in_the_memory_needed(tiny_gguf: Path, table:
     batches = batches_of(plain.samples, 0, max_lessons=plain.settings.batch)  # they have no beginning in common
     more = max(len(batch) * max(map(len, batch)) for batch in batches) * 8 * plain.sizes.heads * longest
     for expanded, layers in ((True, plain.settings.layers), (False, 3)):
-        need, needed = (ways._bytes_needed(one, "float32", expanded=expanded) for one in (plain, capped))
+        need, needed = (execution._bytes_needed(one, "float32", expanded=expanded) for one in (plain, capped))
         assert needed - need == layers * more
 
 
@@ -505,7 +506,7 @@ def test_the_memory_foretold_is_no_less_and_little_more_than_was_measured(
     settings = replace(prepared.settings, layers=layers)
     prepared = with_tokens(replace(prepared, file=file, sizes=replace(prepared.sizes, **sizes), settings=settings), 32, 16)
     for expanded, (least, most) in bounds.items():
-        assert least <= ways._bytes_needed(prepared, "bfloat16", expanded=expanded) / 1e9 <= most
+        assert least <= execution._bytes_needed(prepared, "bfloat16", expanded=expanded) / 1e9 <= most
 
 
 def test_a_large_head_is_in_the_memory_that_codes_need(tiny_gguf: Path, table: Path) -> None:
@@ -514,7 +515,7 @@ def test_a_large_head_is_in_the_memory_that_codes_need(tiny_gguf: Path, table: P
     shapes = dict.fromkeys(prepared.arch.projections.values(), (2304, 2304))
     small, large = Measured(10**6, 1, shapes), Measured(10**6, 256_000, shapes)
     for precision, size in (("bfloat16", 2), ("float32", 4)):
-        need, needed = (ways._bytes_needed(replace(prepared, file=file), precision, expanded=False) for file in (small, large))
+        need, needed = (execution._bytes_needed(replace(prepared, file=file), precision, expanded=False) for file in (small, large))
         assert needed - need == pytest.approx(256_000 * size * (2304 + 32 * 2), rel=0.01)
 
 
@@ -529,7 +530,7 @@ def test_each_row_s_copy_of_the_shared_beginning_is_in_the_memory_needed(
     plain = replace(plain, sizes=replace(plain.sizes, heads=4, kv_heads=2, head_dim=16))
     shared = length - 40
     own, rows = (with_tokens(plain, size, count, shared=at) for size, count, at in ((40, 8, 0), (length, 8, shared)))
-    need, needed = (ways._bytes_needed(one, "float32", expanded=True) for one in (own, rows))
+    need, needed = (execution._bytes_needed(one, "float32", expanded=True) for one in (own, rows))
     a_token = 4 * (12 * plain.sizes.width + 4 * plain.sizes.hidden)
     scores = 4 * 40 if length * 40 <= 128 * 256 else 0
     copies = 8 * shared * 4 * (2 * heads * 16 + scores)
@@ -691,7 +692,7 @@ def test_a_resumed_training_goes_the_way_it_began(tiny_gguf: Path, table: Path, 
 
     with pytest.raises(KeyboardInterrupt):
         tune(tiny_gguf, table, on_progress=stop_at_seven)
-    monkeypatch.setattr(ways, "choose_way", lambda *_: pytest.fail("decided anew"))
+    monkeypatch.setattr(execution, "choose_plan", lambda *_: pytest.fail("decided anew"))
     assert are_equal(weights(tune(tiny_gguf, table, resume=True)), whole.weights)
 
 
@@ -708,7 +709,7 @@ def test_a_rank_beyond_the_model_is_refused_before_memory_is_taken(tiny_gguf: Pa
 
 
 @pytest.mark.parametrize(
-    ("looks", "best", "num_looks"),
+    ("evaluations", "best", "num_evaluations"),
     [
         ([(3.0, 0), (1.0, 0), (2.0, 0), (2.5, 0), (7.0, 0)], 1, 4),
         ([(3.0, 1), (1.0, 2), (2.0, 3), (2.5, 3), (2.0, 2), (2.2, 2), (7.0, 0)], 2, 6),
@@ -716,36 +717,41 @@ def test_a_rank_beyond_the_model_is_refused_before_memory_is_taken(tiny_gguf: Pa
     ids=["no answer is right: the lowest loss", "the most right answers, though it is too sure of the others"],
 )
 def test_the_best_look_is_kept_and_learning_stops_when_it_no_longer_helps(
-    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, looks: list[tuple[float, int]], best: int, num_looks: int
+    tiny_gguf: Path,
+    table: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    evaluations: list[tuple[float, int]],
+    best: int,
+    num_evaluations: int,
 ) -> None:
-    """`looks`: loss and right answers held out. Two looks clearly worse than an earlier one end the training."""
-    found = iter([(9.0, 0), *looks])
+    """`evaluations`: loss and right answers held out. Two looks clearly worse than an earlier one end the training."""
+    found = iter([(9.0, 0), *evaluations])
     kept: list[dict[str, torch.Tensor]] = []
 
-    def looked(run: train.Run, *_: object) -> tuple[list[float], int]:
+    def evaluated(run: train.Run, *_: object) -> tuple[list[float], int]:
         value, right = next(found)
         kept.append(run._learned())
         return [value * sample.num_learned for sample in run.validation], right
 
-    monkeypatch.setattr(train.Run, "look", looked)
+    monkeypatch.setattr(train.Run, "evaluate", evaluated)
     said: list[str] = []
     folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=8, learning_rate=5e-3), on_message=said.append)
     assert "stopped early: 2 looks at the lessons held out were clearly worse than the best" in said
     saved = load_file(folder / "adapter_model.safetensors")
     assert all(torch.equal(saved[f"base_model.model.{name}"], value) for name, value in kept[1 + best].items())
     history = json.loads((folder / "provenance.json").read_text())["metrics"]["history"]
-    assert [(round(look["held_out"], 3), look["right"]) for look in history] == looks[:num_looks]
+    assert [(round(evaluation["held_out"], 3), evaluation["right"]) for evaluation in history] == evaluations[:num_evaluations]
     assert (folder / "training.svg").read_text().count("<svg") == 1
 
 
 @pytest.mark.parametrize(
-    ("look", "expected"),
+    ("evaluation", "expected"),
     [((0.097, 177), True), ((0.12, 177), False), ((0.2, 181), True), ((0.01, 175), False)],
     ids=["one fewer, a lower loss", "one fewer, a higher loss", "clearly more, a higher loss", "clearly fewer, a lower loss"],
 )
-def test_of_looks_with_about_as_many_right_answers_the_loss_decides(look: tuple[float, int], expected: bool) -> None:
+def test_of_looks_with_about_as_many_right_answers_the_loss_decides(evaluation: tuple[float, int], expected: bool) -> None:
     kept = {"held_out": 0.112, "right": 178}
-    assert is_better({"held_out": look[0], "right": look[1]}, kept, 200) is expected
+    assert is_better({"held_out": evaluation[0], "right": evaluation[1]}, kept, 200) is expected
 
 
 def test_the_answers_of_a_conversation_are_one_lesson_in_what_is_said_of_the_change(tiny_gguf: Path, tmp_path: Path) -> None:
@@ -757,7 +763,7 @@ def test_the_answers_of_a_conversation_are_one_lesson_in_what_is_said_of_the_cha
     learned = tmp_path / "learned.jsonl"
     learned.write_text(chat.replace('"u"', '"other"') * 2)
     prepared = prepare.prepare(str(tiny_gguf), learned, validation=path, template="llama-2", settings=SETTINGS)
-    run = train.Run(prepared, way=train.Way(precision="float32", expanded=True, keeps_lower=False), say=[].append)
+    run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
     assert [sample.num_learned for sample in run.validation] == [2] * 6
     run.losses_before, run.losses_after = [9.0] * 6, [8.0, 7.0, 6.0, 5.0, 4.0, 3.0]
     metrics = run.metrics()
@@ -775,7 +781,7 @@ def test_copies_of_a_text_are_one_in_what_is_said_of_the_change(tiny_gguf: Path,
     found = []
     for file in (once, path):
         prepared = prepare.prepare(str(tiny_gguf), table, validation=file, settings=SETTINGS, **COLUMNS)
-        run = train.Run(prepared, way=train.Way(precision="float32", expanded=True, keeps_lower=False), say=[].append)
+        run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
         num = len(run.validation) // 3
         run.losses_before, run.losses_after = [9.0] * 3 * num, [8.0, 6.0, 5.0] * num
         found.append(run.metrics())
@@ -789,7 +795,7 @@ def test_one_text_held_out_has_no_interval(tiny_gguf: Path, table: Path, tmp_pat
     path = tmp_path / "held_out.csv"
     path.write_text("text,label\n" + "u1,red\n" * 2)
     prepared = prepare.prepare(str(tiny_gguf), table, validation=path, settings=SETTINGS, **COLUMNS)
-    run = train.Run(prepared, way=train.Way(precision="float32", expanded=True, keeps_lower=False), say=[].append)
+    run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
     run.losses_before, run.losses_after = [9.0, 9.0], [8.0, 8.0]
     assert (run.metrics()["validation_lessons"], run.metrics()["validation_loss_change_95"]) == (2, None)
 
@@ -802,7 +808,7 @@ def test_the_interval_of_the_change_is_about_the_losses_that_are_said(tiny_gguf:
     path.write_text("".join(f'{{"messages": {chat}}}\n' for chat in chats))
     learned.write_text(path.read_text().replace('"content": "u', '"content": "other'))
     prepared = prepare.prepare(str(tiny_gguf), learned, validation=path, settings=SETTINGS)
-    run = train.Run(prepared, way=train.Way(precision="float32", expanded=True, keeps_lower=False), say=[].append)
+    run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
     assert [sample.num_learned for sample in run.validation] == [2, 2, 30]
     run.losses_before, run.losses_after, run.right_before = [2.0, 2.0, 90.0], [4.0, 5.0, 72.0], 1
     run.best_look = {"right": 2}
@@ -823,7 +829,7 @@ def test_what_is_kept_is_the_weights_averaged_over_the_last_tenth_of_the_steps(
     """Learning itself goes on with the last weights, whatever was looked at."""
     table.write_text("\n".join(table.read_text().splitlines()[: num_lessons + 1]) + "\n")
     steps: list[dict[str, torch.Tensor]] = []
-    learn, look = train.Run._learn, train.Run.look
+    learn, evaluate = train.Run._learn, train.Run.evaluate
 
     def learned(run: train.Run, batch: list[Sample]) -> float:
         if steps:
@@ -832,12 +838,12 @@ def test_what_is_kept_is_the_weights_averaged_over_the_last_tenth_of_the_steps(
         steps.append(run._learned())
         return loss
 
-    def looked(run: train.Run, *given: object) -> tuple[list[float], int]:
-        losses, _ = look(run, *given)  # type: ignore[arg-type]
+    def evaluated(run: train.Run, *given: object) -> tuple[list[float], int]:
+        losses, _ = evaluate(run, *given)  # type: ignore[arg-type]
         return [loss * 0.5 ** len(run.history) for loss in losses], 0  # the last one is the best
 
     monkeypatch.setattr(train.Run, "_learn", learned)
-    monkeypatch.setattr(train.Run, "look", looked)
+    monkeypatch.setattr(train.Run, "evaluate", evaluated)
     folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=4, batch=4, learning_rate=5e-3))
     saved = load_file(folder / "adapter_model.safetensors")
     for name, last in steps[-1].items():

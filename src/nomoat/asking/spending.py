@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from nomoat.catalog import prices
 from nomoat.engine.budget import Budget, Meter, Rates
-from nomoat.engine.providers import is_remote
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import UsageError
 from nomoat.money import dollars
+from nomoat.providers import is_remote
 from nomoat.records import Completion, Request
 from nomoat.references import STORED, names_weights
 from nomoat.responder import Responder

@@ -40,6 +40,7 @@ class Facts:
     licence: str
     template: Detected[str] | None
     context_tokens: int | None
+    notes: tuple[str, ...] = ()
 
 
 class Worker:
@@ -62,6 +63,7 @@ class Worker:
             licence=model.licence,
             template=model.template,
             context_tokens=model.engine.context_tokens,
+            notes=model.notes,
         )
 
     def complete(self, number: int, request: Request) -> Any:
@@ -119,7 +121,7 @@ class Workers:
         except BaseException:
             self.close_model(number)
             raise
-        return Responder(ref, _Shared(self, number, known, ref), licence=known.licence, template=known.template)
+        return Responder(ref, _Shared(self, number, known, ref), licence=known.licence, template=known.template, notes=known.notes)
 
     def _alive(self) -> list[Hand]:
         return [hand for hand in self._hands if hand.is_alive]

@@ -16,9 +16,9 @@ from nomoat import footprint, references
 from nomoat import responder as responders
 from nomoat.bench.machine import Machine
 from nomoat.engine import importer
-from nomoat.engine.providers import is_remote
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.errors import UnsupportedError
+from nomoat.providers import is_remote
 from nomoat.records import Request, Usage
 from nomoat.responder import ImportProgress, Responder
 

@@ -17,11 +17,11 @@ from typing import Any, Literal
 from nomoat import bounds
 from nomoat.catalog import cards
 from nomoat.errors import UsageError
+from nomoat.providers import PROVIDERS, named_in
 from nomoat.records import Commercial, Confirmation, Licence, ModelCard, Parent
 
 STRICTEST_FIRST: tuple[Commercial, ...] = ("no", "unknown", "yes, if", "yes, with use restrictions", "yes")
 UNKNOWN_BASE = Parent(kind="base", name="weights of unknown origin", licence="unknown")
-OUTPUT_TERMS = {"openai": "openai-terms", "google": "google-terms", "anthropic": "anthropic-terms"}
 LLAMA2, LLAMA2_OUTPUT = "llama2", "llama2-output"
 
 
@@ -109,12 +109,11 @@ def teacher(ref: str, *, for_assistant: bool = False) -> Parent:
 
     `for_assistant`: its output is to train a general assistant, which competes with those OpenAI makes.
     """
-    provider, _, _ = ref.partition(":")
-    card = cards.find(ref)
-    if provider == "openai" and for_assistant:
+    provider, card = named_in(ref), cards.find(ref)
+    if for_assistant and provider is PROVIDERS["openai"]:
         return Parent(kind="teacher", name=ref, licence="openai-assistant")
-    if provider in OUTPUT_TERMS:
-        return Parent(kind="teacher", name=ref, licence=OUTPUT_TERMS[provider])
+    if provider is not None:
+        return Parent(kind="teacher", name=ref, licence=provider.terms)
     if card is not None:
         return Parent(kind="teacher", name=ref, licence=card.licence, source=card.licence_source, confirmed=card.licence_confirmed)
     return Parent(kind="teacher", name=ref, licence="unknown")

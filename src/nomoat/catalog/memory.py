@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from nomoat import config, footprint, hardware
+from nomoat import config, footprint, hardware, words
 from nomoat.errors import NotEnoughMemoryError
 from nomoat.hardware import Detected
 from nomoat.records import ModelCard
@@ -155,9 +155,9 @@ def _keeps_codes(sizes: ModelSizes) -> bool:
         return sizes.keeps_codes
     if sizes.four_bits and footprint.in_tiles(sizes.parameters):
         return True
-    is_usual = sizes.architecture in footprint.OWN_FAMILIES and sizes.parameters >= footprint.FEW_WEIGHTS
+    is_usual = sizes.architecture in footprint.NATIVE_FAMILIES and sizes.parameters >= footprint.FEW_WEIGHTS
     quality = config.quality().value
-    return is_usual and (quality == "default" or (quality == "small" and sizes.four_bits)) and footprint.has_own_products()
+    return is_usual and (quality == "default" or (quality == "small" and sizes.four_bits)) and footprint.has_native_kernels()
 
 
 def _scoring(sizes: ModelSizes, weights: int) -> int:
@@ -189,8 +189,10 @@ def require_fit(name: str, need: MemoryNeed) -> None:
         return
     smaller = largest_that_fits(need.context_tokens)
     try_it = f"try `{smaller}`, or `nomoat pull {name} --force` if you know better"
+    total = hardware.memory_total_bytes()
+    needed, there = words.two_gigabytes(need.total_bytes, total.value)
     raise NotEnoughMemoryError(
-        f"`{name}` needs about {need.total_bytes / 1e9:.1f} GB of memory, and {verdict.reason}",
+        f"`{name}` needs about {needed} GB of memory, and there are {there} GB ({total.reason})",
         hint=try_it if smaller else "use a smaller model or a shorter context",
     )
 

@@ -93,7 +93,7 @@ def recorded_chain(told: dict[str, Any], path: Path, *, hint: str) -> licences.C
     try:
         return licences.from_dict(told["licence"])
     except (KeyError, TypeError, ValueError) as exc:
-        raise BadFileError(f"`{path}` holds no licence chain: {exc}", hint=hint) from exc
+        raise BadFileError(f"`{path}` holds no licence chain under `licence`", hint=hint) from exc
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -23,11 +23,16 @@ def adapters() -> list[Path]:
     return sorted(path for path in paths.adapters().glob("[!.]*") if is_adapter(path))
 
 
+def place_of(name: str) -> Path | None:
+    """The folder of an adapter, by its name or its path (also `./NAME`); None if there is none."""
+    folders = (as_named(paths.adapters() / name), as_named(name))[Path(name).name != name :]
+    return next((folder for folder in folders if is_adapter(folder)), None)
+
+
 def find_adapter(name: str) -> Path:
-    """The folder of an adapter, which is named or lies at that path. Raises UnknownModelError, naming those that are here."""
-    for folder in (as_named(paths.adapters() / name), as_named(name)):
-        if is_adapter(folder):
-            return folder
+    """As `place_of`. Raises UnknownModelError, naming those that are here."""
+    if (folder := place_of(name)) is not None:
+        return folder
     there = [path.name for path in adapters()]
     known = f"adapters here: {', '.join(there)}" if there else "there are no adapters yet; `nomoat tune` makes one"
     raise UnknownModelError(f"no adapter `{name}`", hint=known)

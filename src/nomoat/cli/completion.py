@@ -65,7 +65,7 @@ def _suites() -> list[str]:
 
 
 def _metrics() -> tuple[str, ...]:
-    from nomoat.judge.suites import WRITABLE
+    from nomoat.judge.metrics import WRITABLE
 
     return WRITABLE
 

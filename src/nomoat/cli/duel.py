@@ -250,7 +250,7 @@ def _headed(result: Leaderboard | Verdict, items: str) -> Console:
 
     out = console.stdout_console()
     intervals = f"[{wording.render_confidence(result.alpha)} intervals]"
-    out.print(Text(f"{result.suite}: {items}, {wording.METRICS[result.metric]}; {intervals}"))
+    out.print(Text(f"{result.suite}: {items}, {wording.title_of(result.metric)}; {intervals}"))
     out.print()
     return out
 

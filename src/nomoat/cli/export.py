@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from nomoat import paths, streams
-from nomoat.cli import completion, console
+from nomoat.cli import answering, completion, console
 from nomoat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def export(
     modelfile = output / "Modelfile"
     for path in (target, modelfile) if form is Form.OLLAMA else (target,):
         _require_free(path, files.weights, replace=replace)
+    answering.say_notes(files.notes)
     terms, is_base_alone = exporting.terms_of(files.name, files.weights, files.adapter)
     if form is Form.LORA:
         with _no_empty_folder(target.parent):
@@ -78,15 +79,15 @@ def export(
         _say_written(target, terms)
         return
     source = open_source(files.weights)
-    words = files.read_tokenizer(source)
+    tokenizer = files.read_tokenizer(source)
     with _no_empty_folder(target.parent), ExitStack() as whole:
         if form is Form.OLLAMA:  # first, and in its place last: where the disk is full, there is neither
             part = whole.enter_context(paths.whole_file(modelfile))
-            ollama.write_modelfile(part, model=target, words=words, context_tokens=importer.read_sizes(source).context_tokens)
+            ollama.write_modelfile(part, model=target, tokenizer=tokenizer, context_tokens=importer.read_sizes(source).context_tokens)
         bar = whole.enter_context(console.stage_progress())
         task = bar.add_task("writing", total=None, info="")
         written = exporting.merged_gguf(
-            files.weights, files.adapter, target, quantisation=cast("Quantisation", quantisation), template=words.chat_template,
+            files.weights, files.adapter, target, quantisation=cast("Quantisation", quantisation), template=tokenizer.chat_template,
             keeps_licence=is_base_alone, terms=terms, progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     _say_written(written, terms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,18 @@ def runs_here(architecture: str | None) -> bool:
 
 def card_facts(card: ModelCard, context_tokens: int | None) -> dict[str, Any]:
     """A card with all that is computed for it here, as plain data."""
-    return _row(card, licences.chain(card), memory.memory_need(card, context_tokens), pull.find_installed(card.id))
+    return _row(card, licences.chain(card), card_need(card, context_tokens), pull.find_installed(card.id))
+
+
+def card_need(card: ModelCard, context_tokens: int | None) -> memory.MemoryNeed | None:
+    """What `serve` and `run` count of a model that is here and runs here: of its file. Of others, what the card foretells."""
+    from nomoat.engine.source import open_source
+
+    path = pull.find_installed(card.id)
+    if path is not None and runs_here(card.architecture):
+        with suppress(NomoatError):  # a damaged file
+            return file_need(open_source(path), context_tokens)[0]
+    return memory.memory_need(card, context_tokens)
 
 
 def pulled_facts(model: pull.Installed, context_tokens: int | None) -> dict[str, Any]:
@@ -199,10 +211,11 @@ def licence_lines(found: licences.ChainVerdict) -> list[str]:
 
 def adapter_place(ref: str) -> Path | None:
     """Where the adapter in `BASE+NAME` lies or would lie; None for what names none."""
+    from nomoat import references
     from nomoat.textfiles import as_named
 
-    _, plus, name = ref.rpartition("+")
-    if not plus or not name or Path(name).name != name or name in (".", ".."):
+    name = references.parted(ref)[1]
+    if "+" not in ref or not name or Path(name).name != name or name in (".", ".."):
         return None
     return as_named(paths.adapters() / name)
 

@@ -101,7 +101,7 @@ def _fetch(ref: str, force: bool) -> Path:
 
 def _require_known(config: dict[str, Any]) -> None:
     """Refuse a folder that could not be run, before its weights are fetched."""
-    from nomoat.engine import convert, safetensors
+    from nomoat.engine import optimum, safetensors
 
-    if not convert.is_installed():
+    if not optimum.is_installed():
         safetensors.require_known(config)

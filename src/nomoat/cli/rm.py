@@ -116,6 +116,7 @@ def _size(database: Path) -> int:
 
 
 def _remove_model(model: str, yes: bool) -> None:
+    from nomoat import references
     from nomoat.catalog import cards, pull
     from nomoat.cli.facts import adapter_place
     from nomoat.engine import importer
@@ -128,7 +129,7 @@ def _remove_model(model: str, yes: bool) -> None:
         if place is not None:
             with alone_with(place, hint=WHILE_TUNED):  # a training that has no checkpoint yet has no folder
                 pass
-        raise UnknownModelError(f"no adapter is called `{model.rpartition('+')[2]}`", hint="adapters lie in NOMOAT_HOME/adapters")
+        raise UnknownModelError(f"no adapter is called `{references.parted(model)[1]}`", hint="adapters lie in NOMOAT_HOME/adapters")
     _require_not_tuned_on(model, installed)
     console.confirm_removal(f"the adapter in {' and '.join(map(str, folders))}" if folders else f"`{model}` from this disk", yes=yes)
     _require_not_tuned_on(model, installed)  # a training may have begun while somebody was asked

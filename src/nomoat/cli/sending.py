@@ -37,7 +37,7 @@ def require_consent(
     what it is checked on before (`--judge-check`).
     Servers on this machine are not asked about. Raises UsageError where nobody can be asked; ends the command if the answer is no.
     """
-    from nomoat.engine.providers import is_remote
+    from nomoat.providers import is_remote
 
     if not any(is_remote(model) for model in (*models, judge or "")):
         return
@@ -120,8 +120,8 @@ def _private(texts: Sequence[str], what: str) -> list[str]:
 
 def _outside_host(ref: str) -> str | None:
     """The host of a server that is not this machine."""
-    from nomoat.engine.providers import is_remote
     from nomoat.engine.remote import RemoteEngine
+    from nomoat.providers import is_remote
     from nomoat.responder import load
 
     if not is_remote(ref):

@@ -74,9 +74,9 @@ def serve(
     other servers (http://...) are asked with the key in NOMOAT_UPSTREAM_API_KEY, never with the one clients send. Keys are variables,
     or lines of keys.toml in NOMOAT_HOME.
     """
-    from nomoat import namesake, references
+    from nomoat import callable_package, references
 
-    with namesake.needing_extras("`nomoat serve`"):
+    with callable_package.needing_extras("`nomoat serve`"):
         from nomoat.serve import answers, app, auth
         from nomoat.serve.models import from_references
     key_from = "--api-key"

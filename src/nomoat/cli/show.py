@@ -60,7 +60,7 @@ def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]
         return _file(path, context)
     if "+" in ref:
         place = adapter_place(ref)
-        return _adapter(ref, place if place and place.is_dir() else tuned.find_adapter(ref.rpartition("+")[2]))
+        return _adapter(ref, place if place and place.is_dir() else tuned.find_adapter(references.parted(ref)[1]))
     if ref.startswith(("hf:", "https:")):
         pull.require_source(ref)
         raise UnknownModelError(f"`{ref}` is not in the catalogue and not on this disk", hint=f"nomoat pull {ref}")
@@ -69,7 +69,7 @@ def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]
 
 
 def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[str]]:
-    from nomoat.catalog import licences, memory
+    from nomoat.catalog import licences
     from nomoat.cli import facts as words
 
     facts = words.card_facts(card, context)
@@ -96,7 +96,7 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
             dearer = f"{dollars(long.input_usd_per_million)} and {dollars(long.output_usd_per_million)} above {long.above_tokens:,}; "
         lines.append(f"price: {given} in, {written} out per million {price.unit} ({dearer}as of {price.as_of}; {price.source})")
     lines += words.licence_lines(licences.chain(card))
-    need = memory.memory_need(card, context)
+    need = words.card_need(card, context)
     if need is not None:
         lines += [f"memory: {words.memory_line(need)}", words.cache_line(need), words.scoring_line(need)]
         if not facts["runs_here"]:
@@ -162,7 +162,7 @@ def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
     from nomoat.cli import facts as words
 
     provenance = tuned.provenance_of(folder)
-    found = references.adapter_chain(ref.rpartition("+")[0], folder)
+    found = references.adapter_chain(references.parted(ref)[0], folder)
     facts = {"ref": ref, "path": str(folder), "licence": licences.as_dict(found), "provenance": provenance}
     lines = [f"{ref}", f"adapter: {folder}", *words.licence_lines(found)]
     lines += [f"{name}: {value}" for name, value in provenance.items() if isinstance(value, str | int | float)]

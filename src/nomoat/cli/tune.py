@@ -253,7 +253,7 @@ def _say_workers(prepared: Prepared, workers: int | None, ray: str | None) -> No
 
     with train.crew(prepared, workers, ray, console.say) as learners:
         if not isinstance(learners, train.ThisProcess):
-            learners.choose_way(console.say)
+            learners.choose_plan(console.say)
             console.say("every worker has the model; the time above is what this machine would take alone")
 
 
@@ -292,9 +292,9 @@ def _doubt(metrics: dict[str, Any], change: Sequence[float], *, has_said_right: 
 
 def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_time: str = GOES_ON, **arguments: Any) -> Path:
     """Tune with a bar on stderr: stage, part done, loss, time left; in a log a line every tenth. Ctrl-C says what is `next_time`."""
-    from nomoat import namesake
+    from nomoat import callable_package
 
-    with namesake.needing_extras("`nomoat tune`"):
+    with callable_package.needing_extras("`nomoat tune`"):
         from nomoat.tune import train
     from nomoat.tune import adapter
 

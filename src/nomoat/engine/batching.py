@@ -24,7 +24,7 @@ from nomoat.engine import forked
 from nomoat.engine.blocks import BLOCK_TOKENS, BlockPool
 from nomoat.engine.dense import TwoForms
 from nomoat.engine.lookup import Lookup
-from nomoat.engine.own import OwnModel
+from nomoat.engine.native import NativeModel
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.engine.sampling import Pick, Sampler, with_log_probability
 from nomoat.engine.serial import SerialModel
@@ -42,7 +42,7 @@ HEARTBEAT_SECONDS = 0.5
 CACHE_SHARE = 0.5  # of free memory, at most; the system gives it when it is first used
 
 Floats = npt.NDArray[np.float32]
-Model = OwnModel | PagedModel | TwoForms | SerialModel  # what runs rows of texts
+Model = NativeModel | PagedModel | TwoForms | SerialModel  # what runs rows of texts
 
 
 class Tokens:

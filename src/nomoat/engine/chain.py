@@ -73,7 +73,7 @@ class Chain:
     def __init__(
         self, programs: Sequence[Program], last: Program, norm: Any, facts: dict[str, Any], number_sizes: tuple[int, int]
     ) -> None:  # fmt: skip
-        """`programs`: one before the first attention, one after each. `last`: of the output layer. `facts`: see `between.facts_of`.
+        """`programs`: one before the first attention, one after each. `last`: of the output layer. `facts`: see `fused.facts_of`.
 
         `number_sizes`: see `footprint.kv_sizes`.
         """

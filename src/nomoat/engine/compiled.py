@@ -36,7 +36,7 @@ def core() -> Any:
     """
     import openvino as ov
 
-    from nomoat.engine.product import OPERATIONS
+    from nomoat.engine.custom_ops import OPERATIONS
 
     made = ov.Core()
     for operation in (_attention_with_sizes(), *OPERATIONS):

@@ -13,9 +13,8 @@ import re
 import threading
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
-from nomoat.engine.providers import BASE_URLS
+from nomoat import providers
 from nomoat.errors import UnsupportedError
 from nomoat.records import CallingTurn, Message, Request, SchemaMode, ToolCall, ToolResult
 
@@ -31,9 +30,7 @@ REFUSED = re.compile(
     r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed|not valid|deprecated|extra inputs|cannot",
     re.IGNORECASE,
 )
-OPENAI_HOST = "api.openai.com"
 MOST_TOKENS = 10**9  # no context is nearly so long
-CHATS_ONLY = frozenset(urlsplit(url).hostname for url in BASE_URLS.values())  # 404 at /completions
 
 
 class Dialect:
@@ -45,8 +42,8 @@ class Dialect:
         self._lock = threading.Lock()
         self._left_out: set[str] = set()
         self._refused_efforts: set[str | None] = set()  # each by itself: models take some of OpenAI's values
-        # At OpenAI newer models refuse `max_tokens`; elsewhere older servers do not know the newer name.
-        self._newer_limit = host == OPENAI_HOST
+        self._provider = providers.at(host)
+        self._newer_limit = self._provider is not None and self._provider.has_newer_limit
         self._limit_renamed = False
         self._system_role = self._extra_content = True
 
@@ -111,9 +108,9 @@ class Dialect:
         """What says that this cannot be asked there; None if it can, as far as is known before asking."""
         if request.prompt_ids is not None or request.top_logprobs is not None:
             return UnsupportedError(f"`{self._host}` is asked for text: it takes no token ids and gives no likelihoods here")
-        if request.prompt is not None and self._host in CHATS_ONLY:
+        if request.prompt is not None and self._provider is not None and self._provider.chats_only:
             return UnsupportedError(f"`{self._host}` takes conversations only", hint="use a model on this machine, or ask as a chat")
-        if request.prompt is not None and self._is_cloud:
+        if request.prompt is not None and self._is_cloud and self._provider is None:
             return UnsupportedError(
                 f"`{self._host}` is named by OPENAI_BASE_URL, and what `openai:` names takes conversations only",
                 hint="name the server itself, as `http://host:port/v1#model`, if it takes prompts without a chat",

@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nomoat.engine import calls
+from nomoat.engine import tool_calls
 from nomoat.errors import ContextExceededError
 from nomoat.records import Chunk, ContinuationScore, Request, TokenLikelihood, Usage
 
@@ -34,7 +34,7 @@ class FakeEngine:
         self.digest = "fake-" + hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def generate(self, request: Request) -> Iterator[Chunk]:
-        return calls.recognised(self._words(request), request) if request.tools else self._words(request)
+        return tool_calls.recognised(self._words(request), request) if request.tools else self._words(request)
 
     def _words(self, request: Request) -> Generator[Chunk]:
         prompt_tokens = self.count_tokens(request)

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nomoat.engine import splitting, tokenizer
+from nomoat.engine import pre_tokenizers, tokenizer
 from nomoat.engine.tokenizer import CONTROL, NORMAL, USER_DEFINED, SpecialTokens, Tokenizer, name_of
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import read_object, require_fetched
 
 UNIGRAM = 1  # SentencePiece's number for it
 VARINT_BYTES = 10  # at most: 64 bits, 7 a byte
-PRE_TOKENIZERS_OF_CLASSES = {"Qwen2Tokenizer": "qwen2", "GPTNeoXTokenizer": "mpt"}  # `tokenizer_class` -> as in `splitting`
+PRE_TOKENIZERS_OF_CLASSES = {"Qwen2Tokenizer": "qwen2", "GPTNeoXTokenizer": "mpt"}  # `tokenizer_class` -> as in `pre_tokenizers`
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 FLAGS = ("lstrip", "rstrip", "single_word")
 HIGHEST_NUMBER = 1 << 24  # of a token: `tokenizers` takes memory for each number up to it, some 250,000 in the largest vocabularies
@@ -156,12 +156,12 @@ def _pre_tokenizer(folder: Path, said: dict[str, Any], settings: dict[str, Any])
     kind, family = str(settings.get("tokenizer_class")).removesuffix("Fast"), str(said.get("model_type"))
     if kind in PRE_TOKENIZERS_OF_CLASSES:
         return PRE_TOKENIZERS_OF_CLASSES[kind]
-    if family not in splitting.PRE_TOKENIZERS_OF:
+    if family not in pre_tokenizers.PRE_TOKENIZERS_OF:
         raise UnsupportedError(
             f"`{folder}` does not say how its tokenizer splits texts, and models of the kind `{family}` differ in it",
             hint="its `tokenizer.json` says so: download that, too",
         )
-    return splitting.PRE_TOKENIZERS_OF[family]
+    return pre_tokenizers.PRE_TOKENIZERS_OF[family]
 
 
 def _bpe_facts(folder: Path) -> dict[str, Any]:

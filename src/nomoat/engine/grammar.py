@@ -40,12 +40,12 @@ class Grammar:
 
     holds = True  # `forbid` has something to forbid
 
-    def __init__(self, matcher: Any, words: Any, digits_V: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, matcher: Any, tokenizer: Any, digits_V: npt.NDArray[np.uint8]) -> None:
         """`digits_V`: how many each token begins with. The matcher's vocabulary may have more tokens than there are logits."""
         from llguidance.numpy import allocate_token_bitmask
 
-        self._matcher, self._words, self._digits_V = matcher, words, digits_V
-        self._mask = allocate_token_bitmask(1, words.vocab_size)
+        self._matcher, self._tokenizer, self._digits_V = matcher, tokenizer, digits_V
+        self._mask = allocate_token_bitmask(1, tokenizer.vocab_size)
         self._longest = int(digits_V.max(initial=0))
         self._in_text = self._is_escaped = False
         self._room = MAX_DIGITS  # what a number at this place may yet have
@@ -73,8 +73,8 @@ class Grammar:
 
     def accept_text(self, text: bytes) -> bool:
         """This text is there already. False, and nothing has changed, if it may not be."""
-        tokens = self._words.tokenize_bytes(text)
-        if self._words.decode_bytes(tokens) != text or self._matcher.validate_tokens(tokens) < len(tokens):
+        tokens = self._tokenizer.tokenize_bytes(text)
+        if self._tokenizer.decode_bytes(tokens) != text or self._matcher.validate_tokens(tokens) < len(tokens):
             return False
         for token in tokens:
             self.accept(token)
@@ -83,7 +83,7 @@ class Grammar:
     def accept(self, token: int) -> None:
         """This token has been chosen."""
         self._matcher.consume_token(token)
-        for byte in self._words.decode_bytes([token]):
+        for byte in self._tokenizer.decode_bytes([token]):
             if self._in_text:
                 self._in_text = byte != ord('"') or self._is_escaped
                 self._is_escaped = byte == ord("\\") and not self._is_escaped
@@ -102,7 +102,7 @@ class Grammars:
         self._vocabulary = vocabulary
         self._lock = threading.Lock()
         self._of_calls: dict[tuple[str, str], Any] = {}  # matchers at their beginning, by schema and end
-        self._words: Any = None
+        self._ll_tokenizer: Any = None
         self._digits_V: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
 
     def of_schema(self, schema: str) -> Grammar:
@@ -114,13 +114,13 @@ class Grammars:
 
         try:
             grammar = LLMatcher.grammar_from_json_schema(_narrowed(json.loads(schema)), defaults=OPTIONS)
-            matcher = LLMatcher(self.words(), grammar, log_level=0)
+            matcher = LLMatcher(self.ll_tokenizer(), grammar, log_level=0)
             problem = matcher.get_error()
         except (ValueError, RecursionError) as exc:
             problem = str(exc)
         if problem:
             raise _cannot_be_followed(problem)
-        return Grammar(matcher, self.words(), self._digits_V)
+        return Grammar(matcher, self.ll_tokenizer(), self._digits_V)
 
     def of_call(self, schema: str, end: str = "") -> Grammar | None:
         """The same for a call that a model begins by itself, with spaces around and within it, and `end` behind it.
@@ -132,22 +132,23 @@ class Grammars:
         matcher = self._of_calls.get((schema, end))
         if matcher is None:
             token = self._tokenizer.backend.token_to_id(end)
-            is_special = token is not None and self.words().is_special_token(token)  # to llguidance, whatever it is to the model
+            # to llguidance, whatever it is to the model
+            is_special = token is not None and self.ll_tokenizer().is_special_token(token)
             last = f"<[{token}]>" if is_special else json.dumps(end)
             spaced = json.dumps({**_narrowed(json.loads(schema)), "x-guidance": SPACED})
             grammar = f"start: SPACE? call SPACE? {last}\nSPACE: /{SPACE}/\ncall: %json {spaced}"
-            matcher = LLMatcher(self.words(), LLMatcher.grammar_from_lark(grammar), log_level=0)
+            matcher = LLMatcher(self.ll_tokenizer(), LLMatcher.grammar_from_lark(grammar), log_level=0)
             if len(self._of_calls) >= MAX_KEPT:
                 self._of_calls.clear()
             self._of_calls[schema, end] = matcher
-        return None if matcher.is_error() else Grammar(matcher.deep_copy(), self.words(), self._digits_V)
+        return None if matcher.is_error() else Grammar(matcher.deep_copy(), self.ll_tokenizer(), self._digits_V)
 
-    def words(self) -> Any:
+    def ll_tokenizer(self) -> Any:
         """The vocabulary as llguidance knows it, made when it is first asked for."""
         from llguidance import LLTokenizer
 
         with self._lock:
-            if self._words is None:
+            if self._ll_tokenizer is None:
                 special, backend = self._tokenizer.special, self._tokenizer.backend
                 vocabulary = backend.get_vocab()
                 size = max(self._vocabulary, 1 + max(vocabulary.values()))  # it may have tokens that the weights do not have
@@ -155,8 +156,8 @@ class Grammars:
                 for text, token in vocabulary.items():
                     if text[:1].isdecimal():
                         self._digits_V[token] = min(len(text) - len(text.lstrip(string.digits)), 255)
-                self._words = LLTokenizer(backend.to_str(), n_vocab=size, eos_token=special.eos_id)
-            return self._words
+                self._ll_tokenizer = LLTokenizer(backend.to_str(), n_vocab=size, eos_token=special.eos_id)
+            return self._ll_tokenizer
 
 
 def mapped(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:

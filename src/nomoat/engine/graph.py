@@ -23,10 +23,10 @@ from openvino import opset13 as op
 from nomoat import footprint
 from nomoat.engine import positions, tiles, weights
 from nomoat.engine.arch import Architecture, Dimensions, score_scale
+from nomoat.engine.custom_ops import TiledProduct, TiledRows
 from nomoat.engine.gguf import PLAIN_TYPES, FloatArray
 from nomoat.engine.layout import Storage
 from nomoat.engine.positions import Node, i64
-from nomoat.engine.product import TiledProduct, TiledRows
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import Form
 from nomoat.errors import UnsupportedError

@@ -1,6 +1,6 @@
 """Weights (and, if wanted, a LoRA adapter) -> a folder that OpenVINO runs, kept in the cache by content.
 
-The folder: `openvino_model.xml/.bin`, `own.json` where nomoat runs the model itself, `tokenizer.json`, `tokenizer_config.json`,
+The folder: `openvino_model.xml/.bin`, `native.json` where nomoat runs the model itself, `tokenizer.json`, `tokenizer_config.json`,
 `config.json`. It appears whole or not at all.
 An adapter may be added to the weights before they are quantised ("baked"), see `import_with`.
 """
@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from nomoat import __version__, cache, config, footprint, paths
 from nomoat.engine import arch as architectures
-from nomoat.engine import layout, shapes
-from nomoat.engine.convert import ForeignFolder
+from nomoat.engine import layout, tensor_check
 from nomoat.engine.lora import MERGE, LoraDelta
+from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, files_of, open_source
 from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError, UnsupportedError
 from nomoat.hub_folder import ADAPTER_WEIGHTS
@@ -29,7 +29,7 @@ from nomoat.hub_folder import ADAPTER_WEIGHTS
 if TYPE_CHECKING:
     from nomoat.engine.graph import GraphBuilder
 
-CHECKED = ("own.json", "tokenizer.json", "tokenizer_config.json")
+CHECKED = ("native.json", "tokenizer.json", "tokenizer_config.json")
 SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 Progress = Callable[[int, int], None]
 Check = Callable[[architectures.Dimensions, int, int, bool, str | None], None]
@@ -86,7 +86,7 @@ def read_sizes(source: ModelSource, *, context_tokens: int | None = None) -> arc
         has_long_factors="rope_factors_long.weight" in source.tensors,
         context_tokens=context_tokens,
     )
-    shapes.require_fitting(source, arch, sizes)
+    tensor_check.require_fitting(source, arch, sizes)
     return sizes
 
 
@@ -126,7 +126,7 @@ def _import(
         read_sizes(open_source(path))  # what cannot be imported is refused before it is read whole for its digest
     quality = quality or config.quality().value
     origin = [sha256_of_model(path), delta.sha256 if delta else ""]
-    rule = [layout.VERSION, str(footprint.has_own_products())]  # a home may be another machine's, too
+    rule = [layout.VERSION, str(footprint.has_native_kernels())]  # a home may be another machine's, too
     asked = paths.cache() / "asked" / paths.sha256_of_texts(__version__, *rule, *origin, quality, str(fused), str(context_tokens))
     known = _read_note(asked)
     facts = None if known is None else _facts_if_whole(_folder_of(known))
@@ -189,7 +189,7 @@ def import_with(
     Elsewhere an adapter that is `alone`, without its base, is baked into the weights, and others stand beside layers that are apart.
     All else is as for `import_gguf`.
     """
-    from nomoat.engine.own import OwnModel  # brings numba
+    from nomoat.engine.native import NativeModel  # brings numba
 
     told: dict[str, Any] = {"context_tokens": context_tokens, "progress": progress, "check": check}
     if not adapters:
@@ -197,26 +197,32 @@ def import_with(
     folder = _import(path, **told, if_tiled=True)
     if folder is not None:
         deltas, (arch, sizes) = read_adapters(folder, adapters), family_of(folder)
-        if arch is not None and OwnModel.can_run(folder, deltas):
+        if arch is not None and NativeModel.can_run(folder, deltas):
             _require_beside(arch, sizes, deltas)
             return folder, adapters
     if alone:
         return import_gguf(path, adapter=adapters[0], **told), ()
+    require_beside(path, adapters, context_tokens=context_tokens)  # before a second import
+    return import_gguf(path, fused=False, **told), adapters
+
+
+def require_beside(path: Path, adapters: Sequence[Path], *, context_tokens: int | None = None) -> None:
+    """Raises BadFileError or UnsupportedError for the first adapter that cannot stand beside the weights of `path`. Reads no weights
+    but the adapters'."""
     source = open_source(path)
     if isinstance(source, ForeignFolder):
         raise UnsupportedError("this model is converted by optimum-intel, and adapters cannot stand beside that", hint=MERGE)
     arch, sizes = architectures.find(str(source.require("general.architecture"))), read_sizes(source, context_tokens=context_tokens)
-    _require_beside(arch, sizes, [LoraDelta(adapter).of_model(arch, sizes) for adapter in adapters])  # before a second import
-    return import_gguf(path, fused=False, **told), adapters
+    _require_beside(arch, sizes, [LoraDelta(adapter).of_model(arch, sizes) for adapter in adapters])
 
 
 def _require_beside(arch: architectures.Architecture, sizes: architectures.Dimensions, deltas: Sequence[LoraDelta]) -> None:
     """Raises BadFileError or UnsupportedError for the first adapter that cannot stand beside the weights of such a model."""
     for delta in deltas:
         delta.require_apart_from_output()
-        for layer, shape in shapes.of_layers(arch, sizes):
+        for layer, shape in tensor_check.of_layers(arch, sizes):
             delta.require_fitting(layer, shape)
-        delta.require_all_used(but=shapes.BETWEEN_LAYERS)
+        delta.require_all_used(but=tensor_check.BETWEEN_LAYERS)
 
 
 def read_adapters(folder: Path, adapters: Sequence[Path]) -> list[LoraDelta]:
@@ -258,17 +264,17 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
     folder = _folder_of(digest)
     if _facts_if_whole(folder) is not None:
         return
-    from nomoat.engine.own import write_own
+    from nomoat.engine.native import write_native
 
-    words = plan.source.read_tokenizer()
+    tokenizer = plan.source.read_tokenizer()
     with paths.alone(folder):
         if _facts_if_whole(folder) is not None:  # another process has made it meanwhile
             return
         paths.require_free_disk(folder, plan.stored.bytes_of(plan.source) + SPARE_DISK_BYTES)
         with paths.whole_folder(folder) as part:
             _write_model(part, plan)
-            write_own(part)
-            words.save(part)
+            write_native(part)
+            tokenizer.save(part)
             facts = {
                 "digest": digest, "layout": layout.VERSION, **origin,
                 "sizes": asdict(plan.sizes), "num_values": plan.source.num_values, "storage": plan.stored.as_dict(),
@@ -277,7 +283,7 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
                 "crc32": {name: _crc32(part / name) for name in CHECKED if (part / name).exists()},
             }  # fmt: skip
             name = plan.source.metadata["general.architecture"]
-            written_config: dict[str, Any] = {"model_type": name, "eos_token_id": words.special.eos_id, "nomoat": facts}
+            written_config: dict[str, Any] = {"model_type": name, "eos_token_id": tokenizer.special.eos_id, "nomoat": facts}
             (part / "config.json").write_text(json.dumps(written_config, ensure_ascii=False, indent=1), encoding="utf-8")
     _remove_older(origin["source_sha256"])
     cache.sweep()
@@ -309,12 +315,12 @@ def exact_model(path: Path, *, adapter: Path | None = None, context_tokens: int 
 
 
 def _builder(plan: _Plan) -> GraphBuilder:
-    from nomoat.engine.between import BetweenBuilder
+    from nomoat.engine.fused import FusedBuilder
     from nomoat.engine.graph import GraphBuilder
 
     arch = architectures.find(plan.source.metadata["general.architecture"])
     given = (plan.source, arch, plan.sizes, plan.stored)
-    builder = BetweenBuilder(*given, delta=plan.delta, progress=plan.progress)
+    builder = FusedBuilder(*given, delta=plan.delta, progress=plan.progress)
     return builder if builder.can_build() else GraphBuilder(*given, delta=plan.delta, progress=plan.progress)
 
 

@@ -18,12 +18,12 @@ from nomoat.config import Quality
 from nomoat.engine import arch as architectures
 from nomoat.engine import tiles
 from nomoat.engine.arch import GATED_MLP, SPLIT_QKV, Dimensions
-from nomoat.engine.convert import ForeignFolder
 from nomoat.engine.gguf import Tensor
+from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import OWN_GROUP, OWN_TYPES, Form
 
-VERSION = "15"  # part of the cache's key: change it when what is written, or the rule for it, changes
+VERSION = "16"  # part of the cache's key: change it when what is written, or the rule for it, changes
 PromptForm = Literal["codes", "bf16"]
 
 AS_ANSWERS: hardware.Detected[PromptForm] = hardware.Detected("codes", "the form of answers")
@@ -154,7 +154,7 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
     if sum(types[name] for name in tiles.FOUR_BITS) > file.num_values / 2 and footprint.in_tiles(file.num_values):
         return Storage(quality, {"": TILES}, fused, "nothing is rounded a second time, at half the memory of int8")
     is_small = file.num_values < footprint.FEW_WEIGHTS
-    if fused and quality != "high" and not is_small and footprint.has_own_products() and _is_written_by_nomoat(file, sizes):
+    if fused and quality != "high" and not is_small and footprint.has_native_kernels() and _is_written_by_nomoat(file, sizes):
         why = "answers are written fastest from the file's own codes"
         own = Storage(quality, {"": TILES}, fused, f"{why}, which are as small" if quality == "small" else why)
         if quality == "default" or own.bytes_of(file) <= AS_SMALL * _smallest(quality, is_4_bit, fused).bytes_of(file):
@@ -183,7 +183,7 @@ def _smallest(quality: Quality, is_4_bit: bool, fused: bool) -> Storage:
 
 
 def _is_written_by_nomoat(file: ModelSource, sizes: Dimensions) -> bool:
-    """Whether `own` can run this model."""
+    """Whether `native` can run this model."""
     arch = architectures.known().get(str(file.metadata.get("general.architecture")))
     if arch is None:
         return False

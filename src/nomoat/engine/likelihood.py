@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import matching
-from nomoat.engine import ending
+from nomoat.engine import shutdown
 from nomoat.engine.compiled import core, read_graph
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import UnsupportedError, UsageError
@@ -121,7 +121,7 @@ class Scorer:
         _give_log_probabilities(model)
         self._part_tokens = max(1, min(PART_TOKENS, LOGIT_VALUES // logits[2].get_length()))
         self._request = core().compile_model(model, "CPU", properties).create_infer_request()
-        self._passes = ending.passes()
+        self._passes = shutdown.passes()
         self._kept_ids: list[int] = []
         self._kept_states: list[npt.NDArray[Any]] = []
 
@@ -203,7 +203,7 @@ class Scorer:
             "reads": np.stack([where, tokens], axis=1),
         }
         with self._passes:
-            ending.require_time()
+            shutdown.require_time()
             return np.array(self._request.infer(inputs, share_outputs=True)[0])[:count]
 
 

@@ -16,20 +16,30 @@ import numpy.typing as npt
 from nomoat import paths
 from nomoat.engine import peft_names
 from nomoat.engine.arch import Architecture, Dimensions
-from nomoat.engine.gguf import FloatArray
+from nomoat.engine.gguf import LARGEST_WEIGHT, FloatArray
 from nomoat.engine.safetensors import Stored, as_numbers, read_tensors
 from nomoat.errors import BadFileError, UnsupportedError
-from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_INDEX, ADAPTER_PICKLE, ADAPTER_WEIGHTS, read_object
+from nomoat.words import counted, first_few
 
 OTHER_BASE = "an adapter fits only the model it was tuned on"
+AGAIN = "tune it again with `nomoat tune`, or download it again"
 MERGE = "merge the adapter into its model with PEFT (`merge_and_unload`), and run that folder"
-# what makes more of an adapter than its matrices, or has matrices of another form
-MORE_THAN_MATRICES = ("use_dora", "layer_replication", "use_qalora", "use_bdlora")
+NO_MERGE = "PEFT cannot merge such a one into its model: ask PEFT for its answers, or tune a LoRA (`nomoat tune`)"
+# what makes more of an adapter than its matrices, or has matrices of another form, and what can be done with it
+MORE_THAN_MATRICES = {"use_dora": MERGE, "layer_replication": NO_MERGE, "use_qalora": NO_MERGE, "use_bdlora": MERGE}
+# kinds without a `merge_and_unload` that would do, in PEFT 0.21
+CANNOT_MERGE = (
+    "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "POLY", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "SHADOW",
+    "XLORA",
+)  # fmt: skip
 # `init_lora_weights` that take a part out of the base. Where PEFT converts an adapter to the whole base, it writes `true` instead
 CHANGES_ITS_BASE = ("pissa", "olora", "corda", "lora_ga", "loftq")
+A, B = ".lora_A.weight", ".lora_B.weight"  # names of matrices end so
 OUTPUT = "lm_head"
 # The output layer as it was before, which PEFT saves beside the matrices that change it, though it is not learned.
 COPY = re.compile(r"base_model\.model\.((?:.+\.)?lm_head)\.base_layer\.(weight|bias)")
+NAMED = 3  # in a message
 USUAL_SCALE = 2.0  # alpha / rank, as `nomoat tune` writes them
 
 
@@ -43,45 +53,37 @@ class LoraDelta:
 
     def __init__(self, folder: Path) -> None:
         self.weights_path = folder / ADAPTER_WEIGHTS
-        again = "tune it again with `nomoat tune`, or download it again"
-        try:
-            config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-            _require_plain_lora(folder, config)
-            rank = config["r"]
-            self.alpha = _scale_of("", rank, config) * rank or 1.0  # as others have it, who divide it by the rank
-            stored = dict(read_tensors(self.weights_path))
-            tensors = {name: self._numbers(name, found) for name, found in stored.items() if not COPY.fullmatch(name)}
-            self._pairs: dict[str, tuple[FloatArray, FloatArray]] = {
-                name.removeprefix("base_model.model.").removesuffix(".lora_A.weight"): (
-                    a_RI,
-                    tensors[name.replace(".lora_A.", ".lora_B.")],
-                )
-                for name, a_RI in tensors.items()
-                if name.endswith(".lora_A.weight")
-            }
-            self._scales = {layer: _scale_of(layer, len(a_RI), config) for layer, (a_RI, _) in self._pairs.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, re.error) as exc:
-            raise BadFileError(f"`{folder}` is not a whole adapter folder: {exc}", hint=again) from exc
+        scaling = _Scaling(folder)
+        self.alpha = scaling.of_layer("", scaling.rank) * scaling.rank or 1.0  # as others have it, who divide it by the rank
+        stored = _read_stored(folder)
+        tensors = {name: self._numbers(name, found) for name, found in stored.items() if not COPY.fullmatch(name)}
+        self._pairs: dict[str, tuple[FloatArray, FloatArray]] = {}
+        for name, a_RI in tensors.items():
+            if name.endswith(A):
+                layer = name.removeprefix("base_model.model.").removesuffix(A)
+                self._pairs[layer] = (a_RI, tensors[name.removesuffix(A) + B])
+        self._require_pairs()
+        self._scales = {layer: scaling.of_layer(layer, len(a_RI)) for layer, (a_RI, _) in self._pairs.items()}
         self._told_scales = self._scales
         self._unused = set(self._pairs)
-        for layer, (a_RI, b_OR) in self._pairs.items():
-            if a_RI.ndim != 2 or b_OR.ndim != 2 or len(a_RI) != b_OR.shape[1]:
-                both = f"{list(a_RI.shape)} and {list(b_OR.shape)}"
-                raise BadFileError(f"the matrices of `{layer}` in `{self.weights_path}` do not go together: {both}", hint=again)
-        if not self._pairs:
-            raise BadFileError(f"`{self.weights_path}` holds no LoRA matrices", hint=again)
         self._copies = {
             found[2]: (name, stored[name]) for name in stored if (found := COPY.fullmatch(name)) and found[1] in self._pairs
         }
         copied = {name for name, _ in self._copies.values()}
-        strange = next(
-            (name for name in stored if not name.endswith((".lora_A.weight", ".lora_B.weight")) and name not in copied), None
-        )
+        strange = next((name for name in stored if not name.endswith((A, B)) and name not in copied), None)
         if strange:
             raise BadFileError(
                 f"`{self.weights_path}` holds `{strange}`, which is no LoRA matrix of a layer: answers would be wrong without it",
                 hint=MERGE,
             )
+
+    def _require_pairs(self) -> None:
+        for layer, (a_RI, b_OR) in self._pairs.items():
+            if a_RI.ndim != 2 or b_OR.ndim != 2 or len(a_RI) != b_OR.shape[1] or not len(a_RI):
+                both = f"{list(a_RI.shape)} and {list(b_OR.shape)}"
+                raise BadFileError(f"the matrices of `{layer}` in `{self.weights_path}` do not go together: {both}", hint=AGAIN)
+        if not self._pairs:
+            raise BadFileError(f"`{self.weights_path}` holds no LoRA matrices", hint=AGAIN)
 
     def _numbers(self, name: str, found: Stored) -> FloatArray:
         return as_numbers(found.values, found.type_name, what=f"tensor `{name}` of `{self.weights_path}`")
@@ -199,13 +201,88 @@ class LoraDelta:
             )
 
 
+class _Scaling:
+    """By what the product of each layer's matrices is multiplied, as `adapter_config.json` says. Raises BadFileError."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / ADAPTER_CONFIG
+        config = read_object(self._path, hint=AGAIN)
+        _require_plain_lora(folder, config)
+        rank, self._by_root = config.get("r"), bool(config.get("use_rslora"))
+        if type(rank) is not int or not 1 <= rank <= LARGEST_WEIGHT:
+            raise self._wrong("r", rank, "no rank: a whole number above 0")
+        self.rank = rank
+        patterns = config.get("alpha_pattern") or {}
+        if not isinstance(patterns, dict):
+            raise self._wrong("alpha_pattern", patterns, "no object of names and numbers")
+        self._alpha = self._number("lora_alpha", config.get("lora_alpha"))
+        self._patterns = [(self._compiled(name), self._number(f"alpha_pattern.{name}", value)) for name, value in patterns.items()]
+
+    def of_layer(self, layer: str, rank: int) -> float:
+        """The first pattern that matches counts, as PEFT has it."""
+        alpha = next((value for pattern, value in self._patterns if pattern.match(layer)), self._alpha)
+        return float(alpha / (rank**0.5 if self._by_root else rank))
+
+    def _number(self, key: str, value: Any) -> float:
+        """Of the config; one that weights stay numbers with."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST_WEIGHT:
+            raise self._wrong(key, value, "no number that weights can be multiplied by")
+        return float(value)
+
+    def _compiled(self, name: str) -> re.Pattern[str]:
+        try:
+            return re.compile(rf"(.*\.)?({name})$")
+        except re.error as exc:
+            raise self._wrong("alpha_pattern", name, "no regular expression") from exc
+
+    def _wrong(self, key: str, value: Any, why: str) -> BadFileError:
+        return BadFileError(f"`{self._path}` says {json.dumps(value)[:80]} as `{key}`, which is {why}", hint=AGAIN)
+
+
+def _read_stored(folder: Path) -> dict[str, Stored]:
+    """The tensors of an adapter, of each layer both matrices. Raises BadFileError."""
+    path = folder / ADAPTER_WEIGHTS
+    if not path.exists():
+        raise _without_weights(folder)
+    try:
+        stored = dict(read_tensors(path))
+    except OSError as exc:
+        raise BadFileError(f"`{path}` cannot be read: {exc.strerror}", hint=AGAIN) from exc
+    partners = {name: name.removesuffix(A) + B for name in stored if name.endswith(A)}
+    partners |= {name: name.removesuffix(B) + A for name in stored if name.endswith(B)}
+    if missing := sorted({*partners.values()}.difference(stored)):
+        lacks = f"{counted(len(missing), 'tensor')} of {len(missing) + len(partners):,}: {first_few(missing, NAMED)}"
+        raise BadFileError(f"`{path}` lacks {lacks}; its answers would be wrong", hint=AGAIN)
+    return stored
+
+
+def _without_weights(folder: Path) -> BadFileError:
+    """For an adapter that does not have its weights in one file of safetensors."""
+    path, old = folder / ADAPTER_WEIGHTS, folder / ADAPTER_PICKLE
+    if old.exists():
+        content = f"torch.load({str(old)!r}, map_location='cpu', weights_only=True)"
+        code = f"import torch; from safetensors.torch import save_file; save_file({content}, {str(path)!r})"
+        return BadFileError(f"`{folder}` holds no `{path.name}`, only `{old.name}`", hint=f"write it anew, in Python: `{code}`")
+    if (folder / ADAPTER_INDEX).exists():
+        content = (
+            f"{{name: tensor for part in Path({str(folder)!r}).glob('{path.stem}-*') for name, tensor in load_file(part).items()}}"
+        )
+        code = f"from pathlib import Path; from safetensors.torch import load_file, save_file; save_file({content}, {str(path)!r})"
+        return BadFileError(f"`{folder}` holds its weights in several files", hint=f"write them into one, in Python: `{code}`")
+    return BadFileError(f"`{folder}` is not a whole adapter folder: it holds no `{path.name}`", hint=AGAIN)
+
+
 def _require_plain_lora(folder: Path, config: dict[str, Any]) -> None:
     """Raise BadFileError for an adapter whose matrices alone, added to its base, do not give what was tuned."""
     kind, start = config.get("peft_type"), str(config.get("init_lora_weights"))
+    if kind is None:
+        raise BadFileError(f"`{folder / ADAPTER_CONFIG}` does not say its `peft_type`", hint=AGAIN)
     if kind != "LORA":
-        raise BadFileError(f"`{folder}` is a `{kind}` adapter, and nomoat adds LoRA alone", hint=MERGE)
+        hint = NO_MERGE if kind in CANNOT_MERGE else MERGE
+        raise BadFileError(f"`{folder}` is a `{kind}` adapter, and nomoat adds LoRA alone", hint=hint)
     if more := next((name for name in MORE_THAN_MATRICES if config.get(name)), None):
-        raise BadFileError(f"`{folder}` is a LoRA with `{more}`, which nomoat cannot add to weights", hint=MERGE)
+        hint = MORE_THAN_MATRICES[more]
+        raise BadFileError(f"`{folder}` is a LoRA with `{more}`, which nomoat cannot add to weights", hint=hint)
     if config.get("alora_invocation_tokens"):
         raise BadFileError(
             f"`{folder}` is an activated LoRA, which changes only what stands behind its own words; nomoat would change all",
@@ -217,10 +294,3 @@ def _require_plain_lora(folder: Path, config: dict[str, Any]) -> None:
             f"`{folder}` rests on weights that its start (`{start}`) changed: beside the model's own it would answer wrongly",
             hint=f"{saved}merge it with PEFT (`merge_and_unload`) into the weights it was tuned on, and run that folder",
         )
-
-
-def _scale_of(layer: str, rank: int, config: dict[str, Any]) -> float:
-    """By what the product of a layer's matrices is multiplied. The first pattern that matches counts, as PEFT has it."""
-    patterns = config.get("alpha_pattern") or {}
-    alpha = next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", layer)), config["lora_alpha"])
-    return float(alpha / (rank**0.5 if config.get("use_rslora") else rank))

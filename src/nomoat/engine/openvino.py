@@ -21,20 +21,22 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import cache, config, footprint, paths
-from nomoat.engine import Engine, calls, dense, forked, hugepages, importer, layout, likelihood, served_scores_digest, tokenizer
+from nomoat.engine import Engine, dense, forked, hugepages, importer, layout, likelihood, served_scores_digest, tool_calls
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
-from nomoat.engine.begun import BegunCalls
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import CompiledCopy
 from nomoat.engine.dense import TwoForms
 from nomoat.engine.grammar import Grammar, Grammars
 from nomoat.engine.likelihood import Scorer
 from nomoat.engine.lookup import Lookup
-from nomoat.engine.own import OwnModel
+from nomoat.engine.native import NativeModel
 from nomoat.engine.paged import PagedModel
 from nomoat.engine.sampling import Pick, Sampler
 from nomoat.engine.serial import SerialModel
+from nomoat.engine.tokenizer import Tokenizer, name_of
+from nomoat.engine.tokenizer import load as load_tokenizer
+from nomoat.engine.tool_call_grammar import ToolCallGrammar
 from nomoat.errors import ContextExceededError, SchemaError, StoppedError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, TokenLikelihood, Usage
 
@@ -63,14 +65,14 @@ class OpenVINOEngine:
             raise importer.not_whole(folder, exc) from exc
         self._context_tokens = min(sizes.context_tokens, context_tokens or sizes.context_tokens)
         self.context_tokens: int | None = self._context_tokens
-        self.tokenizer = tokenizer.load(folder)
+        self.tokenizer = load_tokenizer(folder)
         self._grammars = Grammars(self.tokenizer, sizes.vocabulary)
         self._folder, self._weights, self._adapter = folder, weights, adapter
         self._beside = importer.read_adapters(folder, beside)
-        self._is_own = self.storage.has_tiles and OwnModel.can_run(folder, self._beside)
+        self._is_native = self.storage.has_tiles and NativeModel.can_run(folder, self._beside)
         self._token_bytes = footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim)
-        if self._is_own:  # what keys and values are rounded to is no part of the folder, and of its answers
-            self._token_bytes = OwnModel.cache_bytes_a_token(folder, quality=self.storage.quality)
+        if self._is_native:  # what keys and values are rounded to is no part of the folder, and of its answers
+            self._token_bytes = NativeModel.cache_bytes_a_token(folder, quality=self.storage.quality)
             self.digest = hashlib.sha256(f"{self.digest}\n{self._token_bytes}".encode()).hexdigest()
         self.layout = layout.choose(sizes, self.storage, threads=config.threads(), num_weights=num_weights)
         self._lock = threading.Lock()
@@ -111,16 +113,16 @@ class OpenVINOEngine:
         """This engine with one of the adapters beside it, and a chat template of its own by name. Closing either closes both."""
         return _Adapted(self, at, self._beside[at].sha256, template)
 
-    def generate(self, request: Request, *, adapter: int | None = None, words: tokenizer.Tokenizer | None = None) -> Iterator[Chunk]:
+    def generate(self, request: Request, *, adapter: int | None = None, tokenizer: Tokenizer | None = None) -> Iterator[Chunk]:
         forked.begin()
-        words = words or self.tokenizer
-        ids = self._prompt_ids(request, words)
+        tokenizer = tokenizer or self.tokenizer
+        ids = self._prompt_ids(request, tokenizer)
         self._require_room(len(ids), 1, request.max_new_tokens)
         assert self.context_tokens is not None
         room = self.context_tokens - len(ids)
         answer = Answer(
             ids,
-            Sampler(request, ids, self._grammar(request, ids, words)),
+            Sampler(request, ids, self._grammar(request, ids, tokenizer)),
             max_new_tokens=room if request.max_new_tokens is None else min(request.max_new_tokens, room),
             stop_ids=self.tokenizer.special.stop_ids,
             lookup=Lookup(ids),
@@ -129,13 +131,13 @@ class OpenVINOEngine:
         batcher = self._started_batcher()
         started = time.perf_counter()  # compiling the model is loading, not reading the prompt
         batcher.submit(answer)
-        chunks = self._stream(request, ids, answer.tokens, started, words)
-        return _Begun(calls.recognised(chunks, request, words.chat_template) if request.tools else chunks, answer.tokens)
+        chunks = self._stream(request, ids, answer.tokens, started, tokenizer)
+        return _Begun(tool_calls.recognised(chunks, request, tokenizer.chat_template) if request.tools else chunks, answer.tokens)
 
-    def _grammar(self, request: Request, ids: Sequence[int], words: tokenizer.Tokenizer) -> Grammar | BegunCalls | None:
-        schema = calls.schema(request, words.chat_template)
+    def _grammar(self, request: Request, ids: Sequence[int], tokenizer: Tokenizer) -> Grammar | ToolCallGrammar | None:
+        schema = tool_calls.schema(request, tokenizer.chat_template)
         if schema is None:
-            return BegunCalls(request, ids, words, self._grammars) if request.tools else None
+            return ToolCallGrammar(request, ids, tokenizer, self._grammars) if request.tools else None
         try:
             return self._grammars.of_schema(schema)
         except SchemaError as exc:
@@ -147,7 +149,7 @@ class OpenVINOEngine:
 
     def _blame_a_function(self, request: Request) -> None:
         """Raises SchemaError for the first function whose parameters no call can follow, if one is by itself too much."""
-        for at, (name, parameters) in calls.parameters_of(request).items():
+        for at, (name, parameters) in tool_calls.parameters_of(request).items():
             try:
                 self._grammars.of_schema(json.dumps(parameters))
             except SchemaError as exc:
@@ -156,11 +158,11 @@ class OpenVINOEngine:
                 raise named from exc
 
     def _stream(
-        self, request: Request, prompt: Sequence[int], tokens: Tokens, started: float, words: tokenizer.Tokenizer
+        self, request: Request, prompt: Sequence[int], tokens: Tokens, started: float, tokenizer: Tokenizer
     ) -> Generator[Chunk]:
         asked = () if request.must_call else request.stop  # a call that has to be one ends where its JSON does
-        text = _StopWatch((*asked, *(words.stops if request.messages else ())))
-        stream = words.decode_stream(() if request.messages and not request.answer_start else prompt)
+        text = _StopWatch((*asked, *(tokenizer.stops if request.messages else ())))
+        stream = tokenizer.decode_stream(() if request.messages and not request.answer_start else prompt)
         first_at: float | None = None
         count = 0
         reason: FinishReason = "length"
@@ -209,9 +211,9 @@ class OpenVINOEngine:
 
     def prompt_likelihoods(
         self, request: Request, *, stop: threading.Event | None = None, adapter: int | None = None,
-        words: tokenizer.Tokenizer | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> list[TokenLikelihood]:  # fmt: skip
-        ids = self._prompt_ids(request, words or self.tokenizer)
+        ids = self._prompt_ids(request, tokenizer or self.tokenizer)
         ((_, picks),) = _results(self._read([ids], top_logprobs=request.top_logprobs or 0, adapter=adapter), stop)
         return [self._likelihood(pick) for pick in [Pick(ids[0]), *picks]]
 
@@ -234,7 +236,7 @@ class OpenVINOEngine:
         return TokenLikelihood(token_id=pick.token, content=content, log_probability=pick.log_probability, top=top)
 
     def score(
-        self, request: Request, continuations: Sequence[str], *, adapter: int | None = None, words: tokenizer.Tokenizer | None = None
+        self, request: Request, continuations: Sequence[str], *, adapter: int | None = None, tokenizer: Tokenizer | None = None
     ) -> list[ContinuationScore]:
         if request.prompt_ids is not None:
             raise UnsupportedError("likelihoods of continuations need a prompt of text", hint="give text instead of token ids")
@@ -246,9 +248,9 @@ class OpenVINOEngine:
             scorer = self._scorers[adapter]
         if not continuations:
             return []
-        words = words or self.tokenizer
-        prompt, rows = likelihood.split(words, request, continuations)
-        ends = likelihood.ends_of(words, request, rows, vocabulary=self._sizes.vocabulary)
+        tokenizer = tokenizer or self.tokenizer
+        prompt, rows = likelihood.split(tokenizer, request, continuations)
+        ends = likelihood.ends_of(tokenizer, request, rows, vocabulary=self._sizes.vocabulary)
         self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
         self._require_room(len(prompt), max(map(len, rows)) + bool(ends))
         with self._scoring:
@@ -260,13 +262,13 @@ class OpenVINOEngine:
         `progress` is told (functions done, functions). Raises BadFileError.
         """
         if self.storage.has_tiles:
-            OwnModel.compile_once(self._folder, progress, adapters=bool(self._beside))
+            NativeModel.compile_once(self._folder, progress, adapters=bool(self._beside))
 
     def _prepare(self) -> None:
         """Have nomoat's own products compiled, if this model has any. Raises NotEnoughDiskError, NotWritableError, too."""
         if self.storage.has_tiles:
             self.compile_once()
-            OwnModel.load_compiled(self._folder, adapters=bool(self._beside))
+            NativeModel.load_compiled(self._folder, adapters=bool(self._beside))
 
     def _make_scorer(self, beside: int | None) -> Scorer:
         """An adapter beside the weights is part of them here: exactly, or baked into an import of its own."""
@@ -285,12 +287,12 @@ class OpenVINOEngine:
         self._prepare()
         return Scorer(folder, self.layout.scoring_properties)
 
-    def count_tokens(self, request: Request, *, words: tokenizer.Tokenizer | None = None) -> int:
-        return len(self._prompt_ids(request, words or self.tokenizer))
+    def count_tokens(self, request: Request, *, tokenizer: Tokenizer | None = None) -> int:
+        return len(self._prompt_ids(request, tokenizer or self.tokenizer))
 
-    def notes_on(self, request: Request, *, words: tokenizer.Tokenizer | None = None) -> tuple[str, ...]:
+    def notes_on(self, request: Request, *, tokenizer: Tokenizer | None = None) -> tuple[str, ...]:
         """See `Responder.notes_on`."""
-        return (*self.notes, *(words or self.tokenizer).notes_on(request))
+        return (*self.notes, *(tokenizer or self.tokenizer).notes_on(request))
 
     def close(self) -> None:
         if forked.is_fork():  # its threads are another process's, and whatever held these locks may never let go of them here
@@ -307,8 +309,8 @@ class OpenVINOEngine:
         if self._is_closed:
             raise UsageError("the model is closed", hint="load it again, or close it when all has been asked")
 
-    def _prompt_ids(self, request: Request, words: tokenizer.Tokenizer) -> list[int]:
-        ids = words.prompt_ids(request) if request.prompt_ids is None else list(request.prompt_ids)
+    def _prompt_ids(self, request: Request, tokenizer: Tokenizer) -> list[int]:
+        ids = tokenizer.prompt_ids(request) if request.prompt_ids is None else list(request.prompt_ids)
         if not ids:
             raise UsageError("the prompt has no tokens", hint="write something into it")
         self._require_known(ids)
@@ -319,7 +321,7 @@ class OpenVINOEngine:
         strange = next((token for token in ids if not 0 <= token < self._sizes.vocabulary), None)
         if strange is None:
             return
-        named = tokenizer.name_of(self.tokenizer.backend, strange)
+        named = name_of(self.tokenizer.backend, strange)
         raise UsageError(
             f"token {strange} is not one of this model's {self._sizes.vocabulary:,}",
             hint=f"its weights do not have `{named}`: leave it out" if named else "send text, or this model's own tokens",
@@ -337,8 +339,8 @@ class OpenVINOEngine:
     def _make_model(self) -> Model:
         made: Model
         self._prepare()
-        if self._is_own:
-            return OwnModel(self._folder, self._beside, self.storage.quality)
+        if self._is_native:
+            return NativeModel(self._folder, self._beside, self.storage.quality)
         if self._sizes.has_paged_attention:
             made = PagedModel(self._folder, self.layout.properties, self._beside, self._copy("", self.layout.properties))
             if self.layout.prompt_properties and not self._beside:
@@ -418,26 +420,26 @@ class _Adapted:
         return self._engine.scores_digest_of(self.digest)
 
     def generate(self, request: Request) -> Iterator[Chunk]:
-        return self._engine.generate(request, adapter=self._adapter, words=self.tokenizer)
+        return self._engine.generate(request, adapter=self._adapter, tokenizer=self.tokenizer)
 
     def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
         return self._engine.embed(texts, stop=stop, adapter=self._adapter)
 
     def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
-        return self._engine.prompt_likelihoods(request, stop=stop, adapter=self._adapter, words=self.tokenizer)
+        return self._engine.prompt_likelihoods(request, stop=stop, adapter=self._adapter, tokenizer=self.tokenizer)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
-        return self._engine.score(request, continuations, adapter=self._adapter, words=self.tokenizer)
+        return self._engine.score(request, continuations, adapter=self._adapter, tokenizer=self.tokenizer)
 
     def count_tokens(self, request: Request) -> int:
-        return self._engine.count_tokens(request, words=self.tokenizer)
+        return self._engine.count_tokens(request, tokenizer=self.tokenizer)
 
     @property
     def notes(self) -> tuple[str, ...]:
         return self._engine.notes
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
-        return self._engine.notes_on(request, words=self.tokenizer)
+        return self._engine.notes_on(request, tokenizer=self.tokenizer)
 
     def bound_cache(self, num_bytes: int) -> None:
         self._engine.bound_cache(num_bytes)

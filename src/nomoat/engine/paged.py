@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nomoat.engine import ending, hugepages
+from nomoat.engine import hugepages, shutdown
 from nomoat.engine.adapters import attach
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import CompiledCopy, core, read_graph
@@ -50,7 +50,7 @@ class PagedModel:
 
     takes_many = True
     largest_pass = 1 << 31  # tokens: without a bound of its own
-    alike_from = PANELS_FROM  # tokens of a prompt: fewer round otherwise, where `BetweenAttentions` computes its products
+    alike_from = PANELS_FROM  # tokens of a prompt: fewer round otherwise, where `FusedBlock` computes its products
     mapped_bytes = 0  # of weights that stay in their file
 
     def __init__(
@@ -74,7 +74,7 @@ class PagedModel:
         self._copy = copy  # holds the weights' file open
         self._num_adapters = len(adapters)
         self._request = compiled.create_infer_request()
-        self._passes = ending.passes()
+        self._passes = shutdown.passes()
         self._places = {port.any_name: at for at, port in enumerate(compiled.inputs)}
         self._caches = {name: compiled.input(name) for name in self._places if name.startswith(CACHES)}
         self.block_bytes = sum(_block_bytes(port) for port in self._caches.values())
@@ -120,7 +120,7 @@ class PagedModel:
         if self._num_adapters:
             inputs["adapter"] = self._chosen_adapters(rows)
         with self._passes:
-            ending.require_time()
+            shutdown.require_time()
             self._set(inputs)
             self._request.start_async()  # `infer` would copy the outputs
             self._request.wait()

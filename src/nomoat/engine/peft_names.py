@@ -1,6 +1,7 @@
 """What `transformers` calls a family's linear layers, so how PEFT's adapters name them, and where their rows lie there.
 
-Ours have Llama's names (`graph`), and rows in the order in which the graph computes. Families that are not listed have the same.
+Ours have Llama's names (`graph`), and rows in the order in which the graph computes. A family with other names says so in its
+description (`Architecture.hf_names`).
 """
 
 from __future__ import annotations
@@ -11,43 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine.arch import Architecture, Dimensions
-from nomoat.engine.families import FAMILIES
+from nomoat.engine.hf_config import FAMILIES
 
-_MLP = {"mlp.up_proj": "mlp.dense_h_to_4h", "mlp.down_proj": "mlp.dense_4h_to_h"}
-_BLOOM = {"self_attn.qkv_proj": "self_attention.query_key_value", "self_attn.o_proj": "self_attention.dense", **_MLP}
-_NEOX = {"self_attn.qkv_proj": "attention.query_key_value", "self_attn.o_proj": "attention.dense", **_MLP}
-_GPT2 = {
-    "self_attn.qkv_proj": "attn.c_attn", "self_attn.o_proj": "attn.c_proj", "mlp.up_proj": "mlp.c_fc", "mlp.down_proj": "mlp.c_proj",
-}  # fmt: skip
-_GPTJ = {
-    "self_attn.q_proj": "attn.q_proj", "self_attn.k_proj": "attn.k_proj", "self_attn.v_proj": "attn.v_proj",
-    "self_attn.o_proj": "attn.out_proj", "mlp.up_proj": "mlp.fc_in", "mlp.down_proj": "mlp.fc_out",
-}  # fmt: skip
-_MPT = {
-    "self_attn.qkv_proj": "attn.Wqkv", "self_attn.o_proj": "attn.out_proj", "mlp.up_proj": "ffn.up_proj",
-    "mlp.down_proj": "ffn.down_proj",
-}  # fmt: skip
-_OPT = {
-    "self_attn.q_proj": "self_attn.q_proj", "self_attn.k_proj": "self_attn.k_proj", "self_attn.v_proj": "self_attn.v_proj",
-    "self_attn.o_proj": "self_attn.out_proj", "mlp.up_proj": "fc1", "mlp.down_proj": "fc2",
-}  # fmt: skip
-# architecture -> (where its layers are, our name of a part -> its own)
-OTHERS = {
-    "bloom": ("transformer.h", _BLOOM), "falcon": ("transformer.h", _BLOOM), "gpt2": ("transformer.h", _GPT2),
-    "gptj": ("transformer.h", _GPTJ), "gptneox": ("gpt_neox.layers", _NEOX), "mpt": ("transformer.blocks", _MPT),
-    "opt": ("model.decoder.layers", _OPT),
-}  # fmt: skip
 LLAMAS = "model.layers"
 # a model may be part of another: of one that sees, or of the same family's without its output
 AROUND = re.compile(r"((model|language_model|transformer|gpt_neox|decoder)\.)*")
 BESIDE_LAYERS = {
     "lm_head": "lm_head", "embed_out": "lm_head", "project_in": "model.project_in", "project_out": "model.project_out",
 }  # fmt: skip
-
-
-def place_of(arch: Architecture) -> str:
-    """Where a model of the family has its layers: `transformer.h` and the like."""
-    return OTHERS[arch.name][0] if arch.name in OTHERS else LLAMAS
 
 
 def has_rows_last(arch: Architecture) -> bool:
@@ -65,19 +37,15 @@ def our_name(arch: Architecture, name: str) -> str:
     bare = AROUND.sub("", name, count=1)
     if bare in BESIDE_LAYERS:
         return BESIDE_LAYERS[bare]
-    place, parts = OTHERS.get(arch.name, (LLAMAS, {part: part for part in arch.projections}))
-    ours = {own: part for part, own in parts.items()}
-    found = re.fullmatch(rf"{place.rpartition('.')[2]}\.(\d+)\.(.+)", bare)
+    ours = {arch.hf_names.get(part, part): part for part in arch.projections}
+    found = re.fullmatch(rf"{arch.hf_layers.rpartition('.')[2]}\.(\d+)\.(.+)", bare)
     return f"{LLAMAS}.{found[1]}.{ours[found[2]]}" if found and found[2] in ours else name
 
 
 def their_name(arch: Architecture, layer: str) -> str:
     """What `transformers` calls one of our layers (`model.layers.0.mlp.up_proj`)."""
-    if arch.name not in OTHERS:
-        return layer
-    place, parts = OTHERS[arch.name]
     number, part = layer.removeprefix(f"{LLAMAS}.").split(".", 1)
-    return f"{place}.{number}.{parts[part]}"
+    return f"{arch.hf_layers}.{number}.{arch.hf_names.get(part, part)}"
 
 
 def row_order(arch: Architecture, sizes: Dimensions, layer: str, count: int) -> npt.NDArray[np.intp] | None:
@@ -86,7 +54,7 @@ def row_order(arch: Architecture, sizes: Dimensions, layer: str, count: int) -> 
     Raises ValueError if the layer cannot have so many rows.
     """
     tensor = arch.projections.get(layer.removeprefix(f"{LLAMAS}.").partition(".")[2])
-    if arch.name not in OTHERS or tensor is None:
+    if not arch.hf_names or tensor is None:
         return None
     from nomoat.engine import positions
 

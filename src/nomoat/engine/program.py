@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import config
-from nomoat.engine import ending
+from nomoat.engine import shutdown
 from nomoat.engine.step_tables import (
     ADAPTER_STEP_NUMBERS,
     COPY_BYTES,
@@ -71,7 +71,7 @@ def to_panels_of(type_name: str) -> Compiled:
 @atexit.register
 def _wait_for_the_last_job() -> None:
     """A process that ends frees its memory, which the team must not be at work on then, nor OpenVINO. No other job begins."""
-    ending.end(EXIT_SECONDS)
+    shutdown.end(EXIT_SECONDS)
     if _one_at_a_time.acquire(timeout=EXIT_SECONDS):
         _one_at_a_time.release()
 
@@ -81,7 +81,7 @@ def _do(jobs: int, count: int) -> None:
 
     Otherwise the team would wait for the caller's share, and be out of step for good. While `_one_at_a_time` is held.
     """
-    ending.require_time()
+    shutdown.require_time()
     threads, announce, do_share = team(), ANNOUNCE.call, DO_SHARE.call  # what fails here announces nothing
     try:
         if announce(threads.address, jobs, count):
@@ -194,7 +194,7 @@ def _product_row(type_name: str, rows: int, columns: int, address: int) -> Any:
 
 
 class Program:
-    """Steps from some inputs to some outputs; see `product.BetweenAttentions` for what they are."""
+    """Steps from some inputs to some outputs; see `custom_ops.FusedBlock` for what they are."""
 
     def __init__(self, steps: Sequence[Sequence[Any]], address: int, columns: int, *, width: int = 0, epsilon: float = 0.0,
                  chunk: int = 0) -> None:  # fmt: skip

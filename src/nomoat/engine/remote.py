@@ -1,8 +1,6 @@
 """A model behind an OpenAI-compatible server: a cloud API, or Ollama, LM Studio, vLLM, llama.cpp, another nomoat.
 
-openai:NAME                   OPENAI_API_KEY, and OPENAI_BASE_URL if set
-google:NAME                   GOOGLE_API_KEY or GEMINI_API_KEY
-anthropic:NAME                ANTHROPIC_API_KEY
+PROVIDER:NAME                 one of `providers.PROVIDERS`, with its key; openai: is asked at OPENAI_BASE_URL if set
 http://host:port/v1#NAME      NOMOAT_UPSTREAM_API_KEY if set, else NOMOAT_API_KEY if it is a client that asks;
                               without #NAME the only model the server has
 
@@ -30,10 +28,10 @@ from urllib.parse import SplitResult, urlsplit
 from nomoat import config, net
 from nomoat.engine import pacing
 from nomoat.engine.budget import Bill, Calls, Meter
-from nomoat.engine.calls import Gathered
 from nomoat.engine.dialect import Dialect, cached_tokens, completion_tokens, prompt_tokens
-from nomoat.engine.providers import BASE_URLS, Provider
+from nomoat.engine.tool_calls import Gathered
 from nomoat.errors import Fate, NomoatError, RedirectedError, RemoteError, UnsupportedError, UsageError
+from nomoat.providers import ANY_SERVER, PROVIDERS, UPSTREAM_KEY, key_variables
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage
 from nomoat.textfiles import whole_characters
 
@@ -97,7 +95,7 @@ class RemoteEngine:
         base_url: str,
         model: str,
         key: str,
-        provider: Provider = "http",
+        provider: str = ANY_SERVER,
         read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
     ) -> None:
         import httpx
@@ -108,14 +106,14 @@ class RemoteEngine:
         self.model = model
         self.host = _host(base_url)
         self.is_local = net.is_loopback(self.host)
-        self._provider: Provider = provider
+        self._provider = provider
         self._key = key
         self._timeout_seconds = read_timeout_seconds
         self.meter: Meter | None = None  # set by whoever has a budget to keep
         self._asks_again = True
         self.calls = Calls()
         self._pace = pacing.Pace()
-        self._dialect = Dialect(self.host, is_cloud=provider != "http")
+        self._dialect = Dialect(self.host, is_cloud=provider != ANY_SERVER)
         self._sending = threading.local()  # `sent`: whose this thread sends
         http_client = net.client("ask a model server", hosts=[self.host])
         http_client.event_hooks["request"].append(self._before_each_attempt)
@@ -364,7 +362,7 @@ class RemoteEngine:
 
     def _status_error(self, error: openai.APIStatusError) -> RemoteError:
         status = error.status_code
-        variable = " or ".join(config.PROVIDER_KEYS[self._provider])
+        variable = " or ".join(key_variables(self._provider))
         hints = {
             401: f"check the key in {variable}",
             403: f"the key in {variable} may not use this model",
@@ -425,17 +423,17 @@ class RemoteEngine:
             )
 
 
-def parse(ref: str) -> tuple[Provider, str, str]:
-    """Provider, base URL and model name; the name may be empty for a server."""
+def parse(ref: str) -> tuple[str, str, str]:
+    """Provider (`ANY_SERVER` for an address), base URL and model name; the name may be empty for a server."""
     provider, _, rest = ref.partition(":")
-    if provider in BASE_URLS:
+    if provider in PROVIDERS:
         if not rest:
             raise UsageError(f"`{ref}` names no model", hint=f"write `{provider}:NAME`")
-        base_url = (provider == "openai" and os.environ.get("OPENAI_BASE_URL")) or BASE_URLS[provider]
+        base_url = (provider == "openai" and os.environ.get("OPENAI_BASE_URL")) or PROVIDERS[provider].base_url
         _split(base_url, example="OPENAI_BASE_URL=https://host/v1", key="OPENAI_API_KEY")
-        return cast(Provider, provider), base_url, rest
-    parts = _split(ref, example="http://host:port/v1#model", key="NOMOAT_UPSTREAM_API_KEY")
-    return "http", f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}", parts.fragment
+        return provider, base_url, rest
+    parts = _split(ref, example="http://host:port/v1#model", key=UPSTREAM_KEY)
+    return ANY_SERVER, f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}", parts.fragment
 
 
 def _split(address: str, *, example: str, key: str) -> SplitResult:
@@ -455,10 +453,10 @@ def _split(address: str, *, example: str, key: str) -> SplitResult:
     return parts
 
 
-def _key(ref: str, provider: Provider, as_client: bool) -> str:
-    names = config.PROVIDER_KEYS[provider]
+def _key(ref: str, provider: str, as_client: bool) -> str:
+    names = key_variables(provider)
     found = config.secret(*names)
-    if found is None and provider == "http":
+    if found is None and provider == ANY_SERVER:
         found = config.secret(config.CLIENTS_KEY) if as_client else None
         return NO_KEY if found is None else found.value
     if found is None:

@@ -1,6 +1,6 @@
 """Reading a Hugging Face folder (`config.json`, `*.safetensors`, a tokenizer) as if it were the GGUF file made of it.
 
-What differs from family to family stands in `families.py`. Format of the weights: https://huggingface.co/docs/safetensors
+What differs from family to family stands in `hf_config.py`. Format of the weights: https://huggingface.co/docs/safetensors
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine import arch as architectures
-from nomoat.engine.families import FAMILIES, Family, opt_name, quantised_by, read_metadata, require_kinds, scaling_tensors
 from nomoat.engine.gguf import FloatArray, Opened, Tensor, require_weights
+from nomoat.engine.hf_config import FAMILIES, Family, opt_name, quantised_by, read_metadata, require_kinds, scaling_tensors
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, read_object, require_fetched, weight_names
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nomoat.engine.begun import BegunCalls
 from nomoat.engine.grammar import Grammar
+from nomoat.engine.tool_call_grammar import ToolCallGrammar
 from nomoat.errors import BadFileError
 from nomoat.records import Request
 
@@ -36,7 +36,7 @@ class Pick:
 class Sampler:
     """The choices of one answer. With a seed they depend on the logits alone, whatever else is answered at the same time."""
 
-    def __init__(self, request: Request, prompt: Sequence[int], grammar: Grammar | BegunCalls | None = None) -> None:
+    def __init__(self, request: Request, prompt: Sequence[int], grammar: Grammar | ToolCallGrammar | None = None) -> None:
         self._request = request
         self._grammar = grammar
         self._seen = set(prompt) if request.repetition_penalty != 1 else set()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nomoat.engine import ending
+from nomoat.engine import shutdown
 from nomoat.engine.compiled import core, read_graph
 from nomoat.engine.paged import Row, ask_for_what_is_wanted
 
@@ -29,7 +29,7 @@ class SerialModel:
         ask_for_what_is_wanted(model, folder, token_axis=1)
         compiled = core().compile_model(model, "CPU", properties)
         self._request = compiled.create_infer_request()
-        self._passes = ending.passes()
+        self._passes = shutdown.passes()
         self.vocabulary = int(compiled.output(0).partial_shape[-1].get_length())
 
     def allocate(self, num_blocks: int) -> None:
@@ -51,7 +51,7 @@ class SerialModel:
             "wanted": np.arange(len(row.ids) - row.wanted, len(row.ids), dtype=np.int64),
         }
         with self._passes:
-            ending.require_time()
+            shutdown.require_time()
             for name, value in inputs.items():
                 self._request.set_tensor(name, ov.Tensor(value))
             self._request.start_async()

@@ -70,7 +70,7 @@ def open_source(path: Path) -> ModelSource:
     Raises BadFileError, UnsupportedError.
     """
     if path.is_dir():
-        from nomoat.engine.convert import open_foreign
+        from nomoat.engine.optimum import open_foreign
         from nomoat.engine.safetensors import SafetensorsFolder
 
         try:

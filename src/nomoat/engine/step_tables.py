@@ -34,7 +34,7 @@ from nomoat.engine.tiles import CACHE_LINE, CHUNK, TILE_ROWS
 
 
 class Kind(IntEnum):
-    """What a step does, see `product.BetweenAttentions`, which has their names in small letters."""
+    """What a step does, see `custom_ops.FusedBlock`, which has their names in small letters."""
 
     ADD = 0
     HOLD = 1

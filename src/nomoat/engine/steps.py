@@ -1,6 +1,6 @@
 """What the threads of a team do of a job: steps between two layers' attention (products, norms, gates), and what lies between jobs.
 
-See `program` for who gives them jobs, and `product.BetweenAttentions` for what steps are.
+See `program` for who gives them jobs, and `custom_ops.FusedBlock` for what steps are.
 
 Shapes: M tokens, R rows (outputs), C columns (inputs), W width.
 """
@@ -15,6 +15,7 @@ from nomoat import jit
 from nomoat.engine import amx, panels, step_tables
 from nomoat.engine.attention_kernels import prefetch
 from nomoat.engine.attention_tables import VIEW_NUMBERS, Attention, View
+from nomoat.engine.elementwise import add, add_norm, copy, copy_rows, gate, gelu_gate, norm
 from nomoat.engine.kernels import AHEAD, ROUNDED, round_inputs
 from nomoat.engine.step_tables import (
     ADAPTER_STEP_NUMBERS,
@@ -48,7 +49,6 @@ from nomoat.engine.step_tables import (
 )
 from nomoat.engine.team import TEAM_NUMBERS, TeamState
 from nomoat.engine.tiles import TILE_ROWS
-from nomoat.engine.vectors import add, add_norm, copy, copy_rows, gate, gelu_gate, norm
 
 PIECES = 8  # of a product, for each thread: one that is slower takes fewer
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from nomoat.engine import calls, rendering, splitting, templates
+from nomoat.engine import pre_tokenizers, rendering, templates, tool_calls
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.records import Message, Request
 
@@ -114,12 +114,12 @@ class Tokenizer:
         if request.prompt is not None:
             return request.prompt, True
         text = self.render(request.messages, rendering.variables_for(self.chat_template or "", request), request.tools)
-        begun = calls.start(self.chat_template or "") if request.must_call else request.answer_start
+        begun = tool_calls.start(self.chat_template or "") if request.must_call else request.answer_start
         return text + begun, self.render_lacks_bos
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
-        """See `calls.notes`."""
-        return calls.notes(self.chat_template or "", request)
+        """See `tool_calls.notes`."""
+        return tool_calls.notes(self.chat_template or "", request)
 
     def prompt_ids(self, request: Request) -> list[int]:
         """Token ids of a request's prompt, template included."""
@@ -157,7 +157,7 @@ def render(
     bos_token: str = "", eos_token: str = "",
 ) -> str:  # fmt: skip
     """See `Tokenizer.render`, of a chat template without its tokenizer."""
-    rows, told = calls.for_template(template, messages, tools)
+    rows, told = tool_calls.for_template(template, messages, tools)
     return rendering.render(
         template,
         **(variables or {}),
@@ -277,7 +277,7 @@ def from_metadata(
     vocabulary = {token: at for at, token in enumerate(tokens[: _num_used(types)])}
     kind, pre, arch = metadata.get("tokenizer.ggml.model"), "", str(metadata.get("general.architecture"))
     if kind == "gpt2":
-        pre = metadata.get("tokenizer.ggml.pre") or splitting.unsaid(arch, len(tokens))
+        pre = metadata.get("tokenizer.ggml.pre") or pre_tokenizers.unsaid(arch, len(tokens))
         backend = _byte_level_bpe(vocabulary, metadata.get("tokenizer.ggml.merges"), pre, space_first=space_first)
     elif kind == "llama":
         scores = _numbers(metadata, "scores", len(tokens))
@@ -387,7 +387,7 @@ def _byte_level_bpe(vocabulary: dict[str, int], merges: Any, pre: str, *, space_
     pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
     with translated("the file's vocabulary and merges do not fit together"):
         backend = Backend(models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=pre in WHOLE_WORDS_FIRST))
-    backend.pre_tokenizer = splitting.pre_tokenizer(pre, space_first=space_first)
+    backend.pre_tokenizer = pre_tokenizers.pre_tokenizer(pre, space_first=space_first)
     backend.decoder = decoders.ByteLevel()
     if pre in COMPOSES:
         backend.normalizer = normalizers.NFC()

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from nomoat import config, references
 from nomoat import responder as responders
-from nomoat.engine import remote, templates, tokenizer
+from nomoat.engine import remote, templates
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.engine.tokenizer import Tokenizer
+from nomoat.engine.tokenizer import render as render_template
 from nomoat.errors import SET_CONTEXT, DataError, UnsupportedError
 from nomoat.judge import sandbox
 from nomoat.judge.settings import RunSettings
@@ -102,9 +103,9 @@ def require_context(run: Asking, examples: Sequence[Example], *, new_tokens: int
 
 def _require(model: str | Responder, chat: _Chat, settings: RunSettings) -> None:
     if isinstance(model, Responder):
-        words = getattr(model.engine, "tokenizer", None)
-        if isinstance(words, Tokenizer):
-            _require_chat(model.ref, words.chat_template, chat, lambda: words)
+        tokenizer = getattr(model.engine, "tokenizer", None)
+        if isinstance(tokenizer, Tokenizer):
+            _require_chat(model.ref, tokenizer.chat_template, chat, lambda: tokenizer)
     elif model == AUTO or (references.names_server(model) and remote.parse(model)[2]):
         responders.load(model).close()  # connects to nothing: of a server the model is named
     elif references.names_weights(model) and (settings.workers is None or settings.workers.is_here):
@@ -113,16 +114,16 @@ def _require(model: str | Responder, chat: _Chat, settings: RunSettings) -> None
         responders.require_memory(model, source)
         named = files.template(own=source.chat_template, fallback=settings.template)
         template = templates.named(named.value).text if named else source.chat_template
-        _require_chat(model, template, chat, partial(_read_words, source, template))
+        _require_chat(model, template, chat, partial(_read_tokenizer, source, template))
 
 
-def _read_words(source: ModelSource, template: str | None) -> Tokenizer:
-    words = source.read_tokenizer()
-    words.chat_template = template
-    return words
+def _read_tokenizer(source: ModelSource, template: str | None) -> Tokenizer:
+    tokenizer = source.read_tokenizer()
+    tokenizer.chat_template = template
+    return tokenizer
 
 
-def _require_chat(ref: str, template: str | None, chat: _Chat, read_words: Callable[[], Tokenizer]) -> None:
+def _require_chat(ref: str, template: str | None, chat: _Chat, read_tokenizer: Callable[[], Tokenizer]) -> None:
     """The tokenizer may take seconds to read: that is done only for a template that refuses to go without its tokens."""
     if not chat.messages:
         return
@@ -133,11 +134,11 @@ def _require_chat(ref: str, template: str | None, chat: _Chat, read_words: Calla
             f"{', '.join(templates.NAMED)}; a base model was tuned with none: {chat.without_template}",
         )
     try:
-        tokenizer.render(template, chat.messages)
+        render_template(template, chat.messages)
         return
     except UnsupportedError:
-        words = read_words()
+        tokenizer = read_tokenizer()
     try:
-        words.render(chat.messages)
+        tokenizer.render(chat.messages)
     except UnsupportedError as exc:
         raise UnsupportedError(f"`{ref}`: {exc.message}", hint=chat.refused) from exc

@@ -12,10 +12,11 @@ from nomoat.judge import agreement, wording
 from nomoat.judge.duel import fought_over, share_of
 from nomoat.judge.groups import group_names
 from nomoat.judge.kept import is_kept
+from nomoat.judge.metrics import Metric
 from nomoat.judge.model_judge import Conversation, Judge, Pair, PairVerdict
 from nomoat.judge.run import in_turn, opened, opened_store, ref_of
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.suites import Metric, Suite
+from nomoat.judge.suites import Suite
 from nomoat.judge.table import Table, mean_sides, ordered, require_different
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, cut
 from nomoat.records import Message

@@ -14,7 +14,7 @@ from nomoat.engine import served_scores_digest
 from nomoat.engine.stored import stored_names
 from nomoat.errors import UnknownModelError, UnsupportedError
 from nomoat.judge.builtin import BUILT_IN
-from nomoat.judge.suites import STORED_ONLY
+from nomoat.judge.metrics import METRICS
 from nomoat.records import Chunk, ContinuationScore, Request
 from nomoat.references import STORED
 from nomoat.responder import Responder
@@ -58,7 +58,7 @@ def is_kept(ref: str) -> bool:
     if not ref.startswith(STORED) or not name:
         return False
     published = BUILT_IN.get(suite)
-    if published is None or published.metric not in STORED_ONLY:
+    if published is None or METRICS[published.metric].origin != "stored":
         return True
     return not any(known.casefold().startswith(name.casefold()) for known in stored_names(pull_dataset(published.dataset)))
 

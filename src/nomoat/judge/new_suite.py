@@ -10,7 +10,8 @@ from pathlib import Path
 from nomoat.errors import DataError, UsageError
 from nomoat.judge import scorers
 from nomoat.judge.examples import asked, digest_of
-from nomoat.judge.suites import Metric, Suite
+from nomoat.judge.metrics import Metric
+from nomoat.judge.suites import Suite
 from nomoat.records import Example
 from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_task_messages, read_numbered_table, require_no_gaps, require_other
 from nomoat.textfiles import JSONL_SUFFIXES, column_named, composed, of_unknown_kind, read_jsonl

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from nomoat.asking.preview import Preview, preview_requests
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
-from nomoat.engine.providers import is_remote
 from nomoat.judge.run import Asking, drawn, opened
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
+from nomoat.providers import is_remote
 
 
 def preview_of(model: str, suite: Suite, *, limit: int | None, seed: int, spending: Spending, store: AnswerStore) -> Preview | None:

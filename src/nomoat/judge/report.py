@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from nomoat import __version__, paths
 from nomoat.judge import plots, slices, wording
 from nomoat.judge.groups import group_names, groups_of
-from nomoat.judge.suites import STORED_ONLY
+from nomoat.judge.metrics import METRICS
 from nomoat.judge.table import Table
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, score_interval
 from nomoat.records import Example, Outcome, Side, Verdict
@@ -230,7 +230,7 @@ def _plots_of(verdict: Verdict, pairs: Sequence[tuple[float, float]]) -> list[tu
 
 
 def _about(items: str, metric: str) -> str:
-    return f"{items} · {wording.METRICS[metric]}"
+    return f"{items} · {wording.title_of(metric)}"
 
 
 def _settings(evaluation: Evaluation, verdict: Verdict | None) -> list[tuple[str, str]]:
@@ -240,7 +240,7 @@ def _settings(evaluation: Evaluation, verdict: Verdict | None) -> list[tuple[str
         ("source", suite.source),
         ("licence of the data", suite.licence),
         ("seed", str(evaluation.seed)),
-        ("new tokens, at most", "" if suite.metric in STORED_ONLY else str(suite.max_new_tokens)),
+        ("new tokens, at most", "" if METRICS[suite.metric].origin == "stored" else str(suite.max_new_tokens)),
     ]
     if verdict is not None:
         rows.append(("alpha", f"{verdict.alpha:g}"))

@@ -18,17 +18,18 @@ from nomoat import responder as responders
 from nomoat.asking.answers import FailuresInARow, collect, collect_scores, count_earlier, failure_of, notes_of
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
-from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
-from nomoat.judge import choices, code, scorers
+from nomoat.judge import choices, code
 from nomoat.judge.askable import require_askable, require_context, require_scorable
 from nomoat.judge.groups import conversations_of, grouped, groups_in
 from nomoat.judge.kept import KeptEngine, is_kept, kept_first, kept_responder, unasked_note
+from nomoat.judge.metrics import score_text
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
 from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import Evaluation, in_common, notes_over_all, side_of
 from nomoat.pool import DEFAULT_CONCURRENCY
+from nomoat.providers import is_remote, named_in
 from nomoat.records import Completion, Example, Message, Outcome, Request
 from nomoat.responder import Responder
 from nomoat.words import counted
@@ -288,7 +289,8 @@ class Asking:
                 f"`{self.suite.name}` puts words into a model's mouth, and `{asked_as}` is a server, which begins its answers itself",
                 hint="ask models on this machine, or use another suite",
             )
-        is_chat = self.suite.chat or asked_as.partition(":")[0] in BASE_URLS
+        provider = named_in(asked_as)
+        is_chat = self.suite.chat or (provider is not None and provider.chats_only)
         if not is_chat:
             return Request(prompt=example.messages[-1].content, **common)
         if self.suite.metric == "code" and not self.suite.chat:
@@ -411,7 +413,7 @@ def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
         return [0.0] * len(pairs)
     if suite.metric == "code":
         return code.score_code(pairs, chat=suite.chat)
-    return [scorers.score_text(suite.metric, answer, example, schema=suite.schema) for example, answer in pairs]
+    return [score_text(suite.metric, answer, example, schema=suite.schema) for example, answer in pairs]
 
 
 def _written(run: Asking, examples: Sequence[Example], num_before: int) -> Iterator[tuple[Example, Completion]]:

@@ -1,6 +1,6 @@
-"""How one answer is scored against what was expected. Each scorer is a pure function; `run.py` asks the models.
+"""How one answer is scored against what was expected. Each scorer is a pure function; `metrics.py` says which metric has which.
 
-Where an example has several targets, the best score counts. Code is run, and scored, in `code.py`.
+Code is run, and scored, in `code.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from decimal import Decimal, InvalidOperation
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from nomoat.errors import DataError
@@ -33,17 +33,6 @@ def exact(answer: str, target: str) -> float:
     if not wanted:  # a target of nothing but punctuation, such as "?"
         return float(answer.strip() == target.strip())
     return float(given == wanted)
-
-
-def score_text(metric: str, answer: str, example: Example, *, schema: Mapping[str, Any] | None = None) -> float:
-    """What a written answer is worth, in 0..1, by any metric that compares it with the example's targets; equal fractions are equal
-    to the last digit, however they were computed. Both sides are compared in NFC: the parts a letter is written in do not count.
-
-    Raises DataError for a pattern that takes too long, KeyError for a metric that needs more than the text.
-    """
-    scorer = partial(json_score, schema=schema) if metric == "json" else TEXT_SCORERS[metric]
-    given = composed(answer)
-    return round(max(scorer(given, composed(target)) for target in (example.target, *example.other_targets)), DIGITS)
 
 
 # ---------------------------------------------------------------- choices
@@ -169,17 +158,22 @@ def bleu(answer: str, target: str) -> float:
     return float(sacrebleu.sentence_bleu(answer, [target]).score) / 100
 
 
-CORPUS_SCORERS = ("chrf", "bleu")
-
-
-def corpus_note(metric: str, pairs: Sequence[tuple[Example, str]]) -> str:
-    """The score of all sentences as one text, which is what papers report, with sacrebleu's signature to compare it by.
-
-    In NFC, as in `score_text`.
-    """
+def chrf_over_all(pairs: Sequence[tuple[Example, str]]) -> str:
+    """chrF2 of all sentences as one text: see `_over_all`."""
     import sacrebleu
 
-    scorer = sacrebleu.CHRF() if metric == "chrf" else sacrebleu.BLEU()
+    return _over_all(sacrebleu.CHRF(), pairs)
+
+
+def bleu_over_all(pairs: Sequence[tuple[Example, str]]) -> str:
+    """BLEU of all sentences as one text: see `_over_all`."""
+    import sacrebleu
+
+    return _over_all(sacrebleu.BLEU(), pairs)
+
+
+def _over_all(scorer: Any, pairs: Sequence[tuple[Example, str]]) -> str:
+    """The score of all sentences as one text, which is what papers report, with sacrebleu's signature to compare it by. In NFC."""
     most = max(1 + len(example.other_targets) for example, _ in pairs)
     targets = [tuple(composed(target) for target in (example.target, *example.other_targets)) for example, _ in pairs]
     references: Any = [[known[at] if at < len(known) else None for known in targets] for at in range(most)]
@@ -428,15 +422,3 @@ def _field(value: Any) -> tuple[str, object]:
     if isinstance(value, dict | list):
         return "empty", json.dumps(value)
     return type(value).__name__ if isinstance(value, bool) else "value", value
-
-
-TEXT_SCORERS: dict[str, Callable[[str, str], float]] = {
-    "exact": exact,
-    "numeric": numeric,
-    "f1": f1,
-    "char-f1": char_f1,
-    "rouge": rouge,
-    "chrf": chrf,
-    "bleu": bleu,
-    "regex": matches,
-}

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, get_args
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from nomoat import paths
 from nomoat.asking import as_tuned
@@ -24,6 +24,7 @@ from nomoat.errors import BadFileError, DataError, UnknownModelError, UsageError
 from nomoat.judge import scorers
 from nomoat.judge.builtin import BUILT_IN, BuiltIn
 from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_shots, render_example
+from nomoat.judge.metrics import METRICS, WRITABLE, Metric
 from nomoat.records import Example
 from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_instruction, label_task_messages, read_labelled, require_columns
 from nomoat.textfiles import JSONL_SUFFIXES, as_named, composed, not_there, of_unknown_kind, parse_json, read_text
@@ -32,15 +33,6 @@ from nomoat.words import listed
 if TYPE_CHECKING:
     from nomoat.responder import Responder
 
-Metric = Literal[
-    "exact", "choice", "numeric", "f1", "char-f1", "rouge", "chrf", "bleu", "json", "regex", "code", "judge",
-    "judged", "grade", "review", "recorded", "published",
-]  # fmt: skip
-STORED_ONLY = ("review", "recorded", "published")  # scored by others: see recorded.py
-BY_A_JUDGE = ("judged", "grade")  # what became of answers that a judge compared
-WRITABLE = tuple(metric for metric in get_args(Metric) if metric not in (*STORED_ONLY, *BY_A_JUDGE))  # what a suite's file may say
-WITHOUT_TARGET = ("json", "judge")  # a schema, or a judge, may be all there is
-
 DEFAULT_MAX_NEW_TOKENS = 32
 
 
@@ -48,7 +40,7 @@ DEFAULT_MAX_NEW_TOKENS = 32
 class Suite:
     """Examples and how their answers are scored. `sha256` names their content, wherever they came from.
 
-    `metric` is what an answer's score is: see `scorers.py`; "judge" answers can only be compared by a judge, "review" answers are
+    `metric` is what an answer's score is: see `metrics.py`; "judge" answers can only be compared by a judge, "review" answers are
     stored, with what a judge wrote about them, in `folder`. Without `chat`, an example's text is given to a model as it is, no
     template around it, and a choice is scored after `delimiter`. `schema` is what JSON answers must be. `answer_start` is put into the
     model's mouth, and counts as the beginning of its answer: for models on this machine only. `notes` say what has to be known about
@@ -383,7 +375,7 @@ def _assemble(settings: Settings, jsonl: Path) -> Suite:
         delimiter=delimiter,
         shots=read_shots(jsonl.parent / settings.shots_from, settings.shots) if settings.shots else (),
     )
-    examples = read_examples(jsonl, frame, needs_target=settings.metric not in WITHOUT_TARGET)
+    examples = read_examples(jsonl, frame, needs_target=not settings.metric or METRICS[settings.metric].needs_target)
     metric = settings.metric or ("choice" if all(example.choices for example in examples) else "exact")
     schema = _read_schema(jsonl.parent / settings.schema) if settings.schema else None
     for example in examples:
@@ -446,6 +438,6 @@ def _built_in(suite: BuiltIn) -> Suite:
         source=facts.citation,
         language=suite.language,
         prompt_source=suite.prompt_source,
-        folder=folder if suite.metric in STORED_ONLY else None,
+        folder=folder if METRICS[suite.metric].origin == "stored" else None,
         **suite.settings,
     )

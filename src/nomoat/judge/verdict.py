@@ -9,8 +9,9 @@ import numpy as np
 
 from nomoat import bounds
 from nomoat.errors import DataError, UsageError
-from nomoat.judge import scorers, stats, wording
+from nomoat.judge import stats, wording
 from nomoat.judge.groups import grouped, groups_in, groups_of, notes_on
+from nomoat.judge.metrics import METRICS
 from nomoat.judge.sequential import ConfidenceSequence, Watch, common_part
 from nomoat.judge.suites import Suite
 from nomoat.records import Measure, Outcome, Side, Verdict
@@ -117,10 +118,11 @@ def notes_over_all(suite: Suite, model: str, outcomes: Sequence[Outcome]) -> tup
     one, their score as one text.
     """
     notes = notes_on(suite, outcomes)
-    if suite.metric not in scorers.CORPUS_SCORERS:
+    over_all = METRICS[suite.metric].over_all
+    if over_all is None:
         return notes
     answered = [(e, f"{suite.answer_start}{o.answer}") for e, o in zip(suite.examples, outcomes, strict=True)]
-    return (*notes, f"`{model}` {scorers.corpus_note(suite.metric, answered)}")
+    return (*notes, f"`{model}` {over_all(answered)}")
 
 
 def in_common(evaluations: Sequence[Evaluation], groups: Mapping[str, str] | None = None) -> list[Evaluation]:

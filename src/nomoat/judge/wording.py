@@ -5,49 +5,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from nomoat.judge.stored_reviews import SCALE
+from nomoat.judge.metrics import METRICS, SHARE
 from nomoat.money import dollars
 from nomoat.records import Measure, Side, Standing, Verdict
 from nomoat.words import counted
 
-METRICS = {
-    "exact": "accuracy, answer compared with the target",
-    "choice": "accuracy, likeliest choice",
-    "numeric": "accuracy, last number of the answer",
-    "regex": "share of answers that hold the pattern",
-    "code": "pass@1, the answer's code put to its tests",
-    "f1": "F1 over words",
-    "char-f1": "F1 over characters",
-    "rouge": "ROUGE-L",
-    "chrf": "chrF",
-    "bleu": "sentence BLEU",
-    "json": "F1 over the fields of JSON",
-    "recorded": "accuracy, as it was published",
-    "published": "score, as it was published",
-    "review": "score by a judge's stored reviews, 1 to 10",
-    "judge": "not judged yet",
-    "judged": "share of wins by a judge who saw both orders, ties half",
-    "grade": "grade by a judge, 1 to 10",
-}
 
-
-RIGHT_OR_WRONG = frozenset({"exact", "choice", "numeric", "regex", "code", "recorded"})
-ON_A_SCALE = frozenset({"review", "grade"})
+def title_of(metric: str) -> str:
+    """What the mean of a metric's scores is: "accuracy, likeliest choice"."""
+    return METRICS[metric].title
 
 
 def is_accuracy(metric: str) -> bool:
     """Whether scores lie in 0..1 and are shown in per cent, instead of as points on a judge's scale."""
-    return metric not in ON_A_SCALE
+    return METRICS[metric].scale == SHARE
 
 
 def is_right_or_wrong(metric: str) -> bool:
     """Whether each answer scores 0 or 1, so that the formulas for proportions hold."""
-    return metric in RIGHT_OR_WRONG
+    return METRICS[metric].right_or_wrong
 
 
 def scale_of(metric: str) -> tuple[float, float]:
     """The lowest and the highest score a metric can give."""
-    return (0.0, 1.0) if is_accuracy(metric) else SCALE
+    return METRICS[metric].scale
 
 
 def in_scale(metric: str, per_cent: float) -> float:
@@ -183,7 +164,7 @@ def several_note(verdicts: Sequence[Verdict]) -> str:
 def score_sentence(suite: str, metric: str, side: Side, num_examples: int) -> str:
     """What one model reached, in one sentence."""
     items = counted(num_examples, "item")
-    return f"`{side.model}` reaches {render_side_score(metric, side)} on `{suite}`, {items} ({METRICS[metric]})."
+    return f"`{side.model}` reaches {render_side_score(metric, side)} on `{suite}`, {items} ({title_of(metric)})."
 
 
 def render_rating(standing: Standing) -> str:

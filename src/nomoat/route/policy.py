@@ -27,8 +27,8 @@ from urllib.parse import urlsplit
 
 from nomoat import paths
 from nomoat.bounds import MOST_DIGITS, shown
-from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.errors import UsageError
+from nomoat.providers import PROVIDERS, is_remote, named_in
 from nomoat.records import Place
 from nomoat.references import AUTO
 from nomoat.route.pii import KINDS, Kind
@@ -81,7 +81,7 @@ class Policy:
 
     def require_allowed(self, host: str) -> None:
         """Raise UsageError if `allowed` is given and does not hold this host, by name or by its provider's name."""
-        hosts = {host_of(f"{name}:") if name in BASE_URLS else name.lower() for name in self.allowed}
+        hosts = {PROVIDERS[name].host if name in PROVIDERS else name.lower() for name in self.allowed}
         if self.allowed and host.lower() not in hosts:
             raise UsageError(
                 f"the policy does not allow to ask `{host}`: `allowed` is {', '.join(self.allowed)}",
@@ -161,8 +161,8 @@ def _parsed(path: Path, content: bytes) -> Policy:
 
 def host_of(ref: str) -> str:
     """The host that a reference to a server names: a provider's own, or the URL's. Raises ValueError for what is no URL."""
-    provider = ref.partition(":")[0]
-    return (urlsplit(BASE_URLS.get(provider, ref)).hostname or "").lower()
+    provider = named_in(ref)
+    return provider.host if provider is not None else (urlsplit(ref).hostname or "").lower()
 
 
 def _checked(path: Path, name: str, value: Any) -> Any:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from nomoat import namesake
+from nomoat import callable_package
 
-namesake.call_as_function(__name__, "nomoat.serve.app")
+callable_package.call_as_function(__name__, "nomoat.serve.app")

@@ -9,15 +9,16 @@ import ctypes
 import functools
 import gc
 import itertools
+import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from nomoat import hardware, references
+from nomoat import hardware, references, words
 from nomoat import responder as responders
-from nomoat.errors import NotEnoughMemoryError, UnknownModelError, UsageError
+from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
 from nomoat.responder import Responder
 from nomoat.serve.answers import stopped
 
@@ -25,10 +26,13 @@ HEARTBEAT_SECONDS = 0.5  # between looks whether whoever waits has gone
 MEMORY_SHARE = 0.8  # of what is free when the server starts
 Load = Callable[[Sequence[str]], Sequence[Responder]]
 
+log = logging.getLogger("nomoat.serve")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loader:
-    """Models that are loaded together, because they share their weights. `load` gives one responder for each name.
+    """Models that are loaded together, because they share their weights. `load` gives one responder for each name, or why it alone was
+    not loaded; `what_is_wrong` says of such a name why it still cannot be, or None.
 
     `planned_bytes` is all they may hold; `cache_bytes` of it are their KV cache's, where that is to be bounded. `is_local`: whether
     prompts for them stay on this machine; None where that is not known before they are loaded.
@@ -36,7 +40,8 @@ class Loader:
 
     names: tuple[str, ...]
     planned_bytes: int
-    load: Callable[[], Sequence[Responder]]
+    load: Callable[[], Sequence[Responder | NomoatError]]
+    what_is_wrong: Callable[[str], NomoatError | None] = lambda name: None
     cache_bytes: int | None = None
     is_local: bool | None = None
 
@@ -66,14 +71,16 @@ def from_references(
     loaders = []
     for group, need in zip(groups, needs, strict=True):
         names = tuple(references.shown_name(ref) for ref in group)
-        loading = functools.partial(load or _load, group)
-        is_local = references.is_local(group[0])
-        if need is None:
-            loaders.append(Loader(names=names, planned_bytes=0, load=loading, is_local=is_local))
-            continue
-        cache = need.cache_within(min(memory_bytes, need.total_bytes + spare_bytes))
-        planned = need.total_bytes - need.kv_cache_bytes + cache
-        loaders.append(Loader(names=names, planned_bytes=planned, load=loading, cache_bytes=cache, is_local=is_local))
+        planned, cache = 0, None
+        if need is not None:
+            cache = need.cache_within(min(memory_bytes, need.total_bytes + spare_bytes))
+            planned = need.total_bytes - need.kv_cache_bytes + cache
+        loader = Loader(
+            names=names, planned_bytes=planned, cache_bytes=cache, is_local=references.is_local(group[0]),
+            load=functools.partial(_load_what_can_be, load or _load, group),
+            what_is_wrong=functools.partial(_what_is_wrong, dict(zip(names, group, strict=True))),
+        )  # fmt: skip
+        loaders.append(loader)
     return Models(loaders=loaders, memory_bytes=memory_bytes)
 
 
@@ -94,12 +101,31 @@ def _require_names_of_their_own(refs: Sequence[str]) -> None:
     for ref in dict.fromkeys(refs):
         name = references.shown_name(ref)
         if name in shown:
-            raise UsageError(f"`{shown[name]}` and `{ref}` would both be called `{name}`", hint="rename one of the two files")
+            raise UsageError(f"`{shown[name]}` and `{ref}` would both be called `{name}`", hint="rename one of the two")
         shown[name] = ref
 
 
 def _load(refs: Sequence[str]) -> Sequence[Responder]:
     return responders.load_sharing(refs) if len(refs) > 1 else [responders.load(refs[0], as_client=False)]
+
+
+def _load_what_can_be(load: Load, refs: Sequence[str]) -> Sequence[Responder | NomoatError]:
+    """What `load` loads: where it fails for adapters that are gone or damaged, without these. Raises what else it fails for."""
+    try:
+        return load(refs)
+    except NomoatError:
+        if len(refs) == 1:
+            raise
+        found = [responders.what_is_wrong(ref) for ref in refs]
+        sound = [ref for ref, wrong in zip(refs, found, strict=True) if wrong is None]
+        if len(sound) in (0, len(refs)):
+            raise
+    loaded = iter(load(sound))
+    return [wrong or next(loaded) for wrong in found]
+
+
+def _what_is_wrong(refs: Mapping[str, str], name: str) -> NomoatError | None:
+    return responders.what_is_wrong(refs[name])
 
 
 def _give_back_freed() -> None:
@@ -112,10 +138,16 @@ def _give_back_freed() -> None:
 
 @dataclass(slots=True)
 class _Unit:
-    """Models that come and go together. Without a loader they stay: they are their maker's."""
+    """Models that come and go together. Without a loader they stay: they are their maker's.
+
+    `missing`: those that were not loaded when the others were last, and why. `is_old`: one of these can be loaded now, with all others
+    once nobody uses them.
+    """
 
     loader: Loader | None
     responders: dict[str, Responder] = field(default_factory=dict)
+    missing: dict[str, NomoatError] = field(default_factory=dict)
+    is_old: bool = False
     users: int = 0
     is_loading: bool = False  # by one of its users
     used_at: int = 0  # when the last of its users left, by the clock of `Models`
@@ -143,9 +175,9 @@ class Models:
         self._units = {name: _Unit(None, {name: responder}) for name, responder in (given or {}).items()}
         for loader in loaders:
             if memory_bytes is not None and loader.planned_bytes > memory_bytes:
+                needed, budget = words.two_gigabytes(loader.planned_bytes, memory_bytes)
                 raise NotEnoughMemoryError(
-                    f"`{loader.names[0]}` needs about {loader.planned_bytes / 1e9:.1f} GB, "
-                    f"and the budget is {memory_bytes / 1e9:.1f} GB",
+                    f"`{loader.names[0]}` needs about {needed} GB, and the budget is {budget} GB",
                     hint="give more with `--memory`, or shorten the context with `-c` (in Python: `memory_bytes`, `context_tokens`)",
                 )
             unit = _Unit(loader)
@@ -195,8 +227,11 @@ class Models:
         Raises what loading raises, and StoppedError if `stop` is set before the model is there; then it is not loaded for nobody.
         """
         unit = self._units[name]
+        self._look_again(unit, name)
         self._begin(unit, stop)
         try:
+            if name in unit.missing:
+                raise unit.missing[name].with_traceback(None)
             yield unit.responders[name]
         finally:
             with self._changed:
@@ -208,6 +243,15 @@ class Models:
             for unit in self._units.values():
                 if unit.loader is not None:
                     self._unload(unit)
+
+    def _look_again(self, unit: _Unit, name: str) -> None:
+        """Raises why a model that was not loaded beside its siblings cannot be now; else they are loaded anew with it."""
+        if unit.loader is None or name not in unit.missing:
+            return
+        if (wrong := unit.loader.what_is_wrong(name)) is not None:
+            raise wrong
+        with self._changed:
+            unit.is_old = name in unit.missing
 
     def _begin(self, unit: _Unit, stop: threading.Event | None) -> None:
         """Become a user of it, once it is there."""
@@ -238,10 +282,15 @@ class Models:
             if self._has_freed:
                 self._has_freed = False
                 _give_back_freed()
-            made = dict(zip(unit.loader.names, unit.loader.load(), strict=True))
+            found = dict(zip(unit.loader.names, unit.loader.load(), strict=True))
+            made = {name: one for name, one in found.items() if isinstance(one, Responder)}
+            missing = {name: one for name, one in found.items() if isinstance(one, NomoatError)}
+            for name, wrong in missing.items():
+                log.warning("`%s` is not loaded, and the others of its base are: %s", name, wrong.message)
             if (cache_bytes := unit.loader.cache_bytes) is not None:
                 for responder in made.values():
                     responder.bound_cache(cache_bytes)
+            _give_back_freed()  # what was needed for loading only
         except BaseException:
             with self._changed:
                 unit.is_loading = False
@@ -249,7 +298,7 @@ class Models:
             raise
         with self._changed:
             with self._listed:
-                unit.responders = made
+                unit.responders, unit.missing, unit.is_old = made, missing, False
             unit.is_loading = False
             self._changed.notify_all()
 
@@ -280,6 +329,10 @@ class Models:
 
     def _has_room(self, unit: _Unit) -> bool:
         """Whether this one may be used now; unloads idle ones for it."""
+        if unit.is_old and unit.responders:
+            if unit.users:
+                return False
+            self._unload(unit)
         if self._memory_bytes is None or unit.responders or unit.users:
             return True
         while True:

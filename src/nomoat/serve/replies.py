@@ -96,6 +96,7 @@ class Reply:
         self._chat = call.kind == "chat"
         self._include_usage = call.stream and call.include_usage
         self._n, self._echo = call.n, call.echo
+        self._asks_likelihoods = any(request.top_logprobs is not None for request in call.requests)
         self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in call.requests]  # characters may take two tokens
         self._offsets = [0] * len(call.requests)  # where each choice's text has come to, in whole characters
         self._envelope = {
@@ -168,10 +169,10 @@ class Reply:
         return sse(event)
 
     def _choice(self, at: int, finish_reason: str | None, likelihoods: Sequence[TokenLikelihood]) -> dict[str, Any]:
-        logprobs: dict[str, Any] | None = None
-        if likelihoods and self._chat:
+        logprobs: dict[str, Any] | None = None  # only where they were not asked for: an answer may have no token
+        if self._asks_likelihoods and self._chat:
             logprobs = {"content": [chat_likelihood(one) for one in likelihoods], "refusal": None}
-        elif likelihoods:
+        elif self._asks_likelihoods:
             logprobs = self._text_likelihoods(at, likelihoods)
         return {"index": at, "logprobs": logprobs, "finish_reason": finish_reason}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from nomoat import namesake
+from nomoat import callable_package
 
-namesake.call_as_function(__name__, "nomoat.tune.train")
+callable_package.call_as_function(__name__, "nomoat.tune.train")
 
 # Before PyTorch loads OpenMP. By default its threads wait for each other by spinning for long: as soon as another program wants one of
 # the cores, each of the thousands of small parallel regions of a step waits for a thread that does not run. Sleeping at once instead

@@ -44,7 +44,7 @@ class Start:
     """An adapter that a training goes on from, in place of fresh matrices; the upper `layers` have it.
 
     `learned`: its matrices by our layers' names, scaled as those learned here are. `provenance` is empty for one that was made
-    elsewhere. `other_base`: the file of weights it was learned beside, where that is another one than now.
+    elsewhere. `other_base`: see `references.other_base`.
     """
 
     name: str
@@ -106,11 +106,10 @@ def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Sta
             hint=f"tune the base, `{base}`",
         )
     provenance = tuned.provenance_of(folder)
-    is_same = provenance.get("base_sha256") in (None, importer.sha256_of_model(weights))
     return Start(
         name=folder.name, sha256=delta.sha256, learned=learned, rank=ranks.pop(),
         layers=len({name.split(".")[2] for name in shapes}), provenance=provenance,
-        licence=references.adapter_chain(base, folder), other_base=None if is_same else provenance.get("base_file"),
+        licence=references.adapter_chain(base, folder), other_base=references.other_base(weights, provenance),
     )  # fmt: skip
 
 
@@ -228,7 +227,7 @@ def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metr
         "lora_dropout": 0.0,
         "target_modules": sorted({name.split(".")[-3] for name in named}),
         "layers_to_transform": sorted({int(name.split(".")[2]) for name in learned}),
-        "layers_pattern": peft_names.place_of(origin.arch).rpartition(".")[2],
+        "layers_pattern": origin.arch.hf_layers.rpartition(".")[2],
         "fan_in_fan_out": peft_names.has_rows_last(origin.arch),
         "bias": "none",
         "inference_mode": True,

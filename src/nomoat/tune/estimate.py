@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from nomoat import config, machine_code, paths
-from nomoat.tune import adapter, kernels, qlora, ways
-from nomoat.tune.looks import SECONDS_A_MINUTE, num_looks
+from nomoat.tune import adapter, execution, kernels, qlora
 from nomoat.tune.network import Network
 from nomoat.tune.prepare import Prepared, split
 from nomoat.tune.samples import Sample, batches_of, computed_tokens, shared_prefix, side_by_side, wanted
+from nomoat.tune.validation import SECONDS_A_MINUTE, num_evaluations
 
 PROBED_LAYERS = 2  # of those that learn, and of the frozen ones below
 REPETITIONS = 2
@@ -44,7 +44,7 @@ class Cost:
 
     reading: float
     learning: float
-    looking: float
+    evaluating: float
 
 
 def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Estimate:
@@ -54,7 +54,7 @@ def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Es
     """
     kernels.use_threads(config.threads().value, say)
     precision = qlora.fastest_precision().value
-    expanded = ways.keep_expanded(prepared, precision)
+    expanded = execution.keep_expanded(prepared, precision)
     settings, samples = prepared.settings, prepared.samples
     prefix = shared_prefix(prepared.all_samples)
     batches = sorted(batches_of(samples, prefix, max_lessons=settings.batch), key=lambda batch: computed_tokens(batch, prefix))
@@ -64,19 +64,19 @@ def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Es
     epoch = sum(computed_tokens(batch, prefix) for batch in batches) / computed_tokens(typical, prefix)  # in typical batches
     learned, held_out = (sum(map(len, lessons)) / prepared.survey.num_tokens for lessons in split(prepared))  # parts of an epoch
     epochs = settings.epochs
-    is_kept = ways.bytes_kept(prepared, precision, expanded=expanded.value) > 0
-    a_look = (cost.looking + (0 if is_kept else cost.reading)) * epoch * held_out
+    is_kept = execution.bytes_kept(prepared, precision, expanded=expanded.value) > 0
+    an_evaluation = (cost.evaluating + (0 if is_kept else cost.reading)) * epoch * held_out
     learning = (cost.reading * (1 if is_kept else epochs) + cost.learning * epochs) * epoch * learned
     budget = (settings.minutes or math.inf) * SECONDS_A_MINUTE
-    looks = 1 + num_looks(epochs * min(1.0, budget / learning), settings.minutes, a_look)
-    looking = (cost.reading * (1 if is_kept else looks) + cost.looking * looks) * epoch * held_out
+    evaluations = 1 + num_evaluations(epochs * min(1.0, budget / learning), settings.minutes, an_evaluation)
+    evaluating = (cost.reading * (1 if is_kept else evaluations) + cost.evaluating * evaluations) * epoch * held_out
     return Estimate(
-        seconds=min(learning + looking, budget),
+        seconds=min(learning + evaluating, budget),
         learning_seconds=learning,
-        looking_seconds=looking,
+        looking_seconds=evaluating,
         tokens_per_second=prepared.survey.num_tokens * learned * epochs / learning,
         memory=f"weights {'kept expanded' if expanded.value else 'expanded layer by layer'} ({expanded.reason})",
-        disk_bytes=adapter.bytes_on_disk(ways.num_learned(prepared)),
+        disk_bytes=adapter.bytes_on_disk(execution.num_learned(prepared)),
     )
 
 
@@ -102,13 +102,13 @@ def _cost(prepared: Prepared, batch: Sequence[Sample], prefix: int, precision: q
     learn = _fastest(lambda: network.loss(through(), targets_N).backward())
     learn_top = _fastest(lambda: network.loss(last_NW.requires_grad_(), targets_N).backward())
     with torch.no_grad():
-        look = _fastest(lambda: network.losses(through(), targets_N))
-        look_top = _fastest(lambda: network.losses(last_NW, targets_N))
+        evaluation = _fastest(lambda: network.losses(through(), targets_N))
+        evaluation_top = _fastest(lambda: network.losses(last_NW, targets_N))
     scale = settings.layers / learning
     return Cost(
         reading=read * (layers - settings.layers) / frozen if frozen else read,
         learning=learn_top + max(0.0, learn - learn_top) * scale,
-        looking=look_top + max(0.0, look - look_top) * scale,
+        evaluating=evaluation_top + max(0.0, evaluation - evaluation_top) * scale,
     )
 
 

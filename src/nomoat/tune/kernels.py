@@ -18,7 +18,7 @@ from numba import types
 from numba.extending import overload
 
 from nomoat import jit, machine_code
-from nomoat.engine import vectors
+from nomoat.engine import elementwise
 
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the fastest first: docs/log.md
 kernel: jit.Decorator = numba.njit(parallel=True, cache=True, fastmath=jit.FAST, error_model="numpy")
@@ -185,7 +185,7 @@ class Rotate(torch.autograd.Function):
 
 # -------------------------------------------------------------------- gate
 # Both activations in use are x * sigmoid(a x + b x^3): SiLU, and GELU in its form with tanh.
-GATES = {"silu": (1.0, 0.0), "gelu_tanh": (vectors.GELU_LINEAR, vectors.GELU_CUBIC)}
+GATES = {"silu": (1.0, 0.0), "gelu_tanh": (elementwise.GELU_LINEAR, elementwise.GELU_CUBIC)}
 
 
 @kernel

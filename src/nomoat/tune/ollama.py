@@ -56,38 +56,38 @@ class Around:
         )  # fmt: skip
 
 
-def write_modelfile(target: Path, *, model: Path, words: Tokenizer, context_tokens: int) -> Path:
+def write_modelfile(target: Path, *, model: Path, tokenizer: Tokenizer, context_tokens: int) -> Path:
     """The Modelfile beside an exported file: `ollama create NAME -f Modelfile`."""
-    around = around_messages(words)
+    around = around_messages(tokenizer)
     lines = [f"FROM ./{model.name}"]
     if around is None:
         lines.append("# This model's chat template cannot be written as one of Ollama's: Ollama guesses, or completes texts.")
     else:
         lines.append(f'TEMPLATE """{around.as_go()}"""')
-    ends = [str(words.backend.id_to_token(end)) for end in words.special.stop_ids]
-    lines += [f'PARAMETER stop "{end}"' for end in dict.fromkeys((*ends, *words.stops)) if '"' not in end and "\n" not in end]
+    ends = [str(tokenizer.backend.id_to_token(end)) for end in tokenizer.special.stop_ids]
+    lines += [f'PARAMETER stop "{end}"' for end in dict.fromkeys((*ends, *tokenizer.stops)) if '"' not in end and "\n" not in end]
     lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1", f"PARAMETER num_ctx {min(context_tokens, CONTEXT_TOKENS)}"]
     with paths.whole_file(target) as part:
         part.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return target
 
 
-def around_messages(words: Tokenizer) -> Around | None:
+def around_messages(tokenizer: Tokenizer) -> Around | None:
     """What the model's template writes around messages; None if it has no template, or one that does more than that."""
-    if words.chat_template is None:
+    if tokenizer.chat_template is None:
         return None
     try:
-        begin, earlier, answered, last = _between(_rendered(words, None, 3), (QUESTIONS[0], ANSWERS[0], QUESTIONS[1]))
+        begin, earlier, answered, last = _between(_rendered(tokenizer, None, 3), (QUESTIONS[0], ANSWERS[0], QUESTIONS[1]))
         found = Around(begin=begin, after_earlier_question=earlier, after_last_question=last, after_answer=answered)
     except (UnsupportedError, ValueError):
         return None
     try:
-        before, after, _ = _between(_rendered(words, SYSTEM, 1), (SYSTEM, QUESTIONS[0]))
+        before, after, _ = _between(_rendered(tokenizer, SYSTEM, 1), (SYSTEM, QUESTIONS[0]))
         found = replace(found, system=(before, after))
     except (UnsupportedError, ValueError):
         pass  # a template may have no place for a system message
     systems = (None,) if found.system is None else (None, SYSTEM)
-    same = all(found.render(system, _turns(count)) == _rendered(words, system, count) for system in systems for count in (1, 3, 5))
+    same = all(found.render(system, _turns(count)) == _rendered(tokenizer, system, count) for system in systems for count in (1, 3, 5))
     pieces = (begin, earlier, last, answered, *(found.system or ()))
     return found if same and not any(sign in piece for sign in UNWRITABLE for piece in pieces) else None
 
@@ -96,14 +96,14 @@ def _turns(count: int) -> tuple[str, ...]:
     return tuple(itertools.chain.from_iterable(itertools.zip_longest(QUESTIONS, ANSWERS, fillvalue="")))[:count]
 
 
-def _rendered(words: Tokenizer, system: str | None, count: int) -> str:
+def _rendered(tokenizer: Tokenizer, system: str | None, count: int) -> str:
     """As the model's own template writes it, without the token that begins a text if Ollama's tokenizer puts it."""
     roles: tuple[Role, ...] = ("user", "assistant")
     messages = [] if system is None else [Message(role="system", content=system)]
     messages += [Message(role=role, content=turn) for role, turn in zip(itertools.cycle(roles), _turns(count), strict=False)]
-    text = words.render(messages)
-    bos = words.special.bos_id
-    return text.removeprefix(str(words.backend.id_to_token(bos))) if bos is not None and words.special.add_bos else text
+    text = tokenizer.render(messages)
+    bos = tokenizer.special.bos_id
+    return text.removeprefix(str(tokenizer.backend.id_to_token(bos))) if bos is not None and tokenizer.special.add_bos else text
 
 
 def _between(text: str, marks: tuple[str, ...]) -> list[str]:

@@ -12,12 +12,12 @@ def training_svg(metrics: dict[str, Any]) -> str:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    looks = metrics["history"]
-    minutes = [look["seconds"] / 60 for look in looks]
+    evaluations = metrics["history"]
+    minutes = [each["seconds"] / 60 for each in evaluations]
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(minutes, [look["learning"] for look in looks], color="#d9730d", marker="s", label="learned on (running mean)")
-    held_out = [look["held_out"] for look in looks]
+    axes.plot(minutes, [each["learning"] for each in evaluations], color="#d9730d", marker="s", label="learned on (running mean)")
+    held_out = [each["held_out"] for each in evaluations]
     if metrics["validation_loss_before"] is not None:
         minutes, held_out = [0.0, *minutes], [metrics["validation_loss_before"], *held_out]
     axes.plot(minutes, held_out, color="#2f6fde", marker="o", label="held out")

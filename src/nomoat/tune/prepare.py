@@ -17,10 +17,11 @@ from nomoat import bounds, references, tasks, textfiles
 from nomoat.catalog import sidecar
 from nomoat.catalog.sidecar import Sidecar
 from nomoat.engine import arch as architectures
-from nomoat.engine import importer, templates, tokenizer
+from nomoat.engine import importer, templates
 from nomoat.engine.arch import Architecture, Dimensions
-from nomoat.engine.convert import ForeignFolder
+from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, open_source
+from nomoat.engine.tokenizer import Tokenizer, name_of
 from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.tune import adapter
@@ -193,16 +194,16 @@ def prepare(
     dropped = {} if keep_shared else shared.get("test", {})
     not_learned = dropped | shared.get("validation", {})
     data = _without(data, not_learned)
-    words = file.read_tokenizer()
-    named = files.template(asked=template, own=words.chat_template)
-    if named is None and words.chat_template is None and data.format == "Alpaca instructions":
+    tokenizer = file.read_tokenizer()
+    named = files.template(asked=template, own=tokenizer.chat_template)
+    if named is None and tokenizer.chat_template is None and data.format == "Alpaca instructions":
         named = Detected("alpaca", "the data is Alpaca's, and the model has none")
     if named is not None:
-        words.use_template(named.value)
+        tokenizer.use_template(named.value)
     arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
     if settings.rank and settings.rank > sizes.width:
         raise UsageError(f"rank is {settings.rank:,}, and the model is {sizes.width:,} wide", hint="16 is usual, and 64 is much")
-    samples, too_long = _encoded(data, words, sizes, drop_long)
+    samples, too_long = _encoded(data, tokenizer, sizes, drop_long)
     data = _without(data, too_long)
     held_out = list[Sample]()
     told = {f"shared_with_{which}": tuple(shared.get(which, {})) for which in ("test", "validation")}
@@ -210,7 +211,7 @@ def prepare(
         if instruction is None:  # else nothing names them, and answers may be any
             _require_known_labels(theirs, data.labels)
         in_test = tuple(_shared(theirs, others["test"])) if "test" in others and not keep_shared else ()
-        held_out, left_out = _encoded(_without(theirs, in_test), words, sizes, drop_long)
+        held_out, left_out = _encoded(_without(theirs, in_test), tokenizer, sizes, drop_long)
         too_long += tuple(f"{where} of {theirs.path.name}" for where in left_out)
         told["validation_shared_with_test"] = in_test
     survey = _survey(data, samples, are_named=instruction is None, too_long=too_long, dropped=len(dropped), **told)
@@ -267,7 +268,7 @@ def _as_it_was(settings: Settings, start: Start, **words: str | None) -> Setting
     for name, there in start.form.items():
         if asked[name] not in (None, there):
             has = "none of its own" if there is None else there
-            hint = f"leave out --{name}, or tune the base"
+            hint = f"leave out --{name} (in Python: `{name}`), or tune the base"
             raise UsageError(f"{name} is {asked[name]}, and the adapter `{start.name}` has {has}", hint=hint)
     return replace(settings, rank=start.rank, layers=start.layers)
 
@@ -354,22 +355,22 @@ def opened(weights: Path) -> ModelSource:
     return source
 
 
-def _encoded(data: Data, words: tokenizer.Tokenizer, sizes: Dimensions, drop_long: bool) -> tuple[list[Sample], tuple[str, ...]]:
+def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: bool) -> tuple[list[Sample], tuple[str, ...]]:
     """The samples that fit, and the places of the lessons that do not."""
     context_tokens = sizes.context_tokens
     samples, too_long = list[Sample](), list[tuple[str, int]]()
     for lesson in data.lessons:
         try:
-            made = encoding.encode(lesson, words)
+            made = encoding.encode(lesson, tokenizer)
         except UnsupportedError as exc:
-            if words.chat_template is None:
+            if tokenizer.chat_template is None:
                 raise
             raise DataError(
                 f"`{data.path}`, {lesson.where}: {exc.message}",
                 hint="change the conversation, or the --template (in Python: `template`)",
             ) from exc
         if (largest := max(max(sample.tokens) for sample in made)) >= sizes.vocabulary:
-            named = tokenizer.name_of(words.backend, largest)
+            named = name_of(tokenizer.backend, largest)
             raise DataError(f"`{data.path}`, {lesson.where}: the model's weights do not have the token `{named}`", hint="leave it out")
         longest = max(map(len, made))
         if longest > context_tokens:

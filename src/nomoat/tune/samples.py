@@ -44,37 +44,37 @@ class Sample:
         return sum(stop - start for start, stop in self.answers)
 
 
-def encode(lesson: Lesson, words: Tokenizer) -> list[Sample]:
+def encode(lesson: Lesson, tokenizer: Tokenizer) -> list[Sample]:
     """A lesson in tokens: one sample, or one for each answer where the chat template writes earlier turns differently later on.
 
     Raises UnsupportedError for a conversation and a model without chat template.
     """
-    if words.chat_template is None:
+    if tokenizer.chat_template is None:
         raise UnsupportedError(
             "this model has no chat template, and these lessons are conversations",
             hint="name the one to learn, and to answer with, by --template NAME (in Python: `template`): one of "
             + ", ".join(templates.NAMED),
         )
     messages = lesson.messages
-    if lesson.alpaca_question is not None and words.chat_template == templates.ALPACA.text:
+    if lesson.alpaca_question is not None and tokenizer.chat_template == templates.ALPACA.text:
         messages = (*messages[:-2], Message(role="user", content=lesson.alpaca_question), messages[-1])
-    prompts = [words.render(messages[:at]) for at in lesson.learned]
+    prompts = [tokenizer.render(messages[:at]) for at in lesson.learned]
     answers = [messages[at].content for at in lesson.learned]
-    joined = _joined(prompts, answers, words) if len(answers) > 1 else None
+    joined = _joined(prompts, answers, tokenizer) if len(answers) > 1 else None
     if joined is not None:
         return [joined]
-    ids = [words.encode(prompt, add_bos=words.render_lacks_bos) for prompt in prompts]
-    return [_sample(prompt, words.encode(answer), words) for prompt, answer in zip(ids, answers, strict=True)]
+    ids = [tokenizer.encode(prompt, add_bos=tokenizer.render_lacks_bos) for prompt in prompts]
+    return [_sample(prompt, tokenizer.encode(answer), tokenizer) for prompt, answer in zip(ids, answers, strict=True)]
 
 
-def _sample(prompt: list[int], answer: list[int], words: Tokenizer) -> Sample:
-    tokens = [*prompt, *answer, words.special.eos_id]
+def _sample(prompt: list[int], answer: list[int], tokenizer: Tokenizer) -> Sample:
+    tokens = [*prompt, *answer, tokenizer.special.eos_id]
     return Sample(tokens=tokens, answers=((len(prompt), len(tokens)),))
 
 
-def _joined(prompts: Sequence[str], answers: Sequence[str], words: Tokenizer) -> Sample | None:
+def _joined(prompts: Sequence[str], answers: Sequence[str], tokenizer: Tokenizer) -> Sample | None:
     """All turns in one row, if each prompt begins with the one before and its answer."""
-    end = str(words.backend.id_to_token(words.special.eos_id))
+    end = str(tokenizer.backend.id_to_token(tokenizer.special.eos_id))
     tokens, spans, before = list[int](), list[tuple[int, int]](), ""
     for prompt, answer in zip(prompts, answers, strict=True):
         if not prompt.startswith(before):
@@ -84,9 +84,9 @@ def _joined(prompts: Sequence[str], answers: Sequence[str], words: Tokenizer) ->
             if not between.startswith(end):
                 return None
             between = between.removeprefix(end)
-        tokens += words.encode(between, add_bos=words.render_lacks_bos and not spans)
+        tokens += tokenizer.encode(between, add_bos=tokenizer.render_lacks_bos and not spans)
         start = len(tokens)
-        tokens += [*words.encode(answer), words.special.eos_id]
+        tokens += [*tokenizer.encode(answer), tokenizer.special.eos_id]
         spans.append((start, len(tokens)))
         before = prompt + answer
     return Sample(tokens=tokens, answers=tuple(spans))

@@ -21,11 +21,11 @@ from scipy import stats
 from nomoat import config
 from nomoat.catalog import licences
 from nomoat.errors import UsageError
-from nomoat.tune import adapter, kernels, prepare, stopping, ways
-from nomoat.tune.looks import SECONDS_A_MINUTE, is_better, num_looks
+from nomoat.tune import adapter, execution, interrupts, kernels, prepare
+from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.network import Network
 from nomoat.tune.samples import Sample, batches_of, count_lessons, shared_prefix, side_by_side, wanted
-from nomoat.tune.ways import Way
+from nomoat.tune.validation import SECONDS_A_MINUTE, is_better, num_evaluations
 from nomoat.words import counted
 
 WARM_UP_PART = 0.06
@@ -67,7 +67,7 @@ def tune(
     `input_column` to `drop_long` are those of `prepare.prepare`, `minutes` to `seed` those of `Settings`, which may be given as
     `settings` in their place. `data_licence`: the id of the data's terms in the catalogue, "own" for your own; it
     enters the adapter's licence chain, and so does the teacher of data that `nomoat distil` made. With `workers` or `ray` several
-    processes learn: see `spread`.
+    processes learn: see `data_parallel`.
     Interrupted at any time (Ctrl-C, kill), the last checkpoint stays, and `resume=True` with the same arguments goes on from it.
     Raises UsageError, DataError, UnknownModelError, NotEnoughMemoryError, NotEnoughDiskError, WorkerError.
     """
@@ -103,8 +103,8 @@ def learn(
         task=prepared.options, others=prepared.others, arch=prepared.arch, sizes=prepared.sizes,
         teachers=prepared.sidecar.parents if prepared.sidecar else (), start=prepared.start,
     )  # fmt: skip
-    adapter.require_disk(target, ways.num_learned(prepared))
-    with adapter.tuning(target, prepared.weights), stopping.translate_errors(prepared.weights.name, name):
+    adapter.require_disk(target, execution.num_learned(prepared))
+    with adapter.tuning(target, prepared.weights), interrupts.translate_errors(prepared.weights.name, name):
         adapter.reserve(name, replace=replace, resume=resume)  # again: another training may have ended since
         checkpoint = adapter.Checkpoint(target, origin)
         saved = checkpoint.load() if resume else None
@@ -112,13 +112,13 @@ def learn(
             checkpoint.remove()  # an earlier training's of this name: --resume is to mean this one
         kernels.use_threads(config.threads().value, say)
         with crew(prepared, workers, ray, say) as learners:
-            way = Way(**saved["way"]) if saved else learners.choose_way(say)
-            run = learners.opened(way, say, is_resumed=saved is not None)
+            plan = ExecutionPlan(**saved["way"]) if saved else learners.choose_plan(say)
+            run = learners.opened(plan, say, is_resumed=saved is not None)
             if saved:
                 run.restore(saved)
                 say(f"going on from step {run.step}, {run.fraction:.0%} of the work")
             elif run.validation:
-                run.losses_before, run.right_before = run.look("measuring the base", on_progress)
+                run.losses_before, run.right_before = run.evaluate("measuring the base", on_progress)
             run.train(checkpoint, on_progress, say)
             run.use_best()
         adapter.save(target, run.learned, origin, run.metrics(), asdict(prepared.survey))
@@ -129,9 +129,9 @@ def learn(
 class Learners(Protocol):
     """Who learns: this process, or several others."""
 
-    def choose_way(self, say: Callable[[str], None]) -> Way: ...
+    def choose_plan(self, say: Callable[[str], None]) -> ExecutionPlan: ...
 
-    def opened(self, way: Way, say: Callable[[str], None], *, is_resumed: bool) -> Run: ...
+    def opened(self, plan: ExecutionPlan, say: Callable[[str], None], *, is_resumed: bool) -> Run: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,31 +140,31 @@ class ThisProcess:
 
     prepared: prepare.Prepared
 
-    def choose_way(self, say: Callable[[str], None]) -> Way:
-        return ways.choose_way(self.prepared, say)
+    def choose_plan(self, say: Callable[[str], None]) -> ExecutionPlan:
+        return execution.choose_plan(self.prepared, say)
 
-    def opened(self, way: Way, say: Callable[[str], None], *, is_resumed: bool) -> Run:
+    def opened(self, plan: ExecutionPlan, say: Callable[[str], None], *, is_resumed: bool) -> Run:
         if is_resumed:
-            ways.require_memory(self.prepared, way)
-        return Run(self.prepared, way=way, say=say)
+            execution.require_memory(self.prepared, plan)
+        return Run(self.prepared, plan=plan, say=say)
 
 
 def crew(
     prepared: prepare.Prepared, workers: int | None, ray: str | None, say: Callable[[str], None]
 ) -> AbstractContextManager[Learners]:
-    """This process, unless several workers or a cluster are asked for: see `spread.learners`."""
+    """This process, unless several workers or a cluster are asked for: see `data_parallel.learners`."""
     if ray is None and workers in (None, 1):
         return nullcontext(ThisProcess(prepared))
-    from nomoat.tune import spread
+    from nomoat.tune import data_parallel
 
-    return spread.learners(prepared, workers, ray, say)
+    return data_parallel.learners(prepared, workers, ray, say)
 
 
 class Run:
     """The state of one training: model, optimiser, order of the batches, and how far it is."""
 
-    def __init__(self, prepared: prepare.Prepared, *, way: Way, say: Callable[[str], None]) -> None:
-        self.settings, self.way = prepared.settings, way
+    def __init__(self, prepared: prepare.Prepared, *, plan: ExecutionPlan, say: Callable[[str], None]) -> None:
+        self.settings, self.plan = prepared.settings, plan
         self.training, self.validation = prepare.split(prepared)
         samples = prepared.all_samples
         self.prefix = shared_prefix(samples)
@@ -202,11 +202,11 @@ class Run:
         """Have the model read. Returns what learns, by PEFT's names."""
         self.network = Network(
             prepared.file, prepared.arch, prepared.sizes, rank=self.settings.rank, seed=self.settings.seed,
-            precision=self.way.precision, keep_expanded=self.way.expanded, frozen=prepared.sizes.layers - self.settings.layers,
+            precision=self.plan.precision, keep_expanded=self.plan.expanded, frozen=prepared.sizes.layers - self.settings.layers,
         )  # fmt: skip
         self.beginning = self.network.begin(prepared.all_samples[0].tokens[: self.prefix]) if self.prefix else None
         self.kept: dict[int, torch.Tensor] = {}  # what the frozen layers say about each lesson, by its identity
-        first_batches = [*self._batches(0), *self._batches_held_out()] if self.way.keeps_lower else []
+        first_batches = [*self._batches(0), *self._batches_held_out()] if self.plan.keeps_lower else []
         self._read_with = {id(lesson): batch for batch in first_batches for lesson in batch}  # also by a resumed run: the same bits
         return self.network.parameters
 
@@ -225,19 +225,19 @@ class Run:
         """How much is learned, 0..1: of the epochs, or of the minutes that looks leave, whichever is nearer to its end."""
         by_lessons, by_time = self.lessons_done / (self.settings.epochs * len(self.training)), 0.0
         if self.settings.minutes:
-            looking = self.seconds_looking + (self._num_looks - len(self.history)) * self.seconds_a_look
-            learning = self.settings.minutes * SECONDS_A_MINUTE - looking
+            evaluating = self.seconds_looking + (self._num_evaluations - len(self.history)) * self.seconds_a_look
+            learning = self.settings.minutes * SECONDS_A_MINUTE - evaluating
             by_time = self.seconds / learning if learning > 0 else 1.0
         return min(1.0, max(by_lessons, by_time))
 
     @property
-    def _num_looks(self) -> int:
+    def _num_evaluations(self) -> int:
         """While learning, those there were and those to come; the last one at the end."""
         epochs = self.settings.epochs
         if self.settings.minutes:  # so many as there is time for, as fast as it went so far
             speed = self.lessons_done / len(self.training) / self.seconds if self.seconds else 0.0
             epochs = min(epochs, speed * self.settings.minutes * SECONDS_A_MINUTE)
-        return max(num_looks(epochs, self.settings.minutes, self.seconds_a_look), len(self.history) + 1)
+        return max(num_evaluations(epochs, self.settings.minutes, self.seconds_a_look), len(self.history) + 1)
 
     NUMBERS = (
         "step", "step_looked", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before",
@@ -247,7 +247,7 @@ class Run:
     def state(self) -> dict[str, Any]:
         """Everything needed to go on exactly here."""
         return {
-            "learned": self.set_aside or self._learned(), "optimizer": self.optimizer.state_dict(), "way": asdict(self.way),
+            "learned": self.set_aside or self._learned(), "optimizer": self.optimizer.state_dict(), "way": asdict(self.plan),
             "numbers": {name: getattr(self, name) for name in self.NUMBERS},
         }  # fmt: skip
 
@@ -279,8 +279,8 @@ class Run:
         """Train to the end. A checkpoint is written every half minute, at the end, and when the work is stopped by Ctrl-C."""
         batches: list[list[Sample]] = []
         try:
-            if self._is_look_due():  # the work was stopped while it looked
-                self._look_and_compare()
+            if self._is_evaluation_due():  # the work was stopped while it looked
+                self._evaluate_and_compare()
             started, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
             while (self.fraction < 1 or not self.step) and not self._has_stopped_learning():
                 epoch, within = divmod(self.lessons_done, len(self.training))
@@ -297,41 +297,41 @@ class Run:
                             tokens_per_second=self.tokens / self.seconds,
                         )
                     )  # fmt: skip
-                if self._is_look_due():
-                    self._look_and_compare()
+                if self._is_evaluation_due():
+                    self._evaluate_and_compare()
                     started = time.perf_counter() - self.seconds  # looking is not learning
                 if time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
                     checkpoint.save(self.state())
                     saved_at = time.perf_counter()
         except KeyboardInterrupt:
-            with stopping.uncut():  # a terminal that is closed may say so twice
+            with interrupts.uncut():  # a terminal that is closed may say so twice
                 checkpoint.save(self.state())
             raise
         checkpoint.save(self.state())  # what follows may be interrupted, too, or meet a full disk
         if self.fraction < 1 and self._has_stopped_learning():
             say(f"stopped early: {PATIENCE} looks at the lessons held out were clearly worse than the best")
 
-    def _look_and_compare(self) -> None:
+    def _evaluate_and_compare(self) -> None:
         fraction = self.fraction
         self.set_aside = self._learned()  # a checkpoint has these, wherever the look is interrupted
         self._use(self.average)
-        losses, right = self.look()
+        losses, right = self.evaluate()
         self._use(self.set_aside)
         self.set_aside = None
         found = {
             "fraction": fraction, "seconds": self.seconds, "learning": self.learning_loss, "held_out": self._mean(losses),
             "right": right,
         }  # fmt: skip
-        with stopping.uncut():
+        with interrupts.uncut():
             if self.best_look is None or is_better(found, self.best_look, len(self.validation)):
                 self.best_look = found
                 self.best, self.losses_after = {name: value.clone() for name, value in self.average.items()}, losses
             self.history.append(found)
             self.step_looked = self.step
 
-    def _is_look_due(self) -> bool:
+    def _is_evaluation_due(self) -> bool:
         has_learned = self.step > self.step_looked  # since the last one
-        return bool(self.validation) and has_learned and self.fraction * self._num_looks >= len(self.history) + 1
+        return bool(self.validation) and has_learned and self.fraction * self._num_evaluations >= len(self.history) + 1
 
     def _average(self) -> None:
         share = 1 / (1 + AVERAGED_PART * (self.step - 1))
@@ -343,20 +343,20 @@ class Run:
         before, since = self.history[:-PATIENCE], self.history[-PATIENCE:]
         if not before:
             return False
-        most, lowest = max(look["right"] for look in before), min(look["held_out"] for look in before)
-        return all(look["held_out"] > CLEARLY_WORSE * lowest and (look["right"] < most or most == 0) for look in since)
+        most, lowest = max(each["right"] for each in before), min(each["held_out"] for each in before)
+        return all(each["held_out"] > CLEARLY_WORSE * lowest and (each["right"] < most or most == 0) for each in since)
 
     def _mean(self, losses: Sequence[float]) -> float:
         return sum(losses) / sum(sample.num_learned for sample in self.validation)
 
-    def look(self, stage: Stage | None = None, on_progress: Callable[[Progress], None] | None = None) -> tuple[list[float], int]:
+    def evaluate(self, stage: Stage | None = None, on_progress: Callable[[Progress], None] | None = None) -> tuple[list[float], int]:
         """Summed loss of each lesson held out, in the order of `self.validation`, and how many have every token the likeliest."""
         started, read_before = time.perf_counter(), self.seconds_reading
         places = {id(sample): at for at, sample in enumerate(self.validation)}
         losses, right = [0.0] * len(self.validation), 0
         batches = self._batches_held_out()
         with torch.no_grad():
-            found = self._looked_at(batches)
+            found = self._evaluated(batches)
             for done, batch in enumerate(batches):
                 if on_progress and stage:
                     on_progress(Progress(stage=stage, fraction=done / len(batches)))
@@ -369,12 +369,12 @@ class Run:
         self.seconds_a_look = seconds - (self.seconds_reading - read_before)
         return losses, right
 
-    def _looked_at(self, batches: list[list[Sample]]) -> Iterator[tuple[list[float], int]]:
+    def _evaluated(self, batches: list[list[Sample]]) -> Iterator[tuple[list[float], int]]:
         """Of each batch in turn: each lesson's summed loss, and how many are right."""
-        return map(self.look_at, batches)
+        return map(self.evaluate_batch, batches)
 
-    def look_at(self, batch: Sequence[Sample]) -> tuple[list[float], int]:
-        """One batch of what `look` looks at."""
+    def evaluate_batch(self, batch: Sequence[Sample]) -> tuple[list[float], int]:
+        """One batch of what `evaluate` evaluates on."""
         lengths = [sample.num_learned for sample in batch]
         hidden_NW, targets_N = self.hidden(batch)
         losses_N, hits_N = self.network.losses(hidden_NW, targets_N)
@@ -400,7 +400,7 @@ class Run:
             "steps": self.step,
             "seconds": round(self.seconds, 1),
             "tokens": self.tokens,
-            "way": asdict(self.way),
+            "way": asdict(self.plan),
             "workers": self.workers,
         }
 
@@ -440,7 +440,7 @@ class Run:
         loss = self.backward(batch)
         self._require_numbers(loss, torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM))
         found = float(loss)
-        with stopping.uncut():
+        with interrupts.uncut():
             self.optimizer.step()
             self.step += 1
             self._average()
@@ -492,7 +492,7 @@ class Run:
         """
         ids, targets = side_by_side(batch, self.prefix)
         ids_BT, targets_BT, wanted_BT = map(torch.from_numpy, (ids, targets, wanted(targets, evened=learning)))
-        x_BTW = self._kept(batch, ids_BT.shape[1]) if self.way.keeps_lower else self.network.read(ids_BT, self.beginning)
+        x_BTW = self._kept(batch, ids_BT.shape[1]) if self.plan.keeps_lower else self.network.read(ids_BT, self.beginning)
         if learning and self.settings.noise:
             x_BTW = self._noisy(x_BTW)
         return self.network.hidden(x_BTW, wanted_BT, self.beginning), targets_BT[wanted_BT]

@@ -1,6 +1,15 @@
 """Decoder architectures, each a short declarative description; `graph.py` turns a description into a model.
 
-To add one: write `arch/<family>.py` with an `Architecture`, and name it in `known`.
+To add one:
+
+1. `arch/<family>.py` with an `Architecture`: its parts, and what `transformers` (and so PEFT's adapters) calls them.
+2. `known`, below: its name in GGUF files.
+3. `engine/hf_config.py`: an entry of `FAMILIES` by the `model_type` of its Hugging Face `config.json`, with what that means by leaving
+   a key out; keys of its own in `KINDS`, and in `read_metadata` where sizes have other names.
+4. `engine/pre_tokenizers.py`: its pre-tokenizer, and `PRE_TOKENIZERS_OF` where all its files split texts in one way.
+5. `tests/reference.py`: a `Case`, by which tests compare files (`test_arch.py`), folders (`test_safetensors.py`) and adapters
+   (`test_peft_names.py`) with `transformers` and PEFT. They fail for an architecture in `known` without one.
+6. `docs/models.md`, and the list of architectures in both READMEs.
 """
 
 from __future__ import annotations
@@ -24,6 +33,8 @@ FUSED_QKV = {"self_attn.qkv_proj": "attn_qkv", "self_attn.o_proj": "attn_output"
 GATED_MLP = {"mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
 FUSED_GATED_MLP = {"mlp.gate_up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}  # rows of the gate, then of up
 PLAIN_MLP = {"mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+# our layer's name -> that of `transformers`, where several families share it
+HF_DENSE_MLP = {"mlp.up_proj": "mlp.dense_h_to_4h", "mlp.down_proj": "mlp.dense_4h_to_h"}
 
 
 MAX_NUMBER = 2**31  # no size of a model is as large
@@ -42,6 +53,8 @@ class Architecture:
     `local_rope_base`: the base of the windowed layers, where it is another; they do not scale their positions.
     `width_scaled_layers`: models of so many layers divide scores by the root of width / heads, not of the head's width.
     `window`, `attention_cap`, `logit_cap`: of a file that does not say; one that says 0 has none.
+    `hf_layers`: where `transformers` has the layers; `hf_names`: our name of a part within one -> its name there. Left out, both are
+    Llama's.
     """
 
     name: str
@@ -63,6 +76,8 @@ class Architecture:
     activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
     parallel: bool = False
     projections: Mapping[str, str] = field(default_factory=lambda: SPLIT_QKV | GATED_MLP)
+    hf_layers: str = "model.layers"
+    hf_names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +266,7 @@ def is_usual(arch: Architecture, sizes: Dimensions) -> bool:
 
 
 def has_usual_attention(arch: Architecture, sizes: Dimensions) -> bool:
-    """Whether attention and embedding of a usual decoder are as `own` computes them."""
+    """Whether attention and embedding of a usual decoder are as `native` computes them."""
     return arch.positions == "rope" and not arch.embedding_norm and sizes.head_dim % footprint.HEAD_COLUMNS == 0
 
 

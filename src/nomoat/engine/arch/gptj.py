@@ -13,4 +13,13 @@ GPTJ = Architecture(
     activation="gelu_tanh",
     parallel=True,
     projections=SPLIT_QKV | PLAIN_MLP,
+    hf_layers="transformer.h",
+    hf_names={
+        "self_attn.q_proj": "attn.q_proj",
+        "self_attn.k_proj": "attn.k_proj",
+        "self_attn.v_proj": "attn.v_proj",
+        "self_attn.o_proj": "attn.out_proj",
+        "mlp.up_proj": "mlp.fc_in",
+        "mlp.down_proj": "mlp.fc_out",
+    },
 )

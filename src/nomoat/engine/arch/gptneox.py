@@ -1,5 +1,13 @@
 """GPT-NeoX, Pythia, Dolly, StableLM-alpha: part of each head turns; attention and MLP in parallel, each with a norm of its own."""
 
-from nomoat.engine.arch import FUSED_QKV, PLAIN_MLP, Architecture
+from nomoat.engine.arch import FUSED_QKV, HF_DENSE_MLP, PLAIN_MLP, Architecture
 
-GPTNEOX = Architecture(name="gptneox", norm="layer", activation="gelu", parallel=True, projections=FUSED_QKV | PLAIN_MLP)
+GPTNEOX = Architecture(
+    name="gptneox",
+    norm="layer",
+    activation="gelu",
+    parallel=True,
+    projections=FUSED_QKV | PLAIN_MLP,
+    hf_layers="gpt_neox.layers",
+    hf_names={"self_attn.qkv_proj": "attention.query_key_value", "self_attn.o_proj": "attention.dense"} | HF_DENSE_MLP,
+)

@@ -12,7 +12,7 @@ import pytest
 import transformers
 from tiny import TEMPLATE, TOO_DEEP, write_tiny_gguf
 
-from nomoat.engine import calls
+from nomoat.engine import tool_calls
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.tokenizer import Tokenizer, from_metadata
 from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult, Usage
@@ -38,12 +38,12 @@ READS_TOOLS = (
 )
 
 
-def words_of(template: str, tmp_path: Path) -> Tokenizer:
+def tokenizer_of(template: str, tmp_path: Path) -> Tokenizer:
     return from_metadata(GGUFFile(write_tiny_gguf(tmp_path / "t.gguf", template=template)).metadata)
 
 
 def test_a_template_that_reads_tools_is_given_them_as_transformers_gives_them(tmp_path: Path) -> None:
-    words = words_of(READS_TOOLS, tmp_path)
+    tokenizer = tokenizer_of(READS_TOOLS, tmp_path)
     turns = [
         {"role": "user", "content": "서울?"},
         {"role": "assistant", "content": "I look.", "tool_calls": [
@@ -54,27 +54,27 @@ def test_a_template_that_reads_tools_is_given_them_as_transformers_gives_them(tm
         {"role": "user", "content": "and?"},
     ]  # fmt: skip
     clock = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}
-    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=words.backend)
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend)
     text = theirs.apply_chat_template(turns, tools=[WEATHER, clock], chat_template=READS_TOOLS, tokenize=False)
-    assert words.render(CONVERSATION, tools=TOOLS) == text
+    assert tokenizer.render(CONVERSATION, tools=TOOLS) == text
     assert '<tool_call>weather: {"city": "서울"}</tool_call>' in text
 
 
 @pytest.mark.data
 def test_a_real_template_shows_tools_calls_and_results(qwen_coder_gguf: Path) -> None:
-    words = from_metadata(GGUFFile(qwen_coder_gguf).metadata)
-    text = words.render(CONVERSATION, tools=TOOLS)
+    tokenizer = from_metadata(GGUFFile(qwen_coder_gguf).metadata)
+    text = tokenizer.render(CONVERSATION, tools=TOOLS)
     assert f"<tools>\n{json.dumps(WEATHER, ensure_ascii=False)}\n" in text
     assert '<tool_call>\n{"name": "weather", "arguments": {"city": "서울"}}\n</tool_call>\n<tool_call>\n{"name": "clock"' in text
     assert "user\n<tool_response>\nclear\n</tool_response>\n<tool_response>\n9:30\n</tool_response><|im_end|>" in text
     held = Request(messages=CONVERSATION, tools=TOOLS, must_call=("clock",))
-    assert words.decode(words.prompt_ids(held)[-2:]) == "<tool_call>\n"
+    assert tokenizer.decode(tokenizer.prompt_ids(held)[-2:]) == "<tool_call>\n"
 
 
 def test_for_a_template_that_knows_no_tools_they_stand_in_the_turns_texts(tmp_path: Path) -> None:
     """What calls came to and the question after it are one turn: many templates want the speakers to take turns."""
-    words = words_of(TEMPLATE, tmp_path)
-    text = words.render((Message(role="system", content="Be kind."), *CONVERSATION), tools=TOOLS)
+    tokenizer = tokenizer_of(TEMPLATE, tmp_path)
+    text = tokenizer.render((Message(role="system", content="Be kind."), *CONVERSATION), tools=TOOLS)
     system, *turns = text.split("<|im_start|>")[1:]
     assert system.startswith("system\nBe kind.\n\n# Tools\n") and f"\n{json.dumps(WEATHER, ensure_ascii=False)}\n" in system
     assert turns == [
@@ -84,8 +84,8 @@ def test_for_a_template_that_knows_no_tools_they_stand_in_the_turns_texts(tmp_pa
         "user\n<tool_response>\nclear\n</tool_response>\n<tool_response>\n9:30\n</tool_response>\nand?<|im_end|>\n",
         "assistant\n",
     ]
-    assert words.render(CONVERSATION).startswith("<|im_start|>user\n서울?")  # without tools nothing is said of them
-    assert words.render(CONVERSATION, tools=TOOLS).startswith("<|im_start|>system\n# Tools\n")
+    assert tokenizer.render(CONVERSATION).startswith("<|im_start|>user\n서울?")  # without tools nothing is said of them
+    assert tokenizer.render(CONVERSATION, tools=TOOLS).startswith("<|im_start|>system\n# Tools\n")
 
 
 # As Mistral's.
@@ -104,7 +104,7 @@ def test_a_template_that_wants_ids_of_a_form_has_them_whoever_made_them(tmp_path
         called = tuple(ToolCall(id=one, name="clock", arguments="{}") for one in ids)
         results = [ToolResult(role="tool", content="9:30", call_id=one) for one in ids]
         turns = (Message(role="user", content="u"), CallingTurn(role="assistant", content="", calls=called), *results)
-        return words_of(template, tmp_path).render(turns)
+        return tokenizer_of(template, tmp_path).render(turns)
 
     assert told(WANTS_IDS, "abcDEF123", "call_HGiTpWGBQJVvUbIFcmIxSkzE", "functions:", "") == (
         "[abcDEF123][c2cd00112][87c2d6c18][e3b0c4429](abcDEF123 clock)(c2cd00112 clock)(87c2d6c18 clock)(e3b0c4429 clock)"
@@ -116,9 +116,9 @@ def test_a_template_that_wants_ids_of_a_form_has_them_whoever_made_them(tmp_path
 def test_arguments_with_half_a_character_are_shown_as_they_were_written(template: str, tmp_path: Path) -> None:
     call = ToolCall(id="a1", name="clock", arguments='{"zone": "\\ud83c"}')
     turns = (Message(role="user", content="u"), CallingTurn(role="assistant", content="", calls=(call,)))
-    words = words_of(template, tmp_path)
-    assert json.dumps(call.arguments) in words.render(turns, tools=TOOLS)
-    assert words.prompt_ids(Request(messages=turns, tools=TOOLS))
+    tokenizer = tokenizer_of(template, tmp_path)
+    assert json.dumps(call.arguments) in tokenizer.render(turns, tools=TOOLS)
+    assert tokenizer.prompt_ids(Request(messages=turns, tools=TOOLS))
 
 
 def test_an_answer_that_has_to_call_begins_as_calls_of_its_template_do(tmp_path: Path) -> None:
@@ -129,8 +129,8 @@ def test_an_answer_that_has_to_call_begins_as_calls_of_its_template_do(tmp_path:
         (READS_TOOLS, "<tool_call>\n"),
         (READS_TOOLS.replace("tool_call>", "x>"), ""),
     ):
-        words = words_of(template, tmp_path)
-        assert words.prompt_text(held)[0] == words.prompt_text(free)[0] + begun
+        tokenizer = tokenizer_of(template, tmp_path)
+        assert tokenizer.prompt_text(held)[0] == tokenizer.prompt_text(free)[0] + begun
 
 
 NODE = {"type": "object", "properties": {"$ref": {"type": "integer"}, "next": {"$ref": "#"}, "kind": {"$ref": "#/$defs/Kind"}},
@@ -144,7 +144,7 @@ def follows(value: Any, schema: str | None) -> bool:
 
 def held_to(template: str = TEMPLATE, **settings: Any) -> str | None:
     tools = (*TOOLS, json.dumps(LIST))
-    return calls.schema(Request(messages=(Message(role="user", content="u"),), tools=tools, **settings), template)
+    return tool_calls.schema(Request(messages=(Message(role="user", content="u"),), tools=tools, **settings), template)
 
 
 def test_an_answer_that_has_to_call_follows_the_arguments_of_one_of_the_functions() -> None:
@@ -161,7 +161,7 @@ def test_an_answer_that_has_to_call_follows_the_arguments_of_one_of_the_function
 def test_arguments_are_an_object_whatever_the_functions_schema_leaves_out(parameters: dict[str, Any]) -> None:
     tool = json.dumps({"type": "function", "function": {"name": "weather", "parameters": parameters}})
     request = Request(messages=(Message(role="user", content="u"),), tools=(tool,), must_call=("weather",))
-    schema = calls.schema(request, TEMPLATE)
+    schema = tool_calls.schema(request, TEMPLATE)
     assert follows({"name": "weather", "arguments": {"city": "Rome"}}, schema)
     assert not any(follows({"name": "weather", "arguments": other}, schema) for other in (None, "Rome", [], 3))
 
@@ -177,7 +177,7 @@ def test_arguments_are_an_object_whatever_the_functions_schema_leaves_out(parame
 def test_a_function_without_parameters_is_called_without_arguments(given: dict[str, Any], is_free: bool) -> None:
     tool = json.dumps({"type": "function", "function": {"name": "weather", **given}})
     request = Request(messages=(Message(role="user", content="u"),), tools=(tool,), must_call=("weather",))
-    schema = calls.schema(request, TEMPLATE)
+    schema = tool_calls.schema(request, TEMPLATE)
     assert follows({"name": "weather", "arguments": {"city": "Rome"}}, schema) is is_free
     assert is_free or follows({"name": "weather", "arguments": {}}, schema)
 
@@ -245,7 +245,7 @@ def chunks_of(pieces: list[str]) -> Generator[Chunk]:
 
 def read(pieces: list[str], **settings: Any) -> tuple[list[str], list[tuple[str, Any]]]:
     request = Request(messages=(Message(role="user", content="u"),), tools=TOOLS, **settings)
-    found = list(calls.recognised(chunks_of(pieces), request))
+    found = list(tool_calls.recognised(chunks_of(pieces), request))
     assert not any(chunk.calls for chunk in found[:-1])
     return [chunk.text for chunk in found], [(call.name, json.loads(call.arguments)) for call in found[-1].calls]
 
@@ -273,7 +273,7 @@ def test_text_is_given_out_as_it_comes() -> None:
 def test_a_template_that_takes_no_turn_of_several_calls_is_given_none() -> None:
     template = "{{ raise_exception('This model only supports single tool-calls at once!') }}"
     request = Request(messages=(Message(role="user", content="u"),), tools=TOOLS)
-    *_, last = calls.recognised(
+    *_, last = tool_calls.recognised(
         chunks_of(['{"name": "clock", "parameters": {}}; {"name": "clock", "parameters": {}}']), request, template
     )
     assert len(last.calls) == 1
@@ -281,11 +281,11 @@ def test_a_template_that_takes_no_turn_of_several_calls_is_given_none() -> None:
 
 def test_tools_that_a_template_does_not_know_are_said_so() -> None:
     request = Request(messages=(Message(role="user", content="u"),), tools=TOOLS, template_variables='{"x": 1}')
-    assert calls.notes(READS_TOOLS, request) == ("the model's chat template does not read `x`",)
-    assert calls.notes(TEMPLATE, request)[1:] == ("the model's chat template knows no tools: they stand in the system message",)
+    assert tool_calls.notes(READS_TOOLS, request) == ("the model's chat template does not read `x`",)
+    assert tool_calls.notes(TEMPLATE, request)[1:] == ("the model's chat template knows no tools: they stand in the system message",)
 
 
 def test_each_call_has_an_id_of_its_own() -> None:
     text = '<tool_call>[{"name": "clock"}, {"name": "clock"}]</tool_call>'
-    *_, last = calls.recognised(chunks_of([text]), Request(messages=(Message(role="user", content="u"),), tools=TOOLS))
+    *_, last = tool_calls.recognised(chunks_of([text]), Request(messages=(Message(role="user", content="u"),), tools=TOOLS))
     assert len({call.id for call in last.calls}) == 2 and all(len(call.id) == 9 and call.id.isalnum() for call in last.calls)

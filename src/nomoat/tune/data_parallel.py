@@ -35,10 +35,10 @@ from nomoat.engine.gguf import FloatArray
 from nomoat.errors import NotEnoughMemoryError, UsageError, WorkerError
 from nomoat.hardware import Detected
 from nomoat.references import find_files
-from nomoat.tune import adapter, kernels, prepare, qlora, train, ways
+from nomoat.tune import adapter, execution, kernels, prepare, qlora, train
+from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.prepare import Prepared
 from nomoat.tune.samples import Sample, batches_of, shared_prefix, width_of
-from nomoat.tune.ways import Way
 
 WAIT = datetime.timedelta(minutes=10)  # of a worker for the others in a step: one may compile meanwhile, or read its file
 DEATH_SECONDS = 15.0  # until Ray knows of a death that the other workers have felt
@@ -90,12 +90,12 @@ class Shares:
 class Part(train.Run):
     """The training as a worker sees it: the whole model, and its share of each batch."""
 
-    def __init__(self, prepared: Prepared, *, way: Way, rank: int, count: int) -> None:
-        super().__init__(prepared, way=way, say=lambda _: None)
+    def __init__(self, prepared: Prepared, *, plan: ExecutionPlan, rank: int, count: int) -> None:
+        super().__init__(prepared, plan=plan, say=lambda _: None)
         self.held_out = self._batches_held_out()
         self._batch: list[Sample] = []
         self._own: list[int] = []
-        if way.keeps_lower:  # with others of its share or alone, never otherwise: a resumed training computes the same bits
+        if plan.keeps_lower:  # with others of its share or alone, never otherwise: a resumed training computes the same bits
             self._read_with |= {id(lesson): [lesson] for lesson in self.training}
             for batch in self._batches(0):
                 share = [batch[at] for at in Shares([batch], count).of(batch)[rank]]
@@ -157,26 +157,26 @@ class Learner:
         self._prepared = Prepared(**sent, weights=weights, file=prepare.opened(weights))
         return Found(machine=hardware.summary(), precision=qlora.fastest_precision())
 
-    def choose_way(self, precision: Detected[qlora.Precision]) -> tuple[Way, list[str]]:
+    def choose_plan(self, precision: Detected[qlora.Precision]) -> tuple[ExecutionPlan, list[str]]:
         """By this machine's memory, and what there is to say of it."""
         said: list[str] = []
-        return ways.choose_way(self._prepared, said.append, precision=precision, sharing=self._sharing), said
+        return execution.choose_plan(self._prepared, said.append, precision=precision, sharing=self._sharing), said
 
-    def open(self, way: Way, rank: int, count: int, is_resumed: bool) -> dict[str, FloatArray]:
+    def open(self, plan: ExecutionPlan, rank: int, count: int, is_resumed: bool) -> dict[str, FloatArray]:
         """Load the model. Returns the matrices that learn, from the first worker. Raises NotEnoughMemoryError, WorkerError."""
-        if way.precision == "int8" and not step_tables.HAS_PANELS:
+        if plan.precision == "int8" and not step_tables.HAS_PANELS:
             raise WorkerError(
                 "this training began with products in int8, which this CPU has not",
                 hint="start again without --resume (in Python: `resume`)",
             )
         try:
             doing = "going on as it began" if is_resumed else "learning as the other workers do"
-            ways.require_memory(self._prepared, way, doing=doing)
+            execution.require_memory(self._prepared, plan, doing=doing)
         except NotEnoughMemoryError as error:
             if not is_resumed:
                 error.hint = "close other programs there, or take fewer --workers (in Python: `workers`)"
             raise
-        self._run, self._rank, self._count = Part(self._prepared, way=way, rank=rank, count=count), rank, count
+        self._run, self._rank, self._count = Part(self._prepared, plan=plan, rank=rank, count=count), rank, count
         return {} if rank else {name: value.detach().numpy() for name, value in self._run.learned.items()}
 
     def listen(self, address: str) -> int:
@@ -214,11 +214,11 @@ class Learner:
         self._run.make_step(flat, task.rate)
         return seconds, found
 
-    def look(self, number: int) -> tuple[tuple[list[float], int], float]:
+    def evaluate(self, number: int) -> tuple[tuple[list[float], int], float]:
         """At one batch of the lessons held out, and the seconds of reading what will be kept."""
         read_before = self._run.seconds_reading
         with torch.no_grad():
-            found = self._run.look_at(self._run.held_out[number])
+            found = self._run.evaluate_batch(self._run.held_out[number])
         return found, self._run.seconds_reading - read_before
 
 
@@ -229,13 +229,13 @@ def set_gradients(parameters: Sequence[torch.nn.Parameter], flat: torch.Tensor) 
         parameter.grad = part.view_as(parameter)
 
 
-class Spread(train.Run):
+class DataParallelRun(train.Run):
     """The training as the process that asks sees it: everything but the model."""
 
-    def __init__(self, crew: Crew, prepared: Prepared, *, way: Way, say: Say) -> None:
+    def __init__(self, crew: Crew, prepared: Prepared, *, plan: ExecutionPlan, say: Say) -> None:
         self._crew, self._is_told = crew, True
         self.num_workers = len(crew.hands)
-        super().__init__(prepared, way=way, say=say)
+        super().__init__(prepared, plan=plan, say=say)
         self._numbers = {id(lesson): at for at, lesson in enumerate(self.training)}
         self._shares = Shares(self._batches(0), self.num_workers)
         self._seconds_adding, self._steps_here = 0.0, 0
@@ -267,10 +267,10 @@ class Spread(train.Run):
         set_gradients(self.parameters, flat)
         return flat[-1]
 
-    def _looked_at(self, batches: list[list[Sample]]) -> Iterator[tuple[list[float], int]]:
+    def _evaluated(self, batches: list[list[Sample]]) -> Iterator[tuple[list[float], int]]:
         self._tell(learning=False)
         read_before, reading = self.seconds_reading, [0.0] * len(self._crew.hands)  # workers read at the same time
-        for number, (found, seconds) in enumerate(self._crew.looked_at(len(batches))):
+        for number, (found, seconds) in enumerate(self._crew.evaluated(len(batches))):
             reading[number % len(reading)] += seconds
             self.seconds_reading = read_before + max(reading)
             yield found
@@ -317,29 +317,29 @@ class Crew:
         given = (self.sent(sent), importer.sha256_of_model(self._prepared.weights))
         self.found = self._opened("find", self.hands, [given] * len(self.hands))
 
-    def choose_way(self, say: Say) -> Way:
+    def choose_plan(self, say: Say) -> ExecutionPlan:
         """The fastest precision if it is that everywhere, and of what is kept in memory only what all have room for."""
         fastest = [found.precision for found in self.found]
         precision = fastest[0]
         if any(other.value != precision.value for other in fastest):
             precision = Detected("float32", "machines differ in what they multiply fastest")
-        chosen = self._opened("choose_way", self.hands, [(precision,)] * len(self.hands))
-        way, said = min(chosen, key=lambda each: (each[0].expanded, each[0].keeps_lower))
+        chosen = self._opened("choose_plan", self.hands, [(precision,)] * len(self.hands))
+        plan, said = min(chosen, key=lambda each: (each[0].expanded, each[0].keeps_lower))
         for line in said:
             say(line)
-        return Way(precision=way.precision, expanded=way.expanded, keeps_lower=all(each.keeps_lower for each, _ in chosen))
+        return ExecutionPlan(precision=plan.precision, expanded=plan.expanded, keeps_lower=all(each.keeps_lower for each, _ in chosen))
 
-    def opened(self, way: Way, say: Say, *, is_resumed: bool) -> train.Run:
+    def opened(self, plan: ExecutionPlan, say: Say, *, is_resumed: bool) -> train.Run:
         ranks = {id(hand): rank for rank, hand in enumerate(self.hands)}
         for wave in cluster.waves(self.hands):
-            given = [(way, ranks[id(hand)], len(ranks), is_resumed) for hand in wave]
+            given = [(plan, ranks[id(hand)], len(ranks), is_resumed) for hand in wave]
             for hand, weights in zip(wave, self._opened("open", wave, given), strict=True):
                 self.weights = weights if hand is self.hands[0] else self.weights
         first = self.hands[0]
         address = first.place.address
         (port,) = self._opened("listen", [first], [(address,)])
         self._opened("join", self.hands, [((address, port), hand.place.address) for hand in self.hands])
-        return Spread(self, self._prepared, way=way, say=say)
+        return DataParallelRun(self, self._prepared, plan=plan, say=say)
 
     def sent(self, value: Any) -> Any:
         """To be given to several workers."""
@@ -357,10 +357,10 @@ class Crew:
         """The same, with something else for each."""
         return self._results([getattr(hand.actor, method).remote(own) for hand, own in zip(self.hands, given, strict=True)])
 
-    def looked_at(self, num_batches: int) -> Iterator[tuple[tuple[list[float], int], float]]:
-        """Of each batch of the lessons held out in turn, the workers by turns: see `Learner.look`."""
+    def evaluated(self, num_batches: int) -> Iterator[tuple[tuple[list[float], int], float]]:
+        """Of each batch of the lessons held out in turn, the workers by turns: see `Learner.evaluate`."""
         owners = [self.hands[number % len(self.hands)] for number in range(num_batches)]
-        calls = [owner.actor.look.remote(number) for number, owner in enumerate(owners)]
+        calls = [owner.actor.evaluate.remote(number) for number, owner in enumerate(owners)]
         for call, owner in zip(calls, owners, strict=True):
             yield self._result(call, {call: owner})
 

@@ -1,7 +1,7 @@
 """A usual model in its file's own codes, run by nomoat alone: each pass, from token ids to logits, is one call of `program`.
 
 OpenVINO needs 0.2 ms for what it does around each layer of a pass over one token, and a second to compile a model (docs/log.md). It is
-not asked here, nor imported; `OWN`, written with an import, says which weights are which.
+not asked here, nor imported; `NATIVE`, written with an import, says which weights are which.
 
 Shapes: T tokens of all rows, W tokens whose logits are wanted, V vocabulary, D width, H heads of a head width.
 """
@@ -36,8 +36,8 @@ machine_code.compile_all(chain.functions(sys.argv[1:]))
 """
 FEW_TOKENS, MOST_KEPT = 8, 1024  # of a pass whose tokens' embeddings are kept, and how many are
 GRAPH, WEIGHTS = "openvino_model.xml", "openvino_model.bin"
-OWN = "own.json"  # what the graph tells: to read that itself would be 40 ms of a start
-FACTS = ("nomoat", "attention")  # where a graph tells them, see `between.facts_of`
+NATIVE = "native.json"  # what the graph tells: to read that itself would be 40 ms of a start
+FACTS = ("nomoat", "attention")  # where a graph tells them, see `fused.facts_of`
 
 FACT_NAMES = frozenset(
     (
@@ -55,10 +55,10 @@ FACT_NAMES = frozenset(
         "parts",
     )
 )
-PARTS = {"types", "facts", "embedding", "head", "norm", "programs"}  # of `OWN`; of another graph only the first
+PARTS = {"types", "facts", "embedding", "head", "norm", "programs"}  # of `NATIVE`; of another graph only the first
 
 
-class OwnModel:
+class NativeModel:
     """What `PagedModel` is, see the module. One thread at a time."""
 
     takes_many = True
@@ -66,7 +66,7 @@ class OwnModel:
 
     @classmethod
     def can_run(cls, folder: Path, adapters: Sequence[LoraDelta] = ()) -> bool:
-        """Whether `between.BetweenBuilder` wrote it, with facts of its attention, its embedding and output in tiles, and its steps are
+        """Whether `fused.FusedBuilder` wrote it, with facts of its attention, its embedding and output in tiles, and its steps are
         made of all the layers that the adapters change. Raises BadFileError if the folder is not whole.
         """
         told = _told(folder)
@@ -128,9 +128,9 @@ class OwnModel:
         self._kept: dict[int, npt.NDArray[np.float32]] = {}  # the embedding of some tokens
         self._width = width
         programs = []
-        for number, between in enumerate(told["programs"]):
-            address, columns = constant(between["at"]).ctypes.data, seen if number else width
-            steps, epsilon, chunk = json.loads(between["steps"]), float(between["epsilon"]), int(between["chunk"])
+        for number, block in enumerate(told["programs"]):
+            address, columns = constant(block["at"]).ctypes.data, seen if number else width
+            steps, epsilon, chunk = json.loads(block["steps"]), float(block["epsilon"]), int(block["chunk"])
             programs.append(Program(steps, address, columns, width=width, epsilon=epsilon, chunk=chunk))
             if adapters:
                 _add_beside(programs[-1], facts["parts"][number], adapters)
@@ -203,9 +203,9 @@ def _types(folder: Path, *, adapters: bool) -> list[str]:
 
 
 def _told(folder: Path) -> dict[str, Any]:
-    """What `OWN` tells, read once a start, which asks for it several times. Raises BadFileError."""
+    """What `NATIVE` tells, read once a start, which asks for it several times. Raises BadFileError."""
     try:
-        return _read(folder, (folder / OWN).stat().st_mtime_ns)
+        return _read(folder, (folder / NATIVE).stat().st_mtime_ns)
     except OSError as exc:
         raise _not_whole(folder) from exc
 
@@ -214,7 +214,7 @@ def _told(folder: Path) -> dict[str, Any]:
 def _read(folder: Path, written: int) -> dict[str, Any]:
     """`written`: when, since another may have taken its place."""
     try:
-        told = json.loads((folder / OWN).read_text(encoding="utf-8"))
+        told = json.loads((folder / NATIVE).read_text(encoding="utf-8"))
         whole = told.keys() == {"types"} or (told.keys() == PARTS and told["facts"].keys() >= FACT_NAMES)
     except (ValueError, KeyError, AttributeError, TypeError) as exc:
         raise _not_whole(folder) from exc
@@ -226,7 +226,7 @@ def _read(folder: Path, written: int) -> dict[str, Any]:
 def _number_sizes(told: dict[str, Any], quality: str) -> tuple[int, int]:
     """See `footprint.kv_sizes`."""
     facts = told["facts"]
-    steps = [step for between in told["programs"] for step in json.loads(between["steps"])]
+    steps = [step for block in told["programs"] for step in json.loads(block["steps"])]
     biased = any(kind == "out" and vector >= 0 for kind, *_, vector in steps)
     return footprint.kv_sizes(facts["head_dim"], uneven_keys=biased or bool(facts["norms"]), quality=quality)
 
@@ -236,8 +236,8 @@ def _token_bytes(told: dict[str, Any], quality: str) -> int:
     return footprint.kv_bytes_a_token(len(facts["layers"]), facts["kv_heads"], facts["head_dim"], _number_sizes(told, quality))
 
 
-def write_own(folder: Path) -> None:
-    """Write `OWN` beside a graph: the types of all tiles, and of a model that is run here the place in `WEIGHTS` of each part."""
+def write_native(folder: Path) -> None:
+    """Write `NATIVE` beside a graph: the types of all tiles, and of a model that is run here the place in `WEIGHTS` of each part."""
     graph = _Graph(folder)
     told: dict[str, Any] = {"types": graph.types() if graph.facts else []}
     if graph.facts and all(len(graph.of_type(name)) == 1 for name in ("TiledRows", "TiledProduct")):
@@ -248,7 +248,7 @@ def write_own(folder: Path) -> None:
             "head": {**graph.told(head), "at": graph.place(head, 1)}, "norm": graph.place(graph.source(head, 0), 1),
             "programs": programs,
         }  # fmt: skip
-    (folder / OWN).write_text(json.dumps(told), encoding="utf-8")
+    (folder / NATIVE).write_text(json.dumps(told), encoding="utf-8")
 
 
 class _Graph:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from tiny import TEMPLATE, TOO_DEEP, write_tiny_gguf
 
-from nomoat.engine.begun import BegunCalls
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.grammar import Grammars
 from nomoat.engine.tokenizer import Tokenizer, from_metadata
+from nomoat.engine.tool_call_grammar import ToolCallGrammar
 from nomoat.records import Message, Request
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city"]}
@@ -25,19 +25,21 @@ LISTED = f"```json\n[{ROME}, "
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return from_metadata(GGUFFile(write_tiny_gguf(tmp_path_factory.mktemp("words") / "t.gguf", template=TEMPLATE)).metadata)
 
 
-def written(words: Tokenizer, text: str, *, tools: tuple[dict[str, Any], ...] = (WEATHER, CLOCK), prompt: str = "") -> tuple[str, str]:
+def written(
+    tokenizer: Tokenizer, text: str, *, tools: tuple[dict[str, Any], ...] = (WEATHER, CLOCK), prompt: str = ""
+) -> tuple[str, str]:
     """How much of an answer may be chosen, and what of that was held, a token at a time."""
     request = Request(messages=(Message(role="user", content="u"),), tools=tuple(map(json.dumps, tools)))
-    begun = BegunCalls(request, words.encode(prompt), words, Grammars(words, words.backend.get_vocab_size()))
+    begun = ToolCallGrammar(request, tokenizer.encode(prompt), tokenizer, Grammars(tokenizer, tokenizer.backend.get_vocab_size()))
     chosen = held = b""
-    for token in words.encode(text):
-        content = words.token_bytes(token)
+    for token in tokenizer.encode(text):
+        content = tokenizer.token_bytes(token)
         if begun.holds:
-            logits_V = np.zeros(words.backend.get_vocab_size(), np.float32)
+            logits_V = np.zeros(tokenizer.backend.get_vocab_size(), np.float32)
             begun.forbid(logits_V)
             if logits_V[token] == -np.inf:
                 break
@@ -60,8 +62,8 @@ def written(words: Tokenizer, text: str, *, tools: tuple[dict[str, Any], ...] = 
         (f'{{"type": "function", "function": {ROME}}}', '", "arguments": {"city": "Rome"}}'),
     ],
 )  # fmt: skip
-def test_a_call_is_held_from_where_it_is_known_to_be_one_to_its_end(words: Tokenizer, text: str, held: str) -> None:
-    assert written(words, text) == (text, held)
+def test_a_call_is_held_from_where_it_is_known_to_be_one_to_its_end(tokenizer: Tokenizer, text: str, held: str) -> None:
+    assert written(tokenizer, text) == (text, held)
 
 
 @pytest.mark.parametrize(
@@ -77,8 +79,8 @@ def test_a_call_is_held_from_where_it_is_known_to_be_one_to_its_end(words: Token
         (f"<tool_call>{ROME}", "}"), (f"<tool_call>{ROME}\n</tool", " call>"),
     ],
 )  # fmt: skip
-def test_nothing_but_a_call_of_one_of_the_functions_may_be_chosen_within_one(words: Tokenizer, allowed: str, refused: str) -> None:
-    assert written(words, allowed + refused)[0] == allowed
+def test_nothing_but_a_call_of_one_of_the_functions_may_be_chosen_within_one(tokenizer: Tokenizer, allowed: str, refused: str) -> None:
+    assert written(tokenizer, allowed + refused)[0] == allowed
 
 
 @pytest.mark.parametrize(
@@ -89,16 +91,16 @@ def test_nothing_but_a_call_of_one_of_the_functions_may_be_chosen_within_one(wor
         '<think>\nA <tool_call>, or {"name": "weather", "x"?\n</think>\nNo.', "<think>" + '{"name": "weather", "x": 1}',
     ],
 )  # fmt: skip
-def test_text_and_thoughts_are_free(words: Tokenizer, text: str) -> None:
-    assert written(words, text) == (text, "")
+def test_text_and_thoughts_are_free(tokenizer: Tokenizer, text: str) -> None:
+    assert written(tokenizer, text) == (text, "")
 
 
-def test_a_thought_may_have_begun_in_the_prompt(words: Tokenizer) -> None:
+def test_a_thought_may_have_begun_in_the_prompt(tokenizer: Tokenizer) -> None:
     text = f"A <tool_call>?</think>\n\n<tool_call>{ROME}</tool_call>"
-    assert written(words, text, prompt="<|im_start|>assistant\n<think>\n") == (text, f"{ROME}</tool_call>")
+    assert written(tokenizer, text, prompt="<|im_start|>assistant\n<think>\n") == (text, f"{ROME}</tool_call>")
 
 
-def words_with(tmp_path: Path, text: str) -> Tokenizer:
+def tokenizer_with(tmp_path: Path, text: str) -> Tokenizer:
     """A vocabulary with a special token of this text."""
     told = dict(GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata)
     told["tokenizer.ggml.tokens"] = [text, *told["tokenizer.ggml.tokens"][1:]]
@@ -108,36 +110,36 @@ def words_with(tmp_path: Path, text: str) -> Tokenizer:
 
 
 def test_the_mark_that_ends_a_call_may_be_a_special_token(tmp_path: Path) -> None:
-    special = words_with(tmp_path, "</tool_call>")
+    special = tokenizer_with(tmp_path, "</tool_call>")
     text = f"<tool_call>{ROME}</tool_call> done"
     assert written(special, text) == (text, f"{ROME}</tool_call>")
     assert written(special, f"<tool_call>{ROME}<|im_end|>")[0] == f"<tool_call>{ROME}"
 
 
-def test_behind_a_call_with_marks_none_without_is_held(words: Tokenizer, tmp_path: Path) -> None:
+def test_behind_a_call_with_marks_none_without_is_held(tokenizer: Tokenizer, tmp_path: Path) -> None:
     text = f'<tool_call>{ROME}</tool_call>\n{{"name": "Anna", "age": 3}}'
-    for vocabulary in (words, words_with(tmp_path, "<tool_call>")):
+    for vocabulary in (tokenizer, tokenizer_with(tmp_path, "<tool_call>")):
         assert written(vocabulary, text) == (text, f"{ROME}</tool_call>")
 
 
 def test_a_token_that_ends_name_and_call_at_once_leaves_no_arguments_out(tmp_path: Path) -> None:
-    special = words_with(tmp_path, '"}')
+    special = tokenizer_with(tmp_path, '"}')
     assert written(special, '{"name": "weather"}')[0] == '{"name": "weather'
     assert written(special, '{"name": "we"}')[0] == '{"name": "we"}'
 
 
-def test_a_function_that_cannot_be_followed_is_held_to_the_form_of_a_call(words: Tokenizer) -> None:
+def test_a_function_that_cannot_be_followed_is_held_to_the_form_of_a_call(tokenizer: Tokenizer) -> None:
     strange = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"x": {"not": {}}}}}}
     for text, chosen in (
         ('<tool_call>{"name": "f", "arguments": {"x": [1]}}</tool_call>', ...), ('<tool_call>{"name": "f", "arguments": [', -1),
         ('<tool_call>{"name": "weather", "arguments": {"t', -1),
     ):  # fmt: skip
-        assert written(words, text, tools=(WEATHER, strange))[0] == (text if chosen is ... else text[:chosen])
+        assert written(tokenizer, text, tools=(WEATHER, strange))[0] == (text if chosen is ... else text[:chosen])
 
 
-def test_functions_that_are_too_deep_to_be_held_leave_the_answer_free(words: Tokenizer) -> None:
+def test_functions_that_are_too_deep_to_be_held_leave_the_answer_free(tokenizer: Tokenizer) -> None:
     deep: dict[str, Any] = {}
     for _ in range(TOO_DEEP):
         deep = {"anyOf": [deep]}
     text = '<tool_call>{"name": "f", "arguments": [1]}'
-    assert written(words, text, tools=({"type": "function", "function": {"name": "f", "parameters": deep}},))[0] == text
+    assert written(tokenizer, text, tools=({"type": "function", "function": {"name": "f", "parameters": deep}},))[0] == text

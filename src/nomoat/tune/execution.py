@@ -17,7 +17,7 @@ KEPT_PART = 3  # what the frozen layers say about all lessons is kept if it take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class ExecutionPlan:
     """What the last bits of a result depend on beside the settings; decided once, and kept in the checkpoint.
 
     `precision`: of the matrix products. `expanded`: the weights are kept so, not as int8 codes. `keeps_lower`: what the frozen layers
@@ -29,10 +29,10 @@ class Way:
     keeps_lower: bool
 
 
-def choose_way(
+def choose_plan(
     prepared: prepare.Prepared, say: Callable[[str], None], *, precision: hardware.Detected[qlora.Precision] | None = None,
     sharing: int = 1,
-) -> Way:  # fmt: skip
+) -> ExecutionPlan:  # fmt: skip
     """By what this machine is fast at, and has memory for now. Says what, and why. Raises NotEnoughMemoryError.
 
     `precision`, where that is decided already. `sharing`: so many processes want the same memory.
@@ -45,7 +45,7 @@ def choose_way(
     if size:
         frozen = prepared.sizes.layers - prepared.settings.layers
         say(f"the lowest {frozen} layers stay as they are: what they say is computed once and kept ({size / 1e9:.1f} GB)")
-    return Way(precision=precision.value, expanded=expanded.value, keeps_lower=size > 0)
+    return ExecutionPlan(precision=precision.value, expanded=expanded.value, keeps_lower=size > 0)
 
 
 def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision, sharing: int = 1) -> hardware.Detected[bool]:
@@ -67,10 +67,10 @@ def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision, sharin
     )
 
 
-def require_memory(prepared: prepare.Prepared, way: Way, *, doing: str = "going on as it began") -> None:
-    """Raises NotEnoughMemoryError if what is free is not enough for the way a training began."""
-    free, needed = hardware.memory_available_bytes().value, _bytes_needed(prepared, way.precision, expanded=way.expanded)
-    needed += _bytes_of_lower(prepared) if way.keeps_lower else 0
+def require_memory(prepared: prepare.Prepared, plan: ExecutionPlan, *, doing: str = "going on as it began") -> None:
+    """Raises NotEnoughMemoryError if what is free is not enough for the plan a training began with."""
+    free, needed = hardware.memory_available_bytes().value, _bytes_needed(prepared, plan.precision, expanded=plan.expanded)
+    needed += _bytes_of_lower(prepared) if plan.keeps_lower else 0
     if needed > free:
         raise NotEnoughMemoryError(
             f"{doing} needs about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free",

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from nomoat.engine import safetensors
 from nomoat.engine.arch import Dimensions
-from nomoat.engine.families import plain_sizes
 from nomoat.engine.gguf import FloatArray, Tensor
+from nomoat.engine.hf_config import plain_sizes
 from nomoat.errors import BadFileError, UnsupportedError
 
 # In a process of its own: PyTorch's memory is given back, and what it finds in the folder's name is not looked up elsewhere.

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import nomoat
 from nomoat import hardware, paths
 from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError
-from nomoat.tune import adapter, qlora, stopping, train
+from nomoat.tune import adapter, interrupts, qlora, train
 from nomoat.tune.samples import Sample
 
 SETTINGS = train.Settings(rank=4, epochs=1, learning_rate=5e-3)
@@ -49,12 +49,12 @@ def stop(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("number", stopping.STOPS)
+@pytest.mark.parametrize("number", interrupts.STOPS)
 def test_a_signal_waits_for_the_end_of_what_is_not_to_be_cut(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(number, stop)
     done = []
     try:
-        with pytest.raises(KeyboardInterrupt), stopping.uncut():
+        with pytest.raises(KeyboardInterrupt), interrupts.uncut():
             signal.raise_signal(number)
             done.append("all of it")
         assert done and signal.getsignal(number) is stop
@@ -68,7 +68,7 @@ def test_in_another_thread_which_no_signal_interrupts_nothing_is_held_back() -> 
     handlers = []
 
     def work() -> None:
-        with stopping.uncut():
+        with interrupts.uncut():
             handlers.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=work)
@@ -119,11 +119,11 @@ def test_what_has_stopped_early_learns_no_more_when_its_end_is_made_up_for(
 ) -> None:
     losses = itertools.chain([9.0, 1.0], itertools.repeat(7.0))  # of the base, and of each look
 
-    def looked(run: train.Run, *_: object) -> tuple[list[float], int]:
+    def evaluated(run: train.Run, *_: object) -> tuple[list[float], int]:
         loss = next(losses)
         return [loss * sample.num_learned for sample in run.validation], 0
 
-    monkeypatch.setattr(train.Run, "look", looked)
+    monkeypatch.setattr(train.Run, "evaluate", evaluated)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(adapter, "save", stop)
         tune(tiny_gguf, table)

@@ -17,7 +17,7 @@ from tiny import vocabulary, write_tiny_gguf
 import nomoat
 from nomoat import paths
 from nomoat.config import Quality
-from nomoat.engine import convert, importer, layout
+from nomoat.engine import importer, layout, optimum
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.safetensors import SafetensorsFolder
 from nomoat.errors import UnsupportedError
@@ -35,7 +35,7 @@ def stablelm(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not convert.is_installed(), reason="needs optimum-intel: pip install '.[convert]'")
+@pytest.mark.skipif(not optimum.is_installed(), reason="needs optimum-intel: pip install '.[convert]'")
 def test_an_unknown_architecture_answers_as_its_reference(stablelm: Path) -> None:
     model = transformers.StableLmForCausalLM.from_pretrained(stablelm).eval()
     rows = np.random.default_rng(5).integers(3, 250, (2, 40)).tolist()
@@ -48,7 +48,7 @@ def test_an_unknown_architecture_answers_as_its_reference(stablelm: Path) -> Non
 
 
 def test_without_the_extra_its_name_is_in_the_refusal(stablelm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert, "is_installed", lambda: False)
+    monkeypatch.setattr(optimum, "is_installed", lambda: False)
     with pytest.raises(UnsupportedError) as caught:
         importer.import_gguf(stablelm)
     assert caught.value.message == "the architecture `stablelm` is not one that nomoat can import"
@@ -57,7 +57,7 @@ def test_without_the_extra_its_name_is_in_the_refusal(stablelm: Path, monkeypatc
 
 @pytest.mark.skipif(importlib.util.find_spec("optimum") is not None, reason="optimum-intel is installed here")
 def test_a_conversion_that_fails_gives_the_last_word_of_the_converter(stablelm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert, "is_installed", lambda: True)
+    monkeypatch.setattr(optimum, "is_installed", lambda: True)
     with pytest.raises(UnsupportedError) as caught:
         importer.import_gguf(stablelm)
     assert caught.value.message == (
@@ -73,18 +73,18 @@ def variant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "rope_parameters": {"rope_type": "dynamic", "factor": 4.0}}))
 
-    def export(self: convert.ForeignFolder, target: Path) -> None:
+    def export(self: optimum.ForeignFolder, target: Path) -> None:
         for file in made.glob("openvino_model.*"):
             shutil.copy(file, target)
 
-    monkeypatch.setattr(convert.ForeignFolder, "export", export)
-    monkeypatch.setattr(convert, "is_installed", lambda: True)
+    monkeypatch.setattr(optimum.ForeignFolder, "export", export)
+    monkeypatch.setattr(optimum, "is_installed", lambda: True)
     return folder
 
 
 @pytest.mark.parametrize("quality", ["small", "default", "high"])
 def test_what_the_converter_writes_is_int8_rows_at_every_quality(variant: Path, quality: Quality) -> None:
-    source = convert.ForeignFolder(variant)
+    source = optimum.ForeignFolder(variant)
     assert source.require("general.architecture") == "llama"
     stored = layout.storage(source, source.sizes, quality)
     assert (stored.forms, stored.fused, stored.reason) == ({"": layout.ROWS}, False, "optimum-intel writes int8 rows")
@@ -101,7 +101,7 @@ def test_what_was_converted_is_not_taken_for_what_nomoat_makes_itself(variant: P
 
 def test_what_was_converted_answers_where_the_converter_is_not_installed(variant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     importer.import_gguf(variant)
-    monkeypatch.setattr(convert, "is_installed", lambda: False)
+    monkeypatch.setattr(optimum, "is_installed", lambda: False)
     with nomoat.load(str(variant)) as model:
         assert model.complete(Request(prompt="the hello", max_new_tokens=5)).usage.completion_tokens > 0
         assert len(model.score(Request(prompt="the"), [" he", " hello"])) == 2

@@ -1,6 +1,6 @@
 """Calls that a model begins by itself: each is held to its function's schema from where it is known to be one.
 
-That is behind the mark `<tool_call>`: a call has to come, and `</tool_call>`. Without marks, as `calls.BARE` begins, an answer is
+That is behind the mark `<tool_call>`: a call has to come, and `</tool_call>`. Without marks, as `tool_calls.BARE` begins, an answer is
 known for calls by the first one's name, which has to begin as a function's: that one is held from there on (one token may close name
 and call at once), those after it from their beginning. The rest is free, and so is what a model thinks aloud: no mask is computed for
 it, and no vocabulary read before a call.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from nomoat.engine import calls
+from nomoat.engine import tool_calls
 from nomoat.engine.grammar import Grammar, Grammars
 from nomoat.errors import SchemaError
 from nomoat.records import Request
@@ -27,24 +27,27 @@ from nomoat.records import Request
 if TYPE_CHECKING:
     from nomoat.engine.tokenizer import Tokenizer
 
-MARK, THOUGHT_BEGINS, THOUGHT_ENDS = (text.encode() for text in (calls.OPENING, calls.THOUGHT_BEGINS, calls.THOUGHT_ENDS))
+MARK, THOUGHT_BEGINS, THOUGHT_ENDS = (
+    text.encode() for text in (tool_calls.OPENING, tool_calls.THOUGHT_BEGINS, tool_calls.THOUGHT_ENDS)
+)
 NAMING = rb'\{\s*"name"\s*:'  # how calls without mark begin
 LAST_TOKENS = 16  # of a prompt: as many as a thought that its template begins may take
 KEPT_BYTES = 200  # of what may be a call's beginning, beside its name
 
 
-class BegunCalls:
+class ToolCallGrammar:
     """What `Grammar` is, for the calls of one answer."""
 
-    def __init__(self, request: Request, prompt: Sequence[int], words: Tokenizer, grammars: Grammars) -> None:
-        self._request, self._words, self._grammars = request, words, grammars
-        self._template = words.chat_template or ""
+    def __init__(self, request: Request, prompt: Sequence[int], tokenizer: Tokenizer, grammars: Grammars) -> None:
+        self._request, self._tokenizer, self._grammars = request, tokenizer, grammars
+        self._template = tokenizer.chat_template or ""
         names = [
-            json.dumps(name, ensure_ascii=False)[:-1].encode(errors="replace") for name, _ in calls.parameters_of(request).values()
+            json.dumps(name, ensure_ascii=False)[:-1].encode(errors="replace")
+            for name, _ in tool_calls.parameters_of(request).values()
         ]
         self._bare = re.compile(NAMING + rb"\s*(?:%b)" % b"|".join(map(re.escape, names)))
         self._kept_bytes = KEPT_BYTES + max(map(len, names))
-        before = b"".join(map(words.token_bytes, prompt[-LAST_TOKENS:]))
+        before = b"".join(map(tokenizer.token_bytes, prompt[-LAST_TOKENS:]))
         self._thinks = before.rstrip().endswith(THOUGHT_BEGINS)
         self._is_bare = False if self._thinks else None  # None: not known yet
         self._text = b""  # what may be the beginning of a call
@@ -81,8 +84,8 @@ class BegunCalls:
 
     def _content_of(self, token: int) -> bytes:
         """Special tokens, as Llama 3's and Mistral's before calls, are no part of an answer's text."""
-        content = self._words.token_bytes(token)
-        is_text = self._is_bare is not None or content in (MARK, THOUGHT_BEGINS) or self._words.decode([token])
+        content = self._tokenizer.token_bytes(token)
+        is_text = self._is_bare is not None or content in (MARK, THOUGHT_BEGINS) or self._tokenizer.decode([token])
         return content if is_text else b""
 
     def _begun(self) -> tuple[bytes, str] | None:
@@ -105,9 +108,9 @@ class BegunCalls:
         _, mark, begun = text.partition(MARK)
         if mark:
             self._is_bare = bool(self._is_bare)
-            return begun, calls.CLOSING
+            return begun, tool_calls.CLOSING
         if self._is_bare is None:
-            self._is_bare = calls.begins_bare(text.decode(errors="ignore"))
+            self._is_bare = tool_calls.begins_bare(text.decode(errors="ignore"))
         bare = self._bare.search(text) if self._is_bare else None
         return (text[bare.start() :], "") if bare else None
 
@@ -116,7 +119,7 @@ class BegunCalls:
         try:
             grammar = self._grammar_with(end, free=())
             if grammar is None:
-                schemas = {at: json.dumps(schema) for at, (_, schema) in calls.parameters_of(self._request).items()}
+                schemas = {at: json.dumps(schema) for at, (_, schema) in tool_calls.parameters_of(self._request).items()}
                 free = [at for at, schema in schemas.items() if self._grammars.of_call(schema) is None]
                 grammar = self._grammar_with(end, free=free)
         except RecursionError:  # of a schema within a schema, and so on
@@ -124,4 +127,4 @@ class BegunCalls:
         return grammar
 
     def _grammar_with(self, end: str, *, free: Sequence[int]) -> Grammar | None:
-        return self._grammars.of_call(json.dumps(calls.schema_of_calls(self._request, self._template, free=free)), end)
+        return self._grammars.of_call(json.dumps(tool_calls.schema_of_calls(self._request, self._template, free=free)), end)

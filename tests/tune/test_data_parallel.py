@@ -20,9 +20,9 @@ from nomoat.asking import cluster as clusters
 from nomoat.engine import importer
 from nomoat.errors import MissingExtraError, UnknownModelError, UsageError, WorkerError
 from nomoat.hardware import Detected
-from nomoat.tune import adapter, prepare, spread, train
+from nomoat.tune import adapter, data_parallel, prepare, train
+from nomoat.tune.data_parallel import Part, Shares, Task
 from nomoat.tune.samples import Sample
-from nomoat.tune.spread import Part, Shares, Task
 
 ray = pytest.importorskip("ray", reason="needs nomoat's `ray` extra")
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 SETTINGS = prepare.Settings(rank=4, epochs=2, learning_rate=5e-3, batch=8)  # 22 steps
 SHORT = prepare.Settings(rank=4, epochs=0.5)
 COLUMNS = {"input_column": "text", "label_column": "label"}
-KEEPING = train.Way(precision="float32", expanded=True, keeps_lower=True)
+KEEPING = train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=True)
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def table(tmp_path: Path) -> Path:
 @pytest.fixture
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """The workers, whose processes no test reaches, learn in that, too; the frozen layer is kept where all layers do not learn."""
-    monkeypatch.setattr(spread.Crew, "choose_way", lambda crew, say: _way(crew._prepared))
+    monkeypatch.setattr(data_parallel.Crew, "choose_plan", lambda crew, say: _plan(crew._prepared))
 
 
-def _way(prepared: prepare.Prepared) -> train.Way:
-    return train.Way(precision="float32", expanded=True, keeps_lower=prepared.settings.layers < prepared.sizes.layers)
+def _plan(prepared: prepare.Prepared) -> train.ExecutionPlan:
+    return train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=prepared.settings.layers < prepared.sizes.layers)
 
 
 def tune(base: Path, table: Path, name: str, **options: Any) -> Path:
@@ -117,9 +117,9 @@ def test_the_parts_of_a_gradient_are_the_whole(tiny_gguf: Path, table: Path, noi
     """Answers have other lengths, so that a mean of the workers' means would be something else."""
     settings = prepare.Settings(rank=4, batch=4, noise=noise, layers=2 if noise else 1)
     prepared = prepare.prepare(str(tiny_gguf), table, settings=settings, **COLUMNS)  # type: ignore[arg-type]
-    way = _way(prepared)
-    alone = train.Run(prepared, way=way, say=lambda _: None)
-    parts = [Part(prepared, way=way, rank=rank, count=count) for rank in range(count)]
+    plan = _plan(prepared)
+    alone = train.Run(prepared, plan=plan, say=lambda _: None)
+    parts = [Part(prepared, plan=plan, rank=rank, count=count) for rank in range(count)]
     for run in (alone, *parts):
         for parameter in run.parameters:  # fresh B matrices are zero, and would hide the gradient of A
             torch.nn.init.normal_(parameter, std=0.02, generator=torch.Generator().manual_seed(parameter.numel()))
@@ -137,7 +137,7 @@ def test_the_parts_of_a_gradient_are_the_whole(tiny_gguf: Path, table: Path, noi
 def test_each_lesson_is_read_by_one_worker_in_the_first_epoch(tiny_gguf: Path, table: Path) -> None:
     """What the frozen layers say is kept there; another one reads a lesson by itself when it gets it."""
     prepared = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS)  # type: ignore[arg-type]
-    parts = [Part(prepared, way=KEEPING, rank=rank, count=2) for rank in range(2)]
+    parts = [Part(prepared, plan=KEEPING, rank=rank, count=2) for rank in range(2)]
     first = parts[0]._batches(0)
     shares, num_read = Shares(first, 2), 0
     for batch in first:
@@ -155,20 +155,20 @@ def test_each_lesson_is_read_by_one_worker_in_the_first_epoch(tiny_gguf: Path, t
 def test_machines_that_differ_learn_in_float32_and_keep_what_all_have_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def opened(crew: spread.Crew, method: str, hands: Sequence[Any], given: Sequence[Any]) -> list[Any]:
+    def opened(crew: data_parallel.Crew, method: str, hands: Sequence[Any], given: Sequence[Any]) -> list[Any]:
         asked.extend(given)
         return [
-            (train.Way(precision=given[0][0].value, expanded=True, keeps_lower=False), ["roomy"]),
-            (train.Way(precision=given[1][0].value, expanded=False, keeps_lower=True), ["narrow"]),
+            (train.ExecutionPlan(precision=given[0][0].value, expanded=True, keeps_lower=False), ["roomy"]),
+            (train.ExecutionPlan(precision=given[1][0].value, expanded=False, keeps_lower=True), ["narrow"]),
         ]
 
-    monkeypatch.setattr(spread.Crew, "_opened", opened)
-    crew, said = spread.Crew(None, None, [None, None]), list[str]()  # type: ignore[arg-type, list-item]
-    crew.found = [spread.Found(machine="m", precision=Detected(precision, "")) for precision in ("int8", "bfloat16")]  # type: ignore[arg-type]
-    assert crew.choose_way(said.append) == train.Way(precision="float32", expanded=False, keeps_lower=False)
+    monkeypatch.setattr(data_parallel.Crew, "_opened", opened)
+    crew, said = data_parallel.Crew(None, None, [None, None]), list[str]()  # type: ignore[arg-type, list-item]
+    crew.found = [data_parallel.Found(machine="m", precision=Detected(precision, "")) for precision in ("int8", "bfloat16")]  # type: ignore[arg-type]
+    assert crew.choose_plan(said.append) == train.ExecutionPlan(precision="float32", expanded=False, keeps_lower=False)
     assert said == ["narrow"]
     crew.found = crew.found[:1] * 2
-    assert crew.choose_way(said.append).precision == "int8"
+    assert crew.choose_plan(said.append).precision == "int8"
     assert [each[0].value for each in asked] == ["float32"] * 2 + ["int8"] * 2
 
 
@@ -183,15 +183,15 @@ def test_one_worker_alone_is_this_process_and_ray_is_not_needed(tiny_gguf: Path,
 
 
 def test_what_workers_read_once_while_they_look_is_counted_as_long_as_the_longest_of_them_took() -> None:
-    class Looked:
+    class Evaluated:
         hands = ("one", "other")
 
-        def looked_at(self, num_batches: int) -> Iterator[tuple[tuple[list[float], int], float]]:
+        def evaluated(self, num_batches: int) -> Iterator[tuple[tuple[list[float], int], float]]:
             yield from (((([0.5], 1), seconds)) for seconds in (3.0, 1.0, 2.0)[:num_batches])
 
-    asking = object.__new__(spread.Spread)
-    asking._crew, asking._is_told, asking.seconds_reading = Looked(), True, 10.0  # type: ignore[assignment]
-    assert list(asking._looked_at([[], [], []])) == [([0.5], 1)] * 3
+    asking = object.__new__(data_parallel.DataParallelRun)
+    asking._crew, asking._is_told, asking.seconds_reading = Evaluated(), True, 10.0  # type: ignore[assignment]
+    assert list(asking._evaluated([[], [], []])) == [([0.5], 1)] * 3
     assert asking.seconds_reading == 15.0
 
 
@@ -232,9 +232,9 @@ class TestTwoNodes:
         self, cluster: str, tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, how: str
     ) -> None:
         whole = weights(uninterrupted(ray=cluster))
-        crews: list[spread.Crew] = []
-        find = spread.Crew.find
-        monkeypatch.setattr(spread.Crew, "find", lambda crew: (crews.append(crew), find(crew)))
+        crews: list[data_parallel.Crew] = []
+        find = data_parallel.Crew.find
+        monkeypatch.setattr(data_parallel.Crew, "find", lambda crew: (crews.append(crew), find(crew)))
 
         def stop(progress: train.Progress) -> None:
             if progress.step == 7 and how == "Ctrl-C":
@@ -272,14 +272,14 @@ class TestTwoNodes:
     def test_a_worker_that_dies_before_anything_is_learned_leaves_nothing_to_go_on_with(
         self, cluster: str, tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        opened = spread.Crew.opened
+        opened = data_parallel.Crew.opened
 
-        def opened_and_ended(crew: spread.Crew, *given: Any, **named: Any) -> train.Run:
+        def opened_and_ended(crew: data_parallel.Crew, *given: Any, **named: Any) -> train.Run:
             run = opened(crew, *given, **named)
             ray.kill(crew.hands[0].actor)
             return run
 
-        monkeypatch.setattr(spread.Crew, "opened", opened_and_ended)
+        monkeypatch.setattr(data_parallel.Crew, "opened", opened_and_ended)
         with pytest.raises(WorkerError, match=r"^the worker on `.+` died: ") as caught:
             tune(tiny_gguf, table, "parts", ray=cluster)
         assert caught.value.hint == "nothing was learned yet: start again; has that machine the memory for it?"

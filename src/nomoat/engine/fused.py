@@ -15,10 +15,10 @@ from openvino import opset13 as op
 
 from nomoat.engine import positions
 from nomoat.engine.arch import Architecture, Dimensions, has_usual_attention, is_usual, score_scale
+from nomoat.engine.custom_ops import FusedBlock, Weights
 from nomoat.engine.graph import GraphBuilder, Source
-from nomoat.engine.own import FACTS
+from nomoat.engine.native import FACTS
 from nomoat.engine.positions import Node
-from nomoat.engine.product import BetweenAttentions, Weights
 from nomoat.engine.source import ModelSource
 from nomoat.engine.tiles import TILE_ROWS, WHOLE_BYTES
 
@@ -29,8 +29,8 @@ QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 def facts_of(arch: Architecture, sizes: Dimensions, file: ModelSource) -> dict[str, Any]:
     """What a model's file is to tell of its attention, embedding and output. 0 stands for no window and no cap.
 
-    A view is how a layer sees: how far back, and how positions turn; `layers` says which of the views each has. `BetweenBuilder` adds
-    `parts`: of each step of each `BetweenAttentions` the layers it is made of, and the rows of each.
+    A view is how a layer sees: how far back, and how positions turn; `layers` says which of the views each has. `FusedBuilder` adds
+    `parts`: of each step of each `FusedBlock` the layers it is made of, and the rows of each.
     """
     layers = range(sizes.layers)
     normed = layers if arch.qk_norm else ()
@@ -53,7 +53,7 @@ def _view(sizes: Dimensions, file: ModelSource, *, local: bool) -> dict[str, Any
     return {"window": window or 0, "inverse": inverse.tolist(), "magnitude": sizes.rope_magnitude}
 
 
-class BetweenBuilder(GraphBuilder):
+class FusedBuilder(GraphBuilder):
     """What `GraphBuilder` is. Only for what `can_build` is true of."""
 
     def can_build(self) -> bool:
@@ -76,13 +76,13 @@ class BetweenBuilder(GraphBuilder):
         return model
 
     def _layers(self, x: Node) -> Node:
-        x, parts = self._between(None, x, -1)
+        x, parts = self._fused(None, x, -1)
         for layer in range(self.sizes.layers):
-            x, parts = self._between(self._seen(parts, layer), x, layer)
+            x, parts = self._fused(self._seen(parts, layer), x, layer)
             self._tell(layer + 1)
         return x
 
-    def _between(self, seen: Node | None, residual: Node, layer: int) -> tuple[Node, list[Node]]:
+    def _fused(self, seen: Node | None, residual: Node, layer: int) -> tuple[Node, list[Node]]:
         """From a layer's attention (-1: the embedding) to the next one's: the residual, its queries, keys and values."""
         given = Weights()
         self._parts.append([])
@@ -119,7 +119,7 @@ class BetweenBuilder(GraphBuilder):
         self._arrays.append(whole)
         inputs = [*([] if seen is None else [seen]), residual, op.constant(whole, shared_memory=True)]
         told = {"epsilon": self.sizes.norm_epsilon, "chunk": self._chunk}
-        made = BetweenAttentions(inputs, steps=steps, first=int(seen is None), **told)
+        made = FusedBlock(inputs, steps=steps, first=int(seen is None), **told)
         outputs = made.outputs()
         return outputs[0], [one for y, group in zip(outputs[1:], groups, strict=True) for one in self._split(y, group)]
 

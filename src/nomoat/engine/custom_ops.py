@@ -20,7 +20,7 @@ import openvino as ov
 from nomoat.engine import tiles
 
 
-class _Own(ov.Op):  # type: ignore[misc]
+class _CustomOp(ov.Op):  # type: ignore[misc]
     """What nomoat's operations share. `attributes`: numbers and texts, written into a model's file."""
 
     defaults: ClassVar[dict[str, Any]]
@@ -52,7 +52,7 @@ class _Own(ov.Op):  # type: ignore[misc]
         self.set_output_type(output, ov.Type.f32, shape)
 
 
-class TiledProduct(_Own):
+class TiledProduct(_CustomOp):
     """x [..., C] and the tiles [T, S] of W -> x W^T [..., R]. `chunk`: see `program.Program`."""
 
     class_type_info = ov.DiscreteTypeInfo("TiledProduct", "nomoat")
@@ -71,7 +71,7 @@ class TiledProduct(_Own):
         return True
 
 
-class TiledRows(_Own):
+class TiledRows(_CustomOp):
     """Tiles [T, S] of a table [V, W] and rows [...] -> those rows [..., W]."""
 
     class_type_info = ov.DiscreteTypeInfo("TiledRows", "nomoat")
@@ -87,7 +87,7 @@ class TiledRows(_Own):
         return True
 
 
-class BetweenAttentions(_Own):
+class FusedBlock(_CustomOp):
     """What lies between a layer's attention and the next one's.
 
     Inputs: what attention gave [..., C], unless the first layer is to come; the residual [..., W]; and all weights, as bytes.
@@ -104,7 +104,7 @@ class BetweenAttentions(_Own):
         out         the next output = x W^T [+ bias]
     """
 
-    class_type_info = ov.DiscreteTypeInfo("BetweenAttentions", "nomoat")
+    class_type_info = ov.DiscreteTypeInfo("BetweenAttentions", "nomoat")  # its name in models' files
     defaults: ClassVar = {"steps": "[]", "first": 0, "epsilon": 0.0, "chunk": 0}
 
     def validate_and_infer_types(self) -> None:
@@ -127,7 +127,7 @@ class BetweenAttentions(_Own):
 
 
 class Weights:
-    """What one `BetweenAttentions` multiplies by, put together: each part begins where a cache line does."""
+    """What one `FusedBlock` multiplies by, put together: each part begins where a cache line does."""
 
     def __init__(self) -> None:
         self._parts: list[npt.NDArray[np.uint8]] = []
@@ -153,12 +153,12 @@ class Weights:
         return json.dumps(self._steps), np.concatenate(self._parts)
 
 
-OPERATIONS = (TiledProduct, TiledRows, BetweenAttentions)
+OPERATIONS = (TiledProduct, TiledRows, FusedBlock)
 
 
 @functools.cache
 def parsed_steps(steps: str) -> list[list[Any]]:
-    """Of a `BetweenAttentions`."""
+    """Of a `FusedBlock`."""
     return json.loads(steps)  # type: ignore[no-any-return]
 
 

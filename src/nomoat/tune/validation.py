@@ -1,0 +1,24 @@
+"""How often to evaluate on the lessons held out while learning, and which of two evaluations was the better one."""
+
+from __future__ import annotations
+
+import math
+
+EVALUATIONS = 4  # on the lessons held out while learning, at even distances; with more epochs, one an epoch
+EVALUATION_PART = 0.2  # of --minutes is enough for these evaluations: so many fewer are made where each takes long
+CHANCE = 0.01  # of the lessons held out: so many right answers more or less say nothing
+SECONDS_A_MINUTE = 60
+
+
+def num_evaluations(epochs: float, minutes: float | None, seconds_an_evaluation: float) -> int:
+    """How often to evaluate on the lessons held out while learning; once at least, at the end. `epochs`: that there is time for."""
+    most = max(EVALUATIONS, math.ceil(epochs))
+    if not minutes or not seconds_an_evaluation:
+        return most
+    return max(1, min(most, int(EVALUATION_PART * minutes * SECONDS_A_MINUTE / seconds_an_evaluation)))
+
+
+def is_better(evaluation: dict[str, float], kept: dict[str, float], held_out: int) -> bool:
+    """By right answers, since a model too sure of its mistakes has a high loss and the most right; by loss if they are about equal."""
+    more = evaluation["right"] - kept["right"]
+    return more > 0 if abs(more) > CHANCE * held_out else evaluation["held_out"] < kept["held_out"]

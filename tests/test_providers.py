@@ -1,0 +1,54 @@
+"""The table of providers, and the pages that show it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nomoat import config, providers
+from nomoat.catalog import licences
+from nomoat.engine.dialect import Dialect
+from nomoat.providers import PROVIDERS, Provider
+from nomoat.records import Request
+
+ROOT = Path(__file__).parents[1]
+
+
+def variables_on(page: str) -> dict[str, list[str]]:
+    """The variables of keys that a page's tables give for models `NAME:…`, by that name."""
+    found = {}
+    for line in (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines():
+        if line.startswith("| ") and (name := re.search(r"`(\w+):NAME`", line)):
+            found[name[1]] = re.findall(r"\w+_API_KEY", line)
+    return found
+
+
+@pytest.mark.parametrize("page", ["config.md", "run.md"])
+def test_a_page_has_each_provider_with_the_variables_of_its_key(page: str) -> None:
+    assert variables_on(page) == {name: list(provider.key_variables) for name, provider in PROVIDERS.items()}
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.ko.md"])
+def test_a_readme_names_each_provider(page: str) -> None:
+    assert PROVIDERS.keys() <= set(re.findall(r"`(\w+):(?:gpt-4o-mini)?`", (ROOT / page).read_text(encoding="utf-8")))
+
+
+def test_the_terms_of_each_provider_are_in_the_catalogue() -> None:
+    for name, provider in PROVIDERS.items():
+        licences.require_known(provider.terms)
+        assert licences.teacher(f"{name}:x").licence == provider.terms
+
+
+def test_each_key_is_a_secret() -> None:
+    keys = {variable for name in (*PROVIDERS, providers.ANY_SERVER) for variable in providers.key_variables(name)}
+    assert keys | {config.HUB_TOKEN, config.CLIENTS_KEY} == config.SECRETS
+
+
+def test_who_is_not_known_to_chat_only_is_asked_prompts_without_a_chat(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Request(prompt="x")
+    monkeypatch.setitem(PROVIDERS, "new", Provider(base_url="https://api.new.example/v1", key_variables=("NEW_KEY",), terms="own"))
+    assert Dialect("api.new.example", is_cloud=True).body("m", asked)["prompt"] == "x"
+    for name in ("openai", "google", "anthropic"):
+        assert Dialect(PROVIDERS[name].host, is_cloud=True).refusal(asked) is not None
