@@ -8,7 +8,7 @@ import numpy.typing as npt
 from nomoat.engine import tiles
 from nomoat.engine.adapters import beside
 from nomoat.engine.program import Program
-from nomoat.engine.step_tables import OWNERS
+from nomoat.engine.step_tables import Job
 
 TYPES = list(tiles.BLOCKS)
 PLACES = {"Q2_K": 80, "Q3_K": 108, "Q6_K": 208}  # of a block's float16, if not its beginning
@@ -54,6 +54,6 @@ def product_with_adapters(x_MC: npt.NDArray[np.float32], owners: list[int]) -> n
     assert added is not None
     program.add_beside(0, added)
     owners_M, y_1MR = np.array(owners, np.int64), np.zeros((1, len(x_MC), 80), np.float32)
-    program._job[OWNERS] = owners_M.ctypes.data
+    program._job[Job.ADAPTERS] = owners_M.ctypes.data
     program.run(x_MC[None], None, None, [y_1MR])
     return y_1MR[0]

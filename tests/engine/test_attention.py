@@ -15,7 +15,9 @@ import pytest
 from nomoat import footprint, hardware
 from nomoat.engine import attention_tables as tables
 from nomoat.engine import chain, kv_cache
+from nomoat.engine.attention_tables import Attention, LaidOut, Row, View
 from nomoat.engine.blocks import BLOCK_TOKENS
+from nomoat.engine.step_tables import JOB_NUMBERS
 
 pytestmark = pytest.mark.skipif(not footprint.has_native_kernels(), reason="this CPU has no instructions for nomoat's own products")
 THREADS = 2
@@ -89,12 +91,12 @@ def attended(
     places, first_blocks, owners, wanted, chosen_owners = (np.zeros(tokens, np.int64) for _ in range(5))
     few, many, asked = (np.zeros((len(texts), tables.ROW_NUMBERS), np.int64) for _ in range(3))
     arrays = (np.zeros(tokens, np.float32), places, first_blocks, owners, wanted, chosen_owners, few, many, asked)
-    laid = np.zeros(tables.LAY_OUT_NUMBERS, np.int64)
-    laid[: tables.COUNT_FEW] = (
+    laid = np.zeros(tables.LAID_OUT_NUMBERS, np.int64)
+    laid[: LaidOut.NUM_FEW] = (
         told.ctypes.data, len(told), tokens, heads // kv_heads, *(array.ctypes.data for array in arrays)
     )  # fmt: skip
     chain.LAY_OUT.call(laid.ctypes.data)
-    num_few, num_many, num_asked, *portions, longest = laid[tables.COUNT_FEW :].tolist()
+    num_few, num_many, num_asked, *portions, longest = laid[LaidOut.NUM_FEW :].tolist()
     assert np.array_equal(owners, np.repeat(told[:, 4], told[:, 0]))
     assert np.array_equal(chosen_owners[: len(texts)], told[:, 4])
     assert np.array_equal(wanted[: len(texts)], np.cumsum(told[:, 0]) - 1)
@@ -102,34 +104,36 @@ def attended(
     assert longest == max(past + new for past, new in texts)
     short = sum(-(-new * heads // kv_heads // tables.PORTION) for _, new in texts if new < tables.MANY_TOKENS)
     assert portions == [short, len(texts) * -(-heads // kv_heads // tables.PORTION)]
-    assert asked[:, tables.PLACE].tolist() == [past + new - 1 for past, new in texts]
+    assert asked[:, Row.POSITION].tolist() == [past + new - 1 for past, new in texts]
     seen = np.zeros((tokens, heads, width), np.float32)
     room = np.zeros((THREADS, tables.room_bytes(width)), np.uint8)
     partial = np.zeros(tables.partial_bytes(1000, pieces, width), np.uint8)
-    facts, link, taken = (
-        np.zeros(tables.NUM_FACTS, np.int64),
-        np.zeros(tables.LINK_NUMBERS, np.int64),
+    view, job, taken = (
+        np.zeros(tables.VIEW_NUMBERS, np.int64),
+        np.zeros(JOB_NUMBERS, np.int64),
         np.zeros(2, np.int64),
     )
     scale, most = (int(np.float32(number).view(np.uint32)) for number in (width**-0.5, cap))
-    facts[: tables.COSINES] = heads, kv_heads, width, 0, scale, most, window, 0, cache.strides[0], *sizes
+    view[: View.COSINES] = heads, kv_heads, width, 0, scale, most, window, 0, cache.strides[0], *sizes
     nothing = np.zeros(1, np.float32)
-    facts[tables.COSINES : tables.PASS_TOKENS] = [array.ctypes.data for array in (nothing, nothing, places, first_blocks, few, many)]
-    facts[tables.PASS_TOKENS : tables.KEEP_CODE] = (
+    view[View.COSINES : View.TOKENS] = [array.ctypes.data for array in (nothing, nothing, places, first_blocks, few, many)]
+    view[View.TOKENS : View.KEEP_CODE] = (
         tokens, listed.ctypes.data, room.ctypes.data, room.shape[1], partial.ctypes.data, pieces, num_few, num_many
     )  # fmt: skip
-    link[tables.FACTS], link[tables.SEEN], link[tables.UNITS] = (
-        facts.ctypes.data,
+    job[Attention.VIEW], job[Attention.ATTENDED], job[Attention.NEXT_UNITS] = (
+        view.ctypes.data,
         seen.ctypes.data,
         taken.ctypes.data,
     )
     turned = query.copy()  # in place
-    link[[tables.QUERY, tables.KEY, tables.VALUE]] = [array.ctypes.data for array in (turned, key, value)]
-    link[[tables.QUERY_ROW, tables.KEY_ROW, tables.VALUE_ROW]] = [4 * n * width for n in (heads, kv_heads, kv_heads)]
-    link[[tables.KEYS, tables.VALUES]] = cache.ctypes.data, cache.ctypes.data + key_bytes
+    job[[Attention.QUERY, Attention.KEY, Attention.VALUE]] = [array.ctypes.data for array in (turned, key, value)]
+    job[[Attention.QUERY_ROW_BYTES, Attention.KEY_ROW_BYTES, Attention.VALUE_ROW_BYTES]] = [
+        4 * n * width for n in (heads, kv_heads, kv_heads)
+    ]
+    job[[Attention.KEYS, Attention.VALUES]] = cache.ctypes.data, cache.ctypes.data + key_bytes
     for step in chain.ATTENTION_FUNCTIONS[: 2 if pieces == 1 else 3]:
         for thread in range(THREADS):  # one after another: the first takes what is dealt by turns
-            step.call(link.ctypes.data, thread, THREADS)
+            step.call(job.ctypes.data, thread, THREADS)
     expected = np.zeros_like(seen)
     for m in range(tokens):
         low = max(0, places[m] + 1 - window) if window else 0

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from nomoat.engine import tiles
 from nomoat.engine.lora import OTHER_BASE, LoraDelta
 from nomoat.engine.program import Beside
-from nomoat.engine.step_tables import LAST_BIT, PLACE
+from nomoat.engine.step_tables import B_TILE_NUMBERS, LAST_BIT
 from nomoat.engine.weights import whole_bytes
 from nomoat.errors import BadFileError
 
@@ -65,7 +65,7 @@ def beside(parts: Sequence[tuple[str, int]], columns: int, adapters: Sequence[Lo
     given = [[adapter.scaled(name) for name, _ in parts] for adapter in adapters]
     if not any(pair for of_adapter in given for pair in of_adapter):
         return None
-    places = np.zeros((len(adapters), sum(rows for _, rows in parts) // tiles.TILE_ROWS, PLACE), np.int64)
+    places = np.zeros((len(adapters), sum(rows for _, rows in parts) // tiles.TILE_ROWS, B_TILE_NUMBERS), np.int64)
     seen: list[npt.NDArray[np.float32]] = []
     kept: list[npt.NDArray[np.float16]] = []
     ranks: list[int] = []  # whose each rank is, as a bit

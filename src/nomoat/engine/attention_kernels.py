@@ -11,7 +11,7 @@ from numba import types
 from numba.core import cgutils
 
 from nomoat import jit
-from nomoat.engine.attention_tables import COLUMNS, FACTOR, MOST, QUERIES, SPAN_BYTES, STATE_BYTES, TOTAL, WEIGHT_UNIT
+from nomoat.engine.attention_tables import COLUMNS, QUERIES, SPAN_BYTES, STATE_BYTES, QueryState
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.emit import BYTE, FLOAT, SHORT, SIZE, WORD, Emit
 from nomoat.engine.kv_cache import LENGTH
@@ -184,7 +184,7 @@ def _weighed(*, all_seen: bool) -> Any:
             with cgutils.for_range(builder, parts) as part:
                 score = seen_of(part, found(part, scores), nothing)
                 builder.store(emit.larger(score, builder.load(most)), most)
-            before = emit.load(emit.add(state, emit.size(4 * MOST)), FLOAT, 4)
+            before = emit.load(emit.add(state, emit.size(4 * QueryState.MOST)), FLOAT, 4)
             largest = emit.highest(builder.load(most))
             largest = builder.select(builder.fcmp_ordered(">", largest, before), largest, before)
             all_largest = emit.all_lanes(largest)
@@ -198,16 +198,16 @@ def _weighed(*, all_seen: bool) -> Any:
                 emit.store(weight, emit.add(scores, emit.times(part.index, 4 * emit.lanes)))
             factors = _power(emit, builder.fsub(emit.all_lanes(before), all_largest))
             factor = builder.extract_element(factors, ir.Constant(WORD, 0))
-            sum_place = emit.add(state, emit.size(4 * TOTAL))
+            sum_place = emit.add(state, emit.size(4 * QueryState.TOTAL))
             sums = [emit.all_lanes(value) for value in (emit.load(sum_place, FLOAT, 4), emit.float_sum(builder.load(total)))]
             sum_ = emit.fused(sums[0], factors, sums[1])
             emit.store(builder.extract_element(sum_, ir.Constant(WORD, 0)), sum_place)
-            emit.store(largest, emit.add(state, emit.size(4 * MOST)))
-            emit.store(factor, emit.add(state, emit.size(4 * FACTOR)))
+            emit.store(largest, emit.add(state, emit.size(4 * QueryState.MOST)))
+            emit.store(factor, emit.add(state, emit.size(4 * QueryState.FACTOR)))
             by_one = builder.fmul(emit.all_lanes(emit.highest(builder.load(heaviest))), emit.number(1 / MOST_WEIGHT))
             by_all = builder.fmul(emit.all_lanes(emit.float_sum(builder.load(heavy))), emit.number(1 / ALL_WEIGHTS))
             unit = emit.larger(by_one, by_all)
-            emit.store(builder.extract_element(unit, ir.Constant(WORD, 0)), emit.add(state, emit.size(4 * WEIGHT_UNIT)))
+            emit.store(builder.extract_element(unit, ir.Constant(WORD, 0)), emit.add(state, emit.size(4 * QueryState.WEIGHT_UNIT)))
             inverse = emit.inverse(unit)
             with cgutils.for_range(builder, parts) as part:  # each is written where one before it was read
                 shorts = emit.shorts(builder.fmul(found(part, scores), inverse))

@@ -1,43 +1,132 @@
 """What Python tells attention, and its memory: the places of numbers in tables, without what is compiled.
 
-A pass is of texts' new tokens; `chain` fills the tables, `kv_cache` and `attention` read them.
+A pass is of texts' new tokens; `chain` fills the tables, `kv_cache` and `attention` read them. How they belong together is drawn in
+`step_tables`.
 """
 
 from __future__ import annotations
 
 import math
+from enum import IntEnum
 
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.tiles import CACHE_LINE
 
-# of a layer: queries, keys and values with the bytes from one token's to the next's; the cache; what was seen
-FACTS, QUERY, KEY, VALUE, QUERY_ROW, KEY_ROW, VALUE_ROW, KEYS, VALUES, SEEN, QUERY_NORM, KEY_NORM, UNITS = range(3, 16)
-LINK_NUMBERS = 18
-# of a model's layers that see alike
-HEADS, KV_HEADS, WIDTH, TURNING, SCALE, CAP, WINDOW, EPSILON, BLOCK_BYTES, KEY_SIZE, VALUE_SIZE = range(11)
-# where a pass has each token's turn, its place in its text, and where that text's blocks begin in the list of blocks; the rows of
-# few tokens and those of many (see `attention`)
-COSINES, SINES, PLACES, FIRST_BLOCKS, FEW_TABLE, MANY_TABLE = range(11, 17)
-# of a pass: its tokens and blocks, memory, the pieces that the keys of few tokens are seen in, and how many rows there are
-PASS_TOKENS, BLOCKS, ROOMS, ROOM_BYTES, PARTIAL, PIECES, NUM_FEW, NUM_MANY = range(17, 25)
-KEEP_CODE, ATTEND_CODE, JOIN_CODE, NUM_FACTS = range(25, 29)  # functions of a link's address, a thread and their number
+
+class Attention(IntEnum):
+    """A row of a chain that is a layer's attention: its places beside STATE and NUM_STEPS, which are `step_tables.Job`'s."""
+
+    VIEW = 3  # address of the table of `View`
+    QUERY = 4  # addresses of the first token's queries, keys and values, float32 [head][column]
+    KEY = 5
+    VALUE = 6
+    QUERY_ROW_BYTES = 7  # from one token's to the next's
+    KEY_ROW_BYTES = 8
+    VALUE_ROW_BYTES = 9
+    KEYS = 10  # addresses of the layer's keys and values in the cache's first block
+    VALUES = 11
+    ATTENDED = 12  # address of the result, float32 [token][head][column]
+    QUERY_NORM = 13  # addresses of the weights of a head's norm; 0: it has none
+    KEY_NORM = 14
+    NEXT_UNITS = 15  # address of two counts of portions that threads have taken: of many tokens and of few; 0 before the pass
+
+
+class View(IntEnum):
+    """What a pass is for a model's layers that see alike: how they see, its tokens, its memory."""
+
+    HEADS = 0
+    KV_HEADS = 1
+    WIDTH = 2  # columns of a head
+    ROTARY = 3  # the columns that positions turn
+    SCALE = 4  # of scores: a float32's bits
+    CAP = 5  # of scores: a float32's bits; 0: none
+    WINDOW = 6  # tokens; 0: all are seen
+    EPSILON = 7  # of a head's norm: a float32's bits
+    BLOCK_BYTES = 8  # from one block of the cache to the next, of all layers
+    KEY_SIZE = 9  # bytes of a number: SMALL or WIDE
+    VALUE_SIZE = 10
+    COSINES = 11  # addresses of float32 [token][ROTARY / 2]
+    SINES = 12
+    POSITIONS = 13  # address of each token's place in its text
+    FIRST_BLOCKS = 14  # address of where the blocks of each token's text begin in BLOCKS
+    FEW_ROWS = 15  # addresses of the tables of `Row`: of texts with few new tokens and with many
+    MANY_ROWS = 16
+    TOKENS = 17
+    BLOCKS = 18  # address of the list of blocks of all texts
+    ROOMS = 19  # address of memory for the threads
+    ROOM_BYTES = 20  # of a thread, see `room_bytes`
+    PARTIAL = 21  # address of what is seen in pieces, see `partial_bytes`
+    PIECES = 22  # that the keys of few tokens are seen in
+    NUM_FEW = 23  # rows
+    NUM_MANY = 24
+    KEEP_CODE = 25  # addresses of functions of a job's address, a thread and their number
+    ATTEND_CODE = 26
+    JOIN_CODE = 27
+
+
+class Row(IntEnum):
+    """Some tokens of a text."""
+
+    FIRST_TOKEN = 0  # in the pass
+    TOKENS = 1
+    POSITION = 2  # of the first, in its text
+    FIRST_BLOCK = 3  # of its text, in the list of blocks
+
+
+class PassRow(IntEnum):
+    """A text's part of a pass, as `chain` is told."""
+
+    TOKENS = 0
+    PAST = 1  # tokens before them
+    WANTED = 2  # of how many of them, the last ones, logits are wanted
+    BLOCKS = 3
+    ADAPTER = 4  # -1: none
+
+
+class LaidOut(IntEnum):
+    """What `attention.lay_out` is told; from NUM_FEW on what it tells."""
+
+    ROWS = 0  # address of the table of `PassRow`
+    NUM_ROWS = 1
+    NUM_TOKENS = 2
+    GROUP = 3  # heads that share a key's
+    FLOATS = 4  # address of each token's position as float32
+    POSITIONS = 5  # address of what `View.POSITIONS` is
+    FIRST_BLOCKS = 6  # address of what `View.FIRST_BLOCKS` is
+    ADAPTERS = 7  # address of each token's adapter
+    WANTED = 8  # address of the places of the wanted tokens in the pass
+    WANTED_ADAPTERS = 9  # address of their adapters
+    FEW = 10  # addresses of tables of `Row`: of texts with few new tokens, with many, with wanted ones
+    MANY = 11
+    ASKED = 12
+    NUM_FEW = 13  # rows of these
+    NUM_MANY = 14
+    NUM_ASKED = 15
+    FEW_PORTIONS = 16  # of queries of a head of keys, see `PORTION`
+    ASKED_PORTIONS = 17
+    LONGEST = 18  # tokens of the longest text
+
+
+class QueryState(IntEnum):
+    """Of a query so far, in float32."""
+
+    MOST = 0  # its largest score
+    TOTAL = 1  # the sum of its weights
+    FACTOR = 2  # what that is scaled by
+    QUERY_UNIT = 3  # what 1 of its own whole numbers stands for
+    WEIGHT_UNIT = 4  # and 1 of its weights'
+
+
+VIEW_NUMBERS, ROW_NUMBERS, PASS_ROW_NUMBERS, LAID_OUT_NUMBERS = len(View), len(Row), len(PassRow), len(LaidOut)
+STATE_NUMBERS = len(QueryState)
+STATE_BYTES = 4 * STATE_NUMBERS
 SMALL, WIDE = 1, 2  # bytes of a number
 MANY_TOKENS = 24  # from so many tokens of a text on
-FIRST_TOKEN, TOKENS, PLACE, FIRST_BLOCK, ROW_NUMBERS = range(5)  # of a row: some tokens of a text
-# of what `attention.lay_out` is told: addresses and counts; and what it tells
-ROWS, NUM_ROWS, NUM_TOKENS, GROUP, FLOATS_OF, PLACES_OF, FIRST_BLOCKS_OF, OWNERS_OF = range(8)
-WANTED, WANTED_OWNERS, FEW, MANY, ASKED = range(8, 13)
-COUNT_FEW, COUNT_MANY, COUNT_ASKED, FEW_PORTIONS, ASKED_PORTIONS, LONGEST, LAY_OUT_NUMBERS = range(13, 20)
-ROW_TOLD = 5  # numbers of a row that it is told
 COLUMNS = BLOCK_TOKENS  # of a product: the keys of a block, or so many of a value's columns
 QUERIES = 12  # a panel, whose sums with 32 keys or columns fill the registers
 PORTION = 2 * QUERIES  # two panels meet a block of keys in turn
 SPAN_BLOCKS = 8
 SPAN_BYTES = 4 * SPAN_BLOCKS * BLOCK_TOKENS  # of a query's scores
-# of a query so far: its largest score, the sum of its weights, what that is scaled by; what 1 of its own whole numbers stands for, and
-# 1 of its weights'
-MOST, TOTAL, FACTOR, QUERY_UNIT, WEIGHT_UNIT, STATE = range(6)
-STATE_BYTES = 4 * STATE
 PIECE_KEYS = 128  # at least, of a piece
 UNITS_A_THREAD = 4  # from so many on no pieces are needed for every thread to have as much to do as the others
 
@@ -71,4 +160,4 @@ def pieces(units: int, keys: int, threads: int) -> int:
 
 def partial_bytes(units: int, parts: int, width: int) -> int:
     """Bytes of what is seen in so many parts of the keys, before they are joined; none for a single part."""
-    return 0 if parts == 1 else units * parts * PORTION * 4 * (width + STATE)
+    return 0 if parts == 1 else units * parts * PORTION * 4 * (width + STATE_NUMBERS)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nomoat.engine import attention_tables
+from nomoat.engine.attention_tables import Attention, LaidOut, PassRow, View
 from nomoat.engine.program import (
     ANNOUNCE,
     DO_SHARE,
@@ -21,39 +22,11 @@ from nomoat.engine.program import (
     max_parts,
     place,
     product_of,
-    run_links,
+    run_jobs,
     team,
     to_panels_of,
 )
-from nomoat.engine.step_tables import (
-    AFTER,
-    ATTENTION,
-    BEFORE,
-    BESIDE,
-    CHOICE,
-    CHUNK_COLUMNS,
-    COUNTS,
-    EPSILON,
-    HAS_PANELS,
-    IN_PANELS,
-    KIND,
-    LAST_NORM,
-    LINK,
-    NUM_STEPS,
-    OUT,
-    OUTPUTS,
-    OWNERS,
-    ROOM,
-    ROWS,
-    SEEN,
-    STATE,
-    STEPS,
-    TAKEN,
-    TOKENS,
-    WANTED,
-    WEIGHT,
-    WIDTH,
-)
+from nomoat.engine.step_tables import ATTENTION, CHOICE, COUNTS, HAS_PANELS, JOB_NUMBERS, LAST_NORM, MOST_OUTPUTS, Job, Kind, Step
 from nomoat.engine.team import COUNT, SERVE
 from nomoat.machine_code import Compiled
 
@@ -74,13 +47,13 @@ def functions(type_names: Iterable[str]) -> list[Compiled]:
     return [*found, *(map(to_panels_of, names) if HAS_PANELS else ())]
 
 
-class _Links:
+class _Jobs:
     """A chain's jobs, and which of them are what."""
 
-    def __init__(self, links: Sequence[Any], first_of_wanted: int) -> None:
+    def __init__(self, jobs: Sequence[Any], first_of_wanted: int) -> None:
         """`first_of_wanted`: from this one on they work on the tokens whose logits are wanted."""
-        self.numbers = np.array(links)
-        kinds, places = self.numbers[:, NUM_STEPS], np.arange(len(links))
+        self.numbers = np.array(jobs)
+        kinds, places = self.numbers[:, Job.NUM_STEPS], np.arange(len(jobs))
         self.attentions = np.flatnonzero(kinds == ATTENTION)
         self._of_tokens, self._of_wanted = np.setdiff1d(places[:first_of_wanted], self.attentions), places[first_of_wanted:]
         self._told = 0, 0, (0, 0), False
@@ -89,9 +62,9 @@ class _Links:
         """How many a pass has, where the adapters of either stand, and whether its tokens are multiplied as many are: see `steps`."""
         if self._told != (tokens, wanted, owners, in_panels):
             self._told = tokens, wanted, owners, in_panels
-            self.numbers[self._of_tokens, IN_PANELS] = in_panels
-            for links, count, place in ((self._of_tokens, tokens, owners[0]), (self._of_wanted, wanted, owners[1])):
-                self.numbers[links, TOKENS], self.numbers[links, OWNERS] = count, place
+            self.numbers[self._of_tokens, Job.IN_PANELS] = in_panels
+            for jobs, count, place in ((self._of_tokens, tokens, owners[0]), (self._of_wanted, wanted, owners[1])):
+                self.numbers[jobs, Job.TOKENS], self.numbers[jobs, Job.ADAPTERS] = count, place
 
 
 class Chain:
@@ -111,7 +84,7 @@ class Chain:
         self._number_sizes = number_sizes
         # of each view; the last row is of the last attention, where nobody asks what other tokens see
         views = [*facts["views"], facts["views"][self._view_of_layer[-1]]]
-        self._facts = np.stack([self._facts_of_view(view, facts, programs[0].epsilon) for view in views])
+        self._view_rows = np.stack([self._view_row(view, facts, programs[0].epsilon) for view in views])
         self._head_norms = np.array(facts["norms"], np.float32)  # [layer, query or key, head width], or empty
         self._cache = 0
         self._arrays: dict[str, Any] = {}
@@ -119,12 +92,12 @@ class Chain:
         self._make_room(1, 1)
         weakref.finalize(self, give_back_memory).atexit = False
 
-    def _facts_of_view(self, view: dict[str, Any], facts: dict[str, Any], epsilon: int) -> Any:
-        row = np.zeros(attention_tables.NUM_FACTS, np.int64)
+    def _view_row(self, view: dict[str, Any], facts: dict[str, Any], epsilon: int) -> Any:
+        row = np.zeros(attention_tables.VIEW_NUMBERS, np.int64)
         scale, cap = (int(np.float32(facts[name]).view(np.uint32)) for name in ("scale", "cap"))
-        row[: attention_tables.EPSILON + 1] = *self._sizes, 2 * len(view["inverse"]), scale, cap, view["window"], epsilon
-        row[[attention_tables.KEY_SIZE, attention_tables.VALUE_SIZE]] = self._number_sizes
-        row[attention_tables.KEEP_CODE :] = [function.address for function in ATTENTION_FUNCTIONS]
+        row[: View.EPSILON + 1] = *self._sizes, 2 * len(view["inverse"]), scale, cap, view["window"], epsilon
+        row[[View.KEY_SIZE, View.VALUE_SIZE]] = self._number_sizes
+        row[View.KEEP_CODE :] = [function.address for function in ATTENTION_FUNCTIONS]
         return row
 
     def _make_room(self, tokens: int, wanted: int) -> None:
@@ -137,10 +110,10 @@ class Chain:
         heads, kv_heads, head_dim = self._sizes
         width, all_heads = len(self._norm), heads * head_dim
         shapes = {"residual": width, "hidden": width, "seen": all_heads}
-        shapes |= {f"output {number}": all_heads + 2 * kv_heads * head_dim for number in range(3)}
+        shapes |= {f"output {number}": all_heads + 2 * kv_heads * head_dim for number in range(MOST_OUTPUTS)}
         self._arrays = {name: np.empty((most_tokens, size), np.float32) for name, size in shapes.items()}
         shapes = {"chosen seen": all_heads, "chosen residual": width, "chosen": width}
-        shapes["logits"] = int(self._programs[-1].steps[0, ROWS])
+        shapes["logits"] = int(self._programs[-1].steps[0, Step.ROWS])
         self._arrays |= {name: np.empty((most_wanted, size), np.float32) for name, size in shapes.items()}
         self._make_tables(most_tokens, most_wanted)
         self._fill(max_parts(most_tokens))
@@ -160,23 +133,23 @@ class Chain:
                 self._arrays[f"{name} {number}"] = np.empty((most_tokens, len(inverse)), np.float32)
         for row, number in enumerate([*range(len(self._views)), self._view_of_layer[-1]]):
             names = (f"cosines {number}", f"sines {number}", "places", "first blocks", "few", "many")
-            self._facts[row, attention_tables.COSINES : attention_tables.MANY_TABLE + 1] = [self._address(name) for name in names]
-        self._facts[-1, attention_tables.FEW_TABLE] = self._address("asked")
+            self._view_rows[row, View.COSINES : View.MANY_ROWS + 1] = [self._address(name) for name in names]
+        self._view_rows[-1, View.FEW_ROWS] = self._address("asked")
         laid = ("floats", "places", "first blocks", "owners", "wanted", "chosen owners", "few", "many", "asked")
-        self._laid = np.zeros(attention_tables.LAY_OUT_NUMBERS, np.int64)
+        self._laid = np.zeros(attention_tables.LAID_OUT_NUMBERS, np.int64)
         self._laid_at = int(self._laid.ctypes.data)
-        self._laid[attention_tables.FLOATS_OF : attention_tables.COUNT_FEW] = [self._address(name) for name in laid]
+        self._laid[LaidOut.FLOATS : LaidOut.NUM_FEW] = [self._address(name) for name in laid]
 
     def _address(self, name: str) -> int:
         return int(self._arrays[name].ctypes.data)
 
-    def _facts_at(self, row: int) -> int:
-        return int(self._facts[row].ctypes.data)
+    def _view_at(self, row: int) -> int:
+        return int(self._view_rows[row].ctypes.data)
 
     def _fill(self, parts: int) -> None:
         """All numbers that stay. `parts`: of the longest pass, see `program`.
 
-        The last layer's links stand there twice: for all tokens, and for those alone whose logits are wanted.
+        The last layer's jobs stand there twice: for all tokens, and for those alone whose logits are wanted.
         """
         num_steps = [COUNTS * len(program.steps) for program in self._programs]
         self._taken = np.zeros(parts * sum(num_steps) + 2 * len(self._programs), np.int64)
@@ -184,59 +157,61 @@ class Chain:
         *before, after, head = (self._steps(*both) for both in zip(self._programs, takens, strict=False))
         attentions = [self._attention(layer, takens[-1] + 16 * layer) for layer in range(len(before))]
         width, all_heads = self._arrays["residual"].shape[1], self._arrays["seen"].shape[1]
-        head[[SEEN, BEFORE, AFTER, OUTPUTS]] = self._address("chosen"), 0, 0, self._address("logits")
-        before[0][SEEN] = 0
+        head[[Job.ATTENDED, Job.BEFORE, Job.AFTER, Job.OUTPUTS]] = self._address("chosen"), 0, 0, self._address("logits")
+        before[0][Job.ATTENDED] = 0
         of_all = [attentions[-1], after, self._last_norm("residual", "hidden"), self._between(CHOICE, "hidden", "chosen", width), head]
         last_attention, last_steps = attentions[-1].copy(), after.copy()
-        last_attention[attention_tables.FACTS] = self._facts_at(-1)
-        last_steps[[SEEN, BEFORE, AFTER]] = [self._address(f"chosen {name}") for name in ("seen", "residual", "residual")]
+        last_attention[Attention.VIEW] = self._view_at(-1)
+        last_steps[[Job.ATTENDED, Job.BEFORE, Job.AFTER]] = [
+            self._address(f"chosen {name}") for name in ("seen", "residual", "residual")
+        ]
         of_wanted = [
             last_attention, self._between(CHOICE, "seen", "chosen seen", all_heads),
             self._between(CHOICE, "residual", "chosen residual", width), last_steps,
             self._last_norm("chosen residual", "chosen"), head,
         ]  # fmt: skip
-        body = [link for both in zip(before, attentions, strict=True) for link in both][:-1]
-        self._for_all = _Links(body + of_all, len(body) + 3)
-        self._for_wanted = _Links(body + of_wanted, len(body) + 1)
+        body = [job for both in zip(before, attentions, strict=True) for job in both][:-1]
+        self._for_all = _Jobs(body + of_all, len(body) + 3)
+        self._for_wanted = _Jobs(body + of_wanted, len(body) + 1)
         self.use(self._cache)
 
     def _steps(self, program: Program, taken: int) -> Any:
-        row, residual = np.zeros(LINK, np.int64), self._address("residual")
+        row, residual = np.zeros(JOB_NUMBERS, np.int64), self._address("residual")
         places = (array.ctypes.data for array in (team().state, program.steps, program.room))
-        row[[STATE, STEPS, ROOM]], row[NUM_STEPS], row[TAKEN] = [*places], len(program.steps), taken
-        row[WIDTH], row[EPSILON], row[CHUNK_COLUMNS] = program.width, program.epsilon, program.chunk
-        row[BESIDE] = program.beside.ctypes.data
-        row[SEEN], row[BEFORE], row[AFTER] = self._address("seen"), residual, residual
-        row[OUTPUTS : OUTPUTS + 3] = [self._address(f"output {number}") for number in range(3)]
+        row[[Job.STATE, Job.STEPS, Job.ROOM]], row[Job.NUM_STEPS], row[Job.NEXT_TILES] = [*places], len(program.steps), taken
+        row[Job.WIDTH], row[Job.EPSILON], row[Job.CHUNK_COLUMNS] = program.width, program.epsilon, program.chunk
+        row[Job.ADAPTER_STEPS] = program.beside.ctypes.data
+        row[Job.ATTENDED], row[Job.BEFORE], row[Job.AFTER] = self._address("seen"), residual, residual
+        row[Job.OUTPUTS : Job.OUTPUTS + MOST_OUTPUTS] = [self._address(f"output {number}") for number in range(MOST_OUTPUTS)]
         return row
 
     def _attention(self, layer: int, units: int) -> Any:
-        row = np.zeros(LINK, np.int64)
+        row = np.zeros(JOB_NUMBERS, np.int64)
         heads, kv_heads, head_dim = self._sizes
-        rows = [int(step[ROWS]) for step in self._programs[layer].steps if step[KIND] == OUT]
+        rows = [int(step[Step.ROWS]) for step in self._programs[layer].steps if step[Step.KIND] == Kind.OUT]
         starts = np.cumsum([0, *rows])
-        facts = self._facts_at(self._view_of_layer[layer])
-        row[STATE], row[NUM_STEPS], row[attention_tables.FACTS] = team().state.ctypes.data, ATTENTION, facts
-        row[attention_tables.SEEN], row[attention_tables.UNITS] = self._address("seen"), units
+        view = self._view_at(self._view_of_layer[layer])
+        row[Job.STATE], row[Job.NUM_STEPS], row[Attention.VIEW] = team().state.ctypes.data, ATTENTION, view
+        row[Attention.ATTENDED], row[Attention.NEXT_UNITS] = self._address("seen"), units
         for part, begin in enumerate((0, heads * head_dim, (heads + kv_heads) * head_dim)):
             at = int(np.searchsorted(starts, begin, side="right")) - 1
-            row[attention_tables.QUERY + part] = self._address(f"output {at}") + 4 * (begin - starts[at])
-            row[attention_tables.QUERY_ROW + part] = 4 * rows[at]
+            row[Attention.QUERY + part] = self._address(f"output {at}") + 4 * (begin - starts[at])
+            row[Attention.QUERY_ROW_BYTES + part] = 4 * rows[at]
         if len(self._head_norms):
-            row[attention_tables.QUERY_NORM], row[attention_tables.KEY_NORM] = (part.ctypes.data for part in self._head_norms[layer])
+            row[Attention.QUERY_NORM], row[Attention.KEY_NORM] = (part.ctypes.data for part in self._head_norms[layer])
         return row
 
     def _last_norm(self, before: str, after: str) -> Any:
         row = self._between(LAST_NORM, before, after, len(self._norm))
-        row[EPSILON], row[WEIGHT] = self._programs[-2].epsilon, self._norm.ctypes.data
+        row[Job.EPSILON], row[Job.WEIGHT] = self._programs[-2].epsilon, self._norm.ctypes.data
         return row
 
     def _between(self, kind: int, before: str, after: str, width: int) -> Any:
-        row = np.zeros(LINK, np.int64)
-        row[STATE], row[NUM_STEPS], row[WIDTH] = team().state.ctypes.data, kind, width
-        row[BEFORE], row[AFTER] = self._address(before), self._address(after)
+        row = np.zeros(JOB_NUMBERS, np.int64)
+        row[Job.STATE], row[Job.NUM_STEPS], row[Job.WIDTH] = team().state.ctypes.data, kind, width
+        row[Job.BEFORE], row[Job.AFTER] = self._address(before), self._address(after)
         if kind == CHOICE:
-            row[WANTED] = self._address("wanted")
+            row[Job.WANTED] = self._address("wanted")
         return row
 
     def use(self, cache: int) -> None:
@@ -244,32 +219,32 @@ class Chain:
         self._cache = cache
         _, kv_heads, width = self._sizes
         keys, values = (kv_heads * attention_tables.head_bytes(width, size) for size in self._number_sizes)
-        self._facts[:, attention_tables.BLOCK_BYTES] = len(self._view_of_layer) * (keys + values)
-        for links in (self._for_all, self._for_wanted):
-            for layer, at in enumerate(links.attentions):
+        self._view_rows[:, View.BLOCK_BYTES] = len(self._view_of_layer) * (keys + values)
+        for jobs in (self._for_all, self._for_wanted):
+            for layer, at in enumerate(jobs.attentions):
                 here = cache + layer * (keys + values)
-                links.numbers[at, [attention_tables.KEYS, attention_tables.VALUES]] = here, here + keys
+                jobs.numbers[at, [Attention.KEYS, Attention.VALUES]] = here, here + keys
 
     def run(self, x_TD: Any, rows_N5: Any, blocks: Any, *, hidden: bool) -> tuple[Any, Any]:
         """Logits [W, V] and last hidden states [T, D], overwritten by the next pass; these are no states at all if not `hidden`.
 
         `rows_N5`: see `attention.lay_out`. `blocks`: of all rows, one after another.
         """
-        tokens, wanted = len(x_TD), int(rows_N5[:, 2].sum())
+        tokens, wanted = len(x_TD), int(rows_N5[:, PassRow.WANTED].sum())
         self._make_room(tokens, wanted)
         arrays = self._arrays
         arrays["residual"][:tokens] = x_TD
         heads, kv_heads, width = self._sizes
         laid = self._laid
-        laid[: attention_tables.FLOATS_OF] = rows_N5.ctypes.data, len(rows_N5), tokens, heads // kv_heads
+        laid[: LaidOut.FLOATS] = rows_N5.ctypes.data, len(rows_N5), tokens, heads // kv_heads
         LAY_OUT.call(self._laid_at)
-        few, many, asked, *portions, keys = laid[attention_tables.COUNT_FEW :].tolist()
+        few, many, asked, *portions, keys = laid[LaidOut.NUM_FEW :].tolist()
         for number, (inverse, magnitude) in enumerate(self._views):
             self._turn(arrays[f"cosines {number}"][:tokens], arrays[f"sines {number}"][:tokens], inverse, magnitude)
-        links = self._for_wanted if not hidden and FEW_WANTED * wanted <= tokens else self._for_all
-        has_owners = bool((rows_N5[:, 4] >= 0).any())
+        jobs = self._for_wanted if not hidden and FEW_WANTED * wanted <= tokens else self._for_all
+        has_owners = bool((rows_N5[:, PassRow.ADAPTER] >= 0).any())
         owners = (self._address("owners"), self._address("chosen owners")) if has_owners else (0, 0)
-        links.tell(tokens, wanted, owners, in_panels=hidden)  # a text's states are the same, alone and beside others
+        jobs.tell(tokens, wanted, owners, in_panels=hidden)  # a text's states are the same, alone and beside others
         room = attention_tables.room_bytes(width)
         units = [kv_heads * count for count in portions]
         pieces = [attention_tables.pieces(count, keys, len(team())) for count in units]
@@ -278,11 +253,11 @@ class Chain:
         def ready() -> None:
             rooms_at, partial_at = place("rooms", room * len(team())), place("partial", partial)
             told = (tokens, blocks.ctypes.data, rooms_at, room, partial_at, pieces[0], few, many)
-            self._facts[:, attention_tables.PASS_TOKENS : attention_tables.KEEP_CODE] = told
-            self._facts[-1, [attention_tables.PIECES, attention_tables.NUM_FEW, attention_tables.NUM_MANY]] = pieces[1], asked, 0
+            self._view_rows[:, View.TOKENS : View.KEEP_CODE] = told
+            self._view_rows[-1, View.PIECES : View.KEEP_CODE] = pieces[1], asked, 0
             self._taken[:] = 0
 
-        run_links(links.numbers, self._programs, ready)
+        run_jobs(jobs.numbers, self._programs, ready)
         return arrays["logits"][:wanted], arrays["hidden"][:tokens]
 
     def _turn(self, cosines_TR: Any, sines_TR: Any, inverse_R: Any, magnitude: Any) -> None:

@@ -2,7 +2,7 @@
 
 A block has of each head [column / 2][token][2] of keys, so that a query meets 32 of them at once, or [token / 2][column][2] of values,
 and then what 1 stands for in each token's. A number has 8 bits, or 16 where single columns are far larger than all others.
-A link of a chain (see `program`) is one layer's attention: its numbers are the places of that layer, `FACTS` those of a pass.
+A job here is one layer's attention, `attention_tables.Attention`; its `facts` are the `View` that it shares with others of a pass.
 """
 
 from __future__ import annotations
@@ -16,39 +16,10 @@ from numba.core import cgutils
 
 from nomoat import jit
 from nomoat.engine import attention_tables
-from nomoat.engine.attention_tables import (
-    BLOCK_BYTES,
-    BLOCKS,
-    COSINES,
-    EPSILON,
-    FACTS,
-    FIRST_BLOCKS,
-    HEADS,
-    KEY,
-    KEY_NORM,
-    KEY_ROW,
-    KEY_SIZE,
-    KEYS,
-    KV_HEADS,
-    LINK_NUMBERS,
-    NUM_FACTS,
-    PASS_TOKENS,
-    PLACES,
-    QUERY,
-    QUERY_NORM,
-    QUERY_ROW,
-    SINES,
-    SMALL,
-    TURNING,
-    VALUE,
-    VALUE_ROW,
-    VALUE_SIZE,
-    VALUES,
-    WIDE,
-    WIDTH,
-)
+from nomoat.engine.attention_tables import SMALL, VIEW_NUMBERS, WIDE, Attention, View
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.emit import BYTE, FLOAT, SHORT, WORD, Emit
+from nomoat.engine.step_tables import JOB_NUMBERS
 
 MOST_SMALL = 127  # the largest whole number of 8 bits
 # of 16 bits, as far as no sum of products passes 32: the length of a query and of a key, and the largest value
@@ -112,17 +83,17 @@ _keep_wide_value = _keep(WIDE, MOST_WIDE, columns=1, step=4)
 @jit.kernel
 def _turn(x: Any, facts: Any, m: Any, norm: Any) -> None:
     """A head's first half against its second, after its norm, where it has one."""
-    width, turning = facts[WIDTH], facts[TURNING]
+    width, turning = facts[View.WIDTH], facts[View.ROTARY]
     if norm:
         x_W, norm_W = jit.floats_at(x, width), jit.floats_at(norm, width)
         total = np.float32(0)
         for w in range(width):
             total += x_W[w] * x_W[w]
-        scale = np.float32(1) / np.sqrt(total / np.float32(width) + jit.as_float(np.uint32(facts[EPSILON])))
+        scale = np.float32(1) / np.sqrt(total / np.float32(width) + jit.as_float(np.uint32(facts[View.EPSILON])))
         for w in range(width):
             x_W[w] *= scale * norm_W[w]
     half = turning // 2
-    cosines, sines = facts[COSINES] + 4 * m * half, facts[SINES] + 4 * m * half
+    cosines, sines = facts[View.COSINES] + 4 * m * half, facts[View.SINES] + 4 * m * half
     x_T, cos_H, sin_H = jit.floats_at(x, turning), jit.floats_at(cosines, half), jit.floats_at(sines, half)
     for h in range(half):
         a, b = x_T[h], x_T[half + h]
@@ -133,8 +104,8 @@ def _turn(x: Any, facts: Any, m: Any, norm: Any) -> None:
 @jit.kernel
 def block_of(facts: Any, cache: Any, at: Any, head: Any, size: Any) -> Any:
     """Where the keys or values of one head lie, of the block at a place of the list. `size`: bytes of a number."""
-    block = jit.longs_at(facts[BLOCKS] + 8 * at, 1)[0]
-    return cache + block * facts[BLOCK_BYTES] + head * head_bytes(facts[WIDTH], size)
+    block = jit.longs_at(facts[View.BLOCKS] + 8 * at, 1)[0]
+    return cache + block * facts[View.BLOCK_BYTES] + head * head_bytes(facts[View.WIDTH], size)
 
 
 def keep(at: Any, me: Any, threads: Any) -> None:
@@ -142,28 +113,28 @@ def keep(at: Any, me: Any, threads: Any) -> None:
 
     Tokens that follow one another are the share of one thread: their keys lie in the same cache lines.
     """
-    link = jit.longs_at(at, LINK_NUMBERS)
-    facts = jit.longs_at(link[FACTS], NUM_FACTS)
-    heads, width, tokens = facts[KV_HEADS], facts[WIDTH], facts[PASS_TOKENS]
-    size, value_size = facts[KEY_SIZE], facts[VALUE_SIZE]
-    group = facts[HEADS] // heads
-    places, first_blocks = jit.longs_at(facts[PLACES], tokens), jit.longs_at(facts[FIRST_BLOCKS], tokens)
+    job = jit.longs_at(at, JOB_NUMBERS)
+    facts = jit.longs_at(job[Attention.VIEW], VIEW_NUMBERS)
+    heads, width, tokens = facts[View.KV_HEADS], facts[View.WIDTH], facts[View.TOKENS]
+    size, value_size = facts[View.KEY_SIZE], facts[View.VALUE_SIZE]
+    group = facts[View.HEADS] // heads
+    places, first_blocks = jit.longs_at(facts[View.POSITIONS], tokens), jit.longs_at(facts[View.FIRST_BLOCKS], tokens)
     for unit in range(me, -(-tokens // BLOCK_TOKENS) * heads, threads):
         first, head = unit // heads * BLOCK_TOKENS, unit % heads
         for m in range(first, min(first + BLOCK_TOKENS, tokens)):
             for own in range(head * group, (head + 1) * group):
-                _turn(link[QUERY] + m * link[QUERY_ROW] + 4 * own * width, facts, m, link[QUERY_NORM])
-            key = link[KEY] + m * link[KEY_ROW] + 4 * head * width
-            _turn(key, facts, m, link[KEY_NORM])
+                _turn(job[Attention.QUERY] + m * job[Attention.QUERY_ROW_BYTES] + 4 * own * width, facts, m, job[Attention.QUERY_NORM])
+            key = job[Attention.KEY] + m * job[Attention.KEY_ROW_BYTES] + 4 * head * width
+            _turn(key, facts, m, job[Attention.KEY_NORM])
             at_block, within = first_blocks[m] + places[m] // BLOCK_TOKENS, places[m] % BLOCK_TOKENS
-            there = block_of(facts, link[KEYS], at_block, head, size)
+            there = block_of(facts, job[Attention.KEYS], at_block, head, size)
             unit_place = there + BLOCK_TOKENS * width * size + 4 * within
             if size == SMALL:
                 _keep_small_key(key, width, there + 2 * within, unit_place)
             else:
                 _keep_wide_key(key, width, there + 4 * within, unit_place)
-            value = link[VALUE] + m * link[VALUE_ROW] + 4 * head * width
-            there = block_of(facts, link[VALUES], at_block, head, value_size)
+            value = job[Attention.VALUE] + m * job[Attention.VALUE_ROW_BYTES] + 4 * head * width
+            there = block_of(facts, job[Attention.VALUES], at_block, head, value_size)
             unit_place = there + BLOCK_TOKENS * width * value_size + 4 * within
             there += (within // 2 * 2 * width + within % 2) * value_size
             if value_size == SMALL:

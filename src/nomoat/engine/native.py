@@ -188,10 +188,10 @@ class NativeModel:
 def _add_beside(program: Program, parts: Sequence[Sequence[tuple[str, int]]], adapters: Sequence[LoraDelta]) -> None:
     """Let the adapters add to each step's result, where they change a layer it is made of."""
     from nomoat.engine.adapters import beside
-    from nomoat.engine.step_tables import COLUMNS
+    from nomoat.engine.step_tables import Step
 
     for number, of_step in enumerate(parts):
-        added = beside(of_step, int(program.steps[number, COLUMNS]), adapters) if of_step else None
+        added = beside(of_step, int(program.steps[number, Step.COLUMNS]), adapters) if of_step else None
         if added is not None:
             program.add_beside(number, added)
 

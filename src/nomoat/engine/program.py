@@ -20,42 +20,25 @@ import numpy.typing as npt
 from nomoat import config
 from nomoat.engine import shutdown
 from nomoat.engine.step_tables import (
-    BESIDE,
-    BESIDE_NUMBERS,
-    CHUNK_COLUMNS,
-    CODE,
-    COLUMNS,
-    COPIES,
+    ADAPTER_STEP_NUMBERS,
     COPY_BYTES,
     COUNTS,
-    GROUP,
     HAS_PANELS,
-    HIDDEN,
     IN_BF16,
     INPUT_BYTES,
-    KIND,
-    KINDS,
-    LINK,
-    NEXT_INPUTS,
-    NUM_TILES,
-    OUT,
+    JOB_NUMBERS,
     PAIR_ROOM,
-    PAIRS,
-    PANELS_CODE,
     PART_TOKENS,
-    PLACES,
-    ROOMS,
-    ROWS,
-    SEEN,
-    TAKEN,
-    TILE_SIZE,
-    TILES,
-    TOKENS,
+    ROOM_NUMBERS,
+    STEP_NUMBERS,
     TOKENS_A_PART,
-    USERS,
-    VECTOR,
+    AdapterStep,
+    Job,
+    Kind,
+    Room,
+    Step,
 )
-from nomoat.engine.team import OWED, Team
+from nomoat.engine.team import Team, TeamState
 from nomoat.engine.tiles import BLOCKS, CACHE_LINE, CHUNK, FINE_CHUNK, GROUP_CODES, TILE_BYTES, TILE_ROWS, WHOLE_BYTES
 from nomoat.machine_code import Compiled
 
@@ -93,7 +76,7 @@ def _wait_for_the_last_job() -> None:
         _one_at_a_time.release()
 
 
-def _do(links: int, count: int) -> None:
+def _do(jobs: int, count: int) -> None:
     """A chain of so many jobs that lie there. What is announced is done whatever comes, such as Ctrl-C.
 
     Otherwise the team would wait for the caller's share, and be out of step for good. While `_one_at_a_time` is held.
@@ -101,11 +84,11 @@ def _do(links: int, count: int) -> None:
     shutdown.require_time()
     threads, announce, do_share = team(), ANNOUNCE.call, DO_SHARE.call  # what fails here announces nothing
     try:
-        if announce(threads.address, links, count):
+        if announce(threads.address, jobs, count):
             threads.wake()
             do_share(threads.address, 0)
     except BaseException:
-        while threads.state[OWED]:
+        while threads.state[TeamState.OWED]:
             with suppress(BaseException):  # the first is raised
                 threads.wake()
                 do_share(threads.address, 0)
@@ -156,7 +139,7 @@ def _give_back_unwanted() -> None:
             _one_at_a_time.release()
 
 
-def run_links(links: Any, programs: Sequence[Program], ready: Callable[[], None]) -> None:
+def run_jobs(jobs: Any, programs: Sequence[Program], ready: Callable[[], None]) -> None:
     """Do a chain of jobs, of which some are these programs'. `ready` is called before, when nobody else uses the memory they share."""
     try:
         with _one_at_a_time:
@@ -164,7 +147,7 @@ def run_links(links: Any, programs: Sequence[Program], ready: Callable[[], None]
             while any(program.moves != _memory.moves for program in programs):
                 for program in programs:
                     program.prepare(1)
-            _do(int(links.ctypes.data), len(links))
+            _do(int(jobs.ctypes.data), len(jobs))
     finally:
         if _memory.is_unwanted:
             _give_back_unwanted()
@@ -184,7 +167,7 @@ def place(name: str, size: int) -> int:
 class Beside:
     """What N adapters add to a product: all their A as one matrix, in tiles of 8 bits, and a place for each of the product's tiles.
 
-    `users`: whose each of the matrix's tiles is, a bit for each adapter. `places` [N, tiles, PLACE]: see `steps`. `kept`: what lies at
+    `users`: whose each of the matrix's tiles is, a bit for each adapter. `places` [N, tiles, `BTile`]. `kept`: what lies at
     their addresses.
     """
 
@@ -201,12 +184,12 @@ class Beside:
 
 def _product_row(type_name: str, rows: int, columns: int, address: int) -> Any:
     """A table's row of a product with tiles that lie there."""
-    row = np.zeros(VECTOR + 1, np.int64)
-    row[CODE] = product_of(type_name).address
-    row[PANELS_CODE] = to_panels_of(type_name).address if HAS_PANELS else 0
-    row[GROUP] = GROUP_CODES[type_name]
-    row[TILES], row[TILE_SIZE] = address, columns // BLOCKS[type_name][0] * TILE_BYTES[type_name]
-    row[KIND], row[ROWS], row[COLUMNS] = OUT, rows, columns
+    row = np.zeros(STEP_NUMBERS, np.int64)
+    row[Step.CODE] = product_of(type_name).address
+    row[Step.PANELS_CODE] = to_panels_of(type_name).address if HAS_PANELS else 0
+    row[Step.GROUP] = GROUP_CODES[type_name]
+    row[Step.TILES], row[Step.TILE_BYTES] = address, columns // BLOCKS[type_name][0] * TILE_BYTES[type_name]
+    row[Step.KIND], row[Step.ROWS], row[Step.COLUMNS] = Kind.OUT, rows, columns
     return row
 
 
@@ -219,17 +202,17 @@ class Program:
 
         `chunk`: columns that share a scale where many tokens are multiplied; 0: what is near enough for models of this width.
         """
-        table, columns_before = np.zeros((len(steps), VECTOR + 1), np.int64), columns
+        table, columns_before = np.zeros((len(steps), STEP_NUMBERS), np.int64), columns
         for number, (kind, type_name, rows, place, vector) in enumerate(steps):
             if kind in ("norm", "add_norm"):
                 columns = rows
             else:
                 table[number] = _product_row(type_name, rows, columns, address + place)
                 columns = rows // 2 if kind in ("gated", "gelu_gated") else columns
-            table[number, KIND], table[number, ROWS] = KINDS.index(kind), rows
-            table[number, VECTOR] = 0 if vector < 0 else address + vector
+            table[number, Step.KIND], table[number, Step.ROWS] = Kind[kind.upper()], rows
+            table[number, Step.VECTOR] = 0 if vector < 0 else address + vector
         self.steps, self.width, self.epsilon = table, width, int(np.float32(epsilon).view(np.uint32))
-        widest, most = int(table[:, COLUMNS].max()), int(table[table[:, KIND] != OUT, ROWS].max(initial=0))
+        widest, most = int(table[:, Step.COLUMNS].max()), int(table[table[:, Step.KIND] != Kind.OUT, Step.ROWS].max(initial=0))
         self._sizes = {  # for each token
             "inputs": INPUT_BYTES * -(-widest // CHUNK) * CHUNK,
             "scales": widest // 8,
@@ -238,33 +221,34 @@ class Program:
             "result": 4 * most,
         }
         self._kept: list[Beside] = []
-        self.room = np.zeros(ROOMS, np.int64)
-        self._job = np.zeros(LINK, np.int64)
+        self.room = np.zeros(ROOM_NUMBERS, np.int64)
+        self._job = np.zeros(JOB_NUMBERS, np.int64)
         self._address = int(self._job.ctypes.data)
         self.chunk = chunk or (FINE_CHUNK if (width or columns_before) < NARROW else CHUNK)
-        self._job[CHUNK_COLUMNS] = self.chunk
-        self.beside = np.zeros((len(steps), BESIDE_NUMBERS), np.int64)
+        self._job[Job.CHUNK_COLUMNS] = self.chunk
+        self.beside = np.zeros((len(steps), ADAPTER_STEP_NUMBERS), np.int64)
         self.moves, self._parts = 0, 0
 
     def add_beside(self, number: int, added: Beside) -> None:
         """Let adapters add to a step's result, for tokens that have one."""
         row = self.beside[number]
-        row[: VECTOR + 1] = _product_row(WHOLE_BYTES, added.rows, int(self.steps[number, COLUMNS]), added.tiles.ctypes.data)
-        row[PLACES], row[NUM_TILES], row[USERS] = added.places.ctypes.data, added.places.shape[1], added.users.ctypes.data
+        row[:STEP_NUMBERS] = _product_row(WHOLE_BYTES, added.rows, int(self.steps[number, Step.COLUMNS]), added.tiles.ctypes.data)
+        row[AdapterStep.B_TILES], row[AdapterStep.NUM_TILES] = added.places.ctypes.data, added.places.shape[1]
+        row[AdapterStep.USERS] = added.users.ctypes.data
         self._kept.append(added)
 
     def prepare(self, parts: int) -> None:
         """Have memory for so many parts of a prompt. It is shared, and may have moved for another program since."""
-        self.room[:PAIRS] = [_memory.place(name, PART_TOKENS * size) for name, size in self._sizes.items()]
-        self.room[PAIRS] = _memory.place("pairs", PAIR_ROOM * len(team()))
-        self.room[NEXT_INPUTS:HIDDEN] = [
+        self.room[: Room.PAIRS] = [_memory.place(name, PART_TOKENS * size) for name, size in self._sizes.items()]
+        self.room[Room.PAIRS] = _memory.place("pairs", PAIR_ROOM * len(team()))
+        self.room[Room.NEXT_INPUTS : Room.HIDDEN] = [
             _memory.place(f"next {name}", PART_TOKENS * self._sizes[name]) for name in ("inputs", "scales", "sums")
         ]
-        self.room[HIDDEN] = _memory.place("hidden", 4 * PART_TOKENS * max((added.rows for added in self._kept), default=0))
-        self.room[COPIES] = _memory.place("copies", COPY_BYTES * len(team()))
+        self.room[Room.HIDDEN] = _memory.place("hidden", 4 * PART_TOKENS * max((added.rows for added in self._kept), default=0))
+        self.room[Room.COPIES] = _memory.place("copies", COPY_BYTES * len(team()))
         taken = _memory.place("taken", 8 * COUNTS * len(self.steps) * parts)
         state = team().state.ctypes.data
-        self._job[:TOKENS] = (
+        self._job[: Job.TOKENS] = (
             state,
             self.steps.ctypes.data,
             len(self.steps),
@@ -273,7 +257,7 @@ class Program:
             self.width,
             self.epsilon,
         )
-        self._job[BESIDE] = self.beside.ctypes.data
+        self._job[Job.ADAPTER_STEPS] = self.beside.ctypes.data
         self.moves, self._parts = _memory.moves, parts
 
     def run(self, seen: Any, before: Any, after: Any, outputs: Sequence[Any]) -> None:
@@ -289,8 +273,8 @@ class Program:
             with _one_at_a_time:
                 if self.moves != _memory.moves or self._parts < parts:
                     self.prepare(parts)
-                ctypes.memset(int(job[TAKEN]), 0, 8 * COUNTS * len(self.steps) * parts)
-                job[TOKENS], job[SEEN : SEEN + len(places)] = tokens, places
+                ctypes.memset(int(job[Job.NEXT_TILES]), 0, 8 * COUNTS * len(self.steps) * parts)
+                job[Job.TOKENS], job[Job.ATTENDED : Job.ATTENDED + len(places)] = tokens, places
                 _do(self._address, 1)
         finally:
             if _memory.is_unwanted:

@@ -1,33 +1,127 @@
 """What Python tells the threads that compute, and their memory: the places of numbers in tables, without what is compiled.
 
-`program` and `chain` fill the tables, `steps` reads them.
+A model's pass is a chain of jobs, done one after another by all threads of a team together. `program` and `chain` write it in Python:
+a row of `JOB_NUMBERS` for each job, and what its addresses lead to. `steps.share` reads it in each thread. Each table is an IntEnum of
+its places; every place holds 64 bits, a number or the address of a table or of float32.
+
+    TeamState
+      JOBS ────────────> the chain: NUM_JOBS rows, each one of these
+
+    Job: steps of a `program.Program`             Attention: a layer's, a Job whose NUM_STEPS is ATTENTION
+      STATE ───────────> TeamState                  STATE ─────────────> TeamState
+      STEPS ───────────> Step, NUM_STEPS rows       VIEW ──────────────> View: how its layers see, and the pass
+        CODE ──────────> machine code                 KEEP_CODE, ... ──> machine code of `kv_cache` and `attention`
+        TILES ─────────> weights                      FEW_ROWS, ... ───> Row: new tokens of a text
+        VECTOR ────────> a bias, a norm's weights     BLOCKS ──────────> list of the texts' blocks
+      ROOM ────────────> Room: memory of a part       ROOMS, PARTIAL ──> memory of the threads
+      NEXT_TILES ──────> counts of tiles taken      NEXT_UNITS ────────> counts of queries taken
+      ADAPTER_STEPS ───> AdapterStep, as Step       KEYS, VALUES ──────> this layer's in the cache's first block
+        TILES ─────────> A of all adapters          QUERY, KEY, VALUE ─> OUTPUTS of the job before
+        B_TILES ───────> BTile: B of each           ATTENDED ──────────> ATTENDED of the job after
+      ADAPTERS ────────> each token's adapter
+      ATTENDED, BEFORE, AFTER, OUTPUTS ─> rows of tokens
+
+Steps and attention take turns: up to the first layer's queries, keys and values, its attention, up to the next layer's, and so on. A
+`Job` of LAST_NORM, one or two of CHOICE (of the tokens whose logits are wanted) and the output layer, a single step, are the last.
 """
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 from nomoat import hardware
-from nomoat.engine.attention_tables import LINK_NUMBERS
 from nomoat.engine.tiles import CACHE_LINE, CHUNK, TILE_ROWS
 
-KINDS = ("add", "hold", "add_norm", "norm", "gated", "gelu_gated", "out")
-ADD, HOLD, ADD_NORM, NORM, GATED, GELU_GATED, OUT = range(len(KINDS))
-KIND, CODE, PANELS_CODE, GROUP, ROWS, COLUMNS, TILES, TILE_SIZE, VECTOR = range(9)  # columns of a table of steps
-# further ones of what adapters add to a step's result, see `_add_beside`: the address of a table of places (0: nothing), its length,
-# and where it is told whose the matrix's tiles are, a bit for each adapter
-PLACES, NUM_TILES, USERS, BESIDE_NUMBERS = range(VECTOR + 1, VECTOR + 5)
-LAST_BIT = 62  # stands for all further adapters
-INPUTS, SCALES, TOTALS, SUMS, RESULT, PAIRS, NEXT_INPUTS, NEXT_SCALES, NEXT_SUMS, HIDDEN, COPIES, ROOMS = range(12)  # places of memory
-COPY_BYTES = 2 * CACHE_LINE  # of a thread's copy of these, which it changes
-# numbers of a job
-STATE, STEPS, NUM_STEPS, ROOM, TAKEN, WIDTH, EPSILON, TOKENS, SEEN, BEFORE, AFTER, OUTPUTS = range(12)
-WEIGHT = WANTED = OUTPUTS  # of the last norm; of a choice
-# of a prompt's panels; the table of what adapters add, and the address of each token's adapter, -1 for none; 0 if no token has one
-CHUNK_COLUMNS, BESIDE, OWNERS = OUTPUTS + 3, OUTPUTS + 4, OUTPUTS + 5
-IN_PANELS = OUTPUTS + 6  # not 0: however few tokens there are, they are multiplied as many are
-LINK = LINK_NUMBERS  # numbers of a job in a chain
-PLACE = 3  # numbers of a place
+
+class Kind(IntEnum):
+    """What a step does, see `custom_ops.FusedBlock`, which has their names in small letters."""
+
+    ADD = 0
+    HOLD = 1
+    ADD_NORM = 2
+    NORM = 3
+    GATED = 4
+    GELU_GATED = 5
+    OUT = 6
+
+
+class Step(IntEnum):
+    """A row of a program's table of steps. A norm has KIND, ROWS and VECTOR alone."""
+
+    KIND = 0  # a `Kind`
+    CODE = 1  # address of the product of some tokens with a tile, see `kernels.product`
+    PANELS_CODE = 2  # address of what makes a tile's codes what many tokens are multiplied by; 0 without `HAS_PANELS`
+    GROUP = 3  # weights of a row that share a scale
+    ROWS = 4  # of the weights: numbers of a token's result
+    COLUMNS = 5  # of the weights: numbers of a token's input
+    TILES = 6  # address of the weights, tile by tile
+    TILE_BYTES = 7
+    VECTOR = 8  # address of ROWS float32: a bias, or a norm's weights; 0: none
+
+
+class AdapterStep(IntEnum):
+    """A row of the table of what adapters add to a step's result. Its first places are `Step`'s: the matrix A of all adapters."""
+
+    B_TILES = len(Step)  # address of a table of `BTile` [adapter][tile of the step's]; 0: no adapter changes this step
+    NUM_TILES = len(Step) + 1  # of the step's weights
+    USERS = len(Step) + 2  # address of a number for each of A's tiles: a bit for each adapter that has rows there
+
+
+class BTile(IntEnum):
+    """What an adapter adds to a tile: a tile of its B, times A's results."""
+
+    WEIGHTS = 0  # address of float16 [rank][row of the tile]
+    FIRST_RANK = 1  # which of A's results is the adapter's first
+    RANK = 2  # how many are; 0: the adapter adds nothing
+
+
+class Room(IntEnum):
+    """Addresses of memory that all programs share, for the tokens of a part. The threads have copies, in which they exchange some."""
+
+    INPUTS = 0  # of a product, in 8 bits (`kernels`, `panels`) or in bf16 (`amx`)
+    SCALES = 1  # float32: what 1 stands for in 8 bits
+    TOTALS = 2  # float32: sums that the weights' offsets need, see `kernels.round_inputs`
+    SUMS = 3  # of whole numbers, see there; or what a chunk's sums begin with, see `panels.round_into_panel`
+    RESULT = 4  # float32 [token][row] of a step
+    PAIRS = 5  # `PAIR_ROOM` bytes a thread
+    NEXT_INPUTS = 6  # what becomes INPUTS, SCALES and SUMS while these are still read
+    NEXT_SCALES = 7
+    NEXT_SUMS = 8
+    HIDDEN = 9  # float32 [token][rank]: A's results
+    COPIES = 10  # `COPY_BYTES` a thread
+
+
+class Job(IntEnum):
+    """A row of a chain. LAST_NORM and CHOICE have STATE, NUM_STEPS, WIDTH to AFTER and one of their own alone."""
+
+    STATE = 0  # address of `team.TeamState`
+    STEPS = 1  # address of the table of `Step`
+    NUM_STEPS = 2  # its rows; or ATTENTION, LAST_NORM, CHOICE
+    ROOM = 3  # address of the table of `Room`
+    NEXT_TILES = 4  # address of counts of tiles that threads have taken, [part][`COUNTS`][step]; all 0 before the pass
+    WIDTH = 5  # numbers of a token's row in BEFORE and AFTER
+    EPSILON = 6  # of norms: a float32's bits
+    TOKENS = 7
+    ATTENDED = 8  # address of the first product's input, mostly what attention gave; 0: a norm is first
+    BEFORE = 9  # address of the residual before all steps; of a norm's or a choice's input
+    AFTER = 10  # address of the residual after them, which may be the same; of the result
+    OUTPUTS = 11  # addresses of the results of up to three steps `OUT`
+    WEIGHT = 11  # in place of these: address of the last norm's weights
+    WANTED = 11  # or, of a choice, of the places of the tokens among those before
+    CHUNK_COLUMNS = 14  # columns that share a scale where many tokens are multiplied in 8 bits
+    ADAPTER_STEPS = 15  # address of the table of `AdapterStep`
+    ADAPTERS = 16  # address of each token's adapter, -1 for none; 0: no token has one
+    IN_PANELS = 17  # not 0: however few tokens there are, they are multiplied as many are
+
+
 ATTENTION, LAST_NORM, CHOICE = 0, -1, -2  # what stands for a number of steps in jobs that are none
-COUNTS = 2  # of tiles taken, for each step: of its product and of what is beside it
+MOST_OUTPUTS = Job.CHUNK_COLUMNS - Job.OUTPUTS
+STEP_NUMBERS, B_TILE_NUMBERS, ROOM_NUMBERS = len(Step), len(BTile), len(Room)
+ADAPTER_STEP_NUMBERS = STEP_NUMBERS + len(AdapterStep)
+JOB_NUMBERS = Job.IN_PANELS + 1
+LAST_BIT = 62  # of USERS: stands for all further adapters
+COPY_BYTES = 2 * CACHE_LINE  # of a thread's copy of `Room`
+COUNTS = 2  # of tiles taken, for each step: of its product and of what adapters add
 # Many tokens are multiplied in panels, where that is faster: in 8 bits (`panels`), or in bf16 where AMX can be used (`amx`)
 HAS_PANELS = bool({"avx512_vnni", "avx_vnni", "asimddp"} & hardware.cpu_flags())
 IN_BF16 = hardware.amx().value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nomoat import jit
-from nomoat.engine.team import JOB, OWED, SHARE, SHARED, SLEEPING, THREADS, TICKET
+from nomoat.engine.team import TEAM_NUMBERS, TeamState
 
 SPINS = 20_000  # how often a thread looks for the next job before it sleeps: some tenths of a millisecond
 
@@ -19,10 +19,10 @@ def add(address: Any, value: Any) -> Any:
 
 @jit.kernel
 def _do_share(state: Any, me: Any) -> None:
-    numbers = jit.longs_at(state, SHARED)
-    jit.call_with_3(numbers[SHARE], state, me, numbers[THREADS])
+    numbers = jit.longs_at(state, TEAM_NUMBERS)
+    jit.call_with_3(numbers[TeamState.SHARE], state, me, numbers[TeamState.THREADS])
     if me == 0:
-        numbers[OWED] = 0
+        numbers[TeamState.OWED] = 0
 
 
 def do_share(state: Any, me: Any) -> None:
@@ -34,7 +34,7 @@ def serve(state: Any, me: Any, done: Any) -> Any:
     """Do the jobs after the first `done`; how many there were when no other came for a moment."""
     spins = 0
     while spins < SPINS:
-        if jit.load_atomic(state + 8 * TICKET) == done:
+        if jit.load_atomic(state + 8 * TeamState.TICKET) == done:
             spins = jit.wait_a_moment(spins)
         else:
             done += 1
@@ -43,12 +43,12 @@ def serve(state: Any, me: Any, done: Any) -> Any:
     return done
 
 
-def announce(state: Any, links: Any, count: Any) -> Any:
+def announce(state: Any, jobs: Any, count: Any) -> Any:
     """Begin with a chain of so many jobs and do one's share. 1, and nothing done, if somebody must be woken first: see `do_share`."""
-    numbers = jit.longs_at(state, SHARED)
-    numbers[JOB], numbers[JOB + 1], numbers[OWED] = links, count, 1
-    jit.add_atomic(state + 8 * TICKET, 1)
-    if jit.load_atomic(state + 8 * SLEEPING):
+    numbers = jit.longs_at(state, TEAM_NUMBERS)
+    numbers[TeamState.JOBS], numbers[TeamState.NUM_JOBS], numbers[TeamState.OWED] = jobs, count, 1
+    jit.add_atomic(state + 8 * TeamState.TICKET, 1)
+    if jit.load_atomic(state + 8 * TeamState.SLEEPING):
         return 1
     _do_share(state, 0)
     return 0
