@@ -23,7 +23,7 @@ Allows = Callable[[dict[str, Any], str], bool]
 
 @pytest.fixture(scope="module")
 def grammars(tmp_path_factory: pytest.TempPathFactory) -> Grammars:
-    tokenizer = from_metadata(GGUFFile(write_tiny_gguf(tmp_path_factory.mktemp("words") / "t.gguf")).metadata)
+    tokenizer = from_metadata(GGUFFile(write_tiny_gguf(tmp_path_factory.mktemp("tokenizer") / "t.gguf")).metadata)
     return Grammars(tokenizer, tokenizer.backend.get_vocab_size())
 
 

@@ -312,7 +312,7 @@ def test_a_token_s_part_of_the_text_is_known_without_the_vocabulary_of_grammars(
     told = [spaced._likelihood(Pick(PIECES.index(piece), -1.0)).content for piece in ("<0xFF>", "<0xED>", "▁the", "h", "</s>")]
     assert told == [b"\xff", b"\xed", b" the", b"h", b"</s>"]
     assert spaced._likelihood(Pick(len(PIECES) + 1, -1.0)).content == b""
-    assert spaced._grammars._words is None
+    assert spaced._grammars._ll_tokenizer is None
 
 
 def test_views_of_one_model_have_one_context(spaced: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:

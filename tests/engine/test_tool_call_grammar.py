@@ -26,7 +26,7 @@ LISTED = f"```json\n[{ROME}, "
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return from_metadata(GGUFFile(write_tiny_gguf(tmp_path_factory.mktemp("words") / "t.gguf", template=TEMPLATE)).metadata)
+    return from_metadata(GGUFFile(write_tiny_gguf(tmp_path_factory.mktemp("tokenizer") / "t.gguf", template=TEMPLATE)).metadata)
 
 
 def written(
