@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shlex
 import signal
@@ -124,6 +125,6 @@ def test_the_command_that_a_training_ends_with_asks_about_the_text_whatever_it_b
         asked.append((model, prompt))
         raise SystemExit
 
-    monkeypatch.setattr(sys.modules["nomoat.cli.run"], "_in_its_words", in_its_words)
+    monkeypatch.setattr(importlib.import_module("nomoat.cli.run"), "_in_its_words", in_its_words)
     CliRunner().invoke(app, shlex.split(command))
     assert asked == [("base+colours", text)]
