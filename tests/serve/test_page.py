@@ -395,6 +395,30 @@ def test_an_error_is_shown_and_the_question_may_be_asked_again(page: Page, start
     assert len(page.all("article.assistant")) == 1
 
 
+def test_another_answer_is_asked_for_by_keyboard_and_stopped_where_the_focus_is(page: Page, start: Start) -> None:
+    page.open(start(Responder("fake", ScriptedEngine(lambda: endless(threading.Event(), threading.Event())))))
+    page.ask("go")
+    for _ in range(2):
+        page.until("article.assistant:last-child .text", "word word")
+        page.find("#send").send_keys(Keys.ENTER)
+        page.until("article[aria-busy=false].assistant .facts", "stopped")
+        page.find(".again").send_keys(Keys.ENTER)
+        assert page.browser.switch_to.active_element == page.find("#send")
+        page.until("#send", "Stop")
+    page.find("#send").click()
+
+
+def test_the_question_s_box_shows_its_whole_text_also_when_the_window_gets_narrower(page: Page, start: Start) -> None:
+    page.open(start(Responder("fake", FakeEngine())))
+    heights = []
+    for width in (900, 400):
+        page.browser.set_window_size(width, 700)
+        is_whole = "return [innerWidth, question.scrollHeight - question.clientHeight, question.clientHeight]"
+        wait_until(lambda: page.browser.execute_script(is_whole)[:2] == [width, 0], f"a box that fits at {width}")  # noqa: B023
+        heights.append(page.browser.execute_script(is_whole)[2])
+    assert heights[1] > heights[0]
+
+
 def test_a_speed_is_told_of_what_came_bit_by_bit_alone(page: Page, start: Start) -> None:
     def bit_by_bit() -> Iterator[Chunk]:
         for word in "abc":

@@ -430,7 +430,8 @@ function ask() {
 function askAgain() {
   if (writing || turns.at(-1)?.role !== "assistant" || !areFit()) return;
   turns.pop();
-  at("talk").lastElementChild.remove();
+  at("talk").lastElementChild.remove(); // with the button that was pressed
+  at("send").focus();
   answer();
 }
 
@@ -486,6 +487,7 @@ at("form").addEventListener("submit", (event) => {
   else ask();
 });
 at("question").addEventListener("input", fit);
+window.addEventListener("resize", fit);
 at("question").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || isComposing(event)) return;
   event.preventDefault();
