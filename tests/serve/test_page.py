@@ -21,7 +21,7 @@ from selenium.webdriver.support.ui import Select
 
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import RemoteError
-from nomoat.records import Chunk, Usage
+from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
 from nomoat.route.policy import Policy
 from nomoat.route.router import RouterEngine
@@ -417,6 +417,43 @@ def test_the_question_s_box_shows_its_whole_text_also_when_the_window_gets_narro
         wait_until(lambda: page.browser.execute_script(is_whole)[:2] == [width, 0], f"a box that fits at {width}")  # noqa: B023
         heights.append(page.browser.execute_script(is_whole)[2])
     assert heights[1] > heights[0]
+
+
+@pytest.mark.parametrize(("language", "said"), [("en-US", "Tuned on a table"), ("ko-KR", "표로 튜닝한 모델")])
+def test_a_model_tuned_on_a_table_is_told_and_asked_by_itself_in_its_words_where_that_is_chosen(
+    start: Start, language: str, said: str
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    class Listening(FakeEngine):
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            asked.append(tuple(message.content for message in request.messages))
+            return super().generate(request)
+
+    question = "Which {text}?\n\nText: {text}\nLabel:"
+    whole = "Which {text}?\n\nText: x\nLabel:"
+    page = Page(language)
+    try:
+        page.open(start({"plain": Responder("plain", FakeEngine()), "t": Responder("t", Listening(), question=question)}))
+        page.until("#model", "t")
+        assert said not in page.find("#about").text and not page.find("#words").is_displayed()
+        Select(page.find("#model")).select_by_value("t")
+        assert said in page.find("#about").text
+
+        def ask(text: str, number: int) -> None:
+            page.ask(text)
+            wait_until(lambda: len(page.all("article[aria-busy=false].assistant")) == number, "the answer")
+
+        ask("x", 1)
+        page.find("#as-tuned").click()
+        page.browser.refresh()
+        page.until("#about", said)
+        assert page.find("#as-tuned").is_selected()
+        ask("x", 2)
+        assert page.all("article.user")[-1].text == whole
+    finally:
+        page.browser.quit()
+    assert asked == [("x",), (whole,)]
 
 
 def test_a_speed_is_told_of_what_came_bit_by_bit_alone(page: Page, start: Start) -> None:
