@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 import nomoat
-from nomoat import callable_package, footprint, hardware, installing, responder
+from nomoat import callable_package, footprint, hardware, installing, responder, tasks
 from nomoat.cli.show import show
 from nomoat.engine import importer
+from nomoat.engine.fake import FakeEngine
 from nomoat.engine.source import open_source
 from nomoat.errors import NotEnoughMemoryError, StoppedError, UsageError
 from nomoat.hardware import Detected
@@ -108,6 +109,29 @@ def test_a_model_tells_which_it_is_and_whether_it_is_closed() -> None:
     with responder.load("fake:") as model:
         assert repr(model) == "<model fake:>"
     assert repr(model) == "<model fake:, closed>"
+
+
+def test_a_model_tuned_on_a_table_says_where_it_is_asked_in_other_words() -> None:
+    question = tasks.kept_question("Which colour?")
+    asked = tasks.put_question(question, "x")
+    note = (
+        "`base+colours` was tuned on a table, and asked in other words than it learned: `nomoat run` with `--as-tuned` asks about "
+        "a text in those, and `nomoat show` prints them"
+    )
+    other_turns = (Message(role="user", content=asked), Message(role="assistant", content="red"), Message(role="user", content="x"))
+    with responder.Responder("base+colours", FakeEngine(), question=question) as model:
+        for plain in ("x", Request(prompt="x"), Request(messages=other_turns)):
+            assert model.notes_on(plain) == (note,)
+        for learned in (
+            asked,
+            Request(prompt=f"<|user|>{asked}<|end|>"),
+            Request(messages=other_turns[::-1]),
+            Request(prompt_ids=(1,)),
+        ):
+            assert model.notes_on(learned) == ()
+        assert model.notes == ()
+    with responder.load("fake:") as model:
+        assert model.notes_on("x") == ()
 
 
 def test_a_caller_who_leaves_gets_an_error_of_nomoat() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from nomoat.errors import DataError, UsageError
 from nomoat.records import Message
-from nomoat.tasks import LabelledText, kept_question, label_task_messages, put_question, read_labelled, read_table
+from nomoat.tasks import LabelledText, is_put, kept_question, label_task_messages, put_question, read_labelled, read_table
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -31,6 +31,14 @@ def test_own_instruction_is_used_word_for_word() -> None:
 def test_a_kept_question_asks_about_any_text_what_a_row_of_it_would_be_asked(instruction: str) -> None:
     (asked,) = label_task_messages("좋아요 {text}", ["긍정", "부정"], instruction=instruction)
     assert put_question(kept_question(instruction), "좋아요 {text}\n") == asked.content
+
+
+def test_a_kept_question_is_known_by_the_words_around_the_text() -> None:
+    question = kept_question("감정을 고르세요.")
+    asked = put_question(question, "좋아요")
+    assert is_put(question, asked) and is_put(question, f"<|user|>{asked}<|end|>")
+    for other in ("좋아요", asked.removesuffix("Label:"), asked.removeprefix("감정을"), ""):
+        assert not is_put(question, other)
 
 
 def test_table_with_byte_order_mark_quotes_and_line_breaks_is_read_whole(tmp_path: Path) -> None:

@@ -96,6 +96,11 @@ class LocalFiles:
         return Detected(fallback, "as asked: it has none") if fallback else None
 
     @property
+    def question(self) -> str | None:
+        """What the adapter learned to answer: see `tuned.question_of`."""
+        return tuned.question_of(tuned.provenance_of(self.adapter)) if self.adapter else None
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What has to be known about an adapter beside these weights."""
         other = other_base(self.weights, tuned.provenance_of(self.adapter)) if self.adapter else None

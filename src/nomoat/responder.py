@@ -25,7 +25,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
-from nomoat import bounds, config, hardware, references, words
+from nomoat import bounds, config, hardware, references, tasks, words
 from nomoat.engine import Engine, Reader
 from nomoat.errors import NomoatError, NotEnoughMemoryError, RemoteError, StoppedError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
@@ -67,13 +67,16 @@ class Responder:
     """
 
     def __init__(
-        self, ref: str, engine: Engine, *, licence: str = "unknown", template: Detected[str] | None = None, notes: tuple[str, ...] = ()
+        self, ref: str, engine: Engine, *, licence: str = "unknown", template: Detected[str] | None = None,
+        notes: tuple[str, ...] = (), question: str | None = None,
     ) -> None:  # fmt: skip
-        """`template`: the name of the chat template in use and why it is, where it is not the model's own. `notes`: see there."""
+        """`template`: the name of the chat template in use and why it is, where it is not the model's own. `notes`: see there.
+        `question`: what a model tuned on a table learned to answer, see `tasks.kept_question`."""
         self.ref = ref
         self.engine = engine
         self.licence = licence
         self.template = template
+        self.question = question
         self._notes = notes
         self._is_closed = False
 
@@ -112,9 +115,19 @@ class Responder:
 
     def notes_on(self, request: Request | str) -> tuple[str, ...]:
         """What has to be known about its answer to this request, once it has begun: settings that another server refused, or that the
-        model's chat template does not read."""
+        model's chat template does not read, and other words than those of the table that it was tuned on."""
+        request = _asked(request)
         says = getattr(self.engine, "notes_on", None)
-        return (*self._notes, *(() if says is None else says(_asked(request))))
+        return (*self._notes, *self._other_words(request), *(() if says is None else says(request)))
+
+    def _other_words(self, request: Request) -> tuple[str, ...]:
+        said = [request.prompt or "", *(message.content for message in request.messages if message.role == "user")]
+        if self.question is None or request.prompt_ids is not None or tasks.is_put(self.question, said[-1]):
+            return ()
+        return (
+            f"`{self.name}` was tuned on a table, and asked in other words than it learned: `nomoat run` with `--as-tuned` asks about "
+            "a text in those, and `nomoat show` prints them",
+        )
 
     @property
     def num_workers(self) -> int:
@@ -402,7 +415,7 @@ def _load_local(
         if view is engine and name:
             engine.use_template(name.value)
     return [
-        Responder(ref, view, licence=references.licence_of(found), template=name, notes=found.notes)
+        Responder(ref, view, licence=references.licence_of(found), template=name, notes=found.notes, question=found.question)
         for ref, view, found, name in zip(refs, views, files, named, strict=True)
     ]
 

@@ -59,8 +59,20 @@ def kept_question(instruction: str) -> str:
 
 def put_question(question: str, text: str) -> str:
     """A kept question about a text, which becomes what a table's would: in NFC and without surrounding space."""
-    before, _, after = question.rpartition(TEXT)  # the last: an instruction may hold one of its own
+    before, after = _around_text(question)
     return f"{before}{composed(text).strip()}{after}"
+
+
+def is_put(question: str, asked: str) -> bool:
+    """Whether what is asked is a kept question about some text, whatever stands around it, as a chat template's words do."""
+    before, after = _around_text(question)
+    begins = asked.find(before)
+    return begins >= 0 and asked.find(after, begins + len(before)) >= 0
+
+
+def _around_text(question: str) -> tuple[str, str]:
+    before, _, after = question.rpartition(TEXT)  # the last: an instruction may hold one of its own
+    return before, after
 
 
 def require_columns(path: Path, input_column: str | None, label_column: str | None) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from nomoat import paths
@@ -117,6 +118,20 @@ def test_minutes_without_end_are_refused_before_any_work(empty_home: Path) -> No
     done = CliRunner().invoke(app, ["demo", "--minutes", "inf"])
     assert done.exit_code == 2 and "inf is not in the range" in done.output
     assert not empty_home.exists()
+
+
+def test_a_duel_that_is_stopped_goes_on_by_itself_for_the_demo_would_tune_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nomoat.judge.duel.run_duel", stop)
+    suite = replace(load_suite(written_suite(tmp_path)), name="demo-reviews")
+    with pytest.raises(typer.Exit):
+        demo._duel(suite, tmp_path / "demo.html")
+    duel = "`nomoat duel smollm2-135m+demo-reviews smollm2-135m --suite demo-reviews --all`"
+    assert capsys.readouterr().err.endswith(f"answers.sqlite; {duel} goes on from there\n")
 
 
 @pytest.mark.data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import signal
@@ -18,8 +19,11 @@ from misbehaving import FINE, Server, Silent, say
 from patience import PATIENCE_SECONDS, make_httpx_patient
 
 from nomoat import config
+from nomoat.engine.fake import FakeEngine
+from nomoat.responder import Responder
 from nomoat.route.policy import default_path
 from nomoat.serve.listening import bind
+from nomoat.serve.models import Models
 
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 BODY = {"messages": [{"role": "user", "content": "해자가 없다"}]}
@@ -184,6 +188,25 @@ def test_it_ends_in_order_while_the_server_behind_is_silent(
 def test_two_models_are_served_under_their_names(served: Callable[..., Served]) -> None:
     server = served("fake:", "fake:", "--port", "0")
     assert [row["id"] for row in httpx.get(f"{server.url}/models").json()["data"]] == ["fake:"]
+
+
+def test_which_models_have_to_be_asked_in_a_table_s_words_is_said_once_and_curl_does(capsys: pytest.CaptureFixture[str]) -> None:
+    def said(**questions: str | None) -> list[str]:
+        models = {name: Responder(name, FakeEngine(), question=question) for name, question in questions.items()}
+        importlib.import_module("nomoat.cli.serve")._say_ready("http://127.0.0.1:1/v1", Models(models), None)
+        return capsys.readouterr().err.splitlines()
+
+    question = "Text: {text}\nColour:"
+    assert not [line for line in said(plain=None) if "note: " in line]
+    lines = said(t=question, plain=None)
+    assert '"Text: What is a moat?\\nColour:"' in lines[2]
+    assert [line for line in lines if "note: " in line] == [
+        "note: t was tuned on a table, and has to be asked in its words, which `nomoat show MODEL` prints and `v1/models` has as "
+        "`question`; an answer to other words says so in the header `x-nomoat-notes`"
+    ]
+    assert said(plain=None, **{f"t{at}": question for at in range(7)})[-1].startswith(
+        "note: t0, t1, t2, t3, t4 and 2 more were each tuned on a table, and have to be asked in its words"
+    )
 
 
 def test_auto_whose_model_is_not_here_is_refused_at_the_start() -> None:

@@ -134,6 +134,18 @@ def test_where_prompts_for_a_model_go_is_known_before_it_is_loaded(tiny_gguf: Pa
     assert models.local() == {"given": True, "later": True}
 
 
+def test_what_a_model_learned_to_answer_is_known_before_it_is_loaded_and_what_is_damaged_tells_nothing(
+    tiny_gguf: Path, tmp_path: Path, shelf: Shelf
+) -> None:
+    adapters = [tiny.write_adapter(tmp_path / name) for name in ("table", "chats", "damaged")]
+    for adapter, provenance in zip(adapters, ('{"data": {"question": "{text}?"}}', '{"data": {}}', "{"), strict=True):
+        (adapter / "provenance.json").write_text(provenance, encoding="utf-8")
+    models = from_references([str(tiny_gguf), *(f"{tiny_gguf}+{adapter}" for adapter in adapters)], load=lambda refs: [])
+    assert models.questions() == {"tiny.gguf+table": "{text}?"}
+    given = {name: Responder(name, FakeEngine(), question=question) for name, question in (("a", "{text}!"), ("b", None))}
+    assert Models(given, [shelf.loader("later")]).questions() == {"a": "{text}!"}
+
+
 def test_models_are_listed_while_one_is_being_closed(shelf: Shelf) -> None:
     """The server's event loop lists them, and closing may take a while."""
     models = Models(loaders=[shelf.loader("a"), shelf.loader("b")], memory_bytes=1)

@@ -421,6 +421,19 @@ def _without_weights() -> FakeEngine:
     return Far()  # type: ignore[return-value]
 
 
+def test_a_model_tuned_on_a_table_tells_its_question_and_which_answers_were_asked_otherwise(start: Start) -> None:
+    question = "Which colour?\n\nText: {text}\nLabel:"
+    url = start({"t": Responder("t", FakeEngine(), question=question), "plain": Responder("plain", FakeEngine())})
+    assert [row["question"] for row in httpx.get(f"{url}/models").json()["data"]] == [question, None]
+
+    def note_on(model: str, text: str) -> str | None:
+        body = {"model": model, "messages": [{"role": "user", "content": text}]}
+        return httpx.post(f"{url}/chat/completions", json=body).headers.get("x-nomoat-notes")
+
+    assert "`t` was tuned on a table, and asked in other words than it learned" in (note_on("t", "x") or "")
+    assert (note_on("t", question.replace("{text}", "x")), note_on("plain", "x")) == (None, None)
+
+
 def test_models_are_told_with_their_context_and_licence(fake: openai.OpenAI) -> None:
     (row,) = httpx.get(f"{fake.base_url}models").json()["data"]
     assert (row["id"], row["context_tokens"], row["licence"], row["local"], row["loaded"]) == ("fake", 4096, "unknown", True, True)

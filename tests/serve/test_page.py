@@ -21,7 +21,7 @@ from selenium.webdriver.support.ui import Select
 
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import RemoteError
-from nomoat.records import Chunk, Usage
+from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
 from nomoat.route.policy import Policy
 from nomoat.route.router import RouterEngine
@@ -395,6 +395,67 @@ def test_an_error_is_shown_and_the_question_may_be_asked_again(page: Page, start
     assert len(page.all("article.assistant")) == 1
 
 
+def test_another_answer_is_asked_for_by_keyboard_and_stopped_where_the_focus_is(page: Page, start: Start) -> None:
+    page.open(start(Responder("fake", ScriptedEngine(lambda: endless(threading.Event(), threading.Event())))))
+    page.ask("go")
+    for _ in range(2):
+        page.until("article.assistant:last-child .text", "word word")
+        page.find("#send").send_keys(Keys.ENTER)
+        page.until("article[aria-busy=false].assistant .facts", "stopped")
+        page.find(".again").send_keys(Keys.ENTER)
+        assert page.browser.switch_to.active_element == page.find("#send")
+        page.until("#send", "Stop")
+    page.find("#send").click()
+
+
+def test_the_question_s_box_shows_its_whole_text_also_when_the_window_gets_narrower(page: Page, start: Start) -> None:
+    page.open(start(Responder("fake", FakeEngine())))
+    heights = []
+    for width in (900, 400):
+        page.browser.set_window_size(width, 700)
+        is_whole = "return [innerWidth, question.scrollHeight - question.clientHeight, question.clientHeight]"
+        wait_until(lambda: page.browser.execute_script(is_whole)[:2] == [width, 0], f"a box that fits at {width}")  # noqa: B023
+        heights.append(page.browser.execute_script(is_whole)[2])
+    assert heights[1] > heights[0]
+
+
+@pytest.mark.parametrize(("language", "said"), [("en-US", "Tuned on a table"), ("ko-KR", "표로 튜닝한 모델")])
+def test_a_model_tuned_on_a_table_is_told_and_asked_by_itself_in_its_words_where_that_is_chosen(
+    start: Start, language: str, said: str
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    class Listening(FakeEngine):
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            asked.append(tuple(message.content for message in request.messages))
+            return super().generate(request)
+
+    question = "Which {text}?\n\nText: {text}\nLabel:"
+    whole = "Which {text}?\n\nText: x\nLabel:"
+    page = Page(language)
+    try:
+        page.open(start({"plain": Responder("plain", FakeEngine()), "t": Responder("t", Listening(), question=question)}))
+        page.until("#model", "t")
+        assert said not in page.find("#about").text and not page.find("#words").is_displayed()
+        Select(page.find("#model")).select_by_value("t")
+        assert said in page.find("#about").text
+
+        def ask(text: str, number: int) -> None:
+            page.ask(text)
+            wait_until(lambda: len(page.all("article[aria-busy=false].assistant")) == number, "the answer")
+
+        ask("x", 1)
+        page.find("#as-tuned").click()
+        page.browser.refresh()
+        page.until("#about", said)
+        assert page.find("#as-tuned").is_selected()
+        ask("x", 2)
+        assert page.all("article.user")[-1].text == whole
+    finally:
+        page.browser.quit()
+    assert asked == [("x",), (whole,)]
+
+
 def test_a_speed_is_told_of_what_came_bit_by_bit_alone(page: Page, start: Start) -> None:
     def bit_by_bit() -> Iterator[Chunk]:
         for word in "abc":
@@ -479,6 +540,7 @@ def test_a_server_with_a_key_is_asked_with_the_one_that_is_typed(page: Page, sta
     is_seen = "const {left, top} = about.getBoundingClientRect(); return document.elementFromPoint(left + 1, top + 1) === about"
     page.browser.set_window_size(360, 700)
     assert page.browser.execute_script(is_seen)  # what is wrong stands above the settings
+    page.browser.set_window_size(900, 700)  # where they leave the question's box free to be clicked
     for key, said in {"비밀": "holds characters that cannot be sent", "other": "This is not the API key of this server."}.items():
         page.find("#key").send_keys(key, Keys.TAB)
         page.until("#about", said)

@@ -333,6 +333,8 @@ def test_run_asks_about_a_text_as_the_table_was_asked_where_it_is_told_to(tiny_g
     whole, short = run(question.replace("{text}", "x 1")), run("--as-tuned", " x 1 ")
     assert (short["text"], short["usage"]["prompt_tokens"]) == (whole["text"], whole["usage"]["prompt_tokens"])
     assert short["usage"]["prompt_tokens"] > run("x 1")["usage"]["prompt_tokens"]
+    told = [CliRunner().invoke(app, ["run", ref, "-n", "2", *more]).stderr for more in (["x 1"], ["x 1", "--as-tuned"])]
+    assert [said.count(f"note: `{tiny_gguf.name}+colours` was tuned on a table, and asked in other words") for said in told] == [1, 0]
     shown = CliRunner().invoke(app, ["show", ref]).stdout
     assert f"asked in these words, with a text in place of {{text}}: {json.dumps(question)}" in shown.splitlines()
 

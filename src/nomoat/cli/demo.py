@@ -157,8 +157,9 @@ def _duel(suite: Suite, report: Path) -> None:
     from nomoat.judge.report import write_duel_report
     from nomoat.judge.settings import RunSettings
 
-    with judging.bars(RunSettings()) as settings:
+    command = f"nomoat duel {BASE}+{ADAPTER} {BASE} --suite {suite.name} --all"  # the demo itself would tune anew
+    with judging.bars(RunSettings(), next_time=f"`{command}` goes on from there") as settings:
         # Everything is asked: the demo shows how good the tuned model is, not only that it is better.
         fought = run_duel(f"{BASE}+{ADAPTER}", BASE, suite, settings, stop_early=False)
-    write_duel_report(fought, report, command=f"nomoat duel {BASE}+{ADAPTER} {BASE} --suite {suite.name} --all")
+    write_duel_report(fought, report, command=command)
     print_verdict(fought.verdict)

@@ -20,6 +20,7 @@ from nomoat.records import Side
 Data = TypeVar("Data")
 
 PARTIAL_EXIT = 3
+GOES_ON = "the same command goes on from there"
 # The words of what is partial because of it.
 REACHED = re.compile(r"the (?:(?P<budget>budget of \$[\d,.]+)|(?P<limit>limit of [\d,]+ requests)) is reached")
 OPTIONS = {"budget": "--max-cost", "limit": "--max-requests"}
@@ -34,15 +35,16 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def bars(settings: RunSettings) -> Iterator[RunSettings]:
+def bars(settings: RunSettings, *, next_time: str = GOES_ON) -> Iterator[RunSettings]:
     """The settings with a progress that shows a bar for each model, as `counting_bars` does."""
-    with counting_bars("answers") as show:
+    with counting_bars("answers", next_time=next_time) as show:
         yield replace(settings, progress=show)
 
 
 @contextmanager
-def counting_bars(what: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each model on stderr, if that is a terminal; `what` is counted. Ctrl-C ends the command, and says what is kept."""
+def counting_bars(what: str, *, next_time: str = GOES_ON) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each model on stderr, if that is a terminal; `what` is counted. Ctrl-C ends the command, and says what is kept, and
+    what is `next_time`."""
     try:
         with console.item_progress() as progress:
             tasks: dict[str, tuple[TaskID, int]] = {}
@@ -58,7 +60,7 @@ def counting_bars(what: str) -> Iterator[Callable[[str, int, int], None]]:
     except KeyboardInterrupt as exc:
         from nomoat.asking.store import default_path
 
-        console.say(f"stopped: the answers so far are kept in {default_path()}; the same command goes on from there")
+        console.say(f"stopped: the answers so far are kept in {default_path()}; {next_time}")
         for note in getattr(exc, "__notes__", ()):
             console.say(note)
         raise typer.Exit(130) from exc

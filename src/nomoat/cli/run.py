@@ -175,10 +175,8 @@ def _variables_text(given: Sequence[str]) -> str:
 def _in_its_words(ref: str, text: str) -> str:
     """The question a tuned model was taught to answer, about this text. Raises UsageError if it was taught none."""
     from nomoat import references, tasks
-    from nomoat.catalog import tuned
 
-    adapter = references.find_files(ref).adapter if references.names_weights(ref) else None
-    question = tuned.question_of(tuned.provenance_of(adapter)) if adapter else None
+    question = references.find_files(ref).question if references.names_weights(ref) else None
     if question is None:
         raise UsageError(
             f"`--as-tuned` asks in the words of a table, and nothing here says that `{ref}` was tuned on one",

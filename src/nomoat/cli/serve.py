@@ -9,20 +9,24 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nomoat import config, paths
+from nomoat import config, paths, tasks
 from nomoat.cli import answering, completion, console, options
 from nomoat.cli.loading import load_sharing_with_bar
 from nomoat.errors import UsageError
+from nomoat.words import first_few
 
 if TYPE_CHECKING:
     from nomoat.route.policy import PolicyFile
+    from nomoat.serve.models import Models
 
 SECONDS_TO_END = 0.5
+NAMED = 5  # models in a note
 
 
 def _require_finite(gigabytes: float | None) -> float | None:
@@ -94,7 +98,7 @@ def serve(
     )
     app.serve(
         served, host=host, port=port, api_key=api_key, cors=cors or (),
-        on_ready=lambda url: _say_ready(url, served.names, key_from if api_key else None),
+        on_ready=lambda url: _say_ready(url, served, key_from if api_key else None),
     )  # fmt: skip
     _end_without(answers.THREAD_NAME)
 
@@ -126,8 +130,10 @@ def _end_without(threads: str) -> None:
                 os._exit(0)
 
 
-def _say_ready(url: str, models: list[str], key_from: str | None) -> None:
-    """The key is not shown: the lines name the variable if it is from the environment, else KEY, and where that is.
+def _say_ready(url: str, models: Models, key_from: str | None) -> None:
+    """How to ask, and which models have to be asked in their own words.
+
+    The key is not shown: the lines name the variable if it is from the environment, else KEY, and where that is.
 
     `key_from` None: there is none.
     """
@@ -138,10 +144,22 @@ def _say_ready(url: str, models: list[str], key_from: str | None) -> None:
         header, key = f' -H "Authorization: Bearer {variable}"', 'os.environ["NOMOAT_API_KEY"]'
     elif key_from:
         header, key = ' -H "Authorization: Bearer KEY"', '"KEY"'
-    console.say(f"{', '.join(models)} at {url} (Ctrl-C stops)")
+    questions, first = models.questions(), models.names[0]
+    console.say(f"{', '.join(models.names)} at {url} (Ctrl-C stops)")
     console.say(f"  in a browser: {reachable.removesuffix('v1')}")
-    asked = json.dumps({"model": models[0], "messages": [{"role": "user", "content": "What is a moat?"}]}, ensure_ascii=False)
+    content = tasks.put_question(questions.get(first, tasks.TEXT), "What is a moat?")
+    asked = json.dumps({"model": first, "messages": [{"role": "user", "content": content}]}, ensure_ascii=False)
     console.say(f'  curl {reachable}/chat/completions{header} -H "Content-Type: application/json" -d {paths.as_command([asked])}')
     console.say(f'  openai.OpenAI(base_url="{reachable}", api_key={key})')
     if key_from not in (None, "environment"):
         console.say(f"  KEY: the one of {key_from}")
+    if questions:
+        answering.say_notes([_ask_as_tuned(list(questions))])
+
+
+def _ask_as_tuned(names: Sequence[str]) -> str:
+    each = "was tuned on a table, and has" if len(names) == 1 else "were each tuned on a table, and have"
+    return (
+        f"{first_few(names, NAMED)} {each} to be asked in its words, which `nomoat show MODEL` prints and `v1/models` has as "
+        "`question`; an answer to other words says so in the header `x-nomoat-notes`"
+    )

@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from socket import socket
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import uvicorn
 from fastapi import FastAPI
@@ -101,12 +101,11 @@ def create_app(
     @app.api_route("/v1/models", methods=web.READING)
     @app.api_route("/v1/models/", methods=web.READING)
     async def list_models() -> Response:
-        return JSONResponse(replies.render_models(models.names, models.loaded(), models.local(), created=created))
+        return JSONResponse(_listed(models, models.names, created))
 
     @app.api_route("/v1/models/{name:path}", methods=web.READING)
     async def show_model(name: str) -> Response:
-        found = replies.render_models([models.find(name)], models.loaded(), models.local(), created=created)
-        return JSONResponse(found["data"][0])
+        return JSONResponse(_listed(models, [models.find(name)], created)["data"][0])
 
     @app.post("/web/markdown")
     async def markdown(request: HttpRequest) -> Response:
@@ -122,6 +121,10 @@ def create_app(
         return JSONResponse({"status": "ok"})
 
     return app
+
+
+def _listed(models: Models, names: Sequence[str], created: int) -> dict[str, Any]:
+    return replies.render_models(names, models.loaded(), models.local(), models.questions(), created=created)
 
 
 def _given(responder: Responder | Mapping[str, Responder]) -> Models:

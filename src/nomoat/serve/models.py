@@ -35,7 +35,7 @@ class Loader:
     not loaded; `what_is_wrong` says of such a name why it still cannot be, or None.
 
     `planned_bytes` is all they may hold; `cache_bytes` of it are their KV cache's, where that is to be bounded. `is_local`: whether
-    prompts for them stay on this machine; None where that is not known before they are loaded.
+    prompts for them stay on this machine; None where that is not known before they are loaded. `questions`: see `Models.questions`.
     """
 
     names: tuple[str, ...]
@@ -44,6 +44,7 @@ class Loader:
     what_is_wrong: Callable[[str], NomoatError | None] = lambda name: None
     cache_bytes: int | None = None
     is_local: bool | None = None
+    questions: Mapping[str, str] = field(default_factory=dict)
 
 
 def from_references(
@@ -79,6 +80,7 @@ def from_references(
             names=names, planned_bytes=planned, cache_bytes=cache, is_local=references.is_local(group[0]),
             load=functools.partial(_load_what_can_be, load or _load, group),
             what_is_wrong=functools.partial(_what_is_wrong, dict(zip(names, group, strict=True))),
+            questions={name: question for name, ref in zip(names, group, strict=True) if (question := _question(ref)) is not None},
         )  # fmt: skip
         loaders.append(loader)
     return Models(loaders=loaders, memory_bytes=memory_bytes)
@@ -103,6 +105,13 @@ def _require_names_of_their_own(refs: Sequence[str]) -> None:
         if name in shown:
             raise UsageError(f"`{shown[name]}` and `{ref}` would both be called `{name}`", hint="rename one of the two")
         shown[name] = ref
+
+
+def _question(ref: str) -> str | None:
+    """None also where the adapter's facts cannot be read: whoever loads it says so."""
+    with suppress(NomoatError):
+        return references.find_files(ref).question if references.names_weights(ref) else None
+    return None
 
 
 def _load(refs: Sequence[str]) -> Sequence[Responder]:
@@ -218,6 +227,12 @@ class Models:
         there = self.loaded()
         known = {name: unit.loader.is_local if unit.loader else None for name, unit in self._units.items()}
         return known | {name: responder.is_local for name, responder in there.items()}
+
+    def questions(self) -> dict[str, str]:
+        """What those models learned to answer that were tuned on a table: see `tasks.kept_question`."""
+        known = {name: unit.loader.questions.get(name) if unit.loader else None for name, unit in self._units.items()}
+        known |= {name: responder.question for name, responder in self.loaded().items()}
+        return {name: question for name, question in known.items() if question is not None}
 
     @contextmanager
     def use(self, name: str, stop: threading.Event | None = None) -> Iterator[Responder]:

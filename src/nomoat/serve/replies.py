@@ -245,9 +245,13 @@ def render_usage(*usages: Usage, each: int = 1) -> dict[str, Any] | None:
 
 
 def render_models(
-    names: Sequence[str], loaded: Mapping[str, Responder], local: Mapping[str, bool | None], *, created: int
-) -> dict[str, Any]:
-    """The body of /v1/models. What is known of a model only while it is in memory is null before; `local`: see `Models.local`."""
+    names: Sequence[str], loaded: Mapping[str, Responder], local: Mapping[str, bool | None], questions: Mapping[str, str], *,
+    created: int,
+) -> dict[str, Any]:  # fmt: skip
+    """The body of /v1/models. What is known of a model only while it is in memory is null before.
+
+    `local` and `questions`: see `Models`.
+    """
     rows = []
     for name in names:
         responder = loaded.get(name)
@@ -256,6 +260,7 @@ def render_models(
             "context_tokens": responder.engine.context_tokens if responder else None,
             "licence": responder.licence if responder else None,
             "local": local[name],
+            "question": questions.get(name),
             "digest": responder.digest if responder else None,
         }
         rows.append(row)

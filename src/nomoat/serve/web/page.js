@@ -33,6 +33,8 @@ const WORDS = {
     away: (model) => `${model} runs on another server: what you write is sent there.`,
     routed: "auto: questions with private data it recognises stay on this machine, others may be sent to the cloud of its policy.",
     licence: (verdict) => `Commercial use: ${verdict}.`,
+    tuned: "Tuned on a table: it knows the question it learned and no other.",
+    asTuned: "Put what I write into that question",
     where: {}, // the server's own words
     why: {},
     cut: "ended at the limit",
@@ -66,6 +68,8 @@ const WORDS = {
     away: (model) => `${model}은(는) 다른 서버에서 실행됩니다. 입력한 내용이 그 서버로 전송됩니다.`,
     routed: "auto: 개인정보가 든 것으로 알아본 질문은 이 기계에 남고, 나머지는 정책에 적힌 클라우드로 갈 수 있습니다.",
     licence: (verdict) => `상업적 이용: ${verdict.replace(LICENCE_WORDS, (all, before, words) => before + (LICENCE_KO[words] ?? words))}.`,
+    tuned: "표로 튜닝한 모델이라 학습한 질문에만 제대로 답합니다.",
+    asTuned: "입력한 글을 그 질문에 넣어 묻기",
     where: WHERE_KO,
     why: {
       private: "정책이 밖으로 내보내지 않는 개인정보가 들어 있음",
@@ -110,6 +114,7 @@ const SAY = WORDS[LANGUAGE];
 const KEPT = ["model", "system", "temperature", "limit", "key", "question"]; // what was typed and chosen, for this tab
 const KEEP_MS = 2000; // between two times that an answer is kept which is being written
 const RENDER_MS = 250; // between two renderings of an answer that is being written
+const TEXT = "{text}"; // where the text stands in a model's question, as `tasks.TEXT` has it
 const SENDABLE = /^[\x20-\x7e]*$/; // the characters that keys of servers may have, as `require_sendable` has them
 const MIN_PIECES = 3; // of an answer, and the time from first to last, that tell how fast it is written
 const MIN_SECONDS = 0.2;
@@ -125,6 +130,7 @@ function keep() {
   keptAt = performance.now();
   const typed = Object.fromEntries(KEPT.map((id) => [id, at(id).value]));
   typed.model ||= kept.model; // until the models are listed
+  typed.asTuned = at("as-tuned").checked;
   try {
     sessionStorage.setItem("nomoat", JSON.stringify({ ...typed, turns }));
   } catch (error) {
@@ -191,7 +197,7 @@ async function listModels() {
   models = (await (await call("v1/models")).json()).data;
   const chosen = at("model").value || kept.model;
   at("model").replaceChildren(...models.map(({ id }) => new Option(id, id, false, id === chosen)));
-  tellWhere();
+  tellAbout();
 }
 
 // The models, or why there are none; the box for the key is opened where that is what is missing, unless a question is
@@ -209,11 +215,16 @@ async function tryModels({ isStart = false } = {}) {
   }
 }
 
-function tellWhere() {
-  const model = models.find(({ id }) => id === at("model").value);
+function chosenModel() {
+  return models.find(({ id }) => id === at("model").value);
+}
+
+function tellAbout() {
+  const model = chosenModel();
   if (!model) return;
-  const where = { true: SAY.here, false: SAY.away(model.id) }[model.local];
-  at("about").textContent = [model.id === "auto" ? SAY.routed : where, model.licence && SAY.licence(model.licence)].filter(Boolean).join(" ");
+  const where = model.id === "auto" ? SAY.routed : { true: SAY.here, false: SAY.away(model.id) }[model.local];
+  at("about").textContent = [where, model.licence && SAY.licence(model.licence), model.question && SAY.tuned].filter(Boolean).join(" ");
+  at("words").hidden = !model.question;
 }
 
 // ---------------------------------------------------------------- what is shown
@@ -339,15 +350,15 @@ function showWriting(isWriting) {
 
 // ---------------------------------------------------------------- asking
 
-// What was said so far, without questions that got no answer.
-function said() {
+// What was said so far, or these turns of it, without questions that got no answer.
+function said(some = turns) {
   const system = at("system").value.trim();
-  const heard = turns.filter((turn, place) => turn.content && turns[place + 1]?.content !== "");
+  const heard = some.filter((turn, place) => turn.content && some[place + 1]?.content !== "");
   return [...(system ? [{ role: "system", content: system }] : []), ...heard.map(({ role, content }) => ({ role, content }))];
 }
 
 async function answer() {
-  const messages = said();
+  const messages = said(turns.at(-1).isAlone ? turns.slice(-1) : turns); // a table's questions have nothing before them
   const turn = { role: "assistant", content: "" };
   const article = show(turn);
   turns.push(turn);
@@ -416,12 +427,20 @@ function areFit() {
   return !wrong;
 }
 
+// See `tasks.put_question`; a text that is the whole question already stays.
+function putQuestion(question, text) {
+  const place = question.lastIndexOf(TEXT);
+  const [before, after] = [question.slice(0, place), question.slice(place + TEXT.length)];
+  return text.startsWith(before) ? text : before + text.normalize("NFC") + after;
+}
+
 function ask() {
-  const content = at("question").value.trim();
-  if (!content || writing || !areFit()) return;
+  const text = at("question").value.trim();
+  if (!text || writing || !areFit()) return;
   at("question").value = "";
   fit();
-  turns.push({ role: "user", content });
+  const question = at("as-tuned").checked && chosenModel()?.question;
+  turns.push(question ? { role: "user", content: putQuestion(question, text), isAlone: true } : { role: "user", content: text });
   show(turns.at(-1));
   answer();
 }
@@ -430,7 +449,8 @@ function ask() {
 function askAgain() {
   if (writing || turns.at(-1)?.role !== "assistant" || !areFit()) return;
   turns.pop();
-  at("talk").lastElementChild.remove();
+  at("talk").lastElementChild.remove(); // with the button that was pressed
+  at("send").focus();
   answer();
 }
 
@@ -479,13 +499,16 @@ for (const id of KEPT) {
   at(id).addEventListener("change", keep);
 }
 at("key").addEventListener("change", () => tryModels());
-at("model").addEventListener("change", tellWhere);
+at("as-tuned").checked = kept.asTuned ?? false;
+at("as-tuned").addEventListener("change", keep);
+at("model").addEventListener("change", tellAbout);
 at("form").addEventListener("submit", (event) => {
   event.preventDefault();
   if (writing) writing.abort();
   else ask();
 });
 at("question").addEventListener("input", fit);
+window.addEventListener("resize", fit);
 at("question").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || isComposing(event)) return;
   event.preventDefault();
