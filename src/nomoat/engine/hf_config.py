@@ -344,20 +344,23 @@ def quantised_by(config: Config) -> str | None:
 def plain_sizes(config: Config) -> architectures.Dimensions:
     """The sizes that most `config.json` state in the same words, for what is not built by us. Raises BadFileError."""
     layers, vocabulary = _first(config, "num_hidden_layers", "n_layer", "n_layers"), config.get("vocab_size")
-    if not (_width(config) and isinstance(layers, int) and isinstance(vocabulary, int)):
-        raise BadFileError("config.json does not state layers, width and vocabulary", hint="download it again")
-    return architectures.Dimensions(
-        layers=layers,
-        width=_width(config),
-        heads=_heads(config),
-        kv_heads=int(_first(config, "num_key_value_heads") or _heads(config)),
-        head_dim=_head_dim(config),
-        hidden=int(_first(config, "intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim") or 4 * _width(config)),
-        vocabulary=vocabulary,
-        context_tokens=_longest(config),
-        norm_epsilon=1e-5,
-        rope_base=10000.0,
-    )
+    try:
+        if not (_width(config) and isinstance(layers, int) and isinstance(vocabulary, int)):
+            raise BadFileError("config.json does not state layers, width and vocabulary", hint="download it again")
+        return architectures.Dimensions(
+            layers=layers,
+            width=_width(config),
+            heads=_heads(config),
+            kv_heads=int(_first(config, "num_key_value_heads") or _heads(config)),
+            head_dim=_head_dim(config),
+            hidden=int(_first(config, "intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim") or 4 * _width(config)),
+            vocabulary=vocabulary,
+            context_tokens=_longest(config),
+            norm_epsilon=1e-5,
+            rope_base=10000.0,
+        )
+    except (TypeError, ValueError, ArithmeticError) as exc:  # the last of infinity, and of less than one head
+        raise BadFileError(f"config.json states sizes that are no whole numbers ({exc})", hint="download it again") from exc
 
 
 def _rope(config: Config) -> dict[str, Any]:
