@@ -121,7 +121,7 @@ class CompiledCopy:
         facts = self._facts()
         if weights_bytes > LARGEST_BYTES or (facts is not None and not facts["readable"]):
             return None
-        busy = NotWritableError(f"another process writes `{self._folder}`")
+        busy = NotWritableError(f"another process writes `{self._folder}`", hint="wait until it is done")
         with suppress(NomoatError, OSError, RuntimeError), paths.alone(self._folder, busy=busy):
             exported = io.BytesIO()
             compiled.export_model(exported)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine import safetensors
-from nomoat.engine.arch import Dimensions
+from nomoat.engine.arch import Dimensions, known
 from nomoat.engine.gguf import FloatArray, Tensor
 from nomoat.engine.hf_config import plain_sizes
 from nomoat.errors import BadFileError, UnsupportedError
@@ -76,7 +76,10 @@ class ForeignFolder(safetensors.HubFolder):
 
     def _closed(self) -> UnsupportedError:
         kind = self.metadata["general.architecture"]
-        return UnsupportedError(f"`{self.path}` is of the architecture `{kind}`, which runs here but cannot be taken apart")
+        return UnsupportedError(
+            f"`{self.path}` is of the architecture `{kind}`, which runs here but cannot be taken apart",
+            hint=f"choose a model of an architecture that nomoat knows: {', '.join(sorted(known()))}",
+        )
 
     def export(self, target: Path) -> None:
         """Write `openvino_model.xml` and `.bin`. Takes minutes and several times the model's memory. Raises UnsupportedError."""

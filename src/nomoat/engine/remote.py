@@ -258,7 +258,9 @@ class RemoteEngine:
 
     def count_tokens(self, request: Request) -> int:
         """Always raises UnsupportedError."""
-        raise UnsupportedError(f"the tokenizer of `{self.model}` at `{self.host}` is not known here")
+        raise UnsupportedError(
+            f"the tokenizer of `{self.model}` at `{self.host}` is not known here", hint="use a model on this machine"
+        )
 
     def list_models(self) -> list[str]:
         """Names of the models the server has. Raises RemoteError."""
@@ -495,4 +497,4 @@ def _host(url: str) -> str:
     try:
         return urlsplit(url).hostname or ""
     except ValueError as exc:
-        raise UsageError(f"`{url}` is not the address of a server") from exc
+        raise UsageError(f"`{url}` is not the address of a server", hint="write it as in http://localhost:8000/v1") from exc

@@ -102,7 +102,7 @@ def _texts(path: Path) -> dict[str, str]:
     texts = {}
     for line, row in read_jsonl(path):
         if "question_id" not in row or not isinstance(row.get("text"), str):
-            raise DataError(f"`{path}`, line {line}: needs a `question_id` and a `text`")
+            raise DataError(f"`{path}`, line {line}: needs a `question_id` and a `text`", hint="add them, or remove the line")
         texts[str(row["question_id"])] = row["text"]
     return texts
 

@@ -38,7 +38,8 @@ HF_DENSE_MLP = {"mlp.up_proj": "mlp.dense_h_to_4h", "mlp.down_proj": "mlp.dense_
 
 
 MAX_NUMBER = 2**31  # no size of a model is as large
-BOTH_WAYS = "each token of this model sees those after it, too (an embedding model), which nomoat cannot do yet"
+BY_CONVERSION = "their Hugging Face folder with the `convert` extra, in an environment of its own"
+OTHERS = f"`nomoat models` lists models that run; others may run from {BY_CONVERSION}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,15 +149,27 @@ def unknown(name: str) -> UnsupportedError:
     families = ", ".join(sorted(known()))
     return UnsupportedError(
         f"the architecture `{name}` is not one that nomoat can import",
-        hint=f"known: {families}; others may run from their Hugging Face folder with the `convert` extra, in an environment "
-        "of its own",
+        hint=f"known: {families}; others may run from {BY_CONVERSION}",
+    )
+
+
+def not_yet(what: str) -> UnsupportedError:
+    """The error for a variant of an architecture that nomoat does know. `what`: the beginning of a sentence."""
+    return UnsupportedError(f"{what}, which nomoat cannot do yet", hint=OTHERS)
+
+
+def sees_both_ways() -> UnsupportedError:
+    """The error for a model that writes no text."""
+    return UnsupportedError(
+        "each token of this model sees those after it, too (an embedding model), which nomoat cannot do yet",
+        hint="choose a model that writes text: `nomoat models` lists some",
     )
 
 
 def _known_scaling(kind: Any) -> str:
     """How positions are stretched. Raises UnsupportedError for what is not known."""
     if not isinstance(kind, str) or kind not in ("none", "linear", "yarn", "longrope"):
-        raise UnsupportedError(f"this model scales its positions (`{kind}`), which nomoat cannot do yet")
+        raise not_yet(f"this model scales its positions (`{kind}`)")
     return kind
 
 
@@ -190,12 +203,12 @@ class _Said:
 def _require_known_variant(arch: Architecture, said: _Said) -> None:
     """Raises UnsupportedError for experts, tokens that see later ones, and windows in other layers than the family's."""
     if experts := said.optional("expert_count"):
-        raise UnsupportedError(f"this model is a mixture of {experts} experts, which nomoat cannot do yet")
+        raise not_yet(f"this model is a mixture of {experts} experts")
     if said.metadata.get(f"{arch.name}.attention.causal", True) is not True:
-        raise UnsupportedError(BOTH_WAYS)
+        raise sees_both_ways()
     period = said.metadata.get(f"{arch.name}.attention.sliding_window_pattern", len(arch.windowed))
     if any(arch.windowed) and (not isinstance(period, int) or period != len(arch.windowed)):
-        raise UnsupportedError(f"this model's attention windows follow another pattern ({period}) than `{arch.name}` has")
+        raise not_yet(f"this model's attention windows follow another pattern ({period}) than `{arch.name}` has")
 
 
 def dimensions(
@@ -212,7 +225,7 @@ def dimensions(
     _require_known_variant(arch, said)
     scaling = _known_scaling(metadata.get(f"{name}.rope.scaling.type", "linear"))  # older files state no more than a factor
     if optional("rope.scaling.yarn_log_multiplier") or number("rope.scaling.yarn_ext_factor", 1.0) != 1.0:
-        raise UnsupportedError("this model scales its positions by a variant of `yarn` that nomoat cannot do yet")
+        raise not_yet("this model scales its positions by a variant of `yarn`")
     stretched = optional("rope.scaling.factor", optional("rope.scale_linear")) if scaling in ("linear", "yarn") else None
     factor = float(stretched or 1.0)
     magnitude = float(number("rope.scaling.attn_factor", 1.0)) * float(number("rope.scaling.yarn_attn_factor", 1.0))
@@ -223,7 +236,7 @@ def dimensions(
     width, heads = whole("embedding_length"), whole("attention.head_count")
     head_dim, rotary_dim = whole("attention.key_length", width // heads), said.optional_whole("rope.dimension_count")
     if whole("attention.value_length", head_dim) != head_dim:
-        raise UnsupportedError("this model's values are of another width than its keys, which nomoat cannot do yet")
+        raise not_yet("this model's values are of another width than its keys")
     if rotary_dim is not None and (rotary_dim > head_dim or rotary_dim % 2):
         raise BadFileError(f"the file turns {rotary_dim} of the {head_dim} elements of a head", hint="try another file")
     if number("rope.freq_base", 10000.0) <= 1:
