@@ -1,4 +1,6 @@
-"""A model as OpenVINO compiled it, kept on disk: read back in a tenth of the time that compiling takes, it gives the same bits.
+"""OpenVINO itself, which reads graphs, and copies of what it compiled.
+
+A compiled model is kept on disk: read back in a tenth of the time that compiling takes, it gives the same bits.
 
 OpenVINO 2026.4 writes a model with paged attention, and cannot read it back: it leaves out the sizes of its heads, which its plugin
 for CPUs then asks for. They are added here while it reads. Whatever is wrong with a copy, the model is compiled from its folder.

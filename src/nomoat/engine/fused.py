@@ -54,7 +54,7 @@ def _view(sizes: Dimensions, file: ModelSource, *, local: bool) -> dict[str, Any
 
 
 class FusedBuilder(GraphBuilder):
-    """What `GraphBuilder` is. Only for what `can_build` is true of."""
+    """Builds graphs as `GraphBuilder` does, of fused blocks. Only for what `can_build` is true of."""
 
     def can_build(self) -> bool:
         """Whether this model is a usual one, with all its layers' weights in tiles."""

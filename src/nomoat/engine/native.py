@@ -37,7 +37,7 @@ machine_code.compile_all(chain.functions(sys.argv[1:]))
 FEW_TOKENS, MOST_KEPT = 8, 1024  # of a pass whose tokens' embeddings are kept, and how many are
 GRAPH, WEIGHTS = "openvino_model.xml", "openvino_model.bin"
 NATIVE = "native.json"  # what the graph tells: to read that itself would be 40 ms of a start
-FACTS = ("nomoat", "attention")  # where a graph tells them, see `fused.facts_of`
+FACTS = ("nomoat", "attention")  # the path in a graph's `rt_info` of what `fused.facts_of` gives
 
 FACT_NAMES = frozenset(
     (
@@ -59,7 +59,7 @@ PARTS = {"types", "facts", "embedding", "head", "norm", "programs"}  # of `NATIV
 
 
 class NativeModel:
-    """What `PagedModel` is, see the module. One thread at a time."""
+    """Runs passes as `PagedModel` does, without OpenVINO: see the module. One thread at a time."""
 
     takes_many = True
     largest_pass = PagedModel.largest_pass

@@ -1,7 +1,8 @@
-"""The engine: runs an imported folder with OpenVINO on the CPU.
+"""The engine of models on this machine: answers from an imported folder, on the CPU.
 
-Answers come from `batching`, likelihoods from `likelihood`, each compiled when it is first asked for. Likelihoods are computed in
-float32 with the file's own weights where the machine has the memory for it, so that a verdict is about the model.
+Usual models run in passes of nomoat's own (`native`), all others in OpenVINO's (`paged`, `serial`); `batching` lets many texts share
+them. Likelihoods of continuations come from `likelihood`, by OpenVINO: in float32 with the file's own weights where the machine has
+the memory for it, so that a verdict is about the model. Each is made ready when it is first asked for.
 """
 
 from __future__ import annotations

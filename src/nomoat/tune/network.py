@@ -131,7 +131,7 @@ class Network:
         return {group[0]: self._read_linear(layer, group) for group in groups}
 
     def _weights(self, name: str, layer: str, order: Order = None) -> qlora.Part:
-        """A matrix in the form it is served in; a file's own 4-bit codes are what its rows are already."""
+        """A matrix: in int8 where it is served so, else as its rows' numbers, which are what a file's own codes stand for."""
         tensor = self._file.tensor(name)
         form = self._storage.form(layer, tensor, changed=False)
 

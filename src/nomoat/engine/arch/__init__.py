@@ -113,7 +113,7 @@ class Dimensions:
 
     @property
     def has_paged_attention(self) -> bool:
-        """Whether OpenVINO's continuous batching can run it here: among the 28 inputs of its PagedAttention, none caps scores."""
+        """Whether OpenVINO's PagedAttention can run it here: none of its 28 inputs caps scores."""
         return self.attention_cap is None and footprint.can_page()
 
 
