@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import SplitResult, urlsplit
 
 from nomoat import config, net
-from nomoat.engine import pacing
+from nomoat.engine import Engine, pacing
 from nomoat.engine.budget import Bill, Calls, Meter
 from nomoat.engine.dialect import Dialect, cached_tokens, completion_tokens, prompt_tokens
 from nomoat.engine.tool_calls import Gathered
@@ -84,7 +84,7 @@ class _Sent:
     num_bytes: int = 0
 
 
-class RemoteEngine:
+class RemoteEngine(Engine):
     """One model of one server. Safe to call from several threads."""
 
     context_tokens: int | None = None
@@ -105,7 +105,7 @@ class RemoteEngine:
         self._origin = _origin(httpx.URL(self.base_url))
         self.model = model
         self.host = _host(base_url)
-        self.is_local = net.is_loopback(self.host)
+        self.is_local: bool = net.is_loopback(self.host)
         self._provider = provider
         self._key = key
         self._timeout_seconds = read_timeout_seconds
