@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from nomoat import hardware, paths
-from nomoat.engine.importer import not_whole
+from nomoat.engine.imported import GRAPH, not_whole
 from nomoat.errors import NomoatError, NotWritableError
 
 VERSION = "2"  # change it when what `paged` makes of a folder changes
@@ -49,7 +49,7 @@ def core() -> Any:
 def read_graph(folder: Path) -> Any:
     """The model of an imported folder. Raises BadFileError, and NotEnoughMemoryError."""
     try:
-        return core().read_model(str(folder / "openvino_model.xml"))
+        return core().read_model(str(folder / GRAPH))
     except RuntimeError as exc:
         if (error := paths.as_error(exc)) is not None:
             raise error from exc

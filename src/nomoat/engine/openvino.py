@@ -30,6 +30,7 @@ from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import CompiledCopy
 from nomoat.engine.dense import TwoForms
 from nomoat.engine.grammar import Grammar, Grammars
+from nomoat.engine.imported import not_whole
 from nomoat.engine.likelihood import Scorer
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.native import NativeModel
@@ -91,7 +92,7 @@ class OpenVINOEngine(Engine):
             num_weights: int = facts["num_values"]
             self._notes: tuple[str, ...] = tuple(facts.get("notes", ()))
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as exc:
-            raise importer.not_whole(folder, exc) from exc
+            raise not_whole(folder, exc) from exc
         self._context_tokens = min(sizes.context_tokens, context_tokens or sizes.context_tokens)
         self.tokenizer = load_tokenizer(folder)
         self._grammars = Grammars(self.tokenizer, sizes.vocabulary)

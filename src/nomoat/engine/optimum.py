@@ -20,6 +20,7 @@ from nomoat.engine import safetensors
 from nomoat.engine.arch import Dimensions, known
 from nomoat.engine.gguf import FloatArray, Tensor
 from nomoat.engine.hf_config import plain_sizes
+from nomoat.engine.imported import GRAPH, WEIGHTS
 from nomoat.errors import BadFileError, UnsupportedError
 
 # In a process of its own: PyTorch's memory is given back, and what it finds in the folder's name is not looked up elsewhere.
@@ -86,14 +87,14 @@ class ForeignFolder(safetensors.HubFolder):
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
         command = [sys.executable, "-c", EXPORT, str(self.path.resolve()), str(target)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode != 0 or not (target / "openvino_model.bin").exists():
+        if done.returncode != 0 or not (target / WEIGHTS).exists():
             last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise UnsupportedError(
                 f"optimum-intel cannot convert the architecture `{self.metadata['general.architecture']}` either: {last}",
                 hint="try a GGUF file of another model: `nomoat models`",
             )
         for path in target.iterdir():
-            if not path.name.startswith("openvino_model."):
+            if path.name not in (GRAPH, WEIGHTS):
                 path.unlink()  # its own copies of config and tokenizer
 
 
