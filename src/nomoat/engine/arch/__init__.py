@@ -15,7 +15,7 @@ To add one:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -79,6 +79,24 @@ class Architecture:
     projections: Mapping[str, str] = field(default_factory=lambda: SPLIT_QKV | GATED_MLP)
     hf_layers: str = "model.layers"
     hf_names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def qkv(self) -> tuple[str, ...]:
+        """The layers of queries, keys and values, in this order, or the one of all."""
+        return self._those(*(f"self_attn.{part}_proj" for part in ("q", "k", "v", "qkv")))
+
+    @property
+    def gate_up(self) -> tuple[str, ...]:
+        """The layers of the gate and of what it opens, in this order, or the one of both; empty without a gate."""
+        gated = self._those("mlp.gate_proj", "mlp.up_proj", "mlp.gate_up_proj")
+        return () if gated == ("mlp.up_proj",) else gated
+
+    def attention_norm(self, tensors: Container[str], layer: int) -> str:
+        """The norm before a layer's attention, of those in its file."""
+        return next((name for name in self.attention_norms if f"blk.{layer}.{name}.weight" in tensors), self.attention_norms[-1])
+
+    def _those(self, *names: str) -> tuple[str, ...]:
+        return tuple(name for name in names if name in self.projections)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,8 +290,7 @@ def dimensions(
 
 def is_usual(arch: Architecture, sizes: Dimensions) -> bool:
     """RMS norms before attention and MLP, or around them, a gate, one after the other (LLaMA, Mistral, Qwen, Phi-3, Gemma)."""
-    has_gate = "mlp.gate_proj" in arch.projections or "mlp.gate_up_proj" in arch.projections
-    known_gate = has_gate and arch.activation in ("silu", "gelu_tanh")
+    known_gate = bool(arch.gate_up) and arch.activation in ("silu", "gelu_tanh")
     one_after_the_other = not (sizes.parallel or sizes.norms_last)
     return arch.norm == "rms" and known_gate and one_after_the_other and sizes.clamp_qkv is None
 
