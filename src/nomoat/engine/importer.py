@@ -326,7 +326,7 @@ def _facts_if_whole(folder: Path) -> dict[str, Any] | None:
     try:
         facts = _facts_of(folder)
         whole = all((folder / name).stat().st_size == size for name, size in facts["files"].items())
-        whole = whole and all(_crc32(folder / name) == crc32 for name, crc32 in facts.get("crc32", {}).items())
+        whole = whole and all(_crc32(folder / name) == crc32 for name, crc32 in facts["crc32"].items())
         architectures.Dimensions(**facts["sizes"])
         layout.Storage.from_dict(facts["storage"])
         known = isinstance(facts["num_values"], int) and isinstance(facts["files"][WEIGHTS], int)

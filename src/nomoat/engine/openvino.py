@@ -41,6 +41,7 @@ from nomoat.engine.tokenizer import Tokenizer, name_of
 from nomoat.engine.tokenizer import load as load_tokenizer
 from nomoat.engine.tool_call_grammar import ToolCallGrammar
 from nomoat.errors import ContextExceededError, SchemaError, StoppedError, UnsupportedError, UsageError
+from nomoat.matching import begun_length
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, TokenLikelihood, Usage
 
 
@@ -90,7 +91,7 @@ class OpenVINOEngine(Engine):
             self.digest: str = facts["digest"]
             sizes = self._sizes = Dimensions(**facts["sizes"])
             num_weights: int = facts["num_values"]
-            self._notes: tuple[str, ...] = tuple(facts.get("notes", ()))
+            self._notes: tuple[str, ...] = tuple(facts["notes"])
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as exc:
             raise not_whole(folder, exc) from exc
         self._context_tokens = min(sizes.context_tokens, context_tokens or sizes.context_tokens)
@@ -445,14 +446,9 @@ class _StopWatch:
         if found:
             self.stopped = True
             return self._held[: min(found)]
-        keep = max((self._overlap(stop) for stop in self._stops), default=0)
+        keep = max((begun_length(self._held, stop) for stop in self._stops), default=0)
         out, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         return out
 
     def finish(self) -> str:
         return "" if self.stopped else self._held
-
-    def _overlap(self, stop: str) -> int:
-        """How many of the last characters could be the beginning of `stop`."""
-        longest = min(len(stop) - 1, len(self._held))
-        return next((size for size in range(longest, 0, -1) if self._held.endswith(stop[:size])), 0)
