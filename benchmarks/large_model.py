@@ -71,7 +71,8 @@ def ours(path: Path) -> dict[str, Any]:
 
     started = time.perf_counter()
     with responder.load(str(path)) as model:
-        tokenizer = model.engine.tokenizer  # type: ignore[attr-defined]
+        tokenizer = model.engine.tokenizer
+        assert tokenizer is not None
         text = tokenizer.decode(list(range(300, 300 + PROMPT_TOKENS - 1)))
         request = Request(prompt=text, max_new_tokens=NEW_TOKENS)
         model.complete(Request(prompt="a", max_new_tokens=1))

@@ -77,7 +77,7 @@ def ours(engine: OpenVINOEngine, items: list[Item]) -> tuple[list[list[float]], 
 
 def recomputed_seconds(engine: OpenVINOEngine, items: list[Item]) -> float:
     """The same with one call a choice, nothing of the context kept between two."""
-    (scorer,) = engine._scorers.values()
+    (scorer,) = engine._shared.scorers.values()
     began = time.perf_counter()
     for item in items:
         for choice in item.choices:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
 import nomoat
+from nomoat import errors
 
 ROOT = Path(nomoat.__file__).parent
 PAGE = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -97,6 +99,20 @@ def test_what_an_error_says_names_no_option_of_the_command_line_to_those_who_cal
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error") and node.args:
             said = " ".join(words for _, words in texts_of(node.args[0]))
             assert not re.search(r"(?<![\w-])--?[a-z]", said), f"{path}:{node.lineno}"
+
+
+TAKE_A_HINT = {
+    name
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.NomoatError) and "hint" in inspect.signature(kind).parameters
+}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if part_of(path) == "engine"], ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_an_engine_raises_says_what_to_do(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in TAKE_A_HINT:
+            assert any(keyword.arg == "hint" for keyword in node.keywords), f"{path}:{node.lineno}"
 
 
 CALLED_FROM_PYTHON = ("asking", "distil", "judge", "route", "serve", "tasks", "tune")

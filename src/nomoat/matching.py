@@ -89,6 +89,11 @@ def equal_choice(answer: str, choices: Sequence[str]) -> int | None:
     return found[0] if len(found) == 1 and given else None
 
 
+def begun_length(text: str, mark: str) -> int:
+    """How many of a text's last characters could be the beginning of `mark`, and not all of it."""
+    return next((size for size in range(len(mark) - 1, 0, -1) if text.endswith(mark[:size])), 0)
+
+
 def some_begin_others(texts: Iterable[Sequence[Any]]) -> bool:
     """Whether one of these texts, or rows of tokens, is another's beginning, and not all of it."""
     ordered = sorted({tuple(text) for text in texts})  # what begins with a text comes right after it

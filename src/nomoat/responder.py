@@ -86,7 +86,7 @@ class Responder:
     @property
     def _send_away(self) -> Callable[[], None] | None:
         """Sends away those who wait for a server or for workers; None for an engine in this process."""
-        return getattr(self.engine, "give_up_waiting", None)
+        return self.engine.give_up_waiting
 
     @property
     def name(self) -> str:
@@ -101,7 +101,7 @@ class Responder:
     @property
     def scores_digest(self) -> str:
         """What stored likelihoods are kept under: another one where they are those of the served form, for want of memory."""
-        return getattr(self.engine, "scores_digest", self.digest)
+        return self.engine.scores_digest
 
     @property
     def is_local(self) -> bool:
@@ -111,14 +111,13 @@ class Responder:
     @property
     def notes(self) -> tuple[str, ...]:
         """What has to be known about its answers, whatever they say."""
-        return (*self._notes, *getattr(self.engine, "notes", ()))
+        return (*self._notes, *self.engine.notes)
 
     def notes_on(self, request: Request | str) -> tuple[str, ...]:
         """What has to be known about its answer to this request, once it has begun: settings that another server refused, or that the
         model's chat template does not read, and other words than those of the table that it was tuned on."""
         request = _asked(request)
-        says = getattr(self.engine, "notes_on", None)
-        return (*self._notes, *self._other_words(request), *(() if says is None else says(request)))
+        return (*self._notes, *self._other_words(request), *self.engine.notes_on(request))
 
     def _other_words(self, request: Request) -> tuple[str, ...]:
         said = [request.prompt or "", *(message.content for message in request.messages if message.role == "user")]
@@ -132,7 +131,7 @@ class Responder:
     @property
     def num_workers(self) -> int:
         """How many processes, each with the whole model, answer."""
-        return getattr(self.engine, "num_workers", 1)
+        return self.engine.num_workers
 
     def stream(self, request: Request | str) -> Stream[Chunk]:
         """The answer as it is written; see `Engine.generate`. Of a model on this machine any thread may close it."""
@@ -220,9 +219,7 @@ class Responder:
 
     def bound_cache(self, num_bytes: int) -> None:
         """Let keys and values of its texts take no more, but a context of usual length always. Of an engine that is not asked yet."""
-        bound = getattr(self.engine, "bound_cache", None)
-        if bound is not None:
-            bound(num_bytes)
+        self.engine.bound_cache(num_bytes)
 
     def close(self) -> None:
         """Free the engine's memory."""

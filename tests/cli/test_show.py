@@ -10,6 +10,9 @@ import pytest
 from shell import Done
 from tiny import write_tiny_gguf
 
+from nomoat import footprint, hardware
+from nomoat.engine import step_tables
+
 Nomoat = Callable[..., Done]
 HUB = "hf:owner/repo/m.gguf"
 
@@ -131,6 +134,35 @@ def test_small_prices_have_no_exponent(empty_home: Path, nomoat: Nomoat) -> None
     )
     out = nomoat("show", "openai:gpt-4o-mini").stdout
     assert "price: $0.00001 in, $1,234,567.00 out per million tokens (as of 2026-11; " in out
+
+
+@pytest.mark.parametrize(
+    ("in_bf16", "has_panels", "prompts"),
+    [
+        (True, True, "prompts: bf16 (by AMX, where 24 tokens or more are read at once)"),
+        (False, True, "prompts: int8 (by VNNI, where 24 tokens or more are read at once: weights are rounded to 8 bits"),
+        (False, False, "prompts: codes (the form of answers)"),
+    ],
+)
+def test_show_says_how_the_passes_compute_that_nomoat_does_itself(
+    in_bf16: bool, has_panels: bool, prompts: str, tiny_gguf: Path, nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"avx2", "fma", "f16c"}))
+    monkeypatch.setattr(footprint, "FEW_WEIGHTS", 0)
+    monkeypatch.setattr(step_tables, "IN_BF16", in_bf16)
+    monkeypatch.setattr(step_tables, "HAS_PANELS", has_panels)
+    monkeypatch.setenv("NOMOAT_THREADS", "2")
+    out = nomoat("show", str(tiny_gguf)).stdout
+    assert (
+        "computed with: engine native (nomoat's own passes; OpenVINO has no part in them), threads 2 (NOMOAT_THREADS), "
+        "inputs 8 bits (with a scale for each 32), kv_cache i8 and i8 (of keys and values, with a scale for each head of a token)\n"
+    ) in out
+    assert f"\n{prompts}" in out
+
+
+def test_show_says_how_openvino_computes_all_other_models(tiny_gguf: Path, nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"sse2"}))
+    assert "inference_precision_hint f32 (this CPU has no bf16), dynamic_" in nomoat("show", str(tiny_gguf)).stdout
 
 
 @pytest.mark.data

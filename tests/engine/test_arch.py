@@ -166,10 +166,22 @@ def test_alibi_slopes_equal_those_of_the_reference(heads: int) -> None:
     ("key", "value", "message"),
     [
         ("rope.scaling.type", "ntk", "this model scales its positions (`ntk`), which nomoat cannot do yet"),
-        ("rope.scaling.yarn_log_multiplier", 0.1, "this model scales its positions by a variant of `yarn` that nomoat cannot do yet"),
+        (
+            "rope.scaling.yarn_log_multiplier",
+            0.1,
+            "this model scales its positions by a variant of `yarn`, which nomoat cannot do yet",
+        ),
         ("expert_count", 8, "this model is a mixture of 8 experts, which nomoat cannot do yet"),
-        ("attention.causal", False, architectures.BOTH_WAYS),
-        ("attention.sliding_window_pattern", 4, "this model's attention windows follow another pattern (4) than `gemma3` has"),
+        (
+            "attention.causal",
+            False,
+            "each token of this model sees those after it, too (an embedding model), which nomoat cannot do yet",
+        ),
+        (
+            "attention.sliding_window_pattern",
+            4,
+            "this model's attention windows follow another pattern (4) than `gemma3` has, which nomoat cannot do yet",
+        ),
     ],
 )
 def test_a_variant_that_would_be_answered_wrongly_is_refused(key: str, value: Any, message: str, tmp_path: Path) -> None:

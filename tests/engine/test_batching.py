@@ -264,7 +264,7 @@ def test_likelihoods_of_many_texts_share_the_logits_of_a_pass(engine: OpenVINOEn
         return [[pick.log_probability or 0.0 for pick in reading.result.result()[1]] for reading in read()]
 
     def read() -> list[batching.Reading]:
-        return engine._read(rows, adapter=None, top_logprobs=0)
+        return engine._read(rows, top_logprobs=0)
 
     whole = told()
     monkeypatch.setattr(batching, "LIKELIHOOD_TOKENS", 60)
@@ -672,7 +672,7 @@ def test_answers_do_not_wait_for_likelihoods(engine: OpenVINOEngine) -> None:
         ends.wait(30)
         return []
 
-    engine._scorers[None] = SimpleNamespace(score=score)  # type: ignore[assignment]
+    engine._shared.scorers[None] = SimpleNamespace(score=score)  # type: ignore[assignment]
     scoring = threading.Thread(target=engine.score, args=(Request(prompt="the"), [" he"]))
     answering = threading.Thread(target=answer, args=(engine, Request(prompt="the", max_new_tokens=2)))
     try:

@@ -153,7 +153,7 @@ class Markov(Scorer):
 
 def test_a_label_that_begins_with_another_can_be_the_likelier(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an answer, "10" is about five times as likely as "1" here: 0.8 * 0.9 and 0.15. An answer that begins with "1" is certain."""
-    monkeypatch.setattr(engine, "_make_scorer", lambda _beside: Markov(engine.tokenizer))
+    monkeypatch.setattr(engine, "_make_scorer", lambda: Markov(engine.tokenizer))
     asked = Request(messages=(Message(role="user", content="how many?"),))
     scores = engine.score(asked, ["1", "10"])
     assert [np.exp(score.log_probability) for score in scores] == pytest.approx([0.15, 0.72])
@@ -166,7 +166,7 @@ def test_the_end_counts_in_a_conversation_where_a_continuation_begins_another_an
     asked, raw = Request(messages=(Message(role="user", content="he"),)), Request(prompt="he")
     whole = ["긍정", "긍정 아님", "x"]
     prompt, rows = likelihood.split(engine.tokenizer, asked, whole)
-    scorer = engine._make_scorer(None)
+    scorer = engine._make_scorer()
     ended = [np.logaddexp(*values(scorer, prompt, [[*row, end] for end in (0, 2)])) for row in rows]
     assert [score.log_probability for score in engine.score(asked, whole)] == pytest.approx(ended, abs=1e-5)
     assert [score.num_tokens for score in engine.score(asked, whole)] == [len(row) + 1 for row in rows]

@@ -187,13 +187,36 @@ def test_a_fork_of_a_process_that_has_asked_a_model_is_told_so_and_does_not_wait
 def test_a_model_that_nobody_has_any_more_is_freed_with_its_thread(tiny_gguf: Path) -> None:
     responder = Responder("tiny", OpenVINOEngine(importer.import_gguf(tiny_gguf)))
     responder.complete(HELLO)
-    batcher = responder.engine._batcher  # type: ignore[attr-defined]
+    batcher = responder.engine._shared.batcher  # type: ignore[attr-defined]
     thread, model = batcher._thread, weakref.ref(batcher._model)
     del responder, batcher
     gc.collect()
     thread.join(20)
     gc.collect()
     assert (thread.is_alive(), model()) == (False, None)
+
+
+def test_a_model_runs_for_as_long_as_anybody_has_one_of_its_views(tiny_gguf: Path, tmp_path: Path) -> None:
+    engine = OpenVINOEngine(importer.import_gguf(tiny_gguf, fused=False), beside=[write_adapter(tmp_path / "a")])
+    kept, forgotten = engine.adapted(0), engine.adapted(0)
+    for each in (forgotten, kept, engine):
+        Responder("tiny", each).complete(HELLO)
+    assert engine._shared.batcher is not None
+    thread = engine._shared.batcher._thread
+    del engine, forgotten, each
+    gc.collect()
+    assert Responder("tiny", kept).complete(HELLO).usage.completion_tokens > 0
+    del kept
+    gc.collect()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_closing_a_view_closes_the_model(spaced: OpenVINOEngine) -> None:
+    spaced.adapted(0).close()
+    for each in (spaced, spaced.adapted(0)):
+        with pytest.raises(UsageError, match="the model is closed"):
+            each.embed(["the"])
 
 
 def test_a_model_that_is_forgotten_while_a_stream_is_read_answers_to_the_end(tiny_gguf: Path) -> None:
@@ -318,7 +341,7 @@ def test_a_token_s_part_of_the_text_is_known_without_the_vocabulary_of_grammars(
 def test_views_of_one_model_have_one_context(spaced: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nomoat.footprint.USUAL_TOKENS", 64)
     views = [spaced.adapted(0), spaced.adapted(0), spaced]
-    views[0].bound_cache(0)  # type: ignore[attr-defined]
+    views[0].bound_cache(0)
     assert [view.context_tokens for view in views] == [64, 64, 64]
 
 

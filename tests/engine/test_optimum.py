@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from nomoat.config import Quality
 from nomoat.engine import importer, layout, optimum
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.safetensors import SafetensorsFolder
+from nomoat.engine.source import open_source
 from nomoat.errors import UnsupportedError
 from nomoat.records import Request
 
@@ -53,6 +56,18 @@ def test_without_the_extra_its_name_is_in_the_refusal(stablelm: Path, monkeypatc
         importer.import_gguf(stablelm)
     assert caught.value.message == "the architecture `stablelm` is not one that nomoat can import"
     assert caught.value.hint is not None and caught.value.hint.endswith("with the `convert` extra, in an environment of its own")
+
+
+def test_sizes_that_are_no_whole_numbers_are_refused_as_a_folder_is_that_is_not_for_the_converter(
+    stablelm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimum, "is_installed", lambda: True)
+    config = json.loads((stablelm / "config.json").read_text())
+    sizes = ("hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size", "max_position_embeddings")
+    for key, value in itertools.product(sizes, ("abc", [4], {"all": 4}, math.inf)):
+        (stablelm / "config.json").write_text(json.dumps({**config, key: value}))
+        with pytest.raises(UnsupportedError, match="the architecture `stablelm` is not one"):
+            open_source(stablelm)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("optimum") is not None, reason="optimum-intel is installed here")

@@ -260,16 +260,16 @@ def test_an_unknown_architecture_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("llama", {"hidden_act": "gelu"}, "this model's activation is `gelu`, and that of the architecture `llama` is silu"),
+        ("llama", {"hidden_act": "gelu"}, "this model's activation is `gelu` where that of `llama` is silu"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0}}, r"this model scales its positions \(`dynamic`\)"),
-        ("llama", {"partial_rotary_factor": 0.5}, "this model turns 0.5 of each head's elements, and those of `llama` turn all"),
+        ("llama", {"partial_rotary_factor": 0.5}, "this model turns 0.5 of each head's elements where `llama` turns all"),
         ("qwen2", {"rope_parameters": {**ROPE, "partial_rotary_factor": 0.25}}, "this model turns 0.25 of each head's elements"),
-        ("gemma", {"hidden_act": "silu"}, "this model's activation is `silu`, and that of the architecture `gemma` is gelu_tanh"),
+        ("gemma", {"hidden_act": "silu"}, "this model's activation is `silu` where that of `gemma` is gelu_tanh"),
         ("gemma", {"hidden_activation": "silu"}, "this model's activation is `silu`"),
         (
             "gemma2",
             {"hidden_activation": "gelu"},
-            "this model's activation is `gelu`, and that of the architecture `gemma2` is gelu_t",
+            "this model's activation is `gelu` where that of `gemma2` is gelu_t",
         ),
         ("gemma3", {"hidden_activation": "relu"}, "this model's activation is `relu`"),
         ("gemma2", {"layer_types": [*SEES_WINDOW, *SEES_ALL, *SEES_ALL, *SEES_WINDOW]}, r"windows lie in other layers .* `gemma2`"),
@@ -284,9 +284,9 @@ def test_an_unknown_architecture_is_refused_by_name(tmp_path: Path) -> None:
         ),
         ("opt", {"_remove_final_layer_norm": True}, "this OPT lacks its last norm"),
         ("falcon 7b", {"alibi": True}, "this Falcon has ALiBi"),
-        ("mpt", {"attn_config": {"alibi": False}}, r"this MPT is of a variant nomoat cannot do yet \(no ALiBi\)"),
-        ("gemma3", {"query_pre_attn_scalar": 7}, "this Gemma divides its scores by the root of 7, and others .* by that of 32"),
-        ("gemma2", {"query_pre_attn_scalar": 16}, "this Gemma divides its scores by the root of 16, and others .* by that of 32"),
+        ("mpt", {"attn_config": {"alibi": False}}, r"this MPT is of another variant \(no ALiBi\), which nomoat"),
+        ("gemma3", {"query_pre_attn_scalar": 7}, "this Gemma divides its scores by the root of 7 where others .* take 32"),
+        ("gemma2", {"query_pre_attn_scalar": 16}, "this Gemma divides its scores by the root of 16 where others .* take 32"),
         ("gemma", {"use_bidirectional_attention": True}, "each token of this model sees those after it, too"),
         ("gemma3", {"use_bidirectional_attention": True}, "each token of this model sees those after it, too"),
         (

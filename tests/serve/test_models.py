@@ -411,7 +411,7 @@ def test_what_models_may_hold_with_their_texts_keeps_within_the_budget(
     assert sum(loader.planned_bytes for loader in loaders[:together]) <= memory_bytes
     for loader in loaders:
         with models.use(loader.names[0]) as model:
-            beyond = model.engine._cache_bytes - loader.cache_bytes  # type: ignore[attr-defined]
+            beyond = model.engine._shared.cache_bytes - loader.cache_bytes  # type: ignore[attr-defined]
             assert 0 <= beyond < BLOCK_TOKENS * need.kv_cache_bytes / tiny.CONTEXT  # it has whole blocks
     assert len(models.loaded()) == together
     models.close()

@@ -532,7 +532,7 @@ def test_adapters_of_one_base_are_served_on_one_copy_of_its_weights(tiny_gguf: P
 
     alone = [ask(name) for name in names]
     assert len(set(alone)) == 3
-    engines = {id(getattr(one.engine, "_engine", one.engine)) for one in models.loaded().values()}
+    engines = {id(one.engine._shared) for one in models.loaded().values()}
     assert len(engines) == 1
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(ask, names * 2)) == alone * 2

@@ -19,6 +19,7 @@ from typing import Any
 import nomoat
 from nomoat.asking import cluster
 from nomoat.asking.cluster import Hand, Place
+from nomoat.engine import Engine
 from nomoat.errors import WorkerError
 from nomoat.hardware import Detected
 from nomoat.pool import DEFAULT_CONCURRENCY
@@ -202,8 +203,8 @@ class Workers:
             yield f"{lost} of {len(self._hands)} workers died, and the others answered in their place"
 
 
-class _Shared:
-    """One model on all workers; see `Engine` for what the methods promise. An answer comes in one chunk."""
+class _Shared(Engine):
+    """One model on all workers. An answer comes in one chunk."""
 
     def __init__(self, workers: Workers, number: int, facts: Facts, ref: str) -> None:
         self._workers = workers
@@ -211,9 +212,13 @@ class _Shared:
         self._ref = ref
         self._lock = threading.Lock()
         self._num_answered = 0
-        self.digest = facts.digest
-        self.scores_digest = facts.scores_digest
-        self.context_tokens = facts.context_tokens
+        self._facts = facts
+        self.digest: str = facts.digest
+        self.context_tokens: int | None = facts.context_tokens
+
+    @property
+    def scores_digest(self) -> str:
+        return self._facts.scores_digest
 
     @property
     def is_local(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nomoat import config, footprint, paths, tasks
+from nomoat import config, footprint, hardware, paths, tasks
 from nomoat.catalog import licences, memory, prices, pull
 from nomoat.errors import NomoatError
 from nomoat.records import ModelCard, Source
@@ -235,12 +235,35 @@ def layout_facts(path: Path) -> dict[str, Any]:
     source = open_source(path)
     stored = importer.planned(source)
     sizes, architecture = importer.read_sizes(source), architecture_of(source)
-    chosen = asdict(layout.choose(sizes, stored, threads=config.threads(), num_weights=source.num_values))
-    kept = footprint.foretold_kv_sizes(architecture, sizes.head_dim, keeps_codes=stored.has_tiles, quality=stored.quality)
-    if kept:
-        chosen["properties"]["KV_CACHE_PRECISION"] = " and ".join(f"i{8 * size}" for size in kept)
-        chosen["reasons"]["KV_CACHE_PRECISION"] = "of keys and values, with a scale for each head of a token"
+    kv_sizes = footprint.foretold_kv_sizes(architecture, sizes.head_dim, keeps_codes=stored.has_tiles, quality=stored.quality)
+    if kv_sizes is not None:
+        chosen = _native_facts(kv_sizes)
+    else:
+        chosen = asdict(layout.choose(sizes, stored, threads=config.threads(), num_weights=source.num_values))
     return {**stored.as_dict(), "is": str(stored), "bytes": stored.bytes_of(source), **chosen}
+
+
+def _native_facts(kv_sizes: tuple[int, int]) -> dict[str, Any]:
+    """How nomoat's own passes compute, as `Layout` says it of OpenVINO. `kv_sizes`: see `footprint.kv_sizes`."""
+    from nomoat.engine import step_tables
+
+    threads, keys_and_values = config.threads(), " and ".join(f"i{8 * size}" for size in kv_sizes)
+    detected = {
+        "engine": hardware.Detected("native", "nomoat's own passes; OpenVINO has no part in them"),
+        "threads": hardware.Detected(str(threads.value), threads.reason),
+        "inputs": hardware.Detected("8 bits", "with a scale for each 32"),
+        "kv_cache": hardware.Detected(keys_and_values, "of keys and values, with a scale for each head of a token"),
+    }
+    many = f"where {step_tables.PANELS_FROM} tokens or more are read at once"
+    prompts = hardware.Detected("codes", "the form of answers")
+    if step_tables.IN_BF16:
+        prompts = hardware.Detected("bf16", f"by AMX, {many}")
+    elif step_tables.HAS_PANELS:
+        prompts = hardware.Detected(
+            "int8", f"by VNNI, {many}: weights are rounded to 8 bits, with a scale a row for each chunk of columns"
+        )
+    properties, reasons = ({name: getattr(one, of) for name, one in detected.items()} for of in ("value", "reason"))
+    return {"properties": properties, "reasons": reasons, "prompts": asdict(prompts)}
 
 
 def layout_lines(facts: dict[str, Any]) -> list[str]:

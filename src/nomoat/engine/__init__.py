@@ -1,17 +1,22 @@
-"""Weights (or a server, or stored answers) to text. `Engine` is what each of them can do."""
+"""Weights (or a server, or stored answers) to text. `Engine` is the base of all of them, and says what an engine does."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from nomoat import net
 from nomoat.records import Chunk, ContinuationScore, Request, TokenLikelihood
+
+if TYPE_CHECKING:
+    from nomoat.engine.tokenizer import Tokenizer
+    from nomoat.errors import UnsupportedError
 
 # Here, because every module that imports OpenVINO or PyTorch imports something of this package first.
 net.silence_telemetry()
@@ -25,24 +30,60 @@ def served_scores_digest(digest: str) -> str:
     return hashlib.sha256(f"{digest}\nlikelihoods of the served form".encode()).hexdigest()
 
 
-class Engine(Protocol):
-    """Something that answers. Safe to call from several threads; calls at the same time are batched where that is faster."""
+class Engine(ABC):
+    """Something that answers. Safe to call from several threads; calls at the same time are batched where that is faster.
+
+    Each engine has the first three itself, as attributes or properties, and the abstract methods; of the rest what it does otherwise.
+    """
+
+    if TYPE_CHECKING:  # properties, since nobody else sets them; while it runs they would forbid an engine attributes of these names
+
+        @property
+        def digest(self) -> str:
+            """Names the weights, their layout and the template: equal digests give equal answers to equal greedy requests."""
+            ...
+
+        @property
+        def is_local(self) -> bool:
+            """Whether prompts stay on this machine."""
+            ...
+
+        @property
+        def context_tokens(self) -> int | None:
+            """Longest prompt plus answer; None if a server does not tell."""
+            ...
+
+    host: str = ""  # the server that is asked; empty for an engine on this machine
+    tokenizer: Tokenizer | None = None  # None where it is not known here
+    give_up_waiting: Callable[[], None] | None = None  # sends away who waits for a server or for workers; None: it is in this process
 
     @property
-    def digest(self) -> str:
-        """Names the weights, their layout and the template: equal digests give equal answers to equal greedy requests."""
-        ...
+    def scores_digest(self) -> str:
+        """What stored likelihoods are kept under: see `Responder.scores_digest`."""
+        return self.digest
 
     @property
-    def is_local(self) -> bool:
-        """Whether prompts stay on this machine."""
-        ...
+    def num_workers(self) -> int:
+        """How many processes, each with the whole model, answer."""
+        return 1
 
     @property
-    def context_tokens(self) -> int | None:
-        """Longest prompt plus answer; None if a server does not tell."""
-        ...
+    def notes(self) -> tuple[str, ...]:
+        """What has to be known about its answers, whatever they say."""
+        return ()
 
+    def notes_on(self, request: Request) -> tuple[str, ...]:
+        """What has to be known about the answer to this request, once it has begun."""
+        return ()
+
+    def refusal(self, request: Request) -> UnsupportedError | None:
+        """What says that this cannot be asked; None if it can, as far as is known before asking."""
+        return None
+
+    def bound_cache(self, num_bytes: int) -> None:  # noqa: B027 - most keep nothing
+        """See `Responder.bound_cache`."""
+
+    @abstractmethod
     def generate(self, request: Request) -> Iterator[Chunk]:
         """Yield the answer as it is written; the last chunk carries `finish_reason` and `usage`. A chunk may be empty.
 
@@ -50,6 +91,7 @@ class Engine(Protocol):
         """
         ...
 
+    @abstractmethod
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         """Log-likelihood of each continuation right after the request's prompt, the prompt computed once. Without any continuation the
         engine only makes itself ready, which can take seconds.
@@ -58,10 +100,12 @@ class Engine(Protocol):
         """
         ...
 
+    @abstractmethod
     def count_tokens(self, request: Request) -> int:
         """Tokens of the prompt as the model would see it, template included. Raises UnsupportedError if unknown."""
         ...
 
+    @abstractmethod
     def close(self) -> None:
         """Free the memory. Calling it twice is fine."""
         ...

@@ -1,6 +1,6 @@
 """A bound on what is spent, held before each call: what was spent, and the most that calls under way may still cost, stay below it.
 
-And the calls themselves: which of them may be billed and bring no answer.
+`Calls` knows the calls of a server that are under way, and tells of each that may be billed and brings no answer.
 """
 
 from __future__ import annotations

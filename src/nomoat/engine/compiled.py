@@ -1,4 +1,6 @@
-"""A model as OpenVINO compiled it, kept on disk: read back in a tenth of the time that compiling takes, it gives the same bits.
+"""OpenVINO itself, which reads graphs, and copies of what it compiled.
+
+A compiled model is kept on disk: read back in a tenth of the time that compiling takes, it gives the same bits.
 
 OpenVINO 2026.4 writes a model with paged attention, and cannot read it back: it leaves out the sizes of its heads, which its plugin
 for CPUs then asks for. They are added here while it reads. Whatever is wrong with a copy, the model is compiled from its folder.
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from nomoat import hardware, paths
-from nomoat.engine.importer import not_whole
+from nomoat.engine.imported import GRAPH, not_whole
 from nomoat.errors import NomoatError, NotWritableError
 
 VERSION = "2"  # change it when what `paged` makes of a folder changes
@@ -47,7 +49,7 @@ def core() -> Any:
 def read_graph(folder: Path) -> Any:
     """The model of an imported folder. Raises BadFileError, and NotEnoughMemoryError."""
     try:
-        return core().read_model(str(folder / "openvino_model.xml"))
+        return core().read_model(str(folder / GRAPH))
     except RuntimeError as exc:
         if (error := paths.as_error(exc)) is not None:
             raise error from exc
@@ -121,7 +123,7 @@ class CompiledCopy:
         facts = self._facts()
         if weights_bytes > LARGEST_BYTES or (facts is not None and not facts["readable"]):
             return None
-        busy = NotWritableError(f"another process writes `{self._folder}`")
+        busy = NotWritableError(f"another process writes `{self._folder}`", hint="wait until it is done")
         with suppress(NomoatError, OSError, RuntimeError), paths.alone(self._folder, busy=busy):
             exported = io.BytesIO()
             compiled.export_model(exported)

@@ -85,7 +85,7 @@ def _as_bf16(codes_RC: npt.NDArray[np.int8], scales_R1: npt.NDArray[np.float16])
 
 
 class TwoForms:
-    """What `PagedModel` is, with one form for rows of prompts and another for rows of answers, which come first in a pass."""
+    """Runs passes as `PagedModel` does: rows of prompts in one form, rows of answers, which come first in a pass, in another."""
 
     takes_many = True
     largest_pass = PagedModel.largest_pass

@@ -116,7 +116,10 @@ class Dialect:
     def refusal(self, request: Request) -> UnsupportedError | None:
         """What says that this cannot be asked there; None if it can, as far as is known before asking."""
         if request.prompt_ids is not None or request.top_logprobs is not None:
-            return UnsupportedError(f"`{self._host}` is asked for text: it takes no token ids and gives no likelihoods here")
+            return UnsupportedError(
+                f"`{self._host}` is asked for text: it takes no token ids and gives no likelihoods here",
+                hint="use a model on this machine",
+            )
         if request.prompt is not None and self._provider is not None and self._provider.chats_only:
             return UnsupportedError(f"`{self._host}` takes conversations only", hint="use a model on this machine, or ask as a chat")
         if request.prompt is not None and self._is_cloud and self._provider is None:

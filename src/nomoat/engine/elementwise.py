@@ -1,4 +1,4 @@
-"""What `program` does to a token's numbers between two products: loops over float32 that lie at an address."""
+"""What `steps` does to a token's numbers between two products: loops over float32 that lie at an address."""
 
 from __future__ import annotations
 

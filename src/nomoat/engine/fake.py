@@ -15,14 +15,14 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nomoat.engine import tool_calls
+from nomoat.engine import Engine, tool_calls
 from nomoat.errors import ContextExceededError
 from nomoat.records import Chunk, ContinuationScore, Request, TokenLikelihood, Usage
 
 FAKE_CONTEXT_TOKENS = 4096
 
 
-class FakeEngine:
+class FakeEngine(Engine):
     """See the module. One word is one token; times are always 0."""
 
     is_local = True
@@ -31,7 +31,7 @@ class FakeEngine:
         self.context_tokens: int | None = context_tokens
         self._answers = dict(answers or {})
         content = "\n".join(f"{key}\t{value}" for key, value in sorted(self._answers.items()))
-        self.digest = "fake-" + hashlib.sha256(content.encode()).hexdigest()[:16]
+        self.digest: str = "fake-" + hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def generate(self, request: Request) -> Iterator[Chunk]:
         return tool_calls.recognised(self._words(request), request) if request.tools else self._words(request)

@@ -126,7 +126,10 @@ def _add_tokens(facts: dict[str, Any], added: dict[str, Any], settings: dict[str
     texts = {text.get("content") if isinstance(text, dict) else text for name, text in settings.items() if name in SPECIAL}
     for token, at in sorted({**added, **{token: at for token, (at, _) in known.items()}}.items(), key=lambda pair: pair[1]):
         if at > len(facts["tokens"]):
-            raise BadFileError(f"the token `{token}` has the number {at}, and there are {len(facts['tokens'])} before it")
+            raise BadFileError(
+                f"the token `{token}` has the number {at}, and there are {len(facts['tokens'])} before it",
+                hint="the folder is not complete, or changed: download it again",
+            )
         if at == len(facts["tokens"]):
             facts["tokens"].append(token)
             facts["token_type"].append(USER_DEFINED)

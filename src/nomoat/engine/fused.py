@@ -22,9 +22,6 @@ from nomoat.engine.positions import Node
 from nomoat.engine.source import ModelSource
 from nomoat.engine.tiles import TILE_ROWS, WHOLE_BYTES
 
-GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
-QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-
 
 def facts_of(arch: Architecture, sizes: Dimensions, file: ModelSource) -> dict[str, Any]:
     """What a model's file is to tell of its attention, embedding and output. 0 stands for no window and no cap.
@@ -54,7 +51,7 @@ def _view(sizes: Dimensions, file: ModelSource, *, local: bool) -> dict[str, Any
 
 
 class FusedBuilder(GraphBuilder):
-    """What `GraphBuilder` is. Only for what `can_build` is true of."""
+    """Builds graphs as `GraphBuilder` does, of fused blocks. Only for what `can_build` is true of."""
 
     def can_build(self) -> bool:
         """Whether this model is a usual one, with all its layers' weights in tiles."""
@@ -62,10 +59,6 @@ class FusedBuilder(GraphBuilder):
             return False
         layers = range(self.sizes.layers)
         return all(self._form(self._source(layer, name)).is_tiled for layer in layers for name in self.arch.projections)
-
-    def _gate_up(self, layer: int) -> list[Source]:
-        names = ("mlp.gate_up_proj",) if "mlp.gate_up_proj" in self.arch.projections else GATE_UP
-        return [self._source(layer, name) for name in names]
 
     def _build(self) -> ov.Model:
         self._parts: list[list[list[tuple[str, int]]]] = []
@@ -107,7 +100,9 @@ class FusedBuilder(GraphBuilder):
         if seen is not None:
             add("self_attn.o_proj", "post_attention_norm")
             norm("norm", f"blk.{layer}.{self.arch.mlp_norm}")
-            product("gated" if self.arch.activation == "silu" else "gelu_gated", self._gate_up(layer))
+            product(
+                "gated" if self.arch.activation == "silu" else "gelu_gated", [self._source(layer, name) for name in self.arch.gate_up]
+            )
             add("mlp.down_proj", "post_ffw_norm")
         groups: list[list[Source]] = []
         if layer + 1 < self.sizes.layers:
@@ -125,6 +120,5 @@ class FusedBuilder(GraphBuilder):
 
     def _queries_keys_values(self, layer: int) -> list[list[Source]]:
         """Those of one type are one product."""
-        names = ("self_attn.qkv_proj",) if "self_attn.qkv_proj" in self.arch.projections else QKV
-        parts = (self._source(layer, name) for name in names)
+        parts = (self._source(layer, name) for name in self.arch.qkv)
         return [list(group) for _, group in itertools.groupby(parts, self._apart)]

@@ -356,9 +356,7 @@ class GraphBuilder:
         if self.sizes.norms_last:
             x = self._norm(op.add(x, self._attention(x, layer)), f"{block}.attn_norm")
             return self._norm(op.add(x, self._mlp(x, layer)), f"{block}.ffn_norm")
-        first = next(
-            (name for name in arch.attention_norms if f"{block}.{name}.weight" in self.file.tensors), arch.attention_norms[-1]
-        )
+        first = arch.attention_norm(self.file.tensors, layer)
         normed = self._norm(x, f"{block}.{first}")
         attended = self._attention(normed, layer)
         if arch.post_norms:
@@ -397,9 +395,7 @@ class GraphBuilder:
         return op.matmul(op.softmax(op.add(scores, mask), -1), value, False, False)
 
     def _query_key_value(self, x: Node, layer: int) -> list[Node]:
-        if "self_attn.qkv_proj" in self.arch.projections:
-            return [self._linear(x, layer, "self_attn.qkv_proj")]
-        return self._linears(x, layer, [f"self_attn.{part}_proj" for part in "qkv"])
+        return self._linears(x, layer, self.arch.qkv)
 
     def _as_heads(self, parts: Sequence[Node]) -> tuple[Node, ...]:
         """Queries, keys and values, or all in one, each [B, T, H, D] with the heads it has."""

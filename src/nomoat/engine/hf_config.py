@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from nomoat.engine import arch as architectures
 from nomoat.engine.gguf import FloatArray
-from nomoat.errors import BadFileError, UnsupportedError
+from nomoat.errors import BadFileError
 
 ACTIVATIONS = {
     "silu": "silu", "swish": "silu", "gelu": "gelu", "relu": "relu",
@@ -87,7 +87,7 @@ def _falcon_kv_heads(config: Config) -> int:
 
 def _require_usual_residual(config: Config) -> None:
     if config.get("apply_residual_connection_post_layernorm"):
-        raise UnsupportedError("this model adds attention and MLP to what their norms gave, which nomoat cannot do yet")
+        raise architectures.not_yet("this model adds attention and MLP to what their norms gave")
 
 
 def _bloom(config: Config) -> dict[str, Any]:
@@ -98,14 +98,14 @@ def _bloom(config: Config) -> dict[str, Any]:
 def _gpt2(config: Config) -> dict[str, Any]:
     for name, usual in (("scale_attn_weights", True), ("scale_attn_by_inverse_layer_idx", False)):
         if bool(config.get(name, usual)) is not usual:
-            raise UnsupportedError(f"this GPT-2 scales its scores in another way than others (`{name}`), which nomoat cannot do yet")
+            raise architectures.not_yet(f"this GPT-2 scales its scores in another way than others (`{name}`)")
     return {}
 
 
 def _falcon(config: Config) -> dict[str, Any]:
     _require_usual_residual(config)
     if config.get("alibi") or not config.get("parallel_attn", True):
-        raise UnsupportedError("this Falcon has ALiBi or attends before its MLP (RefinedWeb-1B), which nomoat cannot do yet")
+        raise architectures.not_yet("this Falcon has ALiBi or attends before its MLP (RefinedWeb-1B)")
     return {"attention.head_count_kv": _falcon_kv_heads(config)}
 
 
@@ -113,7 +113,7 @@ def _mpt(config: Config) -> dict[str, Any]:
     attention = config.get("attn_config") or {}
     odd = [name for name in ("qk_ln", "prefix_lm", "softmax_scale", "kv_n_heads") if attention.get(name)]
     if odd or not attention.get("alibi", True):
-        raise UnsupportedError(f"this MPT is of a variant nomoat cannot do yet ({', '.join(odd) or 'no ALiBi'})")
+        raise architectures.not_yet(f"this MPT is of another variant ({', '.join(odd) or 'no ALiBi'})")
     return {
         "attention.max_alibi_bias": float(attention.get("alibi_bias_max") or 8),
         "attention.clamp_kqv": float(attention.get("clip_qkv") or 0),
@@ -131,13 +131,13 @@ def _gemma(config: Config) -> dict[str, Any]:
     }
     scalar, usual = config.get("query_pre_attn_scalar") or 256, architectures.score_width(arch, **size)
     if scalar != usual:
-        raise UnsupportedError(f"this Gemma divides its scores by the root of {scalar}, and others of its size by that of {usual}")
+        raise architectures.not_yet(f"this Gemma divides its scores by the root of {scalar} where others of its size take {usual}")
     kinds = config.get("layer_types") or []
     if kinds != [_KINDS_OF_LAYERS[arch.windowed[at % len(arch.windowed)]] for at in range(len(kinds))]:
-        raise UnsupportedError(f"windows lie in other layers of this model (`layer_types`) than of others of `{arch.name}`")
+        raise architectures.not_yet(f"windows lie in other layers of this model (`layer_types`) than of others of `{arch.name}`")
     local = _scaling((config.get("rope_parameters") or {}).get("sliding_attention") or {})
     if local != "default":
-        raise UnsupportedError(f"this model scales its positions in layers with a window (`{local}`), which nomoat cannot do yet")
+        raise architectures.not_yet(f"this model scales its positions in layers with a window (`{local}`)")
     period = None if kinds else config.get("sliding_window_pattern")
     caps = ("attn_logit_softcapping", "final_logit_softcapping") if arch.attention_cap else ("final_logit_softcapping",)
     return {"attention.sliding_window_pattern": period} | {name: float(config[name] or 0) for name in caps if name in config}
@@ -165,7 +165,7 @@ def _neox(config: Config) -> dict[str, Any]:
 
 def _opt(config: Config) -> dict[str, Any]:
     if config.get("_remove_final_layer_norm") and config.get("do_layer_norm_before", True):
-        raise UnsupportedError("this OPT lacks its last norm: its checkpoint is older than its architecture")
+        raise architectures.not_yet("this OPT lacks its last norm (its checkpoint is older than its architecture)")
     return {"norms_last": not config.get("do_layer_norm_before", True)}
 
 
@@ -300,13 +300,11 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
     for name in family.activations:
         act = config.get(name)
         if act is not None and _activation(act, arch) != arch.activation:
-            raise UnsupportedError(
-                f"this model's activation is `{act}`, and that of the architecture `{arch.name}` is {arch.activation}"
-            )
+            raise architectures.not_yet(f"this model's activation is `{act}` where that of `{arch.name}` is {arch.activation}")
     if config.get("use_bidirectional_attention") or config.get("is_causal") is False:
-        raise UnsupportedError(architectures.BOTH_WAYS)
+        raise architectures.sees_both_ways()
     if quantised_by(config) == "bitnet":
-        raise UnsupportedError("weights and inputs of this model are rounded as they are used (BitNet), which nomoat cannot do yet")
+        raise architectures.not_yet("weights and inputs of this model are rounded as they are used (BitNet)")
     width, rope = _width(config), _rope(config)
     keys = {
         "block_count": _first(config, "num_hidden_layers", "n_layer", "n_layers"),
@@ -324,7 +322,7 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
     keys["attention.layer_norm_rms_epsilon" if arch.norm == "rms" else "attention.layer_norm_epsilon"] = epsilon
     share = _first(rope, "partial_rotary_factor") or config.get("partial_rotary_factor")
     if share not in (None, 1) and not family.turns_partly:
-        raise UnsupportedError(f"this model turns {share} of each head's elements, and those of `{arch.name}` turn all")
+        raise architectures.not_yet(f"this model turns {share} of each head's elements where `{arch.name}` turns all")
     if family.turns_partly:
         keys["rope.dimension_count"] = int(_head_dim(config) * (share or config.get("rotary_pct") or 1))
     keys |= _scaling_keys(config, rope)
@@ -344,20 +342,23 @@ def quantised_by(config: Config) -> str | None:
 def plain_sizes(config: Config) -> architectures.Dimensions:
     """The sizes that most `config.json` state in the same words, for what is not built by us. Raises BadFileError."""
     layers, vocabulary = _first(config, "num_hidden_layers", "n_layer", "n_layers"), config.get("vocab_size")
-    if not (_width(config) and isinstance(layers, int) and isinstance(vocabulary, int)):
-        raise BadFileError("config.json does not state layers, width and vocabulary", hint="download it again")
-    return architectures.Dimensions(
-        layers=layers,
-        width=_width(config),
-        heads=_heads(config),
-        kv_heads=int(_first(config, "num_key_value_heads") or _heads(config)),
-        head_dim=_head_dim(config),
-        hidden=int(_first(config, "intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim") or 4 * _width(config)),
-        vocabulary=vocabulary,
-        context_tokens=_longest(config),
-        norm_epsilon=1e-5,
-        rope_base=10000.0,
-    )
+    try:
+        if not (_width(config) and isinstance(layers, int) and isinstance(vocabulary, int)):
+            raise BadFileError("config.json does not state layers, width and vocabulary", hint="download it again")
+        return architectures.Dimensions(
+            layers=layers,
+            width=_width(config),
+            heads=_heads(config),
+            kv_heads=int(_first(config, "num_key_value_heads") or _heads(config)),
+            head_dim=_head_dim(config),
+            hidden=int(_first(config, "intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim") or 4 * _width(config)),
+            vocabulary=vocabulary,
+            context_tokens=_longest(config),
+            norm_epsilon=1e-5,
+            rope_base=10000.0,
+        )
+    except (TypeError, ValueError, ArithmeticError) as exc:  # the last of infinity, and of less than one head
+        raise BadFileError(f"config.json states sizes that are no whole numbers ({exc})", hint="download it again") from exc
 
 
 def _rope(config: Config) -> dict[str, Any]:
@@ -383,7 +384,7 @@ def _scaling_keys(config: Config, rope: Config) -> dict[str, Any]:
         return {**keys, "rope.scaling.type": "longrope", "rope.scaling.attn_factor": float(rope.get("attention_factor") or stretched)}
     odd = [name for name in ("mscale", "mscale_all_dim", "attention_factor") if rope.get(name) is not None]
     if kind != "yarn" or odd or rope.get("truncate") is False:
-        raise UnsupportedError(f"this model scales its positions (`{' '.join([kind, *odd])}`), which nomoat cannot do yet")
+        raise architectures.not_yet(f"this model scales its positions (`{' '.join([kind, *odd])}`)")
     turns = {f"rope.scaling.yarn_{name}": float(rope[name]) for name in ("beta_fast", "beta_slow") if rope.get(name)}
     return {**keys, "rope.scaling.factor": float(_needed(rope, "factor")), **turns}
 

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 from nomoat import __version__, cache, config, footprint, paths
 from nomoat.engine import arch as architectures
 from nomoat.engine import layout, tensor_check
+from nomoat.engine.imported import GRAPH, WEIGHTS, not_whole
 from nomoat.engine.lora import MERGE, LoraDelta
+from nomoat.engine.native import NativeModel, write_native
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, files_of, open_source
 from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError, UnsupportedError
@@ -147,7 +149,7 @@ def _import(
     if check:
         has_tiles = layout.Storage.from_dict(facts["storage"]).has_tiles
         arch, sizes = family_of(_folder_of(known))
-        check(sizes, facts["num_values"], facts["files"]["openvino_model.bin"], has_tiles, arch.name if arch else None)
+        check(sizes, facts["num_values"], facts["files"][WEIGHTS], has_tiles, arch.name if arch else None)
     folder = _folder_of(known)
     cache.use(folder)
     return folder
@@ -189,8 +191,6 @@ def import_with(
     Elsewhere an adapter that is `alone`, without its base, is baked into the weights, and others stand beside layers that are apart.
     All else is as for `import_gguf`.
     """
-    from nomoat.engine.native import NativeModel  # brings numba
-
     told: dict[str, Any] = {"context_tokens": context_tokens, "progress": progress, "check": check}
     if not adapters:
         return import_gguf(path, **told), adapters
@@ -243,11 +243,6 @@ def family_of(folder: Path) -> tuple[architectures.Architecture | None, architec
         raise not_whole(folder, exc) from exc
 
 
-def not_whole(folder: Path, why: object) -> BadFileError:
-    """For a folder of `import_gguf` that somebody damaged."""
-    return BadFileError(f"`{folder}` is not a whole imported model: {why}", hint="remove that folder and try again")
-
-
 def _fitted(delta: LoraDelta | None, source: ModelSource, sizes: architectures.Dimensions) -> LoraDelta | None:
     """An adapter for a model that is to be built; one that optimum-intel converts has none."""
     if delta is None or isinstance(source, ForeignFolder):
@@ -264,8 +259,6 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
     folder = _folder_of(digest)
     if _facts_if_whole(folder) is not None:
         return
-    from nomoat.engine.native import write_native
-
     tokenizer = plan.source.read_tokenizer()
     with paths.alone(folder):
         if _facts_if_whole(folder) is not None:  # another process has made it meanwhile
@@ -333,10 +326,10 @@ def _facts_if_whole(folder: Path) -> dict[str, Any] | None:
     try:
         facts = _facts_of(folder)
         whole = all((folder / name).stat().st_size == size for name, size in facts["files"].items())
-        whole = whole and all(_crc32(folder / name) == crc32 for name, crc32 in facts.get("crc32", {}).items())
+        whole = whole and all(_crc32(folder / name) == crc32 for name, crc32 in facts["crc32"].items())
         architectures.Dimensions(**facts["sizes"])
         layout.Storage.from_dict(facts["storage"])
-        known = isinstance(facts["num_values"], int) and isinstance(facts["files"]["openvino_model.bin"], int)
+        known = isinstance(facts["num_values"], int) and isinstance(facts["files"][WEIGHTS], int)
         return facts if whole and known and isinstance(facts["digest"], str) else None
     except (OSError, KeyError, TypeError, AttributeError):
         return None
@@ -377,12 +370,12 @@ def _write_model(folder: Path, plan: _Plan) -> None:
     if delta:
         delta.require_all_used()
     try:
-        ov.save_model(model, str(folder / "openvino_model.xml"), compress_to_fp16=False)
+        ov.save_model(model, str(folder / GRAPH), compress_to_fp16=False)
     except RuntimeError as exc:  # OpenVINO's, in its own words, also of a full disk
         if (error := paths.as_error(exc)) is not None:
             raise error from exc
         paths.require_free_disk(folder, SPARE_DISK_BYTES, exc)
-        with (folder / "openvino_model.bin").open("ab") as file:  # the system's word, such as for a limit of files' length
+        with (folder / WEIGHTS).open("ab") as file:  # the system's word, such as for a limit of files' length
             file.write(bytes(SPARE_DISK_BYTES))
         message = f"cannot write `{folder}`: {str(exc).strip().splitlines()[-1]}"
         raise NotWritableError(message, hint="check the disk of NOMOAT_HOME, or set that to another") from exc

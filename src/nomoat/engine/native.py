@@ -21,8 +21,8 @@ import numpy.typing as npt
 from nomoat import footprint
 from nomoat.engine import hugepages, tiles
 from nomoat.engine.blocks import BLOCK_TOKENS
+from nomoat.engine.imported import GRAPH, NATIVE, WEIGHTS, not_whole
 from nomoat.engine.paged import PagedModel, Row
-from nomoat.errors import BadFileError
 
 if TYPE_CHECKING:
     from nomoat.engine.lora import LoraDelta
@@ -35,9 +35,7 @@ from nomoat.engine import chain
 machine_code.compile_all(chain.functions(sys.argv[1:]))
 """
 FEW_TOKENS, MOST_KEPT = 8, 1024  # of a pass whose tokens' embeddings are kept, and how many are
-GRAPH, WEIGHTS = "openvino_model.xml", "openvino_model.bin"
-NATIVE = "native.json"  # what the graph tells: to read that itself would be 40 ms of a start
-FACTS = ("nomoat", "attention")  # where a graph tells them, see `fused.facts_of`
+FACTS = ("nomoat", "attention")  # the path in a graph's `rt_info` of what `fused.facts_of` gives
 
 FACT_NAMES = frozenset(
     (
@@ -59,7 +57,7 @@ PARTS = {"types", "facts", "embedding", "head", "norm", "programs"}  # of `NATIV
 
 
 class NativeModel:
-    """What `PagedModel` is, see the module. One thread at a time."""
+    """Runs passes as `PagedModel` does, without OpenVINO: see the module. One thread at a time."""
 
     takes_many = True
     largest_pass = PagedModel.largest_pass
@@ -112,12 +110,12 @@ class NativeModel:
         try:
             weights = self._weights = np.memmap(folder / WEIGHTS, np.uint8, "r")
         except (FileNotFoundError, ValueError) as exc:  # the second of an empty one
-            raise _not_whole(folder) from exc
+            raise not_whole(folder) from exc
 
         def constant(at: Sequence[int]) -> npt.NDArray[np.uint8]:
             start, size = at
             if start + size > len(weights):
-                raise _not_whole(folder)
+                raise not_whole(folder)
             return weights[start : start + size]
 
         self._table = constant(embedding["at"]).reshape(int(head["rows"]) // tiles.TILE_ROWS, -1)
@@ -207,7 +205,7 @@ def _told(folder: Path) -> dict[str, Any]:
     try:
         return _read(folder, (folder / NATIVE).stat().st_mtime_ns)
     except OSError as exc:
-        raise _not_whole(folder) from exc
+        raise not_whole(folder) from exc
 
 
 @functools.lru_cache(maxsize=1)
@@ -217,9 +215,9 @@ def _read(folder: Path, written: int) -> dict[str, Any]:
         told = json.loads((folder / NATIVE).read_text(encoding="utf-8"))
         whole = told.keys() == {"types"} or (told.keys() == PARTS and told["facts"].keys() >= FACT_NAMES)
     except (ValueError, KeyError, AttributeError, TypeError) as exc:
-        raise _not_whole(folder) from exc
+        raise not_whole(folder) from exc
     if not whole:
-        raise _not_whole(folder)
+        raise not_whole(folder)
     return told  # type: ignore[no-any-return]
 
 
@@ -284,7 +282,3 @@ class _Graph:
         told = [self.told(found) for kind in ("TiledRows", "TiledProduct", "BetweenAttentions") for found in self.of_type(kind)]
         types = {step[1] for each in told for step in json.loads(each.get("steps", "[]"))}
         return sorted((types | {each.get("type_name", "") for each in told}) - {""})
-
-
-def _not_whole(folder: Path) -> BadFileError:
-    return BadFileError(f"`{folder}` is not a whole imported model", hint="remove that folder and try again")

@@ -1,7 +1,8 @@
-"""The engine: runs an imported folder with OpenVINO on the CPU.
+"""The engine of models on this machine: answers from an imported folder, on the CPU.
 
-Answers come from `batching`, likelihoods from `likelihood`, each compiled when it is first asked for. Likelihoods are computed in
-float32 with the file's own weights where the machine has the memory for it, so that a verdict is about the model.
+Usual models run in passes of nomoat's own (`native`), all others in OpenVINO's (`paged`, `serial`); `batching` lets many texts share
+them. Likelihoods of continuations come from `likelihood`, by OpenVINO: in float32 with the file's own weights where the machine has
+the memory for it, so that a verdict is about the model. Each is made ready when it is first asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import CompiledCopy
 from nomoat.engine.dense import TwoForms
 from nomoat.engine.grammar import Grammar, Grammars
+from nomoat.engine.imported import not_whole
 from nomoat.engine.likelihood import Scorer
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.native import NativeModel
@@ -38,13 +41,41 @@ from nomoat.engine.tokenizer import Tokenizer, name_of
 from nomoat.engine.tokenizer import load as load_tokenizer
 from nomoat.engine.tool_call_grammar import ToolCallGrammar
 from nomoat.errors import ContextExceededError, SchemaError, StoppedError, UnsupportedError, UsageError
+from nomoat.matching import begun_length
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, TokenLikelihood, Usage
 
 
-class OpenVINOEngine:
-    """See the module. Nothing is compiled before it is needed; the digest is that of the imported folder and of how it is run."""
+@dataclass(kw_only=True, eq=False)
+class _Shared:
+    """What an engine and its views have one of. It is theirs alone: who forgets them all, forgets it, and its threads end."""
+
+    weights: Path | None
+    context_tokens: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    scoring: threading.Lock = field(default_factory=threading.Lock)  # another one: scoring takes long, and answers do not wait for it
+    cache_bytes: int | None = None
+    batcher: Batcher | None = None
+    is_closed: bool = False
+    scorers: dict[int | None, Scorer] = field(default_factory=dict)  # by adapter beside the weights
+
+    @functools.cached_property
+    def is_exact(self) -> bool | None:
+        """See `importer.fits_exactly`. Asked once: memory may get a limit meanwhile, and what is kept is to say what was computed."""
+        return self.weights is not None and importer.fits_exactly(self.weights)
+
+    def require_open(self) -> None:
+        if self.is_closed:
+            raise UsageError("the model is closed", hint="load it again, or close it when all has been asked")
+
+
+class OpenVINOEngine(Engine):
+    """See the module. Nothing is compiled before it is needed; the digest is that of the imported folder and of how it is run.
+
+    Engines that `adapted` gives are views of one: they have their adapter, tokenizer and digest, and share all else.
+    """
 
     is_local = True
+    tokenizer: Tokenizer
 
     def __init__(
         self, folder: Path, *, context_tokens: int | None = None, weights: Path | None = None, adapter: Path | None = None,
@@ -60,11 +91,10 @@ class OpenVINOEngine:
             self.digest: str = facts["digest"]
             sizes = self._sizes = Dimensions(**facts["sizes"])
             num_weights: int = facts["num_values"]
-            self.notes: tuple[str, ...] = tuple(facts.get("notes", ()))
+            self._notes: tuple[str, ...] = tuple(facts["notes"])
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as exc:
-            raise importer.not_whole(folder, exc) from exc
+            raise not_whole(folder, exc) from exc
         self._context_tokens = min(sizes.context_tokens, context_tokens or sizes.context_tokens)
-        self.context_tokens: int | None = self._context_tokens
         self.tokenizer = load_tokenizer(folder)
         self._grammars = Grammars(self.tokenizer, sizes.vocabulary)
         self._folder, self._weights, self._adapter = folder, weights, adapter
@@ -75,26 +105,20 @@ class OpenVINOEngine:
             self._token_bytes = NativeModel.cache_bytes_a_token(folder, quality=self.storage.quality)
             self.digest = hashlib.sha256(f"{self.digest}\n{self._token_bytes}".encode()).hexdigest()
         self.layout = layout.choose(sizes, self.storage, threads=config.threads(), num_weights=num_weights)
-        self._lock = threading.Lock()
-        self._scoring = threading.Lock()  # another one: scoring takes long, and answers do not wait for it
-        self._cache_bytes: int | None = None
-        self._batcher: Batcher | None = None
-        self._is_closed = False
-        self._scorers: dict[int | None, Scorer] = {}  # by adapter beside the weights
+        self._at: int | None = None  # of the adapter beside the weights that answers
+        self._shared = _Shared(weights=weights, context_tokens=self._context_tokens)
 
-    @functools.cached_property
-    def _is_exact(self) -> bool | None:
-        """See `importer.fits_exactly`. Asked once: memory may get a limit meanwhile, and what is kept is to say what was computed."""
-        return self._weights is not None and importer.fits_exactly(self._weights)
+    @property
+    def context_tokens(self) -> int:
+        return self._shared.context_tokens
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self._notes
 
     @property
     def scores_digest(self) -> str:
-        """What likelihoods of continuations are kept under: see `Responder.scores_digest`."""
-        return self.scores_digest_of(self.digest)
-
-    def scores_digest_of(self, digest: str) -> str:
-        """The same for an engine of this digest that computes with these weights."""
-        return served_scores_digest(digest) if self._is_exact is False else digest
+        return served_scores_digest(self.digest) if self._shared.is_exact is False else self.digest
 
     def use_template(self, name: str) -> None:
         """Chat with the named template; see `Tokenizer.use_template`."""
@@ -106,38 +130,44 @@ class OpenVINOEngine:
         block_bytes = BLOCK_TOKENS * self._token_bytes
         usual = -(-min(self._context_tokens, footprint.USUAL_TOKENS) // BLOCK_TOKENS)
         num_blocks = max(-(-num_bytes // block_bytes), usual)
-        self._cache_bytes = num_blocks * block_bytes
-        self.context_tokens = min(self._context_tokens, num_blocks * BLOCK_TOKENS)
+        self._shared.cache_bytes = num_blocks * block_bytes
+        self._shared.context_tokens = min(self._context_tokens, num_blocks * BLOCK_TOKENS)
 
-    def adapted(self, at: int, *, template: str | None = None) -> Engine:
+    def adapted(self, at: int, *, template: str | None = None) -> OpenVINOEngine:
         """This engine with one of the adapters beside it, and a chat template of its own by name. Closing either closes both."""
-        return _Adapted(self, at, self._beside[at].sha256, template)
+        view = copy.copy(self)
+        view._at = at
+        view.tokenizer = copy.copy(self.tokenizer)
+        made_of = f"{self.digest}\n{self._beside[at].sha256}"
+        if template is not None:
+            view.tokenizer.use_template(template)
+            made_of += f"\n{view.tokenizer.chat_template}"
+        view.digest = hashlib.sha256(made_of.encode()).hexdigest()
+        return view
 
-    def generate(self, request: Request, *, adapter: int | None = None, tokenizer: Tokenizer | None = None) -> Iterator[Chunk]:
+    def generate(self, request: Request) -> Iterator[Chunk]:
         forked.begin()
-        tokenizer = tokenizer or self.tokenizer
-        ids = self._prompt_ids(request, tokenizer)
+        ids = self._prompt_ids(request)
         self._require_room(len(ids), 1, request.max_new_tokens)
-        assert self.context_tokens is not None
         room = self.context_tokens - len(ids)
         answer = Answer(
             ids,
-            Sampler(request, ids, self._grammar(request, ids, tokenizer)),
+            Sampler(request, ids, self._grammar(request, ids)),
             max_new_tokens=room if request.max_new_tokens is None else min(request.max_new_tokens, room),
             stop_ids=self.tokenizer.special.stop_ids,
             lookup=Lookup(ids),
-            adapter=adapter,
+            adapter=self._at,
         )
         batcher = self._started_batcher()
         started = time.perf_counter()  # compiling the model is loading, not reading the prompt
         batcher.submit(answer)
-        chunks = self._stream(request, ids, answer.tokens, started, tokenizer)
-        return _Begun(tool_calls.recognised(chunks, request, tokenizer.chat_template) if request.tools else chunks, answer.tokens)
+        chunks = self._stream(request, ids, answer.tokens, started)
+        return _Begun(tool_calls.recognised(chunks, request, self.tokenizer.chat_template) if request.tools else chunks, answer.tokens)
 
-    def _grammar(self, request: Request, ids: Sequence[int], tokenizer: Tokenizer) -> Grammar | ToolCallGrammar | None:
-        schema = tool_calls.schema(request, tokenizer.chat_template)
+    def _grammar(self, request: Request, ids: Sequence[int]) -> Grammar | ToolCallGrammar | None:
+        schema = tool_calls.schema(request, self.tokenizer.chat_template)
         if schema is None:
-            return ToolCallGrammar(request, ids, tokenizer, self._grammars) if request.tools else None
+            return ToolCallGrammar(request, ids, self.tokenizer, self._grammars) if request.tools else None
         try:
             return self._grammars.of_schema(schema)
         except SchemaError as exc:
@@ -157,12 +187,10 @@ class OpenVINOEngine:
                 named.field = f"tools.{at}.function.parameters"
                 raise named from exc
 
-    def _stream(
-        self, request: Request, prompt: Sequence[int], tokens: Tokens, started: float, tokenizer: Tokenizer
-    ) -> Generator[Chunk]:
+    def _stream(self, request: Request, prompt: Sequence[int], tokens: Tokens, started: float) -> Generator[Chunk]:
         asked = () if request.must_call else request.stop  # a call that has to be one ends where its JSON does
-        text = _StopWatch((*asked, *(tokenizer.stops if request.messages else ())))
-        stream = tokenizer.decode_stream(() if request.messages and not request.answer_start else prompt)
+        text = _StopWatch((*asked, *(self.tokenizer.stops if request.messages else ())))
+        stream = self.tokenizer.decode_stream(() if request.messages and not request.answer_start else prompt)
         first_at: float | None = None
         count = 0
         reason: FinishReason = "length"
@@ -202,29 +230,24 @@ class OpenVINOEngine:
         )
         yield Chunk(text=rest, finish_reason=reason, usage=usage)
 
-    def embed(
-        self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None, adapter: int | None = None
-    ) -> npt.NDArray[np.float32]:  # fmt: skip
+    def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
         rows = [self.tokenizer.encode(text, add_bos=True) if isinstance(text, str) else list(text) for text in texts]
-        means = [mean_D for mean_D, _ in _results(self._read(rows, adapter=adapter), stop)] if rows else []
+        means = [mean_D for mean_D, _ in _results(self._read(rows), stop)] if rows else []
         return np.array(means, np.float32) if rows else np.zeros((0, self._sizes.width), np.float32)
 
-    def prompt_likelihoods(
-        self, request: Request, *, stop: threading.Event | None = None, adapter: int | None = None,
-        tokenizer: Tokenizer | None = None,
-    ) -> list[TokenLikelihood]:  # fmt: skip
-        ids = self._prompt_ids(request, tokenizer or self.tokenizer)
-        ((_, picks),) = _results(self._read([ids], top_logprobs=request.top_logprobs or 0, adapter=adapter), stop)
+    def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
+        ids = self._prompt_ids(request)
+        ((_, picks),) = _results(self._read([ids], top_logprobs=request.top_logprobs or 0), stop)
         return [self._likelihood(pick) for pick in [Pick(ids[0]), *picks]]
 
-    def _read(self, rows: Sequence[list[int]], *, adapter: int | None, top_logprobs: int | None = None) -> list[Reading]:
+    def _read(self, rows: Sequence[list[int]], *, top_logprobs: int | None = None) -> list[Reading]:
         forked.begin()
         for row in rows:
             if not row:
                 raise UsageError("the text has no tokens", hint="write something into it")
             self._require_known(row)
             self._require_room(len(row), 0)
-        readings = [Reading(row, top_logprobs=top_logprobs, adapter=adapter) for row in rows]
+        readings = [Reading(row, top_logprobs=top_logprobs, adapter=self._at) for row in rows]
         batcher = self._started_batcher()
         for reading in readings:
             batcher.submit(reading)
@@ -235,25 +258,23 @@ class OpenVINOEngine:
         content = self.tokenizer.token_bytes(pick.token)
         return TokenLikelihood(token_id=pick.token, content=content, log_probability=pick.log_probability, top=top)
 
-    def score(
-        self, request: Request, continuations: Sequence[str], *, adapter: int | None = None, tokenizer: Tokenizer | None = None
-    ) -> list[ContinuationScore]:
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         if request.prompt_ids is not None:
             raise UnsupportedError("likelihoods of continuations need a prompt of text", hint="give text instead of token ids")
         forked.begin()
-        with self._scoring:
-            self._require_open()
-            if adapter not in self._scorers:
-                self._scorers[adapter] = self._make_scorer(adapter)
-            scorer = self._scorers[adapter]
+        shared = self._shared
+        with shared.scoring:
+            shared.require_open()
+            if self._at not in shared.scorers:
+                shared.scorers[self._at] = self._make_scorer()
+            scorer = shared.scorers[self._at]
         if not continuations:
             return []
-        tokenizer = tokenizer or self.tokenizer
-        prompt, rows = likelihood.split(tokenizer, request, continuations)
-        ends = likelihood.ends_of(tokenizer, request, rows, vocabulary=self._sizes.vocabulary)
+        prompt, rows = likelihood.split(self.tokenizer, request, continuations)
+        ends = likelihood.ends_of(self.tokenizer, request, rows, vocabulary=self._sizes.vocabulary)
         self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
         self._require_room(len(prompt), max(map(len, rows)) + bool(ends))
-        with self._scoring:
+        with shared.scoring:
             return scorer.score(prompt, rows, ends)
 
     def compile_once(self, progress: Callable[[int, int], None] | None = None) -> None:
@@ -270,14 +291,14 @@ class OpenVINOEngine:
             self.compile_once()
             NativeModel.load_compiled(self._folder, adapters=bool(self._beside))
 
-    def _make_scorer(self, beside: int | None) -> Scorer:
+    def _make_scorer(self) -> Scorer:
         """An adapter beside the weights is part of them here: exactly, or baked into an import of its own."""
-        adapter = self._adapter if beside is None else self._beside[beside].weights_path.parent
-        if self._weights is not None and self._is_exact:
+        adapter = self._adapter if self._at is None else self._beside[self._at].weights_path.parent
+        if self._weights is not None and self._shared.is_exact:
             model = importer.exact_model(self._weights, adapter=adapter, context_tokens=self._context_tokens)
             return Scorer(model, self.layout.properties | layout.EXACT_PROPERTIES)
         folder = self._folder
-        if beside is not None:
+        if self._at is not None:
             if self._weights is None:
                 raise UnsupportedError(
                     "an adapter beside weights of no known file gives no likelihoods of continuations",
@@ -287,30 +308,26 @@ class OpenVINOEngine:
         self._prepare()
         return Scorer(folder, self.layout.scoring_properties)
 
-    def count_tokens(self, request: Request, *, tokenizer: Tokenizer | None = None) -> int:
-        return len(self._prompt_ids(request, tokenizer or self.tokenizer))
+    def count_tokens(self, request: Request) -> int:
+        return len(self._prompt_ids(request))
 
-    def notes_on(self, request: Request, *, tokenizer: Tokenizer | None = None) -> tuple[str, ...]:
-        """See `Responder.notes_on`."""
-        return (*self.notes, *(tokenizer or self.tokenizer).notes_on(request))
+    def notes_on(self, request: Request) -> tuple[str, ...]:
+        return (*self.notes, *self.tokenizer.notes_on(request))
 
     def close(self) -> None:
         if forked.is_fork():  # its threads are another process's, and whatever held these locks may never let go of them here
             return
-        with self._lock:
-            self._is_closed = True
-            if self._batcher is not None:
-                self._batcher.close()
-            self._batcher = None
-        with self._scoring:
-            self._scorers.clear()
+        shared = self._shared
+        with shared.lock:
+            shared.is_closed = True
+            if shared.batcher is not None:
+                shared.batcher.close()
+            shared.batcher = None
+        with shared.scoring:
+            shared.scorers.clear()
 
-    def _require_open(self) -> None:
-        if self._is_closed:
-            raise UsageError("the model is closed", hint="load it again, or close it when all has been asked")
-
-    def _prompt_ids(self, request: Request, tokenizer: Tokenizer) -> list[int]:
-        ids = tokenizer.prompt_ids(request) if request.prompt_ids is None else list(request.prompt_ids)
+    def _prompt_ids(self, request: Request) -> list[int]:
+        ids = self.tokenizer.prompt_ids(request) if request.prompt_ids is None else list(request.prompt_ids)
         if not ids:
             raise UsageError("the prompt has no tokens", hint="write something into it")
         self._require_known(ids)
@@ -328,7 +345,7 @@ class OpenVINOEngine:
         )
 
     def _require_room(self, prompt_tokens: int, needed: int, wanted: int | None = None) -> None:
-        if self.context_tokens is not None and prompt_tokens + needed > self.context_tokens:
+        if prompt_tokens + needed > self.context_tokens:
             is_shortened = self.context_tokens == self._context_tokens < self._sizes.context_tokens
             raise ContextExceededError(
                 prompt_tokens=prompt_tokens, max_new_tokens=wanted or needed, context_tokens=self.context_tokens,
@@ -360,12 +377,13 @@ class OpenVINOEngine:
         return CompiledCopy(paths.cache() / cache.COMPILED / f"{self._folder.name}{end}", properties)
 
     def _started_batcher(self) -> Batcher:
-        with self._lock:
-            self._require_open()
-            if self._batcher is None:
-                self._batcher = Batcher(self._make_model, context_tokens=self._context_tokens, cache_bytes=self._cache_bytes)
-                weakref.finalize(self, self._batcher.end_soon).atexit = False  # for who forgets to close; the system frees it then
-            return self._batcher
+        shared = self._shared
+        with shared.lock:
+            shared.require_open()
+            if shared.batcher is None:
+                shared.batcher = Batcher(self._make_model, context_tokens=self._context_tokens, cache_bytes=shared.cache_bytes)
+                weakref.finalize(shared, shared.batcher.end_soon).atexit = False  # for who forgets to close; the system frees it then
+            return shared.batcher
 
 
 class _Begun:
@@ -394,58 +412,6 @@ class _Begun:
 
     def __del__(self) -> None:
         self._tokens.cancel()
-
-
-class _Adapted:
-    """An engine with one of its adapters; see `Engine` and `Reader` for what the methods promise."""
-
-    is_local = True
-
-    def __init__(self, engine: OpenVINOEngine, adapter: int, adapter_sha256: str, template: str | None) -> None:
-        self._engine = engine
-        self._adapter = adapter
-        self.tokenizer = copy.copy(engine.tokenizer)
-        made_of = f"{engine.digest}\n{adapter_sha256}"
-        if template is not None:
-            self.tokenizer.use_template(template)
-            made_of += f"\n{self.tokenizer.chat_template}"
-        self.digest = hashlib.sha256(made_of.encode()).hexdigest()
-
-    @property
-    def context_tokens(self) -> int | None:
-        return self._engine.context_tokens
-
-    @property
-    def scores_digest(self) -> str:
-        return self._engine.scores_digest_of(self.digest)
-
-    def generate(self, request: Request) -> Iterator[Chunk]:
-        return self._engine.generate(request, adapter=self._adapter, tokenizer=self.tokenizer)
-
-    def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
-        return self._engine.embed(texts, stop=stop, adapter=self._adapter)
-
-    def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
-        return self._engine.prompt_likelihoods(request, stop=stop, adapter=self._adapter, tokenizer=self.tokenizer)
-
-    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
-        return self._engine.score(request, continuations, adapter=self._adapter, tokenizer=self.tokenizer)
-
-    def count_tokens(self, request: Request) -> int:
-        return self._engine.count_tokens(request, tokenizer=self.tokenizer)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self._engine.notes
-
-    def notes_on(self, request: Request) -> tuple[str, ...]:
-        return self._engine.notes_on(request, tokenizer=self.tokenizer)
-
-    def bound_cache(self, num_bytes: int) -> None:
-        self._engine.bound_cache(num_bytes)
-
-    def close(self) -> None:
-        self._engine.close()
 
 
 def _results(readings: Sequence[Reading], stop: threading.Event | None) -> list[tuple[npt.NDArray[np.float32], list[Pick]]]:
@@ -480,14 +446,9 @@ class _StopWatch:
         if found:
             self.stopped = True
             return self._held[: min(found)]
-        keep = max((self._overlap(stop) for stop in self._stops), default=0)
+        keep = max((begun_length(self._held, stop) for stop in self._stops), default=0)
         out, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         return out
 
     def finish(self) -> str:
         return "" if self.stopped else self._held
-
-    def _overlap(self, stop: str) -> int:
-        """How many of the last characters could be the beginning of `stop`."""
-        longest = min(len(stop) - 1, len(self._held))
-        return next((size for size in range(longest, 0, -1) if self._held.endswith(stop[:size])), 0)

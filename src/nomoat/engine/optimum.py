@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine import safetensors
-from nomoat.engine.arch import Dimensions
+from nomoat.engine.arch import Dimensions, known
 from nomoat.engine.gguf import FloatArray, Tensor
 from nomoat.engine.hf_config import plain_sizes
+from nomoat.engine.imported import GRAPH, WEIGHTS
 from nomoat.errors import BadFileError, UnsupportedError
 
 # In a process of its own: PyTorch's memory is given back, and what it finds in the folder's name is not looked up elsewhere.
@@ -76,21 +77,24 @@ class ForeignFolder(safetensors.HubFolder):
 
     def _closed(self) -> UnsupportedError:
         kind = self.metadata["general.architecture"]
-        return UnsupportedError(f"`{self.path}` is of the architecture `{kind}`, which runs here but cannot be taken apart")
+        return UnsupportedError(
+            f"`{self.path}` is of the architecture `{kind}`, which runs here but cannot be taken apart",
+            hint=f"choose a model of an architecture that nomoat knows: {', '.join(sorted(known()))}",
+        )
 
     def export(self, target: Path) -> None:
         """Write `openvino_model.xml` and `.bin`. Takes minutes and several times the model's memory. Raises UnsupportedError."""
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
         command = [sys.executable, "-c", EXPORT, str(self.path.resolve()), str(target)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode != 0 or not (target / "openvino_model.bin").exists():
+        if done.returncode != 0 or not (target / WEIGHTS).exists():
             last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise UnsupportedError(
                 f"optimum-intel cannot convert the architecture `{self.metadata['general.architecture']}` either: {last}",
                 hint="try a GGUF file of another model: `nomoat models`",
             )
         for path in target.iterdir():
-            if not path.name.startswith("openvino_model."):
+            if path.name not in (GRAPH, WEIGHTS):
                 path.unlink()  # its own copies of config and tokenizer
 
 

@@ -20,9 +20,9 @@ from nomoat.engine import hugepages, shutdown
 from nomoat.engine.adapters import attach
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import CompiledCopy, core, read_graph
+from nomoat.engine.imported import WEIGHTS, not_whole
 from nomoat.engine.lora import LoraDelta
 from nomoat.engine.step_tables import PANELS_FROM
-from nomoat.errors import BadFileError
 
 CACHES = ("key_cache.", "value_cache.")
 
@@ -69,7 +69,7 @@ class PagedModel:
             self._kept = change(model) if change else None
             compiled = core().compile_model(model, "CPU", properties)
             del model
-            if copy and (again := copy.write(compiled, (folder / "openvino_model.bin").stat().st_size)) is not None:
+            if copy and (again := copy.write(compiled, (folder / WEIGHTS).stat().st_size)) is not None:
                 compiled, self._kept = again, None
         self._copy = copy  # holds the weights' file open
         self._num_adapters = len(adapters)
@@ -173,7 +173,7 @@ def _head(model: Any, folder: Path) -> Any:
     node = model.output("logits").get_node().input(0).get_source_output().get_node()
     while node.get_type_name() not in ("MatMul", "TiledProduct"):
         if not node.inputs():
-            raise BadFileError(f"`{folder}` has no output layer", hint="remove that folder and try again")
+            raise not_whole(folder, "it has no output layer")
         node = node.input(0).get_source_output().get_node()
     return node
 

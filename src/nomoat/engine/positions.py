@@ -1,7 +1,7 @@
 """Where a token stands, as attention is told: rotation, ALiBi, and the masks of what a token sees.
 
-GenAI's continuous batching replaces attention by PagedAttention, which takes no mask: OpenVINO finds windows and ALiBi slopes by
-the very operations that make the mask, and silently drops any other mask. So these are built as it expects them.
+For passes over several texts (`paged`) OpenVINO replaces attention by its PagedAttention, which takes no mask: it finds windows and
+ALiBi slopes by the very operations that make the mask, and silently drops any other mask. So these are built as it expects them.
 Source: state_management_pattern.cpp of OpenVINO 2026.
 
 Shapes: B batch, T new tokens, K tokens seen (cached and new), H heads, D head width, R width of a head's turning part.

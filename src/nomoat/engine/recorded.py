@@ -43,14 +43,17 @@ def read_recorded(folder: Path) -> list[RecordedRow]:
         for number, row in enumerate(read_table(path), start=1):
             rows.append(_row(path, number, row, category=row.get("metric") or (path.stem if len(paths) > 1 else "")))
     if not rows:
-        raise DataError(f"`{folder}` holds no recorded answers")
+        raise DataError(
+            f"`{folder}` holds no recorded answers",
+            hint="it needs CSV files with a column `prompt` (or `task`), and one for each system with True, False or a score in 0..1",
+        )
     return rows
 
 
 def _row(path: Path, number: int, row: dict[str, str], *, category: str) -> RecordedRow:
     question = next((row[name] for name in QUESTION_COLUMNS if row.get(name)), None)
     if question is None:
-        raise DataError(f"`{path}`, row {number}: needs a `prompt` or a `task`")
+        raise DataError(f"`{path}`, row {number}: needs a `prompt` or a `task`", hint="write the question there, or remove the row")
     scores, answers = {}, {}
     columns: dict[str, str] = {}
     for column, value in row.items():
@@ -72,5 +75,8 @@ def _score(path: Path, number: int, column: str, value: str) -> float:
     except ValueError:
         score = -1.0
     if not 0 <= score <= 1:
-        raise DataError(f"`{path}`, row {number}: `{column}` is {value!r}, and should be True, False or a score between 0 and 1")
+        raise DataError(
+            f"`{path}`, row {number}: `{column}` is {value!r}, and should be True, False or a score between 0 and 1",
+            hint="correct it, or remove the column if it is no system's",
+        )
     return score

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import SplitResult, urlsplit
 
 from nomoat import config, net
-from nomoat.engine import pacing
+from nomoat.engine import Engine, pacing
 from nomoat.engine.budget import Bill, Calls, Meter
 from nomoat.engine.dialect import Body, Dialect, cached_tokens, completion_tokens, meant_status, prompt_tokens, words_of
 from nomoat.engine.tool_calls import Gathered
@@ -58,7 +58,7 @@ NEEDED_HEADERS = frozenset(
 ABOUT_THIS_MACHINE = "x-stainless-"  # the SDK's headers with the system, the processor, versions
 
 
-def remote_engine(ref: str, *, as_client: bool = True, read_timeout_seconds: float = READ_TIMEOUT_SECONDS) -> RemoteEngine:
+def remote_engine(ref: str, *, as_client: bool = True) -> RemoteEngine:
     """The engine that a reference to a server names; see the module for the forms. `as_client`: see `responder.load`.
 
     Connects only if the reference leaves the model out. Raises UsageError for a reference that cannot be meant or a key that
@@ -67,7 +67,7 @@ def remote_engine(ref: str, *, as_client: bool = True, read_timeout_seconds: flo
     provider, base_url, model = parse(ref)
     net.require_allowed("ask a model server", _host(base_url))
     key = _key(ref, provider, as_client)
-    engine = RemoteEngine(base_url=base_url, model=model, key=key, provider=provider, read_timeout_seconds=read_timeout_seconds)
+    engine = RemoteEngine(base_url=base_url, model=model, key=key, provider=provider)
     if not model:
         try:
             engine.model = _only_model(ref, engine.list_models())
@@ -84,7 +84,7 @@ class _Sent:
     num_bytes: int = 0
 
 
-class RemoteEngine:
+class RemoteEngine(Engine):
     """One model of one server. Safe to call from several threads."""
 
     context_tokens: int | None = None
@@ -105,7 +105,7 @@ class RemoteEngine:
         self._origin = _origin(httpx.URL(self.base_url))
         self.model = model
         self.host = _host(base_url)
-        self.is_local = net.is_loopback(self.host)
+        self.is_local: bool = net.is_loopback(self.host)
         self._provider = provider
         self._key = key
         self._timeout_seconds = read_timeout_seconds
@@ -272,7 +272,9 @@ class RemoteEngine:
 
     def count_tokens(self, request: Request) -> int:
         """Always raises UnsupportedError."""
-        raise UnsupportedError(f"the tokenizer of `{self.model}` at `{self.host}` is not known here")
+        raise UnsupportedError(
+            f"the tokenizer of `{self.model}` at `{self.host}` is not known here", hint="use a model on this machine"
+        )
 
     def list_models(self) -> list[str]:
         """Names of the models the server has. Raises RemoteError."""
@@ -509,4 +511,4 @@ def _host(url: str) -> str:
     try:
         return urlsplit(url).hostname or ""
     except ValueError as exc:
-        raise UsageError(f"`{url}` is not the address of a server") from exc
+        raise UsageError(f"`{url}` is not the address of a server", hint="write it as in http://localhost:8000/v1") from exc

@@ -209,7 +209,10 @@ class SafetensorsFolder(HubFolder):
 
     def raw_rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.uint8]:
         """Not for these: their types have no codes."""
-        raise UnsupportedError(f"tensor `{name}` of `{self.path}` is of the type {self.tensor(name).type_name}, which has no codes")
+        raise UnsupportedError(
+            f"tensor `{name}` of `{self.path}` is of the type {self.tensor(name).type_name}, which has no codes",
+            hint="give a GGUF file of this model",
+        )
 
     def rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> FloatArray:
         """Rows of a tensor in GGUF's order: [rows, columns], or [columns] for a vector."""

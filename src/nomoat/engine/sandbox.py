@@ -446,4 +446,7 @@ def _now(form: str) -> str:
 
 
 def _refuse(message: str) -> None:
-    raise UnsupportedError(f"the model's chat template refuses this conversation: {message}")
+    raise UnsupportedError(
+        f"the model's chat template refuses this conversation: {message}",
+        hint="change the conversation, or name another template by --template (in Python: `template`)",
+    )

@@ -17,7 +17,7 @@ from nomoat.engine.paged import Row, ask_for_what_is_wanted
 
 
 class SerialModel:
-    """What `paged.PagedModel` is, for one row in a pass, which goes on where the last pass ended or begins anew."""
+    """Runs passes as `paged.PagedModel` does, with one row in each, which goes on where the last pass ended or begins anew."""
 
     takes_many = False
     alike_from = 1  # token: it reads a prompt in the same passes every time

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from nomoat.engine import Engine
 from nomoat.engine.recorded import is_recorded, read_recorded
 from nomoat.errors import DataError, UnknownModelError, UnsupportedError
 from nomoat.records import Chunk, ContinuationScore, Request, Usage
@@ -20,7 +21,7 @@ from nomoat.textfiles import read_jsonl
 ANSWER_PREFIX = "answer_"
 
 
-class StoredEngine:
+class StoredEngine(Engine):
     """Answers a conversation of one user message with what was stored for its text. `name` is for error messages."""
 
     is_local = True
@@ -30,7 +31,7 @@ class StoredEngine:
         self._answers = dict(answers)
         self._name = name
         content = json.dumps(self._answers, sort_keys=True).encode()
-        self.digest = "stored-" + hashlib.sha256(content).hexdigest()
+        self.digest: str = "stored-" + hashlib.sha256(content).hexdigest()
 
     def generate(self, request: Request) -> Iterator[Chunk]:
         if request.prompt_ids is not None:
@@ -102,7 +103,7 @@ def _texts(path: Path) -> dict[str, str]:
     texts = {}
     for line, row in read_jsonl(path):
         if "question_id" not in row or not isinstance(row.get("text"), str):
-            raise DataError(f"`{path}`, line {line}: needs a `question_id` and a `text`")
+            raise DataError(f"`{path}`, line {line}: needs a `question_id` and a `text`", hint="add them, or remove the line")
         texts[str(row["question_id"])] = row["text"]
     return texts
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from nomoat.engine import pre_tokenizers, rendering, templates, tool_calls
+from nomoat.engine.imported import not_whole
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.records import Message, Request
 
@@ -253,7 +254,7 @@ def load(folder: Path) -> Tokenizer:
     except MemoryError:
         raise
     except Exception as exc:  # `tokenizers` has no error of its own
-        raise BadFileError(f"`{folder}` is not a whole imported model: {exc}", hint="remove that folder and try again") from exc
+        raise not_whole(folder, exc) from exc
 
 
 def from_metadata(

@@ -36,7 +36,7 @@ KEPT_BYTES = 200  # of what may be a call's beginning, beside its name
 
 
 class ToolCallGrammar:
-    """What `Grammar` is, for the calls of one answer."""
+    """Masks tokens as a `Grammar` does, in the calls of one answer alone."""
 
     def __init__(self, request: Request, prompt: Sequence[int], tokenizer: Tokenizer, grammars: Grammars) -> None:
         self._request, self._tokenizer, self._grammars = request, tokenizer, grammars

@@ -21,6 +21,7 @@ from typing import Any
 
 from nomoat.engine import rendering
 from nomoat.engine.grammar import BRANCHES, mapped
+from nomoat.matching import begun_length
 from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult
 from nomoat.textfiles import whole_characters
 
@@ -254,7 +255,7 @@ class _Reader:
         at = self._held.find(OPENING)
         self._may_be_calls = at >= 0
         if at < 0:
-            at = len(self._held) - next((size for size in range(len(OPENING) - 1, 0, -1) if self._held.endswith(OPENING[:size])), 0)
+            at = len(self._held) - begun_length(self._held, OPENING)
         text = self._held[:at]
         if not self._has_given and not text.strip():
             return ""

@@ -103,8 +103,8 @@ def require_context(run: Asking, examples: Sequence[Example], *, new_tokens: int
 
 def _require(model: str | Responder, chat: _Chat, settings: RunSettings) -> None:
     if isinstance(model, Responder):
-        tokenizer = getattr(model.engine, "tokenizer", None)
-        if isinstance(tokenizer, Tokenizer):
+        tokenizer = model.engine.tokenizer
+        if tokenizer is not None:
             _require_chat(model.ref, tokenizer.chat_template, chat, lambda: tokenizer)
     elif model == AUTO or (references.names_server(model) and remote.parse(model)[2]):
         responders.load(model).close()  # connects to nothing: of a server the model is named

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from nomoat.asking.store import AnswerStore
 from nomoat.catalog.datasets import pull_dataset
-from nomoat.engine import served_scores_digest
+from nomoat.engine import Engine, served_scores_digest
 from nomoat.engine.stored import stored_names
 from nomoat.errors import UnknownModelError, UnsupportedError
 from nomoat.judge.builtin import BUILT_IN
@@ -20,7 +20,7 @@ from nomoat.references import STORED
 from nomoat.responder import Responder
 
 
-class KeptEngine:
+class KeptEngine(Engine):
     """The place of a model that is not here. `model` is the reference it was asked under.
 
     `forms`: what its likelihoods may be kept under, those of the file's own weights first; one of them, once it is known which.
@@ -31,7 +31,7 @@ class KeptEngine:
 
     def __init__(self, model: str, digest: str) -> None:
         self.model = model
-        self.digest = digest
+        self.digest: str = digest
         self.forms: tuple[str, ...] = (digest, served_scores_digest(digest))
 
     @property

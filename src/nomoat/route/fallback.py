@@ -11,14 +11,15 @@ from dataclasses import replace
 from typing import cast
 
 from nomoat import net
+from nomoat.engine import Engine
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import NomoatError, RemoteError
 from nomoat.records import Chunk, ContinuationScore, Request
 from nomoat.responder import Responder
 
 
-class OrHere:
-    """The `Engine` of the answer to one request. `on_failure` is told why, before this machine is asked.
+class OrHere(Engine):
+    """The engine of the answer to one request. `on_failure` is told why, before this machine is asked.
 
     With this machine to answer, the cloud is asked once, and not waited for where it refuses for now; nothing is answered here for
     somebody who has left. Not covered: a server that takes a connection and says nothing is waited for as long as everywhere.

@@ -113,7 +113,7 @@ class Rules:
                 log.warning("the policy's new `cloud` counts from the next start; until then everything stays here")
                 return replace(self.last, only_here=OTHER_CLOUD)
             if policy.cloud is not None and self._cloud is not None:
-                policy.require_allowed(getattr(self._cloud.engine, "host", ""))
+                policy.require_allowed(self._cloud.engine.host)
             found = self._of(replace(policy, local=self._first.local))
         except UsageError as error:
             log.error("%s; nothing is sent to the cloud until it is mended", error.message)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from nomoat import bounds, net, references
 from nomoat import responder as responders
+from nomoat.engine import Engine
 from nomoat.errors import RemoteError, UsageError
 from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, Rule, TokenLikelihood
 from nomoat.responder import ImportProgress, Responder
@@ -118,8 +119,8 @@ def _whatever_it_costs(texts: Iterable[str], question: str, policy: Policy, rout
     )
 
 
-class RouterEngine:
-    """An `Engine` that is one of two, decided for each request, a `Reader`, and what `serve.decisions` calls a Chooser.
+class RouterEngine(Engine):
+    """An engine that is one of two, decided for each request, a `Reader`, and what `serve.decisions` calls a Chooser.
 
     `on_decision` is told before the first word. `file` is looked at before each decision, and followed: see `Rules`. What needs the
     weights at hand (likelihoods, embeddings), and what the cloud model does not take, is done on this machine.
@@ -273,8 +274,7 @@ class RouterEngine:
 
     def _only_here(self, request: Request) -> str:
         """Why the cloud model cannot be asked this; empty if it can."""
-        says = getattr(self._cloud.engine, "refusal", None) if self._cloud is not None else None
-        refusal = says(request) if says is not None else None
+        refusal = self._cloud.engine.refusal(request) if self._cloud is not None else None
         return refusal.message if refusal is not None else ""
 
     def _tell(self, decision: Decision) -> None:
@@ -339,7 +339,7 @@ def _load_cloud(policy: Policy, as_client: bool) -> Responder | None:
         return None
     cloud = responders.load(policy.cloud, as_client=as_client)
     try:
-        policy.require_allowed(getattr(cloud.engine, "host", ""))  # the environment may send a provider's name elsewhere
+        policy.require_allowed(cloud.engine.host)  # the environment may send a provider's name elsewhere
     except UsageError:
         cloud.close()
         raise

@@ -81,8 +81,8 @@ def add_routes(app: FastAPI, *, read: Read, models: Models, answers: Answers) ->
 
 def _tokenizer(loaded: Responder) -> Tokenizer:
     """Raises UnsupportedError where the model is elsewhere."""
-    found = getattr(loaded.engine, "tokenizer", None)
-    if not isinstance(found, Tokenizer):
+    found = loaded.engine.tokenizer
+    if found is None:
         raise UnsupportedError(f"`{loaded.name}` does not tell its tokens", hint="use a model on this machine")
     return found
 

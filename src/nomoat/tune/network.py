@@ -26,7 +26,6 @@ from nomoat.engine.weights import Form
 from nomoat.tune import kernels, qlora
 
 # Layers that read the same input are one matrix here, and stay several in the adapter.
-TOGETHER = (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj"))
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # without a gate; with one: kernels.GATES
     "gelu": functional.gelu,
     "gelu_tanh": functools.partial(functional.gelu, approximate="tanh"),
@@ -126,12 +125,12 @@ class Network:
     def _read_layer(self, layer: int) -> dict[str, Linear]:
         """Linear layers by the name of their first part."""
         names = list(self.arch.projections)
-        groups: list[tuple[str, ...]] = [group for group in TOGETHER if group[0] in names]
+        groups: list[tuple[str, ...]] = [group for group in (self.arch.qkv, self.arch.gate_up) if len(group) > 1]
         groups += [(name,) for name in names if not any(name in group for group in groups)]
         return {group[0]: self._read_linear(layer, group) for group in groups}
 
     def _weights(self, name: str, layer: str, order: Order = None) -> qlora.Part:
-        """A matrix in the form it is served in; a file's own 4-bit codes are what its rows are already."""
+        """A matrix: in int8 where it is served so, else as its rows' numbers, which are what a file's own codes stand for."""
         tensor = self._file.tensor(name)
         form = self._storage.form(layer, tensor, changed=False)
 
@@ -254,7 +253,7 @@ class Network:
 
     def _layer(self, x: torch.Tensor, call: Call) -> torch.Tensor:
         block, arch = f"blk.{call.layer}", self.arch
-        first = next((name for name in arch.attention_norms if f"{block}.{name}.weight" in self._vectors), arch.attention_norms[-1])
+        first = arch.attention_norm(self._vectors, call.layer)
         normed = self._norm(x, f"{block}.{first}")
         attended = self._attention(normed, call)
         if call.wanted_M is not None:
@@ -304,9 +303,8 @@ class Network:
         return torch.cat([part.transpose(1, 2).flatten(2).flatten(0, 1) for part in attended])
 
     def _mlp(self, x: torch.Tensor, call: Call) -> torch.Tensor:
-        gated = next((name for name in ("mlp.gate_up_proj", "mlp.gate_proj") if name in self.arch.projections), None)
-        if gated:
-            y = kernels.gate(self._linear(x, gated, call), self.arch.activation)
+        if self.arch.gate_up:
+            y = kernels.gate(self._linear(x, self.arch.gate_up[0], call), self.arch.activation)
         else:
             y = ACTIVATIONS[self.arch.activation](self._linear(x, "mlp.up_proj", call))
         return self._linear(y, "mlp.down_proj", call)

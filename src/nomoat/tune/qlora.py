@@ -131,8 +131,8 @@ class Codes:
 class Tiled:
     """The matrix and its transpose in tiles of 8 bits with a scale for each 32, for the engine's products (`engine.panels`), in f32.
 
-    Both inputs and their gradients are rounded to 8 bits in chunks of 64 columns (with 128, gradients lose too much: docs/log.md), or
-    to bf16 where many are multiplied by AMX (`engine.amx`).
+    Both inputs and their gradients are rounded to 8 bits in chunks of 64 columns (with 128, gradients lose too much: docs/log.md). A
+    run that goes on where there is AMX has many rounded to bf16 there (`engine.amx`).
     Idea: Wortsman et al. 2023, Stable and low-precision training for large-scale vision-language models, arXiv:2304.13013.
     """
 

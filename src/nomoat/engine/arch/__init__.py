@@ -15,7 +15,7 @@ To add one:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -38,7 +38,8 @@ HF_DENSE_MLP = {"mlp.up_proj": "mlp.dense_h_to_4h", "mlp.down_proj": "mlp.dense_
 
 
 MAX_NUMBER = 2**31  # no size of a model is as large
-BOTH_WAYS = "each token of this model sees those after it, too (an embedding model), which nomoat cannot do yet"
+BY_CONVERSION = "their Hugging Face folder with the `convert` extra, in an environment of its own"
+OTHERS = f"`nomoat models` lists models that run; others may run from {BY_CONVERSION}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,24 @@ class Architecture:
     hf_layers: str = "model.layers"
     hf_names: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def qkv(self) -> tuple[str, ...]:
+        """The layers of queries, keys and values, in this order, or the one of all."""
+        return self._those(*(f"self_attn.{part}_proj" for part in ("q", "k", "v", "qkv")))
+
+    @property
+    def gate_up(self) -> tuple[str, ...]:
+        """The layers of the gate and of what it opens, in this order, or the one of both; empty without a gate."""
+        gated = self._those("mlp.gate_proj", "mlp.up_proj", "mlp.gate_up_proj")
+        return () if gated == ("mlp.up_proj",) else gated
+
+    def attention_norm(self, tensors: Container[str], layer: int) -> str:
+        """The norm before a layer's attention, of those in its file."""
+        return next((name for name in self.attention_norms if f"blk.{layer}.{name}.weight" in tensors), self.attention_norms[-1])
+
+    def _those(self, *names: str) -> tuple[str, ...]:
+        return tuple(name for name in names if name in self.projections)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dimensions:
@@ -112,7 +131,7 @@ class Dimensions:
 
     @property
     def has_paged_attention(self) -> bool:
-        """Whether OpenVINO's continuous batching can run it here: among the 28 inputs of its PagedAttention, none caps scores."""
+        """Whether OpenVINO's PagedAttention can run it here: none of its 28 inputs caps scores."""
         return self.attention_cap is None and footprint.can_page()
 
 
@@ -148,15 +167,27 @@ def unknown(name: str) -> UnsupportedError:
     families = ", ".join(sorted(known()))
     return UnsupportedError(
         f"the architecture `{name}` is not one that nomoat can import",
-        hint=f"known: {families}; others may run from their Hugging Face folder with the `convert` extra, in an environment "
-        "of its own",
+        hint=f"known: {families}; others may run from {BY_CONVERSION}",
+    )
+
+
+def not_yet(what: str) -> UnsupportedError:
+    """The error for a variant of an architecture that nomoat does know. `what`: the beginning of a sentence."""
+    return UnsupportedError(f"{what}, which nomoat cannot do yet", hint=OTHERS)
+
+
+def sees_both_ways() -> UnsupportedError:
+    """The error for a model that writes no text."""
+    return UnsupportedError(
+        "each token of this model sees those after it, too (an embedding model), which nomoat cannot do yet",
+        hint="choose a model that writes text: `nomoat models` lists some",
     )
 
 
 def _known_scaling(kind: Any) -> str:
     """How positions are stretched. Raises UnsupportedError for what is not known."""
     if not isinstance(kind, str) or kind not in ("none", "linear", "yarn", "longrope"):
-        raise UnsupportedError(f"this model scales its positions (`{kind}`), which nomoat cannot do yet")
+        raise not_yet(f"this model scales its positions (`{kind}`)")
     return kind
 
 
@@ -190,12 +221,12 @@ class _Said:
 def _require_known_variant(arch: Architecture, said: _Said) -> None:
     """Raises UnsupportedError for experts, tokens that see later ones, and windows in other layers than the family's."""
     if experts := said.optional("expert_count"):
-        raise UnsupportedError(f"this model is a mixture of {experts} experts, which nomoat cannot do yet")
+        raise not_yet(f"this model is a mixture of {experts} experts")
     if said.metadata.get(f"{arch.name}.attention.causal", True) is not True:
-        raise UnsupportedError(BOTH_WAYS)
+        raise sees_both_ways()
     period = said.metadata.get(f"{arch.name}.attention.sliding_window_pattern", len(arch.windowed))
     if any(arch.windowed) and (not isinstance(period, int) or period != len(arch.windowed)):
-        raise UnsupportedError(f"this model's attention windows follow another pattern ({period}) than `{arch.name}` has")
+        raise not_yet(f"this model's attention windows follow another pattern ({period}) than `{arch.name}` has")
 
 
 def dimensions(
@@ -212,7 +243,7 @@ def dimensions(
     _require_known_variant(arch, said)
     scaling = _known_scaling(metadata.get(f"{name}.rope.scaling.type", "linear"))  # older files state no more than a factor
     if optional("rope.scaling.yarn_log_multiplier") or number("rope.scaling.yarn_ext_factor", 1.0) != 1.0:
-        raise UnsupportedError("this model scales its positions by a variant of `yarn` that nomoat cannot do yet")
+        raise not_yet("this model scales its positions by a variant of `yarn`")
     stretched = optional("rope.scaling.factor", optional("rope.scale_linear")) if scaling in ("linear", "yarn") else None
     factor = float(stretched or 1.0)
     magnitude = float(number("rope.scaling.attn_factor", 1.0)) * float(number("rope.scaling.yarn_attn_factor", 1.0))
@@ -223,7 +254,7 @@ def dimensions(
     width, heads = whole("embedding_length"), whole("attention.head_count")
     head_dim, rotary_dim = whole("attention.key_length", width // heads), said.optional_whole("rope.dimension_count")
     if whole("attention.value_length", head_dim) != head_dim:
-        raise UnsupportedError("this model's values are of another width than its keys, which nomoat cannot do yet")
+        raise not_yet("this model's values are of another width than its keys")
     if rotary_dim is not None and (rotary_dim > head_dim or rotary_dim % 2):
         raise BadFileError(f"the file turns {rotary_dim} of the {head_dim} elements of a head", hint="try another file")
     if number("rope.freq_base", 10000.0) <= 1:
@@ -259,8 +290,7 @@ def dimensions(
 
 def is_usual(arch: Architecture, sizes: Dimensions) -> bool:
     """RMS norms before attention and MLP, or around them, a gate, one after the other (LLaMA, Mistral, Qwen, Phi-3, Gemma)."""
-    has_gate = "mlp.gate_proj" in arch.projections or "mlp.gate_up_proj" in arch.projections
-    known_gate = has_gate and arch.activation in ("silu", "gelu_tanh")
+    known_gate = bool(arch.gate_up) and arch.activation in ("silu", "gelu_tanh")
     one_after_the_other = not (sizes.parallel or sizes.norms_last)
     return arch.norm == "rms" and known_gate and one_after_the_other and sizes.clamp_qkv is None
 
