@@ -203,19 +203,38 @@ ZEN_5 = "cpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\nflags\t\t: avx2
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("machine", "told", "said"),
     [
-        (ZEN_4, "AMD EPYC (family 25 model 17, avx512_vnni)"),
-        (ZEN_5, "AMD EPYC (family 26 model 2, avx512_vnni)"),
-        ("model name\t: ARMv8\nFeatures\t: asimd\n", f"ARMv8 ({platform.machine()})"),
+        ("x86_64", ZEN_4, "AMD EPYC (family 25 model 17, avx512_vnni)"),
+        ("x86_64", ZEN_5, "AMD EPYC (family 26 model 2, avx512_vnni)"),
+        ("aarch64", "model name\t: ARMv8\nFeatures\t: asimd\n", "ARMv8 (aarch64)"),
     ],
     ids=["Zen 4", "Zen 5", "no family"],
 )
-def test_cpus_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, said: str) -> None:
+def test_cpus_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, told: str, said: str) -> None:
     """A result was once noted as of the CPU that a machine of the same name had the day before."""
+    monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(hardware, "CPU_INFO", tmp_path / "cpuinfo")
     hardware.CPU_INFO.write_text(told)
     assert f" cores {said}, " in hardware.summary()
+
+
+@pytest.mark.parametrize(
+    ("machine", "own", "foreign"),
+    [
+        ("x86_64", "flags\t\t: avx2 fma\n", "Features\t: asimd asimddp\n"),
+        ("aarch64", "Features\t: asimd asimddp\n", "flags\t\t: avx2 fma\n"),
+    ],
+)
+def test_an_emulated_process_has_none_of_the_flags_of_the_cpu_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, own: str, foreign: str
+) -> None:
+    """QEMU shows the host's file, and LLVM ends a process that asks for instructions of another architecture."""
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(hardware, "CPU_INFO", tmp_path / "cpuinfo")
+    for told, flags in ((own, set(own.split()[2:])), (foreign, set())):
+        hardware.CPU_INFO.write_text(told)
+        assert hardware.cpu_flags() == flags
 
 
 @pytest.mark.skipif(not hardware.CPU_INFO.exists(), reason="Linux tells it in a file, with which this compares")

@@ -28,6 +28,7 @@ CGROUP_MEMORY = (
 # The same of CPUs: the time a group may use in each period, and the period, in one file or in two.
 CGROUP_QUOTAS = (("", ("cpu.max",)), ("cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")))
 CPU_INFO = Path("/proc/cpuinfo")
+FLAGS_KEYS = {"x86_64": "flags", "amd64": "flags", "aarch64": "Features", "arm64": "Features"}  # there, by architecture
 CPU_KEY = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
 # What LLVM calls otherwise than Linux of the flags that are asked for.
 LINUX_NAMES = {
@@ -36,7 +37,7 @@ LINUX_NAMES = {
 }  # fmt: skip
 # Source: Linux, Documentation/arch/x86/xstate.rst
 ARCH_PRCTL, ASK_FOR_STATE, STATE_OF_AMX = 158, 0x1023, 18
-OF_APPLE = {"asimd", "asimddp"}  # what every Mac's ARM CPU has, of what is asked for
+OF_APPLE = {"asimddp"}  # what every Mac's ARM CPU has, of what is asked for
 TASKS = Path("/proc/self/task")
 TOPOLOGY = Path("/sys/devices/system/cpu")
 SIBLINGS = ("core_cpus_list", "thread_siblings_list")  # the second is its name before Linux 5.3
@@ -157,8 +158,14 @@ def _address_space() -> tuple[int, int] | None:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Instruction set flags as Linux names them: what it tells, or elsewhere (Windows, macOS) what LLVM finds."""
-    return frozenset(_cpu_info("flags", "Features").split()) if CPU_INFO.exists() else _flags_by_llvm()
+    """Instruction set flags as Linux names them: what it tells, or elsewhere (Windows, macOS) what LLVM finds.
+
+    None where Linux tells those of another architecture than this process's: an emulator (QEMU) shows it the host's file.
+    """
+    if not CPU_INFO.exists():
+        return _flags_by_llvm()
+    key = FLAGS_KEYS.get(platform.machine().lower())
+    return frozenset(_cpu_info(key).split()) if key else frozenset()
 
 
 @functools.cache
@@ -202,10 +209,10 @@ def _family_and_model() -> tuple[str, str]:
     return _cpu_info("cpu family"), _cpu_info("model\t")
 
 
-def _cpu_info(*names: str) -> str:
-    """What Linux says of the first core under one of these names; empty where it says nothing."""
+def _cpu_info(name: str) -> str:
+    """What Linux says of the first core under this name; empty where it says nothing."""
     lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines() if CPU_INFO.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(names)), "")
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
 def _share_of_cpus() -> Detected[int] | None:

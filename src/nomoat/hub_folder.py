@@ -30,11 +30,19 @@ def read_object(path: Path, *, shown: str | None = None, hint: str = AGAIN) -> d
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         json.dumps(content, ensure_ascii=False).encode()  # halves of characters can be written with escapes, and nowhere else
-    except (OSError, ValueError, RecursionError) as exc:
+    except OSError as exc:
+        raise cannot_read(name, exc, if_absent=hint) from exc
+    except (ValueError, RecursionError) as exc:
         raise BadFileError(f"`{name}` cannot be read: {exc}", hint=hint) from exc
     if not isinstance(content, dict):
         raise BadFileError(f"`{name}` holds no JSON object", hint=hint)
     return content
+
+
+def cannot_read(name: Path | str, error: OSError, *, if_absent: str) -> BadFileError:
+    """For a file that the system does not give. `if_absent`: what to do where it is not there."""
+    hint = if_absent if isinstance(error, FileNotFoundError) else "check the disk, and who may read the file"
+    return BadFileError(f"`{name}` cannot be read: {error.strerror or error}", hint=hint)
 
 
 def require_fetched(path: Path) -> None:

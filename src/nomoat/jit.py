@@ -52,6 +52,7 @@ def _features() -> str:
 
 
 if "asimddp" in hardware.cpu_flags():
+    # numba forgets it when it compiles after a NUMBA_ variable of the environment was changed: nothing here does that.
     numba.config.CPU_FEATURES = _features()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from safetensors.torch import save_file as save_as_torch_does
 from tiny import write_adapter, write_tiny_gguf
 
 from nomoat import paths
-from nomoat.engine import compiled, importer
+from nomoat.engine import compiled, importer, lora
 from nomoat.engine.lora import LoraDelta
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError, UnsupportedError
@@ -196,9 +198,10 @@ def test_a_matrix_without_its_partner_is_named(tmp_path: Path, half: str) -> Non
         ({"lora_alpha": None}, "says null as `lora_alpha`, which is no number that weights can be multiplied by"),
         ({"lora_alpha": "16"}, 'says "16" as `lora_alpha`, which is no number that weights can be multiplied by'),
         ({"lora_alpha": True}, "says true as `lora_alpha`, which is no number that weights can be multiplied by"),
-        ({"r": "8"}, 'says "8" as `r`, which is no rank: a whole number above 0'),
-        ({"r": None}, "says null as `r`, which is no rank: a whole number above 0"),
-        ({"r": 0}, "says 0 as `r`, which is no rank: a whole number above 0"),
+        ({"r": "8"}, 'says "8" as `r`, which is no rank: a whole number from 1 to 1,048,576'),
+        ({"r": None}, "says null as `r`, which is no rank: a whole number from 1 to 1,048,576"),
+        ({"r": 0}, "says 0 as `r`, which is no rank: a whole number from 1 to 1,048,576"),
+        ({"r": 2**20 + 1}, "says 1048577 as `r`, which is no rank: a whole number from 1 to 1,048,576"),
         ({"alpha_pattern": [1]}, "says [1] as `alpha_pattern`, which is no object of names and numbers"),
         ({"alpha_pattern": {"x": "4"}}, 'says "4" as `alpha_pattern.x`, which is no number that weights can be multiplied by'),
         ({"alpha_pattern": {"x(": 4}}, 'says "x(" as `alpha_pattern`, which is no regular expression'),
@@ -211,6 +214,39 @@ def test_a_number_of_an_adapter_that_cannot_be_meant_is_told_by_its_key(tmp_path
     with pytest.raises(BadFileError) as caught:
         LoraDelta(path.parent)
     assert caught.value.message == f"`{path}` {said}"
+
+
+@pytest.mark.parametrize("key", ["r", "lora_alpha"])
+def test_an_adapter_that_does_not_say_a_number_is_told_so(tmp_path: Path, key: str) -> None:
+    path = write_adapter(tmp_path / "a") / "adapter_config.json"
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != key}))
+    with pytest.raises(BadFileError) as caught:
+        LoraDelta(path.parent)
+    assert caught.value.message == f"`{path}` does not say its `{key}`"
+
+
+def test_weights_of_an_adapter_that_the_system_does_not_give_are_not_to_be_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    path = write_adapter(tmp_path / "a") / "adapter_model.safetensors"
+    monkeypatch.setattr(lora, "read_tensors", read)
+    with pytest.raises(BadFileError) as caught:
+        LoraDelta(path.parent)
+    assert caught.value.message == f"`{path}` cannot be read: Input/output error"
+    assert caught.value.hint == "check the disk, and who may read the file"
+
+
+def test_a_config_of_an_adapter_that_the_system_does_not_give_is_not_to_be_made_anew(tmp_path: Path) -> None:
+    path = write_adapter(tmp_path / "a") / "adapter_config.json"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(BadFileError) as caught:
+        LoraDelta(path.parent)
+    assert re.fullmatch(rf"`{re.escape(str(path))}` cannot be read: (Is a directory|Permission denied)", caught.value.message)
+    assert caught.value.hint == "check the disk, and who may read the file"
 
 
 def hinted_code(folder: Path) -> str:
@@ -353,7 +389,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tiny_gguf: Path, monkeypatch: py
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from nomoat.engine import importer
+from nomoat.engine import importer, lora
 from nomoat.errors import NotWritableError
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:

@@ -563,6 +563,56 @@ def test_the_end_mark_alone_and_words_that_look_like_it_end_no_answer(serving: C
     assert quoted.message == "`127.0.0.1` ended the answer of `m` before it was whole"
 
 
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (b'event: error\ndata: {"message": "boom"}\n\n', ": boom"),
+        (b'data: {"object": "error", "message": "boom", "error": null, "code": 500}\n\n', ": boom"),
+        (b'data: {"text": "**NETWORK ERROR**", "error_code": 50004}\n\n', ": **NETWORK ERROR**"),
+        (b'event: error\r\ndata: {"choices": [], "usage": {"total_tokens": 7}}\r\n\r\n', ""),
+    ],
+)
+@pytest.mark.parametrize("before", [b"", b'data: {"choices": [{"index": 0, "delta": {"content": "half"}}]}\n\n'])
+def test_an_answer_that_failed_midway_is_not_whole_though_the_end_mark_follows(
+    serving: Callable[..., Server], before: bytes, told: bytes, words: str
+) -> None:
+    error = failure(serving(say(200, before + told + b"data: [DONE]\n\n", "text/event-stream")))
+    assert (error.message, error.fate) == (f"`127.0.0.1` ended the answer of `m` before it was whole{words}", "lost")
+
+
+@pytest.mark.parametrize("beside", [{}, {"type": "ping"}])
+def test_an_event_that_is_nothing_of_an_answer_changes_none_that_a_finish_reason_ends(
+    serving: Callable[..., Server], beside: dict[str, str]
+) -> None:
+    with Responder("r", at(serving(events(beside, piece("hello"), beside, piece(None, "stop"), beside)))) as responder:
+        assert responder.complete(HELLO).text == "hello"
+
+
+def test_whose_turn_it_is_alone_is_no_answer_and_an_empty_text_is_one(serving: Callable[..., Server]) -> None:
+    turn = {"choices": [{"index": 0, "delta": {"role": "assistant"}}]}
+    assert failure(serving(events(turn))).message == "`127.0.0.1` ended the answer of `m` before it was whole"
+    with Responder("r", at(serving(events(turn, piece(""))))) as responder:
+        assert (responder.complete(HELLO).text, responder.complete(HELLO).finish_reason) == ("", "stop")
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [
+        ({"finish_reason": "error"}, ""),
+        ({"finish_reason": "error", "error": {"code": 502, "message": "upstream died"}}, ": upstream died"),
+        ({"finish_reason": "stop", "error": "upstream died"}, ": upstream died"),
+    ],
+)
+def test_an_answer_that_the_server_itself_calls_failed_is_none(
+    serving: Callable[..., Server], ending: dict[str, Any], words: str, is_whole: bool
+) -> None:
+    said = {"message" if is_whole else "delta": {"content": "half an ans"}}
+    body = {"choices": [{"index": 0, **said, **ending}], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+    error = failure(serving(say(200, body) if is_whole else events(piece("so "), body)))
+    assert (error.message, error.fate) == (f"`127.0.0.1` failed while it answered{words}", "lost")
+
+
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
 
 
@@ -873,13 +923,17 @@ NO_ANSWER = r"`127\.0\.0\.1` sent something that is no answer of an OpenAI-compa
         (events(piece("half an answer"), done=False), r"`127\.0\.0\.1` ended the answer of `m` before it was whole"),
         (say(200, b"<html>hello</html>", "text/html"), NO_ANSWER),
         (events("{not json"), NO_ANSWER),
-        (say(200, b'{"choices": '), NO_ANSWER),
+        (say(200, b'{"choices": [{"message": {"content": "x'), r"`127\.0\.0\.1` ended the answer of `m` before it was whole"),
+        (say(200, '{"choices": [{"text": "안'.encode()[:-1]), r"`127\.0\.0\.1` ended the answer of `m` before it was whole"),
+        (say(200, b'{"choices": no}'), NO_ANSWER),
+        (say(200, {"hello": 1}), NO_ANSWER),
         (say(200, {"choices": 1}), NO_ANSWER),
         (say(200, {"choices": [{"message": {"content": ["parts"]}}]}), NO_ANSWER),
         (say(200, {"choices": [{"message": {"content": None, "tool_calls": [1]}}]}), NO_ANSWER),
         (say(200, {"error": {"message": "out of memory"}}), r"`127\.0\.0\.1` failed while it answered: out of memory"),
+        (say(200, {"error": "quota exceeded"}), r"`127\.0\.0\.1` failed while it answered: quota exceeded"),
         (events({"choices": "no"}), NO_ANSWER),
-        (events({"hello": 1}), NO_ANSWER),
+        (events({"hello": 1}), r"`127\.0\.0\.1` ended the answer of `m` before it was whole: \{'hello': 1\}"),
         (events({"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": ["stop"]}]}), NO_ANSWER),
         (events("[" * 100_000 + "]" * 100_000), NO_ANSWER),
         (events(piece("x", "stop"), f'{{"choices": [], "usage": {{"prompt_tokens": {"9" * 5000}}}}}'), NO_ANSWER),

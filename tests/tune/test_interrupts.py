@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -243,3 +244,22 @@ def test_a_checkpoint_that_was_cut_is_told_in_words_and_how_to_start_again(share
         checkpoint.load()
     assert caught.value.message == f"`{path}` is not a whole checkpoint: it was cut off or changed"
     assert caught.value.hint == adapter.START_AGAIN
+
+
+def test_a_checkpoint_that_the_system_does_not_give_is_not_to_be_begun_anew() -> None:
+    checkpoint = adapter.Checkpoint(paths.adapters() / "colours", SimpleNamespace(facts={}))  # type: ignore[arg-type]
+    path = adapter.checkpoint_folder(paths.adapters() / "colours") / adapter.CHECKPOINT_FILE
+    path.mkdir(parents=True)
+    with pytest.raises(BadFileError) as caught:
+        checkpoint.load()
+    assert re.fullmatch(rf"`{re.escape(str(path))}` cannot be read: (Is a directory|Permission denied)", caught.value.message)
+    assert caught.value.hint == "check the disk, and who may read the file"
+
+
+def test_memory_that_is_short_while_a_checkpoint_is_read_does_not_make_it_a_broken_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise RuntimeError(NO_MEMORY)
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        adapter.Checkpoint(paths.adapters() / "colours", SimpleNamespace(facts={})).load()  # type: ignore[arg-type]

@@ -38,6 +38,7 @@ BAD_REQUEST, NO_KEY_STATUS, NO_CREDIT_STATUS = 400, 401, 402
 REFUSED_KEY = re.compile(r"(?:api key (?:not valid|expired)|(?:incorrect|invalid) api key)\b", re.IGNORECASE)
 NO_CREDIT = re.compile(r"your credit balance is too low\b", re.IGNORECASE)
 END_MARK = re.compile(rb"[\r\n]data: ?\[DONE\]")
+ERROR_EVENT = re.compile(rb"[\r\n]event: ?error[\r\n]")
 LONGEST_MARK_BYTES = len(b"\ndata: [DONE]")
 MOST_TOKENS = 10**9  # no context is nearly so long
 
@@ -271,12 +272,13 @@ def completion_tokens(told: Any, *, has_written: bool) -> int | None:
 class Body:
     """The body of an answer, read by the SDK as a stream of events, though the server may have sent the whole answer as JSON.
 
-    Known once it is read: `is_stream`: it was none of these; `is_whole`: it was, or its last event is the end mark of streams.
+    Known once it is read: `is_stream`: it was none of these; `is_whole`: it was, or its last event is the end mark of streams;
+    `is_cut_json`: it was JSON that ends midway, of which no event is made; `has_error_event`: an event was named `error`.
     """
 
     def __init__(self, response: Any) -> None:
         """`response`: httpx's, of which nothing is read yet."""
-        self.is_stream, self.is_whole = True, False
+        self.is_stream, self.is_whole, self.is_cut_json, self.has_error_event = True, False, False, False
         self._bytes = response.iter_bytes
         response.iter_bytes = self._events
 
@@ -286,11 +288,15 @@ class Body:
         pieces = self._bytes()
         for piece in pieces:
             if not before.strip() and piece.lstrip().startswith(b"{"):  # no event begins so
-                yield _as_event(piece + b"".join(pieces))
-                self.is_stream, self.is_whole = False, True
+                answer = piece + b"".join(pieces)
+                self.is_cut_json = not answer.rstrip().endswith(b"}")
+                if not self.is_cut_json:
+                    yield _as_event(answer)
+                self.is_stream, self.is_whole = False, not self.is_cut_json
                 return
             before += piece
             self.is_whole = self.is_whole or END_MARK.search(before) is not None
+            self.has_error_event = self.has_error_event or ERROR_EVENT.search(before) is not None
             before = before[-LONGEST_MARK_BYTES:]
             yield piece
 
@@ -312,9 +318,9 @@ def words_of(error: Any) -> str:
     """The words of an error's body, in any of the forms servers give it; empty where it has none."""
     said = error[0] if isinstance(error, list) and error else error
     if isinstance(said, dict):
-        said = said.get("error", said)
+        said = said.get("error") or said
     if isinstance(said, dict):
-        said = said.get("message") or said.get("detail") or said
+        said = said.get("message") or said.get("detail") or said.get("text") or said
     if isinstance(said, list) and all(isinstance(row, dict) and "msg" in row for row in said):  # FastAPI's
         said = "; ".join(_invalid_field(row) for row in said)
     return str(said or "")

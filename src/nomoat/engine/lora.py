@@ -19,7 +19,7 @@ from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import LARGEST_WEIGHT, FloatArray
 from nomoat.engine.safetensors import Stored, as_numbers, read_tensors
 from nomoat.errors import BadFileError, UnsupportedError
-from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_INDEX, ADAPTER_PICKLE, ADAPTER_WEIGHTS, read_object
+from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_INDEX, ADAPTER_PICKLE, ADAPTER_WEIGHTS, cannot_read, read_object
 from nomoat.words import counted, first_few
 
 OTHER_BASE = "an adapter fits only the model it was tuned on"
@@ -40,6 +40,7 @@ OUTPUT = "lm_head"
 # The output layer as it was before, which PEFT saves beside the matrices that change it, though it is not learned.
 COPY = re.compile(r"base_model\.model\.((?:.+\.)?lm_head)\.base_layer\.(weight|bias)")
 NAMED = 3  # in a message
+LARGEST_RANK = 1 << 20  # no layer is as wide
 USUAL_SCALE = 2.0  # alpha / rank, as `nomoat tune` writes them
 
 
@@ -208,14 +209,17 @@ class _Scaling:
         self._path = folder / ADAPTER_CONFIG
         config = read_object(self._path, hint=AGAIN)
         _require_plain_lora(folder, config)
-        rank, self._by_root = config.get("r"), bool(config.get("use_rslora"))
-        if type(rank) is not int or not 1 <= rank <= LARGEST_WEIGHT:
-            raise self._wrong("r", rank, "no rank: a whole number above 0")
+        for key in ("r", "lora_alpha"):
+            if key not in config:
+                raise _unsaid(self._path, key)
+        rank, self._by_root = config["r"], bool(config.get("use_rslora"))
+        if type(rank) is not int or not 1 <= rank <= LARGEST_RANK:
+            raise self._wrong("r", rank, f"no rank: a whole number from 1 to {LARGEST_RANK:,}")
         self.rank = rank
         patterns = config.get("alpha_pattern") or {}
         if not isinstance(patterns, dict):
             raise self._wrong("alpha_pattern", patterns, "no object of names and numbers")
-        self._alpha = self._number("lora_alpha", config.get("lora_alpha"))
+        self._alpha = self._number("lora_alpha", config["lora_alpha"])
         self._patterns = [(self._compiled(name), self._number(f"alpha_pattern.{name}", value)) for name, value in patterns.items()]
 
     def of_layer(self, layer: str, rank: int) -> float:
@@ -247,7 +251,7 @@ def _read_stored(folder: Path) -> dict[str, Stored]:
     try:
         stored = dict(read_tensors(path, hint=AGAIN))
     except OSError as exc:
-        raise BadFileError(f"`{path}` cannot be read: {exc.strerror}", hint=AGAIN) from exc
+        raise cannot_read(path, exc, if_absent=AGAIN) from exc
     partners = {name: name.removesuffix(A) + B for name in stored if name.endswith(A)}
     partners |= {name: name.removesuffix(B) + A for name in stored if name.endswith(B)}
     if missing := sorted({*partners.values()}.difference(stored)):
@@ -272,11 +276,15 @@ def _without_weights(folder: Path) -> BadFileError:
     return BadFileError(f"`{folder}` is not a whole adapter folder: it holds no `{path.name}`", hint=AGAIN)
 
 
+def _unsaid(path: Path, key: str) -> BadFileError:
+    return BadFileError(f"`{path}` does not say its `{key}`", hint=AGAIN)
+
+
 def _require_plain_lora(folder: Path, config: dict[str, Any]) -> None:
     """Raise BadFileError for an adapter whose matrices alone, added to its base, do not give what was tuned."""
     kind, start = config.get("peft_type"), str(config.get("init_lora_weights"))
     if kind is None:
-        raise BadFileError(f"`{folder / ADAPTER_CONFIG}` does not say its `peft_type`", hint=AGAIN)
+        raise _unsaid(folder / ADAPTER_CONFIG, "peft_type")
     if kind != "LORA":
         hint = NO_MERGE if kind in CANNOT_MERGE else MERGE
         raise BadFileError(f"`{folder}` is a `{kind}` adapter, and nomoat adds LoRA alone", hint=hint)

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -51,6 +51,7 @@ NO_JSON = (json.JSONDecodeError, UnicodeDecodeError)
 BROKEN_WORDS = (ValueError, RecursionError)  # of whoever reads an answer: no JSON, no UTF-8, thousands of digits or of brackets
 MAX_QUOTED_CHARACTERS = 300
 FINISH_REASONS: dict[str, FinishReason] = {"length": "length", "content_filter": "filtered"}
+FAILED = "error"  # the finish reason of Mistral and OpenRouter for an answer that failed midway
 NO_KEY = "none"  # the SDK wants one, and servers without keys do not look
 NEEDED_HEADERS = frozenset(
     {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent", "authorization"}
@@ -82,6 +83,18 @@ class _Sent:
     """What one request has sent to a server outside so far, all its attempts together. Its answer may be read in several threads."""
 
     num_bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Told:
+    """What a server has told so far of one answer. The SDK does not check what a server sends."""
+
+    calls: Gathered = field(default_factory=Gathered)
+    has_begun: bool = False  # something of an answer has come, if only whose turn it is
+    has_text: bool = False  # be it empty
+    finish_reason: FinishReason | None = None
+    usage: Any = None
+    failure: str = ""  # the words of an event that was nothing of an answer, which some send in place of the rest
 
 
 class RemoteEngine(Engine):
@@ -204,29 +217,23 @@ class RemoteEngine(Engine):
         """One call, billed where there is a meter."""
         started = time.perf_counter()
         first: float | None = None
-        finish_reason: FinishReason | None = None
-        told: Any = None
-        gathered = Gathered()
+        told = _Told()
         with self._metered(request, came_at) as bill, self._translate_errors():
             stream = self._send(request, sent)
             body = None if stream is None else Body(stream.response)
-            is_answer = False
             with stream if stream is not None else nullcontext(()) as events, self._translate_errors(BROKEN_WORDS, has_begun=True):
                 for event in events:
-                    text, ended, counts = self._read(event, gathered)
-                    told = counts or told
-                    finish_reason = ended or finish_reason
-                    is_answer = is_answer or text is not None
-                    if text or (gathered and first is None):
+                    text = self._read(event, told)
+                    if text or (told.calls and first is None):
                         first = first or time.perf_counter()
-                        yield Chunk(text=text or "", begun=not text)
-            finish_reason = finish_reason or self._end_of(body, is_answer=is_answer)
+                        yield Chunk(text=text, begun=not text)
+            finish_reason = told.finish_reason or self._end_of(body, told)
             ended_at = time.perf_counter()
             writing_since = ended_at if first is None or body is None or not body.is_stream else first
-            num_read, num_written = prompt_tokens(told), completion_tokens(told, has_written=first is not None)
+            num_read, num_written = prompt_tokens(told.usage), completion_tokens(told.usage, has_written=first is not None)
             usage = Usage(
                 prompt_tokens=num_read or 0,
-                cached_tokens=cached_tokens(told),
+                cached_tokens=cached_tokens(told.usage),
                 completion_tokens=num_written or 0,
                 is_counted=stream is None or None not in (num_read, num_written),
                 prefill_seconds=writing_since - started,
@@ -236,18 +243,20 @@ class RemoteEngine(Engine):
             if self.meter is not None:
                 bill.usd = 0.0 if stream is None else self.meter.rates.billed_usd(request, usage)
         self._pace.went_well()  # here: who has the last chunk asks for no more
-        yield Chunk(text="", finish_reason=finish_reason, usage=usage, calls=gathered.calls)
+        yield Chunk(text="", finish_reason=finish_reason, usage=usage, calls=told.calls.calls)
 
-    def _end_of(self, body: Body | None, *, is_answer: bool) -> FinishReason:
+    def _end_of(self, body: Body | None, told: _Told) -> FinishReason:
         """Why an answer ended whose server did not say so; raises what says that it is none, or not whole.
 
-        `body` is None where the question was refused; `is_answer`: something of one was in it.
+        `body` is None where the question was refused.
         """
         if body is None:
             return "filtered"
-        if not is_answer:
+        if body.is_cut_json or body.has_error_event or (told.failure and body.is_stream):
+            raise self._cut_off(told.failure)
+        if not told.has_begun:
             raise self._no_answer()
-        if not body.is_whole:
+        if not body.is_whole or not (told.has_text or told.calls):
             raise self._cut_off()
         return "stop"
 
@@ -305,25 +314,29 @@ class RemoteEngine(Engine):
                 if not learned or body == refused:
                     raise
 
-    def _read(self, event: Any, gathered: Gathered) -> tuple[str | None, FinishReason | None, Any]:
-        """Text, finish reason and usage of one event, its calls gathered; the SDK does not check what a server sends.
-
-        The text is None where the event is nothing of an answer.
-        """
+    def _read(self, event: Any, told: _Told) -> str:
+        """The text of one event; what else it tells is kept in `told`. Raises RemoteError where it tells that the answer failed."""
         usage = getattr(event, "usage", None)
+        told.usage = usage or told.usage
         try:
             if not event.choices:
-                return None, None, usage
+                if event.choices is None and usage is None:
+                    told.failure = words_of(event.model_extra) or told.failure
+                return ""
             choice = event.choices[0]
             text = choice.delta.content if hasattr(choice, "delta") else choice.text
-            gathered.add(getattr(getattr(choice, "delta", None), "tool_calls", None) or ())
+            told.calls.add(getattr(getattr(choice, "delta", None), "tool_calls", None) or ())
         except (AttributeError, TypeError) as exc:
             raise self._no_answer() from exc
-        told = getattr(choice, "finish_reason", None) or None
-        if not isinstance(text, str | None) or not isinstance(told, str | None):
+        reason, error = getattr(choice, "finish_reason", None) or None, getattr(choice, "error", None)
+        if not isinstance(text, str | None) or not isinstance(reason, str | None):
             raise self._no_answer()
-        reason: FinishReason | None = FINISH_REASONS.get(told, "stop") if told else None
-        return text or "", reason, usage
+        if error or reason == FAILED:
+            raise self._failed(words_of(error))
+        if reason:
+            told.finish_reason = FINISH_REASONS.get(reason, "stop")
+        told.has_begun, told.has_text = True, told.has_text or text is not None
+        return text or ""
 
     @contextmanager
     def _translate_errors(self, no_answer: tuple[type[Exception], ...] = NO_JSON, *, has_begun: bool = False) -> Iterator[None]:
@@ -347,9 +360,7 @@ class RemoteEngine(Engine):
         except openai.APIStatusError as exc:
             raise self._status_error(exc) from exc
         except openai.APIError as exc:  # an error event within the stream
-            raise RemoteError(
-                f"`{self.host}` failed while it answered: {self._quote(exc.message)}", hint="try again", fate="lost"
-            ) from exc
+            raise self._failed(words_of(exc.body) or exc.message) from exc
         except httpx.HTTPError as exc:
             raise broken(exc) from exc
         except no_answer as exc:
@@ -365,8 +376,13 @@ class RemoteEngine(Engine):
             fate="lost",
         )
 
-    def _cut_off(self, cause: BaseException | None = None) -> RemoteError:
-        why = "" if cause is None else f": {self._quote(str(cause)) or type(cause).__name__}"
+    def _failed(self, said: str) -> RemoteError:
+        why = f": {self._quote(said)}" if said else ""
+        return RemoteError(f"`{self.host}` failed while it answered{why}", hint="try again", fate="lost")
+
+    def _cut_off(self, cause: BaseException | str = "") -> RemoteError:
+        """`cause`: what broke the connection, or what the server said."""
+        why = f": {self._quote(str(cause)) or type(cause).__name__}" if cause else ""
         return RemoteError(f"`{self.host}` ended the answer of `{self.model}` before it was whole{why}", hint="try again", fate="lost")
 
     def _lost(self, cause: BaseException) -> RemoteError:

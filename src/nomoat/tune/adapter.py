@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import json
@@ -25,7 +26,7 @@ from nomoat.engine.gguf import FloatArray
 from nomoat.engine.lora import USUAL_SCALE, LoraDelta
 from nomoat.engine.source import ModelSource
 from nomoat.errors import BadFileError, UnsupportedError, UsageError
-from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, cannot_read
 from nomoat.records import Parent
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ NAME = re.compile(r"[\w][\w.-]{0,63}")  # \w: letters of any script, so that a n
 CHECKPOINT_FILE = "checkpoint.pt"
 CHECKPOINT_BYTES_A_WEIGHT = 20  # itself, two means of AdamW, its average, and that of the best look, in f32
 LESSONS = "lessons_sha256"  # among the facts
+BROKEN_ZIP = "PytorchStreamReader"  # with which PyTorch begins what it says of one
 START_AGAIN = "start again without --resume (in Python: `resume`)"
 OTHERS = ("test", "validation")  # files that a training may have beside its data
 
@@ -273,16 +275,10 @@ class Checkpoint:
                 self._folder.rmdir()
 
     def load(self) -> dict[str, Any]:
-        """The last state. Raises UsageError if it is of another nomoat, other data, another base, other settings or other tokens."""
-        import pickle
-
-        import torch
-
-        path = self._folder / CHECKPOINT_FILE
-        try:
-            state: dict[str, Any] = torch.load(path, weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as exc:
-            raise BadFileError(f"`{path}` is not a whole checkpoint: it was cut off or changed", hint=START_AGAIN) from exc
+        """The last state. Raises UsageError if it is of another nomoat, other data, another base, other settings or other tokens,
+        BadFileError if it cannot be read.
+        """
+        state = self._read()
         known, written = _names(self._facts), _names(state["origin"])
         if known != written:
             raise UsageError(
@@ -308,6 +304,22 @@ class Checkpoint:
                 f"the interrupted training of `{self.name}` was begun with other tokens, though its files and settings are the same",
                 hint=f"a chat template that writes the date does that: {START_AGAIN}",
             )
+        return state
+
+    def _read(self) -> dict[str, Any]:
+        import pickle
+
+        import torch
+
+        path = self._folder / CHECKPOINT_FILE
+        try:
+            state: dict[str, Any] = torch.load(path, weights_only=True)
+        except (OSError, RuntimeError, EOFError, UnicodeDecodeError, pickle.UnpicklingError) as exc:
+            if isinstance(exc, OSError) and exc.errno != errno.EINVAL:  # of a file that was cut, it looks before the beginning
+                raise cannot_read(path, exc, if_absent=START_AGAIN) from exc
+            if isinstance(exc, RuntimeError) and not str(exc).startswith(BROKEN_ZIP):
+                raise
+            raise BadFileError(f"`{path}` is not a whole checkpoint: it was cut off or changed", hint=START_AGAIN) from exc
         return state
 
     def _require_same_file(self, name: str, now: dict[str, Any], then: dict[str, Any]) -> None:
