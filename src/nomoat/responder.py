@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
@@ -389,22 +389,28 @@ def _load_local(
     from nomoat.engine.openvino import OpenVINOEngine  # late: with it come the folders for what is compiled
 
     baked = adapters[0] if adapters and not beside else None
-    engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=weights, adapter=baked, beside=beside)
-    if compiling:
-        engine.compile_once(compiling)
-    own = engine.tokenizer.chat_template
-    named = [found.template(asked=template, own=own, fallback=fallback_template) for found in files]
-    views: list[Engine] = [
-        engine.adapted(adapters.index(found.adapter), template=name.value if name else None) if found.adapter and beside else engine
-        for found, name in zip(files, named, strict=True)
-    ]
-    for view, name in zip(views, named, strict=True):  # after the views, which are told apart by the engine's digest
-        if view is engine and name:
-            engine.use_template(name.value)
-    return [
-        Responder(ref, view, licence=references.licence_of(found), template=name, notes=found.notes)
-        for ref, view, found, name in zip(refs, views, files, named, strict=True)
-    ]
+    with ExitStack() as on_failure:
+        engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=weights, adapter=baked, beside=beside)
+        on_failure.callback(engine.close)
+        if compiling:
+            engine.compile_once(compiling)
+        own = engine.tokenizer.chat_template
+        named = [found.template(asked=template, own=own, fallback=fallback_template) for found in files]
+        views: list[Engine] = [
+            engine.adapted(adapters.index(found.adapter), template=name.value if name else None)
+            if found.adapter and beside
+            else engine
+            for found, name in zip(files, named, strict=True)
+        ]
+        for view, name in zip(views, named, strict=True):  # after the views, which are told apart by the engine's digest
+            if view is engine and name:
+                engine.use_template(name.value)
+        loaded = [
+            Responder(ref, view, licence=references.licence_of(found), template=name, notes=found.notes)
+            for ref, view, found, name in zip(refs, views, files, named, strict=True)
+        ]
+        on_failure.pop_all()
+        return loaded
 
 
 def _memory_need(

@@ -5,6 +5,7 @@ When the budget is full, the model that has been idle the longest is unloaded; n
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import functools
 import gc
@@ -113,13 +114,14 @@ def _load_what_can_be(load: Load, refs: Sequence[str]) -> Sequence[Responder | N
     """What `load` loads: where it fails for adapters that are gone or damaged, without these. Raises what else it fails for."""
     try:
         return load(refs)
-    except NomoatError:
+    except NomoatError as error:
         if len(refs) == 1:
             raise
-        found = [responders.what_is_wrong(ref) for ref in refs]
-        sound = [ref for ref, wrong in zip(refs, found, strict=True) if wrong is None]
-        if len(sound) in (0, len(refs)):
-            raise
+        failure = copy.copy(error)  # without frames, which hold what was loaded
+    found = [responders.what_is_wrong(ref) for ref in refs]
+    sound = [ref for ref, wrong in zip(refs, found, strict=True) if wrong is None]
+    if len(sound) in (0, len(refs)):
+        raise failure
     loaded = iter(load(sound))
     return [wrong or next(loaded) for wrong in found]
 
@@ -231,7 +233,7 @@ class Models:
         self._begin(unit, stop)
         try:
             if name in unit.missing:
-                raise unit.missing[name].with_traceback(None)
+                raise copy.copy(unit.missing[name])  # the kept one holds no frames, whoever asks
             yield unit.responders[name]
         finally:
             with self._changed:
@@ -284,7 +286,7 @@ class Models:
                 _give_back_freed()
             found = dict(zip(unit.loader.names, unit.loader.load(), strict=True))
             made = {name: one for name, one in found.items() if isinstance(one, Responder)}
-            missing = {name: one for name, one in found.items() if isinstance(one, NomoatError)}
+            missing = {name: copy.copy(one) for name, one in found.items() if isinstance(one, NomoatError)}
             for name, wrong in missing.items():
                 log.warning("`%s` is not loaded, and the others of its base are: %s", name, wrong.message)
             if (cache_bytes := unit.loader.cache_bytes) is not None:
