@@ -379,6 +379,26 @@ def test_a_model_that_can_be_loaded_again_waits_for_those_who_ask_its_siblings(s
     assert shelf.events == ["+a", "-a", "+a"]
 
 
+def test_who_waits_for_a_model_to_be_loaded_again_keeps_no_model_that_has_room_waiting(shelf: Shelf) -> None:
+    wrong: list[NomoatError] = [UsageError("meant")]
+
+    def load() -> Sequence[Responder | NomoatError]:
+        return [shelf._responder("a"), *(wrong or [shelf._responder("a+x")])]
+
+    group = Loader(names=("a", "a+x"), planned_bytes=1, load=load, what_is_wrong=lambda name: (wrong or [None])[0])
+    models = Models(loaders=[group, shelf.loader("b")], memory_bytes=2)
+    with ThreadPoolExecutor(1) as pool:
+        with models.use("a"):
+            wrong.clear()
+            waiting = pool.submit(use, models, "a+x")
+            waiting_for(models, 1)
+            with ThreadPoolExecutor(1) as other:
+                other.submit(use, models, "b").result(timeout=PATIENCE_SECONDS)
+            assert not waiting.done()
+        waiting.result(timeout=PATIENCE_SECONDS)
+    assert list(models.loaded()) == ["a", "a+x", "b"]
+
+
 def test_what_was_given_stays_and_is_left_to_its_maker(shelf: Shelf) -> None:
     given = Responder("mine", FakeEngine())
     given.close = lambda: shelf.events.append("-mine")  # type: ignore[method-assign]

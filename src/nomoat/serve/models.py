@@ -155,6 +155,11 @@ class _Unit:
     used_at: int = 0  # when the last of its users left, by the clock of `Models`
 
     @property
+    def waits_for_its_users(self) -> bool:
+        """It is loaded anew once they have left, and until then holds the room that it needs."""
+        return self.is_old and bool(self.responders) and self.users > 0
+
+    @property
     def planned_bytes(self) -> int:
         return self.loader.planned_bytes if self.loader else 0
 
@@ -253,7 +258,7 @@ class Models:
         if (wrong := unit.loader.what_is_wrong(name)) is not None:
             raise wrong
         with self._changed:
-            unit.is_old = name in unit.missing
+            unit.is_old |= name in unit.missing
 
     def _begin(self, unit: _Unit, stop: threading.Event | None) -> None:
         """Become a user of it, once it is there."""
@@ -306,9 +311,14 @@ class Models:
 
     # The callers of what follows hold the lock.
     def _admit(self) -> None:
-        """Give their turn to all who want the model of the first in the row, as long as there is room for that model."""
+        """Give their turn to all who want the model of the first in the row, as long as there is room for that model. One that waits
+        for its own users keeps no other waiting."""
         self._waiting = [turn for turn in self._waiting if not turn.stop.is_set()]
-        while self._waiting and self._has_room(unit := self._waiting[0].unit):
+        for unit in {id(turn.unit): turn.unit for turn in self._waiting}.values():
+            if unit.waits_for_its_users:
+                continue
+            if not self._has_room(unit):
+                break
             come = [turn for turn in self._waiting if turn.unit is unit]
             self._waiting = [turn for turn in self._waiting if turn.unit is not unit]
             for turn in come:
@@ -332,8 +342,6 @@ class Models:
     def _has_room(self, unit: _Unit) -> bool:
         """Whether this one may be used now; unloads idle ones for it."""
         if unit.is_old and unit.responders:
-            if unit.users:
-                return False
             self._unload(unit)
         if self._memory_bytes is None or unit.responders or unit.users:
             return True
