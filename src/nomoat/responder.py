@@ -323,8 +323,12 @@ def groups(refs: Sequence[str]) -> list[list[str]]:
 
 
 def what_is_wrong(ref: str) -> NomoatError | None:
-    """Why a base, or one of its adapters beside it, cannot be loaded from the files it has now, as far as that is seen without
-    reading the base's weights: it or its adapter is gone, or the adapter is damaged or another base's. None where nothing is seen."""
+    """Why a base, or one of its adapters beside it, cannot be loaded from the files it has now: it or its adapter is gone, or the
+    adapter is damaged or another base's. None where nothing is seen.
+
+    Of the base's weights the header is read, and all of them only for their sha256 where that is not noted yet. Damage of the base
+    beyond its header, and memory, are not looked at.
+    """
     from nomoat.catalog import tuned
     from nomoat.engine import importer, templates
 
