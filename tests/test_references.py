@@ -57,7 +57,7 @@ def test_a_name_that_is_shown_holds_no_folder(tiny_gguf: Path, tmp_path: Path) -
 def test_a_reference_too_long_for_a_file_names_none(ref: str, empty_home: Path) -> None:
     assert not references.is_path(ref) and references.shown_name(ref) == ref
     if references.names_weights(ref):
-        with pytest.raises(UnknownModelError, match="aaa|is not on this machine yet"):
+        with pytest.raises(UnknownModelError, match=r"aaa|is not on this machine yet"):
             references.find_files(ref)
 
 
