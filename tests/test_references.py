@@ -49,6 +49,16 @@ def test_a_name_that_is_shown_holds_no_folder(tiny_gguf: Path, tmp_path: Path) -
         "http://127.0.0.1:1/v1#a+b": "http://127.0.0.1:1/v1#a+b",
     }
     assert {ref: references.shown_name(ref) for ref in shown} == shown
+    (tmp_path / "c++").mkdir()
+    assert references.shown_name(str(shutil.copy(tiny_gguf, tmp_path / "c++"))) == "tiny.gguf"
+
+
+@pytest.mark.parametrize("ref", ["a" * 300, f"smollm2-135m+{'a' * 300}", f"http://127.0.0.1:1/v1?x=a+{'a' * 300}#m"])
+def test_a_reference_too_long_for_a_file_names_none(ref: str, empty_home: Path) -> None:
+    assert not references.is_path(ref) and references.shown_name(ref) == ref
+    if references.names_weights(ref):
+        with pytest.raises(UnknownModelError, match=r"aaa|is not on this machine yet"):
+            references.find_files(ref)
 
 
 def test_a_model_pulled_from_any_server_is_used_by_its_address(tiny_gguf: Path, empty_home: Path) -> None:

@@ -9,27 +9,43 @@ Windows what a program has open stays.
 from __future__ import annotations
 
 import atexit
+import hashlib
 import math
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from nomoat import paths
-from nomoat.errors import NotWritableError
+from nomoat.errors import NotEnoughDiskError, NotWritableError
 from nomoat.words import counted
 
 UNUSED_DAYS = 30  # a folder nobody has used for so long is removed when another is made
 LEFT_DAYS = 1  # so old is what a killed program began and left
 DAY = 86_400
 IMPORTED, COMPILED, KERNELS = "imported", "compiled", "kernels"
-NOTES = ("asked", "sha256")
+NOTES = ("asked", "sha256", "sizes")
 TEMPORARY = "nomoat-kernels-"  # then the process, and what makes the name new
 
 _temporary: list[tuple[Path, int]] = []  # and whose they are
+
+
+def note_on(kind: str, files: Sequence[Path], *how: str) -> Path:
+    """Where it is noted what was found out of files, and how, as they are now: under path, size and times of change, one of them the
+    system's own. `kind` is one of NOTES. Raises OSError for a file that is not there."""
+    stats = [(path.resolve(), path.stat()) for path in files]
+    told = (f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}" for path, stat in stats)
+    return paths.cache() / kind / hashlib.sha256("\0".join((*told, *how)).encode()).hexdigest()
+
+
+def write_note(note: Path, text: str) -> str:
+    """Keeps a text there, if there is room: a note saves time, nothing else. Returns the text."""
+    with suppress(NotEnoughDiskError, NotWritableError), paths.whole_file(note) as part:
+        part.write_text(text)
+    return text
 
 
 def use(folder: Path) -> None:

@@ -61,7 +61,8 @@ class NomoatError(Exception):
         self.__notes__ = others if hint is None else [_note(hint), *others]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Whatever its `__init__` takes, an error can be sent from one process to another."""
+        """Whatever its `__init__` takes, an error can be sent from one process to another, and copied. A copy has no traceback and no
+        cause, and so holds nothing that was in memory when it was raised."""
         return _rebuild, (type(self), self.args, self.__dict__)
 
 

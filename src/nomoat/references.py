@@ -61,10 +61,12 @@ def is_local(ref: str) -> bool | None:
 
 def shown_name(ref: str) -> str:
     """See `Responder.name`."""
+    if is_path(ref):
+        return Path(ref).name
     base, adapter = parted(ref)
-    if base and tuned.is_adapter(as_named(adapter)):
+    if base and tuned.place_of(adapter):
         return f"{shown_name(base)}+{Path(adapter).name}"
-    return Path(ref).name if as_named(base or ref).exists() else ref
+    return Path(ref).name if base and is_path(base) else ref
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,9 +151,12 @@ def is_path(ref: str) -> bool:
     """Whether a reference means what lies at that path. A folder that is no model does not hide a card, or an adapter of one."""
     from nomoat.catalog import cards
 
-    path = as_named(ref)
-    if not path.is_dir() or (path / CONFIG).is_file():
-        return path.exists()
+    try:
+        path = as_named(ref)
+        if not path.is_dir() or (path / CONFIG).is_file():
+            return path.exists()
+    except OSError:  # such as for a text that is too long for a file's name
+        return False
     return cards.find(ref) is None and cards.find(parted(ref)[0]) is None
 
 

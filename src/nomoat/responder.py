@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
@@ -333,8 +333,12 @@ def groups(refs: Sequence[str]) -> list[list[str]]:
 
 
 def what_is_wrong(ref: str) -> NomoatError | None:
-    """Why a base, or one of its adapters beside it, cannot be loaded from the files it has now, as far as that is seen without
-    reading the base's weights: it or its adapter is gone, or the adapter is damaged or another base's. None where nothing is seen."""
+    """Why a base, or one of its adapters beside it, cannot be loaded from the files it has now: it or its adapter is gone, or the
+    adapter is damaged or another base's. None where nothing is seen.
+
+    Of the base's weights the header is read, and all of them only for their sha256 where that is not noted yet. Damage of the base
+    beyond its header, and memory, are not looked at.
+    """
     from nomoat.catalog import tuned
     from nomoat.engine import importer, templates
 
@@ -399,22 +403,28 @@ def _load_local(
     from nomoat.engine.openvino import OpenVINOEngine  # late: with it come the folders for what is compiled
 
     baked = adapters[0] if adapters and not beside else None
-    engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=weights, adapter=baked, beside=beside)
-    if compiling:
-        engine.compile_once(compiling)
-    own = engine.tokenizer.chat_template
-    named = [found.template(asked=template, own=own, fallback=fallback_template) for found in files]
-    views: list[Engine] = [
-        engine.adapted(adapters.index(found.adapter), template=name.value if name else None) if found.adapter and beside else engine
-        for found, name in zip(files, named, strict=True)
-    ]
-    for view, name in zip(views, named, strict=True):  # after the views, which are told apart by the engine's digest
-        if view is engine and name:
-            engine.use_template(name.value)
-    return [
-        Responder(ref, view, licence=references.licence_of(found), template=name, notes=found.notes, question=found.question)
-        for ref, view, found, name in zip(refs, views, files, named, strict=True)
-    ]
+    with ExitStack() as on_failure:
+        engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=weights, adapter=baked, beside=beside)
+        on_failure.callback(engine.close)
+        if compiling:
+            engine.compile_once(compiling)
+        own = engine.tokenizer.chat_template
+        named = [found.template(asked=template, own=own, fallback=fallback_template) for found in files]
+        views: list[Engine] = [
+            engine.adapted(adapters.index(found.adapter), template=name.value if name else None)
+            if found.adapter and beside
+            else engine
+            for found, name in zip(files, named, strict=True)
+        ]
+        for view, name in zip(views, named, strict=True):  # after the views, which are told apart by the engine's digest
+            if view is engine and name:
+                engine.use_template(name.value)
+        loaded = [
+            Responder(ref, view, licence=references.licence_of(found), template=name, notes=found.notes, question=found.question)
+            for ref, view, found, name in zip(refs, views, files, named, strict=True)
+        ]
+        on_failure.pop_all()
+        return loaded
 
 
 def _memory_need(

@@ -174,8 +174,12 @@ def test_fit(model_id: str, verdict: str, reason: str) -> None:
 def test_what_does_not_fit_names_the_largest_that_does() -> None:
     with pytest.raises(NotEnoughMemoryError) as failed:
         memory.require_fit("falcon-40b", need("falcon-40b"))
-    assert failed.value.message == "`falcon-40b` needs about 27.1 GB of memory, and there are 16.0 GB (memory of the machine)"
+    there = "15.2 GB for it, 95 % of all (memory of the machine)"
+    assert failed.value.message == f"`falcon-40b` needs about 27.1 GB of memory, and there are {there}"
     assert failed.value.hint == "try `qwen2.5-7b`, or `nomoat pull falcon-40b --force` if you know better"
+    just_too_much = replace(need("falcon-40b"), weights_bytes=15_500_000_000, kv_cache_bytes=0, overhead_bytes=0)
+    with pytest.raises(NotEnoughMemoryError, match=r"needs about 15\.5 GB of memory, and there are 15\.2 GB for it"):
+        memory.require_fit("falcon-40b", just_too_much)
 
 
 def test_the_cache_may_grow_to_a_whole_context_and_to_two_gigabytes_of_many_texts() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -264,9 +265,15 @@ def test_a_model_only_a_mirror_can_have_says_so(monkeypatch: pytest.MonkeyPatch,
     assert failed.value.message == "`gemma-3-270m-q4_k_m.gguf` can be had only from a mirror"
 
 
-def test_a_card_s_file_that_is_another_since_it_was_pulled_is_to_be_pulled_again(empty_home: Path, tmp_path: Path) -> None:
-    source = cards.card("smollm2-135m").sources[0]
+def test_a_card_s_file_that_is_another_since_it_was_pulled_is_to_be_pulled_again(
+    empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = cards.card("smollm2-135m")
+    source = replace(card.sources[0], size_bytes=4)
+    monkeypatch.setattr(cards, "find", {card.id: replace(card, sources=(source,))}.get)
     file = paths.models() / "smollm2-135m" / source.file_name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"GGUF")
     with pytest.raises(BadFileError) as caught:
         pull.require_as_published(file, lambda _: "0" * 64)
     assert caught.value.message == f"`{file}` is not the file that the catalogue names for `smollm2-135m`: its sha256 is another one"
@@ -274,3 +281,6 @@ def test_a_card_s_file_that_is_another_since_it_was_pulled_is_to_be_pulled_again
     pull.require_as_published(file, lambda _: str(source.sha256))
     for of_somebody_else in (tmp_path / "smollm2-135m" / file.name, file.with_name("mine.gguf")):
         pull.require_as_published(of_somebody_else, lambda _: "0" * 64)
+    file.write_bytes(b"GG")
+    with pytest.raises(BadFileError, match=": it has 2 bytes, not 4"):  # known without reading it
+        pull.require_as_published(file, lambda _: pytest.fail("read whole"))

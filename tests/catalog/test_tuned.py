@@ -30,6 +30,22 @@ def test_an_adapter_by_its_path_is_that_one_whatever_is_known_by_its_name(
     assert tuned.find_adapter("mine") == named
     assert tuned.find_adapter("./mine").resolve() == lying.resolve()
     assert tuned.find_adapter(str(lying)) == lying
+    assert tuned.find_adapter("mine/").resolve() == lying.resolve()
+
+
+def test_an_adapter_below_those_of_the_home_is_found_by_its_path_there(
+    empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "sub/deep"):
+        folder = empty_home / "adapters" / name
+        folder.mkdir(parents=True)
+        (folder / "adapter_config.json").write_text("{}")
+        assert tuned.find_adapter(name) == tuned.find_adapter(f"{name}/") == folder
+
+
+def test_a_name_too_long_for_a_file_is_no_adapter(empty_home: Path) -> None:
+    assert tuned.place_of("a" * 300) is None
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from shell import Done
 from tiny import write_adapter
 
 from nomoat import footprint
 from nomoat.catalog import cards
+from nomoat.engine import source
 
 Nomoat = Callable[..., Done]
 
@@ -125,3 +127,42 @@ def test_an_adapter_that_is_cut_is_listed_and_shown_as_one_that_cannot_be_read(e
     os.truncate(folder / "adapter_model.safetensors", 500)
     assert nomoat("models", "--pulled").stdout.rstrip().endswith("(cannot be read)")
     assert f"cannot be read: `{folder / 'adapter_model.safetensors'}` is not a whole" in nomoat("show", "smollm2-135m+mine").stdout
+
+
+def test_the_list_reads_no_weights_of_adapters(empty_home: Path, nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_adapter(empty_home / "adapters" / "mine")
+    monkeypatch.setattr("nomoat.engine.lora.as_numbers", None)
+    assert "tuned" in (listed := nomoat("models", "--pulled").stdout) and "cannot be read" not in listed
+
+
+def test_a_pulled_file_is_opened_once_for_its_memory(
+    empty_home: Path, nomoat: Nomoat, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its header and vocabulary take longer to read than all else that is listed."""
+    card = cards.card("smollm2-135m")
+    path = empty_home / "models" / card.id / card.sources[0].file_name
+    path.parent.mkdir(parents=True)
+    shutil.copy(tiny_gguf, path)
+    opened: list[Path] = []
+
+    def watched(path: Path) -> source.ModelSource:
+        opened.append(path)
+        return open_source(path)
+
+    open_source = source.open_source
+    monkeypatch.setattr(source, "open_source", watched)
+
+    def total(*more: str) -> int:
+        rows = json.loads(nomoat("models", "--json", *more).stdout)
+        return int(next(row["memory"]["total_bytes"] for row in rows if row["id"] == card.id))
+
+    first = total()
+    assert opened == [path] and total() == first and total("-c", "8") < first
+    shown = json.loads(nomoat("show", card.id, "--json").stdout)
+    assert shown["memory"]["total_bytes"] == first
+    assert opened == [path, path]  # for its layout
+    note = next((empty_home / "cache" / "sizes").iterdir())
+    note.write_text("{")  # damaged
+    assert total() == first and len(opened) == 3
+    os.utime(path, (0, 0))  # changed
+    assert total() == first and len(opened) == 4

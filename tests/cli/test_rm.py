@@ -170,7 +170,7 @@ def test_rm_damaged_removes_what_cannot_be_read_and_the_rest_is_not_asked_again(
 
 
 def test_rm_damaged_saves_what_a_damaged_file_still_holds_and_rm_answers_removes_that_too(
-    empty_home: Path, tmp_path: Path, nomoat: Nomoat
+    empty_home: Path, tmp_path: Path, nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, suite = empty_home / "runs" / "answers.sqlite", tmp_path / "s.jsonl"
     suite.write_text("".join(f'{{"input": "question {at}", "target": "a"}}\n' for at in range(3)))
@@ -187,6 +187,12 @@ def test_rm_damaged_saves_what_a_damaged_file_still_holds_and_rm_answers_removes
     )
     assert json.loads(nomoat("eval", "fake:", str(suite), "--json").stdout)["side"]["facts"]["reused answers"] == "3"
     damage()
+    asked: list[str] = []
+    with monkeypatch.context() as patched:  # a person who does not want that
+        patched.setattr("nomoat.cli.console.has_person", lambda: True)
+        patched.setattr("typer.confirm", lambda question, err: not (asked.append(question) or "damaged" in question))
+        assert nomoat("rm", "--answers").returncode == 1 and path.exists()
+    assert asked[1:] == ["Remove the damaged file of them (end every nomoat that asks models first)?"]
     removed = nomoat("rm", "--answers", "--yes")
     assert (removed.returncode, removed.stderr[:38]) == (0, "answers: removed, with a damaged file,")
     assert [left.name for left in path.parent.glob("answers.sqlite*")] == []

@@ -85,6 +85,17 @@ def test_an_answer_that_a_server_cuts_before_the_limit_is_not_said_to_have_fille
     assert (done.stdout, done.stderr.splitlines()[0]) == ("so f\n", line)
 
 
+@pytest.mark.parametrize(("limit", "line"), [(None, "[cut: "), (512, "[cut: --max-tokens raises that, unless ")])
+def test_a_cut_answer_whose_server_told_no_tokens_is_said_to_have_no_number_of_them(
+    capsys: pytest.CaptureFixture[str], limit: int | None, line: str
+) -> None:
+    usage = Usage(prompt_tokens=0, completion_tokens=0, is_counted=False, prefill_seconds=0, decode_seconds=0)
+    shown = answering.Shown(text="so f", finish_reason="length", usage=usage)
+    answering.say_outcome(shown, max_new_tokens=limit, knows_context=False)
+    why = "its server has a limit of its own, or the model's context is full]"
+    assert capsys.readouterr().err.splitlines()[0] == line + why
+
+
 def test_json_asks_again_for_an_answer_that_broke_off_and_says_which_setting_was_refused(serving: Callable[..., Server]) -> None:
     server = serving(half, say(400, {"error": {"message": "Unknown name seed"}}), FINE)
     done = run(f"{server.url}#m", "hello", "--json", "--seed", "1")

@@ -544,7 +544,7 @@ def test_client_that_goes_away_stops_what_is_read_for_it(start: Start, path: str
     engine = SlowReader()
     url = start(Responder("fake", engine))
     with asking(f"{url}/{path}", {"model": "fake", **body}):
-        assert engine.tool_call_grammar.wait(PATIENCE_SECONDS)
+        assert engine.begun.wait(PATIENCE_SECONDS)
         assert not engine.stopped.is_set()
     assert engine.stopped.wait(PATIENCE_SECONDS)
     counted = 'nomoat_requests_total{model="fake",outcome="gone"} 1.0'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import shutil
 import threading
@@ -9,6 +10,7 @@ import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -19,6 +21,7 @@ from nomoat.catalog import cards, memory
 from nomoat.cli import facts
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.fake import FakeEngine
+from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.errors import BadFileError, NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
 from nomoat.records import Request
 from nomoat.responder import Responder
@@ -320,6 +323,51 @@ def test_an_adapter_that_is_gone_or_damaged_takes_nobody_with_it_and_answers_aga
         ask("tiny.gguf+kept")
 
 
+@pytest.mark.parametrize("damaged", ["adapter_model.safetensors", "provenance.json"])  # found before the engine is made, and after
+def test_what_was_loaded_beside_a_damaged_adapter_is_freed_like_all_else(
+    damaged: str, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error that is kept of it holds no frames, which would hold the engines."""
+    made: list[weakref.ref[OpenVINOEngine]] = []
+    closed: list[int] = []
+    init, close = OpenVINOEngine.__init__, OpenVINOEngine.close
+
+    def watched(self: OpenVINOEngine, *args: Any, **kwargs: Any) -> None:
+        made.append(weakref.ref(self))
+        init(self, *args, **kwargs)
+
+    def watched_close(self: OpenVINOEngine) -> None:
+        closed.append([one() for one in made].index(self))
+        close(self)
+
+    monkeypatch.setattr(OpenVINOEngine, "__init__", watched)
+    monkeypatch.setattr(OpenVINOEngine, "close", watched_close)
+    adapter = tiny.write_adapter(tmp_path / "a")
+    (adapter / damaged).write_text("{")
+    models = from_references([str(tiny_gguf), f"{tiny_gguf}+{adapter}", f"{tiny_gguf}+{tiny.write_adapter(tmp_path / 'b')}"])
+    with models.use("tiny.gguf"):
+        gc.collect()
+        assert closed == list(range(len(made) - 1))
+        assert [one() is not None for one in made] == [False] * len(closed) + [True]
+    models.close()
+    gc.collect()
+    assert [one() for one in made] == [None] * len(made)
+
+
+def test_each_who_asks_for_what_was_not_loaded_has_an_error_of_their_own(shelf: Shelf) -> None:
+    """Raised in several threads, one and the same would hold the last one's frames."""
+
+    def load() -> Sequence[Responder | NomoatError]:
+        return [shelf._responder("a"), UsageError("meant", hint="so")]
+
+    models = Models(loaders=[Loader(names=("a", "a+x"), planned_bytes=1, load=load)])
+    with pytest.raises(UsageError, match="meant") as caught:
+        use(models, "a+x")
+    kept = models._units["a+x"].missing["a+x"]
+    assert kept is not caught.value and kept.__traceback__ is None
+    assert (caught.value.message, caught.value.hint) == ("meant", "so")
+
+
 def test_a_model_that_can_be_loaded_again_waits_for_those_who_ask_its_siblings(shelf: Shelf) -> None:
     wrong: list[NomoatError] = [UsageError("meant")]
 
@@ -341,6 +389,26 @@ def test_a_model_that_can_be_loaded_again_waits_for_those_who_ask_its_siblings(s
         for one in (waiting, behind):
             one.result(timeout=PATIENCE_SECONDS)
     assert shelf.events == ["+a", "-a", "+a"]
+
+
+def test_who_waits_for_a_model_to_be_loaded_again_keeps_no_model_that_has_room_waiting(shelf: Shelf) -> None:
+    wrong: list[NomoatError] = [UsageError("meant")]
+
+    def load() -> Sequence[Responder | NomoatError]:
+        return [shelf._responder("a"), *(wrong or [shelf._responder("a+x")])]
+
+    group = Loader(names=("a", "a+x"), planned_bytes=1, load=load, what_is_wrong=lambda name: (wrong or [None])[0])
+    models = Models(loaders=[group, shelf.loader("b")], memory_bytes=2)
+    with ThreadPoolExecutor(1) as pool:
+        with models.use("a"):
+            wrong.clear()
+            waiting = pool.submit(use, models, "a+x")
+            waiting_for(models, 1)
+            with ThreadPoolExecutor(1) as other:
+                other.submit(use, models, "b").result(timeout=PATIENCE_SECONDS)
+            assert not waiting.done()
+        waiting.result(timeout=PATIENCE_SECONDS)
+    assert list(models.loaded()) == ["a", "a+x", "b"]
 
 
 def test_what_was_given_stays_and_is_left_to_its_maker(shelf: Shelf) -> None:

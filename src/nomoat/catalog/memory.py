@@ -190,10 +190,10 @@ def require_fit(name: str, need: MemoryNeed) -> None:
         return
     smaller = largest_that_fits(need.context_tokens)
     try_it = f"try `{smaller}`, or `nomoat pull {name} --force` if you know better"
-    total = hardware.memory_total_bytes()
-    needed, there = words.two_gigabytes(need.total_bytes, total.value)
+    total, share = hardware.memory_total_bytes(), f"{100 * TOTAL_SHARE:.0f} % of all"
+    needed, there = words.two_gigabytes(need.total_bytes, int(TOTAL_SHARE * total.value))
     raise NotEnoughMemoryError(
-        f"`{name}` needs about {needed} GB of memory, and there are {there} GB ({total.reason})",
+        f"`{name}` needs about {needed} GB of memory, and there are {there} GB for it, {share} ({total.reason})",
         hint=try_it if smaller else "use a smaller model or a shorter context",
     )
 

@@ -148,13 +148,23 @@ def card_of(weights: Path, sha256_of: Callable[[Path], str]) -> ModelCard | None
 
 
 def require_as_published(weights: Path, sha256_of: Callable[[Path], str]) -> None:
-    """Raise BadFileError if this is a card's file, where `pull_model` put it, and has another sha256 than the card names."""
+    """Raise BadFileError if this is a card's file, where `pull_model` put it, and has another sha256 than the card names.
+
+    One of another size is not read for that.
+    """
     folder = weights.absolute().parent
     card = cards.find(folder.name) if folder.parent == paths.models().absolute() else None
-    known = [source.sha256 for source in card.sources if source.file_name == weights.name] if card else []
-    if card and known and None not in known and sha256_of(weights) not in known:
+    published = [source for source in card.sources if source.file_name == weights.name] if card else []
+    if card is None or not published or any(source.sha256 is None for source in published):
+        return
+    sizes, size = [source.size_bytes for source in published], weights.stat().st_size
+    if None not in sizes and size not in sizes:
+        wrong = f"it has {size:,} bytes, not {sizes[0]:,}"
+    else:
+        wrong = "" if sha256_of(weights) in {source.sha256 for source in published} else "its sha256 is another one"
+    if wrong:
         raise BadFileError(
-            f"`{weights}` is not the file that the catalogue names for `{card.id}`: its sha256 is another one",
+            f"`{weights}` is not the file that the catalogue names for `{card.id}`: {wrong}",
             hint=f"it was damaged or replaced since it was pulled; fetch it again: `nomoat pull {card.id} --force`",
         )
 

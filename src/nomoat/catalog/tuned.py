@@ -24,9 +24,13 @@ def adapters() -> list[Path]:
 
 
 def place_of(name: str) -> Path | None:
-    """The folder of an adapter, by its name or its path (also `./NAME`); None if there is none."""
-    folders = (as_named(paths.adapters() / name), as_named(name))[Path(name).name != name :]
-    return next((folder for folder in folders if is_adapter(folder)), None)
+    """The folder of an adapter, by its name or its path (also `./NAME`, and below `paths.adapters()`); None if there is none."""
+    try:
+        known, lying = as_named(paths.adapters() / name), as_named(name)
+        folders = (known, lying) if Path(name).name == name else (lying, known)
+        return next((folder for folder in folders if is_adapter(folder)), None)
+    except OSError:  # such as for a name that is too long for a file
+        return None
 
 
 def find_adapter(name: str) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nomoat import config, footprint, hardware, paths, tasks
+from nomoat import __version__, cache, config, footprint, hardware, paths, tasks
 from nomoat.catalog import licences, memory, prices, pull
 from nomoat.errors import NomoatError
 from nomoat.records import ModelCard, Source
@@ -32,19 +32,17 @@ def runs_here(architecture: str | None) -> bool:
     return architecture in known()
 
 
-def card_facts(card: ModelCard, context_tokens: int | None) -> dict[str, Any]:
-    """A card with all that is computed for it here, as plain data."""
-    return _row(card, licences.chain(card), card_need(card, context_tokens), pull.find_installed(card.id))
+def card_facts(card: ModelCard, need: memory.MemoryNeed | None) -> dict[str, Any]:
+    """A card with all that is computed for it here, as plain data. `need`: its `card_need`."""
+    return _row(card, licences.chain(card), need, pull.find_installed(card.id))
 
 
 def card_need(card: ModelCard, context_tokens: int | None) -> memory.MemoryNeed | None:
     """What `serve` and `run` count of a model that is here and runs here: of its file. Of others, what the card foretells."""
-    from nomoat.engine.source import open_source
-
     path = pull.find_installed(card.id)
     if path is not None and runs_here(card.architecture):
         with suppress(NomoatError):  # a damaged file
-            return file_need(open_source(path), context_tokens)[0]
+            return _need_of(_remembered_sizes(path), context_tokens)
     return memory.memory_need(card, context_tokens)
 
 
@@ -70,7 +68,7 @@ def pulled_facts(model: pull.Installed, context_tokens: int | None) -> dict[str,
 def adapter_facts(folder: Path, models: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The same of a tuned adapter, whose `kind` is "adapter", with its base, its bytes and when it was made. Its memory is its base's,
     if that is one of these `models`. Of one that was made elsewhere nothing but its bytes may be known; `notes` say why it cannot be
-    read.
+    read, as far as its header tells.
     """
     from nomoat import references
     from nomoat.catalog import tuned
@@ -81,7 +79,7 @@ def adapter_facts(folder: Path, models: Sequence[dict[str, Any]]) -> dict[str, A
         provenance = tuned.provenance_of(folder)
         base, made = str(provenance.get("base") or ""), provenance.get("made")
         chain = references.adapter_chain(base, folder)
-        LoraDelta(folder)
+        LoraDelta(folder, header_only=True)
     except NomoatError as exc:
         notes = exc.message
     beside = next((row for row in models if row["id"] == base), None)
@@ -124,6 +122,35 @@ def architecture_of(source: ModelSource) -> str:
 
 def file_need(source: ModelSource, context_tokens: int | None) -> tuple[memory.MemoryNeed, int | None]:
     """The memory an opened model takes, and its longest context where it says it. Raises BadFileError, UnsupportedError."""
+    sizes = _sizes_of(source)
+    return _need_of(sizes, context_tokens), sizes.context_tokens
+
+
+def _need_of(sizes: memory.ModelSizes, context_tokens: int | None) -> memory.MemoryNeed:
+    longest = sizes.context_tokens
+    default = min(memory.default_context_tokens(), longest or memory.DEFAULT_CONTEXT_TOKENS)
+    sizes = replace(sizes, context_tokens=context_tokens or config.context_tokens() or longest)
+    need = memory.memory_need(sizes, context_tokens or default)
+    assert need is not None  # only closed models have none
+    return need
+
+
+def _remembered_sizes(path: Path) -> memory.ModelSizes:
+    """As `_sizes_of` a GGUF file, which is opened once: its sizes are noted, as it is stored here. Raises BadFileError,
+    UnsupportedError."""
+    parts = [path.with_name(name) for name in paths.split_names(path.name)]
+    note = cache.note_on("sizes", parts, __version__, config.quality().value, str(footprint.has_native_kernels()))
+    with suppress(OSError, ValueError, TypeError):  # not there, or damaged
+        return memory.ModelSizes(**json.loads(note.read_text()))
+    from nomoat.engine.source import open_source
+
+    sizes = _sizes_of(open_source(path))
+    cache.write_note(note, json.dumps(asdict(sizes)))
+    return sizes
+
+
+def _sizes_of(source: ModelSource) -> memory.ModelSizes:
+    """With the longest context where the model says it. Raises BadFileError, UnsupportedError."""
     from nomoat.engine import importer
 
     architecture = architecture_of(source)
@@ -133,8 +160,8 @@ def file_need(source: ModelSource, context_tokens: int | None) -> tuple[memory.M
         value = source.metadata.get(f"{architecture}.{name}")
         return int(value) if isinstance(value, int) else None
 
-    heads, width, longest = said("attention.head_count"), said("embedding_length"), said("context_length")
-    sizes = memory.ModelSizes(
+    heads, width = said("attention.head_count"), said("embedding_length")
+    return memory.ModelSizes(
         parameters=source.num_values,
         weights_bytes=stored.bytes_of(source) if stored else None,
         keeps_codes=stored.has_tiles if stored else None,
@@ -142,12 +169,8 @@ def file_need(source: ModelSource, context_tokens: int | None) -> tuple[memory.M
         kv_heads=said("attention.head_count_kv") or heads,
         head_dim=said("attention.key_length") or (width // heads if width and heads else None),
         architecture=architecture,
-        context_tokens=context_tokens or config.context_tokens() or longest,
+        context_tokens=said("context_length"),
     )
-    default = min(memory.default_context_tokens(), longest or memory.DEFAULT_CONTEXT_TOKENS)
-    need = memory.memory_need(sizes, context_tokens or default)
-    assert need is not None  # only closed models have none
-    return need, longest
 
 
 def memory_facts(need: memory.MemoryNeed) -> dict[str, Any]:

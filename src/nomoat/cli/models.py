@@ -39,10 +39,13 @@ def models(
     """
     from nomoat import cache
     from nomoat.catalog import cards, pull, tuned
-    from nomoat.cli.facts import adapter_facts, card_facts, pulled_facts
+    from nomoat.cli.facts import adapter_facts, card_facts, card_need, pulled_facts
 
     others = (model for model in pull.installed() if cards.find(model.ref) is None)
-    rows = [*(card_facts(card, context) for card in cards.cards()), *(pulled_facts(model, context) for model in others)]
+    rows = [
+        *(card_facts(card, card_need(card, context)) for card in cards.cards()),
+        *(pulled_facts(model, context) for model in others),
+    ]
     if pulled:
         rows += [adapter_facts(folder, rows) for folder in tuned.adapters()]
     here = [row["id"] for row in rows if row["pulled"] is not None]

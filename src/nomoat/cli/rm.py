@@ -15,6 +15,7 @@ from nomoat.errors import DamagedError, NotEnoughDiskError, UnknownModelError, U
 from nomoat.words import counted
 
 WHILE_TUNED = "end that, or wait for it"
+END_OTHERS = "end every nomoat that asks models first"
 
 
 def rm(
@@ -88,6 +89,7 @@ def _remove_answers(yes: bool) -> None:
         with AnswerStore() as store:
             counts = " and ".join(map(counted, store.forget(), ("answer", "outcome")))
     except DamagedError:
+        console.confirm_removal(f"the damaged file of them ({END_OTHERS})", yes=yes)
         counts = "with a damaged file"
         for name in (path.name, *(path.name + end for end in BESIDE)):
             path.with_name(name).unlink(missing_ok=True)
@@ -107,7 +109,7 @@ def _remove_damaged(yes: bool) -> None:
     if not default_path().exists():
         console.say("answers: none are stored")
         return
-    console.confirm_removal("stored answers that cannot be read (end every nomoat that asks models first)", yes=yes)
+    console.confirm_removal(f"stored answers that cannot be read ({END_OTHERS})", yes=yes)
     try:
         with AnswerStore() as store:
             num = store.forget_damaged()

@@ -72,7 +72,8 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
     from nomoat.catalog import licences
     from nomoat.cli import facts as words
 
-    facts = words.card_facts(card, context)
+    need = words.card_need(card, context)
+    facts = words.card_facts(card, need)
     known = (words.parameters(card.parameters), card.architecture, card.template and f"template {card.template}")
     size = [str(part) for part in known if part]
     if card.context_tokens:
@@ -96,7 +97,6 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
             dearer = f"{dollars(long.input_usd_per_million)} and {dollars(long.output_usd_per_million)} above {long.above_tokens:,}; "
         lines.append(f"price: {given} in, {written} out per million {price.unit} ({dearer}as of {price.as_of}; {price.source})")
     lines += words.licence_lines(licences.chain(card))
-    need = words.card_need(card, context)
     if need is not None:
         lines += [f"memory: {words.memory_line(need)}", words.cache_line(need), words.scoring_line(need)]
         if not facts["runs_here"]:

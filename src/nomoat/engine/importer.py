@@ -7,7 +7,6 @@ An adapter may be added to the weights before they are quantised ("baked"), see 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import zlib
@@ -25,7 +24,7 @@ from nomoat.engine.lora import MERGE, LoraDelta
 from nomoat.engine.native import NativeModel, write_native
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, files_of, open_source
-from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError, UnsupportedError
+from nomoat.errors import BadFileError, NotWritableError, UnsupportedError
 from nomoat.hub_folder import ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class _Plan:
 
 def remembered_sha256(path: Path) -> str:
     """The file's sha256, computed once: remembered under its path, size and times of change, one of them the system's own."""
-    return _read_note(_note_of(path)) or _write_note(_note_of(path), paths.sha256_of(path))
+    return _read_note(_note_of(path)) or cache.write_note(_note_of(path), paths.sha256_of(path))
 
 
 def sha256_of_model(path: Path) -> str:
@@ -62,19 +61,11 @@ def sha256_of_model(path: Path) -> str:
 
 
 def _note_of(path: Path) -> Path:
-    stat = path.stat()
-    key = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
-    return paths.cache() / "sha256" / hashlib.sha256(key.encode()).hexdigest()
+    return cache.note_on("sha256", [path])
 
 
 def _read_note(note: Path) -> str | None:
     return text if note.exists() and len(text := note.read_text(errors="replace")) == 64 else None
-
-
-def _write_note(note: Path, digest: str) -> str:
-    with suppress(NotEnoughDiskError, NotWritableError), paths.whole_file(note) as part:  # a note saves time, nothing else
-        part.write_text(digest)
-    return digest
 
 
 def read_sizes(source: ModelSource, *, context_tokens: int | None = None) -> architectures.Dimensions:
@@ -145,7 +136,7 @@ def _import(
         digest = paths.sha256_of_texts(stored.key(), *origin, *(["long"] if sizes.long_factors else []), *road)
         made_of = {"source": path.name, "source_sha256": origin[0], "adapter_sha256": origin[1]}
         _make(digest, _Plan(source, sizes, stored, _fitted(delta, source, sizes), progress), made_of)
-        return _folder_of(_write_note(asked, digest))
+        return _folder_of(cache.write_note(asked, digest))
     if check:
         has_tiles = layout.Storage.from_dict(facts["storage"]).has_tiles
         arch, sizes = family_of(_folder_of(known))

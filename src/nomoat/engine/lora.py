@@ -52,12 +52,14 @@ class LoraDelta:
     Shapes: R rank, I input, O output; A_RI, B_OR. Raises BadFileError for what is not a LoRA of plain linear layers.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, header_only: bool = False) -> None:
+        """`header_only`: no weight is read or checked, for who asks only whether the rest of the folder is sound."""
         self.weights_path = folder / ADAPTER_WEIGHTS
         scaling = _Scaling(folder)
         self.alpha = scaling.of_layer("", scaling.rank) * scaling.rank or 1.0  # as others have it, who divide it by the rank
         stored = _read_stored(folder)
-        tensors = {name: self._numbers(name, found) for name, found in stored.items() if not COPY.fullmatch(name)}
+        read = _as_stored if header_only else self._numbers
+        tensors = {name: read(name, found) for name, found in stored.items() if not COPY.fullmatch(name)}
         self._pairs: dict[str, tuple[FloatArray, FloatArray]] = {}
         for name, a_RI in tensors.items():
             if name.endswith(A):
@@ -200,6 +202,10 @@ class LoraDelta:
             raise UnsupportedError(
                 f"`{self.weights_path}` changes `{OUTPUT}`, which one beside the weights cannot here", hint="load it alone"
             )
+
+
+def _as_stored(name: str, found: Stored) -> npt.NDArray[Any]:
+    return found.values
 
 
 class _Scaling:

@@ -5,6 +5,7 @@ When the budget is full, the model that has been idle the longest is unloaded; n
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import functools
 import gc
@@ -122,13 +123,14 @@ def _load_what_can_be(load: Load, refs: Sequence[str]) -> Sequence[Responder | N
     """What `load` loads: where it fails for adapters that are gone or damaged, without these. Raises what else it fails for."""
     try:
         return load(refs)
-    except NomoatError:
+    except NomoatError as error:
         if len(refs) == 1:
             raise
-        found = [responders.what_is_wrong(ref) for ref in refs]
-        sound = [ref for ref, wrong in zip(refs, found, strict=True) if wrong is None]
-        if len(sound) in (0, len(refs)):
-            raise
+        failure = copy.copy(error)  # without frames, which hold what was loaded
+    found = [responders.what_is_wrong(ref) for ref in refs]
+    sound = [ref for ref, wrong in zip(refs, found, strict=True) if wrong is None]
+    if len(sound) in (0, len(refs)):
+        raise failure
     loaded = iter(load(sound))
     return [wrong or next(loaded) for wrong in found]
 
@@ -160,6 +162,11 @@ class _Unit:
     users: int = 0
     is_loading: bool = False  # by one of its users
     used_at: int = 0  # when the last of its users left, by the clock of `Models`
+
+    @property
+    def waits_for_its_users(self) -> bool:
+        """It is loaded anew once they have left, and until then holds the room that it needs."""
+        return self.is_old and bool(self.responders) and self.users > 0
 
     @property
     def planned_bytes(self) -> int:
@@ -246,7 +253,7 @@ class Models:
         self._begin(unit, stop)
         try:
             if name in unit.missing:
-                raise unit.missing[name].with_traceback(None)
+                raise copy.copy(unit.missing[name])  # the kept one holds no frames, whoever asks
             yield unit.responders[name]
         finally:
             with self._changed:
@@ -266,7 +273,7 @@ class Models:
         if (wrong := unit.loader.what_is_wrong(name)) is not None:
             raise wrong
         with self._changed:
-            unit.is_old = name in unit.missing
+            unit.is_old |= name in unit.missing
 
     def _begin(self, unit: _Unit, stop: threading.Event | None) -> None:
         """Become a user of it, once it is there."""
@@ -299,7 +306,7 @@ class Models:
                 _give_back_freed()
             found = dict(zip(unit.loader.names, unit.loader.load(), strict=True))
             made = {name: one for name, one in found.items() if isinstance(one, Responder)}
-            missing = {name: one for name, one in found.items() if isinstance(one, NomoatError)}
+            missing = {name: copy.copy(one) for name, one in found.items() if isinstance(one, NomoatError)}
             for name, wrong in missing.items():
                 log.warning("`%s` is not loaded, and the others of its base are: %s", name, wrong.message)
             if (cache_bytes := unit.loader.cache_bytes) is not None:
@@ -319,9 +326,14 @@ class Models:
 
     # The callers of what follows hold the lock.
     def _admit(self) -> None:
-        """Give their turn to all who want the model of the first in the row, as long as there is room for that model."""
+        """Give their turn to all who want the model of the first in the row, as long as there is room for that model. One that waits
+        for its own users keeps no other waiting."""
         self._waiting = [turn for turn in self._waiting if not turn.stop.is_set()]
-        while self._waiting and self._has_room(unit := self._waiting[0].unit):
+        for unit in {id(turn.unit): turn.unit for turn in self._waiting}.values():
+            if unit.waits_for_its_users:
+                continue
+            if not self._has_room(unit):
+                break
             come = [turn for turn in self._waiting if turn.unit is unit]
             self._waiting = [turn for turn in self._waiting if turn.unit is not unit]
             for turn in come:
@@ -345,8 +357,6 @@ class Models:
     def _has_room(self, unit: _Unit) -> bool:
         """Whether this one may be used now; unloads idle ones for it."""
         if unit.is_old and unit.responders:
-            if unit.users:
-                return False
             self._unload(unit)
         if self._memory_bytes is None or unit.responders or unit.users:
             return True
