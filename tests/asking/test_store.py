@@ -369,6 +369,58 @@ def test_what_is_saved_holds_what_lies_in_the_log_and_not_what_was_removed(tmp_p
     assert save_readable(tmp_path / "answers.sqlite").old.name == "answers.sqlite.damaged-2"
 
 
+def copied_while_written(to: Path, statement: str) -> Path:
+    """The store's files as a power cut leaves them in the midst of a transaction, a part of which is in the log already."""
+    with AnswerStore() as store:
+        store._db.connection.execute("PRAGMA cache_size = 5")
+        store._db.connection.execute("BEGIN IMMEDIATE")
+        store._db.connection.execute(statement)
+        for path in default_path().parent.glob("answers.sqlite*"):
+            shutil.copy(path, to / path.name)
+        store._db.connection.execute("ROLLBACK")
+    return to / "answers.sqlite"
+
+
+def test_what_was_never_committed_does_not_count_in_what_is_saved(tmp_path: Path) -> None:
+    with AnswerStore() as store:
+        for at in range(60):
+            store.save_answer("m", asking(f"question {at}"), answering(f"{at} " * 500))
+    path = copied_while_written(tmp_path, "DELETE FROM answers")
+    assert path.with_name("answers.sqlite-wal").stat().st_size > 100_000
+    saved = save_readable(path)
+    assert (saved.num_answers, saved.num_lost_rows) == (60, 0)
+
+
+@pytest.mark.parametrize("at", [0, 10, 26, 32 + 24 + 100], ids=["magic", "page size", "checksum", "first page"])
+def test_a_damaged_log_is_read_no_further_than_it_is_whole(tmp_path: Path, at: int) -> None:
+    with AnswerStore() as store:
+        fill(store, 20)
+    with AnswerStore() as store:
+        for number in range(3):
+            store.save_answer("m", asking(f"later {number}"), answering("so" * 1000))
+        for path in default_path().parent.glob("answers.sqlite*"):
+            shutil.copy(path, tmp_path / path.name)
+    log = tmp_path / "answers.sqlite-wal"
+    content = bytearray(log.read_bytes())
+    content[at] ^= 4
+    log.write_bytes(content)
+    assert save_readable(tmp_path / "answers.sqlite").num_answers == 20
+
+
+def test_a_file_cut_within_its_list_of_free_pages_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "answers.sqlite"
+    with AnswerStore(path) as store:
+        for at in range(60):
+            store.save_answer("m", asking(f"question {at}"), answering(f"{at} " * 500))
+    with sqlite3.connect(path, isolation_level=None) as database:
+        database.execute("PRAGMA journal_mode = DELETE")
+        database.execute("DELETE FROM answers")
+    database.close()
+    trunk = int.from_bytes(path.read_bytes()[32:36], "big")
+    os.truncate(path, (trunk - 1) * 4096 + 5)
+    assert save_readable(path).num_outcomes == 0
+
+
 def test_file_of_a_newer_nomoat_is_refused() -> None:
     AnswerStore().close()
     database = sqlite3.connect(default_path())
