@@ -324,7 +324,7 @@ def require_writable(target: Path) -> None:
             if not os.access(target, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
             return
-        folder = _led_to(target).parent
+        folder = led_to(target).parent
         make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -339,14 +339,14 @@ def whole_file(target: Path) -> Iterator[Path]:
     written into at the end: see `nomoat.streams`.
     """
     if streams.is_stream(target):
-        with translate_disk_errors(_led_to(target) if target.is_file() else target), tempfile.TemporaryDirectory() as folder:
+        with translate_disk_errors(led_to(target) if target.is_file() else target), tempfile.TemporaryDirectory() as folder:
             part = Path(folder, target.name)
             with translate_disk_errors(Path(folder)):
                 yield part
             with part.open("rb") as file, streams.open_stream(target) as stream:
                 shutil.copyfileobj(file, stream)
         return
-    place = _led_to(target)
+    place = led_to(target)
     part = place.with_name(f".{place.name}.{secrets.randbits(32)}.part")
     with translate_disk_errors(place):
         make_folder(place.parent)
@@ -358,7 +358,7 @@ def whole_file(target: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def _led_to(target: Path) -> Path:
+def led_to(target: Path) -> Path:
     """Where a link leads, whether that is there or not; what is no link, as it was given."""
     return Path(os.path.realpath(target)) if target.is_symlink() else target
 

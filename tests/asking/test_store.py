@@ -421,6 +421,64 @@ def test_a_file_cut_within_its_list_of_free_pages_is_read(tmp_path: Path) -> Non
     assert save_readable(path).num_outcomes == 0
 
 
+@pytest.fixture
+def linked(tmp_path: Path) -> tuple[Path, Path]:
+    """A link to a store on another disk, and the store."""
+    link, target = tmp_path / "home" / "answers.sqlite", tmp_path / "disk" / "real.sqlite"
+    link.parent.mkdir()
+    target.parent.mkdir()
+    link.symlink_to(target)
+    return link, target
+
+
+def test_a_damaged_file_that_a_link_leads_to_is_kept_with_its_log(linked: tuple[Path, Path]) -> None:
+    link, target = linked
+    with AnswerStore() as store:
+        fill(store, 20)
+        store._db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        store.save_answer("m", asking("later"), answering("so"))
+        for path in default_path().parent.glob("answers.sqlite*"):
+            shutil.copy(path, target.with_name(path.name.replace("answers", "real")))
+    damaged, log = b"\0" * 3000 + target.read_bytes()[3000:], target.with_name("real.sqlite-wal").read_bytes()
+    target.write_bytes(damaged)
+    saved = save_readable(link)
+    assert (saved.num_answers, saved.old) == (21, target.with_name("real.sqlite.damaged"))
+    assert (saved.old.read_bytes(), saved.old.with_name("real.sqlite.damaged-wal").read_bytes()) == (damaged, log)
+    assert link.is_symlink() and not target.with_name("real.sqlite-wal").exists()
+    assert damaged_files(link) == damaged_files(target)
+    with AnswerStore(link) as store:
+        assert store.answer("m", asking("later")) == answering("so")
+
+
+def test_a_new_file_where_a_link_leads_has_nothing_of_an_old_ones_log(linked: tuple[Path, Path]) -> None:
+    link, target = linked
+    with AnswerStore(link) as store:
+        fill(store, 20)
+        kept = {path: path.read_bytes() for path in target.parent.glob("real.sqlite?*")}
+    target.unlink()
+    for path, content in kept.items():
+        path.write_bytes(content)
+    with AnswerStore(link) as store:
+        assert store.answer("m", asking("question 0")) is None
+
+
+def test_nothing_is_left_of_a_new_file_that_could_not_be_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    with AnswerStore() as store:
+        fill(store, 1)
+
+    def breaks(store: AnswerStore, _damaged: object) -> tuple[int, int]:
+        part = store.path
+        store.close()
+        for end in ("-wal", "-shm"):  # as on a full disk, where the log cannot be emptied
+            part.with_name(part.name + end).write_bytes(b"secret")
+        raise NotEnoughDiskError("full")
+
+    monkeypatch.setattr(AnswerStore, "add_from", breaks)
+    with pytest.raises(NotEnoughDiskError):
+        save_readable()
+    assert list(default_path().parent.glob("**/.*")) == []
+
+
 def test_file_of_a_newer_nomoat_is_refused() -> None:
     AnswerStore().close()
     database = sqlite3.connect(default_path())

@@ -143,7 +143,7 @@ class DamagedFile:
 
 @contextmanager
 def opened(path: Path) -> Iterator[DamagedFile]:
-    """The file at this path, with its log where there is one."""
+    """The file at this path, which is no link, with its log where there is one."""
     log = path.with_name(path.name + "-wal")
     with path.open("rb") as file, log.open("rb") if log.is_file() else nullcontext() as written:
         yield DamagedFile(file, written)
