@@ -472,7 +472,7 @@ def test_target_that_the_metric_cannot_use_is_refused(tmp_path: Path, metric: st
         "She makes 9 * 2 = 18 dollars.\n#### 18",
         "5² = 25 #### 25",
         "25² is 625, and its root\n#### 25",
-    ],  # fmt: skip
+    ],
 )
 def test_target_of_one_number_may_have_a_unit_or_a_solution_before_it(tmp_path: Path, target: str) -> None:
     path = write_lines(tmp_path / "s.jsonl", {"input": "x", "target": target})
