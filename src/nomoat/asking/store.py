@@ -4,9 +4,10 @@ One SQLite file, `runs/answers.sqlite`. Answers lie under the digest of model an
 them, and so does how many calls brought none; what the model's server refused of its requests lies under the model's. Outcomes (what
 the answers were worth) lie under suite, model and example; `route` learns from them.
 
-What this does not cover: an answer that was still being written when the process died, or the disk got full, with its cost; and two
-processes that ask the same question at the same moment, which `answers.collect` keeps from it where it may cost money and the disk
-has locks: both ask, and the first answer is kept.
+What this does not cover: a disk that changes a letter of an outcome, or of a row's copies of model and request, which have no digest;
+an answer that was still being written when the process died, or the disk got full, with its cost; and two processes that ask the same
+question at the same moment, which `answers.collect` keeps from it where it may cost money and the disk has locks: both ask, and the
+first answer is kept.
 """
 
 from __future__ import annotations
@@ -241,7 +242,7 @@ class AnswerStore:
             return num_answers + db.execute("DELETE FROM outcomes WHERE NOT is_outcome(CAST(outcome AS BLOB))").rowcount
 
     def add_from(self, damaged: salvage.DamagedFile) -> tuple[int, int]:
-        """Add the rows of a damaged file that are what was written; return how many answers and how many outcomes there are then."""
+        """Add the rows of a damaged file that `_whole_row` finds whole; return how many answers and outcomes there are then."""
         with self._db.transaction() as db:
             for row in damaged.rows():
                 if (told := _whole_row(row)) is None:
@@ -365,7 +366,10 @@ def _is_kept(key: bytes, answer: bytes) -> bool:
 
 
 def _whole_row(row: Sequence[salvage.Value]) -> tuple[str | float | None, ...] | None:
-    """The row of an answer or an outcome, if it is what was written."""
+    """The row of an answer or an outcome, if it is whole: what is kept under an answer's key is what was written, and the rest of the
+    row, or an outcome, which has no digest, can be read."""
+    if None in row:  # no column may be empty
+        return None
     with suppress(*UNREADABLE):
         told = tuple(value.decode() if isinstance(value, bytes) else value for value in row)
         if len(told) == ANSWER_COLUMNS:
@@ -386,7 +390,7 @@ def _is_outcome(told: bytes) -> bool:
 
 
 def _sealed(key: str, value: dict[str, Any]) -> str:
-    """What is kept under a key, with a digest of both: a disk may change a letter, which stays a text."""
+    """What is kept under a key, with a digest of both, not of the other columns: a disk may change a letter, which stays a text."""
     return _dumps(value | {SEAL: _hashed([key, value])})
 
 
