@@ -331,8 +331,10 @@ def require_writable(target: Path) -> None:
 
 
 @contextmanager
-def whole_file(target: Path) -> Iterator[Path]:
+def whole_file(target: Path, *, first_stays: bool = False) -> Iterator[Path]:
     """A path to write to, which becomes `target` when the block ends well, and disappears when it does not.
+
+    `first_stays`: what another process has put there meanwhile is not replaced, where the disk has links.
 
     Its name is its own: the number of a process may be that of another container's, with the same disk. What a killed process
     left of the same file is swept away, when nobody has written to it for an hour. Links stay, and so does a stream, which is
@@ -353,9 +355,21 @@ def whole_file(target: Path) -> Iterator[Path]:
         _sweep_parts(place)
         try:
             yield part
-            os.replace(part, place)
+            if not (first_stays and _linked(part, place)):
+                os.replace(part, place)
         finally:
             part.unlink(missing_ok=True)
+
+
+def _linked(part: Path, place: Path) -> bool:
+    """Whether there is a file at its place: this one, or another that was there. Else the disk has no links."""
+    try:
+        os.link(part, place)
+    except FileExistsError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def led_to(target: Path) -> Path:

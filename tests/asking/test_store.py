@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import random
@@ -20,7 +21,8 @@ import pytest
 from small_disk import FILL, run_on_small_disk
 
 from nomoat import paths
-from nomoat.asking.salvage import LEAF
+from nomoat.asking import database
+from nomoat.asking.salvage import LEAF, DamagedFile
 from nomoat.asking.store import (
     IF_DAMAGED,
     AnswerStore,
@@ -412,13 +414,24 @@ def test_a_file_cut_within_its_list_of_free_pages_is_read(tmp_path: Path) -> Non
     with AnswerStore(path) as store:
         for at in range(60):
             store.save_answer("m", asking(f"question {at}"), answering(f"{at} " * 500))
-    with sqlite3.connect(path, isolation_level=None) as database:
-        database.execute("PRAGMA journal_mode = DELETE")
-        database.execute("DELETE FROM answers")
-    database.close()
+    with sqlite3.connect(path, isolation_level=None) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("DELETE FROM answers")
+    connection.close()
     trunk = int.from_bytes(path.read_bytes()[32:36], "big")
     os.truncate(path, (trunk - 1) * 4096 + 5)
     assert save_readable(path).num_outcomes == 0
+
+
+def test_a_row_without_a_value_is_counted_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = _sealed("key", {"num": 1}).encode()
+    rows = [[b"key", model, b"null", kept, 1.0] for model in (None, b"m")]
+    monkeypatch.setattr(DamagedFile, "rows", lambda _file: iter(rows))
+    damaged = DamagedFile(io.BytesIO())
+    with AnswerStore() as store:
+        store.add_from(damaged)
+        assert damaged.num_bad_rows == 1
+        assert store._db.connection.execute("SELECT model FROM answers").fetchall() == [("m",)]
 
 
 @pytest.fixture
@@ -479,11 +492,26 @@ def test_nothing_is_left_of_a_new_file_that_could_not_be_filled(monkeypatch: pyt
     assert list(default_path().parent.glob("**/.*")) == []
 
 
+def test_a_store_that_another_process_made_meanwhile_on_a_disk_without_locks_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_tables = database._make_tables
+
+    def late(connection: sqlite3.Connection, schema: str, version: int) -> None:
+        make_tables(connection, schema, version)
+        monkeypatch.setattr(database, "_make_tables", make_tables)
+        with AnswerStore() as first:
+            first.save_answer("m", asking("1"), answering("paid for"))
+
+    monkeypatch.setattr(paths, "_locked", lambda *_file, **_wait: None)
+    monkeypatch.setattr(database, "_make_tables", late)
+    with AnswerStore() as second:
+        assert second.answer("m", asking("1")) == answering("paid for")
+
+
 def test_file_of_a_newer_nomoat_is_refused() -> None:
     AnswerStore().close()
-    database = sqlite3.connect(default_path())
-    database.execute("PRAGMA user_version = 99")
-    database.close()
+    connection = sqlite3.connect(default_path())
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
     with pytest.raises(BadFileError, match="was written by a newer nomoat"):
         AnswerStore()
 

@@ -111,7 +111,8 @@ class Database:
                 return
             for old in beside(place):
                 old.unlink(missing_ok=True)
-            with self._translated(), paths.whole_file(place) as part, closing(sqlite3.connect(part)) as connection:
+            new = paths.whole_file(place, first_stays=True)  # on a disk without locks another process may make it, too
+            with self._translated(), new as part, closing(sqlite3.connect(part)) as connection:
                 _make_tables(connection, schema, version)
 
     def _open(self, schema: str, version: int, table: str) -> None:
