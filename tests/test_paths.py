@@ -99,6 +99,24 @@ def test_two_processes_of_one_number_that_write_one_file_do_not_write_into_each_
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without such pipes")
+@pytest.mark.parametrize(("has_links", "kept"), [(True, "first"), (False, "second")])
+def test_what_another_process_has_put_there_meanwhile_may_stay_where_the_disk_has_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool, kept: str
+) -> None:
+    def refuse(*_paths: Path) -> None:
+        raise PermissionError
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    target = tmp_path / "target"
+    with paths.whole_file(target, first_stays=True) as second:
+        second.write_text("second")
+        with paths.whole_file(target, first_stays=True) as first:
+            first.write_text("first")
+    assert target.read_text() == kept
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_a_pipe_is_written_into_and_a_link_leads_to_what_is_written(tmp_path: Path) -> None:
     """`/dev/stdout` is a link to a pipe or a device. What is there stays what it is, and nothing else is left beside it."""
     pipe, real = tmp_path / "pipe", tmp_path / "elsewhere" / "report.html"

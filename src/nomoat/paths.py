@@ -324,41 +324,55 @@ def require_writable(target: Path) -> None:
             if not os.access(target, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
             return
-        folder = _led_to(target).parent
+        folder = led_to(target).parent
         make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
 
 
 @contextmanager
-def whole_file(target: Path) -> Iterator[Path]:
+def whole_file(target: Path, *, first_stays: bool = False) -> Iterator[Path]:
     """A path to write to, which becomes `target` when the block ends well, and disappears when it does not.
+
+    `first_stays`: what another process has put there meanwhile is not replaced, where the disk has links.
 
     Its name is its own: the number of a process may be that of another container's, with the same disk. What a killed process
     left of the same file is swept away, when nobody has written to it for an hour. Links stay, and so does a stream, which is
     written into at the end: see `nomoat.streams`.
     """
     if streams.is_stream(target):
-        with translate_disk_errors(_led_to(target) if target.is_file() else target), tempfile.TemporaryDirectory() as folder:
+        with translate_disk_errors(led_to(target) if target.is_file() else target), tempfile.TemporaryDirectory() as folder:
             part = Path(folder, target.name)
             with translate_disk_errors(Path(folder)):
                 yield part
             with part.open("rb") as file, streams.open_stream(target) as stream:
                 shutil.copyfileobj(file, stream)
         return
-    place = _led_to(target)
+    place = led_to(target)
     part = place.with_name(f".{place.name}.{secrets.randbits(32)}.part")
     with translate_disk_errors(place):
         make_folder(place.parent)
         _sweep_parts(place)
         try:
             yield part
-            os.replace(part, place)
+            if not (first_stays and _linked(part, place)):
+                os.replace(part, place)
         finally:
             part.unlink(missing_ok=True)
 
 
-def _led_to(target: Path) -> Path:
+def _linked(part: Path, place: Path) -> bool:
+    """Whether there is a file at its place: this one, or another that was there. Else the disk has no links."""
+    try:
+        os.link(part, place)
+    except FileExistsError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def led_to(target: Path) -> Path:
     """Where a link leads, whether that is there or not; what is no link, as it was given."""
     return Path(os.path.realpath(target)) if target.is_symlink() else target
 

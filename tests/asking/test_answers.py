@@ -442,6 +442,47 @@ def test_answers_that_came_and_could_not_be_kept_are_told_with_their_cost_and_co
     assert len(server.bodies) == 3
 
 
+def test_answers_that_could_not_be_kept_are_told_after_ctrl_c_too(serving: Serving) -> None:
+    go_on = threading.Event()
+
+    def long_one(handler: BaseHTTPRequestHandler) -> None:
+        go_on.wait(PATIENCE_SECONDS)
+        counted("yes " * 9000, 10, 1)(handler)
+
+    server = serving(by_question({"question 0": FINE}, long_one))
+    requests = [Request(messages=one.messages, max_new_tokens=10) for one in suite_of(3).examples]
+
+    def interrupt(num_open: int) -> None:
+        if num_open == 2:
+            wait_until(lambda: len(server.bodies) == 3, "three questions")
+            go_on.set()
+            raise KeyboardInterrupt
+
+    with nomoat.load(f"{server.url}#m") as model, AnswerStore() as store:
+        (num_pages,) = store._db.connection.execute("PRAGMA page_count").fetchone()
+        store._db.connection.execute(f"PRAGMA max_page_count = {num_pages}")
+        with pytest.raises(KeyboardInterrupt) as caught:
+            collect(model, requests, store=store, spending=spending(), concurrency=3, show=interrupt)
+    place = f"no space left on the disk of `{default_path().parent}`"
+    assert caught.value.__notes__ == [f"note: {place}; 2 answers came and could not be kept, which cost $0.024"]
+
+
+def test_what_was_paid_is_told_once_though_more_comes_while_it_is_told(serving: Serving) -> None:
+    url = serving(FINE).url
+    requests = [Request(messages=one.messages, max_new_tokens=10) for one in suite_of(2).examples]
+    with nomoat.load(f"{url}#m") as model, AnswerStore() as store:
+        spent = spending()
+        ask = functools.partial(collect, model, store=store, spending=spent, concurrency=1)
+        with pytest.raises(ValueError, match="a failure") as caught, spent.told():
+            try:
+                with spent.told():
+                    ask(requests[:1])
+                    raise ValueError("a failure")
+            finally:
+                ask(requests)
+    assert [note.partition(" came")[0] for note in caught.value.__notes__] == [f"note: 2 answers of `{url}#m`"]
+
+
 def test_more_spent_than_may_be_is_said(serving: Serving) -> None:
     """The server counts a thousand times the tokens: $12 for an answer that $0.078 were set aside for."""
     server = serving(counted("yes", 10_000, 1000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import random
@@ -20,7 +21,8 @@ import pytest
 from small_disk import FILL, run_on_small_disk
 
 from nomoat import paths
-from nomoat.asking.salvage import LEAF
+from nomoat.asking import database
+from nomoat.asking.salvage import LEAF, DamagedFile
 from nomoat.asking.store import (
     IF_DAMAGED,
     AnswerStore,
@@ -369,11 +371,147 @@ def test_what_is_saved_holds_what_lies_in_the_log_and_not_what_was_removed(tmp_p
     assert save_readable(tmp_path / "answers.sqlite").old.name == "answers.sqlite.damaged-2"
 
 
+def copied_while_written(to: Path, statement: str) -> Path:
+    """The store's files as a power cut leaves them in the midst of a transaction, a part of which is in the log already."""
+    with AnswerStore() as store:
+        store._db.connection.execute("PRAGMA cache_size = 5")
+        store._db.connection.execute("BEGIN IMMEDIATE")
+        store._db.connection.execute(statement)
+        for path in default_path().parent.glob("answers.sqlite*"):
+            shutil.copy(path, to / path.name)
+        store._db.connection.execute("ROLLBACK")
+    return to / "answers.sqlite"
+
+
+def test_what_was_never_committed_does_not_count_in_what_is_saved(tmp_path: Path) -> None:
+    with AnswerStore() as store:
+        for at in range(60):
+            store.save_answer("m", asking(f"question {at}"), answering(f"{at} " * 500))
+    path = copied_while_written(tmp_path, "DELETE FROM answers")
+    assert path.with_name("answers.sqlite-wal").stat().st_size > 100_000
+    saved = save_readable(path)
+    assert (saved.num_answers, saved.num_lost_rows) == (60, 0)
+
+
+@pytest.mark.parametrize("at", [0, 10, 26, 32 + 24 + 100], ids=["magic", "page size", "checksum", "first page"])
+def test_a_damaged_log_is_read_no_further_than_it_is_whole(tmp_path: Path, at: int) -> None:
+    with AnswerStore() as store:
+        fill(store, 20)
+    with AnswerStore() as store:
+        for number in range(3):
+            store.save_answer("m", asking(f"later {number}"), answering("so" * 1000))
+        for path in default_path().parent.glob("answers.sqlite*"):
+            shutil.copy(path, tmp_path / path.name)
+    log = tmp_path / "answers.sqlite-wal"
+    content = bytearray(log.read_bytes())
+    content[at] ^= 4
+    log.write_bytes(content)
+    assert save_readable(tmp_path / "answers.sqlite").num_answers == 20
+
+
+def test_a_file_cut_within_its_list_of_free_pages_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "answers.sqlite"
+    with AnswerStore(path) as store:
+        for at in range(60):
+            store.save_answer("m", asking(f"question {at}"), answering(f"{at} " * 500))
+    with sqlite3.connect(path, isolation_level=None) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("DELETE FROM answers")
+    connection.close()
+    trunk = int.from_bytes(path.read_bytes()[32:36], "big")
+    os.truncate(path, (trunk - 1) * 4096 + 5)
+    assert save_readable(path).num_outcomes == 0
+
+
+def test_a_row_without_a_value_is_counted_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = _sealed("key", {"num": 1}).encode()
+    rows = [[b"key", model, b"null", kept, 1.0] for model in (None, b"m")]
+    monkeypatch.setattr(DamagedFile, "rows", lambda _file: iter(rows))
+    damaged = DamagedFile(io.BytesIO())
+    with AnswerStore() as store:
+        store.add_from(damaged)
+        assert damaged.num_bad_rows == 1
+        assert store._db.connection.execute("SELECT model FROM answers").fetchall() == [("m",)]
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> tuple[Path, Path]:
+    """A link to a store on another disk, and the store."""
+    link, target = tmp_path / "home" / "answers.sqlite", tmp_path / "disk" / "real.sqlite"
+    link.parent.mkdir()
+    target.parent.mkdir()
+    link.symlink_to(target)
+    return link, target
+
+
+def test_a_damaged_file_that_a_link_leads_to_is_kept_with_its_log(linked: tuple[Path, Path]) -> None:
+    link, target = linked
+    with AnswerStore() as store:
+        fill(store, 20)
+        store._db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        store.save_answer("m", asking("later"), answering("so"))
+        for path in default_path().parent.glob("answers.sqlite*"):
+            shutil.copy(path, target.with_name(path.name.replace("answers", "real")))
+    damaged, log = b"\0" * 3000 + target.read_bytes()[3000:], target.with_name("real.sqlite-wal").read_bytes()
+    target.write_bytes(damaged)
+    saved = save_readable(link)
+    assert (saved.num_answers, saved.old) == (21, target.with_name("real.sqlite.damaged"))
+    assert (saved.old.read_bytes(), saved.old.with_name("real.sqlite.damaged-wal").read_bytes()) == (damaged, log)
+    assert link.is_symlink() and not target.with_name("real.sqlite-wal").exists()
+    assert damaged_files(link) == damaged_files(target)
+    with AnswerStore(link) as store:
+        assert store.answer("m", asking("later")) == answering("so")
+
+
+def test_a_new_file_where_a_link_leads_has_nothing_of_an_old_ones_log(linked: tuple[Path, Path]) -> None:
+    link, target = linked
+    with AnswerStore(link) as store:
+        fill(store, 20)
+        kept = {path: path.read_bytes() for path in target.parent.glob("real.sqlite?*")}
+    target.unlink()
+    for path, content in kept.items():
+        path.write_bytes(content)
+    with AnswerStore(link) as store:
+        assert store.answer("m", asking("question 0")) is None
+
+
+def test_nothing_is_left_of_a_new_file_that_could_not_be_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    with AnswerStore() as store:
+        fill(store, 1)
+
+    def breaks(store: AnswerStore, _damaged: object) -> tuple[int, int]:
+        part = store.path
+        store.close()
+        for end in ("-wal", "-shm"):  # as on a full disk, where the log cannot be emptied
+            part.with_name(part.name + end).write_bytes(b"secret")
+        raise NotEnoughDiskError("full")
+
+    monkeypatch.setattr(AnswerStore, "add_from", breaks)
+    with pytest.raises(NotEnoughDiskError):
+        save_readable()
+    assert list(default_path().parent.glob("**/.*")) == []
+
+
+def test_a_store_that_another_process_made_meanwhile_on_a_disk_without_locks_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_tables = database._make_tables
+
+    def late(connection: sqlite3.Connection, schema: str, version: int) -> None:
+        make_tables(connection, schema, version)
+        monkeypatch.setattr(database, "_make_tables", make_tables)
+        with AnswerStore() as first:
+            first.save_answer("m", asking("1"), answering("paid for"))
+
+    monkeypatch.setattr(paths, "_locked", lambda *_file, **_wait: None)
+    monkeypatch.setattr(database, "_make_tables", late)
+    with AnswerStore() as second:
+        assert second.answer("m", asking("1")) == answering("paid for")
+
+
 def test_file_of_a_newer_nomoat_is_refused() -> None:
     AnswerStore().close()
-    database = sqlite3.connect(default_path())
-    database.execute("PRAGMA user_version = 99")
-    database.close()
+    connection = sqlite3.connect(default_path())
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
     with pytest.raises(BadFileError, match="was written by a newer nomoat"):
         AnswerStore()
 

@@ -198,6 +198,23 @@ def test_rm_damaged_saves_what_a_damaged_file_still_holds_and_rm_answers_removes
     assert [left.name for left in path.parent.glob("answers.sqlite*")] == []
 
 
+def test_rm_answers_removes_what_a_link_leads_to_and_what_a_killed_rm_damaged_left(
+    empty_home: Path, tmp_path: Path, nomoat: Nomoat
+) -> None:
+    link, target = empty_home / "runs" / "answers.sqlite", tmp_path / "disk" / "real.sqlite"
+    link.parent.mkdir(parents=True)
+    target.parent.mkdir()
+    link.symlink_to(target)
+    for name in ("real.sqlite", "real.sqlite-wal", ".real.sqlite.123.part", ".real.sqlite.123.part-wal", "real.sqlite.damaged"):
+        target.with_name(name).write_bytes(b"secret")
+    target.with_name(".real.sqlite.theirs").write_bytes(b"other")
+    assert nomoat("rm", "--answers", "--yes").stderr.startswith("answers: removed, with a damaged file,")
+    assert [left.name for left in target.parent.iterdir() if left.is_file()] == [".real.sqlite.theirs"]
+    target.with_name(".real.sqlite.123.part").write_bytes(b"secret")
+    assert nomoat("rm", "--answers", "--yes").stderr.startswith("answers: removed, 0 answers and 0 outcomes,")
+    assert not target.with_name(".real.sqlite.123.part").exists()
+
+
 def test_rm_answers_on_a_full_disk_names_the_files_to_delete(empty_home: Path) -> None:
     code = f"from nomoat.asking.store import AnswerStore\nAnswerStore().close()\n{FILL}"
     runs = str(empty_home / "runs")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nomoat.errors import DataError, UsageError
+from nomoat.judge.metrics import Metric
 from nomoat.judge.new_suite import suite_from_file
 
 
@@ -210,3 +211,19 @@ def test_texts_are_not_their_own_answers(tmp_path: Path) -> None:
     path.write_text("question,answer\nFrance?,Paris\n")
     with pytest.raises(UsageError, match="column `question` is named for the texts and for the labels"):
         suite_from_file(path, input_column="question", label_column="question")
+
+
+@pytest.mark.parametrize(
+    ("metric", "answer", "why"),
+    [
+        ("numeric", "3 of 4", "has the target `3 of 4`, which holds 2 numbers: write the answer alone, or behind `####`"),
+        ("regex", "(", "has the target `(`, which is no pattern (missing ) at position 1)"),
+    ],
+)
+def test_an_answer_that_the_metric_cannot_use_is_named_with_its_line(tmp_path: Path, metric: Metric, answer: str, why: str) -> None:
+    """As `eval` would say it of the suite that is made: here of the user's own file."""
+    path = tmp_path / "my.csv"
+    path.write_text(f'question,answer\n"two\nlines",5\nhow many,{answer}\n')
+    with pytest.raises(DataError) as caught:
+        suite_from_file(path, metric=metric)
+    assert caught.value.message == f"`{path}`, line 4: column `answer` {why}, and the metric is `{metric}`"

@@ -148,9 +148,9 @@ def test_second_run_asks_nothing_and_comes_to_the_same(metric: Metric) -> None:
     engine = CountingEngine()
     suite = suite_of(5, metric, choices=("yes", "no"))
     first = run_suite(Responder("m", engine), suite)
-    assert engine.tool_calls == 5
+    assert engine.calls == 5
     second = run_suite(Responder("m", engine), suite)
-    assert engine.tool_calls == 5
+    assert engine.calls == 5
     assert first.outcomes == second.outcomes
     assert (first.side.facts["reused answers"], second.side.facts["reused answers"]) == ("0", "5")
 
@@ -163,7 +163,7 @@ def test_stopped_run_goes_on_where_it_was(metric: Metric) -> None:
         run_suite(Responder("m", stopped), suite, RunSettings(concurrency=1))
     engine = CountingEngine()
     evaluation = run_suite(Responder("m", engine), suite, RunSettings(concurrency=1))
-    assert engine.tool_calls == 3
+    assert engine.calls == 3
     assert evaluation.side.facts["reused answers"] == "3"
 
 
@@ -172,7 +172,7 @@ def test_equal_questions_are_asked_once() -> None:
     suite = suite_of(2)
     twice = (*suite.examples, dataclasses.replace(suite.examples[0], id="again"))
     assert len(nomoat.evaluate(Responder("m", engine), dataclasses.replace(suite, examples=twice))) == 3
-    assert engine.tool_calls == 2
+    assert engine.calls == 2
 
 
 def test_an_answer_to_equal_questions_is_paid_for_and_sent_once() -> None:
@@ -219,7 +219,7 @@ def test_code_to_be_gone_on_with_is_refused_for_who_only_chats(monkeypatch: pyte
         "`quiz` lets a model go on with code, and `openai:gpt-4o` only chats: what it says is no continuation"
     )  # fmt: skip
     assert "such as `humaneval`" in (caught.value.hint or "")
-    assert engine.tool_calls == 0
+    assert engine.calls == 0
 
 
 def test_code_that_cannot_be_walled_off_is_refused_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +233,7 @@ def test_code_that_cannot_be_walled_off_is_refused_before_anything_is_asked(monk
     ):
         with pytest.raises(UnsupportedError, match="this machine cannot wall them off: no namespaces here"):
             ask()
-    assert engine.tool_calls == 0
+    assert engine.calls == 0
 
 
 def test_outcomes_are_kept_for_the_router() -> None:
@@ -277,7 +277,8 @@ def test_answers_that_a_server_cuts_before_the_limit_are_counted_by_themselves(s
     evaluation = run_suite(f"{server.url}#m", suite_of(3, max_new_tokens=2), RunSettings(concurrency=1))
     assert evaluation.notes == (
         f"2 of 3 answers of `{server.url}#m` ended at the limit of 2 new tokens",
-        f"1 of 3 answers of `{server.url}#m` were cut off by its server before the limit of 2 new tokens",
+        f"1 of 3 answers of `{server.url}#m` were cut off by its server, which counted fewer new tokens than the limit of 2: "
+        "a limit of its own, or thinking that it does not count",
     )
 
 
@@ -297,7 +298,7 @@ def test_example_that_does_not_fit_is_named_before_anything_is_asked(monkeypatch
     with pytest.raises(DataError) as caught:
         nomoat.evaluate(Responder("m", engine), suite_of(3))
     assert caught.value.hint == "shorten or remove the example, or raise `context_tokens` where `nomoat config` says it is set"
-    assert engine.tool_calls == 0
+    assert engine.calls == 0
 
 
 def test_clear_winner_is_called_with_interval_and_p_value() -> None:

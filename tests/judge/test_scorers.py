@@ -262,13 +262,26 @@ def test_a_and_i_that_are_chosen_are_letters(answer: str, index: int) -> None:
         ("5 km/h", "5", 1.0),
         ("10/2 = 5", "5", 1.0),
         ("#### 1/2", "1", 0.0),
+        ("3 of 4\n/ 2", "2", 1.0),  # no fraction is written over two lines
+        ("items: 18 /2 7", "7", 1.0),
+        ("18 = 36/2", "18", 1.0),
+        ("So it is $18 = 72/4 = 36 / 2.", "18", 1.0),
+        ("#### 18 = 36/2", "18", 1.0),
+        ("x = 36/2", "36", 0.0),
+        ("9 * 2 = 36/2", "2", 0.0),  # a part of the sum
+        ("x2 = 1/2", "2", 0.0),
+        ("a+3 = 7/2", "3", 0.0),
+        ("18 = 36/2 or 5/2", "18", 0.0),
     ],
 )
 def test_last_number_is_the_answer(answer: str, target: str, score: float) -> None:
     assert numeric(answer, target) == score
 
 
-@pytest.mark.parametrize(("text", "expected"), [("1,234.5", True), ("+３", True), ("10²", False), ("½", False), ("25㎡", False)])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("1,234.5", True), ("+３", True), ("10²", False), ("½", False), ("25㎡", False), ("18 = 36/2", False)],
+)
 def test_a_number_alone_has_no_exponent_fraction_or_unit(text: str, expected: bool) -> None:
     assert is_number(text) is expected
 

@@ -252,6 +252,12 @@ def test_bradley_terry_without_a_finite_solution_says_so() -> None:
         bradley_terry(np.array([[[0.0, 5.0], [0.0, 0.0]]]))
 
 
+def test_bradley_terry_whose_steps_do_not_end_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.judge.stats.MOST_STEPS", 2)
+    with pytest.raises(ValueError, match="no strengths were found in 2 steps: the numbers of wins lie too far apart"):
+        bradley_terry(np.array([BASEBALL], dtype=float))
+
+
 def test_bradley_terry_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     """60 leagues of 3 models over 150 items, 180 strengths. Fewer than 88 % inside by chance: probability below 0.1 %."""
     truth = np.array([0.5, 0.0, -0.5])

@@ -435,6 +435,8 @@ def test_conversation_without_a_chat_is_refused(tmp_path: Path, row: dict[str, o
         ("numeric", "1/2", "which is a fraction or a power: write it out, such as 0.5"),
         ("numeric", "10½", "which is a fraction or a power"),
         ("numeric", "10²", "which is a fraction or a power"),
+        ("numeric", "10⁻³", "which is a fraction or a power"),
+        ("numeric", "5 m #### 10²", "which is a fraction or a power"),
         ("regex", "(", "has the target `(`, which is no pattern"),
         ("regex", "(" * 3000, "`, which is no pattern (it is nested too deep)"),
         ("code", "assert f()", "has a target without {answer}, where the answer's code goes"),
@@ -451,7 +453,27 @@ def test_target_that_the_metric_cannot_use_is_refused(tmp_path: Path, metric: st
     assert message in caught.value.message and caught.value.message.endswith(f"and the metric is `{metric}`")
 
 
-@pytest.mark.parametrize("target", ["18", "-1,234.50", "$18", "1e5", "25 m²", "18개", "She makes 9 * 2 = 18 dollars.\n#### 18"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "18",
+        "-1,234.50",
+        "$18",
+        "1e5",
+        "25 m²",
+        "18개",
+        "25㎡",
+        "25 ㎡",
+        "5㎏",
+        "10㎝",
+        "50㎖",
+        "25º",
+        "18 = 36/2",
+        "She makes 9 * 2 = 18 dollars.\n#### 18",
+        "5² = 25 #### 25",
+        "25² is 625, and its root\n#### 25",
+    ],
+)
 def test_target_of_one_number_may_have_a_unit_or_a_solution_before_it(tmp_path: Path, target: str) -> None:
     path = write_lines(tmp_path / "s.jsonl", {"input": "x", "target": target})
     path.with_suffix(".toml").write_text('metric = "numeric"')

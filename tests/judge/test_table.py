@@ -86,6 +86,11 @@ def test_a_model_with_a_higher_score_that_won_fewer_items_is_no_follower(suite: 
     assert (leader.side.model, other.side.model) == ("steady", "bold")
     assert other.difference_low is not None and other.difference_low > 0
     assert board.sentence == (
+        "No model leads on `quiz`, 120 items; `bold` has a higher score than `steady`, and won fewer items, which the order goes by."
+    )
+    last = Responder("last", FakeEngine(answers=dict.fromkeys(targets, "x")))
+    three = run_table([*models, last], dataclasses.replace(suite, metric="f1", examples=graded)).leaderboard
+    assert three.sentence == (
         "`steady` leads 1 other model on `quiz`, 120 items; `bold` has a higher score, and won fewer items, which the order goes by."
     )
 

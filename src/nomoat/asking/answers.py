@@ -296,6 +296,9 @@ def _ask(
         if not isinstance(error, BudgetReachedError):
             raise
         collected.failure = error
+    except BaseException as error:
+        unkept.note(spending.pricing(model), error)
+        raise
 
 
 def _in_random_order(requests: Sequence[Request], together: int) -> list[Request]:
@@ -325,12 +328,21 @@ class _Unkept:
 
     def tell(self, pricing: Pricing, cause: NomoatError) -> None:
         """Raise why they could not be kept, with how many they are and what they cost; nothing if there are none."""
+        if said := self._said(pricing):
+            why = self._answers[0][2]
+            raise type(why)(said, hint=why.hint) from cause
+
+    def note(self, pricing: Pricing, error: BaseException) -> None:
+        """Say the same in a note (PEP 678) on what is no error of ours, such as Ctrl-C."""
+        if said := self._said(pricing):
+            error.add_note(f"note: {said}")
+
+    def _said(self, pricing: Pricing) -> str:
         if not self._answers:
-            return
-        num, why = len(self._answers), self._answers[0][2]
+            return ""
         bills = [usd for request, answer, _ in self._answers if (usd := pricing.billed_usd(request, answer)) is not None]
         cost = f", which cost {dollars(sum(bills))}" if bills else ""
-        raise type(why)(f"{why.message}; {counted(num, 'answer')} came and could not be kept{cost}", hint=why.hint) from cause
+        return f"{self._answers[0][2].message}; {counted(len(self._answers), 'answer')} came and could not be kept{cost}"
 
 
 class FailuresInARow:

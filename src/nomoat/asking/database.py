@@ -16,7 +16,6 @@ from nomoat import paths
 from nomoat.errors import BadFileError, DamagedError
 
 LOCK_WAIT_SECONDS = 60.0
-BESIDE = ("-wal", "-shm")  # the ends of the names of what SQLite keeps beside its file
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # the last: no such table, no JSON
 MAYBE_FULL = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)  # no room for its `-shm`; no more files
 NOT_ALLOWED = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH)
@@ -77,6 +76,11 @@ class Database:
         """
         with self.turn() as connection:
             connection.execute("VACUUM")
+            self.empty_log()
+
+    def empty_log(self) -> None:
+        """Let all that was written be in the file itself. Raises what `shrink` raises."""
+        with self.turn() as connection:
             (is_busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if is_busy:
                 raise self._locked()
@@ -98,15 +102,17 @@ class Database:
 
     def _make_file(self, schema: str, version: int) -> None:
         """The file with its tables, whole, if there is none; without what lies beside it of one that was moved or removed while a
-        process had it open: to SQLite that is of any file with this name."""
-        if self.path.exists():
+        process had it open: to SQLite, which keeps that beside what a link leads to, it is of any file with this name."""
+        place = paths.led_to(self.path)
+        if place.exists():
             return
-        with paths.alone(self.path, locks=self.path.with_name("locks")):
-            if self.path.exists():
+        with paths.alone(place, locks=place.with_name("locks")):
+            if place.exists():
                 return
-            for end in BESIDE:
-                self.path.with_name(self.path.name + end).unlink(missing_ok=True)
-            with self._translated(), paths.whole_file(self.path) as part, closing(sqlite3.connect(part)) as connection:
+            for old in beside(place):
+                old.unlink(missing_ok=True)
+            new = paths.whole_file(place, first_stays=True)  # on a disk without locks another process may make it, too
+            with self._translated(), new as part, closing(sqlite3.connect(part)) as connection:
                 _make_tables(connection, schema, version)
 
     def _open(self, schema: str, version: int, table: str) -> None:
@@ -156,6 +162,11 @@ class Database:
             if code == sqlite3.SQLITE_IOERR:
                 hint = "does its disk fail, or is there a limit on how large a file may be (`ulimit -f`)?"
             raise BadFileError(f"`{self.path}` cannot be used: {exc}", hint=hint) from exc
+
+
+def beside(path: Path) -> tuple[Path, Path]:
+    """What SQLite keeps beside a file that is no link: its log, and what processes that use it share."""
+    return path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
 
 
 def _file_at(path: Path) -> tuple[int, int] | None:

@@ -1,16 +1,17 @@
 """What can still be read of a damaged SQLite file, page by page: SQLite itself gives up all that lies behind a page it cannot read.
 
 Format: https://www.sqlite.org/fileformat2.html, of tables WITHOUT ROWID, whose rows lie in the pages of an index. What was written
-last may still lie in the file's `-wal`, whose pages go first. Pages on the list of free ones hold rows that were removed: left out.
+last may still lie in the file's `-wal`, whose pages go first, up to the last transaction that was committed. Pages on the list of free
+ones hold rows that were removed: left out.
 
-What this does not cover: whether a row is what was written, which its digest tells.
+What this does not cover: whether a row is what was written.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +20,8 @@ Value = bytes | int | float | None  # texts as their bytes: they may be damaged,
 
 INTERIOR, LEAF = 2, 10  # kinds of an index's pages
 USUAL_PAGE_BYTES = 4096
+PAGE_BYTES = [2**power for power in range(9, 17)]  # those there are
+LOG_MAGIC = {0x377F0682: "<", 0x377F0683: ">"}  # what a log begins with, and the order of bytes in its checksums
 INTEGER_BYTES = (0, 1, 2, 3, 4, 6, 8)  # by the type's number
 UNREADABLE = (IndexError, ValueError, struct.error)
 
@@ -38,11 +41,12 @@ class DamagedFile:
 
     def __post_init__(self) -> None:
         if self.log is not None:
-            self._read_log(self.log)
+            with suppress(OSError):
+                self._read_log(self.log)
         size = self.file.seek(0, 2)
         head = self._page(1)
         told = int.from_bytes(head[16:18], "big")
-        if head.startswith(b"SQLite format 3\0") and told >= 512 and told.bit_count() == 1:
+        if head.startswith(b"SQLite format 3\0") and told in PAGE_BYTES and not self._logged:  # a log's page size is checked
             self.page_bytes = told
         there = max([-(-size // self.page_bytes), *self._logged])
         told_pages = int.from_bytes(head[28:32], "big")
@@ -109,30 +113,49 @@ class DamagedFile:
     def _free_pages(self) -> set[int]:
         free: set[int] = set()
         trunk = int.from_bytes(self._page(1)[32:36], "big")
-        while trunk and trunk not in free and (page := self._page(trunk)):
+        while trunk and trunk not in free and len(page := self._page(trunk)) >= 8:
             free.add(trunk)
             trunk, count = struct.unpack_from(">II", page)
-            free.update(number for (number,) in struct.iter_unpack(">I", page[8 : 8 + 4 * min(count, self.page_bytes // 4 - 2)]))
+            free.update(number for (number,) in struct.iter_unpack(">I", page[8 : 8 + 4 * min(count, len(page) // 4 - 2)]))
         return free
 
     def _read_log(self, log: BinaryIO) -> None:
-        """The pages of the log that were written since it began anew: those with its salt."""
+        """The pages of committed transactions since the log began anew: those with its salt, as far as their checksums are right."""
         head = log.read(32)
-        if not (told := int.from_bytes(head[8:12], "big")):
+        magic, told = int.from_bytes(head[:4], "big"), int.from_bytes(head[8:12], "big")
+        if magic not in LOG_MAGIC or told not in PAGE_BYTES:
+            return
+        order = LOG_MAGIC[magic]
+        if (sums := _checksums(head[:24], (0, 0), order)) != struct.unpack(">II", head[24:]):
             return
         self.page_bytes = told
-        at = len(head)
-        while len(frame := log.read(24)) == 24 and frame[8:16] == head[16:24]:
-            self._logged[int.from_bytes(frame[:4], "big")] = at + 24
-            at = log.seek(at + 24 + self.page_bytes)
+        at, uncommitted = len(head), dict[int, int]()
+        while len(frame := log.read(24 + told)) == 24 + told and frame[8:16] == head[16:24]:
+            sums = _checksums(frame[:8] + frame[24:], sums, order)
+            if sums != struct.unpack(">II", frame[16:24]):
+                return
+            uncommitted[int.from_bytes(frame[:4], "big")] = at + 24
+            at += len(frame)
+            if any(frame[4:8]):  # the file's size after a commit
+                self._logged |= uncommitted
+                uncommitted.clear()
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[DamagedFile]:
-    """The file at this path, with its log where there is one."""
+    """The file at this path, which is no link, with its log where there is one."""
     log = path.with_name(path.name + "-wal")
     with path.open("rb") as file, log.open("rb") if log.is_file() else nullcontext() as written:
         yield DamagedFile(file, written)
+
+
+def _checksums(data: bytes, sums: tuple[int, int], order: str) -> tuple[int, int]:
+    """Those of a log up to and with this part of it, from those before it. Source: the file format, "Checksum Algorithm"."""
+    one, other = sums
+    for first, second in struct.iter_unpack(f"{order}II", data):
+        one = (one + first + other) & 0xFFFFFFFF
+        other = (other + second + one) & 0xFFFFFFFF
+    return one, other
 
 
 def _values(payload: bytes) -> list[Value]:

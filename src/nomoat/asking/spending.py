@@ -125,6 +125,7 @@ class Spending:
         self._given_to: str | None = None
         self._found: dict[str, Pricing] = {}
         self._asked: dict[str, _Asked] = {}  # by the model's reference
+        self._told: list[str] = []  # the notes that an error has by now
         self._lock = threading.Lock()
         if input_usd_per_million is not None and output_usd_per_million is not None:
             self._given = Rates(input_usd_per_million=input_usd_per_million, output_usd_per_million=output_usd_per_million)
@@ -173,13 +174,19 @@ class Spending:
 
     @contextmanager
     def told(self) -> Iterator[None]:
-        """An error, or Ctrl-C, that ends this block says in notes (PEP 678) what this run has paid, or may have."""
+        """An error, or Ctrl-C, that ends this block says in notes (PEP 678) what this run has paid, or may have.
+
+        Of blocks within each other the outer one's notes stand in the place of the inner one's: more may have come in between.
+        """
         try:
             yield
         except BaseException as error:
-            for note in [f"note: {note}" for ref, asked in self._asked.items() for note in asked.notes(ref)]:
-                if note not in getattr(error, "__notes__", ()):  # of a block within this one
-                    error.add_note(note)
+            with self._lock:
+                earlier = self._told
+                self._told = [f"note: {note}" for ref, asked in self._asked.items() for note in asked.notes(ref)]
+                others = [note for note in getattr(error, "__notes__", ()) if note not in earlier]
+                if self._told:
+                    error.__notes__ = [*others, *self._told]
             raise
 
     def uncounted_note(self, model: Responder, num: int) -> tuple[str, ...]:

@@ -4,9 +4,10 @@ One SQLite file, `runs/answers.sqlite`. Answers lie under the digest of model an
 them, and so does how many calls brought none; what the model's server refused of its requests lies under the model's. Outcomes (what
 the answers were worth) lie under suite, model and example; `route` learns from them.
 
-What this does not cover: an answer that was still being written when the process died, or the disk got full, with its cost; and two
-processes that ask the same question at the same moment, which `answers.collect` keeps from it where it may cost money and the disk
-has locks: both ask, and the first answer is kept.
+What this does not cover: a disk that changes a letter of an outcome, or of a row's copies of model and request, which have no digest;
+an answer that was still being written when the process died, or the disk got full, with its cost; and two processes that ask the same
+question at the same moment, which `answers.collect` keeps from it where it may cost money and the disk has locks: both ask, and the
+first answer is kept.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from nomoat import matching, paths
 from nomoat.asking import salvage
-from nomoat.asking.database import BESIDE, Database
+from nomoat.asking.database import Database, beside
 from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, ToolCall, Usage
 from nomoat.references import STORED
 
@@ -241,7 +242,7 @@ class AnswerStore:
             return num_answers + db.execute("DELETE FROM outcomes WHERE NOT is_outcome(CAST(outcome AS BLOB))").rowcount
 
     def add_from(self, damaged: salvage.DamagedFile) -> tuple[int, int]:
-        """Add the rows of a damaged file that are what was written; return how many answers and how many outcomes there are then."""
+        """Add the rows of a damaged file that `_whole_row` finds whole; return how many answers and outcomes there are then."""
         with self._db.transaction() as db:
             for row in damaged.rows():
                 if (told := _whole_row(row)) is None:
@@ -251,6 +252,7 @@ class AnswerStore:
                     db.execute(f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * len(told))})", told)
             (num_answers,) = db.execute("SELECT count(*) FROM answers WHERE request <> 'null'").fetchone()
             (num_outcomes,) = db.execute("SELECT count(*) FROM outcomes").fetchone()
+        self._db.empty_log()
         return num_answers, num_outcomes
 
     def close(self) -> None:
@@ -297,34 +299,40 @@ class Saved:
 def save_readable(path: Path | None = None) -> Saved:
     """Put a new file in the place of a damaged one, with all that can still be read of it; the old one is kept beside it.
 
-    Nobody else should have it open: what they save would go into the old one. Raises NotEnoughDiskError.
+    Where a link leads to it, that stays, and both lie where it leads. Nobody else should have it open: what they save would go into
+    the old one. Raises NotEnoughDiskError.
     """
-    path = default_path() if path is None else path
+    path = paths.led_to(default_path() if path is None else path)
     with paths.whole_file(path) as part:
-        with AnswerStore(part) as store, salvage.opened(path) as damaged:
-            num_answers, num_outcomes = store.add_from(damaged)
-            num_lost = damaged.num_lost_rows()
-        (path.with_name("locks") / part.name).unlink(missing_ok=True)
+        try:
+            with AnswerStore(part) as store, salvage.opened(path) as damaged:
+                num_answers, num_outcomes = store.add_from(damaged)
+                num_lost = damaged.num_lost_rows()
+        finally:
+            for left in (*beside(part), path.with_name("locks") / part.name):
+                left.unlink(missing_ok=True)
         old = _kept_aside(path)
     return Saved(num_answers=num_answers, num_outcomes=num_outcomes, num_lost_rows=num_lost, old=old)
 
 
 def damaged_files(path: Path) -> list[Path]:
-    """Those that `save_readable` kept, with what lies beside each."""
-    return sorted(path.parent.glob(f"{glob.escape(path.name)}.damaged*"))
+    """Those that `save_readable` kept, with what lies beside each; and new ones that it did not end, because it was killed."""
+    path = paths.led_to(path)
+    name = glob.escape(path.name)
+    return sorted(old for pattern in (f"{name}.damaged*", f".{name}.[0-9]*.part*") for old in path.parent.glob(pattern))
 
 
 def _kept_aside(path: Path) -> Path:
-    """The damaged file under another name, until the user removes it."""
+    """The damaged file, which is no link, under another name, until the user removes it."""
     names = (f"{path.name}.damaged{f'-{number}' if number > 1 else ''}" for number in itertools.count(1))
     old = next(place for name in names if not (place := path.with_name(name)).exists())
     try:
         os.link(path, old)  # it stays at its place until the new one is there
     except OSError:  # the disk has no links
         os.replace(path, old)
-    for end in BESIDE:
+    for mine, its in zip(beside(path), beside(old), strict=True):
         with suppress(FileNotFoundError):
-            os.replace(path.with_name(path.name + end), old.with_name(old.name + end))
+            os.replace(mine, its)
     return old
 
 
@@ -358,7 +366,10 @@ def _is_kept(key: bytes, answer: bytes) -> bool:
 
 
 def _whole_row(row: Sequence[salvage.Value]) -> tuple[str | float | None, ...] | None:
-    """The row of an answer or an outcome, if it is what was written."""
+    """The row of an answer or an outcome, if it is whole: what is kept under an answer's key is what was written, and the rest of the
+    row, or an outcome, which has no digest, can be read."""
+    if None in row:  # no column may be empty
+        return None
     with suppress(*UNREADABLE):
         told = tuple(value.decode() if isinstance(value, bytes) else value for value in row)
         if len(told) == ANSWER_COLUMNS:
@@ -379,7 +390,7 @@ def _is_outcome(told: bytes) -> bool:
 
 
 def _sealed(key: str, value: dict[str, Any]) -> str:
-    """What is kept under a key, with a digest of both: a disk may change a letter, which stays a text."""
+    """What is kept under a key, with a digest of both, not of the other columns: a disk may change a letter, which stays a text."""
     return _dumps(value | {SEAL: _hashed([key, value])})
 
 

@@ -76,10 +76,10 @@ def _remove_cache(yes: bool) -> None:
 
 
 def _remove_answers(yes: bool) -> None:
-    from nomoat.asking.database import BESIDE
+    from nomoat.asking.database import beside
     from nomoat.asking.store import AnswerStore, damaged_files, default_path
 
-    path = default_path()
+    path = paths.led_to(default_path())
     if not path.exists() and not damaged_files(path):
         console.say("answers: none are stored")
         return
@@ -91,14 +91,14 @@ def _remove_answers(yes: bool) -> None:
     except DamagedError:
         console.confirm_removal(f"the damaged file of them ({END_OTHERS})", yes=yes)
         counts = "with a damaged file"
-        for name in (path.name, *(path.name + end for end in BESIDE)):
-            path.with_name(name).unlink(missing_ok=True)
+        for file in (path, *beside(path)):
+            file.unlink(missing_ok=True)
     except NotEnoughDiskError as error:  # that takes some room first; perhaps it is the answers that fill the disk
         files = f"`{path}`, `{path.name}-wal` and `{path.name}-shm`"
         hint = f"free some 100 kB or more, or end every nomoat and delete the files in which all answers are: {files}"
         raise NotEnoughDiskError(error.message, hint=hint) from error
     for old in damaged_files(path):
-        old.unlink()
+        old.unlink(missing_ok=True)
     freed = paths.shown_size(max(0, before - _size(path)))
     console.say(f"answers: removed, {counts}, {freed} free again")
 
@@ -126,9 +126,11 @@ def _remove_damaged(yes: bool) -> None:
 
 
 def _size(database: Path) -> int:
-    """With what SQLite has beside it, which comes and goes."""
+    """With what SQLite has beside it, which comes and goes, and what is left of damaged ones."""
+    from nomoat.asking.store import damaged_files
+
     size = 0
-    for path in database.parent.glob(f"{database.name}*"):
+    for path in {*database.parent.glob(f"{database.name}*"), *damaged_files(database)}:
         with suppress(FileNotFoundError):
             size += path.stat().st_size
     return size

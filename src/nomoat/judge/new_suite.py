@@ -11,7 +11,7 @@ from nomoat.errors import DataError, UsageError
 from nomoat.judge import scorers
 from nomoat.judge.examples import asked, digest_of
 from nomoat.judge.metrics import Metric
-from nomoat.judge.suites import Suite
+from nomoat.judge.suites import Suite, unfit
 from nomoat.records import Example
 from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_task_messages, read_numbered_table, require_no_gaps, require_other
 from nomoat.textfiles import JSONL_SUFFIXES, column_named, composed, of_unknown_kind, read_jsonl
@@ -53,7 +53,7 @@ def suite_from_file(
 ) -> Guess:
     """A suite from a CSV, TSV or JSONL. What is not said is guessed: the columns by their names, the metric by the answers.
 
-    Raises UsageError where the columns cannot be told apart, DataError for rows without text or answer.
+    Raises UsageError where the columns cannot be told apart, DataError for rows without text, or an answer that the metric can use.
     """
     rows = _rows(path)
     columns = tuple(rows[0][1])
@@ -78,6 +78,9 @@ def suite_from_file(
         )
         for line, text, answer in pairs
     )
+    for example in examples:
+        if wrong := unfit(guessed, example, example.target, None):
+            raise DataError(f"`{path}`, line {example.id}: column `{answer_column}` {wrong}, and the metric is `{guessed}`")
     usable, why_name = _name(path)
     suite = Suite(
         name=composed(name) or usable,

@@ -137,7 +137,7 @@ class Asking:
     outcomes: list[Outcome] = field(default_factory=list)
     num_reused: int = 0
     num_cut: int = 0
-    num_cut_before: int = 0  # by their server, before the limit
+    num_cut_before: int = 0  # by their server, which counted fewer tokens than the limit
     num_filtered: int = 0
     num_failed: int = 0
     bytes_in_vain: int = 0
@@ -271,8 +271,9 @@ class Asking:
             )
         if self.num_cut_before:
             yield (
-                f"{self.num_cut_before:,} of {len(self.examples):,} answers of `{self.model.ref}` were cut off by its server before "
-                f"the limit of {self.suite.max_new_tokens} new tokens"
+                f"{self.num_cut_before:,} of {len(self.examples):,} answers of `{self.model.ref}` were cut off by its server, which "
+                f"counted fewer new tokens than the limit of {self.suite.max_new_tokens}: a limit of its own, or thinking that it "
+                "does not count"
             )
         if self.writes_choices:
             unmatched = sum(

@@ -64,59 +64,73 @@ def chosen_letter(answer: str, num_choices: int) -> int | None:
 
 # ---------------------------------------------------------------- numbers
 ONE = r"-?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?"
-NUMBER = re.compile(rf"{ONE}(?:\s*[/⁄]\s*{ONE})*")  # with what it is divided by: then it is none
+DIVIDED = rf"(?:[/⁄]|[ \t]+/[ \t]+){ONE}"  # as fractions are written: on one line, and with space on both sides or on none
+OPERATORS = "+*/×·÷^-"
+NO_TERM = rf"(?<![\w.{OPERATORS}])(?<![{OPERATORS}] )"  # before a number that is no part of a name or a sum
+# Of "18 = 36/2" the 18; else a number with what it is divided by: then it is none.
+NUMBER = re.compile(rf"{NO_TERM}(?P<equal>{ONE})(?:[ \t]*=[ \t]*{ONE}(?:{DIVIDED})+)+|{ONE}(?:{DIVIDED})*")
 FINAL = "####"  # GSM8K writes its answers after it
-SMALL_DIGITS = ("<super>", "<sub>", "<square>")  # as Unicode's table calls how a character is made of others
-NO_DIGIT = "^"  # stands for a character that is no part of a number
+SMALL, IN_A_SQUARE = ("<super>", "<sub>"), "<square>"  # as Unicode's table calls how a character is made of others
+SMALL_DIGIT = re.compile(r"[\d+−-]")
+NO_DIGIT = "^"  # stands for a small digit, which is no part of a number
 
 
 def number_in(text: str) -> Decimal | None:
     """The number after the last `####` of a text, or else its last number; None if it holds none, or that is a fraction ("1/2", "½").
 
-    Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5; "1e5" is 100,000; "25 m²" is 25. Not the
-    flexible-extract filter of EleutherAI/lm-evaluation-harness, gsm8k, which takes the last number anywhere and compares it as text.
+    Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5; "1e5" is 100,000; "25 m²" is 25. A number that is said
+    to equal a fraction counts, and not the fraction: "18 = 36/2" is 18. Not the flexible-extract filter of
+    EleutherAI/lm-evaluation-harness, gsm8k, which takes the last number anywhere and compares it as text.
     """
-    before, after = _numbers(text)
+    _, before, after = _numbers(text)
     return _value(after[0] if after else before[-1]) if after or before else None
 
 
 def broken_number(target: str) -> str:
     """Why a target is not one number that `number_in` reads, to go on after "the example"; empty if it is."""
-    before, after = _numbers(target)
+    text, before, after = _numbers(target)
     found = after or before
     if not found:
         why = "holds no number"
     elif len(found) > 1:
         why = f"holds {len(found)} numbers: write the answer alone, or behind `{FINAL}`"
-    elif _value(found[0]) is None or f"{found[0]}{NO_DIGIT}" in _plain_signs(target):
+    elif _value(found[0]) is None or text.startswith(NO_DIGIT, found[0].end()):
         why = "is a fraction or a power: write it out, such as 0.5"
     else:
         return ""
     return f"has the target `{target}`, which {why}"
 
 
-def _numbers(text: str) -> tuple[list[str], list[str]]:
-    """Those before the last `####` of a text, all of them where there is none, and those after it."""
-    before, mark, after = _plain_signs(text).rpartition(FINAL)
-    return NUMBER.findall(before if mark else after), NUMBER.findall(after) if mark else []
+def _numbers(text: str) -> tuple[str, list[re.Match[str]], list[re.Match[str]]]:
+    """A text in plain signs; its numbers before the last `####`, all of them where there is none, and those after it."""
+    plain = _plain_signs(text)
+    final = plain.rfind(FINAL)
+    found = [*NUMBER.finditer(plain)]
+    return plain, [one for one in found if final < 0 or one.end() <= final], [one for one in found if 0 <= final < one.start()]
 
 
-def _value(number: str) -> Decimal | None:
+def _value(number: re.Match[str]) -> Decimal | None:
     try:
-        return Decimal(number.replace(",", "").replace("$", ""))
+        return Decimal((number["equal"] or number[0]).replace(",", "").replace("$", ""))
     except InvalidOperation:
         return None
 
 
 def is_number(text: str) -> bool:
     """Whether a text is a number, as `number_in` reads it, and nothing else."""
-    return NUMBER.fullmatch(_plain_signs(text).strip().removeprefix("+")) is not None and number_in(text) is not None
+    return re.fullmatch(ONE, _plain_signs(text).strip().removeprefix("+")) is not None and number_in(text) is not None
 
 
 def _plain_signs(text: str) -> str:
     """NFKC, but for what it would turn into digits of their own: the ² of "m²" and "㎡"."""
-    marked = (NO_DIGIT if unicodedata.decomposition(char).startswith(SMALL_DIGITS) else char for char in text)
-    return unicodedata.normalize("NFKC", "".join(marked)).replace("−", "-")
+    return unicodedata.normalize("NFKC", "".join(map(_without_digit, text))).replace("−", "-")
+
+
+def _without_digit(char: str) -> str:
+    kind = unicodedata.decomposition(char)
+    if kind.startswith(SMALL) and SMALL_DIGIT.match(unicodedata.normalize("NFKC", char)):
+        return NO_DIGIT
+    return re.sub(r"\d", "", unicodedata.normalize("NFKC", char)) if kind.startswith(IN_A_SQUARE) else char
 
 
 def numeric(answer: str, target: str) -> float:

@@ -20,6 +20,7 @@ NUM_DRAWS = 1_000
 JEFFREYS = 0.5  # of a success and of a failure, added to each count: Jeffreys' prior of a proportion
 LEAST_WIN = 1e-4  # of an added half win: a strength is finite
 SMALL_STEP = 1e-6  # of a strength, after which the next is of no interest
+MOST_STEPS = 1_000  # each of at most 1; random tables took up to 42
 THROWS_AT_ONCE = 2_000
 RESAMPLES_AT_ONCE = 128  # bounds the memory: this many copies of the data
 EXACT_UP_TO = 16  # differences, of which all signs can be tried: 2**16 ways
@@ -229,7 +230,8 @@ def bradley_terry(wins_PMM: NDArray[np.float64]) -> NDArray[np.float64]:
 
     P problems are solved at once. Strengths are natural log-odds and sum to 0: model i wins against j with the odds
     exp(strength i - strength j). Newton's method on the likelihood. Source: Bradley and Terry 1952, doi:10.2307/2334029;
-    uniqueness: Ford 1957, doi:10.2307/2308513. Raises ValueError if there is no finite solution, as where a model never lost.
+    uniqueness: Ford 1957, doi:10.2307/2308513. Raises ValueError if there is no finite solution, as where a model never lost, or
+    it is not found in 1,000 steps.
     """
     num_models = wins_PMM.shape[1]
     beats_PMM = (wins_PMM > 0) | np.eye(num_models, dtype=bool)
@@ -238,8 +240,7 @@ def bradley_terry(wins_PMM: NDArray[np.float64]) -> NDArray[np.float64]:
     losses_PMM = np.swapaxes(wins_PMM, 1, 2)
     strengths_PM: NDArray[np.float64] = np.zeros(wins_PMM.shape[:2])
     ones_MM = np.full((num_models, num_models), 1.0 / num_models)  # makes the singular information invertible
-    step_PM = np.ones_like(strengths_PM)
-    while np.max(np.abs(step_PM)) > SMALL_STEP:
+    for _ in range(MOST_STEPS):
         chances_PMM: NDArray[np.float64] = special.expit(strengths_PM[:, :, None] - strengths_PM[:, None, :])
         upsets_PMM = np.swapaxes(chances_PMM, 1, 2)  # 1 - chances, to the last digit where those are nearly 1
         gradient_PM = np.sum(wins_PMM * upsets_PMM - losses_PMM * chances_PMM, axis=2)
@@ -247,7 +248,9 @@ def bradley_terry(wins_PMM: NDArray[np.float64]) -> NDArray[np.float64]:
         information_PMM = np.eye(num_models) * np.sum(weights_PMM, axis=2)[:, :, None] - weights_PMM
         step_PM = np.linalg.solve(information_PMM + ones_MM, gradient_PM[:, :, None])[:, :, 0]
         strengths_PM += np.clip(step_PM, -1.0, 1.0)
-    return np.asarray(strengths_PM - strengths_PM.mean(axis=1, keepdims=True))
+        if np.max(np.abs(step_PM)) <= SMALL_STEP:
+            return np.asarray(strengths_PM - strengths_PM.mean(axis=1, keepdims=True))
+    raise ValueError(f"no strengths were found in {MOST_STEPS:,} steps: the numbers of wins lie too far apart")
 
 
 def bradley_terry_intervals(

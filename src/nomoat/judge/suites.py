@@ -390,7 +390,7 @@ def _assemble(settings: Settings, jsonl: Path) -> Suite:
                 hint="write what was said before into its `messages`",
             )
         for target in (example.target, *example.other_targets):
-            if wrong := _unfit(metric, example, target, schema):
+            if wrong := unfit(metric, example, target, schema):
                 line, _ = read_jsonl(jsonl)[at]
                 raise DataError(f"`{jsonl}`, line {line}: example `{example.id}` {wrong}, and the metric is `{metric}`")
     return Suite(
@@ -404,7 +404,7 @@ def _assemble(settings: Settings, jsonl: Path) -> Suite:
     )
 
 
-def _unfit(metric: str, example: Example, target: str, schema: Mapping[str, Any] | None) -> str:
+def unfit(metric: str, example: Example, target: str, schema: Mapping[str, Any] | None) -> str:
     """Why this example cannot be scored against one of its targets by this metric; empty if it can."""
     problems: dict[str, Callable[[], str]] = {
         "choice": lambda: "" if example.choices else "has no choices",

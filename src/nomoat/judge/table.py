@@ -205,11 +205,13 @@ def _sentence(suite: Suite, standings: Sequence[Standing], num_examples: int, al
     over = f"on `{suite.name}`, {counted(num_examples, 'item')}"
     if len(level) == len(standings) - 1:
         return f"Too close to call {over}: no model leads; {leader} is not known to be better than {listed(level)}."
-    lead = f"{leader} leads {counted(len(standings) - 1 - len(level), 'other model')} {over}"
-    parts = [f"too close to call between it and {listed(level)}"] if level else []
+    num_led = len(standings) - 1 - len(level) - len(above)
+    lead = f"{leader} leads {counted(num_led, 'other model')} {over}" if num_led else f"No model leads {over}"
+    parts = [f"too close to call between {'it' if num_led else leader} and {listed(level)}"] if level else []
     if above:
         have = "has a higher score" if len(above) == 1 else "have higher scores"
-        parts.append(f"{listed(above)} {have}, and won fewer items, which the order goes by")
+        than = "" if num_led else f" than {leader}"
+        parts.append(f"{listed(above)} {have}{than}, and won fewer items, which the order goes by")
     unknown = sum(row.p_value is None for row in standings[1:])
     if not parts and unknown:
         parts.append(f"{unknown} of them never compared with it directly")
