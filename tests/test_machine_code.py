@@ -25,7 +25,7 @@ import os, sys
 from nomoat import machine_code
 import numpy as np
 numbers = np.zeros(1, np.int64)
-machine_code.Compiled("engine.team_kernels", "add", 2).call(numbers.ctypes.data, 5)
+machine_code.Compiled("engine.team_kernels", "add", 2, gives_number=True).call(numbers.ctypes.data, 5)
 if hasattr(os, "fork"):
     child = os.fork()
     if child == 0:
@@ -221,7 +221,7 @@ def test_what_is_kept_is_found_without_a_compiler_and_what_is_damaged_or_another
     monkeypatch.setattr(jit, "machine_code_of", lambda *told, **how: compiled.append(told[2]) or of_numba(*told, **how))
 
     def added() -> int:
-        machine_code.Compiled("engine.team_kernels", "add", 2).call(numbers.ctypes.data, 3)
+        machine_code.Compiled("engine.team_kernels", "add", 2, gives_number=True).call(numbers.ctypes.data, 3)
         return int(numbers[0])
 
     assert (added(), added()) == (3, 6)
@@ -234,14 +234,14 @@ def test_what_is_kept_is_found_without_a_compiler_and_what_is_damaged_or_another
         file.write_bytes(content)
         assert added() == 6 + 3 * number
         assert len(compiled) == 1 + number
-        assert machine_code.Compiled("engine.team_kernels", "add", 2)._kept() is not None
+        assert machine_code.Compiled("engine.team_kernels", "add", 2, gives_number=True)._kept() is not None
 
 
 def test_code_that_needs_what_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine_code, "FOLDER", tmp_path / "kept")
     monkeypatch.setattr(jit, "machine_code_of", lambda *told, **how: (b"", ["malloc", "no_such_function"]))
     with pytest.raises(RuntimeError, match=r"^`team_kernels_add` needs no_such_function, which this process does not have$"):
-        _ = machine_code.Compiled("engine.team_kernels", "add", 2).address
+        _ = machine_code.Compiled("engine.team_kernels", "add", 2, gives_number=True).address
 
 
 KILLED = """
@@ -294,15 +294,15 @@ def test_what_another_process_kept_meanwhile_and_has_open_is_left(tmp_path: Path
 
     monkeypatch.setattr(machine_code, "FOLDER", tmp_path / "kept")
     file = tmp_path / "kept" / "team_kernels_add.o"
-    _ = machine_code.Compiled("engine.team_kernels", "add", 2).address
+    _ = machine_code.Compiled("engine.team_kernels", "add", 2, gives_number=True).address
     kept = file.read_bytes()
     monkeypatch.setattr(os, "replace", refuse)
-    assert machine_code.Compiled("engine.team_kernels", "add", 2)._compile()
+    assert machine_code.Compiled("engine.team_kernels", "add", 2, gives_number=True)._compile()
     assert [*file.parent.iterdir()] == [file]
     assert file.read_bytes() == kept
     file.unlink()
     with pytest.raises(NotWritableError):
-        machine_code.Compiled("engine.team_kernels", "add", 2)._compile()
+        machine_code.Compiled("engine.team_kernels", "add", 2, gives_number=True)._compile()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="one process compiles")
@@ -311,5 +311,5 @@ def test_where_no_process_can_be_copied_one_compiles_all(monkeypatch: pytest.Mon
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     monkeypatch.setattr(os, "fork", refuse_copies)
-    machine_code.compile_all([machine_code.Compiled("engine.team_kernels", "add", 2)])
+    machine_code.compile_all([machine_code.Compiled("engine.team_kernels", "add", 2, gives_number=True)])
     assert capsys.readouterr().out.splitlines() == ["0 1", "1 1"]

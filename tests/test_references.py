@@ -53,12 +53,8 @@ def test_a_name_that_is_shown_holds_no_folder(tiny_gguf: Path, tmp_path: Path) -
     assert references.shown_name(str(shutil.copy(tiny_gguf, tmp_path / "c++"))) == "tiny.gguf"
 
 
-@pytest.mark.parametrize("ref", ["a" * 300, f"smollm2-135m+{'a' * 300}", f"http://127.0.0.1:1/v1?x=a+{'a' * 300}#m"])
-def test_a_reference_too_long_for_a_file_names_none(ref: str, empty_home: Path) -> None:
-    assert not references.is_path(ref) and references.shown_name(ref) == ref
-    if references.names_weights(ref):
-        with pytest.raises(UnknownModelError, match=r"aaa|is not on this machine yet"):
-            references.find_files(ref)
+def test_a_part_of_a_server_s_address_too_long_for_a_file_names_none(empty_home: Path) -> None:
+    assert references.parted(f"http://host/v1?x=a+{'a' * 300}#m") == ("http://host/v1?x=a", f"{'a' * 300}#m")
 
 
 def test_a_model_pulled_from_any_server_is_used_by_its_address(tiny_gguf: Path, empty_home: Path) -> None:

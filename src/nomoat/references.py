@@ -151,12 +151,9 @@ def is_path(ref: str) -> bool:
     """Whether a reference means what lies at that path. A folder that is no model does not hide a card, or an adapter of one."""
     from nomoat.catalog import cards
 
-    try:
-        path = as_named(ref)
-        if not path.is_dir() or (path / CONFIG).is_file():
-            return path.exists()
-    except OSError:  # such as for a text that is too long for a file's name
-        return False
+    path = as_named(ref)
+    if not path.is_dir() or (path / CONFIG).is_file():
+        return path.exists()
     return cards.find(ref) is None and cards.find(parted(ref)[0]) is None
 
 

@@ -170,7 +170,11 @@ class Several(FakeEngine):
 
     def __init__(self, num_workers: int, answers: dict[str, str]) -> None:
         super().__init__(answers=answers)
-        self.num_workers = num_workers
+        self._num_workers = num_workers
+
+    @property
+    def num_workers(self) -> int:
+        return self._num_workers
 
 
 def test_tasks_and_counts_depend_neither_on_the_number_of_workers_nor_on_how_many_are_asked_at_once(tmp_path: Path) -> None:

@@ -378,7 +378,7 @@ def test_agreement_is_counted_with_and_without_ties_and_kept_for_later_verdicts(
     expected = (
         "agreement with the labels of labels.jsonl, 5 pairs: where both name a winner, the same one in 2 of 3 = 67 % [21, 94] "
         "(chance: 50 %); ties included, 3 of 5 = 60 % [23, 88] (always the commonest label: 40 %), "
-        "kappa 0.44 [0.00, 1.00], which is not known to be better than chance; "
+        "kappa 0.44 [0.01, 0.84], which is not known to be better than chance; "
         "both orders gave the same verdict in 5 of 5 = 100 % [57, 100]; "
         "the answer shown first won 4 of 8 = 50 % [20, 80] of the decided showings"
     )

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from nomoat.judge.stats import (
+    agreement_by_chance,
     bradley_terry,
     bradley_terry_intervals,
     clustered_mean_interval,
@@ -445,3 +446,10 @@ def test_kappa_interval_holds_the_truth_about_as_often_as_it_says(num: int, kapp
         low, high = cohens_kappa_interval(one.tolist(), other.tolist(), [str(at) for at in range(num)])
         inside += low <= kappa <= high
     assert inside >= 86
+
+
+def test_agreement_by_chance_is_as_rare_as_the_ways_to_deal_it() -> None:
+    """8 labels of two kinds, 4 each, can be dealt in 70 ways; 40 with 2 of a kind in 780; 8 with one in 8."""
+    for ratings, ways in (([0.0] * 4 + [1.0] * 4, 70), ([0.0] * 38 + [1.0] * 2, 780), ([0.0] * 7 + [1.0], 8)):
+        assert agreement_by_chance(ratings, ratings) == pytest.approx(1 / ways, abs=0.02)
+    assert agreement_by_chance([0.0, 1.0], [1.0, 0.0]) == 1.0

@@ -21,7 +21,6 @@ from nomoat.engine import arch as architectures
 from nomoat.engine import layout, tensor_check
 from nomoat.engine.imported import GRAPH, WEIGHTS, not_whole
 from nomoat.engine.lora import MERGE, LoraDelta
-from nomoat.engine.native import NativeModel, write_native
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, files_of, open_source
 from nomoat.errors import BadFileError, NotWritableError, UnsupportedError
@@ -182,6 +181,8 @@ def import_with(
     Elsewhere an adapter that is `alone`, without its base, is baked into the weights, and others stand beside layers that are apart.
     All else is as for `import_gguf`.
     """
+    from nomoat.engine.native import NativeModel  # makes a folder for what is compiled: not before there is a model
+
     told: dict[str, Any] = {"context_tokens": context_tokens, "progress": progress, "check": check}
     if not adapters:
         return import_gguf(path, **told), adapters
@@ -247,6 +248,8 @@ def _folder_of(digest: str) -> Path:
 
 def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
     """Write the folder of that digest, if it is not there whole."""
+    from nomoat.engine.native import write_native
+
     folder = _folder_of(digest)
     if _facts_if_whole(folder) is not None:
         return

@@ -105,8 +105,8 @@ class Agreement:
 
     @property
     def is_beyond_chance(self) -> bool:
-        """Whether this many pairs tell the judge from one that looks at nothing."""
-        return self.kappa_interval[0] > 0
+        """Whether this many pairs tell the judge from one that looks at nothing, by kappa's interval and by dealing out its verdicts."""
+        return self.kappa_interval[0] > 0 and stats.agreement_by_chance(self.scores, self.labels) <= (1 - stats.CONFIDENCE) / 2
 
     @property
     def sentence(self) -> str:

@@ -16,6 +16,7 @@ from scipy import optimize, special, stats
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 9_999
 NUM_THROWS = 100_000
+NUM_DEALS = 4_000
 NUM_DRAWS = 1_000
 JEFFREYS = 0.5  # of a success and of a failure, added to each count: Jeffreys' prior of a proportion
 LEAST_WIN = 1e-4  # of an added half win: a strength is finite
@@ -311,6 +312,17 @@ def cohens_kappa_interval(one: Sequence[float], other: Sequence[float], groups: 
     low, high = np.quantile(_kappas(tables_PRR), (tails, 1 - tails))
     kappa = cohens_kappa(one, other)
     return min(float(low), kappa), max(float(high), kappa)
+
+
+def agreement_by_chance(one: Sequence[float], other: Sequence[float]) -> float:
+    """How likely at least so many agreements are where the one's ratings are dealt out anew, of 4,000 ways to deal them.
+
+    Does not know of items that depend on each other. Raises ValueError for raters of different length.
+    """
+    given, dealt_PN = np.array(one), np.tile(np.array(other), (NUM_DEALS, 1))
+    agreed = int(np.sum(given == dealt_PN[0]))
+    dealt_PN = np.random.default_rng(0).permuted(dealt_PN, axis=1)
+    return (1 + int(np.sum(np.sum(given == dealt_PN, axis=1) >= agreed))) / (1 + NUM_DEALS)
 
 
 def _agreement_tables(one: Sequence[float], other: Sequence[float], groups: Sequence[str]) -> NDArray[np.float64]:
