@@ -105,7 +105,7 @@ class Agreement:
 
     @property
     def is_beyond_chance(self) -> bool:
-        """Whether this many pairs tell the judge from one that looks at nothing, by kappa's interval and by dealing out its verdicts."""
+        """Whether the pairs tell the judge from one that looks at nothing: kappa's interval and dealing out the labels say so."""
         return self.kappa_interval[0] > 0 and stats.agreement_by_chance(self.scores, self.labels) <= (1 - stats.CONFIDENCE) / 2
 
     @property
