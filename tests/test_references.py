@@ -14,7 +14,7 @@ from tiny import write_adapter, write_tiny_gguf
 from nomoat import paths, references, responder
 from nomoat.catalog import cards, licences, pull
 from nomoat.cli.show import show
-from nomoat.errors import NomoatError, UnknownModelError
+from nomoat.errors import NomoatError, UnknownModelError, UsageError
 from nomoat.records import Request, Source
 
 
@@ -51,6 +51,13 @@ def test_a_name_that_is_shown_holds_no_folder(tiny_gguf: Path, tmp_path: Path) -
     assert {ref: references.shown_name(ref) for ref in shown} == shown
     (tmp_path / "c++").mkdir()
     assert references.shown_name(str(shutil.copy(tiny_gguf, tmp_path / "c++"))) == "tiny.gguf"
+
+
+def test_a_name_too_long_for_a_file_is_told(empty_home: Path) -> None:
+    for ref in ("a" * 300, f"smollm2-135m+{'a' * 300}"):
+        with pytest.raises(UsageError, match="is longer than the name of a file may be"):
+            references.find_files(ref)
+    assert references.shown_name(f"openai:{'a' * 300}") == f"openai:{'a' * 300}"
 
 
 def test_a_part_of_a_server_s_address_too_long_for_a_file_names_none(empty_home: Path) -> None:

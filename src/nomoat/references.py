@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from nomoat import net
+from nomoat import net, paths
 from nomoat.catalog import tuned
 from nomoat.errors import NomoatError, UnknownModelError, UsageError
 from nomoat.hardware import Detected
@@ -61,6 +61,8 @@ def is_local(ref: str) -> bool | None:
 
 def shown_name(ref: str) -> str:
     """See `Responder.name`."""
+    if names_server(ref):
+        return ref
     if is_path(ref):
         return Path(ref).name
     base, adapter = parted(ref)
@@ -151,9 +153,12 @@ def is_path(ref: str) -> bool:
     """Whether a reference means what lies at that path. A folder that is no model does not hide a card, or an adapter of one."""
     from nomoat.catalog import cards
 
-    path = as_named(ref)
-    if not path.is_dir() or (path / CONFIG).is_file():
-        return path.exists()
+    try:
+        path = as_named(ref)
+        if not path.is_dir() or (path / CONFIG).is_file():
+            return path.exists()
+    except OSError as exc:  # such as for a text that is too long for a file's name
+        raise (paths.as_error(exc) or exc) from exc
     return cards.find(ref) is None and cards.find(parted(ref)[0]) is None
 
 

@@ -588,6 +588,12 @@ def test_an_event_that_is_nothing_of_an_answer_changes_none_that_a_finish_reason
         assert responder.complete(HELLO).text == "hello"
 
 
+def test_an_event_that_is_no_failure_leaves_an_answer_whole_that_the_end_mark_alone_ends(serving: Callable[..., Server]) -> None:
+    server = serving(events({"type": "ping"}, piece("hello"), {"type": "ping"}))
+    with Responder("r", at(server)) as responder:
+        assert (responder.complete(HELLO).text, len(server.bodies)) == ("hello", 1)
+
+
 def test_whose_turn_it_is_alone_is_no_answer_and_an_empty_text_is_one(serving: Callable[..., Server]) -> None:
     turn = {"choices": [{"index": 0, "delta": {"role": "assistant"}}]}
     assert failure(serving(events(turn))).message == "`127.0.0.1` ended the answer of `m` before it was whole"

@@ -282,8 +282,9 @@ def _native_facts(kv_sizes: tuple[int, int]) -> dict[str, Any]:
     if step_tables.IN_BF16:
         prompts = hardware.Detected("bf16", f"by AMX, {many}")
     elif step_tables.HAS_PANELS:
+        by = "dotprod" if "asimddp" in hardware.cpu_flags() else "VNNI"
         prompts = hardware.Detected(
-            "int8", f"by VNNI, {many}: weights are rounded to 8 bits, with a scale a row for each chunk of columns"
+            "int8", f"by {by}, {many}: weights are rounded to 8 bits, with a scale a row for each chunk of columns"
         )
     properties, reasons = ({name: getattr(one, of) for name, one in detected.items()} for of in ("value", "reason"))
     return {"properties": properties, "reasons": reasons, "prompts": asdict(prompts)}

@@ -52,6 +52,7 @@ BROKEN_WORDS = (ValueError, RecursionError)  # of whoever reads an answer: no JS
 MAX_QUOTED_CHARACTERS = 300
 FINISH_REASONS: dict[str, FinishReason] = {"length": "length", "content_filter": "filtered"}
 FAILED = "error"  # the finish reason of Mistral and OpenRouter for an answer that failed midway
+FAILURES = {"error", "message", "detail", "text"}  # what events have that tell of a failure, in place of `choices`
 NO_KEY = "none"  # the SDK wants one, and servers without keys do not look
 NEEDED_HEADERS = frozenset(
     {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent", "authorization"}
@@ -320,8 +321,9 @@ class RemoteEngine(Engine):
         told.usage = usage or told.usage
         try:
             if not event.choices:
-                if event.choices is None and usage is None:
-                    told.failure = words_of(event.model_extra) or told.failure
+                extra = event.model_extra or {}
+                if event.choices is None and usage is None and not extra.keys().isdisjoint(FAILURES):  # else a ping, or the like
+                    told.failure = words_of(extra) or told.failure
                 return ""
             choice = event.choices[0]
             text = choice.delta.content if hasattr(choice, "delta") else choice.text
@@ -335,7 +337,7 @@ class RemoteEngine(Engine):
             raise self._failed(words_of(error))
         if reason:
             told.finish_reason = FINISH_REASONS.get(reason, "stop")
-        told.has_begun, told.has_text = True, told.has_text or text is not None
+        told.has_begun, told.has_text, told.failure = True, told.has_text or text is not None, ""
         return text or ""
 
     @contextmanager
