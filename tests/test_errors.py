@@ -52,3 +52,10 @@ def test_no_other_file_has_errors_of_its_own() -> None:
     ]
     assert [name for file, name in classes if file != "errors.py"] == []
     assert len(classes) > 20
+
+
+def test_a_copy_s_notes_are_its_own() -> None:
+    error = errors.UsageError("meant", hint="so")
+    copied = copy.copy(error)
+    copied.add_note("of one request")
+    assert error.__notes__ == ["hint: so"]

@@ -73,6 +73,8 @@ def _note(hint: str | None) -> str:
 def _rebuild(kind: type[NomoatError], arguments: tuple[object, ...], attributes: dict[str, object]) -> NomoatError:
     error = kind.__new__(kind, *arguments)
     error.__dict__.update(attributes)
+    if notes := getattr(error, "__notes__", None):
+        error.__notes__ = [*notes]  # of its own
     return error
 
 

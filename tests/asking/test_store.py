@@ -709,3 +709,9 @@ def test_a_place_without_room_for_more_files_is_not_taken_for_one_of_others(tmp_
     monkeypatch.setattr("nomoat.paths._has_no_inodes", lambda _: True)
     with pytest.raises(NotEnoughDiskError, match=r"^no more files fit on the disk of"):
         AnswerStore(tmp_path / "answers.sqlite")
+
+
+def test_a_log_cut_within_its_head_is_none() -> None:
+    head = bytes.fromhex("377f0682002de218") + (4096).to_bytes(4, "big") + bytes(20)
+    for size in (12, 20, 28, 31):
+        assert list(DamagedFile(io.BytesIO(), io.BytesIO(head[:size])).rows()) == []

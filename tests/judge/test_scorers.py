@@ -264,6 +264,9 @@ def test_a_and_i_that_are_chosen_are_letters(answer: str, index: int) -> None:
         ("#### 1/2", "1", 0.0),
         ("3 of 4\n/ 2", "2", 1.0),  # no fraction is written over two lines
         ("items: 18 /2 7", "7", 1.0),
+        ("3/ 2", "2", 0.0),
+        ("so 3 /2", "2", 0.0),
+        ("5:30 = 11/2", "30", 0.0),
         ("18 = 36/2", "18", 1.0),
         ("So it is $18 = 72/4 = 36 / 2.", "18", 1.0),
         ("#### 18 = 36/2", "18", 1.0),

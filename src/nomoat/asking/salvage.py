@@ -123,7 +123,7 @@ class DamagedFile:
         """The pages of committed transactions since the log began anew: those with its salt, as far as their checksums are right."""
         head = log.read(32)
         magic, told = int.from_bytes(head[:4], "big"), int.from_bytes(head[8:12], "big")
-        if magic not in LOG_MAGIC or told not in PAGE_BYTES:
+        if len(head) < 32 or magic not in LOG_MAGIC or told not in PAGE_BYTES:
             return
         order = LOG_MAGIC[magic]
         if (sums := _checksums(head[:24], (0, 0), order)) != struct.unpack(">II", head[24:]):

@@ -41,7 +41,7 @@ def card_need(card: ModelCard, context_tokens: int | None) -> memory.MemoryNeed 
     """What `serve` and `run` count of a model that is here and runs here: of its file. Of others, what the card foretells."""
     path = pull.find_installed(card.id)
     if path is not None and runs_here(card.architecture):
-        with suppress(NomoatError):  # a damaged file
+        with suppress(NomoatError, OSError):  # a damaged file, or one that goes meanwhile
             return _need_of(_remembered_sizes(path), context_tokens)
     return memory.memory_need(card, context_tokens)
 

@@ -64,9 +64,9 @@ def chosen_letter(answer: str, num_choices: int) -> int | None:
 
 # ---------------------------------------------------------------- numbers
 ONE = r"-?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?"
-DIVIDED = rf"(?:[/⁄]|[ \t]+/[ \t]+){ONE}"  # as fractions are written: on one line, and with space on both sides or on none
+DIVIDED = rf"[ \t]*[/⁄][ \t]*{ONE}"  # as fractions are written: on one line
 OPERATORS = "+*/×·÷^-"
-NO_TERM = rf"(?<![\w.{OPERATORS}])(?<![{OPERATORS}] )"  # before a number that is no part of a name or a sum
+NO_TERM = rf"(?<![\w.:{OPERATORS}])(?<![{OPERATORS}] )"  # before a number that is no part of a name or a sum
 # Of "18 = 36/2" the 18; else a number with what it is divided by: then it is none.
 NUMBER = re.compile(rf"{NO_TERM}(?P<equal>{ONE})(?:[ \t]*=[ \t]*{ONE}(?:{DIVIDED})+)+|{ONE}(?:{DIVIDED})*")
 FINAL = "####"  # GSM8K writes its answers after it

@@ -351,14 +351,21 @@ function showWriting(isWriting) {
 // ---------------------------------------------------------------- asking
 
 // What was said so far, or these turns of it, without questions that got no answer.
-function said(some = turns) {
+function said(some) {
   const system = at("system").value.trim();
   const heard = some.filter((turn, place) => turn.content && some[place + 1]?.content !== "");
   return [...(system ? [{ role: "system", content: system }] : []), ...heard.map(({ role, content }) => ({ role, content }))];
 }
 
+// Conversations one after another: what was said in turn, and each of a table's questions, which has nothing before it.
+function conversations() {
+  const alone = turns.map((turn, place) => turn.isAlone || (turn.role === "assistant" && turns[place - 1]?.isAlone));
+  const pairs = turns.flatMap((turn, place) => (turn.isAlone ? [turns.slice(place, place + 2)] : []));
+  return [turns.filter((_, place) => !alone[place]), ...pairs];
+}
+
 async function answer() {
-  const messages = said(turns.at(-1).isAlone ? turns.slice(-1) : turns); // a table's questions have nothing before them
+  const messages = said(turns.at(-1).isAlone ? turns.slice(-1) : conversations()[0]);
   const turn = { role: "assistant", content: "" };
   const article = show(turn);
   turns.push(turn);
@@ -464,7 +471,8 @@ function startAnew() {
 // The conversation as a line of chat JSONL, which `nomoat tune` reads.
 function save() {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([`${JSON.stringify({ messages: said() })}\n`], { type: "application/jsonl" }));
+  const lines = conversations().filter((some) => some.length).map((some) => `${JSON.stringify({ messages: said(some) })}\n`);
+  link.href = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }));
   link.download = "conversation.jsonl";
   link.click();
   URL.revokeObjectURL(link.href);
