@@ -939,7 +939,7 @@ NO_ANSWER = r"`127\.0\.0\.1` sent something that is no answer of an OpenAI-compa
         (say(200, {"error": {"message": "out of memory"}}), r"`127\.0\.0\.1` failed while it answered: out of memory"),
         (say(200, {"error": "quota exceeded"}), r"`127\.0\.0\.1` failed while it answered: quota exceeded"),
         (events({"choices": "no"}), NO_ANSWER),
-        (events({"hello": 1}), r"`127\.0\.0\.1` ended the answer of `m` before it was whole: \{'hello': 1\}"),
+        (events({"hello": 1}), NO_ANSWER),
         (events({"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": ["stop"]}]}), NO_ANSWER),
         (events("[" * 100_000 + "]" * 100_000), NO_ANSWER),
         (events(piece("x", "stop"), f'{{"choices": [], "usage": {{"prompt_tokens": {"9" * 5000}}}}}'), NO_ANSWER),
