@@ -178,6 +178,16 @@ def _flags_by_llvm() -> frozenset[str]:
     return frozenset(found | OF_APPLE if is_apple else found)
 
 
+def has_vnni() -> bool:
+    """Whether one instruction multiplies four bytes without a sign with four that have one, and adds the products, in each lane."""
+    return bool({"avx512_vnni", "avx_vnni"} & cpu_flags())
+
+
+def has_dotprod() -> bool:
+    """Whether ARM's does the same of bytes that all have a sign."""
+    return "asimddp" in cpu_flags()
+
+
 def amx() -> Detected[bool]:
     """Whether products of bf16 by AMX are for this process: the CPU has them, and Linux gives the room for their registers."""
     if not {"amx_bf16", "amx_tile", "avx512_vnni"} <= cpu_flags():

@@ -48,10 +48,10 @@ numba.config.CACHE_DIR = str(machine_code.FOLDER)  # of what tuning uses
 def _features() -> str:
     """This CPU's, for LLVM. On ARM it knows products of bytes only of CPUs that it knows by name."""
     found = str(binding.get_host_cpu_features().flatten())
-    return ",".join(filter(None, [found, "+dotprod"])) if "asimddp" in hardware.cpu_flags() else found
+    return ",".join(filter(None, [found, "+dotprod"])) if hardware.has_dotprod() else found
 
 
-if "asimddp" in hardware.cpu_flags():
+if hardware.has_dotprod():
     # numba forgets it when it compiles after a NUMBA_ variable of the environment was changed: nothing here does that.
     numba.config.CPU_FEATURES = _features()
 

@@ -282,7 +282,7 @@ def _native_facts(kv_sizes: tuple[int, int]) -> dict[str, Any]:
     if step_tables.IN_BF16:
         prompts = hardware.Detected("bf16", f"by AMX, {many}")
     elif step_tables.HAS_PANELS:
-        by = "dotprod" if "asimddp" in hardware.cpu_flags() else "VNNI"
+        by = "dotprod" if hardware.has_dotprod() else "VNNI"
         prompts = hardware.Detected(
             "int8", f"by {by}, {many}: weights are rounded to 8 bits, with a scale a row for each chunk of columns"
         )

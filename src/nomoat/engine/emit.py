@@ -28,11 +28,8 @@ class Emit:
 
     def __init__(self, builder: Any, *, lanes: int | None = None) -> None:
         self.builder = builder
-        flags = hardware.cpu_flags()
-        self.lanes = lanes or (16 if "avx512_vnni" in flags else 8)
-        self.is_arm = "asimddp" in flags
-        # products of bytes: one operand has no sign with VNNI, both have one on ARM
-        self.has_vnni = bool({"avx512_vnni", "avx_vnni"} & flags)
+        self.lanes = lanes or (16 if "avx512_vnni" in hardware.cpu_flags() else 8)
+        self.has_vnni, self.is_arm = hardware.has_vnni(), hardware.has_dotprod()
         self.words, self.floats = ir.VectorType(WORD, self.lanes), ir.VectorType(FLOAT, self.lanes)
 
     def size(self, value: int) -> Any:

@@ -123,7 +123,7 @@ LAST_BIT = 62  # of USERS: stands for all further adapters
 COPY_BYTES = 2 * CACHE_LINE  # of a thread's copy of `Room`
 COUNTS = 2  # of tiles taken, for each step: of its product and of what adapters add
 # Many tokens are multiplied in panels, where that is faster: in 8 bits (`panels`), or in bf16 where AMX can be used (`amx`)
-HAS_PANELS = bool({"avx512_vnni", "avx_vnni", "asimddp"} & hardware.cpu_flags())
+HAS_PANELS = hardware.has_vnni() or hardware.has_dotprod()
 IN_BF16 = hardware.amx().value
 PANELS_FROM = 24  # tokens: with fewer, to round codes takes longer than it saves
 BF16_PANEL_TOKENS, INT8_PANEL_TOKENS = 32, 12
