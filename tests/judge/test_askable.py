@@ -12,6 +12,7 @@ from tiny import TEMPLATE, write_tiny_gguf
 
 import nomoat
 from nomoat import hardware
+from nomoat.asking.spending import Spending
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.judge.askable import require_askable
@@ -60,17 +61,17 @@ def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 HINT_FOR_A_JUDGE = HINT.replace("ask it a suite with `chat = false`", "let another model judge")
 
-ASKING: list[Callable[[Responder, str, Suite], object]] = [
-    lambda asked, other, suite: run_duel(asked, other, suite, stop_early=True),
-    lambda asked, other, suite: run_duel(asked, other, suite, stop_early=False),
-    lambda asked, other, suite: run_table([asked, other], suite),
-    lambda asked, other, suite: run_judged_duel(asked, other, suite, asked),
-    lambda asked, other, suite: run_judged_table([asked, Responder("b", FakeEngine()), other], suite, asked),
+ASKING: list[Callable[..., object]] = [
+    lambda asked, other, suite, settings=None: run_duel(asked, other, suite, settings, stop_early=True),
+    lambda asked, other, suite, settings=None: run_duel(asked, other, suite, settings, stop_early=False),
+    lambda asked, other, suite, settings=None: run_table([asked, other], suite, settings),
+    lambda asked, other, suite, settings=None: run_judged_duel(asked, other, suite, asked, settings),
+    lambda asked, other, suite, settings=None: run_judged_table([asked, Responder("b", FakeEngine()), other], suite, asked, settings),
 ]
-JUDGED: list[Callable[[Responder, str, Suite], object]] = [
-    lambda asked, judge, suite: run_judged_duel(asked, Responder("b", FakeEngine()), suite, judge),
-    lambda asked, judge, suite: run_judged_table([asked, Responder("b", FakeEngine())], suite, judge),
-    lambda asked, judge, suite: run_graded(asked, suite, judge),
+JUDGED: list[Callable[..., object]] = [
+    lambda asked, judge, suite, settings=None: run_judged_duel(asked, Responder("b", FakeEngine()), suite, judge, settings),
+    lambda asked, judge, suite, settings=None: run_judged_table([asked, Responder("b", FakeEngine())], suite, judge, settings),
+    lambda asked, judge, suite, settings=None: run_graded(asked, suite, judge, settings),
 ]
 
 
@@ -172,6 +173,17 @@ def test_a_reference_that_cannot_be_asked_is_named_before_anyone_is_asked(
     with pytest.raises(UsageError) as caught:
         ask(Responder("a", engine), ref, suite)
     assert (caught.value.message, engine.num_asked) == (message, 0)
+
+
+@pytest.mark.parametrize("ask", [*ASKING, *JUDGED])
+def test_one_price_for_two_servers_is_refused_before_anyone_is_asked(
+    ask: Callable[..., object], suite: Suite, serving: Callable[..., Server]
+) -> None:
+    one, other = serving(), serving()
+    settings = RunSettings(spending=Spending(input_usd_per_million=1.0, output_usd_per_million=1.0))
+    with pytest.raises(UsageError, match="one price is given, and"):
+        ask(f"{one.url}#m", f"{other.url}#m", suite, settings)
+    assert one.paths == other.paths == []
 
 
 def test_a_server_is_not_connected_to(suite: Suite, serving: Callable[..., Server]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -136,6 +136,18 @@ class Spending:
             self._found[model.ref] = self._price(model)
         return self._found[model.ref]
 
+    def require_one_server(self, refs: Iterable[str]) -> None:
+        """Raise UsageError if one price is given and several servers among these would have it, before any of them is asked."""
+        if self._given is None:
+            return
+        for ref in filter(is_remote, refs):
+            if self._given_to not in (None, ref):
+                raise UsageError(
+                    f"one price is given, and `{self._given_to}` and `{ref}` are two servers",
+                    hint=f"write a price for each into `{prices.own_path()}` instead, in these lines:{prices.lines()}",
+                )
+            self._given_to = ref
+
     def may_cost(self, model: Responder) -> bool:
         """Whether asking this model takes money, or may: where no price is known. Weights on workers take nobody's price."""
         return self.pricing(model).rates != FREE and not model.ref.startswith(STORED) and not names_weights(model.ref)
@@ -144,12 +156,7 @@ class Spending:
         if model.ref.startswith(STORED):
             return Pricing(rates=None, note="answered before")
         if self._given is not None and is_remote(model.ref):
-            if self._given_to not in (None, model.ref):
-                raise UsageError(
-                    f"one price is given, and `{self._given_to}` and `{model.ref}` are two servers",
-                    hint=f"write a price for each into `{prices.own_path()}` instead, in these lines:{prices.lines()}",
-                )
-            self._given_to = model.ref
+            self.require_one_server([model.ref])
             return Pricing(rates=self._given, note=f"{_per_million(self._given)}, as given")
         return list_pricing(model.ref, is_local=model.is_local)
 

@@ -52,7 +52,8 @@ def require_askable(
     Raises what `load` raises of a reference: UnknownModelError for weights that are not here, BadFileError for damaged ones,
     UnsupportedError for those that nomoat cannot run, NotEnoughMemoryError for those that memory does not hold, OfflineError for
     servers that may not be asked, UsageError for `auto`, for what cannot be meant, for a chat template that is not known and for a
-    key that is not set. Raises UnsupportedError, too, for a model whose chat template is missing, or refuses the first question.
+    key that is not set, and for one price that several servers would have. Raises UnsupportedError, too, for a model whose chat
+    template is missing, or refuses the first question.
 
     Not looked at: whether an adapter fits its base, questions after the first, what servers say, stored answers, and what workers on
     other machines have.
@@ -67,6 +68,8 @@ def require_askable(
         _require(model, chat, settings)
     if judge is not None:
         _require(judge, FOR_A_JUDGE, settings)
+    asked = [*models, *([] if judge is None else [judge])]
+    settings.spending.require_one_server(model.ref if isinstance(model, Responder) else references.named(model) for model in asked)
 
 
 def require_scorable(suite: Suite) -> None:
