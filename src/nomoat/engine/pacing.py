@@ -27,7 +27,10 @@ def wait_before(attempt: int) -> float:
 
 
 def asked_wait(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server's answer asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date. None if it does not."""
+    """Seconds that a server's answer asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date. None if it does not.
+
+    A date is counted from the answer's own `Date`, where it has one: this machine's clock may be wrong.
+    """
     for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         value = headers.get(name, "").strip()
         try:
@@ -36,13 +39,19 @@ def asked_wait(headers: Mapping[str, str]) -> float | None:
             continue
         if math.isfinite(seconds):
             return max(0.0, seconds)
+    when = _date(headers.get("retry-after", ""))
+    if when is None:
+        return None
+    return max(0.0, (when - (_date(headers.get("date", "")) or datetime.now(UTC))).total_seconds())
+
+
+def _date(value: str) -> datetime | None:
+    """Of a header; None where it is none."""
     try:
-        when = parsedate_to_datetime(headers.get("retry-after", ""))
+        found = parsedate_to_datetime(value)
     except (ValueError, OverflowError):  # numbers of many digits
         return None
-    if when.tzinfo is None:  # "-0000" in a date means UTC of which nothing more is known
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    return found if found.tzinfo else found.replace(tzinfo=UTC)  # "-0000" in a date means UTC of which nothing more is known
 
 
 class GaveUpWaitingError(Exception):
