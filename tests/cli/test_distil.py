@@ -634,6 +634,23 @@ def test_a_sidecar_that_cannot_be_read_is_told_before_anything_is_asked(
     assert server.bodies == []
 
 
+def test_a_file_whose_sidecar_was_cut_is_written_anew_as_the_error_says(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
+) -> None:
+    server, out = serving(write_tasks), tmp_path / "tasks.jsonl"
+    command = ["distil", f"{server.url}#m", "--out", str(out), "-n", "5", "--seeds", str(seeds)]
+    assert nomoat(*command).returncode == 0
+    num_asked, written = len(server.bodies), out.read_bytes()
+    sidecar.path_of(out).write_bytes(b"")
+    refused = nomoat(*command)
+    assert refused.stderr.endswith(
+        "hint: run the same `nomoat distil` again with --replace (in Python: `replace`): it asks nothing twice, and writes both anew\n"
+    )
+    assert (refused.returncode, nomoat(*command, "--replace").returncode) == (1, 0)
+    assert (len(server.bodies), out.read_bytes()) == (num_asked, written)
+    assert sidecar.find(out) is not None
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

@@ -41,7 +41,7 @@ def test_pull_prints_the_path_and_rm_takes_it_away(mirror: Path, empty_home: Pat
         f"{HUB}: pulled, 1 kB\n"
     )
     again = nomoat("pull", HUB)
-    assert (again.stdout, again.stderr) == (f"{path}\n", f"{HUB}: here already\n")
+    assert (again.stdout, again.stderr.splitlines()[0]) == (f"{path}\n", f"{HUB}: here already")
     assert [row["id"] for row in json.loads(nomoat("models", "--pulled", "--json").stdout)] == [HUB]
     assert nomoat("rm", HUB).stderr == f"{HUB}: removed, 1 kB free again\n"
     assert not path.exists()
@@ -59,6 +59,21 @@ def test_pull_of_a_card_whose_file_was_cut_since_fetches_it_again(
     done = nomoat("pull", card.id)
     assert done.stderr.startswith(f"{card.id}: `{path}` is not the file that the catalogue names for `{card.id}`")
     assert (done.returncode, done.stdout, path.read_bytes()) == (0, f"{path}\n", (mirror / "m.gguf").read_bytes())
+
+
+def test_pull_of_a_file_without_a_card_that_is_here_and_was_cut_says_how_to_fetch_it_again(
+    mirror: Path, tiny_gguf: Path, nomoat: Nomoat
+) -> None:
+    """Its sha256 is known to nobody: what uses it says to download it again, and a pull finds it here."""
+    (mirror / "m.gguf").write_bytes(tiny_gguf.read_bytes())
+    path = Path(nomoat("pull", HUB).stdout.strip())
+    assert nomoat("pull", HUB).stderr == f"{HUB}: here already\n"
+    os.truncate(path, path.stat().st_size - 100)
+    done = nomoat("pull", HUB)
+    first, second = done.stderr.splitlines()
+    assert (done.returncode, done.stdout, first) == (0, f"{path}\n", f"{HUB}: here already")
+    assert second.startswith(f"note: `{path}` is not a whole GGUF file: ")
+    assert second.endswith(f"; `nomoat pull {HUB} --force` fetches it again")
 
 
 def test_pull_of_a_split_model_that_was_cut_off_goes_on(mirror: Path, nomoat: Nomoat) -> None:

@@ -113,5 +113,6 @@ def _read(path: Path, sha256: str) -> Sidecar:
     except (KeyError, TypeError) as exc:
         raise BadFileError(
             f"`{path}` should say which teacher wrote the file beside it, and does not",
-            hint="run the same `nomoat distil` again: it asks nothing twice, and writes it anew",
+            hint="run the same `nomoat distil` again with --replace (in Python: `replace`): it asks nothing twice, "
+            "and writes both anew",
         ) from exc

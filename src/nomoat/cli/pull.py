@@ -50,6 +50,8 @@ def pull(
             console.say(f"{ref}: {damage}; it is pulled anew")
         elif found is not None:
             console.say(f"{ref}: here already")
+            if card is None:
+                _say_if_broken(ref, found)
             console.print_text(str(found))
             continue
         catalogue.require_source(ref)
@@ -69,6 +71,16 @@ def _damage(found: Path) -> str | None:
     except BadFileError as exc:
         return exc.message
     return None
+
+
+def _say_if_broken(ref: str, path: Path) -> None:
+    """Of what no card tells a sha256 of: that it was cut, or is no model, as its own header tells."""
+    from nomoat.engine.source import open_source
+
+    try:
+        open_source(path)
+    except BadFileError as exc:
+        console.say(f"note: {exc.message}; `{paths.as_command(['nomoat', 'pull', ref, '--force'])}` fetches it again")
 
 
 def _explain(ref: str, card: ModelCard | None) -> None:
