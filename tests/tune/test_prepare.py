@@ -10,11 +10,11 @@ from reference import write_folder
 from tiny import write_tiny_gguf
 
 from nomoat import paths
-from nomoat.catalog import sidecar
+from nomoat.catalog import cards, sidecar
 from nomoat.cli.tune import say_survey
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.tokenizer import from_metadata
-from nomoat.errors import DataError, UnsupportedError, UsageError
+from nomoat.errors import BadFileError, DataError, UnsupportedError, UsageError
 from nomoat.records import Message, Parent
 from nomoat.tasks import kept_question, label_instruction
 from nomoat.tune import samples
@@ -311,14 +311,27 @@ def test_keeping_what_the_test_has_needs_a_test(tiny_gguf: Path, tmp_path: Path)
     assert caught.value.hint == "give --test FILE, or leave out --keep-shared (in Python: `test`, `keep_shared`)"
 
 
-def test_labels_that_case_or_spaces_alone_tell_apart_are_named(
+@pytest.mark.usefixtures("empty_home")
+def test_a_card_s_file_that_is_another_since_it_was_pulled_is_not_tuned(tiny_gguf: Path, tmp_path: Path) -> None:
+    """What it learned would answer beside other weights."""
+    source = cards.card("smollm2-135m").sources[0]
+    file = paths.models() / "smollm2-135m" / source.file_name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(tiny_gguf.read_bytes())
+    with pytest.raises(BadFileError, match="is not the file that the catalogue names for `smollm2-135m`"):
+        prepare("smollm2-135m", write(tmp_path / "t.csv", ("one", "a"), ("two", "b")), **COLUMNS)
+
+
+def test_labels_that_case_spaces_or_the_writing_of_a_number_alone_tell_apart_are_named(
     tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [("one", "True"), ("two", "true"), ("three", "TRUE "), ("four", "매우 나쁨"), ("five", "매우  나쁨"), ("six", "매우나쁨")]
+    rows += [("seven", "1"), ("eight", "1.0"), ("nine", "+1"), ("ten", "1.5"), ("eleven", "2"), ("twelve", "v2")]
     path = write(tmp_path / "t.csv", *rows)
     say_survey(prepare(str(tiny_gguf), path, **COLUMNS))
-    note = "note: labels that differ in upper and lower case or in spaces alone"
-    assert f"{note}: `True`, `true`, `TRUE`; `매우 나쁨`, `매우  나쁨`, `매우나쁨`\n" in capsys.readouterr().err
+    note = "note: labels that differ in upper and lower case, in spaces or in how a number is written alone"
+    said = "".join(line for line in capsys.readouterr().err.splitlines() if line.startswith("note: labels"))
+    assert said == f"{note}: `True`, `true`, `TRUE`; `매우 나쁨`, `매우  나쁨`, `매우나쁨`; `1`, `1.0`, `+1`"
     say_survey(prepare(str(tiny_gguf), write(path, ("one", "true"), ("two", "no")), **COLUMNS))
     assert "upper and lower case" not in capsys.readouterr().err
 

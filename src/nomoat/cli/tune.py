@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from nomoat.tune.train import Progress
 
 MANY_LABELS = 8
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 EXAMPLES_SHOWN = 3
 LONGEST_EXAMPLE = 80  # characters of a text that stands in a command
 GOES_ON = "the same command with --resume goes on from here"
@@ -170,11 +173,20 @@ def say_survey(prepared: Prepared) -> None:
 
 def _say_labels_alike(labels: Sequence[str]) -> None:
     """Which labels may be meant as one."""
-    alike = defaultdict[str, list[str]](list)
+    alike = defaultdict[str | Decimal, list[str]](list)
     for label in labels:
-        alike["".join(label.split()).casefold()].append(label)
+        alike[_bare(label)].append(label)
     if same := [f"`{'`, `'.join(group)}`" for group in alike.values() if len(group) > 1]:
-        console.say(f"note: labels that differ in upper and lower case or in spaces alone: {'; '.join(same[:MANY_LABELS])}")
+        console.say(
+            "note: labels that differ in upper and lower case, in spaces or in how a number is written alone: "
+            f"{'; '.join(same[:MANY_LABELS])}"
+        )
+
+
+def _bare(label: str) -> str | Decimal:
+    """Without case and spaces; of a number (`1`, `1.0`, `+1`) its value."""
+    bare = "".join(label.split()).casefold()
+    return Decimal(bare) if NUMBER.fullmatch(bare) else bare
 
 
 def _say_labels_besides(prepared: Prepared) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nomoat import bounds, references, tasks, textfiles
-from nomoat.catalog import sidecar
+from nomoat.catalog import pull, sidecar
 from nomoat.catalog.sidecar import Sidecar
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, templates
@@ -340,6 +340,7 @@ def chosen(settings: Settings, *, num_lessons: int, width: int, layers: int, can
 
 def opened(weights: Path) -> ModelSource:
     """The model's weights, if they can be learned beside. Raises BadFileError, UnsupportedError."""
+    pull.require_as_published(weights, importer.remembered_sha256)
     source = open_source(weights)
     if isinstance(source, ForeignFolder):
         kind = source.metadata["general.architecture"]
