@@ -280,7 +280,7 @@ def test_a_model_of_tiles_computes_what_its_file_says(tmp_path: Path, tiles_at_a
 def properties_of(source: GGUFFile) -> dict[str, str]:
     """Of OpenVINO, for this model as it is imported here."""
     sizes, stored = importer.read_sizes(source), importer.planned(source)
-    return layout.choose(sizes, stored, threads=config.threads(), num_weights=source.num_values).properties
+    return layout.choose(sizes, stored, threads=config.threads()).properties
 
 
 @needs_instructions
@@ -386,7 +386,7 @@ def test_memory_is_planned_as_keys_and_values_are_kept(
 
 def passes(model: NativeModel | PagedModel, ids: list[int], step: int) -> npt.NDArray[np.float32]:
     """The logits of all tokens but a first part of 100, so many in each pass, beside another text's."""
-    model.run([Row(ids[:100], 0, [9, 3, 4, 7, 1, 0], 1, reading=True), Row(ids[20:90], 0, [2, 5, 6], 1, reading=True)])
+    model.run([Row(ids[:100], 0, [9, 3, 4, 7, 1, 0], 1), Row(ids[20:90], 0, [2, 5, 6], 1)])
     made = []
     for at in range(100, 140, step):
         rows = [Row(ids[at : at + step], at, [9, 3, 4, 7, 1, 0], step), Row(ids[90:91], 70, [2, 5, 6], 1)]

@@ -23,12 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import cache, config, footprint, paths
-from nomoat.engine import Engine, dense, forked, hugepages, importer, layout, likelihood, served_scores_digest, tool_calls
+from nomoat.engine import Engine, forked, hugepages, importer, layout, likelihood, served_scores_digest, tool_calls
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import CompiledCopy
-from nomoat.engine.dense import TwoForms
 from nomoat.engine.grammar import Grammar, Grammars
 from nomoat.engine.imported import not_whole
 from nomoat.engine.likelihood import Scorer
@@ -90,7 +89,6 @@ class OpenVINOEngine(Engine):
             self.storage = layout.Storage.from_dict(facts["storage"])
             self.digest: str = facts["digest"]
             sizes = self._sizes = Dimensions(**facts["sizes"])
-            num_weights: int = facts["num_values"]
             self._notes: tuple[str, ...] = tuple(facts["notes"])
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as exc:
             raise not_whole(folder, exc) from exc
@@ -104,7 +102,7 @@ class OpenVINOEngine(Engine):
         if self._is_native:  # what keys and values are rounded to is no part of the folder, and of its answers
             self._token_bytes = NativeModel.cache_bytes_a_token(folder, quality=self.storage.quality)
             self.digest = hashlib.sha256(f"{self.digest}\n{self._token_bytes}".encode()).hexdigest()
-        self.layout = layout.choose(sizes, self.storage, threads=config.threads(), num_weights=num_weights)
+        self.layout = layout.choose(sizes, self.storage, threads=config.threads())
         self._at: int | None = None  # of the adapter beside the weights that answers
         self._shared = _Shared(weights=weights, context_tokens=self._context_tokens)
 
@@ -359,10 +357,8 @@ class OpenVINOEngine(Engine):
         if self._is_native:
             return NativeModel(self._folder, self._beside, self.storage.quality)
         if self._sizes.has_paged_attention:
-            made = PagedModel(self._folder, self.layout.properties, self._beside, self._copy("", self.layout.properties))
-            if self.layout.prompt_properties and not self._beside:
-                copy = self._copy("-prompts", self.layout.prompt_properties)
-                made = TwoForms(made, PagedModel(self._folder, self.layout.prompt_properties, copy=copy, change=dense.expand))
+            kept = CompiledCopy(paths.cache() / cache.COMPILED / self._folder.name, self.layout.properties)
+            made = PagedModel(self._folder, self.layout.properties, self._beside, kept)
         elif self._beside:
             raise UnsupportedError(
                 "adapters beside the weights need paged attention, which this model cannot have on this CPU",
@@ -372,9 +368,6 @@ class OpenVINOEngine(Engine):
             made = SerialModel(self._folder, self.layout.properties)
         hugepages.use_for_large_mappings()  # before the cache is there, which is mostly not used
         return made
-
-    def _copy(self, end: str, properties: dict[str, str]) -> CompiledCopy:
-        return CompiledCopy(paths.cache() / cache.COMPILED / f"{self._folder.name}{end}", properties)
 
     def _started_batcher(self) -> Batcher:
         shared = self._shared

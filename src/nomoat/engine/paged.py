@@ -8,7 +8,7 @@ Shapes: R rows (one a text), T tokens of all rows, W tokens whose logits are wan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,7 @@ class Row:
     """A text's part in a pass: its new tokens, how many tokens lie before them, and the blocks with those and with room for these.
 
     `wanted`: of how many of the last new tokens logits are wanted. `adapter`: which of the model's adapters they are read with.
-    `reading`: whether they are a prompt's, and not the next of an answer with guesses of what follows. `hidden`: whether
-    somebody wants the last hidden states of all of them.
+    `hidden`: whether somebody wants the last hidden states of all of them.
     """
 
     ids: Sequence[int]
@@ -41,7 +40,6 @@ class Row:
     blocks: Sequence[int]
     wanted: int
     adapter: int | None = None
-    reading: bool = False
     hidden: bool = False
 
 
@@ -54,23 +52,18 @@ class PagedModel:
     mapped_bytes = 0  # of weights that stay in their file
 
     def __init__(
-        self, folder: Path, properties: dict[str, str], adapters: Sequence[LoraDelta] = (), copy: CompiledCopy | None = None,
-        *, change: Callable[[Any], Any] | None = None,
-    ) -> None:  # fmt: skip
-        """`copy`: where this model is kept as compiled. One with adapters beside its weights is not kept.
-
-        `change`: something done to the graph before it is compiled; what it returns is kept as long as the model.
-        """
+        self, folder: Path, properties: dict[str, str], adapters: Sequence[LoraDelta] = (), copy: CompiledCopy | None = None
+    ) -> None:
+        """`copy`: where this model is kept as compiled. One with adapters beside its weights is not kept."""
         copy = None if adapters else copy
         compiled = copy.read() if copy else None
         if compiled is None:
             model = read_graph(folder)
             _page(model, folder, adapters)
-            self._kept = change(model) if change else None
             compiled = core().compile_model(model, "CPU", properties)
             del model
             if copy and (again := copy.write(compiled, (folder / WEIGHTS).stat().st_size)) is not None:
-                compiled, self._kept = again, None
+                compiled = again
         self._copy = copy  # holds the weights' file open
         self._num_adapters = len(adapters)
         self._request = compiled.create_infer_request()
@@ -88,16 +81,10 @@ class PagedModel:
         import openvino as ov
 
         self._memory = {name: hugepages.mapped(num_blocks * _block_bytes(port)) for name, port in self._caches.items()}
-        self._blocks: dict[str, Any] = {}
         for name, port in self._caches.items():
             shape = [num_blocks, *(axis.get_length() for axis in list(port.partial_shape)[1:])]
-            self._blocks[name] = ov.Tensor(np.frombuffer(self._memory[name], np.uint8), ov.Shape(shape), port.element_type)
-        self.share_blocks(self)
-
-    def share_blocks(self, other: PagedModel) -> None:
-        """Use the blocks of another, whose cache has the same form: keep that one."""
-        for name, tensor in other._blocks.items():
-            self._request.set_input_tensor(self._places[name], tensor)
+            blocks = ov.Tensor(np.frombuffer(self._memory[name], np.uint8), ov.Shape(shape), port.element_type)
+            self._request.set_input_tensor(self._places[name], blocks)
 
     def run(self, rows: Sequence[Row]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Logits [W, V] of the wanted tokens and last hidden states [T, D], both overwritten by the next pass."""
