@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import cache, config, footprint, paths
-from nomoat.engine import Engine, forked, hugepages, importer, layout, likelihood, served_scores_digest, tool_calls
+from nomoat.engine import Engine, forked, importer, layout, likelihood, served_scores_digest, tool_calls
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
 from nomoat.engine.blocks import BLOCK_TOKENS
@@ -366,7 +366,6 @@ class OpenVINOEngine(Engine):
             )
         else:
             made = SerialModel(self._folder, self.layout.properties)
-        hugepages.use_for_large_mappings()  # before the cache is there, which is mostly not used
         return made
 
     def _started_batcher(self) -> Batcher:
