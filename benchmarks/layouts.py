@@ -37,7 +37,7 @@ ANSWER_TOKENS = 400  # read one at a time, as an answer is written
 def reference(file: GGUFFile, ids: list[int]) -> Logits:
     """Log-probabilities of the file's own weights in float32."""
     sizes = importer.read_sizes(file)
-    builder = GraphBuilder(file, architectures.find(str(file.require("general.architecture"))), sizes, layout.EXACT)
+    builder = GraphBuilder(file, architectures.of(file), sizes, layout.EXACT)
     with tempfile.TemporaryDirectory() as folder:
         ov.save_model(builder.build(), str(Path(folder) / "openvino_model.xml"), compress_to_fp16=False)
         return PagedModel(Path(folder), EXACT, last_only=False).log_probabilities(ids)

@@ -38,7 +38,7 @@ def test_a_folder_of_the_hub_gives_the_logits_of_its_reference(name: str, tmp_pa
 
 
 def assert_logits_equal(model: Any, file: ModelSource, *, keep_expanded: bool, frozen: int) -> None:
-    arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
+    arch, sizes = architectures.of(file), importer.read_sizes(file)
     network = Network(file, arch, sizes, rank=4, seed=0, precision="float32", keep_expanded=keep_expanded, frozen=frozen)
     ids_BT = torch.randint(3, 250, (2, LONG), generator=torch.Generator().manual_seed(1))
     ids_BT[1, :SHARED] = ids_BT[0, :SHARED]

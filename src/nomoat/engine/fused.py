@@ -44,10 +44,8 @@ def facts_of(arch: Architecture, sizes: Dimensions, file: ModelSource) -> dict[s
 
 
 def _view(sizes: Dimensions, file: ModelSource, *, local: bool) -> dict[str, Any]:
-    window = sizes.window if local else None
-    sizes = positions.sizes_of_windowed(sizes) if local else sizes
-    inverse = positions.inverse_frequencies(file, sizes)
-    return {"window": window or 0, "inverse": inverse.tolist(), "magnitude": sizes.rope_magnitude}
+    inverse, magnitude = positions.rotation(file, sizes, local=local)
+    return {"window": (sizes.window or 0) if local else 0, "inverse": inverse.tolist(), "magnitude": magnitude}
 
 
 class FusedBuilder(GraphBuilder):

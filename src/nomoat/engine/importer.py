@@ -71,7 +71,7 @@ def read_sizes(source: ModelSource, *, context_tokens: int | None = None) -> arc
     """The model's dimensions, which its tensors have. `context_tokens`: the context asked for; it matters to a model of LongRoPE."""
     if isinstance(source, ForeignFolder):
         return source.sizes
-    arch = architectures.find(str(source.require("general.architecture")))
+    arch = architectures.of(source)
     sizes = architectures.dimensions(
         source.metadata,
         vocabulary=source.tensor("token_embd.weight").shape[0],
@@ -204,7 +204,7 @@ def require_beside(path: Path, adapters: Sequence[Path], *, context_tokens: int 
     source = open_source(path)
     if isinstance(source, ForeignFolder):
         raise UnsupportedError("this model is converted by optimum-intel, and adapters cannot stand beside that", hint=MERGE)
-    arch, sizes = architectures.find(str(source.require("general.architecture"))), read_sizes(source, context_tokens=context_tokens)
+    arch, sizes = architectures.of(source), read_sizes(source, context_tokens=context_tokens)
     _require_beside(arch, sizes, [LoraDelta(adapter).of_model(arch, sizes) for adapter in adapters])
 
 
@@ -239,7 +239,7 @@ def _fitted(delta: LoraDelta | None, source: ModelSource, sizes: architectures.D
     """An adapter for a model that is to be built; one that optimum-intel converts has none."""
     if delta is None or isinstance(source, ForeignFolder):
         return delta
-    return delta.of_model(architectures.find(str(source.require("general.architecture"))), sizes)
+    return delta.of_model(architectures.of(source), sizes)
 
 
 def _folder_of(digest: str) -> Path:
@@ -305,8 +305,7 @@ def _builder(plan: _Plan) -> GraphBuilder:
     from nomoat.engine.fused import FusedBuilder
     from nomoat.engine.graph import GraphBuilder
 
-    arch = architectures.find(plan.source.metadata["general.architecture"])
-    given = (plan.source, arch, plan.sizes, plan.stored)
+    given = (plan.source, architectures.of(plan.source), plan.sizes, plan.stored)
     builder = FusedBuilder(*given, delta=plan.delta, progress=plan.progress)
     return builder if builder.can_build() else GraphBuilder(*given, delta=plan.delta, progress=plan.progress)
 
