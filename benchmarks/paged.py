@@ -19,7 +19,7 @@ from openvino._offline_transformations import paged_attention_transformation
 
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import core
-from nomoat.engine.native import NativeModel
+from nomoat.engine.native import Blueprint, NativeModel
 from nomoat.engine.paged import Row
 
 CHUNK_TOKENS = 256
@@ -75,8 +75,8 @@ class NativeText(Text):
 def served(folder: Path, properties: dict[str, str], *, last_only: bool) -> Text:
     """A folder's model as `engine.openvino` would run it."""
     quality = json.loads((folder / "config.json").read_text(encoding="utf-8"))["nomoat"]["storage"]["quality"]
-    if NativeModel.can_run(folder):
-        return NativeText(NativeModel(folder, quality=quality), last_only=last_only)
+    if (blueprint := Blueprint(folder)).can_run():
+        return NativeText(NativeModel(blueprint, quality=quality), last_only=last_only)
     return PagedModel(folder, properties, last_only=last_only)
 
 

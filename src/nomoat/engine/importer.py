@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from nomoat import __version__, cache, config, footprint, paths
 from nomoat.engine import arch as architectures
 from nomoat.engine import layout, tensor_check
-from nomoat.engine.imported import GRAPH, WEIGHTS, not_whole
+from nomoat.engine.imported import GRAPH, NATIVE, WEIGHTS, not_whole
 from nomoat.engine.lora import MERGE, LoraDelta
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, files_of, open_source
@@ -29,7 +29,7 @@ from nomoat.hub_folder import ADAPTER_WEIGHTS
 if TYPE_CHECKING:
     from nomoat.engine.graph import GraphBuilder
 
-CHECKED = ("native.json", "tokenizer.json", "tokenizer_config.json")
+CHECKED = (NATIVE, "tokenizer.json", "tokenizer_config.json")
 SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 Progress = Callable[[int, int], None]
 Check = Callable[[architectures.Dimensions, int, int, bool, str | None], None]
@@ -181,7 +181,7 @@ def import_with(
     Elsewhere an adapter that is `alone`, without its base, is baked into the weights, and others stand beside layers that are apart.
     All else is as for `import_gguf`.
     """
-    from nomoat.engine.native import NativeModel  # makes a folder for what is compiled: not before there is a model
+    from nomoat.engine.native import Blueprint  # makes a folder for what is compiled: not before there is a model
 
     told: dict[str, Any] = {"context_tokens": context_tokens, "progress": progress, "check": check}
     if not adapters:
@@ -189,7 +189,7 @@ def import_with(
     folder = _import(path, **told, if_tiled=True)
     if folder is not None:
         deltas, (arch, sizes) = read_adapters(folder, adapters), family_of(folder)
-        if arch is not None and NativeModel.can_run(folder, deltas):
+        if arch is not None and Blueprint(folder).can_run(deltas):
             _require_beside(arch, sizes, deltas)
             return folder, adapters
     if alone:
