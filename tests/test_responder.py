@@ -175,7 +175,7 @@ import sys
 import threading
 class Lacks:
     def find_spec(self, name, path=None, target=None):
-        if name in ("uvicorn", "torch"):
+        if name in ("uvicorn", "safetensors"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Lacks())
 from nomoat import *
