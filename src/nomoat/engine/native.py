@@ -76,7 +76,7 @@ class Blueprint:
         try:
             told = json.loads((folder / NATIVE).read_text(encoding="utf-8"))
             self._types: list[str] = told.pop("types")
-            self._is_whole = bool(told)
+            self._is_run_here = bool(told)
             if told:
                 self.facts = AttentionFacts(**told["facts"])
                 self.embedding, self.head, self.norm, self.programs = (
@@ -89,7 +89,7 @@ class Blueprint:
         """Whether `fused.FusedBuilder` wrote it, with facts of its attention, its embedding and output in tiles, and its steps are
         made of all the layers that the adapters change. What else is asked is then known.
         """
-        if not self._is_whole:
+        if not self._is_run_here:
             return False
         layers = {name for steps in self.facts.parts for parts in steps for name, _ in parts}
         return all(layers.issuperset(adapter.layers) for adapter in adapters)
