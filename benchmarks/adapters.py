@@ -26,7 +26,7 @@ from safetensors.numpy import save_file
 from nomoat import config
 from nomoat.bench.model import drawn, fresh_prompt
 from nomoat.engine import importer
-from nomoat.engine.native import NativeModel
+from nomoat.engine.native import Blueprint
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.source import open_source
 from nomoat.records import Completion, Request
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     weights = find_files(asked.model).weights
-    if not NativeModel.can_run(importer.import_gguf(weights)):
+    if not Blueprint(importer.import_gguf(weights)).can_run():
         raise SystemExit(f"`{asked.model}` does not run in passes of nomoat's own here: there is nothing to compare")
     with tempfile.TemporaryDirectory() as work:
         adapters = [write_adapter(weights, Path(work) / str(at), rank=asked.rank, seed=at) for at in range(ADAPTERS)]

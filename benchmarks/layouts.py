@@ -1,4 +1,4 @@
-"""Speed, quality and memory of a model at each quality setting, and of its form for prompts, with paged attention, by turns.
+"""Speed, quality and memory of a model at each quality setting, with paged attention, by turns.
 
     python benchmarks/layouts.py smollm2-135m [--tokens 1000] [--rounds 3] [--genai] [--json FILE]
 
@@ -15,7 +15,6 @@ import argparse
 import json
 import statistics
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,9 @@ from facts import circumstances, write
 from paged import Logits, PagedModel, Text, closeness, served
 from speed import real_text
 
-from nomoat import config, footprint, references
+from nomoat import config, references
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, layout, tokenizer
-from nomoat.engine.dense import expand
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.graph import GraphBuilder
 
@@ -39,7 +37,7 @@ ANSWER_TOKENS = 400  # read one at a time, as an answer is written
 def reference(file: GGUFFile, ids: list[int]) -> Logits:
     """Log-probabilities of the file's own weights in float32."""
     sizes = importer.read_sizes(file)
-    builder = GraphBuilder(file, architectures.find(str(file.require("general.architecture"))), sizes, layout.EXACT)
+    builder = GraphBuilder(file, architectures.of(file), sizes, layout.EXACT)
     with tempfile.TemporaryDirectory() as folder:
         ov.save_model(builder.build(), str(Path(folder) / "openvino_model.xml"), compress_to_fp16=False)
         return PagedModel(Path(folder), EXACT, last_only=False).log_probabilities(ids)
@@ -73,23 +71,14 @@ def main() -> None:
     sizes = importer.read_sizes(file)
     for quality, folder in folders.items():
         stored = layout.storage(file, sizes, quality)
-        chosen = layout.choose(sizes, stored, threads=config.threads(), num_weights=file.num_values)
-        size = round(stored.bytes_of(file) / 1e6)
-        forms: dict[str, tuple[dict[str, str], Callable[[Any], Any] | None, int]] = {quality: (chosen.properties, None, size)}
-        if chosen.prompt_properties:
-            forms[f"{quality}, prompts"] = (
-                chosen.prompt_properties,
-                expand,
-                round(footprint.prompt_bytes(file.num_values).value / 1e6),
-            )
-        for name, (properties, change, size) in forms.items():
-            whole = served(folder, properties, last_only=False, change=change)
-            rows[name] = {"storage": str(stored), "properties": properties, "weights_MB": size}
-            rows[name] |= closeness(exact, whole.log_probabilities(ids[: options.tokens]), ids[: options.tokens])
-            answer = min(options.tokens, ANSWER_TOKENS)
-            rows[name]["kl_answers"] = closeness(exact[:answer], whole.log_probabilities(ids[:answer], 1), ids[:answer])["kl"]
-            del whole
-            models[name] = served(folder, properties, last_only=True, change=change)
+        properties = layout.choose(sizes, stored, threads=config.threads()).properties
+        whole = served(folder, properties, last_only=False)
+        row = rows[quality] = {"storage": str(stored), "properties": properties, "weights_MB": round(stored.bytes_of(file) / 1e6)}
+        row |= closeness(exact, whole.log_probabilities(ids[: options.tokens]), ids[: options.tokens])
+        answer = min(options.tokens, ANSWER_TOKENS)
+        row["kl_answers"] = closeness(exact[:answer], whole.log_probabilities(ids[:answer], 1), ids[:answer])["kl"]
+        del whole
+        models[quality] = served(folder, properties, last_only=True)
     if options.genai:
         with tempfile.TemporaryDirectory() as place:
             theirs = genai_model(weights, Path(place))

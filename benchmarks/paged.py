@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from openvino._offline_transformations import paged_attention_transformation
 
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import core
-from nomoat.engine.native import NativeModel
+from nomoat.engine.native import Blueprint, NativeModel
 from nomoat.engine.paged import Row
 
 CHUNK_TOKENS = 256
@@ -72,29 +72,22 @@ class NativeText(Text):
         return self._model.run([row])[0]
 
 
-def served(folder: Path, properties: dict[str, str], *, last_only: bool, change: Callable[[ov.Model], object] | None = None) -> Text:
+def served(folder: Path, properties: dict[str, str], *, last_only: bool) -> Text:
     """A folder's model as `engine.openvino` would run it."""
     quality = json.loads((folder / "config.json").read_text(encoding="utf-8"))["nomoat"]["storage"]["quality"]
-    if change is None and NativeModel.can_run(folder):
-        return NativeText(NativeModel(folder, quality=quality), last_only=last_only)
-    return PagedModel(folder, properties, last_only=last_only, change=change)
+    if (blueprint := Blueprint(folder)).can_run():
+        return NativeText(NativeModel(blueprint, quality=quality), last_only=last_only)
+    return PagedModel(folder, properties, last_only=last_only)
 
 
 class PagedModel(Text):
-    """One model, compiled with `properties`. `last_only`: logits of the last token of each step, as an answer needs them.
+    """One model, compiled with `properties`. `last_only`: logits of the last token of each step, as an answer needs them."""
 
-    `change`: something done to the graph before it is compiled; what it returns is kept as long as the model.
-    """
-
-    def __init__(
-        self, folder: Path, properties: dict[str, str], *, last_only: bool, max_tokens: int = 2048,
-        change: Callable[[ov.Model], object] | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, folder: Path, properties: dict[str, str], *, last_only: bool, max_tokens: int = 2048) -> None:
         model = core().read_model(str(folder / "openvino_model.xml"))
         paged_attention_transformation(model)
         if last_only:
             _gather_before_head(model)
-        self._kept = change(model) if change else None
         self._request = core().compile_model(model, "CPU", properties).create_infer_request()
         self._last_only = last_only
         for port in self._request.model_inputs:

@@ -368,7 +368,7 @@ def save_folder(folder: Path, model: Any, **saving: Any) -> None:
 def make_adapter(folder: Path, weights: Path, *, frozen: int = 0) -> Path:
     """Random LoRA matrices on every linear layer, but for the lowest `frozen` blocks."""
     file = open_source(weights)
-    arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
+    arch, sizes = architectures.of(file), importer.read_sizes(file)
     random = np.random.default_rng(3)
     tensors = {}
     for layer in range(frozen, sizes.layers):
@@ -406,7 +406,7 @@ def our_logits(folder: Path, rows: list[list[int]], *, cut_at: int | None = None
 def model_of_gguf(path: Path) -> Any:
     """A Llama or Qwen2 of `transformers` in f32, with the weights of a file as they are served: rounded to int8 rows."""
     file = GGUFFile(path)
-    arch = architectures.find(str(file.require("general.architecture")))
+    arch = architectures.of(file)
     sizes = importer.read_sizes(file)
     family = {"llama": "Llama", "qwen2": "Qwen2"}[arch.name]
     embedding, output = graph.head_tensor(file)

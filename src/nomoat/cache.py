@@ -69,7 +69,7 @@ def sweep(unused_days: float = UNUSED_DAYS) -> dict[Path, OSError]:
                 doomed.append(folder)
     left = _remove(doomed)
     imported = {path.name for path in (paths.cache() / IMPORTED).glob("*")}  # also where a link leads
-    orphans = [one for one in _own(COMPILED) if one.name.partition("-")[0] not in imported and not one.name.startswith(".")]
+    orphans = [one for one in _own(COMPILED) if one.name not in imported and not one.name.startswith(".")]
     return left | _remove(orphans)
 
 

@@ -16,7 +16,10 @@ from typing import Any
 from nomoat.errors import MissingExtraError
 
 # What each optional part of nomoat imports, by the name of its extra, which is that of its package.
-EXTRAS = {"serve": ("fastapi", "markdown_it", "prometheus_client", "pydantic", "starlette", "uvicorn"), "tune": ("torch",)}
+EXTRAS = {
+    "serve": ("fastapi", "markdown_it", "prometheus_client", "pydantic", "starlette", "uvicorn"),
+    "tune": ("safetensors", "torch"),
+}
 
 
 def call_as_function(package: str, module: str) -> None:

@@ -12,11 +12,8 @@ TILES_NEED = ({"avx2", "fma", "f16c"}, {"asimddp"})
 EXACT_BYTES_PER_WEIGHT = 2 * 4  # float32, once in the model and once as compiled
 EXACT_SHARE = 1 / 4  # of all memory, not of what is free: the same machine is to give the same likelihoods every day
 NATIVE_FAMILIES = {"llama", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3"}  # run by nomoat's own products at any size
-OUTLIERS = ("gemma",)  # families whose rows hold single large weights, which one scale a row and bf16 lose
-PROMPT_BYTES_PER_WEIGHT = 2  # bf16
-PROMPT_SHARE = 1 / 12  # of all memory, for the same reason
-PROMPT_WEIGHTS = 700_000_000  # at most: compiled models of this size are kept on disk, so that a start stays fast
-FEW_WEIGHTS = 20_000_000  # below it all is done at once: a second form, or products to be compiled, would take longer
+OUTLIERS = ("gemma",)  # families whose rows hold single large weights, which one scale a row loses
+FEW_WEIGHTS = 20_000_000  # below it all is done at once: products to be compiled would take longer
 
 USUAL_TOKENS = 4096  # of context, which memory is planned for where no other is asked for
 KV_BYTES_PER_VALUE = 2  # float16
@@ -68,20 +65,3 @@ def exact_bytes(num_weights: int) -> int | None:
     """What likelihoods in float32 take beside the served weights; None where that is too much, and the served form is used."""
     need = EXACT_BYTES_PER_WEIGHT * num_weights
     return need if need <= EXACT_SHARE * hardware.memory_total_bytes().value else None
-
-
-def prompt_bytes(num_weights: int) -> hardware.Detected[int]:
-    """What a second form of the weights takes at most that reads prompts faster; 0 where it does not, or where it is too much.
-
-    At most, since embedding and output layer are not in it.
-    """
-    need = PROMPT_BYTES_PER_WEIGHT * num_weights
-    if "amx_bf16" not in hardware.cpu_flags():
-        return hardware.Detected(0, "this CPU has no AMX")
-    if num_weights < FEW_WEIGHTS:
-        return hardware.Detected(0, f"below {FEW_WEIGHTS / 1e6:.0f} million weights prompts are read at once anyway")
-    if num_weights > PROMPT_WEIGHTS:
-        return hardware.Detected(0, f"over {PROMPT_WEIGHTS / 1e6:.0f} million weights they would make every start slow")
-    if need > PROMPT_SHARE * hardware.memory_total_bytes().value:
-        return hardware.Detected(0, f"{need / 1e9:.1f} GB would be more than a {1 / PROMPT_SHARE:.0f}th of all memory")
-    return hardware.Detected(need, f"AMX reads prompts faster with weights in bf16 beside the codes, at most {need / 1e9:.1f} GB more")

@@ -94,6 +94,11 @@ def begun_length(text: str, mark: str) -> int:
     return next((size for size in range(len(mark) - 1, 0, -1) if text.endswith(mark[:size])), 0)
 
 
+def num_common(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """How many items two sequences have in common before they differ."""
+    return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
 def some_begin_others(texts: Iterable[Sequence[Any]]) -> bool:
     """Whether one of these texts, or rows of tokens, is another's beginning, and not all of it."""
     ordered = sorted({tuple(text) for text in texts})  # what begins with a text comes right after it

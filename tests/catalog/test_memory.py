@@ -45,10 +45,10 @@ def test_a_4_bit_file_of_a_large_model_keeps_its_own_codes(monkeypatch: pytest.M
         assert (found.weights_bytes, found.note.split(",")[0]) == (round(per_weight * count), f"estimate: {note}")
 
 
-def test_a_small_4_bit_file_of_a_usual_family_keeps_its_codes_and_needs_no_second_form(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_4_bit_file_of_a_usual_family_keeps_its_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"avx2", "fma", "f16c", "amx_bf16"}))
     found = need("smollm2-135m")
-    assert (found.weights_bytes, found.prompts_bytes) == (98_362_432, 0)
+    assert found.weights_bytes == 98_362_432
     assert found.note.startswith("estimate: the file's own codes in memory")
 
 
@@ -56,7 +56,7 @@ def test_a_file_of_a_usual_family_keeps_its_codes_whatever_their_type(monkeypatc
     """smollm2-360m is a Q6_K file of no known size: it takes 8 bits at most."""
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"avx2", "fma", "f16c", "amx_bf16"}))
     found = need("smollm2-360m")
-    assert (found.weights_bytes, found.prompts_bytes) == (34 * 362_000_000 // 32, 0)
+    assert found.weights_bytes == 34 * 362_000_000 // 32
     assert found.note == "estimate: the file's own codes in memory, at most 8 bits"
     sizes = memory.ModelSizes(parameters=362_000_000, file_bytes=300_000_000, architecture="llama")
     for file_bytes, kept in ((300_000_000, 300_000_000), (800_000_000, 34 * 362_000_000 // 32)):
@@ -81,15 +81,6 @@ def test_file_names_say_which_have_at_most_4_bits() -> None:
     few = ["m.Q2_K.gguf", "m-q3_k_m.gguf", "m-q4_0.gguf", "m.Q4_K_S.gguf", "m-IQ4_XS.gguf", "m-IQ4_NL.gguf"]
     more = ["m-Q5_K_M.gguf", "m.Q5_1.gguf", "m-Q6_K.gguf", "m-q8_0.gguf", "m-f16.gguf"]
     assert [bool(memory.FOUR_BIT_FILE.search(name)) for name in (*few, *more)] == [True] * len(few) + [False] * len(more)
-
-
-@pytest.mark.usefixtures("sixteen_gb")
-def test_a_file_at_hand_that_keeps_its_codes_needs_no_second_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"avx2", "fma", "f16c", "amx_bf16"}))
-    sizes = memory.ModelSizes(parameters=135_000_000, weights_bytes=98_000_000)
-    kept, changed = (memory.memory_need(replace(sizes, keeps_codes=keeps), 1000) for keeps in (True, False))
-    assert kept is not None and changed is not None
-    assert (kept.prompts_bytes, changed.prompts_bytes) == (0, 2 * 135_000_000)
 
 
 def test_without_the_instructions_it_keeps_4_bits_from_2_5_billion_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -451,7 +451,7 @@ def test_a_cache_that_lost_a_fact_is_made_again_and_not_opened_before(tiny_gguf:
     before = json.loads(config.read_text(encoding="utf-8"))
     facts = {key: value for key, value in before["nomoat"].items() if key != name}
     config.write_text(json.dumps({**before, "nomoat": facts}), encoding="utf-8")
-    if name != "files":
+    if name not in ("files", "num_values"):  # which only the importer asks for
         with pytest.raises(BadFileError) as caught:
             OpenVINOEngine(config.parent)
         assert caught.value.message == f"`{config.parent}` is not a whole imported model: '{name}'"

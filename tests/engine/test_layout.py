@@ -121,23 +121,10 @@ def test_every_property_has_a_reason(tiny_gguf: Path, quality: config.Quality) -
     file = GGUFFile(tiny_gguf)
     sizes = importer.read_sizes(file)
     threads = hardware.Detected(2, "2 physical cores")
-    chosen = layout.choose(sizes, layout.storage(file, sizes, quality), threads=threads, num_weights=file.num_values)
+    chosen = layout.choose(sizes, layout.storage(file, sizes, quality), threads=threads)
     assert chosen.reasons.keys() == chosen.properties.keys()
     assert all(chosen.reasons.values())
-    assert chosen.prompts.reason
     assert chosen.scoring_properties["INFERENCE_PRECISION_HINT"] == "f32"
-
-
-def test_large_pages_are_asked_for_only_where_memory_is_the_process_s_own() -> None:
-    lines = [
-        "7f0000000000-7f0000c00000 rw-p 00000000 00:00 0",
-        "7f1000000000-7f1000c00000 rw-p 00000000 08:01 42    /a/file",
-        "7f2000000000-7f2000c00000 r--p 00000000 00:00 0",
-        "7f3000000000-7f3000c00000 rw-s 00000000 00:00 0",
-        "7f4000001000-7f4000401000 rw-p 00000000 00:00 0",
-        "7ffc00000000-7ffc00c00000 rw-p 00000000 00:00 0     [stack]",
-    ]
-    assert list(hugepages.large_mappings(lines)) == [(0x7F0000000000, 0x7F0000C00000)]
 
 
 WRITES_A_LITTLE = """
@@ -147,7 +134,6 @@ memory = hugepages.memory(64 << 20)
 assert memory.ctypes.data % hugepages.PAGE_BYTES == 0 and len(memory) == 64 << 20
 memory[:100] = 1
 before = psutil.Process().memory_info().rss
-hugepages.use_for_large_mappings()  # as another model's start does
 assert memory[:200].sum() == 100
 print(psutil.Process().memory_info().rss - before)
 """
@@ -158,14 +144,6 @@ def test_memory_for_keys_and_values_is_real_where_it_is_written_alone() -> None:
     """In a process of its own: another's memory may become large pages, too."""
     grown = subprocess.run([sys.executable, "-c", WRITES_A_LITTLE], check=True, capture_output=True, text=True).stdout
     assert int(grown) < 32 << 20
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="large pages are asked for on Linux alone")
-def test_any_bytes_in_the_names_of_mapped_files_are_read_without_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hugepages, "MAPS", tmp_path / "maps")
-    names = (b"/modell\xe4.gguf", "/a\u2028b\u2029c.gguf".encode(), b"/a\x0bb\x1cc.gguf")
-    hugepages.MAPS.write_bytes(b"".join(b"7f1000000000-7f1000c00000 rw-p 00000000 08:01 42    %s\n" % name for name in names))
-    hugepages.use_for_large_mappings()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")

@@ -33,7 +33,7 @@ from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.likelihood import Scorer
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.lora import LoraDelta
-from nomoat.engine.native import NativeModel
+from nomoat.engine.native import Blueprint, NativeModel
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.engine.program import Program
@@ -280,7 +280,7 @@ def test_a_model_of_tiles_computes_what_its_file_says(tmp_path: Path, tiles_at_a
 def properties_of(source: GGUFFile) -> dict[str, str]:
     """Of OpenVINO, for this model as it is imported here."""
     sizes, stored = importer.read_sizes(source), importer.planned(source)
-    return layout.choose(sizes, stored, threads=config.threads(), num_weights=source.num_values).properties
+    return layout.choose(sizes, stored, threads=config.threads()).properties
 
 
 @needs_instructions
@@ -356,10 +356,9 @@ def of_usual_decoder(path: Path, **told: Any) -> tuple[NativeModel, PagedModel, 
     """The same model run by nomoat alone and by OpenVINO, and tokens."""
     path = write_tiny_gguf(path, **told)
     folder = importer.import_gguf(path)
-    ours, theirs = NativeModel(folder), PagedModel(folder, properties_of(GGUFFile(path)))
+    ours, theirs = NativeModel(Blueprint(folder)), PagedModel(folder, properties_of(GGUFFile(path)))
     for model in (ours, theirs):
         model.allocate(16)
-    assert ours.vocabulary == theirs.vocabulary
     assert ours.block_bytes < theirs.block_bytes  # that has 16 bits a number
     return ours, theirs, np.random.default_rng(1).integers(10, 250, 200).tolist()
 
@@ -386,7 +385,7 @@ def test_memory_is_planned_as_keys_and_values_are_kept(
 
 def passes(model: NativeModel | PagedModel, ids: list[int], step: int) -> npt.NDArray[np.float32]:
     """The logits of all tokens but a first part of 100, so many in each pass, beside another text's."""
-    model.run([Row(ids[:100], 0, [9, 3, 4, 7, 1, 0], 1, reading=True), Row(ids[20:90], 0, [2, 5, 6], 1, reading=True)])
+    model.run([Row(ids[:100], 0, [9, 3, 4, 7, 1, 0], 1), Row(ids[20:90], 0, [2, 5, 6], 1)])
     made = []
     for at in range(100, 140, step):
         rows = [Row(ids[at : at + step], at, [9, 3, 4, 7, 1, 0], step), Row(ids[90:91], 70, [2, 5, 6], 1)]
@@ -434,7 +433,7 @@ def test_the_same_prompt_has_the_same_answer_whether_its_beginning_is_kept_or_no
     path = tmp_path / "model.gguf"
     path = write_tiny_gguf(path, type_name="Q4_0") if name == "llama" else write_gguf(path, CASES[name], make_model(CASES[name]))
     folder = importer.import_gguf(path)
-    batcher = batching.Batcher(lambda: NativeModel(folder), context_tokens=512)
+    batcher = batching.Batcher(lambda: NativeModel(Blueprint(folder)), context_tokens=512)
     chance = np.random.default_rng(1)
     kept = []
     try:
@@ -481,13 +480,13 @@ def test_a_pass_of_our_own_is_not_made_of_damaged_facts(tmp_path: Path, small_on
     assert text.count(part) == 1
     told.write_text(text.replace(part, damaged), encoding="utf-8")
     with pytest.raises(BadFileError) as caught:
-        NativeModel(folder)
+        NativeModel(Blueprint(folder))
     assert caught.value.message == f"`{folder}` is not a whole imported model"
     assert caught.value.hint == "remove that folder and try again"
     told.write_text(text, encoding="utf-8")
     (folder / "openvino_model.bin").write_bytes(b"")
     with pytest.raises(BadFileError, match="is not a whole imported model"):
-        NativeModel(folder)
+        NativeModel(Blueprint(folder))
 
 
 @needs_instructions
@@ -495,7 +494,7 @@ def test_a_pass_of_our_own_is_not_made_of_damaged_facts(tmp_path: Path, small_on
 def test_a_pass_of_our_own_gives_the_reference_s_logits(tmp_path: Path, small_ones_too: None, name: str) -> None:
     """Norms around attention and MLP, a gate of GELU, capped scores and logits, windows and rotations by layer."""
     reference = make_model(CASES[name])
-    ours = NativeModel(importer.import_gguf(write_gguf(tmp_path / "model.gguf", CASES[name], reference)))
+    ours = NativeModel(Blueprint(importer.import_gguf(write_gguf(tmp_path / "model.gguf", CASES[name], reference))))
     ours.allocate(16)
     ids = np.random.default_rng(1).integers(10, 250, 200).tolist()
     with torch.no_grad():
@@ -515,7 +514,7 @@ def test_adapters_beside_a_pass_of_our_own_give_what_openvino_gives(tmp_path: Pa
     adapters = [
         LoraDelta(write_adapter(tmp_path / name, seed=len(parts), rank=rank, parts=parts)) for name, (rank, parts) in sizes.items()
     ]
-    ours = NativeModel(importer.import_gguf(path), adapters)
+    ours = NativeModel(Blueprint(importer.import_gguf(path)), adapters)
     theirs = PagedModel(importer.import_gguf(path, fused=False), EXACT, adapters)
     ids = np.random.default_rng(1).integers(10, 250, 200).tolist()
     blocks = {None: [9, 3, 4, 7, 1, 0], 0: [2, 5, 6, 8, 10], 1: [11, 12, 13, 14, 15]}
@@ -550,7 +549,7 @@ def test_the_same_import_serves_a_model_alone_and_with_adapters_beside_it(tmp_pa
     with pytest.raises(
         BadFileError, match=r"changes `model.layers.0.mlp.down_proj` as one of \[64, 64\], and the model's is \[64, 128\]"
     ):
-        NativeModel(importer.import_gguf(path), [large])
+        NativeModel(Blueprint(importer.import_gguf(path)), [large])
 
 
 @needs_instructions

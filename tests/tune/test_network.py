@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def test_a_folder_of_the_hub_gives_the_logits_of_its_reference(name: str, tmp_pa
 
 
 def assert_logits_equal(model: Any, file: ModelSource, *, keep_expanded: bool, frozen: int) -> None:
-    arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
+    arch, sizes = architectures.of(file), importer.read_sizes(file)
     network = Network(file, arch, sizes, rank=4, seed=0, precision="float32", keep_expanded=keep_expanded, frozen=frozen)
     ids_BT = torch.randint(3, 250, (2, LONG), generator=torch.Generator().manual_seed(1))
     ids_BT[1, :SHARED] = ids_BT[0, :SHARED]
@@ -157,16 +157,24 @@ def test_products_in_8_bits_are_near_those_in_float32(monkeypatch: pytest.Monkey
         assert not qlora.Tiled.fits([qlora.Part(*odd.shape, odd.numpy().__getitem__, Form("float32"))])
 
 
-@pytest.mark.parametrize("flags", [{"avx2", "avx512_bf16"}, {"amx_bf16"}, {"avx2"}])
-def test_what_multiplies_bf16_learns_in_it_whatever_else_the_machine_does(monkeypatch: pytest.MonkeyPatch, flags: set[str]) -> None:
-    """Nothing is measured there: other programs would sway it, and the same command give other weights."""
-    measured: list[str] = []
-
-    def step(precision: str) -> Callable[[], None]:
-        measured.append(precision)
-        return lambda: None
-
+@pytest.mark.parametrize(
+    ("flags", "has_panels", "platform", "precision"),
+    [
+        ({"avx512_bf16", "avx512_vnni"}, True, "linux", "bfloat16"),
+        ({"amx_bf16"}, True, "win32", "bfloat16"),
+        ({"asimddp", "bf16"}, True, "linux", "bfloat16"),
+        ({"avx2", "avx_vnni"}, True, "linux", "int8"),
+        ({"asimddp"}, True, "linux", "int8"),
+        ({"avx2"}, False, "linux", "float32"),
+        ({"asimddp", "bf16"}, True, "darwin", "float32"),
+    ],
+)
+def test_the_number_format_of_tuning_follows_from_the_cpu_alone(
+    flags: set[str], has_panels: bool, platform: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is measured: other programs would sway it, and the same command give other weights."""
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
-    monkeypatch.setattr(qlora, "_small_step", step)
-    found = qlora.fastest_precision.__wrapped__()
-    assert (found.value == "bfloat16" and not measured) == (flags != {"avx2"})
+    monkeypatch.setattr(step_tables, "HAS_PANELS", has_panels)
+    monkeypatch.setattr(sys, "platform", platform)
+    found = qlora.fastest_precision()
+    assert found.value == precision and found.reason

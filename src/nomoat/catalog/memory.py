@@ -2,8 +2,7 @@
 
 On CPUs with AVX2 or ARM's dotprod files of the usual families keep their own codes (8 bits at most) at the default quality, and
 files of at most 4 bits from 700 million parameters up do at every quality. What does not is imported into int8 with one scale a row:
-1.05 bytes a parameter; on other CPUs 4-bit files from 2.5 billion parameters up (with `--quality small` all) keep 4 bits. CPUs with
-AMX read prompts of small int8 models with weights in bf16 beside those.
+1.05 bytes a parameter; on other CPUs 4-bit files from 2.5 billion parameters up (with `--quality small` all) keep 4 bits.
 The KV cache has 16 bits, or 8 where that is near enough for nomoat's own passes.
 Choosing among answers computes in float32 where memory allows, with weights of its own beside those: `scoring_bytes`. Where it does
 not, the served form is opened once more, which the engine packs once more; a file's own codes are read where they lie, and
@@ -56,13 +55,12 @@ class ModelSizes:
 class MemoryNeed:
     """Estimated memory of a running model. `note` says what stands on a guess.
 
-    `prompts_bytes`: a second form of the weights for prompts. `scoring_bytes`: what comes to that while answers are chosen by their
-    likelihoods. `most_cache_bytes`: what the KV cache may grow to with longer texts, with many at once and with what is kept of them,
-    in place of `kv_cache_bytes`; half of what is free when the first comes is its bound.
+    `scoring_bytes`: what comes to that while answers are chosen by their likelihoods. `most_cache_bytes`: what the KV cache may grow
+    to with longer texts, with many at once and with what is kept of them, in place of `kv_cache_bytes`; half of what is free when the
+    first comes is its bound.
     """
 
     weights_bytes: int
-    prompts_bytes: int
     scoring_bytes: int
     kv_cache_bytes: int
     most_cache_bytes: int
@@ -73,7 +71,7 @@ class MemoryNeed:
     @property
     def total_bytes(self) -> int:
         """All of it."""
-        return self.weights_bytes + self.prompts_bytes + self.kv_cache_bytes + self.overhead_bytes
+        return self.weights_bytes + self.kv_cache_bytes + self.overhead_bytes
 
     def cache_within(self, total_bytes: int) -> int:
         """What is left for the KV cache of so many bytes in all, at least what is planned for, at most what it can use."""
@@ -82,9 +80,8 @@ class MemoryNeed:
 
     def __str__(self) -> str:
         weights, cache, rest = (count / 1e9 for count in (self.weights_bytes, self.kv_cache_bytes, self.overhead_bytes))
-        prompts = f" + a second form for prompts {self.prompts_bytes / 1e9:.2f}" if self.prompts_bytes else ""
         return (
-            f"about {self.total_bytes / 1e9:.1f} GB: weights {weights:.2f}{prompts} + KV cache {cache:.2f} "
+            f"about {self.total_bytes / 1e9:.1f} GB: weights {weights:.2f} + KV cache {cache:.2f} "
             f"({self.context_tokens:,} tokens) + overhead {rest:.2f} ({self.note})"
         )
 
@@ -126,7 +123,6 @@ def memory_need(model: ModelCard | ModelSizes, context_tokens: int | None = None
         note += ", KV cache guessed from the number of parameters"
     return MemoryNeed(
         weights_bytes=weights,
-        prompts_bytes=_prompts(sizes),
         scoring_bytes=_scoring(sizes, weights),
         kv_cache_bytes=token_bytes * context,
         most_cache_bytes=max(token_bytes * max(context, sizes.context_tokens or 0), footprint.CACHE_BYTES),
@@ -166,11 +162,6 @@ def _scoring(sizes: ModelSizes, weights: int) -> int:
     if exact is not None:
         return exact
     return 0 if _keeps_codes(sizes) else weights
-
-
-def _prompts(sizes: ModelSizes) -> int:
-    in_groups = config.quality().value != "default" or (sizes.architecture or "").startswith(footprint.OUTLIERS)
-    return 0 if in_groups or _keeps_codes(sizes) else footprint.prompt_bytes(sizes.parameters).value
 
 
 def fit(need: MemoryNeed) -> Detected[Fits]:

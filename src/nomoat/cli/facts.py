@@ -17,6 +17,8 @@ from nomoat.records import ModelCard, Source
 if TYPE_CHECKING:
     from nomoat.engine.source import ModelSource
 
+AS_ANSWERS = hardware.Detected("codes", "the form of answers")  # in which prompts are read
+
 
 def parameters(count: int | None) -> str:
     """A number of parameters as people write it; empty if it was never told."""
@@ -179,7 +181,6 @@ def memory_facts(need: memory.MemoryNeed) -> dict[str, Any]:
     return {
         "total_bytes": need.total_bytes,
         "weights_bytes": need.weights_bytes,
-        "prompts_bytes": need.prompts_bytes,
         "kv_cache_bytes": need.kv_cache_bytes,
         "most_cache_bytes": need.most_cache_bytes,
         "scoring_bytes": need.scoring_bytes,
@@ -262,7 +263,7 @@ def layout_facts(path: Path) -> dict[str, Any]:
     if kv_sizes is not None:
         chosen = _native_facts(kv_sizes)
     else:
-        chosen = asdict(layout.choose(sizes, stored, threads=config.threads(), num_weights=source.num_values))
+        chosen = asdict(layout.choose(sizes, stored, threads=config.threads())) | {"prompts": asdict(AS_ANSWERS)}
     return {**stored.as_dict(), "is": str(stored), "bytes": stored.bytes_of(source), **chosen}
 
 
@@ -278,7 +279,7 @@ def _native_facts(kv_sizes: tuple[int, int]) -> dict[str, Any]:
         "kv_cache": hardware.Detected(keys_and_values, "of keys and values, with a scale for each head of a token"),
     }
     many = f"where {step_tables.PANELS_FROM} tokens or more are read at once"
-    prompts = hardware.Detected("codes", "the form of answers")
+    prompts = AS_ANSWERS
     if step_tables.IN_BF16:
         prompts = hardware.Detected("bf16", f"by AMX, {many}")
     elif step_tables.HAS_PANELS:

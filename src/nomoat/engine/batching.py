@@ -22,7 +22,6 @@ import numpy.typing as npt
 from nomoat import footprint, hardware
 from nomoat.engine import forked
 from nomoat.engine.blocks import BLOCK_TOKENS, BlockPool
-from nomoat.engine.dense import TwoForms
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.native import NativeModel
 from nomoat.engine.paged import PagedModel, Row
@@ -42,7 +41,7 @@ HEARTBEAT_SECONDS = 0.5
 CACHE_SHARE = 0.5  # of free memory, at most; the system gives it when it is first used
 
 Floats = npt.NDArray[np.float32]
-Model = NativeModel | PagedModel | TwoForms | SerialModel  # what runs rows of texts
+Model = NativeModel | PagedModel | SerialModel  # what runs rows of texts
 
 
 class Tokens:
@@ -412,7 +411,7 @@ class Batcher:
             ids, wanted = text.next_tokens(part, min(guess or 0, left))
             if not ids or not self._make_room(text, text.done + len(ids), [kept for kept, _ in planned]):
                 continue
-            planned.append((text, Row(ids, text.done, text.blocks, wanted, text.adapter, guess is None, text.wants_hidden)))
+            planned.append((text, Row(ids, text.done, text.blocks, wanted, text.adapter, text.wants_hidden)))
             room, logits = room - len(ids), logits - wanted
         return room
 

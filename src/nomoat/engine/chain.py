@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from nomoat.engine.program import (
 from nomoat.engine.step_tables import ATTENTION, CHOICE, COUNTS, HAS_PANELS, JOB_NUMBERS, LAST_NORM, MOST_OUTPUTS, Job, Kind, Step
 from nomoat.engine.team import COUNT, SERVE
 from nomoat.machine_code import Compiled
+
+if TYPE_CHECKING:
+    from nomoat.engine.native import AttentionFacts
 
 LAY_OUT = Compiled("engine.attention", "lay_out", 1)
 ATTENTION_FUNCTIONS = (
@@ -71,30 +74,29 @@ class Chain:
     """See the module. One thread at a time."""
 
     def __init__(
-        self, programs: Sequence[Program], last: Program, norm: Any, facts: dict[str, Any], number_sizes: tuple[int, int]
-    ) -> None:  # fmt: skip
-        """`programs`: one before the first attention, one after each. `last`: of the output layer. `facts`: see `fused.facts_of`.
-
-        `number_sizes`: see `footprint.kv_sizes`.
+        self, programs: Sequence[Program], last: Program, norm: Any, facts: AttentionFacts, number_sizes: tuple[int, int]
+    ) -> None:
+        """`programs`: one before the first attention, one after each. `last`: of the output layer. `number_sizes`: see
+        `footprint.kv_sizes`.
         """
         self._programs, self._norm = [*programs, last], norm
-        self._sizes = facts["heads"], facts["kv_heads"], facts["head_dim"]
-        self._views = [(np.array(view["inverse"], np.float32), np.float32(view["magnitude"])) for view in facts["views"]]
-        self._view_of_layer = facts["layers"]
+        self._sizes = facts.heads, facts.kv_heads, facts.head_dim
+        self._views = [(np.array(view["inverse"], np.float32), np.float32(view["magnitude"])) for view in facts.views]
+        self._view_of_layer = facts.layers
         self._number_sizes = number_sizes
         # of each view; the last row is of the last attention, where nobody asks what other tokens see
-        views = [*facts["views"], facts["views"][self._view_of_layer[-1]]]
+        views = [*facts.views, facts.views[self._view_of_layer[-1]]]
         self._view_rows = np.stack([self._view_row(view, facts, programs[0].epsilon) for view in views])
-        self._head_norms = np.array(facts["norms"], np.float32)  # [layer, query or key, head width], or empty
+        self._head_norms = np.array(facts.norms, np.float32)  # [layer, query or key, head width], or empty
         self._cache = 0
         self._arrays: dict[str, Any] = {}
         self._most_tokens, self._most_wanted = 0, 0
         self._make_room(1, 1)
         weakref.finalize(self, give_back_memory).atexit = False
 
-    def _view_row(self, view: dict[str, Any], facts: dict[str, Any], epsilon: int) -> Any:
+    def _view_row(self, view: dict[str, Any], facts: AttentionFacts, epsilon: int) -> Any:
         row = np.zeros(attention_tables.VIEW_NUMBERS, np.int64)
-        scale, cap = (int(np.float32(facts[name]).view(np.uint32)) for name in ("scale", "cap"))
+        scale, cap = (int(np.float32(number).view(np.uint32)) for number in (facts.scale, facts.cap))
         row[: View.EPSILON + 1] = *self._sizes, 2 * len(view["inverse"]), scale, cap, view["window"], epsilon
         row[[View.KEY_SIZE, View.VALUE_SIZE]] = self._number_sizes
         row[View.KEEP_CODE :] = [function.address for function in ATTENTION_FUNCTIONS]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import openvino as ov
@@ -17,37 +18,31 @@ from nomoat.engine import positions
 from nomoat.engine.arch import Architecture, Dimensions, has_usual_attention, is_usual, score_scale
 from nomoat.engine.custom_ops import FusedBlock, Weights
 from nomoat.engine.graph import GraphBuilder, Source
-from nomoat.engine.native import FACTS
+from nomoat.engine.native import FACTS, AttentionFacts
 from nomoat.engine.positions import Node
 from nomoat.engine.source import ModelSource
 from nomoat.engine.tiles import TILE_ROWS, WHOLE_BYTES
 
 
-def facts_of(arch: Architecture, sizes: Dimensions, file: ModelSource) -> dict[str, Any]:
-    """What a model's file is to tell of its attention, embedding and output. 0 stands for no window and no cap.
-
-    A view is how a layer sees: how far back, and how positions turn; `layers` says which of the views each has. `FusedBuilder` adds
-    `parts`: of each step of each `FusedBlock` the layers it is made of, and the rows of each.
-    """
+def facts_of(arch: Architecture, sizes: Dimensions, file: ModelSource, parts: list[list[list[tuple[str, int]]]]) -> AttentionFacts:
+    """For an imported model. `parts`: see `AttentionFacts`."""
     layers = range(sizes.layers)
     normed = layers if arch.qk_norm else ()
     norms = [[file.rows(f"blk.{layer}.attn_{part}_norm.weight").tolist() for part in "qk"] for layer in normed]
     kinds = sorted(set(arch.windowed))
-    return {
-        "heads": sizes.heads, "kv_heads": sizes.kv_heads, "head_dim": sizes.head_dim, "norms": norms,
-        "scale": score_scale(arch, sizes), "cap": sizes.attention_cap or 0,
-        "views": [_view(sizes, file, local=local) for local in kinds],
-        "layers": [kinds.index(arch.windowed[layer % len(arch.windowed)]) for layer in layers],
-        "embedding_scale": sizes.width**0.5 if arch.embedding_scaled else 1, "logit_cap": sizes.logit_cap or 0,
-        "vocabulary": sizes.vocabulary,
-    }  # fmt: skip
+    return AttentionFacts(
+        heads=sizes.heads, kv_heads=sizes.kv_heads, head_dim=sizes.head_dim, norms=norms,
+        scale=score_scale(arch, sizes), cap=sizes.attention_cap or 0,
+        views=[_view(sizes, file, local=local) for local in kinds],
+        layers=[kinds.index(arch.windowed[layer % len(arch.windowed)]) for layer in layers],
+        embedding_scale=sizes.width**0.5 if arch.embedding_scaled else 1, logit_cap=sizes.logit_cap or 0,
+        vocabulary=sizes.vocabulary, parts=parts,
+    )  # fmt: skip
 
 
 def _view(sizes: Dimensions, file: ModelSource, *, local: bool) -> dict[str, Any]:
-    window = sizes.window if local else None
-    sizes = positions.sizes_of_windowed(sizes) if local else sizes
-    inverse = positions.inverse_frequencies(file, sizes)
-    return {"window": window or 0, "inverse": inverse.tolist(), "magnitude": sizes.rope_magnitude}
+    inverse, magnitude = positions.rotation(file, sizes, local=local)
+    return {"window": (sizes.window or 0) if local else 0, "inverse": inverse.tolist(), "magnitude": magnitude}
 
 
 class FusedBuilder(GraphBuilder):
@@ -64,8 +59,8 @@ class FusedBuilder(GraphBuilder):
         self._parts: list[list[list[tuple[str, int]]]] = []
         model = super()._build()
         if has_usual_attention(self.arch, self.sizes):
-            facts = facts_of(self.arch, self.sizes, self.file) | {"parts": self._parts}
-            model.set_rt_info(json.dumps(facts), list(FACTS))
+            facts = facts_of(self.arch, self.sizes, self.file, self._parts)
+            model.set_rt_info(json.dumps(asdict(facts)), list(FACTS))
         return model
 
     def _layers(self, x: Node) -> Node:

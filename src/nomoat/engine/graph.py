@@ -322,8 +322,7 @@ class GraphBuilder:
     def _rope_tables(self, *, local: bool) -> tuple[Node, Node] | None:
         if self.arch.positions != "rope":
             return None
-        sizes = positions.sizes_of_windowed(self.sizes) if local else self.sizes
-        return positions.rope_tables(positions.inverse_frequencies(self.file, sizes), self._inputs["position_ids"], sizes)
+        return positions.rope_tables(*positions.rotation(self.file, self.sizes, local=local), self._inputs["position_ids"])
 
     def _embedded(self, table: Node | Tiled) -> Node:
         x = self._looked_up(table, op.convert(self._inputs["input_ids"], "i32"))

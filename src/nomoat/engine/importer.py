@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from nomoat import __version__, cache, config, footprint, paths
 from nomoat.engine import arch as architectures
 from nomoat.engine import layout, tensor_check
-from nomoat.engine.imported import GRAPH, WEIGHTS, not_whole
+from nomoat.engine.imported import GRAPH, NATIVE, WEIGHTS, not_whole
 from nomoat.engine.lora import MERGE, LoraDelta
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, files_of, open_source
@@ -29,7 +29,7 @@ from nomoat.hub_folder import ADAPTER_WEIGHTS
 if TYPE_CHECKING:
     from nomoat.engine.graph import GraphBuilder
 
-CHECKED = ("native.json", "tokenizer.json", "tokenizer_config.json")
+CHECKED = (NATIVE, "tokenizer.json", "tokenizer_config.json")
 SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 Progress = Callable[[int, int], None]
 Check = Callable[[architectures.Dimensions, int, int, bool, str | None], None]
@@ -71,7 +71,7 @@ def read_sizes(source: ModelSource, *, context_tokens: int | None = None) -> arc
     """The model's dimensions, which its tensors have. `context_tokens`: the context asked for; it matters to a model of LongRoPE."""
     if isinstance(source, ForeignFolder):
         return source.sizes
-    arch = architectures.find(str(source.require("general.architecture")))
+    arch = architectures.of(source)
     sizes = architectures.dimensions(
         source.metadata,
         vocabulary=source.tensor("token_embd.weight").shape[0],
@@ -181,7 +181,7 @@ def import_with(
     Elsewhere an adapter that is `alone`, without its base, is baked into the weights, and others stand beside layers that are apart.
     All else is as for `import_gguf`.
     """
-    from nomoat.engine.native import NativeModel  # makes a folder for what is compiled: not before there is a model
+    from nomoat.engine.native import Blueprint  # makes a folder for what is compiled: not before there is a model
 
     told: dict[str, Any] = {"context_tokens": context_tokens, "progress": progress, "check": check}
     if not adapters:
@@ -189,7 +189,7 @@ def import_with(
     folder = _import(path, **told, if_tiled=True)
     if folder is not None:
         deltas, (arch, sizes) = read_adapters(folder, adapters), family_of(folder)
-        if arch is not None and NativeModel.can_run(folder, deltas):
+        if arch is not None and Blueprint(folder).can_run(deltas):
             _require_beside(arch, sizes, deltas)
             return folder, adapters
     if alone:
@@ -204,7 +204,7 @@ def require_beside(path: Path, adapters: Sequence[Path], *, context_tokens: int 
     source = open_source(path)
     if isinstance(source, ForeignFolder):
         raise UnsupportedError("this model is converted by optimum-intel, and adapters cannot stand beside that", hint=MERGE)
-    arch, sizes = architectures.find(str(source.require("general.architecture"))), read_sizes(source, context_tokens=context_tokens)
+    arch, sizes = architectures.of(source), read_sizes(source, context_tokens=context_tokens)
     _require_beside(arch, sizes, [LoraDelta(adapter).of_model(arch, sizes) for adapter in adapters])
 
 
@@ -239,7 +239,7 @@ def _fitted(delta: LoraDelta | None, source: ModelSource, sizes: architectures.D
     """An adapter for a model that is to be built; one that optimum-intel converts has none."""
     if delta is None or isinstance(source, ForeignFolder):
         return delta
-    return delta.of_model(architectures.find(str(source.require("general.architecture"))), sizes)
+    return delta.of_model(architectures.of(source), sizes)
 
 
 def _folder_of(digest: str) -> Path:
@@ -305,8 +305,7 @@ def _builder(plan: _Plan) -> GraphBuilder:
     from nomoat.engine.fused import FusedBuilder
     from nomoat.engine.graph import GraphBuilder
 
-    arch = architectures.find(plan.source.metadata["general.architecture"])
-    given = (plan.source, arch, plan.sizes, plan.stored)
+    given = (plan.source, architectures.of(plan.source), plan.sizes, plan.stored)
     builder = FusedBuilder(*given, delta=plan.delta, progress=plan.progress)
     return builder if builder.can_build() else GraphBuilder(*given, delta=plan.delta, progress=plan.progress)
 

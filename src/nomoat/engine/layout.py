@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from nomoat import footprint, hardware
 from nomoat.config import Quality
@@ -24,9 +24,6 @@ from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import OWN_GROUP, OWN_TYPES, Form
 
 VERSION = "16"  # part of the cache's key: change it when what is written, or the rule for it, changes
-PromptForm = Literal["codes", "bf16"]
-
-AS_ANSWERS: hardware.Detected[PromptForm] = hardware.Detected("codes", "the form of answers")
 ROWS = Form("int8")
 GROUPS = Form("int8", 64)
 OWN = Form("own4", OWN_GROUP)
@@ -121,17 +118,10 @@ def _layer_name(tensor_name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """OpenVINO's CPU properties for a model, with the reason for each. `prompts`: the form that prompts are read in."""
+    """OpenVINO's CPU properties for a model, with the reason for each."""
 
     properties: dict[str, str]
     reasons: dict[str, str]
-    prompts: hardware.Detected[PromptForm] = AS_ANSWERS
-
-    @property
-    def prompt_properties(self) -> dict[str, str] | None:
-        """For prompts in a form of their own; None where they are read as answers are written."""
-        own = {"INFERENCE_PRECISION_HINT": "bf16", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
-        return self.properties | own if self.prompts.value == "bf16" else None
 
     @property
     def scoring_properties(self) -> dict[str, str]:
@@ -192,7 +182,7 @@ def _is_written_by_nomoat(file: ModelSource, sizes: Dimensions) -> bool:
     return fit and architectures.is_usual(arch, sizes) and architectures.has_usual_attention(arch, sizes)
 
 
-def choose(sizes: Dimensions, stored: Storage, *, threads: hardware.Detected[int], num_weights: int) -> Layout:
+def choose(sizes: Dimensions, stored: Storage, *, threads: hardware.Detected[int]) -> Layout:
     """The properties that are fastest for this model on this CPU within the bound of quality."""
     properties, reasons = {}, {}
 
@@ -218,19 +208,8 @@ def choose(sizes: Dimensions, stored: Storage, *, threads: hardware.Detected[int
     groups = [size for size in (128, 64, 32) if size <= (stored.smallest_group or 128)]
     group = next((size for size in groups if all(columns % size == 0 for columns in inputs)), 0)
     decide("DYNAMIC_QUANTIZATION_GROUP_SIZE", str(group), "the largest group that divides every layer's input and a scale's group")
-    prompts = _form_of_prompts(stored, hint.value, num_weights)
-    if prompts.value == "bf16":
-        decide("KV_CACHE_PRECISION", "u8", "what prompts in bf16 and answers in f32 can share")
-    else:
-        decide("KV_CACHE_PRECISION", "bf16" if hint.value == "bf16" else "f16", "16 bits, as the rest is computed")
-    return Layout(properties, reasons, prompts)
-
-
-def _form_of_prompts(stored: Storage, hint: str, num_weights: int) -> hardware.Detected[PromptForm]:
-    if stored.forms[""] != ROWS or hint != "f32":
-        return AS_ANSWERS
-    need = footprint.prompt_bytes(num_weights)
-    return hardware.Detected("bf16" if need.value else "codes", need.reason)
+    decide("KV_CACHE_PRECISION", "bf16" if hint.value == "bf16" else "f16", "16 bits, as the rest is computed")
+    return Layout(properties, reasons)
 
 
 def _precision() -> hardware.Detected[str]:

@@ -44,7 +44,7 @@ def split(tokenizer: Tokenizer, request: Request, continuations: Sequence[str]) 
     if not prompt:
         raise UsageError("a likelihood needs a prompt of at least one token", hint="write something into it")
     wholes = [tokenizer.encode(text + continuation, add_bos=add_bos) for continuation in continuations]
-    shared = min((_common(prompt, whole) for whole in wholes), default=len(prompt))
+    shared = min((matching.num_common(prompt, whole) for whole in wholes), default=len(prompt))
     rows = [whole[shared:] for whole in wholes]
     if shared == 0:  # nothing is left to condition on
         shared, rows = len(prompt), [tokenizer.encode(continuation) for continuation in continuations]
@@ -66,11 +66,6 @@ def ends_of(tokenizer: Tokenizer, request: Request, rows: Sequence[list[int]], *
     if not request.messages or not matching.some_begin_others(rows):
         return ()
     return tuple(token for token in tokenizer.special.stop_ids if token < vocabulary)
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two texts have in common before they differ."""
-    return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 class Tree:

@@ -8,9 +8,9 @@ Shapes: T tokens of all rows, W tokens whose logits are wanted, V vocabulary, D 
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -35,25 +35,97 @@ from nomoat.engine import chain
 machine_code.compile_all(chain.functions(sys.argv[1:]))
 """
 FEW_TOKENS, MOST_KEPT = 8, 1024  # of a pass whose tokens' embeddings are kept, and how many are
-FACTS = ("nomoat", "attention")  # the path in a graph's `rt_info` of what `fused.facts_of` gives
+FACTS = ("nomoat", "attention")  # the path in a graph's `rt_info` of its `AttentionFacts`
 
-FACT_NAMES = frozenset(
-    (
-        "heads",
-        "kv_heads",
-        "head_dim",
-        "norms",
-        "scale",
-        "cap",
-        "views",
-        "layers",
-        "embedding_scale",
-        "logit_cap",
-        "vocabulary",
-        "parts",
-    )
-)
-PARTS = {"types", "facts", "embedding", "head", "norm", "programs"}  # of `NATIVE`; of another graph only the first
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionFacts:
+    """What a model's file tells of its attention, embedding and output. 0 stands for no window and no cap.
+
+    A view is how a layer sees: how far back, and how positions turn; `layers` says which of the views each has. `norms`: of each layer
+    those of queries and of keys, or none at all. `parts`: of each step of each `FusedBlock` the layers it is made of, and the rows of
+    each.
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    norms: Sequence[Sequence[Sequence[float]]]
+    scale: float
+    cap: float
+    views: Sequence[dict[str, Any]]
+    layers: Sequence[int]
+    embedding_scale: float
+    logit_cap: float
+    vocabulary: int
+    parts: Sequence[Sequence[Sequence[tuple[str, int]]]]
+
+
+class Blueprint:
+    """What `NATIVE` tells of an imported folder, read once. Of a model that is not run here that is the types of its tiles alone."""
+
+    facts: AttentionFacts
+    embedding: dict[str, Any]
+    head: dict[str, Any]
+    norm: Sequence[int]
+    programs: Sequence[dict[str, Any]]
+
+    def __init__(self, folder: Path) -> None:
+        """Raises BadFileError if the folder is not whole."""
+        self.folder = folder
+        try:
+            told = json.loads((folder / NATIVE).read_text(encoding="utf-8"))
+            self._types: list[str] = told.pop("types")
+            self._is_run_here = bool(told)
+            if told:
+                self.facts = AttentionFacts(**told["facts"])
+                self.embedding, self.head, self.norm, self.programs = (
+                    told[name] for name in ("embedding", "head", "norm", "programs")
+                )
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as exc:
+            raise not_whole(folder) from exc
+
+    def can_run(self, adapters: Sequence[LoraDelta] = ()) -> bool:
+        """Whether `fused.FusedBuilder` wrote it, with facts of its attention, its embedding and output in tiles, and its steps are
+        made of all the layers that the adapters change. What else is asked is then known.
+        """
+        if not self._is_run_here:
+            return False
+        layers = {name for steps in self.facts.parts for parts in steps for name, _ in parts}
+        return all(layers.issuperset(adapter.layers) for adapter in adapters)
+
+    def number_sizes(self, quality: str) -> tuple[int, int]:
+        """See `footprint.kv_sizes`."""
+        steps = [step for block in self.programs for step in json.loads(block["steps"])]
+        biased = any(kind == "out" and vector >= 0 for kind, *_, vector in steps)
+        return footprint.kv_sizes(self.facts.head_dim, uneven_keys=biased or bool(self.facts.norms), quality=quality)
+
+    def cache_bytes_a_token(self, quality: str) -> int:
+        """Of a token's keys and values."""
+        facts = self.facts
+        return footprint.kv_bytes_a_token(len(facts.layers), facts.kv_heads, facts.head_dim, self.number_sizes(quality))
+
+    def compile_once(self, progress: Callable[[int, int], None] | None = None, *, adapters: bool) -> None:
+        """Let another process compile what the model needs, see `machine_code`; nothing for one without tiles.
+
+        `adapters`: what those beside its weights need as well.
+        """
+        from nomoat import machine_code
+
+        if types := self.types(adapters=adapters):
+            machine_code.compile_elsewhere("-".join(types), COMPILE, *types, progress=progress)
+
+    def load_compiled(self, *, adapters: bool) -> None:
+        """Have all that here, compiled by this process if it is kept nowhere. Raises NotEnoughDiskError, NotWritableError."""
+        from nomoat.engine import chain
+
+        if types := self.types(adapters=adapters):
+            for function in chain.functions(types):
+                _ = function.address
+
+    def types(self, *, adapters: bool) -> list[str]:
+        """Of all matrices in tiles that the model multiplies by."""
+        return sorted({*self._types, *([tiles.WHOLE_BYTES] if self._types and adapters else ())})
 
 
 class NativeModel:
@@ -62,51 +134,14 @@ class NativeModel:
     takes_many = True
     largest_pass = PagedModel.largest_pass
 
-    @classmethod
-    def can_run(cls, folder: Path, adapters: Sequence[LoraDelta] = ()) -> bool:
-        """Whether `fused.FusedBuilder` wrote it, with facts of its attention, its embedding and output in tiles, and its steps are
-        made of all the layers that the adapters change. Raises BadFileError if the folder is not whole.
-        """
-        told = _told(folder)
-        if "programs" not in told:
-            return False
-        layers = {name for steps in told["facts"]["parts"] for parts in steps for name, _ in parts}
-        return all(layers.issuperset(adapter.layers) for adapter in adapters)
-
-    @classmethod
-    def cache_bytes_a_token(cls, folder: Path, *, quality: str) -> int:
-        """Of a token's keys and values, for a folder that `can_run` is true of. Raises BadFileError if it is not whole."""
-        return _token_bytes(_told(folder), quality)
-
-    @classmethod
-    def compile_once(cls, folder: Path, progress: Callable[[int, int], None] | None = None, *, adapters: bool = False) -> None:
-        """Let another process compile what a folder's model needs, see `machine_code`; nothing for one that is not run so.
-
-        `adapters`: what those beside its weights need as well. Raises BadFileError if the folder is not whole.
-        """
-        from nomoat import machine_code
-
-        if types := _types(folder, adapters=adapters):
-            machine_code.compile_elsewhere("-".join(types), COMPILE, *types, progress=progress)
-
-    @classmethod
-    def load_compiled(cls, folder: Path, *, adapters: bool = False) -> None:
-        """Have all that here, compiled by this process if it is kept nowhere. Raises NotEnoughDiskError, NotWritableError, too."""
-        from nomoat.engine import chain
-
-        if types := _types(folder, adapters=adapters):
-            for function in chain.functions(types):
-                _ = function.address
-
-    def __init__(self, folder: Path, adapters: Sequence[LoraDelta] = (), quality: str = "default") -> None:
-        """Of a folder that `can_run` is true of; the weights stay where they are, in its file. Raises BadFileError."""
+    def __init__(self, blueprint: Blueprint, adapters: Sequence[LoraDelta] = (), quality: str = "default") -> None:
+        """Of one that `can_run` is true of; the weights stay where they are, in its folder's file. Raises BadFileError."""
         from nomoat.engine.attention_tables import MANY_TOKENS
         from nomoat.engine.chain import Chain
         from nomoat.engine.program import Program
         from nomoat.engine.step_tables import PANELS_FROM
 
-        told = _told(folder)
-        facts, embedding, head = (told[name] for name in ("facts", "embedding", "head"))
+        folder, facts, head = blueprint.folder, blueprint.facts, blueprint.head
         try:
             weights = self._weights = np.memmap(folder / WEIGHTS, np.uint8, "r")
         except (FileNotFoundError, ValueError) as exc:  # the second of an empty one
@@ -118,27 +153,27 @@ class NativeModel:
                 raise not_whole(folder)
             return weights[start : start + size]
 
-        self._table = constant(embedding["at"]).reshape(int(head["rows"]) // tiles.TILE_ROWS, -1)
-        self._table_type = embedding["type_name"]
-        norm = constant(told["norm"]).view(np.float32)
-        self._embedding_scale, self._logit_cap = np.float32(facts["embedding_scale"]), np.float32(facts["logit_cap"])
-        width, seen = len(norm), facts["heads"] * facts["head_dim"]
+        self._table = constant(blueprint.embedding["at"]).reshape(int(head["rows"]) // tiles.TILE_ROWS, -1)
+        self._table_type = blueprint.embedding["type_name"]
+        norm = constant(blueprint.norm).view(np.float32)
+        self._embedding_scale, self._logit_cap = np.float32(facts.embedding_scale), np.float32(facts.logit_cap)
+        width, seen = len(norm), facts.heads * facts.head_dim
         self._kept: dict[int, npt.NDArray[np.float32]] = {}  # the embedding of some tokens
         self._width = width
         programs = []
-        for number, block in enumerate(told["programs"]):
+        for number, block in enumerate(blueprint.programs):
             address, columns = constant(block["at"]).ctypes.data, seen if number else width
             steps, epsilon, chunk = json.loads(block["steps"]), float(block["epsilon"]), int(block["chunk"])
             programs.append(Program(steps, address, columns, width=width, epsilon=epsilon, chunk=chunk))
             if adapters:
-                _add_beside(programs[-1], facts["parts"][number], adapters)
-        self.vocabulary = int(facts["vocabulary"])
+                _add_beside(programs[-1], facts.parts[number], adapters)
+        self.vocabulary = facts.vocabulary
         step = ("out", head["type_name"], int(head["rows"]), 0, -1)
         last = Program([step], constant(head["at"]).ctypes.data, width, chunk=int(head["chunk"]))
-        self._chain = Chain(programs, last, norm, facts, _number_sizes(told, quality))
+        self._chain = Chain(programs, last, norm, facts, blueprint.number_sizes(quality))
         # of so many tokens, or more, a prompt's part is computed the same way; fewer round otherwise
         self.alike_from = max(MANY_TOKENS, PANELS_FROM)
-        self.block_bytes = BLOCK_TOKENS * _token_bytes(told, quality)
+        self.block_bytes = BLOCK_TOKENS * blueprint.cache_bytes_a_token(quality)
         self.mapped_bytes = len(weights)
 
     def allocate(self, num_blocks: int) -> None:
@@ -192,46 +227,6 @@ def _add_beside(program: Program, parts: Sequence[Sequence[tuple[str, int]]], ad
         added = beside(of_step, int(program.steps[number, Step.COLUMNS]), adapters) if of_step else None
         if added is not None:
             program.add_beside(number, added)
-
-
-def _types(folder: Path, *, adapters: bool) -> list[str]:
-    """Of all matrices in tiles that an imported folder's model multiplies by. Raises BadFileError."""
-    found = _told(folder)["types"]
-    return sorted({*found, *([tiles.WHOLE_BYTES] if found and adapters else ())})
-
-
-def _told(folder: Path) -> dict[str, Any]:
-    """What `NATIVE` tells, read once a start, which asks for it several times. Raises BadFileError."""
-    try:
-        return _read(folder, (folder / NATIVE).stat().st_mtime_ns)
-    except OSError as exc:
-        raise not_whole(folder) from exc
-
-
-@functools.lru_cache(maxsize=1)
-def _read(folder: Path, written: int) -> dict[str, Any]:
-    """`written`: when, since another may have taken its place."""
-    try:
-        told = json.loads((folder / NATIVE).read_text(encoding="utf-8"))
-        whole = told.keys() == {"types"} or (told.keys() == PARTS and told["facts"].keys() >= FACT_NAMES)
-    except (ValueError, KeyError, AttributeError, TypeError) as exc:
-        raise not_whole(folder) from exc
-    if not whole:
-        raise not_whole(folder)
-    return told  # type: ignore[no-any-return]
-
-
-def _number_sizes(told: dict[str, Any], quality: str) -> tuple[int, int]:
-    """See `footprint.kv_sizes`."""
-    facts = told["facts"]
-    steps = [step for block in told["programs"] for step in json.loads(block["steps"])]
-    biased = any(kind == "out" and vector >= 0 for kind, *_, vector in steps)
-    return footprint.kv_sizes(facts["head_dim"], uneven_keys=biased or bool(facts["norms"]), quality=quality)
-
-
-def _token_bytes(told: dict[str, Any], quality: str) -> int:
-    facts = told["facts"]
-    return footprint.kv_bytes_a_token(len(facts["layers"]), facts["kv_heads"], facts["head_dim"], _number_sizes(told, quality))
 
 
 def write_native(folder: Path) -> None:

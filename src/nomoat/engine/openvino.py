@@ -23,17 +23,16 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import cache, config, footprint, paths
-from nomoat.engine import Engine, dense, forked, hugepages, importer, layout, likelihood, served_scores_digest, tool_calls
+from nomoat.engine import Engine, forked, importer, layout, likelihood, served_scores_digest, tool_calls
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import CompiledCopy
-from nomoat.engine.dense import TwoForms
 from nomoat.engine.grammar import Grammar, Grammars
 from nomoat.engine.imported import not_whole
 from nomoat.engine.likelihood import Scorer
 from nomoat.engine.lookup import Lookup
-from nomoat.engine.native import NativeModel
+from nomoat.engine.native import Blueprint, NativeModel
 from nomoat.engine.paged import PagedModel
 from nomoat.engine.sampling import Pick, Sampler
 from nomoat.engine.serial import SerialModel
@@ -90,7 +89,6 @@ class OpenVINOEngine(Engine):
             self.storage = layout.Storage.from_dict(facts["storage"])
             self.digest: str = facts["digest"]
             sizes = self._sizes = Dimensions(**facts["sizes"])
-            num_weights: int = facts["num_values"]
             self._notes: tuple[str, ...] = tuple(facts["notes"])
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as exc:
             raise not_whole(folder, exc) from exc
@@ -99,12 +97,13 @@ class OpenVINOEngine(Engine):
         self._grammars = Grammars(self.tokenizer, sizes.vocabulary)
         self._folder, self._weights, self._adapter = folder, weights, adapter
         self._beside = importer.read_adapters(folder, beside)
-        self._is_native = self.storage.has_tiles and NativeModel.can_run(folder, self._beside)
+        self._blueprint = Blueprint(folder) if self.storage.has_tiles else None
+        self._native = self._blueprint if self._blueprint is not None and self._blueprint.can_run(self._beside) else None
         self._token_bytes = footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim)
-        if self._is_native:  # what keys and values are rounded to is no part of the folder, and of its answers
-            self._token_bytes = NativeModel.cache_bytes_a_token(folder, quality=self.storage.quality)
+        if self._native is not None:  # what keys and values are rounded to is no part of the folder, and of its answers
+            self._token_bytes = self._native.cache_bytes_a_token(self.storage.quality)
             self.digest = hashlib.sha256(f"{self.digest}\n{self._token_bytes}".encode()).hexdigest()
-        self.layout = layout.choose(sizes, self.storage, threads=config.threads(), num_weights=num_weights)
+        self.layout = layout.choose(sizes, self.storage, threads=config.threads())
         self._at: int | None = None  # of the adapter beside the weights that answers
         self._shared = _Shared(weights=weights, context_tokens=self._context_tokens)
 
@@ -280,16 +279,16 @@ class OpenVINOEngine(Engine):
     def compile_once(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Compile nomoat's own products for this model, if this machine has not yet; otherwise that is done when it is first asked.
 
-        `progress` is told (functions done, functions). Raises BadFileError.
+        `progress` is told (functions done, functions).
         """
-        if self.storage.has_tiles:
-            NativeModel.compile_once(self._folder, progress, adapters=bool(self._beside))
+        if self._blueprint is not None:
+            self._blueprint.compile_once(progress, adapters=bool(self._beside))
 
     def _prepare(self) -> None:
         """Have nomoat's own products compiled, if this model has any. Raises NotEnoughDiskError, NotWritableError, too."""
-        if self.storage.has_tiles:
+        if self._blueprint is not None:
             self.compile_once()
-            NativeModel.load_compiled(self._folder, adapters=bool(self._beside))
+            self._blueprint.load_compiled(adapters=bool(self._beside))
 
     def _make_scorer(self) -> Scorer:
         """An adapter beside the weights is part of them here: exactly, or baked into an import of its own."""
@@ -354,27 +353,18 @@ class OpenVINOEngine(Engine):
             )  # fmt: skip
 
     def _make_model(self) -> Model:
-        made: Model
         self._prepare()
-        if self._is_native:
-            return NativeModel(self._folder, self._beside, self.storage.quality)
+        if self._native is not None:
+            return NativeModel(self._native, self._beside, self.storage.quality)
         if self._sizes.has_paged_attention:
-            made = PagedModel(self._folder, self.layout.properties, self._beside, self._copy("", self.layout.properties))
-            if self.layout.prompt_properties and not self._beside:
-                copy = self._copy("-prompts", self.layout.prompt_properties)
-                made = TwoForms(made, PagedModel(self._folder, self.layout.prompt_properties, copy=copy, change=dense.expand))
-        elif self._beside:
+            kept = CompiledCopy(paths.cache() / cache.COMPILED / self._folder.name, self.layout.properties)
+            return PagedModel(self._folder, self.layout.properties, self._beside, kept)
+        if self._beside:
             raise UnsupportedError(
                 "adapters beside the weights need paged attention, which this model cannot have on this CPU",
                 hint="load the model with one adapter, which is then part of its weights",
             )
-        else:
-            made = SerialModel(self._folder, self.layout.properties)
-        hugepages.use_for_large_mappings()  # before the cache is there, which is mostly not used
-        return made
-
-    def _copy(self, end: str, properties: dict[str, str]) -> CompiledCopy:
-        return CompiledCopy(paths.cache() / cache.COMPILED / f"{self._folder.name}{end}", properties)
+        return SerialModel(self._folder, self.layout.properties)
 
     def _started_batcher(self) -> Batcher:
         shared = self._shared

@@ -8,7 +8,7 @@ Shapes: R rows (one a text), T tokens of all rows, W tokens whose logits are wan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,7 @@ class Row:
     """A text's part in a pass: its new tokens, how many tokens lie before them, and the blocks with those and with room for these.
 
     `wanted`: of how many of the last new tokens logits are wanted. `adapter`: which of the model's adapters they are read with.
-    `reading`: whether they are a prompt's, and not the next of an answer with guesses of what follows. `hidden`: whether
-    somebody wants the last hidden states of all of them.
+    `hidden`: whether somebody wants the last hidden states of all of them.
     """
 
     ids: Sequence[int]
@@ -41,12 +40,34 @@ class Row:
     blocks: Sequence[int]
     wanted: int
     adapter: int | None = None
-    reading: bool = False
     hidden: bool = False
 
 
+class Inference:
+    """What runs a compiled model whose outputs are logits and last hidden states. `places`: of its inputs, by name."""
+
+    def __init__(self, compiled: Any) -> None:
+        self.request = compiled.create_infer_request()
+        self.places = {port.any_name: at for at, port in enumerate(compiled.inputs)}
+        self._passes = shutdown.passes()
+
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Both outputs, a row a token, overwritten by the next pass. Raises RuntimeError if the process ends."""
+        import openvino as ov
+
+        with self._passes:
+            shutdown.require_time()
+            for name, value in inputs.items():
+                if name in self.places:  # a model without rotary positions does not ask for them
+                    self.request.set_input_tensor(self.places[name], ov.Tensor(value))
+            self.request.start_async()  # `infer` would copy the outputs
+            self.request.wait()
+        logits, hidden = (self.request.get_output_tensor(at).data for at in (0, 1))
+        return logits.reshape(-1, logits.shape[-1]), hidden.reshape(-1, hidden.shape[-1])
+
+
 class PagedModel:
-    """See the module. One thread at a time. `vocabulary` is V; a block holds the keys and values of `BLOCK_TOKENS` tokens."""
+    """See the module. One thread at a time. A block holds the keys and values of `BLOCK_TOKENS` tokens."""
 
     takes_many = True
     largest_pass = 1 << 31  # tokens: without a bound of its own
@@ -54,31 +75,23 @@ class PagedModel:
     mapped_bytes = 0  # of weights that stay in their file
 
     def __init__(
-        self, folder: Path, properties: dict[str, str], adapters: Sequence[LoraDelta] = (), copy: CompiledCopy | None = None,
-        *, change: Callable[[Any], Any] | None = None,
-    ) -> None:  # fmt: skip
-        """`copy`: where this model is kept as compiled. One with adapters beside its weights is not kept.
-
-        `change`: something done to the graph before it is compiled; what it returns is kept as long as the model.
-        """
+        self, folder: Path, properties: dict[str, str], adapters: Sequence[LoraDelta] = (), copy: CompiledCopy | None = None
+    ) -> None:
+        """`copy`: where this model is kept as compiled. One with adapters beside its weights is not kept."""
         copy = None if adapters else copy
         compiled = copy.read() if copy else None
         if compiled is None:
             model = read_graph(folder)
             _page(model, folder, adapters)
-            self._kept = change(model) if change else None
             compiled = core().compile_model(model, "CPU", properties)
             del model
             if copy and (again := copy.write(compiled, (folder / WEIGHTS).stat().st_size)) is not None:
-                compiled, self._kept = again, None
+                compiled = again
         self._copy = copy  # holds the weights' file open
         self._num_adapters = len(adapters)
-        self._request = compiled.create_infer_request()
-        self._passes = shutdown.passes()
-        self._places = {port.any_name: at for at, port in enumerate(compiled.inputs)}
-        self._caches = {name: compiled.input(name) for name in self._places if name.startswith(CACHES)}
+        self._inference = Inference(compiled)
+        self._caches = {name: compiled.input(name) for name in self._inference.places if name.startswith(CACHES)}
         self.block_bytes = sum(_block_bytes(port) for port in self._caches.values())
-        self.vocabulary = int(compiled.output(0).partial_shape[-1].get_length())
 
     def allocate(self, num_blocks: int) -> None:
         """Room for so many blocks. The operating system gives the memory when a block is first written.
@@ -88,16 +101,10 @@ class PagedModel:
         import openvino as ov
 
         self._memory = {name: hugepages.mapped(num_blocks * _block_bytes(port)) for name, port in self._caches.items()}
-        self._blocks: dict[str, Any] = {}
         for name, port in self._caches.items():
             shape = [num_blocks, *(axis.get_length() for axis in list(port.partial_shape)[1:])]
-            self._blocks[name] = ov.Tensor(np.frombuffer(self._memory[name], np.uint8), ov.Shape(shape), port.element_type)
-        self.share_blocks(self)
-
-    def share_blocks(self, other: PagedModel) -> None:
-        """Use the blocks of another, whose cache has the same form: keep that one."""
-        for name, tensor in other._blocks.items():
-            self._request.set_input_tensor(self._places[name], tensor)
+            blocks = ov.Tensor(np.frombuffer(self._memory[name], np.uint8), ov.Shape(shape), port.element_type)
+            self._inference.request.set_input_tensor(self._inference.places[name], blocks)
 
     def run(self, rows: Sequence[Row]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Logits [W, V] of the wanted tokens and last hidden states [T, D], both overwritten by the next pass."""
@@ -119,13 +126,7 @@ class PagedModel:
         }
         if self._num_adapters:
             inputs["adapter"] = self._chosen_adapters(rows)
-        with self._passes:
-            shutdown.require_time()
-            self._set(inputs)
-            self._request.start_async()  # `infer` would copy the outputs
-            self._request.wait()
-        logits, hidden = (self._request.get_output_tensor(at).data for at in (0, 1))
-        return logits.reshape(-1, self.vocabulary), hidden.reshape(-1, hidden.shape[-1])
+        return self._inference.run(inputs)
 
     def _chosen_adapters(self, rows: Sequence[Row]) -> npt.NDArray[np.float32]:
         chosen = np.zeros((sum(len(row.ids) for row in rows), self._num_adapters), np.float32)
@@ -135,13 +136,6 @@ class PagedModel:
                 chosen[start : start + len(row.ids), row.adapter] = 1
             start += len(row.ids)
         return chosen
-
-    def _set(self, inputs: dict[str, npt.NDArray[Any]]) -> None:
-        import openvino as ov
-
-        for name, value in inputs.items():
-            if name in self._places:  # a model without rotary positions does not ask for them
-                self._request.set_input_tensor(self._places[name], ov.Tensor(value))
 
 
 def _page(model: Any, folder: Path, adapters: Sequence[LoraDelta]) -> None:

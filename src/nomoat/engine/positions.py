@@ -49,15 +49,17 @@ def row_order(arch: Architecture, sizes: Dimensions, layer: str) -> npt.NDArray[
     return np.asarray(np.arange(heads)[:, None] * sizes.head_dim + head, np.intp).reshape(-1)
 
 
-def sizes_of_windowed(sizes: Dimensions) -> Dimensions:
-    """As windowed layers turn their positions: with a base of their own, where the family has one, and then without scaling."""
-    if sizes.local_rope_base is None:
-        return sizes
-    return replace(sizes, rope_base=sizes.local_rope_base, rope_scale=1.0, yarn_tokens=None, rope_magnitude=1.0)
+def rotation(file: ModelSource, sizes: Dimensions, *, local: bool) -> tuple[npt.NDArray[np.float64], float]:
+    """Radians a token for each pair of a head's turning part, [R / 2], and what cosine and sine are multiplied by.
+
+    `local`: of windowed layers. They have a base of their own, where the family has one, and then no scaling.
+    """
+    if local and sizes.local_rope_base is not None:
+        sizes = replace(sizes, rope_base=sizes.local_rope_base, rope_scale=1.0, yarn_tokens=None, rope_magnitude=1.0)
+    return _inverse_frequencies(file, sizes), sizes.rope_magnitude
 
 
-def inverse_frequencies(file: ModelSource, sizes: Dimensions) -> npt.NDArray[np.float64]:
-    """Radians a token for each pair of a head's turning part, [R / 2]."""
+def _inverse_frequencies(file: ModelSource, sizes: Dimensions) -> npt.NDArray[np.float64]:
     rotary = sizes.rotary_dim or sizes.head_dim
     inverse = 1 / sizes.rope_base ** (np.arange(0, rotary, 2, dtype=np.float64) / rotary)
     inverse *= _yarn(sizes, len(inverse)) if sizes.yarn_tokens else 1 / sizes.rope_scale
@@ -81,15 +83,15 @@ def _yarn(sizes: Dimensions, pairs: int) -> npt.NDArray[np.float64]:
     return np.asarray(1 - slowness + slowness / sizes.rope_scale)
 
 
-def rope_tables(inverse: npt.NDArray[np.float64], position_ids: Node, sizes: Dimensions) -> tuple[Node, Node]:
-    """Cosine and sine of every position's angles, [B, 1, T, R]."""
+def rope_tables(inverse: npt.NDArray[np.float64], magnitude: float, position_ids: Node) -> tuple[Node, Node]:
+    """Cosine and sine of every position's angles, [B, 1, T, R]. See `rotation`."""
     positions = op.convert(op.unsqueeze(position_ids, i64(1)), "f32")
     frequencies = op.constant(inverse.astype(np.float32).reshape(1, -1, 1))
     angles = op.transpose(op.matmul(frequencies, positions, False, False), i64(0, 2, 1))
     angles = op.concat([angles, angles], -1)
 
     def table(values: Node) -> Node:
-        return op.unsqueeze(values if sizes.rope_magnitude == 1 else op.multiply(values, np.float32(sizes.rope_magnitude)), i64(1))
+        return op.unsqueeze(values if magnitude == 1 else op.multiply(values, np.float32(magnitude)), i64(1))
 
     return table(op.cos(angles)), table(op.sin(angles))
 

@@ -60,7 +60,7 @@ NEEDED_HEADERS = frozenset(
 ABOUT_THIS_MACHINE = "x-stainless-"  # the SDK's headers with the system, the processor, versions
 
 
-def remote_engine(ref: str, *, as_client: bool = True, read_timeout_seconds: float = READ_TIMEOUT_SECONDS) -> RemoteEngine:
+def remote_engine(ref: str, *, as_client: bool = True) -> RemoteEngine:
     """The engine that a reference to a server names; see the module for the forms. `as_client`: see `responder.load`.
 
     Connects only if the reference leaves the model out. Raises UsageError for a reference that cannot be meant or a key that
@@ -69,7 +69,7 @@ def remote_engine(ref: str, *, as_client: bool = True, read_timeout_seconds: flo
     provider, base_url, model = parse(ref)
     net.require_allowed("ask a model server", _host(base_url))
     key = _key(ref, provider, as_client)
-    engine = RemoteEngine(base_url=base_url, model=model, key=key, provider=provider, read_timeout_seconds=read_timeout_seconds)
+    engine = RemoteEngine(base_url=base_url, model=model, key=key, provider=provider)
     if not model:
         try:
             engine.model = _only_model(ref, engine.list_models())

@@ -87,8 +87,7 @@ class Start:
 
 def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Start:
     """An adapter of `base` to go on from. Raises BadFileError, and UnsupportedError for another form than is learned here."""
-    arch = architectures.find(str(file.require("general.architecture")))
-    sizes = importer.read_sizes(file)
+    arch, sizes = architectures.of(file), importer.read_sizes(file)
     delta = LoraDelta(folder).of_model(arch, sizes)
     learned, shapes, ranks = dict[str, FloatArray](), dict[str, tuple[int, ...]](), set[int]()
     for layer in delta.layers:

@@ -260,7 +260,7 @@ def _history_of(value: dict[str, Any], path: Path, where: str) -> list[Message]:
     return [Message(role=role, content=text) for pair in history for role, text in zip(roles, pair, strict=True)]
 
 
-def _lesson(messages: Sequence[Message], path: Path, where: str, not_learned: Sequence[int] = ()) -> Lesson:
+def _lesson(messages: Sequence[Message], path: Path, where: str, not_learned: Sequence[int]) -> Lesson:
     """The conversation up to its last answer to learn. Raises DataError if there is none with something before it.
 
     Raises it as well where the system speaks twice before the first turn: beside the turns, and in the first of them.

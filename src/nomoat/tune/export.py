@@ -116,7 +116,7 @@ def _fitted(file: ModelSource, adapter: Path) -> tuple[Architecture, Dimensions,
     Raises BadFileError if the adapter changes a layer the base does not have, or one of other sizes, UnsupportedError for the output
     layer, which is none of these.
     """
-    arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
+    arch, sizes = architectures.of(file), importer.read_sizes(file)
     delta = LoraDelta(adapter).of_model(arch, sizes)
     layers = layer_names(arch, sizes)
     if "lm_head" in delta.layers:

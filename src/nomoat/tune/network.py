@@ -110,7 +110,7 @@ class Network:
         self._embedding = self._head if embedding == output else self._store([self._weights(embedding, "embed_tokens")])
         self._layers = [self._read_layer(layer) for layer in range(sizes.layers)]
         self._vectors = {name: self._vector(name) for name in self._loose_vectors()}
-        self._rope = {local: self._rope_table(local=local) for local in set(arch.windowed)}
+        self._rope = {local: self._rotation(local=local) for local in set(arch.windowed)}
         self._places = torch.from_numpy(file.rows("position_embd.weight")) if arch.positions == "learned" else None
         self._slopes = positions.alibi_slopes(sizes.heads, sizes.alibi_max_bias) if arch.positions == "alibi" else None
 
@@ -155,11 +155,11 @@ class Network:
                 self.parameters |= qlora.fresh_lora(name, rank=self._rank, inputs=inputs, outputs=outputs, seed=seed)
         return Linear(self._store(weights), torch.cat(biases).to(self.dtype) if biases else None, parts)
 
-    def _rope_table(self, *, local: bool) -> torch.Tensor | None:
+    def _rotation(self, *, local: bool) -> tuple[torch.Tensor, float] | None:
         if self.arch.positions != "rope":
             return None
-        sizes = positions.sizes_of_windowed(self.sizes) if local else self.sizes
-        return torch.from_numpy(positions.inverse_frequencies(self._file, sizes)).float()
+        inverse, magnitude = positions.rotation(self._file, self.sizes, local=local)
+        return torch.from_numpy(inverse).float(), magnitude
 
     # ---------------------------------------------------------------- the forward pass
     def begin(self, ids_P: Sequence[int]) -> Beginning:
@@ -322,11 +322,10 @@ class Network:
 
     def _turn(self, places_M: torch.Tensor, local: bool) -> Pair | None:
         """Cosine and sine of every token's angles, [M, R / 2]."""
-        table = self._rope[local]
-        magnitude = (positions.sizes_of_windowed(self.sizes) if local else self.sizes).rope_magnitude
-        if table is None:
+        if (rotation := self._rope[local]) is None:
             return None
-        angles = places_M[:, None].float() * table
+        inverse, magnitude = rotation
+        angles = places_M[:, None].float() * inverse
         return angles.cos() * magnitude, angles.sin() * magnitude
 
     def _masks(self, places: Places, local: bool) -> list[torch.Tensor]:

@@ -200,7 +200,7 @@ def prepare(
         named = Detected("alpaca", "the data is Alpaca's, and the model has none")
     if named is not None:
         tokenizer.use_template(named.value)
-    arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
+    arch, sizes = architectures.of(file), importer.read_sizes(file)
     if settings.rank and settings.rank > sizes.width:
         raise UsageError(f"rank is {settings.rank:,}, and the model is {sizes.width:,} wide", hint="16 is usual, and 64 is much")
     samples, too_long = _encoded(data, tokenizer, sizes, drop_long)

@@ -8,9 +8,8 @@ Shapes: N tokens, I inputs, O outputs, R rank, G groups of a row, S inputs of a 
 
 from __future__ import annotations
 
-import functools
 import math
-import time
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -30,9 +29,7 @@ INT8_ROWS = Form("int8")
 Precision = Literal["float32", "bfloat16", "int8"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}  # of what is multiplied
 BYTES_A_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "int8": 2.125}  # expanded; of int8 the matrix and its transpose
-NAMES = {"float32": "f32", "bfloat16": "bf16", "int8": "int8"}
-PRECISION_TRIES, CLEARLY_FASTER = 12, 1.3
-MULTIPLY_BF16 = frozenset({"amx_bf16", "avx512_bf16"})  # as Linux names them
+MULTIPLY_BF16 = frozenset({"amx_bf16", "avx512_bf16", "bf16"})  # as Linux names them; the last is ARM's
 PIECE_WEIGHTS = 4_000_000  # in f32 at a time
 TILED = tiles.WHOLE_BYTES
 GROUP = tiles.BLOCKS[TILED][0]
@@ -277,48 +274,18 @@ def fresh_lora(name: str, *, rank: int, inputs: int, outputs: int, seed: int) ->
     }
 
 
-@functools.cache
 def fastest_precision() -> hardware.Detected[Precision]:
-    """The number format this CPU learns fastest in: bf16 where the CPU tells that it multiplies that itself, else what is measured.
+    """The number format this CPU learns fastest in. A rule, not a measurement, which other programs would sway: the same command is to
+    give the same weights.
 
-    Where both were measured (Zen 4, Zen 5) bf16 took two thirds of int8's time (docs/log.md), and beside other programs a measurement
-    says either: the same command would give other weights. Measured is an MLP with its adapter, there and back, the best of many tries
-    in turn. The products alone would say too much of int8, between whose products numbers are f32, not bf16.
+    In bf16 a step took two thirds of int8's time where CPUs multiply it themselves (Zen 4, Zen 5), in int8 half of f32's on a Xeon
+    with VNNI and without bf16 (docs/log.md). What this does not cover: CPUs with AVX-VNNI or ARM's dotprod have as many products of
+    bytes for each of f32, but were not measured; Macs neither, whose f32 Apple's library multiplies by units that only it can use.
     """
+    if sys.platform == "darwin":
+        return hardware.Detected("float32", "PyTorch multiplies it by Apple's own units")
     if hardware.cpu_flags() & MULTIPLY_BF16:
         return hardware.Detected("bfloat16", "this CPU multiplies it itself")
-    precisions: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
-    steps = {precision: _small_step(precision) for precision in precisions if precision != "int8" or step_tables.HAS_PANELS}
-    times: dict[Precision, float] = dict.fromkeys(steps, math.inf)
-    for _ in range(PRECISION_TRIES):
-        for precision, step in steps.items():
-            started = time.perf_counter()
-            step()
-            times[precision] = min(times[precision], time.perf_counter() - started)
-    best: Precision = "float32"
-    for precision, seconds in times.items():  # the more exact one unless it is clearly slower
-        if CLEARLY_FASTER * seconds < times[best]:
-            best = precision
-    others = " and ".join(f"{seconds * 1e3:.1f} with {NAMES[precision]}" for precision, seconds in times.items() if precision != best)
-    return hardware.Detected(best, f"a small layer takes {times[best] * 1e3:.1f} ms here, against {others}")
-
-
-def _small_step(precision: Precision) -> Callable[[], None]:
-    """An MLP's pass there and back, with a product for its gate, ready to be measured."""
-    tokens, width, hidden, rank, dtype = 2 * AnswerLoss.CHUNK_TOKENS, 512, 1536, 16, DTYPES[precision]
-    rng = np.random.default_rng(0)
-
-    def matrix(outputs: int, inputs: int) -> Matrix:
-        weights_OI = rng.standard_normal((outputs, inputs), np.float32)
-        return kept([Part(outputs, inputs, lambda rows: weights_OI[rows], Form("float32"))], precision, expanded=True)
-
-    gate_and_up, down = matrix(2 * hidden, width), matrix(width, hidden)
-    shapes = (2 * rank, width), (hidden, rank), (hidden, rank), (rank, hidden), (width, rank)
-    a, gate_b, up_b, down_a, down_b = (torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes)
-    x_NI = torch.randn(tokens, width, requires_grad=True)
-
-    def step() -> None:
-        gate, up = lora_linear(x_NI.to(dtype), gate_and_up, None, a, gate_b, up_b).chunk(2, dim=1)
-        lora_linear(gate * up, down, None, down_a, down_b).sum().backward()
-
-    return step
+    if step_tables.HAS_PANELS:
+        return hardware.Detected("int8", "this CPU multiplies bytes itself, and not bf16")
+    return hardware.Detected("float32", "this CPU multiplies neither bf16 nor bytes itself")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nomoat import matching
 from nomoat.engine import templates
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import UnsupportedError
@@ -99,8 +100,7 @@ def count_lessons(samples: Iterable[Sample]) -> int:
 
 def shared_prefix(samples: Sequence[Sample]) -> int:
     """How many tokens every sample begins with; at least one token before each first answer is left to be its own."""
-    first, last = min(s.tokens for s in samples), max(s.tokens for s in samples)
-    shared = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    shared = matching.num_common(min(s.tokens for s in samples), max(s.tokens for s in samples))
     return max(0, min(shared, min(s.answers[0][0] for s in samples) - 1))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import safetensors.torch  # noqa: F401 - `adapter.save` needs it, hours later
 import torch
 from scipy import stats
 

@@ -17,10 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from nomoat import footprint
 from nomoat.errors import BadFileError, UnsupportedError
+
+if TYPE_CHECKING:
+    from nomoat.engine.source import ModelSource
 
 # our layer's name -> tensor's name, within a layer
 SPLIT_QKV = {
@@ -160,6 +163,11 @@ def find(name: str) -> Architecture:
     if name not in families:
         raise unknown(name)
     return families[name]
+
+
+def of(source: ModelSource) -> Architecture:
+    """The description of a model's family. Raises BadFileError if its file tells none, UnsupportedError."""
+    return find(str(source.require("general.architecture")))
 
 
 def unknown(name: str) -> UnsupportedError:
