@@ -33,7 +33,7 @@ class Rules:
         if not 0 < self.alpha < 1:
             raise UsageError(f"alpha is {self.alpha:g}", hint="give a share between 0 and 1, such as 0.05")
         if self.rope is not None and not 0 < self.rope < 100:
-            raise UsageError(f"the rope is {self.rope:g}", hint="give the points that still count as equal, such as 2")
+            raise UsageError(f"the rope is {self.rope:g}", hint="give the per cent of the scale that still count as equal, such as 2")
 
 
 DEFAULT_RULES = Rules()
