@@ -19,8 +19,7 @@ from facts import circumstances, write
 
 from nomoat import responder
 from nomoat.asking.store import AnswerStore
-from nomoat.catalog.datasets import pull_dataset
-from nomoat.distil import instructions
+from nomoat.distil import instructions, origin
 from nomoat.distil.label import label
 from nomoat.judge import stats
 from nomoat.judge.suites import load_suite
@@ -32,7 +31,7 @@ SEED = 0
 
 def measured_tasks(teacher: Responder, store: AnswerStore, num_tasks: int) -> dict[str, Any]:
     """The tasks, and what became of those that were offered."""
-    seeds = instructions.read_seeds(pull_dataset(instructions.SEEDS) / instructions.SEEDS_FILE, name=instructions.SEEDS)
+    seeds, _ = origin.load_seeds()
     began = time.perf_counter()
     found = instructions.distil(teacher, instructions.Plan(seeds=seeds, num_tasks=num_tasks), store=store)
     return {

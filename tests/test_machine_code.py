@@ -265,6 +265,24 @@ def test_a_compiler_that_is_killed_is_not_waited_for(tmp_path: Path, monkeypatch
     assert not (machine_code.FOLDER / "all.done").exists()
 
 
+MANY = """
+from nomoat import machine_code
+
+class Function(machine_code.Compiled):
+    address = 0
+
+machine_code.compile_all([Function("a", "b", 1)] * 300)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="one process compiles")
+def test_more_functions_than_a_byte_can_number_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_code, "FOLDER", tmp_path / "cache" / cache.KERNELS / machine_code.FOLDER.name)
+    told: list[tuple[int, int]] = []
+    machine_code.compile_elsewhere("all", MANY, progress=lambda *both: told.append(both))
+    assert told[-1] == (300, 300)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="one process compiles")
 def test_compilers_end_with_whoever_waits_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine_code, "FOLDER", tmp_path / "cache" / cache.KERNELS / machine_code.FOLDER.name)

@@ -160,7 +160,7 @@ def _address_space() -> tuple[int, int] | None:
 def cpu_flags() -> frozenset[str]:
     """Instruction set flags as Linux names them: what it tells, or elsewhere (Windows, macOS) what LLVM finds.
 
-    None where Linux tells those of another architecture than this process's: an emulator (QEMU) shows it the host's file.
+    Empty where Linux tells those of another architecture than this process's: an emulator (QEMU) shows it the host's file.
     """
     if not CPU_INFO.exists():
         return _flags_by_llvm()

@@ -38,6 +38,7 @@ SOURCES = (
 PATIENCE_SECONDS = 300.0  # how long to wait for another process that compiles and has nothing done meanwhile
 SECONDS_TO_NEXT_LOOK = 0.1
 MOST_COMPILERS = 2  # of 0.3 GB each; the longest function takes as long as all others
+TASK_BYTES = 2  # of a function's place, as it goes to who compiles it
 SIGNAL_WHEN_ORPHANED = 1  # Linux's PR_SET_PDEATHSIG
 TOLD = re.compile(r"(\d+) (\d+)")
 # Told where this package lies, and where what is compiled is to be kept.
@@ -263,7 +264,7 @@ def _compiled_beside_each_other(functions: Sequence[Compiled]) -> Iterator[None]
     if sys.platform != "linux":
         return None
     (tasks, put), (told, tell_done) = os.pipe(), os.pipe()
-    os.write(put, bytes(range(len(functions))))
+    os.write(put, b"".join(at.to_bytes(TASK_BYTES) for at in range(len(functions))))
     os.close(put)  # none come after these
     copies, parent = 0, os.getpid()
     with suppress(OSError):  # as many as the system allows
@@ -289,9 +290,9 @@ def _compile_tasks(functions: Sequence[Compiled], tasks: int, tell_done: int, pa
     status = 1
     try:
         ctypes.CDLL(None).prctl(SIGNAL_WHEN_ORPHANED, signal.SIGKILL)
-        while os.getppid() == parent and (task := os.read(tasks, 1)):
-            _compile(functions[task[0]])
-            os.write(tell_done, task)
+        while os.getppid() == parent and (task := os.read(tasks, TASK_BYTES)):
+            _compile(functions[int.from_bytes(task)])
+            os.write(tell_done, b".")
         status = 0
     finally:
         os._exit(status)

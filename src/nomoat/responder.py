@@ -432,14 +432,11 @@ def _memory_need(
 ) -> MemoryNeed:
     from nomoat.catalog import memory
 
-    planned = min(context_tokens or memory.default_context_tokens(), sizes.context_tokens)
     shape = memory.ModelSizes(
         parameters=num_values, weights_bytes=weights_bytes, keeps_codes=keeps_codes, layers=sizes.layers, kv_heads=sizes.kv_heads,
-        head_dim=sizes.head_dim, architecture=family, context_tokens=min(context_tokens or sizes.context_tokens, sizes.context_tokens),
+        head_dim=sizes.head_dim, architecture=family, context_tokens=sizes.context_tokens,
     )  # fmt: skip
-    need = memory.memory_need(shape, planned)
-    assert need is not None  # only closed models have none
-    return need
+    return memory.need_at(shape, context_tokens)
 
 
 def _memory_check(ref: str, context_tokens: int | None) -> Check:

@@ -516,6 +516,16 @@ def test_file_of_a_newer_nomoat_is_refused() -> None:
         AnswerStore()
 
 
+def test_someone_else_s_database_is_refused_and_left_as_it_is() -> None:
+    default_path().parent.mkdir(parents=True)
+    connection = sqlite3.connect(default_path())
+    connection.execute("CREATE TABLE theirs (one)")
+    with pytest.raises(BadFileError, match="is no file of nomoat's"):
+        AnswerStore()
+    assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
+    connection.close()
+
+
 def test_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "answers.sqlite"
     folder.mkdir()

@@ -28,8 +28,7 @@ def need(model_id: str, context_tokens: int | None = None) -> memory.MemoryNeed:
 
 
 def test_a_7b_model_takes_a_byte_a_parameter_and_half_a_megabyte_a_token() -> None:
-    found = memory.memory_need(memory.ModelSizes(parameters=6_740_000_000, layers=32, kv_heads=32, head_dim=128), 1000)
-    assert found is not None
+    found = memory.need_at(memory.ModelSizes(parameters=6_740_000_000, layers=32, kv_heads=32, head_dim=128), 1000)
     assert found.weights_bytes == round(1.05 * 6.74e9)
     assert found.kv_cache_bytes == 1000 * 2 * 2 * 32 * 32 * 128
     assert found.total_bytes == found.weights_bytes + found.kv_cache_bytes + 400_000_000
@@ -40,8 +39,7 @@ def test_a_4_bit_file_of_a_large_model_keeps_its_own_codes(monkeypatch: pytest.M
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"avx2", "fma", "f16c"}))
     for count, per_weight, note in ((6.74e9, 0.64, "the file's own codes in memory"), (1.5e9, 0.64, "the file's own codes in memory"),
                                     (0.5e9, 1.05, "int8 in memory")):  # fmt: skip
-        found = memory.memory_need(memory.ModelSizes(parameters=int(count), four_bits=True), 1000)
-        assert found is not None
+        found = memory.need_at(memory.ModelSizes(parameters=int(count), four_bits=True), 1000)
         assert (found.weights_bytes, found.note.split(",")[0]) == (round(per_weight * count), f"estimate: {note}")
 
 
@@ -60,8 +58,7 @@ def test_a_file_of_a_usual_family_keeps_its_codes_whatever_their_type(monkeypatc
     assert found.note == "estimate: the file's own codes in memory, at most 8 bits"
     sizes = memory.ModelSizes(parameters=362_000_000, file_bytes=300_000_000, architecture="llama")
     for file_bytes, kept in ((300_000_000, 300_000_000), (800_000_000, 34 * 362_000_000 // 32)):
-        of_known_size = memory.memory_need(replace(sizes, file_bytes=file_bytes), 1000)
-        assert of_known_size is not None
+        of_known_size = memory.need_at(replace(sizes, file_bytes=file_bytes), 1000)
         assert (of_known_size.weights_bytes, of_known_size.note.split(",")[0]) == (kept, "estimate: the file's own codes in memory")
 
 
@@ -72,8 +69,7 @@ def test_a_file_of_more_bits_becomes_int8_at_other_qualities_and_in_other_famili
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"avx2", "fma", "f16c"}))
     monkeypatch.setenv("NOMOAT_QUALITY", quality)
     sizes = memory.ModelSizes(parameters=7_000_000_000, file_bytes=5_000_000_000, architecture=architecture)
-    found = memory.memory_need(sizes, 1000)
-    assert found is not None
+    found = memory.need_at(sizes, 1000)
     assert found.note.startswith("estimate: int8 in memory")
 
 
@@ -86,8 +82,7 @@ def test_file_names_say_which_have_at_most_4_bits() -> None:
 def test_without_the_instructions_it_keeps_4_bits_from_2_5_billion_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"sse2"}))
     sizes = memory.ModelSizes(parameters=6_740_000_000, four_bits=True)
-    large, small = (memory.memory_need(replace(sizes, parameters=count), 1000) for count in (6_740_000_000, 1_500_000_000))
-    assert large is not None and small is not None
+    large, small = (memory.need_at(replace(sizes, parameters=count), 1000) for count in (6_740_000_000, 1_500_000_000))
     assert (large.weights_bytes, large.note.split(",")[0]) == (round(0.68 * 6.74e9), "estimate: the file's own 4 bits in memory")
     assert (small.weights_bytes, small.note.split(",")[0]) == (round(1.05 * 1.5e9), "estimate: int8 in memory")
 
@@ -101,8 +96,7 @@ def test_small_quality_keeps_4_bits_whatever_the_size(monkeypatch: pytest.Monkey
 
 
 def test_what_is_known_of_a_file_is_not_estimated() -> None:
-    found = memory.memory_need(memory.ModelSizes(parameters=1000, weights_bytes=777, layers=1, kv_heads=1, head_dim=1), 10)
-    assert found is not None
+    found = memory.need_at(memory.ModelSizes(parameters=1000, weights_bytes=777, layers=1, kv_heads=1, head_dim=1), 10)
     assert (found.weights_bytes, found.note) == (777, "weights as they are stored here")
 
 
@@ -116,22 +110,21 @@ def test_choosing_among_answers_takes_float32_twice_up_to_a_quarter_of_all_memor
 @pytest.mark.parametrize("keeps_codes", [True, False])
 def test_choosing_beyond_that_reads_a_file_s_codes_where_they_are_and_other_forms_once_more(keeps_codes: bool) -> None:
     sizes = memory.ModelSizes(parameters=7_000_000_000, weights_bytes=4_310_000_000, keeps_codes=keeps_codes)
-    found = memory.memory_need(sizes, 4096)
-    assert found is not None and found.scoring_bytes == (0 if keeps_codes else 4_310_000_000)
+    found = memory.need_at(sizes, 4096)
+    assert found.scoring_bytes == (0 if keeps_codes else 4_310_000_000)
     more = "no more, the weights are read where they are" if keeps_codes else "4.31 GB more"
     assert facts.scoring_line(found) == f"memory to choose among answers by their likelihood: {more}"
 
 
 def test_grouped_query_attention_needs_a_smaller_cache() -> None:
-    assert need("llama2-70b", 4096).kv_cache_bytes * 32 * 32 == need("llama-7b", 4096).kv_cache_bytes * 80 * 8
+    assert need("llama2-70b", 2048).kv_cache_bytes * 32 * 32 == need("llama-7b", 2048).kv_cache_bytes * 80 * 8
     # biases make single columns of Qwen2's keys large: 16 bits
-    assert need("qwen2.5-7b", 4096).kv_cache_bytes == 4096 * 28 * 4 * (128 * (2 + 1) + 2 * 4)
+    assert need("qwen2.5-7b", 2048).kv_cache_bytes == 2048 * 28 * 4 * (128 * (2 + 1) + 2 * 4)
     assert need("openllama-3b", 2048).kv_cache_bytes == 2048 * 26 * 32 * 2 * 2 * 100  # heads that our own passes do not take
 
 
 def test_an_unknown_shape_is_guessed_from_the_parameters_and_says_so() -> None:
-    guessed = memory.memory_need(memory.ModelSizes(parameters=6_740_000_000), 1000)
-    assert guessed is not None
+    guessed = memory.need_at(memory.ModelSizes(parameters=6_740_000_000), 1000)
     assert guessed.kv_cache_bytes == 1000 * 2 * 2 * 32 * 32 * 128  # as LLaMA 7B's in 16 bits
     assert "guessed from the number of parameters" in guessed.note
 
@@ -141,6 +134,18 @@ def test_the_context_is_4096_unless_the_model_or_the_user_says_otherwise(monkeyp
     assert need("llama-7b").context_tokens == 2048
     monkeypatch.setenv("NOMOAT_CONTEXT_TOKENS", "512")
     assert need("llama-7b").context_tokens == 512
+
+
+def test_no_more_is_planned_than_the_model_has_whatever_is_asked_for() -> None:
+    assert need("smollm2-135m", 65_536) == need("smollm2-135m", 8192)
+    assert need("smollm2-135m", 65_536).context_tokens == 8192
+
+
+def test_a_model_that_does_not_say_its_context_is_planned_at_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = memory.ModelSizes(parameters=135_000_000)
+    assert (memory.need_at(sizes).context_tokens, memory.need_at(sizes, 65_536).context_tokens) == (4096, 65_536)
+    monkeypatch.setenv("NOMOAT_CONTEXT_TOKENS", "10000")
+    assert memory.need_at(sizes).context_tokens == 10_000
 
 
 def test_a_closed_model_needs_nothing_here() -> None:
@@ -174,9 +179,8 @@ def test_what_does_not_fit_names_the_largest_that_does() -> None:
 
 
 def test_the_cache_may_grow_to_a_whole_context_and_to_two_gigabytes_of_many_texts() -> None:
-    small = memory.memory_need(memory.ModelSizes(parameters=10**8, layers=30, kv_heads=3, head_dim=64, context_tokens=8192))
-    large = memory.memory_need(memory.ModelSizes(parameters=10**10, layers=32, kv_heads=8, head_dim=128, context_tokens=131_072))
-    assert small is not None and large is not None
+    small = memory.need_at(memory.ModelSizes(parameters=10**8, layers=30, kv_heads=3, head_dim=64, context_tokens=8192))
+    large = memory.need_at(memory.ModelSizes(parameters=10**10, layers=32, kv_heads=8, head_dim=128, context_tokens=131_072))
     assert (small.most_cache_bytes, large.most_cache_bytes) == (2**31, 131_072 * 131_072)
     assert need("smollm2-135m", 1024).most_cache_bytes == 2**31
     assert small.cache_within(0) == small.kv_cache_bytes == 4096 * 23_040

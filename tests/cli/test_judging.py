@@ -17,6 +17,7 @@ LIMIT = "the limit of 100,000 requests is reached: 2 answers held 20 tasks, and 
     [
         (BUDGET, " with a higher --max-cost"),
         (LIMIT, " with a higher --max-requests"),
+        ("the limit of 1 request is reached: 1 answer held 2 tasks, and 1 of them were kept", " with a higher --max-requests"),
         (f"{LIMIT}; 1 failed: {BUDGET}", " with a higher --max-requests"),
         ("`api.example.com` answered 429: the limit of your plan, of $5 a day, is reached", ""),
         ("`api.example.com` answered 400: the budget of tokens is used up; the rate that is allowed is reached", ""),

@@ -185,11 +185,17 @@ def test_smaller_alpha_asks_longer() -> None:
     assert careful.winner == "left"
 
 
-@pytest.mark.parametrize(("rules", "message"), [({"alpha": 1.0}, "alpha is 1"), ({"rope": 0.0}, "the rope is 0")])
-def test_rules_that_cannot_be_meant_are_refused(rules: dict[str, float], message: str) -> None:
+@pytest.mark.parametrize(
+    ("rules", "message", "hint"),
+    [
+        ({"alpha": 1.0}, "alpha is 1", "give a share between 0 and 1, such as 0.05"),
+        ({"rope": 0.0}, "the rope is 0", "give the per cent of the scale that still count as equal, such as 2"),
+    ],
+)
+def test_rules_that_cannot_be_meant_are_refused(rules: dict[str, float], message: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
         Rules(**rules)
-    assert caught.value.message == message
+    assert (caught.value.message, caught.value.hint) == (message, hint)
 
 
 def test_without_memory_for_both_everything_is_asked_and_the_verdict_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -703,6 +703,12 @@ def test_explain_loads_no_model() -> None:
     assert not learned.folder().exists()
 
 
+def test_explain_takes_a_cloud_model_on_this_machine_for_free_as_auto_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    written('local = "small"\ncloud = "openai:my-own"\ndefault = "cloud"\nmax_usd_per_day = 1')
+    assert router.explain("hello").where == "cloud"
+
+
 def test_the_budget_for_keys_and_values_is_the_local_models(monkeypatch: pytest.MonkeyPatch) -> None:
     bounds: list[int] = []
     local = FakeEngine()

@@ -26,6 +26,7 @@ from leaving import asking, endless
 from misbehaving import FINE, Server, Silent, say
 from patience import PATIENCE_SECONDS, wait_until
 from scripted import ScriptedEngine
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -36,7 +37,7 @@ from nomoat.engine.fake import FakeEngine
 from nomoat.errors import ContextExceededError, NomoatError, RemoteError, StoppedError, UnknownModelError, UsageError
 from nomoat.records import Chunk, Request, ToolCall, Usage
 from nomoat.responder import Responder
-from nomoat.serve import app, replies
+from nomoat.serve import app, replies, served
 from nomoat.serve.answers import Answer as Written
 from nomoat.serve.answers import Answers, Item
 from nomoat.serve.app import create_app, serve
@@ -500,7 +501,7 @@ def test_setting_that_another_server_refused_is_told_in_a_header_of_the_answers_
 def test_client_that_goes_away_while_it_sends_is_no_failure_of_the_server(
     start: Start, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, ended, read = threading.Event(), threading.Event(), app._body
+    begun, ended, read = threading.Event(), threading.Event(), served._body
 
     async def watched(*args: Any, **kwargs: Any) -> bytes:
         begun.set()
@@ -509,7 +510,7 @@ def test_client_that_goes_away_while_it_sends_is_no_failure_of_the_server(
         finally:
             ended.set()
 
-    monkeypatch.setattr(app, "_body", watched)
+    monkeypatch.setattr(served, "_body", watched)
     url = httpx.URL(start(fake()))
     with socket.create_connection((url.host, url.port or 0)) as half:
         half.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1000\r\n\r\n{")
@@ -557,14 +558,14 @@ def test_a_stream_is_counted_from_its_first_word_on(opening: Callable[[], object
     """Whoever leaves at it has gone; what raises there is an error."""
     counted: list[tuple[str, str]] = []
     metrics = SimpleNamespace(count_request=lambda model, outcome: counted.append((model, outcome)))
-    served = app.Served(cast(Any, None), cast(Any, None), cast(Any, metrics))
+    answering = served.Served(cast(Any, None), cast(Any, None), cast(Any, metrics))
 
     async def nothing() -> AsyncIterator[Item]:
         return
         yield
 
     async def leave() -> None:
-        events = cast("AsyncGenerator[bytes]", served._events("fake", cast(Any, SimpleNamespace(opening=opening)), None, nothing()))
+        events = cast("AsyncGenerator[bytes]", answering._events("fake", cast(Any, SimpleNamespace(opening=opening)), None, nothing()))
         with suppress(ZeroDivisionError):
             await anext(events)
         await events.aclose()
@@ -590,12 +591,13 @@ def test_client_that_goes_away_stops_the_counting_of_what_was_embedded() -> None
 
     async def embed() -> Response:
         asked = app.wire.parse_embeddings(b'{"input": ["hi", "you"]}')
-        return await served.embed(app.HttpRequest({"type": "http", "headers": []}, leave), asked)
+        return await answering.embed(app.HttpRequest({"type": "http", "headers": []}, leave), asked)
 
     answers = Answers()
     metrics = app.Metrics(num_texts=lambda: 0, num_loaded=lambda: 0, spent_usd=lambda: 0.0)
-    served = app.Served(app.Models({"fake": Responder("fake", SlowCounter())}), answers, metrics)
-    assert asyncio.run(embed()).status_code == 499
+    answering = served.Served(app.Models({"fake": Responder("fake", SlowCounter())}), answers, metrics)
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(embed())
     has_left.set()
     answers.close()  # waits for the thread
     assert len(counted) == 1
@@ -613,7 +615,8 @@ def test_long_bodies_are_written_beside_the_event_loop(
             return super().render(content)
 
     threads: list[int] = []
-    monkeypatch.setattr("nomoat.serve.app.JSONResponse", Watched)
+    for module in (app, served):
+        monkeypatch.setattr(module, "JSONResponse", Watched)
     url = start(fake())
     assert httpx.get(f"{url}/models").status_code == 200
     assert httpx.post(f"{url}/{path}", json={"model": "fake", **body}).status_code == 200
@@ -753,7 +756,7 @@ class Signs:
     """The times that nothing came for a while in any answer."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("nomoat.serve.app.SIGN_SECONDS", 0.05)
+        monkeypatch.setattr("nomoat.serve.served.SIGN_SECONDS", 0.05)
         self.count, chunks = 0, Written.chunks
 
         async def watched(answer: Written, every: float | None = None) -> AsyncIterator[Item]:
@@ -832,7 +835,7 @@ def signs_of_life(url: str, go_on: threading.Event) -> list[str]:
 
 
 def test_chunks_without_a_word_are_no_sign_of_life(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nomoat.serve.app.SIGN_SECONDS", 0.3)
+    monkeypatch.setattr("nomoat.serve.served.SIGN_SECONDS", 0.3)
     go_on = threading.Event()
 
     def script() -> Iterator[Chunk]:
@@ -845,7 +848,7 @@ def test_chunks_without_a_word_are_no_sign_of_life(start: Start, monkeypatch: py
 
 def test_a_model_that_reads_a_long_prompt_gives_signs_of_life(start: Start, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real engine, whose passes begin late."""
-    monkeypatch.setattr("nomoat.serve.app.SIGN_SECONDS", 0.3)
+    monkeypatch.setattr("nomoat.serve.served.SIGN_SECONDS", 0.3)
     monkeypatch.setattr("nomoat.engine.batching.HEARTBEAT_SECONDS", 0.01)
     go_on = threading.Event()
     submit = Batcher.submit

@@ -510,7 +510,7 @@ def test_an_error_in_mid_stream_is_one_to_the_sdk_and_fails_the_response(
 def test_a_stream_in_which_nothing_comes_gets_signs_of_life_after_its_first_events(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nomoat.serve.app.SIGN_SECONDS", 0.05)
+    monkeypatch.setattr("nomoat.serve.served.SIGN_SECONDS", 0.05)
     go_on = threading.Event()
 
     def script() -> Iterator[Chunk]:

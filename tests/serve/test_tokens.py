@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
+from leaving import asking
+from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat.engine import importer
 from nomoat.engine.fake import FakeEngine
@@ -48,6 +51,26 @@ def test_what_are_no_tokens_and_models_without_are_refused(start: Callable[..., 
     ):
         answer = httpx.post(f"{url}/{path}", json=body)
         assert (answer.status_code, answer.json()["error"]["message"]) == (400, message)
+
+
+@pytest.mark.parametrize("path", ["tokenize", "detokenize"])
+def test_client_that_goes_away_is_worked_for_no_longer_and_counted(start: Callable[..., str], path: str) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(FakeEngine):
+        @property
+        def tokenizer(self) -> None:
+            begun.set()
+            assert go_on.wait(PATIENCE_SECONDS)
+
+    url = start(Responder("fake", Slow())).removesuffix("/v1")
+    with asking(f"{url}/{path}", {"prompt": "a", "tokens": [1]}):
+        assert begun.wait(PATIENCE_SECONDS)
+    counted = 'nomoat_requests_total{model="fake",outcome="gone"} 1.0'
+    wait_until(lambda: counted in httpx.get(f"{url}/metrics").text, counted)
+    go_on.set()
+    assert httpx.post(f"{url}/{path}", json={"prompt": "a", "tokens": [1]}).status_code == 400
+    assert 'nomoat_requests_total{model="fake",outcome="error"} 1.0' in httpx.get(f"{url}/metrics").text
 
 
 def test_tokens_are_told_to_holders_of_the_key_alone(start: Callable[..., str]) -> None:

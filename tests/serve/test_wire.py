@@ -25,7 +25,7 @@ from nomoat.errors import (
     UsageError,
 )
 from nomoat.records import CallingTurn, Chunk, Message, TokenLikelihood, ToolCall, ToolResult, Usage
-from nomoat.serve import app, replies, shapes, wire
+from nomoat.serve import replies, served, shapes, wire
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -234,7 +234,7 @@ def test_what_a_server_wants_back_with_a_call_is_kept_by_clients_and_taken_from_
     (turn,) = parse(messages=[{"role": "assistant", "tool_calls": [sent]}]).requests[0].messages
     assert isinstance(turn, CallingTurn)
     usage = Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0, decode_seconds=0)
-    whole = replies.Whole(text="", finish_reason="stop", usage=usage, calls=turn.calls)
+    whole = replies.WholeReply(text="", finish_reason="stop", usage=usage, calls=turn.calls)
     assert replies.Reply(parse(), "m").whole([whole])["choices"][0]["message"]["tool_calls"] == [sent]
 
 
@@ -405,7 +405,7 @@ def test_response_format_becomes_a_schema() -> None:
 
 def test_cancelled_answers_end_with_a_reason_clients_know() -> None:
     usage = Usage(prompt_tokens=1, completion_tokens=2, prefill_seconds=0.0, decode_seconds=0.0)
-    body = replies.Reply(parse(), "m").whole([replies.Whole(text="x", finish_reason="cancelled", usage=usage)])
+    body = replies.Reply(parse(), "m").whole([replies.WholeReply(text="x", finish_reason="cancelled", usage=usage)])
     assert body["choices"][0]["finish_reason"] == "stop"
     assert body["usage"] == {
         "prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "prompt_tokens_details": {"cached_tokens": 0},
@@ -419,7 +419,7 @@ def test_tokens_that_a_server_did_not_count_are_not_said_to_be_none(kind: str) -
     asked = {"n": 2, "stream": True, "stream_options": {"include_usage": True}}
     call = parse(**asked) if kind == "chat" else wire.parse_text(json.dumps({"prompt": "a", **asked}).encode())
     reply = replies.Reply(call, "m")
-    whole = [replies.Whole(text="x", finish_reason="stop", usage=usage) for usage in (counted, uncounted)]
+    whole = [replies.WholeReply(text="x", finish_reason="stop", usage=usage) for usage in (counted, uncounted)]
     assert "usage" not in reply.whole(whole)
     assert reply.closing({0: counted, 1: uncounted}) == replies.DONE
 
@@ -434,7 +434,7 @@ def test_answers_to_one_prompt_count_it_once() -> None:
 def test_equal_prompts_count_as_often_as_they_are_sent() -> None:
     usage = Usage(prompt_tokens=5, completion_tokens=2, prefill_seconds=0.0, decode_seconds=0.0)
     reply = replies.Reply(wire.parse_text(b'{"prompt": ["a", "a"]}'), "m")
-    whole = replies.Whole(text="x", finish_reason="stop", usage=usage)
+    whole = replies.WholeReply(text="x", finish_reason="stop", usage=usage)
     assert reply.whole([whole, whole])["usage"]["prompt_tokens"] == 10
 
 
@@ -455,7 +455,7 @@ def test_a_character_of_two_tokens_moves_the_text_on_once_it_is_whole() -> None:
     tokens = tuple(TokenLikelihood(token_id=1, content=half, log_probability=-1.0) for half in halves)
     reply = replies.Reply(wire.parse_text(b'{"prompt": ["a", "b"], "logprobs": 0}'), "m")
     usage = Usage(prompt_tokens=1, completion_tokens=4, prefill_seconds=0.0, decode_seconds=0.0)
-    whole = replies.Whole(text="한국!", finish_reason="stop", usage=usage, likelihoods=tokens)
+    whole = replies.WholeReply(text="한국!", finish_reason="stop", usage=usage, likelihoods=tokens)
     for choice in reply.whole([whole, whole])["choices"]:
         assert choice["logprobs"]["text_offset"] == [0, 0, 1, 2]
 
@@ -566,7 +566,7 @@ def test_offsets_are_places_in_the_text_whatever_a_model_reads_before_it(stream:
         events = b"".join(map(reply.event, chunks)).decode().splitlines()
         choices = [json.loads(line.removeprefix("data: "))["choices"][0] for line in events if line]
     else:
-        choices = reply.whole([app._whole("m", chunks, echo=True)])["choices"]
+        choices = reply.whole([served._joined_chunks("m", chunks, echo=True)])["choices"]
     assert "".join(choice["text"] for choice in choices) == "the 한 x!"
     assert [at for choice in choices if choice["logprobs"] for at in choice["logprobs"]["text_offset"]] == [0, 0, 3, 4, 4, 4, 5, 7]
 

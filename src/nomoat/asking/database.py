@@ -25,8 +25,8 @@ class Database:
     """A file of ours, made if it is not there, with a folder for its owner alone. What a turn has written is on the disk at its end.
 
     `schema` makes the tables of `version`; `table` is one of them; `if_damaged` says what to do about a damaged file.
-    Raises DamagedError, also for an empty file, which was cut; BadFileError for one that is not ours, or from a newer nomoat; and
-    NotEnoughDiskError.
+    Raises DamagedError, also for an empty file, which was cut, and for what is no SQLite file; BadFileError for a database that is not
+    ours, or from a newer nomoat; and NotEnoughDiskError.
     """
 
     def __init__(self, path: Path, *, schema: str, version: int, table: str, if_damaged: str) -> None:
@@ -41,7 +41,7 @@ class Database:
             # Every statement commits by itself.
             self.connection = sqlite3.connect(path, timeout=LOCK_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
             try:
-                self._open(schema, version, table)
+                self._open(version, table)
             except BaseException:
                 self.connection.close()
                 raise
@@ -115,7 +115,7 @@ class Database:
             with self._translated(), new as part, closing(sqlite3.connect(part)) as connection:
                 _make_tables(connection, schema, version)
 
-    def _open(self, schema: str, version: int, table: str) -> None:
+    def _open(self, version: int, table: str) -> None:
         if self.path.is_file() and not self.path.stat().st_size:
             raise self.damaged("it is empty")
         self.connection.execute(f"PRAGMA busy_timeout = {int(LOCK_WAIT_SECONDS * 1000)}")
@@ -125,7 +125,7 @@ class Database:
         if found > version:
             raise BadFileError(f"`{self.path}` was written by a newer nomoat", hint="update nomoat, or set NOMOAT_HOME elsewhere")
         if found < version:
-            _make_tables(self.connection, schema, version)
+            raise BadFileError(f"`{self.path}` is no file of nomoat's", hint="move it away, or set NOMOAT_HOME elsewhere")
         self.connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 1)")  # a damaged file says so now
 
     def _use_wal(self) -> None:

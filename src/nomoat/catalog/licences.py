@@ -140,7 +140,9 @@ def taught_by(ref: str, found: ChainVerdict | None, *, for_assistant: bool = Fal
 
 
 def with_stated(parents: Iterable[Parent], licence_id: str) -> tuple[Parent, ...]:
-    """These parents, with the user's word for the terms that nomoat does not know. Raises UsageError where it knows them all."""
+    """These parents, with the user's word for the terms that nomoat does not know. Raises UsageError where it knows them all, and what
+    `require_known` raises."""
+    require_known(licence_id)
     found = tuple(parents)
     if all(_is_known(parent.licence) for parent in found):
         known = ", ".join(dict.fromkeys(f"{parent.name}: {licence(parent.licence).title}" for parent in found))

@@ -14,7 +14,8 @@ the weights into memory of its own, so `top` may show them twice (docs/models.md
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+import sys
+from dataclasses import dataclass
 from typing import Literal
 
 from nomoat import config, footprint, hardware, words
@@ -28,7 +29,6 @@ TILES8_BYTES_PER_PARAMETER = 34 / 32  # Q8_0: the most that a file's own codes t
 OWN4_BYTES_PER_PARAMETER = 0.68  # Q4_K_M of a 7B: half of two matrices a layer are 6-bit, and become int8 like the embedding
 FOUR_BIT_FILE = re.compile(r"q[23]_k|q4_", re.IGNORECASE)  # IQ4_XS, too
 OVERHEAD_BYTES = 400_000_000  # Python, OpenVINO, compiled kernels, activations
-DEFAULT_CONTEXT_TOKENS = footprint.USUAL_TOKENS
 FREE_SHARE = 0.9  # of what is free now: above it the model fits only if other programs give way
 TOTAL_SHARE = 0.95  # of all memory: above it the machine swaps
 
@@ -48,7 +48,7 @@ class ModelSizes:
     kv_heads: int | None = None
     head_dim: int | None = None
     architecture: str | None = None
-    context_tokens: int | None = None  # the longest that texts may have
+    context_tokens: int | None = None  # the longest texts that the model was made for, where it says so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,24 +94,22 @@ def sizes_of(card: ModelCard) -> ModelSizes | None:
     sizes = [source.size_bytes for source in card.sources if source.size_bytes]
     return ModelSizes(
         parameters=card.parameters, four_bits=four_bits, file_bytes=max(sizes, default=None), layers=card.layers,
-        kv_heads=card.kv_heads, head_dim=card.head_dim, architecture=card.architecture,
+        kv_heads=card.kv_heads, head_dim=card.head_dim, architecture=card.architecture, context_tokens=card.context_tokens,
     )  # fmt: skip
 
 
-def default_context_tokens(card: ModelCard | None = None) -> int:
-    """NOMOAT_CONTEXT_TOKENS, else 4,096, and never more than the model has."""
-    wanted = config.context_tokens() or DEFAULT_CONTEXT_TOKENS
-    return min(wanted, card.context_tokens) if card is not None and card.context_tokens else wanted
+def memory_need(card: ModelCard, context_tokens: int | None = None) -> MemoryNeed | None:
+    """See `need_at`; None for a closed model."""
+    sizes = sizes_of(card)
+    return None if sizes is None else need_at(sizes, context_tokens)
 
 
-def memory_need(model: ModelCard | ModelSizes, context_tokens: int | None = None) -> MemoryNeed | None:
-    """Weights, KV cache and overhead at a context; None for a closed model."""
-    sizes = sizes_of(model) if isinstance(model, ModelCard) else model
-    if sizes is None:
-        return None
-    context = context_tokens or default_context_tokens(model if isinstance(model, ModelCard) else None)
-    if isinstance(model, ModelCard):
-        sizes = replace(sizes, context_tokens=context_tokens or config.context_tokens() or model.context_tokens)
+def need_at(sizes: ModelSizes, context_tokens: int | None = None) -> MemoryNeed:
+    """Weights, KV cache and overhead at the context asked for, else at NOMOAT_CONTEXT_TOKENS, else at 4,096 tokens; never at more than
+    the model has."""
+    asked = context_tokens or config.context_tokens()
+    planned = min(asked or footprint.USUAL_TOKENS, sizes.context_tokens or sys.maxsize)
+    longest = planned if asked else sizes.context_tokens or planned
     weights, note = _weights(sizes)
     if sizes.layers is not None and sizes.kv_heads is not None and sizes.head_dim is not None:
         quality = config.quality().value
@@ -124,10 +122,10 @@ def memory_need(model: ModelCard | ModelSizes, context_tokens: int | None = None
     return MemoryNeed(
         weights_bytes=weights,
         scoring_bytes=_scoring(sizes, weights),
-        kv_cache_bytes=token_bytes * context,
-        most_cache_bytes=max(token_bytes * max(context, sizes.context_tokens or 0), footprint.CACHE_BYTES),
+        kv_cache_bytes=token_bytes * planned,
+        most_cache_bytes=max(token_bytes * longest, footprint.CACHE_BYTES),
         overhead_bytes=OVERHEAD_BYTES,
-        context_tokens=context,
+        context_tokens=planned,
         note=note,
     )
 
@@ -198,7 +196,7 @@ def largest_that_fits(context_tokens: int) -> str | None:
     for card in cards():
         if not card.sources or chain(card).commercial in ("no", "unknown"):
             continue
-        need = memory_need(card, min(context_tokens, card.context_tokens or context_tokens))
+        need = memory_need(card, context_tokens)
         if need is not None and fit(need).value == "fits" and (best is None or (card.parameters or 0) > best[0]):
             best = (card.parameters or 0, card.id)
     return best[1] if best else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nomoat.asking.spending import Spending
     from nomoat.asking.spent import Spent
     from nomoat.asking.store import AnswerStore
-    from nomoat.distil.instructions import Plan, Seeds
+    from nomoat.distil.instructions import Plan
     from nomoat.distil.label import Labelled, LeftOut
     from nomoat.distil.table import Texts
     from nomoat.records import Parent, Request
@@ -110,26 +110,26 @@ def distil(
     from nomoat.asking.spending import Spending
     from nomoat.asking.workers import started_workers
     from nomoat.cli.loading import load_on
-    from nomoat.distil import files, instructions
+    from nomoat.distil import files, instructions, origin
 
     _require_terms(teacher_licence)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
     how = _How(out=out, spending=spending, concurrency=concurrency, yes=yes, replace=replace, as_json=as_json)
     asked: _Texts | Plan
     if label is not None:
-        asked, origin = _texts(context, teacher, label, labels, input_column, instruction, max_tokens), _origin(label)
+        asked, shown = _texts(context, teacher, label, labels, input_column, instruction, max_tokens), origin.of_file(label)
         files.require_place(out, *files.LABELS)
         files.require_other(files.left_out_place(out), label)
     else:
         _require_no_labels(labels, input_column, instruction, max_tokens)
         files.require_place(out, *files.TASKS)
-        shown, origin = _seeds(seeds)
+        read, shown = origin.load_seeds(seeds)
         asked = instructions.Plan(
-            seeds=shown, num_tasks=num_tasks, language=language, tasks_a_request=tasks_a_request, max_requests=max_requests,
+            seeds=read, num_tasks=num_tasks, language=language, tasks_a_request=tasks_a_request, max_requests=max_requests,
             temperature=temperature, seed=seed,
         )  # fmt: skip
     files.require_other(out, seeds if label is None else label)
-    parents = [*_teachers(teacher, teacher_licence, for_assistant=label is None and _is_general(origin)), *origin]
+    parents = origin.parents_of(teacher, shown, are_labels=label is not None, terms=teacher_licence)
     with started_workers(workers, ray, concurrency=concurrency) as started, load_on(started, teacher) as model:
         if isinstance(asked, _Texts):
             _label(model, asked, parents, how)
@@ -329,41 +329,6 @@ def _require_no_labels(*given: str | int | None) -> None:
         raise UsageError(f"{options} are for --label", hint="add --label TEXTS, or leave them out")
 
 
-def _seeds(path: Path | None) -> tuple[Seeds, tuple[Parent, ...]]:
-    """The tasks that are shown, and what the result is made from where it is made from them.
-
-    Alpaca's are known under any name, and edited; what a model wrote is nobody's own.
-    """
-    from nomoat.catalog.datasets import dataset, pull_dataset
-    from nomoat.distil import alpaca, instructions
-    from nomoat.records import Parent
-
-    known = dataset(instructions.SEEDS)
-    alpacas = Parent(kind="data", name=known.name, licence=known.licence, source=known.licence_source, confirmed="read")
-    if path is None:
-        return instructions.read_seeds(pull_dataset(known.name) / instructions.SEEDS_FILE, name=known.name), (alpacas,)
-    found, origin = instructions.read_seeds(path), _origin(path)
-    if found.sha256 in {source.sha256 for source in known.files}:
-        return replace(found, name=known.name), (alpacas, *origin)
-    own = () if origin else (Parent(kind="data", name=found.name, licence="own"),)
-    return found, (*own, *([alpacas] if alpaca.are_mostly_alpacas(found.tasks) else []), *origin)
-
-
-def _origin(path: Path) -> tuple[Parent, ...]:
-    """What a file of the user's was made from, where a model wrote it."""
-    from nomoat.catalog import sidecar
-
-    beside = sidecar.find(path)
-    return () if beside is None else beside.parents
-
-
-def _is_general(origin: Sequence[Parent]) -> bool:
-    """Whether these are tasks of every kind: Alpaca's seeds, or what came of them, at whatever remove."""
-    from nomoat.distil import instructions
-
-    return any(parent.name == instructions.SEEDS for parent in origin)
-
-
 def _with_bar(plan: Plan) -> Iterator[Request]:
     """The plan's requests. The bar appears with the first: a teacher on this machine is asked without looking at them all before."""
     with console.item_progress() as bar:
@@ -384,14 +349,6 @@ def _require_terms(stated: str | None) -> None:
 
     if stated is not None:
         licences.require_known(stated)
-
-
-def _teachers(ref: str, terms: str | None, *, for_assistant: bool) -> tuple[Parent, ...]:
-    from nomoat import references
-    from nomoat.catalog import licences
-
-    found = licences.taught_by(references.shown_name(ref), references.licence_chain(ref), for_assistant=for_assistant)
-    return found if terms is None else licences.with_stated(found, terms)
 
 
 def _say_spent(model: Responder, spent: Spent, notes: Sequence[str]) -> None:

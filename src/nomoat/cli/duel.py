@@ -250,10 +250,11 @@ def _headed(result: Leaderboard | Verdict, items: str) -> Console:
     from rich.text import Text
 
     from nomoat.judge import wording
+    from nomoat.judge.metrics import METRICS
 
     out = console.stdout_console()
     intervals = f"[{wording.render_confidence(result.alpha)} intervals]"
-    out.print(Text(f"{result.suite}: {items}, {wording.title_of(result.metric)}; {intervals}"))
+    out.print(Text(f"{result.suite}: {items}, {METRICS[result.metric].title}; {intervals}"))
     out.print()
     return out
 

@@ -44,7 +44,7 @@ def card_need(card: ModelCard, context_tokens: int | None) -> memory.MemoryNeed 
     path = pull.find_installed(card.id)
     if path is not None and runs_here(card.architecture):
         with suppress(NomoatError, OSError):  # a damaged file, or one that goes meanwhile
-            return _need_of(_remembered_sizes(path), context_tokens)
+            return memory.need_at(_remembered_sizes(path), context_tokens)
     return memory.memory_need(card, context_tokens)
 
 
@@ -125,16 +125,7 @@ def architecture_of(source: ModelSource) -> str:
 def file_need(source: ModelSource, context_tokens: int | None) -> tuple[memory.MemoryNeed, int | None]:
     """The memory an opened model takes, and its longest context where it says it. Raises BadFileError, UnsupportedError."""
     sizes = _sizes_of(source)
-    return _need_of(sizes, context_tokens), sizes.context_tokens
-
-
-def _need_of(sizes: memory.ModelSizes, context_tokens: int | None) -> memory.MemoryNeed:
-    longest = sizes.context_tokens
-    default = min(memory.default_context_tokens(), longest or memory.DEFAULT_CONTEXT_TOKENS)
-    sizes = replace(sizes, context_tokens=context_tokens or config.context_tokens() or longest)
-    need = memory.memory_need(sizes, context_tokens or default)
-    assert need is not None  # only closed models have none
-    return need
+    return memory.need_at(sizes, context_tokens), sizes.context_tokens
 
 
 def _remembered_sizes(path: Path) -> memory.ModelSizes:

@@ -22,7 +22,7 @@ Data = TypeVar("Data")
 PARTIAL_EXIT = 3
 GOES_ON = "the same command goes on from there"
 # The words of what is partial because of it.
-REACHED = re.compile(r"the (?:(?P<budget>budget of \$[\d,.]+)|(?P<limit>limit of [\d,]+ requests)) is reached")
+REACHED = re.compile(r"the (?:(?P<budget>budget of \$[\d,.]+)|(?P<limit>limit of [\d,]+ requests?)) is reached")
 OPTIONS = {"budget": "--max-cost", "limit": "--max-requests"}
 NOT_AGAIN = ("report", "as_json", "yes")  # where a result goes, and a consent that its reader has not given
 

@@ -13,10 +13,11 @@ from typing import TypeVar
 from nomoat import bounds
 from nomoat.asking.spending import Spending
 from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
-from nomoat.judge import stats, wording
+from nomoat.judge import stats
 from nomoat.judge.askable import require_askable, require_context, require_scorable
 from nomoat.judge.groups import grouped, groups_in
 from nomoat.judge.kept import KeptEngine, is_kept
+from nomoat.judge.metrics import METRICS
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
 from nomoat.judge.run import Asking, asked_in_turn, drawn, given, opened, opened_store, ref_of
 from nomoat.judge.sequential import Watch
@@ -227,7 +228,7 @@ def _ask_until_known(one: Asking, other: Asking, rules: Rules, *, round_size: in
     for side in (one, other):
         require_context(side, examples, new_tokens=1 if metric == "choice" else side.suite.max_new_tokens)
     lowest, highest = range_of_differences(metric)
-    rope = None if rules.rope is None else wording.in_scale(metric, rules.rope)
+    rope = None if rules.rope is None else METRICS[metric].in_scale(rules.rope)
     watch = Watch(lowest=lowest, highest=highest, alpha=rules.alpha, rope=rope, num_planned=len(planned))
     for start in range(0, len(examples), round_size):
         differences = _differences(one, other, examples[start : start + round_size])

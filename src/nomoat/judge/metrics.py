@@ -58,6 +58,25 @@ class Scoring:
     needs_target: bool = True
     origin: Literal["suite", "judge", "stored"] = "suite"
 
+    @property
+    def is_share(self) -> bool:
+        """Whether scores are shown in per cent."""
+        return self.scale == SHARE
+
+    @property
+    def points_per_score(self) -> float:
+        """How many points one unit of score is shown as."""
+        return 100.0 if self.is_share else 1.0
+
+    def in_scale(self, per_cent: float) -> float:
+        """Per cent of the scale, such as a rope, as a difference of scores."""
+        lowest, highest = self.scale
+        return per_cent / 100 * (highest - lowest)
+
+    def in_points(self, per_cent: float) -> float:
+        """Per cent of the scale in the points that differences are shown in."""
+        return self.points_per_score * self.in_scale(per_cent)
+
 
 METRICS: Mapping[str, Scoring] = {
     "exact": Scoring(title="accuracy, answer compared with the target", of_text=scorers.exact, right_or_wrong=True),

@@ -43,7 +43,7 @@ class Shown:
 def write_duel_report(duel: Duel, path: Path, *, command: str) -> None:
     """Write the report of a duel to `path`, whole or not at all. `command` is what fights it again. Raises NotEnoughDiskError."""
     verdict = duel.verdict
-    metric, scale = verdict.metric, wording.points_per_score(verdict.metric)
+    metric, scale = verdict.metric, METRICS[verdict.metric].points_per_score
     point = plots.Point(value=scale * verdict.difference, interval=(scale * verdict.difference_low, scale * verdict.difference_high))
     pairs = [(one.score, other.score) for one, other in zip(duel.left.outcomes, duel.right.outcomes, strict=True)]
     square = [pairs.count(pair) for pair in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))]
@@ -59,7 +59,7 @@ def write_duel_report(duel: Duel, path: Path, *, command: str) -> None:
             plots.difference_svg(point, title="difference, left minus right, in points", is_narrow=is_narrow)
             for is_narrow in (False, True)
         ],
-        square=square if wording.is_right_or_wrong(metric) else None,
+        square=square if METRICS[metric].right_or_wrong else None,
         plots_shown=_plots_of(verdict, pairs),
         shown_title="The most telling items: where the two differ",
         shown=_where_they_differ(duel),
@@ -95,7 +95,7 @@ def write_duels_report(duels: Sequence[Duel], path: Path, *, command: str) -> No
 
 
 def _difference_in_per_cent(verdict: Verdict) -> plots.Point:
-    lowest, highest = wording.scale_of(verdict.metric)
+    lowest, highest = METRICS[verdict.metric].scale
     value, low, high = (
         100 * number / (highest - lowest) for number in (verdict.difference, verdict.difference_low, verdict.difference_high)
     )
@@ -105,14 +105,14 @@ def _difference_in_per_cent(verdict: Verdict) -> plots.Point:
 def write_evaluation_report(evaluation: Evaluation, path: Path, *, command: str) -> None:
     """Write the report of one model's evaluation to `path`, as `write_duel_report` does. Raises NotEnoughDiskError."""
     suite, side = evaluation.suite, evaluation.side
-    _, highest = wording.scale_of(suite.metric)
+    _, highest = METRICS[suite.metric].scale
     wrong = [
         Shown(example=example, answers=(outcome,))
         for example, outcome in zip(suite.examples, evaluation.outcomes, strict=True)
         if outcome.score < highest
     ]
     title, shown = "Examples that were not right", _spread(wrong, MAX_EXAMPLES_SHOWN)
-    if not wording.is_accuracy(suite.metric):
+    if not METRICS[suite.metric].is_share:
         title, shown = "The answers with the lowest scores", sorted(wrong, key=lambda row: row.answers[0].score)[:MAX_EXAMPLES_SHOWN]
     _write(
         path,
@@ -160,7 +160,8 @@ def _common(evaluations: tuple[Evaluation, ...], *, alpha: float = DEFAULT_RULES
     examples = evaluations[0].suite.examples
     rows = slices.slices_of(examples)
     labels, points = _forest_rows(evaluations, rows, alpha)
-    high, unit = (100, "%") if wording.is_accuracy(metric) else (10, "")
+    scoring = METRICS[metric]
+    high, unit = scoring.points_per_score * scoring.scale[1], "%" if scoring.is_share else ""
     return {
         "name": evaluations[0].suite.name,
         "suite": evaluations[0].suite,
@@ -191,6 +192,7 @@ def _write(path: Path, template: str, common: dict[str, object], **values: objec
         **common,
         **values,
         wording=wording,
+        metrics=METRICS,
         plots=plots,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
@@ -201,20 +203,20 @@ def _write(path: Path, template: str, common: dict[str, object], **values: objec
 
 def _plots_of(verdict: Verdict, pairs: Sequence[tuple[float, float]]) -> list[tuple[str, str, str]]:
     """Title, plot and words of whatever this verdict has to show beyond its difference."""
-    metric, scale = verdict.metric, wording.points_per_score(verdict.metric)
+    metric, scale = verdict.metric, METRICS[verdict.metric].points_per_score
     shown = []
     if len(verdict.looks) > 1:
         words = (
             "The difference in points, left minus right, while items were asked: its confidence sequence. All of it holds "
             "together, so the duel may stop wherever it leaves 0."
         )
-        rope = None if verdict.rope is None else wording.rope_in_points(metric, verdict.rope)
+        rope = None if verdict.rope is None else METRICS[metric].in_points(verdict.rope)
         shown.append(("While it went on", plots.sequence_svg(verdict.looks, scale=scale, rope=rope, title=words), words))
-    if not wording.is_right_or_wrong(metric) and metric != "judged":  # won, tied or lost: the bar of all items says that
+    if not METRICS[metric].right_or_wrong and metric != "judged":  # won, tied or lost: the bar of all items says that
         words = (
             "Each dot is an item: left score across, right score up. Below the line the left side is better, above it the right one."
         )
-        lowest, highest = wording.scale_of(metric)
+        lowest, highest = METRICS[metric].scale
         scaled = [(scale * one, scale * other) for one, other in pairs]
         plot = plots.scatter_svg(scaled, low=scale * lowest, high=scale * highest, title=words)
         shown.append(("Item by item", plot, words))
@@ -230,7 +232,7 @@ def _plots_of(verdict: Verdict, pairs: Sequence[tuple[float, float]]) -> list[tu
 
 
 def _about(items: str, metric: str) -> str:
-    return f"{items} · {wording.title_of(metric)}"
+    return f"{items} · {METRICS[metric].title}"
 
 
 def _settings(evaluation: Evaluation, verdict: Verdict | None) -> list[tuple[str, str]]:
@@ -245,7 +247,7 @@ def _settings(evaluation: Evaluation, verdict: Verdict | None) -> list[tuple[str
     if verdict is not None:
         rows.append(("alpha", f"{verdict.alpha:g}"))
         if verdict.rope is not None:
-            rows.append(("counts as equal", f"within {wording.rope_in_points(verdict.metric, verdict.rope):g} points"))
+            rows.append(("counts as equal", f"within {METRICS[verdict.metric].in_points(verdict.rope):g} points"))
     return [(name, value) for name, value in rows if value]
 
 
@@ -293,7 +295,7 @@ def _forest_rows(
         labels.append((row.name, _tally(picked)))
         points.append([_point(metric, outcomes, alpha) for outcomes in picked])
     whole = [(evaluation.side.score, evaluation.side.score_low, evaluation.side.score_high) for evaluation in evaluations]
-    scale = wording.points_per_score(metric)
+    scale = METRICS[metric].points_per_score
     points[0] = [plots.Point(value=scale * score, interval=(scale * low, scale * high)) for score, low, high in whole]
     return labels, points
 
@@ -313,7 +315,7 @@ def _tally(picked: Sequence[Sequence[Outcome]]) -> str:
 
 
 def _point(metric: str, outcomes: Sequence[Outcome], alpha: float) -> plots.Point:
-    scale = wording.points_per_score(metric)
+    scale = METRICS[metric].points_per_score
     scores = [outcome.score for outcome in outcomes]
     value = scale * sum(scores) / len(scores)
     if len(set(group_names(outcomes))) < MIN_FOR_INTERVAL:

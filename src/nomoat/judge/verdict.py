@@ -33,7 +33,7 @@ class Rules:
         if not 0 < self.alpha < 1:
             raise UsageError(f"alpha is {self.alpha:g}", hint="give a share between 0 and 1, such as 0.05")
         if self.rope is not None and not 0 < self.rope < 100:
-            raise UsageError(f"the rope is {self.rope:g}", hint="give the points that still count as equal, such as 2")
+            raise UsageError(f"the rope is {self.rope:g}", hint="give the per cent of the scale that still count as equal, such as 2")
 
 
 DEFAULT_RULES = Rules()
@@ -77,10 +77,10 @@ def score_interval(
     of the scale: few scores near to each other say little of rare ones far away.
     """
     if groups is not None:
-        return _clustered_interval(scores, groups, wording.scale_of(metric), alpha)
-    if wording.is_right_or_wrong(metric):
+        return _clustered_interval(scores, groups, METRICS[metric].scale, alpha)
+    if METRICS[metric].right_or_wrong:
         return stats.wilson_interval(round(sum(scores)), len(scores), confidence=1 - alpha)
-    return stats.mean_interval(scores, *wording.scale_of(metric), confidence=1 - alpha)
+    return stats.mean_interval(scores, *METRICS[metric].scale, confidence=1 - alpha)
 
 
 def side_of(
@@ -185,7 +185,7 @@ def compare(
     wins = sum(a > b for a, b in zip(one, other, strict=True))
     losses = sum(a < b for a, b in zip(one, other, strict=True))
     found = _fixed(metric, one, other, rules.alpha, groups) if watch is None else _watched(metric, one, other, watch)
-    is_equal = rules.rope is not None and stats.is_equivalent((found.low, found.high), wording.in_scale(metric, rules.rope))
+    is_equal = rules.rope is not None and stats.is_equivalent((found.low, found.high), METRICS[metric].in_scale(rules.rope))
     draft = Verdict(
         suite=left.suite.name,
         metric=metric,
@@ -216,7 +216,7 @@ def compare(
 
 def range_of_differences(metric: str) -> stats.Interval:
     """The lowest and the highest difference of two scores."""
-    lowest, highest = wording.scale_of(metric)
+    lowest, highest = METRICS[metric].scale
     return lowest - highest, highest - lowest
 
 
@@ -239,7 +239,7 @@ def _fixed(metric: str, one: Sequence[float], other: Sequence[float], alpha: flo
             sums[group] += difference
         p_value = stats.paired_permutation(list(sums.values()))  # a large group leaves no known scale any power
         low, high = _clustered_interval(differences, groups, range_of_differences(metric), alpha)
-    elif wording.is_right_or_wrong(metric):
+    elif METRICS[metric].right_or_wrong:
         both, left_only, right_only, neither = (pairs.count(pair) for pair in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)))
         p_value = stats.mcnemar_exact(left_only, right_only)
         low, high = stats.paired_proportions_interval(both, left_only, right_only, neither, confidence=1 - alpha)
@@ -288,7 +288,7 @@ class _Intervals:
     def of(self, metric: str, scores: Sequence[float]) -> stats.Interval:
         if self.watch is None:
             return score_interval(metric, scores, alpha=self.alpha, groups=self.groups)
-        lowest, highest = wording.scale_of(metric)
+        lowest, highest = METRICS[metric].scale
         at_any_time = ConfidenceSequence(lowest=lowest, highest=highest, alpha=self.watch.alpha_each).add(scores)
         if not self.watch.is_complete:
             return at_any_time
@@ -308,7 +308,7 @@ def _measures(metric: str, one: Sequence[float], other: Sequence[float], interva
         intervals.share("losses", [a < b for a, b in pairs]),
         intervals.share("wins and ties", [a >= b for a, b in pairs]),
     ]
-    if wording.is_right_or_wrong(metric):
+    if METRICS[metric].right_or_wrong:
         rows.append(intervals.share("either right", [a + b > 0 for a, b in pairs]))
     if metric == "review" and len(pairs) > 1 and min(other) >= 0 and sum(other) > 0:
         total, other_total = sum(one), sum(other)

@@ -5,41 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from nomoat.judge.metrics import METRICS, SHARE
+from nomoat.judge.metrics import METRICS
 from nomoat.money import dollars
 from nomoat.records import Measure, Side, Standing, Verdict
 from nomoat.words import counted
-
-
-def title_of(metric: str) -> str:
-    """What the mean of a metric's scores is: "accuracy, likeliest choice"."""
-    return METRICS[metric].title
-
-
-def is_accuracy(metric: str) -> bool:
-    """Whether scores lie in 0..1 and are shown in per cent, instead of as points on a judge's scale."""
-    return METRICS[metric].scale == SHARE
-
-
-def is_right_or_wrong(metric: str) -> bool:
-    """Whether each answer scores 0 or 1, so that the formulas for proportions hold."""
-    return METRICS[metric].right_or_wrong
-
-
-def scale_of(metric: str) -> tuple[float, float]:
-    """The lowest and the highest score a metric can give."""
-    return METRICS[metric].scale
-
-
-def in_scale(metric: str, per_cent: float) -> float:
-    """Per cent of a metric's scale as a difference of scores."""
-    lowest, highest = scale_of(metric)
-    return per_cent / 100 * (highest - lowest)
-
-
-def rope_in_points(metric: str, rope: float) -> float:
-    """A rope, in per cent of the scale, in the points that differences are shown in."""
-    return points_per_score(metric) * in_scale(metric, rope)
 
 
 def render_confidence(alpha: float) -> str:
@@ -55,12 +24,12 @@ def render_items(verdict: Verdict) -> str:
 
 def render_score(metric: str, value: float) -> str:
     """One score: "81.2 %", or "7.98" on a judge's scale."""
-    return f"{100 * value:.1f} %" if is_accuracy(metric) else f"{value:.2f}"
+    return f"{100 * value:.1f} %" if METRICS[metric].is_share else f"{value:.2f}"
 
 
 def render_interval(metric: str, low: float, high: float) -> str:
     """An interval of scores: "[78.7, 83.5]"."""
-    return f"[{100 * low:.1f}, {100 * high:.1f}]" if is_accuracy(metric) else f"[{low:.2f}, {high:.2f}]"
+    return f"[{100 * low:.1f}, {100 * high:.1f}]" if METRICS[metric].is_share else f"[{low:.2f}, {high:.2f}]"
 
 
 def render_side_score(metric: str, side: Side) -> str:
@@ -112,22 +81,17 @@ def render_speed(side: Side) -> str:
     return "-" if side.tokens_per_second is None else f"{side.tokens_per_second:,.1f}"
 
 
-def points_per_score(metric: str) -> float:
-    """How many points one unit of score is shown as: per cent for shares, the judge's own points on a scale."""
-    return 100.0 if is_accuracy(metric) else 1.0
-
-
 def summary_of(verdict: Verdict) -> str:
     """Who won, in one sentence that never says more than the data does."""
     items = render_items(verdict)
     left, right = _scored(verdict, verdict.left), _scored(verdict, verdict.right)
-    reviewed = "" if is_accuracy(verdict.metric) else " by its stored reviews"
+    reviewed = "" if METRICS[verdict.metric].is_share else " by its stored reviews"
     if verdict.winner == "undecided":
         return f"Too close to call on `{verdict.suite}`{reviewed} after {items}: {left} against {right}."
     if verdict.winner == "equal" and verdict.rope is not None:
         return (
             f"Practically equal on `{verdict.suite}`{reviewed} after {items}: {left} against {right}, "
-            f"apart by {render_difference(verdict)}, less than the {rope_in_points(verdict.metric, verdict.rope):g} that count."
+            f"apart by {render_difference(verdict)}, less than the {METRICS[verdict.metric].in_points(verdict.rope):g} that count."
         )
     ahead, behind = (left, right) if verdict.winner == "left" else (right, left)
     low, high = sorted((abs(verdict.difference_low), abs(verdict.difference_high)))
@@ -164,7 +128,7 @@ def several_note(verdicts: Sequence[Verdict]) -> str:
 def score_sentence(suite: str, metric: str, side: Side, num_examples: int) -> str:
     """What one model reached, in one sentence."""
     items = counted(num_examples, "item")
-    return f"`{side.model}` reaches {render_side_score(metric, side)} on `{suite}`, {items} ({title_of(metric)})."
+    return f"`{side.model}` reaches {render_side_score(metric, side)} on `{suite}`, {items} ({METRICS[metric].title})."
 
 
 def render_rating(standing: Standing) -> str:
@@ -186,8 +150,8 @@ def render_usd(usd: float | None) -> str:
 
 
 def _points(metric: str, value: float, low: float, high: float, *, sign: str = "") -> str:
-    scale, digits = (100, 1) if is_accuracy(metric) else (1, 2)
-    value, low, high = (scale * number + 0.0 for number in (value, low, high))
+    digits = 1 if METRICS[metric].is_share else 2
+    value, low, high = (METRICS[metric].points_per_score * number + 0.0 for number in (value, low, high))
     return f"{value:{sign}.{digits}f} points [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
 
 

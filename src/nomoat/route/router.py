@@ -32,7 +32,7 @@ from nomoat.route.guard import private_kinds
 from nomoat.route.in_force import InForce, Rules, Usable, usable
 from nomoat.route.learned import LearnedRouter, load_router
 from nomoat.route.pii import KIND_TITLES, Kind
-from nomoat.route.policy import Policy, PolicyFile, default_path, host_of, load_policy
+from nomoat.route.policy import Policy, PolicyFile, default_path, load_policy
 from nomoat.words import listed
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def explain(text: str, *, policy: Policy | None = None) -> Decision:
     """
     bounds.require_text(text, "the question")
     policy = load_policy() if policy is None else policy
-    rates = rates_of(policy, is_local=policy.cloud is not None and net.is_loopback(host_of(policy.cloud)))
+    rates = rates_of(policy, is_local=policy.cloud is not None and bool(references.is_local(policy.cloud)))
 
     def over_budget() -> str:
         question = Request(messages=(Message(role="user", content=text),))

@@ -107,7 +107,7 @@ class Decisions:
         return chosen
 
     def headers(self) -> list[tuple[str, str]]:
-        """None where nothing was decided, and nothing is to be said. Where prompts go to both sides, each has its headers, with its
+        """Empty where nothing was decided, and nothing is to be said. Where prompts go to both sides, each has its headers, with its
         first prompt's reason."""
         first: dict[Place, Decision] = {}
         for decision in self._made:

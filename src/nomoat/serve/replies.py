@@ -65,7 +65,7 @@ log = logging.getLogger("nomoat.serve")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Whole:
+class WholeReply:
     """A whole answer. `ahead`: see `ahead_of`."""
 
     text: str
@@ -79,7 +79,7 @@ class Whole:
 class Form(Protocol):
     """How answers to a call are told; see `Reply`, which has these methods, for what each is."""
 
-    def whole(self, answers: Sequence[Whole]) -> dict[str, Any]: ...
+    def whole(self, answers: Sequence[WholeReply]) -> dict[str, Any]: ...
     def opening(self) -> bytes: ...
     def event(self, chunk: Chunk, at: int = 0) -> bytes: ...
     def closing(self, usages: Mapping[int, Usage]) -> bytes: ...
@@ -105,7 +105,7 @@ class Reply:
             "model": model,
         }
 
-    def whole(self, answers: Sequence[Whole]) -> dict[str, Any]:
+    def whole(self, answers: Sequence[WholeReply]) -> dict[str, Any]:
         """The body of answers that are not streamed."""
         choices = []
         for at, answer in enumerate(answers):

@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from nomoat.errors import BadRequestError, NomoatError, SchemaError
 from nomoat.records import Chunk, Effort, FinishReason, TokenLikelihood, ToolCall, Usage
 from nomoat.serve import replies, shapes, wire
+from nomoat.serve.served import Served, read_body
 from nomoat.serve.shapes import Limit, Several, Shape
 
 LIKELIHOODS = "message.output_text.logprobs"  # what asks for them, in `include`
@@ -136,26 +137,14 @@ class Asked:
         return Reply(call, model, self.echo)
 
 
-class Read(Protocol):
-    """Gives a request's body, parsed by what it is given."""
-
-    async def __call__(self, request: HttpRequest, parse: Callable[[bytes], Asked]) -> Asked: ...
-
-
-class Answer(Protocol):
-    """Gives the response to a call, in that form."""
-
-    async def __call__(self, request: HttpRequest, call: wire.Call, form: replies.MakeForm) -> HttpResponse: ...
-
-
-def add_route(app: FastAPI, *, read: Read, answer: Answer) -> None:
-    """Put /v1/responses into an application, which reads and answers it as its other calls."""
+def add_route(app: FastAPI, served: Served) -> None:
+    """Put /v1/responses into an application."""
 
     @app.post("/v1/responses")
     async def create_response(request: HttpRequest) -> HttpResponse:
-        asked = await read(request, parse)
+        asked = await read_body(request, parse)
         try:
-            return await answer(request, asked.call, asked.reply)
+            return await served.answer(request, asked.call, asked.reply)
         except SchemaError as error:
             _name_field(error)
             raise
@@ -349,7 +338,7 @@ class Reply:
         # Words are told from the first that is more than space: before a call there may be none.
         self._held: list[Chunk] = []
 
-    def whole(self, answers: Sequence[replies.Whole]) -> dict[str, Any]:
+    def whole(self, answers: Sequence[replies.WholeReply]) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
         (answer,) = answers
         text = answer.text.strip() if answer.calls else answer.text

@@ -5,9 +5,8 @@ Format: https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html. No
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any
 
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
@@ -18,11 +17,8 @@ from nomoat.engine.tokenizer import Tokenizer, name_of
 from nomoat.errors import UnsupportedError
 from nomoat.responder import Responder
 from nomoat.serve import web
-from nomoat.serve.answers import Answers
-from nomoat.serve.models import Models
+from nomoat.serve.served import Served, read_body
 from nomoat.serve.shapes import Several, Shape, field_names, parse_shape
-
-T = TypeVar("T")
 
 
 class _Text(Shape):
@@ -39,44 +35,34 @@ class _Tokens(Shape):
 NAMES = field_names((_Text, _Tokens))
 
 
-class Read(Protocol):
-    """Gives a request's body, parsed by what it is given."""
-
-    async def __call__(self, request: HttpRequest, parse: Callable[[bytes], T]) -> T: ...
-
-
-def add_routes(app: FastAPI, *, read: Read, models: Models, answers: Answers) -> None:
+def add_routes(app: FastAPI, served: Served) -> None:
     """Put /tokenize, /detokenize and /tokenizer_info into an application."""
 
-    async def told(model: str | None, tell: Callable[[Tokenizer, Responder], dict[str, Any]]) -> Response:
-        name = models.find(model)
-
-        def work(stop: threading.Event) -> dict[str, Any]:
-            with models.use(name, stop) as loaded:
-                return tell(_tokenizer(loaded), loaded)
-
-        return JSONResponse(await answers.work(work))
+    async def told(request: HttpRequest, model: str | None, tell: Callable[[Tokenizer, Responder], dict[str, Any]]) -> Response:
+        return await served.work(request, model, lambda loaded, _stop: JSONResponse(tell(_tokenizer(loaded), loaded)))
 
     @app.post("/tokenize")
     async def tokenize(request: HttpRequest) -> Response:
-        asked = await read(request, lambda body: parse_shape(_Text, body, names=NAMES))
+        asked = await read_body(request, lambda body: parse_shape(_Text, body, names=NAMES))
 
         def tell(tokenizer: Tokenizer, loaded: Responder) -> dict[str, Any]:
             ids = tokenizer.encode(asked.prompt, add_bos=asked.add_special_tokens is not False)
             return {"count": len(ids), "max_model_len": loaded.engine.context_tokens, "tokens": ids}
 
-        return await told(asked.model, tell)
+        return await told(request, asked.model, tell)
 
     @app.post("/detokenize")
     async def detokenize(request: HttpRequest) -> Response:
-        asked = await read(request, lambda body: parse_shape(_Tokens, body, names=NAMES))
-        return await told(
-            asked.model, lambda tokenizer, _: {"prompt": tokenizer.backend.decode(asked.tokens, skip_special_tokens=False)}
-        )
+        asked = await read_body(request, lambda body: parse_shape(_Tokens, body, names=NAMES))
+
+        def tell(tokenizer: Tokenizer, _loaded: Responder) -> dict[str, Any]:
+            return {"prompt": tokenizer.backend.decode(asked.tokens, skip_special_tokens=False)}
+
+        return await told(request, asked.model, tell)
 
     @app.api_route("/tokenizer_info", methods=web.READING)
-    async def tokenizer_info(model: str | None = None) -> Response:
-        return await told(model, _info)
+    async def tokenizer_info(request: HttpRequest, model: str | None = None) -> Response:
+        return await told(request, model, _info)
 
 
 def _tokenizer(loaded: Responder) -> Tokenizer:

@@ -1,0 +1,49 @@
+"""What the data of a teacher is made from: whose terms bind whatever learns from it (`catalog.licences.of_parents`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nomoat import references
+from nomoat.catalog import licences, sidecar
+from nomoat.catalog.datasets import dataset, pull_dataset
+from nomoat.distil import alpaca
+from nomoat.distil.instructions import SEEDS, SEEDS_FILE, Seeds, read_seeds
+from nomoat.records import Parent
+
+
+def load_seeds(path: Path | None = None) -> tuple[Seeds, tuple[Parent, ...]]:
+    """The tasks that are shown, Alpaca's unless a file is named, and what the result is made from where it is made from them.
+
+    Alpaca's are known under any name, and edited; what a model wrote is nobody's own.
+    Raises what `read_seeds` and `pull_dataset` raise.
+    """
+    known = dataset(SEEDS)
+    alpacas = Parent(kind="data", name=known.name, licence=known.licence, source=known.licence_source, confirmed="read")
+    if path is None:
+        return read_seeds(pull_dataset(known.name) / SEEDS_FILE, name=known.name), (alpacas,)
+    found, origin = read_seeds(path), of_file(path)
+    if found.sha256 in {source.sha256 for source in known.files}:
+        return replace(found, name=known.name), (alpacas, *origin)
+    own = () if origin else (Parent(kind="data", name=found.name, licence="own"),)
+    return found, (*own, *([alpacas] if alpaca.are_mostly_alpacas(found.tasks) else []), *origin)
+
+
+def of_file(path: Path) -> tuple[Parent, ...]:
+    """What a file of the user's was made from, where a model wrote it."""
+    beside = sidecar.find(path)
+    return () if beside is None else beside.parents
+
+
+def parents_of(teacher: str, origin: Sequence[Parent], *, are_labels: bool, terms: str | None = None) -> tuple[Parent, ...]:
+    """What tasks or labels are made from: the teacher that this model reference names, with all it was made from, and the `origin` of
+    what it was shown. `terms`: the user's word for those of a teacher that nomoat does not know.
+
+    Tasks of every kind, which Alpaca's seeds and what came of them are, train an assistant: to OpenAI's terms that is something else.
+    Raises UsageError for terms that nomoat knows already, or that have no entry in its catalogue.
+    """
+    for_assistant = not are_labels and any(parent.name == SEEDS for parent in origin)
+    found = licences.taught_by(references.shown_name(teacher), references.licence_chain(teacher), for_assistant=for_assistant)
+    return (*(found if terms is None else licences.with_stated(found, terms)), *origin)
