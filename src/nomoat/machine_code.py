@@ -205,7 +205,7 @@ def compile_elsewhere(what: str, code: str, *arguments: str, progress: Callable[
     long as it keeps anything new. `progress` is told (functions done, functions) as `code` tells by `tell`; who asks for it is told
     by a note that another process is at it.
     """
-    done, busy = FOLDER / f"{what}.done", NomoatError("another process compiles")
+    done, busy = FOLDER / f"{what}.done", NomoatError("another process compiles", hint=None)
     seen, patience_ends = -1, 0.0
     while not done.exists() and sys.executable:
         try:

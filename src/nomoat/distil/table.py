@@ -63,7 +63,7 @@ def read_texts(path: Path, *, input_column: str | None = None) -> Texts:
         raise UsageError(f"`{path.name}`: {what}", hint=hint)
     found = Texts(columns=columns, rows=tuple(rows), of_rows=tuple(row.get(input_column or "", "").strip() for row in rows))
     if not found.asked:
-        raise DataError(f"`{path}` holds no text")
+        raise DataError(f"`{path}` holds no text", hint="fill it in, or name another file or column")
     return found
 
 

@@ -29,6 +29,7 @@ NUM_PAIRS = 100
 LOCAL_PAIRS = 40  # a judge of 1.5 billion parameters reads a pair, in both orders, for about 15 seconds on two cores
 VICUNA = "vicuna80"
 VICUNA_PAIRS = tuple(("vicuna-13b", other) for other in ("gpt35", "bard", "alpaca-13b", "llama-13b"))
+LABELLED_LINE = '{"question": "…", "answer_a": "…", "answer_b": "…", "winner": "a"}'
 WINNERS = {"a": WIN, "b": LOSS, "tie": TIE}
 
 
@@ -159,7 +160,7 @@ def load_labels(source: str, *, num_pairs: int = NUM_PAIRS, seed: int = 0) -> La
     else:
         raise UsageError(
             f"`{source}`: there is no such file of labels to check a judge with",
-            hint=f'name `{VICUNA}`, or a JSONL file of lines {{"question": "…", "answer_a": "…", "answer_b": "…", "winner": "a"}}',
+            hint=f"name `{VICUNA}`, or a JSONL file of lines {LABELLED_LINE}",
         )
     chosen = random.Random(seed).sample(rows, min(num_pairs, len(rows)))
     return Labelled(pairs=tuple(pair for pair, _ in chosen), labels=tuple(label for _, label in chosen), whose=whose)
@@ -256,11 +257,10 @@ def _file_rows(path: Path) -> list[tuple[Pair, float]]:
         *texts, winner = (row.get(name) for name in ("question", "answer_a", "answer_b", "winner"))
         if not all(isinstance(text, str) and text for text in (*texts, winner)) or winner not in WINNERS:
             raise DataError(
-                f"`{path}`, line {line}: a labelled pair has `question`, `answer_a`, `answer_b`, and a `winner`: a, b or tie"
+                f"`{path}`, line {line}: a labelled pair has `question`, `answer_a`, `answer_b`, and a `winner`: a, b or tie",
+                hint=f"write the line as {LABELLED_LINE}",
             )
         rows.append((_pair(*map(str, texts)), WINNERS[winner]))
-    if not rows:
-        raise DataError(f"`{path}` holds no labelled pairs")
     return rows
 
 

@@ -190,7 +190,10 @@ def suite_from_csv(
     examples = []
     for row in rows:
         if row.label not in known:
-            raise DataError(f"`{path}`, line {row.line}: label `{row.label}` is not one of {', '.join(known)}")
+            raise DataError(
+                f"`{path}`, line {row.line}: label `{row.label}` is not one of {', '.join(known)}",
+                hint="correct it, or name it among the labels",
+            )
         messages = label_task_messages(row.text, known, instruction=words)
         examples.append(Example(id=str(row.line), messages=messages, target=row.label, choices=known))
     return Suite(
@@ -311,7 +314,10 @@ def _load_toml(path: Path) -> Suite:
     settings = _read_settings(path)
     jsonl = path.parent / (settings.examples or f"{path.stem}.jsonl")
     if not jsonl.exists():
-        raise DataError(f"`{path}` names examples in `{settings.examples or jsonl.name}`, and there is no such file")
+        raise DataError(
+            f"`{path}` names examples in `{settings.examples or jsonl.name}`, and there is no such file",
+            hint=f"put it beside `{path.name}`, or name the file that holds them there: `examples`",
+        )
     if settings.sha256 and paths.sha256_of(jsonl) != settings.sha256:
         raise BadFileError(
             f"`{jsonl}` is not the file that `{path.name}` describes: its sha256 differs",
@@ -331,14 +337,14 @@ def _read_settings(path: Path) -> Settings:
     try:
         values = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as exc:
-        raise DataError(f"`{path}` is not TOML: {exc}") from exc
+        raise DataError(f"`{path}` is not TOML: {exc}", hint='write a key a line: title = "…"') from exc
     for key, value in values.items():
         if key not in SETTING_TYPES:
             raise DataError(f"`{path}` sets `{key}`, which a suite does not have", hint=f"known: {', '.join(SETTING_TYPES)}")
         kind = SETTING_TYPES[key]
         if type(value) is not kind or (isinstance(value, list) and not all(isinstance(item, str) for item in value)):
             expected = "a list of texts" if kind is list else f"of type {kind.__name__}"
-            raise DataError(f"`{path}`: `{key}` is {value!r}, and should be {expected}")
+            raise DataError(f"`{path}`: `{key}` is {value!r}, and should be {expected}", hint=f"write it as {key} = {WRITTEN[kind]}")
     stop = cast(list[str], values.get("stop", []))
     settings = Settings(**{"name": composed(path.stem), **values, "stop": tuple(stop)})
     if settings.metric and settings.metric not in WRITABLE:
@@ -364,6 +370,7 @@ SETTING_TYPES: dict[str, type] = {
     **dict.fromkeys(("chat", "per_token"), bool),
     "stop": list,
 }
+WRITTEN = {str: '"…"', int: "8", bool: "true", list: '["…"]'}  # a value of that type in TOML
 
 
 def _assemble(settings: Settings, jsonl: Path) -> Suite:
@@ -392,7 +399,10 @@ def _assemble(settings: Settings, jsonl: Path) -> Suite:
         for target in (example.target, *example.other_targets):
             if wrong := unfit(metric, example, target, schema):
                 line, _ = read_jsonl(jsonl)[at]
-                raise DataError(f"`{jsonl}`, line {line}: example `{example.id}` {wrong}, and the metric is `{metric}`")
+                raise DataError(
+                    f"`{jsonl}`, line {line}: example `{example.id}` {wrong}, and the metric is `{metric}`",
+                    hint="correct that line, or set another `metric` in the .toml",
+                )
     return Suite(
         name=settings.name,
         metric=cast(Metric, metric),
@@ -419,7 +429,7 @@ def unfit(metric: str, example: Example, target: str, schema: Mapping[str, Any] 
 def _read_schema(path: Path) -> Mapping[str, Any]:
     schema = parse_json(read_text(path), path)
     if wrong := scorers.broken_schema(schema):
-        raise DataError(f"`{path}`: the schema {wrong}")
+        raise DataError(f"`{path}`: the schema {wrong}", hint="correct the file; https://json-schema.org says what a schema may hold")
     return cast(Mapping[str, Any], schema)
 
 

@@ -385,7 +385,7 @@ def tuned_on(weights: Path) -> list[str]:
     found = []
     for path in (paths.cache() / "locks").glob(f"*{_mark(weights)}"):
         try:
-            with paths.alone(path, busy=UsageError(path.name)):
+            with paths.alone(path, busy=UsageError(path.name, hint=None)):
                 pass
         except UsageError:
             found.append(path.name.removesuffix(_mark(weights)))

@@ -87,7 +87,9 @@ def lora_gguf(weights: Path, adapter: Path, target: Path, *, terms: ChainVerdict
     file = open_source(weights)
     arch, sizes, delta, layers = _fitted(file, adapter)
     if arch.name not in gguf.MODEL_ARCH_NAMES.values():
-        raise UnsupportedError(f"`{weights}` is of the architecture `{arch.name}`, which llama.cpp does not know")
+        raise UnsupportedError(
+            f"`{weights}` is of the architecture `{arch.name}`, which llama.cpp does not know", hint="`nomoat run` runs it as it is"
+        )
     with sidecar.whole_with_chain(target, terms) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
         writer.add_type(gguf.GGUFType.ADAPTER)
