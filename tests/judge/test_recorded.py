@@ -19,7 +19,6 @@ from nomoat.engine.stored import stored_engine, stored_names
 from nomoat.errors import DataError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.judge.builtin import BUILT_IN
 from nomoat.judge.duel import run_duel
-from nomoat.judge.recorded import NOTES
 from nomoat.judge.run import run_suite
 from nomoat.judge.scorers import numeric
 from nomoat.judge.settings import RunSettings
@@ -28,6 +27,7 @@ from nomoat.records import Message, Request, Verdict
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared/data"
+RECORDED = [name for name, suite in BUILT_IN.items() if suite.metric in ("recorded", "published")]
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def pulled(empty_home: Path) -> None:
         if os.environ.get("NOMOAT_MIRROR"):
             return
         pytest.skip("needs RouteLLM's and LoRA Land's tables: set NOMOAT_MIRROR, or put them into ../shared")
-    for name in NOTES:
+    for name in RECORDED:
         (empty_home / "data" / name).mkdir(parents=True)
     data = empty_home / "data"
     with gzip.open(SHARED / "routellm_stored/gsm8k_responses.csv.gz") as file:
@@ -85,7 +85,7 @@ def test_lora_land_replay_says_what_31_tasks_can_show() -> None:
 
 @pytest.mark.data
 @pytest.mark.usefixtures("pulled")
-@pytest.mark.parametrize("name", NOTES)
+@pytest.mark.parametrize("name", RECORDED)
 def test_recorded_suite_has_as_many_items_as_the_list_of_suites_says(name: str, tmp_path: Path) -> None:
     suite = load_suite(name)
     assert len(suite.examples) == BUILT_IN[name].num_examples == len({example.id for example in suite.examples})
@@ -112,7 +112,7 @@ def test_gsm8k_answers_that_are_wrong_for_two_zeros_are_as_many_as_the_note_says
         ]
         counts.append((sum(old for old, _ in rows), sum(new for _, new in rows), sum(new > old for old, new in rows)))
     assert counts == [(1130, 1171, 42), (842, 843, 6)]
-    assert any("1,171 to 843 are right" in note for note in NOTES["routellm-gsm8k"])
+    assert any("1,171 to 843 are right" in note for note in BUILT_IN["routellm-gsm8k"].notes)
 
 
 @pytest.fixture
@@ -185,6 +185,7 @@ def test_recorded_duel_uses_the_recorded_scores(small: Path) -> None:
     assert (duel.verdict.wins, duel.verdict.ties, duel.verdict.losses) == (1, 1, 1)
     assert [outcome.answer for outcome in duel.right.outcomes] == ["아니오", "yes", "ok"]
     assert duel.verdict.notes[0].startswith("recorded answers: Ong et al. 2024")
+    assert duel.verdict.notes[1] == "scores are RouteLLM's; the answers themselves were not kept"
     assert run_duel("stored:routellm-mmlu/mix", "stored:routellm-mmlu/gpt", settings=RunSettings(limit=2)).verdict.num_examples == 2
 
 

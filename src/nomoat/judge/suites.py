@@ -450,5 +450,6 @@ def _built_in(suite: BuiltIn) -> Suite:
         language=suite.language,
         prompt_source=suite.prompt_source,
         folder=folder if METRICS[suite.metric].origin == "stored" else None,
+        notes=suite.notes,
         **suite.settings,
     )
