@@ -51,10 +51,7 @@ def pulled_facts(model: pull.Installed, context_tokens: int | None) -> dict[str,
     from nomoat.engine.source import open_source
 
     origin = Source(url=model.ref, file_name=model.path.name, size_bytes=model.size_bytes)
-    card = ModelCard(
-        id=model.ref, title=model.path.name, kind="open", developer="", released="", parameters=None, architecture=None,
-        context_tokens=None, template=None, licence="unknown", sources=(origin,),
-    )  # fmt: skip
+    card = ModelCard(id=model.ref, title=model.path.name, developer="", released="", licence="unknown", sources=(origin,))
     need = None
     try:
         source = open_source(model.path)
@@ -84,9 +81,8 @@ def adapter_facts(folder: Path, models: Sequence[dict[str, Any]]) -> dict[str, A
         notes = exc.message
     beside = next((row for row in models if row["id"] == base), None)
     card = ModelCard(
-        id=f"{base or 'BASE'}+{folder.name}", title=folder.name, kind="open", developer="", released="", parameters=None,
+        id=f"{base or 'BASE'}+{folder.name}", title=folder.name, developer="", released="", licence="unknown", notes=notes,
         architecture=beside["architecture"] if beside else None, context_tokens=beside["context_tokens"] if beside else None,
-        template=None, licence="unknown", sources=(), notes=notes,
     )  # fmt: skip
     size_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     about = {"kind": "adapter", "memory": beside["memory"] if beside and not notes else None, "base": base or None}
