@@ -28,10 +28,10 @@ from nomoat.responder import ImportProgress, Responder
 from nomoat.route import in_force
 from nomoat.route.budget import OverBudgetError, rates_of, read_spent, why_not
 from nomoat.route.fallback import OrHere
-from nomoat.route.guard import private_kinds
 from nomoat.route.in_force import InForce, Rules, Usable, usable
 from nomoat.route.learned import LearnedRouter, load_router
 from nomoat.route.pii import KIND_TITLES, Kind
+from nomoat.route.pii.guard import private_kinds
 from nomoat.route.policy import Policy, PolicyFile, default_path, host_of, load_policy
 from nomoat.words import listed
 
