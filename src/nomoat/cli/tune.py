@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat import installing, paths
+from nomoat import installing, paths, system_errors
 from nomoat.cli import completion, console, options
 from nomoat.errors import UsageError
 from nomoat.words import counted, first_few
@@ -234,7 +234,7 @@ def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
         f"({found.tokens_per_second:,.0f} tok/s, timed now on the first layers)"
     )
     console.say(f"memory: {found.memory}")
-    free = paths.free_disk_bytes(paths.adapters())
+    free = system_errors.free_disk_bytes(paths.adapters())
     console.say(f"disk: about {paths.shown_size(found.disk_bytes)} while it learns, and {paths.shown_size(free)} are free")
     return asdict(found)
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.errors import NotEnoughMemoryError
-from nomoat.paths import MEMORY_HINT
+from nomoat.system_errors import MEMORY_HINT
 
 MAPS = Path("/proc/self/maps")
 PAGE_BYTES = 2 << 20

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nomoat import paths
+from nomoat import paths, whole_files
 from nomoat.errors import BadFileError, DataError, UsageError
 from nomoat.judge import stats
 from nomoat.judge.model_judge import LOSS, TIE, WIN, Judge, Pair, PairVerdict
@@ -209,9 +209,9 @@ def by_length(pair: Pair) -> PairVerdict:
 
 def remember(judge_digest: str, agreement: Agreement) -> None:
     """Keep what was measured of a judge, to be printed with its later verdicts."""
-    with paths.alone(_path()):  # another one's may be measured at the same time
+    with whole_files.alone(_path()):  # another one's may be measured at the same time
         kept = {**_kept(), judge_digest: agreement.sentence}
-        with paths.whole_file(_path()) as part:
+        with whole_files.whole_file(_path()) as part:
             part.write_text(json.dumps(kept, ensure_ascii=False, indent=2), encoding="utf-8")
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
-from nomoat import paths
+from nomoat import paths, whole_files
 from nomoat.asking import as_tuned
 from nomoat.errors import BadFileError, DataError, UnknownModelError, UsageError
 from nomoat.judge import scorers
@@ -214,10 +214,10 @@ def write_suite(suite: Suite, folder: Path) -> Path:
         )
     jsonl, toml, schema = suite_files(suite.name, folder)
     with ExitStack() as files:  # all are filled before the first is renamed, on a disk that is full none; the description is the last
-        toml_part, jsonl_part = (files.enter_context(paths.whole_file(file)) for file in (toml, jsonl))
+        toml_part, jsonl_part = (files.enter_context(whole_files.whole_file(file)) for file in (toml, jsonl))
         jsonl_part.write_text("".join(f"{render_example(example)}\n" for example in suite.examples), encoding="utf-8")
         if suite.schema is not None:
-            schema_part = files.enter_context(paths.whole_file(schema))
+            schema_part = files.enter_context(whole_files.whole_file(schema))
             schema_part.write_text(json.dumps(suite.schema, ensure_ascii=False, indent=2), encoding="utf-8")
         values = {
             "name": suite.name,
