@@ -116,7 +116,7 @@ def test_every_error_says_what_to_do(path: Path) -> None:
             assert any(keyword.arg == "hint" for keyword in node.keywords), f"{path}:{node.lineno}"
 
 
-CALLED_FROM_PYTHON = ("asking", "distil", "judge", "route", "serve", "tasks", "tune")
+CALLED_FROM_PYTHON = ("asking", "distil", "judge", "route", "serve", "tables", "tune")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import unicodedata
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,17 +166,6 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
 def composed(text: str) -> str:
     """The text in NFC: letters that macOS writes in parts (a Korean syllable as two or three) as everyone else writes them."""
     return unicodedata.normalize("NFC", text)
-
-
-def column_named(name: str, columns: Sequence[str]) -> str:
-    """The column of that name in NFC; else the one that alone looks the same, of another width or spacing; else the name."""
-    name = composed(name)
-    alike = [column for column in columns if _plain_name(column) == _plain_name(name)]
-    return alike[0] if name not in columns and len(alike) == 1 else name
-
-
-def _plain_name(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", name).split())
 
 
 def whole_characters(text: str) -> str:

@@ -32,8 +32,8 @@ from nomoat.engine import importer, step_tables
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.tokenizer import from_metadata
 from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
+from nomoat.labelling import label_task_messages
 from nomoat.records import Request
-from nomoat.tasks import label_task_messages
 from nomoat.tune import adapter, execution, kernels, prepare, qlora, train
 from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, side_by_side, wanted
 from nomoat.tune.validation import is_better, num_evaluations

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nomoat import __version__, cache, config, footprint, hardware, paths, tasks
+from nomoat import __version__, cache, config, footprint, hardware, labelling, paths
 from nomoat.catalog import licences, memory, prices, pull
 from nomoat.errors import NomoatError
 from nomoat.records import ModelCard, Source
@@ -206,7 +206,7 @@ def scoring_line(need: memory.MemoryNeed) -> str:
 
 def question_line(question: str) -> str:
     """The words of an adapter that learned from a table, as JSON has them, for whoever does not ask with `run --as-tuned`."""
-    return f"asked in these words, with a text in place of {tasks.TEXT}: {json.dumps(question, ensure_ascii=False)}"
+    return f"asked in these words, with a text in place of {labelling.TEXT}: {json.dumps(question, ensure_ascii=False)}"
 
 
 def use_line(found: licences.ChainVerdict) -> str:

@@ -15,7 +15,7 @@ from nomoat import __version__, paths, streams, system_errors, whole_files
 from nomoat.catalog import sidecar
 from nomoat.errors import UsageError
 from nomoat.records import Parent
-from nomoat.tasks import TABLE_SUFFIXES
+from nomoat.tables import TABLE_SUFFIXES
 from nomoat.textfiles import JSONL_SUFFIXES
 from nomoat.words import counted
 

@@ -17,8 +17,9 @@ from typing import Any
 from nomoat.engine.recorded import read_recorded
 from nomoat.judge import code_tasks
 from nomoat.judge.examples import asked
+from nomoat.labelling import label_task_messages
 from nomoat.records import Example
-from nomoat.tasks import label_task_messages, read_table
+from nomoat.tables import read_table
 from nomoat.textfiles import read_jsonl
 
 LM_EVAL = "EleutherAI/lm-evaluation-harness"

@@ -12,9 +12,10 @@ from nomoat.judge import scorers
 from nomoat.judge.examples import asked, digest_of
 from nomoat.judge.metrics import Metric
 from nomoat.judge.suites import Suite, unfit
+from nomoat.labelling import MAX_LABELS, label_task_messages
 from nomoat.records import Example
-from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_task_messages, read_numbered_table, require_no_gaps, require_other
-from nomoat.textfiles import JSONL_SUFFIXES, column_named, composed, of_unknown_kind, read_jsonl
+from nomoat.tables import TABLE_SUFFIXES, column_named, read_numbered_table, require_no_gaps, require_other
+from nomoat.textfiles import JSONL_SUFFIXES, composed, of_unknown_kind, read_jsonl
 from nomoat.words import counted
 
 INPUT_NAMES = (

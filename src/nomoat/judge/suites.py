@@ -25,8 +25,9 @@ from nomoat.judge import scorers
 from nomoat.judge.builtin import BUILT_IN, BuiltIn
 from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_shots, render_example
 from nomoat.judge.metrics import METRICS, WRITABLE, Metric
+from nomoat.labelling import MAX_LABELS, label_instruction, label_task_messages
 from nomoat.records import Example
-from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_instruction, label_task_messages, read_labelled, require_columns
+from nomoat.tables import TABLE_SUFFIXES, read_labelled, require_columns
 from nomoat.textfiles import JSONL_SUFFIXES, as_named, composed, not_there, of_unknown_kind, parse_json, read_jsonl, read_text
 from nomoat.words import listed
 
