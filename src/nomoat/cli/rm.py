@@ -139,7 +139,7 @@ def _size(database: Path) -> int:
 def _remove_model(model: str, yes: bool) -> None:
     from nomoat import references
     from nomoat.catalog import cards, pull
-    from nomoat.cli.facts import adapter_place
+    from nomoat.cli.model_facts import adapter_place
     from nomoat.engine import importer
     from nomoat.tune.adapter import alone_with
 

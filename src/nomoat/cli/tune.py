@@ -193,9 +193,9 @@ def _say_start(start: Start) -> None:
 
 def say_terms(found: ChainVerdict) -> None:
     """What the result may be used for, and why not, or under which conditions."""
-    from nomoat.cli import facts as words
+    from nomoat.cli import model_facts
 
-    for line in (words.use_line(found), *(f"  {reason}" for reason in words.reasons(found))):
+    for line in (model_facts.use_line(found), *(f"  {reason}" for reason in model_facts.reasons(found))):
         console.say(line)
 
 
@@ -203,7 +203,7 @@ def _say_how_to_ask(prepared: Prepared, folder: Path) -> None:
     """Where it is, and a command to try it with: of a table, about a text of it and about another table, and the words for whoever
     asks otherwise.
     """
-    from nomoat.cli.facts import question_line
+    from nomoat.cli.model_facts import question_line
 
     console.say(f"wrote {folder}")
     ref, question = paths.as_command([f"{prepared.base}+{folder.name}"]), prepared.survey.question

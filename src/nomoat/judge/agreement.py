@@ -34,7 +34,7 @@ WINNERS = {"a": WIN, "b": LOSS, "tie": TIE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Labelled:
+class LabelledPairs:
     """Pairs, and for each who won by the labels: 1 for the first, 0 for the second, 0.5 for neither. `whose` says whose labels."""
 
     pairs: tuple[Pair, ...]
@@ -148,7 +148,7 @@ def order_shares(verdicts: Sequence[PairVerdict], groups: Sequence[str]) -> tupl
     return consistent, share([is_first for is_first, _ in showings], [group for _, group in showings]) if showings else ""
 
 
-def load_labels(source: str, *, num_pairs: int = NUM_PAIRS, seed: int = 0) -> Labelled:
+def load_labels(source: str, *, num_pairs: int = NUM_PAIRS, seed: int = 0) -> LabelledPairs:
     """The labelled pairs of `vicuna80` or of a JSONL file; at most `num_pairs` of them, drawn with `seed`.
 
     Raises DataError with file and line, UsageError for what is neither, and what `pull_dataset` raises.
@@ -163,7 +163,7 @@ def load_labels(source: str, *, num_pairs: int = NUM_PAIRS, seed: int = 0) -> La
             hint=f"name `{VICUNA}`, or a JSONL file of lines {LABELLED_LINE}",
         )
     chosen = random.Random(seed).sample(rows, min(num_pairs, len(rows)))
-    return Labelled(pairs=tuple(pair for pair, _ in chosen), labels=tuple(label for _, label in chosen), whose=whose)
+    return LabelledPairs(pairs=tuple(pair for pair, _ in chosen), labels=tuple(label for _, label in chosen), whose=whose)
 
 
 def labels_sent(source: str, *, seed: int) -> tuple[int, tuple[str, ...]]:
@@ -177,12 +177,12 @@ def labels_sent(source: str, *, seed: int) -> tuple[int, tuple[str, ...]]:
     return len(pairs), tuple(message.content for pair in pairs for message in (*pair.one, pair.other[-1]))
 
 
-def measure(judge: Judge, labelled: Labelled) -> Agreement | None:
+def measure(judge: Judge, labelled: LabelledPairs) -> Agreement | None:
     """Ask the judge about the labelled pairs, and compare; None if it could not be asked about any."""
     return compare(judge.pairs(labelled.pairs), labelled)
 
 
-def compare(verdicts: Sequence[PairVerdict | None], labelled: Labelled) -> Agreement | None:
+def compare(verdicts: Sequence[PairVerdict | None], labelled: LabelledPairs) -> Agreement | None:
     """Verdicts on labelled pairs beside their labels; None if there is not one verdict."""
     rows = [
         (verdict, label, pair)

@@ -69,7 +69,7 @@ class Suite:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class SuiteFile:
     """What a suite's TOML may say; anything else in it is an error."""
 
     name: str
@@ -139,7 +139,7 @@ def _load(
     if path.suffix.lower() == ".toml":
         return _load_toml(path)
     beside = path.with_suffix(".toml")
-    return _load_toml(beside) if beside.exists() else _assemble(Settings(name=composed(path.stem)), path)
+    return _load_toml(beside) if beside.exists() else _assemble(SuiteFile(name=composed(path.stem)), path)
 
 
 def load_suites(refs: Sequence[str], models: Iterable[str | Responder] = (), **how_read: str | None) -> list[Suite]:
@@ -334,7 +334,7 @@ def require_metric(name: str) -> Metric:
     return cast(Metric, name)
 
 
-def _read_settings(path: Path) -> Settings:
+def _read_settings(path: Path) -> SuiteFile:
     try:
         values = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as exc:
@@ -347,7 +347,7 @@ def _read_settings(path: Path) -> Settings:
             expected = "a list of texts" if kind is list else f"of type {kind.__name__}"
             raise DataError(f"`{path}`: `{key}` is {value!r}, and should be {expected}", hint=f"write it as {key} = {WRITTEN[kind]}")
     stop = cast(list[str], values.get("stop", []))
-    settings = Settings(**{"name": composed(path.stem), **values, "stop": tuple(stop)})
+    settings = SuiteFile(**{"name": composed(path.stem), **values, "stop": tuple(stop)})
     if settings.metric and settings.metric not in WRITABLE:
         raise DataError(f"`{path}`: no metric is called `{settings.metric}`", hint=f"known: {', '.join(WRITABLE)}")
     if settings.max_new_tokens < 1:
@@ -366,7 +366,7 @@ def _read_settings(path: Path) -> Settings:
 
 
 SETTING_TYPES: dict[str, type] = {
-    **dict.fromkeys(Settings.__slots__, str),
+    **dict.fromkeys(SuiteFile.__slots__, str),
     **dict.fromkeys(("shots", "max_new_tokens"), int),
     **dict.fromkeys(("chat", "per_token"), bool),
     "stop": list,
@@ -374,7 +374,7 @@ SETTING_TYPES: dict[str, type] = {
 WRITTEN = {str: '"…"', int: "8", bool: "true", list: '["…"]'}  # a value of that type in TOML
 
 
-def _assemble(settings: Settings, jsonl: Path) -> Suite:
+def _assemble(settings: SuiteFile, jsonl: Path) -> Suite:
     delimiter = settings.delimiter if settings.delimiter is not None else "" if settings.chat else " "
     frame = Frame(
         system=settings.system,
