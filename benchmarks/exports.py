@@ -19,7 +19,7 @@ from typing import Any
 
 from facts import circumstances, write
 
-from nomoat import config, references, responder, tasks
+from nomoat import config, labelling, references, responder, tables
 from nomoat.judge.stats import wilson_interval
 from nomoat.records import Request
 from nomoat.tune import export
@@ -76,9 +76,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="only so many texts")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    rows = tasks.read_labelled(asked.test, input_column=asked.input_column, label_column=asked.label_column)[: asked.limit]
+    rows = tables.read_labelled(asked.test, input_column=asked.input_column, label_column=asked.label_column)[: asked.limit]
     labels = sorted({row.label for row in rows})
-    requests = [Request(messages=tasks.label_task_messages(row.text, labels), max_new_tokens=MAX_TOKENS) for row in rows]
+    requests = [Request(messages=labelling.label_task_messages(row.text, labels), max_new_tokens=MAX_TOKENS) for row in rows]
     with tempfile.TemporaryDirectory() as folder:
         found = measured(asked.model, asked.llama_cpp, requests, Path(folder))
     first = next(iter(found.values()))["answers"]

@@ -25,7 +25,7 @@ from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.judge import agreement, stats
-from nomoat.judge.agreement import Agreement, Labelled
+from nomoat.judge.agreement import Agreement, LabelledPairs
 from nomoat.judge.model_judge import Judge
 from nomoat.judge.stored_reviews import load_reviews
 
@@ -54,7 +54,7 @@ def row_of(name: str, found: Agreement) -> dict[str, Any]:
     }
 
 
-def asked(name: str, labelled: Labelled) -> dict[str, Any]:
+def asked(name: str, labelled: LabelledPairs) -> dict[str, Any]:
     """Ask one judge on this machine."""
     with responder.load(name) as model, AnswerStore() as store:
         judge = Judge(model=model, store=store, spending=Spending(), concurrency=1)
@@ -64,7 +64,7 @@ def asked(name: str, labelled: Labelled) -> dict[str, Any]:
         return row_of(name, found)
 
 
-def by_length(labelled: Labelled) -> dict[str, Any]:
+def by_length(labelled: LabelledPairs) -> dict[str, Any]:
     found = agreement.compare([agreement.by_length(pair) for pair in labelled.pairs], labelled)
     if found is None:
         raise SystemExit("there are no pairs")

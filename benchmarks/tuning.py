@@ -41,7 +41,7 @@ from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.records import Example
 from nomoat.responder import Responder, load
-from nomoat.tasks import read_table
+from nomoat.tables import read_table
 from nomoat.tune import prepare, train
 
 TEST_PART_OF_VADER = 0.3

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -99,6 +101,27 @@ def vicuna_folder(empty_home: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.symlink_to(shared)
     return folder
+
+
+@pytest.fixture
+def recorded_folders(empty_home: Path) -> None:
+    """The data of the suites with recorded scores, from ../shared or a mirror. Mark the test with `data`."""
+    shared = Path(__file__).parents[2] / "shared/data"
+    if not (shared / "routellm_stored").is_dir():
+        if os.environ.get("NOMOAT_MIRROR"):
+            return
+        pytest.skip("needs RouteLLM's and LoRA Land's tables: set NOMOAT_MIRROR, or put them into ../shared")
+    for name in ("routellm-gsm8k", "routellm-mmlu", "lora-land"):
+        (empty_home / "data" / name).mkdir(parents=True)
+    data = empty_home / "data"
+    with gzip.open(shared / "routellm_stored/gsm8k_responses.csv.gz") as file:
+        (data / "routellm-gsm8k/gsm8k_responses.csv").write_bytes(file.read())
+    with tarfile.open(shared / "routellm_stored/mmlu_responses.tar.gz") as archive:
+        for member in archive.getmembers():
+            if (file := archive.extractfile(member)) is not None:
+                (data / "routellm-mmlu" / Path(member.name).name).write_bytes(file.read())
+    table = shared / "lora_land_table/lora_land_results.csv"
+    (data / "lora-land/lora_land_results.csv").write_bytes(table.read_bytes())
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nomoat import cache, paths
+from nomoat import cache, paths, system_errors
 from nomoat.errors import NotWritableError
 
 LONG_AGO = time.time() - 31 * 86_400
@@ -122,5 +122,5 @@ def test_windows_keeps_what_a_program_has_open_whole(monkeypatch: pytest.MonkeyP
     with pytest.raises(NotWritableError) as caught:
         cache.clear()
     assert caught.value.message == f"cannot remove `{held}`: open elsewhere; 1 kB are free again"
-    assert caught.value.hint == paths.HELD_HINT
+    assert caught.value.hint == system_errors.HELD_HINT
     assert (sorted(path.name for path in held.iterdir()), free.exists()) == (["config", "weights"], False)

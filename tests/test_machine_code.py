@@ -17,7 +17,7 @@ import psutil
 import pytest
 from patience import wait_until
 
-from nomoat import cache, jit, machine_code, paths
+from nomoat import cache, jit, machine_code, whole_files
 from nomoat.errors import NotWritableError
 
 USE = """
@@ -112,7 +112,7 @@ def refuse(**_: object) -> None:
 
 TELLS = """
 import sys
-from nomoat import machine_code, paths
+from nomoat import machine_code, paths, whole_files
 assert machine_code.FOLDER.parents[2] == paths.home()
 print("words of others")
 print(5)
@@ -171,7 +171,7 @@ def test_who_waits_for_another_that_compiles_is_told_and_finds_it_done(
 
     monkeypatch.setattr(time, "sleep", passes)
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    with paths.alone(machine_code.FOLDER, locks=tmp_path / "cache" / "locks"):
+    with whole_files.alone(machine_code.FOLDER, locks=tmp_path / "cache" / "locks"):
         for finishes in (False, True):
             now = 0.0
             machine_code.compile_elsewhere("all", "raise SystemError", progress=lambda *numbers: told.append(numbers))

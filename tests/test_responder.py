@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import nomoat
-from nomoat import callable_package, footprint, hardware, installing, responder, tasks
+from nomoat import callable_package, footprint, hardware, installing, labelling, responder
 from nomoat.cli.show import show
 from nomoat.engine import importer
 from nomoat.engine.fake import FakeEngine
@@ -112,8 +112,8 @@ def test_a_model_tells_which_it_is_and_whether_it_is_closed() -> None:
 
 
 def test_a_model_tuned_on_a_table_says_where_it_is_asked_in_other_words() -> None:
-    question = tasks.kept_question("Which colour?")
-    asked = tasks.put_question(question, "x")
+    question = labelling.kept_question("Which colour?")
+    asked = labelling.put_question(question, "x")
     note = (
         "`base+colours` was tuned on a table, and asked in other words than it learned: `nomoat run` with `--as-tuned` asks about "
         "a text in those, and `nomoat show` prints them"

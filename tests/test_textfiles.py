@@ -15,7 +15,6 @@ from nomoat.textfiles import (
     AS_UTF_8,
     AS_UTF_8_KOREAN,
     as_named,
-    column_named,
     of_unknown_kind,
     parse_json,
     read_jsonl,
@@ -73,11 +72,6 @@ def test_another_encoding_is_not_guessed_and_the_way_out_is_named(tmp_path: Path
         read_text(path)
     assert caught.value.message == f"`{path}`, {message}"
     assert caught.value.hint is not None and hint in caught.value.hint
-
-
-def test_a_column_is_found_whichever_way_its_letters_and_spaces_are_written() -> None:
-    columns = ["리뷰\u3000내용", "ＩＤ", "a b", "a\u3000b"]
-    assert [column_named(name, columns) for name in ("리뷰 내용", "ID", "a b", "a  b", "감정")] == [*columns[:3], "a  b", "감정"]
 
 
 @pytest.mark.parametrize("start", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0"])

@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 
 from nomoat.catalog import licences
+from nomoat.labelling import kept_question, label_instruction
 from nomoat.records import Parent
-from nomoat.tasks import kept_question, label_instruction
 
 # levels of a schema that JSON may have and that are too many to walk through: Python 3.12 and later count those of JSON apart
 TOO_DEEP = 400 if sys.version_info < (3, 12) else 1200

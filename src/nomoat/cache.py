@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from nomoat import paths
+from nomoat import paths, system_errors, whole_files
 from nomoat.errors import NotEnoughDiskError, NotWritableError
 from nomoat.words import counted
 
@@ -43,7 +43,7 @@ def note_on(kind: str, files: Sequence[Path], *how: str) -> Path:
 
 def write_note(note: Path, text: str) -> str:
     """Keeps a text there, if there is room: a note saves time, nothing else. Returns the text."""
-    with suppress(NotEnoughDiskError, NotWritableError), paths.whole_file(note) as part:
+    with suppress(NotEnoughDiskError, NotWritableError), whole_files.whole_file(note) as part:
         part.write_text(text)
     return text
 
@@ -84,7 +84,7 @@ def clear() -> int:
         more = f", nor {counted(len(left) - 1, 'more folder')}" if len(left) > 1 else ""
         raise NotWritableError(
             f"cannot remove `{folder}`{more}: {exc.strerror}; {paths.shown_size(before - size())} are free again",
-            hint=paths.held_hint(exc)
+            hint=system_errors.held_hint(exc)
             or f"check who may write to `{paths.cache()}`, and that its disk is not mounted to be read alone",
         ) from exc
     return before - size()
@@ -110,13 +110,13 @@ def _remove(doomed: Iterable[Path]) -> dict[Path, OSError]:
     """As much of each as can be, but nothing of one in which a file is held. What is left of them, and why."""
     left = {}
     for folder in doomed:
-        if (held := paths.held_in(folder)) is not None:
+        if (held := whole_files.held_in(folder)) is not None:
             left[folder] = held
             continue
         shutil.rmtree(folder, ignore_errors=True)
         try:
             if os.path.lexists(folder):  # once more, to be told why
-                paths.remove_folder(folder)
+                whole_files.remove_folder(folder)
         except FileNotFoundError:  # another program has removed it
             continue
         except OSError as exc:

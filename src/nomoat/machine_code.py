@@ -25,7 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nomoat import cache, hardware, paths
+from nomoat import cache, hardware, paths, system_errors, whole_files
 from nomoat.errors import NomoatError, NotWritableError
 
 log = logging.getLogger("nomoat.machine_code")
@@ -82,7 +82,7 @@ def _place(kept: Path) -> Path:
     Where numba cannot write it falls back to a place beside the module, whose code may be of another version.
     """
     try:
-        paths.require_writable(kept / "kernel")
+        system_errors.require_writable(kept / "kernel")
     except (NomoatError, OSError) as exc:
         try:
             home = cache.temporary_folder()
@@ -155,7 +155,7 @@ class Compiled:
         code, needs = jit.machine_code_of(function, self._arguments, self.symbol, gives_number=self._gives_number)
         told = self._facts | {"needs": needs, "sha256": hashlib.sha256(code).hexdigest()}
         try:
-            with paths.whole_file(self._file) as part:
+            with whole_files.whole_file(self._file) as part:
                 part.write_bytes(json.dumps(told).encode() + b"\n" + code)
         except NotWritableError:
             if self._kept() is None:  # else another process has kept it meanwhile, and Windows replaces nothing that is open
@@ -206,11 +206,11 @@ def compile_elsewhere(what: str, code: str, *arguments: str, progress: Callable[
     long as it keeps anything new. `progress` is told (functions done, functions) as `code` tells by `tell`; who asks for it is told
     by a note that another process is at it.
     """
-    done, busy = FOLDER / f"{what}.done", NomoatError("another process compiles")
+    done, busy = FOLDER / f"{what}.done", NomoatError("another process compiles", hint=None)
     seen, patience_ends = -1, 0.0
     while not done.exists() and sys.executable:
         try:
-            with paths.alone(FOLDER, busy=busy, locks=FOLDER.parents[1] / "locks"):
+            with whole_files.alone(FOLDER, busy=busy, locks=FOLDER.parents[1] / "locks"):
                 if done.exists() or _has_compiled(code, arguments, progress):
                     done.touch()
             return

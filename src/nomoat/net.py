@@ -93,7 +93,7 @@ def require_asker() -> None:
     """Raise RemoteError if whoever this thread asks for has left."""
     stop = _stop()
     if stop is not None and stop.is_set():
-        raise RemoteError("nobody waits for this answer any more", fate="lost")
+        raise RemoteError("nobody waits for this answer any more", hint=None, fate="lost")
 
 
 class _Backend:

@@ -309,13 +309,13 @@ class ModelCard:
 
     id: str
     title: str
-    kind: Literal["open", "closed"]
+    kind: Literal["open", "closed"] = "open"
     developer: str
     released: str  # year, year-month or full date, as far as it is known
-    parameters: int | None
-    architecture: str | None
-    context_tokens: int | None
-    template: str | None
+    parameters: int | None = None
+    architecture: str | None = None
+    context_tokens: int | None = None
+    template: str | None = None
     licence: str
     parents: tuple[Parent, ...] = ()
     sources: tuple[Source, ...] = ()

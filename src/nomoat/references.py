@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from nomoat import net, paths
+from nomoat import net, system_errors
 from nomoat.catalog import tuned
 from nomoat.errors import NomoatError, UnknownModelError, UsageError
 from nomoat.hardware import Detected
@@ -158,7 +158,7 @@ def is_path(ref: str) -> bool:
         if not path.is_dir() or (path / CONFIG).is_file():
             return path.exists()
     except OSError as exc:  # such as for a text that is too long for a file's name
-        raise (paths.as_error(exc) or exc) from exc
+        raise (system_errors.as_error(exc) or exc) from exc
     return cards.find(ref) is None and cards.find(parted(ref)[0]) is None
 
 

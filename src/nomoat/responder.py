@@ -25,7 +25,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
-from nomoat import bounds, config, hardware, references, tasks, words
+from nomoat import bounds, config, hardware, labelling, references, words
 from nomoat.engine import Engine, Reader
 from nomoat.errors import NomoatError, NotEnoughMemoryError, RemoteError, StoppedError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
@@ -71,7 +71,7 @@ class Responder:
         notes: tuple[str, ...] = (), question: str | None = None,
     ) -> None:  # fmt: skip
         """`template`: the name of the chat template in use and why it is, where it is not the model's own. `notes`: see there.
-        `question`: what a model tuned on a table learned to answer, see `tasks.kept_question`."""
+        `question`: what a model tuned on a table learned to answer, see `labelling.kept_question`."""
         self.ref = ref
         self.engine = engine
         self.licence = licence
@@ -121,7 +121,7 @@ class Responder:
 
     def _other_words(self, request: Request) -> tuple[str, ...]:
         said = [request.prompt or "", *(message.content for message in request.messages if message.role == "user")]
-        if self.question is None or request.prompt_ids is not None or tasks.is_put(self.question, said[-1]):
+        if self.question is None or request.prompt_ids is not None or labelling.is_put(self.question, said[-1]):
             return ()
         return (
             f"`{self.name}` was tuned on a table, and asked in other words than it learned: `nomoat run` with `--as-tuned` asks about "

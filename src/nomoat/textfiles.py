@@ -7,7 +7,6 @@ import io
 import json
 import os
 import unicodedata
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def not_there(path: Path) -> DataError:
     if _is_address(path):
         address = path.as_posix().replace(":/", "://", 1)
         return DataError(f"`{address}` is an address, and nomoat reads files", hint="download it first, and name that file")
-    return DataError(f"`{path}`: there is no such file")
+    return DataError(f"`{path}`: there is no such file", hint="check its name, and the folder")
 
 
 def _is_address(path: Path) -> bool:
@@ -102,7 +101,7 @@ def read_text(path: Path) -> str:
         raise not_there(path) from exc
     except OSError as exc:
         if os.path.isdir(path):  # noqa: PTH112 - never raises; Windows only calls it denied
-            raise DataError(f"`{path}` is a folder, not a file") from exc
+            raise DataError(f"`{path}` is a folder, not a file", hint="name a file in it") from exc
         raise DataError(f"`{path}` cannot be read: {exc.strerror}", hint="check the path, and who may read the file") from exc
     if content.startswith(ARCHIVES):
         if path.suffix.lower() in WORKBOOKS:
@@ -140,7 +139,7 @@ def parse_json(text: str, path: Path, *, line: int | None = None) -> Any:
     except RecursionError as exc:
         raise DataError(f"`{path}`{at}: lists or objects inside one another, too many to be read", hint="is it damaged?") from exc
     except ValueError as exc:  # a number of more digits than Python reads
-        raise DataError(f"`{path}`{at}: not JSON that can be read: {exc}") from exc
+        raise DataError(f"`{path}`{at}: not JSON that can be read: {exc}", hint="write so long a number as text, in quotes") from exc
 
 
 def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -167,17 +166,6 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
 def composed(text: str) -> str:
     """The text in NFC: letters that macOS writes in parts (a Korean syllable as two or three) as everyone else writes them."""
     return unicodedata.normalize("NFC", text)
-
-
-def column_named(name: str, columns: Sequence[str]) -> str:
-    """The column of that name in NFC; else the one that alone looks the same, of another width or spacing; else the name."""
-    name = composed(name)
-    alike = [column for column in columns if _plain_name(column) == _plain_name(name)]
-    return alike[0] if name not in columns and len(alike) == 1 else name
-
-
-def _plain_name(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", name).split())
 
 
 def whole_characters(text: str) -> str:

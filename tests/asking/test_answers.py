@@ -24,7 +24,7 @@ from patience import PATIENCE_SECONDS, wait_until
 from tiny import write_adapter, write_tiny_gguf
 
 import nomoat
-from nomoat import hardware, paths
+from nomoat import hardware, whole_files
 from nomoat.asking.answers import FREE_HINT, collect, collect_scores, count_earlier
 from nomoat.asking.preview import preview_requests
 from nomoat.asking.spending import GIVE_PRICE, Spending
@@ -409,7 +409,7 @@ def test_no_question_leaves_for_a_server_without_room_for_its_answer(serving: Se
     """The disk fills while the first two are answered."""
     server = serving(FINE)
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr("nomoat.paths.shutil.disk_usage", lambda _: usage._replace(free=10**7 - (len(server.bodies) == 2)))
+    monkeypatch.setattr("nomoat.system_errors.shutil.disk_usage", lambda _: usage._replace(free=10**7 - (len(server.bodies) == 2)))
     requests = [Request(messages=one.messages, max_new_tokens=10) for one in suite_of(9).examples]
     with nomoat.load(f"{server.url}#m") as model, AnswerStore() as store:
         with pytest.raises(NotEnoughDiskError, match=r"(?m)runs` needs 10 MB, and its disk has 10 MB free$"):
@@ -524,7 +524,7 @@ def test_two_runs_at_once_pay_for_nothing_twice_and_keep_to_one_bound_together(
 
 def test_where_a_disk_has_no_locks_what_is_paid_for_twice_counts(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the one call is under way, another process keeps its own answer: that one stays, and the call counts as a lost one."""
-    monkeypatch.setattr(paths, "_locked", lambda _file, *, wait: None)
+    monkeypatch.setattr(whole_files, "_locked", lambda _file, *, wait: None)
     asked = Request(messages=suite_of(1).examples[0].messages, max_new_tokens=10, temperature=0.0)
 
     def overtaken(handler: BaseHTTPRequestHandler) -> None:
@@ -858,7 +858,7 @@ def test_ctrl_c_ends_a_run_that_waits_for_another(serving: Serving, tmp_path: Pa
     server = serving(FINE)
     digest, locks = remote_engine(f"{server.url}#m").digest, default_path().with_name("locks")
     run = command(server, written_suite(tmp_path, 2), "--price-in", "1", "--price-out", "1")
-    with paths.alone(default_path().with_name(digest), locks=locks):
+    with whole_files.alone(default_path().with_name(digest), locks=locks):
         process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         assert process.stderr.readline().startswith(f"note: another run is asking `{server.url}#m`; waiting for it")

@@ -15,8 +15,8 @@ from nomoat.engine.fake import FakeEngine
 from nomoat.errors import DataError, UnknownModelError, UsageError
 from nomoat.judge.run import run_suite
 from nomoat.judge.suites import Suite, load_suite
+from nomoat.labelling import MAX_LABELS, label_instruction
 from nomoat.responder import Responder
-from nomoat.tasks import MAX_LABELS, label_instruction
 
 COLUMNS = {"input_column": "text", "label_column": "label"}
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from small_disk import FILL, run_on_small_disk
 
-from nomoat import paths
+from nomoat import paths, system_errors, whole_files
 from nomoat.asking import database
 from nomoat.asking.salvage import LEAF, DamagedFile
 from nomoat.asking.store import (
@@ -501,7 +501,7 @@ def test_a_store_that_another_process_made_meanwhile_on_a_disk_without_locks_sta
         with AnswerStore() as first:
             first.save_answer("m", asking("1"), answering("paid for"))
 
-    monkeypatch.setattr(paths, "_locked", lambda *_file, **_wait: None)
+    monkeypatch.setattr(whole_files, "_locked", lambda *_file, **_wait: None)
     monkeypatch.setattr(database, "_make_tables", late)
     with AnswerStore() as second:
         assert second.answer("m", asking("1")) == answering("paid for")
@@ -715,8 +715,8 @@ def test_a_place_without_room_for_more_files_is_not_taken_for_one_of_others(tmp_
     (tmp_path / "answers.sqlite").mkdir()  # what SQLite cannot open, either
     with pytest.raises(BadFileError, match="unable to open database file") as caught:
         AnswerStore(tmp_path / "answers.sqlite")
-    assert caught.value.hint == paths.RUNS_HINT
-    monkeypatch.setattr("nomoat.paths._has_no_inodes", lambda _: True)
+    assert caught.value.hint == system_errors.RUNS_HINT
+    monkeypatch.setattr("nomoat.system_errors._has_no_inodes", lambda _: True)
     with pytest.raises(NotEnoughDiskError, match=r"^no more files fit on the disk of"):
         AnswerStore(tmp_path / "answers.sqlite")
 

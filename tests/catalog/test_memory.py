@@ -8,7 +8,7 @@ import pytest
 
 from nomoat import hardware
 from nomoat.catalog import cards, memory
-from nomoat.cli import facts
+from nomoat.cli import model_facts
 from nomoat.errors import NotEnoughMemoryError
 from nomoat.hardware import Detected
 
@@ -113,7 +113,7 @@ def test_choosing_beyond_that_reads_a_file_s_codes_where_they_are_and_other_form
     found = memory.need_at(sizes, 4096)
     assert found.scoring_bytes == (0 if keeps_codes else 4_310_000_000)
     more = "no more, the weights are read where they are" if keeps_codes else "4.31 GB more"
-    assert facts.scoring_line(found) == f"memory to choose among answers by their likelihood: {more}"
+    assert model_facts.scoring_line(found) == f"memory to choose among answers by their likelihood: {more}"
 
 
 def test_grouped_query_attention_needs_a_smaller_cache() -> None:

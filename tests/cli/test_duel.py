@@ -121,7 +121,9 @@ def test_table_of_one_model_twice_is_refused(table: Path) -> None:
     columns = ("--input-column", "text", "--label-column", "label")
     done = nomoat("duel", "--table", "fake:", "fake:", "--suite", str(table), *columns)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: a table needs at least two different models, and these are fake:, fake:\n"
+    assert (
+        done.stderr == "error: a table needs at least two different models, and these are fake:, fake:\nhint: name each model once\n"
+    )
 
 
 def test_table_with_a_rope_is_refused(table: Path) -> None:
@@ -160,7 +162,10 @@ def test_table_prints_a_leaderboard_and_writes_a_report(vicuna_folder: Path, tmp
             "error: no suite is called `nosuch`\n"
             "hint: did you mean `nsmc`? `nomoat suites` lists them; or give the path of a .toml, .jsonl or .csv\n",
         ),
-        (["fake:", "fake:", "--suite", "none.csv"], "error: `none.csv`: there is no such file\n"),
+        (
+            ["fake:", "fake:", "--suite", "none.csv"],
+            "error: `none.csv`: there is no such file\nhint: check its name, and the folder\n",
+        ),
         (
             ["fake:", "fake:", "--suite", "test.csv"],
             "error: `test.csv` is a table, and its input column is not named\n"

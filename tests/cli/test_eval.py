@@ -63,7 +63,8 @@ def test_broken_suite_is_named_with_its_line(suite: Path) -> None:
     suite.write_text('{"input": "a", "target": "a"}\n{"input": "b"}\n')
     done = nomoat("eval", "fake:", str(suite))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"error: `{suite}`, line 2: `target` is missing, and should be text\n"
+    missing = f"error: `{suite}`, line 2: `target` is missing, and should be text\n"
+    assert done.stderr == missing + 'hint: write it in quotes: "target": "…"\n'
 
 
 def test_damaged_store_says_what_to_do(suite: Path) -> None:

@@ -17,7 +17,7 @@ from shell import NOMOAT, Done
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from nomoat import cli, paths
+from nomoat import cli, paths, system_errors
 from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError, NotWritableError
 
 Nomoat = Callable[..., Done]
@@ -186,7 +186,7 @@ def test_a_text_in_the_place_of_a_name_is_two_lines(nomoat: Nomoat, arguments: l
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
 def test_a_place_that_may_not_be_looked_into_is_named(number: int) -> None:
     """root may look everywhere, so the system's refusal is put in its mouth."""
-    found = paths.as_error(OSError(number, "", "/home/other/model.gguf"))
+    found = system_errors.as_error(OSError(number, "", "/home/other/model.gguf"))
     assert found is not None
     assert found.message == f"`/home/other/model.gguf`: {os.strerror(number)}"
     assert found.hint == "check who may read and write there"
@@ -194,7 +194,7 @@ def test_a_place_that_may_not_be_looked_into_is_named(number: int) -> None:
 
 def test_who_may_not_read_a_home_of_somebody_else_is_told_how_its_owner_opens_it() -> None:
     """As the user of an image that root has filled."""
-    found = paths.as_error(OSError(errno.EACCES, "", str(paths.models() / "m.gguf")))
+    found = system_errors.as_error(OSError(errno.EACCES, "", str(paths.models() / "m.gguf")))
     assert found is not None
     assert found.hint == (
         f"check who may read and write there; nomoat makes `{paths.home()}` for its owner alone, who may open it to others: "
@@ -203,15 +203,15 @@ def test_who_may_not_read_a_home_of_somebody_else_is_told_how_its_owner_opens_it
 
 
 def test_a_full_disk_is_said_and_other_errors_are_bugs() -> None:
-    assert isinstance(paths.as_error(OSError(errno.ENOSPC, "")), NotEnoughDiskError)
+    assert isinstance(system_errors.as_error(OSError(errno.ENOSPC, "")), NotEnoughDiskError)
     told = "Check 'ptr' failed at src/plugins/intel_cpu/src/cpu_memory.cpp:257:\nFailed to allocate 207859712 bytes of memory"
     of_pytorch = "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
     at_import = ImportError("failed to map segment from shared object")
     for exc in (OSError(errno.ENOMEM, ""), MemoryError(), RuntimeError(told), RuntimeError(of_pytorch), at_import):
-        assert isinstance(paths.as_error(exc), NotEnoughMemoryError)
-    assert paths.as_error(RuntimeError("another")) is None and paths.as_error(ImportError("another")) is None
-    assert isinstance(paths.as_error(OSError(errno.EFBIG, "")), NotWritableError)
-    assert paths.as_error(OSError(errno.EBADF, "", "x")) is None and paths.as_error(OSError(errno.EACCES, "")) is None
+        assert isinstance(system_errors.as_error(exc), NotEnoughMemoryError)
+    assert system_errors.as_error(RuntimeError("another")) is None and system_errors.as_error(ImportError("another")) is None
+    assert isinstance(system_errors.as_error(OSError(errno.EFBIG, "")), NotWritableError)
+    assert system_errors.as_error(OSError(errno.EBADF, "", "x")) is None and system_errors.as_error(OSError(errno.EACCES, "")) is None
 
 
 def test_a_home_that_nobody_has_is_said(nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch) -> None:

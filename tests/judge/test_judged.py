@@ -419,7 +419,7 @@ def test_labels_that_are_none_are_named_with_their_line(tmp_path: Path) -> None:
 
 def counting_characters() -> agreement.Agreement:
     pairs = [Pair(one=asked_message("x" * at), other=asked_message("xx")) for at in (1, 2, 3)]
-    labelled = agreement.Labelled(pairs=tuple(pairs), labels=(0.0, 0.5, 1.0), whose="ours")
+    labelled = agreement.LabelledPairs(pairs=tuple(pairs), labels=(0.0, 0.5, 1.0), whose="ours")
     found = agreement.compare([agreement.by_length(pair) for pair in pairs], labelled)
     assert found is not None
     return found

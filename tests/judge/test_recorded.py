@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import importlib.util
 import os
-import subprocess
-import sys
-import tarfile
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -19,35 +13,13 @@ from nomoat.engine.stored import stored_engine, stored_names
 from nomoat.errors import DataError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.judge.builtin import BUILT_IN
 from nomoat.judge.duel import run_duel
-from nomoat.judge.recorded import NOTES
 from nomoat.judge.run import run_suite
 from nomoat.judge.scorers import numeric
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import load_suite, write_suite
 from nomoat.records import Message, Request, Verdict
 
-ROOT = Path(__file__).parents[2]
-SHARED = ROOT.parent / "shared/data"
-
-
-@pytest.fixture
-def pulled(empty_home: Path) -> None:
-    """The three data sets, from ../shared where they lie compressed, or from the mirror. Mark the test with `data`."""
-    if not (SHARED / "routellm_stored").is_dir():
-        if os.environ.get("NOMOAT_MIRROR"):
-            return
-        pytest.skip("needs RouteLLM's and LoRA Land's tables: set NOMOAT_MIRROR, or put them into ../shared")
-    for name in NOTES:
-        (empty_home / "data" / name).mkdir(parents=True)
-    data = empty_home / "data"
-    with gzip.open(SHARED / "routellm_stored/gsm8k_responses.csv.gz") as file:
-        (data / "routellm-gsm8k/gsm8k_responses.csv").write_bytes(file.read())
-    with tarfile.open(SHARED / "routellm_stored/mmlu_responses.tar.gz") as archive:
-        for member in archive.getmembers():
-            if (file := archive.extractfile(member)) is not None:
-                (data / "routellm-mmlu" / Path(member.name).name).write_bytes(file.read())
-    table = SHARED / "lora_land_table/lora_land_results.csv"
-    (data / "lora-land/lora_land_results.csv").write_bytes(table.read_bytes())
+RECORDED = [name for name, suite in BUILT_IN.items() if suite.metric in ("recorded", "published")]
 
 
 def measured(verdict: Verdict, name: str) -> str:
@@ -55,7 +27,7 @@ def measured(verdict: Verdict, name: str) -> str:
 
 
 @pytest.mark.data
-@pytest.mark.usefixtures("pulled")
+@pytest.mark.usefixtures("recorded_folders")
 def test_gsm8k_replay_counts_what_routellm_published() -> None:
     """RouteLLM, arXiv:2406.18665: GPT-4 85.67 %, Mixtral 63.84 %; either one 92.87 %."""
     verdict = nomoat.duel("stored:routellm-gsm8k/gpt-4", "stored:routellm-gsm8k/mixtral")
@@ -65,7 +37,7 @@ def test_gsm8k_replay_counts_what_routellm_published() -> None:
 
 
 @pytest.mark.data
-@pytest.mark.usefixtures("pulled")
+@pytest.mark.usefixtures("recorded_folders")
 def test_mmlu_replay_has_every_subject_as_a_category() -> None:
     """RouteLLM, as above: GPT-4 80.58 %, Mixtral 68.08 %; either one 85.86 %."""
     duel = run_duel("stored:routellm-mmlu/gpt-4", "stored:routellm-mmlu/mixtral")
@@ -75,7 +47,7 @@ def test_mmlu_replay_has_every_subject_as_a_category() -> None:
 
 
 @pytest.mark.data
-@pytest.mark.usefixtures("pulled")
+@pytest.mark.usefixtures("recorded_folders")
 def test_lora_land_replay_says_what_31_tasks_can_show() -> None:
     """The table of arXiv:2405.00732: tuned phi-2 scores higher than GPT-4 on 20 of 31 tasks, which 31 tasks do not make a winner."""
     verdict = nomoat.duel("stored:lora-land/phi-2", "stored:lora-land/gpt-4")
@@ -84,8 +56,8 @@ def test_lora_land_replay_says_what_31_tasks_can_show() -> None:
 
 
 @pytest.mark.data
-@pytest.mark.usefixtures("pulled")
-@pytest.mark.parametrize("name", NOTES)
+@pytest.mark.usefixtures("recorded_folders")
+@pytest.mark.parametrize("name", RECORDED)
 def test_recorded_suite_has_as_many_items_as_the_list_of_suites_says(name: str, tmp_path: Path) -> None:
     suite = load_suite(name)
     assert len(suite.examples) == BUILT_IN[name].num_examples == len({example.id for example in suite.examples})
@@ -94,7 +66,7 @@ def test_recorded_suite_has_as_many_items_as_the_list_of_suites_says(name: str, 
 
 
 @pytest.mark.data
-@pytest.mark.usefixtures("pulled")
+@pytest.mark.usefixtures("recorded_folders")
 def test_gsm8k_answers_that_are_wrong_for_two_zeros_are_as_many_as_the_note_says() -> None:
     """Recorded as right, right by number, and right by number alone, of GPT-4 and of Mixtral."""
     if not os.environ.get("NOMOAT_MIRROR"):
@@ -112,49 +84,7 @@ def test_gsm8k_answers_that_are_wrong_for_two_zeros_are_as_many_as_the_note_says
         ]
         counts.append((sum(old for old, _ in rows), sum(new for _, new in rows), sum(new > old for old, new in rows)))
     assert counts == [(1130, 1171, 42), (842, 843, 6)]
-    assert any("1,171 to 843 are right" in note for note in NOTES["routellm-gsm8k"])
-
-
-@pytest.fixture
-def replays() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("replays", ROOT / "examples/replays.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.data
-@pytest.mark.usefixtures("pulled", "vicuna_folder")
-def test_page_of_replays_shows_what_the_example_prints(replays: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    page = (ROOT / "docs/replays.md").read_text(encoding="utf-8")
-    for replay in replays.REPLAYS.values():
-        replay()
-        assert capsys.readouterr().out.strip() in page
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["--help"], 0, "vicuna, routellm, lora-land; all of them where none is named"),
-        (["live", "--help"], 0, "--price-in"),
-        (["vicuña"], 2, "error: there is no replay `vicuña`; give vicuna, routellm, lora-land, or live first"),
-    ],
-)
-def test_the_example_says_what_it_takes(arguments: list[str], code: int, words: str) -> None:
-    command = [sys.executable, str(ROOT / "examples/replays.py"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "COLUMNS": "200"})
-    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
-    assert words in done.stdout + done.stderr
-
-
-def test_an_error_of_the_example_ends_with_its_message(replays: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    for hint, said in ((None, "error: no room"), ("make some", "error: no room\nhint: make some")):
-        error = DataError("no room", hint=hint)
-        monkeypatch.setitem(replays.REPLAYS, "vicuna", lambda error=error: (_ for _ in ()).throw(error))
-        with pytest.raises(SystemExit) as ended:
-            replays.main(["vicuna"])
-        assert ended.value.code == said
+    assert any("1,171 to 843 are right" in note for note in BUILT_IN["routellm-gsm8k"].notes)
 
 
 @pytest.fixture
@@ -185,6 +115,7 @@ def test_recorded_duel_uses_the_recorded_scores(small: Path) -> None:
     assert (duel.verdict.wins, duel.verdict.ties, duel.verdict.losses) == (1, 1, 1)
     assert [outcome.answer for outcome in duel.right.outcomes] == ["아니오", "yes", "ok"]
     assert duel.verdict.notes[0].startswith("recorded answers: Ong et al. 2024")
+    assert duel.verdict.notes[1] == "scores are RouteLLM's; the answers themselves were not kept"
     assert run_duel("stored:routellm-mmlu/mix", "stored:routellm-mmlu/gpt", settings=RunSettings(limit=2)).verdict.num_examples == 2
 
 

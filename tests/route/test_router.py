@@ -654,7 +654,7 @@ def test_a_budget_whose_file_could_not_be_opened_is_tried_again(
             "no space left on the disk of `runs`; nothing is sent to the cloud meanwhile, and it is tried again each minute"
         ]
         assert decide(SHORT).where == "local"
-        auto.engine._rules._again_at -= in_force.AGAIN_SECONDS  # type: ignore[attr-defined]
+        auto.engine._followed._again_at -= in_force.AGAIN_SECONDS  # type: ignore[attr-defined]
         assert decide(SHORT).where == "cloud"
 
 

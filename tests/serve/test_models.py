@@ -18,7 +18,7 @@ from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat import responder
 from nomoat.catalog import cards, memory
-from nomoat.cli import facts
+from nomoat.cli import model_facts
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.openvino import OpenVINOEngine
@@ -488,5 +488,5 @@ def test_what_models_may_hold_with_their_texts_keeps_within_the_budget(
 def test_show_and_serve_count_the_same_memory_of_what_is_pulled(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nomoat.catalog.pull.find_installed", lambda ref: tiny_gguf if ref == "smollm2-135m" else None)
     for context in (None, tiny.CONTEXT // 2, 100 * tiny.CONTEXT):
-        assert facts.card_need(cards.card("smollm2-135m"), context) == responder.memory_need("smollm2-135m", context)
-    assert facts.card_need(cards.card("qwen2.5-7b"), None) == memory.memory_need(cards.card("qwen2.5-7b"))
+        assert model_facts.card_need(cards.card("smollm2-135m"), context) == responder.memory_need("smollm2-135m", context)
+    assert model_facts.card_need(cards.card("qwen2.5-7b"), None) == memory.memory_need(cards.card("qwen2.5-7b"))

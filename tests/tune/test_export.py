@@ -247,7 +247,7 @@ def test_a_disk_that_fills_up_meanwhile_is_said_and_nothing_is_left(exported: st
     place, adapter = tmp_path / "small", write_adapter(tmp_path / "adapter", rank=64)
     code = (
         "import sys; from pathlib import Path; from nomoat import paths; from nomoat.tune import export\n"
-        "paths.require_free_disk = lambda *_: None\n"
+        "system_errors.require_free_disk = lambda *_: None\n"
         f"export.{exported}(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]) / 'made.gguf')"
     )
     done = run_on_small_disk(place, [sys.executable, "-c", code, str(tiny_gguf), str(adapter), str(place)])

@@ -15,8 +15,8 @@ from nomoat.cli.tune import say_survey
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.tokenizer import from_metadata
 from nomoat.errors import BadFileError, DataError, UnsupportedError, UsageError
+from nomoat.labelling import kept_question, label_instruction
 from nomoat.records import Message, Parent
-from nomoat.tasks import kept_question, label_instruction
 from nomoat.tune import samples
 from nomoat.tune.data import Lesson
 from nomoat.tune.prepare import Settings, chosen, prepare, split

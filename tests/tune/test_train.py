@@ -26,14 +26,14 @@ from safetensors.torch import load_file, save_file
 from small_disk import run_on_small_disk
 
 import nomoat
-from nomoat import hardware, paths, responder
+from nomoat import hardware, paths, responder, whole_files
 from nomoat.cli.tune import tune as command
 from nomoat.engine import importer, step_tables
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.tokenizer import from_metadata
 from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
+from nomoat.labelling import label_task_messages
 from nomoat.records import Request
-from nomoat.tasks import label_task_messages
 from nomoat.tune import adapter, execution, kernels, prepare, qlora, train
 from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, side_by_side, wanted
 from nomoat.tune.validation import is_better, num_evaluations
@@ -697,7 +697,7 @@ def test_a_resumed_training_goes_the_way_it_began(tiny_gguf: Path, table: Path, 
 
 
 def test_two_trainings_under_one_name_at_once_are_refused(tiny_gguf: Path, table: Path) -> None:
-    with paths.alone(paths.adapters() / "colours"), pytest.raises(UsageError) as caught:
+    with whole_files.alone(paths.adapters() / "colours"), pytest.raises(UsageError) as caught:
         tune(tiny_gguf, table)
     assert caught.value.message == "`colours` is being tuned by another nomoat right now"
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
-from nomoat import paths
+from nomoat import system_errors, whole_files
 from nomoat.asking.spending import Pricing, Spending
 from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.engine.remote import RemoteEngine
@@ -136,7 +136,7 @@ def _no_other_pays(model: Responder, store: AnswerStore, spending: Spending) -> 
                 "note: another run is asking `%s`; waiting for it, so that no answer is paid for twice%s", model.ref, FREE_HINT
             )
 
-    with paths.alone(store.path.with_name(model.digest), locks=store.path.with_name("locks"), waiting=say):
+    with whole_files.alone(store.path.with_name(model.digest), locks=store.path.with_name("locks"), waiting=say):
         yield
 
 
@@ -260,7 +260,7 @@ def _ask(
             if request in collected.answers:  # another run has asked it since
                 return collected.answers[request]
         if isinstance(model.engine, RemoteEngine):
-            paths.require_free_disk(store.path.parent, FREE_DISK_BYTES)
+            system_errors.require_free_disk(store.path.parent, FREE_DISK_BYTES)
         try:
             completion = model.complete(request, caller_left=caller_left)
         except TOO_LONG as error:

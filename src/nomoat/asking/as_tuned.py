@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from nomoat import bounds, matching, references
 from nomoat.catalog import tuned
 from nomoat.errors import UnknownModelError, UsageError
+from nomoat.labelling import MAX_LABELS, kept_question, label_instruction
 from nomoat.references import STORED
-from nomoat.tasks import MAX_LABELS, kept_question, label_instruction
 from nomoat.words import first_few
 
 if TYPE_CHECKING:

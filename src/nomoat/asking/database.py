@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from nomoat import paths
+from nomoat import paths, system_errors, whole_files
 from nomoat.errors import BadFileError, DamagedError
 
 LOCK_WAIT_SECONDS = 60.0
@@ -32,7 +32,7 @@ class Database:
     def __init__(self, path: Path, *, schema: str, version: int, table: str, if_damaged: str) -> None:
         self.path = path
         self._if_damaged = if_damaged
-        with paths.translate_disk_errors(path):
+        with system_errors.translate_disk_errors(path):
             paths.make_folder(path.parent, mode=paths.OWNER_ALONE)
             self._make_file(schema, version)
         self._file = _file_at(path)  # before it is opened: if it is replaced in between, that one is not taken for the other
@@ -106,12 +106,12 @@ class Database:
         place = paths.led_to(self.path)
         if place.exists():
             return
-        with paths.alone(place, locks=place.with_name("locks")):
+        with whole_files.alone(place, locks=place.with_name("locks")):
             if place.exists():
                 return
             for old in beside(place):
                 old.unlink(missing_ok=True)
-            new = paths.whole_file(place, first_stays=True)  # on a disk without locks another process may make it, too
+            new = whole_files.whole_file(place, first_stays=True)  # on a disk without locks another process may make it, too
             with self._translated(), new as part, closing(sqlite3.connect(part)) as connection:
                 _make_tables(connection, schema, version)
 
@@ -150,15 +150,15 @@ class Database:
             yield
         except sqlite3.DatabaseError as exc:
             code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-            if code == sqlite3.SQLITE_FULL or (code in MAYBE_FULL and paths.is_full(self.path.parent)):
-                raise paths.full_disk(self.path) from exc
+            if code == sqlite3.SQLITE_FULL or (code in MAYBE_FULL and system_errors.is_full(self.path.parent)):
+                raise system_errors.full_disk(self.path) from exc
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise self._locked() from exc
             if code == 0 and isinstance(exc, sqlite3.OperationalError):  # the error quotes the whole text
                 raise self.damaged("a text in it is not UTF-8") from exc
             if code in DAMAGED:
                 raise self.damaged(exc) from exc
-            hint = paths.RUNS_HINT if code in NOT_ALLOWED else None
+            hint = system_errors.RUNS_HINT if code in NOT_ALLOWED else None
             if code == sqlite3.SQLITE_IOERR:
                 hint = "does its disk fail, or is there a limit on how large a file may be (`ulimit -f`)?"
             raise BadFileError(f"`{self.path}` cannot be used: {exc}", hint=hint) from exc

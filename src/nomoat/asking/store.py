@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from nomoat import matching, paths
+from nomoat import matching, paths, whole_files
 from nomoat.asking import salvage
 from nomoat.asking.database import Database, beside
 from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, ToolCall, Usage
@@ -303,7 +303,7 @@ def save_readable(path: Path | None = None) -> Saved:
     the old one. Raises NotEnoughDiskError.
     """
     path = paths.led_to(default_path() if path is None else path)
-    with paths.whole_file(path) as part:
+    with whole_files.whole_file(path) as part:
         try:
             with AnswerStore(part) as store, salvage.opened(path) as damaged:
                 num_answers, num_outcomes = store.add_from(damaged)

@@ -12,13 +12,6 @@ from typing import Any
 from nomoat.errors import UnknownModelError
 from nomoat.records import ModelCard, Parent, Source
 
-DEFAULTS: dict[str, Any] = {
-    "kind": "open",
-    "parameters": None,
-    "architecture": None,
-    "context_tokens": None,
-    "template": None,
-}
 ID = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 RELEASED = re.compile(r"20\d\d(-[01]\d(-[0-3]\d)?)?")
@@ -37,7 +30,7 @@ def parse_cards(text: str) -> tuple[ModelCard, ...]:
     for family in tomllib.loads(text)["family"]:
         shared = {name: value for name, value in family.items() if name != "card"}
         for row in family["card"]:
-            card = _card({**DEFAULTS, **shared, **row}, found)
+            card = _card({**shared, **row}, found)
             if card.id in found:
                 raise ValueError(f"two cards are called {card.id}")
             found[card.id] = card

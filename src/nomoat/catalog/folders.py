@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nomoat import paths
+from nomoat import system_errors, whole_files
 from nomoat.catalog.fetch import Origin, Progress, fetch
 from nomoat.catalog.part import busy
 from nomoat.errors import BadFileError, DownloadError, NotThereError, UnsupportedError
@@ -59,7 +59,7 @@ def pull_folder(repo: str, folder: Path, *, progress: Progress, look_at: Look | 
             if look_at is not None:
                 look_at(gathering.read(CONFIG))
             gathering.get_all()
-            with paths.translate_disk_errors(folder / CONFIG):
+            with system_errors.translate_disk_errors(folder / CONFIG):
                 _move_out(folder)
         except (BadFileError, UnsupportedError):  # what came of it is of no use; who looks may refuse now what he took at the last try
             if not any(WEIGHTS_OR_PART.fullmatch(path.name) for path in left_of_pull(folder)):
@@ -72,7 +72,7 @@ def pull_folder(repo: str, folder: Path, *, progress: Progress, look_at: Look | 
 
 def held(repo: str, folder: Path) -> AbstractContextManager[None]:
     """Nobody pulls or removes it within this block; raises DownloadError where somebody does."""
-    return paths.alone(folder.with_name(repo.replace("/", "+")), busy=busy(f"hf:{repo}"))
+    return whole_files.alone(folder.with_name(repo.replace("/", "+")), busy=busy(f"hf:{repo}"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,7 @@ class _Gathering:
         total = facts.get("total_size") if isinstance(facts, dict) else None
         if isinstance(total, int):
             here = sum(path.stat().st_size for path in self.stage.glob("*") if ".safetensors" in path.name)
-            paths.require_free_disk(self.stage, total - here)
+            system_errors.require_free_disk(self.stage, total - here)
         for name in names:
             if not self.get(name):
                 raise DownloadError(f"`hf:{self.repo}` lacks `{name}`, which its index names", hint="try another copy of this model")
@@ -127,7 +127,7 @@ def _begin(repo: str, stage: Path, progress: Progress) -> _Gathering:
             found = _fetch(repo, CONFIG, stage, NEWEST, progress)
         except NotThereError as exc:
             raise DownloadError(f"`hf:{repo}` holds no `{CONFIG}`: it is no folder that nomoat could run", hint=GGUF_HINT) from exc
-        with paths.whole_file(noted) as part:
+        with whole_files.whole_file(noted) as part:
             part.write_text(MIRROR if found.is_mirror else found.commit or NEWEST)
     return _Gathering(repo=repo, stage=stage, progress=progress, origin=noted.read_text())
 
@@ -159,4 +159,4 @@ def _sweep(folder: Path) -> None:
     """Remove a stage in which nothing lies but the note of its origin, and folders made for nothing."""
     if all(path.name == NOTE for path in left_of_pull(folder)):
         shutil.rmtree(folder / STAGE, ignore_errors=True)
-    paths.remove_empty(folder)
+    whole_files.remove_empty(folder)

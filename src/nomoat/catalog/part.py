@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from nomoat import net, paths
+from nomoat import net, paths, system_errors, whole_files
 from nomoat.errors import BadFileError, ChecksumError, DownloadError, NotEnoughDiskError
 
 FILE_SHARE_READ, OPEN_ALWAYS = 1, 4  # of Windows
@@ -66,7 +66,7 @@ class Part:
             raise NotEnoughDiskError(
                 f"`{self.target.name}` takes {paths.shown_size(needed_bytes)}, and {paths.shown_size(SPARE_BYTES)} are left for all "
                 f"else on the disk of `{self.target.parent}`, where {paths.shown_size(free)} are free",
-                hint=paths.DISK_HINT,
+                hint=system_errors.DISK_HINT,
             )
 
     def require_whole(self, *, sha256: str | None, where: str, hint: str) -> None:
@@ -95,10 +95,10 @@ def part_of(target: Path, purpose: net.Purpose, report: Callable[[int, int | Non
     If it does not, a part with something in it stays to be resumed, unless the disk is full or the bytes are wrong.
     """
     path = _path(target)
-    with paths.translate_disk_errors(target):
+    with system_errors.translate_disk_errors(target):
         paths.make_folder(target.parent)
         opened = _opened_alone(path, target.name)
-    with opened as file, paths.translate_disk_errors(target):
+    with opened as file, system_errors.translate_disk_errors(target):
         part = Part(target=target, path=path, file=file, purpose=purpose, report=report)
         try:
             yield part
@@ -159,14 +159,14 @@ def _opened_alone(path: Path, name: str) -> BinaryIO:
         try:
             handle = _winapi.CreateFile(str(path), access, FILE_SHARE_READ, 0, OPEN_ALWAYS, 0, 0)
         except OSError as exc:
-            if exc.winerror not in paths.HELD:
+            if exc.winerror not in system_errors.HELD:
                 raise
             raise busy(name) from exc
         return os.fdopen(msvcrt.open_osfhandle(handle, os.O_APPEND), "ab")
     while True:
         file = path.open("ab")
         try:
-            if not paths.lock(file):
+            if not whole_files.lock(file):
                 raise busy(name)
         except BaseException:
             file.close()
@@ -191,4 +191,4 @@ def _sweep(part: Part) -> None:
             part.path.unlink()
     if not part.path.exists():
         part.etag_path.unlink(missing_ok=True)
-    paths.remove_empty(part.target.parent)
+    whole_files.remove_empty(part.target.parent)

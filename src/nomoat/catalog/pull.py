@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from nomoat import paths
+from nomoat import paths, system_errors, whole_files
 from nomoat.catalog import cards, folders, part
 from nomoat.catalog.fetch import Progress, fetch, quiet
 from nomoat.errors import (
@@ -207,10 +207,10 @@ def remove(ref: str, *, first: Callable[[], int] = lambda: 0) -> int:
         doomed = _files(ref)
         freed += sum(path.stat().st_size for path in doomed)
         for path in doomed:
-            with paths.translate_disk_errors(path):
+            with system_errors.translate_disk_errors(path):
                 path.unlink()
     for folder in {path.parent for path in doomed}:
-        paths.remove_empty(folder)
+        whole_files.remove_empty(folder)
     return freed
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from nomoat import config, installing, net, paths
+from nomoat import config, installing, net, paths, system_errors
 from nomoat.catalog import archive
 from nomoat.catalog.part import Part
 from nomoat.errors import DownloadError, NotEnoughDiskError
@@ -94,7 +94,7 @@ def _raise_for(requirement: str, log: str, folder: Path) -> None:
     if "No space left on device" in log:
         raise NotEnoughDiskError(
             f"no space left on the disk of `{folder.parent}` while pip fetched `{requirement}`",
-            hint=paths.DISK_HINT,
+            hint=system_errors.DISK_HINT,
         )
     lines = [line for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")]

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nomoat import __version__, paths
+from nomoat import __version__, paths, whole_files
 from nomoat.catalog import licences
 from nomoat.errors import BadFileError
 from nomoat.hub_folder import read_object
@@ -50,8 +50,8 @@ def saving(data: Path, *, sha256: str, teacher: str, parents: Sequence[Parent], 
 
 @contextmanager
 def whole_with_chain(weights: Path, terms: licences.ChainVerdict | None) -> Iterator[Path]:
-    """As `paths.whole_file`, for exported weights and, beside them, what they may be used for: both or none. See `chain_of`."""
-    with paths.whole_file(weights) as part:
+    """As `whole_files.whole_file`, for exported weights and, beside them, what they may be used for: both or none. See `chain_of`."""
+    with whole_files.whole_file(weights) as part:
         yield part
         if terms is not None:
             told = {"file": weights.name, "sha256": paths.sha256_of(part), "nomoat": __version__, "licence": licences.as_dict(terms)}
@@ -61,7 +61,7 @@ def whole_with_chain(weights: Path, terms: licences.ChainVerdict | None) -> Iter
 
 @contextmanager
 def _beside(data: Path, told: dict[str, Any]) -> Iterator[None]:
-    with paths.whole_file(path_of(data)) as part:
+    with whole_files.whole_file(path_of(data)) as part:
         part.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         yield
 

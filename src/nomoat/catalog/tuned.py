@@ -49,7 +49,7 @@ def provenance_of(adapter: Path) -> dict[str, Any]:
 
 
 def question_of(provenance: dict[str, Any]) -> str | None:
-    """What the texts of a table were asked with, see `tasks.put_question`; None for an adapter that learned from something else."""
+    """What the texts of a table were asked with, see `labelling.put_question`; None for an adapter that learned otherwise."""
     data = provenance.get("data")
     question = data.get("question") if isinstance(data, dict) else None
     return None if question is None else str(question)

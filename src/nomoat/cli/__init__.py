@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from nomoat import __version__, paths
+from nomoat import __version__, paths, system_errors
 from nomoat.cli import console
 from nomoat.cli.groups import Group, Verbs
 from nomoat.errors import NomoatError
@@ -160,7 +160,7 @@ def main() -> None:
     except NomoatError as error:
         _fail(error)
     except (OSError, MemoryError, RuntimeError, ImportError) as exc:
-        found = paths.as_error(exc)
+        found = system_errors.as_error(exc)
         if found is None:
             raise
         _fail(found)

@@ -11,7 +11,7 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.output import create_output
 
-from nomoat import paths
+from nomoat import paths, whole_files
 from nomoat.cli import answering, console
 from nomoat.errors import ContextExceededError, NomoatError
 from nomoat.records import Message, Request
@@ -129,7 +129,7 @@ class Chat:
             return
         rows = [{"role": message.role, "content": message.content} for message in self._whole()]
         try:
-            with paths.whole_file(target) as part:
+            with whole_files.whole_file(target) as part:
                 part.write_text(json.dumps({"messages": rows}, ensure_ascii=False) + "\n", encoding="utf-8")
         except NomoatError as error:
             console.say(f"error: {error.message}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nomoat import hardware, paths
+from nomoat import hardware, paths, whole_files
 from nomoat.cli import answering, console, judging
 from nomoat.cli.loading import load_with_bar
 from nomoat.errors import MissingExtraError, UnknownModelError, UsageError
@@ -129,7 +129,7 @@ def _prepare_data() -> tuple[Path, Suite]:
     rows = clear_ratings(folder / "amazonReviewSnippets_GroundTruth.txt")
     tables = {"train": folder / TABLE, "test": folder / "test.csv"}
     for part, path in tables.items():
-        with paths.whole_file(path) as whole, whole.open("w", encoding="utf-8", newline="") as file:
+        with whole_files.whole_file(path) as whole, whole.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["text", "label"])
             # A key is the number of a review, and that of its sentence.

@@ -264,10 +264,10 @@ def _save_labels(
     how: _How,
 ) -> None:
     """Both tables, or none where one of them may not be written. There is no second one where nothing is left out."""
-    from nomoat import tasks
+    from nomoat import tables
     from nomoat.distil import files, table
 
-    delimiter = "\t" if how.out.suffix.lower() in tasks.TAB_SUFFIXES else ","
+    delimiter = "\t" if how.out.suffix.lower() in tables.TAB_SUFFIXES else ","
     columns, rows = table.labelled_table(texts, found)
     others, left_out = table.left_out_table(texts, found)
     beside = files.left_out_place(how.out)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from nomoat import paths, streams
+from nomoat import paths, streams, whole_files
 from nomoat.cli import answering, completion, console
 from nomoat.errors import UsageError
 
@@ -84,7 +84,7 @@ def export(
     tokenizer = files.read_tokenizer(source)
     with _no_empty_folder(target.parent), ExitStack() as whole:
         if form is Form.OLLAMA:  # first, and in its place last: where the disk is full, there is neither
-            part = whole.enter_context(paths.whole_file(modelfile))
+            part = whole.enter_context(whole_files.whole_file(modelfile))
             ollama.write_modelfile(part, model=target, tokenizer=tokenizer, context_tokens=importer.read_sizes(source).context_tokens)
         bar = whole.enter_context(console.stage_progress())
         task = bar.add_task("writing", total=None, info="")

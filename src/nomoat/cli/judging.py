@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from nomoat import __version__, config, paths
+from nomoat import __version__, config, paths, system_errors
 from nomoat.cli import console
 from nomoat.errors import NomoatError, UsageError
 from nomoat.records import Side
@@ -72,7 +72,7 @@ def require_report_path(path: Path | None) -> None:
         return
     if path.is_dir():
         raise UsageError(f"`{path}` is a folder, and the report is a file", hint=f"try `--report {path / 'report.html'}`")
-    paths.require_writable(path)
+    system_errors.require_writable(path)
 
 
 def again(context: typer.Context) -> str:

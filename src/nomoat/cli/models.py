@@ -39,7 +39,7 @@ def models(
     """
     from nomoat import cache
     from nomoat.catalog import cards, pull, tuned
-    from nomoat.cli.facts import adapter_facts, card_facts, card_need, pulled_facts
+    from nomoat.cli.model_facts import adapter_facts, card_facts, card_need, pulled_facts
 
     others = (model for model in pull.installed() if cards.find(model.ref) is None)
     rows = [
@@ -72,7 +72,7 @@ def models(
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    from nomoat.cli.facts import parameters
+    from nomoat.cli.model_facts import parameters
 
     table = console.table()
     for name in ("MODEL", "PARAMETERS", "COMMERCIAL USE", "MEMORY", "HERE"):

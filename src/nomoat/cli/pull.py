@@ -85,19 +85,19 @@ def _say_if_broken(ref: str, path: Path) -> None:
 
 def _explain(ref: str, card: ModelCard | None) -> None:
     from nomoat.catalog import licences, memory
-    from nomoat.cli import facts
+    from nomoat.cli import model_facts
 
     if card is None:
         console.say(f"{ref}: not in the catalogue; commercial use: unknown; memory is known when it is here: `nomoat show {ref}`")
         return
     found = licences.chain(card)
-    console.say(f"{card.title}: {facts.use_line(found)}")
-    for text in facts.reasons(found):
+    console.say(f"{card.title}: {model_facts.use_line(found)}")
+    for text in model_facts.reasons(found):
         console.say(f"  {text}")
     need = memory.memory_need(card)
     if need is not None:
-        console.say(f"memory: {facts.memory_line(need)}")
-    if not facts.runs_here(card.architecture):
+        console.say(f"memory: {model_facts.memory_line(need)}")
+    if not model_facts.runs_here(card.architecture):
         console.say(f"engine: cannot run {card.architecture} yet")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from nomoat import paths
+from nomoat import paths, system_errors, whole_files
 from nomoat.cli import completion, console
 from nomoat.errors import DamagedError, NotEnoughDiskError, UnknownModelError, UsageError
 from nomoat.words import counted
@@ -139,7 +139,7 @@ def _size(database: Path) -> int:
 def _remove_model(model: str, yes: bool) -> None:
     from nomoat import references
     from nomoat.catalog import cards, pull
-    from nomoat.cli.facts import adapter_place
+    from nomoat.cli.model_facts import adapter_place
     from nomoat.engine import importer
     from nomoat.tune.adapter import alone_with
 
@@ -173,11 +173,11 @@ def _remove_adapter(place: Path, folders: Sequence[Path]) -> int:
     from nomoat.engine import importer
     from nomoat.tune.adapter import alone_with
 
-    with alone_with(place, hint=WHILE_TUNED), paths.translate_disk_errors(place):
+    with alone_with(place, hint=WHILE_TUNED), system_errors.translate_disk_errors(place):
         freed = importer.forget(folders[0])
         freed += sum(paths.bytes_below(folder) for folder in folders if not folder.is_symlink())
         for folder in folders:
-            paths.remove_folder(folder)
+            whole_files.remove_folder(folder)
     return freed
 
 

@@ -174,7 +174,7 @@ def _variables_text(given: Sequence[str]) -> str:
 
 def _in_its_words(ref: str, text: str) -> str:
     """The question a tuned model was taught to answer, about this text. Raises UsageError if it was taught none."""
-    from nomoat import references, tasks
+    from nomoat import labelling, references
 
     question = references.find_files(ref).question if references.names_weights(ref) else None
     if question is None:
@@ -182,7 +182,7 @@ def _in_its_words(ref: str, text: str) -> str:
             f"`--as-tuned` asks in the words of a table, and nothing here says that `{ref}` was tuned on one",
             hint="name BASE+NAME of a table's adapter, or write the whole question and leave out `--as-tuned`",
         )
-    return tasks.put_question(question, text)
+    return labelling.put_question(question, text)
 
 
 def _whole_prompt(prompt: str | None) -> str:

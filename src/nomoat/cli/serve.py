@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nomoat import config, paths, tasks
+from nomoat import config, labelling, paths
 from nomoat.cli import answering, completion, console, options
 from nomoat.cli.loading import load_sharing_with_bar
 from nomoat.errors import UsageError
@@ -147,7 +147,7 @@ def _say_ready(url: str, models: Models, key_from: str | None) -> None:
     questions, first = models.questions(), models.names[0]
     console.say(f"{', '.join(models.names)} at {url} (Ctrl-C stops)")
     console.say(f"  in a browser: {reachable.removesuffix('v1')}")
-    content = tasks.put_question(questions.get(first, tasks.TEXT), "What is a moat?")
+    content = labelling.put_question(questions.get(first, labelling.TEXT), "What is a moat?")
     asked = json.dumps({"model": first, "messages": [{"role": "user", "content": content}]}, ensure_ascii=False)
     console.say(f'  curl {reachable}/chat/completions{header} -H "Content-Type: application/json" -d {paths.as_command([asked])}')
     console.say(f'  openai.OpenAI(base_url="{reachable}", api_key={key})')

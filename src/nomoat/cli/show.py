@@ -47,7 +47,7 @@ def show(
 def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]:
     from nomoat import references
     from nomoat.catalog import cards, pull, tuned
-    from nomoat.cli.facts import adapter_place
+    from nomoat.cli.model_facts import adapter_place
     from nomoat.textfiles import as_named
 
     if references.is_path(ref):
@@ -70,11 +70,11 @@ def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]
 
 def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[str]]:
     from nomoat.catalog import licences
-    from nomoat.cli import facts as words
+    from nomoat.cli import model_facts
 
-    need = words.card_need(card, context)
-    facts = words.card_facts(card, need)
-    known = (words.parameters(card.parameters), card.architecture, card.template and f"template {card.template}")
+    need = model_facts.card_need(card, context)
+    facts = model_facts.card_facts(card, need)
+    known = (model_facts.parameters(card.parameters), card.architecture, card.template and f"template {card.template}")
     size = [str(part) for part in known if part]
     if card.context_tokens:
         size.append(f"context {card.context_tokens:,} tokens")
@@ -96,14 +96,14 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
         if long:
             dearer = f"{dollars(long.input_usd_per_million)} and {dollars(long.output_usd_per_million)} above {long.above_tokens:,}; "
         lines.append(f"price: {given} in, {written} out per million {price.unit} ({dearer}as of {price.as_of}; {price.source})")
-    lines += words.licence_lines(licences.chain(card))
+    lines += model_facts.licence_lines(licences.chain(card))
     if need is not None:
-        lines += [f"memory: {words.memory_line(need)}", words.cache_line(need), words.scoring_line(need)]
+        lines += [f"memory: {model_facts.memory_line(need)}", model_facts.cache_line(need), model_facts.scoring_line(need)]
         if not facts["runs_here"]:
             lines.append(f"engine: cannot run {card.architecture} yet")
     if facts["pulled"] and facts["runs_here"]:
-        facts["layout"] = words.layout_facts(Path(facts["pulled"]))
-        lines += words.layout_lines(facts["layout"])
+        facts["layout"] = model_facts.layout_facts(Path(facts["pulled"]))
+        lines += model_facts.layout_lines(facts["layout"])
     if card.sources:
         lines.append(f"here: {facts['pulled']}" if facts["pulled"] else f"here: no; `nomoat pull {card.id}`")
     elif card.api:
@@ -115,17 +115,17 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     """What a file, or a folder of the hub, says of itself, and the card it is the file of, found by its sha256."""
     from nomoat import references
     from nomoat.catalog import licences, pull
-    from nomoat.cli import facts as words
+    from nomoat.cli import model_facts
     from nomoat.engine import importer
     from nomoat.engine.source import files_of, open_source
 
     source = open_source(path)
     said, size_bytes = source.metadata, sum(file.stat().st_size for file in files_of(path))
-    architecture = words.architecture_of(source)
+    architecture = model_facts.architecture_of(source)
     sha256 = importer.sha256_of_model(path)
     card = pull.card_of(path, importer.sha256_of_model)
     found = references.weights_chain(path)
-    need, longest = words.file_need(source, context)
+    need, longest = model_facts.file_need(source, context)
     facts: dict[str, Any] = {
         "path": str(path),
         "size_bytes": size_bytes,
@@ -135,21 +135,26 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
         "parameters": source.num_values,
         "context_tokens": longest,
         "licence": licences.as_dict(found),
-        "memory": words.memory_facts(need),
-        "runs_here": words.runs_here(architecture),
+        "memory": model_facts.memory_facts(need),
+        "runs_here": model_facts.runs_here(architecture),
     }
     lines = [
         f"{path}",
         f"{paths.shown_size(size_bytes)}, sha256 {sha256}",
         f"card: {card.id if card is not None else 'none has this sha256'}",
     ]
-    lines.append(f"says of itself: {said.get('general.name', 'no name')}; {words.parameters(source.num_values)}; {architecture}")
+    lines.append(f"says of itself: {said.get('general.name', 'no name')}; {model_facts.parameters(source.num_values)}; {architecture}")
     if card is None and "general.license" in said:
         lines.append(f"claims the licence {said['general.license']}, which nobody here has checked")
-    lines += [*words.licence_lines(found), f"memory: {words.memory_line(need)}", words.cache_line(need), words.scoring_line(need)]
+    lines += [
+        *model_facts.licence_lines(found),
+        f"memory: {model_facts.memory_line(need)}",
+        model_facts.cache_line(need),
+        model_facts.scoring_line(need),
+    ]
     if facts["runs_here"]:
-        facts["layout"] = words.layout_facts(path)
-        lines += words.layout_lines(facts["layout"])
+        facts["layout"] = model_facts.layout_facts(path)
+        lines += model_facts.layout_lines(facts["layout"])
     else:
         lines.append(f"engine: cannot run {architecture} yet")
     return facts, lines
@@ -159,7 +164,7 @@ def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
     """A tuned model: the licence chain its `provenance.json` recorded, or what can be said without one."""
     from nomoat import references
     from nomoat.catalog import licences, tuned
-    from nomoat.cli import facts as words
+    from nomoat.cli import model_facts
     from nomoat.engine.lora import LoraDelta
 
     provenance, notes = tuned.provenance_of(folder), ""
@@ -169,10 +174,10 @@ def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
         notes = exc.message
     found = references.adapter_chain(references.parted(ref)[0], folder)
     facts = {"ref": ref, "path": str(folder), "licence": licences.as_dict(found), "provenance": provenance, "notes": notes}
-    lines = [f"{ref}", f"adapter: {folder}", *([f"cannot be read: {notes}"] if notes else []), *words.licence_lines(found)]
+    lines = [f"{ref}", f"adapter: {folder}", *([f"cannot be read: {notes}"] if notes else []), *model_facts.licence_lines(found)]
     lines += [f"{name}: {value}" for name, value in provenance.items() if isinstance(value, str | int | float)]
     if template := tuned.template_of(provenance):
         lines.append(f"chat template: {template}")
     if question := tuned.question_of(provenance):
-        lines.append(words.question_line(question))
+        lines.append(model_facts.question_line(question))
     return facts, lines

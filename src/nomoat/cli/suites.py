@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat import paths
+from nomoat import paths, system_errors, whole_files
 from nomoat.cli import completion, console, options
 from nomoat.cli.groups import Group
 from nomoat.errors import NomoatError, UsageError
@@ -163,9 +163,9 @@ def rm(
     files = files_of(name)
     console.confirm_removal(" and ".join(map(str, files)), yes=yes)
     for file in files:
-        with paths.translate_disk_errors(file):
+        with system_errors.translate_disk_errors(file):
             if file.is_dir():
-                paths.remove_folder(file)
+                whole_files.remove_folder(file)
             else:
                 file.unlink(missing_ok=True)
     console.say(f"{name}: removed {', '.join(file.name for file in files)}; what was asked and answered: `nomoat rm --answers`")

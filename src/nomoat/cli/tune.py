@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat import installing, paths
+from nomoat import installing, paths, system_errors
 from nomoat.cli import completion, console, options
 from nomoat.errors import UsageError
 from nomoat.words import counted, first_few
@@ -205,9 +205,9 @@ def _say_start(start: Start) -> None:
 
 def say_terms(found: ChainVerdict) -> None:
     """What the result may be used for, and why not, or under which conditions."""
-    from nomoat.cli import facts as words
+    from nomoat.cli import model_facts
 
-    for line in (words.use_line(found), *(f"  {reason}" for reason in words.reasons(found))):
+    for line in (model_facts.use_line(found), *(f"  {reason}" for reason in model_facts.reasons(found))):
         console.say(line)
 
 
@@ -215,7 +215,7 @@ def _say_how_to_ask(prepared: Prepared, folder: Path) -> None:
     """Where it is, and a command to try it with: of a table, about a text of it and about another table, and the words for whoever
     asks otherwise.
     """
-    from nomoat.cli.facts import question_line
+    from nomoat.cli.model_facts import question_line
 
     console.say(f"wrote {folder}")
     ref, question = paths.as_command([f"{prepared.base}+{folder.name}"]), prepared.survey.question
@@ -246,7 +246,7 @@ def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
         f"({found.tokens_per_second:,.0f} tok/s, timed now on the first layers)"
     )
     console.say(f"memory: {found.memory}")
-    free = paths.free_disk_bytes(paths.adapters())
+    free = system_errors.free_disk_bytes(paths.adapters())
     console.say(f"disk: about {paths.shown_size(found.disk_bytes)} while it learns, and {paths.shown_size(free)} are free")
     return asdict(found)
 

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from nomoat import __version__, paths, streams
+from nomoat import __version__, paths, streams, system_errors, whole_files
 from nomoat.catalog import sidecar
 from nomoat.errors import UsageError
 from nomoat.records import Parent
-from nomoat.tasks import TABLE_SUFFIXES
+from nomoat.tables import TABLE_SUFFIXES
 from nomoat.textfiles import JSONL_SUFFIXES
 from nomoat.words import counted
 
@@ -30,7 +30,7 @@ def require_place(target: Path, what: str, suffixes: Sequence[str]) -> None:
         raise UsageError(f"`{target}` is a folder", hint=f"name a file, such as {target / what}{suffixes[0]}")
     if target.suffix.lower() not in suffixes:
         raise UsageError(f"`{target}` does not end as a file of {what} does", hint=f"name one that ends in {', '.join(suffixes)}")
-    paths.require_writable(target)
+    system_errors.require_writable(target)
 
 
 def require_other(target: Path, read: Path | None) -> None:
@@ -117,7 +117,7 @@ def saving(
     num_answers = _num_answers(facts) if is_left_out else None
     require_own(target, settings, num_rows=_num_rows(facts), num_answers=num_answers, replace=replace)
     known = {"nomoat": __version__, "made": datetime.now(UTC).isoformat(timespec="seconds"), "settings": dict(settings), **facts}
-    with paths.whole_file(target) as part:
+    with whole_files.whole_file(target) as part:
         write(part)
         with sidecar.saving(target, sha256=paths.sha256_of(part), teacher=teacher, parents=parents, facts=known):
             yield {"out": str(target), "teacher": teacher, "made_from": [asdict(one) for one in parents], **known}

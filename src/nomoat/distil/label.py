@@ -1,7 +1,7 @@
 """Labels for texts of yours, by a teacher: the likeliest label where its likelihoods can be had, else the one that it writes.
 
-The question is that of `nomoat tune` and `nomoat eval` for a table of texts and labels (`tasks.label_task_messages`); a teacher that
-was tuned on one knows its labels and its words.
+The question is that of `nomoat tune` and `nomoat eval` for a table of texts and labels (`labelling.label_task_messages`); a teacher
+that was tuned on one knows its labels and its words.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nomoat import bounds, matching, tasks, textfiles
+from nomoat import bounds, labelling, matching, textfiles
 from nomoat.asking import as_tuned
 from nomoat.asking.answers import TOO_LONG, collect, collect_scores
 from nomoat.asking.spending import Spending
@@ -95,7 +95,7 @@ def parse_labels(given: str) -> tuple[str, ...]:
 def requests_for(texts: Sequence[str], labels: Sequence[str], *, instruction: str | None = None) -> list[Request]:
     """What is asked, a request for each text."""
     longest = _usual_tokens(labels)
-    asked = (tasks.label_task_messages(text, labels, instruction=instruction) for text in texts)
+    asked = (labelling.label_task_messages(text, labels, instruction=instruction) for text in texts)
     return [Request(messages=messages, max_new_tokens=longest, temperature=0.0) for messages in asked]
 
 

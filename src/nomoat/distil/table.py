@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nomoat import tasks, textfiles
+from nomoat import tables, textfiles
 from nomoat.distil.label import Label, Labelled, LeftOut
 from nomoat.errors import DataError, UsageError
 
 LINES_SUFFIXES = (".txt", ".text")
 KINDS = (  # what they are called where none of them ends a name
-    f"tables end in {', '.join((*tasks.TABLE_SUFFIXES, *textfiles.JSONL_SUFFIXES))}, "
+    f"tables end in {', '.join((*tables.TABLE_SUFFIXES, *textfiles.JSONL_SUFFIXES))}, "
     f"files of a text a line in {', '.join(LINES_SUFFIXES)}"
 )
 NO_TEXT = "no text"
@@ -49,8 +49,8 @@ def read_texts(path: Path, *, input_column: str | None = None) -> Texts:
         lines = textfiles.composed(textfiles.read_text(path)).split("\n")
         rows: list[dict[str, str]] = [{"text": line.removesuffix("\r")} for line in lines if line.strip()]
         input_column = "text"
-    elif suffix in tasks.TABLE_SUFFIXES:
-        rows = tasks.read_table(path)
+    elif suffix in tables.TABLE_SUFFIXES:
+        rows = tables.read_table(path)
     elif suffix in textfiles.JSONL_SUFFIXES:
         rows = _read_objects(path, input_column)
     else:
@@ -63,7 +63,7 @@ def read_texts(path: Path, *, input_column: str | None = None) -> Texts:
         raise UsageError(f"`{path.name}`: {what}", hint=hint)
     found = Texts(columns=columns, rows=tuple(rows), of_rows=tuple(row.get(input_column or "", "").strip() for row in rows))
     if not found.asked:
-        raise DataError(f"`{path}` holds no text")
+        raise DataError(f"`{path}` holds no text", hint="fill it in, or name another file or column")
     return found
 
 
@@ -121,7 +121,7 @@ def _asked_column(named: str | None, columns: Sequence[str]) -> str | None:
     """The column that holds the texts: the one named, else the only one."""
     if named is None:
         return columns[0] if len(columns) == 1 else None
-    return textfiles.column_named(named, columns)
+    return tables.column_named(named, columns)
 
 
 def _cell(value: object) -> str:

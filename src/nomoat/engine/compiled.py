@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from nomoat import hardware, paths
+from nomoat import hardware, system_errors, whole_files
 from nomoat.engine.imported import GRAPH, not_whole
 from nomoat.errors import NomoatError, NotWritableError
 
@@ -51,7 +51,7 @@ def read_graph(folder: Path) -> Any:
     try:
         return core().read_model(str(folder / GRAPH))
     except RuntimeError as exc:
-        if (error := paths.as_error(exc)) is not None:
+        if (error := system_errors.as_error(exc)) is not None:
             raise error from exc
         raise not_whole(folder, str(exc).strip().splitlines()[-1]) from exc
 
@@ -124,11 +124,11 @@ class CompiledCopy:
         if weights_bytes > LARGEST_BYTES or (facts is not None and not facts["readable"]):
             return None
         busy = NotWritableError(f"another process writes `{self._folder}`", hint="wait until it is done")
-        with suppress(NomoatError, OSError, RuntimeError), paths.alone(self._folder, busy=busy):
+        with suppress(NomoatError, OSError, RuntimeError), whole_files.alone(self._folder, busy=busy):
             exported = io.BytesIO()
             compiled.export_model(exported)
             with exported.getbuffer() as content:
-                paths.require_free_disk(self._folder, content.nbytes)
+                system_errors.require_free_disk(self._folder, content.nbytes)
                 self._save(content)
             if (again := self.read()) is None:
                 self._save(None)
@@ -138,7 +138,7 @@ class CompiledCopy:
     def _save(self, exported: memoryview | None) -> None:
         """None: OpenVINO does not read back what it wrote."""
         facts = {"key": self._key, "readable": exported is not None, "bytes": 0 if exported is None else exported.nbytes}
-        with paths.whole_folder(self._folder) as part:
+        with whole_files.whole_folder(self._folder) as part:
             if exported is not None:
                 (part / BLOB).write_bytes(exported)
             (part / FACTS).write_text(json.dumps(facts), encoding="utf-8")

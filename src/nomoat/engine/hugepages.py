@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.errors import NotEnoughMemoryError
-from nomoat.paths import MEMORY_HINT
+from nomoat.system_errors import MEMORY_HINT
 
 PAGE_BYTES = 2 << 20
 MADV_HUGEPAGE = 14

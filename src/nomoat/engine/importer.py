@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nomoat import __version__, cache, config, footprint, paths
+from nomoat import __version__, cache, config, footprint, paths, system_errors, whole_files
 from nomoat.engine import arch as architectures
 from nomoat.engine import layout, tensor_check
 from nomoat.engine.imported import GRAPH, NATIVE, WEIGHTS, not_whole
@@ -156,8 +156,8 @@ def forget(path: Path) -> int:
         facts = {folder: _facts_of(folder) for folder in cache.folders(cache.IMPORTED)}
         doomed = [folder for folder, of in facts.items() if digest and digest in (of.get("source_sha256"), of.get("adapter_sha256"))]
         for folder in doomed:
-            if (held := paths.held_in(folder)) is not None:
-                raise NotWritableError(f"cannot remove `{folder}`: {held.strerror}", hint=paths.HELD_HINT) from held
+            if (held := whole_files.held_in(folder)) is not None:
+                raise NotWritableError(f"cannot remove `{folder}`: {held.strerror}", hint=system_errors.HELD_HINT) from held
         for folder in doomed:
             shutil.rmtree(folder, ignore_errors=True)
     cache.sweep()
@@ -254,11 +254,11 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
     if _facts_if_whole(folder) is not None:
         return
     tokenizer = plan.source.read_tokenizer()
-    with paths.alone(folder):
+    with whole_files.alone(folder):
         if _facts_if_whole(folder) is not None:  # another process has made it meanwhile
             return
-        paths.require_free_disk(folder, plan.stored.bytes_of(plan.source) + SPARE_DISK_BYTES)
-        with paths.whole_folder(folder) as part:
+        system_errors.require_free_disk(folder, plan.stored.bytes_of(plan.source) + SPARE_DISK_BYTES)
+        with whole_files.whole_folder(folder) as part:
             _write_model(part, plan)
             write_native(part)
             tokenizer.save(part)
@@ -365,9 +365,9 @@ def _write_model(folder: Path, plan: _Plan) -> None:
     try:
         ov.save_model(model, str(folder / GRAPH), compress_to_fp16=False)
     except RuntimeError as exc:  # OpenVINO's, in its own words, also of a full disk
-        if (error := paths.as_error(exc)) is not None:
+        if (error := system_errors.as_error(exc)) is not None:
             raise error from exc
-        paths.require_free_disk(folder, SPARE_DISK_BYTES, exc)
+        system_errors.require_free_disk(folder, SPARE_DISK_BYTES, exc)
         with (folder / WEIGHTS).open("ab") as file:  # the system's word, such as for a limit of files' length
             file.write(bytes(SPARE_DISK_BYTES))
         message = f"cannot write `{folder}`: {str(exc).strip().splitlines()[-1]}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nomoat.errors import DataError
-from nomoat.tasks import read_table
+from nomoat.tables import read_table
 
 QUESTION_COLUMNS = ("prompt", "task")
 ANSWER_SUFFIX = "_response"

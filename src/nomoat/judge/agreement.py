@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nomoat import paths
+from nomoat import paths, whole_files
 from nomoat.errors import BadFileError, DataError, UsageError
 from nomoat.judge import stats
 from nomoat.judge.model_judge import LOSS, TIE, WIN, Judge, Pair, PairVerdict
@@ -29,11 +29,12 @@ NUM_PAIRS = 100
 LOCAL_PAIRS = 40  # a judge of 1.5 billion parameters reads a pair, in both orders, for about 15 seconds on two cores
 VICUNA = "vicuna80"
 VICUNA_PAIRS = tuple(("vicuna-13b", other) for other in ("gpt35", "bard", "alpaca-13b", "llama-13b"))
+LABELLED_LINE = '{"question": "…", "answer_a": "…", "answer_b": "…", "winner": "a"}'
 WINNERS = {"a": WIN, "b": LOSS, "tie": TIE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Labelled:
+class LabelledPairs:
     """Pairs, and for each who won by the labels: 1 for the first, 0 for the second, 0.5 for neither. `whose` says whose labels."""
 
     pairs: tuple[Pair, ...]
@@ -147,7 +148,7 @@ def order_shares(verdicts: Sequence[PairVerdict], groups: Sequence[str]) -> tupl
     return consistent, share([is_first for is_first, _ in showings], [group for _, group in showings]) if showings else ""
 
 
-def load_labels(source: str, *, num_pairs: int = NUM_PAIRS, seed: int = 0) -> Labelled:
+def load_labels(source: str, *, num_pairs: int = NUM_PAIRS, seed: int = 0) -> LabelledPairs:
     """The labelled pairs of `vicuna80` or of a JSONL file; at most `num_pairs` of them, drawn with `seed`.
 
     Raises DataError with file and line, UsageError for what is neither, and what `pull_dataset` raises.
@@ -159,10 +160,10 @@ def load_labels(source: str, *, num_pairs: int = NUM_PAIRS, seed: int = 0) -> La
     else:
         raise UsageError(
             f"`{source}`: there is no such file of labels to check a judge with",
-            hint=f'name `{VICUNA}`, or a JSONL file of lines {{"question": "…", "answer_a": "…", "answer_b": "…", "winner": "a"}}',
+            hint=f"name `{VICUNA}`, or a JSONL file of lines {LABELLED_LINE}",
         )
     chosen = random.Random(seed).sample(rows, min(num_pairs, len(rows)))
-    return Labelled(pairs=tuple(pair for pair, _ in chosen), labels=tuple(label for _, label in chosen), whose=whose)
+    return LabelledPairs(pairs=tuple(pair for pair, _ in chosen), labels=tuple(label for _, label in chosen), whose=whose)
 
 
 def labels_sent(source: str, *, seed: int) -> tuple[int, tuple[str, ...]]:
@@ -176,12 +177,12 @@ def labels_sent(source: str, *, seed: int) -> tuple[int, tuple[str, ...]]:
     return len(pairs), tuple(message.content for pair in pairs for message in (*pair.one, pair.other[-1]))
 
 
-def measure(judge: Judge, labelled: Labelled) -> Agreement | None:
+def measure(judge: Judge, labelled: LabelledPairs) -> Agreement | None:
     """Ask the judge about the labelled pairs, and compare; None if it could not be asked about any."""
     return compare(judge.pairs(labelled.pairs), labelled)
 
 
-def compare(verdicts: Sequence[PairVerdict | None], labelled: Labelled) -> Agreement | None:
+def compare(verdicts: Sequence[PairVerdict | None], labelled: LabelledPairs) -> Agreement | None:
     """Verdicts on labelled pairs beside their labels; None if there is not one verdict."""
     rows = [
         (verdict, label, pair)
@@ -208,9 +209,9 @@ def by_length(pair: Pair) -> PairVerdict:
 
 def remember(judge_digest: str, agreement: Agreement) -> None:
     """Keep what was measured of a judge, to be printed with its later verdicts."""
-    with paths.alone(_path()):  # another one's may be measured at the same time
+    with whole_files.alone(_path()):  # another one's may be measured at the same time
         kept = {**_kept(), judge_digest: agreement.sentence}
-        with paths.whole_file(_path()) as part:
+        with whole_files.whole_file(_path()) as part:
             part.write_text(json.dumps(kept, ensure_ascii=False, indent=2), encoding="utf-8")
 
 
@@ -256,7 +257,8 @@ def _file_rows(path: Path) -> list[tuple[Pair, float]]:
         *texts, winner = (row.get(name) for name in ("question", "answer_a", "answer_b", "winner"))
         if not all(isinstance(text, str) and text for text in (*texts, winner)) or winner not in WINNERS:
             raise DataError(
-                f"`{path}`, line {line}: a labelled pair has `question`, `answer_a`, `answer_b`, and a `winner`: a, b or tie"
+                f"`{path}`, line {line}: a labelled pair has `question`, `answer_a`, `answer_b`, and a `winner`: a, b or tie",
+                hint=f"write the line as {LABELLED_LINE}",
             )
         rows.append((_pair(*map(str, texts)), WINNERS[winner]))
     return rows

@@ -311,7 +311,10 @@ def _replay(left: str | Responder, right: str | Responder, suite: Suite, setting
     reviews = load_reviews(suite.name, suite.folder, ref_of(left).removeprefix(prefix), ref_of(right).removeprefix(prefix))
     missing = [example.id for example in asked.examples if example.id not in reviews.scores]
     if missing:
-        raise DataError(f"{len(missing)} of the examples of `{suite.name}` have no review, the first is `{missing[0]}`")
+        raise DataError(
+            f"{len(missing)} of the examples of `{suite.name}` have no review, the first is `{missing[0]}`",
+            hint=f"that is not as it was published: remove `{suite.folder}`, and it is pulled again",
+        )
     one = _reviewed(left, asked, {key: pair[0] for key, pair in reviews.scores.items()}, settings.seed)
     other = _reviewed(right, asked, {key: pair[1] for key, pair in reviews.scores.items()}, settings.seed)
     return _fought(one, other, rules=rules, notes=(*notes, *_caveats(reviews, other, suite)))

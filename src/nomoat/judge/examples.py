@@ -14,6 +14,7 @@ from nomoat.errors import DataError
 from nomoat.records import Example, Message, Role
 from nomoat.textfiles import read_jsonl
 
+OR_NONE = "write it in quotes, or leave it out"
 ANSWER = "{answer}"  # where the answer's code goes in the program that tests it
 
 
@@ -66,9 +67,15 @@ def read_examples(path: Path, frame: Frame, *, needs_target: bool = True) -> tup
         where = f"`{path}`, line {line}"
         example = _parse(where, str(line), row, frame, needs_target)
         if example.id in lines:
-            raise DataError(f"{where}: the id `{example.id}` was used in line {lines[example.id]} already")
+            raise DataError(
+                f"{where}: the id `{example.id}` was used in line {lines[example.id]} already",
+                hint="give each example an id of its own, or none",
+            )
         if example.follows and example.follows not in lines:
-            raise DataError(f"{where}: it follows `{example.follows}`, which is no example before it")
+            raise DataError(
+                f"{where}: it follows `{example.follows}`, which is no example before it",
+                hint="write that one above it, or leave `follows` out",
+            )
         lines[example.id] = line
         examples.append(example)
     return tuple(examples)
@@ -81,7 +88,9 @@ def read_shots(path: Path, count: int) -> tuple[tuple[str, str], ...]:
         where = f"`{path}`, line {line}"
         shots.append((_text(where, row, "input"), _targets(where, row)[0]))
     if len(shots) < count:
-        raise DataError(f"`{path}` holds {len(shots)} examples, and {count} are to be shown")
+        raise DataError(
+            f"`{path}` holds {len(shots)} examples, and {count} are to be shown", hint="add examples, or show fewer: `shots`"
+        )
     return tuple(shots)
 
 
@@ -104,21 +113,22 @@ def digest_of(examples: Sequence[Example], *, answer_start: str = "") -> str:
 def _parse(where: str, default_id: str, row: dict[str, Any], frame: Frame, needs_target: bool) -> Example:
     number = row.get("id", default_id)
     if isinstance(number, bool) or not isinstance(number, int | str) or number == "":
-        raise DataError(f"{where}: `id` is {number!r}, and should be text or a whole number")
+        raise DataError(f"{where}: `id` is {number!r}, and should be text or a whole number", hint=OR_NONE)
     target, *others = _targets(where, row) if needs_target or row.get("target") else [""]
     choices = row.get("choices", [])
     if not isinstance(choices, list) or not all(isinstance(choice, str) and choice for choice in choices):
-        raise DataError(f"{where}: `choices` is {choices!r}, and should be a list of texts")
+        raise DataError(f"{where}: `choices` is {choices!r}, and should be a list of texts", hint='write it as ["no", "yes"]')
     if choices and (len(choices) < 2 or len(set(choices)) < len(choices)):
-        raise DataError(f"{where}: `choices` needs at least two, all different: {choices!r}")
+        raise DataError(f"{where}: `choices` needs at least two, all different: {choices!r}", hint="write each possible answer once")
     for wanted in (target, *others):
         if choices and wanted not in choices:
-            raise DataError(f"{where}: the target `{wanted}` is not one of the choices: {', '.join(choices)}")
+            said = f"{where}: the target `{wanted}` is not one of the choices: {', '.join(choices)}"
+            raise DataError(said, hint="correct the target, or add it to `choices`")
     names = {}
     for key in ("category", "follows", "group"):
         names[key] = row.get(key, "")
         if not isinstance(names[key], str):
-            raise DataError(f"{where}: `{key}` is {names[key]!r}, and should be text")
+            raise DataError(f"{where}: `{key}` is {names[key]!r}, and should be text", hint=OR_NONE)
     messages = _messages(where, row, frame)
     return Example(id=str(number), messages=messages, target=target, choices=tuple(choices), other_targets=tuple(others), **names)
 
@@ -133,7 +143,9 @@ def _targets(where: str, row: dict[str, Any]) -> list[str]:
 
 def _messages(where: str, row: dict[str, Any], frame: Frame) -> tuple[Message, ...]:
     if ("input" in row) == ("messages" in row):
-        raise DataError(f"{where}: an example has either `input` or `messages`")
+        raise DataError(
+            f"{where}: an example has either `input` or `messages`", hint="write one question as `input`, a conversation as `messages`"
+        )
     if "input" in row:
         return frame.around(_text(where, row, "input"))
     turns = row["messages"]
@@ -155,5 +167,5 @@ def _text(where: str, row: dict[str, Any], key: str) -> str:
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
         said = "is missing" if key not in row else f"is {value!r}"
-        raise DataError(f"{where}: `{key}` {said}, and should be text")
+        raise DataError(f"{where}: `{key}` {said}, and should be text", hint=f'write it in quotes: "{key}": "…"')
     return value

@@ -204,7 +204,8 @@ def _checked(judging: Judge, check: str | None, seed: int) -> tuple[str, ...]:
     num_pairs = agreement.LOCAL_PAIRS if names_weights(judging.model.ref) else agreement.NUM_PAIRS
     found = agreement.measure(judging, agreement.load_labels(check, num_pairs=num_pairs, seed=seed))
     if found is None:
-        raise judging.failure or DataError(f"the judge answered none of the labelled pairs of `{check}`")
+        said = f"the judge answered none of the labelled pairs of `{check}`"
+        raise judging.failure or DataError(said, hint="ask again, or name another judge")
     agreement.remember(judging.model.digest, found)
     judging.failure = None  # of a labelled pair, which says nothing of the answers to come
     return (found.sentence,)

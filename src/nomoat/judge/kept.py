@@ -31,6 +31,7 @@ class KeptEngine(Engine):
 
     def __init__(self, model: str, digest: str) -> None:
         self.model = model
+        self._ask = f"name `{model}` itself, and it is asked"
         self.digest: str = digest
         self.forms: tuple[str, ...] = (digest, served_scores_digest(digest))
 
@@ -40,13 +41,13 @@ class KeptEngine(Engine):
         return self.forms[0]
 
     def generate(self, request: Request) -> Iterator[Chunk]:
-        raise UnsupportedError(f"`{self.model}` was not asked this before, and its kept answers are all there is")
+        raise UnsupportedError(f"`{self.model}` was not asked this before, and its kept answers are all there is", hint=self._ask)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
-        raise UnsupportedError(f"the likelihoods `{self.model}` gave here are not kept")
+        raise UnsupportedError(f"the likelihoods `{self.model}` gave here are not kept", hint=self._ask)
 
     def count_tokens(self, request: Request) -> int:
-        raise UnsupportedError(f"`{self.model}` is not loaded: there are only its kept answers")
+        raise UnsupportedError(f"`{self.model}` is not loaded: there are only its kept answers", hint=self._ask)
 
     def close(self) -> None:
         """Nothing to free."""

@@ -12,9 +12,10 @@ from nomoat.judge import scorers
 from nomoat.judge.examples import asked, digest_of
 from nomoat.judge.metrics import Metric
 from nomoat.judge.suites import Suite, unfit
+from nomoat.labelling import MAX_LABELS, label_task_messages
 from nomoat.records import Example
-from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_task_messages, read_numbered_table, require_no_gaps, require_other
-from nomoat.textfiles import JSONL_SUFFIXES, column_named, composed, of_unknown_kind, read_jsonl
+from nomoat.tables import TABLE_SUFFIXES, column_named, read_numbered_table, require_no_gaps, require_other
+from nomoat.textfiles import JSONL_SUFFIXES, composed, of_unknown_kind, read_jsonl
 from nomoat.words import counted
 
 INPUT_NAMES = (
@@ -30,6 +31,7 @@ LABEL_NAMES = (
 OF_A_MODEL = frozenset(
     ("model", "pred", "predicted", "prediction", "llm", "ai", "bot", "assistant", "generated", "rejected")
 )  # no target
+OTHER_METRIC = "choose another metric with --metric (in Python: `metric`)"
 ADDRESS = re.compile(r"\S+@\S+")  # a column `메일` may hold letters, or only where they came from
 FEW_LABELS = 20  # a column of at most so many values, each used twice on average, is one of labels
 SHORT_WORDS = 5  # an answer of so many words can be compared word for word
@@ -68,7 +70,9 @@ def suite_from_file(
     labels = sorted(set(answers))
     guessed, why_metric = _metric(answers, labels) if metric is None else (metric, f"metric: {metric} (as told)")
     if guessed == "choice" and not 2 <= len(labels) <= MAX_LABELS:
-        raise DataError(f"`{path}`: column `{answer_column}` holds {len(labels):,} labels, and a choice has 2 to {MAX_LABELS}")
+        raise DataError(
+            f"`{path}`: column `{answer_column}` holds {len(labels):,} labels, and a choice has 2 to {MAX_LABELS}", hint=OTHER_METRIC
+        )
     examples = tuple(
         Example(
             id=str(line),
@@ -80,7 +84,8 @@ def suite_from_file(
     )
     for example in examples:
         if wrong := unfit(guessed, example, example.target, None):
-            raise DataError(f"`{path}`, line {example.id}: column `{answer_column}` {wrong}, and the metric is `{guessed}`")
+            said = f"`{path}`, line {example.id}: column `{answer_column}` {wrong}, and the metric is `{guessed}`"
+            raise DataError(said, hint=f"correct that line, or {OTHER_METRIC}")
     usable, why_name = _name(path)
     suite = Suite(
         name=composed(name) or usable,

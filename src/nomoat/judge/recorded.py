@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from nomoat.engine.recorded import read_recorded
 from nomoat.engine.stored import full_stored_name, stored_names
 from nomoat.errors import UnsupportedError
@@ -12,19 +10,6 @@ from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import Evaluation, notes_over_all, side_of
 from nomoat.records import Outcome
 from nomoat.references import STORED
-
-NOTES: Mapping[str, tuple[str, ...]] = {
-    "routellm-gsm8k": (
-        "scores are RouteLLM's: right if the number at the answer's end is the target's, compared as text",
-        "31 of Mixtral's 1,319 answers break off inside a formula and count as wrong: up to 2.4 points of the difference",
-        "42 of GPT-4's are wrong for a `.00` alone ($20.00 for 20): compared as numbers, 1,171 to 843 are right, +24.9 points",
-    ),
-    "routellm-mmlu": ("scores are RouteLLM's; the answers themselves were not kept",),
-    "lora-land": (
-        "each item is a task with its published score: what a task's own test questions leave open is not in these intervals",
-        "completion prompts and short answers: some of GPT-4's low scores (0.014 on reuters) are format as much as ability",
-    ),
-}  # what has to be known to read them rightly
 
 
 def has_recorded_scores(suite: Suite) -> bool:
@@ -58,5 +43,5 @@ def recorded_evaluation(ref: str, suite: Suite, *, notes: tuple[str, ...] = (), 
     outcomes = grouped(scored, groups_in(suite))
     side = side_of(ref, "unknown", suite.metric, outcomes, facts={"recorded as": name})
     data = f"recorded answers: {suite.source}; licence of the data: {suite.licence}"
-    notes = (*notes, data, *NOTES[suite.name], *notes_over_all(suite, ref, outcomes))
+    notes = (data, *notes, *notes_over_all(suite, ref, outcomes))
     return Evaluation(suite=suite, side=side, outcomes=outcomes, notes=notes, seed=seed)

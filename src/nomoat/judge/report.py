@@ -11,7 +11,7 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from nomoat import __version__, paths
+from nomoat import __version__, whole_files
 from nomoat.judge import plots, slices, wording
 from nomoat.judge.groups import group_names, groups_of
 from nomoat.judge.metrics import METRICS
@@ -197,7 +197,7 @@ def _write(path: Path, template: str, common: dict[str, object], **values: objec
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
     )
-    with paths.whole_file(path) as part:
+    with whole_files.whole_file(path) as part:
         part.write_text(page, encoding="utf-8")
 
 

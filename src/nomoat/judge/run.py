@@ -399,7 +399,8 @@ def _ask_in_turn(run: Asking, examples: Sequence[Example], answered: dict[str, C
         if not ready and run.failure is not None:  # what they follow got no answer
             break
         if not ready:
-            raise UsageError(f"example `{remaining[0].id}` follows `{remaining[0].follows}`, which is not asked")
+            said = f"example `{remaining[0].id}` follows `{remaining[0].follows}`, which is not asked"
+            raise UsageError(said, hint="ask that one, too: put it before the other into the suite")
         tried |= {example.id for example in ready}
         for example, completion in _written(run, ready, len(answered)):
             answered[example.id] = completion

@@ -30,6 +30,7 @@ from nomoat.errors import UnsupportedError
 Outcome = Literal["passed", "failed", "out of time", "out of memory"]
 
 UNSAFE_SWITCH = "NOMOAT_UNSAFE_CODE"
+HOW_TO_RUN = f"use Linux 5.12 or newer with user namespaces, or set {UNSAFE_SWITCH}=1 in a machine or container you can lose"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,7 @@ def require_wall() -> None:
     if missing_wall() and os.environ.get(UNSAFE_SWITCH) != "1":
         raise UnsupportedError(
             f"answers of code are run to be scored, and this machine cannot wall them off: {missing_wall()}",
-            hint=f"use Linux 5.12 or newer with user namespaces, or set {UNSAFE_SWITCH}=1 in a machine or container you can lose",
+            hint=HOW_TO_RUN,
         )
 
 
@@ -125,7 +126,7 @@ def _read(said: bytes) -> Ran:
         return Ran(outcome="failed", said="the sandbox said nothing")
     result: dict[str, Any] = json.loads(said.splitlines()[-1])
     if result["outcome"] == "no isolation":
-        raise UnsupportedError(f"no namespaces ({result['said']})")
+        raise UnsupportedError(f"no namespaces ({result['said']})", hint=HOW_TO_RUN)
     return Ran(outcome=result["outcome"], said=result["said"])
 
 

@@ -17,6 +17,7 @@ from nomoat.errors import DataError, UnsupportedError
 from nomoat.textfiles import read_jsonl
 
 SCALE = (0.0, 10.0)  # judges are asked for 1 to 10, and GPT-4 gave a 0 to an answer that holds nothing
+PULL_AGAIN = "that is not as it was published: remove the file, and it is pulled again"
 TWO_SCORES = re.compile(r"\s*(\d+(?:\.\d+)?)(?:\s*[,/]\s*|\s+)(\d+(?:\.\d+)?)\s*")
 
 
@@ -85,11 +86,13 @@ def _scores(path: Path, line: int, row: dict[str, Any]) -> tuple[float, float, b
     if recorded is None and stated is not None:
         recorded = list(stated)
     if "question_id" not in row or not isinstance(recorded, list) or len(recorded) != 2:
-        raise DataError(f"{where}: a review has a `question_id` and two scores")
+        raise DataError(f"{where}: a review has a `question_id` and two scores", hint=PULL_AGAIN)
     if not all(isinstance(value, int | float) and SCALE[0] <= value <= SCALE[1] for value in recorded):
-        raise DataError(f"{where}: the scores are {recorded}, and should lie between 0 and 10")
+        raise DataError(f"{where}: the scores are {recorded}, and should lie between 0 and 10", hint=PULL_AGAIN)
     if stated is not None and list(stated) != [float(value) for value in recorded]:
-        raise DataError(f"{where}: the review says {stated[0]:g} and {stated[1]:g}, but {recorded} is recorded with it")
+        raise DataError(
+            f"{where}: the review says {stated[0]:g} and {stated[1]:g}, but {recorded} is recorded with it", hint=PULL_AGAIN
+        )
     return float(recorded[0]), float(recorded[1]), stated is None
 
 
@@ -104,7 +107,7 @@ def _pairs(folder: Path) -> dict[tuple[str, str], Path]:
         compared = {(owner.get(str(row.get("answer1_id"))), owner.get(str(row.get("answer2_id")))) for _, row in read_jsonl(path)}
         first, second = next(iter(compared))
         if len(compared) != 1 or first is None or second is None:
-            raise DataError(f"`{path}` does not review the stored answers of the same two systems throughout")
+            raise DataError(f"`{path}` does not review the stored answers of the same two systems throughout", hint=PULL_AGAIN)
         pairs.setdefault((first, second), path)
     return pairs
 

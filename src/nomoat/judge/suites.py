@@ -18,15 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
-from nomoat import paths
+from nomoat import paths, whole_files
 from nomoat.asking import as_tuned
 from nomoat.errors import BadFileError, DataError, UnknownModelError, UsageError
 from nomoat.judge import scorers
 from nomoat.judge.builtin import BUILT_IN, BuiltIn
 from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_shots, render_example
 from nomoat.judge.metrics import METRICS, WRITABLE, Metric
+from nomoat.labelling import MAX_LABELS, label_instruction, label_task_messages
 from nomoat.records import Example
-from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_instruction, label_task_messages, read_labelled, require_columns
+from nomoat.tables import TABLE_SUFFIXES, read_labelled, require_columns
 from nomoat.textfiles import JSONL_SUFFIXES, as_named, composed, not_there, of_unknown_kind, parse_json, read_jsonl, read_text
 from nomoat.words import listed
 
@@ -68,7 +69,7 @@ class Suite:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class SuiteFile:
     """What a suite's TOML may say; anything else in it is an error."""
 
     name: str
@@ -138,7 +139,7 @@ def _load(
     if path.suffix.lower() == ".toml":
         return _load_toml(path)
     beside = path.with_suffix(".toml")
-    return _load_toml(beside) if beside.exists() else _assemble(Settings(name=composed(path.stem)), path)
+    return _load_toml(beside) if beside.exists() else _assemble(SuiteFile(name=composed(path.stem)), path)
 
 
 def load_suites(refs: Sequence[str], models: Iterable[str | Responder] = (), **how_read: str | None) -> list[Suite]:
@@ -190,7 +191,10 @@ def suite_from_csv(
     examples = []
     for row in rows:
         if row.label not in known:
-            raise DataError(f"`{path}`, line {row.line}: label `{row.label}` is not one of {', '.join(known)}")
+            raise DataError(
+                f"`{path}`, line {row.line}: label `{row.label}` is not one of {', '.join(known)}",
+                hint="correct it, or name it among the labels",
+            )
         messages = label_task_messages(row.text, known, instruction=words)
         examples.append(Example(id=str(row.line), messages=messages, target=row.label, choices=known))
     return Suite(
@@ -211,10 +215,10 @@ def write_suite(suite: Suite, folder: Path) -> Path:
         )
     jsonl, toml, schema = suite_files(suite.name, folder)
     with ExitStack() as files:  # all are filled before the first is renamed, on a disk that is full none; the description is the last
-        toml_part, jsonl_part = (files.enter_context(paths.whole_file(file)) for file in (toml, jsonl))
+        toml_part, jsonl_part = (files.enter_context(whole_files.whole_file(file)) for file in (toml, jsonl))
         jsonl_part.write_text("".join(f"{render_example(example)}\n" for example in suite.examples), encoding="utf-8")
         if suite.schema is not None:
-            schema_part = files.enter_context(paths.whole_file(schema))
+            schema_part = files.enter_context(whole_files.whole_file(schema))
             schema_part.write_text(json.dumps(suite.schema, ensure_ascii=False, indent=2), encoding="utf-8")
         values = {
             "name": suite.name,
@@ -311,7 +315,10 @@ def _load_toml(path: Path) -> Suite:
     settings = _read_settings(path)
     jsonl = path.parent / (settings.examples or f"{path.stem}.jsonl")
     if not jsonl.exists():
-        raise DataError(f"`{path}` names examples in `{settings.examples or jsonl.name}`, and there is no such file")
+        raise DataError(
+            f"`{path}` names examples in `{settings.examples or jsonl.name}`, and there is no such file",
+            hint=f"put it beside `{path.name}`, or name the file that holds them there: `examples`",
+        )
     if settings.sha256 and paths.sha256_of(jsonl) != settings.sha256:
         raise BadFileError(
             f"`{jsonl}` is not the file that `{path.name}` describes: its sha256 differs",
@@ -327,20 +334,20 @@ def require_metric(name: str) -> Metric:
     return cast(Metric, name)
 
 
-def _read_settings(path: Path) -> Settings:
+def _read_settings(path: Path) -> SuiteFile:
     try:
         values = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as exc:
-        raise DataError(f"`{path}` is not TOML: {exc}") from exc
+        raise DataError(f"`{path}` is not TOML: {exc}", hint='write a key a line: title = "…"') from exc
     for key, value in values.items():
         if key not in SETTING_TYPES:
             raise DataError(f"`{path}` sets `{key}`, which a suite does not have", hint=f"known: {', '.join(SETTING_TYPES)}")
         kind = SETTING_TYPES[key]
         if type(value) is not kind or (isinstance(value, list) and not all(isinstance(item, str) for item in value)):
             expected = "a list of texts" if kind is list else f"of type {kind.__name__}"
-            raise DataError(f"`{path}`: `{key}` is {value!r}, and should be {expected}")
+            raise DataError(f"`{path}`: `{key}` is {value!r}, and should be {expected}", hint=f"write it as {key} = {WRITTEN[kind]}")
     stop = cast(list[str], values.get("stop", []))
-    settings = Settings(**{"name": composed(path.stem), **values, "stop": tuple(stop)})
+    settings = SuiteFile(**{"name": composed(path.stem), **values, "stop": tuple(stop)})
     if settings.metric and settings.metric not in WRITABLE:
         raise DataError(f"`{path}`: no metric is called `{settings.metric}`", hint=f"known: {', '.join(WRITABLE)}")
     if settings.max_new_tokens < 1:
@@ -359,14 +366,15 @@ def _read_settings(path: Path) -> Settings:
 
 
 SETTING_TYPES: dict[str, type] = {
-    **dict.fromkeys(Settings.__slots__, str),
+    **dict.fromkeys(SuiteFile.__slots__, str),
     **dict.fromkeys(("shots", "max_new_tokens"), int),
     **dict.fromkeys(("chat", "per_token"), bool),
     "stop": list,
 }
+WRITTEN = {str: '"…"', int: "8", bool: "true", list: '["…"]'}  # a value of that type in TOML
 
 
-def _assemble(settings: Settings, jsonl: Path) -> Suite:
+def _assemble(settings: SuiteFile, jsonl: Path) -> Suite:
     delimiter = settings.delimiter if settings.delimiter is not None else "" if settings.chat else " "
     frame = Frame(
         system=settings.system,
@@ -392,7 +400,10 @@ def _assemble(settings: Settings, jsonl: Path) -> Suite:
         for target in (example.target, *example.other_targets):
             if wrong := unfit(metric, example, target, schema):
                 line, _ = read_jsonl(jsonl)[at]
-                raise DataError(f"`{jsonl}`, line {line}: example `{example.id}` {wrong}, and the metric is `{metric}`")
+                raise DataError(
+                    f"`{jsonl}`, line {line}: example `{example.id}` {wrong}, and the metric is `{metric}`",
+                    hint="correct that line, or set another `metric` in the .toml",
+                )
     return Suite(
         name=settings.name,
         metric=cast(Metric, metric),
@@ -419,7 +430,7 @@ def unfit(metric: str, example: Example, target: str, schema: Mapping[str, Any] 
 def _read_schema(path: Path) -> Mapping[str, Any]:
     schema = parse_json(read_text(path), path)
     if wrong := scorers.broken_schema(schema):
-        raise DataError(f"`{path}`: the schema {wrong}")
+        raise DataError(f"`{path}`: the schema {wrong}", hint="correct the file; https://json-schema.org says what a schema may hold")
     return cast(Mapping[str, Any], schema)
 
 
@@ -440,5 +451,6 @@ def _built_in(suite: BuiltIn) -> Suite:
         language=suite.language,
         prompt_source=suite.prompt_source,
         folder=folder if METRICS[suite.metric].origin == "stored" else None,
+        notes=suite.notes,
         **suite.settings,
     )

@@ -91,7 +91,9 @@ def require_different(models: Sequence[str | Responder]) -> None:
     """Raise UsageError for fewer than 2 models, or one named twice."""
     names = [ref_of(model) for model in models]
     if len(names) < 2 or len(set(names)) < len(names):
-        raise UsageError(f"a table needs at least two different models, and these are {', '.join(names) or 'none'}")
+        raise UsageError(
+            f"a table needs at least two different models, and these are {', '.join(names) or 'none'}", hint="name each model once"
+        )
 
 
 def mean_sides(duels: Mapping[tuple[int, int], Duel], num_models: int, rules: Rules) -> list[Evaluation]:

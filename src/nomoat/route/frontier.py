@@ -57,7 +57,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class ThresholdRow:
     """What a threshold does: the share `share_cloud` (0 to 1) of the prompts has a chance below it and is sent to the cloud.
 
     `score` is the mean over all prompts, `random_score` that of as many prompts sent at random. `pgr`, which is `share_cloud` at
@@ -89,7 +89,7 @@ class Frontier:
     apgr: Estimate | None
     cpt50: Estimate | None
     cpt80: Estimate | None
-    settings: tuple[Setting, ...]
+    settings: tuple[ThresholdRow, ...]
     curve: tuple[Point, ...]
 
 
@@ -155,7 +155,7 @@ def measure(chances_N: FloatArray, local_N: FloatArray, cloud_N: FloatArray, gro
     first_score, first_pgr = 4, 4 + len(thresholds_T)
     local, shares_T = float(local_N.mean()), observed.share_BK[0, columns_T]
     settings = [
-        Setting(
+        ThresholdRow(
             threshold=float(threshold),
             share_cloud=float(shares_T[at]),
             score=_estimate(observed_F[first_score + at], drawn_BF[:, first_score + at]),
@@ -251,7 +251,7 @@ def frontier_from(facts: Mapping[str, Any]) -> Frontier:
         cpt50=_maybe(facts["cpt50"]),
         cpt80=_maybe(facts["cpt80"]),
         settings=tuple(
-            Setting(**{**one, "score": Estimate(**one["score"]), "pgr": _maybe(one["pgr"])}) for one in facts["settings"]
+            ThresholdRow(**{**one, "score": Estimate(**one["score"]), "pgr": _maybe(one["pgr"])}) for one in facts["settings"]
         ),
         curve=tuple(Point(**one) for one in facts["curve"]),
     )  # fmt: skip

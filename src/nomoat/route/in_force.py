@@ -28,7 +28,7 @@ from nomoat.route.policy import Policy, PolicyFile
 NOT_READ = "the policy has changed and cannot be read, so nothing leaves until it is mended"
 OTHER_CLOUD = "the policy has changed and names another cloud model, which is not loaded"
 NOT_COUNTED = "the policy has changed, and what the cloud costs cannot be counted now, so nothing leaves until it can"
-RULES: Mapping[str, Rule] = {NOT_READ: "policy_broken", OTHER_CLOUD: "other_cloud", NOT_COUNTED: "budget"}
+RULE_OF: Mapping[str, Rule] = {NOT_READ: "policy_broken", OTHER_CLOUD: "other_cloud", NOT_COUNTED: "budget"}
 AGAIN_SECONDS = 60.0
 
 log = logging.getLogger("nomoat.route")
@@ -69,8 +69,8 @@ class InForce:
     only_here: str = ""
 
 
-class Rules:
-    """See the module. Safe to use from several threads. Without `file` they stay as they are.
+class FollowedPolicy:
+    """See the module. Safe to use from several threads. Without `file` it stays as it is.
 
     Raises UsageError for a policy with a budget that cannot be kept: see `Allowance`.
     """

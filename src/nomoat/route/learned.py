@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import paths
+from nomoat import paths, whole_files
 from nomoat.errors import BadFileError, DataError
 from nomoat.joined import joined
 from nomoat.route.frontier import Frontier, auc, frontier_from, measure
@@ -165,7 +165,7 @@ def save_router(router: LearnedRouter) -> Path:
         "bias": router.bias,
         "vocabulary": router.vocabulary,
     }
-    with paths.whole_folder(target) as part:
+    with whole_files.whole_folder(target) as part:
         (part / "router.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
         np.savez(part / "weights.npz", idf=router.idf, weights=router.weights)
     return target

@@ -20,7 +20,7 @@ What this does not cover: duels and evaluations name their models themselves and
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
@@ -90,18 +90,7 @@ class Policy:
 
 
 BUDGETS = ("max_usd_per_day", "max_usd_per_month")
-SETTINGS = (
-    "local",
-    "cloud",
-    "threshold",
-    "default",
-    "if_cloud_fails",
-    "never_leaves",
-    "names",
-    "allowed",
-    *BUDGETS,
-    "max_answer_tokens",
-)
+SETTINGS = tuple(one.name for one in fields(Policy) if one.name not in ("path", "given"))
 
 
 def default_path() -> Path:

@@ -28,10 +28,10 @@ from nomoat.responder import ImportProgress, Responder
 from nomoat.route import in_force
 from nomoat.route.budget import OverBudgetError, rates_of, read_spent, why_not
 from nomoat.route.fallback import OrHere
-from nomoat.route.guard import private_kinds
-from nomoat.route.in_force import InForce, Rules, Usable, usable
+from nomoat.route.in_force import FollowedPolicy, InForce, Usable, usable
 from nomoat.route.learned import LearnedRouter, load_router
 from nomoat.route.pii import KIND_TITLES, Kind
+from nomoat.route.pii.guard import private_kinds
 from nomoat.route.policy import Policy, PolicyFile, default_path, load_policy
 from nomoat.words import listed
 
@@ -103,7 +103,7 @@ def _whatever_it_costs(texts: Iterable[str], question: str, policy: Policy, rout
     if forbidden := net.offline():
         return local("offline", f"{forbidden} is set")
     if only_here:
-        return local(in_force.RULES.get(only_here, "cannot_ask"), only_here)
+        return local(in_force.RULE_OF.get(only_here, "cannot_ask"), only_here)
     if router.learned is None:
         model = policy.cloud if policy.default == "cloud" else policy.local
         why = f"{router.why_not}; the policy's default is {policy.default}"
@@ -122,8 +122,8 @@ def _whatever_it_costs(texts: Iterable[str], question: str, policy: Policy, rout
 class RouterEngine(Engine):
     """An engine that is one of two, decided for each request, a `Reader`, and what `serve.decisions` calls a Chooser.
 
-    `on_decision` is told before the first word. `file` is looked at before each decision, and followed: see `Rules`. What needs the
-    weights at hand (likelihoods, embeddings), and what the cloud model does not take, is done on this machine.
+    `on_decision` is told before the first word. `file` is looked at before each decision, and followed: see `FollowedPolicy`. What
+    needs the weights at hand (likelihoods, embeddings), and what the cloud model does not take, is done on this machine.
 
     Raises UsageError for a policy with a budget that cannot be kept: see `Allowance`.
     """
@@ -141,13 +141,13 @@ class RouterEngine(Engine):
         self.on_decision = on_decision
         self._local = local
         self._cloud = cloud
-        self._rules = Rules(policy, local, cloud, learned, file)
+        self._followed = FollowedPolicy(policy, local, cloud, learned, file)
         self._last: tuple[Request, Responder] | None = None  # what was answered, and by whom
 
     @property
     def digest(self) -> str:
         """Changes with the policy, the learned router and either model."""
-        rules = self._rules.last
+        rules = self._followed.last
         parts = [repr(rules.policy), repr(rules.router), self._local.digest, self._cloud.digest if self._cloud else ""]
         return "router-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -164,18 +164,18 @@ class RouterEngine(Engine):
     @property
     def spent_usd(self) -> float | None:
         """What the cloud's answers have cost since this was made; None where nobody counts that: without a budget, or a price."""
-        return self._rules.spent_usd
+        return self._followed.spent_usd
 
     def decide(self, request: Request, continuations: Sequence[str] = ()) -> Decision:
         """Where this request goes and why; asking twice gives the same answer while no more is spent."""
-        rules = self._rules.now()
+        rules = self._followed.now()
         return self._decide(rules, request, continuations, _most_usd(rules, request))
 
     def decide_all(self, requests: Sequence[Request], *, num_answers: int) -> list[Decision]:
         """Where each of several requests goes that are asked together, each `num_answers` times: the budget has room for all of it."""
         decisions: list[Decision] = []
         usd = 0.0
-        rules = self._rules.now()
+        rules = self._followed.now()
         for request in requests:
             most = _most_usd(rules, request)
             decisions.append(self._decide(rules, request, (), usd + num_answers * most))
@@ -199,7 +199,7 @@ class RouterEngine(Engine):
     def decide_embedding(self) -> Decision:
         """Always here."""
         why = "embeddings are computed on this machine"
-        return Decision(where="local", model=self._rules.last.policy.local, why=why, rule="embeddings")
+        return Decision(where="local", model=self._followed.last.policy.local, why=why, rule="embeddings")
 
     def chosen(self, decision: Decision) -> Responder:
         """Who does what was decided so, and costs nothing; `on_decision` is told."""
@@ -215,7 +215,7 @@ class RouterEngine(Engine):
         Until the block ends, the most the answer can cost is set aside; where others have spent it since, the answer is made here.
         So it is where the cloud fails and the policy says so: `on_change` is told that decision, before the first word.
         """
-        rules = self._rules.last
+        rules = self._followed.last
         with ExitStack() as paying:
             if decision.where == "local" or rules.allowance is None:
                 responder = self._side(decision)
@@ -270,7 +270,7 @@ class RouterEngine(Engine):
         self._local.close()
         if self._cloud is not None:
             self._cloud.close()
-        self._rules.close()
+        self._followed.close()
 
     def _only_here(self, request: Request) -> str:
         """Why the cloud model cannot be asked this; empty if it can."""

@@ -31,7 +31,7 @@ from nomoat.serve import replies, responses, tokens, web, wire
 from nomoat.serve.answers import Answers
 from nomoat.serve.auth import protect, require_origins, require_sendable
 from nomoat.serve.connections import Server, allow_many
-from nomoat.serve.decisions import Spending
+from nomoat.serve.decisions import CloudCosts
 from nomoat.serve.listening import bind, saying_that_it_loads
 from nomoat.serve.metrics import CLIENT_CLOSED_REQUEST, CountErrors, Metrics
 from nomoat.serve.models import Models, from_references
@@ -56,7 +56,7 @@ def create_app(
     models = responder if isinstance(responder, Models) else _given(responder)
     answers = Answers()
     metrics = Metrics(
-        num_texts=lambda: answers.num_texts, num_loaded=lambda: len(models.loaded()), spent_usd=Spending(models).usd
+        num_texts=lambda: answers.num_texts, num_loaded=lambda: len(models.loaded()), spent_usd=CloudCosts(models).usd
     )  # fmt: skip
     served = Served(models, answers, metrics)
     created = int(time.time())

@@ -117,7 +117,7 @@ class Decisions:
         return [*(header for decision in first.values() for header in _headers(decision)), *told]
 
 
-class Spending:
+class CloudCosts:
     """By name, what the cloud's answers have cost since the server began, of the models that choose and count that."""
 
     def __init__(self, models: Models) -> None:

@@ -236,7 +236,7 @@ class Models:
         return known | {name: responder.is_local for name, responder in there.items()}
 
     def questions(self) -> dict[str, str]:
-        """What those models learned to answer that were tuned on a table: see `tasks.kept_question`."""
+        """What those models learned to answer that were tuned on a table: see `labelling.kept_question`."""
         known = {name: unit.loader.questions.get(name) if unit.loader else None for name, unit in self._units.items()}
         known |= {name: responder.question for name, responder in self.loaded().items()}
         return {name: question for name, question in known.items() if question is not None}

@@ -231,7 +231,7 @@ def _prompt_chunks(responder: Responder, request: Request, stop: threading.Event
 def _joined_chunks(name: str, chunks: Sequence[Chunk], *, echo: bool) -> replies.WholeReply:
     last = chunks[-1]
     if last.finish_reason is None or last.usage is None:
-        raise NomoatError(f"`{name}` ended without its usage")
+        raise NomoatError(f"`{name}` ended without its usage", hint="ask again")
     text = "".join(chunk.text for chunk in chunks)
     likelihoods = tuple(one for chunk in chunks for one in chunk.likelihoods)
     ahead = replies.ahead_of(chunks[0]) if echo else 0
@@ -245,7 +245,7 @@ async def _first(chunks: AsyncIterator[Item], decisions: Decisions) -> Item:
     async for item in chunks:
         if item is not None or decisions.stays_here:
             return item
-    raise NomoatError("the engine ended without a word")
+    raise NomoatError("the engine ended without a word", hint="ask again")
 
 
 async def _first_and_rest(first: Item, rest: AsyncIterator[Item]) -> AsyncIterator[Item]:

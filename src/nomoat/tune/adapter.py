@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nomoat import __version__, bounds, hardware, paths, references
+from nomoat import __version__, bounds, hardware, paths, references, system_errors, whole_files
 from nomoat.catalog import licences, tuned
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
@@ -233,7 +233,7 @@ def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metr
         "bias": "none",
         "inference_mode": True,
     }
-    with paths.whole_folder(target) as part:
+    with whole_files.whole_folder(target) as part:
         (part / ADAPTER_WEIGHTS).write_bytes(serialised(named))
         for name, facts in ((ADAPTER_CONFIG, config), (tuned.PROVENANCE, provenance)):
             (part / name).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -267,7 +267,7 @@ class Checkpoint:
         content = io.BytesIO()  # PyTorch says of a full disk that an internal check has failed
         torch.save({**state, "origin": self._facts}, content)
         try:
-            with paths.whole_file(self._folder / CHECKPOINT_FILE) as part, content.getbuffer() as view:
+            with whole_files.whole_file(self._folder / CHECKPOINT_FILE) as part, content.getbuffer() as view:
                 part.write_bytes(view)
         finally:
             with suppress(OSError):  # it has the last state
@@ -357,7 +357,7 @@ def bytes_on_disk(num_learned: int) -> int:
 def require_disk(target: Path, num_learned: int) -> None:
     """Raise NotEnoughDiskError without room for that, beside what an interrupted training of the same name left, or in its place."""
     there = paths.bytes_below(checkpoint_folder(target))
-    paths.require_free_disk(target.parent, bytes_on_disk(num_learned) - there)
+    system_errors.require_free_disk(target.parent, bytes_on_disk(num_learned) - there)
 
 
 def checkpoint_folder(target: Path) -> Path:
@@ -368,14 +368,14 @@ def checkpoint_folder(target: Path) -> Path:
 def alone_with(target: Path, *, hint: str) -> AbstractContextManager[None]:
     """While nobody else tunes that adapter, or raise UsageError: they would write into one checkpoint."""
     busy = UsageError(f"`{target.name}` is being tuned by another nomoat right now", hint=hint)
-    return paths.alone(target, busy=busy)
+    return whole_files.alone(target, busy=busy)
 
 
 @contextmanager
 def tuning(target: Path, weights: Path) -> Iterator[None]:
     """`alone_with` it, for a training, which `tuned_on` finds meanwhile."""
     marked = target.with_name(target.name + _mark(weights))
-    with alone_with(target, hint="wait for it, or choose another --name (in Python: `name`)"), paths.alone(marked):
+    with alone_with(target, hint="wait for it, or choose another --name (in Python: `name`)"), whole_files.alone(marked):
         yield
 
 
@@ -384,7 +384,7 @@ def tuned_on(weights: Path) -> list[str]:
     found = []
     for path in (paths.cache() / "locks").glob(f"*{_mark(weights)}"):
         try:
-            with paths.alone(path, busy=UsageError(path.name)):
+            with whole_files.alone(path, busy=UsageError(path.name, hint=None)):
                 pass
         except UsageError:
             found.append(path.name.removesuffix(_mark(weights)))

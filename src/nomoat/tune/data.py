@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from nomoat import tasks, textfiles
+from nomoat import labelling, tables, textfiles
 from nomoat.engine.templates import ALPACA_INPUT
 from nomoat.errors import DataError, UsageError
 from nomoat.records import Message, Role
@@ -48,7 +48,7 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """A file that was read. `labels`: of a table, sorted; otherwise empty. `question`: a table's, see `tasks.kept_question`."""
+    """A file that was read. `labels`: of a table, sorted; otherwise empty. `question`: a table's, see `labelling.kept_question`."""
 
     path: Path
     format: Format
@@ -67,7 +67,7 @@ def read(
     flag is missing or has no meaning.
     """
     suffix = path.suffix.lower()
-    if suffix in tasks.TABLE_SUFFIXES:
+    if suffix in tables.TABLE_SUFFIXES:
         return _read_table(path, input_column, label_column, instruction, labels)
     if suffix in CHAT_SUFFIXES:
         if input_column or label_column:
@@ -76,29 +76,29 @@ def read(
             raise UsageError("an instruction is for tables", hint="write it into each conversation, as its `system` message")
         return _read_chats(path)
     table = "; rename it to .tsv if it is a table with tabs, as Excel's Unicode text is" if suffix == ".txt" else ""
-    kinds = f"tables end in {', '.join(tasks.TABLE_SUFFIXES)}, conversations in {', '.join(CHAT_SUFFIXES)}{table}"
+    kinds = f"tables end in {', '.join(tables.TABLE_SUFFIXES)}, conversations in {', '.join(CHAT_SUFFIXES)}{table}"
     raise textfiles.of_unknown_kind(path, kinds)
 
 
 def _read_table(
     path: Path, input_column: str | None, label_column: str | None, instruction: str | None, labels: Sequence[str] | None
 ) -> Data:
-    input_column, label_column = tasks.require_columns(path, input_column, label_column)
-    rows = tasks.read_labelled(path, input_column=input_column, label_column=label_column)
+    input_column, label_column = tables.require_columns(path, input_column, label_column)
+    rows = tables.read_labelled(path, input_column=input_column, label_column=label_column)
     named = sorted({row.label for row in rows} if labels is None else labels)
     if len(named) < 2:
         raise DataError(f"`{path}`: every row has the label `{named[0]}`", hint="there is nothing to learn from one label")
-    if instruction is None and len(named) > tasks.MAX_LABELS:
+    if instruction is None and len(named) > labelling.MAX_LABELS:
         raise DataError(
-            f"`{path}`: there are {len(named):,} different labels, and the question can name {tasks.MAX_LABELS} at most",
+            f"`{path}`: there are {len(named):,} different labels, and the question can name {labelling.MAX_LABELS} at most",
             hint=f"if column `{label_column}` holds free answers, give an --instruction (in Python: `instruction`) "
             "that does not list the labels",
         )
-    words = tasks.label_instruction(named) if instruction is None else instruction
+    words = labelling.label_instruction(named) if instruction is None else instruction
     lessons = [
         Lesson(
             messages=(
-                *tasks.label_task_messages(row.text, named, instruction=words),
+                *labelling.label_task_messages(row.text, named, instruction=words),
                 Message(role="assistant", content=row.label),
             ),
             where=f"line {row.line}",
@@ -107,7 +107,7 @@ def _read_table(
         )
         for row in rows
     ]
-    question = tasks.kept_question(words)
+    question = labelling.kept_question(words)
     return Data(path=path, format="table of texts and labels", lessons=lessons, labels=tuple(named), question=question)
 
 

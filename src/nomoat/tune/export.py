@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import paths, references
+from nomoat import references, system_errors
 from nomoat.catalog import sidecar
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
@@ -87,7 +87,9 @@ def lora_gguf(weights: Path, adapter: Path, target: Path, *, terms: ChainVerdict
     file = open_source(weights)
     arch, sizes, delta, layers = _fitted(file, adapter)
     if arch.name not in gguf.MODEL_ARCH_NAMES.values():
-        raise UnsupportedError(f"`{weights}` is of the architecture `{arch.name}`, which llama.cpp does not know")
+        raise UnsupportedError(
+            f"`{weights}` is of the architecture `{arch.name}`, which llama.cpp does not know", hint="`nomoat run` runs it as it is"
+        )
     with sidecar.whole_with_chain(target, terms) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
         writer.add_type(gguf.GGUFType.ADAPTER)
@@ -181,7 +183,7 @@ def _write(writer: Any, tensors: Iterable[npt.NDArray[Any]]) -> None:
 
     The writer's own way is numpy's `tofile`, which may lose the last bytes on a full disk and not say so.
     """
-    paths.require_free_disk(writer.path.parent, sum(info.nbytes for info in writer.tensors[0].values()))
+    system_errors.require_free_disk(writer.path.parent, sum(info.nbytes for info in writer.tensors[0].values()))
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

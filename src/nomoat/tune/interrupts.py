@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from nomoat import machine_code, paths
+from nomoat import machine_code, system_errors
 from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError
 from nomoat.tune import adapter
 
@@ -38,14 +38,14 @@ def uncut() -> Iterator[None]:
 def translate_errors(weights: str, name: str) -> Iterator[None]:
     """Turn want of disk and of memory, while the adapter `name` is tuned, into errors that say how to go on."""
     try:
-        with paths.translate_disk_errors(machine_code.ANY_FILE):
+        with system_errors.translate_disk_errors(machine_code.ANY_FILE):
             yield
     except NotEnoughDiskError as error:
         if adapter.can_resume(name):
             error.hint = f"{error.hint}; then the same again with --resume (in Python: `resume`) goes on"
         raise
     except Exception as exc:
-        if not paths.is_want_of_memory(exc):
+        if not system_errors.is_want_of_memory(exc):
             raise
         resuming = " and go on with --resume (in Python: `resume`)" if adapter.can_resume(name) else ""
         raise NotEnoughMemoryError(

@@ -13,7 +13,7 @@ import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nomoat import paths
+from nomoat import whole_files
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import UnsupportedError
 from nomoat.records import Message, Role
@@ -67,7 +67,7 @@ def write_modelfile(target: Path, *, model: Path, tokenizer: Tokenizer, context_
     ends = [str(tokenizer.backend.id_to_token(end)) for end in tokenizer.special.stop_ids]
     lines += [f'PARAMETER stop "{end}"' for end in dict.fromkeys((*ends, *tokenizer.stops)) if '"' not in end and "\n" not in end]
     lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1", f"PARAMETER num_ctx {min(context_tokens, CONTEXT_TOKENS)}"]
-    with paths.whole_file(target) as part:
+    with whole_files.whole_file(target) as part:
         part.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return target
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nomoat import bounds, references, tasks, textfiles
+from nomoat import bounds, labelling, references, tables, textfiles
 from nomoat.catalog import pull, sidecar
 from nomoat.catalog.sidecar import Sidecar
 from nomoat.engine import arch as architectures
@@ -182,7 +182,7 @@ def prepare(
     start = adapter.read_start(files.name, files.weights, files.adapter, file) if files.adapter else None
     if start:
         settings = _as_it_was(settings, start, instruction=instruction, template=template)
-        if instruction is None and data_path.suffix.lower() in tasks.TABLE_SUFFIXES:
+        if instruction is None and data_path.suffix.lower() in tables.TABLE_SUFFIXES:
             instruction = start.instruction
     how = {"input_column": input_column, "label_column": label_column, "instruction": instruction}
     beside = sidecar.find(data_path)
@@ -404,7 +404,7 @@ def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: A
             contradictions += seen[text] != lesson.label
         seen.setdefault(text, lesson.label)
     labels = Counter(lesson.label for lesson in data.lessons if lesson.label is not None)
-    are_labels = len(labels) <= tasks.MAX_LABELS and (are_named or 2 * len(labels) <= labels.total())
+    are_labels = len(labels) <= labelling.MAX_LABELS and (are_named or 2 * len(labels) <= labels.total())
     labels.update(dict.fromkeys(data.labels, 0))
     return Survey(
         format=data.format,

@@ -1,10 +1,12 @@
-"""The live replay of examples/live.py: one model behind a server stands for the cloud."""
+"""`examples/`: the replays show what their page shows; in the live one, a model behind a server stands for the cloud."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,13 +14,15 @@ from types import ModuleType
 import pytest
 
 from nomoat.asking.spending import Spending
-from nomoat.errors import UsageError
+from nomoat.errors import DataError, UsageError
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
 def live(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    spec = importlib.util.spec_from_file_location("live", Path(__file__).parents[2] / "examples/live.py")
+    spec = importlib.util.spec_from_file_location("live", ROOT / "examples/live.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "live", module)  # dataclasses look for it there
@@ -65,3 +69,45 @@ def test_server_that_does_not_start_is_quoted(live: ModuleType, tiny_gguf: Path)
         ):
             pass
     assert caught.value.hint == "choose another --port if this one is taken"
+
+
+@pytest.fixture
+def replays() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("replays", ROOT / "examples/replays.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.data
+@pytest.mark.usefixtures("recorded_folders", "vicuna_folder")
+def test_page_of_replays_shows_what_the_example_prints(replays: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs/replays.md").read_text(encoding="utf-8")
+    for replay in replays.REPLAYS.values():
+        replay()
+        assert capsys.readouterr().out.strip() in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--help"], 0, "vicuna, routellm, lora-land; all of them where none is named"),
+        (["live", "--help"], 0, "--price-in"),
+        (["vicuña"], 2, "error: there is no replay `vicuña`; give vicuna, routellm, lora-land, or live first"),
+    ],
+)
+def test_the_example_says_what_it_takes(arguments: list[str], code: int, words: str) -> None:
+    command = [sys.executable, str(ROOT / "examples/replays.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "COLUMNS": "200"})
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert words in done.stdout + done.stderr
+
+
+def test_an_error_of_the_example_ends_with_its_message(replays: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    for hint, said in ((None, "error: no room"), ("make some", "error: no room\nhint: make some")):
+        error = DataError("no room", hint=hint)
+        monkeypatch.setitem(replays.REPLAYS, "vicuna", lambda error=error: (_ for _ in ()).throw(error))
+        with pytest.raises(SystemExit) as ended:
+            replays.main(["vicuna"])
+        assert ended.value.code == said

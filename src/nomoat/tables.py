@@ -1,27 +1,22 @@
-"""Labelled text: how a table of it is read, and the one prompt it becomes.
-
-`tune` learns on this prompt and `judge` asks with it, so that base and tuned model see the same words.
-"""
+"""Tables of the user's, CSV and TSV: read with every mistake named. What labelled texts are asked with is in `labelling.py`."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nomoat.errors import DataError, UsageError
-from nomoat.records import Message
-from nomoat.textfiles import column_named, composed, read_text
+from nomoat.textfiles import composed, read_text
 from nomoat.words import first_few
 
 TAB_SUFFIXES = (".tsv", ".tab")
 TABLE_SUFFIXES = (".csv", *TAB_SUFFIXES)
-MAX_LABELS = 256  # in an instruction that lists them, and to choose from; more than this is hardly a label column
-TEXT = "{text}"  # where the text stands in a question as it is kept
 NAMED_LINES = 5  # of those where something is missing
 LARGEST_FIELD = 2**31 - 1  # a C long where it is shortest
 DELIMITERS = (",", ";", "\t")  # the first wins a tie
@@ -38,41 +33,15 @@ class LabelledText:
     line: int
 
 
-def label_instruction(labels: Sequence[str]) -> str:
-    """The instruction used where the user gives none; the same whatever the order of `labels`."""
-    return f"Classify the text. Answer with one of: {', '.join(sorted(set(labels)))}."
+def column_named(name: str, columns: Sequence[str]) -> str:
+    """The column of that name in NFC; else the one that alone looks the same, of another width or spacing; else the name."""
+    name = composed(name)
+    alike = [column for column in columns if _plain_name(column) == _plain_name(name)]
+    return alike[0] if name not in columns and len(alike) == 1 else name
 
 
-def label_task_messages(text: str, labels: Sequence[str], *, instruction: str | None = None) -> tuple[Message, ...]:
-    """The conversation that asks for the label of `text`; the answer is a label and nothing else.
-
-    `instruction` is used word for word instead of the default one, which names the labels.
-    """
-    first = label_instruction(labels) if instruction is None else instruction
-    return (Message(role="user", content=f"{first}\n\nText: {text}\nLabel:"),)
-
-
-def kept_question(instruction: str) -> str:
-    """What `label_task_messages` asks, with `TEXT` in the text's place: as `tune` keeps it beside what was learned."""
-    return label_task_messages(TEXT, (), instruction=instruction)[0].content
-
-
-def put_question(question: str, text: str) -> str:
-    """A kept question about a text, which becomes what a table's would: in NFC and without surrounding space."""
-    before, after = _around_text(question)
-    return f"{before}{composed(text).strip()}{after}"
-
-
-def is_put(question: str, asked: str) -> bool:
-    """Whether what is asked is a kept question about some text, whatever stands around it, as a chat template's words do."""
-    before, after = _around_text(question)
-    begins = asked.find(before)
-    return begins >= 0 and asked.find(after, begins + len(before)) >= 0
-
-
-def _around_text(question: str) -> tuple[str, str]:
-    before, _, after = question.rpartition(TEXT)  # the last: an instruction may hold one of its own
-    return before, after
+def _plain_name(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).split())
 
 
 def require_columns(path: Path, input_column: str | None, label_column: str | None) -> tuple[str, str]:

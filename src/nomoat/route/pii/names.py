@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from nomoat.route.plain import plain
+from nomoat.route.pii.plain import plain
 
 # Scripts without spaces within a name; whoever writes one may set its parts apart, and a line may end anywhere in it.
 UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from nomoat.route import guard, pii
-from nomoat.route.guard import private_kinds
+from nomoat.route import pii
+from nomoat.route.pii import guard
+from nomoat.route.pii.guard import private_kinds
 
 
 @pytest.fixture

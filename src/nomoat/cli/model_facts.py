@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nomoat import __version__, cache, config, footprint, hardware, paths, tasks
+from nomoat import __version__, cache, config, footprint, hardware, labelling, paths
 from nomoat.catalog import licences, memory, prices, pull
 from nomoat.errors import NomoatError
 from nomoat.records import ModelCard, Source
@@ -53,10 +53,7 @@ def pulled_facts(model: pull.Installed, context_tokens: int | None) -> dict[str,
     from nomoat.engine.source import open_source
 
     origin = Source(url=model.ref, file_name=model.path.name, size_bytes=model.size_bytes)
-    card = ModelCard(
-        id=model.ref, title=model.path.name, kind="open", developer="", released="", parameters=None, architecture=None,
-        context_tokens=None, template=None, licence="unknown", sources=(origin,),
-    )  # fmt: skip
+    card = ModelCard(id=model.ref, title=model.path.name, developer="", released="", licence="unknown", sources=(origin,))
     need = None
     try:
         source = open_source(model.path)
@@ -86,9 +83,8 @@ def adapter_facts(folder: Path, models: Sequence[dict[str, Any]]) -> dict[str, A
         notes = exc.message
     beside = next((row for row in models if row["id"] == base), None)
     card = ModelCard(
-        id=f"{base or 'BASE'}+{folder.name}", title=folder.name, kind="open", developer="", released="", parameters=None,
+        id=f"{base or 'BASE'}+{folder.name}", title=folder.name, developer="", released="", licence="unknown", notes=notes,
         architecture=beside["architecture"] if beside else None, context_tokens=beside["context_tokens"] if beside else None,
-        template=None, licence="unknown", sources=(), notes=notes,
     )  # fmt: skip
     size_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     about = {"kind": "adapter", "memory": beside["memory"] if beside and not notes else None, "base": base or None}
@@ -202,7 +198,7 @@ def scoring_line(need: memory.MemoryNeed) -> str:
 
 def question_line(question: str) -> str:
     """The words of an adapter that learned from a table, as JSON has them, for whoever does not ask with `run --as-tuned`."""
-    return f"asked in these words, with a text in place of {tasks.TEXT}: {json.dumps(question, ensure_ascii=False)}"
+    return f"asked in these words, with a text in place of {labelling.TEXT}: {json.dumps(question, ensure_ascii=False)}"
 
 
 def use_line(found: licences.ChainVerdict) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import nomoat
-from nomoat import responder, tasks
+from nomoat import labelling, responder, tables
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.records import Message, Request
 from nomoat.tune import export, train
@@ -37,8 +37,8 @@ def spam(mirror: None, smollm2_gguf: Path, tmp_path: Path, monkeypatch: pytest.M
     rows = (folder / "sms_spam_train.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
     table.write_text("".join(rows[: NUM_LESSONS + 1]), encoding="utf-8")
     adapter = nomoat.tune(str(smollm2_gguf), table, name="spam", settings=train.Settings(epochs=3), **COLUMNS)
-    texts = tasks.read_labelled(folder / "sms_spam_test.tsv", **COLUMNS)[:NUM_TEXTS]
-    requests = [Request(messages=tasks.label_task_messages(text.text, LABELS), max_new_tokens=MAX_TOKENS) for text in texts]
+    texts = tables.read_labelled(folder / "sms_spam_test.tsv", **COLUMNS)[:NUM_TEXTS]
+    requests = [Request(messages=labelling.label_task_messages(text.text, LABELS), max_new_tokens=MAX_TOKENS) for text in texts]
     with responder.load(f"{smollm2_gguf}+spam") as model:
         answers = {at: done.text.strip() for at, done in model.complete_many(requests)}
     return adapter, texts, [answers[at] for at in range(NUM_TEXTS)]
@@ -57,7 +57,7 @@ def test_llama_cpp_answers_as_the_tuned_model_does(spam: Any, smollm2_gguf: Path
     lora = export.lora_gguf(smollm2_gguf, adapter, tmp_path / "lora.gguf")
     for files in ({"model_path": str(merged)}, {"model_path": str(smollm2_gguf), "lora_path": str(lora)}):
         ask = llama_cpp_of(**files)
-        theirs = [ask(tasks.label_task_messages(text.text, LABELS)) for text in texts]
+        theirs = [ask(labelling.label_task_messages(text.text, LABELS)) for text in texts]
         assert abs(num_equal(theirs, right) - score) <= LARGEST_GAP, files
         assert num_equal(theirs, ours) >= 0.98 * NUM_TEXTS, files
 

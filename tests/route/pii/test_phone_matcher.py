@@ -10,7 +10,7 @@ import phonenumbers
 import pytest
 from phonenumbers import phonenumbermatcher
 
-from nomoat.route.phones import phones
+from nomoat.route.pii.phone_matcher import phones
 
 WRITTEN = (
     "010-1234-5678", "02-312-3456", "+82 10 1234 5678", "821012345678", "0082 10 1234 5678", "1588-1234", "031 123 4567",

@@ -1,4 +1,4 @@
-"""Tables of labelled text, and the prompt they become."""
+"""Tables of the user's."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from nomoat.errors import DataError, UsageError
-from nomoat.records import Message
-from nomoat.tasks import LabelledText, is_put, kept_question, label_task_messages, put_question, read_labelled, read_table
+from nomoat.tables import LabelledText, column_named, read_labelled, read_table
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -16,29 +15,9 @@ def written(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def test_label_prompt_names_the_labels_in_order_once() -> None:
-    expected = "Classify the text. Answer with one of: negative, positive.\n\nText: Works well.\nLabel:"
-    for labels in (["positive", "negative"], ["negative", "positive", "negative"]):
-        assert label_task_messages("Works well.", labels) == (Message(role="user", content=expected),)
-
-
-def test_own_instruction_is_used_word_for_word() -> None:
-    (message,) = label_task_messages("좋아요", ["긍정", "부정"], instruction="리뷰의 감정을 고르세요: {긍정, 부정}")
-    assert message.content == "리뷰의 감정을 고르세요: {긍정, 부정}\n\nText: 좋아요\nLabel:"
-
-
-@pytest.mark.parametrize("instruction", ["감정을 고르세요.", "Fill {text} in.\n\nText: {text}"])
-def test_a_kept_question_asks_about_any_text_what_a_row_of_it_would_be_asked(instruction: str) -> None:
-    (asked,) = label_task_messages("좋아요 {text}", ["긍정", "부정"], instruction=instruction)
-    assert put_question(kept_question(instruction), "좋아요 {text}\n") == asked.content
-
-
-def test_a_kept_question_is_known_by_the_words_around_the_text() -> None:
-    question = kept_question("감정을 고르세요.")
-    asked = put_question(question, "좋아요")
-    assert is_put(question, asked) and is_put(question, f"<|user|>{asked}<|end|>")
-    for other in ("좋아요", asked.removesuffix("Label:"), asked.removeprefix("감정을"), ""):
-        assert not is_put(question, other)
+def test_a_column_is_found_whichever_way_its_letters_and_spaces_are_written() -> None:
+    columns = ["리뷰\u3000내용", "ＩＤ", "a b", "a\u3000b"]
+    assert [column_named(name, columns) for name in ("리뷰 내용", "ID", "a b", "a  b", "감정")] == [*columns[:3], "a  b", "감정"]
 
 
 def test_table_with_byte_order_mark_quotes_and_line_breaks_is_read_whole(tmp_path: Path) -> None:

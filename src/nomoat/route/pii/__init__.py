@@ -1,0 +1,90 @@
+"""Which kinds of private data a text holds. The text itself is never kept, logged or shown.
+
+A module for each kind; each `holds_…` looks for one in a text in its plainest characters. `guard` asks for a request's texts.
+
+Read as a person would read it (`plain`): full-width digits and those of other scripts, what stands between the groups of a number,
+invisible characters, escapes and Markdown's marks make no difference, and letters may be glued to a number, as Korean particles are.
+
+Why not presidio-analyzer, whose recognisers the design names: it installs 51 packages and 374 MB, spaCy among them (measured
+with presidio-analyzer 2.2.366), to match patterns of a few lines. Phone numbers are found by `phonenumberslite` (5 MB).
+
+What this does not cover: names nobody listed, addresses, dates of birth, passports, driving licences, health, IP addresses, passwords
+and keys of other forms; phone numbers of other countries without their `+`; accounts without a bank's word beside them or above, and
+what ends in `원` as amounts do;
+landline, business and account numbers in several cells of a table; numbers spelled out in words, in pictures, or in base64 and such.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, get_args
+
+from nomoat.route.pii.accounts import holds_bank_account
+from nomoat.route.pii.api_keys import holds_api_key
+from nomoat.route.pii.business import holds_business_number
+from nomoat.route.pii.cards import holds_card
+from nomoat.route.pii.emails import holds_email
+from nomoat.route.pii.names import holds_name
+from nomoat.route.pii.phones import holds_phone
+from nomoat.route.pii.plain import readings
+from nomoat.route.pii.residents import holds_resident_number
+
+Kind = Literal["resident_number", "phone", "business_number", "bank_account", "card", "email", "api_key", "name"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+KIND_TITLES: dict[Kind, str] = {
+    "resident_number": "a resident registration number",
+    "phone": "a phone number",
+    "business_number": "a business registration number",
+    "bank_account": "a bank account",
+    "card": "a card number",
+    "email": "an e-mail address",
+    "api_key": "an API key",
+    "name": "a name from the policy",
+}
+
+
+def find(text: str, *, kinds: Iterable[Kind] = KINDS, names: Sequence[str] = ()) -> tuple[Kind, ...]:
+    """Those of these kinds of which the text holds something. `names` are the user's own words."""
+    read = readings(text)
+    return tuple(kind for kind in kinds if any(_holds(reading, kind, names) for reading in read))
+
+
+Finder = Callable[[str], bool]  # of one kind, in a text in its plainest characters
+
+
+def _holds(text: str, kind: Kind, names: Sequence[str]) -> bool:
+    if kind == "name":
+        return holds_name(text, names)
+    return FINDERS[kind](text) or (kind in BROKEN_KINDS and _over_breaks(text, kind))
+
+
+def _over_breaks(text: str, kind: Kind) -> bool:
+    """Numbers that a line's end parts anywhere (`010-12` and `34-5678`, also as two parts of a message), with dashes between all
+    groups and none around: columns of numbers are ordinary."""
+    for found in BREAK.finditer(text):
+        start, after = found.span(found.lastindex or 0)
+        at = max(0, start - REACH_OF_BREAKS)
+        line, join = text[at:start] + text[after : after + REACH_OF_BREAKS], start - at
+        for number in DASHED_NUMBER.finditer(line):
+            if number.start() < join < number.end() and FINDERS[kind](number[0]):
+                return True
+    return False
+
+
+REACH_OF_BREAKS = 20  # characters: the longest of those numbers, and one beside it
+# A line's end between digits, with a dash before or behind them, and what it may part: see `_over_breaks`.
+LINES_END = r"([^\S\n]{0,4}\n[^\S\n]{0,4})"
+BREAK = re.compile(rf"\d-\d{{0,12}}{LINES_END}(?=\d)|(?<=\d){LINES_END}(?=\d{{0,12}}-\d)")
+DASHED_NUMBER = re.compile(r"(?<![\d-])(?:01[016789]-\d{3,4}-\d{4}|\d{6}-\d{7}|\d{4}-\d{4}-\d{4}-\d{4}|\d{3}-\d{2}-\d{5})(?![\d-])")
+BROKEN_KINDS = ("resident_number", "phone", "business_number", "card")
+
+FINDERS: dict[Kind, Finder] = {
+    "resident_number": holds_resident_number,
+    "phone": holds_phone,
+    "business_number": holds_business_number,
+    "bank_account": holds_bank_account,
+    "card": holds_card,
+    "email": holds_email,
+    "api_key": holds_api_key,
+}

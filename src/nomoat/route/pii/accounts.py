@@ -1,0 +1,135 @@
+"""Bank accounts: numbers that a bank's word stands beside, and IBANs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from nomoat.route.pii.banks import BANKS, CITIES, DOUBTFUL, EVERYDAY, SHORT, UNITS
+from nomoat.route.pii.numbers import GAP, ITS_END, REACH, REACH_OF_TABLES, WON
+from nomoat.route.pii.orders import ORDER, is_order_cell
+
+# Groups on one line, always the same between them: a date and a time make no number.
+LINE_GAP = r"(?:[^\S\r\n]|[._/~\u00b7-]){1,4}"
+GROUPS = rf"\d{{1,5}}(?P<gap>{LINE_GAP})\d{{2,8}}(?:(?P=gap)\d{{2,8}}){{0,2}}"
+NUMBER = rf"(?P<number>\d(?<!\d\d)(?:{GROUPS}|\d{{9,15}}(?!\d|{WON})))(?!\d)"
+# So many people, times, pieces or cases, in ten digits, beside words that mean other things than an account, too. Behind an account
+# `명의` is its holder's name, and `건` may be the matter.
+COUNT = rf"(?<!\d{{11}})(?:명(?!의)|[회개]|(?<=000)건){ITS_END}"
+NO_COUNT = NUMBER.replace(WON, f"{WON}|{COUNT}")
+GROUPED = rf"(?P<number>\d(?<!\d\d){GROUPS})(?!\d)"
+NO_PHONE = r"(?!0\d{1,2}-?\d{3,4}-?\d{4}(?!-?\d))"
+YEAR, MONTH, DAY = r"(?:19|20)\d\d", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
+CALENDAR = MONTH + DAY
+YEAR_OR_DATE = rf"{YEAR}(?:{CALENDAR})?"
+# Part numbers have these first, or second of two; an account may have such a group further on.
+DASHED = rf"(?!{YEAR_OR_DATE}-|\d{{2,6}}-{YEAR_OR_DATE}(?![\d-]))" + GROUPED.replace(LINE_GAP, "-")
+ACCOUNT = r"(?:(?<![^\W_])|(?-i:(?<=[a-z])(?=[A-Z])))(?:bank|account|acct)(?:[_ -]?(?:account|acct|number|num|no|id)){0,3}s?(?![^\W_])"
+BESIDE = r"(?:\s?통장)?(?:으?로)?(?:\s?\([^()\d\n]{1,12}\))?[\s:|,;\"'()\[\]/\u00b7-]{0,6}"
+BEHIND = r"[\s()\[\],:/|\u00b7-]{0,4}"
+ENDS = r"(?=으?로|[^\S\n]*(?:[^\w\s]|\n|\Z))"  # an everyday word after a number, and the end of what is said
+# Behind a number, what leads to the word: `로 50만원 바로 이체`, `가 우리 회사 계좌`, ` is my account`. Not over cells and keys.
+TO_WORD = r"[\"']?[\uac00-\ud7a3]{0,4}(?:[^\S\t]|[()\[\]:/\u00b7-]|,[^\S\t]){0,4}"
+AMOUNT = r"(?:\d[\d,.]{0,11}\s?[십백천만억]{0,2}\s?){1,2}원"
+WORDS = r"(?:[\uac00-\ud7a3]{1,6}\s){0,2}[\uac00-\ud7a3]{0,6}?"
+WHOSE = r"(?:(?:is|was|as)\s)?(?:(?:my|our|your|his|her|their|the|an?)\s)?(?:[a-z]{1,12}\s)?"
+# Not what is called an order or a parcel right before it, or begins with a whole date: `20240115-0000123`.
+NO_ORDER = rf"(?<!{ORDER}[\s:])(?<!{ORDER}번호[\s:])(?<!{ORDER}번호:\s)(?!{YEAR}{CALENDAR}-)"
+# Behind a city: no parcel, and no business number, whose checksum decides.
+NO_PARCEL = r"(?!(?:\d{4}-\d{4}-\d{4}|\d{3}-\d{2}-\d{5})(?![\d-]))"
+PAID = (  # in a table often how an order stands
+    re.compile(rf"(?:입금|송금|이체){REACH}{NO_COUNT}"),
+    re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}(?:{AMOUNT}[을만]?\s?)?{WORDS}(?:계좌|(?<!무)통장|(?<!무통장)입금|송금|이체)"),
+)
+ACCOUNTS = (
+    re.compile(rf"(?:계좌|통장|예금주|{ACCOUNT}){REACH_OF_TABLES}{NUMBER}", re.IGNORECASE),
+    re.compile(rf"(?:{BANKS}){REACH}{NUMBER}"),
+    PAID[0],
+    re.compile(rf"(?:{SHORT}){BESIDE}{NO_COUNT}"),
+    re.compile(rf"(?:{EVERYDAY}){BESIDE}{GROUPED}"),
+    re.compile(rf"(?:{UNITS}{BESIDE}|{DOUBTFUL}{BESIDE}{NO_PHONE}){DASHED}"),
+    re.compile(rf"{DOUBTFUL}으로{BESIDE}{GROUPED}"),
+    re.compile(rf"{CITIES}[ :]{{1,3}}{NO_PARCEL}{NO_PHONE}{DASHED}"),
+    re.compile(rf"(?:우리|하나|기업)[\s:]{{0,3}}{NO_COUNT}"),
+    re.compile(rf"{NUMBER}[\s()\[\],:/]{{0,4}}\w{{0,6}}(?:{BANKS}|예금주)"),
+    PAID[1],
+    re.compile(rf"{NUMBER}\s?으?로\s?(?:{AMOUNT}|무통장)"),
+    re.compile(rf"환불[은: \n]{{0,3}}{NO_PHONE}{DASHED}"),
+    re.compile(
+        rf"{NO_ORDER}(?<!번호[\s:])(?<!번호:\s){NO_PHONE}{NUMBER}\s?으?로\s?(?:(?:전액|전부|일부|부분|바로|즉시|꼭|빨리|다시)\s?)?환불"
+    ),
+    re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}{WHOSE}(?>{ACCOUNT})(?![\"']?\s?[:=])", re.IGNORECASE),
+    re.compile(rf"{GROUPED}{BEHIND}(?:(?:{SHORT})(?![a-zA-Z])|(?:{EVERYDAY}){ENDS}|{DOUBTFUL}(?:으로|\s?통장))"),
+    re.compile(rf"{DASHED}{BEHIND}{UNITS}{ENDS}"),
+    re.compile(rf"{NO_PHONE}{DASHED}{BEHIND}{DOUBTFUL}{ENDS}"),
+)
+ONE_NUMBER = re.compile(NUMBER)
+ACCOUNT_DIGITS = range(10, 17)
+TEN_DIGITS = re.compile(rf"\d(?:(?:{LINE_GAP})?\d){{9,}}+")  # without them there is no account
+DIGITS = re.compile(r"\d+")
+# `1234567890.12`: what has a decimal point. `1234567890123.4월` is an account, a full stop and a date.
+FRACTION_ENDS = r"(?!\d|[^\S\n]?[\uac00-\ud7a3])"
+DECIMALS, NO_MORE = re.compile(rf"\.\d+{FRACTION_ENDS}"), re.compile(FRACTION_ENDS)
+CLOCK = r"(?:[01]\d|2[0-3])(?:-?[0-5]\d){0,2}"
+DATE = rf"(?:{YEAR}-{MONTH}-{DAY}|{YEAR}{CALENDAR})"
+# Groups that are years, or a date and with it a time, another date or a year. Accounts often have one group that looks like a year.
+TIMES = re.compile(rf"{YEAR}(?:-{YEAR})+|{DATE}(?:-(?:{CLOCK}|{DATE}|{YEAR}))?")
+TIMESTAMP = re.compile(rf"{YEAR}{CALENDAR}(?:[01]\d|2[0-3])(?:[0-5]\d){{1,2}}\d{{0,3}}")
+IBAN_START = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]{2})\d{2}")
+# Characters of an IBAN by country: SWIFT's registry, and the countries that use the form without standing in it.
+IBAN_COUNTRIES = {
+    15: "NO", 16: "BE", 18: "DK FI FK FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU MN XK", 21: "CH HR LI LV",
+    22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ OM SO TL", 24: "AD CZ ES MD PK RO SA SE SK TN VG",
+    25: "AO CV GW LY MZ PT ST", 26: "DZ IR IS TR", 27: "BI CF CG CM DJ FR GA GR IT KM MC MG MR SM TD",
+    28: "AL AZ BF BJ BY CI CY DO GT HN HU LB MA ML NE NI PL SN SV TG", 29: "BR EG PS QA UA", 30: "JO KW MU YE", 31: "MT SC",
+    32: "LC", 33: "RU",
+}  # fmt: skip
+IBAN_LENGTHS = {country: length for length, countries in IBAN_COUNTRIES.items() for country in countries.split()}
+
+
+def holds_bank_account(text: str) -> bool:
+    has_orders = False
+    for pattern in ACCOUNTS if TEN_DIGITS.search(text) else ():
+        for match in filter(_is_account, pattern.finditer(text)):
+            if pattern not in PAID or not is_order_cell(match):
+                return True
+            has_orders = True
+    if has_orders:  # a word reaches the first number only, which an order may be before an account
+        without = ONE_NUMBER.sub(lambda match: "" if is_order_cell(match) else match[0], text)
+        if any(_is_account(match) and not is_order_cell(match) for pattern in PAID for match in pattern.finditer(without)):
+            return True
+    return _holds_iban(text)
+
+
+def _is_account(match: re.Match[str]) -> bool:
+    """Whether a number that a bank's word is beside can be one."""
+    groups = DIGITS.findall(match["number"])
+    return sum(map(len, groups)) in ACCOUNT_DIGITS and not (_is_time(groups) or _is_decimal(match, groups))
+
+
+def _is_time(groups: Sequence[str]) -> bool:
+    """Years, or a date and a time, in their order: an account that looks so is not seen."""
+    return (TIMESTAMP if len(groups) == 1 else TIMES).fullmatch("-".join(groups)) is not None
+
+
+def _is_decimal(match: re.Match[str], groups: Sequence[str]) -> bool:
+    if not match["gap"]:
+        return DECIMALS.match(match.string, match.end("number")) is not None
+    return match["gap"] == "." and len(groups) == 2 and NO_MORE.match(match.string, match.end("number")) is not None
+
+
+def _holds_iban(text: str) -> bool:
+    """As many characters as the country has, whatever follows them; more digits than letters tell them from words."""
+    for start in IBAN_START.finditer(text):
+        more = IBAN_LENGTHS.get(start[1].upper(), 0) - len(start[0])
+        found = re.compile(rf"(?:{GAP}[A-Za-z0-9]){{{more}}}(?![A-Za-z0-9])").match(text, start.end()) if more > 0 else None
+        if found is not None:
+            number = "".join(filter(str.isalnum, text[start.start() : found.end()]))
+            if 2 * sum(map(str.isdecimal, number)) > len(number) and _iban_checksum_fits(number):
+                return True
+    return False
+
+
+def _iban_checksum_fits(number: str) -> bool:
+    """ISO 13616: letters become 10 to 35, the first four characters go to the end, and the whole is 1 modulo 97."""
+    return int("".join(str(int(character, 36)) for character in number[4:] + number[:4])) % 97 == 1

@@ -1,0 +1,54 @@
+"""Card numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from nomoat.route.pii.numbers import GAP, GAP_OR_CELLS, IN_CELLS, without_spaces
+
+ISSUERS = {14: r"3[0689]", 15: r"3[47]|2131|1800", 16: r"3|4|5|6|9|2(?:2[2-9]|[3-6]|7[01]|720)", 19: r"4|62"}
+ROW, CARD_START = re.compile(r"\d+(?:[ -]\d+)*"), re.compile(r"\d{4,}")
+SHAPES = ((4, 4, 4, 4), (4, 4, 4, 4, 3), (6, 13), (4, 6, 4), (4, 6, 5))  # digits of each group on a card; written in one piece, too
+AS_PRINTED = tuple(re.compile(f"({GAP_OR_CELLS})".join(rf"\d{{{count}}}" for count in shape) + r"(?!\d)") for shape in SHAPES)
+REACH_OF_CELLS = 14  # characters, with the digit before or after them
+DIGIT_BEFORE, DIGIT_AFTER = re.compile(rf"\d{GAP}\Z"), re.compile(rf"{GAP}\d")
+CELL_BEFORE, CELL_AFTER = re.compile(rf"\d{GAP_OR_CELLS}\Z"), re.compile(rf"{GAP_OR_CELLS}\d")
+
+
+def holds_card(text: str) -> bool:
+    """An issuer's first digits, an issuer's length, and Luhn's checksum. 9: cards for use within Korea.
+
+    Where other digits stand before or after, such as a date or a second card, it must be in one piece or in groups as cards have them:
+    a tenth of all numbers fit the checksum by chance.
+    """
+    if any(_is_card(row[0]) for row in ROW.finditer(text)):
+        return True
+    for start in CARD_START.finditer(text):
+        for found in filter(None, (pattern.match(text, start.start()) for pattern in AS_PRINTED)):
+            if _is_card(found[0]) and _belongs_together(text, *found.span(), gaps=found.groups()):
+                return True
+    return False
+
+
+def _is_card(number: str) -> bool:
+    digits = "".join(filter(str.isdecimal, number))
+    return len(digits) in ISSUERS and re.match(ISSUERS[len(digits)], digits) is not None and _luhn_fits(digits)
+
+
+def _belongs_together(text: str, start: int, end: int, *, gaps: Sequence[str]) -> bool:
+    """The same between all groups. A card may go on in the next line, or in further cells, where no digits stand before it or none
+    after: no table. Numbers beside it in other cells count where it stands in cells itself."""
+    if len({without_spaces(gap) or (gap and " ") for gap in gaps}) > 1 or text.count("\n", start, end) > 1:
+        return False
+    is_in_cells = any(map(IN_CELLS.search, gaps))
+    if "\n" not in text[start:end] and not is_in_cells:
+        return True
+    before, after = (CELL_BEFORE, CELL_AFTER) if is_in_cells else (DIGIT_BEFORE, DIGIT_AFTER)
+    return not (before.search(text, max(0, start - REACH_OF_CELLS), start) and after.match(text, end))
+
+
+def _luhn_fits(digits: str) -> bool:
+    """ISO/IEC 7812-1: from the right, every second digit counts twice, its digits added."""
+    doubled = (int(digit) * (2 if at % 2 else 1) for at, digit in enumerate(reversed(digits)))
+    return len(set(digits)) > 1 and sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0

@@ -1,0 +1,34 @@
+"""E-mail addresses."""
+
+from __future__ import annotations
+
+import re
+
+# Names and hosts in letters of any script, some of which have marks; of Korean ends there are these four, and everyday words may stand
+# behind an `@` and a dot.
+MARKS = r"\u0300-\u036f\u0900-\u0dff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+LETTERS = rf"(?:[^\W\d_\u1100-\u11ff\uac00-\ud7a3]|[{MARKS}]){{2,}}"
+EMAIL = re.compile(
+    rf"(?<![\w{MARKS}.%+-])[\w{MARKS}.%+-]+@[\w{MARKS}-]+(?:\.[\w{MARKS}-]+)*\.(?:[A-Za-z]{{2,}}|한국|삼성|닷컴|닷넷|{LETTERS})"
+)
+
+# So that machines do not read it. Python multiplies with ` @ `, hence only these ends, and what goes on as code does is none.
+HOSTS = r"(?:[A-Za-z0-9-]{1,63}(?:\s?[(\[]dot[)\]]\s?|[.\u3002\uff61])){1,3}(?:com|net|org|kr)(?![A-Za-z0-9])"
+AT = r"@|\s?(?:\(at\)|\[at\]|골뱅이)\s?"
+SPACED = r"(?:[^\S\n]@\s?|@\s)(?!(?:self|cls)\.)"
+EMAIL_FOR_PEOPLE = re.compile(
+    rf"(?<![\w.%+-])[\w.%+-]{{1,64}}(?:(?P<spaced>{SPACED})|{AT}){HOSTS}(?(spaced)(?![.(\[][A-Za-z0-9_]))", re.IGNORECASE
+)
+REPOSITORY = re.compile(r"[:/]\w")  # behind `git@host`
+IMAGE = re.compile(r".*@\d(?:\.\d)?x\.(?:png|jpe?g|gif|webp|avif|svg)", re.IGNORECASE)  # of more dots to the inch: `icon@2x.png`
+
+
+def holds_email(text: str) -> bool:
+    return any(not _is_no_email(match) for pattern in (EMAIL, EMAIL_FOR_PEOPLE) for match in pattern.finditer(text))
+
+
+def _is_no_email(match: re.Match[str]) -> bool:
+    text, end = match.string, match.end()
+    if match[0].startswith("git@"):
+        return REPOSITORY.match(text, end) is not None
+    return IMAGE.fullmatch(match[0]) is not None and not text.startswith("@", end)

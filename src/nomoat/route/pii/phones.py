@@ -1,0 +1,43 @@
+"""Phone numbers: mobile ones wherever they stand, others as the library finds them (`phone_matcher`)."""
+
+from __future__ import annotations
+
+import re
+
+from nomoat.route.pii.numbers import CELLS, GAP, IN_CELLS, REACH_OF_TABLES, WON, without_spaces
+
+# The library wants no Latin letter beside a number; a mobile number is one wherever it stands.
+MOBILE = re.compile(rf"(?<!\d)01[016789]{GAP}\d{{3,4}}{GAP}\d{{4}}(?!\d)")
+# The first cell is `010` or such, neither the end of a decimal fraction nor thousands (`1,010,345`); the rest, in one more cell or in
+# two, goes on in the next line only as a cell of its own.
+THOUSANDS = r"(?<=\d,)\d{3},\d{3}(?!\d)"
+MOBILE_IN_CELLS = re.compile(
+    rf"(?<!\d)(?<!\d\.)(?!{THOUSANDS})01[016789]({CELLS})\d{{3,4}}({CELLS}|(?!\D{{0,3}}\n){GAP})\d{{4}}(?!\d)"
+)
+# As spreadsheets leave it of a number, without its 0.
+PHONE_WORDS = r"휴대폰|핸드폰|전화|연락처|phone|mobile|(?<![^\W_])(?:tel|hp)(?![^\W_])"
+WITHOUT_ZERO = re.compile(
+    rf"(?:{PHONE_WORDS}){REACH_OF_TABLES}10(?:\d{{8}}|(?P<gap>[ .-])\d{{4}}(?P=gap)\d{{4}})(?!\d|{WON})", re.IGNORECASE
+)
+LINE = r"[\s)._/\u00b7-]{1,3}"
+GLUED = re.compile(rf"(?<!\d)([A-Za-z]?)(\(?0\d{{1,2}}{LINE}\d{{3,4}}{LINE}\d{{4}})(?!\d)([A-Za-z]?)")
+UNKNOWN_GAP = re.compile(r"(?<=\d)[_\u00b7](?=\d)")  # to the library, which reads on over a dash: it is asked without one, too
+FROM_ABROAD = re.compile(r"(?<!\d)(?<!0[Xx])0082(?=\D{0,3}\d)")
+DECIMAL = re.compile(r"0\.\d+")
+
+
+def holds_phone(text: str) -> bool:
+    from nomoat.route.pii.phone_matcher import phones
+
+    if MOBILE.search(text) or WITHOUT_ZERO.search(text):
+        return True
+    for match in MOBILE_IN_CELLS.finditer(text):
+        if not IN_CELLS.search(match[2]) or without_spaces(match[1]) == without_spaces(match[2]):
+            return True
+    forms = {text, GLUED.sub(_set_apart, FROM_ABROAD.sub("+82 ", UNKNOWN_GAP.sub("-", text)))}
+    return any(not DECIMAL.fullmatch(number) for form in forms for number in phones(form))
+
+
+def _set_apart(glued: re.Match[str]) -> str:
+    """A number with spaces in place of the letters beside it."""
+    return " " * len(glued[1]) + glued[2] + " " * len(glued[3])

@@ -1,0 +1,90 @@
+"""Resident registration numbers, of citizens and of foreigners."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+
+from nomoat.route.pii.numbers import GAP, GAP_OR_CELLS, IN_WON, OTHER_CELL, has_word_before
+
+# The first digit of the second half may stand alone, as in forms that mask the rest.
+KEY = r"[^\W\d][\w-]{0,20}[\s\"']{0,3}[:=][\s\"']{0,3}"  # of JSON, YAML, a form
+BETWEEN_HALVES = rf"{GAP_OR_CELLS}|[\s\"']{{0,3}}[,;&\n][\s\"']{{0,6}}{KEY}"
+IN_WORDS = r"\D{1,20}"  # `앞자리는 900101이고 뒷자리는 1234567`
+RESIDENT = re.compile(rf"(?<!\d)(?=((\d{{6}})(?:({BETWEEN_HALVES})(\d{{7}})|\s?-\s?(\d\s{{1,2}}\d{{6}})|{IN_WORDS}(\d{{7}}))(?!\d)))")
+# In the boxes of a form, and with all of the birth's year: rows of digits and dates are ordinary, so that these have more to prove.
+BOX = r"[^\S\n]{1,3}"
+IN_BOXES = re.compile(rf"(\d(?<!\d\d)(?<!\d\s\d)(?:{BOX}\d){{5}}(?:{BOX}|\s{{0,3}}-\s{{0,3}})\d(?:{BOX}\d){{6}})(?!\s{{0,3}}\d)")
+FULL_YEAR = re.compile(rf"((?:19|20)(?<!\d\d\d)\d{{6}}{GAP}\d{{7}})(?!\d)")
+SAID = re.compile(r"(?<!입)주민(?!세)|외국인\s?등록|(?<![^\W_])(?:rrn|resident)", re.IGNORECASE)
+CENTURIES = {"9": 1800, "0": 1800, "1": 1900, "2": 1900, "5": 1900, "6": 1900, "3": 2000, "4": 2000, "7": 2000, "8": 2000}
+FIRST_BIRTH = date(1900, 1, 1)
+WEIGHTS = (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5)
+
+
+def holds_resident_number(text: str) -> bool:
+    """Birth date and century must fit. Numbers given out since October 2020 have no checksum, so a wrong one proves nothing.
+
+    A date and an amount in two cells look the same, and a tenth of these fit by chance: over cells the birth lies between 1900 and
+    today, and of all such pairs in the text most have to fit. It lies there, too, where nothing parts the halves, as in barcodes, and
+    where words do. A word before the first half says it of all of these, and is needed where words part them. Without one, halves that
+    nothing or spaces part are a date and an amount where `원` is behind them.
+    """
+    num_in_cells = num_fitting = 0
+    for match in RESIDENT.finditer(text):
+        digits = match[2] + "".join((match[4] or match[5] or match[6]).split())
+        born, between = _born(digits), "-" if match[5] else match[3]
+        is_said = has_word_before(SAID, text, match.start())
+        is_amount = not is_said and between is not None and not between.strip() and IN_WON.match(text, match.end(1))
+        if born is None or is_amount:
+            continue
+        if between and not OTHER_CELL.search(between):
+            return True
+        if not FIRST_BIRTH <= born <= date.today():
+            continue
+        if is_said:
+            return True
+        fits = _checksum_fits(digits)
+        if between:
+            num_in_cells += 1
+            num_fitting += fits
+        elif between == "" and (fits or not _is_barcode(digits)):
+            return True
+    return 2 * num_fitting > num_in_cells or _holds_one_with_more_to_prove(text)
+
+
+def _holds_one_with_more_to_prove(text: str) -> bool:
+    """The checksum fits, or a word before them says it."""
+    for pattern in (IN_BOXES, FULL_YEAR):
+        for match in pattern.finditer(text):
+            written = "".join(filter(str.isdecimal, match[1]))
+            digits, born = written[-13:], _born(written[-13:])
+            if born is None or not FIRST_BIRTH <= born <= date.today() or not f"{born:%Y%m%d}".endswith(written[:-7]):
+                continue
+            if has_word_before(SAID, text, match.start()) or (_checksum_fits(digits) and not match[1].isdecimal()):
+                return True
+    return False
+
+
+def _born(digits: str) -> date | None:
+    return _date(CENTURIES[digits[6]] + int(digits[:2]), int(digits[2:4]), int(digits[4:6]))
+
+
+def _is_barcode(digits: str) -> bool:
+    """A Korean product's EAN-13: every second digit counts three times."""
+    total = sum(int(digit) * (3 if at % 2 else 1) for at, digit in enumerate(digits))
+    return digits.startswith("880") and total % 10 == 0
+
+
+def _checksum_fits(digits: str) -> bool:
+    """Citizens: (11 - sum mod 11) mod 10; foreigners (5 to 8): two more. As python-stdnum has it for citizens."""
+    total = sum(weight * int(digit) for weight, digit in zip(WEIGHTS, digits[:12], strict=True))
+    base = 13 if digits[6] in "5678" else 11
+    return (base - total % 11) % 10 == int(digits[12])
+
+
+def _date(year: int, month: int, day: int) -> date | None:
+    try:
+        return date(year, month, day)
+    except ValueError:
+        return None

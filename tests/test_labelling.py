@@ -1,0 +1,33 @@
+"""The one prompt that a table of labelled texts becomes."""
+
+from __future__ import annotations
+
+import pytest
+
+from nomoat.labelling import is_put, kept_question, label_task_messages, put_question
+from nomoat.records import Message
+
+
+def test_label_prompt_names_the_labels_in_order_once() -> None:
+    expected = "Classify the text. Answer with one of: negative, positive.\n\nText: Works well.\nLabel:"
+    for labels in (["positive", "negative"], ["negative", "positive", "negative"]):
+        assert label_task_messages("Works well.", labels) == (Message(role="user", content=expected),)
+
+
+def test_own_instruction_is_used_word_for_word() -> None:
+    (message,) = label_task_messages("좋아요", ["긍정", "부정"], instruction="리뷰의 감정을 고르세요: {긍정, 부정}")
+    assert message.content == "리뷰의 감정을 고르세요: {긍정, 부정}\n\nText: 좋아요\nLabel:"
+
+
+@pytest.mark.parametrize("instruction", ["감정을 고르세요.", "Fill {text} in.\n\nText: {text}"])
+def test_a_kept_question_asks_about_any_text_what_a_row_of_it_would_be_asked(instruction: str) -> None:
+    (asked,) = label_task_messages("좋아요 {text}", ["긍정", "부정"], instruction=instruction)
+    assert put_question(kept_question(instruction), "좋아요 {text}\n") == asked.content
+
+
+def test_a_kept_question_is_known_by_the_words_around_the_text() -> None:
+    question = kept_question("감정을 고르세요.")
+    asked = put_question(question, "좋아요")
+    assert is_put(question, asked) and is_put(question, f"<|user|>{asked}<|end|>")
+    for other in ("좋아요", asked.removesuffix("Label:"), asked.removeprefix("감정을"), ""):
+        assert not is_put(question, other)
