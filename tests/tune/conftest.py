@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from learning import write_table
 
 from nomoat import hardware
 
@@ -13,3 +16,8 @@ def same_precision_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     from nomoat.tune import qlora
 
     monkeypatch.setattr(qlora, "fastest_precision", lambda: hardware.Detected("float32", "set by the test"))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    return write_table(tmp_path / "colours.csv")
