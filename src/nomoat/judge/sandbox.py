@@ -25,11 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nomoat.config import UNSAFE_SWITCH
 from nomoat.errors import UnsupportedError
 
 Outcome = Literal["passed", "failed", "out of time", "out of memory"]
-
-UNSAFE_SWITCH = "NOMOAT_UNSAFE_CODE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
