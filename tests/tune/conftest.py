@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import learning
 import pytest
-from learning import write_table
 
 from nomoat import hardware
 
@@ -20,4 +21,22 @@ def same_precision_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    return write_table(tmp_path / "colours.csv")
+    return learning.write_table(tmp_path / "colours.csv")
+
+
+@pytest.fixture(scope="module")
+def trained() -> dict[str, Path]:
+    return {}
+
+
+@pytest.fixture
+def uninterrupted(tiny_gguf: Path, table: Path, trained: dict[str, Path]) -> Callable[..., Path]:
+    """Trainings that nothing interrupts, once for all tests of a file that ask for the same: by this process, or by `ray`."""
+
+    def make(settings: object, *, ray: str | None = None) -> Path:
+        key = f"{settings} {ray}"
+        if key not in trained:
+            trained[key] = learning.tune(tiny_gguf, table, "whole", settings=settings, ray=ray)
+        return trained[key]
+
+    return make

@@ -53,24 +53,6 @@ def _plan(prepared: prepare.Prepared) -> train.ExecutionPlan:
     return train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=prepared.settings.layers < prepared.sizes.layers)
 
 
-@pytest.fixture(scope="module")
-def trained() -> dict[str, Path]:
-    return {}
-
-
-@pytest.fixture
-def uninterrupted(tiny_gguf: Path, table: Path, trained: dict[str, Path]) -> Callable[..., Path]:
-    """Trainings that nothing interrupts, once for all tests that ask for the same: by this process, or by `ray`."""
-
-    def make(settings: prepare.Settings = SETTINGS, *, ray: str | None = None) -> Path:
-        key = f"{settings} {ray}"
-        if key not in trained:
-            trained[key] = tune(tiny_gguf, table, "alone" if ray is None else "whole", settings=settings, ray=ray)
-        return trained[key]
-
-    return make
-
-
 def metrics(folder: Path) -> dict[str, Any]:
     return facts_of(folder)["metrics"]
 
@@ -223,7 +205,7 @@ class TestTwoNodes:
     def test_what_was_stopped_goes_on_to_the_same_weights(
         self, cluster: str, tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, how: str
     ) -> None:
-        whole = weights(uninterrupted(ray=cluster))
+        whole = weights(uninterrupted(SETTINGS, ray=cluster))
         crews: list[data_parallel.Crew] = []
         find = data_parallel.Crew.find
         monkeypatch.setattr(data_parallel.Crew, "find", lambda crew: (crews.append(crew), find(crew)))
@@ -258,7 +240,7 @@ class TestTwoNodes:
         with pytest.raises(KeyboardInterrupt):
             tune(tiny_gguf, table, "parts", ray=cluster, on_progress=stop)
         resumed = tune(tiny_gguf, table, "parts", resume=True)
-        assert_close(weights(resumed), weights(uninterrupted()))
+        assert_close(weights(resumed), weights(uninterrupted(SETTINGS)))
         assert metrics(resumed)["workers"] == [2, 1]
 
     def test_a_worker_that_dies_before_anything_is_learned_leaves_nothing_to_go_on_with(

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,9 +64,9 @@ def test_in_another_thread_which_no_signal_interrupts_nothing_is_held_back() -> 
 
 @pytest.mark.parametrize("within", ["_average", "_use"], ids=["a step is done and not counted", "averaged weights are looked at"])
 def test_interrupted_at_an_awkward_moment_it_resumes_to_the_weights_of_an_uninterrupted_one(
-    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, within: str
+    tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, within: str
 ) -> None:
-    whole = weights(tune(tiny_gguf, table, "whole"))
+    whole = weights(uninterrupted(SETTINGS))
     original, calls = getattr(train.Run, within), itertools.count(1)
 
     def interrupted(*given: Any) -> None:
