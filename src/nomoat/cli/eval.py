@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,11 +67,10 @@ def eval_(
     loaded = load_suite(suite, input_column=input_column, label_column=label_column, instruction=instruction, models=[model])
     judging.require_judge(judge, judge_check)
     sending.require_consent([model], [loaded], limit=limit, seed=seed, spending=spending, yes=yes, judge=judge, check=judge_check)
+    plain = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending, template=template)
     with (
         started_workers(workers, ray, concurrency=concurrency) as started,
-        judging.bars(
-            RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending, template=template, workers=started)
-        ) as settings,
+        judging.bars(replace(plain, workers=started)) as settings,
     ):
         if judge is None:
             evaluation = run_suite(model, loaded, settings)
