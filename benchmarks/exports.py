@@ -9,15 +9,13 @@ Times are of all texts, one after the other in llama.cpp, 16 at once here: they 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from facts import circumstances, write
+from facts import answer_of, circumstances, write
 
 from nomoat import config, labelling, references, responder, tables
 from nomoat.judge.stats import wilson_interval
@@ -42,8 +40,7 @@ def in_llama_cpp(python: str, files: dict[str, str], requests: Sequence[Request]
     """Answers of llama.cpp."""
     chats = [[{"role": message.role, "content": message.content} for message in request.messages] for request in requests]
     asked = {"files": files, "chats": chats, "max_tokens": MAX_TOKENS, "threads": config.threads().value}
-    found = subprocess.run([python, str(PEER)], input=json.dumps(asked), capture_output=True, text=True, check=True)
-    answers: dict[str, Any] = json.loads(found.stdout.splitlines()[-1])
+    answers: dict[str, Any] = answer_of([python, str(PEER)], asked)
     return answers
 
 

@@ -1,4 +1,7 @@
-"""What every measurement is kept with, and how it is written: no number without its date, machine, commit and command."""
+"""What every measurement is kept with, and how it is written: no number without its date, machine, commit and command.
+
+And how a process of its own is measured.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -25,3 +28,13 @@ def write(path: Path | None, found: Mapping[str, Any]) -> None:
     """Write what was found where `--json` says, if it does."""
     if path is not None:
         path.write_text(f"{json.dumps(found, indent=1, ensure_ascii=False)}\n", encoding="utf-8")
+
+
+def answer_of(command: Sequence[str], asked: object = None) -> Any:
+    """What a process answers: the JSON of the last line it prints. It reads `asked` as JSON; what it says of errors is seen.
+
+    Raises CalledProcessError where it fails.
+    """
+    given = None if asked is None else json.dumps(asked)
+    done = subprocess.run(command, input=given, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])

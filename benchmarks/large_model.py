@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -20,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from facts import circumstances, write
+from facts import answer_of, circumstances, write
 
 from nomoat import config
 
@@ -116,8 +115,7 @@ def main() -> int:
             command = [arguments.llama_cpp, str(Path(__file__).with_name("large_model_llama_cpp.py"))]
         else:
             command = [sys.executable, __file__, str(arguments.file), "--here", name]
-        done = subprocess.run(command, input=json.dumps(asked), stdout=subprocess.PIPE, text=True, check=True)
-        facts[name] = json.loads(done.stdout.splitlines()[-1])
+        facts[name] = answer_of(command, asked)
         print(name, json.dumps(facts[name]), flush=True)
     write(arguments.json, facts)
     return 0

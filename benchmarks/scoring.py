@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from facts import circumstances, write
+from facts import answer_of, circumstances, write
 
 from nomoat import config, references
 from nomoat.catalog.datasets import pull_dataset
@@ -93,8 +92,7 @@ def lm_eval(options: argparse.Namespace, items: list[Item]) -> dict[str, Any]:
         "pairs": [(item.context, choice) for item in items for choice in item.choices],
     }  # fmt: skip
     command = [options.lm_eval_python, str(Path(__file__).with_name("scoring_lm_eval.py"))]
-    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=True)
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    answer: dict[str, Any] = answer_of(command, asked)
     return answer
 
 

@@ -1,10 +1,10 @@
 """What it costs, and what it saves, to look at a duel after every item and stop when the winner is known.
 
-    python benchmarks/sequential.py [--duels 2000] [--gsm8k FILE] [--json FILE]
+    python benchmarks/sequential.py [--duels 2000] [--json FILE]
 
-FILE: RouteLLM's stored answers, gsm8k_responses.csv or .csv.gz (lm-sys/RouteLLM, routellm/evals/gsm8k). Without it that part is left
-out. Three questions: how often do equals get a winner; how many items does a duel need when the true gap is twice the one that a
-fixed-size design was planned for; after how many of 1,319 items do stored answers of two well-known models settle it.
+Three questions: how often do equals get a winner; how many items does a duel need when the true gap is twice the one that a
+fixed-size design was planned for; after how many of 1,319 items do stored answers of two well-known models settle it (RouteLLM's, of
+GSM8K).
 
 The simulation follows the capital of many duels at once; `first_stops` is checked against `Watch`, the code that duels run.
 """
@@ -12,8 +12,6 @@ The simulation follows the capital of many duels at once; `first_stops` is check
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import json
 import math
 from pathlib import Path
@@ -24,6 +22,8 @@ from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 from scipy.special import logsumexp
 
+from nomoat.catalog.datasets import pull_dataset
+from nomoat.engine.recorded import read_recorded
 from nomoat.judge import stats
 from nomoat.judge.sequential import BETS_G, NUM_BETS
 
@@ -33,7 +33,7 @@ NEVER = 10**9
 ALPHA = 0.05
 DESIGNS = ((0.2, 0.05), (0.3, 0.05), (0.3, 0.1), (0.4, 0.15), (0.15, 0.03))  # share of discordant items, planned gap
 RARE_ITEMS = (20, 30, 50, 100, 150)
-GSM8K_MODELS = ("gpt-4-1106-preview", "mistralai/Mixtral-8x7B-Instruct-v0.1")
+BETTER, OTHER = "gpt-4-1106-preview", "Mixtral-8x7B-Instruct-v0.1"
 
 
 def first_stops(differences_RN: Differences, alpha: float, *, mean: float = 0.0) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -174,13 +174,9 @@ def items_needed(discordant: float, gap: float, num_duels: int, rng: np.random.G
 
 
 # ---------------------------------------------------------------- stored answers
-def read_gsm8k(path: Path) -> Differences:
+def read_gsm8k() -> Differences:
     """GPT-4 minus Mixtral, right or wrong, in the file's order."""
-    packed = path.suffix == ".gz"
-    with gzip.open(path, "rt", encoding="utf-8", newline="") if packed else path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    right: dict[str, Differences] = {name: np.array([row[name] == "True" for row in rows], dtype=float) for name in GSM8K_MODELS}
-    return right[GSM8K_MODELS[0]] - right[GSM8K_MODELS[1]]
+    return np.array([row.scores[BETTER] - row.scores[OTHER] for row in read_recorded(pull_dataset("routellm-gsm8k"))])
 
 
 def stored_answers(differences: Differences, num_orders: int, rng: np.random.Generator) -> dict[str, float]:
@@ -204,11 +200,10 @@ def main() -> None:
     """Print a Markdown page of what was measured, and write its JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--duels", type=int, default=2000)
-    parser.add_argument("--gsm8k", type=Path)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rng = np.random.default_rng(20261124)
-    found: dict[str, object] = {**circumstances(), "duels": options.duels}
+    stored, found = read_gsm8k(), {**circumstances(), "duels": options.duels}
 
     print("| equals | winner on the way | winner at the last look | in all (allowed: 5 %) | a plain test at every item |")
     print("|---|---|---|---|---|")
@@ -226,11 +221,9 @@ def main() -> None:
         shares = " | ".join(f"{100 * row[key]:.1f} %" for key in ("median_share", "p90_share", "median_share_plug_in"))
         power = " / ".join(f"{100 * row[key]:.0f} %" for key in ("power_fixed", "power", "power_without_last_look"))
         print(f"| {row['discordant']:.0%} | {row['planned_gap']:.0%} | {row['planned_items']:,} | {shares} | {power} |", flush=True)
-    found |= {"equals": rates, "missed_truth": missed, "designs": designs}
-    if options.gsm8k:
-        found["gsm8k"] = stored_answers(read_gsm8k(options.gsm8k), options.duels, rng)
-        print(f"\nGSM8K, stored answers: {json.dumps(found['gsm8k'])}")
-    write(options.json, found)
+    gsm8k = stored_answers(stored, options.duels, rng)
+    print(f"\nGSM8K, stored answers: {json.dumps(gsm8k)}")
+    write(options.json, {**found, "equals": rates, "missed_truth": missed, "designs": designs, "gsm8k": gsm8k})
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def sms_spam(data: Path, work: Path) -> Split:
     known = {text for text, _ in sides[0]}
     labels = ("not spam", "spam")
     shared = frozenset(str(at) for at, (text, _) in enumerate(sides[1], start=1) if text in known)
-    return Split(list(builtin._labelled(sides[0], labels)), list(builtin._labelled(sides[1], labels)), "exact", shared)
+    return Split(list(builtin.labelled(sides[0], labels)), list(builtin.labelled(sides[1], labels)), "exact", shared)
 
 
 def in_words(label: str) -> str:
@@ -103,7 +103,7 @@ def banking77(data: Path, work: Path) -> Split:
     labels = sorted(in_words(label) for label in json.loads((folder / "categories.json").read_text(encoding="utf-8")))
     words = "Which intent does this customer of a bank have?"
     lessons, questions = (
-        list(builtin._labelled([(row["text"].strip(), in_words(row["category"])) for row in read_table(path)], labels, words))
+        list(builtin.labelled([(row["text"].strip(), in_words(row["category"])) for row in read_table(path)], labels, words))
         for path in (unpacked(data, "banking77/train.csv", work), folder / "test.csv")
     )
     return Split(lessons, questions, "exact")
@@ -116,7 +116,7 @@ def e2e_nlg(data: Path, work: Path) -> Split:
     (predibase/lora_bakeoff @ 2ac88b9) counts each row of the test file by its own reference, and the first thousand rows.
     """
     folder = pull_dataset("e2e_nlg")
-    test = list(builtin._e2e_nlg(folder))
+    test = list(builtin.BUILT_IN["e2e_nlg"].read(folder))
     words = test[0].messages[0].content.partition("\n\n")[0]
     ids = {example.messages[0].content.partition("\n\n")[2]: example.id for example in test}
     rows = [(ids[row["mr"]], row["ref"]) for row in read_table(folder / "testset_w_refs.csv")[:PUBLISHED_ROWS]]
@@ -190,7 +190,7 @@ def kobest_copa(data: Path, work: Path, *, again: int = 0) -> Split:
             yield from (by_chance(chance, "", last, "결과", texts[label], wrong[number]) for number in numbers)
 
     def stripped(path: Path) -> list[dict[str, str]]:
-        header, *rows = builtin._lines(path)  # also HellaSwag's seven quoted rows: as they were when this was measured
+        header, *rows = builtin.lines(path)  # also HellaSwag's seven quoted rows: as they were when this was measured
         return [{name: value.strip() for name, value in zip(header, row, strict=True)} for row in rows]
 
     train, dev = (stripped(unpacked(data, f"kobest/COPA/{part}.tsv", work)) for part in ("train", "dev"))
@@ -221,7 +221,7 @@ def vader_classes(suite: str) -> list[tuple[str, str]]:
     So read, VADER as the paper's authors published it has their F1 of tweets, and comes within 0.03 of the other three (`vader.py`).
     """
     found = []
-    for _, rating, text in builtin._lines(pull_dataset(suite) / VADER_FILES[suite]):
+    for _, rating, text in builtin.lines(pull_dataset(suite) / VADER_FILES[suite]):
         value = float(rating)
         found.append((text.strip(), "positive" if value > 0 else "negative" if value < 0 else "neutral"))
     return found
@@ -232,7 +232,7 @@ def vader(suite: str, _data: Path, _work: Path) -> Split:
     rows = vader_classes(suite)
     random.Random(0).shuffle(rows)
     cut = int(len(rows) * TEST_PART_OF_VADER)
-    lessons, questions = (list(builtin._labelled(part, VADER_LABELS)) for part in (rows[cut:], rows[:cut]))
+    lessons, questions = (list(builtin.labelled(part, VADER_LABELS)) for part in (rows[cut:], rows[:cut]))
     return Split(lessons, questions, "exact")
 
 
@@ -241,12 +241,12 @@ TASKS: dict[str, Callable[[Path, Path], Split]] = {
     "banking77": banking77,
     "e2e_nlg": e2e_nlg,
     "kobest-sentineg": functools.partial(
-        as_the_suite_reads, "kobest", "kobest/SentiNeg/train.tsv", "SentiNeg/test.tsv", builtin._kobest_sentineg
+        as_the_suite_reads, "kobest", "kobest/SentiNeg/train.tsv", "SentiNeg/test.tsv", builtin.BUILT_IN["kobest-sentineg"].read
     ),
     "kobest-copa": kobest_copa,
     "kobest-copa-again": functools.partial(kobest_copa, again=1),
     "kobest-copa-third": functools.partial(kobest_copa, again=2),
-    "nsmc": functools.partial(as_the_suite_reads, "nsmc", "nsmc_raw_subset/train.tsv", "test.tsv", builtin._nsmc),
+    "nsmc": functools.partial(as_the_suite_reads, "nsmc", "nsmc_raw_subset/train.tsv", "test.tsv", builtin.BUILT_IN["nsmc"].read),
     **{name: functools.partial(vader, name) for name in VADER_FILES},
 }
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from facts import circumstances, write
+from facts import answer_of, circumstances, write
 from large_model import Peak
 
 
@@ -80,8 +79,7 @@ def main() -> None:
         "tokens_a_step": arguments.lessons * arguments.tokens, "runs": [],
     }  # fmt: skip
     for way in arguments.ways:
-        done = subprocess.run([sys.executable, *sys.argv, "--here", way], stdout=subprocess.PIPE, text=True, check=True)
-        found["runs"].append(json.loads(done.stdout.splitlines()[-1]))
+        found["runs"].append(answer_of([sys.executable, *sys.argv, "--here", way]))
         print(found["runs"][-1], flush=True)
     write(arguments.json, found)
 

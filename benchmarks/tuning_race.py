@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from facts import circumstances, write
+from facts import answer_of, circumstances, write
 from tuning_speed import LESSONS_A_STEP, RANK, RATE, pairs_of, shuffled_rows
 
 HELD_OUT = 500
@@ -107,7 +107,7 @@ def main() -> None:
         task = Path(work) / "task.json"
         task.write_text(json.dumps(peer_task(arguments.model, rows, arguments.peer_steps)), encoding="utf-8")
         command = [arguments.peer_python, str(Path(__file__).with_name("tuning_speed_peers.py")), "peft", str(arguments.hf), str(task)]
-        found["peer"] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+        found["peer"] = answer_of(command)
         print(found["peer"], flush=True)
     as_good = [run["seconds"] for run in found["ours"] if run["held_out_accuracy"] >= found["peer"]["held_out_accuracy"]]
     found["times_faster"] = found["peer"]["seconds"] / min(as_good) if as_good else None

@@ -30,7 +30,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from facts import circumstances, write
+from facts import answer_of, circumstances, write
 
 LITGPT_NAMES = {"smollm2-135m": "SmolLM2-135M-Instruct"}
 OURS, PEFT = "ours, all layers", "transformers + PEFT, float32"
@@ -132,17 +132,10 @@ def litgpt(arguments: argparse.Namespace, task: Path) -> dict[str, Any]:
          "--out_dir", str(task.with_name("out"))),
     )  # fmt: skip
     for command in commands:
-        done = subprocess.run([arguments.litgpt, *command], capture_output=True, text=True, check=True)
+        done = subprocess.run([arguments.litgpt, *command], stdout=subprocess.PIPE, text=True, check=True)
     times = [float(found) / 1000 for found in re.findall(r"iter time: ([\d.]+) ms", done.stdout)]
     length = mean(len(prompt) + len(answer) for prompt, answer in lessons)
     return {"tokens": round(length * len(times)), "seconds": sum(times), "held_out_loss": None}
-
-
-def in_process(command: list[str]) -> dict[str, Any]:
-    """What it prints in its last line."""
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    last: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return last
 
 
 def in_turn(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
@@ -158,7 +151,7 @@ def in_turn(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         }
         if len(arguments.seeds) == 1:
             commands |= {"ours, as it comes": me, "TRL SFTTrainer": [*peer, "trl", str(arguments.hf), str(path)]}
-        runs: dict[str, Callable[[], dict[str, Any]]] = {name: partial(in_process, command) for name, command in commands.items()}
+        runs: dict[str, Callable[[], dict[str, Any]]] = {name: partial(answer_of, command) for name, command in commands.items()}
         if arguments.litgpt:
             runs["LitGPT"] = partial(litgpt, arguments, path)
         found = {}
@@ -166,7 +159,7 @@ def in_turn(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
             try:
                 found[name] = run()
             except subprocess.CalledProcessError as exc:
-                print(f"{name} failed:\n{exc.stderr[-2000:]}")
+                print(f"{name} failed: {exc}", flush=True)
                 continue
             found[name]["tokens_per_second"] = round(found[name]["tokens"] / found[name]["seconds"], 1)
             print(seed, name, found[name], flush=True)

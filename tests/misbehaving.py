@@ -6,7 +6,6 @@ import json
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -137,10 +136,6 @@ def half(handler: BaseHTTPRequestHandler) -> None:
     handler.wfile.write(f"data: {json.dumps(piece('so far'))}\n\n".encode())
     handler.wfile.flush()
     handler.connection.shutdown(2)
-
-
-def stall(handler: BaseHTTPRequestHandler) -> None:
-    time.sleep(1.0)
 
 
 class Silent:

@@ -53,6 +53,14 @@ def test_what_a_script_found_is_written_with_its_circumstances(tmp_path: Path, m
     assert re.fullmatch(r"([0-9a-f]{12,40}(-dirty)?)?", told["commit"])
 
 
+def test_a_process_is_given_what_it_is_asked_and_answers_in_its_last_line() -> None:
+    facts = importlib.import_module("facts")
+    code = "import json, sys; asked = json.load(sys.stdin); print('loading'); print(json.dumps([asked]))"
+    assert facts.answer_of([sys.executable, "-c", code], {"a": 1}) == [{"a": 1}]
+    with pytest.raises(subprocess.CalledProcessError):
+        facts.answer_of([sys.executable, "-c", "raise SystemExit(2)"])
+
+
 def test_every_script_that_writes_json_writes_its_circumstances() -> None:
     for script in FOLDER.glob("*.py"):
         text = script.read_text(encoding="utf-8")

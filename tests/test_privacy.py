@@ -42,7 +42,7 @@ question = [{"role": "user", "content": "hello"}]
 answer = client.chat.completions.create(model="tiny.gguf", messages=question, max_tokens=5, temperature=0)
 print("served", answer.usage.completion_tokens)
 server.send_signal(signal.SIGINT)
-assert server.wait(30) == 0
+assert server.wait(60) == 0
 """
 
 # sitecustomize: every socket a process opens is written down, with what it is connected to.

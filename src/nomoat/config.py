@@ -39,8 +39,9 @@ FROM_FILE: dict[str, tuple[type, str]] = {  # what `config.toml` may hold
 }
 
 
+UNSAFE_SWITCH = "NOMOAT_UNSAFE_CODE"  # see `judge.sandbox`
 VARIABLES = (
-    "NOMOAT_HOME", *(f"NOMOAT_{name.upper()}" for name in FROM_FILE), "NOMOAT_UNSAFE_CODE",
+    "NOMOAT_HOME", *(f"NOMOAT_{name.upper()}" for name in FROM_FILE), UNSAFE_SWITCH,
     *(name for name in sorted(SECRETS) if name.startswith("NOMOAT_")),
 )  # fmt: skip
 NEARNESS = 0.65  # of the words behind `NOMOAT_`: CONTEXT is near CONTEXT_TOKENS, HOST not near HOME
@@ -134,8 +135,8 @@ def _read_keys() -> dict[str, str]:
     for name, value in values.items():
         if name not in SECRETS:
             # Who has taken the name for the value does not want to see it.
-            shown = name if name.isupper() or name.upper() in SECRETS else mask(name)
-            raise UsageError(f"`{path}` sets `{shown}`, which is no key", hint=f"known: {', '.join(sorted(SECRETS))}")
+            hidden = name if name.isupper() or name.upper() in SECRETS else mask(name)
+            raise UsageError(f"`{path}` sets `{hidden}`, which is no key", hint=f"known: {', '.join(sorted(SECRETS))}")
         if not isinstance(value, str):
             raise UsageError(f"`{path}` sets `{name}` to what is no text", hint=f'write it in quotes: {name} = "…"')
     return {name: value.strip() for name, value in values.items()}

@@ -233,6 +233,11 @@ class Responder:
         self.close()
 
 
+def ref_of(model: str | Responder) -> str:
+    """What the user called a model, loaded or not."""
+    return model if isinstance(model, str) else model.ref
+
+
 def _asked(request: Request | str) -> Request:
     if isinstance(request, str):
         return Request(messages=(Message(role="user", content=request),))

@@ -21,6 +21,7 @@ from types import SimpleNamespace
 import pytest
 from misbehaving import Act, Server, counted, events, half, piece, reset, say
 from patience import PATIENCE_SECONDS, wait_until
+from quiz import quiz
 from tiny import write_adapter, write_tiny_gguf
 
 import nomoat
@@ -47,15 +48,15 @@ from nomoat.judge.duel import run_duel
 from nomoat.judge.judged import run_judged_duel
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import in_common
 from nomoat.money import dollars
 from nomoat.pool import run_many
-from nomoat.records import Chunk, Completion, ContinuationScore, Example, Message, Request, Usage
+from nomoat.records import Chunk, Completion, ContinuationScore, Request, Usage
 from nomoat.responder import Responder
 
 Serving = Callable[..., Server]
+suite_of = functools.partial(quiz, max_new_tokens=10)
 
 
 def test_likelihoods_of_less_memory_are_kept_apart_and_none_is_taken_for_another(
@@ -112,13 +113,6 @@ def test_loading_is_no_part_of_the_first_answers_time(tmp_path: Path, monkeypatc
     with AnswerStore(tmp_path / "answers.sqlite") as store:
         found = collect_scores(Responder("fake:", engine), questions, store=store)
     assert [scores.seconds for scores in found if isinstance(scores, ChoiceScores)] == [1, 1]
-
-
-def suite_of(num_examples: int) -> Suite:
-    examples = tuple(
-        Example(id=str(at), messages=(Message(role="user", content=f"question {at}"),), target="yes") for at in range(num_examples)
-    )
-    return Suite(name="quiz", metric="exact", examples=examples, sha256=f"quiz{num_examples}", max_new_tokens=10)
 
 
 def spending(max_cost_usd: float | None = None) -> Spending:

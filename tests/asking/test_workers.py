@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import shell
 from tiny import TEMPLATE, write_tiny_gguf
 
 from nomoat import errors, installing, net
@@ -347,7 +348,7 @@ def test_the_command_takes_a_cluster(cluster: str, tiny_gguf: Path, tmp_path: Pa
     path = tmp_path / "s.jsonl"
     rows = [{"input": f"hello {at}", "target": "yes", "choices": ["yes", "no"]} for at in range(4)]
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    done = nomoat("eval", str(tiny_gguf), str(path), "--ray", cluster, "--json")
+    done = shell.program("eval", str(tiny_gguf), str(path), "--ray", cluster, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     said = json.loads(done.stdout)
     assert said["num_examples"] == 4 and said["notes"][0].startswith("answered by 2 workers on ")
@@ -357,7 +358,7 @@ def test_a_teacher_on_a_cluster_is_named_with_its_workers(cluster: str, tiny_ggu
     (tmp_path / "t.txt").write_text("배송이 빨라요\n사흘 만에 고장났어요\n", encoding="utf-8")
     out = tmp_path / "labels.csv"
     command = ["distil", str(tiny_gguf), "--label", str(tmp_path / "t.txt"), "--labels", "긍정,부정", "--out", str(out), "--json"]
-    done = nomoat(*command, "--ray", cluster)
+    done = shell.program(*command, "--ray", cluster)
     assert done.returncode == 0
     said = json.loads(done.stdout)
     assert said["notes"][0].startswith("answered by 2 workers on ")
@@ -448,11 +449,6 @@ def test_every_error_can_be_sent_from_one_process_to_another() -> None:
     for error in samples:
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), str(again), again.__dict__) == (type(error), str(error), error.__dict__)
-
-
-def nomoat(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name("nomoat")), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def end(workers: Workers, count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -17,8 +18,7 @@ from nomoat.bench import model as bench_model
 LIMITS = ["memory read, # thread # GB/s", "memory read, # threads # GB/s", "matrix product, float # # GFLOP/s"]
 
 
-def nomoat(*arguments: str) -> shell.Done:
-    return shell.nomoat(*arguments, COLUMNS="100")
+nomoat = functools.partial(shell.nomoat, COLUMNS="100")
 
 
 def without_numbers(text: str) -> str:

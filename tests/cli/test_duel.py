@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import json
 import re
@@ -12,9 +13,7 @@ from typing import Any
 import pytest
 import shell
 
-
-def nomoat(*arguments: str, columns: int = 100) -> shell.Done:
-    return shell.nomoat(*arguments, COLUMNS=str(columns))
+nomoat = functools.partial(shell.nomoat, COLUMNS="100")
 
 
 @pytest.fixture
@@ -74,7 +73,7 @@ def test_command_that_a_report_prints_does_it_again(table: Path, monkeypatch: py
 
 def test_duel_fits_a_narrow_terminal(table: Path) -> None:
     columns = ("--input-column", "text", "--label-column", "label")
-    done = nomoat("duel", "fake:", "fake:", "--suite", str(table), *columns, columns=50)
+    done = nomoat("duel", "fake:", "fake:", "--suite", str(table), *columns, COLUMNS="50")
     assert done.returncode == 0
     assert max(len(line) for line in done.stdout.splitlines()) <= 50
 
@@ -136,7 +135,7 @@ def test_table_with_a_rope_is_refused(table: Path) -> None:
 def test_table_prints_a_leaderboard_and_writes_a_report(vicuna_folder: Path, tmp_path: Path) -> None:
     names = [f"stored:vicuna80/{name}" for name in ("alpaca-13b", "gpt35", "vicuna-13b")]
     report = tmp_path / "t.html"
-    done = nomoat("duel", "--table", *names, "--report", str(report), columns=140)
+    done = nomoat("duel", "--table", *names, "--report", str(report), COLUMNS="140")
     assert (done.returncode, done.stderr) == (0, f"report: {report}\n")
     assert "1  stored:vicuna80/gpt35" in done.stdout
     said = " ".join(done.stdout.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import subprocess
@@ -16,9 +17,7 @@ from nomoat import __version__ as nomoat_version
 from nomoat import paths
 from nomoat.errors import NotEnoughDiskError
 
-
-def nomoat(*arguments: str) -> shell.Done:
-    return shell.nomoat(*arguments, COLUMNS="100")
+nomoat = functools.partial(shell.nomoat, COLUMNS="100")
 
 
 @pytest.fixture

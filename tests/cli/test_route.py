@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -21,9 +22,7 @@ from nomoat.route import learned
 from nomoat.route.budget import Allowance
 from nomoat.route.policy import Policy, default_path
 
-
-def nomoat(*arguments: str, piped: bytes = b"", **environment: str) -> shell.Done:
-    return shell.nomoat(*arguments, piped=piped, COLUMNS="100", **environment)
+nomoat = functools.partial(shell.nomoat, COLUMNS="100")
 
 
 def written(text: str) -> None:

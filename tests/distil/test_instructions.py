@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from misbehaving import Server, counted, say
+from patience import PATIENCE_SECONDS
 from teaching import COMPLETION_TOKENS, PROMPT_TOKENS, task_text, write_tasks
 
 from nomoat.asking.spending import Spending
@@ -194,7 +195,7 @@ def test_tasks_and_counts_depend_neither_on_the_number_of_workers_nor_on_how_man
 
 
 def test_every_worker_is_asked_though_each_has_one_answer_in_the_making() -> None:
-    both = threading.Barrier(2, timeout=20.0)
+    both = threading.Barrier(2, timeout=PATIENCE_SECONDS)
 
     class Waits(Several):
         def generate(self, request: Request) -> Iterator[Chunk]:

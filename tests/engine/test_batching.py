@@ -19,6 +19,7 @@ import llguidance
 import numpy as np
 import pytest
 import torch
+from patience import PATIENCE_SECONDS
 from reference import model_of_gguf
 
 from nomoat import footprint, hardware
@@ -390,7 +391,7 @@ class Fake:
         pass
 
     def run(self, rows: Sequence[Row]) -> tuple[Any, Any]:
-        assert self.may_begin.wait(10)
+        assert self.may_begin.wait(PATIENCE_SECONDS)
         self.before_pass()
         self._first |= {row.blocks[0]: row.ids[0] for row in rows if row.past == 0}
         self.passes.append({self._first[row.blocks[0]]: len(row.ids) for row in rows})
@@ -430,7 +431,7 @@ def test_a_text_longer_than_the_cache_is_refused_unread_though_others_are_under_
     batcher.submit(other)
     model.may_begin.set()
     with pytest.raises(NotEnoughMemoryError, match=r"a text of 40,000 tokens needs 0\.0 GB .* there is room for 32,000 tokens"):
-        long.result.result(timeout=10)
+        long.result.result(timeout=PATIENCE_SECONDS)
     assert len(list(other.tokens)) == 1
     assert model.passes == [{999: 1}, {2: 5}]
 
@@ -446,7 +447,7 @@ def test_the_first_token_of_an_answer_does_not_wait_for_hundreds_of_readings(fak
     for one in late:
         list(one.tokens)
     for reading in readings:
-        reading.result.result(timeout=10)
+        reading.result.result(timeout=PATIENCE_SECONDS)
     assert sum(model.passes[1].values()) == 2048 and not model.passes[1].keys() & {1, 2}  # before they came
     assert dict(list(model.passes[2].items())[:2]) == {1: 300, 2: 300}
     assert sum(model.passes[2].values()) == 600 + 512
@@ -489,7 +490,7 @@ def test_no_part_of_a_text_is_so_small_that_it_is_computed_otherwise(
         batcher.submit(reading)
     model.may_begin.set()
     for reading in readings:
-        reading.result.result(timeout=10)
+        reading.result.result(timeout=PATIENCE_SECONDS)
     for at, length in enumerate(lengths, 1):
         parts = [taking_part[at] for taking_part in model.passes if at in taking_part]
         assert sum(parts) == length and min(parts) >= min(24, length)
@@ -503,7 +504,7 @@ def test_a_text_of_which_each_tokens_logits_are_wanted_is_cut_alike_too(
     reading = batching.Reading([1] * 260, top_logprobs=0)
     batcher.submit(reading)
     model.may_begin.set()
-    reading.result.result(timeout=10)
+    reading.result.result(timeout=PATIENCE_SECONDS)
     assert [taking_part[1] for taking_part in model.passes[1:]] == [236, 24]
 
 
@@ -530,7 +531,7 @@ def test_answers_that_never_end_coming_do_not_stop_a_reading(
     more()
     batcher.submit(reading)
     model.may_begin.set()
-    reading.result.result(timeout=10)
+    reading.result.result(timeout=PATIENCE_SECONDS)
     assert all(max(taking_part) > 1 for taking_part in model.passes[1:5])  # answers went on beside it, or before it
 
 
@@ -546,7 +547,7 @@ def test_who_came_first_loses_no_blocks_to_who_came_later(
     batcher.submit(reading)
     model.before_pass = lambda: [batcher.submit(one) for one in answers] if len(model.passes) == 1 else None
     model.may_begin.set()
-    reading.result.result(timeout=10)
+    reading.result.result(timeout=PATIENCE_SECONDS)
     assert [len(list(one.tokens)) for one in answers] == [200] * len(answers)
     assert sum(taking_part.get(1, 0) for taking_part in model.passes) == 2048 + 640  # it never began again
 
@@ -567,7 +568,7 @@ def test_who_comes_after_the_end_is_told(engine: OpenVINOEngine) -> None:
     reading = batching.Reading([1, 2, 3])
     batcher.submit(reading)
     with pytest.raises(StoppedError, match="the model was closed"):
-        reading.result.result(timeout=1)
+        reading.result.result(timeout=PATIENCE_SECONDS)
 
 
 def test_a_prompt_that_begins_like_one_under_way_needs_blocks_for_the_rest_alone(
@@ -583,7 +584,7 @@ def test_a_prompt_that_begins_like_one_under_way_needs_blocks_for_the_rest_alone
 
     def counted(rows: Any) -> Any:
         if first_came.is_set():
-            assert second_sent.wait(10)
+            assert second_sent.wait(PATIENCE_SECONDS)
         rows_of_passes.append(len(rows))
         made = run(rows)
         first_came.set()
@@ -591,7 +592,7 @@ def test_a_prompt_that_begins_like_one_under_way_needs_blocks_for_the_rest_alone
 
     monkeypatch.setattr(batcher._model, "run", counted)
     first, second = engine.generate(request), None
-    assert first_came.wait(10)
+    assert first_came.wait(PATIENCE_SECONDS)
     second = engine.generate(request)
     second_sent.set()
     assert ["".join(chunk.text for chunk in stream) for stream in (first, second)] == [expected, expected]
@@ -630,14 +631,14 @@ def test_a_start_that_is_interrupted_leaves_no_thread_behind(monkeypatch: pytest
     goes_on, before = threading.Event(), set(threading.enumerate())
 
     def make() -> Any:
-        goes_on.wait(10)
+        goes_on.wait(PATIENCE_SECONDS)
         return SimpleNamespace(block_bytes=0, mapped_bytes=0, allocate=lambda num_blocks: None)
 
     with pytest.raises(KeyboardInterrupt):
         batching.Batcher(make, context_tokens=64)
     (thread,) = set(threading.enumerate()) - before
     goes_on.set()
-    thread.join(10)
+    thread.join(PATIENCE_SECONDS)
     assert not thread.is_alive()
 
 
@@ -669,7 +670,7 @@ def test_answers_do_not_wait_for_likelihoods(engine: OpenVINOEngine) -> None:
 
     def score(*asked: object) -> list[Any]:
         begun.set()
-        ends.wait(30)
+        ends.wait(PATIENCE_SECONDS)
         return []
 
     engine._shared.scorers[None] = SimpleNamespace(score=score)  # type: ignore[assignment]
@@ -677,9 +678,9 @@ def test_answers_do_not_wait_for_likelihoods(engine: OpenVINOEngine) -> None:
     answering = threading.Thread(target=answer, args=(engine, Request(prompt="the", max_new_tokens=2)))
     try:
         scoring.start()
-        assert begun.wait(10)
+        assert begun.wait(PATIENCE_SECONDS)
         answering.start()
-        answering.join(20)
+        answering.join(PATIENCE_SECONDS)
         assert not answering.is_alive()
     finally:
         ends.set()

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from patience import PATIENCE_SECONDS
 from reference import model_of_gguf, our_logits
 from tiny import CONTEXT, write_adapter, write_tiny_gguf
 
@@ -120,7 +121,7 @@ def test_a_stream_closed_by_another_thread_ends_for_its_reader(engine: OpenVINOE
     while not stream._chunks.gi_running:
         time.sleep(0.001)
     stream.close()
-    reader.join(20)
+    reader.join(PATIENCE_SECONDS)
     assert [(chunk.text, chunk.finish_reason) for chunk in read] == [("", "cancelled")]
     assert list(stream) == []
 
@@ -191,7 +192,7 @@ def test_a_model_that_nobody_has_any_more_is_freed_with_its_thread(tiny_gguf: Pa
     thread, model = batcher._thread, weakref.ref(batcher._model)
     del responder, batcher
     gc.collect()
-    thread.join(20)
+    thread.join(PATIENCE_SECONDS)
     gc.collect()
     assert (thread.is_alive(), model()) == (False, None)
 
@@ -208,7 +209,7 @@ def test_a_model_runs_for_as_long_as_anybody_has_one_of_its_views(tiny_gguf: Pat
     assert Responder("tiny", kept).complete(HELLO).usage.completion_tokens > 0
     del kept
     gc.collect()
-    thread.join(20)
+    thread.join(PATIENCE_SECONDS)
     assert not thread.is_alive()
 
 

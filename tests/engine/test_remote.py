@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
-from misbehaving import FINE, Act, Pieces, Server, Silent, counted, events, half, piece, reset, say, stall
+from misbehaving import FINE, Act, Pieces, Server, Silent, counted, events, half, piece, reset, say
 from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat import config, net
@@ -469,7 +469,7 @@ def test_a_slow_answer_comes_whole_though_it_is_looked_whether_anybody_waits(
 
     with (
         Responder("r", at(serving(slow))) as patient,
-        Responder("r", at(serving(stall), read_timeout_seconds=0.3)) as hasty,
+        Responder("r", at(serving(Silent()), read_timeout_seconds=0.3)) as hasty,
         net.asking_for(threading.Event()),
     ):
         assert patient.complete(HELLO).text == "hello 안녕"
@@ -844,7 +844,7 @@ def spent(engine: RemoteEngine, request: Request, error: type[Exception]) -> flo
 
 def test_a_call_that_may_have_been_worked_on_is_counted_and_one_that_was_not_is_free(serving: Callable[..., Server]) -> None:
     most = RATES.most_usd(HELLO)
-    assert spent(at(serving(stall), read_timeout_seconds=0.1), HELLO, RemoteError) == pytest.approx(most)
+    assert spent(at(serving(Silent()), read_timeout_seconds=0.1), HELLO, RemoteError) == pytest.approx(most)
     assert spent(at(serving(half)), HELLO, RemoteError) == pytest.approx(most)
     assert spent(at(serving(say(400, {"error": "no"}))), HELLO, RemoteError) == 0
     cloud = RemoteEngine(base_url="http://127.0.0.1:9/v1", model="m", key="k", provider="google")
@@ -979,7 +979,7 @@ def test_what_a_server_says_is_quoted_without_what_drives_a_terminal(serving: Ca
 
 
 def test_slow_server_is_given_up(serving: Callable[..., Server]) -> None:
-    assert failure(serving(stall), read_timeout_seconds=0.1).message == "`127.0.0.1` did not answer within 0.1 s"
+    assert failure(serving(Silent()), read_timeout_seconds=0.1).message == "`127.0.0.1` did not answer within 0.1 s"
 
 
 def test_no_server_says_where_and_asks_whether_it_runs(serving: Callable[..., Server]) -> None:

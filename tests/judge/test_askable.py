@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from misbehaving import Server
+from quiz import quiz
 from tiny import TEMPLATE, write_tiny_gguf
 
 import nomoat
@@ -22,7 +23,7 @@ from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
-from nomoat.records import Chunk, Example, Message, Request
+from nomoat.records import Chunk, Message, Request
 from nomoat.responder import Responder
 
 REFUSES_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system message') }}{% endif %}" + TEMPLATE
@@ -42,8 +43,7 @@ class Counting(FakeEngine):
 
 @pytest.fixture
 def suite() -> Suite:
-    examples = tuple(Example(id=str(at), messages=(Message(role="user", content=f"q{at}"),), target="yes") for at in range(3))
-    return Suite(name="quiz", metric="exact", examples=examples, sha256="q")
+    return quiz(3)
 
 
 @pytest.fixture

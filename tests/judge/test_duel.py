@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from misbehaving import Server, counted
+from quiz import quiz
 
 import nomoat
 from nomoat.asking.spending import Spending
@@ -16,7 +17,6 @@ from nomoat.errors import DataError, NotEnoughMemoryError, RemoteError, Unsuppor
 from nomoat.judge import duel as duels
 from nomoat.judge.duel import run_duel, run_duels
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import Rules
 from nomoat.records import Chunk, Example, Message, Request
 from nomoat.responder import Responder
@@ -32,13 +32,6 @@ class Counting(FakeEngine):
     def generate(self, request: Request) -> Iterator[Chunk]:
         self.asked.append(request.messages[-1].content)
         yield from super().generate(request)
-
-
-def quiz(num_examples: int) -> Suite:
-    examples = tuple(
-        Example(id=str(at), messages=(Message(role="user", content=f"question {at}"),), target="yes") for at in range(num_examples)
-    )
-    return Suite(name="quiz", metric="exact", examples=examples, sha256=f"q{num_examples}")
 
 
 def sides(right_one: set[int], right_other: set[int], n: int) -> tuple[Responder, Responder, Counting, Counting]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
+from quiz import knowing
 
 import nomoat
 from nomoat.engine.fake import FakeEngine
@@ -38,15 +39,10 @@ def copied(num_questions: int, times: int) -> Suite:
     return suite_of(*(asking(at % num_questions, at) for at in range(num_questions * times)))
 
 
-def knowing(num_right: int, *, name: str = "m") -> Responder:
-    """A model that answers the first `num_right` of 100 questions with "yes"."""
-    return Responder(name, FakeEngine(answers={f"question {at}": "yes" if at < num_right else "no" for at in range(100)}))
-
-
 def test_equal_questions_are_one_piece_of_evidence() -> None:
     """30 questions five times each are 30 groups, for a score and for a duel, which asks everything; each of them says so."""
     suite = copied(30, 5)
-    evaluation = run_suite(knowing(13), suite)
+    evaluation = run_suite(knowing("m", 13), suite)
     scores, groups = [outcome.score for outcome in evaluation.outcomes], [str(at % 30) for at in range(150)]
     assert [outcome.group for outcome in evaluation.outcomes] == groups
     assert (evaluation.side.score_low, evaluation.side.score_high) == clustered_mean_interval(scores, groups)
@@ -55,16 +51,16 @@ def test_equal_questions_are_one_piece_of_evidence() -> None:
         "150 examples in 30 groups that belong together: errors are those between groups",
     )
     assert evaluation.notes[-2:] == told
-    verdict = nomoat.duel(knowing(13, name="a"), knowing(8, name="b"), suite)
+    verdict = nomoat.duel(knowing("a", 13), knowing("b", 8), suite)
     assert (verdict.num_examples, verdict.p_value, verdict.winner) == (150, 2 / 2**5, "undecided")  # 25 to 0, were they independent
     assert [note for note in verdict.notes if "group" in note][:2] == list(told)
-    assert set(told) <= set(run_table([knowing(13, name="a"), knowing(8, name="b")], suite).leaderboard.notes)
+    assert set(told) <= set(run_table([knowing("a", 13), knowing("b", 8)], suite).leaderboard.notes)
 
 
 def test_equal_models_seldom_have_a_winner_over_equal_questions() -> None:
     """200 duels of 20 questions five times each: at most 10 winners are promised; more than 20 by chance: below 0.1 %."""
     rng = np.random.default_rng(4)
-    groups = [outcome.group for outcome in run_suite(knowing(0), copied(20, 5)).outcomes]
+    groups = [outcome.group for outcome in run_suite(knowing("m", 0), copied(20, 5)).outcomes]
     num_winners = 0
     for _ in range(200):
         left, right = (np.tile(rng.random(20) < 0.5, 5).astype(float).tolist() for _ in range(2))
@@ -75,8 +71,8 @@ def test_equal_models_seldom_have_a_winner_over_equal_questions() -> None:
 def test_a_few_equal_questions_count_and_the_notes_say_what_that_is_worth() -> None:
     """A duel over them may stop early. 4 of 100: the variance is up to 1.08 times what it is taken for."""
     suite = suite_of(*(asking(at % 96, at) for at in range(100)))
-    assert nomoat.duel(knowing(100, name="a"), knowing(0, name="b"), suite, concurrency=1).num_examples < 100
-    evaluation = run_suite(knowing(100), suite)
+    assert nomoat.duel(knowing("a", 100), knowing("b", 0), suite, concurrency=1).num_examples < 100
+    evaluation = run_suite(knowing("m", 100), suite)
     note = "4 of the 100 questions of `quiz` are equal to one before them, and count all the same: intervals are up to 4 % too narrow"
     assert [told for told in evaluation.notes if "question" in told] == [note]
     assert groups_of(evaluation.outcomes) is None
@@ -108,7 +104,7 @@ def judged(left: str | Responder, right: str | Responder, suite: Suite) -> Verdi
 def partly_answered() -> Suite:
     """300 questions, of which the last 4 repeat the first: "old" has answered 44 of them to 40 different questions."""
     suite = suite_of(*(asking(at if at < 296 else 0, at) for at in range(300)))
-    run_suite(knowing(20, name="old"), dataclasses.replace(suite, examples=suite.examples[:40]))
+    run_suite(knowing("old", 20), dataclasses.replace(suite, examples=suite.examples[:40]))
     return suite
 
 
@@ -117,9 +113,9 @@ def test_both_sides_are_in_the_groups_of_what_both_answered(fight: Callable[...,
     """4 copies in 300 change next to nothing, and in 44 a fifth: whoever is asked first, they are one group for both sides."""
     suite = partly_answered()
     if fight is judged:
-        judged(knowing(20, name="old"), knowing(0, name="older"), dataclasses.replace(suite, examples=suite.examples[:40]))
-    one = fight(knowing(27, name="new"), "stored:quiz/old", suite)
-    other = fight("stored:quiz/old", knowing(27, name="new"), suite)
+        judged(knowing("old", 20), knowing("older", 0), dataclasses.replace(suite, examples=suite.examples[:40]))
+    one = fight(knowing("new", 27), "stored:quiz/old", suite)
+    other = fight("stored:quiz/old", knowing("new", 27), suite)
     assert one.num_examples == 44
     mirrored = pytest.approx((-other.difference_high, -other.difference_low, other.p_value))
     assert (one.difference_low, one.difference_high, one.p_value) == mirrored
@@ -133,7 +129,7 @@ def test_both_sides_are_in_the_groups_of_what_both_answered(fight: Callable[...,
 
 def test_a_table_is_in_the_groups_of_what_all_answered() -> None:
     suite = partly_answered()
-    for models in ([knowing(27, name="new"), "stored:quiz/old"], ["stored:quiz/old", knowing(27, name="new")]):
+    for models in ([knowing("new", 27), "stored:quiz/old"], ["stored:quiz/old", knowing("new", 27)]):
         table = run_table(models, suite)
         assert len({tuple(outcome.group for outcome in evaluation.outcomes) for evaluation in table.evaluations}) == 1
         assert [note for note in table.leaderboard.notes if "equal to one" in note or "groups" in note] == [
@@ -146,9 +142,9 @@ def test_groups_that_what_was_answered_hardly_has_are_none() -> None:
     """The other way: 10 equal ones in 100, none of which "old" has answered."""
     suite = suite_of(*(asking(at if at < 90 else 89, at) for at in range(100)))
     old = dataclasses.replace(suite, examples=suite.examples[:89])
-    run_suite(knowing(20, name="old"), old)
-    one, other = fought(knowing(27, name="new"), "stored:quiz/old", suite), fought("stored:quiz/old", knowing(27, name="new"), suite)
-    alone = fought(knowing(27, name="new"), "stored:quiz/old", old)
+    run_suite(knowing("old", 20), old)
+    one, other = fought(knowing("new", 27), "stored:quiz/old", suite), fought("stored:quiz/old", knowing("new", 27), suite)
+    alone = fought(knowing("new", 27), "stored:quiz/old", old)
     for verdict in (one, other):
         assert not any("equal to one" in note or "errors are those" in note for note in verdict.notes)
         assert verdict.p_value == alone.p_value
@@ -157,7 +153,7 @@ def test_groups_that_what_was_answered_hardly_has_are_none() -> None:
 
 
 def test_a_duel_that_may_stop_early_takes_equal_questions_for_several_and_says_so() -> None:
-    verdict = run_duel(knowing(27, name="new"), "stored:quiz/old", partly_answered()).verdict
+    verdict = run_duel(knowing("new", 27), "stored:quiz/old", partly_answered()).verdict
     assert (verdict.num_examples, bool(verdict.looks)) == (44, True)
     assert [note for note in verdict.notes if "equal to one" in note or "groups" in note] == [
         "4 of the 44 questions of `quiz` are equal to one before them, and count all the same: intervals are up to 17 % too narrow"
@@ -165,14 +161,14 @@ def test_a_duel_that_may_stop_early_takes_equal_questions_for_several_and_says_s
 
 
 def test_a_suite_without_questions_is_an_error_of_its_own() -> None:
-    for ask in (lambda: run_suite(knowing(1), suite_of()), lambda: nomoat.duel(knowing(1), knowing(2), suite_of())):
+    for ask in (lambda: run_suite(knowing("m", 1), suite_of()), lambda: nomoat.duel(knowing("m", 1), knowing("m", 2), suite_of())):
         with pytest.raises(DataError, match="`m` holds no answers to these questions"):
             ask()
 
 
 def test_a_copy_that_changes_nothing_is_not_talked_about() -> None:
     suite = suite_of(*(asking(at % 299, at) for at in range(300)))
-    evaluation = run_suite(knowing(100), suite)
+    evaluation = run_suite(knowing("m", 100), suite)
     assert not any("question" in note for note in evaluation.notes)
     assert groups_of(evaluation.outcomes) is None
 

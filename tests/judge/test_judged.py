@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from misbehaving import Server, counted
+from quiz import quiz
 
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
@@ -27,6 +29,7 @@ from nomoat.records import Chunk, ContinuationScore, Example, Message, Request, 
 from nomoat.responder import Responder
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "judge_agreement.py"
+suite_of = functools.partial(quiz, metric="judge", name="open", target="", max_new_tokens=64)
 
 
 class Scripted(FakeEngine):
@@ -55,13 +58,6 @@ def likes_good(prompt: str) -> str:
     """Prefers the answer that says good; ties where both or neither do."""
     one, other = ("good" in section(prompt, f"Assistant {name}") for name in "AB")
     return "I looked at both. " + ("[[C]]" if one == other else "[[A]]" if one else "[[B]]")
-
-
-def suite_of(num_examples: int) -> Suite:
-    examples = tuple(
-        Example(id=str(at), messages=(Message(role="user", content=f"question {at}"),), target="") for at in range(num_examples)
-    )
-    return Suite(name="open", metric="judge", examples=examples, sha256=f"open{num_examples}", max_new_tokens=64)
 
 
 def side(name: str, good: Sequence[int], num_examples: int) -> Responder:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 import pytest
+from quiz import knowing, quiz
 
 from nomoat.asking.store import AnswerStore
 from nomoat.engine import served_scores_digest
@@ -20,20 +21,6 @@ from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
 from nomoat.records import Chunk, ContinuationScore, Example, Message, Request
 from nomoat.responder import Responder
-
-
-def quiz(num_examples: int, *, choices: tuple[str, ...] = ()) -> Suite:
-    examples = tuple(
-        Example(id=str(at), messages=(Message(role="user", content=f"question {at}"),), target="yes", choices=choices)
-        for at in range(num_examples)
-    )
-    return Suite(name="quiz", metric="choice" if choices else "exact", examples=examples, sha256=f"quiz{num_examples}{choices}")
-
-
-def knowing(name: str, num_right: int, num_examples: int = 60) -> Responder:
-    engine = FakeEngine(answers={f"question {at}": "yes" if at < num_right else "no" for at in range(num_examples)})
-    engine.digest = f"digest of {name}"
-    return Responder(name, engine)
 
 
 class Grades(FakeEngine):
@@ -95,7 +82,7 @@ def test_answers_that_are_not_kept_are_left_out_and_counted() -> None:
 
 def test_kept_likelihoods_of_the_served_form_are_found_and_not_mixed_with_others() -> None:
     """Two questions were scored in float32 and three others with less memory: it is the three."""
-    suite = quiz(5, choices=("yes", "no"))
+    suite = quiz(5, "choice", choices=("yes", "no"))
     for engine, examples in ((Likes(), suite.examples[:2]), (Served(), suite.examples[2:])):
         engine.digest = "d"
         run_suite(Responder("likes", engine), dataclasses.replace(suite, examples=examples))
@@ -140,7 +127,7 @@ def test_nobody_is_asked_what_kept_answers_lack(stop_early: bool, is_left: bool)
 
 @pytest.mark.parametrize("is_judged", [False, True])
 def test_no_model_of_a_leaderboard_is_asked_what_kept_answers_lack(is_judged: bool) -> None:
-    suite = Suite(name="open", metric="judge", examples=quiz(12).examples, sha256="open") if is_judged else quiz(12)
+    suite = quiz(12, "judge", name="open") if is_judged else quiz(12)
     asked = dataclasses.replace(suite, examples=suite.examples[:5])
     run_graded(knowing("good", 3), asked, Responder("judge", Grades())) if is_judged else run_suite(knowing("good", 3), asked)
     engine = Counting()
@@ -182,7 +169,7 @@ def test_a_leaderboard_over_kept_answers_says_that_a_duel_may_have_ended_there()
 
 
 def test_a_judge_of_kept_answers_says_that_a_duel_may_have_ended_there() -> None:
-    suite = Suite(name="quiz", metric="judge", examples=quiz(12).examples, sha256="open")
+    suite = quiz(12, "judge")
     judge = Responder("judge", Grades())
     run_graded(knowing("good", 3), dataclasses.replace(suite, examples=suite.examples[:5]), judge)
     models = ("stored:quiz/good", knowing("bad", 1))
@@ -223,7 +210,7 @@ def test_a_side_without_kept_answers_is_named_before_the_other_is_asked() -> Non
 
 
 def test_likelihoods_are_kept_too() -> None:
-    suite = quiz(8, choices=("no", "yes"))
+    suite = quiz(8, "choice", choices=("no", "yes"))
     first = run_suite(Responder("likes", Likes()), suite)
     again = run_suite("stored:quiz/likes", suite)
     assert again.side.score == first.side.score == 1.0
@@ -237,7 +224,7 @@ def test_what_was_asked_of_a_model_is_still_known_as_its_own() -> None:
 
 
 def test_grades_of_kept_answers_do_not_replace_the_models_own_record() -> None:
-    suite = Suite(name="open", metric="judge", examples=quiz(6).examples, sha256="open")
+    suite = quiz(6, "judge", name="open")
     for model in (knowing("good", 6), "stored:open/good"):
         run_graded(model, suite, Responder("judge", Grades()))
     with AnswerStore() as store:
@@ -245,7 +232,7 @@ def test_grades_of_kept_answers_do_not_replace_the_models_own_record() -> None:
 
 
 def test_judge_is_shown_kept_answers() -> None:
-    suite = Suite(name="open", metric="judge", examples=quiz(6).examples, sha256="open")
+    suite = quiz(6, "judge", name="open")
     judge = Responder("judge", Likes())
     first = run_judged_duel(knowing("good", 6), knowing("bad", 0), suite, judge).verdict
     again = run_judged_duel("stored:open/good", "stored:open/bad", suite, judge).verdict

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from misbehaving import Act, Server, events, piece
+from quiz import knowing, quiz
 
 import nomoat
 from nomoat.asking.spending import Spending
@@ -24,26 +25,9 @@ from nomoat.judge.metrics import Metric
 from nomoat.judge.run import evaluate, run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.stats import clustered_mean_interval
-from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import in_common, score_interval
-from nomoat.records import Chunk, ContinuationScore, Example, Message, Outcome, Request
+from nomoat.records import Chunk, ContinuationScore, Message, Outcome, Request
 from nomoat.responder import Responder
-
-
-def suite_of(
-    num_examples: int, metric: Metric = "exact", *, choices: tuple[str, ...] = (), target: str = "yes", max_new_tokens: int = 32
-) -> Suite:
-    examples = tuple(
-        Example(id=str(at), messages=(Message(role="user", content=f"question {at}"),), target=target, choices=choices)
-        for at in range(num_examples)
-    )
-    return Suite(name="quiz", metric=metric, examples=examples, sha256=f"{metric}{num_examples}", max_new_tokens=max_new_tokens)
-
-
-def knowing(num_right: int, num_examples: int, *, name: str = "m", wrong: str = "no") -> Responder:
-    """A model that answers the first `num_right` questions with "yes"."""
-    answers = {f"question {at}": "Yes." if at < num_right else wrong for at in range(num_examples)}
-    return Responder(name, FakeEngine(answers=answers))
 
 
 class CountingEngine(FakeEngine):
@@ -80,7 +64,7 @@ class CountingEngine(FakeEngine):
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_asked(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=f"(?m)^{message}$"):
-        evaluate(knowing(5, 5), suite_of(5), **given)
+        evaluate(knowing("m", 5), quiz(5), **given)
 
 
 @pytest.mark.parametrize(("given", "kind"), [({"store": "x"}, "str"), ({"workers": 3}, "int")])
@@ -91,9 +75,9 @@ def test_settings_hold_no_other_store_and_no_number_of_workers(given: dict[str, 
 
 
 def test_exact_suite_scores_each_written_answer() -> None:
-    outcomes = nomoat.evaluate(knowing(2, 3), suite_of(3))
+    outcomes = nomoat.evaluate(knowing("m", 2), quiz(3))
     assert outcomes[0] == Outcome(
-        suite="quiz", example_id="0", model="m", answer="Yes.", score=1.0, prompt_tokens=2, completion_tokens=1, cost_usd=0.0
+        suite="quiz", example_id="0", model="m", answer="yes", score=1.0, prompt_tokens=2, completion_tokens=1, cost_usd=0.0
     )
     assert [(outcome.example_id, outcome.score) for outcome in outcomes] == [("0", 1.0), ("1", 1.0), ("2", 0.0)]
 
@@ -106,14 +90,14 @@ def test_what_is_no_model_or_no_number_is_refused_before_anything_is_asked() -> 
         ("fake:", {"seed": None}, "`seed` is None, of the type NoneType"),
     ):
         with pytest.raises(UsageError) as caught:
-            nomoat.evaluate(model, suite_of(1), **settings)  # type: ignore[arg-type]
+            nomoat.evaluate(model, quiz(1), **settings)  # type: ignore[arg-type]
         assert caught.value.message == message
     with pytest.raises(UsageError, match=r"`alpha` is '0[.]05'"):
-        nomoat.duel("fake:", "fake:", suite_of(1), alpha="0.05")  # type: ignore[arg-type]
+        nomoat.duel("fake:", "fake:", quiz(1), alpha="0.05")  # type: ignore[arg-type]
 
 
 def test_choice_suite_takes_the_likeliest_choice() -> None:
-    suite = suite_of(2, "choice", choices=("yes", "question"))
+    suite = quiz(2, "choice", choices=("yes", "question"))
     outcomes = nomoat.evaluate(Responder("m", FakeEngine()), suite)
     assert [(outcome.answer, outcome.score) for outcome in outcomes] == [("question", 0.0)] * 2
     right = dataclasses.replace(suite, examples=tuple(dataclasses.replace(e, target="question") for e in suite.examples))
@@ -125,14 +109,14 @@ def test_choices_normalised_by_tokens_prefer_the_long_one() -> None:
         def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
             return [ContinuationScore(log_probability=-2.0, num_tokens=1), ContinuationScore(log_probability=-3.0, num_tokens=3)]
 
-    suite = suite_of(1, "choice", choices=("no", "yes"))
+    suite = quiz(1, "choice", choices=("no", "yes"))
     assert nomoat.evaluate(Responder("m", Fixed()), suite)[0].answer == "no"
     assert nomoat.evaluate(Responder("m", Fixed()), dataclasses.replace(suite, per_token=True))[0].answer == "yes"
 
 
 def test_model_without_likelihoods_writes_its_choice_and_the_verdict_says_so() -> None:
     engine = StoredEngine({"0: yes or no?": "Yes!", "1: yes or no?": "I think yes", "2: yes or no?": "no"}, name="stored:s/m")
-    suite = suite_of(3, "choice", choices=("no", "yes"))
+    suite = quiz(3, "choice", choices=("no", "yes"))
     asked = {"question 0": "0: yes or no?", "question 1": "1: yes or no?", "question 2": "2: yes or no?"}
     examples = [
         dataclasses.replace(example, messages=(Message(role="user", content=asked[example.messages[0].content]),))
@@ -146,7 +130,7 @@ def test_model_without_likelihoods_writes_its_choice_and_the_verdict_says_so() -
 @pytest.mark.parametrize("metric", ["exact", "choice"])
 def test_second_run_asks_nothing_and_comes_to_the_same(metric: Metric) -> None:
     engine = CountingEngine()
-    suite = suite_of(5, metric, choices=("yes", "no"))
+    suite = quiz(5, metric, choices=("yes", "no"))
     first = run_suite(Responder("m", engine), suite)
     assert engine.calls == 5
     second = run_suite(Responder("m", engine), suite)
@@ -157,7 +141,7 @@ def test_second_run_asks_nothing_and_comes_to_the_same(metric: Metric) -> None:
 
 @pytest.mark.parametrize("metric", ["exact", "choice"])
 def test_stopped_run_goes_on_where_it_was(metric: Metric) -> None:
-    suite = suite_of(6, metric, choices=("yes", "no"))
+    suite = quiz(6, metric, choices=("yes", "no"))
     stopped = CountingEngine(fail_at=4)
     with pytest.raises(KeyboardInterrupt):
         run_suite(Responder("m", stopped), suite, RunSettings(concurrency=1))
@@ -169,7 +153,7 @@ def test_stopped_run_goes_on_where_it_was(metric: Metric) -> None:
 
 def test_equal_questions_are_asked_once() -> None:
     engine = CountingEngine()
-    suite = suite_of(2)
+    suite = quiz(2)
     twice = (*suite.examples, dataclasses.replace(suite.examples[0], id="again"))
     assert len(nomoat.evaluate(Responder("m", engine), dataclasses.replace(suite, examples=twice))) == 3
     assert engine.calls == 2
@@ -184,7 +168,7 @@ def test_an_answer_to_equal_questions_is_paid_for_and_sent_once() -> None:
                 used = None if chunk.usage is None else dataclasses.replace(chunk.usage, bytes_out=100)
                 yield dataclasses.replace(chunk, usage=used)
 
-    suite = suite_of(2)
+    suite = quiz(2)
     thrice = (*suite.examples, *(dataclasses.replace(suite.examples[0], id=name) for name in ("again", "once more")))
     spending = Spending(input_usd_per_million=1e6, output_usd_per_million=0.0)
     model = Responder("openai:m", Sending())
@@ -201,7 +185,7 @@ def test_an_answer_to_equal_questions_is_paid_for_and_sent_once() -> None:
 
 
 def test_answer_that_is_begun_counts_with_its_beginning_and_no_server_is_asked() -> None:
-    begun = dataclasses.replace(suite_of(2), answer_start="y")
+    begun = dataclasses.replace(quiz(2), answer_start="y")
     model = Responder("m", FakeEngine(answers={"question 0": "es", "question 1": "yes"}))
     found = run_suite(model, begun)
     assert [(outcome.answer, outcome.score) for outcome in found.outcomes] == [("es", 1.0), ("yes", 0.0)]
@@ -212,7 +196,7 @@ def test_answer_that_is_begun_counts_with_its_beginning_and_no_server_is_asked()
 def test_code_to_be_gone_on_with_is_refused_for_who_only_chats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "missing_wall", lambda: "")
     engine = CountingEngine()
-    suite = dataclasses.replace(suite_of(2, "code", target="{answer}"), chat=False)
+    suite = dataclasses.replace(quiz(2, "code", target="{answer}"), chat=False)
     with pytest.raises(UnsupportedError) as caught:
         run_suite(Responder("openai:gpt-4o", engine), suite)
     assert caught.value.message == (
@@ -225,7 +209,7 @@ def test_code_to_be_gone_on_with_is_refused_for_who_only_chats(monkeypatch: pyte
 def test_code_that_cannot_be_walled_off_is_refused_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "missing_wall", lambda: "no namespaces here")
     engine = CountingEngine()
-    suite = suite_of(2, "code", target="{answer}")
+    suite = quiz(2, "code", target="{answer}")
     for ask in (
         lambda: run_suite(Responder("m", engine), suite),
         lambda: run_duel(Responder("m", engine), Responder("n", engine), suite),
@@ -237,15 +221,15 @@ def test_code_that_cannot_be_walled_off_is_refused_before_anything_is_asked(monk
 
 
 def test_outcomes_are_kept_for_the_router() -> None:
-    outcomes = nomoat.evaluate(knowing(1, 2), suite_of(2))
+    outcomes = nomoat.evaluate(knowing("m", 1), quiz(2))
     with AnswerStore() as store:
         assert [kept.outcome for kept in store.outcomes(suite_sha256="exact2")] == outcomes
 
 
 def test_limit_draws_with_the_seed_and_says_so() -> None:
-    evaluation = run_suite(knowing(5, 50), suite_of(50), RunSettings(limit=10, seed=3))
-    again = run_suite(knowing(5, 50), suite_of(50), RunSettings(limit=10, seed=3))
-    other = run_suite(knowing(5, 50), suite_of(50), RunSettings(limit=10, seed=4))
+    evaluation = run_suite(knowing("m", 5), quiz(50), RunSettings(limit=10, seed=3))
+    again = run_suite(knowing("m", 5), quiz(50), RunSettings(limit=10, seed=3))
+    other = run_suite(knowing("m", 5), quiz(50), RunSettings(limit=10, seed=4))
     ids = [int(outcome.example_id) for outcome in evaluation.outcomes]
     assert len(ids) == 10
     assert ids == sorted(ids)
@@ -254,17 +238,17 @@ def test_limit_draws_with_the_seed_and_says_so() -> None:
     assert ids != [int(outcome.example_id) for outcome in other.outcomes]
     assert evaluation.notes == ("10 of 50 examples, drawn with seed 3",)
     with pytest.raises(UsageError, match="the limit is 0"):
-        run_suite(knowing(1, 1), suite_of(1), RunSettings(limit=0))
+        run_suite(knowing("m", 1), quiz(1), RunSettings(limit=0))
 
 
 def test_progress_counts_every_answer() -> None:
     seen: list[tuple[str, int, int]] = []
-    run_suite(knowing(1, 3), suite_of(3), RunSettings(concurrency=1, progress=lambda *row: seen.append(row)))
+    run_suite(knowing("m", 1), quiz(3), RunSettings(concurrency=1, progress=lambda *row: seen.append(row)))
     assert seen == [("m", 0, 3), ("m", 1, 3), ("m", 2, 3), ("m", 3, 3)]
 
 
 def test_answers_cut_at_the_limit_are_counted() -> None:
-    evaluation = run_suite(knowing(1, 3, wrong="a long answer"), suite_of(3, max_new_tokens=2))
+    evaluation = run_suite(knowing("m", 1, wrong="a long answer"), quiz(3, max_new_tokens=2))
     assert evaluation.notes == ("2 of 3 answers of `m` ended at the limit of 2 new tokens",)
 
 
@@ -274,7 +258,7 @@ def test_answers_that_a_server_cuts_before_the_limit_are_counted_by_themselves(s
         return events(piece("so", "length"), {"choices": [], "usage": usage})
 
     server = serving(cut(1), cut(2), cut(2))
-    evaluation = run_suite(f"{server.url}#m", suite_of(3, max_new_tokens=2), RunSettings(concurrency=1))
+    evaluation = run_suite(f"{server.url}#m", quiz(3, max_new_tokens=2), RunSettings(concurrency=1))
     assert evaluation.notes == (
         f"2 of 3 answers of `{server.url}#m` ended at the limit of 2 new tokens",
         f"1 of 3 answers of `{server.url}#m` were cut off by its server, which counted fewer new tokens than the limit of 2: "
@@ -289,21 +273,21 @@ def test_example_that_does_not_fit_is_named_before_anything_is_asked(monkeypatch
 
     engine = Small()
     with pytest.raises(DataError) as caught:
-        nomoat.evaluate(Responder("m", engine), suite_of(3))
+        nomoat.evaluate(Responder("m", engine), quiz(3))
     assert caught.value.message == (
         "example `2` of `quiz` has 5,000 tokens and the answer may have 32, but the context of `m` is 4,096 tokens"
     )
     assert caught.value.hint == "shorten or remove the example, or choose a model with a longer context"
     monkeypatch.setenv("NOMOAT_CONTEXT_TOKENS", "4096")
     with pytest.raises(DataError) as caught:
-        nomoat.evaluate(Responder("m", engine), suite_of(3))
+        nomoat.evaluate(Responder("m", engine), quiz(3))
     assert caught.value.hint == "shorten or remove the example, or raise `context_tokens` where `nomoat config` says it is set"
     assert engine.calls == 0
 
 
 def test_clear_winner_is_called_with_interval_and_p_value() -> None:
     """80 right against 40 of 100, 40 items apart all one way: exact McNemar p = 2 / 2**40."""
-    verdict = nomoat.duel(knowing(80, 100, name="tuned"), knowing(40, 100, name="base"), suite_of(100), stop_early=False)
+    verdict = nomoat.duel(knowing("tuned", 80), knowing("base", 40), quiz(100), stop_early=False)
     assert (verdict.wins, verdict.ties, verdict.losses, verdict.winner) == (40, 60, 0, "left")
     assert verdict.p_value == pytest.approx(2 / 2**40)
     assert verdict.difference == pytest.approx(0.4)
@@ -313,12 +297,12 @@ def test_clear_winner_is_called_with_interval_and_p_value() -> None:
         "`tuned` (80.0 % [71.1, 86.7]) is ahead of `base` (40.0 % [30.9, 49.8]) on `quiz`, 100 items: "
         f"by 40.0 points [{100 * verdict.difference_low:.1f}, {100 * verdict.difference_high:.1f}], p < 0.0001."
     )
-    mirrored = nomoat.duel(knowing(40, 100, name="base"), knowing(80, 100, name="tuned"), suite_of(100), stop_early=False)
+    mirrored = nomoat.duel(knowing("base", 40), knowing("tuned", 80), quiz(100), stop_early=False)
     assert (mirrored.winner, mirrored.sentence) == ("right", verdict.sentence)
 
 
 def test_small_lead_is_too_close_to_call() -> None:
-    verdict = nomoat.duel(knowing(45, 80, name="a"), knowing(41, 80, name="b"), suite_of(80), stop_early=False)
+    verdict = nomoat.duel(knowing("a", 45), knowing("b", 41), quiz(80), stop_early=False)
     assert (verdict.winner, verdict.p_value) == ("undecided", 0.125)
     assert verdict.sentence == (
         "Too close to call on `quiz` after 80 items: `a` (56.2 % [45.3, 66.6]) against `b` (51.2 % [40.5, 61.9])."
@@ -333,37 +317,37 @@ def test_winner_needs_the_test_and_the_interval_both() -> None:
         Responder(name, FakeEngine(answers={f"question {at}": "yes" if score else "no" for at, score in enumerate(scores)}))
         for name, scores in (("left", left), ("right", right))
     ]
-    verdict = nomoat.duel(*sides, suite_of(161), stop_early=False)
+    verdict = nomoat.duel(*sides, quiz(161), stop_early=False)
     assert verdict.difference_high < 0
     assert verdict.p_value == pytest.approx(0.0525, abs=1e-4)
     assert verdict.winner == "undecided"
 
 
 def test_model_against_itself_is_all_ties() -> None:
-    verdict = nomoat.duel("fake:", "fake:", suite_of(4))
+    verdict = nomoat.duel("fake:", "fake:", quiz(4))
     assert (verdict.wins, verdict.ties, verdict.losses, verdict.p_value, verdict.winner) == (0, 4, 0, 1.0, "undecided")
     assert verdict.difference_low < 0 < verdict.difference_high
 
 
 def test_examples_of_one_group_count_as_one_piece_of_evidence() -> None:
     """12 of 24 examples apart, all one way: p = 2 / 2**12 if they were independent, but they lie in 4 groups: p = 2 / 2**4."""
-    suite = suite_of(24)
+    suite = quiz(24)
     grouped = tuple(dataclasses.replace(example, group=str(at // 3)) for at, example in enumerate(suite.examples))
-    verdict = nomoat.duel(knowing(24, 24, name="a"), knowing(12, 24, name="b"), dataclasses.replace(suite, examples=grouped))
+    verdict = nomoat.duel(knowing("a", 24), knowing("b", 12), dataclasses.replace(suite, examples=grouped))
     assert (verdict.p_value, verdict.winner) == (pytest.approx(2 / 2**4), "undecided")
     assert (
         "24 examples in 8 groups that belong together: errors are those between groups, which tell as much as 8.0 of one size; "
         "of fewer than 10, intervals can be too narrow"
     ) in verdict.notes
-    alone = nomoat.duel(knowing(24, 24, name="a"), knowing(12, 24, name="b"), suite, stop_early=False)
+    alone = nomoat.duel(knowing("a", 24), knowing("b", 12), suite, stop_early=False)
     assert (alone.p_value, alone.winner) == (2 / 2**12, "left")
 
 
 def test_examples_that_are_all_of_one_group_decide_nothing() -> None:
     """12 of 24 examples apart, all one way, on one text: what another text would give is not known."""
-    suite = suite_of(24)
+    suite = quiz(24)
     suite = dataclasses.replace(suite, examples=tuple(dataclasses.replace(example, group="text") for example in suite.examples))
-    verdict = nomoat.duel(knowing(24, 24, name="a"), knowing(12, 24, name="b"), suite)
+    verdict = nomoat.duel(knowing("a", 24), knowing("b", 12), suite)
     assert (verdict.p_value, verdict.winner) == (1.0, "undecided")
     assert verdict.difference_low < -0.5 and verdict.difference_high > 0.5
     assert (verdict.right.score_low, verdict.right.score_high) == pytest.approx((0.0, 1.0), abs=0.05)
@@ -372,22 +356,22 @@ def test_examples_that_are_all_of_one_group_decide_nothing() -> None:
 
 
 def test_score_of_examples_in_groups_has_the_interval_of_groups() -> None:
-    suite = suite_of(24)
+    suite = quiz(24)
     grouped = tuple(dataclasses.replace(example, group=str(at // 3)) for at, example in enumerate(suite.examples))
-    side = run_suite(knowing(12, 24), dataclasses.replace(suite, examples=grouped)).side
+    side = run_suite(knowing("m", 12), dataclasses.replace(suite, examples=grouped)).side
     scores, groups = [1.0] * 12 + [0.0] * 12, [example.group for example in grouped]
     assert (side.score_low, side.score_high) == clustered_mean_interval(scores, groups)
 
 
 def test_examples_that_follow_each_other_are_one_group_without_being_told() -> None:
     """20 conversations of two turns: 20 pieces of evidence, not 40."""
-    suite = suite_of(40)
+    suite = quiz(40)
     turns = tuple(dataclasses.replace(e, follows=str(at - 1) if at % 2 else "") for at, e in enumerate(suite.examples))
-    evaluation = run_suite(knowing(20, 40), dataclasses.replace(suite, examples=turns))
+    evaluation = run_suite(knowing("m", 20), dataclasses.replace(suite, examples=turns))
     assert [outcome.group for outcome in evaluation.outcomes] == [str(at - at % 2) for at in range(40)]
     assert groups_of(evaluation.outcomes) is not None
     named = tuple(dataclasses.replace(e, group="told" if at == 1 else "") for at, e in enumerate(turns))
-    outcomes = run_suite(knowing(20, 40), dataclasses.replace(suite, examples=named)).outcomes
+    outcomes = run_suite(knowing("m", 20), dataclasses.replace(suite, examples=named)).outcomes
     assert [outcome.group for outcome in outcomes[:4]] == ["told", "told", "2", "2"]
 
 
@@ -400,7 +384,7 @@ def test_scores_that_hardly_differ_leave_as_much_open_as_equal_ones() -> None:
 
 
 def test_one_example_decides_nothing() -> None:
-    verdict = nomoat.duel(knowing(1, 1, name="a"), knowing(0, 1, name="b"), suite_of(1))
+    verdict = nomoat.duel(knowing("a", 1), knowing("b", 0), quiz(1))
     assert verdict.winner == "undecided"
     assert verdict.sentence.startswith("Too close to call on `quiz` after 1 item:")
 
@@ -416,11 +400,11 @@ def test_side_says_time_bytes_and_licence() -> None:
                     usage = dataclasses.replace(chunk.usage, prefill_seconds=1.0, decode_seconds=float(at), bytes_out=100)
                     yield dataclasses.replace(chunk, usage=usage)
 
-    side = run_suite(Responder("m", Timed(), licence="apache-2.0: yes"), suite_of(5)).side
+    side = run_suite(Responder("m", Timed(), licence="apache-2.0: yes"), quiz(5)).side
     assert (side.seconds_p50, side.bytes_out, side.licence, side.cost_usd_per_1000) == (3.0, 500, "apache-2.0: yes", 0.0)
     assert side.seconds_p95 is not None
     assert math.isclose(side.seconds_p95, 4.8)
-    assert run_suite(knowing(1, 1), suite_of(1)).side.seconds_p50 is None
+    assert run_suite(knowing("m", 1), quiz(1)).side.seconds_p50 is None
 
 
 def test_duel_without_a_suite_needs_two_stored_sides() -> None:
@@ -481,7 +465,7 @@ def test_python_asks_a_table_as_the_command_line_does(tmp_path: Path) -> None:
 
 def test_score_of_all_sentences_as_one_says_whose_it_is_and_is_of_the_sentences_both_answered() -> None:
     """The left side alone answered the third question, and wrongly: over the two others it is as good as the right one."""
-    suite = suite_of(3, "chrf", target="some words here")
+    suite = quiz(3, "chrf", target="some words here")
     good, bad = ({f"question {at}": answer for at in range(3)} for answer in ("some words here", "xyz"))
     partly = {**good, "question 2": "xyz"}
     one, other = (run_suite(Responder(name, FakeEngine(answers=said)), suite) for name, said in (("a", partly), ("b", good)))
@@ -497,5 +481,5 @@ def test_score_of_all_sentences_as_one_says_whose_it_is_and_is_of_the_sentences_
 
 def test_score_of_all_sentences_as_one_counts_the_words_put_into_a_models_mouth() -> None:
     model = Responder("m", FakeEngine(answers={f"question {at}": "here" for at in range(3)}))
-    suite = dataclasses.replace(suite_of(3, "chrf", target="some words here"), answer_start="some words ")
+    suite = dataclasses.replace(quiz(3, "chrf", target="some words here"), answer_start="some words ")
     assert any("over all sentences as one text: chrF2 100.0" in note for note in run_suite(model, suite).notes)

@@ -6,26 +6,21 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from quiz import knowing, quiz
 
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import Rules, score_interval
-from nomoat.records import Example, Message
 from nomoat.responder import Responder
 
 N = 120
 
 
-def knowing(name: str, right: range) -> Responder:
-    return Responder(name, FakeEngine(answers={f"question {at}": "yes" if at in right else "no" for at in range(N)}))
-
-
 @pytest.fixture
 def suite() -> Suite:
-    examples = tuple(Example(id=str(at), messages=(Message(role="user", content=f"question {at}"),), target="yes") for at in range(N))
-    return Suite(name="quiz", metric="exact", examples=examples, sha256="q")
+    return quiz(N)
 
 
 def test_leaderboard_orders_models_and_says_whom_it_cannot_tell_from_the_first(suite: Suite) -> None:

@@ -35,20 +35,32 @@ pytestmark = [
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)"),
     pytest.mark.slow,
 ]
+SIZE = (900, 700)
 END = Chunk(text="", finish_reason="stop", usage=Usage(prompt_tokens=1, completion_tokens=9, prefill_seconds=0.1, decode_seconds=0.1))
 
 
 class Page:
-    """A browser's tab with the page."""
+    """A browser with the page in its only tab."""
 
-    def __init__(self, language: str = "en-US") -> None:
+    def __init__(self, language: str) -> None:
         options = webdriver.ChromeOptions()
         options.binary_location = str(CHROMIUM)
-        for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=900,700", f"--lang={language}"):
+        for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--lang={language}"):
             options.add_argument(argument)
         options.add_experimental_option("prefs", {"intl.accept_languages": language})
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.browser = webdriver.Chrome(options=options, service=Service(executable_path=str(DRIVER)))
+
+    def begin_anew(self) -> None:
+        """In a tab of its own, of the usual size; what was shown before is gone, and what the console said of it."""
+        (old,) = self.browser.window_handles
+        self.browser.switch_to.new_window("tab")
+        new = self.browser.current_window_handle
+        self.browser.switch_to.window(old)
+        self.browser.close()
+        self.browser.switch_to.window(new)
+        self.browser.set_window_size(*SIZE)
+        self.complaints()
 
     def open(self, base_url: str) -> None:
         self.browser.get(base_url.removesuffix("v1"))
@@ -71,11 +83,23 @@ class Page:
         return [entry["message"] for entry in self.browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 
+@pytest.fixture(scope="module")
+def browsers() -> Iterator[dict[str, Page]]:
+    """By language; each is started once, by the first test that asks for it."""
+    started: dict[str, Page] = {}
+    yield started
+    for one in started.values():
+        one.browser.quit()
+
+
 @pytest.fixture
-def page() -> Iterator[Page]:
-    made = Page()
-    yield made
-    made.browser.quit()
+def page(request: pytest.FixtureRequest, browsers: dict[str, Page]) -> Page:
+    """In English, or in the language that is the fixture's parameter."""
+    language = getattr(request, "param", "en-US")
+    if language not in browsers:
+        browsers[language] = Page(language)
+    browsers[language].begin_anew()
+    return browsers[language]
 
 
 def test_enter_sends_and_the_answer_stands_below_with_what_it_took(page: Page, start: Start) -> None:
@@ -326,21 +350,19 @@ def test_escape_that_takes_a_korean_syllable_back_does_not_end_the_answer(page: 
     page.until("article[aria-busy=false].assistant .facts", "9 tokens")
 
 
-def test_enter_that_ends_a_korean_syllable_sends_nothing(start: Start) -> None:
-    page = Page("ko-KR")
-    try:
-        page.open(start(Responder("fake", FakeEngine())))
-        assert page.find("#send").text == "보내기"
-        page.find("#question").send_keys("안녕하세")
-        for composing in ("true", "false"):
-            event = f"new KeyboardEvent('keydown', {{key: 'Enter', isComposing: {composing}, bubbles: true, cancelable: true}})"
-            page.browser.execute_script(f"document.getElementById('question').dispatchEvent({event})")
-            assert len(page.all("article.user")) == (composing == "false")
-    finally:
-        page.browser.quit()
+@pytest.mark.parametrize("page", ["ko-KR"], indirect=True)
+def test_enter_that_ends_a_korean_syllable_sends_nothing(page: Page, start: Start) -> None:
+    page.open(start(Responder("fake", FakeEngine())))
+    assert page.find("#send").text == "보내기"
+    page.find("#question").send_keys("안녕하세")
+    for composing in ("true", "false"):
+        event = f"new KeyboardEvent('keydown', {{key: 'Enter', isComposing: {composing}, bubbles: true, cancelable: true}})"
+        page.browser.execute_script(f"document.getElementById('question').dispatchEvent({event})")
+        assert len(page.all("article.user")) == (composing == "false")
 
 
-def test_the_korean_page_says_in_korean_what_may_be_done_with_a_model_and_where_auto_went(start: Start) -> None:
+@pytest.mark.parametrize("page", ["ko-KR"], indirect=True)
+def test_the_korean_page_says_in_korean_what_may_be_done_with_a_model_and_where_auto_went(page: Page, start: Start) -> None:
     policy = Policy(local="small", cloud="http://other:1/v1#big", default="cloud")
     sides = [Responder(ref, ScriptedEngine(lambda: iter([Chunk(text="a"), END]))) for ref in ("small", "http://other:1/v1#big")]
     auto = RouterEngine(policy, *sides, learned=None)
@@ -351,17 +373,13 @@ def test_the_korean_page_says_in_korean_what_may_be_done_with_a_model_and_where_
         "unknown": "알 수 없음",
         "local: yes (Apache License 2.0); cloud: unknown": "이 기계: 가능 (Apache License 2.0); 클라우드: 알 수 없음",
     }
-    page = Page("ko-KR")
-    try:
-        page.open(start({f"model-{at}": Responder("auto", auto, licence=licence) for at, licence in enumerate(shown)}))
-        for at, korean in enumerate(shown.values()):
-            page.until("#model", f"model-{at}")
-            page.find(f"#model option:nth-child({at + 1})").click()
-            page.until("#about", f"상업적 이용: {korean}.")
-        page.ask("010-1234-5678")
-        page.until("article.assistant .facts", "이 기계, small, 정책이 밖으로 내보내지 않는 개인정보가 들어 있음")
-    finally:
-        page.browser.quit()
+    page.open(start({f"model-{at}": Responder("auto", auto, licence=licence) for at, licence in enumerate(shown)}))
+    for at, korean in enumerate(shown.values()):
+        page.until("#model", f"model-{at}")
+        page.find(f"#model option:nth-child({at + 1})").click()
+        page.until("#about", f"상업적 이용: {korean}.")
+    page.ask("010-1234-5678")
+    page.until("article.assistant .facts", "이 기계, small, 정책이 밖으로 내보내지 않는 개인정보가 들어 있음")
 
 
 def test_stop_ends_the_answer_and_keeps_what_was_written(page: Page, start: Start) -> None:
@@ -419,9 +437,9 @@ def test_the_question_s_box_shows_its_whole_text_also_when_the_window_gets_narro
     assert heights[1] > heights[0]
 
 
-@pytest.mark.parametrize(("language", "said"), [("en-US", "Tuned on a table"), ("ko-KR", "표로 튜닝한 모델")])
+@pytest.mark.parametrize(("page", "said"), [("en-US", "Tuned on a table"), ("ko-KR", "표로 튜닝한 모델")], indirect=["page"])
 def test_a_model_tuned_on_a_table_is_told_and_asked_by_itself_in_its_words_where_that_is_chosen(
-    start: Start, language: str, said: str
+    page: Page, start: Start, said: str
 ) -> None:
     asked: list[tuple[str, ...]] = []
 
@@ -432,27 +450,23 @@ def test_a_model_tuned_on_a_table_is_told_and_asked_by_itself_in_its_words_where
 
     question = "Which {text}?\n\nText: {text}\nLabel:"
     whole = "Which {text}?\n\nText: x\nLabel:"
-    page = Page(language)
-    try:
-        page.open(start({"plain": Responder("plain", FakeEngine()), "t": Responder("t", Listening(), question=question)}))
-        page.until("#model", "t")
-        assert said not in page.find("#about").text and not page.find("#words").is_displayed()
-        Select(page.find("#model")).select_by_value("t")
-        assert said in page.find("#about").text
+    page.open(start({"plain": Responder("plain", FakeEngine()), "t": Responder("t", Listening(), question=question)}))
+    page.until("#model", "t")
+    assert said not in page.find("#about").text and not page.find("#words").is_displayed()
+    Select(page.find("#model")).select_by_value("t")
+    assert said in page.find("#about").text
 
-        def ask(text: str, number: int) -> None:
-            page.ask(text)
-            wait_until(lambda: len(page.all("article[aria-busy=false].assistant")) == number, "the answer")
+    def ask(text: str, number: int) -> None:
+        page.ask(text)
+        wait_until(lambda: len(page.all("article[aria-busy=false].assistant")) == number, "the answer")
 
-        ask("x", 1)
-        page.find("#as-tuned").click()
-        page.browser.refresh()
-        page.until("#about", said)
-        assert page.find("#as-tuned").is_selected()
-        ask("x", 2)
-        assert page.all("article.user")[-1].text == whole
-    finally:
-        page.browser.quit()
+    ask("x", 1)
+    page.find("#as-tuned").click()
+    page.browser.refresh()
+    page.until("#about", said)
+    assert page.find("#as-tuned").is_selected()
+    ask("x", 2)
+    assert page.all("article.user")[-1].text == whole
     assert asked == [("x",), (whole,)]
 
 
@@ -473,9 +487,10 @@ def test_a_speed_is_told_of_what_came_bit_by_bit_alone(page: Page, start: Start)
     page.until("article[aria-busy=false].assistant:last-child .facts", "a second")
 
 
-@pytest.mark.parametrize(("language", "said"), [("en-US", "The server cannot be reached."), ("ko-KR", "서버에 연결할 수 없습니다.")])
-def test_a_server_that_is_gone_in_mid_answer_is_said_to_be(start: Start, language: str, said: str) -> None:
-    page = Page(language)
+@pytest.mark.parametrize(
+    ("page", "said"), [("en-US", "The server cannot be reached."), ("ko-KR", "서버에 연결할 수 없습니다.")], indirect=["page"]
+)
+def test_a_server_that_is_gone_in_mid_answer_is_said_to_be(page: Page, start: Start, said: str) -> None:
     breaks_off = """
         const half = new TextEncoder().encode('data: {"choices": [{"delta": {"content": "half"}}]}\\n\\n');
         const body = new ReadableStream({
@@ -485,19 +500,17 @@ def test_a_server_that_is_gone_in_mid_answer_is_said_to_be(start: Start, languag
         const real = window.fetch;
         window.fetch = async (path, ...rest) => (path === "v1/chat/completions" ? new Response(body) : real(path, ...rest));
     """
-    try:
-        page.open(start(Responder("fake", FakeEngine())))
-        page.until("#model", "fake")
-        page.browser.execute_script(breaks_off)
-        page.ask("go")
-        page.until("article.assistant .wrong", said)
-        assert "network error" not in page.find("article.assistant .wrong").text
-        page.until("article.assistant .text", "half")
-    finally:
-        page.browser.quit()
+    page.open(start(Responder("fake", FakeEngine())))
+    page.until("#model", "fake")
+    page.browser.execute_script(breaks_off)
+    page.ask("go")
+    page.until("article.assistant .wrong", said)
+    assert "network error" not in page.find("article.assistant .wrong").text
+    page.until("article.assistant .text", "half")
 
 
-def test_errors_are_said_in_korean_with_the_servers_own_words_behind(start: Start) -> None:
+@pytest.mark.parametrize("page", ["ko-KR"], indirect=True)
+def test_errors_are_said_in_korean_with_the_servers_own_words_behind(page: Page, start: Start) -> None:
     def breaks_off() -> Iterator[Chunk]:
         yield Chunk(text="half ")
         raise RemoteError("the cable was cut")
@@ -510,27 +523,23 @@ def test_errors_are_said_in_korean_with_the_servers_own_words_behind(start: Star
         raise RemoteError("no such size", status=400, code="size_not_supported")
         yield END
 
-    page = Page("ko-KR")
-    try:
-        scripts = {"far": breaks_off, "full": has_no_quota, "fussy": refuses}
-        others = {name: Responder(name, ScriptedEngine(script)) for name, script in scripts.items()}
-        page.open(start({"short": Responder("short", FakeEngine(context_tokens=2)), **others}))
-        page.until("#model", "short")
-        page.ask("a b c d")
-        page.until(
-            "article.assistant .wrong", "모델이 한 번에 읽을 수 있는 길이를 넘었습니다. 새 대화를 시작하거나 내용을 줄이세요. (This "
-        )
-        for name, said in {
-            "far": "모델이 실행되는 다른 서버에서 오류가 났습니다. (the cable was cut)",
-            "full": "요청이 너무 많거나 사용 한도를 넘었습니다. (see your plan)",
-            "fussy": "요청을 처리하지 못했습니다. (no such size)",
-        }.items():
-            Select(page.find("#model")).select_by_value(name)
-            page.ask("go")
-            page.until("article.assistant:last-child .wrong", said)
-            page.until("#send", "보내기")
-    finally:
-        page.browser.quit()
+    scripts = {"far": breaks_off, "full": has_no_quota, "fussy": refuses}
+    others = {name: Responder(name, ScriptedEngine(script)) for name, script in scripts.items()}
+    page.open(start({"short": Responder("short", FakeEngine(context_tokens=2)), **others}))
+    page.until("#model", "short")
+    page.ask("a b c d")
+    page.until(
+        "article.assistant .wrong", "모델이 한 번에 읽을 수 있는 길이를 넘었습니다. 새 대화를 시작하거나 내용을 줄이세요. (This "
+    )
+    for name, said in {
+        "far": "모델이 실행되는 다른 서버에서 오류가 났습니다. (the cable was cut)",
+        "full": "요청이 너무 많거나 사용 한도를 넘었습니다. (see your plan)",
+        "fussy": "요청을 처리하지 못했습니다. (no such size)",
+    }.items():
+        Select(page.find("#model")).select_by_value(name)
+        page.ask("go")
+        page.until("article.assistant:last-child .wrong", said)
+        page.until("#send", "보내기")
 
 
 def test_a_server_with_a_key_is_asked_with_the_one_that_is_typed(page: Page, start: Start) -> None:
@@ -540,7 +549,7 @@ def test_a_server_with_a_key_is_asked_with_the_one_that_is_typed(page: Page, sta
     is_seen = "const {left, top} = about.getBoundingClientRect(); return document.elementFromPoint(left + 1, top + 1) === about"
     page.browser.set_window_size(360, 700)
     assert page.browser.execute_script(is_seen)  # what is wrong stands above the settings
-    page.browser.set_window_size(900, 700)  # where they leave the question's box free to be clicked
+    page.browser.set_window_size(*SIZE)  # where they leave the question's box free to be clicked
     for key, said in {"비밀": "holds characters that cannot be sent", "other": "This is not the API key of this server."}.items():
         page.find("#key").send_keys(key, Keys.TAB)
         page.until("#about", said)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+import learning
 import pytest
 
 from nomoat import hardware
@@ -13,3 +17,26 @@ def same_precision_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     from nomoat.tune import qlora
 
     monkeypatch.setattr(qlora, "fastest_precision", lambda: hardware.Detected("float32", "set by the test"))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    return learning.write_table(tmp_path / "colours.csv")
+
+
+@pytest.fixture(scope="module")
+def trained() -> dict[str, Path]:
+    return {}
+
+
+@pytest.fixture
+def uninterrupted(tiny_gguf: Path, table: Path, trained: dict[str, Path]) -> Callable[..., Path]:
+    """Trainings that nothing interrupts, once for all tests of a file that ask for the same: by this process, or by `ray`."""
+
+    def make(settings: object, *, ray: str | None = None) -> Path:
+        key = f"{settings} {ray}"
+        if key not in trained:
+            trained[key] = learning.tune(tiny_gguf, table, "whole", settings=settings, ray=ray)
+        return trained[key]
+
+    return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -10,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import learning
 import pytest
 import torch
-from safetensors.torch import load_file
+from learning import COLUMNS, facts_of, weights
 
-import nomoat
 from nomoat import installing, net
 from nomoat.asking import cluster as clusters
 from nomoat.engine import importer
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 
 SETTINGS = prepare.Settings(rank=4, epochs=2, learning_rate=5e-3, batch=8)  # 22 steps
 SHORT = prepare.Settings(rank=4, epochs=0.5)
-COLUMNS = {"input_column": "text", "label_column": "label"}
+tune = functools.partial(learning.tune, settings=SETTINGS)
 KEEPING = train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=True)
 
 
@@ -52,34 +53,8 @@ def _plan(prepared: prepare.Prepared) -> train.ExecutionPlan:
     return train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=prepared.settings.layers < prepared.sizes.layers)
 
 
-def tune(base: Path, table: Path, name: str, **options: Any) -> Path:
-    return nomoat.tune(str(base), table, name=name, **{"settings": SETTINGS, **COLUMNS, **options})  # type: ignore[no-any-return]
-
-
-@pytest.fixture(scope="module")
-def trained() -> dict[str, Path]:
-    return {}
-
-
-@pytest.fixture
-def uninterrupted(tiny_gguf: Path, table: Path, trained: dict[str, Path]) -> Callable[..., Path]:
-    """Trainings that nothing interrupts, once for all tests that ask for the same: by this process, or by `ray`."""
-
-    def make(settings: prepare.Settings = SETTINGS, *, ray: str | None = None) -> Path:
-        key = f"{settings} {ray}"
-        if key not in trained:
-            trained[key] = tune(tiny_gguf, table, "alone" if ray is None else "whole", settings=settings, ray=ray)
-        return trained[key]
-
-    return make
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "adapter_model.safetensors")
-
-
 def metrics(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "provenance.json").read_text())["metrics"]  # type: ignore[no-any-return]
+    return facts_of(folder)["metrics"]
 
 
 def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -116,7 +91,7 @@ def test_lessons_are_shared_out_evenly_and_stay_where_they_were_in_the_first_epo
 def test_the_parts_of_a_gradient_are_the_whole(tiny_gguf: Path, table: Path, noise: float | None, count: int) -> None:
     """Answers have other lengths, so that a mean of the workers' means would be something else."""
     settings = prepare.Settings(rank=4, batch=4, noise=noise, layers=2 if noise else 1)
-    prepared = prepare.prepare(str(tiny_gguf), table, settings=settings, **COLUMNS)  # type: ignore[arg-type]
+    prepared = prepare.prepare(str(tiny_gguf), table, settings=settings, **COLUMNS)
     plan = _plan(prepared)
     alone = train.Run(prepared, plan=plan, say=lambda _: None)
     parts = [Part(prepared, plan=plan, rank=rank, count=count) for rank in range(count)]
@@ -136,7 +111,7 @@ def test_the_parts_of_a_gradient_are_the_whole(tiny_gguf: Path, table: Path, noi
 
 def test_each_lesson_is_read_by_one_worker_in_the_first_epoch(tiny_gguf: Path, table: Path) -> None:
     """What the frozen layers say is kept there; another one reads a lesson by itself when it gets it."""
-    prepared = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS)  # type: ignore[arg-type]
+    prepared = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS)
     parts = [Part(prepared, plan=KEEPING, rank=rank, count=2) for rank in range(2)]
     first = parts[0]._batches(0)
     shares, num_read = Shares(first, 2), 0
@@ -221,8 +196,7 @@ class TestTwoNodes:
         tune(tiny_gguf, table, "first", settings=prepare.Settings(rank=4, epochs=1))
         base, settings = f"{tiny_gguf}+first", prepare.Settings(epochs=1)
         alone, spread_out = (
-            nomoat.tune(base, table, name=f"second{at}", settings=settings, ray=address, **COLUMNS)
-            for at, address in enumerate((None, cluster))
+            tune(base, table, f"second{at}", settings=settings, ray=address) for at, address in enumerate((None, cluster))
         )
         assert metrics(spread_out)["validation_loss_before"] == pytest.approx(metrics(alone)["validation_loss_before"], rel=1e-4)
         assert_close(weights(spread_out), weights(alone))
@@ -231,7 +205,7 @@ class TestTwoNodes:
     def test_what_was_stopped_goes_on_to_the_same_weights(
         self, cluster: str, tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, how: str
     ) -> None:
-        whole = weights(uninterrupted(ray=cluster))
+        whole = weights(uninterrupted(SETTINGS, ray=cluster))
         crews: list[data_parallel.Crew] = []
         find = data_parallel.Crew.find
         monkeypatch.setattr(data_parallel.Crew, "find", lambda crew: (crews.append(crew), find(crew)))
@@ -266,7 +240,7 @@ class TestTwoNodes:
         with pytest.raises(KeyboardInterrupt):
             tune(tiny_gguf, table, "parts", ray=cluster, on_progress=stop)
         resumed = tune(tiny_gguf, table, "parts", resume=True)
-        assert_close(weights(resumed), weights(uninterrupted()))
+        assert_close(weights(resumed), weights(uninterrupted(SETTINGS)))
         assert metrics(resumed)["workers"] == [2, 1]
 
     def test_a_worker_that_dies_before_anything_is_learned_leaves_nothing_to_go_on_with(

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from learning import COLUMNS, facts_of
 from typer.testing import CliRunner
 
 from nomoat import hardware, installing
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 def prepared(tiny_gguf: Path, tmp_path: Path) -> Prepared:
     path = tmp_path / "t.csv"
     path.write_text("text,label\n" + "".join(f"{'long ' * (n % 20)}{n},{'ab'[n % 2]}\n" for n in range(400)))
-    return prepare.prepare(str(tiny_gguf), path, input_column="text", label_column="label")
+    return prepare.prepare(str(tiny_gguf), path, **COLUMNS)
 
 
 def test_the_time_is_foretold_within_a_factor_of_three(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +38,7 @@ def test_the_time_is_foretold_within_a_factor_of_three(prepared: Prepared, monke
     began = time.process_time()
     folder = train.learn(prepared, name="x", replace=True)
     took = time.process_time() - began
-    metrics = json.loads((folder / "provenance.json").read_text())["metrics"]
+    metrics = facts_of(folder)["metrics"]
     assert 1 / 3 < foretold.learning_seconds / metrics["seconds"] < 3
     assert 1 / 3 < foretold.seconds / took < 3
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import learning
 import pytest
 import torch
-from safetensors.torch import load_file
+from learning import COLUMNS, facts_of, weights
 from tiny import ADAPTED, LAYERS, TEMPLATE, write_adapter, write_tiny_gguf
 from typer.testing import CliRunner
 
@@ -25,31 +26,16 @@ from nomoat.errors import UnsupportedError, UsageError
 from nomoat.tune import adapter, prepare, train
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
-COLUMNS: dict[str, Any] = {"input_column": "text", "label_column": "label"}
 COMMAND_COLUMNS = ["--input-column", "text", "--label-column", "label"]
 SETTINGS = prepare.Settings(rank=4, layers=2, epochs=6, learning_rate=5e-3)
 A_STEP = prepare.Settings(epochs=1e-3, learning_rate=1e-9)
-
-
-def write_table(path: Path, labels: Sequence[str] = ("red", "green", "blue"), texts: str = "xyz") -> Path:
-    """Sixty texts whose label their first letter tells."""
-    rows = (f"{texts[n % len(labels)]} {n},{labels[n % len(labels)]}\n" for n in range(60))
-    path.write_text("text,label\n" + "".join(rows))
-    return path
+tune = functools.partial(learning.tune, settings=SETTINGS)
+write_table = functools.partial(learning.write_table, num_rows=60)
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     return write_table(tmp_path / "colours.csv")
-
-
-def tune(base: object, table: Path, name: str, **options: Any) -> Path:
-    return nomoat.tune(str(base), table, name=name, **{"settings": SETTINGS, **COLUMNS, **options})
-
-
-def facts_of(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "provenance.json").read_text())
-    return found
 
 
 def prepared(ref: str, table: Path, **options: Any) -> prepare.Prepared:
@@ -59,7 +45,7 @@ def prepared(ref: str, table: Path, **options: Any) -> prepare.Prepared:
 def test_it_begins_with_what_the_adapter_has_learned(tiny_gguf: Path, table: Path) -> None:
     first = tune(tiny_gguf, table, "first")
     second = tune(f"{tiny_gguf}+first", table, "second", settings=A_STEP)
-    was, now = (load_file(folder / "adapter_model.safetensors") for folder in (first, second))
+    was, now = (weights(folder) for folder in (first, second))
     assert was.keys() == now.keys() and all(torch.allclose(was[name], now[name], atol=1e-7) for name in was)
     before, after = facts_of(first), facts_of(second)
     assert after["metrics"]["validation_loss_before"] == pytest.approx(before["metrics"]["validation_loss_after"], rel=1e-4)
@@ -168,7 +154,7 @@ def test_an_adapter_made_elsewhere_is_gone_on_from_if_it_has_our_form(tiny_gguf:
     (folder / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 2}))  # a quarter of our scale
     words = {"instruction": "Which colour?", "template": "chatml"}  # it has none that are known
     found = tune(f"{tiny_gguf}+{folder}", table, "here", settings=A_STEP, **words)
-    was, now = (load_file(one / "adapter_model.safetensors") for one in (folder, found))
+    was, now = (weights(one) for one in (folder, found))
     name = "base_model.model.model.layers.0.mlp.down_proj.lora_B.weight"
     assert torch.allclose(now[name], was[name] / 4, atol=1e-6)
     assert facts_of(found)["licence"]["commercial"] == "unknown" and facts_of(found)["start"]["data_file"] is None
@@ -189,10 +175,10 @@ def test_it_is_resumed_with_the_adapter_it_began_with_only(tiny_gguf: Path, tabl
 
     tune(tiny_gguf, table, "first")
     options = {"settings": prepare.Settings(epochs=4, learning_rate=5e-3)}
-    whole = load_file(tune(f"{tiny_gguf}+first", table, "whole", **options) / "adapter_model.safetensors")
+    whole = weights(tune(f"{tiny_gguf}+first", table, "whole", **options))
     with pytest.raises(KeyboardInterrupt):
         tune(f"{tiny_gguf}+first", table, "parts", on_progress=stop, **options)
-    parts = load_file(tune(f"{tiny_gguf}+first", table, "parts", resume=True, **options) / "adapter_model.safetensors")
+    parts = weights(tune(f"{tiny_gguf}+first", table, "parts", resume=True, **options))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     with pytest.raises(KeyboardInterrupt):
         tune(f"{tiny_gguf}+first", table, "parts", on_progress=stop, replace=True, **options)

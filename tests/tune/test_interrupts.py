@@ -3,48 +3,31 @@
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import os
 import re
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import learning
 import pytest
 import torch
-from safetensors.torch import load_file
+from learning import weights
 
-import nomoat
 from nomoat import hardware, paths
 from nomoat.errors import BadFileError, NotEnoughDiskError, NotEnoughMemoryError
-from nomoat.tune import adapter, interrupts, qlora, train
+from nomoat.tune import adapter, interrupts, train
 from nomoat.tune.samples import Sample
 
+pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 SETTINGS = train.Settings(rank=4, epochs=1, learning_rate=5e-3)
+tune = functools.partial(learning.tune, settings=SETTINGS)
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
-
-
-@pytest.fixture(autouse=True)
-def same_precision_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qlora, "fastest_precision", lambda: hardware.Detected("float32", "set by the test"))
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> Path:
-    """Ninety texts whose label their first letter tells."""
-    path = tmp_path / "colours.csv"
-    path.write_text("text,label\n" + "".join(f"{'xyz'[n % 3]} {n},{['red', 'green', 'blue'][n % 3]}\n" for n in range(90)))
-    return path
-
-
-def tune(base: Path, table: Path, name: str = "colours", **options: Any) -> Path:
-    return nomoat.tune(str(base), table, name=name, input_column="text", label_column="label", **{"settings": SETTINGS, **options})
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "adapter_model.safetensors")
 
 
 def stop(*_: object) -> None:
@@ -81,9 +64,9 @@ def test_in_another_thread_which_no_signal_interrupts_nothing_is_held_back() -> 
 
 @pytest.mark.parametrize("within", ["_average", "_use"], ids=["a step is done and not counted", "averaged weights are looked at"])
 def test_interrupted_at_an_awkward_moment_it_resumes_to_the_weights_of_an_uninterrupted_one(
-    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, within: str
+    tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, within: str
 ) -> None:
-    whole = weights(tune(tiny_gguf, table, "whole"))
+    whole = weights(uninterrupted(SETTINGS))
     original, calls = getattr(train.Run, within), itertools.count(1)
 
     def interrupted(*given: Any) -> None:

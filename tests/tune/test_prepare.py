@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from learning import COLUMNS
 from reference import write_folder
 from tiny import write_tiny_gguf
 
@@ -21,8 +22,6 @@ from nomoat.tune import samples
 from nomoat.tune.data import Lesson
 from nomoat.tune.prepare import Settings, chosen, prepare, split
 from nomoat.tune.samples import count_lessons
-
-COLUMNS = {"input_column": "text", "label_column": "label"}
 
 
 def write_chats(path: Path, *chats: str) -> Path:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
+import learning
 import pytest
+from learning import COLUMNS, facts_of, write_table
 from reference import make_adapter
 from tiny import write_tiny_gguf
 from typer.testing import CliRunner
@@ -22,8 +25,8 @@ from nomoat.records import Message, Request
 from nomoat.tune import prepare, train
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
-COLUMNS = {"input_column": "text", "label_column": "label"}
 SETTINGS = prepare.Settings(rank=2, epochs=1)
+tune = functools.partial(learning.tune, settings=SETTINGS)
 HI = Request(messages=(Message(role="user", content="hi"),), max_new_tokens=8)
 FALCON_HI = Request(prompt="User: hi\n\nAssistant:", max_new_tokens=8)
 KNOWN = ", ".join(templates.NAMED)
@@ -37,9 +40,7 @@ def bare(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    path = tmp_path / "colours.csv"
-    path.write_text("text,label\n" + "".join(f"{'xy'[n % 2]} {n},{['red', 'blue'][n % 2]}\n" for n in range(20)))
-    return path
+    return write_table(tmp_path / "colours.csv", ("red", "blue"), "xy", num_rows=20)
 
 
 def test_a_model_without_a_template_is_not_tuned_until_one_is_named(bare: Path, table: Path) -> None:
@@ -64,8 +65,8 @@ def test_an_unknown_name_is_an_error_that_lists_those_known(bare: Path, tmp_path
 
 
 def test_what_was_tuned_with_a_template_answers_with_it_alone_and_beside_its_base(bare: Path, table: Path) -> None:
-    folder = nomoat.tune(str(bare), table, name="mine", template="falcon", settings=SETTINGS, **COLUMNS)
-    assert json.loads((folder / "provenance.json").read_text())["task"]["template"] == "falcon"
+    folder = tune(bare, table, "mine", template="falcon")
+    assert facts_of(folder)["task"]["template"] == "falcon"
     with responder.load(f"{bare}+mine") as alone:
         assert alone.template == Detected("falcon", "as it was tuned")
         assert alone.complete(HI).text == alone.complete(FALCON_HI).text
@@ -114,7 +115,7 @@ def test_the_one_named_for_models_without_any_goes_before_no_other(bare: Path, t
 
 
 def test_a_base_without_a_template_is_measured_beside_what_was_tuned_of_it(bare: Path, table: Path) -> None:
-    nomoat.tune(str(bare), table, name="mine", template="falcon", settings=SETTINGS, **COLUMNS)
+    tune(bare, table, "mine", template="falcon")
     command = ["duel", f"{bare}+mine", str(bare), "--suite", str(table), "--input-column", "text", "--label-column", "label", "--json"]
     refused = CliRunner().invoke(app, command)
     assert isinstance(refused.exception, UnsupportedError) and "`--template NAME`" in str(refused.exception.hint)
@@ -150,11 +151,11 @@ def test_an_interrupted_training_does_not_go_on_with_another_template(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(train.Run, "_learn", interrupt)
-        nomoat.tune(str(bare), table, name="mine", template="falcon", settings=SETTINGS, **COLUMNS)
+        tune(bare, table, "mine", template="falcon")
     with pytest.raises(UsageError) as caught:
-        nomoat.tune(str(bare), table, name="mine", template="gemma", resume=True, settings=SETTINGS, **COLUMNS)
+        tune(bare, table, "mine", template="gemma", resume=True)
     assert caught.value.message == "the interrupted training of `mine` was begun with template falcon, not gemma"
-    nomoat.tune(str(bare), table, name="mine", template="falcon", resume=True, settings=SETTINGS, **COLUMNS)
+    tune(bare, table, "mine", template="falcon", resume=True)
 
 
 def test_alpaca_data_gives_a_model_without_a_template_alpaca_s(bare: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import os
@@ -10,17 +11,19 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
+import learning
 import numpy as np
 import openvino as ov
 import pytest
 import tiny
 import torch
+from learning import COLOURS, COLUMNS, facts_of, weights
 from reference import model_of_gguf, our_logits, write_folder
 from safetensors.torch import load_file, save_file
 from small_disk import run_on_small_disk
@@ -40,51 +43,17 @@ from nomoat.tune.validation import is_better, num_evaluations
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 SETTINGS = train.Settings(rank=4, epochs=4, learning_rate=5e-3)
-COLOURS = ["red", "green", "blue"]
-COLUMNS = {"input_column": "text", "label_column": "label"}
+tune = functools.partial(learning.tune, settings=SETTINGS)
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> Path:
-    """Ninety texts whose label their first letter tells."""
-    rows = [f"{'xyz'[n % 3]} {n},{['red', 'green', 'blue'][n % 3]}" for n in range(90)]
-    path = tmp_path / "colours.csv"
-    path.write_text("text,label\n" + "\n".join(rows) + "\n")
-    return path
-
-
-class Whole(NamedTuple):
-    """What a training with SETTINGS that nothing interrupts ends with."""
-
-    weights: dict[str, torch.Tensor]
-    held_out: list[float]  # the loss at each look
-
-
-@pytest.fixture(scope="module")
-def trained() -> list[Whole]:
-    return []
-
-
-@pytest.fixture
-def whole(tiny_gguf: Path, table: Path, trained: list[Whole]) -> Whole:
-    """It is trained once, by the first test that asks for it."""
-    if not trained:
-        folder = tune(tiny_gguf, table, "whole")
-        history = json.loads((folder / "provenance.json").read_text())["metrics"]["history"]
-        trained.append(Whole(weights(folder), [evaluation["held_out"] for evaluation in history]))
-    return trained[0]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "adapter_model.safetensors")
+def whole(uninterrupted: Callable[..., Path]) -> Path:
+    """What a training with SETTINGS that nothing interrupts leaves."""
+    return uninterrupted(SETTINGS)
 
 
 def are_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
     return found.keys() == expected.keys() and all(torch.equal(found[name], value) for name, value in expected.items())
-
-
-def tune(base: Path, table: Path, name: str = "colours", **options: object) -> Path:
-    return nomoat.tune(str(base), table, name=name, **{"settings": SETTINGS, **COLUMNS, **options})  # type: ignore[no-any-return]
 
 
 def mean_log_probability_of_the_right_label(ref: str) -> float:
@@ -98,7 +67,7 @@ def test_a_tuned_model_gives_the_right_answers_a_likelihood_its_base_does_not(ti
     folder = tune(tiny_gguf, table, settings=train.Settings(rank=8, layers=2, epochs=40, learning_rate=1e-2, batch=32))
     assert mean_log_probability_of_the_right_label(str(tiny_gguf)) < -15
     assert mean_log_probability_of_the_right_label(f"{tiny_gguf}+colours") > -1.3
-    facts = json.loads((folder / "provenance.json").read_text())
+    facts = facts_of(folder)
     assert facts["metrics"]["validation_loss_after"] < 0.5 * facts["metrics"]["validation_loss_before"]
     assert facts["metrics"]["way"] == {"precision": "float32", "expanded": True, "keeps_lower": False}  # all layers learn
     assert facts["base_sha256"] == paths.sha256_of(tiny_gguf) and facts["data_sha256"] == paths.sha256_of(table)
@@ -109,7 +78,7 @@ def test_a_tuned_model_gives_the_right_answers_a_likelihood_its_base_does_not(ti
 def test_a_validation_file_is_what_is_looked_at(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
     held_out = tmp_path / "held_out.csv"
     held_out.write_text("text,label\n" + "".join(f"{'xyz'[n % 3]} new {n},{COLOURS[n % 3]}\n" for n in range(12)))
-    facts = json.loads((tune(tiny_gguf, table, validation=held_out) / "provenance.json").read_text())
+    facts = facts_of(tune(tiny_gguf, table, validation=held_out))
     assert (facts["metrics"]["validation_lessons"], facts["num_lessons"]) == (12, 90)
     assert facts["metrics"]["validation_loss_after"] < facts["metrics"]["validation_loss_before"]
     assert (facts["task"]["validation"], facts["validation_sha256"]) == ("held_out.csv", paths.sha256_of(held_out))
@@ -122,26 +91,25 @@ def test_no_text_of_the_data_is_in_the_adapter_s_folder(tiny_gguf: Path, table: 
         (tmp_path / f"{name}.csv").write_text(f"text,label\n{secret},red\nelse {name},green\n")
     quick = train.Settings(rank=4, layers=1, epochs=0.1)
     folder = tune(tiny_gguf, table, settings=quick, test=tmp_path / "test.csv", validation=tmp_path / "dev.csv")
-    facts = json.loads((folder / "provenance.json").read_text())["data"]
+    facts = facts_of(folder)["data"]
     assert (facts["shared_with_test"], facts["shared_with_validation"]) == (["line 92"], ["line 93"])
     assert not [file.name for file in folder.iterdir() if b"secret" in file.read_bytes()]
     places = [str(path.parent).encode() for path in (tmp_path, tiny_gguf)]
     assert not [file.name for file in folder.iterdir() for place in places if place in file.read_bytes()]
 
 
-def test_peft_loads_the_adapter_and_the_engine_serves_the_same_model(tiny_gguf: Path, table: Path) -> None:
+def test_peft_loads_the_adapter_and_the_engine_serves_the_same_model(tiny_gguf: Path, whole: Path) -> None:
     from peft import PeftModel
 
-    folder = tune(tiny_gguf, table)
     with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5 for an attribute under its old name
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-        reference = PeftModel.from_pretrained(model_of_gguf(tiny_gguf), str(folder))
+        reference = PeftModel.from_pretrained(model_of_gguf(tiny_gguf), str(whole))
     tokenizer = from_metadata(GGUFFile(tiny_gguf).metadata)
     prompt, answer = tokenizer.encode(tokenizer.render(label_task_messages("x 1", ["r", "g", "b"]))), tokenizer.encode("r")
     with torch.no_grad():
         logits = reference(input_ids=torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
     expected = sum(float(logits[len(prompt) - 1 + at, token]) for at, token in enumerate(answer))
-    with responder.load(f"{tiny_gguf}+colours") as model:
+    with responder.load(f"{tiny_gguf}+{whole}") as model:
         (score,) = model.score(Request(messages=label_task_messages("x 1", ["r", "g", "b"])), ["r"])
     assert score.log_probability == pytest.approx(expected, abs=0.1)
 
@@ -152,7 +120,7 @@ def test_a_folder_of_the_hub_is_tuned_and_peft_puts_the_adapter_on_it(table: Pat
 
     _, base = write_folder(tmp_path / "model", "qwen2")
     folder = tune(base, table, settings=train.Settings(rank=8, epochs=10, learning_rate=1e-2))
-    facts = json.loads((folder / "provenance.json").read_text())
+    facts = facts_of(folder)
     assert facts["base_file"] == "model" and facts["base_sha256"] == importer.sha256_of_model(base)
     assert facts["metrics"]["validation_loss_after"] < 0.5 * facts["metrics"]["validation_loss_before"]
     with warnings.catch_warnings():  # as above
@@ -185,7 +153,7 @@ def test_a_folder_whose_weights_have_changed_is_not_resumed(table: Path, tmp_pat
 def test_what_saves_time_or_memory_does_not_change_the_gradient(
     tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    prepared = prepare.prepare(str(tiny_gguf), table, **COLUMNS, settings=SETTINGS)  # type: ignore[arg-type]
+    prepared = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS)
 
     def gradients(*, learning: bool = False) -> list[torch.Tensor]:
         say = [].append
@@ -206,8 +174,8 @@ def test_what_saves_time_or_memory_does_not_change_the_gradient(
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
 
 
-def test_the_same_seed_gives_the_same_weights(tiny_gguf: Path, table: Path, whole: Whole) -> None:
-    assert are_equal(weights(tune(tiny_gguf, table, "again")), whole.weights)
+def test_the_same_seed_gives_the_same_weights(tiny_gguf: Path, table: Path, whole: Path) -> None:
+    assert are_equal(weights(tune(tiny_gguf, table, "again")), weights(whole))
 
 
 @pytest.mark.skipif(not step_tables.HAS_PANELS, reason="this CPU has no VNNI")
@@ -217,7 +185,7 @@ def test_with_products_in_8_bits_it_learns_the_same(tiny_gguf: Path, table: Path
     for precision in ("float32", "int8"):
         monkeypatch.setattr(qlora, "fastest_precision", lambda it=precision: hardware.Detected(it, "set by the test"))
         folder = tune(tiny_gguf, table, precision, on_message=said.append)
-        losses[precision] = json.loads((folder / "provenance.json").read_text())["metrics"]["validation_loss_after"]
+        losses[precision] = facts_of(folder)["metrics"]["validation_loss_after"]
     assert "precision: int8 (set by the test)" in said
     assert losses["int8"] == pytest.approx(losses["float32"], rel=0.1)
     assert losses["int8"] != losses["float32"]
@@ -249,7 +217,7 @@ def test_an_interrupted_training_resumes_to_the_weights_of_an_uninterrupted_one(
 
 
 def test_a_look_that_was_interrupted_is_made_up_for(
-    tiny_gguf: Path, table: Path, whole: Whole, monkeypatch: pytest.MonkeyPatch
+    tiny_gguf: Path, table: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate = train.Run.evaluate
 
@@ -263,15 +231,15 @@ def test_a_look_that_was_interrupted_is_made_up_for(
         tune(tiny_gguf, table, "parts")
     monkeypatch.setattr(train.Run, "evaluate", evaluate)
     resumed = tune(tiny_gguf, table, "parts", resume=True)
-    assert are_equal(weights(resumed), whole.weights)
-    evaluations = json.loads((resumed / "provenance.json").read_text())["metrics"]["history"]
-    assert [evaluation["held_out"] for evaluation in evaluations] == whole.held_out
+    assert are_equal(weights(resumed), weights(whole))
+    looks, expected = (facts_of(folder)["metrics"]["history"] for folder in (resumed, whole))
+    assert [look["held_out"] for look in looks] == [look["held_out"] for look in expected]
 
 
 def test_noise_is_on_what_is_learned_from_and_not_on_what_is_looked_at(tiny_gguf: Path, table: Path) -> None:
     """Each step has its own, within NEFTune's bound: alpha / sqrt(tokens * width)."""
     settings = train.Settings(rank=4, layers=2, noise=5)
-    prepared = prepare.prepare(str(tiny_gguf), table, settings=settings, **COLUMNS)  # type: ignore[arg-type]
+    prepared = prepare.prepare(str(tiny_gguf), table, settings=settings, **COLUMNS)
     run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=lambda _: None)
     given: list[torch.Tensor] = []
     hidden = run.network.hidden
@@ -305,8 +273,7 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_an_uninterrupted_on
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(tiny_gguf), str(table)], env=dict(os.environ))
     checkpoint = paths.adapters() / ".killed.checkpoint" / "checkpoint.pt"
-    deadline = time.monotonic() + 60
-    while not checkpoint.exists() and time.monotonic() < deadline:
+    while not checkpoint.exists() and child.poll() is None:
         time.sleep(0.01)
     child.kill()
     child.wait()
@@ -319,13 +286,13 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_an_uninterrupted_on
 
 def test_a_time_budget_ends_the_training(tiny_gguf: Path, table: Path) -> None:
     folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=10_000, minutes=0.02))
-    metrics = json.loads((folder / "provenance.json").read_text())["metrics"]
+    metrics = facts_of(folder)["metrics"]
     assert metrics["seconds"] > 0 and 1 <= metrics["steps"] < 10_000
 
 
 def test_a_time_budget_below_the_first_look_still_learns_a_step(tiny_gguf: Path, table: Path) -> None:
     folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, minutes=1e-9))
-    metrics = json.loads((folder / "provenance.json").read_text())["metrics"]
+    metrics = facts_of(folder)["metrics"]
     assert metrics["steps"] == 1 and metrics["validation_loss_after"] > 0
 
 
@@ -374,7 +341,7 @@ def test_most_of_the_minutes_is_for_learning_however_long_a_look_takes(
     clock = Clock(monkeypatch, step=step, evaluation=evaluation)
     folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, batch=64, layers=1, epochs=epochs, minutes=1))
     assert clock.now < 160 + step
-    metrics = json.loads((folder / "provenance.json").read_text())["metrics"]
+    metrics = facts_of(folder)["metrics"]
     assert (metrics["steps"], [evaluation["seconds"] for evaluation in metrics["history"]]) == (steps, evaluations)
 
 
@@ -612,7 +579,7 @@ def test_a_training_is_told_its_settings_by_the_names_they_have_on_the_command_l
     of_commands_alone = {"data", "dry_run", "as_json"}
     assert set(inspect.signature(command).parameters) - of_commands_alone <= set(inspect.signature(train.tune).parameters)
     folder = nomoat.tune(tiny_gguf, table, name="by_name", rank=2, layers=1, epochs=0.1, batch=4, seed=3, **COLUMNS)
-    told = json.loads((folder / "provenance.json").read_text())["settings"]
+    told = facts_of(folder)["settings"]
     assert [told[name] for name in ("rank", "layers", "epochs", "batch", "seed")] == [2, 1, 0.1, 4, 3]
     with pytest.raises(UsageError, match="`settings` are given, and some of them by name, too"):
         nomoat.tune(tiny_gguf, table, name="twice", settings=SETTINGS, minutes=2, **COLUMNS)
@@ -650,7 +617,7 @@ def test_an_average_that_breaks_the_model_is_noticed_when_it_is_looked_at(
 
 
 def test_what_was_learned_is_kept_when_the_end_is_interrupted(
-    tiny_gguf: Path, table: Path, whole: Whole, monkeypatch: pytest.MonkeyPatch
+    tiny_gguf: Path, table: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_arguments: object) -> None:
         raise KeyboardInterrupt
@@ -661,17 +628,14 @@ def test_what_was_learned_is_kept_when_the_end_is_interrupted(
     steps: list[int] = []
     folder = tune(tiny_gguf, table, resume=True, on_progress=lambda progress: steps.append(progress.step))
     assert steps == []  # only written
-    assert are_equal(weights(folder), whole.weights)
+    assert are_equal(weights(folder), weights(whole))
 
 
 def test_an_instruction_that_is_much_of_the_work_is_named(tiny_gguf: Path, tmp_path: Path) -> None:
     path, said = tmp_path / "many.csv", list[str]()
     path.write_text("text,label\n" + "".join(f"word {at},l{at % 20}\n" for at in range(80)), encoding="utf-8")
     for name, instruction in (("listed", None), ("short", "Which?")):
-        nomoat.tune(
-            str(tiny_gguf), path, name=name, input_column="text", label_column="label", instruction=instruction,
-            settings=train.Settings(epochs=0.05), on_message=said.append,
-        )  # fmt: skip
+        tune(tiny_gguf, path, name, instruction=instruction, settings=train.Settings(epochs=0.05), on_message=said.append)
     listed, short = (text for text in said if text.startswith("shared beginning"))
     assert "a short --instruction" in listed
     assert "--instruction" not in short
@@ -679,11 +643,12 @@ def test_an_instruction_that_is_much_of_the_work_is_named(tiny_gguf: Path, tmp_p
 
 def test_progress_is_told_in_each_stage(tiny_gguf: Path, table: Path) -> None:
     stages: list[str] = []
-    tune(tiny_gguf, table, on_progress=lambda progress: stages.append(progress.stage))
+    quick = train.Settings(rank=4, epochs=0.1)
+    tune(tiny_gguf, table, settings=quick, on_progress=lambda progress: stages.append(progress.stage))
     assert list(dict.fromkeys(stages)) == ["measuring the base", "tuning"]
 
 
-def test_a_resumed_training_goes_the_way_it_began(tiny_gguf: Path, table: Path, whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_training_goes_the_way_it_began(tiny_gguf: Path, table: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With less memory free than at first; what the frozen layers say is still kept, and the weights are the same to the last bit."""
 
     def stop_at_seven(progress: train.Progress) -> None:
@@ -693,7 +658,7 @@ def test_a_resumed_training_goes_the_way_it_began(tiny_gguf: Path, table: Path, 
     with pytest.raises(KeyboardInterrupt):
         tune(tiny_gguf, table, on_progress=stop_at_seven)
     monkeypatch.setattr(execution, "choose_plan", lambda *_: pytest.fail("decided anew"))
-    assert are_equal(weights(tune(tiny_gguf, table, resume=True)), whole.weights)
+    assert are_equal(weights(tune(tiny_gguf, table, resume=True)), weights(whole))
 
 
 def test_two_trainings_under_one_name_at_once_are_refused(tiny_gguf: Path, table: Path) -> None:
@@ -737,9 +702,9 @@ def test_the_best_look_is_kept_and_learning_stops_when_it_no_longer_helps(
     said: list[str] = []
     folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=8, learning_rate=5e-3), on_message=said.append)
     assert "stopped early: 2 looks at the lessons held out were clearly worse than the best" in said
-    saved = load_file(folder / "adapter_model.safetensors")
+    saved = weights(folder)
     assert all(torch.equal(saved[f"base_model.model.{name}"], value) for name, value in kept[1 + best].items())
-    history = json.loads((folder / "provenance.json").read_text())["metrics"]["history"]
+    history = facts_of(folder)["metrics"]["history"]
     assert [(round(evaluation["held_out"], 3), evaluation["right"]) for evaluation in history] == evaluations[:num_evaluations]
     assert (folder / "training.svg").read_text().count("<svg") == 1
 
@@ -845,7 +810,7 @@ def test_what_is_kept_is_the_weights_averaged_over_the_last_tenth_of_the_steps(
     monkeypatch.setattr(train.Run, "_learn", learned)
     monkeypatch.setattr(train.Run, "evaluate", evaluated)
     folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=4, batch=4, learning_rate=5e-3))
-    saved = load_file(folder / "adapter_model.safetensors")
+    saved = weights(folder)
     for name, last in steps[-1].items():
         average = torch.zeros_like(last)
         for at, step in enumerate(steps):

@@ -353,10 +353,12 @@ class FailuresInARow:
         self._num = 0
 
     def failed(self) -> int:
+        """One more; how many there are now."""
         with self._lock:
             self._num += 1
             return self._num
 
     def went_well(self) -> None:
+        """A success: the row has ended."""
         with self._lock:
             self._num = 0

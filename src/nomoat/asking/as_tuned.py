@@ -17,6 +17,7 @@ from nomoat.catalog import tuned
 from nomoat.errors import UnknownModelError, UsageError
 from nomoat.labelling import MAX_LABELS, kept_question, label_instruction
 from nomoat.references import STORED
+from nomoat.responder import ref_of
 from nomoat.words import first_few
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Question:
 def learned_by(models: Iterable[str | Responder]) -> list[Learned]:
     """Of those models whose adapter is here and was tuned on a table, also of those whose kept answers stand for them."""
     found = []
-    for ref in dict.fromkeys(model if isinstance(model, str) else model.ref for model in models):
+    for ref in dict.fromkeys(map(ref_of, models)):
         name = ref.removeprefix(STORED).partition("/")[2] if ref.startswith(STORED) else ref
         adapter = references.split(name)[1] if references.names_weights(name) else ""
         with suppress(UnknownModelError):  # whoever loads it says so

@@ -114,6 +114,10 @@ def _require_workers(number: int | None) -> None:
 
 
 def import_ray(*, on_loopback: bool, what: str) -> Any:
+    """The module `ray`, without its telemetry. `on_loopback`: only processes of this machine will be able to reach it.
+
+    Raises MissingExtraError, for `what`, where it is not installed.
+    """
     net.silence_telemetry()
     # Ray would print what it says of a dead worker on stdout, where `--json` prints; the notes say it.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")

@@ -32,6 +32,8 @@ from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome,
 from nomoat.references import STORED
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from _typeshed import DataclassInstance
 
 Record = TypeVar("Record", bound="DataclassInstance")
@@ -39,6 +41,8 @@ Record = TypeVar("Record", bound="DataclassInstance")
 SCHEMA_VERSION = 1
 ANSWER_COLUMNS, OUTCOME_COLUMNS = 5, 6
 SEAL = "digest"  # the name of a row's digest within it
+NO_REQUEST = "null"  # where an answer's request stands, for what is kept beside answers: notes, and calls that brought none
+NUM_ANSWERS = f"SELECT count(*) FROM answers WHERE request <> '{NO_REQUEST}'"
 UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)  # what is raised over a text that is not what we write
 IF_DAMAGED = "`nomoat rm --damaged` removes what cannot be read, and saves the rest; what is gone is computed, and paid for, again"
 # Fields of `Request` that are no part of a key, which is to stay what it is, where they say nothing.
@@ -111,7 +115,7 @@ class AnswerStore:
         Only those are made whose seed an answer of the model has; but where calls to it were lost, whose requests are not kept, all up
         to the last of these.
         """
-        named = "CASE request WHEN 'null' THEN 'lost' ELSE json_extract(request, '$.seed') END"
+        named = f"CASE request WHEN '{NO_REQUEST}' THEN 'lost' ELSE json_extract(request, '$.seed') END"
         with self._understood(), self._db.turn() as db:
             kept = dict(db.execute(f"SELECT key, {named} FROM answers WHERE model = ?", (model_digest,)).fetchall())
         kept.pop(_hashed(["notes", model_digest]), None)
@@ -144,9 +148,7 @@ class AnswerStore:
         """One more such call."""
         key = _key("lost", model_digest, request)
         with self._db.transaction() as db:
-            told = _sealed(key, {"num": self.num_lost(model_digest, request) + 1})
-            row = (key, model_digest, "null", told, time.time())  # as with notes: this is no answer
-            db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", row)
+            _put_beside(db, key, model_digest, {"num": self.num_lost(model_digest, request) + 1})
 
     def choice_scores(self, model_digest: str, request: Request, choices: Sequence[str]) -> ChoiceScores | None:
         """The stored likelihoods of these choices after this request."""
@@ -174,9 +176,7 @@ class AnswerStore:
         with self._db.transaction() as db:
             known = self.notes(model_digest)
             if set(notes) - set(known):
-                told = _sealed(key, {"notes": list(dict.fromkeys((*known, *notes)))})
-                row = (key, model_digest, "null", told, time.time())
-                db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", row)
+                _put_beside(db, key, model_digest, {"notes": list(dict.fromkeys((*known, *notes)))})
 
     def save_outcomes(self, suite_sha256: str, metric: str, model_digest: str, outcomes: Sequence[Outcome]) -> None:
         """Keep what a run's answers were worth, all or none; an earlier run over the same example is replaced."""
@@ -220,7 +220,7 @@ class AnswerStore:
         """
         with self._db.transaction() as db:
             db.execute("PRAGMA secure_delete = OFF")  # `shrink` does it, and takes no second file of this size, on a full disk maybe
-            (num_answers,) = db.execute("SELECT count(*) FROM answers WHERE request <> 'null'").fetchone()  # notes are none
+            (num_answers,) = db.execute(NUM_ANSWERS).fetchone()
             db.execute("DELETE FROM answers")
             num_outcomes = db.execute("DELETE FROM outcomes").rowcount
         self._db.shrink()
@@ -250,7 +250,7 @@ class AnswerStore:
                 else:
                     table = "answers" if len(told) == ANSWER_COLUMNS else "outcomes"
                     db.execute(f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * len(told))})", told)
-            (num_answers,) = db.execute("SELECT count(*) FROM answers WHERE request <> 'null'").fetchone()
+            (num_answers,) = db.execute(NUM_ANSWERS).fetchone()
             (num_outcomes,) = db.execute("SELECT count(*) FROM outcomes").fetchone()
         self._db.empty_log()
         return num_answers, num_outcomes
@@ -387,6 +387,12 @@ def _is_outcome(told: bytes) -> bool:
         known_fields(Outcome, json.loads(told.decode()))
         return True
     return False
+
+
+def _put_beside(db: sqlite3.Connection, key: str, model_digest: str, value: dict[str, Any]) -> None:
+    """Keep what is no answer; what was there under this key is replaced."""
+    row = (key, model_digest, NO_REQUEST, _sealed(key, value), time.time())
+    db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", row)
 
 
 def _sealed(key: str, value: dict[str, Any]) -> str:

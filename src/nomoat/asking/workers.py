@@ -23,7 +23,7 @@ from nomoat.engine import Engine
 from nomoat.errors import WorkerError
 from nomoat.hardware import Detected
 from nomoat.pool import DEFAULT_CONCURRENCY
-from nomoat.records import Chunk, ContinuationScore, Request
+from nomoat.records import Chunk, Completion, ContinuationScore, Request
 from nomoat.references import names_weights
 from nomoat.responder import Responder, load
 from nomoat.words import counted
@@ -67,7 +67,7 @@ class Worker:
             notes=model.notes,
         )
 
-    def complete(self, number: int, request: Request) -> Any:
+    def complete(self, number: int, request: Request) -> Completion:
         """The whole answer; see `Responder.complete`."""
         return self._models[number].complete(request)
 
@@ -97,6 +97,7 @@ class Workers:
 
     @property
     def num_alive(self) -> int:
+        """How many of the worker processes have not been found dead."""
         return sum(hand.is_alive for hand in self._hands)
 
     @property

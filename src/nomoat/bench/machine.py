@@ -77,7 +77,7 @@ def read_speed(*, num_threads: int, num_bytes: int = READ_BYTES, seconds: float 
         return numbers.nbytes / _best_seconds(lambda: list(pool.map(np.sum, parts)), seconds=seconds)
 
 
-def gemm_speed(*, size: int = GEMM_SIZE) -> float:
+def gemm_speed(*, size: int) -> float:
     """Floating point operations per second of a float32 product of square matrices: the best of a few, on numpy's own threads."""
     a = np.ones((size, size), np.float32)
     out = np.empty_like(a)

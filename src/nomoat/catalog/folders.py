@@ -47,7 +47,7 @@ def left_of_pull(folder: Path) -> list[Path]:
     return sorted(path for path in (folder / STAGE).glob("*") if path.is_file())
 
 
-def pull_folder(repo: str, folder: Path, *, progress: Progress, look_at: Look | None = None) -> Path:
+def pull_folder(repo: str, folder: Path, *, progress: Progress, look_at: Look | None) -> Path:
     """Fetch `owner/repo` into `folder`; a model that is there is replaced when the new one is whole.
 
     `look_at` is shown `config.json` before the weights are asked for, and may raise; weights that came before stay. Raises what

@@ -11,7 +11,7 @@ import math
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -231,4 +231,4 @@ def _limit_reached(found: Distilled, plan: Plan, failure: NomoatError | None) ->
 
 def as_rows(tasks: Sequence[Task]) -> list[dict[str, str]]:
     """Tasks as Alpaca's files hold them."""
-    return [{"instruction": task.instruction, "input": task.input, "output": task.output} for task in tasks]
+    return [asdict(task) for task in tasks]

@@ -93,7 +93,7 @@ class Task:
     output: str
 
 
-def render_request(examples: Sequence[Task], num_new: int, *, language: str | None = None) -> str:
+def render_request(examples: Sequence[Task], num_new: int, *, language: str | None) -> str:
     """What the teacher is asked: the examples, and `num_new` tasks more, in `language` where one is named."""
     shown = [render_example(number, task) for number, task in enumerate(examples, start=1)]
     return REQUEST.format(

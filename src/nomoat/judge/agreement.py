@@ -56,10 +56,12 @@ class Agreement:
 
     @property
     def scores(self) -> list[float]:
+        """The judge's, one for each pair."""
         return [verdict.score for verdict in self.verdicts]
 
     @property
     def num_pairs(self) -> int:
+        """How many pairs have a label."""
         return len(self.labels)
 
     @property

@@ -46,7 +46,7 @@ class BuiltIn:
 
 
 # ---------------------------------------------------------------- reading
-def _lines(path: Path) -> list[list[str]]:
+def lines(path: Path) -> list[list[str]]:
     """Tab-separated fields, in which a quote is only a quote."""
     return [line.rstrip("\r").split("\t") for line in path.read_bytes().decode("utf-8", "replace").split("\n") if line.strip()]
 
@@ -109,7 +109,7 @@ def _truthfulqa(folder: Path) -> Iterator[Example]:
         yield Example(id=str(number), messages=asked(f"{shots}Q: {row['question']}\nA:"), target=right, choices=choices)
 
 
-def _labelled(rows: Sequence[tuple[str, str]], labels: Sequence[str], instruction: str | None = None) -> Iterator[Example]:
+def labelled(rows: Sequence[tuple[str, str]], labels: Sequence[str], instruction: str | None = None) -> Iterator[Example]:
     """(text, label) in the words `nomoat tune` trains on."""
     for number, (text, label) in enumerate(rows, start=1):
         messages = label_task_messages(text, labels, instruction=instruction)
@@ -118,29 +118,29 @@ def _labelled(rows: Sequence[tuple[str, str]], labels: Sequence[str], instructio
 
 def _banking77(folder: Path) -> Iterator[Example]:
     labels = sorted(json.loads((folder / "categories.json").read_text(encoding="utf-8")))
-    return _labelled([(row["text"].strip(), row["category"]) for row in read_table(folder / "test.csv")], labels)
+    return labelled([(row["text"].strip(), row["category"]) for row in read_table(folder / "test.csv")], labels)
 
 
 def _sms_spam(folder: Path) -> Iterator[Example]:
     rows = read_table(folder / "sms_spam_test.tsv")
-    return _labelled([(row["text"].strip(), row["annotation"]) for row in rows], ("not spam", "spam"))
+    return labelled([(row["text"].strip(), row["annotation"]) for row in rows], ("not spam", "spam"))
 
 
 def _nsmc(folder: Path) -> Iterator[Example]:
     rows = [(row["document"].strip(), "긍정" if row["label"] == "1" else "부정") for row in read_table(folder / "test.tsv")]
-    return _labelled(rows, ("긍정", "부정"), "다음 영화평이 긍정인지 부정인지 답하세요.")
+    return labelled(rows, ("긍정", "부정"), "다음 영화평이 긍정인지 부정인지 답하세요.")
 
 
 def _vader(file_name: str) -> Callable[[Path], Iterator[Example]]:
     def read(folder: Path) -> Iterator[Example]:
-        return _labelled([(text, label) for _, text, label in clear_ratings(folder / file_name)], ("negative", "positive"))
+        return labelled([(text, label) for _, text, label in clear_ratings(folder / file_name)], ("negative", "positive"))
 
     return read
 
 
 def clear_ratings(path: Path) -> list[tuple[str, str, str]]:
     """(key, sentence, label) of each sentence of a file of VADER's that people found positive or negative."""
-    rows = [(key, float(rating), text.strip()) for key, rating, text in _lines(path)]
+    rows = [(key, float(rating), text.strip()) for key, rating, text in lines(path)]
     return [(key, text, "positive" if rating > 0 else "negative") for key, rating, text in rows if abs(rating) >= CLEAR_RATING]
 
 
@@ -171,7 +171,7 @@ def _with_answers(pairs: Sequence[tuple[str, str]], instruction: str) -> Iterato
 
 
 def _tatoeba(folder: Path) -> list[tuple[str, str]]:
-    return [(korean, english) for english, korean, _ in _lines(folder / "kor.txt")]
+    return [(korean, english) for english, korean, _ in lines(folder / "kor.txt")]
 
 
 def _news(folder: Path) -> list[tuple[str, str]]:

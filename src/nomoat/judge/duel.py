@@ -19,7 +19,7 @@ from nomoat.judge.groups import grouped, groups_in
 from nomoat.judge.kept import KeptEngine, is_kept
 from nomoat.judge.metrics import METRICS
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
-from nomoat.judge.run import Asking, asked_in_turn, drawn, given, opened, opened_store, ref_of
+from nomoat.judge.run import Asking, asked_in_turn, drawn, given, opened, opened_store
 from nomoat.judge.sequential import Watch
 from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.stored_reviews import StoredReviews, load_reviews
@@ -38,7 +38,7 @@ from nomoat.judge.verdict import (
 from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.records import Example, Outcome, Request, Verdict
 from nomoat.references import STORED
-from nomoat.responder import Responder
+from nomoat.responder import Responder, ref_of
 from nomoat.words import listed
 
 SuiteRef = TypeVar("SuiteRef", bound=str | Suite)
@@ -195,7 +195,7 @@ def _ask_all(
     may_stop: bool,
     why: Sequence[str] = (),
 ) -> Duel:
-    """Ask both sides everything; with `may_stop`, without `--all` this duel could stop early."""
+    """Ask both sides everything. `may_stop`: it could stop early, had `--all` not been given; notes say what that would change."""
     (one, other), unasked = asked_in_turn((left, right), planned, notes, settings)
     if may_stop:
         unasked = [f"{note} (without `--all`, in Python: with `stop_early`, they hold)" for note in unasked]

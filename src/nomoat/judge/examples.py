@@ -56,7 +56,7 @@ def code_target(*, before: str, after: str, joined: bool = False) -> str:
     return f"{before}{ANSWER}\n{after}" if joined else f"{before}\n{ANSWER}\n{after}"
 
 
-def read_examples(path: Path, frame: Frame, *, needs_target: bool = True) -> tuple[Example, ...]:
+def read_examples(path: Path, frame: Frame, *, needs_target: bool) -> tuple[Example, ...]:
     """The examples of a JSONL file; `frame` is put around those that give `input`.
 
     Raises DataError, naming file and line, for whatever is missing, doubled or of the wrong type.

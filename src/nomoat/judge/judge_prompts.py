@@ -45,7 +45,7 @@ def pair_request(one: Sequence[Message], other: Sequence[Message], *, reference:
     return _request(parts, writes=writes)
 
 
-def grade_request(conversation: Sequence[Message], *, reference: str = "", writes: bool) -> Request:
+def grade_request(conversation: Sequence[Message], *, reference: str, writes: bool) -> Request:
     """Ask for the grade of the last answer of a conversation."""
     parts = [_task(GRADE_TASK, conversation, reference), WRITE_GRADE if writes else CHOOSE_GRADE]
     parts += _section("The task", conversation[:-1]) + _reference(reference) + _section("The answer", conversation[-1:])

@@ -14,14 +14,14 @@ from nomoat.judge.groups import group_names
 from nomoat.judge.kept import is_kept
 from nomoat.judge.metrics import Metric
 from nomoat.judge.model_judge import Conversation, Judge, Pair, PairVerdict
-from nomoat.judge.run import in_turn, opened, opened_store, ref_of
+from nomoat.judge.run import in_turn, opened, opened_store
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import Table, mean_sides, ordered, require_different
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, cut
 from nomoat.records import Message
 from nomoat.references import STORED, names_weights
-from nomoat.responder import Responder
+from nomoat.responder import Responder, ref_of
 
 PAIRS: Metric = "judged"
 GRADE: Metric = "grade"

@@ -17,13 +17,14 @@ from nomoat.judge.builtin import BUILT_IN
 from nomoat.judge.metrics import METRICS
 from nomoat.records import Chunk, ContinuationScore, Request
 from nomoat.references import STORED
-from nomoat.responder import Responder
+from nomoat.responder import Responder, ref_of
 
 
 class KeptEngine(Engine):
     """The place of a model that is not here. `model` is the reference it was asked under.
 
-    `forms`: what its likelihoods may be kept under, those of the file's own weights first; one of them, once it is known which.
+    `forms`: the digests its likelihoods may be kept under: that of the file's own weights first, then that of the form served with
+    less memory. Once some are found, the one they were kept under.
     """
 
     is_local = True
@@ -66,7 +67,7 @@ def is_kept(ref: str) -> bool:
 
 def kept_first(models: Sequence[str | Responder]) -> list[int]:
     """The positions of models in the order to ask them: what kept answers lack need not be asked of the others, nor paid for."""
-    refs = [model if isinstance(model, str) else model.ref for model in models]
+    refs = [ref_of(model) for model in models]
     return sorted(range(len(refs)), key=lambda at: not is_kept(refs[at]))
 
 

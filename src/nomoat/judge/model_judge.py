@@ -66,6 +66,7 @@ class PairVerdict:
 
     @property
     def is_readable(self) -> bool:
+        """Whether a verdict was found in what the judge wrote about each order."""
         return self.first is not None and self.second is not None
 
     @property

@@ -17,7 +17,7 @@ def has_recorded_scores(suite: Suite) -> bool:
     return suite.metric in ("recorded", "published")
 
 
-def recorded_evaluation(ref: str, suite: Suite, *, notes: tuple[str, ...] = (), seed: int = 0) -> Evaluation:
+def recorded_evaluation(ref: str, suite: Suite, *, notes: tuple[str, ...], seed: int) -> Evaluation:
     """What was recorded of one system. Raises UnsupportedError for a model that is not one of the suite's stored ones."""
     prefix = f"{STORED}{suite.name}/"
     if suite.folder is None:

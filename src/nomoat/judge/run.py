@@ -31,7 +31,7 @@ from nomoat.judge.verdict import Evaluation, in_common, notes_over_all, side_of
 from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.providers import is_remote, named_in
 from nomoat.records import Completion, Example, Message, Outcome, Request
-from nomoat.responder import Responder
+from nomoat.responder import Responder, ref_of
 from nomoat.words import counted
 
 
@@ -117,11 +117,6 @@ def _asked(responder: str | Responder, suite: Suite, notes: Sequence[str], setti
 def given(model: str | Path | Responder) -> str | Responder:
     """What a caller gave as a model. Raises UsageError for what is none."""
     return model if isinstance(model, Responder) else references.named(model)
-
-
-def ref_of(model: str | Responder) -> str:
-    """What the user called a model, loaded or not."""
-    return model if isinstance(model, str) else model.ref
 
 
 @dataclass(slots=True, kw_only=True)
@@ -318,6 +313,7 @@ class Asking:
         return self.request(example), tuple(f"{self.suite.delimiter}{choice}" for choice in example.choices)
 
     def outcome(self, example: Example, *, answer: str, score: float, seconds: float) -> Outcome:
+        """What this model's answer to an example was worth."""
         return Outcome(
             suite=self.suite.name,
             example_id=example.id,

@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nomoat.config import UNSAFE_SWITCH
 from nomoat.errors import UnsupportedError
 
 Outcome = Literal["passed", "failed", "out of time", "out of memory"]
 
-UNSAFE_SWITCH = "NOMOAT_UNSAFE_CODE"
 HOW_TO_RUN = f"use Linux 5.12 or newer with user namespaces, or set {UNSAFE_SWITCH}=1 in a machine or container you can lose"
 
 

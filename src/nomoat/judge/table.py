@@ -17,12 +17,12 @@ from nomoat.judge.askable import require_scorable
 from nomoat.judge.duel import run_duel, suite_of
 from nomoat.judge.groups import groups_of
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
-from nomoat.judge.run import drawn, in_turn, opened_store, ref_of
+from nomoat.judge.run import drawn, in_turn, opened_store
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, score_interval
 from nomoat.records import Leaderboard, Pairing, Side, Standing, Verdict
-from nomoat.responder import Responder
+from nomoat.responder import Responder, ref_of
 from nomoat.words import counted, listed
 
 AVERAGE_RATING = 1000.0
@@ -119,7 +119,7 @@ def ordered(
     evaluations: Sequence[Evaluation],
     duels: Mapping[tuple[int, int], Duel],
     rules: Rules,
-    notes: Sequence[str] = (),
+    notes: Sequence[str],
 ) -> Table:
     """The table of these models (by position in `evaluations`), rated by who won which item of which duel."""
     first = evaluations[0]

@@ -5,17 +5,16 @@ Once either has come the failure is raised: an answer is one model's. Nothing go
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import cast
 
 from nomoat import net
 from nomoat.engine import Engine
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import NomoatError, RemoteError
 from nomoat.records import Chunk, ContinuationScore, Request
-from nomoat.responder import Responder
+from nomoat.responder import Responder, Stream
 
 
 class OrHere(Engine):
@@ -49,7 +48,7 @@ class OrHere(Engine):
     def generate(self, request: Request) -> Iterator[Chunk]:
         has_begun = False
         try:
-            with closing(cast("Generator[Chunk]", self._now.stream(request))) as chunks:
+            with closing(self._now.stream(request)) as chunks:
                 for chunk in chunks:
                     has_begun = has_begun or bool(chunk.text) or chunk.begun
                     yield chunk
@@ -73,10 +72,10 @@ class OrHere(Engine):
         """Both are their owner's."""
 
 
-def _having_sent(num_bytes: int, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+def _having_sent(num_bytes: int, chunks: Stream[Chunk]) -> Iterator[Chunk]:
     """The answer, or its failure, with what was sent before in vain."""
     try:
-        with closing(cast("Generator[Chunk]", chunks)):
+        with closing(chunks):
             for chunk in chunks:
                 usage = chunk.usage and replace(chunk.usage, bytes_out=chunk.usage.bytes_out + num_bytes)
                 yield replace(chunk, usage=usage)

@@ -265,4 +265,5 @@ def parse_shape(
 
 
 def unsupported(param: str, what: str) -> BadRequestError:
+    """The error, to be raised, of a parameter that we know and do not serve; `what` is said of it."""
     return BadRequestError(f"`{param}` {what}", param=param, code="unsupported")

@@ -1,6 +1,6 @@
 """How near the references of an input are to one another: what a count by ROUGE-L can give at most where an input has many.
 
-    python benchmarks/references.py [SUITE, as it comes e2e_nlg] [--json FILE]
+    python benchmarks/reference_agreement.py [SUITE, as it comes e2e_nlg] [--json FILE]
 
 Each reference is taken for an answer and counted by the others of its input, in the two ways of `tuning.py`: the mean over them,
 and the best of them. `central` is the reference of an input with the highest mean: nobody who answers can know which one that is.
