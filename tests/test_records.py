@@ -11,10 +11,14 @@ from nomoat.records import Message, Request
 
 
 def test_half_a_character_is_refused_before_anything_is_asked() -> None:
-    for make in (lambda: Message(role="user", content="hi \ud83d"), lambda: Request(prompt="hi \ud83d")):
+    asks = (
+        (lambda: Message(role="user", content="hi \ud83d"), "a message's content"),
+        (lambda: Request(prompt="hi \ud83d"), "the prompt"),
+    )
+    for make, what in asks:
         with pytest.raises(UsageError) as caught:
             make()
-        assert caught.value.message == "the text is not whole: its character 4 is half of one"
+        assert caught.value.message == f"{what} is not whole: its character 4 is half of one"
         assert caught.value.hint == "send UTF-8 text; convert it first: `iconv`"
 
 
@@ -22,7 +26,7 @@ def test_a_byte_that_the_locale_has_no_character_for_is_told_from_half_a_charact
     """As Python gives the arguments of a command where LC_ALL=C and its UTF-8 mode is off."""
     with pytest.raises(UsageError) as caught:
         Request(prompt="왜".encode().decode("ascii", "surrogateescape"))
-    assert caught.value.message == "the text is not whole: its character 1 is a byte that this locale's encoding does not have"
+    assert caught.value.message == "the prompt is not whole: its character 1 is a byte that this locale's encoding does not have"
     assert caught.value.hint == "set a locale of UTF-8 (`LC_ALL=C.UTF-8`), or PYTHONUTF8=1"
 
 

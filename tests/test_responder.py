@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import json
+import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 import nomoat
@@ -21,7 +25,7 @@ from nomoat.cli.show import show
 from nomoat.engine import importer
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.source import open_source
-from nomoat.errors import NotEnoughMemoryError, StoppedError, UsageError
+from nomoat.errors import NotEnoughMemoryError, StoppedError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.judge.settings import RunSettings
 from nomoat.records import Message, Request
@@ -42,7 +46,7 @@ def test_what_is_neither_a_text_nor_a_request_is_refused_with_what_to_give() -> 
     with responder.load("fake:") as model:
         for ask in (model.complete, model.stream, model.prompt_likelihoods, lambda asked: model.score(asked, ["moat"])):
             with pytest.raises(
-                UsageError, match=r"(?m)^a model is asked a text or a `nomoat\.records\.Request`, and this is a list$"
+                UsageError, match=r"(?m)^a model is asked a text or a `nomoat\.records\.Request`, and the question is a list$"
             ) as raised:
                 ask([{"role": "user", "content": "What is a moat?"}])  # type: ignore[operator]
             assert raised.value.hint == 'give "…", or for a conversation Request(messages=(Message(role="user", content="…"), …))'
@@ -56,6 +60,71 @@ def test_one_text_where_several_are_meant_is_not_taken_for_its_characters() -> N
                 with pytest.raises(UsageError, match=f"several texts are asked about at once, and this is one {kind}") as raised:
                     ask(one)  # type: ignore[operator]
                 assert raised.value.hint == 'give a list: ["…"]'
+
+
+def test_a_table_where_texts_are_meant_is_not_taken_for_the_names_of_its_columns() -> None:
+    class DataFrame:
+        """As those of pandas, polars and pyarrow."""
+
+        columns = ("text", "label")
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(self.columns)
+
+    with responder.load("fake:") as model:
+        for ask in (model.embed, lambda texts: model.score("a moat", texts), model.complete_many):
+            for table, kind in ((DataFrame(), "DataFrame"), ({"a": "one text", "b": "another"}, "dict")):
+                with pytest.raises(UsageError, match=f"this is one {kind}, of which only the names would be taken") as raised:
+                    ask(table)  # type: ignore[operator]
+                assert raised.value.hint == 'give one column of it, such as table["text"], or a dict\'s values: list(texts.values())'
+
+
+def test_of_several_the_error_names_the_one_that_is_wrong() -> None:
+    with responder.load("fake:") as model:
+        asks: dict[str, Any] = {
+            "texts": model.embed, "continuations": lambda texts: model.score("a moat", texts), "requests": model.complete_many,
+        }  # fmt: skip
+        for name, ask in asks.items():
+            for strange, why in (
+                (None, "is (of the type|a) NoneType"),
+                (float("nan"), "is (of the type|a) float"),
+                ("\ud800", "is not whole"),
+            ):
+                with pytest.raises(UsageError, match=rf"`{name}\[2\]` {why}"):
+                    ask(["moat", "lake", strange])
+
+
+def test_nothing_is_asked_where_one_of_the_questions_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with responder.load("fake:") as model:
+        monkeypatch.setattr(model, "complete", lambda *_, **__: pytest.fail("was asked"))
+        with pytest.raises(UsageError, match=r"and `requests\[1\]` is a int"):
+            model.complete_many(["moat", 1])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    "row", [[1.5], np.array([1.0, 2.0]), ["moat"], ("a", "b"), np.array(["moat"], object), b"moat", {1: 2}, [True], [None]]
+)
+def test_a_row_to_embed_that_is_no_text_and_no_tokens_is_refused(row: Any) -> None:
+    """In the pass that texts share it failed all of these."""
+    with responder.load("fake:") as model, pytest.raises(UsageError) as raised:
+        model.embed(["moat", row])
+    assert raised.value.message == "`texts[1]` are no whole numbers"
+    assert raised.value.hint == 'give "…", or the whole numbers that are the model\'s own tokens'
+
+
+def test_tokens_to_embed_may_be_numbers_of_numpys(tiny_gguf: Path) -> None:
+    with responder.load(tiny_gguf) as model:
+        assert (model.embed(np.array([[5, 6], [7, 8]])) == model.embed([[5, 6], (7, 8)])).all()
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_model_that_is_pickled_or_copied_says_to_load_it_where_it_is_needed(copied: Callable[[Any], Any]) -> None:
+    with (
+        responder.load("fake:") as model,
+        pytest.raises(UnsupportedError, match="<model fake:> cannot be pickled or copied") as raised,
+    ):
+        copied(model)
+    assert raised.value.hint == "give the other process its name, and have it load the model itself: nomoat.load('fake:')"
 
 
 def test_what_is_no_event_is_refused_as_one() -> None:

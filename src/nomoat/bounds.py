@@ -40,7 +40,7 @@ def settle(request: Any, message_type: type) -> None:
         **{name: _json(name, getattr(request, name)) for name in AS_JSON},
         **{name: _number(name, getattr(request, name)) for name in NUMBERS},
         **{name: _whole_number(name, getattr(request, name)) for name in WHOLE_NUMBERS},
-        "prompt_ids": _ids(request.prompt_ids),
+        "prompt_ids": None if request.prompt_ids is None else token_ids("prompt_ids", request.prompt_ids),
     }
     for name, value in request_has.items():
         object.__setattr__(request, name, value)
@@ -124,15 +124,16 @@ def _plain(given: Any) -> float | None:
     return int(given) if isinstance(given, numbers.Integral) else number
 
 
-def _ids(given: Any) -> tuple[int, ...] | None:
-    if given is None:
-        return None
+def token_ids(name: str, given: Any, *, hint: str = 'for a text give prompt="…"') -> tuple[int, ...]:
+    """Whole numbers, numpy's too, as Python's own. Raises UsageError, with this hint, for what are none; bytes and dicts are none."""
     try:
+        if isinstance(given, bytes | bytearray | Mapping):
+            raise TypeError
         ids = tuple(map(_index, given))
     except TypeError as exc:
-        raise UsageError("`prompt_ids` are no whole numbers", hint='for a text give prompt="…"') from exc
+        raise UsageError(f"`{name}` are no whole numbers", hint=hint) from exc
     for one in (min(ids, default=0), max(ids, default=0)):
-        require_whole("prompt_ids", one)
+        require_whole(name, one)
     return ids
 
 
@@ -167,13 +168,23 @@ def require_number(name: str, given: Any) -> None:
 
 
 def several(given: Any, what: str, *, one: Any = str) -> list[Any]:
-    """All of them. A text is a sequence, too, of its characters, and is not meant so. Raises UsageError for `one`, and what is none.
+    """All of them. A text is a sequence, too, of its characters, and is not meant so, nor a table as the names of its columns.
+    Raises UsageError for `one`, for a mapping and a data frame, and for what is no iterable.
 
     `what` are several: "texts are asked about at once".
     """
+    if isinstance(given, Mapping) or hasattr(given, "columns"):  # data frames of pandas and polars, tables of pyarrow
+        hint = 'give one column of it, such as table["text"], or a dict\'s values: list(texts.values())'
+        raise UsageError(f"several {what}, and this is one {type(given).__name__}, of which only the names would be taken", hint=hint)
     if isinstance(given, one) or not isinstance(given, Iterable):
         raise UsageError(f"several {what}, and this is one {type(given).__name__}", hint='give a list: ["…"]')
     return list(given)
+
+
+def require_texts(name: str, given: Sequence[Any]) -> None:
+    """As `require_text`, of each of several that are given as `name`: the error says which one it is."""
+    for at, text in enumerate(given):
+        require_text(text, f"`{name}[{at}]`")
 
 
 def require_one_of(name: str, given: Any, known: Sequence[str]) -> None:
@@ -207,11 +218,11 @@ def require_text(text: Any, what: str) -> None:
     except UnicodeEncodeError as exc:
         if "\udc80" <= text[exc.start] <= "\udcff":  # so Python keeps a byte that the locale has no character for
             raise UsageError(
-                f"the text is not whole: its character {exc.start + 1:,} is a byte that this locale's encoding does not have",
+                f"{what} is not whole: its character {exc.start + 1:,} is a byte that this locale's encoding does not have",
                 hint="set a locale of UTF-8 (`LC_ALL=C.UTF-8`), or PYTHONUTF8=1",
             ) from exc
         raise UsageError(
-            f"the text is not whole: its character {exc.start + 1:,} is half of one", hint="send UTF-8 text; convert it first: `iconv`"
+            f"{what} is not whole: its character {exc.start + 1:,} is half of one", hint="send UTF-8 text; convert it first: `iconv`"
         ) from exc
 
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, cast
 
 from nomoat import bounds, config, hardware, labelling, references, words
 from nomoat.engine import Engine, Reader
@@ -83,6 +83,13 @@ class Responder:
     def __repr__(self) -> str:
         return f"<model {self.ref}{', closed' if self._is_closed else ''}>"
 
+    def __reduce__(self) -> NoReturn:
+        """A model's threads, and its connections, are those of one process. Raises UnsupportedError."""
+        raise UnsupportedError(
+            f"{self!r} cannot be pickled or copied",
+            hint=f"give the other process its name, and have it load the model itself: nomoat.load({self.ref!r})",
+        )
+
     @property
     def _send_away(self) -> Callable[[], None] | None:
         """Sends away those who wait for a server or for workers; None for an engine in this process."""
@@ -134,7 +141,9 @@ class Responder:
         return self.engine.num_workers
 
     def stream(self, request: Request | str) -> Stream[Chunk]:
-        """The answer as it is written; see `Engine.generate`. Of a model on this machine any thread may close it."""
+        """The answer as it is written; its last chunk has the `finish_reason` and the `usage`. Closing it ends the answer. Of a model
+        on this machine any thread may do that. See `Engine.generate`.
+        """
         return cast("Stream[Chunk]", self.engine.generate(_asked(request)))
 
     def complete(self, request: Request | str, *, caller_left: threading.Event | None = None) -> Completion:
@@ -177,10 +186,12 @@ class Responder:
     def complete_many(
         self, requests: Iterable[Request | str], *, concurrency: int = DEFAULT_CONCURRENCY
     ) -> Generator[tuple[int, Completion]]:
-        """Answers as (index, completion), in the order in which they finish; up to `concurrency` at once. See `run_many`."""
-        return self.run_many(
-            lambda request, left: self.complete(request, caller_left=left), _several(requests), concurrency=concurrency
-        )
+        """Answers as (index, completion), in the order in which they finish; up to `concurrency` at once. See `run_many`.
+
+        Raises UsageError before anything is asked, for one of the requests that is none.
+        """
+        asked = [_asked(request, f"`requests[{at}]`") for at, request in enumerate(_several(requests))]
+        return self.run_many(lambda request, left: self.complete(request, caller_left=left), asked, concurrency=concurrency)
 
     def run_many(
         self, work: Callable[[Item, threading.Event], Result], items: Sequence[Item], *, concurrency: int
@@ -194,18 +205,19 @@ class Responder:
         return run_many(work, items, concurrency=concurrency * self.num_workers, on_leaving=on_leaving)
 
     def score(self, request: Request | str, continuations: Iterable[str]) -> list[ContinuationScore]:
-        """Log-likelihood of each continuation; see `Engine.score`."""
+        """Log-likelihood of each continuation right after the prompt, in their order. Raises UnsupportedError where the weights are
+        elsewhere. See `Engine.score`.
+        """
         several = _several(continuations)
-        for text in several:
-            bounds.require_text(text, "a continuation")
+        bounds.require_texts("continuations", several)
         return self.engine.score(_asked(request), several)
 
     def embed(self, texts: Iterable[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
-        """The mean of each text's last hidden states, [N, D]; see `Reader`. Raises UnsupportedError as `prompt_likelihoods` does."""
-        several = _several(texts)
-        for text in several:
-            if isinstance(text, str) or not isinstance(text, Iterable):
-                bounds.require_text(text, "what is to be embedded")
+        """The mean of each text's last hidden states, [N, D]. A text may be given as the model's own token ids.
+
+        Raises UnsupportedError where the weights are elsewhere. See `Reader`.
+        """
+        several = [_text_or_ids(f"texts[{at}]", text) for at, text in enumerate(_several(texts))]
         return self._reader("embeddings").embed(several, stop=stop)
 
     def prompt_likelihoods(self, request: Request | str, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
@@ -238,15 +250,23 @@ def ref_of(model: str | Responder) -> str:
     return model if isinstance(model, str) else model.ref
 
 
-def _asked(request: Request | str) -> Request:
+def _asked(request: Request | str, what: str = "the question") -> Request:
     if isinstance(request, str):
+        bounds.require_text(request, what)
         return Request(messages=(Message(role="user", content=request),))
     if not isinstance(request, Request):
         raise UsageError(
-            f"a model is asked a text or a `nomoat.records.Request`, and this is a {type(request).__name__}",
+            f"a model is asked a text or a `nomoat.records.Request`, and {what} is a {type(request).__name__}",
             hint='give "…", or for a conversation Request(messages=(Message(role="user", content="…"), …))',
         )
     return request
+
+
+def _text_or_ids(name: str, given: str | Sequence[int]) -> str | Sequence[int]:
+    if isinstance(given, Iterable) and not isinstance(given, str):
+        return bounds.token_ids(name, given, hint='give "…", or the whole numbers that are the model\'s own tokens')
+    bounds.require_text(given, f"`{name}`")
+    return given
 
 
 def _several(texts: Iterable[Item]) -> list[Item]:

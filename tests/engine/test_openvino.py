@@ -27,7 +27,7 @@ from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.sampling import Pick
 from nomoat.engine.tokenizer import from_metadata
 from nomoat.engine.weights import Form, quantised, restored
-from nomoat.errors import ContextExceededError, StoppedError, UsageError
+from nomoat.errors import ContextExceededError, NomoatError, StoppedError, UsageError
 from nomoat.records import Completion, Message, Request
 from nomoat.responder import Responder, memory_need
 
@@ -349,6 +349,13 @@ def test_views_of_one_model_have_one_context(spaced: OpenVINOEngine, monkeypatch
 def test_more_likely_tokens_than_there_are_are_all_of_them(engine: OpenVINOEngine) -> None:
     (likelihood,) = engine.prompt_likelihoods(Request(prompt_ids=(5, 6), top_logprobs=10**6))[1:]
     assert len({one.token_id for one in likelihood.top}) == engine._sizes.vocabulary
+
+
+def test_of_several_texts_the_error_names_the_one_that_cannot_be_read(engine: OpenVINOEngine) -> None:
+    for row, why in (((), "has no tokens"), ([10**6], "token 1000000 is not one"), ([5] * 10**5, "is too long")):
+        with pytest.raises(NomoatError, match=why) as raised:
+            engine.embed(["the", row])
+        assert raised.value.__notes__[-1] == "this is about `texts[1]`"
 
 
 def test_no_texts_have_no_embeddings(engine: OpenVINOEngine) -> None:

@@ -59,7 +59,7 @@ def learned_by(models: Iterable[str | Responder]) -> list[Learned]:
     return found
 
 
-def question_for(ref: str, labels: Sequence[str] | None = None, instruction: str | None = None) -> Question:
+def question_for(ref: str, labels: Iterable[str] | None = None, instruction: str | None = None) -> Question:
     """What a model is asked about texts: what is not given is as it learned it, where it was tuned on a table.
 
     Raises UsageError where nothing says which labels there are, and for labels that are not two or more texts that differ, unless the
@@ -80,8 +80,7 @@ def question_for(ref: str, labels: Sequence[str] | None = None, instruction: str
         of_model.append(f"its labels ({first_few(labels, NAMED)})")
     else:
         labels = bounds.several(labels, "labels are there to choose from")
-        for label in labels:
-            bounds.require_text(label, "a label")
+        bounds.require_texts("labels", labels)
         labels = list(dict.fromkeys(labels))
         if model is None or model.labels != {*labels}:
             matching.require_different(labels)

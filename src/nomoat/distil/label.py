@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -133,8 +133,8 @@ def _cut_off(max_tokens: int) -> str:
 
 def label(
     teacher: Responder,
-    texts: Sequence[str],
-    labels: Sequence[str] | None = None,
+    texts: Iterable[str],
+    labels: Iterable[str] | None = None,
     *,
     instruction: str | None = None,
     store: AnswerStore,
@@ -151,10 +151,10 @@ def label(
     none, and as `question_for` does.
     """
     texts = bounds.several(texts, "texts are labelled at once")
-    for text in texts:
-        bounds.require_text(text, "a text to label")
-        if not text.strip():
-            raise UsageError("a text to label is empty", hint="leave it out")
+    bounds.require_texts("texts", texts)
+    empty = next((at for at, text in enumerate(texts) if not text.strip()), None)
+    if empty is not None:
+        raise UsageError(f"`texts[{empty}]` is empty", hint="leave it out")
     question = as_tuned.question_for(teacher.ref, labels, instruction)
     labels, instruction = question.labels, question.instruction
     spending = Spending() if spending is None else spending

@@ -39,7 +39,7 @@ from nomoat.engine.serial import SerialModel
 from nomoat.engine.tokenizer import Tokenizer, name_of
 from nomoat.engine.tokenizer import load as load_tokenizer
 from nomoat.engine.tool_call_grammar import ToolCallGrammar
-from nomoat.errors import ContextExceededError, SchemaError, StoppedError, UnsupportedError, UsageError
+from nomoat.errors import ContextExceededError, NomoatError, SchemaError, StoppedError, UnsupportedError, UsageError
 from nomoat.matching import begun_length
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, TokenLikelihood, Usage
 
@@ -241,16 +241,24 @@ class OpenVINOEngine(Engine):
 
     def _read(self, rows: Sequence[list[int]], *, top_logprobs: int | None = None) -> list[Reading]:
         forked.begin()
-        for row in rows:
-            if not row:
-                raise UsageError("the text has no tokens", hint="write something into it")
-            self._require_known(row)
-            self._require_room(len(row), 0)
+        for at, row in enumerate(rows):
+            try:
+                self._require_readable(row)
+            except NomoatError as exc:
+                if len(rows) > 1:
+                    exc.add_note(f"this is about `texts[{at}]`")
+                raise
         readings = [Reading(row, top_logprobs=top_logprobs, adapter=self._at) for row in rows]
         batcher = self._started_batcher()
         for reading in readings:
             batcher.submit(reading)
         return readings
+
+    def _require_readable(self, ids: Sequence[int]) -> None:
+        if not ids:
+            raise UsageError("the text has no tokens", hint="write something into it")
+        self._require_known(ids)
+        self._require_room(len(ids), 0)
 
     def _likelihood(self, pick: Pick) -> TokenLikelihood:
         top = tuple(self._likelihood(Pick(token, log_probability)) for token, log_probability in pick.top)

@@ -65,9 +65,8 @@ def duel(
     """Who is better on a suite, and how sure that is. Two `stored:` models of one suite need no `suite`.
 
     With `stop_early` the examples are asked in a random order, and no more of them than it takes to name the winner. `alpha` is how
-    often a winner may be named between equals; `rope` is how many per cent of the scale still count as equal. The two columns and
-    `instruction`, the words before each text, are for a suite that is a table (CSV, TSV). `spending` holds a budget for both sides,
-    and prices that no table knows. `template` names the chat template of local models that have none.
+    often a winner may be named between equals; `rope` is how many per cent of the scale still count as equal. `spending` holds a
+    budget for both sides. All else is as `evaluate` has it.
 
     Raises what `evaluate` raises, UsageError if there is no suite, UnsupportedError for stored answers nobody reviewed.
     """

@@ -51,9 +51,13 @@ def evaluate(
 ) -> list[Outcome]:
     """A model's answers to a suite, scored, one an example. `limit` examples are drawn with `seed`; None asks all.
 
-    The two columns and `instruction`, the words before each text, are for a suite that is a table (CSV, TSV). `spending` holds a
-    budget, and prices that no table knows. Where it is used up, or a question failed for good, the outcomes are
-    fewer than the examples. `template` names the chat template of a local model that has none.
+    `suite` is what `nomoat.judge.suites.load_suite` takes: a name, a file, a folder. The two columns and `instruction`, the words
+    before each text, are for a suite that is a table (CSV, TSV). Up to `concurrency` answers are in the making at once. `progress` is
+    told (model, answers so far, answers in all). `spending` holds a budget, and prices that no table knows. Where it is used up, or a
+    question failed for good, the outcomes are fewer than the examples. `template` names the chat template of a local model that has
+    none.
+
+    Answers are kept: who interrupts it (Ctrl-C) and calls it again goes on, and nothing is asked twice.
 
     Raises what `load` and `load_suite` raise, DataError for an example that does not fit into the model's context (before
     anything is asked), UnsupportedError for a suite that only compares.

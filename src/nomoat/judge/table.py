@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nomoat import bounds
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.judge import stats
 from nomoat.judge.askable import require_scorable
@@ -50,6 +51,7 @@ def run_table(
     2 models or one named twice, UnsupportedError if two halves of the models were never compared.
     """
     settings = settings or RunSettings()
+    models = bounds.several(models, "models are put in order", one=str | Responder)
     names = [ref_of(model) for model in models]
     require_different(models)
     asked = suite_of(*models, suite=suite)

@@ -295,6 +295,7 @@ def load_auto(
 ) -> Responder:  # fmt: skip
     """The responder of the reference `auto`, as the policy and the learned router of NOMOAT_HOME make it.
 
+    `on_decision` is told where each prompt goes and why; `context_tokens` to `compiling` are those of `load`, for either model.
     `file`: the policy as it was read before, whose models are loaded whatever it says now; the rest is followed.
 
     Raises UsageError for a policy without a local model, with one that is not on this machine, or with a budget and no known price for

@@ -69,6 +69,7 @@ def tune(
     `settings` in their place. `data_licence`: the id of the data's terms in the catalogue, "own" for your own; it
     enters the adapter's licence chain, and so does the teacher of data that `nomoat distil` made. With `workers` or `ray` several
     processes learn: see `data_parallel`.
+    `on_progress` is told after each batch, `on_message` what was chosen and why.
     Interrupted at any time (Ctrl-C, kill), the last checkpoint stays, and `resume=True` with the same arguments goes on from it.
     Raises UsageError, DataError, UnknownModelError, NotEnoughMemoryError, NotEnoughDiskError, WorkerError.
     """
