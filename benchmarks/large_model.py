@@ -54,11 +54,11 @@ def importing(path: Path) -> dict[str, Any]:
 
     importer.remembered_sha256(path)  # once a file, and not part of the import
     started = time.perf_counter()
-    folder = importer.import_gguf(path)
+    folder = importer.import_gguf(path, here=True)
     if time.perf_counter() - started < 1:  # it was there
         shutil.rmtree(folder)
         started = time.perf_counter()
-        folder = importer.import_gguf(path)
+        folder = importer.import_gguf(path, here=True)
     seconds = time.perf_counter() - started
     return {"seconds": round(seconds, 1), "ir_gb": round(sum(file.stat().st_size for file in folder.iterdir()) / 1e9, 2)}
 

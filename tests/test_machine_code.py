@@ -112,12 +112,12 @@ def refuse(**_: object) -> None:
 
 TELLS = """
 import sys
-from nomoat import machine_code, paths, whole_files
+from nomoat import child_process, machine_code, paths, whole_files
 assert machine_code.FOLDER.parents[2] == paths.home()
 print("words of others")
 print(5)
 for done in range(3):
-    machine_code.tell(done, 2)
+    child_process.tell(done, 2)
 sys.exit(int(sys.argv[1]))
 """
 
@@ -145,8 +145,9 @@ def test_who_waits_for_the_compiler_may_leave(tmp_path: Path, monkeypatch: pytes
     def leaves(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
+    endless = "from nomoat import child_process\nwhile True: child_process.tell(0, 1)"
     with pytest.raises(KeyboardInterrupt):
-        machine_code.compile_elsewhere("all", "from nomoat import machine_code\nwhile True: machine_code.tell(0, 1)", progress=leaves)
+        machine_code.compile_elsewhere("all", endless, progress=leaves)
     assert begun[0].returncode is not None
     assert not (machine_code.FOLDER / "all.done").exists()
 

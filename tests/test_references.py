@@ -162,6 +162,15 @@ def test_an_adapter_beside_other_weights_than_it_was_learned_beside_says_so_in_o
     assert references.find_files(f"{other}+mine").notes == (), "made elsewhere"
 
 
+def test_what_is_known_of_an_adapter_is_read_once(tiny_gguf: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "mine")
+    (adapter / "provenance.json").write_text('{"data": {"question": "{text}?"}, "task": {"template": "chatml"}}', encoding="utf-8")
+    files = references.find_files(f"{tiny_gguf}+{adapter}")
+    template = files.template(own=None)
+    (adapter / "provenance.json").unlink()
+    assert (template and template.value, files.question, files.notes) == ("chatml", "{text}?", ())
+
+
 def test_an_adapter_with_a_plus_in_its_name_or_its_path_is_found(tiny_gguf: Path, empty_home: Path, tmp_path: Path) -> None:
     named = write_adapter(empty_home / "adapters" / "a+1")
     lying = write_adapter(tmp_path / "c++" / "b")

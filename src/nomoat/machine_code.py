@@ -13,10 +13,8 @@ import importlib.util
 import json
 import logging
 import os
-import re
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -25,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nomoat import cache, hardware, paths, system_errors, whole_files
+from nomoat import cache, child_process, hardware, paths, system_errors, whole_files
 from nomoat.errors import NomoatError, NotWritableError
 
 log = logging.getLogger("nomoat.machine_code")
@@ -40,15 +38,9 @@ SECONDS_TO_NEXT_LOOK = 0.1
 MOST_COMPILERS = 2  # of 0.3 GB each; the longest function takes as long as all others
 TASK_BYTES = 2  # of a function's place, as it goes to who compiles it
 SIGNAL_WHEN_ORPHANED = 1  # Linux's PR_SET_PDEATHSIG
-TOLD = re.compile(r"(\d+) (\d+)")
-# Told where this package lies, and where what is compiled is to be kept.
-SAME_PACKAGE = """
+# Told where what is compiled is to be kept.
+SAME_PLACE = """
 import sys
-from importlib import util
-place = sys.argv.pop(1)
-spec = util.spec_from_file_location("nomoat", place + "/__init__.py", submodule_search_locations=[place])
-sys.modules["nomoat"] = util.module_from_spec(spec)
-spec.loader.exec_module(sys.modules["nomoat"])
 from nomoat import machine_code
 if str(machine_code.FOLDER) != sys.argv.pop(1):
     sys.exit(1)
@@ -203,8 +195,8 @@ def compile_elsewhere(what: str, code: str, *arguments: str, progress: Callable[
     So the compiler's memory goes with it, and Ctrl-C ends it at once. And what numba itself keeps, for tuning, computes sums in
     another order than what it has just compiled: only a process that finds all kept gives what every later one gives, to the last
     bit. Where this cannot be had, each function is compiled at its first use. One process at a time compiles, and others wait for as
-    long as it keeps anything new. `progress` is told (functions done, functions) as `code` tells by `tell`; who asks for it is told
-    by a note that another process is at it.
+    long as it keeps anything new. `progress` is told (functions done, functions) as `code` tells by `child_process.tell`; who asks for
+    it is told by a note that another process is at it.
     """
     done, busy = FOLDER / f"{what}.done", NomoatError("another process compiles", hint=None)
     seen, patience_ends = -1, 0.0
@@ -230,19 +222,8 @@ def compile_elsewhere(what: str, code: str, *arguments: str, progress: Callable[
 
 
 def _has_compiled(code: str, arguments: Sequence[str], progress: Callable[[int, int], None] | None) -> bool:
-    """Whether another process did so, of this very package, whatever others its Python would find, and for the same place and CPU."""
-    package = Path(__file__).parent
-    # -P: what lies in the current folder is no module of ours
-    command = [sys.executable, "-P", "-c", SAME_PACKAGE + code, str(package), str(FOLDER), *arguments]
-    quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": os.environ | {"NOMOAT_HOME": str(FOLDER.parents[2])}}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **quiet) as compiler:  # type: ignore[call-overload]
-        try:
-            for line in compiler.stdout:
-                if progress is not None and (told := TOLD.fullmatch(line.strip())):
-                    progress(*map(int, told.groups()))
-            return bool(compiler.wait() == 0)
-        finally:
-            compiler.kill()
+    """Whether another process did so, for the same place and CPU."""
+    return child_process.run(SAME_PLACE + code, str(FOLDER), *arguments, home=FOLDER.parents[2], progress=progress) == 0
 
 
 def compile_all(functions: Sequence[Compiled]) -> None:
@@ -250,9 +231,9 @@ def compile_all(functions: Sequence[Compiled]) -> None:
 
     Raises RuntimeError where one of them is killed or fails, and what it was to do is not done.
     """
-    tell(0, len(functions))
+    child_process.tell(0, len(functions))
     for done, _ in enumerate(_compiled_beside_each_other(functions) or map(_compile, functions), 1):
-        tell(done, len(functions))
+        child_process.tell(done, len(functions))
 
 
 def _compile(function: Compiled) -> None:
@@ -296,8 +277,3 @@ def _compile_tasks(functions: Sequence[Compiled], tasks: int, tell_done: int, pa
         status = 0
     finally:
         os._exit(status)
-
-
-def tell(done: int, total: int) -> None:
-    """To whoever waits for this process, see `compile_elsewhere`."""
-    print(done, total, flush=True)

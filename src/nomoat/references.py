@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,13 +72,18 @@ def shown_name(ref: str) -> str:
     return Path(ref).name if base and is_path(base) else ref
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class LocalFiles:
     """What a reference to local weights means on this disk. `name` is the card's id, or the path, of the base."""
 
     name: str
     weights: Path
     adapter: Path | None
+
+    @functools.cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What `nomoat tune` wrote about the adapter, as it was when first asked for: see `tuned.provenance_of`."""
+        return tuned.provenance_of(self.adapter) if self.adapter else {}
 
     def template(self, *, asked: str | None = None, own: str | None, fallback: str | None = None) -> Detected[str] | None:
         """The name of the chat template to use in place of the file's `own`, and why; None to use its own.
@@ -87,7 +93,7 @@ class LocalFiles:
         """
         if asked:
             return Detected(asked, "as asked")
-        if self.adapter and (named := tuned.template_of(tuned.provenance_of(self.adapter))):
+        if named := tuned.template_of(self.provenance):
             return Detected(named, "as it was tuned")
         if own is not None:
             return None
@@ -102,12 +108,12 @@ class LocalFiles:
     @property
     def question(self) -> str | None:
         """What the adapter learned to answer: see `tuned.question_of`."""
-        return tuned.question_of(tuned.provenance_of(self.adapter)) if self.adapter else None
+        return tuned.question_of(self.provenance)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What has to be known about an adapter beside these weights."""
-        other = other_base(self.weights, tuned.provenance_of(self.adapter)) if self.adapter else None
+        other = other_base(self.weights, self.provenance) if self.adapter else None
         return (f"`{self.adapter.name}` was learned beside {other}, other weights than these",) if self.adapter and other else ()
 
     def read_tokenizer(self, source: ModelSource) -> Tokenizer:

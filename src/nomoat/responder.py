@@ -371,7 +371,7 @@ def what_is_wrong(ref: str) -> NomoatError | None:
         files = references.find_files(ref)
         if files.adapter is not None:
             importer.require_beside(files.weights, [files.adapter])
-            if named := tuned.template_of(tuned.provenance_of(files.adapter)):
+            if named := tuned.template_of(files.provenance):
                 templates.named(named)
         references.licence_of(files)
     except NomoatError as error:

@@ -188,6 +188,12 @@ def alone(
         yield
 
 
+def sweep_left(target: Path) -> None:
+    """Sweep away what a killed process left of the folder `target`, unless another makes it now."""
+    with suppress(NomoatError), alone(target, busy=NomoatError("another process makes it", hint=None)):
+        pass
+
+
 def _sweep_folders(target: Path) -> None:
     made_by_mkdtemp = f".{glob.escape(target.name)}.????????"
     for old in target.parent.glob(f"{made_by_mkdtemp}.old"):

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from nomoat import paths
 from nomoat.engine import compiled, importer, lora
 from nomoat.engine.lora import LoraDelta
 from nomoat.engine.openvino import OpenVINOEngine
-from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError, UnsupportedError
+from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError, UnsupportedError, WorkerError
 from nomoat.records import Request
 
 
@@ -370,12 +371,51 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones(tmp_path: Path) 
     )
 
 
-def test_an_interrupted_import_leaves_nothing(tiny_gguf: Path) -> None:
+HERE, ELSEWHERE = 10**9, 0  # bytes from which on another process imports: tiny models are imported by either
+
+
+@pytest.mark.parametrize("from_bytes", [HERE, ELSEWHERE])
+def test_an_interrupted_import_leaves_nothing(tiny_gguf: Path, from_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importer, "ELSEWHERE_FROM_BYTES", from_bytes)
+
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         importer.import_gguf(tiny_gguf, progress=stop)
+    assert list((paths.cache() / "imported").iterdir()) == []
+
+
+def test_another_process_imports_what_is_large_so_that_its_memory_goes_with_it(
+    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how: dict[str, Any] = {"adapter": write_adapter(tmp_path / "mine"), "quality": "high", "fused": False}
+    folder = importer.import_gguf(tiny_gguf, **how)
+    weights = (folder / "openvino_model.bin").read_bytes()
+    shutil.rmtree(folder)
+    monkeypatch.setattr(importer, "ELSEWHERE_FROM_BYTES", ELSEWHERE)
+    monkeypatch.setattr(importer, "_write_model", lambda *_: pytest.fail("it is imported here"))
+    told: list[tuple[int, int]] = []
+    assert importer.import_gguf(tiny_gguf, **how, progress=lambda *numbers: told.append(numbers)) == folder
+    assert (folder / "openvino_model.bin").read_bytes() == weights
+    assert told == [(1, 2), (2, 2)]
+
+
+def test_without_another_process_it_is_imported_here(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importer, "ELSEWHERE_FROM_BYTES", ELSEWHERE)
+    for executable in (str(tmp_path / "no python"), None):
+        monkeypatch.setattr(sys, "executable", executable)
+        shutil.rmtree(importer.import_gguf(tiny_gguf))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its processes end by no signals")
+def test_a_process_that_is_killed_as_it_imports_is_said_and_leaves_nothing(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importer, "ELSEWHERE_FROM_BYTES", ELSEWHERE)
+    dies = "importer._write_model = lambda *_: os.kill(os.getpid(), 9)\n"
+    monkeypatch.setattr(importer, "IMPORT", importer.IMPORT.replace("path, adapter", f"import os\n{dies}path, adapter", 1))
+    with pytest.raises(WorkerError) as caught:
+        importer.import_gguf(tiny_gguf)
+    assert caught.value.message == "the process that imports a model was ended from outside (exit code -9)"
     assert list((paths.cache() / "imported").iterdir()) == []
 
 
@@ -460,9 +500,11 @@ def test_a_cache_that_lost_a_fact_is_made_again_and_not_opened_before(tiny_gguf:
     assert json.loads(config.read_text(encoding="utf-8")) == before
 
 
-def test_processes_that_import_at_once_make_the_model_once_and_leave_nothing_else(tiny_gguf: Path) -> None:
+@pytest.mark.parametrize("from_bytes", [HERE, ELSEWHERE])
+def test_processes_that_import_at_once_make_the_model_once_and_leave_nothing_else(tiny_gguf: Path, from_bytes: int) -> None:
     code = (
         "import sys; from pathlib import Path; from nomoat.engine import importer\n"
+        f"importer.ELSEWHERE_FROM_BYTES = {from_bytes}\n"
         "importer.import_gguf(Path(sys.argv[1]), progress=lambda done, total: print(done))"
     )
     together = [subprocess.Popen([sys.executable, "-c", code, str(tiny_gguf)], stdout=subprocess.PIPE) for _ in range(3)]
@@ -498,7 +540,9 @@ def test_a_home_whose_models_were_pulled_by_others_and_never_started_is_said(tin
     )
 
 
-def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("from_bytes", [HERE, ELSEWHERE])
+def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path, from_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importer, "ELSEWHERE_FROM_BYTES", from_bytes)
     path = write_tiny_gguf(tmp_path / "damaged.gguf")
     end = path.stat().st_size
     with path.open("r+b") as file:

@@ -16,7 +16,7 @@ import pytest
 import tiny
 from patience import PATIENCE_SECONDS, wait_until
 
-from nomoat import responder
+from nomoat import references, responder
 from nomoat.catalog import cards, memory
 from nomoat.cli import model_facts
 from nomoat.engine.blocks import BLOCK_TOKENS
@@ -147,6 +147,24 @@ def test_what_a_model_learned_to_answer_is_known_before_it_is_loaded_and_what_is
     assert models.questions() == {"tiny.gguf+table": "{text}?"}
     given = {name: Responder(name, FakeEngine(), question=question) for name, question in (("a", "{text}!"), ("b", None))}
     assert Models(given, [shelf.loader("later")]).questions() == {"a": "{text}!"}
+
+
+def test_a_model_tuned_anew_tells_what_it_learned_as_soon_as_the_old_one_has_left_memory(tiny_gguf: Path, tmp_path: Path) -> None:
+    adapter = tiny.write_adapter(tmp_path / "table")
+
+    def tune(question: str) -> None:
+        (adapter / "provenance.json").write_text(f'{{"data": {{"question": "{question}"}}}}', encoding="utf-8")
+
+    def load(refs: Sequence[str]) -> list[Responder]:
+        return [Responder(ref, FakeEngine(), question=references.find_files(ref).question) for ref in refs]
+
+    tune("{text}?")
+    models = from_references([f"{tiny_gguf}+{adapter}"], load=load)
+    with models.use("tiny.gguf+table"):
+        tune("{text}!")
+    assert models.questions() == {"tiny.gguf+table": "{text}?"}, "what answers now"
+    models.close()
+    assert models.questions() == {"tiny.gguf+table": "{text}!"}
 
 
 def test_models_are_listed_while_one_is_being_closed(shelf: Shelf) -> None:

@@ -16,14 +16,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nomoat import __version__, cache, config, footprint, paths, system_errors, whole_files
+from nomoat import __version__, cache, child_process, config, footprint, paths, system_errors, whole_files
 from nomoat.engine import arch as architectures
 from nomoat.engine import layout, tensor_check
 from nomoat.engine.imported import GRAPH, NATIVE, WEIGHTS, not_whole
 from nomoat.engine.lora import MERGE, LoraDelta
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, files_of, open_source
-from nomoat.errors import BadFileError, NotWritableError, UnsupportedError
+from nomoat.errors import BadFileError, NotWritableError, UnsupportedError, WorkerError
 from nomoat.hub_folder import ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
@@ -31,6 +31,15 @@ if TYPE_CHECKING:
 
 CHECKED = (NATIVE, "tokenizer.json", "tokenizer_config.json")
 SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
+ELSEWHERE_FROM_BYTES = 32_000_000  # of weights: less than that is not worth another process's start
+IMPORT = """
+import json, sys
+from pathlib import Path
+from nomoat import child_process
+from nomoat.engine import importer
+path, adapter, told = json.loads(sys.argv[1])
+importer.import_gguf(Path(path), adapter=adapter and Path(adapter), **told, progress=child_process.tell, here=True)
+"""
 Progress = Callable[[int, int], None]
 Check = Callable[[architectures.Dimensions, int, int, bool, str | None], None]
 
@@ -89,7 +98,7 @@ def planned(source: ModelSource) -> layout.Storage:
 
 def import_gguf(
     path: Path, *, adapter: Path | None = None, context_tokens: int | None = None, quality: config.Quality | None = None,
-    fused: bool = True, progress: Progress | None = None, check: Check | None = None,
+    fused: bool = True, progress: Progress | None = None, check: Check | None = None, here: bool = False,
 ) -> Path:  # fmt: skip
     """The cache folder of this model as imported, made now if it is not there whole. `progress`: (layers done, layers).
 
@@ -97,12 +106,12 @@ def import_gguf(
     `context_tokens`: the context asked for. One beyond the first of a model of LongRoPE makes another folder.
     `quality`: None for the setting. `fused`: see `layout.Storage`; False for a model that adapters shall be attached to.
     `check` is told (dimensions, number of weights, their bytes as they are served, whether some are in tiles, the family's name)
-    before anything large is made, and may raise.
+    before anything large is made, and may raise. `here`: in this process, whatever its size; see `_make_elsewhere`.
 
-    Raises BadFileError, UnsupportedError, NotEnoughDiskError, NotWritableError, and what `check` raises.
+    Raises BadFileError, UnsupportedError, NotEnoughDiskError, NotWritableError, WorkerError, and what `check` raises.
     """
     found = _import(
-        path, adapter=adapter, context_tokens=context_tokens, quality=quality, fused=fused, progress=progress, check=check
+        path, adapter=adapter, context_tokens=context_tokens, quality=quality, fused=fused, progress=progress, check=check, here=here
     )  # fmt: skip
     assert found is not None
     return found
@@ -110,7 +119,7 @@ def import_gguf(
 
 def _import(
     path: Path, *, adapter: Path | None = None, context_tokens: int | None = None, quality: config.Quality | None = None,
-    fused: bool = True, progress: Progress | None = None, check: Check | None = None, if_tiled: bool = False,
+    fused: bool = True, progress: Progress | None = None, check: Check | None = None, if_tiled: bool = False, here: bool = False,
 ) -> Path | None:  # fmt: skip
     """`if_tiled`: None, and nothing made, for a model that would have no weights in tiles."""
     delta = None if adapter is None else LoraDelta(adapter)
@@ -134,6 +143,9 @@ def _import(
         road = ["optimum-intel"] if isinstance(source, ForeignFolder) else []  # nomoat may know the architecture one day
         digest = paths.sha256_of_texts(stored.key(), *origin, *(["long"] if sizes.long_factors else []), *road)
         made_of = {"source": path.name, "source_sha256": origin[0], "adapter_sha256": origin[1]}
+        if not (here or isinstance(source, ForeignFolder)) and stored.bytes_of(source) >= ELSEWHERE_FROM_BYTES:
+            told = {"context_tokens": context_tokens, "quality": quality, "fused": fused}
+            _make_elsewhere(_folder_of(digest), json.dumps([str(path), adapter and str(adapter), told]), progress)
         _make(digest, _Plan(source, sizes, stored, _fitted(delta, source, sizes), progress), made_of)
         return _folder_of(cache.write_note(asked, digest))
     if check:
@@ -274,6 +286,27 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
             (part / "config.json").write_text(json.dumps(written_config, ensure_ascii=False, indent=1), encoding="utf-8")
     _remove_older(origin["source_sha256"])
     cache.sweep()
+
+
+def _make_elsewhere(folder: Path, told: str, progress: Progress | None) -> None:
+    """Let another process do what `_make` does: OpenVINO keeps about the weights' memory for as long as its process lives.
+
+    `told`: what IMPORT reads. What fails there with an error, or without any process, is left to `_make` to try, and to say.
+    Raises WorkerError if the system ends it.
+    """
+    if _facts_if_whole(folder) is not None:
+        return
+    try:
+        ended = child_process.run(IMPORT, told, home=paths.home(), progress=progress)
+        if ended not in (0, 1):
+            raise WorkerError(
+                f"the process that imports a model was ended from outside (exit code {ended})",
+                hint="try again; where memory ran out, close other programs, or choose a smaller model (`nomoat models --fits`)",
+            )
+    except OSError:
+        return
+    finally:
+        whole_files.sweep_left(folder)
 
 
 def _remove_older(source_sha256: str) -> None:

@@ -94,11 +94,11 @@ def create_app(
     @app.api_route("/v1/models", methods=web.READING)
     @app.api_route("/v1/models/", methods=web.READING)
     async def list_models() -> Response:
-        return JSONResponse(_listed(models, models.names, created))
+        return JSONResponse(await asyncio.to_thread(_listed, models, models.names, created))
 
     @app.api_route("/v1/models/{name:path}", methods=web.READING)
     async def show_model(name: str) -> Response:
-        return JSONResponse(_listed(models, [models.find(name)], created)["data"][0])
+        return JSONResponse((await asyncio.to_thread(_listed, models, [models.find(name)], created))["data"][0])
 
     @app.post("/web/markdown")
     async def markdown(request: HttpRequest) -> Response:

@@ -36,7 +36,8 @@ class Loader:
     not loaded; `what_is_wrong` says of such a name why it still cannot be, or None.
 
     `planned_bytes` is all they may hold; `cache_bytes` of it are their KV cache's, where that is to be bounded. `is_local`: whether
-    prompts for them stay on this machine; None where that is not known before they are loaded. `questions`: see `Models.questions`.
+    prompts for them stay on this machine; None where that is not known before they are loaded. `question`: of a
+    name that is not loaded, see `Models.questions`.
     """
 
     names: tuple[str, ...]
@@ -45,7 +46,7 @@ class Loader:
     what_is_wrong: Callable[[str], NomoatError | None] = lambda name: None
     cache_bytes: int | None = None
     is_local: bool | None = None
-    questions: Mapping[str, str] = field(default_factory=dict)
+    question: Callable[[str], str | None] = lambda name: None
 
 
 def from_references(
@@ -73,6 +74,7 @@ def from_references(
     loaders = []
     for group, need in zip(groups, needs, strict=True):
         names = tuple(references.shown_name(ref) for ref in group)
+        refs_of = dict(zip(names, group, strict=True))
         planned, cache = 0, None
         if need is not None:
             cache = need.cache_within(min(memory_bytes, need.total_bytes + spare_bytes))
@@ -80,8 +82,8 @@ def from_references(
         loader = Loader(
             names=names, planned_bytes=planned, cache_bytes=cache, is_local=references.is_local(group[0]),
             load=functools.partial(_load_what_can_be, load or _load, group),
-            what_is_wrong=functools.partial(_what_is_wrong, dict(zip(names, group, strict=True))),
-            questions={name: question for name, ref in zip(names, group, strict=True) if (question := _question(ref)) is not None},
+            what_is_wrong=functools.partial(_what_is_wrong, refs_of),
+            question=functools.partial(_question, refs_of),
         )  # fmt: skip
         loaders.append(loader)
     return Models(loaders=loaders, memory_bytes=memory_bytes)
@@ -108,13 +110,6 @@ def _require_names_of_their_own(refs: Sequence[str]) -> None:
         shown[name] = ref
 
 
-def _question(ref: str) -> str | None:
-    """None also where the adapter's facts cannot be read: whoever loads it says so."""
-    with suppress(NomoatError):
-        return references.find_files(ref).question if references.names_weights(ref) else None
-    return None
-
-
 def _load(refs: Sequence[str]) -> Sequence[Responder]:
     return responders.load_sharing(refs) if len(refs) > 1 else [responders.load(refs[0], as_client=False)]
 
@@ -137,6 +132,13 @@ def _load_what_can_be(load: Load, refs: Sequence[str]) -> Sequence[Responder | N
 
 def _what_is_wrong(refs: Mapping[str, str], name: str) -> NomoatError | None:
     return responders.what_is_wrong(refs[name])
+
+
+def _question(refs: Mapping[str, str], name: str) -> str | None:
+    """None also where the adapter's facts cannot be read: whoever loads it says so."""
+    with suppress(NomoatError):
+        return references.find_files(refs[name]).question if references.names_weights(refs[name]) else None
+    return None
 
 
 def _give_back_freed() -> None:
@@ -236,9 +238,10 @@ class Models:
         return known | {name: responder.is_local for name, responder in there.items()}
 
     def questions(self) -> dict[str, str]:
-        """What those models learned to answer that were tuned on a table: see `labelling.kept_question`."""
-        known = {name: unit.loader.questions.get(name) if unit.loader else None for name, unit in self._units.items()}
-        known |= {name: responder.question for name, responder in self.loaded().items()}
+        """What those models learned to answer that were tuned on a table: see `labelling.kept_question`. Of those not in memory it is
+        read from their files, which takes about a millisecond each."""
+        known = {name: responder.question for name, responder in self.loaded().items()}
+        known |= {name: unit.loader.question(name) for name, unit in self._units.items() if unit.loader and name not in known}
         return {name: question for name, question in known.items() if question is not None}
 
     @contextmanager

@@ -17,7 +17,7 @@ import torch
 from numba import types
 from numba.extending import overload
 
-from nomoat import jit, machine_code
+from nomoat import child_process, jit, machine_code
 from nomoat.engine import elementwise
 
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the fastest first: docs/log.md
@@ -40,7 +40,7 @@ def use_threads(count: int, say: Callable[[str], None] | None = None) -> None:
 
 def compile_all() -> None:
     """For numbers in f32 and bf16: half a minute where they are not kept yet."""
-    machine_code.tell(0, 1)
+    child_process.tell(0, 1)
     for dtype in (torch.float32, torch.bfloat16):
         for kind in {torch.float32, dtype}:  # of the residual, and of heads with norms of their own
             x_MW = torch.ones(2, 32, dtype=kind, requires_grad=True)
