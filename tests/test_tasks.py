@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nomoat.errors import DataError, UsageError
 from nomoat.records import Message
-from nomoat.tasks import LabelledText, is_put, kept_question, label_task_messages, put_question, read_labelled, read_table
+from nomoat.tasks import (
+    LabelledText,
+    is_put,
+    kept_question,
+    label_task_messages,
+    put_question,
+    read_labelled,
+    read_table,
+    require_columns,
+)
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -20,6 +30,16 @@ def test_label_prompt_names_the_labels_in_order_once() -> None:
     expected = "Classify the text. Answer with one of: negative, positive.\n\nText: Works well.\nLabel:"
     for labels in (["positive", "negative"], ["negative", "positive", "negative"]):
         assert label_task_messages("Works well.", labels) == (Message(role="user", content=expected),)
+
+
+def test_columns_by_number_and_an_instruction_that_is_no_text_are_refused(tmp_path: Path) -> None:
+    number: Any = 1
+    table = written(tmp_path / "table.csv", "text,label\na,b\n")
+    for columns, name in (((number, "label"), "input_column"), (("text", number), "label_column")):
+        with pytest.raises(UsageError, match=f"`{name}` is of the type int, not a text"):
+            require_columns(table, *columns)
+    with pytest.raises(UsageError, match="`instruction` is of the type int, not a text"):
+        label_task_messages("Works well.", ["positive", "negative"], instruction=number)
 
 
 def test_own_instruction_is_used_word_for_word() -> None:

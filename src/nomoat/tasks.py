@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nomoat import bounds
 from nomoat.errors import DataError, UsageError
 from nomoat.records import Message
 from nomoat.textfiles import column_named, composed, read_text
@@ -49,6 +50,7 @@ def label_task_messages(text: str, labels: Sequence[str], *, instruction: str | 
     `instruction` is used word for word instead of the default one, which names the labels.
     """
     first = label_instruction(labels) if instruction is None else instruction
+    bounds.require_text(first, "`instruction`")
     return (Message(role="user", content=f"{first}\n\nText: {text}\nLabel:"),)
 
 
@@ -76,7 +78,7 @@ def _around_text(question: str) -> tuple[str, str]:
 
 
 def require_columns(path: Path, input_column: str | None, label_column: str | None) -> tuple[str, str]:
-    """Both columns of a table. Raises UsageError, naming those there are, if one is not given."""
+    """Both columns of a table. Raises UsageError, naming those there are, if one is not given; and for what is no name."""
     if input_column is None or label_column is None:
         which = "input" if input_column is None else "label"
         header, _ = _parse_table(path)
@@ -84,6 +86,8 @@ def require_columns(path: Path, input_column: str | None, label_column: str | No
             f"`{path.name}` is a table, and its {which} column is not named",
             hint=f"name it with --{which}-column (in Python: `{which}_column`); {_columns(header)}",
         )
+    for name, column in (("input_column", input_column), ("label_column", label_column)):
+        bounds.require_text(column, f"`{name}`")
     return input_column, label_column
 
 

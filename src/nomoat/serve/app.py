@@ -27,7 +27,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from nomoat import __version__, net, references
+from nomoat import __version__, bounds, net, references
 from nomoat.errors import BadRequestError, NomoatError, UsageError
 from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
@@ -148,6 +148,8 @@ def serve(
     Raises UsageError for a host that others can reach without a key, for a key that cannot be sent or is empty, for origins without a
     key, and for a port that cannot be had; what `nomoat.responder.load` raises.
     """
+    bounds.require_text(host, "`host`")
+    cors = bounds.several(cors, "origins may be let in")
     if api_key is not None:
         require_sendable(api_key)
     if not net.is_loopback(host) and api_key is None:
