@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from nomoat.errors import UsageError
 from nomoat.labelling import is_put, kept_question, label_task_messages, put_question
 from nomoat.records import Message
 
@@ -17,6 +20,12 @@ def test_label_prompt_names_the_labels_in_order_once() -> None:
 def test_own_instruction_is_used_word_for_word() -> None:
     (message,) = label_task_messages("좋아요", ["긍정", "부정"], instruction="리뷰의 감정을 고르세요: {긍정, 부정}")
     assert message.content == "리뷰의 감정을 고르세요: {긍정, 부정}\n\nText: 좋아요\nLabel:"
+
+
+def test_an_instruction_that_is_no_text_is_refused() -> None:
+    number: Any = 1
+    with pytest.raises(UsageError, match="`instruction` is of the type int, not a text"):
+        label_task_messages("Works well.", ["positive", "negative"], instruction=number)
 
 
 @pytest.mark.parametrize("instruction", ["감정을 고르세요.", "Fill {text} in.\n\nText: {text}"])

@@ -124,13 +124,17 @@ def test_a_model_that_is_pickled_or_copied_says_to_load_it_where_it_is_needed(co
         pytest.raises(UnsupportedError, match="<model fake:> cannot be pickled or copied") as raised,
     ):
         copied(model)
-    assert raised.value.hint == "give the other process its name, and have it load the model itself: nomoat.load('fake:')"
+    assert raised.value.hint == "give the other process its name, 'fake:', and have it load the model itself"
 
 
 def test_what_is_no_event_is_refused_as_one() -> None:
     given: Any = 1
     with responder.load("fake:") as model, pytest.raises(UsageError, match="`caller_left` is 1"):
         model.complete("moat", caller_left=given)
+    reads: list[Any] = [lambda model: model.embed(["moat"], stop=given), lambda model: model.prompt_likelihoods("moat", stop=given)]
+    for read in reads:
+        with responder.load("fake:") as model, pytest.raises(UsageError, match="`stop` is 1"):
+            read(model)
 
 
 def test_a_prompt_of_no_words_has_no_likelihoods() -> None:

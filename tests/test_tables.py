@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nomoat.errors import DataError, UsageError
-from nomoat.tables import LabelledText, column_named, read_labelled, read_table
+from nomoat.tables import LabelledText, column_named, read_labelled, read_table, require_columns
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -18,6 +19,14 @@ def written(path: Path, content: str | bytes) -> Path:
 def test_a_column_is_found_whichever_way_its_letters_and_spaces_are_written() -> None:
     columns = ["리뷰\u3000내용", "ＩＤ", "a b", "a\u3000b"]
     assert [column_named(name, columns) for name in ("리뷰 내용", "ID", "a b", "a  b", "감정")] == [*columns[:3], "a  b", "감정"]
+
+
+def test_columns_by_number_are_refused(tmp_path: Path) -> None:
+    number: Any = 1
+    table = written(tmp_path / "table.csv", "text,label\na,b\n")
+    for columns, name in (((number, "label"), "input_column"), (("text", number), "label_column")):
+        with pytest.raises(UsageError, match=f"`{name}` is of the type int, not a text"):
+            require_columns(table, *columns)
 
 
 def test_table_with_byte_order_mark_quotes_and_line_breaks_is_read_whole(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nomoat import bounds
 from nomoat.records import Message
 from nomoat.textfiles import composed
 
@@ -25,6 +26,7 @@ def label_task_messages(text: str, labels: Sequence[str], *, instruction: str | 
     `instruction` is used word for word instead of the default one, which names the labels.
     """
     first = label_instruction(labels) if instruction is None else instruction
+    bounds.require_text(first, "`instruction`")
     return (Message(role="user", content=f"{first}\n\nText: {text}\nLabel:"),)
 
 

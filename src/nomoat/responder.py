@@ -87,7 +87,7 @@ class Responder:
         """A model's threads, and its connections, are those of one process. Raises UnsupportedError."""
         raise UnsupportedError(
             f"{self!r} cannot be pickled or copied",
-            hint=f"give the other process its name, and have it load the model itself: nomoat.load({self.ref!r})",
+            hint=f"give the other process its name, {self.ref!r}, and have it load the model itself",
         )
 
     @property
@@ -153,8 +153,7 @@ class Responder:
         waited for.
         """
         request = _asked(request)
-        if caller_left is not None and not hasattr(caller_left, "is_set"):
-            raise UsageError(f"`caller_left` is {bounds.shown(caller_left)}", hint="give a threading.Event")
+        _require_event("caller_left", caller_left)
         sent_before = 0
         for attempt in range(1, MAX_BROKEN_ANSWERS + 1):
             try:
@@ -190,7 +189,9 @@ class Responder:
 
         Raises UsageError before anything is asked, for one of the requests that is none.
         """
-        asked = [_asked(request, f"`requests[{at}]`") for at, request in enumerate(_several(requests))]
+        asked = _several(requests)
+        for at, request in enumerate(asked):
+            _require_question(request, f"`requests[{at}]`")
         return self.run_many(lambda request, left: self.complete(request, caller_left=left), asked, concurrency=concurrency)
 
     def run_many(
@@ -217,11 +218,13 @@ class Responder:
 
         Raises UnsupportedError where the weights are elsewhere. See `Reader`.
         """
+        _require_event("stop", stop)
         several = [_text_or_ids(f"texts[{at}]", text) for at, text in enumerate(_several(texts))]
         return self._reader("embeddings").embed(several, stop=stop)
 
     def prompt_likelihoods(self, request: Request | str, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
         """How likely each token of the prompt is; see `Reader`. Raises UnsupportedError where the weights are elsewhere."""
+        _require_event("stop", stop)
         return self._reader("likelihoods").prompt_likelihoods(_asked(request), stop=stop)
 
     def _reader(self, what: str) -> Reader:
@@ -250,16 +253,24 @@ def ref_of(model: str | Responder) -> str:
     return model if isinstance(model, str) else model.ref
 
 
-def _asked(request: Request | str, what: str = "the question") -> Request:
+def _asked(request: Request | str) -> Request:
+    _require_question(request, "the question")
+    return Request(messages=(Message(role="user", content=request),)) if isinstance(request, str) else request
+
+
+def _require_question(request: Request | str, what: str) -> None:
     if isinstance(request, str):
         bounds.require_text(request, what)
-        return Request(messages=(Message(role="user", content=request),))
-    if not isinstance(request, Request):
+    elif not isinstance(request, Request):
         raise UsageError(
             f"a model is asked a text or a `nomoat.records.Request`, and {what} is a {type(request).__name__}",
             hint='give "…", or for a conversation Request(messages=(Message(role="user", content="…"), …))',
         )
-    return request
+
+
+def _require_event(name: str, given: threading.Event | None) -> None:
+    if given is not None and not hasattr(given, "is_set"):
+        raise UsageError(f"`{name}` is {bounds.shown(given)}", hint="give a threading.Event")
 
 
 def _text_or_ids(name: str, given: str | Sequence[int]) -> str | Sequence[int]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nomoat import bounds
 from nomoat.errors import DataError, UsageError
 from nomoat.textfiles import composed, read_text
 from nomoat.words import first_few
@@ -45,7 +46,7 @@ def _plain_name(name: str) -> str:
 
 
 def require_columns(path: Path, input_column: str | None, label_column: str | None) -> tuple[str, str]:
-    """Both columns of a table. Raises UsageError, naming those there are, if one is not given."""
+    """Both columns of a table. Raises UsageError, naming those there are, if one is not given; and for what is no name."""
     if input_column is None or label_column is None:
         which = "input" if input_column is None else "label"
         header, _ = _parse_table(path)
@@ -53,6 +54,8 @@ def require_columns(path: Path, input_column: str | None, label_column: str | No
             f"`{path.name}` is a table, and its {which} column is not named",
             hint=f"name it with --{which}-column (in Python: `{which}_column`); {_columns(header)}",
         )
+    for name, column in (("input_column", input_column), ("label_column", label_column)):
+        bounds.require_text(column, f"`{name}`")
     return input_column, label_column
 
 

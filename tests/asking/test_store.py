@@ -59,6 +59,11 @@ def test_answer_comes_back_whole_after_the_store_was_closed() -> None:
     assert default_path() == paths.runs() / "answers.sqlite"
 
 
+def test_a_store_may_be_named_by_a_text(tmp_path: Path) -> None:
+    with AnswerStore(str(tmp_path / "mine.sqlite")) as store:
+        assert store.path == tmp_path / "mine.sqlite"
+
+
 def test_answer_belongs_to_one_model_and_one_request_with_its_settings() -> None:
     with AnswerStore() as store:
         store.save_answer("m", asking("why?"), answering("so"))

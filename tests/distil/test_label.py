@@ -156,6 +156,10 @@ def test_one_text_and_labels_that_do_not_differ_are_refused_from_python() -> Non
     assert refused([b"text"], ["ham", "spam"]) == "`texts[0]` is of the type bytes, not a text"
     assert refused(["text", " "], ["ham", "spam"]) == "`texts[1]` is empty"
     assert refused(TEXTS, ["ham", 1]) == "`labels[1]` is of the type int, not a text"
+    with pytest.raises(UsageError, match="`store` is None"):
+        label(Responder("fake:", FakeEngine()), TEXTS, ("ham", "spam"), store=None)  # type: ignore[arg-type]
+    with AnswerStore() as store, pytest.raises(UsageError, match="`teacher` is 'fake:'"):
+        label("fake:", TEXTS, ("ham", "spam"), store=store)  # type: ignore[arg-type]
     for labels in ([], ["ham"], ["ham", "ham"], ["Ham", "ham."]):
         assert refused(TEXTS, labels) == f"the labels are `{', '.join(dict.fromkeys(labels))}`"
     assert len(labelled("fake:", (text for text in TEXTS), ("ham", "spam")).labels) == 3  # type: ignore[arg-type]

@@ -314,6 +314,14 @@ def test_other_web_pages_need_the_key_and_to_be_named(start: Start) -> None:
         assert httpx.get(url, headers={"origin": origin}).status_code == 401
 
 
+def test_a_host_that_is_none_and_one_origin_for_several_are_refused() -> None:
+    nothing: Any = None
+    with pytest.raises(UsageError, match="`host` is of the type NoneType, not a text"):
+        serve(fake(), host=nothing)
+    with pytest.raises(UsageError, match="several origins may be let in, and this is one str"):
+        serve(fake(), cors="https://chat.example", api_key="k")
+
+
 @pytest.mark.parametrize(
     "origin", ["chat.example", "https://chat.example/", "https://Chat.example", "*", "null", "https://a@b.example"]
 )

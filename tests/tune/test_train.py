@@ -581,6 +581,16 @@ def test_a_training_is_told_its_settings_by_the_names_they_have_on_the_command_l
     folder = nomoat.tune(tiny_gguf, table, name="by_name", rank=2, layers=1, epochs=0.1, batch=4, seed=3, **COLUMNS)
     told = facts_of(folder)["settings"]
     assert [told[name] for name in ("rank", "layers", "epochs", "batch", "seed")] == [2, 1, 0.1, 4, 3]
+    strange: list[tuple[dict[str, Any], str]] = [
+        ({"settings": {"rank": 2}}, "`settings` is {'rank': 2}, of the type dict"),
+        ({"on_progress": "tqdm"}, "`on_progress` is 'tqdm', of the type str"),
+        ({"on_message": True}, "`on_message` is True, of the type bool"),
+        ({"workers": "2"}, "`workers` is '2', of the type str"),
+        ({"replace": "no"}, "`replace` is 'no', of the type str"),
+    ]
+    for given, message in strange:
+        with pytest.raises(UsageError, match=message):
+            nomoat.tune(tiny_gguf, table, name="strange", **COLUMNS, **given)
     with pytest.raises(UsageError, match="`settings` are given, and some of them by name, too"):
         nomoat.tune(tiny_gguf, table, name="twice", settings=SETTINGS, minutes=2, **COLUMNS)
 

@@ -94,8 +94,8 @@ class AnswerStore:
     Raises what `Database` raises.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path if path is not None else default_path()
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = default_path() if path is None else paths.expanded(path)
         self._db = Database(self.path, schema=SCHEMA, version=SCHEMA_VERSION, table="answers", if_damaged=IF_DAMAGED)
 
     def answer(self, model_digest: str, request: Request) -> Completion | None:

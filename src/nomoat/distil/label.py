@@ -150,6 +150,8 @@ def label(
     Raises what no further text would fare better with, the failure if nothing was answered at all, UsageError for texts that are
     none, and as `question_for` does.
     """
+    bounds.require_type("teacher", teacher, Responder)
+    bounds.require_type("store", store, AnswerStore)
     texts = bounds.several(texts, "texts are labelled at once")
     bounds.require_texts("texts", texts)
     empty = next((at for at, text in enumerate(texts) if not text.strip()), None)

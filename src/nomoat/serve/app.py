@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
-from nomoat import __version__, net, references
+from nomoat import __version__, bounds, net, references
 from nomoat.errors import NomoatError, UsageError
 from nomoat.responder import Responder
 from nomoat.serve import replies, responses, tokens, web, wire
@@ -141,6 +141,8 @@ def serve(
     Raises UsageError for a host that others can reach without a key, for a key that cannot be sent or is empty, for origins without a
     key, and for a port that cannot be had; what `nomoat.responder.load` raises.
     """
+    bounds.require_text(host, "`host`")
+    cors = bounds.several(cors, "origins may be let in")
     if api_key is not None:
         require_sendable(api_key)
     if not net.is_loopback(host) and api_key is None:

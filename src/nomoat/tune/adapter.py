@@ -183,6 +183,8 @@ class Origin:
 def reserve(name: str, *, replace: bool, resume: bool) -> Path:
     """The folder an adapter of this name will have. Raises UsageError for a bad name, and for one that is taken."""
     bounds.require_text(name, "an adapter's name")
+    bounds.require_flag("replace", replace)
+    bounds.require_flag("resume", resume)
     if not NAME.fullmatch(name):
         raise UsageError(f"`{name}` cannot be an adapter's name", hint="use up to 64 letters, digits, dots, dashes and underscores")
     target = paths.adapters() / name

@@ -19,7 +19,7 @@ import safetensors.torch  # noqa: F401 - `adapter.save` needs it, hours later
 import torch
 from scipy import stats
 
-from nomoat import config
+from nomoat import bounds, config
 from nomoat.catalog import licences
 from nomoat.errors import UsageError
 from nomoat.tune import adapter, execution, interrupts, kernels, prepare
@@ -76,6 +76,8 @@ def tune(
     by_name = Settings(
         minutes=minutes, epochs=epochs, rank=rank, layers=layers, learning_rate=learning_rate, batch=batch, noise=noise, seed=seed
     )
+    if settings is not None:
+        bounds.require_type("settings", settings, Settings)
     if settings is not None and by_name != Settings():
         raise UsageError("`settings` are given, and some of them by name, too", hint="give all of them one way")
     licences.require_known(data_licence)
@@ -96,6 +98,11 @@ def learn(
     on_progress: Callable[[Progress], None] | None = None, on_message: Callable[[str], None] | None = None,
 ) -> Path:  # fmt: skip
     """`tune`, with the data prepared already."""
+    for name_of, told in (("on_progress", on_progress), ("on_message", on_message)):
+        if told is not None:
+            bounds.require_type(name_of, told, Callable)
+    if workers is not None:
+        bounds.require_whole("workers", workers)
     say = on_message or (lambda text: None)
     licences.require_known(data_licence)
     target = adapter.reserve(name, replace=replace, resume=resume)
