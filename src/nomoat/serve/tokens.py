@@ -70,9 +70,7 @@ def add_routes(app: FastAPI, *, read: Read, models: Models, answers: Answers) ->
     @app.post("/detokenize")
     async def detokenize(request: HttpRequest) -> Response:
         asked = await read(request, lambda body: parse_shape(_Tokens, body, names=NAMES))
-        return await told(
-            asked.model, lambda tokenizer, _: {"prompt": tokenizer.backend.decode(asked.tokens, skip_special_tokens=False)}
-        )
+        return await told(asked.model, lambda tokenizer, _: {"prompt": tokenizer.decode(asked.tokens, with_control=True)})
 
     @app.api_route("/tokenizer_info", methods=web.READING)
     async def tokenizer_info(model: str | None = None) -> Response:
