@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -273,6 +274,21 @@ def test_a_file_that_would_not_fit_is_refused_before_it_is_asked_for(server: Any
         failed.value.message
         == f"`m.gguf` takes 1 MB, and 67 MB are left for all else on the disk of `{target.parent}`, where 2 MB are free"
     )
+    assert left(target.parents[1]) == []
+
+
+def test_a_file_whose_server_does_not_say_how_long_it_is_does_not_fill_the_disk(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block, free = bytes(1 << 20), part_module.SPARE_BYTES + (10 << 20)
+
+    def usage(_: object) -> SimpleNamespace:
+        return SimpleNamespace(free=free - target.with_name(".m.gguf.part").stat().st_size)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with (
+        pytest.raises(NotEnoughDiskError, match=r"`m\.gguf` takes 4 MB, and 67 MB are left for all else"),
+        part_of(target, "pull a model", lambda *_: None) as part,
+    ):
+        part.add(itertools.repeat(block), None)
     assert left(target.parents[1]) == []
 
 
