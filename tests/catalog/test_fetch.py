@@ -95,6 +95,16 @@ def test_a_file_that_changed_between_two_calls_is_not_mixed(server: Any, target:
     assert target.read_bytes() == server.files["/m.gguf"]
 
 
+def test_a_name_of_a_version_that_no_request_can_carry_is_not_kept(server: Any, target: Path) -> None:
+    server.files["/m.gguf"] = BODY
+    server.cut_after, server.etag = 300_000, '"\xe9"'
+    with pytest.raises(DownloadError):
+        pull(source(f"{server.url}/m.gguf"), target)
+    assert left(target.parent) == [".m.gguf.part"]
+    pull(source(f"{server.url}/m.gguf"), target)
+    assert target.read_bytes() == BODY
+
+
 def test_a_part_longer_than_the_file_is_forgotten(server: Any, target: Path) -> None:
     server.files["/m.gguf"] = BODY
     target.parent.mkdir(parents=True)
