@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -92,6 +93,16 @@ def test_a_file_that_changed_between_two_calls_is_not_mixed(server: Any, target:
     server.files["/m.gguf"] = b"GGUF" + server.files["/m.gguf"]
     pull(source(f"{server.url}/m.gguf"), target)
     assert target.read_bytes() == server.files["/m.gguf"]
+
+
+def test_a_name_of_a_version_that_no_request_can_carry_is_not_kept(server: Any, target: Path) -> None:
+    server.files["/m.gguf"] = BODY
+    server.cut_after, server.etag = 300_000, '"\xe9"'
+    with pytest.raises(DownloadError):
+        pull(source(f"{server.url}/m.gguf"), target)
+    assert left(target.parent) == [".m.gguf.part"]
+    pull(source(f"{server.url}/m.gguf"), target)
+    assert target.read_bytes() == BODY
 
 
 def test_a_part_longer_than_the_file_is_forgotten(server: Any, target: Path) -> None:
@@ -273,6 +284,21 @@ def test_a_file_that_would_not_fit_is_refused_before_it_is_asked_for(server: Any
         failed.value.message
         == f"`m.gguf` takes 1 MB, and 67 MB are left for all else on the disk of `{target.parent}`, where 2 MB are free"
     )
+    assert left(target.parents[1]) == []
+
+
+def test_a_file_whose_server_does_not_say_how_long_it_is_does_not_fill_the_disk(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block, free = bytes(1 << 20), part_module.SPARE_BYTES + (10 << 20)
+
+    def usage(_: object) -> SimpleNamespace:
+        return SimpleNamespace(free=free - target.with_name(".m.gguf.part").stat().st_size)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with (
+        pytest.raises(NotEnoughDiskError, match=r"`m\.gguf` takes 4 MB, and 67 MB are left for all else"),
+        part_of(target, "pull a model", lambda *_: None) as part,
+    ):
+        part.add(itertools.repeat(block), None)
     assert left(target.parents[1]) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 from tiny import write_tiny_gguf
 
+from nomoat import net
+from nomoat.engine import grammar_check
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.grammar import Grammars
 from nomoat.engine.tokenizer import from_metadata
-from nomoat.errors import SchemaError
+from nomoat.errors import RemoteError, SchemaError
 
 TEXT = {"type": "string"}
 CITY = {"type": "object", "properties": {"city": TEXT}, "required": ["city"]}
@@ -96,6 +99,36 @@ def test_an_object_that_says_so_or_that_two_schemas_describe_has_others(allows: 
 def test_what_requires_no_names_is_refused(grammars: Grammars, required: object) -> None:
     with pytest.raises(SchemaError, match=r"^this JSON schema cannot be followed: "):
         grammars.of_schema(json.dumps({**CITY, "required": required}))
+
+
+PATTERNS = [{"type": "string", "pattern": f".*{letter}.{{20}}"} for letter in "abcdefghijklmnopqrstuvwxyz"]
+
+
+@pytest.mark.parametrize("schema", [{"allOf": PATTERNS}, {"type": "integer", "multipleOf": 100_000_007}])
+def test_a_schema_that_would_take_hours_to_make_ready_is_refused(
+    grammars: Grammars, schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grammar_check, "CPU_SECONDS", 1)
+    whole = json.dumps({"type": "object", "properties": {"a": schema}})
+    with pytest.raises(SchemaError, match="cannot be followed: what its patterns, or `multipleOf`, allow takes too long to work out"):
+        grammars.of_schema(whole)
+    assert grammars.of_call(whole) is None
+
+
+def test_several_patterns_that_are_soon_made_ready_are_followed(allows: Allows) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"id": {"type": "string", "pattern": "^[a-z]{2}$"}, "day": {"type": "string", "pattern": "^\\d$"}},
+    }
+    assert allows(schema, '{"id":"ab","day":"7"}') and not allows(schema, '{"id":"ab","day":"x"}')
+    assert allows({"type": "integer", "multipleOf": 7}, "21") and not allows({"type": "integer", "multipleOf": 7}, "22")
+
+
+def test_trying_a_schema_ends_when_whoever_asks_has_left(grammars: Grammars) -> None:
+    left = threading.Event()
+    left.set()
+    with net.asking_for(left), pytest.raises(RemoteError, match="nobody waits for this answer any more"):
+        grammars.of_schema(json.dumps({"allOf": PATTERNS}))
 
 
 def test_a_number_comes_to_an_end(allows: Allows) -> None:

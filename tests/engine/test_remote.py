@@ -24,6 +24,7 @@ from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat import config, net
 from nomoat.asking.store import AnswerStore
+from nomoat.engine import dialect, remote
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.pacing import GaveUpWaitingError
 from nomoat.engine.remote import RemoteEngine, remote_engine
@@ -352,6 +353,53 @@ def test_closing_the_iterator_hangs_up(serving: Callable[..., Server]) -> None:
     assert next(chunks).text == "x"
     chunks.close()  # type: ignore[attr-defined]
     assert gone.wait(PATIENCE_SECONDS)
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "begin", "more"),
+    [
+        (200, "application/json", b'{"id": "', b"a" * 1000),
+        (500, "application/json", b'{"error": "', b"a" * 1000),
+        (200, "text/event-stream", b'data: {"id": "', b"a" * 1000),
+        (200, "text/event-stream", b"", b": at work\ndata: 1\n" * 100),
+        (200, "text/event-stream", b"", f"data: {json.dumps(piece('x' * 900))}\n\n".encode()),
+    ],
+)
+def test_an_answer_without_end_is_hung_up_on(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, status: int, kind: str, begin: bytes, more: bytes
+) -> None:
+    monkeypatch.setattr(dialect, "MOST_HELD_BYTES", 100_000)
+    monkeypatch.setattr(remote, "MOST_BYTES", 200_000)
+    gone = threading.Event()
+
+    def endless(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        handler.send_header("content-type", kind)
+        handler.end_headers()
+        try:
+            handler.wfile.write(begin)
+            while True:
+                handler.wfile.write(more)
+        except OSError:
+            gone.set()
+
+    engine = at(serving(endless)).asked_once()
+    with pytest.raises(RemoteError, match="goes on sending after more than any answer to what was asked for can be") as caught:
+        list(engine.generate(replace(HELLO, max_new_tokens=16)))
+    assert caught.value.fate == "final"
+    assert gone.wait(PATIENCE_SECONDS)
+    engine.close()
+
+
+def test_a_long_answer_in_many_events_is_no_answer_without_end(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the lines that end an event come apart."""
+    monkeypatch.setattr(dialect, "MOST_HELD_BYTES", 1000)
+    pieces = [part for _ in range(50) for part in (f"data: {json.dumps(piece('x'))}\n".encode(), b"\n")]
+    engine = at(serving(Pieces(*pieces, f"data: {json.dumps(piece(None, 'stop'))}\n\ndata: [DONE]\n\n".encode())))
+    assert "".join(chunk.text for chunk in engine.generate(HELLO)) == "x" * 50
     engine.close()
 
 

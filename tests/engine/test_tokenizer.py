@@ -14,10 +14,11 @@ import pytest
 import sentencepiece
 import transformers
 from tiny import write_tiny_gguf
+from tokenizers import Regex, pre_tokenizers
 
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.grammar import Grammars
-from nomoat.engine.tokenizer import Tokenizer, from_metadata, load, stop_ids
+from nomoat.engine.tokenizer import LONG_TEXT, Tokenizer, from_metadata, load, stop_ids
 from nomoat.errors import BadFileError, UnsupportedError, UsageError
 from nomoat.records import Effort, Message, Request
 
@@ -29,6 +30,19 @@ TORTURE = (
 
 def of(path: Path) -> Tokenizer:
     return from_metadata(GGUFFile(path).metadata)
+
+
+def test_what_the_tokenizer_panics_over_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """It is written in Rust, whose panics are no `Exception`. This regex takes steps by the power of the letters."""
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf"))
+    split = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")
+    tokenizer.backend.pre_tokenizer = pre_tokenizers.Sequence([split, tokenizer.backend.pre_tokenizer])
+    assert tokenizer.decode(tokenizer.encode("hello")) == "hello"
+    for text in ("a" * 40 + "!", "a" * LONG_TEXT + "!"):
+        with pytest.raises(UnsupportedError) as caught:
+            tokenizer.encode(text)
+        assert caught.value.message.startswith(f"the model's tokenizer cannot cut a text of {len(text):,} characters into tokens: ")
+        assert caught.value.hint == "give a shorter text, or another model"
 
 
 @pytest.mark.parametrize("pre", ["default", "smollm", "qwen2", "llama-bpe", "mpt", "olmo", "bloom", "falcon"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import uuid
@@ -12,7 +13,7 @@ import pytest
 from patience import PATIENCE_SECONDS
 
 from nomoat.errors import UnsupportedError
-from nomoat.judge import sandbox
+from nomoat.judge import sandbox, sandbox_child
 from nomoat.judge.sandbox import Limits, run_python
 
 QUICK = Limits(cpu_seconds=1, wall_seconds=PATIENCE_SECONDS, memory_bytes=256 << 20, processes=8, disk_bytes=4 << 20)
@@ -121,6 +122,25 @@ for host, refused in ((bytes([1, 1, 1, 1]), {101}), (bytes([127, 0, 0, 1]), {101
     assert ctypes.get_errno() in refused, ctypes.get_errno()
 """
     assert run_python(program, limits=QUICK).said == ""
+
+
+@walled
+@pytest.mark.skipif(os.uname().machine not in sandbox_child.UNCOUNTED, reason="calls are not known by number on this machine")
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import os; os.memfd_create('a')",
+        "check(libc.shmget(0, 4096, 0o1600))", "check(libc.msgget(0, 0o1600))", "check(libc.semget(0, 1, 0o1600))",
+        "check(libc.syscall(447, 0))",  # memfd_secret
+    ],
+)  # fmt: skip
+def test_memory_that_no_limit_counts_is_refused(program: str) -> None:
+    begin = (
+        "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        "def check(result):\n    if result < 0: raise OSError(ctypes.get_errno(), 'no')\n"
+    )
+    ran = run_python(begin + program, limits=QUICK)
+    assert (ran.outcome, ran.said.partition(":")[0]) == ("failed", "PermissionError")
 
 
 @walled

@@ -907,32 +907,40 @@ def test_error_after_the_answer_has_begun_reaches_the_client_as_an_event(start: 
     assert caught.value.message == "the other server is gone"
 
 
+class PanicException(BaseException):
+    """As pyo3 calls what a panic of a package in Rust becomes."""
+
+
+@pytest.mark.parametrize("kind", [KeyError, PanicException])
 def test_bug_in_an_engine_is_a_500_that_logs_where_but_not_the_prompt(
-    start: Start, sdk: Sdk, caplog: pytest.LogCaptureFixture
+    start: Start, sdk: Sdk, caplog: pytest.LogCaptureFixture, kind: type[BaseException]
 ) -> None:
     def script() -> Iterator[Chunk]:
-        raise KeyError("top secret prompt")
+        raise kind("top secret prompt")
         yield
 
     with pytest.raises(openai.InternalServerError) as caught:
         ask(sdk(start(Responder("fake", ScriptedEngine(script)))), "top secret prompt")
-    assert caught.value.body["message"] == "the engine failed: KeyError; this is a bug; the server's log says where"
+    assert caught.value.body["message"] == f"the engine failed: {kind.__name__}; this is a bug; the server's log says where"
     (record,) = [row for row in caplog.records if row.name == "nomoat.serve"]
-    assert "KeyError" in record.getMessage() and "in script" in record.getMessage()
-    assert "KeyError: " not in caplog.text
+    assert kind.__name__ in record.getMessage() and "in script" in record.getMessage()
+    assert f"{kind.__name__}: " not in caplog.text
 
 
-def test_bug_while_embedding_is_a_500_that_logs_where_but_not_the_text(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("kind", [KeyError, PanicException])
+def test_bug_while_embedding_is_a_500_that_logs_where_but_not_the_text(
+    start: Start, caplog: pytest.LogCaptureFixture, kind: type[BaseException]
+) -> None:
     class Broken(FakeEngine):
         def embed(self, texts: Sequence[str], *, stop: threading.Event | None = None) -> Never:
-            raise KeyError(texts[0])
+            raise kind(texts[0])
 
     reply = httpx.post(f"{start(Responder('fake', Broken()))}/embeddings", json={"input": "top secret text"})
     assert (reply.status_code, reply.json()["error"]["message"]) == (
-        500, "the engine failed: KeyError; this is a bug; the server's log says where",
+        500, f"the engine failed: {kind.__name__}; this is a bug; the server's log says where",
     )  # fmt: skip
     (record,) = [row for row in caplog.records if row.name == "nomoat.serve"]
-    assert "KeyError" in record.getMessage() and "in embed" in record.getMessage()
+    assert kind.__name__ in record.getMessage() and "in embed" in record.getMessage()
     assert "top secret" not in caplog.text
 
 

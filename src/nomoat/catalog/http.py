@@ -75,7 +75,7 @@ def _receive(response: httpx.Response, part: Part) -> None:
     rest = int(response.headers.get("content-length", 0))
     part.require_space(rest)
     tag = response.headers.get("etag", "")
-    if tag and not tag.startswith("W/"):  # a weak tag does not promise equal bytes
+    if tag.isascii() and tag and not tag.startswith("W/"):  # a weak tag does not promise equal bytes; others no header can carry back
         part.etag_path.write_text(tag)
     # As it comes: a block size would hold bytes back that a cut then loses.
     part.add(response.iter_raw(), part.size_bytes() + rest if rest else None)

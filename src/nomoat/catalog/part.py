@@ -15,6 +15,7 @@ from nomoat import net, paths, system_errors, whole_files
 from nomoat.errors import BadFileError, ChecksumError, DownloadError, NotEnoughDiskError
 
 FILE_SHARE_READ, OPEN_ALWAYS = 1, 4  # of Windows
+LOOK_BYTES = 4 << 20  # that arrive between looks at the disk
 SPARE_BYTES = 64 << 20  # left free on the disk, so that the rest of the machine goes on
 
 
@@ -52,9 +53,16 @@ class Part:
         self.etag_path.unlink(missing_ok=True)
 
     def add(self, blocks: Iterable[bytes], total_bytes: int | None) -> None:
-        """Write what arrives behind what is there, and report each block."""
+        """Write what arrives behind what is there, and report each block.
+
+        Raises NotEnoughDiskError before it takes what is left for all else: a server need not say how much it sends.
+        """
         done = self.size_bytes()
+        looks_at = done
         for block in blocks:
+            if done >= looks_at:
+                self.require_space(LOOK_BYTES)
+                looks_at = done + LOOK_BYTES
             self.file.write(block)
             done += len(block)
             self.report(done, total_bytes)

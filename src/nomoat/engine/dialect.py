@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from nomoat import providers
-from nomoat.errors import UnsupportedError
+from nomoat.errors import RemoteError, UnsupportedError
 from nomoat.records import CallingTurn, Message, Request, SchemaMode, ToolCall, ToolResult
 
 # What may be left out, and what that means for the answers. `top_p` comes first: some refuse it beside `temperature`.
@@ -40,6 +40,8 @@ NO_CREDIT = re.compile(r"your credit balance is too low\b", re.IGNORECASE)
 END_MARK = re.compile(rb"[\r\n]data: ?\[DONE\]")
 ERROR_EVENT = re.compile(rb"[\r\n]event: ?error[\r\n]")
 LONGEST_MARK_BYTES = len(b"\ndata: [DONE]")
+EVENT_ENDS = (b"\n\n", b"\r\r", b"\r\n\r\n")
+MOST_HELD_BYTES = 16 << 20  # of an answer in JSON, or of one event, which are read whole: longer than any model writes
 MOST_TOKENS = 10**9  # no context is nearly so long
 
 
@@ -276,29 +278,40 @@ class Body:
     `is_cut_json`: it was JSON that ends midway, of which no event is made; `has_error_event`: an event was named `error`.
     """
 
-    def __init__(self, response: Any) -> None:
-        """`response`: httpx's, of which nothing is read yet."""
+    def __init__(self, response: Any, too_long: Callable[[], RemoteError]) -> None:
+        """`response`: httpx's, of which nothing is read yet. `too_long`: what is raised for JSON, or an event, without end."""
+        self._too_long = too_long
         self.is_stream, self.is_whole, self.is_cut_json, self.has_error_event = True, False, False, False
         self._bytes = response.iter_bytes
         response.iter_bytes = self._events
 
     def _events(self) -> Iterator[bytes]:
         """In bytes. Raises ValueError for what begins as JSON does and is none."""
-        before = b"\n"
+        before, num_held = b"\n", 0
         pieces = self._bytes()
         for piece in pieces:
             if not before.strip() and piece.lstrip().startswith(b"{"):  # no event begins so
-                answer = piece + b"".join(pieces)
+                answer = bytearray(piece)
+                for more in pieces:
+                    answer += more
+                    self._require_held(len(answer))
                 self.is_cut_json = not answer.rstrip().endswith(b"}")
                 if not self.is_cut_json:
-                    yield _as_event(answer)
+                    yield _as_event(bytes(answer))
                 self.is_stream, self.is_whole = False, not self.is_cut_json
                 return
             before += piece
             self.is_whole = self.is_whole or END_MARK.search(before) is not None
             self.has_error_event = self.has_error_event or ERROR_EVENT.search(before) is not None
+            ended = max(before.rfind(end) for end in EVENT_ENDS)
+            num_held = num_held + len(piece) if ended < 0 else len(before) - ended
+            self._require_held(num_held)
             before = before[-LONGEST_MARK_BYTES:]
             yield piece
+
+    def _require_held(self, num_bytes: int) -> None:
+        if num_bytes > MOST_HELD_BYTES:
+            raise self._too_long()
 
 
 def _as_event(answer: bytes) -> bytes:

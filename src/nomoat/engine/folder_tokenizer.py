@@ -77,13 +77,15 @@ def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> 
         raise BadFileError(f"`{path}` gives a token the number {highest:,}, and has {len(numbers):,}", hint="download it again")
     backend.no_truncation()
     backend.no_padding()
+    with tokenizer.translated(f"`{path}` cannot be used"):
+        begins = backend.encode("a").ids[:1]
 
     bos_id, eos_ids = _ends(backend.token_to_id, lambda number: name_of(backend, number) is not None, said, settings)
     special = SpecialTokens(
         bos_id=bos_id,
         eos_id=eos_ids[0],
         stop_ids=tokenizer.stop_ids(eos_ids, backend.token_to_id),
-        add_bos=bos_id is not None and backend.encode("a").ids[:1] == [bos_id],
+        add_bos=bos_id is not None and begins == [bos_id],
     )
     return Tokenizer(backend, special, _chat_template(folder, settings))
 

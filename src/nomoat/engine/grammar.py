@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import numpy as np
 import numpy.typing as npt
 
+from nomoat.engine import grammar_check
 from nomoat.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -113,7 +114,10 @@ class Grammars:
         from llguidance import LLMatcher
 
         try:
-            grammar = LLMatcher.grammar_from_json_schema(_narrowed(json.loads(schema)), defaults=OPTIONS)
+            narrowed = _narrowed(json.loads(schema))
+            grammar = LLMatcher.grammar_from_json_schema(narrowed, defaults=OPTIONS)
+            if _may_take_long(narrowed):
+                grammar_check.require_short(grammar)
             matcher = LLMatcher(self.ll_tokenizer(), grammar, log_level=0)
             problem = matcher.get_error()
         except (ValueError, RecursionError) as exc:
@@ -135,8 +139,14 @@ class Grammars:
             # to llguidance, whatever it is to the model
             is_special = token is not None and self.ll_tokenizer().is_special_token(token)
             last = f"<[{token}]>" if is_special else json.dumps(end)
-            spaced = json.dumps({**_narrowed(json.loads(schema)), "x-guidance": SPACED})
+            narrowed = _narrowed(json.loads(schema))
+            spaced = json.dumps({**narrowed, "x-guidance": SPACED})
             grammar = f"start: SPACE? call SPACE? {last}\nSPACE: /{SPACE}/\ncall: %json {spaced}"
+            try:
+                if _may_take_long(narrowed):
+                    grammar_check.require_short(LLMatcher.grammar_from_json_schema(spaced))
+            except SchemaError:
+                return None
             matcher = LLMatcher(self.ll_tokenizer(), LLMatcher.grammar_from_lark(grammar), log_level=0)
             if len(self._of_calls) >= MAX_KEPT:
                 self._of_calls.clear()
@@ -277,6 +287,17 @@ def _is_known_format(name: str) -> bool:
 
     grammar = LLMatcher.grammar_from_json_schema({"type": "string", "format": name}, defaults=OPTIONS)
     return not LLMatcher.validate_grammar(grammar)
+
+
+def _may_take_long(schema: dict[str, Any]) -> bool:
+    """Whether llguidance's own limits may not end it: several patterns may have to hold at once, and `multipleOf` has a state for
+    each remainder."""
+    found = _schemas_in(schema, set())
+    patterns = {one["pattern"] for one in found if isinstance(one.get("pattern"), str)}
+    for one in found:
+        patterns |= set(one["patternProperties"]) if isinstance(one.get("patternProperties"), dict) else set()
+    formats = {one["format"] for one in found if isinstance(one.get("format"), str)}
+    return (bool(patterns) and len(patterns) + len(formats) > 1) or any("multipleOf" in one for one in found)
 
 
 def _cannot_be_followed(problem: str) -> SchemaError:

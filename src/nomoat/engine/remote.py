@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 # A CPU server may think about a long prompt for minutes before it sends the first byte.
 READ_TIMEOUT_SECONDS = 600.0
+# An answer may take so much, and so much more a token: events of most servers have some 300 bytes, and not all count what was thought.
+MOST_BYTES, MOST_BYTES_A_TOKEN = 32 << 20, 4096
+MOST_NEW_TOKENS = 1 << 18  # where none are said; more than any model writes
 MAX_ATTEMPTS = 8  # where a server refuses for now: with the waits of `pacing`, about a minute, as long as most limits count
 MAX_CONNECTS = 3
 TOO_MANY_REQUESTS = 429
@@ -84,6 +87,7 @@ class _Sent:
     """What one request has sent to a server outside so far, all its attempts together. Its answer may be read in several threads."""
 
     num_bytes: int = 0
+    most_bytes_in: int = MOST_BYTES  # that an answer may have
 
 
 @dataclass(slots=True)
@@ -131,6 +135,7 @@ class RemoteEngine(Engine):
         self._sending = threading.local()  # `sent`: whose this thread sends
         http_client = net.client("ask a model server", hosts=[self.host])
         http_client.event_hooks["request"].append(self._before_each_attempt)
+        http_client.event_hooks["response"].append(self._bound)
         self._client = openai.OpenAI(
             api_key=key,
             base_url=self.base_url,
@@ -176,7 +181,7 @@ class RemoteEngine(Engine):
         """
         net.require_allowed("ask a model server", self.host)
         request = request if self.meter is None else self.meter.rates.limited(request)
-        sent = _Sent()
+        sent = _Sent(most_bytes_in=MOST_BYTES + MOST_BYTES_A_TOKEN * (request.max_new_tokens or MOST_NEW_TOKENS))
         came_at = self._pace.num_given_up
         for attempt in itertools.count(1):
             try:
@@ -221,7 +226,7 @@ class RemoteEngine(Engine):
         told = _Told()
         with self._metered(request, came_at) as bill, self._translate_errors():
             stream = self._send(request, sent)
-            body = None if stream is None else Body(stream.response)
+            body = None if stream is None else Body(stream.response, self._too_long)
             with stream if stream is not None else nullcontext(()) as events, self._translate_errors(BROKEN_WORDS, has_begun=True):
                 for event in events:
                     text = self._read(event, told)
@@ -378,6 +383,11 @@ class RemoteEngine(Engine):
             fate="lost",
         )
 
+    def _too_long(self) -> RemoteError:
+        return RemoteError(
+            f"`{self.host}` goes on sending after more than any answer to what was asked for can be", hint="ask another server"
+        )
+
     def _failed(self, said: str) -> RemoteError:
         why = f": {self._quote(said)}" if said else ""
         return RemoteError(f"`{self.host}` failed while it answered{why}", hint="try again", fate="lost")
@@ -444,6 +454,21 @@ class RemoteEngine(Engine):
         if self._provider != "openai":
             request.headers["user-agent"] = "nomoat"
             request.headers["authorization"] = f"Bearer {self._key}"
+
+    def _bound(self, response: httpx.Response) -> None:
+        """Let no more be read of what a server answers than what was asked for may take; errors and lists of models, too."""
+        most, pieces = getattr(self._sending, "sent", _Sent()).most_bytes_in, response.iter_bytes
+
+        def bounded(chunk_size: int | None = None) -> Iterator[bytes]:
+            num_bytes = 0
+            for piece in pieces(chunk_size):
+                num_bytes += len(piece)
+                if num_bytes > most:
+                    response.close()
+                    raise self._too_long()
+                yield piece
+
+        response.iter_bytes = bounded  # type: ignore[method-assign]  # all ways to read a response go by this one
 
     def _require_named(self, url: httpx.URL) -> None:
         """Neither prompts nor keys are for others on that host, or between here and there. From http to https, each at its own port,

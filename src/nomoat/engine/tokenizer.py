@@ -65,18 +65,26 @@ class Tokenizer:
         self.chat_template, self.stops, self.render_lacks_bos = template.text, template.stops, True
 
     def encode(self, text: str, *, add_bos: bool = False) -> list[int]:
-        """Token ids of a text; `add_bos` puts the token before it that the model expects, if it expects one."""
-        if len(text) < LONG_TEXT:
-            ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
-        else:  # unlike `encode`, this lets other threads run meanwhile
-            ids = self.backend.encode_batch([text], add_special_tokens=False)[0].ids
+        """Token ids of a text; `add_bos` puts the token before it that the model expects, if it expects one.
+
+        Raises UnsupportedError for a text that the tokenizer gives up on, as on many millions of spaces in a row.
+        """
+        with _answered(f"cannot cut a text of {len(text):,} characters into tokens", "give a shorter text, or another model"):
+            if len(text) < LONG_TEXT:
+                ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
+            else:  # unlike `encode`, this lets other threads run meanwhile
+                ids = self.backend.encode_batch([text], add_special_tokens=False)[0].ids
         if add_bos and self.special.add_bos and self.special.bos_id is not None:
             return [self.special.bos_id, *ids]
         return ids
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids; control tokens are left out."""
-        return str(self.backend.decode(list(ids), skip_special_tokens=True))
+    def decode(self, ids: Sequence[int], *, with_control: bool = False) -> str:
+        """The text of token ids; control tokens are left out, unless they are asked for.
+
+        Raises UnsupportedError for tokens that the tokenizer gives up on.
+        """
+        with _answered(f"cannot make a text of {len(ids):,} tokens", "give fewer tokens, or another model"):
+            return str(self.backend.decode(list(ids), skip_special_tokens=not with_control))
 
     @property
     def is_byte_level(self) -> bool:
@@ -177,9 +185,25 @@ def translated(what: str) -> Iterator[None]:
     try:
         yield
     except BaseException as exc:
-        if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":
+        if not isinstance(exc, Exception) and not _is_panic(exc):
             raise
         raise BadFileError(f"{what}: {exc}", hint="download it again, or try another file of this model") from exc
+
+
+@contextmanager
+def _answered(what: str, hint: str) -> Iterator[None]:
+    """Turn what `tokenizers` raises over a text, or over tokens, into UnsupportedError."""
+    try:
+        yield
+    except BaseException as exc:
+        if type(exc) is not Exception and not _is_panic(exc):
+            raise
+        raise UnsupportedError(f"the model's tokenizer {what}: {exc}", hint=hint) from exc
+
+
+def _is_panic(exc: BaseException) -> bool:
+    """Rust's, as pyo3 hands it on: its class can be imported from nowhere."""
+    return type(exc).__name__ == "PanicException"
 
 
 def name_of(backend: Any, token_id: int) -> str | None:

@@ -22,6 +22,7 @@ MAX_TEXTS = 64  # at once; more wait
 MAX_TEXTS_OF_ONE = 16  # of one answer, so that others find room beside one of many texts
 CLOSE_SECONDS = 5.0
 THREAD_NAME = "answer"
+ENDINGS = (KeyboardInterrupt, SystemExit, asyncio.CancelledError)  # which are no failures
 
 T = TypeVar("T")
 Item = tuple[int, Chunk] | None  # a chunk with the number of its text, or that there was none for a while
@@ -35,7 +36,7 @@ def stopped() -> StoppedError:
     return StoppedError("the answer was stopped", hint="the server is shutting down")
 
 
-def _bug(exc: Exception) -> NomoatError:
+def _bug(exc: BaseException) -> NomoatError:
     """What ends a request because of a bug. Logged are only places and the kind: the exception's own words may quote the prompt."""
     log.error("%s\n%s", type(exc).__name__, "".join(traceback.format_tb(exc.__traceback__)))
     return NomoatError(f"the engine failed: {type(exc).__name__}", hint="this is a bug; the server's log says where")
@@ -100,7 +101,9 @@ class Answer:
                 self._write(at)
         except NomoatError as exc:
             self._put(at, stopped() if self._stopped.is_set() else exc)
-        except Exception as exc:  # noqa: BLE001  an engine's bug must end this request, not the thread without a word
+        except ENDINGS:
+            raise
+        except BaseException as exc:  # noqa: BLE001  an engine's bug, or Rust's panic, must end this request, not the thread without a word
             self._put(at, _bug(exc))
 
     def _write(self, at: int) -> None:
@@ -165,7 +168,9 @@ class Answers:
                 if stop.is_set():
                     raise stopped() from None
                 raise
-            except Exception as exc:  # noqa: BLE001  as in an answer
+            except ENDINGS:
+                raise
+            except BaseException as exc:  # noqa: BLE001  as in an answer
                 problem = _bug(exc)
             raise problem  # here, where it does not carry the other one along
 

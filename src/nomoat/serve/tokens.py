@@ -56,7 +56,7 @@ def add_routes(app: FastAPI, served: Served) -> None:
         asked = await read_body(request, lambda body: parse_shape(_Tokens, body, names=NAMES))
 
         def tell(tokenizer: Tokenizer, _loaded: Responder) -> dict[str, Any]:
-            return {"prompt": tokenizer.backend.decode(asked.tokens, skip_special_tokens=False)}
+            return {"prompt": tokenizer.decode(asked.tokens, with_control=True)}
 
         return await told(request, asked.model, tell)
 
