@@ -256,7 +256,7 @@ def _asked(request: Request | str, what: str = "the question") -> Request:
         return Request(messages=(Message(role="user", content=request),))
     if not isinstance(request, Request):
         raise UsageError(
-            f"a model is asked a text or a `nomoat.records.Request`, and {what} is a {type(request).__name__}",
+            f"a model is asked a text or a `nomoat.records.Request`, and {what} is of the type {type(request).__name__}",
             hint='give "…", or for a conversation Request(messages=(Message(role="user", content="…"), …))',
         )
     return request
