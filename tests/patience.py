@@ -9,7 +9,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 300.0
 
 
 def wait_until(has_come: Callable[[], object], what: str = "it") -> None:

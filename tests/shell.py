@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
+from patience import PATIENCE_SECONDS
+
 from nomoat import cli
 
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
@@ -24,7 +26,7 @@ Done = subprocess.CompletedProcess[str]
 def program(*arguments: str, piped: bytes = b"", **environment: str) -> Done:
     """The program itself, without a terminal: for what its start, its end, its signals and its encoding do."""
     given = {**os.environ, **environment}
-    done = subprocess.run([NOMOAT, *arguments], input=piped, capture_output=True, timeout=120, check=False, env=given)
+    done = subprocess.run([NOMOAT, *arguments], input=piped, capture_output=True, timeout=PATIENCE_SECONDS, check=False, env=given)
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 

@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_SECONDS
 
 from nomoat import hardware
 
@@ -37,7 +38,7 @@ def test_a_helper_run_without_its_peer_says_which_environment_it_wants(script: s
     """`-S`: a Python without packages."""
     name, *arguments = script.split()
     command = [sys.executable, "-S", str(FOLDER / name), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=PATIENCE_SECONDS)
     assert done.returncode != 0 and done.stdout == ""
     assert "Traceback" not in done.stderr and f"environment that has {wanted}" in done.stderr
 

@@ -61,7 +61,7 @@ except ValueError as error:
         ({"max_new_tokens": -(10**5000)}, "`max_new_tokens` is -1.00e+5000", DIGITS),
         ({"max_new_tokens": 123456 * 10**5000}, "`max_new_tokens` is 1.23e+5005", DIGITS),
         ({"seed": 10**100}, "`seed` is 1.00e+100", DIGITS),
-        ({"prompt_ids": [1, 10**5000]}, "`prompt_ids` is 1.00e+5000", DIGITS),
+        ({"prompt_ids": [1, 10**5000]}, "`prompt_ids[1]` is 1.00e+5000", DIGITS),
         ({"one_call": 10**5000}, "`one_call` is 1.00e+5000, of the type int", "give True or False"),
         ({"reasoning_effort": 10**5000}, "`reasoning_effort` is 1.00e+5000", "known are none, minimal, low, medium, high, xhigh, max"),
         ({"json_schema": 5}, "`json_schema` is of the type int, and neither a text nor a dict", "give JSON, or a dict"),
@@ -110,7 +110,7 @@ def test_whole_numbers_have_at_most_100_digits() -> None:
     ("messages", "kind"), [("Say hi", "str"), ([{"role": "user", "content": "Say hi"}], "dict"), ({"role": "user"}, "dict")]
 )
 def test_messages_that_are_none_are_refused_with_what_to_give(messages: Any, kind: str) -> None:
-    with pytest.raises(UsageError, match=f"(?m)^`messages` holds a {kind}, not Messages$") as caught:
+    with pytest.raises(UsageError, match=f"(?m)^`messages` holds something of the type {kind}, not Messages$") as caught:
         Request(messages=messages)
     assert 'Message(role="user", content="…")' in str(caught.value.hint)
 
@@ -135,7 +135,7 @@ def test_a_request_of_nothing_and_a_message_without_a_text_are_refused() -> None
      ('{"maximum": -1e999}', "the JSON schema is not JSON that can be read: the number '-1e999' is beyond a float's range"),
      ('{"items": ' * 100_000 + "{}" + "}" * 100_000, "the JSON schema is not JSON that can be read: "),
      ('{"maximum": ' + "1" * 5000 + "}", "the JSON schema is not JSON that can be read: Exceeds the limit "),
-     ("[]", "the JSON schema is a list, not an object"), ("true", "the JSON schema is a bool, not an object")],
+     ("[]", "the JSON schema is of the type list, not an object"), ("true", "the JSON schema is of the type bool, not an object")],
 )  # fmt: skip
 def test_what_is_no_schema_is_refused_before_a_model_is_asked(schema: str, message: str) -> None:
     with pytest.raises(SchemaError) as caught:
@@ -146,6 +146,14 @@ def test_what_is_no_schema_is_refused_before_a_model_is_asked(schema: str, messa
 def test_one_text_to_stop_at_is_one_and_not_its_characters() -> None:
     assert Request(messages=(HI,), stop="END").stop == ("END",)
     assert Request(messages=(HI,), stop=None).stop == ()
+
+
+def test_texts_of_a_set_are_in_the_same_order_in_every_process() -> None:
+    texts = [f"END {number}" for number in range(10, 30)]
+    assert Request(prompt="x", stop=set(texts)).stop == (*texts,)
+    assert bounds.several(frozenset(texts), "texts") == texts
+    assert bounds.several(dict.fromkeys(["b", "a"]).keys(), "texts") == ["b", "a"]
+    assert len(bounds.several({"a", 10**5000, None}, "texts")) == 3
 
 
 def test_lists_dicts_and_numbers_of_numpy_are_taken_for_what_they_are() -> None:

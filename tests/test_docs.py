@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from patience import PATIENCE_SECONDS
 
 from nomoat import config
 from nomoat.catalog import prices
@@ -134,7 +135,7 @@ def test_what_a_shell_is_to_run_can_be_copied_with_its_comments(page: Path) -> N
     shown = blocks(page, "sh") if page.name != "cli.md" else re.findall(r"^    ((?:[A-Z_]+=\S+ )?nomoat .*)$", page.read_text(), re.M)
     assert shown or page.name != "cli.md"
     for command in shown:
-        done = subprocess.run(["bash", "-n", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(["bash", "-n", "-c", command], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         for line in command.splitlines():
             if line.startswith("nomoat "):

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from patience import PATIENCE_SECONDS
 
 from nomoat.asking.spending import Spending
 from nomoat.errors import DataError, UsageError
@@ -99,7 +100,9 @@ def test_page_of_replays_shows_what_the_example_prints(replays: ModuleType, caps
 )
 def test_the_example_says_what_it_takes(arguments: list[str], code: int, words: str) -> None:
     command = [sys.executable, str(ROOT / "examples/replays.py"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "COLUMNS": "200"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False, env={**os.environ, "COLUMNS": "200"}
+    )
     assert (done.returncode, "Traceback" in done.stderr) == (code, False)
     assert words in done.stdout + done.stderr
 

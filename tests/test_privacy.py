@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from misbehaving import Server, say
+from patience import PATIENCE_SECONDS
 
 from nomoat import installing, net
 from nomoat.errors import OfflineError, RedirectedError, UsageError
@@ -76,7 +77,9 @@ def environment(**more: str) -> dict[str, str]:
 
 def tell(folder: Path, *, prefix: list[str], **more: str) -> subprocess.CompletedProcess[str]:
     command = [*prefix, "sh", "-c", STORY]
-    return subprocess.run(command, cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
 
 
 def namespaces_work() -> bool:
@@ -133,7 +136,9 @@ def test_not_even_compiled_code_connects_anywhere(folder: Path, tmp_path: Path) 
         "-n",
         "4",
     ]
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert [line for line in log.read_text().splitlines() if "AF_INET" in line] == []
 

@@ -46,7 +46,8 @@ def test_what_is_neither_a_text_nor_a_request_is_refused_with_what_to_give() -> 
     with responder.load("fake:") as model:
         for ask in (model.complete, model.stream, model.prompt_likelihoods, lambda asked: model.score(asked, ["moat"])):
             with pytest.raises(
-                UsageError, match=r"(?m)^a model is asked a text or a `nomoat\.records\.Request`, and the question is a list$"
+                UsageError,
+                match=r"(?m)^a model is asked a text or a `nomoat\.records\.Request`, and the question is of the type list$",
             ) as raised:
                 ask([{"role": "user", "content": "What is a moat?"}])  # type: ignore[operator]
             assert raised.value.hint == 'give "…", or for a conversation Request(messages=(Message(role="user", content="…"), …))'
@@ -71,12 +72,13 @@ def test_a_table_where_texts_are_meant_is_not_taken_for_the_names_of_its_columns
         def __iter__(self) -> Iterator[str]:
             return iter(self.columns)
 
+    hint = 'give a list: `list(table["text"])` (pyarrow: `.to_pylist()`), or of a dict `list(texts.values())`'
     with responder.load("fake:") as model:
         for ask in (model.embed, lambda texts: model.score("a moat", texts), model.complete_many):
             for table, kind in ((DataFrame(), "DataFrame"), ({"a": "one text", "b": "another"}, "dict")):
-                with pytest.raises(UsageError, match=f"this is one {kind}, of which only the names would be taken") as raised:
+                with pytest.raises(UsageError, match=f"and of this {kind} only the names would be taken") as raised:
                     ask(table)  # type: ignore[operator]
-                assert raised.value.hint == 'give one column of it, such as table["text"], or a dict\'s values: list(texts.values())'
+                assert raised.value.hint == hint
 
 
 def test_of_several_the_error_names_the_one_that_is_wrong() -> None:
@@ -97,7 +99,7 @@ def test_of_several_the_error_names_the_one_that_is_wrong() -> None:
 def test_nothing_is_asked_where_one_of_the_questions_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with responder.load("fake:") as model:
         monkeypatch.setattr(model, "complete", lambda *_, **__: pytest.fail("was asked"))
-        with pytest.raises(UsageError, match=r"and `requests\[1\]` is a int"):
+        with pytest.raises(UsageError, match=r"and `requests\[1\]` is of the type int"):
             model.complete_many(["moat", 1])  # type: ignore[list-item]
 
 
@@ -110,6 +112,11 @@ def test_a_row_to_embed_that_is_no_text_and_no_tokens_is_refused(row: Any) -> No
         model.embed(["moat", row])
     assert raised.value.message == "`texts[1]` are no whole numbers"
     assert raised.value.hint == 'give "…", or the whole numbers that are the model\'s own tokens'
+
+
+def test_a_token_of_too_many_digits_is_named_with_its_place() -> None:
+    with responder.load("fake:") as model, pytest.raises(UsageError, match=r"(?m)^`texts\[1\]\[2\]` is 1\.00e\+200$"):
+        model.embed(["moat", [1, 2, 10**200]])
 
 
 def test_tokens_to_embed_may_be_numbers_of_numpys(tiny_gguf: Path) -> None:
@@ -174,7 +181,7 @@ def test_a_model_is_named_by_a_path_too_and_by_nothing_else(tiny_gguf: Path) -> 
     asked = Request(prompt="the", max_new_tokens=2)
     with responder.load(tiny_gguf) as model, responder.load(str(tiny_gguf)) as same:
         assert (model.ref, model.complete(asked).text) == (str(tiny_gguf), same.complete(asked).text)
-    with pytest.raises(UsageError, match="a model is named by a text or a path, and this is a NoneType"):
+    with pytest.raises(UsageError, match="a model is named by a text or a path, and this is of the type NoneType"):
         responder.load(None)  # type: ignore[arg-type]
 
 

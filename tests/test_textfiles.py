@@ -46,7 +46,7 @@ def test_a_file_is_found_however_the_letters_of_its_name_are_written(tmp_path: P
 def test_the_home_folder_is_known_by_its_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert as_named("~/a.csv") == tmp_path / "a.csv"
-    with pytest.raises(UsageError, match="a file is named by a text or a path, and this is a NoneType"):
+    with pytest.raises(UsageError, match="a file is named by a text or a path, and this is of the type NoneType"):
         as_named(None)  # type: ignore[arg-type]
 
 

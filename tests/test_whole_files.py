@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_SECONDS
 
 from nomoat import streams, system_errors, whole_files
 from nomoat.catalog.part import part_of
@@ -80,7 +81,7 @@ def test_a_pipe_is_written_into_and_a_link_leads_to_what_is_written(tmp_path: Pa
             read = reader.submit(pipe.read_text) if target in (pipe, tmp_path / "stdout") else None
             with whole_files.whole_file(target) as part:
                 part.write_text("whole")
-        assert (target.read_text() if read is None else read.result(timeout=60)) == "whole"
+        assert (target.read_text() if read is None else read.result(timeout=PATIENCE_SECONDS)) == "whole"
     assert pipe.is_fifo()
     assert {link: link.readlink() for link in links} == links
     assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(
@@ -106,7 +107,7 @@ print("after")
 """
     with log.open(mode) as stdout:
         number = log.stat().st_ino
-        subprocess.run([sys.executable, "-c", program, str(link)], stdout=stdout, check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", program, str(link)], stdout=stdout, check=True, timeout=PATIENCE_SECONDS)
     assert log.read_text() == ("old\n" if mode == "a" else "") + "before\nreport\nafter\n"
     assert (log.stat().st_ino, sorted(tmp_path.iterdir())) == (number, [log, link])
 
@@ -119,7 +120,7 @@ def test_what_another_process_has_open_is_appended_to(tmp_path: Path) -> None:
         for target in (Path(f"/proc/{other.pid}/fd/1"), Path(f"/proc/{other.pid}/task/{other.pid}/fd/1")):
             with whole_files.whole_file(target) as part:
                 part.write_text("more\n")
-        other.communicate(timeout=60)
+        other.communicate(timeout=PATIENCE_SECONDS)
     assert log.read_text() == "old\nmore\nmore\n"
 
 

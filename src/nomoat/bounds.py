@@ -59,7 +59,7 @@ def _messages(given: Any, message_type: type) -> tuple[Any, ...]:
     messages = _several("messages", given, message_type)
     strange = [one for one in messages if not isinstance(one, message_type)]
     if strange:
-        raise UsageError(f"`messages` holds a {type(strange[0]).__name__}, not Messages", hint=MESSAGES_HINT)
+        raise UsageError(f"`messages` holds something of the type {type(strange[0]).__name__}, not Messages", hint=MESSAGES_HINT)
     return messages
 
 
@@ -75,7 +75,7 @@ def _several(name: str, given: Any, one: type = str) -> tuple[Any, ...]:
     if given is None or isinstance(given, (str, Mapping, one)):
         return () if given is None else (given,)
     try:
-        return tuple(given)
+        return tuple(_in_order(given))
     except TypeError as exc:
         raise UsageError(f"`{name}` is of the type {type(given).__name__}, not a tuple", hint="give a tuple") from exc
 
@@ -132,8 +132,8 @@ def token_ids(name: str, given: Any, *, hint: str = 'for a text give prompt="…
         ids = tuple(map(_index, given))
     except TypeError as exc:
         raise UsageError(f"`{name}` are no whole numbers", hint=hint) from exc
-    for one in (min(ids, default=0), max(ids, default=0)):
-        require_whole(name, one)
+    for one in (min(ids), max(ids)) if ids else ():
+        require_whole(f"{name}[{ids.index(one)}]", one)
     return ids
 
 
@@ -174,11 +174,16 @@ def several(given: Any, what: str, *, one: Any = str) -> list[Any]:
     `what` are several: "texts are asked about at once".
     """
     if isinstance(given, Mapping) or hasattr(given, "columns"):  # data frames of pandas and polars, tables of pyarrow
-        hint = 'give one column of it, such as table["text"], or a dict\'s values: list(texts.values())'
-        raise UsageError(f"several {what}, and this is one {type(given).__name__}, of which only the names would be taken", hint=hint)
+        hint = 'give a list: `list(table["text"])` (pyarrow: `.to_pylist()`), or of a dict `list(texts.values())`'
+        raise UsageError(f"several {what}, and of this {type(given).__name__} only the names would be taken", hint=hint)
     if isinstance(given, one) or not isinstance(given, Iterable):
         raise UsageError(f"several {what}, and this is one {type(given).__name__}", hint='give a list: ["…"]')
-    return list(given)
+    return _in_order(given)
+
+
+def _in_order(given: Iterable[Any]) -> list[Any]:
+    """All of them, the texts of a set sorted: its own order differs by process, and kept answers are found by the order asked in."""
+    return sorted(given, key=lambda one: one if isinstance(one, str) else "") if isinstance(given, set | frozenset) else list(given)
 
 
 def require_texts(name: str, given: Sequence[Any]) -> None:
@@ -248,7 +253,9 @@ def _require_schema(text: str) -> None:
     except (ValueError, RecursionError) as exc:
         raise SchemaError(f"the JSON schema is not JSON that can be read: {exc}", hint="see https://json-schema.org") from exc
     if not isinstance(schema, dict):
-        raise SchemaError(f"the JSON schema is a {type(schema).__name__}, not an object", hint="`{}` allows every JSON value")
+        raise SchemaError(
+            f"the JSON schema is of the type {type(schema).__name__}, not an object", hint="`{}` allows every JSON value"
+        )
 
 
 def _require_variables(text: str) -> None:

@@ -32,7 +32,9 @@ STORED = "stored:"  # begins the reference to answers given before: stored:SUITE
 def named(ref: str | os.PathLike[str]) -> str:
     """A reference as text. Raises UsageError for what is none."""
     if not isinstance(ref, str | os.PathLike):
-        raise UsageError(f"a model is named by a text or a path, and this is a {type(ref).__name__}", hint='such as "smollm2-135m"')
+        raise UsageError(
+            f"a model is named by a text or a path, and this is of the type {type(ref).__name__}", hint='such as "smollm2-135m"'
+        )
     return os.fspath(ref)
 
 

@@ -263,7 +263,7 @@ def _require_question(request: Request | str, what: str) -> None:
         bounds.require_text(request, what)
     elif not isinstance(request, Request):
         raise UsageError(
-            f"a model is asked a text or a `nomoat.records.Request`, and {what} is a {type(request).__name__}",
+            f"a model is asked a text or a `nomoat.records.Request`, and {what} is of the type {type(request).__name__}",
             hint='give "…", or for a conversation Request(messages=(Message(role="user", content="…"), …))',
         )
 

@@ -34,7 +34,9 @@ def as_named(path: str | Path) -> Path:
     writes them or whole. Raises UsageError for what names no file, and as `paths.expanded` does.
     """
     if not isinstance(path, str | Path):
-        raise UsageError(f"a file is named by a text or a path, and this is a {type(path).__name__}", hint='such as "reviews.csv"')
+        raise UsageError(
+            f"a file is named by a text or a path, and this is of the type {type(path).__name__}", hint='such as "reviews.csv"'
+        )
     path = paths.expanded(path)
     if path.exists() or str(path).isascii():
         return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from quiz import quiz
 from tiny import write_adapter, write_tiny_gguf
 
 import nomoat
-from nomoat import hardware, whole_files
+from nomoat import hardware, responder, whole_files
 from nomoat.asking.answers import FREE_HINT, collect, collect_scores, count_earlier
 from nomoat.asking.preview import preview_requests
 from nomoat.asking.spending import GIVE_PRICE, Spending
@@ -602,6 +603,13 @@ def test_one_price_is_not_two_servers(serving: Serving) -> None:
         run_duel(one, other, suite_of(2), RunSettings(spending=spending()))
     with pytest.raises(UsageError, match="a price has two parts"):
         Spending(input_usd_per_million=1.0)
+    checked = spending()
+    for server in (one, other):
+        checked.require_one_server([server])
+    with responder.load(one) as model, responder.load(other) as second:
+        checked.pricing(model)
+        with pytest.raises(UsageError, match=re.escape(f"`{one}` and `{other}` are two servers")):
+            checked.pricing(second)
 
 
 def test_duel_with_a_budget_compares_what_both_answered(serving: Serving) -> None:
@@ -811,9 +819,9 @@ def test_kill_9_loses_only_what_was_under_way_and_nothing_is_paid_twice(serving:
         while len(server.bodies) < at:
             time.sleep(0.005)
         process.kill()
-        process.wait(timeout=60)
+        process.wait(timeout=PATIENCE_SECONDS)
         killed += 1
-    done = subprocess.run(command(server, suite), capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command(server, suite), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True)
     said = json.loads(done.stdout)
     assert said["num_examples"] == 60
     assert int(said["side"]["facts"]["reused answers"]) >= 30 - 4 * killed
@@ -834,7 +842,7 @@ def test_ctrl_c_waits_for_answers_under_way_and_keeps_them(serving: Serving, tmp
     while len(server.bodies) < 8:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
     assert errors.startswith("stopped: the answers so far are kept in ")
     asked = len(server.bodies)
@@ -857,7 +865,7 @@ def test_ctrl_c_ends_a_run_that_waits_for_another(serving: Serving, tmp_path: Pa
         assert process.stderr is not None
         assert process.stderr.readline().startswith(f"note: another run is asking `{server.url}#m`; waiting for it")
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, server.bodies) == (130, [])
     assert errors.startswith("stopped: the answers so far are kept in ")
 
@@ -865,7 +873,7 @@ def test_ctrl_c_ends_a_run_that_waits_for_another(serving: Serving, tmp_path: Pa
 def test_partial_result_says_so_on_stderr_and_by_its_exit_code(serving: Serving, tmp_path: Path) -> None:
     suite = written_suite(tmp_path, 30)
     price = ("--max-cost", "0.2", "--price-in", "1000", "--price-out", "2000")
-    done = subprocess.run(command(serving(FINE), suite, *price), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command(serving(FINE), suite, *price), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert done.returncode == 3
     assert done.stderr.startswith("partial: the budget of $0.20 is reached: ")
     said = json.loads(done.stdout)

@@ -138,6 +138,11 @@ def test_labels_as_a_model_learned_them_are_taken_though_they_differ_in_case_alo
         question_for(messy, ["No", "no"])
 
 
+def test_labels_of_a_set_are_asked_about_in_the_same_order_by_every_process() -> None:
+    names = [f"label {number}" for number in range(10, 30)]
+    assert question_for("fake:", set(names)).labels == (*names,)
+
+
 def test_labels_have_to_be_given_where_nothing_says_that_a_model_learned_some() -> None:
     free = write_adapter("free", instruction="Answer.")
     for ref in ("fake:", "openai:m", free):

@@ -15,9 +15,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_SECONDS
 from small_disk import FILL, run_on_small_disk
 
 from nomoat import paths, system_errors, whole_files
@@ -25,6 +27,7 @@ from nomoat.asking import database
 from nomoat.asking.salvage import LEAF, DamagedFile
 from nomoat.asking.store import (
     IF_DAMAGED,
+    SCHEMA_VERSION,
     AnswerStore,
     ChoiceScores,
     _key,
@@ -204,7 +207,7 @@ def test_killed_process_loses_no_answer_it_had_saved() -> None:
 
 def test_processes_that_write_at_the_same_time_all_write() -> None:
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, name, "20"], stdout=subprocess.DEVNULL) for name in "abcd"]
-    assert [writer.wait(timeout=60) for writer in writers] == [0, 0, 0, 0]
+    assert [writer.wait(timeout=PATIENCE_SECONDS) for writer in writers] == [0, 0, 0, 0]
     with AnswerStore() as store:
         assert all(store.answer("m", asking(f"{name} {at}")) is not None for name in "abcd" for at in range(20))
 
@@ -224,7 +227,7 @@ def test_processes_that_open_a_new_file_together_do_not_trip_over_each_other(tmp
     """Without the waiting in `_use_wal`, a process in seven fails each round on two cores: 20 rounds let none of 4 through."""
     start = str(time.time() + 1.0)
     openers = [subprocess.Popen([sys.executable, "-c", OPENER, start, str(tmp_path)]) for _ in range(4)]
-    assert [opener.wait(timeout=60) for opener in openers] == [0, 0, 0, 0]
+    assert [opener.wait(timeout=PATIENCE_SECONDS) for opener in openers] == [0, 0, 0, 0]
 
 
 def test_closing_waits_for_the_turn_of_another_thread() -> None:
@@ -521,14 +524,16 @@ def test_file_of_a_newer_nomoat_is_refused() -> None:
         AnswerStore()
 
 
-def test_someone_else_s_database_is_refused_and_left_as_it_is() -> None:
+@pytest.mark.parametrize("version", [0, SCHEMA_VERSION, 99])
+def test_someone_else_s_database_is_refused_and_left_as_it_is(version: int) -> None:
     default_path().parent.mkdir(parents=True)
-    connection = sqlite3.connect(default_path())
-    connection.execute("CREATE TABLE theirs (one)")
-    with pytest.raises(BadFileError, match="is no file of nomoat's"):
+    with closing(sqlite3.connect(default_path())) as connection:
+        connection.executescript(f"CREATE TABLE theirs (one); PRAGMA user_version = {version};")
+    content = default_path().read_bytes()
+    with pytest.raises(BadFileError, match="was written by a newer nomoat" if version == 99 else "is no file of nomoat's") as caught:
         AnswerStore()
-    assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
-    connection.close()
+    assert not isinstance(caught.value, DamagedError)
+    assert default_path().read_bytes() == content
 
 
 def test_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -690,7 +695,7 @@ def test_limit_on_the_size_of_files_is_not_taken_for_a_matter_of_permissions() -
         "    except BadFileError as error:\n"
         "        print(error.message, error.hint, sep='\\n')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True)
     assert done.stdout == (
         f"`{default_path()}` cannot be used: disk I/O error\n"
         "does its disk fail, or is there a limit on how large a file may be (`ulimit -f`)?\n"

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import shell
+from patience import PATIENCE_SECONDS
 from tiny import TEMPLATE, write_tiny_gguf
 
 from nomoat import errors, installing, net
@@ -399,7 +400,7 @@ def test_workers_of_this_machine_keep_to_it_die_in_silence_and_leave_sigterm_to_
         address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
         kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         environment = {**kept, "http_proxy": address, "https_proxy": address}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
         with pytest.raises(BlockingIOError):
             proxy.accept()
     assert (done.returncode, done.stderr) == (0, "")
@@ -416,7 +417,7 @@ def test_ray_that_was_imported_without_a_token_starts_no_workers_here() -> None:
         "except WorkerError as error:\n"
         "    print(error.message)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True)
     assert done.stdout == "Ray was imported before its workers could be kept to this machine, and reads its settings only then\n"
 
 
@@ -436,7 +437,10 @@ def test_ray_is_not_imported_unless_it_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     path.write_text('{"input": "b a", "target": "a b"}\n')
     code = f"import sys, nomoat; nomoat.evaluate('fake:', {str(path)!r}); print('ray' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout == "False\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True).stdout
+        == "False\n"
+    )
 
 
 def test_every_error_can_be_sent_from_one_process_to_another() -> None:

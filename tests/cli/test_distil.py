@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import shell
 from misbehaving import Act, Server, counted, events, half, piece, say
+from patience import PATIENCE_SECONDS
 from shell import NOMOAT, Done
 from teaching import by_text, write_labels, write_tasks
 from tiny import write_adapter, write_learned
@@ -177,7 +178,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(serving: Callable[..., Server
     while len(server.bodies) < 4:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
     assert said.startswith("stopped: the answers so far are kept in ")
     assert said.endswith("; the same command goes on from there\n")

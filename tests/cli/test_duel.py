@@ -121,7 +121,8 @@ def test_table_of_one_model_twice_is_refused(table: Path) -> None:
     done = nomoat("duel", "--table", "fake:", "fake:", "--suite", str(table), *columns)
     assert (done.returncode, done.stdout) == (1, "")
     assert (
-        done.stderr == "error: a table needs at least two different models, and these are fake:, fake:\nhint: name each model once\n"
+        done.stderr
+        == "error: a table needs at least two different models, and these are fake:, fake:\nhint: name two models or more, each once\n"
     )
 
 

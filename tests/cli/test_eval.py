@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import shell
+from patience import PATIENCE_SECONDS
 
 from nomoat import __version__ as nomoat_version
 from nomoat import paths
@@ -101,7 +102,7 @@ def test_ctrl_c_keeps_the_answers_and_says_so(tmp_path: Path) -> None:
         process.stdout.readline()
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
     kept = paths.runs() / "answers.sqlite"
     assert errors == f"stopped: the answers so far are kept in {kept}; the same command goes on from there\n"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from patience import PATIENCE_SECONDS
 from shell import NOMOAT, Done
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -24,7 +25,9 @@ Nomoat = Callable[..., Done]
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
 
 
 PRESSED = """
@@ -125,7 +128,9 @@ def test_a_terminal_that_is_closed_stops_nothing_under_nohup() -> None:
 @pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", ">&- 2>&- <&-"])
 @pytest.mark.parametrize("verb", ["run fake: hi", "run fake: hi --json", "config --json", "models"])
 def test_what_is_closed_is_written_and_read_as_nothing(closed: str, verb: str) -> None:
-    done = subprocess.run(f"{NOMOAT} {verb} {closed}", shell=True, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        f"{NOMOAT} {verb} {closed}", shell=True, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
 
 
@@ -245,7 +250,7 @@ def test_a_terminal_that_knows_few_characters_gets_a_sign_for_the_others(
 def test_a_closed_stdin_is_nobody(arguments: list[str], code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOMOAT_MIRROR", raising=False)
     command = ["sh", "-c", 'exec "$0" "$@" <&-', NOMOAT, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False, cwd=tmp_path)
     assert "Traceback" not in done.stderr and done.stderr.splitlines()[-2 if code else 0].startswith(said)
     assert done.returncode == code
 
@@ -284,6 +289,6 @@ def test_a_misspelt_variable_is_told_its_name_once_and_one_of_somebody_else_is_l
 def test_with_little_room_to_map_a_verb_ends_by_itself(nomoat: Nomoat, kilobytes: int) -> None:
     """OpenBLAS would ask for more for ever, and no signal end it."""
     command = ["sh", "-c", f'ulimit -v {kilobytes}; exec "$0" duel fake: fake:2 --suite sms_spam', NOMOAT]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-2].startswith("error: ") and "Traceback" not in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -76,6 +77,27 @@ def test_pull_of_a_file_without_a_card_that_is_here_and_was_cut_says_how_to_fetc
     assert second.endswith(f"; `nomoat pull {HUB} --force` fetches it again")
 
 
+def test_pull_of_what_is_here_and_cannot_be_run_or_read_prints_its_path_and_says_why(
+    mirror: Path, tiny_gguf: Path, nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = tiny_gguf.read_bytes()
+    (mirror / "m.gguf").write_bytes(content[:4] + (1).to_bytes(4, "little") + content[8:])
+    path = nomoat("pull", HUB).stdout.strip()
+    done = nomoat("pull", HUB)
+    assert (done.returncode, done.stdout) == (0, f"{path}\n")
+    assert done.stderr.splitlines()[1] == (
+        f"note: `{path}` is of GGUF's first version, which was in use for some days of August 2023; take a newer file of this model"
+    )
+
+    def denied(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("nomoat.engine.source.open_source", denied)
+    done = nomoat("pull", HUB)
+    assert (done.returncode, done.stdout) == (0, f"{path}\n")
+    assert done.stderr.splitlines()[1] == f"note: `{path}` cannot be read: Permission denied"
+
+
 def test_pull_of_a_split_model_that_was_cut_off_goes_on(mirror: Path, nomoat: Nomoat) -> None:
     first, second = (f"m-0000{number}-of-00002.gguf" for number in (1, 2))
     (mirror / first).write_bytes(b"GGUF" + bytes(1000))
@@ -103,6 +125,9 @@ def test_pull_refuses_a_folder_it_could_not_run_before_its_weights_unless_forced
     done = nomoat("pull", "hf:owner/repo", "--force")
     assert (done.returncode, done.stdout) == (0, f"{empty_home / 'models' / 'hf' / 'owner' / 'repo'}\n")
     assert [row["id"] for row in json.loads(nomoat("models", "--pulled", "--json").stdout)] == ["hf:owner/repo"]
+    again = nomoat("pull", "hf:owner/repo")
+    assert (again.returncode, again.stdout) == (0, done.stdout)
+    assert again.stderr.splitlines()[1].startswith("note: the architecture `rwkv` is not one that nomoat can import; ")
 
 
 def test_pull_says_licence_and_memory_before_it_connects(program: Nomoat) -> None:

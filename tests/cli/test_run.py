@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import shell
 from misbehaving import FINE, Server, events, half, piece, say
+from patience import PATIENCE_SECONDS
 from tiny import write_tiny_gguf
 
 from nomoat import footprint
@@ -181,7 +182,7 @@ def test_settings_of_sampling_have_the_bounds_they_have_in_python(option: str, v
 
 def test_reader_that_goes_away_ends_it_quietly() -> None:
     command = f'"{shell.NOMOAT}" run fake: "a b c" | true'
-    done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60, check=False)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=PATIENCE_SECONDS, check=False)
     assert (done.stdout, done.stderr) == (b"", b"")
 
 

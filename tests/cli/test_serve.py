@@ -68,7 +68,7 @@ def served() -> Iterator[Callable[..., Served]]:
 
 
 def refused(*arguments: str) -> tuple[int, str, str]:
-    done = subprocess.run([NOMOAT, "serve", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([NOMOAT, "serve", *arguments], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -96,7 +96,7 @@ threading.Thread(target=threading.Event().wait, name="answer-1").start()
 _end_without("answer")
 """
     settings = os.environ | {"TMPDIR": str(tmp_path)}
-    assert subprocess.run([sys.executable, "-c", script], env=settings, timeout=60, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", script], env=settings, timeout=PATIENCE_SECONDS, check=False).returncode == 0
     assert list(tmp_path.iterdir()) == []
 
 

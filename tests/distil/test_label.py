@@ -149,10 +149,7 @@ def test_one_text_and_labels_that_do_not_differ_are_refused_from_python() -> Non
     for given, kind in (("ham", "str"), (7, "int")):
         assert refused(TEXTS, given) == f"several labels are there to choose from, and this is one {kind}"
     table = {"text": TEXTS, "label": ["ham", "spam"]}
-    assert (
-        refused(table, ["ham", "spam"])
-        == "several texts are labelled at once, and this is one dict, of which only the names would be taken"
-    )
+    assert refused(table, ["ham", "spam"]) == "several texts are labelled at once, and of this dict only the names would be taken"
     assert refused([b"text"], ["ham", "spam"]) == "`texts[0]` is of the type bytes, not a text"
     assert refused(["text", " "], ["ham", "spam"]) == "`texts[1]` is empty"
     assert refused(TEXTS, ["ham", 1]) == "`labels[1]` is of the type int, not a text"

@@ -29,6 +29,16 @@ def test_seeds_of_the_user_are_their_own(seeds: Path) -> None:
     assert found == (Parent(kind="data", name="mine.jsonl", licence="own"),)
 
 
+def test_seeds_may_be_named_by_a_text(seeds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(seeds.parent))
+    parents = (Parent(kind="teacher", name="anthropic:claude", licence="anthropic-terms"),)
+    with sidecar.saving(seeds, sha256="0" * 64, teacher="anthropic:claude", parents=parents, facts={}):
+        pass
+    for named in (str(seeds), "~/mine.jsonl"):
+        assert origin.load_seeds(named) == origin.load_seeds(seeds)
+        assert origin.of_file(named) == parents
+
+
 def test_seeds_that_are_mostly_alpacas_are_alpacas_too(seeds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alpaca, "_fingerprints", lambda: {alpaca.fingerprint("Name a bird.")})
     _, found = origin.load_seeds(seeds)

@@ -74,6 +74,11 @@ def test_settings_hold_no_other_store_and_no_number_of_workers(given: dict[str, 
         RunSettings(**given)
 
 
+def test_an_outcome_keeps_the_answer_as_it_was_written() -> None:
+    (outcome,) = run_suite(knowing("m", 0, wrong="Yes."), quiz(1)).outcomes
+    assert (outcome.answer, outcome.score) == ("Yes.", 1.0)
+
+
 def test_exact_suite_scores_each_written_answer() -> None:
     outcomes = nomoat.evaluate(knowing("m", 2), quiz(3))
     assert outcomes[0] == Outcome(
@@ -84,7 +89,7 @@ def test_exact_suite_scores_each_written_answer() -> None:
 
 def test_what_is_no_model_or_no_number_is_refused_before_anything_is_asked() -> None:
     for model, settings, message in (
-        (None, {}, "a model is named by a text or a path, and this is a NoneType"),
+        (None, {}, "a model is named by a text or a path, and this is of the type NoneType"),
         ("fake:", {"limit": "5"}, "`limit` is '5', of the type str"),
         ("fake:", {"concurrency": 2.0}, "`concurrency` is 2.0, of the type float"),
         ("fake:", {"seed": None}, "`seed` is None, of the type NoneType"),

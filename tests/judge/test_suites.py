@@ -251,7 +251,7 @@ def test_table_without_its_columns_named_says_which_there_are(table: Path) -> No
 def test_what_names_no_suite_is_refused_with_what_to_give() -> None:
     for strange in ([{"input": "2 + 2", "target": "4"}], None):
         with pytest.raises(
-            UsageError, match=f"a suite is named by a text or a path, and this is a {type(strange).__name__}"
+            UsageError, match=f"a suite is named by a text or a path, and this is of the type {type(strange).__name__}"
         ) as caught:
             load_suite(strange)  # type: ignore[arg-type]
         assert ".jsonl" in str(caught.value.hint)
@@ -272,8 +272,9 @@ def test_table_needs_two_labels_and_not_hundreds(tmp_path: Path, table: Path) ->
     many.write_text("text,label\n" + "".join(f"t,{n}\n" for n in range(300)))
     with pytest.raises(DataError, match="holds 300 different labels, and at most 256 can be chosen from"):
         suite_from_csv(many, "text", "label")
-    with pytest.raises(DataError, match="line 3: label `negative` is not one of neutral, positive"):
+    with pytest.raises(DataError, match="line 3: label `negative` is not one of neutral, positive") as caught:
         suite_from_csv(table, "text", "label", labels=["positive", "neutral"])
+    assert caught.value.hint == "correct it, or add it to `labels`"
 
 
 def test_columns_are_refused_where_there_is_no_table(tmp_path: Path) -> None:

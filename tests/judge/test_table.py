@@ -118,9 +118,10 @@ def test_items_of_one_group_are_one_piece_of_evidence_for_scores_and_ratings(sui
 
 
 def test_table_needs_different_models(suite: Suite) -> None:
-    for names in (["fake:"], ["fake:", "fake:"]):
-        with pytest.raises(UsageError, match="a table needs at least two different models"):
+    for names in ([], ["fake:"], ["fake:", "fake:"]):
+        with pytest.raises(UsageError, match="a table needs at least two different models") as caught:
             run_table(names, suite)
+        assert caught.value.hint == "name two models or more, each once"
 
 
 @pytest.mark.data

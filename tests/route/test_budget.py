@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from misbehaving import FINE, Server, events, half, piece, say
+from patience import PATIENCE_SECONDS
 
 from nomoat.catalog import prices
 from nomoat.engine.fake import FakeEngine
@@ -246,16 +247,16 @@ def spender(most_usd: float, how: str) -> subprocess.Popen[str]:
 def test_processes_at_the_same_time_keep_to_it_together() -> None:
     """Each goes on until it is refused; every answer costs the most it can, so that the sum is known."""
     spenders = [spender(50.5 * HELD_USD, "ask") for _ in range(2)]
-    assert sum(int(one.communicate(timeout=60)[0]) for one in spenders) == 50
+    assert sum(int(one.communicate(timeout=PATIENCE_SECONDS)[0]) for one in spenders) == 50
     assert spent_on(2026, 11, 29)[0] == 50 * HELD_USD
 
 
 def test_what_one_process_holds_another_cannot_spend_and_a_killed_one_leaves_it_spent() -> None:
     with spender(1.5 * HELD_USD, "hold") as held:
         assert held.stdout is not None and held.stdout.readline() == "held\n"
-        assert spender(1.5 * HELD_USD, "ask").communicate(timeout=60)[0] == "0\n"
+        assert spender(1.5 * HELD_USD, "ask").communicate(timeout=PATIENCE_SECONDS)[0] == "0\n"
         held.send_signal(signal.SIGKILL)
-    assert spender(1.5 * HELD_USD, "ask").communicate(timeout=60)[0] == "0\n"
+    assert spender(1.5 * HELD_USD, "ask").communicate(timeout=PATIENCE_SECONDS)[0] == "0\n"
     assert spent_on(2026, 11, 29) == (HELD_USD, HELD_USD)
 
 
@@ -273,7 +274,7 @@ def test_all_go_on_with_a_new_file_where_theirs_was_moved_or_removed(
             default_path().rename(default_path().with_name("old.sqlite"))
         else:
             default_path().unlink()
-        assert spender(HELD_USD, "ask").communicate(timeout=60)[0] == "1\n"
+        assert spender(HELD_USD, "ask").communicate(timeout=PATIENCE_SECONDS)[0] == "1\n"
         list(cloud.stream(HELLO))
     assert spent_on(2026, 11, 29)[0] == HELD_USD + REAL_USD
     ask(allowance)

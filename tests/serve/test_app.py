@@ -1002,7 +1002,7 @@ def test_models_are_served_by_their_paths_too(tmp_path: Path) -> None:
 def test_what_names_no_model_and_no_key_is_refused() -> None:
     wrong: Any = 5
     for models in (wrong, [wrong]):
-        with pytest.raises(UsageError, match="a model is named by a text or a path, and this is a int"):
+        with pytest.raises(UsageError, match="a model is named by a text or a path, and this is of the type int"):
             serve(models, port=0)
     with pytest.raises(UsageError, match="the API key is of the type int, not a text"):
         serve("fake:", port=0, api_key=wrong)

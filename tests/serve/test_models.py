@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +145,22 @@ def test_what_a_model_learned_to_answer_is_known_before_it_is_loaded_and_what_is
     for adapter, provenance in zip(adapters, ('{"data": {"question": "{text}?"}}', '{"data": {}}', "{"), strict=True):
         (adapter / "provenance.json").write_text(provenance, encoding="utf-8")
     models = from_references([str(tiny_gguf), *(f"{tiny_gguf}+{adapter}" for adapter in adapters)], load=lambda refs: [])
-    assert models.questions() == {"tiny.gguf+table": "{text}?"}
+    assert models.questions(models.names) == {"tiny.gguf+table": "{text}?"}
     given = {name: Responder(name, FakeEngine(), question=question) for name, question in (("a", "{text}!"), ("b", None))}
-    assert Models(given, [shelf.loader("later")]).questions() == {"a": "{text}!"}
+    models = Models(given, [shelf.loader("later")])
+    assert models.questions(models.names) == {"a": "{text}!"}
+
+
+def test_files_are_read_for_the_questions_of_those_models_alone_that_are_asked_about(shelf: Shelf) -> None:
+    read: list[str] = []
+
+    def question(name: str) -> str:
+        read.append(name)
+        return f"{name}?"
+
+    loaders = [replace(shelf.loader(name), question=question) for name in ("a", "b")]
+    assert Models(loaders=loaders).questions(["b"]) == {"b": "b?"}
+    assert read == ["b"]
 
 
 def test_a_model_tuned_anew_tells_what_it_learned_as_soon_as_the_old_one_has_left_memory(tiny_gguf: Path, tmp_path: Path) -> None:
@@ -162,9 +176,9 @@ def test_a_model_tuned_anew_tells_what_it_learned_as_soon_as_the_old_one_has_lef
     models = from_references([f"{tiny_gguf}+{adapter}"], load=load)
     with models.use("tiny.gguf+table"):
         tune("{text}!")
-    assert models.questions() == {"tiny.gguf+table": "{text}?"}, "what answers now"
+    assert models.questions(models.names) == {"tiny.gguf+table": "{text}?"}, "what answers now"
     models.close()
-    assert models.questions() == {"tiny.gguf+table": "{text}!"}
+    assert models.questions(models.names) == {"tiny.gguf+table": "{text}!"}
 
 
 def test_models_are_listed_while_one_is_being_closed(shelf: Shelf) -> None:

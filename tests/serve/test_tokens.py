@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +9,13 @@ import httpx
 import openai
 import pytest
 from leaving import asking
-from patience import PATIENCE_SECONDS, wait_until
+from patience import wait_until
 
 from nomoat.engine import importer
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.responder import Responder
+from nomoat.serve.models import Loader, Models
 
 
 def ask(url: str, **body: object) -> dict[str, object]:
@@ -54,23 +54,27 @@ def test_what_are_no_tokens_and_models_without_are_refused(start: Callable[..., 
 
 
 @pytest.mark.parametrize("path", ["tokenize", "detokenize"])
-def test_client_that_goes_away_is_worked_for_no_longer_and_counted(start: Callable[..., str], path: str) -> None:
-    begun, go_on = threading.Event(), threading.Event()
+def test_no_model_is_loaded_for_a_client_that_went_away_while_it_waited_for_room(start: Callable[..., str], path: str) -> None:
+    loaded: list[str] = []
 
-    class Slow(FakeEngine):
-        @property
-        def tokenizer(self) -> None:
-            begun.set()
-            assert go_on.wait(PATIENCE_SECONDS)
+    def loader(name: str) -> Loader:
+        def load() -> list[Responder]:
+            loaded.append(name)
+            return [Responder(name, FakeEngine())]
 
-    url = start(Responder("fake", Slow())).removesuffix("/v1")
-    with asking(f"{url}/{path}", {"prompt": "a", "tokens": [1]}):
-        assert begun.wait(PATIENCE_SECONDS)
-    counted = 'nomoat_requests_total{model="fake",outcome="gone"} 1.0'
-    wait_until(lambda: counted in httpx.get(f"{url}/metrics").text, counted)
-    go_on.set()
-    assert httpx.post(f"{url}/{path}", json={"prompt": "a", "tokens": [1]}).status_code == 400
-    assert 'nomoat_requests_total{model="fake",outcome="error"} 1.0' in httpx.get(f"{url}/metrics").text
+        return Loader(names=(name,), planned_bytes=1, load=load)
+
+    models = Models(loaders=[loader("in use"), loader("waited for"), loader("next")], memory_bytes=1)
+    url = start(models).removesuffix("/v1")
+    body = {"prompt": "a", "tokens": [1]}
+    with models.use("in use"):
+        with asking(f"{url}/{path}", {"model": "waited for", **body}):
+            wait_until(lambda: models._waiting, "the client's turn")
+        counted = 'nomoat_requests_total{model="waited for",outcome="gone"} 1.0'
+        wait_until(lambda: counted in httpx.get(f"{url}/metrics").text, counted)
+    assert httpx.post(f"{url}/{path}", json={"model": "next", **body}).status_code == 400
+    assert loaded == ["in use", "next"]
+    assert 'nomoat_requests_total{model="next",outcome="error"} 1.0' in httpx.get(f"{url}/metrics").text
 
 
 def test_tokens_are_told_to_holders_of_the_key_alone(start: Callable[..., str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import learning
 import pytest
 
-from nomoat import hardware
+from nomoat import hardware, paths
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ def uninterrupted(tiny_gguf: Path, table: Path, trained: dict[str, Path]) -> Cal
     """Trainings that nothing interrupts, once for all tests of a file that ask for the same: by this process, or by `ray`."""
 
     def make(settings: object, *, ray: str | None = None) -> Path:
-        key = f"{settings} {ray}"
+        key = f"{settings} {ray} {paths.sha256_of(table)}"
         if key not in trained:
-            trained[key] = learning.tune(tiny_gguf, table, "whole", settings=settings, ray=ray)
+            trained[key] = learning.tune(tiny_gguf, table, "whole by ray" if ray else "whole", settings=settings, ray=ray)
         return trained[key]
 
     return make

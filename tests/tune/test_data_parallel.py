@@ -15,6 +15,7 @@ import learning
 import pytest
 import torch
 from learning import COLUMNS, facts_of, weights
+from patience import PATIENCE_SECONDS
 
 from nomoat import installing, net
 from nomoat.asking import cluster as clusters
@@ -308,11 +309,11 @@ def test_more_workers_than_a_step_has_lessons_are_refused(cluster: str, tiny_ggu
 def test_the_command_takes_a_cluster(cluster: str, tiny_gguf: Path, table: Path) -> None:
     command = [sys.executable, "-m", "nomoat", "tune", str(tiny_gguf), str(table), "--input-column", "text", "--label-column", "label"]
     command += ["--name", "c", "--epochs", "1", "--json", "--ray", cluster]
-    dry = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, timeout=300, check=False)
+    dry = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert dry.returncode == 0, dry.stderr
     assert "\nevery worker has the model; the time above is what this machine would take alone\n" in dry.stderr
     assert set(json.loads(dry.stdout)) == {"data", "settings", "estimate"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["metrics"]["workers"] == [2]
     assert "\neach batch is split over 2 workers on " in done.stderr and "\ntuning: 100%, loss " in done.stderr
@@ -341,6 +342,6 @@ assert psutil.Process().children(recursive=True) == []
 def test_workers_of_this_machine_listen_on_loopback_only_and_end_with_the_training(tiny_gguf: Path, table: Path) -> None:
     """Whoever reaches a port of Ray may run code here, and whoever reaches one of gloo may spoil what is learned."""
     command = [sys.executable, "-c", LISTENING, str(tiny_gguf), str(table)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert {net.is_loopback(address) for address in done.stdout.split()} == {True}

@@ -246,7 +246,7 @@ def test_a_disk_that_fills_up_meanwhile_is_said_and_nothing_is_left(exported: st
     """A file system on which there is room for the file's beginning, and not for its end."""
     place, adapter = tmp_path / "small", write_adapter(tmp_path / "adapter", rank=64)
     code = (
-        "import sys; from pathlib import Path; from nomoat import paths; from nomoat.tune import export\n"
+        "import sys; from pathlib import Path; from nomoat import system_errors; from nomoat.tune import export\n"
         "system_errors.require_free_disk = lambda *_: None\n"
         f"export.{exported}(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]) / 'made.gguf')"
     )

@@ -328,7 +328,7 @@ def test_labels_that_case_spaces_or_the_writing_of_a_number_alone_tell_apart_are
     rows += [("seven", "1"), ("eight", "1.0"), ("nine", "+1"), ("ten", "1.5"), ("eleven", "2"), ("twelve", "v2")]
     path = write(tmp_path / "t.csv", *rows)
     say_survey(prepare(str(tiny_gguf), path, **COLUMNS))
-    note = "note: labels that differ in upper and lower case, in spaces or in how a number is written alone"
+    note = "note: labels that differ only in upper and lower case, in spaces, or in how a number is written"
     said = "".join(line for line in capsys.readouterr().err.splitlines() if line.startswith("note: labels"))
     assert said == f"{note}: `True`, `true`, `TRUE`; `매우 나쁨`, `매우  나쁨`, `매우나쁨`; `1`, `1.0`, `+1`"
     say_survey(prepare(str(tiny_gguf), write(path, ("one", "true"), ("two", "no")), **COLUMNS))

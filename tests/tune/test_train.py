@@ -273,10 +273,12 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_an_uninterrupted_on
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(tiny_gguf), str(table)], env=dict(os.environ))
     checkpoint = paths.adapters() / ".killed.checkpoint" / "checkpoint.pt"
-    while not checkpoint.exists() and child.poll() is None:
-        time.sleep(0.01)
-    child.kill()
-    child.wait()
+    try:
+        while not checkpoint.exists() and child.poll() is None:
+            time.sleep(0.01)
+    finally:
+        child.kill()
+        child.wait()
     assert checkpoint.exists() and not (paths.adapters() / "killed").exists()
     steps: list[int] = []
     resumed = tune(tiny_gguf, table, "killed", settings=settings, resume=True, on_progress=lambda p: steps.append(p.step))

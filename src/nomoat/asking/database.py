@@ -119,14 +119,19 @@ class Database:
         if self.path.is_file() and not self.path.stat().st_size:
             raise self.damaged("it is empty")
         self.connection.execute(f"PRAGMA busy_timeout = {int(LOCK_WAIT_SECONDS * 1000)}")
+        self._require_ours(version, table)
         self._use_wal()
         self.connection.execute("PRAGMA synchronous = FULL")  # it may be about money: on the disk, not only in the system's cache
+        self.connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 1)")  # a damaged file says so now
+
+    def _require_ours(self, version: int, table: str) -> None:
+        """Raises BadFileError for what is not, of which nothing is changed."""
         (found,) = self.connection.execute("PRAGMA user_version").fetchone()
         if found > version:
             raise BadFileError(f"`{self.path}` was written by a newer nomoat", hint="update nomoat, or set NOMOAT_HOME elsewhere")
-        if found < version:
+        has_table = self.connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone()
+        if found < version or not has_table:
             raise BadFileError(f"`{self.path}` is no file of nomoat's", hint="move it away, or set NOMOAT_HOME elsewhere")
-        self.connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 1)")  # a damaged file says so now
 
     def _use_wal(self) -> None:
         """Let readers and one writer work at the same time.

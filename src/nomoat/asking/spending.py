@@ -140,13 +140,14 @@ class Spending:
         """Raise UsageError if one price is given and several servers among these would have it, before any of them is asked."""
         if self._given is None:
             return
+        server = self._given_to
         for ref in filter(is_remote, refs):
-            if self._given_to not in (None, ref):
+            if server not in (None, ref):
                 raise UsageError(
-                    f"one price is given, and `{self._given_to}` and `{ref}` are two servers",
+                    f"one price is given, and `{server}` and `{ref}` are two servers",
                     hint=f"write a price for each into `{prices.own_path()}` instead, in these lines:{prices.lines()}",
                 )
-            self._given_to = ref
+            server = ref
 
     def may_cost(self, model: Responder) -> bool:
         """Whether asking this model takes money, or may: where no price is known. Weights on workers take nobody's price."""
@@ -157,6 +158,7 @@ class Spending:
             return Pricing(rates=None, note="answered before")
         if self._given is not None and is_remote(model.ref):
             self.require_one_server([model.ref])
+            self._given_to = model.ref
             return Pricing(rates=self._given, note=f"{_per_million(self._given)}, as given")
         return list_pricing(model.ref, is_local=model.is_local)
 

@@ -9,7 +9,7 @@ import typer
 
 from nomoat import paths
 from nomoat.cli import completion, console
-from nomoat.errors import BadFileError
+from nomoat.errors import BadFileError, NomoatError
 from nomoat.records import ModelCard
 
 
@@ -51,7 +51,7 @@ def pull(
         elif found is not None:
             console.say(f"{ref}: here already")
             if card is None:
-                _say_if_broken(ref, found)
+                _say_if_unusable(ref, found)
             console.print_text(str(found))
             continue
         catalogue.require_source(ref)
@@ -73,14 +73,18 @@ def _damage(found: Path) -> str | None:
     return None
 
 
-def _say_if_broken(ref: str, path: Path) -> None:
-    """Of what no card tells a sha256 of: that it was cut, or is no model, as its own header tells."""
+def _say_if_unusable(ref: str, path: Path) -> None:
+    """Of what no card tells a sha256 of: that it was cut, is no model, or is none that runs here, as its own header tells."""
     from nomoat.engine.source import open_source
 
     try:
         open_source(path)
     except BadFileError as exc:
         console.say(f"note: {exc.message}; `{paths.as_command(['nomoat', 'pull', ref, '--force'])}` fetches it again")
+    except NomoatError as exc:
+        console.say(f"note: {exc.message}{f'; {exc.hint}' if exc.hint else ''}")
+    except OSError as exc:
+        console.say(f"note: `{path}` cannot be read: {exc.strerror}")
 
 
 def _explain(ref: str, card: ModelCard | None) -> None:

@@ -144,7 +144,7 @@ def _say_ready(url: str, models: Models, key_from: str | None) -> None:
         header, key = f' -H "Authorization: Bearer {variable}"', 'os.environ["NOMOAT_API_KEY"]'
     elif key_from:
         header, key = ' -H "Authorization: Bearer KEY"', '"KEY"'
-    questions, first = models.questions(), models.names[0]
+    questions, first = models.questions(models.names), models.names[0]
     console.say(f"{', '.join(models.names)} at {url} (Ctrl-C stops)")
     console.say(f"  in a browser: {reachable.removesuffix('v1')}")
     content = labelling.put_question(questions.get(first, labelling.TEXT), "What is a moat?")

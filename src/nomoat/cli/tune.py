@@ -178,7 +178,7 @@ def _say_labels_alike(labels: Sequence[str]) -> None:
         alike[_bare(label)].append(label)
     if same := [f"`{'`, `'.join(group)}`" for group in alike.values() if len(group) > 1]:
         console.say(
-            "note: labels that differ in upper and lower case, in spaces or in how a number is written alone: "
+            "note: labels that differ only in upper and lower case, in spaces, or in how a number is written: "
             f"{'; '.join(same[:MANY_LABELS])}"
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nomoat import references
+from nomoat import references, textfiles
 from nomoat.catalog import licences, sidecar
 from nomoat.catalog.datasets import dataset, pull_dataset
 from nomoat.distil import alpaca
@@ -14,7 +14,7 @@ from nomoat.distil.instructions import SEEDS, SEEDS_FILE, Seeds, read_seeds
 from nomoat.records import Parent
 
 
-def load_seeds(path: Path | None = None) -> tuple[Seeds, tuple[Parent, ...]]:
+def load_seeds(path: str | Path | None = None) -> tuple[Seeds, tuple[Parent, ...]]:
     """The tasks that are shown, Alpaca's unless a file is named, and what the result is made from where it is made from them.
 
     Alpaca's are known under any name, and edited; what a model wrote is nobody's own.
@@ -24,6 +24,7 @@ def load_seeds(path: Path | None = None) -> tuple[Seeds, tuple[Parent, ...]]:
     alpacas = Parent(kind="data", name=known.name, licence=known.licence, source=known.licence_source, confirmed="read")
     if path is None:
         return read_seeds(pull_dataset(known.name) / SEEDS_FILE, name=known.name), (alpacas,)
+    path = textfiles.as_named(path)
     found, origin = read_seeds(path), of_file(path)
     if found.sha256 in {source.sha256 for source in known.files}:
         return replace(found, name=known.name), (alpacas, *origin)
@@ -31,9 +32,9 @@ def load_seeds(path: Path | None = None) -> tuple[Seeds, tuple[Parent, ...]]:
     return found, (*own, *([alpacas] if alpaca.are_mostly_alpacas(found.tasks) else []), *origin)
 
 
-def of_file(path: Path) -> tuple[Parent, ...]:
+def of_file(path: str | Path) -> tuple[Parent, ...]:
     """What a file of the user's was made from, where a model wrote it."""
-    beside = sidecar.find(path)
+    beside = sidecar.find(textfiles.as_named(path))
     return () if beside is None else beside.parents
 
 

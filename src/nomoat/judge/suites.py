@@ -118,7 +118,7 @@ def load_suite(
         return ref
     if not isinstance(ref, str | Path):
         raise UsageError(
-            f"a suite is named by a text or a path, and this is a {type(ref).__name__}",
+            f"a suite is named by a text or a path, and this is of the type {type(ref).__name__}",
             hint='write lines of {"input": "…", "target": "…"} into a .jsonl file, or a table into a .csv, and name that file',
         )
     path = _find(ref)
@@ -193,7 +193,7 @@ def suite_from_csv(
         if row.label not in known:
             raise DataError(
                 f"`{path}`, line {row.line}: label `{row.label}` is not one of {', '.join(known)}",
-                hint="correct it, or name it among the labels",
+                hint="correct it, or add it to `labels`",
             )
         messages = label_task_messages(row.text, known, instruction=words)
         examples.append(Example(id=str(row.line), messages=messages, target=row.label, choices=known))

@@ -94,7 +94,8 @@ def require_different(models: Sequence[str | Responder]) -> None:
     names = [ref_of(model) for model in models]
     if len(names) < 2 or len(set(names)) < len(names):
         raise UsageError(
-            f"a table needs at least two different models, and these are {', '.join(names) or 'none'}", hint="name each model once"
+            f"a table needs at least two different models, and these are {', '.join(names) or 'none'}",
+            hint="name two models or more, each once",
         )
 
 

@@ -117,7 +117,7 @@ def create_app(
 
 
 def _listed(models: Models, names: Sequence[str], created: int) -> dict[str, Any]:
-    return replies.render_models(names, models.loaded(), models.local(), models.questions(), created=created)
+    return replies.render_models(names, models.loaded(), models.local(), models.questions(names), created=created)
 
 
 def _given(responder: Responder | Mapping[str, Responder]) -> Models:

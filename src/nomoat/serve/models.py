@@ -237,12 +237,13 @@ class Models:
         known = {name: unit.loader.is_local if unit.loader else None for name, unit in self._units.items()}
         return known | {name: responder.is_local for name, responder in there.items()}
 
-    def questions(self) -> dict[str, str]:
-        """What those models learned to answer that were tuned on a table: see `labelling.kept_question`. Of those not in memory it is
-        read from their files, which takes about a millisecond each."""
+    def questions(self, names: Sequence[str]) -> dict[str, str]:
+        """What those of these models learned to answer that were tuned on a table: see `labelling.kept_question`. Of those not in
+        memory it is read from their files, which takes about a millisecond each."""
         known = {name: responder.question for name, responder in self.loaded().items()}
-        known |= {name: unit.loader.question(name) for name, unit in self._units.items() if unit.loader and name not in known}
-        return {name: question for name, question in known.items() if question is not None}
+        loaders = {name: self._units[name].loader for name in names if name not in known}
+        known |= {name: loader.question(name) for name, loader in loaders.items() if loader}
+        return {name: question for name in names if (question := known.get(name)) is not None}
 
     @contextmanager
     def use(self, name: str, stop: threading.Event | None = None) -> Iterator[Responder]:
