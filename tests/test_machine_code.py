@@ -152,6 +152,16 @@ def test_who_waits_for_the_compiler_may_leave(tmp_path: Path, monkeypatch: pytes
     assert not (machine_code.FOLDER / "all.done").exists()
 
 
+def test_a_bar_that_breaks_is_said_and_not_taken_for_want_of_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_code, "FOLDER", tmp_path / "cache" / cache.KERNELS / machine_code.FOLDER.name)
+
+    def breaks(done: int, total: int) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        machine_code.compile_elsewhere("all", TELLS, "0", progress=breaks)
+
+
 def test_who_waits_for_another_that_compiles_is_told_and_finds_it_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -209,6 +219,7 @@ def test_without_another_process_what_is_used_is_compiled_here(tmp_path: Path, m
     for executable in (str(tmp_path / "no python"), None):
         monkeypatch.setattr(sys, "executable", executable)
         machine_code.compile_elsewhere("all", "")
+    machine_code.compile_elsewhere("all", 'from nomoat import errors; raise errors.NotWritableError("no")')
     assert not (machine_code.FOLDER / "all.done").exists()
 
 

@@ -23,7 +23,7 @@ NomoatError                  the base: the command line prints it and exits 1
 ├── BudgetReachedError       the next call could cost more than is left of what may be spent
 ├── RemoteError              a server answered with an error
 ├── StoppedError             nobody waits for the answer any more, its model was closed, or the server is shutting down
-└── WorkerError              a worker, or the cluster it runs on, cannot be had or died
+└── WorkerError              a worker, or the cluster it runs on, cannot be had or died; or a process that imports crashed
 """
 
 from __future__ import annotations
@@ -247,4 +247,5 @@ class StoppedError(NomoatError):
 
 
 class WorkerError(NomoatError):
-    """A worker process, or the cluster it should run on, cannot be had, or died."""
+    """A worker process, or the cluster it should run on, cannot be had, or died. So did a process that imports a model, and was not
+    killed for want of memory."""

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -200,16 +200,19 @@ def compile_elsewhere(what: str, code: str, *arguments: str, progress: Callable[
     """
     done, busy = FOLDER / f"{what}.done", NomoatError("another process compiles", hint=None)
     seen, patience_ends = -1, 0.0
-    while not done.exists() and sys.executable:
-        try:
-            with whole_files.alone(FOLDER, busy=busy, locks=FOLDER.parents[1] / "locks"):
+    while not done.exists() and child_process.can_run():
+        with ExitStack() as held:
+            try:
+                held.enter_context(whole_files.alone(FOLDER, busy=busy, locks=FOLDER.parents[1] / "locks"))
+            except (NomoatError, OSError) as error:
+                if error is not busy:
+                    return
+                busy.__traceback__ = None  # it would grow each time
+            else:
                 if done.exists() or _has_compiled(code, arguments, progress):
-                    done.touch()
-            return
-        except (NomoatError, OSError) as error:
-            if error is not busy:
+                    with suppress(OSError):
+                        done.touch()
                 return
-            busy.__traceback__ = None  # it would grow each time
         if seen < 0 and progress is not None:
             log.warning("note: another process compiles for this CPU (once), and this one waits for it")
         if (size := paths.bytes_below(FOLDER)) != seen:
@@ -223,7 +226,11 @@ def compile_elsewhere(what: str, code: str, *arguments: str, progress: Callable[
 
 def _has_compiled(code: str, arguments: Sequence[str], progress: Callable[[int, int], None] | None) -> bool:
     """Whether another process did so, for the same place and CPU."""
-    return child_process.run(SAME_PLACE + code, str(FOLDER), *arguments, home=FOLDER.parents[2], progress=progress) == 0
+    try:
+        return child_process.run(SAME_PLACE + code, str(FOLDER), *arguments, home=FOLDER.parents[2], progress=progress)
+    except NomoatError as error:
+        log.info("another process has not compiled all: %s", error)
+        return False
 
 
 def compile_all(functions: Sequence[Compiled]) -> None:

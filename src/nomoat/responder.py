@@ -305,8 +305,9 @@ def load(
     sent to the server that a reference names. `progress` is told (layers done, layers) while a file is imported, once for each file.
     `compiling` is told (functions done, functions) while a model's products are compiled, once for each installation on a machine;
     without it that is done when the model is first asked.
-    Raises UnknownModelError, BadFileError, NotEnoughMemoryError, UnsupportedError, and UsageError for `auto`, for closed models, for
-    a context of no tokens, and in a fork of a process that had asked a model.
+    Raises UnknownModelError, BadFileError, NotEnoughMemoryError, NotEnoughDiskError, NotWritableError, UnsupportedError, WorkerError
+    where a process that imports the file crashes, and UsageError for `auto`, for closed models, for a context of no tokens, and in a
+    fork of a process that had asked a model.
     """
     ref = references.named(ref)
     _require_context(context_tokens)

@@ -189,8 +189,8 @@ def alone(
 
 
 def sweep_left(target: Path) -> None:
-    """Sweep away what a killed process left of the folder `target`, unless another makes it now."""
-    with suppress(NomoatError), alone(target, busy=NomoatError("another process makes it", hint=None)):
+    """Sweep away what a killed process left of the folder `target`, unless another makes it now. Where that cannot be, it stays."""
+    with suppress(NomoatError, OSError), alone(target, busy=NomoatError("another process makes it", hint=None)):
         pass
 
 

@@ -26,7 +26,7 @@ from nomoat import paths
 from nomoat.engine import compiled, importer, lora
 from nomoat.engine.lora import LoraDelta
 from nomoat.engine.openvino import OpenVINOEngine
-from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError, UnsupportedError, WorkerError
+from nomoat.errors import BadFileError, NotEnoughDiskError, NotEnoughMemoryError, NotWritableError, UnsupportedError
 from nomoat.records import Request
 
 
@@ -408,15 +408,74 @@ def test_without_another_process_it_is_imported_here(tiny_gguf: Path, tmp_path: 
         shutil.rmtree(importer.import_gguf(tiny_gguf))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="its processes end by no signals")
-def test_a_process_that_is_killed_as_it_imports_is_said_and_leaves_nothing(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def elsewhere(monkeypatch: pytest.MonkeyPatch, *, before: str = "", after: str = "") -> None:
+    """Another process imports everything, and does these things besides."""
     monkeypatch.setattr(importer, "ELSEWHERE_FROM_BYTES", ELSEWHERE)
-    dies = "importer._write_model = lambda *_: os.kill(os.getpid(), 9)\n"
-    monkeypatch.setattr(importer, "IMPORT", importer.IMPORT.replace("path, adapter", f"import os\n{dies}path, adapter", 1))
-    with pytest.raises(WorkerError) as caught:
+    there = importer.IMPORT.replace("path, adapter", f"import os\nfrom nomoat import errors\n{before}\npath, adapter", 1)
+    monkeypatch.setattr(importer, "IMPORT", f"{there}\n{after}")
+
+
+needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="its processes end by no signals")
+
+
+@needs_signals
+def test_a_process_that_is_killed_as_it_imports_is_said_and_leaves_nothing(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere(monkeypatch, before="importer._write_model = lambda *_: os.kill(os.getpid(), 9)")
+    with pytest.raises(NotEnoughMemoryError, match=r"^a process that nomoat started was killed"):
         importer.import_gguf(tiny_gguf)
-    assert caught.value.message == "the process that imports a model was ended from outside (exit code -9)"
     assert list((paths.cache() / "imported").iterdir()) == []
+
+
+@needs_signals
+def test_a_process_that_crashes_after_it_has_imported_all_is_no_error(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere(monkeypatch, after="os.kill(os.getpid(), 15)")
+    monkeypatch.setattr(importer, "_write_model", lambda *_: pytest.fail("it is imported here"))
+    assert (importer.import_gguf(tiny_gguf) / "openvino_model.bin").exists()
+
+
+def test_what_fails_in_another_process_is_not_tried_again(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have taken minutes until the disk was full."""
+    full = 'raise errors.NotEnoughDiskError("the disk is full", hint="free some")'
+    elsewhere(monkeypatch, before=f"def fill(*_):\n    {full}\nimporter._write_model = fill")
+    monkeypatch.setattr(importer, "_write_model", lambda *_: pytest.fail("it is imported here"))
+    with pytest.raises(NotEnoughDiskError) as caught:
+        importer.import_gguf(tiny_gguf)
+    assert (caught.value.message, caught.value.hint) == ("the disk is full", "free some")
+    assert list((paths.cache() / "imported").iterdir()) == []
+
+
+def test_what_another_process_does_not_say_fails_here_with_its_own_error(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    elsewhere(monkeypatch, before="importer._write_model = None")
+    with monkeypatch.context() as patch:
+        patch.setattr(importer, "_write_model", fail)
+        with pytest.raises(ZeroDivisionError, match=r"^a bug$"):
+            importer.import_gguf(tiny_gguf)
+    assert list((paths.cache() / "imported").iterdir()) == []
+    assert (importer.import_gguf(tiny_gguf) / "openvino_model.bin").exists()
+
+
+def test_a_bar_that_breaks_is_no_want_of_a_process(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(done: int, total: int) -> None:
+        raise BrokenPipeError
+
+    elsewhere(monkeypatch)
+    monkeypatch.setattr(importer, "_write_model", lambda *_: pytest.fail("it is imported here"))
+    with pytest.raises(BrokenPipeError):
+        importer.import_gguf(tiny_gguf, progress=breaks)
+    assert list((paths.cache() / "imported").iterdir()) == []
+
+
+def test_a_folder_of_locks_that_fails_hides_no_error(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    elsewhere(monkeypatch, before='raise errors.NotEnoughDiskError("the disk is full", hint="free some")')
+    monkeypatch.setattr("nomoat.whole_files._locked", fail)
+    with pytest.raises(NotEnoughDiskError, match=r"^the disk is full\b"):
+        importer.import_gguf(tiny_gguf)
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:

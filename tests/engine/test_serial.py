@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from reference import CASES, EXACT, WINDOW, make_model, write_gguf
@@ -14,7 +15,7 @@ from reference import CASES, EXACT, WINDOW, make_model, write_gguf
 from nomoat import hardware
 from nomoat.engine import importer, layout
 from nomoat.engine.openvino import OpenVINOEngine
-from nomoat.engine.paged import PagedModel
+from nomoat.engine.paged import Inference, PagedModel
 from nomoat.engine.serial import SerialModel
 from nomoat.errors import StoppedError
 from nomoat.records import Completion, Request
@@ -118,3 +119,20 @@ def test_a_cpu_without_avx2_answers_so_with_any_model_as_others_do(tiny_gguf: Pa
         engine.close()
     assert len(answers[0]) == 12
     assert answers[1] == answers[0] and answers[2] == answers[0]
+
+
+def test_an_input_that_a_model_does_not_have_is_an_error_but_for_places() -> None:
+    """Models that optimum-intel converts have those where they use them, and inputs with several names."""
+    import openvino as ov
+    from openvino import opset13 as op
+
+    ids = op.parameter([-1, -1], np.int64)
+    ids.output(0).set_names({"input_ids", "a", "z"})
+    outputs = [op.convert(ids, "f32"), op.convert(op.add(ids, np.int64(1)), "f32")]
+    inference = Inference(ov.Core().compile_model(ov.Model(outputs, [ids]), "CPU"))
+    row = np.array([[3, 4]], np.int64)
+    for name in ("input_ids", "a", "z"):
+        logits, hidden = inference.run({name: row, "position_ids": row})
+        assert (logits.tolist(), hidden.tolist()) == ([[3, 4]], [[4, 5]])
+    with pytest.raises(KeyError, match="beam_idx"):
+        inference.run({"input_ids": row, "beam_idx": row})

@@ -167,6 +167,7 @@ def test_products_in_8_bits_are_near_those_in_float32(monkeypatch: pytest.Monkey
         ({"asimddp"}, True, "linux", "int8"),
         ({"avx2"}, False, "linux", "float32"),
         ({"asimddp", "bf16"}, True, "darwin", "float32"),
+        ({"asimddp", "bf16"}, True, "win32", "int8"),
     ],
 )
 def test_the_number_format_of_tuning_follows_from_the_cpu_alone(

@@ -23,7 +23,7 @@ from nomoat.engine.imported import GRAPH, NATIVE, WEIGHTS, not_whole
 from nomoat.engine.lora import MERGE, LoraDelta
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, files_of, open_source
-from nomoat.errors import BadFileError, NotWritableError, UnsupportedError, WorkerError
+from nomoat.errors import BadFileError, NotEnoughMemoryError, NotWritableError, UnsupportedError, WorkerError
 from nomoat.hub_folder import ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def import_gguf(
     `check` is told (dimensions, number of weights, their bytes as they are served, whether some are in tiles, the family's name)
     before anything large is made, and may raise. `here`: in this process, whatever its size; see `_make_elsewhere`.
 
-    Raises BadFileError, UnsupportedError, NotEnoughDiskError, NotWritableError, WorkerError, and what `check` raises.
+    Raises BadFileError, UnsupportedError, NotEnoughDiskError, NotEnoughMemoryError, NotWritableError, WorkerError, and what `check`
+    and `progress` raise.
     """
     found = _import(
         path, adapter=adapter, context_tokens=context_tokens, quality=quality, fused=fused, progress=progress, check=check, here=here
@@ -291,20 +292,16 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
 def _make_elsewhere(folder: Path, told: str, progress: Progress | None) -> None:
     """Let another process do what `_make` does: OpenVINO keeps about the weights' memory for as long as its process lives.
 
-    `told`: what IMPORT reads. What fails there with an error, or without any process, is left to `_make` to try, and to say.
-    Raises WorkerError if the system ends it.
+    `told`: what IMPORT reads. Where no such process can be had the folder is left to `_make`.
+    Raises what `child_process.run` raises, but for a process that ends badly after the folder is there whole.
     """
     if _facts_if_whole(folder) is not None:
         return
     try:
-        ended = child_process.run(IMPORT, told, home=paths.home(), progress=progress)
-        if ended not in (0, 1):
-            raise WorkerError(
-                f"the process that imports a model was ended from outside (exit code {ended})",
-                hint="try again; where memory ran out, close other programs, or choose a smaller model (`nomoat models --fits`)",
-            )
-    except OSError:
-        return
+        child_process.run(IMPORT, told, home=paths.home(), progress=progress)
+    except (NotEnoughMemoryError, WorkerError):
+        if _facts_if_whole(folder) is None:
+            raise
     finally:
         whole_files.sweep_left(folder)
 

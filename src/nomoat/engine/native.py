@@ -62,7 +62,8 @@ class AttentionFacts:
 
 
 class Blueprint:
-    """What `NATIVE` tells of an imported folder, read once. Of a model that is not run here that is the types of its tiles alone."""
+    """What `NATIVE` tells of an imported folder. Of a model that is not run here that is the types of its tiles alone, and there are
+    none of these attributes."""
 
     facts: AttentionFacts
     embedding: dict[str, Any]
@@ -87,7 +88,7 @@ class Blueprint:
 
     def can_run(self, adapters: Sequence[LoraDelta] = ()) -> bool:
         """Whether `fused.FusedBuilder` wrote it, with facts of its attention, its embedding and output in tiles, and its steps are
-        made of all the layers that the adapters change. What else is asked is then known.
+        made of all the layers that the adapters change. Then `facts`, `embedding`, `head`, `norm` and `programs` are there.
         """
         if not self._is_run_here:
             return False

@@ -44,21 +44,24 @@ class Row:
 
 
 class Inference:
-    """What runs a compiled model whose outputs are logits and last hidden states. `places`: of its inputs, by name."""
+    """What runs a compiled model whose outputs are logits and last hidden states. `places`: of its inputs, by each of their names."""
 
     def __init__(self, compiled: Any) -> None:
         self.request = compiled.create_infer_request()
-        self.places = {port.any_name: at for at, port in enumerate(compiled.inputs)}
+        self.places = {name: at for at, port in enumerate(compiled.inputs) for name in port.get_names()}
         self._passes = shutdown.passes()
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Both outputs, a row a token, overwritten by the next pass. Raises RuntimeError if the process ends."""
+        """Both outputs, a row a token, overwritten by the next pass.
+
+        Raises RuntimeError if the process ends, KeyError for an input that the model does not have; `position_ids` it may lack.
+        """
         import openvino as ov
 
         with self._passes:
             shutdown.require_time()
             for name, value in inputs.items():
-                if name in self.places:  # a model without rotary positions does not ask for them
+                if name in self.places or name != "position_ids":  # which those that optimum-intel converts have where they use them
                     self.request.set_input_tensor(self.places[name], ov.Tensor(value))
             self.request.start_async()  # `infer` would copy the outputs
             self.request.wait()

@@ -29,7 +29,8 @@ INT8_ROWS = Form("int8")
 Precision = Literal["float32", "bfloat16", "int8"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}  # of what is multiplied
 BYTES_A_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "int8": 2.125}  # expanded; of int8 the matrix and its transpose
-MULTIPLY_BF16 = frozenset({"amx_bf16", "avx512_bf16", "bf16"})  # as Linux names them; the last is ARM's
+MULTIPLY_BF16 = frozenset({"amx_bf16", "avx512_bf16"})  # as Linux names them
+MULTIPLY_BF16_LINUX = MULTIPLY_BF16 | {"bf16"}  # ARM's, which PyTorch uses under Linux alone
 PIECE_WEIGHTS = 4_000_000  # in f32 at a time
 TILED = tiles.WHOLE_BYTES
 GROUP = tiles.BLOCKS[TILED][0]
@@ -284,7 +285,7 @@ def fastest_precision() -> hardware.Detected[Precision]:
     """
     if sys.platform == "darwin":
         return hardware.Detected("float32", "PyTorch multiplies it by Apple's own units")
-    if hardware.cpu_flags() & MULTIPLY_BF16:
+    if hardware.cpu_flags() & (MULTIPLY_BF16_LINUX if sys.platform == "linux" else MULTIPLY_BF16):
         return hardware.Detected("bfloat16", "this CPU multiplies it itself")
     if step_tables.HAS_PANELS:
         return hardware.Detected("int8", "this CPU multiplies bytes itself, and not bf16")

@@ -114,7 +114,7 @@ const SAY = WORDS[LANGUAGE];
 const KEPT = ["model", "system", "temperature", "limit", "key", "question"]; // what was typed and chosen, for this tab
 const KEEP_MS = 2000; // between two times that an answer is kept which is being written
 const RENDER_MS = 250; // between two renderings of an answer that is being written
-const TEXT = "{text}"; // where the text stands in a model's question, as `tasks.TEXT` has it
+const TEXT = "{text}"; // where the text stands in a model's question, as `labelling.TEXT` has it
 const SENDABLE = /^[\x20-\x7e]*$/; // the characters that keys of servers may have, as `require_sendable` has them
 const MIN_PIECES = 3; // of an answer, and the time from first to last, that tell how fast it is written
 const MIN_SECONDS = 0.2;
@@ -434,7 +434,7 @@ function areFit() {
   return !wrong;
 }
 
-// See `tasks.put_question`; a text that is the whole question already stays.
+// See `labelling.put_question`; a text that is the whole question already stays.
 function putQuestion(question, text) {
   const place = question.lastIndexOf(TEXT);
   const [before, after] = [question.slice(0, place), question.slice(place + TEXT.length)];
