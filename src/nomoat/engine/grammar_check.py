@@ -3,7 +3,8 @@
 llguidance (1.9) has limits, but none for a text that several patterns have to hold of (work by the power of their number), nor for
 `multipleOf` (by its value): a schema of 1 kB computes for hours and takes all memory, and a thread in it cannot be stopped.
 
-Not covered on Windows: processor time. There a grammar has WALL_SECONDS.
+Not covered: processor time on Windows, where a grammar has WALL_SECONDS, and programs that can start no such process
+(`child_process.can_run`), where every grammar is taken.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from nomoat import net
+from nomoat import child_process, net
 from nomoat.errors import SchemaError
 
 CPU_SECONDS = 3  # what schemas in use need is some thousandths; with it, memory has a bound of some 400 MB
@@ -61,9 +62,11 @@ def require_short(grammar: str) -> None:
 
 
 def _ends(grammar: str) -> bool:
-    """Whether trying it ends by itself, with whatever result."""
+    """Whether trying it ends by itself, with whatever result; also where it cannot be tried."""
     import llguidance
 
+    if not child_process.can_run():
+        return True
     packages = Path(llguidance.__file__).parent.parent
     command = [sys.executable, "-I", "-S", "-c", TRY, str(packages), str(CPU_SECONDS)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
