@@ -45,7 +45,9 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def at(server: Server, model: str = "m", **kwargs: float) -> RemoteEngine:
-    return remote_engine(f"{server.url}#{model}", **kwargs)
+    if kwargs:
+        return RemoteEngine(base_url=server.url, model=model, key=remote.NO_KEY, **kwargs)
+    return remote_engine(f"{server.url}#{model}")
 
 
 def failure(server: Server, **kwargs: float) -> RemoteError:
