@@ -75,7 +75,8 @@ def _several(name: str, given: Any, one: type = str) -> tuple[Any, ...]:
     if given is None or isinstance(given, (str, Mapping, one)):
         return () if given is None else (given,)
     try:
-        return tuple(_in_order(given))
+        # a set's own order differs by process, and kept answers are found by what was asked, in its order
+        return tuple(sorted(given, key=str) if isinstance(given, set | frozenset) else given)
     except TypeError as exc:
         raise UsageError(f"`{name}` is of the type {type(given).__name__}, not a tuple", hint="give a tuple") from exc
 
@@ -178,12 +179,7 @@ def several(given: Any, what: str, *, one: Any = str) -> list[Any]:
         raise UsageError(f"several {what}, and of this {type(given).__name__} only the names would be taken", hint=hint)
     if isinstance(given, one) or not isinstance(given, Iterable):
         raise UsageError(f"several {what}, and this is one {type(given).__name__}", hint='give a list: ["…"]')
-    return _in_order(given)
-
-
-def _in_order(given: Iterable[Any]) -> list[Any]:
-    """All of them, the texts of a set sorted: its own order differs by process, and kept answers are found by the order asked in."""
-    return sorted(given, key=lambda one: one if isinstance(one, str) else "") if isinstance(given, set | frozenset) else list(given)
+    return list(given)
 
 
 def require_texts(name: str, given: Sequence[Any]) -> None:

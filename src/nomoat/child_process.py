@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from nomoat import system_errors
@@ -67,7 +68,8 @@ def run(code: str, *arguments: str, home: Path, progress: Callable[[int, int], N
         try:
             for line in map(str.strip, child.stdout):
                 if told := TOLD_ERROR.fullmatch(line):
-                    error = pickle.loads(base64.b64decode(told[1]))
+                    with suppress(ValueError, EOFError, pickle.UnpicklingError):  # half a line, of one that was killed
+                        error = pickle.loads(base64.b64decode(told[1]))
                 elif progress is not None and (told := TOLD.fullmatch(line)):
                     progress(*map(int, told.groups()))
             ended = int(child.wait())

@@ -282,7 +282,7 @@ def test_a_file_that_would_not_fit_is_refused_before_it_is_asked_for(server: Any
         pull(source(f"{server.url}/m.gguf"), target)
     assert (
         failed.value.message
-        == f"`m.gguf` takes 1 MB, and 67 MB are left for all else on the disk of `{target.parent}`, where 2 MB are free"
+        == f"`m.gguf` needs 1 MB more, and 67 MB are left for all else on the disk of `{target.parent}`, where 2 MB are free"
     )
     assert left(target.parents[1]) == []
 
@@ -295,7 +295,7 @@ def test_a_file_whose_server_does_not_say_how_long_it_is_does_not_fill_the_disk(
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
     with (
-        pytest.raises(NotEnoughDiskError, match=r"`m\.gguf` takes 4 MB, and 67 MB are left for all else"),
+        pytest.raises(NotEnoughDiskError, match=r"`m\.gguf` needs 4 MB more, and 67 MB are left for all else"),
         part_of(target, "pull a model", lambda *_: None) as part,
     ):
         part.add(itertools.repeat(block), None)

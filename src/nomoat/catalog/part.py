@@ -55,12 +55,12 @@ class Part:
     def add(self, blocks: Iterable[bytes], total_bytes: int | None) -> None:
         """Write what arrives behind what is there, and report each block.
 
-        Raises NotEnoughDiskError before it takes what is left for all else: a server need not say how much it sends.
+        `total_bytes`: None where the server does not say. Then it raises NotEnoughDiskError before it takes what is left for all else.
         """
         done = self.size_bytes()
         looks_at = done
         for block in blocks:
-            if done >= looks_at:
+            if total_bytes is None and done >= looks_at:
                 self.require_space(LOOK_BYTES)
                 looks_at = done + LOOK_BYTES
             self.file.write(block)
@@ -72,8 +72,8 @@ class Part:
         free = shutil.disk_usage(self.target.parent).free
         if needed_bytes and needed_bytes + SPARE_BYTES > free:
             raise NotEnoughDiskError(
-                f"`{self.target.name}` takes {paths.shown_size(needed_bytes)}, and {paths.shown_size(SPARE_BYTES)} are left for all "
-                f"else on the disk of `{self.target.parent}`, where {paths.shown_size(free)} are free",
+                f"`{self.target.name}` needs {paths.shown_size(needed_bytes)} more, and {paths.shown_size(SPARE_BYTES)} are left for "
+                f"all else on the disk of `{self.target.parent}`, where {paths.shown_size(free)} are free",
                 hint=system_errors.DISK_HINT,
             )
 

@@ -84,7 +84,7 @@ def _say_if_unusable(ref: str, path: Path) -> None:
     except NomoatError as exc:
         console.say(f"note: {exc.message}{f'; {exc.hint}' if exc.hint else ''}")
     except OSError as exc:
-        console.say(f"note: `{path}` cannot be read: {exc.strerror}")
+        console.say(f"note: `{path}` cannot be read: {exc.strerror or exc}")
 
 
 def _explain(ref: str, card: ModelCard | None) -> None:

@@ -39,6 +39,7 @@ UNCOUNTED = {
     "aarch64": (0xC00000B7, (279, 447, 194, 186, 190)),
     "riscv64": (0xC00000F3, (279, 447, 194, 186, 190)),
 }
+POINTER_BYTES = 8  # of those machines
 MOUNT_ATTR_RDONLY_NOSUID_NODEV = 7
 SYS_MOUNT_SETATTR = 442  # the same on every architecture; Linux 5.12
 AT_FDCWD, AT_RECURSIVE = -100, 0x8000
@@ -177,10 +178,10 @@ def become_nobody(number: int) -> None:
 def refuse_uncounted_memory() -> None:
     """Refuse the calls in UNCOUNTED, and those of other architectures, with EPERM, to this process and all that it starts.
 
-    Not covered: machines that UNCOUNTED does not name.
+    Not covered: machines that UNCOUNTED does not name, and programs of 32 bits.
     """
     machine = os.uname().machine
-    if machine not in UNCOUNTED:
+    if machine not in UNCOUNTED or struct.calcsize("P") != POINTER_BYTES:
         return
     architecture, calls = UNCOUNTED[machine]
     refuse = len(calls) + 1  # steps to the last instruction from the first that leads there by its number

@@ -80,6 +80,7 @@ def tune(
         bounds.require_type("settings", settings, Settings)
     if settings is not None and by_name != Settings():
         raise UsageError("`settings` are given, and some of them by name, too", hint="give all of them one way")
+    _require_told(workers, on_progress, on_message)
     licences.require_known(data_licence)
     adapter.reserve(name, replace=replace, resume=resume)
     prepared = prepare.prepare(
@@ -98,11 +99,7 @@ def learn(
     on_progress: Callable[[Progress], None] | None = None, on_message: Callable[[str], None] | None = None,
 ) -> Path:  # fmt: skip
     """`tune`, with the data prepared already."""
-    for name_of, told in (("on_progress", on_progress), ("on_message", on_message)):
-        if told is not None:
-            bounds.require_type(name_of, told, Callable)
-    if workers is not None:
-        bounds.require_whole("workers", workers)
+    _require_told(workers, on_progress, on_message)
     say = on_message or (lambda text: None)
     licences.require_known(data_licence)
     target = adapter.reserve(name, replace=replace, resume=resume)
@@ -133,6 +130,14 @@ def learn(
         adapter.save(target, run.learned, origin, run.metrics(), asdict(prepared.survey))
         checkpoint.remove()
     return target
+
+
+def _require_told(workers: int | None, on_progress: object, on_message: object) -> None:
+    for name, told in (("on_progress", on_progress), ("on_message", on_message)):
+        if told is not None:
+            bounds.require_type(name, told, Callable)
+    if workers is not None:
+        bounds.require_whole("workers", workers)
 
 
 class Learners(Protocol):
