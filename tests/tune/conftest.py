@@ -36,7 +36,7 @@ def uninterrupted(tiny_gguf: Path, table: Path, trained: dict[str, Path]) -> Cal
     def make(settings: object, *, ray: str | None = None) -> Path:
         key = f"{settings} {ray} {paths.sha256_of(table)}"
         if key not in trained:
-            trained[key] = learning.tune(tiny_gguf, table, "whole by ray" if ray else "whole", settings=settings, ray=ray)
+            trained[key] = learning.tune(tiny_gguf, table, "whole-by-ray" if ray else "whole", settings=settings, ray=ray)
         return trained[key]
 
     return make
