@@ -226,6 +226,7 @@ def _scaled(codes: npt.NDArray[np.int8], blocks: npt.NDArray[np.uint8], num_rows
 
 
 FASTER = {"Q5_0": _q5_0, "Q8_0": _q8_0}
+TEXT_LENGTH = struct.Struct("<Q")
 
 
 class _Part:
@@ -343,12 +344,21 @@ class _Part:
         return value
 
     def _string(self) -> str:
-        size = self._number("Q")
-        if size > len(self._map) - self._at:
-            raise self._broken(f"a text of {size:,} bytes is claimed at byte {self._at:,}")
-        self._at += size
-        # a vocabulary may hold bytes that are no text by themselves
-        return self._map[self._at - size : self._at].decode("utf-8", "replace")
+        return self._strings(1)[0]
+
+    def _strings(self, count: int) -> list[str]:
+        """In a loop that asks nothing of the object: a vocabulary and its merges are 300,000 texts."""
+        data, at, end, length, found = self._map, self._at, len(self._map), TEXT_LENGTH.unpack_from, []
+        for _ in range(count):
+            (size,) = length(data, at)
+            at += TEXT_LENGTH.size
+            if size > end - at:
+                raise self._broken(f"a text of {size:,} bytes is claimed at byte {at:,}")
+            # a vocabulary may hold bytes that are no text by themselves
+            found.append(data[at : at + size].decode("utf-8", "replace"))
+            at += size
+        self._at = at
+        return found
 
     def _value(self, kind: int) -> Any:
         if kind == STRING:
@@ -361,7 +371,7 @@ class _Part:
         if kind == STRING:
             if count > (len(self._map) - self._at) // 8:
                 raise self._broken(f"{count:,} texts are claimed at byte {self._at:,}")
-            return [self._string() for _ in range(count)]
+            return self._strings(count)
         if kind not in NUMBERS:
             raise self._broken(f"an array of the kind {kind} at byte {self._at:,}")
         size = struct.calcsize(NUMBERS[kind]) * count

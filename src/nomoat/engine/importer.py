@@ -123,9 +123,10 @@ def _import(
     fused: bool = True, progress: Progress | None = None, check: Check | None = None, if_tiled: bool = False, here: bool = False,
 ) -> Path | None:  # fmt: skip
     """`if_tiled`: None, and nothing made, for a model that would have no weights in tiles."""
-    delta = None if adapter is None else LoraDelta(adapter)
+    delta, source = None if adapter is None else LoraDelta(adapter), None
     if not path.exists() or not all(_note_of(file).exists() for file in files_of(path)):
-        read_sizes(open_source(path))  # what cannot be imported is refused before it is read whole for its digest
+        source = open_source(path)
+        read_sizes(source)  # what cannot be imported is refused before it is read whole for its digest
     quality = quality or config.quality().value
     origin = [sha256_of_model(path), delta.sha256 if delta else ""]
     rule = [layout.VERSION, str(footprint.has_native_kernels())]  # a home may be another machine's, too
@@ -133,7 +134,7 @@ def _import(
     known = _read_note(asked)
     facts = None if known is None else _facts_if_whole(_folder_of(known))
     if known is None or facts is None:
-        source = open_source(path)
+        source = source or open_source(path)
         sizes = read_sizes(source, context_tokens=context_tokens)
         stored = layout.storage(source, sizes, quality, fused=fused)
         if if_tiled and not stored.has_tiles:
