@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import jsonschema
 import llguidance
@@ -125,7 +126,14 @@ def test_blocks_of_ended_and_cancelled_answers_come_back(engine: OpenVINOEngine)
     assert batcher._pool.num_free == batcher._pool.num_blocks
 
 
-def test_one_requests_failure_is_nobody_elses(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+class Panic(BaseException):
+    """As Rust's, which is no Exception."""
+
+
+@pytest.mark.parametrize("error", [ArithmeticError, Panic])
+def test_one_requests_failure_is_nobody_elses(
+    engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
     good, bad = (
         Request(prompt="the hello", max_new_tokens=40),
         Request(prompt="the hello", max_new_tokens=40, temperature=0.5, seed=13),
@@ -135,13 +143,13 @@ def test_one_requests_failure_is_nobody_elses(engine: OpenVINOEngine, monkeypatc
 
     def fails(self: batching.Sampler, *logits: object) -> int:
         if self._request.seed == 13 and self._random.random() < 2:
-            raise ArithmeticError("meant")
+            raise error("meant")
         return draw(self, *logits)  # type: ignore[arg-type]
 
     monkeypatch.setattr(batching.Sampler, "_draw", fails)
     stream = engine.generate(good)
     begun = next(stream).text
-    with pytest.raises(ArithmeticError, match="meant"):
+    with pytest.raises(error, match="meant"):
         answer(engine, bad)
     assert begun + "".join(chunk.text for chunk in stream) == expected
     assert answer(engine, good) == expected
@@ -282,7 +290,10 @@ def test_likelihoods_of_many_texts_share_the_logits_of_a_pass(engine: OpenVINOEn
     assert sum(wanted) == sum(map(len, rows)) and max(wanted) <= 60
 
 
-def test_a_pass_that_fails_fails_nobody_who_waits(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [IndexError, Panic])
+def test_a_pass_that_fails_fails_nobody_who_waits(
+    engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
     """One text at a time may run, so that the second one waits while the first one fails."""
     batcher = engine._started_batcher()
     expected = answer(engine, Request(prompt="the hello", max_new_tokens=5))
@@ -293,13 +304,13 @@ def test_a_pass_that_fails_fails_nobody_who_waits(engine: OpenVINOEngine, monkey
             time.sleep(0.01)
         if batcher._answers and not failed.is_set():
             failed.set()
-            raise IndexError("meant")
+            raise error("meant")
         return run(rows)  # type: ignore[arg-type]
 
     monkeypatch.setattr(batching, "MAX_TEXTS", 1)
     monkeypatch.setattr(batcher._model, "run", failing)
     first, second = (engine.generate(Request(prompt=text, max_new_tokens=5)) for text in ("x", "the hello"))
-    with pytest.raises(IndexError, match="meant"):
+    with pytest.raises(error, match="meant"):
         list(first)
     assert "".join(chunk.text for chunk in second) == expected
 
@@ -552,11 +563,14 @@ def test_who_came_first_loses_no_blocks_to_who_came_later(
     assert sum(taking_part.get(1, 0) for taking_part in model.passes) == 2048 + 640  # it never began again
 
 
-def test_a_mistake_of_ours_leaves_nobody_waiting(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [ValueError, Panic])
+def test_a_mistake_of_ours_leaves_nobody_waiting(
+    engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
     batcher = engine._started_batcher()
     with monkeypatch.context() as patch:
-        patch.setattr(batcher, "_plan", lambda: int("meant"))
-        with pytest.raises(ValueError, match="meant"):
+        patch.setattr(batcher, "_plan", Mock(side_effect=error("meant")))
+        with pytest.raises(error, match="meant"):
             answer(engine, Request(prompt="x", max_new_tokens=5))
     assert len(answer(engine, Request(prompt="x", max_new_tokens=5))) > 0
     assert batcher._pool.num_free == batcher._pool.num_blocks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import numpy as np
 import pytest
 from tiny import TEMPLATE, TOO_DEEP, write_tiny_gguf
 
+from nomoat import net
+from nomoat.engine import grammar_check
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.grammar import Grammars
 from nomoat.engine.tokenizer import Tokenizer, from_metadata
 from nomoat.engine.tool_call_grammar import ToolCallGrammar
+from nomoat.errors import RemoteError, SchemaError
 from nomoat.records import Message, Request
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city"]}
@@ -29,12 +33,19 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return from_metadata(GGUFFile(write_tiny_gguf(tmp_path_factory.mktemp("tokenizer") / "t.gguf", template=TEMPLATE)).metadata)
 
 
+def made(tokenizer: Tokenizer, *tools: dict[str, Any], prompt: str = "") -> ToolCallGrammar:
+    request = Request(messages=(Message(role="user", content="u"),), tools=tuple(map(json.dumps, tools)))
+    return ToolCallGrammar(request, tokenizer.encode(prompt), tokenizer, Grammars(tokenizer, tokenizer.backend.get_vocab_size()))
+
+
 def written(
     tokenizer: Tokenizer, text: str, *, tools: tuple[dict[str, Any], ...] = (WEATHER, CLOCK), prompt: str = ""
 ) -> tuple[str, str]:
     """How much of an answer may be chosen, and what of that was held, a token at a time."""
-    request = Request(messages=(Message(role="user", content="u"),), tools=tuple(map(json.dumps, tools)))
-    begun = ToolCallGrammar(request, tokenizer.encode(prompt), tokenizer, Grammars(tokenizer, tokenizer.backend.get_vocab_size()))
+    return written_with(made(tokenizer, *tools, prompt=prompt), tokenizer, text)
+
+
+def written_with(begun: ToolCallGrammar, tokenizer: Tokenizer, text: str) -> tuple[str, str]:
     chosen = held = b""
     for token in tokenizer.encode(text):
         content = tokenizer.token_bytes(token)
@@ -137,9 +148,58 @@ def test_a_function_that_cannot_be_followed_is_held_to_the_form_of_a_call(tokeni
         assert written(tokenizer, text, tools=(WEATHER, strange))[0] == (text if chosen is ... else text[:chosen])
 
 
-def test_functions_that_are_too_deep_to_be_held_leave_the_answer_free(tokenizer: Tokenizer) -> None:
+def function_with(parameters: dict[str, Any], name: str = "f") -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {"x": parameters}}}}
+
+
+LONG = function_with({"type": "integer", "multipleOf": 100_000_039}, "g")
+
+
+@pytest.mark.parametrize("tools", [(WEATHER, LONG), (WEATHER, function_with({"not": {}}), LONG)])
+def test_a_function_that_would_take_hours_is_tried_for_who_asks_and_not_when_a_call_begins(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, tools: tuple[dict[str, Any], ...]
+) -> None:
+    monkeypatch.setattr(grammar_check, "CPU_SECONDS", 1)
+    for text, chosen in (
+        ('<tool_call>{"name": "g", "arguments": {"x": [1]}}</tool_call>', ...), ('<tool_call>{"name": "g", "arguments": [', -1),
+        ('<tool_call>{"name": "weather", "arguments": {"t', -1),
+    ):  # fmt: skip
+        begun = made(tokenizer, *tools)
+        with monkeypatch.context() as patch:
+            patch.setattr(grammar_check, "require_short", lambda _grammar: pytest.fail("tried while all answers wait"))
+            assert written_with(begun, tokenizer, text)[0] == (text if chosen is ... else text[:chosen])
+
+
+def test_functions_that_are_too_much_together_are_held_to_the_form_of_a_call(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses_both(grammar: str) -> None:
+        if "weather" in grammar:
+            raise SchemaError("meant")
+
+    monkeypatch.setattr(grammar_check, "require_short", refuses_both)
+    begun = made(tokenizer, WEATHER, function_with({"type": "integer", "multipleOf": 7}))
+    call = '{"name": "weather", "arguments": {"t": 1}}</tool_call>'
+    assert written_with(begun, tokenizer, f"<tool_call>{call}") == (f"<tool_call>{call}", call)
+
+
+def test_trying_functions_ends_when_whoever_asks_has_left(tokenizer: Tokenizer) -> None:
+    left = threading.Event()
+    left.set()
+    with net.asking_for(left), pytest.raises(RemoteError, match="nobody waits for this answer any more"):
+        made(tokenizer, function_with({"type": "integer", "multipleOf": 100_000_049}))
+
+
+def test_a_function_with_what_no_utf_8_has_is_held_to_the_form_of_a_call(tokenizer: Tokenizer) -> None:
+    text = '<tool_call>{"name": "f", "arguments": {"x": [1]}}</tool_call>'
+    assert written(tokenizer, text, tools=(WEATHER, function_with({"format": "\ud800"})))[0] == text
+
+
+def test_functions_that_are_too_deep_are_held_to_the_form_of_a_call(tokenizer: Tokenizer) -> None:
     deep: dict[str, Any] = {}
     for _ in range(TOO_DEEP):
         deep = {"anyOf": [deep]}
-    text = '<tool_call>{"name": "f", "arguments": [1]}'
-    assert written(tokenizer, text, tools=({"type": "function", "function": {"name": "f", "parameters": deep}},))[0] == text
+    tools = ({"type": "function", "function": {"name": "f", "parameters": deep}},)
+    text = '<tool_call>{"name": "f", "arguments": {"x": [1]}}</tool_call>'
+    assert written(tokenizer, text, tools=tools)[0] == text
+    assert written(tokenizer, '<tool_call>{"name": "f", "arguments": [1]', tools=tools)[0] == '<tool_call>{"name": "f", "arguments": '

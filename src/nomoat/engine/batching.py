@@ -277,7 +277,7 @@ class Batcher:
             try:
                 self._drop_cancelled()
                 self._pass()
-            except Exception as exc:  # noqa: BLE001 - a mistake of ours must not leave anyone waiting for ever
+            except BaseException as exc:  # noqa: BLE001 - a mistake of ours, or Rust's panic, must not leave anyone waiting for ever
                 self._fail_all(exc, also_waiting=not self._running)
         self._fail_all(_closed(), also_waiting=True)
         del self._model
@@ -315,7 +315,7 @@ class Batcher:
         rows = [row for _, row in planned]
         try:
             logits_WV, hidden_TD = self._model.run(rows)
-        except Exception as exc:  # noqa: BLE001 - those who wait had no part in this pass
+        except BaseException as exc:  # noqa: BLE001 - those who wait had no part in this pass
             for text, _ in planned:
                 self._fail(text, exc)
             return
@@ -323,7 +323,7 @@ class Batcher:
         for text, row in planned:
             try:
                 ended = text.take(logits_WV[w : w + row.wanted], hidden_TD[t : t + len(row.ids)])
-            except Exception as exc:  # noqa: BLE001 - one request's failure is nobody else's
+            except BaseException as exc:  # noqa: BLE001 - one request's failure is nobody else's
                 self._fail(text, exc)
             else:
                 self._pool.keep(text.blocks, text.digests, text.ids, text.done, _salt(text))

@@ -116,7 +116,7 @@ class Grammars:
         try:
             narrowed = _narrowed(json.loads(schema))
             grammar = LLMatcher.grammar_from_json_schema(narrowed, defaults=OPTIONS)
-            if _may_take_long(narrowed):
+            if may_take_long(narrowed):
                 grammar_check.require_short(grammar)
             matcher = LLMatcher(self.ll_tokenizer(), grammar, log_level=0)
             problem = matcher.get_error()
@@ -129,7 +129,7 @@ class Grammars:
     def of_call(self, schema: str, end: str = "") -> Grammar | None:
         """The same for a call that a model begins by itself, with spaces around and within it, and `end` behind it.
 
-        None for what cannot be followed.
+        None for what cannot be followed. How long that takes has no bound: see `can_follow_call`.
         """
         from llguidance import LLMatcher
 
@@ -139,19 +139,30 @@ class Grammars:
             # to llguidance, whatever it is to the model
             is_special = token is not None and self.ll_tokenizer().is_special_token(token)
             last = f"<[{token}]>" if is_special else json.dumps(end)
-            narrowed = _narrowed(json.loads(schema))
-            spaced = json.dumps({**narrowed, "x-guidance": SPACED})
-            grammar = f"start: SPACE? call SPACE? {last}\nSPACE: /{SPACE}/\ncall: %json {spaced}"
             try:
-                if _may_take_long(narrowed):
-                    grammar_check.require_short(LLMatcher.grammar_from_json_schema(spaced))
-            except SchemaError:
+                grammar = f"start: SPACE? call SPACE? {last}\nSPACE: /{SPACE}/\ncall: %json {_spaced(json.loads(schema))}"
+                matcher = LLMatcher(self.ll_tokenizer(), LLMatcher.grammar_from_lark(grammar), log_level=0)
+            except ValueError:
                 return None
-            matcher = LLMatcher(self.ll_tokenizer(), LLMatcher.grammar_from_lark(grammar), log_level=0)
             if len(self._of_calls) >= MAX_KEPT:
                 self._of_calls.clear()
             self._of_calls[schema, end] = matcher
         return None if matcher.is_error() else Grammar(matcher.deep_copy(), self.ll_tokenizer(), self._digits_V)
+
+    def can_follow_call(self, schema: str, end: str = "") -> bool:
+        """Whether `of_call` has a grammar, soon. What may take long is tried: not for a thread that others wait for.
+
+        Raises RemoteError where whoever asks has left meanwhile (`net.asking_for`).
+        """
+        from llguidance import LLMatcher
+
+        asked = json.loads(schema)
+        try:
+            if may_take_long(asked):
+                grammar_check.require_short(LLMatcher.grammar_from_json_schema(_spaced(asked)))
+        except (SchemaError, ValueError):
+            return False
+        return self.of_call(schema, end) is not None
 
     def ll_tokenizer(self) -> Any:
         """The vocabulary as llguidance knows it, made when it is first asked for."""
@@ -289,15 +300,33 @@ def _is_known_format(name: str) -> bool:
     return not LLMatcher.validate_grammar(grammar)
 
 
-def _may_take_long(schema: dict[str, Any]) -> bool:
-    """Whether llguidance's own limits may not end it: several patterns may have to hold at once, and `multipleOf` has a state for
-    each remainder."""
-    found = _schemas_in(schema, set())
-    patterns = {one["pattern"] for one in found if isinstance(one.get("pattern"), str)}
-    for one in found:
-        patterns |= set(one["patternProperties"]) if isinstance(one.get("patternProperties"), dict) else set()
-    formats = {one["format"] for one in found if isinstance(one.get("format"), str)}
-    return (bool(patterns) and len(patterns) + len(formats) > 1) or any("multipleOf" in one for one in found)
+def may_take_long(schema: dict[str, Any]) -> bool:
+    """Whether llguidance's own limits may not end it: several patterns may have to hold at once, of which a length is one, and
+    `multipleOf` has a state for each remainder.
+
+    A `$ref` may name what else is no schema, such as a value: it is true of some that llguidance makes ready soon.
+    """
+    patterns: set[str] = set()
+    others: set[str] = set()
+    waiting: list[Any] = [schema]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            if "multipleOf" in part:
+                return True
+            waiting += part.values()
+            patterns |= {part["pattern"]} if isinstance(part.get("pattern"), str) else set()
+            patterns |= set(part["patternProperties"]) if isinstance(part.get("patternProperties"), dict) else set()
+            others |= {part["format"]} if isinstance(part.get("format"), str) else set()
+            others |= {"minLength", "maxLength"}.intersection(part)
+    return bool(patterns) and len(patterns) + len(others) > 1
+
+
+def _spaced(schema: dict[str, Any]) -> str:
+    """As JSON, narrowed, with the spaces of a call that a model begins by itself."""
+    return json.dumps({**_narrowed(schema), "x-guidance": SPACED})
 
 
 def _cannot_be_followed(problem: str) -> SchemaError:

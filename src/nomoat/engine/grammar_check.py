@@ -3,13 +3,17 @@
 llguidance (1.9) has limits, but none for a text that several patterns have to hold of (work by the power of their number), nor for
 `multipleOf` (by its value): a schema of 1 kB computes for hours and takes all memory, and a thread in it cannot be stopped.
 
-Not covered: processor time on Windows, where a grammar has WALL_SECONDS, and programs that can start no such process
-(`child_process.can_run`), where every grammar is taken.
+What crashes there is refused, too: it would end this process.
+
+Not covered: processor time and memory on Windows, where a grammar has WALL_SECONDS, and where it cannot be tried: programs that can
+start no such process, or one that was ended from outside. Such a grammar is taken.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import signal
 import subprocess
 import sys
 import threading
@@ -19,23 +23,37 @@ from pathlib import Path
 from nomoat import child_process, net
 from nomoat.errors import SchemaError
 
-CPU_SECONDS = 3  # what schemas in use need is some thousandths; with it, memory has a bound of some 400 MB
+log = logging.getLogger("nomoat.engine.grammar_check")
+CPU_SECONDS = 3  # what schemas in use need is some thousandths, and 30 MB
+MEMORY_BYTES = 1 << 30
 WALL_SECONDS = 60.0
 MAX_KEPT = 1000  # digests of grammars that were tried
+TOO_MUCH = {-getattr(signal, name, signal.SIGABRT) for name in ("SIGXCPU", "SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL")}
+# The limit of processor time is told by SIGXCPU, if the hard one, SIGKILL, is higher; that of memory by SIGABRT, as Rust ends.
 TRY = """
-import sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
 try:
     import resource
-    resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[2]),) * 2)
 except ImportError:
     pass
-sys.path.insert(0, sys.argv[1])
+else:
+    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+    seconds, memory = map(int, sys.argv[2:])
+    for limited, value in (resource.RLIMIT_CORE, 0), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_DATA, memory):
+        resource.setrlimit(limited, (value, resource.getrlimit(limited)[1]))
+sys.path.append(sys.argv[1])
 from llguidance import LLMatcher, LLTokenizer
-LLMatcher(LLTokenizer("byte"), sys.stdin.read(), log_level=0)
+try:
+    LLMatcher(LLTokenizer("byte"), sys.stdin.buffer.read().decode(), log_level=0)
+except ValueError:
+    pass
+except MemoryError:
+    os.abort()
 """
 
 _lock = threading.Lock()  # one is tried at a time, so that many of them take one core
-_tried: dict[bytes, bool] = {}  # whether it ended, by digest
+_tried: dict[bytes, bool] = {}  # whether it is short, by digest
 
 
 def require_short(grammar: str) -> None:
@@ -44,34 +62,49 @@ def require_short(grammar: str) -> None:
     Raises RemoteError, soon, where whoever asks has left (`net.asking_for`).
     """
     digest = hashlib.sha256(grammar.encode()).digest()
+    is_short = _tried.get(digest)
+    if is_short is None:
+        is_short = _try_in_turn(grammar, digest)
+    if is_short is False:
+        raise SchemaError(
+            "this JSON schema cannot be followed: what its patterns, or `multipleOf`, allow takes too long to work out",
+            hint="leave out `pattern`s that hold of the same text, or a large `multipleOf`, and check the answer",
+            is_unsupported=True,
+        )
+
+
+def _try_in_turn(grammar: str, digest: bytes) -> bool | None:
+    """See `_is_short`, whose result is kept."""
     while not _lock.acquire(timeout=net.HEARTBEAT_SECONDS):
         net.require_asker()
     try:
-        if digest not in _tried:
+        is_short = _tried.get(digest)  # of another who asked for it meanwhile
+        if is_short is None:
+            is_short = _is_short(grammar)
             if len(_tried) >= MAX_KEPT:
                 _tried.clear()
-            _tried[digest] = _ends(grammar)
-        if not _tried[digest]:
-            raise SchemaError(
-                "this JSON schema cannot be followed: what its patterns, or `multipleOf`, allow takes too long to work out",
-                hint="leave out `pattern`s that hold of the same text, or a large `multipleOf`, and check the answer",
-                is_unsupported=True,
-            )
+            if is_short is not None:
+                _tried[digest] = is_short
+        return is_short
     finally:
         _lock.release()
 
 
-def _ends(grammar: str) -> bool:
-    """Whether trying it ends by itself, with whatever result; also where it cannot be tried."""
+def _is_short(grammar: str) -> bool | None:
+    """Whether trying it ends within bounds, with whatever result. None where it cannot be tried."""
     import llguidance
 
     if not child_process.can_run():
-        return True
+        return None
     packages = Path(llguidance.__file__).parent.parent
-    command = [sys.executable, "-I", "-S", "-c", TRY, str(packages), str(CPU_SECONDS)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, encoding="utf-8", **quiet) as trial:  # type: ignore[call-overload]
-        given: str | None = grammar
+    command = [sys.executable, "-I", "-S", "-c", TRY, str(packages), str(CPU_SECONDS), str(MEMORY_BYTES)]
+    try:
+        trial = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    except OSError as exc:
+        log.info("a JSON schema is taken untried: no other process can be had: %s", exc)
+        return None
+    with trial:
+        given: bytes | None = grammar.encode()
         until = time.monotonic() + WALL_SECONDS
         try:
             while time.monotonic() < until:
@@ -81,7 +114,17 @@ def _ends(grammar: str) -> bool:
                 except subprocess.TimeoutExpired:
                     given = None  # what is left of it is sent by the next call
                 else:
-                    return bool(trial.returncode >= 0)
+                    return _told_by(trial.returncode)
         finally:
             trial.kill()
     return False
+
+
+def _told_by(ended: int) -> bool | None:
+    """What the exit code of a trial says of its grammar; see `_is_short`."""
+    if ended == 0:
+        return True
+    if ended in TOO_MUCH or (ended >= child_process.BY_WINDOWS and ended not in child_process.BY_CTRL_C):
+        return False
+    log.info("a JSON schema is taken untried: the process that was to try it ended with exit code %d", ended)
+    return None

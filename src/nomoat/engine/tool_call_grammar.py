@@ -6,7 +6,7 @@ and call at once), those after it from their beginning. The rest is free, and so
 it, and no vocabulary read before a call.
 
 Not covered: the name of a first call without mark, and calls without mark whose name does not come first. Of arguments whose schema
-llguidance cannot follow only the form is held.
+llguidance cannot follow, or not soon, only the form is held.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine import tool_calls
-from nomoat.engine.grammar import Grammar, Grammars
+from nomoat.engine.grammar import Grammar, Grammars, may_take_long
 from nomoat.errors import SchemaError
 from nomoat.records import Request
 
@@ -36,9 +36,13 @@ KEPT_BYTES = 200  # of what may be a call's beginning, beside its name
 
 
 class ToolCallGrammar:
-    """Masks tokens as a `Grammar` does, in the calls of one answer alone."""
+    """Masks tokens as a `Grammar` does, in the calls of one answer alone.
+
+    It is made in the thread of who asks: schemas that may take long are tried then, and never later, when all answers wait.
+    """
 
     def __init__(self, request: Request, prompt: Sequence[int], tokenizer: Tokenizer, grammars: Grammars) -> None:
+        """Raises RemoteError where whoever asks has left meanwhile (`net.asking_for`)."""
         self._request, self._tokenizer, self._grammars = request, tokenizer, grammars
         self._template = tokenizer.chat_template or ""
         names = [
@@ -52,6 +56,7 @@ class ToolCallGrammar:
         self._is_bare = False if self._thinks else None  # None: not known yet
         self._text = b""  # what may be the beginning of a call
         self._grammar: Grammar | None = None  # of the call that is being written
+        self._free = self._free_if_long()  # places of functions; None: found out when a call has begun
 
     @property
     def holds(self) -> bool:
@@ -115,16 +120,30 @@ class ToolCallGrammar:
         return (text[bare.start() :], "") if bare else None
 
     def _of_any_call(self, end: str) -> Grammar | None:
-        """One that cannot be held to its function's arguments has any, where it is not all of them together that are too much."""
+        if self._free is None:
+            self._free = self._free_functions(end)
         try:
-            grammar = self._grammar_with(end, free=())
-            if grammar is None:
-                schemas = {at: json.dumps(schema) for at, (_, schema) in tool_calls.parameters_of(self._request).items()}
-                free = [at for at, schema in schemas.items() if self._grammars.of_call(schema) is None]
-                grammar = self._grammar_with(end, free=free)
-        except RecursionError:  # of a schema within a schema, and so on
+            return self._grammars.of_call(self._schema(self._free), end)
+        except RecursionError:  # this thread has less room for it than that of who asks
             return None
-        return grammar
 
-    def _grammar_with(self, end: str, *, free: Sequence[int]) -> Grammar | None:
-        return self._grammars.of_call(json.dumps(tool_calls.schema_of_calls(self._request, self._template, free=free)), end)
+    def _free_if_long(self) -> Sequence[int] | None:
+        try:
+            is_long = may_take_long(tool_calls.schema_of_calls(self._request, self._template))
+        except RecursionError:  # too deep for whatever follows, too
+            return list(tool_calls.parameters_of(self._request))
+        return self._free_functions("") if is_long else None
+
+    def _free_functions(self, end: str) -> Sequence[int]:
+        """The functions whose arguments calls are not held to: none, those that cannot be followed by themselves, or all."""
+        named = tool_calls.parameters_of(self._request)
+        try:
+            if self._grammars.can_follow_call(self._schema(()), end):
+                return ()
+            free = [at for at, (_, schema) in named.items() if not self._grammars.can_follow_call(json.dumps(schema))]
+            return free if self._grammars.can_follow_call(self._schema(free), end) else list(named)
+        except RecursionError:  # of a schema within a schema, and so on
+            return list(named)
+
+    def _schema(self, free: Sequence[int]) -> str:
+        return json.dumps(tool_calls.schema_of_calls(self._request, self._template, free=free))
