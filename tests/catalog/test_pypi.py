@@ -126,7 +126,8 @@ def is_running(pid: int) -> bool:
 def test_ctrl_c_ends_pip_and_leaves_nothing(index: Path, empty_home: Path, tmp_path: Path) -> None:
     """A pip that never ends is stopped together with us."""
     fake = tmp_path / "python"
-    fake.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
+    # a second later Popen has returned: one that is interrupted leaves its child running, and nobody has its number
+    fake.write_text(f"#!/bin/sh\nsleep 1\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
     fake.chmod(0o755)
     code = (
         "import sys; from pathlib import Path; from nomoat.catalog.fetch import fetch; from nomoat.records import Source\n"
