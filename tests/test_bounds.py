@@ -151,6 +151,7 @@ def test_one_text_to_stop_at_is_one_and_not_its_characters() -> None:
 def test_texts_of_a_set_are_in_the_same_order_in_every_process() -> None:
     texts = [f"END {number}" for number in range(10, 30)]
     assert Request(prompt="x", stop=set(texts)).stop == (*texts,)
+    assert len(bounds.in_order({"a", 10**5000, None})) == 3  # what are no texts is refused elsewhere, in words
 
 
 def test_several_texts_keep_the_order_in_which_their_caller_has_them() -> None:

@@ -75,8 +75,7 @@ def _several(name: str, given: Any, one: type = str) -> tuple[Any, ...]:
     if given is None or isinstance(given, (str, Mapping, one)):
         return () if given is None else (given,)
     try:
-        # a set's own order differs by process, and kept answers are found by what was asked, in its order
-        return tuple(sorted(given, key=str) if isinstance(given, set | frozenset) else given)
+        return tuple(in_order(given))
     except TypeError as exc:
         raise UsageError(f"`{name}` is of the type {type(given).__name__}, not a tuple", hint="give a tuple") from exc
 
@@ -180,6 +179,14 @@ def several(given: Any, what: str, *, one: Any = str) -> list[Any]:
     if isinstance(given, one) or not isinstance(given, Iterable):
         raise UsageError(f"several {what}, and this is one {type(given).__name__}", hint='give a list: ["…"]')
     return list(given)
+
+
+def in_order(given: Any) -> Any:
+    """The texts of a set sorted, all else as it is.
+
+    A set's own order differs by process, and kept answers are found by what was asked, in its order.
+    """
+    return sorted(given, key=lambda one: one if isinstance(one, str) else "") if isinstance(given, set | frozenset) else given
 
 
 def require_texts(name: str, given: Sequence[Any]) -> None:

@@ -79,10 +79,9 @@ def question_for(ref: str, labels: Iterable[str] | None = None, instruction: str
         labels = sorted(model.labels)
         of_model.append(f"its labels ({first_few(labels, NAMED)})")
     else:
-        has_order = not isinstance(labels, set | frozenset)  # theirs differs by process, and kept answers are found by it
-        labels = bounds.several(labels, "labels are there to choose from")
+        labels = bounds.several(bounds.in_order(labels), "labels are there to choose from")
         bounds.require_texts("labels", labels)
-        labels = list(dict.fromkeys(labels if has_order else sorted(labels)))
+        labels = list(dict.fromkeys(labels))
         if model is None or model.labels != {*labels}:
             matching.require_different(labels)
     if instruction is None and model is not None and model.instruction is not None:
