@@ -355,7 +355,7 @@ def groups(refs: Sequence[str]) -> list[list[str]]:
 
     Raises what `load` raises for what is not there.
     """
-    from nomoat.engine import importer
+    from nomoat.engine import importer, layout
     from nomoat.engine.source import open_source
 
     found: dict[object, list[str]] = {}
@@ -363,7 +363,8 @@ def groups(refs: Sequence[str]) -> list[list[str]]:
         key: object = ref
         if references.names_weights(ref):
             weights = references.find_files(ref).weights
-            if importer.read_sizes(open_source(weights)).has_paged_attention:
+            source = open_source(weights)
+            if layout.stands_beside(source, importer.read_sizes(source), importer.planned(source)):
                 key = weights.resolve()
         found.setdefault(key, []).append(ref)
     return list(found.values())

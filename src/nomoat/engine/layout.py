@@ -172,6 +172,11 @@ def _smallest(quality: Quality, is_4_bit: bool, fused: bool) -> Storage:
     return Storage(quality, forms, fused, "4 bits where the output changes least, int8 elsewhere")
 
 
+def stands_beside(file: ModelSource, sizes: Dimensions, stored: Storage) -> bool:
+    """Whether adapters can stand beside these weights, so that several share them: in nomoat's own passes, or by paged attention."""
+    return (stored.has_tiles and _is_written_by_nomoat(file, sizes)) or sizes.has_paged_attention
+
+
 def _is_written_by_nomoat(file: ModelSource, sizes: Dimensions) -> bool:
     """Whether `native` can run this model."""
     arch = architectures.known().get(str(file.metadata.get("general.architecture")))

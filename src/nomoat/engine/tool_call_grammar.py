@@ -5,8 +5,8 @@ known for calls by the first one's name, which has to begin as a function's: tha
 and call at once), those after it from their beginning. The rest is free, and so is what a model thinks aloud: no mask is computed for
 it, and no vocabulary read before a call.
 
-Not covered: the name of a first call without mark, and calls without mark whose name does not come first. Of arguments whose schema
-llguidance cannot follow, or not soon, only the form is held.
+Not covered: the name of a first call without mark, and calls without mark whose name does not come first or that stand behind a
+thought. Of arguments whose schema llguidance cannot follow, or not soon, only the form is held.
 """
 
 from __future__ import annotations
