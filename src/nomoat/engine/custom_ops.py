@@ -104,7 +104,7 @@ class FusedBlock(_CustomOp):
         out         the next output = x W^T [+ bias]
     """
 
-    class_type_info = ov.DiscreteTypeInfo("BetweenAttentions", "nomoat")  # its name in models' files
+    class_type_info = ov.DiscreteTypeInfo("FusedBlock", "nomoat")
     defaults: ClassVar = {"steps": "[]", "first": 0, "epsilon": 0.0, "chunk": 0}
 
     def validate_and_infer_types(self) -> None:

@@ -101,7 +101,6 @@ class GraphBuilder:
         self._sinks: list[Node] = []
         self._masks: positions.Masks | None = None
         self._made: dict[bool, Node] = {}  # one mask for all layers of a kind
-        self._sums: tuple[Node, Node] = (None, None)  # (inputs, sums of their groups), of the latest layer that needed them
         self._pool = ThreadPoolExecutor(2)
 
     def build(self) -> ov.Model:
@@ -201,18 +200,11 @@ class GraphBuilder:
             pieces += [(part, start, indices[start : start + step]) for start in range(0, tensor.num_rows, step)]
         return pieces
 
-    def _matrix(self, parts: Sequence[Source], form: Form) -> tuple[Node, Node | None]:
-        """Tensors, one under the other, in float32 for whoever reads them [rows, columns], and the remainder of `own4`."""
+    def _matrix(self, parts: Sequence[Source], form: Form) -> Node:
+        """Tensors, one under the other, in float32 for whoever reads them [rows, columns]."""
 
         def stored(piece: tuple[Source, int, npt.NDArray[np.intp]]) -> weights.Arrays:
-            part, start, indices = piece
-            if form.kind == "own4":
-                with np.errstate(all="ignore"):  # what comes of damage is looked for below
-                    own = weights.own_codes(self.file.raw_rows(part.tensor, indices), self.file.tensor(part.tensor).type_name)
-                if not all(np.isfinite(array).all() for array in own if array.dtype == np.float16):
-                    raise ValueError(f"`{part.tensor}` has scales that are no numbers")
-                return own
-            return weights.quantised(self._values(part, start, indices), form)
+            return weights.quantised(self._values(*piece), form)
 
         made = list(self._pool.map(stored, self._pieces(parts)))
         arrays = [np.ascontiguousarray(np.concatenate(same)) for same in zip(*made, strict=True)]
@@ -234,7 +226,7 @@ class GraphBuilder:
         """The embedding, the output matrix, or what lies between one of them and the layers."""
         part = Source(tensor_name, layer_name)
         form = self._form(part)
-        return self._tiled([part]) if form.is_tiled else self._matrix([part], form)[0]
+        return self._tiled([part]) if form.is_tiled else self._matrix([part], form)
 
     def _looked_up(self, table: Node | Tiled, ids: Node) -> Node:
         """Rows of a table."""
@@ -268,10 +260,8 @@ class GraphBuilder:
 
     def _product(self, x: Node, parts: Sequence[Source], form: Form) -> list[Node]:
         """Layers of one form as one product."""
-        matrix, rest = (self._tiled(parts), None) if form.is_tiled else self._matrix(parts, form)
+        matrix = self._tiled(parts) if form.is_tiled else self._matrix(parts, form)
         y = _named(self._multiplied(x, matrix), "+".join(part.layer for part in parts))
-        if rest is not None:
-            y = op.add(y, op.matmul(self._group_sums(x, form.group), rest, False, True))
         if (bias := self._biases(parts)) is not None:
             y = op.add(y, op.constant(bias.reshape(1, 1, -1)))
         return self._split(y, parts)
@@ -286,14 +276,6 @@ class GraphBuilder:
         """Of layers one under the other; None if none of them has one."""
         has_one = any(part.bias in self.file.tensors for part in parts)
         return np.concatenate([self._bias(part) for part in parts]) if has_one else None
-
-    def _group_sums(self, x: Node, group: int) -> Node:
-        """The sum of each group of inputs, made once for all layers that read them."""
-        known, sums = self._sums
-        if known is not x:
-            sums = op.reduce_sum(op.reshape(x, i64(0, 0, -1, group), True), i64(3), False)
-            self._sums = (x, sums)
-        return sums
 
     def _bias(self, part: Source) -> FloatArray:
         """A layer's bias in the order of its rows; zeros where the file has none."""
