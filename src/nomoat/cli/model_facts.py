@@ -245,10 +245,7 @@ def layout_facts(path: Path) -> dict[str, Any]:
     stored = importer.planned(source)
     sizes, architecture = importer.read_sizes(source), architecture_of(source)
     kv_sizes = footprint.foretold_kv_sizes(architecture, sizes.head_dim, keeps_codes=stored.has_tiles, quality=stored.quality)
-    if kv_sizes is not None:
-        chosen = _native_facts(kv_sizes)
-    else:
-        chosen = asdict(layout.choose(sizes, stored, threads=config.threads()))
+    chosen = _native_facts(kv_sizes) if kv_sizes is not None else asdict(layout.choose(sizes, stored, threads=config.threads()))
     return {**stored.as_dict(), "is": str(stored), "bytes": stored.bytes_of(source), **chosen}
 
 

@@ -143,10 +143,10 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
     if fused and quality != "high" and not is_small and footprint.has_native_kernels() and _is_written_by_nomoat(file, sizes):
         why = "answers are written fastest from the file's own codes"
         own = Storage(quality, {"": TILES}, fused, f"{why}, which are as small" if quality == "small" else why)
-        if quality == "default" or own.bytes_of(file) <= AS_SMALL * _smallest(quality, fused).bytes_of(file):
+        if quality == "default" or own.bytes_of(file) <= AS_SMALL * _smallest(fused).bytes_of(file):
             return own
     if quality == "small":
-        return _smallest(quality, fused)
+        return _smallest(fused)
     has_outliers = str(file.metadata.get("general.architecture", "")).startswith(footprint.OUTLIERS)
     form, why = ROWS, "int8 with a scale a row is the fastest form within the bound"
     if quality == "high":
@@ -156,10 +156,10 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
     return Storage(quality, {"": form}, fused, why)
 
 
-def _smallest(quality: Quality, fused: bool) -> Storage:
+def _smallest(fused: bool) -> Storage:
     """The form of `small` that OpenVINO multiplies by."""
     forms = {"": Form("uint4", 64)} | dict.fromkeys((*TABLES, "down_proj", "v_proj"), ROWS)
-    return Storage(quality, forms, fused, "4 bits where the output changes least, int8 elsewhere")
+    return Storage("small", forms, fused, "4 bits where the output changes least, int8 elsewhere")
 
 
 def stands_beside(file: ModelSource, sizes: Dimensions, stored: Storage) -> bool:
