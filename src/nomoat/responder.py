@@ -91,11 +91,6 @@ class Responder:
         )
 
     @property
-    def _send_away(self) -> Callable[[], None] | None:
-        """Sends away those who wait for a server or for workers; None for an engine in this process."""
-        return self.engine.give_up_waiting
-
-    @property
     def name(self) -> str:
         """The reference without folders of this machine, to be shown to others: a file is known by its name."""
         return references.shown_name(self.ref)
@@ -176,7 +171,7 @@ class Responder:
                 if chunk.finish_reason is not None and chunk.usage is not None:
                     text = whole_characters("".join(pieces))
                     return Completion(text=text, finish_reason=chunk.finish_reason, usage=chunk.usage, calls=chunk.calls)
-                if caller_left is not None and caller_left.is_set() and self._send_away is None:
+                if caller_left is not None and caller_left.is_set() and self.engine.give_up_waiting is None:
                     raise StoppedError(
                         f"`{self.ref}`: the answer was stopped", hint="`caller_left` is set: to have the whole answer, ask again"
                     )
@@ -202,7 +197,7 @@ class Responder:
         Raises UsageError for a `concurrency` below 1.
         """
         require_some(concurrency)
-        on_leaving = self._send_away or (lambda: None)
+        on_leaving = self.engine.give_up_waiting or (lambda: None)
         return run_many(work, items, concurrency=concurrency * self.num_workers, on_leaving=on_leaving)
 
     def score(self, request: Request | str, continuations: Iterable[str]) -> list[ContinuationScore]:

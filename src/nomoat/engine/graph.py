@@ -34,7 +34,7 @@ from nomoat.errors import UnsupportedError
 if TYPE_CHECKING:
     from nomoat.engine.lora import LoraDelta
 
-CHUNK_VALUES = 4_000_000  # weights dequantised at a time by one thread: bounds the peak memory
+CHUNK_VALUES, THREADS = 4_000_000, 2  # weights dequantised at a time by one thread, and how many do: bounds the peak memory
 # The two matrices of some files are one, quantised twice. Keeping one saves a fifth of a small model and is closer to fp32.
 SAME_MATRIX_COSINE = 0.98
 
@@ -101,7 +101,7 @@ class GraphBuilder:
         self._sinks: list[Node] = []
         self._masks: positions.Masks | None = None
         self._made: dict[bool, Node] = {}  # one mask for all layers of a kind
-        self._pool = ThreadPoolExecutor(2)
+        self._pool = ThreadPoolExecutor(THREADS)
 
     def build(self) -> ov.Model:
         """The whole model. Takes seconds to minutes; `progress` is told (layers done, layers)."""
@@ -351,7 +351,7 @@ class GraphBuilder:
         return op.add(both, self._norm(y, f"{block}.post_ffw_norm") if arch.post_norms else y)
 
     def _attention(self, x: Node, layer: int) -> Node:
-        return self._linear(self._seen(self._query_key_value(x, layer), layer), layer, "self_attn.o_proj")
+        return self._linear(self._seen(self._linears(x, layer, self.arch.qkv), layer), layer, "self_attn.o_proj")
 
     def _seen(self, parts: Sequence[Node], layer: int) -> Node:
         """What each token gathers from those it sees, by its query: [B, T, all heads' values]."""
@@ -374,9 +374,6 @@ class GraphBuilder:
         scale = np.float32(score_scale(self.arch, self.sizes))
         scores = _capped(op.matmul(op.multiply(query, scale), key, False, True), self.sizes.attention_cap)
         return op.matmul(op.softmax(op.add(scores, mask), -1), value, False, False)
-
-    def _query_key_value(self, x: Node, layer: int) -> list[Node]:
-        return self._linears(x, layer, self.arch.qkv)
 
     def _as_heads(self, parts: Sequence[Node]) -> tuple[Node, ...]:
         """Queries, keys and values, or all in one, each [B, T, H, D] with the heads it has."""
