@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nomoat import jit
-from nomoat.engine import amx, panels, step_tables
+from nomoat.engine import amx, experts, panels, step_tables
 from nomoat.engine.attention_kernels import prefetch
 from nomoat.engine.attention_tables import VIEW_NUMBERS, Attention, View
 from nomoat.engine.elementwise import add, add_norm, copy, copy_rows, gate, gelu_gate, norm
@@ -35,6 +35,7 @@ from nomoat.engine.step_tables import (
     PAIR_ROOM,
     PANEL_TOKENS,
     PANELS_FROM,
+    PIECES,
     ROOM_NUMBERS,
     SCALES_AFTER,
     STEP_NUMBERS,
@@ -49,9 +50,6 @@ from nomoat.engine.step_tables import (
 )
 from nomoat.engine.team import TEAM_NUMBERS, TeamState
 from nomoat.engine.tiles import TILE_ROWS
-
-PIECES = 8  # of a product, for each thread: one that is slower takes fewer
-
 
 _tokens_a_part = jit.kernel(step_tables.tokens_a_part)
 
@@ -357,6 +355,18 @@ def _norm_rows(step: Any, residual: Any, y: Any, epsilon: Any, tokens: Any, widt
 
 
 @jit.kernel
+def _norm(
+    step: Any, room: Any, residual: Any, y: Any, epsilon: Any, tokens: Any, width: Any, chunk: Any, blocks: Any, share: Any,
+    state: Any, threads: Any, me: Any,
+) -> None:  # fmt: skip
+    """One thread's share of a norm, and of rounding what it gives for the next product."""
+    _norm_rows(step, residual, y, epsilon, tokens, width, share, threads, me)
+    if step[Step.KIND] == Kind.NORM:
+        _round_rows(y, 4 * width, room, tokens, width, chunk, blocks, threads, me)
+        jit.meet(state, threads)
+
+
+@jit.kernel
 def _product(
     step: Any, beside: Any, room: Any, owners: Any, y: Any, residual: Any, tokens: Any, chunk: Any, blocks: Any, asking: Any,
     taken: Any, threads: Any, me: Any,
@@ -375,6 +385,29 @@ def _product(
     else:
         target = residual if step[Step.KIND] == Kind.ADD else y
         _multiply_panels(step, beside, room, owners, target, tokens, chunk, blocks, asking, taken, threads, me)
+
+
+@jit.kernel
+def _ask_experts(
+    step: Any, x: Any, room: Any, residual: Any, state: Any, tokens: Any, share: Any, taken: Any, threads: Any, me: Any
+) -> None:
+    """A step of a mixture of experts, one thread's share. x: what the norm before them gave."""
+    if step[Step.KIND] == Kind.CHOOSE:
+        experts.rate(step, x, room, tokens, threads, me)
+        jit.meet(state, threads)
+        if me == 0:
+            experts.choose(step, room, tokens)
+        jit.meet(state, threads)
+        experts.gather(step, x, room, tokens, threads, me)
+        jit.meet(state, threads)
+        return
+    experts.multiply(step, room, taken, threads)
+    jit.meet(state, threads)
+    if step[Step.KIND] == Kind.EXPERTS_GATED:
+        experts.gate_pairs(step, room, tokens, threads, me)
+        jit.meet(state, threads)
+    else:
+        experts.add_up(step, room, residual, tokens, share, threads, me)
 
 
 @jit.kernel
@@ -411,10 +444,10 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
         rows = step[Step.ROWS]
         y = room[Room.RESULT]
         if step[Step.KIND] == Kind.NORM or step[Step.KIND] == Kind.ADD_NORM:
-            _norm_rows(step, residual, y, epsilon, tokens, width, share, threads, me)
-            if step[Step.KIND] == Kind.NORM:
-                _round_rows(y, 4 * width, room, tokens, width, chunk, blocks, threads, me)
-                jit.meet(state, threads)
+            _norm(step, room, residual, y, epsilon, tokens, width, chunk, blocks, share, state, threads, me)
+            continue
+        if step[Step.KIND] >= Kind.CHOOSE:
+            _ask_experts(step, y, room, residual, state, tokens, share, taken + 8 * number, threads, me)
             continue
         if step[Step.KIND] == Kind.OUT:
             y = outputs[at] + 4 * first * rows
