@@ -2,7 +2,7 @@
 
 A pair is a token and one of the experts it asks. Those of one expert lie beside each other, so its weights are read once.
 
-Shapes: M tokens, E experts, K of them a token asks, P = M K pairs, C columns (inputs).
+Shapes: M tokens, E experts, K of them a token asks, C columns (inputs).
 """
 
 from __future__ import annotations
@@ -12,9 +12,22 @@ from typing import Any
 import numpy as np
 
 from nomoat import jit
-from nomoat.engine.elementwise import add_times, gate
-from nomoat.engine.kernels import ROUNDED, round_inputs
-from nomoat.engine.step_tables import PIECES, Room, Step
+from nomoat.engine import amx, panels
+from nomoat.engine.elementwise import add_times, copy, gate
+from nomoat.engine.products import multiply_in_place, multiply_pair, multiply_tile, round_some
+from nomoat.engine.step_tables import (
+    COPY_BYTES,
+    IN_BF16,
+    INPUT_BYTES,
+    PAIR_ROOM,
+    PANEL_TOKENS,
+    PIECES,
+    ROOM_NUMBERS,
+    STEP_NUMBERS,
+    SUMS_BYTES,
+    Room,
+    Step,
+)
 from nomoat.engine.tiles import TILE_ROWS
 
 LEAST_SCORE = np.float32(-3e38)  # of an expert that a token asks already
@@ -35,8 +48,8 @@ def rate(step: Any, x: Any, room: Any, tokens: Any, threads: Any, me: Any) -> No
 
 
 @jit.kernel
-def choose(step: Any, room: Any, tokens: Any) -> None:
-    """The K experts of the highest scores, weighted by the softmax of these alone, and the order of all pairs."""
+def choose(step: Any, room: Any, tokens: Any, share: Any) -> None:
+    """The K experts of the highest scores, weighted by the softmax of these alone, and the order of all pairs: see `_order`."""
     experts, chosen = step[Step.EXPERTS], step[Step.CHOSEN]
     scores = jit.floats_at(room[Room.EXPERT_SCORES], tokens * experts)
     weights = jit.floats_at(room[Room.EXPERT_WEIGHTS], tokens * chosen)
@@ -55,92 +68,108 @@ def choose(step: Any, room: Any, tokens: Any) -> None:
             scores[best] = LEAST_SCORE
         for pair in range(m * chosen, (m + 1) * chosen):
             weights[pair] /= total
-    _order(room, tokens, experts, chosen)
+    _order(room, tokens, experts, chosen, share)
 
 
 @jit.kernel
-def _order(room: Any, tokens: Any, experts: Any, chosen: Any) -> None:
-    """Where the pairs of each expert begin, which experts have any, and whose each pair is."""
+def _order(room: Any, tokens: Any, experts: Any, chosen: Any, share: Any) -> None:
+    """Where the pairs of each expert begin, at a multiple of `share`, how many they are, which experts have any, and whose each is."""
     picks, places = jit.longs_at(room[Room.EXPERT_PICKS], tokens * chosen), jit.longs_at(room[Room.EXPERT_PLACES], tokens * chosen)
-    starts, asked = jit.longs_at(room[Room.EXPERT_STARTS], experts + 1), jit.longs_at(room[Room.EXPERTS_ASKED], experts + 1)
-    owners = jit.longs_at(room[Room.EXPERT_TOKENS], tokens * chosen)
-    for e in range(experts + 1):
-        starts[e] = 0
-    for pair in range(tokens * chosen):
-        starts[picks[pair] + 1] += 1
-    asked[0] = 0
+    starts, counts = jit.longs_at(room[Room.EXPERT_STARTS], experts), jit.longs_at(room[Room.EXPERT_COUNTS], experts)
+    asked = jit.longs_at(room[Room.EXPERTS_ASKED], experts + 1)
     for e in range(experts):
-        if starts[e + 1]:
+        counts[e] = 0
+    for pair in range(tokens * chosen):
+        counts[picks[pair]] += 1
+    asked[0], end = 0, 0
+    for e in range(experts):
+        starts[e] = end
+        end += -(-counts[e] // share) * share
+        if counts[e]:
             asked[0] += 1
             asked[asked[0]] = e
-        starts[e + 1] += starts[e]
-    for pair in range(tokens * chosen):  # each expert's start moves to its end, and back
-        place = starts[picks[pair]]
-        starts[picks[pair]] += 1
-        places[pair], owners[place] = place, pair // chosen
-    for e in range(experts, 0, -1):
-        starts[e] = starts[e - 1]
-    starts[0] = 0
+            counts[e] = 0
+    owners = jit.longs_at(room[Room.EXPERT_TOKENS], end)
+    for pair in range(tokens * chosen):
+        e = picks[pair]
+        places[pair] = starts[e] + counts[e]
+        owners[places[pair]] = pair // chosen
+        counts[e] += 1
 
 
 @jit.kernel
-def _round(x: Any, room: Any, pair: Any, columns: Any) -> None:
-    n = pair * columns
-    round_inputs(
-        x,
-        room[Room.EXPERT_INPUTS] + n,
-        room[Room.EXPERT_SCALES] + n // 8,
-        room[Room.EXPERT_TOTALS] + n // 8,
-        room[Room.EXPERT_SUMS] + n // 4,
-        columns // ROUNDED,
-    )
+def _see(room: Any, first: Any, columns: Any) -> None:
+    """Let a thread's `room` have the inputs of an expert whose first pair is this one."""
+    n = first * columns
+    room[Room.INPUTS], room[Room.SCALES] = room[Room.EXPERT_INPUTS] + INPUT_BYTES * n, room[Room.EXPERT_SCALES] + n // 8
+    room[Room.TOTALS], room[Room.SUMS] = room[Room.EXPERT_TOTALS] + n // 8, room[Room.EXPERT_SUMS] + n // 4
 
 
 @jit.kernel
-def gather(step: Any, x: Any, room: Any, tokens: Any, threads: Any, me: Any) -> None:
-    """One thread's share of the pairs: their tokens' inputs, rounded."""
-    pairs, columns = tokens * step[Step.CHOSEN], step[Step.COLUMNS]
-    owners = jit.longs_at(room[Room.EXPERT_TOKENS], pairs)
-    for pair in range(me, pairs, threads):
-        _round(x + 4 * owners[pair] * columns, room, pair, columns)
+def round_pairs(step: Any, x: Any, room: Any, chunk: Any, share: Any, threads: Any, me: Any) -> None:
+    """One thread's share of all pairs: their tokens' inputs, or (x: 0) what the gate makes of the products before, rounded.
+
+    `share`: pairs of an expert that one thread takes at a time, a panel or one.
+    """
+    experts, columns = step[Step.EXPERTS], step[Step.COLUMNS] if x else step[Step.ROWS] // 2
+    row_bytes = 4 * columns if x else 4 * step[Step.ROWS]
+    starts, counts = jit.longs_at(room[Room.EXPERT_STARTS], experts), jit.longs_at(room[Room.EXPERT_COUNTS], experts)
+    asked, units = jit.longs_at(room[Room.EXPERTS_ASKED], experts + 1), 0
+    for at in range(1, asked[0] + 1):
+        first, count = starts[asked[at]], counts[asked[at]]
+        owners = jit.longs_at(room[Room.EXPERT_TOKENS] + 8 * first, count)
+        here, blocks = room[Room.EXPERT_RESULT] + first * row_bytes, -(-count // PANEL_TOKENS) if share > 1 else 0
+        _see(room, first, columns)
+        for start in range(0, count, share):
+            end = min(start + share, count)
+            if units % threads == me:
+                for m in range(start, end):
+                    if x:
+                        copy(x + owners[m] * row_bytes, here + m * row_bytes, columns)
+                    else:
+                        gate(here + m * row_bytes, here + m * row_bytes + 4 * columns, columns)
+                round_some(here, row_bytes, room, start, end, columns, chunk, blocks)
+            units += 1
 
 
 @jit.kernel
-def multiply(step: Any, room: Any, taken: Any, threads: Any) -> None:
-    """The products of each expert that is asked with its pairs. `taken`: see `steps._multiply`."""
+def multiply(step: Any, room: Any, chunk: Any, share: Any, taken: Any, threads: Any, me: Any) -> None:
+    """The products of each expert that is asked with its pairs. `taken`: see `steps._multiply`, of two tiles each."""
     rows, columns, experts = step[Step.ROWS], step[Step.COLUMNS], step[Step.EXPERTS]
-    starts, asked = jit.longs_at(room[Room.EXPERT_STARTS], experts + 1), jit.longs_at(room[Room.EXPERTS_ASKED], experts + 1)
-    tiles = rows // TILE_ROWS
-    count = asked[0] * tiles
-    piece = max(1, count // (PIECES * threads))
+    starts, counts = jit.longs_at(room[Room.EXPERT_STARTS], experts), jit.longs_at(room[Room.EXPERT_COUNTS], experts)
+    asked, of_expert = jit.longs_at(room[Room.EXPERTS_ASKED], experts + 1), step[Step.ROWS] // TILE_ROWS
+    own = jit.longs_at(room[Room.COPIES] + COPY_BYTES * me + 16 * ROOM_NUMBERS, STEP_NUMBERS)
+    for at in range(STEP_NUMBERS):
+        own[at] = step[at]
+    twos = -(-of_expert // 2)
+    piece = max(1, asked[0] * twos // (PIECES * threads))
     start = jit.add_atomic(taken, piece)
-    while start < count:
-        for at in range(start, min(start + piece, count)):
-            e, t = asked[1 + at // tiles], at % tiles
-            tile, pairs, n = step[Step.TILES] + (e * tiles + t) * step[Step.TILE_BYTES], starts[e + 1] - starts[e], starts[e] * columns
-            jit.call_with_9(
-                step[Step.CODE],
-                tile,
-                room[Room.EXPERT_INPUTS] + n,
-                room[Room.EXPERT_SCALES] + n // 8,
-                room[Room.EXPERT_TOTALS] + n // 8,
-                room[Room.EXPERT_SUMS] + n // 4,
-                room[Room.EXPERT_RESULT] + 4 * (starts[e] * rows + t * TILE_ROWS),
-                pairs,
-                columns,
-                rows,
-            )
+    while start < asked[0] * twos:
+        for at in range(start, min(start + piece, asked[0] * twos)):
+            e, t = asked[1 + at // twos], 2 * (at % twos)
+            _see(room, starts[e], columns)
+            own[Step.TILES] = step[Step.TILES] + e * of_expert * step[Step.TILE_BYTES]
+            y = room[Room.EXPERT_RESULT] + 4 * starts[e] * rows
+            _multiply_two(own, room, y, counts[e], chunk, share, t, min(t + 1, of_expert - 1), me)
         start = jit.add_atomic(taken, piece)
 
 
 @jit.kernel
-def gate_pairs(step: Any, room: Any, tokens: Any, threads: Any, me: Any) -> None:
-    """One thread's share of the pairs: the gate's results, rounded for the next product."""
-    rows = step[Step.ROWS]
-    for pair in range(me, tokens * step[Step.CHOSEN], threads):
-        here = room[Room.EXPERT_RESULT] + 4 * pair * rows
-        gate(here, here + 2 * rows, rows // 2)
-        _round(here, room, pair, rows // 2)
+def _multiply_two(
+    step: Any, room: Any, y: Any, count: Any, chunk: Any, share: Any, first: Any, second: Any, me: Any
+) -> None:  # fmt: skip
+    """Two tiles of an expert and its pairs."""
+    sums, none = room[Room.PAIRS] + me * PAIR_ROOM, np.int64(0)
+    if share == 1:
+        for t in range(first, second + 1):
+            multiply_tile(step, room, y, count, t)
+    elif IN_BF16:
+        amx.take_registers(count)
+        multiply_in_place(step, step, room, none, count, first, second, sums, y)
+    else:
+        multiply_pair(step, step, room, none, count, chunk, -(-count // PANEL_TOKENS), first, second, sums)
+        for t in range(first, second + 1):
+            panels.write_sums(sums + (t - first) * SUMS_BYTES, y + 4 * t * TILE_ROWS, count, 4 * step[Step.ROWS])
 
 
 @jit.kernel

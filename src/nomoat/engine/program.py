@@ -28,6 +28,7 @@ from nomoat.engine.step_tables import (
     INPUT_BYTES,
     JOB_NUMBERS,
     PAIR_ROOM,
+    PANEL_TOKENS,
     PART_TOKENS,
     ROOM_NUMBERS,
     STEP_NUMBERS,
@@ -198,13 +199,13 @@ def _expert_sizes(steps: Any) -> dict[Room, int]:
     rows, columns, experts, chosen = (int(steps[:, at].max()) for at in (Step.ROWS, Step.COLUMNS, Step.EXPERTS, Step.CHOSEN))
     if not experts:
         return {}
-    pairs = PART_TOKENS * chosen
+    pairs, places = PART_TOKENS * chosen, PART_TOKENS * chosen + experts * PANEL_TOKENS  # each expert's begin with a panel
     return {
-        Room.EXPERT_INPUTS: pairs * columns, Room.EXPERT_SCALES: pairs * columns // 8, Room.EXPERT_TOTALS: pairs * columns // 8,
-        Room.EXPERT_SUMS: pairs * columns // 4, Room.EXPERT_RESULT: 4 * pairs * rows,
+        Room.EXPERT_INPUTS: INPUT_BYTES * places * columns, Room.EXPERT_SCALES: places * columns // 8,
+        Room.EXPERT_TOTALS: places * columns // 8, Room.EXPERT_SUMS: places * columns // 4, Room.EXPERT_RESULT: 4 * places * rows,
         Room.EXPERT_SCORES: 4 * PART_TOKENS * experts, Room.EXPERT_WEIGHTS: 4 * pairs, Room.EXPERT_PICKS: 8 * pairs,
-        Room.EXPERT_PLACES: 8 * pairs, Room.EXPERT_TOKENS: 8 * pairs, Room.EXPERT_STARTS: 8 * (experts + 1),
-        Room.EXPERTS_ASKED: 8 * (experts + 1),
+        Room.EXPERT_PLACES: 8 * pairs, Room.EXPERT_TOKENS: 8 * places, Room.EXPERT_STARTS: 8 * experts,
+        Room.EXPERT_COUNTS: 8 * experts, Room.EXPERTS_ASKED: 8 * (experts + 1),
     }  # fmt: skip
 
 

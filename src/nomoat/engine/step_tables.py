@@ -105,8 +105,9 @@ class Room(IntEnum):
     EXPERT_PICKS = 18  # [token][which it asks]: an expert
     EXPERT_PLACES = 19  # [token][which it asks]: a pair
     EXPERT_TOKENS = 20  # [pair]
-    EXPERT_STARTS = 21  # [expert]: its first pair; and how many there are
-    EXPERTS_ASKED = 22  # how many experts have pairs, and which
+    EXPERT_STARTS = 21  # [expert]: its first pair
+    EXPERT_COUNTS = 22  # [expert]: how many it has
+    EXPERTS_ASKED = 23  # how many experts have pairs, and which
 
 
 class Job(IntEnum):
@@ -138,7 +139,7 @@ STEP_NUMBERS, B_TILE_NUMBERS, ROOM_NUMBERS = len(Step), len(BTile), len(Room)
 ADAPTER_STEP_NUMBERS = STEP_NUMBERS + len(AdapterStep)
 JOB_NUMBERS = Job.IN_PANELS + 1
 LAST_BIT = 62  # of USERS: stands for all further adapters
-COPY_BYTES = 3 * CACHE_LINE  # of a thread's copy of `Room`
+COPY_BYTES = 8 * CACHE_LINE  # of a thread's two copies of `Room` and one of `Step`, the last two for experts
 PIECES = 8  # of a product, for each thread: one that is slower takes fewer
 COUNTS = 2  # of tiles taken, for each step: of its product and of what adapters add
 # Many tokens are multiplied in panels, where that is faster: in 8 bits (`panels`), or in bf16 where AMX can be used (`amx`)
