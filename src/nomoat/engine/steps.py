@@ -37,6 +37,7 @@ from nomoat.engine.step_tables import (
     ROOM_NUMBERS,
     STEP_NUMBERS,
     SUMS_BYTES,
+    TOKENS_A_PART,
     AdapterStep,
     Job,
     Kind,
@@ -46,6 +47,7 @@ from nomoat.engine.step_tables import (
 from nomoat.engine.team import TEAM_NUMBERS, TeamState
 from nomoat.engine.tiles import TILE_ROWS
 
+MANY_PAIRS = 2 * PANELS_FROM  # on average, of an expert
 _tokens_a_part = jit.kernel(step_tables.tokens_a_part)
 
 
@@ -222,27 +224,31 @@ def _product(
 def _ask_experts(
     step: Any, x: Any, shared: Any, residual: Any, state: Any, tokens: Any, chunk: Any, share: Any, taken: Any, threads: Any, me: Any
 ) -> None:
-    """A step of a mixture of experts, one thread's share. x: what the norm before them gave. `share`: of tokens or pairs at a time."""
+    """A step of a mixture of experts, one thread's share. x: what the norm before them gave.
+
+    In panels where a whole part of a prompt has many pairs for each expert, so that a token's way never depends on the others.
+    """
     none, room = np.int64(0), jit.longs_at(shared[Room.COPIES] + COPY_BYTES * me + 8 * ROOM_NUMBERS, ROOM_NUMBERS)
     for at in range(ROOM_NUMBERS):
         room[at] = shared[at]
+    together = share if TOKENS_A_PART * step[Step.CHOSEN] >= MANY_PAIRS * step[Step.EXPERTS] else 1
     if step[Step.KIND] == Kind.CHOOSE:
         experts.rate(step, x, room, tokens, threads, me)
         jit.meet(state, threads)
         if me == 0:
-            experts.choose(step, room, tokens, share)
+            experts.choose(step, room, tokens, together)
         jit.meet(state, threads)
-        experts.round_pairs(step, x, room, chunk, share, threads, me)
+        experts.round_pairs(step, x, room, chunk, together, threads, me)
         jit.meet(state, threads)
         return
-    experts.multiply(step, room, chunk, share, taken, threads, me)
+    experts.multiply(step, room, chunk, together, taken, threads, me)
     jit.meet(state, threads)
     if step[Step.KIND] == Kind.EXPERTS_GATED:
-        experts.round_pairs(step, none, room, chunk, share, threads, me)
+        experts.round_pairs(step, none, room, chunk, together, threads, me)
         jit.meet(state, threads)
         return
     experts.add_up(step, room, residual, tokens, share, threads, me)
-    if IN_BF16 and share > 1:
+    if IN_BF16 and together > 1:
         amx.take_registers(tokens)
 
 
