@@ -104,7 +104,7 @@ class FusedBuilder(GraphBuilder):
             add("self_attn.o_proj", "post_attention_norm")
             norm("norm", f"blk.{layer}.{self.arch.mlp_norm}")
             if self.arch.has_experts:
-                router = self.file.rows(self._source(layer, ROUTER).tensor)
+                router = self._router(layer)
                 given.add("choose", "", len(router), None, router, len(router), self.sizes.experts_chosen)
                 self._parts[-1].append([])
                 experts("experts_gated", "mlp.experts.gate_proj", "mlp.experts.up_proj")

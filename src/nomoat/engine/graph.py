@@ -461,10 +461,18 @@ class GraphBuilder:
             y = activate(self._linear(x, layer, "mlp.up_proj"))
         return self._linear(y, layer, "mlp.down_proj")
 
+    def _router(self, layer: int) -> FloatArray:
+        """What each expert's score is a product with, with what an adapter adds: [experts, width]."""
+        part = self._source(layer, ROUTER)
+        tensor = self.file.tensor(part.tensor)
+        if self._delta:
+            self._delta.require_fitting(part.layer, tensor.shape)
+        return self._values(part, 0, np.arange(tensor.num_rows))
+
     def _experts(self, x: Node, layer: int, activate: Callable[[Node], Node]) -> Node:
         """All experts' MLPs of all tokens, by weights that are 0 for those it does not ask: to compare with."""
         count, chosen = self.sizes.experts, self.sizes.experts_chosen
-        scores = op.matmul(x, op.constant(self.file.rows(self._source(layer, ROUTER).tensor)), False, True)
+        scores = op.matmul(x, op.constant(self._router(layer)), False, True)
         best = op.topk(scores, np.int64(chosen), 2, "max", "value")
         zeros = op.multiply(scores, np.float32(0))
         weights = op.scatter_elements_update(zeros, best.output(1), op.softmax(best.output(0), -1), np.int64(2))
