@@ -2,9 +2,9 @@
 
     python benchmarks/synthetic_gguf.py FOLDER [--layers 32] [--mixture]
 
-The model: Llama-2-7B's shape in the mix of types llama.cpp calls Q4_K_M, 4.08 GB; or that of Qwen3-30B-A3B, a mixture of experts
-(but for its vocabulary), 18 GB with all its 48 layers. Blocks are random with scales such that each layer keeps the size of its input, as
-in a trained model; the vocabulary is made up. It answers, and its answers mean nothing.
+The model: Llama-2-7B's shape in the mix of types llama.cpp calls Q4_K_M, 4.08 GB; or that of Qwen3-30B-A3B, a mixture of experts,
+with a smaller vocabulary, 18 GB with all its 48 layers. Blocks are random with scales such that each layer keeps its input's size,
+as in a trained model; the vocabulary is made up. It answers, and its answers mean nothing.
 """
 
 from __future__ import annotations
