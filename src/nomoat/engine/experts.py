@@ -98,9 +98,9 @@ def _order(room: Any, tokens: Any, experts: Any, chosen: Any, share: Any) -> Non
 
 
 @jit.kernel
-def _see(room: Any, first: Any, columns: Any) -> None:
-    """Let a thread's `room` have the inputs of an expert whose first pair is this one."""
-    n = first * columns
+def _see(room: Any, first: Any, columns: Any, chunk: Any) -> None:
+    """Let a thread's `room` have the inputs of an expert whose first pair is this one. A panel takes whole chunks."""
+    n = first * -(-columns // chunk) * chunk
     room[Room.INPUTS], room[Room.SCALES] = room[Room.EXPERT_INPUTS] + INPUT_BYTES * n, room[Room.EXPERT_SCALES] + n // 8
     room[Room.TOTALS], room[Room.SUMS] = room[Room.EXPERT_TOTALS] + n // 8, room[Room.EXPERT_SUMS] + n // 4
 
@@ -119,7 +119,7 @@ def round_pairs(step: Any, x: Any, room: Any, chunk: Any, share: Any, threads: A
         first, count = starts[asked[at]], counts[asked[at]]
         owners = jit.longs_at(room[Room.EXPERT_TOKENS] + 8 * first, count)
         here, blocks = room[Room.EXPERT_RESULT] + first * row_bytes, -(-count // PANEL_TOKENS) if share > 1 else 0
-        _see(room, first, columns)
+        _see(room, first, columns, chunk)
         for start in range(0, count, share):
             end = min(start + share, count)
             if units % threads == me:
@@ -147,7 +147,7 @@ def multiply(step: Any, room: Any, chunk: Any, share: Any, taken: Any, threads: 
     while start < asked[0] * twos:
         for at in range(start, min(start + piece, asked[0] * twos)):
             e, t = asked[1 + at // twos], 2 * (at % twos)
-            _see(room, starts[e], columns)
+            _see(room, starts[e], columns, chunk)
             own[Step.TILES] = step[Step.TILES] + e * of_expert * step[Step.TILE_BYTES]
             y = room[Room.EXPERT_RESULT] + 4 * starts[e] * rows
             _multiply_two(own, room, y, counts[e], chunk, share, t, min(t + 1, of_expert - 1), me)

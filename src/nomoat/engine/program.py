@@ -199,6 +199,7 @@ def _expert_sizes(steps: Any) -> dict[Room, int]:
     rows, columns, experts, chosen = (int(steps[:, at].max()) for at in (Step.ROWS, Step.COLUMNS, Step.EXPERTS, Step.CHOSEN))
     if not experts:
         return {}
+    columns = -(-columns // CHUNK) * CHUNK
     pairs, places = PART_TOKENS * chosen, PART_TOKENS * chosen + experts * PANEL_TOKENS  # each expert's begin with a panel
     return {
         Room.EXPERT_INPUTS: INPUT_BYTES * places * columns, Room.EXPERT_SCALES: places * columns // 8,
