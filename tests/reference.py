@@ -5,7 +5,7 @@ Matrices are rounded to what int8 rows hold exactly, so that the imported model 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -257,6 +257,25 @@ CASES = {
 }  # fmt: skip
 
 
+# Of mixtures of experts; their folders are not read.
+MIXTURES = {
+    "mixtral": Case(
+        arch="llama",
+        model="Mixtral",
+        config={**LLAMA_LIKE, "rope_parameters": ROPE, "num_local_experts": 4, "num_experts_per_tok": 2},
+        keys={"expert_count": 4, "expert_used_count": 2},
+        change=llama_rows,
+    ),
+    "qwen3moe": Case(
+        arch="qwen3moe",
+        model="Qwen3Moe",
+        config={
+            **LLAMA_LIKE, "head_dim": 32, "num_experts": 24, "num_experts_per_tok": 3, "moe_intermediate_size": 96,
+            "norm_topk_prob": True,
+        },
+        keys={"attention.key_length": 32, "expert_count": 24, "expert_used_count": 3, "expert_feed_forward_length": 96},
+    ),
+}  # fmt: skip
 # Families that no GGUF file has.
 OPT = {
     "hidden_size": WIDTH, "ffn_dim": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": HEADS, "max_position_embeddings": CONTEXT,
@@ -309,8 +328,21 @@ def randomise(model: Any, *, arch: str, norm_offset: float) -> None:
                 weight.normal_(0, 0.1)
             else:
                 matrix = weight.T if name in rows_last else weight
-                codes, scales = quantised((torch.randn(matrix.shape) / matrix.shape[1] ** 0.5).numpy(), form)
+                rows = torch.randn(matrix.shape).reshape(-1, matrix.shape[-1])
+                codes, scales = quantised((rows / matrix.shape[-1] ** 0.5).numpy(), form)
                 matrix.copy_(torch.from_numpy((codes * scales.astype(np.float32)).reshape(matrix.shape)))
+
+
+def _as_converted(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors, what is tied once; of experts as the hub's folders have them, but all of a layer in one."""
+    for name, tensor in model.named_parameters():
+        if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            yield name, tensor
+        elif name.endswith("down_proj"):
+            yield f"{name}.weight", tensor
+        else:
+            for part, of_part in zip(("gate", "up"), tensor.chunk(2, dim=1), strict=True):
+                yield f"{name.replace('gate_up', part)}.weight", of_part
 
 
 def write_gguf(path: Path, case: Case, model: Any) -> Path:
@@ -333,7 +365,7 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
     add_tokenizer(writer, pre="smollm")
     names = gguf.get_tensor_name_map(next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == case.arch), layers)
     rows_last = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
-    for name, tensor in model.named_parameters():  # what is tied comes once
+    for name, tensor in _as_converted(model):
         target = names.get_name(name, try_suffixes=(".weight", ".bias")) or names.get_name(
             name.removeprefix("transformer."), try_suffixes=(".weight", ".bias")
         )

@@ -37,7 +37,11 @@ from nomoat.tune import adapter, export
 LENGTH = 9
 ALL_CASES = CASES | FOLDER_CASES
 # the first case of each architecture, and further forms of some; an architecture without a case fails under its own name
-FIRST_CASES = [next((case for case in ALL_CASES if ALL_CASES[case].arch == name), name) for name in architectures.known()]
+FIRST_CASES = [
+    next((case for case in ALL_CASES if ALL_CASES[case].arch == name), name)
+    for name, arch in architectures.known().items()
+    if not arch.has_experts
+]
 MODELS = [*FIRST_CASES, "falcon 40b", "opt 350m"]
 ONE_PART = {"falcon 7b": ["query_key_value"], "gptj": ["k_proj", "fc_in"], "opt": ["q_proj", "v_proj"]}
 

@@ -102,6 +102,10 @@ class FusedBlock(_CustomOp):
         gated       x = silu(a) * b, with a and b the halves of x W^T [+ bias]
         gelu_gated  x = gelu(a) * b, gelu by the tangent
         out         the next output = x W^T [+ bias]
+    These three have two numbers more, how many experts there are and how many a token asks, and the rows of one expert:
+        choose         those of the highest x W^T; W is float32, in the place of a bias
+        experts_gated  as `gated`, for each of a token's experts; their W lie one after another
+        experts_add    residual += each one's x W^T by its weight, the softmax of those that were chosen
     """
 
     class_type_info = ov.DiscreteTypeInfo("BetweenAttentions", "nomoat")  # its name in models' files
@@ -135,11 +139,12 @@ class Weights:
         self._size = 0
 
     def add(
-        self, kind: str, type_name: str, rows: int, tiles: npt.NDArray[np.uint8] | None, vector: npt.NDArray[np.float32] | None
-    ) -> None:
-        """One step; `tiles` is None for a norm, whose weight is the vector."""
+        self, kind: str, type_name: str, rows: int, tiles: npt.NDArray[np.uint8] | None, vector: npt.NDArray[np.float32] | None,
+        *mixture: int,
+    ) -> None:  # fmt: skip
+        """One step; `tiles` is None for a norm, whose weight is the vector. `mixture`: the experts, and those of a token."""
         places = [-1 if part is None else self._append(part.reshape(-1).view(np.uint8)) for part in (tiles, vector)]
-        self._steps.append([kind, type_name, rows, *places])
+        self._steps.append([kind, type_name, rows, *places, *mixture])
 
     def _append(self, part: npt.NDArray[np.uint8]) -> int:
         place = self._size

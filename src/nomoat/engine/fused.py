@@ -15,7 +15,7 @@ import openvino as ov
 from openvino import opset13 as op
 
 from nomoat.engine import positions
-from nomoat.engine.arch import Architecture, Dimensions, has_usual_attention, is_usual, score_scale
+from nomoat.engine.arch import ROUTER, Architecture, Dimensions, has_usual_attention, is_usual, score_scale
 from nomoat.engine.custom_ops import FusedBlock, Weights
 from nomoat.engine.graph import GraphBuilder, Source
 from nomoat.engine.native import FACTS, AttentionFacts
@@ -52,8 +52,10 @@ class FusedBuilder(GraphBuilder):
         """Whether this model is a usual one, with all its layers' weights in tiles."""
         if not (is_usual(self.arch, self.sizes) and self.storage.fused):
             return False
-        layers = range(self.sizes.layers)
-        return all(self._form(self._source(layer, name)).is_tiled for layer in layers for name in self.arch.projections)
+        if self.arch.has_experts and (self.sizes.hidden % TILE_ROWS or self.sizes.width % TILE_ROWS):
+            return False
+        layers, names = range(self.sizes.layers), [name for name in self.arch.projections if name != ROUTER]
+        return all(self._form(self._source(layer, name)).is_tiled for layer in layers for name in names)
 
     def _build(self) -> ov.Model:
         self._parts: list[list[list[tuple[str, int]]]] = []
@@ -76,11 +78,17 @@ class FusedBuilder(GraphBuilder):
         self._parts.append([])
 
         def product(kind: str, parts: Sequence[Source]) -> None:
-            types = {self._tile_type(part) for part in parts}
-            type_name = types.pop() if len(types) == 1 else WHOLE_BYTES
+            type_name = self._common_type(parts)
             made = self._tiles(parts, type_name)
             given.add(kind, type_name, len(made) * TILE_ROWS, made, self._biases(parts))
             self._parts[-1].append([(part.layer, self.file.tensor(part.tensor).num_rows) for part in parts])
+
+        def experts(kind: str, *names: str) -> None:
+            parts, count = [self._source(layer, name) for name in names], self.sizes.experts
+            type_name = self._common_type(parts)
+            made = self._tiles(parts, type_name, count)
+            given.add(kind, type_name, len(made) * TILE_ROWS // count, made, None, count, self.sizes.experts_chosen)
+            self._parts[-1].append([])
 
         def norm(kind: str, tensor_name: str) -> None:
             weight = self.file.rows(f"{tensor_name}.weight")
@@ -95,10 +103,16 @@ class FusedBuilder(GraphBuilder):
         if seen is not None:
             add("self_attn.o_proj", "post_attention_norm")
             norm("norm", f"blk.{layer}.{self.arch.mlp_norm}")
-            product(
-                "gated" if self.arch.activation == "silu" else "gelu_gated", [self._source(layer, name) for name in self.arch.gate_up]
-            )
-            add("mlp.down_proj", "post_ffw_norm")
+            if self.arch.has_experts:
+                router = self._router(layer)
+                given.add("choose", "", len(router), None, router, len(router), self.sizes.experts_chosen)
+                self._parts[-1].append([])
+                experts("experts_gated", "mlp.experts.gate_proj", "mlp.experts.up_proj")
+                experts("experts_add", "mlp.experts.down_proj")
+            else:
+                kind = "gated" if self.arch.activation == "silu" else "gelu_gated"
+                product(kind, [self._source(layer, name) for name in self.arch.gate_up])
+                add("mlp.down_proj", "post_ffw_norm")
         groups: list[list[Source]] = []
         if layer + 1 < self.sizes.layers:
             norm("norm", f"blk.{layer + 1}.{self.arch.attention_norms[0]}")
@@ -112,6 +126,11 @@ class FusedBuilder(GraphBuilder):
         made = FusedBlock(inputs, steps=steps, first=int(seen is None), **told)
         outputs = made.outputs()
         return outputs[0], [one for y, group in zip(outputs[1:], groups, strict=True) for one in self._split(y, group)]
+
+    def _common_type(self, parts: Sequence[Source]) -> str:
+        """Of tiles that are one product."""
+        types = {self._tile_type(part) for part in parts}
+        return types.pop() if len(types) == 1 else WHOLE_BYTES
 
     def _queries_keys_values(self, layer: int) -> list[list[Source]]:
         """Those of one type are one product."""

@@ -22,7 +22,7 @@ from openvino import opset13 as op
 
 from nomoat import footprint
 from nomoat.engine import positions, tiles, weights
-from nomoat.engine.arch import Architecture, Dimensions, score_scale
+from nomoat.engine.arch import ROUTER, Architecture, Dimensions, score_scale
 from nomoat.engine.custom_ops import TiledProduct, TiledRows
 from nomoat.engine.gguf import PLAIN_TYPES, FloatArray
 from nomoat.engine.layout import Storage
@@ -155,7 +155,9 @@ class GraphBuilder:
         """Of a matrix that is kept in tiles."""
         return self.file.tensor(part.tensor).type_name if self._form(part).kind == "tiles" else tiles.WHOLE_BYTES
 
-    def _tiles(self, parts: Sequence[Source], type_name: str) -> npt.NDArray[np.uint8]:
+    def _tiles(self, parts: Sequence[Source], type_name: str, experts: int = 1) -> npt.NDArray[np.uint8]:
+        """Of all parts, one under the other; of several experts those of one after another's."""
+
         def store(piece: tuple[Source, int, npt.NDArray[np.intp]], first: int) -> None:
             part, start, indices = piece
             try:
@@ -168,7 +170,7 @@ class GraphBuilder:
                 raise ValueError(f"`{part.tensor}` has {exc}") from exc
             made[first : first + len(of_piece)] = of_piece
 
-        pieces = self._pieces(parts)
+        pieces = self._pieces(parts, experts)
         ends = list(itertools.accumulate(tiles.padded(len(indices)) // tiles.TILE_ROWS for _, _, indices in pieces))
         columns = self.file.tensor(parts[0].tensor).shape[-1]
         made = np.empty((ends[-1], tiles.size(type_name, tiles.TILE_ROWS, columns)), np.uint8)
@@ -185,7 +187,7 @@ class GraphBuilder:
         change = self._delta(part.layer, rows)
         return values if change is None else values + change
 
-    def _pieces(self, parts: Sequence[Source]) -> list[tuple[Source, int, npt.NDArray[np.intp]]]:
+    def _pieces(self, parts: Sequence[Source], experts: int = 1) -> list[tuple[Source, int, npt.NDArray[np.intp]]]:
         """Of each tensor, a part of its rows at a time: the first of them, and the file's rows they are.
 
         Raises BadFileError if an adapter changes a layer as one of other sizes.
@@ -198,8 +200,12 @@ class GraphBuilder:
             order = positions.row_order(self.arch, self.sizes, part.layer)
             indices = np.arange(tensor.num_rows) if order is None else order
             step = max(1, CHUNK_VALUES // tensor.shape[-1] // tiles.TILE_ROWS) * tiles.TILE_ROWS
-            pieces += [(part, start, indices[start : start + step]) for start in range(0, tensor.num_rows, step)]
-        return pieces
+            of_one = tensor.num_rows // experts
+            pieces += [
+                [(part, start, indices[start : min(start + step, end)]) for start in range(end - of_one, end, step)]
+                for end in range(of_one, tensor.num_rows + 1, of_one)
+            ]
+        return [piece for number in range(experts) for of_expert in pieces[number::experts] for piece in of_expert]
 
     def _matrix(self, parts: Sequence[Source], form: Form) -> tuple[Node, Node | None]:
         """Tensors, one under the other, in float32 for whoever reads them [rows, columns], and the remainder of `own4`."""
@@ -442,6 +448,8 @@ class GraphBuilder:
 
     def _mlp(self, x: Node, layer: int) -> Node:
         activate = ACTIVATIONS[self.arch.activation]
+        if self.arch.has_experts:
+            return self._experts(x, layer, activate)
         if "mlp.gate_up_proj" in self.arch.projections:
             halves = i64(self.sizes.hidden, self.sizes.hidden)
             gate, up = op.variadic_split(self._linear(x, layer, "mlp.gate_up_proj"), i64(2), halves).outputs()
@@ -452,6 +460,33 @@ class GraphBuilder:
         else:
             y = activate(self._linear(x, layer, "mlp.up_proj"))
         return self._linear(y, layer, "mlp.down_proj")
+
+    def _router(self, layer: int) -> FloatArray:
+        """What each expert's score is a product with, with what an adapter adds: [experts, width]."""
+        part = self._source(layer, ROUTER)
+        tensor = self.file.tensor(part.tensor)
+        if self._delta:
+            self._delta.require_fitting(part.layer, tensor.shape)
+        return self._values(part, 0, np.arange(tensor.num_rows))
+
+    def _experts(self, x: Node, layer: int, activate: Callable[[Node], Node]) -> Node:
+        """All experts' MLPs of all tokens, by weights that are 0 for those it does not ask: to compare with."""
+        count, chosen = self.sizes.experts, self.sizes.experts_chosen
+        scores = op.matmul(x, op.constant(self._router(layer)), False, True)
+        best = op.topk(scores, np.int64(chosen), 2, "max", "value")
+        zeros = op.multiply(scores, np.float32(0))
+        weights = op.scatter_elements_update(zeros, best.output(1), op.softmax(best.output(0), -1), np.int64(2))
+        every = op.unsqueeze(x, i64(1))  # [B, 1, T, D]
+
+        def product(y: Node, name: str) -> Node:
+            part = self._source(layer, f"mlp.experts.{name}")
+            form = self._form(part)
+            matrix = self._matrix([part], Form("int8") if form.is_tiled else form)[0]
+            return op.matmul(y, op.reshape(matrix, i64(count, -1, self.file.tensor(part.tensor).shape[-1]), False), False, True)
+
+        y = product(op.multiply(activate(product(every, "gate_proj")), product(every, "up_proj")), "down_proj")  # [B, E, T, D]
+        by_expert = op.unsqueeze(op.transpose(weights, i64(0, 2, 1)), i64(3))
+        return op.reduce_sum(op.multiply(y, by_expert), i64(1), False)
 
     def _parameter(self, name: str, shape: list[int], kind: Any) -> Node:
         node = _named(op.parameter(shape, kind), name)

@@ -162,7 +162,7 @@ class LoraDelta:
             return paths.sha256_of_texts(weights, json.dumps(self._told_scales, sort_keys=True))
         return weights if scales == {USUAL_SCALE} else paths.sha256_of_texts(weights, *map(str, scales))
 
-    def require_fitting(self, layer: str, sizes: tuple[int, int]) -> None:
+    def require_fitting(self, layer: str, sizes: tuple[int, ...]) -> None:
         """Raises BadFileError if what is added to this layer of the model is not of its sizes (rows, columns)."""
         self._unused.discard(layer)
         found = self._pairs.get(layer)

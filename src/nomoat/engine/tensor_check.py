@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from nomoat.engine.arch import Architecture, Dimensions
+from nomoat.engine.arch import ROUTER, Architecture, Dimensions
 from nomoat.engine.source import ModelSource
 from nomoat.errors import BadFileError, UnsupportedError
 
@@ -29,6 +29,11 @@ def require_fitting(file: ModelSource, arch: Architecture, sizes: Dimensions) ->
     if isinstance(tokens, list) and len(tokens) > sizes.vocabulary:
         raise BadFileError(
             f"`{file.path}` has {len(tokens):,} tokens, and its model knows {sizes.vocabulary:,}", hint="download it again"
+        )
+    if arch.has_experts and "blk.0.ffn_gate.0.weight" in file.tensors:
+        raise UnsupportedError(
+            f"`{file.path}` keeps each expert's matrices apart, as files before April 2024 do",
+            hint="take a newer file of this model",
         )
     for name, shape in _needed(arch, sizes):  # ends before a damaged number of layers has become as many names
         _require(file, name, shape)
@@ -64,7 +69,7 @@ def _needed(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shape]
             yield f"blk.{layer}.{tensor}.weight", shapes[part]
 
 
-def of_layers(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, tuple[int, int]]]:
+def of_layers(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shape]]:
     """Every linear layer of the blocks, as an adapter names it: (rows, columns)."""
     shapes = _projections(sizes)
     for layer in range(sizes.layers):
@@ -101,7 +106,8 @@ def _possible(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shap
                 yield f"blk.{layer}.attn_{part}_norm.{kind}", (sizes.head_dim,)
     for layer in range(sizes.layers):
         for part, tensor in arch.projections.items():
-            yield f"blk.{layer}.{tensor}.bias", shapes[part][:1]
+            if "mlp" not in part or not arch.has_experts:
+                yield f"blk.{layer}.{tensor}.bias", shapes[part][:1]
     if arch.norm == "layer":
         yield "output.bias", (sizes.vocabulary,)
 
@@ -121,8 +127,8 @@ def _require_known(file: ModelSource, arch: Architecture, known: set[str]) -> No
         )
 
 
-def _projections(sizes: Dimensions) -> dict[str, tuple[int, int]]:
-    """The shape of each linear layer's matrix, [outputs, inputs]."""
+def _projections(sizes: Dimensions) -> dict[str, Shape]:
+    """The shape of each linear layer's matrix, [outputs, inputs]; of those of experts [experts, outputs, inputs]."""
     width, hidden = sizes.width, sizes.hidden
     queries, keys = sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim
     return {
@@ -135,4 +141,8 @@ def _projections(sizes: Dimensions) -> dict[str, tuple[int, int]]:
         "mlp.up_proj": (hidden, width),
         "mlp.gate_up_proj": (2 * hidden, width),
         "mlp.down_proj": (width, hidden),
+        ROUTER: (sizes.experts, width),
+        "mlp.experts.gate_proj": (sizes.experts, hidden, width),
+        "mlp.experts.up_proj": (sizes.experts, hidden, width),
+        "mlp.experts.down_proj": (sizes.experts, width, hidden),
     }

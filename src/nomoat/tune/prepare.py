@@ -348,6 +348,11 @@ def opened(weights: Path) -> ModelSource:
             f"`{weights}` is of the architecture `{kind}`, which runs here but cannot be tuned",
             hint=f"known architectures can: {', '.join(sorted(architectures.known()))}",
         )
+    if architectures.of(source).has_experts:
+        raise UnsupportedError(
+            f"`{weights}` is a mixture of experts, which runs here but cannot be tuned",
+            hint="tune a model without experts: `nomoat models` lists some",
+        )
     if importer.read_sizes(source).norms_last:
         raise UnsupportedError(
             f"`{weights}` has its norms after its layers, as OPT-350M: that cannot be tuned yet",

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from nomoat import footprint
@@ -36,10 +36,18 @@ FUSED_QKV = {"self_attn.qkv_proj": "attn_qkv", "self_attn.o_proj": "attn_output"
 GATED_MLP = {"mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
 FUSED_GATED_MLP = {"mlp.gate_up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}  # rows of the gate, then of up
 PLAIN_MLP = {"mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+ROUTER = "mlp.gate"
+EXPERTS = {
+    ROUTER: "ffn_gate_inp",
+    "mlp.experts.gate_proj": "ffn_gate_exps",
+    "mlp.experts.up_proj": "ffn_up_exps",
+    "mlp.experts.down_proj": "ffn_down_exps",
+}
 # our layer's name -> that of `transformers`, where several families share it
 HF_DENSE_MLP = {"mlp.up_proj": "mlp.dense_h_to_4h", "mlp.down_proj": "mlp.dense_4h_to_h"}
 
 
+MIXTURES = ("llama", "qwen3moe")  # families with mixtures of experts; of the first is Mixtral
 MAX_NUMBER = 2**31  # no size of a model is as large
 BY_CONVERSION = "their Hugging Face folder with the `convert` extra, in an environment of its own"
 OTHERS = f"`nomoat models` lists models that run; others may run from {BY_CONVERSION}"
@@ -89,6 +97,11 @@ class Architecture:
         return self._those(*(f"self_attn.{part}_proj" for part in ("q", "k", "v", "qkv")))
 
     @property
+    def has_experts(self) -> bool:
+        """Whether each token asks some of many MLPs."""
+        return ROUTER in self.projections
+
+    @property
     def gate_up(self) -> tuple[str, ...]:
         """The layers of the gate and of what it opens, in this order, or the one of both; empty without a gate."""
         gated = self._those("mlp.gate_proj", "mlp.up_proj", "mlp.gate_up_proj")
@@ -111,7 +124,7 @@ class Dimensions:
     heads: int
     kv_heads: int
     head_dim: int
-    hidden: int
+    hidden: int  # of one expert, where there are several
     vocabulary: int
     context_tokens: int
     norm_epsilon: float
@@ -130,6 +143,8 @@ class Dimensions:
     attention_cap: float | None = None  # scores are kept within plus and minus this, smoothly
     parallel: bool = False
     context_is_window: bool = False  # the model reads longer texts, each token only so far back; no graph of its family does that
+    experts: int = 0  # of a mixture
+    experts_chosen: int = 0  # by each token
     norms_last: bool = False  # after attention and MLP are added, not before them
 
     @property
@@ -151,9 +166,9 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.opt import OPT
     from nomoat.engine.arch.phi3 import PHI3
     from nomoat.engine.arch.qwen2 import QWEN2
-    from nomoat.engine.arch.qwen3 import QWEN3
+    from nomoat.engine.arch.qwen3 import QWEN3, QWEN3MOE
 
-    families = (BLOOM, FALCON, GEMMA, GEMMA2, GEMMA3, GPT2, GPTJ, GPTNEOX, LLAMA, MPT, OPT, PHI3, QWEN2, QWEN3)
+    families = (BLOOM, FALCON, GEMMA, GEMMA2, GEMMA3, GPT2, GPTJ, GPTNEOX, LLAMA, MPT, OPT, PHI3, QWEN2, QWEN3, QWEN3MOE)
     return {arch.name: arch for arch in families}
 
 
@@ -167,7 +182,14 @@ def find(name: str) -> Architecture:
 
 def of(source: ModelSource) -> Architecture:
     """The description of a model's family. Raises BadFileError if its file tells none, UnsupportedError."""
-    return find(str(source.require("general.architecture")))
+    return with_experts(find(str(source.require("general.architecture"))), source.metadata)
+
+
+def with_experts(arch: Architecture, metadata: Mapping[str, Any]) -> Architecture:
+    """The same, whose MLPs are mixtures where a file says so: Mixtral's are files of `llama`."""
+    if not metadata.get(f"{arch.name}.expert_count") or arch.has_experts:
+        return arch
+    return replace(arch, projections={part: name for part, name in arch.projections.items() if "mlp" not in part} | EXPERTS)
 
 
 def unknown(name: str) -> UnsupportedError:
@@ -228,8 +250,15 @@ class _Said:
 
 def _require_known_variant(arch: Architecture, said: _Said) -> None:
     """Raises UnsupportedError for experts, tokens that see later ones, and windows in other layers than the family's."""
-    if experts := said.optional("expert_count"):
-        raise not_yet(f"this model is a mixture of {experts} experts")
+    experts, chosen = said.optional_whole("expert_count") or 0, said.optional_whole("expert_used_count") or 0
+    if experts and arch.name not in MIXTURES:
+        raise not_yet(f"this model is a mixture of {experts} experts in a family (`{arch.name}`) whose mixtures are others")
+    if (experts or arch.has_experts) and not 0 < chosen <= experts:
+        raise BadFileError(f"the file says that each token asks {chosen} of {experts} experts", hint="try another file")
+    if said.optional("expert_shared_count") or said.optional("leading_dense_block_count"):
+        raise not_yet("this model has experts that all tokens ask, or layers without any")
+    if said.optional("expert_gating_func", 1) not in (None, 1) or said.optional("expert_weights_scale", 1) not in (None, 1):
+        raise not_yet("this model weights its experts in another way than by the softmax of those that are chosen")
     if said.metadata.get(f"{arch.name}.attention.causal", True) is not True:
         raise sees_both_ways()
     period = said.metadata.get(f"{arch.name}.attention.sliding_window_pattern", len(arch.windowed))
@@ -255,7 +284,7 @@ def dimensions(
     stretched = optional("rope.scaling.factor", optional("rope.scale_linear")) if scaling in ("linear", "yarn") else None
     factor = float(stretched or 1.0)
     magnitude = float(number("rope.scaling.attn_factor", 1.0)) * float(number("rope.scaling.yarn_attn_factor", 1.0))
-    longest = whole("context_length")
+    longest, experts = whole("context_length"), said.optional_whole("expert_count") or 0
     first = whole("rope.scaling.original_context_length", longest)
     has_two = has_long_factors and first < longest
     long_factors = has_two and context_tokens is not None and context_tokens > first
@@ -273,7 +302,7 @@ def dimensions(
         heads=heads,
         kv_heads=whole("attention.head_count_kv", heads),
         head_dim=head_dim,
-        hidden=whole("feed_forward_length"),
+        hidden=whole("expert_feed_forward_length" if f"{name}.expert_feed_forward_length" in metadata else "feed_forward_length"),
         vocabulary=vocabulary,
         context_tokens=first if has_two and not long_factors else longest,
         norm_epsilon=float(number(f"attention.layer_norm{'_rms' if arch.norm == 'rms' else ''}_epsilon")),
@@ -293,12 +322,14 @@ def dimensions(
         parallel=metadata.get(f"{name}.use_parallel_residual", arch.parallel) is True,
         context_is_window=metadata.get(f"{name}.context_is_window", False) is True,
         norms_last=metadata.get(f"{name}.norms_last", False) is True,
+        experts=experts,
+        experts_chosen=said.optional_whole("expert_used_count") or 0 if experts else 0,
     )
 
 
 def is_usual(arch: Architecture, sizes: Dimensions) -> bool:
     """RMS norms before attention and MLP, or around them, a gate, one after the other (LLaMA, Mistral, Qwen, Phi-3, Gemma)."""
-    known_gate = bool(arch.gate_up) and arch.activation in ("silu", "gelu_tanh")
+    known_gate = (bool(arch.gate_up) or arch.has_experts) and arch.activation in ("silu", "gelu_tanh")
     one_after_the_other = not (sizes.parallel or sizes.norms_last)
     return arch.norm == "rms" and known_gate and one_after_the_other and sizes.clamp_qkv is None
 
