@@ -123,10 +123,10 @@ class GGUFFile(Opened):
         expected = self._whole_number("split.tensors.count", len(self.tensors))
         if count > 1 and expected != len(self.tensors):
             raise BadFileError(f"the parts of `{path}` hold {len(self.tensors)} tensors, not {expected}", hint="download them again")
-        self._factors: dict[str, float] = {}
-        self._take_factors()
         self._apart: dict[str, list[Tensor]] = {}
         self._join_experts()
+        self._factors: dict[str, float] = {}
+        self._take_factors()
 
     def _take_factors(self) -> None:
         """Those beside matrices in NVFP4 leave `tensors`."""
