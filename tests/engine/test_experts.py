@@ -14,6 +14,7 @@ from reference import MIXTURES, make_model, write_gguf
 
 from nomoat import footprint
 from nomoat.engine import importer, step_tables, tiles
+from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.native import Blueprint, NativeModel
 from nomoat.engine.paged import Row
 from nomoat.engine.program import Program
@@ -149,11 +150,27 @@ def test_a_mixture_of_another_kind_is_refused(keys: dict[str, int], message: str
     assert caught.value.message == message
 
 
-def test_a_file_with_matrices_for_each_expert_is_refused(tmp_path: Path) -> None:
-    extra = {"blk.0.ffn_gate.0.weight": np.zeros((128, 64), np.float32)}
-    case = replace(MIXTURES["mixtral"], extra=extra)
-    with pytest.raises(UnsupportedError, match="keeps each expert's matrices apart"):
-        importer.import_gguf(write_gguf(tmp_path / "model.gguf", case, make_model(case)))
+def test_matrices_of_experts_that_are_apart_are_those_of_a_newer_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = GGUFFile(write_gguf(tmp_path / "whole.gguf", MIXTURES["mixtral"], make_model(MIXTURES["mixtral"])))
+    add = gguf.GGUFWriter.add_tensor
+
+    def add_apart(writer: Any, name: str, tensor: Any, **told: Any) -> None:
+        if "_exps" not in name:
+            return add(writer, name, tensor, **told)
+        for number, part in reversed(list(enumerate(tensor))):  # in any order
+            add(writer, name.replace("_exps", f".{number}"), np.ascontiguousarray(part), **told)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_tensor", add_apart)
+    apart = GGUFFile(write_gguf(tmp_path / "apart.gguf", MIXTURES["mixtral"], make_model(MIXTURES["mixtral"])))
+    assert {name: tensor.shape for name, tensor in apart.tensors.items()} == {
+        name: tensor.shape for name, tensor in whole.tensors.items()
+    }
+    for name in whole.tensors:
+        assert np.array_equal(apart.rows(name), whole.rows(name))
+    name, some = "blk.1.ffn_down_exps.weight", np.array([200, 3, 64, 70, 255])
+    assert np.array_equal(apart.raw_rows(name, some), whole.raw_rows(name, some))
+    assert np.array_equal(apart.rows(name, slice(60, 70)), whole.rows(name, slice(60, 70)))
+    importer.read_sizes(apart)
 
 
 def test_a_mixture_cannot_be_tuned(tmp_path: Path) -> None:

@@ -30,11 +30,6 @@ def require_fitting(file: ModelSource, arch: Architecture, sizes: Dimensions) ->
         raise BadFileError(
             f"`{file.path}` has {len(tokens):,} tokens, and its model knows {sizes.vocabulary:,}", hint="download it again"
         )
-    if arch.has_experts and "blk.0.ffn_gate.0.weight" in file.tensors:
-        raise UnsupportedError(
-            f"`{file.path}` keeps each expert's matrices apart, as files before April 2024 do",
-            hint="take a newer file of this model",
-        )
     for name, shape in _needed(arch, sizes):  # ends before a damaged number of layers has become as many names
         _require(file, name, shape)
     for name, shape in _around_layers(file, sizes):
