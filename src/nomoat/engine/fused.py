@@ -73,13 +73,15 @@ class FusedBuilder(GraphBuilder):
     def _fused(self, seen: Node | None, residual: Node, layer: int) -> tuple[Node, list[Node]]:
         """From a layer's attention (-1: the embedding) to the next one's: the residual, its queries, keys and values."""
         given = Weights()
+        products: list[tuple[Sequence[Source], str]] = []
         self._parts.append([])
 
         def product(kind: str, parts: Sequence[Source]) -> None:
             types = {self._tile_type(part) for part in parts}
             type_name = types.pop() if len(types) == 1 else WHOLE_BYTES
-            made = self._tiles(parts, type_name)
-            given.add(kind, type_name, len(made) * TILE_ROWS, made, self._biases(parts))
+            shape = self._tiles_shape(parts, type_name)
+            given.add(kind, type_name, shape[0] * TILE_ROWS, shape, self._biases(parts))
+            products.append((parts, type_name))
             self._parts[-1].append([(part.layer, self.file.tensor(part.tensor).num_rows) for part in parts])
 
         def norm(kind: str, tensor_name: str) -> None:
@@ -105,7 +107,8 @@ class FusedBuilder(GraphBuilder):
             groups = self._queries_keys_values(layer + 1)
             for group in groups:
                 product("out", group)
-        steps, whole = given.finished()
+        steps, whole, tiles = given.finished()
+        self._fill([(*product, made) for product, made in zip(products, tiles, strict=True)])
         self._arrays.append(whole)
         inputs = [*([] if seen is None else [seen]), residual, op.constant(whole, shared_memory=True)]
         told = {"epsilon": self.sizes.norm_epsilon, "chunk": self._chunk}
