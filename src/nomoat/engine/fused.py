@@ -75,19 +75,22 @@ class FusedBuilder(GraphBuilder):
     def _fused(self, seen: Node | None, residual: Node, layer: int) -> tuple[Node, list[Node]]:
         """From a layer's attention (-1: the embedding) to the next one's: the residual, its queries, keys and values."""
         given = Weights()
+        products: list[tuple[Sequence[Source], str, int]] = []
         self._parts.append([])
 
         def product(kind: str, parts: Sequence[Source]) -> None:
             type_name = self._common_type(parts)
-            made = self._tiles(parts, type_name)
-            given.add(kind, type_name, len(made) * TILE_ROWS, made, self._biases(parts))
+            shape = self._tiles_shape(parts, type_name)
+            given.add(kind, type_name, shape[0] * TILE_ROWS, shape, self._biases(parts))
+            products.append((parts, type_name, 1))
             self._parts[-1].append([(part.layer, self.file.tensor(part.tensor).num_rows) for part in parts])
 
         def experts(kind: str, *names: str) -> None:
             parts, count = [self._source(layer, name) for name in names], self.sizes.experts
             type_name = self._common_type(parts)
-            made = self._tiles(parts, type_name, count)
-            given.add(kind, type_name, len(made) * TILE_ROWS // count, made, None, count, self.sizes.experts_chosen)
+            shape = self._tiles_shape(parts, type_name)
+            given.add(kind, type_name, shape[0] * TILE_ROWS // count, shape, None, count, self.sizes.experts_chosen)
+            products.append((parts, type_name, count))
             self._parts[-1].append([])
 
         def norm(kind: str, tensor_name: str) -> None:
@@ -119,7 +122,8 @@ class FusedBuilder(GraphBuilder):
             groups = self._queries_keys_values(layer + 1)
             for group in groups:
                 product("out", group)
-        steps, whole = given.finished()
+        steps, whole, tiles = given.finished()
+        self._fill([(*product, made) for product, made in zip(products, tiles, strict=True)])
         self._arrays.append(whole)
         inputs = [*([] if seen is None else [seen]), residual, op.constant(whole, shared_memory=True)]
         told = {"epsilon": self.sizes.norm_epsilon, "chunk": self._chunk}

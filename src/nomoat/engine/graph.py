@@ -10,7 +10,6 @@ Shapes: B batch, T new tokens, P tokens in the cache, V vocabulary, H heads, D h
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,7 +33,7 @@ from nomoat.errors import UnsupportedError
 if TYPE_CHECKING:
     from nomoat.engine.lora import LoraDelta
 
-CHUNK_VALUES = 4_000_000  # weights dequantised at a time by one thread: bounds the peak memory
+CHUNK_VALUES = 1_000_000  # weights dequantised at a time by one thread: bounds the peak memory
 # The two matrices of some files are one, quantised twice. Keeping one saves a fifth of a small model and is closer to fp32.
 SAME_MATRIX_COSINE = 0.98
 
@@ -147,7 +146,8 @@ class GraphBuilder:
     def _tiled(self, parts: Sequence[Source]) -> Tiled:
         """Tensors of one type, one under the other, in their own codes."""
         type_name, columns = self._tile_type(parts[0]), self.file.tensor(parts[0].tensor).shape[-1]
-        made = self._tiles(parts, type_name)
+        made = np.empty(self._tiles_shape(parts, type_name), np.uint8)
+        self._fill([(parts, type_name, 1, made)])
         self._arrays.append(made)
         return Tiled(op.constant(made, shared_memory=True), type_name, len(made) * tiles.TILE_ROWS, columns)
 
@@ -155,27 +155,34 @@ class GraphBuilder:
         """Of a matrix that is kept in tiles."""
         return self.file.tensor(part.tensor).type_name if self._form(part).kind == "tiles" else tiles.WHOLE_BYTES
 
-    def _tiles(self, parts: Sequence[Source], type_name: str, experts: int = 1) -> npt.NDArray[np.uint8]:
-        """Of all parts, one under the other; of several experts those of one after another's."""
+    def _tiles_shape(self, parts: Sequence[Source], type_name: str) -> tuple[int, int]:
+        """Of tensors one under the other: how many tiles, and the bytes of each."""
+        tensors = [self.file.tensor(part.tensor) for part in parts]
+        num_tiles = sum(tiles.padded(tensor.num_rows) for tensor in tensors) // tiles.TILE_ROWS
+        return num_tiles, tiles.size(type_name, tiles.TILE_ROWS, tensors[0].shape[-1])
 
-        def store(piece: tuple[Source, int, npt.NDArray[np.intp]], first: int) -> None:
-            part, start, indices = piece
+    def _fill(self, products: Sequence[tuple[Sequence[Source], str, int, npt.NDArray[np.uint8]]]) -> None:
+        """Write the tiles of each product's parts, of so many experts, where they are to stand."""
+
+        def store(part: Source, start: int, indices: npt.NDArray[np.intp], type_name: str, made: npt.NDArray[np.uint8]) -> None:
             try:
                 if self._form(part).kind == "tiles" and self.file.tensor(part.tensor).type_name == type_name:
                     raw = self.file.raw_rows(part.tensor, indices)
                 else:
                     raw = weights.whole_bytes(self._values(part, start, indices))
-                of_piece = tiles.tiled(raw, type_name)
+                tiles.tiled(raw, type_name, made)
             except ValueError as exc:
                 raise ValueError(f"`{part.tensor}` has {exc}") from exc
-            made[first : first + len(of_piece)] = of_piece
 
-        pieces = self._pieces(parts, experts)
-        ends = list(itertools.accumulate(tiles.padded(len(indices)) // tiles.TILE_ROWS for _, _, indices in pieces))
-        columns = self.file.tensor(parts[0].tensor).shape[-1]
-        made = np.empty((ends[-1], tiles.size(type_name, tiles.TILE_ROWS, columns)), np.uint8)
-        list(self._pool.map(store, pieces, [0, *ends]))
-        return made
+        stored = []
+        for parts, type_name, experts, made in products:
+            first = 0
+            for piece in self._pieces(parts, experts):
+                end = first + tiles.padded(len(piece[2])) // tiles.TILE_ROWS
+                stored.append(self._pool.submit(store, *piece, type_name, made[first:end]))
+                first = end
+        for one in stored:
+            one.result()
 
     def _values(self, part: Source, start: int, indices: npt.NDArray[np.intp]) -> FloatArray:
         """Some rows' weights, with what an adapter adds."""
@@ -203,7 +210,7 @@ class GraphBuilder:
             of_one = tensor.num_rows // experts
             pieces += [
                 [(part, start, indices[start : min(start + step, end)]) for start in range(end - of_one, end, step)]
-                for end in range(of_one, tensor.num_rows + 1, of_one)
+                for end in range(of_one, tensor.num_rows + 1, max(1, of_one))
             ]
         return [piece for number in range(experts) for of_expert in pieces[number::experts] for piece in of_expert]
 
