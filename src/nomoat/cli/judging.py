@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +24,11 @@ GOES_ON = "the same command goes on from there"
 # The words of what is partial because of it.
 REACHED = re.compile(r"the (?:(?P<budget>budget of \$[\d,.]+)|(?P<limit>limit of [\d,]+ requests?)) is reached")
 OPTIONS = {"budget": "--max-cost", "limit": "--max-requests"}
+UNBOUNDED = 10_000  # columns: wider than any table
 NOT_AGAIN = ("report", "as_json", "yes")  # where a result goes, and a consent that its reader has not given
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import TaskID
     from rich.table import Table
 
@@ -126,6 +128,33 @@ def side_table(metric: str, sides: Sequence[Side]) -> Table:
         if any(cells):
             table.add_row(Text(name), *(Text(cell, overflow="fold") for cell in cells))
     return table
+
+
+def print_rows(out: Console, columns: Mapping[str, Sequence[str]], *, num_heads: int) -> None:
+    """A table of these columns; where it is wider than the console, each row by itself, under its first `num_heads` cells.
+
+    So no name and no interval is broken over lines, unless it is wider than the console alone.
+    """
+    from rich.text import Text
+
+    table = console.table()
+    for title in columns:
+        table.add_column(title, overflow="fold")
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*(Text(cell) for cell in row))
+    if out.measure(table, options=out.options.update(max_width=UNBOUNDED)).maximum <= out.width:
+        out.print(table)
+        return
+    width = max(map(len, [*columns][num_heads:]))
+    for row in zip(*columns.values(), strict=True):
+        out.print(Text("  ".join(row[:num_heads]), overflow="fold"))
+        facts = console.table(show_header=False)
+        facts.add_column(no_wrap=True)
+        facts.add_column(overflow="fold")
+        for title, cell in list(zip(columns, row, strict=True))[num_heads:]:
+            if cell != "-":
+                facts.add_row(f"   {title:{width}}", Text(cell))
+        out.print(facts)
 
 
 def require_judge(judge: str | None, check: str | None) -> None:
