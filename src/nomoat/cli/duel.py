@@ -260,7 +260,7 @@ def print_verdict(verdict: Verdict) -> None:
 
     out = console.stdout_console()
     _print_head(out, verdict, wording.render_items(verdict))
-    out.print(judging.side_table(verdict.metric, (verdict.left, verdict.right)))
+    judging.print_sides(out, verdict.metric, (verdict.left, verdict.right))
     out.print()
     table = console.table(show_header=False)
     table.add_column(no_wrap=True)
