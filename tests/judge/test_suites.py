@@ -48,6 +48,18 @@ def test_jsonl_alone_is_a_choice_suite_if_every_example_has_choices(tmp_path: Pa
     assert load_suite(write_lines(tmp_path / "t.jsonl", GOOD, {"input": "1+1", "target": "2"})).metric == "exact"
 
 
+def test_jsonl_alone_is_a_code_suite_if_every_target_says_where_the_code_goes(tmp_path: Path) -> None:
+    task = {"input": "Write f(x).", "target": "{answer}\nassert f(1) == 2"}
+    path = write_lines(tmp_path / "s.jsonl", task, {**task, "target": [task["target"], "{answer}\nassert f(2) == 4"]})
+    assert (load_suite(path).metric, load_suite(path).max_new_tokens) == ("code", 768)
+    path.with_suffix(".toml").write_text('metric = "exact"')
+    assert (load_suite(path).metric, load_suite(path).max_new_tokens) == ("exact", 32)
+    path.with_suffix(".toml").write_text("max_new_tokens = 99")
+    assert (load_suite(path).metric, load_suite(path).max_new_tokens) == ("code", 99)
+    mixed = write_lines(tmp_path / "t.jsonl", task, {**task, "target": [task["target"], "f"]})
+    assert load_suite(mixed).metric == "exact"
+
+
 def test_toml_gives_prompt_and_system_and_the_rest(tmp_path: Path) -> None:
     write_lines(tmp_path / "data.jsonl", GOOD, {"messages": [{"role": "user", "content": "as it is"}], "target": "2"})
     toml = tmp_path / "maths.toml"

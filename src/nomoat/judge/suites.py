@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from nomoat.responder import Responder
 
 DEFAULT_MAX_NEW_TOKENS = 32
+CODE_MAX_NEW_TOKENS = 768  # as `humaneval` has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +86,7 @@ class SuiteFile:
     prompt: str = "{input}"
     shots: int = 0
     shots_from: str = ""
-    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
+    max_new_tokens: int | None = None
     stop: tuple[str, ...] = ()
     chat: bool = True
     delimiter: str | None = None
@@ -350,7 +351,7 @@ def _read_settings(path: Path) -> SuiteFile:
     settings = SuiteFile(**{"name": composed(path.stem), **values, "stop": tuple(stop)})
     if settings.metric and settings.metric not in WRITABLE:
         raise DataError(f"`{path}`: no metric is called `{settings.metric}`", hint=f"known: {', '.join(WRITABLE)}")
-    if settings.max_new_tokens < 1:
+    if settings.max_new_tokens is not None and settings.max_new_tokens < 1:
         raise DataError(f"`{path}`: max_new_tokens is {settings.max_new_tokens}", hint="give a whole number of at least 1")
     if settings.shots < 0:
         raise DataError(f"`{path}`: shots is {settings.shots}", hint="give how many are to be shown, 0 or more")
@@ -384,7 +385,8 @@ def _assemble(settings: SuiteFile, jsonl: Path) -> Suite:
         shots=read_shots(jsonl.parent / settings.shots_from, settings.shots) if settings.shots else (),
     )
     examples = read_examples(jsonl, frame, needs_target=not settings.metric or METRICS[settings.metric].needs_target)
-    metric = settings.metric or ("choice" if all(example.choices for example in examples) else "exact")
+    metric = settings.metric or _metric_of(examples)
+    max_new_tokens = settings.max_new_tokens or (CODE_MAX_NEW_TOKENS if metric == "code" else DEFAULT_MAX_NEW_TOKENS)
     schema = _read_schema(jsonl.parent / settings.schema) if settings.schema else None
     for at, example in enumerate(examples):
         if not settings.chat and (example.follows or len(example.messages) > 1):
@@ -411,8 +413,15 @@ def _assemble(settings: SuiteFile, jsonl: Path) -> Suite:
         sha256=digest_of(examples, answer_start=settings.answer_start),
         title=settings.title,
         schema=schema,
-        **{**{name: getattr(settings, name) for name in SHARED}, "delimiter": delimiter},
+        **{**{name: getattr(settings, name) for name in SHARED}, "delimiter": delimiter, "max_new_tokens": max_new_tokens},
     )
+
+
+def _metric_of(examples: Sequence[Example]) -> Metric:
+    """How answers are scored where no TOML says it."""
+    if all(example.choices for example in examples):
+        return "choice"
+    return "code" if all(ANSWER in target for example in examples for target in (example.target, *example.other_targets)) else "exact"
 
 
 def unfit(metric: str, example: Example, target: str, schema: Mapping[str, Any] | None) -> str:
