@@ -39,6 +39,7 @@ from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.records import Example, Outcome, Request, Verdict
 from nomoat.references import STORED
 from nomoat.responder import Responder, ref_of
+from nomoat.rows import Given
 from nomoat.words import listed
 
 SuiteRef = TypeVar("SuiteRef", bound=str | Suite)
@@ -47,7 +48,7 @@ SuiteRef = TypeVar("SuiteRef", bound=str | Suite)
 def duel(
     left: str | Path | Responder,
     right: str | Path | Responder,
-    suite: str | Path | Suite | None = None,
+    suite: Given | Suite | None = None,
     *,
     input_column: str | None = None,
     label_column: str | None = None,

@@ -22,6 +22,7 @@ from scipy import stats
 from nomoat import bounds, config
 from nomoat.catalog import licences
 from nomoat.errors import UsageError
+from nomoat.rows import Given
 from nomoat.tune import adapter, execution, interrupts, kernels, prepare
 from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.network import Network
@@ -54,15 +55,16 @@ class Progress:
 
 
 def tune(
-    base: str | Path, data_path: str | Path, *, name: str, input_column: str | None = None, label_column: str | None = None,
-    instruction: str | None = None, test: str | Path | None = None, keep_shared: bool = False, validation: str | Path | None = None,
+    base: str | Path, data_path: Given, *, name: str, input_column: str | None = None, label_column: str | None = None,
+    instruction: str | None = None, test: Given | None = None, keep_shared: bool = False, validation: Given | None = None,
     template: str | None = None, drop_long: bool = False, data_licence: str = "own", minutes: float | None = None,
     epochs: float | None = None, rank: int | None = None, layers: int | None = None, learning_rate: float | None = None,
     batch: int | None = None, noise: float | None = None, seed: int = 0, settings: Settings | None = None, resume: bool = False,
     replace: bool = False, workers: int | None = None, ray: str | None = None,
     on_progress: Callable[[Progress], None] | None = None, on_message: Callable[[str], None] | None = None,
 ) -> Path:  # fmt: skip
-    """Tune `base` on a file and write the adapter `name`; from then on `BASE+NAME` answers. Returns the adapter's folder.
+    """Tune `base` on a file, or on rows (a list of dicts, a data frame), and write the adapter `name`; from then on `BASE+NAME`
+    answers. Returns the adapter's folder.
 
     `base` may be a BASE+ADAPTER: what the adapter has learned is gone on from, and stays as it is itself.
     `input_column` to `drop_long` are those of `prepare.prepare`, `minutes` to `seed` those of `Settings`, which may be given as
