@@ -32,7 +32,6 @@ from nomoat.judge.wording import render_behind, render_cost, render_latency, ren
 from nomoat.records import Leaderboard
 from nomoat.references import shown_name
 from nomoat.tune import adapter
-from nomoat.tune.prepare import Settings
 
 CLOUD, BASE, ADAPTER, OTHER = "qwen2.5-coder-1.5b", "smollm2-135m", "live-spam", "qwen2.5-coder-0.5b"
 PRICED_LIKE = "openai:gpt-4o-mini"
@@ -78,7 +77,6 @@ def tuned(data: Path, minutes: float) -> str:
         table = data / "sms_spam" / "sms_spam_train.tsv"
         test = pull_dataset("sms_spam") / "sms_spam_test.tsv"
         columns = {"input_column": "text", "label_column": "annotation"}
-        settings = Settings(minutes=minutes)
         print(f"tuning {BASE} for {minutes:g} minutes", file=sys.stderr)
         nomoat.tune(
             BASE,
@@ -87,7 +85,7 @@ def tuned(data: Path, minutes: float) -> str:
             data_licence="cc-by-4.0",
             resume=adapter.can_resume(ADAPTER),
             test=test,
-            settings=settings,
+            minutes=minutes,
             **columns,
         )
     return f"{BASE}+{ADAPTER}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import nomoat
+from nomoat.tune.prepare import Settings
 
 COLUMNS: dict[str, Any] = {"input_column": "text", "label_column": "label"}
 COLOURS = ("red", "green", "blue")
@@ -23,8 +25,8 @@ def write_table(path: Path, labels: Sequence[str] = COLOURS, texts: str = "xyz",
     return path
 
 
-def tune(base: object, table: Path, name: str = "colours", **options: Any) -> Path:
-    return nomoat.tune(str(base), table, name=name, **COLUMNS, **options)
+def tune(base: object, table: Path, name: str = "colours", *, settings: Settings | None = None, **options: Any) -> Path:
+    return nomoat.tune(str(base), table, name=name, **COLUMNS, **asdict(settings or Settings()), **options)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -33,7 +33,7 @@ except ValueError as error:
         ({"temperature": "hot"}, "`temperature` is 'hot'", "it can be 0 to 2"),
         ({"top_p": 5}, "`top_p` is 5", "it can be 0 to 1"),
         ({"min_p": 2}, "`min_p` is 2", "it can be 0 to 1"),
-        ({"repetition_penalty": 0}, "`repetition_penalty` is 0", "it can be above 0 to 10"),
+        ({"repetition_penalty": 0}, "`repetition_penalty` is 0", "it can be 0.01 to 10"),
         ({"frequency_penalty": 2.5}, "`frequency_penalty` is 2.5", "it can be -2 to 2"),
         ({"top_k": -5}, "`top_k` is -5", "it can be 0 or more"),
         ({"top_logprobs": -1}, "`top_logprobs` is -1", "it can be 0 or more"),

@@ -34,6 +34,12 @@ def test_a_sweep_removes_what_nobody_used_for_a_month_and_what_belongs_to_it() -
     assert [folder.exists() for folder in (old, new, *copies, *kernels)] == [False, True, False, True, False, False, True]
 
 
+def test_a_note_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    """Another program may remove it between two looks, and it may be another user's."""
+    assert (cache.read_note(tmp_path / "gone"), cache.read_note(tmp_path)) == (None, None)
+    assert cache.write_note(tmp_path / "note", "said") == cache.read_note(tmp_path / "note") == "said"
+
+
 def test_a_use_counts() -> None:
     folder = made(cache.IMPORTED, "model", used=LONG_AGO)
     cache.use(folder)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny import write_adapter
 
 import nomoat
 from nomoat import callable_package, footprint, hardware, installing, labelling, responder
@@ -307,6 +308,17 @@ def test_show_says_that_a_file_keeps_its_codes(tiny_gguf: Path, capsys: pytest.C
     show(str(tiny_gguf), as_json=True)
     facts = json.loads(capsys.readouterr().out)
     assert facts["layout"]["forms"] == {"": ["tiles", 0]}
+
+
+@pytest.mark.parametrize(("flags", "is_shared"), [({"avx2", "fma", "f16c"}, True), ({"asimddp"}, True), ({"neon"}, False)])
+def test_a_base_and_its_adapters_are_loaded_together_where_either_way_of_answering_lets_adapters_stand_beside_the_weights(
+    flags: set[str], is_shared: bool, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ARM has nomoat's own passes and no paged attention, as Gemma 2 everywhere."""
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(footprint, "FEW_WEIGHTS", 0)
+    refs = [str(tiny_gguf), f"{tiny_gguf}+{write_adapter(tmp_path / 'mine')}"]
+    assert responder.groups(refs) == ([refs] if is_shared else [[ref] for ref in refs])
 
 
 @pytest.mark.usefixtures("amx")

@@ -18,10 +18,9 @@ TEMPLATES_OWN = frozenset({"add_generation_prompt", "bos_token", "documents", "e
 
 # OpenAI's where it has them. The HTTP API and the options of `nomoat run` are held to them too.
 NUMBERS: dict[str, tuple[float, float]] = {
-    "temperature": (0, 2), "top_p": (0, 1), "min_p": (0, 1), "repetition_penalty": (0, 10), "presence_penalty": (-2, 2),
+    "temperature": (0, 2), "top_p": (0, 1), "min_p": (0, 1), "repetition_penalty": (0.01, 10), "presence_penalty": (-2, 2),
     "frequency_penalty": (-2, 2),
 }  # fmt: skip
-DIVIDES = "repetition_penalty"
 MOST_DIGITS = 100  # of whole numbers: Python and JSON write them, and a float holds them; no setting means more
 WHOLE_NUMBERS = ("max_new_tokens", "top_k", "top_logprobs", "seed")
 SEVERAL_TEXTS = ("stop", "tools", "must_call")
@@ -95,9 +94,8 @@ def _json(name: str, given: Any) -> str | None:
 def _number(name: str, given: Any) -> float:
     low, high = NUMBERS[name]
     number = _plain(given)
-    if number is None or not low <= number <= high or (name == DIVIDES and number == 0):
-        hint = f"it can be {'above ' if name == DIVIDES else ''}{low:g} to {high:g}"
-        raise UsageError(f"`{name}` is {shown(given)}", hint=hint)
+    if number is None or not low <= number <= high:
+        raise UsageError(f"`{name}` is {shown(given)}", hint=f"it can be {low:g} to {high:g}")
     return number
 
 

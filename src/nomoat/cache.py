@@ -41,6 +41,13 @@ def note_on(kind: str, files: Sequence[Path], *how: str) -> Path:
     return paths.cache() / kind / hashlib.sha256("\0".join((*told, *how)).encode()).hexdigest()
 
 
+def read_note(note: Path) -> str | None:
+    """What is noted there; None where nothing is, or nothing that can be read."""
+    with suppress(OSError):
+        return note.read_text(errors="replace")
+    return None
+
+
 def write_note(note: Path, text: str) -> str:
     """Keeps a text there, if there is room: a note saves time, nothing else. Returns the text."""
     with suppress(NotEnoughDiskError, NotWritableError), whole_files.whole_file(note) as part:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from nomoat import hardware
 
-# int8 would double the memory of a 4-bit file this large: it keeps its codes. What is called 3B has 2.8 to 3.2 billion weights.
-OWN4_FROM_WEIGHTS = 2_500_000_000
 TILES_FROM_WEIGHTS = 700_000_000  # from here on an answer waits for memory more than for the calls of nomoat's own products
 # instructions of nomoat's own products, on x86 and on ARM; where there are better ones, they are used
 TILES_NEED = ({"avx2", "fma", "f16c"}, {"asimddp"})
@@ -50,9 +48,9 @@ def has_native_kernels() -> bool:
     return any(hardware.cpu_flags() >= need for need in TILES_NEED)
 
 
-def in_tiles(num_weights: int) -> bool:
-    """Whether a 4-bit file of so many weights is kept in its own codes at every quality, whatever its family."""
-    return num_weights >= TILES_FROM_WEIGHTS and has_native_kernels()
+def in_tiles(num_weights: int, quality: str) -> bool:
+    """Whether a 4-bit file of so many weights is kept in its own codes, whatever its family."""
+    return num_weights >= (FEW_WEIGHTS if quality == "small" else TILES_FROM_WEIGHTS) and has_native_kernels()
 
 
 def can_page() -> bool:

@@ -91,11 +91,6 @@ class Responder:
         )
 
     @property
-    def _send_away(self) -> Callable[[], None] | None:
-        """Sends away those who wait for a server or for workers; None for an engine in this process."""
-        return self.engine.give_up_waiting
-
-    @property
     def name(self) -> str:
         """The reference without folders of this machine, to be shown to others: a file is known by its name."""
         return references.shown_name(self.ref)
@@ -176,7 +171,7 @@ class Responder:
                 if chunk.finish_reason is not None and chunk.usage is not None:
                     text = whole_characters("".join(pieces))
                     return Completion(text=text, finish_reason=chunk.finish_reason, usage=chunk.usage, calls=chunk.calls)
-                if caller_left is not None and caller_left.is_set() and self._send_away is None:
+                if caller_left is not None and caller_left.is_set() and self.engine.give_up_waiting is None:
                     raise StoppedError(
                         f"`{self.ref}`: the answer was stopped", hint="`caller_left` is set: to have the whole answer, ask again"
                     )
@@ -202,7 +197,7 @@ class Responder:
         Raises UsageError for a `concurrency` below 1.
         """
         require_some(concurrency)
-        on_leaving = self._send_away or (lambda: None)
+        on_leaving = self.engine.give_up_waiting or (lambda: None)
         return run_many(work, items, concurrency=concurrency * self.num_workers, on_leaving=on_leaving)
 
     def score(self, request: Request | str, continuations: Iterable[str]) -> list[ContinuationScore]:
@@ -355,7 +350,7 @@ def groups(refs: Sequence[str]) -> list[list[str]]:
 
     Raises what `load` raises for what is not there.
     """
-    from nomoat.engine import importer
+    from nomoat.engine import importer, layout
     from nomoat.engine.source import open_source
 
     found: dict[object, list[str]] = {}
@@ -363,7 +358,8 @@ def groups(refs: Sequence[str]) -> list[list[str]]:
         key: object = ref
         if references.names_weights(ref):
             weights = references.find_files(ref).weights
-            if importer.read_sizes(open_source(weights)).has_paged_attention:
+            source = open_source(weights)
+            if layout.stands_beside(source, importer.read_sizes(source), importer.planned(source)):
                 key = weights.resolve()
         found.setdefault(key, []).append(ref)
     return list(found.values())

@@ -151,20 +151,6 @@ def test_choice_scores_belong_to_their_choices_in_their_order() -> None:
         assert store.answer("m", asking("x")) is None
 
 
-def test_scores_from_before_the_end_of_an_answer_counted_are_not_found_again() -> None:
-    """Where a choice of a conversation begins another they are others now; everywhere else they are what they were."""
-    scored = ChoiceScores(scores=(ContinuationScore(log_probability=-1.0, num_tokens=1),) * 3, seconds=0.1)
-    raw = Request(prompt="x")
-    with AnswerStore() as store:
-        for request, choices in ((asking("x"), ("1", "2", "10")), (asking("x"), ("1", "2", "3")), (raw, ("1", "2", "10"))):
-            value = {"choices": list(choices), "scores": [(-1.0, 1)] * 3, "seconds": 0.1}
-            store._put(_key("scores", "m", request, *choices), "m", request, value)
-        assert store.choice_scores("m", asking("x"), ("1", "2", "10")) is None
-        assert store.choice_scores("m", asking("x"), ("1", "2", "3")) == scored == store.choice_scores("m", raw, ("1", "2", "10"))
-        store.save_choice_scores("m", asking("x"), ("1", "2", "10"), scored)
-        assert store.choice_scores("m", asking("x"), ("1", "2", "10")) == scored
-
-
 def test_outcomes_of_a_second_run_replace_those_of_the_first() -> None:
     first = [Outcome(suite="s", example_id=name, model="m", answer="a", score=0.0) for name in ("1", "2")]
     again = [Outcome(suite="s", example_id="2", model="m", answer="b", score=1.0, category="예")]

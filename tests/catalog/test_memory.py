@@ -79,20 +79,26 @@ def test_file_names_say_which_have_at_most_4_bits() -> None:
     assert [bool(memory.FOUR_BIT_FILE.search(name)) for name in (*few, *more)] == [True] * len(few) + [False] * len(more)
 
 
-def test_without_the_instructions_it_keeps_4_bits_from_2_5_billion_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_instructions_a_4_bit_file_becomes_int8_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"sse2"}))
-    sizes = memory.ModelSizes(parameters=6_740_000_000, four_bits=True)
-    large, small = (memory.need_at(replace(sizes, parameters=count), 1000) for count in (6_740_000_000, 1_500_000_000))
-    assert (large.weights_bytes, large.note.split(",")[0]) == (round(0.68 * 6.74e9), "estimate: the file's own 4 bits in memory")
-    assert (small.weights_bytes, small.note.split(",")[0]) == (round(1.05 * 1.5e9), "estimate: int8 in memory")
+    found = memory.need_at(memory.ModelSizes(parameters=6_740_000_000, four_bits=True), 1000)
+    assert (found.weights_bytes, found.note.split(",")[0]) == (round(1.05 * 6.74e9), "estimate: int8 in memory")
 
 
-def test_small_quality_keeps_4_bits_whatever_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("four_bits", [True, False])
+def test_small_quality_has_4_bits_in_part_whatever_the_file(four_bits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOMOAT_QUALITY", "small")
+    monkeypatch.setattr(hardware, "cpu_flags", frozenset[str])
+    found = memory.need_at(memory.ModelSizes(parameters=6_740_000_000, four_bits=four_bits), 1000)
+    assert (found.weights_bytes, found.note.split(",")[0]) == (round(0.8 * 6.74e9), "estimate: 4 bits in memory")
+
+
+def test_small_quality_keeps_a_4_bit_file_s_own_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOMOAT_QUALITY", "small")
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"avx2", "fma", "f16c"}))
-    assert need("smollm2-135m").weights_bytes == 98_362_432  # the file's own codes
-    monkeypatch.setattr(hardware, "cpu_flags", frozenset[str])
-    assert need("smollm2-135m").weights_bytes == round(0.68 * 135_000_000)
+    assert need("smollm2-135m").weights_bytes == 98_362_432
+    gpt2 = memory.ModelSizes(parameters=124_000_000, four_bits=True, file_bytes=80_000_000, architecture="gpt2")
+    assert memory.need_at(gpt2, 1000).weights_bytes == 80_000_000
 
 
 def test_what_is_known_of_a_file_is_not_estimated() -> None:

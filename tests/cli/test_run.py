@@ -167,7 +167,7 @@ def test_what_cannot_be_asked_is_two_lines_on_stderr_and_exit_code_1(arguments: 
 @pytest.mark.parametrize(
     ("option", "value", "is_taken"),
     [
-        ("--repeat-penalty", "0.005", True), ("--repeat-penalty", "0", False), ("--repeat-penalty", "10.5", False),
+        ("--repeat-penalty", "0.01", True), ("--repeat-penalty", "1e-40", False), ("--repeat-penalty", "10.5", False),
         ("--temp", "2", True), ("--temp", "2.1", False), ("--top-p", "0", True), ("--top-p", "1.1", False), ("--min-p", "-0.1", False),
     ],
 )  # fmt: skip

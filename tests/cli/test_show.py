@@ -162,7 +162,10 @@ def test_show_says_how_the_passes_compute_that_nomoat_does_itself(
 
 def test_show_says_how_openvino_computes_all_other_models(tiny_gguf: Path, nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"sse2"}))
-    assert "inference_precision_hint f32 (this CPU has no bf16), dynamic_" in nomoat("show", str(tiny_gguf)).stdout
+    out = nomoat("show", str(tiny_gguf)).stdout
+    assert "inference_precision_hint f32 (this CPU has no bf16), dynamic_" in out
+    assert "\nprompts: " not in out  # read in the form that answers are written in
+    assert "prompts" not in json.loads(nomoat("show", str(tiny_gguf), "--json").stdout)["layout"]
 
 
 @pytest.mark.data

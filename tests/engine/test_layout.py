@@ -37,11 +37,11 @@ def file_of(*, values: int, type_name: str, architecture: str = "llama") -> Any:
         (1.5, "Q4_K", "default", WITH_AVX2, "the file's own codes"),
         (1.5, "Q4_K", "high", WITH_AVX2, "the file's own codes"),
         (1.5, "Q4_K", "default", WITHOUT, "int8 rows"),
-        (3.1, "Q4_K", "default", WITHOUT, "own4 in groups of 32"),
+        (3.1, "Q4_K", "default", WITHOUT, "int8 rows"),
         (3.1, "Q8_0", "default", WITH_AVX2, "the file's own codes"),
         (3.1, "Q8_0", "default", WITHOUT, "int8 rows"),
         (0.5, "Q4_1", "small", WITH_AVX2, "the file's own codes"),
-        (0.5, "Q4_1", "small", WITHOUT, "own4 in groups of 32"),
+        (0.5, "Q4_1", "small", WITHOUT, "uint4 in groups of 64"),
         (0.5, "Q8_0", "small", WITH_AVX2, "uint4 in groups of 64"),
         (0.5, "Q5_0", "small", WITH_AVX2, "uint4 in groups of 64"),
         (0.5, "Q4_K", "high", WITH_AVX2, "int8 in groups of 64"),
@@ -80,19 +80,31 @@ def test_gemma_has_more_than_one_scale_a_row(
     assert str(stored) == f"layers {form}"
 
 
-def test_a_4_bit_file_of_3_billion_weights_is_not_doubled(tiny_gguf: Path) -> None:
+def test_a_small_4_bit_file_of_any_family_keeps_its_codes_at_the_quality_small(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: WITH_AVX2)
+    sizes = importer.read_sizes(GGUFFile(tiny_gguf))
+    for values, form in ((2**27, "the file's own codes"), (2**24, "uint4 in groups of 64")):  # the second is done at once in any form
+        stored = layout.storage(file_of(values=values, type_name="Q4_K", architecture="gpt2"), sizes, "small", fused=False)
+        assert str(stored).startswith(f"layers {form}")
+
+
+def test_a_4_bit_file_of_3_billion_weights_is_not_doubled(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: WITH_AVX2)
     values = 3 * 2**30
     file = file_of(values=values, type_name="Q4_K")
     stored = layout.storage(file, importer.read_sizes(GGUFFile(tiny_gguf)), "default")
     assert stored.bytes_of(file) < 1.2 * values * 144 / 256
 
 
-def test_a_matrix_that_an_adapter_changes_is_stored_in_int8_rows(tiny_gguf: Path) -> None:
-    file = file_of(values=4096 * 4096, type_name="Q4_1")
+def test_a_matrix_that_an_adapter_changes_has_8_bits(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: WITH_AVX2)
+    file = file_of(values=2**27, type_name="Q4_1")
     stored = layout.storage(file, importer.read_sizes(GGUFFile(tiny_gguf)), "small")
     (tensor,) = file.tensors.values()
-    assert stored.form("model.layers.0.mlp.up_proj", tensor, changed=False) == layout.OWN
-    assert stored.form("model.layers.0.mlp.up_proj", tensor, changed=True) == layout.ROWS
+    assert stored.form("model.layers.0.mlp.up_proj", tensor, changed=False) == layout.TILES
+    assert stored.form("model.layers.0.mlp.up_proj", tensor, changed=True) == layout.TILES8
 
 
 def test_layers_in_one_product_compute_what_they_compute_apart(tmp_path: Path) -> None:

@@ -55,6 +55,14 @@ def test_logits_equal_the_reference_implementation_within_a_thousandth(tmp_path:
         np.testing.assert_allclose(our_logits(folder, rows, cut_at=length // 2), reference, atol=1e-3)
 
 
+def test_a_reading_s_own_timeout_is_raised() -> None:
+    """As an OSError of a network disk is one: it is not that of the wait for a result."""
+    reading = batching.Reading([1, 2])
+    reading.result.set_exception(TimeoutError("the disk"))
+    with pytest.raises(TimeoutError, match="the disk"):
+        openvino._results([reading], None)
+
+
 def test_each_token_of_a_greedy_answer_is_a_best_one_of_the_reference(engine: OpenVINOEngine, tiny_gguf: Path) -> None:
     """Activations are rounded to 8 bits in the served model, so a near tie may turn: best within a tenth of the spread."""
     ids = engine.tokenizer.prompt_ids(HELLO)

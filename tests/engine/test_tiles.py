@@ -282,7 +282,7 @@ def test_a_model_of_tiles_computes_what_its_file_says(tmp_path: Path, tiles_at_a
     ids = np.random.default_rng(0).integers(3, 250, 40).tolist()
     folder = importer.import_gguf(path, fused=fused)
     written = (folder / "openvino_model.xml").read_text(encoding="utf-8")
-    assert ("BetweenAttentions" in written) == fused
+    assert ("FusedBlock" in written) == fused
     assert (written.count('type="TiledProduct"') > 1) != fused  # one is the output layer
     exact = log_probability(importer.exact_model(path), layout.EXACT_PROPERTIES, ids)
     assert log_probability(folder, layout.EXACT_PROPERTIES, ids) == pytest.approx(exact, rel=0.01)
@@ -343,7 +343,7 @@ def test_a_cpu_without_the_instructions_gets_another_form(
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"sse2"}))
     stored = importer.planned(GGUFFile(path))
     assert not stored.has_tiles
-    assert "BetweenAttentions" not in (importer.import_gguf(path) / "openvino_model.xml").read_text(encoding="utf-8")
+    assert "FusedBlock" not in (importer.import_gguf(path) / "openvino_model.xml").read_text(encoding="utf-8")
 
 
 def test_a_model_with_other_norms_is_built_product_by_product(tmp_path: Path, tiles_at_any_size: None) -> None:
@@ -380,7 +380,7 @@ def of_usual_decoder(path: Path, **told: Any) -> tuple[NativeModel, PagedModel, 
 def test_memory_is_planned_as_keys_and_values_are_kept(
     tmp_path: Path, small_ones_too: None, monkeypatch: pytest.MonkeyPatch, arch: str, quality: config.Quality
 ) -> None:
-    monkeypatch.setattr(footprint, "in_tiles", lambda num_weights: True)  # else `high` would be int8
+    monkeypatch.setattr(footprint, "in_tiles", lambda num_weights, quality: True)  # else `high` would be int8
     monkeypatch.setenv("NOMOAT_QUALITY", quality)
     path = write_tiny_gguf(tmp_path / f"{arch}.gguf", arch=arch, type_name="Q4_0")
     need = memory_need(str(path), 128)

@@ -110,6 +110,17 @@ def test_rows_have_their_file_as_category_and_their_line_as_id(small: Path) -> N
     ]
 
 
+def test_a_question_of_several_rows_is_answered_with_the_last_and_tables_are_read_once(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (small / "c.csv").write_text("prompt,org/Mix,gpt,gpt_response\nq3,True,True,better\n", encoding="utf-8")
+    read: list[Path] = []
+    monkeypatch.setattr("nomoat.engine.stored.read_recorded", lambda folder: read.append(folder) or read_recorded(folder))
+    engine = stored_engine("small", "gpt", small)
+    assert [chunk.text for chunk in engine.generate(Request(prompt="q3"))] == ["better"]
+    assert read == [small]
+
+
 def test_recorded_duel_uses_the_recorded_scores(small: Path) -> None:
     duel = run_duel("stored:routellm-mmlu/mix", "stored:routellm-mmlu/gpt")
     assert (duel.verdict.wins, duel.verdict.ties, duel.verdict.losses) == (1, 1, 1)

@@ -322,7 +322,6 @@ def test_the_command_takes_a_cluster(cluster: str, tiny_gguf: Path, table: Path)
 LISTENING = """
 import psutil, signal, sys
 import nomoat
-from nomoat.tune.prepare import Settings
 
 def look(progress):
     if progress.step == 1:
@@ -333,7 +332,7 @@ def look(progress):
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 nomoat.tune(sys.argv[1], sys.argv[2], name="c", input_column="text", label_column="label", workers=2, on_progress=look,
-            settings=Settings(rank=4, epochs=0.1))
+            rank=4, epochs=0.1)
 assert psutil.Process().children(recursive=True) == []
 """
 

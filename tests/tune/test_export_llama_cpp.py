@@ -13,7 +13,7 @@ import nomoat
 from nomoat import labelling, responder, tables
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.records import Message, Request
-from nomoat.tune import export, train
+from nomoat.tune import export
 
 pytestmark = [
     pytest.mark.data,
@@ -36,7 +36,7 @@ def spam(mirror: None, smollm2_gguf: Path, tmp_path: Path, monkeypatch: pytest.M
     table = tmp_path / "spam.tsv"
     rows = (folder / "sms_spam_train.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
     table.write_text("".join(rows[: NUM_LESSONS + 1]), encoding="utf-8")
-    adapter = nomoat.tune(str(smollm2_gguf), table, name="spam", settings=train.Settings(epochs=3), **COLUMNS)
+    adapter = nomoat.tune(str(smollm2_gguf), table, name="spam", epochs=3, **COLUMNS)
     texts = tables.read_labelled(folder / "sms_spam_test.tsv", **COLUMNS)[:NUM_TEXTS]
     requests = [Request(messages=labelling.label_task_messages(text.text, LABELS), max_new_tokens=MAX_TOKENS) for text in texts]
     with responder.load(f"{smollm2_gguf}+spam") as model:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def test_the_instruction_of_a_table_is_kept_while_it_learns_from_conversations(t
     tune(tiny_gguf, table, "asked", settings=A_STEP, instruction="Which colour?")
     chats = tmp_path / "chats.jsonl"
     chats.write_text('{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}\n' * 2)
-    folder = nomoat.tune(f"{tiny_gguf}+asked", chats, name="chats", settings=A_STEP)
+    folder = nomoat.tune(f"{tiny_gguf}+asked", chats, name="chats", **asdict(A_STEP))
     assert facts_of(folder)["task"]["instruction"] is None
     assert prepared(f"{tiny_gguf}+chats", table).data.lessons[0].messages[0].content.startswith("Which colour?")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import learning
@@ -161,7 +162,7 @@ def test_an_interrupted_training_does_not_go_on_with_another_template(
 def test_alpaca_data_gives_a_model_without_a_template_alpaca_s(bare: Path, tmp_path: Path) -> None:
     path = tmp_path / "alpaca.json"
     path.write_text(json.dumps([{"instruction": f"Add {n}.", "output": "3"} for n in range(4)]))
-    nomoat.tune(str(bare), path, name="mine", settings=SETTINGS)
+    nomoat.tune(str(bare), path, name="mine", **asdict(SETTINGS))
     with responder.load(f"{bare}+mine") as tuned:
         asked = Request(prompt=f"{ALPACA}### Instruction:\nhi\n\n### Response:")
         assert tuned.engine.count_tokens(HI) == tuned.engine.count_tokens(asked)

@@ -269,7 +269,7 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_an_uninterrupted_on
         "t.CHECKPOINT_SECONDS = 0.0\n"
         "nomoat.tune.qlora.fastest_precision = lambda: nomoat.hardware.Detected('float32', 'set by the test')\n"
         "t.tune(sys.argv[1], sys.argv[2], name='killed', input_column='text', label_column='label',"
-        " settings=t.Settings(rank=4, epochs=12, learning_rate=5e-3))"
+        " rank=4, epochs=12, learning_rate=5e-3)"
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(tiny_gguf), str(table)], env=dict(os.environ))
     checkpoint = paths.adapters() / ".killed.checkpoint" / "checkpoint.pt"
@@ -584,7 +584,6 @@ def test_a_training_is_told_its_settings_by_the_names_they_have_on_the_command_l
     told = facts_of(folder)["settings"]
     assert [told[name] for name in ("rank", "layers", "epochs", "batch", "seed")] == [2, 1, 0.1, 4, 3]
     strange: list[tuple[dict[str, Any], str]] = [
-        ({"settings": {"rank": 2}}, "`settings` is {'rank': 2}, of the type dict"),
         ({"on_progress": "tqdm"}, "`on_progress` is 'tqdm', of the type str"),
         ({"on_message": True}, "`on_message` is True, of the type bool"),
         ({"workers": "2"}, "`workers` is '2', of the type str"),
@@ -593,8 +592,6 @@ def test_a_training_is_told_its_settings_by_the_names_they_have_on_the_command_l
     for given, message in strange:
         with pytest.raises(UsageError, match=message):
             nomoat.tune(tiny_gguf, table, name="strange", **COLUMNS, **given)
-    with pytest.raises(UsageError, match="`settings` are given, and some of them by name, too"):
-        nomoat.tune(tiny_gguf, table, name="twice", settings=SETTINGS, minutes=2, **COLUMNS)
 
 
 @pytest.fixture(params=["float32", pytest.param("int8", marks=pytest.mark.skipif(not step_tables.HAS_PANELS, reason="no VNNI"))])

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from nomoat import matching, paths, whole_files
+from nomoat import paths, whole_files
 from nomoat.asking import salvage
 from nomoat.asking.database import Database, beside
 from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, ToolCall, Usage
@@ -42,6 +42,7 @@ SCHEMA_VERSION = 1
 ANSWER_COLUMNS, OUTCOME_COLUMNS = 5, 6
 SEAL = "digest"  # the name of a row's digest within it
 NO_REQUEST = "null"  # where an answer's request stands, for what is kept beside answers: notes, and calls that brought none
+LIKELIHOODS = "likelihoods"  # the kind of a key, of those of choices
 NUM_ANSWERS = f"SELECT count(*) FROM answers WHERE request <> '{NO_REQUEST}'"
 UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)  # what is raised over a text that is not what we write
 IF_DAMAGED = "`nomoat rm --damaged` removes what cannot be read, and saves the rest; what is gone is computed, and paid for, again"
@@ -152,7 +153,7 @@ class AnswerStore:
 
     def choice_scores(self, model_digest: str, request: Request, choices: Sequence[str]) -> ChoiceScores | None:
         """The stored likelihoods of these choices after this request."""
-        key = _scores_key(model_digest, request, choices)
+        key = _key(LIKELIHOODS, model_digest, request, *choices)
         with self._understood(key):
             row = self._get(key)
             return None if row is None else _scores_of(row)
@@ -161,7 +162,7 @@ class AnswerStore:
         """Keep likelihoods. If they are there already, those stay."""
         rows = [(score.log_probability, score.num_tokens) for score in scored.scores]
         value = {"choices": list(choices), "scores": rows, "seconds": scored.seconds}
-        self._put(_scores_key(model_digest, request, choices), model_digest, request, value)
+        self._put(_key(LIKELIHOODS, model_digest, request, *choices), model_digest, request, value)
 
     def notes(self, model_digest: str) -> tuple[str, ...]:
         """What has to be known about this model's stored answers."""
@@ -338,12 +339,6 @@ def _kept_aside(path: Path) -> Path:
 
 def _key(kind: str, model_digest: str, request: Request, *continuations: str) -> str:
     return _hashed([kind, model_digest, _told(request), continuations])
-
-
-def _scores_key(model_digest: str, request: Request, choices: Sequence[str]) -> str:
-    """Another where a choice of a conversation begins another: there the end of the answer counts now, as it did not once."""
-    kind = "scores to the end" if request.messages and matching.some_begin_others(choices) else "scores"
-    return _key(kind, model_digest, request, *choices)
 
 
 def _completion_of(row: Mapping[str, Any]) -> Completion:

@@ -1,8 +1,8 @@
 """How much memory a model takes here, told before it is downloaded.
 
 On CPUs with AVX2 or ARM's dotprod files of the usual families keep their own codes (8 bits at most) at the default quality, and
-files of at most 4 bits from 700 million parameters up do at every quality. What does not is imported into int8 with one scale a row:
-1.05 bytes a parameter; on other CPUs 4-bit files from 2.5 billion parameters up (with `--quality small` all) keep 4 bits.
+files of at most 4 bits do with `--quality small` and from 700 million parameters up at every quality. What does not is imported into
+int8 with one scale a row: 1.05 bytes a parameter; with `--quality small` into 4 bits in part.
 The KV cache has 16 bits, or 8 where that is near enough for nomoat's own passes.
 Choosing among answers computes in float32 where memory allows, with weights of its own beside those: `scoring_bytes`. Where it does
 not, the served form is opened once more, which the engine packs once more; a file's own codes are read where they lie, and
@@ -26,7 +26,7 @@ from nomoat.records import ModelCard
 INT8_BYTES_PER_PARAMETER = 1.05  # a scale a row, norms in 16 bits
 TILES_BYTES_PER_PARAMETER = 0.64  # Q4_K_M: 4.6 bits, 6.6 of the matrices that have 6; where the file's size is not known
 TILES8_BYTES_PER_PARAMETER = 34 / 32  # Q8_0: the most that a file's own codes take, and what those of other types become
-OWN4_BYTES_PER_PARAMETER = 0.68  # Q4_K_M of a 7B: half of two matrices a layer are 6-bit, and become int8 like the embedding
+SMALL_BYTES_PER_PARAMETER = 0.8  # 4 bits, int8 in tables and two matrices a layer: a 7B has 0.69, Qwen's 0.5B 0.77
 FOUR_BIT_FILE = re.compile(r"q[23]_k|q4_", re.IGNORECASE)  # IQ4_XS, too
 OVERHEAD_BYTES = 400_000_000  # Python, OpenVINO, compiled kernels, activations
 FREE_SHARE = 0.9  # of what is free now: above it the model fits only if other programs give way
@@ -139,8 +139,8 @@ def _weights(sizes: ModelSizes) -> tuple[int, str]:
         if sizes.file_bytes is not None:
             return min(sizes.file_bytes, most), note
         return (round(TILES_BYTES_PER_PARAMETER * sizes.parameters), note) if sizes.four_bits else (most, f"{note}, at most 8 bits")
-    if sizes.four_bits and (config.quality().value == "small" or sizes.parameters >= footprint.OWN4_FROM_WEIGHTS):
-        return round(OWN4_BYTES_PER_PARAMETER * sizes.parameters), "estimate: the file's own 4 bits in memory"
+    if config.quality().value == "small":
+        return round(SMALL_BYTES_PER_PARAMETER * sizes.parameters), "estimate: 4 bits in memory, and int8 where they would lose much"
     return round(INT8_BYTES_PER_PARAMETER * sizes.parameters), "estimate: int8 in memory, whatever the file"
 
 
@@ -148,11 +148,11 @@ def _keeps_codes(sizes: ModelSizes) -> bool:
     """Whether nomoat's own products multiply by the file's codes, as far as a card tells; see the engine's `layout.storage`."""
     if sizes.keeps_codes is not None:
         return sizes.keeps_codes
-    if sizes.four_bits and footprint.in_tiles(sizes.parameters):
+    quality = config.quality().value
+    if sizes.four_bits and footprint.in_tiles(sizes.parameters, quality):
         return True
     is_usual = sizes.architecture in footprint.NATIVE_FAMILIES and sizes.parameters >= footprint.FEW_WEIGHTS
-    quality = config.quality().value
-    return is_usual and (quality == "default" or (quality == "small" and sizes.four_bits)) and footprint.has_native_kernels()
+    return is_usual and quality == "default" and footprint.has_native_kernels()
 
 
 def _scoring(sizes: ModelSizes, weights: int) -> int:

@@ -17,8 +17,6 @@ from nomoat.records import ModelCard, Source
 if TYPE_CHECKING:
     from nomoat.engine.source import ModelSource
 
-AS_ANSWERS = hardware.Detected("codes", "the form of answers")  # in which prompts are read
-
 
 def parameters(count: int | None) -> str:
     """A number of parameters as people write it; empty if it was never told."""
@@ -129,8 +127,8 @@ def _remembered_sizes(path: Path) -> memory.ModelSizes:
     UnsupportedError."""
     parts = [path.with_name(name) for name in paths.split_names(path.name)]
     note = cache.note_on("sizes", parts, __version__, config.quality().value, str(footprint.has_native_kernels()))
-    with suppress(OSError, ValueError, TypeError):  # not there, or damaged
-        return memory.ModelSizes(**json.loads(note.read_text()))
+    with suppress(ValueError, TypeError):  # not there, or damaged
+        return memory.ModelSizes(**json.loads(cache.read_note(note) or ""))
     from nomoat.engine.source import open_source
 
     sizes = _sizes_of(open_source(path))
@@ -247,10 +245,7 @@ def layout_facts(path: Path) -> dict[str, Any]:
     stored = importer.planned(source)
     sizes, architecture = importer.read_sizes(source), architecture_of(source)
     kv_sizes = footprint.foretold_kv_sizes(architecture, sizes.head_dim, keeps_codes=stored.has_tiles, quality=stored.quality)
-    if kv_sizes is not None:
-        chosen = _native_facts(kv_sizes)
-    else:
-        chosen = asdict(layout.choose(sizes, stored, threads=config.threads())) | {"prompts": asdict(AS_ANSWERS)}
+    chosen = _native_facts(kv_sizes) if kv_sizes is not None else asdict(layout.choose(sizes, stored, threads=config.threads()))
     return {**stored.as_dict(), "is": str(stored), "bytes": stored.bytes_of(source), **chosen}
 
 
@@ -266,7 +261,7 @@ def _native_facts(kv_sizes: tuple[int, int]) -> dict[str, Any]:
         "kv_cache": hardware.Detected(keys_and_values, "of keys and values, with a scale for each head of a token"),
     }
     many = f"where {step_tables.PANELS_FROM} tokens or more are read at once"
-    prompts = AS_ANSWERS
+    prompts = hardware.Detected("codes", "the form of answers")
     if step_tables.IN_BF16:
         prompts = hardware.Detected("bf16", f"by AMX, {many}")
     elif step_tables.HAS_PANELS:
@@ -281,8 +276,8 @@ def _native_facts(kv_sizes: tuple[int, int]) -> dict[str, Any]:
 def layout_lines(facts: dict[str, Any]) -> list[str]:
     """The same for people."""
     computed = ", ".join(f"{name.lower()} {value} ({facts['reasons'][name]})" for name, value in facts["properties"].items())
-    return [
+    lines = [
         f"layout: {facts['is']}, {paths.shown_size(facts['bytes'])} (quality {facts['quality']}: {facts['reason']})",
         f"computed with: {computed}",
-        f"prompts: {facts['prompts']['value']} ({facts['prompts']['reason']})",
     ]
+    return [*lines, f"prompts: {prompts['value']} ({prompts['reason']})"] if (prompts := facts.get("prompts")) else lines

@@ -32,13 +32,7 @@ def _known_template(value: str | None) -> str | None:
 def sampling(name: str, *flags: str, means: str) -> Any:
     """An option that is held to the bounds a `Request` has for the setting of that name."""
     low, high = bounds.NUMBERS[name]
-    return typer.Option(*flags, min=low, max=high, callback=_above_zero if name == bounds.DIVIDES else None, help=means)
-
-
-def _above_zero(value: float) -> float:
-    if value == 0:
-        raise typer.BadParameter("0.0 is not above 0.")
-    return value
+    return typer.Option(*flags, min=low, max=high, help=means)
 
 
 def as_named(value: Path | None) -> Path | None:

@@ -23,8 +23,7 @@ TopK = Annotated[int, typer.Option("--top-k", min=0, help="Sample from so many l
 TopP = Annotated[float, options.sampling("top_p", "--top-p", means="Sample from this share of likelihood.")]
 MinP = Annotated[float, options.sampling("min_p", "--min-p", means="Leave out what is less likely than this share of the likeliest.")]
 RepetitionPenalty = Annotated[
-    float,
-    options.sampling("repetition_penalty", "--repeat-penalty", means="Above 1: avoid what was said already. Never 0."),
+    float, options.sampling("repetition_penalty", "--repeat-penalty", means="Above 1: avoid what was said already.")
 ]
 JsonSchema = Annotated[
     Path | None, typer.Option("--json-schema", show_default=False, help="A file with a JSON schema that the answer follows.")

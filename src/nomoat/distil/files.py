@@ -85,13 +85,12 @@ def require_own(target: Path, settings: Mapping[str, Any], *, num_rows: int, num
 
 def _num_rows(facts: Mapping[str, Any]) -> int:
     """How many there are in a file, by its facts: tasks, texts with a label, or texts without."""
-    known = next((facts[name] for name in ("rows", "tasks") if name in facts), None)
-    return int(sum(facts["labelled"].values()) if known is None else known)  # of labels, no rows were written once
+    return int(next(facts[name] for name in ("rows", "tasks") if name in facts))
 
 
 def _num_answers(facts: Mapping[str, Any]) -> int:
     """How many texts had an answer, or were too long for one, when a file was written."""
-    return int(sum(facts["labelled"].values()) + facts["unmatched"] + facts.get("cut_off", 0) + facts["too_long"])
+    return int(sum(facts["labelled"].values()) + facts["unmatched"] + facts["cut_off"] + facts["too_long"])
 
 
 def _is_as_written(found: sidecar.Sidecar | None) -> TypeGuard[sidecar.Sidecar]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from nomoat import jit
+from nomoat.engine import attention_tables
 from nomoat.engine.attention_kernels import (
     LOG2_E,
     NOTHING,
@@ -56,6 +57,8 @@ from nomoat.engine.kv_cache import block_of, head_bytes
 from nomoat.engine.step_tables import JOB_NUMBERS
 
 BLOCKS_AHEAD = 3  # keys are prefetched
+
+_room_places = jit.kernel(attention_tables.room_places)
 
 
 @jit.kernel
@@ -289,11 +292,7 @@ def _attend_some(
     width, group, window = facts[View.WIDTH], facts[View.HEADS] // facts[View.KV_HEADS], facts[View.WINDOW]
     which, together = _panel_of(count) if are_few else (len(PANELS) - 1, QUERIES)
     panels, panel_bytes = -(-count // together), 2 * together * width
-    seen_bytes = 4 * (-(-width // COLUMNS) * COLUMNS)
-    scores = room + PORTION * 2 * width
-    seen = scores + PORTION * SPAN_BYTES
-    states = seen + PORTION * seen_bytes
-    scales = states + PORTION * STATE_BYTES
+    seen_bytes, scores, seen, states, scales, _ = _room_places(room, width)
     _prepare(job, facts, row, head, first, count, together, room, panel_bytes, states)
     _clear(seen, panels * together * seen_bytes // 4)
     lowest = max(0, row[Row.POSITION] + first // group + 1 - window) if window else 0

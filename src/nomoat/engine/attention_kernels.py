@@ -170,9 +170,6 @@ def _weighed(*, all_seen: bool) -> Any:
             low_, width = (builder.trunc(value, WORD) for value in (low, builder.sub(high, low)))
             nothing, zero = emit.number(NOTHING), emit.number(0.0)
 
-            def found(part: Any, numbers: Any) -> Any:
-                return emit.load(emit.add(numbers, emit.times(part.index, 4 * emit.lanes)), emit.floats)
-
             def seen_of(part: Any, found: Any, otherwise: Any) -> Any:
                 if all_seen:
                     return found
@@ -182,17 +179,17 @@ def _weighed(*, all_seen: bool) -> Any:
 
             most, total, heaviest, heavy = emit.variables(nothing, zero, zero, zero)
             with cgutils.for_range(builder, parts) as part:
-                score = seen_of(part, found(part, scores), nothing)
+                score = seen_of(part, emit.part(scores, part), nothing)
                 builder.store(emit.larger(score, builder.load(most)), most)
             before = emit.load(emit.add(state, emit.size(4 * QueryState.MOST)), FLOAT, 4)
             largest = emit.highest(builder.load(most))
             largest = builder.select(builder.fcmp_ordered(">", largest, before), largest, before)
             all_largest = emit.all_lanes(largest)
             with cgutils.for_range(builder, parts) as part:
-                weight = _power(emit, builder.fsub(found(part, scores), all_largest))
+                weight = _power(emit, builder.fsub(emit.part(scores, part), all_largest))
                 weight = seen_of(part, weight, zero)
                 builder.store(builder.fadd(builder.load(total), weight), total)
-                weight = builder.fmul(weight, seen_of(part, found(part, scales), zero))
+                weight = builder.fmul(weight, seen_of(part, emit.part(scales, part), zero))
                 builder.store(emit.larger(weight, builder.load(heaviest)), heaviest)
                 builder.store(builder.fadd(weight, builder.load(heavy)), heavy)
                 emit.store(weight, emit.add(scores, emit.times(part.index, 4 * emit.lanes)))
@@ -210,7 +207,7 @@ def _weighed(*, all_seen: bool) -> Any:
             emit.store(builder.extract_element(unit, ir.Constant(WORD, 0)), emit.add(state, emit.size(4 * QueryState.WEIGHT_UNIT)))
             inverse = emit.inverse(unit)
             with cgutils.for_range(builder, parts) as part:  # each is written where one before it was read
-                shorts = emit.shorts(builder.fmul(found(part, scores), inverse))
+                shorts = emit.shorts(builder.fmul(emit.part(scores, part), inverse))
                 emit.store(shorts, emit.add(scores, emit.times(part.index, 2 * emit.lanes)))
             return context.get_dummy_value()
 
@@ -246,16 +243,14 @@ def pack_query(typing: Any, query: Any, width: Any, panel: Any, step: Any, unit:
         parts = builder.udiv(width, emit.size(emit.lanes))
         (squares,) = emit.variables(emit.number(0.0))
 
-        def found(part: Any) -> Any:
-            return emit.load(emit.add(query, emit.times(part.index, 4 * emit.lanes)), emit.floats)
-
         with cgutils.for_range(builder, parts) as part:
-            builder.store(emit.fused(found(part), found(part), builder.load(squares)), squares)
+            numbers = emit.part(query, part)
+            builder.store(emit.fused(numbers, numbers, builder.load(squares)), squares)
         units = builder.fmul(emit.root(emit.all_lanes(emit.float_sum(builder.load(squares)))), emit.number(1 / LENGTH))
         emit.store(builder.extract_element(units, ir.Constant(WORD, 0)), unit)
         inverse = emit.inverse(units)
         with cgutils.for_range(builder, parts) as part:
-            pairs = builder.bitcast(emit.shorts(builder.fmul(found(part), inverse)), ir.VectorType(WORD, emit.lanes // 2))
+            pairs = builder.bitcast(emit.shorts(builder.fmul(emit.part(query, part), inverse)), ir.VectorType(WORD, emit.lanes // 2))
             there = emit.add(panel, builder.mul(emit.times(part.index, emit.lanes // 2), step))
             for lane in range(emit.lanes // 2):
                 pair = builder.extract_element(pairs, ir.Constant(WORD, lane))

@@ -136,14 +136,20 @@ def head_bytes(width: int, size: int) -> int:
     return BLOCK_TOKENS * (width * size + 4)
 
 
+def room_places(room: int, width: int) -> tuple[int, int, int, int, int, int]:
+    """A thread's scratch memory, which begins with its queries: bytes of what one of them has seen; where their scores lie, what they
+    have seen, their states, and the scales of a span's values; its end."""
+    seen_bytes = 4 * (-(-width // COLUMNS) * COLUMNS)
+    scores = room + PORTION * 2 * width
+    seen = scores + PORTION * SPAN_BYTES
+    states = seen + PORTION * seen_bytes
+    scales = states + PORTION * STATE_BYTES
+    return seen_bytes, scores, seen, states, scales, scales + SPAN_BYTES
+
+
 def room_bytes(width: int) -> int:
-    """Bytes of a thread's scratch memory: its queries, their scores, what they have seen, their states; scales of a span's values."""
-    size = PORTION * (2 * width + 4 * _whole_columns(width) + SPAN_BYTES + STATE_BYTES) + SPAN_BYTES
-    return -(-size // CACHE_LINE) * CACHE_LINE
-
-
-def _whole_columns(width: int) -> int:
-    return -(-width // COLUMNS) * COLUMNS
+    """Bytes of it."""
+    return -(-room_places(0, width)[-1] // CACHE_LINE) * CACHE_LINE
 
 
 def pieces(units: int, keys: int, threads: int) -> int:

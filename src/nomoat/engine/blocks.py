@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -92,11 +92,11 @@ class BlockPool:
         return block
 
 
-def _chain(ids: Sequence[int], salt: bytes) -> list[bytes]:
-    digests: list[bytes] = []
+def _chain(ids: Sequence[int], digest: bytes) -> Iterator[bytes]:
+    """Of each block of tokens, whose beginning is that of `digest`."""
     for start in range(0, len(ids), BLOCK_TOKENS):
-        digests.append(_next_digest(digests[-1] if digests else salt, ids[start : start + BLOCK_TOKENS]))
-    return digests
+        digest = _next_digest(digest, ids[start : start + BLOCK_TOKENS])
+        yield digest
 
 
 def _next_digest(before: bytes, ids: Sequence[int]) -> bytes:

@@ -178,11 +178,7 @@ class Chain:
         self.use(self._cache)
 
     def _steps(self, program: Program, taken: int) -> Any:
-        row, residual = np.zeros(JOB_NUMBERS, np.int64), self._address("residual")
-        places = (array.ctypes.data for array in (team().state, program.steps, program.room))
-        row[[Job.STATE, Job.STEPS, Job.ROOM]], row[Job.NUM_STEPS], row[Job.NEXT_TILES] = [*places], len(program.steps), taken
-        row[Job.WIDTH], row[Job.EPSILON], row[Job.CHUNK_COLUMNS] = program.width, program.epsilon, program.chunk
-        row[Job.ADAPTER_STEPS] = program.beside.ctypes.data
+        row, residual = program.job(taken), self._address("residual")
         row[Job.ATTENDED], row[Job.BEFORE], row[Job.AFTER] = self._address("seen"), residual, residual
         row[Job.OUTPUTS : Job.OUTPUTS + MOST_OUTPUTS] = [self._address(f"output {number}") for number in range(MOST_OUTPUTS)]
         return row

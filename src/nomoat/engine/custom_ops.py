@@ -109,7 +109,7 @@ class FusedBlock(_CustomOp):
         experts_add    residual += each one's x W^T by its weight, the softmax of those that were chosen
     """
 
-    class_type_info = ov.DiscreteTypeInfo("BetweenAttentions", "nomoat")  # its name in models' files
+    class_type_info = ov.DiscreteTypeInfo("FusedBlock", "nomoat")
     defaults: ClassVar = {"steps": "[]", "first": 0, "epsilon": 0.0, "chunk": 0}
 
     def validate_and_infer_types(self) -> None:

@@ -64,7 +64,7 @@ def gelu_gate(x: Any, up: Any, columns: Any) -> None:
 
 
 @jit.kernel
-def _norm_scale(x_C: Any, epsilon: Any) -> Any:
+def norm_scale(x_C: Any, epsilon: Any) -> Any:
     """1 / rms(x)."""
     total = np.float32(0)
     for c in range(len(x_C)):
@@ -76,7 +76,7 @@ def _norm_scale(x_C: Any, epsilon: Any) -> Any:
 def norm(x: Any, weight: Any, epsilon: Any, y: Any, columns: Any) -> None:
     """y = x / rms(x) * weight."""
     x_C, weight_C, y_C = jit.floats_at(x, columns), jit.floats_at(weight, columns), jit.floats_at(y, columns)
-    scale = _norm_scale(x_C, epsilon)
+    scale = norm_scale(x_C, epsilon)
     for c in range(columns):
         y_C[c] = x_C[c] * scale * weight_C[c]
 
@@ -85,6 +85,6 @@ def norm(x: Any, weight: Any, epsilon: Any, y: Any, columns: Any) -> None:
 def add_norm(x: Any, weight: Any, epsilon: Any, y: Any, columns: Any) -> None:
     """y += x / rms(x) * weight."""
     x_C, weight_C, y_C = jit.floats_at(x, columns), jit.floats_at(weight, columns), jit.floats_at(y, columns)
-    scale = _norm_scale(x_C, epsilon)
+    scale = norm_scale(x_C, epsilon)
     for c in range(columns):
         y_C[c] += x_C[c] * scale * weight_C[c]

@@ -44,6 +44,10 @@ class Emit:
     def load(self, address: Any, kind: Any, align: int = 1) -> Any:
         return self.builder.load(self.builder.inttoptr(address, kind.as_pointer()), align=align)
 
+    def part(self, address: Any, loop: Any) -> Any:
+        """The part of a row of float32 that a loop over such parts is at."""
+        return self.load(self.add(address, self.times(loop.index, 4 * self.lanes)), self.floats, 4)
+
     def store(self, value: Any, address: Any, align: int = 4) -> None:
         self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer()), align=align)
 
@@ -109,9 +113,9 @@ class Emit:
         return [cgutils.alloca_once_value(self.builder, start) for start in starts]
 
     def inverse(self, values: Any, factor: float = 1.0) -> Any:
-        """factor / values; 0 of 0."""
-        found = self.builder.fdiv(self.number(factor), values)
-        return self.builder.select(self.builder.fcmp_ordered("==", values, self.number(0.0)), self.number(0.0), found)
+        """factor / values, of a vector or of one number; 0 of 0."""
+        one, zero = (self.number(value) if values.type == self.floats else ir.Constant(FLOAT, value) for value in (factor, 0.0))
+        return self.builder.select(self.builder.fcmp_ordered("==", values, zero), zero, self.builder.fdiv(one, values))
 
     def root(self, values: Any) -> Any:
         return self._call(f"llvm.sqrt.v{self.lanes}f32", self.floats, [values])

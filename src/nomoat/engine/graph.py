@@ -33,7 +33,7 @@ from nomoat.errors import UnsupportedError
 if TYPE_CHECKING:
     from nomoat.engine.lora import LoraDelta
 
-CHUNK_VALUES = 1_000_000  # weights dequantised at a time by one thread: bounds the peak memory
+CHUNK_VALUES, THREADS = 1_000_000, 2  # weights dequantised at a time by one thread, and how many do: bounds the peak memory
 # The two matrices of some files are one, quantised twice. Keeping one saves a fifth of a small model and is closer to fp32.
 SAME_MATRIX_COSINE = 0.98
 
@@ -100,8 +100,7 @@ class GraphBuilder:
         self._sinks: list[Node] = []
         self._masks: positions.Masks | None = None
         self._made: dict[bool, Node] = {}  # one mask for all layers of a kind
-        self._sums: tuple[Node, Node] = (None, None)  # (inputs, sums of their groups), of the latest layer that needed them
-        self._pool = ThreadPoolExecutor(2)
+        self._pool = ThreadPoolExecutor(THREADS)
 
     def build(self) -> ov.Model:
         """The whole model. Takes seconds to minutes; `progress` is told (layers done, layers)."""
@@ -214,18 +213,11 @@ class GraphBuilder:
             ]
         return [piece for number in range(experts) for of_expert in pieces[number::experts] for piece in of_expert]
 
-    def _matrix(self, parts: Sequence[Source], form: Form) -> tuple[Node, Node | None]:
-        """Tensors, one under the other, in float32 for whoever reads them [rows, columns], and the remainder of `own4`."""
+    def _matrix(self, parts: Sequence[Source], form: Form) -> Node:
+        """Tensors, one under the other, in float32 for whoever reads them [rows, columns]."""
 
         def stored(piece: tuple[Source, int, npt.NDArray[np.intp]]) -> weights.Arrays:
-            part, start, indices = piece
-            if form.kind == "own4":
-                with np.errstate(all="ignore"):  # what comes of damage is looked for below
-                    own = weights.own_codes(self.file.raw_rows(part.tensor, indices), self.file.tensor(part.tensor).type_name)
-                if not all(np.isfinite(array).all() for array in own if array.dtype == np.float16):
-                    raise ValueError(f"`{part.tensor}` has scales that are no numbers")
-                return own
-            return weights.quantised(self._values(part, start, indices), form)
+            return weights.quantised(self._values(*piece), form)
 
         made = list(self._pool.map(stored, self._pieces(parts)))
         arrays = [np.ascontiguousarray(np.concatenate(same)) for same in zip(*made, strict=True)]
@@ -247,7 +239,7 @@ class GraphBuilder:
         """The embedding, the output matrix, or what lies between one of them and the layers."""
         part = Source(tensor_name, layer_name)
         form = self._form(part)
-        return self._tiled([part]) if form.is_tiled else self._matrix([part], form)[0]
+        return self._tiled([part]) if form.is_tiled else self._matrix([part], form)
 
     def _looked_up(self, table: Node | Tiled, ids: Node) -> Node:
         """Rows of a table."""
@@ -281,10 +273,8 @@ class GraphBuilder:
 
     def _product(self, x: Node, parts: Sequence[Source], form: Form) -> list[Node]:
         """Layers of one form as one product."""
-        matrix, rest = (self._tiled(parts), None) if form.is_tiled else self._matrix(parts, form)
+        matrix = self._tiled(parts) if form.is_tiled else self._matrix(parts, form)
         y = _named(self._multiplied(x, matrix), "+".join(part.layer for part in parts))
-        if rest is not None:
-            y = op.add(y, op.matmul(self._group_sums(x, form.group), rest, False, True))
         if (bias := self._biases(parts)) is not None:
             y = op.add(y, op.constant(bias.reshape(1, 1, -1)))
         return self._split(y, parts)
@@ -299,14 +289,6 @@ class GraphBuilder:
         """Of layers one under the other; None if none of them has one."""
         has_one = any(part.bias in self.file.tensors for part in parts)
         return np.concatenate([self._bias(part) for part in parts]) if has_one else None
-
-    def _group_sums(self, x: Node, group: int) -> Node:
-        """The sum of each group of inputs, made once for all layers that read them."""
-        known, sums = self._sums
-        if known is not x:
-            sums = op.reduce_sum(op.reshape(x, i64(0, 0, -1, group), True), i64(3), False)
-            self._sums = (x, sums)
-        return sums
 
     def _bias(self, part: Source) -> FloatArray:
         """A layer's bias in the order of its rows; zeros where the file has none."""
@@ -382,7 +364,7 @@ class GraphBuilder:
         return op.add(both, self._norm(y, f"{block}.post_ffw_norm") if arch.post_norms else y)
 
     def _attention(self, x: Node, layer: int) -> Node:
-        return self._linear(self._seen(self._query_key_value(x, layer), layer), layer, "self_attn.o_proj")
+        return self._linear(self._seen(self._linears(x, layer, self.arch.qkv), layer), layer, "self_attn.o_proj")
 
     def _seen(self, parts: Sequence[Node], layer: int) -> Node:
         """What each token gathers from those it sees, by its query: [B, T, all heads' values]."""
@@ -405,9 +387,6 @@ class GraphBuilder:
         scale = np.float32(score_scale(self.arch, self.sizes))
         scores = _capped(op.matmul(op.multiply(query, scale), key, False, True), self.sizes.attention_cap)
         return op.matmul(op.softmax(op.add(scores, mask), -1), value, False, False)
-
-    def _query_key_value(self, x: Node, layer: int) -> list[Node]:
-        return self._linears(x, layer, self.arch.qkv)
 
     def _as_heads(self, parts: Sequence[Node]) -> tuple[Node, ...]:
         """Queries, keys and values, or all in one, each [B, T, H, D] with the heads it has."""
@@ -488,7 +467,7 @@ class GraphBuilder:
         def product(y: Node, name: str) -> Node:
             part = self._source(layer, f"mlp.experts.{name}")
             form = self._form(part)
-            matrix = self._matrix([part], Form("int8") if form.is_tiled else form)[0]
+            matrix = self._matrix([part], Form("int8") if form.is_tiled else form)
             return op.matmul(y, op.reshape(matrix, i64(count, -1, self.file.tensor(part.tensor).shape[-1]), False), False, True)
 
         y = product(op.multiply(activate(product(every, "gate_proj")), product(every, "up_proj")), "down_proj")  # [B, E, T, D]

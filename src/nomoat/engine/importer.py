@@ -75,7 +75,7 @@ def _note_of(path: Path) -> Path:
 
 
 def _read_note(note: Path) -> str | None:
-    return text if note.exists() and len(text := note.read_text(errors="replace")) == 64 else None
+    return text if (text := cache.read_note(note)) and len(text) == 64 else None
 
 
 def read_sizes(source: ModelSource, *, context_tokens: int | None = None) -> architectures.Dimensions:

@@ -118,11 +118,10 @@ def round_inputs(typing: Any, inputs: Any, rounded: Any, scales: Any, totals: An
             start = emit.times(loop.index, ROUNDED)
             halves = [emit.load(emit.add(inputs, emit.times(start, 4), emit.size(at)), emit.floats) for at in (0, 64)]
             largest = builder.fmul(emit.largest(halves), ir.Constant(FLOAT, 1 / 127))
-            is_zero = builder.fcmp_ordered("==", largest, ir.Constant(FLOAT, 0.0))
-            inverse = builder.select(is_zero, ir.Constant(FLOAT, 0.0), builder.fdiv(ir.Constant(FLOAT, 1.0), largest))
+            inverse = emit.all_lanes(emit.inverse(largest))
             totals_here = []
             for half, values in enumerate(halves):
-                codes = emit.whole(builder.fmul(values, emit.all_lanes(inverse)))
+                codes = emit.whole(builder.fmul(values, inverse))
                 emit.store(builder.trunc(codes, ir.VectorType(BYTE, HALF_ROUNDED)), emit.add(rounded, start, emit.size(16 * half)), 1)
                 totals_here.append(emit.sum_of(codes))
                 emit.store(totals_here[-1], emit.add(sums, emit.times(loop.index, 8), emit.size(4 * half)))

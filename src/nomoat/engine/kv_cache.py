@@ -18,6 +18,7 @@ from nomoat import jit
 from nomoat.engine import attention_tables
 from nomoat.engine.attention_tables import SMALL, VIEW_NUMBERS, WIDE, Attention, View
 from nomoat.engine.blocks import BLOCK_TOKENS
+from nomoat.engine.elementwise import norm_scale
 from nomoat.engine.emit import BYTE, FLOAT, SHORT, WORD, Emit
 from nomoat.engine.step_tables import JOB_NUMBERS
 
@@ -34,16 +35,12 @@ def _unit_of(emit: Emit, values: Any, parts: Any, most_whole: int | None) -> Any
     builder = emit.builder
     (most,) = emit.variables(emit.number(0.0))
     with cgutils.for_range(builder, parts) as part:
-        found, before = _found(emit, values, part), builder.load(most)
+        found, before = emit.part(values, part), builder.load(most)
         builder.store(emit.larger(emit.without_sign(found), before) if most_whole else emit.fused(found, found, before), most)
     if most_whole:
         return builder.fmul(emit.highest(builder.load(most)), ir.Constant(FLOAT, 1 / most_whole))
     length = builder.extract_element(emit.root(emit.all_lanes(emit.float_sum(builder.load(most)))), ir.Constant(WORD, 0))
     return builder.fmul(length, ir.Constant(FLOAT, 1 / LENGTH))
-
-
-def _found(emit: Emit, values: Any, part: Any) -> Any:
-    return emit.load(emit.add(values, emit.times(part.index, 4 * emit.lanes)), emit.floats)
 
 
 def _keep(size: int, most: int | None, *, columns: int, step: int) -> Any:
@@ -60,7 +57,7 @@ def _keep(size: int, most: int | None, *, columns: int, step: int) -> Any:
             inverse = emit.inverse(emit.all_lanes(unit))
             together = emit.lanes // columns
             with cgutils.for_range(builder, parts) as part:
-                whole = emit.whole(builder.fmul(_found(emit, values, part), inverse))
+                whole = emit.whole(builder.fmul(emit.part(values, part), inverse))
                 numbers = builder.trunc(whole, ir.VectorType(BYTE if size == SMALL else SHORT, emit.lanes))
                 numbers = builder.bitcast(numbers, ir.VectorType(ir.IntType(8 * size * columns), together))
                 here = emit.add(place, emit.times(part.index, together * step))
@@ -86,10 +83,7 @@ def _turn(x: Any, facts: Any, m: Any, norm: Any) -> None:
     width, turning = facts[View.WIDTH], facts[View.ROTARY]
     if norm:
         x_W, norm_W = jit.floats_at(x, width), jit.floats_at(norm, width)
-        total = np.float32(0)
-        for w in range(width):
-            total += x_W[w] * x_W[w]
-        scale = np.float32(1) / np.sqrt(total / np.float32(width) + jit.as_float(np.uint32(facts[View.EPSILON])))
+        scale = norm_scale(x_W, jit.as_float(np.uint32(facts[View.EPSILON])))
         for w in range(width):
             x_W[w] *= scale * norm_W[w]
     half = turning // 2

@@ -21,12 +21,11 @@ from nomoat.engine.arch import EXPERTS, GATED_MLP, ROUTER, SPLIT_QKV, Dimensions
 from nomoat.engine.gguf import Tensor
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource
-from nomoat.engine.weights import OWN_GROUP, OWN_TYPES, Form
+from nomoat.engine.weights import Form
 
-VERSION = "16"  # part of the cache's key: change it when what is written, or the rule for it, changes
+VERSION = "17"  # part of the cache's key: change it when what is written, or the rule for it, changes
 ROWS = Form("int8")
 GROUPS = Form("int8", 64)
-OWN = Form("own4", OWN_GROUP)
 TILES, TILES8 = Form("tiles"), Form("tiles8")
 TABLES = ("lm_head", "embed_tokens")
 # float32 throughout, for likelihoods with weights as the file has them
@@ -53,8 +52,6 @@ class Storage:
         if layer_name.endswith(ROUTER):
             return Form("float32")
         form = self.forms[max((end for end in self.forms if layer_name.endswith(end)), key=len)]
-        if form.kind == "own4" and (changed or tensor.type_name not in OWN_TYPES):
-            return ROWS
         if form.kind == "tiles":
             found = _tile_type(layer_name, tensor, changed=changed)
             return ROWS if found is None else TILES if found == tensor.type_name and not changed else TILES8
@@ -148,20 +145,16 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
     types = Counter[str]()
     for tensor in file.tensors.values():
         types[tensor.type_name] += tensor.num_values
-    is_4_bit = sum(types[name] for name in OWN_TYPES) > file.num_values / 2
-    if sum(types[name] for name in tiles.FOUR_BITS) > file.num_values / 2 and footprint.in_tiles(file.num_values):
+    if sum(types[name] for name in tiles.FOUR_BITS) > file.num_values / 2 and footprint.in_tiles(file.num_values, quality):
         return Storage(quality, {"": TILES}, fused, "nothing is rounded a second time, at half the memory of int8")
     is_small = file.num_values < footprint.FEW_WEIGHTS
     if fused and quality != "high" and not is_small and footprint.has_native_kernels() and _is_written_by_nomoat(file, sizes):
         why = "answers are written fastest from the file's own codes"
         own = Storage(quality, {"": TILES}, fused, f"{why}, which are as small" if quality == "small" else why)
-        if quality == "default" or own.bytes_of(file) <= AS_SMALL * _smallest(quality, is_4_bit, fused).bytes_of(file):
+        if quality == "default" or own.bytes_of(file) <= AS_SMALL * _smallest(fused).bytes_of(file):
             return own
     if quality == "small":
-        return _smallest(quality, is_4_bit, fused)
-    if is_4_bit and file.num_values >= footprint.OWN4_FROM_WEIGHTS:
-        why = "int8 would double the memory of a 4-bit file this large"
-        return Storage(quality, {"": OWN} | dict.fromkeys(TABLES, ROWS), fused, why)
+        return _smallest(fused)
     has_outliers = str(file.metadata.get("general.architecture", "")).startswith(footprint.OUTLIERS)
     form, why = ROWS, "int8 with a scale a row is the fastest form within the bound"
     if quality == "high":
@@ -171,13 +164,15 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
     return Storage(quality, {"": form}, fused, why)
 
 
-def _smallest(quality: Quality, is_4_bit: bool, fused: bool) -> Storage:
+def _smallest(fused: bool) -> Storage:
     """The form of `small` that OpenVINO multiplies by."""
-    if is_4_bit:
-        why = "the smallest form that loses nothing of a 4-bit file"
-        return Storage(quality, {"": OWN} | dict.fromkeys(TABLES, ROWS), fused, why)
     forms = {"": Form("uint4", 64)} | dict.fromkeys((*TABLES, "down_proj", "v_proj"), ROWS)
-    return Storage(quality, forms, fused, "4 bits where the output changes least, int8 elsewhere")
+    return Storage("small", forms, fused, "4 bits where the output changes least, int8 elsewhere")
+
+
+def stands_beside(file: ModelSource, sizes: Dimensions, stored: Storage) -> bool:
+    """Whether adapters can stand beside these weights, so that several share them: in nomoat's own passes, or by paged attention."""
+    return (stored.has_tiles and _is_written_by_nomoat(file, sizes)) or sizes.has_paged_attention
 
 
 def _is_written_by_nomoat(file: ModelSource, sizes: Dimensions) -> bool:

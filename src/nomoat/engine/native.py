@@ -236,7 +236,7 @@ def write_native(folder: Path) -> None:
     told: dict[str, Any] = {"types": graph.types() if graph.facts else []}
     if graph.facts and all(len(graph.of_type(name)) == 1 for name in ("TiledRows", "TiledProduct")):
         (looked_up,), (head,) = (graph.of_type(name) for name in ("TiledRows", "TiledProduct"))
-        programs = [{**graph.told(step), "at": graph.place(step, -1)} for step in graph.of_type("BetweenAttentions")]
+        programs = [{**graph.told(step), "at": graph.place(step, -1)} for step in graph.of_type("FusedBlock")]
         told |= {
             "facts": graph.facts, "embedding": {**graph.told(looked_up), "at": graph.place(looked_up, 0)},
             "head": {**graph.told(head), "at": graph.place(head, 1)}, "norm": graph.place(graph.source(head, 0), 1),
@@ -275,6 +275,6 @@ class _Graph:
 
     def types(self) -> list[str]:
         """Of the tiles that any operation multiplies by."""
-        told = [self.told(found) for kind in ("TiledRows", "TiledProduct", "BetweenAttentions") for found in self.of_type(kind)]
+        told = [self.told(found) for kind in ("TiledRows", "TiledProduct", "FusedBlock") for found in self.of_type(kind)]
         types = {step[1] for each in told for step in json.loads(each.get("steps", "[]"))}
         return sorted((types | {each.get("type_name", "") for each in told}) - {""})

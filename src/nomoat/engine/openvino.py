@@ -7,6 +7,7 @@ the memory for it, so that a verdict is about the model. Each is made ready when
 
 from __future__ import annotations
 
+import concurrent.futures
 import copy
 import functools
 import hashlib
@@ -423,10 +424,8 @@ def _results(readings: Sequence[Reading], stop: threading.Event | None) -> list[
 
 def _result(reading: Reading, stop: threading.Event | None) -> tuple[npt.NDArray[np.float32], list[Pick]]:
     while stop is None or not stop.is_set():
-        try:
-            return reading.result.result(timeout=HEARTBEAT_SECONDS)
-        except TimeoutError:
-            continue
+        if concurrent.futures.wait([reading.result], HEARTBEAT_SECONDS).done:
+            return reading.result.result()  # which may be a TimeoutError of the reading's own
     raise StoppedError("the reading was stopped", hint="whoever asked for it has gone, or the server is shutting down")
 
 

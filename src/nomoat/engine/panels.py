@@ -266,7 +266,7 @@ def round_into_panel(
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         emit = Emit(builder, lanes=HALF_ROUNDED)
         inputs, row_bytes, tokens, panel, scales, firsts, columns, chunk_columns, blocks = args
-        nothing, zero = ir.Constant(FLOAT, 0.0), emit.word(0)
+        zero = emit.word(0)
         chunks = builder.udiv(builder.sub(emit.add(columns, chunk_columns), emit.size(1)), chunk_columns)
         last = builder.sub(tokens, emit.size(1))
         rows = []
@@ -282,19 +282,16 @@ def round_into_panel(
             most = emit.variables(*[emit.number(0.0)] * ROUNDED_TOGETHER)
             with cgutils.for_range(builder, parts) as part:
                 for source, largest in zip(sources, most, strict=True):
-                    values = emit.load(emit.add(source, emit.times(part.index, 4 * HALF_ROUNDED)), emit.floats, 4)
+                    values = emit.part(source, part)
                     builder.store(emit.larger(emit.without_sign(values), builder.load(largest)), largest)
             scales_here = [builder.fmul(emit.largest([builder.load(largest)]), ir.Constant(FLOAT, 1 / 127)) for largest in most]
-            inverses = []
-            for scale in scales_here:
-                inverse = builder.fdiv(ir.Constant(FLOAT, 1.0), scale)
-                inverses.append(emit.all_lanes(builder.select(builder.fcmp_ordered("==", scale, nothing), nothing, inverse)))
+            inverses = [emit.all_lanes(emit.inverse(scale)) for scale in scales_here]
             totals = emit.variables(*[zero] * ROUNDED_TOGETHER)
             target = emit.add(panel, builder.mul(emit.times(start, PANEL_TOKENS), blocks))
             with cgutils.for_range(builder, parts) as part:
                 fours = []
                 for source, inverse, total in zip(sources, inverses, totals, strict=True):
-                    values = emit.load(emit.add(source, emit.times(part.index, 4 * HALF_ROUNDED)), emit.floats, 4)
+                    values = emit.part(source, part)
                     rounded = emit.whole(builder.fmul(values, inverse))
                     builder.store(builder.add(builder.load(total), rounded), total)
                     small = builder.trunc(rounded, ir.VectorType(BYTE, HALF_ROUNDED))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine.arch import Architecture, Dimensions
-from nomoat.engine.hf_config import FAMILIES
+from nomoat.engine.hf_config import FAMILIES, Family
 
 LLAMAS = "model.layers"
 # a model may be part of another: of one that sees, or of the same family's without its output
@@ -22,14 +22,19 @@ BESIDE_LAYERS = {
 }  # fmt: skip
 
 
+def _families(arch: Architecture) -> list[Family]:
+    """Those of `transformers` that are of it."""
+    return [family for family in FAMILIES.values() if family.arch == arch.name]
+
+
 def has_rows_last(arch: Architecture) -> bool:
     """Whether the family's matrices lie transposed in `transformers` (PEFT's `fan_in_fan_out`)."""
-    return any(family.transposed for family in FAMILIES.values() if family.arch == arch.name)
+    return any(family.transposed for family in _families(arch))
 
 
 def is_unread(arch: Architecture, name: str) -> bool:
     """Whether it is a layer that texts do not need: of the part that sees images."""
-    return any(name.removeprefix("model.").startswith(family.unread) for family in FAMILIES.values() if family.arch == arch.name)
+    return any(name.removeprefix("model.").startswith(family.unread) for family in _families(arch))
 
 
 def our_name(arch: Architecture, name: str) -> str:
@@ -58,7 +63,7 @@ def row_order(arch: Architecture, sizes: Dimensions, layer: str, count: int) -> 
         return None
     from nomoat.engine import positions
 
-    family = next(family for family in FAMILIES.values() if family.arch == arch.name)
+    family = _families(arch)[0]
     config = {
         "num_attention_heads": sizes.heads, "hidden_size": sizes.width, "head_dim": sizes.head_dim,
         "new_decoder_architecture": True, "num_kv_heads": sizes.kv_heads,

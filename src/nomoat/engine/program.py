@@ -246,7 +246,6 @@ class Program:
         self._job = np.zeros(JOB_NUMBERS, np.int64)
         self._address = int(self._job.ctypes.data)
         self.chunk = chunk or (FINE_CHUNK if (width or columns_before) < NARROW else CHUNK)
-        self._job[Job.CHUNK_COLUMNS] = self.chunk
         self.beside = np.zeros((len(steps), ADAPTER_STEP_NUMBERS), np.int64)
         self.moves, self._parts = 0, 0
 
@@ -270,18 +269,17 @@ class Program:
         for at, size in self._of_experts.items():
             self.room[at] = _memory.place(at.name, size)
         taken = _memory.place("taken", 8 * COUNTS * len(self.steps) * parts)
-        state = team().state.ctypes.data
-        self._job[: Job.TOKENS] = (
-            state,
-            self.steps.ctypes.data,
-            len(self.steps),
-            self.room.ctypes.data,
-            taken,
-            self.width,
-            self.epsilon,
-        )
-        self._job[Job.ADAPTER_STEPS] = self.beside.ctypes.data
+        self._job[:] = self.job(taken)
         self.moves, self._parts = _memory.moves, parts
+
+    def job(self, taken: int) -> Any:
+        """A table's row of it, but for its tokens and their places. `taken`: what `Job.NEXT_TILES` says."""
+        row = np.zeros(JOB_NUMBERS, np.int64)
+        places = (array.ctypes.data for array in (team().state, self.steps, self.room, self.beside))
+        row[[Job.STATE, Job.STEPS, Job.ROOM, Job.ADAPTER_STEPS]] = [*places]
+        row[Job.NUM_STEPS], row[Job.NEXT_TILES] = len(self.steps), taken
+        row[Job.WIDTH], row[Job.EPSILON], row[Job.CHUNK_COLUMNS] = self.width, self.epsilon, self.chunk
+        return row
 
     def run(self, seen: Any, before: Any, after: Any, outputs: Sequence[Any]) -> None:
         """Write the residual after all steps, which it is before them, and the outputs. All are float32 [., ., columns], or None.

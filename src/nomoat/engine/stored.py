@@ -2,7 +2,8 @@
 
 The folder has FastChat's layout: question.jsonl (question_id, text) and answer/answer_NAME.jsonl (question_id, text). Or it holds
 tables of scores, and of answers where they were kept: see recorded.py.
-What this does not cover: how long an answer took, and how many tokens it had, is not stored; both read as 0.
+What this does not cover: how long an answer took, and how many tokens it had, is not stored; both read as 0. Where several rows of
+tables have one question, it is answered with the last.
 """
 
 from __future__ import annotations
@@ -74,7 +75,10 @@ def full_stored_name(suite: str, name: str, folder: Path) -> str:
 
     Raises UnknownModelError, naming those there are.
     """
-    known = stored_names(folder)
+    return _full_name(suite, name, stored_names(folder))
+
+
+def _full_name(suite: str, name: str, known: Sequence[str]) -> str:
     if name in known:
         return name
     meant = [candidate for candidate in known if name and candidate.casefold().startswith(name.casefold())]
@@ -85,12 +89,13 @@ def full_stored_name(suite: str, name: str, folder: Path) -> str:
 
 def stored_engine(suite: str, name: str, folder: Path) -> StoredEngine:
     """The engine behind `stored:SUITE/NAME`. Raises UnknownModelError, and DataError for a file that is not as it should be."""
-    name = full_stored_name(suite, name, folder)
     if is_recorded(folder):
         rows = read_recorded(folder)
+        name = _full_name(suite, name, sorted(rows[0].scores))
         return StoredEngine(
             {row.question: row.answers.get(name, f"scored {row.scores[name]:g}") for row in rows}, name=f"stored:{suite}/{name}"
         )
+    name = full_stored_name(suite, name, folder)
     answers = _texts(folder / "answer" / f"{ANSWER_PREFIX}{name}.jsonl")
     questions = _texts(folder / "question.jsonl")
     return StoredEngine(

@@ -152,9 +152,8 @@ class Tokenizer:
                 "stop_ids": list(self.special.stop_ids),
                 "add_bos": self.special.add_bos,
             },
+            "chat_template": self.chat_template,
         }
-        if self.chat_template is not None:  # GenAI prints a warning over a null
-            config["chat_template"] = self.chat_template
         (folder / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), encoding="utf-8")
 
     def _token_text(self, token_id: int | None) -> str:

@@ -5,8 +5,8 @@ known for calls by the first one's name, which has to begin as a function's: tha
 and call at once), those after it from their beginning. The rest is free, and so is what a model thinks aloud: no mask is computed for
 it, and no vocabulary read before a call.
 
-Not covered: the name of a first call without mark, and calls without mark whose name does not come first. Of arguments whose schema
-llguidance cannot follow, or not soon, only the form is held.
+Not covered: the name of a first call without mark, and calls without mark whose name does not come first or that stand behind a
+thought. Of arguments whose schema llguidance cannot follow, or not soon, only the form is held.
 """
 
 from __future__ import annotations
@@ -45,10 +45,8 @@ class ToolCallGrammar:
         """Raises RemoteError where whoever asks has left meanwhile (`net.asking_for`)."""
         self._request, self._tokenizer, self._grammars = request, tokenizer, grammars
         self._template = tokenizer.chat_template or ""
-        names = [
-            json.dumps(name, ensure_ascii=False)[:-1].encode(errors="replace")
-            for name, _ in tool_calls.parameters_of(request).values()
-        ]
+        self._named = tool_calls.parameters_of(request)
+        names = [json.dumps(name, ensure_ascii=False)[:-1].encode(errors="replace") for name, _ in self._named.values()]
         self._bare = re.compile(NAMING + rb"\s*(?:%b)" % b"|".join(map(re.escape, names)))
         self._kept_bytes = KEPT_BYTES + max(map(len, names))
         before = b"".join(map(tokenizer.token_bytes, prompt[-LAST_TOKENS:]))
@@ -131,19 +129,18 @@ class ToolCallGrammar:
         try:
             is_long = may_take_long(tool_calls.schema_of_calls(self._request, self._template))
         except RecursionError:  # too deep for whatever follows, too
-            return list(tool_calls.parameters_of(self._request))
+            return list(self._named)
         return self._free_functions("") if is_long else None
 
     def _free_functions(self, end: str) -> Sequence[int]:
         """The functions whose arguments calls are not held to: none, those that cannot be followed by themselves, or all."""
-        named = tool_calls.parameters_of(self._request)
         try:
             if self._grammars.can_follow_call(self._schema(()), end):
                 return ()
-            free = [at for at, (_, schema) in named.items() if not self._grammars.can_follow_call(json.dumps(schema))]
-            return free if self._grammars.can_follow_call(self._schema(free), end) else list(named)
+            free = [at for at, (_, schema) in self._named.items() if not self._grammars.can_follow_call(json.dumps(schema))]
+            return free if self._grammars.can_follow_call(self._schema(free), end) else list(self._named)
         except RecursionError:  # of a schema within a schema, and so on
-            return list(named)
+            return list(self._named)
 
     def _schema(self, free: Sequence[int]) -> str:
         return json.dumps(tool_calls.schema_of_calls(self._request, self._template, free=free))

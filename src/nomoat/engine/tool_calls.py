@@ -4,7 +4,8 @@ A chat template that reads `tools` and shows `tool_calls` tells them in its own 
 message, and calls and what they came to in the turns' texts, in the form that Hermes and Qwen2.5 learned:
 `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`.
 
-Not covered: calls that a model writes in a form of its own that is no JSON (Qwen3-Coder's `<function=...>`); they stay text.
+Not covered: calls that a model writes in a form of its own that is no JSON (Qwen3-Coder's `<function=...>`), and calls without
+marks behind a thought; they stay text.
 """
 
 from __future__ import annotations

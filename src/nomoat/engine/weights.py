@@ -3,9 +3,7 @@
 OpenVINO computes on the codes themselves where it finds `Convert(codes) [- Convert(zero)] * scale` before a product; it never holds
 the expanded matrix. Zero points have to be whole numbers: with others it falls to a third of its speed.
 
-`own4` keeps a file's own 4-bit codes and scales (Q4_0, Q4_1, Q4_K: w = scale * code + offset in groups of 32). The offset is split
-into a whole zero point and a remainder, and the remainder is added as a small product: remainder [rows, groups] times the sum of
-the inputs of each group. So no weight is rounded a second time. `tiles` keeps them in the order of nomoat's own products (`tiles`).
+Other codes are those of `tiles`, in the order of nomoat's own products.
 
 Shapes: R rows (outputs), C columns (inputs), G groups of a row, S columns of a group.
 """
@@ -19,15 +17,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from nomoat.engine import tiles
 from nomoat.engine.gguf import FloatArray
 
 LARGEST_CODE = 127
 # float16 cannot hold the scale of an all-zero row
 SMALLEST_MAXIMUM = 1e-4
-SMALLEST_SCALE = 6e-8
-OWN_GROUP = 32
-OWN_TYPES = ("Q4_0", "Q4_1", "Q4_K")
 
 Arrays = tuple[npt.NDArray[Any], ...]
 Node = Any
@@ -37,7 +31,7 @@ Node = Any
 class Form:
     """How a matrix is stored. `group`: inputs that share a scale; 0 is the whole row."""
 
-    kind: Literal["float32", "int8", "uint4", "own4", "tiles", "tiles8"]
+    kind: Literal["float32", "int8", "uint4", "tiles", "tiles8"]
     group: int = 0
 
     def __str__(self) -> str:
@@ -54,8 +48,8 @@ class Form:
     def bytes_of(self, rows: int, columns: int) -> int:
         """What a matrix takes. Not for tiles, which depend on the file's type."""
         groups = rows * (columns // self.group if self.group else 1)
-        per_weight = {"float32": 4.0, "int8": 1.0, "uint4": 0.5, "own4": 0.5}[self.kind]
-        per_group = {"float32": 0.0, "int8": 2.0, "uint4": 2.5, "own4": 3.5}[self.kind]
+        per_weight = {"float32": 4.0, "int8": 1.0, "uint4": 0.5}[self.kind]
+        per_group = {"float32": 0.0, "int8": 2.0, "uint4": 2.5}[self.kind]
         return int(rows * columns * per_weight + groups * per_group)
 
 
@@ -71,7 +65,7 @@ def whole_bytes(weights_RC: FloatArray) -> npt.NDArray[np.uint8]:
 
 
 def quantised(weights_RC: FloatArray, form: Form) -> Arrays:
-    """Arrays that `expanded` makes a node of, a part of the rows at a time. Not for `own4` and tiles."""
+    """Arrays that `expanded` makes a node of, a part of the rows at a time. Not for tiles."""
     if form.kind == "float32":
         return (weights_RC,)
     rows, columns = weights_RC.shape
@@ -98,25 +92,12 @@ def restored(arrays: Arrays, form: Form) -> FloatArray:
     return np.asarray((codes * scales.astype(np.float32)).reshape(len(codes), -1), np.float32)
 
 
-def own_codes(raw: npt.NDArray[np.uint8], type_name: str) -> Arrays:
-    """The same for `own4`, from the bytes [R, row bytes] of a type in OWN_TYPES."""
-    blocks = raw.reshape(len(raw), -1, tiles.BLOCKS[type_name][1])
-    codes, scales, offsets = _q4_k(blocks) if type_name == "Q4_K" else _q4_0_or_1(blocks, type_name)
-    scales16 = np.where(np.abs(scales) < SMALLEST_SCALE, np.float32(SMALLEST_SCALE), scales).astype(np.float16)
-    kept = scales16.astype(np.float32)
-    zeros = np.clip(np.rint(-offsets / kept), 0, 15)
-    rest_RG = (offsets + kept * zeros)[:, :, 0]
-    rest_scales = np.maximum(np.abs(rest_RG).max(axis=1, keepdims=True) / LARGEST_CODE, SMALLEST_SCALE).astype(np.float16)
-    rest = np.rint(rest_RG / rest_scales.astype(np.float32))
-    return _packed(codes), scales16, zeros.astype(np.uint8), np.clip(rest, -127, 127).astype(np.int8), rest_scales
-
-
-def expanded(arrays: Sequence[npt.NDArray[Any]], form: Form) -> tuple[Node, Node | None]:
-    """A matrix [R, C] in float32, and the remainder [R, G] of `own4`. The nodes of codes share the memory of `arrays`: keep them."""
+def expanded(arrays: Sequence[npt.NDArray[Any]], form: Form) -> Node:
+    """A matrix [R, C] in float32. The nodes of codes share the memory of `arrays`: keep them."""
     from openvino import opset13 as op
 
     if form.kind == "float32":
-        return op.constant(arrays[0]), None  # a copy: this model may outlive whoever built it
+        return op.constant(arrays[0])  # a copy: this model may outlive whoever built it
     codes, scales = arrays[:2]
     rows, groups = scales.shape[:2]
     lane = [rows, groups, 1] if groups > 1 else [rows, 1]
@@ -130,10 +111,7 @@ def expanded(arrays: Sequence[npt.NDArray[Any]], form: Form) -> tuple[Node, Node
     node = op.multiply(node, op.constant(scales.reshape(lane), shared_memory=True))
     if groups > 1:
         node = op.reshape(node, np.array([rows, -1], np.int64), False)
-    rest = None
-    if form.kind == "own4" and np.any(arrays[3]):
-        rest = op.multiply(op.convert(op.constant(arrays[3], shared_memory=True), "f16"), op.constant(arrays[4], shared_memory=True))
-    return op.convert(node, "f32"), None if rest is None else op.convert(rest, "f32")
+    return op.convert(node, "f32")
 
 
 def _uint4(packed: npt.NDArray[np.uint8], shape: list[int], *, shared: bool = True) -> Node:
@@ -145,24 +123,3 @@ def _uint4(packed: npt.NDArray[np.uint8], shape: list[int], *, shared: bool = Tr
 def _packed(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Two a byte, the first in the low half."""
     return np.ascontiguousarray(codes[..., 0::2] | (codes[..., 1::2] << 4))
-
-
-def _float16(two_bytes: npt.NDArray[np.uint8]) -> FloatArray:
-    return np.ascontiguousarray(two_bytes).view(np.float16).astype(np.float32)
-
-
-def _q4_0_or_1(blocks: npt.NDArray[np.uint8], type_name: str) -> Arrays:
-    scales = _float16(blocks[..., 0:2])
-    if type_name == "Q4_0":
-        return tiles.parts(blocks[..., 2:], 4, together=16), scales, -8 * scales
-    return tiles.parts(blocks[..., 4:], 4, together=16), scales, _float16(blocks[..., 2:4])
-
-
-def _q4_k(blocks: npt.NDArray[np.uint8]) -> Arrays:
-    """Blocks of 8 groups: two float16, scales and minima, 256 codes."""
-    rows = len(blocks)
-    scales, minima = (
-        small * _float16(blocks[..., at : at + 2]) for small, at in zip(tiles.scales_and_minima(blocks), (0, 2), strict=True)
-    )
-    codes = tiles.parts(blocks[..., 16:], 4).reshape(rows, -1, OWN_GROUP)
-    return codes, scales.reshape(rows, -1, 1).astype(np.float32), -minima.reshape(rows, -1, 1).astype(np.float32)

@@ -171,7 +171,7 @@ class Choice(NamedTool):
 def _within(name: str) -> Any:
     """A field held to the bounds that a `Request` has."""
     low, high = bounds.NUMBERS[name]
-    return Field(gt=low, le=high) if name == bounds.DIVIDES else Field(ge=low, le=high)
+    return Field(ge=low, le=high)
 
 
 class Settings(Shape):

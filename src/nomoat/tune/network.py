@@ -109,16 +109,12 @@ class Network:
         self._head: qlora.Matrix = self._store([self._weights(output, "lm_head")])
         self._embedding = self._head if embedding == output else self._store([self._weights(embedding, "embed_tokens")])
         self._layers = [self._read_layer(layer) for layer in range(sizes.layers)]
-        self._vectors = {name: self._vector(name) for name in self._loose_vectors()}
+        self._vectors = {name: self._vector(name) for name, tensor in file.tensors.items() if len(tensor.shape) == 1}  # norms, biases
         self._rope = {local: self._rotation(local=local) for local in set(arch.windowed)}
         self._places = torch.from_numpy(file.rows("position_embd.weight")) if arch.positions == "learned" else None
         self._slopes = positions.alibi_slopes(sizes.heads, sizes.alibi_max_bias) if arch.positions == "alibi" else None
 
     # ---------------------------------------------------------------- weights
-    def _loose_vectors(self) -> list[str]:
-        """Norms and biases: whatever in the file has one dimension and is no linear layer's."""
-        return [name for name, tensor in self._file.tensors.items() if len(tensor.shape) == 1]
-
     def _vector(self, name: str) -> torch.Tensor:
         return torch.from_numpy(self._file.rows(name).reshape(-1)).float()
 

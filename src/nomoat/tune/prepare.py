@@ -311,7 +311,7 @@ def _shared(data: Data, others: Data) -> dict[str, str]:
     return {lesson.where: f"{lesson.where}: {_text_of(lesson)}" for lesson in both}
 
 
-def chosen(settings: Settings, *, num_lessons: int, width: int, layers: int, can_add_layers: bool = True) -> Chosen:
+def chosen(settings: Settings, *, num_lessons: int, width: int, layers: int, can_add_layers: bool) -> Chosen:
     """The gaps filled: few lessons are seen more often and in smaller batches, wider models learn at a lower rate.
 
     The upper half of the layers learns: in the same time it gets further than all do in fewer epochs (docs/log.md).

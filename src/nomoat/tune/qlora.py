@@ -1,7 +1,8 @@
 """Frozen, quantised matrices and the LoRA beside them.
 
-A matrix holds the very weights that the engine serves. How it multiplies is by what this CPU is fastest at: expanded into bf16 or f32
-once, or in 8 bits by the engine's own products, with activations and gradients rounded to 8 bits, too (as the engine does).
+A matrix holds the very weights that the engine serves at the default quality. How it multiplies is by what this CPU is fastest at:
+expanded into bf16 or f32 once, or in 8 bits by the engine's own products, with activations and gradients rounded to 8 bits, too (as
+the engine does).
 
 Shapes: N tokens, I inputs, O outputs, R rank, G groups of a row, S inputs of a group.
 """

@@ -59,35 +59,30 @@ def tune(
     instruction: str | None = None, test: Given | None = None, keep_shared: bool = False, validation: Given | None = None,
     template: str | None = None, drop_long: bool = False, data_licence: str = "own", minutes: float | None = None,
     epochs: float | None = None, rank: int | None = None, layers: int | None = None, learning_rate: float | None = None,
-    batch: int | None = None, noise: float | None = None, seed: int = 0, settings: Settings | None = None, resume: bool = False,
-    replace: bool = False, workers: int | None = None, ray: str | None = None,
+    batch: int | None = None, noise: float | None = None, seed: int = 0, resume: bool = False, replace: bool = False,
+    workers: int | None = None, ray: str | None = None,
     on_progress: Callable[[Progress], None] | None = None, on_message: Callable[[str], None] | None = None,
 ) -> Path:  # fmt: skip
     """Tune `base` on a file, or on rows (a list of dicts, a data frame), and write the adapter `name`; from then on `BASE+NAME`
     answers. Returns the adapter's folder.
 
     `base` may be a BASE+ADAPTER: what the adapter has learned is gone on from, and stays as it is itself.
-    `input_column` to `drop_long` are those of `prepare.prepare`, `minutes` to `seed` those of `Settings`, which may be given as
-    `settings` in their place. `data_licence`: the id of the data's terms in the catalogue, "own" for your own; it
-    enters the adapter's licence chain, and so does the teacher of data that `nomoat distil` made. With `workers` or `ray` several
-    processes learn: see `data_parallel`.
+    `input_column` to `drop_long` are those of `prepare.prepare`, `minutes` to `seed` those of `Settings`.
+    `data_licence`: the id of the data's terms in the catalogue, "own" for your own; it enters the adapter's licence chain, and so does
+    the teacher of data that `nomoat distil` made. With `workers` or `ray` several processes learn: see `data_parallel`.
     `on_progress` is told after each batch, `on_message` what was chosen and why.
     Interrupted at any time (Ctrl-C, kill), the last checkpoint stays, and `resume=True` with the same arguments goes on from it.
     Raises UsageError, DataError, UnknownModelError, NotEnoughMemoryError, NotEnoughDiskError, WorkerError.
     """
-    by_name = Settings(
+    settings = Settings(
         minutes=minutes, epochs=epochs, rank=rank, layers=layers, learning_rate=learning_rate, batch=batch, noise=noise, seed=seed
     )
-    if settings is not None:
-        bounds.require_type("settings", settings, Settings)
-    if settings is not None and by_name != Settings():
-        raise UsageError("`settings` are given, and some of them by name, too", hint="give all of them one way")
     _require_told(workers, on_progress, on_message)
     licences.require_known(data_licence)
     adapter.reserve(name, replace=replace, resume=resume)
     prepared = prepare.prepare(
         base, data_path, input_column=input_column, label_column=label_column, instruction=instruction, test=test,
-        keep_shared=keep_shared, validation=validation, template=template, drop_long=drop_long, settings=settings or by_name,
+        keep_shared=keep_shared, validation=validation, template=template, drop_long=drop_long, settings=settings,
     )  # fmt: skip
     return learn(
         prepared, name=name, data_licence=data_licence, resume=resume, replace=replace, workers=workers, ray=ray,
