@@ -137,6 +137,14 @@ CASES = {
     "qwen3": Case(
         arch="qwen3", model="Qwen3", config={**LLAMA_LIKE, "head_dim": 32}, keys={"attention.key_length": 32}
     ),
+    "exaone": Case(
+        arch="exaone",
+        model="Llama",
+        config_class="ExaoneConfig",
+        config={**LLAMA_LIKE, "rope_parameters": LLAMA3},
+        keys={"rope.dimension_count": HEAD},
+        extra={"rope_freqs.weight": llama3_factors()},
+    ),
     "gemma": Case(arch="gemma", model="Gemma", config=GEMMA, keys={"attention.key_length": 32}, norm_offset=1),
     "gemma2": Case(
         arch="gemma2",

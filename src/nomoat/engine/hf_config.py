@@ -44,6 +44,10 @@ def _first(config: Config, *names: str) -> Any:
     return next((config[name] for name in names if config.get(name) is not None), None)
 
 
+def _layers(config: Config) -> Any:
+    return _first(config, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
+
+
 def _heads(config: Config) -> int:
     return int(_first(config, "num_attention_heads", "n_head", "n_heads") or 1)
 
@@ -200,6 +204,10 @@ _NEOX = {
 _OPT = {
     "hidden_size": 768, "ffn_dim": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "tie_word_embeddings": True,
 }  # fmt: skip
+_EXAONE = {
+    "hidden_size": 4096, "intermediate_size": 14336, "num_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+    "max_position_embeddings": 4096, "rope_theta": 500000.0,
+}  # fmt: skip
 _FALCON = {"hidden_size": 4544, "num_hidden_layers": 32, "num_attention_heads": 71, "tie_word_embeddings": True}
 _BLOOM = {"hidden_size": 64, "n_layer": 2, "n_head": 8, "tie_word_embeddings": True}
 _MPT = {"d_model": 2048, "n_layers": 24, "n_heads": 16, "tie_word_embeddings": True}
@@ -209,6 +217,7 @@ GPT2_TRANSPOSED = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
 GEMMA_2_OR_3 = Family("", keys=_gemma, window=_window, activations=("hidden_activation",), norm_offset=1)
 FAMILIES = {
     "bloom": Family("bloom", keys=_bloom, activations=(), row_order=_heads_to_parts, unsaid=_BLOOM),
+    "exaone": Family("exaone", activations=("activation_function", "hidden_act"), unsaid=_EXAONE),
     "falcon": Family("falcon", keys=_falcon, activations=("activation",), row_order=_groups_to_parts, unsaid=_FALCON),
     "gemma": Family("gemma", activations=("hidden_act", "hidden_activation"), norm_offset=1, unsaid=_GEMMA),
     "gemma2": replace(GEMMA_2_OR_3, arch="gemma2", unsaid=_GEMMA2),
@@ -246,7 +255,7 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
         "num_attention_heads", "n_head", "n_heads", "hidden_size", "n_embd", "n_embed", "d_model", "head_dim", "num_kv_heads",
         "num_hidden_layers", "n_layer", "n_layers", "num_key_value_heads", "intermediate_size", "n_inner", "ffn_hidden_size",
         "ffn_dim", "rotary_dim", "original_max_position_embeddings", "max_position_embeddings", "n_positions", "max_seq_len",
-        "seq_length", "n_ctx", "sliding_window", "sliding_window_pattern", "max_window_layers", "vocab_size",
+        "seq_length", "n_ctx", "sliding_window", "sliding_window_pattern", "max_window_layers", "vocab_size", "num_layers",
     )),
     "a number": (_is_number, (
         "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "rope_theta", "rotary_emb_base", "partial_rotary_factor",
@@ -307,7 +316,7 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
         raise architectures.not_yet("weights and inputs of this model are rounded as they are used (BitNet)")
     width, rope = _width(config), _rope(config)
     keys = {
-        "block_count": _first(config, "num_hidden_layers", "n_layer", "n_layers"),
+        "block_count": _layers(config),
         "embedding_length": width,
         "attention.head_count": _heads(config),
         "attention.head_count_kv": _first(config, "num_key_value_heads") or _heads(config),
@@ -341,7 +350,7 @@ def quantised_by(config: Config) -> str | None:
 
 def plain_sizes(config: Config) -> architectures.Dimensions:
     """The sizes that most `config.json` state in the same words, for what is not built by us. Raises BadFileError."""
-    layers, vocabulary = _first(config, "num_hidden_layers", "n_layer", "n_layers"), config.get("vocab_size")
+    layers, vocabulary = _layers(config), config.get("vocab_size")
     try:
         if not (_width(config) and isinstance(layers, int) and isinstance(vocabulary, int)):
             raise BadFileError("config.json does not state layers, width and vocabulary", hint="download it again")

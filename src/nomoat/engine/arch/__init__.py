@@ -66,7 +66,7 @@ class Architecture:
     `width_scaled_layers`: models of so many layers divide scores by the root of width / heads, not of the head's width.
     `window`, `attention_cap`, `logit_cap`: of a file that does not say; one that says 0 has none.
     `hf_layers`: where `transformers` has the layers; `hf_names`: our name of a part within one -> its name there. Left out, both are
-    Llama's.
+    Llama's. `own_names`: what the code in its folders called them, in `transformer.h`, before `transformers` had the family.
     """
 
     name: str
@@ -90,6 +90,7 @@ class Architecture:
     projections: Mapping[str, str] = field(default_factory=lambda: SPLIT_QKV | GATED_MLP)
     hf_layers: str = "model.layers"
     hf_names: Mapping[str, str] = field(default_factory=dict)
+    own_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def qkv(self) -> tuple[str, ...]:
@@ -156,6 +157,7 @@ class Dimensions:
 def known() -> dict[str, Architecture]:
     """Every architecture by the name GGUF files give it."""
     from nomoat.engine.arch.bloom import BLOOM
+    from nomoat.engine.arch.exaone import EXAONE
     from nomoat.engine.arch.falcon import FALCON
     from nomoat.engine.arch.gemma import GEMMA, GEMMA2, GEMMA3
     from nomoat.engine.arch.gpt2 import GPT2
@@ -168,7 +170,7 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.qwen2 import QWEN2
     from nomoat.engine.arch.qwen3 import QWEN3, QWEN3MOE
 
-    families = (BLOOM, FALCON, GEMMA, GEMMA2, GEMMA3, GPT2, GPTJ, GPTNEOX, LLAMA, MPT, OPT, PHI3, QWEN2, QWEN3, QWEN3MOE)
+    families = [BLOOM, EXAONE, FALCON, GEMMA, GEMMA2, GEMMA3, GPT2, GPTJ, GPTNEOX, LLAMA, MPT, OPT, PHI3, QWEN2, QWEN3, QWEN3MOE]
     return {arch.name: arch for arch in families}
 
 
