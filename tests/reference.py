@@ -99,6 +99,7 @@ def llama3_factors() -> Any:
     return (1 / ((1 - smooth) / LLAMA3["factor"] + smooth)).astype(np.float32)
 
 
+FOUR_LAYERS = {**LLAMA_LIKE, "num_hidden_layers": 4}
 GEMMA = {**LLAMA_LIKE, "head_dim": 32, "num_key_value_heads": 1}
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 CASES = {
@@ -144,6 +145,9 @@ CASES = {
         config={**LLAMA_LIKE, "rope_parameters": LLAMA3},
         keys={"rope.dimension_count": HEAD},
         extra={"rope_freqs.weight": llama3_factors()},
+    ),
+    "smollm3": Case(
+        arch="smollm3", model="SmolLM3", config={**FOUR_LAYERS, "pad_token_id": 0, "rope_parameters": ROPE}, change=llama_rows
     ),
     "gemma": Case(arch="gemma", model="Gemma", config=GEMMA, keys={"attention.key_length": 32}, norm_offset=1),
     "gemma2": Case(

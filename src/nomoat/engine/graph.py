@@ -22,7 +22,7 @@ from openvino import opset13 as op
 
 from nomoat import footprint
 from nomoat.engine import positions, tiles, weights
-from nomoat.engine.arch import ROUTER, Architecture, Dimensions, score_scale
+from nomoat.engine.arch import ROUTER, Architecture, Dimensions, Sight, score_scale, sights
 from nomoat.engine.custom_ops import TiledProduct, TiledRows
 from nomoat.engine.gguf import PLAIN_TYPES, FloatArray
 from nomoat.engine.layout import Storage
@@ -101,6 +101,7 @@ class GraphBuilder:
         self._sinks: list[Node] = []
         self._masks: positions.Masks | None = None
         self._made: dict[bool, Node] = {}  # one mask for all layers of a kind
+        self._sights = sights(arch, sizes)
         self._sums: tuple[Node, Node] = (None, None)  # (inputs, sums of their groups), of the latest layer that needed them
         self._pool = ThreadPoolExecutor(2)
 
@@ -118,7 +119,7 @@ class GraphBuilder:
         }
         self._inputs = {name: self._parameter(name, shape, kind) for name, (shape, kind) in inputs.items()}
         self._batch = op.gather(op.shape_of(self._inputs["input_ids"]), i64(0), op.constant(np.int64(0)))
-        self._rope = {local: self._rope_tables(local=local) for local in set(self.arch.windowed)}
+        self._rope = {sight: self._rope_tables(sight) for sight in set(self._sights)}
         embedding, output = head_tensor(self.file)
         if output == embedding and self._is_changed("lm_head"):
             raise UnsupportedError(
@@ -325,10 +326,10 @@ class GraphBuilder:
         return op.constant(self.file.rows(tensor_name).reshape(1, 1, -1))
 
     # ---------------------------------------------------------------- layers
-    def _rope_tables(self, *, local: bool) -> tuple[Node, Node] | None:
-        if self.arch.positions != "rope":
+    def _rope_tables(self, sight: Sight) -> tuple[Node, Node] | None:
+        if self.arch.positions != "rope" or not sight.turns:
             return None
-        return positions.rope_tables(*positions.rotation(self.file, self.sizes, local=local), self._inputs["position_ids"])
+        return positions.rope_tables(*positions.rotation(self.file, self.sizes, sight), self._inputs["position_ids"])
 
     def _embedded(self, table: Node | Tiled) -> Node:
         x = self._looked_up(table, op.convert(self._inputs["input_ids"], "i32"))
@@ -380,15 +381,15 @@ class GraphBuilder:
     def _seen(self, parts: Sequence[Node], layer: int) -> Node:
         """What each token gathers from those it sees, by its query: [B, T, all heads' values]."""
         heads, head_dim = self.sizes.heads, self.sizes.head_dim
-        local = self.arch.windowed[layer % len(self.arch.windowed)]
+        sight = self._sights[layer]
         query, key, value = self._as_heads(parts)
         if self.arch.qk_norm:
             query, key = self._norm(query, f"blk.{layer}.attn_q_norm"), self._norm(key, f"blk.{layer}.attn_k_norm")
         query, key, value = (op.transpose(y, i64(0, 2, 1, 3)) for y in (query, key, value))
-        if tables := self._rope[local]:
+        if tables := self._rope[sight]:
             query, key = (positions.rotate(y, tables, self.sizes) for y in (query, key))
         key, value = self._cached(key, f"{layer}.key"), self._cached(value, f"{layer}.value")
-        y = self._attended(query, key, value, self._mask(local))
+        y = self._attended(query, key, value, self._mask(sight.local))
         return op.reshape(op.transpose(y, i64(0, 2, 1, 3)), i64(0, 0, heads * head_dim), True)
 
     def _attended(self, query: Node, key: Node, value: Node, mask: Node) -> Node:

@@ -150,6 +150,19 @@ def _gemma(config: Config) -> dict[str, Any]:
 _KINDS_OF_LAYERS = ("full_attention", "sliding_attention")
 
 
+def _smollm3(config: Config) -> dict[str, Any]:
+    turning, told = architectures.find("smollm3").turning, config.get("no_rope_layers")
+    if told is None:
+        odd = config.get("no_rope_layer_interval") not in (None, len(turning))
+    else:
+        odd = [bool(turns) for turns in told] != [turning[at % len(turning)] for at in range(len(told))]
+    if odd:
+        raise architectures.not_yet("other layers of this SmolLM3 turn by positions than of others (`no_rope_layers`)")
+    if config.get("use_sliding_window") and config.get("sliding_window"):
+        raise architectures.not_yet("this SmolLM3 sees a window (`use_sliding_window`)")
+    return {}
+
+
 def _window(config: Config) -> int | None:
     return config.get("sliding_window")
 
@@ -193,6 +206,9 @@ _QWEN2 = dict(zip(_DECODER, (4096, 22016, 32, 32, 32768, 1e-6), strict=True)) | 
 }  # fmt: skip
 _PHI3 = dict(zip(_DECODER, (3072, 8192, 32, 32, 4096, 1e-5), strict=True)) | {"original_max_position_embeddings": 4096}
 _OF_GEMMAS = {"head_dim": 256, "tie_word_embeddings": True}
+_SMOLLM3 = dict(zip(_DECODER, (2048, 11008, 36, 16, 32768, 1e-6), strict=True)) | {
+    "num_key_value_heads": 4, "rope_theta": 2e6, "tie_word_embeddings": True,
+}  # fmt: skip
 _GEMMA = dict(zip(_DECODER, (3072, 24576, 28, 16, 8192, 1e-6), strict=True)) | _OF_GEMMAS | {"num_key_value_heads": 16}
 _GEMMA2 = dict(zip(_DECODER, (2304, 9216, 26, 8, 8192, 1e-6), strict=True)) | _OF_GEMMAS | {
     "num_key_value_heads": 4, "query_pre_attn_scalar": 256, "sliding_window": 4096,
@@ -238,6 +254,7 @@ FAMILIES = {
     "phi3": Family("phi3", window=_window, turns_partly=True, unsaid=_PHI3),
     "qwen2": Family("qwen2", window=_qwen_window, unsaid=_QWEN2),
     "qwen3": Family("qwen3", window=_qwen_window, unsaid={**_QWEN2, "head_dim": 128}),
+    "smollm3": Family("smollm3", keys=_smollm3, row_order=_halves_to_neighbours, unsaid=_SMOLLM3),
 }
 
 
@@ -256,6 +273,7 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
         "num_hidden_layers", "n_layer", "n_layers", "num_key_value_heads", "intermediate_size", "n_inner", "ffn_hidden_size",
         "ffn_dim", "rotary_dim", "original_max_position_embeddings", "max_position_embeddings", "n_positions", "max_seq_len",
         "seq_length", "n_ctx", "sliding_window", "sliding_window_pattern", "max_window_layers", "vocab_size", "num_layers",
+        "no_rope_layer_interval",
     )),
     "a number": (_is_number, (
         "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "rope_theta", "rotary_emb_base", "partial_rotary_factor",
@@ -274,7 +292,9 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
         "rope_parameters", "rope_scaling", "attn_config", "full_attention", "sliding_attention", "text_config",
     )),
     "a list": (lambda value: isinstance(value, list), ("layer_types",)),
-    "a list of numbers": (lambda value: isinstance(value, list) and all(map(_is_number, value)), ("short_factor", "long_factor")),
+    "a list of numbers": (lambda value: isinstance(value, list) and all(map(_is_number, value)), (
+        "short_factor", "long_factor", "no_rope_layers",
+    )),
 }  # fmt: skip
 NESTED = KINDS["an object"][1]
 

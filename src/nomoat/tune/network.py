@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from nomoat.engine import graph, layout, positions
-from nomoat.engine.arch import Architecture, Dimensions, score_scale
+from nomoat.engine.arch import Architecture, Dimensions, Sight, score_scale, sights
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import Form
@@ -110,7 +110,8 @@ class Network:
         self._embedding = self._head if embedding == output else self._store([self._weights(embedding, "embed_tokens")])
         self._layers = [self._read_layer(layer) for layer in range(sizes.layers)]
         self._vectors = {name: self._vector(name) for name in self._loose_vectors()}
-        self._rope = {local: self._rotation(local=local) for local in set(arch.windowed)}
+        self._sights = sights(arch, sizes)
+        self._rope = {sight: self._rotation(sight) for sight in set(self._sights)}
         self._places = torch.from_numpy(file.rows("position_embd.weight")) if arch.positions == "learned" else None
         self._slopes = positions.alibi_slopes(sizes.heads, sizes.alibi_max_bias) if arch.positions == "alibi" else None
 
@@ -155,10 +156,10 @@ class Network:
                 self.parameters |= qlora.fresh_lora(name, rank=self._rank, inputs=inputs, outputs=outputs, seed=seed)
         return Linear(self._store(weights), torch.cat(biases).to(self.dtype) if biases else None, parts)
 
-    def _rotation(self, *, local: bool) -> tuple[torch.Tensor, float] | None:
-        if self.arch.positions != "rope":
+    def _rotation(self, sight: Sight) -> tuple[torch.Tensor, float] | None:
+        if self.arch.positions != "rope" or not sight.turns:
             return None
-        inverse, magnitude = positions.rotation(self._file, self.sizes, local=local)
+        inverse, magnitude = positions.rotation(self._file, self.sizes, sight)
         return torch.from_numpy(inverse).float(), magnitude
 
     # ---------------------------------------------------------------- the forward pass
@@ -218,12 +219,12 @@ class Network:
         wanted_M: torch.Tensor | None = None,
     ) -> torch.Tensor:  # fmt: skip
         """Through some layers, each with its pair of `before`; `wanted_M` is for the last of them."""
-        masks = {local: self._masks(places, local) for local in set(self.arch.windowed)}
-        turns = {local: self._turn(places.all(), local) for local in self._rope}
+        masks = {local: self._masks(places, local) for local in {sight.local for sight in self._sights}}
+        turns = {sight: self._turn(places.all(), sight) for sight in self._rope}
         for at, layer in enumerate(layers):
-            local = self.arch.windowed[layer % len(self.arch.windowed)]
+            sight = self._sights[layer]
             call = Call(
-                layer=layer, places=places, lora=self._lora(layer), masks=masks[local], turn=turns[local],
+                layer=layer, places=places, lora=self._lora(layer), masks=masks[sight.local], turn=turns[sight],
                 before=before[at] if before else None, keep=keep, wanted_M=wanted_M if layer == layers[-1] else None,
             )  # fmt: skip
             if self._frugal and torch.is_grad_enabled():
@@ -320,9 +321,9 @@ class Network:
             return functional.layer_norm(x.float(), weight.shape, weight, bias, self.sizes.norm_epsilon)
         return kernels.rms_norm(x, weight, self.sizes.norm_epsilon, self.dtype)
 
-    def _turn(self, places_M: torch.Tensor, local: bool) -> Pair | None:
-        """Cosine and sine of every token's angles, [M, R / 2]."""
-        if (rotation := self._rope[local]) is None:
+    def _turn(self, places_M: torch.Tensor, sight: Sight) -> Pair | None:
+        """Cosine and sine of every token's angles, [M, R / 2]; None where a layer does not turn."""
+        if (rotation := self._rope[sight]) is None:
             return None
         inverse, magnitude = rotation
         angles = places_M[:, None].float() * inverse

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from nomoat import footprint
 from nomoat.errors import BadFileError, UnsupportedError
@@ -62,6 +62,7 @@ class Architecture:
     `attention_norms`: the first that is in the file is taken.
     `parallel`: attention and MLP both read the layer's input; a file may say otherwise (`use_parallel_residual`).
     `windowed`: which layers see no further back than the file's window, repeated over the layers.
+    `turning`: which layers turn by positions, repeated so, too. Where layers may have windows, and a model has none, all of them do.
     `local_rope_base`: the base of the windowed layers, where it is another; they do not scale their positions.
     `width_scaled_layers`: models of so many layers divide scores by the root of width / heads, not of the head's width.
     `window`, `attention_cap`, `logit_cap`: of a file that does not say; one that says 0 has none.
@@ -81,6 +82,7 @@ class Architecture:
     rope_pairs: Literal["halves", "neighbours"] = "halves"
     local_rope_base: float | None = None
     windowed: tuple[bool, ...] = (False,)
+    turning: tuple[bool, ...] = (True,)
     width_scaled_layers: int | None = None
     window: int | None = None
     attention_cap: float | None = None
@@ -114,6 +116,13 @@ class Architecture:
 
     def _those(self, *names: str) -> tuple[str, ...]:
         return tuple(name for name in names if name in self.projections)
+
+
+class Sight(NamedTuple):
+    """How a layer sees."""
+
+    local: bool  # no further back than the window
+    turns: bool  # by positions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,8 +178,11 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.phi3 import PHI3
     from nomoat.engine.arch.qwen2 import QWEN2
     from nomoat.engine.arch.qwen3 import QWEN3, QWEN3MOE
+    from nomoat.engine.arch.smollm3 import SMOLLM3
 
-    families = [BLOOM, EXAONE, FALCON, GEMMA, GEMMA2, GEMMA3, GPT2, GPTJ, GPTNEOX, LLAMA, MPT, OPT, PHI3, QWEN2, QWEN3, QWEN3MOE]
+    families = [
+        BLOOM, EXAONE, FALCON, GEMMA, GEMMA2, GEMMA3, GPT2, GPTJ, GPTNEOX, LLAMA, MPT, OPT, PHI3, QWEN2, QWEN3, QWEN3MOE, SMOLLM3,
+    ]  # fmt: skip
     return {arch.name: arch for arch in families}
 
 
@@ -263,9 +275,11 @@ def _require_known_variant(arch: Architecture, said: _Said) -> None:
         raise not_yet("this model weights its experts in another way than by the softmax of those that are chosen")
     if said.metadata.get(f"{arch.name}.attention.causal", True) is not True:
         raise sees_both_ways()
-    period = said.metadata.get(f"{arch.name}.attention.sliding_window_pattern", len(arch.windowed))
-    if any(arch.windowed) and (not isinstance(period, int) or period != len(arch.windowed)):
-        raise not_yet(f"this model's attention windows follow another pattern ({period}) than `{arch.name}` has")
+    period = len(arch.windowed)
+    pattern = said.metadata.get(f"{arch.name}.attention.sliding_window_pattern", period)
+    usual = [arch.windowed[layer % period] for layer in range(len(pattern))] if isinstance(pattern, list) else period
+    if any(arch.windowed) and pattern != usual:
+        raise not_yet(f"this model's attention windows follow another pattern ({pattern}) than `{arch.name}` has")
 
 
 def dimensions(
@@ -339,6 +353,13 @@ def is_usual(arch: Architecture, sizes: Dimensions) -> bool:
 def has_usual_attention(arch: Architecture, sizes: Dimensions) -> bool:
     """Whether attention and embedding of a usual decoder are as `native` computes them."""
     return arch.positions == "rope" and not arch.embedding_norm and sizes.head_dim % footprint.HEAD_COLUMNS == 0
+
+
+def sights(arch: Architecture, sizes: Dimensions) -> list[Sight]:
+    """Of each layer."""
+    all_turn = any(arch.windowed) and sizes.window is None
+    kinds = ([pattern[layer % len(pattern)] for pattern in (arch.windowed, arch.turning)] for layer in range(sizes.layers))
+    return [Sight(local, turns or all_turn) for local, turns in kinds]
 
 
 def score_width(arch: Architecture, *, layers: int, width: int, heads: int, head_dim: int) -> int:
