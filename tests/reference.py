@@ -146,6 +146,18 @@ CASES = {
         keys={"rope.dimension_count": HEAD},
         extra={"rope_freqs.weight": llama3_factors()},
     ),
+    "exaone4": Case(  # the 32B
+        arch="exaone4",
+        model="Exaone4",
+        config={**FOUR_LAYERS, "num_hidden_layers": 5, "sliding_window": WINDOW, "rope_parameters": LLAMA3},
+        keys={"attention.sliding_window": WINDOW, "attention.sliding_window_pattern": [True, True, True, False, True]},
+        extra={"rope_freqs.weight": llama3_factors()},
+    ),
+    "exaone4, no window": Case(  # the 1.2B
+        arch="exaone4",
+        model="Exaone4",
+        config={**FOUR_LAYERS, "sliding_window": None, "layer_types": 4 * ["full_attention"], "rope_parameters": ROPE},
+    ),
     "smollm3": Case(
         arch="smollm3", model="SmolLM3", config={**FOUR_LAYERS, "pad_token_id": 0, "rope_parameters": ROPE}, change=llama_rows
     ),
@@ -372,7 +384,13 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
     else:
         writer.add_layer_norm_rms_eps(epsilon)
     for key, value in (numbers | case.keys).items():
-        add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}[type(value)]
+        add = {
+            bool: writer.add_bool,
+            int: writer.add_uint32,
+            float: writer.add_float32,
+            str: writer.add_string,
+            list: writer.add_array,
+        }[type(value)]
         add(f"{case.arch}.{key}", value)
     add_tokenizer(writer, pre="smollm")
     names = gguf.get_tensor_name_map(next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == case.arch), layers)

@@ -363,17 +363,21 @@ class GraphBuilder:
             x = self._norm(op.add(x, self._attention(x, layer)), f"{block}.attn_norm")
             return self._norm(op.add(x, self._mlp(x, layer)), f"{block}.ffn_norm")
         first = arch.attention_norm(self.file.tensors, layer)
-        normed = self._norm(x, f"{block}.{first}")
+        normed = self._before(x, layer, first)
         attended = self._attention(normed, layer)
         if arch.post_norms:
             attended = self._norm(attended, f"{block}.post_attention_norm")
         both = op.add(x, attended)
         if self.sizes.parallel:
-            normed = normed if first == arch.mlp_norm else self._norm(x, f"{block}.{arch.mlp_norm}")
+            normed = normed if first == arch.mlp_norm else self._before(x, layer, arch.mlp_norm)
         else:
-            normed = self._norm(both, f"{block}.{arch.mlp_norm}")
+            normed = self._before(both, layer, arch.mlp_norm)
         y = self._mlp(normed, layer)
         return op.add(both, self._norm(y, f"{block}.post_ffw_norm") if arch.post_norms else y)
+
+    def _before(self, x: Node, layer: int, norm: str | None) -> Node:
+        """What attention or MLP read."""
+        return x if norm is None else self._norm(x, f"blk.{layer}.{norm}")
 
     def _attention(self, x: Node, layer: int) -> Node:
         return self._linear(self._seen(self._query_key_value(x, layer), layer), layer, "self_attn.o_proj")

@@ -136,15 +136,31 @@ def _gemma(config: Config) -> dict[str, Any]:
     scalar, usual = config.get("query_pre_attn_scalar") or 256, architectures.score_width(arch, **size)
     if scalar != usual:
         raise architectures.not_yet(f"this Gemma divides its scores by the root of {scalar} where others of its size take {usual}")
-    kinds = config.get("layer_types") or []
-    if kinds != [_KINDS_OF_LAYERS[arch.windowed[at % len(arch.windowed)]] for at in range(len(kinds))]:
-        raise architectures.not_yet(f"windows lie in other layers of this model (`layer_types`) than of others of `{arch.name}`")
+    kinds = config.get("layer_types")
+    _require_usual_windows(config, arch)
     local = _scaling((config.get("rope_parameters") or {}).get("sliding_attention") or {})
     if local != "default":
         raise architectures.not_yet(f"this model scales its positions in layers with a window (`{local}`)")
     period = None if kinds else config.get("sliding_window_pattern")
     caps = ("attn_logit_softcapping", "final_logit_softcapping") if arch.attention_cap else ("final_logit_softcapping",)
     return {"attention.sliding_window_pattern": period} | {name: float(config[name] or 0) for name in caps if name in config}
+
+
+def _require_usual_windows(config: Config, arch: architectures.Architecture) -> None:
+    kinds = config.get("layer_types") or []
+    if kinds != [_KINDS_OF_LAYERS[arch.windowed[at % len(arch.windowed)]] for at in range(len(kinds))]:
+        raise architectures.not_yet(f"windows lie in other layers of this model (`layer_types`) than of others of `{arch.name}`")
+
+
+def _exaone4(config: Config) -> dict[str, Any]:
+    """The 1.2B has no window, and what its layers are called means nothing then."""
+    if not config.get("sliding_window"):
+        return {}
+    arch, pattern = architectures.find("exaone4"), config.get("sliding_window_pattern")
+    _require_usual_windows(config, arch)
+    if not config.get("layer_types") and pattern not in (len(arch.windowed), "LLLG"):
+        raise architectures.not_yet(f"this model's attention windows follow another pattern ({pattern}) than `{arch.name}` has")
+    return {}
 
 
 _KINDS_OF_LAYERS = ("full_attention", "sliding_attention")
@@ -206,6 +222,9 @@ _QWEN2 = dict(zip(_DECODER, (4096, 22016, 32, 32, 32768, 1e-6), strict=True)) | 
 }  # fmt: skip
 _PHI3 = dict(zip(_DECODER, (3072, 8192, 32, 32, 4096, 1e-5), strict=True)) | {"original_max_position_embeddings": 4096}
 _OF_GEMMAS = {"head_dim": 256, "tie_word_embeddings": True}
+_EXAONE4 = dict(zip(_DECODER, (4096, 16384, 32, 32, 2048, 1e-5), strict=True)) | {
+    "sliding_window": 4096, "sliding_window_pattern": 4,
+}  # fmt: skip
 _SMOLLM3 = dict(zip(_DECODER, (2048, 11008, 36, 16, 32768, 1e-6), strict=True)) | {
     "num_key_value_heads": 4, "rope_theta": 2e6, "tie_word_embeddings": True,
 }  # fmt: skip
@@ -234,6 +253,7 @@ GEMMA_2_OR_3 = Family("", keys=_gemma, window=_window, activations=("hidden_acti
 FAMILIES = {
     "bloom": Family("bloom", keys=_bloom, activations=(), row_order=_heads_to_parts, unsaid=_BLOOM),
     "exaone": Family("exaone", activations=("activation_function", "hidden_act"), unsaid=_EXAONE),
+    "exaone4": Family("exaone4", keys=_exaone4, window=_window, unsaid=_EXAONE4),
     "falcon": Family("falcon", keys=_falcon, activations=("activation",), row_order=_groups_to_parts, unsaid=_FALCON),
     "gemma": Family("gemma", activations=("hidden_act", "hidden_activation"), norm_offset=1, unsaid=_GEMMA),
     "gemma2": replace(GEMMA_2_OR_3, arch="gemma2", unsaid=_GEMMA2),
@@ -272,7 +292,7 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
         "num_attention_heads", "n_head", "n_heads", "hidden_size", "n_embd", "n_embed", "d_model", "head_dim", "num_kv_heads",
         "num_hidden_layers", "n_layer", "n_layers", "num_key_value_heads", "intermediate_size", "n_inner", "ffn_hidden_size",
         "ffn_dim", "rotary_dim", "original_max_position_embeddings", "max_position_embeddings", "n_positions", "max_seq_len",
-        "seq_length", "n_ctx", "sliding_window", "sliding_window_pattern", "max_window_layers", "vocab_size", "num_layers",
+        "seq_length", "n_ctx", "sliding_window", "max_window_layers", "vocab_size", "num_layers",
         "no_rope_layer_interval",
     )),
     "a number": (_is_number, (
@@ -288,6 +308,9 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
     "a text": (lambda value: isinstance(value, str), (
         "model_type", "hidden_activation", "hidden_act", "activation_function", "activation", "rope_type", "type",
     )),
+    "a number of layers, or their kinds": (
+        lambda value: isinstance(value, str) or (_is_number(value) and value == int(value)), ("sliding_window_pattern",)
+    ),
     "an object": (lambda value: isinstance(value, dict), (
         "rope_parameters", "rope_scaling", "attn_config", "full_attention", "sliding_attention", "text_config",
     )),

@@ -95,7 +95,7 @@ def _possible(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shap
     """Every vector that may be there."""
     shapes = _projections(sizes)
     after = ("post_attention_norm", "post_ffw_norm") if arch.post_norms else ()
-    norms = dict.fromkeys((*arch.attention_norms, arch.mlp_norm, *after))
+    norms = dict.fromkeys((*arch.attention_norms, *([arch.mlp_norm] if arch.mlp_norm else ()), *after))
     for kind in ("weight", "bias") if arch.norm == "layer" else ("weight",):
         for name in ("output_norm", *(("token_embd_norm",) if arch.embedding_norm else ())):
             yield f"{name}.{kind}", (sizes.width,)

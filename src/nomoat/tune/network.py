@@ -255,7 +255,7 @@ class Network:
     def _layer(self, x: torch.Tensor, call: Call) -> torch.Tensor:
         block, arch = f"blk.{call.layer}", self.arch
         first = arch.attention_norm(self._vectors, call.layer)
-        normed = self._norm(x, f"{block}.{first}")
+        normed = self._before(x, call, first)
         attended = self._attention(normed, call)
         if call.wanted_M is not None:
             x, normed, attended = (rows[call.wanted_M] for rows in (x, normed, attended))
@@ -264,11 +264,15 @@ class Network:
             attended = self._norm(attended, f"{block}.post_attention_norm")
         both = x + attended
         if self.sizes.parallel:
-            normed = normed if first == arch.mlp_norm else self._norm(x, f"{block}.{arch.mlp_norm}")
+            normed = normed if first == arch.mlp_norm else self._before(x, call, arch.mlp_norm)
         else:
-            normed = self._norm(both, f"{block}.{arch.mlp_norm}")
+            normed = self._before(both, call, arch.mlp_norm)
         y = self._mlp(normed, call)
         return both + (self._norm(y, f"{block}.post_ffw_norm") if arch.post_norms else y)
+
+    def _before(self, x: torch.Tensor, call: Call, norm: str | None) -> torch.Tensor:
+        """What attention or MLP read."""
+        return x if norm is None else self._norm(x, f"blk.{call.layer}.{norm}")
 
     def _attention(self, x_MW: torch.Tensor, call: Call) -> torch.Tensor:
         """What each token takes from those it sees, heads side by side: the input of the output projection."""

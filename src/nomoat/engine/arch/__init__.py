@@ -19,6 +19,8 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
+
 from nomoat import footprint
 from nomoat.errors import BadFileError, UnsupportedError
 
@@ -59,7 +61,7 @@ class Architecture:
 
     `rope_pairs`: which elements of a head the file's rows rotate together. Rows of neighbours are put into the order of `rotate_half`,
     which is that of Hugging Face's Llama and so of PEFT adapters.
-    `attention_norms`: the first that is in the file is taken.
+    `attention_norms`: the first that is in the file is taken. Without any, and without an `mlp_norm`, they read the layer's input.
     `parallel`: attention and MLP both read the layer's input; a file may say otherwise (`use_parallel_residual`).
     `windowed`: which layers see no further back than the file's window, repeated over the layers.
     `turning`: which layers turn by positions, repeated so, too. Where layers may have windows, and a model has none, all of them do.
@@ -73,7 +75,7 @@ class Architecture:
     name: str
     norm: Literal["rms", "layer"] = "rms"
     attention_norms: tuple[str, ...] = ("attn_norm",)
-    mlp_norm: str = "ffn_norm"
+    mlp_norm: str | None = "ffn_norm"
     qk_norm: bool = False
     post_norms: bool = False
     embedding_norm: bool = False
@@ -110,9 +112,10 @@ class Architecture:
         gated = self._those("mlp.gate_proj", "mlp.up_proj", "mlp.gate_up_proj")
         return () if gated == ("mlp.up_proj",) else gated
 
-    def attention_norm(self, tensors: Container[str], layer: int) -> str:
+    def attention_norm(self, tensors: Container[str], layer: int) -> str | None:
         """The norm before a layer's attention, of those in its file."""
-        return next((name for name in self.attention_norms if f"blk.{layer}.{name}.weight" in tensors), self.attention_norms[-1])
+        last = self.attention_norms[-1] if self.attention_norms else None
+        return next((name for name in self.attention_norms if f"blk.{layer}.{name}.weight" in tensors), last)
 
     def _those(self, *names: str) -> tuple[str, ...]:
         return tuple(name for name in names if name in self.projections)
@@ -167,6 +170,7 @@ def known() -> dict[str, Architecture]:
     """Every architecture by the name GGUF files give it."""
     from nomoat.engine.arch.bloom import BLOOM
     from nomoat.engine.arch.exaone import EXAONE
+    from nomoat.engine.arch.exaone4 import EXAONE4
     from nomoat.engine.arch.falcon import FALCON
     from nomoat.engine.arch.gemma import GEMMA, GEMMA2, GEMMA3
     from nomoat.engine.arch.gpt2 import GPT2
@@ -181,7 +185,8 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.smollm3 import SMOLLM3
 
     families = [
-        BLOOM, EXAONE, FALCON, GEMMA, GEMMA2, GEMMA3, GPT2, GPTJ, GPTNEOX, LLAMA, MPT, OPT, PHI3, QWEN2, QWEN3, QWEN3MOE, SMOLLM3,
+        BLOOM, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GPT2, GPTJ, GPTNEOX, LLAMA, MPT, OPT, PHI3, QWEN2, QWEN3, QWEN3MOE,
+        SMOLLM3,
     ]  # fmt: skip
     return {arch.name: arch for arch in families}
 
@@ -276,7 +281,8 @@ def _require_known_variant(arch: Architecture, said: _Said) -> None:
     if said.metadata.get(f"{arch.name}.attention.causal", True) is not True:
         raise sees_both_ways()
     period = len(arch.windowed)
-    pattern = said.metadata.get(f"{arch.name}.attention.sliding_window_pattern", period)
+    told = said.metadata.get(f"{arch.name}.attention.sliding_window_pattern", period)
+    pattern = told.tolist() if isinstance(told, np.ndarray) else told
     usual = [arch.windowed[layer % period] for layer in range(len(pattern))] if isinstance(pattern, list) else period
     if any(arch.windowed) and pattern != usual:
         raise not_yet(f"this model's attention windows follow another pattern ({pattern}) than `{arch.name}` has")
@@ -346,7 +352,7 @@ def dimensions(
 def is_usual(arch: Architecture, sizes: Dimensions) -> bool:
     """RMS norms before attention and MLP, or around them, a gate, one after the other (LLaMA, Mistral, Qwen, Phi-3, Gemma)."""
     known_gate = (bool(arch.gate_up) or arch.has_experts) and arch.activation in ("silu", "gelu_tanh")
-    one_after_the_other = not (sizes.parallel or sizes.norms_last)
+    one_after_the_other = not (sizes.parallel or sizes.norms_last) and arch.mlp_norm is not None
     return arch.norm == "rms" and known_gate and one_after_the_other and sizes.clamp_qkv is None
 
 
