@@ -87,6 +87,7 @@ LLAMA3 = {
 }  # fmt: skip
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
 YARN_KEYS = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 64}
+YARN_MAGNITUDE = 1 + 0.1 * np.log(4.0).item()
 FIRST_CONTEXT = CONTEXT - 32  # of LongRoPE; longer than any text of the other tests
 SHORT, LONG = np.linspace(1, 1.5, HEAD // 2, dtype=np.float32), np.linspace(1, 9, HEAD // 2, dtype=np.float32)
 
@@ -157,6 +158,22 @@ CASES = {
         arch="exaone4",
         model="Exaone4",
         config={**FOUR_LAYERS, "sliding_window": None, "layer_types": 4 * ["full_attention"], "rope_parameters": ROPE},
+    ),
+    "olmo2": Case(arch="olmo2", model="Olmo2", config={**LLAMA_LIKE, "rope_parameters": ROPE}),
+    "olmo3": Case(
+        arch="olmo2",
+        model="Olmo3",
+        config={
+            **FOUR_LAYERS, "sliding_window": WINDOW,
+            "rope_parameters": {
+                "full_attention": {**YARN, "rope_theta": 500000.0, "attention_factor": YARN_MAGNITUDE},
+                "sliding_attention": {**ROPE, "rope_theta": 500000.0},
+            },
+        },
+        keys={
+            **YARN_KEYS, "rope.scaling.attn_factor": YARN_MAGNITUDE, "rope.freq_base": 500000.0, "attention.sliding_window": WINDOW,
+            "attention.sliding_window_pattern": [True, True, True, False],
+        },
     ),
     "smollm3": Case(
         arch="smollm3", model="SmolLM3", config={**FOUR_LAYERS, "pad_token_id": 0, "rope_parameters": ROPE}, change=llama_rows

@@ -386,9 +386,9 @@ class GraphBuilder:
         """What each token gathers from those it sees, by its query: [B, T, all heads' values]."""
         heads, head_dim = self.sizes.heads, self.sizes.head_dim
         sight = self._sights[layer]
-        query, key, value = self._as_heads(parts)
-        if self.arch.qk_norm:
-            query, key = self._norm(query, f"blk.{layer}.attn_q_norm"), self._norm(key, f"blk.{layer}.attn_k_norm")
+        query, key, value = self._as_heads(parts, layer)
+        if self.arch.qk_norm == "each head":
+            query, key = self._qk_normed(query, key, layer)
         query, key, value = (op.transpose(y, i64(0, 2, 1, 3)) for y in (query, key, value))
         if tables := self._rope[sight]:
             query, key = (positions.rotate(y, tables, self.sizes) for y in (query, key))
@@ -407,7 +407,10 @@ class GraphBuilder:
     def _query_key_value(self, x: Node, layer: int) -> list[Node]:
         return self._linears(x, layer, self.arch.qkv)
 
-    def _as_heads(self, parts: Sequence[Node]) -> tuple[Node, ...]:
+    def _qk_normed(self, query: Node, key: Node, layer: int) -> tuple[Node, Node]:
+        return self._norm(query, f"blk.{layer}.attn_q_norm"), self._norm(key, f"blk.{layer}.attn_k_norm")
+
+    def _as_heads(self, parts: Sequence[Node], layer: int) -> tuple[Node, ...]:
         """Queries, keys and values, or all in one, each [B, T, H, D] with the heads it has."""
         counts = (self.sizes.heads, self.sizes.kv_heads, self.sizes.kv_heads)
         if len(parts) == 1:
@@ -415,6 +418,8 @@ class GraphBuilder:
             parts = op.variadic_split(parts[0], i64(2), lengths).outputs()
         if (limit := self.sizes.clamp_qkv) is not None:
             parts = [op.clamp(part, -limit, limit) for part in parts]
+        if self.arch.qk_norm == "all heads":
+            parts = [*self._qk_normed(parts[0], parts[1], layer), parts[2]]
         return tuple(op.reshape(y, i64(0, 0, count, self.sizes.head_dim), True) for y, count in zip(parts, counts, strict=True))
 
     def _scale(self) -> list[Node]:

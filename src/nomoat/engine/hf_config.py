@@ -138,18 +138,28 @@ def _gemma(config: Config) -> dict[str, Any]:
         raise architectures.not_yet(f"this Gemma divides its scores by the root of {scalar} where others of its size take {usual}")
     kinds = config.get("layer_types")
     _require_usual_windows(config, arch)
-    local = _scaling((config.get("rope_parameters") or {}).get("sliding_attention") or {})
-    if local != "default":
-        raise architectures.not_yet(f"this model scales its positions in layers with a window (`{local}`)")
+    _require_unscaled_windows(config)
     period = None if kinds else config.get("sliding_window_pattern")
     caps = ("attn_logit_softcapping", "final_logit_softcapping") if arch.attention_cap else ("final_logit_softcapping",)
     return {"attention.sliding_window_pattern": period} | {name: float(config[name] or 0) for name in caps if name in config}
+
+
+def _require_unscaled_windows(config: Config) -> None:
+    local = _scaling((config.get("rope_parameters") or {}).get("sliding_attention") or {})
+    if local != "default":
+        raise architectures.not_yet(f"this model scales its positions in layers with a window (`{local}`)")
 
 
 def _require_usual_windows(config: Config, arch: architectures.Architecture) -> None:
     kinds = config.get("layer_types") or []
     if kinds != [_KINDS_OF_LAYERS[arch.windowed[at % len(arch.windowed)]] for at in range(len(kinds))]:
         raise architectures.not_yet(f"windows lie in other layers of this model (`layer_types`) than of others of `{arch.name}`")
+
+
+def _olmo3(config: Config) -> dict[str, Any]:
+    _require_usual_windows(config, architectures.find("olmo2"))
+    _require_unscaled_windows(config)
+    return {}
 
 
 def _exaone4(config: Config) -> dict[str, Any]:
@@ -225,6 +235,8 @@ _OF_GEMMAS = {"head_dim": 256, "tie_word_embeddings": True}
 _EXAONE4 = dict(zip(_DECODER, (4096, 16384, 32, 32, 2048, 1e-5), strict=True)) | {
     "sliding_window": 4096, "sliding_window_pattern": 4,
 }  # fmt: skip
+_OLMO2 = dict(zip(_DECODER, (4096, 11008, 32, 32, 2048, 1e-5), strict=True))
+_OLMO3 = _OLMO2 | {"rope_theta": 500000.0, "sliding_window": 4096}
 _SMOLLM3 = dict(zip(_DECODER, (2048, 11008, 36, 16, 32768, 1e-6), strict=True)) | {
     "num_key_value_heads": 4, "rope_theta": 2e6, "tie_word_embeddings": True,
 }  # fmt: skip
@@ -270,6 +282,8 @@ FAMILIES = {
     "llama": Family("llama", row_order=_halves_to_neighbours, unsaid=_LLAMA),
     "mistral": Family("llama", window=_window, row_order=_halves_to_neighbours, unsaid=_MISTRAL),
     "mpt": Family("mpt", keys=_mpt, activations=(), unsaid=_MPT),
+    "olmo2": Family("olmo2", unsaid=_OLMO2),
+    "olmo3": Family("olmo2", keys=_olmo3, window=_window, unsaid=_OLMO3),
     "opt": Family("opt", keys=_opt, activations=("activation_function",), row_order=_without_offset, unsaid=_OPT),
     "phi3": Family("phi3", window=_window, turns_partly=True, unsaid=_PHI3),
     "qwen2": Family("qwen2", window=_qwen_window, unsaid=_QWEN2),
@@ -434,7 +448,10 @@ def _scaling_keys(config: Config, rope: Config) -> dict[str, Any]:
         factor = max(float(_first(rope, "factor") or longest / first), 1.0)
         stretched = (1 + math.log(factor) / math.log(first)) ** 0.5
         return {**keys, "rope.scaling.type": "longrope", "rope.scaling.attn_factor": float(rope.get("attention_factor") or stretched)}
-    odd = [name for name in ("mscale", "mscale_all_dim", "attention_factor") if rope.get(name) is not None]
+    odd = [name for name in ("mscale", "mscale_all_dim") if rope.get(name) is not None]
+    usual = 1 + 0.1 * math.log(max(float(rope.get("factor") or 1), 1.0))
+    if not math.isclose(rope.get("attention_factor") or usual, usual, rel_tol=1e-4):
+        odd.append("attention_factor")
     if kind != "yarn" or odd or rope.get("truncate") is False:
         raise architectures.not_yet(f"this model scales its positions (`{' '.join([kind, *odd])}`)")
     turns = {f"rope.scaling.yarn_{name}": float(rope[name]) for name in ("beta_fast", "beta_slow") if rope.get(name)}

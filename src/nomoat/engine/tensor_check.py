@@ -103,7 +103,8 @@ def _possible(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shap
             for norm in norms:
                 yield f"blk.{layer}.{norm}.{kind}", (sizes.width,)
             for part in "qk" if arch.qk_norm else "":
-                yield f"blk.{layer}.attn_{part}_norm.{kind}", (sizes.head_dim,)
+                heads = {"q": sizes.heads, "k": sizes.kv_heads}[part] if arch.qk_norm == "all heads" else 1
+                yield f"blk.{layer}.attn_{part}_norm.{kind}", (heads * sizes.head_dim,)
     for layer in range(sizes.layers):
         for part, tensor in arch.projections.items():
             if "mlp" not in part or not arch.has_experts:

@@ -284,9 +284,7 @@ class Network:
             y = y.clamp(-sizes.clamp_qkv, sizes.clamp_qkv)
         both, value = y.unflatten(-1, (turning + sizes.kv_heads, sizes.head_dim)).split([turning, sizes.kv_heads], dim=1)
         if self.arch.qk_norm:
-            query, key = both.split([sizes.heads, sizes.kv_heads], dim=1)
-            names = (f"blk.{call.layer}.attn_q_norm", f"blk.{call.layer}.attn_k_norm")
-            both = torch.cat([self._norm(part, name) for part, name in zip((query, key), names, strict=True)], dim=1)
+            both = self._qk_normed(both, call)
         if call.turn is not None:
             both = kernels.rotate(both, *call.turn)
         query, key = both.split([sizes.heads, sizes.kv_heads], dim=1)
@@ -306,6 +304,14 @@ class Network:
             )
         attended.append(_attend(query, key, value, call.masks[1], cap=sizes.attention_cap))
         return torch.cat([part.transpose(1, 2).flatten(2).flatten(0, 1) for part in attended])
+
+    def _qk_normed(self, both_MHD: torch.Tensor, call: Call) -> torch.Tensor:
+        """Queries and keys, one after the other, by the norm of each: of a head's, or of all heads' at once."""
+        normed = []
+        for name, part in zip("qk", both_MHD.split([self.sizes.heads, self.sizes.kv_heads], dim=1), strict=True):
+            whole = part if self.arch.qk_norm == "each head" else part.flatten(1)
+            normed.append(self._norm(whole, f"blk.{call.layer}.attn_{name}_norm").view(part.shape))
+        return torch.cat(normed, dim=1)
 
     def _mlp(self, x: torch.Tensor, call: Call) -> torch.Tensor:
         if self.arch.gate_up:

@@ -62,6 +62,7 @@ class Architecture:
     `rope_pairs`: which elements of a head the file's rows rotate together. Rows of neighbours are put into the order of `rotate_half`,
     which is that of Hugging Face's Llama and so of PEFT adapters.
     `attention_norms`: the first that is in the file is taken. Without any, and without an `mlp_norm`, they read the layer's input.
+    `qk_norm`: over what there is a norm of queries, and one of keys.
     `parallel`: attention and MLP both read the layer's input; a file may say otherwise (`use_parallel_residual`).
     `windowed`: which layers see no further back than the file's window, repeated over the layers.
     `turning`: which layers turn by positions, repeated so, too. Where layers may have windows, and a model has none, all of them do.
@@ -76,7 +77,7 @@ class Architecture:
     norm: Literal["rms", "layer"] = "rms"
     attention_norms: tuple[str, ...] = ("attn_norm",)
     mlp_norm: str | None = "ffn_norm"
-    qk_norm: bool = False
+    qk_norm: Literal["each head", "all heads"] | None = None
     post_norms: bool = False
     embedding_norm: bool = False
     embedding_scaled: bool = False
@@ -178,6 +179,7 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.gptneox import GPTNEOX
     from nomoat.engine.arch.llama import LLAMA
     from nomoat.engine.arch.mpt import MPT
+    from nomoat.engine.arch.olmo2 import OLMO2
     from nomoat.engine.arch.opt import OPT
     from nomoat.engine.arch.phi3 import PHI3
     from nomoat.engine.arch.qwen2 import QWEN2
@@ -185,8 +187,8 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.smollm3 import SMOLLM3
 
     families = [
-        BLOOM, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GPT2, GPTJ, GPTNEOX, LLAMA, MPT, OPT, PHI3, QWEN2, QWEN3, QWEN3MOE,
-        SMOLLM3,
+        BLOOM, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GPT2, GPTJ, GPTNEOX, LLAMA, MPT, OLMO2, OPT, PHI3, QWEN2, QWEN3,
+        QWEN3MOE, SMOLLM3,
     ]  # fmt: skip
     return {arch.name: arch for arch in families}
 
@@ -306,6 +308,7 @@ def dimensions(
     stretched = optional("rope.scaling.factor", optional("rope.scale_linear")) if scaling in ("linear", "yarn") else None
     factor = float(stretched or 1.0)
     magnitude = float(number("rope.scaling.attn_factor", 1.0)) * float(number("rope.scaling.yarn_attn_factor", 1.0))
+    window = said.optional_whole("attention.sliding_window", arch.window) if any(arch.windowed) else None
     longest, experts = whole("context_length"), said.optional_whole("expert_count") or 0
     first = whole("rope.scaling.original_context_length", longest)
     has_two = has_long_factors and first < longest
@@ -333,10 +336,10 @@ def dimensions(
         rope_scale=factor,
         yarn_tokens=first if scaling == "yarn" else None,
         yarn_turns=(float(number("rope.scaling.yarn_beta_fast", 32.0)), float(number("rope.scaling.yarn_beta_slow", 1.0))),
-        rope_magnitude=magnitude * (1 + 0.1 * math.log(max(factor, 1.0)) if scaling == "yarn" else 1.0),
+        rope_magnitude=_yarn_magnitude(magnitude, factor) if scaling == "yarn" else magnitude,
         long_factors=long_factors,
-        local_rope_base=arch.local_rope_base and float(number("rope.freq_base_swa", arch.local_rope_base)),
-        window=said.optional_whole("attention.sliding_window", arch.window) if any(arch.windowed) else None,
+        local_rope_base=float(number("rope.freq_base_swa", arch.local_rope_base)) if window and arch.local_rope_base else None,
+        window=window,
         alibi_max_bias=float(number("attention.max_alibi_bias", 8.0)),
         clamp_qkv=optional("attention.clamp_kqv"),
         logit_cap=optional("final_logit_softcapping", arch.logit_cap),
@@ -347,6 +350,12 @@ def dimensions(
         experts=experts,
         experts_chosen=said.optional_whole("expert_used_count") or 0 if experts else 0,
     )
+
+
+def _yarn_magnitude(said: float, factor: float) -> float:
+    """What cosine and sine are multiplied by. Files of OLMo 3 say what YaRN takes by itself."""
+    usual = 1 + 0.1 * math.log(max(factor, 1.0))
+    return usual if math.isclose(said, usual, rel_tol=1e-4) else said * usual
 
 
 def is_usual(arch: Architecture, sizes: Dimensions) -> bool:
