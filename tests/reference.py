@@ -159,6 +159,16 @@ CASES = {
         model="Exaone4",
         config={**FOUR_LAYERS, "sliding_window": None, "layer_types": 4 * ["full_attention"], "rope_parameters": ROPE},
     ),
+    "granite": Case(
+        arch="granite",
+        model="Granite",
+        config={
+            **LLAMA_LIKE, "rope_parameters": ROPE, "embedding_multiplier": 12.0, "residual_multiplier": 0.22,
+            "attention_multiplier": 0.125, "logits_scaling": 0.5,
+        },
+        keys={"embedding_scale": 12.0, "residual_scale": 0.22, "attention.scale": 0.125, "logit_scale": 0.5},
+        change=llama_rows,
+    ),
     "olmo2": Case(arch="olmo2", model="Olmo2", config={**LLAMA_LIKE, "rope_parameters": ROPE}),
     "olmo3": Case(
         arch="olmo2",

@@ -12,7 +12,7 @@ TILES_NEED = ({"avx2", "fma", "f16c"}, {"asimddp"})
 EXACT_BYTES_PER_WEIGHT = 2 * 4  # float32, once in the model and once as compiled
 EXACT_SHARE = 1 / 4  # of all memory, not of what is free: the same machine is to give the same likelihoods every day
 # run by nomoat's own products at any size
-NATIVE_FAMILIES = {"exaone", "llama", "qwen2", "qwen3", "qwen3moe", "phi3", "gemma", "gemma2", "gemma3", "smollm3"}
+NATIVE_FAMILIES = {"exaone", "granite", "llama", "qwen2", "qwen3", "qwen3moe", "phi3", "gemma", "gemma2", "gemma3", "smollm3"}
 OUTLIERS = ("gemma",)  # families whose rows hold single large weights, which one scale a row loses
 FEW_WEIGHTS = 20_000_000  # below it all is done at once: products to be compiled would take longer
 

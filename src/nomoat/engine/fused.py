@@ -35,7 +35,7 @@ def facts_of(arch: Architecture, sizes: Dimensions, file: ModelSource, parts: li
         heads=sizes.heads, kv_heads=sizes.kv_heads, head_dim=sizes.head_dim, norms=norms,
         scale=score_scale(arch, sizes), cap=sizes.attention_cap or 0,
         views=[_view(sizes, file, sight) for sight in kinds], layers=[kinds.index(sight) for sight in of_layers],
-        embedding_scale=sizes.width**0.5 if arch.embedding_scaled else 1, logit_cap=sizes.logit_cap or 0,
+        embedding_scale=sizes.embedding_scale, logit_scale=sizes.logit_scale, logit_cap=sizes.logit_cap or 0,
         vocabulary=sizes.vocabulary, parts=parts,
     )  # fmt: skip
 

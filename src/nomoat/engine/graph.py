@@ -335,8 +335,8 @@ class GraphBuilder:
         x = self._looked_up(table, op.convert(self._inputs["input_ids"], "i32"))
         if "token_embd_project.weight" in self.file.tensors:
             x = self._projected(x, "token_embd_project.weight", "model.project_in")
-        if self.arch.embedding_scaled:
-            x = op.multiply(x, np.float32(self.sizes.width**0.5))
+        if self.sizes.embedding_scale != 1:
+            x = op.multiply(x, np.float32(self.sizes.embedding_scale))
         if self.arch.positions == "learned":
             places = op.constant(self.file.rows("position_embd.weight"))
             x = op.add(x, op.gather(places, op.convert(self._inputs["position_ids"], "i32"), op.constant(np.int32(0))))
@@ -355,6 +355,8 @@ class GraphBuilder:
         bias = self._delta.output_bias() if self._delta else None
         if bias is not None or "output.bias" in self.file.tensors:
             y = op.add(y, self._vector("output.bias") if bias is None else op.constant(bias.reshape(1, 1, -1)))
+        if self.sizes.logit_scale != 1:
+            y = op.multiply(y, np.float32(self.sizes.logit_scale))
         return y if self.sizes.logit_cap is None else _capped(y, self.sizes.logit_cap)
 
     def _layer(self, x: Node, layer: int) -> Node:
@@ -424,9 +426,8 @@ class GraphBuilder:
 
     def _scale(self) -> list[Node]:
         """What scores are multiplied with, where it is not one by the root of the head's width."""
-        if self.sizes.layers != self.arch.width_scaled_layers:
-            return []
-        return [op.constant(np.float32(score_scale(self.arch, self.sizes)))]
+        scale = score_scale(self.arch, self.sizes)
+        return [] if scale == self.sizes.head_dim**-0.5 else [op.constant(np.float32(scale))]
 
     def _mask(self, local: bool) -> Node:
         assert self._masks is not None

@@ -189,6 +189,14 @@ def _smollm3(config: Config) -> dict[str, Any]:
     return {}
 
 
+def _granite(config: Config) -> dict[str, Any]:
+    names = {
+        "embedding_multiplier": "embedding_scale", "residual_multiplier": "residual_scale", "attention_multiplier": "attention.scale",
+        "logits_scaling": "logit_scale",
+    }  # fmt: skip
+    return {key: float(config[name]) for name, key in names.items() if config.get(name) is not None}
+
+
 def _window(config: Config) -> int | None:
     return config.get("sliding_window")
 
@@ -235,6 +243,9 @@ _OF_GEMMAS = {"head_dim": 256, "tie_word_embeddings": True}
 _EXAONE4 = dict(zip(_DECODER, (4096, 16384, 32, 32, 2048, 1e-5), strict=True)) | {
     "sliding_window": 4096, "sliding_window_pattern": 4,
 }  # fmt: skip
+_GRANITE = dict(zip(_DECODER, (4096, 11008, 32, 32, 2048, 1e-6), strict=True)) | {
+    "embedding_multiplier": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 1.0, "logits_scaling": 1.0,
+}  # fmt: skip
 _OLMO2 = dict(zip(_DECODER, (4096, 11008, 32, 32, 2048, 1e-5), strict=True))
 _OLMO3 = _OLMO2 | {"rope_theta": 500000.0, "sliding_window": 4096}
 _SMOLLM3 = dict(zip(_DECODER, (2048, 11008, 36, 16, 32768, 1e-6), strict=True)) | {
@@ -279,6 +290,7 @@ FAMILIES = {
         activations=("activation_function",),
         unsaid=_GPTJ,
     ),
+    "granite": Family("granite", keys=_granite, row_order=_halves_to_neighbours, unsaid=_GRANITE),
     "llama": Family("llama", row_order=_halves_to_neighbours, unsaid=_LLAMA),
     "mistral": Family("llama", window=_window, row_order=_halves_to_neighbours, unsaid=_MISTRAL),
     "mpt": Family("mpt", keys=_mpt, activations=(), unsaid=_MPT),
@@ -313,6 +325,7 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
         "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "rope_theta", "rotary_emb_base", "partial_rotary_factor",
         "rotary_pct", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "rope_local_base_freq", "factor",
         "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor", "alibi_bias_max", "clip_qkv",
+        "embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling",
     )),
     "true or false": (lambda value: isinstance(value, bool), (
         "new_decoder_architecture", "multi_query", "parallel_attn", "use_parallel_residual", "do_layer_norm_before",

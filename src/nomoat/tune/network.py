@@ -187,8 +187,7 @@ class Network:
 
     def loss(self, hidden_NW: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of `targets`, each predicted from its row of `hidden`; those below 0 do not count."""
-        x = self._norm(hidden_NW, "output_norm").to(self.dtype)
-        return qlora.answer_loss(x, self._head, self._vectors.get("output.bias"), targets_N, self.sizes.logit_cap)
+        return qlora.answer_loss(self._last(hidden_NW), self._head, self._vectors.get("output.bias"), targets_N, self.sizes.logit_cap)
 
     def losses(self, hidden_NW: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The same of each target by itself, and whether it is the likeliest token: both [N], without gradients."""
@@ -202,11 +201,16 @@ class Network:
 
     def logits(self, hidden_NW: torch.Tensor) -> torch.Tensor:
         """Scores of every token of the vocabulary, f32: for some hundred rows at a time."""
-        logits = self._head.times(self._norm(hidden_NW, "output_norm").to(self.dtype)).float()
+        logits = self._head.times(self._last(hidden_NW)).float()
         if "output.bias" in self._vectors:
             logits = logits + self._vectors["output.bias"]
         cap = self.sizes.logit_cap
         return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    def _last(self, hidden_NW: torch.Tensor) -> torch.Tensor:
+        """What logits are products with."""
+        x = self._norm(hidden_NW, "output_norm")
+        return (x if self.sizes.logit_scale == 1 else x * self.sizes.logit_scale).to(self.dtype)
 
     def _read(self, ids_BT: torch.Tensor, *, past: int, before: PrefixCache | None, keep: PrefixCache | None) -> torch.Tensor:
         places = Places(own=0, past=past, rows=len(ids_BT), length=ids_BT.shape[1])
@@ -246,8 +250,8 @@ class Network:
 
     def _embedded(self, ids_M: torch.Tensor, places_M: torch.Tensor) -> torch.Tensor:
         x = self._embedding.rows(ids_M)
-        if self.arch.embedding_scaled:
-            x = x * self.sizes.width**0.5
+        if self.sizes.embedding_scale != 1:
+            x = x * self.sizes.embedding_scale
         if self._places is not None:
             x = x + self._places[places_M.clamp(max=len(self._places) - 1)]  # padding may stand beyond the last place
         return self._norm(x, "token_embd_norm") if self.arch.embedding_norm else x

@@ -159,6 +159,9 @@ class Dimensions:
     context_is_window: bool = False  # the model reads longer texts, each token only so far back; no graph of its family does that
     experts: int = 0  # of a mixture
     experts_chosen: int = 0  # by each token
+    embedding_scale: float = 1.0
+    score_scale: float | None = None  # None: see `score_width`
+    logit_scale: float = 1.0
     norms_last: bool = False  # after attention and MLP are added, not before them
 
     @property
@@ -177,6 +180,7 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.gpt2 import GPT2
     from nomoat.engine.arch.gptj import GPTJ
     from nomoat.engine.arch.gptneox import GPTNEOX
+    from nomoat.engine.arch.granite import GRANITE
     from nomoat.engine.arch.llama import LLAMA
     from nomoat.engine.arch.mpt import MPT
     from nomoat.engine.arch.olmo2 import OLMO2
@@ -187,8 +191,8 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.smollm3 import SMOLLM3
 
     families = [
-        BLOOM, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GPT2, GPTJ, GPTNEOX, LLAMA, MPT, OLMO2, OPT, PHI3, QWEN2, QWEN3,
-        QWEN3MOE, SMOLLM3,
+        BLOOM, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GPT2, GPTJ, GPTNEOX, GRANITE, LLAMA, MPT, OLMO2, OPT, PHI3, QWEN2,
+        QWEN3, QWEN3MOE, SMOLLM3,
     ]  # fmt: skip
     return {arch.name: arch for arch in families}
 
@@ -313,6 +317,10 @@ def dimensions(
     first = whole("rope.scaling.original_context_length", longest)
     has_two = has_long_factors and first < longest
     long_factors = has_two and context_tokens is not None and context_tokens > first
+    # a model that adds r times what its layers give is one that adds all of it to a residual r times as small
+    residual_scale = float(number("residual_scale", 1.0))
+    if metadata.get("granite.rope.scaling.finetuned") is False:
+        raise not_yet("this Granite does not turn by positions")
     width, heads = whole("embedding_length"), whole("attention.head_count")
     head_dim, rotary_dim = whole("attention.key_length", width // heads), said.optional_whole("rope.dimension_count")
     if whole("attention.value_length", head_dim) != head_dim:
@@ -330,7 +338,7 @@ def dimensions(
         hidden=whole("expert_feed_forward_length" if f"{name}.expert_feed_forward_length" in metadata else "feed_forward_length"),
         vocabulary=vocabulary,
         context_tokens=first if has_two and not long_factors else longest,
-        norm_epsilon=float(number(f"attention.layer_norm{'_rms' if arch.norm == 'rms' else ''}_epsilon")),
+        norm_epsilon=float(number(f"attention.layer_norm{'_rms' if arch.norm == 'rms' else ''}_epsilon")) / residual_scale**2,
         rope_base=float(number("rope.freq_base", 10000.0)),
         rotary_dim=rotary_dim,
         rope_scale=factor,
@@ -347,6 +355,9 @@ def dimensions(
         parallel=metadata.get(f"{name}.use_parallel_residual", arch.parallel) is True,
         context_is_window=metadata.get(f"{name}.context_is_window", False) is True,
         norms_last=metadata.get(f"{name}.norms_last", False) is True,
+        embedding_scale=float(number("embedding_scale", width**0.5 if arch.embedding_scaled else 1.0)) / residual_scale,
+        score_scale=optional("attention.scale"),
+        logit_scale=1 / float(number("logit_scale", 1.0)),
         experts=experts,
         experts_chosen=said.optional_whole("expert_used_count") or 0 if experts else 0,
     )
@@ -384,4 +395,5 @@ def score_width(arch: Architecture, *, layers: int, width: int, heads: int, head
 
 def score_scale(arch: Architecture, sizes: Dimensions) -> float:
     """What the product of a query and a key is multiplied by."""
-    return float(score_width(arch, layers=sizes.layers, width=sizes.width, heads=sizes.heads, head_dim=sizes.head_dim) ** -0.5)
+    width = score_width(arch, layers=sizes.layers, width=sizes.width, heads=sizes.heads, head_dim=sizes.head_dim)
+    return sizes.score_scale or float(width**-0.5)
