@@ -188,6 +188,12 @@ CASES = {
     "smollm3": Case(
         arch="smollm3", model="SmolLM3", config={**FOUR_LAYERS, "pad_token_id": 0, "rope_parameters": ROPE}, change=llama_rows
     ),
+    "starcoder2": Case(
+        arch="starcoder2",
+        model="Starcoder2",
+        config={**LLAMA_LIKE, "sliding_window": WINDOW, "rope_parameters": ROPE},
+        keys={"attention.sliding_window": WINDOW},
+    ),
     "gemma": Case(arch="gemma", model="Gemma", config=GEMMA, keys={"attention.key_length": 32}, norm_offset=1),
     "gemma2": Case(
         arch="gemma2",

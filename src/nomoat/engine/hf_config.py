@@ -251,6 +251,10 @@ _OLMO3 = _OLMO2 | {"rope_theta": 500000.0, "sliding_window": 4096}
 _SMOLLM3 = dict(zip(_DECODER, (2048, 11008, 36, 16, 32768, 1e-6), strict=True)) | {
     "num_key_value_heads": 4, "rope_theta": 2e6, "tie_word_embeddings": True,
 }  # fmt: skip
+_STARCODER2 = {
+    "hidden_size": 3072, "intermediate_size": 12288, "num_hidden_layers": 30, "num_attention_heads": 24, "num_key_value_heads": 2,
+    "max_position_embeddings": 4096, "tie_word_embeddings": True,
+}  # fmt: skip
 _GEMMA = dict(zip(_DECODER, (3072, 24576, 28, 16, 8192, 1e-6), strict=True)) | _OF_GEMMAS | {"num_key_value_heads": 16}
 _GEMMA2 = dict(zip(_DECODER, (2304, 9216, 26, 8, 8192, 1e-6), strict=True)) | _OF_GEMMAS | {
     "num_key_value_heads": 4, "query_pre_attn_scalar": 256, "sliding_window": 4096,
@@ -300,6 +304,7 @@ FAMILIES = {
     "phi3": Family("phi3", window=_window, turns_partly=True, unsaid=_PHI3),
     "qwen2": Family("qwen2", window=_qwen_window, unsaid=_QWEN2),
     "qwen3": Family("qwen3", window=_qwen_window, unsaid={**_QWEN2, "head_dim": 128}),
+    "starcoder2": Family("starcoder2", window=_window, unsaid=_STARCODER2),
     "smollm3": Family("smollm3", keys=_smollm3, row_order=_halves_to_neighbours, unsaid=_SMOLLM3),
 }
 

@@ -189,10 +189,11 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.qwen2 import QWEN2
     from nomoat.engine.arch.qwen3 import QWEN3, QWEN3MOE
     from nomoat.engine.arch.smollm3 import SMOLLM3
+    from nomoat.engine.arch.starcoder2 import STARCODER2
 
     families = [
         BLOOM, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GPT2, GPTJ, GPTNEOX, GRANITE, LLAMA, MPT, OLMO2, OPT, PHI3, QWEN2,
-        QWEN3, QWEN3MOE, SMOLLM3,
+        QWEN3, QWEN3MOE, SMOLLM3, STARCODER2,
     ]  # fmt: skip
     return {arch.name: arch for arch in families}
 
