@@ -159,6 +159,14 @@ CASES = {
         model="Exaone4",
         config={**FOUR_LAYERS, "sliding_window": None, "layer_types": 4 * ["full_attention"], "rope_parameters": ROPE},
     ),
+    "glm4": Case(
+        arch="glm4",
+        model="Glm4",
+        config={
+            **LLAMA_LIKE, "pad_token_id": 0, "head_dim": HEAD, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5},
+        },
+        keys={"rope.dimension_count": HEAD // 2},
+    ),
     "granite": Case(
         arch="granite",
         model="Granite",

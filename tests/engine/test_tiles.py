@@ -490,7 +490,7 @@ def test_a_pass_of_our_own_is_not_made_of_damaged_facts(tmp_path: Path, small_on
 
 
 @needs_instructions
-@pytest.mark.parametrize("name", ["exaone", "gemma", "gemma2", "gemma3", "granite", "phi3, window", "smollm3"])
+@pytest.mark.parametrize("name", ["exaone", "gemma", "gemma2", "gemma3", "glm4", "granite", "phi3, window", "smollm3"])
 def test_a_pass_of_our_own_gives_the_reference_s_logits(tmp_path: Path, small_ones_too: None, name: str) -> None:
     """Norms around attention and MLP, a gate of GELU, capped scores and logits, windows and rotations by layer, multipliers."""
     reference = make_model(CASES[name])

@@ -243,6 +243,9 @@ _OF_GEMMAS = {"head_dim": 256, "tie_word_embeddings": True}
 _EXAONE4 = dict(zip(_DECODER, (4096, 16384, 32, 32, 2048, 1e-5), strict=True)) | {
     "sliding_window": 4096, "sliding_window_pattern": 4,
 }  # fmt: skip
+_GLM4 = dict(zip(_DECODER, (4096, 13696, 40, 32, 131072, 1.5625e-7), strict=True)) | {
+    "num_key_value_heads": 2, "head_dim": 128, "partial_rotary_factor": 0.5,
+}  # fmt: skip
 _GRANITE = dict(zip(_DECODER, (4096, 11008, 32, 32, 2048, 1e-6), strict=True)) | {
     "embedding_multiplier": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 1.0, "logits_scaling": 1.0,
 }  # fmt: skip
@@ -286,6 +289,7 @@ FAMILIES = {
     "gemma2": replace(GEMMA_2_OR_3, arch="gemma2", unsaid=_GEMMA2),
     "gemma3": replace(GEMMA_2_OR_3, arch="gemma3", unsaid=_GEMMA3, unread=("vision_tower.", "multi_modal_projector.")),
     "gemma3_text": replace(GEMMA_2_OR_3, arch="gemma3", unsaid=_GEMMA3),
+    "glm4": Family("glm4", turns_partly=True, unsaid=_GLM4),
     "gpt2": Family("gpt2", keys=_gpt2, activations=("activation_function",), transposed=GPT2_TRANSPOSED, unsaid=_GPT2),
     "gpt_neox": Family("gptneox", keys=_neox, turns_partly=True, row_order=_heads_to_parts, unsaid=_NEOX),
     "gptj": Family(

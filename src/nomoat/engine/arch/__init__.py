@@ -177,6 +177,7 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.exaone4 import EXAONE4
     from nomoat.engine.arch.falcon import FALCON
     from nomoat.engine.arch.gemma import GEMMA, GEMMA2, GEMMA3
+    from nomoat.engine.arch.glm4 import GLM4
     from nomoat.engine.arch.gpt2 import GPT2
     from nomoat.engine.arch.gptj import GPTJ
     from nomoat.engine.arch.gptneox import GPTNEOX
@@ -192,7 +193,7 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.starcoder2 import STARCODER2
 
     families = [
-        BLOOM, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GPT2, GPTJ, GPTNEOX, GRANITE, LLAMA, MPT, OLMO2, OPT, PHI3, QWEN2,
+        BLOOM, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GLM4, GPT2, GPTJ, GPTNEOX, GRANITE, LLAMA, MPT, OLMO2, OPT, PHI3, QWEN2,
         QWEN3, QWEN3MOE, SMOLLM3, STARCODER2,
     ]  # fmt: skip
     return {arch.name: arch for arch in families}
