@@ -139,6 +139,15 @@ CASES = {
     "qwen3": Case(
         arch="qwen3", model="Qwen3", config={**LLAMA_LIKE, "head_dim": 32}, keys={"attention.key_length": 32}
     ),
+    "command-r": Case(
+        arch="command-r", model="Cohere", config={**LLAMA_LIKE, "logit_scale": 2.0, "rope_parameters": ROPE}, keys={"logit_scale": 2.0}
+    ),
+    "cohere2": Case(
+        arch="cohere2",
+        model="Cohere2",
+        config={**FOUR_LAYERS, "sliding_window": WINDOW, "logit_scale": 2.0, "rope_parameters": ROPE},
+        keys={"logit_scale": 2.0, "attention.sliding_window": WINDOW},
+    ),
     "exaone": Case(
         arch="exaone",
         model="Llama",

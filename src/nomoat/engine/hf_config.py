@@ -189,6 +189,20 @@ def _smollm3(config: Config) -> dict[str, Any]:
     return {}
 
 
+def _cohere(config: Config) -> dict[str, Any]:
+    if config.get("use_qk_norm"):
+        raise architectures.not_yet("this model has norms of each head's queries and keys (Command R+)")
+    return {"logit_scale": float(config.get("logit_scale") or 1)}
+
+
+def _cohere2(config: Config) -> dict[str, Any]:
+    arch, pattern = architectures.find("cohere2"), config.get("sliding_window_pattern")
+    _require_usual_windows(config, arch)
+    if not config.get("layer_types") and pattern not in (None, len(arch.windowed)):
+        raise architectures.not_yet(f"this model's attention windows follow another pattern ({pattern}) than `{arch.name}` has")
+    return {"logit_scale": float(config.get("logit_scale") or 1)}
+
+
 def _granite(config: Config) -> dict[str, Any]:
     names = {
         "embedding_multiplier": "embedding_scale", "residual_multiplier": "residual_scale", "attention_multiplier": "attention.scale",
@@ -240,6 +254,11 @@ _QWEN2 = dict(zip(_DECODER, (4096, 22016, 32, 32, 32768, 1e-6), strict=True)) | 
 }  # fmt: skip
 _PHI3 = dict(zip(_DECODER, (3072, 8192, 32, 32, 4096, 1e-5), strict=True)) | {"original_max_position_embeddings": 4096}
 _OF_GEMMAS = {"head_dim": 256, "tie_word_embeddings": True}
+_COHERE = {
+    "hidden_size": 8192, "intermediate_size": 22528, "num_hidden_layers": 40, "num_attention_heads": 64, "logit_scale": 0.0625,
+    "max_position_embeddings": 8192, "rope_theta": 500000.0, "tie_word_embeddings": True,
+}  # fmt: skip
+_COHERE2 = _COHERE | {"sliding_window": 4096}
 _EXAONE4 = dict(zip(_DECODER, (4096, 16384, 32, 32, 2048, 1e-5), strict=True)) | {
     "sliding_window": 4096, "sliding_window_pattern": 4,
 }  # fmt: skip
@@ -282,6 +301,8 @@ GPT2_TRANSPOSED = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
 GEMMA_2_OR_3 = Family("", keys=_gemma, window=_window, activations=("hidden_activation",), norm_offset=1)
 FAMILIES = {
     "bloom": Family("bloom", keys=_bloom, activations=(), row_order=_heads_to_parts, unsaid=_BLOOM),
+    "cohere": Family("command-r", keys=_cohere, unsaid=_COHERE),
+    "cohere2": Family("cohere2", keys=_cohere2, window=_window, unsaid=_COHERE2),
     "exaone": Family("exaone", activations=("activation_function", "hidden_act"), unsaid=_EXAONE),
     "exaone4": Family("exaone4", keys=_exaone4, window=_window, unsaid=_EXAONE4),
     "falcon": Family("falcon", keys=_falcon, activations=("activation",), row_order=_groups_to_parts, unsaid=_FALCON),
@@ -334,12 +355,12 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
         "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "rope_theta", "rotary_emb_base", "partial_rotary_factor",
         "rotary_pct", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "rope_local_base_freq", "factor",
         "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor", "alibi_bias_max", "clip_qkv",
-        "embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling",
+        "embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling", "logit_scale",
     )),
     "true or false": (lambda value: isinstance(value, bool), (
         "new_decoder_architecture", "multi_query", "parallel_attn", "use_parallel_residual", "do_layer_norm_before",
         "_remove_final_layer_norm", "tie_word_embeddings", "use_sliding_window", "alibi", "scale_attn_weights",
-        "scale_attn_by_inverse_layer_idx", "apply_residual_connection_post_layernorm", "is_causal",
+        "scale_attn_by_inverse_layer_idx", "apply_residual_connection_post_layernorm", "is_causal", "use_qk_norm",
     )),
     "a text": (lambda value: isinstance(value, str), (
         "model_type", "hidden_activation", "hidden_act", "activation_function", "activation", "rope_type", "type",

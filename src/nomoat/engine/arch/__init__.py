@@ -64,6 +64,7 @@ class Architecture:
     `attention_norms`: the first that is in the file is taken. Without any, and without an `mlp_norm`, they read the layer's input.
     `qk_norm`: over what there is a norm of queries, and one of keys.
     `parallel`: attention and MLP both read the layer's input; a file may say otherwise (`use_parallel_residual`).
+    `divides_logits`: by the file's `logit_scale`, which others multiply them by.
     `windowed`: which layers see no further back than the file's window, repeated over the layers.
     `turning`: which layers turn by positions, repeated so, too. Where layers may have windows, and a model has none, all of them do.
     `local_rope_base`: the base of the windowed layers, where it is another; they do not scale their positions.
@@ -92,6 +93,7 @@ class Architecture:
     logit_cap: float | None = None
     activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
     parallel: bool = False
+    divides_logits: bool = False
     projections: Mapping[str, str] = field(default_factory=lambda: SPLIT_QKV | GATED_MLP)
     hf_layers: str = "model.layers"
     hf_names: Mapping[str, str] = field(default_factory=dict)
@@ -173,6 +175,7 @@ class Dimensions:
 def known() -> dict[str, Architecture]:
     """Every architecture by the name GGUF files give it."""
     from nomoat.engine.arch.bloom import BLOOM
+    from nomoat.engine.arch.cohere import COHERE2, COMMAND_R
     from nomoat.engine.arch.exaone import EXAONE
     from nomoat.engine.arch.exaone4 import EXAONE4
     from nomoat.engine.arch.falcon import FALCON
@@ -193,8 +196,8 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.starcoder2 import STARCODER2
 
     families = [
-        BLOOM, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GLM4, GPT2, GPTJ, GPTNEOX, GRANITE, LLAMA, MPT, OLMO2, OPT, PHI3, QWEN2,
-        QWEN3, QWEN3MOE, SMOLLM3, STARCODER2,
+        BLOOM, COHERE2, COMMAND_R, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GLM4, GPT2, GPTJ, GPTNEOX, GRANITE, LLAMA, MPT,
+        OLMO2, OPT, PHI3, QWEN2, QWEN3, QWEN3MOE, SMOLLM3, STARCODER2,
     ]  # fmt: skip
     return {arch.name: arch for arch in families}
 
@@ -359,7 +362,7 @@ def dimensions(
         norms_last=metadata.get(f"{name}.norms_last", False) is True,
         embedding_scale=float(number("embedding_scale", width**0.5 if arch.embedding_scaled else 1.0)) / residual_scale,
         score_scale=optional("attention.scale"),
-        logit_scale=1 / float(number("logit_scale", 1.0)),
+        logit_scale=float(number("logit_scale", 1.0)) ** (-1 if arch.divides_logits else 1),
         experts=experts,
         experts_chosen=said.optional_whole("expert_used_count") or 0 if experts else 0,
     )

@@ -2,4 +2,4 @@
 
 from nomoat.engine.arch import Architecture
 
-GRANITE = Architecture(name="granite", rope_pairs="neighbours")
+GRANITE = Architecture(name="granite", rope_pairs="neighbours", divides_logits=True)
