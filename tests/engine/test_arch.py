@@ -211,6 +211,27 @@ def test_a_variant_that_would_be_answered_wrongly_is_refused(key: str, value: An
 
 
 @pytest.mark.parametrize(
+    ("name", "keys", "message"),
+    [
+        ("granite", {"rope.scaling.finetuned": False}, "this Granite does not turn by positions"),
+        ("glm4", {"rope.dimension_sections": [8, 12, 12, 0]}, "this model turns by several positions at once (it sees images)"),
+        (
+            "exaone4",
+            {"attention.sliding_window_pattern": [True, False, True, False, True]},
+            "this model's attention windows follow another pattern ([True, False, True, False, True]) than `exaone4` has",
+        ),
+    ],
+)
+def test_a_file_whose_layers_turn_or_see_otherwise_than_its_family_s_is_refused(
+    name: str, keys: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    case = replace(CASES[name], keys=CASES[name].keys | keys)
+    with pytest.raises(UnsupportedError) as caught:
+        importer.import_gguf(write_gguf(tmp_path / "varied.gguf", case, make_model(case)))
+    assert caught.value.message == f"{message}, which nomoat cannot do yet"
+
+
+@pytest.mark.parametrize(
     "tensor", ["attn_q_norm.weight", "attn_sinks.weight", "post_ffw_norm.weight", "ffn_norm.bias", "attn_q.scale"]
 )
 def test_a_tensor_that_would_be_left_out_is_refused_by_name(tensor: str, tmp_path: Path) -> None:

@@ -279,7 +279,7 @@ class _Said:
 
 
 def _require_known_variant(arch: Architecture, said: _Said) -> None:
-    """Raises UnsupportedError for experts, tokens that see later ones, and windows in other layers than the family's."""
+    """Raises UnsupportedError for experts, tokens that see later ones, and layers that turn or see otherwise than the family's."""
     experts, chosen = said.optional_whole("expert_count") or 0, said.optional_whole("expert_used_count") or 0
     if experts and arch.name not in MIXTURES:
         raise not_yet(f"this model is a mixture of {experts} experts in a family (`{arch.name}`) whose mixtures are others")
@@ -289,6 +289,10 @@ def _require_known_variant(arch: Architecture, said: _Said) -> None:
         raise not_yet("this model has experts that all tokens ask, or layers without any")
     if said.optional("expert_gating_func", 1) not in (None, 1) or said.optional("expert_weights_scale", 1) not in (None, 1):
         raise not_yet("this model weights its experts in another way than by the softmax of those that are chosen")
+    if arch.name == "granite" and said.metadata.get("granite.rope.scaling.finetuned", True) is not True:
+        raise not_yet("this Granite does not turn by positions")
+    if said.metadata.get(f"{arch.name}.rope.dimension_sections") is not None:
+        raise not_yet("this model turns by several positions at once (it sees images)")
     if said.metadata.get(f"{arch.name}.attention.causal", True) is not True:
         raise sees_both_ways()
     period = len(arch.windowed)
@@ -324,8 +328,6 @@ def dimensions(
     long_factors = has_two and context_tokens is not None and context_tokens > first
     # a model that adds r times what its layers give is one that adds all of it to a residual r times as small
     residual_scale = float(number("residual_scale", 1.0))
-    if metadata.get("granite.rope.scaling.finetuned") is False:
-        raise not_yet("this Granite does not turn by positions")
     width, heads = whole("embedding_length"), whole("attention.head_count")
     head_dim, rotary_dim = whole("attention.key_length", width // heads), said.optional_whole("rope.dimension_count")
     if whole("attention.value_length", head_dim) != head_dim:
