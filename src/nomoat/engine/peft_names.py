@@ -44,6 +44,12 @@ def our_name(arch: Architecture, name: str) -> str:
     return f"{LLAMAS}.{found[2]}.{part}" if found and part else name
 
 
+def is_ours(arch: Architecture, name: str, layer: str) -> bool:
+    """Whether only an adapter of ours has this name for the layer: its rows are in our order then."""
+    part = layer.removeprefix(f"{LLAMAS}.").partition(".")[2]
+    return name == layer and (arch.hf_layers != LLAMAS or arch.hf_names.get(part, part) != part)
+
+
 def their_name(arch: Architecture, layer: str) -> str:
     """What `transformers` calls one of our layers (`model.layers.0.mlp.up_proj`)."""
     number, part = layer.removeprefix(f"{LLAMAS}.").split(".", 1)
