@@ -87,6 +87,7 @@ LLAMA3 = {
 }  # fmt: skip
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
 YARN_KEYS = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 64}
+YARN_MAGNITUDE = 1 + 0.1 * np.log(4.0).item()
 FIRST_CONTEXT = CONTEXT - 32  # of LongRoPE; longer than any text of the other tests
 SHORT, LONG = np.linspace(1, 1.5, HEAD // 2, dtype=np.float32), np.linspace(1, 9, HEAD // 2, dtype=np.float32)
 
@@ -99,6 +100,7 @@ def llama3_factors() -> Any:
     return (1 / ((1 - smooth) / LLAMA3["factor"] + smooth)).astype(np.float32)
 
 
+FOUR_LAYERS = {**LLAMA_LIKE, "num_hidden_layers": 4}
 GEMMA = {**LLAMA_LIKE, "head_dim": 32, "num_key_value_heads": 1}
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 CASES = {
@@ -136,6 +138,78 @@ CASES = {
     ),
     "qwen3": Case(
         arch="qwen3", model="Qwen3", config={**LLAMA_LIKE, "head_dim": 32}, keys={"attention.key_length": 32}
+    ),
+    "command-r": Case(
+        arch="command-r", model="Cohere", config={**LLAMA_LIKE, "logit_scale": 2.0, "rope_parameters": ROPE}, keys={"logit_scale": 2.0}
+    ),
+    "cohere2": Case(
+        arch="cohere2",
+        model="Cohere2",
+        config={**FOUR_LAYERS, "sliding_window": WINDOW, "logit_scale": 2.0, "rope_parameters": ROPE},
+        keys={"logit_scale": 2.0, "attention.sliding_window": WINDOW},
+    ),
+    "exaone": Case(
+        arch="exaone",
+        model="Llama",
+        config_class="ExaoneConfig",
+        config={**LLAMA_LIKE, "rope_parameters": LLAMA3},
+        keys={"rope.dimension_count": HEAD},
+        extra={"rope_freqs.weight": llama3_factors()},
+    ),
+    "exaone4": Case(  # the 32B
+        arch="exaone4",
+        model="Exaone4",
+        config={**FOUR_LAYERS, "num_hidden_layers": 5, "sliding_window": WINDOW, "rope_parameters": LLAMA3},
+        keys={"attention.sliding_window": WINDOW, "attention.sliding_window_pattern": [True, True, True, False, True]},
+        extra={"rope_freqs.weight": llama3_factors()},
+    ),
+    "exaone4, no window": Case(  # the 1.2B
+        arch="exaone4",
+        model="Exaone4",
+        config={**FOUR_LAYERS, "sliding_window": None, "layer_types": 4 * ["full_attention"], "rope_parameters": ROPE},
+    ),
+    "glm4": Case(
+        arch="glm4",
+        model="Glm4",
+        config={
+            **LLAMA_LIKE, "pad_token_id": 0, "head_dim": HEAD, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5},
+        },
+        keys={"rope.dimension_count": HEAD // 2},
+    ),
+    "granite": Case(
+        arch="granite",
+        model="Granite",
+        config={
+            **LLAMA_LIKE, "rope_parameters": ROPE, "embedding_multiplier": 12.0, "residual_multiplier": 0.22,
+            "attention_multiplier": 0.125, "logits_scaling": 0.5,
+        },
+        keys={"embedding_scale": 12.0, "residual_scale": 0.22, "attention.scale": 0.125, "logit_scale": 0.5},
+        change=llama_rows,
+    ),
+    "olmo2": Case(arch="olmo2", model="Olmo2", config={**LLAMA_LIKE, "rope_parameters": ROPE}),
+    "olmo3": Case(
+        arch="olmo2",
+        model="Olmo3",
+        config={
+            **FOUR_LAYERS, "sliding_window": WINDOW,
+            "rope_parameters": {
+                "full_attention": {**YARN, "rope_theta": 500000.0, "attention_factor": YARN_MAGNITUDE},
+                "sliding_attention": {**ROPE, "rope_theta": 500000.0},
+            },
+        },
+        keys={
+            **YARN_KEYS, "rope.scaling.attn_factor": YARN_MAGNITUDE, "rope.freq_base": 500000.0, "attention.sliding_window": WINDOW,
+            "attention.sliding_window_pattern": [True, True, True, False],
+        },
+    ),
+    "smollm3": Case(
+        arch="smollm3", model="SmolLM3", config={**FOUR_LAYERS, "pad_token_id": 0, "rope_parameters": ROPE}, change=llama_rows
+    ),
+    "starcoder2": Case(
+        arch="starcoder2",
+        model="Starcoder2",
+        config={**LLAMA_LIKE, "sliding_window": WINDOW, "rope_parameters": ROPE},
+        keys={"attention.sliding_window": WINDOW},
     ),
     "gemma": Case(arch="gemma", model="Gemma", config=GEMMA, keys={"attention.key_length": 32}, norm_offset=1),
     "gemma2": Case(
@@ -360,7 +434,13 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
     else:
         writer.add_layer_norm_rms_eps(epsilon)
     for key, value in (numbers | case.keys).items():
-        add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}[type(value)]
+        add = {
+            bool: writer.add_bool,
+            int: writer.add_uint32,
+            float: writer.add_float32,
+            str: writer.add_string,
+            list: writer.add_array,
+        }[type(value)]
         add(f"{case.arch}.{key}", value)
     add_tokenizer(writer, pre="smollm")
     names = gguf.get_tensor_name_map(next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == case.arch), layers)

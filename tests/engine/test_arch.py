@@ -77,7 +77,7 @@ def test_every_known_architecture_has_a_case() -> None:
 
 @pytest.mark.parametrize("page", ["docs/models.md", "README.md", "README.ko.md"])
 def test_a_page_names_every_known_architecture(page: str) -> None:
-    words = set(re.findall(r"[a-z0-9]+", (ROOT / page).read_text(encoding="utf-8").lower()))
+    words = set(re.findall(r"[a-z0-9-]+", (ROOT / page).read_text(encoding="utf-8").lower()))
     assert architectures.known().keys() <= words
 
 
@@ -208,6 +208,27 @@ def test_a_variant_that_would_be_answered_wrongly_is_refused(key: str, value: An
     with pytest.raises(UnsupportedError) as caught:
         importer.import_gguf(path)
     assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "message"),
+    [
+        ("granite", {"rope.scaling.finetuned": False}, "this Granite does not turn by positions"),
+        ("glm4", {"rope.dimension_sections": [8, 12, 12, 0]}, "this model turns by several positions at once (it sees images)"),
+        (
+            "exaone4",
+            {"attention.sliding_window_pattern": [True, False, True, False, True]},
+            "this model's attention windows follow another pattern ([True, False, True, False, True]) than `exaone4` has",
+        ),
+    ],
+)
+def test_a_file_whose_layers_turn_or_see_otherwise_than_its_family_s_is_refused(
+    name: str, keys: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    case = replace(CASES[name], keys=CASES[name].keys | keys)
+    with pytest.raises(UnsupportedError) as caught:
+        importer.import_gguf(write_gguf(tmp_path / "varied.gguf", case, make_model(case)))
+    assert caught.value.message == f"{message}, which nomoat cannot do yet"
 
 
 @pytest.mark.parametrize(

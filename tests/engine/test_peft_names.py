@@ -121,6 +121,20 @@ def test_an_adapter_of_a_model_without_its_output_is_the_same(tmp_path: Path) ->
     assert_adapted(folder, tmp_path / "adapter", expected, tmp_path)
 
 
+def test_an_adapter_under_the_names_of_a_folder_s_own_code_is_the_same(tmp_path: Path) -> None:
+    """As PEFT wrote those of EXAONE before `transformers` had it."""
+    model, folder = write_folder(tmp_path / "model", "exaone")
+    expected = adapt(model, tmp_path / "adapter", "all-linear")
+    path, own = tmp_path / "adapter" / "adapter_model.safetensors", architectures.find("exaone").own_names
+    found = {}
+    for name, matrix in load_file(path).items():
+        part = next(part for part in own if part in name)
+        found[name.replace("model.layers.", "transformer.h.").replace(part, own[part])] = matrix
+    assert "base_model.model.transformer.h.0.attn.attention.out_proj.lora_A.weight" in found
+    save_file(found, path)
+    assert_adapted(folder, tmp_path / "adapter", expected, tmp_path)
+
+
 @pytest.mark.parametrize("theirs_first", [True, False])
 def test_one_layer_under_two_names_is_refused(theirs_first: bool, tmp_path: Path) -> None:
     model, folder = write_folder(tmp_path / "model", "gptj")

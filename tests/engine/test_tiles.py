@@ -501,9 +501,9 @@ def test_a_pass_of_our_own_is_not_made_of_damaged_facts(tmp_path: Path, small_on
 
 
 @needs_instructions
-@pytest.mark.parametrize("name", ["gemma", "gemma2", "gemma3", "phi3, window"])
+@pytest.mark.parametrize("name", ["exaone", "gemma", "gemma2", "gemma3", "glm4", "granite", "phi3, window", "smollm3"])
 def test_a_pass_of_our_own_gives_the_reference_s_logits(tmp_path: Path, small_ones_too: None, name: str) -> None:
-    """Norms around attention and MLP, a gate of GELU, capped scores and logits, windows and rotations by layer."""
+    """Norms around attention and MLP, a gate of GELU, capped scores and logits, windows and rotations by layer, multipliers."""
     reference = make_model(CASES[name])
     ours = NativeModel(Blueprint(importer.import_gguf(write_gguf(tmp_path / "model.gguf", CASES[name], reference))))
     ours.allocate(16)

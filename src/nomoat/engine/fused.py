@@ -15,7 +15,7 @@ import openvino as ov
 from openvino import opset13 as op
 
 from nomoat.engine import positions
-from nomoat.engine.arch import ROUTER, Architecture, Dimensions, has_usual_attention, is_usual, score_scale
+from nomoat.engine.arch import ROUTER, Architecture, Dimensions, Sight, has_usual_attention, is_usual, score_scale, sights
 from nomoat.engine.custom_ops import FusedBlock, Weights
 from nomoat.engine.graph import GraphBuilder, Source
 from nomoat.engine.native import FACTS, AttentionFacts
@@ -29,20 +29,20 @@ def facts_of(arch: Architecture, sizes: Dimensions, file: ModelSource, parts: li
     layers = range(sizes.layers)
     normed = layers if arch.qk_norm else ()
     norms = [[file.rows(f"blk.{layer}.attn_{part}_norm.weight").tolist() for part in "qk"] for layer in normed]
-    kinds = sorted(set(arch.windowed))
+    of_layers = sights(arch, sizes)
+    kinds = sorted(set(of_layers))
     return AttentionFacts(
         heads=sizes.heads, kv_heads=sizes.kv_heads, head_dim=sizes.head_dim, norms=norms,
         scale=score_scale(arch, sizes), cap=sizes.attention_cap or 0,
-        views=[_view(sizes, file, local=local) for local in kinds],
-        layers=[kinds.index(arch.windowed[layer % len(arch.windowed)]) for layer in layers],
-        embedding_scale=sizes.width**0.5 if arch.embedding_scaled else 1, logit_cap=sizes.logit_cap or 0,
+        views=[_view(sizes, file, sight) for sight in kinds], layers=[kinds.index(sight) for sight in of_layers],
+        embedding_scale=sizes.embedding_scale, logit_scale=sizes.logit_scale, logit_cap=sizes.logit_cap or 0,
         vocabulary=sizes.vocabulary, parts=parts,
     )  # fmt: skip
 
 
-def _view(sizes: Dimensions, file: ModelSource, *, local: bool) -> dict[str, Any]:
-    inverse, magnitude = positions.rotation(file, sizes, local=local)
-    return {"window": (sizes.window or 0) if local else 0, "inverse": inverse.tolist(), "magnitude": magnitude}
+def _view(sizes: Dimensions, file: ModelSource, sight: Sight) -> dict[str, Any]:
+    inverse, magnitude = positions.rotation(file, sizes, sight)
+    return {"window": (sizes.window or 0) if sight.local else 0, "inverse": inverse.tolist(), "magnitude": magnitude}
 
 
 class FusedBuilder(GraphBuilder):

@@ -21,7 +21,7 @@ from openvino import opset13 as op
 
 from nomoat import footprint
 from nomoat.engine import positions, tiles, weights
-from nomoat.engine.arch import ROUTER, Architecture, Dimensions, score_scale
+from nomoat.engine.arch import ROUTER, Architecture, Dimensions, Sight, score_scale, sights
 from nomoat.engine.custom_ops import TiledProduct, TiledRows
 from nomoat.engine.gguf import PLAIN_TYPES, FloatArray
 from nomoat.engine.layout import Storage
@@ -100,6 +100,7 @@ class GraphBuilder:
         self._sinks: list[Node] = []
         self._masks: positions.Masks | None = None
         self._made: dict[bool, Node] = {}  # one mask for all layers of a kind
+        self._sights = sights(arch, sizes)
         self._pool = ThreadPoolExecutor(THREADS)
 
     def build(self) -> ov.Model:
@@ -116,7 +117,7 @@ class GraphBuilder:
         }
         self._inputs = {name: self._parameter(name, shape, kind) for name, (shape, kind) in inputs.items()}
         self._batch = op.gather(op.shape_of(self._inputs["input_ids"]), i64(0), op.constant(np.int64(0)))
-        self._rope = {local: self._rope_tables(local=local) for local in set(self.arch.windowed)}
+        self._rope = {sight: self._rope_tables(sight) for sight in set(self._sights)}
         embedding, output = head_tensor(self.file)
         if output == embedding and self._is_changed("lm_head"):
             raise UnsupportedError(
@@ -314,17 +315,17 @@ class GraphBuilder:
         return op.constant(self.file.rows(tensor_name).reshape(1, 1, -1))
 
     # ---------------------------------------------------------------- layers
-    def _rope_tables(self, *, local: bool) -> tuple[Node, Node] | None:
-        if self.arch.positions != "rope":
+    def _rope_tables(self, sight: Sight) -> tuple[Node, Node] | None:
+        if self.arch.positions != "rope" or not sight.turns:
             return None
-        return positions.rope_tables(*positions.rotation(self.file, self.sizes, local=local), self._inputs["position_ids"])
+        return positions.rope_tables(*positions.rotation(self.file, self.sizes, sight), self._inputs["position_ids"])
 
     def _embedded(self, table: Node | Tiled) -> Node:
         x = self._looked_up(table, op.convert(self._inputs["input_ids"], "i32"))
         if "token_embd_project.weight" in self.file.tensors:
             x = self._projected(x, "token_embd_project.weight", "model.project_in")
-        if self.arch.embedding_scaled:
-            x = op.multiply(x, np.float32(self.sizes.width**0.5))
+        if self.sizes.embedding_scale != 1:
+            x = op.multiply(x, np.float32(self.sizes.embedding_scale))
         if self.arch.positions == "learned":
             places = op.constant(self.file.rows("position_embd.weight"))
             x = op.add(x, op.gather(places, op.convert(self._inputs["position_ids"], "i32"), op.constant(np.int32(0))))
@@ -343,6 +344,8 @@ class GraphBuilder:
         bias = self._delta.output_bias() if self._delta else None
         if bias is not None or "output.bias" in self.file.tensors:
             y = op.add(y, self._vector("output.bias") if bias is None else op.constant(bias.reshape(1, 1, -1)))
+        if self.sizes.logit_scale != 1:
+            y = op.multiply(y, np.float32(self.sizes.logit_scale))
         return y if self.sizes.logit_cap is None else _capped(y, self.sizes.logit_cap)
 
     def _layer(self, x: Node, layer: int) -> Node:
@@ -351,17 +354,21 @@ class GraphBuilder:
             x = self._norm(op.add(x, self._attention(x, layer)), f"{block}.attn_norm")
             return self._norm(op.add(x, self._mlp(x, layer)), f"{block}.ffn_norm")
         first = arch.attention_norm(self.file.tensors, layer)
-        normed = self._norm(x, f"{block}.{first}")
+        normed = self._before(x, layer, first)
         attended = self._attention(normed, layer)
         if arch.post_norms:
             attended = self._norm(attended, f"{block}.post_attention_norm")
         both = op.add(x, attended)
         if self.sizes.parallel:
-            normed = normed if first == arch.mlp_norm else self._norm(x, f"{block}.{arch.mlp_norm}")
+            normed = normed if first == arch.mlp_norm else self._before(x, layer, arch.mlp_norm)
         else:
-            normed = self._norm(both, f"{block}.{arch.mlp_norm}")
+            normed = self._before(both, layer, arch.mlp_norm)
         y = self._mlp(normed, layer)
         return op.add(both, self._norm(y, f"{block}.post_ffw_norm") if arch.post_norms else y)
+
+    def _before(self, x: Node, layer: int, norm: str | None) -> Node:
+        """What attention or MLP read."""
+        return x if norm is None else self._norm(x, f"blk.{layer}.{norm}")
 
     def _attention(self, x: Node, layer: int) -> Node:
         return self._linear(self._seen(self._linears(x, layer, self.arch.qkv), layer), layer, "self_attn.o_proj")
@@ -369,15 +376,15 @@ class GraphBuilder:
     def _seen(self, parts: Sequence[Node], layer: int) -> Node:
         """What each token gathers from those it sees, by its query: [B, T, all heads' values]."""
         heads, head_dim = self.sizes.heads, self.sizes.head_dim
-        local = self.arch.windowed[layer % len(self.arch.windowed)]
-        query, key, value = self._as_heads(parts)
-        if self.arch.qk_norm:
-            query, key = self._norm(query, f"blk.{layer}.attn_q_norm"), self._norm(key, f"blk.{layer}.attn_k_norm")
+        sight = self._sights[layer]
+        query, key, value = self._as_heads(parts, layer)
+        if self.arch.qk_norm == "each head":
+            query, key = self._qk_normed(query, key, layer)
         query, key, value = (op.transpose(y, i64(0, 2, 1, 3)) for y in (query, key, value))
-        if tables := self._rope[local]:
+        if tables := self._rope[sight]:
             query, key = (positions.rotate(y, tables, self.sizes) for y in (query, key))
         key, value = self._cached(key, f"{layer}.key"), self._cached(value, f"{layer}.value")
-        y = self._attended(query, key, value, self._mask(local))
+        y = self._attended(query, key, value, self._mask(sight.local))
         return op.reshape(op.transpose(y, i64(0, 2, 1, 3)), i64(0, 0, heads * head_dim), True)
 
     def _attended(self, query: Node, key: Node, value: Node, mask: Node) -> Node:
@@ -388,7 +395,10 @@ class GraphBuilder:
         scores = _capped(op.matmul(op.multiply(query, scale), key, False, True), self.sizes.attention_cap)
         return op.matmul(op.softmax(op.add(scores, mask), -1), value, False, False)
 
-    def _as_heads(self, parts: Sequence[Node]) -> tuple[Node, ...]:
+    def _qk_normed(self, query: Node, key: Node, layer: int) -> tuple[Node, Node]:
+        return self._norm(query, f"blk.{layer}.attn_q_norm"), self._norm(key, f"blk.{layer}.attn_k_norm")
+
+    def _as_heads(self, parts: Sequence[Node], layer: int) -> tuple[Node, ...]:
         """Queries, keys and values, or all in one, each [B, T, H, D] with the heads it has."""
         counts = (self.sizes.heads, self.sizes.kv_heads, self.sizes.kv_heads)
         if len(parts) == 1:
@@ -396,13 +406,14 @@ class GraphBuilder:
             parts = op.variadic_split(parts[0], i64(2), lengths).outputs()
         if (limit := self.sizes.clamp_qkv) is not None:
             parts = [op.clamp(part, -limit, limit) for part in parts]
+        if self.arch.qk_norm == "all heads":
+            parts = [*self._qk_normed(parts[0], parts[1], layer), parts[2]]
         return tuple(op.reshape(y, i64(0, 0, count, self.sizes.head_dim), True) for y, count in zip(parts, counts, strict=True))
 
     def _scale(self) -> list[Node]:
         """What scores are multiplied with, where it is not one by the root of the head's width."""
-        if self.sizes.layers != self.arch.width_scaled_layers:
-            return []
-        return [op.constant(np.float32(score_scale(self.arch, self.sizes)))]
+        scale = score_scale(self.arch, self.sizes)
+        return [] if scale == self.sizes.head_dim**-0.5 else [op.constant(np.float32(scale))]
 
     def _mask(self, local: bool) -> Node:
         assert self._masks is not None

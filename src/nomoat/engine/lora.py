@@ -122,7 +122,8 @@ class LoraDelta:
             if layer in made._pairs:
                 raise BadFileError(f"`{self.weights_path}` changes `{layer}` twice, under two names", hint=OTHER_BASE)
             (a_RI, b_OR), made._scales[layer] = self._pairs[name], self._scales[name]
-            made._pairs[layer] = (a_RI, b_OR if layer == name else self._in_our_order(arch, sizes, layer, b_OR))
+            as_ours = peft_names.is_ours(arch, name, layer)
+            made._pairs[layer] = (a_RI, b_OR if as_ours else self._in_our_order(arch, sizes, layer, b_OR))
         made._unused = set(made._pairs)
         return made
 

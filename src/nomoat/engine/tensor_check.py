@@ -90,7 +90,7 @@ def _possible(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shap
     """Every vector that may be there."""
     shapes = _projections(sizes)
     after = ("post_attention_norm", "post_ffw_norm") if arch.post_norms else ()
-    norms = dict.fromkeys((*arch.attention_norms, arch.mlp_norm, *after))
+    norms = dict.fromkeys((*arch.attention_norms, *([arch.mlp_norm] if arch.mlp_norm else ()), *after))
     for kind in ("weight", "bias") if arch.norm == "layer" else ("weight",):
         for name in ("output_norm", *(("token_embd_norm",) if arch.embedding_norm else ())):
             yield f"{name}.{kind}", (sizes.width,)
@@ -98,7 +98,8 @@ def _possible(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shap
             for norm in norms:
                 yield f"blk.{layer}.{norm}.{kind}", (sizes.width,)
             for part in "qk" if arch.qk_norm else "":
-                yield f"blk.{layer}.attn_{part}_norm.{kind}", (sizes.head_dim,)
+                heads = {"q": sizes.heads, "k": sizes.kv_heads}[part] if arch.qk_norm == "all heads" else 1
+                yield f"blk.{layer}.attn_{part}_norm.{kind}", (heads * sizes.head_dim,)
     for layer in range(sizes.layers):
         for part, tensor in arch.projections.items():
             if "mlp" not in part or not arch.has_experts:

@@ -2,5 +2,5 @@
 
 from nomoat.engine.arch import EXPERTS, SPLIT_QKV, Architecture
 
-QWEN3 = Architecture(name="qwen3", qk_norm=True)
-QWEN3MOE = Architecture(name="qwen3moe", qk_norm=True, projections=SPLIT_QKV | EXPERTS)
+QWEN3 = Architecture(name="qwen3", qk_norm="each head")
+QWEN3MOE = Architecture(name="qwen3moe", qk_norm="each head", projections=SPLIT_QKV | EXPERTS)
