@@ -71,10 +71,10 @@ class ClassLabel:
 class Dataset:
     """As Hugging Face's, which keeps the numbers of labels."""
 
-    def __init__(self, rows: list[dict[str, Any]], features: dict[str, Any]) -> None:
+    def __init__(self, rows: list[Any], features: dict[str, Any]) -> None:
         self.rows, self.features, self.column_names = rows, features, list(rows[0])
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self.rows)
 
     def to_dict(self) -> dict[str, Any]:
@@ -156,6 +156,7 @@ CYCLE.append(CYCLE)
         ([], DataError, "`rows` is empty"),
         (Pandas([], ["text"]), DataError, "`rows` is empty"),
         (["a.csv", "b.csv"], DataError, "`rows`, row 1: it is of the type str, not a dict"),
+        (Dataset([(1,)], {"a": ClassLabel()}), DataError, "`rows`, row 1: it is of the type tuple, not a dict"),  # in another format
         (np.array([[1, 2]]), DataError, "`rows`, row 1: it is of the type ndarray, not a dict"),
         ([ROWS[0], None], DataError, "`rows`, row 2: it is of the type NoneType, not a dict"),
         ([{0: "a"}], DataError, "`rows`, row 1: its key 0 is of the type int, not text"),

@@ -115,8 +115,9 @@ def _rows_of(given: Any, name: str) -> Iterable[Any]:
         said = f"data are named by a text or a path, or given as rows, and this is of the type {kind}"
         raise UsageError(said, hint=f'give "reviews.csv", or {AS_ROWS.removeprefix("give ")}')
     features = getattr(given, "features", None)
-    labels = {column: one.names for column, one in (features or {}).items() if hasattr(one, "int2str")}
-    return (_with_names(row, labels) for row in given) if labels else given  # of `datasets`, which has numbers for labels
+    columns = features.items() if isinstance(features, Mapping) else ()  # of `datasets`, which has numbers for labels
+    labels = {column: one.names for column, one in columns if hasattr(one, "int2str")}
+    return (_with_names(row, labels) if isinstance(row, Mapping) else row for row in given)
 
 
 def require_different(name: Source | str, columns: Iterable[Any]) -> None:
