@@ -11,7 +11,7 @@ demo: install
 
 # Files run beside each other: OpenMP's threads sleep while they wait, and leave the CPUs to other files' tests (docs/log.md).
 test: install
-	GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+	GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,9 +1,10 @@
 """Writes a GGUF file of a model's true size with random weights: for memory, speed and import time, where no real file is at hand.
 
-    python benchmarks/synthetic_gguf.py FOLDER [--layers 32]
+    python benchmarks/synthetic_gguf.py FOLDER [--layers 32] [--mixture]
 
-The model: Llama-2-7B's shape in the mix of types llama.cpp calls Q4_K_M, 4.08 GB. Blocks are random with scales such that each layer
-keeps the size of its input, as in a trained model; the vocabulary is made up. It answers, and its answers mean nothing.
+The model: Llama-2-7B's shape in the mix of types llama.cpp calls Q4_K_M, 4.08 GB; or that of Qwen3-30B-A3B, a mixture of experts,
+with a smaller vocabulary, 18 GB with all its 48 layers. Blocks are random with scales such that each layer keeps its input's size,
+as in a trained model; the vocabulary is made up. It answers, and its answers mean nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import struct
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gguf
@@ -27,14 +28,21 @@ BLOCK = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """The sizes of a Llama."""
+    """The sizes of a Llama, or of a Qwen3 with experts."""
 
     width: int = 4096
     hidden: int = 11008
     layers: int = 32
     heads: int = 32
+    kv_heads: int = 32
+    head_dim: int = 128
     vocabulary: int = 32000
     context_tokens: int = 4096
+    experts: int = 0
+    chosen: int = 0
+
+
+MIXTURE = Shape(width=2048, hidden=768, layers=48, kv_heads=4, experts=128, chosen=8)
 
 
 def q4_k_blocks(count: int, deviation: float, chance: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -72,11 +80,18 @@ def tensors_of(shape: Shape) -> Iterator[tuple[str, tuple[int, ...], gguf.GGMLQu
         name = f"blk.{layer}"
         for norm in ("attn_norm", "ffn_norm"):
             yield f"{name}.{norm}.weight", (width,), F32
-        for part, kind in (("q", Q4), ("k", Q4), ("v", finer), ("output", Q4)):
-            yield f"{name}.attn_{part}.weight", (width, width), kind
-        yield f"{name}.ffn_gate.weight", (hidden, width), Q4
-        yield f"{name}.ffn_up.weight", (hidden, width), Q4
-        yield f"{name}.ffn_down.weight", (width, hidden), finer
+        queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        for part, rows, kind in (("q", queries, Q4), ("k", keys, Q4), ("v", keys, finer)):
+            yield f"{name}.attn_{part}.weight", (rows, width), kind
+        yield f"{name}.attn_output.weight", (width, queries), Q4
+        if shape.experts:
+            for part in "qk":
+                yield f"{name}.attn_{part}_norm.weight", (shape.head_dim,), F32
+            yield f"{name}.ffn_gate_inp.weight", (shape.experts, width), F32
+        all_, end = ((shape.experts,), "_exps") if shape.experts else ((), "")
+        yield f"{name}.ffn_gate{end}.weight", (*all_, hidden, width), Q4
+        yield f"{name}.ffn_up{end}.weight", (*all_, hidden, width), Q4
+        yield f"{name}.ffn_down{end}.weight", (*all_, width, hidden), finer
     yield "output_norm.weight", (width,), F32
     yield "output.weight", (shape.vocabulary, width), Q6
 
@@ -97,15 +112,21 @@ def vocabulary(count: int, chance: np.random.Generator) -> tuple[list[str], list
 def write(path: Path, shape: Shape, *, seed: int = 0) -> Path:
     """Write the file, a few rows at a time. Same arguments, same bytes."""
     chance = np.random.default_rng(seed)
-    writer = gguf.GGUFWriter(str(path), "llama")
+    writer = gguf.GGUFWriter(str(path), "qwen3moe" if shape.experts else "llama")
     writer.add_name("synthetic")
     writer.add_block_count(shape.layers)
     writer.add_context_length(shape.context_tokens)
     writer.add_embedding_length(shape.width)
     writer.add_feed_forward_length(shape.hidden)
     writer.add_head_count(shape.heads)
-    writer.add_head_count_kv(shape.heads)
-    writer.add_rope_dimension_count(shape.width // shape.heads)
+    writer.add_head_count_kv(shape.kv_heads)
+    writer.add_key_length(shape.head_dim)
+    writer.add_value_length(shape.head_dim)
+    if shape.experts:
+        writer.add_expert_count(shape.experts)
+        writer.add_expert_used_count(shape.chosen)
+        writer.add_expert_feed_forward_length(shape.hidden)
+    writer.add_rope_dimension_count(shape.head_dim)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_K_M)
     pieces, scores, kinds = vocabulary(shape.vocabulary, chance)
@@ -139,11 +160,14 @@ def write(path: Path, shape: Shape, *, seed: int = 0) -> Path:
 
 def _parts(name: str, sizes: tuple[int, ...], kind: gguf.GGMLQuantizationType, chance: np.random.Generator) -> Iterator[bytes]:
     """A tensor's bytes."""
-    if kind == F32:
+    if kind == F32 and len(sizes) == 1:
         yield struct.pack(f"<{sizes[0]}f", *[1.0] * sizes[0])
         return
+    if kind == F32:
+        yield (chance.standard_normal(sizes) * sizes[-1] ** -0.5).astype(np.float32).tobytes()
+        return
     make = {Q4: q4_k_blocks, Q6: q6_k_blocks}[kind]
-    rows, columns = sizes
+    rows, columns = int(np.prod(sizes[:-1])), sizes[-1]
     deviation = 1.0 if name.startswith("token_embd") else columns**-0.5
     for start in range(0, rows, CHUNK_ROWS):
         yield make(min(CHUNK_ROWS, rows - start) * columns // BLOCK, deviation, chance).tobytes()
@@ -153,9 +177,12 @@ def main() -> int:
     """Write the file and say where it is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--layers", type=int)
+    parser.add_argument("--mixture", action="store_true", help="of experts, as Qwen3-30B-A3B")
     arguments = parser.parse_args()
-    path = write(arguments.folder / f"synthetic-llama2-7b-{arguments.layers}layers.Q4_K_M.gguf", Shape(layers=arguments.layers))
+    shape, name = (MIXTURE, "qwen3-30b-a3b") if arguments.mixture else (Shape(), "llama2-7b")
+    shape = replace(shape, layers=arguments.layers or shape.layers)
+    path = write(arguments.folder / f"synthetic-{name}-{shape.layers}layers.Q4_K_M.gguf", shape)
     print(f"{path}: {path.stat().st_size:,} bytes", file=sys.stderr)
     return 0
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,13 @@ from tiny import write_tiny_gguf
 
 import nomoat.engine  # noqa: F401 - before any test module imports openvino: this silences its telemetry
 from nomoat import cache, config, machine_code
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the most slow tests come first, then those with the most tests: no process works alone for long at the end."""
+    tests = Counter(item.path for item in items)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (-slow[item.path], -tests[item.path], item.path))
 
 
 @pytest.fixture(autouse=True)

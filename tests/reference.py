@@ -5,7 +5,7 @@ Matrices are rounded to what int8 rows hold exactly, so that the imported model 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ LLAMA3 = {
 }  # fmt: skip
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
 YARN_KEYS = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 64}
+YARN_MAGNITUDE = 1 + 0.1 * np.log(4.0).item()
 FIRST_CONTEXT = CONTEXT - 32  # of LongRoPE; longer than any text of the other tests
 SHORT, LONG = np.linspace(1, 1.5, HEAD // 2, dtype=np.float32), np.linspace(1, 9, HEAD // 2, dtype=np.float32)
 
@@ -99,6 +100,7 @@ def llama3_factors() -> Any:
     return (1 / ((1 - smooth) / LLAMA3["factor"] + smooth)).astype(np.float32)
 
 
+FOUR_LAYERS = {**LLAMA_LIKE, "num_hidden_layers": 4}
 GEMMA = {**LLAMA_LIKE, "head_dim": 32, "num_key_value_heads": 1}
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 CASES = {
@@ -136,6 +138,78 @@ CASES = {
     ),
     "qwen3": Case(
         arch="qwen3", model="Qwen3", config={**LLAMA_LIKE, "head_dim": 32}, keys={"attention.key_length": 32}
+    ),
+    "command-r": Case(
+        arch="command-r", model="Cohere", config={**LLAMA_LIKE, "logit_scale": 2.0, "rope_parameters": ROPE}, keys={"logit_scale": 2.0}
+    ),
+    "cohere2": Case(
+        arch="cohere2",
+        model="Cohere2",
+        config={**FOUR_LAYERS, "sliding_window": WINDOW, "logit_scale": 2.0, "rope_parameters": ROPE},
+        keys={"logit_scale": 2.0, "attention.sliding_window": WINDOW},
+    ),
+    "exaone": Case(
+        arch="exaone",
+        model="Llama",
+        config_class="ExaoneConfig",
+        config={**LLAMA_LIKE, "rope_parameters": LLAMA3},
+        keys={"rope.dimension_count": HEAD},
+        extra={"rope_freqs.weight": llama3_factors()},
+    ),
+    "exaone4": Case(  # the 32B
+        arch="exaone4",
+        model="Exaone4",
+        config={**FOUR_LAYERS, "num_hidden_layers": 5, "sliding_window": WINDOW, "rope_parameters": LLAMA3},
+        keys={"attention.sliding_window": WINDOW, "attention.sliding_window_pattern": [True, True, True, False, True]},
+        extra={"rope_freqs.weight": llama3_factors()},
+    ),
+    "exaone4, no window": Case(  # the 1.2B
+        arch="exaone4",
+        model="Exaone4",
+        config={**FOUR_LAYERS, "sliding_window": None, "layer_types": 4 * ["full_attention"], "rope_parameters": ROPE},
+    ),
+    "glm4": Case(
+        arch="glm4",
+        model="Glm4",
+        config={
+            **LLAMA_LIKE, "pad_token_id": 0, "head_dim": HEAD, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5},
+        },
+        keys={"rope.dimension_count": HEAD // 2},
+    ),
+    "granite": Case(
+        arch="granite",
+        model="Granite",
+        config={
+            **LLAMA_LIKE, "rope_parameters": ROPE, "embedding_multiplier": 12.0, "residual_multiplier": 0.22,
+            "attention_multiplier": 0.125, "logits_scaling": 0.5,
+        },
+        keys={"embedding_scale": 12.0, "residual_scale": 0.22, "attention.scale": 0.125, "logit_scale": 0.5},
+        change=llama_rows,
+    ),
+    "olmo2": Case(arch="olmo2", model="Olmo2", config={**LLAMA_LIKE, "rope_parameters": ROPE}),
+    "olmo3": Case(
+        arch="olmo2",
+        model="Olmo3",
+        config={
+            **FOUR_LAYERS, "sliding_window": WINDOW,
+            "rope_parameters": {
+                "full_attention": {**YARN, "rope_theta": 500000.0, "attention_factor": YARN_MAGNITUDE},
+                "sliding_attention": {**ROPE, "rope_theta": 500000.0},
+            },
+        },
+        keys={
+            **YARN_KEYS, "rope.scaling.attn_factor": YARN_MAGNITUDE, "rope.freq_base": 500000.0, "attention.sliding_window": WINDOW,
+            "attention.sliding_window_pattern": [True, True, True, False],
+        },
+    ),
+    "smollm3": Case(
+        arch="smollm3", model="SmolLM3", config={**FOUR_LAYERS, "pad_token_id": 0, "rope_parameters": ROPE}, change=llama_rows
+    ),
+    "starcoder2": Case(
+        arch="starcoder2",
+        model="Starcoder2",
+        config={**LLAMA_LIKE, "sliding_window": WINDOW, "rope_parameters": ROPE},
+        keys={"attention.sliding_window": WINDOW},
     ),
     "gemma": Case(arch="gemma", model="Gemma", config=GEMMA, keys={"attention.key_length": 32}, norm_offset=1),
     "gemma2": Case(
@@ -257,6 +331,25 @@ CASES = {
 }  # fmt: skip
 
 
+# Of mixtures of experts; their folders are not read.
+MIXTURES = {
+    "mixtral": Case(
+        arch="llama",
+        model="Mixtral",
+        config={**LLAMA_LIKE, "rope_parameters": ROPE, "num_local_experts": 4, "num_experts_per_tok": 2},
+        keys={"expert_count": 4, "expert_used_count": 2},
+        change=llama_rows,
+    ),
+    "qwen3moe": Case(
+        arch="qwen3moe",
+        model="Qwen3Moe",
+        config={
+            **LLAMA_LIKE, "head_dim": 32, "num_experts": 24, "num_experts_per_tok": 3, "moe_intermediate_size": 96,
+            "norm_topk_prob": True,
+        },
+        keys={"attention.key_length": 32, "expert_count": 24, "expert_used_count": 3, "expert_feed_forward_length": 96},
+    ),
+}  # fmt: skip
 # Families that no GGUF file has.
 OPT = {
     "hidden_size": WIDTH, "ffn_dim": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": HEADS, "max_position_embeddings": CONTEXT,
@@ -309,8 +402,21 @@ def randomise(model: Any, *, arch: str, norm_offset: float) -> None:
                 weight.normal_(0, 0.1)
             else:
                 matrix = weight.T if name in rows_last else weight
-                codes, scales = quantised((torch.randn(matrix.shape) / matrix.shape[1] ** 0.5).numpy(), form)
+                rows = torch.randn(matrix.shape).reshape(-1, matrix.shape[-1])
+                codes, scales = quantised((rows / matrix.shape[-1] ** 0.5).numpy(), form)
                 matrix.copy_(torch.from_numpy((codes * scales.astype(np.float32)).reshape(matrix.shape)))
+
+
+def _as_converted(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors, what is tied once; of experts as the hub's folders have them, but all of a layer in one."""
+    for name, tensor in model.named_parameters():
+        if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            yield name, tensor
+        elif name.endswith("down_proj"):
+            yield f"{name}.weight", tensor
+        else:
+            for part, of_part in zip(("gate", "up"), tensor.chunk(2, dim=1), strict=True):
+                yield f"{name.replace('gate_up', part)}.weight", of_part
 
 
 def write_gguf(path: Path, case: Case, model: Any) -> Path:
@@ -328,12 +434,18 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
     else:
         writer.add_layer_norm_rms_eps(epsilon)
     for key, value in (numbers | case.keys).items():
-        add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}[type(value)]
+        add = {
+            bool: writer.add_bool,
+            int: writer.add_uint32,
+            float: writer.add_float32,
+            str: writer.add_string,
+            list: writer.add_array,
+        }[type(value)]
         add(f"{case.arch}.{key}", value)
     add_tokenizer(writer, pre="smollm")
     names = gguf.get_tensor_name_map(next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == case.arch), layers)
     rows_last = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
-    for name, tensor in model.named_parameters():  # what is tied comes once
+    for name, tensor in _as_converted(model):
         target = names.get_name(name, try_suffixes=(".weight", ".bias")) or names.get_name(
             name.removeprefix("transformer."), try_suffixes=(".weight", ".bias")
         )

@@ -29,6 +29,23 @@ def test_it_tells_how_far_it_is_and_whether_it_reached_its_end() -> None:
     assert told == [(1, 2), (2, 2)]
 
 
+def test_it_begins_before_it_is_given_its_word(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    code = f"open({str(begun)!r}, 'x').close()\nsys.exit(child_process.word() != 'a word')"
+    with child_process.Child(code, home=tmp_path) as child:
+        child.start()
+        wait_until(begun.exists, "begin")
+        assert child.run("a word")
+
+
+def test_one_that_is_given_no_word_ends_with_the_block(tmp_path: Path) -> None:
+    before = psutil.Process().children()
+    with child_process.Child("child_process.word()", home=tmp_path) as child:
+        child.start()
+        (started,) = set(psutil.Process().children()).difference(before)
+    assert not started.is_running()
+
+
 @pytest.mark.parametrize("code", [1, 2, 125])  # of a bug; of a server's or another host's program, which knows none of our options
 def test_what_failed_and_does_not_say_why_is_left_to_who_asked(code: int, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "nomoat"):
@@ -107,10 +124,22 @@ endless = "import os\\nwhile True: child_process.tell(0, os.getpid())"
 child_process.run(endless, home=Path(sys.argv[1]), progress=lambda done, process: print(process, flush=True))
 """
 
+STARTS = """
+import sys, time
+from pathlib import Path
+import psutil
+from nomoat import child_process
+child = child_process.Child("child_process.word()", home=Path(sys.argv[1]))
+child.start()
+print(psutil.Process().children()[0].pid, flush=True)
+time.sleep(1000)
+"""
+
 
 @needs_signals
-def test_it_ends_with_who_waits_for_it(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", WAITS, str(tmp_path)], stdout=subprocess.PIPE, text=True) as waits:
+@pytest.mark.parametrize("code", [WAITS, STARTS])
+def test_it_ends_with_who_waits_for_it(code: str, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as waits:
         assert waits.stdout is not None
         child = psutil.Process(int(waits.stdout.readline()))
         waits.send_signal(signal.SIGKILL)

@@ -38,33 +38,62 @@ sys.excepthook = child_process.tell_error
 
 
 def can_run() -> bool:
-    """Whether `run` can be tried. Not where that would start this very program again: a frozen one, or one that has Python within."""
+    """Whether one can be tried. Not where that would start this very program again: a frozen one, or one that has Python within."""
     return bool(sys.executable) and not getattr(sys, "frozen", False) and WITHIN not in os.environ
 
 
 def run(code: str, *arguments: str, home: Path, progress: Callable[[int, int], None] | None = None) -> bool:
-    """Whether another process ran `code` to its end, with this very package, whatever others its Python would find.
+    """Let a `Child` run `code`; see there."""
+    with Child(code, *arguments, home=home) as child:
+        return child.run(progress=progress)
 
-    If not, no such process can be had, or it failed in a way that nobody foresaw: the work is to be done, or to fail, in this one.
-    `home` is its NOMOAT_HOME. `progress` is told (done, total) as `code` tells by `tell`.
 
-    Raises what `code` raised, if that is a NomoatError or `system_errors.as_error` has one for it, NotEnoughMemoryError where the
-    process was killed, WorkerError where it crashed or was ended by another signal, and what `progress` raises.
+class Child:
+    """Another process that runs `code` with this very package, whatever others its Python would find.
+
+    `home` is its NOMOAT_HOME. It has ended where `run` has, and at the latest where the `with` block ends.
     """
-    if not can_run():
-        return False
-    flags = [flag for flag, is_set in (("-E", sys.flags.ignore_environment), ("-s", sys.flags.no_user_site)) if is_set]
-    # -P: what lies in the current folder is no module of ours
-    command = [sys.executable, *flags, "-P", "-c", SAME_PACKAGE + code, str(Path(__file__).parent), *arguments]
-    env = os.environ | {"NOMOAT_HOME": str(home), WITHIN: "1"}
-    quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": env}
-    try:
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="ascii", errors="replace", **quiet)  # type: ignore[call-overload]
-    except OSError as exc:
-        log.info("no other process can be had: %s", exc)
-        return False
-    error: NomoatError | None = None
-    with child:
+
+    def __init__(self, code: str, *arguments: str, home: Path) -> None:
+        flags = [flag for flag, is_set in (("-E", sys.flags.ignore_environment), ("-s", sys.flags.no_user_site)) if is_set]
+        # -P: what lies in the current folder is no module of ours
+        self._command = [sys.executable, *flags, "-P", "-c", SAME_PACKAGE + code, str(Path(__file__).parent), *arguments]
+        self._env = os.environ | {"NOMOAT_HOME": str(home), WITHIN: "1"}
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def start(self) -> None:
+        """Let it begin with what it does before it asks for `word`, where such a process can be had. `run` does so at the latest."""
+        if self._process is not None or not can_run():
+            return
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        try:
+            self._process = subprocess.Popen(self._command, **pipes, env=self._env, encoding="ascii", errors="replace")  # type: ignore[call-overload]
+        except OSError as exc:
+            log.info("no other process can be had: %s", exc)
+
+    def run(self, given: str = "", *, progress: Callable[[int, int], None] | None = None) -> bool:
+        """Whether it ran `code` to its end. `given`: a line, which its `word` returns.
+
+        If not, no such process can be had, or it failed in a way that nobody foresaw: the work is to be done, or to fail, in this one.
+        `progress` is told (done, total) as `code` tells by `tell`.
+
+        Raises what `code` raised, if that is a NomoatError or `system_errors.as_error` has one for it, NotEnoughMemoryError where the
+        process was killed, WorkerError where it crashed or was ended by another signal, and what `progress` raises.
+        """
+        self.start()
+        if (child := self._process) is None:
+            return False
+        assert child.stdin is not None and child.stdout is not None
+        with suppress(OSError):  # it has ended: how, is seen below
+            child.stdin.write(given + "\n")
+            child.stdin.close()
+        error: NomoatError | None = None
         try:
             for line in map(str.strip, child.stdout):
                 if told := TOLD_ERROR.fullmatch(line):
@@ -74,14 +103,19 @@ def run(code: str, *arguments: str, home: Path, progress: Callable[[int, int], N
                     progress(*map(int, told.groups()))
             ended = int(child.wait())
         finally:
-            child.kill()
-            child.wait()  # after Ctrl-C, Popen itself does so for a quarter of a second
-    if error is not None:
-        raise error
-    if ended != 0:
-        _require_own_end(ended)
-        log.info("another process ended with exit code %d", ended)
-    return ended == 0
+            self._end()
+        if error is not None:
+            raise error
+        if ended != 0:
+            _require_own_end(ended)
+            log.info("another process ended with exit code %d", ended)
+        return ended == 0
+
+    def _end(self) -> None:
+        if self._process is not None:
+            with self._process:
+                self._process.kill()
+                self._process.wait()  # after Ctrl-C, Popen itself does so for a quarter of a second
 
 
 def _require_own_end(ended: int) -> None:
@@ -93,8 +127,16 @@ def _require_own_end(ended: int) -> None:
         raise WorkerError(f"a process that nomoat started crashed or was ended from outside (exit code {ended})", hint="try again")
 
 
+def word() -> str:
+    """In such a process: what `Child.run` is given, once it is. Ends the process where nobody waits for it any more."""
+    line = sys.stdin.readline()
+    if not line:
+        sys.exit(1)
+    return line.removesuffix("\n")
+
+
 def tell(done: int, total: int) -> None:
-    """To whoever waits for this process, see `run`."""
+    """To whoever waits for this process, see `Child.run`."""
     print(done, total, flush=True)
 
 

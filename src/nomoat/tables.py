@@ -1,4 +1,7 @@
-"""Tables of the user's, CSV and TSV: read with every mistake named. What labelled texts are asked with is in `labelling.py`."""
+"""Tables of the user's, CSV and TSV, and rows in their place: read with every mistake named.
+
+What labelled texts are asked with is in `labelling.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ import csv
 import io
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nomoat import bounds
 from nomoat.errors import DataError, UsageError
+from nomoat.rows import Rows, Source, require_different, unit_of
 from nomoat.textfiles import composed, read_text
 from nomoat.words import first_few
 
@@ -22,12 +26,12 @@ NAMED_LINES = 5  # of those where something is missing
 LARGEST_FIELD = 2**31 - 1  # a C long where it is shortest
 DELIMITERS = (",", ";", "\t")  # the first wins a tie
 SAID = re.compile(r"(?i)sep=(.)(?=\r?\n)")  # a first line by which Excel is told it
-Records = list[tuple[int, list[str]]]  # the fields of each row, with the line it begins on
+Records = list[tuple[int, list[Any]]]  # the fields of each row, with the line it begins on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledText:
-    """One row of a table of labelled text. `line` is where the row begins in its file, counted from 1."""
+    """One row of a table of labelled text. `line` is where the row begins in its file, counted from 1; of rows the number."""
 
     text: str
     label: str
@@ -45,25 +49,29 @@ def _plain_name(name: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", name).split())
 
 
-def require_columns(path: Path, input_column: str | None, label_column: str | None) -> tuple[str, str]:
-    """Both columns of a table. Raises UsageError, naming those there are, if one is not given; and for what is no name."""
+def require_columns(path: Source, input_column: str | None, label_column: str | None, *, or_else: str = "") -> tuple[str, str]:
+    """Both columns of a table. Raises UsageError, naming those there are, if one is not given; and for what is no name.
+
+    `or_else`: what else its hint says of rows, which may be no table.
+    """
     if input_column is None or label_column is None:
         which = "input" if input_column is None else "label"
         header, _ = _parse_table(path)
         raise UsageError(
             f"`{path.name}` is a table, and its {which} column is not named",
-            hint=f"name it with --{which}-column (in Python: `{which}_column`); {_columns(header)}",
+            hint=f"name it with --{which}-column (in Python: `{which}_column`); {_columns(header)}"
+            + (f"; or {or_else}" if isinstance(path, Rows) and or_else else ""),
         )
     for name, column in (("input_column", input_column), ("label_column", label_column)):
         bounds.require_text(column, f"`{name}`")
     return input_column, label_column
 
 
-def read_labelled(path: Path, *, input_column: str, label_column: str) -> list[LabelledText]:
-    """The rows of a CSV or TSV with a text and a label each, both in NFC and without surrounding space.
+def read_labelled(path: Source, *, input_column: str, label_column: str) -> list[LabelledText]:
+    """The rows of a CSV or TSV, or those given, with a text and a label each, both in NFC and without surrounding space.
 
-    Raises DataError for whatever `read_table` refuses, a missing column (naming those there are), or an empty text or label, and
-    UsageError for one column that is named as both.
+    Raises DataError for whatever `read_table` refuses, a missing column (naming those there are), or an empty text or label (of rows
+    also one that is a list or an object), and UsageError for one column that is named as both.
     """
     header, rows = _parse_table(path)
     input_column, label_column = column_named(input_column, header), column_named(label_column, header)
@@ -74,29 +82,40 @@ def read_labelled(path: Path, *, input_column: str, label_column: str) -> list[L
     labelled = []
     for line, row in rows:
         values = dict(zip(header, row, strict=True))
-        labelled.append(LabelledText(text=values[input_column].strip(), label=values[label_column].strip(), line=line))
+        text, label = (_text(path, line, column, values[column]) for column in (input_column, label_column))
+        labelled.append(LabelledText(text=text, label=label, line=line))
     empty_texts, empty_labels = [row.line for row in labelled if not row.text], [row.line for row in labelled if not row.label]
     require_no_gaps(path, {input_column: empty_texts, label_column: empty_labels})
     return labelled
 
 
-def require_other(path: Path, input_column: str, label_column: str, columns: Sequence[str]) -> None:
+def _text(path: Source, line: int, column: str, value: Any) -> str:
+    """A cell's text, of rows also what a CSV would have: `3`, `True`."""
+    if isinstance(value, list | dict):
+        raise DataError(
+            f"`{path}`, {unit_of(path)} {line}: column `{column}` holds a {type(value).__name__}, not a text",
+            hint="make it one text, or name another column",
+        )
+    return composed("" if value is None else str(value)).strip()
+
+
+def require_other(path: Source, input_column: str, label_column: str, columns: Sequence[str]) -> None:
     """Raises UsageError where the texts would be their own labels."""
     if input_column == label_column:
         raise UsageError(f"`{path}`: column `{input_column}` is named for the texts and for the labels", hint=_columns(columns))
 
 
-def require_no_gaps(path: Path, gaps: Mapping[str, Sequence[int]], *, what: str = "is empty") -> None:
+def require_no_gaps(path: Source, gaps: Mapping[str, Sequence[int]], *, what: str = "is empty") -> None:
     """Raises DataError, naming the first lines of each column where it is so and how many more there are, if there are any."""
-    found = [f"{_lines_named(lines)}: column `{column}` {what}" for column, lines in gaps.items() if lines]
+    found = [f"{_lines_named(lines, unit_of(path))}: column `{column}` {what}" for column, lines in gaps.items() if lines]
     if found:
         several = sum(map(len, gaps.values())) > 1
         hint = "fill them in or remove the rows" if several else "fill it in or remove the row"
         raise DataError(f"`{path}`, {'; '.join(found)}", hint=hint)
 
 
-def _lines_named(lines: Sequence[int]) -> str:
-    return f"line{'s' if len(lines) > 1 else ''} {first_few([str(line) for line in lines], NAMED_LINES)}"
+def _lines_named(lines: Sequence[int], unit: str) -> str:
+    return f"{unit}{'s' if len(lines) > 1 else ''} {first_few([str(line) for line in lines], NAMED_LINES)}"
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -120,17 +139,17 @@ def _columns(header: Sequence[str]) -> str:
     return f"its columns are: {', '.join(name or '(no name)' for name in header)}"
 
 
-def _parse_table(path: Path) -> tuple[list[str], Records]:
-    """Header, and each row with the line it begins on."""
+def _parse_table(path: Source) -> tuple[list[str], Records]:
+    """Header, and each row with the line it begins on; rows' values are what JSON has, None for what is missing."""
+    if isinstance(path, Rows):
+        names = list(dict.fromkeys(name for row in path.values for name in row))
+        return _header(path, names), [(number, [row.get(name) for name in names]) for number, row in enumerate(path.values, start=1)]
     text = composed(read_text(path))
     csv.field_size_limit(max(csv.field_size_limit(), min(len(text), LARGEST_FIELD)))  # Python's own is 131,072 characters
     records = _records(path, text) if text.strip() else []
     if not records:
         raise DataError(f"`{path}` is empty", hint="the first line names the columns, each further line is one row")
-    header = [name.strip() for name in records[0][1]]
-    doubled = [name for name, times in Counter(header).items() if times > 1]
-    if doubled:
-        raise DataError(f"`{path}` has more than one column `{doubled[0]}`", hint="give each column its own name")
+    header = _header(path, records[0][1])
     if len(records) == 1:
         raise DataError(f"`{path}` has a header and no rows", hint="each line after the first is one row")
     for line, record in records[1:]:
@@ -140,6 +159,12 @@ def _parse_table(path: Path) -> tuple[list[str], Records]:
                 hint="a field that holds the separator or a line break is put in double quotes",
             )
     return header, records[1:]
+
+
+def _header(path: Source, names: Sequence[str]) -> list[str]:
+    header = [composed(name).strip() for name in names]
+    require_different(path, header)
+    return header
 
 
 def _records(path: Path, text: str) -> Records:

@@ -158,7 +158,7 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
         if not isinstance(value, dict):
             raise DataError(f"`{path}`, line {line}: not a JSON object", hint='each line is one object: {"key": "value"}')
         if "\\u" in text:
-            require_whole_characters(value, path, f"line {line}")
+            utf8_json(value, path, f"line {line}")
         rows.append((line, value))
     if not rows:
         raise DataError(f"`{path}` is empty", hint="each line is one JSON object")
@@ -178,10 +178,10 @@ def whole_characters(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def require_whole_characters(value: dict[str, Any], path: Path, where: str) -> None:
-    """Raise DataError for text that UTF-8 cannot hold, which JSON's escapes can."""
+def utf8_json(value: dict[str, Any], path: Path | str, where: str) -> bytes:
+    """As JSON in UTF-8. Raises DataError for text that UTF-8 cannot hold, which JSON's escapes and Python can."""
     try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as exc:
         raise DataError(
             f"`{path}`, {where}: a character is only half there (a `\\ud83d` without its partner)",

@@ -18,8 +18,8 @@ def listed(names: Sequence[str], *, last: str = "and") -> str:
 
 def first_few(names: Sequence[str], most: int) -> str:
     """The first names of what may be a long list: "a, b and 1,234 more"."""
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}"
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
 
 
 def two_gigabytes(one: int, other: int) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from reference import MIXTURES, make_model, write_gguf
 from tiny import CONTEXT, HEADS, HIDDEN, KV_HEADS, LAYERS, WIDTH, vocabulary
 
 from nomoat.bench import model
@@ -36,6 +37,13 @@ def test_bytes_read_a_token_are_those_of_the_matrices_and_their_scales(tiny_gguf
     words = len(vocabulary())
     assert weights.layer_weights == LAYER_WEIGHTS
     assert weights.read_bytes == LAYER_WEIGHTS + words * WIDTH + 2 * (LAYER_ROWS + words)
+
+
+def test_of_a_mixture_a_token_reads_the_experts_it_asks_alone(tmp_path: Path) -> None:
+    case = MIXTURES["qwen3moe"]
+    weights = model.weights_of(GGUFFile(write_gguf(tmp_path / "model.gguf", case, make_model(case))))
+    attention, router, expert = (4 + 2 + 2 + 4) * 32 * 64, 24 * 64, 3 * 96 * 64
+    assert weights.layer_weights == 2 * (attention + router + 3 * expert)
 
 
 def test_limits_follow_from_the_machine() -> None:

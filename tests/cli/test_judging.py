@@ -1,12 +1,13 @@
-"""How a command ends whose result is not over all questions."""
+"""How results are printed, and how a command ends whose result is not over all questions."""
 
 from __future__ import annotations
 
 import pytest
 import typer
 
-from nomoat.cli import judging
+from nomoat.cli import console, judging
 from nomoat.errors import BudgetReachedError
+from nomoat.records import Side
 
 BUDGET = BudgetReachedError(max_usd=1234.5, spent_usd=0.0, next_usd=2.0).message
 LIMIT = "the limit of 100,000 requests is reached: 2 answers held 20 tasks, and 14 of them were kept"
@@ -29,3 +30,60 @@ def test_a_bound_of_ours_that_was_met_is_named_and_no_one_elses(capsys: pytest.C
         judging.end(partial)
     assert caught.value.exit_code == judging.PARTIAL_EXIT
     assert " ".join(capsys.readouterr().err.split()) == f"partial: {partial}; the same command{higher} goes on from there"
+
+
+COLUMNS = {
+    "": ["1", "2"],
+    "model": ["stored:vicuna80/gpt35", "stored:vicuna80/vicuna-13b"],
+    "score": ["8.66 [8.25, 8.81]", "8.41 [7.90, 8.68]"],
+    "behind the first": ["-", "-0.69 points [-1.27, -0.11], p = 0.0414"],
+}
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (
+            100,
+            "   model                       score              behind the first\n"
+            "1  stored:vicuna80/gpt35       8.66 [8.25, 8.81]  -\n"
+            "2  stored:vicuna80/vicuna-13b  8.41 [7.90, 8.68]  -0.69 points [-1.27, -0.11], p = 0.0414\n",
+        ),
+        (
+            80,
+            "1  stored:vicuna80/gpt35\n"
+            "   score             8.66 [8.25, 8.81]\n"
+            "2  stored:vicuna80/vicuna-13b\n"
+            "   score             8.41 [7.90, 8.68]\n"
+            "   behind the first  -0.69 points [-1.27, -0.11], p = 0.0414\n",
+        ),
+    ],
+)
+def test_rows_that_a_console_has_no_room_for_stand_below_each_other(
+    capsys: pytest.CaptureFixture[str], width: int, shown: str
+) -> None:
+    """No name and no interval is broken."""
+    out = console.stdout_console()
+    out.width = width
+    judging.print_rows(out, COLUMNS, num_heads=2)
+    assert capsys.readouterr().out == shown
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"),
+    [
+        (100, ["stored:reviews/smollm2-135m+reviews  http://127.0.0.1:8431/v1#smollm2"]),
+        (80, ["stored:reviews/      http://127.0.0.1:8431/", "smollm2-135m+        v1#", "reviews              smollm2"]),
+    ],
+)
+def test_a_side_whose_name_is_too_long_for_its_column_is_broken_at_a_sign(
+    capsys: pytest.CaptureFixture[str], width: int, heads: list[str]
+) -> None:
+    names = ("stored:reviews/smollm2-135m+reviews", "http://127.0.0.1:8431/v1#smollm2")
+    unknown = {"licence": "", "seconds_p50": None, "seconds_p95": None, "bytes_out": 0, "cost_usd_per_1000": None}
+    sides = [Side(model=name, score=0.5, score_low=0.25, score_high=0.75, **unknown) for name in names]  # type: ignore[arg-type]
+    out = console.stdout_console()
+    out.width = width
+    judging.print_sides(out, "exact", sides)
+    shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert shown[: len(heads)] == heads and shown[len(heads)].startswith("score ")

@@ -12,7 +12,20 @@ import numpy as np
 import openvino as ov
 import pytest
 import torch
-from reference import CASES, CONTEXT, EXACT, FIRST_CONTEXT, FOLDER_CASES, HEAD, WIDTH, WINDOW, make_model, our_logits, write_gguf
+from reference import (
+    CASES,
+    CONTEXT,
+    EXACT,
+    FIRST_CONTEXT,
+    FOLDER_CASES,
+    HEAD,
+    MIXTURES,
+    WIDTH,
+    WINDOW,
+    make_model,
+    our_logits,
+    write_gguf,
+)
 from tiny import vocabulary
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
@@ -33,11 +46,11 @@ LONG = 3 * WINDOW + 5  # past the window, and past its cache's first blocks
 PAGED = [name for name in CASES if name != "gemma2"]  # see test_serial.py
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=CASES | MIXTURES)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """A reference and the folder of our import of its file."""
     folder = tmp_path_factory.mktemp("arch")
-    case = CASES[request.param]
+    case = (CASES | MIXTURES)[request.param]
     model = make_model(case)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NOMOAT_HOME", str(folder / "home"))
@@ -59,12 +72,12 @@ def random_rows(count: int, length: int) -> list[list[int]]:
 
 
 def test_every_known_architecture_has_a_case() -> None:
-    assert {case.arch for case in (CASES | FOLDER_CASES).values()} == set(architectures.known())
+    assert {case.arch for case in (CASES | FOLDER_CASES | MIXTURES).values()} == set(architectures.known())
 
 
 @pytest.mark.parametrize("page", ["docs/models.md", "README.md", "README.ko.md"])
 def test_a_page_names_every_known_architecture(page: str) -> None:
-    words = set(re.findall(r"[a-z0-9]+", (ROOT / page).read_text(encoding="utf-8").lower()))
+    words = set(re.findall(r"[a-z0-9-]+", (ROOT / page).read_text(encoding="utf-8").lower()))
     assert architectures.known().keys() <= words
 
 
@@ -165,13 +178,17 @@ def test_alibi_slopes_equal_those_of_the_reference(heads: int) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
+        (
+            "expert_count",
+            8,
+            "this model is a mixture of 8 experts in a family (`gemma3`) whose mixtures are others, which nomoat cannot do yet",
+        ),
         ("rope.scaling.type", "ntk", "this model scales its positions (`ntk`), which nomoat cannot do yet"),
         (
             "rope.scaling.yarn_log_multiplier",
             0.1,
             "this model scales its positions by a variant of `yarn`, which nomoat cannot do yet",
         ),
-        ("expert_count", 8, "this model is a mixture of 8 experts, which nomoat cannot do yet"),
         (
             "attention.causal",
             False,
@@ -191,6 +208,27 @@ def test_a_variant_that_would_be_answered_wrongly_is_refused(key: str, value: An
     with pytest.raises(UnsupportedError) as caught:
         importer.import_gguf(path)
     assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "message"),
+    [
+        ("granite", {"rope.scaling.finetuned": False}, "this Granite does not turn by positions"),
+        ("glm4", {"rope.dimension_sections": [8, 12, 12, 0]}, "this model turns by several positions at once (it sees images)"),
+        (
+            "exaone4",
+            {"attention.sliding_window_pattern": [True, False, True, False, True]},
+            "this model's attention windows follow another pattern ([True, False, True, False, True]) than `exaone4` has",
+        ),
+    ],
+)
+def test_a_file_whose_layers_turn_or_see_otherwise_than_its_family_s_is_refused(
+    name: str, keys: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    case = replace(CASES[name], keys=CASES[name].keys | keys)
+    with pytest.raises(UnsupportedError) as caught:
+        importer.import_gguf(write_gguf(tmp_path / "varied.gguf", case, make_model(case)))
+    assert caught.value.message == f"{message}, which nomoat cannot do yet"
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from patience import wait_until
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_as_torch_does
 from safetensors.torch import save_file as save_as_torch_does
@@ -413,6 +415,31 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, *, before: str = "", after: str =
     monkeypatch.setattr(importer, "ELSEWHERE_FROM_BYTES", ELSEWHERE)
     there = importer.IMPORT.replace("path, adapter", f"import os\nfrom nomoat import errors\n{before}\npath, adapter", 1)
     monkeypatch.setattr(importer, "IMPORT", f"{there}\n{after}")
+
+
+def test_another_process_gets_ready_while_the_file_is_read(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere(monkeypatch, before=f"open({str(tmp_path / 'ready')!r}, 'x').close()")
+    digest_of = importer.sha256_of_model
+
+    def digest_when_ready(path: Path) -> str:
+        wait_until((tmp_path / "ready").exists, "get ready")
+        return digest_of(path)
+
+    monkeypatch.setattr(importer, "sha256_of_model", digest_when_ready)
+    monkeypatch.setattr(importer, "_write_model", lambda *_: pytest.fail("it is imported here"))
+    assert (importer.import_gguf(tiny_gguf) / "openvino_model.bin").exists()
+
+
+def test_what_is_refused_leaves_no_process(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        assert set(psutil.Process().children()).difference(before)
+        raise NotEnoughMemoryError("too large", hint=None)
+
+    elsewhere(monkeypatch)
+    before = psutil.Process().children()
+    with pytest.raises(NotEnoughMemoryError):
+        importer.import_gguf(tiny_gguf, check=refuse)
+    assert psutil.Process().children() == before
 
 
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="its processes end by no signals")

@@ -209,6 +209,7 @@ def test_a_model_too_large_for_float32_is_scored_in_its_layout(tmp_path: Path, m
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_choices_are_those_of_lm_eval_harness(smollm2_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the log-likelihoods its Hugging Face backend gave: `benchmarks/scoring.py` made the file and says how."""
     folder = Path(__file__).parents[2] / "benchmarks"

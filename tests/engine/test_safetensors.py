@@ -140,6 +140,15 @@ def test_gemma_2_has_its_caps_where_config_json_leaves_them_out_and_none_where_i
     assert (sizes.attention_cap, sizes.logit_cap, sizes.window) == (None, 30.0, 4096)
 
 
+def test_an_exaone_is_read_under_the_names_that_real_ones_give_its_sizes(tmp_path: Path) -> None:
+    """Those of the code in their folders; `transformers` 5 writes its own."""
+    model, folder = write_folder(tmp_path / "model", "exaone")
+    rope = model.config.rope_parameters
+    edit(folder, num_hidden_layers=None, num_layers=2, rms_norm_eps=None, layer_norm_epsilon=1e-5, hidden_act=None,
+         activation_function="silu", rope_parameters=None, rope_theta=rope["rope_theta"], rope_scaling=rope)  # fmt: skip
+    assert_logits_equal(model, folder)
+
+
 def test_the_width_of_a_bloom_is_read_under_the_name_that_real_ones_give_it(tmp_path: Path) -> None:
     model, folder = write_folder(tmp_path / "model", "bloom")
     edit(folder, hidden_size=None, n_embed=model.config.hidden_size)
@@ -282,6 +291,11 @@ def test_an_unknown_architecture_is_refused_by_name(tmp_path: Path) -> None:
             {"rope_parameters": {"full_attention": ROPE, "sliding_attention": {**ROPE, "rope_type": "linear", "factor": 4.0}}},
             r"scales its positions in layers with a window \(`linear`\)",
         ),
+        ("exaone4", {"layer_types": 5 * SEES_ALL}, r"windows lie in other layers .* `exaone4`"),
+        ("exaone4", {"layer_types": None, "sliding_window_pattern": "LG"}, r"windows follow another pattern \(LG\)"),
+        ("smollm3", {"no_rope_layers": [1, 1, 0, 1]}, "other layers of this SmolLM3 turn by positions than of others"),
+        ("smollm3", {"no_rope_layers": None, "no_rope_layer_interval": 3}, "other layers of this SmolLM3 turn by positions"),
+        ("smollm3", {"use_sliding_window": True, "sliding_window": 8}, "this SmolLM3 sees a window"),
         ("opt", {"_remove_final_layer_norm": True}, "this OPT lacks its last norm"),
         ("falcon 7b", {"alibi": True}, "this Falcon has ALiBi"),
         ("mpt", {"attn_config": {"alibi": False}}, r"this MPT is of another variant \(no ALiBi\), which nomoat"),

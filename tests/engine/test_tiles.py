@@ -64,6 +64,17 @@ def test_tiles_hold_the_files_weights_to_the_last_bit(type_name: str) -> None:
 
 
 @pytest.mark.parametrize("type_name", TYPES)
+def test_tiles_are_the_same_however_many_are_made_at_a_time_and_zeros_fill_the_last(
+    type_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, place = raw_rows(type_name, 37, 512), np.empty((3, tiles.size(type_name, 16, 512)), np.uint8)
+    whole = tiles.tiled(np.concatenate([raw, np.zeros((11, raw.shape[1]), np.uint8)]), type_name)
+    monkeypatch.setattr(tiles, "IN_CACHE", 1)
+    assert tiles.tiled(raw, type_name, place) is place
+    assert np.array_equal(place, whole)
+
+
+@pytest.mark.parametrize("type_name", TYPES)
 def test_scales_that_are_no_numbers_are_refused(type_name: str) -> None:
     raw = raw_rows(type_name, 16, 512)
     raw[3, PLACES.get(type_name, 0) :][:2] = np.frombuffer(np.float16("nan").tobytes(), np.uint8)
@@ -490,9 +501,9 @@ def test_a_pass_of_our_own_is_not_made_of_damaged_facts(tmp_path: Path, small_on
 
 
 @needs_instructions
-@pytest.mark.parametrize("name", ["gemma", "gemma2", "gemma3", "phi3, window"])
+@pytest.mark.parametrize("name", ["exaone", "gemma", "gemma2", "gemma3", "glm4", "granite", "phi3, window", "smollm3"])
 def test_a_pass_of_our_own_gives_the_reference_s_logits(tmp_path: Path, small_ones_too: None, name: str) -> None:
-    """Norms around attention and MLP, a gate of GELU, capped scores and logits, windows and rotations by layer."""
+    """Norms around attention and MLP, a gate of GELU, capped scores and logits, windows and rotations by layer, multipliers."""
     reference = make_model(CASES[name])
     ours = NativeModel(Blueprint(importer.import_gguf(write_gguf(tmp_path / "model.gguf", CASES[name], reference))))
     ours.allocate(16)

@@ -68,6 +68,8 @@ def test_falcon_and_bloom_split_texts_where_their_own_tokenizers_do(tmp_path: Pa
     [
         ("gpt-2", ["I", "'ll", "Ġpay", "Ġ12345", "Ġfor", "ĠmyTEXT", "!)", "ĊĊĠ", "Ġx"]),
         ("smollm", ["I", "'ll", "Ġpay", "Ġ", "1", "2", "3", "4", "5", "Ġfor", "ĠmyTEXT", "!)", "ĊĊĠ", "Ġx"]),
+        ("exaone", ["I", "'ll", "Ġpay", "Ġ", "1", "2", "3", "4", "5", "Ġfor", "ĠmyTEXT", "!)", "ĊĊĠ", "Ġx"]),
+        ("exaone4", ["I", "'ll", "Ġpay", "Ġ12345", "Ġfor", "ĠmyTEXT", "!)", "ĊĊĠ", "Ġx"]),
         ("llama-bpe", ["I", "'ll", "Ġpay", "Ġ", "123", "45", "Ġfor", "ĠmyTEXT", "!)ĊĊ", "Ġ", "Ġx"]),
         ("qwen2", ["I", "'ll", "Ġpay", "Ġ", "1", "2", "3", "4", "5", "Ġfor", "ĠmyTEXT", "!)ĊĊ", "Ġ", "Ġx"]),
         ("tekken", ["I", "'ll", "Ġpay", "Ġ", "1", "2", "3", "4", "5", "Ġfor", "Ġmy", "TEXT", "!)ĊĊ", "Ġ", "Ġx"]),

@@ -70,6 +70,17 @@ def test_a_few_answers_that_look_like_sentences_are_compared_as_the_others_and_t
     assert suite_from_file(path).reasons[2] == f"metric: {reason}"
 
 
+def test_programs_that_say_where_the_code_goes_test_a_models_code(tmp_path: Path) -> None:
+    path = tmp_path / "my.jsonl"
+    tasks = [{"input": f"Write f{at}.", "target": f"{{answer}}\nassert f{at}()"} for at in (1, 1, 2, 2)]
+    path.write_text("".join(f"{json.dumps(task)}\n" for task in tasks))
+    guess = suite_from_file(path)
+    assert (guess.suite.metric, guess.suite.max_new_tokens) == ("code", 768)
+    assert guess.reasons[2] == "metric: code (every answer holds {answer}, where a model's code goes)"
+    path.write_text("".join(f"{json.dumps(task)}\n" for task in [*tasks, {"input": "What is 1 + 1?", "target": "2"}]))
+    assert suite_from_file(path).suite.metric == "exact"
+
+
 def test_jsonl_and_what_the_user_says_come_first(tmp_path: Path) -> None:
     path = tmp_path / "my.jsonl"
     path.write_text('{"body": "a", "team": 3}\n{"body": "b", "team": 4}\n')

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import re
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -24,12 +26,26 @@ from nomoat.judge.verdict import Duel, Rules, compare, score_interval
 from nomoat.records import Example, Message
 from nomoat.responder import Responder
 
+CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
 COMMAND = "nomoat eval one more"
+SCRIPT = '<script>document.getElementById("ko").checked = navigator.language.startsWith("ko");</script>'
 HOSTILE = "<script>alert(1)</script> & 한국어 질문"
 
 
 def responder(name: str, num_right: int) -> Responder:
     return Responder(name, FakeEngine(answers={f"{HOSTILE} {at}": "예" if at < num_right else "<b>no</b>" for at in range(40)}))
+
+
+def in_one(page: str, language: str) -> str:
+    """The page as who reads this language sees it."""
+    other = {"en": "ko", "ko": "en"}[language]
+    page = re.sub(rf'(?s)<(t?span)[^>]* lang="{other}">.*?</\1>', "", page)
+    page = re.sub(rf'(?s)<(t?span) lang="{language}">(.*?)</\1>', r"\2", page)
+    return re.sub(' data-ko="[^"]*"', "", page)
+
+
+def english(path: Path) -> str:
+    return in_one(path.read_text(encoding="utf-8"), "en")
 
 
 @pytest.fixture
@@ -52,7 +68,7 @@ def duel_page(suite: Suite, tmp_path: Path) -> str:
     duel = run_duel(responder("조정된 모델", 30), responder("base", 10), suite, RunSettings(seed=5), stop_early=False)
     write_duel_report(duel, path, command="nomoat duel '조정된 모델' base")
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
-    return path.read_text(encoding="utf-8")
+    return english(path)
 
 
 def test_duel_report_says_who_won_and_how_to_reproduce_it(duel_page: str) -> None:
@@ -69,7 +85,8 @@ def test_duel_report_says_who_won_and_how_to_reproduce_it(duel_page: str) -> Non
 
 
 def test_duel_report_asks_nothing_of_the_network(duel_page: str) -> None:
-    assert not re.search(r"""(src|href)\s*=\s*["'](?!#)|url\((?!#)|@import|<script|<link|<iframe""", duel_page)
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!#)|url\((?!#)|@import|<link|<iframe""", duel_page)
+    assert re.findall(r"<script.*", duel_page) == [SCRIPT]
     addresses = set(re.findall(r"https?://[^\s\"'<]+", duel_page))
     assert addresses <= {"http://www.w3.org/1999/xlink", "http://www.w3.org/2000/svg"}  # names of SVG's parts, never fetched
 
@@ -93,7 +110,7 @@ def test_report_over_several_suites_is_one_page_with_corrected_p_values(suite: S
     duels = run_duels(responder("left & co", 30), responder("right", 10), [suite, easy], stop_early=False)
     path = tmp_path / "report.html"
     write_duels_report(duels, path, command=COMMAND)
-    page = path.read_text(encoding="utf-8")
+    page = english(path)
     for text in (
         "<code>left &amp; co</code> is ahead on 1 of 2 suites, <code>right</code> on 0; too close to call on 1.",
         '<td data-label="p-value">0.0625</td><td data-label="corrected">0.0625</td>',
@@ -105,12 +122,12 @@ def test_report_over_several_suites_is_one_page_with_corrected_p_values(suite: S
     ):
         assert text in page, text
     assert page.count('<article class="example">') == 8
-    assert "<script" not in page
+    assert page.count("<script") == 1
 
 
 def test_evaluation_report_shows_what_was_wrong_from_all_over_the_suite(suite: Suite, tmp_path: Path) -> None:
     write_evaluation_report(run_suite(responder("m", 10), suite), tmp_path / "r.html", command=COMMAND)
-    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    page = english(tmp_path / "r.html")
     assert "<code>m</code> reaches 25.0 % [14.2, 40.2] on <code>한글 &amp; more</code>, 40 items" in page
     shown = [int(example_id) for example_id in re.findall(r'<p class="about">(\d+) · ', page)]
     assert len(shown) == MAX_EXAMPLES_SHOWN
@@ -121,7 +138,7 @@ def test_a_report_says_that_too_many_categories_have_no_rows(suite: Suite, tmp_p
     examples = tuple(dataclasses.replace(suite.examples[0], id=str(at), category=f"kind {at}") for at in range(101))
     evaluation = run_suite(responder("m", 10), dataclasses.replace(suite, examples=examples))
     write_evaluation_report(evaluation, tmp_path / "r.html", command=COMMAND)
-    assert "The 101 categories have no rows: more than 100 tell little." in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "The 101 categories have no rows: more than 100 tell little." in english(tmp_path / "r.html")
 
 
 def test_evaluation_report_of_grades_shows_the_lowest(suite: Suite, tmp_path: Path) -> None:
@@ -131,12 +148,12 @@ def test_evaluation_report_of_grades_shows_the_lowest(suite: Suite, tmp_path: Pa
     outcomes = tuple(dataclasses.replace(outcome, score=float(10 - at % 10)) for at, outcome in enumerate(plain.outcomes))
     evaluation = dataclasses.replace(plain, suite=graded, outcomes=outcomes)
     write_evaluation_report(evaluation, tmp_path / "r.html", command=COMMAND)
-    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    page = english(tmp_path / "r.html")
     assert "<h2>The answers with the lowest scores</h2>" in page
     assert re.findall(r" · score (\d+)</p>", page) == ["1"] * 4 + ["2"] * 4 + ["3"] * 2
     best = dataclasses.replace(evaluation, outcomes=tuple(dataclasses.replace(outcome, score=10.0) for outcome in outcomes))
     write_evaluation_report(best, tmp_path / "r.html", command=COMMAND)
-    assert "lowest scores" not in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "lowest scores" not in english(tmp_path / "r.html")
 
 
 def test_dots_that_look_alike_are_drawn_as_one_line() -> None:
@@ -199,7 +216,7 @@ def test_duel_that_stopped_shows_its_confidence_sequence(suite: Suite, tmp_path:
     duel = run_duel(responder("a", 38), responder("b", 1), suite, RunSettings(concurrency=4, seed=2), rules=Rules(rope=3))
     assert duel.verdict.num_examples < 40
     write_duel_report(duel, tmp_path / "r.html", command=COMMAND)
-    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    page = english(tmp_path / "r.html")
     assert "<h2>While it went on</h2>" in page
     assert f"{duel.verdict.num_examples} of 40 items" in page
     assert ">points, left minus right<" in page and ">items asked<" in page
@@ -224,7 +241,7 @@ def test_what_counts_as_equal_is_said_in_the_points_of_the_scale(suite: Suite, t
     assert reviewed.verdict.winner == "equal"
     assert reviewed.verdict.sentence.endswith(", less than the 1.2 that count.")
     write_duel_report(reviewed, tmp_path / "r.html", command=COMMAND)
-    assert "<tr><th>counts as equal</th><td>within 1.2 points</td></tr>" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<tr><th>counts as equal</th><td>within 1.2 points</td></tr>" in english(tmp_path / "r.html")
 
 
 def test_report_of_paid_answers_shows_what_quality_costs(suite: Suite, tmp_path: Path) -> None:
@@ -236,7 +253,7 @@ def test_report_of_paid_answers_shows_what_quality_costs(suite: Suite, tmp_path:
     left, right = (dataclasses.replace(part, side=side) for part, side in zip((duel.left, duel.right), sides, strict=True))
     verdict = dataclasses.replace(duel.verdict, left=sides[0], right=sides[1])
     write_duel_report(Duel(verdict=verdict, left=left, right=right), tmp_path / "r.html", command=COMMAND)
-    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    page = english(tmp_path / "r.html")
     assert "<h2>What quality costs</h2>" in page
     assert "<td>$0.002</td><td>$5.00</td>" in page
     assert "<td>$0.00008</td><td>$0.20</td>" in page
@@ -250,10 +267,10 @@ def test_square_counts_right_and_wrong_together(duel_page: str) -> None:
 def test_leaderboard_report_names_every_model_in_order(suite: Suite, tmp_path: Path) -> None:
     table = run_table([responder("나쁨", 5), responder("좋음", 36), responder("mid", 20)], suite)
     write_table_report(table, tmp_path / "t.html", command=COMMAND)
-    page = (tmp_path / "t.html").read_text(encoding="utf-8")
+    page = english(tmp_path / "t.html")
     assert "<title>한글 &amp; more: 좋음, mid, 나쁨</title>" in page
     assert page.index("1. 좋음") < page.index("2. mid") < page.index("3. 나쁨")
-    assert not re.search(r"""(src|href)\s*=\s*["'](?!#)|<script|<link""", page)
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!#)|<link""", page)
     assert f"<pre>{COMMAND}</pre>" in page
 
 
@@ -261,7 +278,7 @@ def test_labels_of_a_plot_show_the_end_of_a_long_name_and_the_whole_of_it_when_p
     names = [f'http://127.0.0.1:18801/v1#model-{at}"<b>' for at in range(3)]
     table = run_table([responder(name, count) for name, count in zip(names, (9, 6, 3), strict=True)], suite)
     write_table_report(table, tmp_path / "report.html", command="-")
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = english(tmp_path / "report.html")
     for at, name in enumerate(names):
         assert f'<span title="{escape(f"{at + 1}. {name}")}"><i>{at + 1}. http://127' in page
         assert f"</i><b>{escape(name[-16:])}</b></span>" in page
@@ -272,9 +289,7 @@ def test_leaderboard_report_of_models_that_always_tied_draws_one_rating(suite: S
     write_table_report(table, tmp_path / "t.html", command=COMMAND)
     one = table.leaderboard.standings[0]
     assert one.rating_low < 1000 < one.rating_high
-    assert f"1,000 [{one.rating_low:,.0f}, {one.rating_high:,.0f}]" in (tmp_path / "t.html").read_text(encoding="utf-8").replace(
-        "\u00a0", " "
-    )
+    assert f"1,000 [{one.rating_low:,.0f}, {one.rating_high:,.0f}]" in english(tmp_path / "t.html").replace("\u00a0", " ")
 
 
 def test_every_plot_is_there_for_a_wide_page_and_for_a_telephone(duel_page: str) -> None:
@@ -287,6 +302,60 @@ def test_interval_is_not_broken_at_the_end_of_a_line(duel_page: str) -> None:
     assert "<td>75.0 % [59.8,\u00a085.8]</td>" in duel_page
 
 
+def test_in_korean_a_page_has_no_english_but_names_and_units(suite: Suite, tmp_path: Path) -> None:
+    """Of each kind of page: all that it shows but questions and answers."""
+    names = {
+        *COMMAND.split(),
+        "ms",
+        "UTC",
+        "English",
+        "RouteLLM",
+        "Bradley",
+        "Terry",
+        "Elo",
+        "Holm",
+        "confidence",
+        "sequence",
+        "alpha",
+    }
+    texts = '<title>.*?</title>|<pre>.*?</pre>|<p class="text">.*?</p>|<style.*?</style>|<script>.*?</script>'
+    data = r"cc-by-4\.0|abc123|fake-\w+|\b(?:few|easy|def|here)\b"
+    left, right, third = (responder(name, count) for name, count in (("l", 30), ("r", 10), ("m", 20)))
+    easy = dataclasses.replace(suite, name="easy", sha256="def", examples=suite.examples[:15])
+    told = dataclasses.replace(suite, source="", notes=("scores are RouteLLM's; the answers themselves were not kept",))
+    write_duel_report(run_duel(left, right, told, RunSettings(limit=30), rules=Rules(rope=3)), tmp_path / "duel.html", command=COMMAND)
+    write_duels_report(run_duels(left, right, [suite, easy], stop_early=False), tmp_path / "duels.html", command=COMMAND)
+    write_table_report(run_table([left, right, third], suite), tmp_path / "table.html", command=COMMAND)
+    write_evaluation_report(run_suite(right, suite), tmp_path / "evaluation.html", command=COMMAND)
+    for path in tmp_path.glob("*.html"):
+        page = in_one(path.read_text(encoding="utf-8"), "ko")
+        shown = html.unescape(re.sub(rf"(?s){texts}|{data}|<!--.*?-->|<[^>]*>", " ", page))
+        assert set(re.findall("[A-Za-z]{2,}", shown)) <= names, path.name
+        assert "문항" in shown
+
+
+@pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="needs Chromium and its driver: apt-get install chromium-driver")
+def test_the_browsers_language_chooses_and_the_reader_may(duel_page: str, tmp_path: Path) -> None:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+    from selenium.webdriver.common.by import By
+
+    for language, before, after in (("ko-KR", "다시 해 보려면", "To do it again"), ("en-US", "To do it again", "다시 해 보려면")):
+        options = webdriver.ChromeOptions()
+        options.binary_location = str(CHROMIUM)
+        for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--lang={language}"):
+            options.add_argument(argument)
+        options.add_experimental_option("prefs", {"intl.accept_languages": language})
+        browser = webdriver.Chrome(options=options, service=Service(executable_path=str(DRIVER)))
+        try:
+            browser.get((tmp_path / "new" / "report.html").as_uri())
+            for title in (before, after):
+                assert [heading.text for heading in browser.find_elements(By.TAG_NAME, "h2")][-1] == title
+                browser.find_element(By.CSS_SELECTOR, "[name=language]:not(:checked)").click()
+        finally:
+            browser.quit()
+
+
 def test_report_of_the_vicuna_replay_holds_the_blogs_ratio(vicuna_folder: Path, tmp_path: Path) -> None:
     write_duel_report(run_duel("stored:vicuna80/vicuna-13b", "stored:vicuna80/gpt35"), tmp_path / "r.html", command=COMMAND)
-    assert "638.0 / 693.0 = 92.06 % [" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "638.0 / 693.0 = 92.06 % [" in english(tmp_path / "r.html")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -99,6 +100,21 @@ def test_what_is_no_model_or_no_number_is_refused_before_anything_is_asked() -> 
         assert caught.value.message == message
     with pytest.raises(UsageError, match=r"`alpha` is '0[.]05'"):
         nomoat.duel("fake:", "fake:", quiz(1), alpha="0.05")  # type: ignore[arg-type]
+
+
+def test_rows_are_asked_as_a_suite_and_found_again_as_their_file(tmp_path: Path) -> None:
+    rows = [{"input": f"question {n}", "target": "yes"} for n in range(3)]
+    outcomes = nomoat.evaluate(knowing("m", 2), (row for row in rows))
+    assert [(outcome.suite, outcome.example_id, outcome.score) for outcome in outcomes] == [
+        ("rows", "1", 1.0), ("rows", "2", 1.0), ("rows", "3", 0.0),
+    ]  # fmt: skip
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    again = run_suite(knowing("m", 2), path)
+    assert again.outcomes == tuple(outcomes)
+    assert "3" in again.side.facts["reused answers"]
+    verdict = nomoat.duel(knowing("m", 2), knowing("n", 0), iter(rows), stop_early=False)
+    assert (verdict.suite, verdict.num_examples) == ("rows", 3)
 
 
 def test_choice_suite_takes_the_likeliest_choice() -> None:

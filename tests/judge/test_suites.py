@@ -48,6 +48,18 @@ def test_jsonl_alone_is_a_choice_suite_if_every_example_has_choices(tmp_path: Pa
     assert load_suite(write_lines(tmp_path / "t.jsonl", GOOD, {"input": "1+1", "target": "2"})).metric == "exact"
 
 
+def test_jsonl_alone_is_a_code_suite_if_every_target_says_where_the_code_goes(tmp_path: Path) -> None:
+    task = {"input": "Write f(x).", "target": "{answer}\nassert f(1) == 2"}
+    path = write_lines(tmp_path / "s.jsonl", task, {**task, "target": [task["target"], "{answer}\nassert f(2) == 4"]})
+    assert (load_suite(path).metric, load_suite(path).max_new_tokens) == ("code", 768)
+    path.with_suffix(".toml").write_text('metric = "exact"')
+    assert (load_suite(path).metric, load_suite(path).max_new_tokens) == ("exact", 32)
+    path.with_suffix(".toml").write_text("max_new_tokens = 99")
+    assert (load_suite(path).metric, load_suite(path).max_new_tokens) == ("code", 99)
+    mixed = write_lines(tmp_path / "t.jsonl", task, {**task, "target": [task["target"], "f"]})
+    assert load_suite(mixed).metric == "exact"
+
+
 def test_toml_gives_prompt_and_system_and_the_rest(tmp_path: Path) -> None:
     write_lines(tmp_path / "data.jsonl", GOOD, {"messages": [{"role": "user", "content": "as it is"}], "target": "2"})
     toml = tmp_path / "maths.toml"
@@ -248,13 +260,66 @@ def test_table_without_its_columns_named_says_which_there_are(table: Path) -> No
     assert caught.value.hint == "name it with --label-column (in Python: `label_column`); its columns are: text, label"
 
 
-def test_what_names_no_suite_is_refused_with_what_to_give() -> None:
-    for strange in ([{"input": "2 + 2", "target": "4"}], None):
-        with pytest.raises(
-            UsageError, match=f"a suite is named by a text or a path, and this is of the type {type(strange).__name__}"
-        ) as caught:
-            load_suite(strange)  # type: ignore[arg-type]
-        assert ".jsonl" in str(caught.value.hint)
+def test_what_is_no_suite_is_refused_with_what_to_give() -> None:
+    with pytest.raises(UsageError, match="data are named by a text or a path, or given as rows, and this is of the type NoneType"):
+        load_suite(None)  # type: ignore[arg-type]
+
+
+def test_rows_are_the_suite_that_a_jsonl_file_of_them_is(tmp_path: Path) -> None:
+    rows = [GOOD, {"input": "Broke.", "target": "x", "choices": ["x", "y"]}]
+    suite, of_file = load_suite(rows), load_suite(write_lines(tmp_path / "rows.jsonl", *rows))
+    assert suite == of_file
+    assert (suite.name, suite.metric, [example.id for example in suite.examples]) == ("rows", "choice", ["a", "2"])
+    assert load_suite(iter({"category": None, "choices": float("nan"), **row} for row in rows)) == of_file  # as data frames have it
+    written = write_suite(replace(suite, name="reviews"), tmp_path)
+    assert load_suite(written).sha256 == suite.sha256
+
+
+def test_rows_with_their_columns_named_are_a_table(table: Path) -> None:
+    columns = {"input_column": "text", "label_column": "label"}
+    texts = (("Works well. ", "positive"), ("Broke.", "negative"), ("좋아요", "positive"))
+    rows = [{"label": label, "text": text} for text, label in texts]
+    suite, of_file = load_suite(rows, **columns), load_suite(table, **columns)
+    assert [replace(example, id="") for example in suite.examples] == [replace(example, id="") for example in of_file.examples]
+    assert [example.id for example in suite.examples] == ["1", "2", "3"]
+    decomposed = [{unicodedata.normalize("NFD", "글"): unicodedata.normalize("NFD", text), "라벨": label} for text, label in texts]
+    assert load_suite(decomposed, input_column="글", label_column="라벨") == suite
+    numbers = load_suite([{"text": 1, "label": True}, {"text": 2.5, "label": False}], **columns)
+    assert [example.target for example in numbers.examples] == ["True", "False"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "message"),
+    [
+        ([{"input": "a", "target": "b"}, {"input": "a"}], {}, "`rows`, row 2: `target` is missing, and should be text"),
+        ([GOOD, GOOD], {}, "`rows`, row 2: the id `a` was used in row 1 already"),
+        ([{"text": "a", "label": "x"}, {"text": "b"}, {"text": ""}], {"input_column": "text", "label_column": "label"},
+         "`rows`, row 3: column `text` is empty; rows 2, 3: column `label` is empty"),
+        ([{"text": "a"}], {"input_column": "text", "label_column": "label"}, "`rows` has no column `label`"),
+        ([{"text": "a", "label": ["x"]}], {"input_column": "text", "label_column": "label"},
+         "`rows`, row 1: column `label` holds a list, not a text"),
+        ([{"text": "a", " text": "b", "label": "x"}], {"input_column": "text", "label_column": "label"},
+         "`rows` has more than one column `text`"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_rows_is_named_with_the_number_of_the_row(
+    rows: list[dict[str, object]], columns: dict[str, str], message: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        load_suite(rows, **columns)
+    assert caught.value.message == message
+
+
+def test_rows_that_are_no_examples_have_their_columns_to_be_named() -> None:
+    with pytest.raises(UsageError) as caught:
+        load_suite([{"question": "2 + 2", "answer": "4"}])
+    assert caught.value.message == "`rows` is a table, and its input column is not named"
+    assert caught.value.hint == (
+        "name it with --input-column (in Python: `input_column`); its columns are: question, answer; "
+        "or name them `input` and `target` where answers are free"
+    )
+    with pytest.raises(UsageError, match="an instruction are for tables"):
+        load_suite([GOOD], instruction="Is it good?")
 
 
 def test_the_home_folder_is_known_by_its_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

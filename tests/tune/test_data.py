@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nomoat.errors import DataError, UsageError
+from nomoat.rows import Source, taken
 from nomoat.tune.data import Lesson, read
 
 
@@ -17,7 +19,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def read_lessons(path: Path, **options: str) -> list[Lesson]:
+def read_lessons(path: Source, **options: str) -> list[Lesson]:
     return read(path, **options).lessons  # type: ignore[arg-type]
 
 
@@ -28,6 +30,34 @@ def test_a_table_gives_a_lesson_a_row_with_every_label_named(tmp_path: Path) -> 
         "Classify the text. Answer with one of: negative, positive.\n\nText: 좋아요!\nLabel:"
     )  # fmt: skip
     assert (first.label, second.label, second.where) == ("positive", "negative", "line 3")
+
+
+def test_rows_give_the_lessons_that_their_file_gives(tmp_path: Path) -> None:
+    rows = [{"text": "좋아요!", "label": "positive"}, {"text": " Bad.", "label": "negative"}]
+    columns = {"input_column": "text", "label_column": "label"}
+    of_file = read_lessons(write(tmp_path / "t.csv", "text,label\n좋아요!,positive\nBad.,negative\n"), **columns)
+    found = read_lessons(taken(rows, "rows"), **columns)
+    assert [replace(lesson, where="") for lesson in found] == [replace(lesson, where="") for lesson in of_file]
+    assert [lesson.where for lesson in found] == ["row 1", "row 2"]
+    said = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho", "tool_calls": None, "weight": float("nan")}]
+    turns = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]
+    for row in ({"messages": said}, {"conversations": turns}, {"instruction": "hi", "input": None, "output": "ho"}):
+        (lesson,) = read_lessons(taken([{**row, "tools": None}], "rows"))
+        assert [message.content for message in lesson.messages] == ["hi", "ho"]
+
+
+def test_of_rows_without_a_conversation_the_columns_have_to_be_named() -> None:
+    with pytest.raises(UsageError) as caught:
+        read_lessons(taken([{"review": "Bad.", "stars": 1}], "rows"))
+    assert caught.value.message == "`rows` is a table, and its input column is not named"
+    assert caught.value.hint == (
+        "name it with --input-column (in Python: `input_column`); its columns are: review, stars; "
+        "or of conversations, each row has conversations, instruction or messages"
+    )
+    with pytest.raises(DataError, match="`rows`, row 2: no list of `messages`"):
+        read_lessons(taken([{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}, {}], "rows"))
+    with pytest.raises(UsageError, match="an instruction is for tables"):
+        read_lessons(taken([{"messages": []}], "rows"), instruction="Answer.")
 
 
 def test_the_users_own_instruction_is_used_word_for_word(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -13,11 +14,12 @@ from typing import Any
 
 import learning
 import pytest
+import shell
 import torch
 from learning import COLUMNS, facts_of, weights
 from patience import PATIENCE_SECONDS
 
-from nomoat import installing, net
+from nomoat import installing, net, paths
 from nomoat.asking import cluster as clusters
 from nomoat.engine import importer
 from nomoat.errors import MissingExtraError, UnknownModelError, UsageError, WorkerError
@@ -48,6 +50,13 @@ def table(tmp_path: Path) -> Path:
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """The workers, whose processes no test reaches, learn in that, too; the frozen layer is kept where all layers do not learn."""
     monkeypatch.setattr(data_parallel.Crew, "choose_plan", lambda crew, say: _plan(crew._prepared))
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nodes are other machines, that may be asked: one worker learns there, not this process."""
+    monkeypatch.setattr(clusters, "is_here", lambda address: False)
+    monkeypatch.setenv("NOMOAT_OFFLINE", "")
 
 
 def _plan(prepared: prepare.Prepared) -> train.ExecutionPlan:
@@ -172,16 +181,15 @@ def test_what_workers_read_once_while_they_look_is_counted_as_long_as_the_longes
 
 
 # ---------------------------------------------------------------- on two nodes
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_float32")
 class TestTwoNodes:
     @pytest.mark.parametrize("settings", [SETTINGS, prepare.Settings(rank=4, epochs=2, layers=2, noise=5, batch=15)])
     def test_two_workers_learn_what_one_process_learns(
-        self, cluster: str, settings: prepare.Settings, tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path]
+        self, cluster: str, settings: prepare.Settings, uninterrupted: Callable[..., Path]
     ) -> None:
         """Up to rounding: losses on the way, what is held out, and the weights."""
-        said: list[str] = []
-        alone = uninterrupted(settings)
-        spread_out = tune(tiny_gguf, table, "spread", settings=settings, ray=cluster, on_message=said.append)
+        alone, spread_out = uninterrupted(settings), uninterrupted(settings, ray=cluster)
         assert_close(weights(spread_out), weights(alone))
         one, two = metrics(alone), metrics(spread_out)
         for name in ("validation_loss_before", "validation_loss_after", "steps", "tokens"):
@@ -190,7 +198,6 @@ class TestTwoNodes:
             assert (b["learning"], b["held_out"]) == pytest.approx((a["learning"], a["held_out"]), rel=1e-4)
         assert (one["workers"], two["workers"], len(two["machines"])) == ([1], [2], 1)
         assert two["history"][0]["held_out"] < two["validation_loss_before"]
-        assert said[0].startswith("each batch is split over 2 workers on ")
 
     def test_going_on_from_an_adapter_begins_where_it_ended(self, cluster: str, tiny_gguf: Path, table: Path) -> None:
         """The workers' nodes have not that adapter; this process sends what it knows."""
@@ -202,47 +209,41 @@ class TestTwoNodes:
         assert metrics(spread_out)["validation_loss_before"] == pytest.approx(metrics(alone)["validation_loss_before"], rel=1e-4)
         assert_close(weights(spread_out), weights(alone))
 
-    @pytest.mark.parametrize("how", ["Ctrl-C", "a worker dies"])
     def test_what_was_stopped_goes_on_to_the_same_weights(
-        self, cluster: str, tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, how: str
+        self, cluster: str, tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        whole = weights(uninterrupted(SETTINGS, ray=cluster))
+        """By Ctrl-C, and then by the death of a worker; by two workers, and up to rounding by one process."""
         crews: list[data_parallel.Crew] = []
         find = data_parallel.Crew.find
         monkeypatch.setattr(data_parallel.Crew, "find", lambda crew: (crews.append(crew), find(crew)))
-
-        def stop(progress: train.Progress) -> None:
-            if progress.step == 7 and how == "Ctrl-C":
-                raise KeyboardInterrupt
-            if progress.step == 7:
-                ray.kill(crews[0].hands[1].actor)
-
-        with pytest.raises(KeyboardInterrupt if how == "Ctrl-C" else WorkerError) as caught:
-            tune(tiny_gguf, table, "parts", ray=cluster, on_progress=stop)
-        if isinstance(caught.value, WorkerError):
-            assert caught.value.message.startswith(f"the worker on `{crews[0].hands[1].place.host}` died: ")
-            assert caught.value.hint == (
-                "the same again with --resume, and with fewer --workers, too (in Python: `resume`, `workers`), goes on from step 7"
-            )
-        for hand in crews[0].hands:
-            assert_ends(hand)
         steps: list[int] = []
-        resumed = tune(tiny_gguf, table, "parts", ray=cluster, resume=True, on_progress=lambda progress: steps.append(progress.step))
-        assert steps[0] == 8
-        assert_equal(weights(resumed), whole)
 
-    def test_one_process_goes_on_where_two_workers_were_stopped(
-        self, cluster: str, tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path]
-    ) -> None:
         def stop(progress: train.Progress) -> None:
-            if progress.step == 15:
+            steps.append(progress.step)
+            if progress.step == 7:
                 raise KeyboardInterrupt
+            if progress.step == 15:
+                ray.kill(crews[1].hands[1].actor)
 
         with pytest.raises(KeyboardInterrupt):
             tune(tiny_gguf, table, "parts", ray=cluster, on_progress=stop)
-        resumed = tune(tiny_gguf, table, "parts", resume=True)
-        assert_close(weights(resumed), weights(uninterrupted(SETTINGS)))
-        assert metrics(resumed)["workers"] == [2, 1]
+        for hand in crews[0].hands:
+            assert_ends(hand)
+        with pytest.raises(WorkerError) as caught:
+            tune(tiny_gguf, table, "parts", ray=cluster, resume=True, on_progress=stop)
+        assert caught.value.message.startswith(f"the worker on `{crews[1].hands[1].place.host}` died: ")
+        assert caught.value.hint == (
+            "the same again with --resume, and with fewer --workers, too (in Python: `resume`, `workers`), goes on from step 15"
+        )
+        for hand in crews[1].hands:
+            assert_ends(hand)
+        shutil.copytree(adapter.checkpoint_folder(paths.adapters() / "parts"), adapter.checkpoint_folder(paths.adapters() / "alone"))
+        by_two = tune(tiny_gguf, table, "parts", ray=cluster, resume=True, on_progress=lambda progress: steps.append(progress.step))
+        assert [step for step in steps if step] == list(range(1, 23))
+        assert_equal(weights(by_two), weights(uninterrupted(SETTINGS, ray=cluster)))
+        by_one = tune(tiny_gguf, table, "alone", resume=True)
+        assert_close(weights(by_one), weights(uninterrupted(SETTINGS)))
+        assert metrics(by_one)["workers"] == [2, 1]
 
     def test_a_worker_that_dies_before_anything_is_learned_leaves_nothing_to_go_on_with(
         self, cluster: str, tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
@@ -264,14 +265,12 @@ class TestTwoNodes:
         with pytest.raises(UsageError, match="the loss is no number any more"):
             tune(tiny_gguf, table, "broken", ray=cluster, settings=prepare.Settings(rank=4, learning_rate=1e30))
 
+    @pytest.mark.usefixtures("elsewhere")
     def test_a_single_worker_elsewhere_learns_there(
-        self, cluster: str, tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+        self, cluster: str, tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path]
     ) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(clusters, "is_here", lambda address: False)
-            patch.setenv("NOMOAT_OFFLINE", "")
-            said: list[str] = []
-            there = tune(tiny_gguf, table, "there", settings=SHORT, ray=cluster, workers=1, on_message=said.append)
+        said: list[str] = []
+        there = tune(tiny_gguf, table, "there", settings=SHORT, ray=cluster, workers=1, on_message=said.append)
         assert said[:2] == [said[0], "the lessons are sent to those machines of your Ray cluster"]
         assert_close(weights(there), weights(uninterrupted(SHORT)))
 
@@ -292,10 +291,11 @@ def test_a_machine_without_the_model_is_named_with_what_to_do_there(
     assert caught.value.hint == "on that machine: nomoat pull smollm2-135m"
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_a_machine_with_another_file_is_named(cluster: str, tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importer, "sha256_of_model", lambda path: "0")
     with pytest.raises(WorkerError, match=r"(?m)^on `.+`: `tiny.gguf` is another file than on the machine that asks$"):
-        tune(tiny_gguf, table, "c", ray=cluster)
+        tune(tiny_gguf, table, "c", ray=cluster, workers=1)
 
 
 def test_more_workers_than_a_step_has_lessons_are_refused(cluster: str, tiny_gguf: Path, table: Path) -> None:
@@ -305,15 +305,16 @@ def test_more_workers_than_a_step_has_lessons_are_refused(cluster: str, tiny_ggu
     assert caught.value.hint == "take --workers 8 (in Python: `workers`), or a larger --batch (in Python: `batch`)"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kernels")
 def test_the_command_takes_a_cluster(cluster: str, tiny_gguf: Path, table: Path) -> None:
-    command = [sys.executable, "-m", "nomoat", "tune", str(tiny_gguf), str(table), "--input-column", "text", "--label-column", "label"]
+    command = ["tune", str(tiny_gguf), str(table), "--input-column", "text", "--label-column", "label"]
     command += ["--name", "c", "--epochs", "1", "--json", "--ray", cluster]
-    dry = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+    dry = shell.nomoat(*command, "--dry-run")
     assert dry.returncode == 0, dry.stderr
     assert "\nevery worker has the model; the time above is what this machine would take alone\n" in dry.stderr
     assert set(json.loads(dry.stdout)) == {"data", "settings", "estimate"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+    done = shell.program(*command)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["metrics"]["workers"] == [2]
     assert "\neach batch is split over 2 workers on " in done.stderr and "\ntuning: 100%, loss " in done.stderr
@@ -330,6 +331,7 @@ def look(progress):
                 if connection.status == psutil.CONN_LISTEN:
                     print(connection.laddr.ip)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert "scipy.stats" not in sys.modules  # which takes a second to import
 
 nomoat.tune(sys.argv[1], sys.argv[2], name="c", input_column="text", label_column="label", workers=2, on_progress=look,
             rank=4, epochs=0.1)
@@ -337,6 +339,7 @@ assert psutil.Process().children(recursive=True) == []
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kernels")
 def test_workers_of_this_machine_listen_on_loopback_only_and_end_with_the_training(tiny_gguf: Path, table: Path) -> None:
     """Whoever reaches a port of Ray may run code here, and whoever reaches one of gloo may spoil what is learned."""

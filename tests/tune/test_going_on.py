@@ -217,6 +217,28 @@ def interrupted(base: Path, table: Path, **options: Any) -> None:
         tune(base, table, "parts", on_progress=stop, **options)
 
 
+def test_a_training_of_rows_is_resumed_with_the_same_rows_and_keeps_none_of_them(tiny_gguf: Path, tmp_path: Path) -> None:
+    rows = [{"text": f"{'xyz'[n % 3]} {n}", "label": learning.COLOURS[n % 3]} for n in range(90)]
+    settings = prepare.Settings(rank=4, layers=2, epochs=1)
+    whole = nomoat.tune(str(tiny_gguf), rows, name="whole", settings=settings, **COLUMNS)
+
+    def stop(progress: train.Progress) -> None:
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        nomoat.tune(str(tiny_gguf), iter(rows), name="parts", settings=settings, on_progress=stop, **COLUMNS)
+    with pytest.raises(UsageError, match=r"^`rows` has changed since the interrupted training of `parts` began"):
+        nomoat.tune(str(tiny_gguf), rows[1:], name="parts", settings=settings, resume=True, **COLUMNS)
+    parts = nomoat.tune(str(tiny_gguf), iter(rows), name="parts", settings=settings, resume=True, **COLUMNS)
+    assert all(torch.equal(weights(parts)[name], learned) for name, learned in weights(whole).items())
+    lines = tmp_path / "rows.jsonl"
+    lines.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    facts = facts_of(parts)
+    assert (facts["data_file"], facts["data_sha256"]) == ("rows", paths.sha256_of(lines))
+    assert "x 0" not in json.dumps(facts)
+
+
 def test_a_training_that_keeps_what_the_test_has_is_not_resumed_as_one_that_does_not(tiny_gguf: Path, tmp_path: Path) -> None:
     """The validation file is held out by it, too: losses before and after would be of different lessons."""
     table, held_out = (write_table(tmp_path / f"{name}.csv", texts=name) for name in ("xyz", "abc"))

@@ -104,6 +104,7 @@ for kernel in (kernels._norm_forward, kernels._norm_backward, kernels._rotate, k
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("empty_home")  # one for all tests would be filled by several at once, which lose each other's
 def test_who_learns_has_not_compiled_what_it_learns_with() -> None:
     """It would sum in another order than all who find it kept."""

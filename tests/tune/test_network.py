@@ -31,7 +31,10 @@ def test_every_family_gives_the_logits_of_its_reference(name: str, keep_expanded
     assert_logits_equal(model, source, keep_expanded=keep_expanded, frozen=frozen)
 
 
-@pytest.mark.parametrize("name", ["falcon 40b", "gemma3", "gpt2", "llama", "opt", "phi3", "qwen2"])
+@pytest.mark.parametrize(
+    "name",
+    ["exaone", "exaone4", "falcon 40b", "gemma3", "glm4", "gpt2", "granite", "llama", "olmo3", "opt", "phi3", "qwen2", "smollm3"],
+)
 def test_a_folder_of_the_hub_gives_the_logits_of_its_reference(name: str, tmp_path: Path) -> None:
     model, folder = write_folder(tmp_path / "model", name)
     assert_logits_equal(model, open_source(folder), keep_expanded=True, frozen=0)

@@ -18,6 +18,7 @@ from nomoat.engine.tokenizer import from_metadata
 from nomoat.errors import BadFileError, DataError, UnsupportedError, UsageError
 from nomoat.labelling import kept_question, label_instruction
 from nomoat.records import Message, Parent
+from nomoat.rows import Rows
 from nomoat.tune import samples
 from nomoat.tune.data import Lesson
 from nomoat.tune.prepare import Settings, chosen, prepare, split
@@ -62,6 +63,22 @@ def test_what_stands_in_the_test_file_is_named_and_not_learned(
     assert (prepared.survey.dropped, prepared.survey.num_lessons) == (1, 2)
     kept = prepare(str(tiny_gguf), train, test=test, keep_shared=True, **COLUMNS)
     assert (kept.survey.dropped, kept.survey.num_lessons) == (0, 3)
+
+
+def test_rows_are_prepared_as_their_files_are(tiny_gguf: Path, tmp_path: Path) -> None:
+    train, test, validation = (("one", "a"), ("two", "b"), ("three", "a")), ((" TWO", "b"),), (("four", "b"), ("two", "b"))
+    files = [write(tmp_path / f"{at}.csv", *rows) for at, rows in enumerate((train, test, validation))]
+    of_files = prepare(str(tiny_gguf), files[0], test=files[1], validation=files[2], **COLUMNS)
+    given = [[{"text": text, "label": label} for text, label in rows] for rows in (train, test, validation)]
+    prepared = prepare(str(tiny_gguf), iter(given[0]), test=iter(given[1]), validation=iter(given[2]), **COLUMNS)
+    assert [sample.tokens for sample in prepared.all_samples] == [sample.tokens for sample in of_files.all_samples]
+    assert (prepared.survey.shared_with_test, prepared.survey.validation_shared_with_test) == (("row 2",), ("row 2",))
+    assert (prepared.options["test"], prepared.options["validation"]) == ("test rows", "validation rows")
+    assert {str(source): source.values for source in (prepared.data.path, *prepared.others.values()) if isinstance(source, Rows)} == {
+        "rows": (), "test rows": (), "validation rows": (),  # which would go to other machines with all else
+    }  # fmt: skip
+    with pytest.raises(DataError, match="`validation rows`, row 1: label `c` is not one of a, b"):
+        prepare(str(tiny_gguf), given[0], validation=[{"text": "x", "label": "c"}, {"text": "y", "label": "a"}], **COLUMNS)
 
 
 def test_what_a_teachers_terms_allow_is_said_before_any_work(

@@ -62,6 +62,7 @@ def mean_log_probability_of_the_right_label(ref: str) -> float:
         return sum(model.score(request, [COLOURS[n % 3]])[0].log_probability for n, request in enumerate(requests)) / 30
 
 
+@pytest.mark.slow
 def test_a_tuned_model_gives_the_right_answers_a_likelihood_its_base_does_not(tiny_gguf: Path, table: Path) -> None:
     """The base chooses each of about four tokens among 264 at random: about -22. One of three labels at random would be -1.1."""
     folder = tune(tiny_gguf, table, settings=train.Settings(rank=8, layers=2, epochs=40, learning_rate=1e-2, batch=32))

@@ -16,6 +16,7 @@ from nomoat import footprint, references
 from nomoat import responder as responders
 from nomoat.bench.machine import Machine
 from nomoat.engine import importer
+from nomoat.engine.gguf import Tensor
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.errors import UnsupportedError
 from nomoat.providers import is_remote
@@ -36,7 +37,8 @@ TurnsProgress = Callable[[int, int], None]  # turns done, turns in all
 class Weights:
     """What a model's weights are to the machine, as the engine keeps them.
 
-    `read_bytes`: read for each new token, the output matrix included, an embedding table of its own not. `cache_bytes`: keys and
+    `read_bytes`: read for each new token, the output matrix included, an embedding table of its own not, nor experts that it does not
+    ask. `cache_bytes`: keys and
     values of each token before it, which it reads, too.
     `layer_weights`: weights each token of a prompt is multiplied with; the output matrix is needed for the last token only.
     """
@@ -142,11 +144,15 @@ def weights_of(file: ModelSource) -> Weights:
     kv_sizes = footprint.foretold_kv_sizes(family, sizes.head_dim, keeps_codes=stored.has_tiles, quality=stored.quality)
     matrices = {name: tensor for name, tensor in file.tensors.items() if len(tensor.shape) > 1}
     layers = [tensor for name, tensor in matrices.items() if name.startswith("blk.")]
-    read = [*layers, matrices[output]]
+
+    def asked(tensor: Tensor) -> float:
+        """The share of a matrix, or of one for each expert, that a token is multiplied with."""
+        return sizes.experts_chosen / sizes.experts if len(tensor.shape) == 3 else 1
+
     return Weights(
-        read_bytes=sum(map(stored.tensor_bytes, read)),
+        read_bytes=round(sum(stored.tensor_bytes(tensor) * asked(tensor) for tensor in [*layers, matrices[output]])),
         cache_bytes=footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim, kv_sizes),
-        layer_weights=sum(tensor.num_values for tensor in layers),
+        layer_weights=round(sum(tensor.num_values * asked(tensor) for tensor in layers)),
         stored_as=f"{stored} (quality {stored.quality}: {stored.reason})",
     )
 

@@ -182,18 +182,19 @@ def print_several(verdicts: list[Verdict], alpha: float) -> None:
 
     from nomoat.judge import wording
 
-    out = console.stdout_console()
+    out = console.wide_out()
     left, right = verdicts[0].left.model, verdicts[0].right.model
     out.print(Text(f"{left} minus {right}, {len(verdicts)} suites; [{wording.render_confidence(alpha)} intervals, all together]"))
     out.print()
-    rows = console.table()
-    for title in ("suite", "items", "difference", "corrected p", "ahead"):
-        rows.add_column(title, overflow="fold")
-    for verdict in verdicts:
-        cells = (wording.render_items(verdict), wording.render_difference(verdict))
-        p_value = wording.render_p_value(verdict.p_value_corrected if verdict.p_value_corrected is not None else verdict.p_value)
-        rows.add_row(*(Text(cell) for cell in (verdict.suite, *cells, p_value, wording.render_ahead(verdict))))
-    out.print(rows)
+    p_values = [verdict.p_value_corrected if verdict.p_value_corrected is not None else verdict.p_value for verdict in verdicts]
+    columns = {
+        "suite": [verdict.suite for verdict in verdicts],
+        "items": [wording.render_items(verdict) for verdict in verdicts],
+        "difference": [wording.render_difference(verdict) for verdict in verdicts],
+        "corrected p": [wording.render_p_value(p_value) for p_value in p_values],
+        "ahead": [wording.render_ahead(verdict) for verdict in verdicts],
+    }
+    judging.print_rows(out, columns, num_heads=1)
     judging.print_words(wording.several_sentence(verdicts), (wording.several_note(verdicts),))
     for verdict in verdicts:
         judging.print_words(verdict.sentence, verdict.notes)
@@ -221,11 +222,10 @@ def _sides(models: list[str], *, table: bool, rope: float | None, num_suites: in
 
 def print_leaderboard(board: Leaderboard) -> None:
     """The leaderboard for a person, on stdout, as wide as the terminal."""
-    from rich.text import Text
-
     from nomoat.judge import wording
 
-    out = _headed(board, f"{board.num_examples:,} items")
+    out = console.wide_out()
+    _print_head(out, board, f"{board.num_examples:,} items")
     columns = {
         "": [str(rank) for rank in range(1, len(board.standings) + 1)],
         "model": [row.side.model for row in board.standings],
@@ -236,27 +236,20 @@ def print_leaderboard(board: Leaderboard) -> None:
         "latency p50": [wording.render_seconds(row.side.seconds_p50) for row in board.standings],
     }
     shown = {title: cells for title, cells in columns.items() if {*cells} - {"-", "not known"}}
-    rows = console.table()
-    for title in shown:
-        rows.add_column(title, overflow="fold")
-    for cells in zip(*shown.values(), strict=True):
-        rows.add_row(*(Text(cell) for cell in cells))
-    out.print(rows)
+    judging.print_rows(out, shown, num_heads=2)
     judging.print_words(board.sentence, board.notes)
 
 
-def _headed(result: Leaderboard | Verdict, items: str) -> Console:
-    """Where the result is printed, with the line that says of what."""
+def _print_head(out: Console, result: Leaderboard | Verdict, items: str) -> None:
+    """The line that says of what the result is."""
     from rich.text import Text
 
     from nomoat.judge import wording
     from nomoat.judge.metrics import METRICS
 
-    out = console.stdout_console()
     intervals = f"[{wording.render_confidence(result.alpha)} intervals]"
     out.print(Text(f"{result.suite}: {items}, {METRICS[result.metric].title}; {intervals}"))
     out.print()
-    return out
 
 
 def print_verdict(verdict: Verdict) -> None:
@@ -265,8 +258,9 @@ def print_verdict(verdict: Verdict) -> None:
 
     from nomoat.judge import wording
 
-    out = _headed(verdict, wording.render_items(verdict))
-    out.print(judging.side_table(verdict.metric, (verdict.left, verdict.right)))
+    out = console.stdout_console()
+    _print_head(out, verdict, wording.render_items(verdict))
+    judging.print_sides(out, verdict.metric, (verdict.left, verdict.right))
     out.print()
     table = console.table(show_header=False)
     table.add_column(no_wrap=True)

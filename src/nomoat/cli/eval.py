@@ -91,6 +91,6 @@ def _print(evaluation: Evaluation) -> None:
     from nomoat.judge import wording
 
     out = console.stdout_console()
-    out.print(judging.side_table(evaluation.suite.metric, (evaluation.side,)))
+    judging.print_sides(out, evaluation.suite.metric, (evaluation.side,))
     suite, side = evaluation.suite, evaluation.side
     judging.print_words(wording.score_sentence(suite.name, suite.metric, side, len(evaluation.outcomes)), evaluation.notes)

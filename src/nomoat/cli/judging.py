@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +24,13 @@ GOES_ON = "the same command goes on from there"
 # The words of what is partial because of it.
 REACHED = re.compile(r"the (?:(?P<budget>budget of \$[\d,.]+)|(?P<limit>limit of [\d,]+ requests?)) is reached")
 OPTIONS = {"budget": "--max-cost", "limit": "--max-requests"}
+NAMES_PART = re.compile(r"(?<!/)[/#+](?=\w)")  # a model reference may be broken behind it
+UNBOUNDED = 10_000  # columns: wider than any table
 NOT_AGAIN = ("report", "as_json", "yes")  # where a result goes, and a consent that its reader has not given
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.measure import Measurement
     from rich.progress import TaskID
     from rich.table import Table
 
@@ -99,17 +103,25 @@ def is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def side_table(metric: str, sides: Sequence[Side]) -> Table:
-    """One column for each side: score, licence, time, bytes, cost."""
+def print_sides(out: Console, metric: str, sides: Sequence[Side]) -> None:
+    """A table with a column for each side. Names too long for it go on in the next line, at one of their signs."""
+    table = _side_table(metric, sides, [side.model for side in sides])
+    if _measured(out, table).minimum > out.width:
+        table = _side_table(metric, sides, [NAMES_PART.sub(r"\g<0>\n", side.model) for side in sides])
+    out.print(table)
+
+
+def _measured(out: Console, table: Table) -> Measurement:
+    """`minimum`: how wide a table is with no word broken; `maximum`: with no line broken."""
+    return out.measure(table, options=out.options.update(max_width=UNBOUNDED))
+
+
+def _side_table(metric: str, sides: Sequence[Side], names: Sequence[str]) -> Table:
+    """Score, licence, time, bytes, cost."""
     from rich.text import Text
 
     from nomoat.judge import wording
 
-    table = console.table()
-    table.add_column("", no_wrap=True)
-    for side in sides:
-        # Text, not str: rich would take the brackets of an interval, or of a name, for its own markup.
-        table.add_column(Text(side.model, overflow="fold"), overflow="fold")
     rows = {
         "score": [wording.render_side_score(metric, side) for side in sides],
         "total score": [side.facts.get("total score", "") for side in sides],
@@ -122,10 +134,42 @@ def side_table(metric: str, sides: Sequence[Side]) -> Table:
         "licence": [side.licence for side in sides],
         "answers reused": [side.facts.get("reused answers", "") for side in sides],
     }
+    table = console.table()
+    table.add_column("", no_wrap=True, min_width=max(map(len, rows)))
+    for name in names:
+        # Text, not str: rich would take the brackets of an interval, or of a name, for its own markup.
+        table.add_column(Text(name, overflow="fold"), overflow="fold")
     for name, cells in rows.items():
         if any(cells):
             table.add_row(Text(name), *(Text(cell, overflow="fold") for cell in cells))
     return table
+
+
+def print_rows(out: Console, columns: Mapping[str, Sequence[str]], *, num_heads: int) -> None:
+    """A table of these columns; where it is wider than the console, each row by itself, under its first `num_heads` cells.
+
+    So no name and no interval is broken over lines, unless it is wider than the console alone.
+    """
+    from rich.text import Text
+
+    table = console.table()
+    for title in columns:
+        table.add_column(title, overflow="fold")
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*(Text(cell) for cell in row))
+    if _measured(out, table).maximum <= out.width:
+        out.print(table)
+        return
+    width = max(map(len, [*columns][num_heads:]))
+    for row in zip(*columns.values(), strict=True):
+        out.print(Text("  ".join(row[:num_heads]), overflow="fold"))
+        facts = console.table(show_header=False)
+        facts.add_column(no_wrap=True)
+        facts.add_column(overflow="fold")
+        for title, cell in list(zip(columns, row, strict=True))[num_heads:]:
+            if cell != "-":
+                facts.add_row(f"   {title:{width}}", Text(cell))
+        out.print(facts)
 
 
 def require_judge(judge: str | None, check: str | None) -> None:

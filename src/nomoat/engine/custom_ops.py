@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -102,6 +103,10 @@ class FusedBlock(_CustomOp):
         gated       x = silu(a) * b, with a and b the halves of x W^T [+ bias]
         gelu_gated  x = gelu(a) * b, gelu by the tangent
         out         the next output = x W^T [+ bias]
+    These three have two numbers more, how many experts there are and how many a token asks, and the rows of one expert:
+        choose         those of the highest x W^T; W is float32, in the place of a bias
+        experts_gated  as `gated`, for each of a token's experts; their W lie one after another
+        experts_add    residual += each one's x W^T by its weight, the softmax of those that were chosen
     """
 
     class_type_info = ov.DiscreteTypeInfo("FusedBlock", "nomoat")
@@ -130,27 +135,37 @@ class Weights:
     """What one `FusedBlock` multiplies by, put together: each part begins where a cache line does."""
 
     def __init__(self) -> None:
-        self._parts: list[npt.NDArray[np.uint8]] = []
+        self._tiles: list[tuple[int, tuple[int, int]]] = []
+        self._vectors: list[tuple[int, npt.NDArray[np.uint8]]] = []
         self._steps: list[list[Any]] = []
         self._size = 0
 
     def add(
-        self, kind: str, type_name: str, rows: int, tiles: npt.NDArray[np.uint8] | None, vector: npt.NDArray[np.float32] | None
-    ) -> None:
-        """One step; `tiles` is None for a norm, whose weight is the vector."""
-        places = [-1 if part is None else self._append(part.reshape(-1).view(np.uint8)) for part in (tiles, vector)]
-        self._steps.append([kind, type_name, rows, *places])
+        self, kind: str, type_name: str, rows: int, tiles_shape: tuple[int, int] | None, vector: npt.NDArray[np.float32] | None,
+        *mixture: int,
+    ) -> None:  # fmt: skip
+        """One step; a norm, whose weight is the vector, has no tiles. `mixture`: the experts, and those of a token."""
+        places = [-1, -1]
+        if tiles_shape is not None:
+            places[0] = self._room(math.prod(tiles_shape))
+            self._tiles.append((places[0], tiles_shape))
+        if vector is not None:
+            places[1] = self._room(vector.nbytes)
+            self._vectors.append((places[1], vector.reshape(-1).view(np.uint8)))
+        self._steps.append([kind, type_name, rows, *places, *mixture])
 
-    def _append(self, part: npt.NDArray[np.uint8]) -> int:
+    def _room(self, size: int) -> int:
         place = self._size
-        room = -len(part) % tiles.CACHE_LINE
-        self._parts += [part, np.zeros(room, np.uint8)]
-        self._size += len(part) + room
+        self._size += -(-size // tiles.CACHE_LINE) * tiles.CACHE_LINE
         return place
 
-    def finished(self) -> tuple[str, npt.NDArray[np.uint8]]:
-        """The steps, and all parts."""
-        return json.dumps(self._steps), np.concatenate(self._parts)
+    def finished(self) -> tuple[str, npt.NDArray[np.uint8], list[npt.NDArray[np.uint8]]]:
+        """The steps, all parts, and therein those of tiles, which are still to be written."""
+        whole = np.zeros(self._size, np.uint8)
+        for place, vector in self._vectors:
+            whole[place : place + len(vector)] = vector
+        of_tiles = [whole[place : place + math.prod(shape)].reshape(shape) for place, shape in self._tiles]
+        return json.dumps(self._steps), whole, of_tiles
 
 
 OPERATIONS = (TiledProduct, TiledRows, FusedBlock)

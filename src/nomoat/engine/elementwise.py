@@ -39,6 +39,14 @@ def add(x: Any, y: Any, columns: Any) -> None:
 
 
 @jit.kernel
+def add_times(x: Any, factor: Any, y: Any, columns: Any) -> None:
+    """y += factor * x."""
+    x_C, y_C = jit.floats_at(x, columns), jit.floats_at(y, columns)
+    for c in range(columns):
+        y_C[c] += factor * x_C[c]
+
+
+@jit.kernel
 def gate(x: Any, up: Any, columns: Any) -> None:
     """x = silu(x) * up."""
     x_C, up_C = jit.floats_at(x, columns), jit.floats_at(up, columns)

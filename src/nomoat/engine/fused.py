@@ -15,7 +15,7 @@ import openvino as ov
 from openvino import opset13 as op
 
 from nomoat.engine import positions
-from nomoat.engine.arch import Architecture, Dimensions, has_usual_attention, is_usual, score_scale
+from nomoat.engine.arch import ROUTER, Architecture, Dimensions, Sight, has_usual_attention, is_usual, score_scale, sights
 from nomoat.engine.custom_ops import FusedBlock, Weights
 from nomoat.engine.graph import GraphBuilder, Source
 from nomoat.engine.native import FACTS, AttentionFacts
@@ -29,20 +29,20 @@ def facts_of(arch: Architecture, sizes: Dimensions, file: ModelSource, parts: li
     layers = range(sizes.layers)
     normed = layers if arch.qk_norm else ()
     norms = [[file.rows(f"blk.{layer}.attn_{part}_norm.weight").tolist() for part in "qk"] for layer in normed]
-    kinds = sorted(set(arch.windowed))
+    of_layers = sights(arch, sizes)
+    kinds = sorted(set(of_layers))
     return AttentionFacts(
         heads=sizes.heads, kv_heads=sizes.kv_heads, head_dim=sizes.head_dim, norms=norms,
         scale=score_scale(arch, sizes), cap=sizes.attention_cap or 0,
-        views=[_view(sizes, file, local=local) for local in kinds],
-        layers=[kinds.index(arch.windowed[layer % len(arch.windowed)]) for layer in layers],
-        embedding_scale=sizes.width**0.5 if arch.embedding_scaled else 1, logit_cap=sizes.logit_cap or 0,
+        views=[_view(sizes, file, sight) for sight in kinds], layers=[kinds.index(sight) for sight in of_layers],
+        embedding_scale=sizes.embedding_scale, logit_scale=sizes.logit_scale, logit_cap=sizes.logit_cap or 0,
         vocabulary=sizes.vocabulary, parts=parts,
     )  # fmt: skip
 
 
-def _view(sizes: Dimensions, file: ModelSource, *, local: bool) -> dict[str, Any]:
-    inverse, magnitude = positions.rotation(file, sizes, local=local)
-    return {"window": (sizes.window or 0) if local else 0, "inverse": inverse.tolist(), "magnitude": magnitude}
+def _view(sizes: Dimensions, file: ModelSource, sight: Sight) -> dict[str, Any]:
+    inverse, magnitude = positions.rotation(file, sizes, sight)
+    return {"window": (sizes.window or 0) if sight.local else 0, "inverse": inverse.tolist(), "magnitude": magnitude}
 
 
 class FusedBuilder(GraphBuilder):
@@ -52,8 +52,10 @@ class FusedBuilder(GraphBuilder):
         """Whether this model is a usual one, with all its layers' weights in tiles."""
         if not (is_usual(self.arch, self.sizes) and self.storage.fused):
             return False
-        layers = range(self.sizes.layers)
-        return all(self._form(self._source(layer, name)).is_tiled for layer in layers for name in self.arch.projections)
+        if self.arch.has_experts and (self.sizes.hidden % TILE_ROWS or self.sizes.width % TILE_ROWS):
+            return False
+        layers, names = range(self.sizes.layers), [name for name in self.arch.projections if name != ROUTER]
+        return all(self._form(self._source(layer, name)).is_tiled for layer in layers for name in names)
 
     def _build(self) -> ov.Model:
         self._parts: list[list[list[tuple[str, int]]]] = []
@@ -73,14 +75,23 @@ class FusedBuilder(GraphBuilder):
     def _fused(self, seen: Node | None, residual: Node, layer: int) -> tuple[Node, list[Node]]:
         """From a layer's attention (-1: the embedding) to the next one's: the residual, its queries, keys and values."""
         given = Weights()
+        products: list[tuple[Sequence[Source], str, int]] = []
         self._parts.append([])
 
         def product(kind: str, parts: Sequence[Source]) -> None:
-            types = {self._tile_type(part) for part in parts}
-            type_name = types.pop() if len(types) == 1 else WHOLE_BYTES
-            made = self._tiles(parts, type_name)
-            given.add(kind, type_name, len(made) * TILE_ROWS, made, self._biases(parts))
+            type_name = self._common_type(parts)
+            shape = self._tiles_shape(parts, type_name)
+            given.add(kind, type_name, shape[0] * TILE_ROWS, shape, self._biases(parts))
+            products.append((parts, type_name, 1))
             self._parts[-1].append([(part.layer, self.file.tensor(part.tensor).num_rows) for part in parts])
+
+        def experts(kind: str, *names: str) -> None:
+            parts, count = [self._source(layer, name) for name in names], self.sizes.experts
+            type_name = self._common_type(parts)
+            shape = self._tiles_shape(parts, type_name)
+            given.add(kind, type_name, shape[0] * TILE_ROWS // count, shape, None, count, self.sizes.experts_chosen)
+            products.append((parts, type_name, count))
+            self._parts[-1].append([])
 
         def norm(kind: str, tensor_name: str) -> None:
             weight = self.file.rows(f"{tensor_name}.weight")
@@ -95,23 +106,35 @@ class FusedBuilder(GraphBuilder):
         if seen is not None:
             add("self_attn.o_proj", "post_attention_norm")
             norm("norm", f"blk.{layer}.{self.arch.mlp_norm}")
-            product(
-                "gated" if self.arch.activation == "silu" else "gelu_gated", [self._source(layer, name) for name in self.arch.gate_up]
-            )
-            add("mlp.down_proj", "post_ffw_norm")
+            if self.arch.has_experts:
+                router = self._router(layer)
+                given.add("choose", "", len(router), None, router, len(router), self.sizes.experts_chosen)
+                self._parts[-1].append([])
+                experts("experts_gated", "mlp.experts.gate_proj", "mlp.experts.up_proj")
+                experts("experts_add", "mlp.experts.down_proj")
+            else:
+                kind = "gated" if self.arch.activation == "silu" else "gelu_gated"
+                product(kind, [self._source(layer, name) for name in self.arch.gate_up])
+                add("mlp.down_proj", "post_ffw_norm")
         groups: list[list[Source]] = []
         if layer + 1 < self.sizes.layers:
             norm("norm", f"blk.{layer + 1}.{self.arch.attention_norms[0]}")
             groups = self._queries_keys_values(layer + 1)
             for group in groups:
                 product("out", group)
-        steps, whole = given.finished()
+        steps, whole, tiles = given.finished()
+        self._fill([(*product, made) for product, made in zip(products, tiles, strict=True)])
         self._arrays.append(whole)
         inputs = [*([] if seen is None else [seen]), residual, op.constant(whole, shared_memory=True)]
         told = {"epsilon": self.sizes.norm_epsilon, "chunk": self._chunk}
         made = FusedBlock(inputs, steps=steps, first=int(seen is None), **told)
         outputs = made.outputs()
         return outputs[0], [one for y, group in zip(outputs[1:], groups, strict=True) for one in self._split(y, group)]
+
+    def _common_type(self, parts: Sequence[Source]) -> str:
+        """Of tiles that are one product."""
+        types = {self._tile_type(part) for part in parts}
+        return types.pop() if len(types) == 1 else WHOLE_BYTES
 
     def _queries_keys_values(self, layer: int) -> list[list[Source]]:
         """Those of one type are one product."""

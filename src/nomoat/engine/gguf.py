@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import re
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 MAGIC = b"GGUF"
 FIRST_VERSION, VERSIONS = 1, (2, 3)
+OF_AN_EXPERT = re.compile(r"(blk\.\d+\.ffn_(?:gate|up|down))\.(\d{1,4})\.weight")
 STRING, ARRAY = 8, 9
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 MAX_DIMENSIONS = 4
@@ -121,6 +123,8 @@ class GGUFFile(Opened):
         expected = self._whole_number("split.tensors.count", len(self.tensors))
         if count > 1 and expected != len(self.tensors):
             raise BadFileError(f"the parts of `{path}` hold {len(self.tensors)} tensors, not {expected}", hint="download them again")
+        self._apart: dict[str, list[Tensor]] = {}
+        self._join_experts()
         self._factors: dict[str, float] = {}
         self._take_factors()
 
@@ -133,6 +137,21 @@ class GGUFFile(Opened):
                     if kind == "scale":
                         self._factors[name] = self.rows(beside).item()
                     del self.tensors[beside]
+
+    def _join_experts(self) -> None:
+        """Matrices of experts that are apart, as in files before April 2024, become one tensor of all of them, as in newer ones."""
+        found: dict[str, dict[int, Tensor]] = {}
+        for tensor in self.tensors.values():
+            if match := OF_AN_EXPERT.fullmatch(tensor.name):
+                found.setdefault(f"{match[1]}_exps.weight", {})[int(match[2])] = tensor
+        for name, by_number in found.items():
+            parts = [by_number[number] for number in sorted(by_number)]
+            first, alike = parts[0], {(part.shape, part.type_name) for part in parts}
+            if len(alike) == 1 and sorted(by_number) == list(range(len(parts))) and name not in self.tensors:
+                self._apart[name] = parts
+                self.tensors[name] = replace(first, name=name, shape=(len(parts), *first.shape))
+                for part in parts:
+                    del self.tensors[part.name]
 
     def _whole_number(self, key: str, default: int) -> int:
         value = self.metadata.get(key, default)
@@ -155,18 +174,32 @@ class GGUFFile(Opened):
     def raw_rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.uint8]:
         """Rows of a tensor as their bytes: [rows, row bytes]. Single ones are a copy, which keeps no page of the file in memory."""
         tensor = self.tensor(name)
+        if name in self._apart:
+            return self._rows_of_experts(self._apart[name], np.arange(tensor.num_rows)[slice(None) if rows is None else rows])
+        return self._rows_of(tensor, rows)
+
+    def _rows_of(self, tensor: Tensor, rows: slice | npt.NDArray[np.intp] | None) -> npt.NDArray[np.uint8]:
         raw = self._parts[tensor.file_number].raw_rows(tensor)
         found = raw if rows is None else raw[rows]
         if isinstance(rows, np.ndarray):
             self._parts[tensor.file_number].give_back(tensor)
         return found
 
+    def _rows_of_experts(self, parts: list[Tensor], rows: npt.NDArray[np.intp]) -> npt.NDArray[np.uint8]:
+        """A copy of rows of matrices, one under the other, that lie anywhere."""
+        experts, within = np.divmod(rows, parts[0].num_rows)
+        made = np.empty((len(rows), parts[0].row_bytes), np.uint8)
+        for expert in np.unique(experts):
+            made[experts == expert] = self._rows_of(parts[expert], within[experts == expert])
+        return made
+
     def rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> FloatArray:
         """Rows of a tensor, dequantised: [rows, columns], or [columns] for a vector."""
         tensor = self.tensor(name)
         values = dequantise(self.raw_rows(name, rows), tensor.type_name)
         values = values * np.float32(self._factors[name]) if name in self._factors else values
-        self._parts[tensor.file_number].give_back(tensor)
+        if name not in self._apart:
+            self._parts[tensor.file_number].give_back(tensor)
         require_weights(values, what=f"tensor `{name}` of `{self.path}`")
         return values.reshape(-1) if len(tensor.shape) == 1 else values
 

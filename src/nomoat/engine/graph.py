@@ -10,7 +10,6 @@ Shapes: B batch, T new tokens, P tokens in the cache, V vocabulary, H heads, D h
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +21,7 @@ from openvino import opset13 as op
 
 from nomoat import footprint
 from nomoat.engine import positions, tiles, weights
-from nomoat.engine.arch import Architecture, Dimensions, score_scale
+from nomoat.engine.arch import ROUTER, Architecture, Dimensions, Sight, score_scale, sights
 from nomoat.engine.custom_ops import TiledProduct, TiledRows
 from nomoat.engine.gguf import PLAIN_TYPES, FloatArray
 from nomoat.engine.layout import Storage
@@ -34,7 +33,7 @@ from nomoat.errors import UnsupportedError
 if TYPE_CHECKING:
     from nomoat.engine.lora import LoraDelta
 
-CHUNK_VALUES, THREADS = 4_000_000, 2  # weights dequantised at a time by one thread, and how many do: bounds the peak memory
+CHUNK_VALUES, THREADS = 1_000_000, 2  # weights dequantised at a time by one thread, and how many do: bounds the peak memory
 # The two matrices of some files are one, quantised twice. Keeping one saves a fifth of a small model and is closer to fp32.
 SAME_MATRIX_COSINE = 0.98
 
@@ -101,6 +100,7 @@ class GraphBuilder:
         self._sinks: list[Node] = []
         self._masks: positions.Masks | None = None
         self._made: dict[bool, Node] = {}  # one mask for all layers of a kind
+        self._sights = sights(arch, sizes)
         self._pool = ThreadPoolExecutor(THREADS)
 
     def build(self) -> ov.Model:
@@ -117,7 +117,7 @@ class GraphBuilder:
         }
         self._inputs = {name: self._parameter(name, shape, kind) for name, (shape, kind) in inputs.items()}
         self._batch = op.gather(op.shape_of(self._inputs["input_ids"]), i64(0), op.constant(np.int64(0)))
-        self._rope = {local: self._rope_tables(local=local) for local in set(self.arch.windowed)}
+        self._rope = {sight: self._rope_tables(sight) for sight in set(self._sights)}
         embedding, output = head_tensor(self.file)
         if output == embedding and self._is_changed("lm_head"):
             raise UnsupportedError(
@@ -146,7 +146,8 @@ class GraphBuilder:
     def _tiled(self, parts: Sequence[Source]) -> Tiled:
         """Tensors of one type, one under the other, in their own codes."""
         type_name, columns = self._tile_type(parts[0]), self.file.tensor(parts[0].tensor).shape[-1]
-        made = self._tiles(parts, type_name)
+        made = np.empty(self._tiles_shape(parts, type_name), np.uint8)
+        self._fill([(parts, type_name, 1, made)])
         self._arrays.append(made)
         return Tiled(op.constant(made, shared_memory=True), type_name, len(made) * tiles.TILE_ROWS, columns)
 
@@ -154,25 +155,34 @@ class GraphBuilder:
         """Of a matrix that is kept in tiles."""
         return self.file.tensor(part.tensor).type_name if self._form(part).kind == "tiles" else tiles.WHOLE_BYTES
 
-    def _tiles(self, parts: Sequence[Source], type_name: str) -> npt.NDArray[np.uint8]:
-        def store(piece: tuple[Source, int, npt.NDArray[np.intp]], first: int) -> None:
-            part, start, indices = piece
+    def _tiles_shape(self, parts: Sequence[Source], type_name: str) -> tuple[int, int]:
+        """Of tensors one under the other: how many tiles, and the bytes of each."""
+        tensors = [self.file.tensor(part.tensor) for part in parts]
+        num_tiles = sum(tiles.padded(tensor.num_rows) for tensor in tensors) // tiles.TILE_ROWS
+        return num_tiles, tiles.size(type_name, tiles.TILE_ROWS, tensors[0].shape[-1])
+
+    def _fill(self, products: Sequence[tuple[Sequence[Source], str, int, npt.NDArray[np.uint8]]]) -> None:
+        """Write the tiles of each product's parts, of so many experts, where they are to stand."""
+
+        def store(part: Source, start: int, indices: npt.NDArray[np.intp], type_name: str, made: npt.NDArray[np.uint8]) -> None:
             try:
                 if self._form(part).kind == "tiles" and self.file.tensor(part.tensor).type_name == type_name:
                     raw = self.file.raw_rows(part.tensor, indices)
                 else:
                     raw = weights.whole_bytes(self._values(part, start, indices))
-                of_piece = tiles.tiled(raw, type_name)
+                tiles.tiled(raw, type_name, made)
             except ValueError as exc:
                 raise ValueError(f"`{part.tensor}` has {exc}") from exc
-            made[first : first + len(of_piece)] = of_piece
 
-        pieces = self._pieces(parts)
-        ends = list(itertools.accumulate(tiles.padded(len(indices)) // tiles.TILE_ROWS for _, _, indices in pieces))
-        columns = self.file.tensor(parts[0].tensor).shape[-1]
-        made = np.empty((ends[-1], tiles.size(type_name, tiles.TILE_ROWS, columns)), np.uint8)
-        list(self._pool.map(store, pieces, [0, *ends]))
-        return made
+        stored = []
+        for parts, type_name, experts, made in products:
+            first = 0
+            for piece in self._pieces(parts, experts):
+                end = first + tiles.padded(len(piece[2])) // tiles.TILE_ROWS
+                stored.append(self._pool.submit(store, *piece, type_name, made[first:end]))
+                first = end
+        for one in stored:
+            one.result()
 
     def _values(self, part: Source, start: int, indices: npt.NDArray[np.intp]) -> FloatArray:
         """Some rows' weights, with what an adapter adds."""
@@ -184,7 +194,7 @@ class GraphBuilder:
         change = self._delta(part.layer, rows)
         return values if change is None else values + change
 
-    def _pieces(self, parts: Sequence[Source]) -> list[tuple[Source, int, npt.NDArray[np.intp]]]:
+    def _pieces(self, parts: Sequence[Source], experts: int = 1) -> list[tuple[Source, int, npt.NDArray[np.intp]]]:
         """Of each tensor, a part of its rows at a time: the first of them, and the file's rows they are.
 
         Raises BadFileError if an adapter changes a layer as one of other sizes.
@@ -197,8 +207,12 @@ class GraphBuilder:
             order = positions.row_order(self.arch, self.sizes, part.layer)
             indices = np.arange(tensor.num_rows) if order is None else order
             step = max(1, CHUNK_VALUES // tensor.shape[-1] // tiles.TILE_ROWS) * tiles.TILE_ROWS
-            pieces += [(part, start, indices[start : start + step]) for start in range(0, tensor.num_rows, step)]
-        return pieces
+            of_one = tensor.num_rows // experts
+            pieces += [
+                [(part, start, indices[start : min(start + step, end)]) for start in range(end - of_one, end, step)]
+                for end in range(of_one, tensor.num_rows + 1, max(1, of_one))
+            ]
+        return [piece for number in range(experts) for of_expert in pieces[number::experts] for piece in of_expert]
 
     def _matrix(self, parts: Sequence[Source], form: Form) -> Node:
         """Tensors, one under the other, in float32 for whoever reads them [rows, columns]."""
@@ -301,17 +315,17 @@ class GraphBuilder:
         return op.constant(self.file.rows(tensor_name).reshape(1, 1, -1))
 
     # ---------------------------------------------------------------- layers
-    def _rope_tables(self, *, local: bool) -> tuple[Node, Node] | None:
-        if self.arch.positions != "rope":
+    def _rope_tables(self, sight: Sight) -> tuple[Node, Node] | None:
+        if self.arch.positions != "rope" or not sight.turns:
             return None
-        return positions.rope_tables(*positions.rotation(self.file, self.sizes, local=local), self._inputs["position_ids"])
+        return positions.rope_tables(*positions.rotation(self.file, self.sizes, sight), self._inputs["position_ids"])
 
     def _embedded(self, table: Node | Tiled) -> Node:
         x = self._looked_up(table, op.convert(self._inputs["input_ids"], "i32"))
         if "token_embd_project.weight" in self.file.tensors:
             x = self._projected(x, "token_embd_project.weight", "model.project_in")
-        if self.arch.embedding_scaled:
-            x = op.multiply(x, np.float32(self.sizes.width**0.5))
+        if self.sizes.embedding_scale != 1:
+            x = op.multiply(x, np.float32(self.sizes.embedding_scale))
         if self.arch.positions == "learned":
             places = op.constant(self.file.rows("position_embd.weight"))
             x = op.add(x, op.gather(places, op.convert(self._inputs["position_ids"], "i32"), op.constant(np.int32(0))))
@@ -330,6 +344,8 @@ class GraphBuilder:
         bias = self._delta.output_bias() if self._delta else None
         if bias is not None or "output.bias" in self.file.tensors:
             y = op.add(y, self._vector("output.bias") if bias is None else op.constant(bias.reshape(1, 1, -1)))
+        if self.sizes.logit_scale != 1:
+            y = op.multiply(y, np.float32(self.sizes.logit_scale))
         return y if self.sizes.logit_cap is None else _capped(y, self.sizes.logit_cap)
 
     def _layer(self, x: Node, layer: int) -> Node:
@@ -338,17 +354,21 @@ class GraphBuilder:
             x = self._norm(op.add(x, self._attention(x, layer)), f"{block}.attn_norm")
             return self._norm(op.add(x, self._mlp(x, layer)), f"{block}.ffn_norm")
         first = arch.attention_norm(self.file.tensors, layer)
-        normed = self._norm(x, f"{block}.{first}")
+        normed = self._before(x, layer, first)
         attended = self._attention(normed, layer)
         if arch.post_norms:
             attended = self._norm(attended, f"{block}.post_attention_norm")
         both = op.add(x, attended)
         if self.sizes.parallel:
-            normed = normed if first == arch.mlp_norm else self._norm(x, f"{block}.{arch.mlp_norm}")
+            normed = normed if first == arch.mlp_norm else self._before(x, layer, arch.mlp_norm)
         else:
-            normed = self._norm(both, f"{block}.{arch.mlp_norm}")
+            normed = self._before(both, layer, arch.mlp_norm)
         y = self._mlp(normed, layer)
         return op.add(both, self._norm(y, f"{block}.post_ffw_norm") if arch.post_norms else y)
+
+    def _before(self, x: Node, layer: int, norm: str | None) -> Node:
+        """What attention or MLP read."""
+        return x if norm is None else self._norm(x, f"blk.{layer}.{norm}")
 
     def _attention(self, x: Node, layer: int) -> Node:
         return self._linear(self._seen(self._linears(x, layer, self.arch.qkv), layer), layer, "self_attn.o_proj")
@@ -356,15 +376,15 @@ class GraphBuilder:
     def _seen(self, parts: Sequence[Node], layer: int) -> Node:
         """What each token gathers from those it sees, by its query: [B, T, all heads' values]."""
         heads, head_dim = self.sizes.heads, self.sizes.head_dim
-        local = self.arch.windowed[layer % len(self.arch.windowed)]
-        query, key, value = self._as_heads(parts)
-        if self.arch.qk_norm:
-            query, key = self._norm(query, f"blk.{layer}.attn_q_norm"), self._norm(key, f"blk.{layer}.attn_k_norm")
+        sight = self._sights[layer]
+        query, key, value = self._as_heads(parts, layer)
+        if self.arch.qk_norm == "each head":
+            query, key = self._qk_normed(query, key, layer)
         query, key, value = (op.transpose(y, i64(0, 2, 1, 3)) for y in (query, key, value))
-        if tables := self._rope[local]:
+        if tables := self._rope[sight]:
             query, key = (positions.rotate(y, tables, self.sizes) for y in (query, key))
         key, value = self._cached(key, f"{layer}.key"), self._cached(value, f"{layer}.value")
-        y = self._attended(query, key, value, self._mask(local))
+        y = self._attended(query, key, value, self._mask(sight.local))
         return op.reshape(op.transpose(y, i64(0, 2, 1, 3)), i64(0, 0, heads * head_dim), True)
 
     def _attended(self, query: Node, key: Node, value: Node, mask: Node) -> Node:
@@ -375,7 +395,10 @@ class GraphBuilder:
         scores = _capped(op.matmul(op.multiply(query, scale), key, False, True), self.sizes.attention_cap)
         return op.matmul(op.softmax(op.add(scores, mask), -1), value, False, False)
 
-    def _as_heads(self, parts: Sequence[Node]) -> tuple[Node, ...]:
+    def _qk_normed(self, query: Node, key: Node, layer: int) -> tuple[Node, Node]:
+        return self._norm(query, f"blk.{layer}.attn_q_norm"), self._norm(key, f"blk.{layer}.attn_k_norm")
+
+    def _as_heads(self, parts: Sequence[Node], layer: int) -> tuple[Node, ...]:
         """Queries, keys and values, or all in one, each [B, T, H, D] with the heads it has."""
         counts = (self.sizes.heads, self.sizes.kv_heads, self.sizes.kv_heads)
         if len(parts) == 1:
@@ -383,13 +406,14 @@ class GraphBuilder:
             parts = op.variadic_split(parts[0], i64(2), lengths).outputs()
         if (limit := self.sizes.clamp_qkv) is not None:
             parts = [op.clamp(part, -limit, limit) for part in parts]
+        if self.arch.qk_norm == "all heads":
+            parts = [*self._qk_normed(parts[0], parts[1], layer), parts[2]]
         return tuple(op.reshape(y, i64(0, 0, count, self.sizes.head_dim), True) for y, count in zip(parts, counts, strict=True))
 
     def _scale(self) -> list[Node]:
         """What scores are multiplied with, where it is not one by the root of the head's width."""
-        if self.sizes.layers != self.arch.width_scaled_layers:
-            return []
-        return [op.constant(np.float32(score_scale(self.arch, self.sizes)))]
+        scale = score_scale(self.arch, self.sizes)
+        return [] if scale == self.sizes.head_dim**-0.5 else [op.constant(np.float32(scale))]
 
     def _mask(self, local: bool) -> Node:
         assert self._masks is not None
@@ -421,6 +445,8 @@ class GraphBuilder:
 
     def _mlp(self, x: Node, layer: int) -> Node:
         activate = ACTIVATIONS[self.arch.activation]
+        if self.arch.has_experts:
+            return self._experts(x, layer, activate)
         if "mlp.gate_up_proj" in self.arch.projections:
             halves = i64(self.sizes.hidden, self.sizes.hidden)
             gate, up = op.variadic_split(self._linear(x, layer, "mlp.gate_up_proj"), i64(2), halves).outputs()
@@ -431,6 +457,33 @@ class GraphBuilder:
         else:
             y = activate(self._linear(x, layer, "mlp.up_proj"))
         return self._linear(y, layer, "mlp.down_proj")
+
+    def _router(self, layer: int) -> FloatArray:
+        """What each expert's score is a product with, with what an adapter adds: [experts, width]."""
+        part = self._source(layer, ROUTER)
+        tensor = self.file.tensor(part.tensor)
+        if self._delta:
+            self._delta.require_fitting(part.layer, tensor.shape)
+        return self._values(part, 0, np.arange(tensor.num_rows))
+
+    def _experts(self, x: Node, layer: int, activate: Callable[[Node], Node]) -> Node:
+        """All experts' MLPs of all tokens, by weights that are 0 for those it does not ask: to compare with."""
+        count, chosen = self.sizes.experts, self.sizes.experts_chosen
+        scores = op.matmul(x, op.constant(self._router(layer)), False, True)
+        best = op.topk(scores, np.int64(chosen), 2, "max", "value")
+        zeros = op.multiply(scores, np.float32(0))
+        weights = op.scatter_elements_update(zeros, best.output(1), op.softmax(best.output(0), -1), np.int64(2))
+        every = op.unsqueeze(x, i64(1))  # [B, 1, T, D]
+
+        def product(y: Node, name: str) -> Node:
+            part = self._source(layer, f"mlp.experts.{name}")
+            form = self._form(part)
+            matrix = self._matrix([part], Form("int8") if form.is_tiled else form)
+            return op.matmul(y, op.reshape(matrix, i64(count, -1, self.file.tensor(part.tensor).shape[-1]), False), False, True)
+
+        y = product(op.multiply(activate(product(every, "gate_proj")), product(every, "up_proj")), "down_proj")  # [B, E, T, D]
+        by_expert = op.unsqueeze(op.transpose(weights, i64(0, 2, 1)), i64(3))
+        return op.reduce_sum(op.multiply(y, by_expert), i64(1), False)
 
     def _parameter(self, name: str, shape: list[int], kind: Any) -> Node:
         node = _named(op.parameter(shape, kind), name)

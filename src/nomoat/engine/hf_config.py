@@ -44,6 +44,10 @@ def _first(config: Config, *names: str) -> Any:
     return next((config[name] for name in names if config.get(name) is not None), None)
 
 
+def _layers(config: Config) -> Any:
+    return _first(config, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
+
+
 def _heads(config: Config) -> int:
     return int(_first(config, "num_attention_heads", "n_head", "n_heads") or 1)
 
@@ -132,18 +136,79 @@ def _gemma(config: Config) -> dict[str, Any]:
     scalar, usual = config.get("query_pre_attn_scalar") or 256, architectures.score_width(arch, **size)
     if scalar != usual:
         raise architectures.not_yet(f"this Gemma divides its scores by the root of {scalar} where others of its size take {usual}")
-    kinds = config.get("layer_types") or []
-    if kinds != [_KINDS_OF_LAYERS[arch.windowed[at % len(arch.windowed)]] for at in range(len(kinds))]:
-        raise architectures.not_yet(f"windows lie in other layers of this model (`layer_types`) than of others of `{arch.name}`")
-    local = _scaling((config.get("rope_parameters") or {}).get("sliding_attention") or {})
-    if local != "default":
-        raise architectures.not_yet(f"this model scales its positions in layers with a window (`{local}`)")
+    kinds = config.get("layer_types")
+    _require_usual_windows(config, arch)
+    _require_unscaled_windows(config)
     period = None if kinds else config.get("sliding_window_pattern")
     caps = ("attn_logit_softcapping", "final_logit_softcapping") if arch.attention_cap else ("final_logit_softcapping",)
     return {"attention.sliding_window_pattern": period} | {name: float(config[name] or 0) for name in caps if name in config}
 
 
+def _require_unscaled_windows(config: Config) -> None:
+    local = _scaling((config.get("rope_parameters") or {}).get("sliding_attention") or {})
+    if local != "default":
+        raise architectures.not_yet(f"this model scales its positions in layers with a window (`{local}`)")
+
+
+def _require_usual_windows(config: Config, arch: architectures.Architecture) -> None:
+    kinds = config.get("layer_types") or []
+    if kinds != [_KINDS_OF_LAYERS[arch.windowed[at % len(arch.windowed)]] for at in range(len(kinds))]:
+        raise architectures.not_yet(f"windows lie in other layers of this model (`layer_types`) than of others of `{arch.name}`")
+
+
+def _olmo3(config: Config) -> dict[str, Any]:
+    _require_usual_windows(config, architectures.find("olmo2"))
+    _require_unscaled_windows(config)
+    return {}
+
+
+def _exaone4(config: Config) -> dict[str, Any]:
+    """The 1.2B has no window, and what its layers are called means nothing then."""
+    if not config.get("sliding_window"):
+        return {}
+    arch, pattern = architectures.find("exaone4"), config.get("sliding_window_pattern")
+    _require_usual_windows(config, arch)
+    if not config.get("layer_types") and pattern not in (len(arch.windowed), "LLLG"):
+        raise architectures.not_yet(f"this model's attention windows follow another pattern ({pattern}) than `{arch.name}` has")
+    return {}
+
+
 _KINDS_OF_LAYERS = ("full_attention", "sliding_attention")
+
+
+def _smollm3(config: Config) -> dict[str, Any]:
+    turning, told = architectures.find("smollm3").turning, config.get("no_rope_layers")
+    if told is None:
+        odd = config.get("no_rope_layer_interval") not in (None, len(turning))
+    else:
+        odd = [bool(turns) for turns in told] != [turning[at % len(turning)] for at in range(len(told))]
+    if odd:
+        raise architectures.not_yet("other layers of this SmolLM3 turn by positions than of others (`no_rope_layers`)")
+    if config.get("use_sliding_window") and config.get("sliding_window"):
+        raise architectures.not_yet("this SmolLM3 sees a window (`use_sliding_window`)")
+    return {}
+
+
+def _cohere(config: Config) -> dict[str, Any]:
+    if config.get("use_qk_norm"):
+        raise architectures.not_yet("this model has norms of each head's queries and keys (Command R+)")
+    return {"logit_scale": float(config.get("logit_scale") or 1)}
+
+
+def _cohere2(config: Config) -> dict[str, Any]:
+    arch, pattern = architectures.find("cohere2"), config.get("sliding_window_pattern")
+    _require_usual_windows(config, arch)
+    if not config.get("layer_types") and pattern not in (None, len(arch.windowed)):
+        raise architectures.not_yet(f"this model's attention windows follow another pattern ({pattern}) than `{arch.name}` has")
+    return {"logit_scale": float(config.get("logit_scale") or 1)}
+
+
+def _granite(config: Config) -> dict[str, Any]:
+    names = {
+        "embedding_multiplier": "embedding_scale", "residual_multiplier": "residual_scale", "attention_multiplier": "attention.scale",
+        "logits_scaling": "logit_scale",
+    }  # fmt: skip
+    return {key: float(config[name]) for name, key in names.items() if config.get(name) is not None}
 
 
 def _window(config: Config) -> int | None:
@@ -189,6 +254,29 @@ _QWEN2 = dict(zip(_DECODER, (4096, 22016, 32, 32, 32768, 1e-6), strict=True)) | 
 }  # fmt: skip
 _PHI3 = dict(zip(_DECODER, (3072, 8192, 32, 32, 4096, 1e-5), strict=True)) | {"original_max_position_embeddings": 4096}
 _OF_GEMMAS = {"head_dim": 256, "tie_word_embeddings": True}
+_COHERE = {
+    "hidden_size": 8192, "intermediate_size": 22528, "num_hidden_layers": 40, "num_attention_heads": 64, "logit_scale": 0.0625,
+    "max_position_embeddings": 8192, "rope_theta": 500000.0, "tie_word_embeddings": True,
+}  # fmt: skip
+_COHERE2 = _COHERE | {"sliding_window": 4096}
+_EXAONE4 = dict(zip(_DECODER, (4096, 16384, 32, 32, 2048, 1e-5), strict=True)) | {
+    "sliding_window": 4096, "sliding_window_pattern": 4,
+}  # fmt: skip
+_GLM4 = dict(zip(_DECODER, (4096, 13696, 40, 32, 131072, 1.5625e-7), strict=True)) | {
+    "num_key_value_heads": 2, "head_dim": 128, "partial_rotary_factor": 0.5,
+}  # fmt: skip
+_GRANITE = dict(zip(_DECODER, (4096, 11008, 32, 32, 2048, 1e-6), strict=True)) | {
+    "embedding_multiplier": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 1.0, "logits_scaling": 1.0,
+}  # fmt: skip
+_OLMO2 = dict(zip(_DECODER, (4096, 11008, 32, 32, 2048, 1e-5), strict=True))
+_OLMO3 = _OLMO2 | {"rope_theta": 500000.0, "sliding_window": 4096}
+_SMOLLM3 = dict(zip(_DECODER, (2048, 11008, 36, 16, 32768, 1e-6), strict=True)) | {
+    "num_key_value_heads": 4, "rope_theta": 2e6, "tie_word_embeddings": True,
+}  # fmt: skip
+_STARCODER2 = {
+    "hidden_size": 3072, "intermediate_size": 12288, "num_hidden_layers": 30, "num_attention_heads": 24, "num_key_value_heads": 2,
+    "max_position_embeddings": 4096, "tie_word_embeddings": True,
+}  # fmt: skip
 _GEMMA = dict(zip(_DECODER, (3072, 24576, 28, 16, 8192, 1e-6), strict=True)) | _OF_GEMMAS | {"num_key_value_heads": 16}
 _GEMMA2 = dict(zip(_DECODER, (2304, 9216, 26, 8, 8192, 1e-6), strict=True)) | _OF_GEMMAS | {
     "num_key_value_heads": 4, "query_pre_attn_scalar": 256, "sliding_window": 4096,
@@ -200,6 +288,10 @@ _NEOX = {
 _OPT = {
     "hidden_size": 768, "ffn_dim": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "tie_word_embeddings": True,
 }  # fmt: skip
+_EXAONE = {
+    "hidden_size": 4096, "intermediate_size": 14336, "num_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+    "max_position_embeddings": 4096, "rope_theta": 500000.0,
+}  # fmt: skip
 _FALCON = {"hidden_size": 4544, "num_hidden_layers": 32, "num_attention_heads": 71, "tie_word_embeddings": True}
 _BLOOM = {"hidden_size": 64, "n_layer": 2, "n_head": 8, "tie_word_embeddings": True}
 _MPT = {"d_model": 2048, "n_layers": 24, "n_heads": 16, "tie_word_embeddings": True}
@@ -209,11 +301,16 @@ GPT2_TRANSPOSED = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
 GEMMA_2_OR_3 = Family("", keys=_gemma, window=_window, activations=("hidden_activation",), norm_offset=1)
 FAMILIES = {
     "bloom": Family("bloom", keys=_bloom, activations=(), row_order=_heads_to_parts, unsaid=_BLOOM),
+    "cohere": Family("command-r", keys=_cohere, unsaid=_COHERE),
+    "cohere2": Family("cohere2", keys=_cohere2, window=_window, unsaid=_COHERE2),
+    "exaone": Family("exaone", activations=("activation_function", "hidden_act"), unsaid=_EXAONE),
+    "exaone4": Family("exaone4", keys=_exaone4, window=_window, unsaid=_EXAONE4),
     "falcon": Family("falcon", keys=_falcon, activations=("activation",), row_order=_groups_to_parts, unsaid=_FALCON),
     "gemma": Family("gemma", activations=("hidden_act", "hidden_activation"), norm_offset=1, unsaid=_GEMMA),
     "gemma2": replace(GEMMA_2_OR_3, arch="gemma2", unsaid=_GEMMA2),
     "gemma3": replace(GEMMA_2_OR_3, arch="gemma3", unsaid=_GEMMA3, unread=("vision_tower.", "multi_modal_projector.")),
     "gemma3_text": replace(GEMMA_2_OR_3, arch="gemma3", unsaid=_GEMMA3),
+    "glm4": Family("glm4", turns_partly=True, unsaid=_GLM4),
     "gpt2": Family("gpt2", keys=_gpt2, activations=("activation_function",), transposed=GPT2_TRANSPOSED, unsaid=_GPT2),
     "gpt_neox": Family("gptneox", keys=_neox, turns_partly=True, row_order=_heads_to_parts, unsaid=_NEOX),
     "gptj": Family(
@@ -222,13 +319,18 @@ FAMILIES = {
         activations=("activation_function",),
         unsaid=_GPTJ,
     ),
+    "granite": Family("granite", keys=_granite, row_order=_halves_to_neighbours, unsaid=_GRANITE),
     "llama": Family("llama", row_order=_halves_to_neighbours, unsaid=_LLAMA),
     "mistral": Family("llama", window=_window, row_order=_halves_to_neighbours, unsaid=_MISTRAL),
     "mpt": Family("mpt", keys=_mpt, activations=(), unsaid=_MPT),
+    "olmo2": Family("olmo2", unsaid=_OLMO2),
+    "olmo3": Family("olmo2", keys=_olmo3, window=_window, unsaid=_OLMO3),
     "opt": Family("opt", keys=_opt, activations=("activation_function",), row_order=_without_offset, unsaid=_OPT),
     "phi3": Family("phi3", window=_window, turns_partly=True, unsaid=_PHI3),
     "qwen2": Family("qwen2", window=_qwen_window, unsaid=_QWEN2),
     "qwen3": Family("qwen3", window=_qwen_window, unsaid={**_QWEN2, "head_dim": 128}),
+    "starcoder2": Family("starcoder2", window=_window, unsaid=_STARCODER2),
+    "smollm3": Family("smollm3", keys=_smollm3, row_order=_halves_to_neighbours, unsaid=_SMOLLM3),
 }
 
 
@@ -246,26 +348,33 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
         "num_attention_heads", "n_head", "n_heads", "hidden_size", "n_embd", "n_embed", "d_model", "head_dim", "num_kv_heads",
         "num_hidden_layers", "n_layer", "n_layers", "num_key_value_heads", "intermediate_size", "n_inner", "ffn_hidden_size",
         "ffn_dim", "rotary_dim", "original_max_position_embeddings", "max_position_embeddings", "n_positions", "max_seq_len",
-        "seq_length", "n_ctx", "sliding_window", "sliding_window_pattern", "max_window_layers", "vocab_size",
+        "seq_length", "n_ctx", "sliding_window", "max_window_layers", "vocab_size", "num_layers",
+        "no_rope_layer_interval",
     )),
     "a number": (_is_number, (
         "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "rope_theta", "rotary_emb_base", "partial_rotary_factor",
         "rotary_pct", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "rope_local_base_freq", "factor",
         "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor", "alibi_bias_max", "clip_qkv",
+        "embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling", "logit_scale",
     )),
     "true or false": (lambda value: isinstance(value, bool), (
         "new_decoder_architecture", "multi_query", "parallel_attn", "use_parallel_residual", "do_layer_norm_before",
         "_remove_final_layer_norm", "tie_word_embeddings", "use_sliding_window", "alibi", "scale_attn_weights",
-        "scale_attn_by_inverse_layer_idx", "apply_residual_connection_post_layernorm", "is_causal",
+        "scale_attn_by_inverse_layer_idx", "apply_residual_connection_post_layernorm", "is_causal", "use_qk_norm",
     )),
     "a text": (lambda value: isinstance(value, str), (
         "model_type", "hidden_activation", "hidden_act", "activation_function", "activation", "rope_type", "type",
     )),
+    "a number of layers, or their kinds": (
+        lambda value: isinstance(value, str) or (_is_number(value) and value == int(value)), ("sliding_window_pattern",)
+    ),
     "an object": (lambda value: isinstance(value, dict), (
         "rope_parameters", "rope_scaling", "attn_config", "full_attention", "sliding_attention", "text_config",
     )),
     "a list": (lambda value: isinstance(value, list), ("layer_types",)),
-    "a list of numbers": (lambda value: isinstance(value, list) and all(map(_is_number, value)), ("short_factor", "long_factor")),
+    "a list of numbers": (lambda value: isinstance(value, list) and all(map(_is_number, value)), (
+        "short_factor", "long_factor", "no_rope_layers",
+    )),
 }  # fmt: skip
 NESTED = KINDS["an object"][1]
 
@@ -307,7 +416,7 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
         raise architectures.not_yet("weights and inputs of this model are rounded as they are used (BitNet)")
     width, rope = _width(config), _rope(config)
     keys = {
-        "block_count": _first(config, "num_hidden_layers", "n_layer", "n_layers"),
+        "block_count": _layers(config),
         "embedding_length": width,
         "attention.head_count": _heads(config),
         "attention.head_count_kv": _first(config, "num_key_value_heads") or _heads(config),
@@ -341,7 +450,7 @@ def quantised_by(config: Config) -> str | None:
 
 def plain_sizes(config: Config) -> architectures.Dimensions:
     """The sizes that most `config.json` state in the same words, for what is not built by us. Raises BadFileError."""
-    layers, vocabulary = _first(config, "num_hidden_layers", "n_layer", "n_layers"), config.get("vocab_size")
+    layers, vocabulary = _layers(config), config.get("vocab_size")
     try:
         if not (_width(config) and isinstance(layers, int) and isinstance(vocabulary, int)):
             raise BadFileError("config.json does not state layers, width and vocabulary", hint="download it again")
@@ -382,7 +491,10 @@ def _scaling_keys(config: Config, rope: Config) -> dict[str, Any]:
         factor = max(float(_first(rope, "factor") or longest / first), 1.0)
         stretched = (1 + math.log(factor) / math.log(first)) ** 0.5
         return {**keys, "rope.scaling.type": "longrope", "rope.scaling.attn_factor": float(rope.get("attention_factor") or stretched)}
-    odd = [name for name in ("mscale", "mscale_all_dim", "attention_factor") if rope.get(name) is not None]
+    odd = [name for name in ("mscale", "mscale_all_dim") if rope.get(name) is not None]
+    usual = 1 + 0.1 * math.log(max(float(rope.get("factor") or 1), 1.0))
+    if not math.isclose(rope.get("attention_factor") or usual, usual, rel_tol=1e-4):
+        odd.append("attention_factor")
     if kind != "yarn" or odd or rope.get("truncate") is False:
         raise architectures.not_yet(f"this model scales its positions (`{' '.join([kind, *odd])}`)")
     turns = {f"rope.scaling.yarn_{name}": float(rope[name]) for name in ("beta_fast", "beta_slow") if rope.get(name)}

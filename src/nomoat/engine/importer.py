@@ -33,11 +33,13 @@ CHECKED = (NATIVE, "tokenizer.json", "tokenizer_config.json")
 SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 ELSEWHERE_FROM_BYTES = 32_000_000  # of weights: less than that is not worth another process's start
 IMPORT = """
-import json, sys
+import gc, json
 from pathlib import Path
 from nomoat import child_process
-from nomoat.engine import importer
-path, adapter, told = json.loads(sys.argv[1])
+gc.disable()  # of a vocabulary it would look through a million objects again and again
+from nomoat.engine import fused, importer, native, tokenizer
+import gguf, tokenizers
+path, adapter, told = json.loads(child_process.word())
 importer.import_gguf(Path(path), adapter=adapter and Path(adapter), **told, progress=child_process.tell, here=True)
 """
 Progress = Callable[[int, int], None]
@@ -123,40 +125,43 @@ def _import(
     fused: bool = True, progress: Progress | None = None, check: Check | None = None, if_tiled: bool = False, here: bool = False,
 ) -> Path | None:  # fmt: skip
     """`if_tiled`: None, and nothing made, for a model that would have no weights in tiles."""
-    delta, source = None if adapter is None else LoraDelta(adapter), None
-    if not path.exists() or not all(_note_of(file).exists() for file in files_of(path)):
-        source = open_source(path)
-        read_sizes(source)  # what cannot be imported is refused before it is read whole for its digest
-    quality = quality or config.quality().value
-    origin = [sha256_of_model(path), delta.sha256 if delta else ""]
-    rule = [layout.VERSION, str(footprint.has_native_kernels())]  # a home may be another machine's, too
-    asked = paths.cache() / "asked" / paths.sha256_of_texts(__version__, *rule, *origin, quality, str(fused), str(context_tokens))
-    known = _read_note(asked)
-    facts = None if known is None else _facts_if_whole(_folder_of(known))
-    if known is None or facts is None:
-        source = source or open_source(path)
-        sizes = read_sizes(source, context_tokens=context_tokens)
-        stored = layout.storage(source, sizes, quality, fused=fused)
-        if if_tiled and not stored.has_tiles:
-            return None
+    with child_process.Child(IMPORT, home=paths.home()) as child:
+        delta, source = None if adapter is None else LoraDelta(adapter), None
+        if not path.exists() or not all(_note_of(file).exists() for file in files_of(path)):
+            if not here and path.is_file() and path.stat().st_size >= ELSEWHERE_FROM_BYTES:
+                child.start()  # its imports take as long as what is asked here first
+            source = open_source(path)
+            read_sizes(source)  # what cannot be imported is refused before it is read whole for its digest
+        quality = quality or config.quality().value
+        origin = [sha256_of_model(path), delta.sha256 if delta else ""]
+        rule = [layout.VERSION, str(footprint.has_native_kernels())]  # a home may be another machine's, too
+        asked = paths.cache() / "asked" / paths.sha256_of_texts(__version__, *rule, *origin, quality, str(fused), str(context_tokens))
+        known = _read_note(asked)
+        facts = None if known is None else _facts_if_whole(_folder_of(known))
+        if known is None or facts is None:
+            source = source or open_source(path)
+            sizes = read_sizes(source, context_tokens=context_tokens)
+            stored = layout.storage(source, sizes, quality, fused=fused)
+            if if_tiled and not stored.has_tiles:
+                return None
+            if check:
+                family = str(source.require("general.architecture"))
+                check(sizes, source.num_values, stored.bytes_of(source), stored.has_tiles, family)
+            road = ["optimum-intel"] if isinstance(source, ForeignFolder) else []  # nomoat may know the architecture one day
+            digest = paths.sha256_of_texts(stored.key(), *origin, *(["long"] if sizes.long_factors else []), *road)
+            made_of = {"source": path.name, "source_sha256": origin[0], "adapter_sha256": origin[1]}
+            if not (here or isinstance(source, ForeignFolder)) and stored.bytes_of(source) >= ELSEWHERE_FROM_BYTES:
+                told = {"context_tokens": context_tokens, "quality": quality, "fused": fused}
+                _make_elsewhere(child, _folder_of(digest), json.dumps([str(path), adapter and str(adapter), told]), progress)
+            _make(digest, _Plan(source, sizes, stored, _fitted(delta, source, sizes), progress), made_of)
+            return _folder_of(cache.write_note(asked, digest))
         if check:
-            family = str(source.require("general.architecture"))
-            check(sizes, source.num_values, stored.bytes_of(source), stored.has_tiles, family)
-        road = ["optimum-intel"] if isinstance(source, ForeignFolder) else []  # nomoat may know the architecture one day
-        digest = paths.sha256_of_texts(stored.key(), *origin, *(["long"] if sizes.long_factors else []), *road)
-        made_of = {"source": path.name, "source_sha256": origin[0], "adapter_sha256": origin[1]}
-        if not (here or isinstance(source, ForeignFolder)) and stored.bytes_of(source) >= ELSEWHERE_FROM_BYTES:
-            told = {"context_tokens": context_tokens, "quality": quality, "fused": fused}
-            _make_elsewhere(_folder_of(digest), json.dumps([str(path), adapter and str(adapter), told]), progress)
-        _make(digest, _Plan(source, sizes, stored, _fitted(delta, source, sizes), progress), made_of)
-        return _folder_of(cache.write_note(asked, digest))
-    if check:
-        has_tiles = layout.Storage.from_dict(facts["storage"]).has_tiles
-        arch, sizes = family_of(_folder_of(known))
-        check(sizes, facts["num_values"], facts["files"][WEIGHTS], has_tiles, arch.name if arch else None)
-    folder = _folder_of(known)
-    cache.use(folder)
-    return folder
+            has_tiles = layout.Storage.from_dict(facts["storage"]).has_tiles
+            arch, sizes = family_of(_folder_of(known))
+            check(sizes, facts["num_values"], facts["files"][WEIGHTS], has_tiles, arch.name if arch else None)
+        folder = _folder_of(known)
+        cache.use(folder)
+        return folder
 
 
 def forget(path: Path) -> int:
@@ -290,16 +295,16 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
     cache.sweep()
 
 
-def _make_elsewhere(folder: Path, told: str, progress: Progress | None) -> None:
-    """Let another process do what `_make` does: OpenVINO keeps about the weights' memory for as long as its process lives.
+def _make_elsewhere(child: child_process.Child, folder: Path, told: str, progress: Progress | None) -> None:
+    """Let a child, of IMPORT, do what `_make` does: OpenVINO keeps about the weights' memory for as long as its process lives.
 
     `told`: what IMPORT reads. Where no such process can be had the folder is left to `_make`.
-    Raises what `child_process.run` raises, but for a process that ends badly after the folder is there whole.
+    Raises what `Child.run` raises, but for a process that ends badly after the folder is there whole.
     """
     if _facts_if_whole(folder) is not None:
         return
     try:
-        child_process.run(IMPORT, told, home=paths.home(), progress=progress)
+        child.run(told, progress=progress)
     except (NotEnoughMemoryError, WorkerError):
         if _facts_if_whole(folder) is None:
             raise

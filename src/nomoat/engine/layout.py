@@ -17,7 +17,7 @@ from nomoat import footprint, hardware
 from nomoat.config import Quality
 from nomoat.engine import arch as architectures
 from nomoat.engine import tiles
-from nomoat.engine.arch import GATED_MLP, SPLIT_QKV, Dimensions
+from nomoat.engine.arch import EXPERTS, GATED_MLP, ROUTER, SPLIT_QKV, Dimensions
 from nomoat.engine.gguf import Tensor
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource
@@ -45,7 +45,12 @@ class Storage:
     reason: str
 
     def form(self, layer_name: str, tensor: Tensor, *, changed: bool) -> Form:
-        """The form of one matrix. `changed`: its weights are not the file's any more, so the file's codes are none for it."""
+        """The form of one matrix. `changed`: its weights are not the file's any more, so the file's codes are none for it.
+
+        What chooses among experts is small, and near ties would be chosen otherwise.
+        """
+        if layer_name.endswith(ROUTER):
+            return Form("float32")
         form = self.forms[max((end for end in self.forms if layer_name.endswith(end)), key=len)]
         if form.kind == "tiles":
             found = _tile_type(layer_name, tensor, changed=changed)
@@ -109,7 +114,10 @@ def _tile_type(layer_name: str, tensor: Tensor, *, changed: bool) -> str | None:
 def _layer_name(tensor_name: str) -> str:
     """What ends the name of the layer that a tensor becomes."""
     name = tensor_name.removesuffix(".weight").rpartition(".")[2]
-    layers = {tensor: layer for layer, tensor in (SPLIT_QKV | GATED_MLP).items()} | {"output": "lm_head", "token_embd": "embed_tokens"}
+    layers = {tensor: layer for layer, tensor in (SPLIT_QKV | GATED_MLP | EXPERTS).items()} | {
+        "output": "lm_head",
+        "token_embd": "embed_tokens",
+    }
     return layers.get(name, name)
 
 
@@ -172,7 +180,8 @@ def _is_written_by_nomoat(file: ModelSource, sizes: Dimensions) -> bool:
     arch = architectures.known().get(str(file.metadata.get("general.architecture")))
     if arch is None:
         return False
-    matrices = [tensor for tensor in file.tensors.values() if len(tensor.shape) > 1]
+    arch = architectures.with_experts(arch, file.metadata)
+    matrices = [tensor for tensor in file.tensors.values() if len(tensor.shape) > 1 and _layer_name(tensor.name) != ROUTER]
     fit = all(_tile_type(_layer_name(tensor.name), tensor, changed=False) for tensor in matrices)
     return fit and architectures.is_usual(arch, sizes) and architectures.has_usual_attention(arch, sizes)
 

@@ -122,7 +122,8 @@ class LoraDelta:
             if layer in made._pairs:
                 raise BadFileError(f"`{self.weights_path}` changes `{layer}` twice, under two names", hint=OTHER_BASE)
             (a_RI, b_OR), made._scales[layer] = self._pairs[name], self._scales[name]
-            made._pairs[layer] = (a_RI, b_OR if layer == name else self._in_our_order(arch, sizes, layer, b_OR))
+            as_ours = peft_names.is_ours(arch, name, layer)
+            made._pairs[layer] = (a_RI, b_OR if as_ours else self._in_our_order(arch, sizes, layer, b_OR))
         made._unused = set(made._pairs)
         return made
 
@@ -162,7 +163,7 @@ class LoraDelta:
             return paths.sha256_of_texts(weights, json.dumps(self._told_scales, sort_keys=True))
         return weights if scales == {USUAL_SCALE} else paths.sha256_of_texts(weights, *map(str, scales))
 
-    def require_fitting(self, layer: str, sizes: tuple[int, int]) -> None:
+    def require_fitting(self, layer: str, sizes: tuple[int, ...]) -> None:
         """Raises BadFileError if what is added to this layer of the model is not of its sizes (rows, columns)."""
         self._unused.discard(layer)
         found = self._pairs.get(layer)

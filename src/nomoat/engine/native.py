@@ -59,6 +59,7 @@ class AttentionFacts:
     logit_cap: float
     vocabulary: int
     parts: Sequence[Sequence[Sequence[tuple[str, int]]]]
+    logit_scale: float = 1  # of models imported before there was one
 
 
 class Blueprint:
@@ -158,6 +159,7 @@ class NativeModel:
         self._table_type = blueprint.embedding["type_name"]
         norm = constant(blueprint.norm).view(np.float32)
         self._embedding_scale, self._logit_cap = np.float32(facts.embedding_scale), np.float32(facts.logit_cap)
+        self._logit_scale = np.float32(facts.logit_scale)
         width, seen = len(norm), facts.heads * facts.head_dim
         self._kept: dict[int, npt.NDArray[np.float32]] = {}  # the embedding of some tokens
         self._width = width
@@ -195,6 +197,8 @@ class NativeModel:
         hidden = any(row.hidden for row in rows)
         logits_WR, states = self._chain.run(x_TD, np.array(told, np.int64), np.array(blocks, np.int64), hidden=hidden)
         logits = logits_WR[:, : self.vocabulary]
+        if self._logit_scale != 1:
+            logits *= self._logit_scale
         if self._logit_cap:
             np.tanh(np.divide(logits, self._logit_cap, out=logits), out=logits)
             logits *= self._logit_cap

@@ -42,9 +42,17 @@ def our_name(arch: Architecture, name: str) -> str:
     bare = AROUND.sub("", name, count=1)
     if bare in BESIDE_LAYERS:
         return BESIDE_LAYERS[bare]
-    ours = {arch.hf_names.get(part, part): part for part in arch.projections}
-    found = re.fullmatch(rf"{arch.hf_layers.rpartition('.')[2]}\.(\d+)\.(.+)", bare)
-    return f"{LLAMAS}.{found[1]}.{ours[found[2]]}" if found and found[2] in ours else name
+    theirs = {f"{arch.hf_layers.rpartition('.')[2]}.{arch.hf_names.get(part, part)}": part for part in arch.projections}
+    theirs |= {f"h.{own}": part for part, own in arch.own_names.items()}
+    found = re.fullmatch(r"(\w+)\.(\d+)\.(.+)", bare)
+    part = found and theirs.get(f"{found[1]}.{found[3]}")
+    return f"{LLAMAS}.{found[2]}.{part}" if found and part else name
+
+
+def is_ours(arch: Architecture, name: str, layer: str) -> bool:
+    """Whether only an adapter of ours has this name for the layer: its rows are in our order then."""
+    part = layer.removeprefix(f"{LLAMAS}.").partition(".")[2]
+    return name == layer and (arch.hf_layers != LLAMAS or arch.hf_names.get(part, part) != part)
 
 
 def their_name(arch: Architecture, layer: str) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from openvino import opset13 as op
 
-from nomoat.engine.arch import Architecture, Dimensions
+from nomoat.engine.arch import Architecture, Dimensions, Sight
 from nomoat.engine.source import ModelSource
 from nomoat.errors import BadFileError
 
@@ -49,12 +49,14 @@ def row_order(arch: Architecture, sizes: Dimensions, layer: str) -> npt.NDArray[
     return np.asarray(np.arange(heads)[:, None] * sizes.head_dim + head, np.intp).reshape(-1)
 
 
-def rotation(file: ModelSource, sizes: Dimensions, *, local: bool) -> tuple[npt.NDArray[np.float64], float]:
+def rotation(file: ModelSource, sizes: Dimensions, sight: Sight) -> tuple[npt.NDArray[np.float64], float]:
     """Radians a token for each pair of a head's turning part, [R / 2], and what cosine and sine are multiplied by.
 
-    `local`: of windowed layers. They have a base of their own, where the family has one, and then no scaling.
+    Windowed layers have a base of their own, where the family has one, and then no scaling.
     """
-    if local and sizes.local_rope_base is not None:
+    if not sight.turns:
+        return np.zeros((sizes.rotary_dim or sizes.head_dim) // 2), 1.0
+    if sight.local and sizes.local_rope_base is not None:
         sizes = replace(sizes, rope_base=sizes.local_rope_base, rope_scale=1.0, yarn_tokens=None, rope_magnitude=1.0)
     return _inverse_frequencies(file, sizes), sizes.rope_magnitude
 

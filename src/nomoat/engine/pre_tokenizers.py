@@ -21,11 +21,12 @@ BLOOM_SPLIT = r" ?[^(\s|.,!?…。，、।۔،)]+"
 # `tokenizer.ggml.pre` -> how texts are split before they are merged; families that share a way share a line
 PRE_TOKENIZERS = {
     **dict.fromkeys(("default", "gpt-2", "phi-2", "mpt", "olmo", "roberta-bpe"), "words"),
-    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell"), "digits and words"),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "smaug-bpe", "dbrx", "falcon3"), LLAMA3_SPLIT),
+    **dict.fromkeys(("exaone4", "jais", "trillion", "granite-docling"), "words"),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), "digits and words"),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "smaug-bpe", "dbrx", "falcon3", "glm4", "chatglm-bpe"), LLAMA3_SPLIT),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez"), QWEN2_SPLIT),
     "tekken": TEKKEN_SPLIT,
-    "gpt-4o": GPT4O_SPLIT,
+    **dict.fromkeys(("gpt-4o", "llama4", "kanana2"), GPT4O_SPLIT),
     "bloom": BLOOM_SPLIT,
     "falcon": "punctuation and words",
 }

@@ -28,6 +28,7 @@ from nomoat.engine.step_tables import (
     INPUT_BYTES,
     JOB_NUMBERS,
     PAIR_ROOM,
+    PANEL_TOKENS,
     PART_TOKENS,
     ROOM_NUMBERS,
     STEP_NUMBERS,
@@ -193,6 +194,22 @@ def _product_row(type_name: str, rows: int, columns: int, address: int) -> Any:
     return row
 
 
+def _expert_sizes(steps: Any) -> dict[Room, int]:
+    """Bytes of what a part of a prompt needs for a mixture of experts."""
+    rows, columns, experts, chosen = (int(steps[:, at].max()) for at in (Step.ROWS, Step.COLUMNS, Step.EXPERTS, Step.CHOSEN))
+    if not experts:
+        return {}
+    columns = -(-columns // CHUNK) * CHUNK
+    pairs, places = PART_TOKENS * chosen, PART_TOKENS * chosen + experts * PANEL_TOKENS  # each expert's begin with a panel
+    return {
+        Room.EXPERT_INPUTS: INPUT_BYTES * places * columns, Room.EXPERT_SCALES: places * columns // 8,
+        Room.EXPERT_TOTALS: places * columns // 8, Room.EXPERT_SUMS: places * columns // 4, Room.EXPERT_RESULT: 4 * places * rows,
+        Room.EXPERT_SCORES: 4 * PART_TOKENS * experts, Room.EXPERT_WEIGHTS: 4 * pairs, Room.EXPERT_PICKS: 8 * pairs,
+        Room.EXPERT_PLACES: 8 * pairs, Room.EXPERT_TOKENS: 8 * places, Room.EXPERT_STARTS: 8 * experts,
+        Room.EXPERT_COUNTS: 8 * experts, Room.EXPERTS_ASKED: 8 * (experts + 1),
+    }  # fmt: skip
+
+
 class Program:
     """Steps from some inputs to some outputs; see `custom_ops.FusedBlock` for what they are."""
 
@@ -203,16 +220,19 @@ class Program:
         `chunk`: columns that share a scale where many tokens are multiplied; 0: what is near enough for models of this width.
         """
         table, columns_before = np.zeros((len(steps), STEP_NUMBERS), np.int64), columns
-        for number, (kind, type_name, rows, place, vector) in enumerate(steps):
+        for number, (kind, type_name, rows, place, vector, *mixture) in enumerate(steps):
             if kind in ("norm", "add_norm"):
                 columns = rows
+            elif kind == "choose":
+                table[number, Step.COLUMNS] = columns
             else:
                 table[number] = _product_row(type_name, rows, columns, address + place)
-                columns = rows // 2 if kind in ("gated", "gelu_gated") else columns
+                columns = rows // 2 if kind in ("gated", "gelu_gated", "experts_gated") else columns
+            table[number, Step.EXPERTS : Step.CHOSEN + 1] = mixture or 0
             table[number, Step.KIND], table[number, Step.ROWS] = Kind[kind.upper()], rows
             table[number, Step.VECTOR] = 0 if vector < 0 else address + vector
         self.steps, self.width, self.epsilon = table, width, int(np.float32(epsilon).view(np.uint32))
-        widest, most = int(table[:, Step.COLUMNS].max()), int(table[table[:, Step.KIND] != Kind.OUT, Step.ROWS].max(initial=0))
+        widest, most = int(table[:, Step.COLUMNS].max()), int(table[table[:, Step.KIND] < Kind.OUT, Step.ROWS].max(initial=0))
         self._sizes = {  # for each token
             "inputs": INPUT_BYTES * -(-widest // CHUNK) * CHUNK,
             "scales": widest // 8,
@@ -220,6 +240,7 @@ class Program:
             "sums": widest // 4,
             "result": 4 * most,
         }
+        self._of_experts = _expert_sizes(table)
         self._kept: list[Beside] = []
         self.room = np.zeros(ROOM_NUMBERS, np.int64)
         self._job = np.zeros(JOB_NUMBERS, np.int64)
@@ -245,6 +266,8 @@ class Program:
         ]
         self.room[Room.HIDDEN] = _memory.place("hidden", 4 * PART_TOKENS * max((added.rows for added in self._kept), default=0))
         self.room[Room.COPIES] = _memory.place("copies", COPY_BYTES * len(team()))
+        for at, size in self._of_experts.items():
+            self.room[at] = _memory.place(at.name, size)
         taken = _memory.place("taken", 8 * COUNTS * len(self.steps) * parts)
         self._job[:] = self.job(taken)
         self.moves, self._parts = _memory.moves, parts

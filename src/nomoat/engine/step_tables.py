@@ -43,6 +43,9 @@ class Kind(IntEnum):
     GATED = 4
     GELU_GATED = 5
     OUT = 6
+    CHOOSE = 7
+    EXPERTS_GATED = 8
+    EXPERTS_ADD = 9
 
 
 class Step(IntEnum):
@@ -56,7 +59,9 @@ class Step(IntEnum):
     COLUMNS = 5  # of the weights: numbers of a token's input
     TILES = 6  # address of the weights, tile by tile
     TILE_BYTES = 7
-    VECTOR = 8  # address of ROWS float32: a bias, or a norm's weights; 0: none
+    VECTOR = 8  # address of ROWS float32: a bias, or a norm's weights; 0: none. Of `CHOOSE` of its weights, ROWS x COLUMNS
+    EXPERTS = 9  # of a mixture, whose ROWS are those of one expert
+    CHOSEN = 10  # of them, by each token
 
 
 class AdapterStep(IntEnum):
@@ -89,6 +94,20 @@ class Room(IntEnum):
     NEXT_SUMS = 8
     HIDDEN = 9  # float32 [token][rank]: A's results
     COPIES = 10  # `COPY_BYTES` a thread
+    # of a mixture of experts, see `experts`: as INPUTS to SUMS, of pairs; float32 of tokens and of pairs; and numbers of 64 bits
+    EXPERT_INPUTS = 11
+    EXPERT_SCALES = 12
+    EXPERT_TOTALS = 13
+    EXPERT_SUMS = 14
+    EXPERT_RESULT = 15  # float32 [pair][row]
+    EXPERT_SCORES = 16  # float32 [token][expert]
+    EXPERT_WEIGHTS = 17  # float32 [token][which it asks]
+    EXPERT_PICKS = 18  # [token][which it asks]: an expert
+    EXPERT_PLACES = 19  # [token][which it asks]: a pair
+    EXPERT_TOKENS = 20  # [pair]
+    EXPERT_STARTS = 21  # [expert]: its first pair
+    EXPERT_COUNTS = 22  # [expert]: how many it has
+    EXPERTS_ASKED = 23  # how many experts have pairs, and which
 
 
 class Job(IntEnum):
@@ -120,7 +139,8 @@ STEP_NUMBERS, B_TILE_NUMBERS, ROOM_NUMBERS = len(Step), len(BTile), len(Room)
 ADAPTER_STEP_NUMBERS = STEP_NUMBERS + len(AdapterStep)
 JOB_NUMBERS = Job.IN_PANELS + 1
 LAST_BIT = 62  # of USERS: stands for all further adapters
-COPY_BYTES = 2 * CACHE_LINE  # of a thread's copy of `Room`
+COPY_BYTES = 8 * CACHE_LINE  # of a thread's two copies of `Room` and one of `Step`, the last two for experts
+PIECES = 8  # of a product, for each thread: one that is slower takes fewer
 COUNTS = 2  # of tiles taken, for each step: of its product and of what adapters add
 # Many tokens are multiplied in panels, where that is faster: in 8 bits (`panels`), or in bf16 where AMX can be used (`amx`)
 HAS_PANELS = hardware.has_vnni() or hardware.has_dotprod()

@@ -12,17 +12,16 @@ from typing import Any
 import numpy as np
 
 from nomoat import jit
-from nomoat.engine import amx, panels, step_tables
+from nomoat.engine import amx, experts, panels, step_tables
 from nomoat.engine.attention_kernels import prefetch
 from nomoat.engine.attention_tables import VIEW_NUMBERS, Attention, View
 from nomoat.engine.elementwise import add, add_norm, copy, copy_rows, gate, gelu_gate, norm
-from nomoat.engine.kernels import AHEAD, ROUNDED, round_inputs
+from nomoat.engine.kernels import AHEAD
+from nomoat.engine.products import add_beside, multiply_in_place, multiply_pair, multiply_tile, round_panels, round_some
 from nomoat.engine.step_tables import (
     ADAPTER_STEP_NUMBERS,
     ATTENTION,
-    B_TILE_NUMBERS,
     CHOICE,
-    CODES_AFTER,
     COPY_BYTES,
     COUNTS,
     GATED_BYTES,
@@ -31,17 +30,15 @@ from nomoat.engine.step_tables import (
     JOB_NUMBERS,
     LAST_BIT,
     LAST_NORM,
-    PAIR_COLUMNS,
     PAIR_ROOM,
     PANEL_TOKENS,
     PANELS_FROM,
+    PIECES,
     ROOM_NUMBERS,
-    SCALES_AFTER,
     STEP_NUMBERS,
     SUMS_BYTES,
-    ZEROS_AFTER,
+    TOKENS_A_PART,
     AdapterStep,
-    BTile,
     Job,
     Kind,
     Room,
@@ -50,51 +47,11 @@ from nomoat.engine.step_tables import (
 from nomoat.engine.team import TEAM_NUMBERS, TeamState
 from nomoat.engine.tiles import TILE_ROWS
 
-PIECES = 8  # of a product, for each thread: one that is slower takes fewer
-
-
+MANY_PAIRS = 2 * PANELS_FROM  # on average, of an expert
 _tokens_a_part = jit.kernel(step_tables.tokens_a_part)
 
 
 # Every step is done by all threads at once, each with its share: of a tile's rows of the result, or of the tokens
-@jit.kernel
-def _multiply_tile(step: Any, room: Any, y: Any, tokens: Any, t: Any) -> None:
-    columns, rows = step[Step.COLUMNS], step[Step.ROWS]
-    inputs, scales, totals, sums = room[Room.INPUTS], room[Room.SCALES], room[Room.TOTALS], room[Room.SUMS]
-    tile, here = step[Step.TILES] + t * step[Step.TILE_BYTES], y + t * 4 * TILE_ROWS
-    jit.call_with_9(step[Step.CODE], tile, inputs, scales, totals, sums, here, tokens, columns, rows)
-
-
-@jit.kernel
-def _add_beside(beside: Any, room: Any, owners: Any, y: Any, row_bytes: Any, tokens: Any, t: Any) -> None:
-    """What each token's adapter adds to a tile's rows of a result: B's rows times what A made of the inputs.
-
-    `beside`: an `AdapterStep`. `owners`: the address of each token's adapter, -1 for none.
-    """
-    owner_M, hidden_bytes = jit.longs_at(owners, tokens), 4 * beside[Step.ROWS]
-    m = 0
-    while m < tokens:
-        owner, end = owner_M[m], m + 1
-        while end < tokens and owner_M[end] == owner:
-            end += 1
-        if owner >= 0:
-            place = jit.longs_at(
-                beside[AdapterStep.B_TILES] + 8 * B_TILE_NUMBERS * (owner * beside[AdapterStep.NUM_TILES] + t), B_TILE_NUMBERS
-            )
-            hidden = room[Room.HIDDEN] + 4 * place[BTile.FIRST_RANK]
-            while end - m >= panels.RANKS_TOGETHER:
-                panels.add_ranks_together(
-                    place[BTile.WEIGHTS], hidden + m * hidden_bytes, hidden_bytes, place[BTile.RANK], y + m * row_bytes, row_bytes
-                )
-                m += panels.RANKS_TOGETHER
-            while m < end:
-                panels.add_ranks(
-                    place[BTile.WEIGHTS], hidden + m * hidden_bytes, hidden_bytes, place[BTile.RANK], y + m * row_bytes, row_bytes
-                )
-                m += 1
-        m = end
-
-
 @jit.kernel
 def _asking(owners: Any, tokens: Any) -> Any:
     """A bit for each adapter that one of these tokens has."""
@@ -121,106 +78,10 @@ def _multiply(step: Any, beside: Any, room: Any, owners: Any, y: Any, tokens: An
         for t in range(start, min(start + piece, count)):
             if not _is_needed(step, t, asking):
                 continue
-            _multiply_tile(step, room, y, tokens, t)
+            multiply_tile(step, room, y, tokens, t)
             if owners:
-                _add_beside(beside, room, owners, y + 4 * TILE_ROWS * t, 4 * step[Step.ROWS], tokens, t)
+                add_beside(beside, room, owners, y + 4 * TILE_ROWS * t, 4 * step[Step.ROWS], tokens, t)
         start = jit.add_atomic(taken, piece)
-
-
-@jit.kernel
-def _multiply_words(
-    step: Any, room: Any, tokens: Any, first: Any, second: Any, words: Any, starts: Any, start_tile_bytes: Any, start_row_bytes: Any,
-    sums: Any, tile_bytes: Any, row_bytes: Any,
-) -> None:  # fmt: skip
-    """The products of two tiles and the panels of a part, in bf16; for places see `amx.panel_product`."""
-    columns, group = step[Step.COLUMNS], step[Step.GROUP]
-    at_once = -(-columns // (-(-columns // PAIR_COLUMNS) * amx.STEP)) * amx.STEP
-    for start in range(0, columns, at_once):
-        width = min(at_once, columns - start)
-        for tile, t in enumerate((first, second)):
-            here, there = step[Step.TILES] + t * step[Step.TILE_BYTES], words + tile * (amx.ROW_BYTES // 2)
-            jit.call_with_5(step[Step.PANELS_CODE], here, start // group, width // group, there, 0)
-        amx.panel_product(
-            words,
-            room[Room.INPUTS] + start * amx.COLUMN_BYTES,
-            starts,
-            start_tile_bytes,
-            start_row_bytes,
-            sums,
-            tile_bytes,
-            row_bytes,
-            columns * amx.COLUMN_BYTES,
-            width // amx.STEP,
-            tokens,
-        )
-        starts, start_tile_bytes, start_row_bytes = sums, tile_bytes, row_bytes
-
-
-@jit.kernel
-def _multiply_bytes(
-    step: Any, room: Any, tokens: Any, chunk: Any, blocks: Any, first: Any, second: Any, scales: Any, codes: Any, starts: Any,
-    start_tile_bytes: Any, sums: Any,
-) -> None:  # fmt: skip
-    """The same in 8 bits, which scales each chunk. The sums of a tile's tokens lie together."""
-    for tile in range(2):
-        panels.begin_sums(sums + tile * SUMS_BYTES, starts + tile * start_tile_bytes, blocks * PANEL_TOKENS)
-    columns, group = step[Step.COLUMNS], step[Step.GROUP]
-    for start in range(0, columns, chunk):
-        width = min(chunk, columns - start)
-        for tile, t in enumerate((first, second)):
-            here, there = step[Step.TILES] + t * step[Step.TILE_BYTES], codes + tile * (panels.FOUR_BYTES // 2)
-            jit.call_with_5(step[Step.PANELS_CODE], here, start // group, width // group, there, scales + tile * 4 * TILE_ROWS)
-        number = 4 * (start // chunk) * blocks * PANEL_TOKENS
-        inputs, factors, firsts = (
-            room[Room.INPUTS] + start * blocks * PANEL_TOKENS,
-            room[Room.SCALES] + number,
-            room[Room.SUMS] + number,
-        )
-        panels.panel_product(
-            codes, scales, inputs, factors, firsts, sums, SUMS_BYTES, chunk * PANEL_TOKENS, width // 4, blocks, tokens
-        )
-
-
-@jit.kernel
-def _starts(step: Any, first: Any, second: Any, zeros: Any) -> Any:
-    """Where what the sums of two tiles begin with lies, the same for all tokens, and how far it is to the second's."""
-    if step[Step.VECTOR]:
-        return step[Step.VECTOR] + 4 * first * TILE_ROWS, 4 * (second - first) * TILE_ROWS
-    return zeros, 0
-
-
-@jit.kernel
-def _multiply_pair(
-    step: Any, beside: Any, room: Any, owners: Any, tokens: Any, chunk: Any, blocks: Any, first: Any, second: Any, sums: Any
-) -> None:
-    """The products of two tiles and the panels of a part, with their biases. What they need themselves lies after the sums."""
-    codes = sums + CODES_AFTER
-    starts, to_second = _starts(step, first, second, sums + ZEROS_AFTER)
-    if IN_BF16:
-        _multiply_words(step, room, tokens, first, second, codes, starts, to_second, 0, sums, SUMS_BYTES, 4 * TILE_ROWS)
-    else:
-        _multiply_bytes(step, room, tokens, chunk, blocks, first, second, sums + SCALES_AFTER, codes, starts, to_second, sums)
-    if owners:
-        for tile, t in enumerate((first, second)):
-            _add_beside(beside, room, owners, sums + tile * SUMS_BYTES, 4 * TILE_ROWS, tokens, t)
-
-
-@jit.kernel
-def _multiply_in_place(
-    step: Any, beside: Any, room: Any, owners: Any, tokens: Any, first: Any, second: Any, sums: Any, y: Any
-) -> None:  # fmt: skip
-    """The same in bf16, written or added to y without a detour."""
-    row_bytes, to_second, here = 4 * step[Step.ROWS], 4 * (second - first) * TILE_ROWS, y + 4 * first * TILE_ROWS
-    starts, start_to_second = _starts(step, first, second, sums + ZEROS_AFTER)
-    start_row_bytes = 0
-    if step[Step.KIND] == Kind.ADD:
-        starts, start_to_second, start_row_bytes = here, to_second, row_bytes
-    _multiply_words(
-        step, room, tokens, first, second, sums + CODES_AFTER, starts, start_to_second, start_row_bytes, here, to_second, row_bytes
-    )
-    if owners:
-        for t in range(first, second + 1):
-            _add_beside(beside, room, owners, y + 4 * t * TILE_ROWS, row_bytes, tokens, t)
 
 
 @jit.kernel
@@ -244,9 +105,9 @@ def _multiply_panels(
             for tile in range(after, min(after + 2, count)):
                 prefetch(step[Step.TILES] + tile * step[Step.TILE_BYTES], AHEAD)
             if IN_BF16 and (step[Step.KIND] != Kind.ADD or step[Step.VECTOR] == 0):
-                _multiply_in_place(step, beside, room, owners, tokens, t, t + both - 1, sums, y)
+                multiply_in_place(step, beside, room, owners, tokens, t, t + both - 1, sums, y)
                 continue
-            _multiply_pair(step, beside, room, owners, tokens, chunk, blocks, t, t + both - 1, sums)
+            multiply_pair(step, beside, room, owners, tokens, chunk, blocks, t, t + both - 1, sums)
             for tile in range(both):
                 here, there = sums + tile * SUMS_BYTES, y + 4 * (t + tile) * TILE_ROWS
                 if step[Step.KIND] == Kind.ADD:
@@ -279,7 +140,7 @@ def _multiply_gated(step: Any, beside: Any, room: Any, owners: Any, tokens: Any,
         width = min(chunk, columns - c * chunk)
         for n in range(width // TILE_ROWS):
             t = c * (chunk // TILE_ROWS) + n
-            _multiply_pair(step, beside, room, owners, tokens, chunk, blocks, t, t + columns // TILE_ROWS, sums)
+            multiply_pair(step, beside, room, owners, tokens, chunk, blocks, t, t + columns // TILE_ROWS, sums)
             _gate(step, sums, sums + SUMS_BYTES, tokens * TILE_ROWS)
             panels.write_sums(sums, gated + 4 * n * TILE_ROWS, tokens, 4 * width)
         if IN_BF16:
@@ -288,38 +149,8 @@ def _multiply_gated(step: Any, beside: Any, room: Any, owners: Any, tokens: Any,
         else:
             next_panels, number = room[Room.NEXT_INPUTS] + c * chunk * blocks * PANEL_TOKENS, 4 * c * blocks * PANEL_TOKENS
             scales, firsts = room[Room.NEXT_SCALES] + number, room[Room.NEXT_SUMS] + number
-            _round_panels(gated, 4 * width, next_panels, scales, firsts, 0, tokens, width, chunk, blocks)
+            round_panels(gated, 4 * width, next_panels, scales, firsts, 0, tokens, width, chunk, blocks)
         c = jit.add_atomic(taken, 1)
-
-
-@jit.kernel
-def _round_panels(
-    x: Any, row_bytes: Any, places: Any, scales: Any, firsts: Any, first: Any, end: Any, columns: Any, chunk: Any, blocks: Any
-) -> None:
-    for m in range(first, end, panels.ROUNDED_TOGETHER):
-        panel = places + m // PANEL_TOKENS * chunk * PANEL_TOKENS + 4 * (m % PANEL_TOKENS)
-        left = min(panels.ROUNDED_TOGETHER, end - m)
-        panels.round_into_panel(x + m * row_bytes, row_bytes, left, panel, scales + 4 * m, firsts + 4 * m, columns, chunk, blocks)
-
-
-@jit.kernel
-def _round_some(x: Any, row_bytes: Any, room: Any, first: Any, end: Any, columns: Any, chunk: Any, blocks: Any) -> None:
-    if blocks and IN_BF16:
-        amx.round_into_panels(x + first * row_bytes, row_bytes, first, end, columns, room[Room.INPUTS], columns * amx.COLUMN_BYTES)
-        return
-    if blocks:
-        _round_panels(x, row_bytes, room[Room.INPUTS], room[Room.SCALES], room[Room.SUMS], first, end, columns, chunk, blocks)
-        return
-    for m in range(first, end):
-        n, here = m * columns, x + m * row_bytes
-        round_inputs(
-            here,
-            room[Room.INPUTS] + n,
-            room[Room.SCALES] + n // 8,
-            room[Room.TOTALS] + n // 8,
-            room[Room.SUMS] + n // 4,
-            columns // ROUNDED,
-        )
 
 
 @jit.kernel
@@ -327,7 +158,7 @@ def _round_rows(x: Any, row_bytes: Any, room: Any, tokens: Any, columns: Any, ch
     """One thread's share of the tokens: a panel is written by one thread."""
     share = PANEL_TOKENS if blocks else 1
     for start in range(me * share, tokens, threads * share):
-        _round_some(x, row_bytes, room, start, min(start + share, tokens), columns, chunk, blocks)
+        round_some(x, row_bytes, room, start, min(start + share, tokens), columns, chunk, blocks)
 
 
 @jit.kernel
@@ -357,6 +188,18 @@ def _norm_rows(step: Any, residual: Any, y: Any, epsilon: Any, tokens: Any, widt
 
 
 @jit.kernel
+def _norm(
+    step: Any, room: Any, residual: Any, y: Any, epsilon: Any, tokens: Any, width: Any, chunk: Any, blocks: Any, share: Any,
+    state: Any, threads: Any, me: Any,
+) -> None:  # fmt: skip
+    """One thread's share of a norm, and of rounding what it gives for the next product."""
+    _norm_rows(step, residual, y, epsilon, tokens, width, share, threads, me)
+    if step[Step.KIND] == Kind.NORM:
+        _round_rows(y, 4 * width, room, tokens, width, chunk, blocks, threads, me)
+        jit.meet(state, threads)
+
+
+@jit.kernel
 def _product(
     step: Any, beside: Any, room: Any, owners: Any, y: Any, residual: Any, tokens: Any, chunk: Any, blocks: Any, asking: Any,
     taken: Any, threads: Any, me: Any,
@@ -375,6 +218,38 @@ def _product(
     else:
         target = residual if step[Step.KIND] == Kind.ADD else y
         _multiply_panels(step, beside, room, owners, target, tokens, chunk, blocks, asking, taken, threads, me)
+
+
+@jit.kernel
+def _ask_experts(
+    step: Any, x: Any, shared: Any, residual: Any, state: Any, tokens: Any, chunk: Any, share: Any, taken: Any, threads: Any, me: Any
+) -> None:
+    """A step of a mixture of experts, one thread's share. x: what the norm before them gave.
+
+    In panels where a whole part of a prompt has many pairs for each expert, so that a token's way never depends on the others.
+    """
+    none, room = np.int64(0), jit.longs_at(shared[Room.COPIES] + COPY_BYTES * me + 8 * ROOM_NUMBERS, ROOM_NUMBERS)
+    for at in range(ROOM_NUMBERS):
+        room[at] = shared[at]
+    together = share if TOKENS_A_PART * step[Step.CHOSEN] >= MANY_PAIRS * step[Step.EXPERTS] else 1
+    if step[Step.KIND] == Kind.CHOOSE:
+        experts.rate(step, x, room, tokens, threads, me)
+        jit.meet(state, threads)
+        if me == 0:
+            experts.choose(step, room, tokens, together)
+        jit.meet(state, threads)
+        experts.round_pairs(step, x, room, chunk, together, threads, me)
+        jit.meet(state, threads)
+        return
+    experts.multiply(step, room, chunk, together, taken, threads, me)
+    jit.meet(state, threads)
+    if step[Step.KIND] == Kind.EXPERTS_GATED:
+        experts.round_pairs(step, none, room, chunk, together, threads, me)
+        jit.meet(state, threads)
+        return
+    experts.add_up(step, room, residual, tokens, share, threads, me)
+    if IN_BF16 and together > 1:
+        amx.take_registers(tokens)
 
 
 @jit.kernel
@@ -411,10 +286,10 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
         rows = step[Step.ROWS]
         y = room[Room.RESULT]
         if step[Step.KIND] == Kind.NORM or step[Step.KIND] == Kind.ADD_NORM:
-            _norm_rows(step, residual, y, epsilon, tokens, width, share, threads, me)
-            if step[Step.KIND] == Kind.NORM:
-                _round_rows(y, 4 * width, room, tokens, width, chunk, blocks, threads, me)
-                jit.meet(state, threads)
+            _norm(step, room, residual, y, epsilon, tokens, width, chunk, blocks, share, state, threads, me)
+            continue
+        if step[Step.KIND] >= Kind.CHOOSE:
+            _ask_experts(step, y, room, residual, state, tokens, chunk, share, taken + 8 * number, threads, me)
             continue
         if step[Step.KIND] == Kind.OUT:
             y = outputs[at] + 4 * first * rows

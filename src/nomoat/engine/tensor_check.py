@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from nomoat.engine.arch import Architecture, Dimensions
+from nomoat.engine.arch import ROUTER, Architecture, Dimensions
 from nomoat.engine.source import ModelSource
 from nomoat.errors import BadFileError, UnsupportedError
 
@@ -64,7 +64,7 @@ def _needed(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shape]
             yield f"blk.{layer}.{tensor}.weight", shapes[part]
 
 
-def of_layers(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, tuple[int, int]]]:
+def of_layers(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shape]]:
     """Every linear layer of the blocks, as an adapter names it: (rows, columns)."""
     shapes = _projections(sizes)
     for layer in range(sizes.layers):
@@ -90,7 +90,7 @@ def _possible(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shap
     """Every vector that may be there."""
     shapes = _projections(sizes)
     after = ("post_attention_norm", "post_ffw_norm") if arch.post_norms else ()
-    norms = dict.fromkeys((*arch.attention_norms, arch.mlp_norm, *after))
+    norms = dict.fromkeys((*arch.attention_norms, *([arch.mlp_norm] if arch.mlp_norm else ()), *after))
     for kind in ("weight", "bias") if arch.norm == "layer" else ("weight",):
         for name in ("output_norm", *(("token_embd_norm",) if arch.embedding_norm else ())):
             yield f"{name}.{kind}", (sizes.width,)
@@ -98,10 +98,12 @@ def _possible(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shap
             for norm in norms:
                 yield f"blk.{layer}.{norm}.{kind}", (sizes.width,)
             for part in "qk" if arch.qk_norm else "":
-                yield f"blk.{layer}.attn_{part}_norm.{kind}", (sizes.head_dim,)
+                heads = {"q": sizes.heads, "k": sizes.kv_heads}[part] if arch.qk_norm == "all heads" else 1
+                yield f"blk.{layer}.attn_{part}_norm.{kind}", (heads * sizes.head_dim,)
     for layer in range(sizes.layers):
         for part, tensor in arch.projections.items():
-            yield f"blk.{layer}.{tensor}.bias", shapes[part][:1]
+            if "mlp" not in part or not arch.has_experts:
+                yield f"blk.{layer}.{tensor}.bias", shapes[part][:1]
     if arch.norm == "layer":
         yield "output.bias", (sizes.vocabulary,)
 
@@ -121,8 +123,8 @@ def _require_known(file: ModelSource, arch: Architecture, known: set[str]) -> No
         )
 
 
-def _projections(sizes: Dimensions) -> dict[str, tuple[int, int]]:
-    """The shape of each linear layer's matrix, [outputs, inputs]."""
+def _projections(sizes: Dimensions) -> dict[str, Shape]:
+    """The shape of each linear layer's matrix, [outputs, inputs]; of those of experts [experts, outputs, inputs]."""
     width, hidden = sizes.width, sizes.hidden
     queries, keys = sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim
     return {
@@ -135,4 +137,8 @@ def _projections(sizes: Dimensions) -> dict[str, tuple[int, int]]:
         "mlp.up_proj": (hidden, width),
         "mlp.gate_up_proj": (2 * hidden, width),
         "mlp.down_proj": (width, hidden),
+        ROUTER: (sizes.experts, width),
+        "mlp.experts.gate_proj": (sizes.experts, hidden, width),
+        "mlp.experts.up_proj": (sizes.experts, hidden, width),
+        "mlp.experts.down_proj": (sizes.experts, width, hidden),
     }

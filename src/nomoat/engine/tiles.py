@@ -28,6 +28,7 @@ BLOCKS = {  # weights of a block, its bytes in the file
 }  # fmt: skip
 GROUP_CODES = {**dict.fromkeys(BLOCKS, 32), **dict.fromkeys(("Q2_K", "Q3_K", "Q6_K", "IQ2_S", "IQ2_XS"), 16)}  # share a scale
 WHOLE_BYTES = "Q8_0"
+IN_CACHE = 1 << 18  # weights put into tiles at a time: what is between has room in a core's own cache
 _IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)  # Source: ggml's kvalues_iq4nl
 _IQ2 = (-86, -50, -16, 16, 50, 86)
 # What the codes of these types stand for, in UNITS of a group's scale, so that the largest is near 127. A file has IQ2 and IQ3 as
@@ -96,16 +97,22 @@ def size(type_name: str, rows: int, columns: int) -> int:
     return int(padded(rows) // TILE_ROWS * (columns // BLOCKS[type_name][0]) * TILE_BYTES[type_name])
 
 
-def tiled(raw: Bytes, type_name: str) -> Bytes:
-    """Tiles [T, S] of rows as the file has them [R, row bytes], zeros after the last.
+def tiled(raw: Bytes, type_name: str, out: Bytes | None = None) -> Bytes:
+    """Tiles [T, S] of rows as the file has them [R, row bytes], zeros after the last; written into `out`, if given, of one piece.
 
     Raises ValueError for scales that are no numbers.
     """
     if missing := padded(len(raw)) - len(raw):
         raw = np.concatenate([raw, np.zeros((missing, raw.shape[1]), np.uint8)])
-    blocks = raw.reshape(len(raw) // TILE_ROWS, TILE_ROWS, -1, BLOCKS[type_name][1])
-    made = [_flat(part) for part in MAKERS[type_name](blocks)]
-    return np.concatenate(made, axis=-1).reshape(len(blocks), -1)
+    codes, block_bytes = BLOCKS[type_name]
+    blocks = raw.reshape(len(raw) // TILE_ROWS, TILE_ROWS, -1, block_bytes)
+    num_tiles, num_blocks = len(blocks), blocks.shape[2]
+    made = np.empty((num_tiles, num_blocks * TILE_BYTES[type_name]), np.uint8) if out is None else out
+    step = max(1, IN_CACHE // (TILE_ROWS * num_blocks * codes))
+    for at in range(0, num_tiles, step):
+        parts_of_blocks = [_flat(part) for part in MAKERS[type_name](blocks[at : at + step])]
+        np.concatenate(parts_of_blocks, axis=-1, out=made[at : at + step].reshape(-1, num_blocks, TILE_BYTES[type_name]))
+    return made
 
 
 def rows_of(tiles_TS: Bytes, type_name: str, rows_M: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
@@ -170,62 +177,61 @@ def _scaled(
 
 # What a tile's block holds, of blocks [T, 16, B, bytes] as files have them.
 def _q4_0(blocks: Bytes) -> list[Bytes]:
-    return [_number(blocks, 0), _operands(parts(blocks[..., 2:], 4, together=16), 4)]
+    return [_number(blocks, 0), _operands(blocks[..., 2:], 4, together=16)]
 
 
 def _q4_1(blocks: Bytes) -> list[Bytes]:
-    return [_number(blocks, 0), _number(blocks, 2), _operands(parts(blocks[..., 4:], 4, together=16), 4)]
+    return [_number(blocks, 0), _number(blocks, 2), _operands(blocks[..., 4:], 4, together=16)]
 
 
 def _q5_0(blocks: Bytes) -> list[Bytes]:
     """A float16, 32 fifth bits, 16 bytes of low halves."""
-    fifth, low = parts(blocks[..., 2:6], 1, together=1), parts(blocks[..., 6:], 4, together=16)
-    return [_number(blocks, 0), _operands(fifth, 1), _operands(low, 4)]
+    return [_number(blocks, 0), _fifth_bits(blocks[..., 2:6]), _operands(blocks[..., 6:], 4, together=16)]
 
 
 def _q5_1(blocks: Bytes) -> list[Bytes]:
     """The same with an offset behind the first number."""
-    fifth, low = parts(blocks[..., 4:8], 1, together=1), parts(blocks[..., 8:], 4, together=16)
-    return [_number(blocks, 0), _number(blocks, 2), _operands(fifth, 1), _operands(low, 4)]
+    fifth, low = _fifth_bits(blocks[..., 4:8]), _operands(blocks[..., 8:], 4, together=16)
+    return [_number(blocks, 0), _number(blocks, 2), fifth, low]
 
 
 def _q8_0(blocks: Bytes) -> list[Bytes]:
-    return [_number(blocks, 0), _operands(blocks[..., 2:] ^ np.uint8(128), 8)]
+    return [_number(blocks, 0), _operands(blocks[..., 2:], 8) ^ np.uint8(128)]
 
 
 def _q2_k(blocks: Bytes) -> list[Bytes]:
     """16 scales with minima, 64 bytes of codes, two float16. Source: ggml's dequantize_row_q2_K."""
-    return [_number(blocks, 80), _number(blocks, 82), _small(blocks[..., :16]), _operands(parts(blocks[..., 16:80], 2), 2)]
+    return [_number(blocks, 80), _number(blocks, 82), _small(blocks[..., :16]), _operands(blocks[..., 16:80], 2)]
 
 
 def _q3_k(blocks: Bytes) -> list[Bytes]:
     """32 bytes of third bits, 64 of two bits, 16 scales of 6 bits in 12, a float16. Source: ggml's dequantize_row_q3_K."""
-    low, high = _operands(parts(blocks[..., 32:96], 2), 2), _operands(parts(blocks[..., :32], 1), 1)
+    low, high = _operands(blocks[..., 32:96], 2), _operands(blocks[..., :32], 1)
     scales = parts(blocks[..., 96:104], 4, together=8) | (parts(blocks[..., 104:108], 2, together=4) << 4)
     return [_number(blocks, 108), _unused(blocks), _small(scales - np.uint8(32)), _behind(low, high)]
 
 
 def _q4_k(blocks: Bytes) -> list[Bytes]:
     """Two float16, scales and minima, 128 bytes of codes."""
-    return [_number(blocks, 0), _number(blocks, 2), _by_turns(blocks), _operands(parts(blocks[..., 16:], 4), 4)]
+    return [_number(blocks, 0), _number(blocks, 2), _by_turns(blocks), _operands(blocks[..., 16:], 4)]
 
 
 def _q5_k(blocks: Bytes) -> list[Bytes]:
     """The same, with 32 bytes of fifth bits before the codes' low halves. Source: ggml's dequantize_row_q5_K."""
-    low, high = _operands(parts(blocks[..., 48:], 4), 4), _operands(parts(blocks[..., 16:48], 1), 1)
+    low, high = _operands(blocks[..., 48:], 4), _operands(blocks[..., 16:48], 1)
     return [_number(blocks, 0), _number(blocks, 2), _by_turns(blocks), _behind(low, high)]
 
 
 def _q6_k(blocks: Bytes) -> list[Bytes]:
     """128 bytes of low halves, 64 of two high bits, 16 signed scales, a float16. Source: ggml's dequantize_row_q6_K."""
-    low, high = _operands(parts(blocks[..., :128], 4, together=64), 4), _operands(parts(blocks[..., 128:192], 2), 2)
+    low, high = _operands(blocks[..., :128], 4, together=64), _operands(blocks[..., 128:192], 2)
     return [_number(blocks, 208), _unused(blocks), _small(blocks[..., 192:208]), _behind(low, high)]
 
 
 def _iq4_xs(blocks: Bytes) -> list[Bytes]:
     """A float16, 8 scales of 6 bits (high bits in two bytes, low halves in four), codes. Source: ggml's dequantize_row_iq4_xs."""
     scales = parts(blocks[..., 4:8], 4, together=1) | (parts(blocks[..., 2:4], 2, together=1) << 4)
-    codes = _operands(parts(blocks[..., 8:], 4, together=16), 4)
+    codes = _operands(blocks[..., 8:], 4, together=16)
     return [_number(blocks, 0), _unused(blocks), _small(scales - np.uint8(32)), codes]
 
 
@@ -264,7 +270,7 @@ def _of_levels(blocks: Bytes, type_name: str, places: npt.NDArray[Any], signs: B
     above = _vectors(type_name)[places].reshape(*blocks.shape[:3], 256)  # so many levels above the lowest one that has no sign
     half = len(LEVELS[type_name]) // 2
     codes = np.where(parts(signs, 1, together=1), half - 1 - above, half + above)
-    return [_number(blocks, 0), _unused(blocks), _small(2 * scales + 1), _operands(np.asarray(codes, np.uint8), 4)]
+    return [_number(blocks, 0), _unused(blocks), _small(2 * scales + 1), _shared(_fours(np.asarray(codes, np.uint8)), 4)]
 
 
 def _signs(words: Bytes) -> Bytes:
@@ -326,10 +332,10 @@ def _small(scales: npt.NDArray[Any]) -> Bytes:
 
 def _number(blocks: Bytes, at: int) -> Bytes:
     """A float16 of each row, beside one another: [T, B, bytes]."""
-    numbers = np.ascontiguousarray(blocks[..., at : at + 2]).view(np.float16)[..., 0]
+    numbers = np.ascontiguousarray(blocks[..., at : at + 2].view(np.float16)[..., 0].transpose(0, 2, 1))
     if not np.isfinite(numbers).all():
         raise ValueError("scales that are no numbers")
-    return np.asarray(np.ascontiguousarray(numbers.transpose(0, 2, 1)).view(np.uint8))
+    return np.asarray(numbers.view(np.uint8))
 
 
 def _unused(blocks: Bytes) -> Bytes:
@@ -341,11 +347,37 @@ def _flat(values: Bytes) -> Bytes:
     return values.reshape(*values.shape[:2], -1)
 
 
-def _operands(codes: Bytes, bits: int) -> Bytes:
-    """Codes [T, 16, B, C] as operands [T, B, number, 64], four inputs of each row side by side; of few bits several in one place."""
-    fours = np.ascontiguousarray(codes.reshape(*codes.shape[:3], -1, 4).transpose(0, 2, 3, 1, 4))
-    shared = fours.reshape(*fours.shape[:2], -1, 8 // bits, 64)
-    return np.asarray(np.bitwise_or.reduce(shared << np.arange(0, 8, bits, dtype=np.uint8)[:, None], axis=-2))
+def _operands(packed: Bytes, bits: int, *, together: int = 32) -> Bytes:
+    """Codes [T, 16, B, bytes], packed as those of `parts`, as operands [T, B, number, 64]: four inputs of each row side by side."""
+    fours = _fours(packed)
+    fours = fours.reshape(*fours.shape[:2], -1, together // 4, TILE_ROWS)
+    found = np.empty((*fours.shape[:3], 8 // bits, *fours.shape[3:]), np.uint32)
+    for at in range(8 // bits):
+        np.right_shift(fours, np.uint32(bits * at), out=found[:, :, :, at])
+    found &= np.uint32(0x01010101 * ((1 << bits) - 1))
+    return _shared(found.reshape(*fours.shape[:2], -1, TILE_ROWS), bits)
+
+
+def _fifth_bits(packed: Bytes) -> Bytes:
+    """The same of a bit of each of 32 codes [T, 16, B, 4], the first's lowest."""
+    found = (_fours(packed) >> np.arange(0, 32, 4, dtype=np.uint32)[:, None]) & np.uint32(15)
+    found *= np.uint32(0x00204081)  # puts each of four bits where a byte begins
+    found &= np.uint32(0x01010101)
+    return _shared(found, 1)
+
+
+def _fours(codes: Bytes) -> npt.NDArray[np.uint32]:
+    """Bytes [T, 16, B, C], four beside one another as one number: those of the sixteen rows beside one another [T, B, C / 4, 16]."""
+    return np.ascontiguousarray(codes.view(np.uint32).transpose(0, 2, 3, 1))
+
+
+def _shared(fours: npt.NDArray[np.uint32], bits: int) -> Bytes:
+    """Operands [T, B, number, 64] of codes as `_fours` gives them; of few bits several in one place, the first's lowest."""
+    several = fours.reshape(*fours.shape[:2], -1, 8 // bits, TILE_ROWS)
+    found = several[:, :, :, 0].copy()
+    for at in range(1, 8 // bits):
+        found |= several[:, :, :, at] << np.uint32(bits * at)
+    return found.view(np.uint8)
 
 
 def _behind(low: Bytes, high: Bytes) -> Bytes:

@@ -116,9 +116,9 @@ class Agreement:
         """The agreement in words, with intervals, and what chance would reach."""
         decided = "it never named a winner where the labels did"
         if self.both_decided:
-            decided = f"where both name a winner, the same one in {self.agreed_share} (chance: 50 %"
             right, n = self.longer_is_right
-            decided += f"; always the longer answer: {100 * right / n:.0f} %)" if n else ")"
+            longer = f"; always the longer answer: {100 * right / n:.0f} %" if n else ""
+            decided = f"where both name a winner, the same one in {self.agreed_share} (chance: 50 %{longer})"
         low, high = self.kappa_interval
         beyond = "" if self.is_beyond_chance else ", which is not known to be better than chance"
         return (

@@ -39,6 +39,7 @@ from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.records import Example, Outcome, Request, Verdict
 from nomoat.references import STORED
 from nomoat.responder import Responder, ref_of
+from nomoat.rows import Given
 from nomoat.words import listed
 
 SuiteRef = TypeVar("SuiteRef", bound=str | Suite)
@@ -47,7 +48,7 @@ SuiteRef = TypeVar("SuiteRef", bound=str | Suite)
 def duel(
     left: str | Path | Responder,
     right: str | Path | Responder,
-    suite: str | Path | Suite | None = None,
+    suite: Given | Suite | None = None,
     *,
     input_column: str | None = None,
     label_column: str | None = None,
@@ -341,12 +342,11 @@ def _reviewed(side: str | Responder, suite: Suite, scores: dict[str, float], see
 def _caveats(reviews: StoredReviews, right: Evaluation, suite: Suite) -> list[str]:
     """What the stored reviews leave open."""
     n, right_total = len(right.outcomes), sum(outcome.score for outcome in right.outcomes)
+    judge = reviews.judge if reviews.temperature is None else f"{reviews.judge}, temperature {reviews.temperature:g}"
     notes = [
         f"answers and reviews: {suite.source or suite.name}; licence of the data: {suite.licence}",
         f"each pair was shown to the judge in one order only, `{reviews.shown_first}` first: what the order did is not known",
-        f"the judge is a model ({reviews.judge}"
-        + ("" if reviews.temperature is None else f", temperature {reviews.temperature:g}")
-        + "): asked again it may score otherwise, and the intervals do not cover that",
+        f"the judge is a model ({judge}): asked again it may score otherwise, and the intervals do not cover that",
     ]
     if right_total > 0:
         notes.append(

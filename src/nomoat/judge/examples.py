@@ -12,6 +12,7 @@ from typing import Any, cast, get_args
 
 from nomoat.errors import DataError
 from nomoat.records import Example, Message, Role
+from nomoat.rows import Source, read_objects, unit_of
 from nomoat.textfiles import read_jsonl
 
 OR_NONE = "write it in quotes, or leave it out"
@@ -56,19 +57,20 @@ def code_target(*, before: str, after: str, joined: bool = False) -> str:
     return f"{before}{ANSWER}\n{after}" if joined else f"{before}\n{ANSWER}\n{after}"
 
 
-def read_examples(path: Path, frame: Frame, *, needs_target: bool) -> tuple[Example, ...]:
-    """The examples of a JSONL file; `frame` is put around those that give `input`.
+def read_examples(path: Source, frame: Frame, *, needs_target: bool) -> tuple[Example, ...]:
+    """The examples of a JSONL file, or of rows; `frame` is put around those that give `input`.
 
     Raises DataError, naming file and line, for whatever is missing, doubled or of the wrong type.
     """
     examples: list[Example] = []
     lines: dict[str, int] = {}
-    for line, row in read_jsonl(path):
-        where = f"`{path}`, line {line}"
+    unit = unit_of(path)
+    for line, row in read_objects(path):
+        where = f"`{path}`, {unit} {line}"
         example = _parse(where, str(line), row, frame, needs_target)
         if example.id in lines:
             raise DataError(
-                f"{where}: the id `{example.id}` was used in line {lines[example.id]} already",
+                f"{where}: the id `{example.id}` was used in {unit} {lines[example.id]} already",
                 hint="give each example an id of its own, or none",
             )
         if example.follows and example.follows not in lines:

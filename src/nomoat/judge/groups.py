@@ -105,7 +105,7 @@ def _group_note(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     note = f"{len(groups):,} examples in {len(set(groups)):,} groups that belong together: errors are those between groups"
     effective = stats.effective_groups(groups)
     if effective < FEW_GROUPS:
-        note += f", which tell as much as {effective:.1f} of one size; of fewer than {FEW_GROUPS}, intervals can be too narrow"
+        note = f"{note}, which tell as much as {effective:.1f} of one size; of fewer than {FEW_GROUPS}, intervals can be too narrow"
     return (note,)
 
 

@@ -257,5 +257,6 @@ def _judge_note(judging: Judge, did: str) -> str:
     how = "by what it wrote" if judging.writes else f"{unwritten}, without an explanation"
     spent = judging.spent
     cost = "its cost is not known" if spent.cost_usd is None else f"at a cost of {wording.render_usd(spent.cost_usd)}"
-    sent = f", {spent.bytes_out:,} bytes sent out" if spent.bytes_out else ""
-    return f"{did} by `{judging.model.ref}`, {how}; {cost}{sent}. A judge is a model: it has tastes of its own"
+    if spent.bytes_out:
+        cost = f"{cost}, {spent.bytes_out:,} bytes sent out"
+    return f"{did} by `{judging.model.ref}`, {how}; {cost}. A judge is a model: it has tastes of its own"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from nomoat.errors import DataError, UsageError
 from nomoat.judge import scorers
-from nomoat.judge.examples import asked, digest_of
+from nomoat.judge.examples import ANSWER, asked, digest_of
 from nomoat.judge.metrics import Metric
-from nomoat.judge.suites import Suite, unfit
+from nomoat.judge.suites import CODE_MAX_NEW_TOKENS, Suite, unfit
 from nomoat.labelling import MAX_LABELS, label_task_messages
 from nomoat.records import Example
 from nomoat.tables import TABLE_SUFFIXES, column_named, read_numbered_table, require_no_gaps, require_other
@@ -40,6 +40,8 @@ SHORT_KOREAN_WORDS = 2  # `보통 2~3일 걸립니다` is a sentence of three
 SENTENCE = re.compile(r"\S+\s+\S+\s(?:.*\s)?[^\s.]+[.!?]+$", re.DOTALL)
 KOREAN_SENTENCE = re.compile(r"(?:니다|니까|세요|[아어에예해돼나까네]요|죠)[.!?~]*$")
 FEW_SENTENCES = 0.1  # of all answers: `Martin Luther King Jr.` and `3 x 4 = 12.` look like some, and are compared word for word
+# An answer's at most, where it is not a suite's default.
+NEW_TOKENS: Mapping[Metric, int] = {"rouge": 256, "f1": 256, "char-f1": 256, "code": CODE_MAX_NEW_TOKENS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +97,8 @@ def suite_from_file(
         source=path.name,
         language="ko" if _is_korean([text for _, text, _ in pairs]) else "en",
     )
-    if guessed in ("rouge", "f1", "char-f1"):
-        suite = replace(suite, max_new_tokens=256)
+    if guessed in NEW_TOKENS:
+        suite = replace(suite, max_new_tokens=NEW_TOKENS[guessed])
     return Guess(suite=suite, reasons=(why_text, why_answer, why_metric, *([] if name else why_name)))
 
 
@@ -164,6 +166,8 @@ def _cell(row: Mapping[str, object], column: str) -> str:
 
 def _metric(answers: Sequence[str], labels: Sequence[str]) -> tuple[Metric, str]:
     """The metric that fits the answers, and why."""
+    if all(ANSWER in answer for answer in answers):
+        return "code", f"metric: code (every answer holds {ANSWER}, where a model's code goes)"
     if 2 <= len(labels) <= FEW_LABELS and 2 * len(labels) <= len(answers):
         return "choice", f"metric: choice ({len(labels)} different answers in {len(answers):,} rows: {', '.join(labels)})"
     if all(scorers.is_number(answer) for answer in answers):

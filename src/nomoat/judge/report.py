@@ -1,9 +1,13 @@
-"""A verdict as one HTML file that needs nothing else: no script, no font, no picture from elsewhere."""
+"""A verdict as one HTML file that needs nothing else: no script, no font, no picture from elsewhere.
+
+It is in English and in Korean: each text stands there twice, and the page shows those of one language. The browser's language
+chooses, by the page's one line of script, and so may the reader. What plots are called for a screen reader is English.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
@@ -12,7 +16,7 @@ from pathlib import Path
 from markupsafe import Markup, escape
 
 from nomoat import __version__, whole_files
-from nomoat.judge import plots, slices, wording
+from nomoat.judge import korean, plots, slices, wording
 from nomoat.judge.groups import group_names, groups_of
 from nomoat.judge.metrics import METRICS
 from nomoat.judge.table import Table
@@ -23,6 +27,7 @@ from nomoat.words import counted
 MAX_EXAMPLES_SHOWN = 10
 MAX_EXAMPLES_OF_SEVERAL = 4  # for each of several suites
 END_CHARACTERS = 16  # of a plot's label, always shown
+NO_FULL_STOP = re.compile(r"다(\([^()]*\))?$")  # behind a sentence in Korean
 MIN_FOR_INTERVAL = 5  # a category with fewer examples, or groups of them, gets no interval: three numbers promise too much
 
 
@@ -185,15 +190,19 @@ def _write(path: Path, template: str, common: dict[str, object], **values: objec
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["names"] = _names_marked
-    environment.filters["unbroken"] = _unbroken
+    environment.filters["said"] = _said
+    environment.filters["figures"] = _figures
+    environment.filters["label"] = _label
     environment.filters["shortened"] = _shortened
+    environment.filters["plot"] = _plot
     page = environment.get_template(template).render(
         **common,
         **values,
         wording=wording,
         metrics=METRICS,
         plots=plots,
+        say=_say,
+        labelled=_labelled,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
     )
@@ -251,6 +260,50 @@ def _settings(evaluation: Evaluation, verdict: Verdict | None) -> list[tuple[str
     return [(name, value) for name, value in rows if value]
 
 
+def _say(english: str, **values: object) -> Markup:
+    """A sentence of the page's own, with its values as they are. Raises KeyError if it has no Korean."""
+    return _in_both(english.format(**values), korean.TWINS[english].format(**values))
+
+
+def _said(text: str) -> Markup:
+    """A sentence, in both languages where it has a Korean twin; a note, which has no full stop, gets one there."""
+    twin = korean.twin(text)
+    return _in_both(text, f"{twin}." if twin and NO_FULL_STOP.search(twin) else twin, _names_marked)
+
+
+def _figures(text: str) -> Markup:
+    """A cell of a table, as `_said`, in lines that do not break within an interval or a p-value."""
+    return _in_both(text, korean.twin(text), _unbroken)
+
+
+def _label(name: str) -> Markup:
+    """A slice's name, as `_shortened`."""
+    twin = korean.twin(name)
+    return _shortened(name) if twin is None else _shortened(name, ' lang="en"') + _shortened(twin, ' lang="ko"')
+
+
+def _plot(svg: str) -> Markup:
+    """A plot for the page, with the names of its axes in both languages."""
+
+    def both(found: re.Match[str]) -> str:
+        twin = korean.twin(found[1])
+        return found[0] if twin is None else f'><tspan lang="en">{found[1]}</tspan><tspan lang="ko">{twin}</tspan></text>'
+
+    return Markup(re.sub(r">([^<>]+)</text>", both, svg))
+
+
+def _labelled(english: str) -> Markup:
+    """What a cell is called where the table has no head, on a telephone."""
+    return Markup('data-label="{}" data-ko="{}"').format(english, korean.TWINS[english])
+
+
+def _in_both(english: str, twin: str | None, mark: Callable[[str], str] = escape) -> Markup:
+    """A text, of which the page shows one language."""
+    if twin is None:
+        return escape(mark(english))
+    return Markup('<span lang="en">{}</span><span lang="ko">{}</span>').format(mark(english), mark(twin))
+
+
 def _names_marked(text: str) -> Markup:
     """`like this` in a sentence becomes a marked name; everything is escaped."""
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
@@ -261,10 +314,10 @@ def _unbroken(text: str) -> str:
     return re.sub(r"\[[^]]*\]|p [=<] [\d.]+", lambda found: found[0].replace(" ", "\u00a0"), text)
 
 
-def _shortened(name: str) -> Markup:
+def _shortened(name: str, language: str = "") -> Markup:
     """A label that is cut, where it is too long for its place, before its end: names of models differ there."""
     head, tail = name[:-END_CHARACTERS], name[-END_CHARACTERS:]
-    return Markup('<span title="{}"><i>{}</i><b>{}</b></span>').format(name, head, tail)
+    return Markup('<span title="{}"{}><i>{}</i><b>{}</b></span>').format(name, Markup(language), head, tail)
 
 
 def _side_rows(metric: str, sides: Sequence[Side]) -> list[tuple[str, list[str]]]:
@@ -311,7 +364,7 @@ def _tally(picked: Sequence[Sequence[Outcome]]) -> str:
         return f"{len(picked[0]):,}"
     won = sum(one.score > other.score for one, other in zip(*picked, strict=True))
     lost = sum(one.score < other.score for one, other in zip(*picked, strict=True))
-    return f"{len(picked[0]):,}: {won:,} to {lost:,}"
+    return wording.render_tally(len(picked[0]), won, lost)
 
 
 def _point(metric: str, outcomes: Sequence[Outcome], alpha: float) -> plots.Point:

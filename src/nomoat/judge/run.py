@@ -32,12 +32,13 @@ from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.providers import is_remote, named_in
 from nomoat.records import Completion, Example, Message, Outcome, Request
 from nomoat.responder import Responder, ref_of
+from nomoat.rows import Given
 from nomoat.words import counted
 
 
 def evaluate(
     responder: str | Path | Responder,
-    suite: str | Path | Suite,
+    suite: Given | Suite,
     *,
     input_column: str | None = None,
     label_column: str | None = None,
@@ -51,11 +52,11 @@ def evaluate(
 ) -> list[Outcome]:
     """A model's answers to a suite, scored, one an example. `limit` examples are drawn with `seed`; None asks all.
 
-    `suite` is what `nomoat.judge.suites.load_suite` takes: a name, a file, a folder. The two columns and `instruction`, the words
-    before each text, are for a suite that is a table (CSV, TSV). Up to `concurrency` answers are in the making at once. `progress` is
-    told (model, answers so far, answers in all). `spending` holds a budget, and prices that no table knows. Where it is used up, or a
-    question failed for good, the outcomes are fewer than the examples. `template` names the chat template of a local model that has
-    none.
+    `suite` is what `nomoat.judge.suites.load_suite` takes: a name, a file, a folder, or rows as a list of dicts or a data frame. The
+    two columns and `instruction`, the words before each text, are for a suite that is a table (CSV, TSV, rows). Up to `concurrency`
+    answers are in the making at once. `progress` is told (model, answers so far, answers in all). `spending` holds a budget, and
+    prices that no table knows. Where it is used up, or a question failed for good, the outcomes are fewer than the examples.
+    `template` names the chat template of a local model that has none.
 
     Answers are kept: who interrupts it (Ctrl-C) and calls it again goes on, and nothing is asked twice.
 

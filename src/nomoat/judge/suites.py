@@ -27,14 +27,16 @@ from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_
 from nomoat.judge.metrics import METRICS, WRITABLE, Metric
 from nomoat.labelling import MAX_LABELS, label_instruction, label_task_messages
 from nomoat.records import Example
+from nomoat.rows import Given, Rows, Source, read_objects, taken, unit_of
 from nomoat.tables import TABLE_SUFFIXES, read_labelled, require_columns
-from nomoat.textfiles import JSONL_SUFFIXES, as_named, composed, not_there, of_unknown_kind, parse_json, read_jsonl, read_text
+from nomoat.textfiles import JSONL_SUFFIXES, as_named, composed, not_there, of_unknown_kind, parse_json, read_text
 from nomoat.words import listed
 
 if TYPE_CHECKING:
     from nomoat.responder import Responder
 
 DEFAULT_MAX_NEW_TOKENS = 32
+CODE_MAX_NEW_TOKENS = 768  # as `humaneval` has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +87,7 @@ class SuiteFile:
     prompt: str = "{input}"
     shots: int = 0
     shots_from: str = ""
-    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
+    max_new_tokens: int | None = None
     stop: tuple[str, ...] = ()
     chat: bool = True
     delimiter: str | None = None
@@ -102,10 +104,13 @@ SHARED = (
 
 
 def load_suite(
-    ref: str | Path | Suite, *, input_column: str | None = None, label_column: str | None = None, instruction: str | None = None,
+    ref: Given | Suite, *, input_column: str | None = None, label_column: str | None = None, instruction: str | None = None,
     models: Iterable[str | Responder] = (),
 ) -> Suite:  # fmt: skip
     """The suite of that name, or of that file: a folder, a .toml, a .jsonl, or a table with its two columns named.
+
+    Rows in place of a file (see `rows.source`) are what a .jsonl of them would be, or with their columns named a table. They are
+    called `rows`, and have numbers from 1.
 
     `instruction` are the words before each text of a table, as `tune` takes them. A table asks for the labels that tuned ones of
     the `models` learned, too.
@@ -117,10 +122,7 @@ def load_suite(
     if isinstance(ref, Suite):
         return ref
     if not isinstance(ref, str | Path):
-        raise UsageError(
-            f"a suite is named by a text or a path, and this is of the type {type(ref).__name__}",
-            hint='write lines of {"input": "…", "target": "…"} into a .jsonl file, or a table into a .csv, and name that file',
-        )
+        return _of_rows(taken(ref, "rows"), models, input_column, label_column, instruction)
     path = _find(ref)
     _require_fit((path,), input_column, label_column, instruction)
     return _load(ref, path, models, input_column, label_column, instruction)
@@ -139,7 +141,18 @@ def _load(
     if path.suffix.lower() == ".toml":
         return _load_toml(path)
     beside = path.with_suffix(".toml")
-    return _load_toml(beside) if beside.exists() else _assemble(SuiteFile(name=composed(path.stem)), path)
+    return _load_toml(beside) if beside.exists() else _assemble(SuiteFile(name=composed(path.stem)), path, path.parent)
+
+
+def _of_rows(
+    rows: Rows, models: Iterable[str | Responder], input_column: str | None, label_column: str | None, instruction: str | None
+) -> Suite:
+    are_named = input_column is not None or label_column is not None
+    if not are_named and any(key in row for _, row in read_objects(rows) for key in ("input", "messages")):
+        _require_fit((), instruction)
+        return _assemble(SuiteFile(name=rows.name), rows, Path())
+    columns = require_columns(rows, input_column, label_column, or_else="name them `input` and `target` where answers are free")
+    return suite_from_csv(rows, *columns, instruction=instruction, learned=as_tuned.learned_by(models))
 
 
 def load_suites(refs: Sequence[str], models: Iterable[str | Responder] = (), **how_read: str | None) -> list[Suite]:
@@ -165,15 +178,15 @@ def _require_fit(found: Sequence[Path | None], *words: str | None) -> None:
 
 
 def suite_from_csv(
-    path: Path, input_column: str, label_column: str, *, instruction: str | None = None, labels: Sequence[str] | None = None,
+    path: Source, input_column: str, label_column: str, *, instruction: str | None = None, labels: Sequence[str] | None = None,
     learned: Sequence[as_tuned.Learned] = (),
 ) -> Suite:  # fmt: skip
     """A choice suite from a table: each row asks for its label, and the choices are the labels that occur (or `labels`).
 
     So are those beside them that a tuned model `learned`, and where one was asked otherwise the suite's notes say so.
 
-    Rows are known by their line. Raises DataError as `read_labelled` does, for fewer than 2 labels or more than 256, and for a
-    label that is not among `labels`.
+    Rows are known by their line, or their number. Raises DataError as `read_labelled` does, for fewer than 2 labels or more than
+    256, and for a label that is not among `labels`.
     """
     rows = read_labelled(path, input_column=input_column, label_column=label_column)
     own = {composed(label) for label in labels} if labels is not None else {row.label for row in rows}
@@ -192,13 +205,14 @@ def suite_from_csv(
     for row in rows:
         if row.label not in known:
             raise DataError(
-                f"`{path}`, line {row.line}: label `{row.label}` is not one of {', '.join(known)}",
+                f"`{path}`, {unit_of(path)} {row.line}: label `{row.label}` is not one of {', '.join(known)}",
                 hint="correct it, or add it to `labels`",
             )
         messages = label_task_messages(row.text, known, instruction=words)
         examples.append(Example(id=str(row.line), messages=messages, target=row.label, choices=known))
     return Suite(
-        name=composed(path.stem), metric="choice", examples=tuple(examples), sha256=digest_of(examples), source=path.name,
+        name=composed(path.stem) if isinstance(path, Path) else path.name, metric="choice", examples=tuple(examples),
+        sha256=digest_of(examples), source=path.name,
         notes=tuple(as_tuned.notes(own, {*known}, words, learned)),
     )  # fmt: skip
 
@@ -324,7 +338,7 @@ def _load_toml(path: Path) -> Suite:
             f"`{jsonl}` is not the file that `{path.name}` describes: its sha256 differs",
             hint="if you changed it on purpose, remove the line `sha256` from the .toml",
         )
-    return _assemble(settings, jsonl)
+    return _assemble(settings, jsonl, jsonl.parent)
 
 
 def require_metric(name: str) -> Metric:
@@ -350,7 +364,7 @@ def _read_settings(path: Path) -> SuiteFile:
     settings = SuiteFile(**{"name": composed(path.stem), **values, "stop": tuple(stop)})
     if settings.metric and settings.metric not in WRITABLE:
         raise DataError(f"`{path}`: no metric is called `{settings.metric}`", hint=f"known: {', '.join(WRITABLE)}")
-    if settings.max_new_tokens < 1:
+    if settings.max_new_tokens is not None and settings.max_new_tokens < 1:
         raise DataError(f"`{path}`: max_new_tokens is {settings.max_new_tokens}", hint="give a whole number of at least 1")
     if settings.shots < 0:
         raise DataError(f"`{path}`: shots is {settings.shots}", hint="give how many are to be shown, 0 or more")
@@ -374,18 +388,20 @@ SETTING_TYPES: dict[str, type] = {
 WRITTEN = {str: '"…"', int: "8", bool: "true", list: '["…"]'}  # a value of that type in TOML
 
 
-def _assemble(settings: SuiteFile, jsonl: Path) -> Suite:
+def _assemble(settings: SuiteFile, jsonl: Source, folder: Path) -> Suite:
+    """`folder`: where the other files lie that the settings name."""
     delimiter = settings.delimiter if settings.delimiter is not None else "" if settings.chat else " "
     frame = Frame(
         system=settings.system,
         prompt=settings.prompt,
         chat=settings.chat,
         delimiter=delimiter,
-        shots=read_shots(jsonl.parent / settings.shots_from, settings.shots) if settings.shots else (),
+        shots=read_shots(folder / settings.shots_from, settings.shots) if settings.shots else (),
     )
     examples = read_examples(jsonl, frame, needs_target=not settings.metric or METRICS[settings.metric].needs_target)
-    metric = settings.metric or ("choice" if all(example.choices for example in examples) else "exact")
-    schema = _read_schema(jsonl.parent / settings.schema) if settings.schema else None
+    metric = settings.metric or _metric_of(examples)
+    max_new_tokens = settings.max_new_tokens or (CODE_MAX_NEW_TOKENS if metric == "code" else DEFAULT_MAX_NEW_TOKENS)
+    schema = _read_schema(folder / settings.schema) if settings.schema else None
     for at, example in enumerate(examples):
         if not settings.chat and (example.follows or len(example.messages) > 1):
             raise DataError(
@@ -399,9 +415,9 @@ def _assemble(settings: SuiteFile, jsonl: Path) -> Suite:
             )
         for target in (example.target, *example.other_targets):
             if wrong := unfit(metric, example, target, schema):
-                line, _ = read_jsonl(jsonl)[at]
+                line, _ = read_objects(jsonl)[at]
                 raise DataError(
-                    f"`{jsonl}`, line {line}: example `{example.id}` {wrong}, and the metric is `{metric}`",
+                    f"`{jsonl}`, {unit_of(jsonl)} {line}: example `{example.id}` {wrong}, and the metric is `{metric}`",
                     hint="correct that line, or set another `metric` in the .toml",
                 )
     return Suite(
@@ -411,8 +427,15 @@ def _assemble(settings: SuiteFile, jsonl: Path) -> Suite:
         sha256=digest_of(examples, answer_start=settings.answer_start),
         title=settings.title,
         schema=schema,
-        **{**{name: getattr(settings, name) for name in SHARED}, "delimiter": delimiter},
+        **{**{name: getattr(settings, name) for name in SHARED}, "delimiter": delimiter, "max_new_tokens": max_new_tokens},
     )
+
+
+def _metric_of(examples: Sequence[Example]) -> Metric:
+    """How answers are scored where no TOML says it."""
+    if all(example.choices for example in examples):
+        return "choice"
+    return "code" if all(ANSWER in target for example in examples for target in (example.target, *example.other_targets)) else "exact"
 
 
 def unfit(metric: str, example: Example, target: str, schema: Mapping[str, Any] | None) -> str:

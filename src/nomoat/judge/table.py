@@ -207,11 +207,11 @@ def _sentence(suite: Suite, standings: Sequence[Standing], num_examples: int, al
     """Who leads, whom the data cannot tell from the leader, and whose score is known to be higher: the order is that of items won."""
     leader = _name(standings[0].side)
     level, above = ([_name(row.side) for row in standings[1:] if _sign(row, alpha) == sign] for sign in (0, 1))
-    over = f"on `{suite.name}`, {counted(num_examples, 'item')}"
+    over = f"`{suite.name}`, {counted(num_examples, 'item')}"
     if len(level) == len(standings) - 1:
-        return f"Too close to call {over}: no model leads; {leader} is not known to be better than {listed(level)}."
+        return f"Too close to call on {over}: no model leads; {leader} is not known to be better than {listed(level)}."
     num_led = len(standings) - 1 - len(level) - len(above)
-    lead = f"{leader} leads {counted(num_led, 'other model')} {over}" if num_led else f"No model leads {over}"
+    lead = f"{leader} leads {counted(num_led, 'other model')} on {over}" if num_led else f"No model leads on {over}"
     parts = [f"too close to call between {'it' if num_led else leader} and {listed(level)}"] if level else []
     if above:
         have = "has a higher score" if len(above) == 1 else "have higher scores"

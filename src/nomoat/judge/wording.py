@@ -22,6 +22,11 @@ def render_items(verdict: Verdict) -> str:
     return f"{n:,} of {planned:,} items" if n < planned else counted(n, "item")
 
 
+def render_tally(num_examples: int, won: int, lost: int) -> str:
+    """How many examples there are, and how many of them each side won: "80: 14 to 44"."""
+    return f"{num_examples:,}: {won:,} to {lost:,}"
+
+
 def render_score(metric: str, value: float) -> str:
     """One score: "81.2 %", or "7.98" on a judge's scale."""
     return f"{100 * value:.1f} %" if METRICS[metric].is_share else f"{value:.2f}"

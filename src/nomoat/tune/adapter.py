@@ -28,6 +28,7 @@ from nomoat.engine.source import ModelSource
 from nomoat.errors import BadFileError, UnsupportedError, UsageError
 from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, cannot_read
 from nomoat.records import Parent
+from nomoat.rows import Source, sha256_of
 
 if TYPE_CHECKING:
     import torch
@@ -134,13 +135,13 @@ def layer_names(arch: Architecture, sizes: Dimensions) -> dict[str, str]:
 class Origin:
     """What an adapter is made from. `task` says how the data was turned into prompts, `lessons_sha256` what came of it; `data_licence`
     is a licence's id; `teachers` are those that wrote the data, and what they showed; `start` is the adapter it goes on from;
-    `others` are the files of `--test` and `--validation`; `arch` and `sizes` are the base's, which tell names and rows' order.
+    `others` are those of `--test` and `--validation`; `arch` and `sizes` are the base's, which tell names and rows' order.
     """
 
     base: str
     weights: Path
-    data: Path
-    others: dict[str, Path]
+    data: Source
+    others: dict[str, Source]
     data_licence: str
     num_lessons: int
     lessons_sha256: str
@@ -157,14 +158,14 @@ class Origin:
 
         People publish it: files are known by their names and digests, not by where they lie on this machine.
         """
-        others = {f"{which}_sha256": paths.sha256_of(path) for which, path in self.others.items()}
+        others = {f"{which}_sha256": sha256_of(path) for which, path in self.others.items()}
         return {
             "nomoat": __version__,
             "base": self.base_name,
             "base_file": self.weights.name,
             "base_sha256": importer.sha256_of_model(self.weights),
             "data_file": self.data.name,
-            "data_sha256": paths.sha256_of(self.data),
+            "data_sha256": sha256_of(self.data),
             "data_licence": self.data_licence,
             **others,
             "num_lessons": self.num_lessons,

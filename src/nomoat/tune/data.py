@@ -1,4 +1,6 @@
-"""A user's file -> conversations to learn from: a table with a text and a label, or chats as OpenAI, ShareGPT or Alpaca write them."""
+"""A user's file, or rows in its place -> conversations to learn from: a table with a text and a label, or chats as OpenAI, ShareGPT
+or Alpaca write them.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,14 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from nomoat import labelling, tables, textfiles
 from nomoat.engine.templates import ALPACA_INPUT
 from nomoat.errors import DataError, UsageError
 from nomoat.records import Message, Role
+from nomoat.rows import Rows, Source, read_objects, unit_of, without_values
+from nomoat.words import listed
 
 CHAT_SUFFIXES = (*textfiles.JSONL_SUFFIXES, ".json")
 Format = Literal["table of texts and labels", "OpenAI chats", "ShareGPT conversations", "Alpaca instructions"]
@@ -21,6 +24,7 @@ SPEAKERS: dict[str, Role] = {
     "human": "user", "user": "user", "system": "system",
     "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
 }  # fmt: skip
+KEYS_OF_CHATS = {"messages", "conversations", "instruction"}
 CALLS = ("tools", "functions", "tool_calls", "function_call")
 CALLERS = ("tool", "function", "function_call", "tool_call", "tool_response", "function_response", "observation")
 
@@ -29,8 +33,8 @@ CALLERS = ("tool", "function", "function_call", "tool_call", "tool_response", "f
 class Lesson:
     """A conversation that ends with an answer; every turn of the assistant is learned, but for those at the places `not_learned`.
 
-    `where`: the place in the file, "line 3" or "entry 3", counted from 1. `text` and `label`: of a table's row. `alpaca_question`:
-    what a model with Alpaca's chat template is asked instead of the messages.
+    `where`: the place in the file, "line 3" or "entry 3", or "row 3" of rows, counted from 1. `text` and `label`: of a table's row.
+    `alpaca_question`: what a model with Alpaca's chat template is asked instead of the messages.
     """
 
     messages: tuple[Message, ...]
@@ -48,28 +52,36 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """A file that was read. `labels`: of a table, sorted; otherwise empty. `question`: a table's, see `labelling.kept_question`."""
+    """A file that was read, or rows, of which `path` keeps the name. `labels`: of a table, sorted; otherwise empty. `question`: a
+    table's, see `labelling.kept_question`.
+    """
 
-    path: Path
+    path: Source
     format: Format
     lessons: list[Lesson]
     labels: tuple[str, ...] = ()
     question: str | None = None
 
 
+def is_table(path: Source, input_column: str | None, label_column: str | None) -> bool:
+    """By a file's suffix; of rows where a column is named, or the first is no conversation."""
+    if isinstance(path, Rows):
+        return not (input_column is None and label_column is None and KEYS_OF_CHATS & path.values[0].keys())
+    return path.suffix.lower() in tables.TABLE_SUFFIXES
+
+
 def read(
-    path: Path, *, input_column: str | None = None, label_column: str | None = None, instruction: str | None = None,
+    path: Source, *, input_column: str | None = None, label_column: str | None = None, instruction: str | None = None,
     labels: Sequence[str] | None = None,
 ) -> Data:  # fmt: skip
-    """Every lesson of a file, in its order; the format is told by the suffix and the first entry.
+    """Every lesson of a file or of rows, in their order; the format is told by a file's suffix, or named columns, and the first entry.
 
     `labels`: those the default instruction names, if not those of this file. Raises DataError with file and line, UsageError where a
     flag is missing or has no meaning.
     """
-    suffix = path.suffix.lower()
-    if suffix in tables.TABLE_SUFFIXES:
+    if is_table(path, input_column, label_column):
         return _read_table(path, input_column, label_column, instruction, labels)
-    if suffix in CHAT_SUFFIXES:
+    if isinstance(path, Rows) or (suffix := path.suffix.lower()) in CHAT_SUFFIXES:
         if input_column or label_column:
             raise UsageError("an input column and a label column are for tables", hint="conversations need neither")
         if instruction is not None:
@@ -81,9 +93,10 @@ def read(
 
 
 def _read_table(
-    path: Path, input_column: str | None, label_column: str | None, instruction: str | None, labels: Sequence[str] | None
+    path: Source, input_column: str | None, label_column: str | None, instruction: str | None, labels: Sequence[str] | None
 ) -> Data:
-    input_column, label_column = tables.require_columns(path, input_column, label_column)
+    or_else = f"of conversations, each row has {listed(sorted(KEYS_OF_CHATS), last='or')}"
+    input_column, label_column = tables.require_columns(path, input_column, label_column, or_else=or_else)
     rows = tables.read_labelled(path, input_column=input_column, label_column=label_column)
     named = sorted({row.label for row in rows} if labels is None else labels)
     if len(named) < 2:
@@ -101,17 +114,17 @@ def _read_table(
                 *labelling.label_task_messages(row.text, named, instruction=words),
                 Message(role="assistant", content=row.label),
             ),
-            where=f"line {row.line}",
+            where=f"{unit_of(path)} {row.line}",
             text=row.text,
             label=row.label,
         )
         for row in rows
     ]
     question = labelling.kept_question(words)
-    return Data(path=path, format="table of texts and labels", lessons=lessons, labels=tuple(named), question=question)
+    return Data(path=without_values(path), format="table of texts and labels", lessons=lessons, labels=tuple(named), question=question)
 
 
-def _read_chats(path: Path) -> Data:
+def _read_chats(path: Source) -> Data:
     entries = _entries(path)
     _, first = entries[0]
     read_one: Any
@@ -122,11 +135,13 @@ def _read_chats(path: Path) -> Data:
         kind, read_one = "Alpaca instructions", _alpaca
     else:
         kind, read_one = "OpenAI chats", _open_ai
-    return Data(path=path, format=kind, lessons=[read_one(value, path, where) for where, value in entries])
+    return Data(path=without_values(path), format=kind, lessons=[read_one(value, path, where) for where, value in entries])
 
 
-def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The objects of a JSONL file, or of a JSON file that is one list of them, or one of them over several lines."""
+def _entries(path: Source) -> list[tuple[str, dict[str, Any]]]:
+    """The rows; or the objects of a JSONL file, or of a JSON file that is one list of them, or one of them over several lines."""
+    if isinstance(path, Rows):
+        return [(f"row {number}", value) for number, value in read_objects(path)]
     text = textfiles.read_text(path)
     if text.lstrip().startswith("["):
         values = textfiles.parse_json(text, path)
@@ -139,7 +154,7 @@ def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
         if not isinstance(value, dict):
             raise DataError(f"`{path}`, entry {number}: not a JSON object", hint='each entry is one object: {"key": "value"}')
         if has_escapes:
-            textfiles.require_whole_characters(value, path, f"entry {number}")
+            textfiles.utf8_json(value, path, f"entry {number}")
     if not values:
         raise DataError(f"`{path}` is an empty list", hint="each entry is one JSON object")
     return [(f"entry {number}", value) for number, value in enumerate(values, start=1)]
@@ -156,18 +171,18 @@ def _is_one_object(text: str) -> bool:
     return False
 
 
-def _open_ai(value: dict[str, Any], path: Path, where: str) -> Lesson:
+def _open_ai(value: dict[str, Any], path: Source, where: str) -> Lesson:
     wrong = "a message has role {!r} and content of type {}", f"roles are {', '.join(ROLES)}; the content is text"
     return _conversation(value, path, where, field="messages", keys=("role", "content"), roles=ROLES, wrong=wrong)
 
 
-def _share_gpt(value: dict[str, Any], path: Path, where: str) -> Lesson:
+def _share_gpt(value: dict[str, Any], path: Source, where: str) -> Lesson:
     wrong = "a turn is from {!r} and has a value of type {}", f"turns are from {', '.join(SPEAKERS)}; the value is text"
     return _conversation(value, path, where, field="conversations", keys=("from", "value"), roles=SPEAKERS, wrong=wrong)
 
 
 def _conversation(
-    value: dict[str, Any], path: Path, where: str, *, field: str, keys: tuple[str, str], roles: Mapping[str, Role],
+    value: dict[str, Any], path: Source, where: str, *, field: str, keys: tuple[str, str], roles: Mapping[str, Role],
     wrong: tuple[str, str],
 ) -> Lesson:  # fmt: skip
     """The lesson of a conversation whose turns have these `keys`; `wrong`: what to say of one that is none, and the hint."""
@@ -188,7 +203,7 @@ def _conversation(
     return _lesson(messages, path, where, not_learned)
 
 
-def _alpaca(value: dict[str, Any], path: Path, where: str) -> Lesson:
+def _alpaca(value: dict[str, Any], path: Source, where: str) -> Lesson:
     _require_no_calls(value, path, where)
     parts = [value.get("instruction"), "" if value.get("input") is None else value["input"], value.get("output")]
     for name, part in zip(("instruction", "input", "output"), parts, strict=True):
@@ -206,7 +221,7 @@ def _alpaca(value: dict[str, Any], path: Path, where: str) -> Lesson:
     )
 
 
-def _rows(value: dict[str, Any], name: str, form: str, path: Path, where: str) -> list[Any]:
+def _rows(value: dict[str, Any], name: str, form: str, path: Source, where: str) -> list[Any]:
     """The turns of a conversation. Raises DataError if there are none, and for what cannot be learned beside them."""
     rows = value.get(name)
     if not isinstance(rows, list) or not rows:
@@ -216,7 +231,7 @@ def _rows(value: dict[str, Any], name: str, form: str, path: Path, where: str) -
     return rows
 
 
-def _require_no_calls(said: Any, path: Path, where: str) -> None:
+def _require_no_calls(said: Any, path: Source, where: str) -> None:
     """Raises DataError where a lesson or a turn has tools or calls: learned without them, an answer would teach not to call."""
     if not isinstance(said, dict):
         return
@@ -229,7 +244,7 @@ def _require_no_calls(said: Any, path: Path, where: str) -> None:
         )
 
 
-def _has_weight(row: dict[str, Any], path: Path, where: str) -> bool:
+def _has_weight(row: dict[str, Any], path: Source, where: str) -> bool:
     """Whether an answer is learned."""
     weight = row.get("weight")
     if isinstance(weight, bool) or weight not in (None, 0, 1):
@@ -240,7 +255,7 @@ def _has_weight(row: dict[str, Any], path: Path, where: str) -> bool:
     return weight != 0
 
 
-def _system_of(value: dict[str, Any], path: Path, where: str) -> list[Message]:
+def _system_of(value: dict[str, Any], path: Source, where: str) -> list[Message]:
     """The system's message, where it stands beside the turns."""
     said = value.get("system")
     if said is not None and not isinstance(said, str):
@@ -248,7 +263,7 @@ def _system_of(value: dict[str, Any], path: Path, where: str) -> list[Message]:
     return [Message(role="system", content=said)] if said and said.strip() else []
 
 
-def _history_of(value: dict[str, Any], path: Path, where: str) -> list[Message]:
+def _history_of(value: dict[str, Any], path: Source, where: str) -> list[Message]:
     """The turns before an instruction of Alpaca's."""
     history = value.get("history") or []
     for pair in history if isinstance(history, list) else [history]:
@@ -260,7 +275,7 @@ def _history_of(value: dict[str, Any], path: Path, where: str) -> list[Message]:
     return [Message(role=role, content=text) for pair in history for role, text in zip(roles, pair, strict=True)]
 
 
-def _lesson(messages: Sequence[Message], path: Path, where: str, not_learned: Sequence[int]) -> Lesson:
+def _lesson(messages: Sequence[Message], path: Source, where: str, not_learned: Sequence[int]) -> Lesson:
     """The conversation up to its last answer to learn. Raises DataError if there is none with something before it.
 
     Raises it as well where the system speaks twice before the first turn: beside the turns, and in the first of them.

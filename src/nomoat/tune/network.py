@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from nomoat.engine import graph, layout, positions
-from nomoat.engine.arch import Architecture, Dimensions, score_scale
+from nomoat.engine.arch import Architecture, Dimensions, Sight, score_scale, sights
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import Form
@@ -110,7 +110,8 @@ class Network:
         self._embedding = self._head if embedding == output else self._store([self._weights(embedding, "embed_tokens")])
         self._layers = [self._read_layer(layer) for layer in range(sizes.layers)]
         self._vectors = {name: self._vector(name) for name, tensor in file.tensors.items() if len(tensor.shape) == 1}  # norms, biases
-        self._rope = {local: self._rotation(local=local) for local in set(arch.windowed)}
+        self._sights = sights(arch, sizes)
+        self._rope = {sight: self._rotation(sight) for sight in set(self._sights)}
         self._places = torch.from_numpy(file.rows("position_embd.weight")) if arch.positions == "learned" else None
         self._slopes = positions.alibi_slopes(sizes.heads, sizes.alibi_max_bias) if arch.positions == "alibi" else None
 
@@ -151,10 +152,10 @@ class Network:
                 self.parameters |= qlora.fresh_lora(name, rank=self._rank, inputs=inputs, outputs=outputs, seed=seed)
         return Linear(self._store(weights), torch.cat(biases).to(self.dtype) if biases else None, parts)
 
-    def _rotation(self, *, local: bool) -> tuple[torch.Tensor, float] | None:
-        if self.arch.positions != "rope":
+    def _rotation(self, sight: Sight) -> tuple[torch.Tensor, float] | None:
+        if self.arch.positions != "rope" or not sight.turns:
             return None
-        inverse, magnitude = positions.rotation(self._file, self.sizes, local=local)
+        inverse, magnitude = positions.rotation(self._file, self.sizes, sight)
         return torch.from_numpy(inverse).float(), magnitude
 
     # ---------------------------------------------------------------- the forward pass
@@ -182,8 +183,7 @@ class Network:
 
     def loss(self, hidden_NW: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of `targets`, each predicted from its row of `hidden`; those below 0 do not count."""
-        x = self._norm(hidden_NW, "output_norm").to(self.dtype)
-        return qlora.answer_loss(x, self._head, self._vectors.get("output.bias"), targets_N, self.sizes.logit_cap)
+        return qlora.answer_loss(self._last(hidden_NW), self._head, self._vectors.get("output.bias"), targets_N, self.sizes.logit_cap)
 
     def losses(self, hidden_NW: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The same of each target by itself, and whether it is the likeliest token: both [N], without gradients."""
@@ -197,11 +197,16 @@ class Network:
 
     def logits(self, hidden_NW: torch.Tensor) -> torch.Tensor:
         """Scores of every token of the vocabulary, f32: for some hundred rows at a time."""
-        logits = self._head.times(self._norm(hidden_NW, "output_norm").to(self.dtype)).float()
+        logits = self._head.times(self._last(hidden_NW)).float()
         if "output.bias" in self._vectors:
             logits = logits + self._vectors["output.bias"]
         cap = self.sizes.logit_cap
         return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    def _last(self, hidden_NW: torch.Tensor) -> torch.Tensor:
+        """What logits are products with."""
+        x = self._norm(hidden_NW, "output_norm")
+        return (x if self.sizes.logit_scale == 1 else x * self.sizes.logit_scale).to(self.dtype)
 
     def _read(self, ids_BT: torch.Tensor, *, past: int, before: PrefixCache | None, keep: PrefixCache | None) -> torch.Tensor:
         places = Places(own=0, past=past, rows=len(ids_BT), length=ids_BT.shape[1])
@@ -214,12 +219,12 @@ class Network:
         wanted_M: torch.Tensor | None = None,
     ) -> torch.Tensor:  # fmt: skip
         """Through some layers, each with its pair of `before`; `wanted_M` is for the last of them."""
-        masks = {local: self._masks(places, local) for local in set(self.arch.windowed)}
-        turns = {local: self._turn(places.all(), local) for local in self._rope}
+        masks = {local: self._masks(places, local) for local in {sight.local for sight in self._sights}}
+        turns = {sight: self._turn(places.all(), sight) for sight in self._rope}
         for at, layer in enumerate(layers):
-            local = self.arch.windowed[layer % len(self.arch.windowed)]
+            sight = self._sights[layer]
             call = Call(
-                layer=layer, places=places, lora=self._lora(layer), masks=masks[local], turn=turns[local],
+                layer=layer, places=places, lora=self._lora(layer), masks=masks[sight.local], turn=turns[sight],
                 before=before[at] if before else None, keep=keep, wanted_M=wanted_M if layer == layers[-1] else None,
             )  # fmt: skip
             if self._frugal and torch.is_grad_enabled():
@@ -241,8 +246,8 @@ class Network:
 
     def _embedded(self, ids_M: torch.Tensor, places_M: torch.Tensor) -> torch.Tensor:
         x = self._embedding.rows(ids_M)
-        if self.arch.embedding_scaled:
-            x = x * self.sizes.width**0.5
+        if self.sizes.embedding_scale != 1:
+            x = x * self.sizes.embedding_scale
         if self._places is not None:
             x = x + self._places[places_M.clamp(max=len(self._places) - 1)]  # padding may stand beyond the last place
         return self._norm(x, "token_embd_norm") if self.arch.embedding_norm else x
@@ -250,7 +255,7 @@ class Network:
     def _layer(self, x: torch.Tensor, call: Call) -> torch.Tensor:
         block, arch = f"blk.{call.layer}", self.arch
         first = arch.attention_norm(self._vectors, call.layer)
-        normed = self._norm(x, f"{block}.{first}")
+        normed = self._before(x, call, first)
         attended = self._attention(normed, call)
         if call.wanted_M is not None:
             x, normed, attended = (rows[call.wanted_M] for rows in (x, normed, attended))
@@ -259,11 +264,15 @@ class Network:
             attended = self._norm(attended, f"{block}.post_attention_norm")
         both = x + attended
         if self.sizes.parallel:
-            normed = normed if first == arch.mlp_norm else self._norm(x, f"{block}.{arch.mlp_norm}")
+            normed = normed if first == arch.mlp_norm else self._before(x, call, arch.mlp_norm)
         else:
-            normed = self._norm(both, f"{block}.{arch.mlp_norm}")
+            normed = self._before(both, call, arch.mlp_norm)
         y = self._mlp(normed, call)
         return both + (self._norm(y, f"{block}.post_ffw_norm") if arch.post_norms else y)
+
+    def _before(self, x: torch.Tensor, call: Call, norm: str | None) -> torch.Tensor:
+        """What attention or MLP read."""
+        return x if norm is None else self._norm(x, f"blk.{call.layer}.{norm}")
 
     def _attention(self, x_MW: torch.Tensor, call: Call) -> torch.Tensor:
         """What each token takes from those it sees, heads side by side: the input of the output projection."""
@@ -275,9 +284,7 @@ class Network:
             y = y.clamp(-sizes.clamp_qkv, sizes.clamp_qkv)
         both, value = y.unflatten(-1, (turning + sizes.kv_heads, sizes.head_dim)).split([turning, sizes.kv_heads], dim=1)
         if self.arch.qk_norm:
-            query, key = both.split([sizes.heads, sizes.kv_heads], dim=1)
-            names = (f"blk.{call.layer}.attn_q_norm", f"blk.{call.layer}.attn_k_norm")
-            both = torch.cat([self._norm(part, name) for part, name in zip((query, key), names, strict=True)], dim=1)
+            both = self._qk_normed(both, call)
         if call.turn is not None:
             both = kernels.rotate(both, *call.turn)
         query, key = both.split([sizes.heads, sizes.kv_heads], dim=1)
@@ -298,6 +305,14 @@ class Network:
         attended.append(_attend(query, key, value, call.masks[1], cap=sizes.attention_cap))
         return torch.cat([part.transpose(1, 2).flatten(2).flatten(0, 1) for part in attended])
 
+    def _qk_normed(self, both_MHD: torch.Tensor, call: Call) -> torch.Tensor:
+        """Queries and keys, one after the other, by the norm of each: of a head's, or of all heads' at once."""
+        normed = []
+        for name, part in zip("qk", both_MHD.split([self.sizes.heads, self.sizes.kv_heads], dim=1), strict=True):
+            whole = part if self.arch.qk_norm == "each head" else part.flatten(1)
+            normed.append(self._norm(whole, f"blk.{call.layer}.attn_{name}_norm").view(part.shape))
+        return torch.cat(normed, dim=1)
+
     def _mlp(self, x: torch.Tensor, call: Call) -> torch.Tensor:
         if self.arch.gate_up:
             y = kernels.gate(self._linear(x, self.arch.gate_up[0], call), self.arch.activation)
@@ -316,9 +331,9 @@ class Network:
             return functional.layer_norm(x.float(), weight.shape, weight, bias, self.sizes.norm_epsilon)
         return kernels.rms_norm(x, weight, self.sizes.norm_epsilon, self.dtype)
 
-    def _turn(self, places_M: torch.Tensor, local: bool) -> Pair | None:
-        """Cosine and sine of every token's angles, [M, R / 2]."""
-        if (rotation := self._rope[local]) is None:
+    def _turn(self, places_M: torch.Tensor, sight: Sight) -> Pair | None:
+        """Cosine and sine of every token's angles, [M, R / 2]; None where a layer does not turn."""
+        if (rotation := self._rope[sight]) is None:
             return None
         inverse, magnitude = rotation
         angles = places_M[:, None].float() * inverse

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nomoat import bounds, labelling, references, tables, textfiles
+from nomoat import bounds, labelling, references
 from nomoat.catalog import pull, sidecar
 from nomoat.catalog.sidecar import Sidecar
 from nomoat.engine import arch as architectures
@@ -24,10 +24,11 @@ from nomoat.engine.source import ModelSource, open_source
 from nomoat.engine.tokenizer import Tokenizer, name_of
 from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
+from nomoat.rows import Given, Source, source
 from nomoat.tune import adapter
 from nomoat.tune import samples as encoding
 from nomoat.tune.adapter import Start
-from nomoat.tune.data import Data, Lesson, read
+from nomoat.tune.data import Data, Lesson, is_table, read
 from nomoat.tune.samples import Sample, count_lessons
 
 SCRIPTS = {"HANGUL": "Korean", "LATIN": "Latin", "CJK": "Chinese characters", "HIRAGANA": "Japanese", "KATAKANA": "Japanese"}
@@ -120,7 +121,7 @@ class Prepared:
 
     `shared_texts`: what stands in the test file, too, as `place: text`, to be shown to the user and nobody else.
     `validation`: the lessons of a file of their own that are held out; none where a part of `samples` is to be.
-    `others`: the files given as `test` and `validation`.
+    `others`: what was given as `test` and `validation`.
     `start`: the adapter it goes on from.
     `template`: the named chat template the lessons are put into and BASE+NAME will answer with, where it is not the file's own.
     `sidecar` stands beside data that a model wrote: its teachers enter the licence chain.
@@ -133,7 +134,7 @@ class Prepared:
     arch: Architecture
     sizes: Dimensions
     data: Data
-    others: dict[str, Path]
+    others: dict[str, Source]
     samples: list[Sample]
     validation: list[Sample]
     survey: Survey
@@ -158,12 +159,13 @@ class Prepared:
 
 
 def prepare(
-    base: str | Path, data_path: str | Path, *, input_column: str | None = None, label_column: str | None = None,
-    instruction: str | None = None, test: str | Path | None = None, keep_shared: bool = False,
-    validation: str | Path | None = None, drop_long: bool = False, template: str | None = None, settings: Settings | None = None,
+    base: str | Path, data_path: Given, *, input_column: str | None = None, label_column: str | None = None,
+    instruction: str | None = None, test: Given | None = None, keep_shared: bool = False,
+    validation: Given | None = None, drop_long: bool = False, template: str | None = None, settings: Settings | None = None,
 ) -> Prepared:  # fmt: skip
-    """Read the data and look at it. `test`: a file whose texts must not be learned from; those found in both are dropped.
+    """Read the data, a file or rows (see `rows.source`), and look at it.
 
+    `test`: a file, or rows, whose texts must not be learned from; those found in both are dropped.
     `base`: a model, or BASE+ADAPTER to go on from what an adapter has learned, with its instruction, rank and layers.
     `validation`: a file of lessons to hold out, in place of a part of the data; their texts are not learned from either.
     `template` names the chat template to learn with; without it the model's own is used, and Alpaca's for Alpaca's data where the
@@ -171,7 +173,7 @@ def prepare(
     Lessons over the model's context are refused, or left out with `drop_long`; none is cut.
     Raises UsageError, DataError, UnknownModelError, BadFileError, UnsupportedError.
     """
-    settings, base, data_path = settings or Settings(), _named(base), textfiles.as_named(data_path)
+    settings, base, given_data = settings or Settings(), _named(base), source(data_path, "rows")
     if template is not None:
         templates.named(template)
     if keep_shared and test is None:
@@ -182,14 +184,13 @@ def prepare(
     start = adapter.read_start(files.name, files.weights, files.adapter, file) if files.adapter else None
     if start:
         settings = _as_it_was(settings, start, instruction=instruction, template=template)
-        if instruction is None and data_path.suffix.lower() in tables.TABLE_SUFFIXES:
+        if instruction is None and is_table(given_data, input_column, label_column):
             instruction = start.instruction
     how = {"input_column": input_column, "label_column": label_column, "instruction": instruction}
-    beside = sidecar.find(data_path)
-    data = _read(data_path, start, beside, **how)
+    beside = sidecar.find(given_data) if isinstance(given_data, Path) else None
+    data = _read(given_data, start, beside, **how)
     given = (("test", test), ("validation", validation))
-    files_beside = {which: textfiles.as_named(path) for which, path in given if path is not None}
-    others = {which: read(path, labels=data.labels or None, **how) for which, path in files_beside.items()}
+    others = {which: read(source(one, f"{which} rows"), labels=data.labels or None, **how) for which, one in given if one is not None}
     shared = {which: _shared(data, theirs) for which, theirs in others.items()}
     dropped = {} if keep_shared else shared.get("test", {})
     not_learned = dropped | shared.get("validation", {})
@@ -217,13 +218,12 @@ def prepare(
     survey = _survey(data, samples, are_named=instruction is None, too_long=too_long, dropped=len(dropped), **told)
     return Prepared(
         base=files.name, weights=files.weights, start=start, file=file, arch=arch, sizes=sizes, data=data, samples=samples,
-        others=files_beside, validation=held_out, survey=survey, shared_texts=tuple(shared.get("test", {}).values()),
-        settings=chosen(
-            settings, num_lessons=len(data.lessons), width=sizes.width, layers=sizes.layers, can_add_layers=start is None
-        ),
+        validation=held_out, survey=survey, shared_texts=tuple(shared.get("test", {}).values()),
+        others={which: theirs.path for which, theirs in others.items()},
+        settings=chosen(settings, num_lessons=len(data.lessons), width=sizes.width, layers=sizes.layers, can_add_layers=not start),
         options={
             **how, "keep_shared": keep_shared, "template": named.value if named else None,
-            **{which: files_beside[which].name if which in files_beside else None for which in ("test", "validation")},
+            **{which: others[which].path.name if which in others else None for which, _ in given},
         },
         template=named, sidecar=beside,
     )  # fmt: skip
@@ -273,8 +273,8 @@ def _as_it_was(settings: Settings, start: Start, **words: str | None) -> Setting
     return replace(settings, rank=start.rank, layers=start.layers)
 
 
-def _read(path: Path, start: Start | None, beside: Sidecar | None, **how: str | None) -> Data:
-    """The file, with the labels its adapter knows already named beside its own, and those that its teacher had to choose from."""
+def _read(path: Source, start: Start | None, beside: Sidecar | None, **how: str | None) -> Data:
+    """The data, with the labels its adapter knows already named beside its own, and those that its teacher had to choose from."""
     data = read(path, labels=start.labels if start and start.labels else None, **how)
     own = {lesson.label for lesson in data.lessons if lesson.label is not None}
     given = _labels_of(beside)
@@ -347,6 +347,11 @@ def opened(weights: Path) -> ModelSource:
         raise UnsupportedError(
             f"`{weights}` is of the architecture `{kind}`, which runs here but cannot be tuned",
             hint=f"known architectures can: {', '.join(sorted(architectures.known()))}",
+        )
+    if architectures.of(source).has_experts:
+        raise UnsupportedError(
+            f"`{weights}` is a mixture of experts, which runs here but cannot be tuned",
+            hint="tune a model without experts: `nomoat models` lists some",
         )
     if importer.read_sizes(source).norms_last:
         raise UnsupportedError(

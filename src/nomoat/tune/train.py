@@ -17,11 +17,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import safetensors.torch  # noqa: F401 - `adapter.save` needs it, hours later
 import torch
-from scipy import stats
+from scipy import special
 
 from nomoat import bounds, config
 from nomoat.catalog import licences
 from nomoat.errors import UsageError
+from nomoat.rows import Given
 from nomoat.tune import adapter, execution, interrupts, kernels, prepare
 from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.network import Network
@@ -54,15 +55,16 @@ class Progress:
 
 
 def tune(
-    base: str | Path, data_path: str | Path, *, name: str, input_column: str | None = None, label_column: str | None = None,
-    instruction: str | None = None, test: str | Path | None = None, keep_shared: bool = False, validation: str | Path | None = None,
+    base: str | Path, data_path: Given, *, name: str, input_column: str | None = None, label_column: str | None = None,
+    instruction: str | None = None, test: Given | None = None, keep_shared: bool = False, validation: Given | None = None,
     template: str | None = None, drop_long: bool = False, data_licence: str = "own", minutes: float | None = None,
     epochs: float | None = None, rank: int | None = None, layers: int | None = None, learning_rate: float | None = None,
     batch: int | None = None, noise: float | None = None, seed: int = 0, resume: bool = False, replace: bool = False,
     workers: int | None = None, ray: str | None = None,
     on_progress: Callable[[Progress], None] | None = None, on_message: Callable[[str], None] | None = None,
 ) -> Path:  # fmt: skip
-    """Tune `base` on a file and write the adapter `name`; from then on `BASE+NAME` answers. Returns the adapter's folder.
+    """Tune `base` on a file, or on rows (a list of dicts, a data frame), and write the adapter `name`; from then on `BASE+NAME`
+    answers. Returns the adapter's folder.
 
     `base` may be a BASE+ADAPTER: what the adapter has learned is gone on from, and stays as it is itself.
     `input_column` to `drop_long` are those of `prepare.prepare`, `minutes` to `seed` those of `Settings`.
@@ -425,7 +427,8 @@ class Run:
         changes = np.bincount(text, np.subtract(self.losses_after, self.losses_before))
         change = float(changes.sum() / num_learned.sum())
         deviation = float(np.std(changes - change * num_learned, ddof=1)) / float(num_learned.mean())
-        reach = float(stats.t.ppf(0.975, num_texts - 1)) * deviation / num_texts**0.5
+        quantile = float(special.stdtrit(num_texts - 1, 0.975))  # `scipy.stats` has it, too, and takes a second to import
+        reach = quantile * deviation / num_texts**0.5
         return [round(change + side * reach, 4) for side in (-1, 1)]
 
     def _batches(self, epoch: int) -> list[list[Sample]]:

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
 
 from nomoat import footprint
 from nomoat.errors import BadFileError, UnsupportedError
@@ -36,10 +38,18 @@ FUSED_QKV = {"self_attn.qkv_proj": "attn_qkv", "self_attn.o_proj": "attn_output"
 GATED_MLP = {"mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
 FUSED_GATED_MLP = {"mlp.gate_up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}  # rows of the gate, then of up
 PLAIN_MLP = {"mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+ROUTER = "mlp.gate"
+EXPERTS = {
+    ROUTER: "ffn_gate_inp",
+    "mlp.experts.gate_proj": "ffn_gate_exps",
+    "mlp.experts.up_proj": "ffn_up_exps",
+    "mlp.experts.down_proj": "ffn_down_exps",
+}
 # our layer's name -> that of `transformers`, where several families share it
 HF_DENSE_MLP = {"mlp.up_proj": "mlp.dense_h_to_4h", "mlp.down_proj": "mlp.dense_4h_to_h"}
 
 
+MIXTURES = ("llama", "qwen3moe")  # families with mixtures of experts; of the first is Mixtral
 MAX_NUMBER = 2**31  # no size of a model is as large
 BY_CONVERSION = "their Hugging Face folder with the `convert` extra, in an environment of its own"
 OTHERS = f"`nomoat models` lists models that run; others may run from {BY_CONVERSION}"
@@ -51,21 +61,24 @@ class Architecture:
 
     `rope_pairs`: which elements of a head the file's rows rotate together. Rows of neighbours are put into the order of `rotate_half`,
     which is that of Hugging Face's Llama and so of PEFT adapters.
-    `attention_norms`: the first that is in the file is taken.
+    `attention_norms`: the first that is in the file is taken. Without any, and without an `mlp_norm`, they read the layer's input.
+    `qk_norm`: over what there is a norm of queries, and one of keys.
     `parallel`: attention and MLP both read the layer's input; a file may say otherwise (`use_parallel_residual`).
+    `divides_logits`: by the file's `logit_scale`, which others multiply them by.
     `windowed`: which layers see no further back than the file's window, repeated over the layers.
+    `turning`: which layers turn by positions, repeated so, too. Where layers may have windows, and a model has none, all of them do.
     `local_rope_base`: the base of the windowed layers, where it is another; they do not scale their positions.
     `width_scaled_layers`: models of so many layers divide scores by the root of width / heads, not of the head's width.
     `window`, `attention_cap`, `logit_cap`: of a file that does not say; one that says 0 has none.
     `hf_layers`: where `transformers` has the layers; `hf_names`: our name of a part within one -> its name there. Left out, both are
-    Llama's.
+    Llama's. `own_names`: what the code in its folders called them, in `transformer.h`, before `transformers` had the family.
     """
 
     name: str
     norm: Literal["rms", "layer"] = "rms"
     attention_norms: tuple[str, ...] = ("attn_norm",)
-    mlp_norm: str = "ffn_norm"
-    qk_norm: bool = False
+    mlp_norm: str | None = "ffn_norm"
+    qk_norm: Literal["each head", "all heads"] | None = None
     post_norms: bool = False
     embedding_norm: bool = False
     embedding_scaled: bool = False
@@ -73,15 +86,18 @@ class Architecture:
     rope_pairs: Literal["halves", "neighbours"] = "halves"
     local_rope_base: float | None = None
     windowed: tuple[bool, ...] = (False,)
+    turning: tuple[bool, ...] = (True,)
     width_scaled_layers: int | None = None
     window: int | None = None
     attention_cap: float | None = None
     logit_cap: float | None = None
     activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
     parallel: bool = False
+    divides_logits: bool = False
     projections: Mapping[str, str] = field(default_factory=lambda: SPLIT_QKV | GATED_MLP)
     hf_layers: str = "model.layers"
     hf_names: Mapping[str, str] = field(default_factory=dict)
+    own_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def qkv(self) -> tuple[str, ...]:
@@ -89,17 +105,30 @@ class Architecture:
         return self._those(*(f"self_attn.{part}_proj" for part in ("q", "k", "v", "qkv")))
 
     @property
+    def has_experts(self) -> bool:
+        """Whether each token asks some of many MLPs."""
+        return ROUTER in self.projections
+
+    @property
     def gate_up(self) -> tuple[str, ...]:
         """The layers of the gate and of what it opens, in this order, or the one of both; empty without a gate."""
         gated = self._those("mlp.gate_proj", "mlp.up_proj", "mlp.gate_up_proj")
         return () if gated == ("mlp.up_proj",) else gated
 
-    def attention_norm(self, tensors: Container[str], layer: int) -> str:
+    def attention_norm(self, tensors: Container[str], layer: int) -> str | None:
         """The norm before a layer's attention, of those in its file."""
-        return next((name for name in self.attention_norms if f"blk.{layer}.{name}.weight" in tensors), self.attention_norms[-1])
+        last = self.attention_norms[-1] if self.attention_norms else None
+        return next((name for name in self.attention_norms if f"blk.{layer}.{name}.weight" in tensors), last)
 
     def _those(self, *names: str) -> tuple[str, ...]:
         return tuple(name for name in names if name in self.projections)
+
+
+class Sight(NamedTuple):
+    """How a layer sees."""
+
+    local: bool  # no further back than the window
+    turns: bool  # by positions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +140,7 @@ class Dimensions:
     heads: int
     kv_heads: int
     head_dim: int
-    hidden: int
+    hidden: int  # of one expert, where there are several
     vocabulary: int
     context_tokens: int
     norm_epsilon: float
@@ -130,6 +159,11 @@ class Dimensions:
     attention_cap: float | None = None  # scores are kept within plus and minus this, smoothly
     parallel: bool = False
     context_is_window: bool = False  # the model reads longer texts, each token only so far back; no graph of its family does that
+    experts: int = 0  # of a mixture
+    experts_chosen: int = 0  # by each token
+    embedding_scale: float = 1.0
+    score_scale: float | None = None  # None: see `score_width`
+    logit_scale: float = 1.0
     norms_last: bool = False  # after attention and MLP are added, not before them
 
     @property
@@ -141,19 +175,30 @@ class Dimensions:
 def known() -> dict[str, Architecture]:
     """Every architecture by the name GGUF files give it."""
     from nomoat.engine.arch.bloom import BLOOM
+    from nomoat.engine.arch.cohere import COHERE2, COMMAND_R
+    from nomoat.engine.arch.exaone import EXAONE
+    from nomoat.engine.arch.exaone4 import EXAONE4
     from nomoat.engine.arch.falcon import FALCON
     from nomoat.engine.arch.gemma import GEMMA, GEMMA2, GEMMA3
+    from nomoat.engine.arch.glm4 import GLM4
     from nomoat.engine.arch.gpt2 import GPT2
     from nomoat.engine.arch.gptj import GPTJ
     from nomoat.engine.arch.gptneox import GPTNEOX
+    from nomoat.engine.arch.granite import GRANITE
     from nomoat.engine.arch.llama import LLAMA
     from nomoat.engine.arch.mpt import MPT
+    from nomoat.engine.arch.olmo2 import OLMO2
     from nomoat.engine.arch.opt import OPT
     from nomoat.engine.arch.phi3 import PHI3
     from nomoat.engine.arch.qwen2 import QWEN2
-    from nomoat.engine.arch.qwen3 import QWEN3
+    from nomoat.engine.arch.qwen3 import QWEN3, QWEN3MOE
+    from nomoat.engine.arch.smollm3 import SMOLLM3
+    from nomoat.engine.arch.starcoder2 import STARCODER2
 
-    families = (BLOOM, FALCON, GEMMA, GEMMA2, GEMMA3, GPT2, GPTJ, GPTNEOX, LLAMA, MPT, OPT, PHI3, QWEN2, QWEN3)
+    families = [
+        BLOOM, COHERE2, COMMAND_R, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GLM4, GPT2, GPTJ, GPTNEOX, GRANITE, LLAMA, MPT,
+        OLMO2, OPT, PHI3, QWEN2, QWEN3, QWEN3MOE, SMOLLM3, STARCODER2,
+    ]  # fmt: skip
     return {arch.name: arch for arch in families}
 
 
@@ -167,7 +212,14 @@ def find(name: str) -> Architecture:
 
 def of(source: ModelSource) -> Architecture:
     """The description of a model's family. Raises BadFileError if its file tells none, UnsupportedError."""
-    return find(str(source.require("general.architecture")))
+    return with_experts(find(str(source.require("general.architecture"))), source.metadata)
+
+
+def with_experts(arch: Architecture, metadata: Mapping[str, Any]) -> Architecture:
+    """The same, whose MLPs are mixtures where a file says so: Mixtral's are files of `llama`."""
+    if not metadata.get(f"{arch.name}.expert_count") or arch.has_experts:
+        return arch
+    return replace(arch, projections={part: name for part, name in arch.projections.items() if "mlp" not in part} | EXPERTS)
 
 
 def unknown(name: str) -> UnsupportedError:
@@ -227,14 +279,28 @@ class _Said:
 
 
 def _require_known_variant(arch: Architecture, said: _Said) -> None:
-    """Raises UnsupportedError for experts, tokens that see later ones, and windows in other layers than the family's."""
-    if experts := said.optional("expert_count"):
-        raise not_yet(f"this model is a mixture of {experts} experts")
+    """Raises UnsupportedError for experts, tokens that see later ones, and layers that turn or see otherwise than the family's."""
+    experts, chosen = said.optional_whole("expert_count") or 0, said.optional_whole("expert_used_count") or 0
+    if experts and arch.name not in MIXTURES:
+        raise not_yet(f"this model is a mixture of {experts} experts in a family (`{arch.name}`) whose mixtures are others")
+    if (experts or arch.has_experts) and not 0 < chosen <= experts:
+        raise BadFileError(f"the file says that each token asks {chosen} of {experts} experts", hint="try another file")
+    if said.optional("expert_shared_count") or said.optional("leading_dense_block_count"):
+        raise not_yet("this model has experts that all tokens ask, or layers without any")
+    if said.optional("expert_gating_func", 1) not in (None, 1) or said.optional("expert_weights_scale", 1) not in (None, 1):
+        raise not_yet("this model weights its experts in another way than by the softmax of those that are chosen")
+    if arch.name == "granite" and said.metadata.get("granite.rope.scaling.finetuned", True) is not True:
+        raise not_yet("this Granite does not turn by positions")
+    if said.metadata.get(f"{arch.name}.rope.dimension_sections") is not None:
+        raise not_yet("this model turns by several positions at once (it sees images)")
     if said.metadata.get(f"{arch.name}.attention.causal", True) is not True:
         raise sees_both_ways()
-    period = said.metadata.get(f"{arch.name}.attention.sliding_window_pattern", len(arch.windowed))
-    if any(arch.windowed) and (not isinstance(period, int) or period != len(arch.windowed)):
-        raise not_yet(f"this model's attention windows follow another pattern ({period}) than `{arch.name}` has")
+    period = len(arch.windowed)
+    told = said.metadata.get(f"{arch.name}.attention.sliding_window_pattern", period)
+    pattern = told.tolist() if isinstance(told, np.ndarray) else told
+    usual = [arch.windowed[layer % period] for layer in range(len(pattern))] if isinstance(pattern, list) else period
+    if any(arch.windowed) and pattern != usual:
+        raise not_yet(f"this model's attention windows follow another pattern ({pattern}) than `{arch.name}` has")
 
 
 def dimensions(
@@ -255,10 +321,13 @@ def dimensions(
     stretched = optional("rope.scaling.factor", optional("rope.scale_linear")) if scaling in ("linear", "yarn") else None
     factor = float(stretched or 1.0)
     magnitude = float(number("rope.scaling.attn_factor", 1.0)) * float(number("rope.scaling.yarn_attn_factor", 1.0))
-    longest = whole("context_length")
+    window = said.optional_whole("attention.sliding_window", arch.window) if any(arch.windowed) else None
+    longest, experts = whole("context_length"), said.optional_whole("expert_count") or 0
     first = whole("rope.scaling.original_context_length", longest)
     has_two = has_long_factors and first < longest
     long_factors = has_two and context_tokens is not None and context_tokens > first
+    # a model that adds r times what its layers give is one that adds all of it to a residual r times as small
+    residual_scale = float(number("residual_scale", 1.0))
     width, heads = whole("embedding_length"), whole("attention.head_count")
     head_dim, rotary_dim = whole("attention.key_length", width // heads), said.optional_whole("rope.dimension_count")
     if whole("attention.value_length", head_dim) != head_dim:
@@ -273,19 +342,19 @@ def dimensions(
         heads=heads,
         kv_heads=whole("attention.head_count_kv", heads),
         head_dim=head_dim,
-        hidden=whole("feed_forward_length"),
+        hidden=whole("expert_feed_forward_length" if f"{name}.expert_feed_forward_length" in metadata else "feed_forward_length"),
         vocabulary=vocabulary,
         context_tokens=first if has_two and not long_factors else longest,
-        norm_epsilon=float(number(f"attention.layer_norm{'_rms' if arch.norm == 'rms' else ''}_epsilon")),
+        norm_epsilon=float(number(f"attention.layer_norm{'_rms' if arch.norm == 'rms' else ''}_epsilon")) / residual_scale**2,
         rope_base=float(number("rope.freq_base", 10000.0)),
         rotary_dim=rotary_dim,
         rope_scale=factor,
         yarn_tokens=first if scaling == "yarn" else None,
         yarn_turns=(float(number("rope.scaling.yarn_beta_fast", 32.0)), float(number("rope.scaling.yarn_beta_slow", 1.0))),
-        rope_magnitude=magnitude * (1 + 0.1 * math.log(max(factor, 1.0)) if scaling == "yarn" else 1.0),
+        rope_magnitude=_yarn_magnitude(magnitude, factor) if scaling == "yarn" else magnitude,
         long_factors=long_factors,
-        local_rope_base=arch.local_rope_base and float(number("rope.freq_base_swa", arch.local_rope_base)),
-        window=said.optional_whole("attention.sliding_window", arch.window) if any(arch.windowed) else None,
+        local_rope_base=float(number("rope.freq_base_swa", arch.local_rope_base)) if window and arch.local_rope_base else None,
+        window=window,
         alibi_max_bias=float(number("attention.max_alibi_bias", 8.0)),
         clamp_qkv=optional("attention.clamp_kqv"),
         logit_cap=optional("final_logit_softcapping", arch.logit_cap),
@@ -293,19 +362,37 @@ def dimensions(
         parallel=metadata.get(f"{name}.use_parallel_residual", arch.parallel) is True,
         context_is_window=metadata.get(f"{name}.context_is_window", False) is True,
         norms_last=metadata.get(f"{name}.norms_last", False) is True,
+        embedding_scale=float(number("embedding_scale", width**0.5 if arch.embedding_scaled else 1.0)) / residual_scale,
+        score_scale=optional("attention.scale"),
+        logit_scale=float(number("logit_scale", 1.0)) ** (-1 if arch.divides_logits else 1),
+        experts=experts,
+        experts_chosen=said.optional_whole("expert_used_count") or 0 if experts else 0,
     )
+
+
+def _yarn_magnitude(said: float, factor: float) -> float:
+    """What cosine and sine are multiplied by. Files of OLMo 3 say what YaRN takes by itself."""
+    usual = 1 + 0.1 * math.log(max(factor, 1.0))
+    return usual if math.isclose(said, usual, rel_tol=1e-4) else said * usual
 
 
 def is_usual(arch: Architecture, sizes: Dimensions) -> bool:
     """RMS norms before attention and MLP, or around them, a gate, one after the other (LLaMA, Mistral, Qwen, Phi-3, Gemma)."""
-    known_gate = bool(arch.gate_up) and arch.activation in ("silu", "gelu_tanh")
-    one_after_the_other = not (sizes.parallel or sizes.norms_last)
+    known_gate = (bool(arch.gate_up) or arch.has_experts) and arch.activation in ("silu", "gelu_tanh")
+    one_after_the_other = not (sizes.parallel or sizes.norms_last) and arch.mlp_norm is not None
     return arch.norm == "rms" and known_gate and one_after_the_other and sizes.clamp_qkv is None
 
 
 def has_usual_attention(arch: Architecture, sizes: Dimensions) -> bool:
     """Whether attention and embedding of a usual decoder are as `native` computes them."""
     return arch.positions == "rope" and not arch.embedding_norm and sizes.head_dim % footprint.HEAD_COLUMNS == 0
+
+
+def sights(arch: Architecture, sizes: Dimensions) -> list[Sight]:
+    """Of each layer."""
+    all_turn = any(arch.windowed) and sizes.window is None
+    kinds = ([pattern[layer % len(pattern)] for pattern in (arch.windowed, arch.turning)] for layer in range(sizes.layers))
+    return [Sight(local, turns or all_turn) for local, turns in kinds]
 
 
 def score_width(arch: Architecture, *, layers: int, width: int, heads: int, head_dim: int) -> int:
@@ -315,4 +402,5 @@ def score_width(arch: Architecture, *, layers: int, width: int, heads: int, head
 
 def score_scale(arch: Architecture, sizes: Dimensions) -> float:
     """What the product of a query and a key is multiplied by."""
-    return float(score_width(arch, layers=sizes.layers, width=sizes.width, heads=sizes.heads, head_dim=sizes.head_dim) ** -0.5)
+    width = score_width(arch, layers=sizes.layers, width=sizes.width, heads=sizes.heads, head_dim=sizes.head_dim)
+    return sizes.score_scale or float(width**-0.5)

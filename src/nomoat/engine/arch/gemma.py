@@ -20,7 +20,7 @@ GEMMA2 = Architecture(
 )
 GEMMA3 = Architecture(
     name="gemma3",
-    qk_norm=True,
+    qk_norm="each head",
     post_norms=True,
     embedding_scaled=True,
     activation="gelu_tanh",

@@ -1,0 +1,164 @@
+"""Rows given in place of a file: a list of dicts, or a table of pandas, polars, pyarrow or Hugging Face's `datasets`.
+
+They become what a file's readers make of a file, and so meet the same checks. None of those libraries is imported: a table is known
+by what it offers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from nomoat import paths, textfiles
+from nomoat.errors import DataError, UsageError
+
+AS_ROWS = 'give a list of dicts ([{"text": "…", "label": "…"}, …]), or a table of pandas, polars, pyarrow or datasets'
+AS_TEXTS = (date, time, timedelta, Decimal)  # pandas' Timestamp is a date, too
+MISSING = ("NAType", "NaTType")  # pandas', by the name of their types
+TIMES = ("M", "m")  # kinds of numpy's, of which `tolist` may make numbers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """`name` stands where messages and records name a file. `values` are JSON's, None where a row has nothing.
+
+    `sha256`: of the JSONL file that they would be, a line `json.dumps(row, ensure_ascii=False)` each.
+    """
+
+    name: str
+    values: tuple[dict[str, Any], ...] = field(repr=False)
+    sha256: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Source = Path | Rows  # a file, or what was given in its place
+Given = str | Path | Iterable[Any]  # how a caller names one, or gives rows: no library's types say that a data frame has them
+
+
+def source(given: Given, name: str) -> Source:
+    """The file that is named, or the rows that are given, which messages then call `name`. Raises what `taken` raises."""
+    return textfiles.as_named(given) if isinstance(given, str | Path) else taken(given, name)
+
+
+def taken(given: Iterable[Any], name: str) -> Rows:
+    """The rows of what is given, gone through once.
+
+    Raises UsageError for what holds none, and DataError, naming the row, for what JSON cannot hold.
+    """
+    values, digest = list[dict[str, Any]](), hashlib.sha256()
+    for number, row in enumerate(_rows_of(given, name), start=1):
+        where = f"row {number}"
+        if not isinstance(row, Mapping):
+            raise DataError(f"`{name}`, {where}: it is of the type {type(row).__name__}, not a dict", hint=AS_ROWS)
+        try:
+            value = {_key(key): _value(one, key) for key, one in row.items()}
+            line = textfiles.utf8_json(value, name, where)
+        except TypeError as exc:
+            raise DataError(f"`{name}`, {where}: {exc}", hint="make it text, or leave that column out") from exc
+        except (RecursionError, ValueError) as exc:  # ValueError: a number of more digits than Python writes
+            raise DataError(f"`{name}`, {where}: it cannot be written as JSON: {exc}", hint="make it text, or leave it out") from exc
+        digest.update(line + b"\n")
+        values.append(value)
+    if not values:
+        raise DataError(f"`{name}` is empty", hint="give at least one row; an iterator gives its rows once")
+    return Rows(name=name, values=tuple(values), sha256=digest.hexdigest())
+
+
+def read_objects(source: Source) -> list[tuple[int, dict[str, Any]]]:
+    """As `textfiles.read_jsonl`; of rows each with its number, counted from 1, and without what is None. Raises DataError."""
+    if isinstance(source, Path):
+        return textfiles.read_jsonl(source)
+    return [
+        (number, {key: value for key, value in row.items() if value is not None}) for number, row in enumerate(source.values, start=1)
+    ]
+
+
+def unit_of(source: Source) -> str:
+    """What the numbers count that messages name."""
+    return "line" if isinstance(source, Path) else "row"
+
+
+def sha256_of(source: Source) -> str:
+    """Of a file's bytes, or of the JSONL file that rows would be."""
+    return paths.sha256_of(source) if isinstance(source, Path) else source.sha256
+
+
+def without_values(source: Source) -> Source:
+    """What names it, and none of its texts."""
+    return source if isinstance(source, Path) else replace(source, values=())
+
+
+def _rows_of(given: Any, name: str) -> Iterable[Any]:
+    """Raises UsageError for what holds no rows, and DataError for two columns of one name."""
+    if hasattr(given, "to_pylist"):  # pyarrow
+        require_different(name, getattr(given, "column_names", ()))
+        return given.to_pylist()  # type: ignore[no-any-return]
+    if hasattr(given, "to_dicts"):  # polars
+        return given.to_dicts()  # type: ignore[no-any-return]
+    if hasattr(given, "to_dict") and hasattr(given, "columns"):  # pandas
+        require_different(name, given.columns)
+        return given.to_dict("records")  # type: ignore[no-any-return]
+    if isinstance(given, Mapping):
+        hint = f'{AS_ROWS}; of a DatasetDict a split: `data["train"]`'
+        raise UsageError(f"rows are several dicts, and this is one {type(given).__name__}", hint=hint)
+    if isinstance(given, bytes | bytearray) or not isinstance(given, Iterable):
+        kind = type(given).__name__
+        said = f"data are named by a text or a path, or given as rows, and this is of the type {kind}"
+        raise UsageError(said, hint=f'give "reviews.csv", or {AS_ROWS.removeprefix("give ")}')
+    features = getattr(given, "features", None)
+    columns = features.items() if isinstance(features, Mapping) else ()  # of `datasets`, which has numbers for labels
+    labels = {column: one.names for column, one in columns if hasattr(one, "int2str")}
+    return (_with_names(row, labels) if isinstance(row, Mapping) else row for row in given)
+
+
+def require_different(name: Source | str, columns: Iterable[Any]) -> None:
+    """Raises DataError for two columns of one name."""
+    doubled = [column for column, times in Counter(columns).items() if times > 1]
+    if doubled:
+        raise DataError(f"`{name}` has more than one column `{doubled[0]}`", hint="give each column its own name")
+
+
+def _with_names(row: Mapping[str, Any], labels: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The row with its labels by name; the number -1 is none."""
+    numbers = {column: _value(row.get(column), column) for column in labels}
+    return {**row, **{column: None if at is None or at < 0 else labels[column][at] for column, at in numbers.items()}}
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"its key {key!r} is of the type {type(key).__name__}, not text")
+    return str.__str__(key)
+
+
+def _value(value: Any, column: str) -> Any:
+    """As JSON has it. Raises TypeError for what it cannot hold."""
+    if isinstance(value, Mapping):
+        return {_key(key): _value(one, column) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_value(one, column) for one in value]
+    dtype = getattr(value, "dtype", None)  # of what is numpy's, or made like it
+    if dtype is not None and hasattr(value, "tolist") and getattr(dtype, "kind", "") not in TIMES:
+        return _value(value.tolist(), column)
+    return _scalar(value, column)
+
+
+def _scalar(value: Any, column: str) -> str | float | None:
+    if isinstance(value, str):
+        return str.__str__(value)  # of an enumeration its value
+    kind = type(value).__name__
+    if value is None or kind in MISSING or (isinstance(value, float | Decimal) and math.isnan(value)):
+        return None
+    if isinstance(value, int | float):
+        return value
+    if isinstance(value, AS_TEXTS):
+        return str(value)
+    raise TypeError(f"`{column}` holds an object of the type {kind}")

@@ -1,0 +1,195 @@
+"""The report's Korean: no English sentence of it without a twin, no twin without its sentence, and the same values in both."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from string import Formatter
+
+import jinja2
+import pytest
+
+import nomoat
+from nomoat.judge import builtin, korean
+from nomoat.judge.metrics import METRICS
+
+SOURCE = Path(nomoat.__file__).parent
+PAGES = sorted((SOURCE / "judge").glob("*.html.j2"))
+# Whatever a note or a sentence of a verdict is made in, by file; a new one belongs here. Left out: what only errors and tables of the
+# terminal say, and notes on imports for OpenVINO, which are read from its file.
+MAKERS = {
+    "asking/as_tuned.py": ["notes"],
+    "asking/cluster.py": ["names_of"],
+    "asking/spending.py": ["lost_note", "uncounted_note", "Spending.notes"],
+    "asking/workers.py": ["notes"],
+    "engine/dialect.py": ["_notes"],
+    "engine/remote.py": ["_about_it"],
+    "judge/agreement.py": ["sentence", "order_words", "agreed_share", "share"],
+    "judge/duel.py": ["run_duel", "_order_note", "_caveats", "_last", "_ask_all"],
+    "judge/groups.py": ["_copies_note", "_group_note"],
+    "judge/judged.py": ["run_graded", "_partial_note", "_pair_notes", "_judge_note"],
+    "judge/kept.py": ["unasked_note"],
+    "judge/report.py": ["_settings", "_plots_of", "_side_rows", "_about", "write_duels_report"],
+    "judge/run.py": ["_notes", "_missing"],
+    "judge/scorers.py": ["_over_all"],
+    "judge/slices.py": ["slices_of", "note_on", "_thirds"],
+    "judge/table.py": ["_sentence", "_reviewed_table"],
+    "judge/verdict.py": ["notes_over_all", "_measures"],
+    "judge/wording.py": [
+        "render_items", "render_tally", "render_measure", "summary_of", "render_ahead", "several_sentence", "several_note",
+        "score_sentence", "render_behind", "_points",
+    ],
+    "references.py": ["notes", "template"],
+}  # fmt: skip
+# Of these functions, what is no sentence of the page: keys of words, what a plot is called for a screen reader, bare figures.
+NO_SENTENCES = {"differences with their intervals", "`\0`"}
+
+
+def skeleton(english: str) -> str:
+    """A twin's English with nothing but a mark for each place."""
+    return "".join(literal + ("" if name is None else "\0") for literal, name, _, _ in Formatter().parse(english))
+
+
+def strings(node: ast.AST) -> Iterator[str]:
+    """Each string below a node, and each f-string with a mark for each place; of `counted` both the one and the many."""
+    if isinstance(node, ast.JoinedStr):
+        yield "".join(str(part.value) if isinstance(part, ast.Constant) else "\0" for part in node.values)
+        inner: list[ast.AST] = [part.value for part in node.values if isinstance(part, ast.FormattedValue)]
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+        return
+    else:
+        inner = list(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "counted" and isinstance(node.args[1], ast.Constant):
+            yield from (f"\0 {node.args[1].value}", f"\0 {node.args[1].value}s")
+            inner.remove(node.args[1])
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node) is not None:
+            inner.remove(node.body[0])
+    for child in inner:
+        yield from strings(child)
+
+
+def functions_in(tree: ast.Module) -> dict[str, ast.FunctionDef]:
+    """By its name, and a method by that of its class besides."""
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    rows = [(f"{owner.name}.{node.name}", node) for owner in classes for node in owner.body if isinstance(node, ast.FunctionDef)]
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)} | dict(rows)
+
+
+def page_strings(page: Path) -> set[str]:
+    tree = jinja2.Environment(autoescape=True).parse(page.read_text(encoding="utf-8"))
+    return {node.value for node in tree.find_all(jinja2.nodes.Const) if isinstance(node.value, str)}
+
+
+def places(text: str) -> set[str | None]:
+    return {name for _, name, _, _ in Formatter().parse(text)} - {None}
+
+
+def test_korean_has_the_places_of_its_english() -> None:
+    assert {english: said for english, said in korean.TWINS.items() if places(english) != places(said)} == {}
+
+
+def test_every_twin_is_of_a_sentence_that_the_source_still_has() -> None:
+    known = {text for page in PAGES for text in page_strings(page)}
+    for path in SOURCE.rglob("*.py"):
+        if path.name != "korean.py":
+            known |= set(strings(ast.parse(path.read_text(encoding="utf-8"))))
+    gone = [english for english in korean.TWINS if not {english, skeleton(english)} & known]
+    assert gone == [], "these were changed or taken out: change or take out their twins in judge/korean.toml"
+
+
+def test_every_text_of_the_pages_has_a_twin() -> None:
+    """What is said with `say`, `labelled` or `label` is looked up; nothing else may be a word."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        said = re.findall(r"""(?:say|labelled)\("([^"]+)\"""", text) + re.findall(r'"(\w+)" \| label', text)
+        assert [english for english in said if english not in korean.TWINS] == [], page.name
+        bare = re.sub(r"(?s)<style>.*</style>|<title>.*?</title>|<script>.*</script>|{[{%].*?[%}]}|<[^>]*>", " ", text)
+        assert set(re.findall(r"[A-Za-z]{2,}", bare)) <= {"English"}, page.name
+
+
+def test_every_note_and_every_sentence_of_a_verdict_has_a_twin() -> None:
+    known = {skeleton(english) for english in korean.TWINS}
+    for name, functions in MAKERS.items():
+        tree = ast.parse((SOURCE / name).read_text(encoding="utf-8"))
+        found = functions_in(tree)
+        assert set(functions) <= {*found}, name
+        made = {text for each in functions for text in strings(found[each]) if re.search(r"[A-Za-z]{2,}.* .*[A-Za-z]{2,}", text)}
+        missing = made - known - NO_SENTENCES
+        assert missing == set(), f"{name}: write a Korean twin of each into judge/korean.toml"
+
+
+def test_what_scores_are_and_what_built_in_suites_say_of_theirs_has_a_twin() -> None:
+    notes = [note for suite in builtin.BUILT_IN.values() for note in suite.notes]
+    titles = [scoring.title for scoring in METRICS.values()]
+    assert [text for text in (*titles, *notes) if korean.twin(text) is None] == []
+
+
+@pytest.mark.parametrize(
+    ("english", "said"),
+    [
+        (
+            "`a is ahead of b` (75.0 % [59.8, 85.8]) is ahead of `right` (25.0 % [14.2, 40.2]) on `score`, 48 of 1,200 items: by "
+            "50.0 points [31.5, 64.7], p < 0.0001.",
+            "`score` 1,200문항 중 48문항에서 `a is ahead of b` (75.0 % [59.8, 85.8]) 쪽이 `right` (25.0 % [14.2, 40.2]) 쪽보다 "
+            "50.0 %p [31.5, 64.7] 앞섭니다(p < 0.0001).",
+        ),
+        (
+            "`gpt35` (8.66 [8.25, 8.81]) is ahead of `vicuna` (7.97 [7.45, 8.30]) on `vicuna80` by its stored reviews, 80 items: "
+            "by 0.69 points [0.11, 1.27], p = 0.0207.",
+            "`vicuna80`(저장된 평가 기준) 80문항에서 `gpt35` (8.66 [8.25, 8.81]) 쪽이 `vicuna` (7.97 [7.45, 8.30]) 쪽보다 0.69점 "
+            "[0.11, 1.27] 앞섭니다(p = 0.0207).",
+        ),
+        (
+            "`a` leads 2 other models on `quiz`, 1 item; too close to call between it and `b`; `c` and `d` have higher scores, and "
+            "won fewer items, which the order goes by.",
+            "`quiz` 1문항에서 `a` 쪽이 다른 모델 2개보다 앞섭니다. 이 모델과(와) `b` 사이에서는 우열을 가릴 수 없습니다. `c`, `d` "
+            "쪽은 점수가 더 높지만 이긴 문항은 더 적으며, 순서는 이긴 문항으로 정합니다.",
+        ),
+        (
+            "`a` is ahead on 1 of 3 suites, `b` on 0; practically equal on 1; too close to call on 1.",
+            "평가 데이터 3개 가운데 `a` 쪽은 1개, `b` 쪽은 0개에서 앞섭니다. 1개에서는 사실상 같습니다. 1개에서는 우열을 가릴 수 "
+            "없습니다.",
+        ),
+        (
+            "asked in a random order (seed 0), 16 at a time, with a look after each; the intervals hold whenever one stops: the "
+            "rest was not needed (`--all`, in Python: `stop_early=False`, asks everything)",
+            "무작위 순서로(시드 0) 16개씩 묻고 그때마다 확인했습니다. 신뢰 구간은 언제 멈추더라도 성립합니다. 나머지는 물을 필요가 "
+            "없었습니다(모두 묻는 옵션은 `--all`, Python에서는 `stop_early=False`)",
+        ),
+        (
+            "agreement with GPT-4's stored reviews (vicuna80), 40 pairs: where both name a winner, the same one in 27 of 36 = 75 % "
+            "[59, 86] (chance: 50 %; always the longer answer: 81 %); ties included, 27 of 40 = 68 % [52, 80] (always the "
+            "commonest label: 72 %), kappa 0.32 [0.06, 0.55]; both orders gave the same verdict in 10 of 40 = 25 % [14, 40]; the "
+            "answer shown first won 12 of 80 = 15 % [9, 24] of the decided showings",
+            "일치도(GPT-4의 저장된 평가(vicuna80), 40쌍): 둘 다 승자를 정한 쌍에서는 같은 쪽이 27/36 = 75 % [59, 86](우연: 50 %, "
+            "항상 더 긴 답변: 81 %). 무승부까지 넣으면 27/40 = 68 % [52, 80](항상 가장 흔한 레이블: 72 %), 카파 0.32 [0.06, 0.55]. "
+            "두 순서의 판정이 같았던 것은 10/40 = 25 % [14, 40]입니다. 먼저 보인 답변이 이긴 것은, 승자가 정해진 판정 가운데 12/80 "
+            "= 15 % [9, 24]입니다",
+        ),
+        (
+            "judged by `m`, by what it wrote; at a cost of $0.31, 5,120 bytes sent out. A judge is a model: it has tastes of its "
+            "own",
+            "`m` 모델이 직접 쓴 글로 심판했습니다. 비용은 $0.31입니다. 밖으로 보낸 바이트는 5,120입니다. 심판은 모델이며 나름의 "
+            "취향이 있습니다",
+        ),
+        (
+            "PARTIAL: 3 of 40 questions were answered by `m`: 37 questions got no answer: `h` said; no more",
+            "일부만: `m` 쪽은 질문 40개 중 3개에 답했습니다: 질문 37개에 답을 받지 못했습니다: `h` said; no more",
+        ),
+        (
+            "yes, if (Llama 3.1 Community License, OpenAI terms of use)",
+            "조건부 가능 (Llama 3.1 Community License, OpenAI terms of use)",
+        ),
+        ("-8.3 points [-48.4, +34.6], p = 1.00", "-8.3 %p [-48.4, +34.6], p = 1.00"),
+        ("Chiang et al. 2023; lmsys.org", None),
+        ("stored:vicuna80/gpt35", None),
+        ("113 ms / 180 ms", None),
+        ("; ".join(["`a` (b)."] * 100), None),
+        ("." * 5000, None),
+    ],
+)  # fmt: skip
+def test_sentences_are_put_into_korean_with_their_values(english: str, said: str | None) -> None:
+    assert korean.twin(english) == said
