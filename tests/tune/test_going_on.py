@@ -219,18 +219,18 @@ def interrupted(base: Path, table: Path, **options: Any) -> None:
 
 def test_a_training_of_rows_is_resumed_with_the_same_rows_and_keeps_none_of_them(tiny_gguf: Path, tmp_path: Path) -> None:
     rows = [{"text": f"{'xyz'[n % 3]} {n}", "label": learning.COLOURS[n % 3]} for n in range(90)]
-    settings = prepare.Settings(rank=4, layers=2, epochs=1)
-    whole = nomoat.tune(str(tiny_gguf), rows, name="whole", settings=settings, **COLUMNS)
+    settings: dict[str, Any] = {"rank": 4, "layers": 2, "epochs": 1}
+    whole = nomoat.tune(str(tiny_gguf), rows, name="whole", **settings, **COLUMNS)
 
     def stop(progress: train.Progress) -> None:
         if progress.step == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        nomoat.tune(str(tiny_gguf), iter(rows), name="parts", settings=settings, on_progress=stop, **COLUMNS)
+        nomoat.tune(str(tiny_gguf), iter(rows), name="parts", on_progress=stop, **settings, **COLUMNS)
     with pytest.raises(UsageError, match=r"^`rows` has changed since the interrupted training of `parts` began"):
-        nomoat.tune(str(tiny_gguf), rows[1:], name="parts", settings=settings, resume=True, **COLUMNS)
-    parts = nomoat.tune(str(tiny_gguf), iter(rows), name="parts", settings=settings, resume=True, **COLUMNS)
+        nomoat.tune(str(tiny_gguf), rows[1:], name="parts", resume=True, **settings, **COLUMNS)
+    parts = nomoat.tune(str(tiny_gguf), iter(rows), name="parts", resume=True, **settings, **COLUMNS)
     assert all(torch.equal(weights(parts)[name], learned) for name, learned in weights(whole).items())
     lines = tmp_path / "rows.jsonl"
     lines.write_text("".join(f"{json.dumps(row)}\n" for row in rows))

@@ -113,7 +113,7 @@ class Database:
                 old.unlink(missing_ok=True)
             new = whole_files.whole_file(place, first_stays=True)  # on a disk without locks another process may make it, too
             with self._translated(), new as part, closing(sqlite3.connect(part)) as connection:
-                connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")
+                _make_tables(connection, schema, version)
 
     def _open(self, version: int, table: str) -> None:
         if self.path.is_file() and not self.path.stat().st_size:
@@ -181,3 +181,7 @@ def _file_at(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _make_tables(connection: sqlite3.Connection, schema: str, version: int) -> None:
+    connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")
