@@ -149,6 +149,12 @@ def test_an_exaone_is_read_under_the_names_that_real_ones_give_its_sizes(tmp_pat
     assert_logits_equal(model, folder)
 
 
+def test_a_starcoder2_says_what_its_norms_add_under_a_name_of_its_own(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "starcoder2")
+    edit(folder, norm_epsilon=0.5)
+    assert importer.read_sizes(SafetensorsFolder(folder)).norm_epsilon == 0.5
+
+
 def test_the_width_of_a_bloom_is_read_under_the_name_that_real_ones_give_it(tmp_path: Path) -> None:
     model, folder = write_folder(tmp_path / "model", "bloom")
     edit(folder, hidden_size=None, n_embed=model.config.hidden_size)
