@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from nomoat.engine import tiles
 from nomoat.engine.adapters import beside
-from nomoat.engine.program import Program
+from nomoat.engine.program import Program, max_parts
 from nomoat.engine.step_tables import Job
 
 TYPES = list(tiles.BLOCKS)
@@ -54,6 +54,7 @@ def product_with_adapters(x_MC: npt.NDArray[np.float32], owners: list[int]) -> n
     assert added is not None
     program.add_beside(0, added)
     owners_M, y_1MR = np.array(owners, np.int64), np.zeros((1, len(x_MC), 80), np.float32)
+    program.prepare(max_parts(len(x_MC)))
     program._job[Job.ADAPTERS] = owners_M.ctypes.data
     program.run(x_MC[None], None, None, [y_1MR])
     return y_1MR[0]
