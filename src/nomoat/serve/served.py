@@ -184,10 +184,12 @@ class Served:
     def _counted(
         self, name: str, call: wire.Call, at: int, decisions: Decisions, came: float, stop: threading.Event
     ) -> Iterator[Chunk]:  # fmt: skip
-        """One text of an answer, counted once it is whole, from when its request `came`."""
+        """One text of an answer, counted once it is whole, from when its request `came`, or its client has left."""
         with closing(self._chunks(name, call, at, decisions, stop)) as chunks:
             for chunk in chunks:
-                if chunk.usage is not None:
+                if chunk.usage is not None and chunk.finish_reason == "cancelled":
+                    self._metrics.count_left(name, chunk.usage)
+                elif chunk.usage is not None:
                     self._metrics.count_answer(name, chunk.usage, time.perf_counter() - came)
                 yield chunk
 
