@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from nomoat.errors import BadRequestError, NomoatError
+from nomoat.errors import BadRequestError, NomoatError, UsageError
 from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
 from nomoat.serve import replies, wire
@@ -108,7 +108,10 @@ class Served:
 
         def embedded(loaded: Responder, stop: threading.Event) -> Response:
             responder = decisions.choose_embedder(loaded)
-            vectors_ND = responder.embed(call.texts, stop=stop)  # first: a server gives no embeddings and counts no tokens
+            try:
+                vectors_ND = responder.embed(call.texts, stop=stop)  # first: a server gives no embeddings and counts no tokens
+            except UsageError as exc:
+                raise wire.about_input(exc, call) from exc
             num_tokens = 0
             for text in call.texts:
                 if stop.is_set():
