@@ -338,11 +338,12 @@ def _cannot_be_followed(problem: str, schema: Any = None) -> SchemaError:
     """
     said, *rest = problem.strip().splitlines()
     if rest and said.endswith(":"):
-        said = f"{_of_pattern(schema, rest[0].strip())}{said} {rest[-1].removeprefix('error: ')}"
+        said = f"{_of_pattern(schema, problem)}{said} {rest[-1].removeprefix('error: ')}"
     _, unimplemented, keys = said.partition("Unimplemented keys: ")
     if unimplemented:
         keywords = json.loads(keys)
-        named = ", ".join(f"`{key}`" for key in keywords) + _of_place(_place(schema, keywords[0]))
+        place = next((place for place, one in _places(schema) if keywords[0] in one), "")
+        named = ", ".join(f"`{key}`" for key in keywords) + _of_place(place)
         return SchemaError(
             f"this JSON schema cannot be followed: {named} cannot be held to while an answer is written",
             hint="leave it out and check the answer, or use a simpler one", is_unsupported=True,
@@ -350,25 +351,27 @@ def _cannot_be_followed(problem: str, schema: Any = None) -> SchemaError:
     return SchemaError(f"this JSON schema cannot be followed: {said}", hint="use a simpler one", is_unsupported="supported" in said)
 
 
-def _of_pattern(schema: Any, pattern: str) -> str:
-    for keyword in ("pattern", "patternProperties"):
-        place = _place(schema, keyword, pattern)
-        if place is not None:
-            return f"`{keyword}`{_of_place(place)}: "
+def _of_pattern(schema: Any, problem: str) -> str:
+    """The keyword and the place of the pattern that has this problem. It is tried: llguidance shows it in words of its own."""
+    for place, one in _places(schema):
+        for keyword in ("pattern", "patternProperties"):
+            given = one.get(keyword)
+            patterns = given if isinstance(given, dict) else [given]
+            if any(isinstance(pattern, str) and _has_problem(pattern, problem) for pattern in patterns):
+                return f"`{keyword}`{_of_place(place)}: "
     return ""
 
 
-def _of_place(place: str | None) -> str:
+def _has_problem(pattern: str, problem: str) -> bool:
+    from llguidance import LLMatcher
+
+    grammar = LLMatcher.grammar_from_json_schema({"type": "string", "pattern": pattern}, defaults=OPTIONS)
+    said: str = LLMatcher.validate_grammar(grammar)
+    return said.strip().splitlines()[:2] == problem.strip().splitlines()[:2]
+
+
+def _of_place(place: str) -> str:
     return f" of `{place}`" if place else ""
-
-
-def _place(schema: Any, keyword: str, pattern: str | None = None) -> str | None:
-    """The JSON pointer of the first schema that has this keyword, with this pattern; None if none is found."""
-    for place, one in _places(schema):
-        given = one.get(keyword)
-        if keyword in one and (pattern is None or pattern == given or (isinstance(given, dict) and pattern in given)):
-            return place
-    return None
 
 
 def _places(part: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
