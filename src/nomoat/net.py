@@ -89,10 +89,15 @@ def _stop() -> threading.Event | None:
     return getattr(_thread, "stop", None)
 
 
+def asker_has_left() -> bool:
+    """Whether whoever this thread asks for has left: see `asking_for`."""
+    stop = _stop()
+    return stop is not None and stop.is_set()
+
+
 def require_asker() -> None:
     """Raise RemoteError if whoever this thread asks for has left."""
-    stop = _stop()
-    if stop is not None and stop.is_set():
+    if asker_has_left():
         raise RemoteError("nobody waits for this answer any more", hint=None, fate="lost")
 
 

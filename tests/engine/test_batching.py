@@ -194,9 +194,9 @@ def test_formats_nobody_can_hold_an_answer_to_are_remarks_and_the_others_are_fol
     [
         ({"type": "array", "uniqueItems": True}, "`uniqueItems` cannot be held to while an answer is written"),
         ({"if": {}, "then": {}}, "`if`, `then` cannot be held to while an answer is written"),
-        ({"properties": {"a": {"not": {}}}}, "`not` cannot be held to while an answer is written"),
+        ({"properties": {"a": {"not": {}}}}, "`not` of `/properties/a` cannot be held to while an answer is written"),
         ({"type": "string", "pattern": "^(?=a)b"},
-         "regex parse error: look-around, including look-ahead and look-behind, is not supported"),
+         "`pattern`: regex parse error: look-around, including look-ahead and look-behind, is not supported"),
     ],
 )  # fmt: skip
 def test_what_no_answer_can_be_held_to_is_named(engine: OpenVINOEngine, schema: dict[str, object], problem: str) -> None:

@@ -102,6 +102,35 @@ def test_an_object_that_says_so_or_that_two_schemas_describe_has_others(allows: 
     assert allows(schema, text)
 
 
+@pytest.mark.parametrize("names", [{"type": "string"}, {}, True])
+def test_names_that_may_be_any_are_no_reason_to_refuse(allows: Allows, names: object) -> None:
+    """As zod writes them for each record."""
+    schema = {"properties": {"at": {"type": "object", "propertyNames": names, "additionalProperties": {"type": "number"}}}}
+    assert allows(schema, '{"at":{"x":1.5}}') and not allows(schema, '{"at":{"x":"1.5"}}')
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"properties": {"at": {"propertyNames": {"enum": ["x"]}}}},
+         "`propertyNames` of `/properties/at` cannot be held to while an answer is written"),
+        ({"properties": {"a": TEXT, "b/c": {"items": {"if": {}, "then": {}}}}},
+         "`if`, `then` of `/properties/b~1c/items` cannot be held to while an answer is written"),
+        ({"anyOf": [TEXT, reference("not")], "$defs": {"not": {"not": {}}}},
+         "`not` of `/$defs/not` cannot be held to while an answer is written"),
+        ({"properties": {"a": {"type": "string", "pattern": "^a"}, "b": {"type": "string", "pattern": "^(?=a)\\d"}}},
+         "`pattern` of `/properties/b`: regex parse error: look-around, including look-ahead and look-behind, is not supported"),
+        ({"properties": {"a": {"patternProperties": {"^(?!x)": TEXT}}}},
+         "`patternProperties` of `/properties/a`: "
+         "regex parse error: look-around, including look-ahead and look-behind, is not supported"),
+    ],
+)  # fmt: skip
+def test_a_refusal_names_the_keyword_and_where_it_stands(grammars: Grammars, schema: dict[str, Any], said: str) -> None:
+    with pytest.raises(SchemaError) as caught:
+        grammars.of_schema(json.dumps(schema))
+    assert (caught.value.message, caught.value.is_unsupported) == (f"this JSON schema cannot be followed: {said}", True)
+
+
 @pytest.mark.parametrize("required", [[["city"]], {"city": True}, True, "city", [None]])
 def test_what_requires_no_names_is_refused(grammars: Grammars, required: object) -> None:
     with pytest.raises(SchemaError, match=r"^this JSON schema cannot be followed: "):

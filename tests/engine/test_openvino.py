@@ -22,6 +22,7 @@ from patience import PATIENCE_SECONDS
 from reference import model_of_gguf, our_logits
 from tiny import CONTEXT, write_adapter, write_tiny_gguf
 
+from nomoat import net
 from nomoat.engine import batching, importer, openvino
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.sampling import Pick
@@ -141,6 +142,19 @@ def test_a_stream_closed_by_another_thread_between_two_chunks_ends_for_its_reade
     closer.start()
     closer.join()
     assert [chunk.finish_reason for chunk in stream] == ["cancelled"]
+
+
+def test_an_answer_for_somebody_who_has_left_ends_with_what_it_took(engine: OpenVINOEngine) -> None:
+    left = threading.Event()
+    with net.asking_for(left):
+        stream = engine.generate(Request(prompt="a", max_new_tokens=200, top_logprobs=0))
+        read = [next(stream), next(stream)]
+        left.set()
+        (last,) = stream
+    assert last.finish_reason == "cancelled" and last.usage is not None
+    told = sum(len(chunk.likelihoods) for chunk in read)
+    assert told <= last.usage.completion_tokens <= told + 1  # one may have been there already
+    assert last.usage.prompt_tokens == 1
 
 
 def test_an_answer_that_is_cancelled_gives_no_more_of_what_was_ready(engine: OpenVINOEngine) -> None:

@@ -33,8 +33,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return from_metadata(GGUFFile(write_tiny_gguf(tmp_path_factory.mktemp("tokenizer") / "t.gguf", template=TEMPLATE)).metadata)
 
 
-def made(tokenizer: Tokenizer, *tools: dict[str, Any], prompt: str = "") -> ToolCallGrammar:
-    request = Request(messages=(Message(role="user", content="u"),), tools=tuple(map(json.dumps, tools)))
+def made(tokenizer: Tokenizer, *tools: dict[str, Any], prompt: str = "", one_call: bool = False) -> ToolCallGrammar:
+    request = Request(messages=(Message(role="user", content="u"),), tools=tuple(map(json.dumps, tools)), one_call=one_call)
     return ToolCallGrammar(request, tokenizer.encode(prompt), tokenizer, Grammars(tokenizer, tokenizer.backend.get_vocab_size()))
 
 
@@ -131,6 +131,32 @@ def test_behind_a_call_with_marks_none_without_is_held(tokenizer: Tokenizer, tmp
     text = f'<tool_call>{ROME}</tool_call>\n{{"name": "Anna", "age": 3}}'
     for vocabulary in (tokenizer, tokenizer_with(tmp_path, "<tool_call>")):
         assert written(vocabulary, text) == (text, f"{ROME}</tool_call>")
+
+
+WRAPPED = f'{{"type": "function", "function": {ROME}}}'
+
+
+@pytest.mark.parametrize(
+    ("allowed", "more"),
+    [
+        (f"I look.\n<tool_call>\n{ROME}\n</tool_call>", "\n<tool_call>"), (f"<tool_call>{ROME}</tool_call>", " done"),
+        (f'{ROME}\n{{"name":', ' "clock"'), (f'[{ROME}, {{"name":', ' "clock"'),
+        (f'{WRAPPED}, {{"type": "function", "function": {{"name":', ' "clock"'),
+    ],
+)  # fmt: skip
+def test_where_one_call_counts_the_answer_ends_behind_it(tokenizer: Tokenizer, allowed: str, more: str) -> None:
+    for one_call in (True, False):
+        begun = made(tokenizer, WEATHER, CLOCK, one_call=one_call)
+        assert written_with(begun, tokenizer, allowed + more)[0] == (allowed if one_call else allowed + more)
+        if one_call:
+            logits_V = np.zeros(tokenizer.backend.get_vocab_size(), np.float32)
+            begun.forbid(logits_V)
+            assert set(np.flatnonzero(logits_V == 0)) == set(tokenizer.special.stop_ids)
+
+
+@pytest.mark.parametrize("text", [f"{ROME} is it, as", f'{ROME} is it, and {{"name": "clock", "arguments": {{}}}} is not', WRAPPED])
+def test_a_text_behind_a_call_without_marks_does_not_end_there(tokenizer: Tokenizer, text: str) -> None:
+    assert written_with(made(tokenizer, WEATHER, CLOCK, one_call=True), tokenizer, text)[0] == text
 
 
 def test_a_token_that_ends_name_and_call_at_once_leaves_no_arguments_out(tmp_path: Path) -> None:

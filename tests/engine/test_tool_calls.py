@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tiny import TEMPLATE, TOO_DEEP, write_tiny_gguf
 from nomoat.engine import tool_calls
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.tokenizer import Tokenizer, from_metadata
-from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult, Usage
+from nomoat.records import CallingTurn, Chunk, FinishReason, Message, Request, ToolCall, ToolResult, Usage
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
 WEATHER = {"type": "function", "function": {"name": "weather", "description": "Its weather <now>", "parameters": CITY}}
@@ -30,6 +31,7 @@ CONVERSATION = (
     ToolResult(role="tool", content="9:30", call_id="b2"),
     Message(role="user", content="and?"),
 )  # fmt: skip
+REQUEST = Request(messages=(Message(role="user", content="u"),), tools=TOOLS)
 READS_TOOLS = (
     "{% if tools %}{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}{% endif %}"
     "{% for m in messages %}[{{ m.role }}{% if m.role == 'tool' %} {{ m.name }}{% endif %}]{{ m.content }}"
@@ -221,6 +223,10 @@ FOUND = [
     ('{"name": "weather", "arguments": {"city": "Rome"}}}\n}', "", [ROME]),
     ('<tool_call>\n{{"name": "weather", "arguments": {"city": "Rome"}}}\n</tool_call>', "", [ROME]),
     ('```json\n{"name": "weather", "arguments": {"city": "Rome"}}\n```', "", [ROME]),
+    ('{"name": "weather", "arguments": {"city": "Rome"}}\n```', "", [ROME]),
+    ('{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>', "", [ROME]),
+    ('```json\n{"name": "clock"}\n```\n\n```json\n{"name": "weather", "arguments": {"city": "Rome"}}\n```\n', "",
+     [("clock", {}), ROME]),
     ('{"type": "function", "function": {"name": "weather", "arguments": "{\\"city\\": \\"Rome\\"}"}}', "", [ROME]),
     ('{"name": "clock", "arguments": null}', "", [("clock", {})]), ('{"name": "clock", "arguments": ""}', "", [("clock", {})]),
     ('{"name": "weather", "arguments": {"city": "\\ud83c\\udfdb"}}', "", [("weather", {"city": "\U0001f3db"})]),
@@ -231,6 +237,8 @@ TEXTS = [
     '{"name": "weather", "arguments": {"city": "Ro', '<tool_call>{"name": "weather", "arguments": {"city": "Ro', "<tool_call>",
     '<tool_call>{"name": "spell", "arguments": {}}</tool_call>', '{"name": "weather", "arguments": [1]}',
     '{"name": "weather", "arguments": {"city": "Rome"}} is what I would call', '{"name": "weather", "arguments": {"city": 1e999}}',
+    '```json\n{"name": "weather", "arguments": {"city": "Rome"}}\n```\n\nThis asks for the weather.',
+    '{"name": "clock"}\n```\nThis asks for the time.', '{"name": "clock"}\n{"time": "9:30"}', '{"name": "clock"}, {"name": "wea',
     "<tool_call>" + "[" * 100_000, '{"name": ' + "[" * 100_000, '{"name": "weather", "arguments": "{"}', '  ```json\n{"city": 1}\n```',
     '```json\n{"name": "weather", "arguments": {"city": "Rome"}, "response": 31}\n```',
     '{"name": {"first": "Anna"}}', '{"name": ["clock"], "arguments": {}}', '{"name": null, "arguments": {}}',
@@ -238,9 +246,9 @@ TEXTS = [
 ]  # fmt: skip
 
 
-def chunks_of(pieces: list[str]) -> Generator[Chunk]:
+def chunks_of(pieces: list[str], reason: FinishReason = "stop") -> Generator[Chunk]:
     yield from (Chunk(text=piece) for piece in pieces)
-    yield Chunk(text="", finish_reason="stop", usage=Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0, decode_seconds=0))
+    yield Chunk(text="", finish_reason=reason, usage=Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0, decode_seconds=0))
 
 
 def read(pieces: list[str], **settings: Any) -> tuple[list[str], list[tuple[str, Any]]]:
@@ -263,6 +271,30 @@ def test_what_is_no_call_is_text_to_the_last_letter(text: str) -> None:
     for size in (1, 5, len(text) or 1) if len(text) < 1000 else (len(text),):
         pieces, found = read([text[at : at + size] for at in range(0, len(text), size)])
         assert ("".join(pieces), found) == (text, [])
+
+
+CALLS = '{"name": "clock"}', '{"name": "weather", "arguments": {"city": "Rome"}}', '{"name": "clock", "arguments": {}}'
+
+
+@pytest.mark.parametrize("form", ["{}, {}, {}", "[{}, {}, {}]", "{}\n{}\n{}", "```json\n[{}, {}, {}]\n```",
+                                  "<tool_call>{}</tool_call><tool_call>{}</tool_call><tool_call>{}</tool_call>"])  # fmt: skip
+def test_whole_calls_before_one_that_the_token_limit_cuts_are_calls(form: str) -> None:
+    """A text with braces of its own is formatted in steps."""
+    first, second, third = (part + call for part, call in zip(form.split("{}"), CALLS, strict=False))
+    for cut in range(1, len(third)):
+        *_, last = tool_calls.recognised(chunks_of([first, second, third[:cut]], "length"), REQUEST)
+        assert ([call.name for call in last.calls], last.text, last.finish_reason) == (["clock", "weather"], "", "length")
+        *_, last = tool_calls.recognised(chunks_of([first, second, third[:cut]], "length"), replace(REQUEST, one_call=True))
+        assert ([call.name for call in last.calls], last.text, last.finish_reason) == (["clock"], "", "stop")
+
+
+@pytest.mark.parametrize(
+    "text", [CALLS[1][:-2], f"{CALLS[0]}\nThis asks", f'{CALLS[0]}\n{{"time": "9', f"```json\n{CALLS[0]}\n```\nThis"]
+)
+def test_what_the_token_limit_cuts_and_begins_no_further_call_is_text(text: str) -> None:
+    for request in (REQUEST, replace(REQUEST, one_call=True)):
+        found = list(tool_calls.recognised(chunks_of([text], "length"), request))
+        assert ("".join(chunk.text for chunk in found), found[-1].calls, found[-1].finish_reason) == (text, (), "length")
 
 
 def test_text_is_given_out_as_it_comes() -> None:

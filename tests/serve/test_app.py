@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -31,7 +32,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 import nomoat
-from nomoat import responder
+from nomoat import net, responder
 from nomoat.engine.batching import Answer, Batcher
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import ContextExceededError, NomoatError, RemoteError, StoppedError, UnknownModelError, UsageError
@@ -559,6 +560,30 @@ def test_client_that_goes_away_stops_what_is_read_for_it(start: Start, path: str
     counted = 'nomoat_requests_total{model="fake",outcome="gone"} 1.0'
     wait_until(lambda: counted in httpx.get(url.replace("/v1", "/metrics")).text, counted)
     assert "nomoat_http_errors_total{" not in httpx.get(url.replace("/v1", "/metrics")).text
+
+
+@pytest.mark.parametrize(("written", "counted"), [(3, {"prompt": 5.0, "completion": 3.0}), (0, {})])
+@pytest.mark.parametrize("stream", [True, False])
+def test_tokens_of_an_answer_whose_client_left_are_counted(
+    start: Start, stream: bool, written: int, counted: dict[str, float]
+) -> None:
+    """But for those of a prompt that was perhaps not read to its end."""
+    begun = threading.Event()
+
+    def until_left() -> Iterator[Chunk]:
+        while not net.asker_has_left():
+            yield Chunk(text="word ")
+            begun.set()
+            time.sleep(0.01)
+        usage = Usage(prompt_tokens=7, cached_tokens=2, completion_tokens=written, prefill_seconds=0, decode_seconds=0)
+        yield Chunk(text="", finish_reason="cancelled", usage=usage)
+
+    url = start(Responder("fake", ScriptedEngine(until_left)))
+    with asking(f"{url}/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "stream": stream}):
+        assert begun.wait(PATIENCE_SECONDS)
+    wait_until(lambda: "nomoat_answers_under_way 0.0" in httpx.get(url.replace("/v1", "/metrics")).text, "the answer's end")
+    found = re.findall(r"^nomoat_(\w+)_tokens_total{.*} (\S+)$", httpx.get(url.replace("/v1", "/metrics")).text, re.M)
+    assert {kind: float(number) for kind, number in found} == counted
 
 
 @pytest.mark.parametrize(("opening", "outcome"), [(lambda: b"role", "gone"), (lambda: 1 / 0, "error")])

@@ -364,8 +364,9 @@ def test_texts_embedded_as_the_models_tokens_are_those_embedded_as_texts(tiny: o
     np.testing.assert_allclose(alone.embedding, by_text.data[0].embedding, atol=1e-3)
     with pytest.raises(
         openai.BadRequestError, match=r"token 99999 is not one of this model's 264; send text, or this model's own tokens"
-    ):
+    ) as caught:
         tiny.embeddings.create(model="tiny", input=[[99999]])
+    assert caught.value.param == "input" and "`check_embedding_ctx_length=False`" in caught.value.message
 
 
 def test_model_on_a_server_is_said_to_give_no_embeddings(start: Start, sdk: Sdk) -> None:

@@ -6,7 +6,7 @@ import functools
 import json
 import string
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -113,6 +113,7 @@ class Grammars:
         """
         from llguidance import LLMatcher
 
+        narrowed: Any = None
         try:
             narrowed = _narrowed(json.loads(schema))
             grammar = LLMatcher.grammar_from_json_schema(narrowed, defaults=OPTIONS)
@@ -123,7 +124,7 @@ class Grammars:
         except (ValueError, RecursionError) as exc:
             problem = str(exc)
         if problem:
-            raise _cannot_be_followed(problem)
+            raise _cannot_be_followed(problem, narrowed)
         return Grammar(matcher, self.ll_tokenizer(), self._digits_V)
 
     def of_call(self, schema: str, end: str = "") -> Grammar | None:
@@ -205,7 +206,7 @@ def _narrowed(asked: dict[str, Any]) -> Any:
     added_to = _added_to(asked)
 
     def change(one: dict[str, Any]) -> dict[str, Any]:
-        narrowed = _with_known_format(one)
+        narrowed = _without_what_asserts_nothing(one)
         length = MAX_LENGTHS.get(str(narrowed.get("format")))
         if length is not None and "maxLength" not in one:
             narrowed = {**narrowed, "maxLength": length}
@@ -216,12 +217,13 @@ def _narrowed(asked: dict[str, Any]) -> Any:
     return mapped(asked, change)
 
 
-def _with_known_format(schema: dict[str, Any]) -> dict[str, Any]:
-    """Without a `format` that llguidance refuses (`path`, `binary`): by the standard (2020-12) it asserts nothing."""
-    named = schema.get("format")
-    if not isinstance(named, str) or _is_known_format(named):
-        return schema
-    return {key: value for key, value in schema.items() if key != "format"}
+def _without_what_asserts_nothing(schema: dict[str, Any]) -> dict[str, Any]:
+    """Without what llguidance refuses and nothing is against: by the standard (2020-12) a `format` such as `path` or `binary`, and
+    `propertyNames` that are any texts."""
+    named, names = schema.get("format"), schema.get("propertyNames")
+    empty = {"format"} if isinstance(named, str) and not _is_known_format(named) else set()
+    empty |= {"propertyNames"} if names is True or names in ({}, {"type": "string"}) else set()
+    return {key: value for key, value in schema.items() if key not in empty}
 
 
 def _is_whole_list(schema: dict[str, Any]) -> bool:
@@ -329,16 +331,59 @@ def _spaced(schema: dict[str, Any]) -> str:
     return json.dumps({**_narrowed(schema), "x-guidance": SPACED})
 
 
-def _cannot_be_followed(problem: str) -> SchemaError:
-    """`problem`: in llguidance's words, of which the first line says what, and the others its state; of a pattern, the last one."""
+def _cannot_be_followed(problem: str, schema: Any = None) -> SchemaError:
+    """`problem`: in llguidance's words, of which the first line says what, and the others its state; of a pattern, the last one.
+
+    Where in the `schema` that is, they do not say: the first place that has it is named.
+    """
     said, *rest = problem.strip().splitlines()
     if rest and said.endswith(":"):
-        said = f"{said} {rest[-1].removeprefix('error: ')}"
+        said = f"{_of_pattern(schema, problem)}{said} {rest[-1].removeprefix('error: ')}"
     _, unimplemented, keys = said.partition("Unimplemented keys: ")
     if unimplemented:
-        named = ", ".join(f"`{key}`" for key in json.loads(keys))
+        keywords = json.loads(keys)
+        place = next((place for place, one in _places(schema) if keywords[0] in one), "")
+        named = ", ".join(f"`{key}`" for key in keywords) + _of_place(place)
         return SchemaError(
             f"this JSON schema cannot be followed: {named} cannot be held to while an answer is written",
             hint="leave it out and check the answer, or use a simpler one", is_unsupported=True,
         )  # fmt: skip
     return SchemaError(f"this JSON schema cannot be followed: {said}", hint="use a simpler one", is_unsupported="supported" in said)
+
+
+def _of_pattern(schema: Any, problem: str) -> str:
+    """The keyword and the place of the pattern that has this problem. It is tried: llguidance shows it in words of its own."""
+    for place, one in _places(schema):
+        for keyword in ("pattern", "patternProperties"):
+            given = one.get(keyword)
+            patterns = given if isinstance(given, dict) else [given]
+            if any(isinstance(pattern, str) and _has_problem(pattern, problem) for pattern in patterns):
+                return f"`{keyword}`{_of_place(place)}: "
+    return ""
+
+
+def _has_problem(pattern: str, problem: str) -> bool:
+    from llguidance import LLMatcher
+
+    grammar = LLMatcher.grammar_from_json_schema({"type": "string", "pattern": pattern}, defaults=OPTIONS)
+    said: str = LLMatcher.validate_grammar(grammar)
+    return said.strip().splitlines()[:2] == problem.strip().splitlines()[:2]
+
+
+def _of_place(place: str) -> str:
+    return f" of `{place}`" if place else ""
+
+
+def _places(part: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """A schema and each within, as `mapped` finds them, with their JSON pointers."""
+    if isinstance(part, list):
+        for at, one in enumerate(part):
+            yield from _places(one, f"{place}/{at}")
+    elif isinstance(part, dict):
+        yield place, part
+        for key, value in part.items():
+            if key in NAMING and isinstance(value, dict):
+                for name, one in value.items():
+                    yield from _places(one, f"{place}/{key}/{name.replace('~', '~0').replace('/', '~1')}")
+            elif key not in VALUES:
+                yield from _places(value, f"{place}/{key}")

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import cache, config, footprint, paths
+from nomoat import cache, config, footprint, net, paths
 from nomoat.engine import Engine, forked, importer, layout, likelihood, served_scores_digest, tool_calls
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
@@ -196,11 +196,15 @@ class OpenVINOEngine(Engine):
         reason: FinishReason = "length"
         try:
             for pick in tokens:
+                if pick is not None:
+                    first_at = first_at or time.perf_counter()
+                    count += 1
+                if net.asker_has_left():
+                    tokens.cancel()
+                    continue
                 if pick is None:
                     yield Chunk(text="")
                     continue
-                first_at = first_at or time.perf_counter()
-                count += 1
                 if pick.token in self.tokenizer.special.stop_ids:
                     reason = "stop"
                     break

@@ -3,7 +3,8 @@
 That is behind the mark `<tool_call>`: a call has to come, and `</tool_call>`. Without marks, as `tool_calls.BARE` begins, an answer is
 known for calls by the first one's name, which has to begin as a function's: that one is held from there on (one token may close name
 and call at once), those after it from their beginning. The rest is free, and so is what a model thinks aloud: no mask is computed for
-it, and no vocabulary read before a call.
+it, and no vocabulary read before a call. Where no more than one call counts, the answer ends behind it: at its mark or, as what
+follows a call without marks tells whether it is one, where another one begins.
 
 Not covered: the name of a first call without mark, and calls without mark whose name does not come first or that stand behind a
 thought. Of arguments whose schema llguidance cannot follow, or not soon, only the form is held.
@@ -54,14 +55,23 @@ class ToolCallGrammar:
         self._is_bare = False if self._thinks else None  # None: not known yet
         self._text = b""  # what may be the beginning of a call
         self._grammar: Grammar | None = None  # of the call that is being written
+        self._is_marked = self._has_call = False
+        self._takes_one = tool_calls.only_first(request, self._template)
+        self._is_over = False  # the one call that counts is there: nothing but the answer's end may follow
         self._free = self._free_if_long()  # places of functions; None: found out when a call has begun
 
     @property
     def holds(self) -> bool:
-        return self._grammar is not None
+        return self._grammar is not None or self._is_over
 
     def forbid(self, logits_V: npt.NDArray[np.float32]) -> None:
         """See `Grammar.forbid`; a call that became too much for llguidance is free from there on."""
+        if self._is_over:
+            ends = [token for token in self._tokenizer.special.stop_ids if token < len(logits_V)]
+            kept = logits_V[ends]
+            logits_V[:] = -np.inf
+            logits_V[ends] = kept
+            return
         try:
             if self._grammar is not None:
                 self._grammar.forbid(logits_V)
@@ -77,13 +87,17 @@ class ToolCallGrammar:
             begun = self._begun()
             if begun is None:
                 return
-            self._text = b""
+            behind, self._text = self._text, b""
             text, end = begun
+            if self._has_call and self._takes_one and not end and tool_calls.another_begins(behind.decode(errors="ignore")):
+                self._is_over = True
+                return
             grammar = self._of_any_call(end)
             if grammar is not None and grammar.accept_text(text):
-                self._grammar, self._bare = grammar, re.compile(NAMING)
+                self._grammar, self._bare, self._is_marked = grammar, re.compile(NAMING), bool(end)
         if self._grammar is not None and self._grammar.is_whole:
-            self._grammar = None
+            self._grammar, self._has_call = None, True
+            self._is_over = self._takes_one and self._is_marked
 
     def _content_of(self, token: int) -> bytes:
         """Special tokens, as Llama 3's and Mistral's before calls, are no part of an answer's text."""

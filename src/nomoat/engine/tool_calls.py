@@ -29,7 +29,8 @@ from nomoat.textfiles import whole_characters
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
 # How an answer begins that may be calls without these marks, alone or in a fence.
 BARE = r'\s*(?:```(?:json)?\s*)?\[?\s*\{\{?\s*"(?:name|type|function|arguments|parameters|id)"'
-FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*(?:```)?", re.DOTALL)
+# What else may stand around and between such calls. A small model loses count of brackets and fences.
+AROUND = re.compile(r"\A(?:[\s;,\[\]}]|```(?:json)?|</tool_call>)*")
 DECODER = json.JSONDecoder(strict=False)  # models break lines within texts
 THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"  # models that think aloud also think of the marks
 KEYS = frozenset({"name", "arguments", "parameters", "type", "id"})  # of a call
@@ -210,9 +211,10 @@ def _moved(schema: Any, to: str) -> Any:
 def recognised(chunks: Generator[Chunk], request: Request, template: str | None = None) -> Generator[Chunk]:
     """An answer's chunks, with the calls of the request's functions in place of the text they are written in, on the last one.
 
-    Where the template takes no turn with several calls, the first one is the answer.
+    A call that the token limit cuts, behind others, is left out, and the `finish_reason` stays "length". Where no more than one
+    counts, it is "stop": that one is whole.
     """
-    only_first = request.one_call or ONE_AT_ONCE in (template or "")
+    takes_one = only_first(request, template)
     reader = _Reader({_name(tool) for tool in request.tools})
     with closing(chunks):
         for chunk in chunks:
@@ -220,8 +222,19 @@ def recognised(chunks: Generator[Chunk], request: Request, template: str | None 
             if chunk.finish_reason is None:
                 yield replace(chunk, text=text)
                 continue
-            rest, calls = reader.finish()
-            yield replace(chunk, text=text + rest, calls=calls[:1] if only_first else calls)
+            rest, calls = reader.finish(may_be_cut=takes_one or chunk.finish_reason == "length")
+            last = replace(chunk, text=text + rest, calls=calls)
+            yield replace(last, finish_reason="stop", calls=calls[:1]) if takes_one and calls else last
+
+
+def only_first(request: Request, template: str | None) -> bool:
+    """Whether no more than one call counts: the request says so, or the template takes no turn with several."""
+    return request.one_call or ONE_AT_ONCE in (template or "")
+
+
+def another_begins(text: str) -> bool:
+    """Whether this, behind a call without marks, begins another one."""
+    return bool(begins_bare(AROUND.sub("", text)))
 
 
 def begins_bare(text: str) -> bool | None:
@@ -263,10 +276,12 @@ class _Reader:
         self._held, self._has_given = self._held[at:], True
         return text
 
-    def finish(self) -> tuple[str, tuple[ToolCall, ...]]:
-        """What was held back: text, calls, or both."""
+    def finish(self, *, may_be_cut: bool) -> tuple[str, tuple[ToolCall, ...]]:
+        """What was held back: text, calls, or both. `may_be_cut`: the last call may be a beginning alone, which is left out."""
         before, thought_ends, answer = self._held.rpartition(THOUGHT_ENDS)
-        calls = _calls_in(answer, self._functions)
+        calls, behind = _calls_in(answer, self._functions)
+        if behind and not (may_be_cut and begins_bare(behind) is not False):
+            calls = ()
         if not calls:
             return self._held, ()
         said, mark, _ = answer.partition(OPENING)
@@ -274,42 +289,45 @@ class _Reader:
         return text if text.strip() else "", calls
 
 
-def _calls_in(text: str, functions: set[str]) -> tuple[ToolCall, ...]:
-    """The calls that a text is; none if any part of it is none. What a model says between and after marked calls is left out."""
-    _, mark, rest = text.partition(OPENING)
-    if not mark:
-        fenced = FENCED.fullmatch(text.strip())
-        rest = fenced[1] if fenced else text
-    found: list[ToolCall | None] = []
-    try:
-        while rest := rest.strip():
+def _calls_in(text: str, functions: set[str]) -> tuple[tuple[ToolCall, ...], str]:
+    """The calls that a text begins with, and what stands behind them; none if any JSON there is no call.
+
+    What a model says between and after marked calls is left out.
+    """
+    _, mark, marked = text.partition(OPENING)
+    rest = marked if mark else text
+    found: list[ToolCall] = []
+    while rest := (rest.strip() if mark else AROUND.sub("", rest)):
+        try:
             value, end = DECODER.raw_decode(rest, int(rest.startswith("{{")))  # as the template of Qwen2.5-Coder shows it
-            found += [_call(one, functions) for one in (value if isinstance(value, list) else [value])]
-            rest = rest[end:].lstrip(" \n;,}]")  # and brackets too many, as a small model loses count
-            rest = rest.partition(OPENING)[2] if mark else rest
-    except (ValueError, RecursionError):
-        return ()
-    calls = tuple(call for call in found if call is not None)
-    return calls if len(calls) == len(found) else ()
+        except (ValueError, RecursionError):
+            break
+        calls = [_call(one, functions) for one in (value if isinstance(value, list) else [value])]
+        if None in calls:
+            return (), rest
+        found += [call for call in calls if call is not None]
+        rest = rest[end:].partition(OPENING)[2] if mark else rest[end:]
+    return tuple(found), rest
 
 
 def _call(value: Any, functions: set[str]) -> ToolCall | None:
-    """One of the functions' calls, in any of the forms that models write as JSON; None for what is none.
-
-    Raises ValueError for arguments that are no JSON, or hold half a character.
-    """
+    """One of the functions' calls, in any of the forms that models write as JSON; None for what is none, or has arguments that are no
+    JSON or hold half a character."""
     if isinstance(value, dict) and isinstance(value.get("function"), dict):
         value = value["function"]
     if not isinstance(value, dict) or not KEYS.issuperset(value):
         return None
     name, arguments = value.get("name"), value.get("arguments", value.get("parameters"))
-    if isinstance(arguments, str):
-        arguments = json.loads(arguments or "null")
-    arguments = {} if arguments is None else arguments
-    if not isinstance(name, str) or name not in functions or not isinstance(arguments, dict):
+    try:
+        if isinstance(arguments, str):
+            arguments = json.loads(arguments or "null")
+        arguments = {} if arguments is None else arguments
+        if not isinstance(name, str) or name not in functions or not isinstance(arguments, dict):
+            return None
+        text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (ValueError, RecursionError):
         return None
-    text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
-    text.encode()
     return ToolCall(id=new_id(), name=name, arguments=text)
 
 

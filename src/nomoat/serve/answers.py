@@ -110,15 +110,19 @@ class Answer:
         if self._stopped.is_set():
             raise stopped()
         chunks = self._makes[at](self._stopped)
+        knew = False  # the engine could: its next chunk is its last, with what it has done
         try:
             for chunk in chunks:
+                if chunk.finish_reason == "cancelled":
+                    raise stopped()
                 # Else it is there for what follows only.
                 if chunk.text or chunk.likelihoods or chunk.begun or chunk.finish_reason is not None:
                     self._put(at, chunk)
                 if chunk.finish_reason is not None:
                     return
-                if self._stopped.is_set():
+                if knew:
                     raise stopped()
+                knew = self._stopped.is_set()
         finally:
             if hasattr(chunks, "close"):
                 chunks.close()

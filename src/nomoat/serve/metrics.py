@@ -83,10 +83,18 @@ class Metrics:
 
     def count_answer(self, model: str, usage: Usage, seconds: float) -> None:
         """A text is whole, so many seconds after its request came."""
-        self._prompt.labels(model).inc(usage.read_tokens)
-        self._new.labels(model).inc(usage.completion_tokens)
+        self._count_tokens(model, usage)
         self._first.labels(model).observe(seconds - usage.decode_seconds)
         self._whole.labels(model).observe(seconds)
+
+    def count_left(self, model: str, usage: Usage) -> None:
+        """A text was stopped. Of a prompt without an answer's token it is not known how much was read: it is not counted."""
+        if usage.completion_tokens:
+            self._count_tokens(model, usage)
+
+    def _count_tokens(self, model: str, usage: Usage) -> None:
+        self._prompt.labels(model).inc(usage.read_tokens)
+        self._new.labels(model).inc(usage.completion_tokens)
 
     def render(self) -> bytes:
         """The body of /metrics."""

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from nomoat.errors import BadRequestError, NomoatError
+from nomoat.errors import BadRequestError, NomoatError, UsageError
 from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
 from nomoat.serve import replies, wire
@@ -108,7 +108,10 @@ class Served:
 
         def embedded(loaded: Responder, stop: threading.Event) -> Response:
             responder = decisions.choose_embedder(loaded)
-            vectors_ND = responder.embed(call.texts, stop=stop)  # first: a server gives no embeddings and counts no tokens
+            try:
+                vectors_ND = responder.embed(call.texts, stop=stop)  # first: a server gives no embeddings and counts no tokens
+            except UsageError as exc:
+                raise wire.about_input(exc, call) from exc
             num_tokens = 0
             for text in call.texts:
                 if stop.is_set():
@@ -184,10 +187,12 @@ class Served:
     def _counted(
         self, name: str, call: wire.Call, at: int, decisions: Decisions, came: float, stop: threading.Event
     ) -> Iterator[Chunk]:  # fmt: skip
-        """One text of an answer, counted once it is whole, from when its request `came`."""
+        """One text of an answer, counted once it is whole, from when its request `came`, or its client has left."""
         with closing(self._chunks(name, call, at, decisions, stop)) as chunks:
             for chunk in chunks:
-                if chunk.usage is not None:
+                if chunk.usage is not None and chunk.finish_reason == "cancelled":
+                    self._metrics.count_left(name, chunk.usage)
+                elif chunk.usage is not None:
                     self._metrics.count_answer(name, chunk.usage, time.perf_counter() - came)
                 yield chunk
 

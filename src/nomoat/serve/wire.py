@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
-from nomoat.errors import BadRequestError, SchemaError
+from nomoat.errors import BadRequestError, SchemaError, UsageError
 from nomoat.records import CallingTurn, Message, Request, Role, SchemaMode, ToolCall, ToolResult
 from nomoat.serve import shapes
 
@@ -107,6 +107,14 @@ def parse_embeddings(body: bytes) -> EmbeddingCall:
     return EmbeddingCall(
         model=asked.model, texts=texts, as_base64=asked.encoding_format == "base64", dimensions=asked.dimensions
     )  # fmt: skip
+
+
+def about_input(error: UsageError, call: EmbeddingCall) -> BadRequestError:
+    """What a model has against the texts that are to be embedded, in the request's words."""
+    message = f"{error.message}; {error.hint}" if error.hint else error.message
+    if not all(isinstance(text, str) for text in call.texts):
+        message += ". LangChain's `OpenAIEmbeddings` sends OpenAI's tokens unless it has `check_embedding_ctx_length=False`"
+    return BadRequestError(message, param="input")
 
 
 def _prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> Sequence[str | list[int]]:
