@@ -285,7 +285,8 @@ def _figures(text: str) -> Markup:
 def _licence(text: str) -> Markup:
     """What a licence allows, and, where that is named, which licences it stands in: "yes, if (Gemma Terms of Use)"."""
     allowed, bracket, named = text.partition(" (")
-    return _in_both(allowed, korean.twin(allowed)) + bracket + named
+    twin = korean.twin(allowed)
+    return _in_both(text, twin and f"{twin}{bracket}{named}")
 
 
 def _label(name: str) -> Markup:
