@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from string import Formatter
@@ -31,9 +33,8 @@ MAKERS = {
     "judge/groups.py": ["_copies_note", "_group_note"],
     "judge/judged.py": ["run_graded", "_partial_note", "_pair_notes", "_judge_note"],
     "judge/kept.py": ["unasked_note"],
-    "judge/report.py": ["_settings", "_plots_of", "_side_rows", "_about", "write_duels_report"],
+    "judge/report.py": ["_settings", "_plots_of", "_side_rows", "write_duels_report"],
     "judge/run.py": ["_notes", "_missing"],
-    "judge/scorers.py": ["_over_all"],
     "judge/slices.py": ["slices_of", "note_on", "_thirds"],
     "judge/table.py": ["_sentence", "_reviewed_table"],
     "judge/verdict.py": ["notes_over_all", "_measures"],
@@ -145,7 +146,7 @@ def test_what_scores_are_and_what_built_in_suites_say_of_theirs_has_a_twin() -> 
         (
             "`a` leads 2 other models on `quiz`, 1 item; too close to call between it and `b`; `c` and `d` have higher scores, and "
             "won fewer items, which the order goes by.",
-            "`quiz` 1문항에서 `a` 쪽이 다른 모델 2개보다 앞섭니다. 이 모델과(와) `b` 사이에서는 우열을 가릴 수 없습니다. `c`, `d` "
+            "`quiz` 1문항에서 `a` 쪽이 다른 모델 2개보다 앞섭니다. 이 모델과 `b` 사이에서는 우열을 가릴 수 없습니다. `c`, `d` "
             "쪽은 점수가 더 높지만 이긴 문항은 더 적으며, 순서는 이긴 문항으로 정합니다.",
         ),
         (
@@ -177,19 +178,116 @@ def test_what_scores_are_and_what_built_in_suites_say_of_theirs_has_a_twin() -> 
         ),
         (
             "PARTIAL: 3 of 40 questions were answered by `m`: 37 questions got no answer: `h` said; no more",
-            "일부만: `m` 쪽은 질문 40개 중 3개에 답했습니다: 질문 37개에 답을 받지 못했습니다: `h` said; no more",
-        ),
-        (
-            "yes, if (Llama 3.1 Community License, OpenAI terms of use)",
-            "조건부 가능 (Llama 3.1 Community License, OpenAI terms of use)",
+            "일부 결과: `m` 쪽은 질문 40개 중 3개에 답했습니다: 질문 37개에 답을 받지 못했습니다: `h` said; no more",
         ),
         ("-8.3 points [-48.4, +34.6], p = 1.00", "-8.3 %p [-48.4, +34.6], p = 1.00"),
         ("Chiang et al. 2023; lmsys.org", None),
         ("stored:vicuna80/gpt35", None),
         ("113 ms / 180 ms", None),
-        ("; ".join(["`a` (b)."] * 100), None),
-        ("." * 5000, None),
+        (
+            "No model leads on `s`, 40 items; too close to call between `a` and `b; c`, `d` and `e`; `f` has a higher score than `a`, "
+            "and won fewer items, which the order goes by.",
+            "`s` 40문항에서 앞서는 모델이 없습니다. `a`, `b; c`, `d`, `e` 사이에서는 우열을 가릴 수 없습니다. `f` 쪽은 `a`보다 점수가 "
+            "더 높지만 이긴 문항은 더 적으며, 순서는 이긴 문항으로 정합니다.",
+        ),
+        (
+            "Practically equal on `s` after 9 items: `a` (75.0 % [59.8, 85.8]) against `b` (75.0 % [59.8, 85.8]), apart by +0.0 "
+            "points [-1.0, +1.0], less than the 5e-05 that count.",
+            "`s`에서 9문항을 물은 결과 사실상 같습니다: `a` (75.0 % [59.8, 85.8]) 대 `b` (75.0 % [59.8, 85.8]). 차이는 +0.0 %p [-1.0, "
+            "+1.0]이며, 의미 있다고 볼 5e-05 %p보다 작습니다.",
+        ),
+        (
+            "answered by 2 workers on a (10.0.0.5), b (10.0.0.6): 1,204 questions to `m`",
+            "a (10.0.0.5), b (10.0.0.6)의 워커 2개에서 답했습니다: `m` 모델에 한 질문 1,204개",
+        ),
+        (
+            "asked for besides the table's labels: no, right and 3 more; `m` learned to choose from these, too",
+            "표의 레이블 말고도 물은 것: no, right 외 3개. `m` 모델은 이 레이블도 고르도록 학습했습니다",
+        ),
+        (
+            "answers and reviews: Lee; Kim 2023; licence of the data: unknown",
+            "답변과 평가: Lee; Kim 2023. 데이터의 라이선스: unknown",
+        ),
+        (
+            "the judge is a model (gpt-4, temperature 0.2): asked again it may score otherwise, and the intervals do not cover that",
+            "심판은 모델입니다(gpt-4, 온도 0.2). 다시 물으면 점수가 달라질 수 있고, 신뢰 구간은 이를 담지 않습니다",
+        ),
+        (
+            "PARTIAL: 3 of 40 questions were answered by `m`: 1 question got no answer: `h` answered 400: choose between `p` and `q`",
+            "일부 결과: `m` 쪽은 질문 40개 중 3개에 답했습니다: 질문 1개에 답을 받지 못했습니다: `h` answered 400: choose between `p` "
+            "and `q`",
+        ),
+        (
+            "PARTIAL: the judge `j` judged 3 of 40 questions: gone; not known",
+            "일부 결과: 심판 `j` 모델은 질문 40개 중 3개를 심판했습니다: gone; not known",
+        ),
+        ("`a` leads 1 other model on `s`, 40 items; it won.", None),
+        ("`a`, 40 items", None),
+        ("`a`, `b` and `c`", None),
     ],
 )  # fmt: skip
 def test_sentences_are_put_into_korean_with_their_values(english: str, said: str | None) -> None:
     assert korean.twin(english) == said
+
+
+def test_what_a_place_may_hold_has_a_twin() -> None:
+    """Where a format names several texts."""
+    formats = {how for english in korean.TWINS for _, name, how, _ in Formatter().parse(english) if name and how}
+    texts = {text.replace("#", "7.5") for how in formats - {*korean.COPIED, *korean.LOOKED_UP} for text in how.split("|")}
+    assert len(texts) > 20
+    assert [text for text in texts if text and korean.twin(text) is None] == []
+
+
+def pinned_sentences() -> set[str]:
+    """Each note and each sentence that a test of judge/ compares one with, from its first word to its last."""
+    found: set[str] = set()
+    for path in Path(__file__).parent.glob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare):
+                sides = [node.left, *node.comparators]
+                about = [getattr(side, "attr", "") for side in sides]
+                if "notes" in about or ("sentence" in about and isinstance(node.ops[0], ast.Eq)):
+                    found |= {text for side in sides for text in whole_texts(side)}
+    return found
+
+
+def whole_texts(node: ast.AST) -> Iterator[str]:
+    """The texts below a node that are no part of another; a place of an f-string holds a number."""
+    if isinstance(node, ast.JoinedStr):
+        yield "".join(str(part.value) if isinstance(part, ast.Constant) else "7.0" for part in node.values)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from whole_texts(child)
+
+
+def test_sentences_that_tests_pin_are_put_into_korean_whole() -> None:
+    """With the same names, and no English beside them."""
+    sentences = {text for text in pinned_sentences() if " " in text}
+    assert len(sentences) > 15
+    for english in sentences:
+        said = str(korean.twin(english))
+        assert sorted(re.findall("`[^`]*`", said)) == sorted(re.findall("`[^`]*`", english))
+        assert re.findall("[A-Za-z]{2,}", re.sub("`[^`]*`|Python", "", said)) == [], said
+
+
+def test_no_text_takes_long() -> None:
+    """Each of these took minutes, or would have, where a pattern could match in more than one way."""
+    hostile = [
+        "`a` · " * 50,
+        "`a` (b · " * 9 + "c)" * 9,
+        "`a` and " * 120,
+        "`" * 999,
+        "." * 1000,
+        "1," * 500,
+        "1 of 2 = 3 % [4, 5]" * 50,
+        "; ".join(["`a` (b)."] * 100),
+        ": the rest has no kept answers" * 30,
+        "x, and the budget counts the most each can have cost: at most $1 more" * 14,
+        "PARTIAL: 3 of 40 questions were answered by `m`: " * 20,
+        "agreement with the labels of x, 1 pairs: y; ties included, " * 16,
+        "." * 100_000,
+    ]
+    code = f"from nomoat.judge import korean\nfor text in {hostile!r}: korean.twin(text)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -28,7 +28,7 @@ from nomoat.responder import Responder
 
 CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
 COMMAND = "nomoat eval one more"
-SCRIPT = '<script>document.getElementById("ko").checked = navigator.language.startsWith("ko");</script>'
+SCRIPT = '<script>document.getElementById("ko").checked = /^ko\\b/.test(navigator.language);</script>'
 HOSTILE = "<script>alert(1)</script> & 한국어 질문"
 
 
@@ -242,6 +242,10 @@ def test_what_counts_as_equal_is_said_in_the_points_of_the_scale(suite: Suite, t
     assert reviewed.verdict.sentence.endswith(", less than the 1.2 that count.")
     write_duel_report(reviewed, tmp_path / "r.html", command=COMMAND)
     assert "<tr><th>counts as equal</th><td>within 1.2 points</td></tr>" in english(tmp_path / "r.html")
+    shares = dataclasses.replace(duel, verdict=dataclasses.replace(duel.verdict, rope=2.0))
+    write_duel_report(shares, tmp_path / "shares.html", command=COMMAND)
+    page = (tmp_path / "shares.html").read_text(encoding="utf-8")
+    assert '<span lang="en">within 2 percentage points</span><span lang="ko">2 %p 이내</span>' in page
 
 
 def test_report_of_paid_answers_shows_what_quality_costs(suite: Suite, tmp_path: Path) -> None:
@@ -332,6 +336,29 @@ def test_in_korean_a_page_has_no_english_but_names_and_units(suite: Suite, tmp_p
         shown = html.unescape(re.sub(rf"(?s){texts}|{data}|<!--.*?-->|<[^>]*>", " ", page))
         assert set(re.findall("[A-Za-z]{2,}", shown)) <= names, path.name
         assert "문항" in shown
+
+
+def test_data_that_is_a_word_of_the_reports_stays_as_it_is(suite: Suite, tmp_path: Path) -> None:
+    """Names of categories, models and suites, licences, sources and labels."""
+    kinds = ("no", "all", "right", "")
+    examples = tuple(
+        dataclasses.replace(example, category=kinds[at % 4], target="yes" if at < 30 else "no")
+        for at, example in enumerate(suite.examples)
+    )
+    named = dataclasses.replace(suite, name="judge", source="not known", licence="no", examples=examples)
+    answers = [{example.messages[-1].content: "yes" if at < most else "no" for at, example in enumerate(examples)} for most in (40, 0)]
+    models = [
+        Responder(name, FakeEngine(answers=answers[at]), licence=f"yes, if ({name})") for at, name in enumerate(("model", "unknown"))
+    ]
+    write_duel_report(run_duel(*models, named, stop_early=False), tmp_path / "duel.html", command=COMMAND)
+    page = in_one((tmp_path / "duel.html").read_text(encoding="utf-8"), "ko")
+    rows = re.findall(r'<div><span title="([^"]*)"', page)
+    assert rows[:6] == ["전체", "(없음)", "all", "no", "right", "점수 차"]
+    assert "<tr><th>출처</th><td>not known</td></tr>" in page and "<tr><th>데이터의 라이선스</th><td>no</td></tr>" in page
+    assert "<td>조건부 가능 (model)</td><td>조건부 가능 (unknown)</td>" in page
+    assert "judge, 다이제스트 " in page and "정답: no" in page and ">unknown</span>" in page
+    write_duels_report(run_duels(*models, [named, named], stop_early=False), tmp_path / "duels.html", command=COMMAND)
+    assert '<td class="break" data-label="ahead">model</td>' in in_one((tmp_path / "duels.html").read_text(encoding="utf-8"), "ko")
 
 
 @pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="needs Chromium and its driver: apt-get install chromium-driver")

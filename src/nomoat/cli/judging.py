@@ -146,9 +146,10 @@ def _side_table(metric: str, sides: Sequence[Side], names: Sequence[str]) -> Tab
 
 
 def print_rows(out: Console, columns: Mapping[str, Sequence[str]], *, num_heads: int) -> None:
-    """A table of these columns; where it is wider than the console, each row by itself, under its first `num_heads` cells.
+    """A table of these columns. Where it is wider than the console, each row stands by itself: its first `num_heads` cells in a line,
+    and below it, beside their titles, those of the others that are not "-".
 
-    So no name and no interval is broken over lines, unless it is wider than the console alone.
+    So a name or an interval is broken over lines only where it is, with its title, wider than the console.
     """
     from rich.text import Text
 

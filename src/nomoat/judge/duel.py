@@ -342,11 +342,11 @@ def _reviewed(side: str | Responder, suite: Suite, scores: dict[str, float], see
 def _caveats(reviews: StoredReviews, right: Evaluation, suite: Suite) -> list[str]:
     """What the stored reviews leave open."""
     n, right_total = len(right.outcomes), sum(outcome.score for outcome in right.outcomes)
-    judge = reviews.judge if reviews.temperature is None else f"{reviews.judge}, temperature {reviews.temperature:g}"
+    heat = "" if reviews.temperature is None else f", temperature {reviews.temperature:g}"
     notes = [
         f"answers and reviews: {suite.source or suite.name}; licence of the data: {suite.licence}",
         f"each pair was shown to the judge in one order only, `{reviews.shown_first}` first: what the order did is not known",
-        f"the judge is a model ({judge}): asked again it may score otherwise, and the intervals do not cover that",
+        f"the judge is a model ({reviews.judge}{heat}): asked again it may score otherwise, and the intervals do not cover that",
     ]
     if right_total > 0:
         notes.append(

@@ -42,7 +42,7 @@ class Scoring:
     """What the scores of a metric are. `title`: what their mean is, in words.
 
     `of_text`: the score of a written answer against one target, both as text; None where `run` scores otherwise, or nobody here does.
-    `over_all`: the score of all answers as one text, in words, of (example, answer) pairs.
+    `over_all`: the score of all answers as one text, with its name, of (example, answer) pairs.
     `right_or_wrong`: each answer scores 0 or 1, so that the formulas for proportions hold.
     `scale`: the lowest and the highest score. A share is shown in per cent, anything else in a judge's own points.
     `needs_target`: each example has a right answer; else a schema, or a judge, may be all there is.

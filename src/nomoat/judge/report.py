@@ -56,7 +56,7 @@ def write_duel_report(duel: Duel, path: Path, *, command: str) -> None:
         path,
         "report.html.j2",
         _common((duel.left, duel.right), alpha=verdict.alpha),
-        about=_about(wording.render_items(verdict), metric),
+        about=[wording.render_items(verdict), METRICS[metric].title],
         sentence=verdict.sentence,
         notes=verdict.notes,
         verdict=verdict,
@@ -83,12 +83,12 @@ def write_duels_report(duels: Sequence[Duel], path: Path, *, command: str) -> No
     points = [_difference_in_per_cent(verdict) for verdict in verdicts]
     reach = 1.1 * max(abs(number) for point in points for number in (point.value, *(point.interval or ()))) or 1.0
     alpha = first.verdict.alpha * len(duels)
-    settings = [(f"suite {number}", f"{v.suite}, digest {v.suite_sha256}") for number, v in enumerate(verdicts, start=1)]
+    settings = [(f"suite {number}", _digest(v.suite, v.suite_sha256)) for number, v in enumerate(verdicts, start=1)]
     _write(
         path,
         "several.html.j2",
         {"name": counted(len(duels), "suite"), "evaluations": (first.left, first.right), "duels": duels, "verdicts": verdicts},
-        about=f"[{wording.render_confidence(alpha)} intervals, all together]",
+        about=[f"[{wording.render_confidence(alpha)} intervals, all together]"],
         confidence=wording.render_confidence(alpha),
         sentence=wording.several_sentence(verdicts),
         notes=(),
@@ -123,7 +123,7 @@ def write_evaluation_report(evaluation: Evaluation, path: Path, *, command: str)
         path,
         "report.html.j2",
         _common((evaluation,)),
-        about=_about(counted(len(evaluation.outcomes), "item"), suite.metric),
+        about=[counted(len(evaluation.outcomes), "item"), METRICS[suite.metric].title],
         sentence=wording.score_sentence(suite.name, suite.metric, side, len(evaluation.outcomes)),
         notes=evaluation.notes,
         verdict=None,
@@ -150,7 +150,7 @@ def write_table_report(table: Table, path: Path, *, command: str) -> None:
             "confidence": wording.render_confidence(board.alpha),
         },
         board=board,
-        about=_about(counted(board.num_examples, "item"), board.metric),
+        about=[counted(board.num_examples, "item"), METRICS[board.metric].title],
         sentence=board.sentence,
         notes=board.notes,
         forest=_forest(points, low=low - margin, high=high + margin, unit="", title="ratings with their intervals"),
@@ -172,7 +172,9 @@ def _common(evaluations: tuple[Evaluation, ...], *, alpha: float = DEFAULT_RULES
         "suite": evaluations[0].suite,
         "evaluations": evaluations,
         "confidence": wording.render_confidence(alpha),
-        "labels": labels,
+        "labels": [
+            (_shortened(name) if row.is_data else _label(name), tally) for row, (name, tally) in zip(rows, labels, strict=True)
+        ],
         "labels_note": slices.note_on(examples),
         "forest": _forest(points, low=0, high=high, unit=unit, title="scores with their intervals"),
         "side_rows": _side_rows(metric, [evaluation.side for evaluation in evaluations]),
@@ -193,6 +195,7 @@ def _write(path: Path, template: str, common: dict[str, object], **values: objec
     environment.filters["said"] = _said
     environment.filters["figures"] = _figures
     environment.filters["label"] = _label
+    environment.filters["licence"] = _licence
     environment.filters["shortened"] = _shortened
     environment.filters["plot"] = _plot
     page = environment.get_template(template).render(
@@ -240,23 +243,26 @@ def _plots_of(verdict: Verdict, pairs: Sequence[tuple[float, float]]) -> list[tu
     return shown
 
 
-def _about(items: str, metric: str) -> str:
-    return f"{items} · {METRICS[metric].title}"
+def _digest(suite: str, sha256: str) -> Markup:
+    return _say("{suite}, digest {digest}", suite=suite, digest=sha256)
 
 
 def _settings(evaluation: Evaluation, verdict: Verdict | None) -> list[tuple[str, str]]:
+    """Names of ours, and values, of which the report's own words are in both languages."""
     suite = evaluation.suite
     rows = [
-        ("suite", f"{suite.name}, digest {suite.sha256}"),
+        ("suite", _digest(suite.name, suite.sha256)),
         ("source", suite.source),
-        ("licence of the data", suite.licence),
+        ("licence of the data", _figures("unknown") if suite.licence == "unknown" else suite.licence),
         ("seed", str(evaluation.seed)),
         ("new tokens, at most", "" if METRICS[suite.metric].origin == "stored" else str(suite.max_new_tokens)),
     ]
     if verdict is not None:
         rows.append(("alpha", f"{verdict.alpha:g}"))
         if verdict.rope is not None:
-            rows.append(("counts as equal", f"within {METRICS[verdict.metric].in_points(verdict.rope):g} points"))
+            points = METRICS[verdict.metric].in_points(verdict.rope)
+            within = f"within {points:g} percentage points" if METRICS[verdict.metric].is_share else f"within {points:g} points"
+            rows.append(("counts as equal", _figures(within)))
     return [(name, value) for name, value in rows if value]
 
 
@@ -276,8 +282,15 @@ def _figures(text: str) -> Markup:
     return _in_both(text, korean.twin(text), _unbroken)
 
 
+def _licence(text: str) -> Markup:
+    """What a licence allows, and, where that is named, which licences it stands in: "yes, if (Gemma Terms of Use)"."""
+    allowed, bracket, named = text.partition(" (")
+    twin = korean.twin(allowed)
+    return _in_both(text, twin and f"{twin}{bracket}{named}")
+
+
 def _label(name: str) -> Markup:
-    """A slice's name, as `_shortened`."""
+    """A row's name in a word of ours, as `_shortened`."""
     twin = korean.twin(name)
     return _shortened(name) if twin is None else _shortened(name, ' lang="en"') + _shortened(twin, ' lang="ko"')
 
@@ -321,17 +334,15 @@ def _shortened(name: str, language: str = "") -> Markup:
 
 
 def _side_rows(metric: str, sides: Sequence[Side]) -> list[tuple[str, list[str]]]:
-    rows = [
-        (
-            "score",
-            [wording.render_side_score(metric, side) for side in sides],
-        ),
+    """As `_settings`."""
+    rows: list[tuple[str, list[str]]] = [
+        ("score", [_figures(wording.render_side_score(metric, side)) for side in sides]),
         ("latency, median / 95th percentile", [wording.render_latency(side) for side in sides]),
         ("bytes sent to other machines", [f"{side.bytes_out:,}" for side in sides]),
         ("tokens per second, new ones", [wording.render_speed(side) for side in sides]),
-        ("cost of 1,000 answers", [wording.render_cost(side) for side in sides]),
-        ("cost of this duel" if len(sides) > 1 else "cost of this run", [wording.render_total_cost(side) for side in sides]),
-        ("licence", [side.licence for side in sides]),
+        ("cost of 1,000 answers", [_figures(wording.render_cost(side)) for side in sides]),
+        ("cost of this duel" if len(sides) > 1 else "cost of this run", [_figures(wording.render_total_cost(side)) for side in sides]),
+        ("licence", [_licence(side.licence) for side in sides]),
     ]
     names = dict.fromkeys(name for side in sides for name in side.facts)
     return rows + [(name, [side.facts.get(name, "-") for side in sides]) for name in names]

@@ -214,7 +214,7 @@ def _over_all(scorer: Any, pairs: Sequence[tuple[Example, str]]) -> str:
     targets = [tuple(composed(target) for target in (example.target, *example.other_targets)) for example, _ in pairs]
     references: Any = [[known[at] if at < len(known) else None for known in targets] for at in range(most)]
     score = scorer.corpus_score([composed(answer) for _, answer in pairs], references)
-    return f"over all sentences as one text: {score.name} {score.score:.1f} ({scorer.get_signature()})"
+    return f"{score.name} {score.score:.1f} ({scorer.get_signature()})"
 
 
 # ---------------------------------------------------------------- patterns

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nomoat.records import Example
 
@@ -15,14 +15,16 @@ MOST_CATEGORIES = 100  # a row of the report each; more are names of single ques
 LETTERS_LOOKED_AT = 400
 LANGUAGES = (("HANGUL", "Korean"), ("HIRAGANA", "Japanese"), ("KATAKANA", "Japanese"), ("CJK", "Chinese"))
 ELSE = "other languages"
+NO_CATEGORY = "(none)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """Some examples of a suite, by their positions in it."""
+    """Some examples of a suite, by their positions in it. `is_data`: the name is a category's, and not a word of ours."""
 
     name: str
     positions: tuple[int, ...]
+    is_data: bool = False
 
 
 def slices_of(examples: Sequence[Example]) -> list[Slice]:
@@ -31,8 +33,9 @@ def slices_of(examples: Sequence[Example]) -> list[Slice]:
     Lengths and languages are those of what differs: the words that a suite puts around each text are in all of them.
     """
     rows = [Slice(name="all", positions=tuple(range(len(examples))))]
-    categories = [example.category or "(none)" for example in examples]
-    rows += _several(categories) if len(set(categories)) <= MOST_CATEGORIES else []
+    categories = [example.category or NO_CATEGORY for example in examples]
+    if len(set(categories)) <= MOST_CATEGORIES:
+        rows += [replace(row, is_data=row.name != NO_CATEGORY) for row in _several(categories)]
     own = _without_frame([example.messages[-1].content for example in examples])
     if len(examples) >= MIN_FOR_LENGTHS:
         before = [sum(len(turn.content) for turn in example.messages[:-1]) for example in examples]

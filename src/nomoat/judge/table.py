@@ -207,16 +207,22 @@ def _sentence(suite: Suite, standings: Sequence[Standing], num_examples: int, al
     """Who leads, whom the data cannot tell from the leader, and whose score is known to be higher: the order is that of items won."""
     leader = _name(standings[0].side)
     level, above = ([_name(row.side) for row in standings[1:] if _sign(row, alpha) == sign] for sign in (0, 1))
-    over = f"`{suite.name}`, {counted(num_examples, 'item')}"
+    items = counted(num_examples, "item")
     if len(level) == len(standings) - 1:
-        return f"Too close to call on {over}: no model leads; {leader} is not known to be better than {listed(level)}."
+        return (
+            f"Too close to call on `{suite.name}`, {items}: no model leads; {leader} is not known to be better than {listed(level)}."
+        )
     num_led = len(standings) - 1 - len(level) - len(above)
-    lead = f"{leader} leads {counted(num_led, 'other model')} on {over}" if num_led else f"No model leads on {over}"
-    parts = [f"too close to call between {'it' if num_led else leader} and {listed(level)}"] if level else []
-    if above:
-        have = "has a higher score" if len(above) == 1 else "have higher scores"
-        than = "" if num_led else f" than {leader}"
-        parts.append(f"{listed(above)} {have}{than}, and won fewer items, which the order goes by")
+    have = "has a higher score" if len(above) == 1 else "have higher scores"
+    if num_led:
+        lead = f"{leader} leads {counted(num_led, 'other model')} on `{suite.name}`, {items}"
+        tied = f"too close to call between it and {listed(level)}"
+        higher = f"{listed(above)} {have}, and won fewer items, which the order goes by"
+    else:
+        lead = f"No model leads on `{suite.name}`, {items}"
+        tied = f"too close to call between {leader} and {listed(level)}"
+        higher = f"{listed(above)} {have} than {leader}, and won fewer items, which the order goes by"
+    parts = [*([tied] if level else []), *([higher] if above else [])]
     unknown = sum(row.p_value is None for row in standings[1:])
     if not parts and unknown:
         parts.append(f"{unknown} of them never compared with it directly")

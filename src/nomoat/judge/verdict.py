@@ -122,7 +122,7 @@ def notes_over_all(suite: Suite, model: str, outcomes: Sequence[Outcome]) -> tup
     if over_all is None:
         return notes
     answered = [(e, f"{suite.answer_start}{o.answer}") for e, o in zip(suite.examples, outcomes, strict=True)]
-    return (*notes, f"`{model}` {over_all(answered)}")
+    return (*notes, f"`{model}` over all sentences as one text: {over_all(answered)}")
 
 
 def in_common(evaluations: Sequence[Evaluation], groups: Mapping[str, str] | None = None) -> list[Evaluation]:
