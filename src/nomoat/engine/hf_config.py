@@ -352,8 +352,8 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
         "no_rope_layer_interval",
     )),
     "a number": (_is_number, (
-        "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "rope_theta", "rotary_emb_base", "partial_rotary_factor",
-        "rotary_pct", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "rope_local_base_freq", "factor",
+        "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "rope_theta", "rotary_emb_base",
+        "partial_rotary_factor", "rotary_pct", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "rope_local_base_freq", "factor",
         "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor", "alibi_bias_max", "clip_qkv",
         "embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling", "logit_scale",
     )),
@@ -427,7 +427,7 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
         "rope.freq_base": float(rope.get("rope_theta") or _first(config, "rotary_emb_base") or 10000),
         "attention.sliding_window": (family.window(config) or 0) if any(arch.windowed) else None,
     }
-    epsilon = _first(config, "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps") or 1e-5
+    epsilon = _first(config, "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon") or 1e-5
     keys["attention.layer_norm_rms_epsilon" if arch.norm == "rms" else "attention.layer_norm_epsilon"] = epsilon
     share = _first(rope, "partial_rotary_factor") or config.get("partial_rotary_factor")
     if share not in (None, 1) and not family.turns_partly:
