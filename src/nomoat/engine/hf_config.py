@@ -258,7 +258,7 @@ _COHERE = {
     "hidden_size": 8192, "intermediate_size": 22528, "num_hidden_layers": 40, "num_attention_heads": 64, "logit_scale": 0.0625,
     "max_position_embeddings": 8192, "rope_theta": 500000.0, "tie_word_embeddings": True,
 }  # fmt: skip
-_COHERE2 = _COHERE | {"sliding_window": 4096}
+_COHERE2 = _COHERE | {"sliding_window": 4096, "rope_theta": 10000.0}
 _EXAONE4 = dict(zip(_DECODER, (4096, 16384, 32, 32, 2048, 1e-5), strict=True)) | {
     "sliding_window": 4096, "sliding_window_pattern": 4,
 }  # fmt: skip
@@ -353,7 +353,8 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
     )),
     "a number": (_is_number, (
         "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "rope_theta", "rotary_emb_base",
-        "partial_rotary_factor", "rotary_pct", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "rope_local_base_freq", "factor",
+        "partial_rotary_factor", "rotary_pct", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping",
+        "rope_local_base_freq", "factor",
         "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor", "alibi_bias_max", "clip_qkv",
         "embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling", "logit_scale",
     )),
