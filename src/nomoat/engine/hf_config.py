@@ -258,7 +258,7 @@ _COHERE = {
     "hidden_size": 8192, "intermediate_size": 22528, "num_hidden_layers": 40, "num_attention_heads": 64, "logit_scale": 0.0625,
     "max_position_embeddings": 8192, "rope_theta": 500000.0, "tie_word_embeddings": True,
 }  # fmt: skip
-_COHERE2 = _COHERE | {"sliding_window": 4096, "rope_theta": 10000.0}
+_COHERE2 = _COHERE | {"rope_theta": 10000.0, "sliding_window": 4096}
 _EXAONE4 = dict(zip(_DECODER, (4096, 16384, 32, 32, 2048, 1e-5), strict=True)) | {
     "sliding_window": 4096, "sliding_window_pattern": 4,
 }  # fmt: skip
