@@ -208,7 +208,7 @@ CASES = {
     "starcoder2": Case(
         arch="starcoder2",
         model="Starcoder2",
-        config={**LLAMA_LIKE, "sliding_window": WINDOW, "rope_parameters": ROPE},
+        config={**LLAMA_LIKE, "sliding_window": WINDOW, "rope_parameters": ROPE, "norm_epsilon": 0.02},
         keys={"attention.sliding_window": WINDOW},
     ),
     "gemma": Case(arch="gemma", model="Gemma", config=GEMMA, keys={"attention.key_length": 32}, norm_offset=1),
@@ -430,7 +430,8 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
     }  # fmt: skip
     epsilon = getattr(config, "rms_norm_eps", None)
     if epsilon is None:
-        writer.add_layer_norm_eps(getattr(config, "layer_norm_epsilon", None) or getattr(config, "layer_norm_eps", 1e-5))
+        found = (getattr(config, name, None) for name in ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon"))
+        writer.add_layer_norm_eps(next(filter(None, found), 1e-5))
     else:
         writer.add_layer_norm_rms_eps(epsilon)
     for key, value in (numbers | case.keys).items():

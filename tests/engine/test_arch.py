@@ -215,6 +215,8 @@ def test_a_variant_that_would_be_answered_wrongly_is_refused(key: str, value: An
     [
         ("granite", {"rope.scaling.finetuned": False}, "this Granite does not turn by positions"),
         ("glm4", {"rope.dimension_sections": [8, 12, 12, 0]}, "this model turns by several positions at once (it sees images)"),
+        ("cohere2", {"attention.sliding_window": 0}, "no layer of this Command R7B has a window, nor turns by positions"),
+        ("qwen3", {"residual_scale": 0.5}, "this model adds another part of what its layers give than others of its family"),
         (
             "exaone4",
             {"attention.sliding_window_pattern": [True, False, True, False, True]},
@@ -240,6 +242,14 @@ def test_a_tensor_that_would_be_left_out_is_refused_by_name(tensor: str, tmp_pat
     with pytest.raises(UnsupportedError) as caught:
         importer.import_gguf(path)
     assert caught.value.message == f"`{path}` holds the tensor `blk.1.{tensor}`, which the architecture `llama` does not have"
+
+
+def test_a_bias_of_logits_that_have_a_scale_is_refused(tmp_path: Path) -> None:
+    case = CASES["command-r"]
+    model = make_model(case)
+    case = replace(case, extra={"output.bias": np.ones(model.config.vocab_size, np.float32)})
+    with pytest.raises(UnsupportedError, match=r"holds the tensor `output\.bias`, which the architecture `command-r` does not have"):
+        importer.import_gguf(write_gguf(tmp_path / "more.gguf", case, model))
 
 
 def test_what_answers_to_texts_do_not_depend_on_may_be_there(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,17 @@ import numpy as np
 import pytest
 import torch
 from reference import MIXTURES, make_model, write_gguf
+from tiny import write_adapter
 
-from nomoat import footprint
-from nomoat.engine import importer, step_tables, tiles
-from nomoat.engine.gguf import GGUFFile
+from nomoat import footprint, hardware
+from nomoat.engine import importer, layout, step_tables, tiles
+from nomoat.engine.gguf import GGUFFile, Tensor
 from nomoat.engine.native import Blueprint, NativeModel
 from nomoat.engine.paged import Row
 from nomoat.engine.program import Program
+from nomoat.engine.step_tables import Room
 from nomoat.errors import BadFileError, UnsupportedError
-from nomoat.tune import prepare
+from nomoat.tune import export, prepare
 
 needs_instructions = pytest.mark.skipif(
     not footprint.has_native_kernels(), reason="nomoat's own products need AVX2, FMA and F16C, or ARM's dotprod"
@@ -90,6 +93,26 @@ def test_each_token_gets_what_the_experts_it_asks_give(tokens: int, mixture: tup
     assert len(weights)
 
 
+@needs_instructions
+@pytest.mark.parametrize("strange", [np.nan, -np.inf, np.inf])
+@pytest.mark.parametrize("tokens", [3, 400])
+@pytest.mark.parametrize("type_name", ["Q4_0", "Q8_0"])
+def test_a_token_of_no_numbers_leaves_the_others_as_they_are(tokens: int, strange: float, type_name: str) -> None:
+    given = Mixture(8, 4, type_name)
+    program, weights = given.program()
+    x_MW = np.random.default_rng(tokens).normal(size=(tokens, WIDTH)).astype(np.float32)
+    made = []
+    for value in (1, strange):
+        x_MW[1] = value
+        after_1MW = np.full((1, tokens, WIDTH), np.nan, np.float32)
+        program.run(None, x_MW[None], after_1MW, [])
+        made.append(np.delete(after_1MW[0], 1, axis=0))
+        picks = np.ctypeslib.as_array(ctypes.cast(int(program.room[Room.EXPERT_PICKS]), ctypes.POINTER(ctypes.c_int64)), (4 * 2,))
+        assert all(len(set(picks[at : at + 4])) == 4 for at in (0, 4))
+    np.testing.assert_array_equal(*made)
+    assert len(weights)
+
+
 def kl(expected: Any, found: Any) -> float:
     """Mean divergence a token."""
     first, second = (torch.log_softmax(torch.tensor(logits), -1) for logits in (expected, found))
@@ -150,6 +173,37 @@ def test_a_mixture_of_another_kind_is_refused(keys: dict[str, int], message: str
     assert caught.value.message == message
 
 
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (
+            {"llama.expert_used_count": None},
+            "the file does not say how many of its 4 experts each token asks (`llama.expert_used_count`)",
+        ),
+        ({"llama.expert_count": np.array([4, 4])}, "the file says `llama.expert_count` = array([4, 4])"),
+    ],
+)
+def test_a_mixture_that_cannot_be_is_a_bad_file(told: dict[str, Any], message: str, tmp_path: Path) -> None:
+    file = GGUFFile(write_gguf(tmp_path / "model.gguf", MIXTURES["mixtral"], make_model(MIXTURES["mixtral"])))
+    file.metadata = {key: value for key, value in (file.metadata | told).items() if value is not None}
+    with pytest.raises(BadFileError) as caught:
+        importer.read_sizes(file)
+    assert caught.value.message == message
+
+
+def test_experts_are_as_wide_as_other_mlps_unless_the_file_says_more_than_0(tmp_path: Path) -> None:
+    case = replace(MIXTURES["mixtral"], keys=MIXTURES["mixtral"].keys | {"expert_feed_forward_length": 0})
+    assert importer.read_sizes(GGUFFile(write_gguf(tmp_path / "model.gguf", case, make_model(case)))).hidden == 128
+
+
+def test_an_imported_mixture_is_known_as_one(tmp_path: Path) -> None:
+    """Of `llama`, which has others as well."""
+    path = write_gguf(tmp_path / "model.gguf", MIXTURES["mixtral"], make_model(MIXTURES["mixtral"]))
+    arch, _ = importer.family_of(importer.import_gguf(path))
+    assert arch is not None
+    assert arch.has_experts
+
+
 def test_matrices_of_experts_that_are_apart_are_those_of_a_newer_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = GGUFFile(write_gguf(tmp_path / "whole.gguf", MIXTURES["mixtral"], make_model(MIXTURES["mixtral"])))
     add = gguf.GGUFWriter.add_tensor
@@ -171,6 +225,68 @@ def test_matrices_of_experts_that_are_apart_are_those_of_a_newer_file(tmp_path: 
     assert np.array_equal(apart.raw_rows(name, some), whole.raw_rows(name, some))
     assert np.array_equal(apart.rows(name, slice(60, 70)), whole.rows(name, slice(60, 70)))
     importer.read_sizes(apart)
+
+
+def test_experts_of_several_types_in_one_layer_are_refused(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(str(tmp_path / "model.gguf"), "llama")
+    for number, kind in enumerate((np.float32, np.float16)):
+        writer.add_tensor(f"blk.0.ffn_up.{number}.weight", np.zeros((32, 64), kind))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(UnsupportedError, match=r"have different types: F16, F32 in `blk\.0\.ffn_up_exps\.weight`"):
+        GGUFFile(tmp_path / "model.gguf")
+
+
+def test_an_adapter_of_what_chooses_among_experts_is_loaded_alone(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "model.gguf", MIXTURES["mixtral"], make_model(MIXTURES["mixtral"]))
+    adapter = write_adapter(tmp_path / "adapter", layers=[0], parts={"mlp.gate": (4, 64)})
+    assert importer.import_with(path, [adapter], alone=True)[1] == ()
+    with pytest.raises(UnsupportedError) as caught:
+        importer.import_with(path, [adapter], alone=False)
+    assert caught.value.message == (
+        f"`{adapter / 'adapter_model.safetensors'}` changes what chooses among experts (`model.layers.0.mlp.gate`), "
+        "which one beside the weights cannot here"
+    )
+
+
+def test_rows_of_experts_that_are_no_whole_tiles_are_no_tiles() -> None:
+    """Though the rows of all experts together are."""
+    for rows, form in ((32, layout.TILES), (24, layout.ROWS)):
+        tensor = Tensor("blk.0.ffn_up_exps.weight", "Q8_0", (8, rows, 64), 0, 0)
+        stored = layout.Storage("default", {"": layout.TILES}, fused=True, reason="")
+        assert stored.form("model.layers.0.mlp.experts.up_proj", tensor, changed=False) == form
+
+
+def test_a_large_mixture_is_never_computed_by_all_its_experts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importer, "MANY_WEIGHTS", 1000)
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"sse2"}))
+    path = write_gguf(tmp_path / "model.gguf", MIXTURES["qwen3moe"], make_model(MIXTURES["qwen3moe"]))
+    with pytest.raises(UnsupportedError) as caught:
+        importer.import_gguf(path)
+    assert caught.value.message == f"each token asks 3 of the 24 experts of `{path}`, and all of them would be computed"
+    assert importer.fits_exactly(path) is False
+
+
+@needs_instructions
+def test_a_large_mixture_with_adapters_that_its_products_do_not_take_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importer, "MANY_WEIGHTS", 1000)
+    path = write_gguf(tmp_path / "model.gguf", MIXTURES["qwen3moe"], make_model(MIXTURES["qwen3moe"]))
+    with pytest.raises(UnsupportedError, match="and all of them would be computed") as caught:
+        importer.import_gguf(path, fused=False)
+    assert caught.value.hint == "load each adapter alone"
+
+
+def test_the_merged_file_of_a_mixture_chooses_as_its_base(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "model.gguf", MIXTURES["mixtral"], make_model(MIXTURES["mixtral"]))
+    adapter = write_adapter(tmp_path / "adapter", parts={"self_attn.v_proj": (32, 64)})
+    base, merged = GGUFFile(path), GGUFFile(export.merged_gguf(path, adapter, tmp_path / "merged.gguf"))
+    assert np.array_equal(merged.rows("blk.0.ffn_gate_inp.weight"), base.rows("blk.0.ffn_gate_inp.weight"))
+    assert merged.tensor("blk.0.ffn_up_exps.weight").type_name == "Q8_0"
+    importer.read_sizes(merged)
 
 
 def test_a_mixture_cannot_be_tuned(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,6 +62,18 @@ def test_the_form_follows_from_the_files_own_bits_its_size_the_quality_and_the_c
     stored = layout.storage(file, importer.read_sizes(GGUFFile(tiny_gguf)), quality)
     assert str(stored).startswith(f"layers {form}")
     assert stored.reason
+
+
+@pytest.mark.parametrize("quality", ["small", "default", "high"])
+@pytest.mark.parametrize("type_name", ["Q4_K", "Q5_K", "Q8_0", "F16"])
+def test_a_mixture_is_in_tiles_at_every_quality(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch, quality: config.Quality, type_name: str
+) -> None:
+    """Elsewhere all experts would be computed for each token."""
+    sizes = replace(importer.read_sizes(GGUFFile(tiny_gguf)), experts=8, experts_chosen=2)
+    for flags, is_tiled in ((WITH_AVX2, True), (WITHOUT, False)):
+        monkeypatch.setattr(hardware, "cpu_flags", lambda flags=flags: flags)
+        assert layout.storage(file_of(values=2**27, type_name=type_name), sizes, quality).has_tiles == is_tiled
 
 
 def test_the_families_that_keep_their_codes_are_those_told_before_a_download(tiny_gguf: Path) -> None:

@@ -25,6 +25,7 @@ from nomoat.engine.safetensors import SafetensorsFolder
 from nomoat.engine.source import open_source
 from nomoat.errors import UnsupportedError
 from nomoat.records import Request
+from nomoat.tune import prepare
 
 
 @pytest.fixture
@@ -112,6 +113,14 @@ def test_what_was_converted_is_not_taken_for_what_nomoat_makes_itself(variant: P
     known = SafetensorsFolder(write_folder(variant.parent / "known", "llama")[1])
     monkeypatch.setattr(importer, "open_source", lambda path: known)
     assert importer.import_gguf(variant, fused=False) != theirs
+
+
+def test_what_was_converted_cannot_be_tuned_and_what_can_is_named(variant: Path) -> None:
+    with pytest.raises(UnsupportedError, match="runs here but cannot be tuned") as caught:
+        prepare.opened(variant)
+    named = str(caught.value.hint).removeprefix("known architectures can: ").split(", ")
+    assert "qwen3" in named
+    assert "qwen3moe" not in named
 
 
 def test_what_was_converted_answers_where_the_converter_is_not_installed(variant: Path, monkeypatch: pytest.MonkeyPatch) -> None:

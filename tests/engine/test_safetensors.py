@@ -299,6 +299,7 @@ def test_an_unknown_architecture_is_refused_by_name(tmp_path: Path) -> None:
         ),
         ("exaone4", {"layer_types": 5 * SEES_ALL}, r"windows lie in other layers .* `exaone4`"),
         ("exaone4", {"layer_types": None, "sliding_window_pattern": "LG"}, r"windows follow another pattern \(LG\)"),
+        ("cohere2", {"sliding_window": None}, "no layer of this Command R7B has a window, nor turns by positions"),
         ("smollm3", {"no_rope_layers": [1, 1, 0, 1]}, "other layers of this SmolLM3 turn by positions than of others"),
         ("smollm3", {"no_rope_layers": None, "no_rope_layer_interval": 3}, "other layers of this SmolLM3 turn by positions"),
         ("smollm3", {"use_sliding_window": True, "sliding_window": 8}, "this SmolLM3 sees a window"),

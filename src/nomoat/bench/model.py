@@ -38,8 +38,7 @@ class Weights:
     """What a model's weights are to the machine, as the engine keeps them.
 
     `read_bytes`: read for each new token, the output matrix included, an embedding table of its own not, nor experts that it does not
-    ask. `cache_bytes`: keys and
-    values of each token before it, which it reads, too.
+    ask. `cache_bytes`: keys and values of each token before it, which it reads, too.
     `layer_weights`: weights each token of a prompt is multiplied with; the output matrix is needed for the last token only.
     """
 

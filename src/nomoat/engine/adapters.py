@@ -37,7 +37,7 @@ def attach(model: Any, adapters: Sequence[LoraDelta]) -> None:
     masks: dict[tuple[int, ...], Any] = {}
     layers = {node.friendly_name: node for node in model.get_ops() if node.get_type_name() in ("MatMul", "TiledProduct")}
     for adapter in adapters:
-        adapter.require_apart_from_output()
+        adapter.require_standing_beside()
     for name in sorted({layer for adapter in adapters for layer in adapter.layers}):
         if name not in layers:
             raise BadFileError(f"an adapter changes the layer `{name}`, which this model does not have", hint=OTHER_BASE)

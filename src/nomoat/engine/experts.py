@@ -31,6 +31,7 @@ from nomoat.engine.step_tables import (
 from nomoat.engine.tiles import TILE_ROWS
 
 LEAST_SCORE = np.float32(-3e38)  # of an expert that a token asks already
+LOWEST_SCORE = np.float32(-1e38)  # of others, and in place of no number: else a token would ask one expert several times
 
 
 @jit.kernel
@@ -44,7 +45,7 @@ def rate(step: Any, x: Any, room: Any, tokens: Any, threads: Any, me: Any) -> No
             x_C, total = jit.floats_at(x + 4 * m * columns, columns), np.float32(0)
             for c in range(columns):
                 total += weight_C[c] * x_C[c]
-            scores[m * experts + e] = total
+            scores[m * experts + e] = total if total > LOWEST_SCORE else LOWEST_SCORE
 
 
 @jit.kernel

@@ -52,8 +52,6 @@ class FusedBuilder(GraphBuilder):
         """Whether this model is a usual one, with all its layers' weights in tiles."""
         if not (is_usual(self.arch, self.sizes) and self.storage.fused):
             return False
-        if self.arch.has_experts and (self.sizes.hidden % TILE_ROWS or self.sizes.width % TILE_ROWS):
-            return False
         layers, names = range(self.sizes.layers), [name for name in self.arch.projections if name != ROUTER]
         return all(self._form(self._source(layer, name)).is_tiled for layer in layers for name in names)
 

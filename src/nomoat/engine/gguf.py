@@ -146,8 +146,13 @@ class GGUFFile(Opened):
                 found.setdefault(f"{match[1]}_exps.weight", {})[int(match[2])] = tensor
         for name, by_number in found.items():
             parts = [by_number[number] for number in sorted(by_number)]
-            first, alike = parts[0], {(part.shape, part.type_name) for part in parts}
-            if len(alike) == 1 and sorted(by_number) == list(range(len(parts))) and name not in self.tensors:
+            first, types = parts[0], {part.type_name for part in parts}
+            if len(types) > 1:
+                raise UnsupportedError(
+                    f"the experts of one layer of `{self.path}` have different types: {', '.join(sorted(types))} in `{name}`",
+                    hint="try another file of this model, such as one made after April 2024",
+                )
+            if len({part.shape for part in parts}) == 1 and sorted(by_number) == list(range(len(parts))) and name not in self.tensors:
                 self._apart[name] = parts
                 self.tensors[name] = replace(first, name=name, shape=(len(parts), *first.shape))
                 for part in parts:

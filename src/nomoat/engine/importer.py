@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nomoat.engine.graph import GraphBuilder
 
 CHECKED = (NATIVE, "tokenizer.json", "tokenizer_config.json")
+MANY_WEIGHTS = 1_000_000_000  # of a mixture: so many are not computed for each token, which asks few of its experts
 SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 ELSEWHERE_FROM_BYTES = 32_000_000  # of weights: less than that is not worth another process's start
 IMPORT = """
@@ -230,7 +231,7 @@ def require_beside(path: Path, adapters: Sequence[Path], *, context_tokens: int 
 def _require_beside(arch: architectures.Architecture, sizes: architectures.Dimensions, deltas: Sequence[LoraDelta]) -> None:
     """Raises BadFileError or UnsupportedError for the first adapter that cannot stand beside the weights of such a model."""
     for delta in deltas:
-        delta.require_apart_from_output()
+        delta.require_standing_beside()
         for layer, shape in tensor_check.of_layers(arch, sizes):
             delta.require_fitting(layer, shape)
         delta.require_all_used(but=tensor_check.BETWEEN_LAYERS)
@@ -249,7 +250,8 @@ def family_of(folder: Path) -> tuple[architectures.Architecture | None, architec
     """Of the model that was imported into this folder; no family for what optimum-intel converted. Raises BadFileError."""
     try:
         told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return architectures.known().get(told["model_type"]), architectures.Dimensions(**told["nomoat"]["sizes"])
+        arch, sizes = architectures.known().get(told["model_type"]), architectures.Dimensions(**told["nomoat"]["sizes"])
+        return None if arch is None else architectures.with_experts(arch, sizes.experts), sizes
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as exc:
         raise not_whole(folder, exc) from exc
 
@@ -321,12 +323,17 @@ def _remove_older(source_sha256: str) -> None:
 
 
 def fits_exactly(path: Path) -> bool | None:
-    """Whether likelihoods are computed in float32: see `footprint`. None for what optimum-intel converts: never, on no machine."""
+    """Whether likelihoods are computed in float32: see `footprint`; of large mixtures never.
+
+    None for what optimum-intel converts: never, on no machine.
+    """
     try:
         source = open_source(path)
     except UnsupportedError:  # converted where optimum-intel is installed
         return None
-    return None if isinstance(source, ForeignFolder) else footprint.exact_bytes(source.num_values) is not None
+    if isinstance(source, ForeignFolder):
+        return None
+    return not _is_large_mixture(source, read_sizes(source)) and footprint.exact_bytes(source.num_values) is not None
 
 
 def exact_model(path: Path, *, adapter: Path | None = None, context_tokens: int | None = None) -> Any:
@@ -343,7 +350,26 @@ def _builder(plan: _Plan) -> GraphBuilder:
 
     given = (plan.source, architectures.of(plan.source), plan.sizes, plan.stored)
     builder = FusedBuilder(*given, delta=plan.delta, progress=plan.progress)
-    return builder if builder.can_build() else GraphBuilder(*given, delta=plan.delta, progress=plan.progress)
+    if builder.can_build():
+        return builder
+    if _is_large_mixture(plan.source, plan.sizes):
+        raise _too_many_experts(plan)
+    return GraphBuilder(*given, delta=plan.delta, progress=plan.progress)
+
+
+def _is_large_mixture(source: ModelSource, sizes: architectures.Dimensions) -> bool:
+    return sizes.experts > 0 and source.num_values > MANY_WEIGHTS
+
+
+def _too_many_experts(plan: _Plan) -> UnsupportedError:
+    """The error for a mixture that nomoat's own products cannot run; OpenVINO's would compute all experts of each token."""
+    sizes, is_apart = plan.sizes, footprint.has_native_kernels() and not plan.stored.fused
+    asked = f"{sizes.experts_chosen} of the {sizes.experts} experts"
+    needed = "it needs a CPU with AVX2, FMA and F16C, or ARM's dotprod, and experts whose rows are multiples of 16"
+    return UnsupportedError(
+        f"each token asks {asked} of `{plan.source.path}`, and all of them would be computed",
+        hint="load each adapter alone" if is_apart else f"{needed}; or choose a model without experts: `nomoat models` lists some",
+    )
 
 
 def _facts_if_whole(folder: Path) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import Form
 
-VERSION = "17"  # part of the cache's key: change it when what is written, or the rule for it, changes
+VERSION = "18"  # part of the cache's key: change it when what is written, or the rule for it, changes
 ROWS = Form("int8")
 GROUPS = Form("int8", 64)
 TILES, TILES8 = Form("tiles"), Form("tiles8")
@@ -106,8 +106,9 @@ class Storage:
 
 
 def _tile_type(layer_name: str, tensor: Tensor, *, changed: bool) -> str | None:
-    """The type a matrix has in tiles; None if it does not fit. The last tile of a table, which has a row a token, may be padded."""
-    rows = tiles.padded(tensor.num_rows) if layer_name.endswith(TABLES) else tensor.num_rows
+    """The type a matrix, or each expert's, has in tiles; None if it does not fit. The last tile of a table, which has a row a token,
+    may be padded."""
+    rows = tiles.padded(tensor.num_rows) if layer_name.endswith(TABLES) else tensor.shape[-2]
     return tiles.type_of(tensor.type_name, rows, tensor.shape[-1], changed=changed)
 
 
@@ -148,7 +149,10 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
     if sum(types[name] for name in tiles.FOUR_BITS) > file.num_values / 2 and footprint.in_tiles(file.num_values, quality):
         return Storage(quality, {"": TILES}, fused, "nothing is rounded a second time, at half the memory of int8")
     is_small = file.num_values < footprint.FEW_WEIGHTS
-    if fused and quality != "high" and not is_small and footprint.has_native_kernels() and _is_written_by_nomoat(file, sizes):
+    may_be_tiles = fused and not is_small and footprint.has_native_kernels() and (quality != "high" or sizes.experts)
+    if may_be_tiles and _is_written_by_nomoat(file, sizes):
+        if sizes.experts:
+            return Storage(quality, {"": TILES}, fused, "in tiles each token is multiplied by the experts it asks alone")
         why = "answers are written fastest from the file's own codes"
         own = Storage(quality, {"": TILES}, fused, f"{why}, which are as small" if quality == "small" else why)
         if quality == "default" or own.bytes_of(file) <= AS_SMALL * _smallest(fused).bytes_of(file):
@@ -180,7 +184,7 @@ def _is_written_by_nomoat(file: ModelSource, sizes: Dimensions) -> bool:
     arch = architectures.known().get(str(file.metadata.get("general.architecture")))
     if arch is None:
         return False
-    arch = architectures.with_experts(arch, file.metadata)
+    arch = architectures.with_experts(arch, sizes.experts)
     matrices = [tensor for tensor in file.tensors.values() if len(tensor.shape) > 1 and _layer_name(tensor.name) != ROUTER]
     fit = all(_tile_type(_layer_name(tensor.name), tensor, changed=False) for tensor in matrices)
     return fit and architectures.is_usual(arch, sizes) and architectures.has_usual_attention(arch, sizes)

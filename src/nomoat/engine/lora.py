@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from nomoat import paths
 from nomoat.engine import peft_names
-from nomoat.engine.arch import Architecture, Dimensions
+from nomoat.engine.arch import ROUTER, Architecture, Dimensions
 from nomoat.engine.gguf import LARGEST_WEIGHT, FloatArray
 from nomoat.engine.safetensors import Stored, as_numbers, read_tensors
 from nomoat.errors import BadFileError, UnsupportedError
@@ -194,14 +194,16 @@ class LoraDelta:
                 hint=OTHER_BASE,
             )
 
-    def require_apart_from_output(self) -> None:
-        """Raises UnsupportedError for one of the output layer, which one beside the weights cannot change.
+    def require_standing_beside(self) -> None:
+        """Raises UnsupportedError for one of a layer that one beside the weights cannot change.
 
-        That layer is computed for some of a pass's tokens only, and who reads which with what is told of all.
+        The output layer is computed for some of a pass's tokens only, and who reads which with what is told of all. What chooses
+        among experts is no product that another is added to.
         """
-        if OUTPUT in self._pairs:
+        if strange := next((layer for layer in self._pairs if layer == OUTPUT or layer.endswith(f".{ROUTER}")), None):
+            what = f"`{OUTPUT}`" if strange == OUTPUT else f"what chooses among experts (`{strange}`)"
             raise UnsupportedError(
-                f"`{self.weights_path}` changes `{OUTPUT}`, which one beside the weights cannot here", hint="load it alone"
+                f"`{self.weights_path}` changes {what}, which one beside the weights cannot here", hint="load it alone"
             )
 
 

@@ -56,10 +56,10 @@ class AttentionFacts:
     views: Sequence[dict[str, Any]]
     layers: Sequence[int]
     embedding_scale: float
+    logit_scale: float
     logit_cap: float
     vocabulary: int
     parts: Sequence[Sequence[Sequence[tuple[str, int]]]]
-    logit_scale: float = 1  # of models imported before there was one
 
 
 class Blueprint:

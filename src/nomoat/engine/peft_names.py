@@ -1,7 +1,7 @@
 """What `transformers` calls a family's linear layers, so how PEFT's adapters name them, and where their rows lie there.
 
 Ours have Llama's names (`graph`), and rows in the order in which the graph computes. A family with other names says so in its
-description (`Architecture.hf_names`).
+description (`Architecture.hf_names`), and so does one with other rows than Llama's (`hf_neighbours`).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def row_order(arch: Architecture, sizes: Dimensions, layer: str, count: int) -> 
     Raises ValueError if the layer cannot have so many rows.
     """
     tensor = arch.projections.get(layer.removeprefix(f"{LLAMAS}.").partition(".")[2])
-    if not arch.hf_names or tensor is None:
+    if tensor is None or not (arch.hf_names or arch.hf_neighbours):
         return None
     from nomoat.engine import positions
 

@@ -196,9 +196,10 @@ def _product_row(type_name: str, rows: int, columns: int, address: int) -> Any:
 
 def _expert_sizes(steps: Any) -> dict[Room, int]:
     """Bytes of what a part of a prompt needs for a mixture of experts."""
-    rows, columns, experts, chosen = (int(steps[:, at].max()) for at in (Step.ROWS, Step.COLUMNS, Step.EXPERTS, Step.CHOSEN))
-    if not experts:
+    steps = steps[steps[:, Step.EXPERTS] > 0]
+    if not len(steps):
         return {}
+    rows, columns, experts, chosen = (int(steps[:, at].max()) for at in (Step.ROWS, Step.COLUMNS, Step.EXPERTS, Step.CHOSEN))
     columns = -(-columns // CHUNK) * CHUNK
     pairs, places = PART_TOKENS * chosen, PART_TOKENS * chosen + experts * PANEL_TOKENS  # each expert's begin with a panel
     return {

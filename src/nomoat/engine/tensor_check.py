@@ -104,7 +104,7 @@ def _possible(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shap
         for part, tensor in arch.projections.items():
             if "mlp" not in part or not arch.has_experts:
                 yield f"blk.{layer}.{tensor}.bias", shapes[part][:1]
-    if arch.norm == "layer":
+    if arch.norm == "layer" and sizes.logit_scale == 1:  # no family has both: a bias may be meant before the scale or after it
         yield "output.bias", (sizes.vocabulary,)
 
 

@@ -17,7 +17,7 @@ from nomoat.catalog import sidecar
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, positions
-from nomoat.engine.arch import Architecture, Dimensions
+from nomoat.engine.arch import EXPERTS, ROUTER, Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray, GGUFFile, Tensor, parts_of
 from nomoat.engine.lora import LoraDelta
 from nomoat.engine.source import ModelSource, open_source
@@ -135,10 +135,11 @@ def _fitted(file: ModelSource, adapter: Path) -> tuple[Architecture, Dimensions,
 
 
 def _stored_as(tensor: Tensor, wanted: Any) -> Any:
-    """The type of a tensor in a merged file."""
+    """The type of a tensor in a merged file. What chooses among experts is small, and near ties would be chosen otherwise."""
     import gguf
 
-    kind = wanted if len(tensor.shape) > 1 else gguf.GGMLQuantizationType.F32
+    is_rounded = len(tensor.shape) > 1 and not tensor.name.endswith(f".{EXPERTS[ROUTER]}.weight")
+    kind = wanted if is_rounded else gguf.GGMLQuantizationType.F32
     return gguf.GGMLQuantizationType.F16 if tensor.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] else kind
 
 

@@ -343,10 +343,10 @@ def opened(weights: Path) -> ModelSource:
     pull.require_as_published(weights, importer.remembered_sha256)
     source = open_source(weights)
     if isinstance(source, ForeignFolder):
-        kind = source.metadata["general.architecture"]
+        kind, known = source.metadata["general.architecture"], architectures.known()
         raise UnsupportedError(
             f"`{weights}` is of the architecture `{kind}`, which runs here but cannot be tuned",
-            hint=f"known architectures can: {', '.join(sorted(architectures.known()))}",
+            hint=f"known architectures can: {', '.join(sorted(name for name, arch in known.items() if not arch.has_experts))}",
         )
     if architectures.of(source).has_experts:
         raise UnsupportedError(

@@ -71,7 +71,8 @@ class Architecture:
     `width_scaled_layers`: models of so many layers divide scores by the root of width / heads, not of the head's width.
     `window`, `attention_cap`, `logit_cap`: of a file that does not say; one that says 0 has none.
     `hf_layers`: where `transformers` has the layers; `hf_names`: our name of a part within one -> its name there. Left out, both are
-    Llama's. `own_names`: what the code in its folders called them, in `transformer.h`, before `transformers` had the family.
+    Llama's. `hf_neighbours`: it has the rows of neighbours as the file has them, not as Llama's. `own_names`: what the code in its
+    folders called them, in `transformer.h`, before `transformers` had the family.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Architecture:
     projections: Mapping[str, str] = field(default_factory=lambda: SPLIT_QKV | GATED_MLP)
     hf_layers: str = "model.layers"
     hf_names: Mapping[str, str] = field(default_factory=dict)
+    hf_neighbours: bool = False
     own_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -212,12 +214,13 @@ def find(name: str) -> Architecture:
 
 def of(source: ModelSource) -> Architecture:
     """The description of a model's family. Raises BadFileError if its file tells none, UnsupportedError."""
-    return with_experts(find(str(source.require("general.architecture"))), source.metadata)
+    arch = find(str(source.require("general.architecture")))
+    return with_experts(arch, _Said(arch.name, source.metadata).optional_whole("expert_count") or 0)
 
 
-def with_experts(arch: Architecture, metadata: Mapping[str, Any]) -> Architecture:
-    """The same, whose MLPs are mixtures where a file says so: Mixtral's are files of `llama`."""
-    if not metadata.get(f"{arch.name}.expert_count") or arch.has_experts:
+def with_experts(arch: Architecture, experts: int) -> Architecture:
+    """The same, whose MLPs are mixtures where a model has so many experts: Mixtral's are files of `llama`."""
+    if not experts or arch.has_experts:
         return arch
     return replace(arch, projections={part: name for part, name in arch.projections.items() if "mlp" not in part} | EXPERTS)
 
@@ -278,17 +281,30 @@ class _Said:
         return None if self.optional(key, default) is None else self.whole(key, default)
 
 
-def _require_known_variant(arch: Architecture, said: _Said) -> None:
-    """Raises UnsupportedError for experts, tokens that see later ones, and layers that turn or see otherwise than the family's."""
-    experts, chosen = said.optional_whole("expert_count") or 0, said.optional_whole("expert_used_count") or 0
+def _require_known_mixture(arch: Architecture, said: _Said) -> None:
+    """Raises UnsupportedError for a mixture of experts of another kind, BadFileError for one that cannot be."""
+    experts, chosen = said.optional_whole("expert_count") or 0, said.optional_whole("expert_used_count")
     if experts and arch.name not in MIXTURES:
         raise not_yet(f"this model is a mixture of {experts} experts in a family (`{arch.name}`) whose mixtures are others")
-    if (experts or arch.has_experts) and not 0 < chosen <= experts:
-        raise BadFileError(f"the file says that each token asks {chosen} of {experts} experts", hint="try another file")
+    if experts and f"{arch.name}.expert_used_count" not in said.metadata:
+        message = f"the file does not say how many of its {experts} experts each token asks (`{arch.name}.expert_used_count`)"
+        raise BadFileError(message, hint="the file was made by a tool that left it out; try another")
+    if (experts or arch.has_experts) and not 0 < (chosen or 0) <= experts:
+        raise BadFileError(f"the file says that each token asks {chosen or 0} of {experts} experts", hint="try another file")
     if said.optional("expert_shared_count") or said.optional("leading_dense_block_count"):
         raise not_yet("this model has experts that all tokens ask, or layers without any")
     if said.optional("expert_gating_func", 1) not in (None, 1) or said.optional("expert_weights_scale", 1) not in (None, 1):
         raise not_yet("this model weights its experts in another way than by the softmax of those that are chosen")
+
+
+def _require_known_variant(arch: Architecture, said: _Said) -> None:
+    """Raises UnsupportedError for other mixtures, tokens that see later ones, and layers that turn, see or add otherwise than the
+    family's. BadFileError for a mixture that cannot be."""
+    _require_known_mixture(arch, said)
+    if arch.name != "granite" and said.optional("residual_scale", 1) not in (None, 1):
+        raise not_yet("this model adds another part of what its layers give than others of its family")
+    if arch.name == "cohere2" and not said.optional("attention.sliding_window"):
+        raise not_yet("no layer of this Command R7B has a window, nor turns by positions")
     if arch.name == "granite" and said.metadata.get("granite.rope.scaling.finetuned", True) is not True:
         raise not_yet("this Granite does not turn by positions")
     if said.metadata.get(f"{arch.name}.rope.dimension_sections") is not None:
@@ -342,7 +358,7 @@ def dimensions(
         heads=heads,
         kv_heads=whole("attention.head_count_kv", heads),
         head_dim=head_dim,
-        hidden=whole("expert_feed_forward_length" if f"{name}.expert_feed_forward_length" in metadata else "feed_forward_length"),
+        hidden=said.optional_whole("expert_feed_forward_length") or whole("feed_forward_length"),
         vocabulary=vocabulary,
         context_tokens=first if has_two and not long_factors else longest,
         norm_epsilon=float(number(f"attention.layer_norm{'_rms' if arch.norm == 'rms' else ''}_epsilon")) / residual_scale**2,

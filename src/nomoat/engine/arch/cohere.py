@@ -13,6 +13,6 @@ COMMAND_R = Architecture(
     mlp_norm="attn_norm",
     rope_pairs="neighbours",
     parallel=True,
-    hf_names={"self_attn.q_proj": "self_attn.q_proj"},  # of Llama's names, and rows as in the file
+    hf_neighbours=True,
 )
 COHERE2 = replace(COMMAND_R, name="cohere2", windowed=(True, True, True, False), turning=(True, True, True, False))

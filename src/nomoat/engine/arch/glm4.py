@@ -7,5 +7,5 @@ GLM4 = Architecture(
     post_norms=True,
     rope_pairs="neighbours",
     projections=SPLIT_QKV | FUSED_GATED_MLP,
-    hf_names={"self_attn.q_proj": "self_attn.q_proj"},  # of Llama's names, and rows as in the file
+    hf_neighbours=True,
 )

@@ -10,6 +10,7 @@ GPTJ = Architecture(
     norm="layer",
     mlp_norm="attn_norm",
     rope_pairs="neighbours",
+    hf_neighbours=True,
     activation="gelu_tanh",
     parallel=True,
     projections=SPLIT_QKV | PLAIN_MLP,
