@@ -10,6 +10,7 @@ demo: install
 	$(BIN)/nomoat demo
 
 # Files run beside each other: OpenMP's threads sleep while they wait, and leave the CPUs to other files' tests (docs/log.md).
+# --no-loadscope-reorder: files begin in tests/conftest.py's order, those with slow tests first, not in that of how many tests they have.
 test: install
 	GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 

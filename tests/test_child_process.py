@@ -46,6 +46,14 @@ def test_one_that_is_given_no_word_ends_with_the_block(tmp_path: Path) -> None:
     assert not started.is_running()
 
 
+def test_ctrl_c_as_the_word_is_said_stays_ctrl_c(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), child_process.Child("child_process.word()", home=tmp_path) as child:
+        child.start()
+        assert child._process is not None and child._process.stdin is not None
+        child._process.stdin.write("a word\n")
+        raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("code", [1, 2, 125])  # of a bug; of a server's or another host's program, which knows none of our options
 def test_what_failed_and_does_not_say_why_is_left_to_who_asked(code: int, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "nomoat"):

@@ -106,6 +106,15 @@ def test_labels_that_a_dataset_keeps_as_numbers_have_their_names() -> None:
     assert [row["label"] for row in found.values] == ["good", "bad", None, None]
 
 
+def test_what_is_no_labels_number_stays_as_it_is() -> None:
+    """A dataset's transform may make anything of a label."""
+    made = ["good", 2, -2, [1], 1.0, True]
+    found = taken(Dataset([{"label": one} for one in made], {"label": ClassLabel()}), "rows")
+    assert [row["label"] for row in found.values] == made
+    with pytest.raises(DataError, match=r"^`rows`, row 1: `label` holds an object of the type bytes"):
+        taken(Dataset([{"label": b"x"}], {"label": ClassLabel()}), "rows")
+
+
 def test_values_are_those_of_json() -> None:
     class NAType:
         """As pandas' `NA`, which has no truth."""
@@ -120,14 +129,16 @@ def test_values_are_those_of_json() -> None:
     given = {
         "missing": missing, "numbers": [1, 2.5, True, np.int8(3), np.float32(0.5), np.bool_(False)], "array": np.array([[1, 2]]),
         "texts": (np.str_("x"), enum.Enum("Word", {"YES": "yes"}, type=str).YES), "dict": {"of": np.array(["a"], object)},
+        "enumerated": [enum.IntEnum("Stars", ["ONE"]).ONE, enum.Enum("Half", {"IT": 0.5}, type=float).IT],
         "times": [datetime.datetime(2026, 11, 24, 1, 2, 3), datetime.date(2026, 11, 24), decimal.Decimal("1.20")],
     }  # fmt: skip
     (row,) = taken([given], "rows").values
     assert row == {
         "missing": [None] * len(missing), "numbers": [1, 2.5, True, 3, 0.5, False], "array": [[1, 2]],
-        "texts": ["x", "yes"], "dict": {"of": ["a"]}, "times": ["2026-11-24 01:02:03", "2026-11-24", "1.20"],
+        "texts": ["x", "yes"], "dict": {"of": ["a"]}, "enumerated": [1, 0.5], "times": ["2026-11-24 01:02:03", "2026-11-24", "1.20"],
     }  # fmt: skip
     assert {type(value) for value in row["texts"]} == {str}
+    assert [type(value) for value in row["enumerated"]] == [int, float]
 
 
 def test_what_a_row_does_not_have_is_no_key_of_its_object() -> None:
@@ -165,6 +176,7 @@ CYCLE.append(CYCLE)
         ([{"a": "x"}, {"a": b"x"}], DataError, "`rows`, row 2: `a` holds an object of the type bytes"),
         ([{"a": [object()]}], DataError, "`rows`, row 1: `a` holds an object of the type object"),
         ([{"a": np.datetime64(1, "ns")}], DataError, "`rows`, row 1: `a` holds an object of the type datetime64"),
+        ([{"a": np.longdouble(1)}], DataError, "`rows`, row 1: `a` holds an object of the type longdouble"),
         ([{"a": "\ud83d"}], DataError, r"`rows`, row 1: a character is only half there (a `\ud83d` without its partner)"),
         ([{"a": CYCLE}], DataError, "`rows`, row 1: it cannot be written as JSON: maximum recursion depth exceeded"),
         ([{"a": 10**5000}], DataError, "`rows`, row 1: it cannot be written as JSON: Exceeds the limit"),

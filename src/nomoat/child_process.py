@@ -78,7 +78,7 @@ class Child:
             log.info("no other process can be had: %s", exc)
 
     def run(self, given: str = "", *, progress: Callable[[int, int], None] | None = None) -> bool:
-        """Whether it ran `code` to its end. `given`: a line, which its `word` returns.
+        """Whether it ran `code` to its end. `given`: a line of ASCII, which its `word` returns.
 
         If not, no such process can be had, or it failed in a way that nobody foresaw: the work is to be done, or to fail, in this one.
         `progress` is told (done, total) as `code` tells by `tell`.
@@ -113,7 +113,10 @@ class Child:
 
     def _end(self) -> None:
         if self._process is not None:
+            assert self._process.stdin is not None
             with self._process:
+                with suppress(OSError):  # where Ctrl-C came as the word was said, Popen would say the rest to one that has ended
+                    self._process.stdin.close()
                 self._process.kill()
                 self._process.wait()  # after Ctrl-C, Popen itself does so for a quarter of a second
 

@@ -55,12 +55,13 @@ def taken(given: Iterable[Any], name: str) -> Rows:
     Raises UsageError for what holds none, and DataError, naming the row, for what JSON cannot hold.
     """
     values, digest = list[dict[str, Any]](), hashlib.sha256()
+    labels = _label_names(given)
     for number, row in enumerate(_rows_of(given, name), start=1):
         where = f"row {number}"
         if not isinstance(row, Mapping):
             raise DataError(f"`{name}`, {where}: it is of the type {type(row).__name__}, not a dict", hint=AS_ROWS)
         try:
-            value = {_key(key): _value(one, key) for key, one in row.items()}
+            value = {_key(key): _named(_value(one, key), labels.get(key)) for key, one in row.items()}
             line = textfiles.utf8_json(value, name, where)
         except TypeError as exc:
             raise DataError(f"`{name}`, {where}: {exc}", hint="make it text, or leave that column out") from exc
@@ -114,10 +115,7 @@ def _rows_of(given: Any, name: str) -> Iterable[Any]:
         kind = type(given).__name__
         said = f"data are named by a text or a path, or given as rows, and this is of the type {kind}"
         raise UsageError(said, hint=f'give "reviews.csv", or {AS_ROWS.removeprefix("give ")}')
-    features = getattr(given, "features", None)
-    columns = features.items() if isinstance(features, Mapping) else ()  # of `datasets`, which has numbers for labels
-    labels = {column: one.names for column, one in columns if hasattr(one, "int2str")}
-    return (_with_names(row, labels) if isinstance(row, Mapping) else row for row in given)
+    return given
 
 
 def require_different(name: Source | str, columns: Iterable[Any]) -> None:
@@ -127,10 +125,18 @@ def require_different(name: Source | str, columns: Iterable[Any]) -> None:
         raise DataError(f"`{name}` has more than one column `{doubled[0]}`", hint="give each column its own name")
 
 
-def _with_names(row: Mapping[str, Any], labels: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The row with its labels by name; the number -1 is none."""
-    numbers = {column: _value(row.get(column), column) for column in labels}
-    return {**row, **{column: None if at is None or at < 0 else labels[column][at] for column, at in numbers.items()}}
+def _label_names(given: Any) -> dict[str, Sequence[str]]:
+    """Of each column in which `datasets` has numbers for labels."""
+    features = getattr(given, "features", None)
+    columns = features.items() if isinstance(features, Mapping) else ()
+    return {column: one.names for column, one in columns if hasattr(one, "int2str")}
+
+
+def _named(value: Any, names: Sequence[str] | None) -> Any:
+    """A label by name; the number -1 is none. What is no label's number, as a transform may make it, stays as it is."""
+    if names is None or type(value) is not int or not -1 <= value < len(names):
+        return value
+    return None if value < 0 else names[value]
 
 
 def _key(key: Any) -> str:
@@ -147,7 +153,8 @@ def _value(value: Any, column: str) -> Any:
         return [_value(one, column) for one in value]
     dtype = getattr(value, "dtype", None)  # of what is numpy's, or made like it
     if dtype is not None and hasattr(value, "tolist") and getattr(dtype, "kind", "") not in TIMES:
-        return _value(value.tolist(), column)
+        plain = value.tolist()
+        return _scalar(value, column) if type(plain) is type(value) else _value(plain, column)  # a longdouble's is itself
     return _scalar(value, column)
 
 
@@ -157,8 +164,12 @@ def _scalar(value: Any, column: str) -> str | float | None:
     kind = type(value).__name__
     if value is None or kind in MISSING or (isinstance(value, float | Decimal) and math.isnan(value)):
         return None
-    if isinstance(value, int | float):
+    if isinstance(value, bool):
         return value
+    if isinstance(value, int):
+        return int.__int__(value)  # of an enumeration, too
+    if isinstance(value, float):
+        return float.__float__(value)
     if isinstance(value, AS_TEXTS):
         return str(value)
     raise TypeError(f"`{column}` holds an object of the type {kind}")

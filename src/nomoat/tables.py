@@ -136,7 +136,7 @@ def read_numbered_table(path: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def _columns(header: Sequence[str]) -> str:
-    return f"its columns are: {', '.join(name or '(no name)' for name in header)}"
+    return f"its columns are: {', '.join(name or '(no name)' for name in header)}" if header else "it has no columns"
 
 
 def _parse_table(path: Source) -> tuple[list[str], Records]:

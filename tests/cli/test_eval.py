@@ -64,7 +64,7 @@ def test_broken_suite_is_named_with_its_line(suite: Path) -> None:
     done = nomoat("eval", "fake:", str(suite))
     assert (done.returncode, done.stdout) == (1, "")
     missing = f"error: `{suite}`, line 2: `target` is missing, and should be text\n"
-    assert done.stderr == missing + 'hint: write it in quotes: "target": "…"\n'
+    assert done.stderr == missing + 'hint: write it as text: "target": "…"\n'
 
 
 def test_damaged_store_says_what_to_do(suite: Path) -> None:

@@ -28,6 +28,7 @@ from nomoat import paths
 from nomoat.engine import compiled, importer, lora
 from nomoat.engine.lora import LoraDelta
 from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.source import ModelSource
 from nomoat.errors import BadFileError, NotEnoughDiskError, NotEnoughMemoryError, NotWritableError, UnsupportedError
 from nomoat.records import Request
 
@@ -418,15 +419,21 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, *, before: str = "", after: str =
     monkeypatch.setattr(importer, "IMPORT", f"{there}\n{after}")
 
 
-def test_another_process_gets_ready_while_the_file_is_read(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_noted", [False, True])
+def test_another_process_gets_ready_while_the_file_is_read(
+    tiny_gguf: Path, tmp_path: Path, is_noted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one whose digest is noted already, as of a model of the catalogue, which is compared with what was published."""
     elsewhere(monkeypatch, before=f"open({str(tmp_path / 'ready')!r}, 'x').close()")
-    digest_of = importer.sha256_of_model
+    if is_noted:
+        importer.remembered_sha256(tiny_gguf)
+    open_source = importer.open_source
 
-    def digest_when_ready(path: Path) -> str:
+    def open_when_ready(path: Path) -> ModelSource:
         wait_until((tmp_path / "ready").exists, "get ready")
-        return digest_of(path)
+        return open_source(path)
 
-    monkeypatch.setattr(importer, "sha256_of_model", digest_when_ready)
+    monkeypatch.setattr(importer, "open_source", open_when_ready)
     monkeypatch.setattr(importer, "_write_model", lambda *_: pytest.fail("it is imported here"))
     assert (importer.import_gguf(tiny_gguf) / "openvino_model.bin").exists()
 
@@ -440,7 +447,14 @@ def test_what_is_refused_leaves_no_process(tiny_gguf: Path, monkeypatch: pytest.
     before = psutil.Process().children()
     with pytest.raises(NotEnoughMemoryError):
         importer.import_gguf(tiny_gguf, check=refuse)
-    assert psutil.Process().children() == before
+    assert not set(psutil.Process().children()).difference(before)
+
+
+def test_a_process_that_waits_has_made_no_folder_for_what_is_compiled(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is killed where the model is refused, and a folder among the temporary files would stay."""
+    elsewhere(monkeypatch, before="assert 'openvino' in sys.modules and 'nomoat.machine_code' not in sys.modules")
+    monkeypatch.setattr(importer, "_write_model", lambda *_: pytest.fail("it is imported here"))
+    assert (importer.import_gguf(tiny_gguf) / "openvino_model.bin").exists()
 
 
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="its processes end by no signals")

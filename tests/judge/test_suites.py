@@ -310,16 +310,37 @@ def test_what_is_wrong_in_rows_is_named_with_the_number_of_the_row(
     assert caught.value.message == message
 
 
-def test_rows_that_are_no_examples_have_their_columns_to_be_named() -> None:
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"question": "2 + 2", "answer": "4"}, "its columns are: question, answer"),
+        ({"input": "Works well.", "label": "good"}, "its columns are: input, label"),
+        ({}, "it has no columns"),
+    ],
+)
+def test_rows_that_are_no_examples_have_their_columns_to_be_named(row: dict[str, str], columns: str) -> None:
     with pytest.raises(UsageError) as caught:
-        load_suite([{"question": "2 + 2", "answer": "4"}])
+        load_suite([row])
     assert caught.value.message == "`rows` is a table, and its input column is not named"
     assert caught.value.hint == (
-        "name it with --input-column (in Python: `input_column`); its columns are: question, answer; "
-        "or name them `input` and `target` where answers are free"
+        f"name it with --input-column (in Python: `input_column`); {columns}; or name them `input` and `target` where answers are free"
     )
-    with pytest.raises(UsageError, match="an instruction are for tables"):
+
+
+def test_an_instruction_makes_no_table_of_examples() -> None:
+    with pytest.raises(UsageError, match="an instruction is for tables, and these rows are a suite's examples") as caught:
         load_suite([GOOD], instruction="Is it good?")
+    assert caught.value.hint == (
+        "name both columns of a table (in Python: `input_column` and `label_column`), or leave the instruction out"
+    )
+
+
+def test_an_example_without_a_value_is_no_table() -> None:
+    with pytest.raises(DataError, match="`rows`, row 1: an example has either `input` or `messages`"):
+        load_suite([{"input": None, "target": "x"}])
+    with pytest.raises(DataError, match="`rows`, row 1: `target` is 4, and should be text") as caught:
+        load_suite([{"input": "2 + 2", "target": 4}])
+    assert caught.value.hint == 'write it as text: "target": "…"'
 
 
 def test_the_home_folder_is_known_by_its_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,12 +52,16 @@ def test_of_rows_without_a_conversation_the_columns_have_to_be_named() -> None:
     assert caught.value.message == "`rows` is a table, and its input column is not named"
     assert caught.value.hint == (
         "name it with --input-column (in Python: `input_column`); its columns are: review, stars; "
-        "or of conversations, each row has conversations, instruction or messages"
+        "or for conversations, give each row `messages`, `conversations` or `instruction`"
     )
     with pytest.raises(DataError, match="`rows`, row 2: no list of `messages`"):
         read_lessons(taken([{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}, {}], "rows"))
-    with pytest.raises(UsageError, match="an instruction is for tables"):
+    with pytest.raises(UsageError, match="an instruction is for tables") as caught:
         read_lessons(taken([{"messages": []}], "rows"), instruction="Answer.")
+    assert caught.value.hint == (
+        "write it into each conversation, as its `system` message; "
+        "or name both columns of a table (in Python: `input_column` and `label_column`)"
+    )
 
 
 def test_the_users_own_instruction_is_used_word_for_word(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ import gc, json
 from pathlib import Path
 from nomoat import child_process
 gc.disable()  # of a vocabulary it would look through a million objects again and again
-from nomoat.engine import fused, importer, native, tokenizer
+from nomoat.engine import graph, importer, tokenizer  # no machine_code yet, which may make a folder: this may be killed
 import gguf, tokenizers
 path, adapter, told = json.loads(child_process.word())
 importer.import_gguf(Path(path), adapter=adapter and Path(adapter), **told, progress=child_process.tell, here=True)
@@ -129,9 +129,7 @@ def _import(
     with child_process.Child(IMPORT, home=paths.home()) as child:
         delta, source = None if adapter is None else LoraDelta(adapter), None
         if not path.exists() or not all(_note_of(file).exists() for file in files_of(path)):
-            if not here and path.is_file() and path.stat().st_size >= ELSEWHERE_FROM_BYTES:
-                child.start()  # its imports take as long as what is asked here first
-            source = open_source(path)
+            source = _opened(path, None if here else child)
             read_sizes(source)  # what cannot be imported is refused before it is read whole for its digest
         quality = quality or config.quality().value
         origin = [sha256_of_model(path), delta.sha256 if delta else ""]
@@ -140,12 +138,12 @@ def _import(
         known = _read_note(asked)
         facts = None if known is None else _facts_if_whole(_folder_of(known))
         if known is None or facts is None:
-            source = source or open_source(path)
+            source = source or _opened(path, None if here else child)
             sizes = read_sizes(source, context_tokens=context_tokens)
             stored = layout.storage(source, sizes, quality, fused=fused)
             if if_tiled and not stored.has_tiles:
                 return None
-            if check:
+            if check:  # of free memory without the child's 40 MB, which the import needs as well
                 family = str(source.require("general.architecture"))
                 check(sizes, source.num_values, stored.bytes_of(source), stored.has_tiles, family)
             road = ["optimum-intel"] if isinstance(source, ForeignFolder) else []  # nomoat may know the architecture one day
@@ -163,6 +161,13 @@ def _import(
         folder = _folder_of(known)
         cache.use(folder)
         return folder
+
+
+def _opened(path: Path, child: child_process.Child | None) -> ModelSource:
+    """What is to be imported. A large file's child starts first: its imports take as long as what is asked here before its word."""
+    if child is not None and path.is_file() and path.stat().st_size >= ELSEWHERE_FROM_BYTES:
+        child.start()
+    return open_source(path)
 
 
 def forget(path: Path) -> int:

@@ -15,7 +15,7 @@ from nomoat.records import Example, Message, Role
 from nomoat.rows import Source, read_objects, unit_of
 from nomoat.textfiles import read_jsonl
 
-OR_NONE = "write it in quotes, or leave it out"
+OR_NONE = "write it as text, or leave it out"
 ANSWER = "{answer}"  # where the answer's code goes in the program that tests it
 
 
@@ -169,5 +169,5 @@ def _text(where: str, row: dict[str, Any], key: str) -> str:
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
         said = "is missing" if key not in row else f"is {value!r}"
-        raise DataError(f"{where}: `{key}` {said}, and should be text", hint=f'write it in quotes: "{key}": "…"')
+        raise DataError(f"{where}: `{key}` {said}, and should be text", hint=f'write it as text: "{key}": "…"')
     return value

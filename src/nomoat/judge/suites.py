@@ -147,9 +147,11 @@ def _load(
 def _of_rows(
     rows: Rows, models: Iterable[str | Responder], input_column: str | None, label_column: str | None, instruction: str | None
 ) -> Suite:
-    are_named = input_column is not None or label_column is not None
-    if not are_named and any(key in row for _, row in read_objects(rows) for key in ("input", "messages")):
-        _require_fit((), instruction)
+    keys = {key for row in rows.values for key in row}
+    if input_column is None and label_column is None and ("messages" in keys or {"input", "target"} <= keys):
+        if instruction:
+            hint = "name both columns of a table (in Python: `input_column` and `label_column`), or leave the instruction out"
+            raise UsageError("an instruction is for tables, and these rows are a suite's examples", hint=hint)
         return _assemble(SuiteFile(name=rows.name), rows, Path())
     columns = require_columns(rows, input_column, label_column, or_else="name them `input` and `target` where answers are free")
     return suite_from_csv(rows, *columns, instruction=instruction, learned=as_tuned.learned_by(models))

@@ -24,7 +24,7 @@ SPEAKERS: dict[str, Role] = {
     "human": "user", "user": "user", "system": "system",
     "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
 }  # fmt: skip
-KEYS_OF_CHATS = {"messages", "conversations", "instruction"}
+KEYS_OF_CHATS = ("messages", "conversations", "instruction")
 CALLS = ("tools", "functions", "tool_calls", "function_call")
 CALLERS = ("tool", "function", "function_call", "tool_call", "tool_response", "function_response", "observation")
 
@@ -66,7 +66,7 @@ class Data:
 def is_table(path: Source, input_column: str | None, label_column: str | None) -> bool:
     """By a file's suffix; of rows where a column is named, or the first is no conversation."""
     if isinstance(path, Rows):
-        return not (input_column is None and label_column is None and KEYS_OF_CHATS & path.values[0].keys())
+        return not (input_column is None and label_column is None and any(key in path.values[0] for key in KEYS_OF_CHATS))
     return path.suffix.lower() in tables.TABLE_SUFFIXES
 
 
@@ -85,7 +85,9 @@ def read(
         if input_column or label_column:
             raise UsageError("an input column and a label column are for tables", hint="conversations need neither")
         if instruction is not None:
-            raise UsageError("an instruction is for tables", hint="write it into each conversation, as its `system` message")
+            or_named = "; or name both columns of a table (in Python: `input_column` and `label_column`)" if isinstance(path, Rows) else ""
+            hint = f"write it into each conversation, as its `system` message{or_named}"
+            raise UsageError("an instruction is for tables", hint=hint)
         return _read_chats(path)
     table = "; rename it to .tsv if it is a table with tabs, as Excel's Unicode text is" if suffix == ".txt" else ""
     kinds = f"tables end in {', '.join(tables.TABLE_SUFFIXES)}, conversations in {', '.join(CHAT_SUFFIXES)}{table}"
@@ -95,7 +97,7 @@ def read(
 def _read_table(
     path: Source, input_column: str | None, label_column: str | None, instruction: str | None, labels: Sequence[str] | None
 ) -> Data:
-    or_else = f"of conversations, each row has {listed(sorted(KEYS_OF_CHATS), last='or')}"
+    or_else = f"for conversations, give each row {listed([f'`{key}`' for key in KEYS_OF_CHATS], last='or')}"
     input_column, label_column = tables.require_columns(path, input_column, label_column, or_else=or_else)
     rows = tables.read_labelled(path, input_column=input_column, label_column=label_column)
     named = sorted({row.label for row in rows} if labels is None else labels)
