@@ -127,6 +127,18 @@ def test_an_adapter_of_the_output_layer_cannot_be_exported(tmp_path: Path) -> No
     assert not (tmp_path / "out.gguf").exists()
 
 
+def test_an_adapter_of_an_output_layer_that_is_the_embedding_too_is_not_to_be_merged(tiny_gguf: Path, tmp_path: Path) -> None:
+    """PEFT's merge would change both."""
+    adapter = write_adapter(tmp_path / "a")
+    names = {part: f"base_model.model.lm_head.lora_{part}.weight" for part in "AB"}
+    matrices = {names["A"]: np.ones((4, 64), np.float32), names["B"]: np.ones((264, 4), np.float32)}
+    save_file(matrices, adapter / "adapter_model.safetensors")
+    for form in (export.merged_gguf, export.lora_gguf):
+        with pytest.raises(UnsupportedError, match="changes `lm_head`, and this model's is its embedding, too") as caught:
+            form(tiny_gguf, adapter, tmp_path / "out.gguf")
+        assert caught.value.hint == "tune an adapter without `lm_head` among its target modules"
+
+
 def test_the_merged_file_keeps_texts_that_are_no_utf_8_and_does_without_empty_arrays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
