@@ -417,6 +417,16 @@ def test_a_log_that_stdout_goes_to_is_no_file_to_export_to(tiny_gguf: Path, tmp_
     assert str(result.exception) == f"`{tmp_path / 'stdout'}` is a pipe or a device, and a model is a file"
 
 
+def test_a_quantisation_may_be_named_in_small_letters(tiny_gguf: Path, empty_home: Path, tmp_path: Path) -> None:
+    """As llama.cpp takes it."""
+    write_adapter(empty_home / "adapters" / "mine")
+    made = [tmp_path / "small.gguf", tmp_path / "large.gguf"]
+    for name, path in zip(("bf16", "BF16"), made, strict=True):
+        result = CliRunner().invoke(app, ["export", f"{tiny_gguf}+mine", "-o", str(path), "--quantisation", name])
+        assert result.exit_code == 0, result.exception
+    assert made[0].read_bytes() == made[1].read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
