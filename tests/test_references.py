@@ -13,6 +13,7 @@ from tiny import write_adapter, write_tiny_gguf
 
 from nomoat import paths, references, responder
 from nomoat.catalog import cards, licences, pull
+from nomoat.cli.model_facts import reasons
 from nomoat.cli.show import show
 from nomoat.errors import NomoatError, UnknownModelError, UsageError
 from nomoat.records import Request, Source
@@ -119,7 +120,13 @@ def test_the_terms_of_a_cards_file_are_known_wherever_it_lies(
     assert references.licence_chain("tiny.gguf") == own
     write_adapter(empty_home / "adapters" / "mine")
     beside = references.licence_chain(f"{tmp_path / 'any name.gguf'}+mine")
-    assert beside is not None and [link.name for link in beside.links] == [*(link.name for link in own.links), "data not recorded"]
+    assert beside is not None and [link.name for link in beside.links] == [*(link.name for link in own.links), "not recorded"]
+
+
+@pytest.mark.usefixtures("empty_home")
+def test_data_that_an_adapter_does_not_name_are_said_to_be_not_recorded(tmp_path: Path) -> None:
+    found = references.adapter_chain("openllama-3b", write_adapter(tmp_path / "theirs"))
+    assert reasons(found) == ["because of data not recorded: terms not known"]
 
 
 @pytest.mark.usefixtures("empty_home")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nomoat.words import counted, first_few, listed, two_gigabytes
+from nomoat.words import apart, counted, first_few, listed, two_gigabytes
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,10 @@ def test_of_a_long_list_the_first_names_are_said_and_how_many_follow() -> None:
     assert first_few(["a", "b"], 2) == "a, b"
     assert first_few(["a", "b", "c"], 2) == "a, b and 1 more"
     assert first_few([str(number) for number in range(2000)], 1) == "0 and 1,999 more"
+
+
+def test_a_name_with_a_comma_of_its_own_is_told_from_the_others_of_a_list() -> None:
+    assert ", ".join(map(apart, ["a", "b", "a, b"])) == "a, b, `a, b`"
 
 
 def test_two_sizes_that_a_sentence_compares_are_told_apart() -> None:

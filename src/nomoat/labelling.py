@@ -5,19 +5,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from nomoat import bounds
 from nomoat.records import Message
 from nomoat.textfiles import composed
+from nomoat.words import first_few
 
 MAX_LABELS = 256  # in an instruction that lists them, and to choose from; more than this is hardly a label column
+NAMED = 8  # in a note
 TEXT = "{text}"  # where the text stands in a question as it is kept
 
 
 def label_instruction(labels: Sequence[str]) -> str:
     """The instruction used where the user gives none; the same whatever the order of `labels`."""
     return f"Classify the text. Answer with one of: {', '.join(sorted(set(labels)))}."
+
+
+def note_on_commas(labels: Iterable[str]) -> str | None:
+    """What has to be known where `label_instruction` lists labels that hold commas; None if none does."""
+    if not (with_commas := [f"`{label}`" for label in sorted(labels) if "," in label]):
+        return None
+    return (
+        f"labels that hold commas look like several where the question lists them: {first_few(with_commas, NAMED)}; "
+        "an --instruction (in Python: `instruction`) can tell them apart"
+    )
 
 
 def label_task_messages(text: str, labels: Sequence[str], *, instruction: str | None = None) -> tuple[Message, ...]:

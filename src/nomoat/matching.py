@@ -49,9 +49,8 @@ def normalise_answer(text: str) -> str:
 def require_different(labels: Collection[str]) -> None:
     """Raises UsageError unless there are two or more, each of which an answer can be without being another."""
     if len({normalise_answer(label) for label in labels}) < max(2, len(labels)):
-        raise UsageError(
-            f"the labels are `{', '.join(labels)}`", hint="give two or more that differ in more than case and signs, such as ham,spam"
-        )
+        named = ", ".join(f"`{label}`" for label in labels) or "none"
+        raise UsageError(f"the labels are {named}", hint="give two or more that differ in more than case and signs, such as ham,spam")
 
 
 def likeliest(scores: Sequence[ContinuationScore], *, per_token: bool = False) -> int:

@@ -16,6 +16,11 @@ def listed(names: Sequence[str], *, last: str = "and") -> str:
     return f" {last} ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
 
 
+def apart(name: str) -> str:
+    """A name as a list shows it: in backticks where its own commas would look like the list's."""
+    return f"`{name}`" if "," in name else name
+
+
 def first_few(names: Sequence[str], most: int) -> str:
     """The first names of what may be a long list: "a, b and 1,234 more"."""
     shown = ", ".join(names[:most])

@@ -134,8 +134,23 @@ def test_texts_asked_about_otherwise_than_a_model_learned_it_have_the_notes_of_a
 def test_labels_as_a_model_learned_them_are_taken_though_they_differ_in_case_alone() -> None:
     messy = write_adapter("messy", "Yes", "yes")
     assert question_for(messy, question_for(messy).labels).labels == ("Yes", "yes")
-    with pytest.raises(UsageError, match="the labels are `No, no`"):
+    with pytest.raises(UsageError, match="the labels are `No`, `no`"):
         question_for(messy, ["No", "no"])
+
+
+def test_labels_that_hold_commas_are_named_where_the_question_lists_them_and_no_model_learned_it(tmp_path: Path) -> None:
+    note = (
+        "labels that hold commas look like several where the question lists them: `a, b`; "
+        "an --instruction (in Python: `instruction`) can tell them apart"
+    )
+    path, labels = tmp_path / "t.csv", ["a", "a, b", "b"]
+    path.write_text('text,label\none,a\ntwo,b\nthree,"a, b"\n', encoding="utf-8")
+    assert question_for("fake:", labels).notes == load_suite(path, **COLUMNS).notes == (note,)
+    assert question_for("fake:", labels, "Which?").notes == load_suite(path, **COLUMNS, instruction="Which?").notes == ()
+    tuned = write_adapter("commas", *labels)
+    asked_as = "asked with its labels (a, `a, b`, b), as `base+commas` was tuned: see `nomoat show base+commas`"
+    assert question_for(tuned).notes == (asked_as,)
+    assert load_suite(path, **COLUMNS, models=[tuned]).notes == ()
 
 
 def test_labels_of_a_set_are_asked_about_in_the_same_order_by_every_process() -> None:

@@ -152,7 +152,7 @@ def test_what_llama2_wrote_is_bound_by_its_terms_at_any_remove() -> None:
 
 
 def test_terms_the_user_states_stand_in_for_unknown_ones_only() -> None:
-    found = tuned_on("openllama-3b", [Parent(kind="data", name="data not recorded", licence="unknown")])
+    found = tuned_on("openllama-3b", [Parent(kind="data", name="not recorded", licence="unknown")])
     weights, data = licences.with_stated(licences.taught_by("openllama-3b+x", found), "cc-by-4.0")
     assert (weights.licence, data.licence, data.source) == ("apache-2.0", "cc-by-4.0", "stated by the user")
     with pytest.raises(UsageError) as caught:

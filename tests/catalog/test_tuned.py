@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nomoat.catalog import tuned
-from nomoat.errors import BadFileError
+from nomoat.errors import BadFileError, UnknownModelError
 
 
 def test_a_provenance_of_endless_brackets_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
@@ -42,6 +42,23 @@ def test_an_adapter_below_those_of_the_home_is_found_by_its_path_there(
         folder.mkdir(parents=True)
         (folder / "adapter_config.json").write_text("{}")
         assert tuned.find_adapter(name) == tuned.find_adapter(f"{name}/") == folder
+
+
+def test_of_a_folder_of_several_adapters_each_is_named(empty_home: Path, tmp_path: Path) -> None:
+    """As PEFT saves a model with more than one."""
+    for place in (empty_home / "adapters" / "several", tmp_path / "elsewhere"):
+        for name in ("one", "two"):
+            (place / name).mkdir(parents=True)
+            (place / name / "adapter_config.json").write_text("{}")
+    (tmp_path / "elsewhere" / "no adapter").mkdir()
+    for given in ("several", str(tmp_path / "elsewhere")):
+        with pytest.raises(UnknownModelError) as caught:
+            tuned.find_adapter(given)
+        both = [str(Path(given) / name) for name in ("one", "two")]
+        assert (caught.value.message, caught.value.hint) == (
+            f"`{given}` holds no adapter itself", f"name one in it: `{both[0]}`, `{both[1]}`",
+        )  # fmt: skip
+        assert all(tuned.find_adapter(name).is_dir() for name in both)
 
 
 def test_a_name_too_long_for_a_file_is_no_adapter(empty_home: Path) -> None:

@@ -323,6 +323,17 @@ def test_labels_by_likelihood_and_in_writing(nomoat: Shell, serving: Callable[..
     assert beside is not None and beside.is_of_this_content and beside.facts["left_out"] == left_out.name
 
 
+def test_labels_that_hold_commas_are_told_apart_where_they_are_counted(
+    nomoat: Shell, serving: Callable[..., Server], tmp_path: Path
+) -> None:
+    source, labels = tmp_path / "texts.csv", tmp_path / "labels.txt"
+    source.write_text("text\nprize\nnoon\n", encoding="utf-8")
+    labels.write_text("ham\nspam, bad\n", encoding="utf-8")
+    server = serving(write_labels(("prize", "spam, bad"), ("noon", "ham")))
+    command = ["distil", f"{server.url}#m", "--out", str(tmp_path / "out.csv"), "--label", str(source), "--labels", str(labels)]
+    assert "labels, by what it wrote: `spam, bad` 1, ham 1\n" in nomoat(*command).stderr
+
+
 def test_rows_are_known_again_by_their_other_columns_and_nothing_of_an_earlier_run_is_left(
     nomoat: Shell, serving: Callable[..., Server], tmp_path: Path
 ) -> None:

@@ -111,6 +111,15 @@ def test_one_lesson_held_out_says_nothing_about_chance(capsys: pytest.CaptureFix
     ]
 
 
+def test_who_gave_a_file_of_one_text_to_hold_out_is_asked_for_one_of_several(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = {"validation_lessons": 2, "validation_loss_before": 1.0, "validation_loss_after": 0.5, "validation_loss_change_95": None}
+    _say_result({"metrics": metrics, "validation_sha256": "0"}, with_terms=False)
+    assert capsys.readouterr().err.splitlines() == [
+        "loss on 2 lessons held out: 1.000 before, 0.500 after",
+        "one text held out says nothing about chance; give --validation a file that holds several",
+    ]
+
+
 @pytest.mark.parametrize("text", ["It broke", "-5 degrees", "--json", "it's '-'"])
 def test_the_command_that_a_training_ends_with_asks_about_the_text_whatever_it_begins_with(
     text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

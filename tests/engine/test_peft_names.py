@@ -248,6 +248,51 @@ def test_an_adapter_of_the_output_layer_is_run_with_the_copy_that_peft_saves_of_
         importer.import_gguf(folder, adapter=tmp_path / "adapter")
 
 
+TIED = "unless the model's output layer is its embedding, too"
+BIASED = "if each of these layers has a bias there"
+
+
+@pytest.mark.parametrize(
+    ("settings", "condition", "is_right"),
+    [
+        ({"target_modules": ["q_proj", "embed_tokens"]}, TIED, {"own": True, "tied": False}),
+        ({"target_modules": ["q_proj", "lm_head"], "use_dora": True}, TIED, {"own": True, "tied": False}),
+        ({"target_modules": ["q_proj"], "lora_bias": True}, BIASED, {"biased": True, "own": False}),
+        ({"target_modules": ["q_proj"], "use_dora": True}, "", {"own": True, "tied": True}),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, "", {"own": True, "tied": True}),
+        ({"target_modules": ["q_proj"], "trainable_token_indices": [3, 5]}, "", {"own": True, "tied": True}),
+    ],
+    ids=["embedding", "output with DoRA", "bias", "DoRA", "whole output", "tokens"],
+)
+def test_merging_is_advised_under_the_condition_that_peft_s_merge_needs(
+    settings: dict[str, Any], condition: str, is_right: dict[str, bool], tmp_path: Path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    for kind, expected in is_right.items():
+        torch.manual_seed(3)
+        model = make_model(CASES["qwen2" if kind == "biased" else "llama"])
+        if kind == "tied":
+            model.config.tie_word_embeddings, model.lm_head.weight = True, model.model.embed_tokens.weight
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            adapted = get_peft_model(model, LoraConfig(r=4, init_lora_weights=False, **settings)).eval()
+            for weight in adapted.parameters():
+                weight.data += 0.1 * torch.randn_like(weight) * weight.requires_grad
+            adapted.save_pretrained(str(tmp_path / kind))
+            wanted = logits_of(adapted)
+            try:
+                is_same = np.allclose(logits_of(adapted.merge_and_unload()), wanted, atol=1e-3)
+            except RuntimeError:
+                is_same = False
+        assert is_same is expected, kind
+        with pytest.raises(BadFileError) as caught:
+            LoraDelta(tmp_path / kind)
+        hint = "merge the adapter into its model with PEFT (`merge_and_unload`), and run that folder"
+        assert caught.value.hint is not None and caught.value.hint.startswith(f"{hint}, {condition}" if condition else hint)
+        assert condition or caught.value.hint == hint
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_peft_loads_what_was_tuned_here_and_gives_the_same(name: str, tmp_path: Path) -> None:
     """All linear layers of the upper block, as `tune` learns them."""

@@ -127,6 +127,18 @@ def test_an_adapter_of_the_output_layer_cannot_be_exported(tmp_path: Path) -> No
     assert not (tmp_path / "out.gguf").exists()
 
 
+def test_an_adapter_of_an_output_layer_that_is_the_embedding_too_is_not_to_be_merged(tiny_gguf: Path, tmp_path: Path) -> None:
+    """PEFT's merge would change both."""
+    adapter = write_adapter(tmp_path / "a")
+    names = {part: f"base_model.model.lm_head.lora_{part}.weight" for part in "AB"}
+    matrices = {names["A"]: np.ones((4, 64), np.float32), names["B"]: np.ones((264, 4), np.float32)}
+    save_file(matrices, adapter / "adapter_model.safetensors")
+    for form in (export.merged_gguf, export.lora_gguf):
+        with pytest.raises(UnsupportedError, match="changes `lm_head`, and this model's is its embedding, too") as caught:
+            form(tiny_gguf, adapter, tmp_path / "out.gguf")
+        assert caught.value.hint == "tune an adapter without `lm_head` among its target modules"
+
+
 def test_the_merged_file_keeps_texts_that_are_no_utf_8_and_does_without_empty_arrays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -403,6 +415,16 @@ def test_a_log_that_stdout_goes_to_is_no_file_to_export_to(tiny_gguf: Path, tmp_
         (tmp_path / "stdout").symlink_to(f"/proc/self/fd/{log.fileno()}")
         result = CliRunner().invoke(app, ["export", f"{tiny_gguf}+mine", "-o", str(tmp_path / "stdout"), "--replace"])
     assert str(result.exception) == f"`{tmp_path / 'stdout'}` is a pipe or a device, and a model is a file"
+
+
+def test_a_quantisation_may_be_named_in_small_letters(tiny_gguf: Path, empty_home: Path, tmp_path: Path) -> None:
+    """As llama.cpp takes it."""
+    write_adapter(empty_home / "adapters" / "mine")
+    made = [tmp_path / "small.gguf", tmp_path / "large.gguf"]
+    for name, path in zip(("bf16", "BF16"), made, strict=True):
+        result = CliRunner().invoke(app, ["export", f"{tiny_gguf}+mine", "-o", str(path), "--quantisation", name])
+        assert result.exit_code == 0, result.exception
+    assert made[0].read_bytes() == made[1].read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,17 @@ def test_a_validation_file_is_counted_in_lessons(tiny_gguf: Path, tmp_path: Path
     assert f"held out: the 2 lessons of {held_out}\n" in capsys.readouterr().err
 
 
+def test_a_validation_file_of_one_text_is_said_to_prove_nothing(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, same, other = (write_chats(tmp_path / f"{name}.jsonl", *(f"|{text}|a" for text in name)) for name in ("xy", "zz", "zw"))
+    said = "note: one text held out says nothing about chance; give --validation a file that holds several\n"
+    say_survey(prepare(str(tiny_gguf), data, validation=same))
+    assert f"held out: the 2 lessons of {same}\n{said}" in capsys.readouterr().err
+    say_survey(prepare(str(tiny_gguf), data, validation=other))
+    assert said not in capsys.readouterr().err
+
+
 def test_a_validation_file_is_held_out_and_what_stands_in_it_is_not_learned(tiny_gguf: Path, tmp_path: Path) -> None:
     train = write(tmp_path / "train.csv", ("one", "a"), ("two", "b"), ("three", "a"))
     held_out = write(tmp_path / "dev.csv", ("Three ", "a"), ("four", "b"))
@@ -350,6 +361,26 @@ def test_labels_that_case_spaces_or_the_writing_of_a_number_alone_tell_apart_are
     assert said == f"{note}: `True`, `true`, `TRUE`; `매우 나쁨`, `매우  나쁨`, `매우나쁨`; `1`, `1.0`, `+1`"
     say_survey(prepare(str(tiny_gguf), write(path, ("one", "true"), ("two", "no")), **COLUMNS))
     assert "upper and lower case" not in capsys.readouterr().err
+
+
+def test_labels_that_hold_commas_are_told_apart_where_they_are_listed(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('text,label\none,a\ntwo,b\nthree,"a, b"\n', encoding="utf-8")
+    prepared = prepare(str(tiny_gguf), path, **COLUMNS)
+    assert prepared.survey.question == kept_question("Classify the text. Answer with one of: a, a, b, b.")
+    note = (
+        "note: labels that hold commas look like several where the question lists them: `a, b`; "
+        "an --instruction (in Python: `instruction`) can tell them apart\n"
+    )
+    say_survey(prepared)
+    said = capsys.readouterr().err
+    assert "labels: a 1, b 1, `a, b` 1\n" in said and note in said
+    say_survey(prepare(str(tiny_gguf), path, instruction='"a", "b" or "a, b"?', **COLUMNS))
+    assert note not in capsys.readouterr().err
+    with pytest.raises(DataError, match="label `c` is not one of a, `a, b`, b"):
+        prepare(str(tiny_gguf), path, validation=write(tmp_path / "dev.csv", ("four", "c")), **COLUMNS)
 
 
 def test_settings_follow_the_data_and_the_model() -> None:

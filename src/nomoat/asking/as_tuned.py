@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from nomoat import bounds, matching, references
 from nomoat.catalog import tuned
 from nomoat.errors import UnknownModelError, UsageError
-from nomoat.labelling import MAX_LABELS, kept_question, label_instruction
+from nomoat.labelling import MAX_LABELS, kept_question, label_instruction, note_on_commas
 from nomoat.references import STORED
 from nomoat.responder import ref_of
-from nomoat.words import first_few
+from nomoat.words import apart, first_few
 
 if TYPE_CHECKING:
     from nomoat.responder import Responder
@@ -77,7 +77,7 @@ def question_for(ref: str, labels: Iterable[str] | None = None, instruction: str
                 hint="add --labels a,b,c, or --labels FILE (in Python: `labels`)",
             )
         labels = sorted(model.labels)
-        of_model.append(f"its labels ({first_few(labels, NAMED)})")
+        of_model.append(f"its labels ({_named(labels)})")
     else:
         labels = bounds.several(bounds.in_order(labels), "labels are there to choose from")
         bounds.require_texts("labels", labels)
@@ -91,8 +91,12 @@ def question_for(ref: str, labels: Iterable[str] | None = None, instruction: str
     words = label_instruction(labels) if instruction is None else instruction
     differing = list(notes({*labels}, {*labels}, words, learned))
     if model is not None and not model.labels.isdisjoint(labels) and (missing := sorted(model.labels.difference(labels))):
-        differing.append(f"`{ref}` learned {first_few(missing, NAMED)}, too, which cannot be chosen here")
+        differing.append(f"`{ref}` learned {_named(missing)}, too, which cannot be chosen here")
     return Question(labels=tuple(labels), instruction=instruction, notes=(*taken, *differing))
+
+
+def _named(labels: Sequence[str]) -> str:
+    return first_few([apart(label) for label in labels], NAMED)
 
 
 def labels_with(own: set[str], learned: Sequence[Learned]) -> set[str]:
@@ -106,15 +110,17 @@ def notes(own: set[str], asked: set[str], words: str, learned: Sequence[Learned]
 
     `own` are the table's labels, `asked` those that can be chosen, `words` stand before each text.
     """
+    in_default_words, asked_as = words == label_instruction(sorted(asked)), kept_question(words)
+    if in_default_words and all(model.question != asked_as for model in learned) and (note := note_on_commas(asked)):
+        yield note
     for model in learned:
         if besides := sorted((asked - own) & model.labels):
-            yield f"asked for besides the table's labels: {first_few(besides, NAMED)}; `{model.ref}` learned to choose from these, too"
-        is_asked_so, knows_some = model.question == kept_question(words), not model.labels.isdisjoint(own)
-        in_default_words = model.instruction is None and words == label_instruction(sorted(asked))
-        has_to_choose = knows_some or (model.labels and (is_asked_so or in_default_words))
+            yield f"asked for besides the table's labels: {_named(besides)}; `{model.ref}` learned to choose from these, too"
+        is_asked_so, knows_some = model.question == asked_as, not model.labels.isdisjoint(own)
+        has_to_choose = knows_some or (model.labels and (is_asked_so or (model.instruction is None and in_default_words)))
         unknown = sorted(asked - model.labels) if has_to_choose else []
         if unknown:
-            yield f"`{model.ref}` never learned {first_few(unknown, NAMED)}, which can be chosen here"
+            yield f"`{model.ref}` never learned {_named(unknown)}, which can be chosen here"
         if not is_asked_so and not (knows_some and unknown):
             hint = "; give the same --instruction (in Python: `instruction`)" if model.instruction is not None else ""
             yield f"`{model.ref}` was tuned on another question than this, see `nomoat show {model.ref}`{hint}"

@@ -9,8 +9,11 @@ from nomoat import paths
 from nomoat.errors import UnknownModelError
 from nomoat.hub_folder import ADAPTER_CONFIG, read_object
 from nomoat.textfiles import as_named
+from nomoat.words import first_few
 
 PROVENANCE = "provenance.json"  # what `nomoat tune` writes about an adapter, beside it
+
+NAMED = 3  # in a message
 
 
 def is_adapter(folder: Path) -> bool:
@@ -34,12 +37,23 @@ def place_of(name: str) -> Path | None:
 
 
 def find_adapter(name: str) -> Path:
-    """As `place_of`. Raises UnknownModelError, naming those that are here."""
+    """As `place_of`. Raises UnknownModelError, naming those that are in a folder of this name, or those that are here."""
     if (folder := place_of(name)) is not None:
         return folder
+    if inside := [f"`{path}`" for path in _inside(name)]:
+        raise UnknownModelError(f"`{name}` holds no adapter itself", hint=f"name one in it: {first_few(inside, NAMED)}")
     there = [path.name for path in adapters()]
     known = f"adapters here: {', '.join(there)}" if there else "there are no adapters yet; `nomoat tune` makes one"
     raise UnknownModelError(f"no adapter `{name}`", hint=known)
+
+
+def _inside(name: str) -> list[Path]:
+    """The adapters of a folder of several, as PEFT saves what has more than one, by what they are named with."""
+    try:
+        folder = next((folder for folder in (paths.adapters() / name, as_named(name)) if folder.is_dir()), None)
+        return [] if folder is None else sorted(Path(name) / path.name for path in folder.iterdir() if is_adapter(path))
+    except OSError:
+        return []
 
 
 def provenance_of(adapter: Path) -> dict[str, Any]:

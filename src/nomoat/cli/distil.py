@@ -13,7 +13,7 @@ import typer
 from nomoat.cli import answering, completion, console, judging, options, sending
 from nomoat.money import dollars
 from nomoat.pool import DEFAULT_CONCURRENCY
-from nomoat.words import counted
+from nomoat.words import apart, counted
 
 if TYPE_CHECKING:
     from nomoat.asking.as_tuned import Question
@@ -241,7 +241,7 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
         "notes": [*question.notes, *notes],
     }
     _say_spent(model, found.spent, notes)
-    labelled = ", ".join(f"{name} {count:,}" for name, count in found.counts().items())
+    labelled = ", ".join(f"{apart(name)} {count:,}" for name, count in found.counts().items())
     console.say(f"labels, by {'what it wrote' if found.how == 'written' else 'likelihood'}: {labelled or 'none'}")
     _say_left_out(found.left_out(NO_LABEL), "whose answer was none of the labels")
     _say_left_out(found.cut_off, f"whose answer was cut off at {found.max_tokens:,} tokens; --max-tokens gives it more room")

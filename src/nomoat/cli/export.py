@@ -62,9 +62,9 @@ def export(
 
     if form is Form.LORA and quantisation is not None:
         raise UsageError("an adapter alone is written as it is", hint="leave out --quantisation; --form gguf writes a merged file")
-    quantisation = quantisation or "Q8_0"
-    if quantisation not in get_args(exporting.Quantisation):
-        raise UsageError(f"`{quantisation}` is no quantisation that can be written", hint=", ".join(get_args(exporting.Quantisation)))
+    kind, kinds = (quantisation or "Q8_0").upper(), get_args(exporting.Quantisation)
+    if kind not in kinds:
+        raise UsageError(f"`{quantisation}` is no quantisation that can be written", hint=", ".join(kinds))
     files = references.find_files(model)
     if files.adapter is None:
         raise UsageError(f"`{model}` is not tuned", hint="name a tuned model: BASE+NAME; `nomoat tune` makes one")
@@ -89,7 +89,7 @@ def export(
         bar = whole.enter_context(console.stage_progress())
         task = bar.add_task("writing", total=None, info="")
         written = exporting.merged_gguf(
-            files.weights, files.adapter, target, quantisation=cast("Quantisation", quantisation), template=tokenizer.chat_template,
+            files.weights, files.adapter, target, quantisation=cast("Quantisation", kind), template=tokenizer.chat_template,
             keeps_licence=is_base_alone, terms=terms, progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     _say_written(written, terms)

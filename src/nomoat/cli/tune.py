@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat import installing, paths, system_errors
+from nomoat import installing, labelling, paths, system_errors
 from nomoat.cli import completion, console, options
 from nomoat.errors import UsageError
-from nomoat.words import counted, first_few
+from nomoat.words import apart, counted, first_few
 
 if TYPE_CHECKING:
     from nomoat.catalog.licences import ChainVerdict
@@ -27,6 +27,8 @@ MANY_LABELS = 8
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 EXAMPLES_SHOWN = 3
 LONGEST_EXAMPLE = 80  # characters of a text that stands in a command
+ONE_TEXT = "one text held out says nothing about chance"
+OTHER_TEXTS = "give --validation a file that holds several"
 GOES_ON = "the same command with --resume goes on from here"
 
 DATA = "CSV or TSV with a text and a label; or OpenAI chats, ShareGPT or Alpaca as JSON(L)."
@@ -119,8 +121,6 @@ def tune(
 def say_survey(prepared: Prepared) -> None:
     """What the data is like, in a few lines, each of them something a user may want to mend."""
     from nomoat.catalog import licences
-    from nomoat.tune import prepare
-    from nomoat.tune.samples import count_lessons
 
     survey, settings = prepared.survey, prepared.settings
     console.say(
@@ -130,9 +130,9 @@ def say_survey(prepared: Prepared) -> None:
     console.say("scripts: " + ", ".join(f"{script} {part:.0%}" for script, part in survey.scripts.items()))
     if survey.labels:
         shown = [(label, count) for label, count in survey.labels.items() if count]
-        rarest = f", the rarest {shown[-1][0]} {shown[-1][1]:,}" if len(shown) > MANY_LABELS else ""
-        console.say(f"labels: {first_few([f'{label} {count:,}' for label, count in shown], MANY_LABELS)}{rarest}")
-        _say_labels_alike(list(survey.labels))
+        rarest = f", the rarest {apart(shown[-1][0])} {shown[-1][1]:,}" if len(shown) > MANY_LABELS else ""
+        console.say(f"labels: {first_few([f'{apart(label)} {count:,}' for label, count in shown], MANY_LABELS)}{rarest}")
+        _say_labels_alike(prepared)
     if prepared.template is not None:
         console.say(f"chat template: {prepared.template.value}, {prepared.template.reason}")
     if prepared.sidecar is not None:
@@ -153,6 +153,19 @@ def say_survey(prepared: Prepared) -> None:
         console.say(f"in the test file, too: {counted(len(survey.shared_with_test), 'text')}; {what}")
         for text in prepared.shared_texts[:EXAMPLES_SHOWN]:
             console.say(f"  {text[:100]}")
+    _say_held_out(prepared)
+    if survey.too_long:
+        console.say(f"too long for the model, left out: {len(survey.too_long):,} ({', '.join(survey.too_long[:EXAMPLES_SHOWN])}, ...)")
+    steps = f"{counted(settings.epochs, 'epoch')}, {counted(settings.batch, 'lesson')} a step"
+    console.say(f"settings: {steps}, rank {settings.rank}, learning rate {settings.learning_rate:g}")
+
+
+def _say_held_out(prepared: Prepared) -> None:
+    """Which lessons are held out, and whether they can tell anything."""
+    from nomoat.tune import prepare
+    from nomoat.tune.samples import count_lessons, count_texts
+
+    survey = prepared.survey
     if prepared.validation:
         dropped = survey.shared_with_validation
         also = f"; in the data, too, and dropped there: {counted(len(dropped), 'text')}" if dropped else ""
@@ -161,18 +174,19 @@ def say_survey(prepared: Prepared) -> None:
         count = count_lessons(prepared.validation)
         lessons = f"{count:,} lessons" if count > 1 else "one lesson"
         console.say(f"held out: the {lessons} of {prepared.others['validation']}{also}")
+        if count_texts(prepared.validation) == 1:
+            console.say(f"note: {ONE_TEXT}; {OTHER_TEXTS}")
     elif not prepare.split(prepared)[1]:
         most = prepare.most_held_out(prepared)
         why = f"every text stands in more than {most:,} of them" if most else "a tenth of them is less than one"
         console.say(f"held out: none of the lessons, since {why}; whether tuning helps is not measured without --validation FILE")
-    if survey.too_long:
-        console.say(f"too long for the model, left out: {len(survey.too_long):,} ({', '.join(survey.too_long[:EXAMPLES_SHOWN])}, ...)")
-    steps = f"{counted(settings.epochs, 'epoch')}, {counted(settings.batch, 'lesson')} a step"
-    console.say(f"settings: {steps}, rank {settings.rank}, learning rate {settings.learning_rate:g}")
 
 
-def _say_labels_alike(labels: Sequence[str]) -> None:
-    """Which labels may be meant as one."""
+def _say_labels_alike(prepared: Prepared) -> None:
+    """Which labels may be meant as one, and which look like several where they are asked for."""
+    labels, is_listed = list(prepared.survey.labels), prepared.options["instruction"] is None
+    if is_listed and prepared.start is None and (note := labelling.note_on_commas(labels)):
+        console.say(f"note: {note}")
     alike = defaultdict[str | Decimal, list[str]](list)
     for label in labels:
         alike[_bare(label)].append(label)
@@ -193,7 +207,7 @@ def _say_labels_besides(prepared: Prepared) -> None:
     """Which labels the question names that no row has: an adapter knows them, a teacher could choose them, or rows were dropped."""
     besides = [label for label, count in prepared.survey.labels.items() if not count]
     if besides and prepared.options["instruction"] is None:
-        console.say(f"labels asked for that no row has: {first_few(besides, MANY_LABELS)}")
+        console.say(f"labels asked for that no row has: {first_few([apart(label) for label in besides], MANY_LABELS)}")
 
 
 def _say_start(start: Start) -> None:
@@ -282,7 +296,7 @@ def _say_result(provenance: dict[str, Any], *, with_terms: bool) -> None:
             right = f"{metrics['validation_right_after']:,} of {metrics['validation_answers']:,}"
             console.say(f"right word for word: {right} rows held out, {metrics['validation_right_before']:,} before")
         if change is None:
-            console.say("one text held out says nothing about chance; give --validation FILE")
+            console.say(f"{ONE_TEXT}; {OTHER_TEXTS if 'validation_sha256' in provenance else 'give --validation FILE'}")
     if change is not None and change[1] >= 0:
         console.say(_doubt(metrics, change, has_said_right=is_table))
     if with_terms:

@@ -28,7 +28,6 @@ from nomoat.engine.layout import Storage
 from nomoat.engine.positions import Node, i64
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import Form
-from nomoat.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from nomoat.engine.lora import LoraDelta
@@ -119,11 +118,8 @@ class GraphBuilder:
         self._batch = op.gather(op.shape_of(self._inputs["input_ids"]), i64(0), op.constant(np.int64(0)))
         self._rope = {sight: self._rope_tables(sight) for sight in set(self._sights)}
         embedding, output = head_tensor(self.file)
-        if output == embedding and self._is_changed("lm_head"):
-            raise UnsupportedError(
-                "the adapter changes `lm_head`, and this model's is its embedding, too, which would change with it",
-                hint="tune an adapter without `lm_head` among its target modules",
-            )
+        if output == embedding and self._delta is not None:
+            self._delta.require_other_than_output()
         table = self._table(embedding, "lm_head" if output == embedding else "model.embed_tokens")
         x = self._embedded(table)
         x = self._layers(x)

@@ -25,9 +25,16 @@ from nomoat.words import counted, first_few
 OTHER_BASE = "an adapter fits only the model it was tuned on"
 AGAIN = "tune it again with `nomoat tune`, or download it again"
 MERGE = "merge the adapter into its model with PEFT (`merge_and_unload`), and run that folder"
+MERGE_UNLESS_TIED = (
+    f"{MERGE}, unless the model's output layer is its embedding, too (`tie_word_embeddings`): merging would change both; "
+    "tune an adapter without them among its target modules then"
+)
+MERGE_WITH_BIASES = f"{MERGE}, if each of these layers has a bias there; PEFT cannot otherwise: tune one without `lora_bias` then"
 NO_MERGE = "PEFT cannot merge such a one into its model: ask PEFT for its answers, or tune a LoRA (`nomoat tune`)"
-# what makes more of an adapter than its matrices, or has matrices of another form, and what can be done with it
-MORE_THAN_MATRICES = {"use_dora": MERGE, "layer_replication": NO_MERGE, "use_qalora": NO_MERGE, "use_bdlora": MERGE}
+# what makes more of an adapter than its matrices, or has matrices of another form, and whether PEFT can merge it
+MORE_THAN_MATRICES = {"use_dora": True, "layer_replication": False, "use_qalora": False, "use_bdlora": True}
+# Target modules that are one matrix in many models. A copy of one that was tuned whole (`modules_to_save`) PEFT merges rightly.
+EMBEDDING_OR_OUTPUT = re.compile(r"embed|wte|lm_head")
 # kinds without a `merge_and_unload` that would do, in PEFT 0.21
 CANNOT_MERGE = (
     "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "POLY", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "SHADOW",
@@ -77,7 +84,7 @@ class LoraDelta:
         if strange:
             raise BadFileError(
                 f"`{self.weights_path}` holds `{strange}`, which is no LoRA matrix of a layer: answers would be wrong without it",
-                hint=MERGE,
+                hint=_how_to_merge(read_object(folder / ADAPTER_CONFIG, hint=AGAIN)),
             )
 
     def _require_pairs(self) -> None:
@@ -194,6 +201,14 @@ class LoraDelta:
                 hint=OTHER_BASE,
             )
 
+    def require_other_than_output(self) -> None:
+        """Raises UnsupportedError for one of the output layer: for a model that has its embedding in that place."""
+        if OUTPUT in self._pairs:
+            raise UnsupportedError(
+                f"the adapter changes `{OUTPUT}`, and this model's is its embedding, too, which would change with it",
+                hint=f"tune an adapter without `{OUTPUT}` among its target modules",
+            )
+
     def require_standing_beside(self) -> None:
         """Raises UnsupportedError for one of a layer that one beside the weights cannot change.
 
@@ -289,16 +304,23 @@ def _unsaid(path: Path, key: str) -> BadFileError:
     return BadFileError(f"`{path}` does not say its `{key}`", hint=AGAIN)
 
 
+def _how_to_merge(config: dict[str, Any]) -> str:
+    """The hint to merge with PEFT, with the condition under which its merge does what the adapter does."""
+    if config.get("lora_bias"):
+        return MERGE_WITH_BIASES
+    return MERGE_UNLESS_TIED if EMBEDDING_OR_OUTPUT.search(str(config.get("target_modules"))) else MERGE
+
+
 def _require_plain_lora(folder: Path, config: dict[str, Any]) -> None:
     """Raise BadFileError for an adapter whose matrices alone, added to its base, do not give what was tuned."""
     kind, start = config.get("peft_type"), str(config.get("init_lora_weights"))
     if kind is None:
         raise _unsaid(folder / ADAPTER_CONFIG, "peft_type")
     if kind != "LORA":
-        hint = NO_MERGE if kind in CANNOT_MERGE else MERGE
+        hint = NO_MERGE if kind in CANNOT_MERGE else _how_to_merge(config)
         raise BadFileError(f"`{folder}` is a `{kind}` adapter, and nomoat adds LoRA alone", hint=hint)
     if more := next((name for name in MORE_THAN_MATRICES if config.get(name)), None):
-        hint = MORE_THAN_MATRICES[more]
+        hint = _how_to_merge(config) if MORE_THAN_MATRICES[more] else NO_MERGE
         raise BadFileError(f"`{folder}` is a LoRA with `{more}`, which nomoat cannot add to weights", hint=hint)
     if config.get("alora_invocation_tokens"):
         raise BadFileError(

@@ -16,7 +16,7 @@ from nomoat.labelling import MAX_LABELS, label_task_messages
 from nomoat.records import Example
 from nomoat.tables import TABLE_SUFFIXES, column_named, read_numbered_table, require_no_gaps, require_other
 from nomoat.textfiles import JSONL_SUFFIXES, composed, of_unknown_kind, read_jsonl
-from nomoat.words import counted
+from nomoat.words import apart, counted
 
 INPUT_NAMES = (
     "input", "text", "question", "prompt", "sentence", "document", "review", "message", "instruction", "query", "content", "q",
@@ -169,7 +169,7 @@ def _metric(answers: Sequence[str], labels: Sequence[str]) -> tuple[Metric, str]
     if all(ANSWER in answer for answer in answers):
         return "code", f"metric: code (every answer holds {ANSWER}, where a model's code goes)"
     if 2 <= len(labels) <= FEW_LABELS and 2 * len(labels) <= len(answers):
-        return "choice", f"metric: choice ({len(labels)} different answers in {len(answers):,} rows: {', '.join(labels)})"
+        return "choice", f"metric: choice ({len(labels)} different answers in {len(answers):,} rows: {', '.join(map(apart, labels))})"
     if all(scorers.is_number(answer) for answer in answers):
         return "numeric", "metric: numeric (every answer is a number)"
     longest = max(len(answer.split()) for answer in answers)

@@ -30,7 +30,7 @@ from nomoat.records import Example
 from nomoat.rows import Given, Rows, Source, read_objects, taken, unit_of
 from nomoat.tables import TABLE_SUFFIXES, read_labelled, require_columns
 from nomoat.textfiles import JSONL_SUFFIXES, as_named, composed, not_there, of_unknown_kind, parse_json, read_text
-from nomoat.words import listed
+from nomoat.words import apart, listed
 
 if TYPE_CHECKING:
     from nomoat.responder import Responder
@@ -207,7 +207,7 @@ def suite_from_csv(
     for row in rows:
         if row.label not in known:
             raise DataError(
-                f"`{path}`, {unit_of(path)} {row.line}: label `{row.label}` is not one of {', '.join(known)}",
+                f"`{path}`, {unit_of(path)} {row.line}: label `{row.label}` is not one of {', '.join(map(apart, known))}",
                 hint="correct it, or add it to `labels`",
             )
         messages = label_task_messages(row.text, known, instruction=words)

@@ -85,7 +85,9 @@ def read(
         if input_column or label_column:
             raise UsageError("an input column and a label column are for tables", hint="conversations need neither")
         if instruction is not None:
-            or_named = "; or name both columns of a table (in Python: `input_column` and `label_column`)" if isinstance(path, Rows) else ""
+            or_named = (
+                "; or name both columns of a table (in Python: `input_column` and `label_column`)" if isinstance(path, Rows) else ""
+            )
             hint = f"write it into each conversation, as its `system` message{or_named}"
             raise UsageError("an instruction is for tables", hint=hint)
         return _read_chats(path)

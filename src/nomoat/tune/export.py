@@ -19,7 +19,8 @@ from nomoat.engine import arch as architectures
 from nomoat.engine import importer, positions
 from nomoat.engine.arch import EXPERTS, ROUTER, Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray, GGUFFile, Tensor, parts_of
-from nomoat.engine.lora import LoraDelta
+from nomoat.engine.graph import head_tensor
+from nomoat.engine.lora import OUTPUT, LoraDelta
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.errors import UnsupportedError
 from nomoat.tune.adapter import layer_names
@@ -121,9 +122,11 @@ def _fitted(file: ModelSource, adapter: Path) -> tuple[Architecture, Dimensions,
     arch, sizes = architectures.of(file), importer.read_sizes(file)
     delta = LoraDelta(adapter).of_model(arch, sizes)
     layers = layer_names(arch, sizes)
-    if "lm_head" in delta.layers:
+    if OUTPUT in delta.layers:
+        if len({*head_tensor(file)}) == 1:
+            delta.require_other_than_output()
         raise UnsupportedError(
-            f"`{delta.weights_path.parent}` changes the output layer (`lm_head`), and such an adapter cannot be exported",
+            f"`{delta.weights_path.parent}` changes the output layer (`{OUTPUT}`), and such an adapter cannot be exported",
             hint="merge it into its model with PEFT (`merge_and_unload`), and make a GGUF of that folder with llama.cpp's "
             "convert_hf_to_gguf.py",
         )

@@ -30,6 +30,7 @@ from nomoat.tune import samples as encoding
 from nomoat.tune.adapter import Start
 from nomoat.tune.data import Data, Lesson, is_table, read
 from nomoat.tune.samples import Sample, count_lessons
+from nomoat.words import apart
 
 SCRIPTS = {"HANGUL": "Korean", "LATIN": "Latin", "CJK": "Chinese characters", "HIRAGANA": "Japanese", "KATAKANA": "Japanese"}
 RANK = 16
@@ -299,7 +300,7 @@ def _require_known_labels(others: Data, labels: Sequence[str]) -> None:
     for lesson in others.lessons:
         if lesson.label is not None and labels and lesson.label not in labels:
             raise DataError(
-                f"`{others.path}`, {lesson.where}: label `{lesson.label}` is not one of {', '.join(labels)}",
+                f"`{others.path}`, {lesson.where}: label `{lesson.label}` is not one of {', '.join(map(apart, labels))}",
                 hint="those are the labels that are learned; correct it, or leave the row out",
             )
 

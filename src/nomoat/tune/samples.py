@@ -98,6 +98,11 @@ def count_lessons(samples: Iterable[Sample]) -> int:
     return len({sample.lesson for sample in samples})
 
 
+def count_texts(samples: Iterable[Sample]) -> int:
+    """The different texts that they are of."""
+    return len({sample.digest for sample in samples})
+
+
 def shared_prefix(samples: Sequence[Sample]) -> int:
     """How many tokens every sample begins with; at least one token before each first answer is left to be its own."""
     shared = matching.num_common(min(s.tokens for s in samples), max(s.tokens for s in samples))

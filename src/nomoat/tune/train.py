@@ -26,7 +26,7 @@ from nomoat.rows import Given
 from nomoat.tune import adapter, execution, interrupts, kernels, prepare
 from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.network import Network
-from nomoat.tune.samples import Sample, batches_of, count_lessons, shared_prefix, side_by_side, wanted
+from nomoat.tune.samples import Sample, batches_of, count_lessons, count_texts, shared_prefix, side_by_side, wanted
 from nomoat.tune.validation import SECONDS_A_MINUTE, is_better, num_evaluations
 from nomoat.words import counted
 
@@ -397,7 +397,7 @@ class Run:
 
         An answer is right if every token of it is the likeliest.
         """
-        num_lessons, num_texts = count_lessons(self.validation), len({sample.digest for sample in self.validation})
+        num_lessons, num_texts = count_lessons(self.validation), count_texts(self.validation)
         return {
             "validation_lessons": num_lessons,
             "validation_texts": num_texts,
