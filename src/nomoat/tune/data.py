@@ -85,16 +85,9 @@ def read(
         if input_column or label_column:
             raise UsageError("an input column and a label column are for tables", hint="conversations need neither")
         if instruction is not None:
-<<<<<<< HEAD
-            or_named = (
-                "; or name both columns of a table (in Python: `input_column` and `label_column`)" if isinstance(path, Rows) else ""
-            )
-            hint = f"write it into each conversation, as its `system` message{or_named}"
-=======
             hint = "write it into each conversation, as its `system` message"
             if isinstance(path, Rows):
                 hint += "; or name both columns of a table (in Python: `input_column` and `label_column`)"
->>>>>>> fixb35
             raise UsageError("an instruction is for tables", hint=hint)
         return _read_chats(path)
     table = "; rename it to .tsv if it is a table with tabs, as Excel's Unicode text is" if suffix == ".txt" else ""
