@@ -46,7 +46,7 @@ def test_the_time_is_foretold_within_a_factor_of_three(prepared: Prepared, monke
 def test_a_time_budget_bounds_the_whole(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "_cost", lambda *_: estimate.Cost(1.0, 10.0, 1.0))
     unbounded = estimate.estimate(prepared)
-    settings = prepare.chosen(prepare.Settings(minutes=1), num_lessons=400, width=64, layers=2)
+    settings = prepare.chosen(prepare.Settings(minutes=1), num_lessons=400, width=64, layers=2, can_add_layers=True)
     bounded = estimate.estimate(replace(prepared, settings=settings))
     assert unbounded.seconds > 60
     assert bounded.seconds == 60

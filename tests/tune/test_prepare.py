@@ -384,24 +384,27 @@ def test_labels_that_hold_commas_are_told_apart_where_they_are_listed(
 
 
 def test_settings_follow_the_data_and_the_model() -> None:
-    few, many = chosen(Settings(), num_lessons=100, width=576, layers=2), chosen(Settings(), num_lessons=10_000, width=1536, layers=2)
+    few, many = (
+        chosen(Settings(), num_lessons=100, width=576, layers=2, can_add_layers=True),
+        chosen(Settings(), num_lessons=10_000, width=1536, layers=2, can_add_layers=True),
+    )
     assert (few.epochs, few.batch, few.learning_rate) == (6.0, 4, 2e-3)
     assert (many.epochs, many.batch, many.learning_rate) == (3.0, 16, 1.2e-3)
-    assert chosen(Settings(epochs=1, batch=7, learning_rate=1e-5), num_lessons=9, width=9, layers=5).layers == 3
+    assert chosen(Settings(epochs=1, batch=7, learning_rate=1e-5), num_lessons=9, width=9, layers=5, can_add_layers=True).layers == 3
     with pytest.raises(UsageError) as refused:
-        chosen(Settings(layers=6), num_lessons=9, width=9, layers=5)
+        chosen(Settings(layers=6), num_lessons=9, width=9, layers=5, can_add_layers=True)
     assert (refused.value.message, refused.value.hint) == ("layers is 6, and the model has 5", "give 5 at most")
 
 
 def test_noise_needs_all_layers_to_learn() -> None:
     with pytest.raises(UsageError) as refused:
-        chosen(Settings(noise=5, layers=4), num_lessons=9, width=9, layers=5)
+        chosen(Settings(noise=5, layers=4), num_lessons=9, width=9, layers=5, can_add_layers=True)
     assert (refused.value.message, refused.value.hint) == (
         "noise is 5, and it needs all 5 layers to learn; the upper 4 do",
         "add --layers 5 (in Python: `layers`)",
     )
-    assert chosen(Settings(noise=5, layers=5), num_lessons=9, width=9, layers=5).noise == 5
-    assert chosen(Settings(), num_lessons=9, width=9, layers=5).noise == 0
+    assert chosen(Settings(noise=5, layers=5), num_lessons=9, width=9, layers=5, can_add_layers=True).noise == 5
+    assert chosen(Settings(), num_lessons=9, width=9, layers=5, can_add_layers=True).noise == 0
 
 
 def test_labels_that_a_teacher_had_to_choose_from_are_asked_for_though_no_row_has_them(
