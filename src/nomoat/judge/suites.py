@@ -148,7 +148,7 @@ def _of_rows(
     rows: Rows, models: Iterable[str | Responder], input_column: str | None, label_column: str | None, instruction: str | None
 ) -> Suite:
     keys = {key for row in rows.values for key in row}
-    if input_column is None and label_column is None and ("messages" in keys or {"input", "target"} <= keys):
+    if input_column is None and label_column is None and ({"messages", "choices"} & keys or {"input", "target"} <= keys):
         if instruction:
             hint = "name both columns of a table (in Python: `input_column` and `label_column`), or leave the instruction out"
             raise UsageError("an instruction is for tables, and these rows are a suite's examples", hint=hint)

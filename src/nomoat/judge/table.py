@@ -222,11 +222,9 @@ def _sentence(suite: Suite, standings: Sequence[Standing], num_examples: int, al
         lead = f"No model leads on `{suite.name}`, {items}"
         tied = f"too close to call between {leader} and {listed(level)}"
         higher = f"{listed(above)} {have} than {leader}, and won fewer items, which the order goes by"
-    parts = [*([tied] if level else []), *([higher] if above else [])]
-    unknown = sum(row.p_value is None for row in standings[1:])
-    if not parts and unknown:
-        parts.append(f"{unknown} of them never compared with it directly")
-    return f"{'; '.join([lead, *parts])}."
+    unknown = sum(row.p_value is None for row in standings[1:])  # they count as led
+    apart = f"{unknown} of them never compared with it directly"
+    return f"{'; '.join([lead, *([apart] if unknown else []), *([tied] if level else []), *([higher] if above else [])])}."
 
 
 def _sign(row: Standing, alpha: float) -> int | None:
