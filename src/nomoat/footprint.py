@@ -12,6 +12,7 @@ EXACT_SHARE = 1 / 4  # of all memory, not of what is free: the same machine is t
 # run by nomoat's own products at any size
 NATIVE_FAMILIES = {"exaone", "glm4", "granite", "llama", "qwen2", "qwen3", "qwen3moe", "phi3", "gemma", "gemma2", "gemma3", "smollm3"}
 OUTLIERS = ("gemma",)  # families whose rows hold single large weights, which one scale a row loses
+MANY_WEIGHTS = 1_000_000_000  # of a mixture: so many are not computed for each token, which asks few of its experts
 FEW_WEIGHTS = 20_000_000  # below it all is done at once: products to be compiled would take longer
 
 USUAL_TOKENS = 4096  # of context, which memory is planned for where no other is asked for
@@ -61,7 +62,14 @@ def can_page() -> bool:
     return "avx2" in hardware.cpu_flags()
 
 
-def exact_bytes(num_weights: int) -> int | None:
+def is_large_mixture(num_weights: int, experts: int) -> bool:
+    """Whether it is too large for OpenVINO's products, which would compute all experts of each token."""
+    return experts > 0 and num_weights > MANY_WEIGHTS
+
+
+def exact_bytes(num_weights: int, experts: int = 0) -> int | None:
     """What likelihoods in float32 take beside the served weights; None where that is too much, and the served form is used."""
+    if is_large_mixture(num_weights, experts):
+        return None
     need = EXACT_BYTES_PER_WEIGHT * num_weights
     return need if need <= EXACT_SHARE * hardware.memory_total_bytes().value else None

@@ -467,7 +467,7 @@ def _memory_need(
 
     shape = memory.ModelSizes(
         parameters=num_values, weights_bytes=weights_bytes, keeps_codes=keeps_codes, layers=sizes.layers, kv_heads=sizes.kv_heads,
-        head_dim=sizes.head_dim, architecture=family, context_tokens=sizes.context_tokens,
+        head_dim=sizes.head_dim, architecture=family, experts=sizes.experts, context_tokens=sizes.context_tokens,
     )  # fmt: skip
     return memory.need_at(shape, context_tokens)
 

@@ -48,6 +48,7 @@ class ModelSizes:
     kv_heads: int | None = None
     head_dim: int | None = None
     architecture: str | None = None
+    experts: int = 0  # of a mixture
     context_tokens: int | None = None  # the longest texts that the model was made for, where it says so
 
 
@@ -156,7 +157,7 @@ def _keeps_codes(sizes: ModelSizes) -> bool:
 
 
 def _scoring(sizes: ModelSizes, weights: int) -> int:
-    exact = footprint.exact_bytes(sizes.parameters)
+    exact = footprint.exact_bytes(sizes.parameters, sizes.experts)
     if exact is not None:
         return exact
     return 0 if _keeps_codes(sizes) else weights

@@ -156,6 +156,7 @@ def _sizes_of(source: ModelSource) -> memory.ModelSizes:
         kv_heads=said("attention.head_count_kv") or heads,
         head_dim=said("attention.key_length") or (width // heads if width and heads else None),
         architecture=architecture,
+        experts=said("expert_count") or 0,
         context_tokens=said("context_length"),
     )
 

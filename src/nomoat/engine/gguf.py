@@ -101,7 +101,7 @@ class GGUFFile(Opened):
     matrices in NVFP4: `.scale` is a factor that `rows` multiplies by, and `.input_scale` is for who rounds inputs to 4 bits, too.
 
     Raises BadFileError if a file is truncated, is not GGUF, states sizes it does not have, or is a part whose others are missing;
-    UnsupportedError for a type of tensor the `gguf` package cannot read.
+    UnsupportedError for a type of tensor the `gguf` package cannot read, and for experts of several types in one layer.
     """
 
     def __init__(self, path: Path) -> None:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from nomoat.engine.graph import GraphBuilder
 
 CHECKED = (NATIVE, "tokenizer.json", "tokenizer_config.json")
-MANY_WEIGHTS = 1_000_000_000  # of a mixture: so many are not computed for each token, which asks few of its experts
 SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 ELSEWHERE_FROM_BYTES = 32_000_000  # of weights: less than that is not worth another process's start
 IMPORT = """
@@ -130,7 +129,7 @@ def _import(
         delta, source = None if adapter is None else LoraDelta(adapter), None
         if not path.exists() or not all(_note_of(file).exists() for file in files_of(path)):
             source = _opened(path, None if here else child)
-            read_sizes(source)  # what cannot be imported is refused before it is read whole for its digest
+            _require_few_experts(source, read_sizes(source))  # what cannot be imported is refused before it is read for its digest
         quality = quality or config.quality().value
         origin = [sha256_of_model(path), delta.sha256 if delta else ""]
         rule = [layout.VERSION, str(footprint.has_native_kernels())]  # a home may be another machine's, too
@@ -143,6 +142,7 @@ def _import(
             stored = layout.storage(source, sizes, quality, fused=fused)
             if if_tiled and not stored.has_tiles:
                 return None
+            _require_few_experts(source, sizes, stored)
             if check:  # of free memory without the child's 40 MB, which the import needs as well
                 family = str(source.require("general.architecture"))
                 check(sizes, source.num_values, stored.bytes_of(source), stored.has_tiles, family)
@@ -338,7 +338,7 @@ def fits_exactly(path: Path) -> bool | None:
         return None
     if isinstance(source, ForeignFolder):
         return None
-    return not _is_large_mixture(source, read_sizes(source)) and footprint.exact_bytes(source.num_values) is not None
+    return footprint.exact_bytes(source.num_values, read_sizes(source).experts) is not None
 
 
 def exact_model(path: Path, *, adapter: Path | None = None, context_tokens: int | None = None) -> Any:
@@ -357,23 +357,28 @@ def _builder(plan: _Plan) -> GraphBuilder:
     builder = FusedBuilder(*given, delta=plan.delta, progress=plan.progress)
     if builder.can_build():
         return builder
-    if _is_large_mixture(plan.source, plan.sizes):
-        raise _too_many_experts(plan)
+    _require_few_experts(plan.source, plan.sizes, plan.stored, in_tiles=False)
     return GraphBuilder(*given, delta=plan.delta, progress=plan.progress)
 
 
-def _is_large_mixture(source: ModelSource, sizes: architectures.Dimensions) -> bool:
-    return sizes.experts > 0 and source.num_values > MANY_WEIGHTS
-
-
-def _too_many_experts(plan: _Plan) -> UnsupportedError:
-    """The error for a mixture that nomoat's own products cannot run; OpenVINO's would compute all experts of each token."""
-    sizes, is_apart = plan.sizes, footprint.has_native_kernels() and not plan.stored.fused
-    asked = f"{sizes.experts_chosen} of the {sizes.experts} experts"
-    needed = "it needs a CPU with AVX2, FMA and F16C, or ARM's dotprod, and experts whose rows are multiples of 16"
-    return UnsupportedError(
-        f"each token asks {asked} of `{plan.source.path}`, and all of them would be computed",
-        hint="load each adapter alone" if is_apart else f"{needed}; or choose a model without experts: `nomoat models` lists some",
+def _require_few_experts(
+    source: ModelSource, sizes: architectures.Dimensions, stored: layout.Storage | None = None, *, in_tiles: bool = True
+) -> None:
+    """Raise UnsupportedError for a large mixture that nomoat's own products cannot run; OpenVINO's would compute all experts of each
+    token. `in_tiles`: whether its matrices may still fit into tiles, as far as one knows.
+    """
+    if not footprint.is_large_mixture(source.num_values, sizes.experts):
+        return
+    has_kernels = footprint.has_native_kernels()
+    if has_kernels and in_tiles and (stored is None or (stored.has_tiles and stored.fused)):
+        return
+    needed = "matrices whose rows are multiples of 16" if has_kernels else "a CPU with AVX2, FMA and F16C, or ARM's dotprod"
+    is_apart = has_kernels and stored is not None and not stored.fused
+    raise UnsupportedError(
+        f"each token asks {sizes.experts_chosen} of the {sizes.experts} experts of `{source.path}`, and all of them would be computed",
+        hint="load each adapter alone"
+        if is_apart
+        else f"it needs {needed}; or choose a model without experts: `nomoat models` lists some",
     )
 
 
