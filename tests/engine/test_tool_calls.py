@@ -277,6 +277,7 @@ CALLS = '{"name": "clock"}', '{"name": "weather", "arguments": {"city": "Rome"}}
 
 
 @pytest.mark.parametrize("form", ["{}, {}, {}", "[{}, {}, {}]", "{}\n{}\n{}", "```json\n[{}, {}, {}]\n```",
+                                  "```json\n{}\n```\n\n```json\n{}\n```\n\n```json\n{}\n```", "{}\n</tool_call>\n{}\n</tool_call>\n{}",
                                   "<tool_call>{}</tool_call><tool_call>{}</tool_call><tool_call>{}</tool_call>"])  # fmt: skip
 def test_whole_calls_before_one_that_the_token_limit_cuts_are_calls(form: str) -> None:
     """A text with braces of its own is formatted in steps."""
@@ -286,6 +287,13 @@ def test_whole_calls_before_one_that_the_token_limit_cuts_are_calls(form: str) -
         assert ([call.name for call in last.calls], last.text, last.finish_reason) == (["clock", "weather"], "", "length")
         *_, last = tool_calls.recognised(chunks_of([first, second, third[:cut]], "length"), replace(REQUEST, one_call=True))
         assert ([call.name for call in last.calls], last.text, last.finish_reason) == (["clock"], "", "stop")
+
+
+@pytest.mark.parametrize("mark", ["```json", "</tool_call>", "<tool_call>"])
+def test_a_whole_call_before_a_mark_that_the_token_limit_cuts_is_one(mark: str) -> None:
+    for cut in range(1, len(mark)):
+        *_, last = tool_calls.recognised(chunks_of([f"{CALLS[0]}\n{mark[:cut]}"], "length"), REQUEST)
+        assert ([call.name for call in last.calls], last.text) == (["clock"], "")
 
 
 @pytest.mark.parametrize(

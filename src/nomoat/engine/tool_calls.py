@@ -30,7 +30,7 @@ OPENING, CLOSING = "<tool_call>", "</tool_call>"
 # How an answer begins that may be calls without these marks, alone or in a fence.
 BARE = r'\s*(?:```(?:json)?\s*)?\[?\s*\{\{?\s*"(?:name|type|function|arguments|parameters|id)"'
 # What else may stand around and between such calls. A small model loses count of brackets and fences.
-AROUND = re.compile(r"\A(?:[\s;,\[\]}]|```(?:json)?|</tool_call>)*")
+AROUND = re.compile(r"\A(?:[\s;,\[\]}]|```(?:json)?(?![a-z])|</tool_call>)*")
 DECODER = json.JSONDecoder(strict=False)  # models break lines within texts
 THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"  # models that think aloud also think of the marks
 KEYS = frozenset({"name", "arguments", "parameters", "type", "id"})  # of a call
@@ -280,7 +280,8 @@ class _Reader:
         """What was held back: text, calls, or both. `may_be_cut`: the last call may be a beginning alone, which is left out."""
         before, thought_ends, answer = self._held.rpartition(THOUGHT_ENDS)
         calls, behind = _calls_in(answer, self._functions)
-        if behind and not (may_be_cut and begins_bare(behind) is not False):
+        begins = begins_bare(behind) is not False or any(mark.startswith(behind) for mark in (OPENING, CLOSING))
+        if behind and not (may_be_cut and begins):
             calls = ()
         if not calls:
             return self._held, ()
