@@ -278,6 +278,7 @@ CALLS = '{"name": "clock"}', '{"name": "weather", "arguments": {"city": "Rome"}}
 
 @pytest.mark.parametrize("form", ["{}, {}, {}", "[{}, {}, {}]", "{}\n{}\n{}", "```json\n[{}, {}, {}]\n```",
                                   "```json\n{}\n```\n\n```json\n{}\n```\n\n```json\n{}\n```", "{}\n</tool_call>\n{}\n</tool_call>\n{}",
+                                  "<tool_call>[{}, {}, {}]</tool_call>",
                                   "<tool_call>{}</tool_call><tool_call>{}</tool_call><tool_call>{}</tool_call>"])  # fmt: skip
 def test_whole_calls_before_one_that_the_token_limit_cuts_are_calls(form: str) -> None:
     """A text with braces of its own is formatted in steps."""

@@ -31,6 +31,7 @@ OPENING, CLOSING = "<tool_call>", "</tool_call>"
 BARE = r'\s*(?:```(?:json)?\s*)?\[?\s*\{\{?\s*"(?:name|type|function|arguments|parameters|id)"'
 # What else may stand around and between such calls. A small model loses count of brackets and fences.
 AROUND = re.compile(r"\A(?:[\s;,\[\]}]|```(?:json)?(?![a-z])|</tool_call>)*")
+ANOTHER_OF_LIST = re.compile(r"\s*,\s*\{")
 DECODER = json.JSONDecoder(strict=False)  # models break lines within texts
 THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"  # models that think aloud also think of the marks
 KEYS = frozenset({"name", "arguments", "parameters", "type", "id"})  # of a call
@@ -298,16 +299,18 @@ def _calls_in(text: str, functions: set[str]) -> tuple[tuple[ToolCall, ...], str
     _, mark, marked = text.partition(OPENING)
     rest = marked if mark else text
     found: list[ToolCall] = []
-    while rest := (rest.strip() if mark else AROUND.sub("", rest)):
+    while rest := AROUND.sub("", rest):
         try:
             value, end = DECODER.raw_decode(rest, int(rest.startswith("{{")))  # as the template of Qwen2.5-Coder shows it
         except (ValueError, RecursionError):
             break
-        calls = [_call(one, functions) for one in (value if isinstance(value, list) else [value])]
-        if None in calls:
+        call = _call(value, functions)
+        if call is None:
             return (), rest
-        found += [call for call in calls if call is not None]
-        rest = rest[end:].partition(OPENING)[2] if mark else rest[end:]
+        found.append(call)
+        rest = rest[end:]
+        if mark and not ANOTHER_OF_LIST.match(rest):
+            rest = rest.partition(OPENING)[2]
     return tuple(found), rest
 
 
