@@ -320,6 +320,18 @@ def test_a_template_that_takes_no_turn_of_several_calls_is_given_none() -> None:
     assert len(last.calls) == 1
 
 
+@pytest.mark.parametrize("behind", ['{"name": "spell"}', '{"time": "9:30"}', "now", '{"name": "clock", "arguments": 1}'])
+def test_where_one_call_counts_all_behind_the_first_one_with_marks_is_left_out(behind: str) -> None:
+    for form in ("<tool_call>{}</tool_call>\n<tool_call>{}</tool_call>", "<tool_call>[{}, {}]</tool_call>"):
+        text = behind.join(form.replace("{}", CALLS[0], 1).split("{}"))
+        assert read([text], one_call=True) == (["", ""], [("clock", {})])
+
+
+def test_an_answer_that_was_cancelled_says_so_behind_its_one_call() -> None:
+    *_, last = tool_calls.recognised(chunks_of([CALLS[0]], "cancelled"), replace(REQUEST, one_call=True))
+    assert ([call.name for call in last.calls], last.finish_reason) == (["clock"], "cancelled")
+
+
 def test_tools_that_a_template_does_not_know_are_said_so() -> None:
     request = Request(messages=(Message(role="user", content="u"),), tools=TOOLS, template_variables='{"x": 1}')
     assert tool_calls.notes(READS_TOOLS, request) == ("the model's chat template does not read `x`",)
