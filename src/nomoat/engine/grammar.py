@@ -26,7 +26,8 @@ OPTIONS = {
 SPACE = r" |\n {0,16}"  # in a call that a model begins by itself: it goes on as it has learned, on one line or on several
 SPACED = {**OPTIONS, "whitespace_flexible": True, "whitespace_pattern": SPACE}
 MAX_KEPT = 16  # grammars of calls: conversations go on with the same functions
-NAMING = ("properties", "patternProperties", "$defs", "definitions")  # keywords of schemas by names, which are no keywords
+DEFINITIONS = ("$defs", "definitions")
+NAMING = ("properties", "patternProperties", *DEFINITIONS)  # keywords of schemas by names, which are no keywords
 VALUES = ("const", "enum", "default", "examples")  # keywords of what is no schema
 NAMES = ("properties", "patternProperties", "additionalProperties", "required", "minProperties", "maxProperties")  # about an object's
 BRANCHES = ("allOf", "anyOf", "oneOf")  # keywords of schemas of the same value, as `$ref` is
@@ -375,13 +376,13 @@ def _of_place(place: str) -> str:
 
 
 def _places(part: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """A schema and each within, as `mapped` finds them, with their JSON pointers."""
+    """A schema and each within, as `mapped` finds them, with their JSON pointers; definitions last, which may be used nowhere."""
     if isinstance(part, list):
         for at, one in enumerate(part):
             yield from _places(one, f"{place}/{at}")
     elif isinstance(part, dict):
         yield place, part
-        for key, value in part.items():
+        for key, value in sorted(part.items(), key=lambda item: item[0] in DEFINITIONS):
             if key in NAMING and isinstance(value, dict):
                 for name, one in value.items():
                     yield from _places(one, f"{place}/{key}/{name.replace('~', '~0').replace('/', '~1')}")
