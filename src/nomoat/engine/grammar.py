@@ -29,6 +29,7 @@ MAX_KEPT = 16  # grammars of calls: conversations go on with the same functions
 DEFINITIONS = ("$defs", "definitions")
 NAMING = ("properties", "patternProperties", *DEFINITIONS)  # keywords of schemas by names, which are no keywords
 VALUES = ("const", "enum", "default", "examples")  # keywords of what is no schema
+REMARKS = frozenset({"title", "description", "$comment"})  # keywords that assert nothing
 NAMES = ("properties", "patternProperties", "additionalProperties", "required", "minProperties", "maxProperties")  # about an object's
 BRANCHES = ("allOf", "anyOf", "oneOf")  # keywords of schemas of the same value, as `$ref` is
 # A small model's number may go on for ever. These are digits in a row: as many as whole numbers of 64 bits take, and of an exponent.
@@ -219,12 +220,20 @@ def _narrowed(asked: dict[str, Any]) -> Any:
 
 
 def _without_what_asserts_nothing(schema: dict[str, Any]) -> dict[str, Any]:
-    """Without what llguidance refuses and nothing is against: by the standard (2020-12) a `format` such as `path` or `binary`, and
-    `propertyNames` that are any texts."""
-    named, names = schema.get("format"), schema.get("propertyNames")
+    """Without what llguidance refuses and nothing is against: by the standard (2020-12) a `format` such as `path` or `binary`,
+    `propertyNames` that are any texts, and a `uniqueItems` that is false."""
+    named = schema.get("format")
     empty = {"format"} if isinstance(named, str) and not _is_known_format(named) else set()
-    empty |= {"propertyNames"} if names is True or names in ({}, {"type": "string"}) else set()
+    empty |= {"propertyNames"} if _fits_all_names(schema.get("propertyNames")) else set()
+    empty |= {"uniqueItems"} if schema.get("uniqueItems") is False else set()
     return {key: value for key, value in schema.items() if key not in empty}
+
+
+def _fits_all_names(schema: Any) -> bool:
+    if not isinstance(schema, dict):
+        return schema is True
+    kinds = schema.get("type", "string")
+    return REMARKS.issuperset(schema.keys() - {"type"}) and "string" in (kinds if isinstance(kinds, list) else [kinds])
 
 
 def _is_whole_list(schema: dict[str, Any]) -> bool:
