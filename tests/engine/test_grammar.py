@@ -102,11 +102,17 @@ def test_an_object_that_says_so_or_that_two_schemas_describe_has_others(allows: 
     assert allows(schema, text)
 
 
-@pytest.mark.parametrize("names", [{"type": "string"}, {}, True])
+@pytest.mark.parametrize(
+    "names", [{"type": "string"}, {}, True, {"type": ["string"]}, {"type": "string", "title": "Key", "description": "one's name"}]
+)
 def test_names_that_may_be_any_are_no_reason_to_refuse(allows: Allows, names: object) -> None:
     """As zod writes them for each record."""
     schema = {"properties": {"at": {"type": "object", "propertyNames": names, "additionalProperties": {"type": "number"}}}}
     assert allows(schema, '{"at":{"x":1.5}}') and not allows(schema, '{"at":{"x":"1.5"}}')
+
+
+def test_items_that_need_not_differ_are_no_reason_to_refuse(allows: Allows) -> None:
+    assert allows({"type": "array", "items": {"type": "integer"}, "uniqueItems": False}, "[1,1]")
 
 
 @pytest.mark.parametrize(
@@ -114,10 +120,15 @@ def test_names_that_may_be_any_are_no_reason_to_refuse(allows: Allows, names: ob
     [
         ({"properties": {"at": {"propertyNames": {"enum": ["x"]}}}},
          "`propertyNames` of `/properties/at` cannot be held to while an answer is written"),
+        ({"propertyNames": {"type": "string", "title": "Key", "maxLength": 3}},
+         "`propertyNames` cannot be held to while an answer is written"),
         ({"properties": {"a": TEXT, "b/c": {"items": {"if": {}, "then": {}}}}},
          "`if`, `then` of `/properties/b~1c/items` cannot be held to while an answer is written"),
         ({"anyOf": [TEXT, reference("not")], "$defs": {"not": {"not": {}}}},
          "`not` of `/$defs/not` cannot be held to while an answer is written"),
+        ({"$defs": {"a": {"not": {}}}, "properties": {"a": reference("a"), "b": {"not": {}}}},
+         "`not` of `/properties/b` cannot be held to while an answer is written"),
+        ({"definitions": {"a": {"not": {}}}, "items": {"not": {}}}, "`not` of `/items` cannot be held to while an answer is written"),
         ({"properties": {"a": {"type": "string", "pattern": "^a"}, "b": {"type": "string", "pattern": "^(?=a)\\d"}}},
          "`pattern` of `/properties/b`: regex parse error: look-around, including look-ahead and look-behind, is not supported"),
         ({"properties": {"a": {"patternProperties": {"^(?!x)": TEXT}}}},

@@ -277,6 +277,8 @@ CALLS = '{"name": "clock"}', '{"name": "weather", "arguments": {"city": "Rome"}}
 
 
 @pytest.mark.parametrize("form", ["{}, {}, {}", "[{}, {}, {}]", "{}\n{}\n{}", "```json\n[{}, {}, {}]\n```",
+                                  "```json\n{}\n```\n\n```json\n{}\n```\n\n```json\n{}\n```", "{}\n</tool_call>\n{}\n</tool_call>\n{}",
+                                  "<tool_call>[{}, {}, {}]</tool_call>",
                                   "<tool_call>{}</tool_call><tool_call>{}</tool_call><tool_call>{}</tool_call>"])  # fmt: skip
 def test_whole_calls_before_one_that_the_token_limit_cuts_are_calls(form: str) -> None:
     """A text with braces of its own is formatted in steps."""
@@ -286,6 +288,13 @@ def test_whole_calls_before_one_that_the_token_limit_cuts_are_calls(form: str) -
         assert ([call.name for call in last.calls], last.text, last.finish_reason) == (["clock", "weather"], "", "length")
         *_, last = tool_calls.recognised(chunks_of([first, second, third[:cut]], "length"), replace(REQUEST, one_call=True))
         assert ([call.name for call in last.calls], last.text, last.finish_reason) == (["clock"], "", "stop")
+
+
+@pytest.mark.parametrize("mark", ["```json", "</tool_call>", "<tool_call>"])
+def test_a_whole_call_before_a_mark_that_the_token_limit_cuts_is_one(mark: str) -> None:
+    for cut in range(1, len(mark)):
+        *_, last = tool_calls.recognised(chunks_of([f"{CALLS[0]}\n{mark[:cut]}"], "length"), REQUEST)
+        assert ([call.name for call in last.calls], last.text) == (["clock"], "")
 
 
 @pytest.mark.parametrize(
@@ -309,6 +318,18 @@ def test_a_template_that_takes_no_turn_of_several_calls_is_given_none() -> None:
         chunks_of(['{"name": "clock", "parameters": {}}; {"name": "clock", "parameters": {}}']), request, template
     )
     assert len(last.calls) == 1
+
+
+@pytest.mark.parametrize("behind", ['{"name": "spell"}', '{"time": "9:30"}', "now", '{"name": "clock", "arguments": 1}'])
+def test_where_one_call_counts_all_behind_the_first_one_with_marks_is_left_out(behind: str) -> None:
+    for form in ("<tool_call>{}</tool_call>\n<tool_call>{}</tool_call>", "<tool_call>[{}, {}]</tool_call>"):
+        text = behind.join(form.replace("{}", CALLS[0], 1).split("{}"))
+        assert read([text], one_call=True) == (["", ""], [("clock", {})])
+
+
+def test_an_answer_that_was_cancelled_says_so_behind_its_one_call() -> None:
+    *_, last = tool_calls.recognised(chunks_of([CALLS[0]], "cancelled"), replace(REQUEST, one_call=True))
+    assert ([call.name for call in last.calls], last.finish_reason) == (["clock"], "cancelled")
 
 
 def test_tools_that_a_template_does_not_know_are_said_so() -> None:

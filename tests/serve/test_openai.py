@@ -22,7 +22,7 @@ from scripted import ScriptedEngine
 from tiny import TEMPLATE, write_adapter, write_tiny_gguf
 
 from nomoat.catalog import licences
-from nomoat.engine import importer, openvino, tool_calls
+from nomoat.engine import forked, importer, openvino, tool_calls
 from nomoat.engine.batching import Reading
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.grammar import Grammars
@@ -367,6 +367,14 @@ def test_texts_embedded_as_the_models_tokens_are_those_embedded_as_texts(tiny: o
     ) as caught:
         tiny.embeddings.create(model="tiny", input=[[99999]])
     assert caught.value.param == "input" and "`check_embedding_ctx_length=False`" in caught.value.message
+
+
+def test_a_server_that_is_a_fork_has_nothing_against_the_texts(tiny: openai.OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forked, "_ran_in", {-1})
+    with pytest.raises(openai.BadRequestError, match="this process is a fork of one that had asked a model") as caught:
+        tiny.embeddings.create(model="tiny", input=[[1]])
+    assert caught.value.param is None and "check_embedding_ctx_length" not in caught.value.message
+    monkeypatch.undo()  # for the engine to be closed
 
 
 def test_model_on_a_server_is_said_to_give_no_embeddings(start: Start, sdk: Sdk) -> None:

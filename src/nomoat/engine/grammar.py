@@ -26,8 +26,10 @@ OPTIONS = {
 SPACE = r" |\n {0,16}"  # in a call that a model begins by itself: it goes on as it has learned, on one line or on several
 SPACED = {**OPTIONS, "whitespace_flexible": True, "whitespace_pattern": SPACE}
 MAX_KEPT = 16  # grammars of calls: conversations go on with the same functions
-NAMING = ("properties", "patternProperties", "$defs", "definitions")  # keywords of schemas by names, which are no keywords
+DEFINITIONS = ("$defs", "definitions")
+NAMING = ("properties", "patternProperties", *DEFINITIONS)  # keywords of schemas by names, which are no keywords
 VALUES = ("const", "enum", "default", "examples")  # keywords of what is no schema
+REMARKS = frozenset({"title", "description", "$comment"})  # keywords that assert nothing
 NAMES = ("properties", "patternProperties", "additionalProperties", "required", "minProperties", "maxProperties")  # about an object's
 BRANCHES = ("allOf", "anyOf", "oneOf")  # keywords of schemas of the same value, as `$ref` is
 # A small model's number may go on for ever. These are digits in a row: as many as whole numbers of 64 bits take, and of an exponent.
@@ -218,12 +220,20 @@ def _narrowed(asked: dict[str, Any]) -> Any:
 
 
 def _without_what_asserts_nothing(schema: dict[str, Any]) -> dict[str, Any]:
-    """Without what llguidance refuses and nothing is against: by the standard (2020-12) a `format` such as `path` or `binary`, and
-    `propertyNames` that are any texts."""
-    named, names = schema.get("format"), schema.get("propertyNames")
+    """Without what llguidance refuses and nothing is against: by the standard (2020-12) a `format` such as `path` or `binary`,
+    `propertyNames` that are any texts, and a `uniqueItems` that is false."""
+    named = schema.get("format")
     empty = {"format"} if isinstance(named, str) and not _is_known_format(named) else set()
-    empty |= {"propertyNames"} if names is True or names in ({}, {"type": "string"}) else set()
+    empty |= {"propertyNames"} if _fits_all_names(schema.get("propertyNames")) else set()
+    empty |= {"uniqueItems"} if schema.get("uniqueItems") is False else set()
     return {key: value for key, value in schema.items() if key not in empty}
+
+
+def _fits_all_names(schema: Any) -> bool:
+    if not isinstance(schema, dict):
+        return schema is True
+    kinds = schema.get("type", "string")
+    return REMARKS.issuperset(schema.keys() - {"type"}) and "string" in (kinds if isinstance(kinds, list) else [kinds])
 
 
 def _is_whole_list(schema: dict[str, Any]) -> bool:
@@ -375,13 +385,13 @@ def _of_place(place: str) -> str:
 
 
 def _places(part: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """A schema and each within, as `mapped` finds them, with their JSON pointers."""
+    """A schema and each within, as `mapped` finds them, with their JSON pointers; definitions last, which may be used nowhere."""
     if isinstance(part, list):
         for at, one in enumerate(part):
             yield from _places(one, f"{place}/{at}")
     elif isinstance(part, dict):
         yield place, part
-        for key, value in part.items():
+        for key, value in sorted(part.items(), key=lambda item: item[0] in DEFINITIONS):
             if key in NAMING and isinstance(value, dict):
                 for name, one in value.items():
                     yield from _places(one, f"{place}/{key}/{name.replace('~', '~0').replace('/', '~1')}")

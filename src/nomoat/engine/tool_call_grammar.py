@@ -3,8 +3,8 @@
 That is behind the mark `<tool_call>`: a call has to come, and `</tool_call>`. Without marks, as `tool_calls.BARE` begins, an answer is
 known for calls by the first one's name, which has to begin as a function's: that one is held from there on (one token may close name
 and call at once), those after it from their beginning. The rest is free, and so is what a model thinks aloud: no mask is computed for
-it, and no vocabulary read before a call. Where no more than one call counts, the answer ends behind it: at its mark or, as what
-follows a call without marks tells whether it is one, where another one begins.
+it, and no vocabulary read before a call. Where no more than one call counts, the answer ends behind one that is held: at its mark or,
+as what follows a call without marks tells whether it is one, where another one begins.
 
 Not covered: the name of a first call without mark, and calls without mark whose name does not come first or that stand behind a
 thought. Of arguments whose schema llguidance cannot follow, or not soon, only the form is held.

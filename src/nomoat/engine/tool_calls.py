@@ -30,7 +30,8 @@ OPENING, CLOSING = "<tool_call>", "</tool_call>"
 # How an answer begins that may be calls without these marks, alone or in a fence.
 BARE = r'\s*(?:```(?:json)?\s*)?\[?\s*\{\{?\s*"(?:name|type|function|arguments|parameters|id)"'
 # What else may stand around and between such calls. A small model loses count of brackets and fences.
-AROUND = re.compile(r"\A(?:[\s;,\[\]}]|```(?:json)?|</tool_call>)*")
+AROUND = re.compile(r"\A(?:[\s;,\[\]}]|```(?:json)?(?![a-z])|</tool_call>)*")
+ANOTHER_OF_LIST = re.compile(r"\s*,\s*\{")
 DECODER = json.JSONDecoder(strict=False)  # models break lines within texts
 THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"  # models that think aloud also think of the marks
 KEYS = frozenset({"name", "arguments", "parameters", "type", "id"})  # of a call
@@ -215,16 +216,17 @@ def recognised(chunks: Generator[Chunk], request: Request, template: str | None 
     counts, it is "stop": that one is whole.
     """
     takes_one = only_first(request, template)
-    reader = _Reader({_name(tool) for tool in request.tools})
+    reader = _Reader({_name(tool) for tool in request.tools}, takes_one=takes_one)
     with closing(chunks):
         for chunk in chunks:
             text = reader.push(chunk.text)
             if chunk.finish_reason is None:
                 yield replace(chunk, text=text)
                 continue
-            rest, calls = reader.finish(may_be_cut=takes_one or chunk.finish_reason == "length")
+            rest, calls = reader.finish(is_cut=chunk.finish_reason == "length")
             last = replace(chunk, text=text + rest, calls=calls)
-            yield replace(last, finish_reason="stop", calls=calls[:1]) if takes_one and calls else last
+            is_whole = takes_one and calls and chunk.finish_reason == "length"
+            yield replace(last, finish_reason="stop") if is_whole else last
 
 
 def only_first(request: Request, template: str | None) -> bool:
@@ -248,8 +250,8 @@ def begins_bare(text: str) -> bool | None:
 class _Reader:
     """Gives out text as it comes, and holds back what may be calls."""
 
-    def __init__(self, functions: set[str]) -> None:
-        self._functions = functions
+    def __init__(self, functions: set[str], *, takes_one: bool) -> None:
+        self._functions, self._takes_one = functions, takes_one
         self._held = ""
         self._has_given = False
         self._is_text = False  # it has begun, and is no call alone
@@ -276,37 +278,42 @@ class _Reader:
         self._held, self._has_given = self._held[at:], True
         return text
 
-    def finish(self, *, may_be_cut: bool) -> tuple[str, tuple[ToolCall, ...]]:
-        """What was held back: text, calls, or both. `may_be_cut`: the last call may be a beginning alone, which is left out."""
+    def finish(self, *, is_cut: bool) -> tuple[str, tuple[ToolCall, ...]]:
+        """What was held back: text, calls, or both. `is_cut`: by the token limit; a beginning of one more call is left out."""
         before, thought_ends, answer = self._held.rpartition(THOUGHT_ENDS)
-        calls, behind = _calls_in(answer, self._functions)
-        if behind and not (may_be_cut and begins_bare(behind) is not False):
+        calls, behind = _calls_in(answer, self._functions, takes_one=self._takes_one)
+        begins = begins_bare(behind) is not False or any(mark.startswith(behind) for mark in (OPENING, CLOSING))
+        if behind and not (begins and (is_cut or self._takes_one)):
             calls = ()
         if not calls:
             return self._held, ()
         said, mark, _ = answer.partition(OPENING)
         text = before + thought_ends + (said if mark else "")
-        return text if text.strip() else "", calls
+        return text if text.strip() else "", calls[:1] if self._takes_one else calls
 
 
-def _calls_in(text: str, functions: set[str]) -> tuple[tuple[ToolCall, ...], str]:
+def _calls_in(text: str, functions: set[str], *, takes_one: bool) -> tuple[tuple[ToolCall, ...], str]:
     """The calls that a text begins with, and what stands behind them; none if any JSON there is no call.
 
-    What a model says between and after marked calls is left out.
+    What a model says between and after marked calls is left out; where one counts, so is all behind the first of these.
     """
     _, mark, marked = text.partition(OPENING)
     rest = marked if mark else text
     found: list[ToolCall] = []
-    while rest := (rest.strip() if mark else AROUND.sub("", rest)):
+    while rest := AROUND.sub("", rest):
         try:
             value, end = DECODER.raw_decode(rest, int(rest.startswith("{{")))  # as the template of Qwen2.5-Coder shows it
         except (ValueError, RecursionError):
             break
-        calls = [_call(one, functions) for one in (value if isinstance(value, list) else [value])]
-        if None in calls:
+        call = _call(value, functions)
+        if call is None:
             return (), rest
-        found += [call for call in calls if call is not None]
-        rest = rest[end:].partition(OPENING)[2] if mark else rest[end:]
+        found.append(call)
+        rest = rest[end:]
+        if mark and takes_one:
+            return (call,), ""
+        if mark and not ANOTHER_OF_LIST.match(rest):
+            rest = rest.partition(OPENING)[2]
     return tuple(found), rest
 
 

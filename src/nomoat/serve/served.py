@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from nomoat.engine import forked
 from nomoat.errors import BadRequestError, NomoatError, UsageError
 from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
@@ -111,6 +112,8 @@ class Served:
             try:
                 vectors_ND = responder.embed(call.texts, stop=stop)  # first: a server gives no embeddings and counts no tokens
             except UsageError as exc:
+                if forked.is_fork():  # that is about this process
+                    raise
                 raise wire.about_input(exc, call) from exc
             num_tokens = 0
             for text in call.texts:
