@@ -76,20 +76,14 @@ class FusedBuilder(GraphBuilder):
         products: list[tuple[Sequence[Source], str, int]] = []
         self._parts.append([])
 
-        def product(kind: str, parts: Sequence[Source]) -> None:
-            type_name = self._common_type(parts)
-            shape = self._tiles_shape(parts, type_name)
-            given.add(kind, type_name, shape[0] * TILE_ROWS, shape, self._biases(parts))
-            products.append((parts, type_name, 1))
-            self._parts[-1].append([(part.layer, self.file.tensor(part.tensor).num_rows) for part in parts])
-
-        def experts(kind: str, *names: str) -> None:
-            parts, count = [self._source(layer, name) for name in names], self.sizes.experts
-            type_name = self._common_type(parts)
-            shape = self._tiles_shape(parts, type_name)
-            given.add(kind, type_name, shape[0] * TILE_ROWS // count, shape, None, count, self.sizes.experts_chosen)
-            products.append((parts, type_name, count))
-            self._parts[-1].append([])
+        def product(kind: str, parts: Sequence[Source], *mixture: int) -> None:
+            types, experts = {self._tile_type(part) for part in parts}, mixture[0] if mixture else 1
+            type_name = types.pop() if len(types) == 1 else WHOLE_BYTES
+            shape, biases = self._tiles_shape(parts, type_name), None if mixture else self._biases(parts)
+            given.add(kind, type_name, shape[0] * TILE_ROWS // experts, shape, biases, *mixture)
+            products.append((parts, type_name, experts))
+            made_of = () if mixture else parts  # an adapter is not added to experts
+            self._parts[-1].append([(part.layer, self.file.tensor(part.tensor).num_rows) for part in made_of])
 
         def norm(kind: str, tensor_name: str) -> None:
             weight = self.file.rows(f"{tensor_name}.weight")
@@ -105,11 +99,12 @@ class FusedBuilder(GraphBuilder):
             add("self_attn.o_proj", "post_attention_norm")
             norm("norm", f"blk.{layer}.{self.arch.mlp_norm}")
             if self.arch.has_experts:
-                router = self._router(layer)
-                given.add("choose", "", len(router), None, router, len(router), self.sizes.experts_chosen)
+                router, mixture = self._router(layer), (self.sizes.experts, self.sizes.experts_chosen)
+                given.add("choose", "", len(router), None, router, *mixture)
                 self._parts[-1].append([])
-                experts("experts_gated", "mlp.experts.gate_proj", "mlp.experts.up_proj")
-                experts("experts_add", "mlp.experts.down_proj")
+                gate_up = [self._source(layer, f"mlp.experts.{name}_proj") for name in ("gate", "up")]
+                product("experts_gated", gate_up, *mixture)
+                product("experts_add", [self._source(layer, "mlp.experts.down_proj")], *mixture)
             else:
                 kind = "gated" if self.arch.activation == "silu" else "gelu_gated"
                 product(kind, [self._source(layer, name) for name in self.arch.gate_up])
@@ -128,11 +123,6 @@ class FusedBuilder(GraphBuilder):
         made = FusedBlock(inputs, steps=steps, first=int(seen is None), **told)
         outputs = made.outputs()
         return outputs[0], [one for y, group in zip(outputs[1:], groups, strict=True) for one in self._split(y, group)]
-
-    def _common_type(self, parts: Sequence[Source]) -> str:
-        """Of tiles that are one product."""
-        types = {self._tile_type(part) for part in parts}
-        return types.pop() if len(types) == 1 else WHOLE_BYTES
 
     def _queries_keys_values(self, layer: int) -> list[list[Source]]:
         """Those of one type are one product."""

@@ -195,7 +195,8 @@ class GGUFFile(Opened):
         experts, within = np.divmod(rows, parts[0].num_rows)
         made = np.empty((len(rows), parts[0].row_bytes), np.uint8)
         for expert in np.unique(experts):
-            made[experts == expert] = self._rows_of(parts[expert], within[experts == expert])
+            here = experts == expert
+            made[here] = self._rows_of(parts[expert], within[here])
         return made
 
     def rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> FloatArray:
