@@ -19,6 +19,9 @@ def raw_rows(type_name: str, rows: int, columns: int, *, seed: int = 0) -> npt.N
     chance = np.random.default_rng(seed)
     weights, size = tiles.BLOCKS[type_name]
     blocks = chance.integers(0, 256, (rows, columns // weights, size), dtype=np.uint8)
+    if type_name == "MXFP4":
+        blocks[..., 0] = chance.integers(119, 123, blocks.shape[:2])
+        return blocks.reshape(rows, -1)
     start, numbers = PLACES.get(type_name, 0), 2 if tiles.LAYOUTS[type_name].names[1] == "offset" else 1  # type: ignore[index]
     scales = chance.uniform(0.001, 0.01, (rows, columns // weights, numbers)).astype(np.float16)
     blocks[..., start : start + 2 * numbers] = scales.view(np.uint8)

@@ -11,11 +11,13 @@ from typing import Any
 from llvmlite import ir
 
 from nomoat.engine.emit import BYTE, HALF, WORD, Emit
-from nomoat.engine.tiles import GROUP_CODES, LEVELS, TILE_BYTES, UNITS
+from nomoat.engine.tiles import BLOCKS, GROUP_CODES, LEVELS, TILE_BYTES, UNITS
 
 LOW_HALVES, LOW_TWO_BITS = 0x0F0F0F0F, 0x03030303
 BIT_2, BIT_4, BITS_4_AND_5 = 0x04040404, 0x10101010, 0x30303030
 SMALL, CODES = 64, 64 + 256  # where a block's small scales begin, and its codes, in the types that have sixteen bytes of both a row
+GROUPS_OF_LEVELED = {kind: 256 // GROUP_CODES[kind] for kind in LEVELS if BLOCKS[kind][0] == 256}  # of a block
+MOST_MXFP4 = max(LEVELS["MXFP4"])
 Operands = list[Any]
 Group = tuple[Operands, Any, Any]  # an offset that is a whole number of scales is no vector but that number
 
@@ -57,9 +59,9 @@ def _two_bits(emit: Emit, address: Any, half: int) -> Operands:
     return [emit.builder.and_(_moved(emit, four, -2 * at), emit.word(LOW_TWO_BITS)) for at in range(4)]
 
 
-def _leveled(emit: Emit, nibbles: Operands, levels: Sequence[int]) -> Operands:
-    """Each code's level, and 128."""
-    bytes_ = [level + 128 for level in levels] + [0] * (16 - len(levels))
+def _leveled(emit: Emit, nibbles: Operands, levels: Sequence[int], zero: int = 128) -> Operands:
+    """Each code's level, and 128 or another number for which none is below 0."""
+    bytes_ = [level + zero for level in levels] + [0] * (16 - len(levels))
     table = ir.Constant(ir.VectorType(BYTE, 4 * emit.lanes), bytes_ * (emit.lanes // 4))
     return [emit.looked_up(table, four) for four in nibbles]
 
@@ -155,6 +157,18 @@ def _iq4_nl(emit: Emit, tile: Any, group: Any, half: int) -> Group:
     return _leveled(emit, nibbles, LEVELS["IQ4_NL"]), _number(emit, block, half), -128
 
 
+def _mxfp4(emit: Emit, tile: Any, group: Any, half: int) -> Group:
+    """An exponent less stands for the half that the levels want, in float32's own bits; those too small are 0."""
+    block, _ = _block(emit, "MXFP4", tile, group, 1)
+    exponents = emit.load(emit.add(block, emit.size(half * 8)), ir.VectorType(BYTE, emit.lanes))
+    exponents = emit.builder.zext(exponents, emit.words)
+    is_usual = emit.builder.icmp_signed(">", exponents, emit.word(0))
+    less = emit.builder.select(is_usual, emit.builder.sub(exponents, emit.word(1)), exponents)
+    scale = emit.builder.bitcast(emit.builder.shl(less, emit.word(23)), emit.floats)
+    nibbles = _nibbles(emit, emit.add(block, emit.size(16)), 4, half)
+    return _leveled(emit, nibbles, LEVELS["MXFP4"], MOST_MXFP4), scale, -MOST_MXFP4
+
+
 def _signed_scale(emit: Emit, block: Any, within: Any, half: int) -> Any:
     small = emit.add(block, emit.times(within, 16), emit.size(SMALL + half * 8))
     return emit.builder.fmul(_number(emit, block, half), emit.small_numbers(small, signed=True))
@@ -176,8 +190,8 @@ def with_offsets(emit: Emit, found: Group) -> Group:
 _READERS: dict[str, tuple[int, Callable[[Emit, Any, Any, int], Group]]] = {
     "Q4_0": (15, _q4_0), "Q4_1": (15, _q4_1), "Q5_0": (31, _q5_0), "Q5_1": (31, _q5_1), "Q8_0": (255, _q8_0),
     "Q2_K": (3, _q2_k), "Q3_K": (7, _q3_k), "Q4_K": (15, _q4_k), "Q5_K": (31, _q5_k), "Q6_K": (63, _q6_k),
-    "IQ4_NL": (LEVELS["IQ4_NL"][-1] + 128, _iq4_nl),
-    **{kind: (LEVELS[kind][-1] + 128, _leveled_k(kind, 256 // GROUP_CODES[kind])) for kind in LEVELS if kind != "IQ4_NL"},
+    "IQ4_NL": (LEVELS["IQ4_NL"][-1] + 128, _iq4_nl), "MXFP4": (2 * MOST_MXFP4, _mxfp4),
+    **{kind: (LEVELS[kind][-1] + 128, _leveled_k(kind, groups)) for kind, groups in GROUPS_OF_LEVELED.items()},
 }  # fmt: skip
 # codes of a group, the largest code, and who reads it
 GROUPS = {kind: (GROUP_CODES[kind], *reader) for kind, reader in _READERS.items()}

@@ -23,7 +23,7 @@ CACHE_LINE = 64  # bytes; weights and memory for them begin where one does
 CHUNK, FINE_CHUNK = 128, 64
 BLOCKS = {  # weights of a block, its bytes in the file
     "Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_0": (32, 34), "Q2_K": (256, 84), "Q3_K": (256, 110),
-    "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210), "IQ4_NL": (32, 18), "IQ4_XS": (256, 136),
+    "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210), "MXFP4": (32, 17), "IQ4_NL": (32, 18), "IQ4_XS": (256, 136),
     "IQ3_S": (256, 110), "IQ3_XXS": (256, 98), "IQ2_S": (256, 82), "IQ2_XS": (256, 74), "IQ2_XXS": (256, 66),
 }  # fmt: skip
 GROUP_CODES = {**dict.fromkeys(BLOCKS, 32), **dict.fromkeys(("Q2_K", "Q3_K", "Q6_K", "IQ2_S", "IQ2_XS"), 16)}  # share a scale
@@ -31,13 +31,15 @@ WHOLE_BYTES = "Q8_0"
 IN_CACHE = 1 << 18  # weights put into tiles at a time: what is between has room in a core's own cache
 _IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)  # Source: ggml's kvalues_iq4nl
 _IQ2 = (-86, -50, -16, 16, 50, 86)
-# What the codes of these types stand for, in UNITS of a group's scale, so that the largest is near 127. A file has IQ2 and IQ3 as
-# places in a table of vectors with signs aside: their weights are of so few levels that 4 bits hold each of them.
+# What the codes of these types stand for, in UNITS of a group's scale, so that the largest is near 127, but for MXFP4. A file has IQ2
+# and IQ3 as places in a table of vectors with signs aside: their weights are of so few levels that 4 bits hold each of them.
 LEVELS = {
+    "MXFP4": (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12),  # twice E2M1's
     "IQ4_NL": _IQ4, "IQ4_XS": _IQ4, "IQ3_S": tuple(range(-120, 121, 16)), "IQ2_S": _IQ2, "IQ2_XS": _IQ2, "IQ2_XXS": _IQ2,
     "IQ3_XXS": (-124, -104, -88, -72, -56, -40, -24, -8, 8, 24, 40, 56, 72, 88, 104, 124),
 }  # fmt: skip
 UNITS = {"IQ3_S": 1 / 8, "IQ3_XXS": 1 / 8, "IQ2_S": 1 / 16, "IQ2_XS": 1 / 16, "IQ2_XXS": 1 / 16}
+LARGEST_EXPONENT = 127 + 16  # of MXFP4's scales, which are powers of two: those of others are float16, and no larger
 FOUR_BITS = {"Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", *LEVELS}  # types of at most so many a code
 LANES = ("<f2", (TILE_ROWS,))  # one number of each row
 OPERAND = (TILE_ROWS, 4)  # four codes of each row
@@ -69,6 +71,7 @@ LAYOUTS = {  # of a block's weights in sixteen rows; `codes` knows these places
     # of 16 inputs each: a scale; twice their low halves and once their two high bits
     "Q6_K": _layout("unused", "i1", 16, (16, 3)),
     "IQ4_NL": _layout(None, None, 0, (4,)),
+    "MXFP4": np.dtype([("exponent", "u1", (TILE_ROWS,)), ("codes", "u1", (4, *OPERAND))]),
     **dict.fromkeys(("IQ4_XS", "IQ3_S", "IQ3_XXS", "IQ2_XXS"), _layout("unused", "i1", 8, (32,))),  # of 32 inputs each a scale
     **dict.fromkeys(("IQ2_S", "IQ2_XS"), _layout("unused", "i1", 16, (32,))),  # of 16
 }
@@ -125,7 +128,8 @@ def rows_of(tiles_TS: Bytes, type_name: str, rows_M: npt.NDArray[np.integer[Any]
         found: npt.NDArray[Any] = np.moveaxis(blocks_TB[name], -2 if name in ("codes", "high") else -1, 0)[lane, tile]
         return found
 
-    scales = of("scale").astype(np.float32)[..., None]
+    exponents = of("exponent") if "exponent" in fields else None
+    scales = (of("scale").astype(np.float32) if exponents is None else _powers(exponents))[..., None]
     codes = _unpacked(type_name, of("codes"), of("high") if "high" in fields else None)
     if "unused" in fields:
         scales = scales * of("scales") * np.float32(UNITS.get(type_name, 1))
@@ -139,6 +143,11 @@ def rows_of(tiles_TS: Bytes, type_name: str, rows_M: npt.NDArray[np.integer[Any]
         small = of("scales").reshape(*scales.shape[:2], 8, 2)
         scales, offsets = scales * small[..., 0], -offsets * small[..., 1]
     return _scaled(codes, scales, offsets)
+
+
+def _powers(exponents: Bytes) -> npt.NDArray[np.float32]:
+    """Scales of MXFP4's levels, which are twice the file's; 0 for those below 1e-38."""
+    return (np.maximum(exponents.astype(np.int32) - 1, 0) << 23).astype(np.uint32).view(np.float32)
 
 
 def _unpacked(type_name: str, codes: Bytes, high: Bytes | None) -> npt.NDArray[Any]:
@@ -228,6 +237,14 @@ def _q6_k(blocks: Bytes) -> list[Bytes]:
     return [_number(blocks, 208), _unused(blocks), _small(blocks[..., 192:208]), _behind(low, high)]
 
 
+def _mxfp4(blocks: Bytes) -> list[Bytes]:
+    """A scale's exponent, codes. Source: ggml's dequantize_row_mxfp4."""
+    exponents = np.ascontiguousarray(blocks[..., 0].transpose(0, 2, 1))
+    if (exponents > LARGEST_EXPONENT).any():
+        raise ValueError("scales that are no numbers")
+    return [exponents, _operands(blocks[..., 1:], 4, together=16)]
+
+
 def _iq4_xs(blocks: Bytes) -> list[Bytes]:
     """A float16, 8 scales of 6 bits (high bits in two bytes, low halves in four), codes. Source: ggml's dequantize_row_iq4_xs."""
     scales = parts(blocks[..., 4:8], 4, together=1) | (parts(blocks[..., 2:4], 2, together=1) << 4)
@@ -301,7 +318,7 @@ def _vectors(type_name: str) -> Bytes:
 MAKERS = {
     "Q4_0": _q4_0, "Q4_1": _q4_1, "Q5_0": _q5_0, "Q5_1": _q5_1, "Q8_0": _q8_0, "Q2_K": _q2_k, "Q3_K": _q3_k, "Q4_K": _q4_k,
     "Q5_K": _q5_k, "Q6_K": _q6_k, "IQ4_NL": _q4_0, "IQ4_XS": _iq4_xs, "IQ3_S": _iq3_s, "IQ3_XXS": _iq3_xxs, "IQ2_S": _iq2_s,
-    "IQ2_XS": _iq2_xs, "IQ2_XXS": _iq2_xxs,
+    "IQ2_XS": _iq2_xs, "IQ2_XXS": _iq2_xxs, "MXFP4": _mxfp4,
 }  # fmt: skip
 ZEROS = {"Q4_0": 8, "Q5_0": 16, "Q8_0": 128, "Q3_K": 4, "Q6_K": 32, **dict.fromkeys(LEVELS, 0)}  # the code of a weight of 0
 
