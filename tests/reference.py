@@ -331,8 +331,22 @@ CASES = {
 }  # fmt: skip
 
 
+GPTOSS_YARN = {**YARN, "rope_theta": 150000.0, "beta_fast": 8.0, "beta_slow": 2.0, "truncate": False}
 # Of mixtures of experts; their folders are not read.
 MIXTURES = {
+    "gpt-oss": Case(
+        arch="gpt-oss",
+        model="GptOss",
+        config={
+            **LLAMA_LIKE, "num_hidden_layers": 3, "head_dim": 32, "num_local_experts": 8, "num_experts_per_tok": 4,
+            "sliding_window": WINDOW, "rope_parameters": GPTOSS_YARN, "swiglu_limit": 7.0,
+        },
+        keys={
+            **YARN_KEYS, "rope.freq_base": 150000.0, "rope.scaling.yarn_beta_fast": 8.0, "rope.scaling.yarn_beta_slow": 2.0,
+            "attention.key_length": 32, "attention.sliding_window": WINDOW, "expert_count": 8, "expert_used_count": 4,
+            "expert_feed_forward_length": HIDDEN,
+        },
+    ),
     "mixtral": Case(
         arch="llama",
         model="Mixtral",
@@ -395,13 +409,18 @@ def randomise(model: Any, *, arch: str, norm_offset: float) -> None:
     form = Form("int8", 64 if arch.startswith("gemma") else 0)  # what `layout.storage` gives the family
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if weight.dim() == 1:
+            if name.endswith("sinks"):
+                weight.uniform_(-1, 3)
+            elif name.endswith(("proj_bias", "router.bias")):
+                weight.uniform_(-0.5, 0.5)
+            elif weight.dim() == 1:
                 low = 0.5 - norm_offset if name.endswith("weight") else -0.3
                 weight.uniform_(low, low + (1 if name.endswith("weight") else 0.6))
             elif "wpe" in name:
                 weight.normal_(0, 0.1)
             else:
                 matrix = weight.T if name in rows_last else weight
+                matrix = weight.transpose(1, 2) if arch == "gpt-oss" and "experts" in name else matrix
                 rows = torch.randn(matrix.shape).reshape(-1, matrix.shape[-1])
                 codes, scales = quantised((rows / matrix.shape[-1] ** 0.5).numpy(), form)
                 matrix.copy_(torch.from_numpy((codes * scales.astype(np.float32)).reshape(matrix.shape)))
@@ -410,6 +429,10 @@ def randomise(model: Any, *, arch: str, norm_offset: float) -> None:
 def _as_converted(model: Any) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors, what is tied once; of experts as the hub's folders have them, but all of a layer in one."""
     for name, tensor in model.named_parameters():
+        if model.config.model_type == "gpt_oss" and "experts" in name:
+            yield from _experts_of_gptoss(name, tensor)
+            continue
+        name = f"{name}.weight" if name.endswith("sinks") else name
         if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
             yield name, tensor
         elif name.endswith("down_proj"):
@@ -417,6 +440,17 @@ def _as_converted(model: Any) -> Iterator[tuple[str, Tensor]]:
         else:
             for part, of_part in zip(("gate", "up"), tensor.chunk(2, dim=1), strict=True):
                 yield f"{name.replace('gate_up', part)}.weight", of_part
+
+
+def _experts_of_gptoss(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Outputs are columns, those of gate and up by turns."""
+    part, suffix = (name.removesuffix("_bias"), "bias") if name.endswith("_bias") else (name, "weight")
+    rows = tensor if suffix == "bias" else tensor.transpose(1, 2)
+    if part.endswith("down_proj"):
+        yield f"{part}.{suffix}", rows
+    else:
+        for at, half in enumerate(("gate", "up")):
+            yield f"{part.replace('gate_up', half)}.{suffix}", rows[:, at::2]
 
 
 def write_gguf(path: Path, case: Case, model: Any) -> Path:

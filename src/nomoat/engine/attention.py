@@ -293,7 +293,7 @@ def _attend_some(
     which, together = _panel_of(count) if are_few else (len(PANELS) - 1, QUERIES)
     panels, panel_bytes = -(-count // together), 2 * together * width
     seen_bytes, scores, seen, states, scales, _ = _room_places(room, width)
-    _prepare(job, facts, row, head, first, count, together, room, panel_bytes, states)
+    _prepare(job, facts, row, head, first, count, together, room, panel_bytes, states, part == 0)
     _clear(seen, panels * together * seen_bytes // 4)
     lowest = max(0, row[Row.POSITION] + first // group + 1 - window) if window else 0
     end = row[Row.POSITION] + (first + count - 1) // group + 1
@@ -335,9 +335,11 @@ def _hand_over(seen: Any, state: Any, width: Any, result: Any, partial: Any) -> 
 
 @jit.kernel
 def _prepare(
-    job: Any, facts: Any, row: Any, head: Any, first: Any, count: Any, together: Any, panels: Any, panel_bytes: Any, states: Any
-) -> None:
-    """Queries side by side, [panel][column / 2][query][2], in whole numbers. And states of queries that have seen nothing yet."""
+    job: Any, facts: Any, row: Any, head: Any, first: Any, count: Any, together: Any, panels: Any, panel_bytes: Any, states: Any,
+    is_first: Any,
+) -> None:  # fmt: skip
+    """Queries side by side, [panel][column / 2][query][2], in whole numbers. And states of queries that have seen nothing yet, but
+    for their heads' sinks in the first part of the keys."""
     width, group = facts[View.WIDTH], facts[View.HEADS] // facts[View.KV_HEADS]
     scale = jit.as_float(np.uint32(facts[View.SCALE])) * np.float32(LOG2_E)
     for n in range(count):
@@ -348,5 +350,8 @@ def _prepare(
         )
         state = jit.floats_at(states + n * STATE_BYTES, STATE_NUMBERS)
         state[QueryState.MOST], state[QueryState.TOTAL] = np.float32(NOTHING), np.float32(0)
+        if is_first and job[Attention.SINKS]:
+            sink = jit.floats_at(job[Attention.SINKS], own + 1)[own]
+            state[QueryState.MOST], state[QueryState.TOTAL] = sink * np.float32(LOG2_E), np.float32(1)
         pack_query(query, width, panel + 4 * (n % together), 4 * together, states + n * STATE_BYTES + 4 * QueryState.QUERY_UNIT)
         state[QueryState.QUERY_UNIT] *= scale

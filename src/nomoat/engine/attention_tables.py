@@ -29,6 +29,7 @@ class Attention(IntEnum):
     QUERY_NORM = 13  # addresses of the weights of a head's norm; 0: it has none
     KEY_NORM = 14
     NEXT_UNITS = 15  # address of two counts of portions that threads have taken: of many tokens and of few; 0 before the pass
+    SINKS = 16  # address of what each head's weights are shared with, float32: scores that stand for no key; 0: it has none
 
 
 class View(IntEnum):

@@ -88,6 +88,7 @@ class Chain:
         views = [*facts.views, facts.views[self._view_of_layer[-1]]]
         self._view_rows = np.stack([self._view_row(view, facts, programs[0].epsilon) for view in views])
         self._head_norms = np.array(facts.norms, np.float32)  # [layer, query or key, head width], or empty
+        self._sinks = np.array(facts.sinks, np.float32)  # [layer, head], or empty
         self._cache = 0
         self._arrays: dict[str, Any] = {}
         self._most_tokens, self._most_wanted = 0, 0
@@ -197,6 +198,8 @@ class Chain:
             row[Attention.QUERY_ROW_BYTES + part] = 4 * rows[at]
         if len(self._head_norms):
             row[Attention.QUERY_NORM], row[Attention.KEY_NORM] = (part.ctypes.data for part in self._head_norms[layer])
+        if len(self._sinks):
+            row[Attention.SINKS] = self._sinks[layer].ctypes.data
         return row
 
     def _last_norm(self, before: str, after: str) -> Any:

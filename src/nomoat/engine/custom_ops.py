@@ -103,10 +103,11 @@ class FusedBlock(_CustomOp):
         gated       x = silu(a) * b, with a and b the halves of x W^T [+ bias]
         gelu_gated  x = gelu(a) * b, gelu by the tangent
         out         the next output = x W^T [+ bias]
-    These three have two numbers more, how many experts there are and how many a token asks, and the rows of one expert:
-        choose         those of the highest x W^T; W is float32, in the place of a bias
-        experts_gated  as `gated`, for each of a token's experts; their W lie one after another
-        experts_add    residual += each one's x W^T by its weight, the softmax of those that were chosen
+    These have two numbers more, how many experts there are and how many a token asks, and the rows of one expert:
+        choose           those of the highest x W^T + bias; W is float32, in the place of a bias, and the bias behind it
+        experts_gated    as `gated`, for each of a token's experts; their W lie one after another, and so do their biases
+        experts_clamped  the same with `elementwise.clamped_gate`
+        experts_add      residual += each one's x W^T [+ bias] by its weight, the softmax of those that were chosen
     """
 
     class_type_info = ov.DiscreteTypeInfo("FusedBlock", "nomoat")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nomoat import jit
+from nomoat.engine.step_tables import GATE_LIMIT, GATE_SLOPE
 
 # GELU in its form with the tangent is x * sigmoid(a x + b x^3)
 GELU_LINEAR = 2 * (2 / math.pi) ** 0.5
@@ -61,6 +62,15 @@ def gelu_gate(x: Any, up: Any, columns: Any) -> None:
     for c in range(columns):
         turned = x_C[c] * (np.float32(GELU_LINEAR) + np.float32(GELU_CUBIC) * x_C[c] * x_C[c])
         x_C[c] = x_C[c] / (np.float32(1) + jit.exp(-turned)) * up_C[c]
+
+
+@jit.kernel
+def clamped_gate(x: Any, up: Any, columns: Any) -> None:
+    """x = x * sigmoid(1.702 x) * (up + 1), of x up to 7 and of up within plus and minus 7. Source: OpenAI's gpt_oss/torch/model.py."""
+    x_C, up_C, limit = jit.floats_at(x, columns), jit.floats_at(up, columns), np.float32(GATE_LIMIT)
+    for c in range(columns):
+        given, opened = min(x_C[c], limit), min(max(up_C[c], -limit), limit)
+        x_C[c] = given / (np.float32(1) + jit.exp(-np.float32(GATE_SLOPE) * given)) * (opened + np.float32(1))
 
 
 @jit.kernel

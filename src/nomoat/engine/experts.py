@@ -13,7 +13,7 @@ import numpy as np
 
 from nomoat import jit
 from nomoat.engine import amx, panels
-from nomoat.engine.elementwise import add_times, copy, gate
+from nomoat.engine.elementwise import add, add_times, clamped_gate, copy, gate
 from nomoat.engine.products import multiply_in_place, multiply_pair, multiply_tile, round_some
 from nomoat.engine.step_tables import (
     COPY_BYTES,
@@ -25,6 +25,7 @@ from nomoat.engine.step_tables import (
     ROOM_NUMBERS,
     STEP_NUMBERS,
     SUMS_BYTES,
+    Kind,
     Room,
     Step,
 )
@@ -39,10 +40,11 @@ def rate(step: Any, x: Any, room: Any, tokens: Any, threads: Any, me: Any) -> No
     """One thread's share of the experts: each token's score of them, [M, E]."""
     experts, columns = step[Step.ROWS], step[Step.COLUMNS]
     scores = jit.floats_at(room[Room.EXPERT_SCORES], tokens * experts)
+    biases = jit.floats_at(step[Step.VECTOR] + 4 * experts * columns, experts)
     for e in range(me, experts, threads):
         weight_C = jit.floats_at(step[Step.VECTOR] + 4 * e * columns, columns)
         for m in range(tokens):
-            x_C, total = jit.floats_at(x + 4 * m * columns, columns), np.float32(0)
+            x_C, total = jit.floats_at(x + 4 * m * columns, columns), biases[e]
             for c in range(columns):
                 total += weight_C[c] * x_C[c]
             scores[m * experts + e] = total if total > LOWEST_SCORE else LOWEST_SCORE
@@ -127,6 +129,8 @@ def round_pairs(step: Any, x: Any, room: Any, chunk: Any, share: Any, threads: A
                 for m in range(start, end):
                     if x:
                         copy(x + owners[m] * row_bytes, here + m * row_bytes, columns)
+                    elif step[Step.KIND] == Kind.EXPERTS_CLAMPED:
+                        clamped_gate(here + m * row_bytes, here + m * row_bytes + 4 * columns, columns)
                     else:
                         gate(here + m * row_bytes, here + m * row_bytes + 4 * columns, columns)
                 round_some(here, row_bytes, room, start, end, columns, chunk, blocks)
@@ -150,6 +154,7 @@ def multiply(step: Any, room: Any, chunk: Any, share: Any, taken: Any, threads: 
             e, t = asked[1 + at // twos], 2 * (at % twos)
             _see(room, starts[e], columns, chunk)
             own[Step.TILES] = step[Step.TILES] + e * of_expert * step[Step.TILE_BYTES]
+            own[Step.VECTOR] = step[Step.VECTOR] + 4 * e * rows if step[Step.VECTOR] else 0
             y = room[Room.EXPERT_RESULT] + 4 * starts[e] * rows
             _multiply_two(own, room, y, counts[e], chunk, share, t, min(t + 1, of_expert - 1), me)
         start = jit.add_atomic(taken, piece)
@@ -159,11 +164,13 @@ def multiply(step: Any, room: Any, chunk: Any, share: Any, taken: Any, threads: 
 def _multiply_two(
     step: Any, room: Any, y: Any, count: Any, chunk: Any, share: Any, first: Any, second: Any, me: Any
 ) -> None:  # fmt: skip
-    """Two tiles of an expert and its pairs."""
+    """Two tiles of an expert and its pairs, with their biases."""
     sums, none = room[Room.PAIRS] + me * PAIR_ROOM, np.int64(0)
     if share == 1:
         for t in range(first, second + 1):
             multiply_tile(step, room, y, count, t)
+            for m in range(count if step[Step.VECTOR] else 0):
+                add(step[Step.VECTOR] + 4 * t * TILE_ROWS, y + 4 * (m * step[Step.ROWS] + t * TILE_ROWS), TILE_ROWS)
     elif IN_BF16:
         amx.take_registers(count)
         multiply_in_place(step, step, room, none, count, first, second, sums, y)

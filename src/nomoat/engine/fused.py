@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import openvino as ov
 from openvino import opset13 as op
 
@@ -33,6 +34,7 @@ def facts_of(arch: Architecture, sizes: Dimensions, file: ModelSource, parts: li
     kinds = sorted(set(of_layers))
     return AttentionFacts(
         heads=sizes.heads, kv_heads=sizes.kv_heads, head_dim=sizes.head_dim, norms=norms,
+        sinks=[file.rows(f"blk.{layer}.attn_sinks.weight").tolist() for layer in layers] if arch.sinks else [],
         scale=score_scale(arch, sizes), cap=sizes.attention_cap or 0,
         views=[_view(sizes, file, sight) for sight in kinds], layers=[kinds.index(sight) for sight in of_layers],
         embedding_scale=sizes.embedding_scale, logit_scale=sizes.logit_scale, logit_cap=sizes.logit_cap or 0,
@@ -79,7 +81,7 @@ class FusedBuilder(GraphBuilder):
         def product(kind: str, parts: Sequence[Source], *mixture: int) -> None:
             types, experts = {self._tile_type(part) for part in parts}, mixture[0] if mixture else 1
             type_name = types.pop() if len(types) == 1 else WHOLE_BYTES
-            shape, biases = self._tiles_shape(parts, type_name), None if mixture else self._biases(parts)
+            shape, biases = self._tiles_shape(parts, type_name), self._biases(parts, experts)
             given.add(kind, type_name, shape[0] * TILE_ROWS // experts, shape, biases, *mixture)
             products.append((parts, type_name, experts))
             made_of = () if mixture else parts  # an adapter is not added to experts
@@ -100,10 +102,10 @@ class FusedBuilder(GraphBuilder):
             norm("norm", f"blk.{layer}.{self.arch.mlp_norm}")
             if self.arch.has_experts:
                 router, mixture = self._router(layer), (self.sizes.experts, self.sizes.experts_chosen)
-                given.add("choose", "", len(router), None, router, *mixture)
+                given.add("choose", "", len(router[0]), None, np.concatenate([part.reshape(-1) for part in router]), *mixture)
                 self._parts[-1].append([])
                 gate_up = [self._source(layer, f"mlp.experts.{name}_proj") for name in ("gate", "up")]
-                product("experts_gated", gate_up, *mixture)
+                product("experts_clamped" if self.arch.activation == "clamped" else "experts_gated", gate_up, *mixture)
                 product("experts_add", [self._source(layer, "mlp.experts.down_proj")], *mixture)
             else:
                 kind = "gated" if self.arch.activation == "silu" else "gelu_gated"

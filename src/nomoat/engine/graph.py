@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as op
+from openvino.utils.node_factory import NodeFactory
 
 from nomoat import footprint
 from nomoat.engine import positions, tiles, weights
@@ -27,6 +28,7 @@ from nomoat.engine.gguf import PLAIN_TYPES, FloatArray
 from nomoat.engine.layout import Storage
 from nomoat.engine.positions import Node, i64
 from nomoat.engine.source import ModelSource
+from nomoat.engine.step_tables import GATE_LIMIT, GATE_SLOPE
 from nomoat.engine.weights import Form
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ ACTIVATIONS = {
     "gelu_tanh": functools.partial(op.gelu, approximation_mode="TANH"),
     "relu": op.relu,
 }
+
 
 
 def head_tensor(file: ModelSource) -> tuple[str, str]:
@@ -282,16 +285,16 @@ class GraphBuilder:
             return [y]
         return list(op.variadic_split(y, i64(2), i64(*(self.file.tensor(part.tensor).num_rows for part in parts))).outputs())
 
-    def _biases(self, parts: Sequence[Source]) -> FloatArray | None:
-        """Of layers one under the other; None if none of them has one."""
+    def _biases(self, parts: Sequence[Source], experts: int = 1) -> FloatArray | None:
+        """Of layers one under the other, of one expert after another; None if none of them has one."""
         has_one = any(part.bias in self.file.tensors for part in parts)
-        return np.concatenate([self._bias(part) for part in parts]) if has_one else None
+        return np.concatenate([self._bias(part).reshape(experts, -1) for part in parts], axis=1).reshape(-1) if has_one else None
 
     def _bias(self, part: Source) -> FloatArray:
         """A layer's bias in the order of its rows; zeros where the file has none."""
         if part.bias not in self.file.tensors:
             return np.zeros(self.file.tensor(part.tensor).num_rows, np.float32)
-        bias = self.file.rows(part.bias)
+        bias = self.file.rows(part.bias).reshape(-1)
         order = positions.row_order(self.arch, self.sizes, part.layer)
         return bias if order is None else bias[order]
 
@@ -380,16 +383,27 @@ class GraphBuilder:
         if tables := self._rope[sight]:
             query, key = (positions.rotate(y, tables, self.sizes) for y in (query, key))
         key, value = self._cached(key, f"{layer}.key"), self._cached(value, f"{layer}.value")
-        y = self._attended(query, key, value, self._mask(sight.local))
+        y = self._attended(query, key, value, self._mask(sight.local), layer)
         return op.reshape(op.transpose(y, i64(0, 2, 1, 3)), i64(0, 0, heads * head_dim), True)
 
-    def _attended(self, query: Node, key: Node, value: Node, mask: Node) -> Node:
+    def _attended(self, query: Node, key: Node, value: Node, mask: Node, layer: int) -> Node:
         """The values a query sees, by its scores: [B, H, T, D]."""
         if self.sizes.attention_cap is None:
-            return op.scaled_dot_product_attention(query, key, value, mask, *self._scale())
+            return self._softmax_attention(query, key, value, mask, layer)
         scale = np.float32(score_scale(self.arch, self.sizes))
         scores = _capped(op.matmul(op.multiply(query, scale), key, False, True), self.sizes.attention_cap)
         return op.matmul(op.softmax(op.add(scores, mask), -1), value, False, False)
+
+    def _softmax_attention(self, query: Node, key: Node, value: Node, mask: Node, layer: int) -> Node:
+        """OpenVINO's own operation."""
+        if not self.arch.sinks:
+            return op.scaled_dot_product_attention(query, key, value, mask, *self._scale())
+        sinks = op.constant(self.file.rows(f"blk.{layer}.attn_sinks.weight").reshape(1, -1, 1, 1))
+        inputs = [query, key, value, mask, op.constant(np.float32(score_scale(self.arch, self.sizes))), sinks]
+        # OpenVINO's Python has no argument for them
+        return NodeFactory("opset13").create(
+            "ScaledDotProductAttention", [value.output(0) for value in inputs], {"causal": False}
+        )
 
     def _qk_normed(self, query: Node, key: Node, layer: int) -> tuple[Node, Node]:
         return self._norm(query, f"blk.{layer}.attn_q_norm"), self._norm(key, f"blk.{layer}.attn_k_norm")
@@ -440,32 +454,39 @@ class GraphBuilder:
         return op.reshape(both, i64(0, heads, -1, head_dim), True)
 
     def _mlp(self, x: Node, layer: int) -> Node:
-        activate = ACTIVATIONS[self.arch.activation]
         if self.arch.has_experts:
-            return self._experts(x, layer, activate)
+            return self._experts(x, layer)
         if "mlp.gate_up_proj" in self.arch.projections:
             halves = i64(self.sizes.hidden, self.sizes.hidden)
             gate, up = op.variadic_split(self._linear(x, layer, "mlp.gate_up_proj"), i64(2), halves).outputs()
-            y = op.multiply(activate(gate), up)
+            y = self._gated(gate, up)
         elif "mlp.gate_proj" in self.arch.projections:
             gate, up = self._linears(x, layer, ("mlp.gate_proj", "mlp.up_proj"))
-            y = op.multiply(activate(gate), up)
+            y = self._gated(gate, up)
         else:
-            y = activate(self._linear(x, layer, "mlp.up_proj"))
+            y = ACTIVATIONS[self.arch.activation](self._linear(x, layer, "mlp.up_proj"))
         return self._linear(y, layer, "mlp.down_proj")
 
-    def _router(self, layer: int) -> FloatArray:
-        """What each expert's score is a product with, with what an adapter adds: [experts, width]."""
+    def _gated(self, gate: Node, up: Node) -> Node:
+        if self.arch.activation != "clamped":
+            return op.multiply(ACTIVATIONS[self.arch.activation](gate), up)
+        gate, up = op.minimum(gate, np.float32(GATE_LIMIT)), op.clamp(up, -GATE_LIMIT, GATE_LIMIT)
+        opened = op.multiply(gate, op.sigmoid(op.multiply(gate, np.float32(GATE_SLOPE))))
+        return op.multiply(opened, op.add(up, np.float32(1)))
+
+    def _router(self, layer: int) -> tuple[FloatArray, FloatArray]:
+        """What each expert's score is a product with, with what an adapter adds, and its bias: [experts, width], [experts]."""
         part = self._source(layer, ROUTER)
         tensor = self.file.tensor(part.tensor)
         if self._delta:
             self._delta.require_fitting(part.layer, tensor.shape)
-        return self._values(part, 0, np.arange(tensor.num_rows))
+        return self._values(part, 0, np.arange(tensor.num_rows)), self._bias(part)
 
-    def _experts(self, x: Node, layer: int, activate: Callable[[Node], Node]) -> Node:
+    def _experts(self, x: Node, layer: int) -> Node:
         """All experts' MLPs of all tokens, by weights that are 0 for those it does not ask: to compare with."""
         count, chosen = self.sizes.experts, self.sizes.experts_chosen
-        scores = op.matmul(x, op.constant(self._router(layer)), False, True)
+        router, bias = self._router(layer)
+        scores = op.add(op.matmul(x, op.constant(router), False, True), op.constant(bias.reshape(1, 1, -1)))
         best = op.topk(scores, np.int64(chosen), 2, "max", "value")
         zeros = op.multiply(scores, np.float32(0))
         weights = op.scatter_elements_update(zeros, best.output(1), op.softmax(best.output(0), -1), np.int64(2))
@@ -475,9 +496,12 @@ class GraphBuilder:
             part = self._source(layer, f"mlp.experts.{name}")
             form = self._form(part)
             matrix = self._matrix([part], Form("int8") if form.is_tiled else form)
-            return op.matmul(y, op.reshape(matrix, i64(count, -1, self.file.tensor(part.tensor).shape[-1]), False), False, True)
+            y = op.matmul(y, op.reshape(matrix, i64(count, -1, self.file.tensor(part.tensor).shape[-1]), False), False, True)
+            if part.bias not in self.file.tensors:
+                return y
+            return op.add(y, op.constant(self._bias(part).reshape(1, count, 1, -1)))
 
-        y = product(op.multiply(activate(product(every, "gate_proj")), product(every, "up_proj")), "down_proj")  # [B, E, T, D]
+        y = product(self._gated(product(every, "gate_proj"), product(every, "up_proj")), "down_proj")  # [B, E, T, D]
         by_expert = op.unsqueeze(op.transpose(weights, i64(0, 2, 1)), i64(3))
         return op.reduce_sum(op.multiply(y, by_expert), i64(1), False)
 

@@ -39,7 +39,7 @@ def split(tokenizer: Tokenizer, request: Request, continuations: Sequence[str]) 
     Where the end of the prompt and a continuation's beginning are one token (a space at the prompt's end, say), the prompt is taken to
     end before it, for all continuations. Raises UsageError for an empty prompt, and for a continuation that adds nothing.
     """
-    text, add_bos = tokenizer.prompt_text(request)
+    text, add_bos = tokenizer.prompt_text(request, is_scored=True)
     prompt = tokenizer.encode(text, add_bos=add_bos)
     if not prompt:
         raise UsageError("a likelihood needs a prompt of at least one token", hint="write something into it")

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import cache, config, footprint, net, paths
-from nomoat.engine import Engine, forked, importer, layout, likelihood, served_scores_digest, tool_calls
+from nomoat.engine import Engine, forked, harmony, importer, layout, likelihood, served_scores_digest, tool_calls
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
 from nomoat.engine.blocks import BLOCK_TOKENS
@@ -167,7 +167,9 @@ class OpenVINOEngine(Engine):
     def _grammar(self, request: Request, ids: Sequence[int]) -> Grammar | ToolCallGrammar | None:
         schema = tool_calls.schema(request, self.tokenizer.chat_template)
         if schema is None:
-            return ToolCallGrammar(request, ids, self.tokenizer, self._grammars) if request.tools else None
+            if not request.tools or harmony.is_spoken(self.tokenizer.chat_template):  # these calls have other marks
+                return None
+            return ToolCallGrammar(request, ids, self.tokenizer, self._grammars)
         try:
             return self._grammars.of_schema(schema)
         except SchemaError as exc:
@@ -190,7 +192,7 @@ class OpenVINOEngine(Engine):
     def _stream(self, request: Request, prompt: Sequence[int], tokens: Tokens, started: float) -> Generator[Chunk]:
         asked = () if request.must_call else request.stop  # a call that has to be one ends where its JSON does
         text = _StopWatch((*asked, *(self.tokenizer.stops if request.messages else ())))
-        stream = self.tokenizer.decode_stream(() if request.messages and not request.answer_start else prompt)
+        stream = self.tokenizer.answer_stream(request, prompt)
         first_at: float | None = None
         count = 0
         reason: FinishReason = "length"

@@ -80,7 +80,9 @@ def _yarn(sizes: Dimensions, pairs: int) -> npt.NDArray[np.float64]:
     fast, slow = (
         pairs * math.log(sizes.yarn_tokens / (turns * 2 * math.pi)) / math.log(sizes.rope_base) for turns in sizes.yarn_turns
     )
-    first, last = max(math.floor(fast), 0), min(math.ceil(slow), 2 * pairs - 1)
+    if sizes.yarn_truncates:
+        fast, slow = math.floor(fast), math.ceil(slow)
+    first, last = max(fast, 0), min(slow, 2 * pairs - 1)
     slowness = np.clip((np.arange(pairs) - first) / max(last - first, 0.001), 0, 1)
     return np.asarray(1 - slowness + slowness / sizes.rope_scale)
 

@@ -228,7 +228,7 @@ class Program:
                 table[number, Step.COLUMNS] = columns
             else:
                 table[number] = _product_row(type_name, rows, columns, address + place)
-                columns = rows // 2 if kind in ("gated", "gelu_gated", "experts_gated") else columns
+                columns = rows // 2 if kind in ("gated", "gelu_gated", "experts_gated", "experts_clamped") else columns
             table[number, Step.EXPERTS : Step.CHOSEN + 1] = mixture or 0
             table[number, Step.KIND], table[number, Step.ROWS] = Kind[kind.upper()], rows
             table[number, Step.VECTOR] = 0 if vector < 0 else address + vector

@@ -6,7 +6,7 @@ import functools
 import json
 from typing import Any
 
-from nomoat.engine import sandbox
+from nomoat.engine import harmony, sandbox
 from nomoat.engine.templates import NAMED
 from nomoat.errors import UnsupportedError
 from nomoat.records import Request
@@ -52,6 +52,8 @@ def variables_for(template: str, request: Request) -> dict[str, Any]:
     effort = request.reasoning_effort
     if effort is None:
         return asked
+    if harmony.is_spoken(template):
+        effort = harmony.EFFORTS.get(effort, effort)
     read, told = variables_of(template), dict[str, Any]()
     if "reasoning_effort" in read:
         told["reasoning_effort"] = effort

@@ -46,6 +46,7 @@ class Kind(IntEnum):
     CHOOSE = 7
     EXPERTS_GATED = 8
     EXPERTS_ADD = 9
+    EXPERTS_CLAMPED = 10
 
 
 class Step(IntEnum):
@@ -59,7 +60,9 @@ class Step(IntEnum):
     COLUMNS = 5  # of the weights: numbers of a token's input
     TILES = 6  # address of the weights, tile by tile
     TILE_BYTES = 7
-    VECTOR = 8  # address of ROWS float32: a bias, or a norm's weights; 0: none. Of `CHOOSE` of its weights, ROWS x COLUMNS
+    # address of ROWS float32: a bias, or a norm's weights; 0: none. Of experts one expert's biases after another's. Of `CHOOSE` its
+    # weights, ROWS x COLUMNS, and then its biases
+    VECTOR = 8
     EXPERTS = 9  # of a mixture, whose ROWS are those of one expert
     CHOSEN = 10  # of them, by each token
 
@@ -133,6 +136,7 @@ class Job(IntEnum):
     IN_PANELS = 17  # not 0: however few tokens there are, they are multiplied as many are
 
 
+GATE_LIMIT, GATE_SLOPE = 7.0, 1.702  # see `elementwise.clamped_gate`
 ATTENTION, LAST_NORM, CHOICE = 0, -1, -2  # what stands for a number of steps in jobs that are none
 MOST_OUTPUTS = Job.CHUNK_COLUMNS - Job.OUTPUTS
 STEP_NUMBERS, B_TILE_NUMBERS, ROOM_NUMBERS = len(Step), len(BTile), len(Room)

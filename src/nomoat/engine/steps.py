@@ -243,7 +243,7 @@ def _ask_experts(
         return
     experts.multiply(step, room, chunk, together, taken, threads, me)
     jit.meet(state, threads)
-    if step[Step.KIND] == Kind.EXPERTS_GATED:
+    if step[Step.KIND] != Kind.EXPERTS_ADD:
         experts.round_pairs(step, none, room, chunk, together, threads, me)
         jit.meet(state, threads)
         return

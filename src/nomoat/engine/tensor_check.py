@@ -57,11 +57,13 @@ def _words(shape: Shape) -> str:
 
 
 def _needed(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shape]]:
-    """Every matrix of every layer."""
+    """Every matrix of every layer, and its sinks."""
     shapes = _projections(sizes)
     for layer in range(sizes.layers):
         for part, tensor in arch.projections.items():
             yield f"blk.{layer}.{tensor}.weight", shapes[part]
+        if arch.sinks:
+            yield f"blk.{layer}.attn_sinks.weight", (sizes.heads,)
 
 
 def of_layers(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shape]]:
@@ -102,8 +104,7 @@ def _possible(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shap
                 yield f"blk.{layer}.attn_{part}_norm.{kind}", (heads * sizes.head_dim,)
     for layer in range(sizes.layers):
         for part, tensor in arch.projections.items():
-            if "mlp" not in part or not arch.has_experts:
-                yield f"blk.{layer}.{tensor}.bias", shapes[part][:1]
+            yield f"blk.{layer}.{tensor}.bias", shapes[part][:-1]
     if arch.norm == "layer" and sizes.logit_scale == 1:  # no family has both: a bias may be meant before the scale or after it
         yield "output.bias", (sizes.vocabulary,)
 

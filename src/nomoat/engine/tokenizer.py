@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from nomoat.engine import pre_tokenizers, rendering, templates, tool_calls
+from nomoat.engine import harmony, pre_tokenizers, rendering, templates, tool_calls
 from nomoat.engine.imported import not_whole
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.records import Message, Request
@@ -118,12 +118,17 @@ class Tokenizer:
         begin, end = self._token_text(self.special.bos_id), self._token_text(self.special.eos_id)
         return render(self.chat_template, messages, variables, tools, bos_token=begin, eos_token=end)
 
-    def prompt_text(self, request: Request) -> tuple[str, bool]:
-        """A request's prompt, template included, and whether the token that begins a text is still to be put before it."""
+    def prompt_text(self, request: Request, *, is_scored: bool = False) -> tuple[str, bool]:
+        """A request's prompt, template included, and whether the token that begins a text is still to be put before it.
+
+        `is_scored`: it is asked how likely continuations are, as what is said.
+        """
         if request.prompt is not None:
             return request.prompt, True
         text = self.render(request.messages, rendering.variables_for(self.chat_template or "", request), request.tools)
         begun = tool_calls.start(self.chat_template or "") if request.must_call else request.answer_start
+        if harmony.is_spoken(self.chat_template) and (is_scored or harmony.begins_final(request)):
+            begun = harmony.FINAL + begun
         return text + begun, self.render_lacks_bos
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
@@ -134,6 +139,13 @@ class Tokenizer:
         """Token ids of a request's prompt, template included."""
         text, add_bos = self.prompt_text(request)
         return self.encode(text, add_bos=add_bos)
+
+    def answer_stream(self, request: Request, prompt: Sequence[int]) -> DecodeStream | harmony.ChannelStream:
+        """Decodes the answer to a request with this prompt token by token."""
+        before = () if request.messages and not request.answer_start else prompt
+        if request.messages and harmony.is_spoken(self.chat_template):
+            return harmony.ChannelStream(self, before, begun=harmony.begins_final(request))
+        return self.decode_stream(before)
 
     def decode_stream(self, before: Sequence[int] = ()) -> DecodeStream:
         """Decodes an answer token by token. `before`: the tokens of the text that it goes on with, if it does not begin one."""
@@ -362,8 +374,10 @@ def _are_numbers(value: Any) -> bool:
 
 def stop_ids(eos_ids: Sequence[int], id_of: Callable[[str], int | None]) -> tuple[int, ...]:
     """Tokens after which an answer is over: a model may end its turn with another token than its text."""
-    ends = {found for end in TURN_ENDS if (found := id_of(end)) is not None}
-    return tuple(sorted(ends.union(eos_ids)))
+    ends = {found for end in (*TURN_ENDS, *harmony.ENDS) if (found := id_of(end)) is not None}.union(eos_ids)
+    if all(id_of(end) is not None for end in harmony.ENDS):
+        ends -= {id_of(harmony.END)}  # another message follows
+    return tuple(sorted(ends))
 
 
 def _turn_ends(metadata: dict[str, Any], num_tokens: int) -> list[int]:

@@ -20,7 +20,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from nomoat.engine import rendering
+from nomoat.engine import harmony, rendering
 from nomoat.engine.grammar import BRANCHES, mapped
 from nomoat.matching import begun_length
 from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult
@@ -56,12 +56,17 @@ def for_template(
     template: str, messages: Sequence[Message], tools: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
     """What a chat template is given as `messages` and as `tools`."""
+    if harmony.is_spoken(template):
+        messages = [harmony.told(message) for message in messages]
     has_tools = bool(tools) or any(isinstance(message, CallingTurn | ToolResult) for message in messages)
     if has_tools and reads_tools(template):  # to look at a template takes as long as to compile it
         if COUNTS_ID.search(template):
             messages = [_with_short_ids(message) for message in messages]
         names = {call.id: call.name for message in messages if isinstance(message, CallingTurn) for call in message.calls}
-        return [_turn(message, names) for message in messages], [_definition(tool) for tool in tools] or None
+        definitions = [_definition(tool) for tool in tools]
+        if harmony.is_spoken(template):  # which adds each description to a text
+            definitions = [{**one, "function": {"description": "", **one["function"]}} for one in definitions]
+        return [_turn(message, names) for message in messages], definitions or None
     return [{"role": message.role, "content": message.content} for message in _without_tools(messages, tools)], None
 
 
@@ -231,7 +236,7 @@ def recognised(chunks: Generator[Chunk], request: Request, template: str | None 
 
 def only_first(request: Request, template: str | None) -> bool:
     """Whether no more than one call counts: the request says so, or the template takes no turn with several."""
-    return request.one_call or ONE_AT_ONCE in (template or "")
+    return request.one_call or ONE_AT_ONCE in (template or "") or harmony.is_spoken(template)
 
 
 def another_begins(text: str) -> bool:

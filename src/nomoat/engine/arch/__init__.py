@@ -49,7 +49,7 @@ EXPERTS = {
 HF_DENSE_MLP = {"mlp.up_proj": "mlp.dense_h_to_4h", "mlp.down_proj": "mlp.dense_4h_to_h"}
 
 
-MIXTURES = ("llama", "qwen3moe")  # families with mixtures of experts; of the first is Mixtral
+MIXTURES = ("gpt-oss", "llama", "qwen3moe")  # families with mixtures of experts; of the second is Mixtral
 MAX_NUMBER = 2**31  # no size of a model is as large
 BY_CONVERSION = "their Hugging Face folder with the `convert` extra, in an environment of its own"
 OTHERS = f"`nomoat models` lists models that run; others may run from {BY_CONVERSION}"
@@ -69,6 +69,9 @@ class Architecture:
     `turning`: which layers turn by positions, repeated so, too. Where layers may have windows, and a model has none, all of them do.
     `local_rope_base`: the base of the windowed layers, where it is another; they do not scale their positions.
     `width_scaled_layers`: models of so many layers divide scores by the root of width / heads, not of the head's width.
+    `sinks`: each head's weights of what a token sees are shared with a number of its own, which stands for nothing seen.
+    `yarn_truncates`: YaRN's range of pairs that are divided in part begins and ends with whole ones.
+    `activation`: "clamped" is GPT-OSS's gate, see `elementwise.clamped_gate`.
     `window`, `attention_cap`, `logit_cap`: of a file that does not say; one that says 0 has none.
     `hf_layers`: where `transformers` has the layers; `hf_names`: our name of a part within one -> its name there. Left out, both are
     Llama's. `hf_neighbours`: it has the rows of neighbours as the file has them, not as Llama's. `own_names`: what the code in its
@@ -89,10 +92,12 @@ class Architecture:
     windowed: tuple[bool, ...] = (False,)
     turning: tuple[bool, ...] = (True,)
     width_scaled_layers: int | None = None
+    sinks: bool = False
+    yarn_truncates: bool = True
     window: int | None = None
     attention_cap: float | None = None
     logit_cap: float | None = None
-    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu", "clamped"] = "silu"
     parallel: bool = False
     divides_logits: bool = False
     projections: Mapping[str, str] = field(default_factory=lambda: SPLIT_QKV | GATED_MLP)
@@ -151,6 +156,7 @@ class Dimensions:
     rope_scale: float = 1.0  # positions are divided by it
     yarn_tokens: int | None = None  # YaRN: only what turns slowly over this many tokens is divided
     yarn_turns: tuple[float, float] = (32.0, 1.0)  # what turns as often as the first is left as it is; as the second, divided wholly
+    yarn_truncates: bool = True  # to whole pairs
     rope_magnitude: float = 1.0  # cosine and sine are multiplied by it
     long_factors: bool = False  # LongRoPE: the file's factors for contexts longer than it was first trained on
     local_rope_base: float | None = None
@@ -186,6 +192,7 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.gpt2 import GPT2
     from nomoat.engine.arch.gptj import GPTJ
     from nomoat.engine.arch.gptneox import GPTNEOX
+    from nomoat.engine.arch.gptoss import GPTOSS
     from nomoat.engine.arch.granite import GRANITE
     from nomoat.engine.arch.llama import LLAMA
     from nomoat.engine.arch.mpt import MPT
@@ -198,8 +205,8 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.starcoder2 import STARCODER2
 
     families = [
-        BLOOM, COHERE2, COMMAND_R, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GLM4, GPT2, GPTJ, GPTNEOX, GRANITE, LLAMA, MPT,
-        OLMO2, OPT, PHI3, QWEN2, QWEN3, QWEN3MOE, SMOLLM3, STARCODER2,
+        BLOOM, COHERE2, COMMAND_R, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GLM4, GPT2, GPTJ, GPTNEOX, GPTOSS, GRANITE, LLAMA,
+        MPT, OLMO2, OPT, PHI3, QWEN2, QWEN3, QWEN3MOE, SMOLLM3, STARCODER2,
     ]  # fmt: skip
     return {arch.name: arch for arch in families}
 
@@ -367,6 +374,7 @@ def dimensions(
         rope_scale=factor,
         yarn_tokens=first if scaling == "yarn" else None,
         yarn_turns=(float(number("rope.scaling.yarn_beta_fast", 32.0)), float(number("rope.scaling.yarn_beta_slow", 1.0))),
+        yarn_truncates=arch.yarn_truncates,
         rope_magnitude=_yarn_magnitude(magnitude, factor) if scaling == "yarn" else magnitude,
         long_factors=long_factors,
         local_rope_base=float(number("rope.freq_base_swa", arch.local_rope_base)) if window and arch.local_rope_base else None,
@@ -394,7 +402,7 @@ def _yarn_magnitude(said: float, factor: float) -> float:
 
 def is_usual(arch: Architecture, sizes: Dimensions) -> bool:
     """RMS norms before attention and MLP, or around them, a gate, one after the other (LLaMA, Mistral, Qwen, Phi-3, Gemma)."""
-    known_gate = (bool(arch.gate_up) or arch.has_experts) and arch.activation in ("silu", "gelu_tanh")
+    known_gate = (bool(arch.gate_up) or arch.has_experts) and arch.activation in ("silu", "gelu_tanh", "clamped")
     one_after_the_other = not (sizes.parallel or sizes.norms_last) and arch.mlp_norm is not None
     return arch.norm == "rms" and known_gate and one_after_the_other and sizes.clamp_qkv is None
 

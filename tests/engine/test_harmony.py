@@ -1,0 +1,178 @@
+"""Answers in channels: what is thought, called and said, in the prompt and in the text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from tiny import write_tiny_gguf
+
+from nomoat.engine import harmony, importer, likelihood, tool_calls
+from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.sampling import Pick
+from nomoat.engine.tokenizer import Tokenizer, from_metadata
+from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult
+
+MARKS = ["<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|return|>", "<|call|>"]
+TEMPLATE = """<|start|>system<|message|>Reasoning: {{ reasoning_effort or 'medium' }}<|end|>
+{%- if tools %}<|start|>developer<|message|>{% for tool in tools %}{{ '// ' + tool.function.description }}
+{{ tool.function.name }}{% endfor %}<|end|>{% endif %}
+{%- for m in messages %}
+    {%- if m.tool_calls %}
+        {%- if m.content %}{{ '<|start|>assistant<|channel|>analysis<|message|>' + m.content + '<|end|>' }}{% endif %}
+        {{- '<|start|>assistant to=functions.' + m.tool_calls[0].function.name + '<|channel|>commentary json<|message|>' }}
+        {{- m.tool_calls[0].function.arguments | tojson + '<|call|>' }}
+    {%- elif m.role == 'tool' %}{{ '<|start|>functions.x to=assistant<|channel|>commentary<|message|>' + m.content + '<|end|>' }}
+    {%- elif m.role == 'assistant' %}{{ '<|start|>assistant<|channel|>final<|message|>' + m.content + '<|end|>' }}
+    {%- else %}{{ '<|start|>' + m.role + '<|message|>' + m.content + '<|end|>' }}{% endif %}
+{%- endfor %}<|start|>assistant"""
+WEATHER = json.dumps({"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}})
+ASKED = Message(role="user", content="hi")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny, "SPECIAL", [*tiny.SPECIAL, *MARKS])
+        return write_tiny_gguf(tmp_path_factory.mktemp("harmony") / "model.gguf", template=TEMPLATE)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(path: Path) -> Tokenizer:
+    return from_metadata(GGUFFile(path).metadata)
+
+
+def text_of(tokenizer: Tokenizer, written: str, *, begun: bool = False, is_cut: bool = False) -> str:
+    """The text of an answer, which is the same however its tokens come."""
+    stream = harmony.ChannelStream(tokenizer, begun=begun)
+    return "".join(map(stream.push, tokenizer.encode(written))) + stream.finish(is_cut=is_cut)
+
+
+FINAL = "<|channel|>final<|message|>"
+THOUGHT = "<|channel|>analysis<|message|>They greet.<|end|>"
+CALL = '<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "서울"}'
+CALLED = '<tool_call>\n{"name": "weather", "arguments": {"city": "서울"}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        (f"{THOUGHT}<|start|>assistant{FINAL}Hello, 서울.", "<think>\nThey greet.\n</think>\n\nHello, 서울."),
+        (f"{FINAL}Hello.", "Hello."),
+        (f"{THOUGHT}<|start|>assistant{THOUGHT}<|start|>assistant{FINAL}A", "<think>\nThey greet.\n\nThey greet.\n</think>\n\nA"),
+        (CALL, CALLED),
+        (f"{THOUGHT}<|start|>assistant{CALL}", f"<think>\nThey greet.\n</think>\n\n{CALLED}"),
+        ('<|start|>assistant to=functions.weather<|channel|>commentary json<|message|>{"city": "서울"}', CALLED),
+        ("<|channel|>commentary to=functions.clock<|message|>", '<tool_call>\n{"name": "clock", "arguments": {}}\n</tool_call>'),
+        (f"<|channel|>commentary<|message|>I look.<|end|><|start|>assistant{CALL}", f"I look.\n\n{CALLED}"),
+        (f"<|channel|>analysis to=python code<|message|>1+1<|end|><|start|>assistant{FINAL}2", "<think>\n1+1\n</think>\n\n2"),
+        ("No channel at all", "No channel at all"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_a_thought_stands_in_think_and_a_call_in_tool_call(tokenizer: Tokenizer, written: str, text: str) -> None:
+    assert text_of(tokenizer, written) == text
+
+
+def test_what_is_cut_off_ends_nowhere(tokenizer: Tokenizer) -> None:
+    assert text_of(tokenizer, "<|channel|>analysis<|message|>They", is_cut=True) == "<think>\nThey"
+    assert text_of(tokenizer, CALL, is_cut=True) == CALLED.removesuffix("}\n</tool_call>")
+    assert text_of(tokenizer, f"{THOUGHT}<|start|>assi", is_cut=True) == "<think>\nThey greet."
+
+
+def test_an_answer_that_the_prompt_has_begun_is_said(tokenizer: Tokenizer) -> None:
+    assert text_of(tokenizer, '{"a": 1}', begun=True) == '{"a": 1}'
+
+
+def test_an_answer_ends_with_its_last_message(tokenizer: Tokenizer) -> None:
+    ends = {tokenizer.backend.id_to_token(token) for token in tokenizer.special.stop_ids}
+    assert {"<|return|>", "<|call|>"} <= ends
+    assert "<|end|>" not in ends
+
+
+def test_end_still_ends_answers_of_other_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny, "SPECIAL", [*tiny.SPECIAL, "<|end|>"])
+    other = from_metadata(GGUFFile(write_tiny_gguf(tmp_path / "model.gguf")).metadata)
+    assert other.backend.token_to_id("<|end|>") in other.special.stop_ids
+
+
+@pytest.mark.parametrize(
+    ("settings", "begun"),
+    [
+        ({}, ""),
+        ({"json_schema": "{}"}, FINAL),
+        ({"answer_start": "Well"}, f"{FINAL}Well"),
+        ({"tools": (WEATHER,), "must_call": ("weather",)}, FINAL),
+        ({"tools": (WEATHER,)}, ""),
+        ({"reasoning_effort": "none"}, FINAL),
+    ],
+)
+def test_an_answer_that_is_held_or_begun_has_no_thoughts(tokenizer: Tokenizer, settings: dict[str, Any], begun: str) -> None:
+    text, _ = tokenizer.prompt_text(Request(messages=(ASKED,), **settings))
+    assert text.endswith(f"<|start|>assistant{begun}")
+
+
+def test_likelihoods_are_those_of_what_is_said(tokenizer: Tokenizer) -> None:
+    prompt, _ = likelihood.split(tokenizer, Request(messages=(ASKED,)), ["A", "B"])
+    assert tokenizer.decode(prompt, with_control=True).endswith(f"<|start|>assistant{FINAL}")
+
+
+@pytest.mark.parametrize(("effort", "told"), [("none", "low"), ("minimal", "low"), ("medium", "medium"), ("max", "high")])
+def test_the_template_is_told_of_the_efforts_it_knows(tokenizer: Tokenizer, effort: Any, told: str) -> None:
+    assert f"Reasoning: {told}" in tokenizer.prompt_text(Request(messages=(ASKED,), reasoning_effort=effort))[0]
+
+
+def test_earlier_thoughts_are_left_out_but_beside_a_call(tokenizer: Tokenizer) -> None:
+    turns = (
+        ASKED, Message(role="assistant", content="<think>\nThey greet.\n</think>\n\nHello"), ASKED,
+        CallingTurn(role="assistant", content="<think>\nI look.\n</think>\n\n", calls=(ToolCall(id="1", name="weather", arguments="{}"),)),
+        ToolResult(role="tool", content="clear", call_id="1"),
+    )  # fmt: skip
+    text = tokenizer.render(turns, {}, (WEATHER,))
+    assert "<think>" not in text
+    assert "<|channel|>final<|message|>Hello<|end|>" in text
+    assert "<|channel|>analysis<|message|>I look.<|end|><|start|>assistant to=functions.weather<|channel|>commentary json" in text
+    assert "// \nweather" in text  # the function says nothing of itself
+
+
+def answered(engine: OpenVINOEngine, request: Request, written: str, monkeypatch: pytest.MonkeyPatch) -> list[Chunk]:
+    """The chunks of an answer whose tokens are these."""
+
+    class Scripted:
+        def submit(self, answer: Any) -> None:
+            for token in engine.tokenizer.encode(written):
+                answer.tokens.ready.put(Pick(token))
+            answer.tokens.ready.put(None)
+
+    monkeypatch.setattr(engine, "_started_batcher", Scripted)
+    return list(engine.generate(request))
+
+
+@pytest.fixture
+def engine(path: Path) -> OpenVINOEngine:
+    return OpenVINOEngine(importer.import_gguf(path))
+
+
+def test_an_engine_s_answer_is_streamed_in_channels(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks = answered(engine, Request(messages=(ASKED,)), f"{THOUGHT}<|start|>assistant{FINAL}Hello.<|return|>", monkeypatch)
+    assert "".join(chunk.text for chunk in chunks) == "<think>\nThey greet.\n</think>\n\nHello."
+    assert chunks[0].text == "<think>\n"
+    assert chunks[-1].finish_reason == "stop"
+
+
+def test_a_raw_prompt_s_answer_is_text_as_it_comes(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks = answered(engine, Request(prompt="x"), f"a{FINAL}b<|return|>", monkeypatch)
+    assert "".join(chunk.text for chunk in chunks) == "afinalb"
+
+
+def test_a_call_in_its_channel_is_one(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = Request(messages=(ASKED,), tools=(WEATHER,))
+    chunks = answered(engine, request, f"{THOUGHT}<|start|>assistant{CALL}<|call|>", monkeypatch)
+    ((call,),) = [chunk.calls for chunk in chunks if chunk.calls]
+    assert (call.name, json.loads(call.arguments)) == ("weather", {"city": "서울"})
+    assert "".join(chunk.text for chunk in chunks).strip() == "<think>\nThey greet.\n</think>"
+    assert tool_calls.only_first(request, TEMPLATE)
