@@ -431,9 +431,9 @@ def _as_converted(model: Any) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in model.named_parameters():
         if model.config.model_type == "gpt_oss" and "experts" in name:
             yield from _experts_of_gptoss(name, tensor)
-            continue
-        name = f"{name}.weight" if name.endswith("sinks") else name
-        if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+        elif name.endswith("sinks"):
+            yield f"{name}.weight", tensor
+        elif not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
             yield name, tensor
         elif name.endswith("down_proj"):
             yield f"{name}.weight", tensor

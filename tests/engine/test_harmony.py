@@ -129,7 +129,9 @@ def test_the_template_is_told_of_the_efforts_it_knows(tokenizer: Tokenizer, effo
 def test_earlier_thoughts_are_left_out_but_beside_a_call(tokenizer: Tokenizer) -> None:
     turns = (
         ASKED, Message(role="assistant", content="<think>\nThey greet.\n</think>\n\nHello"), ASKED,
-        CallingTurn(role="assistant", content="<think>\nI look.\n</think>\n\n", calls=(ToolCall(id="1", name="weather", arguments="{}"),)),
+        CallingTurn(
+            role="assistant", content="<think>\nI look.\n</think>\n\n", calls=(ToolCall(id="1", name="weather", arguments="{}"),)
+        ),
         ToolResult(role="tool", content="clear", call_id="1"),
     )  # fmt: skip
     text = tokenizer.render(turns, {}, (WEATHER,))

@@ -46,7 +46,6 @@ ACTIVATIONS = {
 }
 
 
-
 def head_tensor(file: ModelSource) -> tuple[str, str]:
     """The tensors to read the embedding and the output matrix from; the same name twice where they are one matrix."""
     if "output.weight" not in file.tensors:
@@ -401,9 +400,7 @@ class GraphBuilder:
         sinks = op.constant(self.file.rows(f"blk.{layer}.attn_sinks.weight").reshape(1, -1, 1, 1))
         inputs = [query, key, value, mask, op.constant(np.float32(score_scale(self.arch, self.sizes))), sinks]
         # OpenVINO's Python has no argument for them
-        return NodeFactory("opset13").create(
-            "ScaledDotProductAttention", [value.output(0) for value in inputs], {"causal": False}
-        )
+        return NodeFactory("opset13").create("ScaledDotProductAttention", [value.output(0) for value in inputs], {"causal": False})
 
     def _qk_normed(self, query: Node, key: Node, layer: int) -> tuple[Node, Node]:
         return self._norm(query, f"blk.{layer}.attn_q_norm"), self._norm(key, f"blk.{layer}.attn_k_norm")

@@ -1,8 +1,10 @@
 """Answers in channels, as GPT-OSS writes them: what it thinks (`analysis`), calls (`commentary`) and says (`final`).
 
-An answer is messages, one after another, whose marks are control tokens: `<|channel|>analysis<|message|>…<|end|><|start|>assistant
-<|channel|>final<|message|>…<|return|>`. Here it becomes a text as other models write one: what is thought stands in `<think>`, a call in
-`<tool_call>`. Source: https://cookbook.openai.com/articles/openai-harmony
+An answer is messages, one after another, whose marks are control tokens:
+
+    <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
+
+Here it becomes a text as other models write one: what is thought stands in `<think>`, a call in `<tool_call>`. Source: https://cookbook.openai.com/articles/openai-harmony
 
 Not covered: calls of OpenAI's own tools (`python`, `browser`), which are taken for thoughts.
 """
@@ -21,9 +23,7 @@ from nomoat.records import CallingTurn, Effort, Message, Request
 if TYPE_CHECKING:
     from nomoat.engine.tokenizer import DecodeStream, Tokenizer
 
-START, CHANNEL, MESSAGE, END, CALL, RETURN = (
-    f"<|{name}|>" for name in ("start", "channel", "message", "end", "call", "return")
-)
+START, CHANNEL, MESSAGE, END, CALL, RETURN = (f"<|{name}|>" for name in ("start", "channel", "message", "end", "call", "return"))
 ENDS = (CALL, RETURN)  # of an answer; `END` is of a message
 FINAL = f"{CHANNEL}final{MESSAGE}"  # how what is said begins
 THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"
