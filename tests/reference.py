@@ -332,7 +332,7 @@ CASES = {
 
 
 GPTOSS_YARN = {**YARN, "rope_theta": 150000.0, "beta_fast": 8.0, "beta_slow": 2.0, "truncate": False}
-# Of mixtures of experts; their folders are not read.
+# Of mixtures of experts; but for GPT-OSS's, their folders are not read.
 MIXTURES = {
     "gpt-oss": Case(
         arch="gpt-oss",
@@ -500,7 +500,7 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
 
 def write_folder(folder: Path, name: str, *, dtype: torch.dtype = torch.float32, **saving: Any) -> tuple[Any, Path]:
     """A reference and its folder, with the tiny vocabulary's tokenizer."""
-    model = make_model((CASES | FOLDER_CASES)[name])
+    model = make_model((CASES | FOLDER_CASES | MIXTURES)[name])
     save_folder(folder, model.to(dtype), **saving)
     return model.float(), folder
 

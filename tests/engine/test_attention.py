@@ -72,6 +72,7 @@ def attended(
     width: int = 64,
     window: int = 0,
     cap: float = 0,
+    has_sinks: bool = False,
     seed: int = 0,
     pieces: int = 1,
     sizes: tuple[int, int] = (tables.SMALL, tables.SMALL),
@@ -130,7 +131,12 @@ def attended(
     job[[Attention.QUERY_ROW_BYTES, Attention.KEY_ROW_BYTES, Attention.VALUE_ROW_BYTES]] = [
         4 * n * width for n in (heads, kv_heads, kv_heads)
     ]
-    job[[Attention.KEYS, Attention.VALUES]] = cache.ctypes.data, cache.ctypes.data + key_bytes
+    sinks = np.linspace(-3, 6, heads, dtype=np.float32)
+    job[[Attention.KEYS, Attention.VALUES, Attention.SINKS]] = (
+        cache.ctypes.data,
+        cache.ctypes.data + key_bytes,
+        sinks.ctypes.data if has_sinks else 0,
+    )
     for step in chain.ATTENTION_FUNCTIONS[: 2 if pieces == 1 else 3]:
         for thread in range(THREADS):  # one after another: the first takes what is dealt by turns
             step.call(job.ctypes.data, thread, THREADS)
@@ -144,7 +150,8 @@ def attended(
             likely = known_keys[blocks, own, within] @ query[m, head] * width**-0.5
             likely = cap * np.tanh(likely / cap) if cap else likely
             weights = np.exp(likely - likely.max())
-            expected[m, head] = weights / weights.sum() @ known_values[blocks, own, within]
+            shared = weights.sum() + has_sinks * np.exp(sinks[head] - likely.max())
+            expected[m, head] = weights / shared @ known_values[blocks, own, within]
     return seen, expected
 
 
@@ -162,6 +169,13 @@ def test_tokens_see_those_up_to_their_own_place(heads: int, kv_heads: int, windo
     """Rows of many tokens, of few and of one, after other tokens and at a beginning, over more than a span of keys."""
     texts = [(0, 300), (70, 1), (500, 25), (3, 7), (31, 33), (600, 1), (299, 2), (520, 23)]
     require_seen(texts, heads=heads, kv_heads=kv_heads, window=window, cap=cap, pieces=pieces)
+
+
+@pytest.mark.parametrize("window", [0, 40])
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_a_head_s_sink_takes_a_share_of_its_weights_once(window: int, pieces: int) -> None:
+    texts = [(0, 300), (70, 1), (500, 25), (3, 7), (31, 33), (600, 1), (299, 2)]
+    require_seen(texts, heads=8, kv_heads=1, window=window, pieces=pieces, has_sinks=True)
 
 
 @pytest.mark.parametrize("width", [80, 96, 256])

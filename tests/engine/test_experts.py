@@ -34,12 +34,20 @@ def silu(x: Any) -> Any:
     return x / (1 + np.exp(-x))
 
 
-class Mixture:
-    """Weights of a mixture, and what it makes of inputs in float64."""
+def clamped(gate: Any, up: Any) -> Any:
+    """GPT-OSS's."""
+    gate = np.minimum(gate, 7)
+    return gate / (1 + np.exp(-1.702 * gate)) * (np.clip(up, -7, 7) + 1)
 
-    def __init__(self, experts: int, chosen: int, type_name: str) -> None:
+
+class Mixture:
+    """Weights of a mixture, and what it makes of inputs in float64. `is_gptoss`: with biases and the clamped gate."""
+
+    def __init__(self, experts: int, chosen: int, type_name: str, *, is_gptoss: bool = False) -> None:
         chance = np.random.default_rng(experts)
-        self.experts, self.chosen, self.type_name = experts, chosen, type_name
+        self.experts, self.chosen, self.type_name, self.is_gptoss = experts, chosen, type_name, is_gptoss
+        shapes = ((experts,), (experts, 2 * HIDDEN), (experts, WIDTH))
+        self.biases = [(5 * is_gptoss * chance.normal(size=shape)).astype(np.float32) for shape in shapes]
         self.norm = chance.uniform(0.5, 1.5, WIDTH).astype(np.float32)
         self.router = chance.normal(size=(experts, WIDTH)).astype(np.float32)
         kind = gguf.GGMLQuantizationType[type_name]
@@ -51,14 +59,17 @@ class Mixture:
 
     def program(self) -> tuple[Program, Any]:
         """And the memory it needs."""
-        parts = [self.norm, self.router, tiles.tiled(self.gated, self.type_name), tiles.tiled(self.down, self.type_name)]
+        of_router, of_gated, of_down = self.biases
+        router = np.concatenate([self.router.reshape(-1), of_router])
+        parts = [self.norm, router, tiles.tiled(self.gated, self.type_name), tiles.tiled(self.down, self.type_name), of_gated, of_down]
         weights = np.concatenate([part.reshape(-1).view(np.uint8) for part in parts])
-        norm, router, gated, down = np.cumsum([0, *(part.nbytes for part in parts)])[:4].tolist()
+        norm, router, gated, down, *biases = np.cumsum([0, *(part.nbytes for part in parts)])[:6].tolist()
+        biases, gate = (biases, "experts_clamped") if self.is_gptoss else ([-1, -1], "experts_gated")
         mixture = (self.experts, self.chosen)
         steps = [
             ("norm", "", WIDTH, -1, norm), ("choose", "", self.experts, -1, router, *mixture),
-            ("experts_gated", self.type_name, 2 * HIDDEN, gated, -1, *mixture),
-            ("experts_add", self.type_name, WIDTH, down, -1, *mixture),
+            (gate, self.type_name, 2 * HIDDEN, gated, biases[0], *mixture),
+            ("experts_add", self.type_name, WIDTH, down, biases[1], *mixture),
         ]  # fmt: skip
         return Program(steps, weights.ctypes.data, WIDTH, width=WIDTH, epsilon=1e-6), weights
 
@@ -67,13 +78,15 @@ class Mixture:
         gated = gguf.quants.dequantize(self.gated, kind).reshape(self.experts, 2, HIDDEN, WIDTH).astype(np.float64)
         down = gguf.quants.dequantize(self.down, kind).reshape(self.experts, WIDTH, HIDDEN).astype(np.float64)
         normed = x_MW / np.sqrt(np.mean(x_MW.astype(np.float64) ** 2, axis=1, keepdims=True) + 1e-6) * self.norm
-        scores = normed @ self.router.T
+        of_router, of_gated, of_down = self.biases
+        scores = normed @ self.router.T + of_router
         made = x_MW.astype(np.float64)
         for m, x in enumerate(normed):
             asked = np.argsort(-scores[m])[: self.chosen]
             weights = np.exp(scores[m, asked] - scores[m, asked].max())
             for e, weight in zip(asked, weights / weights.sum(), strict=True):
-                made[m] += weight * (down[e] @ (silu(gated[e, 0] @ x) * (gated[e, 1] @ x)))
+                gate, up = (gated[e] @ x + of_gated[e].reshape(2, HIDDEN)).astype(np.float64)
+                made[m] += weight * (down[e] @ (clamped(gate, up) if self.is_gptoss else silu(gate) * up) + of_down[e])
         return made
 
 
@@ -90,6 +103,20 @@ def test_each_token_gets_what_the_experts_it_asks_give(tokens: int, mixture: tup
     program.run(None, x_MW[None], after_1MW, [])
     exact = given.exact(x_MW)
     assert np.sqrt(np.mean((after_1MW[0] - exact) ** 2)) < 0.04 * np.sqrt(np.mean((exact - x_MW) ** 2))
+    assert len(weights)
+
+
+@needs_instructions
+@pytest.mark.parametrize("tokens", [1, 23, 70, 400])
+@pytest.mark.parametrize("mixture", [(4, 2), (40, 3)])
+def test_experts_of_gptoss_have_biases_and_a_clamped_gate(tokens: int, mixture: tuple[int, int]) -> None:
+    given = Mixture(*mixture, "MXFP4", is_gptoss=True)
+    program, weights = given.program()
+    x_MW = np.random.default_rng(tokens).normal(size=(tokens, WIDTH)).astype(np.float32)
+    after_1MW = np.full((1, tokens, WIDTH), np.nan, np.float32)
+    program.run(None, x_MW[None], after_1MW, [])
+    exact = given.exact(x_MW)
+    assert np.sqrt(np.mean((after_1MW[0] - exact) ** 2)) < 0.02 * np.sqrt(np.mean((exact - x_MW) ** 2))
     assert len(weights)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 import sentencepiece
@@ -20,10 +22,12 @@ from reference import (
     CONTEXT,
     FIRST_CONTEXT,
     FOLDER_CASES,
+    HIDDEN,
     LLAMA_LIKE,
     LONG,
     ROPE,
     SHORT,
+    WIDTH,
     WINDOW,
     make_model,
     make_seeing_gemma3,
@@ -41,6 +45,7 @@ from nomoat.engine import folder_tokenizer, importer
 from nomoat.engine.hf_config import FAMILIES, read_metadata
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.safetensors import SafetensorsFolder, read_config, read_tensors
+from nomoat.engine.source import open_source
 from nomoat.engine.tokenizer import Tokenizer, from_metadata
 from nomoat.errors import BadFileError, ContextExceededError, DataError, UnsupportedError, UsageError
 from nomoat.records import Message, Request
@@ -62,9 +67,39 @@ def assert_logits_equal(model: Any, folder: Path) -> None:
     np.testing.assert_allclose(our_logits(importer.import_gguf(folder), rows, cut_at=9), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", CASES | FOLDER_CASES)
+@pytest.mark.parametrize("name", [*CASES, *FOLDER_CASES, "gpt-oss"])
 def test_logits_of_a_folder_equal_the_reference_within_a_thousandth(name: str, tmp_path: Path) -> None:
     assert_logits_equal(*write_folder(tmp_path / "model", name))
+
+
+def test_a_folder_of_gptoss_in_mxfp4_has_the_codes_of_its_gguf_file(tmp_path: Path) -> None:
+    """The codes of neighbours share a byte there, and those of gate and up stand by turns."""
+    kind, chance = gguf.GGMLQuantizationType.MXFP4, np.random.default_rng(1)
+    _, folder = write_folder(tmp_path / "model", "gpt-oss")
+    stored = load_file(folder / "model.safetensors")
+    expected: dict[str, Any] = {}
+    for layer, (part, rows, columns) in itertools.product(range(3), (("gate_up", 2 * HIDDEN, WIDTH), ("down", WIDTH, HIDDEN))):
+        name = f"model.layers.{layer}.mlp.experts.{part}_proj"
+        codes = chance.integers(0, 16, (8, rows, columns), dtype=np.uint8)
+        exponents = chance.integers(118, 124, (8, rows, columns // 32), dtype=np.uint8)
+        del stored[name]
+        stored[f"{name}_blocks"] = torch.from_numpy((codes[..., 0::2] | codes[..., 1::2] << 4).reshape(8, rows, -1, 16))
+        stored[f"{name}_scales"] = torch.from_numpy(exponents)
+        levels = np.array([*gguf.quants.MXFP4.kvalues], np.float32)[codes] / 2
+        values = levels * np.repeat(2.0 ** (exponents.astype(np.float32) - 127), 32, axis=-1)
+        for at, own in enumerate(("gate", "up") if part == "gate_up" else ("down",)):
+            expected[f"blk.{layer}.ffn_{own}_exps.weight"] = values[:, at::2] if part == "gate_up" else values
+    save_file(stored, folder / "model.safetensors")
+    edit(folder, quantization_config={"quant_method": "mxfp4"})
+    source = open_source(folder)
+    assert source.notes == ()
+    assert len(expected) == 9
+    for name, values in expected.items():
+        assert source.tensor(name).shape == values.shape
+        np.testing.assert_array_equal(source.rows(name), values.reshape(-1, values.shape[-1]))
+        some = np.array([300, 5, 5, 511])
+        np.testing.assert_array_equal(gguf.quants.dequantize(source.raw_rows(name, some), kind), source.rows(name)[some])
+    importer.read_sizes(source)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -141,7 +141,7 @@ def weights_of(file: ModelSource) -> Weights:
     _, output = head_tensor(file)
     family = str(file.require("general.architecture"))
     kv_sizes = footprint.foretold_kv_sizes(family, sizes.head_dim, keeps_codes=stored.has_tiles, quality=stored.quality)
-    matrices = {name: tensor for name, tensor in file.tensors.items() if len(tensor.shape) > 1}
+    matrices = {name: tensor for name, tensor in file.tensors.items() if tensor.is_matrix}
     layers = [tensor for name, tensor in matrices.items() if name.startswith("blk.")]
 
     def asked(tensor: Tensor) -> float:

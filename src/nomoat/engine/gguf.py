@@ -71,6 +71,11 @@ class Tensor:
         """Rows of a matrix; 1 for a vector."""
         return math.prod(self.shape[:-1])
 
+    @property
+    def is_matrix(self) -> bool:
+        """Or several; the biases of experts are none."""
+        return len(self.shape) > 1 and not self.name.endswith(".bias")
+
 
 class Opened:
     """What every opened model has, whatever its format."""

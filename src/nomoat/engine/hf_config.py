@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from nomoat.engine import arch as architectures
 from nomoat.engine.gguf import FloatArray
+from nomoat.engine.step_tables import GATE_LIMIT, GATE_SLOPE
 from nomoat.errors import BadFileError
 
 ACTIVATIONS = {
@@ -211,6 +212,18 @@ def _granite(config: Config) -> dict[str, Any]:
     return {key: float(config[name]) for name, key in names.items() if config.get(name) is not None}
 
 
+def _gptoss(config: Config) -> dict[str, Any]:
+    _require_usual_windows(config, architectures.find("gpt-oss"))
+    odd = [name for name, usual in (("swiglu_limit", GATE_LIMIT), ("swiglu_alpha", GATE_SLOPE)) if config.get(name, usual) != usual]
+    if odd:
+        raise architectures.not_yet(f"the gate of this model has other numbers than others of its family ({', '.join(odd)})")
+    return {
+        "expert_count": config.get("num_local_experts"),
+        "expert_used_count": config.get("num_experts_per_tok"),
+        "expert_feed_forward_length": config.get("intermediate_size"),
+    }
+
+
 def _window(config: Config) -> int | None:
     return config.get("sliding_window")
 
@@ -288,6 +301,11 @@ _NEOX = {
 _OPT = {
     "hidden_size": 768, "ffn_dim": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "tie_word_embeddings": True,
 }  # fmt: skip
+_GPTOSS = dict(zip(_DECODER, (2880, 2880, 36, 64, 131072, 1e-5), strict=True)) | {
+    "num_key_value_heads": 8, "head_dim": 64, "sliding_window": 128, "num_local_experts": 128, "num_experts_per_tok": 4,
+    "rope_theta": 150000.0,
+    "rope_scaling": {"rope_type": "yarn", "factor": 32.0, "truncate": False, "original_max_position_embeddings": 4096},
+}  # fmt: skip
 _EXAONE = {
     "hidden_size": 4096, "intermediate_size": 14336, "num_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
     "max_position_embeddings": 4096, "rope_theta": 500000.0,
@@ -319,6 +337,7 @@ FAMILIES = {
         activations=("activation_function",),
         unsaid=_GPTJ,
     ),
+    "gpt_oss": Family("gpt-oss", keys=_gptoss, window=_window, activations=(), unsaid=_GPTOSS),
     "granite": Family("granite", keys=_granite, row_order=_halves_to_neighbours, unsaid=_GRANITE),
     "llama": Family("llama", row_order=_halves_to_neighbours, unsaid=_LLAMA),
     "mistral": Family("llama", window=_window, row_order=_halves_to_neighbours, unsaid=_MISTRAL),
@@ -348,13 +367,15 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
         "num_attention_heads", "n_head", "n_heads", "hidden_size", "n_embd", "n_embed", "d_model", "head_dim", "num_kv_heads",
         "num_hidden_layers", "n_layer", "n_layers", "num_key_value_heads", "intermediate_size", "n_inner", "ffn_hidden_size",
         "ffn_dim", "rotary_dim", "original_max_position_embeddings", "max_position_embeddings", "n_positions", "max_seq_len",
-        "seq_length", "n_ctx", "sliding_window", "max_window_layers", "vocab_size", "num_layers", "no_rope_layer_interval",
+        "seq_length", "n_ctx", "num_local_experts", "num_experts_per_tok",
+        "sliding_window", "max_window_layers", "vocab_size", "num_layers", "no_rope_layer_interval",
     )),
     "a number": (_is_number, (
         "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "rope_theta", "rotary_emb_base", "partial_rotary_factor",
         "rotary_pct", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "rope_local_base_freq", "factor",
         "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor", "alibi_bias_max", "clip_qkv",
-        "norm_epsilon", "embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling", "logit_scale",
+        "norm_epsilon", "swiglu_limit", "swiglu_alpha",
+        "embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling", "logit_scale",
     )),
     "true or false": (lambda value: isinstance(value, bool), (
         "new_decoder_architecture", "multi_query", "parallel_attn", "use_parallel_residual", "do_layer_norm_before",
@@ -433,7 +454,7 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
         raise architectures.not_yet(f"this model turns {share} of each head's elements where `{arch.name}` turns all")
     if family.turns_partly:
         keys["rope.dimension_count"] = int(_head_dim(config) * (share or config.get("rotary_pct") or 1))
-    keys |= _scaling_keys(config, rope)
+    keys |= _scaling_keys(config, rope, arch)
     if arch.local_rope_base:
         local = (config.get("rope_parameters") or {}).get("sliding_attention") or {}
         keys["rope.freq_base_swa"] = float(local.get("rope_theta") or config.get("rope_local_base_freq") or arch.local_rope_base)
@@ -472,10 +493,11 @@ def plain_sizes(config: Config) -> architectures.Dimensions:
 def _rope(config: Config) -> dict[str, Any]:
     """How positions turn, whether `transformers` 4 or 5 wrote it."""
     new = config.get("rope_parameters") or {}
-    return {"rope_theta": config.get("rope_theta"), **(new.get("full_attention") or {**(config.get("rope_scaling") or {}), **new})}
+    old = {} if "rope_type" in new else config.get("rope_scaling") or {}
+    return {"rope_theta": config.get("rope_theta"), **(new.get("full_attention") or {**old, **new})}
 
 
-def _scaling_keys(config: Config, rope: Config) -> dict[str, Any]:
+def _scaling_keys(config: Config, rope: Config, arch: architectures.Architecture) -> dict[str, Any]:
     """How positions are stretched, where that is not said by a tensor: see `scaling_tensors`."""
     kind = _scaling(rope)
     keys = {"rope.scaling.original_context_length": _first_context(config, rope), "rope.scaling.type": kind}
@@ -494,7 +516,9 @@ def _scaling_keys(config: Config, rope: Config) -> dict[str, Any]:
     usual = 1 + 0.1 * math.log(max(float(rope.get("factor") or 1), 1.0))
     if not math.isclose(rope.get("attention_factor") or usual, usual, rel_tol=1e-4):
         odd.append("attention_factor")
-    if kind != "yarn" or odd or rope.get("truncate") is False:
+    if (rope.get("truncate") is not False) is not arch.yarn_truncates:
+        odd.append("truncate")
+    if kind != "yarn" or odd:
         raise architectures.not_yet(f"this model scales its positions (`{' '.join([kind, *odd])}`)")
     turns = {f"rope.scaling.yarn_{name}": float(rope[name]) for name in ("beta_fast", "beta_slow") if rope.get(name)}
     return {**keys, "rope.scaling.factor": float(_needed(rope, "factor")), **turns}

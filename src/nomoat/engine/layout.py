@@ -90,7 +90,7 @@ class Storage:
 
     def bytes_of(self, file: ModelSource) -> int:
         """What the matrices take, in memory and on disk."""
-        return sum(self.tensor_bytes(tensor) for tensor in file.tensors.values() if len(tensor.shape) > 1)
+        return sum(self.tensor_bytes(tensor) for tensor in file.tensors.values() if tensor.is_matrix)
 
     def tensor_bytes(self, tensor: Tensor) -> int:
         """What one matrix takes."""
@@ -185,7 +185,7 @@ def _is_written_by_nomoat(file: ModelSource, sizes: Dimensions) -> bool:
     if arch is None:
         return False
     arch = architectures.with_experts(arch, sizes.experts)
-    matrices = [tensor for tensor in file.tensors.values() if len(tensor.shape) > 1 and _layer_name(tensor.name) != ROUTER]
+    matrices = [tensor for tensor in file.tensors.values() if tensor.is_matrix and _layer_name(tensor.name) != ROUTER]
     fit = all(_tile_type(_layer_name(tensor.name), tensor, changed=False) for tensor in matrices)
     return fit and architectures.is_usual(arch, sizes) and architectures.has_usual_attention(arch, sizes)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import mmap
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,7 @@ def as_numbers(values: npt.NDArray[Any], type_name: str, *, what: str) -> FloatA
 
 
 @dataclass(frozen=True, slots=True)
-class _Translated:
+class Translated:
     """A tensor under its GGUF name: rows picked by `order`, after transposing if `transposed`, plus `offset`."""
 
     stored: Stored
@@ -151,7 +151,7 @@ class SafetensorsFolder(HubFolder):
         self.family, self.metadata = _known(self.config)
         if method := quantised_by(self.config):
             self.notes = (f"`config.json` says that weights are quantised by `{method}`; they are read as the folder has them",)
-        self._tensors: dict[str, _Translated] = {}
+        self._tensors: dict[str, Translated] = {}
         stored = {name: tensor for file in weight_files(folder) for name, tensor in read_tensors(file, self._is_read)}
         layers = self.metadata.get(f"{self.family.arch}.block_count")
         if type(layers) is not int or not 0 < layers <= min(len(stored), MAX_LAYERS):
@@ -162,8 +162,8 @@ class SafetensorsFolder(HubFolder):
         if self.config.get("tie_word_embeddings"):
             self._tensors.pop("output.weight", None)
         for name, factors in scaling_tensors(self.config).items():
-            self._tensors[name] = _Translated(Stored(factors, "F32"), None, False, 0.0)
-        self.tensors = {name: _described(name, tensor) for name, tensor in self._tensors.items()}
+            self._tensors[name] = Translated(Stored(factors, "F32"), None, False, 0.0)
+        self.tensors = {name: described(name, tensor) for name, tensor in self._tensors.items()}
 
     def _is_read(self, name: str) -> bool:
         return is_weight(name) and not name.removeprefix("model.").startswith(self.family.unread)
@@ -185,7 +185,7 @@ class SafetensorsFolder(HubFolder):
         except (ValueError, IndexError) as exc:
             raise BadFileError(f"`{self.path}` says sizes that its tensor `{name}` does not have", hint="download it again") from exc
         offset = self.family.norm_offset if suffix == "weight" and "norm" in part else 0.0
-        self._tensors[target] = _Translated(stored, order, transposed, offset)
+        self._tensors[target] = Translated(stored, order, transposed, offset)
 
     def _gguf_name(self, name: str) -> str | None:
         if self._names is None:
@@ -236,7 +236,8 @@ def _gguf_names(arch: str, layers: int) -> Any:
     return gguf.get_tensor_name_map(kind, layers)
 
 
-def _described(name: str, tensor: _Translated) -> Tensor:
+def described(name: str, tensor: Translated) -> Tensor:
+    """What `tensors` tells of it."""
     values = tensor.stored.values
     shape = values.shape[::-1] if tensor.transposed else values.shape
     if tensor.order is not None:
@@ -258,11 +259,12 @@ def _content(path: Path, size: int) -> npt.NDArray[np.uint8]:
 
 
 def read_tensors(
-    path: Path, is_wanted: Callable[[str], bool] | None = None, *, hint: str = "download it again, and compare its size"
-) -> Iterator[tuple[str, Stored]]:
+    path: Path, is_wanted: Callable[[str], bool] | None = None, *, hint: str = "download it again, and compare its size",
+    types: Mapping[str, str] = TYPES,
+) -> Iterator[tuple[str, Stored]]:  # fmt: skip
     """Each tensor where it lies, or those that are wanted; nothing is copied. What is not wanted may be of any type.
 
-    `hint`: what to do about a file that is not whole.
+    `hint`: what to do about a file that is not whole. `types`: of wanted ones, as numpy has them.
 
     Raises BadFileError for sizes the file does not have, UnsupportedError for types of numbers nomoat cannot read.
     """
@@ -288,11 +290,11 @@ def read_tensors(
                 raise broken(f"tensor `{name}` ends at byte {start + end:,}, and the file has {size:,}")
             if is_wanted is not None and not is_wanted(name):
                 continue
-            if kind not in TYPES:
+            if kind not in types:
                 raise UnsupportedError(
                     f"tensor `{name}` of `{path}` has the type {kind}, which nomoat cannot read",
-                    hint=f"it reads {', '.join(TYPES)}; try another copy of this model",
+                    hint=f"it reads {', '.join(types)}; try another copy of this model",
                 )
-            yield name, Stored(content[start + begin : start + end].view(TYPES[kind]).reshape(shape), kind)
+            yield name, Stored(content[start + begin : start + end].view(types[kind]).reshape(shape), kind)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise broken(f"its header is damaged ({exc})") from exc

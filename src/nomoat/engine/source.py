@@ -70,11 +70,12 @@ def open_source(path: Path) -> ModelSource:
     Raises BadFileError, UnsupportedError.
     """
     if path.is_dir():
+        from nomoat.engine.gptoss_folder import GptOssFolder
         from nomoat.engine.optimum import open_foreign
-        from nomoat.engine.safetensors import SafetensorsFolder
+        from nomoat.engine.safetensors import SafetensorsFolder, read_config
 
         try:
-            return SafetensorsFolder(path)
+            return (GptOssFolder if read_config(path)["model_type"] == "gpt_oss" else SafetensorsFolder)(path)
         except UnsupportedError as refused:
             return open_foreign(path, refused)
     return GGUFFile(path)

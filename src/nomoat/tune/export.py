@@ -141,7 +141,7 @@ def _stored_as(tensor: Tensor, wanted: Any) -> Any:
     """The type of a tensor in a merged file. What chooses among experts is small, and near ties would be chosen otherwise."""
     import gguf
 
-    is_rounded = len(tensor.shape) > 1 and not tensor.name.endswith(f".{EXPERTS[ROUTER]}.weight")
+    is_rounded = tensor.is_matrix and not tensor.name.endswith(f".{EXPERTS[ROUTER]}.weight")
     kind = wanted if is_rounded else gguf.GGMLQuantizationType.F32
     return gguf.GGMLQuantizationType.F16 if tensor.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] else kind
 
