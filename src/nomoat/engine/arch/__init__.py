@@ -300,7 +300,8 @@ def _require_known_mixture(arch: Architecture, said: _Said) -> None:
         raise BadFileError(f"the file says that each token asks {chosen or 0} of {experts} experts", hint="try another file")
     if said.optional("expert_shared_count") or said.optional("leading_dense_block_count"):
         raise not_yet("this model has experts that all tokens ask, or layers without any")
-    if said.optional("expert_gating_func", 1) not in (None, 1) or said.optional("expert_weights_scale", 1) not in (None, 1):
+    # the second: a softmax of those that are chosen, as the first is once these are divided by their sum
+    if said.optional("expert_gating_func", 1) not in (None, 1, 3) or said.optional("expert_weights_scale", 1) not in (None, 1):
         raise not_yet("this model weights its experts in another way than by the softmax of those that are chosen")
 
 
