@@ -817,8 +817,7 @@ def test_kill_9_loses_only_what_was_under_way_and_nothing_is_paid_twice(serving:
     killed = 0
     for at in (10, 30):  # killed twice, at different moments
         process = subprocess.Popen([shell.NOMOAT, *command(server, suite)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while len(server.bodies) < at:
-            time.sleep(0.005)
+        wait_until(lambda at=at: len(server.bodies) >= at, "the questions")
         process.kill()
         process.wait(timeout=PATIENCE_SECONDS)
         killed += 1
@@ -840,8 +839,7 @@ def test_ctrl_c_waits_for_answers_under_way_and_keeps_them(serving: Serving, tmp
     server = serving(*[FINE] * 4, held)
     run = command(server, written_suite(tmp_path, 60), "--price-in", "1000", "--price-out", "2000")
     process = subprocess.Popen([shell.NOMOAT, *run], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while len(server.bodies) < 8:
-        time.sleep(0.005)
+    wait_until(lambda: len(server.bodies) >= 8, "the questions")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
