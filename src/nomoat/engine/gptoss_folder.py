@@ -40,7 +40,7 @@ class _Numbers:
 
     @property
     def row_bytes(self) -> int:
-        return self.values.shape[1] * self.values.itemsize
+        return int(self.values.shape[1] * self.values.itemsize)
 
     def rows(self, rows_N: npt.NDArray[np.intp], *, what: str) -> FloatArray:
         """[N, C]."""
@@ -66,7 +66,7 @@ class _Codes:
 
     @property
     def row_bytes(self) -> int:
-        return self.exponents.shape[2] * (1 + HALF)
+        return int(self.exponents.shape[2] * (1 + HALF))
 
     def raw_rows(self, rows_N: npt.NDArray[np.intp]) -> npt.NDArray[np.uint8]:
         """As a GGUF file has them: of each 32 an exponent, and bytes with the first 16 in the low halves, the others in the high."""
