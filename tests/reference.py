@@ -331,7 +331,7 @@ CASES = {
 }  # fmt: skip
 
 
-# Of mixtures of experts; their folders are not read.
+# Of mixtures of experts.
 MIXTURES = {
     "mixtral": Case(
         arch="llama",
@@ -348,6 +348,36 @@ MIXTURES = {
             "norm_topk_prob": True,
         },
         keys={"attention.key_length": 32, "expert_count": 24, "expert_used_count": 3, "expert_feed_forward_length": 96},
+    ),
+    "qwen2moe": Case(
+        arch="qwen2moe",
+        model="Qwen2Moe",
+        config={
+            **LLAMA_LIKE, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 96,
+            "shared_expert_intermediate_size": 160,
+        },
+        keys={
+            "expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": 96, "expert_shared_feed_forward_length": 160,
+        },
+    ),
+    "granitemoe": Case(
+        arch="granitemoe",
+        model="GraniteMoe",
+        config={
+            **LLAMA_LIKE, "rope_parameters": ROPE, "embedding_multiplier": 12.0, "residual_multiplier": 0.22,
+            "attention_multiplier": 0.125, "logits_scaling": 0.5, "num_local_experts": 6, "num_experts_per_tok": 3,
+        },
+        keys={
+            "embedding_scale": 12.0, "residual_scale": 0.22, "attention.scale": 0.125, "logit_scale": 0.5, "expert_count": 6,
+            "expert_used_count": 3,
+        },
+        change=llama_rows,
+    ),
+    "olmoe": Case(
+        arch="olmoe",
+        model="Olmoe",
+        config={**LLAMA_LIKE, "rope_parameters": ROPE, "pad_token_id": 0, "num_experts": 24, "num_experts_per_tok": 3},
+        keys={"expert_count": 24, "expert_used_count": 3},
     ),
 }  # fmt: skip
 # Families that no GGUF file has.
@@ -409,7 +439,8 @@ def randomise(model: Any, *, arch: str, norm_offset: float) -> None:
 
 def _as_converted(model: Any) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors, what is tied once; of experts as the hub's folders have them, but all of a layer in one."""
-    for name, tensor in model.named_parameters():
+    for own_name, tensor in model.named_parameters():
+        name = own_name.replace("block_sparse_moe", "mlp")
         if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
             yield name, tensor
         elif name.endswith("down_proj"):
@@ -451,7 +482,7 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
             name.removeprefix("transformer."), try_suffixes=(".weight", ".bias")
         )
         assert target, name
-        data = case.change(name, tensor.detach().T if name in rows_last else tensor.detach())
+        data = case.change(name, tensor.detach().T if name in rows_last else tensor.detach()).squeeze()
         if tensor.dim() == 1 and name.endswith("weight"):
             data = data + case.norm_offset
         writer.add_tensor(target, np.ascontiguousarray(data.numpy()))
@@ -466,7 +497,7 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
 
 def write_folder(folder: Path, name: str, *, dtype: torch.dtype = torch.float32, **saving: Any) -> tuple[Any, Path]:
     """A reference and its folder, with the tiny vocabulary's tokenizer."""
-    model = make_model((CASES | FOLDER_CASES)[name])
+    model = make_model((CASES | FOLDER_CASES | MIXTURES)[name])
     save_folder(folder, model.to(dtype), **saving)
     return model.float(), folder
 

@@ -35,16 +35,19 @@ def silu(x: Any) -> Any:
 
 
 class Mixture:
-    """Weights of a mixture, and what it makes of inputs in float64."""
+    """Weights of a mixture, and what it makes of inputs in float64.
 
-    def __init__(self, experts: int, chosen: int, type_name: str) -> None:
+    `shared`: with an expert that all tokens ask, the last; others are weighted by the softmax of all scores then.
+    """
+
+    def __init__(self, experts: int, chosen: int, type_name: str, *, shared: bool = False) -> None:
         chance = np.random.default_rng(experts)
-        self.experts, self.chosen, self.type_name = experts, chosen, type_name
+        self.experts, self.chosen, self.type_name, self.shared = experts, chosen, type_name, shared
         self.norm = chance.uniform(0.5, 1.5, WIDTH).astype(np.float32)
-        self.router = chance.normal(size=(experts, WIDTH)).astype(np.float32)
+        self.router = chance.normal(size=(experts + shared, WIDTH)).astype(np.float32)
         kind = gguf.GGMLQuantizationType[type_name]
         gated, down = (
-            chance.normal(size=(experts * rows, columns)).astype(np.float32) * np.float32(columns**-0.5)
+            chance.normal(size=((experts + shared) * rows, columns)).astype(np.float32) * np.float32(columns**-0.5)
             for rows, columns in ((2 * HIDDEN, WIDTH), (WIDTH, HIDDEN))
         )
         self.gated, self.down = gguf.quants.quantize(gated, kind), gguf.quants.quantize(down, kind)  # of each expert the gate, then up
@@ -55,8 +58,15 @@ class Mixture:
         weights = np.concatenate([part.reshape(-1).view(np.uint8) for part in parts])
         norm, router, gated, down = np.cumsum([0, *(part.nbytes for part in parts)])[:4].tolist()
         mixture = (self.experts, self.chosen)
+        of_one = [part.nbytes // (self.experts + 1) for part in parts[2:]]
+        of_shared = [
+            ("gated", self.type_name, 2 * HIDDEN, gated + self.experts * of_one[0], -1),
+            ("hold", self.type_name, WIDTH, down + self.experts * of_one[1], -1), ("add_shared", "", WIDTH, -1, -1, *mixture),
+        ]  # fmt: skip
         steps = [
-            ("norm", "", WIDTH, -1, norm), ("choose", "", self.experts, -1, router, *mixture),
+            ("norm", "", WIDTH, -1, norm),
+            ("choose_of_all" if self.shared else "choose", "", len(self.router), -1, router, *mixture),
+            *(of_shared if self.shared else ()),
             ("experts_gated", self.type_name, 2 * HIDDEN, gated, -1, *mixture),
             ("experts_add", self.type_name, WIDTH, down, -1, *mixture),
         ]  # fmt: skip
@@ -64,15 +74,18 @@ class Mixture:
 
     def exact(self, x_MW: Any) -> Any:
         kind = gguf.GGMLQuantizationType[self.type_name]
-        gated = gguf.quants.dequantize(self.gated, kind).reshape(self.experts, 2, HIDDEN, WIDTH).astype(np.float64)
-        down = gguf.quants.dequantize(self.down, kind).reshape(self.experts, WIDTH, HIDDEN).astype(np.float64)
+        gated = gguf.quants.dequantize(self.gated, kind).reshape(-1, 2, HIDDEN, WIDTH).astype(np.float64)
+        down = gguf.quants.dequantize(self.down, kind).reshape(-1, WIDTH, HIDDEN).astype(np.float64)
         normed = x_MW / np.sqrt(np.mean(x_MW.astype(np.float64) ** 2, axis=1, keepdims=True) + 1e-6) * self.norm
-        scores = normed @ self.router.T
+        scores = normed @ self.router[: self.experts].T
         made = x_MW.astype(np.float64)
         for m, x in enumerate(normed):
             asked = np.argsort(-scores[m])[: self.chosen]
-            weights = np.exp(scores[m, asked] - scores[m, asked].max())
-            for e, weight in zip(asked, weights / weights.sum(), strict=True):
+            all_weights = np.exp(scores[m] - scores[m].max())
+            weights = all_weights[asked] / (all_weights if self.shared else all_weights[asked]).sum()
+            if self.shared:
+                asked, weights = [*asked, self.experts], [*weights, 1 / (1 + np.exp(-self.router[-1] @ x))]
+            for e, weight in zip(asked, weights, strict=True):
                 made[m] += weight * (down[e] @ (silu(gated[e, 0] @ x) * (gated[e, 1] @ x)))
         return made
 
@@ -80,10 +93,11 @@ class Mixture:
 @needs_instructions
 @pytest.mark.parametrize("tokens", [1, 2, 23, 24, 70, 400])
 @pytest.mark.parametrize("mixture", [(4, 2), (40, 3), (3, 3)])
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("type_name", ["Q4_0", "Q8_0"])
-def test_each_token_gets_what_the_experts_it_asks_give(tokens: int, mixture: tuple[int, int], type_name: str) -> None:
+def test_each_token_gets_what_the_experts_it_asks_give(tokens: int, mixture: tuple[int, int], shared: bool, type_name: str) -> None:
     """By few experts, where many tokens are multiplied in panels, and by many; the last of several parts is shorter."""
-    given = Mixture(*mixture, type_name)
+    given = Mixture(*mixture, type_name, shared=shared)
     program, weights = given.program()
     x_MW = np.random.default_rng(tokens).normal(size=(tokens, WIDTH)).astype(np.float32)
     after_1MW = np.full((1, tokens, WIDTH), np.nan, np.float32)
@@ -191,6 +205,11 @@ def test_a_mixture_that_cannot_be_is_a_bad_file(told: dict[str, Any], message: s
     assert caught.value.message == message
 
 
+def test_a_file_may_say_that_experts_are_weighted_by_the_softmax_of_all(tmp_path: Path) -> None:
+    case = replace(MIXTURES["qwen3moe"], keys=MIXTURES["qwen3moe"].keys | {"expert_weights_norm": False})
+    assert not importer.read_sizes(GGUFFile(write_gguf(tmp_path / "model.gguf", case, make_model(case)))).experts_normed
+
+
 def test_experts_are_as_wide_as_other_mlps_unless_the_file_says_more_than_0(tmp_path: Path) -> None:
     case = replace(MIXTURES["mixtral"], keys=MIXTURES["mixtral"].keys | {"expert_feed_forward_length": 0})
     assert importer.read_sizes(GGUFFile(write_gguf(tmp_path / "model.gguf", case, make_model(case)))).hidden == 128
@@ -246,7 +265,7 @@ def test_an_adapter_of_what_chooses_among_experts_is_loaded_alone(tmp_path: Path
     with pytest.raises(UnsupportedError) as caught:
         importer.import_with(path, [adapter], alone=False)
     assert caught.value.message == (
-        f"`{adapter / 'adapter_model.safetensors'}` changes what chooses among experts (`model.layers.0.mlp.gate`), "
+        f"`{adapter / 'adapter_model.safetensors'}` changes what makes the weights of experts (`model.layers.0.mlp.gate`), "
         "which one beside the weights cannot here"
     )
 
