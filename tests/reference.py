@@ -205,6 +205,12 @@ CASES = {
     "smollm3": Case(
         arch="smollm3", model="SmolLM3", config={**FOUR_LAYERS, "pad_token_id": 0, "rope_parameters": ROPE}, change=llama_rows
     ),
+    "stablelm": Case(  # 2 1.6B; its converter says `use_parallel_residual` of every model whose configuration does not
+        arch="stablelm",
+        model="StableLm",
+        config={**LLAMA_LIKE, "use_qkv_bias": True, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.25}},
+        keys={"rope.dimension_count": HEAD // 4, "use_parallel_residual": True},
+    ),
     "starcoder2": Case(
         arch="starcoder2",
         model="Starcoder2",
@@ -240,6 +246,12 @@ CASES = {
             "rope.scaling.type": "linear", "rope.scaling.factor": 8.0,
         },
         norm_offset=1,
+    ),
+    "phi2": Case(
+        arch="phi2",
+        model="Phi",
+        config={**LLAMA_LIKE, "pad_token_id": 0, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5}},
+        keys={"rope.dimension_count": HEAD // 2},
     ),
     "phi3": Case(
         arch="phi3", model="Phi3", config={**LLAMA_LIKE, "pad_token_id": 0, "rope_parameters": {**ROPE, "partial_rotary_factor": 1.0}},

@@ -108,7 +108,7 @@ def test_an_adapter_of_all_linear_layers_gives_what_peft_gives(name: str, tmp_pa
 
 
 def test_an_adapter_of_a_mixture_s_linear_layers_gives_what_peft_gives(tmp_path: Path) -> None:
-    """Of attention, of the expert that all tokens ask, and of what weights it; those that are chosen are no linear layers of PEFT's."""
+    """Of attention, of the expert that all tokens ask, and of its gate; those that are chosen are no linear layers of PEFT's."""
     model, folder = write_folder(tmp_path / "model", "qwen2moe")
     in_gguf = write_gguf(tmp_path / "model.gguf", MIXTURES["qwen2moe"], model)
     expected = adapt(model, tmp_path / "adapter", "all-linear")

@@ -112,10 +112,15 @@ def test_experts_that_are_missing_or_of_other_sizes_are_a_bad_file(change: Any, 
             {"decoder_sparse_step": 2},
             "some layers of this model have no experts",
         ),
+        (
+            "stablelm",
+            {"qk_layernorm": True},
+            "this StableLM has norms of each head, or none before its MLP (the 12B)",
+        ),
         ("olmoe", {"clip_qkv": 8.0}, "this OLMoE keeps its queries, keys and values within limits (`clip_qkv`)"),
     ],
 )
-def test_a_mixture_of_another_kind_than_its_family_s_is_refused(name: str, changes: Any, message: str, tmp_path: Path) -> None:
+def test_a_variant_of_a_family_by_its_config_json_is_refused(name: str, changes: Any, message: str, tmp_path: Path) -> None:
     _, folder = write_folder(tmp_path / "model", name)
     edit(folder, **changes)
     with pytest.raises(UnsupportedError) as caught:

@@ -234,6 +234,12 @@ def _olmoe(config: Config) -> dict[str, Any]:
     return _mixture(config)
 
 
+def _stablelm(config: Config) -> dict[str, Any]:
+    if config.get("use_parallel_residual") or config.get("qk_layernorm"):
+        raise architectures.not_yet("this StableLM has norms of each head, or none before its MLP (the 12B)")
+    return {}
+
+
 def _window(config: Config) -> int | None:
     return config.get("sliding_window")
 
@@ -315,6 +321,13 @@ _STARCODER2 = {
     "hidden_size": 3072, "intermediate_size": 12288, "num_hidden_layers": 30, "num_attention_heads": 24, "num_key_value_heads": 2,
     "max_position_embeddings": 4096, "tie_word_embeddings": True,
 }  # fmt: skip
+_STABLELM = {
+    "hidden_size": 2560, "intermediate_size": 6912, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
+    "max_position_embeddings": 4096, "partial_rotary_factor": 0.25,
+}  # fmt: skip
+_PHI = {
+    "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24, "num_attention_heads": 32, "partial_rotary_factor": 0.5,
+}  # fmt: skip
 _GEMMA = dict(zip(_DECODER, (3072, 24576, 28, 16, 8192, 1e-6), strict=True)) | _OF_GEMMAS | {"num_key_value_heads": 16}
 _GEMMA2 = dict(zip(_DECODER, (2304, 9216, 26, 8, 8192, 1e-6), strict=True)) | _OF_GEMMAS | {
     "num_key_value_heads": 4, "query_pre_attn_scalar": 256, "sliding_window": 4096,
@@ -367,11 +380,13 @@ FAMILIES = {
     "olmo3": Family("olmo2", keys=_olmo3, window=_window, unsaid=_OLMO3),
     "olmoe": Family("olmoe", keys=_olmoe, unsaid=_OLMOE),
     "opt": Family("opt", keys=_opt, activations=("activation_function",), row_order=_without_offset, unsaid=_OPT),
+    "phi": Family("phi2", turns_partly=True, unsaid=_PHI),
     "phi3": Family("phi3", window=_window, turns_partly=True, unsaid=_PHI3),
     "qwen2": Family("qwen2", window=_qwen_window, unsaid=_QWEN2),
     "qwen2_moe": Family("qwen2moe", keys=_mixture, window=_qwen_window, unsaid=_QWEN2MOE),
     "qwen3": Family("qwen3", window=_qwen_window, unsaid={**_QWEN2, "head_dim": 128}),
     "qwen3_moe": Family("qwen3moe", keys=_mixture, window=_qwen_window, unsaid=_QWEN3MOE),
+    "stablelm": Family("stablelm", keys=_stablelm, turns_partly=True, unsaid=_STABLELM),
     "starcoder2": Family("starcoder2", window=_window, unsaid=_STARCODER2),
     "smollm3": Family("smollm3", keys=_smollm3, row_order=_halves_to_neighbours, unsaid=_SMOLLM3),
 }
@@ -404,7 +419,7 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
     "true or false": (lambda value: isinstance(value, bool), (
         "new_decoder_architecture", "multi_query", "parallel_attn", "use_parallel_residual", "do_layer_norm_before",
         "_remove_final_layer_norm", "tie_word_embeddings", "use_sliding_window", "alibi", "scale_attn_weights",
-        "scale_attn_by_inverse_layer_idx", "apply_residual_connection_post_layernorm", "is_causal", "use_qk_norm",
+        "scale_attn_by_inverse_layer_idx", "apply_residual_connection_post_layernorm", "is_causal", "use_qk_norm", "qk_layernorm",
         "norm_topk_prob",
     )),
     "a text": (lambda value: isinstance(value, str), (

@@ -71,7 +71,7 @@ class Architecture:
     which is that of Hugging Face's Llama and so of PEFT adapters.
     `attention_norms`: the first that is in the file is taken. Without any, and without an `mlp_norm`, they read the layer's input.
     `qk_norm`: over what there is a norm of queries, and one of keys.
-    `parallel`: attention and MLP both read the layer's input; a file may say otherwise (`use_parallel_residual`).
+    `parallel`: attention and MLP both read the layer's input; a file of GPT-NeoX may say otherwise (`use_parallel_residual`).
     `divides_logits`: by the file's `logit_scale`, which others multiply them by.
     `experts_normed`: a token weights its experts by the softmax of their scores alone, not of all; a file may say otherwise
     (`expert_weights_norm`).
@@ -210,15 +210,17 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.olmo2 import OLMO2
     from nomoat.engine.arch.olmoe import OLMOE
     from nomoat.engine.arch.opt import OPT
+    from nomoat.engine.arch.phi2 import PHI2
     from nomoat.engine.arch.phi3 import PHI3
     from nomoat.engine.arch.qwen2 import QWEN2, QWEN2MOE
     from nomoat.engine.arch.qwen3 import QWEN3, QWEN3MOE
     from nomoat.engine.arch.smollm3 import SMOLLM3
+    from nomoat.engine.arch.stablelm import STABLELM
     from nomoat.engine.arch.starcoder2 import STARCODER2
 
     families = [
         BLOOM, COHERE2, COMMAND_R, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GLM4, GPT2, GPTJ, GPTNEOX, GRANITE, GRANITEMOE,
-        LLAMA, MPT, OLMO2, OLMOE, OPT, PHI3, QWEN2, QWEN2MOE, QWEN3, QWEN3MOE, SMOLLM3, STARCODER2,
+        LLAMA, MPT, OLMO2, OLMOE, OPT, PHI2, PHI3, QWEN2, QWEN2MOE, QWEN3, QWEN3MOE, SMOLLM3, STABLELM, STARCODER2,
     ]  # fmt: skip
     return {arch.name: arch for arch in families}
 
@@ -395,7 +397,7 @@ def dimensions(
         clamp_qkv=optional("attention.clamp_kqv"),
         logit_cap=optional("final_logit_softcapping", arch.logit_cap),
         attention_cap=optional("attn_logit_softcapping", arch.attention_cap),
-        parallel=metadata.get(f"{name}.use_parallel_residual", arch.parallel) is True,
+        parallel=metadata.get("gptneox.use_parallel_residual", arch.parallel) is True,
         context_is_window=metadata.get(f"{name}.context_is_window", False) is True,
         norms_last=metadata.get(f"{name}.norms_last", False) is True,
         embedding_scale=float(number("embedding_scale", width**0.5 if arch.embedding_scaled else 1.0)) / residual_scale,
