@@ -215,6 +215,13 @@ def test_experts_are_as_wide_as_other_mlps_unless_the_file_says_more_than_0(tmp_
     assert importer.read_sizes(GGUFFile(write_gguf(tmp_path / "model.gguf", case, make_model(case)))).hidden == 128
 
 
+def test_a_file_of_qwen2moe_that_says_no_widths_of_experts_has_what_llama_cpp_takes(tmp_path: Path) -> None:
+    case = replace(MIXTURES["qwen2moe"], keys={"expert_count": 6, "expert_used_count": 2})
+    wide = case.config | {"moe_intermediate_size": 64, "shared_expert_intermediate_size": 128}
+    sizes = importer.read_sizes(GGUFFile(write_gguf(tmp_path / "model.gguf", case, make_model(replace(case, config=wide)))))
+    assert (sizes.hidden, sizes.shared_hidden) == (64, 128)
+
+
 def test_an_imported_mixture_is_known_as_one(tmp_path: Path) -> None:
     """Of `llama`, which has others as well."""
     path = write_gguf(tmp_path / "model.gguf", MIXTURES["mixtral"], make_model(MIXTURES["mixtral"]))

@@ -367,6 +367,7 @@ def dimensions(
     # a model that adds r times what its layers give is one that adds all of it to a residual r times as small
     residual_scale = float(number("residual_scale", 1.0))
     width, heads = whole("embedding_length"), whole("attention.head_count")
+    unsaid_parts = whole("expert_used_count") if arch.has_shared_expert else 1  # files of the spring of 2024, as llama.cpp reads them
     head_dim, rotary_dim = whole("attention.key_length", width // heads), said.optional_whole("rope.dimension_count")
     if whole("attention.value_length", head_dim) != head_dim:
         raise not_yet("this model's values are of another width than its keys")
@@ -380,7 +381,7 @@ def dimensions(
         heads=heads,
         kv_heads=whole("attention.head_count_kv", heads),
         head_dim=head_dim,
-        hidden=said.optional_whole("expert_feed_forward_length") or whole("feed_forward_length"),
+        hidden=said.optional_whole("expert_feed_forward_length") or whole("feed_forward_length") // unsaid_parts,
         vocabulary=vocabulary,
         context_tokens=first if has_two and not long_factors else longest,
         norm_epsilon=float(number(f"attention.layer_norm{'_rms' if arch.norm == 'rms' else ''}_epsilon")) / residual_scale**2,
@@ -406,7 +407,9 @@ def dimensions(
         experts=experts,
         experts_chosen=said.optional_whole("expert_used_count") or 0 if experts else 0,
         experts_normed=metadata.get(f"{name}.expert_weights_norm", arch.experts_normed) is True,
-        shared_hidden=said.optional_whole("expert_shared_feed_forward_length") or 0,
+        shared_hidden=(said.optional_whole("expert_shared_feed_forward_length") or whole("feed_forward_length"))
+        if arch.has_shared_expert
+        else 0,
     )
 
 
