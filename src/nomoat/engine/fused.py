@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +16,7 @@ import openvino as ov
 from openvino import opset13 as op
 
 from nomoat.engine import positions
-from nomoat.engine.arch import ROUTER, Architecture, Dimensions, Sight, has_usual_attention, is_usual, score_scale, sights
+from nomoat.engine.arch import ROUTERS, Architecture, Dimensions, Sight, has_usual_attention, is_usual, score_scale, sights
 from nomoat.engine.custom_ops import FusedBlock, Weights
 from nomoat.engine.graph import GraphBuilder, Source
 from nomoat.engine.native import FACTS, AttentionFacts
@@ -54,7 +54,7 @@ class FusedBuilder(GraphBuilder):
         """Whether this model is a usual one, with all its layers' weights in tiles."""
         if not (is_usual(self.arch, self.sizes) and self.storage.fused):
             return False
-        layers, names = range(self.sizes.layers), [name for name in self.arch.projections if name != ROUTER]
+        layers, names = range(self.sizes.layers), [name for name in self.arch.projections if name not in ROUTERS]
         return all(self._form(self._source(layer, name)).is_tiled for layer in layers for name in names)
 
     def _build(self) -> ov.Model:
@@ -71,6 +71,21 @@ class FusedBuilder(GraphBuilder):
             x, parts = self._fused(self._seen(parts, layer), x, layer)
             self._tell(layer + 1)
         return x
+
+    def _mix(self, given: Weights, product: Callable[..., None], layer: int) -> None:
+        """Add the steps of a mixture of experts."""
+        (router, bias), mixture = self._router(layer), (self.sizes.experts, self.sizes.experts_chosen)
+        choice = "choose" if self.sizes.experts_normed else "choose_of_all"
+        given.add(choice, "", len(router), None, np.concatenate([router.reshape(-1), bias]), *mixture)
+        self._parts[-1].append([])
+        if self.arch.has_shared_expert:
+            product("gated", [self._source(layer, f"mlp.shared_expert.{name}_proj") for name in ("gate", "up")])
+            product("hold", [self._source(layer, "mlp.shared_expert.down_proj")])
+            given.add("add_shared", "", self.sizes.width, None, None, *mixture)
+            self._parts[-1].append([])
+        gate_up = [self._source(layer, f"mlp.experts.{name}_proj") for name in ("gate", "up")]
+        product("experts_clamped" if self.arch.activation == "clamped" else "experts_gated", gate_up, *mixture)
+        product("experts_add", [self._source(layer, "mlp.experts.down_proj")], *mixture)
 
     def _fused(self, seen: Node | None, residual: Node, layer: int) -> tuple[Node, list[Node]]:
         """From a layer's attention (-1: the embedding) to the next one's: the residual, its queries, keys and values."""
@@ -101,12 +116,7 @@ class FusedBuilder(GraphBuilder):
             add("self_attn.o_proj", "post_attention_norm")
             norm("norm", f"blk.{layer}.{self.arch.mlp_norm}")
             if self.arch.has_experts:
-                router, mixture = self._router(layer), (self.sizes.experts, self.sizes.experts_chosen)
-                given.add("choose", "", len(router[0]), None, np.concatenate([part.reshape(-1) for part in router]), *mixture)
-                self._parts[-1].append([])
-                gate_up = [self._source(layer, f"mlp.experts.{name}_proj") for name in ("gate", "up")]
-                product("experts_clamped" if self.arch.activation == "clamped" else "experts_gated", gate_up, *mixture)
-                product("experts_add", [self._source(layer, "mlp.experts.down_proj")], *mixture)
+                self._mix(given, product, layer)
             else:
                 kind = "gated" if self.arch.activation == "silu" else "gelu_gated"
                 product(kind, [self._source(layer, name) for name in self.arch.gate_up])

@@ -224,7 +224,7 @@ def _product(
 def _ask_experts(
     step: Any, x: Any, shared: Any, residual: Any, state: Any, tokens: Any, chunk: Any, share: Any, taken: Any, threads: Any, me: Any
 ) -> None:
-    """A step of a mixture of experts, one thread's share. x: what the norm before them gave.
+    """A step of a mixture of experts, one thread's share. x: what the norm before them gave, or the shared expert.
 
     In panels where a whole part of a prompt has many pairs for each expert, so that a token's way never depends on the others.
     """
@@ -232,7 +232,7 @@ def _ask_experts(
     for at in range(ROOM_NUMBERS):
         room[at] = shared[at]
     together = share if TOKENS_A_PART * step[Step.CHOSEN] >= MANY_PAIRS * step[Step.EXPERTS] else 1
-    if step[Step.KIND] == Kind.CHOOSE:
+    if step[Step.KIND] == Kind.CHOOSE or step[Step.KIND] == Kind.CHOOSE_OF_ALL:
         experts.rate(step, x, room, tokens, threads, me)
         jit.meet(state, threads)
         if me == 0:
@@ -240,6 +240,9 @@ def _ask_experts(
         jit.meet(state, threads)
         experts.round_pairs(step, x, room, chunk, together, threads, me)
         jit.meet(state, threads)
+        return
+    if step[Step.KIND] == Kind.ADD_SHARED:
+        experts.add_shared(step, x, room, residual, tokens, share, threads, me)
         return
     experts.multiply(step, room, chunk, together, taken, threads, me)
     jit.meet(state, threads)
