@@ -23,7 +23,7 @@ import torch
 from patience import PATIENCE_SECONDS, wait_until
 from products import PLACES, TYPES, Given, product, product_with_adapters, raw_rows
 from reference import CASES, make_model, write_gguf
-from tiny import ADAPTED, write_adapter, write_tiny_gguf
+from tiny import ADAPTED, NORMS_LAST, write_adapter, write_tiny_gguf
 
 from nomoat import cache, config, footprint, hardware, machine_code
 from nomoat.engine import arch as architectures
@@ -48,6 +48,10 @@ needs_instructions = pytest.mark.skipif(
 )
 ROUNDING = 0.012  # of the root mean square: inputs have 8 bits, with a scale for each 32
 BF16_ROUNDING = 0.004
+NATIVE_CASES = [
+    "exaone", "exaone4", "exaone4, no window", "gemma", "gemma2", "gemma3", "glm4", "granite", "olmo2", "olmo3", "phi3, window",
+    "smollm3",
+]  # fmt: skip
 
 
 def dequantised(raw: npt.NDArray[np.uint8], type_name: str) -> npt.NDArray[np.float32]:
@@ -274,7 +278,7 @@ def test_at_high_quality_prompts_are_rounded_in_smaller_chunks(tmp_path: Path, t
 
 
 @needs_instructions
-@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3", *NORMS_LAST])
 @pytest.mark.parametrize("fused", [True, False])
 def test_a_model_of_tiles_computes_what_its_file_says(tmp_path: Path, tiles_at_any_size: None, arch: str, fused: bool) -> None:
     """Fused: all between two layers' attention is one operation, with biases (qwen2). Apart: each product by itself."""
@@ -375,7 +379,7 @@ def of_usual_decoder(path: Path, **told: Any) -> tuple[NativeModel, PagedModel, 
 
 
 @needs_instructions
-@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3", *NORMS_LAST])
 @pytest.mark.parametrize("quality", ["default", "high"])
 def test_memory_is_planned_as_keys_and_values_are_kept(
     tmp_path: Path, small_ones_too: None, monkeypatch: pytest.MonkeyPatch, arch: str, quality: config.Quality
@@ -405,7 +409,7 @@ def passes(model: NativeModel | PagedModel, ids: list[int], step: int) -> npt.ND
 
 
 @needs_instructions
-@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3", *NORMS_LAST])
 @pytest.mark.parametrize("type_name", ["Q4_0", "Q5_0", None])
 def test_a_pass_of_our_own_gives_what_openvino_gives(tmp_path: Path, small_ones_too: None, arch: str, type_name: str | None) -> None:
     """Answers of some tokens in a pass, and a prompt's 40 at once."""
@@ -419,7 +423,7 @@ def test_a_pass_of_our_own_gives_what_openvino_gives(tmp_path: Path, small_ones_
 
 
 @needs_instructions
-@pytest.mark.parametrize("arch", ["llama", "qwen3"])
+@pytest.mark.parametrize("arch", ["llama", "qwen3", *NORMS_LAST])
 def test_a_prompt_gives_the_same_to_the_last_bit_in_whatever_parts_it_is_read(tmp_path: Path, small_ones_too: None, arch: str) -> None:
     """So no answer with a seed depends on what else is answered meanwhile, nor a prompt's beginning that is kept on its end."""
     ours, _, ids = of_usual_decoder(tmp_path / f"{arch}.gguf", arch=arch, type_name="Q4_0")
@@ -501,9 +505,10 @@ def test_a_pass_of_our_own_is_not_made_of_damaged_facts(tmp_path: Path, small_on
 
 
 @needs_instructions
-@pytest.mark.parametrize("name", ["exaone", "gemma", "gemma2", "gemma3", "glm4", "granite", "phi3, window", "smollm3"])
+@pytest.mark.parametrize("name", NATIVE_CASES)
 def test_a_pass_of_our_own_gives_the_reference_s_logits(tmp_path: Path, small_ones_too: None, name: str) -> None:
-    """Norms around attention and MLP, a gate of GELU, capped scores and logits, windows and rotations by layer, multipliers."""
+    """Norms around or after attention and MLP, and of all heads at once, a gate of GELU, capped scores and logits, windows and
+    rotations by layer, multipliers."""
     reference = make_model(CASES[name])
     ours = NativeModel(Blueprint(importer.import_gguf(write_gguf(tmp_path / "model.gguf", CASES[name], reference))))
     ours.allocate(16)
@@ -517,7 +522,7 @@ def test_a_pass_of_our_own_gives_the_reference_s_logits(tmp_path: Path, small_on
 
 
 @needs_instructions
-@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "olmo2"])
 def test_adapters_beside_a_pass_of_our_own_give_what_openvino_gives(tmp_path: Path, small_ones_too: None, arch: str) -> None:
     """Two adapters of different ranks on different layers, and none: prompts, short passes, and all of them in one pass."""
     path = write_tiny_gguf(tmp_path / "model.gguf", arch=arch, type_name="Q4_0")
@@ -538,7 +543,7 @@ def test_adapters_beside_a_pass_of_our_own_give_what_openvino_gives(tmp_path: Pa
         found.append(np.concatenate([*alone, model.run(prompts)[0], model.run(nexts)[0]]))
     own, other = found
     errors = [np.sqrt(np.mean((own[at : at + 40] - other[at : at + 40]) ** 2)) for at in range(0, 240, 40)]
-    assert all(error < most for error, most in zip(errors, [0.05, 0.09, 0.05] * 2, strict=True))  # what is left out is 0.5
+    assert all(error < most for error, most in zip(errors, [0.05, 0.09, 0.06] * 2, strict=True))  # what is left out is 0.5
     assert np.sqrt(np.mean((own[240:] - other[240:]) ** 2)) < 0.06
     assert np.abs(own[:40] - own[40:80]).mean() > 0.1 < np.abs(own[:40] - own[80:120]).mean()
     wanted = [np.array(ours.run([Row(ids[:100], 0, [1, 2, 3, 4], 1, adapter=0)])[0]) for _ in range(2)]  # the last layer for one token

@@ -59,7 +59,7 @@ class Step(IntEnum):
     COLUMNS = 5  # of the weights: numbers of a token's input
     TILES = 6  # address of the weights, tile by tile
     TILE_BYTES = 7
-    VECTOR = 8  # address of ROWS float32: a bias, or a norm's weights; 0: none. Of `CHOOSE` of its weights, ROWS x COLUMNS
+    VECTOR = 8  # address of ROWS float32: a bias, or a norm's weights; 0: none, nor a norm. Of `CHOOSE` of its weights, ROWS x COLUMNS
     EXPERTS = 9  # of a mixture, whose ROWS are those of one expert
     CHOSEN = 10  # of them, by each token
 

@@ -192,10 +192,12 @@ def _norm(
     step: Any, room: Any, residual: Any, y: Any, epsilon: Any, tokens: Any, width: Any, chunk: Any, blocks: Any, share: Any,
     state: Any, threads: Any, me: Any,
 ) -> None:  # fmt: skip
-    """One thread's share of a norm, and of rounding what it gives for the next product."""
-    _norm_rows(step, residual, y, epsilon, tokens, width, share, threads, me)
+    """One thread's share of a norm, and of rounding what it gives for the next product; without weights, the residual as it is."""
+    if step[Step.VECTOR]:
+        _norm_rows(step, residual, y, epsilon, tokens, width, share, threads, me)
     if step[Step.KIND] == Kind.NORM:
-        _round_rows(y, 4 * width, room, tokens, width, chunk, blocks, threads, me)
+        x = y if step[Step.VECTOR] else residual
+        _round_rows(x, 4 * width, room, tokens, width, chunk, blocks, threads, me)
         jit.meet(state, threads)
 
 
