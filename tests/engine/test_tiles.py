@@ -31,10 +31,10 @@ from nomoat.engine import batching, chain, fused, importer, layout, native, shut
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.likelihood import Scorer
+from nomoat.engine.local import LocalEngine
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.lora import LoraDelta
 from nomoat.engine.native import Blueprint, NativeModel
-from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.engine.program import Program
 from nomoat.engine.sampling import Sampler
@@ -334,7 +334,7 @@ def test_adapters_change_a_model_of_tiles_baked_or_beside(tmp_path: Path, tiles_
     ids = np.random.default_rng(3).integers(3, 250, 30).tolist()
     exact = log_probability(importer.exact_model(path, adapter=adapter), layout.EXACT_PROPERTIES, ids)
     assert log_probability(importer.import_gguf(path, adapter=adapter), layout.EXACT_PROPERTIES, ids) == pytest.approx(exact, rel=0.01)
-    engine = OpenVINOEngine(importer.import_gguf(path, fused=False), beside=[adapter])
+    engine = LocalEngine(importer.import_gguf(path, fused=False), beside=[adapter])
     tuned = engine.adapted(0).prompt_likelihoods(Request(prompt_ids=tuple(ids)))  # type: ignore[attr-defined]
     assert sum(one.log_probability for one in tuned[1:]) == pytest.approx(exact, rel=0.01)
     engine.close()
@@ -388,7 +388,7 @@ def test_memory_is_planned_as_keys_and_values_are_kept(
     monkeypatch.setenv("NOMOAT_QUALITY", quality)
     path = write_tiny_gguf(tmp_path / f"{arch}.gguf", arch=arch, type_name="Q4_0")
     need = memory_need(str(path), 128)
-    engine = OpenVINOEngine(importer.import_gguf(path))
+    engine = LocalEngine(importer.import_gguf(path))
     model = engine._make_model()
     assert isinstance(model, NativeModel)
     assert need is not None
@@ -470,7 +470,7 @@ def test_the_same_prompt_has_the_same_answer_whether_its_beginning_is_kept_or_no
 @needs_instructions
 def test_a_texts_embedding_is_the_same_alone_and_beside_others(tmp_path: Path, small_ones_too: None) -> None:
     """Few tokens are otherwise multiplied by other products than many."""
-    engine = OpenVINOEngine(importer.import_gguf(write_tiny_gguf(tmp_path / "model.gguf", type_name="Q4_0")))
+    engine = LocalEngine(importer.import_gguf(write_tiny_gguf(tmp_path / "model.gguf", type_name="Q4_0")))
     try:
         texts = ["the hello", "world", "안녕 the hello " * 9, "a", *(f"{at} the hello world " * 5 for at in range(40))]
         assert sum(len(engine.tokenizer.encode(text, add_bos=True)) for text in texts) > batching.PASS_TOKENS  # one is cut by a pass
@@ -578,8 +578,8 @@ def test_an_adapter_beside_the_weights_scores_continuations(
     path = write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0")
     adapter = write_adapter(tmp_path / "a")
     request, ends = Request(prompt="the hello world"), [" he", " world"]
-    baked = OpenVINOEngine(importer.import_gguf(path, adapter=adapter), weights=path, adapter=adapter)
-    beside = OpenVINOEngine(importer.import_gguf(path), weights=path, beside=[adapter])
+    baked = LocalEngine(importer.import_gguf(path, adapter=adapter), weights=path, adapter=adapter)
+    beside = LocalEngine(importer.import_gguf(path), weights=path, beside=[adapter])
     expected = [[one.log_probability for one in engine.score(request, ends)] for engine in (baked, beside)]
     found = beside.adapted(0).score(request, ends)  # type: ignore[attr-defined]
     assert [one.log_probability for one in found] == expected[0] != expected[1]
@@ -637,8 +637,8 @@ def test_another_process_compiles_what_a_model_needs_before_it_is_asked(
     folder = importer.import_gguf(write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q5_0"))
     asked: list[tuple[object, ...]] = []
     monkeypatch.setattr(machine_code, "compile_elsewhere", lambda *told, progress=None: asked.append(told))
-    OpenVINOEngine(folder).compile_once()
-    next(iter(OpenVINOEngine(folder).generate(Request(prompt="a"))))
+    LocalEngine(folder).compile_once()
+    next(iter(LocalEngine(folder).generate(Request(prompt="a"))))
     assert asked == [("Q5_0-Q8_0", native.COMPILE, "Q5_0", "Q8_0")] * 2  # Q8_0: what is no such type becomes that
 
 
