@@ -33,8 +33,8 @@ from nomoat.engine import arch as architectures
 from nomoat.engine import batching, importer, positions
 from nomoat.engine.batching import Answer, Batcher, Reading
 from nomoat.engine.compiled import CompiledCopy
+from nomoat.engine.local import LocalEngine
 from nomoat.engine.lookup import Lookup
-from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.engine.sampling import Sampler
 from nomoat.engine.source import open_source
@@ -335,4 +335,4 @@ def test_long_rope_has_its_long_factors_for_a_context_beyond_its_first(tmp_path:
     np.testing.assert_allclose(our_logits(folder, rows, cut_at=100), expected, atol=1e-3)
     short = importer.import_gguf(path, context_tokens=FIRST_CONTEXT)
     assert short == importer.import_gguf(path) != folder
-    assert [OpenVINOEngine(folder).context_tokens for folder in (short, folder)] == [FIRST_CONTEXT, CONTEXT]
+    assert [LocalEngine(folder).context_tokens for folder in (short, folder)] == [FIRST_CONTEXT, CONTEXT]

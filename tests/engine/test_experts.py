@@ -155,6 +155,20 @@ def test_a_token_of_no_numbers_leaves_the_others_as_they_are(tokens: int, strang
     assert len(weights)
 
 
+@needs_instructions
+@pytest.mark.parametrize("tokens", [3, 400])
+def test_what_the_norm_gives_is_rounded_for_the_experts_alone(tokens: int) -> None:
+    """The choice among them reads float32."""
+    program, weights = Mixture(8, 2, "Q4_0").program()
+    x_1MW = np.random.default_rng(tokens).normal(size=(1, tokens, WIDTH)).astype(np.float32)
+    program.run(None, x_1MW, np.empty_like(x_1MW), [])  # makes its memory
+    inputs = np.ctypeslib.as_array(ctypes.cast(int(program.room[Room.INPUTS]), ctypes.POINTER(ctypes.c_uint8)), (tokens * WIDTH,))
+    inputs[:] = 7
+    program.run(None, x_1MW, np.empty_like(x_1MW), [])
+    assert (inputs == 7).all()
+    assert len(weights)
+
+
 def kl(expected: Any, found: Any) -> float:
     """Mean divergence a token."""
     first, second = (torch.log_softmax(torch.tensor(logits), -1) for logits in (expected, found))

@@ -99,7 +99,7 @@ class FusedBlock(_CustomOp):
         add         residual += x W^T [+ bias]
         hold        y = x W^T [+ bias]
         add_norm    residual += y / rms(y) * weight
-        norm        x = residual / rms(residual) * weight
+        norm        x = residual / rms(residual) * weight; without a weight, x = residual
         gated       x = silu(a) * b, with a and b the halves of x W^T [+ bias]
         gelu_gated  x = gelu(a) * b, gelu by the tangent
         out         the next output = x W^T [+ bias]

@@ -1,6 +1,6 @@
 """Graphs of the usual decoders whose weights stay the file's own codes: all between two layers' attention is one operation.
 
-Usual is: RMS norms before attention and MLP, or around them, a gate, one after the other (LLaMA, Mistral, Qwen, Phi-3, Gemma).
+Usual is: RMS norms before attention and MLP, around or after them, a gate, one after the other (LLaMA, Qwen, Phi-3, Gemma, EXAONE).
 """
 
 from __future__ import annotations
@@ -102,19 +102,19 @@ class FusedBuilder(GraphBuilder):
             made_of = () if mixture else parts  # an adapter is not added to experts
             self._parts[-1].append([(part.layer, self.file.tensor(part.tensor).num_rows) for part in made_of])
 
-        def norm(kind: str, tensor_name: str) -> None:
-            weight = self.file.rows(f"{tensor_name}.weight")
-            given.add(kind, "", len(weight), None, weight)
+        def norm(kind: str, at: int, name: str | None) -> None:
+            weight = None if name is None else self.file.rows(f"blk.{at}.{name}.weight")
+            given.add(kind, "", self.sizes.width, None, weight)
             self._parts[-1].append([])
 
         def add(part: str, post_norm: str) -> None:
             product("hold" if self.arch.post_norms else "add", [self._source(layer, part)])
             if self.arch.post_norms:
-                norm("add_norm", f"blk.{layer}.{post_norm}")
+                norm("add_norm", layer, post_norm)
 
         if seen is not None:
             add("self_attn.o_proj", "post_attention_norm")
-            norm("norm", f"blk.{layer}.{self.arch.mlp_norm}")
+            norm("norm", layer, self.arch.mlp_norm)
             if self.arch.has_experts:
                 self._mix(given, product, layer)
             else:
@@ -123,7 +123,7 @@ class FusedBuilder(GraphBuilder):
                 add("mlp.down_proj", "post_ffw_norm")
         groups: list[list[Source]] = []
         if layer + 1 < self.sizes.layers:
-            norm("norm", f"blk.{layer + 1}.{self.arch.attention_norms[0]}")
+            norm("norm", layer + 1, next(iter(self.arch.attention_norms), None))
             groups = self._queries_keys_values(layer + 1)
             for group in groups:
                 product("out", group)

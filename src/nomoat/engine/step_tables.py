@@ -62,8 +62,8 @@ class Step(IntEnum):
     COLUMNS = 5  # of the weights: numbers of a token's input
     TILES = 6  # address of the weights, tile by tile
     TILE_BYTES = 7
-    # address of ROWS float32: a bias, or a norm's weights; 0: none. Of experts one expert's biases after another's. Of `CHOOSE` its
-    # weights, ROWS x COLUMNS, and then its biases
+    # address of ROWS float32: a bias, or a norm's weights; 0: none, nor a norm. Of experts one expert's biases after another's. Of
+    # `CHOOSE` its weights, ROWS x COLUMNS, and then its biases
     VECTOR = 8
     EXPERTS = 9  # of a mixture, whose ROWS are those of one expert
     CHOSEN = 10  # of them, by each token

@@ -189,13 +189,23 @@ def _norm_rows(step: Any, residual: Any, y: Any, epsilon: Any, tokens: Any, widt
 
 @jit.kernel
 def _norm(
-    step: Any, room: Any, residual: Any, y: Any, epsilon: Any, tokens: Any, width: Any, chunk: Any, blocks: Any, share: Any,
-    state: Any, threads: Any, me: Any,
+    steps: Any, number: Any, room: Any, residual: Any, y: Any, epsilon: Any, tokens: Any, width: Any, chunk: Any, blocks: Any,
+    share: Any, state: Any, threads: Any, me: Any,
 ) -> None:  # fmt: skip
-    """One thread's share of a norm, and of rounding what it gives for the next product."""
-    _norm_rows(step, residual, y, epsilon, tokens, width, share, threads, me)
+    """One thread's share of a norm, and of rounding what it gives for the next product; without weights, the residual as it is.
+
+    What chooses among experts reads what is not rounded, and rounds it for those that are asked.
+    """
+    step = steps[number]
+    if step[Step.VECTOR]:
+        _norm_rows(step, residual, y, epsilon, tokens, width, share, threads, me)
     if step[Step.KIND] == Kind.NORM:
-        _round_rows(y, 4 * width, room, tokens, width, chunk, blocks, threads, me)
+        following = number + 1
+        while following < len(steps) - 1 and steps[following, Step.TILES] == 0:
+            following += 1
+        if steps[following, Step.EXPERTS] == 0:
+            x = y if step[Step.VECTOR] else residual
+            _round_rows(x, 4 * width, room, tokens, width, chunk, blocks, threads, me)
         jit.meet(state, threads)
 
 
@@ -289,7 +299,7 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
         rows = step[Step.ROWS]
         y = room[Room.RESULT]
         if step[Step.KIND] == Kind.NORM or step[Step.KIND] == Kind.ADD_NORM:
-            _norm(step, room, residual, y, epsilon, tokens, width, chunk, blocks, share, state, threads, me)
+            _norm(steps, number, room, residual, y, epsilon, tokens, width, chunk, blocks, share, state, threads, me)
             continue
         if step[Step.KIND] >= Kind.CHOOSE:
             _ask_experts(step, y, room, residual, state, tokens, chunk, share, taken + 8 * number, threads, me)

@@ -429,9 +429,9 @@ def _yarn_magnitude(said: float, factor: float) -> float:
 
 
 def is_usual(arch: Architecture, sizes: Dimensions) -> bool:
-    """RMS norms before attention and MLP, or around them, a gate, one after the other (LLaMA, Mistral, Qwen, Phi-3, Gemma)."""
+    """RMS norms before attention and MLP, around or after them, a gate, one after the other (LLaMA, Qwen, Phi-3, Gemma, EXAONE)."""
     known_gate = (bool(arch.gate_up) or arch.has_experts) and arch.activation in ("silu", "gelu_tanh", "clamped")
-    one_after_the_other = not (sizes.parallel or sizes.norms_last) and arch.mlp_norm is not None
+    one_after_the_other = not (sizes.parallel or sizes.norms_last) and (arch.mlp_norm is not None or arch.post_norms)
     return arch.norm == "rms" and known_gate and one_after_the_other and sizes.clamp_qkv is None
 
 
