@@ -70,7 +70,9 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_the_session_of_the_readme_runs_and_prints_what_it_shows(reader: Path) -> None:
+def test_the_session_of_the_readme_prints_what_it_shows_and_its_python_runs_after_it(
+    reader: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The model is pulled before, and two minutes of tuning are shortened to three seconds: the numbers differ, the lines do not."""
     session = "".join(blocks(ROOT / "README.md", "console"))
     steps = [step.splitlines() for step in session.split("$ ")[1:]]
@@ -83,17 +85,12 @@ def test_the_session_of_the_readme_runs_and_prints_what_it_shows(reader: Path) -
             for line in (line for line in shown if line and not line.startswith(DEPENDS_ON_THE_DATA)):
                 assert line.split()[0] in said, f"{command} does not print `{line}`"
     assert (reader / "report.html").exists()
-
-
-@pytest.mark.data
-@pytest.mark.slow
-def test_the_python_of_the_readme_runs(reader: Path) -> None:
     (code,) = blocks(ROOT / "README.md", "python")
     code = code.replace("replace=True)\nverdict", "replace=True, minutes=0.05)\nverdict")
     assert "minutes=0.05" in code
-    done = subprocess.run([sys.executable, "-c", code], cwd=reader, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "smollm2-135m+reviews" in done.stdout
+    monkeypatch.chdir(reader)
+    exec(code, {})
+    assert "smollm2-135m+reviews" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["run.md", "serve.md", "suites.md", "duel.md"])

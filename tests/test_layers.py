@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 import nomoat
 from nomoat import errors
@@ -20,10 +20,15 @@ LAYERS = {name.removesuffix("/"): int(layer) for layer, names in ROWS for name i
 PUBLIC_SURFACE = "__init__"
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports_of(path: Path) -> set[str]:
     """Names of nomoat's parts that a file imports, at its top or late."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("nomoat.")}
         elif isinstance(node, ast.ImportFrom) and node.module == "nomoat":
@@ -44,11 +49,11 @@ def test_the_drawing_shows_each_part_and_no_other() -> None:
     assert {part_of(path) for path in FILES} == set(LAYERS)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_go_down(path: Path) -> None:
-    own = part_of(path)
-    for other in imports_of(path) - {own}:
-        assert LAYERS[other] < LAYERS[own] or LAYERS[own] == LAYERS[other] == 1, f"{own} imports {other}"
+def test_imports_go_down() -> None:
+    for path in FILES:
+        own = part_of(path)
+        for other in imports_of(path) - {own}:
+            assert LAYERS[other] < LAYERS[own] or LAYERS[own] == LAYERS[other] == 1, f"{path}: {own} imports {other}"
 
 
 def texts_of(tree: ast.AST) -> list[tuple[int, str]]:
@@ -84,21 +89,28 @@ def test_the_check_sees_imports_of_every_form(tmp_path: Path) -> None:
 POSIX_ONLY = {"fcntl", "grp", "pty", "pwd", "resource", "sandbox_child", "syslog", "termios", "tty"}
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.stem not in POSIX_ONLY], ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_windows_lacks_is_imported_where_it_is_used_alone(path: Path) -> None:
+def test_what_windows_lacks_is_imported_where_it_is_used_alone() -> None:
     """`eval` and `duel` once ended there before they had begun."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            assert not POSIX_ONLY & {name for alias in node.names for name in alias.name.split(".")}
+    for path in (path for path in FILES if path.stem not in POSIX_ONLY):
+        for node in tree_of(path).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                assert not POSIX_ONLY & {name for alias in node.names for name in alias.name.split(".")}, f"{path}:{node.lineno}"
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if part_of(path) != "cli"], ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_an_error_says_names_no_option_of_the_command_line_to_those_who_call_from_python(path: Path) -> None:
+def calls() -> Iterator[tuple[Path, ast.Call, str]]:
+    """What is called by a bare name: in which file, and the name."""
+    for path in FILES:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                yield path, node, node.func.id
+
+
+def test_what_an_error_says_names_no_option_of_the_command_line_to_those_who_call_from_python() -> None:
     """A hint may, beside what Python has in its place."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error") and node.args:
-            said = " ".join(words for _, words in texts_of(node.args[0]))
-            assert not re.search(r"(?<![\w-])--?[a-z]", said), f"{path}:{node.lineno}"
+    for path, call, name in calls():
+        if part_of(path) != "cli" and name.endswith("Error") and call.args:
+            said = " ".join(words for _, words in texts_of(call.args[0]))
+            assert not re.search(r"(?<![\w-])--?[a-z]", said), f"{path}:{call.lineno}"
 
 
 TAKE_A_HINT = {
@@ -108,28 +120,24 @@ TAKE_A_HINT = {
 }
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_error_says_what_to_do(path: Path) -> None:
+def test_every_error_says_what_to_do() -> None:
     """`hint=None` is for those that no user sees."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in TAKE_A_HINT:
-            assert any(keyword.arg == "hint" for keyword in node.keywords), f"{path}:{node.lineno}"
+    for path, call, name in calls():
+        assert name not in TAKE_A_HINT or any(keyword.arg == "hint" for keyword in call.keywords), f"{path}:{call.lineno}"
 
 
 CALLED_FROM_PYTHON = ("asking", "distil", "judge", "route", "serve", "tables", "tune")
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in FILES if part_of(path) in CALLED_FROM_PYTHON], ids=lambda path: str(path.relative_to(ROOT))
-)
-def test_what_names_an_option_names_what_python_has_in_its_place(path: Path) -> None:
-    for line, said in texts_of(ast.parse(path.read_text(encoding="utf-8"))):
-        bare = re.sub("`(?:nomoat|ray) [^`]*`|var\\(--[a-z]+\\)", "", said)  # whole commands, colours of a page
-        assert "in Python" in said or not re.search(r"(?<![\w-])--[a-z]", bare), f"{path}:{line}"
+def test_what_names_an_option_names_what_python_has_in_its_place() -> None:
+    for path in (path for path in FILES if part_of(path) in CALLED_FROM_PYTHON):
+        for line, said in texts_of(tree_of(path)):
+            bare = re.sub("`(?:nomoat|ray) [^`]*`|var\\(--[a-z]+\\)", "", said)  # whole commands, colours of a page
+            assert "in Python" in said or not re.search(r"(?<![\w-])--[a-z]", bare), f"{path}:{line}"
 
 
 def test_functions_stay_short_enough_to_read() -> None:
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 70, f"{path}:{node.lineno} {node.name}"

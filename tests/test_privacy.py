@@ -75,39 +75,26 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHON": sys.executable, "MODEL": "tiny.gguf", **more}
 
 
-def tell(folder: Path, *, prefix: list[str], **more: str) -> subprocess.CompletedProcess[str]:
-    command = [*prefix, "sh", "-c", STORY]
-    return subprocess.run(
-        command, cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
-    )
-
-
-def namespaces_work() -> bool:
-    unshare = shutil.which("unshare")
-    return unshare is not None and subprocess.run([unshare, "-rn", "true"], capture_output=True, check=False).returncode == 0
-
-
-@pytest.mark.network
-@pytest.mark.slow
-@pytest.mark.usefixtures("kernels")
-def test_the_whole_local_story_works_where_there_is_only_loopback(folder: Path) -> None:
-    if not namespaces_work():
-        pytest.skip("this machine lets nobody make a network namespace (`unshare -rn`)")
-    told = tell(folder, prefix=["unshare", "-rn"])
-    assert told.returncode == 0, told.stderr
-    assert re.search(r"served [1-5]\n", told.stdout), told.stdout
-    assert json.loads((folder / "verdict.json").read_text())["num_examples"] == 20
+def in_a_namespace() -> list[str]:
+    """What begins a command that is to have loopback alone; nothing where this machine lets nobody make a network namespace."""
+    prefix = ["unshare", "-rn"]
+    has_it = shutil.which(prefix[0]) is not None
+    return prefix if has_it and subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0 else []
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("kernels")
-def test_no_dependency_opens_a_socket_to_anywhere(folder: Path, tmp_path: Path) -> None:
+def test_the_whole_local_story_works_with_loopback_alone_and_opens_no_socket_to_anywhere(folder: Path, tmp_path: Path) -> None:
     """Watched in Python's own audit events, in every process of the story; loopback is the server and its client."""
     (tmp_path / "watch").mkdir()
     (tmp_path / "watch" / "sitecustomize.py").write_text(WATCH)
     log = tmp_path / "sockets.log"
-    told = tell(folder, prefix=[], PYTHONPATH=str(tmp_path / "watch"), SOCKET_LOG=str(log))
+    watched = environment(PYTHONPATH=str(tmp_path / "watch"), SOCKET_LOG=str(log))
+    command = [*in_a_namespace(), "sh", "-c", STORY]
+    told = subprocess.run(command, cwd=folder, env=watched, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert told.returncode == 0, told.stderr
+    assert re.search(r"served [1-5]\n", told.stdout), told.stdout
+    assert json.loads((folder / "verdict.json").read_text())["num_examples"] == 20
     lines = log.read_text().splitlines()
     assert any("127.0.0.1" in line for line in lines), "the watch saw nothing, not even the server's own client"
     assert [line for line in lines if "127.0.0.1" not in line and "localhost" not in line] == []
@@ -121,21 +108,8 @@ def test_not_even_compiled_code_connects_anywhere(folder: Path, tmp_path: Path) 
     if strace is None:
         pytest.skip("strace is not installed")
     log = tmp_path / "trace.log"
-    command = [
-        strace,
-        "-f",
-        "-qq",
-        "-e",
-        "trace=connect,sendto,sendmsg",
-        "-o",
-        str(log),
-        *NOMOAT,
-        "run",
-        "tiny.gguf",
-        "hello",
-        "-n",
-        "4",
-    ]
+    watching = [strace, "-f", "-qq", "-e", "trace=connect,sendto,sendmsg", "-o", str(log)]
+    command = [*watching, *NOMOAT, "run", "tiny.gguf", "hello", "-n", "4"]
     done = subprocess.run(
         command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
     )

@@ -47,6 +47,14 @@ def add_tokenizer(writer: gguf.GGUFWriter, *, pre: str) -> None:
     writer.add_eos_token_id(2)
 
 
+def finish(writer: gguf.GGUFWriter) -> None:
+    """Write the file of all that was added."""
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def write_tiny_gguf(
     path: Path, *, arch: str = "llama", pre: str = "smollm", template: str | None = TEMPLATE, type_name: str | None = None,
     called: str | None = None,
@@ -94,10 +102,7 @@ def write_tiny_gguf(
         matrix(f"blk.{layer}.ffn_gate.weight", HIDDEN, WIDTH)
         matrix(f"blk.{layer}.ffn_up.weight", HIDDEN, WIDTH)
         matrix(f"blk.{layer}.ffn_down.weight", WIDTH, HIDDEN)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return path
 
 

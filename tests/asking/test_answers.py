@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import shell
 from misbehaving import Act, Server, counted, events, half, piece, reset, say
 from patience import PATIENCE_SECONDS, wait_until
 from quiz import quiz
@@ -796,7 +797,7 @@ def test_question_the_content_filter_stops_counts_as_answered(serving: Serving) 
 
 # ---------------------------------------------------------------- the process ends
 def command(server: Server, suite: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "nomoat", "eval", f"{server.url}#m", str(suite), "--concurrency", "4", "--json", *more]
+    return ["eval", f"{server.url}#m", str(suite), "--concurrency", "4", "--json", *more]
 
 
 def written_suite(folder: Path, num_examples: int) -> Path:
@@ -815,13 +816,12 @@ def test_kill_9_loses_only_what_was_under_way_and_nothing_is_paid_twice(serving:
     suite = written_suite(tmp_path, 60)
     killed = 0
     for at in (10, 30):  # killed twice, at different moments
-        process = subprocess.Popen(command(server, suite), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while len(server.bodies) < at:
-            time.sleep(0.005)
+        process = subprocess.Popen([shell.NOMOAT, *command(server, suite)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda at=at: len(server.bodies) >= at, "the questions")
         process.kill()
         process.wait(timeout=PATIENCE_SECONDS)
         killed += 1
-    done = subprocess.run(command(server, suite), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True)
+    done = shell.nomoat(*command(server, suite))
     said = json.loads(done.stdout)
     assert said["num_examples"] == 60
     assert int(said["side"]["facts"]["reused answers"]) >= 30 - 4 * killed
@@ -838,9 +838,8 @@ def test_ctrl_c_waits_for_answers_under_way_and_keeps_them(serving: Serving, tmp
 
     server = serving(*[FINE] * 4, held)
     run = command(server, written_suite(tmp_path, 60), "--price-in", "1000", "--price-out", "2000")
-    process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while len(server.bodies) < 8:
-        time.sleep(0.005)
+    process = subprocess.Popen([shell.NOMOAT, *run], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: len(server.bodies) >= 8, "the questions")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
@@ -861,7 +860,7 @@ def test_ctrl_c_ends_a_run_that_waits_for_another(serving: Serving, tmp_path: Pa
     digest, locks = remote_engine(f"{server.url}#m").digest, default_path().with_name("locks")
     run = command(server, written_suite(tmp_path, 2), "--price-in", "1", "--price-out", "1")
     with whole_files.alone(default_path().with_name(digest), locks=locks):
-        process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen([shell.NOMOAT, *run], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         assert process.stderr.readline().startswith(f"note: another run is asking `{server.url}#m`; waiting for it")
         process.send_signal(signal.SIGINT)
@@ -873,7 +872,7 @@ def test_ctrl_c_ends_a_run_that_waits_for_another(serving: Serving, tmp_path: Pa
 def test_partial_result_says_so_on_stderr_and_by_its_exit_code(serving: Serving, tmp_path: Path) -> None:
     suite = written_suite(tmp_path, 30)
     price = ("--max-cost", "0.2", "--price-in", "1000", "--price-out", "2000")
-    done = subprocess.run(command(serving(FINE), suite, *price), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+    done = shell.nomoat(*command(serving(FINE), suite, *price))
     assert done.returncode == 3
     assert done.stderr.startswith("partial: the budget of $0.20 is reached: ")
     said = json.loads(done.stdout)

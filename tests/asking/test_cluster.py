@@ -8,14 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
-from patience import PATIENCE_SECONDS
+from patience import PATIENCE_SECONDS, wait_until
 from tiny import write_adapter
 
 from nomoat import references
@@ -152,8 +151,8 @@ def test_what_a_ray_started_here_leaves_behind_is_ended_and_nothing_else(tmp_pat
     )  # fmt: skip
     monkeypatch.setattr(cluster, "import_ray", lambda **_: ray)
     with cluster.connection(1, None, what="tests"):
-        while not (agents := psutil.Process(named.pid).children()):
-            time.sleep(0.01)
+        wait_until(psutil.Process(named.pid).children, "its child")
+        agents = psutil.Process(named.pid).children()
     assert named.wait(PATIENCE_SECONDS) == -signal.SIGKILL
     assert not psutil.wait_procs(agents, PATIENCE_SECONDS)[1]
     assert other.poll() is None

@@ -359,8 +359,8 @@ def test_a_teacher_on_a_cluster_is_named_with_its_workers(cluster: str, tiny_ggu
     (tmp_path / "t.txt").write_text("배송이 빨라요\n사흘 만에 고장났어요\n", encoding="utf-8")
     out = tmp_path / "labels.csv"
     command = ["distil", str(tiny_gguf), "--label", str(tmp_path / "t.txt"), "--labels", "긍정,부정", "--out", str(out), "--json"]
-    done = shell.program(*command, "--ray", cluster)
-    assert done.returncode == 0
+    done = shell.nomoat(*command, "--ray", cluster)
+    assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["notes"][0].startswith("answered by 2 workers on ")
     assert f"\nnote: {said['notes'][0]}\nlabels, by likelihood: " in done.stderr

@@ -144,7 +144,7 @@ def test_the_whole_story_ends_with_a_verdict_and_a_report(
     pulled.symlink_to(smollm2_gguf)
     folder = write_ratings(tmp_path / "data", 120)
     monkeypatch.setattr("nomoat.catalog.datasets.pull_dataset", lambda name, progress: folder)
-    demo.demo(minutes=0.2, report=tmp_path / "demo.html")
+    demo.demo(minutes=0.05, report=tmp_path / "demo.html")
     shown = capsys.readouterr()
     for step in range(1, 6):
         assert f"[{step}/5]" in shown.err

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import shell
 from misbehaving import Act, Server, counted, events, half, piece, say
-from patience import PATIENCE_SECONDS
+from patience import PATIENCE_SECONDS, wait_until
 from shell import NOMOAT, Done
 from teaching import by_text, write_labels, write_tasks
 from tiny import write_adapter, write_learned
@@ -48,7 +48,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_tasks_are_written_as_alpaca_does_with_their_origin_beside_them(
-    program: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
+    program: Shell, nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
 ) -> None:
     server, out = serving(write_tasks), tmp_path / "tasks.jsonl"
     command = ["distil", f"{server.url}#m", "--out", str(out), "-n", "20", "--seeds", str(seeds)]
@@ -70,15 +70,15 @@ def test_tasks_are_written_as_alpaca_does_with_their_origin_beside_them(
     assert {tuple(row) for row in rows} == {("instruction", "input", "output")}
     beside = json.loads((tmp_path / "tasks.jsonl.provenance.json").read_text())
     assert (beside["tasks"], beside["cost_usd"], beside["settings"]["seeds"]) == (20, pytest.approx(0.0039), "seeds.jsonl")
-    again = program(*command, "--json")
+    again = nomoat(*command, "--json")
     assert json.loads(again.stdout)["answers_reused"] == 3
     assert rows_of(out) == rows
     assert len(server.bodies) == 3
 
 
-def test_one_answer_is_called_one(program: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path) -> None:
+def test_one_answer_is_called_one(nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path) -> None:
     server = serving(write_tasks)
-    done = program("distil", f"{server.url}#m", "--out", str(tmp_path / "tasks.jsonl"), "-n", "5", "--seeds", str(seeds))
+    done = nomoat("distil", f"{server.url}#m", "--out", str(tmp_path / "tasks.jsonl"), "-n", "5", "--seeds", str(seeds))
     assert done.stderr.startswith(f"teacher: {server.url}#m, 1 answer; ")
 
 
@@ -154,8 +154,7 @@ def test_kill_9_loses_only_what_was_under_way_and_nothing_is_asked_twice(
     server, out = serving(slowly), tmp_path / "tasks.jsonl"
     command = ["distil", f"{server.url}#m", "--out", str(out), "-n", "140", "--seeds", str(seeds), "--concurrency", "2"]
     with subprocess.Popen([NOMOAT, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while len(server.bodies) < 9:
-            time.sleep(0.005)
+        wait_until(lambda: len(server.bodies) >= 9, "the questions")
         process.send_signal(signal.SIGKILL)
     assert not out.exists()
     done = nomoat(*command, "--json")
@@ -175,8 +174,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(serving: Callable[..., Server
     server = serving(slowly)
     command = [NOMOAT, "distil", f"{server.url}#m", "--out", str(tmp_path / "t.jsonl"), "-n", "900", "--seeds", str(seeds)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while len(server.bodies) < 4:
-        time.sleep(0.005)
+    wait_until(lambda: len(server.bodies) >= 4, "the questions")
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130

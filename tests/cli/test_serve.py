@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import shell
 from leaving import asking
 from misbehaving import FINE, Server, Silent, say
 from patience import PATIENCE_SECONDS, make_httpx_patient
@@ -25,7 +26,6 @@ from nomoat.route.policy import default_path
 from nomoat.serve.listening import bind
 from nomoat.serve.models import Models
 
-NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 BODY = {"messages": [{"role": "user", "content": "해자가 없다"}]}
 
 
@@ -33,7 +33,7 @@ class Served:
     """A running `nomoat serve`. `said`: the four lines it begins with; `url`: the base URL in the first."""
 
     def __init__(self, *arguments: str) -> None:
-        self.child = subprocess.Popen([NOMOAT, "serve", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.child = subprocess.Popen([shell.NOMOAT, "serve", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.child.stderr is not None
         self.said = [self.child.stderr.readline() for _ in range(4)]
         found = re.search(r" at (http://\S+/v1) ", self.said[0])
@@ -68,11 +68,11 @@ def served() -> Iterator[Callable[..., Served]]:
 
 
 def refused(*arguments: str) -> tuple[int, str, str]:
-    done = subprocess.run([NOMOAT, "serve", *arguments], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+    done = shell.nomoat("serve", *arguments)
     return done.returncode, done.stdout, done.stderr
 
 
-def test_serve_answers_and_ends_on_ctrl_c_with_a_word_and_exit_code_0(served: Callable[..., Served]) -> None:
+def test_serve_answers_as_the_line_for_curl_asks_and_ends_on_ctrl_c_with_a_word_and_exit_code_0(served: Callable[..., Served]) -> None:
     server = served("fake:", "--port", "0")
     assert server.said == [
         f"fake: at {server.url} (Ctrl-C stops)\n",
@@ -83,6 +83,8 @@ def test_serve_answers_and_ends_on_ctrl_c_with_a_word_and_exit_code_0(served: Ca
     ]
     answer = httpx.post(f"{server.url}/chat/completions", json=BODY)
     assert answer.json()["choices"][0]["message"]["content"] == "없다 해자가"
+    done = subprocess.run(["bash", "-c", f"{server.said[2].strip()} --silent --noproxy '*'"], capture_output=True, check=True)
+    assert '"content":"moat? a is What"' in done.stdout.decode()
     assert server.interrupt() == (0, "", "stopped\n")
 
 
@@ -98,14 +100,6 @@ _end_without("answer")
     settings = os.environ | {"TMPDIR": str(tmp_path)}
     assert subprocess.run([sys.executable, "-c", script], env=settings, timeout=PATIENCE_SECONDS, check=False).returncode == 0
     assert list(tmp_path.iterdir()) == []
-
-
-def test_curl_line_that_is_printed_works(served: Callable[..., Served]) -> None:
-    server = served("fake:", "--port", "0")
-    line = server.said[2].strip()
-    assert line.startswith("curl ")
-    done = subprocess.run(["bash", "-c", f"{line} --silent --noproxy '*'"], capture_output=True, text=True, check=True)
-    assert '"content":"moat? a is What"' in done.stdout
 
 
 def test_ctrl_c_ends_a_stream_that_is_being_read(served: Callable[..., Served]) -> None:

@@ -7,13 +7,13 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import shell
+from learning import write_table
 from typer.testing import CliRunner
 
 from nomoat.cli import app
@@ -25,48 +25,48 @@ COUNTED = "9 of 25 rows held out are right word for word, 2 before"
 DUEL = "a `nomoat duel` on a test tells whether the tuned model is better"
 MORE_RIGHT = f"{COUNTED}: {DUEL}"
 ADVICE = "try a lower --learning-rate, or more data"
-NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 
 
 @pytest.fixture
-def until(kernels: None, tiny_gguf: Path, tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
-    """Tunes, sends SIGTERM or Ctrl-C when a line begins with `needle`, and gives exit code and what was said."""
-    table = tmp_path / "colours.csv"
-    table.write_text("text,label\n" + "".join(f"{'xy'[n % 2]} {n},{['red', 'blue'][n % 2]}\n" for n in range(60)))
-    base = [NOMOAT, "tune", str(tiny_gguf), str(table), "--input-column", "text", "--label-column", "label", "--name", "c"]
+def command(tiny_gguf: Path, tmp_path: Path) -> list[str]:
+    """`tune` of a small table."""
+    table = write_table(tmp_path / "colours.csv", ["red", "blue"], "xy", num_rows=60)
+    return ["tune", str(tiny_gguf), str(table), "--input-column", "text", "--label-column", "label", "--name", "c"]
 
-    def run(*options: str, needle: str = "", number: int = signal.SIGTERM) -> tuple[int, list[str]]:
-        with subprocess.Popen([*base, *options], stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr is not None
-            said = []
-            for line in process.stderr:
-                said.append(line.rstrip("\n"))
-                if needle and line.startswith(needle):
-                    process.send_signal(number)
-                    needle = ""
-        return process.returncode, said
 
-    return run
+def stopped(command: list[str], needle: str, number: int) -> tuple[int, list[str]]:
+    """The program, sent a signal when a line begins with `needle`: its exit code and what was said."""
+    with subprocess.Popen([shell.NOMOAT, *command], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line.rstrip("\n"))
+            if needle and line.startswith(needle):
+                process.send_signal(number)
+                needle = ""
+    return process.returncode, said
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows ends a process at once")
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
-def test_a_stopped_training_says_how_to_go_on_and_other_settings_are_named(
-    until: Callable[..., tuple[int, list[str]]], name: str
-) -> None:
-    code, said = until("--epochs", "500", needle="tuning", number=getattr(signal, name))
+@pytest.mark.usefixtures("kernels")
+def test_a_stopped_training_says_how_to_go_on_and_other_settings_are_named(command: list[str]) -> None:
+    """By Ctrl-C. Other signals stop a verb likewise: see `test_main.py`; what they find under way is in `test_interrupts.py`."""
+    command = [*command, "--epochs", "500"]
+    code, said = stopped(command, "tuning", signal.SIGINT)
     assert (code, said[-1]) == (130, "stopped; the same command with --resume goes on from here")
     assert any(line.startswith("measuring the base: 0%") for line in said)
-    code, said = until("--epochs", "500", "--rank", "8", "--resume")
-    assert (code, said[-2:]) == (
+    done = shell.nomoat(*command, "--rank", "8", "--resume")
+    assert (done.returncode, done.stderr.splitlines()[-2:]) == (
         1,
         ["error: the interrupted training of `c` was begun with rank 16, not 8",
          "hint: give the same arguments as then, or start again without --resume (in Python: `resume`)"],
     )  # fmt: skip
 
 
-def test_a_training_stopped_before_it_learned_says_so(until: Callable[..., tuple[int, list[str]]]) -> None:
-    code, said = until(needle="precision:")
+@pytest.mark.skipif(os.name != "posix", reason="Windows ends a process at once")
+@pytest.mark.usefixtures("kernels")
+def test_a_training_stopped_before_it_learned_says_so(command: list[str]) -> None:
+    code, said = stopped(command, "precision:", signal.SIGTERM)
     assert (code, said[-1]) == (130, "stopped before anything was learned")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import struct
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from tiny import add_tokenizer, vocabulary
+from tiny import add_tokenizer, finish, vocabulary
 
 from nomoat.engine import importer
 from nomoat.engine.gguf import READABLE_TYPES, GGUFFile
@@ -38,16 +39,21 @@ def random_rows(kind: str, rows: int, chance: np.random.Generator) -> tuple[Any,
         weights = chance.normal(0, 0.1, (rows, WIDTH))
         return weights, weights.astype(np.float32)
     code = gguf.GGMLQuantizationType[kind]
-    block, block_bytes = gguf.GGML_QUANT_SIZES[code]
     if kind in QUANTISABLE:
         raw = gguf.quants.quantize(chance.normal(0, 0.1, (rows, WIDTH)).astype(np.float32), code)
     else:
-        made = chance.integers(0, 256, (4000, block_bytes), np.uint8)
-        with np.errstate(all="ignore"):
-            largest = np.abs(gguf.quants.dequantize(made, code)).max(1)
-        usable = made[(largest > 0.01) & (largest < 10)]
-        raw = usable[chance.integers(0, len(usable), rows * WIDTH // block)].reshape(rows, -1)
+        usable = usable_blocks(code)
+        raw = usable[chance.integers(0, len(usable), rows * WIDTH // gguf.GGML_QUANT_SIZES[code][0])].reshape(rows, -1)
     return raw, gguf.quants.dequantize(raw, code)
+
+
+@functools.cache
+def usable_blocks(code: gguf.GGMLQuantizationType) -> Any:
+    """Of random blocks of this type, those whose numbers are of plausible size."""
+    made = np.random.default_rng(2).integers(0, 256, (4000, gguf.GGML_QUANT_SIZES[code][1]), np.uint8)
+    with np.errstate(all="ignore"):
+        largest = np.abs(gguf.quants.dequantize(made, code)).max(1)
+    return made[(largest > 0.01) & (largest < 10)]
 
 
 def write_model(path: Path, kind: str, *, dequantised: bool, factor: float | None = None) -> Path:
@@ -76,10 +82,7 @@ def write_model(path: Path, kind: str, *, dequantised: bool, factor: float | Non
             if factor is not None:
                 writer.add_tensor(f"{name}.scale", np.array([factor], np.float32))
                 writer.add_tensor(f"{name}.input_scale", np.array([0.003], np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return path
 
 
@@ -117,10 +120,7 @@ def test_a_type_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_tensor("w", np.zeros((2, 292), np.uint8), raw_dtype=gguf.GGMLQuantizationType.Q8_K)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     with pytest.raises(UnsupportedError) as caught:
         GGUFFile(path)
     assert caught.value.message == f"tensor `w` of `{path}` has the type Q8_K, which nomoat cannot read"
@@ -131,10 +131,7 @@ def test_a_type_repacked_for_some_cpus_is_refused_with_the_file_to_take(tmp_path
     path = tmp_path / "model.gguf"
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_tensor("the tensor", np.zeros((2, 32), np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     content = bytearray(path.read_bytes())
     struct.pack_into("<I", content, content.index(b"the tensor") + len("the tensor") + 4 + 2 * 8, code)
     path.write_bytes(content)
@@ -169,10 +166,7 @@ def split(whole: Path, folder: Path, count: int) -> list[Path]:
         writer.add_int32("split.tensors.count", len(source.tensors))
         for tensor in source.tensors[at::count]:
             writer.add_tensor(tensor.name, file.rows(tensor.name))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        finish(writer)
     return parts
 
 
@@ -222,10 +216,7 @@ def test_a_number_of_parts_that_is_none_is_damage(tmp_path: Path, key: str, valu
     writer = gguf.GGUFWriter(str(tmp_path / "t.gguf"), "llama")
     (writer.add_string if isinstance(value, str) else writer.add_array)(key, value)  # type: ignore[operator]
     writer.add_tensor("x", np.ones(32, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     with pytest.raises(BadFileError, match=f"`{key}` of .* is not a whole number"):
         GGUFFile(tmp_path / "t.gguf")
 
@@ -311,10 +302,7 @@ def test_rows_that_were_copied_leave_no_pages_of_the_file_in_memory(tmp_path: Pa
     path, rows = tmp_path / "large.gguf", np.arange(4096).repeat(WIDTH).reshape(-1, WIDTH).astype(np.float32)
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_tensor("large", rows)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     file = GGUFFile(path)
     np.testing.assert_array_equal(file.raw_rows("large").view(np.float32), rows)
     assert _resident_bytes(path) >= rows.nbytes

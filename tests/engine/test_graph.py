@@ -7,6 +7,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from tiny import finish
 
 from nomoat.engine.gguf import FloatArray, GGUFFile
 from nomoat.engine.graph import head_tensor
@@ -25,10 +26,7 @@ def write(path: Path, embedding: tuple[str, FloatArray], output: tuple[str, Floa
         if told is not None:
             kind = gguf.GGMLQuantizationType[told[0]]
             writer.add_tensor(name, gguf.quants.quantize(told[1], kind), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return GGUFFile(path)
 
 

@@ -218,12 +218,13 @@ def test_choices_are_those_of_lm_eval_harness(smollm2_gguf: Path, monkeypatch: p
 
     monkeypatch.delenv("NOMOAT_OFFLINE")  # the sentences are fetched as the model was
     stored = json.loads((folder / "results/2026-11-24_scoring_smollm2-135m.json").read_text())["tasks"]["reviews"]
+    expected = stored["lm_eval_log_probabilities"][:30]
     try:
-        items = scoring.reviews(stored["items"])
+        items = scoring.reviews(len(expected))
     except NomoatError as error:
         pytest.skip(f"vader-reviews could not be pulled: {error.message}")
     engine = LocalEngine(importer.import_gguf(smollm2_gguf), weights=smollm2_gguf)
     mine, _ = scoring.ours(engine, items)
     engine.close()
-    np.testing.assert_allclose(mine, stored["lm_eval_log_probabilities"], atol=1e-3)
-    assert scoring.accuracy(mine, items) == stored["lm_eval_accuracy"]
+    np.testing.assert_allclose(mine, expected, atol=1e-3)
+    assert scoring.accuracy(mine, items) == scoring.accuracy(expected, items)

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+import shell
 from misbehaving import FINE, Act, Pieces, Server, Silent, counted, events, half, piece, reset, say
 from patience import PATIENCE_SECONDS, wait_until
 
@@ -1280,7 +1280,7 @@ def test_likelihoods_and_token_counts_are_not_to_be_had() -> None:
 
 
 def test_another_nomoat_is_a_server_like_any(tmp_path: Path) -> None:
-    command = [str(Path(sys.executable).with_name("nomoat")), "serve", "fake:", "--port", "0"]
+    command = [shell.NOMOAT, "serve", "fake:", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "NOMOAT_HOME": str(tmp_path)}) as child:
         assert child.stderr is not None
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import openai
 import pytest
@@ -32,7 +34,15 @@ def plain_httpx(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def prompt_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn sleeps for tenths of a second until it looks whether it shall end, and again while it does: here for hundredths."""
+    hurried = SimpleNamespace(**vars(asyncio))
+    hurried.sleep = lambda seconds: asyncio.sleep(seconds / 10)
+    monkeypatch.setattr("uvicorn.server.asyncio", hurried)
+
+
+@pytest.fixture
+def start(prompt_end: None) -> Iterator[Start]:
     """Start a server; the answer is its base URL. It is stopped, and its threads have ended, when the test is over."""
     running: list[tuple[Server, threading.Thread]] = []
 

@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pytest
 import shell
 import torch
 from learning import COLUMNS, facts_of, weights
-from patience import PATIENCE_SECONDS
+from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat import installing, net, paths
 from nomoat.asking import cluster as clusters
@@ -74,11 +73,8 @@ def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 
 def assert_ends(hand: clusters.Hand) -> None:
     """The worker ends soon: Ray answers a request to end it before it has."""
-    deadline = time.monotonic() + 60
     with pytest.raises(ray.exceptions.RayActorError):
-        while time.monotonic() < deadline:
-            ray.get(hand.actor.hello.remote())
-            time.sleep(0.05)
+        wait_until(lambda: not ray.get(hand.actor.hello.remote()), "its end")
 
 
 def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -245,6 +241,7 @@ class TestTwoNodes:
         assert_close(weights(by_one), weights(uninterrupted(SETTINGS)))
         assert metrics(by_one)["workers"] == [2, 1]
 
+    @pytest.mark.usefixtures("elsewhere")
     def test_a_worker_that_dies_before_anything_is_learned_leaves_nothing_to_go_on_with(
         self, cluster: str, tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -257,13 +254,14 @@ class TestTwoNodes:
 
         monkeypatch.setattr(data_parallel.Crew, "opened", opened_and_ended)
         with pytest.raises(WorkerError, match=r"^the worker on `.+` died: ") as caught:
-            tune(tiny_gguf, table, "parts", ray=cluster)
+            tune(tiny_gguf, table, "parts", ray=cluster, workers=1)
         assert caught.value.hint == "nothing was learned yet: start again; has that machine the memory for it?"
         assert not adapter.can_resume("parts")
 
+    @pytest.mark.usefixtures("elsewhere")
     def test_the_loss_that_is_no_number_is_told_as_alone(self, cluster: str, tiny_gguf: Path, table: Path) -> None:
         with pytest.raises(UsageError, match="the loss is no number any more"):
-            tune(tiny_gguf, table, "broken", ray=cluster, settings=prepare.Settings(rank=4, learning_rate=1e30))
+            tune(tiny_gguf, table, "broken", ray=cluster, workers=1, settings=prepare.Settings(rank=4, learning_rate=1e30))
 
     @pytest.mark.usefixtures("elsewhere")
     def test_a_single_worker_elsewhere_learns_there(
@@ -282,12 +280,13 @@ def test_one_worker_here_is_this_process(cluster: str, tiny_gguf: Path, table: P
     assert_equal(weights(one), weights(uninterrupted(SHORT)))
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_a_machine_without_the_model_is_named_with_what_to_do_there(
     cluster: str, tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clusters, "portable", lambda ref: "smollm2-135m")
     with pytest.raises(UnknownModelError, match=r"(?m)^on `.+`: `smollm2-135m` is not on this machine yet$") as caught:
-        tune(tiny_gguf, table, "c", ray=cluster)
+        tune(tiny_gguf, table, "c", ray=cluster, workers=1)
     assert caught.value.hint == "on that machine: nomoat pull smollm2-135m"
 
 
@@ -306,7 +305,6 @@ def test_more_workers_than_a_step_has_lessons_are_refused(cluster: str, tiny_ggu
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("kernels")
 def test_the_command_takes_a_cluster(cluster: str, tiny_gguf: Path, table: Path) -> None:
     command = ["tune", str(tiny_gguf), str(table), "--input-column", "text", "--label-column", "label"]
     command += ["--name", "c", "--epochs", "1", "--json", "--ray", cluster]
@@ -314,7 +312,7 @@ def test_the_command_takes_a_cluster(cluster: str, tiny_gguf: Path, table: Path)
     assert dry.returncode == 0, dry.stderr
     assert "\nevery worker has the model; the time above is what this machine would take alone\n" in dry.stderr
     assert set(json.loads(dry.stdout)) == {"data", "settings", "estimate"}
-    done = shell.program(*command)
+    done = shell.nomoat(*command)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["metrics"]["workers"] == [2]
     assert "\neach batch is split over 2 workers on " in done.stderr and "\ntuning: 100%, loss " in done.stderr

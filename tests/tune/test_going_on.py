@@ -28,7 +28,7 @@ from nomoat.tune import adapter, prepare, train
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 COMMAND_COLUMNS = ["--input-column", "text", "--label-column", "label"]
-SETTINGS = prepare.Settings(rank=4, layers=2, epochs=6, learning_rate=5e-3)
+SETTINGS = prepare.Settings(rank=4, layers=2, epochs=0.5, learning_rate=5e-3)  # 7 steps
 A_STEP = prepare.Settings(epochs=1e-3, learning_rate=1e-9)
 tune = functools.partial(learning.tune, settings=SETTINGS)
 write_table = functools.partial(learning.write_table, num_rows=60)
@@ -44,14 +44,14 @@ def prepared(ref: str, table: Path, **options: Any) -> prepare.Prepared:
 
 
 def test_it_begins_with_what_the_adapter_has_learned(tiny_gguf: Path, table: Path) -> None:
-    first = tune(tiny_gguf, table, "first")
+    first = tune(tiny_gguf, table, "first", settings=prepare.Settings(rank=4, layers=2, epochs=2, learning_rate=5e-3))
     second = tune(f"{tiny_gguf}+first", table, "second", settings=A_STEP)
     was, now = (weights(folder) for folder in (first, second))
     assert was.keys() == now.keys() and all(torch.allclose(was[name], now[name], atol=1e-7) for name in was)
     before, after = facts_of(first), facts_of(second)
     assert after["metrics"]["validation_loss_before"] == pytest.approx(before["metrics"]["validation_loss_after"], rel=1e-4)
     assert (after["settings"]["rank"], after["settings"]["layers"]) == (4, 2)
-    third = facts_of(tune(f"{tiny_gguf}+first", table, "third", settings=prepare.Settings(epochs=6, learning_rate=5e-3)))
+    third = facts_of(tune(f"{tiny_gguf}+first", table, "third", settings=prepare.Settings(epochs=2, learning_rate=5e-3)))
     assert third["metrics"]["validation_loss_after"] < 0.9 * before["metrics"]["validation_loss_after"]
 
 
@@ -175,7 +175,7 @@ def test_it_is_resumed_with_the_adapter_it_began_with_only(tiny_gguf: Path, tabl
             raise KeyboardInterrupt
 
     tune(tiny_gguf, table, "first")
-    options = {"settings": prepare.Settings(epochs=4, learning_rate=5e-3)}
+    options = {"settings": prepare.Settings(epochs=0.5, learning_rate=5e-3)}
     whole = weights(tune(f"{tiny_gguf}+first", table, "whole", **options))
     with pytest.raises(KeyboardInterrupt):
         tune(f"{tiny_gguf}+first", table, "parts", on_progress=stop, **options)
