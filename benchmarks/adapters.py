@@ -26,8 +26,8 @@ from safetensors.numpy import save_file
 from nomoat import config
 from nomoat.bench.model import drawn, fresh_prompt
 from nomoat.engine import importer
+from nomoat.engine.local import LocalEngine
 from nomoat.engine.native import Blueprint
-from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.source import open_source
 from nomoat.records import Completion, Request
 from nomoat.references import find_files
@@ -59,12 +59,12 @@ def write_adapter(weights: Path, folder: Path, *, rank: int, seed: int) -> Path:
     return folder
 
 
-def ways(weights: Path, adapters: Sequence[Path]) -> dict[str, Callable[[], OpenVINOEngine]]:
+def ways(weights: Path, adapters: Sequence[Path]) -> dict[str, Callable[[], LocalEngine]]:
     """What is compared; each makes its engine, with the first adapter alone where it is baked."""
     return {
-        "beside": lambda: OpenVINOEngine(importer.import_gguf(weights), weights=weights, beside=adapters),
-        "baked": lambda: OpenVINOEngine(importer.import_gguf(weights, adapter=adapters[0]), weights=weights, adapter=adapters[0]),
-        "apart": lambda: OpenVINOEngine(importer.import_gguf(weights, fused=False), weights=weights, beside=adapters),
+        "beside": lambda: LocalEngine(importer.import_gguf(weights), weights=weights, beside=adapters),
+        "baked": lambda: LocalEngine(importer.import_gguf(weights, adapter=adapters[0]), weights=weights, adapter=adapters[0]),
+        "apart": lambda: LocalEngine(importer.import_gguf(weights, fused=False), weights=weights, beside=adapters),
     }
 
 
@@ -88,7 +88,7 @@ def measured(weights: Path, adapters: Sequence[Path], turns: int) -> dict[str, A
             facts[way]["prompt"].append(round(usage.prefill_tokens_per_second))
             facts[way]["answer"].append(round(usage.decode_tokens_per_second, 1))
         base = made["base"].engine
-        assert isinstance(base, OpenVINOEngine)
+        assert isinstance(base, LocalEngine)
         shared = [Responder(f"{at}", base.adapted(at)) for at in range(len(adapters))]
         for way, models in (("base", [made["base"]]), ("beside", shared)):
             facts[way].setdefault("at_once", []).append(at_once(models, turn))

@@ -58,7 +58,7 @@ def try_model(path: Path, *, run: bool) -> str:
     """What became of it: "refused", "imported" or "answered". Anything but nomoat's own errors comes through."""
     from nomoat import paths
     from nomoat.engine import importer
-    from nomoat.engine.openvino import OpenVINOEngine
+    from nomoat.engine.local import LocalEngine
     from nomoat.errors import NomoatError
     from nomoat.records import Message, Request
 
@@ -67,7 +67,7 @@ def try_model(path: Path, *, run: bool) -> str:
     except NomoatError:
         return "refused"
     try:
-        engine = OpenVINOEngine(folder)
+        engine = LocalEngine(folder)
         for request in (Request(prompt="hello"), Request(messages=(Message(role="user", content="hello"),))):
             try:
                 engine.count_tokens(request)

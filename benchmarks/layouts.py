@@ -93,7 +93,7 @@ class NativeText(Text):
 
 
 def served(folder: Path, properties: dict[str, str], *, last_only: bool) -> Text:
-    """A folder's model as `engine.openvino` would run it."""
+    """A folder's model as `engine.local` would run it."""
     quality = json.loads((folder / "config.json").read_text(encoding="utf-8"))["nomoat"]["storage"]["quality"]
     if (blueprint := Blueprint(folder)).can_run():
         return NativeText(NativeModel(blueprint, quality=quality), last_only=last_only)

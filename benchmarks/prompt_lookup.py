@@ -16,7 +16,7 @@ from pathlib import Path
 from facts import circumstances, write
 
 from nomoat.engine import batching, importer
-from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.local import LocalEngine
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
 
@@ -35,7 +35,7 @@ NEW_TOKENS = 200
 
 def measure(path: Path, repeats: int) -> list[dict[str, object]]:
     """One row for each task."""
-    engine = OpenVINOEngine(importer.import_gguf(path))
+    engine = LocalEngine(importer.import_gguf(path))
     rows: list[dict[str, object]] = []
     for task, text in TASKS.items():
         request = Request(messages=(Message(role="user", content=text),), max_new_tokens=NEW_TOKENS)
@@ -60,7 +60,7 @@ def measure(path: Path, repeats: int) -> list[dict[str, object]]:
     return rows
 
 
-def mean_log_probability(engine: OpenVINOEngine, request: Request, answer: str) -> float:
+def mean_log_probability(engine: LocalEngine, request: Request, answer: str) -> float:
     """Of the answer's tokens after the request's prompt, read in one pass."""
     prompt, ids = engine.tokenizer.prompt_ids(request), engine.tokenizer.encode(answer)
     told = engine.prompt_likelihoods(Request(prompt_ids=(*prompt, *ids)))[len(prompt) :]

@@ -24,7 +24,7 @@ from facts import answer_of, circumstances, write
 from nomoat import config, references
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.engine import importer
-from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.local import LocalEngine
 from nomoat.records import Request
 
 
@@ -67,14 +67,14 @@ def _spread(table: Path, count: int) -> list[dict[str, str]]:
     return rows[:: max(1, len(rows) // count)][:count] if count else []
 
 
-def ours(engine: OpenVINOEngine, items: list[Item]) -> tuple[list[list[float]], float]:
+def ours(engine: LocalEngine, items: list[Item]) -> tuple[list[list[float]], float]:
     """Log-probability of each choice, and the seconds it all took."""
     began = time.perf_counter()
     found = [[score.log_probability for score in engine.score(Request(prompt=item.context), item.choices)] for item in items]
     return found, time.perf_counter() - began
 
 
-def recomputed_seconds(engine: OpenVINOEngine, items: list[Item]) -> float:
+def recomputed_seconds(engine: LocalEngine, items: list[Item]) -> float:
     """The same with one call a choice, nothing of the context kept between two."""
     (scorer,) = engine._shared.scorers.values()
     began = time.perf_counter()
@@ -101,7 +101,7 @@ def accuracy(values: list[list[float]], items: list[Item]) -> float:
     return float(np.mean([item.choices[int(np.argmax(row))] == item.target for row, item in zip(values, items, strict=True)]))
 
 
-def compared(engine: OpenVINOEngine, items: list[Item], options: argparse.Namespace) -> dict[str, Any]:
+def compared(engine: LocalEngine, items: list[Item], options: argparse.Namespace) -> dict[str, Any]:
     """One task's row."""
     ours(engine, items[:2])
     again = items[: options.recomputed]
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     files = references.find_files(options.model)
-    engine = OpenVINOEngine(importer.import_gguf(files.weights), weights=files.weights)
+    engine = LocalEngine(importer.import_gguf(files.weights), weights=files.weights)
     tasks = {"reviews": reviews(options.reviews)}
     if options.banking77:
         tasks["banking77"] = banking77(options.banking77, options.messages, options.shots)

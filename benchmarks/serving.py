@@ -20,7 +20,7 @@ import numpy as np
 from facts import circumstances, write
 
 from nomoat.engine import Engine, importer
-from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.local import LocalEngine
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
 
@@ -40,7 +40,7 @@ SCHEMA = {
 }
 
 
-def prefix(engine: OpenVINOEngine) -> dict[str, Any]:
+def prefix(engine: LocalEngine) -> dict[str, Any]:
     """Milliseconds to the first token of prompts that share their first 2,000 tokens: the first one, and the median of the others."""
     text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
     ids = engine.tokenizer.encode(text)[:PREFIX_TOKENS]
@@ -68,7 +68,7 @@ def speed(engine: Engine, request: Request = STORY) -> float:
     return round(max(Responder("x", engine).complete(request).usage.decode_tokens_per_second for _ in range(3)), 1)
 
 
-def schema(engine: OpenVINOEngine) -> dict[str, Any]:
+def schema(engine: LocalEngine) -> dict[str, Any]:
     """Fifty random prompts, sampled: how many answers follow the schema, and what following it costs."""
     chance = random.Random(1)
     words = (ROOT / "docs/serve.md").read_text(encoding="utf-8").split()
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    engine = OpenVINOEngine(importer.import_gguf(asked.file))
+    engine = LocalEngine(importer.import_gguf(asked.file))
     found: dict[str, Any] = {**circumstances(), "model": asked.file.name}
     found["shared_prefix"] = prefix(engine)
     found["tokens_per_second_at_once"] = {count: at_once(engine, count) for count in (1, 8, 32)}

@@ -23,7 +23,7 @@ import numpy as np
 from facts import circumstances, write
 
 import nomoat
-from nomoat.engine import openvino, tool_calls
+from nomoat.engine import local, tool_calls
 from nomoat.engine.tool_call_grammar import ToolCallGrammar
 from nomoat.records import Message, Request
 
@@ -163,7 +163,7 @@ def main() -> None:
     for ref in options.models:
         found[ref] = {}
         for name, held in (("held", True), ("free", False)):
-            with mock.patch.object(openvino, "ToolCallGrammar", way(held=held, marked=options.marked)):
+            with mock.patch.object(local, "ToolCallGrammar", way(held=held, marked=options.marked)):
                 found[ref][name] = count(ref, options.seeds)
             print(ref, name, found[ref][name], flush=True)
     write(

@@ -205,6 +205,12 @@ CASES = {
     "smollm3": Case(
         arch="smollm3", model="SmolLM3", config={**FOUR_LAYERS, "pad_token_id": 0, "rope_parameters": ROPE}, change=llama_rows
     ),
+    "stablelm": Case(  # 2 1.6B; its converter says `use_parallel_residual` of every model whose configuration does not
+        arch="stablelm",
+        model="StableLm",
+        config={**LLAMA_LIKE, "use_qkv_bias": True, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.25}},
+        keys={"rope.dimension_count": HEAD // 4, "use_parallel_residual": True},
+    ),
     "starcoder2": Case(
         arch="starcoder2",
         model="Starcoder2",
@@ -240,6 +246,12 @@ CASES = {
             "rope.scaling.type": "linear", "rope.scaling.factor": 8.0,
         },
         norm_offset=1,
+    ),
+    "phi2": Case(
+        arch="phi2",
+        model="Phi",
+        config={**LLAMA_LIKE, "pad_token_id": 0, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5}},
+        keys={"rope.dimension_count": HEAD // 2},
     ),
     "phi3": Case(
         arch="phi3", model="Phi3", config={**LLAMA_LIKE, "pad_token_id": 0, "rope_parameters": {**ROPE, "partial_rotary_factor": 1.0}},
@@ -332,7 +344,7 @@ CASES = {
 
 
 GPTOSS_YARN = {**YARN, "rope_theta": 150000.0, "beta_fast": 8.0, "beta_slow": 2.0, "truncate": False}
-# Of mixtures of experts; but for GPT-OSS's, their folders are not read.
+# Of mixtures of experts.
 MIXTURES = {
     "gpt-oss": Case(
         arch="gpt-oss",
@@ -362,6 +374,36 @@ MIXTURES = {
             "norm_topk_prob": True,
         },
         keys={"attention.key_length": 32, "expert_count": 24, "expert_used_count": 3, "expert_feed_forward_length": 96},
+    ),
+    "qwen2moe": Case(
+        arch="qwen2moe",
+        model="Qwen2Moe",
+        config={
+            **LLAMA_LIKE, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 96,
+            "shared_expert_intermediate_size": 160,
+        },
+        keys={
+            "expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": 96, "expert_shared_feed_forward_length": 160,
+        },
+    ),
+    "granitemoe": Case(
+        arch="granitemoe",
+        model="GraniteMoe",
+        config={
+            **LLAMA_LIKE, "rope_parameters": ROPE, "embedding_multiplier": 12.0, "residual_multiplier": 0.22,
+            "attention_multiplier": 0.125, "logits_scaling": 0.5, "num_local_experts": 6, "num_experts_per_tok": 3,
+        },
+        keys={
+            "embedding_scale": 12.0, "residual_scale": 0.22, "attention.scale": 0.125, "logit_scale": 0.5, "expert_count": 6,
+            "expert_used_count": 3,
+        },
+        change=llama_rows,
+    ),
+    "olmoe": Case(
+        arch="olmoe",
+        model="Olmoe",
+        config={**LLAMA_LIKE, "rope_parameters": ROPE, "pad_token_id": 0, "num_experts": 24, "num_experts_per_tok": 3},
+        keys={"expert_count": 24, "expert_used_count": 3},
     ),
 }  # fmt: skip
 # Families that no GGUF file has.
@@ -428,7 +470,8 @@ def randomise(model: Any, *, arch: str, norm_offset: float) -> None:
 
 def _as_converted(model: Any) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors, what is tied once; of experts as the hub's folders have them, but all of a layer in one."""
-    for name, tensor in model.named_parameters():
+    for own_name, tensor in model.named_parameters():
+        name = own_name.replace("block_sparse_moe", "mlp")
         if model.config.model_type == "gpt_oss" and "experts" in name:
             yield from _experts_of_gptoss(name, tensor)
         elif name.endswith("sinks"):
@@ -485,7 +528,7 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
             name.removeprefix("transformer."), try_suffixes=(".weight", ".bias")
         )
         assert target, name
-        data = case.change(name, tensor.detach().T if name in rows_last else tensor.detach())
+        data = case.change(name, tensor.detach().T if name in rows_last else tensor.detach()).squeeze()
         if tensor.dim() == 1 and name.endswith("weight"):
             data = data + case.norm_offset
         writer.add_tensor(target, np.ascontiguousarray(data.numpy()))

@@ -21,6 +21,7 @@ from nomoat.records import Parent
 TOO_DEEP = 400 if sys.version_info < (3, 12) else 1200
 WIDTH, HIDDEN, LAYERS, HEADS, KV_HEADS, CONTEXT = 64, 128, 2, 4, 2, 256
 ADAPTED = {"self_attn.q_proj": (WIDTH, WIDTH), "mlp.gate_proj": (HIDDEN, WIDTH), "mlp.down_proj": (WIDTH, HIDDEN)}  # rows, columns
+NORMS_LAST = ("exaone4", "olmo2")  # after attention and MLP alone
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 MERGES = ["h e", "l l", "Ġ t", "he ll", "Ġt he"]
 TEMPLATE = (
@@ -88,15 +89,15 @@ def write_tiny_gguf(
     matrix("token_embd.weight", len(tokens), WIDTH)
     writer.add_tensor("output_norm.weight", random.uniform(0.5, 1.5, WIDTH).astype(np.float32))
     for layer in range(LAYERS):
-        for norm in ("attn_norm", "ffn_norm"):
+        for norm in ("post_attention_norm", "post_ffw_norm") if arch in NORMS_LAST else ("attn_norm", "ffn_norm"):
             writer.add_tensor(f"blk.{layer}.{norm}.weight", random.uniform(0.5, 1.5, WIDTH).astype(np.float32))
         for part, rows in (("q", HEADS * head_dim), ("k", KV_HEADS * head_dim), ("v", KV_HEADS * head_dim)):
             matrix(f"blk.{layer}.attn_{part}.weight", rows, WIDTH)
             if arch == "qwen2":
                 writer.add_tensor(f"blk.{layer}.attn_{part}.bias", random.normal(0, 1, rows).astype(np.float32))
-        if arch == "qwen3":
-            for part in "qk":
-                writer.add_tensor(f"blk.{layer}.attn_{part}_norm.weight", random.uniform(0.5, 1.5, head_dim).astype(np.float32))
+            if arch in ("qwen3", *NORMS_LAST) and part != "v":
+                normed = rows if arch == "olmo2" else head_dim
+                writer.add_tensor(f"blk.{layer}.attn_{part}_norm.weight", random.uniform(0.5, 1.5, normed).astype(np.float32))
         matrix(f"blk.{layer}.attn_output.weight", WIDTH, HEADS * head_dim)
         matrix(f"blk.{layer}.ffn_gate.weight", HIDDEN, WIDTH)
         matrix(f"blk.{layer}.ffn_up.weight", HIDDEN, WIDTH)

@@ -433,11 +433,11 @@ def _load_local(
         weights, adapters, alone=len(refs) == 1, context_tokens=context_tokens, progress=progress,
         check=_memory_check(refs[0], context_tokens),
     )  # fmt: skip
-    from nomoat.engine.openvino import OpenVINOEngine  # late: with it come the folders for what is compiled
+    from nomoat.engine.local import LocalEngine  # late: with it come the folders for what is compiled
 
     baked = adapters[0] if adapters and not beside else None
     with ExitStack() as on_failure:
-        engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=weights, adapter=baked, beside=beside)
+        engine = LocalEngine(folder, context_tokens=context_tokens, weights=weights, adapter=baked, beside=beside)
         on_failure.callback(engine.close)
         if compiling:
             engine.compile_once(compiling)

@@ -35,7 +35,7 @@ from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore, ChoiceScores, default_path
 from nomoat.engine import importer, served_scores_digest
 from nomoat.engine.fake import FakeEngine
-from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.local import LocalEngine
 from nomoat.engine.remote import remote_engine
 from nomoat.errors import (
     BudgetReachedError,
@@ -73,7 +73,7 @@ def test_likelihoods_of_less_memory_are_kept_apart_and_none_is_taken_for_another
     for total in (plenty, 1000, plenty, 1000):
         limit = hardware.Detected(total, "a test")
         monkeypatch.setattr(hardware, "memory_total_bytes", lambda limit=limit: limit)
-        with Responder("m", OpenVINOEngine(folder, weights=path)) as model, AnswerStore() as store:
+        with Responder("m", LocalEngine(folder, weights=path)) as model, AnswerStore() as store:
             assert (store.choice_scores(model.scores_digest, *question) is None) == (total not in found)
             assert found.setdefault(total, collect_scores(model, [question], store=store)) == collect_scores(
                 model, [question], store=store
@@ -90,11 +90,11 @@ def test_an_adapter_beside_the_weights_says_so_too_and_what_can_never_be_exact_k
     folder = importer.import_gguf(path)
     for exactly, is_apart in ((True, False), (False, True), (None, False)):
         monkeypatch.setattr(importer, "fits_exactly", lambda _path, exactly=exactly: exactly)
-        engine = OpenVINOEngine(folder, weights=path, beside=[adapter])
+        engine = LocalEngine(folder, weights=path, beside=[adapter])
         for view in (Responder("m", engine), Responder("m+a", engine.adapted(0))):
             assert view.scores_digest == (served_scores_digest(view.digest) if is_apart else view.digest)
         engine.close()
-    engine = OpenVINOEngine(folder)
+    engine = LocalEngine(folder)
     assert engine.scores_digest == served_scores_digest(engine.digest)
 
 

@@ -12,8 +12,8 @@ from reference import model_of_gguf
 from tiny import ADAPTED, WIDTH, write_adapter
 
 from nomoat.engine import Engine, Reader, importer, layout
+from nomoat.engine.local import LocalEngine
 from nomoat.engine.lora import LoraDelta
-from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
@@ -31,9 +31,9 @@ def folders(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def engine(tiny_gguf: Path, folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenVINOEngine]:
+def engine(tiny_gguf: Path, folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEngine]:
     monkeypatch.setattr(layout, "choose", lambda *args, **kwargs: layout.Layout(dict(EXACT), {}))
-    made = OpenVINOEngine(importer.import_gguf(tiny_gguf, fused=False), beside=folders)
+    made = LocalEngine(importer.import_gguf(tiny_gguf, fused=False), beside=folders)
     yield made
     made.close()
 
@@ -58,7 +58,7 @@ def told(engine: Engine, ids: list[int]) -> list[float | None]:
     return [one.log_probability for one in engine.prompt_likelihoods(Request(prompt_ids=tuple(ids)))[1:]]
 
 
-def test_each_adapter_and_none_give_what_the_reference_gives(engine: OpenVINOEngine, tiny_gguf: Path, folders: list[Path]) -> None:
+def test_each_adapter_and_none_give_what_the_reference_gives(engine: LocalEngine, tiny_gguf: Path, folders: list[Path]) -> None:
     ids = engine.tokenizer.encode("the hello world, and hello the he")
     alone = told(engine, ids)
     assert alone == pytest.approx(expected(tiny_gguf, None, ids), abs=1e-3)
@@ -68,7 +68,7 @@ def test_each_adapter_and_none_give_what_the_reference_gives(engine: OpenVINOEng
         assert np.abs(np.subtract(found, alone)).max() > 0.3  # type: ignore[arg-type]
 
 
-def test_texts_with_different_adapters_share_passes_and_no_keys(engine: OpenVINOEngine) -> None:
+def test_texts_with_different_adapters_share_passes_and_no_keys(engine: LocalEngine) -> None:
     """The same prompt, longer than a block of the cache, to all three at once and again."""
     engines = [engine, engine.adapted(0), engine.adapted(1)]
     request = Request(prompt="the hello world " * 9, max_new_tokens=20)
@@ -82,7 +82,7 @@ def test_texts_with_different_adapters_share_passes_and_no_keys(engine: OpenVINO
     assert len(set(alone)) == 3
 
 
-def test_an_answer_that_is_begun_goes_on_with_an_adapter_as_without(engine: OpenVINOEngine) -> None:
+def test_an_answer_that_is_begun_goes_on_with_an_adapter_as_without(engine: LocalEngine) -> None:
     """The template ends in the same words either way."""
     talk = (Message(role="user", content="the hello"),)
     begun = Request(messages=talk, answer_start="the he", max_new_tokens=12)
@@ -92,11 +92,11 @@ def test_an_answer_that_is_begun_goes_on_with_an_adapter_as_without(engine: Open
         assert one.count_tokens(begun) == one.count_tokens(written)
 
 
-def test_the_digests_differ(engine: OpenVINOEngine) -> None:
+def test_the_digests_differ(engine: LocalEngine) -> None:
     assert len({engine.digest, engine.adapted(0).digest, engine.adapted(1).digest}) == 3
 
 
-def test_embeddings_differ_and_likelihoods_of_continuations_are_refused(engine: OpenVINOEngine) -> None:
+def test_embeddings_differ_and_likelihoods_of_continuations_are_refused(engine: LocalEngine) -> None:
     adapted = engine.adapted(0)
     assert isinstance(adapted, Reader)
     assert np.abs(adapted.embed(["the hello"]) - engine.embed(["the hello"])).max() > 0.05
@@ -118,5 +118,5 @@ def test_an_adapter_that_does_not_fit_is_refused(tiny_gguf: Path, tmp_path: Path
         ),
     ):
         with pytest.raises(BadFileError) as caught:
-            OpenVINOEngine(base, beside=[folder]).generate(Request(prompt="x"))
+            LocalEngine(base, beside=[folder]).generate(Request(prompt="x"))
         assert caught.value.message == message

@@ -33,8 +33,8 @@ from nomoat.engine import arch as architectures
 from nomoat.engine import batching, importer, positions
 from nomoat.engine.batching import Answer, Batcher, Reading
 from nomoat.engine.compiled import CompiledCopy
+from nomoat.engine.local import LocalEngine
 from nomoat.engine.lookup import Lookup
-from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.engine.sampling import Sampler
 from nomoat.engine.source import open_source
@@ -214,6 +214,7 @@ def test_a_variant_that_would_be_answered_wrongly_is_refused(key: str, value: An
     ("name", "keys", "message"),
     [
         ("granite", {"rope.scaling.finetuned": False}, "this Granite does not turn by positions"),
+        ("granitemoe", {"rope.scaling.finetuned": False}, "this Granite does not turn by positions"),
         ("glm4", {"rope.dimension_sections": [8, 12, 12, 0]}, "this model turns by several positions at once (it sees images)"),
         ("cohere2", {"attention.sliding_window": 0}, "no layer of this Command R7B has a window, nor turns by positions"),
         ("qwen3", {"residual_scale": 0.5}, "this model adds another part of what its layers give than others of its family"),
@@ -227,7 +228,8 @@ def test_a_variant_that_would_be_answered_wrongly_is_refused(key: str, value: An
 def test_a_file_whose_layers_turn_or_see_otherwise_than_its_family_s_is_refused(
     name: str, keys: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    case = replace(CASES[name], keys=CASES[name].keys | keys)
+    case = (CASES | MIXTURES)[name]
+    case = replace(case, keys=case.keys | keys)
     with pytest.raises(UnsupportedError) as caught:
         importer.import_gguf(write_gguf(tmp_path / "varied.gguf", case, make_model(case)))
     assert caught.value.message == f"{message}, which nomoat cannot do yet"
@@ -333,4 +335,4 @@ def test_long_rope_has_its_long_factors_for_a_context_beyond_its_first(tmp_path:
     np.testing.assert_allclose(our_logits(folder, rows, cut_at=100), expected, atol=1e-3)
     short = importer.import_gguf(path, context_tokens=FIRST_CONTEXT)
     assert short == importer.import_gguf(path) != folder
-    assert [OpenVINOEngine(folder).context_tokens for folder in (short, folder)] == [FIRST_CONTEXT, CONTEXT]
+    assert [LocalEngine(folder).context_tokens for folder in (short, folder)] == [FIRST_CONTEXT, CONTEXT]

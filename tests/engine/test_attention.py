@@ -115,7 +115,7 @@ def attended(
         np.zeros(2, np.int64),
     )
     scale, most = (int(np.float32(number).view(np.uint32)) for number in (width**-0.5, cap))
-    view[: View.COSINES] = heads, kv_heads, width, 0, scale, most, window, 0, cache.strides[0], *sizes
+    view[: View.ALL_NORMED] = heads, kv_heads, width, 0, scale, most, window, 0, cache.strides[0], *sizes
     nothing = np.zeros(1, np.float32)
     view[View.COSINES : View.TOKENS] = [array.ctypes.data for array in (nothing, nothing, places, first_blocks, few, many)]
     view[View.TOKENS : View.KEEP_CODE] = (

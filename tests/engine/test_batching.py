@@ -25,8 +25,8 @@ from reference import model_of_gguf
 
 from nomoat import footprint, hardware
 from nomoat.engine import batching, importer, layout
+from nomoat.engine.local import LocalEngine
 from nomoat.engine.lookup import Lookup
-from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.paged import Row
 from nomoat.engine.sampling import Sampler
 from nomoat.errors import NotEnoughMemoryError, SchemaError, StoppedError, UsageError
@@ -47,15 +47,15 @@ SCHEMA = {
 
 
 @pytest.fixture
-def engines(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Iterator[OpenVINOEngine]]:
+def engines(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Iterator[LocalEngine]]:
     """Computed in float32, so that the same tokens give the same logits in every pass."""
     exact = layout.Layout(dict(EXACT), {})
     monkeypatch.setattr(layout, "choose", lambda *args, **kwargs: exact)
-    made: list[OpenVINOEngine] = []
+    made: list[LocalEngine] = []
 
-    def make() -> Iterator[OpenVINOEngine]:
+    def make() -> Iterator[LocalEngine]:
         while True:
-            made.append(OpenVINOEngine(importer.import_gguf(tiny_gguf)))
+            made.append(LocalEngine(importer.import_gguf(tiny_gguf)))
             yield made[-1]
 
     yield make()
@@ -64,15 +64,15 @@ def engines(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Iterat
 
 
 @pytest.fixture
-def engine(engines: Iterator[OpenVINOEngine]) -> OpenVINOEngine:
+def engine(engines: Iterator[LocalEngine]) -> LocalEngine:
     return next(engines)
 
 
-def answer(engine: OpenVINOEngine, request: Request) -> str:
+def answer(engine: LocalEngine, request: Request) -> str:
     return Responder("tiny", engine).complete(request).text
 
 
-def test_guesses_change_nothing_but_the_number_of_passes(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guesses_change_nothing_but_the_number_of_passes(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A random model soon repeats itself, so that guesses come and many are right."""
     requests = [Request(prompt=f"the hello {text}", max_new_tokens=120, **settings) for text in ("he", "world the", "x y z")
                 for settings in ({}, {"repetition_penalty": 1.1}, {"temperature": 0.4, "seed": 3})]  # type: ignore[arg-type]  # fmt: skip
@@ -96,7 +96,7 @@ def test_guesses_change_nothing_but_the_number_of_passes(engine: OpenVINOEngine,
     assert passes[1] < 0.9 * passes[0]
 
 
-def test_a_seed_gives_the_same_answer_alone_and_among_others(engine: OpenVINOEngine) -> None:
+def test_a_seed_gives_the_same_answer_alone_and_among_others(engine: LocalEngine) -> None:
     requests = [Request(prompt=f"the {seed}", max_new_tokens=20, temperature=1.3, top_p=0.9, seed=seed) for seed in range(9)]
     alone = [answer(engine, request) for request in requests]
     together = dict(Responder("tiny", engine).complete_many(requests, concurrency=9))
@@ -105,7 +105,7 @@ def test_a_seed_gives_the_same_answer_alone_and_among_others(engine: OpenVINOEng
 
 
 def test_when_the_cache_is_full_texts_wait_and_lose_nothing(
-    engines: Iterator[OpenVINOEngine], monkeypatch: pytest.MonkeyPatch
+    engines: Iterator[LocalEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     requests = [Request(prompt=f"{n} the hello world", max_new_tokens=100) for n in range(12)]
     roomy, engine = next(engines), next(engines)
@@ -116,7 +116,7 @@ def test_when_the_cache_is_full_texts_wait_and_lose_nothing(
     assert engine._started_batcher()._pool.num_free == 9
 
 
-def test_blocks_of_ended_and_cancelled_answers_come_back(engine: OpenVINOEngine) -> None:
+def test_blocks_of_ended_and_cancelled_answers_come_back(engine: LocalEngine) -> None:
     batcher = engine._started_batcher()
     for _ in range(3):
         stream = engine.generate(Request(prompt="the hello" * 12, max_new_tokens=100))
@@ -132,7 +132,7 @@ class Panic(BaseException):
 
 @pytest.mark.parametrize("error", [ArithmeticError, Panic])
 def test_one_requests_failure_is_nobody_elses(
-    engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     good, bad = (
         Request(prompt="the hello", max_new_tokens=40),
@@ -155,7 +155,7 @@ def test_one_requests_failure_is_nobody_elses(
     assert answer(engine, good) == expected
 
 
-def test_every_answer_follows_its_schema(engine: OpenVINOEngine) -> None:
+def test_every_answer_follows_its_schema(engine: LocalEngine) -> None:
     """Of a model of random weights, at a high temperature: nothing but the grammar makes this JSON."""
     schema = json.dumps(SCHEMA)
     requests = [
@@ -166,7 +166,7 @@ def test_every_answer_follows_its_schema(engine: OpenVINOEngine) -> None:
         jsonschema.validate(json.loads(completion.text), SCHEMA)
 
 
-def test_one_of_several_schemas_is_followed_as_any_of_them(engine: OpenVINOEngine) -> None:
+def test_one_of_several_schemas_is_followed_as_any_of_them(engine: LocalEngine) -> None:
     """As pydantic writes a discriminated union; whether exactly one branch fits is not known while the answer is written."""
     shape = {"type": "object", "required": ["n"], "additionalProperties": False}
     kinds = {
@@ -177,7 +177,7 @@ def test_one_of_several_schemas_is_followed_as_any_of_them(engine: OpenVINOEngin
     jsonschema.validate(json.loads(text), {**schema, "anyOf": schema["oneOf"], "oneOf": [{}]})
 
 
-def test_formats_nobody_can_hold_an_answer_to_are_remarks_and_the_others_are_followed(engine: OpenVINOEngine) -> None:
+def test_formats_nobody_can_hold_an_answer_to_are_remarks_and_the_others_are_followed(engine: LocalEngine) -> None:
     """As pydantic writes `pathlib.Path` and `bytes`. What only looks like a `format` stays: a property's name, a constant's part."""
     file = {"anyOf": [{"type": "string", "format": "binary", "maxLength": 3}, {"type": "null"}]}
     properties = {
@@ -199,13 +199,13 @@ def test_formats_nobody_can_hold_an_answer_to_are_remarks_and_the_others_are_fol
          "`pattern`: regex parse error: look-around, including look-ahead and look-behind, is not supported"),
     ],
 )  # fmt: skip
-def test_what_no_answer_can_be_held_to_is_named(engine: OpenVINOEngine, schema: dict[str, object], problem: str) -> None:
+def test_what_no_answer_can_be_held_to_is_named(engine: LocalEngine, schema: dict[str, object], problem: str) -> None:
     with pytest.raises(SchemaError) as caught:
         engine.generate(Request(prompt="x", json_schema=json.dumps(schema)))
     assert (caught.value.message, caught.value.is_unsupported) == (f"this JSON schema cannot be followed: {problem}", True)
 
 
-def test_a_schema_goes_with_guesses_penalties_and_likelihoods(engine: OpenVINOEngine) -> None:
+def test_a_schema_goes_with_guesses_penalties_and_likelihoods(engine: LocalEngine) -> None:
     settings = {"json_schema": json.dumps(SCHEMA), "repetition_penalty": 1.3, "top_logprobs": 1, "max_new_tokens": 200}
     chunks = list(engine.generate(Request(prompt='{"name": "the", "age": 3, "tags": ["red"]} {"name":', **settings)))  # type: ignore[arg-type]
     jsonschema.validate(json.loads("".join(chunk.text for chunk in chunks)), SCHEMA)
@@ -217,14 +217,14 @@ def test_a_schema_goes_with_guesses_penalties_and_likelihoods(engine: OpenVINOEn
     "schema",
     ['{"type": "nothing"}', '{"items": ' * 400 + "{}" + "}" * 400],
 )
-def test_a_schema_that_cannot_be_followed_is_refused_before_anything_runs(engine: OpenVINOEngine, schema: str) -> None:
+def test_a_schema_that_cannot_be_followed_is_refused_before_anything_runs(engine: LocalEngine, schema: str) -> None:
     with pytest.raises(SchemaError, match=r"^this JSON schema cannot be followed: ") as caught:
         engine.generate(Request(prompt="x", json_schema=schema))
     assert not caught.value.is_unsupported
 
 
 def test_a_schema_that_becomes_too_much_within_an_answer_ends_that_one_with_an_error(
-    engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is under way beside it goes on. llguidance's limits are lowered, so that few tokens reach them."""
     good = Request(prompt="the hello", max_new_tokens=40)
@@ -239,7 +239,7 @@ def test_a_schema_that_becomes_too_much_within_an_answer_ends_that_one_with_an_e
     assert "".join(chunk.text for chunk in stream) == expected
 
 
-def test_likelihoods_of_answer_and_prompt_equal_the_reference(engine: OpenVINOEngine, tiny_gguf: Path) -> None:
+def test_likelihoods_of_answer_and_prompt_equal_the_reference(engine: LocalEngine, tiny_gguf: Path) -> None:
     """Within 0.01: the weights are the same, in 8 bits a row and in the file's own floats."""
     request = Request(prompt="the hello he", max_new_tokens=9, top_logprobs=3)
     told = [one for chunk in engine.generate(request) for one in chunk.likelihoods]
@@ -258,7 +258,7 @@ def test_likelihoods_of_answer_and_prompt_equal_the_reference(engine: OpenVINOEn
 
 
 def test_a_long_prompts_likelihoods_are_told_in_parts_with_the_same_result(
-    engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = Request(prompt="the hello he " * 14, top_logprobs=0)
     whole = [one.log_probability for one in engine.prompt_likelihoods(request)[1:]]
@@ -266,7 +266,7 @@ def test_a_long_prompts_likelihoods_are_told_in_parts_with_the_same_result(
     assert [one.log_probability for one in engine.prompt_likelihoods(request)[1:]] == pytest.approx(whole, abs=1e-3)
 
 
-def test_likelihoods_of_many_texts_share_the_logits_of_a_pass(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_likelihoods_of_many_texts_share_the_logits_of_a_pass(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [engine.tokenizer.encode(f"{n} the hello he " * 8) for n in range(4)]
 
     def told() -> list[list[float]]:
@@ -292,7 +292,7 @@ def test_likelihoods_of_many_texts_share_the_logits_of_a_pass(engine: OpenVINOEn
 
 @pytest.mark.parametrize("error", [IndexError, Panic])
 def test_a_pass_that_fails_fails_nobody_who_waits(
-    engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     """One text at a time may run, so that the second one waits while the first one fails."""
     batcher = engine._started_batcher()
@@ -316,7 +316,7 @@ def test_a_pass_that_fails_fails_nobody_who_waits(
 
 
 def test_embeddings_are_the_mean_of_the_references_last_hidden_states(
-    engine: OpenVINOEngine, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+    engine: LocalEngine, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = ["the hello", "world", "안녕 the hello " * 9]
     model = model_of_gguf(tiny_gguf)
@@ -331,7 +331,7 @@ def test_embeddings_are_the_mean_of_the_references_last_hidden_states(
             assert float(ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)) > 0.9989
 
 
-def test_token_ids_may_be_the_prompt_and_strange_ones_are_refused(engine: OpenVINOEngine) -> None:
+def test_token_ids_may_be_the_prompt_and_strange_ones_are_refused(engine: LocalEngine) -> None:
     text = Request(prompt="the hello", max_new_tokens=8)
     ids = tuple(engine.tokenizer.prompt_ids(text))
     assert answer(engine, Request(prompt_ids=ids, max_new_tokens=8)) == answer(engine, text)
@@ -342,7 +342,7 @@ def test_token_ids_may_be_the_prompt_and_strange_ones_are_refused(engine: OpenVI
         engine.generate(Request(prompt_ids=()))
 
 
-def test_a_prompt_that_takes_long_gives_signs_of_life(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_that_takes_long_gives_signs_of_life(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "HEARTBEAT_SECONDS", 0.01)
     batcher = engine._started_batcher()
     run = batcher._model.run
@@ -359,7 +359,7 @@ def test_a_prompt_that_takes_long_gives_signs_of_life(engine: OpenVINOEngine, mo
 @pytest.mark.data
 def test_embeddings_of_a_real_model_are_those_of_transformers(smollm2_gguf: Path) -> None:
     """Of the float32 model made from the same file; ours is the served one, which rounds inputs to 8 bits."""
-    engine = OpenVINOEngine(importer.import_gguf(smollm2_gguf))
+    engine = LocalEngine(importer.import_gguf(smollm2_gguf))
     texts = ["The capital of France is Paris.", "def add(a, b):\n    return a + b", "대한민국의 수도는 서울이다.", "I love this film!"]
     model = model_of_gguf(smollm2_gguf)
     for text, ours in zip(texts, engine.embed(texts), strict=True):
@@ -377,7 +377,7 @@ def test_settings_that_are_off_change_no_record() -> None:
 
 
 def test_a_text_longer_than_the_cache_is_refused_with_the_numbers_and_others_go_on(
-    engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batching, "_num_blocks", lambda *asked: 3)
     with pytest.raises(NotEnoughMemoryError, match=r"a text of 118 tokens needs 0\.0 GB .* there is room for 96 tokens"):
@@ -565,7 +565,7 @@ def test_who_came_first_loses_no_blocks_to_who_came_later(
 
 @pytest.mark.parametrize("error", [ValueError, Panic])
 def test_a_mistake_of_ours_leaves_nobody_waiting(
-    engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     batcher = engine._started_batcher()
     with monkeypatch.context() as patch:
@@ -576,7 +576,7 @@ def test_a_mistake_of_ours_leaves_nobody_waiting(
     assert batcher._pool.num_free == batcher._pool.num_blocks
 
 
-def test_who_comes_after_the_end_is_told(engine: OpenVINOEngine) -> None:
+def test_who_comes_after_the_end_is_told(engine: LocalEngine) -> None:
     batcher = engine._started_batcher()
     engine.close()
     reading = batching.Reading([1, 2, 3])
@@ -586,7 +586,7 @@ def test_who_comes_after_the_end_is_told(engine: OpenVINOEngine) -> None:
 
 
 def test_a_prompt_that_begins_like_one_under_way_needs_blocks_for_the_rest_alone(
-    engines: Iterator[OpenVINOEngine], monkeypatch: pytest.MonkeyPatch
+    engines: Iterator[LocalEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 9 blocks the first answer has 6 or 7, and the second needs 6, of which 4 hold what it begins with."""
     request = Request(prompt="x" * 160, max_new_tokens=30)
@@ -614,7 +614,7 @@ def test_a_prompt_that_begins_like_one_under_way_needs_blocks_for_the_rest_alone
     assert batcher._pool.num_free == 9
 
 
-def test_an_answer_tells_how_much_of_its_prompt_was_known(engine: OpenVINOEngine) -> None:
+def test_an_answer_tells_how_much_of_its_prompt_was_known(engine: LocalEngine) -> None:
     request = Request(prompt="x" * 160, max_new_tokens=3)
     first, again = (Responder("tiny", engine).complete(request).usage for _ in range(2))
     assert (first.prompt_tokens, first.cached_tokens, first.read_tokens) == (160, 0, 160)
@@ -623,7 +623,7 @@ def test_an_answer_tells_how_much_of_its_prompt_was_known(engine: OpenVINOEngine
 
 
 @pytest.mark.parametrize("end", ["close", "__del__"])
-def test_a_stream_that_nobody_began_to_read_ends_its_work(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+def test_a_stream_that_nobody_began_to_read_ends_its_work(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
     submitted: list[Any] = []
     monkeypatch.setattr(engine._started_batcher(), "submit", submitted.append)
     stream = engine.generate(Request(prompt="the hello", max_new_tokens=200))
@@ -679,7 +679,7 @@ def test_the_cache_takes_what_is_free_and_not_promised_to_others(
     assert 32 * batching._num_blocks(model, context, bound) == tokens
 
 
-def test_answers_do_not_wait_for_likelihoods(engine: OpenVINOEngine) -> None:
+def test_answers_do_not_wait_for_likelihoods(engine: LocalEngine) -> None:
     begun, ends = threading.Event(), threading.Event()
 
     def score(*asked: object) -> list[Any]:

@@ -13,7 +13,7 @@ import pytest
 from nomoat import hardware
 from nomoat.engine import compiled, importer, paged
 from nomoat.engine.compiled import BLOB, FACTS, CompiledCopy
-from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.local import LocalEngine
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.records import Request
 from nomoat.responder import Responder
@@ -73,7 +73,7 @@ def test_the_engine_keeps_its_model_in_the_cache_and_answers_the_same(
     folder: Path, empty_home: Path, compilations: list[Path]
 ) -> None:
     def answer() -> str:
-        with Responder("tiny", OpenVINOEngine(folder)) as model:
+        with Responder("tiny", LocalEngine(folder)) as model:
             return model.complete(Request(prompt="the hello", max_new_tokens=12)).text
 
     first = answer()

@@ -41,18 +41,22 @@ def clamped(gate: Any, up: Any) -> Any:
 
 
 class Mixture:
-    """Weights of a mixture, and what it makes of inputs in float64. `is_gptoss`: with biases and the clamped gate."""
+    """Weights of a mixture, and what it makes of inputs in float64.
 
-    def __init__(self, experts: int, chosen: int, type_name: str, *, is_gptoss: bool = False) -> None:
+    `shared`: with an expert that all tokens ask, the last; others are weighted by the softmax of all scores then. `is_gptoss`: with
+    biases and the clamped gate.
+    """
+
+    def __init__(self, experts: int, chosen: int, type_name: str, *, shared: bool = False, is_gptoss: bool = False) -> None:
         chance = np.random.default_rng(experts)
-        self.experts, self.chosen, self.type_name, self.is_gptoss = experts, chosen, type_name, is_gptoss
-        shapes = ((experts,), (experts, 2 * HIDDEN), (experts, WIDTH))
+        self.experts, self.chosen, self.type_name, self.shared, self.is_gptoss = experts, chosen, type_name, shared, is_gptoss
+        shapes = ((experts + shared,), (experts + shared, 2 * HIDDEN), (experts + shared, WIDTH))
         self.biases = [(5 * is_gptoss * chance.normal(size=shape)).astype(np.float32) for shape in shapes]
         self.norm = chance.uniform(0.5, 1.5, WIDTH).astype(np.float32)
-        self.router = chance.normal(size=(experts, WIDTH)).astype(np.float32)
+        self.router = chance.normal(size=(experts + shared, WIDTH)).astype(np.float32)
         kind = gguf.GGMLQuantizationType[type_name]
         gated, down = (
-            chance.normal(size=(experts * rows, columns)).astype(np.float32) * np.float32(columns**-0.5)
+            chance.normal(size=((experts + shared) * rows, columns)).astype(np.float32) * np.float32(columns**-0.5)
             for rows, columns in ((2 * HIDDEN, WIDTH), (WIDTH, HIDDEN))
         )
         self.gated, self.down = gguf.quants.quantize(gated, kind), gguf.quants.quantize(down, kind)  # of each expert the gate, then up
@@ -66,8 +70,15 @@ class Mixture:
         norm, router, gated, down, *biases = np.cumsum([0, *(part.nbytes for part in parts)])[:6].tolist()
         biases, gate = (biases, "experts_clamped") if self.is_gptoss else ([-1, -1], "experts_gated")
         mixture = (self.experts, self.chosen)
+        of_one = [part.nbytes // (self.experts + 1) for part in parts[2:]]
+        of_shared = [
+            ("gated", self.type_name, 2 * HIDDEN, gated + self.experts * of_one[0], -1),
+            ("hold", self.type_name, WIDTH, down + self.experts * of_one[1], -1), ("add_shared", "", WIDTH, -1, -1, *mixture),
+        ]  # fmt: skip
         steps = [
-            ("norm", "", WIDTH, -1, norm), ("choose", "", self.experts, -1, router, *mixture),
+            ("norm", "", WIDTH, -1, norm),
+            ("choose_of_all" if self.shared else "choose", "", len(self.router), -1, router, *mixture),
+            *(of_shared if self.shared else ()),
             (gate, self.type_name, 2 * HIDDEN, gated, biases[0], *mixture),
             ("experts_add", self.type_name, WIDTH, down, biases[1], *mixture),
         ]  # fmt: skip
@@ -75,16 +86,19 @@ class Mixture:
 
     def exact(self, x_MW: Any) -> Any:
         kind = gguf.GGMLQuantizationType[self.type_name]
-        gated = gguf.quants.dequantize(self.gated, kind).reshape(self.experts, 2, HIDDEN, WIDTH).astype(np.float64)
-        down = gguf.quants.dequantize(self.down, kind).reshape(self.experts, WIDTH, HIDDEN).astype(np.float64)
+        gated = gguf.quants.dequantize(self.gated, kind).reshape(-1, 2, HIDDEN, WIDTH).astype(np.float64)
+        down = gguf.quants.dequantize(self.down, kind).reshape(-1, WIDTH, HIDDEN).astype(np.float64)
         normed = x_MW / np.sqrt(np.mean(x_MW.astype(np.float64) ** 2, axis=1, keepdims=True) + 1e-6) * self.norm
         of_router, of_gated, of_down = self.biases
-        scores = normed @ self.router.T + of_router
+        scores, of_shared = np.split(normed @ self.router.T + of_router, [self.experts], axis=1)
         made = x_MW.astype(np.float64)
         for m, x in enumerate(normed):
             asked = np.argsort(-scores[m])[: self.chosen]
-            weights = np.exp(scores[m, asked] - scores[m, asked].max())
-            for e, weight in zip(asked, weights / weights.sum(), strict=True):
+            all_weights = np.exp(scores[m] - scores[m].max())
+            weights = all_weights[asked] / (all_weights if self.shared else all_weights[asked]).sum()
+            if self.shared:
+                asked, weights = [*asked, self.experts], [*weights, 1 / (1 + np.exp(-of_shared[m, 0]))]
+            for e, weight in zip(asked, weights, strict=True):
                 gate, up = (gated[e] @ x + of_gated[e].reshape(2, HIDDEN)).astype(np.float64)
                 made[m] += weight * (down[e] @ (clamped(gate, up) if self.is_gptoss else silu(gate) * up) + of_down[e])
         return made
@@ -93,10 +107,11 @@ class Mixture:
 @needs_instructions
 @pytest.mark.parametrize("tokens", [1, 2, 23, 24, 70, 400])
 @pytest.mark.parametrize("mixture", [(4, 2), (40, 3), (3, 3)])
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("type_name", ["Q4_0", "Q8_0"])
-def test_each_token_gets_what_the_experts_it_asks_give(tokens: int, mixture: tuple[int, int], type_name: str) -> None:
+def test_each_token_gets_what_the_experts_it_asks_give(tokens: int, mixture: tuple[int, int], shared: bool, type_name: str) -> None:
     """By few experts, where many tokens are multiplied in panels, and by many; the last of several parts is shorter."""
-    given = Mixture(*mixture, type_name)
+    given = Mixture(*mixture, type_name, shared=shared)
     program, weights = given.program()
     x_MW = np.random.default_rng(tokens).normal(size=(tokens, WIDTH)).astype(np.float32)
     after_1MW = np.full((1, tokens, WIDTH), np.nan, np.float32)
@@ -137,6 +152,20 @@ def test_a_token_of_no_numbers_leaves_the_others_as_they_are(tokens: int, strang
         picks = np.ctypeslib.as_array(ctypes.cast(int(program.room[Room.EXPERT_PICKS]), ctypes.POINTER(ctypes.c_int64)), (4 * 2,))
         assert all(len(set(picks[at : at + 4])) == 4 for at in (0, 4))
     np.testing.assert_array_equal(*made)
+    assert len(weights)
+
+
+@needs_instructions
+@pytest.mark.parametrize("tokens", [3, 400])
+def test_what_the_norm_gives_is_rounded_for_the_experts_alone(tokens: int) -> None:
+    """The choice among them reads float32."""
+    program, weights = Mixture(8, 2, "Q4_0").program()
+    x_1MW = np.random.default_rng(tokens).normal(size=(1, tokens, WIDTH)).astype(np.float32)
+    program.run(None, x_1MW, np.empty_like(x_1MW), [])  # makes its memory
+    inputs = np.ctypeslib.as_array(ctypes.cast(int(program.room[Room.INPUTS]), ctypes.POINTER(ctypes.c_uint8)), (tokens * WIDTH,))
+    inputs[:] = 7
+    program.run(None, x_1MW, np.empty_like(x_1MW), [])
+    assert (inputs == 7).all()
     assert len(weights)
 
 
@@ -218,9 +247,21 @@ def test_a_mixture_that_cannot_be_is_a_bad_file(told: dict[str, Any], message: s
     assert caught.value.message == message
 
 
+def test_a_file_may_say_that_experts_are_weighted_by_the_softmax_of_all(tmp_path: Path) -> None:
+    case = replace(MIXTURES["qwen3moe"], keys=MIXTURES["qwen3moe"].keys | {"expert_weights_norm": False})
+    assert not importer.read_sizes(GGUFFile(write_gguf(tmp_path / "model.gguf", case, make_model(case)))).experts_normed
+
+
 def test_experts_are_as_wide_as_other_mlps_unless_the_file_says_more_than_0(tmp_path: Path) -> None:
     case = replace(MIXTURES["mixtral"], keys=MIXTURES["mixtral"].keys | {"expert_feed_forward_length": 0})
     assert importer.read_sizes(GGUFFile(write_gguf(tmp_path / "model.gguf", case, make_model(case)))).hidden == 128
+
+
+def test_a_file_of_qwen2moe_that_says_no_widths_of_experts_has_what_llama_cpp_takes(tmp_path: Path) -> None:
+    case = replace(MIXTURES["qwen2moe"], keys={"expert_count": 6, "expert_used_count": 2})
+    wide = case.config | {"moe_intermediate_size": 64, "shared_expert_intermediate_size": 128}
+    sizes = importer.read_sizes(GGUFFile(write_gguf(tmp_path / "model.gguf", case, make_model(replace(case, config=wide)))))
+    assert (sizes.hidden, sizes.shared_hidden) == (64, 128)
 
 
 def test_an_imported_mixture_is_known_as_one(tmp_path: Path) -> None:
@@ -273,7 +314,7 @@ def test_an_adapter_of_what_chooses_among_experts_is_loaded_alone(tmp_path: Path
     with pytest.raises(UnsupportedError) as caught:
         importer.import_with(path, [adapter], alone=False)
     assert caught.value.message == (
-        f"`{adapter / 'adapter_model.safetensors'}` changes what chooses among experts (`model.layers.0.mlp.gate`), "
+        f"`{adapter / 'adapter_model.safetensors'}` changes what makes the weights of experts (`model.layers.0.mlp.gate`), "
         "which one beside the weights cannot here"
     )
 

@@ -12,7 +12,7 @@ from tiny import write_tiny_gguf
 
 from nomoat.engine import harmony, importer, likelihood, tool_calls
 from nomoat.engine.gguf import GGUFFile
-from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.local import LocalEngine
 from nomoat.engine.sampling import Pick
 from nomoat.engine.tokenizer import Tokenizer, from_metadata
 from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult
@@ -141,7 +141,7 @@ def test_earlier_thoughts_are_left_out_but_beside_a_call(tokenizer: Tokenizer) -
     assert "// \nweather" in text  # the function says nothing of itself
 
 
-def answered(engine: OpenVINOEngine, request: Request, written: str, monkeypatch: pytest.MonkeyPatch) -> list[Chunk]:
+def answered(engine: LocalEngine, request: Request, written: str, monkeypatch: pytest.MonkeyPatch) -> list[Chunk]:
     """The chunks of an answer whose tokens are these."""
 
     class Scripted:
@@ -155,23 +155,23 @@ def answered(engine: OpenVINOEngine, request: Request, written: str, monkeypatch
 
 
 @pytest.fixture
-def engine(path: Path) -> OpenVINOEngine:
-    return OpenVINOEngine(importer.import_gguf(path))
+def engine(path: Path) -> LocalEngine:
+    return LocalEngine(importer.import_gguf(path))
 
 
-def test_an_engine_s_answer_is_streamed_in_channels(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_s_answer_is_streamed_in_channels(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     chunks = answered(engine, Request(messages=(ASKED,)), f"{THOUGHT}<|start|>assistant{FINAL}Hello.<|return|>", monkeypatch)
     assert "".join(chunk.text for chunk in chunks) == "<think>\nThey greet.\n</think>\n\nHello."
     assert chunks[0].text == "<think>\n"
     assert chunks[-1].finish_reason == "stop"
 
 
-def test_a_raw_prompt_s_answer_is_text_as_it_comes(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_raw_prompt_s_answer_is_text_as_it_comes(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     chunks = answered(engine, Request(prompt="x"), f"a{FINAL}b<|return|>", monkeypatch)
     assert "".join(chunk.text for chunk in chunks) == "afinalb"
 
 
-def test_a_call_in_its_channel_is_one(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_in_its_channel_is_one(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     request = Request(messages=(ASKED,), tools=(WEATHER,))
     chunks = answered(engine, request, f"{THOUGHT}<|start|>assistant{CALL}<|call|>", monkeypatch)
     ((call,),) = [chunk.calls for chunk in chunks if chunk.calls]

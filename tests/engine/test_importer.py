@@ -26,15 +26,15 @@ from tiny import write_adapter, write_tiny_gguf
 
 from nomoat import paths
 from nomoat.engine import compiled, importer, lora
+from nomoat.engine.local import LocalEngine
 from nomoat.engine.lora import LoraDelta
-from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.source import ModelSource
 from nomoat.errors import BadFileError, NotEnoughDiskError, NotEnoughMemoryError, NotWritableError, UnsupportedError
 from nomoat.records import Request
 
 
 def likelihood(folder: Path) -> float:
-    engine = OpenVINOEngine(folder)
+    engine = LocalEngine(folder)
     (score,) = engine.score(Request(prompt="the hello"), [" he"])
     engine.close()
     return score.log_probability
@@ -93,7 +93,7 @@ def test_the_same_matrices_with_another_scale_are_another_model(tiny_gguf: Path,
     digests, folders = set(), set()
     for change in ({}, {"lora_alpha": 4}, {"use_rslora": True}):
         (folder / "adapter_config.json").write_text(json.dumps(settings | change))
-        digests |= {LoraDelta(folder).sha256, OpenVINOEngine(base, beside=[folder]).adapted(0).digest}
+        digests |= {LoraDelta(folder).sha256, LocalEngine(base, beside=[folder]).adapted(0).digest}
         folders.add(importer.import_gguf(tiny_gguf, adapter=folder))
     assert (len(digests), len(folders)) == (6, 3)
     importer.forget(folder)
@@ -121,7 +121,7 @@ def test_an_adapter_of_an_output_layer_that_is_the_embedding_too_is_refused(tiny
     with pytest.raises(UnsupportedError, match="changes `lm_head`, and this model's is its embedding, too"):
         importer.import_gguf(tiny_gguf, adapter=folder)
     with pytest.raises(UnsupportedError, match="changes `lm_head`, which one beside the weights cannot here"):
-        next(OpenVINOEngine(importer.import_gguf(tiny_gguf, fused=False), beside=[folder]).generate(Request(prompt="x")))
+        next(LocalEngine(importer.import_gguf(tiny_gguf, fused=False), beside=[folder]).generate(Request(prompt="x")))
 
 
 def test_an_adapter_for_layers_that_are_not_there_is_refused_and_nothing_is_left(tiny_gguf: Path, tmp_path: Path) -> None:
@@ -594,7 +594,7 @@ def test_a_cache_that_lost_a_fact_is_made_again_and_not_opened_before(tiny_gguf:
     config.write_text(json.dumps({**before, "nomoat": facts}), encoding="utf-8")
     if name not in ("files", "num_values"):  # which only the importer asks for
         with pytest.raises(BadFileError) as caught:
-            OpenVINOEngine(config.parent)
+            LocalEngine(config.parent)
         assert caught.value.message == f"`{config.parent}` is not a whole imported model: '{name}'"
         assert caught.value.hint == "remove that folder and try again"
     assert importer.import_gguf(tiny_gguf) == config.parent

@@ -17,7 +17,7 @@ from tiny import write_tiny_gguf
 from nomoat import matching
 from nomoat.engine import importer, likelihood
 from nomoat.engine.likelihood import Scorer, Tree
-from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.local import LocalEngine
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import ContextExceededError, NomoatError, UnsupportedError, UsageError
 from nomoat.records import Message, Request
@@ -28,8 +28,8 @@ CONTINUATIONS = [[7], [7, 8], [7, 8, 9], [7, 8, 9, 10], [7, 9], [20, 21, 22], [7
 
 
 @pytest.fixture
-def engine(tiny_gguf: Path) -> Iterator[OpenVINOEngine]:
-    made = OpenVINOEngine(importer.import_gguf(tiny_gguf), weights=tiny_gguf)
+def engine(tiny_gguf: Path) -> Iterator[LocalEngine]:
+    made = LocalEngine(importer.import_gguf(tiny_gguf), weights=tiny_gguf)
     yield made
     made.close()
 
@@ -70,7 +70,7 @@ def test_a_graph_that_others_built_gives_no_likelihoods(tiny_gguf: Path) -> None
     folder = importer.import_gguf(tiny_gguf)
     graph = folder / "openvino_model.xml"
     graph.write_text(graph.read_text().replace('name="mask.keys"', 'name="__module.model/aten::arange"'))
-    engine = OpenVINOEngine(folder)
+    engine = LocalEngine(folder)
     with pytest.raises(UnsupportedError, match="gives no likelihoods of continuations"):
         engine.score(Request(prompt="x"), [" he"])
     engine.close()
@@ -117,7 +117,7 @@ def test_a_tree_feeds_each_shared_token_once_and_no_last_one() -> None:
     assert len(tree.reads) == 6
 
 
-def test_a_continuation_s_tokens_are_those_of_the_whole_text(engine: OpenVINOEngine) -> None:
+def test_a_continuation_s_tokens_are_those_of_the_whole_text(engine: LocalEngine) -> None:
     """`he` after a space is no word of its own to this vocabulary, which knows ` the`."""
     tokenizer = engine.tokenizer
     prompt, rows = likelihood.split(tokenizer, Request(prompt="x "), ["the", "hello"])
@@ -127,12 +127,12 @@ def test_a_continuation_s_tokens_are_those_of_the_whole_text(engine: OpenVINOEng
     assert prompt == tokenizer.encode("x") and rows == [tokenizer.encode(" the"), tokenizer.encode("안녕")]
 
 
-def test_a_prompt_that_is_one_token_with_every_continuation_is_still_a_prompt(engine: OpenVINOEngine) -> None:
+def test_a_prompt_that_is_one_token_with_every_continuation_is_still_a_prompt(engine: LocalEngine) -> None:
     prompt, rows = likelihood.split(engine.tokenizer, Request(prompt=" t"), ["he"])
     assert prompt == engine.tokenizer.encode(" t") and rows == [engine.tokenizer.encode("he")]
 
 
-def test_a_conversation_is_scored_after_its_template(engine: OpenVINOEngine) -> None:
+def test_a_conversation_is_scored_after_its_template(engine: LocalEngine) -> None:
     request = Request(messages=(Message(role="user", content="he"),))
     prompt, rows = likelihood.split(engine.tokenizer, request, ["the"])
     assert prompt == engine.tokenizer.prompt_ids(request) and rows == [engine.tokenizer.encode("the")]
@@ -151,7 +151,7 @@ class Markov(Scorer):
         return np.log([self.likely.get((last, token), 1.0) for last, (_, token) in zip(before, tree.reads, strict=True)])
 
 
-def test_a_label_that_begins_with_another_can_be_the_likelier(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_label_that_begins_with_another_can_be_the_likelier(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an answer, "10" is about five times as likely as "1" here: 0.8 * 0.9 and 0.15. An answer that begins with "1" is certain."""
     monkeypatch.setattr(engine, "_make_scorer", lambda: Markov(engine.tokenizer))
     asked = Request(messages=(Message(role="user", content="how many?"),))
@@ -161,7 +161,7 @@ def test_a_label_that_begins_with_another_can_be_the_likelier(engine: OpenVINOEn
     assert matching.likeliest(engine.score(Request(prompt="how many?"), ["1", "10"])) == 0
 
 
-def test_the_end_counts_in_a_conversation_where_a_continuation_begins_another_and_nowhere_else(engine: OpenVINOEngine) -> None:
+def test_the_end_counts_in_a_conversation_where_a_continuation_begins_another_and_nowhere_else(engine: LocalEngine) -> None:
     """After all of them alike, not only after the one that begins another: sums are to say the same of each."""
     asked, raw = Request(messages=(Message(role="user", content="he"),)), Request(prompt="he")
     whole = ["긍정", "긍정 아님", "x"]
@@ -175,7 +175,7 @@ def test_the_end_counts_in_a_conversation_where_a_continuation_begins_another_an
         assert engine.score(request, continuations) == scorer.score(prompt, rows)
 
 
-def test_no_continuations_have_no_scores_and_empty_ones_are_refused(engine: OpenVINOEngine) -> None:
+def test_no_continuations_have_no_scores_and_empty_ones_are_refused(engine: LocalEngine) -> None:
     assert engine.score(Request(prompt="x"), []) == []
     with pytest.raises(UsageError, match="the continuation '' has no tokens"):
         engine.score(Request(prompt="x"), ["a", ""])
@@ -183,7 +183,7 @@ def test_no_continuations_have_no_scores_and_empty_ones_are_refused(engine: Open
         engine.score(Request(prompt=""), ["a"])
 
 
-def test_a_prompt_far_over_the_context_is_refused_with_the_numbers(engine: OpenVINOEngine) -> None:
+def test_a_prompt_far_over_the_context_is_refused_with_the_numbers(engine: LocalEngine) -> None:
     with pytest.raises(ContextExceededError) as caught:
         engine.score(Request(prompt="x" * 100_000), ["yy", "z"])
     assert caught.value.message == (
@@ -191,7 +191,7 @@ def test_a_prompt_far_over_the_context_is_refused_with_the_numbers(engine: OpenV
     )
 
 
-def test_a_prompt_that_fits_is_not_called_too_long_where_its_answer_does_not(engine: OpenVINOEngine) -> None:
+def test_a_prompt_that_fits_is_not_called_too_long_where_its_answer_does_not(engine: LocalEngine) -> None:
     with pytest.raises(ContextExceededError) as caught:
         engine.score(Request(prompt="x" * (CONTEXT - 1)), ["yyyy"])
     assert caught.value.message == (
@@ -203,7 +203,7 @@ def test_a_model_too_large_for_float32_is_scored_in_its_layout(tmp_path: Path, m
     path = write_tiny_gguf(tmp_path / "tiny.gguf")
     monkeypatch.setattr(importer, "exact_model", lambda *_args, **_kwargs: pytest.fail("was made all the same"))
     monkeypatch.setattr(importer, "fits_exactly", lambda _path: False)
-    engine = OpenVINOEngine(importer.import_gguf(path), weights=path)
+    engine = LocalEngine(importer.import_gguf(path), weights=path)
     assert engine.score(Request(prompt="x"), ["y"])[0].log_probability < 0
     engine.close()
 
@@ -223,7 +223,7 @@ def test_choices_are_those_of_lm_eval_harness(smollm2_gguf: Path, monkeypatch: p
         items = scoring.reviews(len(expected))
     except NomoatError as error:
         pytest.skip(f"vader-reviews could not be pulled: {error.message}")
-    engine = OpenVINOEngine(importer.import_gguf(smollm2_gguf), weights=smollm2_gguf)
+    engine = LocalEngine(importer.import_gguf(smollm2_gguf), weights=smollm2_gguf)
     mine, _ = scoring.ours(engine, items)
     engine.close()
     np.testing.assert_allclose(mine, expected, atol=1e-3)

@@ -15,6 +15,7 @@ from reference import (
     CASES,
     EXACT,
     FOLDER_CASES,
+    MIXTURES,
     make_adapter,
     make_model,
     make_seeing_gemma3,
@@ -104,6 +105,17 @@ def test_an_adapter_of_all_linear_layers_gives_what_peft_gives(name: str, tmp_pa
     expected = adapt(model, tmp_path / "adapter", "all-linear")
     for weights in filter(None, (folder, in_gguf)):
         assert_adapted(weights, tmp_path / "adapter", expected, tmp_path)
+
+
+def test_an_adapter_of_a_mixture_s_linear_layers_gives_what_peft_gives(tmp_path: Path) -> None:
+    """Of attention, of the expert that all tokens ask, and of its gate; those that are chosen are no linear layers of PEFT's."""
+    model, folder = write_folder(tmp_path / "model", "qwen2moe")
+    in_gguf = write_gguf(tmp_path / "model.gguf", MIXTURES["qwen2moe"], model)
+    expected = adapt(model, tmp_path / "adapter", "all-linear")
+    names = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert "base_model.model.model.layers.0.mlp.shared_expert_gate.lora_A.weight" in names
+    for weights in (folder, in_gguf):
+        assert_baked(weights, tmp_path / "adapter", expected, tmp_path)
 
 
 @pytest.mark.parametrize("name", ONE_PART)

@@ -13,6 +13,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+import safetensors
 import sentencepiece
 import tokenizers
 import torch
@@ -25,6 +26,7 @@ from reference import (
     HIDDEN,
     LLAMA_LIKE,
     LONG,
+    MIXTURES,
     ROPE,
     SHORT,
     WIDTH,
@@ -67,7 +69,7 @@ def assert_logits_equal(model: Any, folder: Path) -> None:
     np.testing.assert_allclose(our_logits(importer.import_gguf(folder), rows, cut_at=9), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", [*CASES, *FOLDER_CASES, "gpt-oss"])
+@pytest.mark.parametrize("name", CASES | FOLDER_CASES | MIXTURES)
 def test_logits_of_a_folder_equal_the_reference_within_a_thousandth(name: str, tmp_path: Path) -> None:
     assert_logits_equal(*write_folder(tmp_path / "model", name))
 
@@ -100,6 +102,65 @@ def test_a_folder_of_gptoss_in_mxfp4_has_the_codes_of_its_gguf_file(tmp_path: Pa
         some = np.array([300, 5, 5, 511])
         np.testing.assert_array_equal(gguf.quants.dequantize(source.raw_rows(name, some), kind), source.rows(name)[some])
     importer.read_sizes(source)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen2moe"])
+def test_experts_that_lie_together_as_transformers_5_has_them_are_read(name: str, tmp_path: Path) -> None:
+    model, folder = write_folder(tmp_path / "model", name, save_original_format=False)
+    with safetensors.safe_open(folder / "model.safetensors", "np") as file:
+        assert "model.layers.0.mlp.experts.gate_up_proj" in file.keys()  # noqa: SIM118
+    assert_logits_equal(model, folder)
+
+
+def test_single_rows_of_experts_are_those_of_the_experts_of_each(tmp_path: Path) -> None:
+    model, folder = write_folder(tmp_path / "model", "qwen3moe", dtype=torch.bfloat16)
+    rows = np.array([2000, 3, 96, 100, 3])
+    weights = model.model.layers[1].mlp.experts.gate_up_proj.detach().numpy()[:, :96].reshape(-1, 64)
+    source = SafetensorsFolder(folder)
+    np.testing.assert_array_equal(source.rows("blk.1.ffn_gate_exps.weight", rows), weights[rows])
+    np.testing.assert_array_equal(source.rows("blk.1.ffn_gate_exps.weight", slice(90, 100)), weights[90:100])
+    assert source.rows("blk.1.ffn_gate_exps.weight", rows[:0]).shape == (0, 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda weight: None, "3 matrices of experts, the last of which is number 3"),
+        (lambda weight: weight[:9], "4 matrices of experts, the last of which is number 3"),
+    ],
+)
+def test_experts_that_are_missing_or_of_other_sizes_are_a_bad_file(change: Any, found: str, tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "mixtral")
+    weights, name = load_file(folder / "model.safetensors"), "model.layers.0.block_sparse_moe.experts.1.w1.weight"
+    changed = change(weights.pop(name))
+    save_file(weights if changed is None else {**weights, name: changed.clone()}, folder / "model.safetensors")
+    with pytest.raises(BadFileError, match=f"holds {found}, that GGUF would call `blk.0.ffn_gate_exps.weight`"):
+        SafetensorsFolder(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("qwen3moe", {"mlp_only_layers": [0]}, "some layers of this model have no experts"),
+        (
+            "qwen2moe",
+            {"decoder_sparse_step": 2},
+            "some layers of this model have no experts",
+        ),
+        (
+            "stablelm",
+            {"qk_layernorm": True},
+            "this StableLM has norms of each head, or none before its MLP (the 12B)",
+        ),
+        ("olmoe", {"clip_qkv": 8.0}, "this OLMoE keeps its queries, keys and values within limits (`clip_qkv`)"),
+    ],
+)
+def test_a_variant_of_a_family_by_its_config_json_is_refused(name: str, changes: Any, message: str, tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", name)
+    edit(folder, **changes)
+    with pytest.raises(UnsupportedError) as caught:
+        SafetensorsFolder(folder)
+    assert caught.value.message == f"{message}, which nomoat cannot do yet"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -14,7 +14,7 @@ from reference import CASES, EXACT, WINDOW, make_model, write_gguf
 
 from nomoat import hardware
 from nomoat.engine import importer, layout
-from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.local import LocalEngine
 from nomoat.engine.paged import Inference, PagedModel
 from nomoat.engine.serial import SerialModel
 from nomoat.errors import StoppedError
@@ -30,14 +30,14 @@ def gemma2(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
 
 
 @pytest.fixture
-def engine(gemma2: tuple[Any, Path]) -> Iterator[OpenVINOEngine]:
-    made = OpenVINOEngine(importer.import_gguf(gemma2[1]))
+def engine(gemma2: tuple[Any, Path]) -> Iterator[LocalEngine]:
+    made = LocalEngine(importer.import_gguf(gemma2[1]))
     yield made
     made.close()
 
 
 def test_a_greedy_answer_is_the_reference_s_past_the_window(
-    gemma2: tuple[Any, Path], engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch
+    gemma2: tuple[Any, Path], engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "layout", layout.Layout(dict(EXACT), {}))
     engine.tokenizer.special = replace(engine.tokenizer.special, stop_ids=(1,))
@@ -52,7 +52,7 @@ def test_a_greedy_answer_is_the_reference_s_past_the_window(
         assert float(row.max() - row[token]) < 1e-3
 
 
-def test_the_engine_answers_and_says_why_it_ended(engine: OpenVINOEngine) -> None:
+def test_the_engine_answers_and_says_why_it_ended(engine: LocalEngine) -> None:
     responder = Responder("tiny", engine)
     request = Request(prompt="hello the", max_new_tokens=9, top_logprobs=0)
     whole = [one.token_id for chunk in engine.generate(request) for one in chunk.likelihoods]
@@ -64,7 +64,7 @@ def test_the_engine_answers_and_says_why_it_ended(engine: OpenVINOEngine) -> Non
     assert (completion.usage.completion_tokens, completion.finish_reason) == (first, "stop")
 
 
-def test_requests_at_the_same_time_are_answered_one_after_another_as_alone(engine: OpenVINOEngine) -> None:
+def test_requests_at_the_same_time_are_answered_one_after_another_as_alone(engine: LocalEngine) -> None:
     responder = Responder("tiny", engine)
     requests = [Request(prompt=f"the hello {n} he", max_new_tokens=5, temperature=0.9, seed=n) for n in range(4)]
     alone = [responder.complete(request).text for request in requests]
@@ -72,14 +72,14 @@ def test_requests_at_the_same_time_are_answered_one_after_another_as_alone(engin
     assert [together[n].text for n in range(4)] == alone
 
 
-def test_a_closed_stream_frees_its_place(engine: OpenVINOEngine) -> None:
+def test_a_closed_stream_frees_its_place(engine: LocalEngine) -> None:
     stream = engine.generate(Request(prompt="the hello", max_new_tokens=200))
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert Responder("tiny", engine).complete(Request(prompt="the", max_new_tokens=3)).usage.completion_tokens == 3
 
 
-def test_closing_the_engine_ends_answers_under_way_and_waiting_with_an_error(engine: OpenVINOEngine) -> None:
+def test_closing_the_engine_ends_answers_under_way_and_waiting_with_an_error(engine: LocalEngine) -> None:
     engine.tokenizer.special = replace(engine.tokenizer.special, stop_ids=(1,))
     both = [engine.generate(Request(prompt_ids=(5, 6, 7), max_new_tokens=200)) for _ in range(2)]
     next(iter(both[0]))
@@ -90,7 +90,7 @@ def test_closing_the_engine_ends_answers_under_way_and_waiting_with_an_error(eng
 
 
 def test_likelihoods_and_embeddings_are_those_of_the_reference(
-    gemma2: tuple[Any, Path], engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch
+    gemma2: tuple[Any, Path], engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "layout", layout.Layout(dict(EXACT), {}))
     ids = engine.tokenizer.encode("the hello world", add_bos=True)
@@ -111,7 +111,7 @@ def test_a_cpu_without_avx2_answers_so_with_any_model_as_others_do(tiny_gguf: Pa
         (frozenset({"neon"}), SerialModel),
     ):
         monkeypatch.setattr(hardware, "cpu_flags", lambda flags=flags: flags)
-        engine = OpenVINOEngine(importer.import_gguf(tiny_gguf))
+        engine = LocalEngine(importer.import_gguf(tiny_gguf))
         monkeypatch.setattr(engine, "layout", layout.Layout(dict(EXACT), {}))
         assert isinstance(engine._make_model(), kind)
         chunks = engine.generate(Request(prompt="hello the", max_new_tokens=12, top_logprobs=0))

@@ -23,7 +23,7 @@ import torch
 from patience import PATIENCE_SECONDS, wait_until
 from products import PLACES, TYPES, Given, product, product_with_adapters, raw_rows
 from reference import CASES, make_model, write_gguf
-from tiny import ADAPTED, write_adapter, write_tiny_gguf
+from tiny import ADAPTED, NORMS_LAST, write_adapter, write_tiny_gguf
 
 from nomoat import cache, config, footprint, hardware, machine_code
 from nomoat.engine import arch as architectures
@@ -31,10 +31,10 @@ from nomoat.engine import batching, chain, fused, importer, layout, native, shut
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.likelihood import Scorer
+from nomoat.engine.local import LocalEngine
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.lora import LoraDelta
 from nomoat.engine.native import Blueprint, NativeModel
-from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.engine.program import Program
 from nomoat.engine.sampling import Sampler
@@ -48,6 +48,10 @@ needs_instructions = pytest.mark.skipif(
 )
 ROUNDING = 0.012  # of the root mean square: inputs have 8 bits, with a scale for each 32
 BF16_ROUNDING = 0.004
+NATIVE_CASES = [
+    "exaone", "exaone4", "exaone4, no window", "gemma", "gemma2", "gemma3", "glm4", "granite", "olmo2", "olmo3", "phi3, window",
+    "smollm3",
+]  # fmt: skip
 
 
 def dequantised(raw: npt.NDArray[np.uint8], type_name: str) -> npt.NDArray[np.float32]:
@@ -277,7 +281,7 @@ def test_at_high_quality_prompts_are_rounded_in_smaller_chunks(tmp_path: Path, t
 
 
 @needs_instructions
-@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3", *NORMS_LAST])
 @pytest.mark.parametrize("fused", [True, False])
 def test_a_model_of_tiles_computes_what_its_file_says(tmp_path: Path, tiles_at_any_size: None, arch: str, fused: bool) -> None:
     """Fused: all between two layers' attention is one operation, with biases (qwen2). Apart: each product by itself."""
@@ -333,7 +337,7 @@ def test_adapters_change_a_model_of_tiles_baked_or_beside(tmp_path: Path, tiles_
     ids = np.random.default_rng(3).integers(3, 250, 30).tolist()
     exact = log_probability(importer.exact_model(path, adapter=adapter), layout.EXACT_PROPERTIES, ids)
     assert log_probability(importer.import_gguf(path, adapter=adapter), layout.EXACT_PROPERTIES, ids) == pytest.approx(exact, rel=0.01)
-    engine = OpenVINOEngine(importer.import_gguf(path, fused=False), beside=[adapter])
+    engine = LocalEngine(importer.import_gguf(path, fused=False), beside=[adapter])
     tuned = engine.adapted(0).prompt_likelihoods(Request(prompt_ids=tuple(ids)))  # type: ignore[attr-defined]
     assert sum(one.log_probability for one in tuned[1:]) == pytest.approx(exact, rel=0.01)
     engine.close()
@@ -378,7 +382,7 @@ def of_usual_decoder(path: Path, **told: Any) -> tuple[NativeModel, PagedModel, 
 
 
 @needs_instructions
-@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3", *NORMS_LAST])
 @pytest.mark.parametrize("quality", ["default", "high"])
 def test_memory_is_planned_as_keys_and_values_are_kept(
     tmp_path: Path, small_ones_too: None, monkeypatch: pytest.MonkeyPatch, arch: str, quality: config.Quality
@@ -387,7 +391,7 @@ def test_memory_is_planned_as_keys_and_values_are_kept(
     monkeypatch.setenv("NOMOAT_QUALITY", quality)
     path = write_tiny_gguf(tmp_path / f"{arch}.gguf", arch=arch, type_name="Q4_0")
     need = memory_need(str(path), 128)
-    engine = OpenVINOEngine(importer.import_gguf(path))
+    engine = LocalEngine(importer.import_gguf(path))
     model = engine._make_model()
     assert isinstance(model, NativeModel)
     assert need is not None
@@ -408,7 +412,7 @@ def passes(model: NativeModel | PagedModel, ids: list[int], step: int) -> npt.ND
 
 
 @needs_instructions
-@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3", *NORMS_LAST])
 @pytest.mark.parametrize("type_name", ["Q4_0", "Q5_0", None])
 def test_a_pass_of_our_own_gives_what_openvino_gives(tmp_path: Path, small_ones_too: None, arch: str, type_name: str | None) -> None:
     """Answers of some tokens in a pass, and a prompt's 40 at once."""
@@ -422,7 +426,7 @@ def test_a_pass_of_our_own_gives_what_openvino_gives(tmp_path: Path, small_ones_
 
 
 @needs_instructions
-@pytest.mark.parametrize("arch", ["llama", "qwen3"])
+@pytest.mark.parametrize("arch", ["llama", "qwen3", *NORMS_LAST])
 def test_a_prompt_gives_the_same_to_the_last_bit_in_whatever_parts_it_is_read(tmp_path: Path, small_ones_too: None, arch: str) -> None:
     """So no answer with a seed depends on what else is answered meanwhile, nor a prompt's beginning that is kept on its end."""
     ours, _, ids = of_usual_decoder(tmp_path / f"{arch}.gguf", arch=arch, type_name="Q4_0")
@@ -469,7 +473,7 @@ def test_the_same_prompt_has_the_same_answer_whether_its_beginning_is_kept_or_no
 @needs_instructions
 def test_a_texts_embedding_is_the_same_alone_and_beside_others(tmp_path: Path, small_ones_too: None) -> None:
     """Few tokens are otherwise multiplied by other products than many."""
-    engine = OpenVINOEngine(importer.import_gguf(write_tiny_gguf(tmp_path / "model.gguf", type_name="Q4_0")))
+    engine = LocalEngine(importer.import_gguf(write_tiny_gguf(tmp_path / "model.gguf", type_name="Q4_0")))
     try:
         texts = ["the hello", "world", "안녕 the hello " * 9, "a", *(f"{at} the hello world " * 5 for at in range(40))]
         assert sum(len(engine.tokenizer.encode(text, add_bos=True)) for text in texts) > batching.PASS_TOKENS  # one is cut by a pass
@@ -504,9 +508,10 @@ def test_a_pass_of_our_own_is_not_made_of_damaged_facts(tmp_path: Path, small_on
 
 
 @needs_instructions
-@pytest.mark.parametrize("name", ["exaone", "gemma", "gemma2", "gemma3", "glm4", "granite", "phi3, window", "smollm3"])
+@pytest.mark.parametrize("name", NATIVE_CASES)
 def test_a_pass_of_our_own_gives_the_reference_s_logits(tmp_path: Path, small_ones_too: None, name: str) -> None:
-    """Norms around attention and MLP, a gate of GELU, capped scores and logits, windows and rotations by layer, multipliers."""
+    """Norms around or after attention and MLP, and of all heads at once, a gate of GELU, capped scores and logits, windows and
+    rotations by layer, multipliers."""
     reference = make_model(CASES[name])
     ours = NativeModel(Blueprint(importer.import_gguf(write_gguf(tmp_path / "model.gguf", CASES[name], reference))))
     ours.allocate(16)
@@ -520,7 +525,7 @@ def test_a_pass_of_our_own_gives_the_reference_s_logits(tmp_path: Path, small_on
 
 
 @needs_instructions
-@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "olmo2"])
 def test_adapters_beside_a_pass_of_our_own_give_what_openvino_gives(tmp_path: Path, small_ones_too: None, arch: str) -> None:
     """Two adapters of different ranks on different layers, and none: prompts, short passes, and all of them in one pass."""
     path = write_tiny_gguf(tmp_path / "model.gguf", arch=arch, type_name="Q4_0")
@@ -541,7 +546,7 @@ def test_adapters_beside_a_pass_of_our_own_give_what_openvino_gives(tmp_path: Pa
         found.append(np.concatenate([*alone, model.run(prompts)[0], model.run(nexts)[0]]))
     own, other = found
     errors = [np.sqrt(np.mean((own[at : at + 40] - other[at : at + 40]) ** 2)) for at in range(0, 240, 40)]
-    assert all(error < most for error, most in zip(errors, [0.05, 0.09, 0.05] * 2, strict=True))  # what is left out is 0.5
+    assert all(error < most for error, most in zip(errors, [0.05, 0.09, 0.06] * 2, strict=True))  # what is left out is 0.5
     assert np.sqrt(np.mean((own[240:] - other[240:]) ** 2)) < 0.06
     assert np.abs(own[:40] - own[40:80]).mean() > 0.1 < np.abs(own[:40] - own[80:120]).mean()
     wanted = [np.array(ours.run([Row(ids[:100], 0, [1, 2, 3, 4], 1, adapter=0)])[0]) for _ in range(2)]  # the last layer for one token
@@ -576,8 +581,8 @@ def test_an_adapter_beside_the_weights_scores_continuations(
     path = write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0")
     adapter = write_adapter(tmp_path / "a")
     request, ends = Request(prompt="the hello world"), [" he", " world"]
-    baked = OpenVINOEngine(importer.import_gguf(path, adapter=adapter), weights=path, adapter=adapter)
-    beside = OpenVINOEngine(importer.import_gguf(path), weights=path, beside=[adapter])
+    baked = LocalEngine(importer.import_gguf(path, adapter=adapter), weights=path, adapter=adapter)
+    beside = LocalEngine(importer.import_gguf(path), weights=path, beside=[adapter])
     expected = [[one.log_probability for one in engine.score(request, ends)] for engine in (baked, beside)]
     found = beside.adapted(0).score(request, ends)  # type: ignore[attr-defined]
     assert [one.log_probability for one in found] == expected[0] != expected[1]
@@ -635,8 +640,8 @@ def test_another_process_compiles_what_a_model_needs_before_it_is_asked(
     folder = importer.import_gguf(write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q5_0"))
     asked: list[tuple[object, ...]] = []
     monkeypatch.setattr(machine_code, "compile_elsewhere", lambda *told, progress=None: asked.append(told))
-    OpenVINOEngine(folder).compile_once()
-    next(iter(OpenVINOEngine(folder).generate(Request(prompt="a"))))
+    LocalEngine(folder).compile_once()
+    next(iter(LocalEngine(folder).generate(Request(prompt="a"))))
     assert asked == [("Q5_0-Q8_0", native.COMPILE, "Q5_0", "Q8_0")] * 2  # Q8_0: what is no such type becomes that
 
 

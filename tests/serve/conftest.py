@@ -15,7 +15,7 @@ from patience import PATIENCE_SECONDS, make_httpx_patient, wait_until
 from nomoat import net
 from nomoat.engine import importer
 from nomoat.engine.fake import FakeEngine
-from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.local import LocalEngine
 from nomoat.responder import Responder
 from nomoat.serve.app import create_app
 from nomoat.serve.connections import Server
@@ -88,6 +88,6 @@ def fake(start: Start, sdk: Sdk) -> openai.OpenAI:
 @pytest.fixture
 def tiny(tiny_gguf: Path, start: Start, sdk: Sdk) -> Iterator[openai.OpenAI]:
     """A real engine of random weights."""
-    engine = OpenVINOEngine(importer.import_gguf(tiny_gguf))
+    engine = LocalEngine(importer.import_gguf(tiny_gguf))
     yield sdk(start(Responder("tiny", engine)))
     engine.close()

@@ -22,7 +22,7 @@ from nomoat.catalog import cards, memory
 from nomoat.cli import model_facts
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.fake import FakeEngine
-from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.local import LocalEngine
 from nomoat.errors import BadFileError, NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
 from nomoat.records import Request
 from nomoat.responder import Responder
@@ -360,20 +360,20 @@ def test_what_was_loaded_beside_a_damaged_adapter_is_freed_like_all_else(
     damaged: str, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error that is kept of it holds no frames, which would hold the engines."""
-    made: list[weakref.ref[OpenVINOEngine]] = []
+    made: list[weakref.ref[LocalEngine]] = []
     closed: list[int] = []
-    init, close = OpenVINOEngine.__init__, OpenVINOEngine.close
+    init, close = LocalEngine.__init__, LocalEngine.close
 
-    def watched(self: OpenVINOEngine, *args: Any, **kwargs: Any) -> None:
+    def watched(self: LocalEngine, *args: Any, **kwargs: Any) -> None:
         made.append(weakref.ref(self))
         init(self, *args, **kwargs)
 
-    def watched_close(self: OpenVINOEngine) -> None:
+    def watched_close(self: LocalEngine) -> None:
         closed.extend(at for at, one in enumerate(made) if (there := one()) is not None and there._shared is self._shared)
         close(self)
 
-    monkeypatch.setattr(OpenVINOEngine, "__init__", watched)
-    monkeypatch.setattr(OpenVINOEngine, "close", watched_close)
+    monkeypatch.setattr(LocalEngine, "__init__", watched)
+    monkeypatch.setattr(LocalEngine, "close", watched_close)
     adapter = tiny.write_adapter(tmp_path / "a")
     (adapter / damaged).write_text("{")
     models = from_references([str(tiny_gguf), f"{tiny_gguf}+{adapter}", f"{tiny_gguf}+{tiny.write_adapter(tmp_path / 'b')}"])

@@ -22,11 +22,11 @@ from scripted import ScriptedEngine
 from tiny import TEMPLATE, write_adapter, write_tiny_gguf
 
 from nomoat.catalog import licences
-from nomoat.engine import forked, importer, openvino, tool_calls
+from nomoat.engine import forked, importer, local, tool_calls
 from nomoat.engine.batching import Reading
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.grammar import Grammars
-from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.local import LocalEngine
 from nomoat.engine.remote import remote_engine
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.engine.tool_call_grammar import ToolCallGrammar
@@ -126,7 +126,7 @@ READS_TOOLS = TEMPLATE.replace(
 @pytest.fixture
 def tiny_with_tools(tmp_path: Path, start: Start, sdk: Sdk) -> Iterator[openai.OpenAI]:
     """A real engine of random weights, whose template says little of tools: its context is short."""
-    engine = OpenVINOEngine(importer.import_gguf(write_tiny_gguf(tmp_path / "t.gguf", template=READS_TOOLS)))
+    engine = LocalEngine(importer.import_gguf(write_tiny_gguf(tmp_path / "t.gguf", template=READS_TOOLS)))
     yield sdk(start(Responder("tiny", engine)))
     engine.close()
 
@@ -172,7 +172,7 @@ class Writing(ToolCallGrammar):
 def test_a_call_that_a_model_begins_by_itself_has_arguments_of_its_function_however_it_is_asked(
     tiny_with_tools: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openvino, "ToolCallGrammar", Writing)
+    monkeypatch.setattr(local, "ToolCallGrammar", Writing)
     settings: dict[str, Any] = {"tools": [TOOL], "seed": 5, "max_tokens": 180}
     (whole,) = chat(tiny_with_tools, "hello", **settings).choices
     (call,) = whole.message.tool_calls
@@ -234,7 +234,7 @@ def test_a_real_model_calls_a_tool_that_the_question_is_for(qwen_coder_gguf: Pat
         "function": {"name": "get_weather", "description": "The weather in a city", "parameters": parameters},
     }
     clock = {"type": "function", "function": {"name": "clock", "description": "The time of day"}}
-    engine = OpenVINOEngine(importer.import_gguf(qwen_coder_gguf))
+    engine = LocalEngine(importer.import_gguf(qwen_coder_gguf))
     client = sdk(start(Responder("qwen", engine)))
     for choice in ("auto", "required"):
         (one,) = chat(client, "What is the weather in Paris?", tools=[weather, clock], tool_choice=choice, temperature=0).choices
@@ -290,7 +290,7 @@ def test_variables_of_the_chat_template_change_the_prompt_and_those_it_does_not_
     tmp_path: Path, start: Start, sdk: Sdk
 ) -> None:
     template = TEMPLATE.replace("{% for", "{% if enable_thinking is defined %}xxxxxxxxx{% endif %}{% for", 1)
-    engine = OpenVINOEngine(importer.import_gguf(write_tiny_gguf(tmp_path / "t.gguf", template=template)))
+    engine = LocalEngine(importer.import_gguf(write_tiny_gguf(tmp_path / "t.gguf", template=template)))
     client = sdk(start(Responder("tiny", engine)))
     told = [
         client.chat.completions.with_raw_response.create(
@@ -327,7 +327,7 @@ def test_usage_of_several_prompts_is_the_same_whole_and_streamed(fake: openai.Op
 
 def test_likelihoods_as_an_evaluation_harness_asks_for_them(tiny: openai.OpenAI, tiny_gguf: Path) -> None:
     """Token ids in, `echo`, one token more, the likeliest rival of each: what lm-evaluation-harness sends and reads."""
-    engine = OpenVINOEngine(importer.import_gguf(tiny_gguf))
+    engine = LocalEngine(importer.import_gguf(tiny_gguf))
     texts = ["the hello he", "hello the world"]
     rows = [engine.tokenizer.encode(text) for text in texts]
     reply = tiny.completions.create(model="tiny", prompt=rows, echo=True, logprobs=1, max_tokens=1, temperature=0, seed=1234)
@@ -353,7 +353,7 @@ def test_embeddings_come_in_both_encodings_with_length_one(tiny: openai.OpenAI) 
 
 
 def test_texts_embedded_as_the_models_tokens_are_those_embedded_as_texts(tiny: openai.OpenAI, tiny_gguf: Path) -> None:
-    engine = OpenVINOEngine(importer.import_gguf(tiny_gguf))
+    engine = LocalEngine(importer.import_gguf(tiny_gguf))
     texts = ["the hello", "안녕"]
     rows = [engine.tokenizer.encode(text, add_bos=True) for text in texts]
     engine.close()
@@ -388,7 +388,7 @@ def test_model_on_a_server_is_said_to_give_no_embeddings(start: Start, sdk: Sdk)
 
 
 def test_reading_that_nobody_waits_for_any_more_is_given_up(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = OpenVINOEngine(importer.import_gguf(tiny_gguf))
+    engine = LocalEngine(importer.import_gguf(tiny_gguf))
     read = engine._read
     seen: list[Reading] = []
 
@@ -499,15 +499,15 @@ def test_metrics_count_refused_requests_by_their_status(start: Start) -> None:
 
 def test_the_others_are_served_while_a_huge_prompt_is_read(tiny: openai.OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over 150,000 tokens are split in a thread that lets the event loop run: who asks meanwhile is answered before it ends."""
-    count_tokens, begun, ended = OpenVINOEngine.count_tokens, threading.Event(), threading.Event()
+    count_tokens, begun, ended = LocalEngine.count_tokens, threading.Event(), threading.Event()
 
-    def watched(engine: OpenVINOEngine, request: Request) -> int:
+    def watched(engine: LocalEngine, request: Request) -> int:
         begun.set()
         counted = count_tokens(engine, request)
         ended.set()
         return counted
 
-    monkeypatch.setattr(OpenVINOEngine, "count_tokens", watched)
+    monkeypatch.setattr(LocalEngine, "count_tokens", watched)
     health = str(tiny.base_url).replace("/v1/", "/health")
     num_answered = 0
     with ThreadPoolExecutor(1) as pool, httpx.Client(trust_env=False) as client:
@@ -566,7 +566,7 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_its_own_requests_and_the_l
 
 def test_metrics_count_what_was_read_and_seconds_from_when_a_request_came(start: Start, sdk: Sdk, tiny_gguf: Path) -> None:
     """The first request loads the model; the second one's prompt is known but for its end."""
-    engine = OpenVINOEngine(importer.import_gguf(tiny_gguf))
+    engine = LocalEngine(importer.import_gguf(tiny_gguf))
 
     def load() -> list[Responder]:
         time.sleep(0.3)

@@ -13,7 +13,7 @@ from patience import wait_until
 
 from nomoat.engine import importer
 from nomoat.engine.fake import FakeEngine
-from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.local import LocalEngine
 from nomoat.responder import Responder
 from nomoat.serve.models import Loader, Models
 
@@ -24,7 +24,7 @@ def ask(url: str, **body: object) -> dict[str, object]:
 
 
 def test_a_text_and_its_tokens_are_told_as_the_model_reads_them(tiny: openai.OpenAI, tiny_gguf: Path) -> None:
-    engine = OpenVINOEngine(importer.import_gguf(tiny_gguf))
+    engine = LocalEngine(importer.import_gguf(tiny_gguf))
     tokenizer, url = engine.tokenizer, str(tiny.base_url.copy_with(path="/"))
     for text in ("the hello", "안녕 🙂"):
         for add in (True, False):

@@ -26,7 +26,7 @@ class Attention(IntEnum):
     KEYS = 10  # addresses of the layer's keys and values in the cache's first block
     VALUES = 11
     ATTENDED = 12  # address of the result, float32 [token][head][column]
-    QUERY_NORM = 13  # addresses of the weights of a head's norm; 0: it has none
+    QUERY_NORM = 13  # addresses of the weights of a head's norm, or of all heads'; 0: it has none
     KEY_NORM = 14
     NEXT_UNITS = 15  # address of two counts of portions that threads have taken: of many tokens and of few; 0 before the pass
     SINKS = 16  # address of what each head's weights are shared with, float32: scores that stand for no key; 0: it has none
@@ -42,27 +42,28 @@ class View(IntEnum):
     SCALE = 4  # of scores: a float32's bits
     CAP = 5  # of scores: a float32's bits; 0: none
     WINDOW = 6  # tokens; 0: all are seen
-    EPSILON = 7  # of a head's norm: a float32's bits
+    EPSILON = 7  # of these norms: a float32's bits
     BLOCK_BYTES = 8  # from one block of the cache to the next, of all layers
     KEY_SIZE = 9  # bytes of a number: SMALL or WIDE
     VALUE_SIZE = 10
-    COSINES = 11  # addresses of float32 [token][ROTARY / 2]
-    SINES = 12
-    POSITIONS = 13  # address of each token's place in its text
-    FIRST_BLOCKS = 14  # address of where the blocks of each token's text begin in BLOCKS
-    FEW_ROWS = 15  # addresses of the tables of `Row`: of texts with few new tokens and with many
-    MANY_ROWS = 16
-    TOKENS = 17
-    BLOCKS = 18  # address of the list of blocks of all texts
-    ROOMS = 19  # address of memory for the threads
-    ROOM_BYTES = 20  # of a thread, see `room_bytes`
-    PARTIAL = 21  # address of what is seen in pieces, see `partial_bytes`
-    PIECES = 22  # that the keys of few tokens are seen in
-    NUM_FEW = 23  # rows
-    NUM_MANY = 24
-    KEEP_CODE = 25  # addresses of functions of a job's address, a thread and their number
-    ATTEND_CODE = 26
-    JOIN_CODE = 27
+    ALL_NORMED = 11  # not 0: norms are of all heads at once, not of each
+    COSINES = 12  # addresses of float32 [token][ROTARY / 2]
+    SINES = 13
+    POSITIONS = 14  # address of each token's place in its text
+    FIRST_BLOCKS = 15  # address of where the blocks of each token's text begin in BLOCKS
+    FEW_ROWS = 16  # addresses of the tables of `Row`: of texts with few new tokens and with many
+    MANY_ROWS = 17
+    TOKENS = 18
+    BLOCKS = 19  # address of the list of blocks of all texts
+    ROOMS = 20  # address of memory for the threads
+    ROOM_BYTES = 21  # of a thread, see `room_bytes`
+    PARTIAL = 22  # address of what is seen in pieces, see `partial_bytes`
+    PIECES = 23  # that the keys of few tokens are seen in
+    NUM_FEW = 24  # rows
+    NUM_MANY = 25
+    KEEP_CODE = 26  # addresses of functions of a job's address, a thread and their number
+    ATTEND_CODE = 27
+    JOIN_CODE = 28
 
 
 class Row(IntEnum):

@@ -87,7 +87,7 @@ class Chain:
         # of each view; the last row is of the last attention, where nobody asks what other tokens see
         views = [*facts.views, facts.views[self._view_of_layer[-1]]]
         self._view_rows = np.stack([self._view_row(view, facts, programs[0].epsilon) for view in views])
-        self._head_norms = np.array(facts.norms, np.float32)  # [layer, query or key, head width], or empty
+        self._head_norms = [[np.array(part, np.float32) for part in of_layer] for of_layer in facts.norms]  # of queries, of keys
         self._sinks = np.array(facts.sinks, np.float32)  # [layer, head], or empty
         self._cache = 0
         self._arrays: dict[str, Any] = {}
@@ -100,6 +100,7 @@ class Chain:
         scale, cap = (int(np.float32(number).view(np.uint32)) for number in (facts.scale, facts.cap))
         row[: View.EPSILON + 1] = *self._sizes, 2 * len(view["inverse"]), scale, cap, view["window"], epsilon
         row[[View.KEY_SIZE, View.VALUE_SIZE]] = self._number_sizes
+        row[View.ALL_NORMED] = bool(facts.norms) and len(facts.norms[0][0]) > facts.head_dim
         row[View.KEEP_CODE :] = [function.address for function in ATTENTION_FUNCTIONS]
         return row
 
@@ -196,7 +197,7 @@ class Chain:
             at = int(np.searchsorted(starts, begin, side="right")) - 1
             row[Attention.QUERY + part] = self._address(f"output {at}") + 4 * (begin - starts[at])
             row[Attention.QUERY_ROW_BYTES + part] = 4 * rows[at]
-        if len(self._head_norms):
+        if self._head_norms:
             row[Attention.QUERY_NORM], row[Attention.KEY_NORM] = (part.ctypes.data for part in self._head_norms[layer])
         if len(self._sinks):
             row[Attention.SINKS] = self._sinks[layer].ctypes.data

@@ -37,7 +37,7 @@ LOWEST_SCORE = np.float32(-1e38)  # of others, and in place of no number: else a
 
 @jit.kernel
 def rate(step: Any, x: Any, room: Any, tokens: Any, threads: Any, me: Any) -> None:
-    """One thread's share of the experts: each token's score of them, [M, E]."""
+    """One thread's share of the experts: each token's score of them, [M, E]; of the shared one, too, which is the last."""
     experts, columns = step[Step.ROWS], step[Step.COLUMNS]
     scores = jit.floats_at(room[Room.EXPERT_SCORES], tokens * experts)
     biases = jit.floats_at(step[Step.VECTOR] + 4 * experts * columns, experts)
@@ -52,23 +52,27 @@ def rate(step: Any, x: Any, room: Any, tokens: Any, threads: Any, me: Any) -> No
 
 @jit.kernel
 def choose(step: Any, room: Any, tokens: Any, share: Any) -> None:
-    """The K experts of the highest scores, weighted by the softmax of these alone, and the order of all pairs: see `_order`."""
-    experts, chosen = step[Step.EXPERTS], step[Step.CHOSEN]
-    scores = jit.floats_at(room[Room.EXPERT_SCORES], tokens * experts)
+    """The K experts of the highest scores, weighted by the softmax of these alone or of all, and the order of all pairs: see
+    `_order`."""
+    experts, chosen, scored = step[Step.EXPERTS], step[Step.CHOSEN], step[Step.ROWS]
+    scores = jit.floats_at(room[Room.EXPERT_SCORES], tokens * scored)
     weights = jit.floats_at(room[Room.EXPERT_WEIGHTS], tokens * chosen)
     picks = jit.longs_at(room[Room.EXPERT_PICKS], tokens * chosen)
     for m in range(tokens):
         highest, total = np.float32(0), np.float32(0)
         for pair in range(m * chosen, (m + 1) * chosen):
-            best = m * experts
-            for at in range(m * experts + 1, (m + 1) * experts):
+            best = m * scored
+            for at in range(m * scored + 1, m * scored + experts):
                 if scores[at] > scores[best]:
                     best = at
             if pair == m * chosen:
                 highest = scores[best]
-            picks[pair], weights[pair] = best - m * experts, jit.exp(scores[best] - highest)
+            picks[pair], weights[pair] = best - m * scored, jit.exp(scores[best] - highest)
             total += weights[pair]
             scores[best] = LEAST_SCORE
+        if step[Step.KIND] == Kind.CHOOSE_OF_ALL:
+            for at in range(m * scored, m * scored + experts):
+                total += jit.exp(scores[at] - highest)
         for pair in range(m * chosen, (m + 1) * chosen):
             weights[pair] /= total
     _order(room, tokens, experts, chosen, share)
@@ -190,3 +194,14 @@ def add_up(step: Any, room: Any, residual: Any, tokens: Any, share: Any, threads
         for m in range(start, min(start + share, tokens)):
             for pair in range(m * chosen, (m + 1) * chosen):
                 add_times(room[Room.EXPERT_RESULT] + 4 * places[pair] * rows, weights[pair], residual + 4 * m * rows, rows)
+
+
+@jit.kernel
+def add_shared(step: Any, y: Any, room: Any, residual: Any, tokens: Any, share: Any, threads: Any, me: Any) -> None:
+    """One thread's share of the tokens: what the expert gave that all ask, y, by the sigmoid of its score."""
+    rows, scored = step[Step.ROWS], step[Step.EXPERTS] + 1
+    scores = jit.floats_at(room[Room.EXPERT_SCORES], tokens * scored)
+    for start in range(me * share, tokens, threads * share):
+        for m in range(start, min(start + share, tokens)):
+            weight = np.float32(1) / (np.float32(1) + jit.exp(-scores[(m + 1) * scored - 1]))
+            add_times(y + 4 * m * rows, weight, residual + 4 * m * rows, rows)

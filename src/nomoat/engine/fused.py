@@ -1,13 +1,13 @@
 """Graphs of the usual decoders whose weights stay the file's own codes: all between two layers' attention is one operation.
 
-Usual is: RMS norms before attention and MLP, or around them, a gate, one after the other (LLaMA, Mistral, Qwen, Phi-3, Gemma).
+Usual is: RMS norms before attention and MLP, around or after them, a gate, one after the other (LLaMA, Qwen, Phi-3, Gemma, EXAONE).
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +16,7 @@ import openvino as ov
 from openvino import opset13 as op
 
 from nomoat.engine import positions
-from nomoat.engine.arch import ROUTER, Architecture, Dimensions, Sight, has_usual_attention, is_usual, score_scale, sights
+from nomoat.engine.arch import ROUTERS, Architecture, Dimensions, Sight, has_usual_attention, is_usual, score_scale, sights
 from nomoat.engine.custom_ops import FusedBlock, Weights
 from nomoat.engine.graph import GraphBuilder, Source
 from nomoat.engine.native import FACTS, AttentionFacts
@@ -54,7 +54,7 @@ class FusedBuilder(GraphBuilder):
         """Whether this model is a usual one, with all its layers' weights in tiles."""
         if not (is_usual(self.arch, self.sizes) and self.storage.fused):
             return False
-        layers, names = range(self.sizes.layers), [name for name in self.arch.projections if name != ROUTER]
+        layers, names = range(self.sizes.layers), [name for name in self.arch.projections if name not in ROUTERS]
         return all(self._form(self._source(layer, name)).is_tiled for layer in layers for name in names)
 
     def _build(self) -> ov.Model:
@@ -72,6 +72,21 @@ class FusedBuilder(GraphBuilder):
             self._tell(layer + 1)
         return x
 
+    def _mix(self, given: Weights, product: Callable[..., None], layer: int) -> None:
+        """Add the steps of a mixture of experts."""
+        (router, bias), mixture = self._router(layer), (self.sizes.experts, self.sizes.experts_chosen)
+        choice = "choose" if self.sizes.experts_normed else "choose_of_all"
+        given.add(choice, "", len(router), None, np.concatenate([router.reshape(-1), bias]), *mixture)
+        self._parts[-1].append([])
+        if self.arch.has_shared_expert:
+            product("gated", [self._source(layer, f"mlp.shared_expert.{name}_proj") for name in ("gate", "up")])
+            product("hold", [self._source(layer, "mlp.shared_expert.down_proj")])
+            given.add("add_shared", "", self.sizes.width, None, None, *mixture)
+            self._parts[-1].append([])
+        gate_up = [self._source(layer, f"mlp.experts.{name}_proj") for name in ("gate", "up")]
+        product("experts_clamped" if self.arch.activation == "clamped" else "experts_gated", gate_up, *mixture)
+        product("experts_add", [self._source(layer, "mlp.experts.down_proj")], *mixture)
+
     def _fused(self, seen: Node | None, residual: Node, layer: int) -> tuple[Node, list[Node]]:
         """From a layer's attention (-1: the embedding) to the next one's: the residual, its queries, keys and values."""
         given = Weights()
@@ -87,33 +102,28 @@ class FusedBuilder(GraphBuilder):
             made_of = () if mixture else parts  # an adapter is not added to experts
             self._parts[-1].append([(part.layer, self.file.tensor(part.tensor).num_rows) for part in made_of])
 
-        def norm(kind: str, tensor_name: str) -> None:
-            weight = self.file.rows(f"{tensor_name}.weight")
-            given.add(kind, "", len(weight), None, weight)
+        def norm(kind: str, at: int, name: str | None) -> None:
+            weight = None if name is None else self.file.rows(f"blk.{at}.{name}.weight")
+            given.add(kind, "", self.sizes.width, None, weight)
             self._parts[-1].append([])
 
         def add(part: str, post_norm: str) -> None:
             product("hold" if self.arch.post_norms else "add", [self._source(layer, part)])
             if self.arch.post_norms:
-                norm("add_norm", f"blk.{layer}.{post_norm}")
+                norm("add_norm", layer, post_norm)
 
         if seen is not None:
             add("self_attn.o_proj", "post_attention_norm")
-            norm("norm", f"blk.{layer}.{self.arch.mlp_norm}")
+            norm("norm", layer, self.arch.mlp_norm)
             if self.arch.has_experts:
-                router, mixture = self._router(layer), (self.sizes.experts, self.sizes.experts_chosen)
-                given.add("choose", "", len(router[0]), None, np.concatenate([part.reshape(-1) for part in router]), *mixture)
-                self._parts[-1].append([])
-                gate_up = [self._source(layer, f"mlp.experts.{name}_proj") for name in ("gate", "up")]
-                product("experts_clamped" if self.arch.activation == "clamped" else "experts_gated", gate_up, *mixture)
-                product("experts_add", [self._source(layer, "mlp.experts.down_proj")], *mixture)
+                self._mix(given, product, layer)
             else:
                 kind = "gated" if self.arch.activation == "silu" else "gelu_gated"
                 product(kind, [self._source(layer, name) for name in self.arch.gate_up])
                 add("mlp.down_proj", "post_ffw_norm")
         groups: list[list[Source]] = []
         if layer + 1 < self.sizes.layers:
-            norm("norm", f"blk.{layer + 1}.{self.arch.attention_norms[0]}")
+            norm("norm", layer + 1, next(iter(self.arch.attention_norms), None))
             groups = self._queries_keys_values(layer + 1)
             for group in groups:
                 product("out", group)

@@ -13,6 +13,7 @@ import math
 import mmap
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,7 +186,9 @@ class GGUFFile(Opened):
         """Rows of a tensor as their bytes: [rows, row bytes]. Single ones are a copy, which keeps no page of the file in memory."""
         tensor = self.tensor(name)
         if name in self._apart:
-            return self._rows_of_experts(self._apart[name], np.arange(tensor.num_rows)[slice(None) if rows is None else rows])
+            parts = self._apart[name]
+            which = np.arange(tensor.num_rows)[slice(None) if rows is None else rows]
+            return rows_by_expert(which, parts[0].num_rows, lambda expert, within: self._rows_of(parts[expert], within))
         return self._rows_of(tensor, rows)
 
     def _rows_of(self, tensor: Tensor, rows: slice | npt.NDArray[np.intp] | None) -> npt.NDArray[np.uint8]:
@@ -194,15 +197,6 @@ class GGUFFile(Opened):
         if isinstance(rows, np.ndarray):
             self._parts[tensor.file_number].give_back(tensor)
         return found
-
-    def _rows_of_experts(self, parts: list[Tensor], rows: npt.NDArray[np.intp]) -> npt.NDArray[np.uint8]:
-        """A copy of rows of matrices, one under the other, that lie anywhere."""
-        experts, within = np.divmod(rows, parts[0].num_rows)
-        made = np.empty((len(rows), parts[0].row_bytes), np.uint8)
-        for expert in np.unique(experts):
-            here = experts == expert
-            made[here] = self._rows_of(parts[expert], within[here])
-        return made
 
     def rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> FloatArray:
         """Rows of a tensor, dequantised: [rows, columns], or [columns] for a vector."""
@@ -225,6 +219,22 @@ class GGUFFile(Opened):
         from nomoat.engine import tokenizer
 
         return tokenizer.from_metadata(self.metadata)
+
+
+def rows_by_expert(
+    rows: npt.NDArray[np.intp], of_one: int, read: Callable[[int, npt.NDArray[np.intp]], npt.NDArray[Any]]
+) -> npt.NDArray[Any]:
+    """A copy of rows of matrices, each of `of_one` rows and one under the other, that lie anywhere.
+
+    `read` gets the number of a matrix, and which of its rows.
+    """
+    experts, within = np.divmod(rows, of_one)
+    order = np.argsort(experts, kind="stable")
+    read_ones = [read(int(expert), within[experts == expert]) for expert in np.unique(experts)]
+    found = np.concatenate(read_ones) if read_ones else read(0, within)
+    made = np.empty_like(found)
+    made[order] = found
+    return made
 
 
 def require_weights(values: FloatArray, *, what: str) -> None:

@@ -11,45 +11,28 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nomoat.engine.gguf import FloatArray, Tensor, dequantise, require_weights
+from nomoat.engine.gguf import FloatArray, dequantise, require_weights
 from nomoat.engine.hf_config import quantised_by
-from nomoat.engine.safetensors import TYPES, SafetensorsFolder, Stored, Translated, as_numbers, described, read_tensors, weight_files
-from nomoat.errors import BadFileError, UnsupportedError
+from nomoat.engine.safetensors import (
+    TYPES,
+    OfExperts,
+    Rows,
+    SafetensorsFolder,
+    Stored,
+    Translated,
+    described,
+    read_tensors,
+    weight_files,
+)
+from nomoat.errors import BadFileError
 
 BLOCK, HALF = 32, 16  # codes that share a scale, and the bytes they lie in
 OF_EXPERTS = re.compile(r"(?:model\.)?layers\.(\d+)\.mlp\.experts\.(gate_up|down)_proj(_blocks|_scales|_bias)?")
 PARTS = {"gate_up": (("gate", slice(0, None, 2)), ("up", slice(1, None, 2))), "down": (("down", slice(None)),)}  # rows of each
-
-
-@dataclass(frozen=True, slots=True)
-class _Numbers:
-    """`values` [E, C, R]."""
-
-    values: npt.NDArray[Any]
-    type_name: str
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        experts, columns, rows = self.values.shape
-        return experts, rows, columns
-
-    @property
-    def row_bytes(self) -> int:
-        return int(self.values.shape[1] * self.values.itemsize)
-
-    def rows(self, rows_N: npt.NDArray[np.intp], *, what: str) -> FloatArray:
-        """[N, C]."""
-        experts_N, within_N = np.divmod(rows_N, self.values.shape[2])
-        made_NC = np.empty((len(rows_N), self.values.shape[1]), np.float32)
-        for expert in np.unique(experts_N):
-            here = experts_N == expert
-            made_NC[here] = as_numbers(self.values[expert][:, within_N[here]], self.type_name, what=what).T
-        return made_NC
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +51,19 @@ class _Codes:
     def row_bytes(self) -> int:
         return int(self.exponents.shape[2] * (1 + HALF))
 
-    def raw_rows(self, rows_N: npt.NDArray[np.intp]) -> npt.NDArray[np.uint8]:
+    def raw_rows(self, rows: Rows) -> npt.NDArray[np.uint8]:
         """As a GGUF file has them: of each 32 an exponent, and bytes with the first 16 in the low halves, the others in the high."""
-        places = np.divmod(rows_N, self.blocks.shape[1])
+        experts, of_one = self.shape[:2]
+        rows_N = np.arange(experts * of_one)[slice(None) if rows is None else rows]
+        places = np.divmod(rows_N, of_one)
         found, made = self.blocks[places], np.empty((len(rows_N), self.exponents.shape[2], 1 + HALF), np.uint8)
         codes = np.stack([found & 15, found >> 4], axis=-1).reshape(*found.shape[:-1], 2, HALF)
         made[..., 0], made[..., 1:] = self.exponents[places], codes[..., 0, :] | (codes[..., 1, :] << 4)
         return made.reshape(len(rows_N), -1)
 
-    def rows(self, rows_N: npt.NDArray[np.intp], *, what: str) -> FloatArray:
+    def rows(self, rows: Rows, *, what: str) -> FloatArray:
         """[N, C]."""
-        values_NC = dequantise(self.raw_rows(rows_N), self.type_name)
+        values_NC = dequantise(self.raw_rows(rows), self.type_name)
         require_weights(values_NC, what=what)
         return values_NC
 
@@ -90,7 +75,6 @@ class GptOssFolder(SafetensorsFolder):
         super().__init__(folder)
         if quantised_by(self.config) == "mxfp4":
             self.notes = ()
-        self._experts: dict[str, _Numbers | _Codes] = {}
         stored = {
             name: tensor
             for file in weight_files(folder)
@@ -99,7 +83,7 @@ class GptOssFolder(SafetensorsFolder):
         for name, tensor in stored.items():
             if not name.endswith("_scales"):
                 self._add_experts(name, tensor, stored.get(f"{name.removesuffix('_blocks')}_scales"))
-        self.tensors |= {name: Tensor(name, part.type_name, part.shape, 0, part.row_bytes) for name, part in self._experts.items()}
+        self.tensors = {name: described(name, tensor) for name, tensor in self._tensors.items()}
 
     def _is_read(self, name: str) -> bool:
         return ".experts." not in name and super()._is_read(name)
@@ -110,37 +94,24 @@ class GptOssFolder(SafetensorsFolder):
     def _add_experts(self, name: str, stored: Stored, scales: Stored | None) -> None:
         found = OF_EXPERTS.fullmatch(name)
         if found is None:
-            raise UnsupportedError(
-                f"`{self.path}` holds the tensor `{name}`, which the architecture `{self.family.arch}` does not have",
-                hint="it is a variant that nomoat would answer wrongly; try a GGUF file of it",
-            )
+            raise self._strange(name)
         layer, part, kind = found.groups()
         values = stored.values
         for own, rows in PARTS[part]:
             target = f"blk.{layer}.ffn_{own}_exps"
             if kind == "_bias" and values.ndim == 2:
-                bias = self._tensors[f"{target}.bias"] = Translated(Stored(values[:, rows], stored.type_name), None, False, 0.0)
-                self.tensors[f"{target}.bias"] = described(f"{target}.bias", bias)
+                self._tensors[f"{target}.bias"] = Translated(Stored(values[:, rows], stored.type_name), None, False, 0.0)
             elif kind == "_blocks" and scales is not None and values.shape == (*scales.values.shape, HALF) and values.ndim == 4:
-                self._experts[f"{target}.weight"] = _Codes(values[:, rows], scales.values[:, rows])
+                self._tensors[f"{target}.weight"] = _Codes(values[:, rows], scales.values[:, rows])
             elif kind is None and values.ndim == 3:
-                self._experts[f"{target}.weight"] = _Numbers(values[..., rows], stored.type_name)
+                self._tensors[f"{target}.weight"] = OfExperts([Stored(of_one[:, rows].T, stored.type_name) for of_one in values])
             else:
                 raise BadFileError(
                     f"`{self.path}` holds `{name}` of the shape {values.shape}, without scales that go with it",
                     hint="download it again",
                 )
 
-    def raw_rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.uint8]:
+    def raw_rows(self, name: str, rows: Rows = None) -> npt.NDArray[np.uint8]:
         """Of experts' codes alone."""
-        part = self._experts.get(name)
-        return part.raw_rows(self._numbers(name, rows)) if isinstance(part, _Codes) else super().raw_rows(name, rows)
-
-    def rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> FloatArray:
-        """As `SafetensorsFolder` has them."""
-        if name not in self._experts:
-            return super().rows(name, rows)
-        return self._experts[name].rows(self._numbers(name, rows), what=f"tensor `{name}` of `{self.path}`")
-
-    def _numbers(self, name: str, rows: slice | npt.NDArray[np.intp] | None) -> npt.NDArray[np.intp]:
-        return np.arange(self.tensors[name].num_rows)[slice(None) if rows is None else rows]
+        part = self._tensors.get(name)
+        return part.raw_rows(rows) if isinstance(part, _Codes) else super().raw_rows(name, rows)

@@ -22,7 +22,7 @@ from openvino.utils.node_factory import NodeFactory
 
 from nomoat import footprint
 from nomoat.engine import positions, tiles, weights
-from nomoat.engine.arch import ROUTER, Architecture, Dimensions, Sight, score_scale, sights
+from nomoat.engine.arch import ROUTERS, Architecture, Dimensions, Sight, score_scale, sights
 from nomoat.engine.custom_ops import TiledProduct, TiledRows
 from nomoat.engine.gguf import PLAIN_TYPES, FloatArray
 from nomoat.engine.layout import Storage
@@ -472,21 +472,26 @@ class GraphBuilder:
         return op.multiply(opened, op.add(up, np.float32(1)))
 
     def _router(self, layer: int) -> tuple[FloatArray, FloatArray]:
-        """What each expert's score is a product with, with what an adapter adds, and its bias: [experts, width], [experts]."""
-        part = self._source(layer, ROUTER)
-        tensor = self.file.tensor(part.tensor)
-        if self._delta:
-            self._delta.require_fitting(part.layer, tensor.shape)
-        return self._values(part, 0, np.arange(tensor.num_rows)), self._bias(part)
+        """What each expert's score is a product with, the shared one's last, with what an adapter adds, and its bias.
+
+        [experts, width], [experts].
+        """
+        parts = [self._source(layer, name) for name in ROUTERS if name in self.arch.projections]
+        rows = [self._values(*piece).reshape(-1, self.sizes.width) for piece in self._pieces(parts)]
+        return np.concatenate(rows), np.concatenate([self._bias(part) for part in parts])
 
     def _experts(self, x: Node, layer: int) -> Node:
         """All experts' MLPs of all tokens, by weights that are 0 for those it does not ask: to compare with."""
         count, chosen = self.sizes.experts, self.sizes.experts_chosen
         router, bias = self._router(layer)
-        scores = op.add(op.matmul(x, op.constant(router), False, True), op.constant(bias.reshape(1, 1, -1)))
-        best = op.topk(scores, np.int64(chosen), 2, "max", "value")
-        zeros = op.multiply(scores, np.float32(0))
-        weights = op.scatter_elements_update(zeros, best.output(1), op.softmax(best.output(0), -1), np.int64(2))
+
+        def score(which: slice) -> Node:
+            return op.add(op.matmul(x, op.constant(router[which]), False, True), op.constant(bias[which].reshape(1, 1, -1)))
+
+        scores = score(slice(count))
+        best = op.topk(scores if self.sizes.experts_normed else op.softmax(scores, -1), np.int64(chosen), 2, "max", "value")
+        of_best = op.softmax(best.output(0), -1) if self.sizes.experts_normed else best.output(0)
+        weights = op.scatter_elements_update(op.multiply(scores, np.float32(0)), best.output(1), of_best, np.int64(2))
         every = op.unsqueeze(x, i64(1))  # [B, 1, T, D]
 
         def product(y: Node, name: str) -> Node:
@@ -500,7 +505,12 @@ class GraphBuilder:
 
         y = product(self._gated(product(every, "gate_proj"), product(every, "up_proj")), "down_proj")  # [B, E, T, D]
         by_expert = op.unsqueeze(op.transpose(weights, i64(0, 2, 1)), i64(3))
-        return op.reduce_sum(op.multiply(y, by_expert), i64(1), False)
+        y = op.reduce_sum(op.multiply(y, by_expert), i64(1), False)
+        if not self.arch.has_shared_expert:
+            return y
+        gate, up = self._linears(x, layer, [f"mlp.shared_expert.{name}_proj" for name in ("gate", "up")])
+        shared = self._linear(self._gated(gate, up), layer, "mlp.shared_expert.down_proj")
+        return op.add(y, op.multiply(shared, op.sigmoid(score(slice(count, None)))))
 
     def _parameter(self, name: str, shape: list[int], kind: Any) -> Node:
         node = _named(op.parameter(shape, kind), name)

@@ -212,16 +212,41 @@ def _granite(config: Config) -> dict[str, Any]:
     return {key: float(config[name]) for name, key in names.items() if config.get(name) is not None}
 
 
+def _mixture(config: Config) -> dict[str, Any]:
+    """Of experts."""
+    if config.get("mlp_only_layers") or config.get("decoder_sparse_step") not in (None, 1):
+        raise architectures.not_yet("some layers of this model have no experts")
+    return {
+        "expert_count": _first(config, "num_local_experts", "num_experts"),
+        "expert_used_count": config.get("num_experts_per_tok"),
+        "expert_feed_forward_length": config.get("moe_intermediate_size"),
+        "expert_shared_feed_forward_length": config.get("shared_expert_intermediate_size"),
+        "expert_weights_norm": config.get("norm_topk_prob"),
+    }
+
+
 def _gptoss(config: Config) -> dict[str, Any]:
     _require_usual_windows(config, architectures.find("gpt-oss"))
     odd = [name for name, usual in (("swiglu_limit", GATE_LIMIT), ("swiglu_alpha", GATE_SLOPE)) if config.get(name, usual) != usual]
     if odd:
         raise architectures.not_yet(f"the gate of this model has other numbers than others of its family ({', '.join(odd)})")
-    return {
-        "expert_count": config.get("num_local_experts"),
-        "expert_used_count": config.get("num_experts_per_tok"),
-        "expert_feed_forward_length": config.get("intermediate_size"),
-    }
+    return _mixture(config)
+
+
+def _granitemoe(config: Config) -> dict[str, Any]:
+    return _granite(config) | _mixture(config)
+
+
+def _olmoe(config: Config) -> dict[str, Any]:
+    if config.get("clip_qkv"):
+        raise architectures.not_yet("this OLMoE keeps its queries, keys and values within limits (`clip_qkv`)")
+    return _mixture(config)
+
+
+def _stablelm(config: Config) -> dict[str, Any]:
+    if config.get("use_parallel_residual") or config.get("qk_layernorm"):
+        raise architectures.not_yet("this StableLM has norms of each head, or none before its MLP (the 12B)")
+    return {}
 
 
 def _window(config: Config) -> int | None:
@@ -265,6 +290,17 @@ _MISTRAL = dict(zip(_DECODER, (4096, 14336, 32, 32, 131072, 1e-6), strict=True))
 _QWEN2 = dict(zip(_DECODER, (4096, 22016, 32, 32, 32768, 1e-6), strict=True)) | {
     "num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28,
 }  # fmt: skip
+_MIXTRAL = dict(zip(_DECODER, (4096, 14336, 32, 32, 131072, 1e-5), strict=True)) | {
+    "num_key_value_heads": 8, "rope_theta": 1e6, "num_local_experts": 8, "num_experts_per_tok": 2,
+}  # fmt: skip
+_QWEN2MOE = dict(zip(_DECODER, (2048, 5632, 24, 16, 32768, 1e-6), strict=True)) | {
+    "num_key_value_heads": 16, "sliding_window": 4096, "max_window_layers": 28, "num_experts": 60, "num_experts_per_tok": 4,
+    "moe_intermediate_size": 1408, "shared_expert_intermediate_size": 5632, "norm_topk_prob": False,
+}  # fmt: skip
+_QWEN3MOE = dict(zip(_DECODER, (2048, 6144, 24, 32, 32768, 1e-6), strict=True)) | {
+    "num_key_value_heads": 4, "sliding_window": 4096, "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768,
+    "norm_topk_prob": False,
+}  # fmt: skip
 _PHI3 = dict(zip(_DECODER, (3072, 8192, 32, 32, 4096, 1e-5), strict=True)) | {"original_max_position_embeddings": 4096}
 _OF_GEMMAS = {"head_dim": 256, "tie_word_embeddings": True}
 _COHERE = {
@@ -281,6 +317,10 @@ _GLM4 = dict(zip(_DECODER, (4096, 13696, 40, 32, 131072, 1.5625e-7), strict=True
 _GRANITE = dict(zip(_DECODER, (4096, 11008, 32, 32, 2048, 1e-6), strict=True)) | {
     "embedding_multiplier": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 1.0, "logits_scaling": 1.0,
 }  # fmt: skip
+_GRANITEMOE = _GRANITE | {"num_local_experts": 8, "num_experts_per_tok": 2}
+_OLMOE = dict(zip(_DECODER, (2048, 2048, 16, 16, 4096, 1e-5), strict=True)) | {
+    "num_experts": 64, "num_experts_per_tok": 8, "norm_topk_prob": False,
+}  # fmt: skip
 _OLMO2 = dict(zip(_DECODER, (4096, 11008, 32, 32, 2048, 1e-5), strict=True))
 _OLMO3 = _OLMO2 | {"rope_theta": 500000.0, "sliding_window": 4096}
 _SMOLLM3 = dict(zip(_DECODER, (2048, 11008, 36, 16, 32768, 1e-6), strict=True)) | {
@@ -289,6 +329,13 @@ _SMOLLM3 = dict(zip(_DECODER, (2048, 11008, 36, 16, 32768, 1e-6), strict=True)) 
 _STARCODER2 = {
     "hidden_size": 3072, "intermediate_size": 12288, "num_hidden_layers": 30, "num_attention_heads": 24, "num_key_value_heads": 2,
     "max_position_embeddings": 4096, "tie_word_embeddings": True,
+}  # fmt: skip
+_STABLELM = {
+    "hidden_size": 2560, "intermediate_size": 6912, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
+    "max_position_embeddings": 4096, "partial_rotary_factor": 0.25,
+}  # fmt: skip
+_PHI = {
+    "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24, "num_attention_heads": 32, "partial_rotary_factor": 0.5,
 }  # fmt: skip
 _GEMMA = dict(zip(_DECODER, (3072, 24576, 28, 16, 8192, 1e-6), strict=True)) | _OF_GEMMAS | {"num_key_value_heads": 16}
 _GEMMA2 = dict(zip(_DECODER, (2304, 9216, 26, 8, 8192, 1e-6), strict=True)) | _OF_GEMMAS | {
@@ -339,15 +386,22 @@ FAMILIES = {
     ),
     "gpt_oss": Family("gpt-oss", keys=_gptoss, window=_window, activations=(), unsaid=_GPTOSS),
     "granite": Family("granite", keys=_granite, row_order=_halves_to_neighbours, unsaid=_GRANITE),
+    "granitemoe": Family("granitemoe", keys=_granitemoe, row_order=_halves_to_neighbours, unsaid=_GRANITEMOE),
     "llama": Family("llama", row_order=_halves_to_neighbours, unsaid=_LLAMA),
     "mistral": Family("llama", window=_window, row_order=_halves_to_neighbours, unsaid=_MISTRAL),
+    "mixtral": Family("llama", keys=_mixture, window=_window, row_order=_halves_to_neighbours, unsaid=_MIXTRAL),
     "mpt": Family("mpt", keys=_mpt, activations=(), unsaid=_MPT),
     "olmo2": Family("olmo2", unsaid=_OLMO2),
     "olmo3": Family("olmo2", keys=_olmo3, window=_window, unsaid=_OLMO3),
+    "olmoe": Family("olmoe", keys=_olmoe, unsaid=_OLMOE),
     "opt": Family("opt", keys=_opt, activations=("activation_function",), row_order=_without_offset, unsaid=_OPT),
+    "phi": Family("phi2", turns_partly=True, unsaid=_PHI),
     "phi3": Family("phi3", window=_window, turns_partly=True, unsaid=_PHI3),
     "qwen2": Family("qwen2", window=_qwen_window, unsaid=_QWEN2),
+    "qwen2_moe": Family("qwen2moe", keys=_mixture, window=_qwen_window, unsaid=_QWEN2MOE),
     "qwen3": Family("qwen3", window=_qwen_window, unsaid={**_QWEN2, "head_dim": 128}),
+    "qwen3_moe": Family("qwen3moe", keys=_mixture, window=_qwen_window, unsaid=_QWEN3MOE),
+    "stablelm": Family("stablelm", keys=_stablelm, turns_partly=True, unsaid=_STABLELM),
     "starcoder2": Family("starcoder2", window=_window, unsaid=_STARCODER2),
     "smollm3": Family("smollm3", keys=_smollm3, row_order=_halves_to_neighbours, unsaid=_SMOLLM3),
 }
@@ -367,8 +421,9 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
         "num_attention_heads", "n_head", "n_heads", "hidden_size", "n_embd", "n_embed", "d_model", "head_dim", "num_kv_heads",
         "num_hidden_layers", "n_layer", "n_layers", "num_key_value_heads", "intermediate_size", "n_inner", "ffn_hidden_size",
         "ffn_dim", "rotary_dim", "original_max_position_embeddings", "max_position_embeddings", "n_positions", "max_seq_len",
-        "seq_length", "n_ctx", "num_local_experts", "num_experts_per_tok",
-        "sliding_window", "max_window_layers", "vocab_size", "num_layers", "no_rope_layer_interval",
+        "seq_length", "n_ctx", "sliding_window", "max_window_layers", "vocab_size", "num_layers", "no_rope_layer_interval",
+        "num_local_experts", "num_experts", "num_experts_per_tok", "moe_intermediate_size", "shared_expert_intermediate_size",
+        "decoder_sparse_step",
     )),
     "a number": (_is_number, (
         "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "rope_theta", "rotary_emb_base", "partial_rotary_factor",
@@ -380,7 +435,8 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
     "true or false": (lambda value: isinstance(value, bool), (
         "new_decoder_architecture", "multi_query", "parallel_attn", "use_parallel_residual", "do_layer_norm_before",
         "_remove_final_layer_norm", "tie_word_embeddings", "use_sliding_window", "alibi", "scale_attn_weights",
-        "scale_attn_by_inverse_layer_idx", "apply_residual_connection_post_layernorm", "is_causal", "use_qk_norm",
+        "scale_attn_by_inverse_layer_idx", "apply_residual_connection_post_layernorm", "is_causal", "use_qk_norm", "qk_layernorm",
+        "norm_topk_prob",
     )),
     "a text": (lambda value: isinstance(value, str), (
         "model_type", "hidden_activation", "hidden_act", "activation_function", "activation", "rope_type", "type",
@@ -391,7 +447,7 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
     "an object": (lambda value: isinstance(value, dict), (
         "rope_parameters", "rope_scaling", "attn_config", "full_attention", "sliding_attention", "text_config",
     )),
-    "a list": (lambda value: isinstance(value, list), ("layer_types",)),
+    "a list": (lambda value: isinstance(value, list), ("layer_types", "mlp_only_layers")),
     "a list of numbers": (lambda value: isinstance(value, list) and all(map(_is_number, value)), (
         "short_factor", "long_factor", "no_rope_layers",
     )),

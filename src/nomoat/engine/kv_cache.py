@@ -18,9 +18,9 @@ from nomoat import jit
 from nomoat.engine import attention_tables
 from nomoat.engine.attention_tables import SMALL, VIEW_NUMBERS, WIDE, Attention, View
 from nomoat.engine.blocks import BLOCK_TOKENS
-from nomoat.engine.elementwise import norm_scale
+from nomoat.engine.elementwise import norm
 from nomoat.engine.emit import BYTE, FLOAT, SHORT, WORD, Emit
-from nomoat.engine.step_tables import JOB_NUMBERS
+from nomoat.engine.step_tables import JOB_NUMBERS, Job
 
 MOST_SMALL = 127  # the largest whole number of 8 bits
 # of 16 bits, as far as no sum of products passes 32: the length of a query and of a key, and the largest value
@@ -78,14 +78,11 @@ _keep_wide_value = _keep(WIDE, MOST_WIDE, columns=1, step=4)
 
 
 @jit.kernel
-def _turn(x: Any, facts: Any, m: Any, norm: Any) -> None:
+def _turn(x: Any, facts: Any, m: Any, weight: Any) -> None:
     """A head's first half against its second, after its norm, where it has one."""
     width, turning = facts[View.WIDTH], facts[View.ROTARY]
-    if norm:
-        x_W, norm_W = jit.floats_at(x, width), jit.floats_at(norm, width)
-        scale = norm_scale(x_W, jit.as_float(np.uint32(facts[View.EPSILON])))
-        for w in range(width):
-            x_W[w] *= scale * norm_W[w]
+    if weight:
+        norm(x, weight, jit.as_float(np.uint32(facts[View.EPSILON])), x, width)
     half = turning // 2
     cosines, sines = facts[View.COSINES] + 4 * m * half, facts[View.SINES] + 4 * m * half
     x_T, cos_H, sin_H = jit.floats_at(x, turning), jit.floats_at(cosines, half), jit.floats_at(sines, half)
@@ -112,14 +109,24 @@ def keep(at: Any, me: Any, threads: Any) -> None:
     heads, width, tokens = facts[View.KV_HEADS], facts[View.WIDTH], facts[View.TOKENS]
     size, value_size = facts[View.KEY_SIZE], facts[View.VALUE_SIZE]
     group = facts[View.HEADS] // heads
+    query_norm, key_norm = job[Attention.QUERY_NORM], job[Attention.KEY_NORM]
+    if facts[View.ALL_NORMED]:
+        epsilon = jit.as_float(np.uint32(facts[View.EPSILON]))
+        for m in range(me, tokens, threads):
+            query = job[Attention.QUERY] + m * job[Attention.QUERY_ROW_BYTES]
+            norm(query, query_norm, epsilon, query, group * heads * width)
+            key = job[Attention.KEY] + m * job[Attention.KEY_ROW_BYTES]
+            norm(key, key_norm, epsilon, key, heads * width)
+        jit.meet(job[Job.STATE], threads)
+        query_norm, key_norm = 0, 0
     places, first_blocks = jit.longs_at(facts[View.POSITIONS], tokens), jit.longs_at(facts[View.FIRST_BLOCKS], tokens)
     for unit in range(me, -(-tokens // BLOCK_TOKENS) * heads, threads):
         first, head = unit // heads * BLOCK_TOKENS, unit % heads
         for m in range(first, min(first + BLOCK_TOKENS, tokens)):
             for own in range(head * group, (head + 1) * group):
-                _turn(job[Attention.QUERY] + m * job[Attention.QUERY_ROW_BYTES] + 4 * own * width, facts, m, job[Attention.QUERY_NORM])
+                _turn(job[Attention.QUERY] + m * job[Attention.QUERY_ROW_BYTES] + 4 * own * width, facts, m, query_norm)
             key = job[Attention.KEY] + m * job[Attention.KEY_ROW_BYTES] + 4 * head * width
-            _turn(key, facts, m, job[Attention.KEY_NORM])
+            _turn(key, facts, m, key_norm)
             at_block, within = first_blocks[m] + places[m] // BLOCK_TOKENS, places[m] % BLOCK_TOKENS
             there = block_of(facts, job[Attention.KEYS], at_block, head, size)
             unit_place = there + BLOCK_TOKENS * width * size + 4 * within

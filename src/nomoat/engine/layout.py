@@ -17,7 +17,7 @@ from nomoat import footprint, hardware
 from nomoat.config import Quality
 from nomoat.engine import arch as architectures
 from nomoat.engine import tiles
-from nomoat.engine.arch import EXPERTS, GATED_MLP, ROUTER, SPLIT_QKV, Dimensions
+from nomoat.engine.arch import EXPERTS, GATED_MLP, ROUTERS, SHARED_EXPERT, SPLIT_QKV, Dimensions
 from nomoat.engine.gguf import Tensor
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource
@@ -47,9 +47,9 @@ class Storage:
     def form(self, layer_name: str, tensor: Tensor, *, changed: bool) -> Form:
         """The form of one matrix. `changed`: its weights are not the file's any more, so the file's codes are none for it.
 
-        What chooses among experts is small, and near ties would be chosen otherwise.
+        What makes the weights of experts is small, and near ties would be chosen otherwise.
         """
-        if layer_name.endswith(ROUTER):
+        if layer_name.endswith(ROUTERS):
             return Form("float32")
         form = self.forms[max((end for end in self.forms if layer_name.endswith(end)), key=len)]
         if form.kind == "tiles":
@@ -115,7 +115,7 @@ def _tile_type(layer_name: str, tensor: Tensor, *, changed: bool) -> str | None:
 def _layer_name(tensor_name: str) -> str:
     """What ends the name of the layer that a tensor becomes."""
     name = tensor_name.removesuffix(".weight").rpartition(".")[2]
-    layers = {tensor: layer for layer, tensor in (SPLIT_QKV | GATED_MLP | EXPERTS).items()} | {
+    layers = {tensor: layer for layer, tensor in (SPLIT_QKV | GATED_MLP | EXPERTS | SHARED_EXPERT).items()} | {
         "output": "lm_head",
         "token_embd": "embed_tokens",
     }
@@ -185,7 +185,7 @@ def _is_written_by_nomoat(file: ModelSource, sizes: Dimensions) -> bool:
     if arch is None:
         return False
     arch = architectures.with_experts(arch, sizes.experts)
-    matrices = [tensor for tensor in file.tensors.values() if tensor.is_matrix and _layer_name(tensor.name) != ROUTER]
+    matrices = [tensor for tensor in file.tensors.values() if tensor.is_matrix and _layer_name(tensor.name) not in ROUTERS]
     fit = all(_tile_type(_layer_name(tensor.name), tensor, changed=False) for tensor in matrices)
     return fit and architectures.is_usual(arch, sizes) and architectures.has_usual_attention(arch, sizes)
 

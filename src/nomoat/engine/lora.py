@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from nomoat import paths
 from nomoat.engine import peft_names
-from nomoat.engine.arch import ROUTER, Architecture, Dimensions
+from nomoat.engine.arch import ROUTERS, Architecture, Dimensions
 from nomoat.engine.gguf import LARGEST_WEIGHT, FloatArray
 from nomoat.engine.safetensors import Stored, as_numbers, read_tensors
 from nomoat.errors import BadFileError, UnsupportedError
@@ -212,11 +212,11 @@ class LoraDelta:
     def require_standing_beside(self) -> None:
         """Raises UnsupportedError for one of a layer that one beside the weights cannot change.
 
-        The output layer is computed for some of a pass's tokens only, and who reads which with what is told of all. What chooses
-        among experts is no product that another is added to.
+        The output layer is computed for some of a pass's tokens only, and who reads which with what is told of all. What makes the
+        weights of experts is no product that another is added to.
         """
-        if strange := next((layer for layer in self._pairs if layer == OUTPUT or layer.endswith(f".{ROUTER}")), None):
-            what = f"`{OUTPUT}`" if strange == OUTPUT else f"what chooses among experts (`{strange}`)"
+        if strange := next((layer for layer in self._pairs if layer == OUTPUT or layer.endswith(ROUTERS)), None):
+            what = f"`{OUTPUT}`" if strange == OUTPUT else f"what makes the weights of experts (`{strange}`)"
             raise UnsupportedError(
                 f"`{self.weights_path}` changes {what}, which one beside the weights cannot here", hint="load it alone"
             )

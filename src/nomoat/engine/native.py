@@ -43,8 +43,8 @@ class AttentionFacts:
     """What a model's file tells of its attention, embedding and output. 0 stands for no window and no cap.
 
     A view is how a layer sees: how far back, and how positions turn; `layers` says which of the views each has. `norms`: of each layer
-    those of queries and of keys, or none at all. `sinks`: of each layer each head's, or none at all. `parts`: of each step of each
-    `FusedBlock` the layers it is made of, and the rows of each.
+    those of queries and of keys, of a head or of all at once, or none at all. `sinks`: of each layer each head's, or none at all.
+    `parts`: of each step of each `FusedBlock` the layers it is made of, and the rows of each.
     """
 
     heads: int

@@ -35,7 +35,7 @@ PRE_TOKENIZERS = {
 PRE_TOKENIZERS_OF = {
     **dict.fromkeys(("gpt2", "gptj", "gpt_neo", "opt"), "gpt-2"),
     **dict.fromkeys(("gptneox", "gpt_neox", "mpt"), "mpt"),
-    **dict.fromkeys(("qwen2", "qwen3"), "qwen2"),
+    **dict.fromkeys(("qwen2", "qwen2moe", "qwen2_moe", "qwen3", "qwen3moe", "qwen3_moe"), "qwen2"),
     "bloom": "bloom",
     "falcon": "falcon",
 }

@@ -205,7 +205,7 @@ def _expert_sizes(steps: Any) -> dict[Room, int]:
     return {
         Room.EXPERT_INPUTS: INPUT_BYTES * places * columns, Room.EXPERT_SCALES: places * columns // 8,
         Room.EXPERT_TOTALS: places * columns // 8, Room.EXPERT_SUMS: places * columns // 4, Room.EXPERT_RESULT: 4 * places * rows,
-        Room.EXPERT_SCORES: 4 * PART_TOKENS * experts, Room.EXPERT_WEIGHTS: 4 * pairs, Room.EXPERT_PICKS: 8 * pairs,
+        Room.EXPERT_SCORES: 4 * PART_TOKENS * (experts + 1), Room.EXPERT_WEIGHTS: 4 * pairs, Room.EXPERT_PICKS: 8 * pairs,
         Room.EXPERT_PLACES: 8 * pairs, Room.EXPERT_TOKENS: 8 * places, Room.EXPERT_STARTS: 8 * experts,
         Room.EXPERT_COUNTS: 8 * experts, Room.EXPERTS_ASKED: 8 * (experts + 1),
     }  # fmt: skip
@@ -222,9 +222,9 @@ class Program:
         """
         table, columns_before = np.zeros((len(steps), STEP_NUMBERS), np.int64), columns
         for number, (kind, type_name, rows, place, vector, *mixture) in enumerate(steps):
-            if kind in ("norm", "add_norm"):
+            if kind in ("norm", "add_norm", "add_shared"):
                 columns = rows
-            elif kind == "choose":
+            elif kind in ("choose", "choose_of_all"):
                 table[number, Step.COLUMNS] = columns
             else:
                 table[number] = _product_row(type_name, rows, columns, address + place)

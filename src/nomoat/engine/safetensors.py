@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import json
 import mmap
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine import arch as architectures
-from nomoat.engine.gguf import FloatArray, Opened, Tensor, require_weights
+from nomoat.engine.gguf import FloatArray, Opened, Tensor, require_weights, rows_by_expert
 from nomoat.engine.hf_config import FAMILIES, Family, opt_name, quantised_by, read_metadata, require_kinds, scaling_tensors
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, read_object, require_fetched, weight_names
@@ -25,10 +26,13 @@ from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIG
 if TYPE_CHECKING:
     from nomoat.engine.tokenizer import Tokenizer
 
+Rows = slice | npt.NDArray[np.intp] | None  # all, or some
 TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 LONGEST_COPIED = 1 << 28  # bytes; adapters are shorter
 MAX_LAYERS = 1000
+OF_AN_EXPERT = re.compile(r"(.+\.experts\.)(\d{1,4})\.(.+)")
+GATES_AND_UPS = re.compile(r"(.+\.)(?:mlp\.experts\.gate_up_proj|block_sparse_moe\.input_linear\.weight)")
 # what old checkpoints keep beside their weights: masks and rotation tables
 NOT_WEIGHTS = (".attn.bias", ".attention.bias", ".masked_bias", ".inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached")
 
@@ -48,6 +52,22 @@ def as_numbers(values: npt.NDArray[Any], type_name: str, *, what: str) -> FloatA
     return np.asarray(np.ascontiguousarray(numbers))
 
 
+class Readable(Protocol):
+    """What a folder has under a GGUF name."""
+
+    @property
+    def type_name(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def row_bytes(self) -> int: ...
+
+    def rows(self, rows: Rows, *, what: str) -> FloatArray:
+        """Of all experts one after another. Raises BadFileError, which says `what` they are, see `require_weights`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Translated:
     """A tensor under its GGUF name: rows picked by `order`, after transposing if `transposed`, plus `offset`."""
@@ -56,6 +76,72 @@ class Translated:
     order: npt.NDArray[np.intp] | None
     transposed: bool
     offset: float
+
+    @property
+    def type_name(self) -> str:
+        return self.stored.type_name
+
+    @property
+    def row_bytes(self) -> int:
+        return self.shape[-1] * self.stored.values.itemsize
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape = self.stored.values.shape[::-1] if self.transposed else self.stored.values.shape
+        return shape if self.order is None else (len(self.order), *shape[1:])
+
+    def rows(self, rows: Rows, *, what: str) -> FloatArray:
+        values = self.stored.values.T if self.transposed else self.stored.values
+        if self.order is not None:
+            values = values[self.order if rows is None else self.order[rows]]
+        elif rows is not None:
+            values = values[rows]
+        return as_numbers(values, self.stored.type_name, what=what) + np.float32(self.offset)
+
+
+@dataclass(frozen=True, slots=True)
+class OfExperts:
+    """A tensor of a mixture of experts: the matrix of each of them, all of one shape."""
+
+    parts: Sequence[Stored]
+
+    @property
+    def type_name(self) -> str:
+        return self.parts[0].type_name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.parts), *self.parts[0].values.shape)
+
+    @property
+    def row_bytes(self) -> int:
+        return self.shape[-1] * self.parts[0].values.itemsize
+
+    def rows(self, rows: Rows, *, what: str) -> FloatArray:
+        def read(expert: int, within: npt.NDArray[np.intp]) -> FloatArray:
+            return as_numbers(self.parts[expert].values[within], self.parts[expert].type_name, what=what)
+
+        of_one = self.shape[1]
+        return rows_by_expert(np.arange(len(self.parts) * of_one)[slice(None) if rows is None else rows], of_one, read)
+
+
+def _by_expert(name: str, stored: Stored) -> Iterator[tuple[str, int, Stored]]:
+    """A tensor of experts as a matrix of each, under the name of all; nothing for any other.
+
+    Folders have a tensor for each matrix, one for all experts' (`transformers` 5), or one of their gates and what these open
+    (Granite).
+    """
+    if found := OF_AN_EXPERT.fullmatch(name):
+        yield f"{found[1]}{found[3]}", int(found[2]), stored
+    elif stored.values.ndim == 3:
+        halved = GATES_AND_UPS.fullmatch(name)
+        half = stored.values.shape[1] // 2
+        for number, values in enumerate(stored.values):
+            if halved:
+                yield f"{halved[1]}mlp.experts.gate_proj.weight", number, replace(stored, values=values[:half])
+                yield f"{halved[1]}mlp.experts.up_proj.weight", number, replace(stored, values=values[half:])
+            else:
+                yield f"{name.removesuffix('.weight')}.weight", number, replace(stored, values=values)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -151,14 +237,21 @@ class SafetensorsFolder(HubFolder):
         self.family, self.metadata = _known(self.config)
         if method := quantised_by(self.config):
             self.notes = (f"`config.json` says that weights are quantised by `{method}`; they are read as the folder has them",)
-        self._tensors: dict[str, Translated] = {}
+        self._tensors: dict[str, Readable] = {}
         stored = {name: tensor for file in weight_files(folder) for name, tensor in read_tensors(file, self._is_read)}
         layers = self.metadata.get(f"{self.family.arch}.block_count")
         if type(layers) is not int or not 0 < layers <= min(len(stored), MAX_LAYERS):
             raise BadFileError(f"`{folder / CONFIG}` says {layers!r} layers of {len(stored):,} tensors", hint="download it again")
         self._names = _gguf_names(self.family.arch, layers)
+        experts: dict[str, dict[int, Stored]] = {}
         for name, tensor in stored.items():
-            self._add(name, tensor)
+            by_expert = list(_by_expert(name, tensor))
+            for whole, number, part in by_expert:
+                experts.setdefault(self._require_name(whole), {})[number] = part
+            if not by_expert:
+                self._add(name, tensor)
+        for name, by_number in experts.items():
+            self._join(name, [by_number[number] for number in sorted(by_number)], highest=max(by_number))
         if self.config.get("tie_word_embeddings"):
             self._tensors.pop("output.weight", None)
         for name, factors in scaling_tensors(self.config).items():
@@ -168,13 +261,30 @@ class SafetensorsFolder(HubFolder):
     def _is_read(self, name: str) -> bool:
         return is_weight(name) and not name.removeprefix("model.").startswith(self.family.unread)
 
-    def _add(self, name: str, stored: Stored) -> None:
-        target = self._gguf_name(name)
-        if target is None:
-            raise UnsupportedError(
-                f"`{self.path}` holds the tensor `{name}`, which the architecture `{self.family.arch}` does not have",
-                hint="it is a variant that nomoat would answer wrongly; try a GGUF file of it",
+    def _require_name(self, name: str) -> str:
+        """The name that GGUF files give it."""
+        if (target := self._gguf_name(name)) is None:
+            raise self._strange(name)
+        return target
+
+    def _strange(self, name: str) -> UnsupportedError:
+        return UnsupportedError(
+            f"`{self.path}` holds the tensor `{name}`, which the architecture `{self.family.arch}` does not have",
+            hint="it is a variant that nomoat would answer wrongly; try a GGUF file of it",
+        )
+
+    def _join(self, target: str, parts: list[Stored], *, highest: int) -> None:
+        shapes = {part.values.shape for part in parts}
+        if len(parts) != highest + 1 or len(shapes) > 1 or len(min(shapes)) != 2:
+            raise BadFileError(
+                f"`{self.path}` holds {len(parts)} matrices of experts, the last of which is number {highest}, that GGUF would call "
+                f"`{target}`, of the shapes {', '.join(map(str, sorted(shapes)))}",
+                hint="download it again",
             )
+        self._tensors[target] = OfExperts(parts)
+
+    def _add(self, name: str, stored: Stored) -> None:
+        target = self._require_name(name)
         if not stored.values.ndim:
             raise BadFileError(f"`{self.path}` holds a single number as `{name}`", hint="download it again")
         base, _, suffix = target.rpartition(".")
@@ -207,23 +317,17 @@ class SafetensorsFolder(HubFolder):
             raise BadFileError(f"`{self.path}` has no tensor that GGUF would call `{name}`", hint="the folder is not complete")
         return self.tensors[name]
 
-    def raw_rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.uint8]:
+    def raw_rows(self, name: str, rows: Rows = None) -> npt.NDArray[np.uint8]:
         """Not for these: their types have no codes."""
         raise UnsupportedError(
             f"tensor `{name}` of `{self.path}` is of the type {self.tensor(name).type_name}, which has no codes",
             hint="give a GGUF file of this model",
         )
 
-    def rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> FloatArray:
+    def rows(self, name: str, rows: Rows = None) -> FloatArray:
         """Rows of a tensor in GGUF's order: [rows, columns], or [columns] for a vector."""
         self.tensor(name)
-        found = self._tensors[name]
-        values = found.stored.values.T if found.transposed else found.stored.values
-        if found.order is not None:
-            values = values[found.order if rows is None else found.order[rows]]
-        elif rows is not None:
-            values = values[rows]
-        return as_numbers(values, found.stored.type_name, what=f"tensor `{name}` of `{self.path}`") + np.float32(found.offset)
+        return self._tensors[name].rows(rows, what=f"tensor `{name}` of `{self.path}`")
 
 
 def _gguf_names(arch: str, layers: int) -> Any:
@@ -236,13 +340,9 @@ def _gguf_names(arch: str, layers: int) -> Any:
     return gguf.get_tensor_name_map(kind, layers)
 
 
-def described(name: str, tensor: Translated) -> Tensor:
+def described(name: str, tensor: Readable) -> Tensor:
     """What `tensors` tells of it."""
-    values = tensor.stored.values
-    shape = values.shape[::-1] if tensor.transposed else values.shape
-    if tensor.order is not None:
-        shape = (len(tensor.order), *shape[1:])
-    return Tensor(name, tensor.stored.type_name, shape, 0, shape[-1] * values.itemsize)
+    return Tensor(name, tensor.type_name, tensor.shape, 0, tensor.row_bytes)
 
 
 def is_weight(name: str) -> bool:

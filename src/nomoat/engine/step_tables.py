@@ -47,6 +47,8 @@ class Kind(IntEnum):
     EXPERTS_GATED = 8
     EXPERTS_ADD = 9
     EXPERTS_CLAMPED = 10
+    CHOOSE_OF_ALL = 11
+    ADD_SHARED = 12
 
 
 class Step(IntEnum):
@@ -60,8 +62,8 @@ class Step(IntEnum):
     COLUMNS = 5  # of the weights: numbers of a token's input
     TILES = 6  # address of the weights, tile by tile
     TILE_BYTES = 7
-    # address of ROWS float32: a bias, or a norm's weights; 0: none. Of experts one expert's biases after another's. Of `CHOOSE` its
-    # weights, ROWS x COLUMNS, and then its biases
+    # address of ROWS float32: a bias, or a norm's weights; 0: none, nor a norm. Of experts one expert's biases after another's. Of
+    # `CHOOSE` its weights, ROWS x COLUMNS, and then its biases
     VECTOR = 8
     EXPERTS = 9  # of a mixture, whose ROWS are those of one expert
     CHOSEN = 10  # of them, by each token
@@ -103,7 +105,7 @@ class Room(IntEnum):
     EXPERT_TOTALS = 13
     EXPERT_SUMS = 14
     EXPERT_RESULT = 15  # float32 [pair][row]
-    EXPERT_SCORES = 16  # float32 [token][expert]
+    EXPERT_SCORES = 16  # float32 [token][expert, the shared one last]
     EXPERT_WEIGHTS = 17  # float32 [token][which it asks]
     EXPERT_PICKS = 18  # [token][which it asks]: an expert
     EXPERT_PLACES = 19  # [token][which it asks]: a pair

@@ -189,13 +189,23 @@ def _norm_rows(step: Any, residual: Any, y: Any, epsilon: Any, tokens: Any, widt
 
 @jit.kernel
 def _norm(
-    step: Any, room: Any, residual: Any, y: Any, epsilon: Any, tokens: Any, width: Any, chunk: Any, blocks: Any, share: Any,
-    state: Any, threads: Any, me: Any,
+    steps: Any, number: Any, room: Any, residual: Any, y: Any, epsilon: Any, tokens: Any, width: Any, chunk: Any, blocks: Any,
+    share: Any, state: Any, threads: Any, me: Any,
 ) -> None:  # fmt: skip
-    """One thread's share of a norm, and of rounding what it gives for the next product."""
-    _norm_rows(step, residual, y, epsilon, tokens, width, share, threads, me)
+    """One thread's share of a norm, and of rounding what it gives for the next product; without weights, the residual as it is.
+
+    What chooses among experts reads what is not rounded, and rounds it for those that are asked.
+    """
+    step = steps[number]
+    if step[Step.VECTOR]:
+        _norm_rows(step, residual, y, epsilon, tokens, width, share, threads, me)
     if step[Step.KIND] == Kind.NORM:
-        _round_rows(y, 4 * width, room, tokens, width, chunk, blocks, threads, me)
+        following = number + 1
+        while following < len(steps) - 1 and steps[following, Step.TILES] == 0:
+            following += 1
+        if steps[following, Step.EXPERTS] == 0:
+            x = y if step[Step.VECTOR] else residual
+            _round_rows(x, 4 * width, room, tokens, width, chunk, blocks, threads, me)
         jit.meet(state, threads)
 
 
@@ -224,7 +234,7 @@ def _product(
 def _ask_experts(
     step: Any, x: Any, shared: Any, residual: Any, state: Any, tokens: Any, chunk: Any, share: Any, taken: Any, threads: Any, me: Any
 ) -> None:
-    """A step of a mixture of experts, one thread's share. x: what the norm before them gave.
+    """A step of a mixture of experts, one thread's share. x: what the norm before them gave, or the shared expert.
 
     In panels where a whole part of a prompt has many pairs for each expert, so that a token's way never depends on the others.
     """
@@ -232,7 +242,7 @@ def _ask_experts(
     for at in range(ROOM_NUMBERS):
         room[at] = shared[at]
     together = share if TOKENS_A_PART * step[Step.CHOSEN] >= MANY_PAIRS * step[Step.EXPERTS] else 1
-    if step[Step.KIND] == Kind.CHOOSE:
+    if step[Step.KIND] == Kind.CHOOSE or step[Step.KIND] == Kind.CHOOSE_OF_ALL:
         experts.rate(step, x, room, tokens, threads, me)
         jit.meet(state, threads)
         if me == 0:
@@ -240,6 +250,9 @@ def _ask_experts(
         jit.meet(state, threads)
         experts.round_pairs(step, x, room, chunk, together, threads, me)
         jit.meet(state, threads)
+        return
+    if step[Step.KIND] == Kind.ADD_SHARED:
+        experts.add_shared(step, x, room, residual, tokens, share, threads, me)
         return
     experts.multiply(step, room, chunk, together, taken, threads, me)
     jit.meet(state, threads)
@@ -286,7 +299,7 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
         rows = step[Step.ROWS]
         y = room[Room.RESULT]
         if step[Step.KIND] == Kind.NORM or step[Step.KIND] == Kind.ADD_NORM:
-            _norm(step, room, residual, y, epsilon, tokens, width, chunk, blocks, share, state, threads, me)
+            _norm(steps, number, room, residual, y, epsilon, tokens, width, chunk, blocks, share, state, threads, me)
             continue
         if step[Step.KIND] >= Kind.CHOOSE:
             _ask_experts(step, y, room, residual, state, tokens, chunk, share, taken + 8 * number, threads, me)

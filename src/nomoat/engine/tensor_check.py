@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from nomoat.engine.arch import ROUTER, Architecture, Dimensions
+from nomoat.engine.arch import ROUTER, SHARED_GATE, Architecture, Dimensions
 from nomoat.engine.source import ModelSource
 from nomoat.errors import BadFileError, UnsupportedError
 
@@ -45,7 +45,7 @@ def require_fitting(file: ModelSource, arch: Architecture, sizes: Dimensions) ->
 
 def _require(file: ModelSource, name: str, shape: Shape) -> None:
     found = file.tensor(name).shape
-    if found != shape:
+    if shape not in (found, (1, *found)):  # a matrix of one row is a vector in GGUF files
         raise BadFileError(
             f"`{file.path}` states sizes that its tensors do not have: `{name}` is {_words(found)} and should be {_words(shape)}",
             hint="download it again, and compare its size",
@@ -142,4 +142,8 @@ def _projections(sizes: Dimensions) -> dict[str, Shape]:
         "mlp.experts.gate_proj": (sizes.experts, hidden, width),
         "mlp.experts.up_proj": (sizes.experts, hidden, width),
         "mlp.experts.down_proj": (sizes.experts, width, hidden),
+        SHARED_GATE: (1, width),
+        "mlp.shared_expert.gate_proj": (sizes.shared_hidden, width),
+        "mlp.shared_expert.up_proj": (sizes.shared_hidden, width),
+        "mlp.shared_expert.down_proj": (width, sizes.shared_hidden),
     }

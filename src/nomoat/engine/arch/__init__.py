@@ -45,11 +45,19 @@ EXPERTS = {
     "mlp.experts.up_proj": "ffn_up_exps",
     "mlp.experts.down_proj": "ffn_down_exps",
 }
+SHARED_GATE = "mlp.shared_expert_gate"
+SHARED_EXPERT = {  # which all tokens ask, by the sigmoid of its gate
+    SHARED_GATE: "ffn_gate_inp_shexp",
+    "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
+    "mlp.shared_expert.up_proj": "ffn_up_shexp",
+    "mlp.shared_expert.down_proj": "ffn_down_shexp",
+}
+ROUTERS = (ROUTER, SHARED_GATE)  # what makes the weights of experts
 # our layer's name -> that of `transformers`, where several families share it
 HF_DENSE_MLP = {"mlp.up_proj": "mlp.dense_h_to_4h", "mlp.down_proj": "mlp.dense_4h_to_h"}
 
 
-MIXTURES = ("gpt-oss", "llama", "qwen3moe")  # families with mixtures of experts; of the second is Mixtral
+SOMETIMES_MIXED = ("llama",)  # families with mixtures of experts and others; of the first is Mixtral
 MAX_NUMBER = 2**31  # no size of a model is as large
 BY_CONVERSION = "their Hugging Face folder with the `convert` extra, in an environment of its own"
 OTHERS = f"`nomoat models` lists models that run; others may run from {BY_CONVERSION}"
@@ -63,8 +71,10 @@ class Architecture:
     which is that of Hugging Face's Llama and so of PEFT adapters.
     `attention_norms`: the first that is in the file is taken. Without any, and without an `mlp_norm`, they read the layer's input.
     `qk_norm`: over what there is a norm of queries, and one of keys.
-    `parallel`: attention and MLP both read the layer's input; a file may say otherwise (`use_parallel_residual`).
+    `parallel`: attention and MLP both read the layer's input; a file of GPT-NeoX may say otherwise (`use_parallel_residual`).
     `divides_logits`: by the file's `logit_scale`, which others multiply them by.
+    `experts_normed`: a token weights its experts by the softmax of their scores alone, not of all; a file may say otherwise
+    (`expert_weights_norm`).
     `windowed`: which layers see no further back than the file's window, repeated over the layers.
     `turning`: which layers turn by positions, repeated so, too. Where layers may have windows, and a model has none, all of them do.
     `local_rope_base`: the base of the windowed layers, where it is another; they do not scale their positions.
@@ -100,6 +110,7 @@ class Architecture:
     activation: Literal["silu", "gelu", "gelu_tanh", "relu", "clamped"] = "silu"
     parallel: bool = False
     divides_logits: bool = False
+    experts_normed: bool = True
     projections: Mapping[str, str] = field(default_factory=lambda: SPLIT_QKV | GATED_MLP)
     hf_layers: str = "model.layers"
     hf_names: Mapping[str, str] = field(default_factory=dict)
@@ -115,6 +126,11 @@ class Architecture:
     def has_experts(self) -> bool:
         """Whether each token asks some of many MLPs."""
         return ROUTER in self.projections
+
+    @property
+    def has_shared_expert(self) -> bool:
+        """Whether there is one more that all tokens ask."""
+        return SHARED_GATE in self.projections
 
     @property
     def gate_up(self) -> tuple[str, ...]:
@@ -169,6 +185,8 @@ class Dimensions:
     context_is_window: bool = False  # the model reads longer texts, each token only so far back; no graph of its family does that
     experts: int = 0  # of a mixture
     experts_chosen: int = 0  # by each token
+    experts_normed: bool = True
+    shared_hidden: int = 0  # of the expert that all tokens ask
     embedding_scale: float = 1.0
     score_scale: float | None = None  # None: see `score_width`
     logit_scale: float = 1.0
@@ -193,20 +211,23 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.gptj import GPTJ
     from nomoat.engine.arch.gptneox import GPTNEOX
     from nomoat.engine.arch.gptoss import GPTOSS
-    from nomoat.engine.arch.granite import GRANITE
+    from nomoat.engine.arch.granite import GRANITE, GRANITEMOE
     from nomoat.engine.arch.llama import LLAMA
     from nomoat.engine.arch.mpt import MPT
     from nomoat.engine.arch.olmo2 import OLMO2
+    from nomoat.engine.arch.olmoe import OLMOE
     from nomoat.engine.arch.opt import OPT
+    from nomoat.engine.arch.phi2 import PHI2
     from nomoat.engine.arch.phi3 import PHI3
-    from nomoat.engine.arch.qwen2 import QWEN2
+    from nomoat.engine.arch.qwen2 import QWEN2, QWEN2MOE
     from nomoat.engine.arch.qwen3 import QWEN3, QWEN3MOE
     from nomoat.engine.arch.smollm3 import SMOLLM3
+    from nomoat.engine.arch.stablelm import STABLELM
     from nomoat.engine.arch.starcoder2 import STARCODER2
 
     families = [
-        BLOOM, COHERE2, COMMAND_R, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GLM4, GPT2, GPTJ, GPTNEOX, GPTOSS, GRANITE, LLAMA,
-        MPT, OLMO2, OPT, PHI3, QWEN2, QWEN3, QWEN3MOE, SMOLLM3, STARCODER2,
+        BLOOM, COHERE2, COMMAND_R, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GLM4, GPT2, GPTJ, GPTNEOX, GPTOSS, GRANITE,
+        GRANITEMOE, LLAMA, MPT, OLMO2, OLMOE, OPT, PHI2, PHI3, QWEN2, QWEN2MOE, QWEN3, QWEN3MOE, SMOLLM3, STABLELM, STARCODER2,
     ]  # fmt: skip
     return {arch.name: arch for arch in families}
 
@@ -291,7 +312,7 @@ class _Said:
 def _require_known_mixture(arch: Architecture, said: _Said) -> None:
     """Raises UnsupportedError for a mixture of experts of another kind, BadFileError for one that cannot be."""
     experts, chosen = said.optional_whole("expert_count") or 0, said.optional_whole("expert_used_count")
-    if experts and arch.name not in MIXTURES:
+    if experts and not (arch.has_experts or arch.name in SOMETIMES_MIXED):
         raise not_yet(f"this model is a mixture of {experts} experts in a family (`{arch.name}`) whose mixtures are others")
     if experts and f"{arch.name}.expert_used_count" not in said.metadata:
         message = f"the file does not say how many of its {experts} experts each token asks (`{arch.name}.expert_used_count`)"
@@ -309,11 +330,12 @@ def _require_known_variant(arch: Architecture, said: _Said) -> None:
     """Raises UnsupportedError for other mixtures, tokens that see later ones, and layers that turn, see or add otherwise than the
     family's. BadFileError for a mixture that cannot be."""
     _require_known_mixture(arch, said)
-    if arch.name != "granite" and said.optional("residual_scale", 1) not in (None, 1):
+    is_granite = arch.name in ("granite", "granitemoe")
+    if not is_granite and said.optional("residual_scale", 1) not in (None, 1):
         raise not_yet("this model adds another part of what its layers give than others of its family")
     if arch.name == "cohere2" and not said.optional("attention.sliding_window"):
         raise not_yet("no layer of this Command R7B has a window, nor turns by positions")
-    if arch.name == "granite" and said.metadata.get("granite.rope.scaling.finetuned", True) is not True:
+    if is_granite and said.metadata.get(f"{arch.name}.rope.scaling.finetuned", True) is not True:
         raise not_yet("this Granite does not turn by positions")
     if said.metadata.get(f"{arch.name}.rope.dimension_sections") is not None:
         raise not_yet("this model turns by several positions at once (it sees images)")
@@ -353,6 +375,7 @@ def dimensions(
     # a model that adds r times what its layers give is one that adds all of it to a residual r times as small
     residual_scale = float(number("residual_scale", 1.0))
     width, heads = whole("embedding_length"), whole("attention.head_count")
+    unsaid_parts = whole("expert_used_count") if arch.has_shared_expert else 1  # files of the spring of 2024, as llama.cpp reads them
     head_dim, rotary_dim = whole("attention.key_length", width // heads), said.optional_whole("rope.dimension_count")
     if whole("attention.value_length", head_dim) != head_dim:
         raise not_yet("this model's values are of another width than its keys")
@@ -366,7 +389,7 @@ def dimensions(
         heads=heads,
         kv_heads=whole("attention.head_count_kv", heads),
         head_dim=head_dim,
-        hidden=said.optional_whole("expert_feed_forward_length") or whole("feed_forward_length"),
+        hidden=said.optional_whole("expert_feed_forward_length") or whole("feed_forward_length") // unsaid_parts,
         vocabulary=vocabulary,
         context_tokens=first if has_two and not long_factors else longest,
         norm_epsilon=float(number(f"attention.layer_norm{'_rms' if arch.norm == 'rms' else ''}_epsilon")) / residual_scale**2,
@@ -384,7 +407,7 @@ def dimensions(
         clamp_qkv=optional("attention.clamp_kqv"),
         logit_cap=optional("final_logit_softcapping", arch.logit_cap),
         attention_cap=optional("attn_logit_softcapping", arch.attention_cap),
-        parallel=metadata.get(f"{name}.use_parallel_residual", arch.parallel) is True,
+        parallel=metadata.get("gptneox.use_parallel_residual", arch.parallel) is True,
         context_is_window=metadata.get(f"{name}.context_is_window", False) is True,
         norms_last=metadata.get(f"{name}.norms_last", False) is True,
         embedding_scale=float(number("embedding_scale", width**0.5 if arch.embedding_scaled else 1.0)) / residual_scale,
@@ -392,6 +415,10 @@ def dimensions(
         logit_scale=float(number("logit_scale", 1.0)) ** (-1 if arch.divides_logits else 1),
         experts=experts,
         experts_chosen=said.optional_whole("expert_used_count") or 0 if experts else 0,
+        experts_normed=metadata.get(f"{name}.expert_weights_norm", arch.experts_normed) is True or optional("expert_gating_func") == 3,
+        shared_hidden=(said.optional_whole("expert_shared_feed_forward_length") or whole("feed_forward_length"))
+        if arch.has_shared_expert
+        else 0,
     )
 
 
@@ -402,9 +429,9 @@ def _yarn_magnitude(said: float, factor: float) -> float:
 
 
 def is_usual(arch: Architecture, sizes: Dimensions) -> bool:
-    """RMS norms before attention and MLP, or around them, a gate, one after the other (LLaMA, Mistral, Qwen, Phi-3, Gemma)."""
+    """RMS norms before attention and MLP, around or after them, a gate, one after the other (LLaMA, Qwen, Phi-3, Gemma, EXAONE)."""
     known_gate = (bool(arch.gate_up) or arch.has_experts) and arch.activation in ("silu", "gelu_tanh", "clamped")
-    one_after_the_other = not (sizes.parallel or sizes.norms_last) and arch.mlp_norm is not None
+    one_after_the_other = not (sizes.parallel or sizes.norms_last) and (arch.mlp_norm is not None or arch.post_norms)
     return arch.norm == "rms" and known_gate and one_after_the_other and sizes.clamp_qkv is None
 
 

@@ -23,8 +23,8 @@ from reference import model_of_gguf, our_logits
 from tiny import CONTEXT, write_adapter, write_tiny_gguf
 
 from nomoat import net
-from nomoat.engine import batching, importer, openvino
-from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine import batching, importer, local
+from nomoat.engine.local import LocalEngine
 from nomoat.engine.sampling import Pick
 from nomoat.engine.tokenizer import from_metadata
 from nomoat.engine.weights import Form, quantised, restored
@@ -36,8 +36,8 @@ HELLO = Request(messages=(Message(role="user", content="hello, the world"),), ma
 
 
 @pytest.fixture
-def engine(tiny_gguf: Path) -> Iterator[OpenVINOEngine]:
-    made = OpenVINOEngine(importer.import_gguf(tiny_gguf))
+def engine(tiny_gguf: Path) -> Iterator[LocalEngine]:
+    made = LocalEngine(importer.import_gguf(tiny_gguf))
     yield made
     made.close()
 
@@ -61,10 +61,10 @@ def test_a_reading_s_own_timeout_is_raised() -> None:
     reading = batching.Reading([1, 2])
     reading.result.set_exception(TimeoutError("the disk"))
     with pytest.raises(TimeoutError, match="the disk"):
-        openvino._results([reading], None)
+        local._results([reading], None)
 
 
-def test_each_token_of_a_greedy_answer_is_a_best_one_of_the_reference(engine: OpenVINOEngine, tiny_gguf: Path) -> None:
+def test_each_token_of_a_greedy_answer_is_a_best_one_of_the_reference(engine: LocalEngine, tiny_gguf: Path) -> None:
     """Activations are rounded to 8 bits in the served model, so a near tie may turn: best within a tenth of the spread."""
     ids = engine.tokenizer.prompt_ids(HELLO)
     chunks = list(engine.generate(dataclasses.replace(HELLO, max_new_tokens=8, top_logprobs=0)))
@@ -86,7 +86,7 @@ def test_int8_rows_keep_weights_within_half_a_step() -> None:
     assert (error <= 0.51 * scales[:, 0].astype(np.float32) + 1e-3 * np.abs(weights)).all()
 
 
-def test_an_answer_counts_its_tokens_and_ends_for_a_reason(engine: OpenVINOEngine) -> None:
+def test_an_answer_counts_its_tokens_and_ends_for_a_reason(engine: LocalEngine) -> None:
     completion = Responder("tiny", engine).complete(HELLO)
     assert completion.usage.prompt_tokens == engine.count_tokens(HELLO) == len(engine.tokenizer.prompt_ids(HELLO))
     assert completion.finish_reason in ("stop", "length")
@@ -94,7 +94,7 @@ def test_an_answer_counts_its_tokens_and_ends_for_a_reason(engine: OpenVINOEngin
     assert completion.usage.prefill_seconds > 0
 
 
-def test_the_same_seed_gives_the_same_answer_and_another_seed_another(engine: OpenVINOEngine) -> None:
+def test_the_same_seed_gives_the_same_answer_and_another_seed_another(engine: LocalEngine) -> None:
     """Twelve tokens of a nearly uniform choice among 264: two seeds agree by chance less than once in a million."""
 
     def sampled(seed: int) -> str:
@@ -104,7 +104,7 @@ def test_the_same_seed_gives_the_same_answer_and_another_seed_another(engine: Op
     assert sampled(1) == sampled(1) != sampled(2)
 
 
-def test_requests_at_the_same_time_get_the_answers_they_get_alone(engine: OpenVINOEngine) -> None:
+def test_requests_at_the_same_time_get_the_answers_they_get_alone(engine: LocalEngine) -> None:
     responder = Responder("tiny", engine)
     requests = [Request(prompt=f"the hello {n} he", max_new_tokens=6) for n in range(12)]
     alone = [responder.complete(request).text for request in requests]
@@ -112,19 +112,19 @@ def test_requests_at_the_same_time_get_the_answers_they_get_alone(engine: OpenVI
     assert [together[n].text for n in range(12)] == alone
 
 
-def test_a_closed_stream_frees_its_place_and_others_go_on(engine: OpenVINOEngine) -> None:
+def test_a_closed_stream_frees_its_place_and_others_go_on(engine: LocalEngine) -> None:
     stream = engine.generate(Request(prompt="the hello", max_new_tokens=200))
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert Responder("tiny", engine).complete(HELLO).usage.completion_tokens >= 1
 
 
-def test_a_stream_closed_by_another_thread_ends_for_its_reader(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_closed_by_another_thread_ends_for_its_reader(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a server of its own does whose client has gone. The reader waits for a token that does not come."""
     monkeypatch.setattr(batching, "HEARTBEAT_SECONDS", 60)
     monkeypatch.setattr(engine._started_batcher(), "submit", lambda text: None)
     stream, read = engine.generate(HELLO), []
-    assert isinstance(stream, openvino._Begun)
+    assert isinstance(stream, local._Begun)
     reader = threading.Thread(target=lambda: read.extend(stream), daemon=True)
     reader.start()
     while not stream._chunks.gi_running:
@@ -135,7 +135,7 @@ def test_a_stream_closed_by_another_thread_ends_for_its_reader(engine: OpenVINOE
     assert list(stream) == []
 
 
-def test_a_stream_closed_by_another_thread_between_two_chunks_ends_for_its_reader(engine: OpenVINOEngine) -> None:
+def test_a_stream_closed_by_another_thread_between_two_chunks_ends_for_its_reader(engine: LocalEngine) -> None:
     stream = engine.generate(Request(prompt="a", max_new_tokens=200))
     next(stream)
     closer = threading.Thread(target=stream.close)  # type: ignore[attr-defined]
@@ -144,7 +144,7 @@ def test_a_stream_closed_by_another_thread_between_two_chunks_ends_for_its_reade
     assert [chunk.finish_reason for chunk in stream] == ["cancelled"]
 
 
-def test_an_answer_for_somebody_who_has_left_ends_with_what_it_took(engine: OpenVINOEngine) -> None:
+def test_an_answer_for_somebody_who_has_left_ends_with_what_it_took(engine: LocalEngine) -> None:
     left = threading.Event()
     with net.asking_for(left):
         stream = engine.generate(Request(prompt="a", max_new_tokens=200, top_logprobs=0))
@@ -157,9 +157,9 @@ def test_an_answer_for_somebody_who_has_left_ends_with_what_it_took(engine: Open
     assert last.usage.prompt_tokens == 1
 
 
-def test_an_answer_that_is_cancelled_gives_no_more_of_what_was_ready(engine: OpenVINOEngine) -> None:
+def test_an_answer_that_is_cancelled_gives_no_more_of_what_was_ready(engine: LocalEngine) -> None:
     stream = engine.generate(HELLO)
-    assert isinstance(stream, openvino._Begun)
+    assert isinstance(stream, local._Begun)
     next(stream)
     stream._tokens.cancel()
     assert [chunk.finish_reason for chunk in stream] == ["cancelled"]
@@ -208,7 +208,7 @@ def test_a_fork_of_a_process_that_has_asked_a_model_is_told_so_and_does_not_wait
 
 
 def test_a_model_that_nobody_has_any_more_is_freed_with_its_thread(tiny_gguf: Path) -> None:
-    responder = Responder("tiny", OpenVINOEngine(importer.import_gguf(tiny_gguf)))
+    responder = Responder("tiny", LocalEngine(importer.import_gguf(tiny_gguf)))
     responder.complete(HELLO)
     batcher = responder.engine._shared.batcher  # type: ignore[attr-defined]
     thread, model = batcher._thread, weakref.ref(batcher._model)
@@ -220,7 +220,7 @@ def test_a_model_that_nobody_has_any_more_is_freed_with_its_thread(tiny_gguf: Pa
 
 
 def test_a_model_runs_for_as_long_as_anybody_has_one_of_its_views(tiny_gguf: Path, tmp_path: Path) -> None:
-    engine = OpenVINOEngine(importer.import_gguf(tiny_gguf, fused=False), beside=[write_adapter(tmp_path / "a")])
+    engine = LocalEngine(importer.import_gguf(tiny_gguf, fused=False), beside=[write_adapter(tmp_path / "a")])
     kept, forgotten = engine.adapted(0), engine.adapted(0)
     for each in (forgotten, kept, engine):
         Responder("tiny", each).complete(HELLO)
@@ -235,7 +235,7 @@ def test_a_model_runs_for_as_long_as_anybody_has_one_of_its_views(tiny_gguf: Pat
     assert not thread.is_alive()
 
 
-def test_closing_a_view_closes_the_model(spaced: OpenVINOEngine) -> None:
+def test_closing_a_view_closes_the_model(spaced: LocalEngine) -> None:
     spaced.adapted(0).close()
     for each in (spaced, spaced.adapted(0)):
         with pytest.raises(UsageError, match="the model is closed"):
@@ -243,14 +243,14 @@ def test_closing_a_view_closes_the_model(spaced: OpenVINOEngine) -> None:
 
 
 def test_a_model_that_is_forgotten_while_a_stream_is_read_answers_to_the_end(tiny_gguf: Path) -> None:
-    stream = Responder("tiny", OpenVINOEngine(importer.import_gguf(tiny_gguf))).stream(HELLO)
+    stream = Responder("tiny", LocalEngine(importer.import_gguf(tiny_gguf))).stream(HELLO)
     gc.collect()
     assert list(stream)[-1].finish_reason in ("stop", "length")
 
 
 def test_a_closed_model_says_so_and_does_not_load_itself_again(tiny_gguf: Path) -> None:
     for is_used in (True, False):
-        with Responder("tiny", OpenVINOEngine(importer.import_gguf(tiny_gguf))) as model:
+        with Responder("tiny", LocalEngine(importer.import_gguf(tiny_gguf))) as model:
             if is_used:
                 model.complete(HELLO)
         model.close()  # twice is fine
@@ -281,7 +281,7 @@ def test_ctrl_c_after_an_engine_was_closed_is_an_exception_and_no_crash(tiny_ggu
     assert (done.returncode, done.stdout) == (0, "survived 0\nsurvived 1\n"), done.stderr
 
 
-def test_closing_the_engine_ends_an_answer_under_way_with_an_error(engine: OpenVINOEngine) -> None:
+def test_closing_the_engine_ends_an_answer_under_way_with_an_error(engine: LocalEngine) -> None:
     stream = engine.generate(Request(prompt="the hello", max_new_tokens=240))
     next(stream)
     closer = threading.Thread(target=engine.close)
@@ -292,7 +292,7 @@ def test_closing_the_engine_ends_an_answer_under_way_with_an_error(engine: OpenV
     closer.join()
 
 
-def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(engine: OpenVINOEngine) -> None:
+def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(engine: LocalEngine) -> None:
     responder = Responder("tiny", engine)
     request = Request(prompt="hello the", max_new_tokens=20)
     whole = responder.complete(request).text
@@ -318,21 +318,21 @@ class Says:
 
 
 @pytest.fixture
-def spaced(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenVINOEngine]:
+def spaced(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEngine]:
     """With a SentencePiece vocabulary, and an adapter beside it."""
     kinds = [2, 3, 3, *[6] * 256, *[1] * 5]
     facts = {"model": "llama", "tokens": PIECES, "scores": [0.0] * len(PIECES), "token_type": kinds}
     facts |= {"bos_token_id": 1, "eos_token_id": 2}
     tokenizer = from_metadata({f"tokenizer.ggml.{name}": value for name, value in facts.items()})
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}:"
-    monkeypatch.setattr(openvino, "load_tokenizer", lambda folder: tokenizer)
-    monkeypatch.setattr(openvino, "Sampler", Says)
-    made = OpenVINOEngine(importer.import_gguf(tiny_gguf, fused=False), beside=[write_adapter(tmp_path / "a")])
+    monkeypatch.setattr(local, "load_tokenizer", lambda folder: tokenizer)
+    monkeypatch.setattr(local, "Sampler", Says)
+    made = LocalEngine(importer.import_gguf(tiny_gguf, fused=False), beside=[write_adapter(tmp_path / "a")])
     yield made
     made.close()
 
 
-def test_an_answer_of_sentencepiece_keeps_its_first_space_where_it_goes_on_with_a_text(spaced: OpenVINOEngine) -> None:
+def test_an_answer_of_sentencepiece_keeps_its_first_space_where_it_goes_on_with_a_text(spaced: LocalEngine) -> None:
     chat = (Message(role="user", content="the"),)
     ids = tuple(spaced.tokenizer.encode("the", add_bos=True))
     for engine in (spaced, spaced.adapted(0)):
@@ -346,14 +346,14 @@ def test_an_answer_of_sentencepiece_keeps_its_first_space_where_it_goes_on_with_
             assert responder.complete(request).text == text, request
 
 
-def test_a_stop_string_that_the_last_bytes_complete_ends_the_answer(spaced: OpenVINOEngine) -> None:
+def test_a_stop_string_that_the_last_bytes_complete_ends_the_answer(spaced: LocalEngine) -> None:
     """Bytes that are no text are certain only when nothing can follow them."""
     request = Request(prompt="the", max_new_tokens=2, stop=("lo\ufffd",))
     answer = Responder("x", spaced).complete(request)
     assert (answer.text, answer.finish_reason) == (" hel", "stop")
 
 
-def test_a_token_s_part_of_the_text_is_known_without_the_vocabulary_of_grammars(spaced: OpenVINOEngine) -> None:
+def test_a_token_s_part_of_the_text_is_known_without_the_vocabulary_of_grammars(spaced: LocalEngine) -> None:
     """Which had none for the byte 255, and takes a second to be made."""
     told = [spaced._likelihood(Pick(PIECES.index(piece), -1.0)).content for piece in ("<0xFF>", "<0xED>", "▁the", "h", "</s>")]
     assert told == [b"\xff", b"\xed", b" the", b"h", b"</s>"]
@@ -361,31 +361,31 @@ def test_a_token_s_part_of_the_text_is_known_without_the_vocabulary_of_grammars(
     assert spaced._grammars._ll_tokenizer is None
 
 
-def test_views_of_one_model_have_one_context(spaced: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_of_one_model_have_one_context(spaced: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nomoat.footprint.USUAL_TOKENS", 64)
     views = [spaced.adapted(0), spaced.adapted(0), spaced]
     views[0].bound_cache(0)
     assert [view.context_tokens for view in views] == [64, 64, 64]
 
 
-def test_more_likely_tokens_than_there_are_are_all_of_them(engine: OpenVINOEngine) -> None:
+def test_more_likely_tokens_than_there_are_are_all_of_them(engine: LocalEngine) -> None:
     (likelihood,) = engine.prompt_likelihoods(Request(prompt_ids=(5, 6), top_logprobs=10**6))[1:]
     assert len({one.token_id for one in likelihood.top}) == engine._sizes.vocabulary
 
 
-def test_of_several_texts_the_error_names_the_one_that_cannot_be_read(engine: OpenVINOEngine) -> None:
+def test_of_several_texts_the_error_names_the_one_that_cannot_be_read(engine: LocalEngine) -> None:
     for row, why in (((), "has no tokens"), ([10**6], "token 1000000 is not one"), ([5] * 10**5, "is too long")):
         with pytest.raises(NomoatError, match=why) as raised:
             engine.embed(["the", row])
         assert raised.value.__notes__[-1] == "this is about `texts[1]`"
 
 
-def test_no_texts_have_no_embeddings(engine: OpenVINOEngine) -> None:
+def test_no_texts_have_no_embeddings(engine: LocalEngine) -> None:
     assert engine.embed([]).shape == (0, engine.embed(["the"]).shape[1])
 
 
 def test_an_answer_that_is_cut_within_a_character_ends_with_the_one_before(
-    spaced: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch
+    spaced: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     """Half a Korean syllable, whether the model was cut in it or ended there itself, which is its doing."""
     for pieces, text, reason in (
@@ -398,7 +398,7 @@ def test_an_answer_that_is_cut_within_a_character_ends_with_the_one_before(
         assert (answer.text, answer.finish_reason) == (text, reason)
 
 
-def test_a_prompt_over_the_context_is_refused_with_the_numbers(engine: OpenVINOEngine) -> None:
+def test_a_prompt_over_the_context_is_refused_with_the_numbers(engine: LocalEngine) -> None:
     request = Request(prompt="x" * (CONTEXT + 44), max_new_tokens=5)
     with pytest.raises(ContextExceededError) as caught:
         next(engine.generate(request))
@@ -409,7 +409,7 @@ def test_a_prompt_over_the_context_is_refused_with_the_numbers(engine: OpenVINOE
 
 
 def test_a_prompt_over_a_context_that_the_user_shortened_says_to_raise_that(tiny_gguf: Path) -> None:
-    engine = OpenVINOEngine(importer.import_gguf(tiny_gguf), context_tokens=20)
+    engine = LocalEngine(importer.import_gguf(tiny_gguf), context_tokens=20)
     with pytest.raises(ContextExceededError) as caught:
         next(engine.generate(Request(prompt="x" * 30)))
     assert caught.value.hint == (
@@ -418,7 +418,7 @@ def test_a_prompt_over_a_context_that_the_user_shortened_says_to_raise_that(tiny
     )
 
 
-def test_a_text_longer_than_a_bounded_cache_is_refused(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_longer_than_a_bounded_cache_is_refused(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nomoat.footprint.USUAL_TOKENS", 64)
     engine.bound_cache(0)
     assert engine.context_tokens == 64 < CONTEXT
@@ -434,7 +434,7 @@ def test_a_cache_that_was_planned_for_a_context_holds_a_text_of_that_length(
 ) -> None:
     """To the last token of an answer, guesses included."""
     monkeypatch.setattr("nomoat.footprint.USUAL_TOKENS", 32)
-    engine = OpenVINOEngine(importer.import_gguf(tiny_gguf), context_tokens=context)
+    engine = LocalEngine(importer.import_gguf(tiny_gguf), context_tokens=context)
     need = memory_need(str(tiny_gguf), context)
     assert need is not None
     engine.bound_cache(need.kv_cache_bytes)
@@ -446,19 +446,19 @@ def test_a_cache_that_was_planned_for_a_context_holds_a_text_of_that_length(
     engine.close()
 
 
-def test_an_answer_ends_where_the_context_ends(engine: OpenVINOEngine) -> None:
+def test_an_answer_ends_where_the_context_ends(engine: LocalEngine) -> None:
     completion = Responder("tiny", engine).complete(Request(prompt="x" * (CONTEXT - 3), max_new_tokens=100))
     assert completion.usage.completion_tokens <= 3
 
 
-def test_an_answer_without_a_limit_may_go_on_to_the_end_of_the_context(engine: OpenVINOEngine) -> None:
+def test_an_answer_without_a_limit_may_go_on_to_the_end_of_the_context(engine: LocalEngine) -> None:
     letter = {"type": "array", "items": {"const": 1}, "minItems": CONTEXT}
     request = Request(prompt="x" * (CONTEXT - 40), max_new_tokens=None, json_schema=json.dumps(letter))
     completion = Responder("tiny", engine).complete(request)
     assert (completion.usage.completion_tokens, completion.finish_reason) == (40, "length")
 
 
-def test_likelihoods_are_those_of_the_whole_text_read_at_once(engine: OpenVINOEngine, tiny_gguf: Path) -> None:
+def test_likelihoods_are_those_of_the_whole_text_read_at_once(engine: LocalEngine, tiny_gguf: Path) -> None:
     model = model_of_gguf(tiny_gguf)
     request = Request(prompt="the hello the")
     continuations = [" he", " the world", "x"]
@@ -474,7 +474,7 @@ def test_likelihoods_are_those_of_the_whole_text_read_at_once(engine: OpenVINOEn
 
 @pytest.mark.data
 def test_smollm2_knows_the_capital_of_france(smollm2_gguf: Path) -> None:
-    engine = OpenVINOEngine(importer.import_gguf(smollm2_gguf))
+    engine = LocalEngine(importer.import_gguf(smollm2_gguf))
     question = Request(prompt="The capital of France is", max_new_tokens=5)  # asked in chat, this fragile model may say anything
     assert "Paris" in Responder("smollm2", engine).complete(question).text
     paris, london = engine.score(Request(prompt="The capital of France is"), [" Paris", " London"])
@@ -482,7 +482,7 @@ def test_smollm2_knows_the_capital_of_france(smollm2_gguf: Path) -> None:
     engine.close()
 
 
-def test_a_seed_may_be_any_whole_number(engine: OpenVINOEngine) -> None:
+def test_a_seed_may_be_any_whole_number(engine: LocalEngine) -> None:
     for seed in (-1, 2**80):
         *_, last = engine.generate(Request(prompt="the", max_new_tokens=2, temperature=1.0, seed=seed))
         assert last.usage is not None

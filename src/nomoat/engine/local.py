@@ -68,7 +68,7 @@ class _Shared:
             raise UsageError("the model is closed", hint="load it again, or close it when all has been asked")
 
 
-class OpenVINOEngine(Engine):
+class LocalEngine(Engine):
     """See the module. Nothing is compiled before it is needed; the digest is that of the imported folder and of how it is run.
 
     Engines that `adapted` gives are views of one: they have their adapter, tokenizer and digest, and share all else.
@@ -133,7 +133,7 @@ class OpenVINOEngine(Engine):
         self._shared.cache_bytes = num_blocks * block_bytes
         self._shared.context_tokens = min(self._context_tokens, num_blocks * BLOCK_TOKENS)
 
-    def adapted(self, at: int, *, template: str | None = None) -> OpenVINOEngine:
+    def adapted(self, at: int, *, template: str | None = None) -> LocalEngine:
         """This engine with one of the adapters beside it, and a chat template of its own by name. Closing either closes both."""
         view = copy.copy(self)
         view._at = at
