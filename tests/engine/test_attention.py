@@ -64,6 +64,12 @@ def drawn_cache(
     return np.concatenate(parts, 1), parts[0].shape[1], known[0], known[1]
 
 
+def steps(pieces: int) -> list[Any]:
+    """What attention is done by, in this order."""
+    keep, attend, join, *by_amx = chain.ATTENTION_FUNCTIONS
+    return [keep, *by_amx, attend, *([join] if pieces > 1 else [])]
+
+
 def attended(
     texts: list[tuple[int, int]],
     *,
@@ -137,7 +143,7 @@ def attended(
         cache.ctypes.data + key_bytes,
         sinks.ctypes.data if has_sinks else 0,
     )
-    for step in chain.ATTENTION_FUNCTIONS[: 2 if pieces == 1 else 3]:
+    for step in steps(pieces):
         for thread in range(THREADS):  # one after another: the first takes what is dealt by turns
             step.call(job.ctypes.data, thread, THREADS)
     expected = np.zeros_like(seen)
@@ -213,6 +219,42 @@ def test_a_cpu_with_avx2_alone_sees_the_same(empty_home: Path) -> None:
     """With vectors of half the width, in a home of its own: its code is compiled anew."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", OTHER_CPU], check=True, env=environment)
+
+
+WITHOUT_AMX = """
+import sys
+import numpy as np
+from nomoat import hardware
+flags = hardware.cpu_flags() - {"amx_int8"}
+hardware.cpu_flags = lambda: flags
+from tests.engine.test_attention import seen_by_many
+np.savez(sys.argv[1], *seen_by_many())
+"""
+
+
+def seen_by_many() -> list[npt.NDArray[np.float32]]:
+    """What tokens of prompts see in models of several kinds."""
+    small, wide = (tables.SMALL, tables.SMALL), (tables.WIDE, tables.WIDE)
+    kinds: list[tuple[list[tuple[int, int]], dict[str, Any]]] = [
+        ([(0, 300), (500, 25), (31, 33)], {"heads": 9, "kv_heads": 3}),
+        ([(0, 600)], {"heads": 14, "kv_heads": 2, "sizes": (tables.WIDE, tables.SMALL)}),
+        ([(0, 24), (290, 30)], {"heads": 6, "kv_heads": 6, "width": 80, "cap": 2.5, "sizes": small}),
+        ([(70, 400)], {"heads": 4, "kv_heads": 2, "width": 96, "window": 40, "sizes": small}),
+        ([(0, 300)], {"heads": 4, "kv_heads": 1, "width": 128, "window": 257, "sizes": wide}),
+        ([(5, 100)], {"heads": 2, "kv_heads": 1, "width": 256, "sizes": wide}),
+        ([(0, 300)], {"heads": 8, "kv_heads": 2, "window": 128, "has_sinks": True}),
+    ]
+    return [attended(texts, **settings)[0] for texts, settings in kinds]
+
+
+@pytest.mark.skipif(not tables.BY_AMX, reason="this CPU has no AMX, or the system does not give it")
+def test_with_amx_and_without_it_tokens_see_the_very_same(empty_home: Path, tmp_path: Path) -> None:
+    """To the last bit, so that a text's answer does not depend on which of the two read it."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", WITHOUT_AMX, str(tmp_path / "seen.npz")], check=True, env=environment)
+    with np.load(tmp_path / "seen.npz") as without:
+        for ours, theirs in zip(seen_by_many(), without.values(), strict=True):
+            assert np.array_equal(ours, theirs)
 
 
 def test_keys_are_seen_in_pieces_where_threads_had_unlike_shares_else() -> None:

@@ -88,7 +88,7 @@ def to_words(kind: str) -> Callable[..., None]:
     return to_words_of
 
 
-class _Registers:
+class Registers:
     """Those of AMX, of sixteen rows of 64 bytes each."""
 
     def __init__(self, emit: Emit) -> None:
@@ -119,8 +119,11 @@ class _Registers:
     def store(self, number: int, address: Any, row_bytes: Any) -> None:
         self._call("tilestored64", BYTE(number), self._pointer(address), row_bytes)
 
-    def multiply(self, sums: int, inputs: int, words: int) -> None:
-        self._call("tdpbf16ps", BYTE(sums), BYTE(inputs), BYTE(words))
+    def clear(self, number: int) -> None:
+        self._call("tilezero", BYTE(number))
+
+    def multiply(self, sums: int, inputs: int, others: int, name: str = "tdpbf16ps") -> None:
+        self._call(name, BYTE(sums), BYTE(inputs), BYTE(others))
 
     def _pointer(self, address: Any) -> Any:
         return self.emit.builder.inttoptr(address, BYTE.as_pointer())
@@ -138,7 +141,7 @@ def take_registers(typing: Any, tokens: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         emit = Emit(builder, lanes=TILE_ROWS)
         are_few = builder.icmp_signed("<", args[0], emit.size(PANEL_TOKENS))
-        _Registers(emit).have_rows(builder.select(are_few, args[0], emit.size(PANEL_TOKENS)))
+        Registers(emit).have_rows(builder.select(are_few, args[0], emit.size(PANEL_TOKENS)))
         return context.get_dummy_value()
 
     return types.void(types.intp), generate
@@ -149,7 +152,7 @@ def give_back_registers(typing: Any) -> Any:
     """So that a switch to another thread is fast again."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _Registers(Emit(builder, lanes=TILE_ROWS)).give_back()
+        Registers(Emit(builder, lanes=TILE_ROWS)).give_back()
         return context.get_dummy_value()
 
     return types.void(), generate
@@ -169,7 +172,7 @@ def panel_product(
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         emit = Emit(builder, lanes=TILE_ROWS)
         *told, steps, tokens = args
-        registers = _Registers(emit)
+        registers = Registers(emit)
         panels, left = (operation(tokens, emit.size(PANEL_TOKENS)) for operation in (builder.udiv, builder.urem))
         with cgutils.for_range(builder, panels) as panel:
             _emit_panel(registers, told, panel.index, steps, (0, 1))
@@ -189,7 +192,7 @@ def panel_product(
     return types.void(*[types.intp] * 11), generate
 
 
-def _emit_panel(registers: _Registers, told: Any, panel: Any, steps: Any, halves: tuple[int, ...]) -> None:
+def _emit_panel(registers: Registers, told: Any, panel: Any, steps: Any, halves: tuple[int, ...]) -> None:
     """The products of sixteen tokens or of two times sixteen, whose sums stay in the first four registers."""
     emit = registers.emit
     words, inputs, starts, start_tile_bytes, start_row_bytes, sums, tile_bytes, row_bytes, panel_bytes = told

@@ -5,7 +5,7 @@ Scores of a span of keys are held at a time; what was seen before is scaled when
 FlashAttention, arXiv:2205.14135. Keys and values are whole numbers as they are kept, and queries and weights become such of 16 bits: a
 CPU multiplies twice as many of them at once as of float32. Each key has scales of its own, so that nothing depends on what comes after
 it. Keys of few tokens are seen in pieces where that gives every thread something to do, whose parts are joined (as in Flash-Decoding,
-Dao et al. 2023).
+Dao et al. 2023). Many tokens are seen by AMX where it is to be had, in the very same numbers: `attention_amx`.
 
 A job is one layer's, see `attention_tables.Attention`; `facts` is its `View`, a `Row` a text's part of the pass.
 """
@@ -22,6 +22,8 @@ from nomoat.engine.attention_kernels import (
     LOG2_E,
     NOTHING,
     PANELS,
+    cap_scores,
+    clear,
     gather_small,
     gather_wide,
     pack_query,
@@ -32,6 +34,7 @@ from nomoat.engine.attention_kernels import (
     weigh_some,
 )
 from nomoat.engine.attention_tables import (
+    BY_AMX,
     COLUMNS,
     LAID_OUT_NUMBERS,
     MANY_TOKENS,
@@ -109,13 +112,6 @@ def lay_out(at: Any) -> None:
     told[LaidOut.FEW_PORTIONS], told[LaidOut.ASKED_PORTIONS], told[LaidOut.LONGEST] = few_portions, asked_portions, longest
 
 
-@jit.kernel
-def _clear(place: Any, count: Any) -> None:
-    numbers = jit.floats_at(place, count)
-    for n in range(count):
-        numbers[n] = 0
-
-
 def attend(at: Any, me: Any, threads: Any) -> None:
     """One thread's share of the queries of all rows, when keys and values are kept.
 
@@ -128,6 +124,8 @@ def attend(at: Any, me: Any, threads: Any) -> None:
     for are_few in range(2):
         table, count = (facts[View.FEW_ROWS], facts[View.NUM_FEW]) if are_few else (facts[View.MANY_ROWS], facts[View.NUM_MANY])
         rows = jit.table_at(table, count, ROW_NUMBERS)
+        if BY_AMX and not are_few:  # `attention_amx` does these
+            continue
         parts = facts[View.PIECES] if are_few else 1
         taken, before, r = job[Attention.NEXT_UNITS] + 8 * are_few, 0, 0
         unit = jit.add_atomic(taken, 1)
@@ -196,14 +194,6 @@ def _result_of(job: Any, facts: Any, row: Any, head: Any, n: Any) -> Any:
 
 
 @jit.kernel
-def _cap_scores(scores: Any, count: Any, cap: Any) -> None:
-    """Keep them within plus and minus `cap`, smoothly: cap * tanh(score / cap)."""
-    scores_C = jit.floats_at(scores, count)
-    for c in range(count):
-        scores_C[c] = cap - np.float32(2) * cap / (np.float32(1) + jit.exp(np.float32(2) / cap * scores_C[c]))
-
-
-@jit.kernel
 def _weigh(facts: Any, scores: Any, count: Any, end: Any, state: Any, seen: Any, scales: Any) -> None:
     """A query's scores of so many keys become weights, of those it sees, before `end`; what it saw before is scaled to them.
 
@@ -213,7 +203,7 @@ def _weigh(facts: Any, scores: Any, count: Any, end: Any, state: Any, seen: Any,
     width, window, cap = facts[View.WIDTH], facts[View.WINDOW], jit.as_float(np.uint32(facts[View.CAP])) * np.float32(LOG2_E)
     low, high = max(0, end - window) if window else 0, min(end, count)
     if cap:
-        _cap_scores(scores, count, cap)
+        cap_scores(scores, count, cap)
     if low == 0 and high == count == SPAN_BLOCKS * BLOCK_TOKENS:
         weigh_all(scores, count, low, high, state, scales)
     else:
@@ -294,7 +284,7 @@ def _attend_some(
     panels, panel_bytes = -(-count // together), 2 * together * width
     seen_bytes, scores, seen, states, scales, _ = _room_places(room, width)
     _prepare(job, facts, row, head, first, count, together, room, panel_bytes, states, part == 0)
-    _clear(seen, panels * together * seen_bytes // 4)
+    clear(seen, panels * together * seen_bytes // 4)
     lowest = max(0, row[Row.POSITION] + first // group + 1 - window) if window else 0
     end = row[Row.POSITION] + (first + count - 1) // group + 1
     block, blocks_seen = lowest // BLOCK_TOKENS, (end - 1) // BLOCK_TOKENS + 1 - lowest // BLOCK_TOKENS

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -101,7 +102,7 @@ def _score(kind: Any) -> Any:
                 at = emit.size(4 * (column + emit.lanes * part))
                 unit = emit.all_lanes(emit.load(emit.add(units, emit.size(STATE_BYTES * row)), FLOAT, 4))
                 scale = emit.load(emit.add(scales, at), emit.floats)
-                emit.store(builder.fmul(builder.fmul(sums, unit), scale), emit.add(result, emit.size(SPAN_BYTES * row), at))
+                emit.store(emit.product(emit.product(sums, scale), unit), emit.add(result, emit.size(SPAN_BYTES * row), at))
 
             def emit_one(rows: int) -> None:
                 _emit_product(emit, rows, queries, (4, 4 * rows), columns, kind, count, write)
@@ -186,14 +187,14 @@ def _weighed(*, all_seen: bool) -> Any:
             largest = builder.select(builder.fcmp_ordered(">", largest, before), largest, before)
             all_largest = emit.all_lanes(largest)
             with cgutils.for_range(builder, parts) as part:
-                weight = _power(emit, builder.fsub(emit.part(scores, part), all_largest))
+                weight = power(emit, emit.less(emit.part(scores, part), all_largest))
                 weight = seen_of(part, weight, zero)
-                builder.store(builder.fadd(builder.load(total), weight), total)
-                weight = builder.fmul(weight, seen_of(part, emit.part(scales, part), zero))
+                builder.store(emit.more(builder.load(total), weight), total)
+                weight = emit.product(weight, seen_of(part, emit.part(scales, part), zero))
                 builder.store(emit.larger(weight, builder.load(heaviest)), heaviest)
-                builder.store(builder.fadd(weight, builder.load(heavy)), heavy)
+                builder.store(emit.more(builder.load(heavy), weight), heavy)
                 emit.store(weight, emit.add(scores, emit.times(part.index, 4 * emit.lanes)))
-            factors = _power(emit, builder.fsub(emit.all_lanes(before), all_largest))
+            factors = power(emit, emit.less(emit.all_lanes(before), all_largest))
             factor = builder.extract_element(factors, ir.Constant(WORD, 0))
             sum_place = emit.add(state, emit.size(4 * QueryState.TOTAL))
             sums = [emit.all_lanes(value) for value in (emit.load(sum_place, FLOAT, 4), emit.float_sum(builder.load(total)))]
@@ -201,13 +202,13 @@ def _weighed(*, all_seen: bool) -> Any:
             emit.store(builder.extract_element(sum_, ir.Constant(WORD, 0)), sum_place)
             emit.store(largest, emit.add(state, emit.size(4 * QueryState.MOST)))
             emit.store(factor, emit.add(state, emit.size(4 * QueryState.FACTOR)))
-            by_one = builder.fmul(emit.all_lanes(emit.highest(builder.load(heaviest))), emit.number(1 / MOST_WEIGHT))
-            by_all = builder.fmul(emit.all_lanes(emit.float_sum(builder.load(heavy))), emit.number(1 / ALL_WEIGHTS))
+            by_one = emit.product(emit.all_lanes(emit.highest(builder.load(heaviest))), emit.number(1 / MOST_WEIGHT))
+            by_all = emit.product(emit.all_lanes(emit.float_sum(builder.load(heavy))), emit.number(1 / ALL_WEIGHTS))
             unit = emit.larger(by_one, by_all)
             emit.store(builder.extract_element(unit, ir.Constant(WORD, 0)), emit.add(state, emit.size(4 * QueryState.WEIGHT_UNIT)))
             inverse = emit.inverse(unit)
             with cgutils.for_range(builder, parts) as part:  # each is written where one before it was read
-                shorts = emit.shorts(builder.fmul(emit.part(scores, part), inverse))
+                shorts = emit.shorts(emit.product(emit.part(scores, part), inverse))
                 emit.store(shorts, emit.add(scores, emit.times(part.index, 2 * emit.lanes)))
             return context.get_dummy_value()
 
@@ -219,18 +220,36 @@ def _weighed(*, all_seen: bool) -> Any:
 weigh_all, weigh_some = (_weighed(all_seen=all_seen) for all_seen in (True, False))
 
 
-def _power(emit: Emit, x: Any) -> Any:
+def power(emit: Emit, x: Any) -> Any:
     """2^x of numbers up to 0, to about 1e-7. Cephes' polynomial."""
     builder = emit.builder
     x = emit.larger(x, emit.number(LEAST_EXPONENT))
-    whole = emit.rounded(x)
-    r, y = builder.fsub(x, whole), emit.number(1.535336188319500e-4)
+    has_avx512 = emit.lanes == 16
+    if has_avx512:
+        r = emit.fraction(x)
+        whole = emit.less(x, r)
+    else:
+        whole = emit.rounded(x)
+        r = emit.less(x, whole)
+    y = emit.number(1.535336188319500e-4)
     for coefficient in (
         1.339887440266574e-3, 9.618437357674640e-3, 5.550332471162809e-2, 2.402264791363012e-1, 6.931472028550421e-1, 1.0
     ):  # fmt: skip
         y = emit.fused(y, r, emit.number(coefficient))
+    if has_avx512:
+        return emit.times_power(y, whole)
     exponent = builder.shl(builder.fptosi(whole, emit.words), emit.word(23))
     return builder.bitcast(builder.add(builder.bitcast(y, emit.words), exponent), emit.floats)
+
+
+def query_units(emit: Emit, query: Any, parts: Any) -> Any:
+    """What 1 is to stand for in a query of so many vectors, in all lanes."""
+    (squares,) = emit.variables(emit.number(0.0))
+    with cgutils.for_range(emit.builder, parts) as part:
+        numbers = emit.part(query, part)
+        emit.builder.store(emit.fused(numbers, numbers, emit.builder.load(squares)), squares)
+    length = emit.root(emit.all_lanes(emit.float_sum(emit.builder.load(squares))))
+    return emit.product(length, emit.number(1 / LENGTH))
 
 
 @jit.in_llvm
@@ -241,16 +260,11 @@ def pack_query(typing: Any, query: Any, width: Any, panel: Any, step: Any, unit:
         emit = Emit(builder)
         query, width, panel, step, unit = args
         parts = builder.udiv(width, emit.size(emit.lanes))
-        (squares,) = emit.variables(emit.number(0.0))
-
-        with cgutils.for_range(builder, parts) as part:
-            numbers = emit.part(query, part)
-            builder.store(emit.fused(numbers, numbers, builder.load(squares)), squares)
-        units = builder.fmul(emit.root(emit.all_lanes(emit.float_sum(builder.load(squares)))), emit.number(1 / LENGTH))
+        units = query_units(emit, query, parts)
         emit.store(builder.extract_element(units, ir.Constant(WORD, 0)), unit)
         inverse = emit.inverse(units)
         with cgutils.for_range(builder, parts) as part:
-            pairs = builder.bitcast(emit.shorts(builder.fmul(emit.part(query, part), inverse)), ir.VectorType(WORD, emit.lanes // 2))
+            pairs = builder.bitcast(emit.shorts(emit.product(emit.part(query, part), inverse)), ir.VectorType(WORD, emit.lanes // 2))
             there = emit.add(panel, builder.mul(emit.times(part.index, emit.lanes // 2), step))
             for lane in range(emit.lanes // 2):
                 pair = builder.extract_element(pairs, ir.Constant(WORD, lane))
@@ -272,3 +286,19 @@ def prefetch(typing: Any, place: Any, count: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 2), generate
+
+
+@jit.kernel
+def clear(place: Any, count: Any) -> None:
+    """So many numbers become 0."""
+    numbers = jit.floats_at(place, count)
+    for n in range(count):
+        numbers[n] = 0
+
+
+@jit.kernel
+def cap_scores(scores: Any, count: Any, cap: Any) -> None:
+    """Keep them within plus and minus `cap`, smoothly: cap * tanh(score / cap)."""
+    scores_C = jit.floats_at(scores, count)
+    for c in range(count):
+        scores_C[c] = cap - np.float32(2) * cap / (np.float32(1) + jit.exp(np.float32(2) / cap * scores_C[c]))

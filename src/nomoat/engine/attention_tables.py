@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from enum import IntEnum
 
+from nomoat import hardware
 from nomoat.engine.blocks import BLOCK_TOKENS
+from nomoat.engine.step_tables import IN_BF16
 from nomoat.engine.tiles import CACHE_LINE
 
 
@@ -64,6 +66,7 @@ class View(IntEnum):
     KEEP_CODE = 26  # addresses of functions of a job's address, a thread and their number
     ATTEND_CODE = 27
     JOIN_CODE = 28
+    AMX_CODE = 29  # of many tokens, which are ATTEND_CODE's where it is 0
 
 
 class Row(IntEnum):
@@ -129,6 +132,13 @@ QUERIES = 12  # a panel, whose sums with 32 keys or columns fill the registers
 PORTION = 2 * QUERIES  # two panels meet a block of keys in turn
 SPAN_BLOCKS = 8
 SPAN_BYTES = 4 * SPAN_BLOCKS * BLOCK_TOKENS  # of a query's scores
+# Queries of rows of many meet keys by AMX, where that is to be had, in larger portions: for each keys and values are laid out anew
+BY_AMX = IN_BF16 and "amx_int8" in hardware.cpu_flags()
+AMX_LEAST, AMX_PORTION = 32, 192
+AMX_ROWS, STEP = 16, 64  # queries, and bytes of each, that one instruction takes
+SUMS_BYTES = 3 * 4 * COLUMNS * AMX_ROWS  # of a block's keys, or of so many columns of values
+AMX_STATE_BYTES = STATE_NUMBERS * 4 * AMX_ROWS  # of sixteen queries, [`QueryState`][query]
+SPLIT_BYTES = 2 * SPAN_BLOCKS * BLOCK_TOKENS  # of a query's weights of a span
 PIECE_KEYS = 128  # at least, of a piece
 UNITS_A_THREAD = 4  # from so many on no pieces are needed for every thread to have as much to do as the others
 
@@ -149,9 +159,29 @@ def room_places(room: int, width: int) -> tuple[int, int, int, int, int, int]:
     return seen_bytes, scores, seen, states, scales, scales + SPAN_BYTES
 
 
+def amx_places(room: int, width: int) -> tuple[int, int, int, int, int, int, int, int, int, int, int, int]:
+    """The same for AMX, whose queries are first: where a span's keys and values lie in fours, a query's numbers, scores, weights,
+    sums, what queries have seen, the scales of keys and values, which keys queries see, states; its end."""
+    padded, columns, span = -(-width // STEP) * STEP, -(-width // COLUMNS) * COLUMNS, SPAN_BLOCKS * BLOCK_TOKENS
+    keys = room + AMX_PORTION * WIDE * padded
+    values = keys + span * WIDE * padded
+    numbers = values + span * WIDE * columns
+    scores = numbers + 4 * padded
+    weights = scores + AMX_ROWS * SPAN_BYTES
+    sums = weights + AMX_ROWS * SPLIT_BYTES
+    seen = sums + 2 * SUMS_BYTES
+    key_scales = seen + AMX_PORTION * 4 * columns
+    value_scales = key_scales + SPAN_BYTES
+    sights = value_scales + SPAN_BYTES
+    states = sights + 8 * (2 * AMX_ROWS + AMX_PORTION)
+    end = states + AMX_PORTION // AMX_ROWS * AMX_STATE_BYTES
+    return keys, values, numbers, scores, weights, sums, seen, key_scales, value_scales, sights, states, end
+
+
 def room_bytes(width: int) -> int:
     """Bytes of it."""
-    return -(-room_places(0, width)[-1] // CACHE_LINE) * CACHE_LINE
+    end = max(room_places(0, width)[-1], amx_places(0, width)[-1] if BY_AMX else 0)
+    return -(-end // CACHE_LINE) * CACHE_LINE
 
 
 def pieces(units: int, keys: int, threads: int) -> int:

@@ -38,6 +38,7 @@ ATTENTION_FUNCTIONS = (
     Compiled("engine.kv_cache", "keep", 3),
     Compiled("engine.attention", "attend", 3),
     Compiled("engine.attention", "join", 3),
+    *([Compiled("engine.attention_amx", "attend", 3)] if attention_tables.BY_AMX else []),
 )
 ROOM_TOKENS = 64  # memory for tokens is made for a multiple of so many
 FEW_WANTED = 8  # times as many tokens in a pass: then the last layer is computed for the wanted ones alone
@@ -46,7 +47,7 @@ FEW_WANTED = 8  # times as many tokens in a pass: then the last layer is compute
 def functions(type_names: Iterable[str]) -> list[Compiled]:
     """All that models with matrices of these types need compiled, the longest first."""
     names = sorted(type_names)
-    found = [SHARE_OF_JOBS, *ATTENTION_FUNCTIONS, *map(product_of, names), LAY_OUT, SERVE, ANNOUNCE, DO_SHARE, COUNT]
+    found = [SHARE_OF_JOBS, *reversed(ATTENTION_FUNCTIONS), *map(product_of, names), LAY_OUT, SERVE, ANNOUNCE, DO_SHARE, COUNT]
     return [*found, *(map(to_panels_of, names) if HAS_PANELS else ())]
 
 
@@ -101,7 +102,7 @@ class Chain:
         row[: View.EPSILON + 1] = *self._sizes, 2 * len(view["inverse"]), scale, cap, view["window"], epsilon
         row[[View.KEY_SIZE, View.VALUE_SIZE]] = self._number_sizes
         row[View.ALL_NORMED] = bool(facts.norms) and len(facts.norms[0][0]) > facts.head_dim
-        row[View.KEEP_CODE :] = [function.address for function in ATTENTION_FUNCTIONS]
+        row[View.KEEP_CODE : View.KEEP_CODE + len(ATTENTION_FUNCTIONS)] = [function.address for function in ATTENTION_FUNCTIONS]
         return row
 
     def _make_room(self, tokens: int, wanted: int) -> None:

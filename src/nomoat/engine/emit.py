@@ -21,6 +21,8 @@ ARM_LANES = 4
 FOUR_WORDS, SIXTEEN_BYTES = ir.VectorType(WORD, ARM_LANES), ir.VectorType(BYTE, 4 * ARM_LANES)
 NO_SIGN, HIGHEST_BITS, LOW_WORDS = 0x7FFFFFFF, 0x80808080, 0x0000FFFF
 LARGEST_SHORT, LARGEST_INPUT = 32767, 127
+IN_ORDER = ("nsz",)
+AS_USUAL = 4  # a rounding of AVX-512's instructions: to the nearest
 
 
 class Emit:
@@ -55,6 +57,10 @@ class Emit:
         nothing = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
         one = self.builder.insert_element(nothing, value, ir.Constant(WORD, 0))
         return self.builder.shuffle_vector(one, nothing, ir.Constant(self.words, [0] * self.lanes))
+
+    def one(self, address: Any, at: Any) -> Any:
+        """The float32 of that number there, in all lanes."""
+        return self.all_lanes(self.load(self.add(address, self.times(at, 4)), FLOAT, 4))
 
     def prefetch(self, address: Any, count: int) -> None:
         """Ask for so many bytes, which are read soon."""
@@ -100,6 +106,27 @@ class Emit:
         """The nearest whole numbers, as float32."""
         return self._call(f"llvm.rint.v{self.lanes}f32", self.floats, [values])
 
+    def nearest(self, values: Any) -> Any:
+        """The nearest whole numbers, by one instruction of AVX-512."""
+        return self._masked("cvtps2dq", self.words, [values])
+
+    def fraction(self, values: Any) -> Any:
+        """What is left of them without the nearest whole numbers, by AVX-512."""
+        return self._masked("reduce.ps", self.floats, [values, ir.Constant(WORD, 0)])
+
+    def times_power(self, values: Any, exponents: Any) -> Any:
+        """values * 2^exponents, which are whole, by AVX-512."""
+        return self._masked("scalef.ps", self.floats, [values, exponents])
+
+    def _masked(self, name: str, kind: Any, arguments: list[Any]) -> Any:
+        """One of AVX-512's, of all sixteen lanes."""
+        every = ir.Constant(ir.IntType(16), -1)
+        return self.called(f"mask.{name}.512", kind, [*arguments, ir.Constant(kind, ir.Undefined), every, ir.Constant(WORD, AS_USUAL)])
+
+    def called(self, name: str, result: Any, arguments: list[Any]) -> Any:
+        """An instruction of AVX-512, by LLVM's name for it."""
+        return self._call(f"llvm.x86.avx512.{name}", result, arguments)
+
     def whole(self, values: Any) -> Any:
         """The nearest whole numbers."""
         return self.builder.fptosi(self.rounded(values), self.words)
@@ -126,6 +153,18 @@ class Emit:
     def float_sum(self, values: Any) -> Any:
         """Of all lanes, in any order."""
         return self._call(f"llvm.vector.reduce.fadd.v{self.lanes}f32", FLOAT, [ir.Constant(FLOAT, 0.0), values], fastmath=["reassoc"])
+
+    def product(self, a: Any, b: Any) -> Any:
+        """a * b, and of several in the order they are made, whose last bit depends on it: a flag of its own keeps numba's away."""
+        return self.builder.fmul(a, b, flags=IN_ORDER)
+
+    def more(self, a: Any, b: Any) -> Any:
+        """a + b, in the same way."""
+        return self.builder.fadd(a, b, flags=IN_ORDER)
+
+    def less(self, a: Any, b: Any) -> Any:
+        """a - b, in the same way."""
+        return self.builder.fsub(a, b, flags=IN_ORDER)
 
     def fused(self, a: Any, b: Any, c: Any) -> Any:
         """a * b + c."""

@@ -350,6 +350,8 @@ def share(at: Any, me: Any, threads: Any) -> None:
             facts, here = jit.longs_at(job[Attention.VIEW], VIEW_NUMBERS), state[TeamState.JOBS] + 8 * JOB_NUMBERS * number
             jit.call_with_3(facts[View.KEEP_CODE], here, me, threads)
             jit.meet(job[Job.STATE], threads)
+            if facts[View.AMX_CODE]:
+                jit.call_with_3(facts[View.AMX_CODE], here, me, threads)
             jit.call_with_3(facts[View.ATTEND_CODE], here, me, threads)
             if facts[View.PIECES] > 1:
                 jit.meet(job[Job.STATE], threads)
