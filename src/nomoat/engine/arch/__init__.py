@@ -349,6 +349,18 @@ def _require_known_variant(arch: Architecture, said: _Said) -> None:
         raise not_yet(f"this model's attention windows follow another pattern ({pattern}) than `{arch.name}` has")
 
 
+def _head_sizes(said: _Said, usual: int) -> tuple[int, int | None]:
+    """A head's width, and how much of it turns by positions, if the file says it. Raises BadFileError, UnsupportedError."""
+    width, turned = said.whole("attention.key_length", usual), said.optional_whole("rope.dimension_count")
+    if said.whole("attention.value_length", width) != width:
+        raise not_yet("this model's values are of another width than its keys")
+    if turned is not None and (turned > width or turned % 2):
+        raise BadFileError(f"the file turns {turned} of the {width} elements of a head", hint="try another file")
+    if (base := said.number("rope.freq_base", 10000.0)) <= 1:
+        raise BadFileError(f"the file's positions turn by the base {base}", hint="try another file")
+    return width, turned
+
+
 def dimensions(
     metadata: dict[str, Any], *, vocabulary: int, has_long_factors: bool = False, context_tokens: int | None = None
 ) -> Dimensions:
@@ -376,13 +388,7 @@ def dimensions(
     residual_scale = float(number("residual_scale", 1.0))
     width, heads = whole("embedding_length"), whole("attention.head_count")
     unsaid_parts = whole("expert_used_count") if arch.has_shared_expert else 1  # files of the spring of 2024, as llama.cpp reads them
-    head_dim, rotary_dim = whole("attention.key_length", width // heads), said.optional_whole("rope.dimension_count")
-    if whole("attention.value_length", head_dim) != head_dim:
-        raise not_yet("this model's values are of another width than its keys")
-    if rotary_dim is not None and (rotary_dim > head_dim or rotary_dim % 2):
-        raise BadFileError(f"the file turns {rotary_dim} of the {head_dim} elements of a head", hint="try another file")
-    if number("rope.freq_base", 10000.0) <= 1:
-        raise BadFileError(f"the file's positions turn by the base {metadata[f'{name}.rope.freq_base']}", hint="try another file")
+    head_dim, rotary_dim = _head_sizes(said, width // heads)
     return Dimensions(
         layers=whole("block_count"),
         width=width,
