@@ -910,10 +910,16 @@ def test_a_call_that_may_have_been_worked_on_is_counted_and_one_that_was_not_is_
          401, "check the key in NOMOAT_UPSTREAM_API_KEY"),
         ({"error": {"type": "invalid_request_error", "message": "Your credit balance is too low to access the Anthropic API."}},
          402, "the account's credit is used up: look at the account"),
+        ({"error": {"message": "No connected db.", "type": "no_db_connection", "param": None, "code": "400"}},
+         401, "check the key in NOMOAT_UPSTREAM_API_KEY"),
+        ({"error": {"message": "litellm.BadRequestError: You passed in model=m. There are no healthy deployments for this model"}},
+         404, "does the server have a model `m`, and is the address right?"),
+        ({"error": {"message": "/chat/completions: Invalid model name passed in model=m. Call `/v1/models` to view them"}},
+         404, "does the server have a model `m`, and is the address right?"),
         ({"error": {"message": "`messages`: 'Incorrect API key provided' is too long"}}, 400, None),
     ],
 )  # fmt: skip
-def test_refused_key_and_used_up_credit_are_known_by_their_words_where_they_come_as_a_bad_request(
+def test_refused_key_used_up_credit_and_unknown_model_are_known_by_their_words_where_they_come_as_a_bad_request(
     serving: Callable[..., Server], body: object, status: int, hint: str | None
 ) -> None:
     server = serving(say(400, body))
