@@ -597,9 +597,9 @@ def test_what_is_sent_by_one_of_two_models_can_be_neither_bounded_nor_told_befor
         assert preview_requests(workers, [Request(prompt="y")], spending=spending(), store=store) is None
 
 
-def test_one_price_is_not_two_servers(serving: Serving) -> None:
+def test_one_price_is_not_two_models(serving: Serving) -> None:
     one, other = (f"{serving(FINE).url}#m" for _ in range(2))
-    with pytest.raises(UsageError, match="one price is given, and"):
+    with pytest.raises(UsageError, match="one price is given for two models"):
         run_duel(one, other, suite_of(2), RunSettings(spending=spending()))
     with pytest.raises(UsageError, match="a price has two parts"):
         Spending(input_usd_per_million=1.0)
@@ -608,8 +608,10 @@ def test_one_price_is_not_two_servers(serving: Serving) -> None:
         checked.require_one_server([server])
     with responder.load(one) as model, responder.load(other) as second:
         checked.pricing(model)
-        with pytest.raises(UsageError, match=re.escape(f"`{one}` and `{other}` are two servers")):
+        with pytest.raises(UsageError) as caught:
             checked.pricing(second)
+    assert caught.value.message == f"one price is given for two models, `{one}` and `{other}`"
+    assert re.findall(r'^api = "(.+)"$', str(caught.value.hint), re.MULTILINE) == [one, other]
 
 
 def test_duel_with_a_budget_compares_what_both_answered(serving: Serving) -> None:

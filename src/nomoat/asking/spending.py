@@ -137,15 +137,16 @@ class Spending:
         return self._found[model.ref]
 
     def require_one_server(self, refs: Iterable[str]) -> None:
-        """Raise UsageError if one price is given and several servers among these would have it, before any of them is asked."""
+        """Raise UsageError if one price is given and several models on servers would have it, before any of them is asked."""
         if self._given is None:
             return
         server = self._given_to
         for ref in filter(is_remote, refs):
             if server not in (None, ref):
+                each = "".join(prices.lines(one, usd_in="…", usd_out="…") for one in (server, ref))
                 raise UsageError(
-                    f"one price is given, and `{server}` and `{ref}` are two servers",
-                    hint=f"write a price for each into `{prices.own_path()}` instead, in these lines:{prices.lines()}",
+                    f"one price is given for two models, `{server}` and `{ref}`",
+                    hint=f"write a price for each into `{prices.own_path()}` instead, in these lines:{each}",
                 )
             server = ref
 
