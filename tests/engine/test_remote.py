@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
-from misbehaving import FINE, Act, Pieces, Server, Silent, counted, events, half, piece, reset, say
+from misbehaving import FINE, GATEWAY, Act, Pieces, Server, Silent, counted, events, half, piece, reset, say
 from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat import config, net
@@ -44,7 +44,7 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def at(server: Server, model: str = "m", **kwargs: float) -> RemoteEngine:
+def at(server: Server, model: str = "m", **kwargs: Any) -> RemoteEngine:
     if kwargs:
         return RemoteEngine(base_url=server.url, model=model, key=remote.NO_KEY, **kwargs)
     return remote_engine(f"{server.url}#{model}")
@@ -247,20 +247,39 @@ def test_loopback_is_local_and_sends_nothing_out_and_others_are_counted(
     serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serving(say(429, {"error": {"message": "slow down"}}), FINE)
-    engine = at(server)
-    assert engine.is_local
-    monkeypatch.setattr(engine, "is_local", False)  # as if it were elsewhere: the request and its retry were sent out
+    assert at(server).is_local
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    engine = at(server, sends_on=True)  # the request and its retry were sent out
     with Responder("r", engine) as responder:
         sent = responder.complete(HELLO).usage.bytes_out
     assert sent == sum(int(headers["content-length"]) for headers in server.headers) > 200
+
+
+def test_a_gateway_that_says_what_it_is_counts_as_outside_from_then_on(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    server = serving(GATEWAY)
+    with Responder("r", at(server)) as responder:
+        sent = [responder.complete(HELLO).usage.bytes_out for _ in range(2)]
+        assert sent == [int(headers["content-length"]) for headers in server.headers]
+        assert not responder.is_local
+        assert responder.notes == responder.notes_on(HELLO) == (
+            "`m` at `127.0.0.1` comes through LiteLLM, which may have sent on what it was asked: it counts as outside this machine "
+            f'from now on, and from the start if `config.toml` says gateways = "{server.url}"',
+        )  # fmt: skip
+        monkeypatch.setenv("NOMOAT_OFFLINE", "1")
+        with pytest.raises(OfflineError):
+            responder.complete(HELLO)
+    assert len(server.bodies) == 2
 
 
 def test_what_an_answer_that_broke_off_was_sent_is_counted_too(
     serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serving(half, events(piece("half"), done=False), FINE)
-    engine = at(server)
-    monkeypatch.setattr(engine, "is_local", False)
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    engine = at(server, sends_on=True)
     with Responder("r", engine) as responder:
         sent = responder.complete(HELLO).usage.bytes_out
     assert sent == sum(int(headers["content-length"]) for headers in server.headers) > 300
@@ -272,8 +291,8 @@ def test_what_was_sent_is_counted_for_each_answer_whoever_reads_it(
     """Two answers by turns in one thread, and each read on in another one, where it breaks off."""
     half_of_it = events(piece("half"), done=False)
     server = serving(half_of_it, half_of_it, say(200, {"data": [{"id": "m"}]}))
-    engine = at(server)
-    monkeypatch.setattr(engine, "is_local", False)
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    engine = at(server, sends_on=True)
     answers = [engine.generate(replace(HELLO, messages=(Message(role="user", content=text),))) for text in ("x" * 5000, "y")]
     assert [next(chunks).text for chunks in answers] == ["half", "half"]
     for chunks, headers in zip(answers, server.headers, strict=True):
