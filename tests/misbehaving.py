@@ -86,9 +86,9 @@ def say(status: int, body: object, kind: str = "application/json", headers: Mapp
     return act
 
 
-def events(*rows: object, done: bool = True) -> Act:
+def events(*rows: object, done: bool = True, headers: Mapping[str, str] | None = None) -> Act:
     lines = [f"data: {row if isinstance(row, str) else json.dumps(row)}\n\n" for row in rows] + ["data: [DONE]\n\n"] * done
-    return say(200, "".join(lines).encode(), "text/event-stream")
+    return say(200, "".join(lines).encode(), "text/event-stream", headers)
 
 
 class Pieces:
@@ -111,10 +111,12 @@ def piece(text: str | None, reason: str | None = None) -> dict[str, Any]:
     return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]}
 
 
-FINE = events(
+ROWS = (
     piece("hel"), piece("lo 안녕"), piece(None, "stop"),
     {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}},
 )  # fmt: skip
+FINE = events(*ROWS)
+GATEWAY = events(*ROWS, headers={"x-litellm-version": "1.108.7"})  # LiteLLM, as its headers tell
 
 
 def counted(text: str, prompt_tokens: int, completion_tokens: int) -> Act:

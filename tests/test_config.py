@@ -23,7 +23,7 @@ from nomoat.records import Source
     ("text", "message", "hint"),
     [
         ("threads = [", "is not TOML: Invalid value (at end of document)", "mend it or remove it"),
-        ("foo = 1", "sets `foo`, which is not a setting", "known: offline, mirror, context_tokens, threads, quality"),
+        ("foo = 1", "sets `foo`, which is not a setting", "known: offline, mirror, context_tokens, threads, quality, gateways"),
         ('threads = "abc"', "sets `threads` to 'abc'", "give a whole number of at least 1"),
         ("threads = 4.0", "sets `threads` to 4.0", "give a whole number of at least 1"),
         ("context_tokens = true", "sets `context_tokens` to True", "give a whole number of at least 1"),
@@ -31,6 +31,7 @@ from nomoat.records import Source
         ("offline = 1", "sets `offline` to 1", "give true or false"),
         ('offline = "no"', "sets `offline` to 'no'", "give true or false"),
         ('quality = "best"', "sets `quality` to 'best'", "give high, default or small, in quotes"),
+        ('gateways = "localhost:4000"', "sets `gateways` to 'localhost:4000'", f"give {config.FROM_FILE['gateways'][1]}"),
     ],
 )
 def test_a_file_that_cannot_be_meant_is_refused_by_name(empty_home: Path, text: str, message: str, hint: str) -> None:
@@ -88,6 +89,9 @@ def test_the_file_holds_wherever_settings_are_read(file_alone: Path, tmp_path: P
         ("offline", "maybe", "true or false"),
         ("offline", "YES", ""),
         ("quality", "high", ""),
+        ("gateways", "http://127.0.0.1:4OOO", "addresses as in http://127.0.0.1:4000, with spaces between them"),
+        ("gateways", "4000", "addresses as in http://127.0.0.1:4000, with spaces between them"),
+        ("gateways", "http://127.0.0.1:4000 http://[::1]:8000/v1", ""),
     ],
 )
 def test_a_variable_that_cannot_be_meant_is_listed_as_such(

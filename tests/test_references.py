@@ -12,10 +12,11 @@ import pytest
 from tiny import write_adapter, write_tiny_gguf
 
 from nomoat import paths, references, responder
-from nomoat.catalog import cards, licences, pull
+from nomoat.asking.spending import Spending
+from nomoat.catalog import cards, licences, prices, pull
 from nomoat.cli.model_facts import reasons
 from nomoat.cli.show import show
-from nomoat.errors import NomoatError, UnknownModelError, UsageError
+from nomoat.errors import NomoatError, OfflineError, UnknownModelError, UsageError
 from nomoat.records import Request, Source
 
 
@@ -250,3 +251,27 @@ def test_a_reference_says_whether_prompts_stay_on_this_machine(
     assert references.is_local(ref) is is_local
     monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:11434/v1")
     assert references.is_local(ref) is (True if ref == "openai:m" else is_local)
+
+
+@pytest.mark.parametrize("way", ["gateways", "prices.toml"])
+def test_a_server_on_this_machine_is_outside_if_the_user_says_that_it_sends_on_what_it_is_asked(
+    way: str, empty_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the port, whatever the machine and the model are called there."""
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    empty_home.mkdir()
+    if way == "gateways":
+        monkeypatch.setenv("NOMOAT_GATEWAYS", "https://gate.example http://127.0.0.1:4000")
+    else:
+        lines = prices.lines("http://127.0.0.1:4000/v1#big", usd_in="1", usd_out="2")
+        prices.own_path().write_text(lines, encoding="utf-8")
+    places = ["http://localhost:4000/v1#small", "http://127.0.0.1:4000/v1#big", "http://127.0.0.1:8080/v1#m", "http://localhost#m"]
+    assert [references.is_local(ref) for ref in places] == [False, False, True, True]
+    with responder.load(places[0]) as model:
+        assert not model.is_local
+        assert Spending().pricing(model).rates is None
+        monkeypatch.setenv("NOMOAT_OFFLINE", "1")
+        with pytest.raises(OfflineError, match="refused to connect to `localhost` to ask a model server"):
+            model.complete("hello")
+    with pytest.raises(OfflineError):
+        responder.load(places[0])

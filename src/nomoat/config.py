@@ -36,7 +36,9 @@ FROM_FILE: dict[str, tuple[type, str]] = {  # what `config.toml` may hold
     "context_tokens": (int, WHOLE),
     "threads": (int, WHOLE),
     "quality": (str, "high, default or small, in quotes"),
+    "gateways": (str, "addresses as in http://127.0.0.1:4000, with spaces between them, in quotes"),
 }
+GATEWAY = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@,:\[\]]+)(:\d{1,5})?(/[^\s?#@,]*)?")
 
 
 UNSAFE_SWITCH = "NOMOAT_UNSAFE_CODE"  # see `judge.sandbox`
@@ -84,7 +86,7 @@ def read_file() -> dict[str, Any]:
     for name, value in values.items():
         kind, meaning = FROM_FILE[name]
         is_beyond = type(value) is int and not 1 <= value < 10**MOST_DIGITS
-        if type(value) is not kind or is_beyond or (name == "quality" and value not in QUALITIES):
+        if type(value) is not kind or is_beyond or (isinstance(value, str) and not _can_be_meant(name, value)):
             raise UsageError(f"`{path}` sets `{name}` to {shown(value)}", hint=f"give {meaning}")
     return values
 
@@ -193,6 +195,16 @@ def quality() -> hardware.Detected[Quality]:
     return hardware.Detected(asked.value, asked.reason)
 
 
+def gateways() -> list[str]:
+    """The addresses of those servers that send on what they are asked, as the user says. Raises UsageError for what is none."""
+    asked = given("gateways")
+    if asked is None:
+        return []
+    if not _can_be_meant("gateways", asked.value):
+        raise UsageError(f"{asked.reason} is `{without_user(asked.value)}`", hint=f"give {FROM_FILE['gateways'][1]}")
+    return asked.value.split()
+
+
 def settings() -> list[Setting]:
     """Every setting with its origin, for `nomoat config`; then the addresses and the keys that are set."""
     found = hardware.threads()
@@ -204,6 +216,7 @@ def settings() -> list[Setting]:
         _setting("context_tokens", "the model's"),
         _setting("threads", str(found.value), f"detected: {found.reason}"),
         _setting("quality", "default"),
+        _setting("gateways", "none"),
         Setting(name="memory", value=f"{memory.value / 1e9:.1f} GB", origin=f"detected: {memory.reason}"),
         Setting(name="cpu", value=hardware.cpu_name(), origin="detected"),
         *(
@@ -233,7 +246,7 @@ def _setting(name: str, default: str, default_origin: str = "default") -> Settin
     if found is None:
         return Setting(name=name, value=default, origin=default_origin)
     is_variable = found.reason == variable(name)
-    value = without_user(found.value) if name == "mirror" else found.value
+    value = without_user(found.value) if name in ("mirror", "gateways") else found.value
     origin = f"environment ({found.reason})" if is_variable else str(_path())
     return Setting(name=name, value=value, origin=origin, give_instead=_give_instead(name, found.value))
 
@@ -255,6 +268,8 @@ def _can_be_meant(name: str, text: str) -> bool:
         return True
     if name == "quality":
         return text in QUALITIES
+    if name == "gateways":
+        return all(map(GATEWAY.fullmatch, text.split()))
     kind, _ = FROM_FILE[name]
     return kind is str or (_is_whole(text) if kind is int else text.strip().lower() in YES + NO)
 

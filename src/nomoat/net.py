@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urlsplit
 
 from nomoat import config, installing
 from nomoat.errors import OfflineError, RedirectedError, RemoteError, UsageError
@@ -60,9 +61,20 @@ def is_loopback(host: str) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def require_allowed(purpose: Purpose, host: str) -> None:
-    """Raise OfflineError if nomoat must not talk to this host now. Loopback is always allowed."""
-    if not is_loopback(host) and (forbidden := offline()):
+def loopback_port(address: str) -> int | None:
+    """The port of a server that is on this very machine; None of any other, and of what is no address of a server."""
+    try:
+        parts = urlsplit(address)
+        port = parts.port or DEFAULT_PORTS[parts.scheme]
+    except (ValueError, KeyError):
+        return None
+    return port if is_loopback(parts.hostname or "") else None
+
+
+def require_allowed(purpose: Purpose, host: str, *, sends_on: bool = False) -> None:
+    """Raise OfflineError if nomoat must not talk to this host now. Loopback is always allowed, but for a server that `sends_on` what
+    it is asked."""
+    if (sends_on or not is_loopback(host)) and (forbidden := offline()):
         raise OfflineError(
             f"refused to connect to `{host}` to {purpose}: {forbidden} is set",
             hint=f"unset {forbidden} to allow it"

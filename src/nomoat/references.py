@@ -7,10 +7,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from nomoat import net, system_errors
-from nomoat.catalog import tuned
+from nomoat import config, net, system_errors
+from nomoat.catalog import prices, tuned
 from nomoat.errors import NomoatError, UnknownModelError, UsageError
 from nomoat.hardware import Detected
 from nomoat.hub_folder import CONFIG
@@ -49,9 +48,12 @@ def names_server(ref: str) -> bool:
 
 
 def is_local(ref: str) -> bool | None:
-    """Whether prompts for a model stay on this machine, as far as its reference says; None for `auto`, which decides that of each.
+    """Whether prompts for a model stay on this machine, as far as is known before it is asked; None for `auto`, which decides that of
+    each.
 
-    Raises UsageError for a reference to a server that cannot be meant.
+    Those for a server on this machine do, unless the user says that it sends them on: it is one of `gateways`, or `prices.toml` has
+    a price of a model there. Servers of one port are one. Raises UsageError for a reference to a server that cannot be meant, or for
+    such a setting, and DataError for a table of prices that cannot be read.
     """
     if ref == AUTO:
         return None
@@ -59,7 +61,8 @@ def is_local(ref: str) -> bool | None:
         return True
     from nomoat.engine.remote import parse
 
-    return net.is_loopback(urlsplit(parse(ref)[1]).hostname or "")
+    port = net.loopback_port(parse(ref)[1])
+    return port is not None and port not in map(net.loopback_port, (*config.gateways(), *prices.own_apis()))
 
 
 def shown_name(ref: str) -> str:

@@ -20,8 +20,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+<<<<<<< HEAD
 import shell
 from misbehaving import Act, Server, counted, events, half, piece, reset, say
+=======
+from misbehaving import GATEWAY, Act, Server, counted, events, half, piece, reset, say
+>>>>>>> proxy
 from patience import PATIENCE_SECONDS, wait_until
 from quiz import quiz
 from tiny import write_adapter, write_tiny_gguf
@@ -202,6 +206,20 @@ def test_own_price_table_comes_before_ours(serving: Serving, empty_home: Path) -
     row = f'[[price]]\napi = "{ref}"\ninput = 3.0\noutput = 4.0\nas_of = "2026-11"\nsource = "contract"\n'
     (empty_home / "prices.toml").write_text(row)
     assert run_suite(ref, suite_of(1)).side.price == "$3.00 in, $4.00 out per million tokens, list price as of 2026-11"
+
+
+def test_what_a_server_on_this_machine_costs_is_not_known_once_it_says_that_it_is_a_gateway(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    server = serving(GATEWAY)
+    side = run_suite(f"{server.url}#m", suite_of(2)).side
+    assert (side.price, side.cost_usd, side.bytes_out > 0) == ("no price is known", None, True)
+    limited = Spending(max_cost_usd=1.0)
+    other = serving(GATEWAY)
+    with pytest.raises(UsageError, match=r"the price of `.+` is not known, and the budget cannot be kept without it"):
+        run_suite(f"{other.url}#m", suite_of(9), RunSettings(spending=limited, concurrency=1))
+    assert len(other.bodies) == 1
 
 
 def test_answer_counts_once_however_often_it_is_needed(serving: Serving) -> None:
@@ -598,9 +616,9 @@ def test_what_is_sent_by_one_of_two_models_can_be_neither_bounded_nor_told_befor
         assert preview_requests(workers, [Request(prompt="y")], spending=spending(), store=store) is None
 
 
-def test_one_price_is_not_two_servers(serving: Serving) -> None:
+def test_one_price_is_not_two_models(serving: Serving) -> None:
     one, other = (f"{serving(FINE).url}#m" for _ in range(2))
-    with pytest.raises(UsageError, match="one price is given, and"):
+    with pytest.raises(UsageError, match="one price is given for two models"):
         run_duel(one, other, suite_of(2), RunSettings(spending=spending()))
     with pytest.raises(UsageError, match="a price has two parts"):
         Spending(input_usd_per_million=1.0)
@@ -609,8 +627,10 @@ def test_one_price_is_not_two_servers(serving: Serving) -> None:
         checked.require_one_server([server])
     with responder.load(one) as model, responder.load(other) as second:
         checked.pricing(model)
-        with pytest.raises(UsageError, match=re.escape(f"`{one}` and `{other}` are two servers")):
+        with pytest.raises(UsageError) as caught:
             checked.pricing(second)
+    assert caught.value.message == f"one price is given for two models, `{one}` and `{other}`"
+    assert re.findall(r'^api = "(.+)"$', str(caught.value.hint), re.MULTILINE) == [one, other]
 
 
 def test_duel_with_a_budget_compares_what_both_answered(serving: Serving) -> None:
@@ -728,8 +748,8 @@ def test_a_model_that_has_no_memory_at_all_ends_the_run() -> None:
 def test_what_was_sent_for_a_question_that_failed_counts_as_sent(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three times where the answer breaks off each time; also where a duel looks at what both sides answered."""
     server = serving(by_question({"question 1": half, "question 3": say(400, {"error": {"message": "no"}})}, FINE))
-    engine = remote_engine(f"{server.url}#m")
-    monkeypatch.setattr(engine, "is_local", False)  # as if it were elsewhere
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    engine = remote_engine(f"{server.url}#m", sends_on=True)
     with Responder("r", engine) as model:
         evaluation = run_suite(model, suite_of(4), RunSettings(concurrency=1))
         sent = sum(int(headers["content-length"]) for headers in server.headers)
@@ -741,7 +761,8 @@ def test_what_was_sent_for_a_question_that_failed_counts_as_sent(serving: Servin
         spent = Spent(pricing=spending().pricing(model))
         with AnswerStore() as store:
             requests = [Request(messages=example.messages) for example in suite_of(4).examples]
-            spent.add(collect(model, requests, store=store, spending=spending(), concurrency=1))
+            collected = collect(model, requests, store=store, spending=spending(), concurrency=1)
+            spent.add(collected, spending().pricing(model))
         assert spent.bytes_out == sum(int(headers["content-length"]) for headers in server.headers[6:])
 
 
@@ -759,8 +780,8 @@ def test_what_was_sent_for_a_question_that_the_budget_ended_counts_as_sent(
         first(handler)
 
     server = serving(act)
-    engine = remote_engine(f"{server.url}#m")
-    monkeypatch.setattr(engine, "is_local", False)  # as if it were elsewhere
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    engine = remote_engine(f"{server.url}#m", sends_on=True)
     requests = [Request(messages=example.messages, max_new_tokens=10) for example in suite_of(2).examples]
     with Responder(f"{server.url}#m", engine) as model, AnswerStore() as store:
         collected = collect(model, requests, store=store, spending=limited, concurrency=1)

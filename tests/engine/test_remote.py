@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 import shell
-from misbehaving import FINE, Act, Pieces, Server, Silent, counted, events, half, piece, reset, say
+from misbehaving import FINE, GATEWAY, Act, Pieces, Server, Silent, counted, events, half, piece, reset, say
 from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat import config, net
@@ -44,7 +44,7 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def at(server: Server, model: str = "m", **kwargs: float) -> RemoteEngine:
+def at(server: Server, model: str = "m", **kwargs: Any) -> RemoteEngine:
     if kwargs:
         return RemoteEngine(base_url=server.url, model=model, key=remote.NO_KEY, **kwargs)
     return remote_engine(f"{server.url}#{model}")
@@ -247,20 +247,39 @@ def test_loopback_is_local_and_sends_nothing_out_and_others_are_counted(
     serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serving(say(429, {"error": {"message": "slow down"}}), FINE)
-    engine = at(server)
-    assert engine.is_local
-    monkeypatch.setattr(engine, "is_local", False)  # as if it were elsewhere: the request and its retry were sent out
+    assert at(server).is_local
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    engine = at(server, sends_on=True)  # the request and its retry were sent out
     with Responder("r", engine) as responder:
         sent = responder.complete(HELLO).usage.bytes_out
     assert sent == sum(int(headers["content-length"]) for headers in server.headers) > 200
+
+
+def test_a_gateway_that_says_what_it_is_counts_as_outside_from_then_on(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    server = serving(GATEWAY)
+    with Responder("r", at(server)) as responder:
+        sent = [responder.complete(HELLO).usage.bytes_out for _ in range(2)]
+        assert sent == [int(headers["content-length"]) for headers in server.headers]
+        assert not responder.is_local
+        assert responder.notes == responder.notes_on(HELLO) == (
+            "`m` at `127.0.0.1` comes through LiteLLM, which may have sent on what it was asked: it counts as outside this machine "
+            f'from now on, and from the start if `config.toml` says gateways = "{server.url}"',
+        )  # fmt: skip
+        monkeypatch.setenv("NOMOAT_OFFLINE", "1")
+        with pytest.raises(OfflineError):
+            responder.complete(HELLO)
+    assert len(server.bodies) == 2
 
 
 def test_what_an_answer_that_broke_off_was_sent_is_counted_too(
     serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serving(half, events(piece("half"), done=False), FINE)
-    engine = at(server)
-    monkeypatch.setattr(engine, "is_local", False)
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    engine = at(server, sends_on=True)
     with Responder("r", engine) as responder:
         sent = responder.complete(HELLO).usage.bytes_out
     assert sent == sum(int(headers["content-length"]) for headers in server.headers) > 300
@@ -272,8 +291,8 @@ def test_what_was_sent_is_counted_for_each_answer_whoever_reads_it(
     """Two answers by turns in one thread, and each read on in another one, where it breaks off."""
     half_of_it = events(piece("half"), done=False)
     server = serving(half_of_it, half_of_it, say(200, {"data": [{"id": "m"}]}))
-    engine = at(server)
-    monkeypatch.setattr(engine, "is_local", False)
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    engine = at(server, sends_on=True)
     answers = [engine.generate(replace(HELLO, messages=(Message(role="user", content=text),))) for text in ("x" * 5000, "y")]
     assert [next(chunks).text for chunks in answers] == ["half", "half"]
     for chunks, headers in zip(answers, server.headers, strict=True):
@@ -910,10 +929,16 @@ def test_a_call_that_may_have_been_worked_on_is_counted_and_one_that_was_not_is_
          401, "check the key in NOMOAT_UPSTREAM_API_KEY"),
         ({"error": {"type": "invalid_request_error", "message": "Your credit balance is too low to access the Anthropic API."}},
          402, "the account's credit is used up: look at the account"),
+        ({"error": {"message": "No connected db.", "type": "no_db_connection", "param": None, "code": "400"}},
+         401, "check the key in NOMOAT_UPSTREAM_API_KEY"),
+        ({"error": {"message": "litellm.BadRequestError: You passed in model=m. There are no healthy deployments for this model"}},
+         404, "does the server have a model `m`, and is the address right?"),
+        ({"error": {"message": "/chat/completions: Invalid model name passed in model=m. Call `/v1/models` to view them"}},
+         404, "does the server have a model `m`, and is the address right?"),
         ({"error": {"message": "`messages`: 'Incorrect API key provided' is too long"}}, 400, None),
     ],
 )  # fmt: skip
-def test_refused_key_and_used_up_credit_are_known_by_their_words_where_they_come_as_a_bad_request(
+def test_refused_key_used_up_credit_and_unknown_model_are_known_by_their_words_where_they_come_as_a_bad_request(
     serving: Callable[..., Server], body: object, status: int, hint: str | None
 ) -> None:
     server = serving(say(400, body))

@@ -662,7 +662,17 @@ def test_auto_refuses_a_local_model_that_is_elsewhere() -> None:
     written('local = "http://llm.example.com/v1#m"')
     with pytest.raises(UsageError) as raised:
         router.load_auto()
-    assert raised.value.message == "the policy names `http://llm.example.com/v1#m` as `local`, which is not on this machine"
+    said = "the policy names `http://llm.example.com/v1#m` as `local`, which is not on this machine, or sends on what it is asked"
+    assert raised.value.message == said
+
+
+def test_auto_asks_nothing_more_of_a_local_model_that_turns_out_to_send_it_on() -> None:
+    local = Responder("small", FakeEngine())
+    auto = RouterEngine(Policy(local="small"), local)
+    assert auto.decide(said("a b")).where == "local"
+    local.engine.is_local = False  # as of a gateway, once it has answered
+    with pytest.raises(UsageError, match="the policy names `small` as `local`, which is not on this machine, or sends on"):
+        auto.decide(said("a b"))
 
 
 def test_auto_looks_at_no_cloud_when_offline(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,8 @@ def test_what_clients_send_without_effect_is_tolerated() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("logit_bias", {"50256": -100}), ("modalities", ["audio"]), ("grammar", "root ::= x"), ("guided_regex", "[0-9]+"),
+        ("logit_bias", {"50256": -100}), ("modalities", ["audio"]), ("audio", {"voice": "alloy"}),
+        ("grammar", "root ::= x"), ("guided_regex", "[0-9]+"),
         ("guided_choice", ["a", "b"]), ("guided_grammar", "root ::= x"), ("min_tokens", 5), ("stop_token_ids", [13]),
         ("ignore_eos", True), ("use_beam_search", True), ("continue_final_message", True), ("add_generation_prompt", False),
         ("prompt_logprobs", 0), ("typical_p", 0.5), ("mirostat", 2), ("dry_multiplier", 0.8), ("xtc_probability", 0.5),
@@ -122,6 +123,11 @@ def test_what_would_change_the_answer_is_refused_by_name(field: str, value: obje
     with pytest.raises(BadRequestError) as caught:
         parse(**{field: value})
     assert (caught.value.message, caught.value.param) == (f"`{field}` is not supported", field)
+
+
+def test_who_asks_to_fill_in_the_middle_is_told_of_the_models_own_tokens() -> None:
+    with pytest.raises(BadRequestError, match=r"^`suffix` is not supported; write the model's own .+ `<\|fim_prefix\|>…<\|fim_suffix"):
+        parse(suffix="return c")
 
 
 @pytest.mark.parametrize(

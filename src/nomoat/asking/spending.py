@@ -123,7 +123,7 @@ class Spending:
         self.waited_for: set[str] = set()  # the models, by digest, that another run was asking: said once
         self._given: Rates | None = None
         self._given_to: str | None = None
-        self._found: dict[str, Pricing] = {}
+        self._found: dict[tuple[str, bool], Pricing] = {}  # by reference and whether it is local, which an answer may change
         self._asked: dict[str, _Asked] = {}  # by the model's reference
         self._told: list[str] = []  # the notes that an error has by now
         self._lock = threading.Lock()
@@ -131,21 +131,23 @@ class Spending:
             self._given = Rates(input_usd_per_million=input_usd_per_million, output_usd_per_million=output_usd_per_million)
 
     def pricing(self, model: Responder) -> Pricing:
-        """What this model's answers cost. Raises UsageError if the price given would have to be two servers'."""
-        if model.ref not in self._found:
-            self._found[model.ref] = self._price(model)
-        return self._found[model.ref]
+        """What this model's answers cost. Raises UsageError if the price given would have to be two models'."""
+        key = model.ref, model.is_local
+        if key not in self._found:
+            self._found[key] = self._price(model)
+        return self._found[key]
 
     def require_one_server(self, refs: Iterable[str]) -> None:
-        """Raise UsageError if one price is given and several servers among these would have it, before any of them is asked."""
+        """Raise UsageError if one price is given and several models on servers would have it, before any of them is asked."""
         if self._given is None:
             return
         server = self._given_to
         for ref in filter(is_remote, refs):
             if server not in (None, ref):
+                each = "".join(prices.lines(one, usd_in="…", usd_out="…") for one in (server, ref))
                 raise UsageError(
-                    f"one price is given, and `{server}` and `{ref}` are two servers",
-                    hint=f"write a price for each into `{prices.own_path()}` instead, in these lines:{prices.lines()}",
+                    f"one price is given for two models, `{server}` and `{ref}`",
+                    hint=f"write a price for each into `{prices.own_path()}` instead, in these lines:{each}",
                 )
             server = ref
 
@@ -163,13 +165,18 @@ class Spending:
         return list_pricing(model.ref, is_local=model.is_local)
 
     def count_answer(self, model: Responder, request: Request, completion: Completion) -> None:
-        """An answer of this run came, and is kept; its meter has counted it."""
+        """An answer of this run came, and is kept; its meter has counted it.
+
+        Raises UsageError where there is a budget, and it told that the server is a gateway whose price is not known.
+        """
         with self._lock:
             self.paid.add((model.digest, request))
             if (asked := self._asked_of(model)) is not None:
                 asked.num_answers += 1
                 asked.num_uncounted += asked.pricing.cost_usd(completion) is None
                 asked.usd += asked.pricing.billed_usd(request, completion) or 0.0
+        if self.budget is not None and isinstance(model.engine, RemoteEngine):
+            self._rates(model)
 
     def count_lost(self, model: Responder, request: Request, *, is_told: bool = False) -> None:
         """A call of this run may be billed, and nothing of it is kept; its meter has counted it. `is_told`: an error says so."""
@@ -234,14 +241,18 @@ class Spending:
                     hint="name one model: one on this machine, or a server",
                 )
             return
+        if (rates := self._rates(model)) != FREE:
+            model.engine.meter = Meter(rates=rates, budget=self.budget)
+
+    def _rates(self, model: Responder) -> Rates:
+        """Those that a budget is kept with. Raises UsageError where they are not known."""
         rates = self.pricing(model).rates
         if rates is None:
             raise UsageError(
                 f"the price of `{model.ref}` is not known, and the budget cannot be kept without it",
                 hint=GIVE_PRICE,
             )
-        if rates != FREE:
-            model.engine.meter = Meter(rates=rates, budget=self.budget)
+        return rates
 
 
 def _per_million(rates: Rates) -> str:

@@ -32,11 +32,16 @@ REFUSED = re.compile(
     r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed|not valid|deprecated|extra inputs|cannot",
     re.IGNORECASE,
 )
-# How clouds say with 400 what others say with 401 and 402: Google and xAI of a key, Anthropic of credit. At the beginning: behind it
-# some repeat the request.
-BAD_REQUEST, NO_KEY_STATUS, NO_CREDIT_STATUS = 400, 401, 402
-REFUSED_KEY = re.compile(r"(?:api key (?:not valid|expired)|(?:incorrect|invalid) api key)\b", re.IGNORECASE)
-NO_CREDIT = re.compile(r"your credit balance is too low\b", re.IGNORECASE)
+# How some say with 400 what others say with another status: Google and xAI of a key, Anthropic of credit, LiteLLM of a model, and of a
+# key where it has no database to look in. At the beginning: behind it some repeat the request.
+BAD_REQUEST = 400
+MEANT = {
+    401: re.compile(r"(?:api key (?:not valid|expired)|(?:incorrect|invalid) api key|no connected db)\b", re.IGNORECASE),
+    402: re.compile(r"your credit balance is too low\b", re.IGNORECASE),
+    404: re.compile(
+        r"(?:litellm\.BadRequestError: )?you passed in model=|(?:/\S+: )?invalid model name passed in model=", re.IGNORECASE
+    ),
+}
 END_MARK = re.compile(rb"[\r\n]data: ?\[DONE\]")
 ERROR_EVENT = re.compile(rb"[\r\n]event: ?error[\r\n]")
 LONGEST_MARK_BYTES = len(b"\ndata: [DONE]")
@@ -57,6 +62,7 @@ class Dialect:
         self._provider = providers.at(host)
         self._newer_limit = self._provider is not None and self._provider.has_newer_limit
         self._limit_renamed = False
+        self.is_gateway = False  # as far as its answers have told
         self._system_role = self._extra_content = True
 
     @property
@@ -346,7 +352,5 @@ def _invalid_field(row: dict[str, Any]) -> str:
 
 
 def meant_status(status: int, said: str) -> int:
-    """The HTTP status that says what an error's words say: some refuse a key, or an account without credit, as a bad request."""
-    if status == BAD_REQUEST and REFUSED_KEY.match(said):
-        return NO_KEY_STATUS
-    return NO_CREDIT_STATUS if status == BAD_REQUEST and NO_CREDIT.match(said) else status
+    """The HTTP status that says what an error's words say: some refuse a key, or a model, as a bad request."""
+    return next((meant for meant, words in MEANT.items() if status == BAD_REQUEST and words.match(said)), status)

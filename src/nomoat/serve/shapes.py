@@ -75,6 +75,8 @@ ABOUT_FORM = frozenset({"format", "guided_json", "json_schema", "structural_tag"
 ADVICE = {
     **dict.fromkeys(ABOUT_FORM, "; for an answer of a form use `response_format` with a `json_schema`"),
     **dict.fromkeys(("functions", "function_call"), "; use `tools`"),  # older ones of OpenAI's API
+    "suffix": "; write the model's own fill-in-the-middle tokens into the prompt, such as Qwen's "
+    "`<|fim_prefix|>…<|fim_suffix|>…<|fim_middle|>`",
     "repeat_penalty": "; use `repetition_penalty`, which counts all of prompt and answer",  # llama.cpp's counts the last 64 tokens
 }
 
