@@ -20,12 +20,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-<<<<<<< HEAD
 import shell
-from misbehaving import Act, Server, counted, events, half, piece, reset, say
-=======
 from misbehaving import GATEWAY, Act, Server, counted, events, half, piece, reset, say
->>>>>>> proxy
 from patience import PATIENCE_SECONDS, wait_until
 from quiz import quiz
 from tiny import write_adapter, write_tiny_gguf
