@@ -64,7 +64,8 @@ def eval_(
 
     judging.require_report_path(report)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
-    loaded = load_suite(suite, input_column=input_column, label_column=label_column, instruction=instruction, models=[model])
+    with console.waiting(f"reading {suite}"):
+        loaded = load_suite(suite, input_column=input_column, label_column=label_column, instruction=instruction, models=[model])
     judging.require_judge(judge, judge_check)
     sending.require_consent([model], [loaded], limit=limit, seed=seed, spending=spending, yes=yes, judge=judge, check=judge_check)
     plain = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending, template=template)
@@ -81,9 +82,9 @@ def eval_(
         "alpha": DEFAULT_RULES.alpha, "num_examples": len(evaluation.outcomes), "side": evaluation.side,
         "notes": evaluation.notes, "partial": evaluation.partial,
     }  # fmt: skip
-    write = partial(write_evaluation_report, evaluation)
     judging.show_result(
-        context, report, data, lambda _: _print(evaluation), write, (evaluation.partial,), behind=[[evaluation]], as_json=as_json
+        context, report, data, lambda _: _print(evaluation), partial(write_evaluation_report, evaluation), (evaluation.partial,),
+        behind=[[evaluation]], as_json=as_json,
     )  # fmt: skip
 
 
