@@ -69,10 +69,7 @@ def eval_(
     judging.require_judge(judge, judge_check)
     sending.require_consent([model], [loaded], limit=limit, seed=seed, spending=spending, yes=yes, judge=judge, check=judge_check)
     plain = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending, template=template)
-    with (
-        started_workers(workers, ray, concurrency=concurrency) as started,
-        judging.bars(replace(plain, workers=started)) as settings,
-    ):
+    with started_workers(workers, ray, concurrency=concurrency) as started, judging.bars(replace(plain, workers=started)) as settings:
         if judge is None:
             evaluation = run_suite(model, loaded, settings)
         else:
@@ -82,9 +79,9 @@ def eval_(
         "alpha": DEFAULT_RULES.alpha, "num_examples": len(evaluation.outcomes), "side": evaluation.side,
         "notes": evaluation.notes, "partial": evaluation.partial,
     }  # fmt: skip
+    write = partial(write_evaluation_report, evaluation)
     judging.show_result(
-        context, report, data, lambda _: _print(evaluation), partial(write_evaluation_report, evaluation), (evaluation.partial,),
-        behind=[[evaluation]], as_json=as_json,
+        context, report, data, lambda _: _print(evaluation), write, (evaluation.partial,), behind=[[evaluation]], as_json=as_json
     )  # fmt: skip
 
 
