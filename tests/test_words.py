@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nomoat.words import apart, counted, first_few, listed, two_gigabytes
+from nomoat.words import LONGEST_NAME, apart, counted, first_few, listed, two_gigabytes
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,11 @@ def test_of_a_long_list_the_first_names_are_said_and_how_many_follow() -> None:
 
 def test_a_name_with_a_comma_of_its_own_is_told_from_the_others_of_a_list() -> None:
     assert ", ".join(map(apart, ["a", "b", "a, b"])) == "a, b, `a, b`"
+
+
+def test_a_long_name_is_cut_in_a_list() -> None:
+    assert (apart("x" * LONGEST_NAME), apart("x" * 2000)) == ("x" * LONGEST_NAME, f"{'x' * LONGEST_NAME}…")
+    assert apart("x, y" * 500).startswith("`x, yx, y") and apart("x, y" * 500).endswith("…`")
 
 
 def test_two_sizes_that_a_sentence_compares_are_told_apart() -> None:

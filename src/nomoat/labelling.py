@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from nomoat import bounds
 from nomoat.records import Message
 from nomoat.textfiles import composed
-from nomoat.words import first_few
+from nomoat.words import apart, first_few
 
 MAX_LABELS = 256  # in an instruction that lists them, and to choose from; more than this is hardly a label column
 NAMED = 8  # in a note
@@ -24,7 +24,7 @@ def label_instruction(labels: Sequence[str]) -> str:
 
 def note_on_commas(labels: Iterable[str]) -> str | None:
     """What has to be known where `label_instruction` lists labels that hold commas; None if none does."""
-    if not (with_commas := [f"`{label}`" for label in sorted(labels) if "," in label]):
+    if not (with_commas := [apart(label) for label in sorted(labels) if "," in label]):
         return None
     return (
         f"labels that hold commas look like several where the question lists them: {first_few(with_commas, NAMED)}; "

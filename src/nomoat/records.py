@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from nomoat import bounds
@@ -11,6 +11,7 @@ from nomoat.errors import UsageError
 
 Role = Literal["system", "user", "assistant"]
 TurnRole = Literal[Role, "tool"]
+TURN_ROLES: tuple[TurnRole, ...] = get_args(TurnRole)
 FinishReason = Literal["stop", "length", "cancelled", "filtered"]
 SchemaMode = Literal["strict", "json_object"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]  # OpenAI's
@@ -23,6 +24,11 @@ Rule = Literal[
 ]  # fmt: skip
 
 
+def fields_of(record: Any) -> dict[str, Any]:
+    """As `asdict`, but for the records within, which stay, and in a fraction of its time. Raises TypeError for what is no record."""
+    return {one.name: getattr(record, one.name) for one in fields(record)}
+
+
 # ---------------------------------------------------------------- asking and answering
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
@@ -32,7 +38,7 @@ class Message:
     content: str
 
     def __post_init__(self) -> None:
-        bounds.require_one_of("role", self.role, get_args(TurnRole))
+        bounds.require_one_of("role", self.role, TURN_ROLES)
         bounds.require_text(self.content, "a message's content")
 
 

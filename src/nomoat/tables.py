@@ -176,10 +176,11 @@ def _records(path: Path, text: str) -> Records:
     said = SAID.match(text)
     text = text[said.end() :] if said else text  # the line stays, and is empty
     delimiter = said[1] if said else _delimiter(path, text)
+    if delimiter != "\t":
+        return _csv_records(path, text, delimiter)
     plain = [(line, row.rstrip("\r").split("\t")) for line, row in enumerate(text.split("\n"), start=1) if row.strip()]
     widths = _widths(plain)
-    # In a single column every line has as many fields as the header.
-    can_be_plain = delimiter == "\t" and len(plain) > 1 and len(widths) == 1 and widths != {1}
+    can_be_plain = len(plain) > 1 and len(widths) == 1 and widths != {1}  # in a single column every line has as many as the header
     try:
         records = _csv_records(path, text, delimiter)
     except DataError:

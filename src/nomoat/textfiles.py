@@ -149,15 +149,20 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
 
     Raises DataError for an empty file, and for a line that is not one JSON object.
     """
+    return parse_jsonl(read_text(path), path)
+
+
+def parse_jsonl(text: str, path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """As `read_jsonl`, of what was read of the file."""
     rows: list[tuple[int, dict[str, Any]]] = []
     # Not splitlines(): that also splits at U+2028 and its like, which JSON allows inside a string.
-    for line, text in enumerate(read_text(path).split("\n"), start=1):
-        if not text.strip():
+    for line, row in enumerate(text.split("\n"), start=1):
+        if not row.strip():
             continue
-        value = parse_json(text, path, line=line)
+        value = parse_json(row, path, line=line)
         if not isinstance(value, dict):
             raise DataError(f"`{path}`, line {line}: not a JSON object", hint='each line is one object: {"key": "value"}')
-        if "\\u" in text:
+        if "\\u" in row:
             utf8_json(value, path, f"line {line}")
         rows.append((line, value))
     if not rows:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+LONGEST_NAME = 80  # characters, of those in a list
+
 
 def counted(count: float, thing: str) -> str:
     """A number of things: "1 item", "1,319 items", "0.5 epochs". Only things whose plural ends in a plain s."""
@@ -17,8 +19,9 @@ def listed(names: Sequence[str], *, last: str = "and") -> str:
 
 
 def apart(name: str) -> str:
-    """A name as a list shows it: in backticks where its own commas would look like the list's."""
-    return f"`{name}`" if "," in name else name
+    """A name as a list shows it: cut where it is long, and in backticks where its own commas would look like the list's."""
+    shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+    return f"`{shown}`" if "," in shown else shown
 
 
 def first_few(names: Sequence[str], most: int) -> str:

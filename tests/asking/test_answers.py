@@ -583,6 +583,26 @@ def test_what_another_run_has_computed_meanwhile_is_not_computed_again() -> None
     assert isinstance(found[1], ChoiceScores) and found[1].seconds == 1.0
 
 
+def test_what_is_kept_is_looked_up_once_before_a_server_is_asked(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a budget, too, of which earlier answers and lost calls count."""
+    server = serving(FINE)
+    model = responder.load(f"{server.url}#m")
+    spending = Spending(max_cost_usd=1.0, input_usd_per_million=1.0, output_usd_per_million=1.0)
+    looked_up: list[Request] = []
+    plain = AnswerStore.answer
+
+    def counting(store: AnswerStore, digest: str, request: Request) -> Completion | None:
+        assert not server.bodies
+        looked_up.append(request)
+        return plain(store, digest, request)
+
+    monkeypatch.setattr(AnswerStore, "answer", counting)
+    requests = [Request(messages=example.messages, max_new_tokens=5) for example in suite_of(10).examples]
+    with AnswerStore() as store:
+        collected = collect(model, requests, store=store, spending=spending, concurrency=2)
+    assert (len(collected.answers), sorted(looked_up, key=requests.index)) == (10, requests)
+
+
 def test_budget_without_a_price_is_refused(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     monkeypatch.delenv("NOMOAT_OFFLINE")
@@ -860,7 +880,7 @@ def test_ctrl_c_waits_for_answers_under_way_and_keeps_them(serving: Serving, tmp
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
-    assert errors.startswith("stopped: the answers so far are kept in ")
+    assert errors.startswith("stopped: what was answered so far is kept in ")
     asked = len(server.bodies)
     with AnswerStore() as store:
         (kept,) = store._db.connection.execute("SELECT count(*) FROM answers").fetchone()
@@ -883,7 +903,7 @@ def test_ctrl_c_ends_a_run_that_waits_for_another(serving: Serving, tmp_path: Pa
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, server.bodies) == (130, [])
-    assert errors.startswith("stopped: the answers so far are kept in ")
+    assert errors == "stopped before anything was asked\n"
 
 
 def test_partial_result_says_so_on_stderr_and_by_its_exit_code(serving: Serving, tmp_path: Path) -> None:

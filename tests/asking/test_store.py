@@ -136,6 +136,17 @@ def test_first_answer_stays() -> None:
     assert completion.text == "first"
 
 
+def test_a_store_tells_that_something_was_written_by_whomever() -> None:
+    with AnswerStore() as one, AnswerStore() as other:
+        states = [one.state(), one.state()]
+        for store in (one, other):
+            store.save_answer("m", asking(f"why, {len(states)}?"), answering("so"))
+            states.append(one.state())
+        one.answer("m", asking("why?"))
+        states.append(one.state())
+    assert states[0] == states[1] and len({*states[1:4]}) == 3 and states[3] == states[4]
+
+
 def test_choice_scores_belong_to_their_choices_in_their_order() -> None:
     scored = ChoiceScores(
         scores=(

@@ -178,7 +178,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(serving: Callable[..., Server
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
-    assert said.startswith("stopped: the answers so far are kept in ")
+    assert said.startswith("stopped: what was answered so far is kept in ")
     assert said.endswith("; the same command goes on from there\n")
 
 

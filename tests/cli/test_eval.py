@@ -105,7 +105,7 @@ def test_ctrl_c_keeps_the_answers_and_says_so(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
     kept = paths.runs() / "answers.sqlite"
-    assert errors == f"stopped: the answers so far are kept in {kept}; the same command goes on from there\n"
+    assert errors == f"stopped: what was answered so far is kept in {kept}; the same command goes on from there\n"
     said = json.loads(nomoat("eval", "fake:", str(suite), "--json").stdout)
     assert 4 <= int(said["side"]["facts"]["reused answers"]) < 400
 

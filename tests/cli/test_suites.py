@@ -111,6 +111,20 @@ def test_an_own_suite_that_cannot_be_read_says_why_in_the_list(empty_home: Path)
     assert "cannot be read:" in run()
 
 
+def test_examples_of_a_suite_that_was_made_here_are_counted_and_not_read(
+    tmp_path: Path, empty_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "tickets.csv"
+    table.write_text("text,label\nIt broke.,fault\nWhere is it?,question\nBroken.,fault\nWhen?,question\n")
+    run("new", str(table))
+    monkeypatch.setattr("nomoat.judge.suites.read_examples", None)
+    (row,) = [row for row in json.loads(run("--json")) if row["name"] == "tickets"]
+    assert (row["num_examples"], row["metric"], row["from"], row["source"]) == (4, "choice", "yours", "tickets.csv")
+    with (empty_home / "suites" / "tickets.jsonl").open("a") as file:
+        file.write("\n")
+    assert "is not the file that `tickets.toml` describes" in json.loads(run("--json"))[0]["title"]
+
+
 def test_an_unknown_metric_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no metric is called `bleurt`"):
         run("new", str(tmp_path / "x.csv"), "--metric", "bleurt")

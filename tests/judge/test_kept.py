@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -214,6 +215,33 @@ def test_likelihoods_are_kept_too() -> None:
     first = run_suite(Responder("likes", Likes()), suite)
     again = run_suite("stored:quiz/likes", suite)
     assert again.side.score == first.side.score == 1.0
+
+
+@pytest.mark.parametrize(("look_up", "most"), [("choice_scores", 1), ("answer", 2)])
+def test_what_is_kept_is_looked_up_once_and_what_is_written_once_more_where_it_is_taken(
+    look_up: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = quiz(40, "choice", choices=("yes", "no")) if look_up == "choice_scores" else quiz(40)
+    if look_up == "choice_scores":
+        for name in ("good", "bad"):
+            engine = Likes()
+            engine.digest = name
+            run_suite(Responder(name, engine), suite)
+    else:
+        for model in (knowing("good", 30), knowing("bad", 25)):
+            run_suite(model, suite)
+    asked = Counter[object]()
+    plain = getattr(AnswerStore, look_up)
+
+    def counted(store: AnswerStore, digest: str, request: Request, *choices: Sequence[str]) -> object:
+        asked[digest, request] += 1
+        return plain(store, digest, request, *choices)
+
+    monkeypatch.setattr(AnswerStore, look_up, counted)
+    shown: list[tuple[int, int]] = []
+    settings = RunSettings(concurrency=4, progress=lambda _model, done, total: shown.append((done, total)))
+    run_duel("stored:quiz/good", "stored:quiz/bad", suite, settings)
+    assert (len(asked), max(asked.values()), shown[0]) == (80, most, (0, 40))
 
 
 def test_what_was_asked_of_a_model_is_still_known_as_its_own() -> None:

@@ -11,7 +11,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
@@ -35,6 +35,8 @@ FREE_HINT = (
     " (say that a server of yours costs nothing: --price-in 0 --price-out 0, in Python: `input_usd_per_million` and "
     "`output_usd_per_million`)"
 )
+
+Question = tuple[Request, tuple[str, ...]]  # what likelihoods are of: a request, and the choices after it
 
 log = logging.getLogger("nomoat.asking")
 
@@ -85,16 +87,17 @@ def collect(
     """
     collected = Collected()
     different = list(dict.fromkeys(requests if spending.budget is None else _in_random_order(requests, together)))
+    state = store.state()
     _look(model, different, collected, store)
     if is_open := len(collected.answers) < len(different):
         spending.watch(model)
     takes_money = spending.may_cost(model)
     with _no_other_pays(model, store, spending) if is_open and takes_money else nullcontext():
-        if takes_money:  # look again: another run may have been asking the same
+        if takes_money and store.state() != state:  # another run may have been asking the same
             _look(model, different, collected, store)
         pending = [request for request in different if request not in collected.answers]
         show(len(pending))
-        count_earlier(model, different, store=store, spending=spending)
+        count_earlier(model, different, store=store, spending=spending, answers=collected.answers)
         if pending:
             try:
                 with _lost_calls_counted(model, store, spending):
@@ -177,23 +180,31 @@ def _save_notes(model: Responder, store: AnswerStore) -> None:
         store.save_notes(model.digest, model.notes)
 
 
+def kept_scores(digest: str, questions: Iterable[Question], store: AnswerStore) -> dict[Question, ChoiceScores]:
+    """The likelihoods that are in the store under this digest, by their question."""
+    looked_up = ((question, store.choice_scores(digest, *question)) for question in dict.fromkeys(questions))
+    return {question: scores for question, scores in looked_up if scores is not None}
+
+
 def collect_scores(
     model: Responder,
-    questions: Sequence[tuple[Request, tuple[str, ...]]],
+    questions: Sequence[Question],
     *,
     store: AnswerStore,
+    kept: Mapping[Question, ChoiceScores] | None = None,
     show: Callable[[int], None] = lambda _num_open: None,
 ) -> list[ChoiceScores | ContextExceededError]:
     """The likelihoods of each question's choices, or why there are none: they are longer than the model's context.
 
-    `show` is told how many questions are still open. Raises UnsupportedError for a model that gives no likelihoods.
+    `kept`: what `kept_scores` has found of them, where the caller has asked it. `show` is told how many questions are still open.
+    Raises UnsupportedError for a model that gives no likelihoods.
     """
-    found = {question: scores for question in questions if (scores := store.choice_scores(model.scores_digest, *question)) is not None}
-    results: dict[tuple[Request, tuple[str, ...]], ChoiceScores | ContextExceededError] = {**found}
+    found = kept_scores(model.scores_digest, questions, store) if kept is None else kept
+    results: dict[Question, ChoiceScores | ContextExceededError] = {**found}
     pending = [question for question in dict.fromkeys(questions) if question not in found]
     show(len(pending))
 
-    def work(question: tuple[Request, tuple[str, ...]], _left: threading.Event) -> ChoiceScores | ContextExceededError:
+    def work(question: Question, _left: threading.Event) -> ChoiceScores | ContextExceededError:
         if (kept := store.choice_scores(model.scores_digest, *question)) is not None:  # another run has computed them since
             return kept
         try:
@@ -218,8 +229,13 @@ def failure_of(before: NomoatError | None, now: NomoatError | None) -> NomoatErr
     return now if before is None or isinstance(now, BudgetReachedError) else before
 
 
-def count_earlier(model: Responder, requests: Sequence[Request], *, store: AnswerStore, spending: Spending) -> None:
+def count_earlier(
+    model: Responder, requests: Sequence[Request], *, store: AnswerStore, spending: Spending,
+    answers: Mapping[Request, Completion] | None = None,
+) -> None:  # fmt: skip
     """Count what earlier tries at these cost: `collect` does, and who asks in several parts does it before the first, of all of them.
+
+    `answers`: those of them that are in the store, where the caller has looked.
 
     A budget is for the questions, not for one try at them: what stored answers cost counts, each once in a run. So does the most that
     calls can have cost whose answer was lost; those of this run, its meter counts.
@@ -228,8 +244,10 @@ def count_earlier(model: Responder, requests: Sequence[Request], *, store: Answe
     rates = pricing.rates
     if spending.budget is None or rates is None:
         return
+    find: Callable[[Request], Completion | None] = functools.partial(store.answer, model.digest) if answers is None else answers.get
     for request in requests:
-        if (model.digest, request) not in spending.paid and (answer := store.answer(model.digest, request)) is not None:
+        is_known = (model.digest, request) in spending.paid
+        if not is_known and (answer := find(request)) is not None:
             spending.paid.add((model.digest, request))
             spending.budget.count(pricing.billed_usd(request, answer) or 0.0)
         if isinstance(model.engine, RemoteEngine):

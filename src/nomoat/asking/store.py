@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from nomoat import paths, whole_files
 from nomoat.asking import salvage
 from nomoat.asking.database import Database, beside
-from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, ToolCall, Usage
+from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, ToolCall, Usage, fields_of
 from nomoat.references import STORED
 
 if TYPE_CHECKING:
@@ -105,6 +105,12 @@ class AnswerStore:
         with self._understood(key):
             row = self._get(key)
             return None if row is None else _completion_of(row)
+
+    def state(self) -> tuple[int, int]:
+        """Another one once anything was written to the file, by whomever."""
+        with self._db.turn() as db:
+            (version,) = db.execute("PRAGMA data_version").fetchone()  # of what other connections write
+            return db.total_changes, int(version)
 
     def save_answer(self, model_digest: str, request: Request, completion: Completion) -> bool:
         """Keep an answer, and return True. If there is one already, that one stays."""
@@ -407,8 +413,7 @@ def _hashed(value: object) -> str:
 
 
 def _told(request: Request) -> dict[str, object]:
-    return {name: value for name, value in dataclasses.asdict(request).items() if value or name not in ADDED_LATER}
+    return {name: value for name, value in fields_of(request).items() if value or name not in ADDED_LATER}
 
 
-def _dumps(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+_dumps = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=fields_of).encode

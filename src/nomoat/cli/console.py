@@ -159,6 +159,14 @@ def stage_progress() -> Progress:
     )  # fmt: skip
 
 
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """A bar with a clock for work whose parts are not counted, such as "reading my.csv"."""
+    with stage_progress() as bar:
+        bar.add_task(what, total=None, info="")
+        yield
+
+
 def _text_column(text: str) -> TextColumn:
     """Brackets in a model's or a file's name are no markup."""
     from rich.progress import TextColumn

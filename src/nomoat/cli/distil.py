@@ -179,7 +179,7 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
     settings = {"kind": "instructions", "teacher_digest": model.digest, **plan.settings()}
     files.require_own(how.out, settings, num_rows=plan.num_tasks, replace=how.replace)
     with AnswerStore() as store:
-        _ask_consent(model, _with_bar(plan), store, how, parts=plan.parts())
+        _ask_consent(model, _with_bar(plan.requests(), plan.most_requests()), store, how, parts=plan.parts())
         with judging.counting_bars("tasks") as progress:
             found = instructions.distil(
                 model, plan, store=store, spending=how.spending, concurrency=how.concurrency,
@@ -219,7 +219,8 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
     files.require_own(files.left_out_place(how.out), settings, num_rows=len(texts), num_answers=len(texts), replace=how.replace)
     with AnswerStore() as store:
         what: dict[str, Any] = {"instruction": question.instruction, "store": store, "max_tokens": asked.max_tokens}
-        _ask_consent(model, dict.fromkeys(written_requests(model, texts, question.labels, **what)), store, how)
+        requests = dict.fromkeys(written_requests(model, texts, question.labels, **what))
+        _ask_consent(model, _with_bar(requests, len(requests)), store, how)
         with judging.counting_bars("texts") as progress:
             found = label(
                 model, texts, question.labels, **what, spending=how.spending, concurrency=how.concurrency,
@@ -315,7 +316,8 @@ def _texts(
             hint="leave out what is for new tasks; --max-cost bounds what labels cost, and a shorter file how often is asked",
         )
     question = as_tuned.question_for(teacher, None if labels is None else parse_labels(labels), instruction)
-    texts = read_texts(path, input_column=input_column)
+    with console.waiting(f"reading {path.name}"):
+        texts = read_texts(path, input_column=input_column)
     answering.say_notes(question.notes)
     return _Texts(source=path, input_column=input_column, texts=texts, question=question, max_tokens=max_tokens)
 
@@ -329,11 +331,11 @@ def _require_no_labels(*given: str | int | None) -> None:
         raise UsageError(f"{options} are for --label", hint="add --label TEXTS, or leave them out")
 
 
-def _with_bar(plan: Plan) -> Iterator[Request]:
-    """The plan's requests. The bar appears with the first: a teacher on this machine is asked without looking at them all before."""
+def _with_bar(requests: Iterable[Request], total: int) -> Iterator[Request]:
+    """The requests. The bar appears with the first: a teacher on this machine is asked without looking at them all before."""
     with console.item_progress() as bar:
-        task = bar.add_task("looking at what would be sent", total=plan.most_requests(), info="requests")
-        yield from bar.track(plan.requests(), task_id=task)
+        task = bar.add_task("looking at what would be sent", total=total, info="requests")
+        yield from bar.track(requests, task_id=task)
 
 
 def _ask_consent(model: Responder, requests: Iterable[Request], store: AnswerStore, how: _How, *, parts: Sequence[str] = ()) -> None:

@@ -101,7 +101,8 @@ def duel(
     judging.require_judge(judge, judge_check)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
     sides, rules = _sides(models, table=table, rope=rope, num_suites=len(suites or [])), Rules(alpha=alpha, rope=rope)
-    loaded = load_suites(suites or [], models, input_column=input_column, label_column=label_column, instruction=instruction)
+    with console.waiting(f"reading {', '.join(suites or ['the suite'])}"):
+        loaded = load_suites(suites or [], models, input_column=input_column, label_column=label_column, instruction=instruction)
     asked = [suite for suite in loaded if not has_recorded_scores(suite)]
     sending.require_consent(models, asked, limit=limit, seed=seed, spending=spending, yes=yes, judge=judge, check=judge_check)
     with started_workers(workers, ray, concurrency=concurrency) as started:

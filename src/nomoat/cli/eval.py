@@ -64,14 +64,12 @@ def eval_(
 
     judging.require_report_path(report)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
-    loaded = load_suite(suite, input_column=input_column, label_column=label_column, instruction=instruction, models=[model])
+    with console.waiting(f"reading {suite}"):
+        loaded = load_suite(suite, input_column=input_column, label_column=label_column, instruction=instruction, models=[model])
     judging.require_judge(judge, judge_check)
     sending.require_consent([model], [loaded], limit=limit, seed=seed, spending=spending, yes=yes, judge=judge, check=judge_check)
     plain = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending, template=template)
-    with (
-        started_workers(workers, ray, concurrency=concurrency) as started,
-        judging.bars(replace(plain, workers=started)) as settings,
-    ):
+    with started_workers(workers, ray, concurrency=concurrency) as started, judging.bars(replace(plain, workers=started)) as settings:
         if judge is None:
             evaluation = run_suite(model, loaded, settings)
         else:

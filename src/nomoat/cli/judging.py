@@ -49,9 +49,9 @@ def bars(settings: RunSettings, *, next_time: str = GOES_ON) -> Iterator[RunSett
 def counting_bars(what: str, *, next_time: str = GOES_ON) -> Iterator[Callable[[str, int, int], None]]:
     """A bar for each model on stderr, if that is a terminal; `what` is counted. Ctrl-C ends the command, and says what is kept, and
     what is `next_time`."""
+    tasks: dict[str, tuple[TaskID, int]] = {}
     try:
         with console.item_progress() as progress:
-            tasks: dict[str, tuple[TaskID, int]] = {}
 
             def show(model: str, done: int, total: int) -> None:
                 task, last = tasks.get(model, (None, 0))
@@ -64,7 +64,8 @@ def counting_bars(what: str, *, next_time: str = GOES_ON) -> Iterator[Callable[[
     except KeyboardInterrupt as exc:
         from nomoat.asking.store import default_path
 
-        console.say(f"stopped: the answers so far are kept in {default_path()}; {next_time}")
+        kept = f"what was answered so far is kept in {default_path()}; {next_time}"
+        console.say(f"stopped: {kept}" if tasks else "stopped before anything was asked")
         for note in getattr(exc, "__notes__", ()):
             console.say(note)
         raise typer.Exit(130) from exc

@@ -14,7 +14,7 @@ from nomoat.errors import NomoatError, UsageError
 from nomoat.words import counted
 
 if TYPE_CHECKING:
-    from nomoat.judge.suites import Suite
+    from nomoat.judge.suites import Suite, SuiteFile
 
 suites = typer.Typer(
     cls=Group,
@@ -125,16 +125,17 @@ def new(
     from nomoat.judge.new_suite import suite_from_file
     from nomoat.judge.suites import require_metric, write_suite
 
-    guess = suite_from_file(
-        file,
-        input_column=input_column,
-        label_column=label_column,
-        metric=None if metric is None else require_metric(metric),
-        name=name or "",
-    )
     target = folder or paths.suites()
-    _require_free(guess.suite.name, target, file, replace=replace)
-    toml = write_suite(guess.suite, target)
+    with console.waiting(f"reading {file.name}"):
+        guess = suite_from_file(
+            file,
+            input_column=input_column,
+            label_column=label_column,
+            metric=None if metric is None else require_metric(metric),
+            name=name or "",
+        )
+        _require_free(guess.suite.name, target, file, replace=replace)
+        toml = write_suite(guess.suite, target)
     for reason in guess.reasons:
         console.say(reason)
     console.say(f"{counted(len(guess.suite.examples), 'example')} in {toml.with_suffix('.jsonl')}, described in {toml}")
@@ -209,19 +210,20 @@ def _built_in() -> list[dict[str, Any]]:
 
 def _own() -> list[dict[str, Any]]:
     """The suites in NOMOAT_HOME; one that cannot be read says why in its title."""
-    from nomoat.judge.suites import load_suite, own_suites
+    from nomoat.judge.suites import outline, own_suites
 
     rows = []
     for name in own_suites():
         try:
-            rows.append(_facts(load_suite(name)))
+            rows.append(_row(*outline(name)))
         except NomoatError as error:
             empty = {"metric": "?", "num_examples": 0, "language": "", "licence": "", "from": "yours", "source": ""}
             rows.append({"name": name, "title": f"cannot be read: {error.message}", **empty})
     return rows
 
 
-def _facts(suite: Suite) -> dict[str, Any]:
+def _row(suite: Suite | SuiteFile, num_examples: int) -> dict[str, Any]:
+    """What the list tells of a suite."""
     from nomoat.catalog.datasets import where_from
     from nomoat.judge.builtin import BUILT_IN
 
@@ -230,11 +232,17 @@ def _facts(suite: Suite) -> dict[str, Any]:
         "name": suite.name,
         "title": suite.title,
         "metric": suite.metric,
-        "num_examples": len(suite.examples),
+        "num_examples": num_examples,
         "language": suite.language,
         "licence": suite.licence,
         "from": "yours" if known is None else where_from(known.dataset),
         "source": suite.source,
+    }
+
+
+def _facts(suite: Suite) -> dict[str, Any]:
+    return {
+        **_row(suite, len(suite.examples)),
         "prompt_source": suite.prompt_source,
         "max_new_tokens": suite.max_new_tokens,
         "answer_start": suite.answer_start,

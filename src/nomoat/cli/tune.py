@@ -15,7 +15,7 @@ import typer
 from nomoat import installing, labelling, paths, system_errors
 from nomoat.cli import completion, console, options
 from nomoat.errors import UsageError
-from nomoat.words import apart, counted, first_few
+from nomoat.words import LONGEST_NAME, apart, counted, first_few
 
 if TYPE_CHECKING:
     from nomoat.catalog.licences import ChainVerdict
@@ -98,13 +98,14 @@ def tune(
         if not name:
             raise UsageError("the adapter needs a name", hint="give --name, or --dry-run to look at the data only")
         adapter.reserve(name, replace=replace, resume=resume)
-    prepared = prepare.prepare(
-        base, data, input_column=input_column, label_column=label_column, instruction=instruction, test=test, keep_shared=keep_shared,
-        validation=validation, drop_long=drop_long, template=template,
-        settings=prepare.Settings(
-            rank=rank, layers=layers, learning_rate=learning_rate, epochs=epochs, batch=batch, minutes=minutes, noise=noise, seed=seed,
-        ),
+    settings = prepare.Settings(
+        rank=rank, layers=layers, learning_rate=learning_rate, epochs=epochs, batch=batch, minutes=minutes, noise=noise, seed=seed
     )  # fmt: skip
+    with console.waiting(f"reading {data.name}"):
+        prepared = prepare.prepare(
+            base, data, input_column=input_column, label_column=label_column, instruction=instruction, test=test,
+            keep_shared=keep_shared, validation=validation, drop_long=drop_long, template=template, settings=settings,
+        )  # fmt: skip
     say_survey(prepared)
     if dry_run:
         _say_what_it_takes(prepared, workers, ray, as_json=as_json)
@@ -190,7 +191,7 @@ def _say_labels_alike(prepared: Prepared) -> None:
     alike = defaultdict[str | Decimal, list[str]](list)
     for label in labels:
         alike[_bare(label)].append(label)
-    if same := [f"`{'`, `'.join(group)}`" for group in alike.values() if len(group) > 1]:
+    if same := [f"`{'`, `'.join(label[:LONGEST_NAME] for label in group)}`" for group in alike.values() if len(group) > 1]:
         console.say(
             "note: labels that differ only in upper and lower case, in spaces, or in how a number is written: "
             f"{'; '.join(same[:MANY_LABELS])}"

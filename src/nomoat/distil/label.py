@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nomoat import bounds, labelling, matching, textfiles
 from nomoat.asking import as_tuned
-from nomoat.asking.answers import TOO_LONG, collect, collect_scores
+from nomoat.asking.answers import TOO_LONG, collect, collect_scores, kept_scores
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore
@@ -189,8 +189,12 @@ class _Asking:
 def _by_likelihood(asking: _Asking, found: Labelled) -> None:
     teacher, store, labels, total = asking.teacher, asking.store, asking.labels, len(asking.texts)
     questions = [(request, labels) for request in asking.requests]
-    fresh = {question for question in questions if store.choice_scores(teacher.scores_digest, *question) is None}
-    collected = collect_scores(teacher, questions, store=store, show=lambda num_open: asking.progress(total - num_open, total))
+    asking.progress(0, total)  # before it is looked up what is kept, which takes its time where there are many
+    kept = kept_scores(teacher.scores_digest, questions, store)
+    fresh = {question for question in questions if question not in kept}
+    collected = collect_scores(
+        teacher, questions, store=store, kept=kept, show=lambda num_open: asking.progress(total - num_open, total)
+    )  # fmt: skip
     for text, question, scored in zip(asking.texts, questions, collected, strict=True):
         if isinstance(scored, ContextExceededError):
             found.results.append(LeftOut(text=text, why=TOO_LONG_TEXT))

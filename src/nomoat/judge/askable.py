@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -84,8 +84,8 @@ def require_scorable(suite: Suite) -> None:
         )
 
 
-def require_context(run: Asking, examples: Sequence[Example], *, new_tokens: int) -> None:
-    """Find the example that is too long before the first one is asked, and name it."""
+def require_context(run: Asking, examples: Iterable[Example], *, new_tokens: int) -> None:
+    """Find the example that is too long before the first one is asked, and name it. Of a model without a bound none is looked at."""
     context_tokens = run.model.engine.context_tokens
     if context_tokens is None:
         return

@@ -247,7 +247,7 @@ def _kept_by(side: Asking, examples: Sequence[Example]) -> Sequence[Example]:
     """The examples that a side has answers to, where those it has are all there will be. Raises DataError if it has none."""
     if not isinstance(side.model.engine, KeptEngine):
         return examples
-    kept = side.kept(examples)
+    kept = side.kept(side.model.engine, examples)
     if not kept:
         side.evaluation()
     return kept

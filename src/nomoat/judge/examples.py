@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from nomoat.errors import DataError
-from nomoat.records import Example, Message, Role
+from nomoat.records import Example, Message, Role, fields_of
 from nomoat.rows import Source, read_objects, unit_of
 from nomoat.textfiles import read_jsonl
 
@@ -98,17 +97,19 @@ def read_shots(path: Path, count: int) -> tuple[tuple[str, str], ...]:
 
 def render_example(example: Example) -> str:
     """One line of JSONL, without its line end; fields that are empty are left out."""
-    row = {key: value for key, value in dataclasses.asdict(example).items() if value}
+    row = {key: value for key, value in fields_of(example).items() if value}
     others = row.pop("other_targets", ())
-    return json.dumps({"target": "", **row, **({"target": [example.target, *others]} if others else {})}, ensure_ascii=False)
+    row = {"target": "", **row, **({"target": [example.target, *others]} if others else {})}
+    return json.dumps(row, ensure_ascii=False, default=fields_of)
 
 
 def digest_of(examples: Sequence[Example], *, answer_start: str = "") -> str:
     """A sha256 that is equal for equal examples whose answers begin alike, however their file was written."""
     digest = hashlib.sha256(answer_start.encode())
+    told = json.JSONEncoder(sort_keys=True, default=fields_of)
     for example in examples:
-        filled = {key: value for key, value in dataclasses.asdict(example).items() if value}  # a field added later changes nothing
-        digest.update(json.dumps(filled, sort_keys=True).encode())
+        filled = {key: value for key, value in fields_of(example).items() if value}  # a field added later changes nothing
+        digest.update(told.encode(filled).encode())
     return digest.hexdigest()
 
 

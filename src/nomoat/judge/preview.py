@@ -21,7 +21,7 @@ def preview_of(model: str, suite: Suite, *, limit: int | None, seed: int, spendi
     with opened(model) as responder:
         asking = Asking(model=responder, suite=asked, store=store, settings=RunSettings(spending=spending))
         asking.writes_choices = suite.metric == "choice"  # no server gives likelihoods
-        asking.kept(asked.examples)  # and remembered: what follows an answer is asked with the conversation before it
+        asking.answered(asked.examples)  # remembered: what follows an answer is asked with the conversation before it
         requests = [asking.request(example) for example in asked.examples]
         return preview_requests(responder, dict.fromkeys(requests), spending=spending, store=store)
 

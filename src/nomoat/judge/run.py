@@ -7,7 +7,7 @@ same answers costs nothing.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,9 +15,9 @@ from typing import Any
 
 from nomoat import matching, references
 from nomoat import responder as responders
-from nomoat.asking.answers import FailuresInARow, collect, collect_scores, count_earlier, failure_of, notes_of
+from nomoat.asking.answers import FailuresInARow, Question, collect, collect_scores, count_earlier, failure_of, kept_scores, notes_of
 from nomoat.asking.spending import Spending
-from nomoat.asking.store import AnswerStore
+from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import choices, code
 from nomoat.judge.askable import require_askable, require_context, require_scorable
@@ -147,8 +147,10 @@ class Asking:
     writes_choices: bool = False
     asked: dict[Request, str] = field(default_factory=dict)  # what was answered in writing, and the first example that asked it
     histories: dict[str, tuple[Message, ...]] = field(default_factory=dict)  # by example: its conversation, and the model's answer
+    scores: Mapping[Question, ChoiceScores] = field(default_factory=dict)  # the kept ones of a model that is not here
     groups: dict[str, str] = field(init=False)
     lettered: bool = field(init=False)  # whether a choice that is written is a letter
+    _kept_ids: set[str] | None = None
 
     def __post_init__(self) -> None:
         self.groups = groups_in(self.suite)
@@ -160,7 +162,7 @@ class Asking:
         Where the budget is used up, or a question failed, fewer are answered, and `failure` says why.
         """
         if isinstance(self.model.engine, KeptEngine):
-            examples = self.kept(examples)
+            examples = self.kept(self.model.engine, examples)
         outcomes = (
             _by_choice(self, examples) if self.suite.metric == "choice" and not self.writes_choices else _by_text(self, examples)
         )
@@ -171,33 +173,42 @@ class Asking:
         if self.suite.metric != "judge" and not isinstance(self.model.engine, KeptEngine):
             self.store.save_outcomes(self.suite.sha256, self.suite.metric, self.model.digest, outcomes)
 
-    def kept(self, examples: Sequence[Example]) -> list[Example]:
-        """Those that a model which is not here was asked before, and, of a conversation, in the very words that came before."""
-        digest = self.model.digest
-        if self.suite.metric == "choice" and not self.writes_choices:
-            if scored := self._scored_before(examples):
+    def kept(self, engine: KeptEngine, examples: Sequence[Example]) -> list[Example]:
+        """Those that a model which is not here was asked before. What is kept of the whole suite is looked up once."""
+        if self._kept_ids is None:
+            self._kept_ids = self._find_kept(engine)
+        known = self._kept_ids
+        return [example for example in examples if example.id in known]
+
+    def _find_kept(self, engine: KeptEngine) -> set[str]:
+        self.show(0)
+        if self.suite.metric == "choice":
+            if scored := self._scored_before(engine):
                 return scored
-            self.writes_choices = any(self.store.answer(digest, self.written(e)) is not None for e in examples)
-            if not self.writes_choices:
-                return []
-        kept = []
+            self.writes_choices = True
+        return {example.id for example in self.answered(self.suite.examples)}
+
+    def answered(self, examples: Sequence[Example]) -> list[Example]:
+        """Those whose answer is in the store; of a conversation, to the very words that came before. They are remembered."""
+        found = []
         for example in examples:
             if example.follows and example.follows not in self.histories:
                 continue
-            if (answer := self.store.answer(digest, self.request(example))) is not None:
+            if (answer := self.store.answer(self.model.digest, self.request(example))) is not None:
                 self.remember(example, answer)
-                kept.append(example)
-        return kept
+                found.append(example)
+        return found
 
-    def _scored_before(self, examples: Sequence[Example]) -> list[Example]:
-        """Those whose choices' likelihoods are kept; of a model that is not here, all of the form that gave most of the first ones."""
-        engine = self.model.engine
-        forms = engine.forms if isinstance(engine, KeptEngine) else (self.model.scores_digest,)
-        found = {form: [e for e in examples if self.store.choice_scores(form, *self.scored(e)) is not None] for form in forms}
-        most = max(forms, key=lambda form: len(found[form]))
-        if isinstance(engine, KeptEngine) and found[most]:
-            engine.forms = (most,)
-        return found[most]
+    def _scored_before(self, engine: KeptEngine) -> set[str]:
+        """The examples whose choices' likelihoods are kept, by id; all of the form that has most of them."""
+        questions = {example.id: self.scored(example) for example in self.suite.examples}
+        for form in engine.forms:
+            found = kept_scores(form, questions.values(), self.store)
+            if len(found) > len(self.scores):
+                self.scores, engine.forms = found, (form,)
+            if len(found) == len({*questions.values()}):
+                break
+        return {example_id for example_id, question in questions.items() if question in self.scores}
 
     def remember(self, example: Example, answer: Completion) -> None:
         """Keep what was said so far for the examples that follow this one."""
@@ -256,7 +267,7 @@ class Asking:
         elif self.settings.template and references.names_weights(self.model.ref) and not isinstance(self.model.engine, KeptEngine):
             yield f"chat template of `{self.model.ref}`: its own; `{self.settings.template}` is used only for models that have none"
         if isinstance(self.model.engine, KeptEngine):
-            count = f"{len(self.kept(self.suite.examples)):,} of {len(self.suite.examples):,}"
+            count = f"{len(self.kept(self.model.engine, self.suite.examples)):,} of {len(self.suite.examples):,}"
             yield f"`{self.model.ref}` is not asked: it has answered {count} of these questions before, and those answers are used"
         if self.num_filtered:
             yield (
@@ -334,13 +345,16 @@ class Asking:
 
 def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     """Likelihood of each example's choices; written answers for a model that gives no likelihoods."""
-    pending = [example for example in examples if run.store.choice_scores(run.model.scores_digest, *run.scored(example)) is None]
+    questions = [run.scored(example) for example in examples]
+    kept = run.scores or kept_scores(run.model.scores_digest, questions, run.store)
+    pending = [example for example, question in zip(examples, questions, strict=True) if question not in kept]
     require_context(run, pending, new_tokens=1)
     try:
         collected = collect_scores(
             run.model,
-            [run.scored(example) for example in examples],
+            questions,
             store=run.store,
+            kept=kept,
             show=lambda num_open: run.show(len(examples) - num_open),
         )
     except UnsupportedError:
@@ -384,7 +398,7 @@ def _asked_together(run: Asking, examples: Sequence[Example]) -> Iterator[Sequen
     if run.settings.spending.budget is None or len(conversations) == len(examples):
         yield examples
         return
-    run.kept(examples)  # from here on it is known which words came before
+    run.answered(examples)  # from here on it is known which words came before
     known = [run.request(example) for example in examples if not example.follows or example.follows in run.histories]
     count_earlier(run.model, known, store=run.store, spending=run.settings.spending)
     random.Random(0).shuffle(conversations)
@@ -431,7 +445,7 @@ def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
 def _written(run: Asking, examples: Sequence[Example], num_before: int) -> Iterator[tuple[Example, Completion]]:
     """Every example that got an answer with it, in order, once all are there."""
     requests = {example.id: run.request(example) for example in examples}
-    missing = [example for example in examples if run.store.answer(run.model.digest, requests[example.id]) is None]
+    missing = (example for example in examples if run.store.answer(run.model.digest, requests[example.id]) is None)
     require_context(run, missing, new_tokens=run.suite.max_new_tokens)
     collected = collect(
         run.model,

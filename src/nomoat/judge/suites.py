@@ -275,6 +275,20 @@ def own_suites() -> dict[str, Path]:
     return {**{composed(path.name): path for path in sorted(home.glob("*")) if path.is_dir()}, **files}
 
 
+def outline(name: str) -> tuple[Suite | SuiteFile, int]:
+    """What a suite says of itself, and how many examples it has. Raises what `load_suite` raises.
+
+    They are counted, and not read, where its TOML names their metric and their sha256, as `write_suite` does.
+    """
+    path = _find(name)
+    if path is not None and path.suffix.lower() == ".toml":
+        settings = _read_settings(path)
+        if settings.metric and settings.sha256:
+            return settings, sum(bool(line.strip()) for line in read_text(_examples_of(path, settings)).split("\n"))
+    suite = _load(name, path)
+    return suite, len(suite.examples)
+
+
 def files_of(name: str) -> tuple[Path, ...]:
     """What there is in NOMOAT_HOME of a suite of yours: its folder, or its files, with the one that makes it known last.
 
@@ -329,6 +343,12 @@ def _suites_in(folder: Path) -> list[Path]:
 
 def _load_toml(path: Path) -> Suite:
     settings = _read_settings(path)
+    jsonl = _examples_of(path, settings)
+    return _assemble(settings, jsonl, jsonl.parent)
+
+
+def _examples_of(path: Path, settings: SuiteFile) -> Path:
+    """The file of a TOML's examples, which is the one that it describes."""
     jsonl = path.parent / (settings.examples or f"{path.stem}.jsonl")
     if not jsonl.exists():
         raise DataError(
@@ -340,7 +360,7 @@ def _load_toml(path: Path) -> Suite:
             f"`{jsonl}` is not the file that `{path.name}` describes: its sha256 differs",
             hint="if you changed it on purpose, remove the line `sha256` from the .toml",
         )
-    return _assemble(settings, jsonl, jsonl.parent)
+    return jsonl
 
 
 def require_metric(name: str) -> Metric:

@@ -151,7 +151,7 @@ def _entries(path: Source) -> list[tuple[str, dict[str, Any]]]:
     elif _is_one_object(text):
         values = [textfiles.parse_json(text, path)]
     else:
-        return [(f"line {line}", value) for line, value in textfiles.read_jsonl(path)]
+        return [(f"line {line}", value) for line, value in textfiles.parse_jsonl(text, path)]
     has_escapes = "\\u" in text
     for number, value in enumerate(values, start=1):
         if not isinstance(value, dict):

@@ -442,9 +442,12 @@ def _question_of(lesson: Lesson) -> str:
 
 
 def _scripts(lessons: Sequence[Lesson]) -> dict[str, float]:
-    letters = Counter(letter for lesson in lessons for letter in _text_of(lesson) if letter.isalpha())
-    scripts: Counter[str] = Counter()
-    for letter, count in letters.items():
+    characters, scripts = Counter[str](), Counter[str]()
+    for lesson in lessons:
+        characters.update(_text_of(lesson))
+    for letter, count in characters.items():
+        if not letter.isalpha():
+            continue
         script = unicodedata.name(letter, "?").split()[0]
         scripts[SCRIPTS.get(script, script.capitalize())] += count
     total = scripts.total()
