@@ -64,10 +64,10 @@ def drawn_cache(
     return np.concatenate(parts, 1), parts[0].shape[1], known[0], known[1]
 
 
-def steps(pieces: int) -> list[Any]:
+def steps(pieces: int, *, by_amx: bool) -> list[Any]:
     """What attention is done by, in this order."""
-    keep, attend, join, *by_amx = chain.ATTENTION_FUNCTIONS
-    return [keep, *by_amx, attend, *([join] if pieces > 1 else [])]
+    keep, attend, join, *with_amx = chain.ATTENTION_FUNCTIONS
+    return [keep, *(with_amx if by_amx else []), attend, *([join] if pieces > 1 else [])]
 
 
 def attended(
@@ -82,6 +82,7 @@ def attended(
     seed: int = 0,
     pieces: int = 1,
     sizes: tuple[int, int] = (tables.SMALL, tables.SMALL),
+    by_amx: bool = tables.BY_AMX,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """What the new tokens of texts see, (tokens before, new tokens) each: ours, and by plain products."""
     drawn = np.random.default_rng(seed)
@@ -127,10 +128,11 @@ def attended(
     view[View.TOKENS : View.KEEP_CODE] = (
         tokens, listed.ctypes.data, room.ctypes.data, room.shape[1], partial.ctypes.data, pieces, num_few, num_many
     )  # fmt: skip
-    job[Attention.VIEW], job[Attention.ATTENDED], job[Attention.NEXT_UNITS] = (
+    job[Attention.VIEW], job[Attention.ATTENDED], job[Attention.NEXT_UNITS], view[View.AMX_CODE] = (
         view.ctypes.data,
         seen.ctypes.data,
         taken.ctypes.data,
+        chain.ATTENTION_FUNCTIONS[-1].address if by_amx else 0,
     )
     turned = query.copy()  # in place
     job[[Attention.QUERY, Attention.KEY, Attention.VALUE]] = [array.ctypes.data for array in (turned, key, value)]
@@ -143,7 +145,7 @@ def attended(
         cache.ctypes.data + key_bytes,
         sinks.ctypes.data if has_sinks else 0,
     )
-    for step in steps(pieces):
+    for step in steps(pieces, by_amx=by_amx):
         for thread in range(THREADS):  # one after another: the first takes what is dealt by turns
             step.call(job.ctypes.data, thread, THREADS)
     expected = np.zeros_like(seen)
@@ -221,40 +223,24 @@ def test_a_cpu_with_avx2_alone_sees_the_same(empty_home: Path) -> None:
     subprocess.run([sys.executable, "-c", OTHER_CPU], check=True, env=environment)
 
 
-WITHOUT_AMX = """
-import sys
-import numpy as np
-from nomoat import hardware
-flags = hardware.cpu_flags() - {"amx_int8"}
-hardware.cpu_flags = lambda: flags
-from tests.engine.test_attention import seen_by_many
-np.savez(sys.argv[1], *seen_by_many())
-"""
-
-
-def seen_by_many() -> list[npt.NDArray[np.float32]]:
-    """What tokens of prompts see in models of several kinds."""
-    small, wide = (tables.SMALL, tables.SMALL), (tables.WIDE, tables.WIDE)
-    kinds: list[tuple[list[tuple[int, int]], dict[str, Any]]] = [
+@pytest.mark.skipif(not tables.BY_AMX, reason="this CPU has no AMX, or the system does not give it")
+@pytest.mark.parametrize(
+    ("texts", "settings"),
+    [
         ([(0, 300), (500, 25), (31, 33)], {"heads": 9, "kv_heads": 3}),
         ([(0, 600)], {"heads": 14, "kv_heads": 2, "sizes": (tables.WIDE, tables.SMALL)}),
-        ([(0, 24), (290, 30)], {"heads": 6, "kv_heads": 6, "width": 80, "cap": 2.5, "sizes": small}),
-        ([(70, 400)], {"heads": 4, "kv_heads": 2, "width": 96, "window": 40, "sizes": small}),
-        ([(0, 300)], {"heads": 4, "kv_heads": 1, "width": 128, "window": 257, "sizes": wide}),
-        ([(5, 100)], {"heads": 2, "kv_heads": 1, "width": 256, "sizes": wide}),
+        ([(0, 24), (290, 30)], {"heads": 6, "kv_heads": 6, "width": 80, "cap": 2.5}),
+        ([(0, 300)], {"heads": 6, "kv_heads": 2, "width": 80, "cap": 2.5, "sizes": (tables.WIDE, tables.WIDE)}),
+        ([(70, 400)], {"heads": 4, "kv_heads": 2, "width": 96, "window": 40}),
+        ([(0, 300)], {"heads": 4, "kv_heads": 1, "width": 128, "window": 257, "sizes": (tables.WIDE, tables.WIDE)}),
+        ([(5, 100)], {"heads": 2, "kv_heads": 1, "width": 256, "sizes": (tables.WIDE, tables.WIDE)}),
         ([(0, 300)], {"heads": 8, "kv_heads": 2, "window": 128, "has_sinks": True}),
-    ]
-    return [attended(texts, **settings)[0] for texts, settings in kinds]
-
-
-@pytest.mark.skipif(not tables.BY_AMX, reason="this CPU has no AMX, or the system does not give it")
-def test_with_amx_and_without_it_tokens_see_the_very_same(empty_home: Path, tmp_path: Path) -> None:
+    ],
+)
+def test_with_amx_and_without_it_tokens_see_the_very_same(texts: list[tuple[int, int]], settings: dict[str, Any]) -> None:
     """To the last bit, so that a text's answer does not depend on which of the two read it."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", WITHOUT_AMX, str(tmp_path / "seen.npz")], check=True, env=environment)
-    with np.load(tmp_path / "seen.npz") as without:
-        for ours, theirs in zip(seen_by_many(), without.values(), strict=True):
-            assert np.array_equal(ours, theirs)
+    with_it, without_it = (attended(texts, by_amx=by_amx, **settings)[0] for by_amx in (True, False))
+    assert np.array_equal(with_it, without_it)
 
 
 def test_keys_are_seen_in_pieces_where_threads_had_unlike_shares_else() -> None:

@@ -1,10 +1,12 @@
-"""Products of many tokens at once by Intel's AMX, whose registers are tiles of sixteen rows: in bf16, with sums in float32.
+"""Products of many tokens with weights by Intel's AMX, whose registers are tiles of sixteen rows: in bf16, with sums in float32.
 
 A tile of a file becomes numbers of 16 bits once for all tokens of a part. Nothing is scaled between the products, so a pass is nearer
 to float32 than one in 8 bits (`panels`), and no chunk of columns has a scale of its own. Only where the system lets this process use
 AMX (`step_tables.IN_BF16`).
 
 A panel is the inputs of `PANEL_TOKENS` tokens, `STEP` columns of each: [panel][column / STEP][token][STEP].
+
+`Registers` are attention's, too, whose products are of bytes: `attention_amx_kernels`.
 """
 
 from __future__ import annotations

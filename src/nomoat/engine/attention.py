@@ -30,11 +30,11 @@ from nomoat.engine.attention_kernels import (
     prefetch,
     score_small,
     score_wide,
+    start_of,
     weigh_all,
     weigh_some,
 )
 from nomoat.engine.attention_tables import (
-    BY_AMX,
     COLUMNS,
     LAID_OUT_NUMBERS,
     MANY_TOKENS,
@@ -124,7 +124,7 @@ def attend(at: Any, me: Any, threads: Any) -> None:
     for are_few in range(2):
         table, count = (facts[View.FEW_ROWS], facts[View.NUM_FEW]) if are_few else (facts[View.MANY_ROWS], facts[View.NUM_MANY])
         rows = jit.table_at(table, count, ROW_NUMBERS)
-        if BY_AMX and not are_few:  # `attention_amx` does these
+        if facts[View.AMX_CODE] and not are_few:  # `attention_amx` does these
             continue
         parts = facts[View.PIECES] if are_few else 1
         taken, before, r = job[Attention.NEXT_UNITS] + 8 * are_few, 0, 0
@@ -197,14 +197,13 @@ def _result_of(job: Any, facts: Any, row: Any, head: Any, n: Any) -> Any:
 def _weigh(facts: Any, scores: Any, count: Any, end: Any, state: Any, seen: Any, scales: Any) -> None:
     """A query's scores of so many keys become weights, of those it sees, before `end`; what it saw before is scaled to them.
 
-    `scales`: of their values. Which of two functions weighs depends on a token's place alone: they differ in the last bit, and a
-    prompt may be read in any parts.
+    `scales`: of their values. Where it sees all of them, `weigh_all` saves the masks and gives the same bits.
     """
     width, window, cap = facts[View.WIDTH], facts[View.WINDOW], jit.as_float(np.uint32(facts[View.CAP])) * np.float32(LOG2_E)
     low, high = max(0, end - window) if window else 0, min(end, count)
     if cap:
         cap_scores(scores, count, cap)
-    if low == 0 and high == count == SPAN_BLOCKS * BLOCK_TOKENS:
+    if low == 0 and high == count:
         weigh_all(scores, count, low, high, state, scales)
     else:
         weigh_some(scores, count, low, max(low, high), state, scales)
@@ -339,9 +338,6 @@ def _prepare(
             panels + n // together * panel_bytes,
         )
         state = jit.floats_at(states + n * STATE_BYTES, STATE_NUMBERS)
-        state[QueryState.MOST], state[QueryState.TOTAL] = np.float32(NOTHING), np.float32(0)
-        if is_first and job[Attention.SINKS]:
-            sink = jit.floats_at(job[Attention.SINKS], own + 1)[own]
-            state[QueryState.MOST], state[QueryState.TOTAL] = sink * np.float32(LOG2_E), np.float32(1)
+        state[QueryState.MOST], state[QueryState.TOTAL] = start_of(job[Attention.SINKS] if is_first else 0, own)
         pack_query(query, width, panel + 4 * (n % together), 4 * together, states + n * STATE_BYTES + 4 * QueryState.QUERY_UNIT)
         state[QueryState.QUERY_UNIT] *= scale

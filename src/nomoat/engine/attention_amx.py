@@ -25,7 +25,7 @@ from nomoat.engine.attention_amx_kernels import (
     split_weights,
     weigh,
 )
-from nomoat.engine.attention_kernels import LOG2_E, NOTHING, cap_scores, clear
+from nomoat.engine.attention_kernels import LOG2_E, cap_scores, clear, start_of
 from nomoat.engine.attention_tables import (
     AMX_LEAST,
     AMX_PORTION,
@@ -100,10 +100,7 @@ def _split_queries(
             jit.floats_at(state + QueryState.MOST * 4 * AMX_ROWS, 1),
             jit.floats_at(state + QueryState.TOTAL * 4 * AMX_ROWS, 1),
         )
-        most[0], total[0] = np.float32(NOTHING), np.float32(0)
-        if job[Attention.SINKS]:
-            sinks_H = jit.floats_at(job[Attention.SINKS], facts[View.HEADS])
-            most[0], total[0] = sinks_H[head * group + own] * np.float32(LOG2_E), np.float32(1)
+        most[0], total[0] = start_of(job[Attention.SINKS], head * group + own)
         unit = state + QueryState.QUERY_UNIT * 4 * AMX_ROWS
         split_query(numbers, steps, room + n * 2 * steps * STEP, unit)
         jit.floats_at(unit, 1)[0] *= scale
@@ -228,7 +225,7 @@ def _attend_some(job: Any, facts: Any, row: Any, head: Any, first: Any, count: A
         _see_span(facts, start, blocks, count, steps, after, states, seen, room)
         block += blocks
     group = facts[View.HEADS] // facts[View.KV_HEADS]
-    m, own = first // group, first % group
+    m, own = first // group, first % group  # counted on: `attention._result_of` divides for each query
     for n in range(count):
         result = job[Attention.ATTENDED] + 4 * ((row[Row.FIRST_TOKEN] + m) * facts[View.HEADS] + head * group + own) * width
         result_W, seen_W = jit.floats_at(result, width), jit.floats_at(seen + n * 4 * columns, width)

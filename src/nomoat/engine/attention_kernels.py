@@ -297,6 +297,14 @@ def clear(place: Any, count: Any) -> None:
 
 
 @jit.kernel
+def start_of(sinks: Any, head: Any) -> Any:
+    """A query's largest score and its sum of weights when it has seen no key. `sinks`: address of each head's; 0: there are none."""
+    if sinks:
+        return jit.floats_at(sinks, head + 1)[head] * np.float32(LOG2_E), np.float32(1)
+    return np.float32(NOTHING), np.float32(0)
+
+
+@jit.kernel
 def cap_scores(scores: Any, count: Any, cap: Any) -> None:
     """Keep them within plus and minus `cap`, smoothly: cap * tanh(score / cap)."""
     scores_C = jit.floats_at(scores, count)

@@ -44,7 +44,7 @@ class View(IntEnum):
     SCALE = 4  # of scores: a float32's bits
     CAP = 5  # of scores: a float32's bits; 0: none
     WINDOW = 6  # tokens; 0: all are seen
-    EPSILON = 7  # of these norms: a float32's bits
+    EPSILON = 7  # of norms of queries and keys (`Attention.QUERY_NORM`): a float32's bits
     BLOCK_BYTES = 8  # from one block of the cache to the next, of all layers
     KEY_SIZE = 9  # bytes of a number: SMALL or WIDE
     VALUE_SIZE = 10

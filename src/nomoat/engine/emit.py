@@ -22,7 +22,7 @@ FOUR_WORDS, SIXTEEN_BYTES = ir.VectorType(WORD, ARM_LANES), ir.VectorType(BYTE, 
 NO_SIGN, HIGHEST_BITS, LOW_WORDS = 0x7FFFFFFF, 0x80808080, 0x0000FFFF
 LARGEST_SHORT, LARGEST_INPUT = 32767, 127
 IN_ORDER = ("nsz",)
-AS_USUAL = 4  # a rounding of AVX-512's instructions: to the nearest
+AS_USUAL = 4  # a rounding of AVX-512's instructions: as the thread's MXCSR says, to the nearest by default
 
 
 class Emit:

@@ -10,7 +10,7 @@ its places; every place holds 64 bits, a number or the address of a table or of 
     Job: steps of a `program.Program`             Attention: a layer's, a Job whose NUM_STEPS is ATTENTION
       STATE ───────────> TeamState                  STATE ─────────────> TeamState
       STEPS ───────────> Step, NUM_STEPS rows       VIEW ──────────────> View: how its layers see, and the pass
-        CODE ──────────> machine code                 KEEP_CODE, ... ──> machine code of `kv_cache` and `attention`
+        CODE ──────────> machine code                 KEEP_CODE, ... ──> machine code of `kv_cache`, `attention` and `attention_amx`
         TILES ─────────> weights                      FEW_ROWS, ... ───> Row: new tokens of a text
         VECTOR ────────> a bias, a norm's weights     BLOCKS ──────────> list of the texts' blocks
       ROOM ────────────> Room: memory of a part       ROOMS, PARTIAL ──> memory of the threads
