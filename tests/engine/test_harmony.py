@@ -160,8 +160,8 @@ def test_an_answer_that_is_held_or_begun_has_no_thoughts(tokenizer: Tokenizer, s
 def test_what_a_template_has_begun_is_not_begun_again(path: Path, opened: str, begun: str) -> None:
     tokenizer = from_metadata(GGUFFile(path).metadata)
     tokenizer.chat_template = TEMPLATE + opened
-    for settings, end in (({"json_schema": "{}"}, begun), ({}, opened)):
-        text, _ = tokenizer.prompt_text(Request(messages=(ASKED,), **settings))
+    for schema, end in (("{}", begun), (None, opened)):
+        text, _ = tokenizer.prompt_text(Request(messages=(ASKED,), json_schema=schema))
         assert text.endswith(f"hi<|end|><|start|>assistant{end}")
 
 
