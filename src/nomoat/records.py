@@ -79,10 +79,11 @@ class Request:
     a model on this machine follows the schema whatever it says. `answer_start`: words put into the model's mouth, which its answer
     goes on from; not part of the answer, and only for conversations with models on this machine. `template_variables`: a JSON object
     of what the model's chat template is to know besides (Qwen3's `enable_thinking`). `reasoning_effort` is told to a template that
-    reads it; `none` is `enable_thinking: false` to one that reads that. `tools`: functions that the model may call, each a JSON object
-    as OpenAI has it (`type`, and `function` with name, description and parameters as a JSON schema); `must_call` are the names of
-    those of which it has to call one, and `one_call` says that it may call no more than one. Lists are taken as well as tuples, one
-    text where there may be several, and dicts for JSON. Raises UsageError for what cannot be meant: see `bounds`.
+    reads it (GPT-OSS's knows three: `docs/models.md`); `none` is `enable_thinking: false` to one that reads that. `tools`: functions
+    that the model may call, each a JSON object as OpenAI has it (`type`, and `function` with name, description and parameters as a
+    JSON schema); `must_call` are the names of those of which it has to call one, and `one_call` says that it may call no more than
+    one. Lists are taken as well as tuples, one text where there may be several, and dicts for JSON. Raises UsageError for what cannot
+    be meant: see `bounds`.
     """
 
     messages: tuple[Message, ...] = ()

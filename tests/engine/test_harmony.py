@@ -46,15 +46,16 @@ def tokenizer(path: Path) -> Tokenizer:
     return from_metadata(GGUFFile(path).metadata)
 
 
-def text_of(tokenizer: Tokenizer, written: str, *, begun: bool = False, is_cut: bool = False) -> str:
-    """The text of an answer, which is the same however its tokens come."""
-    stream = harmony.ChannelStream(tokenizer, begun=begun)
+def text_of(tokenizer: Tokenizer, written: str, *, prompt: str = "<|start|>assistant", is_cut: bool = False) -> str:
+    """The text of an answer behind a prompt."""
+    stream = harmony.ChannelStream(tokenizer, tokenizer.encode(prompt))
     return "".join(map(stream.push, tokenizer.encode(written))) + stream.finish(is_cut=is_cut)
 
 
 FINAL = "<|channel|>final<|message|>"
 THOUGHT = "<|channel|>analysis<|message|>They greet.<|end|>"
 CALL = '<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "서울"}'
+CLOCK = '<tool_call>\n{"name": "clock", "arguments": {}}\n</tool_call>'
 CALLED = '<tool_call>\n{"name": "weather", "arguments": {"city": "서울"}}\n</tool_call>'
 
 
@@ -70,7 +71,21 @@ CALLED = '<tool_call>\n{"name": "weather", "arguments": {"city": "서울"}}\n</t
         ("<|channel|>commentary to=functions.clock<|message|>", '<tool_call>\n{"name": "clock", "arguments": {}}\n</tool_call>'),
         (f"<|channel|>commentary<|message|>I look.<|end|><|start|>assistant{CALL}", f"I look.\n\n{CALLED}"),
         (f"<|channel|>analysis to=python code<|message|>1+1<|end|><|start|>assistant{FINAL}2", "<think>\n1+1\n</think>\n\n2"),
-        ("No channel at all", "No channel at all"),
+        ("<|channel|>commentary to=functions.clock<|constrain|>json<|message|>{}", CLOCK),
+        (" to=functions.clock<|channel|>commentary json<|message|>{}", CLOCK),
+        ("<|channel|>commentary to=functions.날씨 json<|message|>{}", CLOCK.replace("clock", r"\ub0a0\uc528")),
+        ("<|channel|>analysis<|message|>They greet.", "<think>\nThey greet.\n</think>\n\n"),
+        (THOUGHT, "<think>\nThey greet.\n</think>\n\n"),
+        (f"<|channel|>analysis<|message|>No </think><|end|><|start|>assistant{FINAL}A", "<think>\nNo </think >\n</think>\n\nA"),
+        ("안녕 세계 🎉 no channel", "안녕 세계 🎉 no channel"),
+        ("Tom", "Tom"),
+        ("to", "to"),
+        ("<|message|>plain", "plain"),
+        (f"{THOUGHT}Hello there", "<think>\nThey greet.\n</think>\n\nHello there"),
+        (f"{FINAL}Hello <|message|>world", "Hello world"),
+        (f"{FINAL}Use <|start|> here", "Use \n\n here"),
+        (f"{FINAL}Use <|start|> here, and as often as you like", "Use \n\n here, and as often as you like"),
+        ("<|channel|>final", ""),
         ("", ""),
     ],
 )  # fmt: skip
@@ -84,8 +99,28 @@ def test_what_is_cut_off_ends_nowhere(tokenizer: Tokenizer) -> None:
     assert text_of(tokenizer, f"{THOUGHT}<|start|>assi", is_cut=True) == "<think>\nThey greet."
 
 
-def test_an_answer_that_the_prompt_has_begun_is_said(tokenizer: Tokenizer) -> None:
-    assert text_of(tokenizer, '{"a": 1}', begun=True) == '{"a": 1}'
+@pytest.mark.parametrize("written", ["<|channel|>", "<|channel|>analysis", " to=functions.weather"])
+def test_an_answer_that_is_cut_off_in_its_first_header_says_nothing(tokenizer: Tokenizer, written: str) -> None:
+    assert text_of(tokenizer, written, is_cut=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("prompt", "written", "text"),
+    [
+        (f"<|start|>assistant{FINAL}", '{"a": 1}', '{"a": 1}'),
+        (f"<|start|>assistant{FINAL}Well", ", 서울", ", 서울"),
+        ("<|start|>assistant<|channel|>", "final<|message|>A", "A"),
+        (f"<|start|>user<|message|>hi<|end|>{FINAL}", "A", "A"),
+        (f"<|start|>assistant{harmony.NO_THOUGHT}", f"{FINAL}A", "A"),
+    ],
+)
+def test_an_answer_goes_on_with_what_the_prompt_has_begun(tokenizer: Tokenizer, prompt: str, written: str, text: str) -> None:
+    assert text_of(tokenizer, written, prompt=prompt) == text
+
+
+def test_an_answer_without_channels_is_streamed(tokenizer: Tokenizer) -> None:
+    stream = harmony.ChannelStream(tokenizer, tokenizer.encode("<|start|>assistant"))
+    assert [stream.push(token) for token in tokenizer.encode("안녕")][-1] == "녕"
 
 
 def test_an_answer_ends_with_its_last_message(tokenizer: Tokenizer) -> None:
@@ -109,11 +144,25 @@ def test_end_still_ends_answers_of_other_models(tmp_path: Path, monkeypatch: pyt
         ({"tools": (WEATHER,), "must_call": ("weather",)}, FINAL),
         ({"tools": (WEATHER,)}, ""),
         ({"reasoning_effort": "none"}, FINAL),
+        ({"template_variables": {"reasoning_effort": "none"}}, FINAL),
+        ({"reasoning_effort": "none", "tools": (WEATHER,)}, harmony.NO_THOUGHT),  # what is said calls nothing
     ],
 )
 def test_an_answer_that_is_held_or_begun_has_no_thoughts(tokenizer: Tokenizer, settings: dict[str, Any], begun: str) -> None:
     text, _ = tokenizer.prompt_text(Request(messages=(ASKED,), **settings))
     assert text.endswith(f"<|start|>assistant{begun}")
+
+
+@pytest.mark.parametrize(
+    ("opened", "begun"),
+    [(FINAL, FINAL), ("<|channel|>analysis<|message|>", f"<|channel|>analysis<|message|><|end|><|start|>assistant{FINAL}")],
+)
+def test_what_a_template_has_begun_is_not_begun_again(path: Path, opened: str, begun: str) -> None:
+    tokenizer = from_metadata(GGUFFile(path).metadata)
+    tokenizer.chat_template = TEMPLATE + opened
+    for schema, end in (("{}", begun), (None, opened)):
+        text, _ = tokenizer.prompt_text(Request(messages=(ASKED,), json_schema=schema))
+        assert text.endswith(f"hi<|end|><|start|>assistant{end}")
 
 
 def test_likelihoods_are_those_of_what_is_said(tokenizer: Tokenizer) -> None:
@@ -124,6 +173,8 @@ def test_likelihoods_are_those_of_what_is_said(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize(("effort", "told"), [("none", "low"), ("minimal", "low"), ("medium", "medium"), ("max", "high")])
 def test_the_template_is_told_of_the_efforts_it_knows(tokenizer: Tokenizer, effort: Any, told: str) -> None:
     assert f"Reasoning: {told}" in tokenizer.prompt_text(Request(messages=(ASKED,), reasoning_effort=effort))[0]
+    variables = {"reasoning_effort": effort}
+    assert f"Reasoning: {told}" in tokenizer.prompt_text(Request(messages=(ASKED,), template_variables=variables))[0]
 
 
 def test_earlier_thoughts_are_left_out_but_beside_a_call(tokenizer: Tokenizer) -> None:
@@ -139,6 +190,41 @@ def test_earlier_thoughts_are_left_out_but_beside_a_call(tokenizer: Tokenizer) -
     assert "<|channel|>final<|message|>Hello<|end|>" in text
     assert "<|channel|>analysis<|message|>I look.<|end|><|start|>assistant to=functions.weather<|channel|>commentary json" in text
     assert "// \nweather" in text  # the function says nothing of itself
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("To close a thought, write </think> behind it.", "To close a thought, write </think> behind it."),
+        ("I look.\n\n<think>\nsecret\n</think>\n\nDone", "I look.\n\nDone"),
+        ("<think>\nsecret\n\nmore</think>Done", "Done"),
+        ("<think>\ncut off", ""),
+        ("Write:\n<think>\nand what you think", "Write:\n<think>\nand what you think"),
+    ],
+)
+def test_of_an_earlier_answer_all_that_was_said_is_told(tokenizer: Tokenizer, content: str, said: str) -> None:
+    text = tokenizer.render((ASKED, Message(role="assistant", content=content), ASKED))
+    assert f"<|start|>assistant{FINAL}{said}<|end|><|start|>user" in text
+
+
+def test_calls_of_one_turn_are_told_one_by_one_with_what_they_came_to(tokenizer: Tokenizer) -> None:
+    calls = tuple(ToolCall(id=name, name=name, arguments="{}") for name in ("weather", "clock", "news"))
+    turns = (
+        ASKED, CallingTurn(role="assistant", content="I look.", calls=calls),
+        ToolResult(role="tool", content="noon", call_id="clock"), ToolResult(role="tool", content="clear", call_id="weather"), ASKED,
+    )  # fmt: skip
+    told = list(harmony.told(turns))
+    assert [one.calls[0].name if isinstance(one, CallingTurn) else one.content for one in told] == [
+        "hi", "weather", "clear", "clock", "noon", "news", "hi",
+    ]  # fmt: skip
+    assert [one.content for one in told if isinstance(one, CallingTurn)] == ["I look.", "", ""]
+    text = tokenizer.render(turns, {}, (WEATHER,))
+    assert text.index("to=functions.weather") < text.index("clear") < text.index("to=functions.clock") < text.index("noon")
+
+
+def test_a_function_may_have_nothing_as_its_description(tokenizer: Tokenizer) -> None:
+    tool = json.dumps({"type": "function", "function": {"name": "weather", "description": None, "parameters": {}}})
+    assert "// \nweather" in tokenizer.render((ASKED,), {}, (tool,))
 
 
 def answered(engine: LocalEngine, request: Request, written: str, monkeypatch: pytest.MonkeyPatch) -> list[Chunk]:
@@ -163,6 +249,17 @@ def test_an_engine_s_answer_is_streamed_in_channels(engine: LocalEngine, monkeyp
     chunks = answered(engine, Request(messages=(ASKED,)), f"{THOUGHT}<|start|>assistant{FINAL}Hello.<|return|>", monkeypatch)
     assert "".join(chunk.text for chunk in chunks) == "<think>\nThey greet.\n</think>\n\nHello."
     assert chunks[0].text == "<think>\n"
+    assert chunks[-1].finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("stop", "text"), [("</think>\n\nHe", "<think>\nThey greet.\n"), ("llo", "<think>\nThey greet.\n</think>\n\nHe")]
+)
+def test_a_stop_string_ends_an_answer_in_channels(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, stop: str, text: str) -> None:
+    chunks = answered(
+        engine, Request(messages=(ASKED,), stop=stop), f"{THOUGHT}<|start|>assistant{FINAL}Hello.<|return|>", monkeypatch
+    )
+    assert "".join(chunk.text for chunk in chunks) == text
     assert chunks[-1].finish_reason == "stop"
 
 

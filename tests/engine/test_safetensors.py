@@ -104,6 +104,18 @@ def test_a_folder_of_gptoss_in_mxfp4_has_the_codes_of_its_gguf_file(tmp_path: Pa
     importer.read_sizes(source)
 
 
+@pytest.mark.parametrize(
+    ("part", "found"),
+    [("_blocks", r"`\S+_proj_blocks` of the strange shape \(1,\), without scales"), ("_bias", r"of the strange shape \(1,\)\n")],
+)
+def test_experts_of_gptoss_that_are_of_a_strange_shape_are_a_bad_file(part: str, found: str, tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "gpt-oss")
+    name = f"model.layers.0.mlp.experts.down_proj{part}"
+    save_file(load_file(folder / "model.safetensors") | {name: torch.zeros(1)}, folder / "model.safetensors")
+    with pytest.raises(BadFileError, match=found):
+        open_source(folder)
+
+
 @pytest.mark.parametrize("name", ["mixtral", "qwen2moe"])
 def test_experts_that_lie_together_as_transformers_5_has_them_are_read(name: str, tmp_path: Path) -> None:
     model, folder = write_folder(tmp_path / "model", name, save_original_format=False)

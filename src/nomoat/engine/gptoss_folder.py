@@ -106,9 +106,9 @@ class GptOssFolder(SafetensorsFolder):
             elif kind is None and values.ndim == 3:
                 self._tensors[f"{target}.weight"] = OfExperts([Stored(of_one[:, rows].T, stored.type_name) for of_one in values])
             else:
+                lacks = ", without scales that go with it" if kind == "_blocks" else ""
                 raise BadFileError(
-                    f"`{self.path}` holds `{name}` of the shape {values.shape}, without scales that go with it",
-                    hint="download it again",
+                    f"`{self.path}` holds `{name}` of the strange shape {values.shape}{lacks}", hint="download it again"
                 )
 
     def raw_rows(self, name: str, rows: Rows = None) -> npt.NDArray[np.uint8]:

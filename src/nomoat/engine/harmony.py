@@ -6,31 +6,40 @@ An answer is messages, one after another, whose marks are control tokens:
 
 Here it becomes a text as other models write one: what is thought stands in `<think>`, a call in `<tool_call>`. Source: https://cookbook.openai.com/articles/openai-harmony
 
-Not covered: calls of OpenAI's own tools (`python`, `browser`), which are taken for thoughts.
+Not covered: calls of anything but `functions.NAME`, such as OpenAI's own tools (`python`, `browser`), which are taken for thoughts.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nomoat import matching
-from nomoat.records import CallingTurn, Effort, Message, Request
+from nomoat.records import CallingTurn, Message, Request, ToolResult
 
 if TYPE_CHECKING:
-    from nomoat.engine.tokenizer import DecodeStream, Tokenizer
+    from nomoat.engine.tokenizer import Tokenizer
 
-START, CHANNEL, MESSAGE, END, CALL, RETURN = (f"<|{name}|>" for name in ("start", "channel", "message", "end", "call", "return"))
+START, CHANNEL, CONSTRAIN, MESSAGE, END, CALL, RETURN = (
+    f"<|{name}|>" for name in ("start", "channel", "constrain", "message", "end", "call", "return")
+)
 ENDS = (CALL, RETURN)  # of an answer; `END` is of a message
 FINAL = f"{CHANNEL}final{MESSAGE}"  # how what is said begins
+NEXT = f"{END}{START}assistant"  # how a message ends and another one begins
+NO_THOUGHT = f"{CHANNEL}analysis{MESSAGE}{NEXT}"
 THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"
 CALL_BEGINS, CALL_ENDS = "<tool_call>", "</tool_call>"
-FUNCTIONS = "functions."
+CLOSED = f"\n{THOUGHT_ENDS}\n\n"  # how a thought ends in the text
+MENTIONED = "</think >"  # the same mark within a thought
+# A thought in an earlier answer; in the midst of it only as it is written here.
+TOLD = re.compile(r"(?:\A\s*<think>|(?<=\n\n)<think>\n).*?(?:</think>\s*|\Z)", re.DOTALL)
+FUNCTIONS, RECIPIENT_BEGINS = "functions.", "to="
+MOST_WORDS = 4  # of a header: `assistant<|channel|>commentary to=functions.NAME <|constrain|> json`
 RECIPIENT, ANALYSIS = re.compile(r"\bto=([^\s<]+)"), re.compile(rf"{re.escape(CHANNEL)}\s*analysis")
-EFFORTS: dict[Effort, Effort] = {"none": "low", "minimal": "low", "xhigh": "high", "max": "high"}  # it has learned three
+EFFORTS = {"none": "low", "minimal": "low", "xhigh": "high", "max": "high"}  # it has learned three
 
 
 def is_spoken(template: str | None) -> bool:
@@ -38,80 +47,146 @@ def is_spoken(template: str | None) -> bool:
     return template is not None and FINAL in template
 
 
-def begins_final(request: Request) -> bool:
-    """Whether an answer has no thoughts: one that is held to a form, that begins with given words, or that nobody wants them in."""
-    is_held = request.json_schema is not None or bool(request.must_call or request.answer_start)
-    return is_held or request.reasoning_effort == "none"
+def effort_of(request: Request) -> Any:
+    """What a request says of `reasoning_effort`; what it says among the template's variables comes first."""
+    return json.loads(request.template_variables or "{}").get("reasoning_effort", request.reasoning_effort)
 
 
-def told(message: Message) -> Message:
-    """A turn as a template of channels wants it: earlier thoughts are left out; beside a call there is nothing else."""
-    if isinstance(message, CallingTurn):
-        return replace(message, content=message.content.replace(THOUGHT_BEGINS, "").replace(THOUGHT_ENDS, "").strip())
-    if message.role != "assistant":
-        return message
-    said = matching.without_draft(message.content)
-    return message if said == message.content else replace(message, content=said.lstrip())
+def start(request: Request, prompt: str, *, is_scored: bool) -> str:
+    """How an answer begins behind a prompt that the template made.
+
+    One that is scored, held to a form, or begun with given words is said, without thoughts, and so is one that nobody wants thoughts
+    in. Where that one may call functions, it comes behind an empty thought, as what is said calls none.
+    """
+    is_held = is_scored or request.json_schema is not None or bool(request.must_call or request.answer_start)
+    begun = ""
+    if is_held or effort_of(request) == "none":
+        begun = FINAL if is_held or not request.tools else NO_THOUGHT
+    opened = prompt.rpartition(START)[2].rpartition(END)[2]  # by the template itself, as those of some fine-tunes do
+    if not begun or MESSAGE not in opened:
+        return begun
+    return f"{NEXT}{begun}" if ANALYSIS.search(opened) else ""
+
+
+def told(messages: Sequence[Message]) -> Iterator[Message]:
+    """A conversation as a template of channels wants it: without the thoughts in earlier answers; with one call a turn, and what it
+    came to right behind it. Beside the first call stands what was thought and said before it, without marks."""
+    rest = deque(messages)
+    while rest:
+        message = rest.popleft()
+        if isinstance(message, CallingTurn) and message.calls:
+            results: list[ToolResult] = []
+            while rest and isinstance(result := rest[0], ToolResult):
+                results.append(result)
+                rest.popleft()
+            yield from _one_by_one(message, results)
+        elif message.role == "assistant":
+            yield replace(message, content=TOLD.sub("", message.content))
+        else:
+            yield message
+
+
+def _one_by_one(turn: CallingTurn, results: list[ToolResult]) -> Iterator[Message]:
+    beside = turn.content.replace(THOUGHT_BEGINS, "").replace(THOUGHT_ENDS, "").strip()
+    for call in turn.calls:
+        yield replace(turn, content=beside, calls=(call,))
+        beside = ""
+        result = next((one for one in results if one.call_id == call.id), None)
+        if result is not None:
+            results.remove(result)
+            yield result
+    yield from results
 
 
 class ChannelStream:
-    """Decodes an answer token by token, as `DecodeStream` does, into the text that the module describes."""
+    """Decodes an answer token by token, as `DecodeStream` does, into the text that the module describes.
 
-    def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = (), *, begun: bool) -> None:
-        """`begun`: the prompt, whose tokens are `before`, ends within a message that is said."""
-        ids = {mark: tokenizer.backend.token_to_id(mark) for mark in (START, CHANNEL, MESSAGE, END, *ENDS)}
-        self._marks = {token: mark for mark, token in ids.items()}
+    Text that no header comes before is said. A mark within a message that ends none is left out.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> None:
+        """`prompt`: the tokens before the answer, which may end in a header or within a message."""
+        ids = {mark: tokenizer.backend.token_to_id(mark) for mark in (START, CHANNEL, CONSTRAIN, MESSAGE, END)}
+        self._marks = {token: mark for mark, token in ids.items() if token is not None}
         self._tokenizer = tokenizer
-        self._body: DecodeStream | None = tokenizer.decode_stream(before) if begun else None  # None: between two messages
-        self._header = ""
-        self._thinks = self._calls = self._has_text = False
-        self._has_begun = begun
+        self._stream = tokenizer.decode_stream()
+        self._header: str | None = ""  # None: within a message
+        self._thinks = self._calls = self._has_begun = self._has_text = False
+        self._newest = ""  # text of a thought: as much as may begin the mark of its end
+        last = next((at for at in reversed(range(len(prompt))) if self._marks.get(prompt[at]) in (START, END)), 0)
+        for token in prompt[last:]:
+            self.push(token)
+        if self._header is not None and CHANNEL not in self._header:
+            self._header = ""  # `assistant`, which is no part of the answer
 
     def push(self, token_id: int) -> str:
         """The text that this token makes certain; may be empty."""
-        mark = self._marks.get(token_id, "")
-        if self._body is not None and not mark:
-            return self._written(self._body.push(token_id))
-        if self._body is not None:
-            ended = self._end()
-            self._header = mark
-            return ended
+        mark = self._marks.get(token_id)
+        if mark is None:
+            return self._read(self._stream.push(token_id))
+        if self._header is None and mark in (MESSAGE, CONSTRAIN):
+            return ""
+        text = self._read(self._stream.finish())
+        self._stream = self._tokenizer.decode_stream()
+        if self._header is None:
+            text, self._header = text + self._end(), ""
         if mark == MESSAGE:
-            return self._begin()
-        self._header += mark or self._tokenizer.decode([token_id])
-        return ""
-
-    def finish(self, *, is_cut: bool = False) -> str:
-        """What was still held back. A call that was cut off stays one that has not ended."""
-        if self._body is None:
-            return "" if self._has_begun else self._header
-        return self._written(self._body.finish(is_cut=True)) if is_cut else self._end()
-
-    def _begin(self) -> str:
-        """How the next message's text begins, and the last thought's ends."""
-        recipient = RECIPIENT.search(self._header)
-        name = recipient[1] if recipient else ""
-        thought, was_said = self._thinks, self._has_begun and not self._thinks
-        self._calls = name.startswith(FUNCTIONS)
-        self._thinks = not self._calls and bool(name or ANALYSIS.search(self._header))
-        self._body, self._has_begun, self._has_text = self._tokenizer.decode_stream(), True, False
-        before = "\n\n" if was_said or (thought and self._thinks) else ""
-        if thought and not self._thinks:
-            before = f"\n{THOUGHT_ENDS}\n\n"
-        if self._thinks:
-            return before if thought else f"{before}{THOUGHT_BEGINS}\n"
-        if self._calls:
-            return f'{before}{CALL_BEGINS}\n{{"name": {json.dumps(name.removeprefix(FUNCTIONS))}, "arguments": '
-        return before
-
-    def _written(self, text: str) -> str:
-        self._has_text = self._has_text or bool(text.strip())
+            return text + self._begin(self._header)
+        if mark in (START, END):
+            self._header = ""
+        if mark != END:
+            self._header += mark
         return text
 
-    def _end(self) -> str:
-        assert self._body is not None
-        text = self._written(self._body.finish())
-        self._body = None
-        if not self._calls:
+    def finish(self, *, is_cut: bool = False) -> str:
+        """What was still held back. A thought or a call that was cut off stays one that has not ended."""
+        text = self._read(self._stream.finish(is_cut=is_cut))
+        if self._header is not None and not (is_cut and self._is_header()):
+            said = self._header.rpartition(START)[2]
+            if said.strip() not in ("", "assistant") and CHANNEL not in said:
+                text += self._begin() + said
+        if is_cut:
             return text
-        return f"{text}{'' if self._has_text else '{}'}}}\n{CALL_ENDS}"
+        return text + (CLOSED if self._thinks else self._end() if self._header is None else "")
+
+    def _read(self, text: str) -> str:
+        """What comes of text: held back where it is a header, or may become one."""
+        if self._header is not None:
+            self._header += text
+            if self._is_header() or RECIPIENT_BEGINS.startswith(self._header.strip()):
+                return ""
+            said = self._header.rpartition("|>")[2]
+            return self._begin() + self._read(said)
+        self._has_text = self._has_text or bool(text.strip())
+        if not self._thinks:
+            return text
+        before = self._newest
+        whole = (before + text).replace(THOUGHT_ENDS, MENTIONED)
+        self._newest = whole[1 - len(THOUGHT_ENDS) :]
+        return whole[len(before) :]
+
+    def _is_header(self) -> bool:
+        header = (self._header or "").strip()
+        begins = START in header or CHANNEL in header or header.startswith(RECIPIENT_BEGINS)
+        return begins and len(header.split()) <= MOST_WORDS
+
+    def _begin(self, header: str = "") -> str:
+        """How the text of the next message begins, and how the last thought's ends."""
+        recipient = RECIPIENT.search(header)
+        name = recipient[1] if recipient else ""
+        thought = self._thinks
+        self._calls = name.startswith(FUNCTIONS)
+        self._thinks = not self._calls and bool(name or ANALYSIS.search(header))
+        between = "\n\n" if self._has_begun else ""
+        self._header, self._has_begun, self._has_text, self._newest = None, True, False, ""
+        if thought and not self._thinks:
+            between = CLOSED
+        if self._thinks:
+            return between if thought else f"{between}{THOUGHT_BEGINS}\n"
+        if self._calls:
+            return f'{between}{CALL_BEGINS}\n{{"name": {json.dumps(name.removeprefix(FUNCTIONS))}, "arguments": '
+        return between
+
+    def _end(self) -> str:
+        """How a message's text ends; that of a thought when another kind begins."""
+        return f"{'' if self._has_text else '{}'}}}\n{CALL_ENDS}" if self._calls else ""

@@ -50,10 +50,10 @@ def variables_for(template: str, request: Request) -> dict[str, Any]:
     """What a template is told of a request besides the conversation."""
     asked: dict[str, Any] = json.loads(request.template_variables or "{}")
     effort = request.reasoning_effort
+    if harmony.is_spoken(template) and (learned := harmony.EFFORTS.get(str(harmony.effort_of(request)))):
+        asked["reasoning_effort"] = learned
     if effort is None:
         return asked
-    if harmony.is_spoken(template):
-        effort = harmony.EFFORTS.get(effort, effort)
     read, told = variables_of(template), dict[str, Any]()
     if "reasoning_effort" in read:
         told["reasoning_effort"] = effort

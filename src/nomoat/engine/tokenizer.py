@@ -127,8 +127,8 @@ class Tokenizer:
             return request.prompt, True
         text = self.render(request.messages, rendering.variables_for(self.chat_template or "", request), request.tools)
         begun = tool_calls.start(self.chat_template or "") if request.must_call else request.answer_start
-        if harmony.is_spoken(self.chat_template) and (is_scored or harmony.begins_final(request)):
-            begun = harmony.FINAL + begun
+        if harmony.is_spoken(self.chat_template):
+            begun = harmony.start(request, text, is_scored=is_scored) + begun
         return text + begun, self.render_lacks_bos
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
@@ -142,10 +142,9 @@ class Tokenizer:
 
     def answer_stream(self, request: Request, prompt: Sequence[int]) -> DecodeStream | harmony.ChannelStream:
         """Decodes the answer to a request with this prompt token by token."""
-        before = () if request.messages and not request.answer_start else prompt
         if request.messages and harmony.is_spoken(self.chat_template):
-            return harmony.ChannelStream(self, before, begun=harmony.begins_final(request))
-        return self.decode_stream(before)
+            return harmony.ChannelStream(self, prompt)
+        return self.decode_stream(() if request.messages and not request.answer_start else prompt)
 
     def decode_stream(self, before: Sequence[int] = ()) -> DecodeStream:
         """Decodes an answer token by token. `before`: the tokens of the text that it goes on with, if it does not begin one."""
@@ -376,7 +375,7 @@ def stop_ids(eos_ids: Sequence[int], id_of: Callable[[str], int | None]) -> tupl
     """Tokens after which an answer is over: a model may end its turn with another token than its text."""
     ends = {found for end in (*TURN_ENDS, *harmony.ENDS) if (found := id_of(end)) is not None}.union(eos_ids)
     if all(id_of(end) is not None for end in harmony.ENDS):
-        ends -= {id_of(harmony.END)}  # another message follows
+        ends -= {id_of(harmony.END)}  # another message follows, as llama.cpp has it (llama-vocab.cpp)
     return tuple(sorted(ends))
 
 

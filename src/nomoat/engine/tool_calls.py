@@ -26,14 +26,14 @@ from nomoat.matching import begun_length
 from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult
 from nomoat.textfiles import whole_characters
 
-OPENING, CLOSING = "<tool_call>", "</tool_call>"
+OPENING, CLOSING = harmony.CALL_BEGINS, harmony.CALL_ENDS
 # How an answer begins that may be calls without these marks, alone or in a fence.
 BARE = r'\s*(?:```(?:json)?\s*)?\[?\s*\{\{?\s*"(?:name|type|function|arguments|parameters|id)"'
 # What else may stand around and between such calls. A small model loses count of brackets and fences.
 AROUND = re.compile(r"\A(?:[\s;,\[\]}]|```(?:json)?(?![a-z])|</tool_call>)*")
 ANOTHER_OF_LIST = re.compile(r"\s*,\s*\{")
 DECODER = json.JSONDecoder(strict=False)  # models break lines within texts
-THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"  # models that think aloud also think of the marks
+THOUGHT_BEGINS, THOUGHT_ENDS = harmony.THOUGHT_BEGINS, harmony.THOUGHT_ENDS  # models that think aloud also think of the marks
 KEYS = frozenset({"name", "arguments", "parameters", "type", "id"})  # of a call
 ONE_AT_ONCE = "single tool-call"  # how Llama 3's templates refuse a turn of several
 ID_LETTERS, ID_LENGTH = string.ascii_letters + string.digits, 9  # as Mistral's templates want them; to others any id is right
@@ -56,16 +56,17 @@ def for_template(
     template: str, messages: Sequence[Message], tools: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
     """What a chat template is given as `messages` and as `tools`."""
-    if harmony.is_spoken(template):
-        messages = [harmony.told(message) for message in messages]
+    in_channels = harmony.is_spoken(template)
+    if in_channels:
+        messages = list(harmony.told(messages))
     has_tools = bool(tools) or any(isinstance(message, CallingTurn | ToolResult) for message in messages)
     if has_tools and reads_tools(template):  # to look at a template takes as long as to compile it
         if COUNTS_ID.search(template):
             messages = [_with_short_ids(message) for message in messages]
         names = {call.id: call.name for message in messages if isinstance(message, CallingTurn) for call in message.calls}
         definitions = [_definition(tool) for tool in tools]
-        if harmony.is_spoken(template):  # which adds each description to a text
-            definitions = [{**one, "function": {"description": "", **one["function"]}} for one in definitions]
+        if in_channels:  # such a template adds each description to a text
+            definitions = [_described(one) for one in definitions]
         return [_turn(message, names) for message in messages], definitions or None
     return [{"role": message.role, "content": message.content} for message in _without_tools(messages, tools)], None
 
@@ -197,6 +198,11 @@ def _parameters(tool: str) -> dict[str, Any]:
     if parameters.get("properties") == {} and not takes_others:
         return {"additionalProperties": False} | parameters
     return parameters
+
+
+def _described(definition: Mapping[str, Any]) -> dict[str, Any]:
+    function = definition["function"]
+    return {**definition, "function": {**function, "description": function.get("description") or ""}}
 
 
 def _name(tool: str) -> str:
