@@ -23,7 +23,7 @@ KV_BYTES_PER_VALUE = 2  # float16
 # of keys and values that nomoat's own passes keep: a scale for each head's of a token; up to so many columns have one of 8 bits
 KV_SCALE_BYTES, MOST_SMALL_COLUMNS = 4, 128
 HEAD_COLUMNS = 16  # a head of such passes has a multiple of so many
-# families whose biases or norms make single columns of keys far larger than all others
+# families whose biases or norms make, or may make, single columns of keys far larger than all others
 UNEVEN_KEYS = {"exaone4", "gemma3", "glm4", "gpt-oss", "olmo2", "olmoe", "qwen2", "qwen2moe", "qwen3", "qwen3moe"}
 CACHE_BYTES = 2 << 30  # of keys and values of many texts at once and of beginnings that are kept, where that is free
 

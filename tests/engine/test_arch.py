@@ -215,6 +215,11 @@ def test_a_variant_that_would_be_answered_wrongly_is_refused(key: str, value: An
     [
         ("granite", {"rope.scaling.finetuned": False}, "this Granite does not turn by positions"),
         ("granitemoe", {"rope.scaling.finetuned": False}, "this Granite does not turn by positions"),
+        (
+            "olmoe",
+            {"attention.clamp_kqv": 8.0},
+            "this model keeps its queries, keys and values within limits (`olmoe.attention.clamp_kqv`)",
+        ),
         ("glm4", {"rope.dimension_sections": [8, 12, 12, 0]}, "this model turns by several positions at once (it sees images)"),
         ("cohere2", {"attention.sliding_window": 0}, "no layer of this Command R7B has a window, nor turns by positions"),
         ("qwen3", {"residual_scale": 0.5}, "this model adds another part of what its layers give than others of its family"),
@@ -244,6 +249,16 @@ def test_a_tensor_that_would_be_left_out_is_refused_by_name(tensor: str, tmp_pat
     with pytest.raises(UnsupportedError) as caught:
         importer.import_gguf(path)
     assert caught.value.message == f"`{path}` holds the tensor `blk.1.{tensor}`, which the architecture `llama` does not have"
+
+
+def test_a_file_of_2023_of_phi_2_is_refused_by_its_matrix_of_queries_keys_and_values(tmp_path: Path) -> None:
+    """It is whole: what its architecture has under other names is not missing."""
+    source = open_source(write_gguf(tmp_path / "model.gguf", CASES["phi2"], make_model(CASES["phi2"])))
+    first, *_ = [source.tensors.pop(f"blk.0.attn_{part}.weight") for part in "qkv"]
+    fused = "blk.0.attn_qkv.weight"
+    source.tensors[fused] = replace(first, name=fused, shape=(3 * first.shape[0], first.shape[1]))
+    with pytest.raises(UnsupportedError, match=f"holds the tensor `{fused}`, which the architecture `phi2` does not have"):
+        importer.read_sizes(source)
 
 
 def test_a_bias_of_logits_that_have_a_scale_is_refused(tmp_path: Path) -> None:

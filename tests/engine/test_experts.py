@@ -219,7 +219,16 @@ def test_a_text_s_states_are_the_same_alone_and_beside_others(tmp_path: Path, mo
             {"expert_gating_func": 2},
             "this model weights its experts in another way than by the softmax of those that are chosen, which nomoat cannot do yet",
         ),
-        ({"expert_shared_count": 1}, "this model has experts that all tokens ask, or layers without any, which nomoat cannot do yet"),
+        (
+            {"expert_shared_count": 1},
+            "this model has experts that all tokens ask (`qwen3moe.expert_shared_count`), unlike others of its family, which nomoat "
+            "cannot do yet",
+        ),
+        (
+            {"leading_dense_block_count": 1},
+            "this model has layers without experts (`qwen3moe.leading_dense_block_count`), unlike others of its family, which nomoat "
+            "cannot do yet",
+        ),
     ],
 )
 def test_a_mixture_of_another_kind_is_refused(keys: dict[str, int], message: str, tmp_path: Path) -> None:

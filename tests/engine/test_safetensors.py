@@ -23,6 +23,7 @@ from reference import (
     CONTEXT,
     FIRST_CONTEXT,
     FOLDER_CASES,
+    GPTOSS_YARN,
     HIDDEN,
     LLAMA_LIKE,
     LONG,
@@ -31,6 +32,7 @@ from reference import (
     SHORT,
     WIDTH,
     WINDOW,
+    YARN,
     make_model,
     make_seeing_gemma3,
     our_logits,
@@ -154,17 +156,20 @@ def test_experts_that_are_missing_or_of_other_sizes_are_a_bad_file(change: Any, 
     ("name", "changes", "message"),
     [
         ("qwen3moe", {"mlp_only_layers": [0]}, "some layers of this model have no experts"),
+        ("qwen2moe", {"decoder_sparse_step": 2}, "some layers of this model have no experts"),
+        ("stablelm", {"qk_layernorm": True}, "this StableLM has norms of each head, or none before its MLP (the 12B)"),
         (
-            "qwen2moe",
-            {"decoder_sparse_step": 2},
-            "some layers of this model have no experts",
+            "gpt-oss",
+            {"swiglu_limit": 6.0, "swiglu_alpha": 1.5},
+            "the gate of this model has other numbers than others of its family (swiglu_limit, swiglu_alpha)",
         ),
         (
-            "stablelm",
-            {"qk_layernorm": True},
-            "this StableLM has norms of each head, or none before its MLP (the 12B)",
+            "gpt-oss",
+            {"layer_types": [*SEES_WINDOW, *SEES_WINDOW, *SEES_ALL]},
+            "windows lie in other layers of this model (`layer_types`) than of others of `gpt-oss`",
         ),
-        ("olmoe", {"clip_qkv": 8.0}, "this OLMoE keeps its queries, keys and values within limits (`clip_qkv`)"),
+        ("gpt-oss", {"rope_parameters": {**GPTOSS_YARN, "truncate": True}}, "this model scales its positions (`yarn truncate`)"),
+        ("llama", {"rope_parameters": {**YARN, "truncate": False}}, "this model scales its positions (`yarn truncate`)"),
     ],
 )
 def test_a_variant_of_a_family_by_its_config_json_is_refused(name: str, changes: Any, message: str, tmp_path: Path) -> None:
@@ -173,6 +178,12 @@ def test_a_variant_of_a_family_by_its_config_json_is_refused(name: str, changes:
     with pytest.raises(UnsupportedError) as caught:
         SafetensorsFolder(folder)
     assert caught.value.message == f"{message}, which nomoat cannot do yet"
+
+
+def test_numbers_of_a_gate_that_are_null_are_the_usual_ones(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "gpt-oss")
+    edit(folder, swiglu_limit=None, swiglu_alpha=None)
+    importer.read_sizes(open_source(folder))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -276,6 +287,16 @@ def test_a_model_whose_window_is_not_known_to_its_family_is_answered_within_it(t
     with nomoat.load(str(folder)) as model, pytest.raises(ContextExceededError) as caught:
         model.complete(Request(prompt_ids=120 * [5]))
     assert "but the model's context is 100 tokens, the window that its tokens see" in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["qwen2moe", "qwen3moe"])
+def test_a_window_of_a_mixture_of_qwen_s_does_not_wait_for_its_last_layers(name: str, tmp_path: Path) -> None:
+    """`max_window_layers` tells Qwen2's where windows end, and Qwen3's nothing."""
+    _, folder = write_folder(tmp_path / "model", name)
+    edit(folder, use_sliding_window=True, sliding_window=100, max_window_layers=28, layer_types=None)
+    assert importer.read_sizes(SafetensorsFolder(folder)).context_tokens == 100
+    edit(folder, use_sliding_window=False)
+    assert importer.read_sizes(SafetensorsFolder(folder)).context_tokens == CONTEXT
 
 
 def test_weights_that_are_rounded_on_loading_elsewhere_are_answered_as_they_lie_with_a_note(tmp_path: Path) -> None:
@@ -389,11 +410,7 @@ def test_an_unknown_architecture_is_refused_by_name(tmp_path: Path) -> None:
         ("qwen2", {"rope_parameters": {**ROPE, "partial_rotary_factor": 0.25}}, "this model turns 0.25 of each head's elements"),
         ("gemma", {"hidden_act": "silu"}, "this model's activation is `silu` where that of `gemma` is gelu_tanh"),
         ("gemma", {"hidden_activation": "silu"}, "this model's activation is `silu`"),
-        (
-            "gemma2",
-            {"hidden_activation": "gelu"},
-            "this model's activation is `gelu` where that of `gemma2` is gelu_t",
-        ),
+        ("gemma2", {"hidden_activation": "gelu"}, "this model's activation is `gelu` where that of `gemma2` is gelu_t"),
         ("gemma3", {"hidden_activation": "relu"}, "this model's activation is `relu`"),
         ("gemma2", {"layer_types": [*SEES_WINDOW, *SEES_ALL, *SEES_ALL, *SEES_WINDOW]}, r"windows lie in other layers .* `gemma2`"),
         ("gemma2", {"layer_types": 4 * SEES_WINDOW}, "windows lie in other layers"),
@@ -413,6 +430,7 @@ def test_an_unknown_architecture_is_refused_by_name(tmp_path: Path) -> None:
         ("smollm3", {"use_sliding_window": True, "sliding_window": 8}, "this SmolLM3 sees a window"),
         ("opt", {"_remove_final_layer_norm": True}, "this OPT lacks its last norm"),
         ("falcon 7b", {"alibi": True}, "this Falcon has ALiBi"),
+        ("olmoe", {"clip_qkv": 8.0}, r"this model keeps its queries, keys and values within limits \(`olmoe\.attention\.clamp_kqv`\)"),
         ("mpt", {"attn_config": {"alibi": False}}, r"this MPT is of another variant \(no ALiBi\), which nomoat"),
         ("gemma3", {"query_pre_attn_scalar": 7}, "this Gemma divides its scores by the root of 7 where others .* take 32"),
         ("gemma2", {"query_pre_attn_scalar": 16}, "this Gemma divides its scores by the root of 16 where others .* take 32"),

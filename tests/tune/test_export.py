@@ -12,12 +12,13 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 import torch
-from reference import CASES, RANK, make_adapter, make_model, our_logits, write_folder, write_gguf
+from reference import CASES, MIXTURES, RANK, make_adapter, make_model, our_logits, write_folder, write_gguf
 from safetensors.numpy import load_file, save_file
 from small_disk import run_on_small_disk
 from tiny import write_adapter, write_tiny_gguf
@@ -44,6 +45,23 @@ def test_the_merged_file_gives_the_logits_of_the_tuned_model(name: str, tmp_path
     np.testing.assert_allclose(our_logits(importer.import_gguf(merged), rows), tuned, atol=1e-4)
     keys = [set(GGUFFile(path).metadata) - {"general.quantization_version"} for path in (weights, merged)]
     assert keys[0] == keys[1]
+
+
+def test_what_makes_the_weights_of_experts_is_not_rounded_in_a_merged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the gate of the expert that all tokens ask is written as a matrix of one row."""
+    model, gate, add = make_model(MIXTURES["qwen2moe"]), "ffn_gate_inp_shexp", gguf.GGUFWriter.add_tensor
+
+    def add_as_matrix(writer: Any, name: str, tensor: Any, **told: Any) -> None:
+        add(writer, name, tensor.reshape(1, -1) if gate in name else tensor, **told)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gguf.GGUFWriter, "add_tensor", add_as_matrix)
+        weights = write_gguf(tmp_path / "base.gguf", MIXTURES["qwen2moe"], model)
+    adapter = write_adapter(tmp_path / "adapter", layers=[0], parts={"self_attn.q_proj": (64, 64)})
+    tensors = GGUFFile(export.merged_gguf(weights, adapter, tmp_path / "merged.gguf")).tensors
+    assert tensors[f"blk.0.{gate}.weight"].shape == (1, 64)
+    types = {part: tensors[f"blk.0.{part}.weight"].type_name for part in ("attn_q", "ffn_up_exps", "ffn_gate_inp", gate)}
+    assert types == {"attn_q": "Q8_0", "ffn_up_exps": "Q8_0", "ffn_gate_inp": "F32", gate: "F32"}
 
 
 def test_the_lora_file_holds_the_change_in_the_file_s_order_of_rows(tmp_path: Path) -> None:

@@ -104,12 +104,12 @@ class FusedBlock(_CustomOp):
         gelu_gated  x = gelu(a) * b, gelu by the tangent
         out         the next output = x W^T [+ bias]
     These have two numbers more, how many experts there are and how many a token asks, and the rows of one expert:
-        choose           those of the highest x W^T + bias; W is float32, in the place of a bias, and the bias behind it; both may
-                         have a row more, of a shared expert
-        choose_of_all    the same
+        choose           those of the highest x W^T + bias, weighted by the softmax of these; W is float32, in the place of a bias,
+                         and the bias behind it; both may have a row more, of a shared expert
+        choose_of_all    the same, weighted by the softmax of all
         experts_gated    as `gated`, for each of a token's experts; their W lie one after another, and so do their biases
         experts_clamped  the same with `elementwise.clamped_gate`
-        experts_add      residual += each one's x W^T [+ bias] by its weight, the softmax of those that were chosen, or of all
+        experts_add      residual += each one's x W^T [+ bias] by its weight
         add_shared       residual += y by the sigmoid of the shared expert's x W^T + bias
     """
 

@@ -37,17 +37,17 @@ LOWEST_SCORE = np.float32(-1e38)  # of others, and in place of no number: else a
 
 @jit.kernel
 def rate(step: Any, x: Any, room: Any, tokens: Any, threads: Any, me: Any) -> None:
-    """One thread's share of the experts: each token's score of them, [M, E]; of the shared one, too, which is the last."""
-    experts, columns = step[Step.ROWS], step[Step.COLUMNS]
-    scores = jit.floats_at(room[Room.EXPERT_SCORES], tokens * experts)
-    biases = jit.floats_at(step[Step.VECTOR] + 4 * experts * columns, experts)
-    for e in range(me, experts, threads):
+    """One thread's share of the experts: each token's score of them, [M, E], or [M, E + 1] with a shared one, which is the last."""
+    scored, columns = step[Step.ROWS], step[Step.COLUMNS]
+    scores = jit.floats_at(room[Room.EXPERT_SCORES], tokens * scored)
+    biases = jit.floats_at(step[Step.VECTOR] + 4 * scored * columns, scored)
+    for e in range(me, scored, threads):
         weight_C = jit.floats_at(step[Step.VECTOR] + 4 * e * columns, columns)
         for m in range(tokens):
             x_C, total = jit.floats_at(x + 4 * m * columns, columns), biases[e]
             for c in range(columns):
                 total += weight_C[c] * x_C[c]
-            scores[m * experts + e] = total if total > LOWEST_SCORE else LOWEST_SCORE
+            scores[m * scored + e] = total if total > LOWEST_SCORE else LOWEST_SCORE
 
 
 @jit.kernel

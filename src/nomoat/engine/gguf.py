@@ -49,6 +49,7 @@ REPACKED_TYPES = {
 }  # fmt: skip
 
 FloatArray = npt.NDArray[np.float32]
+Rows = slice | npt.NDArray[np.intp] | None  # all, or some
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,23 +183,23 @@ class GGUFFile(Opened):
             raise BadFileError(f"`{self.path}` has no tensor `{name}`", hint="the file is not complete for its architecture")
         return self.tensors[name]
 
-    def raw_rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.uint8]:
+    def raw_rows(self, name: str, rows: Rows = None) -> npt.NDArray[np.uint8]:
         """Rows of a tensor as their bytes: [rows, row bytes]. Single ones are a copy, which keeps no page of the file in memory."""
         tensor = self.tensor(name)
         if name in self._apart:
             parts = self._apart[name]
-            which = np.arange(tensor.num_rows)[slice(None) if rows is None else rows]
-            return rows_by_expert(which, parts[0].num_rows, lambda expert, within: self._rows_of(parts[expert], within))
+            numbers = row_numbers(rows, tensor.num_rows)
+            return rows_by_expert(numbers, parts[0].num_rows, lambda expert, within: self._rows_of(parts[expert], within))
         return self._rows_of(tensor, rows)
 
-    def _rows_of(self, tensor: Tensor, rows: slice | npt.NDArray[np.intp] | None) -> npt.NDArray[np.uint8]:
+    def _rows_of(self, tensor: Tensor, rows: Rows) -> npt.NDArray[np.uint8]:
         raw = self._parts[tensor.file_number].raw_rows(tensor)
         found = raw if rows is None else raw[rows]
         if isinstance(rows, np.ndarray):
             self._parts[tensor.file_number].give_back(tensor)
         return found
 
-    def rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> FloatArray:
+    def rows(self, name: str, rows: Rows = None) -> FloatArray:
         """Rows of a tensor, dequantised: [rows, columns], or [columns] for a vector."""
         tensor = self.tensor(name)
         values = dequantise(self.raw_rows(name, rows), tensor.type_name)
@@ -219,6 +220,11 @@ class GGUFFile(Opened):
         from nomoat.engine import tokenizer
 
         return tokenizer.from_metadata(self.metadata)
+
+
+def row_numbers(rows: Rows, count: int) -> npt.NDArray[np.intp]:
+    """Which of `count` rows they are."""
+    return np.arange(count)[slice(None) if rows is None else rows]
 
 
 def rows_by_expert(

@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nomoat.engine.gguf import FloatArray, dequantise, require_weights
+from nomoat.engine.gguf import FloatArray, Rows, dequantise, require_weights, row_numbers
 from nomoat.engine.hf_config import quantised_by
 from nomoat.engine.safetensors import (
     TYPES,
     OfExperts,
-    Rows,
     SafetensorsFolder,
     Stored,
     Translated,
@@ -54,7 +53,7 @@ class _Codes:
     def raw_rows(self, rows: Rows) -> npt.NDArray[np.uint8]:
         """As a GGUF file has them: of each 32 an exponent, and bytes with the first 16 in the low halves, the others in the high."""
         experts, of_one = self.shape[:2]
-        rows_N = np.arange(experts * of_one)[slice(None) if rows is None else rows]
+        rows_N = row_numbers(rows, experts * of_one)
         places = np.divmod(rows_N, of_one)
         found, made = self.blocks[places], np.empty((len(rows_N), self.exponents.shape[2], 1 + HALF), np.uint8)
         codes = np.stack([found & 15, found >> 4], axis=-1).reshape(*found.shape[:-1], 2, HALF)

@@ -227,7 +227,8 @@ def _mixture(config: Config) -> dict[str, Any]:
 
 def _gptoss(config: Config) -> dict[str, Any]:
     _require_usual_windows(config, architectures.find("gpt-oss"))
-    odd = [name for name, usual in (("swiglu_limit", GATE_LIMIT), ("swiglu_alpha", GATE_SLOPE)) if config.get(name, usual) != usual]
+    usual = {"swiglu_limit": GATE_LIMIT, "swiglu_alpha": GATE_SLOPE}
+    odd = [name for name, value in usual.items() if config.get(name) not in (None, value)]
     if odd:
         raise architectures.not_yet(f"the gate of this model has other numbers than others of its family ({', '.join(odd)})")
     return _mixture(config)
@@ -238,9 +239,7 @@ def _granitemoe(config: Config) -> dict[str, Any]:
 
 
 def _olmoe(config: Config) -> dict[str, Any]:
-    if config.get("clip_qkv"):
-        raise architectures.not_yet("this OLMoE keeps its queries, keys and values within limits (`clip_qkv`)")
-    return _mixture(config)
+    return _mixture(config) | {"attention.clamp_kqv": config.get("clip_qkv")}
 
 
 def _stablelm(config: Config) -> dict[str, Any]:
@@ -260,6 +259,11 @@ def _qwen_window(config: Config) -> int | None:
     kinds, first = config.get("layer_types"), int(config.get("max_window_layers") or 0)
     has_windows = any(kind != "full_attention" for kind in kinds) if kinds else first < int(config.get("num_hidden_layers") or 0)
     return config.get("sliding_window") if has_windows else None
+
+
+def _qwen_mixture_window(config: Config) -> int | None:
+    """`transformers` gives it to every layer of Qwen3's mixtures, and to every second of Qwen2's."""
+    return config.get("sliding_window") if config.get("use_sliding_window") else None
 
 
 def _neox(config: Config) -> dict[str, Any]:
@@ -294,8 +298,8 @@ _MIXTRAL = dict(zip(_DECODER, (4096, 14336, 32, 32, 131072, 1e-5), strict=True))
     "num_key_value_heads": 8, "rope_theta": 1e6, "num_local_experts": 8, "num_experts_per_tok": 2,
 }  # fmt: skip
 _QWEN2MOE = dict(zip(_DECODER, (2048, 5632, 24, 16, 32768, 1e-6), strict=True)) | {
-    "num_key_value_heads": 16, "sliding_window": 4096, "max_window_layers": 28, "num_experts": 60, "num_experts_per_tok": 4,
-    "moe_intermediate_size": 1408, "shared_expert_intermediate_size": 5632, "norm_topk_prob": False,
+    "num_key_value_heads": 16, "sliding_window": 4096, "num_experts": 60, "num_experts_per_tok": 4, "moe_intermediate_size": 1408,
+    "shared_expert_intermediate_size": 5632, "norm_topk_prob": False,
 }  # fmt: skip
 _QWEN3MOE = dict(zip(_DECODER, (2048, 6144, 24, 32, 32768, 1e-6), strict=True)) | {
     "num_key_value_heads": 4, "sliding_window": 4096, "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768,
@@ -398,9 +402,9 @@ FAMILIES = {
     "phi": Family("phi2", turns_partly=True, unsaid=_PHI),
     "phi3": Family("phi3", window=_window, turns_partly=True, unsaid=_PHI3),
     "qwen2": Family("qwen2", window=_qwen_window, unsaid=_QWEN2),
-    "qwen2_moe": Family("qwen2moe", keys=_mixture, window=_qwen_window, unsaid=_QWEN2MOE),
+    "qwen2_moe": Family("qwen2moe", keys=_mixture, window=_qwen_mixture_window, unsaid=_QWEN2MOE),
     "qwen3": Family("qwen3", window=_qwen_window, unsaid={**_QWEN2, "head_dim": 128}),
-    "qwen3_moe": Family("qwen3moe", keys=_mixture, window=_qwen_window, unsaid=_QWEN3MOE),
+    "qwen3_moe": Family("qwen3moe", keys=_mixture, window=_qwen_mixture_window, unsaid=_QWEN3MOE),
     "stablelm": Family("stablelm", keys=_stablelm, turns_partly=True, unsaid=_STABLELM),
     "starcoder2": Family("starcoder2", window=_window, unsaid=_STARCODER2),
     "smollm3": Family("smollm3", keys=_smollm3, row_order=_halves_to_neighbours, unsaid=_SMOLLM3),
@@ -429,8 +433,8 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
         "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "rope_theta", "rotary_emb_base", "partial_rotary_factor",
         "rotary_pct", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "rope_local_base_freq", "factor",
         "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor", "alibi_bias_max", "clip_qkv",
-        "norm_epsilon", "swiglu_limit", "swiglu_alpha",
-        "embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling", "logit_scale",
+        "norm_epsilon", "swiglu_limit", "swiglu_alpha", "embedding_multiplier", "residual_multiplier", "attention_multiplier",
+        "logits_scaling", "logit_scale",
     )),
     "true or false": (lambda value: isinstance(value, bool), (
         "new_decoder_architecture", "multi_query", "parallel_attn", "use_parallel_residual", "do_layer_norm_before",

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from nomoat.engine import safetensors
 from nomoat.engine.arch import Dimensions, known
-from nomoat.engine.gguf import FloatArray, Tensor
+from nomoat.engine.gguf import FloatArray, Rows, Tensor
 from nomoat.engine.hf_config import plain_sizes
 from nomoat.engine.imported import GRAPH, WEIGHTS
 from nomoat.errors import BadFileError, UnsupportedError
@@ -67,11 +67,11 @@ class ForeignFolder(safetensors.HubFolder):
         """Its tensors are not read by us."""
         raise self._closed()
 
-    def raw_rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.uint8]:
+    def raw_rows(self, name: str, rows: Rows = None) -> npt.NDArray[np.uint8]:
         """Its tensors are not read by us."""
         raise self._closed()
 
-    def rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> FloatArray:
+    def rows(self, name: str, rows: Rows = None) -> FloatArray:
         """Its tensors are not read by us."""
         raise self._closed()
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine import arch as architectures
-from nomoat.engine.gguf import FloatArray, Opened, Tensor, require_weights, rows_by_expert
+from nomoat.engine.gguf import FloatArray, Opened, Rows, Tensor, require_weights, row_numbers, rows_by_expert
 from nomoat.engine.hf_config import FAMILIES, Family, opt_name, quantised_by, read_metadata, require_kinds, scaling_tensors
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, read_object, require_fetched, weight_names
@@ -26,7 +26,6 @@ from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIG
 if TYPE_CHECKING:
     from nomoat.engine.tokenizer import Tokenizer
 
-Rows = slice | npt.NDArray[np.intp] | None  # all, or some
 TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 LONGEST_COPIED = 1 << 28  # bytes; adapters are shorter
@@ -122,7 +121,7 @@ class OfExperts:
             return as_numbers(self.parts[expert].values[within], self.parts[expert].type_name, what=what)
 
         of_one = self.shape[1]
-        return rows_by_expert(np.arange(len(self.parts) * of_one)[slice(None) if rows is None else rows], of_one, read)
+        return rows_by_expert(row_numbers(rows, len(self.parts) * of_one), of_one, read)
 
 
 def _by_expert(name: str, stored: Stored) -> Iterator[tuple[str, int, Stored]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nomoat.engine.gguf import FloatArray, GGUFFile, Tensor
+from nomoat.engine.gguf import FloatArray, GGUFFile, Rows, Tensor
 from nomoat.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ class ModelSource(Protocol):
         """A tensor that must be there. Raises BadFileError."""
         ...
 
-    def raw_rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.uint8]:
+    def raw_rows(self, name: str, rows: Rows = None) -> npt.NDArray[np.uint8]:
         """Rows of a tensor as their bytes, where its type has codes of its own. Raises UnsupportedError where it has none."""
         ...
 
-    def rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> FloatArray:
+    def rows(self, name: str, rows: Rows = None) -> FloatArray:
         """Rows of a tensor in float32: [rows, columns], or [columns] for a vector."""
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from nomoat.engine.arch import ROUTER, SHARED_GATE, Architecture, Dimensions
 from nomoat.engine.source import ModelSource
@@ -18,8 +19,8 @@ BETWEEN_LAYERS = ("model.project_in", "model.project_out")  # as an adapter name
 
 
 def require_fitting(file: ModelSource, arch: Architecture, sizes: Dimensions) -> None:
-    """Raises BadFileError for the first tensor that is missing or of another shape than the sizes ask for, UnsupportedError for the
-    first that the architecture does not have: computed without it, answers would be wrong.
+    """Raises UnsupportedError for the first tensor that the architecture does not have: computed without it, answers would be wrong.
+    BadFileError for the first that is missing, or of another shape than the sizes ask for.
 
     What only some files have (biases, norms of some variants) may be missing.
     """
@@ -30,6 +31,8 @@ def require_fitting(file: ModelSource, arch: Architecture, sizes: Dimensions) ->
         raise BadFileError(
             f"`{file.path}` has {len(tokens):,} tokens, and its model knows {sizes.vocabulary:,}", hint="download it again"
         )
+    has_layers = replace(sizes, layers=min(sizes.layers, len(file.tensors)))  # however many a damaged file says
+    _require_known(file, arch, {*dict(_needed(arch, has_layers)), *dict(_possible(arch, has_layers)), *_read_elsewhere(arch)})
     for name, shape in _needed(arch, sizes):  # ends before a damaged number of layers has become as many names
         _require(file, name, shape)
     for name, shape in _around_layers(file, sizes):
@@ -40,7 +43,6 @@ def require_fitting(file: ModelSource, arch: Architecture, sizes: Dimensions) ->
     if arch.positions == "learned" and file.tensor("position_embd.weight").num_rows < sizes.context_tokens:
         rows = file.tensor("position_embd.weight").num_rows
         raise BadFileError(f"`{file.path}` has {rows:,} positions for a context of {sizes.context_tokens:,}", hint="download it again")
-    _require_known(file, arch, {*dict(_needed(arch, sizes)), *dict(_possible(arch, sizes)), *_read_elsewhere(arch)})
 
 
 def _require(file: ModelSource, name: str, shape: Shape) -> None:

@@ -17,7 +17,7 @@ from nomoat.catalog import sidecar
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, positions
-from nomoat.engine.arch import EXPERTS, ROUTER, Architecture, Dimensions
+from nomoat.engine.arch import EXPERTS, ROUTERS, SHARED_EXPERT, Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray, GGUFFile, Tensor, parts_of
 from nomoat.engine.graph import head_tensor
 from nomoat.engine.lora import OUTPUT, LoraDelta
@@ -26,6 +26,7 @@ from nomoat.errors import UnsupportedError
 from nomoat.tune.adapter import layer_names
 
 Quantisation = Literal["Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "BF16", "F16", "F32"]  # those the gguf package can write
+ROUTER_TENSORS = tuple(f".{(EXPERTS | SHARED_EXPERT)[part]}.weight" for part in ROUTERS)
 
 
 def merged_gguf(
@@ -138,10 +139,10 @@ def _fitted(file: ModelSource, adapter: Path) -> tuple[Architecture, Dimensions,
 
 
 def _stored_as(tensor: Tensor, wanted: Any) -> Any:
-    """The type of a tensor in a merged file. What chooses among experts is small, and near ties would be chosen otherwise."""
+    """The type of a tensor in a merged file. What makes the weights of experts is small, and near ties would be chosen otherwise."""
     import gguf
 
-    is_rounded = tensor.is_matrix and not tensor.name.endswith(f".{EXPERTS[ROUTER]}.weight")
+    is_rounded = tensor.is_matrix and not tensor.name.endswith(ROUTER_TENSORS)
     kind = wanted if is_rounded else gguf.GGMLQuantizationType.F32
     return gguf.GGMLQuantizationType.F16 if tensor.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] else kind
 

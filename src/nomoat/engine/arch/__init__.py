@@ -57,7 +57,7 @@ ROUTERS = (ROUTER, SHARED_GATE)  # what makes the weights of experts
 HF_DENSE_MLP = {"mlp.up_proj": "mlp.dense_h_to_4h", "mlp.down_proj": "mlp.dense_4h_to_h"}
 
 
-SOMETIMES_MIXED = ("llama",)  # families with mixtures of experts and others; of the first is Mixtral
+SOMETIMES_MIXED = ("llama",)  # families with mixtures of experts and others; `llama`'s is Mixtral
 MAX_NUMBER = 2**31  # no size of a model is as large
 BY_CONVERSION = "their Hugging Face folder with the `convert` extra, in an environment of its own"
 OTHERS = f"`nomoat models` lists models that run; others may run from {BY_CONVERSION}"
@@ -185,7 +185,7 @@ class Dimensions:
     context_is_window: bool = False  # the model reads longer texts, each token only so far back; no graph of its family does that
     experts: int = 0  # of a mixture
     experts_chosen: int = 0  # by each token
-    experts_normed: bool = True
+    experts_normed: bool = True  # so is `expert_gating_func` 3, whatever `expert_weights_norm` says
     shared_hidden: int = 0  # of the expert that all tokens ask
     embedding_scale: float = 1.0
     score_scale: float | None = None  # None: see `score_width`
@@ -319,8 +319,9 @@ def _require_known_mixture(arch: Architecture, said: _Said) -> None:
         raise BadFileError(message, hint="the file was made by a tool that left it out; try another")
     if (experts or arch.has_experts) and not 0 < (chosen or 0) <= experts:
         raise BadFileError(f"the file says that each token asks {chosen or 0} of {experts} experts", hint="try another file")
-    if said.optional("expert_shared_count") or said.optional("leading_dense_block_count"):
-        raise not_yet("this model has experts that all tokens ask, or layers without any")
+    for key, what in (("expert_shared_count", "experts that all tokens ask"), ("leading_dense_block_count", "layers without experts")):
+        if said.optional(key):
+            raise not_yet(f"this model has {what} (`{arch.name}.{key}`), unlike others of its family")
     # the second: a softmax of those that are chosen, as the first is once these are divided by their sum
     if said.optional("expert_gating_func", 1) not in (None, 1, 3) or said.optional("expert_weights_scale", 1) not in (None, 1):
         raise not_yet("this model weights its experts in another way than by the softmax of those that are chosen")
@@ -333,6 +334,8 @@ def _require_known_variant(arch: Architecture, said: _Said) -> None:
     is_granite = arch.name in ("granite", "granitemoe")
     if not is_granite and said.optional("residual_scale", 1) not in (None, 1):
         raise not_yet("this model adds another part of what its layers give than others of its family")
+    if arch.qk_norm and said.optional("attention.clamp_kqv"):
+        raise not_yet(f"this model keeps its queries, keys and values within limits (`{arch.name}.attention.clamp_kqv`)")
     if arch.name == "cohere2" and not said.optional("attention.sliding_window"):
         raise not_yet("no layer of this Command R7B has a window, nor turns by positions")
     if is_granite and said.metadata.get(f"{arch.name}.rope.scaling.finetuned", True) is not True:

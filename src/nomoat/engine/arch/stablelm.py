@@ -1,6 +1,6 @@
 """StableLM 2 1.6B, StableLM 3B and Zephyr 3B: layer norms, part of each head turns. The 12B, with its norms of q and k, is refused.
 
-Files of all say that attention and MLP are parallel, where only the 12B's are.
+GGUF files say that attention and MLP are parallel where `config.json` does not say whether they are. Only the 12B's are.
 """
 
 from nomoat.engine.arch import Architecture
