@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
 
 from nomoat import config, installing
+from nomoat.config import DEFAULT_PORTS
 from nomoat.errors import OfflineError, RedirectedError, RemoteError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ Purpose = Literal["pull a model", "pull a data set", "ask a model server", "use 
 
 CONNECT_TIMEOUT_SECONDS = 20.0
 READ_TIMEOUT_SECONDS = 120.0
-DEFAULT_PORTS = {"http": 80, "https": 443}
 UNKNOWN_SIGNER = frozenset({18, 19, 20, 21})  # X509_V_ERR_… of OpenSSL: signed by itself, by one that signed itself, by one not here
 HEARTBEAT_SECONDS = 0.25  # between looks whether whoever asked has left
 
@@ -61,22 +61,24 @@ def is_loopback(host: str) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def loopback_port(address: str) -> int | None:
-    """The port of a server that is on this very machine; None of any other, and of what is no address of a server."""
-    try:
-        parts = urlsplit(address)
-        port = parts.port or DEFAULT_PORTS[parts.scheme]
-    except (ValueError, KeyError):
-        return None
-    return port if is_loopback(parts.hostname or "") else None
+def gateway_note(address: str) -> str:
+    """Why a server on this very machine counts as outside, to be said behind its name: the setting that names it as a gateway, by its
+    port. Empty of any other server.
+
+    Raises UsageError for a setting that cannot be meant.
+    """
+    parts = urlsplit(address)
+    gateways = config.gateway_ports() if is_loopback(parts.hostname or "") else None
+    if gateways is None or (parts.port or DEFAULT_PORTS[parts.scheme]) not in gateways.value:
+        return ""
+    return f" (a gateway, as {gateways.reason} says)"
 
 
-def require_allowed(purpose: Purpose, host: str, *, sends_on: bool = False) -> None:
-    """Raise OfflineError if nomoat must not talk to this host now. Loopback is always allowed, but for a server that `sends_on` what
-    it is asked."""
-    if (sends_on or not is_loopback(host)) and (forbidden := offline()):
+def require_allowed(purpose: Purpose, host: str, *, gateway: str = "") -> None:
+    """Raise OfflineError if nomoat must not talk to this host now. Loopback is always allowed, but for a `gateway_note`'s server."""
+    if (gateway or not is_loopback(host)) and (forbidden := offline()):
         raise OfflineError(
-            f"refused to connect to `{host}` to {purpose}: {forbidden} is set",
+            f"refused to connect to `{host}`{gateway} to {purpose}: {forbidden} is set",
             hint=f"unset {forbidden} to allow it"
             + (", or set NOMOAT_MIRROR to a folder that holds the file" if purpose.startswith("pull") else ""),
         )
