@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
 
 from nomoat import config, installing
-from nomoat.config import DEFAULT_PORTS
 from nomoat.errors import OfflineError, RedirectedError, RemoteError, UsageError
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def gateway_note(address: str) -> str:
     """
     parts = urlsplit(address)
     gateways = config.gateway_ports() if is_loopback(parts.hostname or "") else None
-    if gateways is None or (parts.port or DEFAULT_PORTS[parts.scheme]) not in gateways.value:
+    if gateways is None or (parts.port or config.DEFAULT_PORTS[parts.scheme]) not in gateways.value:
         return ""
     return f" (a gateway, as {gateways.reason} says)"
 
@@ -220,7 +219,7 @@ def client(purpose: Purpose, *, hosts: Iterable[str] | None = None) -> httpx.Cli
     proxies = {} if local_only else urllib.request.getproxies()
     direct = transport(purpose, hosts)
     mounts = {}
-    for scheme in DEFAULT_PORTS:
+    for scheme in config.DEFAULT_PORTS:
         name = scheme if proxies.get(scheme) else "all"
         if proxy := proxies.get(name):
             try:
@@ -261,7 +260,7 @@ def _bypasses_proxy(url: httpx.URL) -> bool:
     host = url.host.lower()
     if is_loopback(host):
         return True
-    place = f"{f'[{host}]' if ':' in host else host}:{url.port or DEFAULT_PORTS[url.scheme]}"
+    place = f"{f'[{host}]' if ':' in host else host}:{url.port or config.DEFAULT_PORTS[url.scheme]}"
     if urllib.request.proxy_bypass(place):
         return True
     entries = [entry.strip().lower() for entry in urllib.request.getproxies().get("no", "").split(",")]
