@@ -370,7 +370,8 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones(tmp_path: Path) 
     assert caught.value.message == "the architecture `rwkv6` is not one that nomoat can import"
     assert caught.value.hint == (
         "known: bloom, cohere2, command-r, exaone, exaone4, falcon, gemma, gemma2, gemma3, glm4, gpt-oss, gpt2, gptj, gptneox, "
-        "granite, llama, mpt, olmo2, opt, phi3, qwen2, qwen3, qwen3moe, smollm3, starcoder2; "
+        "granite, granitemoe, llama, mpt, olmo2, olmoe, opt, phi2, phi3, qwen2, qwen2moe, qwen3, qwen3moe, smollm3, stablelm, "
+        "starcoder2; "
         "others may run from their Hugging Face folder with the `convert` extra, in an environment of its own"
     )
 

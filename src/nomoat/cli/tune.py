@@ -91,13 +91,11 @@ def tune(
     The adapter's folder holds the weights as PEFT names them, a plot, and provenance.json: what it was made from, and its licence.
     """
     from nomoat.catalog import licences, tuned
-    from nomoat.tune import adapter, prepare
+    from nomoat.tune import prepare
 
     licences.require_known(data_licence)
     if not dry_run:
-        if not name:
-            raise UsageError("the adapter needs a name", hint="give --name, or --dry-run to look at the data only")
-        adapter.reserve(name, replace=replace, resume=resume)
+        _reserve(name, replace=replace, resume=resume)
     settings = prepare.Settings(
         rank=rank, layers=layers, learning_rate=learning_rate, epochs=epochs, batch=batch, minutes=minutes, noise=noise, seed=seed
     )  # fmt: skip
@@ -117,6 +115,15 @@ def tune(
         return
     _say_result(provenance, with_terms=bool(prepared.sidecar or prepared.start))
     _say_how_to_ask(prepared, folder)
+
+
+def _reserve(name: str, *, replace: bool, resume: bool) -> None:
+    """As `adapter.reserve`; refuse an adapter without a name, too."""
+    from nomoat.tune import adapter
+
+    if not name:
+        raise UsageError("the adapter needs a name", hint="give --name, or --dry-run to look at the data only")
+    adapter.reserve(name, replace=replace, resume=resume)
 
 
 def say_survey(prepared: Prepared) -> None:
