@@ -116,7 +116,6 @@ ROWS = (
     {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}},
 )  # fmt: skip
 FINE = events(*ROWS)
-GATEWAY = events(*ROWS, headers={"x-litellm-version": "1.108.7"})  # LiteLLM, as its headers tell
 
 
 def counted(text: str, prompt_tokens: int, completion_tokens: int) -> Act:

@@ -31,6 +31,8 @@ from nomoat.records import Source
         ("offline = 1", "sets `offline` to 1", "give true or false"),
         ('offline = "no"', "sets `offline` to 'no'", "give true or false"),
         ('quality = "best"', "sets `quality` to 'best'", "give high, default or small, in quotes"),
+        ('gateways = ["http://u:p@h:1"]', """sets `gateways` to "['http://h:1']\"""", f"give {config.FROM_FILE['gateways'][1]}"),
+        ('gateways = "http://u:p@h:1"', "sets `gateways` to 'http://h:1'", f"give {config.FROM_FILE['gateways'][1]}"),
         ('gateways = "localhost:4000"', "sets `gateways` to 'localhost:4000'", f"give {config.FROM_FILE['gateways'][1]}"),
     ],
 )
@@ -90,6 +92,7 @@ def test_the_file_holds_wherever_settings_are_read(file_alone: Path, tmp_path: P
         ("offline", "YES", ""),
         ("quality", "high", ""),
         ("gateways", "http://127.0.0.1:4OOO", "addresses as in http://127.0.0.1:4000, with spaces between them"),
+        ("gateways", "http://127.0.0.1:65536", "addresses as in http://127.0.0.1:4000, with spaces between them"),
         ("gateways", "4000", "addresses as in http://127.0.0.1:4000, with spaces between them"),
         ("gateways", "http://127.0.0.1:4000 http://[::1]:8000/v1", ""),
     ],

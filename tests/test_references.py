@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import unicodedata
 from dataclasses import replace
@@ -253,25 +254,25 @@ def test_a_reference_says_whether_prompts_stay_on_this_machine(
     assert references.is_local(ref) is (True if ref == "openai:m" else is_local)
 
 
-@pytest.mark.parametrize("way", ["gateways", "prices.toml"])
+@pytest.mark.parametrize("named", ["http://127.0.0.1:4000", "http://0.0.0.0:4000/v1", "http://[::]:4000", "http://my-host:4000"])
 def test_a_server_on_this_machine_is_outside_if_the_user_says_that_it_sends_on_what_it_is_asked(
-    way: str, empty_home: Path, monkeypatch: pytest.MonkeyPatch
+    named: str, empty_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the port, whatever the machine and the model are called there."""
+    """By the port, whatever the machine and the model are called. A price alone says nothing of that."""
     monkeypatch.delenv("NOMOAT_OFFLINE")
+    monkeypatch.setenv("NOMOAT_GATEWAYS", f"https://gate.example {named}")
     empty_home.mkdir()
-    if way == "gateways":
-        monkeypatch.setenv("NOMOAT_GATEWAYS", "https://gate.example http://127.0.0.1:4000")
-    else:
-        lines = prices.lines("http://127.0.0.1:4000/v1#big", usd_in="1", usd_out="2")
-        prices.own_path().write_text(lines, encoding="utf-8")
+    prices.own_path().write_text(prices.lines("http://127.0.0.1:8080/v1#m", usd_in="1", usd_out="2"), encoding="utf-8")
     places = ["http://localhost:4000/v1#small", "http://127.0.0.1:4000/v1#big", "http://127.0.0.1:8080/v1#m", "http://localhost#m"]
     assert [references.is_local(ref) for ref in places] == [False, False, True, True]
     with responder.load(places[0]) as model:
         assert not model.is_local
         assert Spending().pricing(model).rates is None
         monkeypatch.setenv("NOMOAT_OFFLINE", "1")
-        with pytest.raises(OfflineError, match="refused to connect to `localhost` to ask a model server"):
+        refused = re.escape("refused to connect to `localhost` (a gateway, as NOMOAT_GATEWAYS says) to ask a model server: ")
+        with pytest.raises(OfflineError, match=refused):
             model.complete("hello")
-    with pytest.raises(OfflineError):
+    with pytest.raises(OfflineError, match=refused):
         responder.load(places[0])
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:4000/v1")
+    assert not references.is_local("openai:m")

@@ -38,7 +38,9 @@ FROM_FILE: dict[str, tuple[type, str]] = {  # what `config.toml` may hold
     "quality": (str, "high, default or small, in quotes"),
     "gateways": (str, "addresses as in http://127.0.0.1:4000, with spaces between them, in quotes"),
 }
-GATEWAY = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@,:\[\]]+)(:\d{1,5})?(/[^\s?#@,]*)?")
+GATEWAY = re.compile(r"(https?)://(?:\[[0-9A-Fa-f:.]+\]|[^\s/?#@,:\[\]]+)(?::(\d{1,5}))?(?:/[^\s?#@,]*)?")
+DEFAULT_PORTS = {"http": 80, "https": 443}
+MOST_PORT = 65_535
 
 
 UNSAFE_SWITCH = "NOMOAT_UNSAFE_CODE"  # see `judge.sandbox`
@@ -87,7 +89,8 @@ def read_file() -> dict[str, Any]:
         kind, meaning = FROM_FILE[name]
         is_beyond = type(value) is int and not 1 <= value < 10**MOST_DIGITS
         if type(value) is not kind or is_beyond or (isinstance(value, str) and not _can_be_meant(name, value)):
-            raise UsageError(f"`{path}` sets `{name}` to {shown(value)}", hint=f"give {meaning}")
+            said = value if isinstance(value, int | float) else without_user(str(value))
+            raise UsageError(f"`{path}` sets `{name}` to {shown(said)}", hint=f"give {meaning}")
     return values
 
 
@@ -195,14 +198,18 @@ def quality() -> hardware.Detected[Quality]:
     return hardware.Detected(asked.value, asked.reason)
 
 
-def gateways() -> list[str]:
-    """The addresses of those servers that send on what they are asked, as the user says. Raises UsageError for what is none."""
+def gateway_ports() -> hardware.Detected[frozenset[int]] | None:
+    """The ports of this machine whose servers send on what they are asked, as the user says, and where. None if nowhere.
+
+    Whatever an address in it calls this machine (`0.0.0.0`, its name), its port counts. Raises UsageError for what is no address.
+    """
     asked = given("gateways")
     if asked is None:
-        return []
-    if not _can_be_meant("gateways", asked.value):
+        return None
+    ports = _ports(asked.value)
+    if ports is None:
         raise UsageError(f"{asked.reason} is `{without_user(asked.value)}`", hint=f"give {FROM_FILE['gateways'][1]}")
-    return asked.value.split()
+    return hardware.Detected(ports, asked.reason)
 
 
 def settings() -> list[Setting]:
@@ -269,9 +276,16 @@ def _can_be_meant(name: str, text: str) -> bool:
     if name == "quality":
         return text in QUALITIES
     if name == "gateways":
-        return all(map(GATEWAY.fullmatch, text.split()))
+        return _ports(text) is not None
     kind, _ = FROM_FILE[name]
     return kind is str or (_is_whole(text) if kind is int else text.strip().lower() in YES + NO)
+
+
+def _ports(addresses: str) -> frozenset[int] | None:
+    """Those of these servers; None where one is no address of a server."""
+    found = list(map(GATEWAY.fullmatch, addresses.split()))
+    ports = frozenset(int(one[2] or DEFAULT_PORTS[one[1]]) for one in found if one is not None)
+    return ports if all(found) and all(0 < port <= MOST_PORT for port in ports) else None
 
 
 def _is_whole(text: str) -> bool:

@@ -187,7 +187,7 @@ class OfflineError(NomoatError):
 
 
 class RedirectedError(OfflineError):
-    """A server sends requests on to another one, which nobody named: that one was sent nothing."""
+    """A server sends requests on to another one, which nobody named: by a redirect, which is not followed, or itself, as it says."""
 
 
 class DownloadError(NomoatError):

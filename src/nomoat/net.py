@@ -29,7 +29,6 @@ Purpose = Literal["pull a model", "pull a data set", "ask a model server", "use 
 
 CONNECT_TIMEOUT_SECONDS = 20.0
 READ_TIMEOUT_SECONDS = 120.0
-DEFAULT_PORTS = {"http": 80, "https": 443}
 UNKNOWN_SIGNER = frozenset({18, 19, 20, 21})  # X509_V_ERR_… of OpenSSL: signed by itself, by one that signed itself, by one not here
 HEARTBEAT_SECONDS = 0.25  # between looks whether whoever asked has left
 
@@ -61,22 +60,24 @@ def is_loopback(host: str) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def loopback_port(address: str) -> int | None:
-    """The port of a server that is on this very machine; None of any other, and of what is no address of a server."""
-    try:
-        parts = urlsplit(address)
-        port = parts.port or DEFAULT_PORTS[parts.scheme]
-    except (ValueError, KeyError):
-        return None
-    return port if is_loopback(parts.hostname or "") else None
+def gateway_note(address: str) -> str:
+    """Why a server on this very machine counts as outside, to be said behind its name: the setting that names it as a gateway, by its
+    port. Empty of any other server.
+
+    Raises UsageError for a setting that cannot be meant.
+    """
+    parts = urlsplit(address)
+    gateways = config.gateway_ports() if is_loopback(parts.hostname or "") else None
+    if gateways is None or (parts.port or config.DEFAULT_PORTS[parts.scheme]) not in gateways.value:
+        return ""
+    return f" (a gateway, as {gateways.reason} says)"
 
 
-def require_allowed(purpose: Purpose, host: str, *, sends_on: bool = False) -> None:
-    """Raise OfflineError if nomoat must not talk to this host now. Loopback is always allowed, but for a server that `sends_on` what
-    it is asked."""
-    if (sends_on or not is_loopback(host)) and (forbidden := offline()):
+def require_allowed(purpose: Purpose, host: str, *, gateway: str = "") -> None:
+    """Raise OfflineError if nomoat must not talk to this host now. Loopback is always allowed, but for a `gateway_note`'s server."""
+    if (gateway or not is_loopback(host)) and (forbidden := offline()):
         raise OfflineError(
-            f"refused to connect to `{host}` to {purpose}: {forbidden} is set",
+            f"refused to connect to `{host}`{gateway} to {purpose}: {forbidden} is set",
             hint=f"unset {forbidden} to allow it"
             + (", or set NOMOAT_MIRROR to a folder that holds the file" if purpose.startswith("pull") else ""),
         )
@@ -218,7 +219,7 @@ def client(purpose: Purpose, *, hosts: Iterable[str] | None = None) -> httpx.Cli
     proxies = {} if local_only else urllib.request.getproxies()
     direct = transport(purpose, hosts)
     mounts = {}
-    for scheme in DEFAULT_PORTS:
+    for scheme in config.DEFAULT_PORTS:
         name = scheme if proxies.get(scheme) else "all"
         if proxy := proxies.get(name):
             try:
@@ -259,7 +260,7 @@ def _bypasses_proxy(url: httpx.URL) -> bool:
     host = url.host.lower()
     if is_loopback(host):
         return True
-    place = f"{f'[{host}]' if ':' in host else host}:{url.port or DEFAULT_PORTS[url.scheme]}"
+    place = f"{f'[{host}]' if ':' in host else host}:{url.port or config.DEFAULT_PORTS[url.scheme]}"
     if urllib.request.proxy_bypass(place):
         return True
     entries = [entry.strip().lower() for entry in urllib.request.getproxies().get("no", "").split(",")]

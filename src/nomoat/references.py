@@ -7,9 +7,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from nomoat import config, net, system_errors
-from nomoat.catalog import prices, tuned
+from nomoat import net, system_errors
+from nomoat.catalog import tuned
 from nomoat.errors import NomoatError, UnknownModelError, UsageError
 from nomoat.hardware import Detected
 from nomoat.hub_folder import CONFIG
@@ -48,12 +49,10 @@ def names_server(ref: str) -> bool:
 
 
 def is_local(ref: str) -> bool | None:
-    """Whether prompts for a model stay on this machine, as far as is known before it is asked; None for `auto`, which decides that of
-    each.
+    """Whether prompts for a model stay on this machine, as far as is said of it; None for `auto`, which decides that of each.
 
-    Those for a server on this machine do, unless the user says that it sends them on: it is one of `gateways`, or `prices.toml` has
-    a price of a model there. Servers of one port are one. Raises UsageError for a reference to a server that cannot be meant, or for
-    such a setting, and DataError for a table of prices that cannot be read.
+    Those for a server on this machine do, unless `gateways` names it. Raises UsageError for a reference to a server that cannot be
+    meant, or such a setting.
     """
     if ref == AUTO:
         return None
@@ -61,8 +60,8 @@ def is_local(ref: str) -> bool | None:
         return True
     from nomoat.engine.remote import parse
 
-    port = net.loopback_port(parse(ref)[1])
-    return port is not None and port not in map(net.loopback_port, (*config.gateways(), *prices.own_apis()))
+    base_url = parse(ref)[1]
+    return net.is_loopback(urlsplit(base_url).hostname or "") and not net.gateway_note(base_url)
 
 
 def shown_name(ref: str) -> str:

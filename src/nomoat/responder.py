@@ -321,7 +321,7 @@ def load(
     if references.names_server(ref):
         from nomoat.engine.remote import remote_engine
 
-        return Responder(ref, remote_engine(ref, as_client=as_client, sends_on=not references.is_local(ref)))
+        return Responder(ref, remote_engine(ref, as_client=as_client))
     (responder,) = _load_local([ref], context_tokens, template, fallback_template, progress, compiling)
     return responder
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from patience import PATIENCE_SECONDS
 
+import nomoat
 from nomoat.cli.chat import HELP, Chat
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import RemoteError
@@ -179,13 +180,17 @@ def test_ctrl_c_before_the_first_word_takes_the_question_back(capsys: pytest.Cap
     assert capsys.readouterr() == ("", "[stopped]\n")
 
 
-def test_model_elsewhere_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
+def test_model_elsewhere_is_announced(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     engine = FakeEngine()
     engine.is_local = False
     chat(engine)._greet()
-    assert capsys.readouterr().err == (
-        "fake: /help lists the commands, Ctrl-D ends\nnote: this model is on another machine, and what you write is sent there\n"
-    )
+    assert capsys.readouterr().err.splitlines()[1:] == ["note: what you write leaves this machine"]
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    monkeypatch.setenv("NOMOAT_GATEWAYS", "http://127.0.0.1:4000")
+    with nomoat.load("http://127.0.0.1:4000/v1#m") as model:
+        Chat(model, settings={})._greet()
+    said = "note: what you write leaves this machine and goes to 127.0.0.1 (a gateway, as NOMOAT_GATEWAYS says)"
+    assert capsys.readouterr().err.splitlines()[1:] == [said]
 
 
 # ---------------------------------------------------------------- on a terminal

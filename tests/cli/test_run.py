@@ -216,7 +216,7 @@ def test_ctrl_c_keeps_what_was_said_and_closes_the_engine(capsys: pytest.Capture
         (Usage(prompt_tokens=3000, completion_tokens=65, prefill_seconds=0.1, decode_seconds=0.8, cached_tokens=2944),
          "[3,000 prompt tokens, 2,944 of them known, 56 read at 560 tok/s, 65 new at 80 tok/s, 0.9 s]"),
         (Usage(prompt_tokens=0, completion_tokens=0, prefill_seconds=0.5, decode_seconds=0.3, bytes_out=1234),
-         "[tokens not told, 0.8 s, 1,234 bytes sent to another machine]"),
+         "[tokens not told, 0.8 s, 1,234 bytes sent out]"),
     ],
 )  # fmt: skip
 def test_speed_line_says_what_was_measured_and_what_was_sent(usage: Usage, line: str) -> None:

@@ -55,6 +55,19 @@ def test_preview_says_how_much_goes_where_and_shows_one_text(
     assert elsewhere.bodies == []
 
 
+def test_of_a_server_on_this_machine_it_is_said_why_it_counts_as_outside(
+    serving: Callable[..., Server], suite: Suite, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    server = serving(counted("yes", 1, 1))
+    monkeypatch.setenv("NOMOAT_GATEWAYS", server.url)
+    consent(server, suite, yes=True, judge=f"{server.url}#j")
+    place = "127.0.0.1 (a gateway, as NOMOAT_GATEWAYS says)"
+    said = capsys.readouterr().err
+    assert said.startswith(f"2 texts (22 bytes) would go to {place}, for `{server.url}#m`; cost not known\n")
+    assert f"would go to {place}, for the judge `{server.url}#j`\n" in said
+
+
 def test_texts_without_a_chat_are_counted_and_searched_too(
     elsewhere: Server, suite: Suite, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 import shell
-from misbehaving import FINE, GATEWAY, Act, Pieces, Server, Silent, counted, events, half, piece, reset, say
+from misbehaving import FINE, ROWS, Act, Pieces, Server, Silent, counted, events, half, piece, reset, say
 from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat import config, net
@@ -44,7 +44,7 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def at(server: Server, model: str = "m", **kwargs: Any) -> RemoteEngine:
+def at(server: Server, model: str = "m", **kwargs: float) -> RemoteEngine:
     if kwargs:
         return RemoteEngine(base_url=server.url, model=model, key=remote.NO_KEY, **kwargs)
     return remote_engine(f"{server.url}#{model}")
@@ -249,29 +249,47 @@ def test_loopback_is_local_and_sends_nothing_out_and_others_are_counted(
     server = serving(say(429, {"error": {"message": "slow down"}}), FINE)
     assert at(server).is_local
     monkeypatch.delenv("NOMOAT_OFFLINE")
-    engine = at(server, sends_on=True)  # the request and its retry were sent out
+    monkeypatch.setenv("NOMOAT_GATEWAYS", server.url)
+    engine = at(server)  # the request and its retry were sent out
     with Responder("r", engine) as responder:
         sent = responder.complete(HELLO).usage.bytes_out
     assert sent == sum(int(headers["content-length"]) for headers in server.headers) > 200
 
 
-def test_a_gateway_that_says_what_it_is_counts_as_outside_from_then_on(
-    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("headers", "who"),
+    [
+        ({"x-litellm-version": "1.108.7"}, "LiteLLM's proxy, which may have sent"),
+        ({"x-nomoat-where": "cloud"}, "a nomoat that sent"),
+        ({"x-nomoat-where": "local"}, ""),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 401])
+def test_a_server_here_that_says_that_it_sends_on_what_it_is_asked_is_refused_until_it_is_named_a_gateway(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], who: str, status: int
 ) -> None:
+    """Whatever it answers; also where it is asked for its models only. It is asked once."""
     monkeypatch.delenv("NOMOAT_OFFLINE")
-    server = serving(GATEWAY)
-    with Responder("r", at(server)) as responder:
-        sent = [responder.complete(HELLO).usage.bytes_out for _ in range(2)]
-        assert sent == [int(headers["content-length"]) for headers in server.headers]
-        assert not responder.is_local
-        assert responder.notes == responder.notes_on(HELLO) == (
-            "`m` at `127.0.0.1` comes through LiteLLM, which may have sent on what it was asked: it counts as outside this machine "
-            f'from now on, and from the start if `config.toml` says gateways = "{server.url}"',
-        )  # fmt: skip
-        monkeypatch.setenv("NOMOAT_OFFLINE", "1")
-        with pytest.raises(OfflineError):
-            responder.complete(HELLO)
-    assert len(server.bodies) == 2
+    answer = events(*ROWS, headers=headers) if status == 200 else say(status, {"error": {"message": "no"}}, headers=headers)
+    server = serving(answer)
+    if who:
+        with pytest.raises(RedirectedError) as raised, Responder("r", at(server)) as model:
+            model.complete(HELLO)
+        assert raised.value.message == (
+            f"`{server.url}` is {who} on what it was asked, and it counts as this machine: its answer is refused"
+        )
+        origin = server.url.removesuffix("/v1")
+        said = f'say so, and it counts as outside: gateways = "{origin}" in config.toml, or NOMOAT_GATEWAYS'
+        assert (raised.value.hint, len(server.bodies)) == (said, 1)
+        with pytest.raises(RedirectedError):
+            remote_engine(server.url)
+        monkeypatch.setenv("NOMOAT_GATEWAYS", origin)
+    with Responder("r", at(server)) as model:
+        if status == 200:
+            assert model.complete(HELLO).text == "hello 안녕"
+        else:
+            with pytest.raises(RemoteError):
+                model.complete(HELLO)
 
 
 def test_what_an_answer_that_broke_off_was_sent_is_counted_too(
@@ -279,7 +297,8 @@ def test_what_an_answer_that_broke_off_was_sent_is_counted_too(
 ) -> None:
     server = serving(half, events(piece("half"), done=False), FINE)
     monkeypatch.delenv("NOMOAT_OFFLINE")
-    engine = at(server, sends_on=True)
+    monkeypatch.setenv("NOMOAT_GATEWAYS", server.url)
+    engine = at(server)
     with Responder("r", engine) as responder:
         sent = responder.complete(HELLO).usage.bytes_out
     assert sent == sum(int(headers["content-length"]) for headers in server.headers) > 300
@@ -292,7 +311,8 @@ def test_what_was_sent_is_counted_for_each_answer_whoever_reads_it(
     half_of_it = events(piece("half"), done=False)
     server = serving(half_of_it, half_of_it, say(200, {"data": [{"id": "m"}]}))
     monkeypatch.delenv("NOMOAT_OFFLINE")
-    engine = at(server, sends_on=True)
+    monkeypatch.setenv("NOMOAT_GATEWAYS", server.url)
+    engine = at(server)
     answers = [engine.generate(replace(HELLO, messages=(Message(role="user", content=text),))) for text in ("x" * 5000, "y")]
     assert [next(chunks).text for chunks in answers] == ["half", "half"]
     for chunks, headers in zip(answers, server.headers, strict=True):

@@ -121,6 +121,26 @@ def test_policy_that_cannot_be_meant_says_what_and_what_to_do(text: str, what: s
     assert (raised.value.message, raised.value.hint) == (f"the policy `{path}` {what}", hint)
 
 
+@pytest.mark.parametrize(
+    ("local", "place"),
+    [
+        ("http://llm.example/v1#m", ""),
+        ("http://localhost:4000/v1#m", " (a gateway, as NOMOAT_GATEWAYS says)"),
+        ("openai:gpt-4o", ""),
+    ],
+)
+def test_what_is_to_stay_here_is_asked_of_no_server_outside(local: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads the policy is told: `route policy` and `route explain`, too."""
+    path = written(f"local = '{local}'")
+    monkeypatch.setenv("NOMOAT_GATEWAYS", "http://127.0.0.1:4000")
+    with pytest.raises(UsageError) as raised:
+        load_policy()
+    assert raised.value.message == f"the policy `{path}` names `{local}`{place} as `local`, and what it is asked leaves this machine"
+    assert raised.value.hint == "name a model on this machine, or a server on it that runs the model itself"
+    written("local = 'http://localhost:8000/v1#m'")
+    assert load_policy().local == "http://localhost:8000/v1#m"
+
+
 def test_file_that_is_not_toml_is_named() -> None:
     path = written("cloud = ")
     with pytest.raises(UsageError) as raised:

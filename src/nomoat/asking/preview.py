@@ -62,7 +62,7 @@ def preview_requests(
         return None
     are_parts = num_texts > len(parts) > 0
     return Preview(
-        model=model.ref, host=model.engine.host, num_texts=num_texts, num_bytes=num_bytes,
+        model=model.ref, host=model.engine.place, num_texts=num_texts, num_bytes=num_bytes,
         most_usd=None if rates is None else most_usd, first=texts[0], texts=tuple(parts if are_parts else texts), are_parts=are_parts,
     )  # fmt: skip
 

@@ -123,7 +123,7 @@ class Spending:
         self.waited_for: set[str] = set()  # the models, by digest, that another run was asking: said once
         self._given: Rates | None = None
         self._given_to: str | None = None
-        self._found: dict[tuple[str, bool], Pricing] = {}  # by reference and whether it is local, which an answer may change
+        self._found: dict[str, Pricing] = {}
         self._asked: dict[str, _Asked] = {}  # by the model's reference
         self._told: list[str] = []  # the notes that an error has by now
         self._lock = threading.Lock()
@@ -132,10 +132,9 @@ class Spending:
 
     def pricing(self, model: Responder) -> Pricing:
         """What this model's answers cost. Raises UsageError if the price given would have to be two models'."""
-        key = model.ref, model.is_local
-        if key not in self._found:
-            self._found[key] = self._price(model)
-        return self._found[key]
+        if model.ref not in self._found:
+            self._found[model.ref] = self._price(model)
+        return self._found[model.ref]
 
     def require_one_server(self, refs: Iterable[str]) -> None:
         """Raise UsageError if one price is given and several models on servers would have it, before any of them is asked."""
@@ -165,18 +164,13 @@ class Spending:
         return list_pricing(model.ref, is_local=model.is_local)
 
     def count_answer(self, model: Responder, request: Request, completion: Completion) -> None:
-        """An answer of this run came, and is kept; its meter has counted it.
-
-        Raises UsageError where there is a budget, and it told that the server is a gateway whose price is not known.
-        """
+        """An answer of this run came, and is kept; its meter has counted it."""
         with self._lock:
             self.paid.add((model.digest, request))
             if (asked := self._asked_of(model)) is not None:
                 asked.num_answers += 1
                 asked.num_uncounted += asked.pricing.cost_usd(completion) is None
                 asked.usd += asked.pricing.billed_usd(request, completion) or 0.0
-        if self.budget is not None and isinstance(model.engine, RemoteEngine):
-            self._rates(model)
 
     def count_lost(self, model: Responder, request: Request, *, is_told: bool = False) -> None:
         """A call of this run may be billed, and nothing of it is kept; its meter has counted it. `is_told`: an error says so."""
@@ -241,18 +235,14 @@ class Spending:
                     hint="name one model: one on this machine, or a server",
                 )
             return
-        if (rates := self._rates(model)) != FREE:
-            model.engine.meter = Meter(rates=rates, budget=self.budget)
-
-    def _rates(self, model: Responder) -> Rates:
-        """Those that a budget is kept with. Raises UsageError where they are not known."""
         rates = self.pricing(model).rates
         if rates is None:
             raise UsageError(
                 f"the price of `{model.ref}` is not known, and the budget cannot be kept without it",
                 hint=GIVE_PRICE,
             )
-        return rates
+        if rates != FREE:
+            model.engine.meter = Meter(rates=rates, budget=self.budget)
 
 
 def _per_million(rates: Rates) -> str:

@@ -35,9 +35,8 @@ class Spent:
         if self.pricing.rates is None:
             self.cost_usd = None
 
-    def add(self, collected: Collected, pricing: Pricing) -> None:
-        """Count these answers, at the price that is known by now: see `Spending.pricing`."""
-        self.pricing = pricing
+    def add(self, collected: Collected) -> None:
+        """Count these answers."""
         self.num_reused += collected.num_reused
         self.num_failed += collected.num_failed
         self.bytes_out += collected.bytes_in_vain

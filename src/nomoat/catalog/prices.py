@@ -137,11 +137,6 @@ def price(api_ref: str) -> Price | None:
     return None
 
 
-def own_apis() -> list[str]:
-    """The references that the user's own table has a price for. Raises DataError if it cannot be read."""
-    return list(_own_prices())
-
-
 def _own_prices() -> dict[str, Price]:
     path = own_path()
     if not path.exists():

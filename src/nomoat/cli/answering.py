@@ -80,7 +80,7 @@ def render_speed(usage: Usage) -> str:
         parts = ["tokens not told"]
     parts.append(f"{usage.seconds:.1f} s")
     if usage.bytes_out:
-        parts.append(f"{usage.bytes_out:,} bytes sent to another machine")
+        parts.append(f"{usage.bytes_out:,} bytes sent out")
     return f"[{', '.join(parts)}]"
 
 

@@ -80,7 +80,11 @@ class Chat:
     def _greet(self) -> None:
         console.say(f"{self._responder.ref}: /help lists the commands, Ctrl-D ends")
         if not self._responder.is_local:
-            console.say("note: this model is on another machine, and what you write is sent there")
+            from nomoat.engine.remote import RemoteEngine
+
+            engine = self._responder.engine
+            to = f" and goes to {engine.place}" if isinstance(engine, RemoteEngine) else ""
+            console.say(f"note: what you write leaves this machine{to}")
 
     def _ask(self, text: str) -> None:
         question = Message(role="user", content=text)

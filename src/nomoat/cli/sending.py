@@ -127,4 +127,4 @@ def _outside_host(ref: str) -> str | None:
     if not is_remote(ref):
         return None
     with load(ref) as responder:
-        return None if responder.is_local or not isinstance(responder.engine, RemoteEngine) else responder.engine.host
+        return None if responder.is_local or not isinstance(responder.engine, RemoteEngine) else responder.engine.place

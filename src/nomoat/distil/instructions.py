@@ -179,7 +179,7 @@ def distil(
                 progress(len(found.tasks), plan.num_tasks)
 
             collected = collect(teacher, wave, store=store, spending=spending, concurrency=concurrency, show=read_in_order)
-            found.spent.add(collected, spending.pricing(teacher))
+            found.spent.add(collected)
             failure = failure_of(failure, collected.failure)
             for request in waiting:  # behind one that failed
                 if request in collected.answers:

@@ -221,7 +221,7 @@ def _by_text(asking: _Asking, found: Labelled, spending: Spending, concurrency: 
     )  # fmt: skip
     if collected.failure is not None and not collected.answers:
         raise collected.failure
-    found.spent.add(collected, spending.pricing(asking.teacher))
+    found.spent.add(collected)
     for text, request in zip(asking.texts, asking.requests, strict=True):
         completion = collected.answers.get(request)
         at = None if completion is None else matching.matching_choice(completion.text, asking.labels)

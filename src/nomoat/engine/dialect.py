@@ -62,7 +62,6 @@ class Dialect:
         self._provider = providers.at(host)
         self._newer_limit = self._provider is not None and self._provider.has_newer_limit
         self._limit_renamed = False
-        self.is_gateway = False  # as far as its answers have told
         self._system_role = self._extra_content = True
 
     @property

@@ -60,21 +60,21 @@ NO_KEY = "none"  # the SDK wants one, and servers without keys do not look
 NEEDED_HEADERS = frozenset(
     {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent", "authorization"}
 )
-GATEWAY_HEADERS = "x-litellm-"
+LITELLM = "x-litellm-"  # begins headers of its proxy's answers
+WHERE = "x-nomoat-where"  # what a nomoat says of an answer: see `serve.decisions`
 ABOUT_THIS_MACHINE = "x-stainless-"  # the SDK's headers with the system, the processor, versions
 
 
-def remote_engine(ref: str, *, as_client: bool = True, sends_on: bool = False) -> RemoteEngine:
-    """The engine that a reference to a server names; see the module for the forms. `as_client`: see `responder.load`. `sends_on`: what
-    is asked there leaves this machine, though the server may be on it.
+def remote_engine(ref: str, *, as_client: bool = True) -> RemoteEngine:
+    """The engine that a reference to a server names; see the module for the forms. `as_client`: see `responder.load`.
 
     Connects only if the reference leaves the model out. Raises UsageError for a reference that cannot be meant or a key that
     is not set, OfflineError, RemoteError.
     """
     provider, base_url, model = parse(ref)
-    net.require_allowed("ask a model server", _host(base_url), sends_on=sends_on)
+    net.require_allowed("ask a model server", _host(base_url), gateway=net.gateway_note(base_url))
     key = _key(ref, provider, as_client)
-    engine = RemoteEngine(base_url=base_url, model=model, key=key, provider=provider, sends_on=sends_on)
+    engine = RemoteEngine(base_url=base_url, model=model, key=key, provider=provider)
     if not model:
         try:
             engine.model = _only_model(ref, engine.list_models())
@@ -86,7 +86,7 @@ def remote_engine(ref: str, *, as_client: bool = True, sends_on: bool = False) -
 
 @dataclass(slots=True)
 class _Sent:
-    """What one request has sent so far, all its attempts together. Its answer may be read in several threads."""
+    """What one request has sent to a server outside so far, all its attempts together. Its answer may be read in several threads."""
 
     num_bytes: int = 0
     most_bytes_in: int = MOST_BYTES  # that an answer may have
@@ -116,7 +116,6 @@ class RemoteEngine(Engine):
         model: str,
         key: str,
         provider: str = ANY_SERVER,
-        sends_on: bool = False,
         read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
     ) -> None:
         import httpx
@@ -126,7 +125,8 @@ class RemoteEngine(Engine):
         self._origin = _origin(httpx.URL(self.base_url))
         self.model = model
         self.host = _host(base_url)
-        self._is_taken_for_local = net.is_loopback(self.host) and not sends_on
+        self._gateway = net.gateway_note(self.base_url)
+        self.is_local: bool = net.is_loopback(self.host) and not self._gateway
         self._provider = provider
         self._key = key
         self._timeout_seconds = read_timeout_seconds
@@ -138,7 +138,7 @@ class RemoteEngine(Engine):
         self._sending = threading.local()  # `sent`: whose this thread sends
         http_client = net.client("ask a model server", hosts=[self.host])
         http_client.event_hooks["request"].append(self._before_each_attempt)
-        http_client.event_hooks["response"] += [self._notice, self._bound]
+        http_client.event_hooks["response"] += [self._require_answered_here, self._bound]
         self._client = openai.OpenAI(
             api_key=key,
             base_url=self.base_url,
@@ -163,25 +163,18 @@ class RemoteEngine(Engine):
         return once
 
     @property
-    def is_local(self) -> bool:
-        """Whether prompts stay on this machine, as far as is known: a server there may turn out to send them on."""
-        return self._is_taken_for_local and not self._dialect.is_gateway
+    def place(self) -> str:
+        """The host, and why one on this machine counts as outside, where it does."""
+        return f"{self.host}{self._gateway}"
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the server refused of a request, where it changes what answers mean, and that it is a gateway if nobody said."""
-        return self._about_it((*self._dialect.notes, *self._turned_out))
+        """What the server refused of a request, where it changes what its answers mean."""
+        return self._about_it(self._dialect.notes)
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
         """Those of `notes` that concern the answer to this request; known when its first word has come."""
-        return self._about_it((*self._dialect.notes_on(request), *self._turned_out))
-
-    @property
-    def _turned_out(self) -> tuple[str, ...]:
-        if not (self._is_taken_for_local and self._dialect.is_gateway):
-            return ()
-        said = "comes through LiteLLM, which may have sent on what it was asked: it counts as outside this machine from now on"
-        return (f'{said}, and from the start if `config.toml` says gateways = "{self.base_url}"',)
+        return self._about_it(self._dialect.notes_on(request))
 
     @property
     def digest(self) -> str:
@@ -192,9 +185,10 @@ class RemoteEngine(Engine):
         """See `Engine.generate`. Asks again, after a wait, where a server refused for now or could not be reached: see `asked_once`.
 
         Ends soon, wherever it is, when whoever asks has left (`net.asking_for`).
-        Raises RemoteError, OfflineError; UnsupportedError for top_k in a cloud API; BudgetReachedError where there is a meter.
+        Raises RemoteError, OfflineError; UnsupportedError for top_k in a cloud API; BudgetReachedError where there is a meter;
+        RedirectedError.
         """
-        net.require_allowed("ask a model server", self.host, sends_on=not self.is_local)
+        net.require_allowed("ask a model server", self.host, gateway=self._gateway)
         request = request if self.meter is None else self.meter.rates.limited(request)
         sent = _Sent(most_bytes_in=MOST_BYTES + MOST_BYTES_A_TOKEN * (request.max_new_tokens or MOST_NEW_TOKENS))
         came_at = self._pace.num_given_up
@@ -204,7 +198,7 @@ class RemoteEngine(Engine):
                     yield from _in_whole_characters(self._attempt(request, came_at, sent))
                 return
             except NomoatError as error:
-                error.bytes_out = self._bytes_out(sent)
+                error.bytes_out = sent.num_bytes
                 if not isinstance(error, RemoteError) or error.fate != "rejected" or attempt == self._max_attempts(error):
                     raise
                 self._wait(error, attempt, came_at)
@@ -259,7 +253,7 @@ class RemoteEngine(Engine):
                 is_counted=stream is None or None not in (num_read, num_written),
                 prefill_seconds=writing_since - started,
                 decode_seconds=ended_at - writing_since,
-                bytes_out=self._bytes_out(sent),
+                bytes_out=sent.num_bytes,
             )
             if self.meter is not None:
                 bill.usd = 0.0 if stream is None else self.meter.rates.billed_usd(request, usage)
@@ -462,7 +456,8 @@ class RemoteEngine(Engine):
         RedirectedError where a redirect leads elsewhere.
         """
         self._require_named(request.url)
-        getattr(self._sending, "sent", _Sent()).num_bytes += int(request.headers.get("content-length", 0))
+        if not self.is_local:
+            getattr(self._sending, "sent", _Sent()).num_bytes += int(request.headers.get("content-length", 0))
         for name in list(request.headers):
             if name.startswith(ABOUT_THIS_MACHINE) or (self._provider != "openai" and name not in NEEDED_HEADERS):
                 del request.headers[name]
@@ -470,13 +465,18 @@ class RemoteEngine(Engine):
             request.headers["user-agent"] = "nomoat"
             request.headers["authorization"] = f"Bearer {self._key}"
 
-    def _bytes_out(self, sent: _Sent) -> int:
-        return 0 if self.is_local else sent.num_bytes
-
-    def _notice(self, response: httpx.Response) -> None:
-        """A gateway that says what it is: LiteLLM, in the headers of whatever it answers."""
-        if any(name.startswith(GATEWAY_HEADERS) for name in response.headers):
-            self._dialect.is_gateway = True
+    def _require_answered_here(self, response: httpx.Response) -> None:
+        """Raise RedirectedError where a server that counts as this machine says that it is LiteLLM's proxy, or a nomoat that sent on
+        what it was asked."""
+        is_litellm = any(name.startswith(LITELLM) for name in response.headers)
+        if self.is_local and (is_litellm or "cloud" in response.headers.get(WHERE, "")):
+            who = "LiteLLM's proxy, which may have sent" if is_litellm else "a nomoat that sent"
+            url = response.request.url
+            raise RedirectedError(
+                f"`{self.base_url}` is {who} on what it was asked, and it counts as this machine: its answer is refused",
+                hint=f'say so, and it counts as outside: gateways = "{url.scheme}://{url.netloc.decode()}" in config.toml, '
+                "or NOMOAT_GATEWAYS",
+            )
 
     def _bound(self, response: httpx.Response) -> None:
         """Let no more be read of what a server answers than what was asked for may take; errors and lists of models, too."""

@@ -183,7 +183,7 @@ class Judge:
         self.failure = failure_of(self.failure, collected.failure)
         if not collected.answers and self.failure is not None and not isinstance(self.failure, BudgetReachedError):
             raise self.failure
-        self.spent.add(collected, self.spending.pricing(self.model))
+        self.spent.add(collected)
         return [Said(text=collected.answers[request].text) if request in collected.answers else None for request in requests]
 
 

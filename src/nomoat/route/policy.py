@@ -25,12 +25,11 @@ from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
-from nomoat import paths
+from nomoat import net, paths, references
 from nomoat.bounds import MOST_DIGITS, shown
 from nomoat.errors import UsageError
 from nomoat.providers import PROVIDERS, is_remote, named_in
 from nomoat.records import Place
-from nomoat.references import AUTO
 from nomoat.route.pii import KINDS, Kind
 
 IfCloudFails = Literal["error", "local"]
@@ -190,8 +189,13 @@ def _checked_words(path: Path, name: str, value: Any) -> tuple[str, ...]:
 
 
 def _require_sense(policy: Policy, path: Path) -> None:
-    if AUTO in (policy.local, policy.cloud):
+    if references.AUTO in (policy.local, policy.cloud):
         raise _error(path, "names `auto` as a model, which is the router itself", "name the model that is to answer")
+    if policy.local is not None and not references.is_local(policy.local):
+        raise _error(
+            path, f"names `{policy.local}`{net.gateway_note(policy.local)} as `local`, and what it is asked leaves this machine",
+            "name a model on this machine, or a server on it that runs the model itself",
+        )  # fmt: skip
     if policy.cloud is not None and not is_remote(policy.cloud):
         raise _error(
             path, f"names `{policy.cloud}` as `cloud`, which is no server", 'such as "openai:gpt-4o-mini" or "https://host/v1#model"'

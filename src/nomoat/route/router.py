@@ -154,7 +154,7 @@ class RouterEngine(Engine):
     @property
     def is_local(self) -> bool:
         """Whether prompts stay on this machine whatever they are."""
-        return self._cloud is None or self._cloud.is_local
+        return self._local.is_local and (self._cloud is None or self._cloud.is_local)
 
     @property
     def context_tokens(self) -> int | None:
@@ -184,8 +184,7 @@ class RouterEngine(Engine):
         return decisions
 
     def _decide(self, rules: InForce, request: Request, continuations: Sequence[str], usd: float) -> Decision:
-        """`usd`: what it could cost, with all that is asked together with it. Raises what `_require_here` raises."""
-        _require_here(rules.policy, self._local)
+        """`usd`: what it could cost, with all that is asked together with it."""
         only_here = rules.only_here or self._only_here(replace(request, top_logprobs=0) if continuations else request)
 
         def over_budget() -> str:
@@ -314,7 +313,6 @@ def load_auto(
         local = loaded.enter_context(
             responders.load(policy.local, context_tokens=context_tokens, as_client=as_client, progress=progress, compiling=compiling)
         )
-        _require_here(policy, local)
         cloud = _load_cloud(policy, as_client)
         if cloud is not None:
             loaded.enter_context(cloud)
@@ -322,15 +320,6 @@ def load_auto(
         loaded.pop_all()  # the engine closes them from now on
     licence = local.licence if cloud is None else f"local: {local.licence}; cloud: {cloud.licence}"
     return Responder(references.AUTO, engine, licence=licence)
-
-
-def _require_here(policy: Policy, local: Responder) -> None:
-    """Raise UsageError where what is asked of the policy's `local` leaves this machine, as a gateway may tell by its answers only."""
-    if not local.is_local:
-        raise UsageError(
-            f"the policy names `{policy.local}` as `local`, which is not on this machine, or sends on what it is asked",
-            hint=f"name the model on this machine, or the server that runs it, in `{policy.path}`",
-        )
 
 
 def _most_usd(rules: InForce, request: Request) -> float:
