@@ -85,12 +85,16 @@ def in_a_namespace() -> list[str]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("kernels")
 def test_the_whole_local_story_works_with_loopback_alone_and_opens_no_socket_to_anywhere(folder: Path, tmp_path: Path) -> None:
-    """Watched in Python's own audit events, in every process of the story; loopback is the server and its client."""
+    """Watched in Python's own audit events, in every process of the story; loopback is the server and its client.
+
+    Skipped at the end, when all but loopback alone has held, where this machine lets nobody make a network namespace.
+    """
     (tmp_path / "watch").mkdir()
     (tmp_path / "watch" / "sitecustomize.py").write_text(WATCH)
     log = tmp_path / "sockets.log"
     watched = environment(PYTHONPATH=str(tmp_path / "watch"), SOCKET_LOG=str(log))
-    command = [*in_a_namespace(), "sh", "-c", STORY]
+    namespace = in_a_namespace()
+    command = [*namespace, "sh", "-c", STORY]
     told = subprocess.run(command, cwd=folder, env=watched, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert told.returncode == 0, told.stderr
     assert re.search(r"served [1-5]\n", told.stdout), told.stdout
@@ -98,6 +102,8 @@ def test_the_whole_local_story_works_with_loopback_alone_and_opens_no_socket_to_
     lines = log.read_text().splitlines()
     assert any("127.0.0.1" in line for line in lines), "the watch saw nothing, not even the server's own client"
     assert [line for line in lines if "127.0.0.1" not in line and "localhost" not in line] == []
+    if not namespace:
+        pytest.skip("the story was watched, but not with loopback alone: this machine lets nobody make a network namespace")
 
 
 @pytest.mark.slow

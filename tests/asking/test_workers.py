@@ -346,6 +346,7 @@ def test_more_workers_than_nodes_share_them(cluster: str) -> None:
 
 
 def test_the_command_takes_a_cluster(cluster: str, tiny_gguf: Path, tmp_path: Path) -> None:
+    """As a process of its own, which connects by the address."""
     path = tmp_path / "s.jsonl"
     rows = [{"input": f"hello {at}", "target": "yes", "choices": ["yes", "no"]} for at in range(4)]
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -356,6 +357,7 @@ def test_the_command_takes_a_cluster(cluster: str, tiny_gguf: Path, tmp_path: Pa
 
 
 def test_a_teacher_on_a_cluster_is_named_with_its_workers(cluster: str, tiny_gguf: Path, tmp_path: Path) -> None:
+    """Within this process, which is connected to that cluster already."""
     (tmp_path / "t.txt").write_text("배송이 빨라요\n사흘 만에 고장났어요\n", encoding="utf-8")
     out = tmp_path / "labels.csv"
     command = ["distil", str(tiny_gguf), "--label", str(tmp_path / "t.txt"), "--labels", "긍정,부정", "--out", str(out), "--json"]

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import httpx
 import pytest
@@ -23,6 +24,7 @@ from nomoat import config
 from nomoat.engine.fake import FakeEngine
 from nomoat.responder import Responder
 from nomoat.route.policy import default_path
+from nomoat.serve import app
 from nomoat.serve.listening import bind
 from nomoat.serve.models import Models
 
@@ -68,7 +70,9 @@ def served() -> Iterator[Callable[..., Served]]:
 
 
 def refused(*arguments: str) -> tuple[int, str, str]:
-    done = shell.nomoat("serve", *arguments)
+    """Exit code, stdout and stderr; what goes on to serve after all fails, and blocks nothing."""
+    with mock.patch.object(app.Server, "run", side_effect=AssertionError("it is not refused, and would serve")):
+        done = shell.nomoat("serve", *arguments)
     return done.returncode, done.stdout, done.stderr
 
 

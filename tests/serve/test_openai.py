@@ -518,7 +518,7 @@ def test_the_others_are_served_while_a_huge_prompt_is_read(tiny: openai.OpenAI, 
             num_answered += not ended.is_set()
         with pytest.raises(openai.BadRequestError, match="This model's maximum context length is 256 tokens"):
             huge.result()
-    assert num_answered >= 20
+    assert num_answered >= 3
 
 
 def test_adapters_of_one_base_are_served_on_one_copy_of_its_weights(tiny_gguf: Path, empty_home: Path, start: Start, sdk: Sdk) -> None:

@@ -258,10 +258,9 @@ class TestTwoNodes:
         assert caught.value.hint == "nothing was learned yet: start again; has that machine the memory for it?"
         assert not adapter.can_resume("parts")
 
-    @pytest.mark.usefixtures("elsewhere")
     def test_the_loss_that_is_no_number_is_told_as_alone(self, cluster: str, tiny_gguf: Path, table: Path) -> None:
         with pytest.raises(UsageError, match="the loss is no number any more"):
-            tune(tiny_gguf, table, "broken", ray=cluster, workers=1, settings=prepare.Settings(rank=4, learning_rate=1e30))
+            tune(tiny_gguf, table, "broken", ray=cluster, settings=prepare.Settings(rank=4, learning_rate=1e30))
 
     @pytest.mark.usefixtures("elsewhere")
     def test_a_single_worker_elsewhere_learns_there(
@@ -306,6 +305,7 @@ def test_more_workers_than_a_step_has_lessons_are_refused(cluster: str, tiny_ggu
 
 @pytest.mark.slow
 def test_the_command_takes_a_cluster(cluster: str, tiny_gguf: Path, table: Path) -> None:
+    """Within this process, which is connected to that cluster already; one that connects by itself is in `test_workers.py`."""
     command = ["tune", str(tiny_gguf), str(table), "--input-column", "text", "--label-column", "label"]
     command += ["--name", "c", "--epochs", "1", "--json", "--ray", cluster]
     dry = shell.nomoat(*command, "--dry-run")
