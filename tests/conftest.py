@@ -18,6 +18,7 @@ import nomoat.tune  # before OpenMP is loaded, as `gguf` does below: its threads
 
 # isort: split
 from misbehaving import FINE, Act, Server, self_signed
+from patience import PATIENCE_SECONDS
 from tiny import write_tiny_gguf
 
 import nomoat.engine  # noqa: F401 - before any test module imports openvino: this silences its telemetry
@@ -149,7 +150,10 @@ def recorded_folders(empty_home: Path) -> None:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Ray cluster of two nodes with one CPU each, which have a home of their own; this process is connected to it."""
+    """The address of a Ray cluster of two nodes with one CPU each, which have a home of their own; this process is connected to it.
+
+    Its workers are as urgent as the tests, where Ray's own give way to all else, and may take our patience to start.
+    """
     import ray
     from ray.cluster_utils import Cluster
 
@@ -160,8 +164,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             patch.delenv(name, raising=False)
         with pytest.MonkeyPatch.context() as of_nodes:
             of_nodes.setenv("NOMOAT_HOME", str(home))
+            of_nodes.setenv("RAY_worker_niceness", "0")
             made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
             made.add_node(num_cpus=1)
+        patch.setattr("nomoat.asking.cluster.START_SECONDS", PATIENCE_SECONDS)
         ray.init(address=made.address, log_to_driver=False)  # once for all tests
         yield made.address
         ray.shutdown()
