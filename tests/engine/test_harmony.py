@@ -53,6 +53,8 @@ def text_of(tokenizer: Tokenizer, written: str, *, prompt: str = "<|start|>assis
 
 
 FINAL = "<|channel|>final<|message|>"
+CHINESE = 70 * "好"  # no spaces
+OPENED = "<|start|>assistant<|channel|>analysis<|message|>"  # as templates of some fine-tunes end
 THOUGHT = "<|channel|>analysis<|message|>They greet.<|end|>"
 CALL = '<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "서울"}'
 CLOCK = '<tool_call>\n{"name": "clock", "arguments": {}}\n</tool_call>'
@@ -86,7 +88,19 @@ CALLED = '<tool_call>\n{"name": "weather", "arguments": {"city": "서울"}}\n</t
         (f"{FINAL}Use <|start|> here", "Use \n\n here"),
         (f"{FINAL}Use <|start|> here, and as often as you like", "Use \n\n here, and as often as you like"),
         ("<|channel|>final", ""),
+        ("<|start|>assistant", ""),
         ("", ""),
+        (f"{FINAL}A<|start|>{CHINESE}", f"A\n\n{CHINESE}"),
+        (f"{FINAL}A<|channel|>안녕", "A\n\n안녕"),
+        ("<|channel|>final Hello", "Hello"),
+        ("<|channel|>final a |> b", "a |> b"),
+        (f"<|channel|>final{CHINESE}", CHINESE),
+        ("<|channel|>analysis We should think about it", "<think>\nWe should think about it\n</think>\n\n"),
+        (f"<|channel|>analysis They greet.<|end|><|start|>assistant{FINAL}A", "<think>\nThey greet.\n</think>\n\nA"),
+        ("<|channel|>commentary to=functions.clock", CLOCK),
+        ("<|channel|>commentary to=functions.clock <|constrain|>json", CLOCK),
+        ("<|start|>assistant to=functions.clock<|channel|>commentary json", CLOCK),
+        (f"<|channel|>commentary to=functions.{64 * 'f'}<|message|>{{}}", CLOCK.replace("clock", 64 * "f")),
     ],
 )  # fmt: skip
 def test_a_thought_stands_in_think_and_a_call_in_tool_call(tokenizer: Tokenizer, written: str, text: str) -> None:
@@ -112,6 +126,9 @@ def test_an_answer_that_is_cut_off_in_its_first_header_says_nothing(tokenizer: T
         ("<|start|>assistant<|channel|>", "final<|message|>A", "A"),
         (f"<|start|>user<|message|>hi<|end|>{FINAL}", "A", "A"),
         (f"<|start|>assistant{harmony.NO_THOUGHT}", f"{FINAL}A", "A"),
+        (OPENED, f"I think.<|end|><|start|>assistant{FINAL}A", "<think>\nI think.\n</think>\n\nA"),
+        (f"{OPENED}Well", ", 서울", "<think>\n, 서울\n</think>\n\n"),
+        (OPENED, "", "<think>\n\n</think>\n\n"),
     ],
 )
 def test_an_answer_goes_on_with_what_the_prompt_has_begun(tokenizer: Tokenizer, prompt: str, written: str, text: str) -> None:
@@ -121,6 +138,20 @@ def test_an_answer_goes_on_with_what_the_prompt_has_begun(tokenizer: Tokenizer, 
 def test_an_answer_without_channels_is_streamed(tokenizer: Tokenizer) -> None:
     stream = harmony.ChannelStream(tokenizer, tokenizer.encode("<|start|>assistant"))
     assert [stream.push(token) for token in tokenizer.encode("안녕")][-1] == "녕"
+
+
+@pytest.mark.parametrize("begun", ["<|start|>", "<|channel|>", "<|channel|>final", f"{FINAL}A<|start|>", f"{FINAL}A<|channel|>"])
+def test_text_without_spaces_behind_a_stray_mark_is_streamed_and_not_lost(tokenizer: Tokenizer, begun: str) -> None:
+    stream = harmony.ChannelStream(tokenizer, tokenizer.encode("<|start|>assistant"))
+    pieces = [stream.push(token) for token in tokenizer.encode(begun + CHINESE)]
+    assert pieces[-1] == "好"
+    assert "".join(pieces).endswith(CHINESE)
+    assert stream.finish(is_cut=True) == ""
+
+
+def test_an_earlier_thought_that_the_template_began_is_left_out_too(tokenizer: Tokenizer) -> None:
+    answer = text_of(tokenizer, f"I think.<|end|><|start|>assistant{FINAL}A", prompt=OPENED)
+    assert [one.content for one in harmony.told([Message(role="assistant", content=answer)])] == ["A"]
 
 
 def test_an_answer_ends_with_its_last_message(tokenizer: Tokenizer) -> None:
@@ -275,3 +306,9 @@ def test_a_call_in_its_channel_is_one(engine: LocalEngine, monkeypatch: pytest.M
     assert (call.name, json.loads(call.arguments)) == ("weather", {"city": "서울"})
     assert "".join(chunk.text for chunk in chunks).strip() == "<think>\nThey greet.\n</think>"
     assert tool_calls.only_first(request, TEMPLATE)
+
+
+def test_a_call_that_ends_with_its_header_has_no_arguments(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = Request(messages=(ASKED,), tools=(WEATHER,))
+    chunks = answered(engine, request, "<|channel|>commentary to=functions.weather<|call|>", monkeypatch)
+    assert [(call.name, call.arguments) for chunk in chunks for call in chunk.calls] == [("weather", "{}")]

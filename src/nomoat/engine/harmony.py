@@ -38,6 +38,9 @@ MENTIONED = "</think >"  # the same mark within a thought
 TOLD = re.compile(r"(?:\A\s*<think>|(?<=\n\n)<think>\n).*?(?:</think>\s*|\Z)", re.DOTALL)
 FUNCTIONS, RECIPIENT_BEGINS = "functions.", "to="
 MOST_WORDS = 4  # of a header: `assistant<|channel|>commentary to=functions.NAME <|constrain|> json`
+MARK, WORD = re.compile(r"<\|[a-z]+\|>"), re.compile(r"to=\S{0,256}|[!-~]{1,24}")  # of a header; what is longer, or not ASCII, is text
+# Marks and words that a header without `MESSAGE` begins with; text follows.
+UNENDED = re.compile(rf"(?:.*{MARK.pattern}(?:\s*(?:assistant|analysis|commentary|final|json|to=[^\s<]+)(?![a-z])\s*)*)?", re.DOTALL)
 RECIPIENT, ANALYSIS = re.compile(r"\bto=([^\s<]+)"), re.compile(rf"{re.escape(CHANNEL)}\s*analysis")
 EFFORTS = {"none": "low", "minimal": "low", "xhigh": "high", "max": "high"}  # it has learned three
 
@@ -115,12 +118,17 @@ class ChannelStream:
         self._newest = ""  # text of a thought: as much as may begin the mark of its end
         last = next((at for at in reversed(range(len(prompt))) if self._marks.get(prompt[at]) in (START, END)), 0)
         for token in prompt[last:]:
-            self.push(token)
+            self._push(token)
+        self._opening = f"{THOUGHT_BEGINS}\n" if self._thinks else ""  # for a thought that the prompt has begun
         if self._header is not None and CHANNEL not in self._header:
             self._header = ""  # `assistant`, which is no part of the answer
 
     def push(self, token_id: int) -> str:
         """The text that this token makes certain; may be empty."""
+        opening, self._opening = self._opening, ""
+        return opening + self._push(token_id)
+
+    def _push(self, token_id: int) -> str:
         mark = self._marks.get(token_id)
         if mark is None:
             return self._read(self._stream.push(token_id))
@@ -128,6 +136,8 @@ class ChannelStream:
             return ""
         text = self._read(self._stream.finish())
         self._stream = self._tokenizer.decode_stream()
+        if self._header is not None and mark in (START, END):
+            text += self._end_header()
         if self._header is None:
             text, self._header = text + self._end(), ""
         if mark == MESSAGE:
@@ -140,11 +150,9 @@ class ChannelStream:
 
     def finish(self, *, is_cut: bool = False) -> str:
         """What was still held back. A thought or a call that was cut off stays one that has not ended."""
-        text = self._read(self._stream.finish(is_cut=is_cut))
+        text = self._opening + self._read(self._stream.finish(is_cut=is_cut))
         if self._header is not None and not (is_cut and self._is_header()):
-            said = self._header.rpartition(START)[2]
-            if said.strip() not in ("", "assistant") and CHANNEL not in said:
-                text += self._begin() + said
+            text += self._end_header()
         if is_cut:
             return text
         return text + (CLOSED if self._thinks else self._end() if self._header is None else "")
@@ -155,8 +163,7 @@ class ChannelStream:
             self._header += text
             if self._is_header() or RECIPIENT_BEGINS.startswith(self._header.strip()):
                 return ""
-            said = self._header.rpartition("|>")[2]
-            return self._begin() + self._read(said)
+            return self._end_header()
         self._has_text = self._has_text or bool(text.strip())
         if not self._thinks:
             return text
@@ -168,7 +175,17 @@ class ChannelStream:
     def _is_header(self) -> bool:
         header = (self._header or "").strip()
         begins = START in header or CHANNEL in header or header.startswith(RECIPIENT_BEGINS)
-        return begins and len(header.split()) <= MOST_WORDS
+        words = MARK.sub(" ", header).split()
+        return begins and len(words) <= MOST_WORDS and all(map(WORD.fullmatch, words))
+
+    def _end_header(self) -> str:
+        """What comes of a header without `MESSAGE`: the text in it, or a call without arguments."""
+        whole = self._header or ""
+        text = UNENDED.sub("", whole, count=1)
+        header = whole.removesuffix(text)
+        if not text.strip() and RECIPIENT_BEGINS + FUNCTIONS not in header:
+            return ""
+        return self._begin(header) + self._read(text)
 
     def _begin(self, header: str = "") -> str:
         """How the text of the next message begins, and how the last thought's ends."""
