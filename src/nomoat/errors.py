@@ -38,10 +38,12 @@ Fate = Literal["final", "rejected", "lost"]
 class NomoatError(Exception):
     """A failure the user can understand: `message` says what and with which value, `hint` what to do, in a traceback too.
 
-    `bytes_out` is what was sent in vain, for the answer that did not come, to a server that is not on this machine.
+    `bytes_out` is what was sent in vain, for the answer that did not come, to a server that is not on this machine; `may_be_billed`
+    says whether a server may take money for that answer.
     """
 
     bytes_out = 0
+    may_be_billed = False
     _hint: str | None = None
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
@@ -239,6 +241,7 @@ class RemoteError(NomoatError):
         self.code = code
         self.param = param
         self.fate = fate
+        self.may_be_billed = fate != "rejected" and status is None
         self.wait_seconds = wait_seconds
 
 

@@ -205,11 +205,17 @@ def test_own_price_table_comes_before_ours(serving: Serving, empty_home: Path) -
     assert run_suite(ref, suite_of(1)).side.price == "$3.00 in, $4.00 out per million tokens, list price as of 2026-11"
 
 
-def test_a_run_ends_at_the_first_answer_of_a_server_here_that_says_that_it_is_a_gateway(serving: Serving) -> None:
+def test_a_run_ends_at_the_first_answer_of_litellms_proxy_here_which_may_have_been_billed(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nomoat.engine.remote._proxy_ports", set())  # the port may be another test's afterwards
     server = serving(events(piece("yes", "stop"), headers={"x-litellm-version": "1.108.7"}))
-    with pytest.raises(RedirectedError, match="is LiteLLM's proxy"):
-        run_suite(f"{server.url}#m", suite_of(9), RunSettings(concurrency=1))
+    with pytest.raises(RedirectedError, match="is LiteLLM's proxy") as caught:
+        run_suite(f"{server.url}#m", suite_of(9), RunSettings(spending=spending(), concurrency=1))
     assert len(server.bodies) == 1
+    assert notes_of(caught.value) == [
+        f"note: 1 call to `{server.url}#m` brought no whole answer, and may have been billed: at most $0.078"
+    ]
 
 
 def test_answer_counts_once_however_often_it_is_needed(serving: Serving) -> None:

@@ -184,7 +184,7 @@ def test_model_elsewhere_is_announced(capsys: pytest.CaptureFixture[str], monkey
     engine = FakeEngine()
     engine.is_local = False
     chat(engine)._greet()
-    assert capsys.readouterr().err.splitlines()[1:] == ["note: what you write leaves this machine"]
+    assert capsys.readouterr().err.splitlines()[1:] == ["note: what you write may leave this machine"]
     monkeypatch.delenv("NOMOAT_OFFLINE")
     monkeypatch.setenv("NOMOAT_GATEWAYS", "http://127.0.0.1:4000")
     with nomoat.load("http://127.0.0.1:4000/v1#m") as model:

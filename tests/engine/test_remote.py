@@ -256,40 +256,55 @@ def test_loopback_is_local_and_sends_nothing_out_and_others_are_counted(
     assert sent == sum(int(headers["content-length"]) for headers in server.headers) > 200
 
 
-@pytest.mark.parametrize(
-    ("headers", "who"),
-    [
-        ({"x-litellm-version": "1.108.7"}, "LiteLLM's proxy, which may have sent"),
-        ({"x-nomoat-where": "cloud"}, "a nomoat that sent"),
-        ({"x-nomoat-where": "local"}, ""),
-    ],
-)
 @pytest.mark.parametrize("status", [200, 401])
-def test_a_server_here_that_says_that_it_sends_on_what_it_is_asked_is_refused_until_it_is_named_a_gateway(
-    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], who: str, status: int
+def test_litellms_proxy_here_is_refused_and_asked_nothing_more_until_it_is_named_a_gateway(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    """Whatever it answers; also where it is asked for its models only. It is asked once."""
+    """Whatever it answers, by whichever engine; what was answered may have been paid for."""
+    monkeypatch.setattr("nomoat.engine.remote._proxy_ports", set())  # the port may be another test's afterwards
     monkeypatch.delenv("NOMOAT_OFFLINE")
-    answer = events(*ROWS, headers=headers) if status == 200 else say(status, {"error": {"message": "no"}}, headers=headers)
+    litellm = {"x-litellm-version": "1.108.7"}
+    answer = events(*ROWS, headers=litellm) if status == 200 else say(status, {"error": {"message": "no"}}, headers=litellm)
     server = serving(answer)
-    if who:
-        with pytest.raises(RedirectedError) as raised, Responder("r", at(server)) as model:
-            model.complete(HELLO)
-        assert raised.value.message == (
-            f"`{server.url}` is {who} on what it was asked, and it counts as this machine: its answer is refused"
-        )
-        origin = server.url.removesuffix("/v1")
-        said = f'say so, and it counts as outside: gateways = "{origin}" in config.toml, or NOMOAT_GATEWAYS'
-        assert (raised.value.hint, len(server.bodies)) == (said, 1)
-        with pytest.raises(RedirectedError):
-            remote_engine(server.url)
-        monkeypatch.setenv("NOMOAT_GATEWAYS", origin)
+    origin = server.url.removesuffix("/v1")
+    budget, lost = Budget(1.0), list[Request]()
+    request = replace(HELLO, max_new_tokens=10)
+    for consequence in ("its answer is refused", "it is not asked", "it is not asked"):
+        engine = at(server)
+        engine.meter, engine.calls.on_lost = Meter(rates=RATES, budget=budget), lost.append
+        with Responder("r", engine) as model:
+            for said in (consequence, "it is not asked"):
+                with pytest.raises(RedirectedError) as raised:
+                    model.complete(request)
+                is_proxy = "is LiteLLM's proxy, which may send on what it is asked, and it counts as this machine"
+                assert raised.value.message == f"`{server.url}` {is_proxy}: {said}"
+                assert raised.value.hint == f"add `{origin}` to `gateways` in config.toml, or to NOMOAT_GATEWAYS, which goes before it"
+    with pytest.raises(RedirectedError):
+        remote_engine(server.url)
+    assert len(server.paths) == 1
+    assert (budget.spent_usd, lost) == ((RATES.most_usd(request), [request]) if status == 200 else (0.0, []))
+    monkeypatch.setenv("NOMOAT_GATEWAYS", origin)
     with Responder("r", at(server)) as model:
         if status == 200:
             assert model.complete(HELLO).text == "hello 안녕"
         else:
             with pytest.raises(RemoteError):
                 model.complete(HELLO)
+
+
+def test_litellms_proxy_here_that_is_asked_for_its_models_is_refused(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nomoat.engine.remote._proxy_ports", set())
+    server = serving(say(200, {"data": [{"id": "m"}]}, headers={"x-litellm-version": "1.108.7"}))
+    with pytest.raises(RedirectedError, match="its answer is refused"):
+        remote_engine(server.url)
+
+
+def test_an_answer_of_auto_here_is_an_answer_whichever_side_wrote_it(serving: Callable[..., Server]) -> None:
+    """Its cloud may be a server on this machine as well."""
+    with Responder("r", at(serving(events(*ROWS, headers={"x-nomoat-where": "cloud"})))) as model:
+        assert model.complete(HELLO).text == "hello 안녕"
 
 
 def test_what_an_answer_that_broke_off_was_sent_is_counted_too(

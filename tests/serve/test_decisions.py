@@ -98,14 +98,6 @@ def test_answer_says_where_its_prompt_went_and_why(start: Start, stream: bool) -
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_model_that_was_named_is_told_as_the_cloud_where_it_is_outside(start: Start, stream: bool) -> None:
-    models = {"far": Watched(is_local=False), "here": Watched(is_local=True)}
-    url = start({name: Responder(name, engine) for name, engine in models.items()})
-    told = [ask(url, "hello", model=name, stream=stream) for name in models]
-    assert told == [{"x-nomoat-where": "cloud"}, {}]
-
-
 CALL = {"type": "function_call", "call_id": "a", "name": "f"}
 RESULT = {"type": "function_call_output", "call_id": "a"}
 TOLD = [{"type": "input_text", "text": PRIVATE}]

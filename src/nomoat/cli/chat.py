@@ -83,8 +83,8 @@ class Chat:
             from nomoat.engine.remote import RemoteEngine
 
             engine = self._responder.engine
-            to = f" and goes to {engine.place}" if isinstance(engine, RemoteEngine) else ""
-            console.say(f"note: what you write leaves this machine{to}")
+            goes = f"leaves this machine and goes to {engine.place}" if isinstance(engine, RemoteEngine) else "may leave this machine"
+            console.say(f"note: what you write {goes}")
 
     def _ask(self, text: str) -> None:
         question = Message(role="user", content=text)

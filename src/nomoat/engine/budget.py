@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from nomoat import bounds
-from nomoat.errors import BudgetReachedError, NomoatError, RemoteError, UsageError
+from nomoat.errors import BudgetReachedError, NomoatError, UsageError
 from nomoat.records import LongPrompts, Request, Usage
 
 # A tokenizer makes at most one token of each byte (byte-level BPE; SentencePiece with byte fallback). Templates add role markers.
@@ -227,8 +227,7 @@ class Calls:
         try:
             yield
         except BaseException as error:
-            has_worked = isinstance(error, RemoteError) and error.fate != "rejected" and error.status is None
-            if has_worked or not isinstance(error, NomoatError):
+            if not isinstance(error, NomoatError) or error.may_be_billed:
                 self._lose(call)
             else:
                 bill.usd = 0.0

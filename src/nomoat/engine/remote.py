@@ -61,7 +61,7 @@ NEEDED_HEADERS = frozenset(
     {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent", "authorization"}
 )
 LITELLM = "x-litellm-"  # begins headers of its proxy's answers
-WHERE = "x-nomoat-where"  # what a nomoat says of an answer: see `serve.decisions`
+_proxy_ports: set[int] = set()  # of this machine, where one has answered this process; what is done with it is atomic
 ABOUT_THIS_MACHINE = "x-stainless-"  # the SDK's headers with the system, the processor, versions
 
 
@@ -123,6 +123,7 @@ class RemoteEngine(Engine):
 
         self.base_url = base_url.rstrip("/")
         self._origin = _origin(httpx.URL(self.base_url))
+        self._port = self._origin[2] or config.DEFAULT_PORTS[self._origin[0]]
         self.model = model
         self.host = _host(base_url)
         self._gateway = net.gateway_note(self.base_url)
@@ -138,7 +139,7 @@ class RemoteEngine(Engine):
         self._sending = threading.local()  # `sent`: whose this thread sends
         http_client = net.client("ask a model server", hosts=[self.host])
         http_client.event_hooks["request"].append(self._before_each_attempt)
-        http_client.event_hooks["response"] += [self._require_answered_here, self._bound]
+        http_client.event_hooks["response"] += [self._refuse_proxy, self._bound]
         self._client = openai.OpenAI(
             api_key=key,
             base_url=self.base_url,
@@ -453,9 +454,11 @@ class RemoteEngine(Engine):
         others what is meant for OpenAI, or for the server that OPENAI_BASE_URL names.
 
         The SDK adds an organisation, a project, the headers of OPENAI_CUSTOM_HEADERS, and the system it runs on. Raises
-        RedirectedError where a redirect leads elsewhere.
+        RedirectedError where a redirect leads elsewhere, and where the server is known as LiteLLM's proxy: see `_refuse_proxy`.
         """
         self._require_named(request.url)
+        if self.is_local and self._port in _proxy_ports:
+            raise self._is_proxy("it is not asked")
         if not self.is_local:
             getattr(self._sending, "sent", _Sent()).num_bytes += int(request.headers.get("content-length", 0))
         for name in list(request.headers):
@@ -465,18 +468,21 @@ class RemoteEngine(Engine):
             request.headers["user-agent"] = "nomoat"
             request.headers["authorization"] = f"Bearer {self._key}"
 
-    def _require_answered_here(self, response: httpx.Response) -> None:
-        """Raise RedirectedError where a server that counts as this machine says that it is LiteLLM's proxy, or a nomoat that sent on
-        what it was asked."""
-        is_litellm = any(name.startswith(LITELLM) for name in response.headers)
-        if self.is_local and (is_litellm or "cloud" in response.headers.get(WHERE, "")):
-            who = "LiteLLM's proxy, which may have sent" if is_litellm else "a nomoat that sent"
-            url = response.request.url
-            raise RedirectedError(
-                f"`{self.base_url}` is {who} on what it was asked, and it counts as this machine: its answer is refused",
-                hint=f'say so, and it counts as outside: gateways = "{url.scheme}://{url.netloc.decode()}" in config.toml, '
-                "or NOMOAT_GATEWAYS",
-            )
+    def _refuse_proxy(self, response: httpx.Response) -> None:
+        """Raise RedirectedError where a server that counts as this machine says that it is LiteLLM's proxy. This process asks it
+        nothing more."""
+        if self.is_local and any(name.startswith(LITELLM) for name in response.headers):
+            _proxy_ports.add(self._port)
+            error = self._is_proxy("its answer is refused")
+            error.may_be_billed = response.is_success
+            raise error
+
+    def _is_proxy(self, consequence: str) -> RedirectedError:
+        parts = urlsplit(self.base_url)
+        return RedirectedError(
+            f"`{self.base_url}` is LiteLLM's proxy, which may send on what it is asked, and it counts as this machine: {consequence}",
+            hint=f"add `{parts.scheme}://{parts.netloc}` to `gateways` in config.toml, or to NOMOAT_GATEWAYS, which goes before it",
+        )
 
     def _bound(self, response: httpx.Response) -> None:
         """Let no more be read of what a server answers than what was asked for may take; errors and lists of models, too."""

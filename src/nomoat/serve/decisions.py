@@ -11,13 +11,12 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 from urllib.parse import quote
 
-from nomoat.engine.remote import WHERE
 from nomoat.records import Decision, Place, Request
 from nomoat.references import shown_name
 from nomoat.responder import Responder
 from nomoat.serve.models import Models
 
-HEADERS = (WHERE, "x-nomoat-model", "x-nomoat-why", "x-nomoat-rule", "x-nomoat-score", "x-nomoat-max-tokens")
+HEADERS = ("x-nomoat-where", "x-nomoat-model", "x-nomoat-why", "x-nomoat-rule", "x-nomoat-score", "x-nomoat-max-tokens")
 NOTES = "x-nomoat-notes"
 # All of printable ASCII but `%`, so that whoever decodes gets back what was encoded.
 PLAIN = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
@@ -108,16 +107,14 @@ class Decisions:
         return chosen
 
     def headers(self) -> list[tuple[str, str]]:
-        """Empty where a model on this machine was named, and nothing is to be said. Where prompts go to both sides, each has its
-        headers, with its first prompt's reason."""
+        """Empty where nothing was decided, and nothing is to be said. Where prompts go to both sides, each has its headers, with its
+        first prompt's reason."""
         first: dict[Place, Decision] = {}
         for decision in self._made:
             first.setdefault(decision.where, decision)
-        asked = list(self._asked.items())
-        named = [] if first or all(one.is_local for _, one in asked) else [(WHERE, "cloud")]
-        notes = dict.fromkeys(note for at, one in asked for note in one.notes_on(self._requests[at]))
+        notes = dict.fromkeys(note for at, one in list(self._asked.items()) for note in one.notes_on(self._requests[at]))
         told = [(NOTES, quote("; ".join(notes), safe=PLAIN))] if notes else []
-        return [*(header for decision in first.values() for header in _headers(decision)), *named, *told]
+        return [*(header for decision in first.values() for header in _headers(decision)), *told]
 
 
 class CloudCosts:
