@@ -29,10 +29,10 @@ from nomoat.tune import prepare
 
 
 @pytest.fixture
-def stablelm(tmp_path: Path) -> Path:
-    """A tiny StableLM, a family that is none of ours."""
+def olmo(tmp_path: Path) -> Path:
+    """A tiny OLMo of 2024, a family that is none of ours."""
     torch.manual_seed(7)
-    model = transformers.StableLmForCausalLM(transformers.StableLmConfig(vocab_size=len(vocabulary()), **LLAMA_LIKE))
+    model = transformers.OlmoForCausalLM(transformers.OlmoConfig(vocab_size=len(vocabulary()), **LLAMA_LIKE))
     model.save_pretrained(tmp_path / "model")
     GGUFFile(write_tiny_gguf(tmp_path / "tiny.gguf")).read_tokenizer().save(tmp_path / "model")
     return tmp_path / "model"
@@ -40,44 +40,44 @@ def stablelm(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not optimum.is_installed(), reason="needs optimum-intel: pip install '.[convert]'")
-def test_an_unknown_architecture_answers_as_its_reference(stablelm: Path) -> None:
-    model = transformers.StableLmForCausalLM.from_pretrained(stablelm).eval()
+def test_an_unknown_architecture_answers_as_its_reference(olmo: Path) -> None:
+    model = transformers.OlmoForCausalLM.from_pretrained(olmo).eval()
     rows = np.random.default_rng(5).integers(3, 250, (2, 40)).tolist()
     with torch.no_grad():
         expected = model(torch.tensor(rows), use_cache=False).logits.numpy()
-    ours = our_logits(importer.import_gguf(stablelm), rows, cut_at=9)
+    ours = our_logits(importer.import_gguf(olmo), rows, cut_at=9)
     np.testing.assert_allclose(ours, expected, atol=0.1 * expected.std())  # it is rounded to int8, which the reference is not
-    with nomoat.load(str(stablelm)) as loaded:
+    with nomoat.load(str(olmo)) as loaded:
         assert loaded.complete(Request(prompt="the hello", max_new_tokens=5)).usage.completion_tokens > 0
 
 
-def test_without_the_extra_its_name_is_in_the_refusal(stablelm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_its_name_is_in_the_refusal(olmo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimum, "is_installed", lambda: False)
     with pytest.raises(UnsupportedError) as caught:
-        importer.import_gguf(stablelm)
-    assert caught.value.message == "the architecture `stablelm` is not one that nomoat can import"
+        importer.import_gguf(olmo)
+    assert caught.value.message == "the architecture `olmo` is not one that nomoat can import"
     assert caught.value.hint is not None and caught.value.hint.endswith("with the `convert` extra, in an environment of its own")
 
 
 def test_sizes_that_are_no_whole_numbers_are_refused_as_a_folder_is_that_is_not_for_the_converter(
-    stablelm: Path, monkeypatch: pytest.MonkeyPatch
+    olmo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(optimum, "is_installed", lambda: True)
-    config = json.loads((stablelm / "config.json").read_text())
+    config = json.loads((olmo / "config.json").read_text())
     sizes = ("hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size", "max_position_embeddings")
     for key, value in itertools.product(sizes, ("abc", [4], {"all": 4}, math.inf)):
-        (stablelm / "config.json").write_text(json.dumps({**config, key: value}))
-        with pytest.raises(UnsupportedError, match="the architecture `stablelm` is not one"):
-            open_source(stablelm)
+        (olmo / "config.json").write_text(json.dumps({**config, key: value}))
+        with pytest.raises(UnsupportedError, match="the architecture `olmo` is not one"):
+            open_source(olmo)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("optimum") is not None, reason="optimum-intel is installed here")
-def test_a_conversion_that_fails_gives_the_last_word_of_the_converter(stablelm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conversion_that_fails_gives_the_last_word_of_the_converter(olmo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimum, "is_installed", lambda: True)
     with pytest.raises(UnsupportedError) as caught:
-        importer.import_gguf(stablelm)
+        importer.import_gguf(olmo)
     assert caught.value.message == (
-        "optimum-intel cannot convert the architecture `stablelm` either: ModuleNotFoundError: No module named 'optimum'"
+        "optimum-intel cannot convert the architecture `olmo` either: ModuleNotFoundError: No module named 'optimum'"
     )
 
 

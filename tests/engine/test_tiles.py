@@ -27,7 +27,7 @@ from tiny import ADAPTED, NORMS_LAST, write_adapter, write_tiny_gguf
 
 from nomoat import cache, config, footprint, hardware, machine_code
 from nomoat.engine import arch as architectures
-from nomoat.engine import batching, chain, fused, importer, layout, native, shutdown, step_tables, tiles
+from nomoat.engine import attention_tables, batching, chain, fused, importer, layout, native, shutdown, step_tables, tiles
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.likelihood import Scorer
@@ -648,7 +648,7 @@ def test_another_process_compiles_what_a_model_needs_before_it_is_asked(
 @needs_instructions
 def test_all_functions_are_told_of_as_they_are_compiled(kernels: None) -> None:
     functions = chain.functions(["Q5_0", "Q8_0"])
-    assert len(functions) == (13 if step_tables.HAS_PANELS else 11)
+    assert len(functions) == (13 if step_tables.HAS_PANELS else 11) + attention_tables.BY_AMX
     done = subprocess.run([sys.executable, "-c", native.COMPILE, "Q5_0", "Q8_0"], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [f"{number} {len(functions)}" for number in range(len(functions) + 1)]
     assert all((machine_code.FOLDER / f"{function.symbol}.o").exists() for function in functions)

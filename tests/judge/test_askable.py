@@ -181,7 +181,7 @@ def test_one_price_for_two_servers_is_refused_before_anyone_is_asked(
 ) -> None:
     one, other = serving(), serving()
     settings = RunSettings(spending=Spending(input_usd_per_million=1.0, output_usd_per_million=1.0))
-    with pytest.raises(UsageError, match="one price is given, and"):
+    with pytest.raises(UsageError, match="one price is given for two models"):
         ask(f"{one.url}#m", f"{other.url}#m", suite, settings)
     assert one.paths == other.paths == []
 

@@ -65,7 +65,8 @@ def counting_bars(what: str, *, next_time: str = GOES_ON) -> Iterator[Callable[[
         from nomoat.asking.store import default_path
 
         kept = f"what was answered so far is kept in {default_path()}; {next_time}"
-        console.say(f"stopped: {kept}" if tasks else "stopped before anything was asked")
+        is_known = tasks or next_time != GOES_ON  # another command is told, however little was asked
+        console.say(f"stopped: {kept}" if is_known else "stopped before anything was asked")
         for note in getattr(exc, "__notes__", ()):
             console.say(note)
         raise typer.Exit(130) from exc
