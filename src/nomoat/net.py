@@ -60,15 +60,25 @@ def is_loopback(host: str) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
+def port_of(address: str) -> int:
+    """The port of a server's address, said or its scheme's."""
+    parts = urlsplit(address)
+    return parts.port or config.DEFAULT_PORTS[parts.scheme]
+
+
+def stays_here(address: str) -> bool:
+    """Whether what a server is sent stays on this machine: it is on it, and no gateway. Raises what `gateway_note` raises."""
+    return is_loopback(urlsplit(address).hostname or "") and not gateway_note(address)
+
+
 def gateway_note(address: str) -> str:
     """Why a server on this very machine counts as outside, to be said behind its name: the setting that names it as a gateway, by its
     port. Empty of any other server.
 
     Raises UsageError for a setting that cannot be meant.
     """
-    parts = urlsplit(address)
-    gateways = config.gateway_ports() if is_loopback(parts.hostname or "") else None
-    if gateways is None or (parts.port or config.DEFAULT_PORTS[parts.scheme]) not in gateways.value:
+    gateways = config.gateway_ports() if is_loopback(urlsplit(address).hostname or "") else None
+    if gateways is None or port_of(address) not in gateways.value:
         return ""
     return f" (a gateway, as {gateways.reason} says)"
 

@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from nomoat import net, system_errors
 from nomoat.catalog import tuned
@@ -60,8 +59,7 @@ def is_local(ref: str) -> bool | None:
         return True
     from nomoat.engine.remote import parse
 
-    base_url = parse(ref)[1]
-    return net.is_loopback(urlsplit(base_url).hostname or "") and not net.gateway_note(base_url)
+    return net.stays_here(parse(ref)[1])
 
 
 def shown_name(ref: str) -> str:

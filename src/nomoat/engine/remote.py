@@ -123,11 +123,11 @@ class RemoteEngine(Engine):
 
         self.base_url = base_url.rstrip("/")
         self._origin = _origin(httpx.URL(self.base_url))
-        self._port = self._origin[2] or config.DEFAULT_PORTS[self._origin[0]]
+        self._port = net.port_of(self.base_url)
         self.model = model
         self.host = _host(base_url)
         self._gateway = net.gateway_note(self.base_url)
-        self.is_local: bool = net.is_loopback(self.host) and not self._gateway
+        self.is_local: bool = net.stays_here(self.base_url)
         self._provider = provider
         self._key = key
         self._timeout_seconds = read_timeout_seconds
