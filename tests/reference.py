@@ -573,9 +573,13 @@ def make_adapter(folder: Path, weights: Path, *, frozen: int = 0) -> Path:
     return folder
 
 
-def our_logits(folder: Path, rows: list[list[int]], *, cut_at: int | None = None) -> Any:
-    """Logits of one batch of equally long rows, with `cut_at` in two passes over the cache."""
-    request = ov.Core().compile_model(str(folder / "openvino_model.xml"), "CPU", EXACT).create_infer_request()
+def compiled_exactly(folder: Path) -> Any:
+    return ov.Core().compile_model(str(folder / "openvino_model.xml"), "CPU", EXACT)
+
+
+def our_logits(model: Any, rows: list[list[int]], *, cut_at: int | None = None) -> Any:
+    """Logits of one batch of equally long rows, with `cut_at` in two passes over the cache. `model`: compiled, or its folder."""
+    request = (compiled_exactly(model) if isinstance(model, Path) else model).create_infer_request()
     ids = np.array(rows)
     parts = [ids] if cut_at is None else [ids[:, :cut_at], ids[:, cut_at:]]
     done, out = 0, []

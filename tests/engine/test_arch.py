@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 import pytest
 import torch
 from reference import (
@@ -22,6 +21,7 @@ from reference import (
     MIXTURES,
     WIDTH,
     WINDOW,
+    compiled_exactly,
     make_model,
     our_logits,
     write_gguf,
@@ -57,6 +57,12 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return model, importer.import_gguf(write_gguf(folder / "model.gguf", case, model))
 
 
+@pytest.fixture(scope="module")
+def compiled(made: tuple[Any, Path]) -> Any:
+    """Our model, once for all who ask it: each request has a cache of its own."""
+    return compiled_exactly(made[1])
+
+
 def reference_logits(model: Any, ids: list[list[int]], mask: list[list[int]] | None = None) -> Any:
     ids_BT = torch.tensor(ids)
     mask_BT = torch.ones_like(ids_BT) if mask is None else torch.tensor(mask)
@@ -82,28 +88,28 @@ def test_a_page_names_every_known_architecture(page: str) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 7, LONG])
-def test_logits_equal_the_reference_within_a_thousandth(made: tuple[Any, Path], length: int) -> None:
-    model, folder = made
+def test_logits_equal_the_reference_within_a_thousandth(made: tuple[Any, Path], compiled: Any, length: int) -> None:
     rows = random_rows(2, length)
-    expected = reference_logits(model, rows)
+    expected = reference_logits(made[0], rows)
     assert expected.std() > 0.5  # else closeness would mean nothing
-    np.testing.assert_allclose(our_logits(folder, rows), expected, atol=1e-3)
+    np.testing.assert_allclose(our_logits(compiled, rows), expected, atol=1e-3)
     if length > 1:
-        np.testing.assert_allclose(our_logits(folder, rows, cut_at=length // 2), expected, atol=1e-3)
+        np.testing.assert_allclose(our_logits(compiled, rows, cut_at=length // 2), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_rows_of_a_batch_with_padding_equal_the_reference_within_a_thousandth(made: tuple[Any, Path], side: str) -> None:
-    model, folder = made
+def test_rows_of_a_batch_with_padding_equal_the_reference_within_a_thousandth(
+    made: tuple[Any, Path], compiled: Any, side: str
+) -> None:
     rows, lengths = random_rows(3, LONG), [LONG, WINDOW + 9, 5]
     mask = [[0] * (LONG - n) + [1] * n if side == "left" else [1] * n + [0] * (LONG - n) for n in lengths]
     mask_BT, real = np.array(mask), np.array(mask, bool)
-    request = ov.Core().compile_model(str(folder / "openvino_model.xml"), "CPU", EXACT).create_infer_request()
     inputs = {
         "input_ids": np.array(rows), "attention_mask": mask_BT, "position_ids": (mask_BT.cumsum(1) - 1).clip(min=0),
         "beam_idx": np.arange(3, dtype=np.int32),
     }  # fmt: skip
-    np.testing.assert_allclose(request.infer(inputs)[0][real], reference_logits(model, rows, mask)[real], atol=1e-3)
+    found = compiled.create_infer_request().infer(inputs)[0]
+    np.testing.assert_allclose(found[real], reference_logits(made[0], rows, mask)[real], atol=1e-3)
 
 
 def answered(batcher: Batcher, prompts: list[list[int]]) -> list[tuple[list[int], list[float | None]]]:

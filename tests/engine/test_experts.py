@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ needs_instructions = pytest.mark.skipif(
     not footprint.has_native_kernels(), reason="nomoat's own products need AVX2, FMA and F16C, or ARM's dotprod"
 )
 WIDTH, HIDDEN = 288, 416  # no multiples of a chunk
+MOST_TOKENS = 400
 
 
 def silu(x: Any) -> Any:
@@ -104,33 +106,39 @@ class Mixture:
         return made
 
 
+@functools.lru_cache(maxsize=1)  # of tests that follow each other
+def known_mixture(experts: int, chosen: int, type_name: str, **more: bool) -> tuple[Mixture, Any, Any]:
+    """A mixture, inputs, and what it makes of each of them."""
+    given = Mixture(experts, chosen, type_name, **more)
+    x_MW = np.random.default_rng(MOST_TOKENS).normal(size=(MOST_TOKENS, WIDTH)).astype(np.float32)
+    return given, x_MW, given.exact(x_MW)
+
+
 @needs_instructions
-@pytest.mark.parametrize("tokens", [1, 2, 23, 24, 70, 400])
+@pytest.mark.parametrize("tokens", [1, 2, 23, 24, 70, MOST_TOKENS])
 @pytest.mark.parametrize("mixture", [(4, 2), (40, 3), (3, 3)])
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("type_name", ["Q4_0", "Q8_0"])
 def test_each_token_gets_what_the_experts_it_asks_give(tokens: int, mixture: tuple[int, int], shared: bool, type_name: str) -> None:
     """By few experts, where many tokens are multiplied in panels, and by many; the last of several parts is shorter."""
-    given = Mixture(*mixture, type_name, shared=shared)
+    given, *of_all = known_mixture(*mixture, type_name, shared=shared)
     program, weights = given.program()
-    x_MW = np.random.default_rng(tokens).normal(size=(tokens, WIDTH)).astype(np.float32)
+    x_MW, exact = (rows[:tokens] for rows in of_all)
     after_1MW = np.full((1, tokens, WIDTH), np.nan, np.float32)
     program.run(None, x_MW[None], after_1MW, [])
-    exact = given.exact(x_MW)
     assert np.sqrt(np.mean((after_1MW[0] - exact) ** 2)) < 0.04 * np.sqrt(np.mean((exact - x_MW) ** 2))
     assert len(weights)
 
 
 @needs_instructions
-@pytest.mark.parametrize("tokens", [1, 23, 70, 400])
+@pytest.mark.parametrize("tokens", [1, 23, 70, MOST_TOKENS])
 @pytest.mark.parametrize("mixture", [(4, 2), (40, 3)])
 def test_experts_of_gptoss_have_biases_and_a_clamped_gate(tokens: int, mixture: tuple[int, int]) -> None:
-    given = Mixture(*mixture, "MXFP4", is_gptoss=True)
+    given, *of_all = known_mixture(*mixture, "MXFP4", is_gptoss=True)
     program, weights = given.program()
-    x_MW = np.random.default_rng(tokens).normal(size=(tokens, WIDTH)).astype(np.float32)
+    x_MW, exact = (rows[:tokens] for rows in of_all)
     after_1MW = np.full((1, tokens, WIDTH), np.nan, np.float32)
     program.run(None, x_MW[None], after_1MW, [])
-    exact = given.exact(x_MW)
     assert np.sqrt(np.mean((after_1MW[0] - exact) ** 2)) < 0.02 * np.sqrt(np.mean((exact - x_MW) ** 2))
     assert len(weights)
 
