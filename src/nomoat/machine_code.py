@@ -235,34 +235,35 @@ def _has_compiled(code: str, arguments: Sequence[str], progress: Callable[[int, 
 
 
 def compile_all(functions: Sequence[Compiled]) -> None:
+    """As `compile_by`."""
+    compile_by([functools.partial(getattr, function, "address") for function in functions])
+
+
+def compile_by(calls: Sequence[Callable[[], object]]) -> None:
     """For a process that does nothing else, see `compile_elsewhere`: two copies of it work side by side, under Linux.
 
-    Raises RuntimeError where one of them is killed or fails, and what it was to do is not done.
+    No two calls may compile the same. Raises RuntimeError where a copy is killed or fails, and what it was to do is not done.
     """
-    child_process.tell(0, len(functions))
-    for done, _ in enumerate(_compiled_beside_each_other(functions) or map(_compile, functions), 1):
-        child_process.tell(done, len(functions))
+    child_process.tell(0, len(calls))
+    for done, _ in enumerate(_done_beside_each_other(calls) or (call() for call in calls), 1):
+        child_process.tell(done, len(calls))
 
 
-def _compile(function: Compiled) -> None:
-    _ = function.address
-
-
-def _compiled_beside_each_other(functions: Sequence[Compiled]) -> Iterator[None] | None:
-    """One for each that is compiled. None where no copy of this process can be made."""
+def _done_beside_each_other(calls: Sequence[Callable[[], object]]) -> Iterator[None] | None:
+    """One for each that is done. None where no copy of this process can be made."""
     if sys.platform != "linux":
         return None
     (tasks, put), (told, tell_done) = os.pipe(), os.pipe()
-    os.write(put, b"".join(at.to_bytes(TASK_BYTES) for at in range(len(functions))))
+    os.write(put, b"".join(at.to_bytes(TASK_BYTES) for at in range(len(calls))))
     os.close(put)  # none come after these
     copies, parent = 0, os.getpid()
     with suppress(OSError):  # as many as the system allows
         for _ in range(min(MOST_COMPILERS, hardware.cpus())):
             if os.fork() == 0:
-                _compile_tasks(functions, tasks, tell_done, parent)
+                _do_tasks(calls, tasks, tell_done, parent)
             copies += 1
     os.close(tell_done)
-    return _told(told, len(functions)) if copies else None
+    return _told(told, len(calls)) if copies else None
 
 
 def _told(told: int, count: int) -> Iterator[None]:
@@ -274,13 +275,13 @@ def _told(told: int, count: int) -> Iterator[None]:
         raise RuntimeError(f"{done} of {count} functions are compiled")
 
 
-def _compile_tasks(functions: Sequence[Compiled], tasks: int, tell_done: int, parent: int) -> NoReturn:
+def _do_tasks(calls: Sequence[Callable[[], object]], tasks: int, tell_done: int, parent: int) -> NoReturn:
     """What a copy does until no task is left; it ends with whoever made it, and with the thread that did."""
     status = 1
     try:
         ctypes.CDLL(None).prctl(SIGNAL_WHEN_ORPHANED, signal.SIGKILL)
         while os.getppid() == parent and (task := os.read(tasks, TASK_BYTES)):
-            _compile(functions[int.from_bytes(task)])
+            calls[int.from_bytes(task)]()
             os.write(tell_done, b".")
         status = 0
     finally:

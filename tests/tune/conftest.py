@@ -7,8 +7,16 @@ from pathlib import Path
 
 import learning
 import pytest
+import torch
 
 from nomoat import hardware, paths
+from nomoat.tune import kernels
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled() -> None:
+    """What trainings compute with, by one process for all: who uses it without `train` would compile it beside the others."""
+    kernels.use_threads(torch.get_num_threads())
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -98,21 +97,29 @@ def test_what_is_no_number_stays_none() -> None:
 LEARNS = """
 from nomoat.tune import kernels
 kernels.use_threads(1)
-kernels.compile_all()
+kernels._use_norm(), kernels._use_rotation(), kernels._use_gate(), kernels._use_loss()
 for kernel in (kernels._norm_forward, kernels._norm_backward, kernels._rotate, kernels._gate_backward, kernels._cross_entropy):
     assert kernel.stats.cache_hits and not kernel.stats.cache_misses, kernel
 """
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("empty_home")  # one for all tests would be filled by several at once, which lose each other's
+@pytest.mark.usefixtures("kernels")
 def test_who_learns_has_not_compiled_what_it_learns_with() -> None:
     """It would sum in another order than all who find it kept."""
     subprocess.run([sys.executable, "-c", LEARNS], check=True)
 
 
-def test_what_is_compiled_is_said_before_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(machine_code, "compile_elsewhere", lambda what, code, progress: progress(0, 1))
+def test_another_process_compiles_it_which_is_said_before_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, asked = list[str](), list[str]()
+
+    def compile_elsewhere(what: str, code: str, *, progress: Callable[[int, int], None] | None) -> None:
+        asked.append(code)
+        for done in range(3) if progress else ():
+            progress(done, 2)
+
+    monkeypatch.setattr(machine_code, "compile_elsewhere", compile_elsewhere)
     kernels.use_threads(torch.get_num_threads(), said.append)
+    kernels.use_threads(torch.get_num_threads())
     assert said == ["compiling for this CPU (once)"]
+    assert asked == ["from nomoat.tune import kernels; kernels.compile_all()"] * 2

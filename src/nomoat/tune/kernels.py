@@ -17,7 +17,7 @@ import torch
 from numba import types
 from numba.extending import overload
 
-from nomoat import child_process, jit, machine_code
+from nomoat import jit, machine_code
 from nomoat.engine import elementwise
 
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the fastest first: docs/log.md
@@ -34,21 +34,40 @@ def use_threads(count: int, say: Callable[[str], None] | None = None) -> None:
     """
     torch.set_num_threads(count)
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
-    begun = (lambda done, total: say("compiling for this CPU (once)")) if say else None
-    machine_code.compile_elsewhere("tuning", "from nomoat.tune import kernels; kernels.compile_all()", progress=begun)
+
+    def begun(done: int, total: int) -> None:
+        if say and done == 0:
+            say("compiling for this CPU (once)")
+
+    code = "from nomoat.tune import kernels; kernels.compile_all()"
+    machine_code.compile_elsewhere("tuning", code, progress=begun if say else None)
 
 
 def compile_all() -> None:
-    """For numbers in f32 and bf16: half a minute where they are not kept yet."""
-    child_process.tell(0, 1)
+    """For numbers in f32 and bf16: half a minute of a CPU where they are not kept yet. See `machine_code.compile_by`."""
+    machine_code.compile_by([_use_norm, _use_rotation, _use_gate, _use_loss])
+
+
+def _use_norm() -> None:
+    # of the residual, and of heads with norms of their own
+    for kind, dtype in ((torch.float32, torch.float32), (torch.float32, torch.bfloat16), (torch.bfloat16, torch.bfloat16)):
+        x_MW = torch.ones(2, 32, dtype=kind, requires_grad=True)
+        rms_norm(x_MW, torch.ones(32), 1e-5, dtype).sum().backward()
+
+
+def _use_rotation() -> None:
+    angles = torch.ones(2, 16)
     for dtype in (torch.float32, torch.bfloat16):
-        for kind in {torch.float32, dtype}:  # of the residual, and of heads with norms of their own
-            x_MW = torch.ones(2, 32, dtype=kind, requires_grad=True)
-            rms_norm(x_MW, torch.ones(32), 1e-5, dtype).sum().backward()
-        x_MHD, angles = torch.ones(2, 1, 32, dtype=dtype, requires_grad=True), torch.ones(2, 16)
-        rotate(x_MHD, angles, angles).sum().backward()
-        both_M2I = torch.ones(2, 64, dtype=dtype, requires_grad=True)
-        gate(both_M2I, "silu").sum().backward()
+        rotate(torch.ones(2, 1, 32, dtype=dtype, requires_grad=True), angles, angles).sum().backward()
+
+
+def _use_gate() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        gate(torch.ones(2, 64, dtype=dtype, requires_grad=True), "silu").sum().backward()
+
+
+def _use_loss() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
         cross_entropy(torch.ones(2, 32, dtype=dtype), torch.zeros(2, dtype=torch.int64), 1.0)
 
 
