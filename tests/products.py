@@ -11,6 +11,8 @@ from nomoat.engine.program import Program, max_parts
 from nomoat.engine.step_tables import Job
 
 TYPES = list(tiles.BLOCKS)
+# Each way to read codes once: these four differ in their levels alone from IQ4_XS, and from IQ2_S.
+WAYS_TO_READ = [name for name in TYPES if name not in ("IQ3_S", "IQ3_XXS", "IQ2_XXS", "IQ2_XS")]
 PLACES = {"Q2_K": 80, "Q3_K": 108, "Q6_K": 208}  # of a block's float16, if not its beginning
 
 

@@ -8,6 +8,7 @@ what the commands say.
 from __future__ import annotations
 
 import ast
+import contextlib
 import csv
 import importlib.util
 import itertools
@@ -17,11 +18,11 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import urllib.parse
 from pathlib import Path
 
 import pytest
+import shell
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from patience import PATIENCE_SECONDS
@@ -62,10 +63,10 @@ def reader(tmp_path: Path, empty_home: Path, kernels: None, smollm2_gguf: Path) 
     return folder
 
 
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(command: str, folder: Path) -> shell.Done:
     shortened = command.replace("--minutes 2", "--minutes 0.05").removeprefix("nomoat ")
-    words = [sys.executable, "-m", "nomoat", *shlex.split(shortened, comments=True)]
-    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=600, check=False, stdin=subprocess.DEVNULL)
+    with contextlib.chdir(folder):
+        return shell.nomoat(*shlex.split(shortened, comments=True))
 
 
 @pytest.mark.data
