@@ -16,7 +16,7 @@ import openvino as ov
 import torch
 import transformers
 from safetensors.numpy import save_file
-from tiny import add_tokenizer, vocabulary, write_tiny_gguf
+from tiny import add_tokenizer, finish, vocabulary, write_tiny_gguf
 from transformers.pytorch_utils import Conv1D
 
 from nomoat.engine import arch as architectures
@@ -534,10 +534,7 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
         writer.add_tensor(target, np.ascontiguousarray(data.numpy()))
     for target, array in case.extra.items():
         writer.add_tensor(target, array)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return path
 
 

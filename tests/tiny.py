@@ -10,6 +10,7 @@ from typing import Any
 
 import gguf
 import numpy as np
+import numpy.typing as npt
 from safetensors.numpy import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 
@@ -53,6 +54,16 @@ def finish(writer: gguf.GGUFWriter) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]], *, types: Mapping[str, str] | None = None) -> Path:
+    """A GGUF file of these tensors alone. `types`: of those whose values are that type's bytes."""
+    writer = gguf.GGUFWriter(str(path), "llama")
+    for name, values in tensors.items():
+        kind = (types or {}).get(name)
+        writer.add_tensor(name, values, raw_dtype=None if kind is None else gguf.GGMLQuantizationType[kind])
+    finish(writer)
+    return path
 
 
 def write_tiny_gguf(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from reference import MIXTURES, make_model, write_gguf
-from tiny import write_adapter
+from tiny import write_adapter, write_tensors
 
 from nomoat import footprint, hardware
 from nomoat.engine import importer, layout, step_tables, tiles
@@ -313,15 +313,10 @@ def test_matrices_of_experts_that_are_apart_are_those_of_a_newer_file(tmp_path: 
 
 
 def test_experts_of_several_types_in_one_layer_are_refused(tmp_path: Path) -> None:
-    writer = gguf.GGUFWriter(str(tmp_path / "model.gguf"), "llama")
-    for number, kind in enumerate((np.float32, np.float16)):
-        writer.add_tensor(f"blk.0.ffn_up.{number}.weight", np.zeros((32, 64), kind))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    kinds = {f"blk.0.ffn_up.{number}.weight": np.zeros((32, 64), kind) for number, kind in enumerate((np.float32, np.float16))}
+    path = write_tensors(tmp_path / "model.gguf", kinds)
     with pytest.raises(UnsupportedError, match=r"have different types: F16, F32 in `blk\.0\.ffn_up_exps\.weight`"):
-        GGUFFile(tmp_path / "model.gguf")
+        GGUFFile(path)
 
 
 def test_an_adapter_of_what_chooses_among_experts_is_loaded_alone(tmp_path: Path) -> None:

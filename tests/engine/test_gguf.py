@@ -11,7 +11,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from tiny import add_tokenizer, finish, vocabulary
+from tiny import add_tokenizer, finish, vocabulary, write_tensors
 
 from nomoat.engine import importer
 from nomoat.engine.gguf import READABLE_TYPES, GGUFFile
@@ -117,10 +117,7 @@ def test_every_type_that_gguf_can_dequantise_is_read() -> None:
 
 
 def test_a_type_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "model.gguf"
-    writer = gguf.GGUFWriter(str(path), "llama")
-    writer.add_tensor("w", np.zeros((2, 292), np.uint8), raw_dtype=gguf.GGMLQuantizationType.Q8_K)
-    finish(writer)
+    path = write_tensors(tmp_path / "model.gguf", {"w": np.zeros((2, 292), np.uint8)}, types={"w": "Q8_K"})
     with pytest.raises(UnsupportedError) as caught:
         GGUFFile(path)
     assert caught.value.message == f"tensor `w` of `{path}` has the type Q8_K, which nomoat cannot read"
@@ -128,10 +125,7 @@ def test_a_type_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("code", "kind", "plain"), [(31, "Q4_0_4_4", "Q4_0"), (33, "Q4_0_8_8", "Q4_0"), (37, "IQ4_NL_4_8", "IQ4_NL")])
 def test_a_type_repacked_for_some_cpus_is_refused_with_the_file_to_take(tmp_path: Path, code: int, kind: str, plain: str) -> None:
-    path = tmp_path / "model.gguf"
-    writer = gguf.GGUFWriter(str(path), "llama")
-    writer.add_tensor("the tensor", np.zeros((2, 32), np.float32))
-    finish(writer)
+    path = write_tensors(tmp_path / "model.gguf", {"the tensor": np.zeros((2, 32), np.float32)})
     content = bytearray(path.read_bytes())
     struct.pack_into("<I", content, content.index(b"the tensor") + len("the tensor") + 4 + 2 * 8, code)
     path.write_bytes(content)
@@ -299,10 +293,8 @@ def test_damaged_headers_end_in_our_own_errors(tiny_gguf: Path, tmp_path: Path) 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux says which of a file's pages this process holds")
 def test_rows_that_were_copied_leave_no_pages_of_the_file_in_memory(tmp_path: Path) -> None:
-    path, rows = tmp_path / "large.gguf", np.arange(4096).repeat(WIDTH).reshape(-1, WIDTH).astype(np.float32)
-    writer = gguf.GGUFWriter(str(path), "llama")
-    writer.add_tensor("large", rows)
-    finish(writer)
+    rows = np.arange(4096).repeat(WIDTH).reshape(-1, WIDTH).astype(np.float32)
+    path = write_tensors(tmp_path / "large.gguf", {"large": rows})
     file = GGUFFile(path)
     np.testing.assert_array_equal(file.raw_rows("large").view(np.float32), rows)
     assert _resident_bytes(path) >= rows.nbytes

@@ -159,7 +159,7 @@ def test_a_schema_that_would_take_hours_to_make_ready_is_refused(
     whole = json.dumps({"type": "object", "properties": {"a": schema}})
     with pytest.raises(SchemaError, match="cannot be followed: what its patterns, or `multipleOf`, allow takes too long to work out"):
         grammars.of_schema(whole)
-    assert not grammars.can_follow_call(whole)
+    assert not grammars.can_follow_call((("", whole),))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems hold no process to such a limit")
@@ -292,7 +292,8 @@ def test_ctrl_c_does_not_end_a_trial_and_what_llguidance_refuses_ends_it(monkeyp
 def test_what_no_utf_8_has_cannot_be_followed(grammars: Grammars, schema: dict[str, Any]) -> None:
     with pytest.raises(SchemaError, match=r"^this JSON schema cannot be followed: "):
         grammars.of_schema(json.dumps(schema))
-    assert grammars.of_call(json.dumps(schema)) is None and not grammars.can_follow_call(json.dumps(schema))
+    calls = (("", json.dumps(schema)),)
+    assert grammars.of_call(calls) is None and not grammars.can_follow_call(calls)
 
 
 def test_a_number_comes_to_an_end(allows: Allows) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from tiny import finish
+from tiny import write_tensors
 
 from nomoat.engine.gguf import FloatArray, GGUFFile
 from nomoat.engine.graph import head_tensor
@@ -21,13 +21,9 @@ ONE, TWO = ("output.weight", "output.weight"), ("token_embd.weight", "output.wei
 
 def write(path: Path, embedding: tuple[str, FloatArray], output: tuple[str, FloatArray] | None) -> GGUFFile:
     """A file of the one matrix, or of both, each of a type."""
-    writer = gguf.GGUFWriter(str(path), "llama")
-    for name, told in (("token_embd.weight", embedding), ("output.weight", output)):
-        if told is not None:
-            kind = gguf.GGMLQuantizationType[told[0]]
-            writer.add_tensor(name, gguf.quants.quantize(told[1], kind), raw_dtype=kind)
-    finish(writer)
-    return GGUFFile(path)
+    told = {"token_embd.weight": embedding} | ({} if output is None else {"output.weight": output})
+    raw = {name: gguf.quants.quantize(values, gguf.GGMLQuantizationType[kind]) for name, (kind, values) in told.items()}
+    return GGUFFile(write_tensors(path, raw, types={name: kind for name, (kind, _) in told.items()}))
 
 
 @pytest.mark.parametrize(

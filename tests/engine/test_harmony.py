@@ -15,6 +15,7 @@ from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.sampling import Pick
 from nomoat.engine.tokenizer import Tokenizer, from_metadata
+from nomoat.errors import SchemaError
 from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult
 
 MARKS = ["<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|return|>", "<|call|>"]
@@ -172,7 +173,7 @@ def test_end_still_ends_answers_of_other_models(tmp_path: Path, monkeypatch: pyt
         ({}, ""),
         ({"json_schema": "{}"}, FINAL),
         ({"answer_start": "Well"}, f"{FINAL}Well"),
-        ({"tools": (WEATHER,), "must_call": ("weather",)}, FINAL),
+        ({"tools": (WEATHER,), "must_call": ("weather",)}, "<|channel|>commentary to=functions"),
         ({"tools": (WEATHER,)}, ""),
         ({"reasoning_effort": "none"}, FINAL),
         ({"template_variables": {"reasoning_effort": "none"}}, FINAL),
@@ -194,6 +195,8 @@ def test_what_a_template_has_begun_is_not_begun_again(path: Path, opened: str, b
     for schema, end in (("{}", begun), (None, opened)):
         text, _ = tokenizer.prompt_text(Request(messages=(ASKED,), json_schema=schema))
         assert text.endswith(f"hi<|end|><|start|>assistant{end}")
+    called, _ = tokenizer.prompt_text(Request(messages=(ASKED,), tools=(WEATHER,), must_call=("weather",)))
+    assert called.endswith(f"{opened}<|end|><|start|>assistant<|channel|>commentary to=functions")
 
 
 def test_likelihoods_are_those_of_what_is_said(tokenizer: Tokenizer) -> None:
@@ -306,6 +309,35 @@ def test_a_call_in_its_channel_is_one(engine: LocalEngine, monkeypatch: pytest.M
     assert (call.name, json.loads(call.arguments)) == ("weather", {"city": "서울"})
     assert "".join(chunk.text for chunk in chunks).strip() == "<think>\nThey greet.\n</think>"
     assert tool_calls.only_first(request, TEMPLATE)
+
+
+CITY = {"type": "object", "properties": {"city": {"enum": ["Rome", "서울"]}}, "required": ["city"]}
+CLOCK_TOOL, CITY_TOOL = (
+    json.dumps({"type": "function", "function": {"name": name, "parameters": parameters}})
+    for name, parameters in (("clock", {"type": "object", "properties": {}}), ("weather", CITY))
+)
+
+
+def test_an_answer_that_has_to_call_is_a_call_of_one_of_the_functions(engine: LocalEngine) -> None:
+    for must_call in (("weather",), ("clock", "weather")):
+        request = Request(messages=(ASKED,), tools=(CLOCK_TOOL, CITY_TOOL), must_call=must_call, seed=1, temperature=1)
+        chunks = list(engine.generate(request))
+        (call,) = chunks[-1].calls
+        assert call.name in must_call and chunks[-1].finish_reason == "stop"
+        assert not any(chunk.text for chunk in chunks)
+        assert json.loads(call.arguments) in ({"clock": [{}], "weather": [{"city": "Rome"}, {"city": "서울"}]}[call.name])
+
+
+def test_an_answer_that_has_to_call_what_cannot_be_followed_is_refused(engine: LocalEngine) -> None:
+    strange = json.dumps({"type": "function", "function": {"name": "f", "parameters": {"properties": {"x": {"not": {}}}}}})
+    with pytest.raises(SchemaError, match=r"^the function `f`: ") as caught:
+        list(engine.generate(Request(messages=(ASKED,), tools=(CITY_TOOL, strange), must_call=("weather", "f"))))
+    assert caught.value.field == "tools.1.function.parameters"
+
+
+def test_an_answer_that_follows_a_schema_is_said(engine: LocalEngine) -> None:
+    chunks = list(engine.generate(Request(messages=(ASKED,), json_schema=json.dumps(CITY), temperature=0)))
+    assert json.loads("".join(chunk.text for chunk in chunks)) in [{"city": "Rome"}, {"city": "서울"}]
 
 
 def test_a_call_that_ends_with_its_header_has_no_arguments(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 from tiny import TEMPLATE, TOO_DEEP, write_tiny_gguf
 
 from nomoat import net
-from nomoat.engine import grammar_check
+from nomoat.engine import grammar_check, harmony
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.grammar import Grammars
 from nomoat.engine.tokenizer import Tokenizer, from_metadata
-from nomoat.engine.tool_call_grammar import ToolCallGrammar
+from nomoat.engine.tool_call_grammar import ChannelCallGrammar, ToolCallGrammar
 from nomoat.errors import RemoteError, SchemaError
 from nomoat.records import Message, Request
 
@@ -35,7 +36,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 def made(tokenizer: Tokenizer, *tools: dict[str, Any], prompt: str = "", one_call: bool = False) -> ToolCallGrammar:
     request = Request(messages=(Message(role="user", content="u"),), tools=tuple(map(json.dumps, tools)), one_call=one_call)
-    return ToolCallGrammar(request, tokenizer.encode(prompt), tokenizer, Grammars(tokenizer, tokenizer.backend.get_vocab_size()))
+    kind = ChannelCallGrammar if harmony.is_spoken(tokenizer.chat_template) else ToolCallGrammar
+    return kind(request, tokenizer.encode(prompt), tokenizer, Grammars(tokenizer, tokenizer.backend.get_vocab_size()))
 
 
 def written(
@@ -229,3 +231,64 @@ def test_functions_that_are_too_deep_are_held_to_the_form_of_a_call(tokenizer: T
     text = '<tool_call>{"name": "f", "arguments": {"x": [1]}}</tool_call>'
     assert written(tokenizer, text, tools=tools)[0] == text
     assert written(tokenizer, '<tool_call>{"name": "f", "arguments": [1]', tools=tools)[0] == '<tool_call>{"name": "f", "arguments": '
+
+
+@pytest.fixture(scope="module")
+def in_channels(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """GPT-OSS's marks."""
+    marks = [harmony.START, harmony.CHANNEL, harmony.CONSTRAIN, harmony.MESSAGE, harmony.END, harmony.CALL, harmony.RETURN]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny, "SPECIAL", [*tiny.SPECIAL, *marks])
+        path = write_tiny_gguf(tmp_path_factory.mktemp("channels") / "t.gguf", template=f"{harmony.START}assistant{harmony.FINAL}")
+    return from_metadata(GGUFFile(path).metadata)
+
+
+COMMENTARY = "<|channel|>commentary to=functions"
+THOUGHT = '<|channel|>analysis<|message|>I call to=functions.x {"name": "weather"<|end|><|start|>assistant'
+
+
+@pytest.mark.parametrize(
+    ("free", "held"),
+    [
+        (COMMENTARY, '.weather <|constrain|>json<|message|>{"city": "Rome"}<|call|>'),
+        (f"{THOUGHT}{COMMENTARY}", '.weather<|message|>{"city":"Rome","days":2}<|call|>'),
+        (f"{THOUGHT} to=functions", ".clock<|channel|>commentary json<|message|>{}<|call|>"),
+        ("<|channel|>analysis to=functions", '.weather json<|message|>{\n  "city": "Rome"\n}<|call|>'),
+    ],
+)
+def test_a_call_in_its_channel_is_held_from_its_function_s_name_to_its_end(in_channels: Tokenizer, free: str, held: str) -> None:
+    assert written(in_channels, free + held, prompt="<|start|>assistant") == (free + held, held)
+
+
+def test_a_call_in_its_channel_may_have_begun_in_the_prompt(in_channels: Tokenizer) -> None:
+    call = ".clock<|message|>{}<|call|>"
+    assert written(in_channels, call, prompt=f"<|start|>assistant{COMMENTARY}") == (call, call)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "refused"),
+    [
+        (f"{COMMENTARY}.", "spell"), (f"{COMMENTARY}.weather", "<|call|>"), (f"{COMMENTARY}.weather <|constrain|>json", "5"),
+        (f"{COMMENTARY}.clock json<|message|>{{", '"city": "Rome"}'), (f'{COMMENTARY}.weather<|message|>{{"', 'town": "Rome"}'),
+        (f'{COMMENTARY}.weather<|message|>{{"city": "Rome"}}', "<|end|>"), (f"{COMMENTARY}.weather<|message|>", "Rome"),
+        (f'{COMMENTARY}.weather<|message|>{{"city": "Rome"}}<|call|>', "<|start|>assistant"),
+    ],
+)  # fmt: skip
+def test_nothing_but_a_call_may_be_chosen_within_one_in_its_channel(in_channels: Tokenizer, allowed: str, refused: str) -> None:
+    assert written(in_channels, allowed + refused, prompt="<|start|>assistant")[0] == allowed
+
+
+@pytest.mark.parametrize(
+    "text", [f"{THOUGHT}{harmony.FINAL}to=functions.x is not called", "<|channel|>analysis to=python<|message|>1+1<|call|>"]
+)
+def test_what_is_said_and_thought_in_channels_is_free(in_channels: Tokenizer, text: str) -> None:
+    assert written(in_channels, text, prompt="<|start|>assistant") == (text, "")
+
+
+def test_a_function_that_cannot_be_followed_is_held_to_the_form_of_a_call_in_its_channel(in_channels: Tokenizer) -> None:
+    strange = function_with({"not": {}})
+    for text, chosen in (
+        (f'{COMMENTARY}.f<|message|>{{"x": [1]}}<|call|>', ...), (f"{COMMENTARY}.f<|message|>[", -1),
+        (f'{COMMENTARY}.weather<|message|>{{"t', -1),
+    ):  # fmt: skip
+        assert written(in_channels, text, tools=(WEATHER, strange))[0] == (text if chosen is ... else text[:chosen])

@@ -235,12 +235,13 @@ def rows_by_expert(
     `read` gets the number of a matrix, and which of its rows.
     """
     experts, within = np.divmod(rows, of_one)
-    order = np.argsort(experts, kind="stable")
-    read_ones = [read(int(expert), within[experts == expert]) for expert in np.unique(experts)]
-    found = np.concatenate(read_ones) if read_ones else read(0, within)
-    made = np.empty_like(found)
-    made[order] = found
-    return made
+    made: npt.NDArray[Any] | None = None
+    for expert in np.unique(experts):
+        places = np.flatnonzero(experts == expert)
+        found = read(int(expert), within[places])
+        made = np.empty((len(rows), *found.shape[1:]), found.dtype) if made is None else made
+        made[places] = found
+    return read(0, within) if made is None else made
 
 
 def require_weights(values: FloatArray, *, what: str) -> None:

@@ -37,6 +37,8 @@ MAX_DIGITS, MAX_EXPONENT_DIGITS = 20, 3
 # The same of texts with digits: with nanoseconds and a zone, and for a duration more than anybody needs.
 MAX_LENGTHS = {"date-time": len("2024-05-01T00:00:00.123456789+00:00"), "time": len("00:00:00.123456789+00:00"), "duration": 32}
 
+Calls = tuple[tuple[str, str], ...]  # what may be called: what stands before it, in llguidance's Lark, and its JSON schema
+
 
 class Grammar:
     """One answer's place in its schema."""
@@ -104,7 +106,7 @@ class Grammars:
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary
         self._lock = threading.Lock()
-        self._of_calls: dict[tuple[str, str], Any] = {}  # matchers at their beginning, by schema and end
+        self._of_calls: dict[tuple[Calls, str], Any] = {}  # matchers at their beginning, by what they are of, and end
         self._ll_tokenizer: Any = None
         self._digits_V: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
 
@@ -129,43 +131,47 @@ class Grammars:
             raise _cannot_be_followed(problem, narrowed)
         return Grammar(matcher, self.ll_tokenizer(), self._digits_V)
 
-    def of_call(self, schema: str, end: str = "") -> Grammar | None:
-        """The same for a call that a model begins by itself, with spaces around and within it, and `end` behind it.
+    def of_call(self, calls: Calls, end: str = "") -> Grammar | None:
+        """The same for a call that a model begins by itself, any of these, with spaces around and within it, and `end` behind it.
 
         None for what cannot be followed. How long that takes has no bound: see `can_follow_call`.
         """
         from llguidance import LLMatcher
 
-        matcher = self._of_calls.get((schema, end))
+        matcher = self._of_calls.get((calls, end))
         if matcher is None:
-            token = self._tokenizer.backend.token_to_id(end)
-            # to llguidance, whatever it is to the model
-            is_special = token is not None and self.ll_tokenizer().is_special_token(token)
-            last = f"<[{token}]>" if is_special else json.dumps(end)
             try:
-                grammar = f"start: SPACE? call SPACE? {last}\nSPACE: /{SPACE}/\ncall: %json {_spaced(json.loads(schema))}"
+                rules = [f"call{at}: %json {_spaced(json.loads(schema))}" for at, (_, schema) in enumerate(calls)]
+                starts = (f"{before} SPACE? call{at} SPACE? {self.mark(end)}" for at, (before, _) in enumerate(calls))
+                grammar = "\n".join([f"start: {' | '.join(starts)}", f"SPACE: /{SPACE}/", *rules])
                 matcher = LLMatcher(self.ll_tokenizer(), LLMatcher.grammar_from_lark(grammar), log_level=0)
             except ValueError:
                 return None
             if len(self._of_calls) >= MAX_KEPT:
                 self._of_calls.clear()
-            self._of_calls[schema, end] = matcher
+            self._of_calls[calls, end] = matcher
         return None if matcher.is_error() else Grammar(matcher.deep_copy(), self.ll_tokenizer(), self._digits_V)
 
-    def can_follow_call(self, schema: str, end: str = "") -> bool:
+    def mark(self, text: str) -> str:
+        """A text in llguidance's Lark, which may be a special token there, whatever it is to the model."""
+        token = self._tokenizer.backend.token_to_id(text)
+        is_special = token is not None and self.ll_tokenizer().is_special_token(token)
+        return f"<[{token}]>" if is_special else json.dumps(text, ensure_ascii=False)
+
+    def can_follow_call(self, calls: Calls, end: str = "") -> bool:
         """Whether `of_call` has a grammar, soon. What may take long is tried: not for a thread that others wait for.
 
         Raises RemoteError where whoever asks has left meanwhile (`net.asking_for`).
         """
         from llguidance import LLMatcher
 
-        asked = json.loads(schema)
         try:
-            if may_take_long(asked):
-                grammar_check.require_short(LLMatcher.grammar_from_json_schema(_spaced(asked)))
+            for asked in (json.loads(schema) for _, schema in calls):
+                if may_take_long(asked):
+                    grammar_check.require_short(LLMatcher.grammar_from_json_schema(_spaced(asked)))
         except (SchemaError, ValueError):
             return False
-        return self.of_call(schema, end) is not None
+        return self.of_call(calls, end) is not None
 
     def ll_tokenizer(self) -> Any:
         """The vocabulary as llguidance knows it, made when it is first asked for."""

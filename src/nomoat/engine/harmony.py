@@ -37,6 +37,7 @@ MENTIONED = "</think >"  # the same mark within a thought
 # A thought in an earlier answer; in the midst of it only as it is written here.
 TOLD = re.compile(r"(?:\A\s*<think>|(?<=\n\n)<think>\n).*?(?:</think>\s*|\Z)", re.DOTALL)
 FUNCTIONS, RECIPIENT_BEGINS = "functions.", "to="
+CALLED = f"{RECIPIENT_BEGINS}functions"  # what a header of a call has before its name; tokens may begin with the dot
 MOST_WORDS = 4  # of a header: `assistant<|channel|>commentary to=functions.NAME <|constrain|> json`
 MARK, WORD = re.compile(r"<\|[a-z]+\|>"), re.compile(r"to=\S{0,256}|[!-~]{1,24}")  # of a header; what is longer, or not ASCII, is text
 # Marks and words that a header without `MESSAGE` begins with; text follows.
@@ -58,17 +59,21 @@ def effort_of(request: Request) -> Any:
 def start(request: Request, prompt: str, *, is_scored: bool) -> str:
     """How an answer begins behind a prompt that the template made.
 
-    One that is scored, held to a form, or begun with given words is said, without thoughts, and so is one that nobody wants thoughts
-    in. Where that one may call functions, it comes behind an empty thought, as what is said calls none.
+    One that has to call does so at once. One that is scored, held to a form, or begun with given words is said, without thoughts, and
+    so is one that nobody wants thoughts in. Where that one may call functions, it comes behind an empty thought, as what is said
+    calls none.
     """
-    is_held = is_scored or request.json_schema is not None or bool(request.must_call or request.answer_start)
+    is_said = is_scored or request.json_schema is not None or bool(request.answer_start)
+    calls = bool(request.must_call) and not is_scored
     begun = ""
-    if is_held or effort_of(request) == "none":
-        begun = FINAL if is_held or not request.tools else NO_THOUGHT
+    if calls:
+        begun = f"{CHANNEL}commentary {CALLED}"
+    elif is_said or effort_of(request) == "none":
+        begun = FINAL if is_said or not request.tools else NO_THOUGHT
     opened = prompt.rpartition(START)[2].rpartition(END)[2]  # by the template itself, as those of some fine-tunes do
     if not begun or MESSAGE not in opened:
         return begun
-    return f"{NEXT}{begun}" if ANALYSIS.search(opened) else ""
+    return f"{NEXT}{begun}" if calls or ANALYSIS.search(opened) else ""
 
 
 def told(messages: Sequence[Message]) -> Iterator[Message]:
@@ -122,6 +127,11 @@ class ChannelStream:
         self._opening = f"{THOUGHT_BEGINS}\n" if self._thinks else ""  # for a thought that the prompt has begun
         if self._header is not None and CHANNEL not in self._header:
             self._header = ""  # `assistant`, which is no part of the answer
+
+    @property
+    def header(self) -> str:
+        """What there is of the header that is being written; empty within a message."""
+        return self._header or ""
 
     def push(self, token_id: int) -> str:
         """The text that this token makes certain; may be empty."""

@@ -39,7 +39,7 @@ from nomoat.engine.sampling import Pick, Sampler
 from nomoat.engine.serial import SerialModel
 from nomoat.engine.tokenizer import Tokenizer, name_of
 from nomoat.engine.tokenizer import load as load_tokenizer
-from nomoat.engine.tool_call_grammar import ToolCallGrammar
+from nomoat.engine.tool_call_grammar import ChannelCallGrammar, ToolCallGrammar
 from nomoat.errors import ContextExceededError, NomoatError, SchemaError, StoppedError, UnsupportedError, UsageError
 from nomoat.matching import begun_length
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, TokenLikelihood, Usage
@@ -167,9 +167,12 @@ class LocalEngine(Engine):
     def _grammar(self, request: Request, ids: Sequence[int]) -> Grammar | ToolCallGrammar | None:
         schema = tool_calls.schema(request, self.tokenizer.chat_template)
         if schema is None:
-            if not request.tools or harmony.is_spoken(self.tokenizer.chat_template):  # these calls have other marks
+            if not request.tools:
                 return None
-            return ToolCallGrammar(request, ids, self.tokenizer, self._grammars)
+            if request.must_call:
+                self._blame_a_function(request)
+            in_channels = harmony.is_spoken(self.tokenizer.chat_template)
+            return (ChannelCallGrammar if in_channels else ToolCallGrammar)(request, ids, self.tokenizer, self._grammars)
         try:
             return self._grammars.of_schema(schema)
         except SchemaError as exc:

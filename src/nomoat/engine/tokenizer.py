@@ -126,9 +126,10 @@ class Tokenizer:
         if request.prompt is not None:
             return request.prompt, True
         text = self.render(request.messages, rendering.variables_for(self.chat_template or "", request), request.tools)
-        begun = tool_calls.start(self.chat_template or "") if request.must_call else request.answer_start
         if harmony.is_spoken(self.chat_template):
-            begun = harmony.start(request, text, is_scored=is_scored) + begun
+            begun = harmony.start(request, text, is_scored=is_scored) + request.answer_start
+        else:
+            begun = tool_calls.start(self.chat_template or "") if request.must_call else request.answer_start
         return text + begun, self.render_lacks_bos
 
     def notes_on(self, request: Request) -> tuple[str, ...]:

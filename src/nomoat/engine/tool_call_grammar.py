@@ -1,10 +1,11 @@
 """Calls that a model begins by itself: each is held to its function's schema from where it is known to be one.
 
-That is behind the mark `<tool_call>`: a call has to come, and `</tool_call>`. Without marks, as `tool_calls.BARE` begins, an answer is
-known for calls by the first one's name, which has to begin as a function's: that one is held from there on (one token may close name
-and call at once), those after it from their beginning. The rest is free, and so is what a model thinks aloud: no mask is computed for
-it, and no vocabulary read before a call. Where no more than one call counts, the answer ends behind one that is held: at its mark or,
-as what follows a call without marks tells whether it is one, where another one begins.
+That is behind the mark `<tool_call>`: a call has to come, and `</tool_call>`; and behind `to=functions` in a header of GPT-OSS's.
+Without marks, as `tool_calls.BARE` begins, an answer is known for calls by the first one's name, which has to begin as a function's:
+that one is held from there on (one token may close name and call at once), those after it from their beginning. The rest is free, and
+so is what a model thinks aloud: no mask is computed for it, and no vocabulary read before a call. Where no more than one call counts,
+the answer ends behind one that is held: at its mark or, as what follows a call without marks tells whether it is one, where another
+one begins.
 
 Not covered: the name of a first call without mark, and calls without mark whose name does not come first or that stand behind a
 thought. Of arguments whose schema llguidance cannot follow, or not soon, only the form is held.
@@ -20,8 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from nomoat.engine import tool_calls
-from nomoat.engine.grammar import Grammar, Grammars, may_take_long
+from nomoat.engine import harmony, tool_calls
+from nomoat.engine.grammar import Calls, Grammar, Grammars, may_take_long
 from nomoat.errors import SchemaError
 from nomoat.records import Request
 
@@ -83,8 +84,7 @@ class ToolCallGrammar:
         if self._grammar is not None:
             self._grammar.accept(token)
         else:
-            self._text += self._content_of(token)
-            begun = self._begun()
+            begun = self._begun(token)
             if begun is None:
                 return
             behind, self._text = self._text, b""
@@ -92,12 +92,16 @@ class ToolCallGrammar:
             if self._has_call and self._takes_one and not end and tool_calls.another_begins(behind.decode(errors="ignore")):
                 self._is_over = True
                 return
-            grammar = self._of_any_call(end)
-            if grammar is not None and grammar.accept_text(text):
-                self._grammar, self._bare, self._is_marked = grammar, re.compile(NAMING), bool(end)
+            self._hold(text, end)
         if self._grammar is not None and self._grammar.is_whole:
             self._grammar, self._has_call = None, True
             self._is_over = self._takes_one and self._is_marked
+
+    def _hold(self, text: bytes, end: str) -> None:
+        """Hold a call that begins with this text, if a call may."""
+        grammar = self._of_any_call(end)
+        if grammar is not None and grammar.accept_text(text):
+            self._grammar, self._bare, self._is_marked = grammar, re.compile(NAMING), bool(end)
 
     def _content_of(self, token: int) -> bytes:
         """Special tokens, as Llama 3's and Mistral's before calls, are no part of an answer's text."""
@@ -105,8 +109,9 @@ class ToolCallGrammar:
         is_text = self._is_bare is not None or content in (MARK, THOUGHT_BEGINS) or self._tokenizer.decode([token])
         return content if is_text else b""
 
-    def _begun(self) -> tuple[bytes, str] | None:
-        """What there is of a call, if one has begun, and the mark that ends it. The text is read up to there."""
+    def _begun(self, token: int) -> tuple[bytes, str] | None:
+        """What there is of a call, if with this token one has begun, and the mark that ends it. The text is read up to there."""
+        self._text += self._content_of(token)
         while True:
             before, found, after = self._text.partition(THOUGHT_ENDS if self._thinks else THOUGHT_BEGINS)
             if not self._thinks:
@@ -135,7 +140,7 @@ class ToolCallGrammar:
         if self._free is None:
             self._free = self._free_functions(end)
         try:
-            return self._grammars.of_call(self._schema(self._free), end)
+            return self._grammars.of_call(self._calls(self._free), end)
         except RecursionError:  # this thread has less room for it than that of who asks
             return None
 
@@ -149,12 +154,39 @@ class ToolCallGrammar:
     def _free_functions(self, end: str) -> Sequence[int]:
         """The functions whose arguments calls are not held to: none, those that cannot be followed by themselves, or all."""
         try:
-            if self._grammars.can_follow_call(self._schema(()), end):
+            if self._grammars.can_follow_call(self._calls(()), end):
                 return ()
-            free = [at for at, (_, schema) in self._named.items() if not self._grammars.can_follow_call(json.dumps(schema))]
-            return free if self._grammars.can_follow_call(self._schema(free), end) else list(self._named)
+            by_place = ((at, ("", json.dumps(schema))) for at, (_, schema) in self._named.items())
+            free = [at for at, call in by_place if not self._grammars.can_follow_call((call,))]
+            return free if self._grammars.can_follow_call(self._calls(free), end) else list(self._named)
         except RecursionError:  # of a schema within a schema, and so on
             return list(self._named)
 
-    def _schema(self, free: Sequence[int]) -> str:
-        return json.dumps(tool_calls.schema_of_calls(self._request, self._template, free=free))
+    def _calls(self, free: Sequence[int]) -> Calls:
+        return (("", json.dumps(tool_calls.schema_of_calls(self._request, self._template, free=free))),)
+
+
+class ChannelCallGrammar(ToolCallGrammar):
+    """The same of GPT-OSS's calls: each is held from `to=functions` in its header, with which the prompt may end."""
+
+    def __init__(self, request: Request, prompt: Sequence[int], tokenizer: Tokenizer, grammars: Grammars) -> None:
+        super().__init__(request, prompt, tokenizer, grammars)
+        self._stream = harmony.ChannelStream(tokenizer, prompt)
+        if begun := self._begun_in_header():
+            self._hold(*begun)
+
+    def _begun(self, token: int) -> tuple[bytes, str] | None:
+        self._stream.push(token)
+        return self._begun_in_header()
+
+    def _begun_in_header(self) -> tuple[bytes, str] | None:
+        _, mark, begun = self._stream.header.partition(harmony.CALLED)
+        return (begun.encode(), harmony.CALL) if mark else None
+
+    def _calls(self, free: Sequence[int]) -> Calls:
+        channel, constrain, message = map(self._grammars.mark, (harmony.CHANNEL, harmony.CONSTRAIN, harmony.MESSAGE))
+        header = f'({channel} "commentary")? " "? {constrain}? " "? "json"? " "? {message}'
+        return tuple(
+            (f"{self._grammars.mark(f'.{name}')} {header}", json.dumps({"type": "object"} if at in free else parameters))
+            for at, (name, parameters) in self._named.items()
+        )
