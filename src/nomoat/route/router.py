@@ -141,6 +141,7 @@ class RouterEngine(Engine):
         self.on_decision = on_decision
         self._local = local
         self._cloud = cloud
+        self.give_up_waiting = None if cloud is None else cloud.engine.give_up_waiting
         self._followed = FollowedPolicy(policy, local, cloud, learned, file)
         self._last: tuple[Request, Responder] | None = None  # what was answered, and by whom
 
@@ -237,10 +238,15 @@ class RouterEngine(Engine):
                 responder = Responder(responder.ref, OrHere(responder, self._local, on_failure))
             yield decision, responder
 
-    def generate(self, request: Request) -> Iterator[Chunk]:
+    @contextmanager
+    def chosen_for(self, request: Request) -> Iterator[Engine]:
         with self.answering(self.decide(request), request) as (_, responder):
             self._last = request, responder
-            yield from responder.stream(request)
+            yield responder.engine
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        with self.chosen_for(request) as engine:
+            yield from engine.generate(request)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         return self.chosen(self.decide(request, continuations)).score(request, continuations)
@@ -290,12 +296,14 @@ class RouterEngine(Engine):
 
 
 def load_auto(
-    *, context_tokens: int | None = None, as_client: bool = True, progress: ImportProgress | None = None,
-    compiling: ImportProgress | None = None, on_decision: OnDecision | None = None, file: PolicyFile | None = None,
+    *, context_tokens: int | None = None, template: str | None = None, as_client: bool = True,
+    progress: ImportProgress | None = None, compiling: ImportProgress | None = None, on_decision: OnDecision | None = None,
+    file: PolicyFile | None = None,
 ) -> Responder:  # fmt: skip
     """The responder of the reference `auto`, as the policy and the learned router of NOMOAT_HOME make it.
 
-    `on_decision` is told where each prompt goes and why; `context_tokens` to `compiling` are those of `load`, for either model.
+    `on_decision` is told where each prompt goes and why; `context_tokens` to `compiling` are those of `load`, of the model on this
+    machine.
     `file`: the policy as it was read before, whose models are loaded whatever it says now; the rest is followed.
 
     Raises UsageError for a policy without a local model, with one that is not on this machine, or with a budget and no known price for
@@ -311,7 +319,14 @@ def load_auto(
         )
     with ExitStack() as loaded:
         local = loaded.enter_context(
-            responders.load(policy.local, context_tokens=context_tokens, as_client=as_client, progress=progress, compiling=compiling)
+            responders.load(
+                policy.local,
+                context_tokens=context_tokens,
+                template=template,
+                as_client=as_client,
+                progress=progress,
+                compiling=compiling,
+            )
         )
         cloud = _load_cloud(policy, as_client)
         if cloud is not None:
@@ -319,7 +334,7 @@ def load_auto(
         engine = RouterEngine(policy, local, cloud, learned=load_router(), on_decision=on_decision, file=file)
         loaded.pop_all()  # the engine closes them from now on
     licence = local.licence if cloud is None else f"local: {local.licence}; cloud: {cloud.licence}"
-    return Responder(references.AUTO, engine, licence=licence)
+    return Responder(references.AUTO, engine, licence=licence, template=local.template)
 
 
 def _most_usd(rules: InForce, request: Request) -> float:
