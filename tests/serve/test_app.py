@@ -963,7 +963,7 @@ class PanicException(BaseException):
     """As pyo3 calls what a panic of a package in Rust becomes."""
 
 
-@pytest.mark.parametrize("kind", [KeyError, PanicException])
+@pytest.mark.parametrize("kind", [KeyError, SystemExit, PanicException])
 def test_bug_in_an_engine_is_a_500_that_logs_where_but_not_the_prompt(
     start: Start, sdk: Sdk, caplog: pytest.LogCaptureFixture, kind: type[BaseException]
 ) -> None:
@@ -979,7 +979,7 @@ def test_bug_in_an_engine_is_a_500_that_logs_where_but_not_the_prompt(
     assert f"{kind.__name__}: " not in caplog.text
 
 
-@pytest.mark.parametrize("kind", [KeyError, PanicException])
+@pytest.mark.parametrize("kind", [KeyError, SystemExit, PanicException])
 def test_bug_while_embedding_is_a_500_that_logs_where_but_not_the_text(
     start: Start, caplog: pytest.LogCaptureFixture, kind: type[BaseException]
 ) -> None:

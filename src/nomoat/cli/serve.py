@@ -43,7 +43,7 @@ def serve(
         ),
     ],
     host: Annotated[str, typer.Option(help="Address to bind. Anything but this machine's own needs --api-key.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to bind; 0 takes a free one.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=config.MOST_PORT, help="Port to bind; 0 takes a free one.")] = 8080,
     api_key: Annotated[
         str | None, typer.Option(show_default=False, help="What clients must send as a bearer key; without it, NOMOAT_API_KEY.")
     ] = None,
