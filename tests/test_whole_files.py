@@ -110,7 +110,7 @@ print("after")
         number = log.stat().st_ino
         subprocess.run([sys.executable, "-c", program, str(tmp_path / name)], stdout=stdout, check=True, timeout=PATIENCE_SECONDS)
     assert log.read_text() == ("old\n" if mode == "a" else "") + "before\nreport\nafter\n"
-    assert (log.stat().st_ino, sorted(tmp_path.iterdir())) == (number, [log, link])
+    assert (log.stat().st_ino, sorted(tmp_path.iterdir())) == (number, [link, log])
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="a system without such links")

@@ -702,8 +702,9 @@ def test_a_budget_whose_file_could_not_be_opened_is_tried_again(
         assert decide(SHORT).where == "cloud"
 
 
-def test_a_budget_without_a_price_is_kept_from_when_the_price_is_known(serving: Callable[..., Server]) -> None:
-    ref = f"{serving(FINE).url}#big"
+def test_a_budget_without_a_price_is_kept_from_when_the_price_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    ref = "openai:gpt-99"
     base = f'local = "fake:"\ncloud = "{ref}"\ndefault = "cloud"\n'
     written(base)
     with router.load_auto() as auto:

@@ -26,7 +26,7 @@ from nomoat.errors import RemoteError, UsageError
 from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, Rule, TokenLikelihood
 from nomoat.responder import ImportProgress, Responder
 from nomoat.route import in_force
-from nomoat.route.budget import OverBudgetError, rates_of, read_spent, why_not
+from nomoat.route.budget import OverBudgetError, rates_of, read_spent, why_over_budget
 from nomoat.route.fallback import OrHere
 from nomoat.route.in_force import FollowedPolicy, InForce, Usable, usable
 from nomoat.route.learned import LearnedRouter, load_router
@@ -55,7 +55,7 @@ def explain(text: str, *, policy: Policy | None = None) -> Decision:
 
     def over_budget() -> str:
         question = Request(messages=(Message(role="user", content=text),))
-        return "" if rates is None else why_not(policy, read_spent(), rates.most_usd(question))
+        return "" if rates is None else why_over_budget(policy, read_spent(), rates.most_usd(question))
 
     return decide([text], text, policy, usable(policy, load_router()), over_budget=over_budget)
 
@@ -189,7 +189,7 @@ class RouterEngine(Engine):
         only_here = rules.only_here or self._only_here(replace(request, top_logprobs=0) if continuations else request)
 
         def over_budget() -> str:
-            return "" if rules.allowance is None else rules.allowance.why_not(usd)
+            return "" if rules.allowance is None else rules.allowance.why_over_budget(usd)
 
         texts, question = _texts(request, continuations), question_of(request)
         decision = decide(texts, question, rules.policy, rules.router, only_here=only_here, over_budget=over_budget)
