@@ -91,9 +91,10 @@ def test_a_pipe_is_written_into_and_a_link_leads_to_what_is_written(tmp_path: Pa
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="a system without such links")
 @pytest.mark.parametrize("mode", ["a", "w"])
-def test_a_log_that_stdout_goes_to_keeps_what_is_in_it(tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize("name", ["/dev/stdout", "link"])
+def test_a_log_that_stdout_goes_to_keeps_what_is_in_it(tmp_path: Path, name: str, mode: str) -> None:
     """As `--report /dev/stdout >> log`, or `> log`: what is written before the report, and after it, is there in this order."""
-    log, link = tmp_path / "log", tmp_path / "stdout"
+    log, link = tmp_path / "log", tmp_path / "link"
     log.write_text("old\n" if mode == "a" else "")
     link.symlink_to("/proc/self/fd/1")
     program = """import pathlib, sys
@@ -107,9 +108,9 @@ print("after")
 """
     with log.open(mode) as stdout:
         number = log.stat().st_ino
-        subprocess.run([sys.executable, "-c", program, str(link)], stdout=stdout, check=True, timeout=PATIENCE_SECONDS)
+        subprocess.run([sys.executable, "-c", program, str(tmp_path / name)], stdout=stdout, check=True, timeout=PATIENCE_SECONDS)
     assert log.read_text() == ("old\n" if mode == "a" else "") + "before\nreport\nafter\n"
-    assert (log.stat().st_ino, sorted(tmp_path.iterdir())) == (number, [log, link])
+    assert (log.stat().st_ino, sorted(tmp_path.iterdir())) == (number, [link, log])
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="a system without such links")

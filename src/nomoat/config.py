@@ -25,7 +25,7 @@ ADDRESSES = ("HF_ENDPOINT", "OPENAI_BASE_URL", "RAY_ADDRESS")  # variables of ot
 USER_PART = re.compile(r"(?<=//)[^/?#]*@")
 READABLE_BY_OTHERS = 0o077
 WHOLE = "a whole number of at least 1"
-MOST_DIGITS = 18
+MOST_SETTING_DIGITS = 18  # so that 64 bits hold it
 THREADS_A_CPU = 4  # they wait for each other by spinning: with 16 on each of 2 busy CPUs an answer took five times as long as with 4
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")  # of a variable
 Quality = Literal["high", "default", "small"]  # how much of a file's quality may be given up for speed and memory: `engine.layout`
@@ -87,7 +87,7 @@ def read_file() -> dict[str, Any]:
         raise UsageError(f"`{path}` sets `{unknown[0]}`, which is not a setting", hint=f"known: {', '.join(FROM_FILE)}")
     for name, value in values.items():
         kind, meaning = FROM_FILE[name]
-        is_beyond = type(value) is int and not 1 <= value < 10**MOST_DIGITS
+        is_beyond = type(value) is int and not 1 <= value < 10**MOST_SETTING_DIGITS
         if type(value) is not kind or is_beyond or (isinstance(value, str) and not _can_be_meant(name, value)):
             said = value if isinstance(value, int | float) else without_user(str(value))
             raise UsageError(f"`{path}` sets `{name}` to {shown(said)}", hint=f"give {meaning}")
@@ -289,4 +289,4 @@ def _ports(addresses: str) -> frozenset[int] | None:
 
 
 def _is_whole(text: str) -> bool:
-    return text.isdecimal() and len(text) <= MOST_DIGITS and int(text) >= 1
+    return text.isdecimal() and len(text) <= MOST_SETTING_DIGITS and int(text) >= 1

@@ -42,6 +42,11 @@ def names_weights(ref: str) -> bool:
     return not (ref in (FAKE, AUTO) or ref.startswith(STORED) or names_server(ref))
 
 
+def takes_template(ref: str) -> bool:
+    """Whether another chat template can be named for it: for weights on this disk, be it `auto` that answers with them."""
+    return ref == AUTO or names_weights(ref)
+
+
 def names_server(ref: str) -> bool:
     """A provider's name alone does, too: `remote_engine` says what it lacks."""
     return is_remote(ref) or ref in PROVIDERS

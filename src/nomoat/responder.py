@@ -165,13 +165,13 @@ class Responder:
 
     def _collect(self, request: Request, caller_left: threading.Event | None) -> Completion:
         pieces: list[str] = []
-        with closing(self.stream(request)) as chunks:
+        with self.engine.chosen_for(request) as engine, closing(cast("Stream[Chunk]", engine.generate(request))) as chunks:
             for chunk in chunks:
                 pieces.append(chunk.text)
                 if chunk.finish_reason is not None and chunk.usage is not None:
                     text = whole_characters("".join(pieces))
                     return Completion(text=text, finish_reason=chunk.finish_reason, usage=chunk.usage, calls=chunk.calls)
-                if caller_left is not None and caller_left.is_set() and self.engine.give_up_waiting is None:
+                if caller_left is not None and caller_left.is_set() and engine.give_up_waiting is None:
                     raise StoppedError(
                         f"`{self.ref}`: the answer was stopped", hint="`caller_left` is set: to have the whole answer, ask again"
                     )
@@ -301,8 +301,8 @@ def load(
     `compiling` is told (functions done, functions) while a model's products are compiled, once for each installation on a machine;
     without it that is done when the model is first asked.
     Raises UnknownModelError, BadFileError, NotEnoughMemoryError, NotEnoughDiskError, NotWritableError, UnsupportedError, WorkerError
-    where a process that imports the file crashes, and UsageError for `auto`, for closed models, for a context of no tokens, and in a
-    fork of a process that had asked a model.
+    where a process that imports the file crashes, and UsageError for `auto`, for closed models, for a context of no tokens, for a
+    `template` of what is no weights on this disk, and in a fork of a process that had asked a model.
     """
     ref = references.named(ref)
     _require_context(context_tokens)
@@ -312,6 +312,7 @@ def load(
             "`auto` chooses between two models, and one is needed here",
             hint="name the model; `nomoat run`, `nomoat serve` and `load_auto()` of nomoat.route.router know `auto`",
         )
+    require_template_taken([ref], template)
     if ref == references.FAKE:
         from nomoat.engine.fake import FakeEngine
 
@@ -336,6 +337,15 @@ def load_sharing(
     """
     _require_context(context_tokens)
     return _load_local(refs, context_tokens, template, None, progress, compiling)
+
+
+def require_template_taken(refs: Sequence[str], template: str | None) -> None:
+    """Raise UsageError for a chat template that is named where none of the references would use it."""
+    if template and not any(map(references.takes_template, refs)):
+        raise UsageError(
+            f"`{refs[0]}` has a chat template of its own, and `{template}` is named",
+            hint="leave out `--template` (in Python: `template`), which is for weights on this disk",
+        )
 
 
 def _require_context(tokens: int | None) -> None:

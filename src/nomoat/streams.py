@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 # The system's names for what a process has open: `/dev/stdout` leads to one of these.
-OPEN_FILE = re.compile(r"/dev/(?:stdout|stderr)|(?:/dev|/proc/(?P<process>\d+)(?:/task/\d+)?)/fd/(?P<number>\d+)")
+OPEN_FILE = re.compile(r"(?:/dev|/proc/(?P<process>\d+)(?:/task/\d+)?)/fd/(?P<number>\d+)")
 MAX_LINKS = 40  # in a row; as Linux
 
 
@@ -20,7 +20,7 @@ def is_stream(target: Path) -> bool:
 def open_stream(target: Path) -> IO[bytes]:
     """To write at its end. What this process has open is not opened again: what it writes there later would begin where it was."""
     found = _open_file(target)
-    if found is not None and found["number"] and found["process"] in (None, str(os.getpid())):
+    if found is not None and found["process"] in (None, str(os.getpid())):
         return open(int(found["number"]), "wb", closefd=False)
     return target.open("ab")
 

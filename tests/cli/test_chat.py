@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -77,6 +78,26 @@ def test_save_writes_chat_jsonl_and_overwrites_only_its_own_file(tmp_path: Path,
     assert said[8] == "error: `~nobody-of-here/x.jsonl`: no home folder is known for `~nobody-of-here`"
     assert said[9] == f"there is no folder `{tmp_path}/nothing/here`"
     assert [path.name for path in tmp_path.iterdir()] == ["my chat.jsonl"]
+
+
+def test_a_place_that_cannot_even_be_looked_at_does_not_end_the_chat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk = chat()
+    talk.handle("x")
+    talk.handle(f"/save {tmp_path}/{'x' * 300}")
+    talk.handle(f"/save {tmp_path}/a\0b")
+
+    def exists(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", exists)  # as of a folder of another user's
+    talk.handle("/save /root/x")
+    said = capsys.readouterr().err.splitlines()[1:]
+    assert said[0].startswith("error: could not save `/") and "File name too long" in said[0]
+    assert said[1].startswith("error: could not save `/") and "null byte" in said[1]
+    assert said[2] == "error: could not save `/root/x`: [Errno 13] Permission denied: '/root/x'"
+    assert [message.content for message in talk.messages] == ["x", "x"]
 
 
 def test_system_is_set_and_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,6 +119,20 @@ def test_auto_says_it_of_answers_from_the_cloud_only(serving: Callable[..., Serv
     assert [line for line in done.stderr.splitlines(keepends=True) if line.startswith("note: ")] == noted
 
 
+def test_auto_says_the_chat_template_that_is_named(tiny_gguf: Path) -> None:
+    default_path().parent.mkdir(parents=True)
+    default_path().write_text(f'local = "{tiny_gguf.as_posix()}"')
+    said = run("auto", "a b", "--max-tokens", "1", "--template", "falcon").stderr
+    assert "[tiny.gguf, chat template: falcon, as asked]\n" in said
+
+
+def test_a_chat_template_that_nobody_knows_is_refused_whatever_the_model() -> None:
+    default_path().parent.mkdir(parents=True)
+    default_path().write_text('local = "fake:"')
+    for ref in ("fake:", "auto", "http://127.0.0.1:9/v1#m"):
+        assert run(ref, "a b", "--template", "nobody").stderr.startswith("error: no chat template is called `nobody`\n"), ref
+
+
 def test_auto_says_once_what_its_policy_does_not_keep_here() -> None:
     default_path().parent.mkdir(parents=True)
     kinds = [kind for kind in KINDS if kind not in ("api_key", "name")]

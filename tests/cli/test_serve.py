@@ -215,6 +215,13 @@ def test_auto_whose_model_is_not_here_is_refused_at_the_start() -> None:
     )
 
 
+def test_a_chat_template_that_none_of_the_models_would_use_is_refused() -> None:
+    assert refused("fake:", "http://127.0.0.1:9/v1#m", "--port", "0", "--template", "falcon")[2] == (
+        "error: `fake:` has a chat template of its own, and `falcon` is named\n"
+        "hint: leave out `--template` (in Python: `template`), which is for weights on this disk\n"
+    )
+
+
 def test_what_the_policy_of_auto_does_not_keep_here_is_said_before_it_is_served() -> None:
     default_path().parent.mkdir(parents=True)
     default_path().write_text('local = "gone.gguf"\ncloud = "openai:big"\nnever_leaves = ["phone", "name"]')

@@ -130,6 +130,14 @@ def test_a_template_that_is_asked_for_goes_before_the_files_and_other_prompts_ar
         )
 
 
+@pytest.mark.parametrize("ref", ["fake:", "http://127.0.0.1:9/v1#m", "stored:vicuna80/gpt35"])
+def test_a_template_is_refused_where_nobody_would_use_it(ref: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        responder.load(ref, template="falcon")
+    assert caught.value.message == f"`{ref}` has a chat template of its own, and `falcon` is named"
+    assert caught.value.hint == "leave out `--template` (in Python: `template`), which is for weights on this disk"
+
+
 def test_a_model_without_template_and_card_says_what_to_do(tmp_path: Path) -> None:
     path = write_tiny_gguf(tmp_path / "nameless.gguf", template=None)
     with responder.load(str(path)) as model, pytest.raises(UnsupportedError) as caught:

@@ -30,7 +30,7 @@ from nomoat.route.budget import (
     rates_of,
     read_spent,
     utc_today,
-    why_not,
+    why_over_budget,
 )
 from nomoat.route.policy import Policy
 
@@ -96,8 +96,8 @@ def test_what_could_cost_more_than_is_left_does_not_leave_and_the_reason_has_the
     with pytest.raises(OverBudgetError) as raised:
         ask(allowance)
     assert str(raised.value) == "of $0.0112 a day, $0.00075 is spent, and this could cost up to $0.0105"
-    assert allowance.why_not(MOST_USD) == str(raised.value)
-    assert allowance.why_not(MOST_USD - REAL_USD) == ""
+    assert allowance.why_over_budget(MOST_USD) == str(raised.value)
+    assert allowance.why_over_budget(MOST_USD - REAL_USD) == ""
     assert allowance.spent_usd == pytest.approx(3 * REAL_USD)
 
 
@@ -363,5 +363,5 @@ def test_damaged_file_is_named() -> None:
 def test_reason_reads_as_a_person_would_say_it() -> None:
     spent = SpentSoFar(day="2026-11-29", today_usd=1.97, month_usd=1.97)
     policy = Policy(max_usd_per_day=2.0, max_usd_per_month=20.0)
-    assert why_not(policy, spent, 0.05) == "of $2.00 a day, $1.97 is spent, and this could cost up to $0.05"
-    assert why_not(policy, spent, 0.03) == ""
+    assert why_over_budget(policy, spent, 0.05) == "of $2.00 a day, $1.97 is spent, and this could cost up to $0.05"
+    assert why_over_budget(policy, spent, 0.03) == ""

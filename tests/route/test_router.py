@@ -18,7 +18,8 @@ from nomoat import net
 from nomoat.catalog import prices
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.remote import RemoteEngine, remote_engine
-from nomoat.errors import ContextExceededError, NomoatError, NotEnoughDiskError, RemoteError, UsageError
+from nomoat.errors import ContextExceededError, NomoatError, NotEnoughDiskError, RemoteError, StoppedError, UsageError
+from nomoat.hardware import Detected
 from nomoat.records import CallingTurn, Chunk, Decision, Message, Request, ToolCall, ToolResult
 from nomoat.responder import Responder
 from nomoat.route import budget, in_force, learned, router
@@ -361,6 +362,46 @@ def test_notes_are_those_of_the_model_that_answered() -> None:
     assert engine.notes_on(said(PRIVATE)) == ("of this machine",)
 
 
+class Paid(CloudEngine):
+    """A cloud whose words are paid for; it counts how often those who wait for it were sent away."""
+
+    num_sent_away = 0
+
+    def give_up_waiting(self) -> None:
+        self.num_sent_away += 1
+
+
+class FailingPaid(Paid, Failing):
+    pass
+
+
+def test_of_a_caller_who_has_left_a_paid_answer_is_waited_for_and_one_from_here_is_not() -> None:
+    left = threading.Event()
+    left.set()
+    policy = Policy(local="small", cloud=CLOUD, default="cloud", if_cloud_fails="local")
+
+    def asked(cloud: Responder, request: Request) -> str:
+        with Responder("auto", RouterEngine(policy, Responder("small", FakeEngine()), cloud)) as auto:
+            return auto.complete(request, caller_left=left).text
+
+    assert asked(Responder(CLOUD, Paid()), said("a b")) == "b a"
+    for cloud, request in (
+        (Responder(CLOUD, Paid()), said(PRIVATE)),
+        (Responder(CLOUD, FailingPaid(error=RemoteError("gone"))), said("a b")),
+    ):
+        with pytest.raises(StoppedError, match="`auto`: the answer was stopped"):
+            asked(cloud, request)
+
+
+def test_who_waits_for_the_cloud_is_sent_away_when_the_caller_leaves() -> None:
+    cloud = Paid()
+    with Responder("auto", RouterEngine(Policy(local="small"), Responder("small", FakeEngine()), Responder(CLOUD, cloud))) as auto:
+        answers = auto.complete_many([said("a b")] * 3, concurrency=1)
+        next(answers)
+        answers.close()
+    assert cloud.num_sent_away == 1
+
+
 def test_server_that_takes_more_settings_than_openais_is_asked_with_them() -> None:
     server = RemoteEngine(base_url="http://192.0.2.1/v1", model="m", key="none")
     policy = Policy(local="small", cloud="http://192.0.2.1/v1#m", default="cloud")
@@ -659,6 +700,28 @@ def test_a_budget_whose_file_could_not_be_opened_is_tried_again(
         assert decide(SHORT).where == "local"
         auto.engine._followed._again_at -= in_force.AGAIN_SECONDS  # type: ignore[attr-defined]
         assert decide(SHORT).where == "cloud"
+
+
+def test_a_budget_without_a_price_is_kept_from_when_the_price_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    ref = "openai:gpt-99"
+    base = f'local = "fake:"\ncloud = "{ref}"\ndefault = "cloud"\n'
+    written(base)
+    with router.load_auto() as auto:
+        decide = auto.engine.decide  # type: ignore[attr-defined]
+        written(base + "max_usd_per_day = 2")
+        found = decide(SHORT)
+        assert (found.where, found.why, found.rule) == ("local", in_force.NOT_COUNTED, "budget")
+        billed(ref)
+        auto.engine._followed._again_at -= in_force.AGAIN_SECONDS  # type: ignore[attr-defined]
+        assert decide(SHORT).where == "cloud"
+
+
+def test_a_template_named_for_auto_is_that_of_its_model_here(tiny_gguf: Path) -> None:
+    written(f'local = "{tiny_gguf.as_posix()}"')
+    with nomoat.load(tiny_gguf, template="falcon") as asked, router.load_auto(template="falcon") as auto:
+        assert auto.template == Detected("falcon", "as asked")
+        assert auto.engine.count_tokens(SHORT) == asked.engine.count_tokens(SHORT)
 
 
 def test_auto_looks_at_no_cloud_when_offline(monkeypatch: pytest.MonkeyPatch) -> None:

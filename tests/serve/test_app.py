@@ -43,6 +43,7 @@ from nomoat.serve.answers import Answer as Written
 from nomoat.serve.answers import Answers, Item
 from nomoat.serve.app import create_app, serve
 from nomoat.serve.auth import Guard
+from nomoat.serve.models import Loader, Models
 
 Start = Callable[..., str]
 Sdk = Callable[..., openai.OpenAI]
@@ -245,6 +246,7 @@ def test_body_that_is_no_json_object_is_a_400(start: Start, body: bytes) -> None
         ({"origin": "http://localhost.evil.example"}, f"origin is `http://localhost.evil.example`; {OTHER_PAGES}"),
         ({"origin": "http://127.999.1.1"}, f"origin is `http://127.999.1.1`; {OTHER_PAGES}"),
         ({"origin": "null"}, f"origin is `null`; {OTHER_PAGES}"),
+        ({"sec-fetch-site": "cross-site"}, f"sec-fetch-site is `cross-site`; {OTHER_PAGES}"),
     ],
 )  # fmt: skip
 def test_web_pages_cannot_reach_a_server_without_a_key(start: Start, headers: dict[str, str], message: str) -> None:
@@ -255,6 +257,31 @@ def test_web_pages_cannot_reach_a_server_without_a_key(start: Start, headers: di
     assert "access-control-allow-origin" not in answer.headers
     asked_ahead = ahead(str(answer.url), headers.get("origin", "https://evil.example"))
     assert (asked_ahead.status_code, asked_ahead.headers.get("access-control-allow-origin")) == (400, None)
+
+
+def test_a_page_of_elsewhere_has_no_model_loaded_by_a_picture_and_may_lead_to_this_page(start: Start) -> None:
+    """A page of this machine's, at another of its names, is one of elsewhere for the browser, and says whose it is."""
+    loaded: list[str] = []
+
+    def load() -> list[Responder]:
+        loaded.append("fake")
+        return [Responder("fake", FakeEngine())]
+
+    url = start(Models(loaders=[Loader(names=("fake",), planned_bytes=1, load=load)], memory_bytes=1)).removesuffix("/v1")
+    picture = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}
+    assert httpx.get(f"{url}/tokenizer_info?model=fake", headers=picture).status_code == 403
+    assert loaded == []
+    link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    for path, headers in (
+        ("/", link),
+        ("/health", picture),
+        ("/v1/models", {"sec-fetch-site": "cross-site", "origin": "http://localhost:3000"}),
+        ("/v1/models", {"sec-fetch-site": "same-origin"}),
+        ("/v1/models", {"sec-fetch-site": "none"}),
+    ):
+        assert httpx.get(f"{url}{path}", headers=headers).status_code == 200, (path, headers)
+    keyed = start(fake(), api_key="secret")
+    assert httpx.get(f"{keyed}/models", headers={"authorization": "Bearer secret", **picture}).status_code == 200
 
 
 def ahead(url: str, origin: str, method: str = "POST") -> httpx.Response:
@@ -936,7 +963,7 @@ class PanicException(BaseException):
     """As pyo3 calls what a panic of a package in Rust becomes."""
 
 
-@pytest.mark.parametrize("kind", [KeyError, PanicException])
+@pytest.mark.parametrize("kind", [KeyError, SystemExit, PanicException])
 def test_bug_in_an_engine_is_a_500_that_logs_where_but_not_the_prompt(
     start: Start, sdk: Sdk, caplog: pytest.LogCaptureFixture, kind: type[BaseException]
 ) -> None:
@@ -952,7 +979,7 @@ def test_bug_in_an_engine_is_a_500_that_logs_where_but_not_the_prompt(
     assert f"{kind.__name__}: " not in caplog.text
 
 
-@pytest.mark.parametrize("kind", [KeyError, PanicException])
+@pytest.mark.parametrize("kind", [KeyError, SystemExit, PanicException])
 def test_bug_while_embedding_is_a_500_that_logs_where_but_not_the_text(
     start: Start, caplog: pytest.LogCaptureFixture, kind: type[BaseException]
 ) -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Never
 
 import httpx
 import pytest
@@ -124,6 +124,16 @@ def test_a_port_that_windows_refuses_is_in_use_or_kept_and_needs_no_administrato
         with pytest.raises(UsageError) as caught:
             bind("127.0.0.1", 8080)
         assert (caught.value.message, caught.value.hint) == words
+
+
+def test_a_system_without_ipv6_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(*_: object) -> Never:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr("nomoat.serve.listening.socket.socket", without)
+    with pytest.raises(UsageError) as caught:
+        bind("::1", 8080)
+    assert caught.value.message == "cannot serve at `::1` port 8080: Address family not supported by protocol"
 
 
 def test_beside_the_last_port_the_one_before_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

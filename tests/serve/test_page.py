@@ -25,7 +25,7 @@ from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
 from nomoat.route.policy import Policy
 from nomoat.route.router import RouterEngine
-from nomoat.serve.models import from_references
+from nomoat.serve.models import Loader, Models, from_references
 from nomoat.serve.web.markdown import as_html
 
 Start = Callable[..., str]
@@ -322,6 +322,36 @@ def test_a_wide_table_scrolls_in_its_box_by_keys_too_and_its_words_stay_whole(pa
         assert page.browser.execute_script("return talk.scrollWidth === talk.clientWidth")
     page.find("article .table").send_keys(Keys.ARROW_RIGHT)
     wait_until(lambda: page.find("article .table").get_property("scrollLeft") > 0, "the table to scroll")
+
+
+def test_tokens_that_the_server_behind_does_not_count_are_not_said_to_be_none(page: Page, start: Start) -> None:
+    usage = Usage(prompt_tokens=0, completion_tokens=0, prefill_seconds=0.1, decode_seconds=0.1, is_counted=False)
+    script = [Chunk(text="a word"), Chunk(text="", finish_reason="stop", usage=usage)]
+    page.open(start(Responder("far", ScriptedEngine(lambda: iter(script)))))
+    page.ask("hello")
+    page.until("article[aria-busy=false].assistant .facts", "tokens not told")
+    assert page.complaints() == []
+
+
+def test_a_link_of_a_page_of_elsewhere_leads_to_this_page_and_its_pictures_load_no_model(page: Page, start: Start) -> None:
+    """To a browser `localhost` is another site than 127.0.0.1. No log of its console is to be clean: a picture is refused."""
+    loaded: list[str] = []
+
+    def load() -> list[Responder]:
+        loaded.append("fake")
+        return [Responder("fake", FakeEngine())]
+
+    url = start(Models(loaders=[Loader(names=("fake",), planned_bytes=1, load=load)], memory_bytes=1)).removesuffix("v1")
+    page.browser.get(start(Responder("other", FakeEngine())).removesuffix("v1").replace("127.0.0.1", "localhost") + "health")
+    ended = page.browser.execute_async_script(
+        "const [url, done] = arguments; fetch(`${url}tokenizer_info?model=fake`, {mode: 'no-cors'}).finally(() => done(true))", url
+    )
+    assert (ended, loaded) == (True, [])
+    page.browser.execute_script("location = arguments[0]", url)
+    page.until("option", "fake")
+    page.ask("one two")
+    page.until("article[aria-busy=false].assistant .facts", "tokens")
+    assert loaded == ["fake"]
 
 
 def test_what_is_written_from_right_to_left_is_shown_so(page: Page, start: Start) -> None:

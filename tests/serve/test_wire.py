@@ -374,6 +374,7 @@ def test_logprobs_mean_what_each_endpoint_means_by_them() -> None:
 
 def test_several_answers_get_seeds_of_their_own() -> None:
     assert [asked.seed for asked in parse(n=3, seed=7).requests] == [7, 8, 9]
+    assert [asked.seed for asked in parse(n=2, seed=2**63 - 1).requests] == [2**63 - 1, 0]  # 64 bits hold no more
     assert [asked.seed for asked in parse(n=2).requests] == [None, None]
     with pytest.raises(BadRequestError, match="`n`: Input should be less than or equal to 1024"):
         parse(n=2000)

@@ -123,23 +123,19 @@ class Chat:
         if not self.messages:
             console.say("nothing to save yet")
             return
-        try:
-            target = paths.expanded(name).absolute()
-        except NomoatError as error:
-            console.say(f"error: {error.message}")
-            return
-        if problem := self._problem_with(target):
-            console.say(problem)
-            return
         rows = [{"role": message.role, "content": message.content} for message in self._whole()]
         try:
+            target = paths.expanded(name).absolute()
+            if problem := self._problem_with(target):
+                console.say(problem)
+                return
             with whole_files.whole_file(target) as part:
                 part.write_text(json.dumps({"messages": rows}, ensure_ascii=False) + "\n", encoding="utf-8")
         except NomoatError as error:
             console.say(f"error: {error.message}")
             return
-        except OSError as error:
-            console.say(f"error: could not save `{target}`: {error}")
+        except (OSError, ValueError) as error:  # ValueError: no path at all, such as one with a NUL
+            console.say(f"error: could not save `{name}`: {error}")
             return
         self._saved.add(target)
         console.say(f"saved {counted(len(rows), 'message')} to {target}")

@@ -124,7 +124,7 @@ def byte_progress() -> Progress:
     """A bar for downloads: size, speed, time left."""
     from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    return _progress(_text_column("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    return _progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
 
 
 @contextmanager
@@ -141,22 +141,22 @@ def download_bar(title: str) -> Iterator[Callable[[str, int, int | None], None]]
 
 def item_progress() -> Progress:
     """A bar for counted work: done of total, time left, and a free text field `info`."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn
 
-    return _progress(
-        _text_column("{task.description}"), BarColumn(), MofNCompleteColumn(), _text_column("{task.fields[info]}"),
-        TimeElapsedColumn(), _text_column("left"), TimeRemainingColumn(),
-    )  # fmt: skip
+    return _timed_progress(BarColumn(), MofNCompleteColumn())
 
 
 def stage_progress() -> Progress:
     """A bar for work in stages that is measured in parts of a whole: percent, time left, and a free text field `info`."""
-    from rich.progress import BarColumn, TaskProgressColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn
 
-    return _progress(
-        _text_column("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn(), _text_column("{task.fields[info]}"),
-        TimeElapsedColumn(), _text_column("left"), TimeRemainingColumn(),
-    )  # fmt: skip
+    return _timed_progress(BarColumn(bar_width=20), TaskProgressColumn())
+
+
+def _timed_progress(*columns: Any) -> Progress:
+    from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+
+    return _progress(*columns, _text_column("{task.fields[info]}"), TimeElapsedColumn(), _text_column("left"), TimeRemainingColumn())
 
 
 @contextmanager
@@ -180,10 +180,11 @@ def shows_bars() -> bool:
 
 
 def _progress(*columns: Any) -> Progress:
-    """On stderr, and gone when the work is done. In a log there is none, whatever FORCE_COLOR tells rich."""
+    """On stderr, behind its description, and gone when the work is done. In a log there is none, whatever FORCE_COLOR tells rich."""
     from rich.progress import Progress
 
-    return Progress(*columns, console=stderr_console(), transient=True, disable=not shows_bars())
+    described = (_text_column("{task.description}"), *columns)
+    return Progress(*described, console=stderr_console(), transient=True, disable=not shows_bars())
 
 
 def _plain(value: Any) -> Any:

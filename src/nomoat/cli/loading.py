@@ -27,15 +27,16 @@ def load_with_bar(
     say_decisions: bool = True,
     policy: PolicyFile | None = None,
 ) -> Responder:
-    """The responder of a reference, with `takes_auto` also of `auto`. An import happens once for each file: seconds to minutes.
+    """The responder of a reference, with `takes_auto` also of `auto`, whose `template` is that of its model on this machine. An import
+    happens once for each file: seconds to minutes.
 
     A chat template that is not the model's own is said on stderr; so is, with `say_decisions`, what has to be known about the policy,
     and where the router sends each request and why. `as_client`: see `responder.load`; `policy`: `load_auto`'s file.
     """
-    from nomoat.references import AUTO
+    from nomoat import references
     from nomoat.responder import load
 
-    if ref == AUTO and takes_auto:
+    if ref == references.AUTO and takes_auto:
         from nomoat.route.policy import PolicyFile
         from nomoat.route.router import load_auto
 
@@ -45,9 +46,12 @@ def load_with_bar(
             answering.say_notes(parsed.notes)
         told = (lambda decision: console.say(f"[{decision.where}: {decision.why}]")) if say_decisions else None
         with bars(*loading_bars(parsed.local or ref)) as (show, compiling):
-            return load_auto(
-                context_tokens=context_tokens, as_client=as_client, progress=show, compiling=compiling, on_decision=told, file=policy
+            auto = load_auto(
+                context_tokens=context_tokens, template=template, as_client=as_client, progress=show, compiling=compiling,
+                on_decision=told, file=policy,
             )  # fmt: skip
+        _say_template(auto, name=references.shown_name(parsed.local or ref))
+        return auto
     with bars(*loading_bars(ref)) as (show, compiling):
         responder = load(
             ref, context_tokens=context_tokens, template=template, as_client=as_client, progress=show, compiling=compiling
@@ -68,11 +72,16 @@ def load_on(workers: Workers | None, ref: str) -> Responder:
 def load_sharing_with_bar(
     refs: Sequence[str], *, context_tokens: int | None, template: str | None, policy: PolicyFile | None
 ) -> Sequence[Responder]:
-    """For a server: the responders of references that share their weights; of one reference, `load_with_bar`'s, `auto` included."""
+    """For a server: the responders of references that share their weights; of one reference, `load_with_bar`'s, `auto` included.
+
+    The `template` is for those of them that take one.
+    """
+    from nomoat.references import takes_template
     from nomoat.responder import load_sharing
 
     if len(refs) == 1:
-        told: dict[str, Any] = {"context_tokens": context_tokens, "template": template, "policy": policy}
+        taken = template if takes_template(refs[0]) else None
+        told: dict[str, Any] = {"context_tokens": context_tokens, "template": taken, "policy": policy}
         return [load_with_bar(refs[0], takes_auto=True, as_client=False, say_decisions=False, **told)]
     with bars(*loading_bars(refs[0])) as (show, compiling):
         found = load_sharing(refs, context_tokens=context_tokens, template=template, progress=show, compiling=compiling)

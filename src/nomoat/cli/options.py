@@ -70,7 +70,10 @@ Quality = Annotated[
 Template = Annotated[
     str | None,
     typer.Option(
-        help="Chat template of a model that has none or a wrong one.", autocompletion=completion.templates, show_default=False
+        callback=_known_template,
+        help="Chat template of a model that has none or a wrong one.",
+        autocompletion=completion.templates,
+        show_default=False,
     ),
 ]
 FallbackTemplate = Annotated[

@@ -65,6 +65,8 @@ def agree(found: Sequence[Preview], *, further: Sequence[str] = (), shown: Seque
     """Show what would be sent, in `further` lines what cannot be counted, and what of the texts `shown` to a judge looks private; go
     on only if the person agrees; see above. Raises what `load_policy` raises: its names count as private.
     """
+    from nomoat.route.policy import load_policy
+
     lines = [*(_line(preview) for preview in found), *further]
     if not lines:
         return
@@ -72,10 +74,11 @@ def agree(found: Sequence[Preview], *, further: Sequence[str] = (), shown: Seque
     if yes or has_person:
         for line in [*lines, *_example([*(preview.first for preview in found), *shown])]:
             console.say(line)  # before the search, which takes its time where there are many
+    names = load_policy().names
     private = [
-        *_private([text for preview in found if not preview.are_parts for text in preview.texts], ""),
-        *_private([text for preview in found if preview.are_parts for text in preview.texts], " parts of these texts"),
-        *_private(shown, " questions, reference answers and labelled texts for the judge"),
+        *_private([text for preview in found if not preview.are_parts for text in preview.texts], "", names),
+        *_private([text for preview in found if preview.are_parts for text in preview.texts], " parts of these texts", names),
+        *_private(shown, " questions, reference answers and labelled texts for the judge", names),
     ]
     if not yes and not has_person:
         raise UsageError("; ".join([*lines, *private]), hint="if that is meant, add --yes")
@@ -99,12 +102,10 @@ def _example(texts: Sequence[str]) -> list[str]:
     return [f"one of them: {shown}"] if first else []
 
 
-def _private(texts: Sequence[str], what: str) -> list[str]:
+def _private(texts: Sequence[str], what: str, names: Sequence[str]) -> list[str]:
     """A line that says how many of them look private, and of which kinds, without a word of them; none where none does."""
     from nomoat.route import pii
-    from nomoat.route.policy import load_policy
 
-    names = load_policy().names
     different = list(dict.fromkeys(texts))
     private = []
     with console.item_progress() as bar:

@@ -43,7 +43,7 @@ def serve(
         ),
     ],
     host: Annotated[str, typer.Option(help="Address to bind. Anything but this machine's own needs --api-key.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to bind; 0 takes a free one.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=config.MOST_PORT, help="Port to bind; 0 takes a free one.")] = 8080,
     api_key: Annotated[
         str | None, typer.Option(show_default=False, help="What clients must send as a bearer key; without it, NOMOAT_API_KEY.")
     ] = None,
@@ -78,7 +78,7 @@ def serve(
     other servers (http://...) are asked with the key in NOMOAT_UPSTREAM_API_KEY, never with the one clients send. Keys are variables,
     or lines of keys.toml in NOMOAT_HOME.
     """
-    from nomoat import callable_package, references
+    from nomoat import callable_package, references, responder
 
     with callable_package.needing_extras("`nomoat serve`"):
         from nomoat.serve import answers, app, auth
@@ -88,6 +88,7 @@ def serve(
         auth.require_sendable(api_key)
     elif said := config.secret(config.CLIENTS_KEY):
         api_key, key_from = said.value, said.reason
+    responder.require_template_taken(models, template)
     policy = _policy() if references.AUTO in models else None
     served = from_references(
         models,

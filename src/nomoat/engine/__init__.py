@@ -6,6 +6,7 @@ import hashlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -82,6 +83,10 @@ class Engine(ABC):
 
     def bound_cache(self, num_bytes: int) -> None:  # noqa: B027 - most keep nothing
         """See `Responder.bound_cache`."""
+
+    def chosen_for(self, request: Request) -> AbstractContextManager[Engine]:
+        """Who writes the answer to this request, within the block: itself, but for an engine that is one of several."""
+        return nullcontext(self)
 
     @abstractmethod
     def generate(self, request: Request) -> Iterator[Chunk]:

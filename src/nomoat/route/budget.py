@@ -103,7 +103,7 @@ def rates_of(policy: Policy, *, is_local: bool) -> Rates | None:
     )  # fmt: skip
 
 
-def why_not(policy: Policy, spent: SpentSoFar, usd: float) -> str:
+def why_over_budget(policy: Policy, spent: SpentSoFar, usd: float) -> str:
     """Why the policy's budget keeps a request here that can cost so much; empty if it does not."""
     for most, so_far, span in (
         (policy.max_usd_per_day, spent.today_usd, "day"),
@@ -139,10 +139,10 @@ class Allowance:
         """Keep to another budget for the same model from now on."""
         self._policy, self.rates = policy, rates
 
-    def why_not(self, usd: float) -> str:
-        """See `why_not`, now."""
+    def why_over_budget(self, usd: float) -> str:
+        """See the function of that name, now."""
         with self._current() as database, database.turn() as db:
-            return why_not(self._policy, _read(db, self._today()), usd)
+            return why_over_budget(self._policy, _read(db, self._today()), usd)
 
     @contextmanager
     def paying(self, request: Request) -> Iterator[Responder]:
@@ -176,7 +176,7 @@ class Allowance:
         """Count `usd` as spent, if it fits. Returns where and on which day it is counted."""
         with self._current() as database, database.transaction() as db:
             today = self._today()
-            if refusal := why_not(self._policy, _read(db, today), usd):
+            if refusal := why_over_budget(self._policy, _read(db, today), usd):
                 raise OverBudgetError(refusal)
             _add(db, today, _nanodollars(usd))
         return database, today

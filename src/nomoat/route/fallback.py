@@ -26,6 +26,7 @@ class OrHere(Engine):
 
     def __init__(self, cloud: Responder, local: Responder, on_failure: Callable[[RemoteError], None]) -> None:
         self._now = Responder(cloud.ref, cloud.engine.asked_once()) if isinstance(cloud.engine, RemoteEngine) else cloud
+        self.give_up_waiting = self._now.engine.give_up_waiting
         self._local = local
         self._on_failure = on_failure
 
@@ -59,6 +60,7 @@ class OrHere(Engine):
             net.require_asker()  # else what ended the wait for somebody who has left would be the cloud's failure
             failure = error
         self._now = self._local
+        self.give_up_waiting = self._local.engine.give_up_waiting
         self._on_failure(failure)
         yield from _having_sent(failure.bytes_out, self._local.stream(request))
 

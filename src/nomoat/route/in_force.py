@@ -114,20 +114,26 @@ class FollowedPolicy:
                 return replace(self.last, only_here=OTHER_CLOUD)
             if policy.cloud is not None and self._cloud is not None:
                 policy.require_allowed(self._cloud.engine.host)
-            found = self._of(replace(policy, local=self._first.local))
         except UsageError as error:
             log.error("%s; nothing is sent to the cloud until it is mended", error.message)
             return replace(self.last, only_here=NOT_READ)
         except NomoatError as error:
-            self._again_at = time.monotonic() + AGAIN_SECONDS
-            log.error("%s; nothing is sent to the cloud meanwhile, and it is tried again each minute", error.message)
-            return replace(self.last, only_here=NOT_COUNTED)
+            return self._followed_later(error)
+        try:
+            found = self._of(replace(policy, local=self._first.local))
+        except NomoatError as error:  # UsageError, too: a price that is not known is written elsewhere
+            return self._followed_later(error)
         log.warning("the policy `%s` has changed, and is in force from now on", file.path)
         for note in policy.notes:
             log.warning("%s", note)
         if policy.local not in (None, self._first.local):
             log.warning("its `local` counts from the next start; until then `%s` answers", self._first.local)
         return found
+
+    def _followed_later(self, error: NomoatError) -> InForce:
+        self._again_at = time.monotonic() + AGAIN_SECONDS
+        log.error("%s; nothing is sent to the cloud meanwhile, and it is tried again each minute", error.message)
+        return replace(self.last, only_here=NOT_COUNTED)
 
     def _of(self, policy: Policy) -> InForce:
         router = usable(policy, self._learned, local_digest=self._local.digest)

@@ -26,7 +26,7 @@ from nomoat.errors import RemoteError, UsageError
 from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, Rule, TokenLikelihood
 from nomoat.responder import ImportProgress, Responder
 from nomoat.route import in_force
-from nomoat.route.budget import OverBudgetError, rates_of, read_spent, why_not
+from nomoat.route.budget import OverBudgetError, rates_of, read_spent, why_over_budget
 from nomoat.route.fallback import OrHere
 from nomoat.route.in_force import FollowedPolicy, InForce, Usable, usable
 from nomoat.route.learned import LearnedRouter, load_router
@@ -55,7 +55,7 @@ def explain(text: str, *, policy: Policy | None = None) -> Decision:
 
     def over_budget() -> str:
         question = Request(messages=(Message(role="user", content=text),))
-        return "" if rates is None else why_not(policy, read_spent(), rates.most_usd(question))
+        return "" if rates is None else why_over_budget(policy, read_spent(), rates.most_usd(question))
 
     return decide([text], text, policy, usable(policy, load_router()), over_budget=over_budget)
 
@@ -141,6 +141,7 @@ class RouterEngine(Engine):
         self.on_decision = on_decision
         self._local = local
         self._cloud = cloud
+        self.give_up_waiting = None if cloud is None else cloud.engine.give_up_waiting
         self._followed = FollowedPolicy(policy, local, cloud, learned, file)
         self._last: tuple[Request, Responder] | None = None  # what was answered, and by whom
 
@@ -188,7 +189,7 @@ class RouterEngine(Engine):
         only_here = rules.only_here or self._only_here(replace(request, top_logprobs=0) if continuations else request)
 
         def over_budget() -> str:
-            return "" if rules.allowance is None else rules.allowance.why_not(usd)
+            return "" if rules.allowance is None else rules.allowance.why_over_budget(usd)
 
         texts, question = _texts(request, continuations), question_of(request)
         decision = decide(texts, question, rules.policy, rules.router, only_here=only_here, over_budget=over_budget)
@@ -237,10 +238,15 @@ class RouterEngine(Engine):
                 responder = Responder(responder.ref, OrHere(responder, self._local, on_failure))
             yield decision, responder
 
-    def generate(self, request: Request) -> Iterator[Chunk]:
+    @contextmanager
+    def chosen_for(self, request: Request) -> Iterator[Engine]:
         with self.answering(self.decide(request), request) as (_, responder):
             self._last = request, responder
-            yield from responder.stream(request)
+            yield responder.engine
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        with self.chosen_for(request) as engine:
+            yield from engine.generate(request)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         return self.chosen(self.decide(request, continuations)).score(request, continuations)
@@ -290,12 +296,14 @@ class RouterEngine(Engine):
 
 
 def load_auto(
-    *, context_tokens: int | None = None, as_client: bool = True, progress: ImportProgress | None = None,
-    compiling: ImportProgress | None = None, on_decision: OnDecision | None = None, file: PolicyFile | None = None,
+    *, context_tokens: int | None = None, template: str | None = None, as_client: bool = True,
+    progress: ImportProgress | None = None, compiling: ImportProgress | None = None, on_decision: OnDecision | None = None,
+    file: PolicyFile | None = None,
 ) -> Responder:  # fmt: skip
     """The responder of the reference `auto`, as the policy and the learned router of NOMOAT_HOME make it.
 
-    `on_decision` is told where each prompt goes and why; `context_tokens` to `compiling` are those of `load`, for either model.
+    `on_decision` is told where each prompt goes and why; `context_tokens` to `compiling` are those of `load`, of the model on this
+    machine.
     `file`: the policy as it was read before, whose models are loaded whatever it says now; the rest is followed.
 
     Raises UsageError for a policy without a local model, with one that is not on this machine, or with a budget and no known price for
@@ -311,7 +319,14 @@ def load_auto(
         )
     with ExitStack() as loaded:
         local = loaded.enter_context(
-            responders.load(policy.local, context_tokens=context_tokens, as_client=as_client, progress=progress, compiling=compiling)
+            responders.load(
+                policy.local,
+                context_tokens=context_tokens,
+                template=template,
+                as_client=as_client,
+                progress=progress,
+                compiling=compiling,
+            )
         )
         cloud = _load_cloud(policy, as_client)
         if cloud is not None:
@@ -319,7 +334,7 @@ def load_auto(
         engine = RouterEngine(policy, local, cloud, learned=load_router(), on_decision=on_decision, file=file)
         loaded.pop_all()  # the engine closes them from now on
     licence = local.licence if cloud is None else f"local: {local.licence}; cloud: {cloud.licence}"
-    return Responder(references.AUTO, engine, licence=licence)
+    return Responder(references.AUTO, engine, licence=licence, template=local.template)
 
 
 def _most_usd(rules: InForce, request: Request) -> float:

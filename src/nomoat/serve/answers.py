@@ -22,7 +22,6 @@ MAX_TEXTS = 64  # at once; more wait
 MAX_TEXTS_OF_ONE = 16  # of one answer, so that others find room beside one of many texts
 CLOSE_SECONDS = 5.0
 THREAD_NAME = "answer"
-ENDINGS = (KeyboardInterrupt, SystemExit, asyncio.CancelledError)  # which are no failures
 
 T = TypeVar("T")
 Item = tuple[int, Chunk] | None  # a chunk with the number of its text, or that there was none for a while
@@ -101,8 +100,6 @@ class Answer:
                 self._write(at)
         except NomoatError as exc:
             self._put(at, stopped() if self._stopped.is_set() else exc)
-        except ENDINGS:
-            raise
         except BaseException as exc:  # noqa: BLE001  an engine's bug, or Rust's panic, must end this request, not the thread without a word
             self._put(at, _bug(exc))
 
@@ -171,8 +168,6 @@ class Answers:
             except NomoatError:
                 if stop.is_set():
                     raise stopped() from None
-                raise
-            except ENDINGS:
                 raise
             except BaseException as exc:  # noqa: BLE001  as in an answer
                 problem = _bug(exc)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from fastapi import FastAPI
 from starlette.responses import JSONResponse
 
-from nomoat import bounds
+from nomoat import bounds, config
 from nomoat.errors import UsageError
 from nomoat.serve import replies
 from nomoat.serve.answers import Answers
@@ -21,20 +21,22 @@ from nomoat.serve.auth import protect
 from nomoat.serve.connections import Server, probe_clients
 
 LOADING_WAIT_SECONDS = 2
-MAX_PORT = 65535
 
 
 def bind(host: str, port: int) -> socket.socket:
     """A bound socket. Raises UsageError that says why there is none."""
     bounds.require_whole("port", port)
-    if not 0 <= port <= MAX_PORT:  # `getaddrinfo` would take it modulo 65,536
-        raise UsageError(f"`port` is {port}", hint=f"it can be 0, for a free one, to {MAX_PORT:,}")
+    if not 0 <= port <= config.MOST_PORT:  # `getaddrinfo` would take it modulo 65,536
+        raise UsageError(f"`port` is {port}", hint=f"it can be 0, for a free one, to {config.MOST_PORT:,}")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as exc:
         raise UsageError(f"`{host}` is no address of this machine", hint="try `--host 127.0.0.1` (in Python: `host`)") from exc
     family, kind, protocol, _, address = min(found, key=lambda row: row[0] != socket.AF_INET)  # `localhost` is both
-    listener = socket.socket(family, kind, protocol)
+    try:
+        listener = socket.socket(family, kind, protocol)
+    except OSError as exc:  # a system without IPv6 may know such addresses all the same
+        raise _bind_error(host, port, exc) from exc
     # On Windows, which alone has the other option, SO_REUSEADDR lets two servers have one port.
     listener.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR), 1)
     probe_clients(listener)
@@ -78,7 +80,7 @@ def _loading_app(api_key: str | None, cors: Sequence[str]) -> FastAPI:
 
 
 def _bind_error(host: str, port: int, exc: OSError) -> UsageError:
-    another = f"choose another: `--port {port + 1 if port < MAX_PORT else port - 1}` (in Python: `port`)"
+    another = f"choose another: `--port {port + 1 if port < config.MOST_PORT else port - 1}` (in Python: `port`)"
     if exc.errno == errno.EADDRINUSE:
         return UsageError(f"port {port} of `{host}` is in use", hint=another)
     if exc.errno == errno.EACCES and sys.platform == "win32":  # which asks no administrator for any port

@@ -15,6 +15,7 @@ from nomoat.errors import BadRequestError, SchemaError, UsageError
 from nomoat.records import CallingTurn, Message, Request, Role, SchemaMode, ToolCall, ToolResult
 from nomoat.serve import shapes
 
+MOST_SEEDS = 2**63  # which every server and engine takes
 COMPLETION_MAX_TOKENS = 16  # what /v1/completions means when it says nothing
 ANY_OBJECT = '{"type": "object"}'  # the schema of a `json_object` with none
 Kind = Literal["chat", "text"]
@@ -251,7 +252,7 @@ def _said(part: shapes.Part, where: str, at: int) -> str:
 
 def _numbered(request: Request, at: int) -> Request:
     """The answers to one prompt differ, and with a seed are the same ones again."""
-    return request if request.seed is None else replace(request, seed=request.seed + at)
+    return request if request.seed is None else replace(request, seed=(request.seed + at) % MOST_SEEDS)
 
 
 def _schema(asked: shapes.Format | None) -> str | None:
@@ -298,6 +299,6 @@ def _sampling(asked: shapes.Settings) -> dict[str, Any]:
         "frequency_penalty": asked.frequency_penalty or 0.0,
         "json_schema": _schema(asked.response_format),
         "schema_mode": _schema_mode(asked.response_format),
-        "seed": None if asked.seed in (None, shapes.RANDOM_SEED) else asked.seed % 2**63,
+        "seed": None if asked.seed in (None, shapes.RANDOM_SEED) else asked.seed % MOST_SEEDS,
         "stop": tuple(text for text in stop if text),
     }

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from nomoat.route import pii
+from nomoat.route.pii.names import holds_name
 
 
 def kinds(text: str, **options: object) -> set[str]:
@@ -965,6 +966,14 @@ def test_long_text_takes_no_time() -> None:
         started = time.process_time()
         pii.find(text, names=["김철수", "O'Brien", "Project Moat"])
         assert time.process_time() - started < 5, text[:20]
+
+
+def test_names_become_patterns_once_however_many_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than `re` keeps."""
+    of_moats = [f"moat{at}" for at in range(600)]
+    assert not holds_name("a castle", of_moats)
+    monkeypatch.setattr("re.compile", None)
+    assert holds_name("a castle, and moat599", of_moats)
 
 
 def test_every_kind_has_words_for_people() -> None:

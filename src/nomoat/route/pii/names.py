@@ -5,6 +5,7 @@ What this does not cover: other spellings of a name, and its forms in other scri
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -29,6 +30,7 @@ def holds_name(text: str, names: Sequence[str]) -> bool:
     return any(not (_is_latin(folded[match.end() - 1]) and _is_latin(folded[match.end() : match.end() + 1])) for match in found)
 
 
+@functools.cache  # that of `re` holds some hundred patterns
 def _spelling(name: str) -> re.Pattern[str] | None:
     words = _folded(plain(name)).split()
     if not words:

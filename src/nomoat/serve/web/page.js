@@ -41,6 +41,7 @@ const WORDS = {
     stopped: "stopped",
     filtered: "ended by the server's filter",
     facts: (tokens, speed) => `${tokens} tokens${speed ? `, ${speed} a second` : ""}`,
+    uncounted: "tokens not told",
     lost: "The server cannot be reached. Is `nomoat serve` still running?",
     needsKey: "This server asks for its API key: open the settings.",
     wrongKey: "This is not the API key of this server.",
@@ -87,6 +88,7 @@ const WORDS = {
     stopped: "멈춤",
     filtered: "서버의 필터가 끝냄",
     facts: (tokens, speed) => `${tokens} 토큰${speed ? `, 초당 ${speed}` : ""}`,
+    uncounted: "토큰 수를 알 수 없음",
     lost: "서버에 연결할 수 없습니다. `nomoat serve`가 아직 실행 중인가요?",
     needsKey: "이 서버는 API 키가 필요합니다. 설정에서 입력하세요.",
     wrongKey: "이 서버의 API 키가 아닙니다.",
@@ -398,7 +400,7 @@ async function write(article, messages) {
     stream_options: { include_usage: true },
   };
   const response = await call("v1/chat/completions", { method: "POST", body: JSON.stringify(asked), signal: writing.signal });
-  let [first, last, pieces, tokens, reason] = [0, 0, 0, 0, ""];
+  let [first, last, pieces, tokens, reason] = [0, 0, 0, null, ""];
   for await (const event of eventsOf(response)) {
     const [choice] = event.choices;
     const piece = choice?.delta?.content ?? "";
@@ -414,7 +416,8 @@ async function write(article, messages) {
   const seconds = (last - first) / 1000;
   const speed = tokens > 1 && pieces >= MIN_PIECES && seconds >= MIN_SECONDS ? Math.round((tokens - 1) / seconds) : 0;
   const ended = { length: SAY.cut, content_filter: SAY.filtered }[reason];
-  turn.facts = [SAY.facts(tokens, speed), ended, decided(response.headers)].filter(Boolean).join(" · ");
+  const counted = tokens === null ? SAY.uncounted : SAY.facts(tokens, speed); // a server behind this one may not count them
+  turn.facts = [counted, ended, decided(response.headers)].filter(Boolean).join(" · ");
 }
 
 // Of `auto` alone: where the answer was written, by which model, and why there.
