@@ -176,7 +176,7 @@ def guarded_transport() -> Callable[..., httpx.HTTPTransport]:
     class GuardedTransport(httpx.HTTPTransport):
         """Checks each request, redirects included, against what its client may do.
 
-        With a `proxy`, `direct` is asked in its place whatever is not to go through one. `unusable` is said to whatever is.
+        `direct` is asked what must not go through `proxy`; `unusable` is raised for all else.
         """
 
         def __init__(

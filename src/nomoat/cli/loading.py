@@ -97,7 +97,7 @@ def loading_bars(ref: str) -> tuple[tuple[str, str], tuple[str, str]]:
 
 @contextmanager
 def bars(*named: tuple[str, str]) -> Iterator[list[Callable[[int, int], None]]]:
-    """What shows a bar each, as soon as it is told of a part of its work. Most starts have none, and do not wait for what draws bars.
+    """Functions that each draw a bar, made when first called: most starts need none, and do not import `rich`.
 
     Named are each by its title and by what is counted. Where there is no terminal to draw on, the title is said once.
     """

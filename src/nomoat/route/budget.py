@@ -5,8 +5,8 @@ that fits, so that several processes together keep to the policy; once it has en
 process is killed in between, or its disk is full then, the most its requests could cost stays: it counts as spent, on the day they
 were asked, for good.
 
-Where the file is moved, replaced or removed, all go on with the one that is there then, or a new one: what stands in that counts. Of a
-copy that is all that was spent until then; what was set aside for requests under way stays spent in it.
+Where the file is moved, replaced or removed, all go on with the one that is there then, or a new one: what stands in that counts. A
+copy counts what was spent until it was made; what was set aside then for requests under way stays spent in it.
 
 What this does not cover: what was spent while the policy had no budget, and what other commands spend (`--max-cost` is theirs).
 """

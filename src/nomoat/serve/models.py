@@ -32,8 +32,8 @@ log = logging.getLogger("nomoat.serve")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loader:
-    """Models that are loaded together, because they share their weights. `load` gives one responder for each name, or why it alone was
-    not loaded; `what_is_wrong` says of such a name why it still cannot be, or None.
+    """Models that are loaded together, because they share their weights. `load` returns for each name, in order, a responder or
+    the error that kept it from loading; `what_is_wrong` says why such a name still cannot be loaded, None once it can.
 
     `planned_bytes` is all they may hold; `cache_bytes` of it are their KV cache's, where that is to be bounded. `is_local`: whether
     prompts for them stay on this machine; None where that is not known before they are loaded. `question`: of a
@@ -90,9 +90,8 @@ def from_references(
 
 
 def _spare_bytes(needed: Sequence[int], memory_bytes: int) -> int:
-    """What each model may take beyond its need, within the budget: equal parts of what is left beside as many models as can be in
-    memory together, were they the largest. So those that fit together by their needs do not drive each other out. Where no two fit,
-    each may have all.
+    """How much more than its need each model may take: an equal part of what the budget has left beside the largest models that fit
+    together, so that models which fit together do not push each other out. If no two fit, each may take all.
     """
     num_together = sum(total <= memory_bytes for total in itertools.accumulate(sorted(needed)))
     if num_together <= 1:
