@@ -215,7 +215,7 @@ def _conversations(evaluation: Evaluation) -> dict[str, Conversation]:
     """What was said up to and with each answer, by example; an example that follows another has its conversation before it."""
     said: dict[str, Conversation] = {}
     for example, outcome in zip(evaluation.suite.examples, evaluation.outcomes, strict=True):
-        answer = Message(role="assistant", content=f"{evaluation.suite.answer_start}{outcome.answer}")
+        answer = Message(role="assistant", content=evaluation.suite.answer_in(outcome.answer))
         said[example.id] = (*said.get(example.follows, ()), *example.messages, answer)
     return said
 

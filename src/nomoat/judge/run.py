@@ -212,7 +212,7 @@ class Asking:
 
     def remember(self, example: Example, answer: Completion) -> None:
         """Keep what was said so far for the examples that follow this one."""
-        said = Message(role="assistant", content=f"{self.suite.answer_start}{answer.text}")
+        said = Message(role="assistant", content=self.suite.answer_in(answer.text))
         self.histories[example.id] = (*self.request(example).messages, said)
 
     def evaluation(self, *, notes: Sequence[str] = ()) -> Evaluation:
@@ -431,7 +431,7 @@ def _whole_conversations(examples: Sequence[Example], answered: dict[str, Comple
 def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
     """What each written answer is worth."""
     suite = run.suite
-    pairs = [(example, f"{suite.answer_start}{answer}") for example, answer in pairs]
+    pairs = [(example, suite.answer_in(answer)) for example, answer in pairs]
     if run.writes_choices:
         chosen = [choices.written_choice(example, answer, lettered=run.lettered) for example, answer in pairs]
         return [choices.is_right(example, choice) for (example, _), choice in zip(pairs, chosen, strict=True)]

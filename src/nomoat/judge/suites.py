@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
-from nomoat import paths, whole_files
+from nomoat import matching, paths, whole_files
 from nomoat.asking import as_tuned
 from nomoat.errors import BadFileError, DataError, UnknownModelError, UsageError
 from nomoat.judge import scorers
@@ -68,6 +68,10 @@ class Suite:
     schema: Mapping[str, Any] | None = None
     folder: Path | None = None
     notes: tuple[str, ...] = ()
+
+    def answer_in(self, written: str) -> str:
+        """What is compared of what a model wrote: it begins with `answer_start`, and a draft before it is no part of it."""
+        return matching.without_draft(f"{self.answer_start}{written}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -121,7 +121,7 @@ def notes_over_all(suite: Suite, model: str, outcomes: Sequence[Outcome]) -> tup
     over_all = METRICS[suite.metric].over_all
     if over_all is None:
         return notes
-    answered = [(e, f"{suite.answer_start}{o.answer}") for e, o in zip(suite.examples, outcomes, strict=True)]
+    answered = [(e, suite.answer_in(o.answer)) for e, o in zip(suite.examples, outcomes, strict=True)]
     return (*notes, f"`{model}` over all sentences as one text: {over_all(answered)}")
 
 
