@@ -30,8 +30,8 @@ class Part:
     report: Callable[[int, int | None], None]
 
     @property
-    def etag_path(self) -> Path:
-        """Where the server's name for this version of the file is kept until the part is whole."""
+    def version_path(self) -> Path:
+        """Where the server's name for this version of the file, a tag or a date, is kept until the part is whole."""
         return self.path.with_name(self.path.name + ".etag")
 
     @property
@@ -50,7 +50,7 @@ class Part:
             os.truncate(self.path, 0)
         else:
             self.file.truncate(0)
-        self.etag_path.unlink(missing_ok=True)
+        self.version_path.unlink(missing_ok=True)
 
     def add(self, blocks: Iterable[bytes], total_bytes: int | None) -> None:
         """Write what arrives behind what is there, and report each block.
@@ -198,5 +198,5 @@ def _sweep(part: Part) -> None:
         if part.path.stat().st_size == 0:
             part.path.unlink()
     if not part.path.exists():
-        part.etag_path.unlink(missing_ok=True)
+        part.version_path.unlink(missing_ok=True)
     whole_files.remove_empty(part.target.parent)
