@@ -164,6 +164,16 @@ def test_dots_that_look_alike_are_drawn_as_one_line() -> None:
     assert svg.count('<g id="line2d_') < 50  # ticks and the grid among them
 
 
+def test_only_differences_have_a_line_at_0_and_two_colours() -> None:
+    """Ratings reach below 0, too: 100 to 0 between two models is a rating of 305 [-29, 695]."""
+    rows = [[Point(value=-29.0, interval=(-80.0, 20.0))]]
+    ratings = forest_svg(rows, low=-100, high=100, unit="", title="ratings")
+    differences = forest_svg(rows, low=-100, high=100, unit="", title="differences", is_difference=True)
+    assert ["var(--right)" in svg for svg in (ratings, differences)] == [False, True]
+    assert ["var(--left)" in svg for svg in (ratings, differences)] == [True, False]
+    assert differences.count('<g id="line2d_') == ratings.count('<g id="line2d_') + 1
+
+
 def test_plots_are_valid_svg_in_the_pages_own_colours() -> None:
     rows = [[Point(value=50.0, interval=(40.0, 60.0)), Point(value=100.0, interval=None)]] * 3
     forest = forest_svg(rows, low=0, high=100, unit="%", title="scores")

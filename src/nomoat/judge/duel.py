@@ -334,8 +334,7 @@ def _reviewed(side: str | Responder, suite: Suite, scores: dict[str, float], see
             for example in suite.examples
         ]
         outcomes = grouped(scored, groups_in(suite))
-        facts = {"digest": model.digest, "total score": f"{sum(outcome.score for outcome in outcomes):.1f}"}
-        side_record = side_of(model.ref, model.licence, suite.metric, outcomes, facts=facts)
+        side_record = side_of(model.ref, model.licence, suite.metric, outcomes, facts={"digest": model.digest})
     return Evaluation(suite=suite, side=side_record, outcomes=outcomes, notes=notes_over_all(suite, model.ref, outcomes), seed=seed)
 
 
