@@ -80,7 +80,7 @@ def test_an_outcome_keeps_the_answer_as_it_was_written() -> None:
     assert (outcome.answer, outcome.score) == ("Yes.", 1.0)
 
 
-DRAFT = "<think>No, or {\"a\": 2}, or 7?\n```python\nx = 2\n```\n</think>\n\n"
+DRAFT = '<think>No, or {"a": 2}, or 7?\n```python\nx = 2\n```\n</think>\n\n'
 
 
 @pytest.mark.parametrize(
