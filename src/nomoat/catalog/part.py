@@ -69,13 +69,7 @@ class Part:
 
     def require_space(self, needed_bytes: int) -> None:
         """Raise NotEnoughDiskError if the disk has no room for so many more bytes."""
-        free = shutil.disk_usage(self.target.parent).free
-        if needed_bytes and needed_bytes + SPARE_BYTES > free:
-            raise NotEnoughDiskError(
-                f"`{self.target.name}` needs {paths.shown_size(needed_bytes)} more, and {paths.shown_size(SPARE_BYTES)} are left for "
-                f"all else on the disk of `{self.target.parent}`, where {paths.shown_size(free)} are free",
-                hint=system_errors.DISK_HINT,
-            )
+        require_space(self.target.name, self.target.parent, needed_bytes)
 
     def require_whole(self, *, sha256: str | None, where: str, hint: str) -> None:
         """Raise ChecksumError if this is not the file that was promised."""
@@ -94,6 +88,17 @@ class Part:
         ):
             if self.target.suffix == suffix and not is_so:
                 raise ChecksumError(f"{where} is not a {kind} file: it begins with {begin[:4]!r}", hint=f"nothing was kept; {hint}")
+
+
+def require_space(name: str, folder: Path, needed_bytes: int) -> None:
+    """Raise NotEnoughDiskError if the folder's disk has no room for so many more bytes of `name`, and for all else."""
+    free = shutil.disk_usage(folder).free
+    if needed_bytes and needed_bytes + SPARE_BYTES > free:
+        raise NotEnoughDiskError(
+            f"`{name}` needs {paths.shown_size(needed_bytes)} more, and {paths.shown_size(SPARE_BYTES)} are left for all else on the "
+            f"disk of `{folder}`, where {paths.shown_size(free)} are free",
+            hint=system_errors.DISK_HINT,
+        )
 
 
 @contextmanager
