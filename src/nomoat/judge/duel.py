@@ -106,7 +106,7 @@ def run_duel(
     planned, notes = drawn(asked, settings.limit, settings.seed)
     if has_recorded_scores(asked):
         one, other = (recorded_evaluation(ref_of(side), planned, notes=notes, seed=settings.seed) for side in (left, right))
-        return _fought(one, other, rules=rules)
+        return duel_of(one, other, rules=rules)
     require_scorable(asked)
     require_askable((left, right), planned, settings)
     both_stored = all(ref_of(side).startswith(STORED) and not is_kept(ref_of(side)) for side in (left, right))
@@ -131,7 +131,7 @@ def run_duel(
         watch = _ask_until_known(asking[0], asking[1], rules, round_size=settings.concurrency)
         # Each look took every answer for a draw of its own, whichever are equal among those that it came to.
         evaluations = in_common([side.evaluation(notes=notes) for side in asking], groups_in(planned))
-    return _fought(*evaluations, rules=rules, watch=watch, notes=(_order_note(watch, settings.concurrency, settings.seed, asking),))
+    return duel_of(*evaluations, rules=rules, watch=watch, notes=(_order_note(watch, settings.concurrency, settings.seed, asking),))
 
 
 def run_duels(
@@ -199,10 +199,11 @@ def _ask_all(
     (one, other), unasked = asked_in_turn((left, right), planned, notes, settings)
     if may_stop:
         unasked = [f"{note} (without `--all`, in Python: with `stop_early`, they hold)" for note in unasked]
-    return _fought(one, other, rules=rules, notes=(*why, *unasked))
+    return duel_of(one, other, rules=rules, notes=(*why, *unasked))
 
 
-def _fought(one: Evaluation, other: Evaluation, *, rules: Rules, watch: Watch | None = None, notes: Sequence[str] = ()) -> Duel:
+def duel_of(one: Evaluation, other: Evaluation, *, rules: Rules, watch: Watch | None = None, notes: Sequence[str] = ()) -> Duel:
+    """The duel of two evaluations of the same examples, with the intervals of its verdict. See `compare`."""
     verdict = compare(one, other, rules=rules, watch=watch, notes=notes)
     return Duel(verdict=verdict, left=replace(one, side=verdict.left), right=replace(other, side=verdict.right))
 
@@ -317,7 +318,7 @@ def _replay(left: str | Responder, right: str | Responder, suite: Suite, setting
         )
     one = _reviewed(left, asked, {key: pair[0] for key, pair in reviews.scores.items()}, settings.seed)
     other = _reviewed(right, asked, {key: pair[1] for key, pair in reviews.scores.items()}, settings.seed)
-    return _fought(one, other, rules=rules, notes=(*notes, *_caveats(reviews, other, suite)))
+    return duel_of(one, other, rules=rules, notes=(*notes, *_caveats(reviews, other, suite)))
 
 
 def _reviewed(side: str | Responder, suite: Suite, scores: dict[str, float], seed: int) -> Evaluation:

@@ -81,7 +81,9 @@ def run_suite(responder: str | Responder, suite: str | Path | Suite, settings: R
         return recorded_evaluation(ref_of(responder), suite, notes=notes, seed=settings.seed)
     require_scorable(suite)
     require_askable([responder], suite, settings)
-    return _asked(responder, suite, notes, settings)
+    evaluation = _asked(responder, suite, notes, settings)
+    unasked = unasked_note(ref_of(responder), len(evaluation.suite.examples), len(suite.examples))
+    return replace(evaluation, notes=(*evaluation.notes, unasked)) if unasked else evaluation
 
 
 def in_turn(
