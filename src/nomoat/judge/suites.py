@@ -371,7 +371,7 @@ def require_metric(name: str) -> Metric:
     """The metric of that name. Raises UsageError."""
     if name not in WRITABLE:
         raise UsageError(f"no metric is called `{name}`", hint=f"known: {', '.join(WRITABLE)}")
-    return cast(Metric, name)
+    return name
 
 
 def _read_settings(path: Path) -> SuiteFile:
@@ -448,7 +448,7 @@ def _assemble(settings: SuiteFile, jsonl: Source, folder: Path) -> Suite:
                 )
     return Suite(
         name=settings.name,
-        metric=cast(Metric, metric),
+        metric=metric,
         examples=examples,
         sha256=digest_of(examples, answer_start=settings.answer_start),
         title=settings.title,
@@ -491,7 +491,7 @@ def _built_in(suite: BuiltIn) -> Suite:
     examples = tuple(suite.read(folder))
     return Suite(
         name=suite.name,
-        metric=cast(Metric, suite.metric),
+        metric=suite.metric,
         examples=examples,
         sha256=digest_of(examples, answer_start=suite.settings.get("answer_start", "")),
         title=suite.title,
