@@ -13,7 +13,7 @@ import pytest
 from markupsafe import escape
 
 from nomoat.engine.fake import FakeEngine
-from nomoat.judge import report, slices
+from nomoat.judge import report, slices, wording
 from nomoat.judge.duel import run_duel, run_duels
 from nomoat.judge.groups import groups_of
 from nomoat.judge.plots import Point, cost_svg, difference_svg, forest_svg, scatter_svg
@@ -123,6 +123,20 @@ def test_report_over_several_suites_is_one_page_with_corrected_p_values(suite: S
         assert text in page, text
     assert page.count('<article class="example">') == 8
     assert page.count("<script") == 1
+
+
+def test_a_suite_of_one_item_has_the_number_alone_beside_the_others(suite: Suite, tmp_path: Path) -> None:
+    one = dataclasses.replace(suite, name="one", sha256="one", examples=suite.examples[:1])
+    duels = run_duels(responder("left", 30), responder("right", 10), [suite, one], stop_early=False)
+    write_duels_report(duels, tmp_path / "report.html", command=COMMAND)
+    assert re.findall(r'<td data-label="items">(.*?)</td>', english(tmp_path / "report.html")) == [str(len(suite.examples)), "1"]
+
+
+def test_figures_have_no_minus_before_a_0_and_no_more_digits_of_confidence_than_alpha_has() -> None:
+    assert wording._points("exact", -0.0001, -0.0004, 0.0003, sign="+") == "+0.0 points [+0.0, +0.0]"
+    assert wording._points("grade", -0.001, -0.5, -0.004) == "0.00 points [-0.50, 0.00]"
+    alphas = (0.05, 0.05 / 2, 0.05 / 3, 0.1 / 3, 0.00001)
+    assert [wording.render_confidence(alpha) for alpha in alphas] == ["95 %", "97.5 %", "98.3 %", "96.7 %", "99.999 %"]
 
 
 def test_evaluation_report_shows_what_was_wrong_from_all_over_the_suite(suite: Suite, tmp_path: Path) -> None:

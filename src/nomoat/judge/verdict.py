@@ -312,7 +312,8 @@ def _measures(metric: str, one: Sequence[float], other: Sequence[float], interva
         rows.append(intervals.share("either right", [a + b > 0 for a, b in pairs]))
     if metric == "review" and len(pairs) > 1 and min(other) >= 0 and sum(other) > 0:
         total, other_total = sum(one), sum(other)
-        low, high = stats.total_ratio_interval(one, other, confidence=1 - intervals.alpha, seed=intervals.seed)
-        text = f"{total:.1f} / {other_total:.1f}"
-        rows.append(Measure(name="total score ratio", value=total / other_total, low=low, high=high, text=text))
+        found = stats.total_ratio_interval(one, other, confidence=1 - intervals.alpha, seed=intervals.seed)
+        if found is not None:
+            text = f"{total:.1f} / {other_total:.1f}"
+            rows.append(Measure(name="total score ratio", value=total / other_total, low=found[0], high=found[1], text=text))
     return tuple(rows)
