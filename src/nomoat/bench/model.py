@@ -99,7 +99,7 @@ def measure_model(
         usages: list[Usage] = []
         for turn in range(TURNS):
             progress(turn, TURNS)
-            usages.append(model.complete(drawn(fresh_prompt(model, turn), seed=turn)).usage)
+            usages.append(model.complete(request_for(fresh_prompt(model, turn), seed=turn)).usage)
         progress(TURNS, TURNS)
     long_enough = [usage for usage in usages if usage.completion_tokens >= FEWEST_NEW_TOKENS]
     return ModelSpeed(
@@ -114,7 +114,7 @@ def measure_model(
     )
 
 
-def drawn(prompt: str, *, seed: int) -> Request:
+def request_for(prompt: str, *, seed: int) -> Request:
     """An answer drawn from nearly all words alike, of which none can be guessed beforehand: so a pass gives one token."""
     return Request(prompt=prompt, max_new_tokens=NEW_TOKENS, temperature=DRAWN_AT, top_k=DRAWN_FROM, seed=seed)
 
