@@ -12,8 +12,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nomoat import paths
-from nomoat.catalog.fetch import Progress, fetch, quiet
+from nomoat.catalog.fetch import Progress, fetch
 from nomoat.errors import UnknownModelError
+from nomoat.progress import quiet
 from nomoat.records import Source
 
 

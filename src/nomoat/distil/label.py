@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,14 +21,13 @@ from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore
 from nomoat.errors import ContextExceededError, UnsupportedError, UsageError
 from nomoat.pool import DEFAULT_CONCURRENCY
+from nomoat.progress import Progress
 from nomoat.records import ContinuationScore, Request
 from nomoat.responder import Responder
 
 # Why a text is left out.
 NO_LABEL, CUT_OFF, TOO_LONG_TEXT, NO_ANSWER = "none of the labels", "cut off", "too long for the teacher", "no answer"
 SPARE_TOKENS = 16  # beside those of the longest label, of which a token may be as little as one byte
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

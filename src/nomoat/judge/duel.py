@@ -21,7 +21,7 @@ from nomoat.judge.metrics import METRICS
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
 from nomoat.judge.run import Asking, asked_in_turn, drawn, given, opened, opened_store
 from nomoat.judge.sequential import Watch
-from nomoat.judge.settings import Progress, RunSettings, quiet
+from nomoat.judge.settings import Progress, RunSettings
 from nomoat.judge.stored_reviews import StoredReviews, load_reviews
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import (
@@ -36,6 +36,7 @@ from nomoat.judge.verdict import (
     side_of,
 )
 from nomoat.pool import DEFAULT_CONCURRENCY
+from nomoat.progress import quiet
 from nomoat.records import Example, Outcome, Request, Verdict
 from nomoat.references import STORED
 from nomoat.responder import Responder, ref_of

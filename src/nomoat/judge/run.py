@@ -25,10 +25,11 @@ from nomoat.judge.groups import conversations_of, grouped, groups_in
 from nomoat.judge.kept import KeptEngine, is_kept, kept_first, kept_responder, unasked_note
 from nomoat.judge.metrics import score_text
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
-from nomoat.judge.settings import Progress, RunSettings, quiet
+from nomoat.judge.settings import Progress, RunSettings
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import Evaluation, in_common, notes_over_all, side_of
 from nomoat.pool import DEFAULT_CONCURRENCY
+from nomoat.progress import quiet
 from nomoat.providers import is_remote, named_in
 from nomoat.records import Completion, Example, Message, Outcome, Request
 from nomoat.responder import Responder, ref_of
