@@ -24,7 +24,7 @@ from facts import circumstances, write
 from safetensors.numpy import save_file
 
 from nomoat import config
-from nomoat.bench.model import drawn, fresh_prompt
+from nomoat.bench.model import fresh_prompt, request_for
 from nomoat.engine import importer
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.native import Blueprint
@@ -84,7 +84,7 @@ def measured(weights: Path, adapters: Sequence[Path], turns: int) -> dict[str, A
             facts["base"] = {"prompt": [], "answer": []}
     for turn in range(turns):
         for way, model in made.items():
-            usage = model.complete(drawn(fresh_prompt(model, turn), seed=turn)).usage
+            usage = model.complete(request_for(fresh_prompt(model, turn), seed=turn)).usage
             facts[way]["prompt"].append(round(usage.prefill_tokens_per_second))
             facts[way]["answer"].append(round(usage.decode_tokens_per_second, 1))
         base = made["base"].engine
@@ -101,7 +101,7 @@ def measured(weights: Path, adapters: Sequence[Path], turns: int) -> dict[str, A
 
 def at_once(models: Sequence[Responder], turn: int) -> float:
     """Tokens a second of 32 short prompts and their answers, over these models."""
-    requests = [drawn(f"{turn} {number}: the river", seed=number) for number in range(AT_ONCE)]
+    requests = [request_for(f"{turn} {number}: the river", seed=number) for number in range(AT_ONCE)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         started = time.perf_counter()
         answers: list[Completion] = list(pool.map(lambda both: models[both[0] % len(models)].complete(both[1]), enumerate(requests)))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nomoat.errors import UsageError
-from nomoat.records import Message, Request
+from nomoat.records import Message, Request, Usage
 
 
 def test_half_a_character_is_refused_before_anything_is_asked() -> None:
@@ -28,6 +28,11 @@ def test_a_byte_that_the_locale_has_no_character_for_is_told_from_half_a_charact
         Request(prompt="왜".encode().decode("ascii", "surrogateescape"))
     assert caught.value.message == "the prompt is not whole: its character 1 is a byte that this locale's encoding does not have"
     assert caught.value.hint == "set a locale of UTF-8 (`LC_ALL=C.UTF-8`), or PYTHONUTF8=1"
+
+
+def test_an_answer_without_a_token_has_no_speed() -> None:
+    nothing = Usage(prompt_tokens=1, completion_tokens=0, prefill_seconds=0.1, decode_seconds=2.0)
+    assert (nothing.decode_tokens_per_second, nothing.prefill_tokens_per_second) == (0.0, 10.0)
 
 
 @pytest.mark.parametrize("role", ["System", "bot", "", None])

@@ -150,7 +150,7 @@ def test_an_adapter_beside_another_file_of_its_bases_name_has_the_terms_of_both(
     told = {"base": card_of_tiny, "base_file": base.name, "base_sha256": paths.sha256_of(base), "licence": licences.as_dict(recorded)}
     (adapter / "provenance.json").write_text(json.dumps(told))
     assert references.licence_chain(f"{base}+mine") == recorded
-    assert references.licence_chain(f"{other}+mine") == licences.joined(licences.chain(None), recorded)
+    assert references.licence_chain(f"{other}+mine") == licences.chain_of_all(licences.chain(None), recorded)
     assert references.adapter_chain(card_of_tiny, adapter) == recorded, "a base that is not here"
 
 
@@ -234,7 +234,7 @@ def test_a_folder_that_is_no_model_is_no_base_of_an_adapter(empty_home: Path, tm
     (tmp_path / "mybase").mkdir()
     monkeypatch.chdir(tmp_path)
     assert references.adapter_chain("mybase", adapter) == recorded
-    assert references.adapter_chain("", adapter) == licences.joined(licences.chain(None), recorded)
+    assert references.adapter_chain("", adapter) == licences.chain_of_all(licences.chain(None), recorded)
 
 
 @pytest.mark.parametrize(

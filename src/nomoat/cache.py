@@ -87,7 +87,8 @@ def clear() -> int:
     """
     before = size()
     left = sweep(unused_days=0) | _remove([paths.cache() / notes for notes in NOTES])
-    for folder, exc in left.items():
+    if left:
+        folder, exc = next(iter(left.items()))
         more = f", nor {counted(len(left) - 1, 'more folder')}" if len(left) > 1 else ""
         raise NotWritableError(
             f"cannot remove `{folder}`{more}: {exc.strerror}; {paths.shown_size(before - size())} are free again",

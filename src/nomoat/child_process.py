@@ -9,12 +9,12 @@ import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from nomoat import system_errors
 from nomoat.errors import NomoatError, NotEnoughMemoryError, WorkerError
+from nomoat.progress import Progress
 
 log = logging.getLogger("nomoat.child_process")
 TOLD = re.compile(r"(\d+) (\d+)")
@@ -42,7 +42,7 @@ def can_run() -> bool:
     return bool(sys.executable) and not getattr(sys, "frozen", False) and WITHIN not in os.environ
 
 
-def run(code: str, *arguments: str, home: Path, progress: Callable[[int, int], None] | None = None) -> bool:
+def run(code: str, *arguments: str, home: Path, progress: Progress | None = None) -> bool:
     """Let a `Child` run `code`; see there."""
     with Child(code, *arguments, home=home) as child:
         return child.run(progress=progress)
@@ -77,7 +77,7 @@ class Child:
         except OSError as exc:
             log.info("no other process can be had: %s", exc)
 
-    def run(self, given: str = "", *, progress: Callable[[int, int], None] | None = None) -> bool:
+    def run(self, given: str = "", *, progress: Progress | None = None) -> bool:
         """Whether it ran `code` to its end. `given`: a line of ASCII, which its `word` returns.
 
         If not, no such process can be had, or it failed in a way that nobody foresaw: the work is to be done, or to fail, in this one.

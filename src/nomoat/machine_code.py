@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 
 from nomoat import cache, child_process, hardware, paths, system_errors, whole_files
 from nomoat.errors import NomoatError, NotWritableError
+from nomoat.progress import Progress
 
 log = logging.getLogger("nomoat.machine_code")
 # what compiled code is made of
@@ -190,7 +191,7 @@ def _load(symbol: str, code: bytes) -> int:
     return int(llvm.get_function_address(symbol))
 
 
-def compile_elsewhere(what: str, code: str, *arguments: str, progress: Callable[[int, int], None] | None = None) -> None:
+def compile_elsewhere(what: str, code: str, *arguments: str, progress: Progress | None = None) -> None:
     """Let another process compile all that `code` uses, once an installation. `what`: a name for that; it becomes part of a file's.
 
     So the compiler's memory goes with it, and Ctrl-C ends it at once. And what numba itself keeps, for tuning, computes sums in
@@ -225,7 +226,7 @@ def compile_elsewhere(what: str, code: str, *arguments: str, progress: Callable[
         time.sleep(SECONDS_TO_NEXT_LOOK)
 
 
-def _has_compiled(code: str, arguments: Sequence[str], progress: Callable[[int, int], None] | None) -> bool:
+def _has_compiled(code: str, arguments: Sequence[str], progress: Progress | None) -> bool:
     """Whether another process did so, for the same place and CPU."""
     try:
         return child_process.run(SAME_PLACE + code, str(FOLDER), *arguments, home=FOLDER.parents[2], progress=progress)

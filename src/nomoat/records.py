@@ -192,7 +192,7 @@ class Usage:
     @property
     def decode_tokens_per_second(self) -> float:
         """New tokens per second after the first; 0 if there was at most one."""
-        return (self.completion_tokens - 1) / self.decode_seconds if self.decode_seconds > 0 else 0.0
+        return max(0, self.completion_tokens - 1) / self.decode_seconds if self.decode_seconds > 0 else 0.0
 
     @property
     def seconds(self) -> float:

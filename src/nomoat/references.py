@@ -224,9 +224,9 @@ def adapter_chain(base: str, adapter: Path) -> ChainVerdict:
     chain = licences.chain(cards.find(base)) if weights is None else weights_chain(weights)
     path, provenance = adapter / tuned.PROVENANCE, tuned.provenance_of(adapter)
     if not path.is_file():
-        return licences.joined(chain, licences.of_parents([Parent(kind="data", name="not recorded", licence="unknown")]))
+        return licences.chain_of_all(chain, licences.of_parents([Parent(kind="data", name="not recorded", licence="unknown")]))
     found = sidecar.recorded_chain(provenance, path, hint="tune the adapter again")
-    return found if _was_base(base, weights, provenance) else licences.joined(chain, found)
+    return found if _was_base(base, weights, provenance) else licences.chain_of_all(chain, found)
 
 
 def _was_base(base: str, weights: Path | None, provenance: dict[str, Any]) -> bool:

@@ -30,6 +30,7 @@ from nomoat.engine import Engine, Reader
 from nomoat.errors import NomoatError, NotEnoughMemoryError, RemoteError, StoppedError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.pool import DEFAULT_CONCURRENCY, require_some, run_many
+from nomoat.progress import Progress
 from nomoat.records import Chunk, Completion, ContinuationScore, Message, Request, TokenLikelihood
 from nomoat.textfiles import whole_characters
 
@@ -47,8 +48,6 @@ MAX_BROKEN_ANSWERS = 3
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Piece_co = TypeVar("Piece_co", covariant=True)
-
-ImportProgress = Callable[[int, int], None]
 
 
 class Stream(Iterator[Piece_co], Protocol[Piece_co]):
@@ -286,8 +285,8 @@ def load(
     template: str | None = None,
     fallback_template: str | None = None,
     as_client: bool = True,
-    progress: ImportProgress | None = None,
-    compiling: ImportProgress | None = None,
+    progress: Progress | None = None,
+    compiling: Progress | None = None,
 ) -> Responder:
     """The responder a reference names. Connects to nothing, but for references that name a server.
 
@@ -328,8 +327,8 @@ def load(
 
 
 def load_sharing(
-    refs: Sequence[str], *, context_tokens: int | None = None, template: str | None = None, progress: ImportProgress | None = None,
-    compiling: ImportProgress | None = None,
+    refs: Sequence[str], *, context_tokens: int | None = None, template: str | None = None, progress: Progress | None = None,
+    compiling: Progress | None = None,
 ) -> list[Responder]:  # fmt: skip
     """The responders of a base and its adapters, or of several of its adapters, on one copy of the base's weights.
 
@@ -426,8 +425,8 @@ def _load_local(
     context_tokens: int | None,
     template: str | None,
     fallback_template: str | None,
-    progress: ImportProgress | None,
-    compiling: ImportProgress | None,
+    progress: Progress | None,
+    compiling: Progress | None,
 ) -> list[Responder]:
     """Of the same weights."""
     from nomoat.catalog import pull

@@ -74,10 +74,14 @@ def of_unknown_kind(path: Path, kinds: str) -> UsageError | DataError:
     if path.is_dir():
         return UsageError(f"`{path}` is a folder, not a file", hint=kinds)
     if path.suffix.lower() in WORKBOOKS:
-        return UsageError(f"`{path}` is a workbook, not a text file", hint=AS_UTF_8_KOREAN)
+        return UsageError(_no_text(path, "a workbook"), hint=AS_UTF_8_KOREAN)
     if _is_parquet(path):
-        return UsageError(f"`{path}` is a Parquet file, not a text file", hint=AS_CSV)
+        return UsageError(_no_text(path, "a Parquet file"), hint=AS_CSV)
     return UsageError(f"`{path}`: nomoat cannot tell what kind of file this is", hint=kinds)
+
+
+def _no_text(path: Path, kind: str) -> str:
+    return f"`{path}` is {kind}, not a text file"
 
 
 def _is_parquet(path: Path) -> bool:
@@ -107,10 +111,10 @@ def read_text(path: Path) -> str:
         raise DataError(f"`{path}` cannot be read: {exc.strerror}", hint="check the path, and who may read the file") from exc
     if content.startswith(ARCHIVES):
         if path.suffix.lower() in WORKBOOKS:
-            raise DataError(f"`{path}` is a workbook, not a text file", hint=AS_UTF_8_KOREAN)
-        raise DataError(f"`{path}` is a document or workbook of an office program, or an archive, not a text file", hint=AS_UTF_8)
+            raise DataError(_no_text(path, "a workbook"), hint=AS_UTF_8_KOREAN)
+        raise DataError(_no_text(path, "a document or workbook of an office program, or an archive"), hint=AS_UTF_8)
     if content.startswith(PARQUET) and content.endswith(PARQUET):
-        raise DataError(f"`{path}` is a Parquet file, not a text file", hint=AS_CSV)
+        raise DataError(_no_text(path, "a Parquet file"), hint=AS_CSV)
     encoding = next((encoding for mark, encoding in MARKED if content.startswith(mark)), "UTF-8")
     try:
         return content.decode("utf-8-sig" if encoding == "UTF-8" else encoding)

@@ -34,9 +34,10 @@ from nomoat.hardware import Detected
 from nomoat.judge.duel import run_duel
 from nomoat.judge.metrics import Metric
 from nomoat.judge.run import run_suite
-from nomoat.judge.settings import Progress, RunSettings, quiet
+from nomoat.judge.settings import Progress, RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import Evaluation
+from nomoat.progress import quiet
 from nomoat.records import Example, Message, Outcome, Request, Verdict
 
 ray = pytest.importorskip("ray", reason="needs nomoat's `ray` extra")

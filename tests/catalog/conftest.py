@@ -27,7 +27,8 @@ class FileServer(ThreadingHTTPServer):
         self.status: int | None = None
         self.headers: dict[str, str] = {}  # with every answer, refusals included
         self.knows_ranges = True
-        self.etag = '"one"'
+        self.minds_versions = True  # else a range is of whatever version there is
+        self.etag = '"one"'  # none, if empty
         self.asked: list[tuple[str, dict[str, str]]] = []
 
     @property
@@ -67,7 +68,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(404)
         start, whole = 0, len(body)
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if wanted and server.knows_ranges and self.headers.get("If-Range", server.etag) == server.etag:
+        is_same = not server.minds_versions or self.headers.get("If-Range", server.etag) == server.etag
+        if wanted and server.knows_ranges and is_same:
             start = int(wanted[1])
             if start >= whole:
                 return self.refuse(416)
@@ -77,7 +79,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(200)
         body = body[start:]
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", server.etag)
+        if server.etag:
+            self.send_header("ETag", server.etag)
         self.send_headers()
         if server.cut_after is not None:
             body, server.cut_after = body[: server.cut_after], None

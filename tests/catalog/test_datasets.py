@@ -49,6 +49,13 @@ def test_a_file_that_is_missing_is_fetched_again(two_files: dict[str, bytes], se
     assert [path for path, _ in server.asked] == ["/question.jsonl", "/answer/a.jsonl", "/question.jsonl"]
 
 
+def test_a_file_of_another_size_than_it_should_have_is_fetched_again(two_files: dict[str, bytes], server: Any) -> None:
+    (datasets.pull_dataset("tiny") / "question.jsonl").write_bytes(two_files["question.jsonl"][:-1])
+    folder = datasets.pull_dataset("tiny")
+    assert (folder / "question.jsonl").read_bytes() == two_files["question.jsonl"]
+    assert [path for path, _ in server.asked] == ["/question.jsonl", "/answer/a.jsonl", "/question.jsonl"]
+
+
 def test_a_mirror_holds_a_file_under_the_data_sets_name(
     two_files: dict[str, bytes], server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

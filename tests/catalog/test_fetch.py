@@ -95,6 +95,48 @@ def test_a_file_that_changed_between_two_calls_is_not_mixed(server: Any, target:
     assert target.read_bytes() == server.files["/m.gguf"]
 
 
+@pytest.mark.parametrize(
+    ("tags", "headers"),
+    [
+        (("", ""), [{}, {}]),
+        (('W/"one"', 'W/"one"'), [{}, {}]),
+        (("", ""), [{"Last-Modified": "Sat, 01 Nov 2025 10:00:00 GMT"}, {"Last-Modified": "Sun, 02 Nov 2025 10:00:00 GMT"}]),
+        (('"one"', '"two"'), [{}, {}]),
+    ],
+)
+def test_versions_are_not_mixed_where_the_server_has_no_strong_tag_or_ignores_ours(
+    tags: tuple[str, str], headers: list[dict[str, str]], server: Any, target: Path
+) -> None:
+    server.minds_versions = False
+    server.files["/m.gguf"], server.etag, server.headers, server.cut_after = BODY, tags[0], headers[0], 300_000
+    with pytest.raises(DownloadError):
+        pull(source(f"{server.url}/m.gguf"), target)
+    server.files["/m.gguf"], server.etag, server.headers = b"GGUF" + b"2" * len(BODY), tags[1], headers[1]
+    pull(source(f"{server.url}/m.gguf"), target)
+    assert target.read_bytes() == server.files["/m.gguf"]
+
+
+def test_a_pull_goes_on_where_the_server_says_only_when_the_file_changed(server: Any, target: Path) -> None:
+    server.files["/m.gguf"], server.etag, server.cut_after = BODY, "", 300_000
+    server.headers = {"Last-Modified": "Sat, 01 Nov 2025 10:00:00 GMT"}
+    with pytest.raises(DownloadError) as failed:
+        pull(source(f"{server.url}/m.gguf"), target)
+    assert failed.value.hint == "run the same command again to resume"
+    server.minds_versions = False
+    pull(source(f"{server.url}/m.gguf"), target)
+    assert target.read_bytes() == BODY
+    assert server.asked[-1][1]["range"] == "bytes=300000-"
+    assert server.asked[-1][1]["if-range"] == "Sat, 01 Nov 2025 10:00:00 GMT"
+
+
+def test_a_pull_that_will_begin_anew_says_so(server: Any, target: Path) -> None:
+    server.files["/m.gguf"], server.etag, server.cut_after = BODY, "", 300_000
+    with pytest.raises(DownloadError) as failed:
+        pull(source(f"{server.url}/m.gguf"), target)
+    said = "run the same command again; it begins anew: the server does not say which version of the file it has"
+    assert failed.value.hint == said
+
+
 def test_a_name_of_a_version_that_no_request_can_carry_is_not_kept(server: Any, target: Path) -> None:
     server.files["/m.gguf"] = BODY
     server.cut_after, server.etag = 300_000, '"\xe9"'
@@ -109,8 +151,10 @@ def test_a_part_longer_than_the_file_is_forgotten(server: Any, target: Path) -> 
     server.files["/m.gguf"] = BODY
     target.parent.mkdir(parents=True)
     target.with_name(".m.gguf.part").write_bytes(BODY + b"more")
+    target.with_name(".m.gguf.part.etag").write_text(server.etag)
     pull(source(f"{server.url}/m.gguf", sha256=SHA256), target)
     assert target.read_bytes() == BODY
+    assert ["range" in headers for _, headers in server.asked] == [True, False]
 
 
 def test_a_server_that_refuses_a_range_nobody_asked_for_is_asked_once(server: Any, target: Path) -> None:

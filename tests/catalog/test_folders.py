@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,17 @@ def test_weights_that_do_not_fit_on_the_disk_are_not_asked_for(hub: Any) -> None
     index = {"metadata": {"total_size": 10**18}, "weight_map": {"a": SHARDS[0]}}
     offer(hub, {"model.safetensors.index.json": json.dumps(index).encode()})
     with pytest.raises(NotEnoughDiskError, match="needs 1,000,000,000,000 MB"):
+        pull.pull_model(REF)
+    assert not any("-of-" in path for path, _ in hub.asked)
+
+
+def test_weights_leave_as_much_of_the_disk_free_as_each_of_their_files_does(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_two_shards(hub)
+    index = {"metadata": {"total_size": 10**9}, "weight_map": {"a": SHARDS[0]}}
+    offer(hub, {"model.safetensors.index.json": json.dumps(index).encode()})
+    usage = shutil.disk_usage(".")._replace(free=10**9 + 10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(NotEnoughDiskError, match="`hf:owner/repo` needs 1,000 MB more, and 67 MB are left for all else"):
         pull.pull_model(REF)
     assert not any("-of-" in path for path, _ in hub.asked)
 

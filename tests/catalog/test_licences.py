@@ -18,7 +18,7 @@ def verdict(model_id: str) -> licences.ChainVerdict:
 
 
 def tuned_on(model_id: str | None, parents: Sequence[Parent]) -> licences.ChainVerdict:
-    return licences.joined(licences.chain(None if model_id is None else cards.card(model_id)), licences.of_parents(parents))
+    return licences.chain_of_all(licences.chain(None if model_id is None else cards.card(model_id)), licences.of_parents(parents))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_what_llama2_wrote_is_bound_by_its_terms_at_any_remove() -> None:
     student = tuned_on("openllama-3b", parents)
     second = licences.taught_by("openllama-3b+student", student)
     assert tuned_on("gpt-j-6b", second).commercial == "no"
-    assert licences.joined(verdict("llama2-13b"), licences.of_parents(second)).commercial == "yes, if"
+    assert licences.chain_of_all(verdict("llama2-13b"), licences.of_parents(second)).commercial == "yes, if"
     for kind in ("data", "teacher"):
         stated = Parent(kind=kind, name="x", licence="llama2")  # type: ignore[arg-type]
         assert tuned_on("openllama-3b", [stated]).commercial == "no"

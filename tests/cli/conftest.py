@@ -35,7 +35,7 @@ def tuned(empty_home: Path) -> Callable[[str], Path]:
         folder = empty_home / "adapters" / "후기"
         folder.mkdir(parents=True)
         data = licences.of_parents([Parent(kind="data", name="후기.csv", licence=licence)])
-        chain = licences.joined(licences.chain(cards.card("openllama-3b")), data)
+        chain = licences.chain_of_all(licences.chain(cards.card("openllama-3b")), data)
         facts = {"base": "openllama-3b", "licence": licences.as_dict(chain)}
         (folder / "provenance.json").write_text(json.dumps(facts), encoding="utf-8")
         return folder

@@ -34,6 +34,15 @@ def test_code_is_the_first_block_without_its_own_examples(answer: str, expected:
     assert code.code_in(answer).strip() == expected
 
 
+def test_calls_that_a_function_may_need_are_kept_and_what_only_shows_its_use_is_not() -> None:
+    needed = "import sys\nsys.setrecursionlimit(9000)\nprimes = []\n\ndef fill():\n    primes.append(2)\nfill()\n"
+    asked = "\ndef is_prime(n):\n    return n in primes"
+    shown = "'Primes.'\nprint(primes)\nassert primes == [3]\n"
+    assert code.code_in(f"{needed}{shown}{asked}\nresult = is_prime(2)\nis_prime('2')\nprint(result)") == (
+        f"{needed}{asked}\nresult = is_prime(2)"
+    )
+
+
 @pytest.mark.parametrize("value", ["+".join(["1"] * 400), f"0x{'f' * 5000}"])
 def test_code_that_python_cannot_write_out_again_is_taken_as_it_is(value: str) -> None:
     answer = f"x = {value}\nprint(x)\n"

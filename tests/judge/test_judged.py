@@ -89,13 +89,22 @@ def test_prompt_of_a_conversation_shows_each_sides_own_and_asks_for_the_last_ans
 
 @pytest.mark.parametrize(
     ("text", "verdict"),
-    [("Both are fine. [[C]]", "C"), ("[[A]] is tempting, but [[B]]", "B"), ("A wins", None), ("[[D]]", None), ("", None)],
-)
+    [
+        ("Both are fine. [[C]]", "C"), ("[[A]] is tempting, but [[B]]", "B"), ("A wins", None), ("[[D]]", None), ("", None),
+        ("<think>[[B]]?</think>[[A]]", "A"), ("<think>If A is right it is [[A]], but", None), ("<think>[[B]]</think>Neither.", None),
+    ],
+)  # fmt: skip
 def test_last_verdict_counts(text: str, verdict: str | None) -> None:
     assert judge_prompts.parse_verdict(text) == verdict
 
 
-@pytest.mark.parametrize(("text", "grade"), [("Rating: [[7]]", 7.0), ("[[5]] no, [[8.5]]", 8.5), ("[[11]]", None), ("7", None)])
+@pytest.mark.parametrize(
+    ("text", "grade"),
+    [
+        ("Rating: [[7]]", 7.0), ("[[5]] no, [[8.5]]", 8.5), ("[[11]]", None), ("7", None),
+        ("<think>[[3]]?</think>[[4]]", 4.0), ("<think>perhaps [[3]], or", None),
+    ],
+)  # fmt: skip
 def test_last_grade_counts(text: str, grade: float | None) -> None:
     assert judge_prompts.parse_grade(text) == grade
 
@@ -243,6 +252,7 @@ def test_graded_evaluation_has_the_mean_grade_and_leaves_out_what_cannot_be_read
     evaluation = run_graded(side("left", [0, 1], 4), suite_of(4), Responder("judge", Scripted(grade)))
     assert [outcome.score for outcome in evaluation.outcomes] == [9.0, 9.0, 3.0]
     assert (evaluation.suite.metric, evaluation.side.score) == ("grade", 7.0)
+    assert evaluation.side.score_low >= 1
     assert "1 of 4 grades could not be read: those answers are left out" in evaluation.notes
 
 
@@ -324,6 +334,14 @@ def test_a_judge_sees_the_words_that_were_put_into_a_models_mouth() -> None:
     engine = Scripted(likes_good)
     run_judged_duel(side("left", [0], 1), side("right", [], 1), suite, Responder("judge", engine))
     assert section(engine.asked[0], "Assistant A") == "Well, a good answer left"
+
+
+def test_a_judge_sees_no_drafts_and_the_outcome_keeps_them() -> None:
+    judge = Scripted(likes_good)
+    drafted = Responder("a", FakeEngine(answers={"question 0": "<think>is it good?</think>\n\nan answer"}))
+    found = run_judged_duel(drafted, side("b", [0], 1), suite_of(1), Responder("judge", judge))
+    assert section(judge.asked[0], "Assistant A") == "an answer"
+    assert (found.verdict.left.score, found.left.outcomes[0].answer) == (0.0, "<think>is it good?</think>\n\nan answer")
 
 
 def test_models_after_one_that_answered_a_part_are_asked_no_more_than_that() -> None:

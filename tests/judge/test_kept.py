@@ -179,6 +179,15 @@ def test_a_judge_of_kept_answers_says_that_a_duel_may_have_ended_there() -> None
     assert IF_A_DUEL_ENDED in run_judged_duel(*models, suite, likes).verdict.notes
 
 
+def test_one_models_kept_answers_say_that_a_duel_may_have_ended_there() -> None:
+    run_suite(knowing("good", 3), quiz(5))
+    judge = Responder("judge", Grades())
+    run_graded(knowing("good", 3), quiz(5, "judge"), judge)
+    assert IF_A_DUEL_ENDED in run_suite("stored:quiz/good", quiz(12)).notes
+    assert IF_A_DUEL_ENDED in run_graded("stored:quiz/good", quiz(12, "judge"), judge).notes
+    assert IF_A_DUEL_ENDED not in run_suite("stored:quiz/good", quiz(5)).notes
+
+
 @pytest.mark.parametrize("stop_early", [False, True])
 def test_a_duel_over_groups_could_not_have_stopped_early_without_all_either(stop_early: bool) -> None:
     def grouped(num_examples: int) -> Suite:

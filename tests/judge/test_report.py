@@ -13,7 +13,7 @@ import pytest
 from markupsafe import escape
 
 from nomoat.engine.fake import FakeEngine
-from nomoat.judge import report, slices
+from nomoat.judge import report, slices, wording
 from nomoat.judge.duel import run_duel, run_duels
 from nomoat.judge.groups import groups_of
 from nomoat.judge.plots import Point, cost_svg, difference_svg, forest_svg, scatter_svg
@@ -125,6 +125,20 @@ def test_report_over_several_suites_is_one_page_with_corrected_p_values(suite: S
     assert page.count("<script") == 1
 
 
+def test_a_suite_of_one_item_has_the_number_alone_beside_the_others(suite: Suite, tmp_path: Path) -> None:
+    one = dataclasses.replace(suite, name="one", sha256="one", examples=suite.examples[:1])
+    duels = run_duels(responder("left", 30), responder("right", 10), [suite, one], stop_early=False)
+    write_duels_report(duels, tmp_path / "report.html", command=COMMAND)
+    assert re.findall(r'<td data-label="items">(.*?)</td>', english(tmp_path / "report.html")) == [str(len(suite.examples)), "1"]
+
+
+def test_figures_have_no_minus_before_a_0_and_no_more_digits_of_confidence_than_alpha_has() -> None:
+    assert wording._points("exact", -0.0001, -0.0004, 0.0003, sign="+") == "+0.0 points [+0.0, +0.0]"
+    assert wording._points("grade", -0.001, -0.5, -0.004) == "0.00 points [-0.50, 0.00]"
+    alphas = (0.05, 0.05 / 2, 0.05 / 3, 0.1 / 3, 0.00001)
+    assert [wording.render_confidence(alpha) for alpha in alphas] == ["95 %", "97.5 %", "98.3 %", "96.7 %", "99.999 %"]
+
+
 def test_evaluation_report_shows_what_was_wrong_from_all_over_the_suite(suite: Suite, tmp_path: Path) -> None:
     write_evaluation_report(run_suite(responder("m", 10), suite), tmp_path / "r.html", command=COMMAND)
     page = english(tmp_path / "r.html")
@@ -162,6 +176,16 @@ def test_dots_that_look_alike_are_drawn_as_one_line() -> None:
     svg = scatter_svg([*pairs, pairs[1]], low=0, high=1, title="items")
     assert len(re.findall(r"<use [^>]*fill-opacity: 0.55", svg)) == 900
     assert svg.count('<g id="line2d_') < 50  # ticks and the grid among them
+
+
+def test_only_differences_have_a_line_at_0_and_two_colours() -> None:
+    """Ratings reach below 0, too: 100 to 0 between two models is a rating of 305 [-29, 695]."""
+    rows = [[Point(value=-29.0, interval=(-80.0, 20.0))]]
+    ratings = forest_svg(rows, low=-100, high=100, unit="", title="ratings")
+    differences = forest_svg(rows, low=-100, high=100, unit="", title="differences", is_difference=True)
+    assert ["var(--right)" in svg for svg in (ratings, differences)] == [False, True]
+    assert ["var(--left)" in svg for svg in (ratings, differences)] == [True, False]
+    assert differences.count('<g id="line2d_') == ratings.count('<g id="line2d_') + 1
 
 
 def test_plots_are_valid_svg_in_the_pages_own_colours() -> None:

@@ -80,6 +80,52 @@ def test_an_outcome_keeps_the_answer_as_it_was_written() -> None:
     assert (outcome.answer, outcome.score) == ("Yes.", 1.0)
 
 
+DRAFT = '<think>No, or {"a": 2}, or 7?\n```python\nx = 2\n```\n</think>\n\n'
+
+
+@pytest.mark.parametrize(
+    ("metric", "target", "answer"),
+    [
+        ("exact", "yes", "Yes."),
+        ("numeric", "4", "four, or 4"),
+        ("f1", "no reason", "no reason"),
+        ("char-f1", "no", "no"),
+        ("rouge", "no reason", "no reason"),
+        ("chrf", "no reason", "no reason"),
+        ("bleu", "for no reason whatever", "for no reason whatever"),
+        ("json", '{"a": 1}', '{"a": 1}'),
+        ("regex", "^Yes", "Yes"),
+        ("code", "{answer}\nassert x == 1", "```python\nx = 1\n```"),
+    ],
+)
+def test_a_draft_is_no_part_of_what_is_scored_and_one_that_never_ends_is_no_answer(
+    metric: Metric, target: str, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "run_python", lambda program: sandbox.Ran(outcome="passed" if "x = 1" in program else "failed"))
+    suite = dataclasses.replace(quiz(1, target=target), metric=metric)
+    for written, score in ((f"{DRAFT}{answer}", 1.0), (f"<think>{answer}", 0.0)):
+        evaluation = run_suite(knowing("m", 0, wrong=written), suite)
+        (outcome,) = evaluation.outcomes
+        assert (outcome.answer, outcome.score) == (written, pytest.approx(score))
+        if metric in ("chrf", "bleu"):
+            assert f"{100 * score:.1f} (" in evaluation.notes[-1]
+
+
+def test_an_example_that_follows_another_is_asked_without_the_draft_before_it() -> None:
+    asked = []
+
+    class Thinking(FakeEngine):
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            asked.append([message.content for message in request.messages])
+            yield from super().generate(request)
+
+    suite = quiz(2)
+    turns = (suite.examples[0], dataclasses.replace(suite.examples[1], follows="0"))
+    model = Responder("m", Thinking(answers={"question 0": "<think>hm</think>\n\nyes"}))
+    run_suite(model, dataclasses.replace(suite, examples=turns))
+    assert asked[-1] == ["question 0", "yes", "question 1"]
+
+
 def test_exact_suite_scores_each_written_answer() -> None:
     outcomes = nomoat.evaluate(knowing("m", 2), quiz(3))
     assert outcomes[0] == Outcome(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.special import beta, betainc
 
+from nomoat.judge import sequential
 from nomoat.judge.sequential import ConfidenceSequence, Watch, common_part
 from nomoat.judge.verdict import _fixed, _watched
 
@@ -31,6 +32,20 @@ def test_interval_is_where_the_capital_reaches_its_threshold() -> None:
     assert 0.5 < low < 0.75 < high < 0.95
     assert sequence.p_value_now(low) == pytest.approx(0.05, rel=1e-3)
     assert sequence.p_value_now(high) == pytest.approx(0.05, rel=1e-3)
+
+
+def test_an_end_is_searched_for_only_where_it_moves_and_is_the_common_part_of_all_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(3).uniform(-0.2, 1, 120).tolist()
+    looks = [values[: end + 4] for end in range(0, len(values), 4)]
+    alone = [ConfidenceSequence(lowest=-1, highest=1, alpha=0.05).add(look) for look in looks]
+    searched = []
+    find = sequential._lowest_plausible
+    monkeypatch.setattr(sequential, "_lowest_plausible", lambda *given: searched.append(given) or find(*given))
+    sequence = ConfidenceSequence(lowest=-1, highest=1, alpha=0.05)
+    for at, look in enumerate(looks):
+        found = sequence.add(look[-4:])
+        assert found == (max(low for low, _ in alone[: at + 1]), min(high for _, high in alone[: at + 1]))
+    assert len(searched) < 1.5 * len(looks)
 
 
 def test_interval_changes_its_sign_with_the_sides_and_its_unit_with_the_scale() -> None:

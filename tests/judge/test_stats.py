@@ -220,6 +220,8 @@ def test_ratio_interval_is_close_to_the_delta_method() -> None:
 
 def test_ratio_interval_refuses_what_has_no_ratio() -> None:
     assert total_ratio_interval([2.0, 4.0], [1.0, 2.0]) == (2.0, 2.0)
+    for left, right in (([1.0, 0.0], [0.0, 1.0]), ([1.0, 2.0, 3.0], [10.0, 0.0, 0.0])):
+        assert total_ratio_interval(left, right) is None
     with pytest.raises(ValueError, match="are not paired"):
         total_ratio_interval([1.0, 2.0, 3.0], [1.0, 2.0])
     with pytest.raises(ValueError, match="needs positive scores"):

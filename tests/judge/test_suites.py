@@ -220,6 +220,21 @@ def test_missing_target_is_said_to_be_missing(tmp_path: Path) -> None:
         load_suite(path)
 
 
+def test_misspelt_fields_are_refused_and_other_columns_passed_over(tmp_path: Path) -> None:
+    row = {"input": "x", "target": "y"}
+    for name, hint in (
+        ("catgory", "write it as `category`, or leave it out"),
+        ("choice", "write it as `choices`, or leave it out"),
+        ("other_targets", 'several right answers are a list: "target": ["…", "…"]'),
+    ):
+        with pytest.raises(DataError) as caught:
+            load_suite(write_lines(tmp_path / "s.jsonl", {**row, name: "z"}))
+        assert caught.value.message.endswith(f"line 1: an example has no `{name}`")
+        assert caught.value.hint == hint
+    more = {"idx": 1, "label": "z", "source": "z", "target_2": "z", "inputs": "z"}
+    assert load_suite(write_lines(tmp_path / "s.jsonl", {**row, **more})).examples[0].target == "y"
+
+
 @pytest.mark.parametrize(
     ("toml", "message"),
     [

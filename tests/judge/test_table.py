@@ -131,5 +131,6 @@ def test_vicunas_reviews_make_one_table_of_the_blogs_five_systems(vicuna_folder:
     assert [row.side.model.rpartition("/")[2] for row in board.standings] == ["gpt35", "vicuna-13b", "bard", "alpaca-13b", "llama-13b"]
     assert board.notes[0] == "5 of 10 pairs were reviewed; a score is the mean over a model's pairs"
     assert [row.p_value is None for row in board.standings] == [True, False, True, True, True]  # nobody reviewed Bard against ChatGPT
+    assert {*board.standings[0].side.facts} == {"digest"}  # a total is of one pair's reviews, and a score of all
     with pytest.raises(UnsupportedError, match="do not connect"):
         run_table(["stored:vicuna80/bard", "stored:vicuna80/gpt35"])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from nomoat import footprint, references
@@ -19,9 +18,10 @@ from nomoat.engine import importer
 from nomoat.engine.gguf import Tensor
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.errors import UnsupportedError
+from nomoat.progress import Progress
 from nomoat.providers import is_remote
 from nomoat.records import Request, Usage
-from nomoat.responder import ImportProgress, Responder
+from nomoat.responder import Responder
 
 TURNS = 3
 PROMPT_TOKENS = 512
@@ -29,8 +29,6 @@ NEW_TOKENS = 64
 FEWEST_NEW_TOKENS = 16  # of a shorter answer the speed says little
 DRAWN_AT, DRAWN_FROM = 2.0, 64  # the temperature; the likeliest tokens
 WORDS = ("river", "stone", "tower", "market", "winter", "garden", "letter", "window", "bridge", "forest", "paper", "silver")
-
-TurnsProgress = Callable[[int, int], None]  # turns done, turns in all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +81,8 @@ class ModelSpeed:
 
 
 def measure_model(
-    ref: str, *, import_progress: ImportProgress | None = None, compiling: ImportProgress | None = None,
-    progress: TurnsProgress = lambda done, total: None,
+    ref: str, *, import_progress: Progress | None = None, compiling: Progress | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> ModelSpeed:  # fmt: skip
     """Load a local model and time it, one request at a time. Raises what `load` raises; UnsupportedError for a model on a server."""
     if is_remote(ref):
@@ -99,7 +97,7 @@ def measure_model(
         usages: list[Usage] = []
         for turn in range(TURNS):
             progress(turn, TURNS)
-            usages.append(model.complete(drawn(fresh_prompt(model, turn), seed=turn)).usage)
+            usages.append(model.complete(request_for(fresh_prompt(model, turn), seed=turn)).usage)
         progress(TURNS, TURNS)
     long_enough = [usage for usage in usages if usage.completion_tokens >= FEWEST_NEW_TOKENS]
     return ModelSpeed(
@@ -114,7 +112,7 @@ def measure_model(
     )
 
 
-def drawn(prompt: str, *, seed: int) -> Request:
+def request_for(prompt: str, *, seed: int) -> Request:
     """An answer drawn from nearly all words alike, of which none can be guessed beforehand: so a pass gives one token."""
     return Request(prompt=prompt, max_new_tokens=NEW_TOKENS, temperature=DRAWN_AT, top_k=DRAWN_FROM, seed=seed)
 

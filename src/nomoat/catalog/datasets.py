@@ -12,8 +12,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nomoat import paths
-from nomoat.catalog.fetch import Progress, fetch, quiet
+from nomoat.catalog.fetch import Progress, fetch
 from nomoat.errors import UnknownModelError
+from nomoat.progress import quiet
 from nomoat.records import Source
 
 
@@ -53,14 +54,14 @@ def dataset_files(name: str) -> dict[str, Path]:
 
 
 def pull_dataset(name: str, *, progress: Progress = quiet) -> Path:
-    """Fetch what is missing of a data set and return its folder.
+    """Fetch what is missing of a data set, or has another size than it should, and return its folder.
 
     Raises UnknownModelError, and what `fetch` raises.
     """
     targets = dataset_files(name)
     for source in dataset(name).files:
         target = targets[source.file_name]
-        if not target.exists():
+        if not target.is_file() or source.size_bytes not in (None, target.stat().st_size):
             # A mirror may hold the file under its sha256, or as `vicuna80/question.jsonl`.
             fetch(replace(source, file_name=f"{name}/{source.file_name}"), target, purpose="pull a data set", progress=progress)
     return paths.data() / name

@@ -19,13 +19,10 @@ from nomoat import config, net, paths
 from nomoat.catalog import archive, http, pypi
 from nomoat.catalog.part import Part, part_of
 from nomoat.errors import NotThereError, UsageError
+from nomoat.progress import quiet
 from nomoat.records import Source
 
 Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, bytes in all if known
-
-
-def quiet(_name: str, _done_bytes: int, _total_bytes: int | None) -> None:
-    """A progress that shows nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 from nomoat import system_errors, whole_files
 from nomoat.catalog.fetch import Origin, Progress, fetch
-from nomoat.catalog.part import busy
+from nomoat.catalog.part import busy, require_space
 from nomoat.errors import BadFileError, DownloadError, NotThereError, UnsupportedError
 from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, read_object, weight_names
 from nomoat.records import Source
@@ -100,7 +100,7 @@ class _Gathering:
         total = facts.get("total_size") if isinstance(facts, dict) else None
         if isinstance(total, int):
             here = sum(path.stat().st_size for path in self.stage.glob("*") if ".safetensors" in path.name)
-            system_errors.require_free_disk(self.stage, total - here)
+            require_space(f"hf:{self.repo}", self.stage, max(0, total - here))
         for name in names:
             if not self.get(name):
                 raise DownloadError(f"`hf:{self.repo}` lacks `{name}`, which its index names", hint="try another copy of this model")

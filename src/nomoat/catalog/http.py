@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -27,7 +28,8 @@ class Promise:
 
 
 def fill(part: Part, url: str, *, where: str, size_bytes: int | None = None, headers: Mapping[str, str] | None = None) -> Promise:
-    """Append what is missing of `url` to the part; start over if the server cannot resume, or has another version by now.
+    """Append what is missing of `url` to the part; start over if the server cannot resume, has another version by now, or does not
+    say which version it has.
 
     `where` names the file in errors. Raises DownloadError, OfflineError and NotEnoughDiskError.
     """
@@ -41,11 +43,11 @@ def fill(part: Part, url: str, *, where: str, size_bytes: int | None = None, hea
     asked = {"accept-encoding": "identity", **(headers or {}), **_range(part)}
     try:
         with net.client(part.purpose) as client, client.stream("GET", url, headers=asked) as response:
-            if response.status_code != 416 or "range" not in asked:
+            if "range" not in asked or _goes_on(response, part):
                 _require_success(response, where)
                 _receive(response, part)
                 return _promise(response)
-        part.start_over()  # 416: the part is longer than the file
+        part.start_over()
         return fill(part, url, where=where, size_bytes=size_bytes, headers=headers)
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as exc:
         raise DownloadError(
@@ -56,27 +58,54 @@ def fill(part: Part, url: str, *, where: str, size_bytes: int | None = None, hea
         raise DownloadError(f"cannot pull `{where}`: {exc}", hint="check the address") from exc
     except httpx.HTTPError as exc:
         raise DownloadError(
-            f"the connection was lost after {part.size_bytes():,} bytes of `{where}`", hint="run the same command again to resume"
+            f"the connection was lost after {part.size_bytes():,} bytes of `{where}`",
+            hint="run the same command again to resume"
+            if part.version_path.exists()
+            else "run the same command again; it begins anew: the server does not say which version of the file it has",
         ) from exc
 
 
 def _range(part: Part) -> dict[str, str]:
-    """The headers that ask for the rest, and only of the same version of the file."""
+    """The headers that ask for the rest, and only of the same version of the file. A part of no known version is forgotten."""
+    if not part.version_path.exists():
+        part.start_over()
     have = part.size_bytes()
-    if not have:
-        return {}
-    same_version = {"if-range": part.etag_path.read_text()} if part.etag_path.exists() else {}
-    return {"range": f"bytes={have}-", **same_version}
+    return {"range": f"bytes={have}-", "if-range": part.version_path.read_text()} if have else {}
+
+
+def _goes_on(response: httpx.Response, part: Part) -> bool:
+    """Whether the answer to a range is that range of the same version, or the whole file, or a refusal that has its own error.
+
+    416: the part is longer than the file. Some servers answer with a range of whatever version they have.
+    """
+    if response.status_code != 206:
+        return response.status_code != 416
+    begins = response.headers.get("content-range", "").startswith(f"bytes {part.size_bytes()}-")
+    return begins and _version(response) in ("", part.version_path.read_text())
+
+
+def _version(response: httpx.Response) -> str:
+    """What a later request can name this version of the file by: a strong tag, or when it changed; empty if neither is there.
+
+    A weak tag does not promise equal bytes, nor does a change in the very second of the answer. Source: RFC 9110, 8.8 and 13.1.5.
+    """
+    tag = response.headers.get("etag", "")
+    if tag and tag.isascii() and not tag.startswith("W/"):
+        return str(tag)
+    changed = response.headers.get("last-modified", "")
+    try:
+        return changed if parsedate_to_datetime(changed) < parsedate_to_datetime(response.headers.get("date", "")) else ""
+    except (TypeError, ValueError):  # of what is no date, and of one without its zone beside another
+        return ""
 
 
 def _receive(response: httpx.Response, part: Part) -> None:
-    if response.status_code != 206 or not response.headers.get("content-range", "").startswith(f"bytes {part.size_bytes()}-"):
+    if response.status_code != 206:
         part.start_over()
     rest = int(response.headers.get("content-length", 0))
     part.require_space(rest)
-    tag = response.headers.get("etag", "")
-    if tag.isascii() and tag and not tag.startswith("W/"):  # a weak tag does not promise equal bytes; others no header can carry back
-        part.etag_path.write_text(tag)
+    if version := _version(response):
+        part.version_path.write_text(version)
     # As it comes: a block size would hold bytes back that a cut then loses.
     part.add(response.iter_raw(), part.size_bytes() + rest if rest else None)
 

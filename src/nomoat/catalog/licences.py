@@ -88,7 +88,7 @@ def chain(card: ModelCard | None) -> ChainVerdict:
     return _verdict(_links(card) if card is not None else [_link(UNKNOWN_BASE)])
 
 
-def joined(*verdicts: ChainVerdict) -> ChainVerdict:
+def chain_of_all(*verdicts: ChainVerdict) -> ChainVerdict:
     """The verdict on what was made from all of these."""
     return _verdict(link for found in verdicts for link in found.links)
 

@@ -30,8 +30,8 @@ class Part:
     report: Callable[[int, int | None], None]
 
     @property
-    def etag_path(self) -> Path:
-        """Where the server's name for this version of the file is kept until the part is whole."""
+    def version_path(self) -> Path:
+        """Where the server's name for this version of the file, a tag or a date, is kept until the part is whole."""
         return self.path.with_name(self.path.name + ".etag")
 
     @property
@@ -50,7 +50,7 @@ class Part:
             os.truncate(self.path, 0)
         else:
             self.file.truncate(0)
-        self.etag_path.unlink(missing_ok=True)
+        self.version_path.unlink(missing_ok=True)
 
     def add(self, blocks: Iterable[bytes], total_bytes: int | None) -> None:
         """Write what arrives behind what is there, and report each block.
@@ -69,13 +69,7 @@ class Part:
 
     def require_space(self, needed_bytes: int) -> None:
         """Raise NotEnoughDiskError if the disk has no room for so many more bytes."""
-        free = shutil.disk_usage(self.target.parent).free
-        if needed_bytes and needed_bytes + SPARE_BYTES > free:
-            raise NotEnoughDiskError(
-                f"`{self.target.name}` needs {paths.shown_size(needed_bytes)} more, and {paths.shown_size(SPARE_BYTES)} are left for "
-                f"all else on the disk of `{self.target.parent}`, where {paths.shown_size(free)} are free",
-                hint=system_errors.DISK_HINT,
-            )
+        require_space(self.target.name, self.target.parent, needed_bytes)
 
     def require_whole(self, *, sha256: str | None, where: str, hint: str) -> None:
         """Raise ChecksumError if this is not the file that was promised."""
@@ -94,6 +88,17 @@ class Part:
         ):
             if self.target.suffix == suffix and not is_so:
                 raise ChecksumError(f"{where} is not a {kind} file: it begins with {begin[:4]!r}", hint=f"nothing was kept; {hint}")
+
+
+def require_space(name: str, folder: Path, needed_bytes: int) -> None:
+    """Raise NotEnoughDiskError if the folder's disk has no room for so many more bytes of `name`, and for all else."""
+    free = shutil.disk_usage(folder).free
+    if needed_bytes and needed_bytes + SPARE_BYTES > free:
+        raise NotEnoughDiskError(
+            f"`{name}` needs {paths.shown_size(needed_bytes)} more, and {paths.shown_size(SPARE_BYTES)} are left for all else on the "
+            f"disk of `{folder}`, where {paths.shown_size(free)} are free",
+            hint=system_errors.DISK_HINT,
+        )
 
 
 @contextmanager
@@ -198,5 +203,5 @@ def _sweep(part: Part) -> None:
         if part.path.stat().st_size == 0:
             part.path.unlink()
     if not part.path.exists():
-        part.etag_path.unlink(missing_ok=True)
+        part.version_path.unlink(missing_ok=True)
     whole_files.remove_empty(part.target.parent)

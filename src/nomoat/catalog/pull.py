@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from nomoat import paths, system_errors, whole_files
 from nomoat.catalog import cards, folders, part
-from nomoat.catalog.fetch import Progress, fetch, quiet
+from nomoat.catalog.fetch import Progress, fetch
 from nomoat.errors import (
     BadFileError,
     DownloadError,
@@ -29,6 +29,7 @@ from nomoat.errors import (
     UsageError,
 )
 from nomoat.hub_folder import CONFIG
+from nomoat.progress import quiet
 from nomoat.records import ModelCard, Source
 
 HUB_HINT = "a GGUF file of the hub is named `hf:owner/repo/file.gguf`, a folder of safetensors `hf:owner/repo`"

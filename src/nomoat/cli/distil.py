@@ -211,7 +211,7 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
     """Labels into a table, what is left out into another, their sidecars, and what is to be said of them."""
     from nomoat.asking.store import AnswerStore
     from nomoat.distil import files
-    from nomoat.distil.label import NO_LABEL, TOO_LONG_TEXT, label, written_requests
+    from nomoat.distil.label import CUT_OFF, NO_LABEL, TOO_LONG_TEXT, label, written_requests
 
     settings = {"kind": "labels", "teacher_digest": model.digest, **asked.settings()}
     texts, question = asked.texts.asked, asked.question
@@ -234,7 +234,7 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
         "by": found.how,
         "unmatched": len(found.left_out(NO_LABEL)),
         "max_tokens": found.max_tokens if found.how == "written" else None,
-        "cut_off": len(found.cut_off),
+        "cut_off": len(found.left_out(CUT_OFF)),
         "too_long": len(found.left_out(TOO_LONG_TEXT)),
         "without_text": without_text,
         "partial": found.partial,
@@ -245,7 +245,7 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
     labelled = ", ".join(f"{apart(name)} {count:,}" for name, count in found.counts().items())
     console.say(f"labels, by {'what it wrote' if found.how == 'written' else 'likelihood'}: {labelled or 'none'}")
     _say_left_out(found.left_out(NO_LABEL), "whose answer was none of the labels")
-    _say_left_out(found.cut_off, f"whose answer was cut off at {found.max_tokens:,} tokens; --max-tokens gives it more room")
+    _say_left_out(found.left_out(CUT_OFF), f"whose answer was cut off at {found.max_tokens:,} tokens; --max-tokens gives it more room")
     _say_left_out(found.left_out(TOO_LONG_TEXT), "too long for the teacher's context")
     if without_text:
         console.say(f"left out: {counted(without_text, 'row')} without a text")

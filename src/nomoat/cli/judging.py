@@ -126,7 +126,6 @@ def _side_table(metric: str, sides: Sequence[Side], names: Sequence[str]) -> Tab
 
     rows = {
         "score": [wording.render_side_score(metric, side) for side in sides],
-        "total score": [side.facts.get("total score", "") for side in sides],
         "latency p50 / p95": [wording.render_latency(side) for side in sides],
         "bytes sent out": [f"{side.bytes_out:,}" for side in sides],
         "tokens per second": [wording.render_speed(side) for side in sides],

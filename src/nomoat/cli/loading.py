@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from nomoat.cli import answering, console
+from nomoat.progress import Progress
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -96,7 +97,7 @@ def loading_bars(ref: str) -> tuple[tuple[str, str], tuple[str, str]]:
 
 
 @contextmanager
-def bars(*named: tuple[str, str]) -> Iterator[list[Callable[[int, int], None]]]:
+def bars(*named: tuple[str, str]) -> Iterator[list[Progress]]:
     """Functions that each draw a bar, made when first called: most starts need none, and do not import `rich`.
 
     Named are each by its title and by what is counted. Where there is no terminal to draw on, the title is said once.

@@ -10,7 +10,7 @@ import itertools
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from nomoat.distil.filters import Novelty, reason_to_drop
 from nomoat.distil.prompts import Task, parse_tasks, render_example, render_request
 from nomoat.errors import BudgetReachedError, DataError, NomoatError
 from nomoat.pool import DEFAULT_CONCURRENCY
+from nomoat.progress import Progress
 from nomoat.records import Completion, Message, Request
 from nomoat.responder import Responder
 from nomoat.textfiles import read_jsonl
@@ -145,7 +146,7 @@ def distil(
     store: AnswerStore,
     spending: Spending | None = None,
     concurrency: int = DEFAULT_CONCURRENCY,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Progress = lambda _done, _total: None,
 ) -> Distilled:
     """New tasks of this teacher; `progress` is told how many there are, of how many.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,13 +21,13 @@ from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore
 from nomoat.errors import ContextExceededError, UnsupportedError, UsageError
 from nomoat.pool import DEFAULT_CONCURRENCY
+from nomoat.progress import Progress
 from nomoat.records import ContinuationScore, Request
 from nomoat.responder import Responder
 
-NO_LABEL, TOO_LONG_TEXT, NO_ANSWER = "none of the labels", "too long for the teacher", "no answer"  # why a text is left out
+# Why a text is left out.
+NO_LABEL, CUT_OFF, TOO_LONG_TEXT, NO_ANSWER = "none of the labels", "cut off", "too long for the teacher", "no answer"
 SPARE_TOKENS = 16  # beside those of the longest label, of which a token may be as little as one byte
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +72,6 @@ class Labelled:
     def left_out(self, why: str) -> list[LeftOut]:
         """The texts that were left out for that reason."""
         return [one for one in self.results if isinstance(one, LeftOut) and one.why == why]
-
-    @property
-    def cut_off(self) -> list[LeftOut]:
-        """The texts whose answer ended at its limit, and was no label yet."""
-        return self.left_out(_cut_off(self.max_tokens))
 
     def counts(self) -> dict[str, int]:
         """How often each label was given, the most frequent first."""
@@ -125,10 +120,6 @@ def _with_room(teacher: Responder, request: Request, store: AnswerStore, limits:
         if kept is not None and kept.finish_reason != "length":
             return asked
     return replace(request, max_new_tokens=max_tokens)
-
-
-def _cut_off(max_tokens: int) -> str:
-    return f"cut off at {max_tokens:,} tokens"
 
 
 def label(
@@ -228,7 +219,7 @@ def _by_text(asking: _Asking, found: Labelled, spending: Spending, concurrency: 
         if at is not None:
             found.results.append(Label(text=text, label=asking.labels[at]))
         elif completion is not None:
-            why = _cut_off(found.max_tokens) if completion.finish_reason == "length" else NO_LABEL
+            why = CUT_OFF if completion.finish_reason == "length" else NO_LABEL
             found.results.append(LeftOut(text=text, why=why, answer=completion.text))
         else:
             is_too_long = isinstance(collected.failed.get(request), TOO_LONG)

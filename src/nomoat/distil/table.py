@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nomoat import tables, textfiles
-from nomoat.distil.label import Label, Labelled, LeftOut
+from nomoat.distil.label import CUT_OFF, Label, Labelled, LeftOut
 from nomoat.errors import DataError, UsageError
 
 LINES_SUFFIXES = (".txt", ".text")
@@ -85,7 +85,9 @@ def left_out_table(texts: Texts, found: Labelled) -> Table:
     rows: list[Row] = []
     for row, one in _results(texts, found):
         if not isinstance(one, Label):
-            rows.append({**row, why: NO_TEXT if one is None else one.why, answer: "" if one is None else one.answer})
+            said = NO_TEXT if one is None else one.why
+            at = f" at {found.max_tokens:,} tokens" if said == CUT_OFF else ""
+            rows.append({**row, why: f"{said}{at}", answer: "" if one is None else one.answer})
     return [*texts.columns, why, answer], rows
 
 

@@ -10,7 +10,7 @@ Shapes: B batch, T new tokens, P tokens in the cache, V vocabulary, H heads, D h
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +30,7 @@ from nomoat.engine.positions import Node, i64
 from nomoat.engine.source import ModelSource
 from nomoat.engine.step_tables import GATE_LIMIT, GATE_SLOPE
 from nomoat.engine.weights import Form
+from nomoat.progress import Progress
 
 if TYPE_CHECKING:
     from nomoat.engine.lora import LoraDelta
@@ -90,7 +91,7 @@ class GraphBuilder:
 
     def __init__(
         self, file: ModelSource, arch: Architecture, sizes: Dimensions, stored: Storage, *, delta: LoraDelta | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> None:  # fmt: skip
         self.file, self.arch, self.sizes = file, arch, sizes
         self.storage = stored

@@ -25,6 +25,7 @@ from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, files_of, open_source
 from nomoat.errors import BadFileError, NotEnoughMemoryError, NotWritableError, UnsupportedError, WorkerError
 from nomoat.hub_folder import ADAPTER_WEIGHTS
+from nomoat.progress import Progress
 
 if TYPE_CHECKING:
     from nomoat.engine.graph import GraphBuilder
@@ -42,7 +43,6 @@ import gguf, tokenizers
 path, adapter, told = json.loads(child_process.word())
 importer.import_gguf(Path(path), adapter=adapter and Path(adapter), **told, progress=child_process.tell, here=True)
 """
-Progress = Callable[[int, int], None]
 Check = Callable[[architectures.Dimensions, int, int, bool, str | None], None]
 
 

@@ -16,7 +16,7 @@ import json
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +42,7 @@ from nomoat.engine.tokenizer import load as load_tokenizer
 from nomoat.engine.tool_call_grammar import ChannelCallGrammar, ToolCallGrammar
 from nomoat.errors import ContextExceededError, NomoatError, SchemaError, StoppedError, UnsupportedError, UsageError
 from nomoat.matching import begun_length
+from nomoat.progress import Progress
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, TokenLikelihood, Usage
 
 
@@ -294,7 +295,7 @@ class LocalEngine(Engine):
         with shared.scoring:
             return scorer.score(prompt, rows, ends)
 
-    def compile_once(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def compile_once(self, progress: Progress | None = None) -> None:
         """Compile nomoat's own products for this model, if this machine has not yet; otherwise that is done when it is first asked.
 
         `progress` is told (functions done, functions).

@@ -9,7 +9,7 @@ Shapes: T tokens of all rows, W tokens whose logits are wanted, V vocabulary, D 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from nomoat.engine import hugepages, tiles
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.imported import GRAPH, NATIVE, WEIGHTS, not_whole
 from nomoat.engine.paged import PagedModel, Row
+from nomoat.progress import Progress
 
 if TYPE_CHECKING:
     from nomoat.engine.lora import LoraDelta
@@ -108,7 +109,7 @@ class Blueprint:
         facts = self.facts
         return footprint.kv_bytes_a_token(len(facts.layers), facts.kv_heads, facts.head_dim, self.number_sizes(quality))
 
-    def compile_once(self, progress: Callable[[int, int], None] | None = None, *, adapters: bool) -> None:
+    def compile_once(self, progress: Progress | None = None, *, adapters: bool) -> None:
         """Let another process compile what the model needs, see `machine_code`; nothing for one without tiles.
 
         `adapters`: what those beside its weights need as well.

@@ -46,8 +46,8 @@ def _around(target: str, code: str) -> str:
 def code_in(answer: str) -> str:
     """The first fenced block of an answer, or all of it if there is none, without what only shows how to use it.
 
-    Left out are lines at the end that are no Python, and calls and asserts at the top level: an answer's own examples are not what was
-    asked for, and may be wrong.
+    Left out are lines at the end that are no Python, and at the top level asserts, prints, and calls behind the last function or
+    class: an answer's own examples are not what was asked for, and may be wrong. A call before that may do what a function needs.
     """
     found = FENCED.search(answer)
     return _without_examples(found[1] if found else answer)
@@ -62,11 +62,21 @@ def _without_examples(code: str) -> str:
     tree = _parsed(code)
     if tree is None:
         return code  # its test will say so
-    kept = [node for node in tree.body if not isinstance(node, ast.Expr | ast.Assert)]
+    definitions = [at for at, node in enumerate(tree.body) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
+    last = definitions[-1] if definitions else 0
+    kept = [node for at, node in enumerate(tree.body) if not _shows(node) and not (isinstance(node, ast.Expr) and at > last)]
     try:
         return ast.unparse(ast.Module(body=kept, type_ignores=[]))
     except (RecursionError, ValueError):  # `1 + 1 + …`, hundreds of them; a number of thousands of digits, as 0x…
         return code
+
+
+def _shows(node: ast.stmt) -> bool:
+    """Whether a statement only shows something, wherever it stands: an assert, a print, a text."""
+    match node:
+        case ast.Assert() | ast.Expr(ast.Constant() | ast.Call(ast.Name("print"))):
+            return True
+    return False
 
 
 def _parsed(code: str) -> ast.Module | None:

@@ -21,7 +21,7 @@ from nomoat.judge.metrics import METRICS
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
 from nomoat.judge.run import Asking, asked_in_turn, drawn, given, opened, opened_store
 from nomoat.judge.sequential import Watch
-from nomoat.judge.settings import Progress, RunSettings, quiet
+from nomoat.judge.settings import Progress, RunSettings
 from nomoat.judge.stored_reviews import StoredReviews, load_reviews
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import (
@@ -36,6 +36,7 @@ from nomoat.judge.verdict import (
     side_of,
 )
 from nomoat.pool import DEFAULT_CONCURRENCY
+from nomoat.progress import quiet
 from nomoat.records import Example, Outcome, Request, Verdict
 from nomoat.references import STORED
 from nomoat.responder import Responder, ref_of
@@ -106,7 +107,7 @@ def run_duel(
     planned, notes = drawn(asked, settings.limit, settings.seed)
     if has_recorded_scores(asked):
         one, other = (recorded_evaluation(ref_of(side), planned, notes=notes, seed=settings.seed) for side in (left, right))
-        return _fought(one, other, rules=rules)
+        return duel_of(one, other, rules=rules)
     require_scorable(asked)
     require_askable((left, right), planned, settings)
     both_stored = all(ref_of(side).startswith(STORED) and not is_kept(ref_of(side)) for side in (left, right))
@@ -131,7 +132,7 @@ def run_duel(
         watch = _ask_until_known(asking[0], asking[1], rules, round_size=settings.concurrency)
         # Each look took every answer for a draw of its own, whichever are equal among those that it came to.
         evaluations = in_common([side.evaluation(notes=notes) for side in asking], groups_in(planned))
-    return _fought(*evaluations, rules=rules, watch=watch, notes=(_order_note(watch, settings.concurrency, settings.seed, asking),))
+    return duel_of(*evaluations, rules=rules, watch=watch, notes=(_order_note(watch, settings.concurrency, settings.seed, asking),))
 
 
 def run_duels(
@@ -199,10 +200,11 @@ def _ask_all(
     (one, other), unasked = asked_in_turn((left, right), planned, notes, settings)
     if may_stop:
         unasked = [f"{note} (without `--all`, in Python: with `stop_early`, they hold)" for note in unasked]
-    return _fought(one, other, rules=rules, notes=(*why, *unasked))
+    return duel_of(one, other, rules=rules, notes=(*why, *unasked))
 
 
-def _fought(one: Evaluation, other: Evaluation, *, rules: Rules, watch: Watch | None = None, notes: Sequence[str] = ()) -> Duel:
+def duel_of(one: Evaluation, other: Evaluation, *, rules: Rules, watch: Watch | None = None, notes: Sequence[str] = ()) -> Duel:
+    """The duel of two evaluations of the same examples, with the intervals of its verdict. See `compare`."""
     verdict = compare(one, other, rules=rules, watch=watch, notes=notes)
     return Duel(verdict=verdict, left=replace(one, side=verdict.left), right=replace(other, side=verdict.right))
 
@@ -317,7 +319,7 @@ def _replay(left: str | Responder, right: str | Responder, suite: Suite, setting
         )
     one = _reviewed(left, asked, {key: pair[0] for key, pair in reviews.scores.items()}, settings.seed)
     other = _reviewed(right, asked, {key: pair[1] for key, pair in reviews.scores.items()}, settings.seed)
-    return _fought(one, other, rules=rules, notes=(*notes, *_caveats(reviews, other, suite)))
+    return duel_of(one, other, rules=rules, notes=(*notes, *_caveats(reviews, other, suite)))
 
 
 def _reviewed(side: str | Responder, suite: Suite, scores: dict[str, float], seed: int) -> Evaluation:
@@ -334,8 +336,7 @@ def _reviewed(side: str | Responder, suite: Suite, scores: dict[str, float], see
             for example in suite.examples
         ]
         outcomes = grouped(scored, groups_in(suite))
-        facts = {"digest": model.digest, "total score": f"{sum(outcome.score for outcome in outcomes):.1f}"}
-        side_record = side_of(model.ref, model.licence, suite.metric, outcomes, facts=facts)
+        side_record = side_of(model.ref, model.licence, suite.metric, outcomes, facts={"digest": model.digest})
     return Evaluation(suite=suite, side=side_record, outcomes=outcomes, notes=notes_over_all(suite, model.ref, outcomes), seed=seed)
 
 

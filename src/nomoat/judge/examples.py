@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -14,6 +16,8 @@ from nomoat.records import Example, Message, Role, fields_of
 from nomoat.rows import Source, read_objects, unit_of
 from nomoat.textfiles import read_jsonl
 
+FIELDS = ("id", "input", "messages", "target", "choices", "category", "group", "follows")  # of a line; others are passed over
+NEARLY = 0.85  # as similar a name is taken for a field's that is misspelt, but not "idx" for "id"
 OR_NONE = "write it as text, or leave it out"
 ANSWER = "{answer}"  # where the answer's code goes in the program that tests it
 
@@ -113,7 +117,23 @@ def digest_of(examples: Sequence[Example], *, answer_start: str = "") -> str:
     return digest.hexdigest()
 
 
+def _require_known(where: str, row: dict[str, Any]) -> None:
+    """Raises DataError for a name that is nearly that of a field the line lacks, and for one that `Example` has and no line."""
+    for name in row:
+        if (meant := _misspelt(name)) and meant not in row:
+            raise DataError(f"{where}: an example has no `{name}`", hint=f"write it as `{meant}`, or leave it out")
+    if "other_targets" in row:
+        raise DataError(f"{where}: an example has no `other_targets`", hint='several right answers are a list: "target": ["…", "…"]')
+
+
+@cache
+def _misspelt(name: str) -> str:
+    """The field whose name this one nearly is; empty if it is one, or far from all."""
+    return "" if name in FIELDS else next(iter(difflib.get_close_matches(name, FIELDS, n=1, cutoff=NEARLY)), "")
+
+
 def _parse(where: str, default_id: str, row: dict[str, Any], frame: Frame, needs_target: bool) -> Example:
+    _require_known(where, row)
     number = row.get("id", default_id)
     if isinstance(number, bool) or not isinstance(number, int | str) or number == "":
         raise DataError(f"{where}: `id` is {number!r}, and should be text or a whole number", hint=OR_NONE)

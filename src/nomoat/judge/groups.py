@@ -20,7 +20,7 @@ MOST_TOO_NARROW = 0.05  # of an interval's width, by equal questions that count 
 WORTH_SAYING = 0.01
 FEW_GROUPS = 10
 
-Question = tuple[tuple[Message, ...], tuple[str, ...]]
+Asked = tuple[tuple[Message, ...], tuple[str, ...]]
 
 
 def groups_in(suite: Suite) -> dict[str, str]:
@@ -109,7 +109,7 @@ def _group_note(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     return (note,)
 
 
-def _questions(suite: Suite) -> list[Question]:
+def _questions(suite: Suite) -> list[Asked]:
     """What each example asks: the whole conversation before it but for the answers, and the choices where those are compared."""
     before: dict[str, tuple[Message, ...]] = {}
     found = []
@@ -119,7 +119,7 @@ def _questions(suite: Suite) -> list[Question]:
     return found
 
 
-def _too_narrow(questions: Sequence[Question]) -> float:
+def _too_narrow(questions: Sequence[Asked]) -> float:
     """The share of its width that an interval lacks at most, where equal questions count as independent.
 
     They are equally easy at most: the variance of a mean then grows by the mean number of copies, seen from each.

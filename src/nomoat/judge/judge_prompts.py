@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from nomoat import matching
 from nomoat.records import Message, Request
 
 MAX_VERDICT_TOKENS = 512
@@ -53,14 +54,14 @@ def grade_request(conversation: Sequence[Message], *, reference: str, writes: bo
 
 
 def parse_verdict(text: str) -> str | None:
-    """A, B or C, as the last of the verdicts a judge wrote says; None if it wrote none."""
-    found = re.findall(r"\[\[([ABC])\]\]", text)
+    """A, B or C, as the last of the verdicts a judge wrote says; None if it wrote none. What stands in a draft is none."""
+    found = re.findall(r"\[\[([ABC])\]\]", matching.without_draft(text))
     return found[-1] if found else None
 
 
 def parse_grade(text: str) -> float | None:
-    """The last grade a judge wrote; None if it wrote none from 1 to 10."""
-    found = re.findall(r"\[\[(\d+(?:\.\d+)?)\]\]", text)
+    """The last grade a judge wrote; None if it wrote none from 1 to 10. What stands in a draft is none."""
+    found = re.findall(r"\[\[(\d+(?:\.\d+)?)\]\]", matching.without_draft(text))
     grade = float(found[-1]) if found else 0.0
     return grade if 1 <= grade <= 10 else None
 

@@ -9,7 +9,7 @@ from itertools import combinations
 from nomoat.asking.store import AnswerStore
 from nomoat.errors import DataError, NomoatError
 from nomoat.judge import agreement, wording
-from nomoat.judge.duel import fought_over, share_of
+from nomoat.judge.duel import duel_of, fought_over, share_of
 from nomoat.judge.groups import group_names
 from nomoat.judge.kept import is_kept
 from nomoat.judge.metrics import Metric
@@ -18,7 +18,7 @@ from nomoat.judge.run import in_turn, opened, opened_store
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import Table, mean_sides, ordered, require_different
-from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, cut
+from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, cut
 from nomoat.records import Message
 from nomoat.references import STORED, names_weights
 from nomoat.responder import Responder, ref_of
@@ -122,8 +122,7 @@ def _judged(
         for (one, other), scores in zip(meetings, zip(*_scores_in(read, len(meetings)), strict=True), strict=True):
             left = _scored(sides[one], PAIRS, known, scores, judging)
             right = _scored(sides[other], PAIRS, known, [1 - score for score in scores], judging)
-            verdict = compare(left, right, rules=rules, notes=notes)
-            duels[one, other] = Duel(verdict=verdict, left=replace(left, side=verdict.left), right=replace(right, side=verdict.right))
+            duels[one, other] = duel_of(left, right, rules=rules, notes=notes)
         means = mean_sides(duels, len(models), rules)
         for side in [side for side in means if not side.side.model.startswith(STORED)]:
             store.save_outcomes(suite.sha256, PAIRS, side.side.facts["digest"], side.outcomes)
@@ -160,7 +159,7 @@ def run_graded(
     settings = settings or RunSettings()
     with opened_store(settings) as store:
         settings = replace(settings, store=store)
-        (graded,), _ = in_turn([responder], asked_for_a_judge(suite), settings, judge=judge)
+        (graded,), unasked = in_turn([responder], asked_for_a_judge(suite), settings, judge=judge)
         settings.spending.begin_stage(ref_of(judge))
         with opened(judge, settings) as model:
             judging = _judge(model, store, settings)
@@ -176,7 +175,7 @@ def run_graded(
     if unread and judging.failure is None:
         notes = (f"{unread:,} of {len(grades):,} grades could not be read: those answers are left out", *notes)
     partial = _partial_note(judging, len(known), len(grades))
-    notes = (*result.notes, *partial, _judge_note(judging, "graded"), *notes, *judging.notes)
+    notes = (*result.notes, *partial, _judge_note(judging, "graded"), *notes, *judging.notes, *unasked)
     return replace(result, notes=tuple(dict.fromkeys(notes)))  # said once, if of both models
 
 
@@ -215,7 +214,7 @@ def _conversations(evaluation: Evaluation) -> dict[str, Conversation]:
     """What was said up to and with each answer, by example; an example that follows another has its conversation before it."""
     said: dict[str, Conversation] = {}
     for example, outcome in zip(evaluation.suite.examples, evaluation.outcomes, strict=True):
-        answer = Message(role="assistant", content=f"{evaluation.suite.answer_start}{outcome.answer}")
+        answer = Message(role="assistant", content=evaluation.suite.answer_in(outcome.answer))
         said[example.id] = (*said.get(example.follows, ()), *example.messages, answer)
     return said
 

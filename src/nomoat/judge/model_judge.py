@@ -21,6 +21,7 @@ from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.errors import BudgetReachedError, ContextExceededError, NomoatError, UnsupportedError
 from nomoat.judge import judge_prompts
+from nomoat.progress import Progress
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
 
@@ -94,7 +95,7 @@ class Judge:
     store: AnswerStore
     spending: Spending
     concurrency: int
-    show: Callable[[int, int], None] = lambda _done, _total: None
+    show: Progress = lambda _done, _total: None
     writes: bool | None = None  # not known before it is asked
     failure: NomoatError | None = None
     spent: Spent = field(init=False)

@@ -42,20 +42,23 @@ class Point:
     interval: Interval | None
 
 
-def forest_svg(rows: Sequence[Sequence[Point]], *, low: float, high: float, unit: str, title: str, is_narrow: bool = False) -> str:
+def forest_svg(
+    rows: Sequence[Sequence[Point]], *, low: float, high: float, unit: str, title: str, is_difference: bool = False,
+    is_narrow: bool = False,
+) -> str:  # fmt: skip
     """A row for each entry of `rows`, with a point and an interval for each side (left first) on an axis from `low` to `high`.
 
-    An axis that reaches below 0 is one of differences: it has a line there, and points left of it the right side's colour.
+    Differences, left minus right, have a line at 0, and points left of it the right side's colour.
     """
     figure, axes = _figure(len(rows), low, high, unit, is_narrow=is_narrow)
-    if low < 0:
+    if is_difference:
         axes.axvline(0.0, color=INK, linewidth=1.2)
     middle = 0.18 if is_narrow else 0.0
     for at, points in enumerate(rows):
         offsets = (middle,) if len(points) == 1 else (middle - 0.14, middle + 0.14)
         styles = zip(points, offsets, (LEFT_COLOUR, RIGHT_COLOUR), ("o", "s"), strict=False)
         for point, offset, side_colour, marker in styles:
-            colour = RIGHT_COLOUR if low < 0 and point.value < 0 else side_colour
+            colour = RIGHT_COLOUR if is_difference and point.value < 0 else side_colour
             if point.interval is not None:
                 axes.plot(point.interval, (at + offset, at + offset), color=colour, linewidth=2.2, solid_capstyle="round")
             axes.plot(point.value, at + offset, marker=marker, color=colour, markersize=6.5, clip_on=False)
@@ -67,7 +70,7 @@ def forest_svg(rows: Sequence[Sequence[Point]], *, low: float, high: float, unit
 def difference_svg(point: Point, *, title: str, is_narrow: bool = False) -> str:
     """One point with its interval, left minus right, around a line at 0; the axis is symmetric."""
     reach = 1.25 * max(abs(number) for number in (point.value, *(point.interval or ()))) or 1.0
-    return forest_svg([[point]], low=-reach, high=reach, unit="", title=title, is_narrow=is_narrow)
+    return forest_svg([[point]], low=-reach, high=reach, unit="", title=title, is_difference=True, is_narrow=is_narrow)
 
 
 def sequence_svg(looks: Sequence[Look], *, scale: float, rope: float | None, title: str) -> str:

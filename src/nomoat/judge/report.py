@@ -92,7 +92,14 @@ def write_duels_report(duels: Sequence[Duel], path: Path, *, command: str) -> No
         confidence=wording.render_confidence(alpha),
         sentence=wording.several_sentence(verdicts),
         notes=(),
-        forest=_forest([[point] for point in points], low=-reach, high=reach, unit="", title="differences with their intervals"),
+        forest=_forest(
+            [[point] for point in points],
+            low=-reach,
+            high=reach,
+            unit="",
+            title="differences with their intervals",
+            is_difference=True,
+        ),
         shown=[_where_they_differ(duel, MAX_EXAMPLES_OF_SEVERAL) for duel in duels],
         command=command,
         settings=[*settings, ("seed", str(first.verdict.seed)), ("alpha, all together", f"{alpha:g}")],
@@ -364,9 +371,14 @@ def _forest_rows(
     return labels, points
 
 
-def _forest(points: list[list[plots.Point]], *, low: float, high: float, unit: str, title: str) -> list[str]:
+def _forest(
+    points: list[list[plots.Point]], *, low: float, high: float, unit: str, title: str, is_difference: bool = False
+) -> list[str]:
     """The plot twice: for a wide page, and for a telephone."""
-    return [plots.forest_svg(points, low=low, high=high, unit=unit, title=title, is_narrow=is_narrow) for is_narrow in (False, True)]
+    return [
+        plots.forest_svg(points, low=low, high=high, unit=unit, title=title, is_difference=is_difference, is_narrow=is_narrow)
+        for is_narrow in (False, True)
+    ]
 
 
 def _tally(picked: Sequence[Sequence[Outcome]]) -> str:

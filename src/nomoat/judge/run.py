@@ -25,10 +25,11 @@ from nomoat.judge.groups import conversations_of, grouped, groups_in
 from nomoat.judge.kept import KeptEngine, is_kept, kept_first, kept_responder, unasked_note
 from nomoat.judge.metrics import score_text
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
-from nomoat.judge.settings import Progress, RunSettings, quiet
+from nomoat.judge.settings import Progress, RunSettings
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import Evaluation, in_common, notes_over_all, side_of
 from nomoat.pool import DEFAULT_CONCURRENCY
+from nomoat.progress import quiet
 from nomoat.providers import is_remote, named_in
 from nomoat.records import Completion, Example, Message, Outcome, Request
 from nomoat.responder import Responder, ref_of
@@ -81,7 +82,9 @@ def run_suite(responder: str | Responder, suite: str | Path | Suite, settings: R
         return recorded_evaluation(ref_of(responder), suite, notes=notes, seed=settings.seed)
     require_scorable(suite)
     require_askable([responder], suite, settings)
-    return _asked(responder, suite, notes, settings)
+    evaluation = _asked(responder, suite, notes, settings)
+    unasked = unasked_note(ref_of(responder), len(evaluation.suite.examples), len(suite.examples))
+    return replace(evaluation, notes=(*evaluation.notes, unasked)) if unasked else evaluation
 
 
 def in_turn(
@@ -212,7 +215,7 @@ class Asking:
 
     def remember(self, example: Example, answer: Completion) -> None:
         """Keep what was said so far for the examples that follow this one."""
-        said = Message(role="assistant", content=f"{self.suite.answer_start}{answer.text}")
+        said = Message(role="assistant", content=self.suite.answer_in(answer.text))
         self.histories[example.id] = (*self.request(example).messages, said)
 
     def evaluation(self, *, notes: Sequence[str] = ()) -> Evaluation:
@@ -431,7 +434,7 @@ def _whole_conversations(examples: Sequence[Example], answered: dict[str, Comple
 def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
     """What each written answer is worth."""
     suite = run.suite
-    pairs = [(example, f"{suite.answer_start}{answer}") for example, answer in pairs]
+    pairs = [(example, suite.answer_in(answer)) for example, answer in pairs]
     if run.writes_choices:
         chosen = [choices.written_choice(example, answer, lettered=run.lettered) for example, answer in pairs]
         return [choices.is_right(example, choice) for (example, _), choice in zip(pairs, chosen, strict=True)]

@@ -28,7 +28,7 @@ from typing import Any, Literal
 from nomoat.config import UNSAFE_SWITCH
 from nomoat.errors import UnsupportedError
 
-Outcome = Literal["passed", "failed", "out of time", "out of memory"]
+Ended = Literal["passed", "failed", "out of time", "out of memory"]
 
 HOW_TO_RUN = f"use Linux 5.12 or newer with user namespaces, or set {UNSAFE_SWITCH}=1 in a machine or container you can lose"
 
@@ -48,7 +48,7 @@ class Limits:
 class Ran:
     """How a program ended. `said` is its exception, on one line."""
 
-    outcome: Outcome
+    outcome: Ended
     said: str = ""
 
 

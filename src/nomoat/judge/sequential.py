@@ -30,6 +30,8 @@ from nomoat.records import Look
 # G bets of the grid, U different values seen. A bet is the share of its capital that a bettor stakes each time.
 NUM_BETS = 100
 BETS_G = (np.arange(NUM_BETS) + 0.5) / NUM_BETS
+PRECISION = 1e-7  # of an end of the interval, as a share of the range
+SURELY = 10 * PRECISION  # behind an end: what is ruled out there moves it, what is not does not
 EDGE = 1e-9  # candidates stay this far inside the range: at its very end a bettor's odds are infinite
 
 
@@ -56,10 +58,15 @@ class ConfidenceSequence:
                 raise ValueError(f"{value} is outside {self._lowest} to {self._lowest + self._width}")
             self._counts[share] = self._counts.get(share, 0) + 1
         shares_U, counts_U = np.array(list(self._counts)), np.array(list(self._counts.values()))
-        low = _lowest_plausible(shares_U, counts_U, self._log_threshold)
-        high = 1 - _lowest_plausible(1 - shares_U, counts_U, self._log_threshold)
-        low, high = self._lowest + low * self._width, self._lowest + high * self._width
-        self.interval = max(self.interval[0], low), min(self.interval[1], high)
+        low, high = self.interval
+        known_low, known_high = ((end - self._lowest) / self._width for end in self.interval)
+        if _is_ruled_out(shares_U, counts_U, known_low - SURELY, self._log_threshold):
+            found = _lowest_plausible(shares_U, counts_U, self._log_threshold)
+            low = max(low, self._lowest + found * self._width)
+        if _is_ruled_out(1 - shares_U, counts_U, 1 - known_high - SURELY, self._log_threshold):
+            found = 1 - _lowest_plausible(1 - shares_U, counts_U, self._log_threshold)
+            high = min(high, self._lowest + found * self._width)
+        self.interval = low, high
         return self.interval
 
     def p_value_now(self, mean: float) -> float:
@@ -133,6 +140,11 @@ def _log_capital(shares_U: NDArray[np.float64], counts_U: NDArray[np.int64], mea
     return float(logsumexp(np.log(factors_GU) @ counts_U) - math.log(NUM_BETS))
 
 
+def _is_ruled_out(shares_U: NDArray[np.float64], counts_U: NDArray[np.int64], mean: float, log_threshold: float) -> bool:
+    """Whether bettors got rich against this mean, so that the end of the interval there may move on. All below the range are."""
+    return mean < EDGE or _log_capital(shares_U, counts_U, mean) >= log_threshold
+
+
 def _lowest_plausible(shares_U: NDArray[np.float64], counts_U: NDArray[np.int64], log_threshold: float) -> float:
     def excess(mean: float) -> float:
         return _log_capital(shares_U, counts_U, mean) - log_threshold
@@ -141,4 +153,4 @@ def _lowest_plausible(shares_U: NDArray[np.float64], counts_U: NDArray[np.int64]
         return 0.0
     if excess(1 - EDGE) >= 0:
         return 1 - EDGE
-    return float(brentq(excess, EDGE, 1 - EDGE, xtol=1e-7))
+    return float(brentq(excess, EDGE, 1 - EDGE, xtol=PRECISION))

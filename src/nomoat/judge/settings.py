@@ -11,12 +11,9 @@ from nomoat.asking.store import AnswerStore
 from nomoat.asking.workers import Workers
 from nomoat.errors import UsageError
 from nomoat.pool import DEFAULT_CONCURRENCY, require_some
+from nomoat.progress import quiet
 
 Progress = Callable[[str, int, int], None]  # model, answers so far, answers in all
-
-
-def quiet(_model: str, _done: int, _total: int) -> None:
-    """A progress that shows nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

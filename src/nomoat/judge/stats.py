@@ -15,6 +15,7 @@ from scipy import optimize, special, stats
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 9_999
+NEVER = 1e-9  # how likely a draw may be that no resampling comes to
 NUM_THROWS = 100_000
 NUM_DEALS = 4_000
 NUM_DRAWS = 1_000
@@ -133,10 +134,13 @@ def mean_p_value(values: Sequence[float], lowest: float, highest: float) -> floa
     return min(1.0, 2 * min(not_below, not_above))
 
 
-def total_ratio_interval(left: Sequence[float], right: Sequence[float], *, confidence: float = CONFIDENCE, seed: int = 0) -> Interval:
+def total_ratio_interval(
+    left: Sequence[float], right: Sequence[float], *, confidence: float = CONFIDENCE, seed: int = 0
+) -> Interval | None:
     """Bootstrap interval (BCa) for sum(left) / sum(right), examples resampled in pairs.
 
-    Returns (low, high). Scores are not below 0, and right ones not all 0. Equal seeds give equal intervals.
+    Returns (low, high); None where a draw of nothing but zeros on the right, which has no ratio, is to be reckoned with. Scores are
+    not below 0, and right ones not all 0. Equal seeds give equal intervals.
     Source: Efron 1987, doi:10.1080/01621459.1987.10478410.
     Raises ValueError for fewer than 2 pairs, sides of different length, or scores without a ratio.
     """
@@ -148,6 +152,8 @@ def total_ratio_interval(left: Sequence[float], right: Sequence[float], *, confi
     ratio = float(left_data.sum() / right_data.sum())
     if np.array_equal(left_data, ratio * right_data):
         return ratio, ratio
+    if np.mean(right_data == 0) ** len(right_data) > NEVER:  # how likely a draw of nothing but zeros is
+        return None
     interval = stats.bootstrap(
         (left_data, right_data),
         lambda one, other, axis=-1: np.sum(one, axis=axis) / np.sum(other, axis=axis),

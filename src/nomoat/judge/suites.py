@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
-from nomoat import paths, whole_files
+from nomoat import matching, paths, whole_files
 from nomoat.asking import as_tuned
 from nomoat.errors import BadFileError, DataError, UnknownModelError, UsageError
 from nomoat.judge import scorers
@@ -68,6 +68,10 @@ class Suite:
     schema: Mapping[str, Any] | None = None
     folder: Path | None = None
     notes: tuple[str, ...] = ()
+
+    def answer_in(self, written: str) -> str:
+        """What is compared of what a model wrote: it begins with `answer_start`, and a draft before it is no part of it."""
+        return matching.without_draft(f"{self.answer_start}{written}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,7 +371,7 @@ def require_metric(name: str) -> Metric:
     """The metric of that name. Raises UsageError."""
     if name not in WRITABLE:
         raise UsageError(f"no metric is called `{name}`", hint=f"known: {', '.join(WRITABLE)}")
-    return cast(Metric, name)
+    return name
 
 
 def _read_settings(path: Path) -> SuiteFile:
@@ -444,7 +448,7 @@ def _assemble(settings: SuiteFile, jsonl: Source, folder: Path) -> Suite:
                 )
     return Suite(
         name=settings.name,
-        metric=cast(Metric, metric),
+        metric=metric,
         examples=examples,
         sha256=digest_of(examples, answer_start=settings.answer_start),
         title=settings.title,
@@ -487,7 +491,7 @@ def _built_in(suite: BuiltIn) -> Suite:
     examples = tuple(suite.read(folder))
     return Suite(
         name=suite.name,
-        metric=cast(Metric, suite.metric),
+        metric=suite.metric,
         examples=examples,
         sha256=digest_of(examples, answer_start=suite.settings.get("answer_start", "")),
         title=suite.title,

@@ -121,7 +121,7 @@ def notes_over_all(suite: Suite, model: str, outcomes: Sequence[Outcome]) -> tup
     over_all = METRICS[suite.metric].over_all
     if over_all is None:
         return notes
-    answered = [(e, f"{suite.answer_start}{o.answer}") for e, o in zip(suite.examples, outcomes, strict=True)]
+    answered = [(e, suite.answer_in(o.answer)) for e, o in zip(suite.examples, outcomes, strict=True)]
     return (*notes, f"`{model}` over all sentences as one text: {over_all(answered)}")
 
 
@@ -312,7 +312,8 @@ def _measures(metric: str, one: Sequence[float], other: Sequence[float], interva
         rows.append(intervals.share("either right", [a + b > 0 for a, b in pairs]))
     if metric == "review" and len(pairs) > 1 and min(other) >= 0 and sum(other) > 0:
         total, other_total = sum(one), sum(other)
-        low, high = stats.total_ratio_interval(one, other, confidence=1 - intervals.alpha, seed=intervals.seed)
-        text = f"{total:.1f} / {other_total:.1f}"
-        rows.append(Measure(name="total score ratio", value=total / other_total, low=low, high=high, text=text))
+        found = stats.total_ratio_interval(one, other, confidence=1 - intervals.alpha, seed=intervals.seed)
+        if found is not None:
+            text = f"{total:.1f} / {other_total:.1f}"
+            rows.append(Measure(name="total score ratio", value=total / other_total, low=found[0], high=found[1], text=text))
     return tuple(rows)

@@ -12,8 +12,8 @@ from nomoat.words import counted
 
 
 def render_confidence(alpha: float) -> str:
-    """How sure an interval is: "95 %"."""
-    return f"{100 * (1 - alpha):g} %"
+    """How sure an interval is, with alpha to two digits: "95 %", "98.3 %"."""
+    return f"{100 - float(f'{100 * alpha:.2g}'):g} %"
 
 
 def render_items(verdict: Verdict) -> str:
@@ -156,8 +156,9 @@ def render_usd(usd: float | None) -> str:
 
 def _points(metric: str, value: float, low: float, high: float, *, sign: str = "") -> str:
     digits = 1 if METRICS[metric].is_share else 2
-    value, low, high = (METRICS[metric].points_per_score * number + 0.0 for number in (value, low, high))
-    return f"{value:{sign}.{digits}f} points [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+    value, low, high = (METRICS[metric].points_per_score * number for number in (value, low, high))
+    form = f"{sign}z.{digits}f"  # "z": no minus before a 0
+    return f"{value:{form}} points [{low:{form}}, {high:{form}}]"
 
 
 def _scored(verdict: Verdict, side: Side) -> str:

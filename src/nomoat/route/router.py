@@ -23,8 +23,9 @@ from nomoat import bounds, net, references
 from nomoat import responder as responders
 from nomoat.engine import Engine
 from nomoat.errors import RemoteError, UsageError
+from nomoat.progress import Progress
 from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, Rule, TokenLikelihood
-from nomoat.responder import ImportProgress, Responder
+from nomoat.responder import Responder
 from nomoat.route import in_force
 from nomoat.route.budget import OverBudgetError, rates_of, read_spent, why_over_budget
 from nomoat.route.fallback import OrHere
@@ -296,9 +297,8 @@ class RouterEngine(Engine):
 
 
 def load_auto(
-    *, context_tokens: int | None = None, template: str | None = None, as_client: bool = True,
-    progress: ImportProgress | None = None, compiling: ImportProgress | None = None, on_decision: OnDecision | None = None,
-    file: PolicyFile | None = None,
+    *, context_tokens: int | None = None, template: str | None = None, as_client: bool = True, progress: Progress | None = None,
+    compiling: Progress | None = None, on_decision: OnDecision | None = None, file: PolicyFile | None = None,
 ) -> Responder:  # fmt: skip
     """The responder of the reference `auto`, as the policy and the learned router of NOMOAT_HOME make it.
 

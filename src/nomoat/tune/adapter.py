@@ -407,4 +407,4 @@ def _licence(origin: Origin) -> dict[str, Any]:
     is_written = bool(origin.teachers) and origin.data_licence == "own"
     data = [] if is_written else [Parent(kind="data", name=origin.data.name, licence=origin.data_licence)]
     base, learned = references.weights_chain(origin.weights), licences.of_parents([*data, *origin.teachers])
-    return licences.as_dict(licences.joined(*([origin.start.licence] if origin.start else []), base, learned))
+    return licences.as_dict(licences.chain_of_all(*([origin.start.licence] if origin.start else []), base, learned))

@@ -5,7 +5,7 @@ Names and keys of a LoRA GGUF: llama.cpp's `convert_lora_to_gguf.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from nomoat.engine.graph import head_tensor
 from nomoat.engine.lora import OUTPUT, LoraDelta
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.errors import UnsupportedError
+from nomoat.progress import Progress
 from nomoat.tune.adapter import layer_names
 
 Quantisation = Literal["Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "BF16", "F16", "F32"]  # those the gguf package can write
@@ -38,7 +39,7 @@ def merged_gguf(
     template: str | None = None,
     keeps_licence: bool = False,
     terms: ChainVerdict | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """The base's file with the adapter added to its weights, quantised anew. `progress`: (tensors done, tensors).
 
