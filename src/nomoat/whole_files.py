@@ -76,8 +76,11 @@ def _sweep_parts(target: Path) -> None:
 
 
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A new folder to fill, which becomes `target` (replacing it) when the block ends well, and disappears when it does not."""
+def whole_folder(target: Path, *, mode: int = 0o755) -> Iterator[Path]:
+    """A new folder to fill, which becomes `target` (replacing it) when the block ends well, and disappears when it does not.
+
+    `mode` is the folder's own; where it keeps others out, its files do, too.
+    """
     with translate_disk_errors(target):
         paths.make_folder(target.parent)
         part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
@@ -85,7 +88,9 @@ def whole_folder(target: Path) -> Iterator[Path]:
     try:
         with translate_disk_errors(target):
             yield part
-            part.chmod(0o755)
+            part.chmod(mode)
+            for file in part.iterdir() if mode == paths.OWNER_ALONE else ():
+                file.chmod(mode & 0o666)
             if target.exists() or target.is_symlink():  # neither a folder that is not empty nor a link is replaced in one step
                 os.replace(target, old)
             os.replace(part, target)

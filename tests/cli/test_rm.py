@@ -148,6 +148,9 @@ def test_rm_answers_removes_what_was_asked_and_answered(empty_home: Path, tmp_pa
     assert b"secret" in b"".join(file.read_bytes() for file in path.parent.iterdir() if file.is_file())
     assert nomoat("rm", "--answers", "--yes").stderr == "answers: removed, 1 answer and 3 outcomes, 0 kB free again\n"
     assert b"secret" not in b"".join(file.read_bytes() for file in path.parent.iterdir() if file.is_file())
+    (empty_home / "router").mkdir()
+    stays = f"`{empty_home / 'router'}` stays: the learned router, with fragments of the prompts it learned from\n"
+    assert nomoat("rm", "--answers", "--yes").stderr.startswith(stays)
 
 
 def test_rm_damaged_removes_what_cannot_be_read_and_the_rest_is_not_asked_again(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
 import sqlite3
 
@@ -83,6 +84,28 @@ def test_router_is_the_same_after_saving_and_loading(router: learned.LearnedRout
     assert (loaded.figures, loaded.suites, loaded.local_digest) == (router.figures, ("castle",), "d1")
     for text in ("what is the name", "compute", "", "성벽은 왜 있나"):
         assert loaded.score(text) == pytest.approx(router.score(text), abs=1e-12)
+
+
+def test_what_one_prompt_alone_has_is_not_kept_and_nobody_else_may_read_the_rest() -> None:
+    found = pairs()
+    private = Pair(prompt="what is the name of 박영희, 010-9876-4321", local_score=1.0, cloud_score=1.0)
+    made = learned.learn(dataclasses.replace(found, pairs=(*found.pairs, private, private)), threshold=0.5)
+    folder = learned.save_router(made)
+    kept = (folder / "router.json").read_text(encoding="utf-8")
+    assert "name" in kept
+    assert not any(part in kept for part in ("박영", "영희", "9876", "4321"))
+    if os.name == "posix":
+        assert [path.stat().st_mode & 0o777 for path in (folder, folder / "router.json", folder / "weights.npz")] == [
+            0o700,
+            0o600,
+            0o600,
+        ]
+
+
+def test_prompts_with_nothing_in_common_teach_nothing() -> None:
+    few = [Pair(prompt=chr(0x4E00 + at), local_score=float(at % 2), cloud_score=1.0) for at in range(60)]
+    with pytest.raises(DataError, match="no two prompts have anything in common"):
+        learned.learn(Pairs(local="ours", cloud="openai:theirs", local_digest="d1", pairs=tuple(few)), threshold=0.5)
 
 
 @pytest.mark.parametrize(

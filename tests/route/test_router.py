@@ -18,7 +18,7 @@ from nomoat import net
 from nomoat.catalog import prices
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.remote import RemoteEngine, remote_engine
-from nomoat.errors import ContextExceededError, NomoatError, NotEnoughDiskError, RemoteError, StoppedError, UsageError
+from nomoat.errors import ContextExceededError, NomoatError, NotEnoughDiskError, RedirectedError, RemoteError, StoppedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.records import CallingTurn, Chunk, Decision, Message, Request, ToolCall, ToolResult
 from nomoat.responder import Responder
@@ -111,6 +111,8 @@ def tool(**told: object) -> str:
         said(PRIVATE, "I see", "what did I say?"),
         said("hello", PRIVATE, "thanks"),
         said("my resident number: 800101", "go on", "-1234560"),
+        said("전화 02-123-", "go on", "4567"),
+        said("hello", "010-1234-", "go on", "5678", "thanks"),
         Request(prompt=PRIVATE),
         Request(prompt="hello", stop=(PRIVATE,)),
         Request(prompt="hello", json_schema=json.dumps({"enum": ["010-1234-5678"]})),
@@ -128,6 +130,8 @@ def tool(**told: object) -> str:
         "earlier turn",
         "answer",
         "split",
+        "landline, split",
+        "answers, split",
         "raw",
         "stop",
         "schema",
@@ -564,6 +568,15 @@ def test_requests_that_are_asked_together_have_to_fit_together(serving: Callable
     engine.close()
 
 
+def test_a_number_that_goes_on_in_the_next_prompt_keeps_all_of_them_here() -> None:
+    engine, _, _ = built()
+    for prompts, where in (
+        (["내 번호 010-1234-", "5678", "b"], ["local", "local", "local"]),
+        (["내 번호 010-1234-", "b", "010-1234-5678"], ["cloud", "cloud", "local"]),
+    ):
+        assert [one.where for one in engine.decide_all([Request(prompt=text) for text in prompts], num_answers=1)] == where
+
+
 def test_without_a_budget_nothing_is_counted(serving: Callable[..., Server]) -> None:
     ref = billed(f"{serving(FINE).url}#big")
     policy = Policy(local="small", cloud=ref, default="cloud")
@@ -645,6 +658,23 @@ def test_auto_follows_its_policy_while_it_runs(serving: Callable[..., Server], c
                 assert rule in (heard[-1].rule, None)
             assert (said_in_log in caplog.text) and caplog.text.count("has changed") <= 1  # once, not at each request
     assert len(server.bodies) == 2 * [where for _, where, _, _ in steps].count("cloud")
+
+
+def test_a_local_server_that_is_named_a_gateway_while_auto_runs_is_asked_nothing_more(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, cloud = serving(FINE), serving(FINE)
+    private, words = f'local = "{server.url}#small"\ncloud = "{cloud.url}#big"\ndefault = "cloud"\n', said("010-1234-5678")
+    written(private)
+    with router.load_auto() as auto:
+        auto.complete(words)
+        monkeypatch.setenv("NOMOAT_GATEWAYS", server.url)
+        for policy in (private, private + "# changed"):
+            written(policy)
+            with pytest.raises(RedirectedError, match=r"\(a gateway, as NOMOAT_GATEWAYS says\) sends on what it is asked"):
+                auto.complete(words)
+        assert not auto.is_local
+    assert (len(server.bodies), cloud.bodies) == (1, [])
 
 
 def test_auto_loaded_again_has_the_models_of_its_first_policy_and_follows_the_rest() -> None:

@@ -51,7 +51,8 @@ def rm(
     used for 30 days go by themselves.
 
     Without stored answers, `stored:` models have none, `route learn` has nothing to learn from, and what is asked again is computed,
-    and paid for, again. A suite of yours is removed by `nomoat suites rm`.
+    and paid for, again. A suite of yours is removed by `nomoat suites rm`. A learned router stays, with fragments
+    of prompts: its folder is NOMOAT_HOME/router.
     """
     if cache + answers + damaged + (model is not None) != 1:
         hint = "a model, BASE+ADAPTER, --cache, --answers or --damaged; `nomoat models --pulled` lists models and adapters"
@@ -78,7 +79,10 @@ def _remove_cache(yes: bool) -> None:
 def _remove_answers(yes: bool) -> None:
     from nomoat.asking.database import beside
     from nomoat.asking.store import AnswerStore, damaged_files, default_path
+    from nomoat.route import learned
 
+    if (router := learned.folder()).exists():
+        console.say(f"`{router}` stays: the learned router, with fragments of the prompts it learned from")
     path = paths.led_to(default_path())
     if not path.exists() and not damaged_files(path):
         console.say("answers: none are stored")

@@ -126,8 +126,6 @@ class RemoteEngine(Engine):
         self._port = net.port_of(self.base_url)
         self.model = model
         self.host = _host(base_url)
-        self._gateway = net.gateway_note(self.base_url)
-        self.is_local: bool = net.stays_here(self.base_url)
         self._provider = provider
         self._key = key
         self._timeout_seconds = read_timeout_seconds
@@ -164,9 +162,14 @@ class RemoteEngine(Engine):
         return once
 
     @property
+    def is_local(self) -> bool:
+        """Whether what it is asked stays on this machine, as `gateways` says by now."""
+        return net.stays_here(self.base_url)
+
+    @property
     def place(self) -> str:
         """The host, and why one on this machine counts as outside, where it does."""
-        return f"{self.host}{self._gateway}"
+        return f"{self.host}{net.gateway_note(self.base_url)}"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -189,7 +192,7 @@ class RemoteEngine(Engine):
         Raises RemoteError, OfflineError; UnsupportedError for top_k in a cloud API; BudgetReachedError where there is a meter;
         RedirectedError.
         """
-        net.require_allowed("ask a model server", self.host, gateway=self._gateway)
+        net.require_allowed("ask a model server", self.host, gateway=net.gateway_note(self.base_url))
         request = request if self.meter is None else self.meter.rates.limited(request)
         sent = _Sent(most_bytes_in=MOST_BYTES + MOST_BYTES_A_TOKEN * (request.max_new_tokens or MOST_NEW_TOKENS))
         came_at = self._pace.num_given_up

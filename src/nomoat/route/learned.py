@@ -4,7 +4,8 @@ Character n-grams and logistic regression, learned from the user's own duels, he
 no language needs a tokenizer. A router that cannot be told from chance on prompts it has not seen is not kept.
 
 Kept in NOMOAT_HOME's `router` folder, one at a time: `router.json` (words and figures) and `weights.npz` (numbers; nothing in
-either can run code). The n-grams are fragments of the prompts it learned from.
+either can run code). The n-grams are fragments of the prompts it learned from, each of two different ones at least: what stands in one
+prompt alone, such as a name or a number, is not kept.
 
 What this does not cover: prompts unlike those of the duels; a router knows nothing of them and does not say so.
 """
@@ -33,6 +34,7 @@ MIN_PER_SIDE = 10
 FOLDS = 5
 NGRAMS = (2, 4)
 MAX_NGRAMS = 20_000
+MIN_PROMPTS_OF_NGRAM = 2  # different ones
 LEARN_AGAIN = "learn it again with `nomoat route learn`, or remove that folder"
 DUEL_AGAIN = "duel again with this nomoat (`nomoat duel {local} {cloud} -s SUITE --all`), then `nomoat route learn`"
 THEN = "until then the policy alone decides"
@@ -153,7 +155,7 @@ def folder() -> Path:
 
 
 def save_router(router: LearnedRouter) -> Path:
-    """Write it, replacing the one before; whole or not at all."""
+    """Write it for its owner alone, replacing the one before; whole or not at all."""
     target = folder()
     facts = {
         "version": VERSION,
@@ -165,7 +167,7 @@ def save_router(router: LearnedRouter) -> Path:
         "bias": router.bias,
         "vocabulary": router.vocabulary,
     }
-    with whole_files.whole_folder(target) as part:
+    with whole_files.whole_folder(target, mode=paths.OWNER_ALONE) as part:
         (part / "router.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
         np.savez(part / "weights.npz", idf=router.idf, weights=router.weights)
     return target
@@ -241,8 +243,9 @@ def _vectorizer(vocabulary: list[str] | None = None) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     return TfidfVectorizer(
-        analyzer="char_wb", ngram_range=NGRAMS, sublinear_tf=True, max_features=MAX_NGRAMS, vocabulary=vocabulary, dtype=np.float64
-    )
+        analyzer="char_wb", ngram_range=NGRAMS, sublinear_tf=True, max_features=MAX_NGRAMS, min_df=MIN_PROMPTS_OF_NGRAM,
+        vocabulary=vocabulary, dtype=np.float64,
+    )  # fmt: skip
 
 
 def _fitted(texts: Sequence[str], good: npt.NDArray[np.bool_]) -> tuple[Any, Any]:
@@ -250,7 +253,11 @@ def _fitted(texts: Sequence[str], good: npt.NDArray[np.bool_]) -> tuple[Any, Any
     from threadpoolctl import threadpool_limits
 
     vectorizer = _vectorizer()
-    seen = vectorizer.fit_transform(texts)
+    try:
+        vectorizer.fit(list(dict.fromkeys(texts)))
+    except ValueError as exc:
+        raise DataError("nothing was learned: no two prompts have anything in common", hint=f"duel on more questions; {THEN}") from exc
+    seen = vectorizer.transform(texts)
     with threadpool_limits(limits=1, user_api="blas"):  # its steps are short: more threads wait for each other for most of the time
         return vectorizer, LogisticRegression(C=10.0, max_iter=1000).fit(seen, good)
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from nomoat import bounds, net, references
 from nomoat import responder as responders
 from nomoat.engine import Engine
-from nomoat.errors import RemoteError, UsageError
+from nomoat.errors import RedirectedError, RemoteError, UsageError
 from nomoat.progress import Progress
 from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, Rule, TokenLikelihood
 from nomoat.responder import Responder
@@ -174,25 +174,29 @@ class RouterEngine(Engine):
         return self._decide(rules, request, continuations, _most_usd(rules, request))
 
     def decide_all(self, requests: Sequence[Request], *, num_answers: int) -> list[Decision]:
-        """Where each of several requests goes that are asked together, each `num_answers` times: the budget has room for all of it."""
+        """Where each of several requests goes that are asked together, each `num_answers` times: the budget has room for all of it.
+
+        Private data that goes on from one to the next keeps all of them here.
+        """
         decisions: list[Decision] = []
         usd = 0.0
         rules = self._followed.now()
+        going_on = _going_on(requests, rules.policy)
         for request in requests:
             most = _most_usd(rules, request)
-            decisions.append(self._decide(rules, request, (), usd + num_answers * most))
+            decisions.append(self._decide(rules, request, (), usd + num_answers * most, going_on))
             if decisions[-1].where == "cloud":
                 usd += num_answers * most
         return decisions
 
-    def _decide(self, rules: InForce, request: Request, continuations: Sequence[str], usd: float) -> Decision:
-        """`usd`: what it could cost, with all that is asked together with it."""
+    def _decide(self, rules: InForce, request: Request, continuations: Sequence[str], usd: float, going_on: str = "") -> Decision:
+        """`usd`: what it could cost, with all that is asked together with it; `going_on`: see `_going_on`."""
         only_here = rules.only_here or self._only_here(replace(request, top_logprobs=0) if continuations else request)
 
         def over_budget() -> str:
             return "" if rules.allowance is None else rules.allowance.why_over_budget(usd)
 
-        texts, question = _texts(request, continuations), question_of(request)
+        texts, question = [*_texts(request, continuations), going_on], question_of(request)
         decision = decide(texts, question, rules.policy, rules.router, only_here=only_here, over_budget=over_budget)
         if decision.where == "local" or rules.allowance is None or request.max_new_tokens is not None:
             return decision
@@ -225,7 +229,7 @@ class RouterEngine(Engine):
                 try:
                     responder = paying.enter_context(rules.allowance.paying(request))
                 except OverBudgetError as error:
-                    decision, responder = _kept_here(rules.policy, str(error), decision), self._local
+                    decision, responder = _kept_here(rules.policy, str(error), decision), self._here
             self._tell(decision)
             if decision.where == "cloud" and rules.policy.if_cloud_fails == "local":
 
@@ -288,9 +292,20 @@ class RouterEngine(Engine):
         if self.on_decision is not None:
             self.on_decision(decision)
 
+    @property
+    def _here(self) -> Responder:
+        """The model on this machine. Raises RedirectedError where its server was named a gateway since it was loaded."""
+        if not self._local.is_local:
+            ref = self._local.ref
+            raise RedirectedError(
+                f"`{references.shown_name(ref)}`{net.gateway_note(ref)} sends on what it is asked: this has to stay here",
+                hint="name a model on this machine as `local` in the policy, and start again",
+            )
+        return self._local
+
     def _side(self, decision: Decision) -> Responder:
         if decision.where == "local":
-            return self._local
+            return self._here
         if self._cloud is None:
             raise UsageError(f"`{decision.model}` was not loaded", hint="nomoat was offline when `auto` was loaded; load it again")
         return self._cloud
@@ -346,6 +361,14 @@ def question_of(request: Request) -> str:
     return request.prompt or "\n".join(message.content for message in request.messages if message.role == "user")
 
 
+def _going_on(requests: Sequence[Request], policy: Policy) -> str:
+    """All that is asked together, where that holds private data of a kind which no question holds alone; else nothing."""
+    questions = [question_of(request) for request in requests]
+    together = "\n".join(questions)
+    alone, all_of_it = (private_kinds(texts, kinds=policy.never_leaves, names=policy.names) for texts in (questions, [together]))
+    return together if set(all_of_it) - set(alone) else ""
+
+
 def _load_cloud(policy: Policy, as_client: bool) -> Responder | None:
     if policy.cloud is None or net.offline():
         return None
@@ -359,7 +382,8 @@ def _load_cloud(policy: Policy, as_client: bool) -> Responder | None:
 
 
 def _texts(request: Request, continuations: Sequence[str]) -> list[str]:
-    """Whatever would leave with a request: each text of it, and together, as a number may go on from one to the next, what the user
+    """Whatever would leave with a request: each text of it, and together, as a number may go on from one to the next, what either side
     said, and all of it."""
     parts = [part for part in (*request.texts, *request.stop, request.answer_start, *continuations) if part]
-    return [*parts, question_of(request), "\n\n".join(parts)]
+    answers = "\n".join(message.content for message in request.messages if message.role == "assistant")
+    return [*parts, question_of(request), answers, "\n\n".join(parts)]

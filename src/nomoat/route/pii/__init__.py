@@ -11,7 +11,8 @@ with presidio-analyzer 2.2.366), to match patterns of a few lines. Phone numbers
 What this does not cover: names nobody listed, addresses, dates of birth, passports, driving licences, health, IP addresses, passwords
 and keys of other forms; phone numbers of other countries without their `+`; accounts without a bank's word beside them or above, and
 what ends in `원` as amounts do;
-landline, business and account numbers in several cells of a table; numbers spelled out in words, in pictures, or in base64 and such.
+landline, business and account numbers in several cells of a table or under several keys;
+numbers spelled out in words, in pictures, or in base64 and such.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from nomoat.route.pii.business import holds_business_number
 from nomoat.route.pii.cards import holds_card
 from nomoat.route.pii.emails import holds_email
 from nomoat.route.pii.names import holds_name
+from nomoat.route.pii.numbers import FRACTION
 from nomoat.route.pii.phones import holds_phone
 from nomoat.route.pii.plain import readings
 from nomoat.route.pii.residents import holds_resident_number
@@ -47,7 +49,10 @@ KIND_TITLES: dict[Kind, str] = {
 def find(text: str, *, kinds: Iterable[Kind] = KINDS, names: Sequence[str] = ()) -> tuple[Kind, ...]:
     """Those of these kinds of which the text holds something. `names` are the user's own words."""
     read = readings(text)
-    return tuple(kind for kind in kinds if any(_holds(reading, kind, names) for reading in read))
+    without_fractions = [FRACTION.sub("!", reading) for reading in read]
+    return tuple(
+        kind for kind in kinds if any(_holds(one, kind, names) for one in (without_fractions if kind in FRACTION_LIKE else read))
+    )
 
 
 Finder = Callable[[str], bool]  # of one kind, in a text in its plainest characters
@@ -56,7 +61,9 @@ Finder = Callable[[str], bool]  # of one kind, in a text in its plainest charact
 def _holds(text: str, kind: Kind, names: Sequence[str]) -> bool:
     if kind == "name":
         return holds_name(text, names)
-    return FINDERS[kind](text) or (kind in BROKEN_KINDS and _over_breaks(text, kind))
+    if FINDERS[kind](text) or (kind in BROKEN_KINDS and _over_breaks(text, kind)):
+        return True
+    return kind in GOING_ON and DASH_AT_END.search(text) is not None and FINDERS[kind](DASH_AT_END.sub("", text))
 
 
 def _over_breaks(text: str, kind: Kind) -> bool:
@@ -77,6 +84,9 @@ REACH_OF_BREAKS = 20  # characters: the longest of those numbers, and one beside
 LINES_END = r"([^\S\n]{0,4}\n[^\S\n]{0,4})"
 BREAK = re.compile(rf"\d-\d{{0,12}}{LINES_END}(?=\d)|(?<=\d){LINES_END}(?=\d{{0,12}}-\d)")
 DASHED_NUMBER = re.compile(r"(?<![\d-])(?:01[016789]-\d{3,4}-\d{4}|\d{6}-\d{7}|\d{4}-\d{4}-\d{4}-\d{4}|\d{3}-\d{2}-\d{5})(?![\d-])")
+FRACTION_LIKE = ("resident_number", "phone", "card")
+# Numbers of many forms, that go on behind a dash in the next line.
+GOING_ON, DASH_AT_END = ("phone", "bank_account"), re.compile(r"(?<=\d-)[^\S\n]*+\n\s{0,8}(?=\d)")
 BROKEN_KINDS = ("resident_number", "phone", "business_number", "card")
 
 FINDERS: dict[Kind, Finder] = {

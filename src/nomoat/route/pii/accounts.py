@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 
 from nomoat.route.pii.banks import BANKS, CITIES, DOUBTFUL, EVERYDAY, SHORT, UNITS
-from nomoat.route.pii.numbers import GAP, ITS_END, REACH, REACH_OF_TABLES, WON
+from nomoat.route.pii.numbers import COLUMNS, GAP, ITS_END, REACH, REACH_OF_TABLES, SIGN, WON
 from nomoat.route.pii.orders import ORDER, is_order_cell
 
 # Groups on one line, always the same between them: a date and a time make no number.
-LINE_GAP = r"(?:[^\S\r\n]|[._/~\u00b7-]){1,4}"
+LINE_GAP = rf"(?:(?:[^\S\r\n]|{SIGN}){{1,4}}|(?:[^\S\n]*+{SIGN}){{1,6}}[^\S\n]*+)"
 GROUPS = rf"\d{{1,5}}(?P<gap>{LINE_GAP})\d{{2,8}}(?:(?P=gap)\d{{2,8}}){{0,2}}"
 NUMBER = rf"(?P<number>\d(?<!\d\d)(?:{GROUPS}|\d{{9,15}}(?!\d|{WON})))(?!\d)"
 # So many people, times, pieces or cases, in ten digits, beside words that mean other things than an account, too. Behind an account
@@ -18,6 +18,7 @@ NUMBER = rf"(?P<number>\d(?<!\d\d)(?:{GROUPS}|\d{{9,15}}(?!\d|{WON})))(?!\d)"
 COUNT = rf"(?<!\d{{11}})(?:명(?!의)|[회개]|(?<=000)건){ITS_END}"
 NO_COUNT = NUMBER.replace(WON, f"{WON}|{COUNT}")
 GROUPED = rf"(?P<number>\d(?<!\d\d){GROUPS})(?!\d)"
+IN_COLUMNS = NUMBER.replace(LINE_GAP, rf"(?:{LINE_GAP}|{COLUMNS})")  # as tables have other numbers
 NO_PHONE = r"(?!0\d{1,2}-?\d{3,4}-?\d{4}(?!-?\d))"
 YEAR, MONTH, DAY = r"(?:19|20)\d\d", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
 CALENDAR = MONTH + DAY
@@ -42,7 +43,7 @@ PAID = (  # in a table often how an order stands
     re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}(?:{AMOUNT}[을만]?\s?)?{WORDS}(?:계좌|(?<!무)통장|(?<!무통장)입금|송금|이체)"),
 )
 ACCOUNTS = (
-    re.compile(rf"(?:계좌|통장|예금주|{ACCOUNT}){REACH_OF_TABLES}{NUMBER}", re.IGNORECASE),
+    re.compile(rf"(?:계좌|통장|예금주|{ACCOUNT}){REACH_OF_TABLES}{IN_COLUMNS}", re.IGNORECASE),
     re.compile(rf"(?:{BANKS}){REACH}{NUMBER}"),
     PAID[0],
     re.compile(rf"(?:{SHORT}){BESIDE}{NO_COUNT}"),
@@ -65,7 +66,7 @@ ACCOUNTS = (
 )
 ONE_NUMBER = re.compile(NUMBER)
 ACCOUNT_DIGITS = range(10, 17)
-TEN_DIGITS = re.compile(rf"\d(?:(?:{LINE_GAP})?\d){{9,}}+")  # without them there is no account
+TEN_DIGITS = re.compile(rf"\d(?:(?:{LINE_GAP}|{COLUMNS})?\d){{9,}}+")  # without them there is no account
 DIGITS = re.compile(r"\d+")
 # `1234567890.12`: what has a decimal point. `1234567890123.4월` is an account, a full stop and a date.
 FRACTION_ENDS = r"(?!\d|[^\S\n]?[\uac00-\ud7a3])"
@@ -122,7 +123,8 @@ def _holds_iban(text: str) -> bool:
     """As many characters as the country has, whatever follows them; more digits than letters tell them from words."""
     for start in IBAN_START.finditer(text):
         more = IBAN_LENGTHS.get(start[1].upper(), 0) - len(start[0])
-        found = re.compile(rf"(?:{GAP}[A-Za-z0-9]){{{more}}}(?![A-Za-z0-9])").match(text, start.end()) if more > 0 else None
+        rest = rf"(?:(?:{COLUMNS}|{GAP})[A-Za-z0-9]){{{more}}}(?![A-Za-z0-9])"
+        found = re.compile(rest).match(text, start.end()) if more > 0 else None
         if found is not None:
             number = "".join(filter(str.isalnum, text[start.start() : found.end()]))
             if 2 * sum(map(str.isdecimal, number)) > len(number) and _iban_checksum_fits(number):

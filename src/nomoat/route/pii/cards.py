@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from nomoat.route.pii.numbers import GAP, GAP_OR_CELLS, IN_CELLS, without_spaces
+from nomoat.route.pii.numbers import GAP, GAP_OR_CELLS, IN_CELLS, IN_COLUMNS, LIKE_KEYS, NEXT_LIKE, VALUES, without_spaces
 
 ISSUERS = {14: r"3[0689]", 15: r"3[47]|2131|1800", 16: r"3|4|5|6|9|2(?:2[2-9]|[3-6]|7[01]|720)", 19: r"4|62"}
 ROW, CARD_START = re.compile(r"\d+(?:[ -]\d+)*"), re.compile(r"\d{4,}")
 SHAPES = ((4, 4, 4, 4), (4, 4, 4, 4, 3), (6, 13), (4, 6, 4), (4, 6, 5))  # digits of each group on a card; written in one piece, too
 AS_PRINTED = tuple(re.compile(f"({GAP_OR_CELLS})".join(rf"\d{{{count}}}" for count in shape) + r"(?!\d)") for shape in SHAPES)
-REACH_OF_CELLS = 14  # characters, with the digit before or after them
+REACH_OF_CELLS = 60  # characters, with the digit before or after them
+UNDER_KEYS = re.compile(LIKE_KEYS + NEXT_LIKE.join([r"(\d{4})"] * 4) + r"(?!\d)")
 DIGIT_BEFORE, DIGIT_AFTER = re.compile(rf"\d{GAP}\Z"), re.compile(rf"{GAP}\d")
 CELL_BEFORE, CELL_AFTER = re.compile(rf"\d{GAP_OR_CELLS}\Z"), re.compile(rf"{GAP_OR_CELLS}\d")
 
@@ -20,15 +21,24 @@ def holds_card(text: str) -> bool:
     """An issuer's first digits, an issuer's length, and Luhn's checksum. 9: cards for use within Korea.
 
     Where other digits stand before or after, such as a date or a second card, it must be in one piece or in groups as cards have them:
-    a tenth of all numbers fit the checksum by chance.
+    a tenth of all numbers fit the checksum by chance. So most of those have to fit whose groups are columns, far from each other.
     """
-    if any(_is_card(row[0]) for row in ROW.finditer(text)):
+    in_a_row = (row[0] for row in ROW.finditer(text))
+    under_keys = ("".join(found.group(2, 3, 4, 5)) for found in UNDER_KEYS.finditer(text)) if VALUES.search(text) else ()
+    if any(map(_is_card, (*in_a_row, *under_keys))):
         return True
+    num_in_columns = num_fitting = 0
     for start in CARD_START.finditer(text):
         for found in filter(None, (pattern.match(text, start.start()) for pattern in AS_PRINTED)):
-            if _is_card(found[0]) and _belongs_together(text, *found.span(), gaps=found.groups()):
+            gaps = found.groups()
+            if not _belongs_together(text, *found.span(), gaps=gaps):
+                continue
+            if any(map(IN_COLUMNS.fullmatch, gaps)):
+                num_in_columns += 1
+                num_fitting += _is_card(found[0])
+            elif _is_card(found[0]):
                 return True
-    return False
+    return 2 * num_fitting > num_in_columns
 
 
 def _is_card(number: str) -> bool:

@@ -14,8 +14,11 @@ from nomoat.route.pii.plain import plain
 # Scripts without spaces within a name; whoever writes one may set its parts apart, and a line may end anywhere in it.
 UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
 HANGUL = re.compile(r"[\uac00-\ud7a3]")
-BETWEEN_WORDS = r"\s*(?:[._/+-]{1,2}\s{0,3})?"
+BETWEEN_WORDS = r"\s*(?:[._/+\u00b7-]{1,2}\s{0,3})?"
+# Where a listed name is parted: at white space, and at signs between letters, or a letter and a digit (`X-Ray 7`; not `C++`, `3.5`).
+PARTED = re.compile(r"(?<=[^\W_])[\s._/+\u00b7-]++(?=[^\W\d_])|(?<=[^\W\d_])[\s._/+\u00b7-]++(?=[^\W_])|\s+")
 BETWEEN_SYLLABLES = r"(?:\s{0,3}|\s?[,._/\u00b7-]\s?)"
+GOES_ON = re.compile(r"[A-Za-z0-9][A-Za-z]|[0-9]{2}")  # a word or a number, of which that would be a part
 UNSPACED_BESIDE = re.compile(rf"(?<=[{UNSPACED}])(?=\S)|(?<=\S)(?=[{UNSPACED}])")
 
 
@@ -23,17 +26,18 @@ def holds_name(text: str, names: Sequence[str]) -> bool:
     """Whether one of them stands in it.
 
     Upper and lower case, forms of the apostrophe, and spaces, dots, dashes and such between words and between Korean, Chinese or
-    Japanese characters make no difference. A Latin name is a whole word; a Korean one may have particles glued to it.
+    Japanese characters make no difference. A Latin name is a whole word, but that digits may follow it (`MRN12345`); a Korean one may
+    have particles glued to it.
     """
     folded = _folded(text)
     found = (match for pattern in filter(None, map(_spelling, names)) for match in pattern.finditer(folded))
-    return any(not (_is_latin(folded[match.end() - 1]) and _is_latin(folded[match.end() : match.end() + 1])) for match in found)
+    return any(not GOES_ON.match(folded, match.end() - 1) for match in found)
 
 
 @functools.cache  # that of `re` holds some hundred patterns
 def _spelling(name: str) -> re.Pattern[str] | None:
-    words = _folded(plain(name)).split()
-    if not words:
+    words = PARTED.split(_folded(plain(name)).strip())
+    if not any(words):
         return None
     glued = BETWEEN_WORDS.join(map(_escaped, words))
     spaced = BETWEEN_WORDS.join(BETWEEN_SYLLABLES.join(map(_escaped, UNSPACED_BESIDE.split(word))) for word in words)
@@ -49,7 +53,3 @@ def _escaped(word: str) -> str:
 def _folded(text: str) -> str:
     """The text with `ss` for what is that in capitals."""
     return text.casefold().replace("\u0307", "")
-
-
-def _is_latin(character: str) -> bool:
-    return character.isascii() and character.isalnum()

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import re
 
-# What may stand between the groups of a number, in the plain text.
-GAP = r"[\s._/~\u00b7-]{0,4}"
+# What may stand between the groups of a number, in the plain text: signs with as many blanks around them as there are, or blanks.
+SIGN = r"[._/~\u00b7\u3002-]"
+BLANKS = r"[^\S\n]*+\n?[^\S\n]*+"
+GAP = rf"(?:(?:\s|{SIGN}){{0,4}}|(?:{BLANKS}{SIGN}){{1,6}}{BLANKS})"
 # Between two cells of a table or a list, whose texts may be quoted. Ordinary tables are full of numbers: what is found over cells has
-# more to prove.
-CELLS = r"[\s\"']{0,6}[,|:;][\s\"']{0,6}"
-GAP_OR_CELLS = rf"(?:{CELLS}|{GAP})"
-IN_CELLS = re.compile(r"[,|:;]")
-OTHER_CELL = re.compile(r"[,|:;&=]|\A\s*\t\s*\Z")
+# more to prove. More blanks than a gap has part columns.
+COLUMNS = r"[^\S\n]{5,}+"
+CELLS = r"[\s\"']{0,40}+[,|:;][\s\"']{0,40}+"
+GAP_OR_CELLS = rf"(?:{CELLS}|{COLUMNS}|{GAP})"
+IN_COLUMNS = re.compile(COLUMNS)
+IN_CELLS = re.compile(rf"[,|:;]|\A{COLUMNS}\Z")
+OTHER_CELL = re.compile(rf"[,|:;&=]|\A\s*\t\s*\Z|\A{COLUMNS}\Z")
+# The next key of JSON, YAML or a form, up to its value.
+IS = r"[\s\"']{0,3}[:=][\s\"']{0,3}"
+NEXT = r"[\s\"']{0,3}[,;&\n][\s\"']{0,40}+"
+NEXT_KEY = rf"{NEXT}[^\W\d][\w.\[\]-]{{0,20}}{IS}"
+# Keys that differ in their last character: `hp1=010&hp2=1234`, `{"a": "010", "b": "1234"}`; the values in quotes or behind `=`.
+VALUE = r"\]?(?:[\s\"']{0,3}=[\s\"']{0,3}|[\"']?:\s{0,3}[\"'])"
+LIKE_KEYS, NEXT_LIKE = rf"(?<![\w.-])([\w.\[-]{{0,20}})\w{VALUE}", rf"{NEXT}\1\w{VALUE}"
+VALUES = re.compile(r"[:=][\s\"']{0,3}\d{3,4}[\s\"']{0,3}[,;&\n]")  # else there are no such
+# `0.5392234688708106`. Not of a date and such, and neither `900101.1234567` nor what numbers a list: `1.01012345678`.
+FRACTION = re.compile(r"(?<![\d.+])(?![1-9]\d?\.010\d{8}(?!\d))(?:0|[1-9]\d{0,2})\.\d{5,}+(?![.-]?\d)")
 WORD_REACH = 24  # characters before a number in which a word may say what it is
 # From such a word to its number, which often is on the next line, or in the next row of a table.
-REACH = r"[^\d\n]{0,20}(?:\n[^\d\n]{0,10})?"
-REACH_OF_TABLES = r"[^\d\n]{0,20}(?:(?:[|\t,;][^\d\n]{0,40})?\n(?:[\s|:+-]*\n)?(?:\|[^\d\n]{0,40}|[^\d\n]{0,10}))?"
+REACH = r"[^\d\n]{0,20}[^\S\n]*+(?:\n[^\d\n]{0,10})?"
+REACH_OF_TABLES = r"[^\d\n]{0,20}[^\S\n]*+(?:(?:[|\t,;][^\d\n]{0,40})?\n(?:[\s|:+-]*\n)?(?:\|[^\d\n]{0,40}|[^\d\n]{0,10}))?"
 # Behind digits that are an amount of money: `3500000원`, `1234567890원을`; `원래` is none.
 ITS_END = r"(?:으로|까지|부터|에서|이상|이하|입니다|이다|이야|이에요|이고|[이을은의도만에과])?(?![^\W_])"
 WON = rf"[^\S\n]?원(?:정|씩)?{ITS_END}"

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import re
 
-from nomoat.route.pii.numbers import CELLS, GAP, IN_CELLS, REACH_OF_TABLES, WON, without_spaces
+from nomoat.route.pii.numbers import (
+    CELLS,
+    GAP,
+    IN_CELLS,
+    LIKE_KEYS,
+    NEXT_KEY,
+    NEXT_LIKE,
+    REACH,
+    REACH_OF_TABLES,
+    SIGN,
+    VALUES,
+    WON,
+    without_spaces,
+)
 
-# The library wants no Latin letter beside a number; a mobile number is one wherever it stands.
-MOBILE = re.compile(rf"(?<!\d)01[016789]{GAP}\d{{3,4}}{GAP}\d{{4}}(?!\d)")
+# The library wants no Latin letter beside a number; a mobile number is one wherever it stands, also as `O1O`.
+MOBILE = re.compile(rf"(?:(?<!\d)01[016789]|(?<![A-Za-z0-9])[Oo0]1[Oo0]){GAP}\d{{3,4}}{GAP}\d{{4}}(?!\d)")
 # The first cell is `010` or such, neither the end of a decimal fraction nor thousands (`1,010,345`); the rest, in one more cell or in
 # two, goes on in the next line only as a cell of its own.
 THOUSANDS = r"(?<=\d,)\d{3},\d{3}(?!\d)"
@@ -16,13 +29,23 @@ MOBILE_IN_CELLS = re.compile(
 )
 # As spreadsheets leave it of a number, without its 0.
 PHONE_WORDS = r"휴대폰|핸드폰|전화|연락처|phone|mobile|(?<![^\W_])(?:tel|hp)(?![^\W_])"
+MOBILE_UNDER_KEYS = (
+    re.compile(rf"{LIKE_KEYS}01[016789]{NEXT_LIKE}\d{{3,4}}{NEXT_LIKE}\d{{4}}(?!\d)"),
+    re.compile(rf"(?:{PHONE_WORDS}){REACH}01[016789]{NEXT_KEY}\d{{3,4}}(?:{NEXT_KEY}|{GAP})\d{{4}}(?!\d)", re.IGNORECASE),
+)
 WITHOUT_ZERO = re.compile(
     rf"(?:{PHONE_WORDS}){REACH_OF_TABLES}10(?:\d{{8}}|(?P<gap>[ .-])\d{{4}}(?P=gap)\d{{4}})(?!\d|{WON})", re.IGNORECASE
 )
-LINE = r"[\s)._/\u00b7-]{1,3}"
+LINE = r"[\s)._/\u00b7\u3002-]{1,3}"
 GLUED = re.compile(rf"(?<!\d)([A-Za-z]?)(\(?0\d{{1,2}}{LINE}\d{{3,4}}{LINE}\d{{4}})(?!\d)([A-Za-z]?)")
-UNKNOWN_GAP = re.compile(r"(?<=\d)[_\u00b7](?=\d)")  # to the library, which reads on over a dash: it is asked without one, too
+UNKNOWN_GAP = re.compile(r"(?<=\d)[_\u00b7\u3002](?=\d)")  # to the library, which reads on over a dash: it is asked without one, too
 FROM_ABROAD = re.compile(r"(?<!\d)(?<!0[Xx])0082(?=\D{0,3}\d)")
+# The library knows of no more than a few characters between two groups. Beside other columns of digits these may be, too.
+FAR_APART = re.compile(
+    rf"(?:(?P<before>\d)[^\S\n]++|(?<!\d))(0\d{{1,2}})(?P<gap>(?:[^\S\n]|{SIGN}){{4,}}+)(\d{{3,4}})(?:(?P=gap)|-)(\d{{4}})(?!\d)"
+    r"(?P<after>[^\S\n]++\d)?"
+)
+FAR_APART_ABROAD = re.compile(r"\+\d(?:[^\S\n]*+[\d().-]){6,24}")
 DECIMAL = re.compile(r"0\.\d+")
 
 
@@ -31,11 +54,27 @@ def holds_phone(text: str) -> bool:
 
     if MOBILE.search(text) or WITHOUT_ZERO.search(text):
         return True
+    if VALUES.search(text) and any(keys.search(text) for keys in MOBILE_UNDER_KEYS):
+        return True
     for match in MOBILE_IN_CELLS.finditer(text):
         if not IN_CELLS.search(match[2]) or without_spaces(match[1]) == without_spaces(match[2]):
             return True
-    forms = {text, GLUED.sub(_set_apart, FROM_ABROAD.sub("+82 ", UNKNOWN_GAP.sub("-", text)))}
+    near = FAR_APART_ABROAD.sub(lambda found: " ".join(found[0].split()), _without_columns(text))
+    forms = {text, GLUED.sub(_set_apart, FROM_ABROAD.sub("+82 ", UNKNOWN_GAP.sub("-", near)))}
     return any(not DECIMAL.fullmatch(number) for form in forms for number in phones(form))
+
+
+def _without_columns(text: str) -> str:
+    """With a dash between groups that are far apart. Beside other columns of digits: those of `010`, if most such rows have it."""
+    areas = [far[2] for far in FAR_APART.finditer(text)]
+    are_mobile = 2 * areas.count("010") > len(areas)
+
+    def put_together(far: re.Match[str]) -> str:
+        area, exchange, line = far.group(2, 4, 5)
+        is_one = not (far["before"] or far["after"]) or (area == "010" and are_mobile)
+        return f" {area}-{exchange}-{line} " if is_one else far[0]
+
+    return FAR_APART.sub(put_together, text)
 
 
 def _set_apart(glued: re.Match[str]) -> str:

@@ -16,7 +16,15 @@ DASHES = dict.fromkeys(
     "\u2212\u30fc\u02d7\u23af\u2500\u2501\u2796\u3161\uff70\uffda", "-"
 )  # look like dashes, and are none to Unicode
 DOTS = dict.fromkeys("\u2022\u2027\u2219\u22c5\u25cf\u30fb\u318d\uff65", "\u00b7")
+SLASHES = dict.fromkeys("\u2044\u2215\u29f8", "/")
 APOSTROPHES = dict.fromkeys("\u00b4\u02b9\u02bb\u02bc\u2018\u2019\u201b\u2032", "'")
+SIGNS = DASHES | DOTS | SLASHES | APOSTROPHES
+# Circled, white on black and such: digits to Unicode, which knows of no plainer form.
+NEGATIVE_DIGITS = {
+    sign: str(unicodedata.digit(sign))
+    for sign in map(chr, (*range(0x24EB, 0x2500), *range(0x2776, 0x2794)))
+    if unicodedata.digit(sign, None) is not None
+}
 # Take up no place, or that of a space, and are letters, marks or symbols to Unicode: fillers, variation selectors, and what joins,
 # encloses (keycaps), underlines or strikes through.
 UNSEEN = re.compile(
@@ -35,7 +43,7 @@ FOLLOWS = re.compile(r"[\u1161-\u1175\u11a8-\u11c2\uff9e\uff9f]")
 # Hold a digit and are none: circled and raised numbers, fractions, units such as `㎡`, keycaps. They number a list or a note, or end
 # what stands before, and touch numbers they are no part of.
 NUMBERING = re.compile(
-    r"[0-9]\ufe0f?[\u20dd-\u20e4]|[\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u215f\u2189\u2460-\u249b\u24ea\u3251-\u325f"
+    r"[0-9]\ufe0f?[\u20dd-\u20e4]|[\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u215f\u2189\u2460-\u249b\u24ea-\u24ff\u2776-\u2793\u3251-\u325f"
     r"\u32b1-\u32cb\u3358-\u33fe\U0001f100-\U0001f10a]"
 )
 NOT_ASCII = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")  # with what they may follow
@@ -71,7 +79,7 @@ def _plain_character(character: str, category: str) -> str:
         return str(unicodedata.decimal(character))
     if category == "Pd":
         return "-"
-    return DASHES.get(character) or DOTS.get(character) or APOSTROPHES.get(character) or unicodedata.normalize("NFKC", character)
+    return SIGNS.get(character) or NEGATIVE_DIGITS.get(character) or unicodedata.normalize("NFKC", character)
 
 
 # `\u` escapes, also those of an escaped text, in pairs where a character takes two; a character of a URL, or of a form; HTML's.

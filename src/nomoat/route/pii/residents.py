@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from datetime import date
 
-from nomoat.route.pii.numbers import GAP, GAP_OR_CELLS, IN_WON, OTHER_CELL, has_word_before
+from nomoat.route.pii.numbers import GAP, GAP_OR_CELLS, IN_WON, NEXT_KEY, OTHER_CELL, has_word_before
 
 # The first digit of the second half may stand alone, as in forms that mask the rest.
-KEY = r"[^\W\d][\w-]{0,20}[\s\"']{0,3}[:=][\s\"']{0,3}"  # of JSON, YAML, a form
-BETWEEN_HALVES = rf"{GAP_OR_CELLS}|[\s\"']{{0,3}}[,;&\n][\s\"']{{0,6}}{KEY}"
+BETWEEN_HALVES = rf"{GAP_OR_CELLS}|{NEXT_KEY}"
 IN_WORDS = r"\D{1,20}"  # `앞자리는 900101이고 뒷자리는 1234567`
 RESIDENT = re.compile(rf"(?<!\d)(?=((\d{{6}})(?:({BETWEEN_HALVES})(\d{{7}})|\s?-\s?(\d\s{{1,2}}\d{{6}})|{IN_WORDS}(\d{{7}}))(?!\d)))")
 # In the boxes of a form, and with all of the birth's year: rows of digits and dates are ordinary, so that these have more to prove.
