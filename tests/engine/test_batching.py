@@ -20,7 +20,7 @@ import llguidance
 import numpy as np
 import pytest
 import torch
-from patience import PATIENCE_SECONDS
+from patience import PATIENCE_SECONDS, wait_until
 from reference import model_of_gguf
 
 from nomoat import footprint, hardware
@@ -477,6 +477,25 @@ def test_a_short_prompt_does_not_wait_for_a_long_one_that_came_first(fake: tuple
     with_short = next(passed for passed in model.passes if 3 in passed)
     assert model.passes.index(with_short) == 5 and with_short[3] == 30 and with_short[2] > 470  # of 512, with guesses
     assert sum(2 in passed for passed in model.passes) > 10
+
+
+def test_a_long_prompts_passes_are_short_while_another_model_has_texts_under_way(fake: tuple[Fake, batching.Batcher]) -> None:
+    other, others = fake
+    model, long = Fake(), answer_to(1, 7000)
+    model.may_begin.set()
+
+    def end_others() -> None:
+        if len(model.passes) == 3:
+            other.may_begin.set()
+            wait_until(lambda: not others._running, "the other model's end")
+
+    model.before_pass = end_others
+    batcher = batching.Batcher(lambda: model, context_tokens=32_000)  # type: ignore[arg-type, return-value]
+    batcher.submit(long)
+    list(long.tokens)
+    batcher.close()
+    assert [passed[1] for passed in model.passes] == [512] * 4 + [2048, 2048, 856]
+    assert batcher not in batching._batchers
 
 
 def test_a_long_prompt_goes_on_though_short_ones_never_end_coming(fake: tuple[Fake, batching.Batcher]) -> None:

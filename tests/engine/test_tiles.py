@@ -730,6 +730,58 @@ def test_memory_that_is_unwanted_as_a_job_ends_is_given_back(monkeypatch: pytest
     assert not program._memory._arrays
 
 
+def test_who_has_waited_longest_has_the_next_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long prompt's passes would follow one another, and texts of all other models wait for its end."""
+    from nomoat.engine import program
+
+    order: list[int] = []
+
+    def take_turn(number: int) -> None:
+        program.run_jobs(np.zeros((1, 1), np.int64), [], lambda: order.append(number))
+
+    def have_others_wait() -> None:
+        for number in (1, 2, 3):
+            last = program._last_in_line
+            others.append(threading.Thread(target=take_turn, args=(number,)))
+            others[-1].start()
+            wait_until(lambda last=last: program._last_in_line is not last, "another in line")  # type: ignore[misc]
+
+    others: list[threading.Thread] = []
+    monkeypatch.setattr(program, "_do", lambda *told: None)
+    program.run_jobs(np.zeros((1, 1), np.int64), [], have_others_wait)
+    take_turn(4)
+    for other in others:
+        other.join(PATIENCE_SECONDS)
+    assert order == [1, 2, 3, 4]
+
+
+def test_who_is_interrupted_in_line_holds_up_nobody_and_lets_nobody_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nomoat.engine import program
+
+    order: list[str] = []
+
+    def interrupted(mine: threading.Lock) -> threading.Lock:
+        behind(mine)
+        raise KeyboardInterrupt
+
+    def work() -> None:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(program, "_behind", interrupted)
+            program.run_jobs(np.zeros((1, 1), np.int64), [], lambda: order.append("interrupted"))
+        last = program._last_in_line
+        next_one.start()
+        wait_until(lambda: program._last_in_line is not last, "the next in line")
+        order.append("first")
+
+    behind = program._behind
+    monkeypatch.setattr(program, "_do", lambda *told: None)
+    ask = (np.zeros((1, 1), np.int64), [], lambda: order.append("next"))
+    next_one = threading.Thread(target=program.run_jobs, args=ask)
+    program.run_jobs(np.zeros((1, 1), np.int64), [], work)
+    next_one.join(PATIENCE_SECONDS)
+    assert order == ["first", "next"]
+
+
 def test_memory_that_grows_is_given_back_before_there_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
     from nomoat.engine.program import _Memory
 

@@ -411,13 +411,25 @@ def test_reading_that_nobody_waits_for_any_more_is_given_up(tiny_gguf: Path, mon
 
 
 def test_embeddings_that_cannot_be_had_are_refused(fake: openai.OpenAI, start: Start, sdk: Sdk) -> None:
-    with pytest.raises(openai.BadRequestError, match="`dimensions` can only be 9 for this model"):
-        fake.embeddings.create(model="fake", input="a", dimensions=8)
     with pytest.raises(openai.BadRequestError, match="`input` is empty, or one of its texts is"):
         fake.embeddings.create(model="fake", input=["a", ""])
     far = Responder("far", _without_weights())
     with pytest.raises(openai.BadRequestError, match="`far` gives no embeddings"):
         sdk(start({"far": far})).embeddings.create(model="far", input="a")
+
+
+def test_dimensions_that_a_model_has_not_are_refused_before_a_text_is_read(
+    start: Start, sdk: Sdk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str | Sequence[int]] = []
+    embed = FakeEngine.embed
+    monkeypatch.setattr(FakeEngine, "embed", lambda self, texts, **told: read.extend(texts) or embed(self, texts, **told))
+    client = sdk(start({"fake": Responder("fake", FakeEngine())}))
+    with pytest.raises(openai.BadRequestError, match="`dimensions` can only be 9 for this model"):
+        client.embeddings.create(model="fake", input=["a", "b"], dimensions=8)
+    assert read == []
+    assert len(client.embeddings.create(model="fake", input=["a", "b"], dimensions=9).data[1].embedding) == 9
+    assert read == ["a", "b"]
 
 
 def _without_weights() -> FakeEngine:

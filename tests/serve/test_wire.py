@@ -116,7 +116,12 @@ def test_what_clients_send_without_effect_is_tolerated() -> None:
         ("truncate_prompt_tokens", 100), ("chat_template", "{{ messages }}"), ("documents", [{"text": "x"}]), ("echo", True),
         ("options", {"temperature": 0}), ("web_search_options", {}), ("samplers", ["top_k"]), ("length_penalty", 1.2),
         ("return_token_ids", True), ("skip_special_tokens", False), ("include_stop_str_in_output", True), ("regex", "[0-9]+"),
-        ("ebnf", "root ::= x"),
+        ("ebnf", "root ::= x"), ("lora", [{"id": 0, "scale": 0.5}]), ("min_keep", 2), ("n_indent", 4), ("t_max_predict_ms", 500),
+        ("post_sampling_probs", True), ("return_tokens", True), ("adaptive_target", 0.5), ("reasoning_budget_tokens", 0),
+        ("logits_processors", ["x"]), ("logprob_token_ids", [1]), ("return_tokens_as_token_ids", True), ("prompt_embeds", "x"),
+        ("repetition_detection", {"max_pattern_size": 8}), ("thinking_token_budget", 10), ("add_special_tokens", True),
+        ("stop_regex", "[.]"), ("no_stop_trim", True), ("custom_logit_processor", "x"), ("lora_path", "x"),
+        ("return_hidden_states", True),
     ],
 )  # fmt: skip
 def test_what_would_change_the_answer_is_refused_by_name(field: str, value: object) -> None:
@@ -206,12 +211,20 @@ def test_no_functions_are_told_where_a_text_is_wanted() -> None:
             "repeat_penalty",
             "`repeat_penalty` is not supported; use `repetition_penalty`, which counts all of prompt and answer",
         ),
+        ({"n_probs": 3}, "n_probs", "`n_probs` is not supported; use `logprobs`, in chats with `top_logprobs`"),
+        ({"n_cmpl": 2}, "n_cmpl", "`n_cmpl` is not supported; use `n`"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_tools_is_named(fields: dict[str, Any], param: str, message: str | None) -> None:
     with pytest.raises(BadRequestError) as caught:
         parse(**fields)
     assert caught.value.param == param and (message is None or caught.value.message == message)
+
+
+def test_special_tokens_are_those_of_the_template_in_chats_and_those_of_the_model_elsewhere() -> None:
+    wire.parse_text(json.dumps({"prompt": "a", "add_special_tokens": True}).encode())
+    with pytest.raises(BadRequestError, match="`add_special_tokens` is not supported"):
+        wire.parse_text(json.dumps({"prompt": "a", "add_special_tokens": False}).encode())
 
 
 def test_prompts_without_a_conversation_have_no_tools() -> None:
@@ -252,7 +265,9 @@ def test_settings_of_other_servers_that_change_nothing_are_tolerated() -> None:
         json_schema={}, logit_bias=[], grammar="", bad_words=[], dynatemp_range=0.0, top_n_sigma=-1.0, structural_tag=None,
         truncate_prompt_tokens=-1, n_predict=-1, echo=False, length_penalty=1.0, skip_special_tokens=True, return_token_ids=False,
         options={}, documents=[], chat_template=None, format="", samplers=[], web_search_options=None, num_ctx=8192,
-        regex=None, ebnf="",
+        regex=None, ebnf="", n_probs=0, min_keep=0, n_indent=0, n_cmpl=1, t_max_predict_ms=-1, adaptive_target=-1.0, lora=[],
+        post_sampling_probs=False, return_tokens=False, reasoning_budget_tokens=-1, add_special_tokens=False, no_stop_trim=False,
+        return_hidden_states=False, lora_path=None, stop_regex=None,
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from nomoat.engine.serial import SerialModel
 from nomoat.errors import CacheExceededError, StoppedError
 
 PASS_TOKENS = 2048  # tokens a pass may read, over all texts
-PASS_TOKENS_BESIDE_ANSWERS = 512  # prompt tokens while others are writing: bounds how long they wait for their next token
+PASS_TOKENS_BESIDE_ANSWERS = 512  # prompt tokens while others are writing, or another model is at work: bounds how long they wait
 LIKELIHOOD_TOKENS = 256  # of a pass, over all texts, where logits of each token are wanted: bounds their memory
 MAX_TEXTS = 256  # under way at once
 GUESSED_TOKENS = 16  # of a pass with guesses, over all answers: beside many of them a guess no longer comes nearly for free
@@ -42,6 +42,7 @@ CACHE_SHARE = 0.5  # of free memory, at most; the system gives it when it is fir
 
 Floats = npt.NDArray[np.float32]
 Model = NativeModel | PagedModel | SerialModel  # what runs rows of texts
+_batchers: list[Batcher] = []  # of this process, which share its cores
 
 
 class Tokens:
@@ -273,12 +274,14 @@ class Batcher:
             made.set_exception(exc)
             return
         made.set_result(None)
+        _batchers.append(self)
         while self._receive():
             try:
                 self._drop_cancelled()
                 self._pass()
             except BaseException as exc:  # noqa: BLE001 - a mistake of ours, or Rust's panic, must not leave anyone waiting for ever
                 self._fail_all(exc, also_waiting=not self._running)
+        _batchers.remove(self)
         self._fail_all(_closed(), also_waiting=True)
         del self._model
 
@@ -378,13 +381,15 @@ class Batcher:
 
         A long prompt does not hold up short ones behind it: half of what prompts may have is for those with the fewest tokens left.
         Readings have a part of it whatever the prompts need, so that prompts which never end coming do not stop them. They have no
-        more beside prompts than beside answers being written: both wait for the whole pass.
+        more beside prompts than beside answers being written: both wait for the whole pass. So do texts of other models, whose passes
+        take turns with this one's (see `program`).
         """
         answers = [text for text in self._running if isinstance(text, Answer)]
         writing = [text for text in answers if _num_left(text) == 1]
         prompts = [text for text in answers if _num_left(text) > 1]
         guess = max(0, GUESSED_TOKENS // len(writing) - 1) if writing and self._model.takes_many else 0
-        room = PASS_TOKENS_BESIDE_ANSWERS + len(writing) if writing else min(PASS_TOKENS, self._model.largest_pass)
+        is_alone = not writing and not any(other._running for other in _batchers if other is not self)
+        room = min(PASS_TOKENS if is_alone else PASS_TOKENS_BESIDE_ANSWERS + len(writing), self._model.largest_pass)
         kept = min(room // READINGS_PART, _num_unread(self._running))
         planned: list[tuple[_Text, Row]] = []
         room = self._add(planned, writing, room, guess=guess)

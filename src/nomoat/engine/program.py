@@ -49,6 +49,7 @@ SHARE_OF_JOBS = Compiled("engine.steps", "share", 3)
 ANNOUNCE = Compiled("engine.team_kernels", "announce", 3, gives_number=True)
 DO_SHARE = Compiled("engine.team_kernels", "do_share", 2)
 _one_at_a_time = threading.Lock()  # there is one team, and one memory
+_last_in_line = threading.Lock()  # held until whoever came last has had its turn
 
 
 @functools.cache
@@ -94,6 +95,17 @@ def _do(jobs: int, count: int) -> None:
                 threads.wake()
                 do_share(threads.address, 0)
         raise
+
+
+def _behind(mine: threading.Lock) -> threading.Lock:
+    """Stand in line with a lock that is held until the turn is over; the lock of whoever stands before.
+
+    `with mine, _behind(mine), _one_at_a_time` takes turns: a model whose passes follow one another would take `_one_at_a_time` again
+    before those who wait for it wake. Whatever comes, such as Ctrl-C, can only lose the order: `with` gives all three back.
+    """
+    global _last_in_line
+    before, _last_in_line = _last_in_line, mine
+    return before
 
 
 class _Memory:
@@ -142,8 +154,9 @@ def _give_back_unwanted() -> None:
 
 def run_jobs(jobs: Any, programs: Sequence[Program], ready: Callable[[], None]) -> None:
     """Do a chain of jobs, of which some are these programs'. `ready` is called before, when nobody else uses the memory they share."""
+    mine = threading.Lock()
     try:
-        with _one_at_a_time:
+        with mine, _behind(mine), _one_at_a_time:
             ready()
             while any(program.moves != _memory.moves for program in programs):
                 for program in programs:
@@ -291,8 +304,9 @@ class Program:
         tokens = rows.shape[0] * rows.shape[1]
         parts, job = max_parts(tokens), self._job
         places = [0 if array is None else array.ctypes.data for array in (seen, before, after, *outputs)]
+        mine = threading.Lock()
         try:
-            with _one_at_a_time:
+            with mine, _behind(mine), _one_at_a_time:
                 if self.moves != _memory.moves or self._parts < parts:
                     self.prepare(parts)
                 ctypes.memset(int(job[Job.NEXT_TILES]), 0, 8 * COUNTS * len(self.steps) * parts)

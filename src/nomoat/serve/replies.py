@@ -217,9 +217,7 @@ def _top_of_text(one: TokenLikelihood) -> dict[str, float | None] | None:
 
 
 def render_embeddings(call: EmbeddingCall, model: str, vectors_ND: npt.NDArray[np.float32], num_tokens: int) -> dict[str, Any]:
-    """The body of /v1/embeddings; vectors but zeros have length 1, as OpenAI's have. Raises BadRequestError for other dimensions."""
-    if call.dimensions not in (None, vectors_ND.shape[1]):
-        raise BadRequestError(f"`dimensions` can only be {vectors_ND.shape[1]:,} for this model", param="dimensions")
+    """The body of /v1/embeddings; vectors but zeros have length 1, as OpenAI's have."""
     lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
     unit_ND = (vectors_ND / np.where(lengths_N1 == 0, 1, lengths_N1)).astype("<f4")
     rows = [base64.b64encode(row.tobytes()).decode() if call.as_base64 else row.tolist() for row in unit_ND]

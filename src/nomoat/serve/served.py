@@ -109,6 +109,8 @@ class Served:
 
         def embedded(loaded: Responder, stop: threading.Event) -> Response:
             responder = decisions.choose_embedder(loaded)
+            if call.dimensions is not None:
+                wire.require_dimensions(call.dimensions, responder.embed(()).shape[1])
             try:
                 vectors_ND = responder.embed(call.texts, stop=stop)  # first: a server gives no embeddings and counts no tokens
             except UsageError as exc:

@@ -22,12 +22,14 @@ RANDOM_SEED = -1  # llama.cpp's word for none
 
 # Field -> the values under which it changes nothing. Of OpenAI's, llama.cpp's, Ollama's, SGLang's and vLLM's.
 UNSUPPORTED: dict[str, tuple[object, ...]] = {
+    "adaptive_target": (-1,),
     "add_generation_prompt": (True,),
     "allowed_token_ids": ([],),
     "audio": (),
     "bad_words": ([],),
     "chat_template": ("",),
     "continue_final_message": (False,),
+    "custom_logit_processor": ("",),
     "documents": ([],),
     "dry_multiplier": (0,),
     "dynatemp_range": (0,),
@@ -45,20 +47,39 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "json_schema": ({},),
     "length_penalty": (1,),
     "logit_bias": ({}, []),
+    "logits_processors": ([],),
+    "logprob_token_ids": ([],),
+    "lora": ([],),
+    "lora_path": ("",),
+    "min_keep": (0,),
     "min_tokens": (0,),
     "mirostat": (0,),
     "modalities": (["text"], []),
+    "n_cmpl": (1,),
+    "n_indent": (0,),
+    "n_probs": (0,),
+    "no_stop_trim": (False,),
     "options": ({},),
+    "post_sampling_probs": (False,),
+    "prompt_embeds": (),
     "prompt_logprobs": (),
+    "reasoning_budget_tokens": (-1,),
     "regex": ("",),
     "repeat_penalty": (1,),
+    "repetition_detection": (),
+    "return_hidden_states": (False,),
     "return_token_ids": (False,),
+    "return_tokens": (False,),
+    "return_tokens_as_token_ids": (False,),
     "samplers": ([],),
     "skip_special_tokens": (True,),
+    "stop_regex": ("", []),
     "stop_token_ids": ([],),
     "structural_tag": ("",),
     "structured_outputs": ({},),
     "suffix": ("",),
+    "t_max_predict_ms": (-1, 0),
+    "thinking_token_budget": (-1,),
     "top_n_sigma": (-1, 0),
     "truncate_prompt_tokens": (-1,),  # to the context: what is longer than that is refused here
     "typical_p": (1,),
@@ -66,15 +87,19 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "web_search_options": (),
     "xtc_probability": (0,),
 }
-NOT_OF_CHATS: dict[str, tuple[object, ...]] = {"echo": (False,)}  # the same, of what /v1/completions takes
+NOT_OF_CHATS: dict[str, tuple[object, ...]] = {  # the same, of what /v1/completions takes
+    "add_special_tokens": (False,), "echo": (False,),
+}  # fmt: skip
 NOT_OF_TEXTS: dict[str, tuple[object, ...]] = {  # and of what chats take
-    "chat_template_kwargs": ({},), "tools": ([],), "tool_choice": ("none", "auto"),
+    "add_special_tokens": (True,), "chat_template_kwargs": ({},), "tools": ([],), "tool_choice": ("none", "auto"),
 }  # fmt: skip
 # Those that clients ask for to have an answer of a form, which there is another way to.
 ABOUT_FORM = frozenset({"format", "guided_json", "json_schema", "structural_tag", "structured_outputs"})
 ADVICE = {
     **dict.fromkeys(ABOUT_FORM, "; for an answer of a form use `response_format` with a `json_schema`"),
     **dict.fromkeys(("functions", "function_call"), "; use `tools`"),  # older ones of OpenAI's API
+    "n_cmpl": "; use `n`",
+    "n_probs": "; use `logprobs`, in chats with `top_logprobs`",
     "suffix": "; write the model's own fill-in-the-middle tokens into the prompt, such as Qwen's "
     "`<|fim_prefix|>…<|fim_suffix|>…<|fim_middle|>`",
     "repeat_penalty": "; use `repetition_penalty`, which counts all of prompt and answer",  # llama.cpp's counts the last 64 tokens

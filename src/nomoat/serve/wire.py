@@ -110,6 +110,12 @@ def parse_embeddings(body: bytes) -> EmbeddingCall:
     )  # fmt: skip
 
 
+def require_dimensions(asked: int, of_model: int) -> None:
+    """Raises BadRequestError for other dimensions than a model's embeddings have."""
+    if asked != of_model:
+        raise BadRequestError(f"`dimensions` can only be {of_model:,} for this model", param="dimensions")
+
+
 def about_input(error: UsageError, call: EmbeddingCall) -> BadRequestError:
     """What a model has against the texts that are to be embedded, in the request's words."""
     message = f"{error.message}; {error.hint}" if error.hint else error.message
