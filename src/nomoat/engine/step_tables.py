@@ -30,7 +30,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from nomoat import hardware
-from nomoat.engine.tiles import CACHE_LINE, CHUNK, TILE_ROWS
+from nomoat.engine.tiles import CACHE_LINE, CHUNK, FINE_CHUNK, TILE_ROWS
 
 
 class Kind(IntEnum):
@@ -88,7 +88,7 @@ class BTile(IntEnum):
 class Room(IntEnum):
     """Addresses of memory that all programs share, for the tokens of a part. The threads have copies, in which they exchange some."""
 
-    INPUTS = 0  # of a product, in 8 bits (`kernels`, `panels`) or in bf16 (`amx`)
+    INPUTS = 0  # of a product, in 8 bits (`kernels`, `panels`, `amx_bytes`) or in bf16 (`amx`)
     SCALES = 1  # float32: what 1 stands for in 8 bits
     TOTALS = 2  # float32: sums that the weights' offsets need, see `kernels.round_inputs`
     SUMS = 3  # of whole numbers, see there; or what a chunk's sums begin with, see `panels.round_into_panel`
@@ -151,21 +151,34 @@ COUNTS = 2  # of tiles taken, for each step: of its product and of what adapters
 # Many tokens are multiplied in panels, where that is faster: in 8 bits (`panels`), or in bf16 where AMX can be used (`amx`)
 HAS_PANELS = hardware.has_vnni() or hardware.has_dotprod()
 IN_BF16 = hardware.amx().value
+NARROW = 768  # below this width a model's answers change too much with `CHUNK`
 PANELS_FROM = 24  # tokens: with fewer, to round codes takes longer than it saves
 BF16_PANEL_TOKENS, INT8_PANEL_TOKENS = 32, 12
 PANEL_TOKENS = BF16_PANEL_TOKENS if IN_BF16 else INT8_PANEL_TOKENS
 INPUT_BYTES = 2 if IN_BF16 else 1  # of a number of a panel
 PAIR_COLUMNS = 640 if IN_BF16 else CHUNK  # of two tiles, whose weights stay in the nearest cache
+# AMX multiplies in 8 bits where a model bears it, with a scale for so many columns: of other `Job.CHUNK_COLUMNS` in bf16
+AMX_CHUNK = 2 * CHUNK
+BYTE_CHUNKS = 4  # of two tiles in 8 bits, in that cache
 PAIR_BYTES = 2 * TILE_ROWS * INPUT_BYTES * PAIR_COLUMNS
 TOKENS_A_PART = 672 if IN_BF16 else 336  # at most, of a prompt, whose intermediate results stay in a CPU's caches
 PART_TOKENS = TOKENS_A_PART + PANEL_TOKENS  # a few more may be read, if not used
 SUMS_BYTES = 4 * TILE_ROWS * PART_TOKENS  # of a tile
-GATED_BYTES = 4 * CHUNK * PART_TOKENS
-# of a thread: two tiles' sums, scales, zeros and codes, and a chunk of a gate's results
+GATED_BYTES = 4 * (AMX_CHUNK if IN_BF16 else CHUNK) * PART_TOKENS
+CHUNK_SUMS_BYTES = 4 * 2 * TILE_ROWS * BF16_PANEL_TOKENS if IN_BF16 else 0  # of two tiles and a panel, as whole numbers
+# of a thread: two tiles' sums, scales, zeros and codes, two chunks' sums, and a chunk of a gate's results
 SCALES_AFTER = 2 * SUMS_BYTES
-ZEROS_AFTER = SCALES_AFTER + 2 * 4 * TILE_ROWS
+ZEROS_AFTER = SCALES_AFTER + BYTE_CHUNKS * 2 * 4 * TILE_ROWS
 CODES_AFTER = ZEROS_AFTER + 2 * 4 * TILE_ROWS
-PAIR_ROOM = CODES_AFTER + PAIR_BYTES + GATED_BYTES
+CHUNK_SUMS_AFTER = CODES_AFTER + PAIR_BYTES
+PAIR_ROOM = CHUNK_SUMS_AFTER + 2 * CHUNK_SUMS_BYTES + GATED_BYTES
+
+
+def chunk_of(width: int, *, has_experts: bool) -> int:
+    """`Job.CHUNK_COLUMNS` of a model of this width, whose nearness nothing else asks for. By AMX in 8 bits no mixture was measured."""
+    if width < NARROW:
+        return FINE_CHUNK
+    return AMX_CHUNK if IN_BF16 and not has_experts else CHUNK
 
 
 def tokens_a_part(tokens: int) -> int:

@@ -12,14 +12,23 @@ from typing import Any
 import numpy as np
 
 from nomoat import jit
-from nomoat.engine import amx, experts, panels, step_tables
+from nomoat.engine import amx, amx_bytes, experts, panels, step_tables
 from nomoat.engine.attention_kernels import prefetch
 from nomoat.engine.attention_tables import VIEW_NUMBERS, Attention, View
 from nomoat.engine.elementwise import add, add_norm, copy, copy_rows, gate, gelu_gate, norm
 from nomoat.engine.kernels import AHEAD
-from nomoat.engine.products import add_beside, multiply_in_place, multiply_pair, multiply_tile, round_panels, round_some
+from nomoat.engine.products import (
+    add_beside,
+    multiply_in_place,
+    multiply_pair,
+    multiply_tile,
+    round_for_amx,
+    round_panels,
+    round_some,
+)
 from nomoat.engine.step_tables import (
     ADAPTER_STEP_NUMBERS,
+    AMX_CHUNK,
     ATTENTION,
     CHOICE,
     COPY_BYTES,
@@ -105,7 +114,7 @@ def _multiply_panels(
             for tile in range(after, min(after + 2, count)):
                 prefetch(step[Step.TILES] + tile * step[Step.TILE_BYTES], AHEAD)
             if IN_BF16 and (step[Step.KIND] != Kind.ADD or step[Step.VECTOR] == 0):
-                multiply_in_place(step, beside, room, owners, tokens, t, t + both - 1, sums, y)
+                multiply_in_place(step, beside, room, owners, tokens, chunk, t, t + both - 1, sums, y)
                 continue
             multiply_pair(step, beside, room, owners, tokens, chunk, blocks, t, t + both - 1, sums)
             for tile in range(both):
@@ -144,8 +153,10 @@ def _multiply_gated(step: Any, beside: Any, room: Any, owners: Any, tokens: Any,
             _gate(step, sums, sums + SUMS_BYTES, tokens * TILE_ROWS)
             panels.write_sums(sums, gated + 4 * n * TILE_ROWS, tokens, 4 * width)
         if IN_BF16:
-            next_panels = room[Room.NEXT_INPUTS] + c * chunk * amx.COLUMN_BYTES
-            amx.round_into_panels(gated, 4 * width, 0, tokens, width, next_panels, columns * amx.COLUMN_BYTES)
+            in_bytes = chunk == AMX_CHUNK
+            next_panels = room[Room.NEXT_INPUTS] + c * chunk * (amx_bytes.COLUMN_BYTES if in_bytes else amx.COLUMN_BYTES)
+            scales = room[Room.NEXT_SCALES] + 4 * c * blocks * PANEL_TOKENS
+            round_for_amx(gated, 4 * width, next_panels, scales, 0, tokens, width, columns, chunk, blocks)
         else:
             next_panels, number = room[Room.NEXT_INPUTS] + c * chunk * blocks * PANEL_TOKENS, 4 * c * blocks * PANEL_TOKENS
             scales, firsts = room[Room.NEXT_SCALES] + number, room[Room.NEXT_SUMS] + number
@@ -292,7 +303,7 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
         _round_rows(job[Job.ATTENDED] + 4 * first * columns, 4 * columns, room, tokens, columns, chunk, blocks, threads, me)
         jit.meet(state, threads)
     if IN_BF16 and blocks:
-        amx.take_registers(tokens)
+        amx.take_registers(PANEL_TOKENS if chunk == AMX_CHUNK else tokens)
     at, none = 0, np.int64(0)  # a number that numba knows would have it compile all once more for it
     for number in range(len(steps)):
         step = steps[number]
