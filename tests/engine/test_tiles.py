@@ -117,6 +117,15 @@ def test_many_tokens_are_multiplied_by_amx_in_bf16_or_in_8_bits(type_name: str, 
         assert np.sqrt(errors.max()) < 2 * most * size, tokens  # of no token is it much larger
 
 
+@pytest.mark.skipif(not step_tables.IN_BF16, reason="this CPU has no AMX, or the system does not give it")
+@pytest.mark.parametrize("chunk", [tiles.FINE_CHUNK, step_tables.AMX_CHUNK])
+def test_by_amx_a_token_is_computed_alike_whatever_is_beside_it(chunk: int) -> None:
+    raw, x_MC = raw_rows("Q5_0", 48, 1568), np.random.default_rng(1).normal(size=(700, 1568)).astype(np.float32)
+    alone = product(x_MC[:24], raw, "Q5_0", chunk=chunk)
+    for tokens in (33, 49, 64, 700):
+        assert np.array_equal(product(x_MC[:tokens], raw, "Q5_0", chunk=chunk)[:24], alone), tokens
+
+
 @needs_instructions
 @pytest.mark.parametrize("tokens", [20, 33, 70])
 @pytest.mark.parametrize("has_bias", [False, True])
@@ -130,8 +139,7 @@ def test_products_of_many_are_added_whatever_the_columns_and_tiles(tokens: int, 
     made = tiles.tiled(raw, "Q8_0").reshape(-1)
     weights = np.concatenate([made, bias_R.view(np.uint8)])
     after_1MR = np.full((1, tokens, 80), np.nan, np.float32)
-    chunk = step_tables.chunk_of(columns, has_experts=False)
-    program = Program([("add", "Q8_0", 80, 0, len(made) if has_bias else -1)], weights.ctypes.data, columns, width=80, chunk=chunk)
+    program = Program([("add", "Q8_0", 80, 0, len(made) if has_bias else -1)], weights.ctypes.data, columns, width=80)
     program.run(x_MC[None], before_MR[None], after_1MR, [])
     exact = before_MR + x_MC @ dequantised(raw, "Q8_0").T + bias_R
     assert np.sqrt(np.mean((after_1MR[0] - exact) ** 2)) < ROUNDING * np.sqrt(np.mean(exact**2))

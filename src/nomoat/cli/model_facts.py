@@ -249,15 +249,16 @@ def layout_facts(path: Path) -> dict[str, Any]:
     if kv_sizes is None:
         chosen = asdict(layout.choose(sizes, stored, threads=config.threads()))
     else:
-        width_chunk = step_tables.chunk_of(sizes.width, has_experts=bool(sizes.experts))
-        chosen = _native_facts(kv_sizes, layout.chunk_told(stored, architecture) or width_chunk)
+        told, has_experts = layout.chunk_told(stored, architecture), bool(sizes.experts)
+        chunks = [told or step_tables.chunk_of(sizes.width, is_out=is_out, has_experts=has_experts) for is_out in (False, True)]
+        chosen = _native_facts(kv_sizes, *chunks)
     return {**stored.as_dict(), "is": str(stored), "bytes": stored.bytes_of(source), **chosen}
 
 
-def _native_facts(kv_sizes: tuple[int, int], chunk: int) -> dict[str, Any]:
+def _native_facts(kv_sizes: tuple[int, int], chunk: int, chunk_of_outputs: int) -> dict[str, Any]:
     """How nomoat's own passes compute, as `Layout` says it of OpenVINO.
 
-    `kv_sizes`: see `footprint.kv_sizes`. `chunk`: see `step_tables.Job`.
+    `kv_sizes`: see `footprint.kv_sizes`. Chunks: see `step_tables.chunk_of`.
     """
     from nomoat.engine import step_tables
 
@@ -274,9 +275,9 @@ def _native_facts(kv_sizes: tuple[int, int], chunk: int) -> dict[str, Any]:
         prompts = hardware.Detected("bf16", f"by AMX, {many}: 8 bits would break the bound of this quality, width or family")
     elif step_tables.HAS_PANELS:
         by = "AMX" if step_tables.IN_BF16 else "dotprod" if hardware.has_dotprod() else "VNNI"
-        prompts = hardware.Detected(
-            "int8", f"by {by}, {many}: weights are rounded to 8 bits, with a scale a row for each {chunk} columns"
-        )
+        rest = "; queries, keys, values and logits in bf16" if chunk_of_outputs < chunk else ""
+        how = f"weights are rounded to 8 bits, with a scale a row for each {chunk} columns{rest}"
+        prompts = hardware.Detected("int8", f"by {by}, {many}: {how}")
     properties, reasons = ({name: getattr(one, of) for name, one in detected.items()} for of in ("value", "reason"))
     return {"properties": properties, "reasons": reasons, "prompts": asdict(prompts)}
 

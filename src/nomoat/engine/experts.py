@@ -177,9 +177,9 @@ def _multiply_two(
                 add(step[Step.VECTOR] + 4 * t * TILE_ROWS, y + 4 * (m * step[Step.ROWS] + t * TILE_ROWS), TILE_ROWS)
     elif IN_BF16:
         amx.take_registers(count)
-        multiply_in_place(step, step, room, none, count, chunk, first, second, sums, y)
+        multiply_in_place(step, step, room, none, count, first, second, sums, y)
     else:
-        multiply_pair(step, step, room, none, count, chunk, -(-count // PANEL_TOKENS), first, second, sums)
+        multiply_pair(step, step, room, none, count, -(-count // PANEL_TOKENS), first, second, sums)
         for t in range(first, second + 1):
             panels.write_sums(sums + (t - first) * SUMS_BYTES, y + 4 * t * TILE_ROWS, count, 4 * step[Step.ROWS])
 

@@ -141,10 +141,10 @@ def _multiply_amx_bytes(
 
 @jit.kernel
 def _multiply_amx(
-    step: Any, room: Any, tokens: Any, chunk: Any, first: Any, second: Any, own: Any, starts: Any, start_tile_bytes: Any,
+    step: Any, room: Any, tokens: Any, first: Any, second: Any, own: Any, starts: Any, start_tile_bytes: Any,
     start_row_bytes: Any, sums: Any, tile_bytes: Any, row_bytes: Any,
 ) -> None:  # fmt: skip
-    if chunk == AMX_CHUNK:
+    if step[Step.CHUNK] == AMX_CHUNK:
         _multiply_amx_bytes(
             step, room, tokens, first, second, own, starts, start_tile_bytes, start_row_bytes, sums, tile_bytes, row_bytes
         )
@@ -167,13 +167,13 @@ def _multiply_amx(
 
 @jit.kernel
 def _multiply_bytes(
-    step: Any, room: Any, tokens: Any, chunk: Any, blocks: Any, first: Any, second: Any, scales: Any, codes: Any, starts: Any,
+    step: Any, room: Any, tokens: Any, blocks: Any, first: Any, second: Any, scales: Any, codes: Any, starts: Any,
     start_tile_bytes: Any, sums: Any,
 ) -> None:  # fmt: skip
     """The same in 8 bits by other instructions. The sums of a tile's tokens lie together."""
     for tile in range(2):
         panels.begin_sums(sums + tile * SUMS_BYTES, starts + tile * start_tile_bytes, blocks * PANEL_TOKENS)
-    columns, group = step[Step.COLUMNS], step[Step.GROUP]
+    columns, group, chunk = step[Step.COLUMNS], step[Step.GROUP], step[Step.CHUNK]
     for start in range(0, columns, chunk):
         width = min(chunk, columns - start)
         for tile, t in enumerate((first, second)):
@@ -200,31 +200,29 @@ def _starts(step: Any, first: Any, second: Any, zeros: Any) -> Any:
 
 @jit.kernel
 def multiply_pair(
-    step: Any, beside: Any, room: Any, owners: Any, tokens: Any, chunk: Any, blocks: Any, first: Any, second: Any, sums: Any
+    step: Any, beside: Any, room: Any, owners: Any, tokens: Any, blocks: Any, first: Any, second: Any, sums: Any
 ) -> None:
     """The products of two tiles and the panels of a part, with their biases. What they need themselves lies after the sums."""
     codes = sums + CODES_AFTER
     starts, to_second = _starts(step, first, second, sums + ZEROS_AFTER)
     if IN_BF16:
-        _multiply_amx(step, room, tokens, chunk, first, second, sums, starts, to_second, 0, sums, SUMS_BYTES, 4 * TILE_ROWS)
+        _multiply_amx(step, room, tokens, first, second, sums, starts, to_second, 0, sums, SUMS_BYTES, 4 * TILE_ROWS)
     else:
-        _multiply_bytes(step, room, tokens, chunk, blocks, first, second, sums + SCALES_AFTER, codes, starts, to_second, sums)
+        _multiply_bytes(step, room, tokens, blocks, first, second, sums + SCALES_AFTER, codes, starts, to_second, sums)
     if owners:
         for tile, t in enumerate((first, second)):
             add_beside(beside, room, owners, sums + tile * SUMS_BYTES, 4 * TILE_ROWS, tokens, t)
 
 
 @jit.kernel
-def multiply_in_place(
-    step: Any, beside: Any, room: Any, owners: Any, tokens: Any, chunk: Any, first: Any, second: Any, own: Any, y: Any
-) -> None:
+def multiply_in_place(step: Any, beside: Any, room: Any, owners: Any, tokens: Any, first: Any, second: Any, own: Any, y: Any) -> None:
     """The same by AMX, written or added to y without a detour. `own`: where a thread's memory begins."""
     row_bytes, to_second, here = 4 * step[Step.ROWS], 4 * (second - first) * TILE_ROWS, y + 4 * first * TILE_ROWS
     starts, start_to_second = _starts(step, first, second, own + ZEROS_AFTER)
     start_row_bytes = 0
     if step[Step.KIND] == Kind.ADD:
         starts, start_to_second, start_row_bytes = here, to_second, row_bytes
-    _multiply_amx(step, room, tokens, chunk, first, second, own, starts, start_to_second, start_row_bytes, here, to_second, row_bytes)
+    _multiply_amx(step, room, tokens, first, second, own, starts, start_to_second, start_row_bytes, here, to_second, row_bytes)
     if owners:
         for t in range(first, second + 1):
             add_beside(beside, room, owners, y + 4 * t * TILE_ROWS, row_bytes, tokens, t)

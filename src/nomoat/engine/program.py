@@ -192,7 +192,7 @@ def _product_row(type_name: str, rows: int, columns: int, address: int, chunk: i
     row[Step.PANELS_CODE] = to_panels_of(type_name, in_words=in_words).address if HAS_PANELS else 0
     row[Step.GROUP] = GROUP_CODES[type_name]
     row[Step.TILES], row[Step.TILE_BYTES] = address, columns // BLOCKS[type_name][0] * TILE_BYTES[type_name]
-    row[Step.KIND], row[Step.ROWS], row[Step.COLUMNS] = Kind.OUT, rows, columns
+    row[Step.KIND], row[Step.ROWS], row[Step.COLUMNS], row[Step.CHUNK] = Kind.OUT, rows, columns, chunk
     return row
 
 
@@ -224,14 +224,15 @@ class Program:
         """
         table = np.zeros((len(steps), STEP_NUMBERS), np.int64)
         has_experts = any(step[0].startswith("choose") for step in steps)
-        self.chunk = chunk or chunk_of(width or columns, has_experts=has_experts)
+        inner = chunk or chunk_of(width or columns, is_out=False, has_experts=has_experts)
+        of_outputs = chunk or chunk_of(width or columns, is_out=True, has_experts=has_experts)
         for number, (kind, type_name, rows, place, vector, *mixture) in enumerate(steps):
             if kind in ("norm", "add_norm", "add_shared"):
                 columns = rows
             elif kind in ("choose", "choose_of_all"):
-                table[number, Step.COLUMNS] = columns
+                table[number, Step.COLUMNS], table[number, Step.CHUNK] = columns, inner
             else:
-                table[number] = _product_row(type_name, rows, columns, address + place, self.chunk)
+                table[number] = _product_row(type_name, rows, columns, address + place, of_outputs if kind == "out" else inner)
                 columns = rows // 2 if kind in ("gated", "gelu_gated", "experts_gated", "experts_clamped") else columns
             table[number, Step.EXPERTS : Step.CHOSEN + 1] = mixture or 0
             table[number, Step.KIND], table[number, Step.ROWS] = Kind[kind.upper()], rows
@@ -255,10 +256,8 @@ class Program:
 
     def add_beside(self, number: int, added: Beside) -> None:
         """Let adapters add to a step's result, for tokens that have one."""
-        row = self.beside[number]
-        row[:STEP_NUMBERS] = _product_row(
-            WHOLE_BYTES, added.rows, int(self.steps[number, Step.COLUMNS]), added.tiles.ctypes.data, self.chunk
-        )
+        row, (columns, chunk) = self.beside[number], map(int, self.steps[number, [Step.COLUMNS, Step.CHUNK]])
+        row[:STEP_NUMBERS] = _product_row(WHOLE_BYTES, added.rows, columns, added.tiles.ctypes.data, chunk)
         row[AdapterStep.B_TILES], row[AdapterStep.NUM_TILES] = added.places.ctypes.data, added.places.shape[1]
         row[AdapterStep.USERS] = added.users.ctypes.data
         self._kept.append(added)
@@ -284,7 +283,7 @@ class Program:
         places = (array.ctypes.data for array in (team().state, self.steps, self.room, self.beside))
         row[[Job.STATE, Job.STEPS, Job.ROOM, Job.ADAPTER_STEPS]] = [*places]
         row[Job.NUM_STEPS], row[Job.NEXT_TILES] = len(self.steps), taken
-        row[Job.WIDTH], row[Job.EPSILON], row[Job.CHUNK_COLUMNS] = self.width, self.epsilon, self.chunk
+        row[Job.WIDTH], row[Job.EPSILON] = self.width, self.epsilon
         return row
 
     def run(self, seen: Any, before: Any, after: Any, outputs: Sequence[Any]) -> None:

@@ -67,6 +67,7 @@ class Step(IntEnum):
     VECTOR = 8
     EXPERTS = 9  # of a mixture, whose ROWS are those of one expert
     CHOSEN = 10  # of them, by each token
+    CHUNK = 11  # columns that share a scale where many tokens are multiplied in 8 bits; by AMX in bf16, unless it is `AMX_CHUNK`
 
 
 class AdapterStep(IntEnum):
@@ -132,15 +133,14 @@ class Job(IntEnum):
     OUTPUTS = 11  # addresses of the results of up to three steps `OUT`
     WEIGHT = 11  # in place of these: address of the last norm's weights
     WANTED = 11  # or, of a choice, of the places of the tokens among those before
-    CHUNK_COLUMNS = 14  # columns that share a scale where many tokens are multiplied in 8 bits
-    ADAPTER_STEPS = 15  # address of the table of `AdapterStep`
-    ADAPTERS = 16  # address of each token's adapter, -1 for none; 0: no token has one
-    IN_PANELS = 17  # not 0: however few tokens there are, they are multiplied as many are
+    ADAPTER_STEPS = 14  # address of the table of `AdapterStep`
+    ADAPTERS = 15  # address of each token's adapter, -1 for none; 0: no token has one
+    IN_PANELS = 16  # not 0: however few tokens there are, they are multiplied as many are
 
 
 GATE_LIMIT, GATE_SLOPE = 7.0, 1.702  # see `elementwise.clamped_gate`
 ATTENTION, LAST_NORM, CHOICE = 0, -1, -2  # what stands for a number of steps in jobs that are none
-MOST_OUTPUTS = Job.CHUNK_COLUMNS - Job.OUTPUTS
+MOST_OUTPUTS = Job.ADAPTER_STEPS - Job.OUTPUTS
 STEP_NUMBERS, B_TILE_NUMBERS, ROOM_NUMBERS = len(Step), len(BTile), len(Room)
 ADAPTER_STEP_NUMBERS = STEP_NUMBERS + len(AdapterStep)
 JOB_NUMBERS = Job.IN_PANELS + 1
@@ -157,7 +157,7 @@ BF16_PANEL_TOKENS, INT8_PANEL_TOKENS = 32, 12
 PANEL_TOKENS = BF16_PANEL_TOKENS if IN_BF16 else INT8_PANEL_TOKENS
 INPUT_BYTES = 2 if IN_BF16 else 1  # of a number of a panel
 PAIR_COLUMNS = 640 if IN_BF16 else CHUNK  # of two tiles, whose weights stay in the nearest cache
-# AMX multiplies in 8 bits where a model bears it, with a scale for so many columns: of other `Job.CHUNK_COLUMNS` in bf16
+# AMX multiplies in 8 bits where a model bears it, with a scale for so many columns
 AMX_CHUNK = 2 * CHUNK
 BYTE_CHUNKS = 4  # of two tiles in 8 bits, in that cache
 PAIR_BYTES = 2 * TILE_ROWS * INPUT_BYTES * PAIR_COLUMNS
@@ -174,11 +174,14 @@ CHUNK_SUMS_AFTER = CODES_AFTER + PAIR_BYTES
 PAIR_ROOM = CHUNK_SUMS_AFTER + 2 * CHUNK_SUMS_BYTES + GATED_BYTES
 
 
-def chunk_of(width: int, *, has_experts: bool) -> int:
-    """`Job.CHUNK_COLUMNS` of a model of this width, whose nearness nothing else asks for. By AMX in 8 bits no mixture was measured."""
-    if width < NARROW:
-        return FINE_CHUNK
-    return AMX_CHUNK if IN_BF16 and not has_experts else CHUNK
+def chunk_of(width: int, *, is_out: bool, has_experts: bool) -> int:
+    """`Step.CHUNK` in a model of this width, if nothing asks for another. By AMX in 8 bits no mixture was measured.
+
+    `is_out`: queries, keys, values and logits, which change the answers of narrow models most.
+    """
+    if IN_BF16 and not has_experts and not (is_out and width < NARROW):
+        return AMX_CHUNK
+    return FINE_CHUNK if width < NARROW else CHUNK
 
 
 def tokens_a_part(tokens: int) -> int:
