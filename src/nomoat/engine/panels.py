@@ -3,7 +3,7 @@
 So 64 products are one instruction and a sum is scaled once a chunk, where `kernels` scales it once a group: for that weights are
 rounded a second time, to 8 bits. Two tiles and `PANEL_TOKENS` tokens are worked on together, whose sums fill the registers; a chunk
 of two tiles stays in the nearest cache for all tokens of a part. Only for CPUs with VNNI, or ARM's products of bytes: elsewhere
-8 bits take more instructions than a file's own codes, whose products are added in 16 bits (`Emit.dot`).
+8 bits take more instructions than a file's own codes, whose products are added in 16 bits (`Emit.dot`). By AMX `amx_bytes` multiplies.
 
 A panel is the inputs of `PANEL_TOKENS` tokens, four columns of each: [chunk][panel][column / 4][token][4].
 """
