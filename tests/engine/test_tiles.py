@@ -534,7 +534,7 @@ def test_a_pass_of_our_own_gives_the_reference_s_logits(tmp_path: Path, small_on
     for step in (1, 8, 40):
         own = passes(ours, ids, step)
         assert np.sqrt(np.mean((own - expected) ** 2)) < 0.05 * np.std(expected)  # without any one of these it is 0.14 and more
-        assert (own.argmax(-1) == expected.argmax(-1)).mean() > (0.85 if name == "gemma2" else 0.9)  # capped logits lie close together
+        assert (own.argmax(-1) == expected.argmax(-1)).mean() > 0.85  # random weights' logits lie close together
 
 
 @needs_instructions

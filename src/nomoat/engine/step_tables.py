@@ -148,7 +148,7 @@ LAST_BIT = 62  # of USERS: stands for all further adapters
 COPY_BYTES = 8 * CACHE_LINE  # of a thread's two copies of `Room` and one of `Step`, the last two for experts
 PIECES = 8  # of a product, for each thread: one that is slower takes fewer
 COUNTS = 2  # of tiles taken, for each step: of its product and of what adapters add
-# Many tokens are multiplied in panels, where that is faster: in 8 bits (`panels`), or in bf16 where AMX can be used (`amx`)
+# Many tokens are multiplied in panels, where that is faster: in 8 bits (`panels`), or by AMX in 8 bits or bf16 (`amx_bytes`, `amx`)
 HAS_PANELS = hardware.has_vnni() or hardware.has_dotprod()
 IN_BF16 = hardware.amx().value
 NARROW = 768  # below this width a model's answers change too much with `CHUNK`

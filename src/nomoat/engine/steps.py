@@ -253,11 +253,8 @@ def _ask_experts(
 
     In panels where a whole part of a prompt has many pairs for each expert, so that a token's way never depends on the others.
     """
-    none, chunk, room = (
-        np.int64(0),
-        step[Step.CHUNK],
-        jit.longs_at(shared[Room.COPIES] + COPY_BYTES * me + 8 * ROOM_NUMBERS, ROOM_NUMBERS),
-    )
+    none, chunk = np.int64(0), step[Step.CHUNK]
+    room = jit.longs_at(shared[Room.COPIES] + COPY_BYTES * me + 8 * ROOM_NUMBERS, ROOM_NUMBERS)
     for at in range(ROOM_NUMBERS):
         room[at] = shared[at]
     together = share if TOKENS_A_PART * step[Step.CHOSEN] >= MANY_PAIRS * step[Step.EXPERTS] else 1
