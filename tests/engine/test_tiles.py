@@ -632,7 +632,7 @@ def test_a_pass_sees_no_further_back_than_the_window(tmp_path: Path, small_ones_
     ours, theirs, ids = of_usual_decoder(tmp_path / "llama.gguf", type_name="Q4_0")
     for step in (8, 40):
         own = passes(ours, ids, step)
-        assert np.sqrt(np.mean((own - passes(theirs, ids, step)) ** 2)) < 0.03 * np.std(own)
+        assert np.sqrt(np.mean((own - passes(theirs, ids, step)) ** 2)) < 0.04 * np.std(own)  # without a window 1.06
 
 
 @needs_instructions
