@@ -30,10 +30,11 @@ def raw_rows(type_name: str, rows: int, columns: int, *, seed: int = 0) -> npt.N
     return blocks.reshape(rows, -1)
 
 
-def product(x_MC: npt.NDArray[np.float32], raw: npt.NDArray[np.uint8], type_name: str) -> npt.NDArray[np.float32]:
+def product(x_MC: npt.NDArray[np.float32], raw: npt.NDArray[np.uint8], type_name: str, *, chunk: int = 0) -> npt.NDArray[np.float32]:
+    """`chunk`: see `Program`."""
     made = tiles.tiled(raw, type_name)
     y_1MR = np.full((1, len(x_MC), len(raw)), np.nan, np.float32)
-    Program([("out", type_name, len(raw), 0, -1)], made.ctypes.data, x_MC.shape[1]).run(x_MC[None], None, None, [y_1MR])
+    Program([("out", type_name, len(raw), 0, -1)], made.ctypes.data, x_MC.shape[1], chunk=chunk).run(x_MC[None], None, None, [y_1MR])
     return y_1MR[0]
 
 

@@ -30,10 +30,11 @@ from nomoat.progress import Progress
 log = logging.getLogger("nomoat.machine_code")
 # what compiled code is made of
 SOURCES = (
-    "jit.py", "engine/amx.py", "engine/attention.py", "engine/attention_amx.py", "engine/attention_amx_kernels.py",
-    "engine/attention_kernels.py", "engine/attention_tables.py", "engine/blocks.py", "engine/codes.py", "engine/elementwise.py",
-    "engine/emit.py", "engine/experts.py", "engine/kernels.py", "engine/kv_cache.py", "engine/panels.py", "engine/products.py",
-    "engine/step_tables.py", "engine/steps.py", "engine/team.py", "engine/team_kernels.py", "engine/tiles.py", "tune/kernels.py",
+    "jit.py", "engine/amx.py", "engine/amx_bytes.py", "engine/attention.py", "engine/attention_amx.py",
+    "engine/attention_amx_kernels.py", "engine/attention_kernels.py", "engine/attention_tables.py", "engine/blocks.py",
+    "engine/codes.py", "engine/elementwise.py", "engine/emit.py", "engine/experts.py", "engine/kernels.py", "engine/kv_cache.py",
+    "engine/panels.py", "engine/products.py", "engine/step_tables.py", "engine/steps.py", "engine/team.py", "engine/team_kernels.py",
+    "engine/tiles.py", "tune/kernels.py",
 )  # fmt: skip
 PATIENCE_SECONDS = 300.0  # how long to wait for another process that compiles and has nothing done meanwhile
 SECONDS_TO_NEXT_LOOK = 0.1

@@ -11,7 +11,7 @@ from shell import Done
 from tiny import write_tiny_gguf
 
 from nomoat import footprint, hardware
-from nomoat.engine import step_tables
+from nomoat.engine import layout, step_tables
 
 Nomoat = Callable[..., Done]
 HUB = "hf:owner/repo/m.gguf"
@@ -136,21 +136,30 @@ def test_small_prices_have_no_exponent(empty_home: Path, nomoat: Nomoat) -> None
     assert "price: $0.00001 in, $1,234,567.00 out per million tokens (as of 2026-11; " in out
 
 
+AT_ONCE = "where 24 tokens or more are read at once"
+ROUNDED = "weights are rounded to 8 bits, with a scale a row for each"
+
+
 @pytest.mark.parametrize(
-    ("in_bf16", "has_panels", "prompts"),
+    ("in_bf16", "has_panels", "told", "narrow", "prompts"),
     [
-        (True, True, "prompts: bf16 (by AMX, where 24 tokens or more are read at once)"),
-        (False, True, "prompts: int8 (by VNNI, where 24 tokens or more are read at once: weights are rounded to 8 bits"),
-        (False, False, "prompts: codes (the form of answers)"),
+        (True, True, 64, 768, f"prompts: bf16 (by AMX, {AT_ONCE}: 8 bits would break the bound of this quality, width or family)"),
+        (True, True, 0, 768, f"prompts: int8 (by AMX, {AT_ONCE}: {ROUNDED} 256 columns; queries, keys, values and logits in bf16)"),
+        (True, True, 0, 1, f"prompts: int8 (by AMX, {AT_ONCE}: {ROUNDED} 256 columns)"),
+        (False, True, 0, 768, f"prompts: int8 (by VNNI, {AT_ONCE}: {ROUNDED} 64 columns)"),
+        (False, False, 0, 768, "prompts: codes (the form of answers)"),
     ],
 )
 def test_show_says_how_the_passes_compute_that_nomoat_does_itself(
-    in_bf16: bool, has_panels: bool, prompts: str, tiny_gguf: Path, nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    in_bf16: bool, has_panels: bool, told: int, narrow: int, prompts: str, tiny_gguf: Path, nomoat: Nomoat,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"avx2", "fma", "f16c"}))
     monkeypatch.setattr(footprint, "FEW_WEIGHTS", 0)
     monkeypatch.setattr(step_tables, "IN_BF16", in_bf16)
     monkeypatch.setattr(step_tables, "HAS_PANELS", has_panels)
+    monkeypatch.setattr(step_tables, "NARROW", narrow)
+    monkeypatch.setattr(layout, "chunk_told", lambda stored, architecture: told)
     monkeypatch.setenv("NOMOAT_THREADS", "2")
     out = nomoat("show", str(tiny_gguf)).stdout
     assert (

@@ -46,7 +46,8 @@ from tests.engine.test_adapters import EXACT
 needs_instructions = pytest.mark.skipif(
     not footprint.has_native_kernels(), reason="nomoat's own products need AVX2, FMA and F16C, or ARM's dotprod"
 )
-ROUNDING = 0.012  # of the root mean square: inputs have 8 bits, with a scale for each 32
+# of the root mean square: inputs have 8 bits, with a scale for each 32; by AMX for each 256, as weights then have
+ROUNDING, AMX_ROUNDING = 0.012, 0.015
 BF16_ROUNDING = 0.004
 NATIVE_CASES = [
     "exaone", "exaone4", "exaone4, no window", "gemma", "gemma2", "gemma3", "glm4", "granite", "olmo2", "olmo3", "phi3, window",
@@ -97,36 +98,48 @@ def test_a_product_differs_by_the_rounding_of_its_inputs_alone(type_name: str) -
         x_MC[0, :32] = 0  # a group without a scale
         exact = x_MC @ weights_RC.T
         error = product(x_MC, raw, type_name) - exact
-        assert np.sqrt(np.mean(error**2)) < ROUNDING * np.sqrt(np.mean(exact**2)), tokens
+        most = AMX_ROUNDING if step_tables.IN_BF16 and tokens >= step_tables.PANELS_FROM else ROUNDING
+        assert np.sqrt(np.mean(error**2)) < most * np.sqrt(np.mean(exact**2)), tokens
 
 
 @pytest.mark.skipif(not step_tables.IN_BF16, reason="this CPU has no AMX, or the system does not give it")
 @pytest.mark.parametrize("type_name", TYPES)
-def test_many_tokens_are_multiplied_in_bf16_where_the_cpu_has_amx(type_name: str) -> None:
+@pytest.mark.parametrize(("chunk", "most"), [(tiles.FINE_CHUNK, BF16_ROUNDING), (step_tables.AMX_CHUNK, AMX_ROUNDING)])
+def test_many_tokens_are_multiplied_by_amx_in_bf16_or_in_8_bits(type_name: str, chunk: int, most: float) -> None:
     raw = raw_rows(type_name, 48, 1280)
     weights_RC = dequantised(raw, type_name)
     for tokens in (33, 48, 49, 700):
         x_MC = np.random.default_rng(1).normal(size=(tokens, 1280)).astype(np.float32)
         exact = x_MC @ weights_RC.T
-        errors = np.mean((product(x_MC, raw, type_name) - exact) ** 2, axis=1)
+        errors = np.mean((product(x_MC, raw, type_name, chunk=chunk) - exact) ** 2, axis=1)
         size = np.sqrt(np.mean(exact**2))
-        assert np.sqrt(errors.mean()) < BF16_ROUNDING * size, tokens
-        assert np.sqrt(errors.max()) < 2 * BF16_ROUNDING * size, tokens  # of no token is it much larger
+        assert np.sqrt(errors.mean()) < most * size, tokens
+        assert np.sqrt(errors.max()) < 2 * most * size, tokens  # of no token is it much larger
+
+
+@pytest.mark.skipif(not step_tables.IN_BF16, reason="this CPU has no AMX, or the system does not give it")
+@pytest.mark.parametrize("chunk", [tiles.FINE_CHUNK, step_tables.AMX_CHUNK])
+def test_by_amx_a_token_is_computed_alike_whatever_is_beside_it(chunk: int) -> None:
+    raw, x_MC = raw_rows("Q5_0", 48, 1568), np.random.default_rng(1).normal(size=(700, 1568)).astype(np.float32)
+    alone = product(x_MC[:24], raw, "Q5_0", chunk=chunk)
+    for tokens in (33, 49, 64, 700):
+        assert np.array_equal(product(x_MC[:tokens], raw, "Q5_0", chunk=chunk)[:24], alone), tokens
 
 
 @needs_instructions
 @pytest.mark.parametrize("tokens", [20, 33, 70])
 @pytest.mark.parametrize("has_bias", [False, True])
-def test_products_of_many_are_added_whatever_the_columns_and_tiles(tokens: int, has_bias: bool) -> None:
-    """Five tiles, of which the last has no second; columns in parts of different sizes (`step_tables.PAIR_COLUMNS`)."""
+@pytest.mark.parametrize("columns", [672, 1568])
+def test_products_of_many_are_added_whatever_the_columns_and_tiles(tokens: int, has_bias: bool, columns: int) -> None:
+    """Five tiles, of which the last has no second; columns in parts of different sizes, the last chunk no whole step of AMX's."""
     chance = np.random.default_rng(4)
-    raw = raw_rows("Q8_0", 80, 672)
-    x_MC, before_MR = chance.normal(size=(tokens, 672)).astype(np.float32), chance.normal(size=(tokens, 80)).astype(np.float32)
+    raw = raw_rows("Q8_0", 80, columns)
+    x_MC, before_MR = chance.normal(size=(tokens, columns)).astype(np.float32), chance.normal(size=(tokens, 80)).astype(np.float32)
     bias_R = chance.normal(size=80).astype(np.float32) * has_bias
     made = tiles.tiled(raw, "Q8_0").reshape(-1)
     weights = np.concatenate([made, bias_R.view(np.uint8)])
     after_1MR = np.full((1, tokens, 80), np.nan, np.float32)
-    program = Program([("add", "Q8_0", 80, 0, len(made) if has_bias else -1)], weights.ctypes.data, 672, width=80)
+    program = Program([("add", "Q8_0", 80, 0, len(made) if has_bias else -1)], weights.ctypes.data, columns, width=80)
     program.run(x_MC[None], before_MR[None], after_1MR, [])
     exact = before_MR + x_MC @ dequantised(raw, "Q8_0").T + bias_R
     assert np.sqrt(np.mean((after_1MR[0] - exact) ** 2)) < ROUNDING * np.sqrt(np.mean(exact**2))
@@ -521,7 +534,7 @@ def test_a_pass_of_our_own_gives_the_reference_s_logits(tmp_path: Path, small_on
     for step in (1, 8, 40):
         own = passes(ours, ids, step)
         assert np.sqrt(np.mean((own - expected) ** 2)) < 0.05 * np.std(expected)  # without any one of these it is 0.14 and more
-        assert (own.argmax(-1) == expected.argmax(-1)).mean() > (0.85 if name == "gemma2" else 0.9)  # capped logits lie close together
+        assert (own.argmax(-1) == expected.argmax(-1)).mean() > 0.85  # random weights' logits lie close together
 
 
 @needs_instructions
@@ -619,7 +632,7 @@ def test_a_pass_sees_no_further_back_than_the_window(tmp_path: Path, small_ones_
     ours, theirs, ids = of_usual_decoder(tmp_path / "llama.gguf", type_name="Q4_0")
     for step in (8, 40):
         own = passes(ours, ids, step)
-        assert np.sqrt(np.mean((own - passes(theirs, ids, step)) ** 2)) < 0.03 * np.std(own)
+        assert np.sqrt(np.mean((own - passes(theirs, ids, step)) ** 2)) < 0.04 * np.std(own)  # without a window 1.06
 
 
 @needs_instructions
@@ -648,7 +661,8 @@ def test_another_process_compiles_what_a_model_needs_before_it_is_asked(
 @needs_instructions
 def test_all_functions_are_told_of_as_they_are_compiled(kernels: None) -> None:
     functions = chain.functions(["Q5_0", "Q8_0"])
-    assert len(functions) == (13 if step_tables.HAS_PANELS else 11) + attention_tables.BY_AMX
+    of_panels = 2 * (step_tables.HAS_PANELS + step_tables.IN_BF16)
+    assert len(functions) == 11 + of_panels + attention_tables.BY_AMX
     done = subprocess.run([sys.executable, "-c", native.COMPILE, "Q5_0", "Q8_0"], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [f"{number} {len(functions)}" for number in range(len(functions) + 1)]
     assert all((machine_code.FOLDER / f"{function.symbol}.o").exists() for function in functions)

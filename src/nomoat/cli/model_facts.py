@@ -239,19 +239,27 @@ def _who(link: licences.Link) -> str:
 
 def layout_facts(path: Path) -> dict[str, Any]:
     """How the engine stores a file's weights at the quality that is set, and computes with them."""
-    from nomoat.engine import importer, layout
+    from nomoat.engine import importer, layout, step_tables
     from nomoat.engine.source import open_source
 
     source = open_source(path)
     stored = importer.planned(source)
     sizes, architecture = importer.read_sizes(source), architecture_of(source)
     kv_sizes = footprint.foretold_kv_sizes(architecture, sizes.head_dim, keeps_codes=stored.has_tiles, quality=stored.quality)
-    chosen = _native_facts(kv_sizes) if kv_sizes is not None else asdict(layout.choose(sizes, stored, threads=config.threads()))
+    if kv_sizes is None:
+        chosen = asdict(layout.choose(sizes, stored, threads=config.threads()))
+    else:
+        told, has_experts = layout.chunk_told(stored, architecture), bool(sizes.experts)
+        chunks = [told or step_tables.chunk_of(sizes.width, is_out=is_out, has_experts=has_experts) for is_out in (False, True)]
+        chosen = _native_facts(kv_sizes, *chunks)
     return {**stored.as_dict(), "is": str(stored), "bytes": stored.bytes_of(source), **chosen}
 
 
-def _native_facts(kv_sizes: tuple[int, int]) -> dict[str, Any]:
-    """How nomoat's own passes compute, as `Layout` says it of OpenVINO. `kv_sizes`: see `footprint.kv_sizes`."""
+def _native_facts(kv_sizes: tuple[int, int], chunk: int, chunk_of_outputs: int) -> dict[str, Any]:
+    """How nomoat's own passes compute, as `Layout` says it of OpenVINO.
+
+    `kv_sizes`: see `footprint.kv_sizes`. Chunks: see `step_tables.chunk_of`.
+    """
     from nomoat.engine import step_tables
 
     threads, keys_and_values = config.threads(), " and ".join(f"i{8 * size}" for size in kv_sizes)
@@ -263,13 +271,13 @@ def _native_facts(kv_sizes: tuple[int, int]) -> dict[str, Any]:
     }
     many = f"where {step_tables.PANELS_FROM} tokens or more are read at once"
     prompts = hardware.Detected("codes", "the form of answers")
-    if step_tables.IN_BF16:
-        prompts = hardware.Detected("bf16", f"by AMX, {many}")
+    if step_tables.IN_BF16 and chunk != step_tables.AMX_CHUNK:
+        prompts = hardware.Detected("bf16", f"by AMX, {many}: 8 bits would break the bound of this quality, width or family")
     elif step_tables.HAS_PANELS:
-        by = "dotprod" if hardware.has_dotprod() else "VNNI"
-        prompts = hardware.Detected(
-            "int8", f"by {by}, {many}: weights are rounded to 8 bits, with a scale a row for each chunk of columns"
-        )
+        by = "AMX" if step_tables.IN_BF16 else "dotprod" if hardware.has_dotprod() else "VNNI"
+        rest = "; queries, keys, values and logits in bf16" if chunk_of_outputs < chunk else ""
+        how = f"weights are rounded to 8 bits, with a scale a row for each {chunk} columns{rest}"
+        prompts = hardware.Detected("int8", f"by {by}, {many}: {how}")
     properties, reasons = ({name: getattr(one, of) for name, one in detected.items()} for of in ("value", "reason"))
     return {"properties": properties, "reasons": reasons, "prompts": asdict(prompts)}
 

@@ -1,8 +1,8 @@
 """Products of many tokens with weights by Intel's AMX, whose registers are tiles of sixteen rows: in bf16, with sums in float32.
 
 A tile of a file becomes numbers of 16 bits once for all tokens of a part. Nothing is scaled between the products, so a pass is nearer
-to float32 than one in 8 bits (`panels`), and no chunk of columns has a scale of its own. Only where the system lets this process use
-AMX (`step_tables.IN_BF16`).
+to float32 than one in 8 bits (`amx_bytes`, `panels`), and no chunk of columns has a scale of its own: for what 8 bits would change too
+much, see `step_tables.chunk_of`. Only where the system lets this process use AMX (`step_tables.IN_BF16`).
 
 A panel is the inputs of `PANEL_TOKENS` tokens, `STEP` columns of each: [panel][column / STEP][token][STEP].
 

@@ -26,7 +26,19 @@ from nomoat.engine.program import (
     team,
     to_panels_of,
 )
-from nomoat.engine.step_tables import ATTENTION, CHOICE, COUNTS, HAS_PANELS, JOB_NUMBERS, LAST_NORM, MOST_OUTPUTS, Job, Kind, Step
+from nomoat.engine.step_tables import (
+    ATTENTION,
+    CHOICE,
+    COUNTS,
+    HAS_PANELS,
+    IN_BF16,
+    JOB_NUMBERS,
+    LAST_NORM,
+    MOST_OUTPUTS,
+    Job,
+    Kind,
+    Step,
+)
 from nomoat.engine.team import COUNT, SERVE
 from nomoat.machine_code import Compiled
 
@@ -48,7 +60,8 @@ def functions(type_names: Iterable[str]) -> list[Compiled]:
     """All that models with matrices of these types need compiled, the longest first."""
     names = sorted(type_names)
     found = [SHARE_OF_JOBS, *reversed(ATTENTION_FUNCTIONS), *map(product_of, names), LAY_OUT, SERVE, ANNOUNCE, DO_SHARE, COUNT]
-    return [*found, *(map(to_panels_of, names) if HAS_PANELS else ())]
+    forms = (True, False) if IN_BF16 else (False,) if HAS_PANELS else ()
+    return [*found, *(to_panels_of(name, in_words=form) for form in forms for name in names)]
 
 
 class _Jobs:

@@ -179,7 +179,7 @@ def _multiply_two(
         amx.take_registers(count)
         multiply_in_place(step, step, room, none, count, first, second, sums, y)
     else:
-        multiply_pair(step, step, room, none, count, chunk, -(-count // PANEL_TOKENS), first, second, sums)
+        multiply_pair(step, step, room, none, count, -(-count // PANEL_TOKENS), first, second, sums)
         for t in range(first, second + 1):
             panels.write_sums(sums + (t - first) * SUMS_BYTES, y + 4 * t * TILE_ROWS, count, 4 * step[Step.ROWS])
 

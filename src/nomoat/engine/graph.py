@@ -20,12 +20,11 @@ import openvino as ov
 from openvino import opset13 as op
 from openvino.utils.node_factory import NodeFactory
 
-from nomoat import footprint
 from nomoat.engine import positions, tiles, weights
 from nomoat.engine.arch import ROUTERS, Architecture, Dimensions, Sight, score_scale, sights
 from nomoat.engine.custom_ops import TiledProduct, TiledRows
 from nomoat.engine.gguf import PLAIN_TYPES, FloatArray
-from nomoat.engine.layout import Storage
+from nomoat.engine.layout import Storage, chunk_told
 from nomoat.engine.positions import Node, i64
 from nomoat.engine.source import ModelSource
 from nomoat.engine.step_tables import GATE_LIMIT, GATE_SLOPE
@@ -95,7 +94,7 @@ class GraphBuilder:
     ) -> None:  # fmt: skip
         self.file, self.arch, self.sizes = file, arch, sizes
         self.storage = stored
-        self._chunk = tiles.FINE_CHUNK if stored.rounds_less or arch.name.startswith(footprint.OUTLIERS) else 0
+        self._chunk = chunk_told(stored, arch.name)
         self._delta = delta
         self._progress = progress
         self._arrays: list[Any] = []  # constants made with shared_memory do not keep their array alive

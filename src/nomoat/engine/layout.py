@@ -122,6 +122,11 @@ def _layer_name(tensor_name: str) -> str:
     return layers.get(name, name)
 
 
+def chunk_told(stored: Storage, architecture: str) -> int:
+    """Columns that share a scale where prompts are multiplied in 8 bits; 0: what is near enough for models of this width."""
+    return tiles.FINE_CHUNK if stored.rounds_less or architecture.startswith(footprint.OUTLIERS) else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """OpenVINO's CPU properties for a model, with the reason for each."""

@@ -3,7 +3,7 @@
 So 64 products are one instruction and a sum is scaled once a chunk, where `kernels` scales it once a group: for that weights are
 rounded a second time, to 8 bits. Two tiles and `PANEL_TOKENS` tokens are worked on together, whose sums fill the registers; a chunk
 of two tiles stays in the nearest cache for all tokens of a part. Only for CPUs with VNNI, or ARM's products of bytes: elsewhere
-8 bits take more instructions than a file's own codes, whose products are added in 16 bits (`Emit.dot`).
+8 bits take more instructions than a file's own codes, whose products are added in 16 bits (`Emit.dot`). By AMX `amx_bytes` multiplies.
 
 A panel is the inputs of `PANEL_TOKENS` tokens, four columns of each: [chunk][panel][column / 4][token][4].
 """
@@ -21,13 +21,13 @@ from nomoat import jit
 from nomoat.engine.codes import GROUPS, with_offsets
 from nomoat.engine.emit import BYTE, FLOAT, HALF, LOW_WORDS, WORD, Emit
 from nomoat.engine.kernels import AHEAD, HALF_ROUNDED
-from nomoat.engine.step_tables import INT8_PANEL_TOKENS
+from nomoat.engine.step_tables import IN_BF16, INT8_PANEL_TOKENS
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
 PANEL_TOKENS = INT8_PANEL_TOKENS
 FOUR_BYTES = 2 * TILE_ROWS * 4  # of both tiles' codes for four columns
 ROUNDED_TOGETHER = 4  # tokens
-ZERO = 128  # the byte that stands for a weight of 0 with VNNI: one operand of the instruction has no sign
+ZERO = 128  # the byte that stands for a weight of 0 with VNNI alone: one operand of the instruction has no sign
 FRACTION = 5  # bits behind the point while a code is scaled: the upper half of a product of two numbers of 16 bits with a sign
 
 
@@ -66,7 +66,7 @@ def _to_bytes(typing: Any, kind: Any, tile: Any, start: Any, groups: Any, codes:
                 added = builder.add(added, emit.word((ZERO << FRACTION) + (1 << FRACTION - 1)))
                 for number, four in enumerate(fours):
                     made = _scaled(emit, four, bits, factor, added)
-                    made = made if emit.has_vnni else emit.with_sign(made)
+                    made = made if emit.has_vnni and not IN_BF16 else emit.with_sign(made)
                     emit.store(made, emit.add(place, emit.size(number * FOUR_BYTES)))
         return context.get_dummy_value()
 

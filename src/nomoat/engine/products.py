@@ -8,10 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from nomoat import jit
-from nomoat.engine import amx, panels
+from nomoat.engine import amx, amx_bytes, panels
 from nomoat.engine.kernels import ROUNDED, round_inputs
 from nomoat.engine.step_tables import (
+    AMX_CHUNK,
     B_TILE_NUMBERS,
+    BYTE_CHUNKS,
+    CHUNK_SUMS_AFTER,
     CODES_AFTER,
     IN_BF16,
     PAIR_COLUMNS,
@@ -96,14 +99,81 @@ def _multiply_words(
 
 
 @jit.kernel
+def _multiply_amx_bytes(
+    step: Any, room: Any, tokens: Any, first: Any, second: Any, own: Any, starts: Any, start_tile_bytes: Any, start_row_bytes: Any,
+    sums: Any, tile_bytes: Any, row_bytes: Any,
+) -> None:  # fmt: skip
+    """The same in 8 bits by AMX. `own`: where a thread's memory begins."""
+    columns, group, codes, scales = step[Step.COLUMNS], step[Step.GROUP], own + CODES_AFTER, own + SCALES_AFTER
+    chunks, factor_bytes = -(-columns // AMX_CHUNK), 4 * -(-tokens // PANEL_TOKENS) * PANEL_TOKENS
+    steps, parts = -(-columns // amx_bytes.STEP), -(-chunks // BYTE_CHUNKS)
+    at_once = -(-chunks // parts) * AMX_CHUNK
+    for start in range(0, columns, at_once):
+        width = min(at_once, columns - start)
+        for c in range(start, start + width, AMX_CHUNK):
+            number, groups = c - start, min(AMX_CHUNK, columns - c) // group
+            for tile, t in enumerate((first, second)):
+                here, there = (
+                    step[Step.TILES] + t * step[Step.TILE_BYTES],
+                    codes + number // 4 * panels.FOUR_BYTES + tile * 4 * TILE_ROWS,
+                )
+                of_rows = scales + number // AMX_CHUNK * amx_bytes.CHUNK_SCALES + tile * 4 * TILE_ROWS
+                jit.call_with_5(step[Step.PANELS_CODE], here, c // group, groups, there, of_rows)
+        amx_bytes.panel_product(
+            codes,
+            scales,
+            room[Room.INPUTS] + start * amx_bytes.COLUMN_BYTES,
+            room[Room.SCALES] + start // AMX_CHUNK * factor_bytes,
+            factor_bytes,
+            starts,
+            start_tile_bytes,
+            start_row_bytes,
+            sums,
+            tile_bytes,
+            row_bytes,
+            steps * amx_bytes.STEP * amx_bytes.COLUMN_BYTES,
+            -(-width // amx_bytes.STEP),
+            tokens,
+            own + CHUNK_SUMS_AFTER,
+        )
+        starts, start_tile_bytes, start_row_bytes = sums, tile_bytes, row_bytes
+
+
+@jit.kernel
+def _multiply_amx(
+    step: Any, room: Any, tokens: Any, first: Any, second: Any, own: Any, starts: Any, start_tile_bytes: Any,
+    start_row_bytes: Any, sums: Any, tile_bytes: Any, row_bytes: Any,
+) -> None:  # fmt: skip
+    if step[Step.CHUNK] == AMX_CHUNK:
+        _multiply_amx_bytes(
+            step, room, tokens, first, second, own, starts, start_tile_bytes, start_row_bytes, sums, tile_bytes, row_bytes
+        )
+    else:
+        _multiply_words(
+            step,
+            room,
+            tokens,
+            first,
+            second,
+            own + CODES_AFTER,
+            starts,
+            start_tile_bytes,
+            start_row_bytes,
+            sums,
+            tile_bytes,
+            row_bytes,
+        )
+
+
+@jit.kernel
 def _multiply_bytes(
-    step: Any, room: Any, tokens: Any, chunk: Any, blocks: Any, first: Any, second: Any, scales: Any, codes: Any, starts: Any,
+    step: Any, room: Any, tokens: Any, blocks: Any, first: Any, second: Any, scales: Any, codes: Any, starts: Any,
     start_tile_bytes: Any, sums: Any,
 ) -> None:  # fmt: skip
-    """The same in 8 bits, which scales each chunk. The sums of a tile's tokens lie together."""
+    """The same in 8 bits by other instructions. The sums of a tile's tokens lie together."""
     for tile in range(2):
         panels.begin_sums(sums + tile * SUMS_BYTES, starts + tile * start_tile_bytes, blocks * PANEL_TOKENS)
-    columns, group = step[Step.COLUMNS], step[Step.GROUP]
+    columns, group, chunk = step[Step.COLUMNS], step[Step.GROUP], step[Step.CHUNK]
     for start in range(0, columns, chunk):
         width = min(chunk, columns - start)
         for tile, t in enumerate((first, second)):
@@ -130,33 +200,29 @@ def _starts(step: Any, first: Any, second: Any, zeros: Any) -> Any:
 
 @jit.kernel
 def multiply_pair(
-    step: Any, beside: Any, room: Any, owners: Any, tokens: Any, chunk: Any, blocks: Any, first: Any, second: Any, sums: Any
+    step: Any, beside: Any, room: Any, owners: Any, tokens: Any, blocks: Any, first: Any, second: Any, sums: Any
 ) -> None:
     """The products of two tiles and the panels of a part, with their biases. What they need themselves lies after the sums."""
     codes = sums + CODES_AFTER
     starts, to_second = _starts(step, first, second, sums + ZEROS_AFTER)
     if IN_BF16:
-        _multiply_words(step, room, tokens, first, second, codes, starts, to_second, 0, sums, SUMS_BYTES, 4 * TILE_ROWS)
+        _multiply_amx(step, room, tokens, first, second, sums, starts, to_second, 0, sums, SUMS_BYTES, 4 * TILE_ROWS)
     else:
-        _multiply_bytes(step, room, tokens, chunk, blocks, first, second, sums + SCALES_AFTER, codes, starts, to_second, sums)
+        _multiply_bytes(step, room, tokens, blocks, first, second, sums + SCALES_AFTER, codes, starts, to_second, sums)
     if owners:
         for tile, t in enumerate((first, second)):
             add_beside(beside, room, owners, sums + tile * SUMS_BYTES, 4 * TILE_ROWS, tokens, t)
 
 
 @jit.kernel
-def multiply_in_place(
-    step: Any, beside: Any, room: Any, owners: Any, tokens: Any, first: Any, second: Any, sums: Any, y: Any
-) -> None:  # fmt: skip
-    """The same in bf16, written or added to y without a detour."""
+def multiply_in_place(step: Any, beside: Any, room: Any, owners: Any, tokens: Any, first: Any, second: Any, own: Any, y: Any) -> None:
+    """The same by AMX, written or added to y without a detour. `own`: where a thread's memory begins."""
     row_bytes, to_second, here = 4 * step[Step.ROWS], 4 * (second - first) * TILE_ROWS, y + 4 * first * TILE_ROWS
-    starts, start_to_second = _starts(step, first, second, sums + ZEROS_AFTER)
+    starts, start_to_second = _starts(step, first, second, own + ZEROS_AFTER)
     start_row_bytes = 0
     if step[Step.KIND] == Kind.ADD:
         starts, start_to_second, start_row_bytes = here, to_second, row_bytes
-    _multiply_words(
-        step, room, tokens, first, second, sums + CODES_AFTER, starts, start_to_second, start_row_bytes, here, to_second, row_bytes
-    )
+    _multiply_amx(step, room, tokens, first, second, own, starts, start_to_second, start_row_bytes, here, to_second, row_bytes)
     if owners:
         for t in range(first, second + 1):
             add_beside(beside, room, owners, y + 4 * t * TILE_ROWS, row_bytes, tokens, t)
@@ -173,9 +239,22 @@ def round_panels(
 
 
 @jit.kernel
+def round_for_amx(
+    x: Any, row_bytes: Any, places: Any, scales: Any, first: Any, end: Any, width: Any, columns: Any, chunk: Any, blocks: Any
+) -> None:
+    """So many columns, of all that a panel has, into their places. `x`: where the first token's lie."""
+    if chunk == AMX_CHUNK:
+        panel_bytes = -(-columns // amx_bytes.STEP) * amx_bytes.STEP * amx_bytes.COLUMN_BYTES
+        amx_bytes.round_into_panels(x, row_bytes, first, end, width, places, panel_bytes, scales, 4 * blocks * PANEL_TOKENS)
+    else:
+        amx.round_into_panels(x, row_bytes, first, end, width, places, columns * amx.COLUMN_BYTES)
+
+
+@jit.kernel
 def round_some(x: Any, row_bytes: Any, room: Any, first: Any, end: Any, columns: Any, chunk: Any, blocks: Any) -> None:
     if blocks and IN_BF16:
-        amx.round_into_panels(x + first * row_bytes, row_bytes, first, end, columns, room[Room.INPUTS], columns * amx.COLUMN_BYTES)
+        here = x + first * row_bytes
+        round_for_amx(here, row_bytes, room[Room.INPUTS], room[Room.SCALES], first, end, columns, columns, chunk, blocks)
         return
     if blocks:
         round_panels(x, row_bytes, room[Room.INPUTS], room[Room.SCALES], room[Room.SUMS], first, end, columns, chunk, blocks)

@@ -21,6 +21,7 @@ from nomoat import config
 from nomoat.engine import shutdown
 from nomoat.engine.step_tables import (
     ADAPTER_STEP_NUMBERS,
+    AMX_CHUNK,
     COPY_BYTES,
     COUNTS,
     HAS_PANELS,
@@ -38,13 +39,13 @@ from nomoat.engine.step_tables import (
     Kind,
     Room,
     Step,
+    chunk_of,
 )
 from nomoat.engine.team import Team, TeamState
-from nomoat.engine.tiles import BLOCKS, CACHE_LINE, CHUNK, FINE_CHUNK, GROUP_CODES, TILE_BYTES, TILE_ROWS, WHOLE_BYTES
+from nomoat.engine.tiles import BLOCKS, CACHE_LINE, CHUNK, GROUP_CODES, TILE_BYTES, TILE_ROWS, WHOLE_BYTES
 from nomoat.machine_code import Compiled
 
 EXIT_SECONDS = 60.0  # how long a process that ends waits for a pass, and for a job, at most
-NARROW = 768  # below this width a model's answers change too much with `CHUNK`
 SHARE_OF_JOBS = Compiled("engine.steps", "share", 3)
 ANNOUNCE = Compiled("engine.team_kernels", "announce", 3, gives_number=True)
 DO_SHARE = Compiled("engine.team_kernels", "do_share", 2)
@@ -65,9 +66,9 @@ def product_of(type_name: str) -> Compiled:
 
 
 @functools.cache
-def to_panels_of(type_name: str) -> Compiled:
-    """What makes a tile's codes of this type what many tokens are multiplied by, where `HAS_PANELS`."""
-    return Compiled(*("engine.amx", "to_words") if IN_BF16 else ("engine.panels", "to_bytes"), 5, kind=type_name)
+def to_panels_of(type_name: str, *, in_words: bool) -> Compiled:
+    """What makes a tile's codes of this type what many tokens are multiplied by, where `HAS_PANELS`. `in_words`: bf16."""
+    return Compiled(*("engine.amx", "to_words") if in_words else ("engine.panels", "to_bytes"), 5, kind=type_name)
 
 
 @atexit.register
@@ -196,14 +197,15 @@ class Beside:
         return len(self.tiles) * TILE_ROWS
 
 
-def _product_row(type_name: str, rows: int, columns: int, address: int) -> Any:
+def _product_row(type_name: str, rows: int, columns: int, address: int, chunk: int) -> Any:
     """A table's row of a product with tiles that lie there."""
+    in_words = IN_BF16 and chunk != AMX_CHUNK
     row = np.zeros(STEP_NUMBERS, np.int64)
     row[Step.CODE] = product_of(type_name).address
-    row[Step.PANELS_CODE] = to_panels_of(type_name).address if HAS_PANELS else 0
+    row[Step.PANELS_CODE] = to_panels_of(type_name, in_words=in_words).address if HAS_PANELS else 0
     row[Step.GROUP] = GROUP_CODES[type_name]
     row[Step.TILES], row[Step.TILE_BYTES] = address, columns // BLOCKS[type_name][0] * TILE_BYTES[type_name]
-    row[Step.KIND], row[Step.ROWS], row[Step.COLUMNS] = Kind.OUT, rows, columns
+    row[Step.KIND], row[Step.ROWS], row[Step.COLUMNS], row[Step.CHUNK] = Kind.OUT, rows, columns, chunk
     return row
 
 
@@ -233,14 +235,17 @@ class Program:
 
         `chunk`: columns that share a scale where many tokens are multiplied; 0: what is near enough for models of this width.
         """
-        table, columns_before = np.zeros((len(steps), STEP_NUMBERS), np.int64), columns
+        table = np.zeros((len(steps), STEP_NUMBERS), np.int64)
+        has_experts = any(step[0].startswith("choose") for step in steps)
+        inner = chunk or chunk_of(width or columns, is_out=False, has_experts=has_experts)
+        of_outputs = chunk or chunk_of(width or columns, is_out=True, has_experts=has_experts)
         for number, (kind, type_name, rows, place, vector, *mixture) in enumerate(steps):
             if kind in ("norm", "add_norm", "add_shared"):
                 columns = rows
             elif kind in ("choose", "choose_of_all"):
-                table[number, Step.COLUMNS] = columns
+                table[number, Step.COLUMNS], table[number, Step.CHUNK] = columns, inner
             else:
-                table[number] = _product_row(type_name, rows, columns, address + place)
+                table[number] = _product_row(type_name, rows, columns, address + place, of_outputs if kind == "out" else inner)
                 columns = rows // 2 if kind in ("gated", "gelu_gated", "experts_gated", "experts_clamped") else columns
             table[number, Step.EXPERTS : Step.CHOSEN + 1] = mixture or 0
             table[number, Step.KIND], table[number, Step.ROWS] = Kind[kind.upper()], rows
@@ -259,14 +264,13 @@ class Program:
         self.room = np.zeros(ROOM_NUMBERS, np.int64)
         self._job = np.zeros(JOB_NUMBERS, np.int64)
         self._address = int(self._job.ctypes.data)
-        self.chunk = chunk or (FINE_CHUNK if (width or columns_before) < NARROW else CHUNK)
         self.beside = np.zeros((len(steps), ADAPTER_STEP_NUMBERS), np.int64)
         self.moves, self._parts = 0, 0
 
     def add_beside(self, number: int, added: Beside) -> None:
         """Let adapters add to a step's result, for tokens that have one."""
-        row = self.beside[number]
-        row[:STEP_NUMBERS] = _product_row(WHOLE_BYTES, added.rows, int(self.steps[number, Step.COLUMNS]), added.tiles.ctypes.data)
+        row, (columns, chunk) = self.beside[number], map(int, self.steps[number, [Step.COLUMNS, Step.CHUNK]])
+        row[:STEP_NUMBERS] = _product_row(WHOLE_BYTES, added.rows, columns, added.tiles.ctypes.data, chunk)
         row[AdapterStep.B_TILES], row[AdapterStep.NUM_TILES] = added.places.ctypes.data, added.places.shape[1]
         row[AdapterStep.USERS] = added.users.ctypes.data
         self._kept.append(added)
@@ -292,7 +296,7 @@ class Program:
         places = (array.ctypes.data for array in (team().state, self.steps, self.room, self.beside))
         row[[Job.STATE, Job.STEPS, Job.ROOM, Job.ADAPTER_STEPS]] = [*places]
         row[Job.NUM_STEPS], row[Job.NEXT_TILES] = len(self.steps), taken
-        row[Job.WIDTH], row[Job.EPSILON], row[Job.CHUNK_COLUMNS] = self.width, self.epsilon, self.chunk
+        row[Job.WIDTH], row[Job.EPSILON] = self.width, self.epsilon
         return row
 
     def run(self, seen: Any, before: Any, after: Any, outputs: Sequence[Any]) -> None:

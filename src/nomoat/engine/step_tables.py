@@ -30,7 +30,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from nomoat import hardware
-from nomoat.engine.tiles import CACHE_LINE, CHUNK, TILE_ROWS
+from nomoat.engine.tiles import CACHE_LINE, CHUNK, FINE_CHUNK, TILE_ROWS
 
 
 class Kind(IntEnum):
@@ -67,6 +67,7 @@ class Step(IntEnum):
     VECTOR = 8
     EXPERTS = 9  # of a mixture, whose ROWS are those of one expert
     CHOSEN = 10  # of them, by each token
+    CHUNK = 11  # columns that share a scale where many tokens are multiplied in 8 bits; by AMX in bf16, unless it is `AMX_CHUNK`
 
 
 class AdapterStep(IntEnum):
@@ -88,7 +89,7 @@ class BTile(IntEnum):
 class Room(IntEnum):
     """Addresses of memory that all programs share, for the tokens of a part. The threads have copies, in which they exchange some."""
 
-    INPUTS = 0  # of a product, in 8 bits (`kernels`, `panels`) or in bf16 (`amx`)
+    INPUTS = 0  # of a product, in 8 bits (`kernels`, `panels`, `amx_bytes`) or in bf16 (`amx`)
     SCALES = 1  # float32: what 1 stands for in 8 bits
     TOTALS = 2  # float32: sums that the weights' offsets need, see `kernels.round_inputs`
     SUMS = 3  # of whole numbers, see there; or what a chunk's sums begin with, see `panels.round_into_panel`
@@ -132,15 +133,14 @@ class Job(IntEnum):
     OUTPUTS = 11  # addresses of the results of up to three steps `OUT`
     WEIGHT = 11  # in place of these: address of the last norm's weights
     WANTED = 11  # or, of a choice, of the places of the tokens among those before
-    CHUNK_COLUMNS = 14  # columns that share a scale where many tokens are multiplied in 8 bits
-    ADAPTER_STEPS = 15  # address of the table of `AdapterStep`
-    ADAPTERS = 16  # address of each token's adapter, -1 for none; 0: no token has one
-    IN_PANELS = 17  # not 0: however few tokens there are, they are multiplied as many are
+    ADAPTER_STEPS = 14  # address of the table of `AdapterStep`
+    ADAPTERS = 15  # address of each token's adapter, -1 for none; 0: no token has one
+    IN_PANELS = 16  # not 0: however few tokens there are, they are multiplied as many are
 
 
 GATE_LIMIT, GATE_SLOPE = 7.0, 1.702  # see `elementwise.clamped_gate`
 ATTENTION, LAST_NORM, CHOICE = 0, -1, -2  # what stands for a number of steps in jobs that are none
-MOST_OUTPUTS = Job.CHUNK_COLUMNS - Job.OUTPUTS
+MOST_OUTPUTS = Job.ADAPTER_STEPS - Job.OUTPUTS
 STEP_NUMBERS, B_TILE_NUMBERS, ROOM_NUMBERS = len(Step), len(BTile), len(Room)
 ADAPTER_STEP_NUMBERS = STEP_NUMBERS + len(AdapterStep)
 JOB_NUMBERS = Job.IN_PANELS + 1
@@ -148,24 +148,40 @@ LAST_BIT = 62  # of USERS: stands for all further adapters
 COPY_BYTES = 8 * CACHE_LINE  # of a thread's two copies of `Room` and one of `Step`, the last two for experts
 PIECES = 8  # of a product, for each thread: one that is slower takes fewer
 COUNTS = 2  # of tiles taken, for each step: of its product and of what adapters add
-# Many tokens are multiplied in panels, where that is faster: in 8 bits (`panels`), or in bf16 where AMX can be used (`amx`)
+# Many tokens are multiplied in panels, where that is faster: in 8 bits (`panels`), or by AMX in 8 bits or bf16 (`amx_bytes`, `amx`)
 HAS_PANELS = hardware.has_vnni() or hardware.has_dotprod()
 IN_BF16 = hardware.amx().value
+NARROW = 768  # below this width a model's answers change too much with `CHUNK`
 PANELS_FROM = 24  # tokens: with fewer, to round codes takes longer than it saves
 BF16_PANEL_TOKENS, INT8_PANEL_TOKENS = 32, 12
 PANEL_TOKENS = BF16_PANEL_TOKENS if IN_BF16 else INT8_PANEL_TOKENS
 INPUT_BYTES = 2 if IN_BF16 else 1  # of a number of a panel
 PAIR_COLUMNS = 640 if IN_BF16 else CHUNK  # of two tiles, whose weights stay in the nearest cache
+# AMX multiplies in 8 bits where a model bears it, with a scale for so many columns
+AMX_CHUNK = 2 * CHUNK
+BYTE_CHUNKS = 4  # of two tiles in 8 bits, in that cache
 PAIR_BYTES = 2 * TILE_ROWS * INPUT_BYTES * PAIR_COLUMNS
 TOKENS_A_PART = 672 if IN_BF16 else 336  # at most, of a prompt, whose intermediate results stay in a CPU's caches
 PART_TOKENS = TOKENS_A_PART + PANEL_TOKENS  # a few more may be read, if not used
 SUMS_BYTES = 4 * TILE_ROWS * PART_TOKENS  # of a tile
-GATED_BYTES = 4 * CHUNK * PART_TOKENS
-# of a thread: two tiles' sums, scales, zeros and codes, and a chunk of a gate's results
+GATED_BYTES = 4 * (AMX_CHUNK if IN_BF16 else CHUNK) * PART_TOKENS
+CHUNK_SUMS_BYTES = 4 * 2 * TILE_ROWS * BF16_PANEL_TOKENS if IN_BF16 else 0  # of two tiles and a panel, as whole numbers
+# of a thread: two tiles' sums, scales, zeros and codes, two chunks' sums, and a chunk of a gate's results
 SCALES_AFTER = 2 * SUMS_BYTES
-ZEROS_AFTER = SCALES_AFTER + 2 * 4 * TILE_ROWS
+ZEROS_AFTER = SCALES_AFTER + BYTE_CHUNKS * 2 * 4 * TILE_ROWS
 CODES_AFTER = ZEROS_AFTER + 2 * 4 * TILE_ROWS
-PAIR_ROOM = CODES_AFTER + PAIR_BYTES + GATED_BYTES
+CHUNK_SUMS_AFTER = CODES_AFTER + PAIR_BYTES
+PAIR_ROOM = CHUNK_SUMS_AFTER + 2 * CHUNK_SUMS_BYTES + GATED_BYTES
+
+
+def chunk_of(width: int, *, is_out: bool, has_experts: bool) -> int:
+    """`Step.CHUNK` in a model of this width, if nothing asks for another. By AMX in 8 bits no mixture was measured.
+
+    `is_out`: queries, keys, values and logits, which change the answers of narrow models most.
+    """
+    if IN_BF16 and not has_experts and not (is_out and width < NARROW):
+        return AMX_CHUNK
+    return FINE_CHUNK if width < NARROW else CHUNK
 
 
 def tokens_a_part(tokens: int) -> int:

@@ -12,14 +12,23 @@ from typing import Any
 import numpy as np
 
 from nomoat import jit
-from nomoat.engine import amx, experts, panels, step_tables
+from nomoat.engine import amx, amx_bytes, experts, panels, step_tables
 from nomoat.engine.attention_kernels import prefetch
 from nomoat.engine.attention_tables import VIEW_NUMBERS, Attention, View
 from nomoat.engine.elementwise import add, add_norm, copy, copy_rows, gate, gelu_gate, norm
 from nomoat.engine.kernels import AHEAD
-from nomoat.engine.products import add_beside, multiply_in_place, multiply_pair, multiply_tile, round_panels, round_some
+from nomoat.engine.products import (
+    add_beside,
+    multiply_in_place,
+    multiply_pair,
+    multiply_tile,
+    round_for_amx,
+    round_panels,
+    round_some,
+)
 from nomoat.engine.step_tables import (
     ADAPTER_STEP_NUMBERS,
+    AMX_CHUNK,
     ATTENTION,
     CHOICE,
     COPY_BYTES,
@@ -86,9 +95,8 @@ def _multiply(step: Any, beside: Any, room: Any, owners: Any, y: Any, tokens: An
 
 @jit.kernel
 def _multiply_panels(
-    step: Any, beside: Any, room: Any, owners: Any, y: Any, tokens: Any, chunk: Any, blocks: Any, asking: Any, taken: Any,
-    threads: Any, me: Any,
-) -> None:  # fmt: skip
+    step: Any, beside: Any, room: Any, owners: Any, y: Any, tokens: Any, blocks: Any, asking: Any, taken: Any, threads: Any, me: Any
+) -> None:
     """A step's product for a part of a prompt, written or added to y.
 
     A thread takes several pairs of tiles at a time where there are many: each time it waits for all that it has written.
@@ -107,7 +115,7 @@ def _multiply_panels(
             if IN_BF16 and (step[Step.KIND] != Kind.ADD or step[Step.VECTOR] == 0):
                 multiply_in_place(step, beside, room, owners, tokens, t, t + both - 1, sums, y)
                 continue
-            multiply_pair(step, beside, room, owners, tokens, chunk, blocks, t, t + both - 1, sums)
+            multiply_pair(step, beside, room, owners, tokens, blocks, t, t + both - 1, sums)
             for tile in range(both):
                 here, there = sums + tile * SUMS_BYTES, y + 4 * (t + tile) * TILE_ROWS
                 if step[Step.KIND] == Kind.ADD:
@@ -132,7 +140,10 @@ def _gate(step: Any, x: Any, up: Any, columns: Any) -> None:
 
 @jit.kernel
 def _multiply_gated(step: Any, beside: Any, room: Any, owners: Any, tokens: Any, chunk: Any, blocks: Any, taken: Any, me: Any) -> None:
-    """A gate's results for a part of a prompt, a chunk at a time, which is rounded for the next product before it leaves the cache."""
+    """A gate's results for a part of a prompt, a chunk at a time, which is rounded for the next product before it leaves the cache.
+
+    `chunk`: the next product's.
+    """
     columns, sums = step[Step.ROWS] // 2, room[Room.PAIRS] + me * PAIR_ROOM
     gated = sums + PAIR_ROOM - GATED_BYTES
     c = jit.add_atomic(taken, 1)
@@ -140,12 +151,14 @@ def _multiply_gated(step: Any, beside: Any, room: Any, owners: Any, tokens: Any,
         width = min(chunk, columns - c * chunk)
         for n in range(width // TILE_ROWS):
             t = c * (chunk // TILE_ROWS) + n
-            multiply_pair(step, beside, room, owners, tokens, chunk, blocks, t, t + columns // TILE_ROWS, sums)
+            multiply_pair(step, beside, room, owners, tokens, blocks, t, t + columns // TILE_ROWS, sums)
             _gate(step, sums, sums + SUMS_BYTES, tokens * TILE_ROWS)
             panels.write_sums(sums, gated + 4 * n * TILE_ROWS, tokens, 4 * width)
         if IN_BF16:
-            next_panels = room[Room.NEXT_INPUTS] + c * chunk * amx.COLUMN_BYTES
-            amx.round_into_panels(gated, 4 * width, 0, tokens, width, next_panels, columns * amx.COLUMN_BYTES)
+            in_bytes = chunk == AMX_CHUNK
+            next_panels = room[Room.NEXT_INPUTS] + c * chunk * (amx_bytes.COLUMN_BYTES if in_bytes else amx.COLUMN_BYTES)
+            scales = room[Room.NEXT_SCALES] + 4 * c * blocks * PANEL_TOKENS
+            round_for_amx(gated, 4 * width, next_panels, scales, 0, tokens, width, columns, chunk, blocks)
         else:
             next_panels, number = room[Room.NEXT_INPUTS] + c * chunk * blocks * PANEL_TOKENS, 4 * c * blocks * PANEL_TOKENS
             scales, firsts = room[Room.NEXT_SCALES] + number, room[Room.NEXT_SUMS] + number
@@ -189,7 +202,7 @@ def _norm_rows(step: Any, residual: Any, y: Any, epsilon: Any, tokens: Any, widt
 
 @jit.kernel
 def _norm(
-    steps: Any, number: Any, room: Any, residual: Any, y: Any, epsilon: Any, tokens: Any, width: Any, chunk: Any, blocks: Any,
+    steps: Any, number: Any, room: Any, residual: Any, y: Any, epsilon: Any, tokens: Any, width: Any, blocks: Any,
     share: Any, state: Any, threads: Any, me: Any,
 ) -> None:  # fmt: skip
     """One thread's share of a norm, and of rounding what it gives for the next product; without weights, the residual as it is.
@@ -205,40 +218,43 @@ def _norm(
             following += 1
         if steps[following, Step.EXPERTS] == 0:
             x = y if step[Step.VECTOR] else residual
-            _round_rows(x, 4 * width, room, tokens, width, chunk, blocks, threads, me)
+            _round_rows(x, 4 * width, room, tokens, width, steps[following, Step.CHUNK], blocks, threads, me)
         jit.meet(state, threads)
 
 
 @jit.kernel
 def _product(
-    step: Any, beside: Any, room: Any, owners: Any, y: Any, residual: Any, tokens: Any, chunk: Any, blocks: Any, asking: Any,
+    step: Any, beside: Any, room: Any, owners: Any, y: Any, residual: Any, tokens: Any, next_chunk: Any, blocks: Any, asking: Any,
     taken: Any, threads: Any, me: Any,
 ) -> None:  # fmt: skip
     """One thread's share of a step's product, written to y; in a prompt's part with all that follows it, a sum or a gate.
 
-    `asking`: see `_is_needed`.
+    `asking`: see `_is_needed`. `next_chunk`: of the next product, for what a gate gives.
     """
+    if IN_BF16 and blocks:
+        amx.take_registers(PANEL_TOKENS if step[Step.CHUNK] == AMX_CHUNK else tokens)
     if blocks == 0:
         _multiply(step, beside, room, owners, y, tokens, asking, taken, threads)
     elif _is_gated(step):
-        _multiply_gated(step, beside, room, owners, tokens, chunk, blocks, taken, me)
+        _multiply_gated(step, beside, room, owners, tokens, next_chunk, blocks, taken, me)
         room[Room.INPUTS], room[Room.NEXT_INPUTS] = room[Room.NEXT_INPUTS], room[Room.INPUTS]
         room[Room.SCALES], room[Room.NEXT_SCALES] = room[Room.NEXT_SCALES], room[Room.SCALES]
         room[Room.SUMS], room[Room.NEXT_SUMS] = room[Room.NEXT_SUMS], room[Room.SUMS]
     else:
         target = residual if step[Step.KIND] == Kind.ADD else y
-        _multiply_panels(step, beside, room, owners, target, tokens, chunk, blocks, asking, taken, threads, me)
+        _multiply_panels(step, beside, room, owners, target, tokens, blocks, asking, taken, threads, me)
 
 
 @jit.kernel
 def _ask_experts(
-    step: Any, x: Any, shared: Any, residual: Any, state: Any, tokens: Any, chunk: Any, share: Any, taken: Any, threads: Any, me: Any
+    step: Any, x: Any, shared: Any, residual: Any, state: Any, tokens: Any, share: Any, taken: Any, threads: Any, me: Any
 ) -> None:
     """A step of a mixture of experts, one thread's share. x: what the norm before them gave, or the shared expert.
 
     In panels where a whole part of a prompt has many pairs for each expert, so that a token's way never depends on the others.
     """
-    none, room = np.int64(0), jit.longs_at(shared[Room.COPIES] + COPY_BYTES * me + 8 * ROOM_NUMBERS, ROOM_NUMBERS)
+    none, chunk = np.int64(0), step[Step.CHUNK]
+    room = jit.longs_at(shared[Room.COPIES] + COPY_BYTES * me + 8 * ROOM_NUMBERS, ROOM_NUMBERS)
     for at in range(ROOM_NUMBERS):
         room[at] = shared[at]
     together = share if TOKENS_A_PART * step[Step.CHOSEN] >= MANY_PAIRS * step[Step.EXPERTS] else 1
@@ -261,8 +277,6 @@ def _ask_experts(
         jit.meet(state, threads)
         return
     experts.add_up(step, room, residual, tokens, share, threads, me)
-    if IN_BF16 and together > 1:
-        amx.take_registers(tokens)
 
 
 @jit.kernel
@@ -283,7 +297,7 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
     taken = job[Job.NEXT_TILES] + 8 * COUNTS * len(steps) * part
     epsilon = jit.as_float(np.uint32(job[Job.EPSILON]))
     residual = job[Job.AFTER] + 4 * first * width
-    columns, chunk = steps[0, Step.COLUMNS], job[Job.CHUNK_COLUMNS]
+    columns, chunk = steps[0, Step.COLUMNS], steps[0, Step.CHUNK]
     blocks = -(-tokens // PANEL_TOKENS) if HAS_PANELS and (job[Job.IN_PANELS] or tokens >= PANELS_FROM) else 0
     share = PANEL_TOKENS if blocks else 1  # of tokens, as `_round_rows` has them
     if job[Job.BEFORE] != job[Job.AFTER]:
@@ -291,34 +305,34 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
     if job[Job.ATTENDED]:
         _round_rows(job[Job.ATTENDED] + 4 * first * columns, 4 * columns, room, tokens, columns, chunk, blocks, threads, me)
         jit.meet(state, threads)
-    if IN_BF16 and blocks:
-        amx.take_registers(tokens)
     at, none = 0, np.int64(0)  # a number that numba knows would have it compile all once more for it
     for number in range(len(steps)):
         step = steps[number]
         rows = step[Step.ROWS]
         y = room[Room.RESULT]
         if step[Step.KIND] == Kind.NORM or step[Step.KIND] == Kind.ADD_NORM:
-            _norm(steps, number, room, residual, y, epsilon, tokens, width, chunk, blocks, share, state, threads, me)
+            _norm(steps, number, room, residual, y, epsilon, tokens, width, blocks, share, state, threads, me)
             continue
         if step[Step.KIND] >= Kind.CHOOSE:
-            _ask_experts(step, y, room, residual, state, tokens, chunk, share, taken + 8 * number, threads, me)
+            _ask_experts(step, y, room, residual, state, tokens, share, taken + 8 * number, threads, me)
             continue
         if step[Step.KIND] == Kind.OUT:
             y = outputs[at] + 4 * first * rows
             at += 1
-        beside = besides[number]
+        beside, next_chunk = besides[number], steps[min(number + 1, len(steps) - 1), Step.CHUNK]
         owners = first_owner if beside[AdapterStep.B_TILES] and asking else 0
         if owners:
             of_beside = taken + 8 * (len(steps) + number)
-            _product(beside, beside, room, none, room[Room.HIDDEN], residual, tokens, chunk, blocks, asking, of_beside, threads, me)
+            _product(
+                beside, beside, room, none, room[Room.HIDDEN], residual, tokens, next_chunk, blocks, asking, of_beside, threads, me
+            )
             jit.meet(state, threads)
-        _product(step, beside, room, owners, y, residual, tokens, chunk, blocks, none, taken + 8 * number, threads, me)
+        _product(step, beside, room, owners, y, residual, tokens, next_chunk, blocks, none, taken + 8 * number, threads, me)
         jit.meet(state, threads)
         if blocks == 0:
             _finish(step, y, residual, tokens, width, threads, me)
             if _is_gated(step):
-                _round_rows(y, 4 * rows, room, tokens, rows // 2, chunk, blocks, threads, me)
+                _round_rows(y, 4 * rows, room, tokens, rows // 2, next_chunk, blocks, threads, me)
                 jit.meet(state, threads)
     if IN_BF16 and blocks:
         amx.give_back_registers()
