@@ -196,6 +196,7 @@ def test_number_without_a_birth_date_is_no_resident_number(text: str) -> None:
         "❶010-1234-5678",
         "1.01012345678\n2.01023456789",
         "1.010-1234-5678",
+        "휴대폰\t주소와 그 밖의 여러 가지 내용을 적은 칸 입니다\n1012345678\t서울",
         "이진수 01010101010",  # the word for binary, and a name that many have
     ],
 )
@@ -262,6 +263,10 @@ def test_business_number_needs_its_checksum_and_without_separators_a_word(text: 
         "| 이름 | 계좌번호 | 비고 | 등록한 날짜 | 담당 |\n|:--|--:|---|---|---|\n| 홍길동 | 123456-78-901234 | - |",
         "| 계좌번호 |\n| --- |\n| 123456-78-901234 |",
         "계좌번호\n\n123456-78-901234",
+        "계좌번호\t예금주 성명과 그 밖의 여러 가지 내용을 적은 칸\n110-123-456789\t홍",
+        "계좌\t주소와 그 밖의 여러 가지 내용을 적은 칸 입니다\n110-123-456789",
+        "계좌\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t110-123-456789",
+        "계좌                              |주소\n110-123-456789",
         "국민 | 123456-78-901234",
         "국민,123456-78-901234",
         "신한(이영희) 110-123-456789",
@@ -1059,6 +1064,9 @@ def test_what_marks_change_is_seen_amid_a_long_text(kind: pii.Kind, number: str)
     assert kinds(text, names=["김철수"]) == {kind}
 
 
+STARTS = ("ru11", "010", "1", "tel10", "계좌", "부산 ", "900101", "4111", "123-45", "a@", "kim@a.", "sk-", "+82", "hp1=010&")
+
+
 def test_long_text_takes_no_time() -> None:
     """A second of the processor each, or less. A pattern that goes over its text again and again takes five at the least."""
     pieces = [
@@ -1076,6 +1084,7 @@ def test_long_text_takes_no_time() -> None:
         "4111 1111 1111 1112 " * 5_000,
         "sk-1" + "a" * 40_000,
         *(f"{start}{' ' * 40_000}1" for start in ("010", "계좌", "de89", "+1")),
+        *(f"{start}{piece * 30}!" for start in STARTS for piece in ("-1", ".a", " - 1", "_1a", " 1", "1-", "- \n")),
     ):
         started = time.process_time()
         pii.find(text, names=["김철수", "O'Brien", "Project Moat"])

@@ -66,7 +66,7 @@ ACCOUNTS = (
 )
 ONE_NUMBER = re.compile(NUMBER)
 ACCOUNT_DIGITS = range(10, 17)
-TEN_DIGITS = re.compile(rf"\d(?:(?:{LINE_GAP}|{COLUMNS})?\d){{9,}}+")  # without them there is no account
+TEN_DIGITS = re.compile(rf"\d(?>(?:{LINE_GAP}|{COLUMNS})?\d){{9,}}+")  # without them there is no account
 DIGITS = re.compile(r"\d+")
 # `1234567890.12`: what has a decimal point. `1234567890123.4월` is an account, a full stop and a date.
 FRACTION_ENDS = r"(?!\d|[^\S\n]?[\uac00-\ud7a3])"
@@ -123,7 +123,7 @@ def _holds_iban(text: str) -> bool:
     """As many characters as the country has, whatever follows them; more digits than letters tell them from words."""
     for start in IBAN_START.finditer(text):
         more = IBAN_LENGTHS.get(start[1].upper(), 0) - len(start[0])
-        rest = rf"(?:(?:{COLUMNS}|{GAP})[A-Za-z0-9]){{{more}}}(?![A-Za-z0-9])"
+        rest = rf"(?>(?:{COLUMNS}|{GAP})[A-Za-z0-9]){{{more}}}(?![A-Za-z0-9])"
         found = re.compile(rest).match(text, start.end()) if more > 0 else None
         if found is not None:
             number = "".join(filter(str.isalnum, text[start.start() : found.end()]))

@@ -29,7 +29,9 @@ FRACTION = re.compile(r"(?<![\d.+])(?![1-9]\d?\.010\d{8}(?!\d))(?:0|[1-9]\d{0,2}
 WORD_REACH = 24  # characters before a number in which a word may say what it is
 # From such a word to its number, which often is on the next line, or in the next row of a table.
 REACH = r"[^\d\n]{0,20}[^\S\n]*+(?:\n[^\d\n]{0,10})?"
-REACH_OF_TABLES = r"[^\d\n]{0,20}[^\S\n]*+(?:(?:[|\t,;][^\d\n]{0,40})?\n(?:[\s|:+-]*\n)?(?:\|[^\d\n]{0,40}|[^\d\n]{0,10}))?"
+REACH_OF_TABLES = (
+    r"[^\d\n]{0,20}(?:[^\S\n]*+|[^\S\t\n]*+[|\t,;][^\d\n]{0,40}(?=\n))(?:\n(?:[\s|:+-]*\n)?(?:\|[^\d\n]{0,40}|[^\d\n]{0,10}))?"
+)
 # Behind digits that are an amount of money: `3500000원`, `1234567890원을`; `원래` is none.
 ITS_END = r"(?:으로|까지|부터|에서|이상|이하|입니다|이다|이야|이에요|이고|[이을은의도만에과])?(?![^\W_])"
 WON = rf"[^\S\n]?원(?:정|씩)?{ITS_END}"
