@@ -16,6 +16,7 @@ from patience import PATIENCE_SECONDS
 import nomoat
 from nomoat import net
 from nomoat.catalog import prices
+from nomoat.engine import Engine
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.remote import RemoteEngine, remote_engine
 from nomoat.errors import ContextExceededError, NomoatError, NotEnoughDiskError, RedirectedError, RemoteError, StoppedError, UsageError
@@ -243,7 +244,7 @@ class Failing(CloudEngine):
         raise self._error
 
 
-def failing(cloud: Failing, local: FakeEngine | None = None, **policy: object) -> tuple[RouterEngine, list[Decision]]:
+def failing(cloud: Failing, local: Engine | None = None, **policy: object) -> tuple[RouterEngine, list[Decision]]:
     decisions: list[Decision] = []
     settings = {"local": "small", "cloud": CLOUD, "default": "cloud", **policy}
     engine = RouterEngine(
@@ -285,6 +286,22 @@ def test_otherwise_a_failure_of_the_cloud_is_raised(words: tuple[str, ...], erro
     with pytest.raises(type(error)):
         list(engine.generate(said("a b")))
     assert [decision.where for decision in decisions] == ["cloud"]
+
+
+def test_what_the_cloud_fails_at_is_not_sent_to_a_local_server_that_is_named_a_gateway_meanwhile(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serving(FINE)
+
+    class Named(Failing):
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            monkeypatch.setenv("NOMOAT_GATEWAYS", server.url)
+            return super().generate(request)
+
+    engine, decisions = failing(Named(error=RemoteError("gone")), remote_engine(f"{server.url}#small"), if_cloud_fails="local")
+    with pytest.raises(RemoteError, match="gone"):
+        list(engine.generate(said("a b")))
+    assert (server.bodies, [decision.where for decision in decisions]) == ([], ["cloud"])
 
 
 def test_a_failure_of_the_cloud_after_a_call_has_begun_is_raised() -> None:
@@ -573,6 +590,7 @@ def test_a_number_that_goes_on_in_the_next_prompt_keeps_all_of_them_here() -> No
     for prompts, where in (
         (["내 번호 010-1234-", "5678", "b"], ["local", "local", "local"]),
         (["내 번호 010-1234-", "b", "010-1234-5678"], ["cloud", "cloud", "local"]),
+        (["내 번호 010-1234-", "5678", "b", "김 010-9999-8888"], ["local", "local", "local", "local"]),
     ):
         assert [one.where for one in engine.decide_all([Request(prompt=text) for text in prompts], num_answers=1)] == where
 
@@ -703,6 +721,22 @@ def test_a_budget_that_is_written_while_auto_runs_is_kept(serving: Callable[...,
         written(base + "max_usd_per_month = 5")
         auto.complete(SHORT)
         assert heard[-1].where == "local"
+
+
+def test_a_cloud_server_that_is_named_a_gateway_while_auto_runs_is_paid_from_the_budget(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On this machine it is free."""
+    server = serving(FINE)
+    written(f'local = "fake:"\ncloud = "{server.url}#big"\ndefault = "cloud"\nmax_usd_per_day = 0.0016\n')
+    heard: list[Decision] = []
+    with router.load_auto(on_decision=heard.append) as auto:
+        auto.complete(SHORT)
+        billed(f"{server.url}#big")
+        monkeypatch.setenv("NOMOAT_GATEWAYS", server.url)
+        for _ in range(2):
+            auto.complete(SHORT)
+    assert [one.where for one in heard] == ["cloud", "cloud", "local"]
 
 
 def test_a_budget_whose_file_could_not_be_opened_is_tried_again(

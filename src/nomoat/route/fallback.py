@@ -18,7 +18,7 @@ from nomoat.responder import Responder, Stream
 
 
 class OrHere(Engine):
-    """The engine of the answer to one request. `on_failure` is told why, before this machine is asked.
+    """The engine of the answer to one request. `on_failure` is told why, before this machine is asked, and may raise that.
 
     With this machine to answer, the cloud is asked once, and not waited for where it refuses for now; nothing is answered here for
     somebody who has left. Not covered: a server that takes a connection and says nothing is waited for as long as everywhere.
@@ -59,9 +59,9 @@ class OrHere(Engine):
                 raise
             net.require_asker()  # else what ended the wait for somebody who has left would be the cloud's failure
             failure = error
+        self._on_failure(failure)
         self._now = self._local
         self.give_up_waiting = self._local.engine.give_up_waiting
-        self._on_failure(failure)
         yield from _having_sent(failure.bytes_out, self._local.stream(request))
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:

@@ -85,6 +85,7 @@ class FollowedPolicy:
         self._file = file
         self._lock = threading.Lock()
         self._again_at = math.inf  # on the monotonic clock, where the policy is to be followed though its file has not changed since
+        self._was_local = cloud is not None and cloud.is_local
         self._allowance: Allowance | None = None  # made once there is a budget, and kept
         self.last = self._of(policy)
 
@@ -96,6 +97,8 @@ class FollowedPolicy:
     def now(self) -> InForce:
         """What is in force, after a look at the policy's file."""
         with self._lock:
+            if self._cloud is not None and self._cloud.is_local != self._was_local:  # `gateways` is read anew, too
+                self._was_local, self._again_at = not self._was_local, -math.inf
             if self._file is not None and (self._file.has_changed() or time.monotonic() >= self._again_at):
                 self.last = self._followed(self._file)
             return self.last

@@ -181,7 +181,7 @@ class RouterEngine(Engine):
         decisions: list[Decision] = []
         usd = 0.0
         rules = self._followed.now()
-        going_on = _going_on(requests, rules.policy)
+        going_on = _going_on(requests, rules)
         for request in requests:
             most = _most_usd(rules, request)
             decisions.append(self._decide(rules, request, (), usd + num_answers * most, going_on))
@@ -235,6 +235,8 @@ class RouterEngine(Engine):
 
                 def on_failure(error: RemoteError) -> None:
                     paying.close()  # what it cost is known
+                    if not self._local.is_local:  # named a gateway since it was loaded: see `_here`
+                        raise error
                     changed = _failed(rules.policy, decision, error)
                     self._tell(changed)
                     if on_change is not None:
@@ -361,12 +363,14 @@ def question_of(request: Request) -> str:
     return request.prompt or "\n".join(message.content for message in request.messages if message.role == "user")
 
 
-def _going_on(requests: Sequence[Request], policy: Policy) -> str:
-    """All that is asked together, where that holds private data of a kind which no question holds alone; else nothing."""
-    questions = [question_of(request) for request in requests]
-    together = "\n".join(questions)
-    alone, all_of_it = (private_kinds(texts, kinds=policy.never_leaves, names=policy.names) for texts in (questions, [together]))
-    return together if set(all_of_it) - set(alone) else ""
+def _going_on(requests: Sequence[Request], rules: InForce) -> str:
+    """All questions that are asked together and are not private alone, where any of them may leave: a number may go on from one to the
+    next."""
+    policy = rules.policy
+    if len(requests) < 2 or policy.cloud is None or rules.only_here:
+        return ""
+    questions = map(question_of, requests)
+    return "\n".join(text for text in questions if not private_kinds([text], kinds=policy.never_leaves, names=policy.names))
 
 
 def _load_cloud(policy: Policy, as_client: bool) -> Responder | None:
