@@ -292,6 +292,26 @@ def test_litellms_proxy_here_is_refused_and_asked_nothing_more_until_it_is_named
                 model.complete(HELLO)
 
 
+def test_what_has_to_stay_is_not_sent_again_to_a_server_that_is_named_a_gateway_between_two_attempts(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by the engine nor where a broken answer is asked for again."""
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    for first in (say(429, {"error": {"message": "slow down"}}), events(piece("half"), done=False)):
+        monkeypatch.delenv("NOMOAT_GATEWAYS", raising=False)
+        server = serving(first, FINE)
+        engine = at(server)
+        engine.has_to_stay = True
+
+        def named(request: object, url: str = server.url) -> None:
+            monkeypatch.setenv("NOMOAT_GATEWAYS", url)
+
+        engine._client._client.event_hooks["response"].append(named)
+        with Responder("r", engine) as model, pytest.raises(RedirectedError, match=r"a gateway, .* this has to stay here"):
+            model.complete(HELLO)
+        assert len(server.bodies) == 1
+
+
 def test_litellms_proxy_here_that_is_asked_for_its_models_is_refused(
     serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from nomoat.cli import model_facts
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.local import LocalEngine
+from nomoat.engine.remote import remote_engine
 from nomoat.errors import BadFileError, NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
 from nomoat.records import Request
 from nomoat.responder import Responder
@@ -136,6 +137,20 @@ def test_where_prompts_for_a_model_go_is_known_before_it_is_loaded(tiny_gguf: Pa
     assert models.local() == {"given": True, "later": None}
     use(models, "later")
     assert models.local() == {"given": True, "later": True}
+
+
+def test_where_prompts_for_a_server_go_is_what_gateways_say_by_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that cannot be meant, the other models are listed all the same."""
+    there = "http://127.0.0.1:9/v1#m"
+    loaded = Responder("loaded", remote_engine(there))
+    models = from_references([there, "fake:"], load=lambda refs: [loaded])
+    with models.use(there):
+        pass
+    later = from_references([there, "fake:"], load=lambda refs: [])
+    for gateways, is_local in (("", True), ("http://127.0.0.1:9", False), ("", True), ("nowhere", False)):
+        monkeypatch.setenv("NOMOAT_GATEWAYS", gateways)
+        assert models.local() == later.local() == {there: is_local, "fake:": True}
+    loaded.close()
 
 
 def test_what_a_model_learned_to_answer_is_known_before_it_is_loaded_and_what_is_damaged_tells_nothing(

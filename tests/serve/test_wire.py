@@ -224,7 +224,9 @@ def test_what_is_wrong_with_tools_is_named(fields: dict[str, Any], param: str, m
 def test_special_tokens_are_those_of_the_template_in_chats_and_those_of_the_model_elsewhere() -> None:
     wire.parse_text(json.dumps({"prompt": "a", "add_special_tokens": True}).encode())
     with pytest.raises(BadRequestError, match="`add_special_tokens` is not supported"):
-        wire.parse_text(json.dumps({"prompt": "a", "add_special_tokens": False}).encode())
+        wire.parse_text(json.dumps({"prompt": ["a"], "add_special_tokens": False}).encode())
+    for ids in ([1, 2], [[1], [2]]):  # which are sent as they are
+        wire.parse_text(json.dumps({"prompt": ids, "add_special_tokens": False}).encode())
 
 
 def test_prompts_without_a_conversation_have_no_tools() -> None:
@@ -269,6 +271,7 @@ def test_settings_of_other_servers_that_change_nothing_are_tolerated() -> None:
         post_sampling_probs=False, return_tokens=False, reasoning_budget_tokens=-1, add_special_tokens=False, no_stop_trim=False,
         return_hidden_states=False, lora_path=None, stop_regex=None,
     )  # fmt: skip
+    parse(min_keep=1, t_max_predict_ms=-20, adaptive_target=-0.5)
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,6 @@ def _remove_answers(yes: bool) -> None:
     from nomoat.asking.store import AnswerStore, damaged_files, default_path
     from nomoat.route import learned
 
-    if (router := learned.folder()).exists():
-        console.say(f"`{router}` stays: the learned router, with fragments of the prompts it learned from")
     path = paths.led_to(default_path())
     if not path.exists() and not damaged_files(path):
         console.say("answers: none are stored")
@@ -105,6 +103,8 @@ def _remove_answers(yes: bool) -> None:
         old.unlink(missing_ok=True)
     freed = paths.shown_size(max(0, before - _size(path)))
     console.say(f"answers: removed, {counts}, {freed} free again")
+    if (router := learned.folder()).exists():
+        console.say(f"`{router}` stays: the learned router, with fragments of the prompts it learned from")
 
 
 def _remove_damaged(yes: bool) -> None:

@@ -275,13 +275,15 @@ class Batcher:
             return
         made.set_result(None)
         _batchers.append(self)
-        while self._receive():
-            try:
-                self._drop_cancelled()
-                self._pass()
-            except BaseException as exc:  # noqa: BLE001 - a mistake of ours, or Rust's panic, must not leave anyone waiting for ever
-                self._fail_all(exc, also_waiting=not self._running)
-        _batchers.remove(self)
+        try:
+            while self._receive():
+                try:
+                    self._drop_cancelled()
+                    self._pass()
+                except BaseException as exc:  # noqa: BLE001 - a mistake of ours, or Rust's panic, must not leave anyone waiting for ever
+                    self._fail_all(exc, also_waiting=not self._running)
+        finally:
+            _batchers.remove(self)
         self._fail_all(_closed(), also_waiting=True)
         del self._model
 

@@ -101,8 +101,9 @@ def _do(jobs: int, count: int) -> None:
 def _behind(mine: threading.Lock) -> threading.Lock:
     """Stand in line with a lock that is held until the turn is over; the lock of whoever stands before.
 
-    `with mine, _behind(mine), _one_at_a_time` takes turns: a model whose passes follow one another would take `_one_at_a_time` again
-    before those who wait for it wake. Whatever comes, such as Ctrl-C, can only lose the order: `with` gives all three back.
+    `with mine, _behind(mine), _one_at_a_time` takes turns, pass by pass, or layer by layer where OpenVINO runs the rest: who
+    asks again at once would take `_one_at_a_time` before those who wait for it wake. Whatever comes, such as Ctrl-C, can only lose the
+    order: `with` gives all three back.
     """
     global _last_in_line
     before, _last_in_line = _last_in_line, mine

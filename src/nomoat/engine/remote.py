@@ -130,6 +130,7 @@ class RemoteEngine(Engine):
         self._key = key
         self._timeout_seconds = read_timeout_seconds
         self.meter: Meter | None = None  # set by whoever has a budget to keep
+        self.has_to_stay = False  # set by whoever asks what may not leave this machine, whatever `gateways` says meanwhile
         self._asks_again = True
         self.calls = Calls()
         self._pace = pacing.Pace()
@@ -457,9 +458,15 @@ class RemoteEngine(Engine):
         others what is meant for OpenAI, or for the server that OPENAI_BASE_URL names.
 
         The SDK adds an organisation, a project, the headers of OPENAI_CUSTOM_HEADERS, and the system it runs on. Raises
-        RedirectedError where a redirect leads elsewhere, and where the server is known as LiteLLM's proxy: see `_refuse_proxy`.
+        RedirectedError where a redirect leads elsewhere, where the server is known as LiteLLM's proxy (see `_refuse_proxy`), and where
+        it `has_to_stay` here and is named a gateway by now.
         """
         self._require_named(request.url)
+        if self.has_to_stay and not self.is_local:
+            raise RedirectedError(
+                f"`{self.base_url}`{net.gateway_note(self.base_url)} sends on what it is asked: this has to stay here",
+                hint="ask a model on this machine",
+            )
         if self.is_local and self._port in _proxy_ports:
             raise self._is_proxy("it is not asked")
         if not self.is_local:

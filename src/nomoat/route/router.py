@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from nomoat import bounds, net, references
 from nomoat import responder as responders
 from nomoat.engine import Engine
+from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import RedirectedError, RemoteError, UsageError
 from nomoat.progress import Progress
 from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, Rule, TokenLikelihood
@@ -141,6 +142,8 @@ class RouterEngine(Engine):
     ) -> None:
         self.on_decision = on_decision
         self._local = local
+        if isinstance(local.engine, RemoteEngine):
+            local.engine.has_to_stay = True
         self._cloud = cloud
         self.give_up_waiting = None if cloud is None else cloud.engine.give_up_waiting
         self._followed = FollowedPolicy(policy, local, cloud, learned, file)

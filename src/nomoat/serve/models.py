@@ -45,7 +45,7 @@ class Loader:
     load: Callable[[], Sequence[Responder | NomoatError]]
     what_is_wrong: Callable[[str], NomoatError | None] = lambda name: None
     cache_bytes: int | None = None
-    is_local: bool | None = None
+    is_local: Callable[[], bool | None] = lambda: None
     question: Callable[[str], str | None] = lambda name: None
 
 
@@ -80,7 +80,7 @@ def from_references(
             cache = need.cache_within(min(memory_bytes, need.total_bytes + spare_bytes))
             planned = need.total_bytes - need.kv_cache_bytes + cache
         loader = Loader(
-            names=names, planned_bytes=planned, cache_bytes=cache, is_local=references.is_local(group[0]),
+            names=names, planned_bytes=planned, cache_bytes=cache, is_local=functools.partial(references.is_local, group[0]),
             load=functools.partial(_load_what_can_be, load or _load, group),
             what_is_wrong=functools.partial(_what_is_wrong, refs_of),
             question=functools.partial(_question, refs_of),
@@ -107,6 +107,15 @@ def _require_names_of_their_own(refs: Sequence[str]) -> None:
         if name in shown:
             raise UsageError(f"`{shown[name]}` and `{ref}` would both be called `{name}`", hint="rename one of the two")
         shown[name] = ref
+
+
+def _is_local(loaded: Responder | None, loader: Loader | None) -> bool | None:
+    try:
+        if loaded is not None:
+            return loaded.is_local
+        return None if loader is None else loader.is_local()
+    except UsageError:
+        return False
 
 
 def _load(refs: Sequence[str]) -> Sequence[Responder]:
@@ -231,10 +240,9 @@ class Models:
             return {name: unit.responders[name] for name, unit in self._units.items() if name in unit.responders}
 
     def local(self) -> dict[str, bool | None]:
-        """Of each model whether prompts for it stay on this machine: see `Loader`."""
+        """Of each model whether prompts for it stay on this machine by now: see `Loader`; not where `gateways` cannot be meant."""
         there = self.loaded()
-        known = {name: unit.loader.is_local if unit.loader else None for name, unit in self._units.items()}
-        return known | {name: responder.is_local for name, responder in there.items()}
+        return {name: _is_local(there.get(name), unit.loader) for name, unit in self._units.items()}
 
     def questions(self, names: Sequence[str]) -> dict[str, str]:
         """What those of these models learned to answer that were tuned on a table: see `labelling.kept_question`. Of those not in

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ TEXT_PARTS = frozenset({"input_text", "output_text", "text"})
 ITEMS = "message, function_call, function_call_output, reasoning"
 KEEPS_NOTHING = "this server keeps no answers; send the conversation's items in `input`"
 # Field -> the values under which it changes nothing, and what to do otherwise.
-REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
+REFUSED: dict[str, tuple[Container[object], str]] = {
     "background": ((False,), "; use `stream`, or wait for the answer"),
     "context_management": (([],), ": nothing is cut or summed up here; send fewer items"),
     "conversation": ((), f": {KEEPS_NOTHING}"),

@@ -7,7 +7,7 @@ supported (images, a bias on tokens, other servers' words for a schema) is refus
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -20,9 +20,20 @@ MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 1024  # prompts times answers to each, in one request
 RANDOM_SEED = -1  # llama.cpp's word for none
 
+
+class _Numbers:
+    """All those of which that is true."""
+
+    def __init__(self, is_one: Callable[[float], bool]) -> None:
+        self._is_one = is_one
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int | float) and self._is_one(value)
+
+
 # Field -> the values under which it changes nothing. Of OpenAI's, llama.cpp's, Ollama's, SGLang's and vLLM's.
-UNSUPPORTED: dict[str, tuple[object, ...]] = {
-    "adaptive_target": (-1,),
+UNSUPPORTED: dict[str, Container[object]] = {
+    "adaptive_target": _Numbers(lambda value: value < 0),
     "add_generation_prompt": (True,),
     "allowed_token_ids": ([],),
     "audio": (),
@@ -51,7 +62,7 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "logprob_token_ids": ([],),
     "lora": ([],),
     "lora_path": ("",),
-    "min_keep": (0,),
+    "min_keep": (0, 1),
     "min_tokens": (0,),
     "mirostat": (0,),
     "modalities": (["text"], []),
@@ -78,7 +89,7 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "structural_tag": ("",),
     "structured_outputs": ({},),
     "suffix": ("",),
-    "t_max_predict_ms": (-1, 0),
+    "t_max_predict_ms": _Numbers(lambda value: value <= 0),
     "thinking_token_budget": (-1,),
     "top_n_sigma": (-1, 0),
     "truncate_prompt_tokens": (-1,),  # to the context: what is longer than that is refused here
@@ -87,10 +98,10 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "web_search_options": (),
     "xtc_probability": (0,),
 }
-NOT_OF_CHATS: dict[str, tuple[object, ...]] = {  # the same, of what /v1/completions takes
+NOT_OF_CHATS: dict[str, Container[object]] = {  # the same, of what /v1/completions takes
     "add_special_tokens": (False,), "echo": (False,),
 }  # fmt: skip
-NOT_OF_TEXTS: dict[str, tuple[object, ...]] = {  # and of what chats take
+NOT_OF_TEXTS: dict[str, Container[object]] = {  # and of what chats take
     "add_special_tokens": (True,), "chat_template_kwargs": ({},), "tools": ([],), "tool_choice": ("none", "auto"),
 }  # fmt: skip
 # Those that clients ask for to have an answer of a form, which there is another way to.
@@ -267,6 +278,8 @@ def parse_body(shape: type[_Asked], body: bytes | dict[str, Any]) -> _Asked:
     asked = parse_shape(shape, body)
     extra = asked.model_extra or {}
     known = UNSUPPORTED | (NOT_OF_CHATS if shape is Chat else NOT_OF_TEXTS)
+    if isinstance(asked, Text) and not any(isinstance(part, str) for part in asked.prompt):  # token ids, or none
+        known["add_special_tokens"] = (True, False)  # which are sent as they are
     for name, harmless in known.items():
         if extra.get(name) is not None and extra[name] not in harmless:
             raise unsupported(name, "is not supported" + ADVICE.get(name, ""))

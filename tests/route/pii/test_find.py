@@ -758,6 +758,9 @@ def test_part_of_another_word_is_not_a_listed_name(name: str, text: str) -> None
         "어제 것:\n\n| 상태 | 송장번호 |\n| --- | --- |\n| 이체완료 | 123456789012 |",
         '{"id": 1234567890123, "계좌": "없음", "account": "foo"}',
         "1234567890123, account: foo",
+        "a=010&b=2024&c=1234",
+        "1.9001011234568\n1.8001011234560",
+        "loss 2.9001011234568",
         "2024-01-15 10:30에 통장에 입금",
         '{"phone": null, "created": 1705314600}',
         "전화 요금 1012345678원",
@@ -859,6 +862,26 @@ def test_fractions_are_no_numbers_of_anyone() -> None:
     draw = random.Random(6)
     for num_decimals in (8, 10, 13, 16):
         assert pii.find(", ".join(f"{draw.random():.{num_decimals}f}" for _ in range(1_000))) == ()
+        for between in (", ", "\n"):
+            assert pii.find(between.join(f"{draw.uniform(1, 999):.{num_decimals}f}" for _ in range(1_000))) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("주민번호 5.9001011234568", "resident_number"),
+        ("2.9001011234568", "resident_number"),
+        ("1.9001011234567\n2.9001021234567", "resident_number"),
+        ("1. 홍길동\n  2.9001011234567\n3. 김철수\n1.8001011234560", "resident_number"),
+        ("카드1.4111111111111111", "card"),
+        ("1.0212345678", "phone"),
+        ("3.01112345678", "phone"),
+        ("100.01012345678", "phone"),
+        ("tel 1.0101234567 8", "phone"),
+    ],
+)
+def test_what_a_list_numbers_is_no_fraction(text: str, kind: str) -> None:
+    assert kinds(text) == {kind}
 
 
 def test_tables_of_dates_and_amounts_hold_no_resident_numbers() -> None:
@@ -1082,6 +1105,8 @@ def test_long_text_takes_no_time() -> None:
     for text in (
         *((piece * 40_000)[:40_000] for piece in pieces),
         "4111 1111 1111 1112 " * 5_000,
+        "1.23456 card " * 3_000,
+        "".join(f"{at}.9876543\n" for at in range(1, 1_000)) * 4,
         "sk-1" + "a" * 40_000,
         *(f"{start}{' ' * 40_000}1" for start in ("010", "계좌", "de89", "+1")),
         *(f"{start}{piece * 30}!" for start in STARTS for piece in ("-1", ".a", " - 1", "_1a", " 1", "1-", "- \n")),

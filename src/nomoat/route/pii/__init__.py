@@ -26,8 +26,8 @@ from nomoat.route.pii.api_keys import holds_api_key
 from nomoat.route.pii.business import holds_business_number
 from nomoat.route.pii.cards import holds_card
 from nomoat.route.pii.emails import holds_email
+from nomoat.route.pii.fractions import without_fractions
 from nomoat.route.pii.names import holds_name
-from nomoat.route.pii.numbers import FRACTION
 from nomoat.route.pii.phones import holds_phone
 from nomoat.route.pii.plain import readings
 from nomoat.route.pii.residents import holds_resident_number
@@ -49,10 +49,8 @@ KIND_TITLES: dict[Kind, str] = {
 def find(text: str, *, kinds: Iterable[Kind] = KINDS, names: Sequence[str] = ()) -> tuple[Kind, ...]:
     """Those of these kinds of which the text holds something. `names` are the user's own words."""
     read = readings(text)
-    without_fractions = [FRACTION.sub("!", reading) for reading in read]
-    return tuple(
-        kind for kind in kinds if any(_holds(one, kind, names) for one in (without_fractions if kind in FRACTION_LIKE else read))
-    )
+    whole = [without_fractions(reading) for reading in read]
+    return tuple(kind for kind in kinds if any(_holds(one, kind, names) for one in (whole if kind in FRACTION_LIKE else read)))
 
 
 Finder = Callable[[str], bool]  # of one kind, in a text in its plainest characters

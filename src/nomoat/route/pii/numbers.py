@@ -20,12 +20,11 @@ OTHER_CELL = re.compile(rf"[,|:;&=]|\A\s*\t\s*\Z|\A{COLUMNS}\Z")
 IS = r"[\s\"']{0,3}[:=][\s\"']{0,3}"
 NEXT = r"[\s\"']{0,3}[,;&\n][\s\"']{0,40}+"
 NEXT_KEY = rf"{NEXT}[^\W\d][\w.\[\]-]{{0,20}}{IS}"
-# Keys that differ in their last character: `hp1=010&hp2=1234`, `{"a": "010", "b": "1234"}`; the values in quotes or behind `=`.
+# Keys that differ in their last character: `hp1=010&hp2=1234`, `{"a": "010", "b": "1234"}`; the values in quotes or behind `=`, but
+# for keys of one character: `a=010&b=2024`.
 VALUE = r"\]?(?:[\s\"']{0,3}=[\s\"']{0,3}|[\"']?:\s{0,3}[\"'])"
-LIKE_KEYS, NEXT_LIKE = rf"(?<![\w.-])([\w.\[-]{{0,20}})\w{VALUE}", rf"{NEXT}\1\w{VALUE}"
+LIKE_KEYS, NEXT_LIKE = rf"(?<![\w.-])(?!\w\s{{0,3}}=\s{{0,3}}\d)([\w.\[-]{{0,20}})\w{VALUE}", rf"{NEXT}\1\w{VALUE}"
 VALUES = re.compile(r"[:=][\s\"']{0,3}\d{3,4}[\s\"']{0,3}[,;&\n]")  # else there are no such
-# `0.5392234688708106`. Not of a date and such, and neither `900101.1234567` nor what numbers a list: `1.01012345678`.
-FRACTION = re.compile(r"(?<![\d.+])(?![1-9]\d?\.010\d{8}(?!\d))(?:0|[1-9]\d{0,2})\.\d{5,}+(?![.-]?\d)")
 WORD_REACH = 24  # characters before a number in which a word may say what it is
 # From such a word to its number, which often is on the next line, or in the next row of a table.
 REACH = r"[^\d\n]{0,20}[^\S\n]*+(?:\n[^\d\n]{0,10})?"
