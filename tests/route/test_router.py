@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from misbehaving import FINE, Act, Server, Silent, say
@@ -693,6 +694,21 @@ def test_a_local_server_that_is_named_a_gateway_while_auto_runs_is_asked_nothing
                 auto.complete(words)
         assert not auto.is_local
     assert (len(server.bodies), cloud.bodies) == (1, [])
+
+
+def test_what_waits_for_a_local_server_is_not_sent_once_it_is_named_a_gateway(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*asked: Any) -> None:
+        monkeypatch.setenv("NOMOAT_GATEWAYS", server.url)
+        say(429, {}, headers={"retry-after": "0"})(*asked)
+
+    server = serving(busy, FINE)
+    policy = Policy(local=f"{server.url}#small", cloud=CLOUD, default="local")
+    engine = RouterEngine(policy, Responder("small", remote_engine(f"{server.url}#small")), Responder(CLOUD, CloudEngine()))
+    with Responder("auto", engine) as auto, pytest.raises(RedirectedError, match="sends on what it is asked: this has to stay here"):
+        auto.complete(said(PRIVATE))
+    assert len(server.bodies) == 1
 
 
 def test_auto_loaded_again_has_the_models_of_its_first_policy_and_follows_the_rest() -> None:
