@@ -70,7 +70,7 @@ def rounded(x: FloatArray) -> FloatArray:
 
 
 class Layer:
-    """One layer of a file. `inputs`: what becomes of the inputs of quantised products, all but the router's; `without`: a part that is left out."""
+    """One layer of a file. `inputs`: what becomes of the inputs of products, but the router's; `without`: a part that is left out."""
 
     def __init__(self, file: GGUFFile, number: int, inputs: Inputs, without: str | None) -> None:
         self._file, self._number, self._inputs, self._without = file, number, inputs, without
