@@ -342,7 +342,7 @@ def require_template_taken(refs: Sequence[str], template: str | None) -> None:
     """Raise UsageError for a chat template that is named where none of the references would use it."""
     if template and not any(map(references.takes_template, refs)):
         raise UsageError(
-            f"`{refs[0]}` has a chat template of its own, and `{template}` is named",
+            f"`{refs[0]}` takes no chat template, and `{template}` is named",
             hint="leave out `--template` (in Python: `template`), which is for weights on this disk",
         )
 

@@ -102,6 +102,7 @@ def test_a_file_that_changed_between_two_calls_is_not_mixed(server: Any, target:
         (('W/"one"', 'W/"one"'), [{}, {}]),
         (("", ""), [{"Last-Modified": "Sat, 01 Nov 2025 10:00:00 GMT"}, {"Last-Modified": "Sun, 02 Nov 2025 10:00:00 GMT"}]),
         (('"one"', '"two"'), [{}, {}]),
+        (('"one"', ""), [{}, {}]),
     ],
 )
 def test_versions_are_not_mixed_where_the_server_has_no_strong_tag_or_ignores_ours(
@@ -116,13 +117,16 @@ def test_versions_are_not_mixed_where_the_server_has_no_strong_tag_or_ignores_ou
     assert target.read_bytes() == server.files["/m.gguf"]
 
 
-def test_a_pull_goes_on_where_the_server_says_only_when_the_file_changed(server: Any, target: Path) -> None:
+@pytest.mark.parametrize("says_it_again", [True, False])
+def test_a_pull_goes_on_where_the_server_says_only_when_the_file_changed(says_it_again: bool, server: Any, target: Path) -> None:
     server.files["/m.gguf"], server.etag, server.cut_after = BODY, "", 300_000
     server.headers = {"Last-Modified": "Sat, 01 Nov 2025 10:00:00 GMT"}
     with pytest.raises(DownloadError) as failed:
         pull(source(f"{server.url}/m.gguf"), target)
     assert failed.value.hint == "run the same command again to resume"
     server.minds_versions = False
+    if not says_it_again:
+        server.headers = {}
     pull(source(f"{server.url}/m.gguf"), target)
     assert target.read_bytes() == BODY
     assert server.asked[-1][1]["range"] == "bytes=300000-"
@@ -135,11 +139,20 @@ def test_a_pull_that_will_begin_anew_says_so(server: Any, target: Path) -> None:
         pull(source(f"{server.url}/m.gguf"), target)
     said = "run the same command again; it begins anew: the server does not say which version of the file it has"
     assert failed.value.hint == said
+    for cut_after in (300_000, 0):
+        server.cut_after = cut_after
+        with pytest.raises(DownloadError) as failed:
+            pull(source(f"{server.url}/m.gguf"), target)
+        assert failed.value.hint == (said if cut_after else "run the same command again")
 
 
-def test_a_name_of_a_version_that_no_request_can_carry_is_not_kept(server: Any, target: Path) -> None:
+@pytest.mark.parametrize(
+    ("tag", "changed"),
+    [('"\xe9"', ""), ("", "Sat, 01 Nov 2025 10:00:00 GMT (\xe9)"), ("", "Sat, 01 Nov 2025 10:00:00 +99999999999999")],
+)
+def test_a_name_of_a_version_that_no_request_can_carry_is_not_kept(tag: str, changed: str, server: Any, target: Path) -> None:
     server.files["/m.gguf"] = BODY
-    server.cut_after, server.etag = 300_000, '"\xe9"'
+    server.cut_after, server.etag, server.headers = 300_000, tag, {"Last-Modified": changed}
     with pytest.raises(DownloadError):
         pull(source(f"{server.url}/m.gguf"), target)
     assert left(target.parent) == [".m.gguf.part"]

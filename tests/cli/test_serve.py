@@ -217,7 +217,7 @@ def test_auto_whose_model_is_not_here_is_refused_at_the_start() -> None:
 
 def test_a_chat_template_that_none_of_the_models_would_use_is_refused() -> None:
     assert refused("fake:", "http://127.0.0.1:9/v1#m", "--port", "0", "--template", "falcon")[2] == (
-        "error: `fake:` has a chat template of its own, and `falcon` is named\n"
+        "error: `fake:` takes no chat template, and `falcon` is named\n"
         "hint: leave out `--template` (in Python: `template`), which is for weights on this disk\n"
     )
 

@@ -6,15 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 from tiny import write_tiny_gguf
 
 from nomoat.engine import harmony, importer, likelihood, tool_calls
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.grammar import Grammars
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.sampling import Pick
 from nomoat.engine.tokenizer import Tokenizer, from_metadata
+from nomoat.engine.tool_call_grammar import ChannelCallGrammar
 from nomoat.errors import SchemaError
 from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult
 
@@ -102,6 +105,7 @@ CALLED = '<tool_call>\n{"name": "weather", "arguments": {"city": "서울"}}\n</t
         ("<|channel|>commentary to=functions.clock <|constrain|>json", CLOCK),
         ("<|start|>assistant to=functions.clock<|channel|>commentary json", CLOCK),
         (f"<|channel|>commentary to=functions.{64 * 'f'}<|message|>{{}}", CLOCK.replace("clock", 64 * "f")),
+        ('<|channel|>commentary to=functions.clock<|message|>{"a": "</think>"}', CLOCK.replace("{}", r'{"a": "</think\u003e"}')),
     ],
 )  # fmt: skip
 def test_a_thought_stands_in_think_and_a_call_in_tool_call(tokenizer: Tokenizer, written: str, text: str) -> None:
@@ -333,6 +337,46 @@ def test_an_answer_that_has_to_call_what_cannot_be_followed_is_refused(engine: L
     with pytest.raises(SchemaError, match=r"^the function `f`: ") as caught:
         list(engine.generate(Request(messages=(ASKED,), tools=(CITY_TOOL, strange), must_call=("weather", "f"))))
     assert caught.value.field == "tools.1.function.parameters"
+
+
+COMMENTARY = "<|channel|>commentary to=functions"
+
+
+@pytest.mark.parametrize("behind", ["<|channel|>commentary json", "<|channel|>commentary <|constrain|>json"])
+@pytest.mark.parametrize("before", [f"<|start|>assistant{COMMENTARY}", f"<|start|>assistant{THOUGHT}<|start|>assistant{COMMENTARY}"])
+def test_each_header_that_a_held_call_may_have_is_read_as_one(tokenizer: Tokenizer, before: str, behind: str) -> None:
+    """Also behind `commentary to=functions`, as the prompt of a call that has to come ends."""
+    request = Request(messages=(ASKED,), tools=(CLOCK_TOOL, CITY_TOOL))
+    held = f".clock{behind}<|message|>{{}}<|call|>"
+    grammar = ChannelCallGrammar(request, tokenizer.encode(before), tokenizer, Grammars(tokenizer, tokenizer.backend.get_vocab_size()))
+    for token in tokenizer.encode(held):
+        logits_V = np.zeros(tokenizer.backend.get_vocab_size(), np.float32)
+        grammar.forbid(logits_V)
+        assert logits_V[token] == 0
+        grammar.accept(token)
+    assert text_of(tokenizer, held.removesuffix("<|call|>"), prompt=before).endswith(CLOCK)
+
+
+def test_the_mark_of_a_thought_s_end_may_stand_in_a_call(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = Request(messages=(ASKED,), tools=(WEATHER,))
+    chunks = answered(engine, request, f"{THOUGHT}<|start|>assistant{CALL.replace('서울', 'a</think> b')}<|call|>", monkeypatch)
+    ((call,),) = [chunk.calls for chunk in chunks if chunk.calls]
+    assert json.loads(call.arguments) == {"city": "a</think> b"}
+
+
+@pytest.mark.parametrize("name", ["the weather", "a<b"])
+def test_a_function_that_has_to_be_called_and_cannot_be_named_is_refused(engine: LocalEngine, name: str) -> None:
+    strange = json.dumps({"type": "function", "function": {"name": name}})
+    with pytest.raises(SchemaError, match=r"^this model's calls cannot name `") as caught:
+        list(engine.generate(Request(messages=(ASKED,), tools=(CITY_TOOL, strange), must_call=(name,))))
+    assert caught.value.field == "tools.1.function.name"
+
+
+def test_a_name_that_a_header_can_hold_has_an_end(tokenizer: Tokenizer) -> None:
+    for name, is_held in ((246 * "f", True), (247 * "f", False)):
+        assert harmony.can_call(name) == is_held
+        called = text_of(tokenizer, f"{COMMENTARY}.{name} json<|message|>{{}}") == CLOCK.replace("clock", name)
+        assert called == is_held
 
 
 def test_an_answer_that_follows_a_schema_is_said(engine: LocalEngine) -> None:

@@ -134,7 +134,7 @@ def test_a_template_that_is_asked_for_goes_before_the_files_and_other_prompts_ar
 def test_a_template_is_refused_where_nobody_would_use_it(ref: str) -> None:
     with pytest.raises(UsageError) as caught:
         responder.load(ref, template="falcon")
-    assert caught.value.message == f"`{ref}` has a chat template of its own, and `falcon` is named"
+    assert caught.value.message == f"`{ref}` takes no chat template, and `falcon` is named"
     assert caught.value.hint == "leave out `--template` (in Python: `template`), which is for weights on this disk"
 
 

@@ -15,7 +15,7 @@ from tiny import TEMPLATE, TOO_DEEP, write_tiny_gguf
 from nomoat import net
 from nomoat.engine import grammar_check, harmony
 from nomoat.engine.gguf import GGUFFile
-from nomoat.engine.grammar import Grammars
+from nomoat.engine.grammar import Grammar, Grammars
 from nomoat.engine.tokenizer import Tokenizer, from_metadata
 from nomoat.engine.tool_call_grammar import ChannelCallGrammar, ToolCallGrammar
 from nomoat.errors import RemoteError, SchemaError
@@ -34,8 +34,12 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return from_metadata(GGUFFile(write_tiny_gguf(tmp_path_factory.mktemp("tokenizer") / "t.gguf", template=TEMPLATE)).metadata)
 
 
-def made(tokenizer: Tokenizer, *tools: dict[str, Any], prompt: str = "", one_call: bool = False) -> ToolCallGrammar:
-    request = Request(messages=(Message(role="user", content="u"),), tools=tuple(map(json.dumps, tools)), one_call=one_call)
+def made(
+    tokenizer: Tokenizer, *tools: dict[str, Any], prompt: str = "", one_call: bool = False, must_call: tuple[str, ...] = ()
+) -> ToolCallGrammar:  # fmt: skip
+    request = Request(
+        messages=(Message(role="user", content="u"),), tools=tuple(map(json.dumps, tools)), one_call=one_call, must_call=must_call
+    )
     kind = ChannelCallGrammar if harmony.is_spoken(tokenizer.chat_template) else ToolCallGrammar
     return kind(request, tokenizer.encode(prompt), tokenizer, Grammars(tokenizer, tokenizer.backend.get_vocab_size()))
 
@@ -269,7 +273,8 @@ def test_a_call_in_its_channel_may_have_begun_in_the_prompt(in_channels: Tokeniz
     ("allowed", "refused"),
     [
         (f"{COMMENTARY}.", "spell"), (f"{COMMENTARY}.weather", "<|call|>"), (f"{COMMENTARY}.weather <|constrain|>json", "5"),
-        (f"{COMMENTARY}.clock json<|message|>{{", '"city": "Rome"}'), (f'{COMMENTARY}.weather<|message|>{{"', 'town": "Rome"}'),
+        (f"{COMMENTARY}.clock json<|message|>{{", '"city": "Rome"}'),
+        (f"{COMMENTARY}.clock", "json<|message|>{}"), (f'{COMMENTARY}.weather<|message|>{{"', 'town": "Rome"}'),
         (f'{COMMENTARY}.weather<|message|>{{"city": "Rome"}}', "<|end|>"), (f"{COMMENTARY}.weather<|message|>", "Rome"),
         (f'{COMMENTARY}.weather<|message|>{{"city": "Rome"}}<|call|>', "<|start|>assistant"),
     ],
@@ -292,3 +297,37 @@ def test_a_function_that_cannot_be_followed_is_held_to_the_form_of_a_call_in_its
         (f'{COMMENTARY}.weather<|message|>{{"t', -1),
     ):  # fmt: skip
         assert written(in_channels, text, tools=(WEATHER, strange))[0] == (text if chosen is ... else text[:chosen])
+
+
+SPACED = {"type": "function", "function": {"name": "the clock"}}
+
+
+def test_a_function_that_no_header_can_name_is_not_called(in_channels: Tokenizer) -> None:
+    text = f"{COMMENTARY}.the clock<|message|>{{}}<|call|>"
+    assert written(in_channels, text, tools=(WEATHER, SPACED))[0] == f"{COMMENTARY}."
+    assert written(in_channels, text, tools=(SPACED,)) == (text, "")
+
+
+def test_a_call_that_became_too_much_is_free_unless_it_has_to_come(in_channels: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gives_up(*_: object) -> None:
+        raise SchemaError("meant")
+
+    monkeypatch.setattr(Grammar, "forbid", gives_up)
+    logits_V = np.zeros(in_channels.backend.get_vocab_size(), np.float32)
+    prompt = f"<|start|>assistant{COMMENTARY}"
+    free, has_to_come = (made(in_channels, WEATHER, prompt=prompt, must_call=names) for names in ((), ("weather",)))
+    for token in in_channels.encode(".weather<|message|>{"):
+        free.accept(token)
+    free.forbid(logits_V)
+    assert written_with(free, in_channels, '"town": 1}<|call|>') == ('"town": 1}<|call|>', "")
+    with pytest.raises(SchemaError, match="meant"):
+        has_to_come.forbid(logits_V)
+
+
+def test_a_call_that_has_to_come_and_cannot_be_held_is_refused(in_channels: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Grammars, "can_follow_call", lambda _self, calls, _end="": len(calls) < 2)
+    prompt = f"<|start|>assistant{COMMENTARY}"
+    assert made(in_channels, WEATHER, CLOCK, prompt=prompt).holds
+    with pytest.raises(SchemaError, match=r"^the schemas of these functions cannot be followed together\n") as caught:
+        made(in_channels, WEATHER, CLOCK, prompt=prompt, must_call=("weather", "clock"))
+    assert caught.value.field == "tools"

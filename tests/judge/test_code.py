@@ -43,6 +43,21 @@ def test_calls_that_a_function_may_need_are_kept_and_what_only_shows_its_use_is_
     )
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("x = []\nx.append(1)\nprint(x)", "x = []\nx.append(1)"),
+        ("data = {}\ndata.update(a=1)\nsolve = lambda: data['a']\nsolve()", "data = {}\ndata.update(a=1)\nsolve = lambda: data['a']"),
+        (
+            "def f():\n    return x\nx = []\nx.append(1)\ng: F = lambda: x",
+            "def f():\n    return x\nx = []\nx.append(1)\ng: F = lambda: x",
+        ),
+    ],
+)
+def test_without_a_function_calls_are_kept_and_a_lambda_with_a_name_is_one(answer: str, expected: str) -> None:
+    assert code.code_in(answer) == expected
+
+
 @pytest.mark.parametrize("value", ["+".join(["1"] * 400), f"0x{'f' * 5000}"])
 def test_code_that_python_cannot_write_out_again_is_taken_as_it_is(value: str) -> None:
     answer = f"x = {value}\nprint(x)\n"

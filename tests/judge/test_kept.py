@@ -155,7 +155,7 @@ def test_a_number_of_kept_answers_that_a_duel_chose_is_no_number_fixed_before() 
 
 IF_A_DUEL_ENDED = (
     "`stored:quiz/good` has kept answers to some of the questions only: if an earlier duel ended there because its winner was "
-    "known, the intervals are narrower here, and p smaller, than they should be"
+    "known, the intervals are narrower here, and p of a comparison smaller, than they should be"
 )
 
 

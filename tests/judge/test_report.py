@@ -136,7 +136,10 @@ def test_figures_have_no_minus_before_a_0_and_no_more_digits_of_confidence_than_
     assert wording._points("exact", -0.0001, -0.0004, 0.0003, sign="+") == "+0.0 points [+0.0, +0.0]"
     assert wording._points("grade", -0.001, -0.5, -0.004) == "0.00 points [-0.50, 0.00]"
     alphas = (0.05, 0.05 / 2, 0.05 / 3, 0.1 / 3, 0.00001)
-    assert [wording.render_confidence(alpha) for alpha in alphas] == ["95 %", "97.5 %", "98.3 %", "96.7 %", "99.999 %"]
+    assert [wording.render_confidence(alpha) for alpha in alphas] == ["95 %", "97.5 %", "98.33 %", "96.67 %", "99.999 %"]
+    alphas = (0.125, 0.999, 1e-7, 1e-30)
+    shown = [wording.render_confidence(alpha) for alpha in alphas]
+    assert shown == ["87.5 %", "0.1 %", "99.99999 %", "99.99999999999999999999999999 %"]
 
 
 def test_evaluation_report_shows_what_was_wrong_from_all_over_the_suite(suite: Suite, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.stored import StoredEngine
 from nomoat.errors import DataError, UnsupportedError, UsageError
-from nomoat.judge import sandbox
+from nomoat.judge import choices, sandbox
 from nomoat.judge.duel import run_duel
 from nomoat.judge.groups import groups_of
 from nomoat.judge.metrics import Metric
@@ -126,6 +126,22 @@ def test_an_example_that_follows_another_is_asked_without_the_draft_before_it() 
     assert asked[-1] == ["question 0", "yes", "question 1"]
 
 
+def test_an_example_that_follows_an_empty_answer_is_asked_behind_a_sign_for_it() -> None:
+    """Some servers refuse an empty message."""
+    suite = quiz(2)
+    turns = (suite.examples[0], dataclasses.replace(suite.examples[1], follows="0"))
+    for nothing in ("", "<think>never ended"):
+        asked: list[list[str]] = []
+
+        class Listening(FakeEngine):
+            def generate(self, request: Request, asked: list[list[str]] = asked) -> Iterator[Chunk]:
+                asked.append([message.content for message in request.messages])
+                yield from super().generate(request)
+
+        run_suite(Responder("m", Listening(answers={"question 0": nothing})), dataclasses.replace(suite, examples=turns))
+        assert asked[-1] == ["question 0", "…", "question 1"]
+
+
 def test_exact_suite_scores_each_written_answer() -> None:
     outcomes = nomoat.evaluate(knowing("m", 2), quiz(3))
     assert outcomes[0] == Outcome(
@@ -192,6 +208,17 @@ def test_model_without_likelihoods_writes_its_choice_and_the_verdict_says_so() -
     evaluation = run_suite(Responder("m", engine), dataclasses.replace(suite, examples=tuple(examples)))
     assert [outcome.score for outcome in evaluation.outcomes] == [1.0, 0.0, 0.0]
     assert evaluation.notes == ("`m` gives no likelihoods: it wrote its choice; 1 of 3 answers were none of them",)
+
+
+def test_a_written_choice_is_scored_as_the_notes_count_it() -> None:
+    """Its draft is taken off once: what stands behind may look like another."""
+    suite = quiz(1, "choice", choices=("no", "yes"))
+    question = choices.written_question(suite.examples[0], lettered=True)[-1].content
+    letter = "A" if "A. yes" in question else "B"
+    engine = StoredEngine({question: f"<think>a</think>\n{letter}\n</think>\n"}, name="stored:s/m")
+    evaluation = run_suite(Responder("m", engine), suite)
+    assert evaluation.outcomes[0].score == 1.0
+    assert evaluation.notes == ("`m` gives no likelihoods: it wrote a letter; 0 of 1 answers were none of them",)
 
 
 @pytest.mark.parametrize("metric", ["exact", "choice"])

@@ -187,6 +187,11 @@ def test_anything_else_is_no_letter(answer: str) -> None:
     assert chosen_letter(answer, 3) is None
 
 
+def test_spaces_without_end_are_read_once() -> None:
+    assert chosen_letter(f"the{' ' * 1_000_000}!", 3) is None
+    assert chosen_letter(f"the correct{' ' * 1_000_000}answer B", 3) == 1
+
+
 @pytest.mark.parametrize(
     "answer",
     ["a dog", "A likely answer is C", "The answer is a dog.", "Answer: a dog", "The answer I think is B", "I think B", "i would say",

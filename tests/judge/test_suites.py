@@ -231,6 +231,11 @@ def test_misspelt_fields_are_refused_and_other_columns_passed_over(tmp_path: Pat
             load_suite(write_lines(tmp_path / "s.jsonl", {**row, name: "z"}))
         assert caught.value.message.endswith(f"line 1: an example has no `{name}`")
         assert caught.value.hint == hint
+    with pytest.raises(DataError, match="line 1: an example has no `inputt`"):
+        load_suite(write_lines(tmp_path / "s.jsonl", {"inputt": "x", "target": "y"}))
+    turns = [{"role": "user", "content": "x"}]
+    for question in ({"input": "x", "message": "z"}, {"messages": turns, "inputt": "z"}):
+        assert load_suite(write_lines(tmp_path / "s.jsonl", {**question, "target": "y"})).examples[0].messages[-1].content == "x"
     more = {"idx": 1, "label": "z", "source": "z", "target_2": "z", "inputs": "z"}
     assert load_suite(write_lines(tmp_path / "s.jsonl", {**row, **more})).examples[0].target == "y"
 

@@ -782,7 +782,9 @@ def test_a_budget_whose_file_could_not_be_opened_is_tried_again(
         assert decide(SHORT).where == "cloud"
 
 
-def test_a_budget_without_a_price_is_kept_from_when_the_price_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_without_a_price_is_kept_from_when_the_price_is_known(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     ref = "openai:gpt-99"
     base = f'local = "fake:"\ncloud = "{ref}"\ndefault = "cloud"\n'
@@ -790,11 +792,31 @@ def test_a_budget_without_a_price_is_kept_from_when_the_price_is_known(monkeypat
     with router.load_auto() as auto:
         decide = auto.engine.decide  # type: ignore[attr-defined]
         written(base + "max_usd_per_day = 2")
-        found = decide(SHORT)
-        assert (found.where, found.why, found.rule) == ("local", in_force.NOT_COUNTED, "budget")
+        for _ in range(3):
+            found = decide(SHORT)
+            assert (found.where, found.why, found.rule) == ("local", in_force.NOT_COUNTED, "budget")
+            auto.engine._followed._again_at -= in_force.AGAIN_SECONDS  # type: ignore[attr-defined]
+        (said,) = caplog.messages
+        assert said.startswith(f"the price of `{ref}` is not known, and ") and f"\nhint: write it into `{prices.own_path()}`" in said
+        written(base + "max_usd_per_day = 3")
+        assert decide(SHORT).where == "local" and len(caplog.messages) == 2
         billed(ref)
         auto.engine._followed._again_at -= in_force.AGAIN_SECONDS  # type: ignore[attr-defined]
         assert decide(SHORT).where == "cloud"
+
+
+def test_a_budget_for_what_cannot_be_counted_is_for_the_policy_to_mend(caplog: pytest.LogCaptureFixture) -> None:
+    base = f'local = "fake:"\ncloud = "{CLOUD}"\ndefault = "cloud"\n'
+    written(base)
+    billed(CLOUD)
+    file = PolicyFile()
+    followed = in_force.FollowedPolicy(file.parsed(), Responder("fake:", FakeEngine()), Responder(CLOUD, CloudEngine()), None, file)
+    written(base + "max_usd_per_day = 2")
+    assert followed.now().only_here == in_force.NOT_READ
+    assert caplog.messages == [
+        f"what `{CLOUD}` takes cannot be counted, and the policy's budget cannot be kept without it; "
+        "nothing is sent to the cloud until it is mended\nhint: name a server as `cloud`, or leave out the budget"
+    ]
 
 
 def test_a_template_named_for_auto_is_that_of_its_model_here(tiny_gguf: Path) -> None:

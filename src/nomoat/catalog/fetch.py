@@ -1,7 +1,8 @@
 """One file, from where it can be had to where it belongs: the mirror is asked first, then pip, the hub or a plain server.
 
 A download goes to `.NAME.part` beside its target, is checked, and is renamed. What ends it before its end, as a lost connection or
-Ctrl-C, leaves the part, and the next call goes on from there (HTTP `Range`); a full disk and wrong bytes leave nothing.
+Ctrl-C, leaves the part, and the next call goes on from there (HTTP `Range`) if the server names the file's version; a full disk and
+wrong bytes leave nothing.
 
 What this does not cover: a file without a known sha256, from a server that promises none, is trusted as far as its length.
 """

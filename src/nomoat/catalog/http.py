@@ -57,12 +57,12 @@ def fill(part: Part, url: str, *, where: str, size_bytes: int | None = None, hea
     except (httpx.TooManyRedirects, httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
         raise DownloadError(f"cannot pull `{where}`: {exc}", hint="check the address") from exc
     except httpx.HTTPError as exc:
-        raise DownloadError(
-            f"the connection was lost after {part.size_bytes():,} bytes of `{where}`",
-            hint="run the same command again to resume"
-            if part.version_path.exists()
-            else "run the same command again; it begins anew: the server does not say which version of the file it has",
-        ) from exc
+        have, hint = part.size_bytes(), "run the same command again"
+        if have and part.version_path.exists():
+            hint += " to resume"
+        elif have:
+            hint += "; it begins anew: the server does not say which version of the file it has"
+        raise DownloadError(f"the connection was lost after {have:,} bytes of `{where}`", hint=hint) from exc
 
 
 def _range(part: Part) -> dict[str, str]:
@@ -76,12 +76,14 @@ def _range(part: Part) -> dict[str, str]:
 def _goes_on(response: httpx.Response, part: Part) -> bool:
     """Whether the answer to a range is that range of the same version, or the whole file, or a refusal that has its own error.
 
-    416: the part is longer than the file. Some servers answer with a range of whatever version they have.
+    416: the part is longer than the file. Some servers answer with a range of whatever version they have. A range names its tag
+    again, but need not say again when the file changed. Source: RFC 9110, 15.3.7.
     """
     if response.status_code != 206:
         return response.status_code != 416
     begins = response.headers.get("content-range", "").startswith(f"bytes {part.size_bytes()}-")
-    return begins and _version(response) in ("", part.version_path.read_text())
+    asked, named = part.version_path.read_text(), _version(response)
+    return begins and (named == asked or (not named and not asked.startswith('"')))
 
 
 def _version(response: httpx.Response) -> str:
@@ -92,10 +94,10 @@ def _version(response: httpx.Response) -> str:
     tag = response.headers.get("etag", "")
     if tag and tag.isascii() and not tag.startswith("W/"):
         return str(tag)
-    changed = response.headers.get("last-modified", "")
+    changed, now = response.headers.get("last-modified", ""), response.headers.get("date", "")
     try:
-        return changed if parsedate_to_datetime(changed) < parsedate_to_datetime(response.headers.get("date", "")) else ""
-    except (TypeError, ValueError):  # of what is no date, and of one without its zone beside another
+        return changed if changed.isascii() and parsedate_to_datetime(changed) < parsedate_to_datetime(now) else ""
+    except (TypeError, ValueError, OverflowError):  # of what is no date, and of one without its zone beside another
         return ""
 
 

@@ -37,7 +37,8 @@ def pull(
       nomoat pull hf:HuggingFaceTB/SmolLM2-135M           # a folder of safetensors, as the hub has it
       NOMOAT_MIRROR=/mnt/models nomoat pull smollm2-135m      # an air-gapped site
 
-    A pull that was cut off goes on where it stopped: run the same command again. The paths go to stdout.
+    A pull that was cut off goes on where it stopped, if the server says which version of the file it has: run the same command
+    again. The paths go to stdout.
     """
     from nomoat.catalog import cards
     from nomoat.catalog import pull as catalogue

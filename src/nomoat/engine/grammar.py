@@ -23,7 +23,7 @@ OPTIONS = {
     "whitespace_flexible": False,  # no spaces of the model's choice: a small model may go on with them for ever
     "coerce_one_of": True,  # what several branches of a `oneOf` allow cannot be excluded while it is written: `anyOf`
 }
-SPACE = r" |\n {0,16}"  # in a call that a model begins by itself: it goes on as it has learned, on one line or on several
+SPACE = r" |\n {0,16}"  # in a call as a model writes it by itself: it goes on as it has learned, on one line or on several
 SPACED = {**OPTIONS, "whitespace_flexible": True, "whitespace_pattern": SPACE}
 MAX_KEPT = 16  # grammars of calls: conversations go on with the same functions
 DEFINITIONS = ("$defs", "definitions")
@@ -132,12 +132,14 @@ class Grammars:
         return Grammar(matcher, self.ll_tokenizer(), self._digits_V)
 
     def of_call(self, calls: Calls, end: str = "") -> Grammar | None:
-        """The same for a call that a model begins by itself, any of these, with spaces around and within it, and `end` behind it.
+        """The same for a call, any of these, as a model writes it by itself: with spaces around and within it, and `end` behind it.
 
-        None for what cannot be followed. How long that takes has no bound: see `can_follow_call`.
+        None for no calls, and for what cannot be followed. How long that takes has no bound: see `can_follow_call`.
         """
         from llguidance import LLMatcher
 
+        if not calls:
+            return None
         matcher = self._of_calls.get((calls, end))
         if matcher is None:
             try:
@@ -343,7 +345,7 @@ def may_take_long(schema: dict[str, Any]) -> bool:
 
 
 def _spaced(schema: dict[str, Any]) -> str:
-    """As JSON, narrowed, with the spaces of a call that a model begins by itself."""
+    """As JSON, narrowed, with the spaces of a call as a model writes it by itself."""
     return json.dumps({**_narrowed(schema), "x-guidance": SPACED})
 
 

@@ -33,12 +33,12 @@ NO_THOUGHT = f"{CHANNEL}analysis{MESSAGE}{NEXT}"
 THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"
 CALL_BEGINS, CALL_ENDS = "<tool_call>", "</tool_call>"
 CLOSED = f"\n{THOUGHT_ENDS}\n\n"  # how a thought ends in the text
-MENTIONED = "</think >"  # the same mark within a thought
+MENTIONED, ESCAPED = "</think >", r"</think\u003e"  # the same mark within a thought, and in a text of a call's JSON
 # A thought in an earlier answer; in the midst of it only as it is written here.
 TOLD = re.compile(r"(?:\A\s*<think>|(?<=\n\n)<think>\n).*?(?:</think>\s*|\Z)", re.DOTALL)
 FUNCTIONS, RECIPIENT_BEGINS = "functions.", "to="
 CALLED = f"{RECIPIENT_BEGINS}functions"  # what a header of a call has before its name; tokens may begin with the dot
-MOST_WORDS = 4  # of a header: `assistant<|channel|>commentary to=functions.NAME <|constrain|> json`
+MOST_WORDS = 5  # of a header: `assistant<|channel|>commentary to=functions.NAME<|channel|>commentary json`
 MARK, WORD = re.compile(r"<\|[a-z]+\|>"), re.compile(r"to=\S{0,256}|[!-~]{1,24}")  # of a header; what is longer, or not ASCII, is text
 # Marks and words that a header without `MESSAGE` begins with; text follows.
 UNENDED = re.compile(rf"(?:.*{MARK.pattern}(?:\s*(?:assistant|analysis|commentary|final|json|to=[^\s<]+)(?![a-z])\s*)*)?", re.DOTALL)
@@ -49,6 +49,12 @@ EFFORTS = {"none": "low", "minimal": "low", "xhigh": "high", "max": "high"}  # i
 def is_spoken(template: str | None) -> bool:
     """Whether a chat template has answers in channels."""
     return template is not None and FINAL in template
+
+
+def can_call(name: str) -> bool:
+    """Whether a header can name this function."""
+    recipient = f"{CALLED}.{name}"
+    return bool(WORD.fullmatch(recipient) and RECIPIENT.fullmatch(recipient))
 
 
 def effort_of(request: Request) -> Any:
@@ -120,7 +126,7 @@ class ChannelStream:
         self._stream = tokenizer.decode_stream()
         self._header: str | None = ""  # None: within a message
         self._thinks = self._calls = self._has_begun = self._has_text = False
-        self._newest = ""  # text of a thought: as much as may begin the mark of its end
+        self._newest = ""  # text of a thought or a call: as much as may begin the mark of a thought's end
         last = next((at for at in reversed(range(len(prompt))) if self._marks.get(prompt[at]) in (START, END)), 0)
         for token in prompt[last:]:
             self._push(token)
@@ -175,10 +181,10 @@ class ChannelStream:
                 return ""
             return self._end_header()
         self._has_text = self._has_text or bool(text.strip())
-        if not self._thinks:
+        if not self._thinks and not self._calls:
             return text
         before = self._newest
-        whole = (before + text).replace(THOUGHT_ENDS, MENTIONED)
+        whole = (before + text).replace(THOUGHT_ENDS, MENTIONED if self._thinks else ESCAPED)
         self._newest = whole[1 - len(THOUGHT_ENDS) :]
         return whole[len(before) :]
 

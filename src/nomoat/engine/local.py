@@ -184,8 +184,14 @@ class LocalEngine(Engine):
             raise
 
     def _blame_a_function(self, request: Request) -> None:
-        """Raises SchemaError for the first function whose parameters no call can follow, if one is by itself too much."""
+        """Raises SchemaError for the first function whose parameters no call can follow, if one is by itself too much, or whose name
+        no call of this model can have."""
+        in_channels = harmony.is_spoken(self.tokenizer.chat_template)
         for at, (name, parameters) in tool_calls.parameters_of(request).items():
+            if in_channels and not harmony.can_call(name):
+                unnamed = SchemaError(f"this model's calls cannot name `{name}`", hint="name it in letters, digits, `_` and `-`")
+                unnamed.field = f"tools.{at}.function.name"
+                raise unnamed
             try:
                 self._grammars.of_schema(json.dumps(parameters))
             except SchemaError as exc:

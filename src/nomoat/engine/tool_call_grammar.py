@@ -1,4 +1,5 @@
-"""Calls that a model begins by itself: each is held to its function's schema from where it is known to be one.
+"""Calls that a model begins by itself, and GPT-OSS's that have to come: each is held to its function's schema from where it is known
+to be one.
 
 That is behind the mark `<tool_call>`: a call has to come, and `</tool_call>`; and behind `to=functions` in a header of GPT-OSS's.
 Without marks, as `tool_calls.BARE` begins, an answer is known for calls by the first one's name, which has to begin as a function's:
@@ -43,6 +44,8 @@ class ToolCallGrammar:
     It is made in the thread of who asks: schemas that may take long are tried then, and never later, when all answers wait.
     """
 
+    _tried_with = ""  # the end of a call that is tried then
+
     def __init__(self, request: Request, prompt: Sequence[int], tokenizer: Tokenizer, grammars: Grammars) -> None:
         """Raises RemoteError where whoever asks has left meanwhile (`net.asking_for`)."""
         self._request, self._tokenizer, self._grammars = request, tokenizer, grammars
@@ -66,7 +69,7 @@ class ToolCallGrammar:
         return self._grammar is not None or self._is_over
 
     def forbid(self, logits_V: npt.NDArray[np.float32]) -> None:
-        """See `Grammar.forbid`; a call that became too much for llguidance is free from there on."""
+        """See `Grammar.forbid`; a call that became too much for llguidance is free from there on, unless it has to come."""
         if self._is_over:
             ends = [token for token in self._tokenizer.special.stop_ids if token < len(logits_V)]
             kept = logits_V[ends]
@@ -77,6 +80,8 @@ class ToolCallGrammar:
             if self._grammar is not None:
                 self._grammar.forbid(logits_V)
         except SchemaError:
+            if self._request.must_call:
+                raise
             self._grammar = None
 
     def accept(self, token: int) -> None:
@@ -149,7 +154,7 @@ class ToolCallGrammar:
             is_long = may_take_long(tool_calls.schema_of_calls(self._request, self._template))
         except RecursionError:  # too deep for whatever follows, too
             return list(self._named)
-        return self._free_functions("") if is_long else None
+        return self._free_functions(self._tried_with) if is_long else None
 
     def _free_functions(self, end: str) -> Sequence[int]:
         """The functions whose arguments calls are not held to: none, those that cannot be followed by themselves, or all."""
@@ -167,16 +172,28 @@ class ToolCallGrammar:
 
 
 class ChannelCallGrammar(ToolCallGrammar):
-    """The same of GPT-OSS's calls: each is held from `to=functions` in its header, with which the prompt may end."""
+    """The same of GPT-OSS's calls: each is held from `to=functions` in its header, with which the prompt of one that has to come ends.
+
+    Not covered: functions that no header can name (`harmony.can_call`); they are not called.
+    """
+
+    _tried_with = harmony.CALL
 
     def __init__(self, request: Request, prompt: Sequence[int], tokenizer: Tokenizer, grammars: Grammars) -> None:
+        """Raises SchemaError, too, where a call has to come and cannot be held to all that its function's schema says."""
         super().__init__(request, prompt, tokenizer, grammars)
         self._stream = harmony.ChannelStream(tokenizer, prompt)
         if begun := self._begun_in_header():
             self._hold(*begun)
+            if request.must_call and (self._free or not self.holds):
+                raise _cannot_be_held()
+
+    def accept(self, token: int) -> None:
+        """This token has been chosen."""
+        self._stream.push(token)  # held or not: where a call becomes free, it is told from another one's header
+        super().accept(token)
 
     def _begun(self, token: int) -> tuple[bytes, str] | None:
-        self._stream.push(token)
         return self._begun_in_header()
 
     def _begun_in_header(self) -> tuple[bytes, str] | None:
@@ -185,8 +202,19 @@ class ChannelCallGrammar(ToolCallGrammar):
 
     def _calls(self, free: Sequence[int]) -> Calls:
         channel, constrain, message = map(self._grammars.mark, (harmony.CHANNEL, harmony.CONSTRAIN, harmony.MESSAGE))
-        header = f'({channel} "commentary")? " "? {constrain}? " "? "json"? " "? {message}'
+        header = f'({channel} "commentary")? (" "? {constrain} " "? "json"? | " json")? " "? {message}'
         return tuple(
             (f"{self._grammars.mark(f'.{name}')} {header}", json.dumps({"type": "object"} if at in free else parameters))
             for at, (name, parameters) in self._named.items()
+            if harmony.can_call(name)
         )
+
+
+def _cannot_be_held() -> SchemaError:
+    found = SchemaError(
+        "the schemas of these functions cannot be followed together",
+        hint="name fewer functions, or simplify them",
+        is_unsupported=True,
+    )
+    found.field = "tools"
+    return found

@@ -90,7 +90,8 @@ def notes(template: str, request: Request) -> tuple[str, ...]:
 
 
 def schema(request: Request, template: str | None) -> str | None:
-    """The JSON schema that an answer follows: the request's, that of its calls, or either. None, too, for a call of GPT-OSS's."""
+    """The JSON schema that an answer follows: the request's, that of its calls, or either. None, too, where one of GPT-OSS's has to
+    come: `ChannelCallGrammar` holds it."""
     if request.must_call and harmony.is_spoken(template):
         return None
     if not (request.must_call or (request.tools and request.json_schema is not None)) or template is None:

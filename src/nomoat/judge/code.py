@@ -46,8 +46,9 @@ def _around(target: str, code: str) -> str:
 def code_in(answer: str) -> str:
     """The first fenced block of an answer, or all of it if there is none, without what only shows how to use it.
 
-    Left out are lines at the end that are no Python, and at the top level asserts, prints, and calls behind the last function or
-    class: an answer's own examples are not what was asked for, and may be wrong. A call before that may do what a function needs.
+    Left out are lines at the end that are no Python, and at the top level asserts, prints, texts, and expressions behind the last
+    function, class or lambda with a name: an answer's own examples are not what was asked for, and may be wrong. An expression before
+    that, or where there is none of these, may do what is needed, as a call does.
     """
     found = FENCED.search(answer)
     return _without_examples(found[1] if found else answer)
@@ -62,13 +63,19 @@ def _without_examples(code: str) -> str:
     tree = _parsed(code)
     if tree is None:
         return code  # its test will say so
-    definitions = [at for at, node in enumerate(tree.body) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
-    last = definitions[-1] if definitions else 0
+    last = max((at for at, node in enumerate(tree.body) if _defines(node)), default=len(tree.body))
     kept = [node for at, node in enumerate(tree.body) if not _shows(node) and not (isinstance(node, ast.Expr) and at > last)]
     try:
         return ast.unparse(ast.Module(body=kept, type_ignores=[]))
     except (RecursionError, ValueError):  # `1 + 1 + …`, hundreds of them; a number of thousands of digits, as 0x…
         return code
+
+
+def _defines(node: ast.stmt) -> bool:
+    """Whether a statement is a function, a class, or `NAME = lambda …`."""
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        return isinstance(node.value, ast.Lambda)
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
 
 
 def _shows(node: ast.stmt) -> bool:

@@ -17,6 +17,7 @@ from nomoat.rows import Source, read_objects, unit_of
 from nomoat.textfiles import read_jsonl
 
 FIELDS = ("id", "input", "messages", "target", "choices", "category", "group", "follows")  # of a line; others are passed over
+QUESTION = {"input", "messages"}  # of which a line has one
 NEARLY = 0.85  # as similar a name is taken for a field's that is misspelt, but not "idx" for "id"
 OR_NONE = "write it as text, or leave it out"
 ANSWER = "{answer}"  # where the answer's code goes in the program that tests it
@@ -120,7 +121,7 @@ def digest_of(examples: Sequence[Example], *, answer_start: str = "") -> str:
 def _require_known(where: str, row: dict[str, Any]) -> None:
     """Raises DataError for a name that is nearly that of a field the line lacks, and for one that `Example` has and no line."""
     for name in row:
-        if (meant := _misspelt(name)) and meant not in row:
+        if (meant := _misspelt(name)) and not row.keys() & (QUESTION if meant in QUESTION else {meant}):
             raise DataError(f"{where}: an example has no `{name}`", hint=f"write it as `{meant}`, or leave it out")
     if "other_targets" in row:
         raise DataError(f"{where}: an example has no `other_targets`", hint='several right answers are a list: "target": ["…", "…"]')

@@ -80,7 +80,7 @@ def unasked_note(ref: str, num_kept: int, num_asked: int) -> str:
         return ""
     return (
         f"`{ref}` has kept answers to some of the questions only: if an earlier duel ended there because its winner was known, "
-        "the intervals are narrower here, and p smaller, than they should be"
+        "the intervals are narrower here, and p of a comparison smaller, than they should be"
     )
 
 

@@ -36,6 +36,8 @@ from nomoat.responder import Responder, ref_of
 from nomoat.rows import Given
 from nomoat.words import counted
 
+NOTHING_SAID = "…"  # in the place of an empty answer, where another question follows: some servers refuse an empty message
+
 
 def evaluate(
     responder: str | Path | Responder,
@@ -215,7 +217,7 @@ class Asking:
 
     def remember(self, example: Example, answer: Completion) -> None:
         """Keep what was said so far for the examples that follow this one."""
-        said = Message(role="assistant", content=self.suite.answer_in(answer.text))
+        said = Message(role="assistant", content=self.suite.answer_in(answer.text) or NOTHING_SAID)
         self.histories[example.id] = (*self.request(example).messages, said)
 
     def evaluation(self, *, notes: Sequence[str] = ()) -> Evaluation:
@@ -434,10 +436,10 @@ def _whole_conversations(examples: Sequence[Example], answered: dict[str, Comple
 def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
     """What each written answer is worth."""
     suite = run.suite
-    pairs = [(example, suite.answer_in(answer)) for example, answer in pairs]
-    if run.writes_choices:
+    if run.writes_choices:  # from the whole answer, as the notes count them
         chosen = [choices.written_choice(example, answer, lettered=run.lettered) for example, answer in pairs]
         return [choices.is_right(example, choice) for (example, _), choice in zip(pairs, chosen, strict=True)]
+    pairs = [(example, suite.answer_in(answer)) for example, answer in pairs]
     if suite.metric == "judge":
         return [0.0] * len(pairs)
     if suite.metric == "code":

@@ -38,7 +38,7 @@ def exact(answer: str, target: str) -> float:
 # ---------------------------------------------------------------- choices
 LETTERS = string.ascii_uppercase
 NAMED = r"(?P<named>option|choice)|answer(?:\s+is)?|정답은?|답은?"
-BEFORE = rf"(?P<before>(?:the\s+)?(?:correct\s+|right\s+)?(?:{NAMED})?)"
+BEFORE = rf"(?P<before>(?:the\s++)?(?:correct\s++|right\s++)?(?:{NAMED})?)"
 LETTER = re.compile(rf"\W*+{BEFORE}\W*+(?P<letter>(?-i:[A-Za-z]))(?![A-Z])", re.IGNORECASE)
 GOES_ON = r"(?:is|because|since|as|seems|has|and|or|best|(?<=A )would)\b"  # what may follow on a letter that is the choice
 # "a dog", "A likely answer is", "I think", "I'd say": English words, and no letters. A tab stands between a letter and its text.

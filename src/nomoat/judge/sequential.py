@@ -31,7 +31,7 @@ from nomoat.records import Look
 NUM_BETS = 100
 BETS_G = (np.arange(NUM_BETS) + 0.5) / NUM_BETS
 PRECISION = 1e-7  # of an end of the interval, as a share of the range
-SURELY = 10 * PRECISION  # behind an end: what is ruled out there moves it, what is not does not
+SURELY = 10 * PRECISION  # behind an end: what is ruled out there may move it, what is not does not
 EDGE = 1e-9  # candidates stay this far inside the range: at its very end a bettor's odds are infinite
 
 

@@ -70,7 +70,10 @@ class Suite:
     notes: tuple[str, ...] = ()
 
     def answer_in(self, written: str) -> str:
-        """What is compared of what a model wrote: it begins with `answer_start`, and a draft before it is no part of it."""
+        """What is compared of what a model wrote, which goes on from `answer_start`; what begins as a draft is no part of it.
+
+        Not covered: a draft behind an `answer_start`.
+        """
         return matching.without_draft(f"{self.answer_start}{written}")
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from decimal import ROUND_DOWN, Context, Decimal
 
 from nomoat.judge.metrics import METRICS
 from nomoat.money import dollars
 from nomoat.records import Measure, Side, Standing, Verdict
 from nomoat.words import counted
 
+DOWNWARDS = Context(rounding=ROUND_DOWN)
+
 
 def render_confidence(alpha: float) -> str:
-    """How sure an interval is, with alpha to two digits: "95 %", "98.3 %"."""
-    return f"{100 - float(f'{100 * alpha:.2g}'):g} %"
+    """How sure an interval is, with alpha to three digits: "95 %", "98.33 %". Never 100 %."""
+    return f"{DOWNWARDS.subtract(Decimal(100), Decimal(f'{100 * alpha:.3g}')):f} %"
 
 
 def render_items(verdict: Verdict) -> str:

@@ -1,11 +1,12 @@
 """What `auto` decides by now: the policy as its file is, what the loaded models allow of it, the learned router, the budget.
 
-The file is read again when it has changed, so that a server follows it. What could not be followed keeps everything here: a file that
-cannot be meant, a budget that cannot be kept, another `cloud` than was loaded. Where it lies with something else (a full disk, a file
-that another process holds, a table of prices), it is tried again. Another `local` counts from the next start.
+The file is read again when it has changed, or `gateways` of the cloud model, so that a server follows it. What could not be followed
+keeps everything here: a file that cannot be meant, a budget that cannot be kept, another `cloud` than was loaded. Where it lies with
+something else (a full disk, a file that another process holds, a table of prices), it is tried again. Another `local` counts from the
+next start.
 
-What this does not cover: a router that is learned anew, and new prices, count from the next start; a request that is being answered
-goes on as it was decided.
+What this does not cover: a router that is learned anew counts from the next start; a price that changes, once the policy does; a
+request that is being answered goes on as it was decided.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from nomoat import references
+from nomoat.engine.budget import Rates
 from nomoat.errors import NomoatError, UsageError
 from nomoat.records import Rule
 from nomoat.responder import Responder
@@ -85,9 +87,10 @@ class FollowedPolicy:
         self._file = file
         self._lock = threading.Lock()
         self._again_at = math.inf  # on the monotonic clock, where the policy is to be followed though its file has not changed since
+        self._said = ""  # why it could not be, the last time; once is enough
         self._was_local = cloud is not None and cloud.is_local
         self._allowance: Allowance | None = None  # made once there is a budget, and kept
-        self.last = self._of(policy)
+        self.last = self._of(policy, self._rates_of(policy))
 
     @property
     def spent_usd(self) -> float | None:
@@ -97,10 +100,12 @@ class FollowedPolicy:
     def now(self) -> InForce:
         """What is in force, after a look at the policy's file."""
         with self._lock:
-            if self._cloud is not None and self._cloud.is_local != self._was_local:  # `gateways` is read anew, too
-                self._was_local, self._again_at = not self._was_local, -math.inf
-            if self._file is not None and (self._file.has_changed() or time.monotonic() >= self._again_at):
-                self.last = self._followed(self._file)
+            is_local = self._cloud is not None and self._cloud.is_local
+            if self._file is not None:
+                if self._file.has_changed() or is_local != self._was_local:  # as `gateways` says by now
+                    self._was_local, self._again_at, self._said = is_local, -math.inf, ""
+                if time.monotonic() >= self._again_at:
+                    self.last = self._followed(self._file)
             return self.last
 
     def close(self) -> None:
@@ -117,16 +122,17 @@ class FollowedPolicy:
                 return replace(self.last, only_here=OTHER_CLOUD)
             if policy.cloud is not None and self._cloud is not None:
                 policy.require_allowed(self._cloud.engine.host)
+            try:
+                rates = self._rates_of(policy)
+            except UsageError as error:  # a price that is not known, which is written elsewhere
+                return self._followed_later(error)
+            found = self._of(replace(policy, local=self._first.local), rates)
         except UsageError as error:
-            log.error("%s; nothing is sent to the cloud until it is mended", error.message)
+            log.error("%s; nothing is sent to the cloud until it is mended%s", error.message, _with_hint(error))
             return replace(self.last, only_here=NOT_READ)
         except NomoatError as error:
             return self._followed_later(error)
-        try:
-            found = self._of(replace(policy, local=self._first.local))
-        except NomoatError as error:  # UsageError, too: a price that is not known is written elsewhere
-            return self._followed_later(error)
-        log.warning("the policy `%s` has changed, and is in force from now on", file.path)
+        log.warning("the policy `%s` or `gateways` has changed, and is in force from now on", file.path)
         for note in policy.notes:
             log.warning("%s", note)
         if policy.local not in (None, self._first.local):
@@ -135,18 +141,27 @@ class FollowedPolicy:
 
     def _followed_later(self, error: NomoatError) -> InForce:
         self._again_at = time.monotonic() + AGAIN_SECONDS
-        log.error("%s; nothing is sent to the cloud meanwhile, and it is tried again each minute", error.message)
+        if error.message != self._said:
+            again = "nothing is sent to the cloud meanwhile, and it is tried again each minute"
+            log.error("%s; %s%s", error.message, again, _with_hint(error))
+        self._said = error.message
         return replace(self.last, only_here=NOT_COUNTED)
 
-    def _of(self, policy: Policy) -> InForce:
+    def _of(self, policy: Policy, rates: Rates | None) -> InForce:
         router = usable(policy, self._learned, local_digest=self._local.digest)
-        return InForce(policy=policy, router=router, allowance=self._allowance_of(policy))
+        return InForce(policy=policy, router=router, allowance=self._allowance_of(policy, rates))
 
-    def _allowance_of(self, policy: Policy) -> Allowance | None:
-        rates = None if self._cloud is None else rates_of(policy, is_local=self._cloud.is_local)
+    def _rates_of(self, policy: Policy) -> Rates | None:
+        return None if self._cloud is None else rates_of(policy, is_local=self._cloud.is_local)
+
+    def _allowance_of(self, policy: Policy, rates: Rates | None) -> Allowance | None:
         if self._cloud is None or rates is None:
             return None
         if self._allowance is None:
             self._allowance = Allowance(policy, rates, self._cloud)
         self._allowance.follow(policy, rates)
         return self._allowance
+
+
+def _with_hint(error: NomoatError) -> str:
+    return f"\nhint: {error.hint}" if error.hint else ""

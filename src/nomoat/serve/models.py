@@ -90,8 +90,8 @@ def from_references(
 
 
 def _spare_bytes(needed: Sequence[int], memory_bytes: int) -> int:
-    """How much more than its need each model may take: an equal part of what the budget has left beside the largest models that fit
-    together, so that models which fit together do not push each other out. If no two fit, each may take all.
+    """How much more than its need each model may take, so that models which fit together do not push each other out: an equal part of
+    what the budget has left beside as many models as can be in memory together, were they the largest. If no two fit, each has all.
     """
     num_together = sum(total <= memory_bytes for total in itertools.accumulate(sorted(needed)))
     if num_together <= 1:
