@@ -558,10 +558,9 @@ def test_a_pass_of_our_own_gives_the_reference_s_logits(tmp_path: Path, small_on
     with torch.no_grad():
         expected = reference(torch.tensor([ids[:140]])).logits[0, 100:].numpy()
     for step in (1, 8, 40):
-        own = passes(ours, ids, step)
-        assert np.sqrt(np.mean((own - expected) ** 2)) < 0.05 * np.std(expected)  # without any one of these it is 0.14 and more
-        alike = 0.85 if name == "gemma2" or step_tables.BY_AMX else 0.9  # random weights' logits lie close together, capped ones, too
-        assert (own.argmax(-1) == expected.argmax(-1)).mean() > alike
+        own, most = passes(ours, ids, step), 0.05 if step_tables.BY_AMX else 0.06
+        assert np.sqrt(np.mean((own - expected) ** 2)) < most * np.std(expected)  # without any one of these it is 0.14 and more
+        assert (own.argmax(-1) == expected.argmax(-1)).mean() > 0.85  # random weights' logits lie close together
 
 
 @needs_instructions
