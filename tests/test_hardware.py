@@ -262,3 +262,11 @@ def test_a_process_has_no_more_memory_than_its_limit(monkeypatch: pytest.MonkeyP
             if bounded
             else hardware.Detected(50 * GB, "free and reclaimable memory of the machine")
         )
+
+
+@pytest.mark.parametrize("missing", ["amx_bf16", "amx_int8", "amx_tile", "avx512_vnni"])
+def test_amx_is_used_where_all_its_products_are(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """Compiled code has both, of bf16 and of bytes."""
+    flags = {"amx_bf16", "amx_int8", "amx_tile", "avx512_vnni"} - {missing}
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
+    assert hardware.amx() == hardware.Detected(False, "this CPU has no AMX")

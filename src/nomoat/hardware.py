@@ -189,8 +189,8 @@ def has_dotprod() -> bool:
 
 
 def amx() -> Detected[bool]:
-    """Whether products of bf16 by AMX are for this process: the CPU has them, and Linux gives the room for their registers."""
-    if not {"amx_bf16", "amx_tile", "avx512_vnni"} <= cpu_flags():
+    """Whether AMX's products of bf16 and of bytes are for this process: the CPU has both, and Linux gives room for their registers."""
+    if not {"amx_bf16", "amx_int8", "amx_tile", "avx512_vnni"} <= cpu_flags():
         return Detected(False, "this CPU has no AMX")
     if not sys.platform.startswith("linux"):
         return Detected(False, "AMX is used under Linux alone")

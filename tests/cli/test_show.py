@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from reference import MIXTURES, make_model, write_gguf
 from shell import Done
 from tiny import write_tiny_gguf
 
@@ -137,26 +138,27 @@ def test_small_prices_have_no_exponent(empty_home: Path, nomoat: Nomoat) -> None
 
 
 AT_ONCE = "where 24 tokens or more are read at once"
+GATES = "gate and up of the last 2 layers in bf16"
 ROUNDED = "weights are rounded to 8 bits, with a scale a row for each"
 
 
 @pytest.mark.parametrize(
-    ("in_bf16", "has_panels", "told", "narrow", "prompts"),
+    ("by_amx", "has_panels", "told", "narrow", "prompts"),
     [
-        (True, True, 64, 768, f"prompts: bf16 (by AMX, {AT_ONCE}: 8 bits would break the bound of this quality, width or family)"),
-        (True, True, 0, 768, f"prompts: int8 (by AMX, {AT_ONCE}: {ROUNDED} 256 columns; queries, keys, values and logits in bf16)"),
-        (True, True, 0, 1, f"prompts: int8 (by AMX, {AT_ONCE}: {ROUNDED} 256 columns)"),
+        (True, True, 64, 768, f"prompts: bf16 (by AMX, {AT_ONCE}: 8 bits would break the bound of this quality or family)"),
+        (True, True, 0, 768, f"prompts: int8 (by AMX, {AT_ONCE}: {ROUNDED} 256 columns; queries, keys, values, logits, and {GATES})"),
+        (True, True, 0, 1, f"prompts: int8 (by AMX, {AT_ONCE}: {ROUNDED} 256 columns; {GATES})"),
         (False, True, 0, 768, f"prompts: int8 (by VNNI, {AT_ONCE}: {ROUNDED} 64 columns)"),
         (False, False, 0, 768, "prompts: codes (the form of answers)"),
     ],
 )
 def test_show_says_how_the_passes_compute_that_nomoat_does_itself(
-    in_bf16: bool, has_panels: bool, told: int, narrow: int, prompts: str, tiny_gguf: Path, nomoat: Nomoat,
+    by_amx: bool, has_panels: bool, told: int, narrow: int, prompts: str, tiny_gguf: Path, nomoat: Nomoat,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"avx2", "fma", "f16c"}))
     monkeypatch.setattr(footprint, "FEW_WEIGHTS", 0)
-    monkeypatch.setattr(step_tables, "IN_BF16", in_bf16)
+    monkeypatch.setattr(step_tables, "BY_AMX", by_amx)
     monkeypatch.setattr(step_tables, "HAS_PANELS", has_panels)
     monkeypatch.setattr(step_tables, "NARROW", narrow)
     monkeypatch.setattr(layout, "chunk_told", lambda stored, architecture: told)
@@ -167,6 +169,18 @@ def test_show_says_how_the_passes_compute_that_nomoat_does_itself(
         "inputs 8 bits (with a scale for each 32), kv_cache i8 and i8 (of keys and values, with a scale for each head of a token)\n"
     ) in out
     assert f"\n{prompts}" in out
+
+
+def test_show_says_that_a_mixture_s_prompts_are_in_bf16_by_amx(
+    tmp_path: Path, nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"avx2", "fma", "f16c"}))
+    monkeypatch.setattr(footprint, "FEW_WEIGHTS", 0)
+    monkeypatch.setattr(step_tables, "BY_AMX", True)
+    monkeypatch.setattr(step_tables, "NARROW", 1)
+    path = write_gguf(tmp_path / "model.gguf", MIXTURES["qwen3moe"], make_model(MIXTURES["qwen3moe"]))
+    expected = f"\nprompts: bf16 (by AMX, {AT_ONCE}: 8 bits were measured of no mixture of experts)"
+    assert expected in nomoat("show", str(path)).stdout
 
 
 def test_show_says_how_openvino_computes_all_other_models(tiny_gguf: Path, nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch) -> None:

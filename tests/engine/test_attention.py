@@ -14,7 +14,7 @@ import pytest
 
 from nomoat import footprint, hardware
 from nomoat.engine import attention_tables as tables
-from nomoat.engine import chain, kv_cache
+from nomoat.engine import chain, kv_cache, step_tables
 from nomoat.engine.attention_tables import Attention, LaidOut, Row, View
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.step_tables import JOB_NUMBERS
@@ -82,7 +82,7 @@ def attended(
     seed: int = 0,
     pieces: int = 1,
     sizes: tuple[int, int] = (tables.SMALL, tables.SMALL),
-    by_amx: bool = tables.BY_AMX,
+    by_amx: bool = step_tables.BY_AMX,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """What the new tokens of texts see, (tokens before, new tokens) each: ours, and by plain products."""
     drawn = np.random.default_rng(seed)
@@ -223,7 +223,7 @@ def test_a_cpu_with_avx2_alone_sees_the_same(empty_home: Path) -> None:
     subprocess.run([sys.executable, "-c", OTHER_CPU], check=True, env=environment)
 
 
-@pytest.mark.skipif(not tables.BY_AMX, reason="this CPU has no AMX, or the system does not give it")
+@pytest.mark.skipif(not step_tables.BY_AMX, reason="this CPU has no AMX, or the system does not give it")
 @pytest.mark.parametrize(
     ("texts", "settings"),
     [

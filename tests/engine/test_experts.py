@@ -21,7 +21,7 @@ from nomoat.engine.gguf import GGUFFile, Tensor
 from nomoat.engine.native import Blueprint, NativeModel
 from nomoat.engine.paged import Row
 from nomoat.engine.program import Program
-from nomoat.engine.step_tables import Room
+from nomoat.engine.step_tables import Room, Step
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.tune import export, prepare
 
@@ -204,6 +204,18 @@ def test_a_pass_of_our_own_gives_the_reference_s_logits(name: str, tmp_path: Pat
     both = ours.run([Row(ids[60:70], 60, blocks, 10), Row(ids[:30], 0, [9, 10], 30)])[0]
     assert kl(expected[60:70], both[:10]) < 0.03
     assert kl(expected[:30], both[10:]) < 0.03
+
+
+@needs_instructions
+@pytest.mark.parametrize("name", ["qwen3moe", "qwen2moe"])
+def test_nothing_of_a_mixture_is_in_8_bits_by_amx(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor what comes before the first layer's experts, nor the logits, however wide it is."""
+    monkeypatch.setattr(footprint, "FEW_WEIGHTS", 0)
+    monkeypatch.setattr(step_tables, "BY_AMX", True)
+    monkeypatch.setattr(step_tables, "NARROW", 1)
+    path = write_gguf(tmp_path / "model.gguf", MIXTURES[name], make_model(MIXTURES[name]))
+    chain = NativeModel(Blueprint(importer.import_gguf(path)))._chain
+    assert {int(chunk) for program in chain._programs for chunk in program.steps[:, Step.CHUNK]} == {0, tiles.CHUNK}  # 0: of norms
 
 
 @needs_instructions

@@ -2,7 +2,7 @@
 
 A tile of a file becomes numbers of 16 bits once for all tokens of a part. Nothing is scaled between the products, so a pass is nearer
 to float32 than one in 8 bits (`amx_bytes`, `panels`), and no chunk of columns has a scale of its own: for what 8 bits would change too
-much, see `step_tables.chunk_of`. Only where the system lets this process use AMX (`step_tables.IN_BF16`).
+much, see `step_tables.chunk_of`. Only where the system lets this process use AMX (`step_tables.BY_AMX`).
 
 A panel is the inputs of `PANEL_TOKENS` tokens, `STEP` columns of each: [panel][column / STEP][token][STEP].
 
@@ -23,10 +23,10 @@ from nomoat import jit
 from nomoat.engine.codes import GROUPS, with_offsets
 from nomoat.engine.emit import BYTE, SHORT, WORD, Emit
 from nomoat.engine.kernels import AHEAD
-from nomoat.engine.step_tables import BF16_PANEL_TOKENS
+from nomoat.engine.step_tables import AMX_PANEL_TOKENS
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
-PANEL_TOKENS = BF16_PANEL_TOKENS
+PANEL_TOKENS = AMX_PANEL_TOKENS
 STEP = 32  # columns that one instruction adds up
 REGISTER_ROWS, REGISTER_BYTES, ROWS_FROM = 16, 1024, 48  # the last: where their rows stand in what sets their sizes
 ROW_BYTES = 2 * 4 * TILE_ROWS  # of both tiles' weights of two columns

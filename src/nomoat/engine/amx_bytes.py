@@ -4,6 +4,7 @@ Weights and inputs share a scale for each `AMX_CHUNK` columns, of a row and of a
 the next chunk is multiplied: tiles and vectors are units of their own, and what a tile was stored to is slow to be read at once.
 
 A panel is the inputs of `PANEL_TOKENS` tokens, `STEP` columns of each: [panel][column / STEP][token][STEP], zeros up to a whole step.
+An input that is no number counts as 0, as in `panels`; an infinite one makes all of its token's results no numbers.
 """
 
 from __future__ import annotations

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from enum import IntEnum
 
-from nomoat import hardware
 from nomoat.engine.blocks import BLOCK_TOKENS
-from nomoat.engine.step_tables import IN_BF16
+from nomoat.engine.step_tables import BY_AMX
 from nomoat.engine.tiles import CACHE_LINE
 
 
@@ -133,7 +132,6 @@ PORTION = 2 * QUERIES  # two panels meet a block of keys in turn
 SPAN_BLOCKS = 8
 SPAN_BYTES = 4 * SPAN_BLOCKS * BLOCK_TOKENS  # of a query's scores
 # Queries of rows of many meet keys by AMX, where that is to be had, in larger portions: for each keys and values are laid out anew
-BY_AMX = IN_BF16 and "amx_int8" in hardware.cpu_flags()
 AMX_LEAST, AMX_PORTION = 32, 192
 AMX_ROWS, STEP = 16, 64  # queries, and bytes of each, that one instruction takes
 SUMS_BYTES = 3 * 4 * COLUMNS * AMX_ROWS  # of a block's keys, or of so many columns of values

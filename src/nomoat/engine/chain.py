@@ -28,10 +28,10 @@ from nomoat.engine.program import (
 )
 from nomoat.engine.step_tables import (
     ATTENTION,
+    BY_AMX,
     CHOICE,
     COUNTS,
     HAS_PANELS,
-    IN_BF16,
     JOB_NUMBERS,
     LAST_NORM,
     MOST_OUTPUTS,
@@ -50,7 +50,7 @@ ATTENTION_FUNCTIONS = (
     Compiled("engine.kv_cache", "keep", 3),
     Compiled("engine.attention", "attend", 3),
     Compiled("engine.attention", "join", 3),
-    *([Compiled("engine.attention_amx", "attend", 3)] if attention_tables.BY_AMX else []),
+    *([Compiled("engine.attention_amx", "attend", 3)] if BY_AMX else []),
 )
 ROOM_TOKENS = 64  # memory for tokens is made for a multiple of so many
 FEW_WANTED = 8  # times as many tokens in a pass: then the last layer is computed for the wanted ones alone
@@ -60,7 +60,7 @@ def functions(type_names: Iterable[str]) -> list[Compiled]:
     """All that models with matrices of these types need compiled, the longest first."""
     names = sorted(type_names)
     found = [SHARE_OF_JOBS, *reversed(ATTENTION_FUNCTIONS), *map(product_of, names), LAY_OUT, SERVE, ANNOUNCE, DO_SHARE, COUNT]
-    forms = (True, False) if IN_BF16 else (False,) if HAS_PANELS else ()
+    forms = (True, False) if BY_AMX else (False,) if HAS_PANELS else ()
     return [*found, *(to_panels_of(name, in_words=form) for form in forms for name in names)]
 
 

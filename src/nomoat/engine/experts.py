@@ -16,8 +16,8 @@ from nomoat.engine import amx, panels
 from nomoat.engine.elementwise import add, add_times, clamped_gate, copy, gate
 from nomoat.engine.products import multiply_in_place, multiply_pair, multiply_tile, round_some
 from nomoat.engine.step_tables import (
+    BY_AMX,
     COPY_BYTES,
-    IN_BF16,
     INPUT_BYTES,
     PAIR_ROOM,
     PANEL_TOKENS,
@@ -175,7 +175,7 @@ def _multiply_two(
             multiply_tile(step, room, y, count, t)
             for m in range(count if step[Step.VECTOR] else 0):
                 add(step[Step.VECTOR] + 4 * t * TILE_ROWS, y + 4 * (m * step[Step.ROWS] + t * TILE_ROWS), TILE_ROWS)
-    elif IN_BF16:
+    elif BY_AMX:
         amx.take_registers(count)
         multiply_in_place(step, step, room, none, count, first, second, sums, y)
     else:

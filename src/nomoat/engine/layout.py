@@ -1,7 +1,8 @@
 """Which form weights are stored in, and which of OpenVINO's properties they are computed with: the fastest within a bound of quality.
 
 The bound is on the mean KL divergence a token from the same file in float32, in passes of `batching`: 0.004 for `high`, 0.012 for
-`default`, 0.08 for `small`. The rules below are those that held it and were fastest in benchmarks/results/ (`..._layouts_...`).
+`default`, 0.08 for `small`. The rules below are those that held it and were fastest in benchmarks/results/ (`..._layouts_...`), over
+texts of 1,000 tokens: shorter ones are less near, see docs/run.md.
 
 What this does not cover: families and sizes that were not measured follow the rules of those that were.
 """

@@ -142,8 +142,8 @@ class NativeModel:
         """Of one that `can_run` is true of; the weights stay where they are, in its folder's file. Raises BadFileError."""
         from nomoat.engine.attention_tables import MANY_TOKENS
         from nomoat.engine.chain import Chain
-        from nomoat.engine.program import Program
-        from nomoat.engine.step_tables import PANELS_FROM
+        from nomoat.engine.program import Program, mixes_experts
+        from nomoat.engine.step_tables import LAST_LAYERS, PANELS_FROM
 
         folder, facts, head = blueprint.folder, blueprint.facts, blueprint.head
         try:
@@ -165,16 +165,19 @@ class NativeModel:
         width, seen = len(norm), facts.heads * facts.head_dim
         self._kept: dict[int, npt.NDArray[np.float32]] = {}  # the embedding of some tokens
         self._width = width
-        programs = []
-        for number, block in enumerate(blueprint.programs):
+        programs, all_steps = [], [json.loads(block["steps"]) for block in blueprint.programs]
+        has_experts = any(map(mixes_experts, all_steps))
+        for number, (block, steps) in enumerate(zip(blueprint.programs, all_steps, strict=True)):
             address, columns = constant(block["at"]).ctypes.data, seen if number else width
-            steps, epsilon, chunk = json.loads(block["steps"]), float(block["epsilon"]), int(block["chunk"])
-            programs.append(Program(steps, address, columns, width=width, epsilon=epsilon, chunk=chunk))
+            epsilon, chunk, is_last = float(block["epsilon"]), int(block["chunk"]), number >= len(all_steps) - LAST_LAYERS
+            programs.append(
+                Program(steps, address, columns, width=width, epsilon=epsilon, chunk=chunk, is_last=is_last, has_experts=has_experts)
+            )
             if adapters:
                 _add_beside(programs[-1], facts.parts[number], adapters)
         self.vocabulary = facts.vocabulary
         step = ("out", head["type_name"], int(head["rows"]), 0, -1)
-        last = Program([step], constant(head["at"]).ctypes.data, width, chunk=int(head["chunk"]))
+        last = Program([step], constant(head["at"]).ctypes.data, width, chunk=int(head["chunk"]), has_experts=has_experts)
         self._chain = Chain(programs, last, norm, facts, blueprint.number_sizes(quality))
         # of so many tokens, or more, a prompt's part is computed the same way; fewer round otherwise
         self.alike_from = max(MANY_TOKENS, PANELS_FROM)

@@ -21,7 +21,7 @@ from nomoat import jit
 from nomoat.engine.codes import GROUPS, with_offsets
 from nomoat.engine.emit import BYTE, FLOAT, HALF, LOW_WORDS, WORD, Emit
 from nomoat.engine.kernels import AHEAD, HALF_ROUNDED
-from nomoat.engine.step_tables import IN_BF16, INT8_PANEL_TOKENS
+from nomoat.engine.step_tables import BY_AMX, INT8_PANEL_TOKENS
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
 PANEL_TOKENS = INT8_PANEL_TOKENS
@@ -66,7 +66,7 @@ def _to_bytes(typing: Any, kind: Any, tile: Any, start: Any, groups: Any, codes:
                 added = builder.add(added, emit.word((ZERO << FRACTION) + (1 << FRACTION - 1)))
                 for number, four in enumerate(fours):
                     made = _scaled(emit, four, bits, factor, added)
-                    made = made if emit.has_vnni and not IN_BF16 else emit.with_sign(made)
+                    made = made if emit.has_vnni and not BY_AMX else emit.with_sign(made)
                     emit.store(made, emit.add(place, emit.size(number * FOUR_BYTES)))
         return context.get_dummy_value()
 

@@ -13,10 +13,10 @@ from nomoat.engine.kernels import ROUNDED, round_inputs
 from nomoat.engine.step_tables import (
     AMX_CHUNK,
     B_TILE_NUMBERS,
+    BY_AMX,
     BYTE_CHUNKS,
     CHUNK_SUMS_AFTER,
     CODES_AFTER,
-    IN_BF16,
     PAIR_COLUMNS,
     PANEL_TOKENS,
     SCALES_AFTER,
@@ -144,6 +144,7 @@ def _multiply_amx(
     step: Any, room: Any, tokens: Any, first: Any, second: Any, own: Any, starts: Any, start_tile_bytes: Any,
     start_row_bytes: Any, sums: Any, tile_bytes: Any, row_bytes: Any,
 ) -> None:  # fmt: skip
+    """By AMX in the step's form, 8 bits or bf16. `own`: where a thread's memory begins."""
     if step[Step.CHUNK] == AMX_CHUNK:
         _multiply_amx_bytes(
             step, room, tokens, first, second, own, starts, start_tile_bytes, start_row_bytes, sums, tile_bytes, row_bytes
@@ -205,7 +206,7 @@ def multiply_pair(
     """The products of two tiles and the panels of a part, with their biases. What they need themselves lies after the sums."""
     codes = sums + CODES_AFTER
     starts, to_second = _starts(step, first, second, sums + ZEROS_AFTER)
-    if IN_BF16:
+    if BY_AMX:
         _multiply_amx(step, room, tokens, first, second, sums, starts, to_second, 0, sums, SUMS_BYTES, 4 * TILE_ROWS)
     else:
         _multiply_bytes(step, room, tokens, blocks, first, second, sums + SCALES_AFTER, codes, starts, to_second, sums)
@@ -252,7 +253,7 @@ def round_for_amx(
 
 @jit.kernel
 def round_some(x: Any, row_bytes: Any, room: Any, first: Any, end: Any, columns: Any, chunk: Any, blocks: Any) -> None:
-    if blocks and IN_BF16:
+    if blocks and BY_AMX:
         here = x + first * row_bytes
         round_for_amx(here, row_bytes, room[Room.INPUTS], room[Room.SCALES], first, end, columns, columns, chunk, blocks)
         return

@@ -22,10 +22,10 @@ from nomoat.engine import shutdown
 from nomoat.engine.step_tables import (
     ADAPTER_STEP_NUMBERS,
     AMX_CHUNK,
+    BY_AMX,
     COPY_BYTES,
     COUNTS,
     HAS_PANELS,
-    IN_BF16,
     INPUT_BYTES,
     JOB_NUMBERS,
     PAIR_ROOM,
@@ -200,7 +200,7 @@ class Beside:
 
 def _product_row(type_name: str, rows: int, columns: int, address: int, chunk: int) -> Any:
     """A table's row of a product with tiles that lie there."""
-    in_words = IN_BF16 and chunk != AMX_CHUNK
+    in_words = BY_AMX and chunk != AMX_CHUNK
     row = np.zeros(STEP_NUMBERS, np.int64)
     row[Step.CODE] = product_of(type_name).address
     row[Step.PANELS_CODE] = to_panels_of(type_name, in_words=in_words).address if HAS_PANELS else 0
@@ -227,26 +227,33 @@ def _expert_sizes(steps: Any) -> dict[Room, int]:
     }  # fmt: skip
 
 
+def mixes_experts(steps: Sequence[Sequence[Any]]) -> bool:
+    """Whether some of them are of a mixture of experts."""
+    return any(step[0].startswith("choose") for step in steps)
+
+
 class Program:
     """Steps from some inputs to some outputs; see `custom_ops.FusedBlock` for what they are."""
 
     def __init__(self, steps: Sequence[Sequence[Any]], address: int, columns: int, *, width: int = 0, epsilon: float = 0.0,
-                 chunk: int = 0) -> None:  # fmt: skip
+                 chunk: int = 0, is_last: bool = False, has_experts: bool = False) -> None:  # fmt: skip
         """`address`: where the weights lie. `columns`: of the first input. `width`: of the residual, if there is one.
 
-        `chunk`: columns that share a scale where many tokens are multiplied; 0: what is near enough for models of this width.
+        `chunk`: columns that share a scale where many tokens are multiplied; 0: what `step_tables.chunk_of` says. For that are
+        `is_last`, whether the steps are of the `LAST_LAYERS`, and `has_experts`, whether the model is a mixture. OpenVINO's operations
+        know neither, and of a product by itself no width but its own columns: theirs is 8 bits by AMX in more places.
         """
         table = np.zeros((len(steps), STEP_NUMBERS), np.int64)
-        has_experts = any(step[0].startswith("choose") for step in steps)
-        inner = chunk or chunk_of(width or columns, is_out=False, has_experts=has_experts)
-        of_outputs = chunk or chunk_of(width or columns, is_out=True, has_experts=has_experts)
+        of_kind = functools.partial(chunk_of, width or columns, has_experts=has_experts or mixes_experts(steps))
+        inner, of_gates = chunk or of_kind(), chunk or of_kind(is_last_gate=is_last)
+        chunks = {"out": chunk or of_kind(is_out=True), "gated": of_gates, "gelu_gated": of_gates}
         for number, (kind, type_name, rows, place, vector, *mixture) in enumerate(steps):
             if kind in ("norm", "add_norm", "add_shared"):
                 columns = rows
             elif kind in ("choose", "choose_of_all"):
                 table[number, Step.COLUMNS], table[number, Step.CHUNK] = columns, inner
             else:
-                table[number] = _product_row(type_name, rows, columns, address + place, of_outputs if kind == "out" else inner)
+                table[number] = _product_row(type_name, rows, columns, address + place, chunks.get(kind, inner))
                 columns = rows // 2 if kind in ("gated", "gelu_gated", "experts_gated", "experts_clamped") else columns
             table[number, Step.EXPERTS : Step.CHOSEN + 1] = mixture or 0
             table[number, Step.KIND], table[number, Step.ROWS] = Kind[kind.upper()], rows

@@ -150,22 +150,26 @@ PIECES = 8  # of a product, for each thread: one that is slower takes fewer
 COUNTS = 2  # of tiles taken, for each step: of its product and of what adapters add
 # Many tokens are multiplied in panels, where that is faster: in 8 bits (`panels`), or by AMX in 8 bits or bf16 (`amx_bytes`, `amx`)
 HAS_PANELS = hardware.has_vnni() or hardware.has_dotprod()
-IN_BF16 = hardware.amx().value
+# Intel's AMX: of prompts products, and what queries see of keys
+BY_AMX = hardware.amx().value
 NARROW = 768  # below this width a model's answers change too much with `CHUNK`
+# Of so many last layers gate and up are not in 8 bits by AMX. The layer before the last takes away what makes the first token's
+# numbers so large: rounded, it leaves other logits there (KL 5.4 in Qwen2.5-Coder-1.5B; with it in bf16 0.05, with both 0.03)
+LAST_LAYERS = 2
 PANELS_FROM = 24  # tokens: with fewer, to round codes takes longer than it saves
-BF16_PANEL_TOKENS, INT8_PANEL_TOKENS = 32, 12
-PANEL_TOKENS = BF16_PANEL_TOKENS if IN_BF16 else INT8_PANEL_TOKENS
-INPUT_BYTES = 2 if IN_BF16 else 1  # of a number of a panel
-PAIR_COLUMNS = 640 if IN_BF16 else CHUNK  # of two tiles, whose weights stay in the nearest cache
+AMX_PANEL_TOKENS, INT8_PANEL_TOKENS = 32, 12
+PANEL_TOKENS = AMX_PANEL_TOKENS if BY_AMX else INT8_PANEL_TOKENS
+INPUT_BYTES = 2 if BY_AMX else 1  # of a number of a panel
+PAIR_COLUMNS = 640 if BY_AMX else CHUNK  # of two tiles, whose weights stay in the nearest cache
 # AMX multiplies in 8 bits where a model bears it, with a scale for so many columns
 AMX_CHUNK = 2 * CHUNK
 BYTE_CHUNKS = 4  # of two tiles in 8 bits, in that cache
 PAIR_BYTES = 2 * TILE_ROWS * INPUT_BYTES * PAIR_COLUMNS
-TOKENS_A_PART = 672 if IN_BF16 else 336  # at most, of a prompt, whose intermediate results stay in a CPU's caches
+TOKENS_A_PART = 672 if BY_AMX else 336  # at most, of a prompt, whose intermediate results stay in a CPU's caches
 PART_TOKENS = TOKENS_A_PART + PANEL_TOKENS  # a few more may be read, if not used
 SUMS_BYTES = 4 * TILE_ROWS * PART_TOKENS  # of a tile
-GATED_BYTES = 4 * (AMX_CHUNK if IN_BF16 else CHUNK) * PART_TOKENS
-CHUNK_SUMS_BYTES = 4 * 2 * TILE_ROWS * BF16_PANEL_TOKENS if IN_BF16 else 0  # of two tiles and a panel, as whole numbers
+GATED_BYTES = 4 * (AMX_CHUNK if BY_AMX else CHUNK) * PART_TOKENS
+CHUNK_SUMS_BYTES = 4 * 2 * TILE_ROWS * AMX_PANEL_TOKENS if BY_AMX else 0  # of two tiles and a panel, as whole numbers
 # of a thread: two tiles' sums, scales, zeros and codes, two chunks' sums, and a chunk of a gate's results
 SCALES_AFTER = 2 * SUMS_BYTES
 ZEROS_AFTER = SCALES_AFTER + BYTE_CHUNKS * 2 * 4 * TILE_ROWS
@@ -174,12 +178,13 @@ CHUNK_SUMS_AFTER = CODES_AFTER + PAIR_BYTES
 PAIR_ROOM = CHUNK_SUMS_AFTER + 2 * CHUNK_SUMS_BYTES + GATED_BYTES
 
 
-def chunk_of(width: int, *, is_out: bool, has_experts: bool) -> int:
-    """`Step.CHUNK` in a model of this width, if nothing asks for another. By AMX in 8 bits no mixture was measured.
+def chunk_of(width: int, *, is_out: bool = False, is_last_gate: bool = False, has_experts: bool = False) -> int:
+    """`Step.CHUNK` in a model of this width, if nothing asks for another.
 
-    `is_out`: queries, keys, values and logits, which change the answers of narrow models most.
+    `is_out`: queries, keys, values and logits, which change the answers of narrow models most. `is_last_gate`: gate and up of the
+    `LAST_LAYERS`. `has_experts`: the model; of no mixture 8 bits by AMX were measured, nor do its experts' places fit `AMX_CHUNK`.
     """
-    if IN_BF16 and not has_experts and not (is_out and width < NARROW):
+    if BY_AMX and not has_experts and not is_last_gate and not (is_out and width < NARROW):
         return AMX_CHUNK
     return FINE_CHUNK if width < NARROW else CHUNK
 

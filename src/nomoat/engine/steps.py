@@ -30,12 +30,12 @@ from nomoat.engine.step_tables import (
     ADAPTER_STEP_NUMBERS,
     AMX_CHUNK,
     ATTENTION,
+    BY_AMX,
     CHOICE,
     COPY_BYTES,
     COUNTS,
     GATED_BYTES,
     HAS_PANELS,
-    IN_BF16,
     JOB_NUMBERS,
     LAST_BIT,
     LAST_NORM,
@@ -112,7 +112,7 @@ def _multiply_panels(
             after = t + 2 if t + 2 < start + piece else jit.load_atomic(taken)  # the latter: if no other thread takes those meanwhile
             for tile in range(after, min(after + 2, count)):
                 prefetch(step[Step.TILES] + tile * step[Step.TILE_BYTES], AHEAD)
-            if IN_BF16 and (step[Step.KIND] != Kind.ADD or step[Step.VECTOR] == 0):
+            if BY_AMX and (step[Step.KIND] != Kind.ADD or step[Step.VECTOR] == 0):
                 multiply_in_place(step, beside, room, owners, tokens, t, t + both - 1, sums, y)
                 continue
             multiply_pair(step, beside, room, owners, tokens, blocks, t, t + both - 1, sums)
@@ -154,7 +154,7 @@ def _multiply_gated(step: Any, beside: Any, room: Any, owners: Any, tokens: Any,
             multiply_pair(step, beside, room, owners, tokens, blocks, t, t + columns // TILE_ROWS, sums)
             _gate(step, sums, sums + SUMS_BYTES, tokens * TILE_ROWS)
             panels.write_sums(sums, gated + 4 * n * TILE_ROWS, tokens, 4 * width)
-        if IN_BF16:
+        if BY_AMX:
             in_bytes = chunk == AMX_CHUNK
             next_panels = room[Room.NEXT_INPUTS] + c * chunk * (amx_bytes.COLUMN_BYTES if in_bytes else amx.COLUMN_BYTES)
             scales = room[Room.NEXT_SCALES] + 4 * c * blocks * PANEL_TOKENS
@@ -231,7 +231,7 @@ def _product(
 
     `asking`: see `_is_needed`. `next_chunk`: of the next product, for what a gate gives.
     """
-    if IN_BF16 and blocks:
+    if BY_AMX and blocks:
         amx.take_registers(PANEL_TOKENS if step[Step.CHUNK] == AMX_CHUNK else tokens)
     if blocks == 0:
         _multiply(step, beside, room, owners, y, tokens, asking, taken, threads)
@@ -334,7 +334,7 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
             if _is_gated(step):
                 _round_rows(y, 4 * rows, room, tokens, rows // 2, next_chunk, blocks, threads, me)
                 jit.meet(state, threads)
-    if IN_BF16 and blocks:
+    if BY_AMX and blocks:
         amx.give_back_registers()
 
 
