@@ -148,7 +148,7 @@ def test_a_pull_that_will_begin_anew_says_so(server: Any, target: Path) -> None:
 
 @pytest.mark.parametrize(
     ("tag", "changed"),
-    [('"\xe9"', ""), ("", "Sat, 01 Nov 2025 10:00:00 GMT (\xe9)"), ("", "Sat, 01 Nov 2025 10:00:00 +99999999999999")],
+    [('"\xe9"', ""), ("one", ""), ("", "Sat, 01 Nov 2025 10:00:00 GMT (\xe9)"), ("", "Sat, 01 Nov 2025 10:00:00 +99999999999999")],
 )
 def test_a_name_of_a_version_that_no_request_can_carry_is_not_kept(tag: str, changed: str, server: Any, target: Path) -> None:
     server.files["/m.gguf"] = BODY

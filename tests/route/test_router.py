@@ -755,6 +755,22 @@ def test_a_cloud_server_that_is_named_a_gateway_while_auto_runs_is_paid_from_the
     assert [one.where for one in heard] == ["cloud", "cloud", "local"]
 
 
+def test_while_nobody_knows_which_servers_are_gateways_nothing_is_sent_to_a_cloud_on_this_machine(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    written(f'local = "fake:"\ncloud = "{serving(FINE).url}#big"\ndefault = "cloud"\n')
+    with router.load_auto() as auto:
+        decide = auto.engine.decide  # type: ignore[attr-defined]
+        assert decide(SHORT).where == "cloud"
+        with monkeypatch.context() as patch:
+            patch.setenv("NOMOAT_GATEWAYS", "nowhere")
+            for _ in range(2):
+                found = decide(SHORT)
+                assert (found.where, found.why) == ("local", in_force.NOT_READ)
+        assert [message for message in caplog.messages if "NOMOAT_GATEWAYS is 'nowhere'" in message] == caplog.messages[-1:]
+        assert decide(SHORT).where == "cloud"
+
+
 def test_a_budget_whose_file_could_not_be_opened_is_tried_again(
     serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

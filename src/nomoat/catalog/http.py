@@ -92,7 +92,7 @@ def _version(response: httpx.Response) -> str:
     A weak tag does not promise equal bytes, nor does a change in the very second of the answer. Source: RFC 9110, 8.8 and 13.1.5.
     """
     tag = response.headers.get("etag", "")
-    if tag and tag.isascii() and not tag.startswith("W/"):
+    if tag.startswith('"') and tag.isascii():
         return str(tag)
     changed, now = response.headers.get("last-modified", ""), response.headers.get("date", "")
     try:

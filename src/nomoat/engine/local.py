@@ -189,7 +189,8 @@ class LocalEngine(Engine):
         in_channels = harmony.is_spoken(self.tokenizer.chat_template)
         for at, (name, parameters) in tool_calls.parameters_of(request).items():
             if in_channels and not harmony.can_call(name):
-                unnamed = SchemaError(f"this model's calls cannot name `{name}`", hint="name it in letters, digits, `_` and `-`")
+                hint = "name it in at most 64 letters, digits, `_` and `-`"
+                unnamed = SchemaError(f"this model's calls cannot name `{name}`", hint=hint)
                 unnamed.field = f"tools.{at}.function.name"
                 raise unnamed
             try:

@@ -150,7 +150,7 @@ PIECES = 8  # of a product, for each thread: one that is slower takes fewer
 COUNTS = 2  # of tiles taken, for each step: of its product and of what adapters add
 # Many tokens are multiplied in panels, where that is faster: in 8 bits (`panels`), or by AMX in 8 bits or bf16 (`amx_bytes`, `amx`)
 HAS_PANELS = hardware.has_vnni() or hardware.has_dotprod()
-# Intel's AMX: of prompts products, and what queries see of keys
+# Whether Intel's AMX multiplies what many tokens are multiplied by, and what their queries see of keys
 BY_AMX = hardware.amx().value
 NARROW = 768  # below this width a model's answers change too much with `CHUNK`
 # Of so many last layers gate and up are not in 8 bits by AMX. The layer before the last takes away what makes the first token's

@@ -212,8 +212,8 @@ class ChannelCallGrammar(ToolCallGrammar):
 
 def _cannot_be_held() -> SchemaError:
     found = SchemaError(
-        "the schemas of these functions cannot be followed together",
-        hint="name fewer functions, or simplify them",
+        "the schemas of these functions cannot be followed",
+        hint="simplify them, or name fewer functions",
         is_unsupported=True,
     )
     found.field = "tools"

@@ -217,8 +217,9 @@ class Asking:
 
     def remember(self, example: Example, answer: Completion) -> None:
         """Keep what was said so far for the examples that follow this one."""
-        said = Message(role="assistant", content=self.suite.answer_in(answer.text) or NOTHING_SAID)
-        self.histories[example.id] = (*self.request(example).messages, said)
+        said = self.suite.answer_in(answer.text)
+        turn = Message(role="assistant", content=said if said.strip() else NOTHING_SAID)
+        self.histories[example.id] = (*self.request(example).messages, turn)
 
     def evaluation(self, *, notes: Sequence[str] = ()) -> Evaluation:
         """What the answers so far come to, in the groups that are among them. Raises the failure if there is not one answer."""

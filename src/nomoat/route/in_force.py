@@ -100,7 +100,13 @@ class FollowedPolicy:
     def now(self) -> InForce:
         """What is in force, after a look at the policy's file."""
         with self._lock:
-            is_local = self._cloud is not None and self._cloud.is_local
+            try:
+                is_local = self._cloud is not None and self._cloud.is_local
+            except UsageError as error:  # `gateways` cannot be meant, so nobody knows where the cloud's prompts would go
+                if error.message != self._said:
+                    log.error("%s; nothing is sent to the cloud until it is mended%s", error.message, _with_hint(error))
+                self._said = error.message
+                return replace(self.last, only_here=NOT_READ)
             if self._file is not None:
                 if self._file.has_changed() or is_local != self._was_local:  # as `gateways` says by now
                     self._was_local, self._again_at, self._said = is_local, -math.inf, ""

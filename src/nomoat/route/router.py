@@ -367,13 +367,14 @@ def question_of(request: Request) -> str:
 
 
 def _going_on(requests: Sequence[Request], rules: InForce) -> str:
-    """All questions that are asked together and are not private alone, where any of them may leave: a number may go on from one to the
-    next."""
+    """All questions that are asked together and are not private alone, if one after another they are, as where a number goes on from
+    one to the next; nothing where none of them may leave."""
     policy = rules.policy
     if len(requests) < 2 or policy.cloud is None or rules.only_here:
         return ""
-    questions = map(question_of, requests)
-    return "\n".join(text for text in questions if not private_kinds([text], kinds=policy.never_leaves, names=policy.names))
+    kinds, names = policy.never_leaves, policy.names
+    together = "\n".join(text for text in map(question_of, requests) if not private_kinds([text], kinds=kinds, names=names))
+    return together if private_kinds([together], kinds=kinds, names=names) else ""
 
 
 def _load_cloud(policy: Policy, as_client: bool) -> Responder | None:

@@ -99,7 +99,7 @@ MOST_ESCAPED = 3  # escapes of escapes of escapes
 # with marks between them are not put together.
 MARKS = re.compile(
     r"(?<=\w)(?<![*`])[*`]{1,3}(?![*`\d])|(?<![*`\d])[*`]{1,3}(?=\w)|(?<!\w)_{1,3}(?=\d)|(?<=\d)_{1,3}(?!\w)"
-    r"|\\(?=[^\w\s])|(?<=\n)(?:[^\S\n]?>){1,9}[^\S\n]?"
+    r"|\\(?=[^\w\s])|(?:\A|(?<=\n))(?:[^\S\n]?>){1,9}[^\S\n]?"
 )
 
 
