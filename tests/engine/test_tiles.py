@@ -667,10 +667,11 @@ def test_gate_and_up_of_the_last_layers_are_not_in_8_bits_by_amx(
 ) -> None:
     """Here of the last of two."""
     monkeypatch.setattr(step_tables, "BY_AMX", True)
+    monkeypatch.setattr(step_tables, "NARROW", 1)
     monkeypatch.setattr(step_tables, "LAST_LAYERS", 1)
     ours = NativeModel(Blueprint(importer.import_gguf(write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0"))))
     chunks = [row[Step.CHUNK] for program in ours._chain._programs for row in program.steps if row[Step.KIND] == Kind.GATED]
-    assert chunks == [step_tables.AMX_CHUNK, tiles.FINE_CHUNK]
+    assert chunks == [step_tables.AMX_CHUNK, tiles.CHUNK]
 
 
 @needs_instructions

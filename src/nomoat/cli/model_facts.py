@@ -250,15 +250,15 @@ def layout_facts(path: Path) -> dict[str, Any]:
         chosen = asdict(layout.choose(sizes, stored, threads=config.threads()))
     else:
         told, has_experts = layout.chunk_told(stored, architecture), bool(sizes.experts)
-        chunks = [told or step_tables.chunk_of(sizes.width, is_out=is_out, has_experts=has_experts) for is_out in (False, True)]
-        chosen = _native_facts(kv_sizes, *chunks, is_told=bool(told))
+        chunk = told or step_tables.chunk_of(sizes.width, has_experts=has_experts)
+        chosen = _native_facts(kv_sizes, chunk, has_experts=has_experts)
     return {**stored.as_dict(), "is": str(stored), "bytes": stored.bytes_of(source), **chosen}
 
 
-def _native_facts(kv_sizes: tuple[int, int], chunk: int, chunk_of_outputs: int, *, is_told: bool) -> dict[str, Any]:
+def _native_facts(kv_sizes: tuple[int, int], chunk: int, *, has_experts: bool) -> dict[str, Any]:
     """How nomoat's own passes compute, as `Layout` says it of OpenVINO.
 
-    `kv_sizes`: see `footprint.kv_sizes`. Chunks: see `step_tables.chunk_of`; `is_told`: by `layout.chunk_told`.
+    `kv_sizes`: see `footprint.kv_sizes`. `chunk`: see `step_tables.chunk_of`. `has_experts`: the model.
     """
     from nomoat.engine import step_tables
 
@@ -272,12 +272,12 @@ def _native_facts(kv_sizes: tuple[int, int], chunk: int, chunk_of_outputs: int, 
     many = f"where {step_tables.PANELS_FROM} tokens or more are read at once"
     prompts = hardware.Detected("codes", "the form of answers")
     if step_tables.BY_AMX and chunk != step_tables.AMX_CHUNK:
-        why = "8 bits would break the bound of this quality or family" if is_told else "8 bits were measured of no mixture of experts"
+        broken = "8 bits would break the bound of this quality, width or family"
+        why = "8 bits were measured of no mixture of experts" if has_experts else broken
         prompts = hardware.Detected("bf16", f"by AMX, {many}: {why}")
     elif step_tables.HAS_PANELS:
         by = "AMX" if step_tables.BY_AMX else "dotprod" if hardware.has_dotprod() else "VNNI"
-        outputs = "queries, keys, values, logits, and " if chunk_of_outputs < chunk else ""
-        rest = f"; {outputs}gate and up of the last {step_tables.LAST_LAYERS} layers in bf16" if step_tables.BY_AMX else ""
+        rest = f"; gate and up of the last {step_tables.LAST_LAYERS} layers in bf16" if step_tables.BY_AMX else ""
         how = f"weights are rounded to 8 bits, with a scale a row for each {chunk} columns{rest}"
         prompts = hardware.Detected("int8", f"by {by}, {many}: {how}")
     properties, reasons = ({name: getattr(one, of) for name, one in detected.items()} for of in ("value", "reason"))

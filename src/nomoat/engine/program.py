@@ -246,7 +246,7 @@ class Program:
         table = np.zeros((len(steps), STEP_NUMBERS), np.int64)
         of_kind = functools.partial(chunk_of, width or columns, has_experts=has_experts or mixes_experts(steps))
         inner, of_gates = chunk or of_kind(), chunk or of_kind(is_last_gate=is_last)
-        chunks = {"out": chunk or of_kind(is_out=True), "gated": of_gates, "gelu_gated": of_gates}
+        chunks = {"gated": of_gates, "gelu_gated": of_gates}
         for number, (kind, type_name, rows, place, vector, *mixture) in enumerate(steps):
             if kind in ("norm", "add_norm", "add_shared"):
                 columns = rows

@@ -152,7 +152,7 @@ COUNTS = 2  # of tiles taken, for each step: of its product and of what adapters
 HAS_PANELS = hardware.has_vnni() or hardware.has_dotprod()
 # Whether Intel's AMX multiplies what many tokens are multiplied by, and what their queries see of keys
 BY_AMX = hardware.amx().value
-NARROW = 768  # below this width a model's answers change too much with `CHUNK`
+NARROW = 768  # below this width a model's answers change too much with `CHUNK` or `AMX_CHUNK`
 # Of so many last layers gate and up are not in 8 bits by AMX. The layer before the last takes away what makes the first token's
 # numbers so large: rounded, it leaves other logits there (KL 5.4 in Qwen2.5-Coder-1.5B; with it in bf16 0.05, with both 0.03)
 LAST_LAYERS = 2
@@ -178,13 +178,13 @@ CHUNK_SUMS_AFTER = CODES_AFTER + PAIR_BYTES
 PAIR_ROOM = CHUNK_SUMS_AFTER + 2 * CHUNK_SUMS_BYTES + GATED_BYTES
 
 
-def chunk_of(width: int, *, is_out: bool = False, is_last_gate: bool = False, has_experts: bool = False) -> int:
+def chunk_of(width: int, *, is_last_gate: bool = False, has_experts: bool = False) -> int:
     """`Step.CHUNK` in a model of this width, if nothing asks for another.
 
-    `is_out`: queries, keys, values and logits, which change the answers of narrow models most. `is_last_gate`: gate and up of the
-    `LAST_LAYERS`. `has_experts`: the model; of no mixture 8 bits by AMX were measured, nor do its experts' places fit `AMX_CHUNK`.
+    `is_last_gate`: gate and up of the `LAST_LAYERS`. `has_experts`: the model; of no mixture 8 bits by AMX were measured, nor do its
+    experts' places fit `AMX_CHUNK`.
     """
-    if BY_AMX and not has_experts and not is_last_gate and not (is_out and width < NARROW):
+    if BY_AMX and width >= NARROW and not has_experts and not is_last_gate:
         return AMX_CHUNK
     return FINE_CHUNK if width < NARROW else CHUNK
 
