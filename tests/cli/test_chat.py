@@ -92,11 +92,11 @@ def test_a_place_that_cannot_even_be_looked_at_does_not_end_the_chat(
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "exists", exists)  # as of a folder of another user's
-    talk.handle("/save /root/x")
+    talk.handle("/save /theirs/x")
     said = capsys.readouterr().err.splitlines()[1:]
     assert said[0].startswith("error: could not save `/") and "File name too long" in said[0]
     assert said[1].startswith("error: could not save `/") and "null byte" in said[1]
-    assert said[2] == "error: could not save `/root/x`: [Errno 13] Permission denied: '/root/x'"
+    assert said[2] == "error: could not save `/theirs/x`: [Errno 13] Permission denied: '/theirs/x'"
     assert [message.content for message in talk.messages] == ["x", "x"]
 
 

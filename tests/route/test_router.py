@@ -767,7 +767,7 @@ def test_while_nobody_knows_which_servers_are_gateways_nothing_is_sent_to_a_clou
             for _ in range(2):
                 found = decide(SHORT)
                 assert (found.where, found.why) == ("local", in_force.NOT_READ)
-        assert [message for message in caplog.messages if "NOMOAT_GATEWAYS is 'nowhere'" in message] == caplog.messages[-1:]
+        assert [message for message in caplog.messages if "NOMOAT_GATEWAYS is `nowhere`" in message] == caplog.messages[-1:]
         assert decide(SHORT).where == "cloud"
 
 

@@ -29,6 +29,7 @@ from nomoat.route.policy import Policy, PolicyFile
 
 NOT_READ = "the policy has changed and cannot be read, so nothing leaves until it is mended"
 OTHER_CLOUD = "the policy has changed and names another cloud model, which is not loaded"
+UNTIL_MENDED = "until it is mended"
 NOT_COUNTED = "the policy has changed, and what the cloud costs cannot be counted now, so nothing leaves until it can"
 RULE_OF: Mapping[str, Rule] = {NOT_READ: "policy_broken", OTHER_CLOUD: "other_cloud", NOT_COUNTED: "budget"}
 AGAIN_SECONDS = 60.0
@@ -103,10 +104,7 @@ class FollowedPolicy:
             try:
                 is_local = self._cloud is not None and self._cloud.is_local
             except UsageError as error:  # `gateways` cannot be meant, so nobody knows where the cloud's prompts would go
-                if error.message != self._said:
-                    log.error("%s; nothing is sent to the cloud until it is mended%s", error.message, _with_hint(error))
-                self._said = error.message
-                return replace(self.last, only_here=NOT_READ)
+                return self._kept_here(error, NOT_READ, UNTIL_MENDED)
             if self._file is not None:
                 if self._file.has_changed() or is_local != self._was_local:  # as `gateways` says by now
                     self._was_local, self._again_at, self._said = is_local, -math.inf, ""
@@ -134,8 +132,7 @@ class FollowedPolicy:
                 return self._followed_later(error)
             found = self._of(replace(policy, local=self._first.local), rates)
         except UsageError as error:
-            log.error("%s; nothing is sent to the cloud until it is mended%s", error.message, _with_hint(error))
-            return replace(self.last, only_here=NOT_READ)
+            return self._kept_here(error, NOT_READ, UNTIL_MENDED)
         except NomoatError as error:
             return self._followed_later(error)
         log.warning("the policy `%s` or `gateways` has changed, and is in force from now on", file.path)
@@ -147,11 +144,15 @@ class FollowedPolicy:
 
     def _followed_later(self, error: NomoatError) -> InForce:
         self._again_at = time.monotonic() + AGAIN_SECONDS
+        return self._kept_here(error, NOT_COUNTED, "meanwhile, and it is tried again each minute")
+
+    def _kept_here(self, error: NomoatError, why: str, how_long: str) -> InForce:
+        """Nothing may leave, which is said once."""
         if error.message != self._said:
-            again = "nothing is sent to the cloud meanwhile, and it is tried again each minute"
-            log.error("%s; %s%s", error.message, again, _with_hint(error))
+            hint = f"\nhint: {error.hint}" if error.hint else ""
+            log.error("%s; nothing is sent to the cloud %s%s", error.message, how_long, hint)
         self._said = error.message
-        return replace(self.last, only_here=NOT_COUNTED)
+        return replace(self.last, only_here=why)
 
     def _of(self, policy: Policy, rates: Rates | None) -> InForce:
         router = usable(policy, self._learned, local_digest=self._local.digest)
@@ -167,7 +168,3 @@ class FollowedPolicy:
             self._allowance = Allowance(policy, rates, self._cloud)
         self._allowance.follow(policy, rates)
         return self._allowance
-
-
-def _with_hint(error: NomoatError) -> str:
-    return f"\nhint: {error.hint}" if error.hint else ""
