@@ -203,6 +203,24 @@ def test_an_output_matrix_in_the_direction_of_the_embedding_is_its_own(tmp_path:
     assert_logits_equal(model, tmp_path / "model")
 
 
+def test_an_output_matrix_is_its_own_where_config_json_calls_it_the_embedding_and_it_is_not(tmp_path: Path) -> None:
+    """As `transformers` 5 reads it: of a model whose output layer was trained, as PEFT's `modules_to_save` has it."""
+    model, folder = write_folder(tmp_path / "model", "llama")
+    edit(folder, tie_word_embeddings=True)
+    assert_logits_equal(model, folder)
+
+
+@pytest.mark.parametrize("name", ["gemma", "opt"])
+def test_the_one_matrix_of_a_model_may_lie_under_the_output_s_name(name: str, tmp_path: Path) -> None:
+    """As `safetensors.torch.save_model` writes it."""
+    model, folder = write_folder(tmp_path / "model", name)
+    (embedding,) = (own for own in load_file(folder / "model.safetensors") if "embed_tokens" in own)
+    weights = load_file(folder / "model.safetensors")
+    save_file({"lm_head.weight": weights.pop(embedding), **weights}, folder / "model.safetensors")
+    edit(folder, tie_word_embeddings=True)
+    assert_logits_equal(model, folder)
+
+
 def test_llama_3_stretches_its_positions_as_the_reference_does(tmp_path: Path) -> None:
     """Written as `transformers` 4 did: `rope_theta` and `rope_scaling`."""
     scaling = {
