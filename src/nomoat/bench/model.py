@@ -132,11 +132,10 @@ def fresh_prompt(model: Responder, turn: int) -> str:
 
 def weights_of(file: ModelSource) -> Weights:
     """What the engine makes of a file's matrices at the quality that is set."""
-    from nomoat.engine.graph import head_tensor
+    from nomoat.engine.graph import output_tensor
 
     stored = importer.planned(file)
     sizes = importer.read_sizes(file)
-    _, output = head_tensor(file)
     family = str(file.require("general.architecture"))
     kv_sizes = footprint.foretold_kv_sizes(family, sizes.head_dim, keeps_codes=stored.has_tiles, quality=stored.quality)
     matrices = {name: tensor for name, tensor in file.tensors.items() if tensor.is_matrix}
@@ -147,7 +146,7 @@ def weights_of(file: ModelSource) -> Weights:
         return sizes.experts_chosen / sizes.experts if len(tensor.shape) == 3 else 1
 
     return Weights(
-        read_bytes=round(sum(stored.tensor_bytes(tensor) * asked(tensor) for tensor in [*layers, matrices[output]])),
+        read_bytes=round(sum(stored.tensor_bytes(tensor) * asked(tensor) for tensor in [*layers, matrices[output_tensor(file)]])),
         cache_bytes=footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim, kv_sizes),
         layer_weights=round(sum(tensor.num_values * asked(tensor) for tensor in layers)),
         stored_as=f"{stored} (quality {stored.quality}: {stored.reason})",
