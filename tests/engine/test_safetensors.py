@@ -307,6 +307,17 @@ def test_a_model_whose_window_is_not_known_to_its_family_is_answered_within_it(t
     assert "but the model's context is 100 tokens, the window that its tokens see" in caught.value.message
 
 
+def test_yarn_that_is_switched_on_as_the_cards_of_qwen_have_it_makes_the_context_longer(tmp_path: Path) -> None:
+    """Not beyond a window."""
+    _, folder = write_folder(tmp_path / "model", "qwen3")
+    scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+    edit(folder, rope_parameters=None, rope_theta=500.0, rope_scaling=scaling, max_position_embeddings=80)
+    assert importer.read_sizes(SafetensorsFolder(folder)).context_tokens == 256
+    edit(folder, use_sliding_window=True, sliding_window=100, max_window_layers=1, layer_types=None)
+    sizes = importer.read_sizes(SafetensorsFolder(folder))
+    assert (sizes.context_tokens, sizes.context_is_window) == (100, True)
+
+
 @pytest.mark.parametrize("name", ["qwen2moe", "qwen3moe"])
 def test_a_window_of_a_mixture_of_qwen_s_does_not_wait_for_its_last_layers(name: str, tmp_path: Path) -> None:
     """`max_window_layers` tells Qwen2's where windows end, and Qwen3's nothing."""
