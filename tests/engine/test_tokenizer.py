@@ -536,6 +536,34 @@ def test_any_tokens_can_be_decoded_one_by_one(pieces: sentencepiece.SentencePiec
         assert text.startswith("".join(pushed(tokenizer, ids, is_cut=True)))
 
 
+@pytest.mark.parametrize("kind", ["sentencepiece", "bytes"])
+def test_bytes_that_never_become_text_come_while_they_are_decoded(
+    kind: str, pieces: sentencepiece.SentencePieceProcessor, tmp_path: Path
+) -> None:
+    """No more is held, and decoded again at each token, than a character may have."""
+    tokenizer = of_pieces(pieces) if kind == "sentencepiece" else of(write_tiny_gguf(tmp_path / "t.gguf"))
+    at = {tokenizer.token_bytes(token): token for token in range(tokenizer.backend.get_vocab_size())}
+    for begin, *rest in ([0xED], [0xFF], [0xFF, 0xED, 0x95]):
+        ids = [at[bytes([byte])] for byte in (begin, *rest)] * 30
+        found = pushed(tokenizer, ids)
+        assert all(any(found[first : first + 6]) for first in range(len(ids) - 6))
+        assert "".join(found) == tokenizer.decode(ids)
+        assert tokenizer.decode(ids).startswith("".join(pushed(tokenizer, ids, is_cut=True)))
+        dragon = [at[bytes([byte])] for byte in "龍".encode()]
+        assert kind == "sentencepiece" or "".join(pushed(tokenizer, ids + dragon)).endswith("\ufffd龍")
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "bytes"])
+def test_control_tokens_are_not_held(kind: str, pieces: sentencepiece.SentencePieceProcessor, tmp_path: Path) -> None:
+    tokenizer = of_pieces(pieces) if kind == "sentencepiece" else of(write_tiny_gguf(tmp_path / "t.gguf"))
+    control, (word, *_) = tokenizer.special.eos_id, tokenizer.encode("the")
+    at = {tokenizer.token_bytes(token): token for token in range(tokenizer.backend.get_vocab_size())}
+    stream = tokenizer.decode_stream()
+    pieces_of_text = [stream.push(token) for token in [control] * 50]
+    assert not any(pieces_of_text) and not stream._ids
+    assert "".join(pushed(tokenizer, [control, word, control, at[b"\xed"], control], is_cut=True)) == tokenizer.decode([word])
+
+
 def test_a_vocabulary_without_a_score_for_each_piece_is_damaged(pieces: sentencepiece.SentencePieceProcessor) -> None:
     with pytest.raises(BadFileError, match="the file's tokenizer has no `scores` for each of its 900 tokens"):
         of_pieces(pieces, scores=[0.0])
