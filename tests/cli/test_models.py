@@ -138,7 +138,7 @@ def test_the_list_reads_no_weights_of_adapters(empty_home: Path, nomoat: Nomoat,
 def test_a_pulled_file_is_opened_once_for_its_memory(
     empty_home: Path, nomoat: Nomoat, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its header and vocabulary take longer to read than all else that is listed. LongRoPE has other sizes at a longer context: once for each."""
+    """Its header and vocabulary take longer to read than all else that is listed. Other contexts may have other sizes (LongRoPE)."""
     card = cards.card("smollm2-135m")
     path = empty_home / "models" / card.id / card.sources[0].file_name
     path.parent.mkdir(parents=True)
