@@ -245,9 +245,7 @@ def _kobest(task: str, title: str, num_examples: int, read: Callable[[Path], Ite
     )
 
 
-def _humaneval(
-    name: str, title: str, prompt_source: str, read: Callable[[Path], Iterator[Example]], max_new_tokens: int, **settings: Any
-) -> BuiltIn:  # fmt: skip
+def _humaneval(name: str, title: str, prompt_source: str, read: Callable[[Path], Iterator[Example]], **settings: Any) -> BuiltIn:
     return BuiltIn(
         name=name,
         title=title,
@@ -257,7 +255,7 @@ def _humaneval(
         num_examples=164,
         prompt_source=prompt_source,
         read=read,
-        settings={"max_new_tokens": max_new_tokens, **settings},
+        settings=settings,
     )
 
 
@@ -324,18 +322,30 @@ BUILT_IN = {
             settings={"chat": False, "delimiter": " ", "max_new_tokens": 256, "stop": ("Question:", "</s>", "<|im_end|>")},
         ),
         _humaneval(
-            "humaneval", "Python functions from their docstring, for chat models", "openai/simple-evals, humaneval_eval",
-            code_tasks.humaneval, 768,
+            "humaneval",
+            "Python functions from their docstring, for chat models",
+            "openai/simple-evals, humaneval_eval",
+            code_tasks.humaneval,
+            max_new_tokens=768,
         ),
         _humaneval(
-            "humaneval-evalplus", "HumanEval as EvalPlus asks models whose weights it has: the answer is begun for them",
-            "evalplus/evalplus, chat models, with its words put into the model's mouth", code_tasks.humaneval_evalplus, 768,
-            stop=("\n```\n",), answer_start=code_tasks.EVALPLUS_START,
+            "humaneval-evalplus",
+            "HumanEval as EvalPlus asks models whose weights it has: the answer is begun for them",
+            "evalplus/evalplus, chat models, with its words put into the model's mouth",
+            code_tasks.humaneval_evalplus,
+            max_new_tokens=768,
+            stop=("\n```\n",),
+            answer_start=code_tasks.EVALPLUS_START,
         ),
         _humaneval(
-            "humaneval-base", "Python functions from their docstring, continued as text",
-            f"Chen et al. 2021; stops as {LM_EVAL}, humaneval", code_tasks.humaneval_base, 512,
-            chat=False, delimiter=" ", stop=("\nclass", "\ndef", "\n#", "\nif", "\nprint"),
+            "humaneval-base",
+            "Python functions from their docstring, continued as text",
+            f"Chen et al. 2021; stops as {LM_EVAL}, humaneval",
+            code_tasks.humaneval_base,
+            max_new_tokens=512,
+            chat=False,
+            delimiter=" ",
+            stop=("\nclass", "\ndef", "\n#", "\nif", "\nprint"),
         ),
         _kobest("boolq", "Korean: yes or no, from a text", 1404, _kobest_boolq, delimiter="  "),
         _kobest("copa", "Korean: which cause or result", 1000, _kobest_copa),
