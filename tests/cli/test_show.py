@@ -192,7 +192,7 @@ def test_show_says_how_openvino_computes_all_other_models(tiny_gguf: Path, nomoa
     assert "prompts" not in json.loads(nomoat("show", str(tiny_gguf), "--json").stdout)["layout"]
 
 
-def test_show_knows_that_what_optimum_intel_converts_runs_here(tmp_path: Path, nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_show_says_that_what_optimum_intel_converts_runs(tmp_path: Path, nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimum, "is_installed", lambda: True)
     _, folder = write_folder(tmp_path / "model", "llama")
     config = json.loads((folder / "config.json").read_text())
