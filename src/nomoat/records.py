@@ -208,6 +208,7 @@ class TokenLikelihood:
     first, as many as were asked for. `log_probability` is None for the first token of a text, which follows nothing.
     """
 
+    token_id: int
     content: bytes
     log_probability: float | None
     top: tuple[TokenLikelihood, ...] = ()

@@ -477,7 +477,7 @@ def test_streamed_usage_is_that_of_each_prompt_whichever_answer_ends_first() -> 
 def test_a_character_of_two_tokens_moves_the_text_on_once_it_is_whole() -> None:
     parts = "한국".encode()
     halves = [parts[:2], parts[2:4], parts[4:], b"!"]
-    tokens = tuple(TokenLikelihood(content=half, log_probability=-1.0) for half in halves)
+    tokens = tuple(TokenLikelihood(token_id=1, content=half, log_probability=-1.0) for half in halves)
     reply = replies.Reply(wire.parse_text(b'{"prompt": ["a", "b"], "logprobs": 0}'), "m")
     usage = Usage(prompt_tokens=1, completion_tokens=4, prefill_seconds=0.0, decode_seconds=0.0)
     whole = replies.WholeReply(text="한국!", finish_reason="stop", usage=usage, likelihoods=tokens)
@@ -569,7 +569,7 @@ def test_all_lists_that_clients_send_are_checked_to_the_first_error_only() -> No
 
 
 def test_half_a_character_is_told_as_bytes() -> None:
-    half = TokenLikelihood(content="한".encode()[:2], log_probability=-1.0)
+    half = TokenLikelihood(token_id=1, content="한".encode()[:2], log_probability=-1.0)
     event = replies.Reply(parse(stream=True, logprobs=True), "m").event(Chunk(text="", likelihoods=(half,)))
     (content,) = json.loads(event.removeprefix(b"data: "))["choices"][0]["logprobs"]["content"]
     assert content == {"token": "bytes:\\xed\\x95", "logprob": -1.0, "bytes": [0xED, 0x95], "top_logprobs": []}
@@ -580,7 +580,7 @@ def test_offsets_are_places_in_the_text_whatever_a_model_reads_before_it(stream:
     """`<s>`, and the space that SentencePiece puts before a text; a character of three tokens is one."""
     usage = Usage(prompt_tokens=6, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0)
     contents = [b"<s>", b" the", b" ", b"\xed", b"\x95", b"\x9c", b" x", b"!"]
-    told = tuple(TokenLikelihood(content=content, log_probability=None) for content in contents)
+    told = tuple(TokenLikelihood(token_id=1, content=content, log_probability=None) for content in contents)
     chunks = [
         Chunk(text="the 한", likelihoods=told[:6]), Chunk(text=" x", likelihoods=told[6:7]), Chunk(text="!", likelihoods=told[7:]),
         Chunk(text="", finish_reason="stop", usage=usage),

@@ -91,7 +91,7 @@ def _likelihood(text: str, request: Request) -> TokenLikelihood:
     """Every word is certain by half; the others that were asked for are a quarter as likely as the one before."""
     content = text.encode()
     top = [
-        TokenLikelihood(content=content if at == 0 else b"?" * at, log_probability=-math.log(2 * 4**at))
+        TokenLikelihood(token_id=at, content=content if at == 0 else b"?" * at, log_probability=-math.log(2 * 4**at))
         for at in range(request.top_logprobs or 0)
     ]
-    return TokenLikelihood(content=content, log_probability=-math.log(2), top=tuple(top))
+    return TokenLikelihood(token_id=0, content=content, log_probability=-math.log(2), top=tuple(top))

@@ -281,7 +281,7 @@ class LocalEngine(Engine):
     def _likelihood(self, pick: Pick) -> TokenLikelihood:
         top = tuple(self._likelihood(Pick(token, log_probability)) for token, log_probability in pick.top)
         content = self.tokenizer.token_bytes(pick.token)
-        return TokenLikelihood(content=content, log_probability=pick.log_probability, top=top)
+        return TokenLikelihood(token_id=pick.token, content=content, log_probability=pick.log_probability, top=top)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         if request.prompt_ids is not None:
