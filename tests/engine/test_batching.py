@@ -730,7 +730,7 @@ def test_answers_do_not_wait_for_likelihoods(engine: LocalEngine) -> None:
         ends.wait(PATIENCE_SECONDS)
         return []
 
-    engine._shared.scorers[None] = SimpleNamespace(score=score)  # type: ignore[assignment]
+    engine._shared.scorer = None, SimpleNamespace(score=score)  # type: ignore[assignment]
     scoring = threading.Thread(target=engine.score, args=(Request(prompt="the"), [" he"]))
     answering = threading.Thread(target=answer, args=(engine, Request(prompt="the", max_new_tokens=2)))
     try:
