@@ -16,6 +16,7 @@ import transformers
 from tiny import write_tiny_gguf
 from tokenizers import Regex, pre_tokenizers
 
+from nomoat.engine import tokenizer as tokenizing
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.grammar import Grammars
 from nomoat.engine.tokenizer import LONG_TEXT, Tokenizer, from_metadata, load, stop_ids
@@ -429,6 +430,23 @@ def test_a_sentencepiece_text_begins_with_its_own_token_where_the_model_expects_
 ) -> None:
     assert of_pieces(pieces).encode("hello", add_bos=True)[0] == pieces.bos_id()
     assert of_pieces(pieces, add_bos_token=False).encode("hello", add_bos=True) == pieces.encode("hello")
+
+
+@pytest.mark.parametrize("kind", ["smollm", "qwen2", "llama-bpe", "llama", "phi3"])
+def test_many_texts_have_the_ids_that_each_has_by_itself(
+    kind: str, pieces: sentencepiece.SentencePieceProcessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All at once, or of so many characters at a time as holds two of the longest, or none."""
+    is_pieces = kind in ("llama", "phi3")
+    tokenizer = of_pieces(pieces, arch=kind) if is_pieces else of(write_tiny_gguf(tmp_path / "t.gguf", pre=kind))
+    marks = "<s>\n<|im_start|>\nhello</s> \n"
+    texts = [TORTURE, "", marks, *TORTURE.splitlines(), *(TORTURE[at:] for at in range(0, len(TORTURE), 7))]
+    for add_bos in (False, True):
+        alone = [tokenizer.encode(text, add_bos=add_bos) for text in texts]
+        for size in (tokenizing.TEXTS_AT_ONCE, 2 * len(TORTURE), 1):
+            monkeypatch.setattr(tokenizing, "TEXTS_AT_ONCE", size)
+            assert list(tokenizer.encode_many(texts, add_bos=add_bos)) == alone
+    assert list(tokenizer.encode_many([])) == []
 
 
 def test_the_marks_of_phi_3_take_the_lines_behind_them_away(pieces: sentencepiece.SentencePieceProcessor) -> None:

@@ -21,7 +21,7 @@ import openvino as ov
 import pytest
 import tiny
 import torch
-from learning import COLOURS, COLUMNS, facts_of, weights
+from learning import COLOURS, COLUMNS, facts_of, stopping_at, weights
 from patience import PATIENCE_SECONDS
 from reference import model_of_gguf, our_logits, write_folder
 from safetensors.torch import load_file, save_file
@@ -137,12 +137,8 @@ def test_a_folder_of_the_hub_is_tuned_and_peft_puts_the_adapter_on_it(table: Pat
 def test_a_folder_whose_weights_have_changed_is_not_resumed(table: Path, tmp_path: Path) -> None:
     _, base = write_folder(tmp_path / "model", "llama")
 
-    def stop(progress: train.Progress) -> None:
-        if progress.step == 3:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        tune(base, table, on_progress=stop)
+        tune(base, table, on_progress=stopping_at(3))
     path = base / "model.safetensors"
     save_file({name: value + 1 for name, value in load_file(path).items()}, path, metadata={"format": "pt"})
     with pytest.raises(UsageError, match="has changed since the interrupted training"):
@@ -206,12 +202,8 @@ def test_an_interrupted_training_resumes_to_the_weights_of_an_uninterrupted_one(
     settings = train.Settings(rank=4, epochs=1, learning_rate=5e-3, layers=2, noise=noise)
     whole = weights(tune(tiny_gguf, table, "whole", settings=settings))
 
-    def stop_at_seven(progress: train.Progress) -> None:
-        if progress.step == 7:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        tune(tiny_gguf, table, "parts", settings=settings, on_progress=stop_at_seven)
+        tune(tiny_gguf, table, "parts", settings=settings, on_progress=stopping_at(7))
     assert not (paths.adapters() / "parts").exists()
     assert are_equal(weights(tune(tiny_gguf, table, "parts", settings=settings, resume=True)), whole)
 
@@ -665,12 +657,8 @@ def test_progress_is_told_in_each_stage(tiny_gguf: Path, table: Path) -> None:
 def test_a_resumed_training_goes_the_way_it_began(tiny_gguf: Path, table: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With less memory free than at first; what the frozen layers say is still kept, and the weights are the same to the last bit."""
 
-    def stop_at_seven(progress: train.Progress) -> None:
-        if progress.step == 7:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        tune(tiny_gguf, table, on_progress=stop_at_seven)
+        tune(tiny_gguf, table, on_progress=stopping_at(7))
     monkeypatch.setattr(execution, "choose_plan", lambda *_: pytest.fail("decided anew"))
     assert are_equal(weights(tune(tiny_gguf, table, resume=True)), weights(whole))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 from nomoat import footprint, references
 from nomoat import responder as responders
@@ -28,7 +29,7 @@ PROMPT_TOKENS = 512
 NEW_TOKENS = 64
 FEWEST_NEW_TOKENS = 16  # of a shorter answer the speed says little
 DRAWN_AT, DRAWN_FROM = 2.0, 64  # the temperature; the likeliest tokens
-WORDS = ("river", "stone", "tower", "market", "winter", "garden", "letter", "window", "bridge", "forest", "paper", "silver")
+LETTERS = range(3, 9)  # of a prompt's words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,13 +119,16 @@ def request_for(prompt: str, *, seed: int) -> Request:
 
 
 def fresh_prompt(model: Responder, turn: int) -> str:
-    """Words that no other turn begins with: about 512 tokens, or what leaves room for an answer in a short context."""
+    """Letters drawn by chance, so that no two words come twice, by which an answer could be guessed, and no other turn begins alike:
+    about 512 tokens, or what leaves room for an answer in a short context.
+    """
     context_tokens = model.engine.context_tokens
     wanted = PROMPT_TOKENS if context_tokens is None else min(PROMPT_TOKENS, context_tokens - NEW_TOKENS)
-    words = random.Random(turn)
-    text = f"{WORDS[turn % len(WORDS)]}{turn}"
+    chance = random.Random(turn)
+    text = f"{turn}"
     while True:
-        longer = f"{text} {' '.join(words.choices(WORDS, k=8))}"
+        words = ("".join(chance.choices(ascii_lowercase, k=chance.choice(LETTERS))) for _ in range(4))
+        longer = f"{text} {' '.join(words)}"
         if model.engine.count_tokens(Request(prompt=longer)) > wanted:
             return text
         text = longer
