@@ -357,5 +357,10 @@ def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_
             return train.learn(prepared, name=name, resume=resume, on_progress=show, on_message=bar.console.print, **arguments)
         except KeyboardInterrupt:
             bar.stop()
-            console.say(f"stopped; {next_time}" if adapter.can_resume(name) else "stopped before anything was learned")
+            if adapter.can_resume(name):
+                console.say(f"stopped; {next_time}")
+            elif resume or shown[0] == "tuning":  # a training that has learned keeps its state until the adapter is written
+                console.say("stopped when all was done: the adapter is written")
+            else:
+                console.say("stopped before anything was learned")
             raise typer.Exit(130) from None
