@@ -127,7 +127,7 @@ def test_a_continuation_s_tokens_are_those_of_the_whole_text(engine: LocalEngine
     assert prompt == tokenizer.encode("x") and rows == [tokenizer.encode(" the"), tokenizer.encode("안녕")]
 
 
-def test_texts_of_continuations_are_cut_on_all_cores_and_their_rows_are_those_of_each_alone(
+def test_texts_of_continuations_are_cut_together_and_their_rows_are_those_of_each_alone(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a space at the prompt's end some continuations make a token with their first letters, and others do not."""

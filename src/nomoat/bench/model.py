@@ -114,13 +114,13 @@ def measure_model(
 
 
 def request_for(prompt: str, *, seed: int) -> Request:
-    """An answer drawn from nearly all words alike, of which none can be guessed beforehand: so a pass gives one token."""
+    """An answer drawn from nearly all words alike, of which hardly any can be guessed beforehand: a pass gives one token."""
     return Request(prompt=prompt, max_new_tokens=NEW_TOKENS, temperature=DRAWN_AT, top_k=DRAWN_FROM, seed=seed)
 
 
 def fresh_prompt(model: Responder, turn: int) -> str:
-    """Letters drawn by chance, so that no two words come twice, by which an answer could be guessed, and no other turn begins alike:
-    about 512 tokens, or what leaves room for an answer in a short context.
+    """Letters drawn by chance, in which hardly any two tokens come twice, so that no answer is guessed from them, and no other turn
+    begins alike: about 512 tokens, or what leaves room for an answer in a short context.
     """
     context_tokens = model.engine.context_tokens
     wanted = PROMPT_TOKENS if context_tokens is None else min(PROMPT_TOKENS, context_tokens - NEW_TOKENS)
