@@ -148,15 +148,15 @@ def _may_be_one(found: re.Match[str]) -> bool:
 
 
 def _is_plain(found: re.Match[str]) -> bool:
-    """What is an address with less of a place beside it."""
+    """Whether it is an address with a short name alone before it, or a word: everyday words look like shorter roads and lots."""
     if found["road"]:
         return len(found["road"]) > 2 and not found["road"].endswith("기로")
     return "-" in found["number"] or found.string.startswith("번지", found.end())
 
 
 def _holds_english(text: str) -> bool:
-    for patterns, behind in ((STREET, PLACE_BEHIND), (STREET_IN_ANY_CASE, ZIP_BEHIND)):
-        for found in patterns.finditer(text):
+    for pattern, behind in ((STREET, PLACE_BEHIND), (STREET_IN_ANY_CASE, ZIP_BEHIND)):
+        for found in pattern.finditer(text):
             if behind.match(text, found.end()) or has_word_before(SAID_ABROAD, text, found.start()):
                 return True
     return False
