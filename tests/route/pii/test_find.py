@@ -1032,7 +1032,7 @@ CONTROLS = [
     ("kind", "text"),
     [
         ("resident_number", RESIDENT), ("phone", "010-1234-5678"), ("bank_account", "계좌 110-123-456789"), ("email", "kim@naver.com"),
-        ("card", "4111-1111-1111-1111"), ("name", "김철수"),
+        ("card", "4111-1111-1111-1111"), ("name", "김철수"), ("address", "마포구 월드컵북로 12"),
     ],
 )  # fmt: skip
 def test_what_a_screen_does_not_show_hides_nothing(kind: pii.Kind, text: str, control: str) -> None:

@@ -8,9 +8,10 @@ invisible characters, escapes and Markdown's marks make no difference, and lette
 Why not presidio-analyzer, whose recognisers the design names: it installs 51 packages and 374 MB, spaCy among them (measured
 with presidio-analyzer 2.2.366), to match patterns of a few lines. Phone numbers are found by `phonenumberslite` (5 MB).
 
-What this does not cover: names nobody listed, addresses, dates of birth, passports, driving licences, health, IP addresses, passwords
+What this does not cover: names nobody listed, dates of birth, passports, driving licences, health, IP addresses, passwords
 and keys of other forms; phone numbers of other countries without their `+`; accounts without a bank's word beside them or above, and
 what ends in `원` as amounts do;
+addresses without a house number or with no place beside it, and of countries that `addresses` does not know;
 landline, business and account numbers in several cells of a table or under several keys;
 numbers spelled out in words, in pictures, or in base64 and such.
 """
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, get_args
 
 from nomoat.route.pii.accounts import holds_bank_account
+from nomoat.route.pii.addresses import holds_address
 from nomoat.route.pii.api_keys import holds_api_key
 from nomoat.route.pii.business import holds_business_number
 from nomoat.route.pii.cards import holds_card
@@ -32,7 +34,7 @@ from nomoat.route.pii.phones import holds_phone
 from nomoat.route.pii.plain import readings
 from nomoat.route.pii.residents import holds_resident_number
 
-Kind = Literal["resident_number", "phone", "business_number", "bank_account", "card", "email", "api_key", "name"]
+Kind = Literal["resident_number", "phone", "business_number", "bank_account", "card", "email", "address", "api_key", "name"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 KIND_TITLES: dict[Kind, str] = {
     "resident_number": "a resident registration number",
@@ -41,6 +43,7 @@ KIND_TITLES: dict[Kind, str] = {
     "bank_account": "a bank account",
     "card": "a card number",
     "email": "an e-mail address",
+    "address": "a postal address",
     "api_key": "an API key",
     "name": "a name from the policy",
 }
@@ -94,5 +97,6 @@ FINDERS: dict[Kind, Finder] = {
     "bank_account": holds_bank_account,
     "card": holds_card,
     "email": holds_email,
+    "address": holds_address,
     "api_key": holds_api_key,
 }

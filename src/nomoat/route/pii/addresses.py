@@ -1,0 +1,162 @@
+"""Postal addresses: a house number, and a place beside it or a word that says what it is.
+
+What this does not cover: places without a house number, addresses abroad but for English, German and French ones, those in Chinese and
+Japanese characters, farms and other houses that have a name alone.
+"""
+
+from __future__ import annotations
+
+import re
+
+from nomoat.route.pii.numbers import CELLS, NEXT_KEY, has_word_before
+from nomoat.route.pii.places import PLACE, ROMAN, WELL_KNOWN
+
+HANGUL = r"[\uac00-\ud7a3]"
+APART = rf"(?:{NEXT_KEY}|{CELLS}|\s{{0,3}})"
+# A house's number, and what may follow it: no counter (`3개`, `2 명`), no date, amount or range.
+COUNTERS = (
+    "개|명|원|년|월|일|시|분|초|시간|번|차|차선|층|회|곳|대|점|위|가지|종|건|배|살|세|인|권|장|잔|병|그릇|마리|채|호선|호점|주|주년|박|만|억|천"
+    "|퍼센트|미터|킬로|세대|가구|평|동|단지|년대|개월|부|편|화|팀|쪽|페이지|대로|코스|구간|호"
+)
+UNITS_OF_SIZE = r"(?:km|m|cm|mm|kg|g|x|%|℃)(?![A-Za-z])"
+PARTICLES = "번지|에서|에|으로|로|까지|부터|입니다|이에요|예요|이야|야|이고|이며|이라|이다|인데|의|은|는|을|를|요"
+NUMBER_ENDS = (
+    rf"(?!\d|[.:/~-]\d|,\d{{3}}(?![\d동호층])|\s?[~%]|\s(?:{COUNTERS})(?:[을를이가은는의에도만]|씩|으로|까지|부터)?(?!{HANGUL})|\s{UNITS_OF_SIZE})"
+    rf"(?:(?={PARTICLES})|(?!\w))"
+)
+NUMBER = rf"\s{{0,2}}(?:(?:지하|산)\s?)?(?P<number>[1-9]\d{{0,4}}(?:-\d{{1,4}})?){NUMBER_ENDS}"
+BRANCH = rf"(?:\s?\d{{1,4}}번?{HANGUL}?길)?"  # `12길`, `289번길`
+ROAD = rf"(?P<road>{HANGUL}(?:{HANGUL}|\d){{0,9}}?[로길]){BRANCH}"
+QUARTER = rf"{HANGUL}{{1,5}}\d{{0,2}}[읍면동리]"
+LOT = rf"(?P<lot>{HANGUL}{{1,5}}(?:\d{{0,2}}[동리]|\s?\d가))"
+BEHIND_PLACE = re.compile(rf"{APART}(?:{QUARTER}{APART}){{0,2}}?(?:{ROAD}|{LOT}){NUMBER}")
+ALONE = re.compile(rf"(?<![\uac00-\ud7a3\d])(?:{ROAD}|{LOT}){NUMBER}")
+# Everyday words that end as roads and quarters do. No road ends in `-으로`.
+ROAD_LIKE = """
+    가로 세로 서로 바로 따로 새로 별로 주로 때로 홀로 날로 실로 절로 그리로 이리로 저리로 대로 그대로 이대로 저대로 제대로
+    멋대로 맘대로 마음대로 뜻대로 별도로 절대로 실제로 정말로 진짜로 스스로 함부로 대체로 차례로 억지로 의외로 최초로 최대로
+    최소로 무료로 유료로 추가로 전체로 하루로 하나로 경로 도로 통로 진로 피로 위로 아래로 뒤로 어디로 여기로 거기로 순서대로
+    예정대로 내로 외로 결과로 대표로 후로 이후로 이유로 평가로 별개로 임의로 차로 도보로 말로 글로 종류로 번호로 단위로
+    가는길 오는길 둘레길 올레길 기준로
+"""
+LOT_LIKE = """
+    운동 활동 행동 이동 노동 감동 아동 공동 변동 자동 작동 합동 충동 진동 동동 연동 가동 구동 출동 선동 소동 유동 율동 수동
+    능동 파동 우리 거리 자리 처리 관리 정리 요리 소리 머리 빨리 멀리 권리 원리 심리 수리 물리 논리 분리 금리 승리 유리 다리
+    허리 병리 격리 대리 무리 마리 도리
+"""
+NO_ROADS, NO_LOTS = frozenset(ROAD_LIKE.split()), frozenset(LOT_LIKE.split())
+SAID = re.compile(r"주소|배송지|거주|사는\s?[곳데집]|살고|살아|사시는|우리\s?집|저희\s?집|자택|본가|소재지|받는\s?곳|배달|택배|본적")
+SAID_BEHIND = re.compile(r"[^\d\n]{0,6}?(?:살고|살아|사는|삽니다|거주|주소|배송|배달|택배|보내)")
+# A flat: alone where such a word is beside it, and behind the name of a block of flats.
+FLAT_ENDS = r"호(?![기선차봉점])"
+FLAT = rf"(?<![\dA-Za-z])(?:\d{{1,4}}|[A-F가나다라마바])동\s{{0,3}}(?:지하\s?)?\d{{1,4}}{FLAT_ENDS}"
+FLATS = re.compile(FLAT)
+BLOCK = "아파트|(?i:apt)|빌라|맨션|오피스텔|연립|자이|래미안|푸르지오|힐스테이트|캐슬|더샵|편한세상|아이파크|하이츠|주공|타운|단지"
+IN_BLOCK = re.compile(
+    rf"(?:{BLOCK})\.?[\s,]{{0,3}}(?:\d{{1,2}}(?:차|단지)[\s,]{{0,3}}|\([^()\d\n]{{1,12}}\)\s?)?"
+    rf"(?:{FLAT}|[1-9]\d{{2,3}}{FLAT_ENDS}|(?!(?:19|20)\d\d-(?:19|20)\d\d)[1-9]\d{{2,3}}-[1-9]\d{{2,3}}{NUMBER_ENDS})"
+)
+UNIT_BEHIND = re.compile(
+    rf"[\s,]{{1,3}}(?:\([^()\n]{{1,20}}\)[\s,]{{0,3}})?(?:{HANGUL}{{2,10}}[\s,]{{1,3}})?(?:{FLAT}|[1-9]\d{{2,3}}{FLAT_ENDS}|[1-9]\d?층)"
+)
+
+# Abroad, and Korean addresses in Latin letters.
+START = r"(?<![\w$£€#/-])(?<!\d[.,:])"
+HOUSE = rf"{START}(?!(?<=[Ii]n\s)(?:19|20)\d\d\s)(?P<number>[1-9]\d{{0,4}}(?:-\d{{1,4}})?[A-Za-z]?),?\s{{1,2}}"
+USUAL = "street|st|avenue|ave|road|rd|boulevard|blvd|lane|ln|drive|dr|terrace"
+KINDS = f"{USUAL}|court|ct|way|place|pl|square|sq|crescent|close|parkway|pkwy|highway|hwy|circle|cir|loop|mews|row|gardens|grove|quay"
+NAME = r"[A-Z](?:[\w.-]|'(?=\w)){0,18}"
+SIDE = r"(?:\s(?:[NS][EW]?|[EW])(?!\w)\.?)?"
+NO_NAME = "The|A|An|And|Of|In|On|My|Your|His|Her|Their|Our|This|That|Best|Top"
+STREET = re.compile(
+    rf"{HOUSE}(?!(?:{NO_NAME})\s)(?:(?:(?:{NAME}|\d{{1,3}}(?:st|nd|rd|th))\s{{1,2}}){{1,4}}?(?i:{KINDS})|Broadway)(?!\w)\.?{SIDE}"
+)
+NO_STREET = (
+    "the|an?|of|in|on|at|to|from|my|your|his|her|our|their|down|up|by|and|or|for|with|is|was|are|off|per|away|more|other|different|new|old|long"
+    "|min(?:ute)?s?|miles?|hours?|hrs?|days?|weeks?|months?|years?|yrs?|blocks?|houses?|doors?|streets?|kilometers?|kms?|people|items?|times?|lanes?"
+)
+STREET_IN_ANY_CASE = re.compile(
+    rf"{HOUSE}(?:(?!(?:{NO_STREET})\s)[a-z][a-z'.-]{{1,18}}\s{{1,2}}){{1,2}}?(?:{USUAL})(?!\w)\.?{SIDE}", re.IGNORECASE
+)
+STATES = (
+    "A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]"  # of the USA
+)
+ZIP = r"\d{5}(?:-\d{4})?(?![\d-])"
+POSTCODE = (  # of the United Kingdom, Canada, Australia
+    r"(?:[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}|[A-Z]\d[A-Z]\s?\d[A-Z]\d|(?:NSW|VIC|QLD|WA|SA|TAS|ACT|NT)\s\d{4})(?!\w)"
+)
+TOWN = rf"(?:{NAME}[,\s]{{1,3}})"
+HOUSE_UNIT = r"[,\s]{1,3}(?:(?:apt|apartment|suite|ste|unit|flat|floor|room|rm)(?![A-Za-z])[.\s]{0,2}#?|#\s?)(?:[A-Z]?\d|[A-Z](?!\w))"
+PLACE_BEHIND = re.compile(
+    rf"(?i:{HOUSE_UNIT})|[,\s]{{1,4}}(?:{TOWN}{{1,4}}?(?:{STATES})(?!\w)|{TOWN}{{0,4}}?(?:{ZIP}|{POSTCODE}))"
+    rf"|(?:\s?,\s?|\s?\n\s?)(?:{NAME}\s){{0,2}}{NAME}(?=[,;:!?)\n\"']|\s?\Z)"
+)
+ZIP_BEHIND = re.compile(
+    rf"[,\s]{{1,3}}(?:[a-z.'-]{{2,18}}[,\s]{{1,3}}){{0,4}}?(?:(?:{STATES})[,\s]{{1,3}}{ZIP}|{POSTCODE})", re.IGNORECASE
+)
+SAID_ABROAD = re.compile(
+    r"(?<![^\W_])(?:addr(?:ess(?:es)?)?|liv(?:es?|ed|ing)|resid(?:es?|ed|ing|ence)|ship(?:s|ped|ping)?|deliver(?:s|ed|y)?|mail(?:ed|ing)?|send|sent"
+    r"|home|moved|billing|located|(?:i'm|i\sam)\sat|pick\s\w{2,4}\sup|street[\"']?\s?[:=])(?![^\W_])",
+    re.IGNORECASE,
+)
+KOREAN_ROAD = (
+    r"(?:[A-Z][\w'.-]{0,20}\s){0,3}?[A-Za-z][A-Za-z\d]{0,20}(?:-(?:ro|daero|gil|dong|ri)|daero)(?!\w)(?:\s?\d{1,4}(?:beon)?-?gil)?"
+)
+KOREAN_PLACE = rf"(?:[A-Z][a-z-]{{1,20}}-(?:gu|si|gun|do|eup|myeon|dong)(?!\w)|{ROMAN})"
+OTHERS = (
+    re.compile(rf"{START}\d{{1,5}}(?:-\d{{1,4}})?,?\s{{1,2}}{KOREAN_ROAD}[,\s]{{1,3}}{KOREAN_PLACE}"),
+    re.compile(rf"{KOREAN_PLACE}[,\s]{{1,3}}{KOREAN_ROAD},?\s\d{{1,5}}(?![\d.:%])"),
+    re.compile(  # German
+        r"(?<!\w)(?:[A-ZÄÖÜ](?:[\w.-]{0,30}?\s?(?i:stra(?:ß|ss)e|str\.)|[\w-]{1,30}?(?:weg|platz|allee|gasse|damm|ufer|markt|ring))"
+        r"|(?:Am|Im|Zum|Zur|An\sde[rmn]|Auf\sde[rmn]|Unter\sden)\s[A-ZÄÖÜ]\w{1,20})\s\d{1,4}\s?[a-z]?,?\s{1,2}(?:D-)?\d{5}\s[A-ZÄÖÜ]"
+    ),
+    re.compile(  # French
+        rf"{START}[1-9]\d{{0,3}}(?:\s?(?:bis|ter))?,?\s(?i:rue|avenue|av\.|boulevard|bd|place|allée|chemin|impasse|quai|cours|route)\s"
+        r"[^\d\n]{2,40}?[,\s]{1,3}\d{5}\s[A-ZÉ]"
+    ),
+    re.compile(r"(?<![A-Za-z])P\.?\s?O\.?\s?Box\s(?:No\.?\s)?\d{1,6}(?!\d)", re.IGNORECASE),
+    re.compile(r"사서함\s{0,2}(?:제\s?)?[1-9]\d{0,5}(?:-\d{1,4})?호?(?![\d개])"),
+)
+
+
+def holds_address(text: str) -> bool:
+    return _holds_korean(text) or _holds_english(text) or any(pattern.search(text) for pattern in OTHERS)
+
+
+def _holds_korean(text: str) -> bool:
+    for place in PLACE.finditer(text):
+        found = BEHIND_PLACE.match(text, place.end())
+        if found and _may_be_one(found) and (place[0] not in WELL_KNOWN or _is_plain(found)):
+            return True
+    for found in filter(_may_be_one, ALONE.finditer(text)):
+        if text.startswith("번지", found.end()) and found["lot"]:
+            return True
+        if _is_plain(found) and (
+            has_word_before(SAID, text, found.start()) or (found["road"] and UNIT_BEHIND.match(text, found.end()))
+        ):
+            return True
+    flats = FLATS.finditer(text)
+    return IN_BLOCK.search(text) is not None or any(
+        has_word_before(SAID, text, flat.start()) or SAID_BEHIND.match(text, flat.end()) for flat in flats
+    )
+
+
+def _may_be_one(found: re.Match[str]) -> bool:
+    if found["road"]:
+        return found["road"] not in NO_ROADS and not found["road"].endswith("으로")
+    return found["lot"] not in NO_LOTS
+
+
+def _is_plain(found: re.Match[str]) -> bool:
+    """Whether it is an address with a short name alone before it, or a word: everyday words look like shorter roads and lots."""
+    if found["road"]:
+        return len(found["road"]) > 2 and not found["road"].endswith("기로")
+    return "-" in found["number"] or found.string.startswith("번지", found.end())
+
+
+def _holds_english(text: str) -> bool:
+    for pattern, behind in ((STREET, PLACE_BEHIND), (STREET_IN_ANY_CASE, ZIP_BEHIND)):
+        for found in pattern.finditer(text):
+            if behind.match(text, found.end()) or has_word_before(SAID_ABROAD, text, found.start()):
+                return True
+    return False
