@@ -202,7 +202,7 @@ def test_own_price_table_comes_before_ours(serving: Serving, empty_home: Path) -
     empty_home.mkdir()
     row = f'[[price]]\napi = "{ref}"\ninput = 3.0\noutput = 4.0\nas_of = "2026-11"\nsource = "contract"\n'
     (empty_home / "prices.toml").write_text(row)
-    assert run_suite(ref, suite_of(1)).side.price == "$3.00 in, $4.00 out per million tokens, list price as of 2026-11"
+    assert run_suite(ref, suite_of(1)).side.price == "$3.00 in, $4.00 out per million tokens, your price as of 2026-11 (contract)"
 
 
 def test_a_run_ends_at_the_first_answer_of_litellms_proxy_here_which_may_have_been_billed(

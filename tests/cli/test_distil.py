@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import errno
 import json
@@ -22,6 +23,7 @@ from shell import NOMOAT, Done
 from teaching import by_text, write_labels, write_tasks
 from tiny import write_adapter, write_learned
 
+from nomoat import tables
 from nomoat.catalog import sidecar
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.distil import files, instructions
@@ -303,16 +305,18 @@ def test_labels_by_likelihood_and_in_writing(nomoat: Shell, serving: Callable[..
     source.write_text('text\n"WIN, a prize"\nsee you at noon\n당첨\n', encoding="utf-8")
     done = nomoat("distil", "fake:", "--out", str(out), "--label", str(source), "--labels", "ham,spam")
     assert done.returncode == 0
-    with out.open(encoding="utf-8", newline="") as file:
+    with out.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
+    assert out.read_bytes().startswith(codecs.BOM_UTF8), "Excel would read it in its country's code page"
+    assert tables.read_table(out) == rows
     assert [row["text"] for row in rows] == ["WIN, a prize", "see you at noon", "당첨"]
     assert all(row["label"] in ("ham", "spam") and 0.5 <= float(row["confidence"]) <= 1 for row in rows)
     server = serving(write_labels(("prize", "spam"), ("noon", "Ham."), ("당첨", "I cannot tell")))
     written, left_out = tmp_path / "written.tsv", tmp_path / "written.left_out.tsv"
     done = nomoat("distil", f"{server.url}#m", "--out", str(written), "--label", str(source), "--labels", "ham,spam")
-    assert written.read_text(encoding="utf-8").splitlines() == ["text\tlabel", "WIN, a prize\tspam", "see you at noon\tham"]
+    assert written.read_bytes().splitlines() == [b"text\tlabel", b"WIN, a prize\tspam", b"see you at noon\tham"]
     answer = "당첨\tnone of the labels\tI cannot tell"
-    assert left_out.read_text(encoding="utf-8").splitlines() == ["text\twhy\tanswer", answer]
+    assert left_out.read_text(encoding="utf-8").splitlines() == ["\ufefftext\twhy\tanswer", answer]
     assert (
         "labels, by what it wrote: spam 1, ham 1\nleft out: 1 text whose answer was none of the labels\n  당첨 -> I cannot tell\n"
         f"wrote {left_out}: the rows without a label, why, and what the teacher answered\n"

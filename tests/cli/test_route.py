@@ -65,7 +65,7 @@ def test_policy_without_a_file_keeps_everything_here() -> None:
         "if_cloud_fails     error  (default)\n"
         "never_leaves       resident_number, phone, business_number, bank_account, card, email, address, api_key, name  (default)\n"
         "names              none  (default)\n"
-        "allowed            none  (default)\n"
+        "allowed            the one of cloud  (default)\n"
         "max_usd_per_day    none  (default)\n"
         "max_usd_per_month  none  (default)\n"
         "max_answer_tokens  4096  (default)\n"

@@ -120,6 +120,16 @@ def test_who_gave_a_file_of_one_text_to_hold_out_is_asked_for_one_of_several(cap
     ]
 
 
+@pytest.mark.parametrize(("further", "shown"), [(["늦게 왔어요"], "'늦게 왔어요'"), ([], "...")])
+def test_the_text_in_that_command_holds_no_number(further: list[str], shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    lessons = [SimpleNamespace(text=text) for text in ["010-1234-5678로 전화 주세요", "me@example.com", *further]]
+    prepared: Any = SimpleNamespace(
+        base="base", survey=SimpleNamespace(question="Q: {text}", labels={}), data=SimpleNamespace(lessons=lessons)
+    )
+    _say_how_to_ask(prepared, Path("adapters/c"))
+    assert capsys.readouterr().err.splitlines()[1] == f"try it: nomoat run base+c --as-tuned {shown}"
+
+
 @pytest.mark.parametrize("text", ["It broke", "-5 degrees", "--json", "it's '-'"])
 def test_the_command_that_a_training_ends_with_asks_about_the_text_whatever_it_begins_with(
     text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

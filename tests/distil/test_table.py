@@ -51,6 +51,17 @@ def test_files_that_cannot_be_meant(tmp_path: Path, name: str, column: str | Non
     assert hint is None or caught.value.hint == hint
 
 
+def test_a_table_between_tabs_that_is_called_a_text_is_said_to_be_one(tmp_path: Path) -> None:
+    """As Excel's "Unicode Text" is, in Korean "유니코드 텍스트": UTF-16."""
+    path = tmp_path / "t.txt"
+    path.write_text("번호\t내용\n1\t당첨\n", encoding="utf-16")
+    with pytest.raises(UsageError) as caught:
+        read_texts(path, input_column="내용")
+    leave_out = "leave out --input-column (in Python: `input_column`)"
+    assert caught.value.hint == f"a table between tabs, as Excel's `Unicode Text` is: name it .tsv; else {leave_out}"
+    assert read_texts(path.rename(path.with_suffix(".tsv")), input_column="내용").asked == ["당첨"]
+
+
 def test_a_folder_holds_no_texts() -> None:
     with pytest.raises(UsageError, match=r"`\.` is a folder, not a file"):
         read_texts(Path())

@@ -145,7 +145,7 @@ def test_a_model_without_template_and_card_says_what_to_do(tmp_path: Path) -> No
     assert caught.value.message == "this model has no chat template: it completes texts, it does not chat"
     assert caught.value.hint == (
         "use `run --raw` (in Python: `Request(prompt=…)`) or `POST /v1/completions`, or `--template NAME` (in Python: `template`) "
-        "for the one it was tuned with: "
+        "for the one it was tuned with: `chatml` fits its tokens; known are "
         "alpaca, chatml, falcon, gemma, llama-2, mpt-7b-chat, vicuna_v1.1"
     )
 

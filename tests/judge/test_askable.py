@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from misbehaving import Server
 from quiz import quiz
+from reference import make_adapter
 from tiny import TEMPLATE, write_tiny_gguf
 
 import nomoat
-from nomoat import hardware
+from nomoat import hardware, paths
 from nomoat.asking.spending import Spending
+from nomoat.catalog import licences
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.judge.askable import require_askable
@@ -28,8 +31,9 @@ from nomoat.responder import Responder
 
 REFUSES_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system message') }}{% endif %}" + TEMPLATE
 HINT = (
-    "give it the one it was tuned with, by `--template NAME` (in Python: `template`): alpaca, chatml, falcon, gemma, llama-2, "
-    "mpt-7b-chat, vicuna_v1.1; a base model was tuned with none: ask it a suite with `chat = false`"
+    "give it the one it was tuned with, by `--template NAME` (in Python: `template`): `chatml` fits its tokens; known are "
+    "alpaca, chatml, falcon, gemma, llama-2, mpt-7b-chat, vicuna_v1.1; "
+    "a base model was tuned with none: ask it a suite with `chat = false`"
 )
 
 
@@ -91,6 +95,20 @@ def test_a_side_or_a_judge_without_a_chat_template_is_named_before_anyone_is_ask
         ask(Responder("a", engine), base, suite)
     assert (caught.value.message, caught.value.hint) == (f"`{base}` has no chat template, and {reason}", hint)
     assert engine.num_asked == 0
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
+def test_a_base_beside_what_was_tuned_from_it_is_to_be_given_its_template(suite: Suite, base: str) -> None:
+    folder = make_adapter(paths.adapters() / "mine", Path(base))
+    (folder / "provenance.json").write_text(
+        json.dumps({"task": {"template": "gemma"}, "licence": licences.as_dict(licences.chain(None))})
+    )
+    with pytest.raises(UnsupportedError) as caught:
+        run_duel(f"{base}+mine", base, suite)
+    assert (caught.value.message, (caught.value.hint or "").partition(";")[0]) == (
+        f"`{base}` has no chat template, and `quiz` asks in a chat",
+        f"give it the one that `{base}+mine` was tuned with, by `--template gemma` (in Python: `template`)",
+    )
 
 
 @pytest.mark.usefixtures("nothing_is_loaded")

@@ -53,6 +53,25 @@ def test_categories_of_single_questions_have_no_rows_and_a_note_says_so() -> Non
     assert note_on(many) == "The 101 categories have no rows: more than 100 tell little."
 
 
+def labelled(targets: str, choices: tuple[str, ...]) -> list[Example]:
+    return [dataclasses.replace(example(f"same {at}"), target=target, choices=choices) for at, target in enumerate(targets)]
+
+
+def test_a_table_of_a_few_labels_has_a_row_for_each() -> None:
+    rows = slices_of(labelled("hshhs", ("h", "s", "x")))
+    assert [(row.name, row.positions, row.is_data) for row in rows[1:]] == [("h", (0, 2, 3), True), ("s", (1, 4), True)]
+    many = tuple(map(str, range(21)))
+    assert [row.name for row in slices_of(labelled("01", many[:20]))] == ["all", "0", "1"]
+    assert [row.name for row in slices_of(labelled("01", many))] == ["all"]
+
+
+def test_questions_with_choices_or_categories_of_their_own_have_no_row_for_each_label() -> None:
+    first, second = labelled("hs", ("h", "s"))
+    assert [row.name for row in slices_of([first, dataclasses.replace(second, choices=("s", "x"))])] == ["all"]
+    named = [dataclasses.replace(first, category="a"), dataclasses.replace(second, category="b")]
+    assert [row.name for row in slices_of(named)] == ["all", "a", "b"]
+
+
 def test_names_of_tasks_are_not_told_apart_by_length() -> None:
     assert [row.name for row in slices_of([example("x" * (3 + at)) for at in range(30)])] == ["all"]
 

@@ -468,7 +468,7 @@ def test_the_question_s_box_shows_its_whole_text_also_when_the_window_gets_narro
 
 
 @pytest.mark.parametrize(("page", "said"), [("en-US", "Tuned on a table"), ("ko-KR", "표로 튜닝한 모델")], indirect=["page"])
-def test_a_model_tuned_on_a_table_is_told_and_asked_by_itself_in_its_words_where_that_is_chosen(
+def test_a_model_tuned_on_a_table_is_told_and_asked_by_itself_in_its_words_unless_that_is_unticked(
     page: Page, start: Start, said: str
 ) -> None:
     engine = Asked()
@@ -484,14 +484,15 @@ def test_a_model_tuned_on_a_table_is_told_and_asked_by_itself_in_its_words_where
         page.ask(text)
         wait_until(lambda: len(page.all("article[aria-busy=false].assistant")) == number, "the answer")
 
+    assert page.find("#as-tuned").is_selected()
     ask("x", 1)
+    assert page.all("article.user")[-1].text == whole
     page.find("#as-tuned").click()
     page.browser.refresh()
     page.until("#about", said)
-    assert page.find("#as-tuned").is_selected()
-    ask("x", 2)
-    assert page.all("article.user")[-1].text == whole
-    assert engine.conversations == [["x"], [whole]]
+    assert not page.find("#as-tuned").is_selected()
+    ask("y", 2)
+    assert engine.conversations == [[whole], ["y"]]
 
 
 def test_a_speed_is_told_of_what_came_bit_by_bit_alone(page: Page, start: Start) -> None:

@@ -47,10 +47,9 @@ def table(tmp_path: Path) -> Path:
 def test_a_model_without_a_template_is_not_tuned_until_one_is_named(bare: Path, table: Path) -> None:
     with pytest.raises(UnsupportedError) as caught:
         prepare.prepare(str(bare), table, **COLUMNS)
-    assert caught.value.message == "this model has no chat template, and these lessons are conversations"
-    assert (
-        caught.value.hint == f"name the one to learn, and to answer with, by --template NAME (in Python: `template`): one of {KNOWN}"
-    )
+    assert caught.value.message == "this model has no chat template, and every lesson, a table's too, is learned as a chat"
+    name_it = "name the one to learn, and to answer with, by --template NAME (in Python: `template`)"
+    assert caught.value.hint == f"{name_it}: `chatml` fits its tokens; known are {KNOWN}"
     prepared = prepare.prepare(str(bare), table, template="falcon", **COLUMNS)
     assert prepared.template == Detected("falcon", "as asked")
     tokenizer = prepared.file.read_tokenizer()
@@ -119,7 +118,7 @@ def test_a_base_without_a_template_is_measured_beside_what_was_tuned_of_it(bare:
     tune(bare, table, "mine", template="falcon")
     command = ["duel", f"{bare}+mine", str(bare), "--suite", str(table), "--input-column", "text", "--label-column", "label", "--json"]
     refused = CliRunner().invoke(app, command)
-    assert isinstance(refused.exception, UnsupportedError) and "`--template NAME`" in str(refused.exception.hint)
+    assert isinstance(refused.exception, UnsupportedError) and "`--template falcon`" in str(refused.exception.hint)
     unknown = CliRunner().invoke(app, [*command, "--template", "koala"])
     assert isinstance(unknown.exception, UsageError) and unknown.exception.message == "no chat template is called `koala`"
     done = CliRunner().invoke(app, [*command, "--template", "falcon", "--all"])

@@ -289,6 +289,28 @@ def test_a_time_budget_ends_the_training(tiny_gguf: Path, table: Path) -> None:
     assert metrics["seconds"] > 0 and 1 <= metrics["steps"] < 10_000
 
 
+@pytest.mark.parametrize(
+    ("step", "epochs", "minutes", "said"),
+    [
+        (30.0, 4, 1.0, "warning: the time was over before every lesson was learned once, after 0.6 of 4 epochs (49 of 324 lessons)"),
+        (10.0, 4, 1.0, "the time was over after 2 of 4 epochs (162 of 324 lessons)"),
+        (30.0, 0.9, 0.5, "the time was over after 0.39 of 0.9 epochs (32 of 73 lessons)"),
+        (1.0, 4, 1.0, None),
+        (1.0, 4, None, None),
+    ],
+)
+def test_how_far_learning_came_in_its_time_is_said_and_kept(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, step: float, epochs: float, minutes: float | None, said: str | None
+) -> None:
+    Clock(monkeypatch, step=step, evaluation=0.0)
+    told: list[str] = []
+    settings = train.Settings(rank=4, batch=32, layers=1, epochs=epochs, minutes=minutes)
+    metrics = facts_of(tune(tiny_gguf, table, settings=settings, on_message=told.append))["metrics"]
+    assert [line for line in told if "time was over" in line] == ([f"{said}: {train.MORE_TIME}"] if said else [])
+    assert metrics["epochs_done"] == round(metrics["lessons_done"] / 81, 3)
+    assert said is None or f"({metrics['lessons_done']} of " in said
+
+
 def test_a_time_budget_below_the_first_look_still_learns_a_step(tiny_gguf: Path, table: Path) -> None:
     folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, minutes=1e-9))
     metrics = facts_of(folder)["metrics"]

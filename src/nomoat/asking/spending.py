@@ -80,7 +80,8 @@ def list_pricing(ref: str, *, is_local: bool) -> Pricing:
         input_usd_per_million=found.input_usd_per_million, output_usd_per_million=found.output_usd_per_million,
         long_prompts=found.long_prompts,
     )  # fmt: skip
-    return Pricing(rates=rates, note=f"{_per_million(rates)}, list price as of {found.as_of}")
+    since = f"your price as of {found.as_of} ({found.source})" if found.is_own else f"list price as of {found.as_of}"
+    return Pricing(rates=rates, note=f"{_per_million(rates)}, {since}")
 
 
 @dataclass(slots=True, kw_only=True)

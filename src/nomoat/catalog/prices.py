@@ -6,7 +6,7 @@ import math
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from importlib import resources
@@ -28,7 +28,7 @@ VERSION_DATE = re.compile(r"-(20\d\d-\d\d-\d\d|20\d{6})$")
 class Price:
     """USD per million units of input and output. `as_of` is since when, or for which period, the source gives it.
 
-    `long_prompts`: what is asked where a prompt is long; None where that makes no difference.
+    `long_prompts`: what is asked where a prompt is long; None where that makes no difference. `is_own`: the user's table has it.
     """
 
     api: str
@@ -38,6 +38,7 @@ class Price:
     as_of: str
     source: str
     long_prompts: LongPrompts | None = None
+    is_own: bool = False
 
 
 @cache
@@ -142,7 +143,7 @@ def _own_prices() -> dict[str, Price]:
     if not path.exists():
         return {}
     try:
-        return _parse(read_text(path))
+        return {api: replace(found, is_own=True) for api, found in _parse(read_text(path)).items()}
     except (ValueError, KeyError) as exc:  # TOMLDecodeError is a ValueError
         raise DataError(
             f"`{path}` is not a table of prices: {f'a price has no `{exc.args[0]}`' if isinstance(exc, KeyError) else exc}",

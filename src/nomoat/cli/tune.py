@@ -240,9 +240,10 @@ def say_terms(found: ChainVerdict) -> None:
 
 def _say_how_to_ask(prepared: Prepared, folder: Path) -> None:
     """Where it is, and a command to try it with: of a table, about a text of it and about another table, and the words for whoever
-    asks otherwise.
+    asks otherwise. A text with what looks like personal data is not shown.
     """
     from nomoat.cli.model_facts import question_line
+    from nomoat.route import pii
 
     console.say(f"wrote {folder}")
     ref, question = paths.as_command([f"{prepared.base}+{folder.name}"]), prepared.survey.question
@@ -250,7 +251,7 @@ def _say_how_to_ask(prepared: Prepared, folder: Path) -> None:
         console.say(f'try it: nomoat run {ref} "..."')
         return
     texts = (lesson.text for lesson in prepared.data.lessons if lesson.text is not None)
-    short = next((text for text in texts if len(text) <= LONGEST_EXAMPLE and text.isprintable()), "...")
+    short = next((text for text in texts if len(text) <= LONGEST_EXAMPLE and text.isprintable() and not pii.find(text)), "...")
     no_option = "-- " if short.startswith("-") else ""
     console.say(f"try it: nomoat run {ref} --as-tuned {no_option}{paths.as_command([short])}")
     if prepared.survey.labels:

@@ -43,10 +43,12 @@ def read_texts(path: Path, *, input_column: str | None = None) -> Texts:
     """
     suffix = path.suffix.lower()
     if suffix in LINES_SUFFIXES:
+        lines = textfiles.composed(textfiles.read_text(path)).split("\n")
         if input_column is not None:
             hint = "leave out --input-column (in Python: `input_column`)"
+            if "\t" in lines[0]:
+                hint = f"a table between tabs, as Excel's `Unicode Text` is: name it .tsv; else {hint}"
             raise UsageError(f"`{path.name}` has no columns: each line is a text", hint=hint)
-        lines = textfiles.composed(textfiles.read_text(path)).split("\n")
         rows: list[dict[str, str]] = [{"text": line.removesuffix("\r")} for line in lines if line.strip()]
         input_column = "text"
     elif suffix in tables.TABLE_SUFFIXES:

@@ -6,6 +6,7 @@ of tatsu-lab/stanford_alpaca @ 761dc5b, README. The token that begins a text is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from nomoat.errors import UsageError
@@ -116,6 +117,14 @@ NAMED = {
     "mpt-7b-chat": MPT_CHAT,
     "vicuna_v1.1": VICUNA,
 }
+
+TURN_MARKS = {"chatml": "<|im_start|>", "gemma": "<start_of_turn>"}  # tokens of vocabularies that are made for these
+
+
+def choice(token_id: Callable[[str], int | None]) -> str:
+    """What to choose from, for the end of a hint: first those that a vocabulary has the tokens of, also where its model is a base."""
+    fit = [f"`{name}` fits its tokens; " for name, mark in TURN_MARKS.items() if token_id(mark) is not None]
+    return f"{''.join(fit)}known are {', '.join(NAMED)}"
 
 
 def named(name: str) -> Template:

@@ -125,7 +125,8 @@ class Tokenizer:
             raise UnsupportedError(
                 "this model has no chat template: it completes texts, it does not chat",
                 hint="use `run --raw` (in Python: `Request(prompt=…)`) or `POST /v1/completions`, or "
-                "`--template NAME` (in Python: `template`) for the one it was tuned with: " + ", ".join(templates.NAMED),
+                "`--template NAME` (in Python: `template`) for the one it was tuned with: "
+                + templates.choice(self.backend.token_to_id),
             )
         begin, end = self._token_text(self.special.bos_id), self._token_text(self.special.eos_id)
         return render(self.chat_template, messages, variables, tools, bos_token=begin, eos_token=end)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from nomoat import config, references
 from nomoat import responder as responders
+from nomoat.catalog import tuned
 from nomoat.engine import remote, templates
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.engine.tokenizer import Tokenizer
@@ -27,12 +28,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Chat:
-    """The first conversation that a model is asked to answer, if there is one, why there is, and what helps where there cannot be."""
+    """The first conversation that a model is asked to answer, if there is one, why there is, and what helps where there cannot be.
+
+    `models`: all that are asked it.
+    """
 
     messages: Sequence[Message]
     reason: str
     without_template: str
     refused: str
+    models: Sequence[str | Responder] = ()
 
 
 ANOTHER_JUDGE = "let another model judge"
@@ -63,6 +68,7 @@ def require_askable(
         reason=f"`{suite.name}` asks in a chat",
         without_template="ask it a suite with `chat = false`",
         refused="ask what it does not refuse; or start `nomoat serve MODEL --template NAME`, and ask that server",
+        models=models,
     )
     for model in models:
         _require(model, chat, settings)
@@ -133,8 +139,7 @@ def _require_chat(ref: str, template: str | None, chat: _Chat, read_tokenizer: C
     if template is None:
         raise UnsupportedError(
             f"`{ref}` has no chat template, and {chat.reason}",
-            hint="give it the one it was tuned with, by `--template NAME` (in Python: `template`): "
-            f"{', '.join(templates.NAMED)}; a base model was tuned with none: {chat.without_template}",
+            hint=f"{_advice(chat, read_tokenizer)}; a base model was tuned with none: {chat.without_template}",
         )
     try:
         render_template(template, chat.messages)
@@ -145,3 +150,13 @@ def _require_chat(ref: str, template: str | None, chat: _Chat, read_tokenizer: C
         tokenizer.render(chat.messages)
     except UnsupportedError as exc:
         raise UnsupportedError(f"`{ref}`: {exc.message}", hint=chat.refused) from exc
+
+
+def _advice(chat: _Chat, read_tokenizer: Callable[[], Tokenizer]) -> str:
+    """Which template to give to a model that has none: that of a tuned one which is asked beside it, else what fits its tokens."""
+    for model in chat.models:
+        files = references.find_files(model) if isinstance(model, str) and references.names_weights(model) else None
+        if files is not None and (name := tuned.template_of(files.provenance)):
+            return f"give it the one that `{model}` was tuned with, by `--template {name}` (in Python: `template`)"
+    known = templates.choice(read_tokenizer().backend.token_to_id)
+    return f"give it the one it was tuned with, by `--template NAME` (in Python: `template`): {known}"

@@ -12,6 +12,7 @@ from nomoat.records import Example
 MIN_FOR_LENGTHS = 30  # thirds of fewer examples say nothing
 SHORTEST_OF_INTEREST = 40  # characters: below, texts are names rather than questions
 MOST_CATEGORIES = 100  # a row of the report each; more are names of single questions rather than kinds of them
+MOST_LABELS = 20
 LETTERS_LOOKED_AT = 400
 LANGUAGES = (("HANGUL", "Korean"), ("HIRAGANA", "Japanese"), ("KATAKANA", "Japanese"), ("CJK", "Chinese"))
 ELSE = "other languages"
@@ -20,7 +21,7 @@ NO_CATEGORY = "(none)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """Some examples of a suite, by their positions in it. `is_data`: the name is a category's, and not a word of ours."""
+    """Some examples of a suite, by their positions in it. `is_data`: the name is a category's or a label's, and not a word of ours."""
 
     name: str
     positions: tuple[int, ...]
@@ -30,10 +31,12 @@ class Slice:
 def slices_of(examples: Sequence[Example]) -> list[Slice]:
     """All examples first, then each category, third of lengths and language, where there are several; see `note_on` for categories.
 
+    A suite of labels without categories has those of its right answers: which labels are recognised, and which are not.
+
     Lengths and languages are those of what differs: the words that a suite puts around each text are in all of them.
     """
     rows = [Slice(name="all", positions=tuple(range(len(examples))))]
-    categories = [example.category or NO_CATEGORY for example in examples]
+    categories = _labels(examples) or [example.category or NO_CATEGORY for example in examples]
     if len(set(categories)) <= MOST_CATEGORIES:
         rows += [replace(row, is_data=row.name != NO_CATEGORY) for row in _several(categories)]
     own = _without_frame([example.messages[-1].content for example in examples])
@@ -43,6 +46,13 @@ def slices_of(examples: Sequence[Example]) -> list[Slice]:
         rows += _thirds([length - shortest + len(text) for length, text in zip(before, own, strict=True)])
     rows += _several([language_of(text) for text in own])
     return rows
+
+
+def _labels(examples: Sequence[Example]) -> list[str]:
+    """The right label of each, where all are chosen from the same few and none has a category."""
+    choices = {example.choices for example in examples}
+    few = len(choices) == 1 and 1 < len(examples[0].choices) <= MOST_LABELS
+    return [example.target for example in examples] if few and not any(example.category for example in examples) else []
 
 
 def note_on(examples: Sequence[Example]) -> str:

@@ -56,9 +56,9 @@ def encode(lesson: Lesson, tokenizer: Tokenizer, context_tokens: int) -> list[Sa
     """
     if tokenizer.chat_template is None:
         raise UnsupportedError(
-            "this model has no chat template, and these lessons are conversations",
-            hint="name the one to learn, and to answer with, by --template NAME (in Python: `template`): one of "
-            + ", ".join(templates.NAMED),
+            "this model has no chat template, and every lesson, a table's too, is learned as a chat",
+            hint="name the one to learn, and to answer with, by --template NAME (in Python: `template`): "
+            + templates.choice(tokenizer.backend.token_to_id),
         )
     messages = lesson.messages
     if lesson.alpaca_question is not None and tokenizer.chat_template == templates.ALPACA.text:

@@ -5,6 +5,7 @@ Shapes: B batch, T tokens after the shared beginning, N answer tokens.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 import zlib
@@ -37,6 +38,7 @@ AVERAGED_PART = 0.1  # of all steps so far: over about so many the weights are a
 PATIENCE = 2  # so many looks in a row clearly worse than those before, and the training ends
 CHECKPOINT_SECONDS = 30.0
 LARGE_PART = 0.25  # of a step's tokens
+MORE_TIME = "more --minutes (in Python: `minutes`) learn more"
 
 Stage = Literal["measuring the base", "tuning"]
 Settings = prepare.Settings
@@ -233,9 +235,13 @@ class Run:
 
     # ---------------------------------------------------------------- how far
     @property
+    def epochs_done(self) -> float:
+        return self.lessons_done / len(self.training)
+
+    @property
     def fraction(self) -> float:
         """How much is learned, 0..1: of the epochs, or of the minutes that looks leave, whichever is nearer to its end."""
-        by_lessons, by_time = self.lessons_done / (self.settings.epochs * len(self.training)), 0.0
+        by_lessons, by_time = self.epochs_done / self.settings.epochs, 0.0
         if self.settings.minutes:
             evaluating = self.seconds_looking + (self._num_evaluations - len(self.history)) * self.seconds_a_look
             learning = self.settings.minutes * SECONDS_A_MINUTE - evaluating
@@ -247,7 +253,7 @@ class Run:
         """While learning, those there were and those to come; the last one at the end."""
         epochs = self.settings.epochs
         if self.settings.minutes:  # so many as there is time for, as fast as it went so far
-            speed = self.lessons_done / len(self.training) / self.seconds if self.seconds else 0.0
+            speed = self.epochs_done / self.seconds if self.seconds else 0.0
             epochs = min(epochs, speed * self.settings.minutes * SECONDS_A_MINUTE)
         return max(num_evaluations(epochs, self.settings.minutes, self.seconds_a_look), len(self.history) + 1)
 
@@ -322,6 +328,16 @@ class Run:
         checkpoint.save(self.state())  # what follows may be interrupted, too, or meet a full disk
         if self.fraction < 1 and self._has_stopped_learning():
             say(f"stopped early: {PATIENCE} looks at the lessons held out were clearly worse than the best")
+        elif self.epochs_done < self.settings.epochs:
+            say(self._time_was_over())
+
+    def _time_was_over(self) -> str:
+        done, epochs = math.floor(100 * self.epochs_done) / 100, self.settings.epochs
+        unit = "lesson" if count_lessons(self.training) == len(self.training) else "row"
+        seen = f"{done:g} of {counted(epochs, 'epoch')} ({self.lessons_done:,} of {math.ceil(epochs * len(self.training)):,} {unit}s)"
+        if done < 1 <= epochs:
+            return f"warning: the time was over before every {unit} was learned once, after {seen}: {MORE_TIME}"
+        return f"the time was over after {seen}: {MORE_TIME}"
 
     def _evaluate_and_compare(self) -> None:
         fraction = self.fraction
@@ -406,6 +422,8 @@ class Run:
             "validation_right_after": self.best_look["right"] if self.best_look else None,
             "history": self.history,
             "steps": self.step,
+            "lessons_done": self.lessons_done,
+            "epochs_done": round(self.epochs_done, 3),
             "seconds": round(self.seconds, 1),
             "tokens": self.tokens,
             "way": asdict(self.plan),

@@ -510,7 +510,7 @@ for (const id of KEPT) {
   at(id).addEventListener("change", keep);
 }
 at("key").addEventListener("change", () => tryModels());
-at("as-tuned").checked = kept.asTuned ?? false;
+at("as-tuned").checked = kept.asTuned ?? true;
 at("as-tuned").addEventListener("change", keep);
 at("model").addEventListener("change", tellAbout);
 at("form").addEventListener("submit", (event) => {
