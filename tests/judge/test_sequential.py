@@ -59,7 +59,7 @@ def test_an_end_is_found_in_few_steps_however_many_different_values_there_are(mo
     monkeypatch.setattr(sequential, "_log_capital", lambda *given: steps.append(given) or capital(*given))
     low, high = sequence.add(values[1_900:].tolist())
     assert (low, high) == pytest.approx((max(before[0], alone[0]), min(before[1], alone[1])), abs=4 * sequential.PRECISION)
-    assert len(steps) <= 11  # as searched for in the whole range: 17
+    assert len(steps) <= 11  # searched for in the whole range it took 20
 
 
 def test_interval_changes_its_sign_with_the_sides_and_its_unit_with_the_scale() -> None:
