@@ -130,8 +130,9 @@ def test_a_servers_answers_wait_for_the_disk_unless_they_cost_nothing(serving: S
     monkeypatch.setattr(AnswerStore, "save_answer", saving)
     costs_nothing = Spending(input_usd_per_million=0.0, output_usd_per_million=0.0)
     with AnswerStore() as store, nomoat.load(f"{serving(FINE).url}#m") as server, nomoat.load("fake:") as here:
-        for model, price in ((here, Spending()), (server, costs_nothing), (server, spending())):
-            collect(model, [Request(prompt=f"{len(paid)}", max_new_tokens=4)], store=store, spending=price, concurrency=1)
+        for at, (model, price) in enumerate(((here, Spending()), (server, costs_nothing), (server, spending()))):
+            request = Request(messages=suite_of(3).examples[at].messages, max_new_tokens=4)
+            collect(model, [request], store=store, spending=price, concurrency=1)
     assert paid == [False, False, True]
 
 

@@ -164,8 +164,8 @@ def test_what_scores_are_and_what_built_in_suites_say_of_theirs_has_a_twin() -> 
         (
             "asked in a random order (seed 0), 16 at a time and later 2 % of those before, with a look after each; the intervals hold "
             "whenever one stops",
-            "무작위 순서로(시드 0) 16개씩, 나중에는 그때까지 물은 문항의 2 %씩 묻고 그때마다 확인했습니다. 신뢰 구간은 언제 멈추더라도 "
-            "성립합니다",
+            "무작위 순서로(시드 0) 16개씩, 나중에는 그때까지 물은 문항의 2 %씩 묻고 그때마다 확인했습니다. 신뢰 구간은 언제 "
+            "멈추더라도 성립합니다",
         ),
         (
             "agreement with GPT-4's stored reviews (vicuna80), 40 pairs: where both name a winner, the same one in 27 of 36 = 75 % "

@@ -46,7 +46,7 @@ from nomoat.words import listed
 
 SuiteRef = TypeVar("SuiteRef", bound=str | Suite)
 
-ROUND_PERCENT = 2  # of the examples asked so far: each look goes over all values, and takes the longer the more different ones there are
+ROUND_PERCENT = 2  # of the examples asked so far: each look goes over all different values, and of many takes long
 
 
 def duel(
