@@ -100,7 +100,7 @@ def _usual_tokens(labels: Sequence[str]) -> int:
 
 def written_requests(
     teacher: Responder, requests: Iterable[Request], *, store: AnswerStore, max_tokens: int | None
-) -> Iterator[Request]:  # fmt: skip
+) -> Iterator[Request]:
     """Those of `requests_for`, of a teacher that writes: an answer may have `max_tokens`, which a draft before it takes up, too.
 
     What was answered whole before, with whatever limit, is not asked again.

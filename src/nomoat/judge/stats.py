@@ -24,7 +24,7 @@ LEAST_WIN = 1e-4  # of an added half win: a strength is finite
 SMALL_STEP = 1e-6  # of a strength, after which the next is of no interest
 MOST_STEPS = 1_000  # each of at most 1; random tables took up to 42
 VALUES_AT_ONCE = 1 << 22  # bounds the memory: signs or weights, of some throws or draws
-FOUR = 4  # signs come of one number: throws in parts of so many are those that they are all at once
+SIGNS_A_NUMBER = 4  # of the generator: throws in multiples of so many have the same signs as all of them at once
 RESAMPLES_AT_ONCE = 128  # bounds the memory: this many copies of the data
 EXACT_UP_TO = 16  # differences, of which all signs can be tried: 2**16 ways
 ROUNDING = 1e-9  # of a range: a value this far outside is at its end
@@ -78,7 +78,7 @@ def paired_permutation(differences: Sequence[float]) -> float:
         return float(np.mean(np.abs(signs_SD @ moved) >= observed))
     rng = np.random.default_rng(0)
     num_as_far = 0
-    at_once = FOUR * max(1, VALUES_AT_ONCE // FOUR // len(moved))
+    at_once = SIGNS_A_NUMBER * max(1, VALUES_AT_ONCE // SIGNS_A_NUMBER // len(moved))
     for start in range(0, NUM_THROWS, at_once):
         signs_SD = 2 * rng.integers(0, 2, size=(min(at_once, NUM_THROWS - start), len(moved)), dtype=np.int8) - 1
         num_as_far += int(np.sum(np.abs(signs_SD @ moved) >= observed))
