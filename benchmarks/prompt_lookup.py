@@ -22,7 +22,9 @@ from nomoat.responder import Responder
 
 ROOT = Path(__file__).parents[1]
 CODE = (ROOT / "src/nomoat/engine/lookup.py").read_text(encoding="utf-8")
-TEXT = (ROOT / "docs/serve.md").read_text(encoding="utf-8")
+TEXT_CHARACTERS = 12_000  # of a page that may become longer than a model's context
+PAGE = (ROOT / "docs/serve.md").read_text(encoding="utf-8")
+TEXT = PAGE[PAGE.index("## Errors") :][:TEXT_CHARACTERS].rpartition("\n\n")[0]
 TASKS = {
     "edit": f"Rename the class Lookup to Guesser in this file. Answer with the whole changed file only.\n\n```python\n{CODE}```",
     "extract": f"Copy every sentence of this text that mentions a key or a status, word for word.\n\n{TEXT}",

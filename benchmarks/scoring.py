@@ -76,7 +76,7 @@ def ours(engine: LocalEngine, items: list[Item]) -> tuple[list[list[float]], flo
 
 def recomputed_seconds(engine: LocalEngine, items: list[Item]) -> float:
     """The same with one call a choice, nothing of the context kept between two."""
-    (scorer,) = engine._shared.scorers.values()
+    scorer = engine._held_scorer()
     began = time.perf_counter()
     for item in items:
         for choice in item.choices:

@@ -18,7 +18,7 @@ import nomoat.tune  # before OpenMP is loaded, as `gguf` does below: its threads
 
 # isort: split
 from misbehaving import FINE, Act, Server, self_signed
-from patience import PATIENCE_SECONDS
+from patience import PATIENCE_SECONDS, make_httpx_patient
 from tiny import write_tiny_gguf
 
 import nomoat.engine  # noqa: F401 - before any test module imports openvino: this silences its telemetry
@@ -58,6 +58,13 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NOMOAT_HOME", str(home))
     monkeypatch.setenv("NOMOAT_OFFLINE", "1")
     return home
+
+
+@pytest.fixture
+def plain_httpx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain `httpx` calls reach loopback, whatever proxy whoever runs the tests has, and wait as long as we do."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    make_httpx_patient(monkeypatch)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import nomoat
 from nomoat.tune.prepare import Settings
+from nomoat.tune.train import Progress
 
 COLUMNS: dict[str, Any] = {"input_column": "text", "label_column": "label"}
 COLOURS = ("red", "green", "blue")
@@ -27,6 +28,16 @@ def write_table(path: Path, labels: Sequence[str] = COLOURS, texts: str = "xyz",
 
 def tune(base: object, table: Path, name: str = "colours", *, settings: Settings | None = None, **options: Any) -> Path:
     return nomoat.tune(str(base), table, name=name, **COLUMNS, **asdict(settings or Settings()), **options)
+
+
+def stopping_at(step: int) -> Callable[[Progress], None]:
+    """Presses Ctrl-C at that step: an `on_progress`."""
+
+    def stop(progress: Progress) -> None:
+        if progress.step == step:
+            raise KeyboardInterrupt
+
+    return stop
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -1,19 +1,41 @@
-"""An engine that answers with what a test writes."""
+"""Engines that keep what they are asked, and one that answers with what a test writes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from nomoat.engine.fake import FakeEngine
 from nomoat.records import Chunk, Request
 
 
-class ScriptedEngine(FakeEngine):
-    """Answers with what a function yields, and keeps what it was asked."""
+class Asked(FakeEngine):
+    """Keeps what it is asked."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.asked: list[Request] = []
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        self.asked.append(request)
+        return super().generate(request)
+
+    @property
+    def questions(self) -> list[str]:
+        """The last message of each conversation."""
+        return [request.messages[-1].content for request in self.asked]
+
+    @property
+    def conversations(self) -> list[list[str]]:
+        """Each conversation's messages."""
+        return [[message.content for message in request.messages] for request in self.asked]
+
+
+class ScriptedEngine(Asked):
+    """Answers with what a function yields."""
 
     def __init__(self, script: Callable[[], Iterator[Chunk]], **kwargs: int) -> None:
         super().__init__(**kwargs)
-        self.asked: list[Request] = []
         self._script = script
 
     def generate(self, request: Request) -> Iterator[Chunk]:

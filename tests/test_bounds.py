@@ -174,3 +174,9 @@ def test_lists_dicts_and_numbers_of_numpy_are_taken_for_what_they_are() -> None:
     assert request == plain and hash(request) == hash(plain)
     assert [type(value) for value in (request.temperature, request.seed, request.max_new_tokens)] == [float, int, int]
     assert Request(prompt_ids=np.array([1, 2])).prompt_ids == (1, 2)
+
+
+def test_a_number_is_one_setting_however_it_is_written() -> None:
+    """Answers are kept under the settings' JSON, in which 1 and 1.0 are two."""
+    numbers = {name: getattr(Request(prompt="x", **{name: 1}), name) for name in bounds.NUMBERS}
+    assert {json.dumps(number) for number in numbers.values()} == {"1.0"}

@@ -34,6 +34,14 @@ def test_a_sweep_removes_what_nobody_used_for_a_month_and_what_belongs_to_it() -
     assert [folder.exists() for folder in (old, new, *copies, *kernels)] == [False, True, False, True, False, False, True]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_a_note_may_be_on_a_file_whose_name_is_no_utf_8(tmp_path: Path) -> None:
+    """As CP949 names from a zip are."""
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xb8\xf0\xb5\xa8"))
+    path.touch()
+    assert cache.note_on("sha256", [path]) != cache.note_on("sha256", [tmp_path])
+
+
 def test_a_note_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     """Another program may remove it between two looks, and it may be another user's."""
     assert (cache.read_note(tmp_path / "gone"), cache.read_note(tmp_path)) == (None, None)

@@ -226,6 +226,13 @@ def test_the_page_of_settings_has_each_that_the_code_knows() -> None:
     assert {name for row in rows if len(row) == 2 for name in re.findall(r"`(\w+)`", row[0])} == config.SECRETS
 
 
+def test_the_table_of_the_home_has_all_that_is_kept_there() -> None:
+    kept = {name for path in (ROOT / "src").rglob("*.py") for name in re.findall(r'home\(\) / "([\w.]+)"', path.read_text("utf-8"))}
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").partition("\n## The home\n")[2].partition("\n\n###")[0]
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`([\w.]+)`", row)} == kept
+
+
 def test_the_prices_that_a_page_shows_are_read(empty_home: Path) -> None:
     (shown,) = blocks(ROOT / "docs" / "duel.md", "toml")
     empty_home.mkdir()

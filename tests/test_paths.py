@@ -83,3 +83,11 @@ def test_an_empty_home_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UsageError) as caught:
         paths.home()
     assert (caught.value.message, caught.value.hint) == ("`~/.nomoat`: no home folder is known for `~`", "give NOMOAT_HOME instead")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_a_home_that_is_no_utf_8_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NOMOAT_HOME", os.fsdecode(os.fsencode(tmp_path) + b"/\xb8\xf0"))
+    with pytest.raises(UsageError, match="is not UTF-8") as caught:
+        paths.require_home()
+    caught.value.message.encode()

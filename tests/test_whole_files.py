@@ -66,6 +66,17 @@ def test_what_another_process_has_put_there_meanwhile_may_stay_where_the_disk_ha
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_who_may_read_a_file_stays_as_it_was_when_it_is_written_again(tmp_path: Path) -> None:
+    target = tmp_path / "private.jsonl"
+    for mode in (0o600, 0o664):
+        target.touch()
+        target.chmod(mode)
+        with whole_files.whole_file(target) as part:
+            part.write_text("new")
+        assert (target.stat().st_mode & 0o777, target.read_text()) == (mode, "new")
+
+
 def test_a_pipe_is_written_into_and_a_link_leads_to_what_is_written(tmp_path: Path) -> None:
     """`/dev/stdout` is a link to a pipe or a device. What is there stays what it is, and nothing else is left beside it."""
     pipe, real = tmp_path / "pipe", tmp_path / "elsewhere" / "report.html"

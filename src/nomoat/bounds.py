@@ -96,7 +96,7 @@ def _number(name: str, given: Any) -> float:
     number = _plain(given)
     if number is None or not low <= number <= high:
         raise UsageError(f"`{name}` is {shown(given)}", hint=f"it can be {low:g} to {high:g}")
-    return number
+    return float(number)  # 1 and 1.0 are one setting, and answers are kept under one key
 
 
 def _whole_number(name: str, given: Any) -> int | None:

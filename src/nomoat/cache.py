@@ -38,7 +38,7 @@ def note_on(kind: str, files: Sequence[Path], *how: str) -> Path:
     system's own. `kind` is one of NOTES. Raises OSError for a file that is not there."""
     stats = [(path.resolve(), path.stat()) for path in files]
     told = (f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}" for path, stat in stats)
-    return paths.cache() / kind / hashlib.sha256("\0".join((*told, *how)).encode()).hexdigest()
+    return paths.cache() / kind / hashlib.sha256("\0".join((*told, *how)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def read_note(note: Path) -> str | None:

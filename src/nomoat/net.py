@@ -124,27 +124,28 @@ def require_asker() -> None:
         raise RemoteError("nobody waits for this answer any more", hint=None, fate="lost")
 
 
-class _Backend:
-    """httpcore's way to make connections, which are `_Connection`s here."""
+class _Around:
+    """One of httpcore's objects, but for what subclasses do otherwise."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
-
-    def connect_tcp(self, *args: Any, **kwargs: Any) -> _Connection:
-        return _Connection(self._inner.connect_tcp(*args, **kwargs))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
 
-class _Connection:
+class _Backend(_Around):
+    """httpcore's way to make connections, which are `_Connection`s here."""
+
+    def connect_tcp(self, *args: Any, **kwargs: Any) -> _Connection:
+        return _Connection(self._inner.connect_tcp(*args, **kwargs))
+
+
+class _Connection(_Around):
     """One of httpcore's connections, but nothing more is read from it for somebody who has left: see `asking_for`.
 
     Closing a socket does not wake a thread that reads from it, so that thread itself looks up now and then.
     """
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         import httpcore
@@ -163,9 +164,6 @@ class _Connection:
 
     def start_tls(self, *args: Any, **kwargs: Any) -> _Connection:
         return _Connection(self._inner.start_tls(*args, **kwargs))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
 
 @functools.cache

@@ -34,7 +34,13 @@ def home() -> Path:
 
 
 def require_home() -> None:
-    """Raise UsageError if NOMOAT_HOME, or what it lies in, is a file, or a link to a place that is not there."""
+    """Raise UsageError if NOMOAT_HOME, or what it lies in, is a file, or a link to a place that is not there; or no UTF-8, which the
+    libraries that read models want."""
+    try:
+        str(home()).encode()
+    except UnicodeEncodeError as exc:
+        told = os.fsencode(home()).decode(errors="replace")
+        raise UsageError(f"NOMOAT_HOME is `{told}`, which is not UTF-8", hint="set it to a folder of yours with another name") from exc
     there = next((place for place in (home(), *home().parents) if place.exists() or place.is_symlink()), None)
     if there is not None and not there.exists():
         raise UsageError(

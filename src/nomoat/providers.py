@@ -1,7 +1,7 @@
 """Who answers elsewhere: the providers a model reference may name (`openai:gpt-4o-mini`), and what is known of each.
 
-To add one: an entry in `PROVIDERS`, its terms in catalog/licences.toml, its prices in catalog/prices.toml, a row in docs/config.md and
-docs/run.md, and its name in both READMEs.
+To add one: an entry in `PROVIDERS`, its terms in catalog/licences.toml, its prices in catalog/prices.toml, a row in docs/config.md,
+and its name in docs/run.md and both READMEs.
 """
 
 from __future__ import annotations

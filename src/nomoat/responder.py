@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from nomoat.catalog.memory import MemoryNeed
+    from nomoat.catalog.memory import MemoryNeed, ModelSizes
     from nomoat.engine.arch import Dimensions
     from nomoat.engine.importer import Check
     from nomoat.engine.source import ModelSource
@@ -402,22 +402,31 @@ def memory_need(ref: str, context_tokens: int | None) -> MemoryNeed | None:
         return None
     from nomoat.engine.source import open_source
 
-    return _need_of(open_source(references.find_files(ref).weights), context_tokens or config.context_tokens())
+    return _need_of(open_source(references.find_files(ref).weights), context_tokens)
 
 
 def require_memory(ref: str, source: ModelSource) -> None:
     """Raises what `load` raises for weights that nomoat cannot run, or that memory does not hold now. Reads none."""
-    _require_free(ref, _need_of(source, config.context_tokens()))
+    _require_free(ref, _need_of(source, None))
 
 
 def _need_of(source: ModelSource, context_tokens: int | None) -> MemoryNeed:
+    from nomoat.catalog import memory
+
+    return memory.need_at(model_sizes(source, context_tokens), context_tokens)
+
+
+def model_sizes(source: ModelSource, context_tokens: int | None) -> ModelSizes:
+    """What the memory of an opened model depends on, as it runs here at the context asked for, else at NOMOAT_CONTEXT_TOKENS.
+
+    Raises BadFileError, and UnsupportedError for what does not run here.
+    """
     from nomoat.engine import importer
 
     stored = importer.planned(source)
-    sizes = importer.read_sizes(source, context_tokens=context_tokens)
+    sizes = importer.read_sizes(source, context_tokens=context_tokens or config.context_tokens())
     family = str(source.require("general.architecture"))
-    size = stored.bytes_of(source)
-    return _memory_need(sizes, source.num_values, size, context_tokens, keeps_codes=stored.has_tiles, family=family)
+    return _as_counted(sizes, source.num_values, stored.bytes_of(source), stored.has_tiles, family)
 
 
 def _load_local(
@@ -469,25 +478,21 @@ def _load_local(
         return loaded
 
 
-def _memory_need(
-    sizes: Dimensions, num_values: int, weights_bytes: int, context_tokens: int | None, *, keeps_codes: bool, family: str | None
-) -> MemoryNeed:
+def _as_counted(sizes: Dimensions, num_values: int, weights_bytes: int, has_tiles: bool, family: str | None) -> ModelSizes:
+    """Of what `importer.import_gguf` tells its `check`."""
     from nomoat.catalog import memory
 
-    shape = memory.ModelSizes(
-        parameters=num_values, weights_bytes=weights_bytes, keeps_codes=keeps_codes, layers=sizes.layers, kv_heads=sizes.kv_heads,
+    return memory.ModelSizes(
+        parameters=num_values, weights_bytes=weights_bytes, keeps_codes=has_tiles, layers=sizes.layers, kv_heads=sizes.kv_heads,
         head_dim=sizes.head_dim, architecture=family, experts=sizes.experts, context_tokens=sizes.context_tokens,
     )  # fmt: skip
-    return memory.need_at(shape, context_tokens)
 
 
 def _memory_check(ref: str, context_tokens: int | None) -> Check:
     """What raises NotEnoughMemoryError, told what `importer.import_gguf` tells its `check`, if the model would not fit."""
+    from nomoat.catalog import memory
 
-    def check(sizes: Dimensions, num_values: int, weights_bytes: int, has_tiles: bool, family: str | None) -> None:
-        _require_free(ref, _memory_need(sizes, num_values, weights_bytes, context_tokens, keeps_codes=has_tiles, family=family))
-
-    return check
+    return lambda *told: _require_free(ref, memory.need_at(_as_counted(*told), context_tokens))
 
 
 def _require_free(ref: str, need: MemoryNeed) -> None:

@@ -123,9 +123,9 @@ def test_a_servers_answers_wait_for_the_disk_unless_they_cost_nothing(serving: S
     paid: list[bool] = []
     save = AnswerStore.save_answer
 
-    def saving(*what: Any, is_paid: bool) -> bool:
+    def saving(*what: Any, is_paid: bool, **more: Any) -> bool:
         paid.append(is_paid)
-        return save(*what, is_paid=is_paid)
+        return save(*what, is_paid=is_paid, **more)
 
     monkeypatch.setattr(AnswerStore, "save_answer", saving)
     costs_nothing = Spending(input_usd_per_million=0.0, output_usd_per_million=0.0)
@@ -753,6 +753,21 @@ def test_one_question_longer_than_the_context_loses_no_other() -> None:
     assert list(collected.answers) == [requests[0], requests[2]]
     assert isinstance(collected.failed[requests[1]], ContextExceededError)
     assert (collected.failure, collected.num_failed) == (collected.failed[requests[1]], 1)
+
+
+def test_an_answer_that_a_shorter_context_ended_is_asked_anew_and_replaced(tmp_path: Path) -> None:
+    weights, request = tmp_path / "m.gguf", Request(prompt="the fox and", max_new_tokens=40)
+    write_tiny_gguf(weights)
+    found = []
+    with AnswerStore() as store:
+        for context_tokens in (16, 16, 200, 16, 200):
+            with nomoat.load(str(weights), context_tokens=context_tokens) as model:
+                collected = collect(model, [request], store=store, spending=spending(), concurrency=1)
+                found.append((collected.answers[request].usage.completion_tokens, collected.num_reused))
+                assert collected.answers[request] == store.answer(model.digest, request)
+    (short, _), _, (whole, _), *_ = found
+    assert short < whole
+    assert found == [(short, 0), (short, 1), (whole, 0), (whole, 1), (whole, 1)]
 
 
 def test_one_text_longer_than_the_cache_loses_no_other() -> None:

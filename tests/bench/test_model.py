@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,8 @@ def test_prompts_share_no_beginning_and_are_as_long_as_wanted() -> None:
     prompts = [model.fresh_prompt(fake, turn) for turn in range(20)]
     assert len({prompt.split()[0] for prompt in prompts}) == 20
     for prompt in prompts:
+        pairs = list(itertools.pairwise(prompt.split()))
+        assert len(set(pairs)) == len(pairs)  # of two words that come again, the next one could be guessed
         assert model.PROMPT_TOKENS - 8 <= fake.engine.count_tokens(Request(prompt=prompt)) <= model.PROMPT_TOKENS
 
 

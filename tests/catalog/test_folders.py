@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from homes import names_in
 
 from nomoat import paths
 from nomoat.catalog import pull
@@ -44,14 +45,24 @@ def in_two_shards(server: Any) -> None:
     offer(server, {name: weights(name) for name in SHARDS} | {"model.safetensors.index.json": json.dumps(index).encode()})
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) if folder.exists() else []
+def cutting(hub: Any) -> Callable[[str, int, int | None], None]:
+    """Hears of progress, and has the connection cut amid the weights."""
+
+    def cut(name: str, done_bytes: int, total_bytes: int | None) -> None:
+        if name == "tokenizer.json":
+            hub.cut_after = 20_000
+
+    return cut
+
+
+def refuse(config: dict[str, Any]) -> None:
+    raise UnsupportedError(f"no {config['model_type']}")
 
 
 def test_a_folder_is_pulled_once_found_listed_and_removed(hub: Any) -> None:
     folder = pull.pull_model(REF)
     assert folder == paths.models() / "hf" / "owner" / "repo"
-    assert names(folder) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert names_in(folder) == ["config.json", "model.safetensors", "tokenizer.json"]
     asked = len(hub.asked)
     assert pull.pull_model(REF) == folder == pull.find_installed(REF) and len(hub.asked) == asked
     size = sum(path.stat().st_size for path in folder.iterdir())
@@ -68,15 +79,11 @@ def test_every_file_is_of_the_commit_the_first_one_named(hub: Any) -> None:
 
 
 def test_a_cut_pull_goes_on_at_its_commit_although_the_repository_moved_on(hub: Any) -> None:
-    def cut(name: str, done_bytes: int, total_bytes: int | None) -> None:
-        if name == "tokenizer.json":
-            hub.cut_after = 20_000
-
     with pytest.raises(DownloadError, match="the connection was lost after 20,000 bytes"):
-        pull.pull_model(REF, progress=cut)
+        pull.pull_model(REF, progress=cutting(hub))
     folder = paths.models() / "hf" / "owner" / "repo"
     assert pull.find_installed(REF) is None and pull.installed() == []
-    assert names(folder / ".pull") == [
+    assert names_in(folder / ".pull") == [
         ".model.safetensors.part",
         ".model.safetensors.part.etag",
         ".origin",
@@ -91,7 +98,7 @@ def test_a_cut_pull_goes_on_at_its_commit_although_the_repository_moved_on(hub: 
     assert {path.split("/")[4] for path, _ in hub.asked} == {ONE}
     assert not any(path.endswith(("/config.json", "/tokenizer.json")) for path, _ in hub.asked)
     assert [headers["range"] for path, headers in hub.asked if path.endswith("/model.safetensors")] == ["bytes=20000-"]
-    assert names(folder) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert names_in(folder) == ["config.json", "model.safetensors", "tokenizer.json"]
 
 
 def test_what_a_cut_pull_left_can_be_removed(hub: Any) -> None:
@@ -105,7 +112,7 @@ def test_what_a_cut_pull_left_can_be_removed(hub: Any) -> None:
 def test_the_weights_an_index_names_are_fetched_and_no_others(hub: Any) -> None:
     in_two_shards(hub)
     offer(hub, {"pytorch_model.bin": b"x", "README.md": b"x"})
-    assert names(pull.pull_model(REF)) == ["config.json", *SHARDS, "model.safetensors.index.json", "tokenizer.json"]
+    assert names_in(pull.pull_model(REF)) == ["config.json", *SHARDS, "model.safetensors.index.json", "tokenizer.json"]
 
 
 def test_of_a_repository_with_the_weights_in_both_forms_the_whole_file_is_fetched(hub: Any) -> None:
@@ -114,7 +121,7 @@ def test_of_a_repository_with_the_weights_in_both_forms_the_whole_file_is_fetche
     in_two_shards(hub)
     offer(hub, {"model.safetensors": whole})
     folder = pull.pull_model(REF)
-    assert names(folder) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert names_in(folder) == ["config.json", "model.safetensors", "tokenizer.json"]
     assert (folder / "model.safetensors").read_bytes() == whole
 
 
@@ -160,18 +167,18 @@ def test_a_forced_pull_replaces_the_model_when_the_new_one_is_whole_and_not_befo
     in_two_shards(hub)
     folder = pull.pull_model(REF)
     (folder / "m.gguf").write_bytes(b"GGUF, pulled by itself")
-    before = names(folder)
+    before = names_in(folder)
     hub.headers["X-Repo-Commit"] = TWO
     offer(hub, {"config.json": b"{}", "tokenizer.json": b"{}"}, "main", TWO)
     with pytest.raises(UnsupportedError, match=r"`hf:owner/repo` holds no `model\.safetensors`"):
         pull.pull_model(REF, force=True)
-    assert names(folder) == before and json.loads((folder / "config.json").read_text()) == {"model_type": "llama"}
+    assert names_in(folder) == before and json.loads((folder / "config.json").read_text()) == {"model_type": "llama"}
     offer(hub, {"model.safetensors": weights("two")}, TWO)
     pull.pull_model(REF, force=True)
-    assert names(folder) == ["config.json", "m.gguf", "model.safetensors", "tokenizer.json"]
+    assert names_in(folder) == ["config.json", "m.gguf", "model.safetensors", "tokenizer.json"]
     assert [model.ref for model in pull.installed()] == [REF, f"{REF}/m.gguf"]
     pull.remove(REF)
-    assert names(folder) == ["m.gguf"]
+    assert names_in(folder) == ["m.gguf"]
 
 
 def refused(hub: Any, status: int, code: str | None) -> NomoatError:
@@ -233,9 +240,6 @@ def test_what_is_no_model_is_refused(hub: Any, name: str, body: bytes | None, er
 
 
 def test_who_looks_at_the_config_may_refuse_before_the_weights_are_asked_for(hub: Any) -> None:
-    def refuse(config: dict[str, Any]) -> None:
-        raise UnsupportedError(f"no {config['model_type']}")
-
     with pytest.raises(UnsupportedError, match="no llama"):
         pull.pull_model(REF, look_at=refuse)
     assert [path for path, _ in hub.asked] == ["/owner/repo/resolve/main/config.json"]
@@ -244,16 +248,8 @@ def test_who_looks_at_the_config_may_refuse_before_the_weights_are_asked_for(hub
 
 def test_a_refusal_leaves_the_weights_that_came_before(hub: Any) -> None:
     """`pull --force` takes what nomoat cannot run; when it was cut off, and `--force` is forgotten, what came is still there."""
-
-    def cut(name: str, done_bytes: int, total_bytes: int | None) -> None:
-        if name == "tokenizer.json":
-            hub.cut_after = 20_000
-
-    def refuse(config: dict[str, Any]) -> None:
-        raise UnsupportedError(f"no {config['model_type']}")
-
     with pytest.raises(DownloadError, match="the connection was lost after 20,000 bytes"):
-        pull.pull_model(REF, progress=cut)
+        pull.pull_model(REF, progress=cutting(hub))
     with pytest.raises(UnsupportedError, match="no llama"):
         pull.pull_model(REF, look_at=refuse)
     hub.asked[:] = []
@@ -268,7 +264,7 @@ def test_a_mirror_gives_the_whole_folder_without_a_connection(hub: Any, tmp_path
         (mirror / name).write_bytes(body)
     monkeypatch.setenv("NOMOAT_MIRROR", str(tmp_path / "mirror"))
     folder = pull.pull_model(REF)
-    assert names(folder) == ["config.json", "merges.txt", "model.safetensors", "vocab.json"]
+    assert names_in(folder) == ["config.json", "merges.txt", "model.safetensors", "vocab.json"]
     assert hub.asked == []
 
 

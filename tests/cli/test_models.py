@@ -138,7 +138,7 @@ def test_the_list_reads_no_weights_of_adapters(empty_home: Path, nomoat: Nomoat,
 def test_a_pulled_file_is_opened_once_for_its_memory(
     empty_home: Path, nomoat: Nomoat, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its header and vocabulary take longer to read than all else that is listed."""
+    """Its header and vocabulary take longer to read than all else that is listed. Other contexts may have other sizes (LongRoPE)."""
     card = cards.card("smollm2-135m")
     path = empty_home / "models" / card.id / card.sources[0].file_name
     path.parent.mkdir(parents=True)
@@ -157,12 +157,14 @@ def test_a_pulled_file_is_opened_once_for_its_memory(
         return int(next(row["memory"]["total_bytes"] for row in rows if row["id"] == card.id))
 
     first = total()
-    assert opened == [path] and total() == first and total("-c", "8") < first
+    assert total() == first and opened == [path]
+    short = total("-c", "8")
+    assert short < first and total("-c", "8") == short and opened == [path, path]
     shown = json.loads(nomoat("show", card.id, "--json").stdout)
     assert shown["memory"]["total_bytes"] == first
-    assert opened == [path, path]  # for its layout
-    note = next((empty_home / "cache" / "sizes").iterdir())
-    note.write_text("{")  # damaged
-    assert total() == first and len(opened) == 3
-    os.utime(path, (0, 0))  # changed
+    assert len(opened) == 3  # for its layout
+    for note in (empty_home / "cache" / "sizes").iterdir():
+        note.write_text("{")  # damaged
     assert total() == first and len(opened) == 4
+    os.utime(path, (0, 0))  # changed
+    assert total() == first and len(opened) == 5

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import shell
+from homes import write_policy
 
 from nomoat import paths
 from nomoat.asking.store import AnswerStore
@@ -23,11 +24,6 @@ from nomoat.route.budget import Allowance
 from nomoat.route.policy import Policy, default_path
 
 nomoat = functools.partial(shell.nomoat, COLUMNS="100")
-
-
-def written(text: str) -> None:
-    default_path().parent.mkdir(parents=True, exist_ok=True)
-    default_path().write_text(text, encoding="utf-8")
 
 
 def spent_today(usd: float) -> None:
@@ -78,7 +74,7 @@ def test_policy_without_a_file_keeps_everything_here() -> None:
 
 
 def test_policy_names_the_file_each_line_comes_from() -> None:
-    written('local = "fake:"\nnames = ["김철수"]')
+    write_policy('local = "fake:"\nnames = ["김철수"]')
     rows = {row["name"]: row for row in json.loads(nomoat("route", "policy", "--json").stdout)["policy"]}
     assert rows["names"] == {"name": "names", "value": ["김철수"], "origin": str(default_path())}
     assert rows["cloud"] == {"name": "cloud", "value": None, "origin": "default"}
@@ -86,13 +82,15 @@ def test_policy_names_the_file_each_line_comes_from() -> None:
 
 @pytest.mark.parametrize("command", [("policy",), ("policy", "--json"), ("explain", "hello"), ("explain", "hello", "--json")])
 def test_policy_and_explain_say_which_kinds_a_list_of_ones_own_leaves_out(command: tuple[str, ...]) -> None:
-    written('cloud = "openai:big"\nnever_leaves = ["resident_number", "phone", "business_number", "bank_account", "card", "name"]')
+    write_policy(
+        'cloud = "openai:big"\nnever_leaves = ["resident_number", "phone", "business_number", "bank_account", "card", "name"]'
+    )
     done = nomoat("route", *command)
     assert (done.returncode, done.stderr) == (0, "note: never_leaves does not name email, api_key: such data may leave\n")
 
 
 def test_policy_with_a_budget_says_that_the_users_prices_cannot_be_read(empty_home: Path) -> None:
-    written('local = "fake:"\ncloud = "openai:gpt-4o-mini"\nmax_usd_per_day = 2')
+    write_policy('local = "fake:"\ncloud = "openai:gpt-4o-mini"\nmax_usd_per_day = 2')
     (empty_home / "prices.toml").write_text("input = 0.15")
     done = nomoat("route", "policy")
     assert (done.returncode, done.stdout) == (1, "")
@@ -100,7 +98,7 @@ def test_policy_with_a_budget_says_that_the_users_prices_cannot_be_read(empty_ho
 
 
 def test_policy_shows_what_of_its_budget_is_spent() -> None:
-    written("max_usd_per_day = 2.0")
+    write_policy("max_usd_per_day = 2.0")
     assert nomoat("route", "policy").stdout.endswith("spent              $0.00 today, $0.00 this month  (UTC)\n")
     spent_today(1.9725)
     assert nomoat("route", "policy").stdout.endswith("spent              $1.9725 today, $1.9725 this month  (UTC)\n")
@@ -109,13 +107,13 @@ def test_policy_shows_what_of_its_budget_is_spent() -> None:
 
 
 def test_policy_shows_small_numbers_without_an_exponent() -> None:
-    written("max_usd_per_day = 0.00005")
+    write_policy("max_usd_per_day = 0.00005")
     assert f"max_usd_per_day    0.00005  ({default_path()})\n" in nomoat("route", "policy").stdout
 
 
 def test_explain_keeps_here_what_could_cost_more_than_is_left() -> None:
     """5 bytes and 48 of template at $0.15, 512 new tokens at $0.60 a million: $0.00032, which $0.0003 does not hold."""
-    written('local = "fake:"\ncloud = "openai:gpt-4o-mini"\ndefault = "cloud"\nmax_usd_per_day = 2.0')
+    write_policy('local = "fake:"\ncloud = "openai:gpt-4o-mini"\ndefault = "cloud"\nmax_usd_per_day = 2.0')
     assert nomoat("route", "explain", "hello", NOMOAT_OFFLINE="0").stdout.startswith("cloud: openai:gpt-4o-mini\n")
     spent_today(1.9997)
     done = nomoat("route", "explain", "hello", NOMOAT_OFFLINE="0")
@@ -123,14 +121,14 @@ def test_explain_keeps_here_what_could_cost_more_than_is_left() -> None:
 
 
 def test_explain_says_where_and_why_and_not_what() -> None:
-    written('local = "fake:"\ncloud = "openai:big"\ndefault = "cloud"')
+    write_policy('local = "fake:"\ncloud = "openai:big"\ndefault = "cloud"')
     done = nomoat("route", "explain", "전화는 010-1234-5678입니다", NOMOAT_OFFLINE="0")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "local: fake:\nwhy: it holds a phone number, which the policy keeps here\n"
 
 
 def test_explain_reads_what_is_piped_in() -> None:
-    written('local = "fake:"\ncloud = "openai:big"\ndefault = "cloud"')
+    write_policy('local = "fake:"\ncloud = "openai:big"\ndefault = "cloud"')
     done = nomoat("route", "explain", "--json", piped=b"What is a moat?\n", NOMOAT_OFFLINE="0")
     assert json.loads(done.stdout) == {
         "where": "cloud",
@@ -150,7 +148,7 @@ def test_explain_of_nothing_says_what_to_do() -> None:
 
 
 def test_learn_prints_figures_of_unseen_prompts_and_explain_uses_the_router(duelled: Path) -> None:
-    written('local = "fake:"\ncloud = "openai:big"')
+    write_policy('local = "fake:"\ncloud = "openai:big"')
     done = shell.program("route", "learn", "fake:", "openai:big", "--suite", str(duelled), COLUMNS="100")
     assert (done.returncode, done.stderr) == (
         0,
@@ -195,7 +193,7 @@ def test_learn_says_when_the_policy_does_not_use_it(duelled: Path) -> None:
 
 
 def test_the_same_questions_under_two_names_are_learned_from_once_and_so_it_is_said(duelled: Path) -> None:
-    written('local = "fake:"\ncloud = "openai:big"')
+    write_policy('local = "fake:"\ncloud = "openai:big"')
     again = duelled.with_name("moat.jsonl")
     again.write_bytes(duelled.read_bytes())
     done = nomoat("route", "learn", "fake:", "openai:big", "-s", str(duelled), "-s", str(again), "-s", str(duelled), "--json")
@@ -246,7 +244,7 @@ def test_learn_refuses_answers_that_the_local_model_would_not_give_by_now(
 
 
 def test_router_of_an_older_nomoat_has_to_be_learned_again_and_the_policy_is_shown_with_it(duelled: Path) -> None:
-    written('local = "fake:"\ncloud = "openai:big"')
+    write_policy('local = "fake:"\ncloud = "openai:big"')
     nomoat("route", "learn", "fake:", "openai:big", "--suite", str(duelled))
     path = learned.folder() / "router.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "version": 1}))
@@ -299,7 +297,7 @@ def test_learn_without_a_duel_names_the_duel(duelled: Path) -> None:
 
 
 def test_broken_policy_stops_every_command() -> None:
-    written("treshold = 0.9")
+    write_policy("treshold = 0.9")
     done = nomoat("route", "explain", "hello")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (

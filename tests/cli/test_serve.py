@@ -18,7 +18,7 @@ import pytest
 import shell
 from leaving import asking
 from misbehaving import FINE, Server, Silent, say
-from patience import PATIENCE_SECONDS, make_httpx_patient
+from patience import PATIENCE_SECONDS
 
 from nomoat import config
 from nomoat.engine.fake import FakeEngine
@@ -28,6 +28,7 @@ from nomoat.serve import app
 from nomoat.serve.listening import bind
 from nomoat.serve.models import Models
 
+pytestmark = pytest.mark.usefixtures("plain_httpx")
 BODY = {"messages": [{"role": "user", "content": "해자가 없다"}]}
 
 
@@ -47,12 +48,6 @@ class Served:
         self.child.send_signal(number)
         out, err = self.child.communicate(timeout=PATIENCE_SECONDS)
         return self.child.returncode, out, err
-
-
-@pytest.fixture(autouse=True)
-def plain_httpx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    make_httpx_patient(monkeypatch)
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from reference import MIXTURES, make_model, write_gguf
+from reference import MIXTURES, make_model, write_folder, write_gguf
 from shell import Done
 from tiny import write_tiny_gguf
 
 from nomoat import footprint, hardware
-from nomoat.engine import layout, step_tables
+from nomoat.engine import layout, optimum, step_tables
 
 Nomoat = Callable[..., Done]
 HUB = "hf:owner/repo/m.gguf"
@@ -190,6 +190,16 @@ def test_show_says_how_openvino_computes_all_other_models(tiny_gguf: Path, nomoa
     assert "inference_precision_hint f32 (this CPU has no bf16), dynamic_" in out
     assert "\nprompts: " not in out  # read in the form that answers are written in
     assert "prompts" not in json.loads(nomoat("show", str(tiny_gguf), "--json").stdout)["layout"]
+
+
+def test_show_says_that_what_optimum_intel_converts_runs(tmp_path: Path, nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimum, "is_installed", lambda: True)
+    _, folder = write_folder(tmp_path / "model", "llama")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "olmo"}))
+    lines = nomoat("show", str(folder)).stdout.splitlines()
+    assert any(line.startswith("layout: ") and line.endswith("optimum-intel writes int8 rows)") for line in lines)
+    assert not any(line.startswith("engine: cannot run") for line in lines)
 
 
 @pytest.mark.data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from reference import model_of_gguf
 from tiny import ADAPTED, WIDTH, write_adapter
 
 from nomoat.engine import Engine, Reader, importer, layout
+from nomoat.engine.likelihood import Scorer
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.lora import LoraDelta
 from nomoat.errors import BadFileError, UnsupportedError
@@ -103,6 +105,28 @@ def test_embeddings_differ_and_likelihoods_of_continuations_are_refused(engine: 
     with pytest.raises(UnsupportedError, match="gives no likelihoods of continuations") as refused:
         adapted.score(Request(prompt="x"), [" he"])
     assert refused.value.hint
+
+
+def test_one_model_for_likelihoods_of_continuations_is_held_at_a_time(
+    engine: LocalEngine, tiny_gguf: Path, folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes up to a quarter of memory; who is asked by turns gets the same as before."""
+    weighted = LocalEngine(engine._folder, weights=tiny_gguf, beside=folders)
+    views = [weighted, weighted.adapted(0), weighted.adapted(1)]
+    held: weakref.WeakSet[Scorer] = weakref.WeakSet()
+    num_held: list[int] = []
+    make = LocalEngine._make_scorer
+
+    def counted(self: LocalEngine) -> Scorer:
+        num_held.append(len(held))
+        held.add(made := make(self))
+        return made
+
+    monkeypatch.setattr(LocalEngine, "_make_scorer", counted)
+    scores = [view.score(Request(prompt="the hello"), [" he"]) for view in views * 2]
+    assert scores[:3] == scores[3:] and len({one.log_probability for (one,) in scores}) == 3
+    weighted.close()
+    assert num_held == [0] * 6 and not held
 
 
 def test_an_adapter_that_does_not_fit_is_refused(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from reference import (
     MIXTURES,
     WIDTH,
     WINDOW,
+    YARN_KEYS,
     compiled_exactly,
     make_model,
     our_logits,
@@ -29,6 +30,7 @@ from reference import (
 from tiny import vocabulary
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
+from nomoat.cli.model_facts import file_need
 from nomoat.engine import arch as architectures
 from nomoat.engine import batching, importer, positions
 from nomoat.engine.batching import Answer, Batcher, Reading
@@ -301,6 +303,14 @@ def test_positions_are_scaled_linearly_where_a_file_states_a_factor_and_no_way(
 ) -> None:
     """As llama.cpp does it: files older than November 2023 have no `rope.scaling.type`."""
     assert sizes_with("llama, linear scaling", tmp_path, keys).rope_scale == scale
+
+
+@pytest.mark.parametrize(("kind", "said", "longest"), [("yarn", 80, 256), ("yarn", 300, 300), ("linear", 80, 80)])
+def test_yarn_makes_the_context_as_long_as_its_positions_are_stretched(kind: str, said: int, longest: int, tmp_path: Path) -> None:
+    """Qwen's cards switch it on for texts four times as long, and leave the context that the file says."""
+    sizes = sizes_with("llama, linear scaling", tmp_path, YARN_KEYS | {"rope.scaling.type": kind, "context_length": said})
+    assert (sizes.context_tokens, sizes.rope_scale) == (longest, 4.0)
+    assert file_need(open_source(tmp_path / "model.gguf"), None)[1] == longest
 
 
 def test_gemma_2_has_a_window_and_caps_unless_its_file_says_0(tmp_path: Path) -> None:

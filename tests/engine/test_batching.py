@@ -194,7 +194,7 @@ def test_formats_nobody_can_hold_an_answer_to_are_remarks_and_the_others_are_fol
     [
         ({"type": "array", "uniqueItems": True}, "`uniqueItems` cannot be held to while an answer is written"),
         ({"if": {}, "then": {}}, "`if`, `then` cannot be held to while an answer is written"),
-        ({"properties": {"a": {"not": {}}}}, "`not` of `/properties/a` cannot be held to while an answer is written"),
+        ({"properties": {"a": {"not": {"const": 1}}}}, "`not` of `/properties/a` cannot be held to while an answer is written"),
         ({"type": "string", "pattern": "^(?=a)b"},
          "`pattern`: regex parse error: look-around, including look-ahead and look-behind, is not supported"),
     ],
@@ -509,6 +509,30 @@ def test_a_long_prompt_goes_on_though_short_ones_never_end_coming(fake: tuple[Fa
     assert len(parts) < 25 and all(part >= 1024 for part in parts[:-1])
 
 
+def test_embeddings_do_not_push_out_what_is_kept_of_prompts(fake: tuple[Fake, batching.Batcher]) -> None:
+    """Nobody goes on after them; after likelihoods the answer to the same prompt follows, where a request asks for both."""
+    model, batcher = fake
+    model.may_begin.set()
+    assert batcher._pool.extend([], 32 * (batcher._pool.num_free - 40))
+
+    def num_kept(first: int) -> int | None:
+        asked = answer_to(first, 640)
+        batcher.submit(asked)
+        list(asked.tokens)
+        return asked.tokens.num_kept
+
+    assert [num_kept(1), num_kept(1)] == [0, 608]
+    for at in range(8):
+        reading = reading_of(100 + at, 160)
+        batcher.submit(reading)
+        reading.result.result(timeout=PATIENCE_SECONDS)
+    assert num_kept(1) == 608
+    told = batching.Reading(answer_to(2, 640).ids, top_logprobs=0)
+    batcher.submit(told)
+    told.result.result(timeout=PATIENCE_SECONDS)
+    assert num_kept(2) == 608
+
+
 @pytest.mark.parametrize("lengths", [(2020, 102), (2000, 60), (2060,), (4090,), (2040, 20, 30)])
 def test_no_part_of_a_text_is_so_small_that_it_is_computed_otherwise(
     fake: tuple[Fake, batching.Batcher], monkeypatch: pytest.MonkeyPatch, lengths: Sequence[int]
@@ -706,7 +730,7 @@ def test_answers_do_not_wait_for_likelihoods(engine: LocalEngine) -> None:
         ends.wait(PATIENCE_SECONDS)
         return []
 
-    engine._shared.scorers[None] = SimpleNamespace(score=score)  # type: ignore[assignment]
+    engine._shared.scorer = None, SimpleNamespace(score=score)  # type: ignore[assignment]
     scoring = threading.Thread(target=engine.score, args=(Request(prompt="the"), [" he"]))
     answering = threading.Thread(target=answer, args=(engine, Request(prompt="the", max_new_tokens=2)))
     try:

@@ -115,20 +115,107 @@ def test_items_that_need_not_differ_are_no_reason_to_refuse(allows: Allows) -> N
     assert allows({"type": "array", "items": {"type": "integer"}, "uniqueItems": False}, "[1,1]")
 
 
+PER_LETTER = {"type": "object", "propertyNames": {"enum": ["a", "b"]}, "additionalProperties": {"type": "integer"}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        PER_LETTER, {**PER_LETTER, "propertyNames": {"type": "string", "enum": ["a", "b", 1], "title": "Letter"}},
+        {**PER_LETTER, "propertyNames": {"$ref": "#/$defs/Letter", "title": "One"}, "$defs": {"Letter": {"enum": ["a", "b"]}}},
+        {**PER_LETTER, "additionalProperties": {"$ref": "#/definitions/whole"}, "definitions": {"whole": {"type": "integer"}}},
+        {**PER_LETTER, "properties": {"a": {"enum": [1, 2]}, "c": TEXT}}, {**PER_LETTER, "$defs": []},
+    ],
+)  # fmt: skip
+def test_names_that_are_listed_are_an_objects_properties(allows: Allows, schema: dict[str, Any]) -> None:
+    """As pydantic writes `dict[Literal["a", "b"], int]`, and of an enum with a reference."""
+    assert allows(schema, "{}") and allows(schema, '{"a":1,"b":2}') and allows(schema, '{"b":2}')
+    assert not allows(schema, '{"c":1}') and not allows(schema, '{"a":"1"}') and not allows(schema, '{"a":1,"a":1}')
+    required = {**schema, "required": ["a", "b"]}
+    assert allows(required, '{"a":1,"b":2}') and not allows(required, '{"a":1}')
+
+
+def test_one_name_and_any_value_or_none_are_held_too(allows: Allows) -> None:
+    one = {"type": "object", "propertyNames": {"const": "a"}}
+    assert allows(one, '{"a":[1]}') and not allows(one, '{"b":1}')
+    assert not allows({**one, "additionalProperties": False}, '{"a":1}')
+    assert allows({**one, "propertyNames": {"const": "a", "enum": ["a", "b"]}}, '{"a":1}')
+    assert not allows({**one, "propertyNames": {"const": "a", "enum": ["a", "b"]}}, '{"b":1}')
+    assert not allows({**one, "propertyNames": {"enum": []}}, '{"a":1}')
+
+
+def test_objects_of_listed_names_within_each_other_do_not_multiply(allows: Allows) -> None:
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(30):
+        schema = {**PER_LETTER, "additionalProperties": schema}
+    assert allows(schema, '{"b":' * 30 + "7" + "}" * 30) and not allows(schema, '{"b":' * 30 + '"7"' + "}" * 30)
+
+
+def test_what_may_never_be_is_not_written(allows: Allows) -> None:
+    """As zod writes `z.never()`."""
+    schema = {"type": "object", "properties": {"f": {"not": {}}, "a": {"type": "integer"}}, "required": ["a"]}
+    assert allows(schema, '{"a":1}') and not allows(schema, '{"f":1,"a":1}')
+    schema["additionalProperties"] = True
+    assert allows(schema, '{"a":1,"g":1}') and not allows(schema, '{"a":1,"f":1}')
+    assert allows({"type": "array", "items": {"not": {}}}, "[]") and not allows({"type": "array", "items": {"not": {}}}, "[1]")
+
+
+DECIMAL = {"type": "string", "pattern": r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"}
+
+
+@pytest.mark.parametrize("branches", ["anyOf", "oneOf"])
+def test_a_number_that_may_be_a_text_whose_pattern_looks_around_is_a_number(allows: Allows, branches: str) -> None:
+    """As pydantic writes `Decimal | None`. A text beside nothing but null stays refused: the answer would always be null."""
+    schema = {branches: [{"type": "number"}, DECIMAL, {"type": "null"}]}
+    assert allows(schema, "1.5") and allows(schema, "null") and not allows(schema, '"1.5"')
+    last = {"properties": {"a": schema, "b": {"$ref": f"#/properties/a/{branches}/2"}}}
+    assert allows(last, '{"a":1,"b":null}') and not allows(last, '{"b":1}')
+    with pytest.raises(SchemaError, match="look-around"):
+        allows({branches: [DECIMAL, {"type": "null"}]}, "null")
+
+
+LABEL = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "right", "wrong"),
+    [
+        ("email", r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$",
+         ["a.b@c-d.org"], [".a@b.de", "a..b@c.de", "a@b", "a@[127.0.0.1]"]),
+        ("hostname", rf"^(?=.{{1,253}}\.?$){LABEL}(?:\.{LABEL})*\.?$",
+         ["a.de", ".".join(["a" * 60] * 4)], ["a_b", ".".join(["a" * 60] * 5)]),
+        ("duration", r"^P(?:(\d+W)|(?!.*W)(?=\d|T\d)(\d+Y)?(\d+M)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+([.,]\d+)?S)?)?)$",
+         ["P1Y2M", "PT4H5M", "P3W"], ["P", "PT", "P1YT", "P1W2D"]),
+        ("date", r"^2(?![)]\)(x)(?<=c))\d{3}-(?:1[(?=]|0)", ["2024-01-02"], ["1024-01-02", "2024-11-02"]),
+    ],
+)  # fmt: skip
+def test_a_pattern_that_looks_around_beside_a_format_is_held_but_for_that(
+    allows: Allows, name: str, pattern: str, right: list[str], wrong: list[str]
+) -> None:
+    """As zod 4.1 and 4.6 write them: the format says what looking around does."""
+    schema = {"type": "string", "format": name, "pattern": pattern}
+    assert [text for text in right + wrong if allows(schema, f'"{text}"')] == right
+
+
 @pytest.mark.parametrize(
     ("schema", "said"),
     [
-        ({"properties": {"at": {"propertyNames": {"enum": ["x"]}}}},
+        ({"properties": {"at": {"propertyNames": {"enum": ["x"]}, "patternProperties": {"y": {}}}}},
          "`propertyNames` of `/properties/at` cannot be held to while an answer is written"),
+        ({"propertyNames": {"$ref": "#/$defs/name"}, "$defs": {"name": TEXT}},
+         "`propertyNames` cannot be held to while an answer is written"),
+        ({"type": "string", "format": "emoji", "pattern": "^(?=.)"},
+         "`pattern`: regex parse error: look-around, including look-ahead and look-behind, is not supported"),
         ({"propertyNames": {"type": "string", "title": "Key", "maxLength": 3}},
          "`propertyNames` cannot be held to while an answer is written"),
         ({"properties": {"a": TEXT, "b/c": {"items": {"if": {}, "then": {}}}}},
          "`if`, `then` of `/properties/b~1c/items` cannot be held to while an answer is written"),
-        ({"anyOf": [TEXT, reference("not")], "$defs": {"not": {"not": {}}}},
+        ({"anyOf": [TEXT, reference("not")], "$defs": {"not": {"not": TEXT}}},
          "`not` of `/$defs/not` cannot be held to while an answer is written"),
-        ({"$defs": {"a": {"not": {}}}, "properties": {"a": reference("a"), "b": {"not": {}}}},
+        ({"$defs": {"a": {"not": TEXT}}, "properties": {"a": reference("a"), "b": {"not": TEXT}}},
          "`not` of `/properties/b` cannot be held to while an answer is written"),
-        ({"definitions": {"a": {"not": {}}}, "items": {"not": {}}}, "`not` of `/items` cannot be held to while an answer is written"),
+        ({"definitions": {"a": {"not": TEXT}}, "items": {"not": TEXT}},
+         "`not` of `/items` cannot be held to while an answer is written"),
         ({"properties": {"a": {"type": "string", "pattern": "^a"}, "b": {"type": "string", "pattern": "^(?=a)\\d"}}},
          "`pattern` of `/properties/b`: regex parse error: look-around, including look-ahead and look-behind, is not supported"),
         ({"properties": {"a": {"patternProperties": {"^(?!x)": TEXT}}}},

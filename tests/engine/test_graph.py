@@ -53,6 +53,26 @@ def test_an_output_matrix_is_the_embedding_where_it_holds_the_same_numbers(
     assert head_tensor(file) == expected
 
 
+@pytest.mark.parametrize(
+    "types", [("F32", "F32"), ("BF16", "BF16"), ("F16", "F32"), ("Q8_0", "Q8_0"), ("Q4_0", "Q8_0"), ("Q4_0", "F16")]
+)
+def test_an_embedding_of_which_a_few_rows_were_trained_is_no_output_matrix(types: tuple[str, str], tmp_path: Path) -> None:
+    """As of tokens that were added: ten in a vocabulary of 150,000."""
+    trained = EMBEDDING.copy()
+    trained[7] = EMBEDDING[8]
+    file = write(tmp_path / "a.gguf", (types[0], trained), (types[1], EMBEDDING))
+    assert head_tensor(file) == TWO
+
+
+def test_a_row_of_next_to_nothing_that_is_rounded_otherwise_makes_no_second_matrix(tmp_path: Path) -> None:
+    """As of tokens that no text had."""
+    values = EMBEDDING.copy()
+    values[7] *= 1e-5
+    file = write(tmp_path / "a.gguf", ("Q8_0", values), ("Q4_0", values))
+    assert not np.allclose(*(file.rows(name, np.array([7])) for name in TWO), rtol=0.5)
+    assert head_tensor(file) == ONE
+
+
 def test_without_an_output_matrix_the_embedding_is_it(tmp_path: Path) -> None:
     assert head_tensor(write(tmp_path / "a.gguf", ("F16", EMBEDDING), None)) == ("token_embd.weight", "token_embd.weight")
 

@@ -333,7 +333,7 @@ def test_an_answer_that_has_to_call_is_a_call_of_one_of_the_functions(engine: Lo
 
 
 def test_an_answer_that_has_to_call_what_cannot_be_followed_is_refused(engine: LocalEngine) -> None:
-    strange = json.dumps({"type": "function", "function": {"name": "f", "parameters": {"properties": {"x": {"not": {}}}}}})
+    strange = json.dumps({"type": "function", "function": {"name": "f", "parameters": {"properties": {"x": {"not": {"const": 1}}}}}})
     with pytest.raises(SchemaError, match=r"^the function `f`: ") as caught:
         list(engine.generate(Request(messages=(ASKED,), tools=(CITY_TOOL, strange), must_call=("weather", "f"))))
     assert caught.value.field == "tools.1.function.parameters"

@@ -193,6 +193,9 @@ def test_a_matrix_without_its_partner_is_named(tmp_path: Path, half: str) -> Non
     assert caught.value.hint == "tune it again with `nomoat tune`, or download it again"
 
 
+TAKES_LONG = "a regular expression that takes too long"
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
@@ -209,6 +212,11 @@ def test_a_matrix_without_its_partner_is_named(tmp_path: Path, half: str) -> Non
         ({"alpha_pattern": [1]}, "says [1] as `alpha_pattern`, which is no object of names and numbers"),
         ({"alpha_pattern": {"x": "4"}}, 'says "4" as `alpha_pattern.x`, which is no number that weights can be multiplied by'),
         ({"alpha_pattern": {"x(": 4}}, 'says "x(" as `alpha_pattern`, which is no regular expression'),
+        ({"alpha_pattern": {"(([a-z]|.)+)+[X-Z]": 4}}, f'says "(([a-z]|.)+)+[X-Z]" as `alpha_pattern`, which is {TAKES_LONG}'),
+        (
+            {"alpha_pattern": {"(a?{900}b{0}){2,900}": 4}},
+            f'says "(a?{{900}}b{{0}}){{2,900}}" as `alpha_pattern`, which is {TAKES_LONG}',
+        ),
     ],
 )
 def test_a_number_of_an_adapter_that_cannot_be_meant_is_told_by_its_key(tmp_path: Path, setting: dict[str, Any], said: str) -> None:

@@ -127,6 +127,20 @@ def test_a_continuation_s_tokens_are_those_of_the_whole_text(engine: LocalEngine
     assert prompt == tokenizer.encode("x") and rows == [tokenizer.encode(" the"), tokenizer.encode("안녕")]
 
 
+def test_texts_of_continuations_are_cut_together_and_their_rows_are_those_of_each_alone(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a space at the prompt's end some continuations make a token with their first letters, and others do not."""
+    tokenizer, text, continuations = engine.tokenizer, "the hello ", ["the", "안녕", " he", "x", "hello"]
+    wholes = [tokenizer.encode(text + continuation) for continuation in continuations]
+    cut: list[str] = []
+    encode = Tokenizer.encode
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, text, **how: (cut.append(text), encode(self, text, **how))[1])
+    prompt, rows = likelihood.split(tokenizer, Request(prompt=text), continuations)
+    assert [prompt + row for row in rows] == wholes and all(rows)
+    assert cut == [text]
+
+
 def test_a_prompt_that_is_one_token_with_every_continuation_is_still_a_prompt(engine: LocalEngine) -> None:
     prompt, rows = likelihood.split(engine.tokenizer, Request(prompt=" t"), ["he"])
     assert prompt == engine.tokenizer.encode(" t") and rows == [engine.tokenizer.encode("he")]

@@ -203,6 +203,24 @@ def test_an_output_matrix_in_the_direction_of_the_embedding_is_its_own(tmp_path:
     assert_logits_equal(model, tmp_path / "model")
 
 
+def test_an_output_matrix_is_its_own_where_config_json_calls_it_the_embedding_and_it_is_not(tmp_path: Path) -> None:
+    """As `transformers` 5 reads it: of a model whose output layer was trained, as PEFT's `modules_to_save` has it."""
+    model, folder = write_folder(tmp_path / "model", "llama")
+    edit(folder, tie_word_embeddings=True)
+    assert_logits_equal(model, folder)
+
+
+@pytest.mark.parametrize("name", ["gemma", "opt"])
+def test_the_one_matrix_of_a_model_may_lie_under_the_output_s_name(name: str, tmp_path: Path) -> None:
+    """As `safetensors.torch.save_model` writes it."""
+    model, folder = write_folder(tmp_path / "model", name)
+    (embedding,) = (own for own in load_file(folder / "model.safetensors") if "embed_tokens" in own)
+    weights = load_file(folder / "model.safetensors")
+    save_file({"lm_head.weight": weights.pop(embedding), **weights}, folder / "model.safetensors")
+    edit(folder, tie_word_embeddings=True)
+    assert_logits_equal(model, folder)
+
+
 def test_llama_3_stretches_its_positions_as_the_reference_does(tmp_path: Path) -> None:
     """Written as `transformers` 4 did: `rope_theta` and `rope_scaling`."""
     scaling = {
@@ -287,6 +305,17 @@ def test_a_model_whose_window_is_not_known_to_its_family_is_answered_within_it(t
     with nomoat.load(str(folder)) as model, pytest.raises(ContextExceededError) as caught:
         model.complete(Request(prompt_ids=120 * [5]))
     assert "but the model's context is 100 tokens, the window that its tokens see" in caught.value.message
+
+
+def test_yarn_that_is_switched_on_as_the_cards_of_qwen_have_it_makes_the_context_longer(tmp_path: Path) -> None:
+    """Not beyond a window."""
+    _, folder = write_folder(tmp_path / "model", "qwen3")
+    scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+    edit(folder, rope_parameters=None, rope_theta=500.0, rope_scaling=scaling, max_position_embeddings=80)
+    assert importer.read_sizes(SafetensorsFolder(folder)).context_tokens == 256
+    edit(folder, use_sliding_window=True, sliding_window=100, max_window_layers=1, layer_types=None)
+    sizes = importer.read_sizes(SafetensorsFolder(folder))
+    assert (sizes.context_tokens, sizes.context_is_window) == (100, True)
 
 
 @pytest.mark.parametrize("name", ["qwen2moe", "qwen3moe"])

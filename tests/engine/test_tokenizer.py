@@ -16,6 +16,7 @@ import transformers
 from tiny import write_tiny_gguf
 from tokenizers import Regex, pre_tokenizers
 
+from nomoat.engine import tokenizer as tokenizing
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.grammar import Grammars
 from nomoat.engine.tokenizer import LONG_TEXT, Tokenizer, from_metadata, load, stop_ids
@@ -431,6 +432,23 @@ def test_a_sentencepiece_text_begins_with_its_own_token_where_the_model_expects_
     assert of_pieces(pieces, add_bos_token=False).encode("hello", add_bos=True) == pieces.encode("hello")
 
 
+@pytest.mark.parametrize("kind", ["smollm", "qwen2", "llama-bpe", "llama", "phi3"])
+def test_many_texts_have_the_ids_that_each_has_by_itself(
+    kind: str, pieces: sentencepiece.SentencePieceProcessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All at once, or of so many characters at a time as holds two of the longest, or none."""
+    is_pieces = kind in ("llama", "phi3")
+    tokenizer = of_pieces(pieces, arch=kind) if is_pieces else of(write_tiny_gguf(tmp_path / "t.gguf", pre=kind))
+    marks = "<s>\n<|im_start|>\nhello</s> \n"
+    texts = [TORTURE, "", marks, *TORTURE.splitlines(), *(TORTURE[at:] for at in range(0, len(TORTURE), 7))]
+    for add_bos in (False, True):
+        alone = [tokenizer.encode(text, add_bos=add_bos) for text in texts]
+        for size in (tokenizing.TEXTS_AT_ONCE, 2 * len(TORTURE), 1):
+            monkeypatch.setattr(tokenizing, "TEXTS_AT_ONCE", size)
+            assert list(tokenizer.encode_many(texts, add_bos=add_bos)) == alone
+    assert list(tokenizer.encode_many([])) == []
+
+
 def test_the_marks_of_phi_3_take_the_lines_behind_them_away(pieces: sentencepiece.SentencePieceProcessor) -> None:
     """As its own tokenizer has it (`rstrip`), but for the token that begins a text."""
     begin, end, mark = (pieces.piece_to_id(piece) for piece in ("<s>", "</s>", "<|im_start|>"))
@@ -534,6 +552,34 @@ def test_any_tokens_can_be_decoded_one_by_one(pieces: sentencepiece.SentencePiec
         whole, text = tokenizer.decode(ids), "".join(pushed(tokenizer, ids))
         assert text == whole or "\ufffd" in whole
         assert text.startswith("".join(pushed(tokenizer, ids, is_cut=True)))
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "bytes"])
+def test_bytes_that_never_become_text_come_while_they_are_decoded(
+    kind: str, pieces: sentencepiece.SentencePieceProcessor, tmp_path: Path
+) -> None:
+    """No more is held, and decoded again at each token, than a character may have."""
+    tokenizer = of_pieces(pieces) if kind == "sentencepiece" else of(write_tiny_gguf(tmp_path / "t.gguf"))
+    at = {tokenizer.token_bytes(token): token for token in range(tokenizer.backend.get_vocab_size())}
+    for begin, *rest in ([0xED], [0xFF], [0xFF, 0xED, 0x95]):
+        ids = [at[bytes([byte])] for byte in (begin, *rest)] * 30
+        found = pushed(tokenizer, ids)
+        assert all(any(found[first : first + 6]) for first in range(len(ids) - 6))
+        assert "".join(found) == tokenizer.decode(ids)
+        assert tokenizer.decode(ids).startswith("".join(pushed(tokenizer, ids, is_cut=True)))
+        dragon = [at[bytes([byte])] for byte in "龍".encode()]
+        assert kind == "sentencepiece" or "".join(pushed(tokenizer, ids + dragon)).endswith("\ufffd龍")
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "bytes"])
+def test_control_tokens_are_not_held(kind: str, pieces: sentencepiece.SentencePieceProcessor, tmp_path: Path) -> None:
+    tokenizer = of_pieces(pieces) if kind == "sentencepiece" else of(write_tiny_gguf(tmp_path / "t.gguf"))
+    control, (word, *_) = tokenizer.special.eos_id, tokenizer.encode("the")
+    at = {tokenizer.token_bytes(token): token for token in range(tokenizer.backend.get_vocab_size())}
+    stream = tokenizer.decode_stream()
+    pieces_of_text = [stream.push(token) for token in [control] * 50]
+    assert not any(pieces_of_text) and not stream._ids
+    assert "".join(pushed(tokenizer, [control, word, control, at[b"\xed"], control], is_cut=True)) == tokenizer.decode([word])
 
 
 def test_a_vocabulary_without_a_score_for_each_piece_is_damaged(pieces: sentencepiece.SentencePieceProcessor) -> None:

@@ -172,7 +172,7 @@ def test_a_token_that_ends_name_and_call_at_once_leaves_no_arguments_out(tmp_pat
 
 
 def test_a_function_that_cannot_be_followed_is_held_to_the_form_of_a_call(tokenizer: Tokenizer) -> None:
-    strange = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"x": {"not": {}}}}}}
+    strange = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"x": {"not": {"const": 1}}}}}}
     for text, chosen in (
         ('<tool_call>{"name": "f", "arguments": {"x": [1]}}</tool_call>', ...), ('<tool_call>{"name": "f", "arguments": [', -1),
         ('<tool_call>{"name": "weather", "arguments": {"t', -1),
@@ -187,7 +187,7 @@ def function_with(parameters: dict[str, Any], name: str = "f") -> dict[str, Any]
 LONG = function_with({"type": "integer", "multipleOf": 100_000_039}, "g")
 
 
-@pytest.mark.parametrize("tools", [(WEATHER, LONG), (WEATHER, function_with({"not": {}}), LONG)])
+@pytest.mark.parametrize("tools", [(WEATHER, LONG), (WEATHER, function_with({"not": {"const": 1}}), LONG)])
 def test_a_function_that_would_take_hours_is_tried_for_who_asks_and_not_when_a_call_begins(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, tools: tuple[dict[str, Any], ...]
 ) -> None:
@@ -291,7 +291,7 @@ def test_what_is_said_and_thought_in_channels_is_free(in_channels: Tokenizer, te
 
 
 def test_a_function_that_cannot_be_followed_is_held_to_the_form_of_a_call_in_its_channel(in_channels: Tokenizer) -> None:
-    strange = function_with({"not": {}})
+    strange = function_with({"not": {"const": 1}})
     for text, chosen in (
         (f'{COMMENTARY}.f<|message|>{{"x": [1]}}<|call|>', ...), (f"{COMMENTARY}.f<|message|>[", -1),
         (f'{COMMENTARY}.weather<|message|>{{"t', -1),

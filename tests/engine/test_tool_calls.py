@@ -219,6 +219,13 @@ FOUND = [
     (' [{"name": "weather", "arguments": {"city": "Rome"}}]', "", [ROME]),
     ('<think>\nWithin <tool_call></tool_call>, then.\n</think>\n\n<tool_call>{"name": "clock"}</tool_call>',
      "<think>\nWithin <tool_call></tool_call>, then.\n</think>\n\n", [("clock", {})]),
+    ('<tool_call>{"name": "weather", "arguments": {"city": "</think> a </think>"}}</tool_call>\n<tool_call>{"name": "clock"}', "",
+     [("weather", {"city": "</think> a </think>"}), ("clock", {})]),
+    ('{"name": "clock"}, {"name": "weather", "arguments": {"city": "a </think>"}}', "",
+     [("clock", {}), ("weather", {"city": "a </think>"})]),
+    ('<think>\nNot <tool_call>{"name": "clock"}</tool_call>, nor {"name": "\n</think>\n'
+     '<tool_call>{"name": "weather", "arguments": {"city": "<think></think>"}}</tool_call>',
+     '<think>\nNot <tool_call>{"name": "clock"}</tool_call>, nor {"name": "\n</think>\n', [("weather", {"city": "<think></think>"})]),
     ('{{"name": "weather", "arguments": {"city": "Rome"}}}}', "", [ROME]),
     ('{"name": "weather", "arguments": {"city": "Rome"}}}\n}', "", [ROME]),
     ('<tool_call>\n{{"name": "weather", "arguments": {"city": "Rome"}}}\n</tool_call>', "", [ROME]),
@@ -241,6 +248,7 @@ TEXTS = [
     '{"name": "clock"}\n```\nThis asks for the time.', '{"name": "clock"}\n{"time": "9:30"}', '{"name": "clock"}, {"name": "wea',
     "<tool_call>" + "[" * 100_000, '{"name": ' + "[" * 100_000, '{"name": "weather", "arguments": "{"}', '  ```json\n{"city": 1}\n```',
     '```json\n{"name": "weather", "arguments": {"city": "Rome"}, "response": 31}\n```',
+    '<tool_call>{"name": "clock"}</tool_call>, or not?</think>It is late.', '{"name": "spell", "arguments": {"word": "</think>"}}',
     '{"name": {"first": "Anna"}}', '{"name": ["clock"], "arguments": {}}', '{"name": null, "arguments": {}}',
     '{"name": "weather", "arguments": {"city": "\\ud83c"}}', '<tool_call>{"name": "clock", "arguments": {"\\udfdb": 1}}</tool_call>',
 ]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import pytest
+from scripted import Asked
 
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import UnsupportedError
@@ -12,7 +13,7 @@ from nomoat.judge import choices
 from nomoat.judge.examples import asked
 from nomoat.judge.run import drawn, run_suite
 from nomoat.judge.suites import Suite
-from nomoat.records import Chunk, ContinuationScore, Example, Message, Request
+from nomoat.records import Chunk, ContinuationScore, Example, Request
 from nomoat.responder import Responder
 
 CITIES = ("Paris", "Rome", "Seoul")
@@ -102,16 +103,10 @@ def conversations(count: int) -> Suite:
 
 
 def test_a_second_turn_is_asked_after_the_models_own_first_answer() -> None:
-    seen: list[tuple[Message, ...]] = []
-
-    class Listening(FakeEngine):
-        def generate(self, request: Request) -> Iterator[Chunk]:
-            seen.append(request.messages)
-            yield from super().generate(request)
-
-    evaluation = run_suite(Responder("m", Listening(answers={"first 0": "one", "second 0": "two"})), conversations(1))
+    engine = Asked(answers={"first 0": "one", "second 0": "two"})
+    evaluation = run_suite(Responder("m", engine), conversations(1))
     assert [outcome.answer for outcome in evaluation.outcomes] == ["one", "two"]
-    assert [(message.role, message.content) for message in seen[1]] == [
+    assert [(message.role, message.content) for message in engine.asked[1].messages] == [
         ("user", "first 0"),
         ("assistant", "one"),
         ("user", "second 0"),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from misbehaving import Server, counted
 from quiz import quiz
+from scripted import Asked
 
 import nomoat
 from nomoat.asking.spending import Spending
@@ -23,16 +24,11 @@ from nomoat.records import Chunk, Example, Message, Request
 from nomoat.responder import Responder
 
 
-class Counting(FakeEngine):
-    """Answers "yes" to the questions in `right`, and counts what it is asked."""
+class Counting(Asked):
+    """Answers "yes" to the questions in `right`."""
 
     def __init__(self, right: set[int], num_examples: int) -> None:
         super().__init__(answers={f"question {at}": "yes" if at in right else "no" for at in range(num_examples)})
-        self.asked: list[str] = []
-
-    def generate(self, request: Request) -> Iterator[Chunk]:
-        self.asked.append(request.messages[-1].content)
-        yield from super().generate(request)
 
 
 def sides(right_one: set[int], right_other: set[int], n: int) -> tuple[Responder, Responder, Counting, Counting]:
@@ -75,7 +71,7 @@ def test_both_sides_are_asked_the_same_in_the_order_of_the_seed() -> None:
     left, right, one, other = sides(set(range(30)), set(range(29)), 40)
     run_duel(left, right, quiz(40), RunSettings(concurrency=1, seed=3))
     drawn = random.Random(3).sample(range(40), 40)
-    assert one.asked == other.asked == [f"question {at}" for at in drawn]
+    assert one.questions == other.questions == [f"question {at}" for at in drawn]
 
 
 def test_scores_of_a_stopped_duel_are_given_with_wider_intervals_than_those_of_a_planned_one() -> None:

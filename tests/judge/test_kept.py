@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 from quiz import knowing, quiz
+from scripted import Asked
 
 from nomoat.asking.store import AnswerStore
 from nomoat.engine import served_scores_digest
@@ -20,8 +21,10 @@ from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
-from nomoat.records import Chunk, ContinuationScore, Example, Message, Request
+from nomoat.records import ContinuationScore, Example, Message, Request
 from nomoat.responder import Responder
+
+ALL_KNOWN = {f"question {at}": "yes" for at in range(60)}
 
 
 class Grades(FakeEngine):
@@ -101,28 +104,14 @@ def test_conversations_that_were_not_asked_in_full_are_kept_as_far_as_they_were(
     assert "it has answered 3 of 6 of these questions before" in evaluation.notes[0]
 
 
-class Counting(FakeEngine):
-    """Answers "yes", and keeps what it is asked."""
-
-    digest = "counting"
-
-    def __init__(self) -> None:
-        super().__init__(answers={f"question {at}": "yes" for at in range(60)})
-        self.asked: list[str] = []
-
-    def generate(self, request: Request) -> Iterator[Chunk]:
-        self.asked.append(request.messages[-1].content)
-        yield from super().generate(request)
-
-
 @pytest.mark.parametrize("stop_early", [False, True])
 @pytest.mark.parametrize("is_left", [False, True])
 def test_nobody_is_asked_what_kept_answers_lack(stop_early: bool, is_left: bool) -> None:
     run_suite(knowing("good", 8), quiz(10))
-    engine = Counting()
+    engine = Asked(answers=ALL_KNOWN)
     sides = ("stored:quiz/good", Responder("live", engine))
     fought = run_duel(*(sides if is_left else sides[::-1]), quiz(40), RunSettings(concurrency=4), stop_early=stop_early)
-    assert sorted(engine.asked) == sorted(f"question {at}" for at in range(10))
+    assert sorted(engine.questions) == sorted(f"question {at}" for at in range(10))
     assert (fought.verdict.num_examples, fought.left.side.model) == (10, "stored:quiz/good" if is_left else "live")
 
 
@@ -131,7 +120,7 @@ def test_no_model_of_a_leaderboard_is_asked_what_kept_answers_lack(is_judged: bo
     suite = quiz(12, "judge", name="open") if is_judged else quiz(12)
     asked = dataclasses.replace(suite, examples=suite.examples[:5])
     run_graded(knowing("good", 3), asked, Responder("judge", Grades())) if is_judged else run_suite(knowing("good", 3), asked)
-    engine = Counting()
+    engine = Asked(answers=ALL_KNOWN)
     models = (Responder("live", engine), f"stored:{suite.name}/good")
     table = run_judged_table(models, suite, Responder("judge", Likes())) if is_judged else run_table(models, suite)
     assert (len(engine.asked), table.leaderboard.num_examples) == (5, 5)
@@ -211,7 +200,7 @@ def test_kept_answers_to_all_questions_are_a_number_fixed_before() -> None:
 
 def test_a_side_without_kept_answers_is_named_before_the_other_is_asked() -> None:
     run_suite(knowing("good", 5), quiz(10))
-    engine = Counting()
+    engine = Asked(answers=ALL_KNOWN)
     other = dataclasses.replace(quiz(10), examples=tuple(dataclasses.replace(e, id=f"x{e.id}") for e in quiz(40).examples[20:]))
     for stop_early in (False, True):
         with pytest.raises(DataError, match="`stored:quiz/good` holds no answers to these questions"):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from misbehaving import Act, Server, events, piece
 from quiz import knowing, quiz
+from scripted import Asked
 
 import nomoat
 from nomoat.asking.spending import Spending
@@ -112,18 +113,11 @@ def test_a_draft_is_no_part_of_what_is_scored_and_one_that_never_ends_is_no_answ
 
 
 def test_an_example_that_follows_another_is_asked_without_the_draft_before_it() -> None:
-    asked = []
-
-    class Thinking(FakeEngine):
-        def generate(self, request: Request) -> Iterator[Chunk]:
-            asked.append([message.content for message in request.messages])
-            yield from super().generate(request)
-
     suite = quiz(2)
     turns = (suite.examples[0], dataclasses.replace(suite.examples[1], follows="0"))
-    model = Responder("m", Thinking(answers={"question 0": "<think>hm</think>\n\nyes"}))
-    run_suite(model, dataclasses.replace(suite, examples=turns))
-    assert asked[-1] == ["question 0", "yes", "question 1"]
+    engine = Asked(answers={"question 0": "<think>hm</think>\n\nyes"})
+    run_suite(Responder("m", engine), dataclasses.replace(suite, examples=turns))
+    assert engine.conversations[-1] == ["question 0", "yes", "question 1"]
 
 
 def test_an_example_that_follows_an_empty_answer_is_asked_behind_a_sign_for_it() -> None:
@@ -131,15 +125,9 @@ def test_an_example_that_follows_an_empty_answer_is_asked_behind_a_sign_for_it()
     suite = quiz(2)
     turns = (suite.examples[0], dataclasses.replace(suite.examples[1], follows="0"))
     for nothing in ("", "<think>never ended"):
-        asked: list[list[str]] = []
-
-        class Listening(FakeEngine):
-            def generate(self, request: Request, asked: list[list[str]] = asked) -> Iterator[Chunk]:
-                asked.append([message.content for message in request.messages])
-                yield from super().generate(request)
-
-        run_suite(Responder("m", Listening(answers={"question 0": nothing})), dataclasses.replace(suite, examples=turns))
-        assert asked[-1] == ["question 0", "…", "question 1"]
+        engine = Asked(answers={"question 0": nothing})
+        run_suite(Responder("m", engine), dataclasses.replace(suite, examples=turns))
+        assert engine.conversations[-1] == ["question 0", "…", "question 1"]
 
 
 def test_exact_suite_scores_each_written_answer() -> None:

@@ -127,15 +127,12 @@ def test_a_korean_sentence_that_names_a_choice_and_says_nothing_else_is_that_cho
 
 
 @pytest.mark.parametrize(
-    "answer", ["The answer is positive.", "Answer: Positive", "**Label:** positive", 'The correct label is: "positive"']
-)
-def test_an_english_sentence_that_names_a_choice_and_says_nothing_else_is_that_choice(answer: str) -> None:
-    assert matching_choice(answer, ("negative", "positive")) == 1
-
-
-@pytest.mark.parametrize(
     "answer",
     [
+        "The answer is positive.",
+        "Answer: Positive",
+        "**Label:** positive",
+        'The correct label is: "positive"',
         "`positive`",
         "```\npositive\n```",
         "`Positive`.",
@@ -146,7 +143,7 @@ def test_an_english_sentence_that_names_a_choice_and_says_nothing_else_is_that_c
         "답: <positive>",
     ],
 )
-def test_a_choice_in_signs_of_markup_or_behind_a_number_is_that_choice(answer: str) -> None:
+def test_a_choice_in_a_sentence_that_says_nothing_else_in_markup_or_behind_a_number_is_that_choice(answer: str) -> None:
     assert matching_choice(answer, ("negative", "positive")) == 1
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from homes import write_policy
 from misbehaving import FINE, Act, Server, Silent, say
 from patience import PATIENCE_SECONDS
 
@@ -606,7 +607,7 @@ def test_without_a_budget_nothing_is_counted(serving: Callable[..., Server]) -> 
 
 
 def test_auto_refuses_a_budget_without_a_price(monkeypatch: pytest.MonkeyPatch) -> None:
-    written('local = "fake:"\ncloud = "openai:gpt-99"\nmax_usd_per_day = 2')
+    write_policy('local = "fake:"\ncloud = "openai:gpt-99"\nmax_usd_per_day = 2')
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     for refused in (router.load_auto, functools.partial(router.explain, "hello")):
         with pytest.raises(
@@ -616,11 +617,6 @@ def test_auto_refuses_a_budget_without_a_price(monkeypatch: pytest.MonkeyPatch) 
 
 
 # ---------------------------------------------------------------- the reference `auto`
-def written(text: str) -> None:
-    default_path().parent.mkdir(parents=True, exist_ok=True)
-    default_path().write_text(text, encoding="utf-8")
-
-
 def test_auto_without_a_policy_says_what_to_write() -> None:
     with pytest.raises(UsageError) as raised:
         router.load_auto()
@@ -629,7 +625,7 @@ def test_auto_without_a_policy_says_what_to_write() -> None:
 
 
 def test_auto_is_refused_where_one_model_is_needed() -> None:
-    written('local = "fake:"')
+    write_policy('local = "fake:"')
     with pytest.raises(UsageError) as raised:
         nomoat.load("auto")
     assert raised.value.message == "`auto` chooses between two models, and one is needed here"
@@ -637,7 +633,7 @@ def test_auto_is_refused_where_one_model_is_needed() -> None:
 
 
 def test_auto_answers_here() -> None:
-    written('local = "fake:"')
+    write_policy('local = "fake:"')
     with router.load_auto() as auto:
         assert (auto.ref, auto.complete(said("a b")).text, auto.is_local) == ("auto", "b a", True)
 
@@ -645,7 +641,7 @@ def test_auto_answers_here() -> None:
 def test_auto_follows_its_policy_while_it_runs(serving: Callable[..., Server], caplog: pytest.LogCaptureFixture) -> None:
     server = serving(FINE)
     base = f'local = "fake:"\ncloud = "{server.url}#big"\ndefault = "cloud"\n'
-    written(base)
+    write_policy(base)
     steps = [
         (base, "cloud", "no router is learned; the policy's default is cloud", ""),
         (base + 'names = ["moat"', "local", in_force.NOT_READ, "nothing is sent to the cloud until it is mended"),
@@ -667,7 +663,7 @@ def test_auto_follows_its_policy_while_it_runs(serving: Callable[..., Server], c
     heard: list[Decision] = []
     with router.load_auto(on_decision=heard.append) as auto:
         for content, where, why, said_in_log in steps:
-            written(content) if content is not None else default_path().unlink()
+            write_policy(content) if content is not None else default_path().unlink()
             caplog.clear()
             for _ in range(2):
                 auto.complete(said("a moat"))
@@ -684,12 +680,12 @@ def test_a_local_server_that_is_named_a_gateway_while_auto_runs_is_asked_nothing
 ) -> None:
     server, cloud = serving(FINE), serving(FINE)
     private, words = f'local = "{server.url}#small"\ncloud = "{cloud.url}#big"\ndefault = "cloud"\n', said("010-1234-5678")
-    written(private)
+    write_policy(private)
     with router.load_auto() as auto:
         auto.complete(words)
         monkeypatch.setenv("NOMOAT_GATEWAYS", server.url)
         for policy in (private, private + "# changed"):
-            written(policy)
+            write_policy(policy)
             with pytest.raises(RedirectedError, match=r"\(a gateway, as NOMOAT_GATEWAYS says\) sends on what it is asked"):
                 auto.complete(words)
         assert not auto.is_local
@@ -713,9 +709,9 @@ def test_what_waits_for_a_local_server_is_not_sent_once_it_is_named_a_gateway(
 
 def test_auto_loaded_again_has_the_models_of_its_first_policy_and_follows_the_rest() -> None:
     """A server has planned the memory of those."""
-    written('local = "fake:"')
+    write_policy('local = "fake:"')
     file = PolicyFile()
-    written('local = "no such model"\nnames = ["moat"]')
+    write_policy('local = "no such model"\nnames = ["moat"]')
     for _ in range(2):
         with router.load_auto(file=file) as auto:
             assert auto.engine.decide(said("a moat")).model == "fake:"  # type: ignore[attr-defined]
@@ -725,16 +721,16 @@ def test_auto_loaded_again_has_the_models_of_its_first_policy_and_follows_the_re
 def test_a_budget_that_is_written_while_auto_runs_is_kept(serving: Callable[..., Server]) -> None:
     ref = billed(f"{serving(FINE).url}#big")
     base = f'local = "fake:"\ncloud = "{ref}"\ndefault = "cloud"\n'
-    written(base)
+    write_policy(base)
     heard: list[Decision] = []
     with router.load_auto(on_decision=heard.append) as auto:
         for budgeted in ("", "max_usd_per_day = 0.0016", "max_usd_per_day = 0.0016", "max_usd_per_day = 0.0020", ""):
-            written(base + budgeted)
+            write_policy(base + budgeted)
             auto.complete(SHORT)
         assert [one.where for one in heard] == ["cloud", "cloud", "local", "cloud", "cloud"]
         assert auto.engine.spent_usd == pytest.approx(2 * 0.00025)  # type: ignore[attr-defined]
         prices.own_path().write_text("[[price")  # what it takes is not known any more
-        written(base + "max_usd_per_month = 5")
+        write_policy(base + "max_usd_per_month = 5")
         auto.complete(SHORT)
         assert heard[-1].where == "local"
 
@@ -744,7 +740,7 @@ def test_a_cloud_server_that_is_named_a_gateway_while_auto_runs_is_paid_from_the
 ) -> None:
     """On this machine it is free."""
     server = serving(FINE)
-    written(f'local = "fake:"\ncloud = "{server.url}#big"\ndefault = "cloud"\nmax_usd_per_day = 0.0016\n')
+    write_policy(f'local = "fake:"\ncloud = "{server.url}#big"\ndefault = "cloud"\nmax_usd_per_day = 0.0016\n')
     heard: list[Decision] = []
     with router.load_auto(on_decision=heard.append) as auto:
         auto.complete(SHORT)
@@ -758,7 +754,7 @@ def test_a_cloud_server_that_is_named_a_gateway_while_auto_runs_is_paid_from_the
 def test_while_nobody_knows_which_servers_are_gateways_nothing_is_sent_to_a_cloud_on_this_machine(
     serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    written(f'local = "fake:"\ncloud = "{serving(FINE).url}#big"\ndefault = "cloud"\n')
+    write_policy(f'local = "fake:"\ncloud = "{serving(FINE).url}#big"\ndefault = "cloud"\n')
     with router.load_auto() as auto:
         decide = auto.engine.decide  # type: ignore[attr-defined]
         assert decide(SHORT).where == "cloud"
@@ -777,14 +773,14 @@ def test_a_budget_whose_file_could_not_be_opened_is_tried_again(
     """As on a disk that was full for a while: the policy's file has not changed since."""
     ref = billed(f"{serving(FINE).url}#big")
     base = f'local = "fake:"\ncloud = "{ref}"\ndefault = "cloud"\n'
-    written(base)
+    write_policy(base)
 
     def no_room(*_: object) -> None:
         raise NotEnoughDiskError("no space left on the disk of `runs`")
 
     with router.load_auto() as auto:
         decide = auto.engine.decide  # type: ignore[attr-defined]
-        written(base + "max_usd_per_day = 2")
+        write_policy(base + "max_usd_per_day = 2")
         with monkeypatch.context() as patch:
             patch.setattr(in_force, "Allowance", no_room)
             for _ in range(2):
@@ -804,17 +800,17 @@ def test_a_budget_without_a_price_is_kept_from_when_the_price_is_known(
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     ref = "openai:gpt-99"
     base = f'local = "fake:"\ncloud = "{ref}"\ndefault = "cloud"\n'
-    written(base)
+    write_policy(base)
     with router.load_auto() as auto:
         decide = auto.engine.decide  # type: ignore[attr-defined]
-        written(base + "max_usd_per_day = 2")
+        write_policy(base + "max_usd_per_day = 2")
         for _ in range(3):
             found = decide(SHORT)
             assert (found.where, found.why, found.rule) == ("local", in_force.NOT_COUNTED, "budget")
             auto.engine._followed._again_at -= in_force.AGAIN_SECONDS  # type: ignore[attr-defined]
         (said,) = caplog.messages
         assert said.startswith(f"the price of `{ref}` is not known, and ") and f"\nhint: write it into `{prices.own_path()}`" in said
-        written(base + "max_usd_per_day = 3")
+        write_policy(base + "max_usd_per_day = 3")
         assert decide(SHORT).where == "local" and len(caplog.messages) == 2
         billed(ref)
         auto.engine._followed._again_at -= in_force.AGAIN_SECONDS  # type: ignore[attr-defined]
@@ -823,11 +819,11 @@ def test_a_budget_without_a_price_is_kept_from_when_the_price_is_known(
 
 def test_a_budget_for_what_cannot_be_counted_is_for_the_policy_to_mend(caplog: pytest.LogCaptureFixture) -> None:
     base = f'local = "fake:"\ncloud = "{CLOUD}"\ndefault = "cloud"\n'
-    written(base)
+    write_policy(base)
     billed(CLOUD)
     file = PolicyFile()
     followed = in_force.FollowedPolicy(file.parsed(), Responder("fake:", FakeEngine()), Responder(CLOUD, CloudEngine()), None, file)
-    written(base + "max_usd_per_day = 2")
+    write_policy(base + "max_usd_per_day = 2")
     assert followed.now().only_here == in_force.NOT_READ
     assert caplog.messages == [
         f"what `{CLOUD}` takes cannot be counted, and the policy's budget cannot be kept without it; "
@@ -836,21 +832,21 @@ def test_a_budget_for_what_cannot_be_counted_is_for_the_policy_to_mend(caplog: p
 
 
 def test_a_template_named_for_auto_is_that_of_its_model_here(tiny_gguf: Path) -> None:
-    written(f'local = "{tiny_gguf.as_posix()}"')
+    write_policy(f'local = "{tiny_gguf.as_posix()}"')
     with nomoat.load(tiny_gguf, template="falcon") as asked, router.load_auto(template="falcon") as auto:
         assert auto.template == Detected("falcon", "as asked")
         assert auto.engine.count_tokens(SHORT) == asked.engine.count_tokens(SHORT)
 
 
 def test_auto_looks_at_no_cloud_when_offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    written('local = "fake:"\ncloud = "openai:gpt-4o-mini"\ndefault = "cloud"')
+    write_policy('local = "fake:"\ncloud = "openai:gpt-4o-mini"\ndefault = "cloud"')
     monkeypatch.setenv("NOMOAT_OFFLINE", "1")
     with router.load_auto() as auto:
         assert auto.complete(said("a b")).usage.bytes_out == 0
 
 
 def test_environment_cannot_send_an_allowed_provider_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    written('local = "fake:"\ncloud = "openai:gpt-4o-mini"\nallowed = ["openai"]')
+    write_policy('local = "fake:"\ncloud = "openai:gpt-4o-mini"\nallowed = ["openai"]')
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     monkeypatch.setenv("OPENAI_BASE_URL", "https://evil.example.com/v1")
     with pytest.raises(UsageError, match=r"the policy does not allow to ask `evil\.example\.com`"):
@@ -863,14 +859,14 @@ def test_a_server_does_not_pass_its_clients_key_on(
 ) -> None:
     monkeypatch.setenv("NOMOAT_API_KEY", "clients")
     server = serving(FINE)
-    written(f'local = "{server.url}#small"\ncloud = "{server.url}#big"\ndefault = "{place}"')
+    write_policy(f'local = "{server.url}#small"\ncloud = "{server.url}#big"\ndefault = "{place}"')
     with router.load_auto(as_client=False) as auto:
         auto.complete(said("a b"))
     assert [headers["authorization"] for headers in server.headers] == ["Bearer none"]
 
 
 def test_explain_loads_no_model() -> None:
-    written('local = "no-such-model"\ncloud = "openai:gpt-4o-mini"')
+    write_policy('local = "no-such-model"\ncloud = "openai:gpt-4o-mini"')
     assert router.explain(PRIVATE).kinds == ("phone",)
     with pytest.raises(UsageError, match="the question is of the type int, not a text"):
         router.explain(5)  # type: ignore[arg-type]
@@ -882,7 +878,7 @@ def test_explain_loads_no_model() -> None:
 
 def test_explain_takes_a_cloud_model_on_this_machine_for_free_as_auto_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-    written('local = "small"\ncloud = "openai:my-own"\ndefault = "cloud"\nmax_usd_per_day = 1')
+    write_policy('local = "small"\ncloud = "openai:my-own"\ndefault = "cloud"\nmax_usd_per_day = 1')
     assert router.explain("hello").where == "cloud"
 
 

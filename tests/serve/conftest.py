@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import openai
 import pytest
-from patience import PATIENCE_SECONDS, make_httpx_patient, wait_until
+from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat import net
 from nomoat.engine import importer
@@ -27,10 +27,8 @@ Sdk = Callable[..., openai.OpenAI]
 
 
 @pytest.fixture(autouse=True)
-def plain_httpx(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain `httpx` calls reach loopback, whatever proxy whoever runs the tests has, and wait as long as we do."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    make_httpx_patient(monkeypatch)
+def plain_httpx_everywhere(plain_httpx: None) -> None:
+    """Each test here may ask a server so."""
 
 
 @pytest.fixture

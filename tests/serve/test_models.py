@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import json
 import shutil
 import threading
 import weakref
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import tiny
 from patience import PATIENCE_SECONDS, wait_until
+from reference import CASES, CONTEXT, make_model, write_folder, write_gguf
 
 from nomoat import references, responder
 from nomoat.catalog import cards, memory
@@ -23,7 +25,9 @@ from nomoat.cli import model_facts
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.local import LocalEngine
+from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.remote import remote_engine
+from nomoat.engine.source import open_source
 from nomoat.errors import BadFileError, NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
 from nomoat.records import Request
 from nomoat.responder import Responder
@@ -537,3 +541,28 @@ def test_show_and_serve_count_the_same_memory_of_what_is_pulled(tiny_gguf: Path,
     for context in (None, tiny.CONTEXT // 2, 100 * tiny.CONTEXT):
         assert model_facts.card_need(cards.card("smollm2-135m"), context) == responder.memory_need("smollm2-135m", context)
     assert model_facts.card_need(cards.card("qwen2.5-7b"), None) == memory.memory_need(cards.card("qwen2.5-7b"))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_show_and_serve_count_the_same_memory_of_every_family(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of LongRoPE the context asked for decides which factors run, and with that which texts."""
+    path = write_gguf(tmp_path / "model.gguf", CASES[name], make_model(CASES[name]))
+    monkeypatch.setattr("nomoat.catalog.pull.find_installed", lambda ref: path)
+    of_family = replace(cards.card("smollm2-135m"), architecture=CASES[name].arch)
+    for context in (None, CONTEXT, None):  # the last from the notes of the first
+        served = responder.memory_need(str(path), context)
+        assert model_facts.file_need(open_source(path), context) == (served, CONTEXT)
+        assert model_facts.card_need(of_family, context) == served
+    monkeypatch.setenv("NOMOAT_CONTEXT_TOKENS", str(CONTEXT))
+    assert model_facts.card_need(of_family, None) == responder.memory_need(str(path), CONTEXT)
+
+
+def test_show_and_serve_count_the_same_memory_of_what_optimum_intel_converts(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path, "llama")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "olmo"}))
+    source = ForeignFolder(folder)
+    for context in (None, 64):
+        need, longest = model_facts.file_need(source, context)
+        assert (need, longest) == (responder._need_of(source, context), CONTEXT)
+    assert model_facts.can_run(source)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 from leaving import endless
 from patience import PATIENCE_SECONDS, wait_until
-from scripted import ScriptedEngine
+from scripted import Asked, ScriptedEngine
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -21,7 +21,7 @@ from selenium.webdriver.support.ui import Select
 
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import RemoteError
-from nomoat.records import Chunk, Request, Usage
+from nomoat.records import Chunk, Usage
 from nomoat.responder import Responder
 from nomoat.route.policy import Policy
 from nomoat.route.router import RouterEngine
@@ -471,16 +471,10 @@ def test_the_question_s_box_shows_its_whole_text_also_when_the_window_gets_narro
 def test_a_model_tuned_on_a_table_is_told_and_asked_by_itself_in_its_words_where_that_is_chosen(
     page: Page, start: Start, said: str
 ) -> None:
-    asked: list[tuple[str, ...]] = []
-
-    class Listening(FakeEngine):
-        def generate(self, request: Request) -> Iterator[Chunk]:
-            asked.append(tuple(message.content for message in request.messages))
-            return super().generate(request)
-
+    engine = Asked()
     question = "Which {text}?\n\nText: {text}\nLabel:"
     whole = "Which {text}?\n\nText: x\nLabel:"
-    page.open(start({"plain": Responder("plain", FakeEngine()), "t": Responder("t", Listening(), question=question)}))
+    page.open(start({"plain": Responder("plain", FakeEngine()), "t": Responder("t", engine, question=question)}))
     page.until("#model", "t")
     assert said not in page.find("#about").text and not page.find("#words").is_displayed()
     Select(page.find("#model")).select_by_value("t")
@@ -497,7 +491,7 @@ def test_a_model_tuned_on_a_table_is_told_and_asked_by_itself_in_its_words_where
     assert page.find("#as-tuned").is_selected()
     ask("x", 2)
     assert page.all("article.user")[-1].text == whole
-    assert asked == [("x",), (whole,)]
+    assert engine.conversations == [["x"], [whole]]
 
 
 def test_a_speed_is_told_of_what_came_bit_by_bit_alone(page: Page, start: Start) -> None:

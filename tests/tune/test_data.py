@@ -344,3 +344,33 @@ def test_one_object_over_several_lines_is_one_lesson(tmp_path: Path) -> None:
     assert (lesson.where, lesson.learned) == ("entry 1", [1])
     with pytest.raises(DataError, match="line 2: not JSON"):
         read(write(tmp_path / "two.jsonl", json.dumps({"messages": CHAT}) + "\n{"))
+
+
+@pytest.mark.parametrize("field", ["messages", "conversations"])
+def test_chats_are_read_as_they_are_answered_to(tmp_path: Path, field: str) -> None:
+    """With the role `developer` and texts in parts; and under the name that ShareGPT's turns have, as on the hub."""
+    parts = [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]
+    chat = [{"role": "developer", "content": "Be."}, {"role": "user", "content": parts}, CHAT[1]]
+    found = read(write(tmp_path / "c.jsonl", json.dumps({field: chat}) + "\n"))
+    said = [(message.role, message.content) for message in found.lessons[0].messages]
+    assert said == [("system", "Be."), ("user", "h\ni"), ("assistant", "ho")]
+    assert (found.format, found.lessons[0].learned) == ("OpenAI chats", [2])
+    path = write(tmp_path / "c.jsonl", json.dumps({field: [{"role": "bot", "content": "hi"}]}) + "\n")
+    with pytest.raises(DataError, match="line 1: a message has role 'bot' and content of type str"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [({"type": "image_url", "image_url": {"url": "x"}}, "'image_url'"), ({"type": "text"}, "'text'"), ({"text": "hi"}, "None")],
+)
+def test_a_part_that_is_no_text_is_named(tmp_path: Path, part: dict[str, Any], kind: str) -> None:
+    chat = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, part]}, CHAT[1]]
+    path = write(tmp_path / "c.jsonl", json.dumps({"messages": chat}) + "\n")
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert caught.value.message == f"`{path}`, line 1: a message holds a part of type {kind}, and nomoat learns texts"
+    assert caught.value.hint == 'leave the conversation out, or write the part as {"type": "text", "text": ...}'
+    for content in ([], ["hi"]):
+        with pytest.raises(DataError, match="a message has role 'user' and content of type list"):
+            read(write(path, json.dumps({"messages": [{"role": "user", "content": content}, CHAT[1]]}) + "\n"))

@@ -13,7 +13,7 @@ from typing import Any
 import learning
 import pytest
 import torch
-from learning import COLUMNS, facts_of, weights
+from learning import COLUMNS, facts_of, stopping_at, weights
 from tiny import ADAPTED, LAYERS, TEMPLATE, write_adapter, write_tiny_gguf
 from typer.testing import CliRunner
 
@@ -24,7 +24,7 @@ from nomoat.engine import arch as architectures
 from nomoat.engine import sandbox
 from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import UnsupportedError, UsageError
-from nomoat.tune import adapter, prepare, train
+from nomoat.tune import adapter, prepare
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 COMMAND_COLUMNS = ["--input-column", "text", "--label-column", "label"]
@@ -170,32 +170,24 @@ def test_an_adapter_of_another_form_is_refused_and_told_why(tiny_gguf: Path, tab
 
 
 def test_it_is_resumed_with_the_adapter_it_began_with_only(tiny_gguf: Path, table: Path) -> None:
-    def stop(progress: train.Progress) -> None:
-        if progress.step == 3:
-            raise KeyboardInterrupt
-
     tune(tiny_gguf, table, "first")
     options = {"settings": prepare.Settings(epochs=0.5, learning_rate=5e-3)}
     whole = weights(tune(f"{tiny_gguf}+first", table, "whole", **options))
     with pytest.raises(KeyboardInterrupt):
-        tune(f"{tiny_gguf}+first", table, "parts", on_progress=stop, **options)
+        tune(f"{tiny_gguf}+first", table, "parts", on_progress=stopping_at(3), **options)
     parts = weights(tune(f"{tiny_gguf}+first", table, "parts", resume=True, **options))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     with pytest.raises(KeyboardInterrupt):
-        tune(f"{tiny_gguf}+first", table, "parts", on_progress=stop, replace=True, **options)
+        tune(f"{tiny_gguf}+first", table, "parts", on_progress=stopping_at(3), replace=True, **options)
     tune(tiny_gguf, table, "first", settings=prepare.Settings(rank=4, layers=2, epochs=1e-3), replace=True)
     with pytest.raises(UsageError, match="was begun with start first"):
         tune(f"{tiny_gguf}+first", table, "parts", resume=True, replace=True, **options)
 
 
 def test_a_validation_file_that_was_changed_is_no_longer_the_same_training(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
-    def stop(progress: train.Progress) -> None:
-        if progress.step == 3:
-            raise KeyboardInterrupt
-
     held_out = write_table(tmp_path / "held_out.csv", texts="abc")
     with pytest.raises(KeyboardInterrupt):
-        tune(tiny_gguf, table, "parts", validation=held_out, on_progress=stop)
+        tune(tiny_gguf, table, "parts", validation=held_out, on_progress=stopping_at(3))
     write_table(held_out, texts="def")
     with pytest.raises(UsageError) as caught:
         tune(tiny_gguf, table, "parts", validation=held_out, resume=True)
@@ -209,12 +201,8 @@ def test_a_validation_file_that_was_changed_is_no_longer_the_same_training(tiny_
 
 
 def interrupted(base: Path, table: Path, **options: Any) -> None:
-    def stop(progress: train.Progress) -> None:
-        if progress.step == 1:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        tune(base, table, "parts", on_progress=stop, **options)
+        tune(base, table, "parts", on_progress=stopping_at(1), **options)
 
 
 def test_a_training_of_rows_is_resumed_with_the_same_rows_and_keeps_none_of_them(tiny_gguf: Path, tmp_path: Path) -> None:
@@ -222,12 +210,8 @@ def test_a_training_of_rows_is_resumed_with_the_same_rows_and_keeps_none_of_them
     settings: dict[str, Any] = {"rank": 4, "layers": 2, "epochs": 1}
     whole = nomoat.tune(str(tiny_gguf), rows, name="whole", **settings, **COLUMNS)
 
-    def stop(progress: train.Progress) -> None:
-        if progress.step == 3:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        nomoat.tune(str(tiny_gguf), iter(rows), name="parts", on_progress=stop, **settings, **COLUMNS)
+        nomoat.tune(str(tiny_gguf), iter(rows), name="parts", on_progress=stopping_at(3), **settings, **COLUMNS)
     with pytest.raises(UsageError, match=r"^`rows` has changed since the interrupted training of `parts` began"):
         nomoat.tune(str(tiny_gguf), rows[1:], name="parts", resume=True, **settings, **COLUMNS)
     parts = nomoat.tune(str(tiny_gguf), iter(rows), name="parts", resume=True, **settings, **COLUMNS)

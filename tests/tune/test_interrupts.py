@@ -17,11 +17,13 @@ from typing import Any
 import learning
 import pytest
 import torch
+import typer
 from learning import weights
 
 from nomoat import hardware, paths
-from nomoat.errors import BadFileError, NotEnoughDiskError, NotEnoughMemoryError
-from nomoat.tune import adapter, interrupts, train
+from nomoat.cli.tune import learn_with_bar
+from nomoat.errors import BadFileError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
+from nomoat.tune import adapter, interrupts, prepare, train
 from nomoat.tune.samples import Sample
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
@@ -128,6 +130,64 @@ def test_a_new_training_forgets_the_interrupted_one_of_its_name(tiny_gguf: Path,
         tune(tiny_gguf, table, settings=train.Settings(rank=8), on_progress=stop)
     assert not adapter.can_resume("colours")
     assert list(paths.adapters().iterdir()) == []
+
+
+@pytest.mark.parametrize("refused", ["memory", "cluster", "weights"])
+def test_a_training_that_cannot_begin_leaves_the_interrupted_one_of_its_name(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_gguf, table, on_progress=lambda progress: stop() if progress.step == 3 else None)
+    if refused == "memory":
+        monkeypatch.setattr(hardware, "memory_available_bytes", lambda: hardware.Detected(5 * 10**8, "set by the test"))
+        with pytest.raises(NotEnoughMemoryError):
+            tune(tiny_gguf, table)
+    elif refused == "cluster":
+        monkeypatch.setattr(train, "crew", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tune(tiny_gguf, table)
+    else:
+        monkeypatch.setattr(train.Run, "_open", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tune(tiny_gguf, table)
+    assert adapter.can_resume("colours")
+
+
+def test_a_signal_while_the_adapter_is_written_leaves_it_whole_and_no_state(
+    tiny_gguf: Path, table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else --resume, which Ctrl-C names, would find both, and refuse."""
+    save = adapter.save
+
+    def interrupted(*given: Any) -> None:
+        save(*given)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(adapter, "save", interrupted)
+    prepared = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **learning.COLUMNS)
+    with pytest.raises(typer.Exit) as caught:
+        learn_with_bar(prepared, name="colours")
+    assert caught.value.exit_code == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped when all was done: the adapter is written"
+    assert [path.name for path in paths.adapters().iterdir()] == ["colours"]
+
+
+def test_killed_behind_the_adapter_and_before_its_state_was_removed_it_says_what_is_there(
+    tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = weights(uninterrupted(SETTINGS))
+    with monkeypatch.context() as patch:
+        patch.setattr(adapter.Checkpoint, "remove", lambda _: None)
+        tune(tiny_gguf, table)
+    with pytest.raises(UsageError, match="there is an adapter `colours` already") as caught:
+        tune(tiny_gguf, table, resume=True)
+    assert caught.value.hint == (
+        "if the training was stopped while it wrote the adapter, this is what it has learned; "
+        "else --replace it with what comes of going on (in Python: `replace`)"
+    )
+    written = weights(tune(tiny_gguf, table, resume=True, replace=True))
+    assert all(torch.equal(whole[name], written[name]) for name in whole)
+    assert not adapter.can_resume("colours")
 
 
 @pytest.mark.parametrize(

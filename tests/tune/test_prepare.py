@@ -14,7 +14,7 @@ from nomoat import paths
 from nomoat.catalog import cards, sidecar
 from nomoat.cli.tune import say_survey
 from nomoat.engine.gguf import GGUFFile
-from nomoat.engine.tokenizer import from_metadata
+from nomoat.engine.tokenizer import Tokenizer, from_metadata
 from nomoat.errors import BadFileError, DataError, UnsupportedError, UsageError
 from nomoat.labelling import kept_question, label_instruction
 from nomoat.records import Message, Parent
@@ -238,7 +238,7 @@ def test_a_conversation_is_one_row_of_tokens_with_every_answer_learned(tiny_gguf
     tokenizer = from_metadata(GGUFFile(tiny_gguf).metadata)
     turns = [("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "farewell")]
     messages = tuple(Message(role=role, content=content) for role, content in turns)  # type: ignore[arg-type]
-    (sample,) = samples.encode(Lesson(messages=messages, where="line 1"), tokenizer)
+    (sample,) = samples.encode(Lesson(messages=messages, where="line 1"), tokenizer, 256)
     learned = [tokenizer.decode(sample.tokens[start:stop]) for start, stop in sample.answers]
     assert learned == ["hello", "farewell"]
     assert all(sample.tokens[stop - 1] == tokenizer.special.eos_id for _, stop in sample.answers)
@@ -250,7 +250,7 @@ def test_an_answer_that_is_not_learned_is_read_like_a_question(tiny_gguf: Path) 
     tokenizer = from_metadata(GGUFFile(tiny_gguf).metadata)
     turns = [("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "farewell"), ("user", "?"), ("assistant", "!")]
     messages = tuple(Message(role=role, content=content) for role, content in turns)  # type: ignore[arg-type]
-    (sample,) = samples.encode(Lesson(messages=messages, where="line 1", not_learned=(1,)), tokenizer)
+    (sample,) = samples.encode(Lesson(messages=messages, where="line 1", not_learned=(1,)), tokenizer, 256)
     assert [tokenizer.decode(sample.tokens[start:stop]) for start, stop in sample.answers] == ["farewell", "!"]
     assert sample.tokens[: sample.answers[1][0]] == tokenizer.encode(tokenizer.render(messages[:5]))
 
@@ -260,8 +260,74 @@ def test_a_template_that_rewrites_earlier_turns_gives_a_row_for_each_answer(tiny
     tokenizer.chat_template = "{{ messages | length }}:{{ messages[-1].content }}>"
     turns = [("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "farewell")]
     messages = tuple(Message(role=role, content=content) for role, content in turns)  # type: ignore[arg-type]
-    rows = samples.encode(Lesson(messages=messages, where="line 1"), tokenizer)
+    rows = samples.encode(Lesson(messages=messages, where="line 1"), tokenizer, 256)
     assert [tokenizer.decode(row.tokens[slice(*row.answers[0])]) for row in rows] == ["hello", "farewell"]
+
+
+CHAT = tuple(
+    Message(role=role, content=content)  # type: ignore[arg-type]
+    for role, content in [
+        ("user", "hi"),
+        ("assistant", "hello"),
+        ("user", "bye"),
+        ("assistant", "<b>"),
+        ("user", "?"),
+        ("assistant", "!"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "rows"),
+    [
+        ("{% for m in messages %}{{ m.role }}:{{ m.content }}<end>{% endfor %}assistant:", [[1, 3, 5]]),
+        ("{% for m in messages %}{{ m.role }}:{{ m.content }}{% endfor %}assistant:", [[1, 3, 5]]),
+        ("{% for m in messages %}{{ m.role }}:{{ m.content | replace('<b>', 'b') }}\n{% endfor %}assistant:", [[3], [1, 5]]),
+        ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:", [[1], [3], [5]]),
+        ("{% for m in messages %}{{ m.content if loop.first or m.role == 'assistant' }}{% endfor %}", [[3], [1, 5]]),
+    ],
+    ids=["another end than the model's", "no end", "an answer is written otherwise", "a blank before each", "nothing between"],
+)
+def test_each_answer_is_learned_behind_the_tokens_it_is_served_behind_in_as_few_rows_as_can_be(
+    tiny_gguf: Path, template: str, rows: list[list[int]]
+) -> None:
+    """And what ends it is the model's own end token, whatever stands there to be read."""
+    tokenizer = from_metadata(GGUFFile(tiny_gguf).metadata)
+    tokenizer.chat_template = template
+    made = samples.encode(Lesson(messages=CHAT, where="line 1"), tokenizer, 256)
+    assert len(made) == len(rows)
+    _, targets = samples.side_by_side(made, 0)
+    for sample, row_T, places in zip(made, targets, rows, strict=True):
+        for (start, stop), at in zip(sample.answers, places, strict=True):
+            assert sample.tokens[:start] == tokenizer.encode(tokenizer.render(CHAT[:at]))
+            assert list(row_T[start - 1 : stop - 1]) == [*tokenizer.encode(CHAT[at].content), tokenizer.special.eos_id]
+        assert (row_T != samples.NOT_LEARNED).sum() == sample.num_learned
+
+
+def test_a_conversation_of_several_rows_is_said_and_counted(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_chats(tmp_path / "c.jsonl", *(f"|hi {n}|a|on {n}|b|out {n}|c" for n in range(20)))
+    said = "rows: 60 of 20 conversations: with this chat template some answers are other tokens when they are read later on"
+    for template, num_rows in ((None, 20), ("gemma", 20), ("vicuna_v1.1", 60)):
+        prepared = prepare(str(tiny_gguf), path, template=template)
+        assert prepared.survey.num_rows == num_rows
+        say_survey(prepared)
+        assert (said in capsys.readouterr().err) == (num_rows == 60)
+
+
+def test_of_a_conversation_that_is_too_long_one_prompt_alone_is_written(
+    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[int] = []
+    render = Tokenizer.render
+    monkeypatch.setattr(
+        Tokenizer, "render", lambda self, messages, *given: (rendered.append(len(messages)), render(self, messages, *given))[1]
+    )
+    path = write_chats(tmp_path / "c.jsonl", "|" + "|".join(["some words"] * 60))
+    with pytest.raises(DataError, match=r"line 1: 1,\d+ tokens, and the model's context is 256"):
+        prepare(str(tiny_gguf), path)
+    assert rendered == [59]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import openvino as ov
 import pytest
 import tiny
 import torch
-from learning import COLOURS, COLUMNS, facts_of, weights
+from learning import COLOURS, COLUMNS, facts_of, stopping_at, weights
 from patience import PATIENCE_SECONDS
 from reference import model_of_gguf, our_logits, write_folder
 from safetensors.torch import load_file, save_file
@@ -38,7 +38,7 @@ from nomoat.labelling import label_task_messages
 from nomoat.records import Request
 from nomoat.tune import adapter, execution, kernels, prepare, qlora, train
 from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, side_by_side, wanted
-from nomoat.tune.validation import is_better, num_evaluations
+from nomoat.tune.validation import is_better, is_clearly_worse, num_evaluations
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 SETTINGS = train.Settings(rank=4, epochs=2, learning_rate=5e-3)
@@ -137,12 +137,8 @@ def test_a_folder_of_the_hub_is_tuned_and_peft_puts_the_adapter_on_it(table: Pat
 def test_a_folder_whose_weights_have_changed_is_not_resumed(table: Path, tmp_path: Path) -> None:
     _, base = write_folder(tmp_path / "model", "llama")
 
-    def stop(progress: train.Progress) -> None:
-        if progress.step == 3:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        tune(base, table, on_progress=stop)
+        tune(base, table, on_progress=stopping_at(3))
     path = base / "model.safetensors"
     save_file({name: value + 1 for name, value in load_file(path).items()}, path, metadata={"format": "pt"})
     with pytest.raises(UsageError, match="has changed since the interrupted training"):
@@ -206,12 +202,8 @@ def test_an_interrupted_training_resumes_to_the_weights_of_an_uninterrupted_one(
     settings = train.Settings(rank=4, epochs=1, learning_rate=5e-3, layers=2, noise=noise)
     whole = weights(tune(tiny_gguf, table, "whole", settings=settings))
 
-    def stop_at_seven(progress: train.Progress) -> None:
-        if progress.step == 7:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        tune(tiny_gguf, table, "parts", settings=settings, on_progress=stop_at_seven)
+        tune(tiny_gguf, table, "parts", settings=settings, on_progress=stopping_at(7))
     assert not (paths.adapters() / "parts").exists()
     assert are_equal(weights(tune(tiny_gguf, table, "parts", settings=settings, resume=True)), whole)
 
@@ -433,6 +425,18 @@ def test_scores_that_are_capped_are_in_the_memory_needed(tiny_gguf: Path, table:
         assert needed - need == layers * more
 
 
+@pytest.mark.parametrize(("expanded", "measured"), [(True, 651e6), (False, 610e6)])
+def test_masks_and_scores_with_alibi_are_in_the_memory_needed(tiny_gguf: Path, table: Path, expanded: bool, measured: float) -> None:
+    """A row of 3,072 tokens in f32, two layers of four heads: peaks of a tiny BLOOM beyond those of 64 tokens, on a Xeon."""
+    plain = with_tokens(prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS), 3072, 1)
+    plain = replace(plain, sizes=replace(plain.sizes, heads=4), settings=replace(plain.settings, layers=2))
+    alibi = replace(plain, arch=replace(plain.arch, positions="alibi"))
+    need, needed = (execution._bytes_needed(one, "float32", expanded=expanded) for one in (plain, alibi))
+    mask = 4 * 3072**2
+    assert needed - need == pytest.approx(3 * mask + (4 if expanded else 3) * 4 * mask, rel=0.01)
+    assert measured < needed - execution.PYTORCH_BYTES < 1.5 * measured
+
+
 def with_tokens(prepared: prepare.Prepared, length: int, count: int, *, shared: int = 0) -> prepare.Prepared:
     """The training with `count` lessons a step of so many tokens, eight of them learned, that begin with `shared` ones."""
     rows = [[1] * shared + [2 + n] * (length - shared) for n in range(count)]
@@ -508,7 +512,8 @@ def test_each_row_s_copy_of_the_shared_beginning_is_in_the_memory_needed(
     a_token = 4 * (12 * plain.sizes.width + 4 * plain.sizes.hidden)
     scores = 4 * 40 if length * 40 <= 128 * 256 else 0
     copies = 8 * shared * 4 * (2 * heads * 16 + scores)
-    assert needed - need == (shared * a_token + copies) * plain.settings.layers
+    masks = 4 * (shared**2 + 40 * length - 40**2)
+    assert needed - need == (shared * a_token + copies) * plain.settings.layers + masks
 
 
 @pytest.mark.usefixtures("kernels")
@@ -665,12 +670,8 @@ def test_progress_is_told_in_each_stage(tiny_gguf: Path, table: Path) -> None:
 def test_a_resumed_training_goes_the_way_it_began(tiny_gguf: Path, table: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With less memory free than at first; what the frozen layers say is still kept, and the weights are the same to the last bit."""
 
-    def stop_at_seven(progress: train.Progress) -> None:
-        if progress.step == 7:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        tune(tiny_gguf, table, on_progress=stop_at_seven)
+        tune(tiny_gguf, table, on_progress=stopping_at(7))
     monkeypatch.setattr(execution, "choose_plan", lambda *_: pytest.fail("decided anew"))
     assert are_equal(weights(tune(tiny_gguf, table, resume=True)), weights(whole))
 
@@ -731,6 +732,19 @@ def test_the_best_look_is_kept_and_learning_stops_when_it_no_longer_helps(
 def test_of_looks_with_about_as_many_right_answers_the_loss_decides(evaluation: tuple[float, int], expected: bool) -> None:
     kept = {"held_out": 0.112, "right": 178}
     assert is_better({"held_out": evaluation[0], "right": evaluation[1]}, kept, 200) is expected
+
+
+@pytest.mark.parametrize(
+    ("rights", "loss", "expected"),
+    [((181, 180), 0.3, False), ((181, 179), 0.3, False), ((181, 178), 0.3, True), ((181, 178), 0.2, False), ((0, 0), 0.3, True),
+     ((2, 0), 0.3, True), ((0, 3), 0.3, False)],
+    ids=["one fewer", "two fewer", "clearly fewer", "no higher loss", "none was right", "hardly any was right", "now some are"],
+)  # fmt: skip
+def test_a_look_is_clearly_worse_in_both_or_where_hardly_any_answer_is_right_in_loss(
+    rights: tuple[int, int], loss: float, expected: bool
+) -> None:
+    before = [{"held_out": 0.2, "right": 0}, {"held_out": 0.25, "right": rights[0]}]
+    assert is_clearly_worse({"held_out": loss, "right": rights[1]}, before, 200) is expected
 
 
 def test_the_answers_of_a_conversation_are_one_lesson_in_what_is_said_of_the_change(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ log = logging.getLogger("nomoat.asking")
 class Collected:
     """Answers by request; those of `reused` were in the store. `failed`: those that failed of themselves, and why; `ended`: why others
     were not asked (again). `failure` is why some requests have no answer: the first of these reasons, or the end of the budget.
-    `lost`: how many calls for a request, ever, may have been billed and brought no answer that was kept.
+    `lost`: how many calls for a request, ever, may have been billed and brought no answer that was kept. `cut`: those whose stored
+    answer the context of a model on this machine ended, which has room for more now.
     """
 
     answers: dict[Request, Completion] = field(default_factory=dict)
@@ -53,6 +54,7 @@ class Collected:
     failed: dict[Request, NomoatError] = field(default_factory=dict)
     ended: list[BudgetReachedError] = field(default_factory=list)
     lost: dict[Request, int] = field(default_factory=dict)
+    cut: set[Request] = field(default_factory=set)
     num_reused: int = 0
     failure: NomoatError | None = None
 
@@ -119,9 +121,22 @@ def collect(
 def _look(model: Responder, requests: Iterable[Request], collected: Collected, store: AnswerStore) -> None:
     """Add the answers that are in the store by now."""
     for request in requests:
-        if request not in collected.answers and (stored := store.answer(model.digest, request)) is not None:
+        if request in collected.answers or (stored := store.answer(model.digest, request)) is None:
+            continue
+        if _has_room_for_more(model, request, stored):
+            collected.cut.add(request)
+        else:
             collected.answers[request] = stored
             collected.reused.add(request)
+
+
+def _has_room_for_more(model: Responder, request: Request, answer: Completion) -> bool:
+    """Whether a shorter context than the model's now ended the answer."""
+    context, usage = model.engine.context_tokens, answer.usage
+    if not model.is_local or context is None or answer.finish_reason != "length":
+        return False
+    wanted = context if request.max_new_tokens is None else request.max_new_tokens
+    return usage.completion_tokens < min(wanted, context - usage.prompt_tokens)
 
 
 @contextmanager
@@ -291,7 +306,7 @@ def _ask(
                 raise
             return error
         with unkept.noted(model, request, completion):
-            is_first = store.save_answer(model.digest, request, completion, is_paid=takes_money)
+            is_first = store.save_answer(model.digest, request, completion, is_paid=takes_money, replace=request in collected.cut)
         in_a_row.went_well()
         if is_first:
             spending.count_answer(model, request, completion)

@@ -114,10 +114,13 @@ class AnswerStore:
             (version,) = db.execute("PRAGMA data_version").fetchone()  # of what other connections write
             return db.total_changes, int(version)
 
-    def save_answer(self, model_digest: str, request: Request, completion: Completion, *, is_paid: bool = True) -> bool:
-        """Keep an answer, and return True. If there is one already, that one stays. `is_paid`: it may have cost money."""
-        value = dataclasses.asdict(completion)
-        return self._put(_key("answer", model_digest, request), model_digest, request, value, is_paid=is_paid)
+    def save_answer(
+        self, model_digest: str, request: Request, completion: Completion, *, is_paid: bool = True, replace: bool = False
+    ) -> bool:
+        """Keep an answer, and return True. If there is one already, that one stays, but to `replace` it. `is_paid`: it may have cost
+        money."""
+        key, value = _key("answer", model_digest, request), dataclasses.asdict(completion)
+        return self._put(key, model_digest, request, value, is_paid=is_paid, replace=replace)
 
     def asked_before(self, model_digest: str, seeds: range, asked_with: Callable[[int], Request]) -> list[Request]:
         """Those of the requests, one with each of these seeds, that have an answer of this model or a lost call.
@@ -289,11 +292,13 @@ class AnswerStore:
             row = db.execute("SELECT CAST(answer AS BLOB) FROM answers WHERE key = ?", (key,)).fetchone()
         return None if row is None else _opened(key, json.loads(row[0].decode()))
 
-    def _put(self, key: str, model_digest: str, request: Request, value: dict[str, Any], *, is_paid: bool) -> bool:
-        """Whether nothing was there."""
+    def _put(
+        self, key: str, model_digest: str, request: Request, value: dict[str, Any], *, is_paid: bool, replace: bool = False
+    ) -> bool:
+        """Whether it is there now: nothing was, or it was to be replaced."""
         row = (key, model_digest, _dumps(_told(request)), _sealed(key, value), time.time())
         with self._db.turn() if is_paid else self._db.quick_turn() as db:
-            return db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row).rowcount > 0
+            return db.execute(f"INSERT OR {'REPLACE' if replace else 'IGNORE'} INTO answers VALUES (?, ?, ?, ?, ?)", row).rowcount > 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 from nomoat import footprint, references
 from nomoat import responder as responders
@@ -28,7 +29,7 @@ PROMPT_TOKENS = 512
 NEW_TOKENS = 64
 FEWEST_NEW_TOKENS = 16  # of a shorter answer the speed says little
 DRAWN_AT, DRAWN_FROM = 2.0, 64  # the temperature; the likeliest tokens
-WORDS = ("river", "stone", "tower", "market", "winter", "garden", "letter", "window", "bridge", "forest", "paper", "silver")
+LETTERS = range(3, 9)  # of a prompt's words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,18 +114,21 @@ def measure_model(
 
 
 def request_for(prompt: str, *, seed: int) -> Request:
-    """An answer drawn from nearly all words alike, of which none can be guessed beforehand: so a pass gives one token."""
+    """An answer drawn from nearly all words alike, of which hardly any can be guessed beforehand: a pass gives one token."""
     return Request(prompt=prompt, max_new_tokens=NEW_TOKENS, temperature=DRAWN_AT, top_k=DRAWN_FROM, seed=seed)
 
 
 def fresh_prompt(model: Responder, turn: int) -> str:
-    """Words that no other turn begins with: about 512 tokens, or what leaves room for an answer in a short context."""
+    """Letters drawn by chance, in which hardly any two tokens come twice, so that no answer is guessed from them, and no other turn
+    begins alike: about 512 tokens, or what leaves room for an answer in a short context.
+    """
     context_tokens = model.engine.context_tokens
     wanted = PROMPT_TOKENS if context_tokens is None else min(PROMPT_TOKENS, context_tokens - NEW_TOKENS)
-    words = random.Random(turn)
-    text = f"{WORDS[turn % len(WORDS)]}{turn}"
+    chance = random.Random(turn)
+    text = f"{turn}"
     while True:
-        longer = f"{text} {' '.join(words.choices(WORDS, k=8))}"
+        words = ("".join(chance.choices(ascii_lowercase, k=chance.choice(LETTERS))) for _ in range(4))
+        longer = f"{text} {' '.join(words)}"
         if model.engine.count_tokens(Request(prompt=longer)) > wanted:
             return text
         text = longer
@@ -132,11 +136,10 @@ def fresh_prompt(model: Responder, turn: int) -> str:
 
 def weights_of(file: ModelSource) -> Weights:
     """What the engine makes of a file's matrices at the quality that is set."""
-    from nomoat.engine.graph import head_tensor
+    from nomoat.engine.graph import output_tensor
 
     stored = importer.planned(file)
     sizes = importer.read_sizes(file)
-    _, output = head_tensor(file)
     family = str(file.require("general.architecture"))
     kv_sizes = footprint.foretold_kv_sizes(family, sizes.head_dim, keeps_codes=stored.has_tiles, quality=stored.quality)
     matrices = {name: tensor for name, tensor in file.tensors.items() if tensor.is_matrix}
@@ -147,7 +150,7 @@ def weights_of(file: ModelSource) -> Weights:
         return sizes.experts_chosen / sizes.experts if len(tensor.shape) == 3 else 1
 
     return Weights(
-        read_bytes=round(sum(stored.tensor_bytes(tensor) * asked(tensor) for tensor in [*layers, matrices[output]])),
+        read_bytes=round(sum(stored.tensor_bytes(tensor) * asked(tensor) for tensor in [*layers, matrices[output_tensor(file)]])),
         cache_bytes=footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim, kv_sizes),
         layer_weights=round(sum(tensor.num_values * asked(tensor) for tensor in layers)),
         stored_as=f"{stored} (quality {stored.quality}: {stored.reason})",

@@ -32,6 +32,13 @@ def runs_here(architecture: str | None) -> bool:
     return architecture in known()
 
 
+def can_run(source: ModelSource) -> bool:
+    """Whether an opened model runs here, if only by optimum-intel."""
+    from nomoat.engine.optimum import ForeignFolder
+
+    return isinstance(source, ForeignFolder) or runs_here(architecture_of(source))
+
+
 def card_facts(card: ModelCard, need: memory.MemoryNeed | None) -> dict[str, Any]:
     """A card with all that is computed for it here, as plain data. `need`: its `card_need`."""
     return _row(card, licences.chain(card), need, pull.find_installed(card.id))
@@ -42,7 +49,7 @@ def card_need(card: ModelCard, context_tokens: int | None) -> memory.MemoryNeed 
     path = pull.find_installed(card.id)
     if path is not None and runs_here(card.architecture):
         with suppress(NomoatError, OSError):  # a damaged file, or one that goes meanwhile
-            return memory.need_at(_remembered_sizes(path), context_tokens)
+            return memory.need_at(_remembered_sizes(path, context_tokens), context_tokens)
     return memory.memory_need(card, context_tokens)
 
 
@@ -52,14 +59,14 @@ def pulled_facts(model: pull.Installed, context_tokens: int | None) -> dict[str,
 
     origin = Source(url=model.ref, file_name=model.path.name, size_bytes=model.size_bytes)
     card = ModelCard(id=model.ref, title=model.path.name, developer="", released="", licence="unknown", sources=(origin,))
-    need = None
+    need, runs = None, False
     try:
         source = open_source(model.path)
-        need, longest = file_need(source, context_tokens)
+        (need, longest), runs = file_need(source, context_tokens), can_run(source)
         card = replace(card, parameters=source.num_values, architecture=architecture_of(source), context_tokens=longest)
     except NomoatError as exc:
         card = replace(card, notes=exc.message)
-    return _row(card, licences.chain(None), need, model.path)
+    return _row(card, licences.chain(None), need, model.path) | {"runs_here": runs}
 
 
 def adapter_facts(folder: Path, models: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -118,30 +125,35 @@ def architecture_of(source: ModelSource) -> str:
 
 def file_need(source: ModelSource, context_tokens: int | None) -> tuple[memory.MemoryNeed, int | None]:
     """The memory an opened model takes, and its longest context where it says it. Raises BadFileError, UnsupportedError."""
-    sizes = _sizes_of(source)
-    return memory.need_at(sizes, context_tokens), sizes.context_tokens
+    sizes, longest = _sizes_of(source, context_tokens), source.metadata.get(f"{architecture_of(source)}.context_length")
+    longest = (
+        max(longest, sizes.context_tokens or 0) if isinstance(longest, int) else sizes.context_tokens
+    )  # YaRN's is longer than said
+    return memory.need_at(sizes, context_tokens), longest
 
 
-def _remembered_sizes(path: Path) -> memory.ModelSizes:
+def _remembered_sizes(path: Path, context_tokens: int | None) -> memory.ModelSizes:
     """As `_sizes_of` a GGUF file, which is opened once: its sizes are noted, as it is stored here. Raises BadFileError,
     UnsupportedError."""
     parts = [path.with_name(name) for name in paths.split_names(path.name)]
-    note = cache.note_on("sizes", parts, __version__, config.quality().value, str(footprint.has_native_kernels()))
+    how = (config.quality().value, footprint.has_native_kernels(), context_tokens or config.context_tokens())
+    note = cache.note_on("sizes", parts, __version__, *map(str, how))
     with suppress(ValueError, TypeError):  # not there, or damaged
         return memory.ModelSizes(**json.loads(cache.read_note(note) or ""))
     from nomoat.engine.source import open_source
 
-    sizes = _sizes_of(open_source(path))
+    sizes = _sizes_of(open_source(path), context_tokens)
     cache.write_note(note, json.dumps(asdict(sizes)))
     return sizes
 
 
-def _sizes_of(source: ModelSource) -> memory.ModelSizes:
-    """With the longest context where the model says it. Raises BadFileError, UnsupportedError."""
-    from nomoat.engine import importer
+def _sizes_of(source: ModelSource, context_tokens: int | None) -> memory.ModelSizes:
+    """As `run` and `serve` count them; of what does not run here, as far as it says. Raises BadFileError, UnsupportedError."""
+    from nomoat.responder import model_sizes
 
+    if can_run(source):
+        return model_sizes(source, context_tokens)
     architecture = architecture_of(source)
-    stored = importer.planned(source) if runs_here(architecture) else None
 
     def said(name: str) -> int | None:
         value = source.metadata.get(f"{architecture}.{name}")
@@ -150,8 +162,6 @@ def _sizes_of(source: ModelSource) -> memory.ModelSizes:
     heads, width = said("attention.head_count"), said("embedding_length")
     return memory.ModelSizes(
         parameters=source.num_values,
-        weights_bytes=stored.bytes_of(source) if stored else None,
-        keeps_codes=stored.has_tiles if stored else None,
         layers=said("block_count"),
         kv_heads=said("attention.head_count_kv") or heads,
         head_dim=said("attention.key_length") or (width // heads if width and heads else None),

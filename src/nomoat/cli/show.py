@@ -136,7 +136,7 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
         "context_tokens": longest,
         "licence": licences.as_dict(found),
         "memory": model_facts.memory_facts(need),
-        "runs_here": model_facts.runs_here(architecture),
+        "runs_here": model_facts.can_run(source),
     }
     lines = [
         f"{path}",

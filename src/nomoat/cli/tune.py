@@ -141,6 +141,11 @@ def say_survey(prepared: Prepared) -> None:
         rarest = f", the rarest {apart(shown[-1][0])} {shown[-1][1]:,}" if len(shown) > MANY_LABELS else ""
         console.say(f"labels: {first_few([f'{apart(label)} {count:,}' for label, count in shown], MANY_LABELS)}{rarest}")
         _say_labels_alike(prepared)
+    if survey.num_rows > survey.num_lessons:
+        console.say(
+            f"rows: {survey.num_rows:,} of {counted(survey.num_lessons, 'conversation')}: with this chat template some answers are "
+            "other tokens when they are read later on, and each of these is a row of its own, with all that was said before it"
+        )
     if prepared.template is not None:
         console.say(f"chat template: {prepared.template.value}, {prepared.template.reason}")
     if prepared.sidecar is not None:
@@ -352,5 +357,10 @@ def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_
             return train.learn(prepared, name=name, resume=resume, on_progress=show, on_message=bar.console.print, **arguments)
         except KeyboardInterrupt:
             bar.stop()
-            console.say(f"stopped; {next_time}" if adapter.can_resume(name) else "stopped before anything was learned")
+            if adapter.can_resume(name):
+                console.say(f"stopped; {next_time}")
+            elif resume or shown[0] == "tuning":  # a training that has learned keeps its state until the adapter is written
+                console.say("stopped when all was done: the adapter is written")
+            else:
+                console.say("stopped before anything was learned")
             raise typer.Exit(130) from None

@@ -41,7 +41,8 @@ class Engine(ABC):
 
         @property
         def digest(self) -> str:
-            """Names the weights, their layout and the template: equal digests give equal answers to equal greedy requests."""
+            """Names the weights, their layout and the template: equal digests give equal answers to equal greedy requests, of one
+            version on CPUs of one kind. Others round otherwise (AMX, bf16), and their answers count as the same model's."""
             ...
 
         @property

@@ -2,7 +2,7 @@
 
 A pass holds the next token of each answer under way (with a guess of what may follow, see `lookup`) and as much of the prompts that
 are waiting as fits. A text may join at any pass and leave at any pass. When the cache is full, the latest to come gives its blocks
-back and begins again later; nothing is lost but time.
+back and begins again later: that costs time, and what is read anew may be rounded otherwise.
 
 Somebody waits for an answer's first word, so answers go before texts that are only read, of which one request may bring hundreds.
 These go on all the same, if slowly: see `Batcher._next` and `Batcher._plan`.
@@ -331,7 +331,8 @@ class Batcher:
             except BaseException as exc:  # noqa: BLE001 - one request's failure is nobody else's
                 self._fail(text, exc)
             else:
-                self._pool.keep(text.blocks, text.digests, text.ids, text.done, _salt(text))
+                if text.may_reuse or text.wants_each:  # an answer often follows its prompt's likelihoods, and nothing an embedding
+                    self._pool.keep(text.blocks, text.digests, text.ids, text.done, _salt(text))
                 if ended:
                     self._leave(text)
             w, t = w + row.wanted, t + len(row.ids)
@@ -342,7 +343,8 @@ class Batcher:
         Blocks for what those under way have yet to read are not free: who came later would take them again and again, and a reading
         would never be done.
         One that is longer than the whole cache is refused before it is read. What is left to read of a prompt is never so little that
-        it would be rounded otherwise than the whole: the same prompt gives the same answer, whether its beginning is kept or not.
+        it would be rounded otherwise than the whole: the same prompt alone gives the same answer, whether its beginning is kept from
+        such a prompt or not. What is kept of an answer, or was read beside other texts, is rounded as it was then.
         """
         owed = sum(max(0, _num_missing(text)) for text in self._running)
         while len(self._running) < (MAX_TEXTS if self._model.takes_many else 1) and (text := self._next()) is not None:

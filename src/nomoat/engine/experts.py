@@ -160,14 +160,12 @@ def multiply(step: Any, room: Any, chunk: Any, share: Any, taken: Any, threads: 
             own[Step.TILES] = step[Step.TILES] + e * of_expert * step[Step.TILE_BYTES]
             own[Step.VECTOR] = step[Step.VECTOR] + 4 * e * rows if step[Step.VECTOR] else 0
             y = room[Room.EXPERT_RESULT] + 4 * starts[e] * rows
-            _multiply_two(own, room, y, counts[e], chunk, share, t, min(t + 1, of_expert - 1), me)
+            _multiply_two(own, room, y, counts[e], share, t, min(t + 1, of_expert - 1), me)
         start = jit.add_atomic(taken, piece)
 
 
 @jit.kernel
-def _multiply_two(
-    step: Any, room: Any, y: Any, count: Any, chunk: Any, share: Any, first: Any, second: Any, me: Any
-) -> None:  # fmt: skip
+def _multiply_two(step: Any, room: Any, y: Any, count: Any, share: Any, first: Any, second: Any, me: Any) -> None:
     """Two tiles of an expert and its pairs, with their biases."""
     sums, none = room[Room.PAIRS] + me * PAIR_ROOM, np.int64(0)
     if share == 1:

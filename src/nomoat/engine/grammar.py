@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import string
 import threading
 from collections.abc import Callable, Iterator
@@ -32,10 +33,14 @@ VALUES = ("const", "enum", "default", "examples")  # keywords of what is no sche
 REMARKS = frozenset({"title", "description", "$comment"})  # keywords that assert nothing
 NAMES = ("properties", "patternProperties", "additionalProperties", "required", "minProperties", "maxProperties")  # about an object's
 BRANCHES = ("allOf", "anyOf", "oneOf")  # keywords of schemas of the same value, as `$ref` is
+LOOK_AROUNDS = frozenset({"(?=", "(?!", "(?<=", "(?<!"})
+OF_PATTERN = re.compile(r"\\.|\[(?:\\.|[^\\\]])*\]?|\(\?<?[=!]|.", re.DOTALL)  # what may have a parenthesis that is none, and the rest
 # A small model's number may go on for ever. These are digits in a row: as many as whole numbers of 64 bits take, and of an exponent.
 MAX_DIGITS, MAX_EXPONENT_DIGITS = 20, 3
-# The same of texts with digits: with nanoseconds and a zone, and for a duration more than anybody needs.
-MAX_LENGTHS = {"date-time": len("2024-05-01T00:00:00.123456789+00:00"), "time": len("00:00:00.123456789+00:00"), "duration": 32}
+# The same of texts with digits: with nanoseconds and a zone, for a duration more than anybody needs, and for a host DNS's own bound.
+MAX_LENGTHS = {
+    "date-time": len("2024-05-01T00:00:00.123456789+00:00"), "time": len("00:00:00.123456789+00:00"), "duration": 32, "hostname": 253,
+}  # fmt: skip
 
 Calls = tuple[tuple[str, str], ...]  # what may be called: what stands before it, in llguidance's Lark, and its JSON schema
 
@@ -192,14 +197,17 @@ class Grammars:
             return self._ll_tokenizer
 
 
-def mapped(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+def mapped(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any] | bool]) -> Any:
     """A schema with what `change` makes of it and of each schema within, the outer one first; what is no schema stays as it is."""
     if isinstance(schema, list):
         return [mapped(one, change) for one in schema]
     if not isinstance(schema, dict):
         return schema
+    changed = change(schema)
+    if isinstance(changed, bool):
+        return changed
     made: dict[str, Any] = {}
-    for key, value in change(schema).items():
+    for key, value in changed.items():
         if key in NAMING and isinstance(value, dict):
             made[key] = {name: mapped(one, change) for name, one in value.items()}
         else:
@@ -211,12 +219,16 @@ def _narrowed(asked: dict[str, Any]) -> Any:
     """A schema that allows what a small model needs a bound for, and no more: each answer to it is one to what was asked.
 
     An object that lists its properties has no others, unless it says that it may: models go on inventing them. Texts with digits in
-    them have an end.
+    them have an end. Not covered: what a pattern beside a `format` says by looking around is not held.
     """
     added_to = _added_to(asked)
+    shared: list[Any] = []  # schemas of several properties each: copies of what holds others would be without number
 
-    def change(one: dict[str, Any]) -> dict[str, Any]:
+    def change(one: dict[str, Any]) -> dict[str, Any] | bool:
+        if one.get("not") == {} and one is not asked:
+            return False  # the same, which llguidance takes: `not` it does not
         narrowed = _without_what_asserts_nothing(one)
+        narrowed = _without_look_arounds(_with_names_as_properties(narrowed, asked, shared))
         length = MAX_LENGTHS.get(str(narrowed.get("format")))
         if length is not None and "maxLength" not in one:
             narrowed = {**narrowed, "maxLength": length}
@@ -224,7 +236,12 @@ def _narrowed(asked: dict[str, Any]) -> Any:
             narrowed = {**narrowed, "additionalProperties": False}
         return narrowed
 
-    return mapped(asked, change)
+    made = mapped(asked, change)
+    named = {_shared_name(at): mapped(one, change) for at, one in enumerate(shared)}  # more are added meanwhile
+    if named:
+        defined = made.get("$defs")
+        made["$defs"] = {**defined, **named} if isinstance(defined, dict) else named
+    return made
 
 
 def _without_what_asserts_nothing(schema: dict[str, Any]) -> dict[str, Any]:
@@ -238,10 +255,76 @@ def _without_what_asserts_nothing(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fits_all_names(schema: Any) -> bool:
-    if not isinstance(schema, dict):
-        return schema is True
+    return schema is True or (isinstance(schema, dict) and _says_of_texts_only(schema, set()))
+
+
+def _says_of_texts_only(schema: dict[str, Any], keys: set[str]) -> bool:
+    """Whether a schema that texts may fit asserts nothing of them but by these keywords."""
     kinds = schema.get("type", "string")
-    return REMARKS.issuperset(schema.keys() - {"type"}) and "string" in (kinds if isinstance(kinds, list) else [kinds])
+    return REMARKS.issuperset(schema.keys() - {"type", *keys}) and "string" in (kinds if isinstance(kinds, list) else [kinds])
+
+
+def _with_names_as_properties(schema: dict[str, Any], root: dict[str, Any], shared: list[Any]) -> dict[str, Any]:
+    """The same of an object whose `propertyNames` lists all that there are, as its `properties`. A schema for several is added to
+    `shared`, and referred to."""
+    names, listed = _names_of(schema.get("propertyNames"), root), schema.get("properties", {})
+    if names is None or not isinstance(listed, dict) or "patternProperties" in schema:
+        return schema
+    value = schema.get("additionalProperties", True)
+    if isinstance(value, dict):
+        shared.append(value)
+        value = {"$ref": f"#/$defs/{_shared_name(len(shared) - 1)}"}
+    properties = {name: listed.get(name, value) for name in names}
+    rest = {key: one for key, one in schema.items() if key != "propertyNames"}
+    return {**rest, "properties": properties, "additionalProperties": False}
+
+
+def _shared_name(at: int) -> str:
+    return f"additionalProperties-{at}"
+
+
+def _names_of(schema: Any, root: dict[str, Any]) -> list[str] | None:
+    """The texts that a schema lists, or the one that its `$ref` names; None where it does not."""
+    if isinstance(schema, dict) and "$ref" in schema and _says_of_texts_only(schema, {"$ref"}):
+        schema = next(iter(_pointed_at(schema, root)), None)
+    if not isinstance(schema, dict) or not _says_of_texts_only(schema, {"enum", "const"}):
+        return None
+    listed = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    if not isinstance(listed, list):
+        return None
+    return [name for name in listed if isinstance(name, str) and name == schema.get("const", name)]
+
+
+def _without_look_arounds(schema: dict[str, Any]) -> dict[str, Any]:
+    """Without what patterns say by looking around, which llguidance does not do, where something else says enough.
+
+    That is a `format` beside the pattern: zod writes both of an e-mail address, and what is left is as narrow as its pattern. Of a
+    number that may be written as a text, too, as pydantic has `Decimal`, it is the number.
+    """
+    pattern = schema.get("pattern")
+    if isinstance(pattern, str) and "format" in schema:
+        return {**schema, "pattern": _without_looking(pattern)}
+    for key in ("anyOf", "oneOf"):
+        branches = schema.get(key)
+        if isinstance(branches, list) and any(isinstance(one, dict) and one.get("type") in ("number", "integer") for one in branches):
+            schema = {**schema, key: [False if _looks_around(one) else one for one in branches]}  # others keep their places
+    return schema
+
+
+def _looks_around(schema: Any) -> bool:
+    pattern = schema.get("pattern") if isinstance(schema, dict) and "format" not in schema else None
+    return isinstance(pattern, str) and _without_looking(pattern) != pattern
+
+
+def _without_looking(pattern: str) -> str:
+    """What is left of a pattern without its `(?=…)` and the like: it fits all that the whole one fits, and more."""
+    kept, depth = [], 0
+    for part in OF_PATTERN.findall(pattern):
+        if depth or part in LOOK_AROUNDS:
+            depth += part.startswith("(") - (part == ")")
+        else:
+            kept.append(part)
+    return "".join(kept)
 
 
 def _is_whole_list(schema: dict[str, Any]) -> bool:

@@ -495,6 +495,7 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
     if quantised_by(config) == "bitnet":
         raise architectures.not_yet("weights and inputs of this model are rounded as they are used (BitNet)")
     width, rope = _width(config), _rope(config)
+    longest = _stretched(config, rope)
     keys = {
         "block_count": _layers(config),
         "embedding_length": width,
@@ -502,8 +503,8 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
         "attention.head_count_kv": _first(config, "num_key_value_heads") or _heads(config),
         "attention.key_length": _head_dim(config),
         "feed_forward_length": _first(config, "intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim") or 4 * width,
-        "context_length": (longest := _context_tokens(config, arch, family.window(config))),
-        "context_is_window": longest < _longest(config) or None,
+        "context_length": (context := _context_tokens(longest, arch, family.window(config))),
+        "context_is_window": context < longest or None,
         "rope.freq_base": float(rope.get("rope_theta") or _first(config, "rotary_emb_base") or 10000),
         "attention.sliding_window": (family.window(config) or 0) if any(arch.windowed) else None,
     }
@@ -617,9 +618,16 @@ def _longest(config: Config) -> int:
     return int(_first(config, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx") or 2048)
 
 
-def _context_tokens(config: Config, arch: architectures.Architecture, window: int | None) -> int:
+def _stretched(config: Config, rope: Config) -> int:
+    """The longest text with YaRN, which is switched on without saying another one (see `architectures.dimensions`)."""
+    if _scaling(rope) != "yarn":
+        return _longest(config)
+    return max(_longest(config), int(_first_context(config, rope) * float(_needed(rope, "factor"))))
+
+
+def _context_tokens(longest: int, arch: architectures.Architecture, window: int | None) -> int:
     """The longest text; where a window is not one of our layers', no longer than the window, within which it changes nothing."""
-    return min(_longest(config), int(window)) if window and not any(arch.windowed) else _longest(config)
+    return min(longest, int(window)) if window and not any(arch.windowed) else longest
 
 
 def _llama3_factors(rope: Mapping[str, Any], head_dim: int) -> FloatArray:

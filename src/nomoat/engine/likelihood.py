@@ -43,9 +43,10 @@ def split(tokenizer: Tokenizer, request: Request, continuations: Sequence[str]) 
     prompt = tokenizer.encode(text, add_bos=add_bos)
     if not prompt:
         raise UsageError("a likelihood needs a prompt of at least one token", hint="write something into it")
-    wholes = [tokenizer.encode(text + continuation, add_bos=add_bos) for continuation in continuations]
-    shared = min((matching.num_common(prompt, whole) for whole in wholes), default=len(prompt))
-    rows = [whole[shared:] for whole in wholes]
+    wholes = tokenizer.encode_many([text + continuation for continuation in continuations], add_bos=add_bos)
+    parted = [(common := matching.num_common(prompt, whole), whole[common:]) for whole in wholes]  # no whole one is held
+    shared = min((common for common, _ in parted), default=len(prompt))
+    rows = [prompt[shared:common] + rest for common, rest in parted]
     if shared == 0:  # nothing is left to condition on
         shared, rows = len(prompt), [tokenizer.encode(continuation) for continuation in continuations]
     for continuation, row in zip(continuations, rows, strict=True):

@@ -57,7 +57,7 @@ class _Shared:
     cache_bytes: int | None = None
     batcher: Batcher | None = None
     is_closed: bool = False
-    scorers: dict[int | None, Scorer] = field(default_factory=dict)  # by adapter beside the weights
+    scorer: tuple[int | None, Scorer] | None = None  # the one asked last, and of which adapter beside the weights
 
     @functools.cached_property
     def is_exact(self) -> bool | None:
@@ -287,19 +287,15 @@ class LocalEngine(Engine):
         if request.prompt_ids is not None:
             raise UnsupportedError("likelihoods of continuations need a prompt of text", hint="give text instead of token ids")
         forked.begin()
-        shared = self._shared
-        with shared.scoring:
-            shared.require_open()
-            if self._at not in shared.scorers:
-                shared.scorers[self._at] = self._make_scorer()
-            scorer = shared.scorers[self._at]
-        if not continuations:
-            return []
-        prompt, rows = likelihood.split(self.tokenizer, request, continuations)
-        ends = likelihood.ends_of(self.tokenizer, request, rows, vocabulary=self._sizes.vocabulary)
-        self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
-        self._require_room(len(prompt), max(map(len, rows)) + bool(ends))
-        with shared.scoring:
+        with self._shared.scoring:
+            self._shared.require_open()
+            scorer = self._held_scorer()
+            if not continuations:
+                return []
+            prompt, rows = likelihood.split(self.tokenizer, request, continuations)
+            ends = likelihood.ends_of(self.tokenizer, request, rows, vocabulary=self._sizes.vocabulary)
+            self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
+            self._require_room(len(prompt), max(map(len, rows)) + bool(ends))
             return scorer.score(prompt, rows, ends)
 
     def compile_once(self, progress: Progress | None = None) -> None:
@@ -315,6 +311,14 @@ class LocalEngine(Engine):
         if self._blueprint is not None:
             self.compile_once()
             self._blueprint.load_compiled(adapters=bool(self._beside))
+
+    def _held_scorer(self) -> Scorer:
+        """One at a time, since memory is planned for one: another adapter's is let go of first. For who has the lock `scoring`."""
+        shared = self._shared
+        if shared.scorer is None or shared.scorer[0] != self._at:
+            shared.scorer = None
+            shared.scorer = self._at, self._make_scorer()
+        return shared.scorer[1]
 
     def _make_scorer(self) -> Scorer:
         """An adapter beside the weights is part of them here: exactly, or baked into an import of its own."""
@@ -349,7 +353,7 @@ class LocalEngine(Engine):
                 shared.batcher.close()
             shared.batcher = None
         with shared.scoring:
-            shared.scorers.clear()
+            shared.scorer = None
 
     def _prompt_ids(self, request: Request) -> list[int]:
         ids = self.tokenizer.prompt_ids(request) if request.prompt_ids is None else list(request.prompt_ids)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import math
 import re
 from collections.abc import Collection, KeysView
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,9 @@ from nomoat.engine.safetensors import Stored, as_numbers, read_tensors
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_INDEX, ADAPTER_PICKLE, ADAPTER_WEIGHTS, cannot_read, read_object
 from nomoat.words import counted, first_few
+
+if TYPE_CHECKING:
+    import regex
 
 OTHER_BASE = "an adapter fits only the model it was tuned on"
 AGAIN = "tune it again with `nomoat tune`, or download it again"
@@ -48,6 +52,10 @@ OUTPUT = "lm_head"
 COPY = re.compile(r"base_model\.model\.((?:.+\.)?lm_head)\.base_layer\.(weight|bias)")
 NAMED = 3  # in a message
 LARGEST_RANK = 1 << 20  # no layer is as wide
+# What a regular expression of a config may cost; the names of layers take microseconds.
+REPEATED = re.compile(r"\{(?:\d*,)?(\d+),?\}")
+MOST_REPEATED, LONGEST_MATCH = 1000, 0.1  # seconds
+TAKES_LONG = "a regular expression that takes too long"
 USUAL_SCALE = 2.0  # alpha / rank, as `nomoat tune` writes them
 
 
@@ -244,11 +252,12 @@ class _Scaling:
         if not isinstance(patterns, dict):
             raise self._wrong("alpha_pattern", patterns, "no object of names and numbers")
         self._alpha = self._number("lora_alpha", config["lora_alpha"])
-        self._patterns = [(self._compiled(name), self._number(f"alpha_pattern.{name}", value)) for name, value in patterns.items()]
+        self._alphas = {name: self._number(f"alpha_pattern.{name}", value) for name, value in patterns.items()}
+        self._patterns = {name: self._compiled(name) for name in patterns}
 
     def of_layer(self, layer: str, rank: int) -> float:
         """The first pattern that matches counts, as PEFT has it."""
-        alpha = next((value for pattern, value in self._patterns if pattern.match(layer)), self._alpha)
+        alpha = next((value for name, value in self._alphas.items() if self._matches(name, layer)), self._alpha)
         return float(alpha / (rank**0.5 if self._by_root else rank))
 
     def _number(self, key: str, value: Any) -> float:
@@ -257,11 +266,21 @@ class _Scaling:
             raise self._wrong(key, value, "no number that weights can be multiplied by")
         return float(value)
 
-    def _compiled(self, name: str) -> re.Pattern[str]:
+    def _compiled(self, name: str) -> regex.Pattern[str]:
+        import regex  # unlike `re` it can be told to give up; but it writes out what is to be repeated
+
+        if math.prod(max(1.0, float(times)) for times in REPEATED.findall(name)) > MOST_REPEATED:
+            raise self._wrong("alpha_pattern", name, TAKES_LONG)
         try:
-            return re.compile(rf"(.*\.)?({name})$")
-        except re.error as exc:
+            return regex.compile(rf"(.*\.)?({name})$")
+        except (regex.error, RecursionError) as exc:
             raise self._wrong("alpha_pattern", name, "no regular expression") from exc
+
+    def _matches(self, name: str, layer: str) -> bool:
+        try:
+            return self._patterns[name].match(layer, timeout=LONGEST_MATCH) is not None
+        except TimeoutError as exc:
+            raise self._wrong("alpha_pattern", name, TAKES_LONG) from exc
 
     def _wrong(self, key: str, value: Any, why: str) -> BadFileError:
         return BadFileError(f"`{self._path}` says {json.dumps(value)[:80]} as `{key}`, which is {why}", hint=AGAIN)

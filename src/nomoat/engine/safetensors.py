@@ -251,8 +251,8 @@ class SafetensorsFolder(HubFolder):
                 self._add(name, tensor)
         for name, by_number in experts.items():
             self._join(name, [by_number[number] for number in sorted(by_number)], highest=max(by_number))
-        if self.config.get("tie_word_embeddings"):
-            self._tensors.pop("output.weight", None)
+        if self.config.get("tie_word_embeddings") and "token_embd.weight" not in self._tensors and "output.weight" in self._tensors:
+            self._tensors["token_embd.weight"] = self._tensors.pop("output.weight")
         for name, factors in scaling_tensors(self.config).items():
             self._tensors[name] = Translated(Stored(factors, "F32"), None, False, 0.0)
         self.tensors = {name: described(name, tensor) for name, tensor in self._tensors.items()}
@@ -300,6 +300,8 @@ class SafetensorsFolder(HubFolder):
         if self._names is None:
             return opt_name(name)
         bare = name.removeprefix("model.language_model.").removeprefix("language_model.").removeprefix("transformer.")
+        if bare == "lm_head.weight":  # the map has none for Gemmas, whose one matrix lies under that name where `save_model` wrote it
+            return "output.weight"
         candidates = (name, bare, f"transformer.{bare}", f"model.{bare}")
         found = (self._names.get_name(candidate, try_suffixes=(".weight", ".bias")) for candidate in candidates)
         return next((str(target) for target in found if target), None)

@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from nomoat.records import Message, Request
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5  # `tokenizer.ggml.token_type`
 LONG_TEXT = 50_000  # characters; takes some 50 ms
+TEXTS_AT_ONCE = 2**20  # characters of texts that are cut together: bounds memory
 MAX_TOKENS = 2**32  # `tokenizers` counts them in 32 bits
 LONGEST_PIECE = 1000  # letters; cutting one takes time by its square, and the longest of real vocabularies have some dozens
 SPACE = "▁"  # how SentencePiece writes a space
+LONGEST_CHARACTER = 4  # bytes
 BROKEN = "\ufffd"  # what stands for bytes that are no text, and for the beginning of a character
 KEEPS_SPACES = ("<unk>", "<s>", "<|endoftext|>")  # of Phi-3's special tokens; the others take the spaces and lines behind them away
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>")
@@ -69,14 +71,24 @@ class Tokenizer:
 
         Raises UnsupportedError for a text that the tokenizer gives up on, as on many millions of spaces in a row.
         """
-        with _answered(f"cannot cut a text of {len(text):,} characters into tokens", "give a shorter text, or another model"):
-            if len(text) < LONG_TEXT:
-                ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
-            else:  # unlike `encode`, this lets other threads run meanwhile
-                ids = self.backend.encode_batch([text], add_special_tokens=False)[0].ids
-        if add_bos and self.special.add_bos and self.special.bos_id is not None:
-            return [self.special.bos_id, *ids]
-        return ids
+        if len(text) >= LONG_TEXT:  # lets other threads run meanwhile
+            return next(self.encode_many([text], add_bos=add_bos))
+        with _cut(text):
+            ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
+        return self._begun(ids) if add_bos else ids
+
+    def encode_many(self, texts: Sequence[str], *, add_bos: bool = False) -> Iterator[list[int]]:
+        """As `encode`, of each text in order: several at once, one a core."""
+        longest = max(texts, key=len, default="")
+        step = max(1, TEXTS_AT_ONCE // max(1, len(longest)))
+        for start in range(0, len(texts), step):
+            with _cut(longest):  # without the tokens' places in the text, which take much of the time
+                found = self.backend.encode_batch_fast(texts[start : start + step], add_special_tokens=False)
+            yield from (self._begun(one.ids) if add_bos else one.ids for one in found)
+
+    def _begun(self, ids: list[int]) -> list[int]:
+        """With the token before it that the model expects, if it expects one."""
+        return [self.special.bos_id, *ids] if self.special.add_bos and self.special.bos_id is not None else ids
 
     def decode(self, ids: Sequence[int], *, with_control: bool = False) -> str:
         """The text of token ids; control tokens are left out, unless they are asked for.
@@ -212,6 +224,10 @@ def _answered(what: str, hint: str) -> Iterator[None]:
         raise UnsupportedError(f"the model's tokenizer {what}: {exc}", hint=hint) from exc
 
 
+def _cut(text: str) -> AbstractContextManager[None]:
+    return _answered(f"cannot cut a text of {len(text):,} characters into tokens", "give a shorter text, or another model")
+
+
 def _is_panic(exc: BaseException) -> bool:
     """Rust's, as pyo3 hands it on: its class can be imported from nowhere."""
     return type(exc).__name__ == "PanicException"
@@ -247,28 +263,49 @@ class DecodeStream:
     def push(self, token_id: int) -> str:
         """The text that this token makes certain; may be empty."""
         self._ids.append(token_id)
-        text = self._text()
+        count, text = len(self._ids), self._text(self._ids)
         if not text or text.endswith(BROKEN):
-            return ""
-        self._given, self._ids = self._ids, []
+            count, text = self._certain(text)
+        if count:
+            self._given, self._ids = self._ids[:count], self._ids[count:]
         return text
 
     def finish(self, *, is_cut: bool = False) -> str:
         """What was still held back: bytes that never became a character. Where the answer was cut, without the beginning of one."""
-        text = self._text()
-        return text.removesuffix(BROKEN * self._num_begun()) if is_cut and text.endswith(BROKEN) else text
+        text = self._text(self._ids)
+        if not (is_cut and text.endswith(BROKEN)):
+            return text
+        begun = self._num_begun()  # one `BROKEN` stands for it, or one for each byte
+        return text.removesuffix(BROKEN * (min(begun, 1) if self._tokenizer.is_byte_level else begun))
+
+    def _certain(self, text: str) -> tuple[int, str]:
+        """Of the tokens that are held, whose `text` may go on in the newest ones: how many it cannot, and their text.
+
+        Where none of them is text no more are held than a character may have, and all are decoded again at each token.
+        """
+        if self._leaves_nothing(self._ids[-1]):
+            self._ids.pop()
+        if len(self._ids) <= LONGEST_CHARACTER:
+            return 0, ""
+        most = len(self._ids) - self._num_begun()  # a token has a byte or more
+        parts = ((count, self._text(self._ids[:count])) for count in range(most, most - LONGEST_CHARACTER, -1))
+        return next(((count, part) for count, part in parts if text.startswith(part)), (0, ""))
+
+    def _leaves_nothing(self, token_id: int) -> bool:
+        """Of control tokens and numbers that are no token; a space may leave nothing only where it begins a text."""
+        return not self._tokenizer.decode([token_id]) and not self._tokenizer.token_bytes(token_id).isspace()
 
     def _num_begun(self) -> int:
-        """What stands at the text's end for the beginning of a character: one `BROKEN`, or one for each of its bytes."""
+        """Bytes at the end that are the beginning of a character."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         decoder.decode(b"".join(self._tokenizer.token_bytes(token_id) for token_id in self._ids))
         begun, _ = decoder.getstate()
-        return min(len(begun), 1) if self._tokenizer.is_byte_level else len(begun)
+        return len(begun)
 
-    def _text(self) -> str:
-        before, whole = self._tokenizer.decode(self._given), self._tokenizer.decode([*self._given, *self._ids])
+    def _text(self, ids: Sequence[int]) -> str:
+        before, whole = self._tokenizer.decode(self._given), self._tokenizer.decode([*self._given, *ids])
         # Bytes that are no text break the whole run of single bytes they stand in, what was given out included.
-        return whole[len(before) :] if whole.startswith(before) else self._tokenizer.decode(self._ids)
+        return whole[len(before) :] if whole.startswith(before) else self._tokenizer.decode(ids)
 
     def _end_of(self, ids: Sequence[int]) -> list[int]:
         """The last of these tokens, so few as are a text of whole characters."""

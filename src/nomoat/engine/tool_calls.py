@@ -15,8 +15,8 @@ import json
 import re
 import secrets
 import string
-from collections.abc import Container, Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Container, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -27,8 +27,9 @@ from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolR
 from nomoat.textfiles import whole_characters
 
 OPENING, CLOSING = harmony.CALL_BEGINS, harmony.CALL_ENDS
+CALL_BEGINS = r'\{\s*"(?:name|type|function|arguments|parameters|id)"'
 # How an answer begins that may be calls without these marks, alone or in a fence.
-BARE = r'\s*(?:```(?:json)?\s*)?\[?\s*\{\{?\s*"(?:name|type|function|arguments|parameters|id)"'
+BARE = r"\s*(?:```(?:json)?\s*)?\[?\s*\{?" + CALL_BEGINS
 # What else may stand around and between such calls. A small model loses count of brackets and fences.
 AROUND = re.compile(r"\A(?:[\s;,\[\]}]|```(?:json)?(?![a-z])|</tool_call>)*")
 ANOTHER_OF_LIST = re.compile(r"\s*,\s*\{")
@@ -294,16 +295,36 @@ class _Reader:
 
     def finish(self, *, is_cut: bool) -> tuple[str, tuple[ToolCall, ...]]:
         """What was held back: text, calls, or both. `is_cut`: by the token limit; a beginning of one more call is left out."""
-        before, thought_ends, answer = self._held.rpartition(THOUGHT_ENDS)
+        begins = _behind_thought(self._held, self._functions)
+        before, answer = self._held[:begins], self._held[begins:]
         calls, behind = _calls_in(answer, self._functions, takes_one=self._takes_one)
-        begins = begins_bare(behind) is not False or any(mark.startswith(behind) for mark in (OPENING, CLOSING))
-        if behind and not (begins and (is_cut or self._takes_one)):
+        is_begun = begins_bare(behind) is not False or any(mark.startswith(behind) for mark in (OPENING, CLOSING))
+        if behind and not (is_begun and (is_cut or self._takes_one)):
             calls = ()
         if not calls:
             return self._held, ()
         said, mark, _ = answer.partition(OPENING)
-        text = before + thought_ends + (said if mark else "")
+        text = before + (said if mark else "")
         return text if text.strip() else "", calls[:1] if self._takes_one else calls
+
+
+def _behind_thought(text: str, functions: set[str]) -> int:
+    """Where an answer begins: behind the last mark that ends a thought. One within a call, as in an argument, ends none."""
+    begins = at = 0
+    while (mark := text.find(THOUGHT_ENDS, at)) >= 0:
+        around = next((end for end in _ends_of_calls(text, begins, mark, functions) if end > mark), None)
+        at = around or mark + len(THOUGHT_ENDS)
+        begins = begins if around else at
+    return begins
+
+
+def _ends_of_calls(text: str, start: int, stop: int, functions: set[str]) -> Iterator[int]:
+    """Of whole calls that begin between two places."""
+    for found in re.finditer(CALL_BEGINS, text[start:stop]):
+        with suppress(ValueError, RecursionError):
+            value, end = DECODER.raw_decode(text, start + found.start())
+            if _call(value, functions):
+                yield end
 
 
 def _calls_in(text: str, functions: set[str], *, takes_one: bool) -> tuple[tuple[ToolCall, ...], str]:

@@ -245,6 +245,20 @@ def _kobest(task: str, title: str, num_examples: int, read: Callable[[Path], Ite
     )
 
 
+def _humaneval(name: str, title: str, prompt_source: str, read: Callable[[Path], Iterator[Example]], **settings: Any) -> BuiltIn:
+    return BuiltIn(
+        name=name,
+        title=title,
+        dataset="humaneval",
+        metric="code",
+        language="en",
+        num_examples=164,
+        prompt_source=prompt_source,
+        read=read,
+        settings=settings,
+    )
+
+
 def _vader_suite(which: str, file_name: str, title: str, num_examples: int) -> BuiltIn:
     return BuiltIn(
         name=f"vader-{which}",
@@ -307,43 +321,31 @@ BUILT_IN = {
             read=_gsm8k,
             settings={"chat": False, "delimiter": " ", "max_new_tokens": 256, "stop": ("Question:", "</s>", "<|im_end|>")},
         ),
-        BuiltIn(
-            name="humaneval",
-            title="Python functions from their docstring, for chat models",
-            dataset="humaneval",
-            metric="code",
-            language="en",
-            num_examples=164,
-            prompt_source="openai/simple-evals, humaneval_eval",
-            read=code_tasks.humaneval,
-            settings={"max_new_tokens": 768},
+        _humaneval(
+            "humaneval",
+            "Python functions from their docstring, for chat models",
+            "openai/simple-evals, humaneval_eval",
+            code_tasks.humaneval,
+            max_new_tokens=768,
         ),
-        BuiltIn(
-            name="humaneval-evalplus",
-            title="HumanEval as EvalPlus asks models whose weights it has: the answer is begun for them",
-            dataset="humaneval",
-            metric="code",
-            language="en",
-            num_examples=164,
-            prompt_source="evalplus/evalplus, chat models, with its words put into the model's mouth",
-            read=code_tasks.humaneval_evalplus,
-            settings={"max_new_tokens": 768, "stop": ("\n```\n",), "answer_start": code_tasks.EVALPLUS_START},
+        _humaneval(
+            "humaneval-evalplus",
+            "HumanEval as EvalPlus asks models whose weights it has: the answer is begun for them",
+            "evalplus/evalplus, chat models, with its words put into the model's mouth",
+            code_tasks.humaneval_evalplus,
+            max_new_tokens=768,
+            stop=("\n```\n",),
+            answer_start=code_tasks.EVALPLUS_START,
         ),
-        BuiltIn(
-            name="humaneval-base",
-            title="Python functions from their docstring, continued as text",
-            dataset="humaneval",
-            metric="code",
-            language="en",
-            num_examples=164,
-            prompt_source=f"Chen et al. 2021; stops as {LM_EVAL}, humaneval",
-            read=code_tasks.humaneval_base,
-            settings={
-                "chat": False,
-                "delimiter": " ",
-                "max_new_tokens": 512,
-                "stop": ("\nclass", "\ndef", "\n#", "\nif", "\nprint"),
-            },
+        _humaneval(
+            "humaneval-base",
+            "Python functions from their docstring, continued as text",
+            f"Chen et al. 2021; stops as {LM_EVAL}, humaneval",
+            code_tasks.humaneval_base,
+            max_new_tokens=512,
+            chat=False,
+            delimiter=" ",
+            stop=("\nclass", "\ndef", "\n#", "\nif", "\nprint"),
         ),
         _kobest("boolq", "Korean: yes or no, from a text", 1404, _kobest_boolq, delimiter="  "),
         _kobest("copa", "Korean: which cause or result", 1000, _kobest_copa),

@@ -96,6 +96,7 @@ class Reply:
         self._chat = call.kind == "chat"
         self._include_usage = call.stream and call.include_usage
         self._n, self._echo = call.n, call.echo
+        self._may_call = any(request.tools for request in call.requests)
         self._asks_likelihoods = any(request.top_logprobs is not None for request in call.requests)
         self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in call.requests]  # characters may take two tokens
         self._offsets = [0] * len(call.requests)  # where each choice's text has come to, in whole characters
@@ -124,10 +125,14 @@ class Reply:
         return {**self._envelope, "object": kind, "choices": choices} | ({} if usage is None else {"usage": usage})
 
     def opening(self) -> bytes:
-        """The first events of a chat: the role. A text completion has none."""
+        """The first events of a chat: the role. A text completion has none.
+
+        Where calls may come, no text has begun with it: clients would keep an empty one before a call.
+        """
         if not self._chat:
             return b""
-        return b"".join(self._event(at, {"role": "assistant", "content": ""}, None, ()) for at in range(len(self._offsets)))
+        begun = {"role": "assistant", "content": None if self._may_call else ""}
+        return b"".join(self._event(at, begun, None, ()) for at in range(len(self._offsets)))
 
     def event(self, chunk: Chunk, at: int = 0) -> bytes:
         """The events of one chunk of choice `at`: its text, and at the end the reason."""

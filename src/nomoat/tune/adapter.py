@@ -190,9 +190,13 @@ def reserve(name: str, *, replace: bool, resume: bool) -> Path:
         raise UsageError(f"`{name}` cannot be an adapter's name", hint="use up to 64 letters, digits, dots, dashes and underscores")
     target = paths.adapters() / name
     if target.exists() and not replace:
-        raise UsageError(
-            f"there is an adapter `{name}` already", hint="choose another --name, or --replace it (in Python: `name`, `replace`)"
-        )
+        hint = "choose another --name, or --replace it (in Python: `name`, `replace`)"
+        if resume and can_resume(name):
+            hint = (
+                "if the training was stopped while it wrote the adapter, this is what it has learned; else --replace it "
+                "with what comes of going on (in Python: `replace`)"
+            )
+        raise UsageError(f"there is an adapter `{name}` already", hint=hint)
     if resume and not can_resume(name):
         raise UsageError(
             f"there is no interrupted training of `{name}` to go on with", hint="leave out --resume (in Python: `resume`) to start"

@@ -19,7 +19,7 @@ from nomoat.words import listed
 
 CHAT_SUFFIXES = (*textfiles.JSONL_SUFFIXES, ".json")
 Format = Literal["table of texts and labels", "OpenAI chats", "ShareGPT conversations", "Alpaca instructions"]
-ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
+ROLES: dict[str, Role] = {**{role: role for role in get_args(Role)}, "developer": "system"}
 SPEAKERS: dict[str, Role] = {
     "human": "user", "user": "user", "system": "system",
     "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
@@ -133,7 +133,7 @@ def _read_chats(path: Source) -> Data:
     read_one: Any
     kind: Format
     if "conversations" in first:
-        kind, read_one = "ShareGPT conversations", _share_gpt
+        kind, read_one = ("OpenAI chats", _open_ai) if _has_roles(first) else ("ShareGPT conversations", _share_gpt)
     elif "instruction" in first:
         kind, read_one = "Alpaca instructions", _alpaca
     else:
@@ -174,9 +174,16 @@ def _is_one_object(text: str) -> bool:
     return False
 
 
+def _has_roles(value: dict[str, Any]) -> bool:
+    """Whether the turns of `conversations` are OpenAI's messages, as many files on the hub have them."""
+    turns = value["conversations"]
+    return isinstance(turns, list) and bool(turns) and isinstance(turns[0], dict) and "role" in turns[0]
+
+
 def _open_ai(value: dict[str, Any], path: Source, where: str) -> Lesson:
     wrong = "a message has role {!r} and content of type {}", f"roles are {', '.join(ROLES)}; the content is text"
-    return _conversation(value, path, where, field="messages", keys=("role", "content"), roles=ROLES, wrong=wrong)
+    field = "messages" if "messages" in value or "conversations" not in value else "conversations"
+    return _conversation(value, path, where, field=field, keys=("role", "content"), roles=ROLES, wrong=wrong)
 
 
 def _share_gpt(value: dict[str, Any], path: Source, where: str) -> Lesson:
@@ -194,6 +201,7 @@ def _conversation(
     for row in _rows(value, field, f'{{"{who}": ..., "{words}": ...}}', path, where):
         _require_no_calls(row, path, where)
         speaker, content = (row.get(key) if isinstance(row, dict) else None for key in keys)
+        content = _text_of_parts(content, path, where)
         if not isinstance(speaker, str) or speaker not in roles or not isinstance(content, str):
             raise DataError(f"`{path}`, {where}: {wrong[0].format(speaker, type(content).__name__)}", hint=wrong[1])
         role = roles[speaker]
@@ -204,6 +212,19 @@ def _conversation(
             raise DataError(f"`{path}`, {where}: an answer of the assistant is empty", hint=hint)
         messages.append(Message(role=role, content=content))
     return _lesson(messages, path, where, not_learned)
+
+
+def _text_of_parts(content: Any, path: Source, where: str) -> Any:
+    """A message's text, where it was written as a list of parts, as it is answered to; anything else as it is. Raises DataError."""
+    if not isinstance(content, list) or not content or not all(isinstance(part, dict) for part in content):
+        return content
+    for part in content:
+        if part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise DataError(
+                f"`{path}`, {where}: a message holds a part of type {part.get('type')!r}, and nomoat learns texts",
+                hint='leave the conversation out, or write the part as {"type": "text", "text": ...}',
+            )
+    return "\n".join(part["text"] for part in content)
 
 
 def _alpaca(value: dict[str, Any], path: Source, where: str) -> Lesson:

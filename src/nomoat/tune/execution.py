@@ -97,14 +97,33 @@ def _bytes_needed(prepared: prepare.Prepared, precision: qlora.Precision, *, exp
 def _bytes_of_step(
     prepared: prepare.Prepared, batch: Sequence[Sample], prefix: int, precision: qlora.Precision, *, expanded: bool
 ) -> int:
-    """What a batch has in memory at most: each layer's state until the backward pass, and the loss. As codes, one of both."""
+    """What a batch has in memory at most: masks, each layer's state until the backward pass, and the loss. As codes, one of the last
+    two.
+    """
     sizes, tokens, layers = prepared.sizes, computed_tokens(batch, prefix), prepared.settings.layers
     each = 4 * (12 * sizes.width + 4 * sizes.hidden)  # bytes a token and layer that wait for the backward pass
     if sizes.attention_cap is not None:  # scores before and after softmax, of all a token sees
         each += 2 * 4 * sizes.heads * max(map(len, batch))
-    state = tokens * each + _bytes_of_copies(prepared, batch, prefix, precision)
+    scores = _bytes_of_scores(prepared, batch, prefix)
+    state = tokens * each + scores + _bytes_of_copies(prepared, batch, prefix, precision)
     loss = _bytes_of_loss(prepared, batch, precision, expanded=expanded)
-    return layers * state + loss if expanded else tokens * layers * 4 * sizes.width + max(3 * state, loss)
+    masks = qlora.DTYPES[precision].itemsize * network.num_masked(prepared.arch, sizes, prefix, width_of(batch, prefix))
+    if expanded:
+        return masks + layers * state + max(2 * scores, loss)
+    return masks + tokens * layers * 4 * sizes.width + max(3 * state, loss)
+
+
+def _bytes_of_scores(prepared: prepare.Prepared, batch: Sequence[Sample], prefix: int) -> int:
+    """Of a layer of long rows with ALiBi: PyTorch's kernel holds them all, in f32, where each head has a mask of its own.
+
+    One waits for the backward pass, and there are two more while that goes through the layer (measured on a tiny BLOOM).
+    """
+    if prepared.arch.positions != "alibi":
+        return 0
+    length = width_of(batch, prefix)
+    seen = [(1, prefix, prefix), (len(batch), length, prefix + length)]
+    pairs = sum(rows * queries * keys for rows, queries, keys in seen if not network.holds_scores(queries, keys, capped=False))
+    return 4 * prepared.sizes.heads * pairs
 
 
 def _bytes_of_copies(prepared: prepare.Prepared, batch: Sequence[Sample], prefix: int, precision: qlora.Precision) -> int:
@@ -121,7 +140,7 @@ def _bytes_of_copies(prepared: prepare.Prepared, batch: Sequence[Sample], prefix
 
 def _bytes_of_loss(prepared: prepare.Prepared, batch: Sequence[Sample], precision: qlora.Precision, *, expanded: bool) -> int:
     """Logits and their slopes of the answer tokens taken at a time; as codes the whole matrix beside them, expanded."""
-    sizes, head = prepared.sizes, prepared.file.tensor(graph.head_tensor(prepared.file)[1])
+    sizes, head = prepared.sizes, prepared.file.tensor(graph.output_tensor(prepared.file))
     size = qlora.DTYPES[precision].itemsize
     tokens = min(qlora.AnswerLoss.CHUNK_TOKENS, sum(sample.num_learned for sample in batch))
     logits = tokens * head.num_rows * (2 * size if sizes.logit_cap is None else 2 * 4 + size)

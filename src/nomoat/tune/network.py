@@ -32,6 +32,7 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # without a 
     "relu": functional.relu,
 }
 SHORT_SCORES = 128 * 256  # of a head in a row
+MASKED_QUERIES = 64  # of a mask at a time: in f32, and what is seen beside it
 Order = npt.NDArray[np.intp] | None
 Pair = tuple[torch.Tensor, torch.Tensor]
 PrefixCache = list[Pair]
@@ -343,16 +344,30 @@ class Network:
         """What is added to the scores of the beginning, [P, P], and of a row, [T, K]; with ALiBi a head each, [H, T, K]."""
         masks = []
         for start, stop in ((0, places.own), (places.past, places.past + places.length)):
-            queries_T, keys_K = torch.arange(start, stop), torch.arange(stop)
-            seen = keys_K <= queries_T[:, None]
-            if local and self.sizes.window is not None:
-                seen &= keys_K > queries_T[:, None] - self.sizes.window
-            bias = torch.zeros(seen.shape)
-            if self._slopes is not None:
-                # by distance, which bf16 holds well where it matters; by place a softmax is the same, and its last bits are lost
-                bias = torch.from_numpy(self._slopes)[:, None, None] * (keys_K - queries_T[:, None])
-            masks.append(bias.masked_fill(~seen, -torch.inf).to(self.dtype))
+            heads = () if self._slopes is None else (len(self._slopes),)
+            masks.append(torch.empty(*heads, stop - start, stop, dtype=self.dtype))
+            for at in range(start, stop, MASKED_QUERIES):
+                rows = slice(at - start, at - start + MASKED_QUERIES)
+                masks[-1][..., rows, :] = self._mask(torch.arange(at, min(at + MASKED_QUERIES, stop)), torch.arange(stop), local)
         return masks
+
+    def _mask(self, queries_T: torch.Tensor, keys_K: torch.Tensor, local: bool) -> torch.Tensor:
+        """See `_masks`, in f32."""
+        seen = keys_K <= queries_T[:, None]
+        if local and self.sizes.window is not None:
+            seen &= keys_K > queries_T[:, None] - self.sizes.window
+        bias = torch.zeros(seen.shape)
+        if self._slopes is not None:
+            # by distance, which bf16 holds well where it matters; by place a softmax is the same, and its last bits are lost
+            bias = torch.from_numpy(self._slopes)[:, None, None] * (keys_K - queries_T[:, None])
+        return bias.masked_fill(~seen, -torch.inf)
+
+
+def num_masked(arch: Architecture, sizes: Dimensions, own: int, length: int) -> int:
+    """How many numbers the masks of a pass hold, with `own` tokens of a beginning before rows of so many."""
+    kinds = len({sight.local for sight in sights(arch, sizes)})
+    heads = sizes.heads if arch.positions == "alibi" else 1
+    return kinds * heads * (own**2 + length * (own + length))
 
 
 def holds_scores(length: int, seen: int, *, capped: bool) -> bool:

@@ -87,6 +87,7 @@ class Survey:
     """What the data is like. Lengths in tokens: median, 95th percentile, longest.
 
     Counted are the lessons that are learned or held out: neither those left out as `too_long` nor those `dropped`.
+    `num_rows`: what is computed by itself; of a conversation that is not one row, some answers are (see `samples.encode`).
     `duplicates`: lessons whose text stands earlier, too; `contradictions`: those of them with another label. `shared_with_test`: the
     places of texts that stand in the test file; `dropped` of them were left out, and all of those that stand in the validation file.
     `validation_shared_with_test`: the places of texts of the validation file that stand in the test file, too, and were left out: the
@@ -112,6 +113,7 @@ class Survey:
     shared_with_validation: tuple[str, ...]
     dropped: int
     scripts: dict[str, float]
+    num_rows: int
     validation_shared_with_test: tuple[str, ...] = ()
     question: str | None = None
 
@@ -368,7 +370,7 @@ def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: boo
     samples, too_long = list[Sample](), list[tuple[str, int]]()
     for lesson in data.lessons:
         try:
-            made = encoding.encode(lesson, tokenizer)
+            made = encoding.encode(lesson, tokenizer, context_tokens)
         except UnsupportedError as exc:
             if tokenizer.chat_template is None:
                 raise
@@ -415,6 +417,7 @@ def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: A
     return Survey(
         format=data.format,
         num_lessons=len(data.lessons),
+        num_rows=len(samples),
         num_tokens=int(lengths.sum()),
         median_tokens=int(np.median(lengths)),
         p95_tokens=int(np.percentile(lengths, 95)),

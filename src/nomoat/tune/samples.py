@@ -22,17 +22,20 @@ BATCH_TOKENS = 2048  # tokens computed in a step, about: long lessons make small
 WIDTH_STEP, WANTED_STEP = 4, 32
 NOT_LEARNED = -1
 Ids = npt.NDArray[np.int64]
+Turn = tuple[list[int], list[int]]  # a prompt and its answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """The tokens of a conversation, and the answers in them: (first token, one past the last), in order. Each ends its turn.
 
+    `end`: the token that is learned as each answer's last, whatever stands there to be read by what follows; None: what stands there.
     `lesson`: its place in its file. `digest` is the same for lessons with the same text.
     """
 
     tokens: list[int]
     answers: tuple[tuple[int, int], ...]
+    end: int | None = None
     lesson: str = ""
     digest: bytes = b""
 
@@ -45,9 +48,10 @@ class Sample:
         return sum(stop - start for start, stop in self.answers)
 
 
-def encode(lesson: Lesson, tokenizer: Tokenizer) -> list[Sample]:
-    """A lesson in tokens: one sample, or one for each answer where the chat template writes earlier turns differently later on.
+def encode(lesson: Lesson, tokenizer: Tokenizer, context_tokens: int) -> list[Sample]:
+    """A lesson in tokens: one sample, or several where earlier answers are other tokens when they are read later on.
 
+    Of one that is longer than `context_tokens` the last answer alone: each turn more takes longer to be written by a template.
     Raises UnsupportedError for a conversation and a model without chat template.
     """
     if tokenizer.chat_template is None:
@@ -59,22 +63,47 @@ def encode(lesson: Lesson, tokenizer: Tokenizer) -> list[Sample]:
     messages = lesson.messages
     if lesson.alpaca_question is not None and tokenizer.chat_template == templates.ALPACA.text:
         messages = (*messages[:-2], Message(role="user", content=lesson.alpaca_question), messages[-1])
-    prompts = [tokenizer.render(messages[:at]) for at in lesson.learned]
+    *earlier, last = lesson.learned
+    last_prompt, last_answer = tokenizer.render(messages[:last]), messages[last].content
+    turns = [_turn(last_prompt, last_answer, tokenizer)]
+    if not earlier or sum(map(len, turns[0])) >= context_tokens:
+        return _as_served(turns, tokenizer.special.eos_id)
+    prompts = [*(tokenizer.render(messages[:at]) for at in earlier), last_prompt]
     answers = [messages[at].content for at in lesson.learned]
-    joined = _joined(prompts, answers, tokenizer) if len(answers) > 1 else None
-    if joined is not None:
+    if (joined := _joined(prompts, answers, tokenizer)) is not None:
         return [joined]
-    ids = [tokenizer.encode(prompt, add_bos=tokenizer.render_lacks_bos) for prompt in prompts]
-    return [_sample(prompt, tokenizer.encode(answer), tokenizer) for prompt, answer in zip(ids, answers, strict=True)]
+    turns[:0] = [_turn(prompt, answer, tokenizer) for prompt, answer in zip(prompts[:-1], answers[:-1], strict=True)]
+    return _as_served(turns, tokenizer.special.eos_id)
 
 
-def _sample(prompt: list[int], answer: list[int], tokenizer: Tokenizer) -> Sample:
-    tokens = [*prompt, *answer, tokenizer.special.eos_id]
-    return Sample(tokens=tokens, answers=((len(prompt), len(tokens)),))
+def _turn(prompt: str, answer: str, tokenizer: Tokenizer) -> Turn:
+    return tokenizer.encode(prompt, add_bos=tokenizer.render_lacks_bos), tokenizer.encode(answer)
+
+
+def _as_served(turns: Sequence[Turn], end: int) -> list[Sample]:
+    """As few rows as have, before each answer, the very tokens that the model is asked with when it is served.
+
+    A row has the earlier turns as its last prompt writes them: an answer is learned there if it is the same tokens, and begins a row
+    of its own else. What stands behind it, the template's own sign, is read and not learned.
+    """
+    rows, left = list[Sample](), list(turns)
+    while left:
+        prompt, answer = left[-1]
+        tokens = [*prompt, *answer, end]
+        spans, others = [(len(prompt), len(tokens))], list[Turn]()
+        for one in reversed(left[:-1]):
+            start, stop = len(one[0]), len(one[0]) + len(one[1]) + 1
+            if stop <= spans[0][0] and tokens[: stop - 1] == [*one[0], *one[1]]:
+                spans.insert(0, (start, stop))
+            else:
+                others.insert(0, one)
+        rows.insert(0, Sample(tokens=tokens, answers=tuple(spans), end=end))
+        left = others
+    return rows
 
 
 def _joined(prompts: Sequence[str], answers: Sequence[str], tokenizer: Tokenizer) -> Sample | None:
-    """All turns in one row, if each prompt begins with the one before and its answer."""
+    """All turns in one row, if each prompt begins with the one before, its answer, and the end token."""
     end = str(tokenizer.backend.id_to_token(tokenizer.special.eos_id))
     tokens, spans, before = list[int](), list[tuple[int, int]](), ""
     for prompt, answer in zip(prompts, answers, strict=True):
@@ -136,6 +165,8 @@ def side_by_side(batch: Sequence[Sample], prefix: int) -> tuple[Ids, Ids]:
         ids[row, : len(sample) - prefix] = sample.tokens[prefix:]
         for start, stop in sample.answers:
             targets[row, start - 1 - prefix : stop - 1 - prefix] = sample.tokens[start:stop]
+            if sample.end is not None:
+                targets[row, stop - 2 - prefix] = sample.end
     return ids, targets
 
 

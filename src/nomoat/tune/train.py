@@ -27,14 +27,14 @@ from nomoat.tune import adapter, execution, interrupts, kernels, prepare
 from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.network import Network
 from nomoat.tune.samples import Sample, batches_of, count_lessons, count_texts, shared_prefix, side_by_side, wanted
-from nomoat.tune.validation import SECONDS_A_MINUTE, is_better, num_evaluations
+from nomoat.tune.validation import SECONDS_A_MINUTE, is_better, is_clearly_worse, num_evaluations
 from nomoat.words import counted
 
 WARM_UP_PART = 0.06
 SMALLEST_RATE_PART = 0.1
 MAX_GRADIENT_NORM = 1.0
 AVERAGED_PART = 0.1  # of all steps so far: over about so many the weights are averaged
-PATIENCE, CLEARLY_WORSE = 2, 1.05  # so many looks in a row worse than the best by this factor, and the training ends
+PATIENCE = 2  # so many looks in a row clearly worse than those before, and the training ends
 CHECKPOINT_SECONDS = 30.0
 LARGE_PART = 0.25  # of a step's tokens
 
@@ -111,8 +111,6 @@ def learn(
         adapter.reserve(name, replace=replace, resume=resume)  # again: another training may have ended since
         checkpoint = adapter.Checkpoint(target, origin)
         saved = checkpoint.load() if resume else None
-        if saved is None:
-            checkpoint.remove()  # an earlier training's of this name: --resume is to mean this one
         kernels.use_threads(config.threads().value, say)
         with crew(prepared, workers, ray, say) as learners:
             plan = ExecutionPlan(**saved["way"]) if saved else learners.choose_plan(say)
@@ -120,12 +118,15 @@ def learn(
             if saved:
                 run.restore(saved)
                 say(f"going on from step {run.step}, {run.fraction:.0%} of the work")
-            elif run.validation:
-                run.losses_before, run.right_before = run.evaluate("measuring the base", on_progress)
+            else:
+                checkpoint.remove()  # an earlier training's of this name: --resume is to mean this one, now that it can begin
+                if run.validation:
+                    run.losses_before, run.right_before = run.evaluate("measuring the base", on_progress)
             run.train(checkpoint, on_progress, say)
             run.use_best()
-        adapter.save(target, run.learned, origin, run.metrics(), asdict(prepared.survey))
-        checkpoint.remove()
+        with interrupts.uncut():  # with both of them there, --resume would refuse what it is named for
+            adapter.save(target, run.learned, origin, run.metrics(), asdict(prepared.survey))
+            checkpoint.remove()
     return target
 
 
@@ -350,12 +351,8 @@ class Run:
             self.average[name].lerp_(parameter.detach(), share)
 
     def _has_stopped_learning(self) -> bool:
-        """Whether the last looks are clearly worse, in loss and, where any answer is right, in right answers, too."""
         before, since = self.history[:-PATIENCE], self.history[-PATIENCE:]
-        if not before:
-            return False
-        most, lowest = max(each["right"] for each in before), min(each["held_out"] for each in before)
-        return all(each["held_out"] > CLEARLY_WORSE * lowest and (each["right"] < most or most == 0) for each in since)
+        return bool(before) and all(is_clearly_worse(each, before, len(self.validation)) for each in since)
 
     def _mean(self, losses: Sequence[float]) -> float:
         return sum(losses) / sum(sample.num_learned for sample in self.validation)

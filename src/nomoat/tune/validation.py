@@ -1,12 +1,14 @@
-"""How often to evaluate on the lessons held out while learning, and which of two evaluations was the better one."""
+"""How often to evaluate on the lessons held out while learning, and which of them are better and worse."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 EVALUATIONS = 4  # on the lessons held out while learning, at even distances; with more epochs, one an epoch
 EVALUATION_PART = 0.2  # of --minutes is enough for these evaluations: so many fewer are made where each takes long
 CHANCE = 0.01  # of the lessons held out: so many right answers more or less say nothing
+CLEARLY_WORSE = 1.05  # times the lowest loss
 SECONDS_A_MINUTE = 60
 
 
@@ -22,3 +24,10 @@ def is_better(evaluation: dict[str, float], kept: dict[str, float], held_out: in
     """By right answers, since a model too sure of its mistakes has a high loss and the most right; by loss if they are about equal."""
     more = evaluation["right"] - kept["right"]
     return more > 0 if abs(more) > CHANCE * held_out else evaluation["held_out"] < kept["held_out"]
+
+
+def is_clearly_worse(evaluation: dict[str, float], before: Sequence[dict[str, float]], held_out: int) -> bool:
+    """Than the best ones before, in loss and in right answers; in loss alone, where hardly any answer is right yet."""
+    most, right, chance = max(each["right"] for each in before), evaluation["right"], CHANCE * held_out
+    fewer = most - right > chance or max(most, right) <= chance
+    return fewer and evaluation["held_out"] > CLEARLY_WORSE * min(each["held_out"] for each in before)

@@ -383,8 +383,8 @@ def dimensions(
     factor = float(stretched or 1.0)
     magnitude = float(number("rope.scaling.attn_factor", 1.0)) * float(number("rope.scaling.yarn_attn_factor", 1.0))
     window = said.optional_whole("attention.sliding_window", arch.window) if any(arch.windowed) else None
-    longest, experts = whole("context_length"), said.optional_whole("expert_count") or 0
-    first = whole("rope.scaling.original_context_length", longest)
+    first, longest = _contexts(said, yarn_factor=factor if scaling == "yarn" else None)
+    experts = said.optional_whole("expert_count") or 0
     has_two = has_long_factors and first < longest
     long_factors = has_two and context_tokens is not None and context_tokens > first
     # a model that adds r times what its layers give is one that adds all of it to a residual r times as small
@@ -429,6 +429,18 @@ def dimensions(
         if arch.has_shared_expert
         else 0,
     )
+
+
+def _contexts(said: _Said, *, yarn_factor: float | None) -> tuple[int, int]:
+    """The context before positions were stretched, and the longest: with YaRN the longer of what is said and what the factor makes.
+
+    Whoever switches it on as Qwen's cards have it leaves the model's own there. What `hf_config` made of a window stays.
+    """
+    longest = said.whole("context_length")
+    first = said.whole("rope.scaling.original_context_length", longest)
+    if yarn_factor is None or said.metadata.get(f"{said.name}.context_is_window") is True:
+        return first, longest
+    return first, max(longest, int(first * yarn_factor))
 
 
 def _yarn_magnitude(said: float, factor: float) -> float:

@@ -38,6 +38,8 @@ WHOSE = r"(?:(?:is|was|as)\s)?(?:(?:my|our|your|his|her|their|the|an?)\s)?(?:[a-
 NO_ORDER = rf"(?<!{ORDER}[\s:])(?<!{ORDER}번호[\s:])(?<!{ORDER}번호:\s)(?!{YEAR}{CALENDAR}-)"
 # Behind a city: no parcel, and no business number, whose checksum decides.
 NO_PARCEL = r"(?!(?:\d{4}-\d{4}-\d{4}|\d{3}-\d{2}-\d{5})(?![\d-]))"
+# One short number before an account, of what is paid, a branch, a year: `3만원 보내줘`, `2지점`, `1:`; not over cells and keys.
+OVER_ONE = rf"\d(?:[,.]?\d){{0,8}}+(?:[^\S\n]?[^\W\d_]|[):\]]|\.?[^\S\n])[^\d\n\"'|;=&\t,]{{0,12}}{NO_ORDER}"
 PAID = (  # in a table often how an order stands
     re.compile(rf"(?:입금|송금|이체){REACH}{NO_COUNT}"),
     re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}(?:{AMOUNT}[을만]?\s?)?{WORDS}(?:계좌|(?<!무)통장|(?<!무통장)입금|송금|이체)"),
@@ -45,6 +47,8 @@ PAID = (  # in a table often how an order stands
 ACCOUNTS = (
     re.compile(rf"(?:계좌|통장|예금주|{ACCOUNT}){REACH_OF_TABLES}{IN_COLUMNS}", re.IGNORECASE),
     re.compile(rf"(?:{BANKS}){REACH}{NUMBER}"),
+    re.compile(rf"(?:{BANKS}|계좌|통장|예금주|{ACCOUNT}){REACH}{OVER_ONE}{NUMBER}", re.IGNORECASE),
+    re.compile(rf"(?:{SHORT}){BESIDE}{OVER_ONE}{NO_PARCEL}{NO_PHONE}{DASHED}"),
     PAID[0],
     re.compile(rf"(?:{SHORT}){BESIDE}{NO_COUNT}"),
     re.compile(rf"(?:{EVERYDAY}){BESIDE}{GROUPED}"),
@@ -103,8 +107,10 @@ def holds_bank_account(text: str) -> bool:
 
 
 def _is_account(match: re.Match[str]) -> bool:
-    """Whether a number that a bank's word is beside can be one."""
+    """Whether a number that a bank's word is beside can be one. Of a long one that spaces part, the last group may be an amount."""
     groups = DIGITS.findall(match["number"])
+    if match["gap"] and match["gap"].isspace() and sum(map(len, groups)) > ACCOUNT_DIGITS[-1]:
+        groups.pop()
     return sum(map(len, groups)) in ACCOUNT_DIGITS and not (_is_time(groups) or _is_decimal(match, groups))
 
 

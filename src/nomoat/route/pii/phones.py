@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from nomoat.route.pii.numbers import (
     CELLS,
@@ -19,8 +20,12 @@ from nomoat.route.pii.numbers import (
     without_spaces,
 )
 
-# The library wants no Latin letter beside a number; a mobile number is one wherever it stands, also as `O1O`.
-MOBILE = re.compile(rf"(?:(?<!\d)01[016789]|(?<![A-Za-z0-9])[Oo0]1[Oo0]){GAP}\d{{3,4}}{GAP}\d{{4}}(?!\d)")
+# The library wants no Latin letter beside a number, nor more digits behind one; a mobile number is one wherever it stands, also as
+# `O1O`, and from abroad.
+FROM_HERE = r"(?:\+|(?<!\d)(?<!0[Xx])00)82"
+MOBILE = re.compile(
+    rf"(?:(?<!\d)01[016789]|(?<![A-Za-z0-9])[Oo0]1[Oo0]|{FROM_HERE}{GAP}(?:\(?0\)?{GAP})?1[016789]){GAP}\d{{3,4}}{GAP}\d{{4}}(?!\d)"
+)
 # The first cell is `010` or such, neither the end of a decimal fraction nor thousands (`1,010,345`); the rest, in one more cell or in
 # two, goes on in the next line only as a cell of its own.
 THOUSANDS = r"(?<=\d,)\d{3},\d{3}(?!\d)"
@@ -37,7 +42,14 @@ WITHOUT_ZERO = re.compile(
     rf"(?:{PHONE_WORDS}){REACH_OF_TABLES}10(?:\d{{8}}|(?P<gap>[ .-])\d{{4}}(?P=gap)\d{{4}})(?!\d|{WON})", re.IGNORECASE
 )
 LINE = r"[\s)._/\u00b7\u3002-]{1,3}"
-GLUED = re.compile(rf"(?<!\d)([A-Za-z]?)(\(?0\d{{1,2}}{LINE}\d{{3,4}}{LINE}\d{{4}})(?!\d)([A-Za-z]?)")
+# With what number its line or note stands in brackets: `1)02-555-1234`, `02-555-1234[1]`.
+GLUED = re.compile(rf"((?<!\d)[A-Za-z]|[)\]]|)(?<!\d)(\(?0\d{{1,2}}{LINE}\d{{3,4}}{LINE}\d{{4}})(?!\d)([A-Za-z\[]?)")
+AREAS = ("02", "070", "080", *(f"0{tens}{ones}" for tens in "3456" for ones in "12345"))
+SPACED = re.compile(r"(?<![\d.,/~\u00b7-])(0\d{1,2})([^\S\n]{1,3})\d{3,4}\2\d{4}(?!\d)")
+# From abroad, with all groups that follow, of which the last may be no part of it; 15 digits are the most, says E.164.
+ABROAD = re.compile(r"\+\d(?:[ ()./-]{0,3}\d){7,30}")
+GROUP_ENDS = re.compile(r"\d\d(?!\d)")  # one digit alone is no group
+ABROAD_DIGITS = range(8, 16)
 UNKNOWN_GAP = re.compile(r"(?<=\d)[_\u00b7\u3002](?=\d)")  # to the library, which reads on over a dash: it is asked without one, too
 FROM_ABROAD = re.compile(r"(?<!\d)(?<!0[Xx])0082(?=\D{0,3}\d)")
 # The library knows of no more than a few characters between two groups. Beside other columns of digits these may be, too.
@@ -60,8 +72,10 @@ def holds_phone(text: str) -> bool:
         if not IN_CELLS.search(match[2]) or without_spaces(match[1]) == without_spaces(match[2]):
             return True
     near = FAR_APART_ABROAD.sub(lambda found: " ".join(found[0].split()), _without_columns(text))
-    forms = {text, GLUED.sub(_set_apart, FROM_ABROAD.sub("+82 ", UNKNOWN_GAP.sub("-", near)))}
-    return any(not DECIMAL.fullmatch(number) for form in forms for number in phones(form))
+    apart = _without_rows(GLUED.sub(_set_apart, FROM_ABROAD.sub("+82 ", UNKNOWN_GAP.sub("-", near))))
+    if any(not DECIMAL.fullmatch(number) for form in {text, apart} for number in phones(form)):
+        return True
+    return any(phones("\n".join(_beginnings(apart)), as_usual=True))
 
 
 def _without_columns(text: str) -> str:
@@ -78,5 +92,23 @@ def _without_columns(text: str) -> str:
 
 
 def _set_apart(glued: re.Match[str]) -> str:
-    """A number with spaces in place of the letters beside it."""
-    return " " * len(glued[1]) + glued[2] + " " * len(glued[3])
+    """A number with the ends of lines in place of what touches it."""
+    return "\n" * len(glued[1]) + glued[2] + "\n" * len(glued[3])
+
+
+def _without_rows(text: str) -> str:
+    """With numbers whose groups single spaces part in lines of their own, digits beside them or not; where most such rows begin with
+    an area's code."""
+    areas = [spaced[1] in AREAS for spaced in SPACED.finditer(text)]
+    if 2 * sum(areas) <= len(areas):
+        return text
+    return SPACED.sub(lambda spaced: f"\n{spaced[0]}\n" if spaced[1] in AREAS else spaced[0], text)
+
+
+def _beginnings(text: str) -> Iterator[str]:
+    """Of each number from abroad, what ends with one of its groups."""
+    for abroad in ABROAD.finditer(text):
+        for end in GROUP_ENDS.finditer(abroad[0]):
+            beginning = abroad[0][: end.end()]
+            if sum(map(str.isdecimal, beginning)) in ABROAD_DIGITS:
+                yield beginning
