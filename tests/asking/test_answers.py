@@ -18,6 +18,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import shell
@@ -116,6 +117,23 @@ def test_loading_is_no_part_of_the_first_answers_time(tmp_path: Path, monkeypatc
     with AnswerStore(tmp_path / "answers.sqlite") as store:
         found = collect_scores(Responder("fake:", engine), questions, store=store)
     assert [scores.seconds for scores in found if isinstance(scores, ChoiceScores)] == [1, 1]
+
+
+def test_a_servers_answers_wait_for_the_disk_unless_they_cost_nothing(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    paid: list[bool] = []
+    save = AnswerStore.save_answer
+
+    def saving(*what: Any, is_paid: bool, **more: Any) -> bool:
+        paid.append(is_paid)
+        return save(*what, is_paid=is_paid, **more)
+
+    monkeypatch.setattr(AnswerStore, "save_answer", saving)
+    costs_nothing = Spending(input_usd_per_million=0.0, output_usd_per_million=0.0)
+    with AnswerStore() as store, nomoat.load(f"{serving(FINE).url}#m") as server, nomoat.load("fake:") as here:
+        for at, (model, price) in enumerate(((here, Spending()), (server, costs_nothing), (server, spending()))):
+            request = Request(messages=suite_of(3).examples[at].messages, max_new_tokens=4)
+            collect(model, [request], store=store, spending=price, concurrency=1)
+    assert paid == [False, False, True]
 
 
 def spending(max_cost_usd: float | None = None) -> Spending:

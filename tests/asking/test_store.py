@@ -181,12 +181,12 @@ usage = Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0.0, decode_
 with AnswerStore() as store:
     for at in range(int(sys.argv[2])):
         request = Request(messages=(Message(role="user", content=f"{sys.argv[1]} {at}"),))
-        store.save_answer("m", request, Completion(text=str(at), finish_reason="stop", usage=usage))
+        store.save_answer("m", request, Completion(text=str(at), finish_reason="stop", usage=usage), is_paid=at % 2 == 0)
         print(at, flush=True)
 """
 
 
-def test_killed_process_loses_no_answer_it_had_saved() -> None:
+def test_killed_process_loses_no_answer_it_had_saved_paid_for_or_not() -> None:
     writer = subprocess.Popen([sys.executable, "-c", WRITER, "a", "1000000"], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
     with writer.stdout:
@@ -200,6 +200,30 @@ def test_killed_process_loses_no_answer_it_had_saved() -> None:
             completion = store.answer("m", asking(f"a {at}"))
             assert completion is not None
             assert completion.text == str(at)
+
+
+def test_only_what_may_have_cost_money_waits_for_the_disk() -> None:
+    """Told by the statements, for no test can cut the power."""
+    said: list[str] = []
+    with AnswerStore() as store:
+        with store._db.turn() as db:
+            db.set_trace_callback(said.append)
+        store.save_answer("m", asking("paid"), answering("so"))
+        store.save_answer("m", asking("free"), answering("so"), is_paid=False)
+        store.save_choice_scores(
+            "m", asking("scored"), ["a"], ChoiceScores(scores=(ContinuationScore(log_probability=-1.0, num_tokens=1),), seconds=0.0)
+        )
+        store.count_lost("m", asking("lost"))
+        store.save_answer("m", asking("paid too"), answering("so"))
+    saved: dict[str, str] = {}
+    level = "FULL"  # as it was opened
+    for statement in said:
+        if statement.startswith("PRAGMA synchronous"):
+            level = statement.split()[-1]
+        for what in ("paid too", "paid", "free", "scored", '"num"'):
+            if statement.startswith("INSERT") and what in statement:
+                saved.setdefault(what, level)
+    assert saved == {"paid": "FULL", "free": "NORMAL", "scored": "NORMAL", '"num"': "FULL", "paid too": "FULL"}
 
 
 def test_processes_that_write_at_the_same_time_all_write() -> None:

@@ -23,7 +23,7 @@ from shell import NOMOAT, Done
 from teaching import by_text, write_labels, write_tasks
 from tiny import write_adapter, write_learned
 
-from nomoat import tables
+from nomoat import labelling, tables
 from nomoat.catalog import sidecar
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.distil import files, instructions
@@ -323,6 +323,24 @@ def test_labels_by_likelihood_and_in_writing(nomoat: Shell, serving: Callable[..
     ) in done.stderr
     beside = sidecar.find(left_out)
     assert beside is not None and beside.is_of_this_content and beside.facts["left_out"] == left_out.name
+
+
+def test_questions_of_a_teacher_that_sends_nothing_are_made_once(
+    nomoat: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    messages = labelling.label_task_messages
+
+    def counting(text: str, *what: Any, **more: Any) -> Any:
+        made.append(text)
+        return messages(text, *what, **more)
+
+    monkeypatch.setattr(labelling, "label_task_messages", counting)
+    source = tmp_path / "texts.txt"
+    source.write_text("one\ntwo\nthree\n", encoding="utf-8")
+    done = nomoat("distil", "fake:", "--out", str(tmp_path / "labels.csv"), "--label", str(source), "--labels", "ham,spam")
+    assert done.returncode == 0
+    assert [text for text in made if text in ("one", "two", "three")] == ["one", "two", "three"]
 
 
 def test_labels_that_hold_commas_are_told_apart_where_they_are_counted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 from collections.abc import Callable, Iterator
 
@@ -52,6 +53,18 @@ def test_duel_stops_when_the_winner_is_known_and_says_how_many_it_asked() -> Non
         "the rest was not needed (`--all`, in Python: `stop_early=False`, asks everything)",
     )
     assert duel.left.side == verdict.left
+
+
+def test_rounds_of_a_long_duel_grow_with_what_was_asked_and_the_note_says_so() -> None:
+    """Rounds of 4 up to 252 items, of which 2 % are 5."""
+    left, right, one, other = sides(set(range(0, 400, 2)), set(range(1, 400, 2)), 400)
+    verdict = run_duel(left, right, quiz(400), RunSettings(concurrency=4)).verdict
+    asked = [look.num_examples for look in verdict.looks]
+    rounds = [after - before for before, after in itertools.pairwise([0, *asked])]
+    assert rounds == [4] * 63 + [5] * 10 + [6] * 8 + [7] * 7 + [1]
+    assert len(one.asked) == len(other.asked) == 400
+    order = "asked in a random order (seed 0), 4 at a time and later 2 % of those before, with a look after each; the intervals hold "
+    assert verdict.notes[0] == f"{order}whenever one stops"
 
 
 def test_both_sides_are_asked_the_same_in_the_order_of_the_seed() -> None:

@@ -162,6 +162,12 @@ def test_what_scores_are_and_what_built_in_suites_say_of_theirs_has_a_twin() -> 
             "없었습니다(모두 묻는 옵션은 `--all`, Python에서는 `stop_early=False`)",
         ),
         (
+            "asked in a random order (seed 0), 16 at a time and later 2 % of those before, with a look after each; the intervals hold "
+            "whenever one stops",
+            "무작위 순서로(시드 0) 16개씩, 나중에는 그때까지 물은 문항의 2 %씩 묻고 그때마다 확인했습니다. 신뢰 구간은 언제 "
+            "멈추더라도 성립합니다",
+        ),
+        (
             "agreement with GPT-4's stored reviews (vicuna80), 40 pairs: where both name a winner, the same one in 27 of 36 = 75 % "
             "[59, 86] (chance: 50 %; always the longer answer: 81 %); ties included, 27 of 40 = 68 % [52, 80] (always the "
             "commonest label: 72 %), kappa 0.32 [0.06, 0.55]; both orders gave the same verdict in 10 of 40 = 25 % [14, 40]; the "

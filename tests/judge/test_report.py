@@ -84,6 +84,17 @@ def test_duel_report_says_who_won_and_how_to_reproduce_it(duel_page: str) -> Non
         assert text in duel_page
 
 
+def test_a_report_leaves_out_the_end_of_a_very_long_question_or_answer_and_says_so(suite: Suite, tmp_path: Path) -> None:
+    asked = Example(id="long", messages=(Message(role="user", content="é" * 1_000_000),), target="t" * 30_000)
+    model = Responder("model", FakeEngine(answers={asked.messages[0].content: "<" * 20_001}))
+    evaluation = run_suite(model, dataclasses.replace(suite, examples=(asked,)), RunSettings())
+    write_evaluation_report(evaluation, tmp_path / "report.html", command=COMMAND)
+    page = english(tmp_path / "report.html")
+    assert [page.count("é"), page.count("&lt;"), page.count("t" * 19_999 + "…")] == [20_000, 20_000, 1]
+    assert re.findall(r"characters that are not on this page: ([\d,]+)", page) == ["980,000", "1"]
+    assert len(page) < 250_000
+
+
 def test_duel_report_asks_nothing_of_the_network(duel_page: str) -> None:
     assert not re.search(r"""(src|href)\s*=\s*["'](?!#)|url\((?!#)|@import|<link|<iframe""", duel_page)
     assert re.findall(r"<script.*", duel_page) == [SCRIPT]

@@ -44,8 +44,22 @@ def test_an_end_is_searched_for_only_where_it_moves_and_is_the_common_part_of_al
     sequence = ConfidenceSequence(lowest=-1, highest=1, alpha=0.05)
     for at, look in enumerate(looks):
         found = sequence.add(look[-4:])
-        assert found == (max(low for low, _ in alone[: at + 1]), min(high for _, high in alone[: at + 1]))
+        common = max(low for low, _ in alone[: at + 1]), min(high for _, high in alone[: at + 1])
+        assert found == pytest.approx(common, abs=4 * sequential.PRECISION)  # twice that of a range of 2
     assert len(searched) < 1.5 * len(looks)
+
+
+def test_an_end_is_found_in_few_steps_however_many_different_values_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(3).uniform(-0.2, 1, 2_000)
+    sequence = ConfidenceSequence(lowest=-1, highest=1, alpha=0.05)
+    before = sequence.add(values[:1_900].tolist())
+    alone = ConfidenceSequence(lowest=-1, highest=1, alpha=0.05).add(values.tolist())
+    steps = []
+    capital = sequential._log_capital
+    monkeypatch.setattr(sequential, "_log_capital", lambda *given: steps.append(given) or capital(*given))
+    low, high = sequence.add(values[1_900:].tolist())
+    assert (low, high) == pytest.approx((max(before[0], alone[0]), min(before[1], alone[1])), abs=4 * sequential.PRECISION)
+    assert len(steps) <= 11  # searched for in the whole range it took 20
 
 
 def test_interval_changes_its_sign_with_the_sides_and_its_unit_with_the_scale() -> None:

@@ -306,7 +306,7 @@ def _ask(
                 raise
             return error
         with unkept.noted(model, request, completion):
-            is_first = store.save_answer(model.digest, request, completion, replace=request in collected.cut)
+            is_first = store.save_answer(model.digest, request, completion, is_paid=takes_money, replace=request in collected.cut)
         in_a_row.went_well()
         if is_first:
             spending.count_answer(model, request, completion)

@@ -90,8 +90,10 @@ def default_path() -> Path:
 
 
 class AnswerStore:
-    """The answers of one file. Each is on the disk when its `save_` returns. A context manager; several threads may use it.
+    """The answers of one file. A context manager; several threads may use it.
 
+    What a `save_` has kept outlives its process once that returns; a power cut, too, but for likelihoods and answers that were not
+    paid for: those that it loses are computed again.
     Raises what `Database` raises.
     """
 
@@ -112,10 +114,13 @@ class AnswerStore:
             (version,) = db.execute("PRAGMA data_version").fetchone()  # of what other connections write
             return db.total_changes, int(version)
 
-    def save_answer(self, model_digest: str, request: Request, completion: Completion, *, replace: bool = False) -> bool:
-        """Keep an answer, and return True. If there is one already, that one stays, but to `replace` it."""
-        key = _key("answer", model_digest, request)
-        return self._put(key, model_digest, request, dataclasses.asdict(completion), replace=replace)
+    def save_answer(
+        self, model_digest: str, request: Request, completion: Completion, *, is_paid: bool = True, replace: bool = False
+    ) -> bool:
+        """Keep an answer, and return True. If there is one already, that one stays, but to `replace` it. `is_paid`: it may have cost
+        money."""
+        key, value = _key("answer", model_digest, request), dataclasses.asdict(completion)
+        return self._put(key, model_digest, request, value, is_paid=is_paid, replace=replace)
 
     def asked_before(self, model_digest: str, seeds: range, asked_with: Callable[[int], Request]) -> list[Request]:
         """Those of the requests, one with each of these seeds, that have an answer of this model or a lost call.
@@ -169,7 +174,7 @@ class AnswerStore:
         """Keep likelihoods. If they are there already, those stay."""
         rows = [(score.log_probability, score.num_tokens) for score in scored.scores]
         value = {"choices": list(choices), "scores": rows, "seconds": scored.seconds}
-        self._put(_key(LIKELIHOODS, model_digest, request, *choices), model_digest, request, value)
+        self._put(_key(LIKELIHOODS, model_digest, request, *choices), model_digest, request, value, is_paid=False)
 
     def notes(self, model_digest: str) -> tuple[str, ...]:
         """What has to be known about this model's stored answers."""
@@ -287,10 +292,12 @@ class AnswerStore:
             row = db.execute("SELECT CAST(answer AS BLOB) FROM answers WHERE key = ?", (key,)).fetchone()
         return None if row is None else _opened(key, json.loads(row[0].decode()))
 
-    def _put(self, key: str, model_digest: str, request: Request, value: dict[str, Any], *, replace: bool = False) -> bool:
+    def _put(
+        self, key: str, model_digest: str, request: Request, value: dict[str, Any], *, is_paid: bool, replace: bool = False
+    ) -> bool:
         """Whether it is there now: nothing was, or it was to be replaced."""
         row = (key, model_digest, _dumps(_told(request)), _sealed(key, value), time.time())
-        with self._db.turn() as db:
+        with self._db.turn() if is_paid else self._db.quick_turn() as db:
             return db.execute(f"INSERT OR {'REPLACE' if replace else 'IGNORE'} INTO answers VALUES (?, ?, ?, ?, ?)", row).rowcount > 0
 
 

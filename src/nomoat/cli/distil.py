@@ -211,20 +211,21 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
     """Labels into a table, what is left out into another, their sidecars, and what is to be said of them."""
     from nomoat.asking.store import AnswerStore
     from nomoat.distil import files
-    from nomoat.distil.label import CUT_OFF, NO_LABEL, TOO_LONG_TEXT, label, written_requests
+    from nomoat.distil.label import CUT_OFF, NO_LABEL, TOO_LONG_TEXT, label, requests_for, written_requests
 
     settings = {"kind": "labels", "teacher_digest": model.digest, **asked.settings()}
     texts, question = asked.texts.asked, asked.question
     files.require_own(how.out, settings, num_rows=len(texts), replace=how.replace)
     files.require_own(files.left_out_place(how.out), settings, num_rows=len(texts), num_answers=len(texts), replace=how.replace)
     with AnswerStore() as store:
-        what: dict[str, Any] = {"instruction": question.instruction, "store": store, "max_tokens": asked.max_tokens}
-        requests = dict.fromkeys(written_requests(model, texts, question.labels, **what))
-        _ask_consent(model, _with_bar(requests, len(requests)), store, how)
+        different = dict.fromkeys(texts)
+        usual = requests_for(different, question.labels, instruction=question.instruction)
+        requests = written_requests(model, usual, store=store, max_tokens=asked.max_tokens)
+        _ask_consent(model, _with_bar(requests, len(different)), store, how)
         with judging.counting_bars("texts") as progress:
             found = label(
-                model, texts, question.labels, **what, spending=how.spending, concurrency=how.concurrency,
-                progress=lambda done, total: progress(model.ref, done, total),
+                model, texts, question.labels, instruction=question.instruction, store=store, max_tokens=asked.max_tokens,
+                spending=how.spending, concurrency=how.concurrency, progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
         notes = found.spent.notes(model, store, how.spending)
     without_text = len(asked.texts.rows) - len(texts)

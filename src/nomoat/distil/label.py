@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -87,11 +87,11 @@ def parse_labels(given: str) -> tuple[str, ...]:
     return labels
 
 
-def requests_for(texts: Sequence[str], labels: Sequence[str], *, instruction: str | None = None) -> list[Request]:
-    """What is asked, a request for each text."""
+def requests_for(texts: Iterable[str], labels: Sequence[str], *, instruction: str | None = None) -> Iterator[Request]:
+    """What is asked, a request for each text, which is made when it is wanted; different ones for different texts."""
     longest = _usual_tokens(labels)
     asked = (labelling.label_task_messages(text, labels, instruction=instruction) for text in texts)
-    return [Request(messages=messages, max_new_tokens=longest, temperature=0.0) for messages in asked]
+    return (Request(messages=messages, max_new_tokens=longest, temperature=0.0) for messages in asked)
 
 
 def _usual_tokens(labels: Sequence[str]) -> int:
@@ -99,18 +99,18 @@ def _usual_tokens(labels: Sequence[str]) -> int:
 
 
 def written_requests(
-    teacher: Responder, texts: Sequence[str], labels: Sequence[str], *, instruction: str | None, store: AnswerStore,
-    max_tokens: int | None,
-) -> list[Request]:  # fmt: skip
-    """As `requests_for`, of a teacher that writes: an answer may have `max_tokens`, which a draft before it takes up, too.
+    teacher: Responder, requests: Iterable[Request], *, store: AnswerStore, max_tokens: int | None
+) -> Iterator[Request]:
+    """Those of `requests_for`, of a teacher that writes: an answer may have `max_tokens`, which a draft before it takes up, too.
 
     What was answered whole before, with whatever limit, is not asked again.
     """
-    usual = requests_for(texts, labels, instruction=instruction)
     if max_tokens is None:
-        return usual
+        yield from requests
+        return
     limits = store.limits(teacher.digest)
-    return [_with_room(teacher, request, store, limits, max_tokens) for request in usual]
+    for request in requests:
+        yield _with_room(teacher, request, store, limits, max_tokens)
 
 
 def _with_room(teacher: Responder, request: Request, store: AnswerStore, limits: Sequence[int], max_tokens: int) -> Request:
@@ -151,7 +151,7 @@ def label(
     question = as_tuned.question_for(teacher.ref, labels, instruction)
     labels, instruction = question.labels, question.instruction
     spending = Spending() if spending is None else spending
-    requests = requests_for(texts, labels, instruction=instruction)
+    requests = list(requests_for(texts, labels, instruction=instruction))
     asking = _Asking(teacher=teacher, texts=texts, labels=labels, requests=requests, store=store, progress=progress)
     spent = Spent(pricing=spending.pricing(teacher))
     found = Labelled(spent=spent, max_tokens=max_tokens or _usual_tokens(labels), notes=question.notes)
@@ -159,7 +159,7 @@ def label(
         _by_likelihood(asking, found)
     except UnsupportedError:
         found.how = "written"
-        asked = written_requests(teacher, texts, labels, instruction=instruction, store=store, max_tokens=max_tokens)
+        asked = list(written_requests(teacher, requests, store=store, max_tokens=max_tokens))
         with spending.told():
             _by_text(replace(asking, requests=asked), found, spending, concurrency)
     return found

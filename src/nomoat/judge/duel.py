@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,6 +45,8 @@ from nomoat.rows import Given
 from nomoat.words import listed
 
 SuiteRef = TypeVar("SuiteRef", bound=str | Suite)
+
+ROUND_PERCENT = 2  # of the examples asked so far: each look goes over all different values, and of many takes long
 
 
 def duel(
@@ -224,7 +227,10 @@ def _loaded_together(
 
 
 def _ask_until_known(one: Asking, other: Asking, rules: Rules, *, round_size: int) -> Watch:
-    """Ask both sides the same examples, `round_size` at a time, and look after each round whether the answer is known."""
+    """Ask both sides the same examples and look after each round whether the answer is known.
+
+    A round has `round_size` examples, or `ROUND_PERCENT` of those before it where that is more.
+    """
     metric, planned = one.suite.metric, one.suite.examples
     examples = _kept_by(one, _kept_by(other, planned))
     for side in (one, other):
@@ -232,13 +238,15 @@ def _ask_until_known(one: Asking, other: Asking, rules: Rules, *, round_size: in
     lowest, highest = range_of_differences(metric)
     rope = None if rules.rope is None else METRICS[metric].in_scale(rules.rope)
     watch = Watch(lowest=lowest, highest=highest, alpha=rules.alpha, rope=rope, num_planned=len(planned))
-    for start in range(0, len(examples), round_size):
-        differences = _differences(one, other, examples[start : start + round_size])
+    end = 0
+    while end < len(examples):
+        start, end = end, end + max(round_size, end * ROUND_PERCENT // 100)
+        differences = _differences(one, other, examples[start:end])
         if differences:
             watch.add(differences)
         is_out_of_money = _is_out_of_money(one, other)
         # Kept answers may end where an earlier duel knew its winner: theirs is no number that was fixed before.
-        if start + round_size >= len(examples) and len(examples) == len(planned) and not is_out_of_money:
+        if end >= len(examples) and len(examples) == len(planned) and not is_out_of_money:
             watch.end()
         if watch.is_known or is_out_of_money:
             break
@@ -270,6 +278,8 @@ def _is_out_of_money(*sides: Asking) -> bool:
 
 def _order_note(watch: Watch, round_size: int, seed: int, sides: Sequence[Asking]) -> str:
     looks = "one at a time" if round_size == 1 else f"{round_size} at a time"
+    if any(after.num_examples - before.num_examples > round_size for before, after in pairwise(watch.looks)):
+        looks = f"{looks} and later {ROUND_PERCENT} % of those before"
     order = f"asked in a random order (seed {seed}), {looks}, with a look after each; the intervals hold whenever one stops"
     if watch.is_complete:
         return order

@@ -26,6 +26,7 @@ from nomoat.words import counted
 
 MAX_EXAMPLES_SHOWN = 10
 MAX_EXAMPLES_OF_SEVERAL = 4  # for each of several suites
+MAX_CHARACTERS_SHOWN = 20_000  # of a question, or an answer
 END_CHARACTERS = 16  # of a plot's label, always shown
 NO_FULL_STOP = re.compile(r"다(\([^()]*\))?$")  # behind a sentence in Korean
 MIN_FOR_INTERVAL = 5  # a category with fewer examples, or groups of them, gets no interval: three numbers promise too much
@@ -210,6 +211,7 @@ def _write(path: Path, template: str, common: dict[str, object], **values: objec
         **values,
         wording=wording,
         metrics=METRICS,
+        most_characters=MAX_CHARACTERS_SHOWN,
         plots=plots,
         say=_say,
         labelled=_labelled,

@@ -61,10 +61,10 @@ class ConfidenceSequence:
         low, high = self.interval
         known_low, known_high = ((end - self._lowest) / self._width for end in self.interval)
         if _is_ruled_out(shares_U, counts_U, known_low - SURELY, self._log_threshold):
-            found = _lowest_plausible(shares_U, counts_U, self._log_threshold)
+            found = _lowest_plausible(shares_U, counts_U, known_low - SURELY, self._log_threshold)
             low = max(low, self._lowest + found * self._width)
         if _is_ruled_out(1 - shares_U, counts_U, 1 - known_high - SURELY, self._log_threshold):
-            found = 1 - _lowest_plausible(1 - shares_U, counts_U, self._log_threshold)
+            found = 1 - _lowest_plausible(1 - shares_U, counts_U, 1 - known_high - SURELY, self._log_threshold)
             high = min(high, self._lowest + found * self._width)
         self.interval = low, high
         return self.interval
@@ -145,12 +145,13 @@ def _is_ruled_out(shares_U: NDArray[np.float64], counts_U: NDArray[np.int64], me
     return mean < EDGE or _log_capital(shares_U, counts_U, mean) >= log_threshold
 
 
-def _lowest_plausible(shares_U: NDArray[np.float64], counts_U: NDArray[np.int64], log_threshold: float) -> float:
+def _lowest_plausible(shares_U: NDArray[np.float64], counts_U: NDArray[np.int64], ruled_out: float, log_threshold: float) -> float:
+    """The lowest mean that is not ruled out, as `ruled_out` is; no bettor gets rich against the mean of the values themselves."""
+
     def excess(mean: float) -> float:
         return _log_capital(shares_U, counts_U, mean) - log_threshold
 
-    if not len(shares_U) or excess(EDGE) < 0:
+    if not len(shares_U) or (ruled_out < EDGE and excess(EDGE) < 0):
         return 0.0
-    if excess(1 - EDGE) >= 0:
-        return 1 - EDGE
-    return float(brentq(excess, EDGE, 1 - EDGE, xtol=PRECISION))
+    mean = float(shares_U @ counts_U) / float(counts_U.sum())
+    return float(brentq(excess, max(ruled_out, EDGE), min(mean, 1 - EDGE), xtol=PRECISION))

@@ -23,7 +23,8 @@ JEFFREYS = 0.5  # of a success and of a failure, added to each count: Jeffreys' 
 LEAST_WIN = 1e-4  # of an added half win: a strength is finite
 SMALL_STEP = 1e-6  # of a strength, after which the next is of no interest
 MOST_STEPS = 1_000  # each of at most 1; random tables took up to 42
-THROWS_AT_ONCE = 2_000
+VALUES_AT_ONCE = 1 << 22  # bounds the memory: signs or weights, of some throws or draws
+SIGNS_A_NUMBER = 4  # of the generator: throws in multiples of so many have the same signs as all of them at once
 RESAMPLES_AT_ONCE = 128  # bounds the memory: this many copies of the data
 EXACT_UP_TO = 16  # differences, of which all signs can be tried: 2**16 ways
 ROUNDING = 1e-9  # of a range: a value this far outside is at its end
@@ -77,8 +78,9 @@ def paired_permutation(differences: Sequence[float]) -> float:
         return float(np.mean(np.abs(signs_SD @ moved) >= observed))
     rng = np.random.default_rng(0)
     num_as_far = 0
-    for _ in range(NUM_THROWS // THROWS_AT_ONCE):
-        signs_SD = 2 * rng.integers(0, 2, size=(THROWS_AT_ONCE, len(moved)), dtype=np.int8) - 1
+    at_once = SIGNS_A_NUMBER * max(1, VALUES_AT_ONCE // SIGNS_A_NUMBER // len(moved))
+    for start in range(0, NUM_THROWS, at_once):
+        signs_SD = 2 * rng.integers(0, 2, size=(min(at_once, NUM_THROWS - start), len(moved)), dtype=np.int8) - 1
         num_as_far += int(np.sum(np.abs(signs_SD @ moved) >= observed))
     return (num_as_far + 1) / (NUM_THROWS + 1)  # the observed signs are one of the throws
 
@@ -279,15 +281,18 @@ def bradley_terry_intervals(
     met_MM = games_IMM.sum(axis=0) / np.maximum(1, (games_IMM > 0).sum(axis=0))  # games an item, 0 for those who never met
     rng = np.random.default_rng(seed)
     added_PMM = met_MM * np.maximum(rng.standard_gamma(JEFFREYS, size=(NUM_DRAWS, *met_MM.shape)), LEAST_WIN)
-    wins_PMM = np.tensordot(_weights(len(wins_IMM), rng), wins_IMM, axes=1) + added_PMM
+    wins_PMM = _weighed_anew(wins_IMM, rng) + added_PMM
     strengths_M = bradley_terry((total_MM + JEFFREYS * met_MM)[None])[0]
     tails = (1 - confidence) / 2
     return strengths_M, np.quantile(bradley_terry(wins_PMM), (tails, 1 - tails), axis=0).T
 
 
-def _weights(num_items: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """[P, I]: `NUM_DRAWS` draws of how much each item counts, 1 on average. Over their sums they are Dirichlet's with ones."""
-    return rng.standard_gamma(1.0, size=(NUM_DRAWS, num_items))
+def _weighed_anew(tables_ITT: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """[P, T, T]: the tables' sums, in `NUM_DRAWS` draws of how much each of the I items counts, 1 on average. Over their sums these
+    weights are Dirichlet's with ones."""
+    at_once = max(1, VALUES_AT_ONCE // len(tables_ITT))
+    sizes = (min(at_once, NUM_DRAWS - start) for start in range(0, NUM_DRAWS, at_once))
+    return np.concatenate([np.tensordot(rng.standard_gamma(1.0, size=(size, len(tables_ITT))), tables_ITT, axes=1) for size in sizes])
 
 
 def cohens_kappa(one: Sequence[float], other: Sequence[float]) -> float:
@@ -313,7 +318,7 @@ def cohens_kappa_interval(one: Sequence[float], other: Sequence[float], groups: 
     shape_RR = JEFFREYS * np.where(same_RR, 1 / num_ratings, 1 / (num_ratings * (num_ratings - 1)))
     tables_PRR = len(one) / len(tables_GRR) * rng.standard_gamma(shape_RR, size=(NUM_DRAWS, num_ratings, num_ratings))
     seen = slice(tables_GRR.shape[1])
-    tables_PRR[:, seen, seen] += np.tensordot(_weights(len(tables_GRR), rng), tables_GRR, axes=1)
+    tables_PRR[:, seen, seen] += _weighed_anew(tables_GRR, rng)
     tails = (1 - CONFIDENCE) / 2
     low, high = np.quantile(_kappas(tables_PRR), (tails, 1 - tails))
     kappa = cohens_kappa(one, other)
