@@ -6,6 +6,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import numpy.typing as npt
 import pytest
 from tiny import write_tensors
 
@@ -62,6 +63,20 @@ def test_an_embedding_of_which_a_few_rows_were_trained_is_no_output_matrix(types
     trained[7] = EMBEDDING[8]
     file = write(tmp_path / "a.gguf", (types[0], trained), (types[1], EMBEDDING))
     assert head_tensor(file) == TWO
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
+def test_matrices_of_one_type_are_compared_as_they_lie(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To make numbers of all took most of the time."""
+    file, made = write(tmp_path / "a.gguf", (kind, EMBEDDING), (kind, EMBEDDING)), []
+    rows = GGUFFile.rows
+
+    def counted(self: GGUFFile, name: str, rows_N: npt.NDArray[np.intp]) -> FloatArray:
+        made.append(len(rows_N))
+        return rows(self, name, rows_N)
+
+    monkeypatch.setattr(GGUFFile, "rows", counted)
+    assert head_tensor(file) == ONE and sum(made) < ROWS
 
 
 def test_a_row_of_next_to_nothing_that_is_rounded_otherwise_makes_no_second_matrix(tmp_path: Path) -> None:

@@ -217,6 +217,19 @@ TAKES_LONG = "a regular expression that takes too long"
             {"alpha_pattern": {"(a?{900}b{0}){2,900}": 4}},
             f'says "(a?{{900}}b{{0}}){{2,900}}" as `alpha_pattern`, which is {TAKES_LONG}',
         ),
+        (
+            {"alpha_pattern": {f"(?:{'a?b?' * 50}){{1000}}": 4}},  # of 40 MB
+            f'says "(?:{"a?b?" * 50}'[:85] + f" as `alpha_pattern`, which is {TAKES_LONG}",
+        ),
+        (
+            {"alpha_pattern": {f"({'a?b?' * 10}{number}){{1000}}": 4 for number in range(3)}},
+            f'says "({"a?b?" * 10}2){{1000}}" as `alpha_pattern`, which is {TAKES_LONG}',
+        ),
+        ({"alpha_pattern": {"a|" * 60_000: 4}}, f'says "{"a|" * 40}'[:85] + f" as `alpha_pattern`, which is {TAKES_LONG}"),
+        (
+            {"alpha_pattern": {"(?x:(?:a?{99 9}){9 99})": 4}},
+            'says "(?x:(?:a?{99 9}){9 99})" as `alpha_pattern`, which is no regular expression of layers, whose names have no spaces',
+        ),
     ],
 )
 def test_a_number_of_an_adapter_that_cannot_be_meant_is_told_by_its_key(tmp_path: Path, setting: dict[str, Any], said: str) -> None:
@@ -226,6 +239,24 @@ def test_a_number_of_an_adapter_that_cannot_be_meant_is_told_by_its_key(tmp_path
     with pytest.raises(BadFileError) as caught:
         LoraDelta(path.parent)
     assert caught.value.message == f"`{path}` {said}"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "|".join(rf"layers\.{number}\d{{0,2}}\.self_attn\.q_proj" for number in range(10)),
+        r"layers\.[0-9]{1,2}\.self_attn\..{0,2000}q_proj",
+        r"(?:\w{1,30}\.){1,30}q_proj",
+    ],
+)
+def test_counts_of_a_regular_expression_that_are_not_within_each_other_are_many(pattern: str, tmp_path: Path) -> None:
+    path = write_adapter(tmp_path / "a") / "adapter_config.json"
+    read = json.loads(path.read_text())
+    path.write_text(json.dumps(read | {"alpha_pattern": {pattern: 3}}))
+    layer = "model.layers.0.self_attn.q_proj"
+    changed, usual = (LoraDelta(folder).scaled(layer) for folder in (path.parent, write_adapter(tmp_path / "usual")))
+    assert changed is not None and usual is not None
+    np.testing.assert_allclose(changed[1], usual[1] * 3 / read["lora_alpha"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("key", ["r", "lora_alpha"])

@@ -210,6 +210,49 @@ def test_an_output_matrix_is_its_own_where_config_json_calls_it_the_embedding_an
     assert_logits_equal(model, folder)
 
 
+def with_output(folder: Path, change: Any) -> dict[str, Any]:
+    """A folder whose `config.json` says that its output layer is its embedding beside one made of that, and the weights without it."""
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("lm_head.weight", None)
+    save_file({**weights, "lm_head.weight": change(weights["model.embed_tokens.weight"])}, folder / "model.safetensors")
+    edit(folder, tie_word_embeddings=True)
+    return weights
+
+
+def test_a_copy_of_the_embedding_beside_it_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.engine.safetensors.COMPARED", 5000)
+    _, folder = write_folder(tmp_path / "model", "qwen2")
+    weights = with_output(folder, torch.clone)
+    source = SafetensorsFolder(folder)
+    assert source.num_values == sum(values.numel() for values in weights.values())
+    assert "output.weight" not in source.tensors
+
+    def trained(embedding: torch.Tensor) -> torch.Tensor:
+        """In its last row alone."""
+        changed = embedding.clone()
+        changed[-1, -1] += 1
+        return changed
+
+    with_output(folder, trained)
+    assert "output.weight" in SafetensorsFolder(folder).tensors
+
+
+@pytest.mark.parametrize("rows", [8, -8])
+def test_an_output_layer_that_cannot_be_the_embedding_is_told_with_how_to_leave_it_out(rows: int, tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "qwen2")
+    weights = with_output(folder, lambda values: torch.cat([values, values])[: len(values) + rows].clone())
+    vocabulary, width = weights["model.embed_tokens.weight"].shape
+    with pytest.raises(BadFileError) as caught:
+        open_source(folder)
+    assert caught.value.message == (
+        f"`{folder}` says that its output layer is its embedding (`tie_word_embeddings`), and holds `lm_head.weight` of another "
+        f"shape: {vocabulary + rows} x {width}, and the embedding is {vocabulary} x {width}"
+    )
+    assert caught.value.hint is not None
+    exec(re.findall("`(.*?)`", caught.value.hint)[-1])
+    assert open_source(folder).num_values == sum(values.numel() for values in weights.values())
+
+
 @pytest.mark.parametrize("name", ["gemma", "opt"])
 def test_the_one_matrix_of_a_model_may_lie_under_the_output_s_name(name: str, tmp_path: Path) -> None:
     """As `safetensors.torch.save_model` writes it."""

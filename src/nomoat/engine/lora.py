@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import json
-import math
 import re
 from collections.abc import Collection, KeysView
 from pathlib import Path
@@ -52,9 +51,10 @@ OUTPUT = "lm_head"
 COPY = re.compile(r"base_model\.model\.((?:.+\.)?lm_head)\.base_layer\.(weight|bias)")
 NAMED = 3  # in a message
 LARGEST_RANK = 1 << 20  # no layer is as wide
-# What a regular expression of a config may cost; the names of layers take microseconds.
-REPEATED = re.compile(r"\{(?:\d*,)?(\d+),?\}")
-MOST_REPEATED, LONGEST_MATCH = 1000, 0.1  # seconds
+# What regular expressions of a config may cost; the names of layers take microseconds. A count behind a letter or a class repeats no
+# other, which one behind a bracket may.
+REPEATED = re.compile(r"(?P<alone>(?<=[\w.\]]))?\{(?:\d*,)?(?P<times>\d+),?\}")
+MOST_WRITTEN, LONGEST_MATCH = 100_000, 0.1  # letters, seconds
 TAKES_LONG = "a regular expression that takes too long"
 USUAL_SCALE = 2.0  # alpha / rank, as `nomoat tune` writes them
 
@@ -252,6 +252,7 @@ class _Scaling:
         if not isinstance(patterns, dict):
             raise self._wrong("alpha_pattern", patterns, "no object of names and numbers")
         self._alpha = self._number("lora_alpha", config["lora_alpha"])
+        self._written = 0.0  # letters that are repeated in all patterns
         self._alphas = {name: self._number(f"alpha_pattern.{name}", value) for name, value in patterns.items()}
         self._patterns = {name: self._compiled(name) for name in patterns}
 
@@ -269,7 +270,11 @@ class _Scaling:
     def _compiled(self, name: str) -> regex.Pattern[str]:
         import regex  # unlike `re` it can be told to give up; but it writes out what is to be repeated
 
-        if math.prod(max(1.0, float(times)) for times in REPEATED.findall(name)) > MOST_REPEATED:
+        if any(letter.isspace() for letter in name):  # between any two letters of a count, if the expression begins so
+            raise self._wrong("alpha_pattern", name, "no regular expression of layers, whose names have no spaces")
+        repeats = _most_repeats(name)
+        self._written += len(name) * repeats
+        if max(len(name), self._written) > MOST_WRITTEN:
             raise self._wrong("alpha_pattern", name, TAKES_LONG)
         try:
             return regex.compile(rf"(.*\.)?({name})$")
@@ -284,6 +289,18 @@ class _Scaling:
 
     def _wrong(self, key: str, value: Any, why: str) -> BadFileError:
         return BadFileError(f"`{self._path}` says {json.dumps(value)[:80]} as `{key}`, which is {why}", hint=AGAIN)
+
+
+def _most_repeats(expression: str) -> float:
+    """How many times `regex` may write a letter of it out again: counts that can stand within each other multiply, others add up."""
+    alone, nested = 0.0, 1.0
+    for count in REPEATED.finditer(expression):
+        times = max(1.0, float(count["times"]))
+        if count["alone"] is None:
+            nested *= times
+        else:
+            alone += times
+    return max(1.0, alone) * nested - 1
 
 
 def _read_stored(folder: Path) -> dict[str, Stored]:

@@ -30,6 +30,7 @@ TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 LONGEST_COPIED = 1 << 28  # bytes; adapters are shorter
 MAX_LAYERS = 1000
+COMPARED = 1 << 22  # bytes at a time
 OF_AN_EXPERT = re.compile(r"(.+\.experts\.)(\d{1,4})\.(.+)")
 GATES_AND_UPS = re.compile(r"(.+\.)(?:mlp\.experts\.gate_up_proj|block_sparse_moe\.input_linear\.weight)")
 # what old checkpoints keep beside their weights: masks and rotation tables
@@ -251,8 +252,8 @@ class SafetensorsFolder(HubFolder):
                 self._add(name, tensor)
         for name, by_number in experts.items():
             self._join(name, [by_number[number] for number in sorted(by_number)], highest=max(by_number))
-        if self.config.get("tie_word_embeddings") and "token_embd.weight" not in self._tensors and "output.weight" in self._tensors:
-            self._tensors["token_embd.weight"] = self._tensors.pop("output.weight")
+        if self.config.get("tie_word_embeddings") and "output.weight" in self._tensors:
+            self._tie()
         for name, factors in scaling_tensors(self.config).items():
             self._tensors[name] = Translated(Stored(factors, "F32"), None, False, 0.0)
         self.tensors = {name: described(name, tensor) for name, tensor in self._tensors.items()}
@@ -295,6 +296,29 @@ class SafetensorsFolder(HubFolder):
             raise BadFileError(f"`{self.path}` says sizes that its tensor `{name}` does not have", hint="download it again") from exc
         offset = self.family.norm_offset if suffix == "weight" and "norm" in part else 0.0
         self._tensors[target] = Translated(stored, order, transposed, offset)
+
+    def _tie(self) -> None:
+        """Keep one of the two matrices that `config.json` says to be one, unless they are not."""
+        output = self._tensors["output.weight"]
+        embedding = self._tensors.setdefault("token_embd.weight", output)
+        if output.shape != embedding.shape:
+            raise self._untied(output, embedding)
+        if output is embedding or _are_equal(output, embedding):
+            del self._tensors["output.weight"]
+
+    def _untied(self, output: Readable, embedding: Readable) -> BadFileError:
+        files = ((name, file) for file in weight_files(self.path) for name, _ in read_tensors(file, self._is_read))
+        name, file = next((name, str(file)) for name, file in files if self._gguf_name(name) == "output.weight")
+        code = (
+            f"from safetensors.torch import load_file, save_file; weights = load_file({file!r}); del weights[{name!r}]; "
+            f"save_file(weights, {file!r}, metadata={{'format': 'pt'}})"
+        )
+        found, wanted = (" x ".join(map(str, tensor.shape)) for tensor in (output, embedding))
+        return BadFileError(
+            f"`{self.path}` says that its output layer is its embedding (`tie_word_embeddings`), and holds `{name}` of another "
+            f"shape: {found}, and the embedding is {wanted}",
+            hint=f"if the embedding is what was trained, save the weights again without the other, in Python: `{code}`",
+        )
 
     def _gguf_name(self, name: str) -> str | None:
         if self._names is None:
@@ -339,6 +363,14 @@ def _gguf_names(arch: str, layers: int) -> Any:
         return None
     kind = next(kind for kind, known in gguf.MODEL_ARCH_NAMES.items() if known == arch)
     return gguf.get_tensor_name_map(kind, layers)
+
+
+def _are_equal(one: Readable, other: Readable) -> bool:
+    """Whether two tensors of one shape are the same bytes. Nothing is copied."""
+    if not (isinstance(one, Translated) and isinstance(other, Translated) and one.type_name == other.type_name):
+        return False
+    raw, others = (tensor.stored.values.reshape(-1).view(np.uint8) for tensor in (one, other))
+    return all(np.array_equal(raw[at : at + COMPARED], others[at : at + COMPARED]) for at in range(0, len(raw), COMPARED))
 
 
 def described(name: str, tensor: Readable) -> Tensor:

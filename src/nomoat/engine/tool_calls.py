@@ -15,7 +15,7 @@ import json
 import re
 import secrets
 import string
-from collections.abc import Container, Generator, Iterator, Mapping, Sequence
+from collections.abc import Container, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
@@ -27,9 +27,9 @@ from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolR
 from nomoat.textfiles import whole_characters
 
 OPENING, CLOSING = harmony.CALL_BEGINS, harmony.CALL_ENDS
-CALL_BEGINS = r'\{\s*"(?:name|type|function|arguments|parameters|id)"'
+CALL_BEGINS = re.compile(r'\{\s*"(?:name|type|function|arguments|parameters|id)"')
 # How an answer begins that may be calls without these marks, alone or in a fence.
-BARE = r"\s*(?:```(?:json)?\s*)?\[?\s*\{?" + CALL_BEGINS
+BARE = r"\s*(?:```(?:json)?\s*)?\[?\s*\{?" + CALL_BEGINS.pattern
 # What else may stand around and between such calls. A small model loses count of brackets and fences.
 AROUND = re.compile(r"\A(?:[\s;,\[\]}]|```(?:json)?(?![a-z])|</tool_call>)*")
 ANOTHER_OF_LIST = re.compile(r"\s*,\s*\{")
@@ -268,7 +268,7 @@ class _Reader:
     def __init__(self, functions: set[str], *, takes_one: bool) -> None:
         self._functions, self._takes_one = functions, takes_one
         self._held = ""
-        self._has_given = False
+        self._given = ""
         self._is_text = False  # it has begun, and is no call alone
         self._may_be_calls = False
 
@@ -288,14 +288,16 @@ class _Reader:
         if at < 0:
             at = len(self._held) - begun_length(self._held, OPENING)
         text = self._held[:at]
-        if not self._has_given and not text.strip():
+        if not self._given and not text.strip():
             return ""
-        self._held, self._has_given = self._held[at:], True
+        self._held = self._held[at:]
+        self._given += text
         return text
 
     def finish(self, *, is_cut: bool) -> tuple[str, tuple[ToolCall, ...]]:
         """What was held back: text, calls, or both. `is_cut`: by the token limit; a beginning of one more call is left out."""
-        begins = _behind_thought(self._held, self._functions)
+        thinks = self._given.rfind(THOUGHT_BEGINS) > self._given.rfind(THOUGHT_ENDS)
+        begins = _behind_thought(self._held, self._functions, thinks=thinks)
         before, answer = self._held[:begins], self._held[begins:]
         calls, behind = _calls_in(answer, self._functions, takes_one=self._takes_one)
         is_begun = begins_bare(behind) is not False or any(mark.startswith(behind) for mark in (OPENING, CLOSING))
@@ -308,23 +310,38 @@ class _Reader:
         return text if text.strip() else "", calls[:1] if self._takes_one else calls
 
 
-def _behind_thought(text: str, functions: set[str]) -> int:
-    """Where an answer begins: behind the last mark that ends a thought. One within a call, as in an argument, ends none."""
+def _behind_thought(text: str, functions: set[str], *, thinks: bool) -> int:
+    """Where an answer begins: behind the last mark that ends a thought. One within a call, as in an argument, ends none.
+
+    Nor does one within a call that is not whole, behind others that are. `thinks`: the text begins within a thought.
+    """
     begins = at = 0
+    last_closed = text.rfind(CLOSING)
     while (mark := text.find(THOUGHT_ENDS, at)) >= 0:
-        around = next((end for end in _ends_of_calls(text, begins, mark, functions) if end > mark), None)
-        at = around or mark + len(THOUGHT_ENDS)
-        begins = begins if around else at
+        at = _behind_calls(text, at, mark, functions)
+        if at <= mark:
+            if not thinks and last_closed < mark and _breaks_off(text[begins:mark], functions):
+                break
+            thinks = False
+            begins = at = mark + len(THOUGHT_ENDS)
     return begins
 
 
-def _ends_of_calls(text: str, start: int, stop: int, functions: set[str]) -> Iterator[int]:
-    """Of whole calls that begin between two places."""
-    for found in re.finditer(CALL_BEGINS, text[start:stop]):
+def _behind_calls(text: str, start: int, stop: int, functions: set[str]) -> int:
+    """Behind the last whole call that begins between two places; no further than `stop` if none goes beyond."""
+    while found := CALL_BEGINS.search(text, start, stop):
+        start = found.end()
         with suppress(ValueError, RecursionError):
-            value, end = DECODER.raw_decode(text, start + found.start())
+            value, end = DECODER.raw_decode(text, found.start())
             if _call(value, functions):
-                yield end
+                start = end
+    return start
+
+
+def _breaks_off(text: str, functions: set[str]) -> bool:
+    """Whether it ends within a call, behind whole ones; not where a thought begins, which may only think of them."""
+    calls, behind = _calls_in(text, functions, takes_one=False)
+    return bool(calls) and begins_bare(behind) is True and THOUGHT_BEGINS not in text
 
 
 def _calls_in(text: str, functions: set[str], *, takes_one: bool) -> tuple[tuple[ToolCall, ...], str]:
