@@ -69,12 +69,14 @@ def test_what_another_process_has_put_there_meanwhile_may_stay_where_the_disk_ha
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
 def test_who_may_read_a_file_stays_as_it_was_when_it_is_written_again(tmp_path: Path) -> None:
     target = tmp_path / "private.jsonl"
-    for mode in (0o600, 0o664):
+    for mode in (0o600, 0o400, 0o664):
         target.touch()
         target.chmod(mode)
         with whole_files.whole_file(target) as part:
             part.write_text("new")
+            assert part.stat().st_mode & 0o077 & ~mode == 0
         assert (target.stat().st_mode & 0o777, target.read_text()) == (mode, "new")
+        target.unlink()
 
 
 def test_a_pipe_is_written_into_and_a_link_leads_to_what_is_written(tmp_path: Path) -> None:

@@ -31,8 +31,9 @@ def whole_file(target: Path, *, first_stays: bool = False) -> Iterator[Path]:
     `first_stays`: what another process has put there meanwhile is not replaced, where the disk has links.
 
     Its name is its own: the number of a process may be that of another container's, with the same disk. What a killed process
-    left of the same file is swept away, when nobody has written to it for an hour. Who may read a file stays as it was. Links stay,
-    and so does a stream, which is written into at the end: see `nomoat.streams`.
+    left of the same file is swept away, when nobody has written to it for an hour. Who may read a file stays as it was, also while
+    it is written: of a file that is there, the path leads to an empty one from the start. Links stay, and so does a stream, which is
+    written into at the end: see `nomoat.streams`.
     """
     if streams.is_stream(target):
         with translate_disk_errors(paths.led_to(target) if target.is_file() else target), tempfile.TemporaryDirectory() as folder:
@@ -48,6 +49,8 @@ def whole_file(target: Path, *, first_stays: bool = False) -> Iterator[Path]:
         paths.make_folder(place.parent)
         _sweep_parts(place)
         try:
+            with suppress(OSError):  # nothing is there
+                part.touch(mode=place.stat().st_mode & 0o666 | 0o200)
             yield part
             if not (first_stays and _linked(part, place)):
                 with suppress(OSError):  # nothing is there, or the disk knows of no such thing

@@ -1,4 +1,5 @@
-"""Every answer, kept before it is scored: one that was computed or paid for is never lost, and never asked for twice.
+"""Every answer, kept before it is scored: one that was computed or paid for is never lost, and never asked for twice, but
+for a local model's that a shorter context than it has now ended.
 
 One SQLite file, `runs/answers.sqlite`. Answers lie under the digest of model and request, so any suite that asks the same finds
 them, and so does how many calls brought none; what the model's server refused of its requests lies under the model's. Outcomes (what
@@ -319,6 +320,7 @@ def save_readable(path: Path | None = None) -> Saved:
     """
     path = paths.led_to(default_path() if path is None else path)
     with whole_files.whole_file(path) as part:
+        part.unlink(missing_ok=True)  # a store begins as no file, in a folder for its owner alone
         try:
             with AnswerStore(part) as store, salvage.opened(path) as damaged:
                 num_answers, num_outcomes = store.add_from(damaged)

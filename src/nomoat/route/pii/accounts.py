@@ -38,8 +38,11 @@ WHOSE = r"(?:(?:is|was|as)\s)?(?:(?:my|our|your|his|her|their|the|an?)\s)?(?:[a-
 NO_ORDER = rf"(?<!{ORDER}[\s:])(?<!{ORDER}번호[\s:])(?<!{ORDER}번호:\s)(?!{YEAR}{CALENDAR}-)"
 # Behind a city: no parcel, and no business number, whose checksum decides.
 NO_PARCEL = r"(?!(?:\d{4}-\d{4}-\d{4}|\d{3}-\d{2}-\d{5})(?![\d-]))"
-# One short number before an account, of what is paid, a branch, a year: `3만원 보내줘`, `2지점`, `1:`; not over cells and keys.
-OVER_ONE = rf"\d(?:[,.]?\d){{0,8}}+(?:[^\S\n]?[^\W\d_]|[):\]]|\.?[^\S\n])[^\d\n\"'|;=&\t,]{{0,12}}{NO_ORDER}"
+NO_OTHER = NO_PARCEL + NO_PHONE
+# An amount before an account, `3만원 보내줘`, or one short number of a branch, a year: `2지점`, `1:`; not over cells and keys.
+TO_NUMBER = rf"(?:[^\d\n\"'|;=&\t,]|,(?=[^\S\n\t])){{0,12}}(?:\n[^\d\n]{{0,10}})?{NO_ORDER}{NO_OTHER}"
+OVER_AMOUNT = rf"{AMOUNT}{TO_NUMBER}"
+OVER_ONE = rf"\d(?:[,.]?\d){{0,8}}+(?:[^\S\n\t]?[^\W\d_]|[):\]]|\.?[^\S\n\t]){TO_NUMBER}"
 PAID = (  # in a table often how an order stands
     re.compile(rf"(?:입금|송금|이체){REACH}{NO_COUNT}"),
     re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}(?:{AMOUNT}[을만]?\s?)?{WORDS}(?:계좌|(?<!무)통장|(?<!무통장)입금|송금|이체)"),
@@ -47,14 +50,16 @@ PAID = (  # in a table often how an order stands
 ACCOUNTS = (
     re.compile(rf"(?:계좌|통장|예금주|{ACCOUNT}){REACH_OF_TABLES}{IN_COLUMNS}", re.IGNORECASE),
     re.compile(rf"(?:{BANKS}){REACH}{NUMBER}"),
-    re.compile(rf"(?:{BANKS}|계좌|통장|예금주|{ACCOUNT}){REACH}{OVER_ONE}{NUMBER}", re.IGNORECASE),
-    re.compile(rf"(?:{SHORT}){BESIDE}{OVER_ONE}{NO_PARCEL}{NO_PHONE}{DASHED}"),
+    re.compile(rf"(?:{BANKS}|계좌|통장|예금주|{ACCOUNT}){REACH}{OVER_AMOUNT}{NUMBER}", re.IGNORECASE),
+    re.compile(rf"(?:{BANKS}|계좌|통장|예금주|{ACCOUNT}){REACH}{OVER_ONE}{DASHED}", re.IGNORECASE),
+    re.compile(rf"(?:{SHORT}){BESIDE}{OVER_ONE}{DASHED}"),
+    re.compile(rf"(?:{SHORT}|{EVERYDAY}|{DOUBTFUL}){BESIDE}{OVER_AMOUNT}{DASHED}"),
     PAID[0],
     re.compile(rf"(?:{SHORT}){BESIDE}{NO_COUNT}"),
     re.compile(rf"(?:{EVERYDAY}){BESIDE}{GROUPED}"),
     re.compile(rf"(?:{UNITS}{BESIDE}|{DOUBTFUL}{BESIDE}{NO_PHONE}){DASHED}"),
     re.compile(rf"{DOUBTFUL}으로{BESIDE}{GROUPED}"),
-    re.compile(rf"{CITIES}[ :]{{1,3}}{NO_PARCEL}{NO_PHONE}{DASHED}"),
+    re.compile(rf"{CITIES}[ :]{{1,3}}{NO_OTHER}{DASHED}"),
     re.compile(rf"(?:우리|하나|기업)[\s:]{{0,3}}{NO_COUNT}"),
     re.compile(rf"{NUMBER}[\s()\[\],:/]{{0,4}}\w{{0,6}}(?:{BANKS}|예금주)"),
     PAID[1],

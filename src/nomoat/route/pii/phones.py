@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from nomoat.route.pii.numbers import (
     CELLS,
@@ -44,8 +45,14 @@ WITHOUT_ZERO = re.compile(
 LINE = r"[\s)._/\u00b7\u3002-]{1,3}"
 # With what number its line or note stands in brackets: `1)02-555-1234`, `02-555-1234[1]`.
 GLUED = re.compile(rf"((?<!\d)[A-Za-z]|[)\]]|)(?<!\d)(\(?0\d{{1,2}}{LINE}\d{{3,4}}{LINE}\d{{4}})(?!\d)([A-Za-z\[]?)")
-AREAS = ("02", "070", "080", *(f"0{tens}{ones}" for tens in "3456" for ones in "12345"))
-SPACED = re.compile(r"(?<![\d.,/~\u00b7-])(0\d{1,2})([^\S\n]{1,3})\d{3,4}\2\d{4}(?!\d)")
+AREAS = ("02", "070", "080", *(f"0{tens}{ones}" for tens in "3456" for ones in "12345"), *(f"050{one}" for one in "2345678"))
+# Groups that blanks part, or brackets and dashes (`(02) 555-1234`). Not in a row of numbers: behind two digits, or before three that
+# are neither a time nor a year (`1000~1800`, `2024년`) nor the next one's.
+ITS_CODE = r"\(?(0(?:50\d|\d{1,2}))(?:(?:\)[^\S\n]{0,3}|-)\d{3,4}(?:[^\S\n]{0,3}|-)|[^\S\n]{1,3}\d{3,4}(?:[^\S\n]{1,3}|-))"
+SPACED = re.compile(
+    rf"(?<![\d.,/~\u00b7-])(?<!\d\d[^\S\n])(?<!0[Xx]){ITS_CODE}\d{{4}}(?!-?\d)(?![^\S\n]{{1,3}}[1-9]\d{{2,}}(?![\w:~-]))"
+)
+INDEX_ROWS = 3  # so many lines that begin with codes which count up are what an index numbers
 # From abroad, with all groups that follow, of which the last may be no part of it; 15 digits are the most, says E.164.
 ABROAD = re.compile(r"\+\d(?:[ ()./-]{0,3}\d){7,30}")
 GROUP_ENDS = re.compile(r"\d\d(?!\d)")  # one digit alone is no group
@@ -97,12 +104,19 @@ def _set_apart(glued: re.Match[str]) -> str:
 
 
 def _without_rows(text: str) -> str:
-    """With numbers whose groups single spaces part in lines of their own, digits beside them or not; where most such rows begin with
-    an area's code."""
-    areas = [spaced[1] in AREAS for spaced in SPACED.finditer(text)]
-    if 2 * sum(areas) <= len(areas):
+    """With numbers whose groups spaces part in lines of their own, digits beside them or not; where most such rows begin with an
+    area's code, and those are no index."""
+    rows = list(SPACED.finditer(text))
+    areas = [spaced for spaced in rows if spaced[1] in AREAS]
+    if 2 * len(areas) <= len(rows) or _are_index(areas):
         return text
     return SPACED.sub(lambda spaced: f"\n{spaced[0]}\n" if spaced[1] in AREAS else spaced[0], text)
+
+
+def _are_index(rows: Sequence[re.Match[str]]) -> bool:
+    """Whether several lines begin with the codes, each with the next one."""
+    firsts = [int(row[1]) for row in rows if not row.start() or row.string[row.start() - 1] == "\n"]
+    return len(firsts) >= INDEX_ROWS and all(after - before == 1 for before, after in itertools.pairwise(firsts))
 
 
 def _beginnings(text: str) -> Iterator[str]:
