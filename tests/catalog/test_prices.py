@@ -74,6 +74,12 @@ def test_ones_own_prices_come_first(empty_home: Path) -> None:
     assert (found.input_usd_per_million, found.output_usd_per_million, found.as_of) == (0.3, 1, "2026-11-01")
 
 
+def test_a_source_of_several_lines_stands_in_one(empty_home: Path) -> None:
+    empty_home.mkdir()
+    own_path().write_text(OWN.replace('"our contract"', '"""our\n  contract\n"""'))
+    assert list_pricing("openai:gpt-4o-mini", is_local=False).note.endswith("your price as of 2026-11-01 (our contract)")
+
+
 @pytest.mark.parametrize("as_of", ["2026년 11월", "202611", "20261128", "2026-11", "Nov 2026", "until 31.12.2026"])
 def test_a_date_of_any_form_has_a_year(empty_home: Path, as_of: str) -> None:
     empty_home.mkdir()

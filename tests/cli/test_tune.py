@@ -120,9 +120,26 @@ def test_who_gave_a_file_of_one_text_to_hold_out_is_asked_for_one_of_several(cap
     ]
 
 
-@pytest.mark.parametrize(("further", "shown"), [(["늦게 왔어요"], "'늦게 왔어요'"), ([], "...")])
-def test_the_text_in_that_command_holds_no_number(further: list[str], shown: str, capsys: pytest.CaptureFixture[str]) -> None:
-    lessons = [SimpleNamespace(text=text) for text in ["010-1234-5678로 전화 주세요", "me@example.com", *further]]
+PRIVATE = ["010-1234-5678로 전화 주세요", "me@example.com", "홍길동 고객 환불 요청"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "texts", "shown"),
+    [
+        ('names = ["홍길동"]', [*PRIVATE, "늦게 왔어요"], "'늦게 왔어요'"),
+        ('names = ["홍길동"]', PRIVATE, "..."),
+        ("", [*PRIVATE[:1] * 99, "늦게 왔어요"], "'늦게 왔어요'"),
+        ("", [*PRIVATE[:1] * 100, "늦게 왔어요"], "..."),
+        ("names =", ["늦게 왔어요"], "..."),
+    ],
+    ids=["names of the policy", "only private ones", "among the first hundred", "behind them", "a policy that cannot be read"],
+)
+def test_the_text_in_that_command_holds_nothing_private(
+    policy: str, texts: list[str], shown: str, empty_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty_home.mkdir()
+    (empty_home / "policy.toml").write_text(policy, encoding="utf-8")
+    lessons = [SimpleNamespace(text=text) for text in texts]
     prepared: Any = SimpleNamespace(
         base="base", survey=SimpleNamespace(question="Q: {text}", labels={}), data=SimpleNamespace(lessons=lessons)
     )

@@ -59,7 +59,20 @@ def test_a_table_between_tabs_that_is_called_a_text_is_said_to_be_one(tmp_path: 
         read_texts(path, input_column="내용")
     leave_out = "leave out --input-column (in Python: `input_column`)"
     assert caught.value.hint == f"a table between tabs, as Excel's `Unicode Text` is: name it .tsv; else {leave_out}"
+    with pytest.raises(UsageError) as caught:
+        read_texts(path)
+    assert (caught.value.message, caught.value.hint) == (
+        "`t.txt`: all its lines have as many tabs, and each would be one text",
+        "a table between tabs, as Excel's `Unicode Text` is: name it .tsv; else put spaces in place of the tabs",
+    )
     assert read_texts(path.rename(path.with_suffix(".tsv")), input_column="내용").asked == ["당첨"]
+
+
+@pytest.mark.parametrize("texts", [["a\tb"], ["a\tb", "c"], ["a", "b\tc"], ["a\tb", "c\td\te"]])
+def test_lines_with_tabs_in_some_are_texts(tmp_path: Path, texts: list[str]) -> None:
+    path = tmp_path / "t.txt"
+    path.write_text("\r\n".join(["", *texts, ""]), newline="")
+    assert read_texts(path).asked == texts
 
 
 def test_a_folder_holds_no_texts() -> None:

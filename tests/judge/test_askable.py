@@ -97,18 +97,34 @@ def test_a_side_or_a_judge_without_a_chat_template_is_named_before_anyone_is_ask
     assert engine.num_asked == 0
 
 
+def make_tuned(name: str, base: Path, template: str) -> None:
+    folder = make_adapter(paths.adapters() / name, base)
+    provenance = {"task": {"template": template}, "licence": licences.as_dict(licences.chain(None))}
+    (folder / "provenance.json").write_text(json.dumps(provenance))
+
+
 @pytest.mark.usefixtures("nothing_is_loaded")
-def test_a_base_beside_what_was_tuned_from_it_is_to_be_given_its_template(suite: Suite, base: str) -> None:
-    folder = make_adapter(paths.adapters() / "mine", Path(base))
-    (folder / "provenance.json").write_text(
-        json.dumps({"task": {"template": "gemma"}, "licence": licences.as_dict(licences.chain(None))})
-    )
+def test_a_base_beside_what_was_tuned_from_it_is_to_be_given_its_template(
+    suite: Suite, base: str, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that of what was tuned from another one. Here the two are named by different paths."""
+    make_tuned("other", tiny_gguf, "vicuna_v1.1")
+    make_tuned("mine", Path(base), "gemma")
+    monkeypatch.chdir(Path(base).parent)
     with pytest.raises(UnsupportedError) as caught:
-        run_duel(f"{base}+mine", base, suite)
+        run_table([f"{tiny_gguf}+other", "./base.gguf+mine", base], suite)
     assert (caught.value.message, (caught.value.hint or "").partition(";")[0]) == (
         f"`{base}` has no chat template, and `quiz` asks in a chat",
-        f"give it the one that `{base}+mine` was tuned with, by `--template gemma` (in Python: `template`)",
+        "give it the one that `./base.gguf+mine` was tuned with, by `--template gemma` (in Python: `template`)",
     )
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
+def test_what_was_tuned_from_another_base_gives_no_template(suite: Suite, base: str, tiny_gguf: Path) -> None:
+    make_tuned("other", tiny_gguf, "gemma")
+    with pytest.raises(UnsupportedError) as caught:
+        run_duel(f"{tiny_gguf}+other", base, suite)
+    assert (caught.value.message, caught.value.hint) == (f"`{base}` has no chat template, and `quiz` asks in a chat", HINT)
 
 
 @pytest.mark.usefixtures("nothing_is_loaded")

@@ -21,7 +21,7 @@ import openvino as ov
 import pytest
 import tiny
 import torch
-from learning import COLOURS, COLUMNS, facts_of, stopping_at, weights
+from learning import COLOURS, COLUMNS, facts_of, stopping_at, weights, write_table
 from patience import PATIENCE_SECONDS
 from reference import model_of_gguf, our_logits, write_folder
 from safetensors.torch import load_file, save_file
@@ -309,6 +309,16 @@ def test_how_far_learning_came_in_its_time_is_said_and_kept(
     assert [line for line in told if "time was over" in line] == ([f"{said}: {train.MORE_TIME}"] if said else [])
     assert metrics["epochs_done"] == round(metrics["lessons_done"] / 81, 3)
     assert said is None or f"({metrics['lessons_done']} of " in said
+
+
+def test_a_share_of_the_epochs_is_said_as_it_is_written(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In floating point 100 * 0.29 is less than 29, and 1.1 * 100 more than 110."""
+    Clock(monkeypatch, step=2.1, evaluation=0.0)
+    told: list[str] = []
+    settings = train.Settings(rank=4, batch=1, layers=1, epochs=1.1, minutes=1.0)
+    tune(tiny_gguf, write_table(tmp_path / "t.csv", num_rows=111), settings=settings, on_message=told.append)
+    after = "after 0.29 of 1.1 epochs (29 of 110 lessons)"
+    assert f"warning: the time was over before every lesson was learned once, {after}: {train.MORE_TIME}" in told
 
 
 def test_a_time_budget_below_the_first_look_still_learns_a_step(tiny_gguf: Path, table: Path) -> None:
@@ -744,6 +754,25 @@ def test_the_best_look_is_kept_and_learning_stops_when_it_no_longer_helps(
     history = facts_of(folder)["metrics"]["history"]
     assert [(round(evaluation["held_out"], 3), evaluation["right"]) for evaluation in history] == evaluations[:num_evaluations]
     assert (folder / "training.svg").read_text().count("<svg") == 1
+
+
+def test_who_stopped_learning_as_the_time_ended_is_not_told_that_more_time_helps(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch, step=10.0, evaluation=0.0)
+    losses = iter([9.0, 2.0, 1.0, 7.0, 8.0])
+
+    def evaluated(run: train.Run, *_: object) -> tuple[list[float], int]:
+        loss = next(losses)
+        return [loss * sample.num_learned for sample in run.validation], 0
+
+    monkeypatch.setattr(train.Run, "evaluate", evaluated)
+    told: list[str] = []
+    settings = train.Settings(rank=4, batch=64, layers=1, epochs=1000, minutes=1.0)
+    history = facts_of(tune(tiny_gguf, table, settings=settings, on_message=told.append))["metrics"]["history"]
+    assert [round(look["held_out"], 3) for look in history] == [2.0, 1.0, 7.0, 8.0]
+    assert history[-1]["fraction"] == 1
+    assert train.STOPPED_EARLY in told and not any("time was over" in line for line in told)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def _parse(text: str) -> dict[str, Price]:
             output_usd_per_million=_usd(row, "output"),
             unit=_unit(row.get("unit", "tokens")),
             as_of=_as_of(row),
-            source=str(row["source"]),
+            source=_in_a_line(row["source"]),
             long_prompts=_long_prompts(row),
         )
     return found
@@ -96,7 +96,11 @@ def _as_of(row: dict[str, Any]) -> str:
     value = row["as_of"]
     if not isinstance(value, str | date) or not YEAR.search(str(value)):
         raise ValueError(f'`as_of` of `{row["api"]}` is {value!r}, and has to be a date, such as "2026-11"')
-    return str(value)
+    return _in_a_line(value)
+
+
+def _in_a_line(value: Any) -> str:
+    return " ".join(str(value).split())
 
 
 def _usd(row: dict[str, Any], name: str) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ import typer
 
 from nomoat import installing, labelling, paths, system_errors
 from nomoat.cli import completion, console, options
-from nomoat.errors import UsageError
+from nomoat.errors import NomoatError, UsageError
 from nomoat.words import LONGEST_NAME, apart, counted, first_few
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ MANY_LABELS = 8
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 EXAMPLES_SHOWN = 3
 LONGEST_EXAMPLE = 80  # characters of a text that stands in a command
+MOST_LOOKED_AT = 100  # texts, for one without personal data
 ONE_TEXT = "one text held out says nothing about chance"
 OTHER_TEXTS = "give --validation a file that holds several"
 GOES_ON = "the same command with --resume goes on from here"
@@ -240,24 +242,37 @@ def say_terms(found: ChainVerdict) -> None:
 
 def _say_how_to_ask(prepared: Prepared, folder: Path) -> None:
     """Where it is, and a command to try it with: of a table, about a text of it and about another table, and the words for whoever
-    asks otherwise. A text with what looks like personal data is not shown.
+    asks otherwise.
     """
     from nomoat.cli.model_facts import question_line
-    from nomoat.route import pii
 
     console.say(f"wrote {folder}")
     ref, question = paths.as_command([f"{prepared.base}+{folder.name}"]), prepared.survey.question
     if question is None:
         console.say(f'try it: nomoat run {ref} "..."')
         return
-    texts = (lesson.text for lesson in prepared.data.lessons if lesson.text is not None)
-    short = next((text for text in texts if len(text) <= LONGEST_EXAMPLE and text.isprintable() and not pii.find(text)), "...")
+    short = _example(lesson.text for lesson in prepared.data.lessons if lesson.text is not None)
     no_option = "-- " if short.startswith("-") else ""
     console.say(f"try it: nomoat run {ref} --as-tuned {no_option}{paths.as_command([short])}")
     if prepared.survey.labels:
         column = paths.as_command([prepared.options["input_column"]])
         console.say(f"label a table: nomoat distil {ref} --label new.csv --input-column {column} --out labelled.csv")
     console.say(question_line(question))
+
+
+def _example(texts: Iterable[str]) -> str:
+    """A short text without what looks like personal data, or a name of the policy; `...` if the first short ones all have some, or
+    the policy cannot be read.
+    """
+    from nomoat.route import pii
+    from nomoat.route.policy import load_policy
+
+    try:
+        names = load_policy().names
+    except NomoatError:  # the training is done, and does not fail for this
+        return "..."
+    short = (text for text in texts if len(text) <= LONGEST_EXAMPLE and text.isprintable())
+    return next((text for text in islice(short, MOST_LOOKED_AT) if not pii.find(text, names=names)), "...")
 
 
 def say_estimate(prepared: Prepared) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ KINDS = (  # what they are called where none of them ends a name
     f"tables end in {', '.join((*tables.TABLE_SUFFIXES, *textfiles.JSONL_SUFFIXES))}, "
     f"files of a text a line in {', '.join(LINES_SUFFIXES)}"
 )
+AS_TSV = "a table between tabs, as Excel's `Unicode Text` is: name it .tsv"
 NO_TEXT = "no text"
 
 Row = Mapping[str, str]
@@ -39,17 +40,11 @@ class Texts:
 def read_texts(path: Path, *, input_column: str | None = None) -> Texts:
     """The texts of a table's column, of the objects of a JSONL file, or the lines of a text file, where empty ones are no rows.
 
-    Raises DataError, and UsageError where it is not said which column, or the file is none of these.
+    Raises DataError, and UsageError where it is not said which column, the lines are a table's, or the file is none of these.
     """
     suffix = path.suffix.lower()
     if suffix in LINES_SUFFIXES:
-        lines = textfiles.composed(textfiles.read_text(path)).split("\n")
-        if input_column is not None:
-            hint = "leave out --input-column (in Python: `input_column`)"
-            if "\t" in lines[0]:
-                hint = f"a table between tabs, as Excel's `Unicode Text` is: name it .tsv; else {hint}"
-            raise UsageError(f"`{path.name}` has no columns: each line is a text", hint=hint)
-        rows: list[dict[str, str]] = [{"text": line.removesuffix("\r")} for line in lines if line.strip()]
+        rows = _read_lines(path, input_column)
         input_column = "text"
     elif suffix in tables.TABLE_SUFFIXES:
         rows = tables.read_table(path)
@@ -104,6 +99,22 @@ def _free(name: str, columns: Sequence[str]) -> str:
     while name in columns:
         name = f"teacher_{name}"
     return name
+
+
+def _read_lines(path: Path, input_column: str | None) -> list[dict[str, str]]:
+    """The lines of a text file as rows of a text each, without empty ones. Raises UsageError where they are rows of a table."""
+    lines = [line.removesuffix("\r") for line in textfiles.composed(textfiles.read_text(path)).split("\n") if line.strip()]
+    num_tabs = [line.count("\t") for line in lines]
+    has_tabs = bool(lines) and num_tabs[0] > 0
+    if input_column is not None:
+        hint = "leave out --input-column (in Python: `input_column`)"
+        raise UsageError(f"`{path.name}` has no columns: each line is a text", hint=f"{AS_TSV}; else {hint}" if has_tabs else hint)
+    if has_tabs and len(lines) > 1 and len(set(num_tabs)) == 1:
+        raise UsageError(
+            f"`{path.name}`: all its lines have as many tabs, and each would be one text",
+            hint=f"{AS_TSV}; else put spaces in place of the tabs",
+        )
+    return [{"text": line} for line in lines]
 
 
 def _read_objects(path: Path, input_column: str | None) -> list[dict[str, str]]:

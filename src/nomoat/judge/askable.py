@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nomoat import config, references
@@ -123,7 +124,7 @@ def _require(model: str | Responder, chat: _Chat, settings: RunSettings) -> None
         responders.require_memory(model, source)
         named = files.template(own=source.chat_template, fallback=settings.template)
         template = templates.named(named.value).text if named else source.chat_template
-        _require_chat(model, template, chat, partial(_read_tokenizer, source, template))
+        _require_chat(model, template, chat, partial(_read_tokenizer, source, template), weights=files.weights)
 
 
 def _read_tokenizer(source: ModelSource, template: str | None) -> Tokenizer:
@@ -132,14 +133,19 @@ def _read_tokenizer(source: ModelSource, template: str | None) -> Tokenizer:
     return tokenizer
 
 
-def _require_chat(ref: str, template: str | None, chat: _Chat, read_tokenizer: Callable[[], Tokenizer]) -> None:
-    """The tokenizer may take seconds to read: that is done only for a template that refuses to go without its tokens."""
+def _require_chat(
+    ref: str, template: str | None, chat: _Chat, read_tokenizer: Callable[[], Tokenizer], *, weights: Path | None = None
+) -> None:
+    """`weights`: where they lie, if that is known.
+
+    The tokenizer may take seconds to read: that is done only for a hint, and for a template that refuses to go without its tokens.
+    """
     if not chat.messages:
         return
     if template is None:
         raise UnsupportedError(
             f"`{ref}` has no chat template, and {chat.reason}",
-            hint=f"{_advice(chat, read_tokenizer)}; a base model was tuned with none: {chat.without_template}",
+            hint=f"{_advice(chat, read_tokenizer, weights)}; a base model was tuned with none: {chat.without_template}",
         )
     try:
         render_template(template, chat.messages)
@@ -152,11 +158,13 @@ def _require_chat(ref: str, template: str | None, chat: _Chat, read_tokenizer: C
         raise UnsupportedError(f"`{ref}`: {exc.message}", hint=chat.refused) from exc
 
 
-def _advice(chat: _Chat, read_tokenizer: Callable[[], Tokenizer]) -> str:
-    """Which template to give to a model that has none: that of a tuned one which is asked beside it, else what fits its tokens."""
+def _advice(chat: _Chat, read_tokenizer: Callable[[], Tokenizer], weights: Path | None) -> str:
+    """Which template to give to a model that has none: that of one tuned from its weights beside it, else what fits its tokens."""
     for model in chat.models:
-        files = references.find_files(model) if isinstance(model, str) and references.names_weights(model) else None
-        if files is not None and (name := tuned.template_of(files.provenance)):
+        if weights is None or not isinstance(model, str) or not references.names_weights(model):
+            continue
+        files = references.find_files(model)
+        if files.weights.resolve() == weights.resolve() and (name := tuned.template_of(files.provenance)):
             return f"give it the one that `{model}` was tuned with, by `--template {name}` (in Python: `template`)"
     known = templates.choice(read_tokenizer().backend.token_to_id)
     return f"give it the one it was tuned with, by `--template NAME` (in Python: `template`): {known}"

@@ -36,6 +36,7 @@ SMALLEST_RATE_PART = 0.1
 MAX_GRADIENT_NORM = 1.0
 AVERAGED_PART = 0.1  # of all steps so far: over about so many the weights are averaged
 PATIENCE = 2  # so many looks in a row clearly worse than those before, and the training ends
+STOPPED_EARLY = f"stopped early: {PATIENCE} looks at the lessons held out were clearly worse than the best"
 CHECKPOINT_SECONDS = 30.0
 LARGE_PART = 0.25  # of a step's tokens
 MORE_TIME = "more --minutes (in Python: `minutes`) learn more"
@@ -326,15 +327,14 @@ class Run:
                 checkpoint.save(self.state())
             raise
         checkpoint.save(self.state())  # what follows may be interrupted, too, or meet a full disk
-        if self.fraction < 1 and self._has_stopped_learning():
-            say(f"stopped early: {PATIENCE} looks at the lessons held out were clearly worse than the best")
-        elif self.epochs_done < self.settings.epochs:
-            say(self._time_was_over())
+        if self.epochs_done < self.settings.epochs:
+            say(STOPPED_EARLY if self._has_stopped_learning() else self._time_was_over())
 
     def _time_was_over(self) -> str:
-        done, epochs = math.floor(100 * self.epochs_done) / 100, self.settings.epochs
-        unit = "lesson" if count_lessons(self.training) == len(self.training) else "row"
-        seen = f"{done:g} of {counted(epochs, 'epoch')} ({self.lessons_done:,} of {math.ceil(epochs * len(self.training)):,} {unit}s)"
+        num, epochs = len(self.training), self.settings.epochs
+        done, to_do = 100 * self.lessons_done // num / 100, math.ceil(round(epochs * num, 6))  # 1.1 * 100 is a little more than 110
+        unit = "lesson" if count_lessons(self.training) == num else "row"
+        seen = f"{done:g} of {counted(epochs, 'epoch')} ({self.lessons_done:,} of {to_do:,} {unit}s)"
         if done < 1 <= epochs:
             return f"warning: the time was over before every {unit} was learned once, after {seen}: {MORE_TIME}"
         return f"the time was over after {seen}: {MORE_TIME}"
