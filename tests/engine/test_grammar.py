@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import queue
+import re
 import subprocess
 import sys
 import threading
@@ -151,6 +152,47 @@ def test_objects_of_listed_names_within_each_other_do_not_multiply(allows: Allow
     assert allows(schema, '{"b":' * 30 + "7" + "}" * 30) and not allows(schema, '{"b":' * 30 + '"7"' + "}" * 30)
 
 
+@pytest.mark.parametrize(
+    ("at", "ref"),
+    [
+        ({"properties": {"at": PER_LETTER}}, "#/properties/at/additionalProperties"),
+        ({"properties": {"at": {"anyOf": [PER_LETTER, {"type": "null"}]}}}, "#/properties/at/anyOf/0/additionalProperties"),
+        ({"properties": {"at": {**PER_LETTER, "additionalProperties": CITY}}}, "#/properties/at/additionalProperties/properties/city"),
+        ({"properties": {"at": {**PER_LETTER, "additionalProperties": True}}}, "#/properties/at/additional%50roperties"),
+    ],
+)
+def test_listed_names_whose_values_something_refers_to_are_refused_by_name(grammars: Grammars, at: dict[str, Any], ref: str) -> None:
+    """As zod-to-json-schema writes a schema that is there twice."""
+    schema = {**at, "additionalProperties": {"$ref": ref}}
+    with pytest.raises(SchemaError, match="`propertyNames` of `/properties/at") as caught:
+        grammars.of_schema(json.dumps(schema))
+    assert caught.value.is_unsupported
+
+
+def test_definitions_of_the_schemas_own_are_kept_whatever_their_names(allows: Allows) -> None:
+    own = {f"additionalProperties-{rest}": {"const": rest} for rest in ("0", "-0", "1")}
+    refs = {rest: reference(f"additionalProperties-{rest}") for rest in ("0", "-0", "1")}
+    schema = {"properties": {"at": PER_LETTER, **refs}, "$defs": own}
+    assert allows(schema, '{"at":{"a":1},"0":"0","-0":"-0","1":"1"}') and not allows(schema, '{"at":{"a":"0"}}')
+
+
+def test_so_many_listed_names_that_llguidance_breaks_are_refused_by_name(grammars: Grammars, allows: Allows) -> None:
+    names = [f"n{at}" for at in range(100)]
+    record = {"type": "object", "propertyNames": reference("names")}
+    schema = {"prefixItems": [record] * 20, "$defs": {"names": {"enum": names}}}
+    assert allows(schema, '[{"n0":1,"n99":2}]') and not allows(schema, '[{"n100":1}]')
+    with pytest.raises(SchemaError, match="`propertyNames` of `/items` cannot be held to"):
+        grammars.of_schema(json.dumps({**schema, "items": {**record, "propertyNames": {"enum": ["a"]}}}))
+
+
+def test_what_breaks_llguidance_is_refused_in_our_words(grammars: Grammars) -> None:
+    record = {"type": "object", "properties": {f"n{at}": reference("value") for at in range(140)}}
+    with pytest.raises(SchemaError) as caught:
+        grammars.of_schema(json.dumps({"type": "array", "prefixItems": [record] * 140, "$defs": {"value": {"type": "integer"}}}))
+    assert caught.value.message == "this JSON schema cannot be followed: it is larger than what is supported"
+    assert caught.value.is_unsupported
+
+
 def test_what_may_never_be_is_not_written(allows: Allows) -> None:
     """As zod writes `z.never()`."""
     schema = {"type": "object", "properties": {"f": {"not": {}}, "a": {"type": "integer"}}, "required": ["a"]}
@@ -158,6 +200,14 @@ def test_what_may_never_be_is_not_written(allows: Allows) -> None:
     schema["additionalProperties"] = True
     assert allows(schema, '{"a":1,"g":1}') and not allows(schema, '{"a":1,"f":1}')
     assert allows({"type": "array", "items": {"not": {}}}, "[]") and not allows({"type": "array", "items": {"not": {}}}, "[1]")
+
+
+@pytest.mark.parametrize("never", [{"not": {}}, False, {"$ref": "#/$defs/also"}, {"$ref": "#/$defs/list/items/1"}])
+def test_what_refers_to_what_may_never_be_is_not_written(allows: Allows, never: object) -> None:
+    defined = {"never": never, "also": {"not": {}}, "list": {"items": [{}, {"not": {}}]}, "loop": reference("loop")}
+    assert allows({"anyOf": [TEXT, reference("never")], "$defs": defined}, '"a"')
+    schema = {"type": "object", "properties": {"f": reference("never"), "a": {"type": "integer"}}, "$defs": defined}
+    assert allows(schema, '{"a":1}') and not allows(schema, '{"f":1,"a":1}')
 
 
 DECIMAL = {"type": "string", "pattern": r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"}
@@ -186,15 +236,36 @@ LABEL = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
          ["a.de", ".".join(["a" * 60] * 4)], ["a_b", ".".join(["a" * 60] * 5)]),
         ("duration", r"^P(?:(\d+W)|(?!.*W)(?=\d|T\d)(\d+Y)?(\d+M)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+([.,]\d+)?S)?)?)$",
          ["P1Y2M", "PT4H5M", "P3W"], ["P", "PT", "P1YT", "P1W2D"]),
-        ("date", r"^2(?![)]\)(x)(?<=c))\d{3}-(?:1[(?=]|0)", ["2024-01-02"], ["1024-01-02", "2024-11-02"]),
     ],
 )  # fmt: skip
-def test_a_pattern_that_looks_around_beside_a_format_is_held_but_for_that(
+def test_what_a_pattern_says_by_looking_around_is_held_where_its_format_says_it(
     allows: Allows, name: str, pattern: str, right: list[str], wrong: list[str]
 ) -> None:
-    """As zod 4.1 and 4.6 write them: the format says what looking around does."""
+    """As zod 4.1 and 4.6 write them."""
     schema = {"type": "string", "format": name, "pattern": pattern}
     assert [text for text in right + wrong if allows(schema, f'"{text}"')] == right
+    assert allows({"anyOf": [{"type": "number"}, schema]}, f'"{right[0]}"')
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"format": "uri", "pattern": "^(?!http:)https?://"}, {"format": "hostname", "pattern": r"^(?=.*\.example\.com$)"},
+        {"format": "email", "pattern": r"^a(?!\.)(?!.*\.\.)"}, {"format": "date", "pattern": r"^(?!\.)(?!.*\.\.)2"},
+        {"format": "hostname", "pattern": r"^(?=.{1,253}\.?$)a", "maxLength": 254}, {"pattern": r"^(?=.{1,253}\.?$)a"},
+    ],
+)  # fmt: skip
+def test_what_no_format_says_is_refused_where_a_pattern_looks_around(grammars: Grammars, schema: dict[str, Any]) -> None:
+    with pytest.raises(SchemaError, match="`pattern`: regex parse error: look-around") as caught:
+        grammars.of_schema(json.dumps({"type": "string", **schema}))
+    assert caught.value.is_unsupported
+
+
+@pytest.mark.parametrize("pattern", [r"\(?=", r"[(?=]", r"[\](?=]", r"(?:a)"])
+def test_what_looks_like_looking_around_is_none(allows: Allows, pattern: str) -> None:
+    schema = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": f"{pattern}b"}]}
+    text = next(text for text in ("(=b", "(b", "ab") if re.search(f"{pattern}b", text))
+    assert allows(schema, f'"{text}"')
 
 
 @pytest.mark.parametrize(
@@ -218,6 +289,15 @@ def test_a_pattern_that_looks_around_beside_a_format_is_held_but_for_that(
          "`not` of `/items` cannot be held to while an answer is written"),
         ({"properties": {"a": {"type": "string", "pattern": "^a"}, "b": {"type": "string", "pattern": "^(?=a)\\d"}}},
          "`pattern` of `/properties/b`: regex parse error: look-around, including look-ahead and look-behind, is not supported"),
+        ({"properties": {"a": reference("A")}, "$defs": {"A": {"items": {"pattern": "^(?=a)"}}}},
+         "`pattern` of `/$defs/A/items`: regex parse error: look-around, including look-ahead and look-behind, is not supported"),
+        ({"properties": {"a": {"items": {**PER_LETTER, "additionalProperties": {"items": {"pattern": "^(?=a)"}}}}}},
+         "`pattern` of `/properties/a/items/additionalProperties/items`: "
+         "regex parse error: look-around, including look-ahead and look-behind, is not supported"),
+        ({"uniqueItems": False,
+          **PER_LETTER, "additionalProperties": {**PER_LETTER, "additionalProperties": {"prefixItems": [{}, {"uniqueItems": True}]}}},
+         "`uniqueItems` of `/additionalProperties/additionalProperties/prefixItems/1` cannot be held to while an answer is written"),
+        ({"not": {}}, "`not` cannot be held to while an answer is written"),
         ({"properties": {"a": {"patternProperties": {"^(?!x)": TEXT}}}},
          "`patternProperties` of `/properties/a`: "
          "regex parse error: look-around, including look-ahead and look-behind, is not supported"),

@@ -7,7 +7,7 @@ import json
 import re
 import string
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -35,6 +35,13 @@ NAMES = ("properties", "patternProperties", "additionalProperties", "required", 
 BRANCHES = ("allOf", "anyOf", "oneOf")  # keywords of schemas of the same value, as `$ref` is
 LOOK_AROUNDS = frozenset({"(?=", "(?!", "(?<=", "(?<!"})
 OF_PATTERN = re.compile(r"\\.|\[(?:\\.|[^\\\]])*\]?|\(\?<?[=!]|.", re.DOTALL)  # what may have a parenthesis that is none, and the rest
+SAID_BY_FORMATS = {  # parts of patterns as zod writes them, and what is left without what the format beside them says as well
+    "email": {r"^(?!\.)(?!.*\.\.)": "^"},
+    "hostname": {r"^(?=.{1,253}\.?$)": "^"},
+    "duration": {r"^P(?:(\d+W)|(?!.*W)(?=\d|T\d)": r"^P(?:(\d+W)|", r"(T(?=\d)": "(T"},
+}
+MAX_LISTED = 2000  # names that become properties, in one schema: each object has its own, and llguidance breaks beyond ten thousand
+MAX_REFERENCES = 10  # in a chain, which may go round
 # A small model's number may go on for ever. These are digits in a row: as many as whole numbers of 64 bits take, and of an exponent.
 MAX_DIGITS, MAX_EXPONENT_DIGITS = 20, 3
 # The same of texts with digits: with nanoseconds and a zone, for a duration more than anybody needs, and for a host DNS's own bound.
@@ -123,8 +130,9 @@ class Grammars:
         from llguidance import LLMatcher
 
         narrowed: Any = None
+        moved: dict[str, str] = {}
         try:
-            narrowed = _narrowed(json.loads(schema))
+            narrowed, moved = _narrowed(json.loads(schema))
             grammar = LLMatcher.grammar_from_json_schema(narrowed, defaults=OPTIONS)
             if may_take_long(narrowed):
                 grammar_check.require_short(grammar)
@@ -133,7 +141,7 @@ class Grammars:
         except (ValueError, RecursionError) as exc:
             problem = str(exc)
         if problem:
-            raise _cannot_be_followed(problem, narrowed)
+            raise _cannot_be_followed(problem, _asked_places(narrowed, moved))
         return Grammar(matcher, self.ll_tokenizer(), self._digits_V)
 
     def of_call(self, calls: Calls, end: str = "") -> Grammar | None:
@@ -215,20 +223,18 @@ def mapped(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any] | bool
     return made
 
 
-def _narrowed(asked: dict[str, Any]) -> Any:
+def _narrowed(asked: dict[str, Any]) -> tuple[Any, dict[str, str]]:
     """A schema that allows what a small model needs a bound for, and no more: each answer to it is one to what was asked.
 
     An object that lists its properties has no others, unless it says that it may: models go on inventing them. Texts with digits in
-    them have an end. Not covered: what a pattern beside a `format` says by looking around is not held.
+    them have an end. With it, by their places in it, where schemas that stand elsewhere now were asked, as JSON pointers.
     """
-    added_to = _added_to(asked)
-    shared: list[Any] = []  # schemas of several properties each: copies of what holds others would be without number
+    added_to, records = _added_to(asked), _Records(asked)
 
     def change(one: dict[str, Any]) -> dict[str, Any] | bool:
-        if one.get("not") == {} and one is not asked:
-            return False  # the same, which llguidance takes: `not` it does not
-        narrowed = _without_what_asserts_nothing(one)
-        narrowed = _without_look_arounds(_with_names_as_properties(narrowed, asked, shared))
+        if one is not asked and _is_never(one, asked):
+            return False  # the same, which llguidance takes: `not` it does not, nor what must be, and may not
+        narrowed = _without_look_arounds(records.listed(one, _without_what_asserts_nothing(one)))
         length = MAX_LENGTHS.get(str(narrowed.get("format")))
         if length is not None and "maxLength" not in one:
             narrowed = {**narrowed, "maxLength": length}
@@ -237,11 +243,22 @@ def _narrowed(asked: dict[str, Any]) -> Any:
         return narrowed
 
     made = mapped(asked, change)
-    named = {_shared_name(at): mapped(one, change) for at, one in enumerate(shared)}  # more are added meanwhile
-    if named:
-        defined = made.get("$defs")
-        made["$defs"] = {**defined, **named} if isinstance(defined, dict) else named
-    return made
+    named = {records.name(at): mapped(one, change) for at, one in enumerate(records.shared)}  # more are added meanwhile
+    if not named:
+        return made, {}
+    defined = made.get("$defs")
+    made["$defs"] = {**defined, **named} if isinstance(defined, dict) else named
+    places = {id(one): place for place, one in _places(asked)}
+    return made, {f"/$defs/{records.name(at)}": places[id(one)] for at, one in enumerate(records.shared)}
+
+
+def _is_never(schema: Any, root: dict[str, Any]) -> bool:
+    """Whether nothing fits a schema, since it says so or refers to one that does. Not covered: longer chains of references."""
+    for _ in range(MAX_REFERENCES):
+        if not isinstance(schema, dict) or schema.get("not") == {}:
+            break
+        schema = next(iter(_pointed_at(schema, root)), None)
+    return schema is False or (isinstance(schema, dict) and schema.get("not") == {})
 
 
 def _without_what_asserts_nothing(schema: dict[str, Any]) -> dict[str, Any]:
@@ -264,23 +281,43 @@ def _says_of_texts_only(schema: dict[str, Any], keys: set[str]) -> bool:
     return REMARKS.issuperset(schema.keys() - {"type", *keys}) and "string" in (kinds if isinstance(kinds, list) else [kinds])
 
 
-def _with_names_as_properties(schema: dict[str, Any], root: dict[str, Any], shared: list[Any]) -> dict[str, Any]:
-    """The same of an object whose `propertyNames` lists all that there are, as its `properties`. A schema for several is added to
-    `shared`, and referred to."""
-    names, listed = _names_of(schema.get("propertyNames"), root), schema.get("properties", {})
-    if names is None or not isinstance(listed, dict) or "patternProperties" in schema:
-        return schema
-    value = schema.get("additionalProperties", True)
-    if isinstance(value, dict):
-        shared.append(value)
-        value = {"$ref": f"#/$defs/{_shared_name(len(shared) - 1)}"}
-    properties = {name: listed.get(name, value) for name in names}
-    rest = {key: one for key, one in schema.items() if key != "propertyNames"}
-    return {**rest, "properties": properties, "additionalProperties": False}
+class _Records:
+    """The objects of a schema whose `propertyNames` lists all that there are, with these as `properties`.
 
+    Left as they are, for llguidance to refuse: those whose other properties a `$ref` points at or into, which would not find them,
+    and those with too many names.
+    """
 
-def _shared_name(at: int) -> str:
-    return f"additionalProperties-{at}"
+    def __init__(self, root: dict[str, Any]) -> None:
+        self.shared: list[dict[str, Any]] = []  # of several properties each: copies of what holds others would be without number
+        self._root = root
+        self._room = MAX_LISTED
+        steps = (step for one in _schemas_in(root, set()) for step in _steps_to_pointed_at(one, root))
+        self._pointed_into = {id(part) for part, step in steps if step == "additionalProperties"}
+        self._name = "additionalProperties-"
+        defined = root.get("$defs")
+        while isinstance(defined, dict) and any(name.startswith(self._name) for name in defined):
+            self._name += "-"
+
+    def name(self, at: int) -> str:
+        """The name among the root's `$defs` that the one at this place of `shared` has."""
+        return f"{self._name}{at}"
+
+    def listed(self, asked: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+        """What becomes of `schema`, as `asked` is by now."""
+        names, listed = _names_of(schema.get("propertyNames"), self._root), schema.get("properties", {})
+        if names is None or not isinstance(listed, dict) or "patternProperties" in schema:
+            return schema
+        if id(asked) in self._pointed_into or len(names) > self._room:
+            return schema
+        self._room -= len(names)
+        value = schema.get("additionalProperties", True)
+        if isinstance(value, dict):
+            self.shared.append(value)
+            value = {"$ref": f"#/$defs/{self.name(len(self.shared) - 1)}"}
+        properties = {name: listed.get(name, value) for name in names}
+        rest = {key: one for key, one in schema.items() if key != "propertyNames"}
+        return {**rest, "properties": properties, "additionalProperties": False}
 
 
 def _names_of(schema: Any, root: dict[str, Any]) -> list[str] | None:
@@ -296,35 +333,32 @@ def _names_of(schema: Any, root: dict[str, Any]) -> list[str] | None:
 
 
 def _without_look_arounds(schema: dict[str, Any]) -> dict[str, Any]:
-    """Without what patterns say by looking around, which llguidance does not do, where something else says enough.
+    """Without what patterns say by looking around, which llguidance does not do, where something else says the same, or enough.
 
-    That is a `format` beside the pattern: zod writes both of an e-mail address, and what is left is as narrow as its pattern. Of a
-    number that may be written as a text, too, as pydantic has `Decimal`, it is the number.
+    That is a `format` beside the pattern: zod writes both of an e-mail address. Of a number that may be written as a text, too, as
+    pydantic has `Decimal`, it is the number.
     """
-    pattern = schema.get("pattern")
-    if isinstance(pattern, str) and "format" in schema:
-        return {**schema, "pattern": _without_looking(pattern)}
     for key in ("anyOf", "oneOf"):
         branches = schema.get(key)
         if isinstance(branches, list) and any(isinstance(one, dict) and one.get("type") in ("number", "integer") for one in branches):
             schema = {**schema, key: [False if _looks_around(one) else one for one in branches]}  # others keep their places
-    return schema
+    pattern = schema.get("pattern")
+    return {**schema, "pattern": _without_what_a_format_says(pattern, schema)} if isinstance(pattern, str) else schema
 
 
 def _looks_around(schema: Any) -> bool:
-    pattern = schema.get("pattern") if isinstance(schema, dict) and "format" not in schema else None
-    return isinstance(pattern, str) and _without_looking(pattern) != pattern
+    pattern = schema.get("pattern") if isinstance(schema, dict) else None
+    return isinstance(pattern, str) and not LOOK_AROUNDS.isdisjoint(OF_PATTERN.findall(_without_what_a_format_says(pattern, schema)))
 
 
-def _without_looking(pattern: str) -> str:
-    """What is left of a pattern without its `(?=…)` and the like: it fits all that the whole one fits, and more."""
-    kept, depth = [], 0
-    for part in OF_PATTERN.findall(pattern):
-        if depth or part in LOOK_AROUNDS:
-            depth += part.startswith("(") - (part == ")")
-        else:
-            kept.append(part)
-    return "".join(kept)
+def _without_what_a_format_says(pattern: str, schema: dict[str, Any]) -> str:
+    """A schema's pattern: with its `format`, it fits the same texts as before."""
+    named = str(schema.get("format"))
+    if named == "hostname" and schema.get("maxLength", 0) not in range(MAX_LENGTHS[named] + 1):
+        return pattern  # the length that it says is not held to
+    for part, rest in SAID_BY_FORMATS.get(named, {}).items():
+        pattern = pattern.replace(part, rest)
+    return pattern
 
 
 def _is_whole_list(schema: dict[str, Any]) -> bool:
@@ -389,10 +423,24 @@ def _pointed_at(schema: dict[str, Any], root: dict[str, Any]) -> list[Any]:
     """The schema that a `$ref` names, if there is one; the root where it is not found, which may be it or hold it."""
     if not isinstance(schema.get("$ref"), str):
         return []
+    *_, (found, _) = _steps_to_pointed_at(schema, root)
+    return [root if found is None else found]
+
+
+def _steps_to_pointed_at(schema: dict[str, Any], root: dict[str, Any]) -> Iterator[tuple[Any, str]]:
+    """What a `$ref` leads through, each with the name by which it goes on; what it names, or None, comes last, and goes on by none."""
+    ref = schema.get("$ref")
+    if not isinstance(ref, str):
+        return
     part: Any = root
-    for step in schema["$ref"].removeprefix("#").split("/")[1:]:
-        part = part.get(unquote(step).replace("~1", "/").replace("~0", "~")) if isinstance(part, dict) else None
-    return [root if part is None else part]
+    for step in ref.removeprefix("#").split("/")[1:]:
+        name = unquote(step).replace("~1", "/").replace("~0", "~")
+        yield part, name
+        if isinstance(part, list):
+            part = part[int(name)] if name.isdecimal() and int(name) < len(part) else None
+        else:
+            part = part.get(name) if isinstance(part, dict) else None
+    yield part, ""
 
 
 @functools.lru_cache(maxsize=256)
@@ -429,21 +477,26 @@ def may_take_long(schema: dict[str, Any]) -> bool:
 
 def _spaced(schema: dict[str, Any]) -> str:
     """As JSON, narrowed, with the spaces of a call as a model writes it by itself."""
-    return json.dumps({**_narrowed(schema), "x-guidance": SPACED})
+    narrowed, _ = _narrowed(schema)
+    return json.dumps({**narrowed, "x-guidance": SPACED})
 
 
-def _cannot_be_followed(problem: str, schema: Any = None) -> SchemaError:
-    """`problem`: in llguidance's words, of which the first line says what, and the others its state; of a pattern, the last one.
+def _cannot_be_followed(problem: str, places: Iterable[tuple[str, dict[str, Any]]] = ()) -> SchemaError:
+    """`problem`: in llguidance's words, of which the first line says what, and the others its state; of a pattern, the one that
+    begins so.
 
-    Where in the `schema` that is, they do not say: the first place that has it is named.
+    Where that is, they do not say: the first of the `places` that has it is named.
     """
     said, *rest = problem.strip().splitlines()
     if rest and said.endswith(":"):
-        said = f"{_of_pattern(schema, problem)}{said} {rest[-1].removeprefix('error: ')}"
+        reason = next((line for line in rest if line.startswith("error: ")), rest[-1])
+        said = f"{_of_pattern(places, problem)}{said} {reason.removeprefix('error: ')}"
+    elif said.startswith("panic: "):
+        said = "it is larger than what is supported"
     _, unimplemented, keys = said.partition("Unimplemented keys: ")
     if unimplemented:
         keywords = json.loads(keys)
-        place = next((place for place, one in _places(schema) if keywords[0] in one), "")
+        place = next((place for place, one in places if keywords[0] in one), "")
         named = ", ".join(f"`{key}`" for key in keywords) + _of_place(place)
         return SchemaError(
             f"this JSON schema cannot be followed: {named} cannot be held to while an answer is written",
@@ -452,9 +505,9 @@ def _cannot_be_followed(problem: str, schema: Any = None) -> SchemaError:
     return SchemaError(f"this JSON schema cannot be followed: {said}", hint="use a simpler one", is_unsupported="supported" in said)
 
 
-def _of_pattern(schema: Any, problem: str) -> str:
+def _of_pattern(places: Iterable[tuple[str, dict[str, Any]]], problem: str) -> str:
     """The keyword and the place of the pattern that has this problem. It is tried: llguidance shows it in words of its own."""
-    for place, one in _places(schema):
+    for place, one in places:
         for keyword in ("pattern", "patternProperties"):
             given = one.get(keyword)
             patterns = given if isinstance(given, dict) else [given]
@@ -473,6 +526,13 @@ def _has_problem(pattern: str, problem: str) -> bool:
 
 def _of_place(place: str) -> str:
     return f" of `{place}`" if place else ""
+
+
+def _asked_places(narrowed: Any, moved: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The schemas of a narrowed one, with the places where they were asked; see `_narrowed`."""
+    for place, one in _places(narrowed):
+        start = "/".join(place.split("/")[:3])
+        yield moved.get(start, start) + place[len(start) :], one
 
 
 def _places(part: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
