@@ -83,7 +83,7 @@ KINDS = f"{USUAL}|court|ct|way|place|pl|square|sq|crescent|close|parkway|pkwy|hi
 NAME = r"[A-Z](?:[\w.-]|'(?=\w)){0,18}"
 SIDE = r"(?:\s(?:[NS][EW]?|[EW])(?!\w)\.?)?"
 NO_NAME = "The|A|An|And|Of|In|On|My|Your|His|Her|Their|Our|This|That|Best|Top"
-NO_STREETS = re.compile(
+THINGS = re.compile(  # named as streets are, with a number before them
     r"\s(?:(?:hard|flash|disk|tape|usb|external|wheel|google|test|line|blood|food)\sdrive|(?:supreme|food|tennis|basketball)\scourt"
     r"|(?:mean|chi|latin|magic)\ssquare|(?:first|second|third|last)\splace|(?:for|while|event)\sloop|(?:front|header|data)\srow"
     r"|(?:milky|one)\sway|bedroom\sterrace)\Z",
@@ -193,7 +193,7 @@ def _is_plain(found: re.Match[str]) -> bool:
 def _holds_english(text: str) -> bool:
     for pattern, behind in ((STREET, PLACE_BEHIND), (STREET_IN_ANY_CASE, ZIP_BEHIND)):
         for found in pattern.finditer(text):
-            if NO_STREETS.search(found[0]):
+            if THINGS.search(found[0]):
                 continue
             if behind.match(text, found.end()) or has_word_before(SAID_ABROAD, text, found.start()):
                 return True
