@@ -24,12 +24,13 @@ NUMBER_ENDS = (
     rf"(?!\d|[.:/~-]\d|,\d{{3}}(?![\d동호층])|\s?[~%]|\s(?:{COUNTERS})(?:[을를이가은는의에도만]|씩|으로|까지|부터)?(?!{HANGUL})|\s{UNITS_OF_SIZE})"
     rf"(?:(?={PARTICLES})|(?!\w))"
 )
-NUMBER = rf"\s{{0,2}}(?:(?:지하|산)\s?)?(?P<number>[1-9]\d{{0,4}}(?:-\d{{1,4}})?){NUMBER_ENDS}"
+ITS_NUMBER = rf"(?:(?:지하|(?<!부동)산)\s?)?(?P<number>[1-9]\d{{0,4}}(?:-\d{{1,4}})?){NUMBER_ENDS}"
+NUMBER = rf"\s{{0,2}}{ITS_NUMBER}"
 BRANCH = rf"(?:\s?\d{{1,4}}번?{HANGUL}?길)?"  # `12길`, `289번길`
-ROAD = rf"(?P<road>{HANGUL}(?:{HANGUL}|\d){{0,9}}?[로길]){BRANCH}"
-QUARTER = rf"{HANGUL}{{1,5}}\d{{0,2}}[읍면동리]"
-LOT = rf"(?P<lot>{HANGUL}{{1,5}}(?:\d{{0,2}}[동리]|\s?\d가))"
-BEHIND_PLACE = re.compile(rf"{APART}(?:{QUARTER}{APART}){{0,2}}?(?:{ROAD}|{LOT}){NUMBER}")
+ROAD = rf"(?P<road>{HANGUL}(?:{HANGUL}|\d){{0,9}}?(?:\s\d{{1,2}})?[로길]){BRANCH}"
+QUARTER = rf"{HANGUL}{{1,5}}(?:\s?\d{{1,2}})?[읍면동리]"
+LOT = rf"(?P<lot>{HANGUL}{{1,5}}(?:(?:\s?\d{{1,2}})?[동리]|\s?\d가))"
+BEHIND_PLACE = re.compile(rf"{APART}(?:{QUARTER}{APART}){{0,2}}?(?:{ROAD}|{LOT}){APART}{ITS_NUMBER}")
 ALONE = re.compile(rf"(?<![\uac00-\ud7a3\d])(?:{ROAD}|{LOT}){NUMBER}")
 # Everyday words that end as roads and quarters do. No road ends in `-으로`.
 ROAD_LIKE = """
@@ -37,7 +38,7 @@ ROAD_LIKE = """
     멋대로 맘대로 마음대로 뜻대로 별도로 절대로 실제로 정말로 진짜로 스스로 함부로 대체로 차례로 억지로 의외로 최초로 최대로
     최소로 무료로 유료로 추가로 전체로 하루로 하나로 경로 도로 통로 진로 피로 위로 아래로 뒤로 어디로 여기로 거기로 순서대로
     예정대로 내로 외로 결과로 대표로 후로 이후로 이유로 평가로 별개로 임의로 차로 도보로 말로 글로 종류로 번호로 단위로
-    가는길 오는길 둘레길 올레길 기준로
+    가는길 오는길 둘레길 올레길 기준로 결승골로 동점골로 선제골로 역전골로 추가골로 만회골로 쐐기골로 자책골로 데뷔골로
 """
 LOT_LIKE = """
     운동 활동 행동 이동 노동 감동 아동 공동 변동 자동 작동 합동 충동 진동 동동 연동 가동 구동 출동 선동 소동 유동 율동 수동
@@ -45,8 +46,18 @@ LOT_LIKE = """
     허리 병리 격리 대리 무리 마리 도리
 """
 NO_ROADS, NO_LOTS = frozenset(ROAD_LIKE.split()), frozenset(LOT_LIKE.split())
-SAID = re.compile(r"주소|배송지|거주|사는\s?[곳데집]|살고|살아|사시는|우리\s?집|저희\s?집|자택|본가|소재지|받는\s?곳|배달|택배|본적")
-SAID_BEHIND = re.compile(r"[^\d\n]{0,6}?(?:살고|살아|사는|삽니다|거주|주소|배송|배달|택배|보내)")
+NO_ROADS_END = re.compile(r"(?:으|[역구군도형체대시동월년령관점교급종류]별)로\Z")  # `자치구별로`; there are a `샛별로` and others
+NO_LOTS_END = ("활동", "아동", "처리", "관리")
+IN_A_YEAR = re.compile(r"(?:19|20)\d\d-")
+SAID = re.compile(
+    r"주소|배송지|수령지|지번|거주|사는\s?[곳데집]|살고|살아|사시는|우리\s?집|저희\s?집|자택|본가|소재지|받는\s?곳|배달|택배|본적"
+    r"|(?<![A-Za-z])(?i:addr(?:ess)?)"
+)
+LIVE_OR_SEND = "살고|살아|사는|삽니다|거주|배송|배달|택배|보내"
+SAID_BEHIND = re.compile(rf"[^\d\n]{{0,6}}?(?:{LIVE_OR_SEND}|주소)")
+AT_OR_TO = re.compile(rf"(?:에서?|으?로)\s?[^\d\n]{{0,6}}?(?:{LIVE_OR_SEND})")
+QUARTER_BEHIND = re.compile(rf"\s?\((?!(?:{'|'.join(LOT_LIKE.split())})[,)\s]){QUARTER}[,)\s]")
+OTHER_CELL = re.compile(r"[\t\n,|:;]")
 # A flat: alone where such a word is beside it, and behind the name of a block of flats.
 FLAT_ENDS = r"호(?![기선차봉점])"
 FLAT = rf"(?<![\dA-Za-z])(?:\d{{1,4}}|[A-F가나다라마바])동\s{{0,3}}(?:지하\s?)?\d{{1,4}}{FLAT_ENDS}"
@@ -55,6 +66,10 @@ BLOCK = "아파트|(?i:apt)|빌라|맨션|오피스텔|연립|자이|래미안|�
 IN_BLOCK = re.compile(
     rf"(?:{BLOCK})\.?[\s,]{{0,3}}(?:\d{{1,2}}(?:차|단지)[\s,]{{0,3}}|\([^()\d\n]{{1,12}}\)\s?)?"
     rf"(?:{FLAT}|[1-9]\d{{2,3}}{FLAT_ENDS}|(?!(?:19|20)\d\d-(?:19|20)\d\d)[1-9]\d{{2,3}}-[1-9]\d{{2,3}}{NUMBER_ENDS})"
+)
+FLAT_BEHIND_PLACE = re.compile(  # behind any name; no ranges such as `100-150`
+    rf"{APART}(?:{QUARTER}{APART}){{1,2}}?(?:(?:{HANGUL}|[A-Za-z]){{1,12}}\s){{1,2}}?"
+    rf"(?:{FLAT}|[1-9](?!00)\d\d-[1-9]\d?(?!00)[0-2]\d{NUMBER_ENDS})"
 )
 UNIT_BEHIND = re.compile(
     rf"[\s,]{{1,3}}(?:\([^()\n]{{1,20}}\)[\s,]{{0,3}})?(?:{HANGUL}{{2,10}}[\s,]{{1,3}})?(?:{FLAT}|[1-9]\d{{2,3}}{FLAT_ENDS}|[1-9]\d?층)"
@@ -68,6 +83,12 @@ KINDS = f"{USUAL}|court|ct|way|place|pl|square|sq|crescent|close|parkway|pkwy|hi
 NAME = r"[A-Z](?:[\w.-]|'(?=\w)){0,18}"
 SIDE = r"(?:\s(?:[NS][EW]?|[EW])(?!\w)\.?)?"
 NO_NAME = "The|A|An|And|Of|In|On|My|Your|His|Her|Their|Our|This|That|Best|Top"
+THINGS = re.compile(  # named as streets are, with a number before them
+    r"\s(?:(?:hard|flash|disk|tape|usb|external|wheel|google|test|line|blood|food)\sdrive|(?:supreme|food|tennis|basketball)\scourt"
+    r"|(?:mean|chi|latin|magic)\ssquare|(?:first|second|third|last)\splace|(?:for|while|event)\sloop|(?:front|header|data)\srow"
+    r"|(?:milky|one)\sway|bedroom\sterrace)\Z",
+    re.IGNORECASE,
+)
 STREET = re.compile(
     rf"{HOUSE}(?!(?:{NO_NAME})\s)(?:(?:(?:{NAME}|\d{{1,3}}(?:st|nd|rd|th))\s{{1,2}}){{1,4}}?(?i:{KINDS})|Broadway)(?!\w)\.?{SIDE}"
 )
@@ -89,29 +110,31 @@ TOWN = rf"(?:{NAME}[,\s]{{1,3}})"
 HOUSE_UNIT = r"[,\s]{1,3}(?:(?:apt|apartment|suite|ste|unit|flat|floor|room|rm)(?![A-Za-z])[.\s]{0,2}#?|#\s?)(?:[A-Z]?\d|[A-Z](?!\w))"
 PLACE_BEHIND = re.compile(
     rf"(?i:{HOUSE_UNIT})|[,\s]{{1,4}}(?:{TOWN}{{1,4}}?(?:{STATES})(?!\w)|{TOWN}{{0,4}}?(?:{ZIP}|{POSTCODE}))"
-    rf"|(?:\s?,\s?|\s?\n\s?)(?:{NAME}\s){{0,2}}{NAME}(?=[,;:!?)\n\"']|\s?\Z)"
+    rf"|(?:\s?,\s?|\s?\n\s?|[\"']\s?[,;]\s?[\"']|\s?[|\t]\s?)(?:{NAME}\s){{0,2}}{NAME}(?=[,;:!?)\n\"'|\t]|\s?\Z)"
 )
 ZIP_BEHIND = re.compile(
     rf"[,\s]{{1,3}}(?:[a-z.'-]{{2,18}}[,\s]{{1,3}}){{0,4}}?(?:(?:{STATES})[,\s]{{1,3}}{ZIP}|{POSTCODE})", re.IGNORECASE
 )
 SAID_ABROAD = re.compile(
     r"(?<![^\W_])(?:addr(?:ess(?:es)?)?|liv(?:es?|ed|ing)|resid(?:es?|ed|ing|ence)|ship(?:s|ped|ping)?|deliver(?:s|ed|y)?|mail(?:ed|ing)?|send|sent"
-    r"|home|moved|billing|located|(?:i'm|i\sam)\sat|pick\s\w{2,4}\sup|street[\"']?\s?[:=])(?![^\W_])",
+    r"|home|moved|billing|located|(?:i'm|i\sam)\sat|pick\s\w{2,4}\sup|street[\"']?\s?[:=]|addr(?:ess)?(?:_?line)?_?\d)(?![^\W_])",
     re.IGNORECASE,
 )
 KOREAN_ROAD = (
-    r"(?:[A-Z][\w'.-]{0,20}\s){0,3}?[A-Za-z][A-Za-z\d]{0,20}(?:-(?:ro|daero|gil|dong|ri)|daero)(?!\w)(?:\s?\d{1,4}(?:beon)?-?gil)?"
+    r"(?:[A-Z][\w'.-]{0,20}\s){0,3}?[A-Za-z][A-Za-z\d]{0,20}(?:-(?:ro|daero|gil|dong|ri)|daero)(?!\w)"
+    r"(?:\s?\d{1,4}(?:beon|[a-z]{1,2})?-?gil)?"
 )
 KOREAN_PLACE = rf"(?:[A-Z][a-z-]{{1,20}}-(?:gu|si|gun|do|eup|myeon|dong)(?!\w)|{ROMAN})"
 OTHERS = (
     re.compile(rf"{START}\d{{1,5}}(?:-\d{{1,4}})?,?\s{{1,2}}{KOREAN_ROAD}[,\s]{{1,3}}{KOREAN_PLACE}"),
     re.compile(rf"{KOREAN_PLACE}[,\s]{{1,3}}{KOREAN_ROAD},?\s\d{{1,5}}(?![\d.:%])"),
+    re.compile(rf"(?<![\w-]){KOREAN_ROAD}\s(?!(?:19|20)\d\d(?!\d))[1-9]\d{{0,4}}(?:-\d{{1,4}})?,\s{{1,2}}{KOREAN_PLACE}"),
     re.compile(  # German
         r"(?<!\w)(?:[A-ZÄÖÜ](?:[\w.-]{0,30}?\s?(?i:stra(?:ß|ss)e|str\.)|[\w-]{1,30}?(?:weg|platz|allee|gasse|damm|ufer|markt|ring))"
-        r"|(?:Am|Im|Zum|Zur|An\sde[rmn]|Auf\sde[rmn]|Unter\sden)\s[A-ZÄÖÜ]\w{1,20})\s\d{1,4}\s?[a-z]?,?\s{1,2}(?:D-)?\d{5}\s[A-ZÄÖÜ]"
+        r"|(?:Am|Im|Zum|Zur|An\sde[rmn]|Auf\sde[rmn]|Unter\sden)\s[A-ZÄÖÜ]\w{1,20})\s?\d{1,4}(?:\s?[-/]\s?\d{1,4})?\s?[a-z]?,?\s{1,2}(?:DE?-)?\d{5}\s[A-ZÄÖÜ]"
     ),
     re.compile(  # French
-        rf"{START}[1-9]\d{{0,3}}(?:\s?(?:bis|ter))?,?\s(?i:rue|avenue|av\.|boulevard|bd|place|allée|chemin|impasse|quai|cours|route)\s"
+        rf"{START}[1-9]\d{{0,3}}(?:\s?(?:bis|ter|[A-D](?=\s)))?,?\s(?i:rue|avenue|av\.|boulevard|bd|place|allée|chemin|impasse|quai|cours|route)\s"
         r"[^\d\n]{2,40}?[,\s]{1,3}\d{5}\s[A-ZÉ]"
     ),
     re.compile(r"(?<![A-Za-z])P\.?\s?O\.?\s?Box\s(?:No\.?\s)?\d{1,6}(?!\d)", re.IGNORECASE),
@@ -126,25 +149,38 @@ def holds_address(text: str) -> bool:
 def _holds_korean(text: str) -> bool:
     for place in PLACE.finditer(text):
         found = BEHIND_PLACE.match(text, place.end())
-        if found and _may_be_one(found) and (place[0] not in WELL_KNOWN or _is_plain(found)):
+        if (found and _is_in(place[0], found)) or FLAT_BEHIND_PLACE.match(text, place.end()):
             return True
-    for found in filter(_may_be_one, ALONE.finditer(text)):
-        if text.startswith("번지", found.end()) and found["lot"]:
-            return True
-        if _is_plain(found) and (
-            has_word_before(SAID, text, found.start()) or (found["road"] and UNIT_BEHIND.match(text, found.end()))
-        ):
-            return True
+    if any(_is_said(found) for found in ALONE.finditer(text) if _may_be_one(found)):
+        return True
     flats = FLATS.finditer(text)
     return IN_BLOCK.search(text) is not None or any(
         has_word_before(SAID, text, flat.start()) or SAID_BEHIND.match(text, flat.end()) for flat in flats
     )
 
 
+def _is_in(place: str, found: re.Match[str]) -> bool:
+    """Whether it is an address behind that place. A number in another cell than its road or quarter may be of anything."""
+    apart = found.string[found.end("road" if found["road"] else "lot") : found.start("number")]
+    if place in WELL_KNOWN or OTHER_CELL.search(apart):
+        return _may_be_one(found) and _is_plain(found)
+    # There are quarters such as `연동`, which are words elsewhere.
+    return _may_be_one(found) or (bool(found["lot"]) and _is_plain(found) and not IN_A_YEAR.match(found["number"]))
+
+
+def _is_said(found: re.Match[str]) -> bool:
+    """Whether what stands around it, without a place, says that it is an address."""
+    text, end = found.string, found.end()
+    if text.startswith("번지", end):
+        return True
+    behind = found["road"] and (UNIT_BEHIND.match(text, end) or QUARTER_BEHIND.match(text, end))
+    return _is_plain(found) and bool(behind or AT_OR_TO.match(text, end) or has_word_before(SAID, text, found.start()))
+
+
 def _may_be_one(found: re.Match[str]) -> bool:
     if found["road"]:
-        return found["road"] not in NO_ROADS and not found["road"].endswith("으로")
-    return found["lot"] not in NO_LOTS
+        return found["road"] not in NO_ROADS and not NO_ROADS_END.search(found["road"])
+    return found["lot"] not in NO_LOTS and not found["lot"].endswith(NO_LOTS_END)
 
 
 def _is_plain(found: re.Match[str]) -> bool:
@@ -157,6 +193,8 @@ def _is_plain(found: re.Match[str]) -> bool:
 def _holds_english(text: str) -> bool:
     for pattern, behind in ((STREET, PLACE_BEHIND), (STREET_IN_ANY_CASE, ZIP_BEHIND)):
         for found in pattern.finditer(text):
+            if THINGS.search(found[0]):
+                continue
             if behind.match(text, found.end()) or has_word_before(SAID_ABROAD, text, found.start()):
                 return True
     return False

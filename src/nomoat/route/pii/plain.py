@@ -46,6 +46,7 @@ NUMBERING = re.compile(
     r"[0-9]\ufe0f?[\u20dd-\u20e4]|[\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u215f\u2189\u2460-\u249b\u24ea-\u24ff\u2776-\u2793\u3251-\u325f"
     r"\u32b1-\u32cb\u3358-\u33fe\U0001f100-\U0001f10a]"
 )
+SIGNS_OF_UNITS = re.compile("[\u3371-\u33df]")
 NOT_ASCII = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")  # with what they may follow
 
 
@@ -122,13 +123,18 @@ def readings(text: str) -> tuple[str, ...]:
 
 def _numbered(text: str) -> dict[str, None]:
     """The text; and so with spaces for what numbers a list."""
-    return dict.fromkeys((text, NUMBERING.sub(" ", text)))
+    return dict.fromkeys((text, _without_numbering(text)))
+
+
+def _without_numbering(text: str) -> str:
+    """Units still are units, but without a digit of their own: a number before one counts something."""
+    return NUMBERING.sub(lambda sign: " m " if SIGNS_OF_UNITS.match(sign[0]) else " ", text)
 
 
 def _on_screen(text: str) -> dict[str, None]:
     """Those with `\\n` at the end of each line and without control characters; and with spaces for these, which may part words."""
     ways = [CONTROLS.sub("", way) for way in _numbered(text)]
-    return dict.fromkeys(LINES_ENDS.sub("\n", way) for way in (*ways, CONTROLS.sub(" ", NUMBERING.sub(" ", text))))
+    return dict.fromkeys(LINES_ENDS.sub("\n", way) for way in (*ways, CONTROLS.sub(" ", _without_numbering(text))))
 
 
 def _without_escapes(text: str, escapes: re.Pattern[str] = OF_SIGNS) -> str:
