@@ -346,8 +346,8 @@ def test_an_answer_that_is_other_tokens_behind_what_asks_for_it_is_a_row_of_its_
     messages = tuple(Message(role=role, content=content) for role, content in turns)  # type: ignore[arg-type]
     rows = samples.encode(Lesson(messages=messages, where="line 1"), tokenizer, 256)
     assert [len(row.answers) for row in rows] == learned
-    for at, (row, (start, _)) in zip((1, 3), [(row, span) for row in rows for span in row.answers], strict=True):
-        assert row.tokens[:start] == tokenizer.prompt_ids(Request(messages=messages[:at]))
+    prompts = [row.tokens[:start] for row in rows for start, _ in row.answers]
+    assert prompts == [tokenizer.prompt_ids(Request(messages=messages[:at])) for at in (1, 3)]
 
 
 def test_a_conversation_of_several_rows_is_said_and_counted(

@@ -19,6 +19,7 @@ from nomoat.records import Message
 from nomoat.tune.data import Lesson
 
 BATCH_TOKENS = 2048  # tokens computed in a step, about: long lessons make small batches
+MOST_LOOKED_AT = 32  # lessons of a batch that is held out
 WIDTH_STEP, WANTED_STEP = 4, 32
 NOT_LEARNED = -1
 Ids = npt.NDArray[np.int64]
