@@ -132,24 +132,29 @@ def test_a_new_training_forgets_the_interrupted_one_of_its_name(tiny_gguf: Path,
     assert list(paths.adapters().iterdir()) == []
 
 
-@pytest.mark.parametrize("refused", ["memory", "cluster", "weights"])
-def test_a_training_that_cannot_begin_leaves_the_interrupted_one_of_its_name(
-    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+@pytest.mark.parametrize("refused", ["memory", "disk", "cluster", "weights"])
+def test_a_training_that_cannot_begin_leaves_the_interrupted_one_of_its_name_and_does_not_say_it_could_go_on(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refused: str
 ) -> None:
+    still_there = "stopped before anything was learned; the state of the earlier training of this name is still there"
+    prepared = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **learning.COLUMNS)
     with pytest.raises(KeyboardInterrupt):
         tune(tiny_gguf, table, on_progress=lambda progress: stop() if progress.step == 3 else None)
-    if refused == "memory":
-        monkeypatch.setattr(hardware, "memory_available_bytes", lambda: hardware.Detected(5 * 10**8, "set by the test"))
-        with pytest.raises(NotEnoughMemoryError):
-            tune(tiny_gguf, table)
-    elif refused == "cluster":
-        monkeypatch.setattr(train, "crew", stop)
-        with pytest.raises(KeyboardInterrupt):
-            tune(tiny_gguf, table)
+    if refused in ("memory", "disk"):
+        code, error = {"memory": (errno.ENOMEM, NotEnoughMemoryError), "disk": (errno.ENOSPC, NotEnoughDiskError)}[refused]
+
+        def fail(*_: object) -> None:
+            raise OSError(code, "", str(paths.adapters()))
+
+        monkeypatch.setattr(train.Run, "_open", fail)
+        with pytest.raises(error) as caught:
+            train.learn(prepared, name="colours")
+        assert "--resume" not in (caught.value.hint or "")
     else:
-        monkeypatch.setattr(train.Run, "_open", stop)
-        with pytest.raises(KeyboardInterrupt):
-            tune(tiny_gguf, table)
+        monkeypatch.setattr(*((train, "crew") if refused == "cluster" else (train.Run, "_open")), stop)
+        with pytest.raises(typer.Exit):
+            learn_with_bar(prepared, name="colours")
+        assert capsys.readouterr().err.splitlines()[-1] == still_there
     assert adapter.can_resume("colours")
 
 

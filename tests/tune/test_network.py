@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from reference import CASES, WINDOW, make_model, write_folder, write_gguf
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nomoat import hardware
 from nomoat.engine import arch as architectures
@@ -113,6 +114,21 @@ def test_long_rows_and_short_ones_are_attended_to_alike(monkeypatch: pytest.Monk
     short = network._attend(query, key, value, mask)
     monkeypatch.setattr(network, "SHORT_SCORES", 1)
     torch.testing.assert_close(network._attend(query, key, value, mask), short)
+
+
+@pytest.mark.parametrize("name", ["bloom", "gemma3", "llama"])
+def test_masks_of_long_rows_are_such_as_pytorch_s_kernel_without_all_scores_takes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a beginning, too. The plain one, which it takes else without a word, holds a number for each pair of tokens and head."""
+    source = open_source(write_gguf(tmp_path / "model.gguf", CASES[name], make_model(CASES[name])))
+    arch, sizes = architectures.of(source), importer.read_sizes(source)
+    ours = Network(source, arch, sizes, rank=4, seed=0, precision="float32", keep_expanded=True)
+    monkeypatch.setattr("nomoat.tune.network.SHORT_SCORES", 1)
+    ids_BT, wanted_BT = torch.randint(3, 250, (2, 40)), torch.ones(2, 40, dtype=torch.bool)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # an error where that cannot be
+        beginning = ours.begin([5] * 30)
+        ours.loss(ours.hidden(ours.read(ids_BT, beginning), wanted_BT, beginning), ids_BT.flatten()).backward()
 
 
 @pytest.mark.parametrize("cap", [None, 5.0])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from learning import COLUMNS
 from reference import write_folder
-from tiny import write_tiny_gguf
+from tiny import MERGES, vocabulary, write_tiny_gguf
 
 from nomoat import paths
 from nomoat.catalog import cards, sidecar
@@ -17,7 +18,7 @@ from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.tokenizer import Tokenizer, from_metadata
 from nomoat.errors import BadFileError, DataError, UnsupportedError, UsageError
 from nomoat.labelling import kept_question, label_instruction
-from nomoat.records import Message, Parent
+from nomoat.records import Message, Parent, Request
 from nomoat.rows import Rows
 from nomoat.tune import samples
 from nomoat.tune.data import Lesson
@@ -302,6 +303,51 @@ def test_each_answer_is_learned_behind_the_tokens_it_is_served_behind_in_as_few_
             assert sample.tokens[:start] == tokenizer.encode(tokenizer.render(CHAT[:at]))
             assert list(row_T[start - 1 : stop - 1]) == [*tokenizer.encode(CHAT[at].content), tokenizer.special.eos_id]
         assert (row_T != samples.NOT_LEARNED).sum() == sample.num_learned
+
+
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+
+
+def of_sentencepiece(metadata: dict[str, object]) -> Tokenizer:
+    """A blank before each text, and `▁h` is one token, as in Llama 1 and 2."""
+    pieces = ["<unk>", "<|im_start|>", "<|im_end|>", *BYTES, "▁", "h", "▁h"]
+    facts = {"model": "llama", "tokens": pieces, "scores": [0.0] * len(pieces), "token_type": [2, 3, 3, *[6] * 256, 1, 1, 1]}
+    return from_metadata({"general.architecture": "llama", **as_metadata(facts | {"bos_token_id": 1, "eos_token_id": 2})})
+
+
+def of_bytes(metadata: dict[str, object]) -> Tokenizer:
+    """`:*` is one token."""
+    more = {"tokens": [*vocabulary(), ":*"], "merges": [*MERGES, ": *"], "token_type": [3, 3, 3, *[1] * (len(vocabulary()) - 2)]}
+    return from_metadata(metadata | as_metadata(more))
+
+
+def as_metadata(facts: dict[str, object]) -> dict[str, object]:
+    return {f"tokenizer.ggml.{name}": value for name, value in facts.items()}
+
+
+@pytest.mark.parametrize(
+    ("made", "sign", "answer", "learned"),
+    [
+        (of_sentencepiece, "assistant:", "hi", [1, 1]),
+        (of_sentencepiece, "assistant: ", "hi", [2]),
+        (of_bytes, "assistant:", "**Yes**", [1, 1]),
+        (of_bytes, "assistant:", "Yes", [2]),
+    ],
+)
+def test_an_answer_that_is_other_tokens_behind_what_asks_for_it_is_a_row_of_its_own(
+    tiny_gguf: Path, made: Callable[[dict[str, object]], Tokenizer], sign: str, answer: str, learned: list[int]
+) -> None:
+    """Though each prompt's text begins with the one before, its answer, and the model's end token."""
+    tokenizer = made(GGUFFile(tiny_gguf).metadata)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '" + sign + "' if m.role == 'assistant' }}{{ m.content }}<|im_end|>{% endfor %}" + sign.strip()
+    )
+    turns = [("user", "?"), ("assistant", answer), ("user", "!"), ("assistant", "end")]
+    messages = tuple(Message(role=role, content=content) for role, content in turns)  # type: ignore[arg-type]
+    rows = samples.encode(Lesson(messages=messages, where="line 1"), tokenizer, 256)
+    assert [len(row.answers) for row in rows] == learned
+    prompts = [row.tokens[:start] for row in rows for start, _ in row.answers]
+    assert prompts == [tokenizer.prompt_ids(Request(messages=messages[:at])) for at in (1, 3)]
 
 
 def test_a_conversation_of_several_rows_is_said_and_counted(

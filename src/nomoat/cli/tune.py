@@ -353,6 +353,7 @@ def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_
         from nomoat.tune import train
     from nomoat.tune import adapter
 
+    earlier = None if resume else adapter.saved_at(name)
     with console.stage_progress() as bar:
         task = bar.add_task("loading", total=None, info="")
         shown = ("", -1)
@@ -373,8 +374,11 @@ def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_
             return train.learn(prepared, name=name, resume=resume, on_progress=show, on_message=bar.console.print, **arguments)
         except KeyboardInterrupt:
             bar.stop()
-            if adapter.can_resume(name):
+            saved = adapter.saved_at(name)
+            if saved not in (None, earlier):
                 console.say(f"stopped; {next_time}")
+            elif saved is not None:
+                console.say("stopped before anything was learned; the state of the earlier training of this name is still there")
             elif resume or shown[0] == "tuning":  # a training that has learned keeps its state until the adapter is written
                 console.say("stopped when all was done: the adapter is written")
             else:

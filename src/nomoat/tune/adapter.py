@@ -206,7 +206,18 @@ def reserve(name: str, *, replace: bool, resume: bool) -> Path:
 
 def can_resume(name: str) -> bool:
     """Whether there is an interrupted training of that name to go on with."""
-    return (checkpoint_folder(paths.adapters() / name) / CHECKPOINT_FILE).exists()
+    return saved_at(name) is not None
+
+
+def saved_at(name: str) -> int | None:
+    """When the state of an interrupted training of that name was written, in nanoseconds; None: there is none.
+
+    A training that begins anew has left the earlier one's alone until that time is another.
+    """
+    try:
+        return (checkpoint_folder(paths.adapters() / name) / CHECKPOINT_FILE).stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metrics: dict[str, Any], survey: dict[str, Any]) -> None:

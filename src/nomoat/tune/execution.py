@@ -9,7 +9,7 @@ from nomoat import hardware
 from nomoat.engine import graph
 from nomoat.errors import NotEnoughMemoryError
 from nomoat.tune import network, prepare, qlora
-from nomoat.tune.samples import Sample, batches_of, computed_tokens, shared_prefix, width_of
+from nomoat.tune.samples import MOST_LOOKED_AT, Sample, batches_of, computed_tokens, shared_prefix, width_of
 
 PYTORCH_BYTES = 600_000_000
 ADAPTER_BYTES_A_WEIGHT = 24  # itself, its gradient, two means of AdamW, its average, and that of the best look, in f32
@@ -89,41 +89,31 @@ def _bytes_needed(prepared: prepare.Prepared, precision: qlora.Precision, *, exp
     learned = ADAPTER_BYTES_A_WEIGHT * num_learned(prepared)
     weights = int(values * qlora.BYTES_A_WEIGHT[precision]) if expanded else values
     prefix = shared_prefix(prepared.all_samples)
-    batches = batches_of(prepared.samples, prefix, max_lessons=settings.batch)
-    step = max(_bytes_of_step(prepared, batch, prefix, precision, expanded=expanded) for batch in batches)
+    _, held_out = prepare.split(prepared)
+    batches = [(True, batch) for batch in batches_of(prepared.samples, prefix, max_lessons=settings.batch)]
+    batches += [(False, batch) for batch in batches_of(held_out, prefix, max_lessons=MOST_LOOKED_AT)]
+    step = max(_bytes_of_step(prepared, batch, prefix, precision, expanded=expanded, learns=learns) for learns, batch in batches)
     return PYTORCH_BYTES + weights + learned + step
 
 
 def _bytes_of_step(
-    prepared: prepare.Prepared, batch: Sequence[Sample], prefix: int, precision: qlora.Precision, *, expanded: bool
+    prepared: prepare.Prepared, batch: Sequence[Sample], prefix: int, precision: qlora.Precision, *, expanded: bool, learns: bool
 ) -> int:
     """What a batch has in memory at most: masks, each layer's state until the backward pass, and the loss. As codes, one of the last
-    two.
+    two; and so of a batch that is only looked at, with one layer's state.
     """
     sizes, tokens, layers = prepared.sizes, computed_tokens(batch, prefix), prepared.settings.layers
     each = 4 * (12 * sizes.width + 4 * sizes.hidden)  # bytes a token and layer that wait for the backward pass
     if sizes.attention_cap is not None:  # scores before and after softmax, of all a token sees
         each += 2 * 4 * sizes.heads * max(map(len, batch))
-    scores = _bytes_of_scores(prepared, batch, prefix)
-    state = tokens * each + scores + _bytes_of_copies(prepared, batch, prefix, precision)
+    state = tokens * each + _bytes_of_copies(prepared, batch, prefix, precision)
     loss = _bytes_of_loss(prepared, batch, precision, expanded=expanded)
     masks = qlora.DTYPES[precision].itemsize * network.num_masked(prepared.arch, sizes, prefix, width_of(batch, prefix))
+    if not learns:
+        return masks + max(state, loss)
     if expanded:
-        return masks + layers * state + max(2 * scores, loss)
+        return masks + layers * state + loss
     return masks + tokens * layers * 4 * sizes.width + max(3 * state, loss)
-
-
-def _bytes_of_scores(prepared: prepare.Prepared, batch: Sequence[Sample], prefix: int) -> int:
-    """Of a layer of long rows with ALiBi: PyTorch's kernel holds them all, in f32, where each head has a mask of its own.
-
-    One waits for the backward pass, and there are two more while that goes through the layer (measured on a tiny BLOOM).
-    """
-    if prepared.arch.positions != "alibi":
-        return 0
-    length = width_of(batch, prefix)
-    seen = [(1, prefix, prefix), (len(batch), length, prefix + length)]
-    pairs = sum(rows * queries * keys for rows, queries, keys in seen if not network.holds_scores(queries, keys, capped=False))
-    return 4 * prepared.sizes.heads * pairs
 
 
 def _bytes_of_copies(prepared: prepare.Prepared, batch: Sequence[Sample], prefix: int, precision: qlora.Precision) -> int:

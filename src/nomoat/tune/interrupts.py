@@ -35,19 +35,23 @@ def uncut() -> Iterator[None]:
 
 
 @contextmanager
-def translate_errors(weights: str, name: str) -> Iterator[None]:
-    """Turn want of disk and of memory, while the adapter `name` is tuned, into errors that say how to go on."""
+def translate_errors(weights: str, name: str, *, resume: bool) -> Iterator[None]:
+    """Turn want of disk and of memory, while the adapter `name` is tuned, into errors that say how to go on.
+
+    `resume`: with the state that is there. Else that is an earlier training's, which this one does not go on with.
+    """
+    earlier = None if resume else adapter.saved_at(name)
     try:
         with system_errors.translate_disk_errors(machine_code.ANY_FILE):
             yield
     except NotEnoughDiskError as error:
-        if adapter.can_resume(name):
+        if adapter.saved_at(name) not in (None, earlier):
             error.hint = f"{error.hint}; then the same again with --resume (in Python: `resume`) goes on"
         raise
     except Exception as exc:
         if not system_errors.is_want_of_memory(exc):
             raise
-        resuming = " and go on with --resume (in Python: `resume`)" if adapter.can_resume(name) else ""
+        resuming = " and go on with --resume (in Python: `resume`)" if adapter.saved_at(name) not in (None, earlier) else ""
         raise NotEnoughMemoryError(
             f"the memory was not enough to go on tuning `{weights}`",
             hint=f"close other programs{resuming}, or start again with a lower --batch or --rank (in Python: `batch`, `rank`)",

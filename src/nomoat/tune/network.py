@@ -341,10 +341,13 @@ class Network:
         return angles.cos() * magnitude, angles.sin() * magnitude
 
     def _masks(self, places: Places, local: bool) -> list[torch.Tensor]:
-        """What is added to the scores of the beginning, [P, P], and of a row, [T, K]; with ALiBi a head each, [H, T, K]."""
+        """What is added to the scores of the beginning, [P, P], and of a row, [T, K]; with ALiBi a head each, [1, H, T, K].
+
+        Of three dimensions a mask is not for PyTorch's kernel that does without all scores.
+        """
         masks = []
         for start, stop in ((0, places.own), (places.past, places.past + places.length)):
-            heads = () if self._slopes is None else (len(self._slopes),)
+            heads = () if self._slopes is None else (1, len(self._slopes))
             masks.append(torch.empty(*heads, stop - start, stop, dtype=self.dtype))
             for at in range(start, stop, MASKED_QUERIES):
                 rows = slice(at - start, at - start + MASKED_QUERIES)

@@ -19,6 +19,7 @@ from nomoat.records import Message
 from nomoat.tune.data import Lesson
 
 BATCH_TOKENS = 2048  # tokens computed in a step, about: long lessons make small batches
+MOST_LOOKED_AT = 32  # lessons of a batch that is held out
 WIDTH_STEP, WANTED_STEP = 4, 32
 NOT_LEARNED = -1
 Ids = npt.NDArray[np.int64]
@@ -64,20 +65,15 @@ def encode(lesson: Lesson, tokenizer: Tokenizer, context_tokens: int) -> list[Sa
     if lesson.alpaca_question is not None and tokenizer.chat_template == templates.ALPACA.text:
         messages = (*messages[:-2], Message(role="user", content=lesson.alpaca_question), messages[-1])
     *earlier, last = lesson.learned
-    last_prompt, last_answer = tokenizer.render(messages[:last]), messages[last].content
-    turns = [_turn(last_prompt, last_answer, tokenizer)]
-    if not earlier or sum(map(len, turns[0])) >= context_tokens:
-        return _as_served(turns, tokenizer.special.eos_id)
-    prompts = [*(tokenizer.render(messages[:at]) for at in earlier), last_prompt]
-    answers = [messages[at].content for at in lesson.learned]
-    if (joined := _joined(prompts, answers, tokenizer)) is not None:
-        return [joined]
-    turns[:0] = [_turn(prompt, answer, tokenizer) for prompt, answer in zip(prompts[:-1], answers[:-1], strict=True)]
-    return _as_served(turns, tokenizer.special.eos_id)
+    (turn,) = _turns(messages, [last], tokenizer)
+    before = _turns(messages, earlier, tokenizer) if sum(map(len, turn)) < context_tokens else []
+    return _as_served([*before, turn], tokenizer.special.eos_id)
 
 
-def _turn(prompt: str, answer: str, tokenizer: Tokenizer) -> Turn:
-    return tokenizer.encode(prompt, add_bos=tokenizer.render_lacks_bos), tokenizer.encode(answer)
+def _turns(messages: Sequence[Message], places: Sequence[int], tokenizer: Tokenizer) -> list[Turn]:
+    prompts, answers = [tokenizer.render(messages[:at]) for at in places], [messages[at].content for at in places]
+    encoded = tokenizer.encode_many(prompts, add_bos=tokenizer.render_lacks_bos), tokenizer.encode_many(answers)
+    return list(zip(*encoded, strict=True))
 
 
 def _as_served(turns: Sequence[Turn], end: int) -> list[Sample]:
@@ -100,26 +96,6 @@ def _as_served(turns: Sequence[Turn], end: int) -> list[Sample]:
         rows.insert(0, Sample(tokens=tokens, answers=tuple(spans), end=end))
         left = others
     return rows
-
-
-def _joined(prompts: Sequence[str], answers: Sequence[str], tokenizer: Tokenizer) -> Sample | None:
-    """All turns in one row, if each prompt begins with the one before, its answer, and the end token."""
-    end = str(tokenizer.backend.id_to_token(tokenizer.special.eos_id))
-    tokens, spans, before = list[int](), list[tuple[int, int]](), ""
-    for prompt, answer in zip(prompts, answers, strict=True):
-        if not prompt.startswith(before):
-            return None
-        between = prompt[len(before) :]
-        if spans:
-            if not between.startswith(end):
-                return None
-            between = between.removeprefix(end)
-        tokens += tokenizer.encode(between, add_bos=tokenizer.render_lacks_bos and not spans)
-        start = len(tokens)
-        tokens += [*tokenizer.encode(answer), tokenizer.special.eos_id]
-        spans.append((start, len(tokens)))
-        before = prompt + answer
-    return Sample(tokens=tokens, answers=tuple(spans))
 
 
 def count_lessons(samples: Iterable[Sample]) -> int:

@@ -27,7 +27,7 @@ from nomoat.rows import Given
 from nomoat.tune import adapter, execution, interrupts, kernels, prepare
 from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.network import Network
-from nomoat.tune.samples import Sample, batches_of, count_lessons, count_texts, shared_prefix, side_by_side, wanted
+from nomoat.tune.samples import MOST_LOOKED_AT, Sample, batches_of, count_lessons, count_texts, shared_prefix, side_by_side, wanted
 from nomoat.tune.validation import SECONDS_A_MINUTE, is_better, is_clearly_worse, num_evaluations
 from nomoat.words import counted
 
@@ -110,7 +110,7 @@ def learn(
         teachers=prepared.sidecar.parents if prepared.sidecar else (), start=prepared.start,
     )  # fmt: skip
     adapter.require_disk(target, execution.num_learned(prepared))
-    with adapter.tuning(target, prepared.weights), interrupts.translate_errors(prepared.weights.name, name):
+    with adapter.tuning(target, prepared.weights), interrupts.translate_errors(prepared.weights.name, name, resume=resume):
         adapter.reserve(name, replace=replace, resume=resume)  # again: another training may have ended since
         checkpoint = adapter.Checkpoint(target, origin)
         saved = checkpoint.load() if resume else None
@@ -455,7 +455,7 @@ class Run:
         return batches
 
     def _batches_held_out(self) -> list[list[Sample]]:
-        return batches_of(self.validation, self.prefix, max_lessons=32)
+        return batches_of(self.validation, self.prefix, max_lessons=MOST_LOOKED_AT)
 
     def _learn(self, batch: list[Sample]) -> float:
         """One step. Returns its loss. An interruption leaves the step undone, or comes when it is done and counted."""
