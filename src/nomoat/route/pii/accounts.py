@@ -43,6 +43,7 @@ NO_OTHER = NO_PARCEL + NO_PHONE
 TO_NUMBER = rf"(?:[^\d\n\"'|;=&\t,]|,(?=[^\S\n\t])){{0,12}}(?:\n[^\d\n]{{0,10}})?{NO_ORDER}{NO_OTHER}"
 OVER_AMOUNT = rf"{AMOUNT}{TO_NUMBER}"
 OVER_ONE = rf"\d(?:[,.]?\d){{0,8}}+(?:[^\S\n\t]?[^\W\d_]|[):\]]|\.?[^\S\n\t]){TO_NUMBER}"
+IN_LIST = r"(?:[\s_](?:no\.?|number|번호))?\s?#?\d{1,2}[):.]\s{0,2}"  # `계좌 1: `, of several
 PAID = (  # in a table often how an order stands
     re.compile(rf"(?:입금|송금|이체){REACH}{NO_COUNT}"),
     re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}(?:{AMOUNT}[을만]?\s?)?{WORDS}(?:계좌|(?<!무)통장|(?<!무통장)입금|송금|이체)"),
@@ -52,6 +53,7 @@ ACCOUNTS = (
     re.compile(rf"(?:{BANKS}){REACH}{NUMBER}"),
     re.compile(rf"(?:{BANKS}|계좌|통장|예금주|{ACCOUNT}){REACH}{OVER_AMOUNT}{NUMBER}", re.IGNORECASE),
     re.compile(rf"(?:{BANKS}|계좌|통장|예금주|{ACCOUNT}){REACH}{OVER_ONE}{DASHED}", re.IGNORECASE),
+    re.compile(rf"(?:계좌(?:번호)?|통장|{ACCOUNT}){IN_LIST}{NO_OTHER}{NUMBER}", re.IGNORECASE),
     re.compile(rf"(?:{SHORT}){BESIDE}{OVER_ONE}{DASHED}"),
     re.compile(rf"(?:{SHORT}|{EVERYDAY}|{DOUBTFUL}){BESIDE}{OVER_AMOUNT}{DASHED}"),
     PAID[0],

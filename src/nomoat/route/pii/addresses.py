@@ -46,12 +46,13 @@ LOT_LIKE = """
     허리 병리 격리 대리 무리 마리 도리
 """
 NO_ROADS, NO_LOTS = frozenset(ROAD_LIKE.split()), frozenset(LOT_LIKE.split())
-NO_ROADS_END = re.compile(r"(?:으|[역구군도형체대시동월년령관점교급종류]별)로\Z")  # `자치구별로`; there are a `샛별로` and others
+NO_ROADS_END = re.compile(r"(?:으|[역구군도형체대시동월년령관점교급종류]별|경)로\Z")  # `자치구별로`; there are a `샛별로` and others
+ROADS_OF_TABLES = re.compile(r"(?:도로|[근굣]길|산책로|기찻길)\Z")  # with a count in the next cell
 NO_LOTS_END = ("활동", "아동", "처리", "관리")
 IN_A_YEAR = re.compile(r"(?:19|20)\d\d-")
 SAID = re.compile(
     r"주소|배송지|수령지|지번|거주|사는\s?[곳데집]|살고|살아|사시는|우리\s?집|저희\s?집|자택|본가|소재지|받는\s?곳|배달|택배|본적"
-    r"|(?<![A-Za-z])(?i:addr(?:ess)?)"
+    r"|(?<![A-Za-z])(?<!(?i:ip|ac)\s)(?i:addr(?:ess)?)"
 )
 LIVE_OR_SEND = "살고|살아|사는|삽니다|거주|배송|배달|택배|보내"
 SAID_BEHIND = re.compile(rf"[^\d\n]{{0,6}}?(?:{LIVE_OR_SEND}|주소)")
@@ -162,7 +163,10 @@ def _holds_korean(text: str) -> bool:
 def _is_in(place: str, found: re.Match[str]) -> bool:
     """Whether it is an address behind that place. A number in another cell than its road or quarter may be of anything."""
     apart = found.string[found.end("road" if found["road"] else "lot") : found.start("number")]
-    if place in WELL_KNOWN or OTHER_CELL.search(apart):
+    is_other_cell = OTHER_CELL.search(apart) is not None
+    if is_other_cell and found["road"] and ROADS_OF_TABLES.search(found["road"]):
+        return False
+    if place in WELL_KNOWN or is_other_cell:
         return _may_be_one(found) and _is_plain(found)
     # There are quarters such as `연동`, which are words elsewhere.
     return _may_be_one(found) or (bool(found["lot"]) and _is_plain(found) and not IN_A_YEAR.match(found["number"]))
@@ -193,7 +197,7 @@ def _is_plain(found: re.Match[str]) -> bool:
 def _holds_english(text: str) -> bool:
     for pattern, behind in ((STREET, PLACE_BEHIND), (STREET_IN_ANY_CASE, ZIP_BEHIND)):
         for found in pattern.finditer(text):
-            if THINGS.search(found[0]):
+            if THINGS.search(found[0].rstrip(".")) and not ZIP_BEHIND.match(text, found.end()):
                 continue
             if behind.match(text, found.end()) or has_word_before(SAID_ABROAD, text, found.start()):
                 return True
