@@ -63,23 +63,24 @@ def assert_logits_equal(model: Any, file: ModelSource, *, keep_expanded: bool, f
     torch.testing.assert_close(after, expected[:, SHARED:][wanted_after_BT], atol=1e-4, rtol=0)
 
 
+def network_of(name: str, folder: Path, *, precision: str = "float32", frozen: int = 0) -> Network:
+    """That of a tiny model of the reference, with expanded weights."""
+    source = open_source(write_gguf(folder / "model.gguf", CASES[name], make_model(CASES[name])))
+    arch, sizes = architectures.of(source), importer.read_sizes(source)
+    return Network(source, arch, sizes, rank=4, seed=0, precision=precision, keep_expanded=True, frozen=frozen)
+
+
 def test_padding_may_stand_beyond_the_last_learned_place(tmp_path: Path) -> None:
-    source = open_source(write_gguf(tmp_path / "model.gguf", CASES["gpt2"], make_model(CASES["gpt2"])))
-    arch, sizes = architectures.find("gpt2"), importer.read_sizes(source)
-    network = Network(source, arch, sizes, rank=4, seed=0, precision="float32", keep_expanded=True, frozen=1)
-    ids_BT = torch.randint(3, 250, (2, sizes.context_tokens), generator=torch.Generator().manual_seed(1))
+    network = network_of("gpt2", tmp_path, frozen=1)
+    ids_BT = torch.randint(3, 250, (2, network.sizes.context_tokens), generator=torch.Generator().manual_seed(1))
     padded_BTW = network.read(torch.nn.functional.pad(ids_BT, (0, 3)))
     torch.testing.assert_close(padded_BTW[:, :-3], network.read(ids_BT), atol=1e-5, rtol=0)
 
 
 def test_what_alibi_adds_is_no_coarser_in_bf16_at_the_end_of_a_long_row(tmp_path: Path) -> None:
     """A place of 1,000 times a slope of a quarter is rounded to twos in bf16, and what is next to a query must not be."""
-    source = open_source(write_gguf(tmp_path / "model.gguf", CASES["bloom"], make_model(CASES["bloom"])))
-    arch, sizes = architectures.find("bloom"), importer.read_sizes(source)
-    coarse, fine = (
-        Network(source, arch, sizes, rank=4, seed=0, precision=precision, keep_expanded=True)._masks(Places(30, 30, 1, 1000), False)
-        for precision in ("bfloat16", "float32")
-    )
+    networks = (network_of("bloom", tmp_path, precision=precision) for precision in ("bfloat16", "float32"))
+    coarse, fine = (network._masks(Places(30, 30, 1, 1000), False) for network in networks)
     for ours, exact in zip(coarse, fine, strict=True):
         torch.testing.assert_close(ours.float().softmax(-1), exact.softmax(-1), atol=0.003, rtol=0)
 
@@ -91,16 +92,14 @@ def test_masks_are_made_some_queries_at_a_time_and_hold_what_is_planned(
     """In f32 and at once a mask's parts take four times the memory of a mask in bf16."""
     from nomoat.tune import network
 
-    source = open_source(write_gguf(tmp_path / "model.gguf", CASES[name], make_model(CASES[name])))
-    arch, sizes = architectures.of(source), importer.read_sizes(source)
-    ours = Network(source, arch, sizes, rank=4, seed=0, precision="bfloat16", keep_expanded=True)
+    ours = network_of(name, tmp_path, precision="bfloat16")
     kinds = {sight.local for sight in ours._sights}
     made: list[int] = []
     of_some = Network._mask
     monkeypatch.setattr(Network, "_mask", lambda self, queries, *given: (made.append(len(queries)), of_some(self, queries, *given))[1])
     found = [mask for local in kinds for mask in ours._masks(Places(150, 150, 2, 200), local)]
     assert max(made) == 64 and sum(made) == 350 * len(kinds)
-    assert sum(mask.numel() for mask in found) == network.num_masked(arch, sizes, 150, 200)
+    assert sum(mask.numel() for mask in found) == network.num_masked(ours.arch, ours.sizes, 150, 200)
     monkeypatch.setattr(network, "MASKED_QUERIES", 10**6)
     whole = [mask for local in kinds for mask in ours._masks(Places(150, 150, 2, 200), local)]
     assert all(torch.equal(one, other) for one, other in zip(found, whole, strict=True))
@@ -121,9 +120,7 @@ def test_masks_of_long_rows_are_such_as_pytorch_s_kernel_without_all_scores_take
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind a beginning, too. The plain one, which it takes else without a word, holds a number for each pair of tokens and head."""
-    source = open_source(write_gguf(tmp_path / "model.gguf", CASES[name], make_model(CASES[name])))
-    arch, sizes = architectures.of(source), importer.read_sizes(source)
-    ours = Network(source, arch, sizes, rank=4, seed=0, precision="float32", keep_expanded=True)
+    ours = network_of(name, tmp_path)
     monkeypatch.setattr("nomoat.tune.network.SHORT_SCORES", 1)
     ids_BT, wanted_BT = torch.randint(3, 250, (2, 40)), torch.ones(2, 40, dtype=torch.bool)
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # an error where that cannot be

@@ -125,10 +125,8 @@ def architecture_of(source: ModelSource) -> str:
 
 def file_need(source: ModelSource, context_tokens: int | None) -> tuple[memory.MemoryNeed, int | None]:
     """The memory an opened model takes, and its longest context where it says it. Raises BadFileError, UnsupportedError."""
-    sizes, longest = _sizes_of(source, context_tokens), source.metadata.get(f"{architecture_of(source)}.context_length")
-    longest = (
-        max(longest, sizes.context_tokens or 0) if isinstance(longest, int) else sizes.context_tokens
-    )  # YaRN's is longer than said
+    sizes, said = _sizes_of(source, context_tokens), source.metadata.get(f"{architecture_of(source)}.context_length")
+    longest = max(said, sizes.context_tokens or 0) if isinstance(said, int) else sizes.context_tokens  # YaRN's is longer than said
     return memory.need_at(sizes, context_tokens), longest
 
 

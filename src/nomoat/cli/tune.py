@@ -374,10 +374,9 @@ def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_
             return train.learn(prepared, name=name, resume=resume, on_progress=show, on_message=bar.console.print, **arguments)
         except KeyboardInterrupt:
             bar.stop()
-            saved = adapter.saved_at(name)
-            if saved not in (None, earlier):
+            if adapter.can_resume(name, earlier=earlier):
                 console.say(f"stopped; {next_time}")
-            elif saved is not None:
+            elif adapter.can_resume(name):
                 console.say("stopped before anything was learned; the state of the earlier training of this name is still there")
             elif resume or shown[0] == "tuning":  # a training that has learned keeps its state until the adapter is written
                 console.say("stopped when all was done: the adapter is written")

@@ -204,9 +204,9 @@ def reserve(name: str, *, replace: bool, resume: bool) -> Path:
     return target
 
 
-def can_resume(name: str) -> bool:
-    """Whether there is an interrupted training of that name to go on with."""
-    return saved_at(name) is not None
+def can_resume(name: str, *, earlier: int | None = None) -> bool:
+    """Whether there is an interrupted training of that name to go on with, and not the `earlier` one (see `saved_at`)."""
+    return saved_at(name) not in (None, earlier)
 
 
 def saved_at(name: str) -> int | None:

@@ -45,13 +45,13 @@ def translate_errors(weights: str, name: str, *, resume: bool) -> Iterator[None]
         with system_errors.translate_disk_errors(machine_code.ANY_FILE):
             yield
     except NotEnoughDiskError as error:
-        if adapter.saved_at(name) not in (None, earlier):
+        if adapter.can_resume(name, earlier=earlier):
             error.hint = f"{error.hint}; then the same again with --resume (in Python: `resume`) goes on"
         raise
     except Exception as exc:
         if not system_errors.is_want_of_memory(exc):
             raise
-        resuming = " and go on with --resume (in Python: `resume`)" if adapter.saved_at(name) not in (None, earlier) else ""
+        resuming = " and go on with --resume (in Python: `resume`)" if adapter.can_resume(name, earlier=earlier) else ""
         raise NotEnoughMemoryError(
             f"the memory was not enough to go on tuning `{weights}`",
             hint=f"close other programs{resuming}, or start again with a lower --batch or --rank (in Python: `batch`, `rank`)",
