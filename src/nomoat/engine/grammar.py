@@ -447,7 +447,7 @@ def _steps_to_pointed_at(schema: dict[str, Any], root: dict[str, Any]) -> Iterat
 def _is_known_format(name: str) -> bool:
     from llguidance import LLMatcher
 
-    grammar = LLMatcher.grammar_from_json_schema({"type": "string", "format": name}, defaults=OPTIONS)
+    grammar = LLMatcher.grammar_from_json_schema({"type": "string", "format": name})
     return not LLMatcher.validate_grammar(grammar)
 
 
@@ -519,7 +519,7 @@ def _of_pattern(places: Iterable[tuple[str, dict[str, Any]]], problem: str) -> s
 def _has_problem(pattern: str, problem: str) -> bool:
     from llguidance import LLMatcher
 
-    grammar = LLMatcher.grammar_from_json_schema({"type": "string", "pattern": pattern}, defaults=OPTIONS)
+    grammar = LLMatcher.grammar_from_json_schema({"type": "string", "pattern": pattern})
     said: str = LLMatcher.validate_grammar(grammar)
     return said.strip().splitlines()[:2] == problem.strip().splitlines()[:2]
 

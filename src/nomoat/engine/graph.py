@@ -471,7 +471,7 @@ class GraphBuilder:
         scores = score(slice(count))
         best = op.topk(scores if self.sizes.experts_normed else op.softmax(scores, -1), np.int64(chosen), 2, "max", "value")
         of_best = op.softmax(best.output(0), -1) if self.sizes.experts_normed else best.output(0)
-        weights = op.scatter_elements_update(op.multiply(scores, np.float32(0)), best.output(1), of_best, np.int64(2))
+        shares = op.scatter_elements_update(op.multiply(scores, np.float32(0)), best.output(1), of_best, np.int64(2))
         every = op.unsqueeze(x, i64(1))  # [B, 1, T, D]
 
         def product(y: Node, name: str) -> Node:
@@ -484,7 +484,7 @@ class GraphBuilder:
             return op.add(y, op.constant(self._bias(part).reshape(1, count, 1, -1)))
 
         y = product(self._gated(product(every, "gate_proj"), product(every, "up_proj")), "down_proj")  # [B, E, T, D]
-        by_expert = op.unsqueeze(op.transpose(weights, i64(0, 2, 1)), i64(3))
+        by_expert = op.unsqueeze(op.transpose(shares, i64(0, 2, 1)), i64(3))
         y = op.reduce_sum(op.multiply(y, by_expert), i64(1), False)
         if not self.arch.has_shared_expert:
             return y
