@@ -41,53 +41,52 @@ class Family:
     unread: tuple[str, ...] = ()  # how names of tensors begin that texts do not need
 
 
-def _first(config: Config, *names: str) -> Any:
+def first(config: Config, *names: str) -> Any:
     return next((config[name] for name in names if config.get(name) is not None), None)
 
 
 def _layers(config: Config) -> Any:
-    return _first(config, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    return first(config, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
-def _heads(config: Config) -> int:
-    return int(_first(config, "num_attention_heads", "n_head", "n_heads") or 1)
+def num_heads(config: Config) -> int:
+    return int(first(config, "num_attention_heads", "n_head", "n_heads") or 1)
 
 
-def _width(config: Config) -> int:
-    return int(_first(config, "n_embed", "hidden_size", "n_embd", "d_model") or 0)
+def width(config: Config) -> int:
+    return int(first(config, "n_embed", "hidden_size", "n_embd", "d_model") or 0)
 
 
-def _head_dim(config: Config) -> int:
-    return int(config.get("head_dim") or _width(config) // _heads(config))
+def head_dim(config: Config) -> int:
+    return int(config.get("head_dim") or width(config) // num_heads(config))
 
 
 def _halves_to_neighbours(config: Config, name: str, count: int) -> npt.NDArray[np.intp] | None:
     """q and k in GGUF's order of neighbours: LLaMA."""
     if name.rpartition(".")[2] not in ("attn_q", "attn_k"):
         return None
-    head_dim = _head_dim(config)
-    return np.arange(count).reshape(-1, 2, head_dim // 2).swapaxes(1, 2).reshape(-1)
+    return np.arange(count).reshape(-1, 2, head_dim(config) // 2).swapaxes(1, 2).reshape(-1)
 
 
 def _heads_to_parts(config: Config, name: str, count: int) -> npt.NDArray[np.intp] | None:
     """(q, k, v of a head) x heads -> all q, all k, all v: GPT-NeoX, BLOOM."""
     if not name.endswith("attn_qkv"):
         return None
-    return np.arange(count).reshape(_heads(config), 3, -1).swapaxes(0, 1).reshape(-1)
+    return np.arange(count).reshape(num_heads(config), 3, -1).swapaxes(0, 1).reshape(-1)
 
 
 def _groups_to_parts(config: Config, name: str, count: int) -> npt.NDArray[np.intp] | None:
     """(the q of a group, its k, its v) x groups -> all q, all k, all v: Falcon."""
     if not name.endswith("attn_qkv"):
         return None
-    groups = np.arange(count).reshape(_falcon_kv_heads(config), -1, _head_dim(config))
+    groups = np.arange(count).reshape(_falcon_kv_heads(config), -1, head_dim(config))
     return np.concatenate([part.reshape(-1) for part in (groups[:, :-2], groups[:, -2], groups[:, -1])])
 
 
 def _falcon_kv_heads(config: Config) -> int:
     if config.get("new_decoder_architecture"):
-        return int(config.get("num_kv_heads") or _heads(config))
-    return 1 if config.get("multi_query", True) else _heads(config)
+        return int(config.get("num_kv_heads") or num_heads(config))
+    return 1 if config.get("multi_query", True) else num_heads(config)
 
 
 def _require_usual_residual(config: Config) -> None:
@@ -130,9 +129,9 @@ def _gemma(config: Config) -> dict[str, Any]:
     arch = architectures.find(str(config["model_type"]).removesuffix("_text"))
     size: dict[str, Any] = {
         "layers": config.get("num_hidden_layers"),
-        "width": _width(config),
-        "heads": _heads(config),
-        "head_dim": _head_dim(config),
+        "width": width(config),
+        "heads": num_heads(config),
+        "head_dim": head_dim(config),
     }
     scalar, usual = config.get("query_pre_attn_scalar") or 256, architectures.score_width(arch, **size)
     if scalar != usual:
@@ -146,7 +145,7 @@ def _gemma(config: Config) -> dict[str, Any]:
 
 
 def _require_unscaled_windows(config: Config) -> None:
-    local = _scaling((config.get("rope_parameters") or {}).get("sliding_attention") or {})
+    local = scaling((config.get("rope_parameters") or {}).get("sliding_attention") or {})
     if local != "default":
         raise architectures.not_yet(f"this model scales its positions in layers with a window (`{local}`)")
 
@@ -217,7 +216,7 @@ def _mixture(config: Config) -> dict[str, Any]:
     if config.get("mlp_only_layers") or config.get("decoder_sparse_step") not in (None, 1):
         raise architectures.not_yet("some layers of this model have no experts")
     return {
-        "expert_count": _first(config, "num_local_experts", "num_experts"),
+        "expert_count": first(config, "num_local_experts", "num_experts"),
         "expert_used_count": config.get("num_experts_per_tok"),
         "expert_feed_forward_length": config.get("moe_intermediate_size"),
         "expert_shared_feed_forward_length": config.get("shared_expert_intermediate_size"),
@@ -267,7 +266,7 @@ def _qwen_mixture_window(config: Config) -> int | None:
 
 
 def _neox(config: Config) -> dict[str, Any]:
-    return {"use_parallel_residual": bool(config.get("use_parallel_residual", True)), "attention.head_count_kv": _heads(config)}
+    return {"use_parallel_residual": bool(config.get("use_parallel_residual", True)), "attention.head_count_kv": num_heads(config)}
 
 
 def _opt(config: Config) -> dict[str, Any]:
@@ -494,27 +493,27 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
         raise architectures.sees_both_ways()
     if quantised_by(config) == "bitnet":
         raise architectures.not_yet("weights and inputs of this model are rounded as they are used (BitNet)")
-    width, rope = _width(config), _rope(config)
+    rope = _rope(config)
     longest = _stretched(config, rope)
     keys = {
         "block_count": _layers(config),
-        "embedding_length": width,
-        "attention.head_count": _heads(config),
-        "attention.head_count_kv": _first(config, "num_key_value_heads") or _heads(config),
-        "attention.key_length": _head_dim(config),
-        "feed_forward_length": _first(config, "intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim") or 4 * width,
+        "embedding_length": width(config),
+        "attention.head_count": num_heads(config),
+        "attention.head_count_kv": first(config, "num_key_value_heads") or num_heads(config),
+        "attention.key_length": head_dim(config),
+        "feed_forward_length": first(config, "intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim") or 4 * width(config),
         "context_length": (context := _context_tokens(longest, arch, family.window(config))),
         "context_is_window": context < longest or None,
-        "rope.freq_base": float(rope.get("rope_theta") or _first(config, "rotary_emb_base") or 10000),
+        "rope.freq_base": float(rope.get("rope_theta") or first(config, "rotary_emb_base") or 10000),
         "attention.sliding_window": (family.window(config) or 0) if any(arch.windowed) else None,
     }
-    epsilon = _first(config, "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon") or 1e-5
+    epsilon = first(config, "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon") or 1e-5
     keys["attention.layer_norm_rms_epsilon" if arch.norm == "rms" else "attention.layer_norm_epsilon"] = epsilon
-    share = _first(rope, "partial_rotary_factor") or config.get("partial_rotary_factor")
+    share = first(rope, "partial_rotary_factor") or config.get("partial_rotary_factor")
     if share not in (None, 1) and not family.turns_partly:
         raise architectures.not_yet(f"this model turns {share} of each head's elements where `{arch.name}` turns all")
     if family.turns_partly:
-        keys["rope.dimension_count"] = int(_head_dim(config) * (share or config.get("rotary_pct") or 1))
+        keys["rope.dimension_count"] = int(head_dim(config) * (share or config.get("rotary_pct") or 1))
     keys |= _scaling_keys(config, rope, arch)
     if arch.local_rope_base:
         local = (config.get("rope_parameters") or {}).get("sliding_attention") or {}
@@ -533,15 +532,15 @@ def plain_sizes(config: Config) -> architectures.Dimensions:
     """The sizes that most `config.json` state in the same words, for what is not built by us. Raises BadFileError."""
     layers, vocabulary = _layers(config), config.get("vocab_size")
     try:
-        if not (_width(config) and isinstance(layers, int) and isinstance(vocabulary, int)):
+        if not (width(config) and isinstance(layers, int) and isinstance(vocabulary, int)):
             raise BadFileError("config.json does not state layers, width and vocabulary", hint="download it again")
         return architectures.Dimensions(
             layers=layers,
-            width=_width(config),
-            heads=_heads(config),
-            kv_heads=int(_first(config, "num_key_value_heads") or _heads(config)),
-            head_dim=_head_dim(config),
-            hidden=int(_first(config, "intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim") or 4 * _width(config)),
+            width=width(config),
+            heads=num_heads(config),
+            kv_heads=int(first(config, "num_key_value_heads") or num_heads(config)),
+            head_dim=head_dim(config),
+            hidden=int(first(config, "intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim") or 4 * width(config)),
             vocabulary=vocabulary,
             context_tokens=_longest(config),
             norm_epsilon=1e-5,
@@ -560,18 +559,18 @@ def _rope(config: Config) -> dict[str, Any]:
 
 def _scaling_keys(config: Config, rope: Config, arch: architectures.Architecture) -> dict[str, Any]:
     """How positions are stretched, where that is not said by a tensor: see `scaling_tensors`."""
-    kind = _scaling(rope)
+    kind = scaling(rope)
     keys = {"rope.scaling.original_context_length": _first_context(config, rope), "rope.scaling.type": kind}
     if kind in ("default", "llama3"):
         return {}
     if kind == "linear":
         return {"rope.scaling.type": kind, "rope.scaling.factor": float(_needed(rope, "factor"))}
     if kind in ("longrope", "su"):
-        first, longest = _first_context(config, rope), _longest(config)
-        if first < 2:
-            raise BadFileError(f"config.json says that positions were stretched from {first}", hint="download it again")
-        factor = max(float(_first(rope, "factor") or longest / first), 1.0)
-        stretched = (1 + math.log(factor) / math.log(first)) ** 0.5
+        before, longest = _first_context(config, rope), _longest(config)
+        if before < 2:
+            raise BadFileError(f"config.json says that positions were stretched from {before}", hint="download it again")
+        factor = max(float(first(rope, "factor") or longest / before), 1.0)
+        stretched = (1 + math.log(factor) / math.log(before)) ** 0.5
         return {**keys, "rope.scaling.type": "longrope", "rope.scaling.attn_factor": float(rope.get("attention_factor") or stretched)}
     odd = [name for name in ("mscale", "mscale_all_dim") if rope.get(name) is not None]
     usual = 1 + 0.1 * math.log(max(float(rope.get("factor") or 1), 1.0))
@@ -585,42 +584,42 @@ def _scaling_keys(config: Config, rope: Config, arch: architectures.Architecture
     return {**keys, "rope.scaling.factor": float(_needed(rope, "factor")), **turns}
 
 
-def _scaling(rope: Config) -> str:
+def scaling(rope: Config) -> str:
     return str(rope.get("rope_type") or rope.get("type") or "default")
 
 
 def _needed(rope: Config, key: str) -> Any:
     """A value that this way of scaling has to have."""
     if not rope.get(key):
-        raise BadFileError(f"config.json scales positions as `{_scaling(rope)}` and says no `{key}`", hint="download it again")
+        raise BadFileError(f"config.json scales positions as `{scaling(rope)}` and says no `{key}`", hint="download it again")
     return rope[key]
 
 
 def _first_context(config: Config, rope: Config) -> int:
     """The context before positions were stretched."""
     return int(
-        _first(rope, "original_max_position_embeddings") or _first(config, "original_max_position_embeddings") or _longest(config)
+        first(rope, "original_max_position_embeddings") or first(config, "original_max_position_embeddings") or _longest(config)
     )
 
 
 def scaling_tensors(config: Config) -> dict[str, FloatArray]:
     """What each pair's turning is divided by, where GGUF files keep it as tensors."""
     rope = _rope(config)
-    if _scaling(rope) == "llama3":
-        return {"rope_freqs.weight": _llama3_factors(rope, _head_dim(config))}
-    if _scaling(rope) in ("longrope", "su"):
+    if scaling(rope) == "llama3":
+        return {"rope_freqs.weight": _llama3_factors(rope, head_dim(config))}
+    if scaling(rope) in ("longrope", "su"):
         return {f"rope_factors_{name}.weight": np.asarray(_needed(rope, f"{name}_factor"), np.float32) for name in ("short", "long")}
     return {}
 
 
 def _longest(config: Config) -> int:
     """The longest text. BLOOM and the first Falcons do not say; both were trained on 2,048 tokens."""
-    return int(_first(config, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx") or 2048)
+    return int(first(config, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx") or 2048)
 
 
 def _stretched(config: Config, rope: Config) -> int:
     """The longest text with YaRN, which is switched on without saying another one (see `architectures.dimensions`)."""
-    if _scaling(rope) != "yarn":
+    if scaling(rope) != "yarn":
         return _longest(config)
     return max(_longest(config), int(_first_context(config, rope) * float(_needed(rope, "factor"))))
 
