@@ -40,8 +40,16 @@ def width(config: Config) -> int:
     return int(first(config, "n_embed", "hidden_size", "n_embd", "d_model") or 0)
 
 
+def _num_kv_heads(config: Config) -> int:
+    return int(config.get("num_key_value_heads") or num_heads(config))
+
+
 def head_dim(config: Config) -> int:
     return int(config.get("head_dim") or width(config) // num_heads(config))
+
+
+def _hidden(config: Config) -> int:
+    return int(first(config, "intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim") or 4 * width(config))
 
 
 def _is_number(value: Any) -> bool:
@@ -85,7 +93,6 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
         "short_factor", "long_factor", "no_rope_layers",
     )),
 }  # fmt: skip
-NESTED = KINDS["an object"][1]
 
 
 def require_kinds(config: Config, *, levels: int = 3) -> None:
@@ -98,7 +105,7 @@ def require_kinds(config: Config, *, levels: int = 3) -> None:
             value = config.get(name)
             if value is not None and not is_so(value):
                 raise BadFileError(f"config.json says `{name}` = {_shown(value)}, which is not {kind}", hint="download it again")
-    for name in NESTED if levels > 1 else ():
+    for name in KINDS["an object"][1] if levels > 1 else ():
         require_kinds(config.get(name) or {}, levels=levels - 1)
 
 
@@ -129,17 +136,17 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
         "block_count": _layers(config),
         "embedding_length": width(config),
         "attention.head_count": num_heads(config),
-        "attention.head_count_kv": first(config, "num_key_value_heads") or num_heads(config),
+        "attention.head_count_kv": _num_kv_heads(config),
         "attention.key_length": head_dim(config),
-        "feed_forward_length": first(config, "intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim") or 4 * width(config),
+        "feed_forward_length": _hidden(config),
         "context_length": (context := _context_tokens(longest, arch, family.window(config))),
         "context_is_window": context < longest or None,
-        "rope.freq_base": float(rope.get("rope_theta") or first(config, "rotary_emb_base") or 10000),
+        "rope.freq_base": float(rope.get("rope_theta") or config.get("rotary_emb_base") or 10000),
         "attention.sliding_window": (family.window(config) or 0) if any(arch.windowed) else None,
     }
     epsilon = first(config, "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon") or 1e-5
     keys["attention.layer_norm_rms_epsilon" if arch.norm == "rms" else "attention.layer_norm_epsilon"] = epsilon
-    share = first(rope, "partial_rotary_factor") or config.get("partial_rotary_factor")
+    share = rope.get("partial_rotary_factor") or config.get("partial_rotary_factor")
     if share not in (None, 1) and not family.turns_partly:
         raise architectures.not_yet(f"this model turns {share} of each head's elements where `{arch.name}` turns all")
     if family.turns_partly:
@@ -168,9 +175,9 @@ def plain_sizes(config: Config) -> architectures.Dimensions:
             layers=layers,
             width=width(config),
             heads=num_heads(config),
-            kv_heads=int(first(config, "num_key_value_heads") or num_heads(config)),
+            kv_heads=_num_kv_heads(config),
             head_dim=head_dim(config),
-            hidden=int(first(config, "intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim") or 4 * width(config)),
+            hidden=_hidden(config),
             vocabulary=vocabulary,
             context_tokens=_longest(config),
             norm_epsilon=1e-5,
@@ -199,7 +206,7 @@ def _scaling_keys(config: Config, rope: Config, arch: architectures.Architecture
         before, longest = _first_context(config, rope), _longest(config)
         if before < 2:
             raise BadFileError(f"config.json says that positions were stretched from {before}", hint="download it again")
-        factor = max(float(first(rope, "factor") or longest / before), 1.0)
+        factor = max(float(rope.get("factor") or longest / before), 1.0)
         stretched = (1 + math.log(factor) / math.log(before)) ** 0.5
         return {**keys, "rope.scaling.type": "longrope", "rope.scaling.attn_factor": float(rope.get("attention_factor") or stretched)}
     odd = [name for name in ("mscale", "mscale_all_dim") if rope.get(name) is not None]
@@ -227,9 +234,8 @@ def _needed(rope: Config, key: str) -> Any:
 
 def _first_context(config: Config, rope: Config) -> int:
     """The context before positions were stretched."""
-    return int(
-        first(rope, "original_max_position_embeddings") or first(config, "original_max_position_embeddings") or _longest(config)
-    )
+    name = "original_max_position_embeddings"
+    return int(rope.get(name) or config.get(name) or _longest(config))
 
 
 def scaling_tensors(config: Config) -> dict[str, FloatArray]:

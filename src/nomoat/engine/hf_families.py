@@ -124,9 +124,17 @@ def _require_unscaled_windows(config: Config) -> None:
 
 
 def _require_usual_windows(config: Config, arch: architectures.Architecture) -> None:
-    kinds = config.get("layer_types") or []
-    if kinds != [_KINDS_OF_LAYERS[arch.windowed[at % len(arch.windowed)]] for at in range(len(kinds))]:
+    kinds, names = config.get("layer_types") or [], ("full_attention", "sliding_attention")
+    if kinds != [names[arch.windowed[at % len(arch.windowed)]] for at in range(len(kinds))]:
         raise architectures.not_yet(f"windows lie in other layers of this model (`layer_types`) than of others of `{arch.name}`")
+
+
+def _require_usual_pattern(config: Config, arch: architectures.Architecture, *, or_as: str | None) -> None:
+    """The same where layers may be told by how many there are to one that has no window."""
+    _require_usual_windows(config, arch)
+    pattern = config.get("sliding_window_pattern")
+    if not config.get("layer_types") and pattern not in (len(arch.windowed), or_as):
+        raise architectures.not_yet(f"this model's attention windows follow another pattern ({pattern}) than `{arch.name}` has")
 
 
 def _olmo3(config: Config) -> dict[str, Any]:
@@ -139,14 +147,8 @@ def _exaone4(config: Config) -> dict[str, Any]:
     """The 1.2B has no window, and what its layers are called means nothing then."""
     if not config.get("sliding_window"):
         return {}
-    arch, pattern = architectures.find("exaone4"), config.get("sliding_window_pattern")
-    _require_usual_windows(config, arch)
-    if not config.get("layer_types") and pattern not in (len(arch.windowed), "LLLG"):
-        raise architectures.not_yet(f"this model's attention windows follow another pattern ({pattern}) than `{arch.name}` has")
+    _require_usual_pattern(config, architectures.find("exaone4"), or_as="LLLG")
     return {}
-
-
-_KINDS_OF_LAYERS = ("full_attention", "sliding_attention")
 
 
 def _smollm3(config: Config) -> dict[str, Any]:
@@ -169,10 +171,7 @@ def _cohere(config: Config) -> dict[str, Any]:
 
 
 def _cohere2(config: Config) -> dict[str, Any]:
-    arch, pattern = architectures.find("cohere2"), config.get("sliding_window_pattern")
-    _require_usual_windows(config, arch)
-    if not config.get("layer_types") and pattern not in (None, len(arch.windowed)):
-        raise architectures.not_yet(f"this model's attention windows follow another pattern ({pattern}) than `{arch.name}` has")
+    _require_usual_pattern(config, architectures.find("cohere2"), or_as=None)
     return {"logit_scale": float(config.get("logit_scale") or 1)}
 
 
