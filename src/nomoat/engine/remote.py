@@ -66,8 +66,8 @@ def remote_engine(ref: str, *, as_client: bool = True) -> RemoteEngine:
     is not set, OfflineError, RemoteError.
     """
     provider, base_url, model = server_address.parse(ref)
-    net.require_allowed("ask a model server", server_address.host(base_url), gateway=net.gateway_note(base_url))
-    key = server_address.key_for(ref, provider, as_client)
+    net.require_allowed("ask a model server", net.host_of(base_url), gateway=net.gateway_note(base_url))
+    key = server_address.key_for(ref, provider, as_client=as_client)
     engine = RemoteEngine(base_url=base_url, model=model, key=key, provider=provider)
     if not model:
         try:
@@ -119,7 +119,7 @@ class RemoteEngine(Engine):
         self._origin = _origin(httpx.URL(self.base_url))
         self._port = net.port_of(self.base_url)
         self.model = model
-        self.host = server_address.host(base_url)
+        self.host = net.host_of(base_url)
         self._provider = provider
         self._key = key
         self._timeout_seconds = read_timeout_seconds

@@ -18,7 +18,10 @@ NO_KEY = "none"  # the SDK wants one, and servers without keys do not look
 
 
 def parse(ref: str) -> tuple[str, str, str]:
-    """Provider (`ANY_SERVER` for an address), base URL and model name; the name may be empty for a server."""
+    """Provider (`ANY_SERVER` for an address), base URL and model name; the name may be empty for a server.
+
+    Raises UsageError for a reference that cannot be meant.
+    """
     provider, _, rest = ref.partition(":")
     if provider in PROVIDERS:
         if not rest:
@@ -47,7 +50,8 @@ def _split(address: str, *, example: str, key: str) -> SplitResult:
     return parts
 
 
-def key_for(ref: str, provider: str, as_client: bool) -> str:
+def key_for(ref: str, provider: str, *, as_client: bool) -> str:
+    """The key that a provider is asked with; `NO_KEY` of a server that needs none. Raises UsageError for one that is not set."""
     names = key_variables(provider)
     found = config.secret(*names)
     if found is None and provider == ANY_SERVER:
@@ -59,10 +63,3 @@ def key_for(ref: str, provider: str, as_client: bool) -> str:
             hint=f'export {names[0]}=…, or write {names[0]} = "…" into `{config.keys_path()}`, then try again',
         )
     return found.value
-
-
-def host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError as exc:
-        raise UsageError(f"`{url}` is not the address of a server", hint="write it as in http://localhost:8000/v1") from exc
