@@ -1,4 +1,4 @@
-"""Which matrices of a file are one. What graphs compute is compared with references in `test_arch.py` and `test_safetensors.py`."""
+"""Which matrices of a file are one."""
 
 from __future__ import annotations
 
