@@ -64,8 +64,9 @@ def pulled_facts(model: pull.Installed, context_tokens: int | None) -> dict[str,
         source = open_source(model.path)
         (need, longest), runs = file_need(source, context_tokens), can_run(source)
         card = replace(card, parameters=source.num_values, architecture=architecture_of(source), context_tokens=longest)
-    except NomoatError as exc:
-        card = replace(card, notes=exc.message)
+    except (NomoatError, OSError) as exc:  # OSError: another user's file, or one that goes meanwhile
+        why = exc.message if isinstance(exc, NomoatError) else f"`{model.path}` cannot be read: {exc.strerror or exc}"
+        card = replace(card, notes=why)
     return _row(card, licences.chain(None), need, model.path) | {"runs_here": runs}
 
 
