@@ -326,6 +326,16 @@ def test_a_wide_table_scrolls_in_its_box_by_keys_too_and_its_words_stay_whole(pa
     wait_until(lambda: page.find("article .table").get_property("scrollLeft") > 0, "the table to scroll")
 
 
+def test_cells_of_a_table_stand_at_the_side_it_names(page: Page, start: Start) -> None:
+    table = "|left|right|middle|none|\n|:-|-:|:-:|-|\n|a|1|b|c|\n"
+    page.open(start(Responder("fake", ScriptedEngine(lambda: iter([Chunk(text=table), END])))))
+    page.ask("go")
+    page.until("article[aria-busy=false].assistant .facts", "tokens")
+    for cells, usual in (("th", "center"), ("td", "start")):
+        assert [cell.value_of_css_property("text-align") for cell in page.all(cells)] == ["left", "right", "center", usual]
+    assert page.complaints() == []
+
+
 def test_tokens_that_the_server_behind_does_not_count_are_not_said_to_be_none(page: Page, start: Start) -> None:
     usage = Usage(prompt_tokens=0, completion_tokens=0, prefill_seconds=0.1, decode_seconds=0.1, is_counted=False)
     script = [Chunk(text="a word"), Chunk(text="", finish_reason="stop", usage=usage)]
