@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import shutil
 import sys
 import time
@@ -42,6 +43,8 @@ def demo(
 
     Needs about 400 MB of disk under NOMOAT_HOME and 2 GB of memory. Everything stays on this machine.
     """
+    if math.isnan(minutes):  # it is within any bounds
+        raise UsageError("--minutes is nan", hint="give a number, such as 2")
     _require_tune()
     judging.require_report_path(report)
     _require_own()
