@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from nomoat.asking.store import AnswerStore
-from nomoat.errors import DataError, NomoatError
+from nomoat.errors import DataError
 from nomoat.judge import agreement, wording
 from nomoat.judge.duel import duel_of, fought_over, share_of
 from nomoat.judge.groups import group_names
@@ -114,7 +114,8 @@ def _judged(
         rows = [verdicts[start : start + len(meetings)] for start in range(0, len(verdicts), len(meetings))]
         known = [at for at, row in enumerate(rows) if None not in row]
         read = [verdict for at in known for verdict in rows[at] if verdict is not None]
-        _require_verdicts(read, judging.failure)
+        shown = [verdict for verdict in read if verdict.is_asked]
+        _require_verdicts([verdict for verdict in shown or read if verdict.is_readable], judging)
         groups = [group for group, row in zip(group_names(sides[0].outcomes), rows, strict=True) if None not in row for _ in meetings]
         told = _pair_notes(judging, read, groups)
         notes = (*_partial_note(judging, len(known), len(rows)), *told, *checked, *judging.notes, *unasked)
@@ -167,7 +168,7 @@ def run_graded(
             conversations = _conversations(graded)
             grades = judging.grades([(conversations[example.id], example.target) for example in graded.suite.examples])
         known = [at for at, grade in enumerate(grades) if grade is not None]
-        _require_verdicts(known, judging.failure)
+        _require_verdicts(known, judging)
         result = _scored(graded, GRADE, known, [grade for grade in grades if grade is not None], judging)
         if not is_kept(ref_of(responder)):  # whose digest is the model's, and whose record is its own
             store.save_outcomes(suite.sha256, GRADE, result.side.facts["digest"], result.outcomes)
@@ -203,8 +204,8 @@ def _checked(judging: Judge, check: str | None, seed: int) -> tuple[str, ...]:
     num_pairs = agreement.LOCAL_PAIRS if names_weights(judging.model.ref) else agreement.NUM_PAIRS
     found = agreement.measure(judging, agreement.load_labels(check, num_pairs=num_pairs, seed=seed))
     if found is None:
-        said = f"the judge answered none of the labelled pairs of `{check}`"
-        raise judging.failure or DataError(said, hint="ask again, or name another judge")
+        said = f"the judge gave none of the labelled pairs of `{check}` a verdict that can be read"
+        raise judging.failure or DataError("; ".join((said, *judging.cut_note)), hint="name another judge")
     agreement.remember(judging.model.digest, found)
     judging.failure = None  # of a labelled pair, which says nothing of the answers to come
     return (found.sentence,)
@@ -219,9 +220,10 @@ def _conversations(evaluation: Evaluation) -> dict[str, Conversation]:
     return said
 
 
-def _require_verdicts(read: Sequence[object], failure: NomoatError | None) -> None:
+def _require_verdicts(read: Sequence[object], judging: Judge) -> None:
     if not read:
-        raise failure or DataError("the judge wrote nothing that could be read as a verdict", hint="choose a larger model as judge")
+        said = "the judge wrote nothing that could be read as a verdict"
+        raise judging.failure or DataError("; ".join((said, *judging.cut_note)), hint="name another judge")
 
 
 def _scored(evaluation: Evaluation, metric: Metric, known: Sequence[int], scores: Sequence[float], judging: Judge) -> Evaluation:

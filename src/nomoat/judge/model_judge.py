@@ -98,6 +98,7 @@ class Judge:
     show: Progress = lambda _done, _total: None
     writes: bool | None = None  # not known before it is asked
     failure: NomoatError | None = None
+    num_cut: int = 0
     spent: Spent = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,7 +107,15 @@ class Judge:
     @property
     def notes(self) -> tuple[str, ...]:
         """What has to be known about its verdicts, whatever they say."""
-        return self.spent.notes(self.model, self.store, self.spending)
+        return (*self.cut_note, *self.spent.notes(self.model, self.store, self.spending))
+
+    @property
+    def cut_note(self) -> tuple[str, ...]:
+        """How many of its answers were cut off, and may have no verdict for that."""
+        if not self.num_cut:
+            return ()
+        limit = judge_prompts.MAX_VERDICT_TOKENS
+        return (f"{self.num_cut:,} of {self.spent.num_answers:,} answers of the judge were cut off within {limit} new tokens",)
 
     def pairs(self, pairs: Sequence[Pair], *, together: int = 1) -> list[PairVerdict | None]:
         """The verdict on each pair; None where the budget was used up, or the judge failed. Equal answers are a tie unasked.
@@ -185,6 +194,7 @@ class Judge:
         if not collected.answers and self.failure is not None and not isinstance(self.failure, BudgetReachedError):
             raise self.failure
         self.spent.add(collected)
+        self.num_cut += sum(completion.finish_reason == "length" for completion in collected.answers.values())
         return [Said(text=collected.answers[request].text) if request in collected.answers else None for request in requests]
 
 
