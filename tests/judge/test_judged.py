@@ -271,6 +271,13 @@ def test_graded_evaluation_has_the_mean_grade_and_leaves_out_what_cannot_be_read
     assert "1 of 4 grades could not be read: those answers are left out" in evaluation.notes
 
 
+def test_grades_that_a_judge_wrote_before_are_used_again() -> None:
+    engine = Scripted(lambda _prompt: "[[7]]")
+    for _ in range(2):
+        assert len(run_graded(side("left", [], 3), suite_of(3), Responder("judge", engine)).outcomes) == 3
+    assert len(engine.asked) == 3
+
+
 def test_judge_that_grades_nothing_is_an_error() -> None:
     with pytest.raises(DataError, match="wrote nothing that could be read as a verdict"):
         run_graded(side("left", [], 2), suite_of(2), Responder("judge", Scripted(lambda _prompt: "fine")))

@@ -172,11 +172,12 @@ def run_graded(
         result = _scored(graded, GRADE, known, [grade for grade in grades if grade is not None], judging)
         if not is_kept(ref_of(responder)):  # whose digest is the model's, and whose record is its own
             store.save_outcomes(suite.sha256, GRADE, result.side.facts["digest"], result.outcomes)
+        told = judging.notes
     unread = len(grades) - len(known)
     if unread and judging.failure is None:
         notes = (f"{unread:,} of {len(grades):,} grades could not be read: those answers are left out", *notes)
     partial = _partial_note(judging, len(known), len(grades))
-    notes = (*result.notes, *partial, _judge_note(judging, "graded"), *notes, *judging.notes, *unasked)
+    notes = (*result.notes, *partial, _judge_note(judging, "graded"), *notes, *told, *unasked)
     return replace(result, notes=tuple(dict.fromkeys(notes)))  # said once, if of both models
 
 
