@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from misbehaving import Server, counted, events, piece
+from misbehaving import Server, counted, events, piece, thinking
 from quiz import quiz
 
 from nomoat.asking.spending import Spending
@@ -206,7 +206,8 @@ def test_judge_that_gives_no_verdict_that_can_be_read_is_an_error_whatever_else_
     with pytest.raises(DataError) as caught:
         run_judged_duel(left, right, suite_of(4), f"{thinker.url}#judge")
     assert caught.value.message == (
-        "the judge wrote nothing that could be read as a verdict; 6 of 6 answers of the judge were cut off within 512 new tokens"
+        "the judge wrote nothing that could be read as a verdict; 6 of 6 answers of the judge were cut off within 512 new tokens "
+        "(a higher `--max-tokens`, in Python: `max_new_tokens`, gives it more, too)"
     )
 
 
@@ -371,6 +372,16 @@ def test_models_after_one_that_answered_a_part_are_asked_no_more_than_that() -> 
     second = Scripted(lambda _prompt: "an answer")
     run_judged_duel("stored:open/first", Responder("second", second), suite_of(20), Responder("judge", Scripted(likes_good)))
     assert len(second.asked) == 5
+
+
+def test_a_judge_that_thinks_first_gets_room_too_and_never_less_than_it_has(serving: Callable[..., Server]) -> None:
+    server = serving(thinking("[[7]]", 600))
+    judge, model = f"{server.url}#judge", side("left", [], 3)
+    assert len(run_graded(model, suite_of(3), judge).outcomes) == 1
+    evaluation = run_graded(model, suite_of(3), judge, RunSettings(max_new_tokens=601))
+    assert (len(evaluation.outcomes), len(server.bodies)) == (3, 3 + 2)
+    assert len(run_graded(model, suite_of(3), judge, RunSettings(max_new_tokens=9)).outcomes) == 1
+    assert len(server.bodies) == 3 + 2
 
 
 # ---------------------------------------------------------------- agreement with labels

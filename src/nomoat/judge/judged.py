@@ -8,7 +8,7 @@ from itertools import combinations
 
 from nomoat.asking.store import AnswerStore
 from nomoat.errors import DataError
-from nomoat.judge import agreement, wording
+from nomoat.judge import agreement, judge_prompts, wording
 from nomoat.judge.duel import duel_of, fought_over, share_of
 from nomoat.judge.groups import group_names
 from nomoat.judge.kept import is_kept
@@ -193,6 +193,7 @@ def _judge(model: Responder, store: AnswerStore, settings: RunSettings) -> Judge
         store=store,
         spending=settings.spending,
         concurrency=settings.concurrency,
+        max_new_tokens=max(settings.max_new_tokens or 0, judge_prompts.MAX_VERDICT_TOKENS),
         show=lambda done, total: settings.progress(f"judge {model.ref}", done, total),
     )
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from nomoat import matching
 from nomoat.asking.answers import collect, collect_scores, failure_of
+from nomoat.asking.room import with_room
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore, ChoiceScores
@@ -95,6 +96,7 @@ class Judge:
     store: AnswerStore
     spending: Spending
     concurrency: int
+    max_new_tokens: int = judge_prompts.MAX_VERDICT_TOKENS
     show: Progress = lambda _done, _total: None
     writes: bool | None = None  # not known before it is asked
     failure: NomoatError | None = None
@@ -114,8 +116,10 @@ class Judge:
         """How many of its answers were cut off, and may have no verdict for that."""
         if not self.num_cut:
             return ()
-        limit = judge_prompts.MAX_VERDICT_TOKENS
-        return (f"{self.num_cut:,} of {self.spent.num_answers:,} answers of the judge were cut off within {limit} new tokens",)
+        return (
+            f"{self.num_cut:,} of {self.spent.num_answers:,} answers of the judge were cut off within {self.max_new_tokens} new "
+            "tokens (a higher `--max-tokens`, in Python: `max_new_tokens`, gives it more, too)",
+        )
 
     def pairs(self, pairs: Sequence[Pair], *, together: int = 1) -> list[PairVerdict | None]:
         """The verdict on each pair; None where the budget was used up, or the judge failed. Equal answers are a tie unasked.
@@ -181,6 +185,9 @@ class Judge:
         return [_likeliest_of(verdicts, scored) for scored in found]
 
     def _written(self, requests: Sequence[Request], together: int) -> list[Said | None]:
+        if self.max_new_tokens > judge_prompts.MAX_VERDICT_TOKENS:
+            limits = [limit for limit in self.store.limits(self.model.digest) if limit <= self.max_new_tokens]
+            requests = [with_room(self.model, one, self.max_new_tokens, store=self.store, limits=limits) for one in requests]
         collected = collect(
             self.model,
             requests,
