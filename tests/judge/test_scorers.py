@@ -179,7 +179,22 @@ def test_letter_at_the_beginning_is_the_choice(answer: str, index: int) -> None:
     assert chosen_letter(answer, 3) == index
 
 
-@pytest.mark.parametrize("answer", ["", "D", "Because of it", "I think B", "42", "İ.", "ı."])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "The right choice is B.", "The correct choice is (B).", "The correct option is B", "The letter is B.", "Letter: B",
+        "The correct letter is B", "The best answer is B", "My answer is B.", "My choice: B", "I choose B.", "I pick **B**",
+        r"\boxed{B}", r"The answer is $\boxed{\text{B}}$.", "The letter B",
+    ],
+)  # fmt: skip
+def test_letter_behind_other_words_for_the_answer_is_the_choice(answer: str) -> None:
+    assert chosen_letter(answer, 3) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["", "D", "The choice is clear", "I choose carefully", "Letter by letter", "Because of it", "I think B", "42", "İ.", "ı."],
+)
 def test_anything_else_is_no_letter(answer: str) -> None:
     assert chosen_letter(answer, 3) is None
 
@@ -187,11 +202,13 @@ def test_anything_else_is_no_letter(answer: str) -> None:
 def test_spaces_without_end_are_read_once() -> None:
     assert chosen_letter(f"the{' ' * 1_000_000}!", 3) is None
     assert chosen_letter(f"the correct{' ' * 1_000_000}answer B", 3) == 1
+    assert chosen_letter(f"the choice{' ' * 1_000_000}boxed", 3) is None
 
 
 @pytest.mark.parametrize(
     "answer",
-    ["a dog", "A likely answer is C", "The answer is a dog.", "Answer: a dog", "The answer I think is B", "I think B", "i would say",
+    ["a dog", "A likely answer is C", "The answer is a dog.", "Answer: a dog", "The right choice is a dog", "I choose a dog",
+     "The option is a bad one", "I choose option", "The answer I think is B", "I think B", "i would say",
      "I would say B", "I'd say B", "I’m sure"],
 )  # fmt: skip
 def test_a_and_i_as_words_are_no_letters(answer: str) -> None:

@@ -37,19 +37,24 @@ def exact(answer: str, target: str) -> float:
 
 # ---------------------------------------------------------------- choices
 LETTERS = string.ascii_uppercase
-NAMED = r"(?P<named>option|choice)|answer(?:\s+is)?|정답은?|답은?"
-BEFORE = rf"(?P<before>(?:the\s++)?(?:correct\s++|right\s++)?(?:{NAMED})?)"
-LETTER = re.compile(rf"\W*+{BEFORE}\W*+(?P<letter>(?-i:[A-Za-z]))(?![A-Z])", re.IGNORECASE)
+NAMED = (
+    r"(?P<named>(?:option|choice|letter)(?!\s+is\b))|(?:answer|option|choice|letter)(?:\s+is)?"
+    r"|i\s++(?:choose|pick|select)|정답은?|답은?"
+)
+BEFORE = rf"(?P<before>(?:(?:the|my)\s++)?(?:(?:correct|right|best)\s++)?(?:{NAMED})?)"
+IN_LATEX = r"(?:\W*+(?:boxed|text|textbf|mathrm)\{)*+"  # \boxed{\text{B}}
+LETTER = re.compile(rf"\W*+{BEFORE}{IN_LATEX}\W*+(?P<letter>(?-i:[A-Za-z]))(?![A-Z])", re.IGNORECASE)
 GOES_ON = r"(?:is|because|since|as|seems|has|and|or|best|(?<=A )would)\b"  # what may follow on a letter that is the choice
 # "a dog", "A likely answer is", "I think", "I'd say": English words, and no letters. A tab stands between a letter and its text.
 WORD = re.compile(rf"(?<=[AI]) +(?!{GOES_ON})(?-i:[a-z])|(?<=I)['’][a-z]", re.IGNORECASE)
 
 
 def chosen_letter(answer: str, num_choices: int) -> int | None:
-    """Index of the choice whose letter an answer begins with: "B", "(b)", "B. Paris", "Answer: B", "정답은 B"; else None.
+    """Index of the choice whose letter an answer begins with: "B", "(b)", "B. Paris", "The choice is B", "정답은 B"; else None.
 
-    An A or an I that is a word of an English sentence ("a dog", "The answer is a dog", "I think B") is none. Behind "option" and
-    "choice" stands a letter, whatever follows; behind "answer is" an A in capitals is one: no sentence begins there.
+    An A or an I that is a word of an English sentence ("a dog", "The answer is a dog", "I think B") is none. Behind "option",
+    "choice" and "letter" stands a letter, whatever follows; behind "answer is" and "choice is" an A in capitals is one: no sentence
+    begins there.
     """
     text = unicodedata.normalize("NFKC", answer)
     found = LETTER.match(text)
