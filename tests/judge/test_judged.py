@@ -374,6 +374,15 @@ def test_models_after_one_that_answered_a_part_are_asked_no_more_than_that() -> 
     assert len(second.asked) == 5
 
 
+@pytest.mark.parametrize(("metric", "reference"), [("exact", "42"), ("regex", ""), ("code", "")])
+def test_a_judge_is_shown_no_pattern_and_no_test_as_if_it_were_an_answer(metric: str, reference: str) -> None:
+    suite, engine = quiz(1, metric=metric, target="42"), Scripted(likes_good)
+    run_judged_duel(side("left", [0], 1), side("right", [], 1), suite, Responder("judge", engine))
+    engine.verdict = lambda _prompt: "[[7]]"
+    run_graded(side("left", [0], 1), suite, Responder("judge", engine))
+    assert [section(prompt, "Reference answer") for prompt in engine.asked] == [reference] * 3
+
+
 def test_a_judge_that_thinks_first_gets_room_too_and_never_less_than_it_has(serving: Callable[..., Server]) -> None:
     server = serving(thinking("[[7]]", 600))
     judge, model = f"{server.url}#judge", side("left", [], 3)

@@ -25,6 +25,7 @@ from nomoat.responder import Responder, ref_of
 
 PAIRS: Metric = "judged"
 GRADE: Metric = "grade"
+NO_ANSWERS = ("code", "regex")  # whose targets are what an answer is put to
 ANSWER_TOKENS = 512  # where a suite was not made to be judged by what is written
 
 
@@ -182,9 +183,15 @@ def run_graded(
 
 
 def asked_for_a_judge(suite: Suite) -> Suite:
-    """The suite as its questions are asked where a judge compares the answers: all are written, and have room for it."""
+    """The suite as its questions are asked where a judge compares the answers: all are written, and have room for it.
+
+    A target that is a program or a pattern is no answer, and no judge is shown it.
+    """
     tokens = suite.max_new_tokens if suite.metric == "judge" else max(suite.max_new_tokens, ANSWER_TOKENS)
-    return replace(suite, metric="judge", max_new_tokens=tokens)
+    examples = suite.examples
+    if suite.metric in NO_ANSWERS:
+        examples = tuple(replace(example, target="", other_targets=()) for example in examples)
+    return replace(suite, metric="judge", max_new_tokens=tokens, examples=examples)
 
 
 def _judge(model: Responder, store: AnswerStore, settings: RunSettings) -> Judge:
