@@ -78,13 +78,14 @@ FINAL = "####"  # GSM8K writes its answers after it
 SMALL, IN_A_SQUARE = ("<super>", "<sub>"), "<square>"  # as Unicode's table calls how a character is made of others
 SMALL_DIGIT = re.compile(r"[\d+−-]")
 NO_DIGIT = "^"  # stands for a small digit, which is no part of a number
+EXPONENT = re.compile(r"(?<=[^ \t])[ \t]{0,9}\^[ \t]*[{(]?[ \t]*[+-]?\d+(?:\.\d+)?[ \t]*[})]?")  # "m^2", "cm^{2}"
 
 
 def number_in(text: str) -> Decimal | None:
     """The number after the last `####` of a text, or else its last number; None if it holds none, or that is a fraction ("1/2", "½").
 
-    Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5; "1e5" is 100,000; "25 m²" is 25. A number that is said
-    to equal a fraction counts, and not the fraction: "18 = 36/2" is 18. Not the flexible-extract filter of
+    Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5; "1e5" is 100,000; "25 m²" and "25 m^2" are 25. A
+    number that is said to equal a fraction counts, and not the fraction: "18 = 36/2" is 18. Not the flexible-extract filter of
     EleutherAI/lm-evaluation-harness, gsm8k, which takes the last number anywhere and compares it as text.
     """
     _, before, after = _numbers(text)
@@ -127,8 +128,9 @@ def is_number(text: str) -> bool:
 
 
 def _plain_signs(text: str) -> str:
-    """NFKC, but for what it would turn into digits of their own: the ² of "m²" and "㎡"."""
-    return unicodedata.normalize("NFKC", "".join(map(_without_digit, text))).replace("−", "-")
+    """NFKC, but for what it would turn into digits of their own: the ² of "m²" and "㎡"; and "m^2" without it, too."""
+    plain = unicodedata.normalize("NFKC", "".join(map(_without_digit, text))).replace("−", "-")
+    return EXPONENT.sub(NO_DIGIT, plain)
 
 
 def _without_digit(char: str) -> str:
