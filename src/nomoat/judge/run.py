@@ -117,9 +117,8 @@ def asked_in_turn(
         settings.spending.begin_stage(*(ref for number, ref in enumerate(refs) if number not in answered))
         answered[at] = _asked(models[at], asked, notes, settings)
         unasked.append(unasked_note(refs[at], len(answered[at].suite.examples), len(asked.examples)))
-        asked = replace(
-            asked, examples=answered[at].suite.examples
-        )  # no answer of the others is worth its money, or its time, where this one has none
+        # No answer of the others is worth its money, or its time, where this one has none.
+        asked = replace(asked, examples=answered[at].suite.examples)
     return in_common([answered[at] for at in range(len(models))]), [note for note in unasked if note]
 
 
