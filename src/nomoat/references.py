@@ -62,7 +62,7 @@ def is_local(ref: str) -> bool | None:
         return None
     if not names_server(ref):
         return True
-    from nomoat.engine.remote import parse
+    from nomoat.engine.server_address import parse
 
     return net.stays_here(parse(ref)[1])
 

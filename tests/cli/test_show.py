@@ -149,7 +149,8 @@ ROUNDED = "weights are rounded to 8 bits, with a scale a row for each"
         (True, True, 64, 768, f"prompts: bf16 (by AMX, {AT_ONCE}: {BROKEN})"),
         (True, True, 0, 768, f"prompts: bf16 (by AMX, {AT_ONCE}: {BROKEN})"),
         (True, True, 0, 1, f"prompts: int8 (by AMX, {AT_ONCE}: {ROUNDED} 256 columns; {GATES})"),
-        (False, True, 0, 768, f"prompts: int8 (by VNNI, {AT_ONCE}: {ROUNDED} 64 columns)"),
+        (False, True, 0, 1, f"prompts: int8 (by VNNI, {AT_ONCE}: {ROUNDED} 128 columns)"),
+        (False, True, 0, 768, f"prompts: int8 (by VNNI, {AT_ONCE.replace('24', '48')}: {ROUNDED} 32 columns)"),
         (False, False, 0, 768, "prompts: codes (the form of answers)"),
     ],
 )

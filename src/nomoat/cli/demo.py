@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nomoat.judge.suites import Suite
 
 BASE, ADAPTER, DATA = "smollm2-135m", "demo-reviews", "vader-reviews"
-QUESTION = "What is the capital of France?"
+QUESTION = "Why is the sky blue?"
 LABELS = ("negative", "positive")
 TABLE = "train.csv"  # what the adapter learns from, in the data's folder
 

@@ -277,7 +277,7 @@ def _native_facts(kv_sizes: tuple[int, int], chunk: int, *, has_experts: bool) -
         "inputs": hardware.Detected("8 bits", "with a scale for each 32"),
         "kv_cache": hardware.Detected(keys_and_values, "of keys and values, with a scale for each head of a token"),
     }
-    many = f"where {step_tables.PANELS_FROM} tokens or more are read at once"
+    many = f"where {step_tables.panels_from(chunk)} tokens or more are read at once"
     prompts = hardware.Detected("codes", "the form of answers")
     if step_tables.BY_AMX and chunk != step_tables.AMX_CHUNK:
         broken = "8 bits would break the bound of this quality, width or family"

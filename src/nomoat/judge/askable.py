@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nomoat import config, references
 from nomoat import responder as responders
 from nomoat.catalog import tuned
-from nomoat.engine import remote, templates
+from nomoat.engine import server_address, templates
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.engine.tokenizer import render as render_template
@@ -117,7 +117,7 @@ def _require(model: str | Responder, chat: _Chat, settings: RunSettings) -> None
         tokenizer = model.engine.tokenizer
         if tokenizer is not None:
             _require_chat(model.ref, tokenizer.chat_template, chat, lambda: tokenizer)
-    elif model == AUTO or (references.names_server(model) and remote.parse(model)[2]):
+    elif model == AUTO or (references.names_server(model) and server_address.parse(model)[2]):
         responders.load(model).close()  # connects to nothing: of a server the model is named
     elif references.names_weights(model) and (settings.workers is None or settings.workers.is_here):
         files = references.find_files(model)
