@@ -30,7 +30,7 @@ from nomoat.engine.pacing import GaveUpWaitingError
 from nomoat.engine.remote import RemoteEngine, remote_engine
 from nomoat.errors import OfflineError, RedirectedError, RemoteError, UnsupportedError, UsageError
 from nomoat.providers import PROVIDERS
-from nomoat.records import CallingTurn, Message, Request, SchemaMode, ToolCall, ToolResult
+from nomoat.records import CallingTurn, Chunk, Message, Request, SchemaMode, ToolCall, ToolResult
 from nomoat.responder import Responder, load
 
 HELLO = Request(messages=(Message(role="user", content="hello there"),))
@@ -557,6 +557,26 @@ def test_who_waits_for_the_budget_asks_nothing_once_all_have_left(serving: Calla
         thread.join(PATIENCE_SECONDS)
     assert (len(failures), len(server.bodies)) == (2, 1)
     assert budget.spent_usd == pytest.approx((5 * 10 + 2 * 100) / 1e6)
+    engine.close()
+
+
+def test_waiting_for_the_budget_is_no_time_of_the_servers(serving: Callable[..., Server]) -> None:
+    """Another call holds the money for half a second and more."""
+    engine, held = at(serving(FINE)), RATES.most_usd(HELLO)
+    budget = Budget(1.5 * held)
+    budget.reserve(held)
+    engine.meter = Meter(rates=RATES, budget=budget)
+    chunks: list[Chunk] = []
+    thread = threading.Thread(target=lambda: chunks.extend(engine.generate(HELLO)))
+    began = time.perf_counter()
+    thread.start()
+    wait_until(lambda: budget._queue)
+    time.sleep(0.5)
+    waited = time.perf_counter() - began
+    budget.settle(held, 0.0)
+    thread.join(PATIENCE_SECONDS)
+    took, usage = time.perf_counter() - began, chunks[-1].usage
+    assert usage is not None and 0 < usage.seconds <= took - waited
     engine.close()
 
 

@@ -229,10 +229,10 @@ class RemoteEngine(Engine):
 
     def _attempt(self, request: Request, came_at: int, sent: _Sent) -> Generator[Chunk]:
         """One call, billed where there is a meter."""
-        started = time.perf_counter()
         first: float | None = None
         told = _Told()
         with self._metered(request, came_at) as bill, self._translate_errors():
+            started = time.perf_counter()  # here: who waits for the budget waits for no server
             stream = self._send(request, sent)
             body = None if stream is None else Body(stream.response, self._too_long)
             with stream if stream is not None else nullcontext(()) as events, self._translate_errors(BROKEN_WORDS, has_begun=True):

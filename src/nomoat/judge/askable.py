@@ -104,10 +104,11 @@ def require_context(run: Asking, examples: Iterable[Example], *, new_tokens: int
         if prompt_tokens + new_tokens > context_tokens:
             is_shortened = context_tokens == config.context_tokens()
             longer = f"raise {SET_CONTEXT}" if is_shortened else "choose a model with a longer context"
+            lower = ", lower --max-tokens (in Python: `max_new_tokens`)" if new_tokens == run.settings.max_new_tokens else ""
             raise DataError(
                 f"example `{example.id}` of `{run.suite.name}` has {prompt_tokens:,} tokens and the answer may have {new_tokens:,}, "
                 f"but the context of `{run.model.ref}` is {context_tokens:,} tokens",
-                hint=f"shorten or remove the example, or {longer}",
+                hint=f"shorten or remove the example{lower}, or {longer}",
             )
 
 
