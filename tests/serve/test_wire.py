@@ -391,8 +391,12 @@ def test_logprobs_mean_what_each_endpoint_means_by_them() -> None:
 
 
 def test_several_answers_get_seeds_of_their_own() -> None:
-    assert [asked.seed for asked in parse(n=3, seed=7).requests] == [7, 8, 9]
-    assert [asked.seed for asked in parse(n=2, seed=2**63 - 1).requests] == [2**63 - 1, 0]  # 64 bits hold no more
+    """64 seeds at random agree anywhere less than once in a million; the first is the client's own."""
+    drawn = [[asked.seed for asked in parse(n=8, seed=seed).requests] for seed in (7, 8, 9, 14, 2**63 - 2, 2**63 - 1, 0, 1)]
+    assert len({seed for seeds in drawn for seed in seeds}) == 64
+    assert [seeds[0] for seeds in drawn] == [7, 8, 9, 14, 2**63 - 2, 2**63 - 1, 0, 1]
+    assert all(0 <= seed < 2**31 for seeds in drawn for seed in seeds[1:])  # as Gemini takes them
+    assert [asked.seed for asked in parse(n=3, seed=7).requests] == drawn[0][:3]
     assert [asked.seed for asked in parse(n=2).requests] == [None, None]
     with pytest.raises(BadRequestError, match="`n`: Input should be less than or equal to 1024"):
         parse(n=2000)

@@ -5,6 +5,7 @@ Format: https://platform.openai.com/docs/api-reference/chat and .../completions.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ from nomoat.errors import BadRequestError, SchemaError, UsageError
 from nomoat.records import CallingTurn, Message, Request, Role, SchemaMode, ToolCall, ToolResult
 from nomoat.serve import shapes
 
-MOST_SEEDS = 2**63  # which every server and engine takes
+MOST_SEEDS = 2**63  # a client's, which every engine takes
+MOST_DRAWN_SEEDS = 2**31  # ours, which every server takes, too
 COMPLETION_MAX_TOKENS = 16  # what /v1/completions means when it says nothing
 ANY_OBJECT = '{"type": "object"}'  # the schema of a `json_object` with none
 Kind = Literal["chat", "text"]
@@ -257,8 +259,11 @@ def _said(part: shapes.Part, where: str, at: int) -> str:
 
 
 def _numbered(request: Request, at: int) -> Request:
-    """The answers to one prompt differ, and with a seed are the same ones again."""
-    return request if request.seed is None else replace(request, seed=(request.seed + at) % MOST_SEEDS)
+    """The answers to one prompt differ, and with a seed are the same ones again. Another seed has others, however near it is."""
+    if request.seed is None or not at:
+        return request
+    drawn = hashlib.sha256(f"{request.seed} {at}".encode()).digest()
+    return replace(request, seed=int.from_bytes(drawn[:4]) % MOST_DRAWN_SEEDS)
 
 
 def _schema(asked: shapes.Format | None) -> str | None:
