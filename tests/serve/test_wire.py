@@ -108,15 +108,14 @@ def test_what_clients_send_without_effect_is_tolerated() -> None:
     ("field", "value"),
     [
         ("logit_bias", {"50256": -100}), ("modalities", ["audio"]), ("audio", {"voice": "alloy"}),
-        ("grammar", "root ::= x"), ("guided_regex", "[0-9]+"),
-        ("guided_choice", ["a", "b"]), ("guided_grammar", "root ::= x"), ("min_tokens", 5), ("stop_token_ids", [13]),
+        ("min_tokens", 5), ("stop_token_ids", [13]),
         ("ignore_eos", True), ("use_beam_search", True), ("continue_final_message", True), ("add_generation_prompt", False),
         ("prompt_logprobs", 0), ("typical_p", 0.5), ("mirostat", 2), ("dry_multiplier", 0.8), ("xtc_probability", 0.5),
         ("bad_words", ["x"]), ("allowed_token_ids", [1]), ("dynatemp_range", 0.5), ("top_n_sigma", 1.0),
         ("truncate_prompt_tokens", 100), ("chat_template", "{{ messages }}"), ("documents", [{"text": "x"}]), ("echo", True),
         ("options", {"temperature": 0}), ("web_search_options", {}), ("samplers", ["top_k"]), ("length_penalty", 1.2),
-        ("return_token_ids", True), ("skip_special_tokens", False), ("include_stop_str_in_output", True), ("regex", "[0-9]+"),
-        ("ebnf", "root ::= x"), ("lora", [{"id": 0, "scale": 0.5}]), ("min_keep", 2), ("n_indent", 4), ("t_max_predict_ms", 500),
+        ("return_token_ids", True), ("skip_special_tokens", False), ("include_stop_str_in_output", True),
+        ("lora", [{"id": 0, "scale": 0.5}]), ("min_keep", 2), ("n_indent", 4), ("t_max_predict_ms", 500),
         ("post_sampling_probs", True), ("return_tokens", True), ("adaptive_target", 0.5), ("reasoning_budget_tokens", 0),
         ("logits_processors", ["x"]), ("logprob_token_ids", [1]), ("return_tokens_as_token_ids", True), ("prompt_embeds", "x"),
         ("repetition_detection", {"max_pattern_size": 8}), ("thinking_token_budget", 10), ("add_special_tokens", True),
@@ -136,16 +135,19 @@ def test_who_asks_to_fill_in_the_middle_is_told_of_the_models_own_tokens() -> No
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("field", "value", "with_"),
     [
-        ("json_schema", {"type": "object"}), ("guided_json", {"type": "object"}), ("structured_outputs", {"json": {}}),
-        ("structural_tag", "{}"), ("format", "json"),
+        ("json_schema", {"type": "object"}, ""), ("guided_json", {"type": "object"}, ""), ("structured_outputs", {"json": {}}, ""),
+        ("structural_tag", "{}", ""), ("format", "json", ""), ("grammar", 'root ::= "a"', ""), ("guided_grammar", 'root ::= "a"', ""),
+        ("ebnf", 'root ::= "a"', ""), ("guided_choice", ["cat", "dog"], " that has an `enum`"),
+        ("guided_regex", "[0-9]", " that has a `pattern`, such as `^[0-9]+$`"),
+        ("regex", "[0-9]", " that has a `pattern`, such as `^[0-9]+$`"),
     ],
 )  # fmt: skip
-def test_what_asks_for_a_form_otherwise_is_told_the_way_that_works(field: str, value: object) -> None:
+def test_what_asks_for_a_form_otherwise_is_told_the_way_that_works(field: str, value: object, with_: str) -> None:
     with pytest.raises(BadRequestError) as caught:
         parse(**{field: value})
-    words = f"`{field}` is not supported; for an answer of a form use `response_format` with a `json_schema`"
+    words = f"`{field}` is not supported; for an answer of a form use `response_format` with a `json_schema`{with_}"
     assert (caught.value.message, caught.value.param, caught.value.code) == (words, field, "unsupported")
 
 

@@ -48,7 +48,10 @@ REFUSED: dict[str, tuple[Container[object], str]] = {
     "messages": ((), "; use `input`"),
     "reasoning_effort": ((), "; use `reasoning`: {effort}"),
     "response_format": ((), "; use `text`: {format}"),
-    **{name: (shapes.UNSUPPORTED[name], "; for an answer of a form use `text`: {format}") for name in sorted(shapes.ABOUT_FORM)},
+    **{
+        name: (shapes.UNSUPPORTED[name], f"; for an answer of a form use `text`: {{format}} with a `json_schema`{with_}")
+        for name, with_ in sorted(shapes.ABOUT_FORM.items())
+    },
 }
 # What errors of chats call what stands elsewhere here.
 FIELDS = (

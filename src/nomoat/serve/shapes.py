@@ -104,10 +104,16 @@ NOT_OF_CHATS: dict[str, Container[object]] = {  # the same, of what /v1/completi
 NOT_OF_TEXTS: dict[str, Container[object]] = {  # and of what chats take
     "add_special_tokens": (True,), "chat_template_kwargs": ({},), "tools": ([],), "tool_choice": ("none", "auto"),
 }  # fmt: skip
-# Those that clients ask for to have an answer of a form, which there is another way to.
-ABOUT_FORM = frozenset({"format", "guided_json", "json_schema", "structural_tag", "structured_outputs"})
+# Those that clients ask for to have an answer of a form, which there is another way to: a schema, and what stands in it.
+ABOUT_FORM = {
+    **dict.fromkeys(
+        ("ebnf", "format", "grammar", "guided_grammar", "guided_json", "json_schema", "structural_tag", "structured_outputs"), ""
+    ),
+    "guided_choice": " that has an `enum`",
+    **dict.fromkeys(("guided_regex", "regex"), " that has a `pattern`, such as `^[0-9]+$`"),
+}
 ADVICE = {
-    **dict.fromkeys(ABOUT_FORM, "; for an answer of a form use `response_format` with a `json_schema`"),
+    **{name: f"; for an answer of a form use `response_format` with a `json_schema`{with_}" for name, with_ in ABOUT_FORM.items()},
     **dict.fromkeys(("functions", "function_call"), "; use `tools`"),  # older ones of OpenAI's API
     "n_cmpl": "; use `n`",
     "n_probs": "; use `logprobs`, in chats with `top_logprobs`",
