@@ -76,6 +76,9 @@ def written_with(begun: ToolCallGrammar, tokenizer: Tokenizer, text: str) -> tup
         (json.dumps(json.loads(ROME), indent=4), '",\n    "arguments": {\n        "city": "Rome"\n    }\n}'),
         (f"{LISTED}{ROME}]\n```", '", "arguments": {"city": "Rome"}} "weather", "arguments": {"city": "Rome"}}'),
         (f"<|im_start|>{ROME}", '", "arguments": {"city": "Rome"}}'),
+        (f'{ROME}\n</tool_call>\n{ROME}', '", "arguments": {"city": "Rome"}} "weather", "arguments": {"city": "Rome"}}'),
+        (f'{ROME}\n\nIt gives {{"name": "Anna"}}', '", "arguments": {"city": "Rome"}}'),
+        (f"{ROME} and <tool_call>{ROME}</tool_call>", f'", "arguments": {{"city": "Rome"}}}}{ROME}</tool_call>'),
         (f'{{"type": "function", "function": {ROME}}}', '", "arguments": {"city": "Rome"}}'),
     ],
 )  # fmt: skip

@@ -236,6 +236,18 @@ FOUND = [
      [("clock", {}), ROME]),
     ('{"type": "function", "function": {"name": "weather", "arguments": "{\\"city\\": \\"Rome\\"}"}}', "", [ROME]),
     ('{"name": "clock", "arguments": null}', "", [("clock", {})]), ('{"name": "clock", "arguments": ""}', "", [("clock", {})]),
+    ('{"name": "weather", "arguments": {"city": "Rome"}}\n\nIt is warm in Rome.', "", [ROME]),
+    ('{{"name": "weather", "arguments": {"city": "Rome"}}}\n\nSo it is warm, as in {"name": "clock"}.', "", [ROME]),
+    ('```json\n{"name": "weather", "arguments": {"city": "Rome"}}\n```\n\nThis asks for the weather.', "", [ROME]),
+    ('{"name": "clock"}\n```\nThis asks for the time.', "", [("clock", {})]),
+    ('{"name": "clock"}\n{"time": "9:30"}', "", [("clock", {})]), ('{"name": "clock"}\n{"id": 9}', "", [("clock", {})]),
+    ('{"name": "clock"}, {"name": "wea', "", [("clock", {})]), ('[{"name": "clock"}, {"name": "spell"}]', "", [("clock", {})]),
+    ('{"name": "clock"}\nand\n<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>.', "",
+     [("clock", {}), ROME]),
+    ('{"name": "weather", "arguments": {"city": "<tool_call>"}}', "", [("weather", {"city": "<tool_call>"})]),
+    ('{"name": "Anna"} it is.\n<tool_call>{"name": "clock"}</tool_call>', '{"name": "Anna"} it is.\n', [("clock", {})]),
+    ('<tool_call>{"name": "clock"}</tool_call>\n<tool_call>{"name": "wea', "", [("clock", {})]),
+    ('<tool_call>{"name": "clock"}</tool_call>\n{"name": "clock"}\n<tool_call>{"name": "spell"}</tool_call>', "", [("clock", {})]),
     ('{"name": "weather", "arguments": {"city": "\\ud83c\\udfdb"}}', "", [("weather", {"city": "\U0001f3db"})]),
 ]  # fmt: skip
 TEXTS = [
@@ -243,9 +255,9 @@ TEXTS = [
     "[1] see", "<tool_call>weather</tool_call>",
     '{"name": "weather", "arguments": {"city": "Ro', '<tool_call>{"name": "weather", "arguments": {"city": "Ro', "<tool_call>",
     '<tool_call>{"name": "spell", "arguments": {}}</tool_call>', '{"name": "weather", "arguments": [1]}',
-    '{"name": "weather", "arguments": {"city": "Rome"}} is what I would call', '{"name": "weather", "arguments": {"city": 1e999}}',
-    '```json\n{"name": "weather", "arguments": {"city": "Rome"}}\n```\n\nThis asks for the weather.',
-    '{"name": "clock"}\n```\nThis asks for the time.', '{"name": "clock"}\n{"time": "9:30"}', '{"name": "clock"}, {"name": "wea',
+    'So I would call {"name": "weather", "arguments": {"city": "Rome"}}.', '{"name": "weather", "arguments": {"city": 1e999}}',
+    'As in\n```json\n{"name": "weather", "arguments": {"city": "Rome"}}\n```', '{"time": "9:30"}\n{"name": "clock"}',
+    '{"name": "spell"}\n{"name": "clock"}',
     "<tool_call>" + "[" * 100_000, '{"name": ' + "[" * 100_000, '{"name": "weather", "arguments": "{"}', '  ```json\n{"city": 1}\n```',
     '```json\n{"name": "weather", "arguments": {"city": "Rome"}, "response": 31}\n```',
     '<tool_call>{"name": "clock"}</tool_call>, or not?</think>It is late.', '{"name": "spell", "arguments": {"word": "</think>"}}',
@@ -331,13 +343,17 @@ def test_calls_with_ends_of_thoughts_are_each_looked_at_once(monkeypatch: pytest
     assert len(read([text])[1]) == 50 and len(looked_at) == 100
 
 
-@pytest.mark.parametrize(
-    "text", [CALLS[1][:-2], f"{CALLS[0]}\nThis asks", f'{CALLS[0]}\n{{"time": "9', f"```json\n{CALLS[0]}\n```\nThis"]
-)
-def test_what_the_token_limit_cuts_and_begins_no_further_call_is_text(text: str) -> None:
+@pytest.mark.parametrize("behind", ["\nThis asks", '\n{"time": "9', "\n```\nThis"])
+def test_the_token_limit_may_cut_what_is_said_behind_a_call(behind: str) -> None:
+    for request, reported in ((REQUEST, "length"), (replace(REQUEST, one_call=True), "stop")):
+        *_, last = tool_calls.recognised(chunks_of([CALLS[0], behind], "length"), request)
+        assert ([call.name for call in last.calls], last.text, last.finish_reason) == (["clock"], "", reported)
+
+
+def test_a_first_call_that_the_token_limit_cuts_is_text() -> None:
     for request in (REQUEST, replace(REQUEST, one_call=True)):
-        found = list(tool_calls.recognised(chunks_of([text], "length"), request))
-        assert ("".join(chunk.text for chunk in found), found[-1].calls, found[-1].finish_reason) == (text, (), "length")
+        found = list(tool_calls.recognised(chunks_of([CALLS[1][:-2]], "length"), request))
+        assert ("".join(chunk.text for chunk in found), found[-1].calls, found[-1].finish_reason) == (CALLS[1][:-2], (), "length")
 
 
 def test_text_is_given_out_as_it_comes() -> None:

@@ -149,11 +149,13 @@ def test_an_answer_that_has_to_call_is_a_call_with_its_arguments_whole_and_strea
 
 
 class Writing(ToolCallGrammar):
-    """Of a model that writes a call's mark, and then whatever it may."""
+    """Of a model that begins a call, and then writes whatever it may."""
+
+    words = "Now:<tool_call>"
 
     def __init__(self, request: Request, prompt: Sequence[int], tokenizer: Tokenizer, grammars: Grammars) -> None:
         super().__init__(request, prompt, tokenizer, grammars)
-        self._begins = tokenizer.encode("Now:<tool_call>")
+        self._begins = tokenizer.encode(self.words)
 
     @property
     def holds(self) -> bool:
@@ -169,24 +171,27 @@ class Writing(ToolCallGrammar):
         super().accept(token)
 
 
+@pytest.mark.parametrize(("words", "said"), [("Now:<tool_call>", "Now:"), ('{"name": "note', "")])
 def test_a_call_that_a_model_begins_by_itself_has_arguments_of_its_function_however_it_is_asked(
-    tiny_with_tools: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+    tiny_with_tools: openai.OpenAI, monkeypatch: pytest.MonkeyPatch, words: str, said: str
 ) -> None:
+    """And whatever it writes behind it."""
     monkeypatch.setattr(local, "ToolCallGrammar", Writing)
+    monkeypatch.setattr(Writing, "words", words)
     settings: dict[str, Any] = {"tools": [TOOL], "seed": 5, "max_tokens": 180}
     (whole,) = chat(tiny_with_tools, "hello", **settings).choices
     (call,) = whole.message.tool_calls
-    assert (whole.message.content, call.function.name) == ("Now:", "note")
+    assert (whole.message.content or "", call.function.name) == (said, "note")
     jsonschema.validate(json.loads(call.function.arguments), SCHEMA)
     events = [event.choices[0].delta for event in chat(tiny_with_tools, "hello", stream=True, **settings)]
-    assert "".join(event.content or "" for event in events) == "Now:"
+    assert "".join(event.content or "" for event in events) == said
     ((streamed,),) = [event.tool_calls for event in events if event.tool_calls]
     assert streamed.function.arguments == call.function.arguments
     function: Any = {"type": "function", **TOOL["function"]}
     reply = tiny_with_tools.responses.create(model="tiny", input="hello", max_output_tokens=180, temperature=0, tools=[function])
     jsonschema.validate(json.loads(reply.output[-1].arguments), SCHEMA)
     (cut,) = chat(tiny_with_tools, "hello", **settings | {"max_tokens": 25}).choices
-    assert (cut.finish_reason, cut.message.tool_calls) == ("length", None) and cut.message.content.startswith("Now:<tool_call>")
+    assert (cut.finish_reason, cut.message.tool_calls) == ("length", None) and cut.message.content.startswith(words)
 
 
 def test_a_call_that_is_cut_is_text(tiny_with_tools: openai.OpenAI) -> None:

@@ -3,10 +3,10 @@ to be one.
 
 That is behind the mark `<tool_call>`: a call has to come, and `</tool_call>`; and behind `to=functions` in a header of GPT-OSS's.
 Without marks, as `tool_calls.BARE` begins, an answer is known for calls by the first one's name, which has to begin as a function's:
-that one is held from there on (one token may close name and call at once), those after it from their beginning. The rest is free, and
-so is what a model thinks aloud: no mask is computed for it, and no vocabulary read before a call. Where no more than one call counts,
-the answer ends behind one that is held: at its mark or, as what follows a call without marks tells whether it is one, where another
-one begins.
+that one is held from there on (one token may close name and call at once), those right behind it from their beginning. The rest is
+free, and so is what a model thinks aloud: no mask is computed for it, and no vocabulary read before a call. Where no more than one
+call counts, the answer ends behind one that is held: at its mark or, as one without marks may stand within an object that goes on,
+where another one begins.
 
 Not covered: the name of a first call without mark, and calls without mark whose name does not come first or that stand behind a
 thought. Of arguments whose schema llguidance cannot follow, or not soon, only the form is held.
@@ -93,12 +93,11 @@ class ToolCallGrammar:
             begun = self._begun(token)
             if begun is None:
                 return
-            behind, self._text = self._text, b""
-            text, end = begun
-            if self._has_call and self._takes_one and not end and tool_calls.another_begins(behind.decode(errors="ignore")):
+            self._text = b""
+            if self._has_call and self._takes_one:
                 self._is_over = True
                 return
-            self._hold(text, end)
+            self._hold(*begun)
         if self._grammar is not None and self._grammar.is_whole:
             self._grammar, self._has_call = None, True
             self._is_over = self._takes_one and self._is_marked
@@ -139,6 +138,8 @@ class ToolCallGrammar:
             return begun, tool_calls.CLOSING
         if self._is_bare is None:
             self._is_bare = tool_calls.begins_bare(text.decode(errors="ignore"))
+        elif self._is_bare and self._has_call:
+            self._is_bare = tool_calls.another_begins(text.decode(errors="ignore")) is not False
         bare = self._bare.search(text) if self._is_bare else None
         return (text[bare.start() :], "") if bare else None
 

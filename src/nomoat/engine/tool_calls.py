@@ -238,7 +238,7 @@ def recognised(chunks: Generator[Chunk], request: Request, template: str | None 
             if chunk.finish_reason is None:
                 yield replace(chunk, text=text)
                 continue
-            rest, calls = reader.finish(is_cut=chunk.finish_reason == "length")
+            rest, calls = reader.finish()
             last = replace(chunk, text=text + rest, calls=calls)
             is_whole = takes_one and calls and chunk.finish_reason == "length"
             yield replace(last, finish_reason="stop") if is_whole else last
@@ -249,9 +249,10 @@ def only_first(request: Request, template: str | None) -> bool:
     return request.one_call or ONE_AT_ONCE in (template or "") or harmony.is_spoken(template)
 
 
-def another_begins(text: str) -> bool:
-    """Whether this, behind a call without marks, begins another one."""
-    return bool(begins_bare(AROUND.sub("", text)))
+def another_begins(text: str) -> bool | None:
+    """Whether this, behind a call without marks, begins another one; None if more of it tells."""
+    rest = AROUND.sub("", text)
+    return None if CLOSING.startswith(rest) else begins_bare(rest)
 
 
 def begins_bare(text: str) -> bool | None:
@@ -294,19 +295,14 @@ class _Reader:
         self._given += text
         return text
 
-    def finish(self, *, is_cut: bool) -> tuple[str, tuple[ToolCall, ...]]:
-        """What was held back: text, calls, or both. `is_cut`: by the token limit; a beginning of one more call is left out."""
+    def finish(self) -> tuple[str, tuple[ToolCall, ...]]:
+        """What was held back: text, calls, or both."""
         thinks = self._given.rfind(THOUGHT_BEGINS) > self._given.rfind(THOUGHT_ENDS)
         begins = _behind_thought(self._held, self._functions, thinks=thinks)
-        before, answer = self._held[:begins], self._held[begins:]
-        calls, behind = _calls_in(answer, self._functions, takes_one=self._takes_one)
-        is_begun = begins_bare(behind) is not False or any(mark.startswith(behind) for mark in (OPENING, CLOSING))
-        if behind and not (is_begun and (is_cut or self._takes_one)):
-            calls = ()
+        said, calls, _ = _calls_in(self._held[begins:], self._functions)
+        text = self._held[:begins] + said
         if not calls:
             return self._held, ()
-        said, mark, _ = answer.partition(OPENING)
-        text = before + (said if mark else "")
         return text if text.strip() else "", calls[:1] if self._takes_one else calls
 
 
@@ -340,17 +336,25 @@ def _behind_calls(text: str, start: int, stop: int, functions: set[str]) -> int:
 
 def _breaks_off(text: str, functions: set[str]) -> bool:
     """Whether it ends within a call, behind whole ones; not where a thought begins, which may only think of them."""
-    calls, behind = _calls_in(text, functions, takes_one=False)
+    _, calls, behind = _calls_in(text, functions)
     return bool(calls) and begins_bare(behind) is True and THOUGHT_BEGINS not in text
 
 
-def _calls_in(text: str, functions: set[str], *, takes_one: bool) -> tuple[tuple[ToolCall, ...], str]:
-    """The calls that a text begins with, and what stands behind them; none if any JSON there is no call.
+def _calls_in(text: str, functions: set[str]) -> tuple[str, tuple[ToolCall, ...], str]:
+    """What is said before a text's calls, these, and the beginning of another one behind them.
 
-    What a model says between and after marked calls is left out; where one counts, so is all behind the first of these.
+    The first one stands at the beginning, or behind a mark. What a model writes between and behind calls is left out.
     """
-    _, mark, marked = text.partition(OPENING)
-    rest = marked if mark else text
+    said, _, marked = text.partition(OPENING)
+    calls, begun = _calls_at_start(text, functions, is_marked=False)
+    return ("", calls, begun) if calls else (said, *_calls_at_start(marked, functions, is_marked=True))
+
+
+def _calls_at_start(rest: str, functions: set[str], *, is_marked: bool) -> tuple[tuple[ToolCall, ...], str]:
+    """The calls that a text begins with and those behind marks that follow, and the beginning of another one.
+
+    `is_marked`: the text stands behind a mark. Calls without marks follow one another; in marks there may be a list of them.
+    """
     found: list[ToolCall] = []
     while rest := AROUND.sub("", rest):
         try:
@@ -359,13 +363,12 @@ def _calls_in(text: str, functions: set[str], *, takes_one: bool) -> tuple[tuple
             break
         call = _call(value, functions)
         if call is None:
-            return (), rest
+            return tuple(found), ""
         found.append(call)
         rest = rest[end:]
-        if mark and takes_one:
-            return (call,), ""
-        if mark and not ANOTHER_OF_LIST.match(rest):
-            rest = rest.partition(OPENING)[2]
+        if not (ANOTHER_OF_LIST.match(rest) if is_marked else another_begins(rest)):
+            _, mark, rest = rest.partition(OPENING)
+            is_marked = bool(mark)
     return tuple(found), rest
 
 
