@@ -133,6 +133,8 @@ def test_report_over_several_suites_is_one_page_with_corrected_p_values(suite: S
     ):
         assert text in page, text
     assert page.count('<article class="example">') == 8
+    for fact in ("bytes sent to other machines", "latency, median / 95th percentile", "cost of 1,000 answers", "licence"):
+        assert page.count(f"<th>{fact}</th>") == 2, fact
     assert page.count("<script") == 1
 
 
@@ -312,6 +314,7 @@ def test_leaderboard_report_names_every_model_in_order(suite: Suite, tmp_path: P
     page = english(tmp_path / "t.html")
     assert "<title>한글 &amp; more: 좋음, mid, 나쁨</title>" in page
     assert page.index("1. 좋음") < page.index("2. mid") < page.index("3. 나쁨")
+    assert [len(re.findall(f'<td data-label="{fact}">', page)) for fact in ("cost in total", "bytes sent out")] == [3, 3]
     assert not re.search(r"""(src|href)\s*=\s*["'](?!#)|<link""", page)
     assert f"<pre>{COMMAND}</pre>" in page
 

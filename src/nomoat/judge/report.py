@@ -101,6 +101,7 @@ def write_duels_report(duels: Sequence[Duel], path: Path, *, command: str) -> No
             title="differences with their intervals",
             is_difference=True,
         ),
+        side_rows=[_side_rows(verdict.metric, (verdict.left, verdict.right)) for verdict in verdicts],
         shown=[_where_they_differ(duel, MAX_EXAMPLES_OF_SEVERAL) for duel in duels],
         command=command,
         settings=[*settings, ("seed", str(first.verdict.seed)), ("alpha, all together", f"{alpha:g}")],
