@@ -351,7 +351,7 @@ def _side_rows(metric: str, sides: Sequence[Side]) -> list[tuple[str, list[str]]
         ("bytes sent to other machines", [f"{side.bytes_out:,}" for side in sides]),
         ("tokens per second, new ones", [wording.render_speed(side) for side in sides]),
         ("cost of 1,000 answers", [_figures(wording.render_cost(side)) for side in sides]),
-        ("cost of this duel" if len(sides) > 1 else "cost of this run", [_figures(wording.render_total_cost(side)) for side in sides]),
+        ("cost of these answers", [_figures(wording.render_total_cost(side)) for side in sides]),
         ("licence", [_licence(side.licence) for side in sides]),
     ]
     names = dict.fromkeys(name for side in sides for name in side.facts)
