@@ -261,6 +261,7 @@ def test_duel_that_stopped_shows_its_confidence_sequence(suite: Suite, tmp_path:
     assert f"{duel.verdict.num_examples} of 40 items" in page
     assert ">points, left minus right<" in page and ">items asked<" in page
     assert "cost of 1,000 answers" in page
+    assert "<tr><th>price</th><td>runs here: electricity is not counted</td><td>" in page
     assert "What quality costs" not in page
 
 
