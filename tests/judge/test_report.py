@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from markupsafe import escape
 
+from nomoat.catalog.licences import licences
 from nomoat.engine.fake import FakeEngine
 from nomoat.judge import report, slices, wording
 from nomoat.judge.duel import run_duel, run_duels
@@ -378,6 +379,17 @@ def test_in_korean_a_page_has_no_english_but_names_and_units(suite: Suite, tmp_p
         shown = html.unescape(re.sub(rf"(?s){texts}|{data}|<!--.*?-->|<[^>]*>", " ", page))
         assert set(re.findall("[A-Za-z]{2,}", shown)) <= names, path.name
         assert "문항" in shown
+
+
+def test_licences_that_have_no_name_are_in_korean_beside_those_that_have() -> None:
+    assert {*report.LICENCE_TITLES} <= {terms.title for terms in licences().values()}
+    for english, korean in (
+        ("yes (Apache License 2.0, your own data)", "가능 (Apache License 2.0, 직접 준비한 데이터)"),
+        ("yes, if (your own data, Gemma Terms of Use)", "조건부 가능 (직접 준비한 데이터, Gemma Terms of Use)"),
+        ("unknown (terms not known)", "알 수 없음 (조건을 알 수 없음)"),
+        ("no (terms of your own data)", "불가 (terms of your own data)"),
+    ):
+        assert str(report._licence(english)) == f'<span lang="en">{english}</span><span lang="ko">{korean}</span>'
 
 
 def test_data_that_is_a_word_of_the_reports_stays_as_it_is(suite: Suite, tmp_path: Path) -> None:

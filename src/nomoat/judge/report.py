@@ -29,6 +29,7 @@ MAX_EXAMPLES_OF_SEVERAL = 4  # for each of several suites
 MAX_CHARACTERS_SHOWN = 20_000  # of a question, or an answer
 END_CHARACTERS = 16  # of a plot's label, always shown
 NO_FULL_STOP = re.compile(r"다(\([^()]*\))?$")  # behind a sentence in Korean
+LICENCE_TITLES = ("your own data", "terms not known")  # of the catalogue's: those that are no names
 MIN_FOR_INTERVAL = 5  # a category with fewer examples, or groups of them, gets no interval: three numbers promise too much
 
 
@@ -296,7 +297,8 @@ def _licence(text: str) -> Markup:
     """What a licence allows, and, where that is named, which licences it stands in: "yes, if (Gemma Terms of Use)"."""
     allowed, bracket, named = text.partition(" (")
     twin = korean.twin(allowed)
-    return _in_both(text, twin and f"{twin}{bracket}{named}")
+    titled = re.sub(rf"(?:^|(?<=, ))(?:{'|'.join(LICENCE_TITLES)})(?=[,)])", lambda found: korean.TWINS[found[0]], named)
+    return _in_both(text, twin and f"{twin}{bracket}{titled}")
 
 
 def _label(name: str) -> Markup:
