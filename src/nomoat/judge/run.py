@@ -298,9 +298,8 @@ class Asking:
                 for outcome, example in zip(self.outcomes, self.examples, strict=True)
             )
             how = "it wrote a letter" if self.lettered else "it wrote its choice"
-            yield (
-                f"`{self.model.ref}` gives no likelihoods: {how}; {unmatched:,} of {len(self.outcomes):,} answers were none of them"
-            )
+            note = f"`{self.model.ref}` gives no likelihoods: {how}"
+            yield f"{note}; {unmatched:,} of {len(self.outcomes):,} answers were none of them" if unmatched else note
 
     def request(self, example: Example) -> Request:
         """What the model is asked. Who offers no plain continuation of a text is asked in a chat, whatever the suite says."""
