@@ -148,6 +148,15 @@ def test_file_that_is_not_toml_is_named() -> None:
     assert raised.value.message == f"the policy `{path}` cannot be read: Invalid value (at end of document)"
 
 
+def test_file_that_windows_saved_as_ansi_is_named_with_the_way_out() -> None:
+    path = written("")
+    path.write_bytes("names = ['김철수']\n".encode("cp949"))
+    with pytest.raises(UsageError) as raised:
+        load_policy()
+    assert raised.value.message == f"the policy `{path}` is not UTF-8 text"
+    assert raised.value.hint == "save it as UTF-8 (in Notepad: `Encoding`, in Korean `인코딩`)"
+
+
 def test_cloud_must_be_among_the_allowed() -> None:
     path = written("cloud = 'https://api.example.com/v1#m'\nallowed = ['openai', 'llm.example.com']")
     with pytest.raises(UsageError) as raised:

@@ -31,6 +31,7 @@ from nomoat.errors import UsageError
 from nomoat.providers import PROVIDERS, is_remote, named_in
 from nomoat.records import Place
 from nomoat.route.pii import KINDS, Kind
+from nomoat.textfiles import AS_UTF_8_IN_AN_EDITOR
 
 IfCloudFails = Literal["error", "local"]
 
@@ -136,7 +137,9 @@ class PolicyFile:
 def _parsed(path: Path, content: bytes) -> Policy:
     try:
         values = tomllib.loads(content.decode("utf-8-sig"))
-    except ValueError as exc:  # no TOML, no UTF-8, thousands of digits
+    except UnicodeDecodeError as exc:
+        raise _error(path, "is not UTF-8 text", AS_UTF_8_IN_AN_EDITOR) from exc
+    except ValueError as exc:  # no TOML, thousands of digits
         raise _unreadable(path, str(exc)) from exc
     unknown = sorted(set(values) - set(SETTINGS))
     if unknown:
