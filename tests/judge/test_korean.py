@@ -35,7 +35,7 @@ MAKERS = {
     "judge/judged.py": ["run_graded", "_partial_note", "_pair_notes", "_judge_note"],
     "judge/kept.py": ["unasked_note"],
     "judge/report.py": ["_settings", "_plots_of", "_side_rows", "write_duels_report"],
-    "judge/run.py": ["_notes", "_missing"],
+    "judge/run.py": ["_notes", "_missing", "_metric_note"],
     "judge/slices.py": ["slices_of", "note_on", "_thirds"],
     "judge/table.py": ["_sentence", "_reviewed_table"],
     "judge/verdict.py": ["notes_over_all", "_measures"],
