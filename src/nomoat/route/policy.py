@@ -7,7 +7,9 @@
     threshold = 0.5                     # stays here if the learned chance that local is as good is at least this
     default = "local"                   # where a text goes while no router is learned: "local" or "cloud"
     if_cloud_fails = "error"            # or "local": what fails in the cloud before its first word is then answered here
-    never_leaves = ["resident_number", "phone", "business_number", "bank_account", "card", "email", "address", "api_key", "name"]
+    never_leaves = [
+        "resident_number", "phone", "business_number", "customs_code", "bank_account", "card", "email", "address", "api_key", "name",
+    ]
     names = ["김철수", "Project Moat"]  # people, products, whatever must not be told
     allowed = ["openai"]                # providers and hosts that may be asked; without it the one of `cloud`
     max_usd_per_day = 2.0               # what `cloud` may cost on a day of UTC; what could cost more stays here: see `budget`

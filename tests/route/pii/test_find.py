@@ -249,6 +249,38 @@ def test_business_number_with_its_checksum_is_seen(text: str) -> None:
     assert kinds(text) == {"business_number"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "개인통관고유부호 P123456789012",
+        "통관번호는 P123456789012입니다",
+        "P1234-5678-9012 통관부호예요",
+        "PCCC: p123456789012",
+        '{"customs_id": "P123456789012"}',
+        "이름,개인통관고유부호,주소\n김철수,P123456789012,서울",
+        "통관부호\nＰ１２３４５６７８９０１２",
+        "세관에서 통관 때문에 연락왔어요. 어제 주문했고 색은 검정입니다. 번호는 P 1234 5678 9012 이에요",
+    ],
+)
+def test_personal_customs_code_is_seen(text: str) -> None:
+    assert kinds(text) == {"customs_code"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "상품 P123456789012 재입고 언제 되나요?",
+        "통관 번호 P12345678901",
+        "통관 P1234567890123",
+        "통관 XP123456789012",
+        "통관 123456789012",
+        "통관이 언제 끝나나요? 주문 20241129",
+    ],
+)
+def test_numbers_of_goods_are_no_customs_codes(text: str) -> None:
+    assert kinds(text) == set()
+
+
 @pytest.mark.parametrize("text", ["124-81-00999", "주문 1248100998", "사업자번호 1248100999", "124     81     00998"])
 def test_business_number_needs_its_checksum_and_without_separators_a_word(text: str) -> None:
     assert kinds(text) == set()
