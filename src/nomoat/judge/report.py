@@ -354,9 +354,10 @@ def _side_rows(metric: str, sides: Sequence[Side]) -> list[tuple[str, list[str]]
         ("tokens per second, new ones", [wording.render_speed(side) for side in sides]),
         ("cost of 1,000 answers", [_figures(wording.render_cost(side)) for side in sides]),
         ("cost of these answers", [_figures(wording.render_total_cost(side)) for side in sides]),
-        *([("price", [_figures(side.price or "-") for side in sides])] if any(side.price for side in sides) else []),
-        ("licence", [_licence(side.licence) for side in sides]),
     ]
+    if any(side.price for side in sides):
+        rows.append(("price", [_figures(side.price or "-") for side in sides]))
+    rows.append(("licence", [_licence(side.licence) for side in sides]))
     names = dict.fromkeys(name for side in sides for name in side.facts)
     return rows + [(name, [side.facts.get(name, "-") for side in sides]) for name in names]
 
