@@ -124,6 +124,20 @@ def counted(text: str, prompt_tokens: int, completion_tokens: int) -> Act:
     return events(piece(text, "stop"), {"choices": [], "usage": usage})
 
 
+def thinking(text: str, num_hidden: int) -> Act:
+    """`text` behind so many tokens of thinking that are not sent; nothing where they are all that there is room for. Question 0 is
+    answered at once."""
+
+    def act(handler: BaseHTTPRequestHandler) -> None:
+        body: dict[str, Any] = handler.body  # type: ignore[attr-defined]
+        limit = body.get("max_completion_tokens") or body["max_tokens"]
+        is_cut = limit <= num_hidden and "question 0" not in body["messages"][-1]["content"]
+        usage = {"prompt_tokens": 9, "completion_tokens": limit if is_cut else 2}
+        events(piece("", "length") if is_cut else piece(text, "stop"), {"choices": [], "usage": usage})(handler)
+
+    return act
+
+
 def reset(handler: BaseHTTPRequestHandler) -> None:
     handler.connection.shutdown(2)
 

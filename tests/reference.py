@@ -20,7 +20,7 @@ from tiny import add_tokenizer, finish, vocabulary, write_tiny_gguf
 from transformers.pytorch_utils import Conv1D
 
 from nomoat.engine import arch as architectures
-from nomoat.engine import graph, importer, positions, tokenizer
+from nomoat.engine import importer, positions, tied_embeddings, tokenizer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.source import open_source
 from nomoat.engine.weights import Form, quantised, restored
@@ -600,7 +600,7 @@ def model_of_gguf(path: Path) -> Any:
     arch = architectures.of(file)
     sizes = importer.read_sizes(file)
     family = {"llama": "Llama", "qwen2": "Qwen2"}[arch.name]
-    embedding, output = graph.head_tensor(file)
+    embedding, output = tied_embeddings.head_tensor(file)
     settings = getattr(transformers, f"{family}Config")(
         vocab_size=sizes.vocabulary, hidden_size=sizes.width, intermediate_size=sizes.hidden, num_hidden_layers=sizes.layers,
         num_attention_heads=sizes.heads, num_key_value_heads=sizes.kv_heads, head_dim=sizes.head_dim,

@@ -10,7 +10,7 @@ import pytest
 from nomoat import config, providers
 from nomoat.catalog import licences
 from nomoat.engine.dialect import Dialect
-from nomoat.providers import PROVIDERS, Provider
+from nomoat.providers import PROVIDERS, Provider, is_remote
 from nomoat.records import Request
 
 ROOT = Path(__file__).parents[1]
@@ -46,3 +46,21 @@ def test_who_is_not_known_to_chat_only_is_asked_prompts_without_a_chat(monkeypat
     assert Dialect("api.new.example", is_cloud=True).body("m", asked)["prompt"] == "x"
     for name in ("openai", "google", "anthropic"):
         assert Dialect(PROVIDERS[name].host, is_cloud=True).refusal(asked) is not None
+
+
+@pytest.mark.parametrize("ref", ["openai:gpt", "google:gemini", "anthropic:claude", "http://x/v1#m", "https://x/v1"])
+def test_references_to_servers_are_known_by_their_beginning(ref: str) -> None:
+    assert is_remote(ref)
+    assert not is_remote("smollm2-135m") and not is_remote("hf:owner/repo/file.gguf")
+
+
+@pytest.mark.parametrize("rest", ["", "?download=true", "+reviews", "?v=1+reviews"])
+def test_a_file_pulled_from_a_server_is_no_server(rest: str) -> None:
+    assert not is_remote(f"https://x/models/file.gguf{rest}")
+
+
+@pytest.mark.parametrize(
+    "ref", ["https://x/v1#file.gguf", "https://x/file.gguf#m", "https://x.gguf", "http://x/file.gguf", "https://x/v1?m=file.gguf"]
+)
+def test_an_address_of_anything_else_is_a_server(ref: str) -> None:
+    assert is_remote(ref)

@@ -60,6 +60,11 @@ def is_loopback(host: str) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
+def host_of(address: str) -> str:
+    """The host of a server's address; empty if it has none."""
+    return urlsplit(address).hostname or ""
+
+
 def port_of(address: str) -> int:
     """The port of a server's address, said or its scheme's."""
     parts = urlsplit(address)
@@ -68,7 +73,7 @@ def port_of(address: str) -> int:
 
 def stays_here(address: str) -> bool:
     """Whether what a server is sent stays on this machine: it is on it, and no gateway. Raises what `gateway_note` raises."""
-    return is_loopback(urlsplit(address).hostname or "") and not gateway_note(address)
+    return is_loopback(host_of(address)) and not gateway_note(address)
 
 
 def gateway_note(address: str) -> str:
@@ -77,7 +82,7 @@ def gateway_note(address: str) -> str:
 
     Raises UsageError for a setting that cannot be meant.
     """
-    gateways = config.gateway_ports() if is_loopback(urlsplit(address).hostname or "") else None
+    gateways = config.gateway_ports() if is_loopback(host_of(address)) else None
     if gateways is None or port_of(address) not in gateways.value:
         return ""
     return f" (a gateway, as {gateways.reason} says)"

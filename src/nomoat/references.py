@@ -42,6 +42,19 @@ def names_weights(ref: str) -> bool:
     return not (ref in (FAKE, AUTO) or ref.startswith(STORED) or names_server(ref))
 
 
+def require_weights(ref: str) -> None:
+    """Raise UsageError for what names no weights, saying what it means; not for an address that may be meant as a file's."""
+    if ref == AUTO:
+        raise UsageError("`auto` is no model: it chooses one for each question", hint="`nomoat route policy` says which, and when")
+    if ref == FAKE or ref.startswith(STORED):
+        what = "the engine of tests" if ref == FAKE else "answers given before"
+        raise UsageError(f"`{ref}` names {what}, and no model", hint="`nomoat models` lists the models")
+    if names_server(ref) and ("#" in ref or not ref.startswith("https:")):
+        raise UsageError(
+            f"`{ref}` is asked on its server, and nothing of it is here", hint="`nomoat models` lists the models that have a card"
+        )
+
+
 def takes_template(ref: str) -> bool:
     """Whether another chat template can be named for it: for weights on this disk, be it `auto` that answers with them."""
     return ref == AUTO or names_weights(ref)
@@ -62,7 +75,7 @@ def is_local(ref: str) -> bool | None:
         return None
     if not names_server(ref):
         return True
-    from nomoat.engine.remote import parse
+    from nomoat.engine.server_address import parse
 
     return net.stays_here(parse(ref)[1])
 

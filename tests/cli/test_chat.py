@@ -243,6 +243,7 @@ class Terminal:
         environment = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
         self.child = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
         os.close(theirs)
+        self.shown = ""  # up to what was waited for last
         self._seen = ""
         self._raw = b""
 
@@ -255,6 +256,7 @@ class Terminal:
                 self._raw += os.read(self._ours, 65536)
                 self._seen = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", self._raw.decode(errors="ignore"))
         at = self._seen.index(text) + len(text)
+        self.shown += self._seen[:at]
         self._seen, self._raw = self._seen[at:], self._seen[at:].encode()
 
     def type(self, keys: str) -> None:
@@ -316,3 +318,19 @@ def test_ctrl_d_ends_the_chat(terminal: Terminal) -> None:
     terminal.wait_for(">")
     terminal.type("\x04")
     assert terminal.close() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs `prlimit`")
+def test_where_the_history_finds_no_room_the_chat_goes_on_without_a_word(terminal: Terminal, empty_home: Path) -> None:
+    import resource
+
+    terminal.wait_for(">")
+    resource.prlimit(terminal.child.pid, resource.RLIMIT_FSIZE, (0, 0))  # an error like a full disk's
+    for text in ("one two", "three four"):
+        terminal.type(f"{text}\r")
+        terminal.wait_for("2 new, 0.0 s]")
+        terminal.wait_for(">")
+    terminal.type("/bye\r")
+    assert terminal.close() == 0
+    assert (empty_home / "history").stat().st_size == 0
+    assert "File too large" not in terminal.shown

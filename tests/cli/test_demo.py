@@ -117,6 +117,8 @@ def written_suite(folder: Path) -> Path:
 def test_minutes_without_end_are_refused_before_any_work(empty_home: Path) -> None:
     done = CliRunner().invoke(app, ["demo", "--minutes", "inf"])
     assert done.exit_code == 2 and "inf is not in the range" in done.output
+    with pytest.raises(UsageError, match=r"--minutes is nan"):
+        demo.demo(minutes=float("nan"))
     assert not empty_home.exists()
 
 

@@ -552,6 +552,11 @@ def test_flags_that_mean_nothing_together(nomoat: Shell, seeds: Path, tmp_path: 
     assert said.startswith("error: no terms are called `apache2`\nhint: did you mean `apache-2.0`? those known are: own, unknown, ")
 
 
+def test_a_teacher_that_is_not_there_is_named_before_any_seeds_are_fetched(nomoat: Shell, tmp_path: Path) -> None:
+    done = nomoat("distil", "smollm2-135n", "--out", str(tmp_path / "t.jsonl"))
+    assert done.stderr.startswith("error: no model is called `smollm2-135n`\nhint: did you mean `smollm2-135m` or ")
+
+
 def test_auto_is_no_teacher_whoever_it_would_ask(
     nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path, empty_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

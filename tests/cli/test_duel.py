@@ -28,7 +28,7 @@ def test_duel_over_a_table_prints_a_verdict_and_writes_a_report(table: Path, tmp
     columns = ("--input-column", "text", "--label-column", "label")
     done = shell.program("duel", "fake:", "fake:", "--suite", str(table), *columns, "--report", str(report), COLUMNS="100")
     assert (done.returncode, done.stderr) == (0, f"report: {report}\n")
-    assert done.stdout.startswith("test: 3 items, accuracy, likeliest choice; [95 % intervals]\n")
+    assert done.stdout.startswith("test: 3 items, accuracy of choices; [95 % intervals]\n")
     assert "Too close to call on `test` after 3 items" in done.stdout
     assert report.read_text(encoding="utf-8").startswith("<!doctype html>")
 

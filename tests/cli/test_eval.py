@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import shell
+from misbehaving import Server, thinking
 from patience import PATIENCE_SECONDS
 
 from nomoat import __version__ as nomoat_version
@@ -44,6 +46,24 @@ def test_second_eval_reuses_the_answers(suite: Path) -> None:
     assert said["side"]["facts"]["reused answers"] == "3"
     assert (said["suite"], said["metric"], said["num_examples"]) == ("mirror", "exact", 3)
     assert said["side"]["score"] == pytest.approx(2 / 3)
+
+
+def test_answers_cut_off_before_they_began_end_the_command_as_partial_and_more_tokens_ask_them_again(
+    suite: Path, serving: Callable[..., Server]
+) -> None:
+    model = f"{serving(thinking('c d', 300)).url}#m"
+    done = nomoat("eval", model, str(suite))
+    assert (done.returncode, done.stderr) == (
+        3,
+        f"partial: 3 of 3 answers of `{model}` were cut off within the limit of 32 new tokens with nothing in them, or a draft alone; "
+        "the same command with a higher --max-tokens goes on from there\n",
+    )
+    done = nomoat("eval", model, str(suite), "--max-tokens", "2000", "--json")
+    said = json.loads(done.stdout)
+    assert (done.returncode, said["partial"], said["run"]["max_tokens"]) == (0, "", 2000)
+    assert said["run"]["command"].endswith(" --max-tokens 2000") and said["side"]["score"] == pytest.approx(1 / 3)
+    done = nomoat("duel", model, "fake:", "--suite", str(suite), "--max-tokens", "2000", "--json")
+    assert (done.returncode, json.loads(done.stdout)["losses"]) == (0, 2)
 
 
 def test_json_holds_what_the_command_needs_to_be_given_again_and_every_score(suite: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from tiny import write_adapter
 from nomoat import footprint
 from nomoat.catalog import cards
 from nomoat.engine import source
+from nomoat.engine.gguf import GGUFFile
 
 Nomoat = Callable[..., Done]
 
@@ -70,6 +72,26 @@ def test_pulled_files_have_rows_like_cards(empty_home: Path, nomoat: Nomoat, tin
     fitting = nomoat("models", "--fits", "--pulled").stdout.splitlines()
     assert [line.split()[0] for line in fitting] == ["MODEL", "hf:o/r/tiny.gguf"]
     assert "pulled (cannot be read)" in nomoat("models", "--pulled").stdout
+
+
+def test_a_pulled_file_that_only_another_user_may_read_is_listed_as_one_that_cannot_be_read(
+    empty_home: Path, nomoat: Nomoat, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(path: Path) -> GGUFFile:
+        if path == theirs:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))  # which nobody says to root
+        return GGUFFile(path)
+
+    ours, theirs = (empty_home / "models" / "hf" / "o" / "r" / name for name in ("ours.gguf", "theirs.gguf"))
+    ours.parent.mkdir(parents=True)
+    for path in (ours, theirs):
+        shutil.copy(tiny_gguf, path)
+    monkeypatch.setattr(source, "open_source", opened)
+    rows = json.loads(nomoat("models", "--pulled", "--json").stdout)
+    assert [(row["id"], row["runs_here"], row["notes"]) for row in rows] == [
+        ("hf:o/r/ours.gguf", True, ""), ("hf:o/r/theirs.gguf", False, f"`{theirs}` cannot be read: Permission denied")
+    ]  # fmt: skip
+    assert nomoat("models", "--pulled").stdout.rstrip().endswith("pulled (cannot be read)")
 
 
 def test_what_is_pulled_and_filtered_out_is_not_called_nothing(empty_home: Path, nomoat: Nomoat, tiny_gguf: Path) -> None:

@@ -70,6 +70,7 @@ def test_json_prints_one_object_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("text", "reason", "line"),
     [("a b", "length", "[cut after 2 new tokens: the model's context is full]"),
+     ("a b", "filtered", "[ended by the server's filter]"), ("", "filtered", "[ended by the server's filter]"),
      ("", "stop", "[the model ended its answer without a word]")],
 )  # fmt: skip
 def test_an_answer_that_ends_early_says_why(capsys: pytest.CaptureFixture[str], text: str, reason: FinishReason, line: str) -> None:

@@ -17,6 +17,7 @@ from nomoat.cli import sending
 from nomoat.errors import UsageError
 from nomoat.judge.judged import run_graded
 from nomoat.judge.run import run_suite
+from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.route.policy import default_path
 
@@ -38,7 +39,7 @@ def elsewhere(serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -
 
 def consent(server: Server, suite: Suite, *, yes: bool, judge: str | None = None, spending: Spending | None = None) -> None:
     sending.require_consent(
-        [f"{server.url}#m", "fake:"], [suite], limit=None, seed=0, spending=spending or Spending(), yes=yes, judge=judge
+        [f"{server.url}#m", "fake:"], [suite], RunSettings(spending=spending or Spending()), yes=yes, judge=judge
     )  # fmt: skip
 
 
@@ -180,7 +181,7 @@ def test_what_a_judge_outside_would_see_is_searched_too_and_its_labels_are_named
     labels.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     examples = (suite.examples[0], dataclasses.replace(suite.examples[1], target="Write to lee@example.org"))
     sending.require_consent(
-        ["fake:"], [dataclasses.replace(suite, examples=examples)], limit=None, seed=0, spending=Spending(), yes=True,
+        ["fake:"], [dataclasses.replace(suite, examples=examples)], RunSettings(), yes=True,
         judge=f"{elsewhere.url}#j", check=str(labels),
     )  # fmt: skip
     assert capsys.readouterr().err == (

@@ -242,8 +242,9 @@ def test_an_empty_key_is_refused_and_the_variable_is_not_taken_in_its_place(monk
     )  # fmt: skip
 
 
-def test_memory_without_end_is_refused() -> None:
-    assert refused("fake:", "--memory", "inf") == (1, "", "error: --memory is inf\nhint: give it in GB, such as 4\n")
+@pytest.mark.parametrize("given", ["inf", "nan", "1e+300"])
+def test_memory_without_end_is_refused(given: str) -> None:
+    assert refused("fake:", "--memory", given) == (1, "", f"error: --memory is {given}\nhint: give it in GB, such as 4\n")
 
 
 def test_port_in_use_is_said_with_another_to_try() -> None:

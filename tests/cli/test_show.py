@@ -106,6 +106,14 @@ def test_show_of_a_broken_provenance_says_which_file(empty_home: Path, nomoat: N
         ("openllama-3b+nothing", "no adapter `nothing`", "there are no adapters yet; `nomoat tune` makes one"),
         (HUB, f"`{HUB}` is not in the catalogue and not on this disk", f"nomoat pull {HUB}"),
         ("gemma3-270", "no model is called `gemma3-270`", "did you mean `gemma3-270m`"),
+        ("auto", "`auto` is no model: it chooses one for each question", "`nomoat route policy` says which, and when"),
+        ("fake:", "`fake:` names the engine of tests, and no model", "`nomoat models` lists"),
+        ("stored:a/b", "`stored:a/b` names answers given before, and no model", "`nomoat models` lists"),
+        ("http://x/v1#m+n", "`http://x/v1#m+n` is asked on its server, and nothing of it is here", "`nomoat models` lists"),
+        ("https://x/v1#m", "`https://x/v1#m` is asked on its server, and nothing of it is here", "`nomoat models` lists"),
+        ("https://x/m.bin", "`https://x/m.bin` names no GGUF file", "the address has to end in .gguf"),
+        ("openai:zzz", "`openai:zzz` is asked on its server, and nothing of it is here", "`nomoat models` lists"),
+        ("openai", "`openai` is asked on its server, and nothing of it is here", "`nomoat models` lists"),
     ],
 )
 def test_show_of_what_is_not_there_says_what_to_do(ref: str, error: str, hint: str, nomoat: Nomoat) -> None:
@@ -149,7 +157,8 @@ ROUNDED = "weights are rounded to 8 bits, with a scale a row for each"
         (True, True, 64, 768, f"prompts: bf16 (by AMX, {AT_ONCE}: {BROKEN})"),
         (True, True, 0, 768, f"prompts: bf16 (by AMX, {AT_ONCE}: {BROKEN})"),
         (True, True, 0, 1, f"prompts: int8 (by AMX, {AT_ONCE}: {ROUNDED} 256 columns; {GATES})"),
-        (False, True, 0, 768, f"prompts: int8 (by VNNI, {AT_ONCE}: {ROUNDED} 64 columns)"),
+        (False, True, 0, 1, f"prompts: int8 (by VNNI, {AT_ONCE}: {ROUNDED} 128 columns)"),
+        (False, True, 0, 768, f"prompts: int8 (by VNNI, {AT_ONCE.replace('24', '48')}: {ROUNDED} 32 columns)"),
         (False, False, 0, 768, "prompts: codes (the form of answers)"),
     ],
 )

@@ -661,8 +661,8 @@ def test_an_answer_tells_how_much_of_its_prompt_was_known(engine: LocalEngine) -
     request = Request(prompt="x" * 160, max_new_tokens=3)
     first, again = (Responder("tiny", engine).complete(request).usage for _ in range(2))
     assert (first.prompt_tokens, first.cached_tokens, first.read_tokens) == (160, 0, 160)
-    assert (again.prompt_tokens, again.cached_tokens, again.read_tokens) == (160, 128, 32)
-    assert again.prefill_tokens_per_second == pytest.approx(32 / again.prefill_seconds)
+    assert (again.prompt_tokens, again.cached_tokens, again.read_tokens) == (160, 96, 64)
+    assert again.prefill_tokens_per_second == pytest.approx(64 / again.prefill_seconds)
 
 
 @pytest.mark.parametrize("end", ["close", "__del__"])

@@ -24,13 +24,13 @@ from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat import config, net
 from nomoat.asking.store import AnswerStore
-from nomoat.engine import dialect, remote
+from nomoat.engine import dialect, remote, server_address
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.pacing import GaveUpWaitingError
 from nomoat.engine.remote import RemoteEngine, remote_engine
 from nomoat.errors import OfflineError, RedirectedError, RemoteError, UnsupportedError, UsageError
-from nomoat.providers import PROVIDERS, is_remote
-from nomoat.records import CallingTurn, Message, Request, SchemaMode, ToolCall, ToolResult
+from nomoat.providers import PROVIDERS
+from nomoat.records import CallingTurn, Chunk, Message, Request, SchemaMode, ToolCall, ToolResult
 from nomoat.responder import Responder, load
 
 HELLO = Request(messages=(Message(role="user", content="hello there"),))
@@ -46,7 +46,7 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def at(server: Server, model: str = "m", **kwargs: float) -> RemoteEngine:
     if kwargs:
-        return RemoteEngine(base_url=server.url, model=model, key=remote.NO_KEY, **kwargs)
+        return RemoteEngine(base_url=server.url, model=model, key=server_address.NO_KEY, **kwargs)
     return remote_engine(f"{server.url}#{model}")
 
 
@@ -557,6 +557,26 @@ def test_who_waits_for_the_budget_asks_nothing_once_all_have_left(serving: Calla
         thread.join(PATIENCE_SECONDS)
     assert (len(failures), len(server.bodies)) == (2, 1)
     assert budget.spent_usd == pytest.approx((5 * 10 + 2 * 100) / 1e6)
+    engine.close()
+
+
+def test_waiting_for_the_budget_is_no_time_of_the_servers(serving: Callable[..., Server]) -> None:
+    """Another call holds the money for half a second and more."""
+    engine, held = at(serving(FINE)), RATES.most_usd(HELLO)
+    budget = Budget(1.5 * held)
+    budget.reserve(held)
+    engine.meter = Meter(rates=RATES, budget=budget)
+    chunks: list[Chunk] = []
+    thread = threading.Thread(target=lambda: chunks.extend(engine.generate(HELLO)))
+    began = time.perf_counter()
+    thread.start()
+    wait_until(lambda: budget._queue)
+    time.sleep(0.5)
+    waited = time.perf_counter() - began
+    budget.settle(held, 0.0)
+    thread.join(PATIENCE_SECONDS)
+    took, usage = time.perf_counter() - began, chunks[-1].usage
+    assert usage is not None and 0 < usage.seconds <= took - waited
     engine.close()
 
 
@@ -1253,58 +1273,6 @@ def test_server_whose_model_list_is_none_is_an_error(act: Act, serving: Callable
         remote_engine(serving(act).url)
 
 
-def test_address_without_a_path_means_v1() -> None:
-    engine = remote_engine("http://localhost:1#m")
-    assert (engine.base_url, repr(engine)) == ("http://localhost:1/v1", "RemoteEngine(http://localhost:1/v1#m)")
-    engine.close()
-
-
-@pytest.mark.parametrize(
-    ("ref", "message"),
-    [
-        ("openai:", "`openai:` names no model"),
-        ("http://user:pass@localhost:1/v1#m", "a server's address holds no user, password or query (`http://localhost:1`)"),
-        ("http://localhost:notaport/v1#m", "the address of a server cannot be read"),
-        ("http:///v1#m", "`http:///v1#m` is not the address of a server"),
-    ],
-)  # fmt: skip
-def test_reference_that_cannot_be_meant_is_refused(ref: str, message: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        remote_engine(ref)
-    assert caught.value.message == message
-
-
-@pytest.mark.parametrize("ref", ["openai:gpt", "google:gemini", "anthropic:claude", "http://x/v1#m", "https://x/v1"])
-def test_references_to_servers_are_known_by_their_beginning(ref: str) -> None:
-    assert is_remote(ref)
-    assert not is_remote("smollm2-135m") and not is_remote("hf:owner/repo/file.gguf")
-
-
-@pytest.mark.parametrize("rest", ["", "?download=true", "+reviews", "?v=1+reviews"])
-def test_a_file_pulled_from_a_server_is_no_server(rest: str) -> None:
-    assert not is_remote(f"https://x/models/file.gguf{rest}")
-
-
-@pytest.mark.parametrize(
-    "ref", ["https://x/v1#file.gguf", "https://x/file.gguf#m", "https://x.gguf", "http://x/file.gguf", "https://x/v1?m=file.gguf"]
-)
-def test_an_address_of_anything_else_is_a_server(ref: str) -> None:
-    assert is_remote(ref)
-
-
-@pytest.mark.parametrize(
-    ("ref", "names", "first"),
-    [("openai:gpt", "OPENAI_API_KEY", "OPENAI_API_KEY"), ("google:g", "GOOGLE_API_KEY or GEMINI_API_KEY", "GOOGLE_API_KEY"),
-     ("anthropic:c", "ANTHROPIC_API_KEY", "ANTHROPIC_API_KEY")],
-)  # fmt: skip
-def test_missing_key_names_the_variable(monkeypatch: pytest.MonkeyPatch, ref: str, names: str, first: str) -> None:
-    monkeypatch.delenv("NOMOAT_OFFLINE")
-    with pytest.raises(UsageError) as caught:
-        remote_engine(ref)
-    assert caught.value.message == f"`{ref}` needs a key, and {names} is not set"
-    assert caught.value.hint == f'export {first}=…, or write {first} = "…" into `{config.keys_path()}`, then try again'
-
-
 def test_clouds_have_their_addresses_and_are_not_local(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOMOAT_OFFLINE")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-abcdefgh")
@@ -1326,15 +1294,6 @@ def test_openai_base_url_leads_elsewhere(serving: Callable[..., Server], monkeyp
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     with Responder("r", remote_engine("openai:m")) as responder:
         assert responder.complete(HELLO).text == "hello 안녕"
-
-
-def test_openai_base_url_holds_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
-    monkeypatch.setenv("OPENAI_BASE_URL", "https://user:pass@localhost:1/v1")
-    with pytest.raises(UsageError) as caught:
-        remote_engine("openai:m")
-    assert caught.value.message == "a server's address holds no user, password or query (`https://localhost:1`)"
-    assert caught.value.hint == "put the key into OPENAI_API_KEY"
 
 
 def test_offline_refuses_a_cloud_before_it_looks_for_a_key() -> None:

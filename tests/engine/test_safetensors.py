@@ -46,7 +46,8 @@ import nomoat
 from nomoat.catalog import pull
 from nomoat.engine import arch as architectures
 from nomoat.engine import folder_tokenizer, importer
-from nomoat.engine.hf_config import FAMILIES, read_metadata
+from nomoat.engine.hf_config import read_metadata
+from nomoat.engine.hf_families import FAMILIES
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.safetensors import SafetensorsFolder, read_config, read_tensors
 from nomoat.engine.source import open_source

@@ -103,6 +103,18 @@ def test_a_product_differs_by_the_rounding_of_its_inputs_alone(type_name: str) -
         assert np.sqrt(np.mean(error**2)) < most * np.sqrt(np.mean(exact**2)), tokens
 
 
+@needs_instructions
+@pytest.mark.parametrize("columns", [576, 768])
+def test_tokens_are_rounded_in_panels_from_as_many_on_as_the_width_says(columns: int) -> None:
+    raw, enough = raw_rows("Q4_1", 48, columns), step_tables.panels_from(step_tables.chunk_of(columns))
+    assert enough == (48 if columns == 576 and not step_tables.BY_AMX else 24)
+    x_MC = np.random.default_rng(1).normal(size=(enough, columns)).astype(np.float32)
+    each = np.concatenate([product(x_MC[m : m + 1], raw, "Q4_1") for m in range(enough)])
+    assert product(x_MC[:-1], raw, "Q4_1") == pytest.approx(each[:-1], rel=1e-5, abs=1e-5)
+    differs = np.abs(product(x_MC, raw, "Q4_1") - each).max() > 1e-3
+    assert differs == step_tables.HAS_PANELS
+
+
 @pytest.mark.skipif(not step_tables.BY_AMX, reason="this CPU has no AMX, or the system does not give it")
 @pytest.mark.parametrize("type_name", TYPES)
 @pytest.mark.parametrize(("chunk", "most"), [(tiles.FINE_CHUNK, BF16_ROUNDING), (step_tables.AMX_CHUNK, AMX_ROUNDING)])
@@ -349,9 +361,9 @@ def test_a_model_of_tiles_reads_many_texts_in_one_pass(tmp_path: Path, tiles_at_
     assert properties["ENABLE_CPU_PINNING"] == "NO"
     model = PagedModel(importer.import_gguf(path), properties)
     model.allocate(8)
-    ids = np.random.default_rng(1).integers(3, 250, (2, BLOCK_TOKENS)).tolist()
-    alone = [np.array(model.run([Row(text, 0, [at], 1)])[0]) for at, text in enumerate(ids)]
-    together = model.run([Row(text, 0, [4 + at], 1) for at, text in enumerate(ids)])[0]
+    ids = np.random.default_rng(1).integers(3, 250, (2, 2 * BLOCK_TOKENS)).tolist()
+    alone = [np.array(model.run([Row(text, 0, [at, 2 + at], 1)])[0]) for at, text in enumerate(ids)]
+    together = model.run([Row(text, 0, [4 + at, 6 + at], 1) for at, text in enumerate(ids)])[0]
     assert together == pytest.approx(np.concatenate(alone), abs=0.05)
 
 
@@ -506,7 +518,8 @@ def test_the_same_prompt_has_the_same_answer_whether_its_beginning_is_kept_or_no
             assert made[0] == made[1] == made[2]
     finally:
         batcher.close()
-    assert kept[-3:] == [0, 256, 256]
+    beginning = (300 - NativeModel(Blueprint(folder)).alike_from) // BLOCK_TOKENS * BLOCK_TOKENS
+    assert kept[-3:] == [0, beginning, beginning]
 
 
 @needs_instructions

@@ -21,7 +21,14 @@ walled = pytest.mark.skipif(sandbox.missing_wall() != "", reason=f"this machine 
     [
         ("x = 1", "x = 1"),
         ("Sure!\n```python\nx = 1\n```\nThis sets x.", "x = 1"),
-        ("```\nx = 1\n```\n```python\nx = 2\n```", "x = 1"),
+        ("```\nx = 1\n```\n```\nx = 2\n```", "x = 1"),
+        ("```python\nx = 1\n```\n```python\nx = 2\n```", "x = 1"),
+        ("```bash\nls\n```\n```Python\nx = 1\n```", "x = 1"),
+        ("```\npip install x\n```\n```\nx = 1\n```\nthen\n```\nx = 2\n```", "x = 1"),
+        ("```\n```\n```\nx = 1\n```", "x = 1"),
+        ("```sh\nls\n```\n```\nx = 1\n```", "x = 1"),
+        ("```sh\nls\n```\n```Python3.11\nx = 1\n```", "x = 1"),
+        ("```\nx = = 1\n```\n```\ny = (\n```", "x = = 1"),
         ("```python\nx = 1\n", "x = 1"),  # cut at the limit of new tokens
         ("```py\r\nx = 1\r\n```", "x = 1"),
         ("```python\ndef f():\n    return 1\n\nprint(f())\nassert f() == 2\n```", "def f():\n    return 1"),
@@ -30,7 +37,7 @@ walled = pytest.mark.skipif(sandbox.missing_wall() != "", reason=f"this machine 
         ("def f(:", "def f(:"),
     ],
 )
-def test_code_is_the_first_block_without_its_own_examples(answer: str, expected: str) -> None:
+def test_code_is_the_first_block_of_python_without_its_own_examples(answer: str, expected: str) -> None:
     assert code.code_in(answer).strip() == expected
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from misbehaving import Server, counted
+from misbehaving import Server, counted, events, piece, thinking
 from quiz import quiz
 
 from nomoat.asking.spending import Spending
@@ -189,10 +189,26 @@ def test_judge_that_looks_at_the_order_only_decides_nothing() -> None:
 
 
 def test_verdicts_that_cannot_be_read_are_ties_and_counted() -> None:
-    judge = Responder("judge", Scripted(lambda _prompt: "hard to say"))
+    judge = Responder("judge", Scripted(lambda prompt: likes_good(prompt) if "question 0" in prompt else "hard to say"))
     verdict = run_judged_duel(side("left", [0], 3), side("right", [], 3), suite_of(3), judge).verdict
-    assert verdict.ties == 3
-    assert "3 of 3 pairs got a verdict that could not be read in at least one order: they count as ties" in verdict.notes
+    assert (verdict.wins, verdict.ties) == (1, 2)
+    assert "2 of 3 pairs got a verdict that could not be read in at least one order: they count as ties" in verdict.notes
+
+
+def test_judge_that_gives_no_verdict_that_can_be_read_is_an_error_whatever_else_is_a_tie(serving: Callable[..., Server]) -> None:
+    """Its draft takes up all there is room for. Of four pairs one is of equal answers, which it never sees."""
+    usage = {"prompt_tokens": 9, "completion_tokens": 512}
+    thinker = serving(events(piece("", "length"), {"choices": [], "usage": usage}))
+    left, right = (
+        Responder(name, FakeEngine(answers={f"question {at}": f"of {name}" if at else "the same" for at in range(4)}))
+        for name in ("left", "right")
+    )
+    with pytest.raises(DataError) as caught:
+        run_judged_duel(left, right, suite_of(4), f"{thinker.url}#judge")
+    assert caught.value.message == (
+        "the judge wrote nothing that could be read as a verdict; 6 of 6 answers of the judge were cut off within 512 new tokens "
+        "(a higher `--max-tokens`, in Python: `max_new_tokens`, gives it more, too)"
+    )
 
 
 def test_equal_answers_are_a_tie_without_asking_and_verdicts_are_asked_for_once() -> None:
@@ -254,6 +270,13 @@ def test_graded_evaluation_has_the_mean_grade_and_leaves_out_what_cannot_be_read
     assert (evaluation.suite.metric, evaluation.side.score) == ("grade", 7.0)
     assert evaluation.side.score_low >= 1
     assert "1 of 4 grades could not be read: those answers are left out" in evaluation.notes
+
+
+def test_grades_that_a_judge_wrote_before_are_used_again() -> None:
+    engine = Scripted(lambda _prompt: "[[7]]")
+    for _ in range(2):
+        assert len(run_graded(side("left", [], 3), suite_of(3), Responder("judge", engine)).outcomes) == 3
+    assert len(engine.asked) == 3
 
 
 def test_judge_that_grades_nothing_is_an_error() -> None:
@@ -351,6 +374,25 @@ def test_models_after_one_that_answered_a_part_are_asked_no_more_than_that() -> 
     assert len(second.asked) == 5
 
 
+@pytest.mark.parametrize(("metric", "reference"), [("exact", "42"), ("regex", ""), ("code", "")])
+def test_a_judge_is_shown_no_pattern_and_no_test_as_if_it_were_an_answer(metric: str, reference: str) -> None:
+    suite, engine = quiz(1, metric=metric, target="42"), Scripted(likes_good)
+    run_judged_duel(side("left", [0], 1), side("right", [], 1), suite, Responder("judge", engine))
+    engine.verdict = lambda _prompt: "[[7]]"
+    run_graded(side("left", [0], 1), suite, Responder("judge", engine))
+    assert [section(prompt, "Reference answer") for prompt in engine.asked] == [reference] * 3
+
+
+def test_a_judge_that_thinks_first_gets_room_too_and_never_less_than_it_has(serving: Callable[..., Server]) -> None:
+    server = serving(thinking("[[7]]", 600))
+    judge, model = f"{server.url}#judge", side("left", [], 3)
+    assert len(run_graded(model, suite_of(3), judge).outcomes) == 1
+    evaluation = run_graded(model, suite_of(3), judge, RunSettings(max_new_tokens=601))
+    assert (len(evaluation.outcomes), len(server.bodies)) == (3, 3 + 2)
+    assert len(run_graded(model, suite_of(3), judge, RunSettings(max_new_tokens=9)).outcomes) == 1
+    assert len(server.bodies) == 3 + 2
+
+
 # ---------------------------------------------------------------- agreement with labels
 def labelled_file(folder: Path) -> Path:
     rows = [("good", "poor", "a"), ("poor", "good", "b"), ("good", "poor", "b"), ("poor", "poor too", "tie"), ("good", "poor", "tie")]
@@ -398,6 +440,24 @@ def test_agreement_is_counted_with_and_without_ties_and_kept_for_later_verdicts(
     )
     assert checked.notes[-1] == expected
     assert run_judged_duel(*sides, suite_of(2), judge).verdict.notes[-1] == expected
+
+
+def test_agreement_is_over_the_pairs_whose_verdict_can_be_read_and_counts_the_others(tmp_path: Path) -> None:
+    """One of the two pairs that are labelled ties is not read: that is no agreement on a tie."""
+    judge = Scripted(lambda prompt: likes_good(prompt) if "too" not in prompt else "")
+    labelled = agreement.load_labels(str(labelled_file(tmp_path)))
+    with AnswerStore() as store:
+        judging = Judge(model=Responder("judge", judge), store=store, spending=Spending(), concurrency=1)
+        found = agreement.measure(judging, labelled)
+    assert found is not None and "labels.jsonl, 4 pairs: " in found.sentence
+    assert found.sentence.endswith(" of the decided showings; 1 more got a verdict that could not be read")
+
+
+def test_agreement_of_a_judge_that_gives_no_verdict_is_none_and_is_not_kept(tmp_path: Path) -> None:
+    silent, check = Responder("silent", Scripted(lambda _prompt: "")), str(labelled_file(tmp_path))
+    with pytest.raises(DataError, match=r"the judge gave none of the labelled pairs of `.*` a verdict that can be read"):
+        run_judged_duel(side("left", [0], 2), side("right", [], 2), suite_of(2), silent, check=check)
+    assert agreement.remembered(silent.digest) is None
 
 
 def test_a_labelled_pair_that_failed_does_not_make_grades_partial(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from misbehaving import Act, Server, events, piece
+from misbehaving import Act, Server, events, piece, thinking
 from quiz import knowing, quiz
 from scripted import Asked
 
@@ -61,6 +61,8 @@ class CountingEngine(FakeEngine):
         ({"seed": -1}, "`seed` is -1"),
         ({"spending": 5}, "`spending` is 5, of the type int"),
         ({"progress": None}, "`progress` is None, of the type NoneType"),
+        ({"max_new_tokens": 0}, "`max_new_tokens` is 0"),
+        ({"max_new_tokens": 1.5}, "`max_new_tokens` is 1.5, of the type float"),
         ({"template": 5}, "`template` is of the type int, not a text"),
     ],
 )
@@ -331,7 +333,57 @@ def test_progress_counts_every_answer() -> None:
 
 def test_answers_cut_at_the_limit_are_counted() -> None:
     evaluation = run_suite(knowing("m", 1, wrong="a long answer"), quiz(3, max_new_tokens=2))
-    assert evaluation.notes == ("2 of 3 answers of `m` ended at the limit of 2 new tokens",)
+    assert evaluation.notes == (
+        "2 of 3 answers of `m` ended at the limit of 2 new tokens (`--max-tokens`, in Python: `max_new_tokens`, gives more)",
+    )
+
+
+def test_a_model_that_thinks_first_gets_room_and_is_asked_again_only_what_was_cut_off(serving: Callable[..., Server]) -> None:
+    server = serving(thinking("yes", 300))
+    model = f"{server.url}#m"
+    cut = run_suite(model, quiz(4))
+    said = f"3 of 4 answers of `{model}` were cut off within the limit of 32 new tokens with nothing in them, or a draft alone"
+    assert (cut.side.score, cut.partial) == (0.25, said)
+    assert any(note == f"PARTIAL: {said}" for note in cut.notes)
+    whole = run_suite(model, quiz(4), RunSettings(max_new_tokens=2000))
+    assert (whole.side.score, whole.partial, whole.notes, whole.suite.max_new_tokens) == (1.0, "", (), 2000)
+    assert len(server.bodies) == 4 + 3
+    assert len(evaluate(model, quiz(4), max_new_tokens=2000)) == 4
+    assert nomoat.duel(model, f"stored:quiz/{model}", quiz(4), max_new_tokens=2000).ties == 4
+    assert len(server.bodies) == 4 + 3
+    with pytest.raises(DataError, match="holds no answers") as caught:
+        run_suite(f"stored:quiz/{model}", quiz(4), RunSettings(max_new_tokens=1))
+    assert caught.value.hint is not None and "--max-tokens (in Python: `limit`, `seed`, `max_new_tokens`)" in caught.value.hint
+
+
+def test_a_lower_limit_takes_no_answers_that_had_more_room(serving: Callable[..., Server]) -> None:
+    server = serving(thinking("yes", 20))
+    run_suite(f"{server.url}#m", quiz(3))
+    cut = run_suite(f"{server.url}#m", quiz(3), RunSettings(max_new_tokens=16))
+    assert (len(server.bodies), cut.side.score) == (6, pytest.approx(1 / 3))
+
+
+@pytest.mark.parametrize("stop_early", [True, False])
+def test_a_duel_gives_both_sides_the_same_room(serving: Callable[..., Server], stop_early: bool) -> None:
+    models = [f"{serving(thinking('yes', hidden)).url}#m" for hidden in (300, 0)]
+    verdict = nomoat.duel(*models, quiz(20), max_new_tokens=301, stop_early=stop_early, rope=50)
+    assert (verdict.ties, verdict.partial) == (verdict.num_examples, "")
+    assert run_duel(*models, quiz(20), stop_early=stop_early).verdict.partial.endswith("with nothing in them, or a draft alone")
+
+
+def test_likelihoods_are_the_same_whatever_room_an_answer_had() -> None:
+    engine = CountingEngine()
+    for limit in (None, 2000):
+        run_suite(Responder("m", engine), quiz(3, "choice", choices=("yes", "no")), RunSettings(max_new_tokens=limit))
+    assert engine.calls == 3
+
+
+def test_room_that_a_context_does_not_have_is_told_with_what_to_lower() -> None:
+    with pytest.raises(DataError) as caught:
+        evaluate(Responder("m", FakeEngine(context_tokens=100)), quiz(3), max_new_tokens=2000)
+    assert caught.value.hint == (
+        "shorten or remove the example, lower --max-tokens (in Python: `max_new_tokens`), or choose a model with a longer context"
+    )
 
 
 def test_answers_that_a_server_cuts_before_the_limit_are_counted_by_themselves(serving: Callable[..., Server]) -> None:
@@ -342,9 +394,10 @@ def test_answers_that_a_server_cuts_before_the_limit_are_counted_by_themselves(s
     server = serving(cut(1), cut(2), cut(2))
     evaluation = run_suite(f"{server.url}#m", quiz(3, max_new_tokens=2), RunSettings(concurrency=1))
     assert evaluation.notes == (
-        f"2 of 3 answers of `{server.url}#m` ended at the limit of 2 new tokens",
+        f"2 of 3 answers of `{server.url}#m` ended at the limit of 2 new tokens "
+        "(`--max-tokens`, in Python: `max_new_tokens`, gives more)",
         f"1 of 3 answers of `{server.url}#m` were cut off by its server, which counted fewer new tokens than the limit of 2: "
-        "a limit of its own, or thinking that it does not count",
+        "a limit of its own, or thinking that it does not count (`--max-tokens`, in Python: `max_new_tokens`, gives more)",
     )
 
 

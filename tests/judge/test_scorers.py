@@ -179,7 +179,22 @@ def test_letter_at_the_beginning_is_the_choice(answer: str, index: int) -> None:
     assert chosen_letter(answer, 3) == index
 
 
-@pytest.mark.parametrize("answer", ["", "D", "Because of it", "I think B", "42", "İ.", "ı."])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "The right choice is B.", "The correct choice is (B).", "The correct option is B", "The letter is B.", "Letter: B",
+        "The correct letter is B", "The best answer is B", "My answer is B.", "My choice: B", "I choose B.", "I pick **B**",
+        r"\boxed{B}", r"The answer is $\boxed{\text{B}}$.", "The letter B",
+    ],
+)  # fmt: skip
+def test_letter_behind_other_words_for_the_answer_is_the_choice(answer: str) -> None:
+    assert chosen_letter(answer, 3) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["", "D", "The choice is clear", "I choose carefully", "Letter by letter", "Because of it", "I think B", "42", "İ.", "ı."],
+)
 def test_anything_else_is_no_letter(answer: str) -> None:
     assert chosen_letter(answer, 3) is None
 
@@ -187,11 +202,13 @@ def test_anything_else_is_no_letter(answer: str) -> None:
 def test_spaces_without_end_are_read_once() -> None:
     assert chosen_letter(f"the{' ' * 1_000_000}!", 3) is None
     assert chosen_letter(f"the correct{' ' * 1_000_000}answer B", 3) == 1
+    assert chosen_letter(f"the choice{' ' * 1_000_000}boxed", 3) is None
 
 
 @pytest.mark.parametrize(
     "answer",
-    ["a dog", "A likely answer is C", "The answer is a dog.", "Answer: a dog", "The answer I think is B", "I think B", "i would say",
+    ["a dog", "A likely answer is C", "The answer is a dog.", "Answer: a dog", "The right choice is a dog", "I choose a dog",
+     "The option is a bad one", "I choose option", "The answer I think is B", "I think B", "i would say",
      "I would say B", "I'd say B", "I’m sure"],
 )  # fmt: skip
 def test_a_and_i_as_words_are_no_letters(answer: str) -> None:
@@ -253,6 +270,12 @@ def test_a_and_i_that_are_chosen_are_letters(answer: str, index: int) -> None:
         ("25", "25 m²", 1.0),
         ("넓이는 25㎡입니다", "25", 1.0),
         ("25 cm³", "25", 1.0),
+        ("25 m^2", "25", 1.0),
+        ("The area is 25 cm^{2}.", "25", 1.0),
+        ("9.8 m s^-2", "9.8", 1.0),
+        ("$x^2 = 49$ so x = 7, and x^(2.5) is not asked", "7", 1.0),
+        ("2^10 = 1024", "1024", 1.0),
+        ("10^2", "2", 0.0),
         ("x₂ = 7", "7", 1.0),
         ("7 H₂O", "7", 1.0),
         ("10²", "10", 1.0),

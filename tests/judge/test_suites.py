@@ -542,6 +542,7 @@ def test_conversation_without_a_chat_is_refused(tmp_path: Path, row: dict[str, o
         ("numeric", "1/2", "which is a fraction or a power: write it out, such as 0.5"),
         ("numeric", "10½", "which is a fraction or a power"),
         ("numeric", "10²", "which is a fraction or a power"),
+        ("numeric", "10^2", "which is a fraction or a power"),
         ("numeric", "10⁻³", "which is a fraction or a power"),
         ("numeric", "5 m #### 10²", "which is a fraction or a power"),
         ("regex", "(", "has the target `(`, which is no pattern"),

@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Never, cast
@@ -38,7 +39,7 @@ from nomoat.engine.fake import FakeEngine
 from nomoat.errors import ContextExceededError, NomoatError, RemoteError, StoppedError, UnknownModelError, UsageError
 from nomoat.records import Chunk, Request, ToolCall, Usage
 from nomoat.responder import Responder
-from nomoat.serve import app, replies, served
+from nomoat.serve import app, connections, replies, served
 from nomoat.serve.answers import Answer as Written
 from nomoat.serve.answers import Answers, Item
 from nomoat.serve.app import create_app, serve
@@ -1010,6 +1011,33 @@ def test_serve_refuses_to_open_to_others_without_a_key() -> None:
     with pytest.raises(UsageError) as caught:
         serve("fake:", host="0.0.0.0")
     assert caught.value.message == "`0.0.0.0` can be reached from other machines, and there is no API key"
+
+
+def test_serve_within_an_event_loop_is_refused_and_a_thread_of_its_own_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[app.Server] = []
+
+    def make(application: app.FastAPI) -> app.Server:
+        made.append(running := connections.Server(application))
+        return running
+
+    async def asked() -> int:
+        ready: asyncio.Queue[str] = asyncio.Queue()
+        serving = {"port": 0, "on_ready": partial(asyncio.get_running_loop().call_soon_threadsafe, ready.put_nowait)}
+        with pytest.raises(UsageError) as caught:
+            serve("fake:", **serving)
+        assert caught.value.message == "an event loop runs in this thread, as in a notebook, and the server needs one of its own"
+        hint = "serve from another thread: `threading.Thread(target=nomoat.serve, args=[MODEL], daemon=True).start()`"
+        assert (caught.value.hint, made) == (hint, [])
+        thread = threading.Thread(target=nomoat.serve, args=["fake:"], kwargs=serving, daemon=True)
+        thread.start()
+        async with asyncio.timeout(PATIENCE_SECONDS), httpx.AsyncClient() as client:
+            status = (await client.get(f"{await ready.get()}/models")).status_code
+        made[0].should_exit = True
+        await asyncio.to_thread(thread.join, PATIENCE_SECONDS)
+        return status
+
+    monkeypatch.setattr(app, "Server", make)
+    assert asyncio.run(asked()) == 200
 
 
 @pytest.mark.parametrize("key", ["비밀-key", "clé", " s3cret", "a\nb"])

@@ -26,6 +26,11 @@ def test_markdown_becomes_html_that_runs_nothing(written: str, shown: str) -> No
     assert as_html(written) == shown
 
 
+def test_no_tag_has_a_style_which_the_page_would_not_let_stand() -> None:
+    shown = as_html("|a|b|c|d|\n|:-|-:|:-:|-|\n|1|2|3|4|\n")
+    assert re.findall("<t[hd]( .*?)?>", shown) == [' class="left"', ' class="right"', ' class="center"', ""] * 2
+
+
 @pytest.mark.parametrize(
     "bold", ["국민연금(NPS)", '"모트"', "50%", "1,000원(약 1달러)", "안녕하세요!", "서울특별시", "日本語（にほんご）", "重要提示："]
 )

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from leaving import endless
@@ -27,6 +28,7 @@ from nomoat.route.policy import Policy
 from nomoat.route.router import RouterEngine
 from nomoat.serve.models import Loader, Models, from_references
 from nomoat.serve.web.markdown import as_html
+from nomoat.tune.data import read
 
 Start = Callable[..., str]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -324,6 +326,16 @@ def test_a_wide_table_scrolls_in_its_box_by_keys_too_and_its_words_stay_whole(pa
     wait_until(lambda: page.find("article .table").get_property("scrollLeft") > 0, "the table to scroll")
 
 
+def test_cells_of_a_table_stand_at_the_side_it_names(page: Page, start: Start) -> None:
+    table = "|left|right|middle|none|\n|:-|-:|:-:|-|\n|a|1|b|c|\n"
+    page.open(start(Responder("fake", ScriptedEngine(lambda: iter([Chunk(text=table), END])))))
+    page.ask("go")
+    page.until("article[aria-busy=false].assistant .facts", "tokens")
+    for cells, usual in (("th", "center"), ("td", "start")):
+        assert [cell.value_of_css_property("text-align") for cell in page.all(cells)] == ["left", "right", "center", usual]
+    assert page.complaints() == []
+
+
 def test_tokens_that_the_server_behind_does_not_count_are_not_said_to_be_none(page: Page, start: Start) -> None:
     usage = Usage(prompt_tokens=0, completion_tokens=0, prefill_seconds=0.1, decode_seconds=0.1, is_counted=False)
     script = [Chunk(text="a word"), Chunk(text="", finish_reason="stop", usage=usage)]
@@ -495,6 +507,24 @@ def test_a_model_tuned_on_a_table_is_told_and_asked_by_itself_in_its_words_unles
     assert not page.find("#as-tuned").is_selected()
     ask("y", 2)
     assert engine.conversations == [[whole], ["y"]]
+
+
+def test_what_is_saved_are_conversations_with_an_answer_which_tune_reads(page: Page, start: Start, tmp_path: Path) -> None:
+    answers = iter([[Chunk(text="fine"), END], [END]])
+    engine = ScriptedEngine(lambda: iter(next(answers)))
+    page.open(start(Responder("t", engine, question="Text: {text}\nLabel:")))
+    page.browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    page.until("#model", "t")
+    page.find("#save").click()
+    for number, text in enumerate(("x", "y"), start=1):
+        page.ask(text)
+        wait_until(lambda: len(page.all("article[aria-busy=false].assistant")) == number, "the answer")  # noqa: B023
+    saved = tmp_path / "conversation.jsonl"
+    assert not saved.exists(), "there was nothing to save"
+    page.find("#save").click()
+    wait_until(saved.exists, "the file")
+    (lesson,) = read(saved).lessons
+    assert [message.content for message in lesson.messages] == ["Text: x\nLabel:", "fine"]
 
 
 def test_a_speed_is_told_of_what_came_bit_by_bit_alone(page: Page, start: Start) -> None:

@@ -41,6 +41,14 @@ def test_a_text_and_its_tokens_are_told_as_the_model_reads_them(tiny: openai.Ope
     engine.close()
 
 
+def test_a_number_that_is_no_token_of_the_model_is_not_left_out_without_a_word(tiny: openai.OpenAI) -> None:
+    url = f"{tiny.base_url.copy_with(path='/')}detokenize"
+    for strange in (99999, (1 << 32) - 1):
+        answer = httpx.post(url, json={"tokens": [5, strange, 6]})
+        message = f"token {strange} is not one of this model's; send its own, as /tokenize tells them"
+        assert (answer.status_code, answer.json()["error"]["message"]) == (400, message)
+
+
 def test_what_are_no_tokens_and_models_without_are_refused(start: Callable[..., str]) -> None:
     url = start(Responder("fake", FakeEngine())).removesuffix("/v1")
     for path, body, message in (

@@ -136,7 +136,7 @@ def fresh_prompt(model: Responder, turn: int) -> str:
 
 def weights_of(file: ModelSource) -> Weights:
     """What the engine makes of a file's matrices at the quality that is set."""
-    from nomoat.engine.graph import output_tensor
+    from nomoat.engine.tied_embeddings import output_tensor
 
     stored = importer.planned(file)
     sizes = importer.read_sizes(file)

@@ -64,6 +64,8 @@ def say_outcome(shown: Shown, *, max_new_tokens: int | None, knows_context: bool
         console.say(f"[cut after {written:,} new tokens: {why}]")
     elif shown.finish_reason == "length":
         console.say(f"[cut at {max_new_tokens:,} new tokens; --max-tokens raises that]")
+    elif shown.finish_reason == "filtered":
+        console.say("[ended by the server's filter]")
     elif not shown.text:
         console.say("[the model ended its answer without a word]")
     if shown.usage is not None:

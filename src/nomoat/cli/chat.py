@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,14 @@ class Chat:
         return "" if target.parent.is_dir() else f"there is no folder `{target.parent}`"
 
 
+class _FileHistory(FileHistory):
+    """Of what finds no room in its file, only this conversation knows."""
+
+    def store_string(self, string: str) -> None:
+        with suppress(OSError):
+            super().store_string(string)
+
+
 def _history() -> History:
     """What was typed before; for the user's eyes only. Where it cannot be kept, it ends with the conversation."""
     path = paths.home() / "history"
@@ -154,6 +163,6 @@ def _history() -> History:
         paths.make_folder(path.parent)
         path.touch(mode=0o600)
         with path.open("ab"):
-            return FileHistory(path)
+            return _FileHistory(path)
     except OSError:
         return InMemoryHistory()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import shutil
 import sys
 import time
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from nomoat.judge.suites import Suite
 
 BASE, ADAPTER, DATA = "smollm2-135m", "demo-reviews", "vader-reviews"
-QUESTION = "What is the capital of France?"
+QUESTION = "Why is the sky blue?"
 LABELS = ("negative", "positive")
 TABLE = "train.csv"  # what the adapter learns from, in the data's folder
 
@@ -42,6 +43,8 @@ def demo(
 
     Needs about 400 MB of disk under NOMOAT_HOME and 2 GB of memory. Everything stays on this machine.
     """
+    if math.isnan(minutes):  # it is within any bounds
+        raise UsageError("--minutes is nan", hint="give a number, such as 2")
     _require_tune()
     judging.require_report_path(report)
     _require_own()

@@ -112,7 +112,7 @@ def distil(
     from nomoat.cli.loading import load_on
     from nomoat.distil import files, instructions, origin
 
-    _require_terms(teacher_licence)
+    _require_teacher(teacher, teacher_licence)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
     how = _How(out=out, spending=spending, concurrency=concurrency, yes=yes, replace=replace, as_json=as_json)
     asked: _Texts | Plan
@@ -347,11 +347,15 @@ def _ask_consent(model: Responder, requests: Iterable[Request], store: AnswerSto
     sending.agree([] if found is None else [found], yes=how.yes)
 
 
-def _require_terms(stated: str | None) -> None:
+def _require_teacher(teacher: str, stated_terms: str | None) -> None:
+    """Before anything is read or fetched for it: that it is here, or elsewhere, and that its terms have an entry."""
+    from nomoat import references
     from nomoat.catalog import licences
 
-    if stated is not None:
-        licences.require_known(stated)
+    if stated_terms is not None:
+        licences.require_known(stated_terms)
+    if references.names_weights(teacher):
+        references.find_files(teacher)
 
 
 def _say_spent(model: Responder, spent: Spent, notes: Sequence[str]) -> None:

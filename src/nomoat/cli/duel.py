@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,6 +50,7 @@ def duel(
     label_column: options.LabelColumn = None,
     instruction: options.Instruction = None,
     template: options.FallbackTemplate = None,
+    max_tokens: options.LongestAnswer = None,
     quality: options.Quality = None,
     limit: options.Limit = None,
     table: Annotated[bool, typer.Option("--table", help="A leaderboard of two or more models.")] = False,
@@ -104,10 +105,12 @@ def duel(
     with console.waiting(f"reading {', '.join(suites or ['the suite'])}"):
         loaded = load_suites(suites or [], models, input_column=input_column, label_column=label_column, instruction=instruction)
     asked = [suite for suite in loaded if not has_recorded_scores(suite)]
-    sending.require_consent(models, asked, limit=limit, seed=seed, spending=spending, yes=yes, judge=judge, check=judge_check)
+    settings = RunSettings(
+        limit=limit, seed=seed, concurrency=concurrency, spending=spending, template=template, max_new_tokens=max_tokens
+    )  # fmt: skip
+    sending.require_consent(models, asked, settings, yes=yes, judge=judge, check=judge_check)
     with started_workers(workers, ray, concurrency=concurrency) as started:
-        settings = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending, workers=started, template=template)
-        how = _How(settings=settings, rules=rules, stop_early=stop_early, judge=judge, check=judge_check)
+        how = _How(settings=replace(settings, workers=started), rules=rules, stop_early=stop_early, judge=judge, check=judge_check)
         _compare(models, sides, loaded, how, partial(judging.show_result, context, report, as_json=as_json))
 
 

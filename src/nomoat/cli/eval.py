@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,7 @@ def eval_(
     label_column: options.LabelColumn = None,
     instruction: options.Instruction = None,
     template: options.FallbackTemplate = None,
+    max_tokens: options.LongestAnswer = None,
     quality: options.Quality = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
@@ -60,29 +61,37 @@ def eval_(
     from nomoat.judge.run import run_suite
     from nomoat.judge.settings import RunSettings
     from nomoat.judge.suites import load_suite
-    from nomoat.judge.verdict import DEFAULT_RULES
 
     judging.require_report_path(report)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
     with console.waiting(f"reading {suite}"):
         loaded = load_suite(suite, input_column=input_column, label_column=label_column, instruction=instruction, models=[model])
     judging.require_judge(judge, judge_check)
-    sending.require_consent([model], [loaded], limit=limit, seed=seed, spending=spending, yes=yes, judge=judge, check=judge_check)
-    plain = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending, template=template)
+    plain = RunSettings(
+        limit=limit, seed=seed, concurrency=concurrency, spending=spending, template=template, max_new_tokens=max_tokens
+    )  # fmt: skip
+    sending.require_consent([model], [loaded], plain, yes=yes, judge=judge, check=judge_check)
     with started_workers(workers, ray, concurrency=concurrency) as started, judging.bars(replace(plain, workers=started)) as settings:
         if judge is None:
             evaluation = run_suite(model, loaded, settings)
         else:
             evaluation = run_graded(model, loaded, judge, settings, check=judge_check)
-    data = {
-        "suite": loaded.name, "suite_sha256": loaded.sha256, "metric": evaluation.suite.metric, "seed": seed,
-        "alpha": DEFAULT_RULES.alpha, "num_examples": len(evaluation.outcomes), "side": evaluation.side,
-        "notes": evaluation.notes, "partial": evaluation.partial,
-    }  # fmt: skip
     write = partial(write_evaluation_report, evaluation)
     judging.show_result(
-        context, report, data, lambda _: _print(evaluation), write, (evaluation.partial,), behind=[[evaluation]], as_json=as_json
+        context, report, _facts(evaluation), lambda _: _print(evaluation), write, (evaluation.partial,), behind=[[evaluation]],
+        as_json=as_json,
     )  # fmt: skip
+
+
+def _facts(evaluation: Evaluation) -> dict[str, Any]:
+    """What `--json` prints of it, besides how it was asked."""
+    from nomoat.judge.verdict import DEFAULT_RULES
+
+    return {
+        "suite": evaluation.suite.name, "suite_sha256": evaluation.suite.sha256, "metric": evaluation.suite.metric,
+        "seed": evaluation.seed, "alpha": DEFAULT_RULES.alpha, "num_examples": len(evaluation.outcomes), "side": evaluation.side,
+        "notes": evaluation.notes, "partial": evaluation.partial,
+    }  # fmt: skip
 
 
 def _print(evaluation: Evaluation) -> None:

@@ -22,8 +22,10 @@ Data = TypeVar("Data")
 PARTIAL_EXIT = 3
 GOES_ON = "the same command goes on from there"
 # The words of what is partial because of it.
-REACHED = re.compile(r"the (?:(?P<budget>budget of \$[\d,.]+)|(?P<limit>limit of [\d,]+ requests?)) is reached")
-OPTIONS = {"budget": "--max-cost", "limit": "--max-requests"}
+REACHED = re.compile(
+    r"the (?:(?P<budget>budget of \$[\d,.]+)|(?P<limit>limit of [\d,]+ requests?)) is reached|the (?P<room>limit of [\d,]+ new tokens)"
+)
+OPTIONS = {"budget": "--max-cost", "limit": "--max-requests", "room": "--max-tokens"}
 NAMES_PART = re.compile(r"(?<!/)[/#+](?=\w)")  # a model reference may be broken behind it
 UNBOUNDED = 10_000  # columns: wider than any table
 NOT_AGAIN = ("report", "as_json", "yes")  # where a result goes, and a consent that its reader has not given
@@ -222,7 +224,8 @@ def _repeatable(context: typer.Context, result: Any, sides: Sequence[Evaluation]
 
 
 def end(partial: str) -> None:
-    """Say on stderr, and by the exit code, that a result is not over all questions; `partial` names the bound that it met."""
+    """Say on stderr, and by the exit code, that a result is not over all questions, or that most answers to them never began;
+    `partial` names the bound that was met."""
     if partial:
         reached = REACHED.search(partial)
         higher = f" with a higher {OPTIONS[str(reached.lastgroup)]}" if reached else ""

@@ -64,8 +64,9 @@ def pulled_facts(model: pull.Installed, context_tokens: int | None) -> dict[str,
         source = open_source(model.path)
         (need, longest), runs = file_need(source, context_tokens), can_run(source)
         card = replace(card, parameters=source.num_values, architecture=architecture_of(source), context_tokens=longest)
-    except NomoatError as exc:
-        card = replace(card, notes=exc.message)
+    except (NomoatError, OSError) as exc:  # OSError: another user's file, or one that goes meanwhile
+        why = exc.message if isinstance(exc, NomoatError) else f"`{model.path}` cannot be read: {exc.strerror or exc}"
+        card = replace(card, notes=why)
     return _row(card, licences.chain(None), need, model.path) | {"runs_here": runs}
 
 
@@ -277,7 +278,7 @@ def _native_facts(kv_sizes: tuple[int, int], chunk: int, *, has_experts: bool) -
         "inputs": hardware.Detected("8 bits", "with a scale for each 32"),
         "kv_cache": hardware.Detected(keys_and_values, "of keys and values, with a scale for each head of a token"),
     }
-    many = f"where {step_tables.PANELS_FROM} tokens or more are read at once"
+    many = f"where {step_tables.panels_from(chunk)} tokens or more are read at once"
     prompts = hardware.Detected("codes", "the form of answers")
     if step_tables.BY_AMX and chunk != step_tables.AMX_CHUNK:
         broken = "8 bits would break the bound of this quality, width or family"

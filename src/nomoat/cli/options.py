@@ -57,6 +57,10 @@ LabelColumn = Annotated[str | None, typer.Option(help="The CSV's column of right
 Instruction = Annotated[
     str | None, typer.Option(help="Words before each text of a table, as `tune` was given them.", show_default=False)
 ]
+LongestAnswer = Annotated[
+    int | None,
+    typer.Option("--max-tokens", min=1, help="Longest written answer, not the suite's; asks again what was cut.", show_default=False),
+]
 Quality = Annotated[
     str | None,
     typer.Option(

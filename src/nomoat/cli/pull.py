@@ -40,6 +40,7 @@ def pull(
     A pull that was cut off goes on where it stopped, if the server says which version of the file it has: run the same command
     again. The paths go to stdout.
     """
+    from nomoat import references
     from nomoat.catalog import cards
     from nomoat.catalog import pull as catalogue
 
@@ -55,6 +56,7 @@ def pull(
                 _say_if_unusable(ref, found)
             console.print_text(str(found))
             continue
+        references.require_weights(ref)
         catalogue.require_source(ref)
         _explain(ref, card)
         if card is not None and not force:

@@ -14,7 +14,7 @@ from nomoat.words import counted
 
 if TYPE_CHECKING:
     from nomoat.asking.preview import Preview
-    from nomoat.asking.spending import Spending
+    from nomoat.judge.settings import RunSettings
     from nomoat.judge.suites import Suite
 
 SHOWN_CHARACTERS = 300
@@ -23,10 +23,8 @@ SHOWN_CHARACTERS = 300
 def require_consent(
     models: Sequence[str],
     suites: Sequence[Suite],
+    settings: RunSettings,
     *,
-    limit: int | None,
-    seed: int,
-    spending: Spending,
     yes: bool,
     judge: str | None = None,
     check: str | None = None,
@@ -45,7 +43,7 @@ def require_consent(
     from nomoat.judge.preview import previews
 
     asked = suites if judge is None else [asked_for_a_judge(suite) for suite in suites]
-    found = [preview for suite in asked for preview in previews(models, suite, limit=limit, seed=seed, spending=spending)]
+    found = [preview for suite in asked for preview in previews(models, suite, settings)]
     further, shown = [], []
     if judge is not None and (host := _outside_host(judge)) is not None:
         from nomoat.judge.agreement import labels_sent
@@ -53,9 +51,9 @@ def require_consent(
 
         answers = "its answers, twice," if len(models) > 1 else "its answer"  # pairs are shown in both orders
         further.append(f"each question with {answers} would go to {host}, for the judge `{judge}`")
-        shown += [text for suite in asked for text in shown_to_judge(suite, limit=limit, seed=seed)]
+        shown += [text for suite in asked for text in shown_to_judge(suite, limit=settings.limit, seed=settings.seed)]
         if check is not None:
-            num_pairs, texts = labels_sent(check, seed=seed)
+            num_pairs, texts = labels_sent(check, seed=settings.seed)
             further.append(f"{num_pairs:,} labelled pairs of `{check}`, each twice, would go to {host}, to check the judge")
             shown += texts
     agree(found, further=further, shown=shown, yes=yes)

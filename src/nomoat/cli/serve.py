@@ -30,7 +30,7 @@ NAMED = 5  # models in a note
 
 
 def _require_finite(gigabytes: float | None) -> float | None:
-    if gigabytes is not None and not math.isfinite(gigabytes):
+    if gigabytes is not None and not math.isfinite(gigabytes * 1e9):  # bytes
         raise UsageError(f"--memory is {gigabytes:g}", hint="give it in GB, such as 4")
     return gigabytes
 

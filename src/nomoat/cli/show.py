@@ -58,6 +58,7 @@ def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]
     path = pull.find_installed(ref)
     if path is not None:
         return _file(path, context)
+    references.require_weights(ref)
     if "+" in ref:
         place = adapter_place(ref)
         return _adapter(ref, place if place and place.is_dir() else tuned.find_adapter(references.parted(ref)[1]))

@@ -16,6 +16,7 @@ from pathlib import Path
 from nomoat import bounds, labelling, matching, textfiles
 from nomoat.asking import as_tuned
 from nomoat.asking.answers import TOO_LONG, collect, collect_scores, kept_scores
+from nomoat.asking.room import with_room
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore
@@ -110,16 +111,7 @@ def written_requests(
         return
     limits = store.limits(teacher.digest)
     for request in requests:
-        yield _with_room(teacher, request, store, limits, max_tokens)
-
-
-def _with_room(teacher: Responder, request: Request, store: AnswerStore, limits: Sequence[int], max_tokens: int) -> Request:
-    for limit in limits:
-        asked = replace(request, max_new_tokens=limit)
-        kept = store.answer(teacher.digest, asked)
-        if kept is not None and kept.finish_reason != "length":
-            return asked
-    return replace(request, max_new_tokens=max_tokens)
+        yield with_room(teacher, request, max_tokens, store=store, limits=limits)
 
 
 def label(

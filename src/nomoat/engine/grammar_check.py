@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from nomoat import child_process, net
 from nomoat.errors import SchemaError
@@ -54,6 +55,30 @@ except MemoryError:
 
 _lock = threading.Lock()  # one is tried at a time, so that many of them take one core
 _tried: dict[bytes, bool] = {}  # whether it is short, by digest
+
+
+def may_take_long(schema: dict[str, Any]) -> bool:
+    """Whether llguidance's own limits may not end it: several patterns may have to hold at once, of which a length is one, and
+    `multipleOf` has a state for each remainder.
+
+    A `$ref` may name what else is no schema, such as a value: it is true of some that llguidance makes ready soon.
+    """
+    patterns: set[str] = set()
+    others: set[str] = set()
+    waiting: list[Any] = [schema]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            if "multipleOf" in part:
+                return True
+            waiting += part.values()
+            patterns |= {part["pattern"]} if isinstance(part.get("pattern"), str) else set()
+            patterns |= set(part["patternProperties"]) if isinstance(part.get("patternProperties"), dict) else set()
+            others |= {part["format"]} if isinstance(part.get("format"), str) else set()
+            others |= {"minLength", "maxLength"}.intersection(part)
+    return bool(patterns) and len(patterns) + len(others) > 1
 
 
 def require_short(grammar: str) -> None:

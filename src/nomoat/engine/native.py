@@ -143,7 +143,7 @@ class NativeModel:
         from nomoat.engine.attention_tables import MANY_TOKENS
         from nomoat.engine.chain import Chain
         from nomoat.engine.program import Program, mixes_experts
-        from nomoat.engine.step_tables import LAST_LAYERS, PANELS_FROM
+        from nomoat.engine.step_tables import LAST_LAYERS, Step, panels_from
 
         folder, facts, head = blueprint.folder, blueprint.facts, blueprint.head
         try:
@@ -180,7 +180,7 @@ class NativeModel:
         last = Program([step], constant(head["at"]).ctypes.data, width, chunk=int(head["chunk"]), has_experts=has_experts)
         self._chain = Chain(programs, last, norm, facts, blueprint.number_sizes(quality))
         # of so many tokens, or more, a prompt's part is computed the same way; fewer round otherwise
-        self.alike_from = max(MANY_TOKENS, PANELS_FROM)
+        self.alike_from = max(MANY_TOKENS, panels_from(int(last.steps[0, Step.CHUNK])))
         self.block_bytes = BLOCK_TOKENS * blueprint.cache_bytes_a_token(quality)
         self.mapped_bytes = len(weights)
 

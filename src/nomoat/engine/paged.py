@@ -22,7 +22,7 @@ from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import CompiledCopy, core, read_graph
 from nomoat.engine.imported import WEIGHTS, not_whole
 from nomoat.engine.lora import LoraDelta
-from nomoat.engine.step_tables import PANELS_FROM
+from nomoat.engine.step_tables import NARROW_PANELS_FROM
 
 CACHES = ("key_cache.", "value_cache.")
 
@@ -74,7 +74,7 @@ class PagedModel:
 
     takes_many = True
     largest_pass = 1 << 31  # tokens: without a bound of its own
-    alike_from = PANELS_FROM  # tokens of a prompt: fewer round otherwise, where `FusedBlock` computes its products
+    alike_from = NARROW_PANELS_FROM  # tokens of a prompt: fewer may round otherwise, where `FusedBlock` computes products
     mapped_bytes = 0  # of weights that stay in their file
 
     def __init__(

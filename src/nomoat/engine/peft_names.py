@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine.arch import Architecture, Dimensions
-from nomoat.engine.hf_config import FAMILIES, Family
+from nomoat.engine.hf_families import FAMILIES, Family
 
 LLAMAS = "model.layers"
 # a model may be part of another: of one that sees, or of the same family's without its output

@@ -1,9 +1,5 @@
 """A model behind an OpenAI-compatible server: a cloud API, or Ollama, LM Studio, vLLM, llama.cpp, another nomoat.
 
-PROVIDER:NAME                 one of `providers.PROVIDERS`, with its key; openai: is asked at OPENAI_BASE_URL if set
-http://host:port/v1#NAME      NOMOAT_UPSTREAM_API_KEY if set, else NOMOAT_API_KEY if it is a client that asks;
-                              without #NAME the only model the server has
-
 A server that is busy or cannot be reached is asked again, with waits that grow (`pacing`); an answer that broke off is not, because
 part of it may have been shown: `Responder.complete` asks for it again. Settings a server refuses are left out (`dialect`).
 
@@ -16,22 +12,21 @@ import copy
 import hashlib
 import itertools
 import json
-import os
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
-from nomoat import config, net
-from nomoat.engine import Engine, pacing
+from nomoat import net
+from nomoat.engine import Engine, pacing, server_address
 from nomoat.engine.budget import Bill, Calls, Meter
 from nomoat.engine.dialect import Body, Dialect, cached_tokens, completion_tokens, meant_status, prompt_tokens, words_of
 from nomoat.engine.tool_calls import Gathered
 from nomoat.errors import Fate, NomoatError, RedirectedError, RemoteError, UnsupportedError, UsageError
-from nomoat.providers import ANY_SERVER, PROVIDERS, UPSTREAM_KEY, key_variables
+from nomoat.providers import ANY_SERVER, key_variables
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage
 from nomoat.textfiles import whole_characters
 
@@ -56,7 +51,6 @@ MAX_QUOTED_CHARACTERS = 300
 FINISH_REASONS: dict[str, FinishReason] = {"length": "length", "content_filter": "filtered"}
 FAILED = "error"  # the finish reason of Mistral and OpenRouter for an answer that failed midway
 FAILURES = {"error", "message", "detail", "text"}  # what events have that tell of a failure, in place of `choices`
-NO_KEY = "none"  # the SDK wants one, and servers without keys do not look
 NEEDED_HEADERS = frozenset(
     {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent", "authorization"}
 )
@@ -66,14 +60,14 @@ ABOUT_THIS_MACHINE = "x-stainless-"  # the SDK's headers with the system, the pr
 
 
 def remote_engine(ref: str, *, as_client: bool = True) -> RemoteEngine:
-    """The engine that a reference to a server names; see the module for the forms. `as_client`: see `responder.load`.
+    """The engine that a reference to a server names; see `server_address` for the forms. `as_client`: see `responder.load`.
 
     Connects only if the reference leaves the model out. Raises UsageError for a reference that cannot be meant or a key that
     is not set, OfflineError, RemoteError.
     """
-    provider, base_url, model = parse(ref)
-    net.require_allowed("ask a model server", _host(base_url), gateway=net.gateway_note(base_url))
-    key = _key(ref, provider, as_client)
+    provider, base_url, model = server_address.parse(ref)
+    net.require_allowed("ask a model server", net.host_of(base_url), gateway=net.gateway_note(base_url))
+    key = server_address.key_for(ref, provider, as_client=as_client)
     engine = RemoteEngine(base_url=base_url, model=model, key=key, provider=provider)
     if not model:
         try:
@@ -125,7 +119,7 @@ class RemoteEngine(Engine):
         self._origin = _origin(httpx.URL(self.base_url))
         self._port = net.port_of(self.base_url)
         self.model = model
-        self.host = _host(base_url)
+        self.host = net.host_of(base_url)
         self._provider = provider
         self._key = key
         self._timeout_seconds = read_timeout_seconds
@@ -235,10 +229,10 @@ class RemoteEngine(Engine):
 
     def _attempt(self, request: Request, came_at: int, sent: _Sent) -> Generator[Chunk]:
         """One call, billed where there is a meter."""
-        started = time.perf_counter()
         first: float | None = None
         told = _Told()
         with self._metered(request, came_at) as bill, self._translate_errors():
+            started = time.perf_counter()  # here: who waits for the budget waits for no server
             stream = self._send(request, sent)
             body = None if stream is None else Body(stream.response, self._too_long)
             with stream if stream is not None else nullcontext(()) as events, self._translate_errors(BROKEN_WORDS, has_begun=True):
@@ -450,7 +444,7 @@ class RemoteEngine(Engine):
     def _quote(self, text: str) -> str:
         """What a server said: in one line, not too long, without what drives terminals, and without our key, which some repeat."""
         shown = "".join(character if character.isprintable() else " " for character in text)
-        line = " ".join((shown if self._key == NO_KEY else shown.replace(self._key, "…")).split())
+        line = " ".join((shown if self._key == server_address.NO_KEY else shown.replace(self._key, "…")).split())
         return line if len(line) <= MAX_QUOTED_CHARACTERS else line[:MAX_QUOTED_CHARACTERS] + "…"
 
     def _before_each_attempt(self, request: httpx.Request) -> None:
@@ -521,50 +515,6 @@ class RemoteEngine(Engine):
             )
 
 
-def parse(ref: str) -> tuple[str, str, str]:
-    """Provider (`ANY_SERVER` for an address), base URL and model name; the name may be empty for a server."""
-    provider, _, rest = ref.partition(":")
-    if provider in PROVIDERS:
-        if not rest:
-            raise UsageError(f"`{ref}` names no model", hint=f"write `{provider}:NAME`")
-        base_url = (provider == "openai" and os.environ.get("OPENAI_BASE_URL")) or PROVIDERS[provider].base_url
-        _split(base_url, example="OPENAI_BASE_URL=https://host/v1", key="OPENAI_API_KEY")
-        return provider, base_url, rest
-    parts = _split(ref, example="http://host:port/v1#model", key=UPSTREAM_KEY)
-    return ANY_SERVER, f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}", parts.fragment
-
-
-def _split(address: str, *, example: str, key: str) -> SplitResult:
-    """The parts of a server's address. Raises UsageError for what is none, and for one that holds secrets, which belong into `key`."""
-    hint = f"write `{example}`"
-    try:
-        parts = urlsplit(address)
-        netloc = f"{parts.hostname}:{parts.port}"
-    except ValueError as exc:
-        raise UsageError("the address of a server cannot be read", hint=hint) from exc
-    if parts.username or parts.password or parts.query:
-        raise UsageError(
-            f"a server's address holds no user, password or query (`{parts.scheme}://{netloc}`)", hint=f"put the key into {key}"
-        )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"`{address}` is not the address of a server", hint=hint)
-    return parts
-
-
-def _key(ref: str, provider: str, as_client: bool) -> str:
-    names = key_variables(provider)
-    found = config.secret(*names)
-    if found is None and provider == ANY_SERVER:
-        found = config.secret(config.CLIENTS_KEY) if as_client else None
-        return NO_KEY if found is None else found.value
-    if found is None:
-        raise UsageError(
-            f"`{ref}` needs a key, and {' or '.join(names)} is not set",
-            hint=f'export {names[0]}=…, or write {names[0]} = "…" into `{config.keys_path()}`, then try again',
-        )
-    return found.value
-
-
 def _in_whole_characters(chunks: Generator[Chunk]) -> Iterator[Chunk]:
     """The chunks, a character whose halves came in two of them in the later one; a half without the other is `�`."""
     held = ""
@@ -587,10 +537,3 @@ def _only_model(ref: str, names: Sequence[str]) -> str:
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
-
-
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError as exc:
-        raise UsageError(f"`{url}` is not the address of a server", hint="write it as in http://localhost:8000/v1") from exc

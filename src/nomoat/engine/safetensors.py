@@ -1,6 +1,6 @@
 """Reading a Hugging Face folder (`config.json`, `*.safetensors`, a tokenizer) as if it were the GGUF file made of it.
 
-What differs from family to family stands in `hf_config.py`. Format of the weights: https://huggingface.co/docs/safetensors
+What differs from family to family stands in `hf_families.py`. Format of the weights: https://huggingface.co/docs/safetensors
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from nomoat.engine import arch as architectures
 from nomoat.engine.gguf import FloatArray, Opened, Rows, Tensor, require_weights, row_numbers, rows_by_expert
-from nomoat.engine.hf_config import FAMILIES, Family, opt_name, quantised_by, read_metadata, require_kinds, scaling_tensors
+from nomoat.engine.hf_config import quantised_by, read_metadata, require_kinds, scaling_tensors
+from nomoat.engine.hf_families import FAMILIES, Family, opt_name
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, read_object, require_fetched, weight_names
 

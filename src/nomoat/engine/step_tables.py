@@ -156,6 +156,9 @@ NARROW = 768  # below this width a model's answers change too much with `CHUNK` 
 # Of so many last layers gate and up are not in 8 bits by AMX. The layer before the last takes away what makes the first token's
 # numbers so large: rounded, it leaves other logits there (KL 5.4 in Qwen2.5-Coder-1.5B; with it in bf16 0.05, with both 0.03)
 LAST_LAYERS = 2
+# In 8 bits without AMX they have a scale for so many columns. With fewer tokens than the second they are hardly faster, and farther
+# from float32 than what is multiplied token by token
+NARROW_CHUNK, NARROW_PANELS_FROM = FINE_CHUNK // 2, 48
 PANELS_FROM = 24  # tokens: with fewer, to round codes takes longer than it saves
 AMX_PANEL_TOKENS, INT8_PANEL_TOKENS = 32, 12
 PANEL_TOKENS = AMX_PANEL_TOKENS if BY_AMX else INT8_PANEL_TOKENS
@@ -186,7 +189,14 @@ def chunk_of(width: int, *, is_last_gate: bool = False, has_experts: bool = Fals
     """
     if BY_AMX and width >= NARROW and not has_experts and not is_last_gate:
         return AMX_CHUNK
-    return FINE_CHUNK if width < NARROW else CHUNK
+    if width >= NARROW:
+        return CHUNK
+    return FINE_CHUNK if BY_AMX else NARROW_CHUNK
+
+
+def panels_from(chunk: int) -> int:
+    """From how many tokens on they are multiplied in panels whose chunks have so many columns."""
+    return NARROW_PANELS_FROM if chunk == NARROW_CHUNK else PANELS_FROM
 
 
 def tokens_a_part(tokens: int) -> int:

@@ -57,7 +57,7 @@ from nomoat.engine.team import TEAM_NUMBERS, TeamState
 from nomoat.engine.tiles import TILE_ROWS
 
 MANY_PAIRS = 2 * PANELS_FROM  # on average, of an expert
-_tokens_a_part = jit.kernel(step_tables.tokens_a_part)
+_tokens_a_part, _panels_from = jit.kernel(step_tables.tokens_a_part), jit.kernel(step_tables.panels_from)
 
 
 # Every step is done by all threads at once, each with its share: of a tile's rows of the result, or of the tokens
@@ -298,7 +298,7 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
     epsilon = jit.as_float(np.uint32(job[Job.EPSILON]))
     residual = job[Job.AFTER] + 4 * first * width
     columns, chunk = steps[0, Step.COLUMNS], steps[0, Step.CHUNK]
-    blocks = -(-tokens // PANEL_TOKENS) if HAS_PANELS and (job[Job.IN_PANELS] or tokens >= PANELS_FROM) else 0
+    blocks = -(-tokens // PANEL_TOKENS) if HAS_PANELS and (job[Job.IN_PANELS] or tokens >= _panels_from(chunk)) else 0
     share = PANEL_TOKENS if blocks else 1  # of tokens, as `_round_rows` has them
     if job[Job.BEFORE] != job[Job.AFTER]:
         copy_rows(job[Job.BEFORE] + 4 * first * width, residual, width, tokens, share, threads, me)

@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine import harmony, tool_calls
-from nomoat.engine.grammar import Calls, Grammar, Grammars, may_take_long
+from nomoat.engine.grammar import Calls, Grammar, Grammars
+from nomoat.engine.grammar_check import may_take_long
 from nomoat.errors import SchemaError
 from nomoat.records import Request
 

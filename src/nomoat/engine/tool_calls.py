@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 from nomoat.engine import harmony, rendering
-from nomoat.engine.grammar import BRANCHES, mapped
+from nomoat.engine.json_schema import BRANCHES, mapped
 from nomoat.matching import begun_length
 from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult
 from nomoat.textfiles import whole_characters

@@ -45,7 +45,7 @@ class LabelledPairs:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
     """What a judge said of labelled pairs: 1, 0.5 or 0 for each, beside the label, the question it is about (pairs on one question
-    are not independent), and who won by the length of its answer alone.
+    are not independent), and who won by the length of its answer alone. `num_unread` pairs more got no verdict that can be read.
     """
 
     whose: str
@@ -53,6 +53,7 @@ class Agreement:
     labels: tuple[float, ...]
     questions: tuple[str, ...]
     longer: tuple[float, ...]
+    num_unread: int = 0
 
     @property
     def scores(self) -> list[float]:
@@ -121,10 +122,12 @@ class Agreement:
             decided = f"where both name a winner, the same one in {self.agreed_share} (chance: 50 %{longer})"
         low, high = self.kappa_interval
         beyond = "" if self.is_beyond_chance else ", which is not known to be better than chance"
+        unread = [f"{self.num_unread:,} more got a verdict that could not be read"] if self.num_unread else []
+        orders = "; ".join([order_words(self.verdicts, self.groups), *unread])
         return (
             f"agreement with {self.whose}, {self.num_pairs:,} pairs: {decided}; ties included, {self.same_share} "
             f"(always the commonest label: {100 * self.commonest / self.num_pairs:.0f} %), "
-            f"kappa {self.kappa:.2f} [{low:.2f}, {high:.2f}]{beyond}; {order_words(self.verdicts, self.groups)}"
+            f"kappa {self.kappa:.2f} [{low:.2f}, {high:.2f}]{beyond}; {orders}"
         )
 
 
@@ -180,16 +183,16 @@ def labels_sent(source: str, *, seed: int) -> tuple[int, tuple[str, ...]]:
 
 
 def measure(judge: Judge, labelled: LabelledPairs) -> Agreement | None:
-    """Ask the judge about the labelled pairs, and compare; None if it could not be asked about any."""
+    """Ask the judge about the labelled pairs, and compare; None if there is not one verdict that can be read."""
     return compare(judge.pairs(labelled.pairs), labelled)
 
 
 def compare(verdicts: Sequence[PairVerdict | None], labelled: LabelledPairs) -> Agreement | None:
-    """Verdicts on labelled pairs beside their labels; None if there is not one verdict."""
+    """Verdicts on labelled pairs beside their labels; None if there is not one that can be read."""
     rows = [
         (verdict, label, pair)
         for verdict, label, pair in zip(verdicts, labelled.labels, labelled.pairs, strict=True)
-        if verdict is not None
+        if verdict is not None and verdict.is_readable
     ]
     if not rows:
         return None
@@ -199,6 +202,7 @@ def compare(verdicts: Sequence[PairVerdict | None], labelled: LabelledPairs) -> 
         labels=tuple(label for _, label, _ in rows),
         questions=tuple(pair.one[0].content for _, _, pair in rows),
         longer=tuple(by_length(pair).score for _, _, pair in rows),
+        num_unread=sum(verdict is not None and not verdict.is_readable for verdict in verdicts),
     )
 
 

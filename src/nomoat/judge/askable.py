@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nomoat import config, references
 from nomoat import responder as responders
 from nomoat.catalog import tuned
-from nomoat.engine import remote, templates
+from nomoat.engine import server_address, templates
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.engine.tokenizer import render as render_template
@@ -104,10 +104,11 @@ def require_context(run: Asking, examples: Iterable[Example], *, new_tokens: int
         if prompt_tokens + new_tokens > context_tokens:
             is_shortened = context_tokens == config.context_tokens()
             longer = f"raise {SET_CONTEXT}" if is_shortened else "choose a model with a longer context"
+            lower = ", lower --max-tokens (in Python: `max_new_tokens`)" if new_tokens == run.settings.max_new_tokens else ""
             raise DataError(
                 f"example `{example.id}` of `{run.suite.name}` has {prompt_tokens:,} tokens and the answer may have {new_tokens:,}, "
                 f"but the context of `{run.model.ref}` is {context_tokens:,} tokens",
-                hint=f"shorten or remove the example, or {longer}",
+                hint=f"shorten or remove the example{lower}, or {longer}",
             )
 
 
@@ -116,7 +117,7 @@ def _require(model: str | Responder, chat: _Chat, settings: RunSettings) -> None
         tokenizer = model.engine.tokenizer
         if tokenizer is not None:
             _require_chat(model.ref, tokenizer.chat_template, chat, lambda: tokenizer)
-    elif model == AUTO or (references.names_server(model) and remote.parse(model)[2]):
+    elif model == AUTO or (references.names_server(model) and server_address.parse(model)[2]):
         responders.load(model).close()  # connects to nothing: of a server the model is named
     elif references.names_weights(model) and (settings.workers is None or settings.workers.is_here):
         files = references.find_files(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,8 @@ from nomoat.judge import sandbox
 from nomoat.judge.examples import ANSWER
 from nomoat.records import Example
 
-FENCED = re.compile(r"^[ \t]*```[\w+.-]*[ \t]*\r?\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^[ \t]*```(?P<language>[\w+.-]*)[ \t]*\r?\n(?P<code>.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
+PYTHON = re.compile(r"py(?:thon)?[\d.]*", re.IGNORECASE)  # as a block names its language
 FUTURE = re.compile(r"(?:from __future__ import .*\n)+")
 MAX_LINES_LEFT_OUT = 200
 FENCE_AFTER = re.compile(r"^[ \t]*```", re.MULTILINE)
@@ -44,14 +46,17 @@ def _around(target: str, code: str) -> str:
 
 
 def code_in(answer: str) -> str:
-    """The first fenced block of an answer, or all of it if there is none, without what only shows how to use it.
+    """The code of an answer, without what only shows how to use it: its first fenced block that says it is Python, else the first
+    that names no language and is Python, else the first; all of it if there is none.
 
     Left out are lines at the end that are no Python, and at the top level asserts, prints, texts, and expressions behind the last
     function, class or lambda with a name: an answer's own examples are not what was asked for, and may be wrong. An expression before
     that, or where there is none of these, may do what is needed, as a call does.
     """
-    found = FENCED.search(answer)
-    return _without_examples(found[1] if found else answer)
+    blocks = [*FENCED.finditer(answer)]
+    named = (block["code"] for block in blocks if PYTHON.fullmatch(block["language"]))
+    parsed = (block["code"] for block in blocks if not block["language"] and _is_python(block["code"]))
+    return _without_examples(next(itertools.chain(named, parsed, (block["code"] for block in blocks)), answer))
 
 
 def continued_code(answer: str) -> str:
@@ -76,6 +81,13 @@ def _defines(node: ast.stmt) -> bool:
     if isinstance(node, ast.Assign | ast.AnnAssign):
         return isinstance(node.value, ast.Lambda)
     return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+
+
+def _is_python(code: str) -> bool:
+    try:
+        return bool(ast.parse(code).body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
 
 
 def _shows(node: ast.stmt) -> bool:

@@ -66,6 +66,7 @@ def duel(
     progress: Progress = quiet,
     spending: Spending | None = None,
     template: str | None = None,
+    max_new_tokens: int | None = None,
 ) -> Verdict:
     """Who is better on a suite, and how sure that is. Two `stored:` models of one suite need no `suite`.
 
@@ -81,7 +82,8 @@ def duel(
             suite, input_column=input_column, label_column=label_column, instruction=instruction, models=[left, right]
         )  # fmt: skip
     settings = RunSettings(
-        limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending(), template=template
+        limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending(), template=template,
+        max_new_tokens=max_new_tokens,
     )  # fmt: skip
     return run_duel(left, right, suite, settings, stop_early=stop_early, rules=Rules(alpha=alpha, rope=rope)).verdict
 
@@ -234,7 +236,7 @@ def _ask_until_known(one: Asking, other: Asking, rules: Rules, *, round_size: in
     metric, planned = one.suite.metric, one.suite.examples
     examples = _kept_by(one, _kept_by(other, planned))
     for side in (one, other):
-        require_context(side, examples, new_tokens=1 if metric == "choice" else side.suite.max_new_tokens)
+        require_context(side, examples, new_tokens=1 if metric == "choice" else side.max_new_tokens)
     lowest, highest = range_of_differences(metric)
     rope = None if rules.rope is None else METRICS[metric].in_scale(rules.rope)
     watch = Watch(lowest=lowest, highest=highest, alpha=rules.alpha, rope=rope, num_planned=len(planned))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from nomoat.asking.store import AnswerStore
-from nomoat.errors import DataError, NomoatError
-from nomoat.judge import agreement, wording
+from nomoat.errors import DataError
+from nomoat.judge import agreement, judge_prompts, wording
 from nomoat.judge.duel import duel_of, fought_over, share_of
 from nomoat.judge.groups import group_names
 from nomoat.judge.kept import is_kept
@@ -25,6 +25,7 @@ from nomoat.responder import Responder, ref_of
 
 PAIRS: Metric = "judged"
 GRADE: Metric = "grade"
+NO_ANSWERS = ("code", "regex")  # whose targets are what an answer is put to
 ANSWER_TOKENS = 512  # where a suite was not made to be judged by what is written
 
 
@@ -114,7 +115,8 @@ def _judged(
         rows = [verdicts[start : start + len(meetings)] for start in range(0, len(verdicts), len(meetings))]
         known = [at for at, row in enumerate(rows) if None not in row]
         read = [verdict for at in known for verdict in rows[at] if verdict is not None]
-        _require_verdicts(read, judging.failure)
+        shown = [verdict for verdict in read if verdict.is_asked]
+        _require_verdicts([verdict for verdict in shown or read if verdict.is_readable], judging)
         groups = [group for group, row in zip(group_names(sides[0].outcomes), rows, strict=True) if None not in row for _ in meetings]
         told = _pair_notes(judging, read, groups)
         notes = (*_partial_note(judging, len(known), len(rows)), *told, *checked, *judging.notes, *unasked)
@@ -167,22 +169,29 @@ def run_graded(
             conversations = _conversations(graded)
             grades = judging.grades([(conversations[example.id], example.target) for example in graded.suite.examples])
         known = [at for at, grade in enumerate(grades) if grade is not None]
-        _require_verdicts(known, judging.failure)
+        _require_verdicts(known, judging)
         result = _scored(graded, GRADE, known, [grade for grade in grades if grade is not None], judging)
         if not is_kept(ref_of(responder)):  # whose digest is the model's, and whose record is its own
             store.save_outcomes(suite.sha256, GRADE, result.side.facts["digest"], result.outcomes)
+        told = judging.notes
     unread = len(grades) - len(known)
     if unread and judging.failure is None:
         notes = (f"{unread:,} of {len(grades):,} grades could not be read: those answers are left out", *notes)
     partial = _partial_note(judging, len(known), len(grades))
-    notes = (*result.notes, *partial, _judge_note(judging, "graded"), *notes, *judging.notes, *unasked)
+    notes = (*result.notes, *partial, _judge_note(judging, "graded"), *notes, *told, *unasked)
     return replace(result, notes=tuple(dict.fromkeys(notes)))  # said once, if of both models
 
 
 def asked_for_a_judge(suite: Suite) -> Suite:
-    """The suite as its questions are asked where a judge compares the answers: all are written, and have room for it."""
+    """The suite as its questions are asked where a judge compares the answers: all are written, and have room for it.
+
+    A target that is a program or a pattern is no answer, and no judge is shown it.
+    """
     tokens = suite.max_new_tokens if suite.metric == "judge" else max(suite.max_new_tokens, ANSWER_TOKENS)
-    return replace(suite, metric="judge", max_new_tokens=tokens)
+    examples = suite.examples
+    if suite.metric in NO_ANSWERS:
+        examples = tuple(replace(example, target="", other_targets=()) for example in examples)
+    return replace(suite, metric="judge", max_new_tokens=tokens, examples=examples)
 
 
 def _judge(model: Responder, store: AnswerStore, settings: RunSettings) -> Judge:
@@ -191,6 +200,7 @@ def _judge(model: Responder, store: AnswerStore, settings: RunSettings) -> Judge
         store=store,
         spending=settings.spending,
         concurrency=settings.concurrency,
+        max_new_tokens=max(settings.max_new_tokens or 0, judge_prompts.MAX_VERDICT_TOKENS),
         show=lambda done, total: settings.progress(f"judge {model.ref}", done, total),
     )
 
@@ -203,8 +213,8 @@ def _checked(judging: Judge, check: str | None, seed: int) -> tuple[str, ...]:
     num_pairs = agreement.LOCAL_PAIRS if names_weights(judging.model.ref) else agreement.NUM_PAIRS
     found = agreement.measure(judging, agreement.load_labels(check, num_pairs=num_pairs, seed=seed))
     if found is None:
-        said = f"the judge answered none of the labelled pairs of `{check}`"
-        raise judging.failure or DataError(said, hint="ask again, or name another judge")
+        said = f"the judge gave none of the labelled pairs of `{check}` a verdict that can be read"
+        raise judging.failure or DataError("; ".join((said, *judging.cut_note)), hint="name another judge")
     agreement.remember(judging.model.digest, found)
     judging.failure = None  # of a labelled pair, which says nothing of the answers to come
     return (found.sentence,)
@@ -219,9 +229,10 @@ def _conversations(evaluation: Evaluation) -> dict[str, Conversation]:
     return said
 
 
-def _require_verdicts(read: Sequence[object], failure: NomoatError | None) -> None:
+def _require_verdicts(read: Sequence[object], judging: Judge) -> None:
     if not read:
-        raise failure or DataError("the judge wrote nothing that could be read as a verdict", hint="choose a larger model as judge")
+        said = "the judge wrote nothing that could be read as a verdict"
+        raise judging.failure or DataError("; ".join((said, *judging.cut_note)), hint="name another judge")
 
 
 def _scored(evaluation: Evaluation, metric: Metric, known: Sequence[int], scores: Sequence[float], judging: Judge) -> Evaluation:

@@ -62,7 +62,7 @@ class Scoring:
 
 METRICS: Mapping[str, Scoring] = {
     "exact": Scoring(title="accuracy, answer compared with the target", of_text=scorers.exact, right_or_wrong=True),
-    "choice": Scoring(title="accuracy, likeliest choice", right_or_wrong=True),
+    "choice": Scoring(title="accuracy of choices", right_or_wrong=True),
     "numeric": Scoring(title="accuracy, last number of the answer", of_text=scorers.numeric, right_or_wrong=True),
     "f1": Scoring(title="F1 over words", of_text=scorers.f1),
     "char-f1": Scoring(title="F1 over characters", of_text=scorers.char_f1),

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from nomoat import matching
 from nomoat.asking.answers import collect, collect_scores, failure_of
+from nomoat.asking.room import with_room
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore, ChoiceScores
@@ -95,9 +96,11 @@ class Judge:
     store: AnswerStore
     spending: Spending
     concurrency: int
+    max_new_tokens: int = judge_prompts.MAX_VERDICT_TOKENS
     show: Progress = lambda _done, _total: None
     writes: bool | None = None  # not known before it is asked
     failure: NomoatError | None = None
+    num_cut: int = 0
     spent: Spent = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,7 +109,17 @@ class Judge:
     @property
     def notes(self) -> tuple[str, ...]:
         """What has to be known about its verdicts, whatever they say."""
-        return self.spent.notes(self.model, self.store, self.spending)
+        return (*self.cut_note, *self.spent.notes(self.model, self.store, self.spending))
+
+    @property
+    def cut_note(self) -> tuple[str, ...]:
+        """How many of its answers were cut off, and may have no verdict for that."""
+        if not self.num_cut:
+            return ()
+        return (
+            f"{self.num_cut:,} of {self.spent.num_answers:,} answers of the judge were cut off within {self.max_new_tokens} new "
+            "tokens (a higher `--max-tokens`, in Python: `max_new_tokens`, gives it more, too)",
+        )
 
     def pairs(self, pairs: Sequence[Pair], *, together: int = 1) -> list[PairVerdict | None]:
         """The verdict on each pair; None where the budget was used up, or the judge failed. Equal answers are a tie unasked.
@@ -172,6 +185,9 @@ class Judge:
         return [_likeliest_of(verdicts, scored) for scored in found]
 
     def _written(self, requests: Sequence[Request], together: int) -> list[Said | None]:
+        if self.max_new_tokens > judge_prompts.MAX_VERDICT_TOKENS:
+            limits = [limit for limit in self.store.limits(self.model.digest) if limit <= self.max_new_tokens]
+            requests = [with_room(self.model, one, self.max_new_tokens, store=self.store, limits=limits) for one in requests]
         collected = collect(
             self.model,
             requests,
@@ -185,6 +201,7 @@ class Judge:
         if not collected.answers and self.failure is not None and not isinstance(self.failure, BudgetReachedError):
             raise self.failure
         self.spent.add(collected)
+        self.num_cut += sum(completion.finish_reason == "length" for completion in collected.answers.values())
         return [Said(text=collected.answers[request].text) if request in collected.answers else None for request in requests]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nomoat.asking.preview import Preview, preview_requests
-from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.judge.run import Asking, drawn, opened
 from nomoat.judge.settings import RunSettings
@@ -13,17 +12,17 @@ from nomoat.judge.suites import Suite
 from nomoat.providers import is_remote
 
 
-def preview_of(model: str, suite: Suite, *, limit: int | None, seed: int, spending: Spending, store: AnswerStore) -> Preview | None:
+def preview_of(model: str, suite: Suite, settings: RunSettings, *, store: AnswerStore) -> Preview | None:
     """What a run would send for this model; None if it is on this machine, or everything is answered already. Sends no text."""
     if not is_remote(model):
         return None
-    asked, _ = drawn(suite, limit, seed)
+    asked, _ = drawn(suite, settings.limit, settings.seed)
     with opened(model) as responder:
-        asking = Asking(model=responder, suite=asked, store=store, settings=RunSettings(spending=spending))
+        asking = Asking(model=responder, suite=asked, store=store, settings=settings)
         asking.writes_choices = suite.metric == "choice"  # no server gives likelihoods
         asking.answered(asked.examples)  # remembered: what follows an answer is asked with the conversation before it
         requests = [asking.request(example) for example in asked.examples]
-        return preview_requests(responder, dict.fromkeys(requests), spending=spending, store=store)
+        return preview_requests(responder, dict.fromkeys(requests), spending=settings.spending, store=store)
 
 
 def shown_to_judge(suite: Suite, *, limit: int | None, seed: int) -> tuple[str, ...]:
@@ -33,8 +32,8 @@ def shown_to_judge(suite: Suite, *, limit: int | None, seed: int) -> tuple[str, 
     return tuple(text for text in texts if text)
 
 
-def previews(models: Sequence[str], suite: Suite, *, limit: int | None, seed: int, spending: Spending) -> list[Preview]:
+def previews(models: Sequence[str], suite: Suite, settings: RunSettings) -> list[Preview]:
     """`preview_of` each model that is named, as far as it would send something."""
     with AnswerStore() as store:
-        found = [preview_of(model, suite, limit=limit, seed=seed, spending=spending, store=store) for model in dict.fromkeys(models)]
+        found = [preview_of(model, suite, settings, store=store) for model in dict.fromkeys(models)]
     return [preview for preview in found if preview is not None]

@@ -16,6 +16,7 @@ from typing import Any
 from nomoat import matching, references
 from nomoat import responder as responders
 from nomoat.asking.answers import FailuresInARow, Question, collect, collect_scores, count_earlier, failure_of, kept_scores, notes_of
+from nomoat.asking.room import with_room
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
@@ -53,6 +54,7 @@ def evaluate(
     progress: Progress = quiet,
     spending: Spending | None = None,
     template: str | None = None,
+    max_new_tokens: int | None = None,
 ) -> list[Outcome]:
     """A model's answers to a suite, scored, one an example. `limit` examples are drawn with `seed`; None asks all.
 
@@ -60,7 +62,8 @@ def evaluate(
     two columns and `instruction`, the words before each text, are for a suite that is a table (CSV, TSV, rows). Up to `concurrency`
     answers are in the making at once. `progress` is told (model, answers so far, answers in all). `spending` holds a budget, and
     prices that no table knows. Where it is used up, or a question failed for good, the outcomes are fewer than the examples.
-    `template` names the chat template of a local model that has none.
+    `template` names the chat template of a local model that has none. `max_new_tokens` is the longest written answer, in place of the
+    suite's: what was cut off before is asked again, and what was whole is not.
 
     Answers are kept: who interrupts it (Ctrl-C) and calls it again goes on, and nothing is asked twice.
 
@@ -72,7 +75,8 @@ def evaluate(
         suite, input_column=input_column, label_column=label_column, instruction=instruction, models=[responder]
     )  # fmt: skip
     settings = RunSettings(
-        limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending(), template=template
+        limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending(), template=template,
+        max_new_tokens=max_new_tokens,
     )  # fmt: skip
     return list(run_suite(responder, suite, settings).outcomes)
 
@@ -114,7 +118,8 @@ def asked_in_turn(
         settings.spending.begin_stage(*(ref for number, ref in enumerate(refs) if number not in answered))
         answered[at] = _asked(models[at], asked, notes, settings)
         unasked.append(unasked_note(refs[at], len(answered[at].suite.examples), len(asked.examples)))
-        asked = answered[at].suite  # no answer of the others is worth its money, or its time, where this one has none
+        # No answer of the others is worth its money, or its time, where this one has none.
+        asked = replace(asked, examples=answered[at].suite.examples)
     return in_common([answered[at] for at in range(len(models))]), [note for note in unasked if note]
 
 
@@ -144,6 +149,7 @@ class Asking:
     num_reused: int = 0
     num_cut: int = 0
     num_cut_before: int = 0  # by their server, which counted fewer tokens than the limit
+    num_unbegun: int = 0  # of those that were cut, such as hold nothing, or a draft alone
     num_filtered: int = 0
     num_failed: int = 0
     bytes_in_vain: int = 0
@@ -157,6 +163,8 @@ class Asking:
     groups: dict[str, str] = field(init=False)
     lettered: bool = field(init=False)  # whether a choice that is written is a letter
     _kept_ids: set[str] | None = None
+    _limits: list[int] | None = None
+    _with_room: dict[Request, Request] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.groups = groups_in(self.suite)
@@ -228,13 +236,13 @@ class Asking:
             raise self.failure
         if not self.outcomes:
             hint = (
-                "name the --limit and --seed (in Python: `limit`, `seed`), the same --judge or none, and of a table, whose labels "
-                "depend on them, the same models together, that they were asked with"
+                "name the --limit, --seed and --max-tokens (in Python: `limit`, `seed`, `max_new_tokens`), the same --judge or none, "
+                "and of a table, whose labels depend on them, the same models together, that they were asked with"
             )
             raise DataError(
                 f"`{self.model.ref}` holds no answers to these questions", hint="; ".join((hint, *self.suite.notes))
             )  # fmt: skip
-        suite = replace(self.suite, examples=tuple(self.examples))
+        suite = replace(self.suite, examples=tuple(self.examples), max_new_tokens=self.max_new_tokens)
         outcomes = grouped(self.outcomes, groups_in(suite))
         facts = {"digest": self.model.digest, "reused answers": str(self.num_reused)}
         price, seed = self.settings.spending.pricing(self.model).note, self.settings.seed
@@ -248,7 +256,7 @@ class Asking:
             outcomes=outcomes,
             notes=(*notes, *self._notes(), *notes_over_all(suite, self.model.ref, outcomes)),
             seed=seed,
-            partial=self._missing(),
+            partial=self._missing() or self._unbegun(),
             bytes_in_vain=self.bytes_in_vain,
         )
 
@@ -258,6 +266,15 @@ class Asking:
             return self.failure.message if self.failure else ""
         return f"{counted(self.num_failed, 'question')} got no answer: {self.failure.message}"
 
+    def _unbegun(self) -> str:
+        """Why the answers tell little of the model: most of them ended before they began. Empty if they did not."""
+        if 2 * self.num_unbegun <= len(self.examples):
+            return ""
+        return (
+            f"{self.num_unbegun:,} of {len(self.examples):,} answers of `{self.model.ref}` were cut off within the limit of "
+            f"{self.max_new_tokens:,} new tokens with nothing in them, or a draft alone"
+        )
+
     def show(self, num_done: int) -> None:
         """Tell the progress how many of the examples asked now are answered."""
         self.settings.progress(self.label or self.model.ref, len(self.examples) + num_done, len(self.suite.examples))
@@ -266,6 +283,8 @@ class Asking:
         if missing := self._missing():
             total = len(self.suite.examples)
             yield f"PARTIAL: {len(self.examples):,} of {total:,} questions were answered by `{self.model.ref}`: {missing}"
+        if unbegun := self._unbegun():
+            yield f"PARTIAL: {unbegun}"
         yield from notes_of(self.model, self.store, num_reused=self.num_reused)
         yield from self.settings.spending.pricing(self.model).lost_note(self.model.ref, self.lost)
         yield from self.settings.spending.notes()
@@ -285,13 +304,13 @@ class Asking:
         if self.num_cut:
             yield (
                 f"{self.num_cut:,} of {len(self.examples):,} answers of `{self.model.ref}` ended at the limit of "
-                f"{self.suite.max_new_tokens} new tokens"
+                f"{self.max_new_tokens} new tokens (`--max-tokens`, in Python: `max_new_tokens`, gives more)"
             )
         if self.num_cut_before:
             yield (
                 f"{self.num_cut_before:,} of {len(self.examples):,} answers of `{self.model.ref}` were cut off by its server, which "
-                f"counted fewer new tokens than the limit of {self.suite.max_new_tokens}: a limit of its own, or thinking that it "
-                "does not count"
+                f"counted fewer new tokens than the limit of {self.max_new_tokens}: a limit of its own, or thinking that it "
+                "does not count (`--max-tokens`, in Python: `max_new_tokens`, gives more)"
             )
         if self.writes_choices:
             unmatched = sum(
@@ -302,8 +321,24 @@ class Asking:
             note = f"`{self.model.ref}` gives no likelihoods: {how}"
             yield f"{note}; {unmatched:,} of {len(self.outcomes):,} answers were none of them" if unmatched else note
 
+    @property
+    def max_new_tokens(self) -> int:
+        """What a written answer may have."""
+        return self.settings.max_new_tokens or self.suite.max_new_tokens
+
     def request(self, example: Example) -> Request:
-        """What the model is asked. Who offers no plain continuation of a text is asked in a chat, whatever the suite says."""
+        """What the model is asked, with as much room as the settings give; see `with_room`. A kept answer may have had less."""
+        usual, wanted = self._usual(example), self.settings.max_new_tokens
+        if wanted is None:
+            return usual
+        if self._limits is None:
+            self._limits = [limit for limit in self.store.limits(self.model.digest) if limit <= wanted]
+        if usual not in self._with_room:  # once: no later look may find another
+            self._with_room[usual] = with_room(self.model, usual, wanted, store=self.store, limits=self._limits)
+        return self._with_room[usual]
+
+    def _usual(self, example: Example) -> Request:
+        """With the suite's limit. Who offers no plain continuation of a text is asked in a chat, whatever the suite says."""
         if self.writes_choices:
             return self.written(example)
         common: dict[str, Any] = {"max_new_tokens": self.suite.max_new_tokens, "temperature": 0.0, "stop": self.suite.stop}
@@ -332,7 +367,7 @@ class Asking:
 
     def scored(self, example: Example) -> tuple[Request, tuple[str, ...]]:
         """What a model's likelihoods are taken of: the question, and each choice as it would follow there."""
-        return self.request(example), tuple(f"{self.suite.delimiter}{choice}" for choice in example.choices)
+        return self._usual(example), tuple(f"{self.suite.delimiter}{choice}" for choice in example.choices)
 
     def outcome(self, example: Example, *, answer: str, score: float, seconds: float) -> Outcome:
         """What this model's answer to an example was worth."""
@@ -383,8 +418,10 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
         if isinstance(run.failure, BudgetReachedError):
             answered = _whole_conversations(examples, answered)
             break
-    cut = [completion.usage for completion in answered.values() if completion.finish_reason == "length"]
-    num_before = sum(usage.is_counted and usage.completion_tokens < run.suite.max_new_tokens for usage in cut)
+    ended = [completion for completion in answered.values() if completion.finish_reason == "length"]
+    cut = [completion.usage for completion in ended]
+    run.num_unbegun += sum(not matching.without_draft(completion.text).strip() for completion in ended)
+    num_before = sum(usage.is_counted and usage.completion_tokens < run.max_new_tokens for usage in cut)
     run.num_cut += len(cut) - num_before
     run.num_cut_before += num_before
     run.num_filtered += sum(completion.finish_reason == "filtered" for completion in answered.values())
@@ -452,7 +489,7 @@ def _written(run: Asking, examples: Sequence[Example], num_before: int) -> Itera
     """Every example that got an answer with it, in order, once all are there."""
     requests = {example.id: run.request(example) for example in examples}
     missing = (example for example in examples if run.store.answer(run.model.digest, requests[example.id]) is None)
-    require_context(run, missing, new_tokens=run.suite.max_new_tokens)
+    require_context(run, missing, new_tokens=run.max_new_tokens)
     collected = collect(
         run.model,
         list(requests.values()),

@@ -37,19 +37,24 @@ def exact(answer: str, target: str) -> float:
 
 # ---------------------------------------------------------------- choices
 LETTERS = string.ascii_uppercase
-NAMED = r"(?P<named>option|choice)|answer(?:\s+is)?|정답은?|답은?"
-BEFORE = rf"(?P<before>(?:the\s++)?(?:correct\s++|right\s++)?(?:{NAMED})?)"
-LETTER = re.compile(rf"\W*+{BEFORE}\W*+(?P<letter>(?-i:[A-Za-z]))(?![A-Z])", re.IGNORECASE)
+NAMED = (
+    r"(?P<named>(?:option|choice|letter)(?!\s+is\b))|(?:answer|option|choice|letter)(?:\s+is)?"
+    r"|i\s++(?:choose|pick|select)|정답은?|답은?"
+)
+BEFORE = rf"(?P<before>(?:(?:the|my)\s++)?(?:(?:correct|right|best)\s++)?(?:{NAMED})?)"
+IN_LATEX = r"(?:\W*+(?:boxed|text|textbf|mathrm)\{)*+"  # \boxed{\text{B}}
+LETTER = re.compile(rf"\W*+{BEFORE}{IN_LATEX}\W*+(?P<letter>(?-i:[A-Za-z]))(?![A-Z])", re.IGNORECASE)
 GOES_ON = r"(?:is|because|since|as|seems|has|and|or|best|(?<=A )would)\b"  # what may follow on a letter that is the choice
 # "a dog", "A likely answer is", "I think", "I'd say": English words, and no letters. A tab stands between a letter and its text.
 WORD = re.compile(rf"(?<=[AI]) +(?!{GOES_ON})(?-i:[a-z])|(?<=I)['’][a-z]", re.IGNORECASE)
 
 
 def chosen_letter(answer: str, num_choices: int) -> int | None:
-    """Index of the choice whose letter an answer begins with: "B", "(b)", "B. Paris", "Answer: B", "정답은 B"; else None.
+    """Index of the choice whose letter an answer begins with: "B", "(b)", "B. Paris", "The choice is B", "정답은 B"; else None.
 
-    An A or an I that is a word of an English sentence ("a dog", "The answer is a dog", "I think B") is none. Behind "option" and
-    "choice" stands a letter, whatever follows; behind "answer is" an A in capitals is one: no sentence begins there.
+    An A or an I that is a word of an English sentence ("a dog", "The answer is a dog", "I think B") is none. Behind "option",
+    "choice" and "letter" stands a letter, whatever follows; behind "answer is" and "choice is" an A in capitals is one: no sentence
+    begins there.
     """
     text = unicodedata.normalize("NFKC", answer)
     found = LETTER.match(text)
@@ -73,13 +78,14 @@ FINAL = "####"  # GSM8K writes its answers after it
 SMALL, IN_A_SQUARE = ("<super>", "<sub>"), "<square>"  # as Unicode's table calls how a character is made of others
 SMALL_DIGIT = re.compile(r"[\d+−-]")
 NO_DIGIT = "^"  # stands for a small digit, which is no part of a number
+EXPONENT = re.compile(r"(?<=[^ \t])[ \t]{0,9}\^[ \t]*[{(]?[ \t]*[+-]?\d+(?:\.\d+)?[ \t]*[})]?")  # "m^2", "cm^{2}"
 
 
 def number_in(text: str) -> Decimal | None:
     """The number after the last `####` of a text, or else its last number; None if it holds none, or that is a fraction ("1/2", "½").
 
-    Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5; "1e5" is 100,000; "25 m²" is 25. A number that is said
-    to equal a fraction counts, and not the fraction: "18 = 36/2" is 18. Not the flexible-extract filter of
+    Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5; "1e5" is 100,000; "25 m²" and "25 m^2" are 25. A
+    number that is said to equal a fraction counts, and not the fraction: "18 = 36/2" is 18. Not the flexible-extract filter of
     EleutherAI/lm-evaluation-harness, gsm8k, which takes the last number anywhere and compares it as text.
     """
     _, before, after = _numbers(text)
@@ -122,8 +128,9 @@ def is_number(text: str) -> bool:
 
 
 def _plain_signs(text: str) -> str:
-    """NFKC, but for what it would turn into digits of their own: the ² of "m²" and "㎡"."""
-    return unicodedata.normalize("NFKC", "".join(map(_without_digit, text))).replace("−", "-")
+    """NFKC, but for what it would turn into digits of their own: the ² of "m²" and "㎡"; and "m^2" without it, too."""
+    plain = unicodedata.normalize("NFKC", "".join(map(_without_digit, text))).replace("−", "-")
+    return EXPONENT.sub(NO_DIGIT, plain)
 
 
 def _without_digit(char: str) -> str:

@@ -22,7 +22,8 @@ class RunSettings:
 
     `store` None is the user's own, opened for the run. `spending` holds a budget, and prices that no table knows. With `workers`,
     models whose weights are on disk answer there, and `concurrency` is each worker's. `template` names the chat template of local
-    models that have none. Raises UsageError for what is of another type, a `concurrency` below 1 and a `seed` below 0.
+    models that have none. `max_new_tokens` is the longest written answer, in place of the suite's. Raises UsageError for what is of
+    another type, a `concurrency` or `max_new_tokens` below 1 and a `seed` below 0.
     """
 
     limit: int | None = None
@@ -33,6 +34,7 @@ class RunSettings:
     spending: Spending = field(default_factory=Spending)
     workers: Workers | None = None
     template: str | None = None
+    max_new_tokens: int | None = None
 
     def __post_init__(self) -> None:
         require_some(self.concurrency)
@@ -49,3 +51,7 @@ class RunSettings:
             raise UsageError(f"`seed` is {self.seed}", hint="it can be 0 or more")
         if self.limit is not None:
             bounds.require_whole("limit", self.limit)
+        if self.max_new_tokens is not None:
+            bounds.require_whole("max_new_tokens", self.max_new_tokens)
+            if self.max_new_tokens < 1:
+                raise UsageError(f"`max_new_tokens` is {self.max_new_tokens}", hint="it can be 1 or more")

@@ -138,9 +138,10 @@ def serve(
 
     `port` 0 takes a free one. `cors`: see `create_app`. `on_ready` gets the base URL (`http://127.0.0.1:8080/v1`) as soon as requests
     are answered: those that come before the first model is loaded are told to come again, with status 503.
-    Raises UsageError for a host that others can reach without a key, for a key that cannot be sent or is empty, for origins without a
-    key, and for a port that cannot be had; what `nomoat.responder.load` raises.
+    Raises UsageError in a thread whose event loop runs, for a host that others can reach without a key, for a key that cannot be sent
+    or is empty, for origins without a key, and for a port that cannot be had; what `nomoat.responder.load` raises.
     """
+    _require_no_loop()
     bounds.require_text(host, "`host`")
     cors = bounds.several(cors, "origins may be let in")
     if api_key is not None:
@@ -160,6 +161,17 @@ def serve(
             _run(create_app(models, api_key=api_key, cors=cors), listener, host, on_ready)
         finally:
             models.close()
+
+
+def _require_no_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # there is none
+        return
+    raise UsageError(
+        "an event loop runs in this thread, as in a notebook, and the server needs one of its own",
+        hint="serve from another thread: `threading.Thread(target=nomoat.serve, args=[MODEL], daemon=True).start()`",
+    )
 
 
 def _models(model: Reference | Responder | Sequence[Reference] | Models) -> Models:

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 
 from nomoat.engine.tokenizer import Tokenizer, name_of
-from nomoat.errors import UnsupportedError
+from nomoat.errors import UnsupportedError, UsageError
 from nomoat.responder import Responder
 from nomoat.serve import web
 from nomoat.serve.served import Served, read_body
@@ -56,6 +56,9 @@ def add_routes(app: FastAPI, served: Served) -> None:
         asked = await read_body(request, lambda body: parse_shape(_Tokens, body, names=NAMES))
 
         def tell(tokenizer: Tokenizer, _loaded: Responder) -> dict[str, Any]:
+            strange = next((token for token in asked.tokens if name_of(tokenizer.backend, token) is None), None)
+            if strange is not None:  # the tokenizer would leave it out
+                raise UsageError(f"token {strange} is not one of this model's", hint="send its own, as /tokenize tells them")
             return {"prompt": tokenizer.decode(asked.tokens, with_control=True)}
 
         return await told(request, asked.model, tell)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nomoat import hardware
-from nomoat.engine import graph
+from nomoat.engine import tied_embeddings
 from nomoat.errors import NotEnoughMemoryError
 from nomoat.tune import network, prepare, qlora
 from nomoat.tune.samples import MOST_LOOKED_AT, Sample, batches_of, computed_tokens, shared_prefix, width_of
@@ -130,7 +130,7 @@ def _bytes_of_copies(prepared: prepare.Prepared, batch: Sequence[Sample], prefix
 
 def _bytes_of_loss(prepared: prepare.Prepared, batch: Sequence[Sample], precision: qlora.Precision, *, expanded: bool) -> int:
     """Logits and their slopes of the answer tokens taken at a time; as codes the whole matrix beside them, expanded."""
-    sizes, head = prepared.sizes, prepared.file.tensor(graph.output_tensor(prepared.file))
+    sizes, head = prepared.sizes, prepared.file.tensor(tied_embeddings.output_tensor(prepared.file))
     size = qlora.DTYPES[precision].itemsize
     tokens = min(qlora.AnswerLoss.CHUNK_TOKENS, sum(sample.num_learned for sample in batch))
     logits = tokens * head.num_rows * (2 * size if sizes.logit_cap is None else 2 * 4 + size)

@@ -19,9 +19,9 @@ from nomoat.engine import arch as architectures
 from nomoat.engine import importer, positions
 from nomoat.engine.arch import EXPERTS, ROUTERS, SHARED_EXPERT, Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray, GGUFFile, Tensor, parts_of
-from nomoat.engine.graph import head_tensor
 from nomoat.engine.lora import OUTPUT, LoraDelta
 from nomoat.engine.source import ModelSource, open_source
+from nomoat.engine.tied_embeddings import head_tensor
 from nomoat.errors import UnsupportedError
 from nomoat.progress import Progress
 from nomoat.tune.adapter import layer_names

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from nomoat.engine import graph, layout, positions
+from nomoat.engine import layout, positions, tied_embeddings
 from nomoat.engine.arch import Architecture, Dimensions, Sight, score_scale, sights
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.source import ModelSource
@@ -105,7 +105,7 @@ class Network:
         self.parameters: dict[str, torch.nn.Parameter] = {}
         self._file, self._rank, self._seed, self._frugal = file, rank, seed, not keep_expanded
         self._store = functools.partial(qlora.kept, precision=precision, expanded=keep_expanded)
-        embedding, output = graph.head_tensor(file)
+        embedding, output = tied_embeddings.head_tensor(file)
         self._storage = layout.storage(file, sizes, "default")
         self._head: qlora.Matrix = self._store([self._weights(output, "lm_head")])
         self._embedding = self._head if embedding == output else self._store([self._weights(embedding, "embed_tokens")])

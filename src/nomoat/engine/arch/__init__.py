@@ -4,8 +4,8 @@ To add one:
 
 1. `arch/<family>.py` with an `Architecture`: its parts, and what `transformers` (and so PEFT's adapters) calls them.
 2. `known`, below: its name in GGUF files.
-3. `engine/hf_config.py`: an entry of `FAMILIES` by the `model_type` of its Hugging Face `config.json`, with what that means by leaving
-   a key out; keys of its own in `KINDS`, and in `read_metadata` where sizes have other names.
+3. `engine/hf_families.py`: an entry of `FAMILIES` by the `model_type` of its Hugging Face `config.json`, with what that means by
+   leaving a key out. `engine/hf_config.py`: keys of its own in `KINDS`, and in `read_metadata` where sizes have other names.
 4. `engine/pre_tokenizers.py`: its pre-tokenizer, and `PRE_TOKENIZERS_OF` where all its files split texts in one way.
 5. `tests/reference.py`: a `Case`, by which tests compare files (`test_arch.py`), folders (`test_safetensors.py`) and adapters
    (`test_peft_names.py`) with `transformers` and PEFT. They fail for an architecture in `known` without one.

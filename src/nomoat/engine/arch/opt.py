@@ -1,7 +1,7 @@
 """OPT: learned positions, ReLU. The 350M has its norms after attention and MLP, none at the end, and a narrower embedding.
 
-No GGUF file has this family: its names are those of `hf_config.opt_name`. The two rows before the first of its table of positions are
-left out there, too.
+No GGUF file has this family: its names are those of `hf_families.opt_name`. The two rows before the first of its table of positions
+are left out there, too.
 """
 
 from nomoat.engine.arch import PLAIN_MLP, SPLIT_QKV, Architecture

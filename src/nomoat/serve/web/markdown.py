@@ -127,6 +127,8 @@ def as_html(markdown: str) -> str:
     """HTML without tags, scripts or pictures of the writer's own; links open in a tab of theirs and tell no referrer."""
     tokens = _renderer().parse(markdown)
     for token in tokens:
+        if style := token.attrs.pop("style", None):  # of a table's cell; the page lets no style stand in a tag
+            token.attrs["class"] = str(style).removeprefix("text-align:")
         for part in token.children or ():
             if part.type == "link_open":
                 part.attrs |= {"target": "_blank", "rel": "noopener noreferrer"}

@@ -477,10 +477,12 @@ function startAnew() {
   at("question").focus();
 }
 
-// The conversation as a line of chat JSONL, which `nomoat tune` reads.
+// The conversations that hold an answer, each a line of chat JSONL, which `nomoat tune` reads.
 function save() {
+  const answered = conversations().map(said).filter((messages) => messages.some(({ role }) => role === "assistant"));
+  if (!answered.length) return;
   const link = document.createElement("a");
-  const lines = conversations().filter((some) => some.length).map((some) => `${JSON.stringify({ messages: said(some) })}\n`);
+  const lines = answered.map((messages) => `${JSON.stringify({ messages })}\n`);
   link.href = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }));
   link.download = "conversation.jsonl";
   link.click();

@@ -1,4 +1,4 @@
-"""Which matrices of a file are one. What graphs compute is compared with references in `test_arch.py` and `test_safetensors.py`."""
+"""Which matrices of a file are one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tiny import write_tensors
 
 from nomoat.engine.gguf import FloatArray, GGUFFile
-from nomoat.engine.graph import head_tensor
+from nomoat.engine.tied_embeddings import head_tensor
 
 ROWS, COLUMNS = 300, 64
 EMBEDDING = np.random.default_rng(3).normal(0, 0.02, (ROWS, COLUMNS)).astype(np.float32)
