@@ -195,6 +195,20 @@ def found(text: str) -> bool:
         "월드컵북로 12로 변경해주세요",
         "연남동 223-1로 주소 바꿔주세요",
         "테헤란로 152로 받을게요",
+        "4500 El Camino Real, Palo Alto, CA 94306",
+        "30 Rockefeller Plaza, New York, NY 10112",
+        "30 Rockefeller Plaza, Suite 1200, New York, NY 10112",
+        "12 Oak Trail, Austin, TX 78701",
+        "1 Penn Plaza\nNew York, NY 10119-0001",
+        "4500 El Camino Real Palo Alto CA 94306",
+        "4500 el camino real, palo alto, ca 94306",
+        "5 Park Walk, London SW10 0AJ",
+        "5 Park Walk, SW10 0AJ",
+        "17 Station Hill\nReading\nRG1 1NB",
+        "12 Bridge End, Newcastle upon Tyne NE1 4ST",
+        "12 The Avenue, London W4 1HA",
+        "55 Harbour View, Sydney NSW 2000",
+        "12 Lakeshore West, Toronto, ON M5H 2N2",
     ],
 )
 def test_address_is_seen_however_it_is_written(text: str) -> None:
@@ -408,6 +422,14 @@ def test_address_is_seen_however_it_is_written(text: str) -> None:
         "강남구 역삼동 월세 100-150 만원",
         "메시지로 3 (수동)",
         "101동 1203호 앞",
+        "2 Samsung Phones, AB1 2CD",
+        "1 Samsung Galaxy, S5 2GB",
+        "4 Intel Core I5 3AB",
+        "10 Angry Men, Chicago",
+        "In 2024 Big Apple, New York, NY 10119",
+        "2. Corporate Governance Standard, SA 9000",
+        "so 5 springs would make 5 jellyfish every second.\n\nTherefore, in 14400 seconds",
+        "i had 2 very small ones, so tell me 12345",
     ],
 )
 def test_what_has_no_house_number_or_no_place_is_no_address(text: str) -> None:
@@ -458,7 +480,7 @@ def test_long_text_takes_no_time() -> None:
         "1 Main St Aa Aa ", "1 maple st aa aa ", '서울시, "a": ', "서울시   ", "서울시, ", "PO ", "1 N. ", "사서함 ",
         "가길12길", "1동\n", "번지", "1 St St ", "Am Ring 1 ", "a'", "서울시\n\n", "1 1st ", '서울시, "a": 가동, "a": 가로, "a": ',
         "서울시 가동 가가가가가가가 ", "서울시 가동 aaaaaaaa ", "가나로 1 (가", "가나로 1에 ", "Aa Aa Aa a-ro 1 ",
-        "a-ro 1, ", "동 1동 1동 1",
+        "a-ro 1, ", "동 1동 1동 1", "1 A A, of ", "1 A A 1 ", "1 aa aa, aa ",
     ]  # fmt: skip
     for text in (
         *((piece * 100_000)[:100_000] for piece in pieces),

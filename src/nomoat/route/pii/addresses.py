@@ -129,7 +129,23 @@ KOREAN_ROAD = (
     r"(?:\s?\d{1,4}(?:beon|[a-z]{1,2})?-?gil)?"
 )
 KOREAN_PLACE = rf"(?:[A-Z][a-z-]{{1,20}}-(?:gu|si|gun|do|eup|myeon|dong)(?!\w)|{ROMAN})"
+# Behind any name, with all of it there: a town, a state and its ZIP, or a postcode as it is given out. No sizes such as `S5 2GB`.
+APART_ABROAD = r"[,\s]{1,3}"
+WHOLE_POSTCODE = (
+    r"(?:(?:[BEGLMNSW]|[A-PR-UWYZ][A-HK-Y])\d[A-Z\d]?\s?\d(?![GT]B)[ABD-HJLNP-UW-Z]{2}|[A-Z]\d[A-Z]\s?\d[A-Z]\d"
+    r"|(?:(?:NSW|ACT)\s2|VIC\s3|QLD\s4|SA\s5|WA\s6|TAS\s7)\d{3})(?!\w)"
+)
+PART = rf"(?:(?:{NAME}|#?\d{{1,4}}[A-Za-z]?(?![\w-])|upon|on|of|the|by|under|del?|la|le){APART_ABROAD})"
+ANY_NAME = rf"(?!(?:{NO_STREET})\s)[a-z](?:[\w.-]|'(?=\w)){{0,18}}"
 OTHERS = (
+    re.compile(
+        rf"{HOUSE}(?:{NAME}{APART_ABROAD}){{2}}(?:{PART}{{1,8}}?(?:{STATES}){APART_ABROAD}{ZIP}|{PART}{{0,8}}?{WHOLE_POSTCODE})"
+    ),
+    re.compile(  # in any case; `in 14400` is no Indiana
+        rf"{HOUSE}(?:{ANY_NAME}\s{{1,2}}){{1,3}}?{ANY_NAME}(?:,\s{{0,2}}|\s?\n)(?:{ANY_NAME}{APART_ABROAD}){{1,4}}?"
+        rf"(?!(?-i:in|or|me|hi|oh|ok))(?:{STATES}){APART_ABROAD}{ZIP}",
+        re.IGNORECASE,
+    ),
     re.compile(rf"{START}\d{{1,5}}(?:-\d{{1,4}})?,?\s{{1,2}}{KOREAN_ROAD}[,\s]{{1,3}}{KOREAN_PLACE}"),
     re.compile(rf"{KOREAN_PLACE}[,\s]{{1,3}}{KOREAN_ROAD},?\s\d{{1,5}}(?![\d.:%])"),
     re.compile(rf"(?<![\w-]){KOREAN_ROAD}\s(?!(?:19|20)\d\d(?!\d))[1-9]\d{{0,4}}(?:-\d{{1,4}})?,\s{{1,2}}{KOREAN_PLACE}"),
