@@ -591,6 +591,8 @@ def test_email_is_seen(text: str) -> None:
         ("xoxb-", "012345678901-abcdEFGH0123456789"),
         ("hf_", "abcdEFGHabcdEFGHabcdEFGHabcdEFGHab"),
         ("-----BEGIN ", "RSA PRIVATE KEY-----"),
+        ("-----BEGIN ", "PGP PRIVATE KEY BLOCK-----"),
+        ("---- BEGIN ", "SSH2 ENCRYPTED PRIVATE KEY ----"),
     ],
 )
 def test_api_key_is_seen(start: str, rest: str) -> None:
@@ -606,6 +608,7 @@ def test_api_key_is_seen(start: str, rest: str) -> None:
         "sk-toggleable__label-arrow-of-a-long-1", "sk-Estimator-id-1", "AKIA is how they begin", "hf_hub_download", "AIza",
         "sk-learn-something-long", "sk-learn-1-with-2-many-3-short-4-words", "sk-internationalization2024",
         "sk-otherwiseunbelievablylongword", "sk-123456789012345678901234", "disk-0f3c9a7be4d1528860fe9b2c7a64d3e8", "sk-0f3c9a7be4d1",
+        "-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----BEGIN CERTIFICATE-----",
     ],
 )  # fmt: skip
 def test_everyday_words_are_no_api_keys(text: str) -> None:
