@@ -66,7 +66,7 @@ def test_policy_without_a_file_keeps_everything_here() -> None:
         "never_leaves       resident_number, phone, business_number, customs_code, bank_account, card, email, address, api_key, name  "
         "(default)\n"
         "names              none  (default)\n"
-        "allowed            the one of cloud  (default)\n"
+        "allowed            wherever cloud is asked  (default)\n"
         "max_usd_per_day    none  (default)\n"
         "max_usd_per_month  none  (default)\n"
         "max_answer_tokens  4096  (default)\n"

@@ -11,7 +11,7 @@
         "resident_number", "phone", "business_number", "customs_code", "bank_account", "card", "email", "address", "api_key", "name",
     ]
     names = ["김철수", "Project Moat"]  # people, products, whatever must not be told
-    allowed = ["openai"]                # providers and hosts that may be asked; without it the one of `cloud`
+    allowed = ["openai"]                # providers and hosts that may be asked; without it `cloud` is, also where OPENAI_BASE_URL says
     max_usd_per_day = 2.0               # what `cloud` may cost on a day of UTC; what could cost more stays here: see `budget`
     max_usd_per_month = 20.0            # and in a month
     max_answer_tokens = 4096            # with either of them: the longest answer `cloud` is asked for where a request names none
@@ -215,6 +215,8 @@ def _require_sense(policy: Policy, path: Path) -> None:
         raise _error(
             path, "sets `max_answer_tokens` and no budget", f"add {' or '.join(f'`{name}`' for name in BUDGETS)}, or remove it"
         )
+    if policy.cloud is not None and "allowed" in policy.given and not policy.allowed:
+        raise _error(path, "sets `allowed` to [], which allows nobody, and names a `cloud`", "remove the line `cloud`, or `allowed`")
     if policy.cloud is not None:
         policy.require_allowed(host_of(policy.cloud))
 
