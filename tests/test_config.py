@@ -45,6 +45,17 @@ def test_a_file_that_cannot_be_meant_is_refused_by_name(empty_home: Path, text: 
     assert (caught.value.message, caught.value.hint) == (f"`{path}` {message}", hint)
 
 
+def test_files_that_windows_saved_as_ansi_are_named_with_the_way_out(empty_home: Path, keys: Callable[..., Path]) -> None:
+    empty_home.mkdir(exist_ok=True)
+    settings, kept = empty_home / "config.toml", keys("")
+    for path, read in ((settings, config.read_file), (kept, lambda: config.secret("OPENAI_API_KEY"))):
+        path.write_bytes("# 설정\n".encode("cp949"))
+        with pytest.raises(UsageError) as caught:
+            read()
+        assert caught.value.message == f"`{path}` is not UTF-8 text"
+        assert caught.value.hint == "save it as UTF-8 (in Notepad: `Encoding`, in Korean `인코딩`)"
+
+
 def test_a_file_that_windows_wrote_is_read(empty_home: Path) -> None:
     """Notepad puts a byte-order mark before it, and two signs at each end of a line."""
     empty_home.mkdir(exist_ok=True)

@@ -17,6 +17,7 @@ from nomoat import hardware, paths
 from nomoat.bounds import shown
 from nomoat.errors import UsageError
 from nomoat.providers import PROVIDERS, UPSTREAM_KEY
+from nomoat.textfiles import AS_UTF_8_IN_AN_EDITOR
 
 HUB_TOKEN = "HF_TOKEN"
 CLIENTS_KEY = "NOMOAT_API_KEY"  # what a server of ours asks its clients for; it does not pass it on
@@ -80,7 +81,9 @@ def read_file() -> dict[str, Any]:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as exc:
         raise UsageError(f"`{path}` cannot be read: {exc.strerror}", hint="mend it or remove it") from exc
-    except ValueError as exc:  # no TOML, no UTF-8, thousands of digits
+    except UnicodeDecodeError as exc:
+        raise UsageError(f"`{path}` is not UTF-8 text", hint=AS_UTF_8_IN_AN_EDITOR) from exc
+    except ValueError as exc:  # no TOML, thousands of digits
         raise UsageError(f"`{path}` is not TOML: {exc}", hint="mend it or remove it") from exc
     unknown = sorted(set(values) - set(FROM_FILE))
     if unknown:
@@ -132,7 +135,9 @@ def _read_keys() -> dict[str, str]:
         return {}
     except OSError as exc:
         raise UsageError(f"`{path}` cannot be read: {exc.strerror}", hint="mend it or remove it") from exc
-    except ValueError as exc:  # no TOML, no UTF-8, thousands of digits
+    except UnicodeDecodeError:
+        raise UsageError(f"`{path}` is not UTF-8 text", hint=AS_UTF_8_IN_AN_EDITOR) from None
+    except ValueError as exc:  # no TOML, thousands of digits
         line = re.search(r" \(at line \d+", str(exc))
         where = f"{line.group()})" if line else ""
         # No more of what Python says, nor a traceback of it: there may be a key in it.

@@ -26,6 +26,7 @@ AS_CSV = (
     'JSONL of conversations: `.to_json("FILE.jsonl", orient="records", lines=True)`'
 )
 AS_UTF_8 = "save it as UTF-8 (in a spreadsheet program: `CSV UTF-8`)"
+AS_UTF_8_IN_AN_EDITOR = "save it as UTF-8 (in Notepad: `Encoding`, in Korean `인코딩`)"
 AS_UTF_8_KOREAN = "save it as UTF-8 (in Excel: `CSV UTF-8`, in Korean `CSV UTF-8(쉼표로 분리)`)"
 
 
@@ -121,6 +122,8 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as exc:
         line = content[: exc.start].decode(encoding, "ignore").count("\n") + 1
         hint = AS_UTF_8_KOREAN if encoding == "UTF-8" and _may_be_korean(content) else AS_UTF_8
+        if path.suffix.lower() == ".toml":
+            hint = AS_UTF_8_IN_AN_EDITOR
         raise DataError(f"`{path}`, line {line}: not {encoding} text", hint=hint) from exc
 
 

@@ -48,6 +48,25 @@ def test_all_parts_of_a_split_model_are_pulled_and_removed_whichever_is_named(hu
     assert list(empty_home.rglob("*")) == []
 
 
+@pytest.mark.parametrize("query", ["?download=true", "?from=a/b&to=c", "#top"])
+def test_all_parts_of_a_split_model_are_pulled_from_an_address_with_a_query(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's own button copies such addresses."""
+    asked: list[str] = []
+
+    def fetched(source: Source, target: Path, **_: object) -> None:
+        asked.append(source.url)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(b"GGUF")
+
+    monkeypatch.setattr(pull, "fetch", fetched)
+    first, second = (f"https://huggingface.co/owner/repo/resolve/main/m-0000{number}-of-00002.gguf" for number in (1, 2))
+    path = pull.pull_model(second + query)
+    assert (path.name, asked) == ("m-00002-of-00002.gguf", [first + query, second + query])
+    assert [(model.ref, model.size_bytes) for model in pull.installed()] == [(first, 8)]
+    assert pull.find_installed(second + query) == pull.find_installed(second) == path
+    assert pull.remove(first + query) == 8
+
+
 def test_a_split_model_is_installed_when_all_its_parts_are_here(hub: Any) -> None:
     first, second = (f"hf:owner/repo/m-0000{number}-of-00002.gguf" for number in (1, 2))
     hub.files["/owner/repo/resolve/main/m-00001-of-00002.gguf"] = b"GGUF part"

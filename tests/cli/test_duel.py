@@ -105,6 +105,8 @@ def test_several_suites_are_one_table(table: Path, tmp_path: Path) -> None:
         ["other", "3"],
     ]
     assert "a winner needs an interval without 0 and an uncorrected p below 0.025" in " ".join(done.stdout.split())
+    for fact in ("bytes sent out", "cost in total", "price", "licence"):  # of each suite's answers
+        assert len(re.findall(rf"^{fact}  ", done.stdout, re.MULTILINE)) == 2, fact
     assert [row["suite"] for row in json.loads(nomoat(*arguments, "--json").stdout)] == ["test", "other"]
     report = tmp_path / "r.html"
     assert nomoat(*arguments, "--report", str(report)).stderr == f"report: {report}\n"

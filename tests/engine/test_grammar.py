@@ -62,12 +62,29 @@ def test_what_breaks_llguidance_is_refused_in_our_words(grammars: Grammars) -> N
         ({"properties": {"a": {"patternProperties": {"^(?!x)": TEXT}}}},
          "`patternProperties` of `/properties/a`: "
          "regex parse error: look-around, including look-ahead and look-behind, is not supported"),
+        ({"properties": {"a/b": {"enum": [1, 10**30]}}}, f"{10**30}, of `/properties/a~1b/enum/1`, is no number that is supported"),
+        ({"items": {"minimum": 2**64}}, "18446744073709551616, of `/items/minimum`, is no number that is supported"),
+        ({"anyOf": [{"default": 2**64}]}, "18446744073709551616, of `/anyOf/0/default`, is no number that is supported"),
+        ({"items": {"minItems": 2**64}}, "18446744073709551616, of `/items/minItems`, is no number that is supported"),
     ],
 )  # fmt: skip
 def test_a_refusal_names_the_keyword_and_where_it_stands(grammars: Grammars, schema: dict[str, Any], said: str) -> None:
     with pytest.raises(SchemaError) as caught:
         grammars.of_schema(json.dumps(schema))
     assert (caught.value.message, caught.value.is_unsupported) == (f"this JSON schema cannot be followed: {said}", True)
+
+
+@pytest.mark.parametrize("number", [-(2**63), -(2**63) + 1, -9.223372036854775e18, -1e19, -(10**30), float("-inf")])
+@pytest.mark.parametrize("keyword", ["const", "enum"])
+def test_a_value_that_llguidance_breaks_at_is_refused(grammars: Grammars, number: float, keyword: str) -> None:
+    """It went round in itself until its stack was full, and the whole process ended."""
+    for value in (number, [number], {"minimum": number}, {"default": {"default": number}}):
+        schema = {"type": ["integer", "array", "object"], keyword: [value] if keyword == "enum" else value}
+        for asked in (schema, {"properties": {"a": schema}}, {"default": schema, "$ref": "#/default"}):
+            with pytest.raises(SchemaError, match=r"^this JSON schema cannot be followed: .*, is no number that is supported\n"):
+                grammars.of_schema(json.dumps(asked))
+            calls = (("", json.dumps(asked)),)
+            assert grammars.of_call(calls) is None and not grammars.can_follow_call(calls)
 
 
 @pytest.mark.parametrize("required", [[["city"]], {"city": True}, True, "city", [None]])

@@ -233,3 +233,23 @@ def test_what_looks_like_looking_around_is_none(allows: Allows, pattern: str) ->
 def test_times_come_to_an_end(allows: Allows, name: str, text: str, endless: str) -> None:
     schema = {"type": "string", "format": name}
     assert allows(schema, f'"{text}"') and not allows(schema, f'"{endless}"') and allows({**schema, "maxLength": 60}, f'"{endless}"')
+
+
+@pytest.mark.parametrize("kind", ["integer", "number", ["integer", "null"], None])
+@pytest.mark.parametrize(
+    ("lowest", "highest"),
+    [(-(2**63), 2**63 - 1), (-(2**63), 2**64 - 1), (-(10**30), 10**30), (-1.7976931348623157e308, 1.7976931348623157e308)],
+)
+def test_bounds_that_are_far_away_are_held_to(allows: Allows, kind: object, lowest: float, highest: float) -> None:
+    """As those of whole numbers of 64 bits are, and of float64, which generators of schemas write."""
+    for schema in (
+        {"minimum": lowest, "maximum": highest, "default": -(2**63)}, {"exclusiveMinimum": lowest}, {"exclusiveMaximum": highest},
+    ):  # fmt: skip
+        asked = {**schema, **({} if kind is None else {"type": kind})}
+        for whole in (asked, {"items": asked, "type": "array"}):
+            text = "{}" if whole is asked else "[{}]"
+            assert allows(whole, text.format("-9000000000000000000")) and allows(whole, text.format("9000000000000000000"))
+    assert not allows({"type": "integer", "minimum": -(2**63)}, str(-(2**63) - 1))
+    assert allows({"type": "integer", "maximum": 2**63 - 1}, str(2**63 - 1))
+    assert not allows({"type": "integer", "maximum": 2**63 - 1}, str(2**63))
+    assert not allows({"type": "number", "maximum": 2**63}, str(2**63 + 1))

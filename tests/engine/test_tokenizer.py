@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import random
 import unicodedata
@@ -447,6 +448,48 @@ def test_many_texts_have_the_ids_that_each_has_by_itself(
             monkeypatch.setattr(tokenizing, "TEXTS_AT_ONCE", size)
             assert list(tokenizer.encode_many(texts, add_bos=add_bos)) == alone
     assert list(tokenizer.encode_many([])) == []
+
+
+@pytest.mark.parametrize("kind", ["smollm", "qwen2", "llama-bpe", "llama", "phi3"])
+def test_prompts_cut_from_one_end_of_a_turn_to_the_next_have_the_ids_of_whole_ones(
+    kind: str, pieces: sentencepiece.SentencePieceProcessor, tmp_path: Path
+) -> None:
+    tokenizer = of_pieces(pieces, arch=kind) if kind in ("llama", "phi3") else of(write_tiny_gguf(tmp_path / "t.gguf", pre=kind))
+    end = tokenizer.decode([tokenizer.special.eos_id], with_control=True)
+    turns = ["", " ", "\n", "hello", "\u0301", "<|im_start|>", end[:2], end, *TORTURE.splitlines()]
+    texts = ["".join(f"{turn}{end}" for turn in random.Random(at).choices(turns, k=5)) + turns[at % 8] for at in range(200)]
+    for add_bos in (False, True):
+        known: dict[str, list[int]] = {}
+        assert tokenizer.encode_prompts(texts, known, add_bos=add_bos) == list(tokenizer.encode_many(texts, add_bos=add_bos))
+        assert sum(map(len, known)) < sum(map(len, texts)) / 5
+    assert tokenizer.encode_prompts([], {}) == []
+
+
+@pytest.mark.parametrize(
+    ("end", "more", "flags", "parts"),
+    [
+        ("</s>", ["<s>"], {"</s>": {"rstrip": True}}, ["a ", "</s>\nword", "</s>!"]),
+        ("</s>", [" </"], {}, None),
+        ("</s>", ["word</s>"], {}, None),
+        ("</s>", ["</s>!"], {}, None),
+        ("</s></", [], {}, None),
+        ("</s>", [], {"</s>": {"lstrip": True}}, None),
+        ("end", ["word"], {"word": {"single_word": True}}, None),
+    ],
+)
+def test_a_prompt_is_cut_whole_where_another_token_may_hide_the_end_of_a_turn(
+    end: str, more: list[str], flags: dict[str, dict[str, bool]], parts: list[str] | None
+) -> None:
+    tokens = ["<unk>", end, *more, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "▁a"]
+    facts = {"model": "llama", "tokens": tokens, "scores": [0.0] * len(tokens), "eos_token_id": 1}
+    facts["token_type"] = [2, 3, *[3] * len(more), *[6] * 256, 1, 1, 1]
+    tokenizer = from_metadata({f"tokenizer.ggml.{name}": value for name, value in facts.items()}, flags=flags)
+    text, known = f"a {end}\nword{end}!", dict[str, list[int]]()
+    assert tokenizer.encode_prompts([text], known) == [tokenizer.encode(text)]
+    assert list(known) == (parts or [text])
+    for letters in itertools.product(["a", " ", end, end[:2], end[2:], "word", "!"], repeat=4):
+        text = "".join(letters)
+        assert tokenizer.encode_prompts([text], {}) == [tokenizer.encode(text)], text
 
 
 def test_the_marks_of_phi_3_take_the_lines_behind_them_away(pieces: sentencepiece.SentencePieceProcessor) -> None:

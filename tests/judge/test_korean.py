@@ -25,7 +25,7 @@ MAKERS = {
     "asking/as_tuned.py": ["notes"],
     "labelling.py": ["note_on_commas"],
     "asking/cluster.py": ["names_of"],
-    "asking/spending.py": ["lost_note", "uncounted_note", "Spending.notes"],
+    "asking/spending.py": ["lost_note", "uncounted_note", "Spending.notes", "list_pricing", "_per_million", "Spending._price"],
     "asking/workers.py": ["notes"],
     "engine/dialect.py": ["_notes"],
     "engine/remote.py": ["_about_it"],
@@ -36,7 +36,7 @@ MAKERS = {
     "judge/kept.py": ["unasked_note"],
     "judge/model_judge.py": ["cut_note"],
     "judge/report.py": ["_settings", "_plots_of", "_side_rows", "write_duels_report"],
-    "judge/run.py": ["_notes", "_missing", "_unbegun"],
+    "judge/run.py": ["_notes", "_missing", "_unbegun", "_metric_note"],
     "judge/slices.py": ["slices_of", "note_on", "_thirds"],
     "judge/table.py": ["_sentence", "_reviewed_table"],
     "judge/verdict.py": ["notes_over_all", "_measures"],
@@ -136,20 +136,20 @@ def test_what_scores_are_and_what_built_in_suites_say_of_theirs_has_a_twin() -> 
         (
             "`a is ahead of b` (75.0 % [59.8, 85.8]) is ahead of `right` (25.0 % [14.2, 40.2]) on `score`, 48 of 1,200 items: by "
             "50.0 points [31.5, 64.7], p < 0.0001.",
-            "`score` 1,200문항 중 48문항에서 `a is ahead of b` (75.0 % [59.8, 85.8]) 쪽이 `right` (25.0 % [14.2, 40.2]) 쪽보다 "
-            "50.0 %p [31.5, 64.7] 앞섭니다(p < 0.0001).",
+            "`score`에서 1,200문항 중 48문항을 물은 결과 `a is ahead of b` (75.0 % [59.8, 85.8]) 쪽이 `right` "
+            "(25.0 % [14.2, 40.2]) 쪽보다 50.0 %p [31.5, 64.7] 앞섭니다(p < 0.0001).",
         ),
         (
             "`gpt35` (8.66 [8.25, 8.81]) is ahead of `vicuna` (7.97 [7.45, 8.30]) on `vicuna80` by its stored reviews, 80 items: "
             "by 0.69 points [0.11, 1.27], p = 0.0207.",
-            "`vicuna80`(저장된 평가 기준) 80문항에서 `gpt35` (8.66 [8.25, 8.81]) 쪽이 `vicuna` (7.97 [7.45, 8.30]) 쪽보다 0.69점 "
-            "[0.11, 1.27] 앞섭니다(p = 0.0207).",
+            "`vicuna80`(저장된 평가 기준)에서 80문항을 물은 결과 `gpt35` (8.66 [8.25, 8.81]) 쪽이 `vicuna` (7.97 [7.45, 8.30]) 쪽보다 "
+            "0.69점 [0.11, 1.27] 앞섭니다(p = 0.0207).",
         ),
         (
             "`a` leads 2 other models on `quiz`, 1 item; too close to call between it and `b`; `c` and `d` have higher scores, and "
             "won fewer items, which the order goes by.",
-            "`quiz` 1문항에서 `a` 쪽이 다른 모델 2개보다 앞섭니다. 이 모델과 `b` 사이에서는 우열을 가릴 수 없습니다. `c`, `d` "
-            "쪽은 점수가 더 높지만 이긴 문항은 더 적으며, 순서는 이긴 문항으로 정합니다.",
+            "`quiz`에서 1문항을 물은 결과 `a` 쪽이 다른 모델 2개보다 앞섭니다. 이 모델과 `b` 사이에서는 우열을 가릴 수 "
+            "없습니다. `c`, `d` 쪽은 점수가 더 높지만 이긴 문항은 더 적으며, 순서는 이긴 문항으로 정합니다.",
         ),
         (
             "`a` is ahead on 1 of 3 suites, `b` on 0; practically equal on 1; too close to call on 1.",
@@ -189,14 +189,25 @@ def test_what_scores_are_and_what_built_in_suites_say_of_theirs_has_a_twin() -> 
             "일부 결과: `m` 쪽은 질문 40개 중 3개에 답했습니다: 질문 37개에 답을 받지 못했습니다: `h` said; no more",
         ),
         ("-8.3 points [-48.4, +34.6], p = 1.00", "-8.3 %p [-48.4, +34.6], p = 1.00"),
+        (
+            "$1.25 in, $10.00 out per million tokens ($2.50 and $15.00 where a prompt has more than 200,000), "
+            "list price as of 2026-11",
+            "토큰 100만 개당 입력 $1.25, 출력 $10.00(프롬프트가 200,000개를 넘으면 $2.50, $15.00), 2026-11 기준 정가",
+        ),
+        (
+            "$1.00 in, $4.00 out per million tokens, your price as of 2026-11 (계약서 (3쪽), as given)",
+            "토큰 100만 개당 입력 $1.00, 출력 $4.00, 2026-11 기준 직접 적은 가격(계약서 (3쪽), as given)",
+        ),
+        ("$1.00 in, $4.00 out per million tokens, as given", "토큰 100만 개당 입력 $1.00, 출력 $4.00, 지정한 가격"),
         ("Chiang et al. 2023; lmsys.org", None),
         ("stored:vicuna80/gpt35", None),
         ("113 ms / 180 ms", None),
         (
             "No model leads on `s`, 40 items; too close to call between `a` and `b; c`, `d` and `e`; `f` has a higher score than `a`, "
             "and won fewer items, which the order goes by.",
-            "`s` 40문항에서 앞서는 모델이 없습니다. `a`, `b; c`, `d`, `e` 사이에서는 우열을 가릴 수 없습니다. `f` 쪽은 `a`보다 점수가 "
-            "더 높지만 이긴 문항은 더 적으며, 순서는 이긴 문항으로 정합니다.",
+            "`s`에서 40문항을 물은 결과 앞서는 모델이 없습니다. `a`, `b; c`, `d`, `e` 사이에서는 우열을 가릴 수 "
+            "없습니다. `f` 쪽은 `a`보다 "
+            "점수가 더 높지만 이긴 문항은 더 적으며, 순서는 이긴 문항으로 정합니다.",
         ),
         (
             "Practically equal on `s` after 9 items: `a` (75.0 % [59.8, 85.8]) against `b` (75.0 % [59.8, 85.8]), apart by +0.0 "

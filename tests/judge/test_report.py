@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from markupsafe import escape
 
+from nomoat.catalog.licences import licences
 from nomoat.engine.fake import FakeEngine
 from nomoat.judge import report, slices, wording
 from nomoat.judge.duel import run_duel, run_duels
@@ -133,6 +134,8 @@ def test_report_over_several_suites_is_one_page_with_corrected_p_values(suite: S
     ):
         assert text in page, text
     assert page.count('<article class="example">') == 8
+    for fact in ("bytes sent to other machines", "latency, median / 95th percentile", "cost of 1,000 answers", "licence"):
+        assert page.count(f"<th>{fact}</th>") == 2, fact
     assert page.count("<script") == 1
 
 
@@ -259,6 +262,7 @@ def test_duel_that_stopped_shows_its_confidence_sequence(suite: Suite, tmp_path:
     assert f"{duel.verdict.num_examples} of 40 items" in page
     assert ">points, left minus right<" in page and ">items asked<" in page
     assert "cost of 1,000 answers" in page
+    assert "<tr><th>price</th><td>runs here: electricity is not counted</td><td>" in page
     assert "What quality costs" not in page
 
 
@@ -312,6 +316,7 @@ def test_leaderboard_report_names_every_model_in_order(suite: Suite, tmp_path: P
     page = english(tmp_path / "t.html")
     assert "<title>한글 &amp; more: 좋음, mid, 나쁨</title>" in page
     assert page.index("1. 좋음") < page.index("2. mid") < page.index("3. 나쁨")
+    assert [len(re.findall(f'<td data-label="{fact}">', page)) for fact in ("cost in total", "bytes sent out")] == [3, 3]
     assert not re.search(r"""(src|href)\s*=\s*["'](?!#)|<link""", page)
     assert f"<pre>{COMMAND}</pre>" in page
 
@@ -374,6 +379,17 @@ def test_in_korean_a_page_has_no_english_but_names_and_units(suite: Suite, tmp_p
         shown = html.unescape(re.sub(rf"(?s){texts}|{data}|<!--.*?-->|<[^>]*>", " ", page))
         assert set(re.findall("[A-Za-z]{2,}", shown)) <= names, path.name
         assert "문항" in shown
+
+
+def test_licences_that_have_no_name_are_in_korean_beside_those_that_have() -> None:
+    assert {*report.LICENCE_TITLES} <= {terms.title for terms in licences().values()}
+    for english, korean in (
+        ("yes (Apache License 2.0, your own data)", "가능 (Apache License 2.0, 직접 준비한 데이터)"),
+        ("yes, if (your own data, Gemma Terms of Use)", "조건부 가능 (직접 준비한 데이터, Gemma Terms of Use)"),
+        ("unknown (terms not known)", "알 수 없음 (조건을 알 수 없음)"),
+        ("no (terms of your own data)", "불가 (terms of your own data)"),
+    ):
+        assert str(report._licence(english)) == f'<span lang="en">{english}</span><span lang="ko">{korean}</span>'
 
 
 def test_data_that_is_a_word_of_the_reports_stays_as_it_is(suite: Suite, tmp_path: Path) -> None:

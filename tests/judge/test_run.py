@@ -208,7 +208,7 @@ def test_a_written_choice_is_scored_as_the_notes_count_it() -> None:
     engine = StoredEngine({question: f"<think>a</think>\n{letter}\n</think>\n"}, name="stored:s/m")
     evaluation = run_suite(Responder("m", engine), suite)
     assert evaluation.outcomes[0].score == 1.0
-    assert evaluation.notes == ("`m` gives no likelihoods: it wrote a letter; 0 of 1 answers were none of them",)
+    assert evaluation.notes == ("`m` gives no likelihoods: it wrote a letter",)
 
 
 @pytest.mark.parametrize("metric", ["exact", "choice"])
@@ -618,3 +618,31 @@ def test_score_of_all_sentences_as_one_counts_the_words_put_into_a_models_mouth(
     model = Responder("m", FakeEngine(answers={f"question {at}": "here" for at in range(3)}))
     suite = dataclasses.replace(quiz(3, "chrf", target="some words here"), answer_start="some words ")
     assert any("over all sentences as one text: chrF2 100.0" in note for note in run_suite(model, suite).notes)
+
+
+@pytest.mark.parametrize(
+    ("targets", "metric"),
+    [
+        (["보통 2~3일 안에 도착합니다", "환불은 3일 걸려요", "네, 가능합니다", "아니요, 어렵습니다"], "char-f1"),
+        (["It takes two or three days.", "No, it does not.", "Yes, both of them do."], "rouge"),
+        (["4", "9", "1,204"], "numeric"),
+        (["Seoul", "Busan", "Daejeon"], ""),
+        (["yes", "no", "yes", "no", "yes", "no"], ""),
+    ],
+)
+def test_targets_that_are_compared_word_for_word_unasked_and_should_not_be_are_told_of(
+    tmp_path: Path, targets: list[str], metric: str
+) -> None:
+    rows = [{"input": f"q{at}", "target": target} for at, target in enumerate(targets)]
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    model = Responder("m", FakeEngine(answers={f"q{at}": target for at, target in enumerate(targets)}))
+    told = (
+        f"no `metric` is set, and answers are compared word for word: `{metric}` would suit these targets more, and "
+        "`nomoat suites new` takes it"
+    )
+    evaluation = run_suite(model, str(path))
+    assert (evaluation.suite.metric, told in evaluation.notes) == ("exact", bool(metric))
+    assert bool(metric) or not any("`metric`" in note for note in evaluation.notes)
+    path.with_suffix(".toml").write_text('metric = "exact"\n', encoding="utf-8")
+    assert run_suite(model, str(path.with_suffix(".toml"))).notes == tuple(note for note in evaluation.notes if note != told)

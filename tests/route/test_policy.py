@@ -108,6 +108,11 @@ def test_a_policy_that_lets_nothing_recognisable_leave_has_no_notes(text: str) -
         ("cloud = 'http:///v1#m'", "names `http:///v1#m` as `cloud`, which is no address", 'such as "https://host/v1#model"'),
         ("default = 'cloud'", 'sets `default` to "cloud" and names no `cloud`', 'add cloud = "openai:gpt-4o-mini", or such'),
         (
+            "cloud = 'openai:big'\nallowed = []",
+            "sets `allowed` to [], which allows nobody, and names a `cloud`",
+            "remove the line `cloud`, or `allowed`",
+        ),
+        (
             "names = ['Kim']\nnever_leaves = ['phone']",
             "lists `names`, and `never_leaves` does not hold `name`",
             "add it there, or remove the names",
@@ -146,6 +151,20 @@ def test_file_that_is_not_toml_is_named() -> None:
     with pytest.raises(UsageError) as raised:
         load_policy()
     assert raised.value.message == f"the policy `{path}` cannot be read: Invalid value (at end of document)"
+
+
+def test_file_that_windows_saved_as_ansi_is_named_with_the_way_out() -> None:
+    path = written("")
+    path.write_bytes("names = ['김철수']\n".encode("cp949"))
+    with pytest.raises(UsageError) as raised:
+        load_policy()
+    assert raised.value.message == f"the policy `{path}` is not UTF-8 text"
+    assert raised.value.hint == "save it as UTF-8 (in Notepad: `Encoding`, in Korean `인코딩`)"
+
+
+def test_nobody_may_be_allowed_where_nobody_is_asked() -> None:
+    written("allowed = []")
+    assert load_policy().allowed == ()
 
 
 def test_cloud_must_be_among_the_allowed() -> None:

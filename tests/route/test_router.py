@@ -845,6 +845,19 @@ def test_auto_looks_at_no_cloud_when_offline(monkeypatch: pytest.MonkeyPatch) ->
         assert auto.complete(said("a b")).usage.bytes_out == 0
 
 
+def test_auto_loaded_offline_answers_here_when_that_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cloud model is not there; `offline` of the file is looked at each time."""
+    write_policy('local = "fake:"\ncloud = "openai:gpt-4o-mini"\ndefault = "cloud"\nif_cloud_fails = "local"')
+    monkeypatch.setenv("NOMOAT_OFFLINE", "1")
+    with router.load_auto() as auto:
+        monkeypatch.delenv("NOMOAT_OFFLINE")
+        assert isinstance(auto.engine, RouterEngine)
+        decision = auto.engine.decide(said("a b"))
+        assert (decision.where, decision.rule) == ("local", "cannot_ask")
+        assert decision.why == "the cloud model was not loaded: nomoat was offline when `auto` was"
+        assert auto.complete(said("a b")).text == "b a"
+
+
 def test_environment_cannot_send_an_allowed_provider_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     write_policy('local = "fake:"\ncloud = "openai:gpt-4o-mini"\nallowed = ["openai"]')
     monkeypatch.setenv("OPENAI_API_KEY", "k")

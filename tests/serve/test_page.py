@@ -413,6 +413,8 @@ def test_the_korean_page_says_in_korean_what_may_be_done_with_a_model_and_where_
         "yes, with use restrictions (Gemma Terms of Use)": "가능(용도 제한 있음) (Gemma Terms of Use)",
         "no (Creative Commons BY-NC 4.0)": "불가 (Creative Commons BY-NC 4.0)",
         "unknown": "알 수 없음",
+        "yes (Apache License 2.0, your own data)": "가능 (Apache License 2.0, 직접 준비한 데이터)",
+        "unknown (terms not known)": "알 수 없음 (조건을 알 수 없음)",
         "local: yes (Apache License 2.0); cloud: unknown": "이 기계: 가능 (Apache License 2.0); 클라우드: 알 수 없음",
     }
     page.open(start({f"model-{at}": Responder("auto", auto, licence=licence) for at, licence in enumerate(shown)}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -303,6 +303,23 @@ def test_each_answer_is_learned_behind_the_tokens_it_is_served_behind_in_as_few_
             assert sample.tokens[:start] == tokenizer.encode(tokenizer.render(CHAT[:at]))
             assert list(row_T[start - 1 : stop - 1]) == [*tokenizer.encode(CHAT[at].content), tokenizer.special.eos_id]
         assert (row_T != samples.NOT_LEARNED).sum() == sample.num_learned
+
+
+def test_a_long_conversation_is_cut_into_tokens_once(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for each of its answers."""
+    tokenizer, encode, cut = GGUFFile(tiny_gguf).read_tokenizer(), Tokenizer.encode_many, list[str]()
+
+    def encode_many(self: Tokenizer, texts: list[str], **how: bool) -> Iterator[list[int]]:
+        cut.extend(texts)
+        return encode(self, texts, **how)
+
+    monkeypatch.setattr(Tokenizer, "encode_many", encode_many)
+    pair = [("user", "what is {}?"), ("assistant", "it is what it is: {}")]
+    messages = tuple(Message(role=role, content=text.format(at)) for at in range(50) for role, text in pair)  # type: ignore[arg-type]
+    (row,) = samples.encode(Lesson(messages=messages, where="line 1"), tokenizer, 100_000)
+    whole = tokenizer.render(messages[:-1])
+    assert row.tokens[: row.answers[-1][0]] == tokenizer.encode(whole) and len(row.answers) == 50
+    assert sum(map(len, cut)) < 3 * len(whole)  # with each answer by itself, and the template's sign for it
 
 
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]

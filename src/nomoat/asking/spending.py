@@ -80,8 +80,9 @@ def list_pricing(ref: str, *, is_local: bool) -> Pricing:
         input_usd_per_million=found.input_usd_per_million, output_usd_per_million=found.output_usd_per_million,
         long_prompts=found.long_prompts,
     )  # fmt: skip
-    since = f"your price as of {found.as_of} ({found.source})" if found.is_own else f"list price as of {found.as_of}"
-    return Pricing(rates=rates, note=f"{_per_million(rates)}, {since}")
+    said = _per_million(rates)
+    own = f"{said}, your price as of {found.as_of} ({found.source})"
+    return Pricing(rates=rates, note=own if found.is_own else f"{said}, list price as of {found.as_of}")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -250,5 +251,5 @@ def _per_million(rates: Rates) -> str:
     said = f"{dollars(rates.input_usd_per_million)} in, {dollars(rates.output_usd_per_million)} out per million tokens"
     if (long := rates.long_prompts) is None:
         return said
-    dearer = f"{dollars(long.input_usd_per_million)} and {dollars(long.output_usd_per_million)}"
-    return f"{said} ({dearer} where a prompt has more than {long.above_tokens:,})"
+    dearer_in, dearer_out = dollars(long.input_usd_per_million), dollars(long.output_usd_per_million)
+    return f"{said} ({dearer_in} and {dearer_out} where a prompt has more than {long.above_tokens:,})"

@@ -44,6 +44,7 @@ REVISED = re.compile(r"hf:[^/:@]+/[^/:@]+@.+")
 REPOSITORY = re.compile(r"hf:([\w-][\w.-]*/[\w-][\w.-]*)(?<!\.gguf)")
 HUB_FILE = re.compile(r"hf:[\w-][\w.-]*/[\w-][\w.-]*(/[^./\\:\0-\x1f][^/\\:\0-\x1f]*)+(?<=\.gguf)")
 BROWSED = re.compile(r"^(/[^/]+/[^/]+)/blob/")
+ADDRESS = re.compile(r"https:[^?#]*")  # up to its query, as in `m.gguf?download=true`
 NO_NAME = re.compile(r"\.*|.*[\\:\0-\x1f].*", re.DOTALL)  # would lead out of a folder, on some system
 
 
@@ -101,9 +102,11 @@ def _folder(repo: str) -> Path:
 
 
 def _parts(ref: str) -> list[str]:
-    """The references of all files of a split model; else the reference itself."""
-    folder, slash, name = ref.rpartition("/")
-    return [f"{folder}{slash}{part}" for part in paths.split_names(name)]
+    """The references of all files of a split model, each with what an address has behind its file; else the reference itself."""
+    address = ADDRESS.match(ref)
+    end = address.end() if address else len(ref)
+    folder, slash, name = ref[:end].rpartition("/")
+    return [f"{folder}{slash}{part}{ref[end:]}" for part in paths.split_names(name)]
 
 
 def _pull_file(place: _Place, *, force: bool, progress: Progress) -> Path:

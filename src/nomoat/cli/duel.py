@@ -181,7 +181,7 @@ def _put_in_order(models: list[str], suites: list[Suite], how: _How) -> Ordered:
 
 
 def print_several(verdicts: list[Verdict], alpha: float) -> None:
-    """One line a suite, on stdout, then the sentence of each."""
+    """One line a suite, on stdout, then the sentence of each and what its answers took."""
     from rich.text import Text
 
     from nomoat.judge import wording
@@ -202,6 +202,8 @@ def print_several(verdicts: list[Verdict], alpha: float) -> None:
     judging.print_words(wording.several_sentence(verdicts), (wording.several_note(verdicts),))
     for verdict in verdicts:
         judging.print_words(verdict.sentence, verdict.notes)
+        out.print()
+        judging.print_sides(console.stdout_console(), verdict.metric, (verdict.left, verdict.right))
 
 
 def _sides(models: list[str], *, table: bool, rope: float | None, num_suites: int) -> tuple[str, str] | None:
@@ -237,6 +239,8 @@ def print_leaderboard(board: Leaderboard) -> None:
         "rating": [wording.render_rating(row) for row in board.standings],
         "behind the first": [wording.render_behind(board.metric, row) for row in board.standings],
         "cost per 1,000": [wording.render_cost(row.side) for row in board.standings],
+        "cost in total": [wording.render_total_cost(row.side) for row in board.standings],
+        "bytes sent out": [f"{row.side.bytes_out:,}" for row in board.standings],
         "latency p50": [wording.render_seconds(row.side.seconds_p50) for row in board.standings],
     }
     shown = {title: cells for title, cells in columns.items() if {*cells} - {"-", "not known"}}

@@ -157,7 +157,7 @@ def policy(as_json: options.AsJson = False) -> None:
         return
     width = max(len(name) for name in policies.SETTINGS)
     for row in rows:
-        value = "the one of cloud" if row["name"] == "allowed" and not row["value"] else _shown(row["value"])
+        value = "wherever cloud is asked" if row["name"] == "allowed" and "allowed" not in found.given else _shown(row["value"])
         console.print_text(f"{row['name']:<{width}}  {value}  ({row['origin']})")
     origin = f"not in use: {why_not}" if why_not else "nothing is learned" if made is None else "learned"
     console.print_text(f"{'router':<{width}}  {'none' if made is None else f'{made.local} or {made.cloud}'}  ({origin})")

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import unquote
 
+from nomoat.bounds import shown
+
 DEFINITIONS = ("$defs", "definitions")
 NAMING = ("properties", "patternProperties", *DEFINITIONS)  # keywords of schemas by names, which are no keywords
 VALUES = ("const", "enum", "default", "examples")  # keywords of what is no schema
@@ -28,6 +30,10 @@ MAX_REFERENCES = 10  # in a chain, which may go round
 MAX_LENGTHS = {
     "date-time": len("2024-05-01T00:00:00.123456789+00:00"), "time": len("00:00:00.123456789+00:00"), "duration": 32, "hostname": 253,
 }  # fmt: skip
+# What llguidance takes of numbers: as a bound of any that lie between these two, and whole ones up to 64 bits; and it breaks at values
+# below the lower one, the whole process with it. The nearest floats count as 2**63, as it reads them.
+LOWEST, HIGHEST, HIGHEST_WHOLE = -(2**63) + 4096, 2**63 - 4096, 2**64 - 1
+LOWER_BOUNDS, UPPER_BOUNDS = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
 
 
 def mapped(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any] | bool]) -> Any:
@@ -52,14 +58,18 @@ def narrowed(asked: dict[str, Any]) -> tuple[Any, dict[str, str]]:
     """A schema that allows what a small model needs a bound for, and no more: each answer to it is one to what was asked.
 
     An object that lists its properties has no others, unless it says that it may: models go on inventing them. Texts with digits in
-    them have an end. With it, by their places in it, where schemas that stand elsewhere now were asked, as JSON pointers.
+    them have an end, and numbers that may be nearly any have bounds. With it, by their places in it, where schemas that stand
+    elsewhere now were asked, as JSON pointers.
+
+    Raises ValueError for other numbers than are supported.
     """
+    _require_supported_numbers(asked)
     added_to, records = _added_to(asked), _Records(asked)
 
     def change(one: dict[str, Any]) -> dict[str, Any] | bool:
         if one is not asked and _is_never(one, asked):
             return False  # the same, which llguidance takes: `not` it does not, nor what must be, and may not
-        narrowed = _without_look_arounds(records.listed(one, _without_what_asserts_nothing(one)))
+        narrowed = _without_look_arounds(records.listed(one, _with_near_bounds(_without_what_asserts_nothing(one))))
         length = MAX_LENGTHS.get(str(narrowed.get("format")))
         if length is not None and "maxLength" not in one:
             narrowed = {**narrowed, "maxLength": length}
@@ -75,6 +85,36 @@ def narrowed(asked: dict[str, Any]) -> tuple[Any, dict[str, str]]:
     made["$defs"] = {**defined, **named} if isinstance(defined, dict) else named
     places = {id(one): place for place, one in _places(asked)}
     return made, {f"/$defs/{records.name(at)}": places[id(one)] for at, one in enumerate(records.shared)}
+
+
+def _require_supported_numbers(part: Any, place: str = "", *, is_value: bool = False) -> None:
+    """Raise ValueError for others, wherever they stand: a `$ref` may name any place. `is_value`: whether they are within one."""
+    if isinstance(part, dict):
+        for key, one in part.items():
+            if is_value or not _needs_no_support(key, one):
+                _require_supported_numbers(one, f"{place}/{_in_pointer(key)}", is_value=is_value or key in ("const", "enum"))
+    elif isinstance(part, list):
+        for at, one in enumerate(part):
+            _require_supported_numbers(one, f"{place}/{at}", is_value=is_value)
+    elif isinstance(part, int | float) and (part < LOWEST or (isinstance(part, int) and part > HIGHEST_WHOLE)):
+        raise ValueError(f"{shown(part)}, of `{place}`, is no number that is supported")
+
+
+def _needs_no_support(keyword: str, number: Any) -> bool:
+    """Whether it becomes a nearer bound, or asserts nothing, as `default` does."""
+    if not isinstance(number, int | float):
+        return False
+    is_far = (keyword in LOWER_BOUNDS and number < 0) or (keyword in UPPER_BOUNDS and number > 0)
+    return is_far or (keyword == "default" and -(2**63) <= number <= HIGHEST_WHOLE)
+
+
+def _with_near_bounds(schema: dict[str, Any]) -> dict[str, Any]:
+    """Bounds of numbers that lie so far away that llguidance takes none, such as that of all whole numbers of 64 bits, are nearer."""
+    kinds = schema.get("type")
+    highest = HIGHEST_WHOLE if kinds == "integer" or (isinstance(kinds, list) and "number" not in kinds) else HIGHEST
+    said = {key: one for key, one in schema.items() if isinstance(one, int | float)}
+    lower = {key: LOWEST for key in LOWER_BOUNDS if said.get(key, 0) < LOWEST}
+    return {**schema, **lower, **{key: highest for key in UPPER_BOUNDS if said.get(key, 0) > highest}}
 
 
 def _is_never(schema: Any, root: dict[str, Any]) -> bool:
@@ -293,6 +333,10 @@ def _places(part: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
         for key, value in sorted(part.items(), key=lambda item: item[0] in DEFINITIONS):
             if key in NAMING and isinstance(value, dict):
                 for name, one in value.items():
-                    yield from _places(one, f"{place}/{key}/{name.replace('~', '~0').replace('/', '~1')}")
+                    yield from _places(one, f"{place}/{key}/{_in_pointer(name)}")
             elif key not in VALUES:
                 yield from _places(value, f"{place}/{key}")
+
+
+def _in_pointer(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import functools
+import itertools
 import json
 import math
 import re
@@ -85,6 +86,37 @@ class Tokenizer:
             with _cut(longest):  # without the tokens' places in the text, which take much of the time
                 found = self.backend.encode_batch_fast(texts[start : start + step], add_special_tokens=False)
             yield from (self._begun(one.ids) if add_bos else one.ids for one in found)
+
+    def encode_prompts(self, texts: Sequence[str], known: dict[str, list[int]], *, add_bos: bool = False) -> list[list[int]]:
+        """As `encode`, of each text in order: what several have in common, as the prompts of a conversation do, is cut once.
+
+        It is cut from the end of one turn to the next. `known`: ids of such parts; those of these texts come in, for a later call.
+        """
+        parts = [self._parts(text) for text in texts]
+        new = [part for part in dict.fromkeys(itertools.chain.from_iterable(parts)) if part not in known]
+        known.update(zip(new, self.encode_many(new), strict=True))
+        found = (list(itertools.chain.from_iterable(map(known.__getitem__, each))) for each in parts)
+        return [self._begun(ids) if add_bos else ids for ids in found]
+
+    def _parts(self, text: str) -> list[str]:
+        places = [0, *(found.start() for found in self._ends.finditer(text)), len(text)]
+        return [text[start:stop] for start, stop in itertools.pairwise(places)]
+
+    @functools.cached_property
+    def _ends(self) -> re.Pattern[str]:
+        """Finds those ends of turns before which any text may be taken apart without becoming other tokens.
+
+        `tokenizers` looks for added tokens first, the leftmost and longest, and cuts what stands between two of them by itself. So
+        that is before those which no other one can hide: no longer one begins with them, and their first letter is within none.
+        There is no such place where a token is found, or takes spaces, by what stands before it.
+        """
+        added = [token for token in self.backend.get_added_tokens_decoder().values() if not token.normalized]
+        texts, within = {token.content for token in added}, {letter for token in added for letter in token.content[1:]}
+        ends = {text for at in self.special.stop_ids if (text := self._token_text(at)) in texts and text[0] not in within}
+        ends -= {end for end in ends for text in texts if text != end and text.startswith(end)}
+        if not ends or any(token.single_word or token.lstrip for token in added):
+            return re.compile("(?!)")
+        return re.compile("|".join(map(re.escape, sorted(ends))))
 
     def _begun(self, ids: list[int]) -> list[int]:
         """With the token before it that the model expects, if it expects one."""

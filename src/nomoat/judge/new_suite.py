@@ -70,7 +70,7 @@ def suite_from_file(
     require_no_gaps(path, {text_column: without_text, answer_column: without_answer}, what="is empty or no text")
     answers = [answer for _, _, answer in pairs]
     labels = sorted(set(answers))
-    guessed, why_metric = _metric(answers, labels) if metric is None else (metric, f"metric: {metric} (as told)")
+    guessed, why_metric = metric_of(answers, labels) if metric is None else (metric, f"metric: {metric} (as told)")
     if guessed == "choice" and not 2 <= len(labels) <= MAX_LABELS:
         raise DataError(
             f"`{path}`: column `{answer_column}` holds {len(labels):,} labels, and a choice has 2 to {MAX_LABELS}", hint=OTHER_METRIC
@@ -164,7 +164,7 @@ def _cell(row: Mapping[str, object], column: str) -> str:
     return composed(value.strip()) if isinstance(value, str) else ""
 
 
-def _metric(answers: Sequence[str], labels: Sequence[str]) -> tuple[Metric, str]:
+def metric_of(answers: Sequence[str], labels: Sequence[str]) -> tuple[Metric, str]:
     """The metric that fits the answers, and why."""
     if all(ANSWER in answer for answer in answers):
         return "code", f"metric: code (every answer holds {ANSWER}, where a model's code goes)"

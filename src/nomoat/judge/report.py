@@ -29,6 +29,7 @@ MAX_EXAMPLES_OF_SEVERAL = 4  # for each of several suites
 MAX_CHARACTERS_SHOWN = 20_000  # of a question, or an answer
 END_CHARACTERS = 16  # of a plot's label, always shown
 NO_FULL_STOP = re.compile(r"다(\([^()]*\))?$")  # behind a sentence in Korean
+LICENCE_TITLES = ("your own data", "terms not known")  # of the catalogue's: those that are no names
 MIN_FOR_INTERVAL = 5  # a category with fewer examples, or groups of them, gets no interval: three numbers promise too much
 
 
@@ -101,6 +102,7 @@ def write_duels_report(duels: Sequence[Duel], path: Path, *, command: str) -> No
             title="differences with their intervals",
             is_difference=True,
         ),
+        side_rows=[_side_rows(verdict.metric, (verdict.left, verdict.right)) for verdict in verdicts],
         shown=[_where_they_differ(duel, MAX_EXAMPLES_OF_SEVERAL) for duel in duels],
         command=command,
         settings=[*settings, ("seed", str(first.verdict.seed)), ("alpha, all together", f"{alpha:g}")],
@@ -295,7 +297,8 @@ def _licence(text: str) -> Markup:
     """What a licence allows, and, where that is named, which licences it stands in: "yes, if (Gemma Terms of Use)"."""
     allowed, bracket, named = text.partition(" (")
     twin = korean.twin(allowed)
-    return _in_both(text, twin and f"{twin}{bracket}{named}")
+    titled = re.sub(rf"(?:^|(?<=, ))(?:{'|'.join(LICENCE_TITLES)})(?=[,)])", lambda found: korean.TWINS[found[0]], named)
+    return _in_both(text, twin and f"{twin}{bracket}{titled}")
 
 
 def _label(name: str) -> Markup:
@@ -350,9 +353,11 @@ def _side_rows(metric: str, sides: Sequence[Side]) -> list[tuple[str, list[str]]
         ("bytes sent to other machines", [f"{side.bytes_out:,}" for side in sides]),
         ("tokens per second, new ones", [wording.render_speed(side) for side in sides]),
         ("cost of 1,000 answers", [_figures(wording.render_cost(side)) for side in sides]),
-        ("cost of this duel" if len(sides) > 1 else "cost of this run", [_figures(wording.render_total_cost(side)) for side in sides]),
-        ("licence", [_licence(side.licence) for side in sides]),
+        ("cost of these answers", [_figures(wording.render_total_cost(side)) for side in sides]),
     ]
+    if any(side.price for side in sides):
+        rows.append(("price", [_figures(side.price or "-") for side in sides]))
+    rows.append(("licence", [_licence(side.licence) for side in sides]))
     names = dict.fromkeys(name for side in sides for name in side.facts)
     return rows + [(name, [side.facts.get(name, "-") for side in sides]) for name in names]
 

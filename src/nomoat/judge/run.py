@@ -25,6 +25,7 @@ from nomoat.judge.askable import require_askable, require_context, require_scora
 from nomoat.judge.groups import conversations_of, grouped, groups_in
 from nomoat.judge.kept import KeptEngine, is_kept, kept_first, kept_responder, unasked_note
 from nomoat.judge.metrics import score_text
+from nomoat.judge.new_suite import metric_of
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
 from nomoat.judge.settings import Progress, RunSettings
 from nomoat.judge.suites import Suite, load_suite
@@ -317,9 +318,8 @@ class Asking:
                 for outcome, example in zip(self.outcomes, self.examples, strict=True)
             )
             how = "it wrote a letter" if self.lettered else "it wrote its choice"
-            yield (
-                f"`{self.model.ref}` gives no likelihoods: {how}; {unmatched:,} of {len(self.outcomes):,} answers were none of them"
-            )
+            note = f"`{self.model.ref}` gives no likelihoods: {how}"
+            yield f"{note}; {unmatched:,} of {len(self.outcomes):,} answers were none of them" if unmatched else note
 
     @property
     def max_new_tokens(self) -> int:
@@ -528,14 +528,28 @@ def drawn(suite: Suite, limit: int | None, seed: int) -> tuple[Suite, tuple[str,
     """
     if limit is not None and limit < 1:
         raise UsageError(f"the limit is {limit}", hint="give a whole number of at least 1")
-    total = len(suite.examples)
+    total, notes = len(suite.examples), (*suite.notes, *_metric_note(suite))
     if limit is None or limit >= total:
-        return suite, suite.notes
+        return suite, notes
     conversations = conversations_of(suite.examples)
     count = max(1, limit * len(conversations) // total)
     chosen = sorted(random.Random(seed).sample(range(len(conversations)), count))
     examples = tuple(example for at in chosen for example in conversations[at])
-    return replace(suite, examples=examples), (*suite.notes, f"{len(examples):,} of {total:,} examples, drawn with seed {seed}")
+    return replace(suite, examples=examples), (*notes, f"{len(examples):,} of {total:,} examples, drawn with seed {seed}")
+
+
+def _metric_note(suite: Suite) -> tuple[str, ...]:
+    """That answers which hardly can be equal to the letter are compared so, where nobody asked for it."""
+    if suite.is_metric_told or suite.metric != "exact":
+        return ()
+    answers = [example.target for example in suite.examples]
+    guessed, _ = metric_of(answers, sorted(set(answers)))
+    if guessed in ("exact", "choice"):  # labels are compared word for word, too
+        return ()
+    return (
+        f"no `metric` is set, and answers are compared word for word: `{guessed}` would suit these targets more, and "
+        "`nomoat suites new` takes it",
+    )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
@@ -47,7 +47,7 @@ class Suite:
     stored, with what a judge wrote about them, in `folder`. Without `chat`, an example's text is given to a model as it is, no
     template around it, and a choice is scored after `delimiter`. `schema` is what JSON answers must be. `answer_start` is put into the
     model's mouth, and counts as the beginning of its answer: for models on this machine only. `notes` say what has to be known about
-    its questions.
+    its questions. Without `is_metric_told` nobody said how answers are scored.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Suite:
     schema: Mapping[str, Any] | None = None
     folder: Path | None = None
     notes: tuple[str, ...] = ()
+    is_metric_told: bool = field(default=True, compare=False)  # of how it was read, not of what it is
 
     def answer_in(self, written: str) -> str:
         """What is compared of what a model wrote, which goes on from `answer_start`; what begins as a draft is no part of it.
@@ -456,6 +457,7 @@ def _assemble(settings: SuiteFile, jsonl: Source, folder: Path) -> Suite:
         sha256=digest_of(examples, answer_start=settings.answer_start),
         title=settings.title,
         schema=schema,
+        is_metric_told=bool(settings.metric),
         **{**{name: getattr(settings, name) for name in SHARED}, "delimiter": delimiter, "max_new_tokens": max_new_tokens},
     )
 

@@ -7,9 +7,11 @@
     threshold = 0.5                     # stays here if the learned chance that local is as good is at least this
     default = "local"                   # where a text goes while no router is learned: "local" or "cloud"
     if_cloud_fails = "error"            # or "local": what fails in the cloud before its first word is then answered here
-    never_leaves = ["resident_number", "phone", "business_number", "bank_account", "card", "email", "address", "api_key", "name"]
+    never_leaves = [
+        "resident_number", "phone", "business_number", "customs_code", "bank_account", "card", "email", "address", "api_key", "name",
+    ]
     names = ["김철수", "Project Moat"]  # people, products, whatever must not be told
-    allowed = ["openai"]                # providers and hosts that may be asked; without it the one of `cloud`
+    allowed = ["openai"]                # providers and hosts that may be asked; without it `cloud` is, also where OPENAI_BASE_URL says
     max_usd_per_day = 2.0               # what `cloud` may cost on a day of UTC; what could cost more stays here: see `budget`
     max_usd_per_month = 20.0            # and in a month
     max_answer_tokens = 4096            # with either of them: the longest answer `cloud` is asked for where a request names none
@@ -31,6 +33,7 @@ from nomoat.errors import UsageError
 from nomoat.providers import PROVIDERS, is_remote, named_in
 from nomoat.records import Place
 from nomoat.route.pii import KINDS, Kind
+from nomoat.textfiles import AS_UTF_8_IN_AN_EDITOR
 
 IfCloudFails = Literal["error", "local"]
 
@@ -136,7 +139,9 @@ class PolicyFile:
 def _parsed(path: Path, content: bytes) -> Policy:
     try:
         values = tomllib.loads(content.decode("utf-8-sig"))
-    except ValueError as exc:  # no TOML, no UTF-8, thousands of digits
+    except UnicodeDecodeError as exc:
+        raise _error(path, "is not UTF-8 text", AS_UTF_8_IN_AN_EDITOR) from exc
+    except ValueError as exc:  # no TOML, thousands of digits
         raise _unreadable(path, str(exc)) from exc
     unknown = sorted(set(values) - set(SETTINGS))
     if unknown:
@@ -210,6 +215,8 @@ def _require_sense(policy: Policy, path: Path) -> None:
         raise _error(
             path, "sets `max_answer_tokens` and no budget", f"add {' or '.join(f'`{name}`' for name in BUDGETS)}, or remove it"
         )
+    if policy.cloud is not None and "allowed" in policy.given and not policy.allowed:
+        raise _error(path, "sets `allowed` to [], which allows nobody, and names a `cloud`", "remove the line `cloud`, or `allowed`")
     if policy.cloud is not None:
         policy.require_allowed(host_of(policy.cloud))
 

@@ -289,8 +289,10 @@ class RouterEngine(Engine):
         self._followed.close()
 
     def _only_here(self, request: Request) -> str:
-        """Why the cloud model cannot be asked this; empty if it can."""
-        refusal = self._cloud.engine.refusal(request) if self._cloud is not None else None
+        """Why the cloud model, which the policy names, cannot be asked this; empty if it can."""
+        if self._cloud is None:
+            return "the cloud model was not loaded: nomoat was offline when `auto` was"
+        refusal = self._cloud.engine.refusal(request)
         return refusal.message if refusal is not None else ""
 
     def _tell(self, decision: Decision) -> None:
@@ -311,8 +313,7 @@ class RouterEngine(Engine):
     def _side(self, decision: Decision) -> Responder:
         if decision.where == "local":
             return self._here
-        if self._cloud is None:
-            raise UsageError(f"`{decision.model}` was not loaded", hint="nomoat was offline when `auto` was loaded; load it again")
+        assert self._cloud is not None  # else nothing is decided for it: see `_only_here`
         return self._cloud
 
 
@@ -328,7 +329,7 @@ def load_auto(
 
     Raises UsageError for a policy without a local model, with one that is not on this machine, or with a budget and no known price for
     its cloud model, and what `responder.load` raises for either model, and is given `as_client`. Offline, the cloud model is not even
-    looked at.
+    looked at, and not asked later either.
     """
     file = PolicyFile() if file is None else copy.copy(file)
     policy = file.parsed()

@@ -5,6 +5,7 @@ Shapes: B lessons of a batch, T tokens of the longest after the shared beginning
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -65,15 +66,17 @@ def encode(lesson: Lesson, tokenizer: Tokenizer, context_tokens: int) -> list[Sa
     if lesson.alpaca_question is not None and tokenizer.chat_template == templates.ALPACA.text:
         messages = (*messages[:-2], Message(role="user", content=lesson.alpaca_question), messages[-1])
     *earlier, last = lesson.learned
-    (turn,) = _turns(messages, [last], tokenizer)
-    before = _turns(messages, earlier, tokenizer) if sum(map(len, turn)) < context_tokens else []
+    known = dict[str, list[int]]() if earlier else None
+    (turn,) = _turns(messages, [last], tokenizer, known)
+    before = _turns(messages, earlier, tokenizer, known) if sum(map(len, turn)) < context_tokens else []
     return _as_served([*before, turn], tokenizer.special.eos_id)
 
 
-def _turns(messages: Sequence[Message], places: Sequence[int], tokenizer: Tokenizer) -> list[Turn]:
+def _turns(messages: Sequence[Message], places: Sequence[int], tokenizer: Tokenizer, known: dict[str, list[int]] | None) -> list[Turn]:
+    """`known`: see `Tokenizer.encode_prompts`; None where no other prompt has anything in common with these."""
     prompts, answers = [tokenizer.render(messages[:at]) for at in places], [messages[at].content for at in places]
-    encoded = tokenizer.encode_many(prompts, add_bos=tokenizer.render_lacks_bos), tokenizer.encode_many(answers)
-    return list(zip(*encoded, strict=True))
+    encode = tokenizer.encode_many if known is None else functools.partial(tokenizer.encode_prompts, known=known)
+    return list(zip(encode(prompts, add_bos=tokenizer.render_lacks_bos), tokenizer.encode_many(answers), strict=True))
 
 
 def _as_served(turns: Sequence[Turn], end: int) -> list[Sample]:

@@ -249,6 +249,38 @@ def test_business_number_with_its_checksum_is_seen(text: str) -> None:
     assert kinds(text) == {"business_number"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "개인통관고유부호 P123456789012",
+        "통관번호는 P123456789012입니다",
+        "P1234-5678-9012 통관부호예요",
+        "PCCC: p123456789012",
+        '{"customs_id": "P123456789012"}',
+        "이름,개인통관고유부호,주소\n김철수,P123456789012,서울",
+        "통관부호\nＰ１２３４５６７８９０１２",
+        "세관에서 통관 때문에 연락왔어요. 어제 주문했고 색은 검정입니다. 번호는 P 1234 5678 9012 이에요",
+    ],
+)
+def test_personal_customs_code_is_seen(text: str) -> None:
+    assert kinds(text) == {"customs_code"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "상품 P123456789012 재입고 언제 되나요?",
+        "통관 번호 P12345678901",
+        "통관 P1234567890123",
+        "통관 XP123456789012",
+        "통관 123456789012",
+        "통관이 언제 끝나나요? 주문 20241129",
+    ],
+)
+def test_numbers_of_goods_are_no_customs_codes(text: str) -> None:
+    assert kinds(text) == set()
+
+
 @pytest.mark.parametrize("text", ["124-81-00999", "주문 1248100998", "사업자번호 1248100999", "124     81     00998"])
 def test_business_number_needs_its_checksum_and_without_separators_a_word(text: str) -> None:
     assert kinds(text) == set()
@@ -559,6 +591,8 @@ def test_email_is_seen(text: str) -> None:
         ("xoxb-", "012345678901-abcdEFGH0123456789"),
         ("hf_", "abcdEFGHabcdEFGHabcdEFGHabcdEFGHab"),
         ("-----BEGIN ", "RSA PRIVATE KEY-----"),
+        ("-----BEGIN ", "PGP PRIVATE KEY BLOCK-----"),
+        ("---- BEGIN ", "SSH2 ENCRYPTED PRIVATE KEY ----"),
     ],
 )
 def test_api_key_is_seen(start: str, rest: str) -> None:
@@ -574,6 +608,7 @@ def test_api_key_is_seen(start: str, rest: str) -> None:
         "sk-toggleable__label-arrow-of-a-long-1", "sk-Estimator-id-1", "AKIA is how they begin", "hf_hub_download", "AIza",
         "sk-learn-something-long", "sk-learn-1-with-2-many-3-short-4-words", "sk-internationalization2024",
         "sk-otherwiseunbelievablylongword", "sk-123456789012345678901234", "disk-0f3c9a7be4d1528860fe9b2c7a64d3e8", "sk-0f3c9a7be4d1",
+        "-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----BEGIN CERTIFICATE-----",
     ],
 )  # fmt: skip
 def test_everyday_words_are_no_api_keys(text: str) -> None:
@@ -1021,6 +1056,27 @@ def test_barcodes_are_no_resident_numbers() -> None:
     assert kinds("8801011234563") == {"resident_number"}  # no barcode's check digit
     assert kinds("8801011234567") == set()
     assert kinds("주민번호 8801011234567") == {"resident_number"}
+    assert kinds("4902102072618, 4901301230881", kinds=["resident_number"]) == set()  # Japanese
+
+
+def test_time_stamps_in_milliseconds_are_no_resident_numbers() -> None:
+    """Of the months of 2014 to 2030 whose first digits are a birth date. Drawn with a fixed seed: where one stands alone, those whose
+    checksum fits are called one (a tenth of those that are a birth date); beside others none is."""
+    draw = random.Random(1)
+    for start in range(14, 20):
+        stamps = [start * 10**11 + draw.randint(1_010_000_000, 12_319_999_999) for _ in range(400)]
+        assert sum("resident_number" in kinds(f'{{"ts":{stamp}}}', kinds=["resident_number"]) for stamp in stamps) < 25
+        log = "\n".join(f'{{"ts":{stamp},"text":"hello"}}' for stamp in stamps)
+        assert kinds(log, kinds=["resident_number"]) == set()
+        assert kinds(f"{log}\n{RESIDENT}", kinds=["resident_number"]) == {"resident_number"}
+        assert kinds(f"{log}\n800101,1234560", kinds=["resident_number"]) == {"resident_number"}
+
+
+def test_child_is_seen_whose_number_begins_as_time_stamps_do() -> None:
+    assert kinds("1701233123456") == {"resident_number"}
+    assert kinds("주민번호 1701233123451") == {"resident_number"}
+    assert kinds("170123-3123451") == {"resident_number"}
+    assert kinds("1701233123451") == set()  # born before numbers had no checksum
 
 
 def test_only_the_kinds_asked_for_are_looked_for() -> None:

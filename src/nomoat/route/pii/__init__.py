@@ -27,6 +27,7 @@ from nomoat.route.pii.addresses import holds_address
 from nomoat.route.pii.api_keys import holds_api_key
 from nomoat.route.pii.business import holds_business_number
 from nomoat.route.pii.cards import holds_card
+from nomoat.route.pii.customs import holds_customs_code
 from nomoat.route.pii.emails import holds_email
 from nomoat.route.pii.fractions import without_fractions
 from nomoat.route.pii.names import holds_name
@@ -34,12 +35,15 @@ from nomoat.route.pii.phones import holds_phone
 from nomoat.route.pii.plain import readings
 from nomoat.route.pii.residents import holds_resident_number
 
-Kind = Literal["resident_number", "phone", "business_number", "bank_account", "card", "email", "address", "api_key", "name"]
+Kind = Literal[
+    "resident_number", "phone", "business_number", "customs_code", "bank_account", "card", "email", "address", "api_key", "name"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 KIND_TITLES: dict[Kind, str] = {
     "resident_number": "a resident registration number",
     "phone": "a phone number",
     "business_number": "a business registration number",
+    "customs_code": "a personal customs code",
     "bank_account": "a bank account",
     "card": "a card number",
     "email": "an e-mail address",
@@ -94,6 +98,7 @@ FINDERS: dict[Kind, Finder] = {
     "resident_number": holds_resident_number,
     "phone": holds_phone,
     "business_number": holds_business_number,
+    "customs_code": holds_customs_code,
     "bank_account": holds_bank_account,
     "card": holds_card,
     "email": holds_email,

@@ -38,12 +38,12 @@ ROAD_LIKE = """
     멋대로 맘대로 마음대로 뜻대로 별도로 절대로 실제로 정말로 진짜로 스스로 함부로 대체로 차례로 억지로 의외로 최초로 최대로
     최소로 무료로 유료로 추가로 전체로 하루로 하나로 경로 도로 통로 진로 피로 위로 아래로 뒤로 어디로 여기로 거기로 순서대로
     예정대로 내로 외로 결과로 대표로 후로 이후로 이유로 평가로 별개로 임의로 차로 도보로 말로 글로 종류로 번호로 단위로
-    가는길 오는길 둘레길 올레길 기준로 결승골로 동점골로 선제골로 역전골로 추가골로 만회골로 쐐기골로 자책골로 데뷔골로
+    주소로 가로세로 가는길 오는길 둘레길 올레길 기준로 결승골로 동점골로 선제골로 역전골로 추가골로 만회골로 쐐기골로 자책골로 데뷔골로
 """
 LOT_LIKE = """
     운동 활동 행동 이동 노동 감동 아동 공동 변동 자동 작동 합동 충동 진동 동동 연동 가동 구동 출동 선동 소동 유동 율동 수동
     능동 파동 우리 거리 자리 처리 관리 정리 요리 소리 머리 빨리 멀리 권리 원리 심리 수리 물리 논리 분리 금리 승리 유리 다리
-    허리 병리 격리 대리 무리 마리 도리
+    허리 병리 격리 대리 무리 마리 도리 카테고리 스토리 메모리 배터리 갤러리 라이브러리
 """
 NO_ROADS, NO_LOTS = frozenset(ROAD_LIKE.split()), frozenset(LOT_LIKE.split())
 NO_ROADS_END = re.compile(r"(?:으|[역구군도형체대시동월년령관점교급종류]별|경)로\Z")  # `자치구별로`; there are a `샛별로` and others
@@ -56,7 +56,10 @@ SAID = re.compile(
 )
 LIVE_OR_SEND = "살고|살아|사는|삽니다|거주|배송|배달|택배|보내"
 SAID_BEHIND = re.compile(rf"[^\d\n]{{0,6}}?(?:{LIVE_OR_SEND}|주소)")
-AT_OR_TO = re.compile(rf"(?:에서?|으?로)\s?[^\d\n]{{0,6}}?(?:{LIVE_OR_SEND})")
+AT_OR_TO = re.compile(  # the words of the second are said of other numbers, too: of longer ones less
+    rf"\s?(?:에서?|으?로)\s?[^\d\n]{{0,6}}?(?:{LIVE_OR_SEND})"
+    r"|(?:(?<=\d\d)|(?<=\d\d-\d))\s?으?로\s?[^\d\n]{0,6}?(?:부탁|변경|바[꿔꾸꿀]|받[을고아겠])"
+)
 QUARTER_BEHIND = re.compile(rf"\s?\((?!(?:{'|'.join(LOT_LIKE.split())})[,)\s]){QUARTER}[,)\s]")
 OTHER_CELL = re.compile(r"[\t\n,|:;]")
 # A flat: alone where such a word is beside it, and behind the name of a block of flats.
@@ -126,7 +129,23 @@ KOREAN_ROAD = (
     r"(?:\s?\d{1,4}(?:beon|[a-z]{1,2})?-?gil)?"
 )
 KOREAN_PLACE = rf"(?:[A-Z][a-z-]{{1,20}}-(?:gu|si|gun|do|eup|myeon|dong)(?!\w)|{ROMAN})"
+# Behind any name, with all of it there: a town, a state and its ZIP, or a postcode as it is given out. No sizes such as `S5 2GB`.
+APART_ABROAD = r"[,\s]{1,3}"
+WHOLE_POSTCODE = (
+    r"(?:(?:[BEGLMNSW]|[A-PR-UWYZ][A-HK-Y])\d[A-Z\d]?\s?\d(?![GT]B)[ABD-HJLNP-UW-Z]{2}|[A-Z]\d[A-Z]\s?\d[A-Z]\d"
+    r"|(?:(?:NSW|ACT)\s2|VIC\s3|QLD\s4|SA\s5|WA\s6|TAS\s7)\d{3})(?!\w)"
+)
+PART = rf"(?:(?:{NAME}|#?\d{{1,4}}[A-Za-z]?(?![\w-])|upon|on|of|the|by|under|del?|la|le){APART_ABROAD})"
+ANY_NAME = rf"(?!(?:{NO_STREET})\s)[a-z](?:[\w.-]|'(?=\w)){{0,18}}"
 OTHERS = (
+    re.compile(
+        rf"{HOUSE}(?:{NAME}{APART_ABROAD}){{2}}(?:{PART}{{1,8}}?(?:{STATES}){APART_ABROAD}{ZIP}|{PART}{{0,8}}?{WHOLE_POSTCODE})"
+    ),
+    re.compile(  # in any case; `in 14400` is no Indiana
+        rf"{HOUSE}(?:{ANY_NAME}\s{{1,2}}){{1,3}}?{ANY_NAME}(?:,\s{{0,2}}|\s?\n)(?:{ANY_NAME}{APART_ABROAD}){{1,4}}?"
+        rf"(?!(?-i:in|or|me|hi|oh|ok))(?:{STATES}){APART_ABROAD}{ZIP}",
+        re.IGNORECASE,
+    ),
     re.compile(rf"{START}\d{{1,5}}(?:-\d{{1,4}})?,?\s{{1,2}}{KOREAN_ROAD}[,\s]{{1,3}}{KOREAN_PLACE}"),
     re.compile(rf"{KOREAN_PLACE}[,\s]{{1,3}}{KOREAN_ROAD},?\s\d{{1,5}}(?![\d.:%])"),
     re.compile(rf"(?<![\w-]){KOREAN_ROAD}\s(?!(?:19|20)\d\d(?!\d))[1-9]\d{{0,4}}(?:-\d{{1,4}})?,\s{{1,2}}{KOREAN_PLACE}"),
@@ -177,7 +196,7 @@ def _is_said(found: re.Match[str]) -> bool:
     text, end = found.string, found.end()
     if text.startswith("번지", end):
         return True
-    behind = found["road"] and (UNIT_BEHIND.match(text, end) or QUARTER_BEHIND.match(text, end))
+    behind = UNIT_BEHIND.match(text, end) or (found["road"] and QUARTER_BEHIND.match(text, end))
     return _is_plain(found) and bool(behind or AT_OR_TO.match(text, end) or has_word_before(SAID, text, found.start()))
 
 

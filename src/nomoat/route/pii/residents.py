@@ -16,6 +16,7 @@ BOX = r"[^\S\n]{1,3}"
 IN_BOXES = re.compile(rf"(\d(?<!\d\d)(?<!\d\s\d)(?:{BOX}\d){{5}}(?:{BOX}|\s{{0,3}}-\s{{0,3}})\d(?:{BOX}\d){{6}})(?!\s{{0,3}}\d)")
 FULL_YEAR = re.compile(rf"((?:19|20)(?<!\d\d\d)\d{{6}}{GAP}\d{{7}})(?!\d)")
 SAID = re.compile(r"(?<!입)주민(?!세)|외국인\s?등록|(?<![^\W_])(?:rrn|resident)", re.IGNORECASE)
+LIKE_STAMP = re.compile("1[3-9]")  # milliseconds since 1970, from 2011 to 2033
 CENTURIES = {"9": 1800, "0": 1800, "1": 1900, "2": 1900, "5": 1900, "6": 1900, "3": 2000, "4": 2000, "7": 2000, "8": 2000}
 FIRST_BIRTH = date(1900, 1, 1)
 WEIGHTS = (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5)
@@ -26,10 +27,11 @@ def holds_resident_number(text: str) -> bool:
 
     A date and an amount in two cells look the same, and a tenth of these fit by chance: over cells the birth lies between 1900 and
     today, and of all such pairs in the text most have to fit. It lies there, too, where nothing parts the halves, as in barcodes, and
-    where words do. A word before the first half says it of all of these, and is needed where words part them. Without one, halves that
-    nothing or spaces part are a date and an amount where `원` is behind them.
+    where words do; and of those that begin as time stamps do, most have to fit: who was born then got a checksum. A word before the
+    first half says it of all of these, and is needed where words part them. Without one, halves that nothing or spaces part are a date
+    and an amount where `원` is behind them.
     """
-    num_in_cells = num_fitting = 0
+    in_cells, like_stamps = list[bool](), list[bool]()  # whether the checksum fits
     for match in RESIDENT.finditer(text):
         digits = match[2] + "".join((match[4] or match[5] or match[6]).split())
         born, between = _born(digits), "-" if match[5] else match[3]
@@ -45,11 +47,12 @@ def holds_resident_number(text: str) -> bool:
             return True
         fits = _checksum_fits(digits)
         if between:
-            num_in_cells += 1
-            num_fitting += fits
+            in_cells.append(fits)
+        elif between == "" and LIKE_STAMP.match(digits):
+            like_stamps.append(fits)
         elif between == "" and (fits or not _is_barcode(digits)):
             return True
-    return 2 * num_fitting > num_in_cells or _holds_one_with_more_to_prove(text)
+    return any(2 * sum(fitting) > len(fitting) for fitting in (in_cells, like_stamps)) or _holds_one_with_more_to_prove(text)
 
 
 def _holds_one_with_more_to_prove(text: str) -> bool:
@@ -70,9 +73,9 @@ def _born(digits: str) -> date | None:
 
 
 def _is_barcode(digits: str) -> bool:
-    """A Korean product's EAN-13: every second digit counts three times."""
+    """A Korean or Japanese product's EAN-13: every second digit counts three times."""
     total = sum(int(digit) * (3 if at % 2 else 1) for at, digit in enumerate(digits))
-    return digits.startswith("880") and total % 10 == 0
+    return digits.startswith(("880", "45", "49")) and total % 10 == 0
 
 
 def _checksum_fits(digits: str) -> bool:

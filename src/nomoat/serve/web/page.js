@@ -8,9 +8,12 @@ const LICENCE_KO = {
   "yes, with use restrictions": "가능(용도 제한 있음)",
   no: "불가",
   unknown: "알 수 없음",
+  "your own data": "직접 준비한 데이터",
+  "terms not known": "조건을 알 수 없음",
 };
 // Those before a colon, a bracket, a semicolon or the end: `yes, if (Llama 2 Community License)`, `local: no (Y); cloud: unknown`.
 const LICENCE_WORDS = /(^|: |; )([a-z, ]+)(?=:| \(|;|$)/g;
+const LICENCE_TITLES = /(?<=\(|, )(?:your own data|terms not known)(?=,|\))/g; // in a bracket: those that are no names
 const WORDS = {
   en: {
     user: "You",
@@ -68,7 +71,10 @@ const WORDS = {
     here: "답변은 이 페이지를 띄운 기계에서 만듭니다. 다른 곳으로는 아무것도 보내지 않습니다.",
     away: (model) => `${model}은(는) 다른 서버에서 실행됩니다. 입력한 내용이 그 서버로 전송됩니다.`,
     routed: "auto: 개인정보가 든 것으로 알아본 질문은 이 기계에 남고, 나머지는 정책에 적힌 클라우드로 갈 수 있습니다.",
-    licence: (verdict) => `상업적 이용: ${verdict.replace(LICENCE_WORDS, (all, before, words) => before + (LICENCE_KO[words] ?? words))}.`,
+    licence: (verdict) => {
+      const said = verdict.replace(LICENCE_WORDS, (all, before, words) => before + (LICENCE_KO[words] ?? words));
+      return `상업적 이용: ${said.replace(LICENCE_TITLES, (title) => LICENCE_KO[title])}.`;
+    },
     tuned: "표로 튜닝한 모델이라 학습한 질문에만 제대로 답합니다.",
     asTuned: "입력한 글을 그 질문에 넣어 묻기",
     where: WHERE_KO,
