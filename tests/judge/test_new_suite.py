@@ -41,6 +41,10 @@ def test_few_answers_that_repeat_are_labels(tmp_path: Path) -> None:
         (["고객센터로 전화하세요!", "부산", "대구"], "char-f1"),
         (["바람과 함께 사라지다", "부산", "대구"], "char-f1"),
         (["서울은 대한민국의 수도이고 아주 큰 도시이다", "부산", "대구"], "char-f1"),
+        (['{"item": "coffee", "count": 2}', '["tea", "milk"]'], "json"),
+        (['{"배송": "늦음"}', '{"배송": "늦음"}', '{"배송": "빠름"}', '{"배송": "빠름"}'], "json"),
+        (['{"item": "coffee"', "[1]"], "exact"),
+        (["[서울]", "[1]"], "exact"),
     ],
 )
 def test_other_answers_decide_how_they_are_compared(tmp_path: Path, answers: list[str], metric: str) -> None:

@@ -626,6 +626,7 @@ def test_score_of_all_sentences_as_one_counts_the_words_put_into_a_models_mouth(
         (["보통 2~3일 안에 도착합니다", "환불은 3일 걸려요", "네, 가능합니다", "아니요, 어렵습니다"], "char-f1"),
         (["It takes two or three days.", "No, it does not.", "Yes, both of them do."], "rouge"),
         (["4", "9", "1,204"], "numeric"),
+        (['{"item": "coffee", "count": 2, "note": "no sugar in it"}', '\n["tea"]'], "json"),
         (["Seoul", "Busan", "Daejeon"], ""),
         (["yes", "no", "yes", "no", "yes", "no"], ""),
     ],

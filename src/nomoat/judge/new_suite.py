@@ -41,7 +41,7 @@ SENTENCE = re.compile(r"\S+\s+\S+\s(?:.*\s)?[^\s.]+[.!?]+$", re.DOTALL)
 KOREAN_SENTENCE = re.compile(r"(?:니다|니까|세요|[아어에예해돼나까네]요|죠)[.!?~]*$")
 FEW_SENTENCES = 0.1  # of all answers: `Martin Luther King Jr.` and `3 x 4 = 12.` look like some, and are compared word for word
 # An answer's at most, where it is not a suite's default.
-NEW_TOKENS: Mapping[Metric, int] = {"rouge": 256, "f1": 256, "char-f1": 256, "code": CODE_MAX_NEW_TOKENS}
+NEW_TOKENS: Mapping[Metric, int] = {"rouge": 256, "f1": 256, "char-f1": 256, "json": 256, "code": CODE_MAX_NEW_TOKENS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +168,8 @@ def metric_of(answers: Sequence[str], labels: Sequence[str]) -> tuple[Metric, st
     """The metric that fits the answers, and why."""
     if all(ANSWER in answer for answer in answers):
         return "code", f"metric: code (every answer holds {ANSWER}, where a model's code goes)"
+    if all(answer.lstrip().startswith(("{", "[")) and not scorers.broken_json(answer) for answer in answers):
+        return "json", "metric: json (every answer is an object or a list of JSON)"
     if 2 <= len(labels) <= FEW_LABELS and 2 * len(labels) <= len(answers):
         return "choice", f"metric: choice ({len(labels)} different answers in {len(answers):,} rows: {', '.join(map(apart, labels))})"
     if all(scorers.is_number(answer) for answer in answers):
@@ -179,9 +181,7 @@ def metric_of(answers: Sequence[str], labels: Sequence[str]) -> tuple[Metric, st
     if longest <= at_most and num_sentences <= FEW_SENTENCES * len(answers):
         return "exact", f"metric: exact (no answer has more than {counted(longest, 'word')})"
     why = f"answers of up to {longest} words" if longest > at_most else f"{num_sentences:,} of {len(answers):,} answers are sentences"
-    if is_korean:
-        return "char-f1", f"metric: char-f1 (Korean; {why})"
-    return "rouge", f"metric: rouge ({why})"
+    return ("char-f1", f"metric: char-f1 (Korean; {why})") if is_korean else ("rouge", f"metric: rouge ({why})")
 
 
 def _is_korean(texts: Sequence[str]) -> bool:

@@ -30,6 +30,7 @@ MAX_CHARACTERS_SHOWN = 20_000  # of a question, or an answer
 END_CHARACTERS = 16  # of a plot's label, always shown
 NO_FULL_STOP = re.compile(r"다(\([^()]*\))?$")  # behind a sentence in Korean
 LICENCE_TITLES = ("your own data", "terms not known")  # of the catalogue's: those that are no names
+LICENCE_OF_AUTO = re.compile(r"local: (.*?); cloud: (.*)")  # of the two that it asks
 MIN_FOR_INTERVAL = 5  # a category with fewer examples, or groups of them, gets no interval: three numbers promise too much
 
 
@@ -294,11 +295,18 @@ def _figures(text: str) -> Markup:
 
 
 def _licence(text: str) -> Markup:
-    """What a licence allows, and, where that is named, which licences it stands in: "yes, if (Gemma Terms of Use)"."""
+    """What a licence allows, and, where that is named, which licences it stands in: "yes, if (Gemma Terms of Use)"; of `auto` both."""
+    return _in_both(text, _licence_twin(text))
+
+
+def _licence_twin(text: str) -> str | None:
+    if of_auto := LICENCE_OF_AUTO.fullmatch(text):
+        local, cloud = map(_licence_twin, of_auto.groups())
+        return local and cloud and korean.TWINS["local: {local}; cloud: {cloud}"].format(local=local, cloud=cloud)
     allowed, bracket, named = text.partition(" (")
     twin = korean.twin(allowed)
     titled = re.sub(rf"(?:^|(?<=, ))(?:{'|'.join(LICENCE_TITLES)})(?=[,)])", lambda found: korean.TWINS[found[0]], named)
-    return _in_both(text, twin and f"{twin}{bracket}{titled}")
+    return twin and f"{twin}{bracket}{titled}"
 
 
 def _label(name: str) -> Markup:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-CODE = re.compile(r"(?<![A-Za-z\d])[Pp][\s:-]?(?:\d[\s-]?){11}\d(?!\d)")
-SAID = re.compile(r"통관|(?<![A-Za-z])(?:pccc|customs)", re.IGNORECASE)
+CODE = re.compile(r"(?<![A-Za-z\d])[Pp][\s:._-]?(?:\d[\s._-]?){11}\d(?!\d)")
+SAID = re.compile(r"통관|세관|직구|고유\s?부호|(?<![A-Za-z])(?:pccc|customs|clearance[\s_-]?code)", re.IGNORECASE)
 
 
 def holds_customs_code(text: str) -> bool:
