@@ -44,7 +44,8 @@ def test_the_merged_file_gives_the_logits_of_the_tuned_model(name: str, tmp_path
     assert np.abs(tuned - base).max() > 0.5
     np.testing.assert_allclose(our_logits(importer.import_gguf(merged), rows), tuned, atol=1e-4)
     keys = [set(GGUFFile(path).metadata) - {"general.quantization_version"} for path in (weights, merged)]
-    assert keys[0] == keys[1]
+    assert (keys[0] - keys[1], keys[1] - keys[0]) == (set(), {"general.name", "general.finetune"})
+    assert GGUFFile(merged).metadata["general.name"] == "base+adapter"  # programs list models by it
 
 
 def test_what_makes_the_weights_of_experts_is_not_rounded_in_a_merged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,8 @@ def tune(
       nomoat run smollm2-135m+support "My parcel is late"
       nomoat run smollm2-135m+reviews --as-tuned "It broke after a day"     # about a text, as its table was asked
 
-    The adapter's folder holds the weights as PEFT names them, a plot, and provenance.json: what it was made from, and its licence.
+    The adapter's folder holds the weights as PEFT names them, a plot where lessons were held out, and provenance.json: what it
+    was made from, and its licence.
     """
     from nomoat.catalog import licences, tuned
     from nomoat.tune import prepare
@@ -137,7 +138,8 @@ def say_survey(prepared: Prepared) -> None:
         f"data: {survey.format}, {counted(survey.num_lessons, 'lesson')}, {counted(survey.num_tokens, 'token')}; "
         f"a lesson has {survey.median_tokens:,} (half of them), {survey.p95_tokens:,} (95 %), at most {survey.longest_tokens:,}"
     )
-    console.say("scripts: " + ", ".join(f"{script} {part:.0%}" for script, part in survey.scripts.items()))
+    scripts = ", ".join(f"{script} {part:.0%}" for script, part in survey.scripts.items())
+    console.say(f"scripts: {scripts or 'no letters in the texts'}")
     if survey.labels:
         shown = [(label, count) for label, count in survey.labels.items() if count]
         rarest = f", the rarest {apart(shown[-1][0])} {shown[-1][1]:,}" if len(shown) > MANY_LABELS else ""

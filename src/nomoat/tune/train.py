@@ -330,9 +330,14 @@ class Run:
         if self.epochs_done < self.settings.epochs:
             say(STOPPED_EARLY if self._has_stopped_learning() else self._time_was_over())
 
+    @property
+    def _epochs_shown(self) -> float:
+        """Never one more than were done."""
+        return 100 * self.lessons_done // len(self.training) / 100
+
     def _time_was_over(self) -> str:
         num, epochs = len(self.training), self.settings.epochs
-        done, to_do = 100 * self.lessons_done // num / 100, math.ceil(round(epochs * num, 6))  # 1.1 * 100 is a little more than 110
+        done, to_do = self._epochs_shown, math.ceil(round(epochs * num, 6))  # 1.1 * 100 is a little more than 110
         unit = "lesson" if count_lessons(self.training) == num else "row"
         seen = f"{done:g} of {counted(epochs, 'epoch')} ({self.lessons_done:,} of {to_do:,} {unit}s)"
         if done < 1 <= epochs:
@@ -423,7 +428,7 @@ class Run:
             "history": self.history,
             "steps": self.step,
             "lessons_done": self.lessons_done,
-            "epochs_done": round(self.epochs_done, 3),
+            "epochs_done": self._epochs_shown,
             "seconds": round(self.seconds, 1),
             "tokens": self.tokens,
             "way": asdict(self.plan),
