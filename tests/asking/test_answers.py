@@ -50,8 +50,8 @@ from nomoat.errors import (
 )
 from nomoat.judge.duel import run_duel
 from nomoat.judge.judged import run_judged_duel
-from nomoat.judge.run import run_suite
 from nomoat.judge.metrics import Metric
+from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import in_common
