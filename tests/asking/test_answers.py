@@ -50,6 +50,7 @@ from nomoat.errors import (
 )
 from nomoat.judge.duel import run_duel
 from nomoat.judge.judged import run_judged_duel
+from nomoat.judge.metrics import Metric
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.table import run_table
@@ -390,6 +391,29 @@ def test_lost_calls_of_questions_that_come_later_count_before_the_first_is_asked
     with pytest.raises(BudgetReachedError):
         run_suite(model, suite, RunSettings(spending=spending(30 * 0.078), concurrency=1))
     assert server.bodies == []
+
+
+def test_looking_up_what_is_answered_is_shown_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100,000 questions it takes a while, in which there was no bar."""
+    monkeypatch.setattr("nomoat.asking.answers.LOOKED_UP_AT_ONCE", 2)
+    requests = [Request(messages=example.messages, max_new_tokens=10) for example in suite_of(6).examples]
+    shown: list[int] = []
+    with nomoat.load("fake:") as model, AnswerStore() as store:
+        collect(model, requests[:5], store=store, spending=spending(), concurrency=1)
+        collect(model, requests, store=store, spending=spending(), concurrency=1, show=shown.append)
+    assert shown == [4, 2, 1, 0]
+
+
+@pytest.mark.parametrize("metric", ["exact", "choice"])
+def test_bar_is_there_before_anything_is_looked_up(metric: Metric, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[str, int, int]] = []
+    asked = quiz(2, metric, choices=("yes", "no") if metric == "choice" else ())
+    looked_up_first: list[bool] = []
+    for name in ("answer", "choice_scores"):
+        monkeypatch.setattr(AnswerStore, name, lambda *_given: looked_up_first.append(not shown))
+    run_suite("fake:", asked, RunSettings(progress=lambda *told: shown.append(told)))
+    assert shown[0] == ("fake:", 0, 2)
+    assert looked_up_first and not any(looked_up_first)
 
 
 def test_calls_left_under_way_after_ctrl_c_count_in_later_runs(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:

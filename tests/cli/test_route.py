@@ -207,6 +207,15 @@ def test_the_same_questions_under_two_names_are_learned_from_once_and_so_it_is_s
     assert json.loads(nomoat("route", "policy", "--json").stdout)["router"]["suites"] == ["castle"]
 
 
+def test_learn_shows_a_person_what_it_is_at(duelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """50,000 prompts took minutes without a word."""
+    monkeypatch.setattr("nomoat.cli.console.shows_bars", lambda: True)
+    done = nomoat("route", "learn", "fake:", "openai:big", "-s", str(duelled), FORCE_COLOR="1")
+    assert f"reading {duelled}" in done.stderr
+    assert "learning from 50 prompts" in done.stderr
+    assert re.search("5/6.* times", done.stderr)
+
+
 def test_learn_says_that_there_is_no_gap_and_what_the_thresholds_do(duelled: Path) -> None:
     """`fake:` is good at names, and `other` at sums: together they are better than either, and neither is better."""
     suite = load_suite(duelled)

@@ -13,6 +13,7 @@ from misbehaving import Server, counted
 from shell import Done
 
 from nomoat.asking.spending import Spending
+from nomoat.asking.store import AnswerStore
 from nomoat.cli import sending
 from nomoat.errors import UsageError
 from nomoat.judge.judged import run_graded
@@ -54,6 +55,15 @@ def test_preview_says_how_much_goes_where_and_shows_one_text(
         "one of them: Call 010-1234-5678\n1 of 2 hold what looks like personal data: a phone number\n"
     )
     assert elsewhere.bodies == []
+
+
+def test_of_a_server_on_this_machine_nothing_is_looked_up_before_it_is_asked(
+    serving: Callable[..., Server], suite: Suite, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """100,000 questions took a minute."""
+    monkeypatch.setattr(AnswerStore, "answer", lambda *_given: pytest.fail("looked up"))
+    consent(serving(counted("yes", 1, 1)), suite, yes=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_of_a_server_on_this_machine_it_is_said_why_it_counts_as_outside(

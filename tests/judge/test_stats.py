@@ -223,6 +223,36 @@ def test_p_value_of_a_mean_is_where_the_interval_reaches_0(n: int) -> None:
     assert mean_p_value([-value for value in values], -1, 1) == pytest.approx(p_value)
 
 
+@pytest.mark.parametrize("kind", ["even", "mostly 0", "one far away", "near to each other"])
+def test_mean_interval_of_very_many_values_is_no_narrower_and_little_wider(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    values = {
+        "even": rng.random(6_000),
+        "mostly 0": np.where(rng.random(9_000) < 0.3, 0.0, rng.random(9_000) ** 4),
+        "one far away": np.append(rng.random(6_000) / 100_000, 1.0),
+        "near to each other": rng.normal(0.5, 1e-7, 6_000),
+    }[kind]
+    low, high = mean_interval(values.tolist(), 0, 1)
+    monkeypatch.setattr("nomoat.judge.stats.MOST_VALUES", 10_000)
+    exact_low, exact_high = mean_interval(values.tolist(), 0, 1)
+    assert low <= exact_low < exact_high <= high
+    assert high - low < 1.03 * (exact_high - exact_low)
+    exact = mean_p_value((values - exact_low).tolist(), -1, 1)
+    monkeypatch.undo()
+    assert exact <= mean_p_value((values - exact_low).tolist(), -1, 1) < 1.2 * exact
+
+
+def test_very_many_values_are_reckoned_with_on_few_points() -> None:
+    values = np.random.default_rng(0).random(200_000)
+    tracemalloc.start()
+    low, high = mean_interval(values.tolist(), 0, 1)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most_bytes < 100_000_000  # each on its own: 2 GB
+    error = values.std(ddof=1) / 200_000**0.5
+    assert (low, high) == pytest.approx((values.mean() - 1.96 * error, values.mean() + 1.96 * error), abs=0.03 * error)
+
+
 def test_p_value_of_a_mean_is_exact_for_equal_values_and_never_0() -> None:
     """All of n differences are -0.05: a mean of 0 needs the weight of the end of the range, of Beta(1, n), to be 1/21."""
     for n in (20, 72, 90):

@@ -44,6 +44,12 @@ def test_router_tells_what_local_can_from_what_it_cannot(router: learned.Learned
     assert router.score("compute the sum of these") < 0.2
 
 
+def test_learning_tells_how_far_it_is() -> None:
+    told: list[tuple[int, int]] = []
+    learned.learn(pairs(), threshold=0.5, progress=lambda *so_far: told.append(so_far))
+    assert told == [(0, 6), (1, 6), (2, 6), (3, 6), (4, 6), (5, 6)]
+
+
 def test_short_steps_of_learning_are_not_shared_out_to_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     from sklearn.linear_model import LogisticRegression
 

@@ -27,6 +27,7 @@ from nomoat.words import counted
 
 HOPELESS = (401, 402, 403, 404)  # no key, no money, no permission, no such model: no other question will fare better
 MAX_FAILURES_IN_A_ROW = 5
+LOOKED_UP_AT_ONCE = 1_000  # requests, a tenth of a second, after which it is shown how many have an answer
 # Free before each question to a server, for the answers that are under way then: SQLite first writes up to 4 MB beside its file.
 FREE_DISK_BYTES = 10_000_000
 TOO_LONG = (ContextExceededError, CacheExceededError)  # of one text: says nothing of the others
@@ -90,13 +91,13 @@ def collect(
     collected = Collected()
     different = list(dict.fromkeys(requests if spending.budget is None else _in_random_order(requests, together)))
     state = store.state()
-    _look(model, different, collected, store)
+    _look(model, different, collected, store, show)
     if is_open := len(collected.answers) < len(different):
         spending.watch(model)
     takes_money = spending.may_cost(model)
     with _no_other_pays(model, store, spending) if is_open and takes_money else nullcontext():
         if takes_money and store.state() != state:  # another run may have been asking the same
-            _look(model, different, collected, store)
+            _look(model, different, collected, store, show)
         pending = [request for request in different if request not in collected.answers]
         show(len(pending))
         count_earlier(model, different, store=store, spending=spending, answers=collected.answers)
@@ -118,9 +119,14 @@ def collect(
     return collected
 
 
-def _look(model: Responder, requests: Iterable[Request], collected: Collected, store: AnswerStore) -> None:
+def _look(
+    model: Responder, requests: Sequence[Request], collected: Collected, store: AnswerStore,
+    show: Callable[[int], None] = lambda _num_open: None,
+) -> None:  # fmt: skip
     """Add the answers that are in the store by now."""
-    for request in requests:
+    for num_looked_up, request in enumerate(requests):
+        if num_looked_up and num_looked_up % LOOKED_UP_AT_ONCE == 0:
+            show(len(requests) - len(collected.answers))
         if request in collected.answers or (stored := store.answer(model.digest, request)) is None:
             continue
         if _has_room_for_more(model, request, stored):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -97,7 +98,8 @@ def learn(
     from nomoat.route.policy import default_path, load_policy
 
     policy = load_policy()
-    loaded = load_suites(suites, [local, cloud], input_column=input_column, label_column=label_column, instruction=instruction)
+    with console.waiting(f"reading {', '.join(suites)}"):
+        loaded = load_suites(suites, [local, cloud], input_column=input_column, label_column=label_column, instruction=instruction)
     prompts = {
         suite.sha256: {example.id: router.question_of(Request(messages=example.messages)) for example in suite.examples}
         for suite in loaded
@@ -110,7 +112,13 @@ def learn(
             console.say(f"`{suite.name}` has the questions of `{first}`, and they count once")
     names = tuple(by_questions.values())
     pairs = outcomes.read_pairs(local, cloud, prompts)
-    made = learned.learn(pairs, suites=names, threshold=policy.threshold, local_digest=_digest_by_now(local))
+    digest = _digest_by_now(local)
+    with console.item_progress() as bar:
+        show = partial(bar.update, bar.add_task(f"learning from {len(pairs.pairs):,} prompts", total=None, info="times"))
+        made = learned.learn(
+            pairs, suites=names, threshold=policy.threshold, local_digest=digest,
+            progress=lambda done, total: show(completed=done, total=total),
+        )  # fmt: skip
     folder = learned.save_router(made)
     if as_json:
         console.print_json({"local": local, "cloud": cloud, "suites": names, "figures": made.figures, "folder": str(folder)})

@@ -43,7 +43,8 @@ def require_consent(
     from nomoat.judge.preview import previews
 
     asked = suites if judge is None else [asked_for_a_judge(suite) for suite in suites]
-    found = [preview for suite in asked for preview in previews(models, suite, settings)]
+    with console.waiting("looking up what is answered already"):
+        found = [preview for suite in asked for preview in previews(models, suite, settings)]
     further, shown = [], []
     if judge is not None and (host := _outside_host(judge)) is not None:
         from nomoat.judge.agreement import labels_sent

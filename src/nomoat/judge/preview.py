@@ -18,6 +18,8 @@ def preview_of(model: str, suite: Suite, settings: RunSettings, *, store: Answer
         return None
     asked, _ = drawn(suite, settings.limit, settings.seed)
     with opened(model) as responder:
+        if responder.is_local:
+            return None
         asking = Asking(model=responder, suite=asked, store=store, settings=settings)
         asking.writes_choices = suite.metric == "choice"  # no server gives likelihoods
         asking.answered(asked.examples)  # remembered: what follows an answer is asked with the conversation before it

@@ -386,6 +386,7 @@ class Asking:
 
 def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     """Likelihood of each example's choices; written answers for a model that gives no likelihoods."""
+    run.show(0)  # looking them up may take long, too
     questions = [run.scored(example) for example in examples]
     kept = run.scores or kept_scores(run.model.scores_digest, questions, run.store)
     pending = [example for example, question in zip(examples, questions, strict=True) if question not in kept]
@@ -487,6 +488,8 @@ def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
 
 def _written(run: Asking, examples: Sequence[Example], num_before: int) -> Iterator[tuple[Example, Completion]]:
     """Every example that got an answer with it, in order, once all are there."""
+    if run.model.engine.context_tokens is not None:
+        run.show(num_before)  # counting their tokens may take long, too; of a model without a bound that is not done
     requests = {example.id: run.request(example) for example in examples}
     missing = (example for example in examples if run.store.answer(run.model.digest, requests[example.id]) is None)
     require_context(run, missing, new_tokens=run.max_new_tokens)

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from nomoat import paths, whole_files
 from nomoat.errors import BadFileError, DataError
 from nomoat.joined import joined
+from nomoat.progress import Progress
 from nomoat.route.frontier import Frontier, auc, frontier_from, measure
 from nomoat.route.outcomes import Pair, Pairs
 
@@ -89,9 +90,11 @@ class LearnedRouter:
 
 
 def learn(
-    found: Pairs, *, suites: tuple[str, ...] = (), threshold: float, local_digest: str | None = None
+    found: Pairs, *, suites: tuple[str, ...] = (), threshold: float, local_digest: str | None = None,
+    progress: Progress = lambda _done, _total: None,
 ) -> LearnedRouter:  # fmt: skip
     """A router for two models. `threshold` is the policy's, for the figures; `local_digest` the local model's by now, if it is known.
+    `progress` is told how often something was learned, of how often: once for each fold, and once from all.
 
     Raises DataError for answers that the local model would not give by now, for too few prompts, for models of which one is nearly
     always as good, and for a router no better than chance.
@@ -106,7 +109,7 @@ def learn(
     texts = [pair.prompt for pair in found.pairs]
     groups = groups_of(found.pairs)
     _require_enough(found, good, groups)
-    chances = unseen_chances(texts, good, groups)
+    chances = unseen_chances(texts, good, groups, progress)
     figures = _figures(found, good, chances, groups, threshold)
     if figures.auc_low <= 0.5:
         raise DataError(
@@ -140,12 +143,16 @@ def folds(good: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp]) -> Iterator
     return iter(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(groups, good, groups))
 
 
-def unseen_chances(texts: Sequence[str], good: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp]) -> FloatArray:
+def unseen_chances(
+    texts: Sequence[str], good: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp], progress: Progress = lambda _done, _total: None
+) -> FloatArray:  # fmt: skip
     """For each prompt, the chance given by a router that learned from the other folds."""
     chances = np.empty(len(texts))
-    for seen, unseen in folds(good, groups):
+    for done, (seen, unseen) in enumerate(folds(good, groups)):
+        progress(done, FOLDS + 1)
         vectorizer, model = _fitted([texts[at] for at in seen], good[seen])
         chances[unseen] = model.predict_proba(vectorizer.transform([texts[at] for at in unseen]))[:, 1]
+    progress(FOLDS, FOLDS + 1)
     return chances
 
 
