@@ -356,6 +356,37 @@ def test_a_model_that_thinks_first_gets_room_and_is_asked_again_only_what_was_cu
     assert caught.value.hint is not None and "--max-tokens (in Python: `limit`, `seed`, `max_new_tokens`)" in caught.value.hint
 
 
+def test_kept_answers_that_were_cut_off_are_left_out_and_said_so(serving: Callable[..., Server]) -> None:
+    model = f"{serving(thinking('yes', 300)).url}#m"
+    run_suite(model, quiz(4))
+    said = f"3 of 4 kept answers of `{model}` were cut off within the limit of 32 new tokens with nothing in them, or a draft alone"
+    assert run_suite(f"stored:quiz/{model}", quiz(4)).partial == said
+    kept = run_suite(f"stored:quiz/{model}", quiz(4), RunSettings(max_new_tokens=2000))
+    said = (
+        f"3 of 4 kept answers of `{model}` are left out: within less room than 2,000 new tokens they were cut off, or what they follow was"
+    )
+    assert (len(kept.outcomes), kept.side.score, kept.partial, kept.notes[0]) == (1, 1.0, said, f"PARTIAL: {said}")
+    assert not any("if an earlier duel ended there" in note for note in kept.notes)
+    for stop_early in (True, False):
+        duel = run_duel(f"stored:quiz/{model}", knowing("n", 4), quiz(4), RunSettings(max_new_tokens=2000), stop_early=stop_early)
+        assert (duel.verdict.num_examples, duel.verdict.partial) == (1, said)
+    cut = dataclasses.replace(quiz(4), examples=quiz(4).examples[1:])
+    with pytest.raises(DataError, match="3 of 3 kept answers of .* are left out") as caught:
+        run_suite(f"stored:quiz/{model}", cut, RunSettings(max_new_tokens=2000))
+    assert caught.value.hint == "name the model itself: what was cut off is asked again"
+
+
+def test_what_follows_a_kept_answer_that_was_cut_off_is_left_out_with_it(serving: Callable[..., Server]) -> None:
+    model = f"{serving(thinking('yes', 300)).url}#m"
+    one, *others = quiz(4).examples
+    follows = [dataclasses.replace(each, follows=str(int(each.id) - 1)) for each in others]
+    suite = dataclasses.replace(quiz(4), examples=(one, *follows))
+    run_suite(model, suite)
+    kept = run_suite(f"stored:quiz/{model}", suite, RunSettings(max_new_tokens=2000))
+    assert (len(kept.outcomes), kept.partial.split(" kept answers")[0]) == (1, "3 of 4")
+    assert not any("if an earlier duel ended there" in note for note in kept.notes)
+
+
 def test_a_lower_limit_takes_no_answers_that_had_more_room(serving: Callable[..., Server]) -> None:
     server = serving(thinking("yes", 20))
     run_suite(f"{server.url}#m", quiz(3))

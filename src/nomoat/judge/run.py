@@ -89,8 +89,7 @@ def run_suite(responder: str | Responder, suite: str | Path | Suite, settings: R
         return recorded_evaluation(ref_of(responder), suite, notes=notes, seed=settings.seed)
     require_scorable(suite)
     require_askable([responder], suite, settings)
-    evaluation = _asked(responder, suite, notes, settings)
-    unasked = unasked_note(ref_of(responder), len(evaluation.suite.examples), len(suite.examples))
+    evaluation, unasked = _asked(responder, suite, notes, settings)
     return replace(evaluation, notes=(*evaluation.notes, unasked)) if unasked else evaluation
 
 
@@ -116,18 +115,20 @@ def asked_in_turn(
     unasked: list[str] = []
     for at in kept_first(models):
         settings.spending.begin_stage(*(ref for number, ref in enumerate(refs) if number not in answered))
-        answered[at] = _asked(models[at], asked, notes, settings)
-        unasked.append(unasked_note(refs[at], len(answered[at].suite.examples), len(asked.examples)))
+        answered[at], note = _asked(models[at], asked, notes, settings)
+        unasked.append(note)
         # No answer of the others is worth its money, or its time, where this one has none.
         asked = replace(asked, examples=answered[at].suite.examples)
     return in_common([answered[at] for at in range(len(models))]), [note for note in unasked if note]
 
 
-def _asked(responder: str | Responder, suite: Suite, notes: Sequence[str], settings: RunSettings) -> Evaluation:
+def _asked(responder: str | Responder, suite: Suite, notes: Sequence[str], settings: RunSettings) -> tuple[Evaluation, str]:
+    """The evaluation, and its `unasked_note`."""
     with opened_store(settings) as store, opened(responder, replace(settings, store=store)) as model:
         asking = Asking(model=model, suite=suite, store=store, settings=settings)
         asking.ask(suite.examples)
-        return asking.evaluation(notes=notes)
+        num_kept = len(asking.examples) + asking.num_left_out
+        return asking.evaluation(notes=notes), unasked_note(model.ref, num_kept, len(suite.examples))
 
 
 def given(model: str | Path | Responder) -> str | Responder:
@@ -150,6 +151,7 @@ class Asking:
     num_cut: int = 0
     num_cut_before: int = 0  # by their server, which counted fewer tokens than the limit
     num_unbegun: int = 0  # of those that were cut, such as hold nothing, or a draft alone
+    num_left_out: int = 0  # kept answers that were cut off within less room than there is now, and those to what follows them
     num_filtered: int = 0
     num_failed: int = 0
     bytes_in_vain: int = 0
@@ -200,7 +202,9 @@ class Asking:
             if scored := self._scored_before(engine):
                 return scored
             self.writes_choices = True
-        return {example.id for example in self.answered(self.suite.examples)}
+        found = {example.id for example in self.answered(self.suite.examples)}
+        self.num_left_out = len(self._cut_before(found))
+        return found
 
     def answered(self, examples: Sequence[Example]) -> list[Example]:
         """Those whose answer is in the store; of a conversation, to the very words that came before. They are remembered."""
@@ -212,6 +216,22 @@ class Asking:
                 self.remember(example, answer)
                 found.append(example)
         return found
+
+    def _cut_before(self, found: set[str]) -> set[str]:
+        """The examples but those found whose kept answer was cut off within less room than there is now, or that follow such a one."""
+        cut: set[str] = set()
+        for example in self.suite.examples:
+            if example.id in found:
+                continue
+            if example.follows and example.follows not in self.histories:
+                is_cut = example.follows in cut
+            else:
+                request = self.request(example)
+                tried = (replace(request, max_new_tokens=limit) for limit in self._limits or ())
+                is_cut = any(self.store.answer(self.model.digest, one) is not None for one in tried)
+            if is_cut:
+                cut.add(example.id)
+        return cut
 
     def _scored_before(self, engine: KeptEngine) -> set[str]:
         """The examples whose choices' likelihoods are kept, by id; all of the form that has most of them."""
@@ -234,6 +254,8 @@ class Asking:
         """What the answers so far come to, in the groups that are among them. Raises the failure if there is not one answer."""
         if not self.outcomes and self.failure is not None:
             raise self.failure
+        if not self.outcomes and self.num_left_out:
+            raise DataError(self._left_out(), hint="name the model itself: what was cut off is asked again")
         if not self.outcomes:
             hint = (
                 "name the --limit, --seed and --max-tokens (in Python: `limit`, `seed`, `max_new_tokens`), the same --judge or none, "
@@ -256,7 +278,7 @@ class Asking:
             outcomes=outcomes,
             notes=(*notes, *self._notes(), *notes_over_all(suite, self.model.ref, outcomes)),
             seed=seed,
-            partial=self._missing() or self._unbegun(),
+            partial=self._missing() or self._left_out() or self._unbegun(),
             bytes_in_vain=self.bytes_in_vain,
         )
 
@@ -266,12 +288,22 @@ class Asking:
             return self.failure.message if self.failure else ""
         return f"{counted(self.num_failed, 'question')} got no answer: {self.failure.message}"
 
+    def _left_out(self) -> str:
+        """Why some kept answers are not among them; empty if all are. Those that are may be the ones that took little thought."""
+        if not self.num_left_out:
+            return ""
+        return (
+            f"{self.num_left_out:,} of {len(self._kept_ids or ()) + self.num_left_out:,} kept answers of `{self._asked_as}` are left out: "
+            f"within less room than {self.max_new_tokens:,} new tokens they were cut off, or what they follow was"
+        )
+
     def _unbegun(self) -> str:
         """Why the answers tell little of the model: most of them ended before they began. Empty if they did not."""
         if 2 * self.num_unbegun <= len(self.examples):
             return ""
+        those = "kept answers" if isinstance(self.model.engine, KeptEngine) else "answers"
         return (
-            f"{self.num_unbegun:,} of {len(self.examples):,} answers of `{self.model.ref}` were cut off within the limit of "
+            f"{self.num_unbegun:,} of {len(self.examples):,} {those} of `{self._asked_as}` were cut off within the limit of "
             f"{self.max_new_tokens:,} new tokens with nothing in them, or a draft alone"
         )
 
@@ -283,8 +315,8 @@ class Asking:
         if missing := self._missing():
             total = len(self.suite.examples)
             yield f"PARTIAL: {len(self.examples):,} of {total:,} questions were answered by `{self.model.ref}`: {missing}"
-        if unbegun := self._unbegun():
-            yield f"PARTIAL: {unbegun}"
+        for why in filter(None, (self._left_out(), self._unbegun())):
+            yield f"PARTIAL: {why}"
         yield from notes_of(self.model, self.store, num_reused=self.num_reused)
         yield from self.settings.spending.pricing(self.model).lost_note(self.model.ref, self.lost)
         yield from self.settings.spending.notes()
@@ -326,6 +358,11 @@ class Asking:
         """What a written answer may have."""
         return self.settings.max_new_tokens or self.suite.max_new_tokens
 
+    @property
+    def _asked_as(self) -> str:
+        """The model's reference; of kept answers, the one that they were asked under."""
+        return self.model.engine.model if isinstance(self.model.engine, KeptEngine) else self.model.ref
+
     def request(self, example: Example) -> Request:
         """What the model is asked, with as much room as the settings give; see `with_room`. A kept answer may have had less."""
         usual, wanted = self._usual(example), self.settings.max_new_tokens
@@ -342,7 +379,7 @@ class Asking:
         if self.writes_choices:
             return self.written(example)
         common: dict[str, Any] = {"max_new_tokens": self.suite.max_new_tokens, "temperature": 0.0, "stop": self.suite.stop}
-        asked_as = self.model.engine.model if isinstance(self.model.engine, KeptEngine) else self.model.ref
+        asked_as = self._asked_as
         if self.suite.answer_start and is_remote(asked_as):
             raise UnsupportedError(
                 f"`{self.suite.name}` puts words into a model's mouth, and `{asked_as}` is a server, which begins its answers itself",
