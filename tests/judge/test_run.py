@@ -362,16 +362,15 @@ def test_kept_answers_that_were_cut_off_are_left_out_and_said_so(serving: Callab
     said = f"3 of 4 kept answers of `{model}` were cut off within the limit of 32 new tokens with nothing in them, or a draft alone"
     assert run_suite(f"stored:quiz/{model}", quiz(4)).partial == said
     kept = run_suite(f"stored:quiz/{model}", quiz(4), RunSettings(max_new_tokens=2000))
-    said = (
-        f"3 of 4 kept answers of `{model}` are left out: within less room than 2,000 new tokens they were cut off, or what they follow was"
-    )
+    why = "within less room than 2,000 new tokens they were cut off, or what they follow was"
+    said = f"3 of 4 kept answers of `{model}` are left out: {why}"
     assert (len(kept.outcomes), kept.side.score, kept.partial, kept.notes[0]) == (1, 1.0, said, f"PARTIAL: {said}")
     assert not any("if an earlier duel ended there" in note for note in kept.notes)
     for stop_early in (True, False):
         duel = run_duel(f"stored:quiz/{model}", knowing("n", 4), quiz(4), RunSettings(max_new_tokens=2000), stop_early=stop_early)
         assert (duel.verdict.num_examples, duel.verdict.partial) == (1, said)
     cut = dataclasses.replace(quiz(4), examples=quiz(4).examples[1:])
-    with pytest.raises(DataError, match="3 of 3 kept answers of .* are left out") as caught:
+    with pytest.raises(DataError, match=r"3 of 3 kept answers of .* are left out") as caught:
         run_suite(f"stored:quiz/{model}", cut, RunSettings(max_new_tokens=2000))
     assert caught.value.hint == "name the model itself: what was cut off is asked again"
 

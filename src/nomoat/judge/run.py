@@ -292,8 +292,9 @@ class Asking:
         """Why some kept answers are not among them; empty if all are. Those that are may be the ones that took little thought."""
         if not self.num_left_out:
             return ""
+        total = len(self._kept_ids or ()) + self.num_left_out
         return (
-            f"{self.num_left_out:,} of {len(self._kept_ids or ()) + self.num_left_out:,} kept answers of `{self._asked_as}` are left out: "
+            f"{self.num_left_out:,} of {total:,} kept answers of `{self._asked_as}` are left out: "
             f"within less room than {self.max_new_tokens:,} new tokens they were cut off, or what they follow was"
         )
 
