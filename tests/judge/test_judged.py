@@ -253,7 +253,7 @@ def test_a_judge_whose_context_is_too_short_is_an_error_that_says_so(checked: bo
         lambda: run_judged_duel(*sides, suite_of(3), judge, check=check),
         lambda: run_graded(sides[0], suite_of(3), judge, check=check),
     ):
-        with pytest.raises(DataError, match="the judge gave no verdict: .* the model's context is 512 tokens") as caught:
+        with pytest.raises(DataError, match=r"the judge gave no verdict: .* the model's context is 512 tokens") as caught:
             ask()
         assert caught.value.hint is not None and "a longer context" in caught.value.hint
 
@@ -262,7 +262,7 @@ def test_pairs_that_are_longer_than_the_judges_context_are_counted(tmp_path: Pat
     judge = Responder("judge", Short("question 1"))
     sides = [knowing_all_but_the_last(name, 0, 3) for name in ("left", "right")]
     notes = run_judged_duel(*sides, suite_of(3), judge, check=str(labelled_file(tmp_path))).verdict.notes
-    assert "2 questions to the judge were longer than its context of 512 tokens" in notes
+    assert "2 questions to the judge did not fit into its context of 512 tokens" in notes
 
 
 def test_equal_answers_are_a_tie_without_asking_and_verdicts_are_asked_for_once() -> None:

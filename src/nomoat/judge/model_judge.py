@@ -25,6 +25,7 @@ from nomoat.judge import judge_prompts
 from nomoat.progress import Progress
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
+from nomoat.words import counted
 
 Conversation = tuple[Message, ...]
 
@@ -133,9 +134,8 @@ class Judge:
         """How many questions it has no verdict on because they are longer than its context."""
         if self.too_long is None:
             return ()
-        return (
-            f"{self.num_too_long:,} questions to the judge were longer than its context of {self.too_long.context_tokens:,} tokens",
-        )
+        questions = counted(self.num_too_long, "question")
+        return (f"{questions} to the judge did not fit into its context of {self.too_long.context_tokens:,} tokens",)
 
     def no_verdict(self, said: str) -> NomoatError:
         """The error of a judge none of whose verdicts can be read, which `said` says."""

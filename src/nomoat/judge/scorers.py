@@ -78,7 +78,7 @@ FINAL = "####"  # GSM8K writes its answers after it
 SMALL, IN_A_SQUARE = ("<super>", "<sub>"), "<square>"  # as Unicode's table calls how a character is made of others
 SMALL_DIGIT = re.compile(r"[\d+−-]")
 NO_DIGIT = "^"  # stands for a small digit, which is no part of a number
-EXPONENT = re.compile(r"(?<=[^ \t])[ \t]{0,9}\^[ \t]*[{(]?[ \t]*[+-]?\d+(?:\.\d+)?[ \t]*[})]?")  # "m^2", "cm^{2}"
+EXPONENT = re.compile(r"(?<=[^ \t])[ \t]{0,9}\^[ \t]*+(?:[{(][ \t]*+)?[+-]?\d+(?:\.\d+)?(?:[ \t]*+[})])?")  # "m^2", "cm^{2}"
 
 
 def number_in(text: str) -> Decimal | None:
