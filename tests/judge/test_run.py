@@ -18,6 +18,7 @@ import nomoat
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
+from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.stored import StoredEngine
 from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.judge import choices, sandbox
@@ -354,6 +355,16 @@ def test_a_model_that_thinks_first_gets_room_and_is_asked_again_only_what_was_cu
     with pytest.raises(DataError, match="holds no answers") as caught:
         run_suite(f"stored:quiz/{model}", quiz(4), RunSettings(max_new_tokens=1))
     assert caught.value.hint is not None and "--max-tokens (in Python: `limit`, `seed`, `max_new_tokens`)" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("template", "is_partial"), [("{{ messages[0].content }}<think>\n", True), ("{{ messages[0].content }}", False)]
+)
+def test_a_draft_that_the_template_began_and_that_was_cut_off_is_no_answer(tiny_gguf: Path, template: str, is_partial: bool) -> None:
+    engine = FakeEngine(answers={f"question {at}": "Okay, the user asks. " * 60 for at in range(4)})
+    engine.tokenizer = GGUFFile(tiny_gguf).read_tokenizer()
+    engine.tokenizer.chat_template = template
+    assert bool(run_suite(Responder("m", engine), quiz(4)).partial) is is_partial
 
 
 def test_kept_answers_that_were_cut_off_are_left_out_and_said_so(serving: Callable[..., Server]) -> None:

@@ -244,6 +244,13 @@ class Asking:
                 break
         return {example_id for example_id, question in questions.items() if question in self.scores}
 
+    def is_unbegun(self, example: Example, answer: str) -> bool:
+        """Whether a text that was cut off is at most a draft; of a model that is not here, not of one which its template began."""
+        tokenizer = self.model.engine.tokenizer
+        if tokenizer is not None and tokenizer.prompt_text(self.request(example))[0].rstrip().endswith(matching.DRAFT_BEGINS):
+            answer = matching.DRAFT_BEGINS + answer
+        return not matching.without_draft(answer).strip()
+
     def remember(self, example: Example, answer: Completion) -> None:
         """Keep what was said so far for the examples that follow this one."""
         said = self.suite.answer_in(answer.text)
@@ -456,9 +463,9 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
         if isinstance(run.failure, BudgetReachedError):
             answered = _whole_conversations(examples, answered)
             break
-    ended = [completion for completion in answered.values() if completion.finish_reason == "length"]
-    cut = [completion.usage for completion in ended]
-    run.num_unbegun += sum(not matching.without_draft(completion.text).strip() for completion in ended)
+    ended = [example for example in examples if example.id in answered and answered[example.id].finish_reason == "length"]
+    cut = [answered[example.id].usage for example in ended]
+    run.num_unbegun += sum(run.is_unbegun(example, answered[example.id].text) for example in ended)
     num_before = sum(usage.is_counted and usage.completion_tokens < run.max_new_tokens for usage in cut)
     run.num_cut += len(cut) - num_before
     run.num_cut_before += num_before
