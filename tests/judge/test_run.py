@@ -371,7 +371,11 @@ def test_kept_answers_that_were_cut_off_are_left_out_and_said_so(serving: Callab
     model = f"{serving(thinking('yes', 300)).url}#m"
     run_suite(model, quiz(4))
     said = f"3 of 4 kept answers of `{model}` were cut off within the limit of 32 new tokens with nothing in them, or a draft alone"
-    assert run_suite(f"stored:quiz/{model}", quiz(4)).partial == said
+    short = run_suite(f"stored:quiz/{model}", quiz(4))
+    assert short.partial == said
+    assert any(
+        note.endswith("(naming the model itself, `--max-tokens`, in Python: `max_new_tokens`, gives more)") for note in short.notes
+    )
     kept = run_suite(f"stored:quiz/{model}", quiz(4), RunSettings(max_new_tokens=2000))
     why = "within less room than 2,000 new tokens they were cut off, or what they follow was"
     said = f"3 of 4 kept answers of `{model}` are left out: {why}"

@@ -341,16 +341,17 @@ class Asking:
                 "what it wrote, or nothing, counts as its answer"
             )
         yield from self.settings.spending.uncounted_note(self.model, sum(outcome.cost_usd is None for outcome in self.outcomes))
+        itself = "naming the model itself, " if isinstance(self.model.engine, KeptEngine) else ""
         if self.num_cut:
             yield (
                 f"{self.num_cut:,} of {len(self.examples):,} answers of `{self.model.ref}` ended at the limit of "
-                f"{self.max_new_tokens} new tokens (`--max-tokens`, in Python: `max_new_tokens`, gives more)"
+                f"{self.max_new_tokens} new tokens ({itself}`--max-tokens`, in Python: `max_new_tokens`, gives more)"
             )
         if self.num_cut_before:
             yield (
                 f"{self.num_cut_before:,} of {len(self.examples):,} answers of `{self.model.ref}` were cut off by its server, which "
                 f"counted fewer new tokens than the limit of {self.max_new_tokens}: a limit of its own, or thinking that it "
-                "does not count (`--max-tokens`, in Python: `max_new_tokens`, gives more)"
+                f"does not count ({itself}`--max-tokens`, in Python: `max_new_tokens`, gives more)"
             )
         if self.writes_choices:
             unmatched = sum(
