@@ -49,6 +49,11 @@ def require_weights(ref: str) -> None:
     if ref == FAKE or ref.startswith(STORED):
         what = "the engine of tests" if ref == FAKE else "answers given before"
         raise UsageError(f"`{ref}` names {what}, and no model", hint="`nomoat models` lists the models")
+    if ref.startswith("http:") and ref.endswith((".gguf", ".safetensors")):
+        raise UsageError(
+            f"`{ref}` is no address that a file is pulled from: it begins with http:",
+            hint="fetch the file yourself, and name its path; of addresses with https:, those of GGUF files are pulled",
+        )
     if names_server(ref) and ("#" in ref or not ref.startswith("https:")):
         raise UsageError(
             f"`{ref}` is asked on its server, and nothing of it is here", hint="`nomoat models` lists the models that have a card"

@@ -23,6 +23,11 @@ LIMIT = "the limit of 100,000 requests is reached: 2 answers held 20 tasks, and 
         ("`api.example.com` answered 429: the limit of your plan, of $5 a day, is reached", ""),
         ("`api.example.com` answered 400: the budget of tokens is used up; the rate that is allowed is reached", ""),
         ("1 of 2 texts have no answer", ""),
+        (
+            "3 of 4 kept answers of `hf:a/b` were cut off within the limit of 32 new tokens with nothing in them",
+            ", naming `hf:a/b` itself, with a higher --max-tokens",
+        ),
+        ("3 of 4 kept answers of `a` are left out: within less room than 64 new tokens they were cut off", ", naming `a` itself,"),
     ],
 )
 def test_a_bound_of_ours_that_was_met_is_named_and_no_one_elses(capsys: pytest.CaptureFixture[str], partial: str, higher: str) -> None:

@@ -165,6 +165,11 @@ def test_pull_of_what_cannot_fit_is_refused_without_a_terminal_unless_forced(nom
     [
         ("smolm2-135m", "no model is called `smolm2-135m`", "did you mean `smollm2-135m`"),
         ("openai:gpt-4o", "`openai:gpt-4o` is asked on its server, and nothing of it is here", "`nomoat models` lists"),
+        (
+            "http://x/m.gguf",
+            "`http://x/m.gguf` is no address that a file is pulled from: it begins with http:",
+            "fetch the file yourself",
+        ),
         ("auto", "`auto` is no model: it chooses one for each question", "`nomoat route policy` says which, and when"),
         ("gpt-4", "`gpt-4` is a closed model: its weights were never published", "ask it as `openai:gpt-4`"),
         ("bloom-176b", "nomoat knows no GGUF file of `bloom-176b`", "No whole GGUF file confirmed"),

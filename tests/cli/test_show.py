@@ -111,6 +111,11 @@ def test_show_of_a_broken_provenance_says_which_file(empty_home: Path, nomoat: N
         ("stored:a/b", "`stored:a/b` names answers given before, and no model", "`nomoat models` lists"),
         ("http://x/v1#m+n", "`http://x/v1#m+n` is asked on its server, and nothing of it is here", "`nomoat models` lists"),
         ("https://x/v1#m", "`https://x/v1#m` is asked on its server, and nothing of it is here", "`nomoat models` lists"),
+        (
+            "http://x/m.gguf",
+            "`http://x/m.gguf` is no address that a file is pulled from: it begins with http:",
+            "fetch the file yourself",
+        ),
         ("https://x/m.bin", "`https://x/m.bin` names no GGUF file", "the address has to end in .gguf"),
         ("openai:zzz", "`openai:zzz` is asked on its server, and nothing of it is here", "`nomoat models` lists"),
         ("openai", "`openai` is asked on its server, and nothing of it is here", "`nomoat models` lists"),

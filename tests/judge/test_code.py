@@ -29,6 +29,9 @@ walled = pytest.mark.skipif(sandbox.missing_wall() != "", reason=f"this machine 
         ("```sh\nls\n```\n```\nx = 1\n```", "x = 1"),
         ("```sh\nls\n```\n```Python3.11\nx = 1\n```", "x = 1"),
         ("```\nx = = 1\n```\n```\ny = (\n```", "x = = 1"),
+        ("```\ndef f(x):\n    return x\n```\nUsage:\n```python\nprint(f(1))\n```", "def f(x):\n    return x"),
+        ("```python\nprint(f(1))\n```\n```python\nf = lambda x: x\n```", "f = lambda x: x"),
+        ("Yours was:\n```\ndef f(x):\n    pass\n```\nBetter:\n```python\ndef f(x):\n    return x\n```", "def f(x):\n    return x"),
         ("```python\nx = 1\n", "x = 1"),  # cut at the limit of new tokens
         ("```py\r\nx = 1\r\n```", "x = 1"),
         ("```python\ndef f():\n    return 1\n\nprint(f())\nassert f() == 2\n```", "def f():\n    return 1"),

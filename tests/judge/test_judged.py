@@ -17,7 +17,7 @@ from quiz import quiz
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import BudgetReachedError, DataError, RemoteError, UnsupportedError, UsageError
+from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, RemoteError, UnsupportedError, UsageError
 from nomoat.judge import agreement, judge_prompts
 from nomoat.judge.judged import run_graded, run_judged_duel, run_judged_duels, run_judged_table
 from nomoat.judge.model_judge import Judge, Pair, PairVerdict
@@ -209,6 +209,60 @@ def test_judge_that_gives_no_verdict_that_can_be_read_is_an_error_whatever_else_
         "the judge wrote nothing that could be read as a verdict; 6 of 6 answers of the judge were cut off within 512 new tokens "
         "(a higher `--max-tokens`, in Python: `max_new_tokens`, gives it more, too)"
     )
+
+
+def knowing_all_but_the_last(name: str, num_equal: int, num_others: int) -> Responder:
+    answers = {f"question {at}": "the same" if at < num_equal else f"of {name} {at}" for at in range(num_equal + num_others)}
+    return Responder(name, FakeEngine(answers=answers))
+
+
+@pytest.mark.parametrize(("num_equal", "num_others"), [(19, 1), (0, 3)])
+def test_verdicts_that_can_be_read_in_one_order_are_ties_and_no_error(num_equal: int, num_others: int) -> None:
+    judge = Responder("judge", Scripted(lambda said: "[[A]]" if said.index("of left") < said.index("of right") else "cannot say"))
+    sides = [knowing_all_but_the_last(name, num_equal, num_others) for name in ("left", "right")]
+    verdict = run_judged_duel(*sides, suite_of(num_equal + num_others), judge).verdict
+    assert verdict.ties == num_equal + num_others
+    unread = f"{num_others} of {num_equal + num_others} pairs got a verdict that could not be read in at least one order"
+    assert any(note.startswith(unread) for note in verdict.notes)
+
+
+def test_one_pair_without_a_verdict_beside_many_equal_answers_is_a_tie() -> None:
+    judge = Responder("judge", Scripted(lambda _prompt: "cannot say"))
+    sides = [knowing_all_but_the_last(name, 19, 1) for name in ("left", "right")]
+    assert run_judged_duel(*sides, suite_of(20), judge).verdict.ties == 20
+
+
+class Short(FakeEngine):
+    """A judge with likelihoods and a context that is too short for whatever holds one of these words."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__()
+        self.words = words
+
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        if any(word in request.messages[-1].content for word in self.words):
+            raise ContextExceededError(prompt_tokens=900, max_new_tokens=1, context_tokens=512)
+        return [ContinuationScore(log_probability=float("A" in text or "7" in text), num_tokens=1) for text in continuations]
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_a_judge_whose_context_is_too_short_is_an_error_that_says_so(checked: bool, tmp_path: Path) -> None:
+    judge, check = Responder("judge", Short("")), str(labelled_file(tmp_path)) if checked else None
+    sides = side("left", [0], 3), side("right", [], 3)
+    for ask in (
+        lambda: run_judged_duel(*sides, suite_of(3), judge, check=check),
+        lambda: run_graded(sides[0], suite_of(3), judge, check=check),
+    ):
+        with pytest.raises(DataError, match=r"the judge gave no verdict: .* the model's context is 512 tokens") as caught:
+            ask()
+        assert caught.value.hint is not None and "a longer context" in caught.value.hint
+
+
+def test_pairs_that_are_longer_than_the_judges_context_are_counted(tmp_path: Path) -> None:
+    judge = Responder("judge", Short("question 1"))
+    sides = [knowing_all_but_the_last(name, 0, 3) for name in ("left", "right")]
+    notes = run_judged_duel(*sides, suite_of(3), judge, check=str(labelled_file(tmp_path))).verdict.notes
+    assert "2 questions to the judge did not fit into its context of 512 tokens" in notes
 
 
 def test_equal_answers_are_a_tie_without_asking_and_verdicts_are_asked_for_once() -> None:

@@ -34,7 +34,7 @@ MAKERS = {
     "judge/groups.py": ["_copies_note", "_group_note"],
     "judge/judged.py": ["run_graded", "_partial_note", "_pair_notes", "_judge_note"],
     "judge/kept.py": ["unasked_note"],
-    "judge/model_judge.py": ["cut_note"],
+    "judge/model_judge.py": ["cut_note", "too_long_note"],
     "judge/report.py": ["_settings", "_plots_of", "_side_rows", "write_duels_report"],
     "judge/run.py": ["_notes", "_missing", "_unbegun", "_metric_note"],
     "judge/slices.py": ["slices_of", "note_on", "_thirds"],

@@ -18,6 +18,7 @@ import nomoat
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
+from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.stored import StoredEngine
 from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.judge import choices, sandbox
@@ -354,6 +355,50 @@ def test_a_model_that_thinks_first_gets_room_and_is_asked_again_only_what_was_cu
     with pytest.raises(DataError, match="holds no answers") as caught:
         run_suite(f"stored:quiz/{model}", quiz(4), RunSettings(max_new_tokens=1))
     assert caught.value.hint is not None and "--max-tokens (in Python: `limit`, `seed`, `max_new_tokens`)" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("template", "is_partial"), [("{{ messages[0].content }}<think>\n", True), ("{{ messages[0].content }}", False)]
+)
+def test_a_draft_that_the_template_began_and_that_was_cut_off_is_no_answer(tiny_gguf: Path, template: str, is_partial: bool) -> None:
+    engine = FakeEngine(answers={f"question {at}": "Okay, the user asks. " * 60 for at in range(4)})
+    engine.tokenizer = GGUFFile(tiny_gguf).read_tokenizer()
+    engine.tokenizer.chat_template = template
+    assert bool(run_suite(Responder("m", engine), quiz(4)).partial) is is_partial
+
+
+def test_kept_answers_that_were_cut_off_are_left_out_and_said_so(serving: Callable[..., Server]) -> None:
+    model = f"{serving(thinking('yes', 300)).url}#m"
+    run_suite(model, quiz(4))
+    said = f"3 of 4 kept answers of `{model}` were cut off within the limit of 32 new tokens with nothing in them, or a draft alone"
+    short = run_suite(f"stored:quiz/{model}", quiz(4))
+    assert short.partial == said
+    assert any(
+        note.endswith("(naming the model itself, `--max-tokens`, in Python: `max_new_tokens`, gives more)") for note in short.notes
+    )
+    kept = run_suite(f"stored:quiz/{model}", quiz(4), RunSettings(max_new_tokens=2000))
+    why = "within less room than 2,000 new tokens they were cut off, or what they follow was"
+    said = f"3 of 4 kept answers of `{model}` are left out: {why}"
+    assert (len(kept.outcomes), kept.side.score, kept.partial, kept.notes[0]) == (1, 1.0, said, f"PARTIAL: {said}")
+    assert not any("if an earlier duel ended there" in note for note in kept.notes)
+    for stop_early in (True, False):
+        duel = run_duel(f"stored:quiz/{model}", knowing("n", 4), quiz(4), RunSettings(max_new_tokens=2000), stop_early=stop_early)
+        assert (duel.verdict.num_examples, duel.verdict.partial) == (1, said)
+    cut = dataclasses.replace(quiz(4), examples=quiz(4).examples[1:])
+    with pytest.raises(DataError, match=r"3 of 3 kept answers of .* are left out") as caught:
+        run_suite(f"stored:quiz/{model}", cut, RunSettings(max_new_tokens=2000))
+    assert caught.value.hint == "name the model itself: what was cut off is asked again"
+
+
+def test_what_follows_a_kept_answer_that_was_cut_off_is_left_out_with_it(serving: Callable[..., Server]) -> None:
+    model = f"{serving(thinking('yes', 300)).url}#m"
+    one, *others = quiz(4).examples
+    follows = [dataclasses.replace(each, follows=str(int(each.id) - 1)) for each in others]
+    suite = dataclasses.replace(quiz(4), examples=(one, *follows))
+    run_suite(model, suite)
+    kept = run_suite(f"stored:quiz/{model}", suite, RunSettings(max_new_tokens=2000))
+    assert (len(kept.outcomes), kept.partial.split(" kept answers")[0]) == (1, "3 of 4")
+    assert not any("if an earlier duel ended there" in note for note in kept.notes)
 
 
 def test_a_lower_limit_takes_no_answers_that_had_more_room(serving: Callable[..., Server]) -> None:

@@ -25,6 +25,7 @@ GOES_ON = "the same command goes on from there"
 REACHED = re.compile(
     r"the (?:(?P<budget>budget of \$[\d,.]+)|(?P<limit>limit of [\d,]+ requests?)) is reached|the (?P<room>limit of [\d,]+ new tokens)"
 )
+KEPT = re.compile(r"kept answers of `(?P<model>[^`]+)`")
 OPTIONS = {"budget": "--max-cost", "limit": "--max-requests", "room": "--max-tokens"}
 NAMES_PART = re.compile(r"(?<!/)[/#+](?=\w)")  # a model reference may be broken behind it
 UNBOUNDED = 10_000  # columns: wider than any table
@@ -229,7 +230,9 @@ def end(partial: str) -> None:
     if partial:
         reached = REACHED.search(partial)
         higher = f" with a higher {OPTIONS[str(reached.lastgroup)]}" if reached else ""
-        console.say(f"partial: {partial}; the same command{higher} goes on from there")
+        kept = KEPT.search(partial)  # to which no command adds any
+        itself = f", naming `{kept['model']}` itself," if kept else ""
+        console.say(f"partial: {partial}; the same command{itself}{higher} goes on from there")
         raise typer.Exit(PARTIAL_EXIT)
 
 

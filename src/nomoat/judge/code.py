@@ -47,16 +47,17 @@ def _around(target: str, code: str) -> str:
 
 def code_in(answer: str) -> str:
     """The code of an answer, without what only shows how to use it: its first fenced block that says it is Python, else the first
-    that names no language and is Python, else the first; all of it if there is none.
+    that names no language and is Python, else the first; all of it if there is none. Those that define something come first.
 
     Left out are lines at the end that are no Python, and at the top level asserts, prints, texts, and expressions behind the last
     function, class or lambda with a name: an answer's own examples are not what was asked for, and may be wrong. An expression before
     that, or where there is none of these, may do what is needed, as a call does.
     """
     blocks = [*FENCED.finditer(answer)]
-    named = (block["code"] for block in blocks if PYTHON.fullmatch(block["language"]))
-    parsed = (block["code"] for block in blocks if not block["language"] and _is_python(block["code"]))
-    return _without_examples(next(itertools.chain(named, parsed, (block["code"] for block in blocks)), answer))
+    named = [block["code"] for block in blocks if PYTHON.fullmatch(block["language"])]
+    parsed = [block["code"] for block in blocks if not block["language"] and _is_python(block["code"])]
+    defining = (code for code in (*named, *parsed) if (tree := _parsed(code)) is not None and any(map(_defines, tree.body)))
+    return _without_examples(next(itertools.chain(defining, named, parsed, (block["code"] for block in blocks)), answer))
 
 
 def continued_code(answer: str) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from nomoat.asking.store import AnswerStore
-from nomoat.errors import DataError
 from nomoat.judge import agreement, judge_prompts, wording
 from nomoat.judge.duel import duel_of, fought_over, share_of
 from nomoat.judge.groups import group_names
@@ -116,7 +115,8 @@ def _judged(
         known = [at for at, row in enumerate(rows) if None not in row]
         read = [verdict for at in known for verdict in rows[at] if verdict is not None]
         shown = [verdict for verdict in read if verdict.is_asked]
-        _require_verdicts([verdict for verdict in shown or read if verdict.is_readable], judging)
+        is_silent = 2 * len(shown) > len(read) and all(verdict.is_silent for verdict in shown)  # equal answers are ties without it
+        _require_verdicts([] if is_silent else read, judging)
         groups = [group for group, row in zip(group_names(sides[0].outcomes), rows, strict=True) if None not in row for _ in meetings]
         told = _pair_notes(judging, read, groups)
         notes = (*_partial_note(judging, len(known), len(rows)), *told, *checked, *judging.notes, *unasked)
@@ -214,7 +214,7 @@ def _checked(judging: Judge, check: str | None, seed: int) -> tuple[str, ...]:
     found = agreement.measure(judging, agreement.load_labels(check, num_pairs=num_pairs, seed=seed))
     if found is None:
         said = f"the judge gave none of the labelled pairs of `{check}` a verdict that can be read"
-        raise judging.failure or DataError("; ".join((said, *judging.cut_note)), hint="name another judge")
+        raise judging.no_verdict(said)
     agreement.remember(judging.model.digest, found)
     judging.failure = None  # of a labelled pair, which says nothing of the answers to come
     return (found.sentence,)
@@ -231,8 +231,7 @@ def _conversations(evaluation: Evaluation) -> dict[str, Conversation]:
 
 def _require_verdicts(read: Sequence[object], judging: Judge) -> None:
     if not read:
-        said = "the judge wrote nothing that could be read as a verdict"
-        raise judging.failure or DataError("; ".join((said, *judging.cut_note)), hint="name another judge")
+        raise judging.no_verdict("the judge wrote nothing that could be read as a verdict")
 
 
 def _scored(evaluation: Evaluation, metric: Metric, known: Sequence[int], scores: Sequence[float], judging: Judge) -> Evaluation:

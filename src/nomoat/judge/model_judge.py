@@ -20,11 +20,12 @@ from nomoat.asking.room import with_room
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore, ChoiceScores
-from nomoat.errors import BudgetReachedError, ContextExceededError, NomoatError, UnsupportedError
+from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError
 from nomoat.judge import judge_prompts
 from nomoat.progress import Progress
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
+from nomoat.words import counted
 
 Conversation = tuple[Message, ...]
 
@@ -72,6 +73,11 @@ class PairVerdict:
         return self.first is not None and self.second is not None
 
     @property
+    def is_silent(self) -> bool:
+        """Whether there is no verdict to be read in either order."""
+        return self.first is None and self.second is None
+
+    @property
     def is_consistent(self) -> bool:
         """Whether both orders said the same."""
         return (self.first, self.second) in (("A", "B"), ("B", "A"), ("C", "C"))
@@ -101,6 +107,8 @@ class Judge:
     writes: bool | None = None  # not known before it is asked
     failure: NomoatError | None = None
     num_cut: int = 0
+    too_long: ContextExceededError | None = None  # the first
+    num_too_long: int = 0
     spent: Spent = field(init=False)
 
     def __post_init__(self) -> None:
@@ -109,7 +117,7 @@ class Judge:
     @property
     def notes(self) -> tuple[str, ...]:
         """What has to be known about its verdicts, whatever they say."""
-        return (*self.cut_note, *self.spent.notes(self.model, self.store, self.spending))
+        return (*self.cut_note, *self.too_long_note, *self.spent.notes(self.model, self.store, self.spending))
 
     @property
     def cut_note(self) -> tuple[str, ...]:
@@ -120,6 +128,20 @@ class Judge:
             f"{self.num_cut:,} of {self.spent.num_answers:,} answers of the judge were cut off within {self.max_new_tokens} new "
             "tokens (a higher `--max-tokens`, in Python: `max_new_tokens`, gives it more, too)",
         )
+
+    @property
+    def too_long_note(self) -> tuple[str, ...]:
+        """How many questions it has no verdict on because they are longer than its context."""
+        if self.too_long is None:
+            return ()
+        questions = counted(self.num_too_long, "question")
+        return (f"{questions} to the judge did not fit into its context of {self.too_long.context_tokens:,} tokens",)
+
+    def no_verdict(self, said: str) -> NomoatError:
+        """The error of a judge none of whose verdicts can be read, which `said` says."""
+        if self.failure is None and self.too_long is not None:  # a likelihood is a verdict, whatever it is
+            return DataError(f"the judge gave no verdict: {self.too_long.message}", hint=self.too_long.hint)
+        return self.failure or DataError("; ".join((said, *self.cut_note)), hint="name another judge")
 
     def pairs(self, pairs: Sequence[Pair], *, together: int = 1) -> list[PairVerdict | None]:
         """The verdict on each pair; None where the budget was used up, or the judge failed. Equal answers are a tie unasked.
@@ -182,6 +204,9 @@ class Judge:
             store=self.store,
             show=lambda num_open: self.show(len(requests) - num_open, len(requests)),
         )
+        too_long = [scored for scored in found if isinstance(scored, ContextExceededError)]
+        self.too_long = next(iter(too_long), None)
+        self.num_too_long = len(too_long)
         return [_likeliest_of(verdicts, scored) for scored in found]
 
     def _written(self, requests: Sequence[Request], together: int) -> list[Said | None]:

@@ -89,8 +89,7 @@ def run_suite(responder: str | Responder, suite: str | Path | Suite, settings: R
         return recorded_evaluation(ref_of(responder), suite, notes=notes, seed=settings.seed)
     require_scorable(suite)
     require_askable([responder], suite, settings)
-    evaluation = _asked(responder, suite, notes, settings)
-    unasked = unasked_note(ref_of(responder), len(evaluation.suite.examples), len(suite.examples))
+    evaluation, unasked = _asked(responder, suite, notes, settings)
     return replace(evaluation, notes=(*evaluation.notes, unasked)) if unasked else evaluation
 
 
@@ -116,18 +115,20 @@ def asked_in_turn(
     unasked: list[str] = []
     for at in kept_first(models):
         settings.spending.begin_stage(*(ref for number, ref in enumerate(refs) if number not in answered))
-        answered[at] = _asked(models[at], asked, notes, settings)
-        unasked.append(unasked_note(refs[at], len(answered[at].suite.examples), len(asked.examples)))
+        answered[at], note = _asked(models[at], asked, notes, settings)
+        unasked.append(note)
         # No answer of the others is worth its money, or its time, where this one has none.
         asked = replace(asked, examples=answered[at].suite.examples)
     return in_common([answered[at] for at in range(len(models))]), [note for note in unasked if note]
 
 
-def _asked(responder: str | Responder, suite: Suite, notes: Sequence[str], settings: RunSettings) -> Evaluation:
+def _asked(responder: str | Responder, suite: Suite, notes: Sequence[str], settings: RunSettings) -> tuple[Evaluation, str]:
+    """The evaluation, and its `unasked_note`."""
     with opened_store(settings) as store, opened(responder, replace(settings, store=store)) as model:
         asking = Asking(model=model, suite=suite, store=store, settings=settings)
         asking.ask(suite.examples)
-        return asking.evaluation(notes=notes)
+        num_kept = len(asking.examples) + asking.num_left_out
+        return asking.evaluation(notes=notes), unasked_note(model.ref, num_kept, len(suite.examples))
 
 
 def given(model: str | Path | Responder) -> str | Responder:
@@ -150,6 +151,7 @@ class Asking:
     num_cut: int = 0
     num_cut_before: int = 0  # by their server, which counted fewer tokens than the limit
     num_unbegun: int = 0  # of those that were cut, such as hold nothing, or a draft alone
+    num_left_out: int = 0  # kept answers that were cut off within less room than there is now, and those to what follows them
     num_filtered: int = 0
     num_failed: int = 0
     bytes_in_vain: int = 0
@@ -200,7 +202,9 @@ class Asking:
             if scored := self._scored_before(engine):
                 return scored
             self.writes_choices = True
-        return {example.id for example in self.answered(self.suite.examples)}
+        found = {example.id for example in self.answered(self.suite.examples)}
+        self.num_left_out = len(self._cut_before(found))
+        return found
 
     def answered(self, examples: Sequence[Example]) -> list[Example]:
         """Those whose answer is in the store; of a conversation, to the very words that came before. They are remembered."""
@@ -213,6 +217,22 @@ class Asking:
                 found.append(example)
         return found
 
+    def _cut_before(self, found: set[str]) -> set[str]:
+        """The examples but those found whose kept answer was cut off within less room than there is now, or that follow such a one."""
+        cut: set[str] = set()
+        for example in self.suite.examples:
+            if example.id in found:
+                continue
+            if example.follows and example.follows not in self.histories:
+                is_cut = example.follows in cut
+            else:
+                request = self.request(example)
+                tried = (replace(request, max_new_tokens=limit) for limit in self._limits or ())
+                is_cut = any(self.store.answer(self.model.digest, one) is not None for one in tried)
+            if is_cut:
+                cut.add(example.id)
+        return cut
+
     def _scored_before(self, engine: KeptEngine) -> set[str]:
         """The examples whose choices' likelihoods are kept, by id; all of the form that has most of them."""
         questions = {example.id: self.scored(example) for example in self.suite.examples}
@@ -224,6 +244,13 @@ class Asking:
                 break
         return {example_id for example_id, question in questions.items() if question in self.scores}
 
+    def is_unbegun(self, example: Example, answer: str) -> bool:
+        """Whether a text that was cut off is at most a draft; of a model that is not here, not of one which its template began."""
+        tokenizer = self.model.engine.tokenizer
+        if tokenizer is not None and tokenizer.prompt_text(self.request(example))[0].rstrip().endswith(matching.DRAFT_BEGINS):
+            answer = matching.DRAFT_BEGINS + answer
+        return not matching.without_draft(answer).strip()
+
     def remember(self, example: Example, answer: Completion) -> None:
         """Keep what was said so far for the examples that follow this one."""
         said = self.suite.answer_in(answer.text)
@@ -234,6 +261,8 @@ class Asking:
         """What the answers so far come to, in the groups that are among them. Raises the failure if there is not one answer."""
         if not self.outcomes and self.failure is not None:
             raise self.failure
+        if not self.outcomes and self.num_left_out:
+            raise DataError(self._left_out(), hint="name the model itself: what was cut off is asked again")
         if not self.outcomes:
             hint = (
                 "name the --limit, --seed and --max-tokens (in Python: `limit`, `seed`, `max_new_tokens`), the same --judge or none, "
@@ -256,7 +285,7 @@ class Asking:
             outcomes=outcomes,
             notes=(*notes, *self._notes(), *notes_over_all(suite, self.model.ref, outcomes)),
             seed=seed,
-            partial=self._missing() or self._unbegun(),
+            partial=self._missing() or self._left_out() or self._unbegun(),
             bytes_in_vain=self.bytes_in_vain,
         )
 
@@ -266,12 +295,23 @@ class Asking:
             return self.failure.message if self.failure else ""
         return f"{counted(self.num_failed, 'question')} got no answer: {self.failure.message}"
 
+    def _left_out(self) -> str:
+        """Why some kept answers are not among them; empty if all are. Those that are may be the ones that took little thought."""
+        if not self.num_left_out:
+            return ""
+        total = len(self._kept_ids or ()) + self.num_left_out
+        return (
+            f"{self.num_left_out:,} of {total:,} kept answers of `{self._asked_as}` are left out: "
+            f"within less room than {self.max_new_tokens:,} new tokens they were cut off, or what they follow was"
+        )
+
     def _unbegun(self) -> str:
         """Why the answers tell little of the model: most of them ended before they began. Empty if they did not."""
         if 2 * self.num_unbegun <= len(self.examples):
             return ""
+        those = "kept answers" if isinstance(self.model.engine, KeptEngine) else "answers"
         return (
-            f"{self.num_unbegun:,} of {len(self.examples):,} answers of `{self.model.ref}` were cut off within the limit of "
+            f"{self.num_unbegun:,} of {len(self.examples):,} {those} of `{self._asked_as}` were cut off within the limit of "
             f"{self.max_new_tokens:,} new tokens with nothing in them, or a draft alone"
         )
 
@@ -283,8 +323,8 @@ class Asking:
         if missing := self._missing():
             total = len(self.suite.examples)
             yield f"PARTIAL: {len(self.examples):,} of {total:,} questions were answered by `{self.model.ref}`: {missing}"
-        if unbegun := self._unbegun():
-            yield f"PARTIAL: {unbegun}"
+        for why in filter(None, (self._left_out(), self._unbegun())):
+            yield f"PARTIAL: {why}"
         yield from notes_of(self.model, self.store, num_reused=self.num_reused)
         yield from self.settings.spending.pricing(self.model).lost_note(self.model.ref, self.lost)
         yield from self.settings.spending.notes()
@@ -301,16 +341,17 @@ class Asking:
                 "what it wrote, or nothing, counts as its answer"
             )
         yield from self.settings.spending.uncounted_note(self.model, sum(outcome.cost_usd is None for outcome in self.outcomes))
+        itself = "naming the model itself, " if isinstance(self.model.engine, KeptEngine) else ""
         if self.num_cut:
             yield (
                 f"{self.num_cut:,} of {len(self.examples):,} answers of `{self.model.ref}` ended at the limit of "
-                f"{self.max_new_tokens} new tokens (`--max-tokens`, in Python: `max_new_tokens`, gives more)"
+                f"{self.max_new_tokens} new tokens ({itself}`--max-tokens`, in Python: `max_new_tokens`, gives more)"
             )
         if self.num_cut_before:
             yield (
                 f"{self.num_cut_before:,} of {len(self.examples):,} answers of `{self.model.ref}` were cut off by its server, which "
                 f"counted fewer new tokens than the limit of {self.max_new_tokens}: a limit of its own, or thinking that it "
-                "does not count (`--max-tokens`, in Python: `max_new_tokens`, gives more)"
+                f"does not count ({itself}`--max-tokens`, in Python: `max_new_tokens`, gives more)"
             )
         if self.writes_choices:
             unmatched = sum(
@@ -325,6 +366,11 @@ class Asking:
     def max_new_tokens(self) -> int:
         """What a written answer may have."""
         return self.settings.max_new_tokens or self.suite.max_new_tokens
+
+    @property
+    def _asked_as(self) -> str:
+        """The model's reference; of kept answers, the one that they were asked under."""
+        return self.model.engine.model if isinstance(self.model.engine, KeptEngine) else self.model.ref
 
     def request(self, example: Example) -> Request:
         """What the model is asked, with as much room as the settings give; see `with_room`. A kept answer may have had less."""
@@ -342,7 +388,7 @@ class Asking:
         if self.writes_choices:
             return self.written(example)
         common: dict[str, Any] = {"max_new_tokens": self.suite.max_new_tokens, "temperature": 0.0, "stop": self.suite.stop}
-        asked_as = self.model.engine.model if isinstance(self.model.engine, KeptEngine) else self.model.ref
+        asked_as = self._asked_as
         if self.suite.answer_start and is_remote(asked_as):
             raise UnsupportedError(
                 f"`{self.suite.name}` puts words into a model's mouth, and `{asked_as}` is a server, which begins its answers itself",
@@ -419,9 +465,9 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
         if isinstance(run.failure, BudgetReachedError):
             answered = _whole_conversations(examples, answered)
             break
-    ended = [completion for completion in answered.values() if completion.finish_reason == "length"]
-    cut = [completion.usage for completion in ended]
-    run.num_unbegun += sum(not matching.without_draft(completion.text).strip() for completion in ended)
+    ended = [example for example in examples if example.id in answered and answered[example.id].finish_reason == "length"]
+    cut = [answered[example.id].usage for example in ended]
+    run.num_unbegun += sum(run.is_unbegun(example, answered[example.id].text) for example in ended)
     num_before = sum(usage.is_counted and usage.completion_tokens < run.max_new_tokens for usage in cut)
     run.num_cut += len(cut) - num_before
     run.num_cut_before += num_before

@@ -78,44 +78,47 @@ FINAL = "####"  # GSM8K writes its answers after it
 SMALL, IN_A_SQUARE = ("<super>", "<sub>"), "<square>"  # as Unicode's table calls how a character is made of others
 SMALL_DIGIT = re.compile(r"[\d+−-]")
 NO_DIGIT = "^"  # stands for a small digit, which is no part of a number
-EXPONENT = re.compile(r"(?<=[^ \t])[ \t]{0,9}\^[ \t]*[{(]?[ \t]*[+-]?\d+(?:\.\d+)?[ \t]*[})]?")  # "m^2", "cm^{2}"
+EXPONENT = re.compile(r"(?<=[^ \t])[ \t]{0,9}\^[ \t]*+(?:[{(][ \t]*+)?[+-]?\d+(?:\.\d+)?(?:[ \t]*+[})])?")  # "m^2", "cm^{2}"
 
 
 def number_in(text: str) -> Decimal | None:
-    """The number after the last `####` of a text, or else its last number; None if it holds none, or that is a fraction ("1/2", "½").
+    """The number after the last `####` of a text, or else its last number; None if it holds none, or that is a fraction or a power.
 
-    Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5; "1e5" is 100,000; "25 m²" and "25 m^2" are 25. A
-    number that is said to equal a fraction counts, and not the fraction: "18 = 36/2" is 18. Not the flexible-extract filter of
-    EleutherAI/lm-evaluation-harness, gsm8k, which takes the last number anywhere and compares it as text.
+    Fractions are "1/2" and "½", powers "10^2" and "10²". Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5;
+    "1e5" is 100,000; "25 m²" and "25 m^2" are 25. A number that is said to equal a fraction counts, and not the fraction: "18 = 36/2"
+    is 18. Not the flexible-extract filter of EleutherAI/lm-evaluation-harness, gsm8k, which takes the last number anywhere and
+    compares it as text.
     """
-    _, before, after = _numbers(text)
+    before, after = _numbers(text)
     return _value(after[0] if after else before[-1]) if after or before else None
 
 
 def broken_number(target: str) -> str:
     """Why a target is not one number that `number_in` reads, to go on after "the example"; empty if it is."""
-    text, before, after = _numbers(target)
+    before, after = _numbers(target)
     found = after or before
     if not found:
         why = "holds no number"
     elif len(found) > 1:
         why = f"holds {len(found)} numbers: write the answer alone, or behind `{FINAL}`"
-    elif _value(found[0]) is None or text.startswith(NO_DIGIT, found[0].end()):
+    elif _value(found[0]) is None:
         why = "is a fraction or a power: write it out, such as 0.5"
     else:
         return ""
     return f"has the target `{target}`, which {why}"
 
 
-def _numbers(text: str) -> tuple[str, list[re.Match[str]], list[re.Match[str]]]:
-    """A text in plain signs; its numbers before the last `####`, all of them where there is none, and those after it."""
+def _numbers(text: str) -> tuple[list[re.Match[str]], list[re.Match[str]]]:
+    """The numbers of a text, in plain signs, before the last `####`, all of them where there is none, and those after it."""
     plain = _plain_signs(text)
     final = plain.rfind(FINAL)
     found = [*NUMBER.finditer(plain)]
-    return plain, [one for one in found if final < 0 or one.end() <= final], [one for one in found if 0 <= final < one.start()]
+    return [one for one in found if final < 0 or one.end() <= final], [one for one in found if 0 <= final < one.start()]
 
 
 def _value(number: re.Match[str]) -> Decimal | None:
+    if number["equal"] is None and number.string.startswith(NO_DIGIT, number.end()):
+        return None
     try:
         return Decimal((number["equal"] or number[0]).replace(",", "").replace("$", ""))
     except InvalidOperation:
