@@ -229,6 +229,21 @@ def test_a_text_of_100_000_tokens_is_counted_and_refused(tiny_gguf: Path, tmp_pa
     assert prepare(str(tiny_gguf), path, drop_long=True, **COLUMNS).survey.longest_tokens < 256
 
 
+def test_a_text_far_beyond_the_context_is_named_by_its_line_and_not_cut_to_its_end(
+    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 49 MB in one line that would take 7 GB, and minutes in which nothing can stop it. In a prompt as in an answer."""
+    cut, encode_many = list[str](), Tokenizer.encode_many
+    monkeypatch.setattr(Tokenizer, "encode_many", lambda self, texts, **how: cut.extend(texts) or encode_many(self, texts, **how))
+    long = "long " * 200_000
+    path = write_chats(tmp_path / "c.jsonl", "|hi|ho", f"|{long}|ho", f"|hi|{long}")
+    with pytest.raises(DataError) as caught:
+        prepare(str(tiny_gguf), path)
+    assert caught.value.message == (f"`{path}`, line 2: more than 256 tokens, and the model's context is 256 (1 more do not fit)")
+    assert prepare(str(tiny_gguf), path, drop_long=True).survey.too_long == ("line 2", "line 3")
+    assert max(map(len, cut)) < len(long)
+
+
 def test_nothing_left_to_learn_is_an_error(tiny_gguf: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", ("one", "a"), ("two", "b"))
     with pytest.raises(DataError, match="nothing of it is left"):
