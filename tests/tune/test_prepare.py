@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -202,7 +203,9 @@ def test_lessons_too_long_are_refused_or_left_out_by_name_but_never_cut(tiny_ggu
     with pytest.raises(DataError) as caught:
         prepare(str(tiny_gguf), path, **COLUMNS)
     assert caught.value.message.startswith(f"`{path}`, line 3: 1,0") and caught.value.message.endswith("(1 more do not fit)")
-    survey = prepare(str(tiny_gguf), path, drop_long=True, **COLUMNS).survey
+    prepared = prepare(str(tiny_gguf), path, drop_long=True, **COLUMNS)
+    assert sys.getsizeof(prepared.samples[0].tokens) < 5 * len(prepared.samples[0]) + 100  # in a list: 36 a token
+    survey = prepared.survey
     assert survey.too_long == ("line 3", "line 4") and (survey.num_lessons, survey.labels) == (1, {"a": 1, "b": 0})
     shorter = tmp_path / "short.csv"
     shorter.write_text("text,label\n" + "".join(f"short {n},{'ab'[n % 2]}\n" for n in range(4)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -386,7 +387,9 @@ def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: boo
             too_long.append((lesson.where, f"more than {context_tokens:,}" if longest is None else f"{longest:,}"))
         else:
             digest = hashlib.sha256(_question_of(lesson).encode("utf-8", "surrogatepass")).digest()
-            samples += [replace(sample, lesson=lesson.where, digest=digest) for sample in made]
+            # four bytes a token where a list takes some 36: a file may have many millions
+            kept = [replace(sample, tokens=array("i", sample.tokens), lesson=lesson.where, digest=digest) for sample in made]
+            samples += kept
     if too_long and not drop_long:
         where, length = too_long[0]
         others = f" ({len(too_long) - 1:,} more do not fit)" if len(too_long) > 1 else ""

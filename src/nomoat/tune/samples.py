@@ -6,6 +6,7 @@ Shapes: B lessons of a batch, T tokens of the longest after the shared beginning
 from __future__ import annotations
 
 import functools
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ class Sample:
     `lesson`: its place in its file. `digest` is the same for lessons with the same text.
     """
 
-    tokens: list[int]
+    tokens: list[int] | array[int]
     answers: tuple[tuple[int, int], ...]
     end: int | None = None
     lesson: str = ""
