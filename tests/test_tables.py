@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import random
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nomoat.errors import DataError, UsageError
-from nomoat.tables import LabelledText, column_named, read_labelled, read_table, require_columns
+from nomoat.tables import LINE, LabelledText, column_named, read_labelled, read_table, require_columns
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -19,6 +22,25 @@ def written(path: Path, content: str | bytes) -> Path:
 def test_a_column_is_found_whichever_way_its_letters_and_spaces_are_written() -> None:
     columns = ["리뷰\u3000내용", "ＩＤ", "a b", "a\u3000b"]
     assert [column_named(name, columns) for name in ("리뷰 내용", "ID", "a b", "a  b", "감정")] == [*columns[:3], "a  b", "감정"]
+
+
+def test_a_large_table_is_in_memory_as_often_as_needed_only(tmp_path: Path) -> None:
+    """Its text and its fields, not also at four bytes a letter, as in a StringIO."""
+    path = written(tmp_path / "t.csv", "text,label\n" + f"{'word ' * 20_000},a\n" * 40)
+    tracemalloc.start()
+    try:
+        assert len(read_labelled(path, input_column="text", label_column="label")) == 40
+        assert tracemalloc.get_traced_memory()[1] < 4 * path.stat().st_size
+    finally:
+        tracemalloc.stop()
+
+
+def test_lines_end_where_python_ends_those_of_a_file() -> None:
+    """The csv module counts them as they are given to it, and a field in quotes may have any letter."""
+    chance = random.Random(0)
+    for _ in range(2000):
+        text = "".join(chance.choices('a\r\n,"\u2028\x0b\x85한', k=chance.randrange(12)))
+        assert [line[0] for line in LINE.finditer(text)] == list(io.StringIO(text, newline=""))
 
 
 def test_columns_by_number_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nomoat.errors import DataError, UsageError
+from nomoat import hardware
+from nomoat.errors import DataError, NotEnoughMemoryError, UsageError
 from nomoat.textfiles import (
     AS_CSV,
     AS_UTF_8,
@@ -198,3 +199,18 @@ def test_an_address_of_the_web_is_said_to_be_none_of_a_file(address: str) -> Non
     for error in (caught.value, of_unknown_kind(Path(address), "kinds")):
         assert error.message == f"`{address}` is an address, and nomoat reads files"
         assert error.hint == "download it first, and name that file"
+
+
+def test_a_file_that_memory_has_no_room_for_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "big.csv"
+    with path.open("wb") as file:
+        file.truncate(200_000_000)  # takes no room on most disks
+    monkeypatch.setattr("nomoat.hardware.memory_available_bytes", lambda: hardware.Detected(550_000_000, "so said"))
+    with pytest.raises(NotEnoughMemoryError) as caught:
+        read_text(path)
+    assert caught.value.message == f"`{path}` has 0.2 GB; reading it takes 0.60 GB of memory or more, and 0.55 GB are free"
+    assert caught.value.hint == "take a part of it, such as its first lines (`head -n 100000 FILE`), or close other programs"
+    monkeypatch.setattr("nomoat.hardware.memory_available_bytes", lambda: hardware.Detected(1, "so said"))
+    with path.open("wb") as file:
+        file.write(b"text")
+    assert read_text(path) == "text"

@@ -142,32 +142,42 @@ class ContextExceededError(NomoatError):
     """The prompt, or the prompt and the answer asked for, are longer than the model's context. Nothing was cut."""
 
     def __init__(
-        self, *, prompt_tokens: int, max_new_tokens: int, context_tokens: int, is_shortened: bool = False, is_window: bool = False
-    ) -> None:
-        """`is_shortened`: the model's own context is longer, and the user asked for less; `is_window`: it ends with its window."""
+        self, *, prompt_tokens: int | None, max_new_tokens: int, context_tokens: int, is_shortened: bool = False,
+        is_window: bool = False,
+    ) -> None:  # fmt: skip
+        """`prompt_tokens`: None if they are so many more than the context that they were not all counted; `is_shortened`: the model's
+        own context is longer, and the user asked for less; `is_window`: it ends with its window."""
         raised = f"raise -c (in Python: `context_tokens`), or {SET_CONTEXT}"
         longer = raised if is_shortened else "choose a model with a longer context"
-        subject = "the prompt is too long: it" if prompt_tokens >= context_tokens else "the prompt"
+        self.was_counted = prompt_tokens is not None
+        self.prompt_tokens = context_tokens + 1 if prompt_tokens is None else prompt_tokens
+        self.max_new_tokens = max_new_tokens
+        self.context_tokens = context_tokens
+        subject = "the prompt is too long: it" if self.prompt_tokens >= context_tokens else "the prompt"
         super().__init__(
-            f"{subject} has {prompt_tokens:,} tokens and the answer may have {max_new_tokens:,}, "
+            f"{subject} has {self.num_tokens} tokens and the answer may have {max_new_tokens:,}, "
             f"but the model's context is {context_tokens:,} tokens" + (", the window that its tokens see" if is_window else ""),
             hint=f"shorten the prompt, ask for fewer new tokens, or {longer}",
         )
-        self.prompt_tokens = prompt_tokens
-        self.max_new_tokens = max_new_tokens
-        self.context_tokens = context_tokens
+
+    @property
+    def num_tokens(self) -> str:
+        """The prompt's, in words."""
+        return f"{self.prompt_tokens:,}" if self.was_counted else f"more than {self.context_tokens:,}"
 
     @property
     def on_the_wire(self) -> str:
         """The message in OpenAI's and vLLM's words: LiteLLM, CrewAI and others know the error by them, and some read the numbers.
 
-        Of a prompt's fault also in Anthropic's ("prompt is too long"), which LangChain knows.
+        Of a prompt's fault also in Anthropic's ("prompt is too long"), which LangChain knows. Where not all was counted, the numbers
+        are those that it has at least, in the same words, and "or more" stands after them.
         """
+        more = "" if self.was_counted else " or more"
         fault = " The prompt is too long." if self.prompt_tokens >= self.context_tokens else ""
         return (
             f"This model's maximum context length is {self.context_tokens} tokens. However, you requested "
             f"{self.prompt_tokens + self.max_new_tokens} tokens ({self.prompt_tokens} in the messages, {self.max_new_tokens} in the "
-            f"completion). Please reduce the length of the messages or completion.{fault}"
+            f"completion){more}. Please reduce the length of the messages or completion.{fault}"
         )
 
 

@@ -113,6 +113,13 @@ def memory_available_bytes() -> Detected[int]:
     return min(found, key=lambda one: one.value)
 
 
+def give_back_freed_memory() -> None:
+    """What was freed, to the system: glibc keeps it for the threads that freed it. Takes some ms."""
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library, such as musl, gives it back itself
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 def _machine_memory() -> tuple[Detected[int], Detected[int]]:
     """All of it, and what is free."""
     try:

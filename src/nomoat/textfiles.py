@@ -10,8 +10,8 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from nomoat import paths
-from nomoat.errors import DataError, UsageError
+from nomoat import hardware, paths, words
+from nomoat.errors import DataError, NotEnoughMemoryError, UsageError
 
 # By the mark a file begins with; the longer mark first, of which a shorter one is the beginning.
 MARKED = (
@@ -21,6 +21,8 @@ JSONL_SUFFIXES = (".jsonl", ".ndjson")
 WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")  # names end so
 ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # contents begin so: zip and OLE, which office programs write, too
 PARQUET = b"PAR1"  # contents begin and end so; a CSV whose first column is called so only begins with it
+TIMES_READ = 3  # a file's bytes, in memory: its text and what is made of it; of short rows ten times
+LITTLE_BYTES = 3e8  # so much is there
 AS_CSV = (
     'make a CSV of it, with pandas: `pandas.read_parquet("FILE.parquet").to_csv("FILE.csv", index=False)`; '
     'JSONL of conversations: `.to_json("FILE.jsonl", orient="records", lines=True)`'
@@ -100,9 +102,10 @@ def read_text(path: Path) -> str:
     """A file's text without a byte-order mark: UTF-8, or UTF-16 and UTF-32 that say so by their mark, as Excel's `Unicode Text` does.
 
     Nothing is guessed: a file in the code page of a country is refused. Raises DataError for what cannot be read, and with the line
-    of the first byte that is no text.
+    of the first byte that is no text; NotEnoughMemoryError for a file that is known not to fit.
     """
     try:
+        _require_memory(path, path.stat().st_size)
         content = path.read_bytes()
     except FileNotFoundError as exc:
         raise not_there(path) from exc
@@ -125,6 +128,17 @@ def read_text(path: Path) -> str:
         if path.suffix.lower() == ".toml":
             hint = AS_UTF_8_IN_AN_EDITOR
         raise DataError(f"`{path}`, line {line}: not {encoding} text", hint=hint) from exc
+
+
+def _require_memory(path: Path, num_bytes: int) -> None:
+    """Raises NotEnoughMemoryError where what is read would not fit: the system would end the process, without a word."""
+    needed = TIMES_READ * num_bytes
+    if needed > LITTLE_BYTES and needed > (free := hardware.memory_available_bytes().value):
+        takes, there = words.two_gigabytes(needed, free)
+        raise NotEnoughMemoryError(
+            f"`{path}` has {num_bytes / 1e9:.1f} GB; reading it takes {takes} GB of memory or more, and {there} GB are free",
+            hint="take a part of it, such as its first lines (`head -n 100000 FILE`), or close other programs",
+        )
 
 
 def _may_be_korean(content: bytes) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import json
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -26,7 +27,7 @@ from nomoat import net
 from nomoat.engine import batching, importer, local
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.sampling import Pick
-from nomoat.engine.tokenizer import from_metadata
+from nomoat.engine.tokenizer import Tokenizer, from_metadata
 from nomoat.engine.weights import Form, quantised, restored
 from nomoat.errors import ContextExceededError, NomoatError, StoppedError, UsageError
 from nomoat.records import Completion, Message, Request
@@ -374,7 +375,8 @@ def test_more_likely_tokens_than_there_are_are_all_of_them(engine: LocalEngine) 
 
 
 def test_of_several_texts_the_error_names_the_one_that_cannot_be_read(engine: LocalEngine) -> None:
-    for row, why in (((), "has no tokens"), ([10**6], "token 1000000 is not one"), ([5] * 10**5, "is too long")):
+    for row, why in (((), "has no tokens"), ([10**6], "token 1000000 is not one"), ([5] * 10**5, "is too long"),
+                     ("x" * 10**6, "it has more than 256 tokens")):  # fmt: skip
         with pytest.raises(NomoatError, match=why) as raised:
             engine.embed(["the", row])
         assert raised.value.__notes__[-1] == "this is about `texts[1]`"
@@ -406,6 +408,34 @@ def test_a_prompt_over_the_context_is_refused_with_the_numbers(engine: LocalEngi
         "the prompt is too long: it has 300 tokens and the answer may have 5, but the model's context is 256 tokens"
     )
     assert caught.value.hint == "shorten the prompt, ask for fewer new tokens, or choose a model with a longer context"
+
+
+def test_a_prompt_far_beyond_the_context_is_refused_without_being_cut_to_its_end(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """A text of megabytes takes hundreds of them. On the wire its tokens stand where clients look for them, as so many "or more"."""
+    cut, encode = list[int](), Tokenizer.encode
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, text, **how: cut.append(len(text)) or encode(self, text, **how))
+    request = Request(prompt="x" * 10**6, max_new_tokens=5)
+    for ask in (
+        lambda: next(engine.generate(request)),
+        lambda: engine.count_tokens(request),
+        lambda: engine.score(request, ["abcde"]),
+    ):
+        with pytest.raises(ContextExceededError) as caught:
+            ask()
+        assert caught.value.message == (
+            "the prompt is too long: it has more than 256 tokens and the answer may have 5, but the model's context is 256 tokens"
+        )
+        assert caught.value.on_the_wire == (
+            "This model's maximum context length is 256 tokens. However, you requested 262 tokens (257 in the messages, 5 in the "
+            "completion) or more. Please reduce the length of the messages or completion. The prompt is too long."
+        )
+        again = pickle.loads(pickle.dumps(caught.value))  # as from another process
+        assert (again.message, again.on_the_wire) == (caught.value.message, caught.value.on_the_wire)
+    with pytest.raises(ContextExceededError, match="it has more than 256 tokens and the answer may have 0"):
+        engine.prompt_likelihoods(Request(prompt="x" * 10**6))
+    assert max(cut) < 10**6
 
 
 def test_a_prompt_over_a_context_that_the_user_shortened_says_to_raise_that(tiny_gguf: Path) -> None:

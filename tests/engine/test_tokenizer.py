@@ -6,7 +6,10 @@ import inspect
 import itertools
 import json
 import random
+import time
 import unicodedata
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from tokenizers import Regex, pre_tokenizers
 from nomoat.engine import tokenizer as tokenizing
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.grammar import Grammars
-from nomoat.engine.tokenizer import LONG_TEXT, Tokenizer, from_metadata, load, stop_ids
+from nomoat.engine.tokenizer import COUNTED_TEXT, LONG_TEXT, Tokenizer, from_metadata, load, stop_ids
 from nomoat.errors import BadFileError, UnsupportedError, UsageError
 from nomoat.records import Effort, Message, Request
 
@@ -45,6 +48,55 @@ def test_what_the_tokenizer_panics_over_is_an_error_that_names_it(tmp_path: Path
             tokenizer.encode(text)
         assert caught.value.message.startswith(f"the model's tokenizer cannot cut a text of {len(text):,} characters into tokens: ")
         assert caught.value.hint == "give a shorter text, or another model"
+
+
+def test_of_a_text_far_beyond_a_context_only_the_beginning_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cutting takes some 150 times a text's bytes. One that the tokenizer gives up on is nothing that is known to be beyond."""
+    tokenizer, cut, encode = of(write_tiny_gguf(tmp_path / "t.gguf")), list[int](), Tokenizer.encode
+
+    def counted(self: Tokenizer, text: str, **how: bool) -> list[int]:
+        cut.append(len(text))
+        return encode(self, text, **how)
+
+    monkeypatch.setattr(Tokenizer, "encode", counted)
+    text = "해자 moat " * (COUNTED_TEXT // 2)
+    assert tokenizer.is_beyond(text, 256) and cut == [COUNTED_TEXT]
+    assert not tokenizer.is_beyond(text[:COUNTED_TEXT], 256) and not tokenizer.is_beyond(text, len(encode(tokenizer, text)))
+    split = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")
+    tokenizer.backend.pre_tokenizer = pre_tokenizers.Sequence([split, tokenizer.backend.pre_tokenizer])
+    assert not tokenizer.is_beyond("a" * (COUNTED_TEXT - 1) + "!" + text, 256)
+
+
+def test_of_a_text_in_few_tokens_more_is_looked_at_until_it_is_beyond_or_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    tokenizer, cut = of(write_tiny_gguf(tmp_path / "t.gguf")), list[int]()
+    monkeypatch.setattr(Tokenizer, "encode", lambda _self, text: cut.append(len(text)) or [0] * (len(text) // 100))
+    text = "a" * 20 * COUNTED_TEXT
+    assert tokenizer.is_beyond(text, 4 * COUNTED_TEXT // 100) and cut == [COUNTED_TEXT * at for at in (1, 4, 16)]
+    assert not tokenizer.is_beyond(text, 10 * COUNTED_TEXT // 100)
+
+
+def test_long_texts_are_cut_one_at_a_time_and_what_that_took_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 threads of a server at once would take gigabytes, which glibc keeps for the threads."""
+    tokenizer, at_once, events = of(write_tiny_gguf(tmp_path / "t.gguf")), 0, list[str | int]()
+    encode_many = Tokenizer.encode_many
+
+    def cutting(self: Tokenizer, texts: list[str], **how: bool) -> Iterator[list[int]]:
+        nonlocal at_once
+        at_once += 1
+        events.append(at_once)
+        time.sleep(0.01)  # in which another thread would begin
+        try:
+            yield from encode_many(self, texts, **how)
+        finally:
+            at_once -= 1
+
+    monkeypatch.setattr(Tokenizer, "encode_many", cutting)
+    monkeypatch.setattr("nomoat.hardware.give_back_freed_memory", lambda: events.append("given back"))
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(map(len, pool.map(tokenizer.encode, ["word " * (LONG_TEXT // 5)] * 4)))) == 1
+    assert events == [1, "given back"] * 4
 
 
 @pytest.mark.parametrize("pre", ["default", "smollm", "qwen2", "llama-bpe", "mpt", "olmo", "bloom", "falcon"])

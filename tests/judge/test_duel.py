@@ -15,7 +15,7 @@ from scripted import Asked
 import nomoat
 from nomoat.asking.spending import Spending
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import DataError, NotEnoughMemoryError, RemoteError, UnsupportedError, UsageError
+from nomoat.errors import ContextExceededError, DataError, NotEnoughMemoryError, RemoteError, UnsupportedError, UsageError
 from nomoat.judge import duel as duels
 from nomoat.judge.duel import run_duel, run_duels
 from nomoat.judge.settings import RunSettings
@@ -239,9 +239,17 @@ def test_example_too_long_for_one_side_is_found_before_either_is_asked() -> None
         def count_tokens(self, request: Request) -> int:
             return 5000 if request.messages[-1].content == "question 42" else 2
 
+    class Beyond(Counting):
+        def count_tokens(self, request: Request) -> int:
+            raise ContextExceededError(prompt_tokens=None, max_new_tokens=1, context_tokens=4096)
+
     left, _, one, _ = sides({1}, {1}, 60)
-    with pytest.raises(DataError, match="example `42` of `quiz` has 5,000 tokens"):
-        nomoat.duel(left, Responder("small", Small({1}, 60)), quiz(60))
+    for kind, said in (
+        (Small, "example `42` of `quiz` has 5,000 tokens"),
+        (Beyond, "of `quiz` has more than 4,096 tokens"),
+    ):
+        with pytest.raises(DataError, match=said):
+            nomoat.duel(left, Responder("small", kind({1}, 60)), quiz(60))
     assert one.asked == []
 
 

@@ -182,6 +182,11 @@ def test_prompt_longer_than_the_context_is_refused_with_the_numbers(start: Start
         "This model's maximum context length is 5 tokens. However, you requested 2004 tokens (4 in the messages, 2000 in the "
         "completion). Please reduce the length of the messages or completion."
     )
+    status, body = replies.render_error(ContextExceededError(prompt_tokens=None, max_new_tokens=2000, context_tokens=5))
+    assert (status, body["error"]["code"]) == (400, "context_length_exceeded")  # so long that it was not counted
+    assert re.search(
+        r"you requested (\d+) tokens \((\d+) in the messages, \d+ in the completion\) or more\.", body["error"]["message"]
+    )
 
 
 def test_body_that_is_too_long_is_refused_before_it_is_read_whole(start: Start) -> None:

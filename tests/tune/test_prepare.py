@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -202,7 +203,9 @@ def test_lessons_too_long_are_refused_or_left_out_by_name_but_never_cut(tiny_ggu
     with pytest.raises(DataError) as caught:
         prepare(str(tiny_gguf), path, **COLUMNS)
     assert caught.value.message.startswith(f"`{path}`, line 3: 1,0") and caught.value.message.endswith("(1 more do not fit)")
-    survey = prepare(str(tiny_gguf), path, drop_long=True, **COLUMNS).survey
+    prepared = prepare(str(tiny_gguf), path, drop_long=True, **COLUMNS)
+    assert sys.getsizeof(prepared.samples[0].tokens) < 5 * len(prepared.samples[0]) + 100  # in a list: 36 a token
+    survey = prepared.survey
     assert survey.too_long == ("line 3", "line 4") and (survey.num_lessons, survey.labels) == (1, {"a": 1, "b": 0})
     shorter = tmp_path / "short.csv"
     shorter.write_text("text,label\n" + "".join(f"short {n},{'ab'[n % 2]}\n" for n in range(4)))
@@ -227,6 +230,21 @@ def test_a_text_of_100_000_tokens_is_counted_and_refused(tiny_gguf: Path, tmp_pa
         prepare(str(tiny_gguf), path, **COLUMNS)
     assert caught.value.message.startswith(f"`{path}`, line 4: 100,") and caught.value.message.endswith("the model's context is 256")
     assert prepare(str(tiny_gguf), path, drop_long=True, **COLUMNS).survey.longest_tokens < 256
+
+
+def test_a_text_far_beyond_the_context_is_named_by_its_line_and_not_cut_to_its_end(
+    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 49 MB in one line that would take 7 GB, and minutes in which nothing can stop it. In a prompt as in an answer."""
+    cut, encode_many = list[str](), Tokenizer.encode_many
+    monkeypatch.setattr(Tokenizer, "encode_many", lambda self, texts, **how: cut.extend(texts) or encode_many(self, texts, **how))
+    long = "long " * 200_000
+    path = write_chats(tmp_path / "c.jsonl", "|hi|ho", f"|{long}|ho", f"|hi|{long}")
+    with pytest.raises(DataError) as caught:
+        prepare(str(tiny_gguf), path)
+    assert caught.value.message == (f"`{path}`, line 2: more than 256 tokens, and the model's context is 256 (1 more do not fit)")
+    assert prepare(str(tiny_gguf), path, drop_long=True).survey.too_long == ("line 2", "line 3")
+    assert max(map(len, cut)) < len(long)
 
 
 def test_nothing_left_to_learn_is_an_error(tiny_gguf: Path, tmp_path: Path) -> None:

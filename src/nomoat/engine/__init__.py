@@ -108,7 +108,10 @@ class Engine(ABC):
 
     @abstractmethod
     def count_tokens(self, request: Request) -> int:
-        """Tokens of the prompt as the model would see it, template included. Raises UnsupportedError if unknown."""
+        """Tokens of the prompt as the model would see it, template included.
+
+        Raises UnsupportedError if unknown, and ContextExceededError for one so much longer than the context that it is not counted.
+        """
         ...
 
     @abstractmethod

@@ -8,7 +8,7 @@ Shapes: T tokens in one pass, K tokens it may see (cached and new), R reads (a l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,17 @@ Ints = npt.NDArray[np.int64]
 NOTHING = np.zeros(0, np.int64)
 
 
-def split(tokenizer: Tokenizer, request: Request, continuations: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+def split(
+    tokenizer: Tokenizer, request: Request, continuations: Sequence[str], *, require: Callable[[str], None] = lambda text: None
+) -> tuple[list[int], list[list[int]]]:
     """Token ids of the prompt and of what each continuation adds, from the ids of both together: as a model would have read them.
 
     Where the end of the prompt and a continuation's beginning are one token (a space at the prompt's end, say), the prompt is taken to
-    end before it, for all continuations. Raises UsageError for an empty prompt, and for a continuation that adds nothing.
+    end before it, for all continuations. `require`: raises for a prompt that is not to be cut into tokens. Raises UsageError for an
+    empty prompt, and for a continuation that adds nothing.
     """
     text, add_bos = tokenizer.prompt_text(request, is_scored=True)
+    require(text)
     prompt = tokenizer.encode(text, add_bos=add_bos)
     if not prompt:
         raise UsageError("a likelihood needs a prompt of at least one token", hint="write something into it")

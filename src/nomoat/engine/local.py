@@ -17,6 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -148,7 +149,7 @@ class LocalEngine(Engine):
 
     def generate(self, request: Request) -> Iterator[Chunk]:
         forked.begin()
-        ids = self._prompt_ids(request)
+        ids = self._prompt_ids(request, 1, request.max_new_tokens)
         self._require_room(len(ids), 1, request.max_new_tokens)
         room = self.context_tokens - len(ids)
         answer = Answer(
@@ -248,24 +249,23 @@ class LocalEngine(Engine):
         yield Chunk(text=rest, finish_reason=reason, usage=usage)
 
     def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
+        for at, text in enumerate(texts):
+            with _naming(at, texts):
+                self._require_not_beyond(text, 0)
         rows = [self.tokenizer.encode(text, add_bos=True) if isinstance(text, str) else list(text) for text in texts]
         means = [mean_D for mean_D, _ in _results(self._read(rows), stop)] if rows else []
         return np.array(means, np.float32) if rows else np.zeros((0, self._sizes.width), np.float32)
 
     def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
-        ids = self._prompt_ids(request)
+        ids = self._prompt_ids(request, 0)
         ((_, picks),) = _results(self._read([ids], top_logprobs=request.top_logprobs or 0), stop)
         return [self._likelihood(pick) for pick in [Pick(ids[0]), *picks]]
 
     def _read(self, rows: Sequence[list[int]], *, top_logprobs: int | None = None) -> list[Reading]:
         forked.begin()
         for at, row in enumerate(rows):
-            try:
+            with _naming(at, rows):
                 self._require_readable(row)
-            except NomoatError as exc:
-                if len(rows) > 1:
-                    exc.add_note(f"this is about `texts[{at}]`")
-                raise
         readings = [Reading(row, top_logprobs=top_logprobs, adapter=self._at) for row in rows]
         batcher = self._started_batcher()
         for reading in readings:
@@ -292,7 +292,12 @@ class LocalEngine(Engine):
             scorer = self._held_scorer()
             if not continuations:
                 return []
-            prompt, rows = likelihood.split(self.tokenizer, request, continuations)
+
+            def require(text: str) -> None:
+                if self.tokenizer.is_beyond(text, self.context_tokens):
+                    self._require_room(None, max(map(len, self.tokenizer.encode_many(continuations))))
+
+            prompt, rows = likelihood.split(self.tokenizer, request, continuations, require=require)
             ends = likelihood.ends_of(self.tokenizer, request, rows, vocabulary=self._sizes.vocabulary)
             self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
             self._require_room(len(prompt), max(map(len, rows)) + bool(ends))
@@ -338,7 +343,7 @@ class LocalEngine(Engine):
         return Scorer(folder, self.layout.scoring_properties)
 
     def count_tokens(self, request: Request) -> int:
-        return len(self._prompt_ids(request))
+        return len(self._prompt_ids(request, 1, request.max_new_tokens))
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
         return (*self.notes, *self.tokenizer.notes_on(request))
@@ -355,8 +360,14 @@ class LocalEngine(Engine):
         with shared.scoring:
             shared.scorer = None
 
-    def _prompt_ids(self, request: Request) -> list[int]:
-        ids = self.tokenizer.prompt_ids(request) if request.prompt_ids is None else list(request.prompt_ids)
+    def _prompt_ids(self, request: Request, needed: int, wanted: int | None = None) -> list[int]:
+        """`needed`, `wanted`: see `_require_room`, which a text that is far too long is told by without being cut into tokens."""
+        if request.prompt_ids is None:
+            text, add_bos = self.tokenizer.prompt_text(request)
+            self._require_not_beyond(text, needed, wanted)
+            ids = self.tokenizer.encode(text, add_bos=add_bos)
+        else:
+            ids = list(request.prompt_ids)
         if not ids:
             raise UsageError("the prompt has no tokens", hint="write something into it")
         self._require_known(ids)
@@ -373,8 +384,13 @@ class LocalEngine(Engine):
             hint=f"its weights do not have `{named}`: leave it out" if named else "send text, or this model's own tokens",
         )
 
-    def _require_room(self, prompt_tokens: int, needed: int, wanted: int | None = None) -> None:
-        if prompt_tokens + needed > self.context_tokens:
+    def _require_not_beyond(self, text: str | Sequence[int], needed: int, wanted: int | None = None) -> None:
+        if isinstance(text, str) and self.tokenizer.is_beyond(text, self.context_tokens):
+            self._require_room(None, needed, wanted)
+
+    def _require_room(self, prompt_tokens: int | None, needed: int, wanted: int | None = None) -> None:
+        """`prompt_tokens`: None if they are more than the context; `wanted`: tokens of an answer that needs `needed`."""
+        if prompt_tokens is None or prompt_tokens + needed > self.context_tokens:
             is_shortened = self.context_tokens == self._context_tokens < self._sizes.context_tokens
             raise ContextExceededError(
                 prompt_tokens=prompt_tokens, max_new_tokens=wanted or needed, context_tokens=self.context_tokens,
@@ -432,6 +448,17 @@ class _Begun:
 
     def __del__(self) -> None:
         self._tokens.cancel()
+
+
+@contextmanager
+def _naming(at: int, texts: Sequence[object]) -> Iterator[None]:
+    """What is raised within says that it is about `texts[at]`, if there are several."""
+    try:
+        yield
+    except NomoatError as exc:
+        if len(texts) > 1:
+            exc.add_note(f"this is about `texts[{at}]`")
+        raise
 
 
 def _results(readings: Sequence[Reading], stop: threading.Event | None) -> list[tuple[npt.NDArray[np.float32], list[Pick]]]:

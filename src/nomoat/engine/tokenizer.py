@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from nomoat import hardware
 from nomoat.engine import harmony, pre_tokenizers, rendering, templates, tool_calls
 from nomoat.engine.imported import not_whole
 from nomoat.errors import BadFileError, UnsupportedError
@@ -27,6 +29,9 @@ from nomoat.records import Message, Request
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5  # `tokenizer.ggml.token_type`
 LONG_TEXT = 50_000  # characters; takes some 50 ms
+LONG_TEXTS = threading.Lock()  # they are cut one at a time: cutting one takes some 150 times its bytes
+COUNTED_TEXT = 2**18  # characters; of up to so many the tokens are always counted
+LETTERS_A_TOKEN = 16  # more than any language has on average
 TEXTS_AT_ONCE = 2**20  # characters of texts that are cut together: bounds memory
 MAX_TOKENS = 2**32  # `tokenizers` counts them in 32 bits
 LONGEST_PIECE = 1000  # letters; cutting one takes time by its square, and the longest of real vocabularies have some dozens
@@ -73,10 +78,28 @@ class Tokenizer:
         Raises UnsupportedError for a text that the tokenizer gives up on, as on many millions of spaces in a row.
         """
         if len(text) >= LONG_TEXT:  # lets other threads run meanwhile
-            return next(self.encode_many([text], add_bos=add_bos))
+            with LONG_TEXTS:
+                cut = next(self.encode_many([text], add_bos=add_bos))
+                hardware.give_back_freed_memory()
+            return cut
         with _cut(text):
             ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
         return self._begun(ids) if add_bos else ids
+
+    def is_beyond(self, text: str, tokens: int) -> bool:
+        """Whether a text has more than so many tokens, as far as a part of it says so: then all of it need not be cut.
+
+        That is so if its beginning has twice as many. What stands behind it may change its last tokens, not half of them.
+        """
+        part = max(COUNTED_TEXT, LETTERS_A_TOKEN * tokens)
+        while part < len(text):
+            try:
+                if len(self.encode(text[:part])) > 2 * tokens:
+                    return True
+            except UnsupportedError:  # whoever cuts the whole says so of that
+                return False
+            part *= 4
+        return False
 
     def encode_many(self, texts: Sequence[str], *, add_bos: bool = False) -> Iterator[list[int]]:
         """As `encode`, of each text in order: several at once, one a core."""

@@ -15,7 +15,7 @@ from nomoat.engine import server_address, templates
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.engine.tokenizer import render as render_template
-from nomoat.errors import SET_CONTEXT, DataError, UnsupportedError
+from nomoat.errors import SET_CONTEXT, ContextExceededError, DataError, UnsupportedError
 from nomoat.judge import sandbox
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
@@ -99,14 +99,17 @@ def require_context(run: Asking, examples: Iterable[Example], *, new_tokens: int
     for example in examples:
         try:
             prompt_tokens = run.model.engine.count_tokens(run.request(example))
+            is_longer, has = prompt_tokens + new_tokens > context_tokens, f"{prompt_tokens:,}"
         except UnsupportedError:
             return
-        if prompt_tokens + new_tokens > context_tokens:
+        except ContextExceededError as exc:
+            is_longer, has = True, exc.num_tokens
+        if is_longer:
             is_shortened = context_tokens == config.context_tokens()
             longer = f"raise {SET_CONTEXT}" if is_shortened else "choose a model with a longer context"
             lower = ", lower --max-tokens (in Python: `max_new_tokens`)" if new_tokens == run.settings.max_new_tokens else ""
             raise DataError(
-                f"example `{example.id}` of `{run.suite.name}` has {prompt_tokens:,} tokens and the answer may have {new_tokens:,}, "
+                f"example `{example.id}` of `{run.suite.name}` has {has} tokens and the answer may have {new_tokens:,}, "
                 f"but the context of `{run.model.ref}` is {context_tokens:,} tokens",
                 hint=f"shorten or remove the example{lower}, or {longer}",
             )

@@ -6,12 +6,10 @@ When the budget is full, the model that has been idle the longest is unloaded; n
 from __future__ import annotations
 
 import copy
-import ctypes
 import functools
 import gc
 import itertools
 import logging
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -150,11 +148,9 @@ def _question(refs: Mapping[str, str], name: str) -> str | None:
 
 
 def _give_back_freed() -> None:
-    """What was freed, to the system. glibc keeps it for the threads that freed it, and other threads load the next model."""
+    """What was freed, to the system: other threads load the next model."""
     gc.collect()
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # another C library, such as musl, gives it back itself
-            ctypes.CDLL(None).malloc_trim(0)
+    hardware.give_back_freed_memory()
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -367,7 +368,7 @@ def opened(weights: Path) -> ModelSource:
 def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: bool) -> tuple[list[Sample], tuple[str, ...]]:
     """The samples that fit, and the places of the lessons that do not."""
     context_tokens = sizes.context_tokens
-    samples, too_long = list[Sample](), list[tuple[str, int]]()
+    samples, too_long = list[Sample](), list[tuple[str, str]]()
     for lesson in data.lessons:
         try:
             made = encoding.encode(lesson, tokenizer, context_tokens)
@@ -378,20 +379,22 @@ def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: boo
                 f"`{data.path}`, {lesson.where}: {exc.message}",
                 hint="change the conversation, or the --template (in Python: `template`)",
             ) from exc
-        if (largest := max(max(sample.tokens) for sample in made)) >= sizes.vocabulary:
+        if (largest := max((max(sample.tokens) for sample in made), default=0)) >= sizes.vocabulary:
             named = name_of(tokenizer.backend, largest)
             raise DataError(f"`{data.path}`, {lesson.where}: the model's weights do not have the token `{named}`", hint="leave it out")
-        longest = max(map(len, made))
-        if longest > context_tokens:
-            too_long.append((lesson.where, longest))
+        longest = max(map(len, made), default=None)
+        if longest is None or longest > context_tokens:
+            too_long.append((lesson.where, f"more than {context_tokens:,}" if longest is None else f"{longest:,}"))
         else:
             digest = hashlib.sha256(_question_of(lesson).encode("utf-8", "surrogatepass")).digest()
-            samples += [replace(sample, lesson=lesson.where, digest=digest) for sample in made]
+            # four bytes a token where a list takes some 36: a file may have many millions
+            kept = [replace(sample, tokens=array("i", sample.tokens), lesson=lesson.where, digest=digest) for sample in made]
+            samples += kept
     if too_long and not drop_long:
-        where, longest = too_long[0]
+        where, length = too_long[0]
         others = f" ({len(too_long) - 1:,} more do not fit)" if len(too_long) > 1 else ""
         raise DataError(
-            f"`{data.path}`, {where}: {longest:,} tokens, and the model's context is {context_tokens:,}{others}",
+            f"`{data.path}`, {where}: {length} tokens, and the model's context is {context_tokens:,}{others}",
             hint="shorten them, or leave them out with --drop-long (in Python: `drop_long`); nomoat cuts nothing",
         )
     if not samples:

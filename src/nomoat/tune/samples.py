@@ -6,6 +6,7 @@ Shapes: B lessons of a batch, T tokens of the longest after the shared beginning
 from __future__ import annotations
 
 import functools
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,8 @@ MOST_LOOKED_AT = 32  # lessons of a batch that is held out
 WIDTH_STEP, WANTED_STEP = 4, 32
 NOT_LEARNED = -1
 Ids = npt.NDArray[np.int64]
-Turn = tuple[list[int], list[int]]  # a prompt and its answer
+Texts = tuple[str, str]  # a prompt and its answer
+Turn = tuple[list[int], list[int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +37,7 @@ class Sample:
     `lesson`: its place in its file. `digest` is the same for lessons with the same text.
     """
 
-    tokens: list[int]
+    tokens: list[int] | array[int]
     answers: tuple[tuple[int, int], ...]
     end: int | None = None
     lesson: str = ""
@@ -53,7 +55,8 @@ class Sample:
 def encode(lesson: Lesson, tokenizer: Tokenizer, context_tokens: int) -> list[Sample]:
     """A lesson in tokens: one sample, or several where earlier answers are other tokens when they are read later on.
 
-    Of one that is longer than `context_tokens` the last answer alone: each turn more takes longer to be written by a template.
+    Of one that is longer than `context_tokens` the last answer alone: each turn more takes longer to be written by a template; and
+    nothing of one whose last prompt or answer is by itself so much longer that it need not be cut (`Tokenizer.is_beyond`).
     Raises UnsupportedError for a conversation and a model without chat template.
     """
     if tokenizer.chat_template is None:
@@ -66,15 +69,23 @@ def encode(lesson: Lesson, tokenizer: Tokenizer, context_tokens: int) -> list[Sa
     if lesson.alpaca_question is not None and tokenizer.chat_template == templates.ALPACA.text:
         messages = (*messages[:-2], Message(role="user", content=lesson.alpaca_question), messages[-1])
     *earlier, last = lesson.learned
+    texts = _texts(messages, last, tokenizer)
+    if any(tokenizer.is_beyond(text, context_tokens) for text in texts):
+        return []
     known = dict[str, list[int]]() if earlier else None
-    (turn,) = _turns(messages, [last], tokenizer, known)
-    before = _turns(messages, earlier, tokenizer, known) if sum(map(len, turn)) < context_tokens else []
+    (turn,) = _turns([texts], tokenizer, known)
+    goes_on = sum(map(len, turn)) < context_tokens
+    before = _turns([_texts(messages, at, tokenizer) for at in earlier], tokenizer, known) if goes_on else []
     return _as_served([*before, turn], tokenizer.special.eos_id)
 
 
-def _turns(messages: Sequence[Message], places: Sequence[int], tokenizer: Tokenizer, known: dict[str, list[int]] | None) -> list[Turn]:
+def _texts(messages: Sequence[Message], at: int, tokenizer: Tokenizer) -> Texts:
+    return tokenizer.render(messages[:at]), messages[at].content
+
+
+def _turns(texts: Sequence[Texts], tokenizer: Tokenizer, known: dict[str, list[int]] | None) -> list[Turn]:
     """`known`: see `Tokenizer.encode_prompts`; None where no other prompt has anything in common with these."""
-    prompts, answers = [tokenizer.render(messages[:at]) for at in places], [messages[at].content for at in places]
+    prompts, answers = [prompt for prompt, _ in texts], [answer for _, answer in texts]
     encode = tokenizer.encode_many if known is None else functools.partial(tokenizer.encode_prompts, known=known)
     return list(zip(encode(prompts, add_bos=tokenizer.render_lacks_bos), tokenizer.encode_many(answers), strict=True))
 
