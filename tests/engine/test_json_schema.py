@@ -253,3 +253,14 @@ def test_bounds_that_are_far_away_are_held_to(allows: Allows, kind: object, lowe
     assert allows({"type": "integer", "maximum": 2**63 - 1}, str(2**63 - 1))
     assert not allows({"type": "integer", "maximum": 2**63 - 1}, str(2**63))
     assert not allows({"type": "number", "maximum": 2**63}, str(2**63 + 1))
+
+
+@pytest.mark.parametrize("number", [-1e30, -1.7976931348623157e308, float("inf"), -(2**63), 2**64, -(2**70)])
+def test_numbers_that_no_answer_is_held_to_may_be_any(grammars: Grammars, allows: Allows, number: float) -> None:
+    """Such as pydantic's `best: float = -sys.float_info.max`."""
+    asked = {"type": "number", "default": number, "examples": [number, {"best": number}]}
+    for schema in (asked, {"$ref": "#/$defs/default", "$defs": {"default": asked}}, {"anyOf": [asked]}):
+        assert allows(schema, "1.5") and not allows(schema, "true")
+        assert grammars.of_call((("", json.dumps(schema)),)) is not None
+    if number < float("inf"):
+        assert allows({"type": "integer", "x-y": number, "x-z": [number], "title": number}, "1")

@@ -249,6 +249,13 @@ FOUND = [
     ('<tool_call>{"name": "clock"}</tool_call>\n<tool_call>{"name": "wea', "", [("clock", {})]),
     ('<tool_call>{"name": "clock"}</tool_call>\n{"name": "clock"}\n<tool_call>{"name": "spell"}</tool_call>', "", [("clock", {})]),
     ('{"name": "weather", "arguments": {"city": "\\ud83c\\udfdb"}}', "", [("weather", {"city": "\U0001f3db"})]),
+    ('{"name": "clock"}\n<think>now?</think>\n{"name": "weather", "arguments": {"city": "Rome"}}', "", [("clock", {})]),
+    ('{"name": "clock"}<think>or <tool_call>{"name": "clock"}</tool_call>?</think>\n'
+     '<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>', "", [("clock", {}), ROME]),
+    ('{"name": "clock"} <think>or <tool_call>{"name": "clock"}</tool_call>?', "", [("clock", {})]),
+    ('{"name": "weather", "arguments": {"city": "</think><think>"}} it is.', "", [("weather", {"city": "</think><think>"})]),
+    ('{"name": "clock"}, I think.</think>\n<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>',
+     '{"name": "clock"}, I think.</think>\n', [ROME]),
 ]  # fmt: skip
 TEXTS = [
     "It is warm in Rome.", "", " ", "<tool", "a <tool_call", "```python\nprint(1)\n```", '{"name": "Anna", "arguments": {}}', "{",
@@ -261,6 +268,8 @@ TEXTS = [
     "<tool_call>" + "[" * 100_000, '{"name": ' + "[" * 100_000, '{"name": "weather", "arguments": "{"}', '  ```json\n{"city": 1}\n```',
     '```json\n{"name": "weather", "arguments": {"city": "Rome"}, "response": 31}\n```',
     '<tool_call>{"name": "clock"}</tool_call>, or not?</think>It is late.', '{"name": "spell", "arguments": {"word": "</think>"}}',
+    '<think>So <tool_call> is the mark.</think>\n{"name": "clock", "arguments": {}}\nis how a call is written.',
+    '<think>Hm <tool_call>.</think>{"name": "clock"}', '{"name": "clock"}, I think.</think>\n{"name": "clock"}',
     '{"name": {"first": "Anna"}}', '{"name": ["clock"], "arguments": {}}', '{"name": null, "arguments": {}}',
     '{"name": "weather", "arguments": {"city": "\\ud83c"}}', '<tool_call>{"name": "clock", "arguments": {"\\udfdb": 1}}</tool_call>',
 ]  # fmt: skip

@@ -111,7 +111,7 @@ class Grammars:
         moved: dict[str, str] = {}
         try:
             narrowed, moved = json_schema.narrowed(json.loads(schema))
-            grammar = LLMatcher.grammar_from_json_schema(narrowed, defaults=OPTIONS)
+            grammar = LLMatcher.grammar_from_json_schema(json.dumps(narrowed), defaults=OPTIONS)
             if grammar_check.may_take_long(narrowed):
                 grammar_check.require_short(grammar)
             matcher = LLMatcher(self.ll_tokenizer(), grammar, log_level=0)

@@ -12,7 +12,8 @@ from nomoat.bounds import shown
 
 DEFINITIONS = ("$defs", "definitions")
 NAMING = ("properties", "patternProperties", *DEFINITIONS)  # keywords of schemas by names, which are no keywords
-VALUES = ("const", "enum", "default", "examples")  # keywords of what is no schema
+UNREAD = frozenset({"default", "examples"})  # keywords of what no answer is held to, unless a `$ref` makes a schema of it
+VALUES = ("const", "enum", *UNREAD)  # keywords of what is no schema
 REMARKS = frozenset({"title", "description", "$comment"})  # keywords that assert nothing
 NAMES = ("properties", "patternProperties", "additionalProperties", "required", "minProperties", "maxProperties")  # about an object's
 BRANCHES = ("allOf", "anyOf", "oneOf")  # keywords of schemas of the same value, as `$ref` is
@@ -34,6 +35,8 @@ MAX_LENGTHS = {
 # below the lower one, the whole process with it. The nearest floats count as 2**63, as it reads them.
 LOWEST, HIGHEST, HIGHEST_WHOLE = -(2**63) + 4096, 2**63 - 4096, 2**64 - 1
 LOWER_BOUNDS, UPPER_BOUNDS = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
+LENGTHS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+NUMBERS = frozenset({*LOWER_BOUNDS, *UPPER_BOUNDS, "multipleOf", *LENGTHS})  # keywords whose number is held to
 
 
 def mapped(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any] | bool]) -> Any:
@@ -63,13 +66,16 @@ def narrowed(asked: dict[str, Any]) -> tuple[Any, dict[str, str]]:
 
     Raises ValueError for other numbers than are supported.
     """
-    _require_supported_numbers(asked)
+    names_schemas = all(_names_schema(ref) for ref in _references_in(asked))
+    _require_supported_numbers(asked, wherever=not names_schemas)
+    unread = UNREAD if names_schemas else frozenset[str]()
     added_to, records = _added_to(asked), _Records(asked)
 
     def change(one: dict[str, Any]) -> dict[str, Any] | bool:
         if one is not asked and _is_never(one, asked):
             return False  # the same, which llguidance takes: `not` it does not, nor what must be, and may not
-        narrowed = _without_look_arounds(records.listed(one, _with_near_bounds(_without_what_asserts_nothing(one))))
+        near = _with_near_bounds(_without_what_asserts_nothing(one, unread))
+        narrowed = _without_look_arounds(records.listed(one, near))
         length = MAX_LENGTHS.get(str(narrowed.get("format")))
         if length is not None and "maxLength" not in one:
             narrowed = {**narrowed, "maxLength": length}
@@ -87,25 +93,59 @@ def narrowed(asked: dict[str, Any]) -> tuple[Any, dict[str, str]]:
     return made, {f"/$defs/{records.name(at)}": places[id(one)] for at, one in enumerate(records.shared)}
 
 
-def _require_supported_numbers(part: Any, place: str = "", *, is_value: bool = False) -> None:
-    """Raise ValueError for others, wherever they stand: a `$ref` may name any place. `is_value`: whether they are within one."""
-    if isinstance(part, dict):
+def _require_supported_numbers(asked: dict[str, Any], *, wherever: bool) -> None:
+    """Raise ValueError for others: those that an answer is held to, or any, `wherever` they stand."""
+    for place, schema in _places(asked):
+        for key, value in schema.items():
+            if key in LOWER_BOUNDS and isinstance(value, int | float) and value > HIGHEST:
+                raise _unsupported(value, f"{place}/{key}")
+    held_to = (one for place, schema in _places(asked) for one in _numbers_held_to(schema, place))
+    for number, place in _numbers_in(asked, "") if wherever else held_to:
+        if number < LOWEST or (isinstance(number, int) and number > HIGHEST_WHOLE):
+            raise _unsupported(number, place)
+
+
+def _unsupported(number: float, place: str) -> ValueError:
+    return ValueError(f"{shown(number)}, of `{place}`, is no number that is supported")
+
+
+def _numbers_held_to(schema: dict[str, Any], place: str) -> Iterator[tuple[float, str]]:
+    """A schema's own, with their JSON pointers; without bounds that become nearer ones, and what no keyword of numbers says."""
+    for key, value in schema.items():
+        is_number = isinstance(value, int | float)
+        is_far = is_number and ((key in LOWER_BOUNDS and value < 0) or (key in UPPER_BOUNDS and value > 0))
+        if key in ("const", "enum") or (key in NUMBERS and not is_far):
+            yield from _numbers_in(value, f"{place}/{key}")
+
+
+def _numbers_in(part: Any, place: str) -> Iterator[tuple[float, str]]:
+    """All in a part of a schema, whatever they are there, with their JSON pointers."""
+    if isinstance(part, int | float):
+        yield part, place
+    elif isinstance(part, dict):
         for key, one in part.items():
-            if is_value or not _needs_no_support(key, one):
-                _require_supported_numbers(one, f"{place}/{_in_pointer(key)}", is_value=is_value or key in ("const", "enum"))
+            yield from _numbers_in(one, f"{place}/{_in_pointer(key)}")
     elif isinstance(part, list):
         for at, one in enumerate(part):
-            _require_supported_numbers(one, f"{place}/{at}", is_value=is_value)
-    elif isinstance(part, int | float) and (part < LOWEST or (isinstance(part, int) and part > HIGHEST_WHOLE)):
-        raise ValueError(f"{shown(part)}, of `{place}`, is no number that is supported")
+            yield from _numbers_in(one, f"{place}/{at}")
 
 
-def _needs_no_support(keyword: str, number: Any) -> bool:
-    """Whether it becomes a nearer bound, or asserts nothing, as `default` does."""
-    if not isinstance(number, int | float):
-        return False
-    is_far = (keyword in LOWER_BOUNDS and number < 0) or (keyword in UPPER_BOUNDS and number > 0)
-    return is_far or (keyword == "default" and -(2**63) <= number <= HIGHEST_WHOLE)
+def _references_in(part: Any) -> Iterator[str]:
+    """Each `$ref`, wherever it stands."""
+    if isinstance(part, dict) and isinstance(part.get("$ref"), str):
+        yield part["$ref"]
+    for one in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from _references_in(one)
+
+
+def _names_schema(ref: str) -> bool:
+    """Whether what a `$ref` names is a schema by its place, as `_places` finds them; False, too, for anchors and names with `%`."""
+    is_name = False
+    for step in ref.split("/")[1:]:
+        if not is_name and step in VALUES:
+            return False
+        is_name = not is_name and step in NAMING
+    return not is_name and (ref == "#" or ref.startswith("#/")) and "%" not in ref
 
 
 def _with_near_bounds(schema: dict[str, Any]) -> dict[str, Any]:
@@ -126,14 +166,14 @@ def _is_never(schema: Any, root: dict[str, Any]) -> bool:
     return schema is False or (isinstance(schema, dict) and schema.get("not") == {})
 
 
-def _without_what_asserts_nothing(schema: dict[str, Any]) -> dict[str, Any]:
+def _without_what_asserts_nothing(schema: dict[str, Any], unread: frozenset[str]) -> dict[str, Any]:
     """Without what llguidance refuses and nothing is against: by the standard (2020-12) a `format` such as `path` or `binary`,
-    `propertyNames` that are any texts, and a `uniqueItems` that is false."""
+    `propertyNames` that are any texts, and a `uniqueItems` that is false; and without the `unread` keywords."""
     named = schema.get("format")
     empty = {"format"} if isinstance(named, str) and not _is_known_format(named) else set()
     empty |= {"propertyNames"} if _fits_all_names(schema.get("propertyNames")) else set()
     empty |= {"uniqueItems"} if schema.get("uniqueItems") is False else set()
-    return {key: value for key, value in schema.items() if key not in empty}
+    return {key: value for key, value in schema.items() if key not in empty | unread}
 
 
 def _fits_all_names(schema: Any) -> bool:

@@ -298,24 +298,31 @@ class _Reader:
     def finish(self) -> tuple[str, tuple[ToolCall, ...]]:
         """What was held back: text, calls, or both."""
         thinks = self._given.rfind(THOUGHT_BEGINS) > self._given.rfind(THOUGHT_ENDS)
-        begins = _behind_thought(self._held, self._functions, thinks=thinks)
-        said, calls, _ = _calls_in(self._held[begins:], self._functions)
-        text = self._held[:begins] + said
+        calls, _ = ((), "") if self._given else _calls_at_start(self._held, self._functions, is_marked=False)
+        begins = _behind_thought(self._held, self._functions, thinks=thinks, is_bare=bool(calls))
+        text = ""
+        if begins or not calls:  # what stands without marks behind a thought is no call
+            said, _, marked = self._held[begins:].partition(OPENING)
+            calls, _ = _calls_at_start(marked, self._functions, is_marked=True)
+            text = self._held[:begins] + said
         if not calls:
             return self._held, ()
         return text if text.strip() else "", calls[:1] if self._takes_one else calls
 
 
-def _behind_thought(text: str, functions: set[str], *, thinks: bool) -> int:
+def _behind_thought(text: str, functions: set[str], *, thinks: bool, is_bare: bool) -> int:
     """Where an answer begins: behind the last mark that ends a thought. One within a call, as in an argument, ends none.
 
-    Nor does one within a call that is not whole, behind others that are. `thinks`: the text begins within a thought.
+    Nor does one within a call that is not whole, behind others that are. `thinks`: the text begins within a thought. `is_bare`: it
+    begins with calls without marks, and a thought that begins behind them is not the answer's first.
     """
     begins = at = 0
     last_closed = text.rfind(CLOSING)
     while (mark := text.find(THOUGHT_ENDS, at)) >= 0:
-        at = _behind_calls(text, at, mark, functions)
-        if at <= mark:
+        start, at = at, _behind_calls(text, at, mark, functions)
+        if at <= mark and is_bare and THOUGHT_BEGINS in text[start:mark]:
+            at = mark + len(THOUGHT_ENDS)
+        elif at <= mark:
             if not thinks and last_closed < mark and _breaks_off(text[begins:mark], functions):
                 break
             thinks = False
@@ -336,24 +343,17 @@ def _behind_calls(text: str, start: int, stop: int, functions: set[str]) -> int:
 
 def _breaks_off(text: str, functions: set[str]) -> bool:
     """Whether it ends within a call, behind whole ones; not where a thought begins, which may only think of them."""
-    _, calls, behind = _calls_in(text, functions)
+    calls, behind = _calls_at_start(text, functions, is_marked=False)
+    if not calls:
+        calls, behind = _calls_at_start(text.partition(OPENING)[2], functions, is_marked=True)
     return bool(calls) and begins_bare(behind) is True and THOUGHT_BEGINS not in text
-
-
-def _calls_in(text: str, functions: set[str]) -> tuple[str, tuple[ToolCall, ...], str]:
-    """What is said before a text's calls, these, and the beginning of another one behind them.
-
-    The first one stands at the beginning, or behind a mark. What a model writes between and behind calls is left out.
-    """
-    said, _, marked = text.partition(OPENING)
-    calls, begun = _calls_at_start(text, functions, is_marked=False)
-    return ("", calls, begun) if calls else (said, *_calls_at_start(marked, functions, is_marked=True))
 
 
 def _calls_at_start(rest: str, functions: set[str], *, is_marked: bool) -> tuple[tuple[ToolCall, ...], str]:
     """The calls that a text begins with and those behind marks that follow, and the beginning of another one.
 
-    `is_marked`: the text stands behind a mark. Calls without marks follow one another; in marks there may be a list of them.
+    `is_marked`: the text stands behind a mark. Calls without marks follow one another; in marks there may be a list of them. What a
+    model writes between and behind calls is left out.
     """
     found: list[ToolCall] = []
     while rest := AROUND.sub("", rest):
@@ -367,9 +367,16 @@ def _calls_at_start(rest: str, functions: set[str], *, is_marked: bool) -> tuple
         found.append(call)
         rest = rest[end:]
         if not (ANOTHER_OF_LIST.match(rest) if is_marked else another_begins(rest)):
-            _, mark, rest = rest.partition(OPENING)
-            is_marked = bool(mark)
+            rest, is_marked = _behind_mark(rest)
     return tuple(found), rest
+
+
+def _behind_mark(text: str) -> tuple[str, bool]:
+    """What stands behind the next mark of a call that is in no thought; whether there is one."""
+    before, mark, rest = text.partition(OPENING)
+    while mark and before.rfind(THOUGHT_BEGINS) > before.rfind(THOUGHT_ENDS):
+        before, mark, rest = rest.partition(THOUGHT_ENDS)[2].partition(OPENING)
+    return rest, bool(mark)
 
 
 def _call(value: Any, functions: set[str]) -> ToolCall | None:
