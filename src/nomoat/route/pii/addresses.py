@@ -134,7 +134,7 @@ KOREAN_ROAD = (
 )
 KOREAN_PLACE = rf"(?:[A-Z][a-z-]{{1,20}}-(?:gu|si|gun|do|eup|myeon|dong)(?!\w)|{ROMAN})"
 # Behind any name, with all of it there: a town, a state and its ZIP, or a postcode as it is given out. No sizes such as `S5 2GB`.
-APART_ABROAD = r"[,\s]{1,3}"
+APART_ABROAD = rf"(?:[,\s]{{1,3}}|[\s\"']{{0,3}}[,;|][\s\"']{{0,3}}|{NEXT_KEY})"
 WHOLE_POSTCODE = (
     r"(?:(?:[BEGLMNSW]|[A-PR-UWYZ][A-HK-Y])\d[A-Z\d]?\s?\d(?![GT]B)[ABD-HJLNP-UW-Z]{2}|[A-Z]\d[A-Z]\s?\d[A-Z]\d"
     r"|(?:(?:NSW|ACT)\s2|VIC\s3|QLD\s4|SA\s5|WA\s6|TAS\s7)\d{3})(?!\w)"
@@ -144,7 +144,7 @@ ANY_NAME = rf"(?!(?:{NO_STREET})\s)[a-z](?:[\w.-]|'(?=\w)){{0,18}}"
 OTHERS = (
     re.compile(rf"{HOUSE}(?:{NAME}{APART_ABROAD}){{2}}(?:{PART}{{1,8}}?{state_and_zip(APART_ABROAD)}|{PART}{{0,8}}?{WHOLE_POSTCODE})"),
     re.compile(  # in any case
-        rf"{HOUSE}(?:{ANY_NAME}\s{{1,2}}){{1,3}}?{ANY_NAME}(?:,\s{{0,2}}|\s?\n)(?:{ANY_NAME}{APART_ABROAD}){{1,4}}?"
+        rf"{HOUSE}(?:{ANY_NAME}\s{{1,2}}){{1,3}}?{ANY_NAME}(?:{HOUSE_UNIT}\w{{0,4}})?(?:,\s{{0,2}}|\s?\n)(?:(?:(?:new|old|long)\s)?{ANY_NAME}{APART_ABROAD}){{1,4}}?"
         rf"{state_and_zip(APART_ABROAD)}",
         re.IGNORECASE,
     ),
