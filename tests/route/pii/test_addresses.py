@@ -232,6 +232,7 @@ def found(text: str) -> bool:
         "30 rockefeller plaza, apt 4, new york, ny 10112",
         "30 rockefeller plaza suite 1200, new york, ny 10112",
         "4500 ocean trail, long beach, ca 90802",
+        "4500 El Camino Real\n    Palo Alto,\n    CA 94306",
         "4500 oak trail, portland, or 97201",
         "4500 oak trail, columbus oh 43004",
         "4500 oak trail, gary in 46402",

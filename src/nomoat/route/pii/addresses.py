@@ -134,7 +134,7 @@ KOREAN_ROAD = (
 )
 KOREAN_PLACE = rf"(?:[A-Z][a-z-]{{1,20}}-(?:gu|si|gun|do|eup|myeon|dong)(?!\w)|{ROMAN})"
 # Behind any name, with all of it there: a town, a state and its ZIP, or a postcode as it is given out. No sizes such as `S5 2GB`.
-APART_ABROAD = rf"(?:[,\s]{{1,3}}|[\s\"']{{0,3}}[,;|][\s\"']{{0,3}}|{NEXT_KEY})"
+APART_ABROAD = rf"(?:[,\s]{{1,3}}|[\s\"']{{0,3}}[,;|\n][\s\"']{{0,9}}|{NEXT_KEY})"
 WHOLE_POSTCODE = (
     r"(?:(?:[BEGLMNSW]|[A-PR-UWYZ][A-HK-Y])\d[A-Z\d]?\s?\d(?![GT]B)[ABD-HJLNP-UW-Z]{2}|[A-Z]\d[A-Z]\s?\d[A-Z]\d"
     r"|(?:(?:NSW|ACT)\s2|VIC\s3|QLD\s4|SA\s5|WA\s6|TAS\s7)\d{3})(?!\w)"
