@@ -222,6 +222,25 @@ def found(text: str) -> bool:
         "12 The Avenue, London W4 1HA",
         "55 Harbour View, Sydney NSW 2000",
         "12 Lakeshore West, Toronto, ON M5H 2N2",
+        '"4500 El Camino Real","Palo Alto","CA","94306"',
+        '{"street": "4500 El Camino Real", "city": "Palo Alto", "state": "CA", "zip": "94306"}',
+        '{\n  "line1": "30 Rockefeller Plaza",\n  "city": "New York",\n  "state": "NY",\n  "postal_code": 10112\n}',
+        '{"street":"5 Park Walk","city":"London","postcode":"SW10 0AJ"}',
+        "street: 4500 El Camino Real\ncity: Palo Alto\nstate: CA\nzip: 94306",
+        "4500 El Camino Real | Palo Alto | CA | 94306",
+        "4500 El Camino Real;Palo Alto;CA;94306",
+        "30 rockefeller plaza, apt 4, new york, ny 10112",
+        "30 rockefeller plaza suite 1200, new york, ny 10112",
+        "4500 ocean trail, long beach, ca 90802",
+        "4500 El Camino Real\n    Palo Alto,\n    CA 94306",
+        "4500 oak trail, portland, or 97201",
+        "4500 oak trail, columbus oh 43004",
+        "4500 oak trail, gary in 46402",
+        "4500 oak trail, tulsa ok 74103",
+        "4500 oak trail, bangor me 04401",
+        "4500 oak trail, honolulu hi 96815",
+        "4500 Oak Trail, Boise, ID 83702",
+        "4500 Oak Trail, El Paso, TX 88510",
     ],
 )
 def test_address_is_seen_however_it_is_written(text: str) -> None:
@@ -443,6 +462,17 @@ def test_address_is_seen_however_it_is_written(text: str) -> None:
         "2. Corporate Governance Standard, SA 9000",
         "so 5 springs would make 5 jellyfish every second.\n\nTherefore, in 14400 seconds",
         "i had 2 very small ones, so tell me 12345",
+        "We ordered 3 office chairs, order ID 48213. When do they come?",
+        "error 404 page missing, request id 55555",
+        "version 2 released today, build id 30211",
+        "5 servers failed overnight, log id 12345",
+        "I have 2 small dogs, ticket ID 90210",
+        "Table 3 Patient Data, Patient ID 10023",
+        "Top 10 Team Members Employee ID 10234",
+        "Figure 3 Mean Scores For Group MD 12345",
+        "2 guests arriving today, room de 10115",
+        "1 Apple Watch Series, Order PA 12345",
+        "about 5 small steps, about ms 12345",
     ],
 )
 def test_what_has_no_house_number_or_no_place_is_no_address(text: str) -> None:
@@ -619,3 +649,18 @@ def test_long_text_takes_no_time() -> None:
         started = time.process_time()
         holds_address(text)
         assert time.process_time() - started < 5, text[:20]
+
+
+def test_each_state_has_its_zip() -> None:
+    """One of each, of its largest city or so; none of these with the state of the one before."""
+    zips = """
+        AL 35203 AK 99501 AZ 85001 AR 72201 CA 90001 CO 80202 CT 06103 DC 20001 DE 19801 FL 33101 GA 30303 HI 96813 IA 50309 ID 83702
+        IL 60601 IN 46204 KS 67202 KY 40202 LA 70112 MA 02108 MD 21201 ME 04101 MI 48226 MN 55401 MO 64106 MS 39201 MT 59101 NC 28202
+        ND 58102 NE 68102 NH 03101 NJ 07102 NM 87102 NV 89101 NY 10001 OH 43215 OK 73102 OR 97201 PA 19103 RI 02903 SC 29401 SD 57104
+        TN 37203 TX 77002 UT 84101 VA 23219 VT 05401 WA 98101 WI 53202 WV 25301 WY 82001
+    """
+    states, codes = zips.split()[::2], zips.split()[1::2]
+    assert len(set(states)) == 51
+    for state, code, other in zip(states, codes, codes[-1:] + codes[:-1], strict=True):
+        assert found(f"4500 Oak Trail, Springtown, {state} {code}")
+        assert not found(f"4500 Oak Trail, Springtown, {state} {other}")

@@ -1087,7 +1087,51 @@ def test_child_is_seen_whose_number_begins_as_time_stamps_do() -> None:
     assert kinds("1701233123456") == {"resident_number"}
     assert kinds("주민번호 1701233123451") == {"resident_number"}
     assert kinds("170123-3123451") == {"resident_number"}
-    assert kinds("1701233123451") == set()  # born before numbers had no checksum
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1701233123451",
+        "1701237123450",
+        "여권 대신 1701237123450",
+        "아이 번호는 1701237123450 이에요",
+        "Kim Hana,1701237123450",
+        "Kim Hana: 1701237123450",
+        "1701233123456\n1701237123450",
+        '{"created":1701231123450,"no":"1701233123456"}',
+        '{"created":1701231123450,"at":1701233123456}',
+        '{"no":1701237123450}',
+        '{"번호":1701237123450}',
+        '{"name":"Hana","id":"1701237123450"}',
+        "어린이집 원아 명단\n김하나 1701233123456\n이두리 1512124123450\n박세찬 1603013123450",
+        "\n".join(f"김하나,1701237123{at}" for at in range(450, 490)),
+        "\n".join(f'{{"name":"김하나","id":"1701237123{at}"}}' for at in range(450, 490)),
+    ],
+)
+def test_child_whose_number_has_no_checksum_is_seen(text: str) -> None:
+    """Foreign children who registered since October 2020, and whoever was given another number since."""
+    assert kinds(text, kinds=["resident_number"]) == {"resident_number"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"ts":1701233123451}',
+        '{"ts": 1701233123451, "text": "안녕하세요"}',
+        "ts=1701233123451 msg=안녕",
+        "created_at: 1701233123451",
+        "1701233123451 INFO 서버 시작",
+        "[1701233123451] ERROR 실패",
+    ],
+)
+def test_bare_time_stamp_of_json_or_a_log_is_no_resident_number(text: str) -> None:
+    """The checksum does not fit."""
+    assert kinds(text, kinds=["resident_number"]) == set()
+
+
+def test_many_bare_time_stamps_are_no_resident_numbers() -> None:
+    assert kinds("\n".join(f"{stamp},login,ok" for stamp in range(1701233123400, 1701233123500)), kinds=["resident_number"]) == set()
 
 
 def test_only_the_kinds_asked_for_are_looked_for() -> None:

@@ -10,6 +10,7 @@ import re
 
 from nomoat.route.pii.numbers import CELLS, NEXT_KEY, has_word_before
 from nomoat.route.pii.places import PLACE, ROMAN, WELL_KNOWN
+from nomoat.route.pii.zips import STATES, ZIP, state_and_zip
 
 HANGUL = r"[\uac00-\ud7a3]"
 APART = rf"(?:{NEXT_KEY}|{CELLS}|\s{{0,3}})"
@@ -110,10 +111,6 @@ NO_STREET = (
 STREET_IN_ANY_CASE = re.compile(
     rf"{HOUSE}(?:(?!(?:{NO_STREET})\s)[a-z][a-z'.-]{{1,18}}\s{{1,2}}){{1,2}}?(?:{USUAL})(?!\w)\.?{SIDE}", re.IGNORECASE
 )
-STATES = (
-    "A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]"  # of the USA
-)
-ZIP = r"\d{5}(?:-\d{4})?(?![\d-])"
 POSTCODE = (  # of the United Kingdom, Canada, Australia
     r"(?:[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}|[A-Z]\d[A-Z]\s?\d[A-Z]\d|(?:NSW|VIC|QLD|WA|SA|TAS|ACT|NT)\s\d{4})(?!\w)"
 )
@@ -137,7 +134,7 @@ KOREAN_ROAD = (
 )
 KOREAN_PLACE = rf"(?:[A-Z][a-z-]{{1,20}}-(?:gu|si|gun|do|eup|myeon|dong)(?!\w)|{ROMAN})"
 # Behind any name, with all of it there: a town, a state and its ZIP, or a postcode as it is given out. No sizes such as `S5 2GB`.
-APART_ABROAD = r"[,\s]{1,3}"
+APART_ABROAD = rf"(?:[,\s]{{1,3}}|[\s\"']{{0,3}}[,;|\n][\s\"']{{0,9}}|{NEXT_KEY})"
 WHOLE_POSTCODE = (
     r"(?:(?:[BEGLMNSW]|[A-PR-UWYZ][A-HK-Y])\d[A-Z\d]?\s?\d(?![GT]B)[ABD-HJLNP-UW-Z]{2}|[A-Z]\d[A-Z]\s?\d[A-Z]\d"
     r"|(?:(?:NSW|ACT)\s2|VIC\s3|QLD\s4|SA\s5|WA\s6|TAS\s7)\d{3})(?!\w)"
@@ -145,12 +142,10 @@ WHOLE_POSTCODE = (
 PART = rf"(?:(?:{NAME}|#?\d{{1,4}}[A-Za-z]?(?![\w-])|upon|on|of|the|by|under|del?|la|le){APART_ABROAD})"
 ANY_NAME = rf"(?!(?:{NO_STREET})\s)[a-z](?:[\w.-]|'(?=\w)){{0,18}}"
 OTHERS = (
-    re.compile(
-        rf"{HOUSE}(?:{NAME}{APART_ABROAD}){{2}}(?:{PART}{{1,8}}?(?:{STATES}){APART_ABROAD}{ZIP}|{PART}{{0,8}}?{WHOLE_POSTCODE})"
-    ),
-    re.compile(  # in any case; `in 14400` is no Indiana
-        rf"{HOUSE}(?:{ANY_NAME}\s{{1,2}}){{1,3}}?{ANY_NAME}(?:,\s{{0,2}}|\s?\n)(?:{ANY_NAME}{APART_ABROAD}){{1,4}}?"
-        rf"(?!(?-i:in|or|me|hi|oh|ok))(?:{STATES}){APART_ABROAD}{ZIP}",
+    re.compile(rf"{HOUSE}(?:{NAME}{APART_ABROAD}){{2}}(?:{PART}{{1,8}}?{state_and_zip(APART_ABROAD)}|{PART}{{0,8}}?{WHOLE_POSTCODE})"),
+    re.compile(  # in any case
+        rf"{HOUSE}(?:{ANY_NAME}\s{{1,2}}){{1,3}}?{ANY_NAME}(?:{HOUSE_UNIT}\w{{0,4}})?(?:,\s{{0,2}}|\s?\n)(?:(?:(?:new|old|long)\s)?{ANY_NAME}{APART_ABROAD}){{1,4}}?"
+        rf"{state_and_zip(APART_ABROAD)}",
         re.IGNORECASE,
     ),
     re.compile(rf"{START}\d{{1,5}}(?:-\d{{1,4}})?,?\s{{1,2}}{KOREAN_ROAD}[,\s]{{1,3}}{KOREAN_PLACE}"),

@@ -17,6 +17,19 @@ IN_BOXES = re.compile(rf"(\d(?<!\d\d)(?<!\d\s\d)(?:{BOX}\d){{5}}(?:{BOX}|\s{{0,3
 FULL_YEAR = re.compile(rf"((?:19|20)(?<!\d\d\d)\d{{6}}{GAP}\d{{7}})(?!\d)")
 SAID = re.compile(r"(?<!입)주민(?!세)|외국인\s?등록|(?<![^\W_])(?:rrn|resident)", re.IGNORECASE)
 LIKE_STAMP = re.compile("1[3-9]")  # milliseconds since 1970, from 2011 to 2033
+# Where time stamps stand bare: behind a key, but for such as `regNo`, and where a log's line begins.
+STAMP_KEY = re.compile(
+    r"(?<!\w)(?![\"']?\w{0,30}(?:no|num|nr|number|ssn|jumin|birth)[\"']?\s?[:=])"
+    r"(?:[\"']\w{1,30}[\"']\s?:|\w{1,30}\s?=|(?:t|ts|ms|epoch|\w{0,30}(?:time|stamp|date|_at))\s?:)\s{0,3}\Z",
+    re.IGNORECASE | re.ASCII,
+)
+STAMP_KEY_REACH = 40  # characters
+LOG_BEGINS = re.compile(r"(?:\A|\n|\[)\Z")
+LOG_GOES_ON = re.compile(r"\]?[\s|,]{1,3}\[?(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|FATAL|CRITICAL|GET|POST)(?![^\W_])")
+LINES_PART = re.compile(r"[^\n{}\[\]]*")  # up to what is another line, or another record of JSON
+LINE_REACH = 200  # characters to each side
+HANGUL = re.compile("[\uac00-\ud7a3]")
+MANY = 5  # bare numbers that begin as time stamps do; fewer count whatever their checksums
 CENTURIES = {"9": 1800, "0": 1800, "1": 1900, "2": 1900, "5": 1900, "6": 1900, "3": 2000, "4": 2000, "7": 2000, "8": 2000}
 FIRST_BIRTH = date(1900, 1, 1)
 WEIGHTS = (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5)
@@ -27,11 +40,13 @@ def holds_resident_number(text: str) -> bool:
 
     A date and an amount in two cells look the same, and a tenth of these fit by chance: over cells the birth lies between 1900 and
     today, and of all such pairs in the text most have to fit. It lies there, too, where nothing parts the halves, as in barcodes, and
-    where words do; and of those that begin as time stamps do, most have to fit: who was born then got a checksum. A word before the
-    first half says it of all of these, and is needed where words part them. Without one, halves that nothing or spaces part are a date
-    and an amount where `원` is behind them.
+    where words do. Those in one piece that begin as time stamps do, and stand as these do in JSON and logs, count where half of such
+    or more fit: a child's number may be younger than the child, as those of foreigners are, and have no checksum. Elsewhere each
+    counts, but for many that stand bare on lines without Hangul, of which half or more have to fit. A word before the first half says
+    it of all of these, and is needed where words part them. Without one, halves that nothing or spaces part are a date and an amount
+    where `원` is behind them.
     """
-    in_cells, like_stamps = list[bool](), list[bool]()  # whether the checksum fits
+    in_cells, like_stamps, bare = list[bool](), list[bool](), list[bool]()  # whether the checksum fits
     for match in RESIDENT.finditer(text):
         digits = match[2] + "".join((match[4] or match[5] or match[6]).split())
         born, between = _born(digits), "-" if match[5] else match[3]
@@ -49,10 +64,28 @@ def holds_resident_number(text: str) -> bool:
         if between:
             in_cells.append(fits)
         elif between == "" and LIKE_STAMP.match(digits):
-            like_stamps.append(fits)
+            if _stands_as_stamp(text, *match.span(1)):
+                like_stamps.append(fits)
+            elif _has_hangul_on_its_line(text, *match.span(1)):
+                return True
+            else:
+                bare.append(fits)
         elif between == "" and (fits or not _is_barcode(digits)):
             return True
-    return any(2 * sum(fitting) > len(fitting) for fitting in (in_cells, like_stamps)) or _holds_one_with_more_to_prove(text)
+    if 0 < len(bare) < MANY or any(fitting and 2 * sum(fitting) >= len(fitting) for fitting in (like_stamps, bare)):
+        return True
+    return 2 * sum(in_cells) > len(in_cells) or _holds_one_with_more_to_prove(text)
+
+
+def _stands_as_stamp(text: str, start: int, end: int) -> bool:
+    """As a bare value of JSON, or where a log's line begins."""
+    before = text[max(0, start - STAMP_KEY_REACH) : start]
+    return STAMP_KEY.search(before) is not None or (LOG_BEGINS.search(before) is not None and LOG_GOES_ON.match(text, end) is not None)
+
+
+def _has_hangul_on_its_line(text: str, start: int, end: int) -> bool:
+    before, behind = text[max(0, start - LINE_REACH) : start][::-1], text[end : end + LINE_REACH]
+    return any(HANGUL.search(part, 0, found.end()) for part in (before, behind) if (found := LINES_PART.match(part)))
 
 
 def _holds_one_with_more_to_prove(text: str) -> bool:
