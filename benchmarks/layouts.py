@@ -164,13 +164,19 @@ def _gather_before_head(model: ov.Model) -> None:
 
 
 # ---------------------------------------------------------------- measuring
-def reference(file: GGUFFile, ids: list[int]) -> Logits:
-    """Log-probabilities of the file's own weights in float32."""
-    sizes = importer.read_sizes(file)
-    builder = GraphBuilder(file, architectures.of(file), sizes, layout.EXACT)
-    with tempfile.TemporaryDirectory() as folder:
-        ov.save_model(builder.build(), str(Path(folder) / "openvino_model.xml"), compress_to_fp16=False)
-        return PagedModel(Path(folder), EXACT, last_only=False).log_probabilities(ids)
+def exact_model(file: GGUFFile, folder: Path) -> PagedModel:
+    """The file's own weights in float32, saved in that folder."""
+    builder = GraphBuilder(file, architectures.of(file), importer.read_sizes(file), layout.EXACT)
+    ov.save_model(builder.build(), str(folder / "openvino_model.xml"), compress_to_fp16=False)
+    return PagedModel(folder, EXACT, last_only=False)
+
+
+def served_at(quality: config.Quality, weights: Path, *, last_only: bool) -> tuple[Text, layout.Storage, dict[str, str]]:
+    """A file's model at a quality, how it is stored, and the properties it is compiled with."""
+    file = GGUFFile(weights)
+    sizes, stored = importer.read_sizes(file), layout.storage(file, importer.read_sizes(file), quality)
+    properties = layout.choose(sizes, stored, threads=config.threads()).properties
+    return served(importer.import_gguf(weights, quality=quality), properties, last_only=last_only), stored, properties
 
 
 def genai_model(weights: Path, folder: Path) -> PagedModel:
@@ -193,22 +199,20 @@ def main() -> None:
     options = parser.parse_args()
     weights = references.find_files(options.model).weights
     file = GGUFFile(weights)
-    folders = {quality: importer.import_gguf(weights, quality=quality) for quality in config.QUALITIES}
-    ids = tokenizer.load(folders["default"]).encode(real_text(), add_bos=True)[: max(options.tokens, PROMPT_TOKENS)]
-    exact = reference(file, ids[: options.tokens])
+    folder = importer.import_gguf(weights, quality="default")
+    ids = tokenizer.load(folder).encode(real_text(), add_bos=True)[: max(options.tokens, PROMPT_TOKENS)]
+    with tempfile.TemporaryDirectory() as place:
+        exact = exact_model(file, Path(place)).log_probabilities(ids[: options.tokens])
     rows: dict[str, Any] = {}
     models: dict[str, Text] = {}
-    sizes = importer.read_sizes(file)
-    for quality, folder in folders.items():
-        stored = layout.storage(file, sizes, quality)
-        properties = layout.choose(sizes, stored, threads=config.threads()).properties
-        whole = served(folder, properties, last_only=False)
+    for quality in config.QUALITIES:
+        whole, stored, properties = served_at(quality, weights, last_only=False)
         row = rows[quality] = {"storage": str(stored), "properties": properties, "weights_MB": round(stored.bytes_of(file) / 1e6)}
         row |= closeness(exact, whole.log_probabilities(ids[: options.tokens]), ids[: options.tokens])
         answer = min(options.tokens, ANSWER_TOKENS)
         row["kl_answers"] = closeness(exact[:answer], whole.log_probabilities(ids[:answer], 1), ids[:answer])["kl"]
         del whole
-        models[quality] = served(folder, properties, last_only=True)
+        models[quality] = served_at(quality, weights, last_only=True)[0]
     if options.genai:
         with tempfile.TemporaryDirectory() as place:
             theirs = genai_model(weights, Path(place))
