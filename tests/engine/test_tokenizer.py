@@ -21,7 +21,7 @@ import pytest
 import sentencepiece
 import transformers
 from tiny import write_tiny_gguf
-from tokenizers import Regex, pre_tokenizers
+from tokenizers import AddedToken, Regex, pre_tokenizers
 
 from nomoat.engine import tokenizer as tokenizing
 from nomoat.engine.gguf import GGUFFile
@@ -78,6 +78,14 @@ def test_of_a_text_in_few_tokens_more_is_looked_at_until_it_is_beyond_or_whole(
     text = "a" * 20 * COUNTED_TEXT
     assert tokenizer.is_beyond(text, 4 * COUNTED_TEXT // 100) and cut == [COUNTED_TEXT * at for at in (1, 4, 16)]
     assert not tokenizer.is_beyond(text, 10 * COUNTED_TEXT // 100)
+
+
+def test_spaces_that_a_token_behind_them_takes_make_no_text_long(tmp_path: Path) -> None:
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf"))
+    tokenizer.backend.add_special_tokens([AddedToken("<mask>", lstrip=True)])
+    text = " " * 2 * COUNTED_TEXT + "<mask>"
+    assert len(tokenizer.encode(text)) == 1 and not tokenizer.is_beyond(text, 256)
+    assert tokenizer.is_beyond("word" * COUNTED_TEXT, 256)
 
 
 def test_long_texts_are_cut_one_at_a_time_and_what_that_took_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,13 +104,19 @@ class Tokenizer:
         """
         part = max(COUNTED_TEXT, LETTERS_A_TOKEN * tokens)
         while part < len(text):
+            beginning = text[:part].rstrip() if self._takes_spaces else text[:part]
             try:
-                if len(self.encode(text[:part])) > 2 * tokens:
+                if len(self.encode(beginning)) > 2 * tokens:
                     return True
             except UnsupportedError:  # whoever cuts the whole says so of that
                 return False
             part *= 4
         return False
+
+    @functools.cached_property
+    def _takes_spaces(self) -> bool:
+        """Whether an added token takes the spaces before it, however many."""
+        return any(token.lstrip for token in self.backend.get_added_tokens_decoder().values())
 
     def encode_many(self, texts: Sequence[str], *, add_bos: bool = False) -> Iterator[list[int]]:
         """As `encode`, of each text in order: several at once, one a core."""
