@@ -50,7 +50,7 @@ BEGINS_TEXTS = WHOLE_WORDS_FIRST  # the same ones read a token before a text, un
 
 def _renew_lock() -> None:
     """For a fork, which may find it held for ever: by a thread that is not there."""
-    global LONG_TEXTS
+    global LONG_TEXTS  # noqa: PLW0603 - all of this process cut with one
     LONG_TEXTS = threading.Lock()
 
 
