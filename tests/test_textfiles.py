@@ -205,12 +205,15 @@ def test_a_file_that_memory_has_no_room_for_is_refused_before_it_is_read(tmp_pat
     path = tmp_path / "big.csv"
     with path.open("wb") as file:
         file.truncate(200_000_000)  # takes no room on most disks
-    monkeypatch.setattr("nomoat.hardware.memory_available_bytes", lambda: hardware.Detected(550_000_000, "so said"))
+    monkeypatch.setattr("nomoat.hardware.memory_available_bytes", lambda: hardware.Detected(300_000_000, "so said"))
     with pytest.raises(NotEnoughMemoryError) as caught:
         read_text(path)
-    assert caught.value.message == f"`{path}` has 0.2 GB; reading it takes 0.60 GB of memory or more, and 0.55 GB are free"
+    assert caught.value.message == f"`{path}` has 0.2 GB; reading it takes 0.4 GB of memory or more, and 0.3 GB are free"
     assert caught.value.hint == "take a part of it, such as its first lines (`head -n 100000 FILE`), or close other programs"
     monkeypatch.setattr("nomoat.hardware.memory_available_bytes", lambda: hardware.Detected(1, "so said"))
     with path.open("wb") as file:
         file.write(b"text")
     assert read_text(path) == "text"
+    monkeypatch.setattr("nomoat.textfiles.LITTLE_BYTES", 0)
+    monkeypatch.setattr("nomoat.hardware.memory_available_bytes", lambda: hardware.Detected(8, "so said"))
+    assert read_text(path) == "text"  # it and its text are all that is needed

@@ -417,11 +417,7 @@ def test_a_prompt_far_beyond_the_context_is_refused_without_being_cut_to_its_end
     cut, encode = list[int](), Tokenizer.encode
     monkeypatch.setattr(Tokenizer, "encode", lambda self, text, **how: cut.append(len(text)) or encode(self, text, **how))
     request = Request(prompt="x" * 10**6, max_new_tokens=5)
-    for ask in (
-        lambda: next(engine.generate(request)),
-        lambda: engine.count_tokens(request),
-        lambda: engine.score(request, ["abcde"]),
-    ):
+    for ask in (lambda: next(engine.generate(request)), lambda: engine.count_tokens(request)):
         with pytest.raises(ContextExceededError) as caught:
             ask()
         assert caught.value.message == (
@@ -435,7 +431,21 @@ def test_a_prompt_far_beyond_the_context_is_refused_without_being_cut_to_its_end
         assert (again.message, again.on_the_wire) == (caught.value.message, caught.value.on_the_wire)
     with pytest.raises(ContextExceededError, match="it has more than 256 tokens and the answer may have 0"):
         engine.prompt_likelihoods(Request(prompt="x" * 10**6))
+    with pytest.raises(ContextExceededError, match="it has more than 256 tokens and the answer may have 1,"):
+        engine.score(request, ["abcde"])
     assert max(cut) < 10**6
+
+
+def test_a_continuation_far_beyond_the_context_is_refused_without_being_cut_to_its_end(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    cut, encode_many = list[str](), Tokenizer.encode_many
+    monkeypatch.setattr(Tokenizer, "encode_many", lambda self, texts, **how: cut.extend(texts) or encode_many(self, texts, **how))
+    for prompt in ("abc", "x" * 10**6):
+        with pytest.raises(ContextExceededError) as caught:
+            engine.score(Request(prompt=prompt), ["a", "x" * 10**6])
+        assert caught.value.message.startswith(("the prompt has 3 tokens and the answer may have 256,", "the prompt is too long"))
+    assert max(map(len, cut)) < 10**6
 
 
 def test_a_prompt_over_a_context_that_the_user_shortened_says_to_raise_that(tiny_gguf: Path) -> None:

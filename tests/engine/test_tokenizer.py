@@ -5,7 +5,10 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import os
 import random
+import subprocess
+import sys
 import time
 import unicodedata
 from collections.abc import Iterator
@@ -18,7 +21,7 @@ import pytest
 import sentencepiece
 import transformers
 from tiny import write_tiny_gguf
-from tokenizers import Regex, pre_tokenizers
+from tokenizers import AddedToken, Regex, pre_tokenizers
 
 from nomoat.engine import tokenizer as tokenizing
 from nomoat.engine.gguf import GGUFFile
@@ -77,6 +80,14 @@ def test_of_a_text_in_few_tokens_more_is_looked_at_until_it_is_beyond_or_whole(
     assert not tokenizer.is_beyond(text, 10 * COUNTED_TEXT // 100)
 
 
+def test_spaces_that_a_token_behind_them_takes_make_no_text_long(tmp_path: Path) -> None:
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf"))
+    tokenizer.backend.add_special_tokens([AddedToken("<mask>", lstrip=True)])
+    text = " " * 2 * COUNTED_TEXT + "<mask>"
+    assert len(tokenizer.encode(text)) == 1 and not tokenizer.is_beyond(text, 256)
+    assert tokenizer.is_beyond("word" * COUNTED_TEXT, 256)
+
+
 def test_long_texts_are_cut_one_at_a_time_and_what_that_took_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """64 threads of a server at once would take gigabytes, which glibc keeps for the threads."""
     tokenizer, at_once, events = of(write_tiny_gguf(tmp_path / "t.gguf")), 0, list[str | int]()
@@ -97,6 +108,34 @@ def test_long_texts_are_cut_one_at_a_time_and_what_that_took_is_given_back(tmp_p
     with ThreadPoolExecutor(4) as pool:
         assert len(set(map(len, pool.map(tokenizer.encode, ["word " * (LONG_TEXT // 5)] * 4)))) == 1
     assert events == [1, "given back"] * 4
+
+
+FORK = """
+import os, signal, sys, threading
+from pathlib import Path
+from nomoat.engine import tokenizer
+from nomoat.engine.gguf import GGUFFile
+cutter = tokenizer.from_metadata(GGUFFile(Path(sys.argv[1])).metadata)
+held = threading.Event()
+def cut():
+    with tokenizer.LONG_TEXTS:
+        held.set()
+        threading.Event().wait()
+threading.Thread(target=cut, daemon=True).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(len(cutter.encode("word " * tokenizer.LONG_TEXT)) == 0)
+sys.exit(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_fork_does_not_wait_for_a_text_that_another_process_s_thread_was_cutting(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, str(write_tiny_gguf(tmp_path / "t.gguf"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("pre", ["default", "smollm", "qwen2", "llama-bpe", "mpt", "olmo", "bloom", "falcon"])

@@ -247,6 +247,20 @@ def test_a_text_far_beyond_the_context_is_named_by_its_line_and_not_cut_to_its_e
     assert max(map(len, cut)) < len(long)
 
 
+def test_an_earlier_answer_far_beyond_the_context_is_not_cut_to_its_end_where_the_last_prompt_leaves_it_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As templates leave out the thoughts of earlier answers."""
+    questions = "{% for message in messages if message.role == 'user' %}{{ message.content }}{% endfor %}"
+    model = str(write_tiny_gguf(tmp_path / "m.gguf", template=questions))
+    cut, encode_many = list[str](), Tokenizer.encode_many
+    monkeypatch.setattr(Tokenizer, "encode_many", lambda self, texts, **how: cut.extend(texts) or encode_many(self, texts, **how))
+    long = "long " * 200_000
+    path = write_chats(tmp_path / "c.jsonl", f"|hi|{long}|and|ho", "|hi|ho|and|ho")
+    assert prepare(model, path, drop_long=True).survey.too_long == ("line 1",)
+    assert max(map(len, cut)) < len(long)
+
+
 def test_nothing_left_to_learn_is_an_error(tiny_gguf: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", ("one", "a"), ("two", "b"))
     with pytest.raises(DataError, match="nothing of it is left"):

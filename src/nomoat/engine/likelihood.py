@@ -34,21 +34,25 @@ NOTHING = np.zeros(0, np.int64)
 
 
 def split(
-    tokenizer: Tokenizer, request: Request, continuations: Sequence[str], *, require: Callable[[str], None] = lambda text: None
-) -> tuple[list[int], list[list[int]]]:
+    tokenizer: Tokenizer, request: Request, continuations: Sequence[str], *,
+    require: Callable[[str, int | None], None] = lambda text, prompt_tokens: None,
+) -> tuple[list[int], list[list[int]]]:  # fmt: skip
     """Token ids of the prompt and of what each continuation adds, from the ids of both together: as a model would have read them.
 
     Where the end of the prompt and a continuation's beginning are one token (a space at the prompt's end, say), the prompt is taken to
-    end before it, for all continuations. `require`: raises for a prompt that is not to be cut into tokens. Raises UsageError for an
-    empty prompt, and for a continuation that adds nothing.
+    end before it, for all continuations. `require`: raises for a text that is not to be cut into tokens, the prompt or (told the
+    prompt's tokens) one with its continuation. Raises UsageError for an empty prompt, and for a continuation that adds nothing.
     """
     text, add_bos = tokenizer.prompt_text(request, is_scored=True)
-    require(text)
+    require(text, None)
     prompt = tokenizer.encode(text, add_bos=add_bos)
     if not prompt:
         raise UsageError("a likelihood needs a prompt of at least one token", hint="write something into it")
-    wholes = tokenizer.encode_many([text + continuation for continuation in continuations], add_bos=add_bos)
-    parted = [(common := matching.num_common(prompt, whole), whole[common:]) for whole in wholes]  # no whole one is held
+    texts = [text + continuation for continuation in continuations]
+    for whole in texts:
+        require(whole, len(prompt))
+    wholes = tokenizer.encode_many(texts, add_bos=add_bos)
+    parted = [(common := matching.num_common(prompt, ids), ids[common:]) for ids in wholes]  # no whole one is held
     shared = min((common for common, _ in parted), default=len(prompt))
     rows = [prompt[shared:common] + rest for common, rest in parted]
     if shared == 0:  # nothing is left to condition on

@@ -293,9 +293,9 @@ class LocalEngine(Engine):
             if not continuations:
                 return []
 
-            def require(text: str) -> None:
-                if self.tokenizer.is_beyond(text, self.context_tokens):
-                    self._require_room(None, max(map(len, self.tokenizer.encode_many(continuations))))
+            def require(text: str, prompt_tokens: int | None) -> None:
+                if self.tokenizer.is_beyond(text, self.context_tokens):  # a continuation has so many tokens at least
+                    self._require_room(prompt_tokens, 1 if prompt_tokens is None else self.context_tokens)
 
             prompt, rows = likelihood.split(self.tokenizer, request, continuations, require=require)
             ends = likelihood.ends_of(self.tokenizer, request, rows, vocabulary=self._sizes.vocabulary)

@@ -11,6 +11,7 @@ import functools
 import itertools
 import json
 import math
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,6 +46,16 @@ TURN_MARKS = (*TURN_ENDS, "<start_of_turn>")  # whatever a file says, no words; 
 COMPOSES = ("qwen2", "mpt")  # letters and their accents become one (NFC) before a text is split
 WHOLE_WORDS_FIRST = ("llama-bpe", "llama3", "llama-v3", "falcon3", "tekken")  # a word that is a token needs no merges
 BEGINS_TEXTS = WHOLE_WORDS_FIRST  # the same ones read a token before a text, unless the file says otherwise (as in llama-vocab.cpp)
+
+
+def _renew_lock() -> None:
+    """For a fork, which may find it held for ever: by a thread that is not there."""
+    global LONG_TEXTS  # noqa: PLW0603 - all of this process cut with one
+    LONG_TEXTS = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +104,19 @@ class Tokenizer:
         """
         part = max(COUNTED_TEXT, LETTERS_A_TOKEN * tokens)
         while part < len(text):
+            beginning = text[:part].rstrip() if self._takes_spaces else text[:part]
             try:
-                if len(self.encode(text[:part])) > 2 * tokens:
+                if len(self.encode(beginning)) > 2 * tokens:
                     return True
             except UnsupportedError:  # whoever cuts the whole says so of that
                 return False
             part *= 4
         return False
+
+    @functools.cached_property
+    def _takes_spaces(self) -> bool:
+        """Whether an added token takes the spaces before it, however many."""
+        return any(token.lstrip for token in self.backend.get_added_tokens_decoder().values())
 
     def encode_many(self, texts: Sequence[str], *, add_bos: bool = False) -> Iterator[list[int]]:
         """As `encode`, of each text in order: several at once, one a core."""

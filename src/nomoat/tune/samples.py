@@ -56,7 +56,7 @@ def encode(lesson: Lesson, tokenizer: Tokenizer, context_tokens: int) -> list[Sa
     """A lesson in tokens: one sample, or several where earlier answers are other tokens when they are read later on.
 
     Of one that is longer than `context_tokens` the last answer alone: each turn more takes longer to be written by a template; and
-    nothing of one whose last prompt or answer is by itself so much longer that it need not be cut (`Tokenizer.is_beyond`).
+    nothing of one of which any prompt or answer is by itself so much longer that it need not be cut (`Tokenizer.is_beyond`).
     Raises UnsupportedError for a conversation and a model without chat template.
     """
     if tokenizer.chat_template is None:
@@ -69,14 +69,19 @@ def encode(lesson: Lesson, tokenizer: Tokenizer, context_tokens: int) -> list[Sa
     if lesson.alpaca_question is not None and tokenizer.chat_template == templates.ALPACA.text:
         messages = (*messages[:-2], Message(role="user", content=lesson.alpaca_question), messages[-1])
     *earlier, last = lesson.learned
-    texts = _texts(messages, last, tokenizer)
-    if any(tokenizer.is_beyond(text, context_tokens) for text in texts):
+
+    def are_beyond(texts: Texts) -> bool:
+        return any(tokenizer.is_beyond(text, context_tokens) for text in texts)
+
+    if are_beyond(texts := _texts(messages, last, tokenizer)):
         return []
     known = dict[str, list[int]]() if earlier else None
     (turn,) = _turns([texts], tokenizer, known)
     goes_on = sum(map(len, turn)) < context_tokens
-    before = _turns([_texts(messages, at, tokenizer) for at in earlier], tokenizer, known) if goes_on else []
-    return _as_served([*before, turn], tokenizer.special.eos_id)
+    before = [_texts(messages, at, tokenizer) for at in earlier] if goes_on else []
+    if any(map(are_beyond, before)):  # as an answer that the last prompt leaves out
+        return []
+    return _as_served([*_turns(before, tokenizer, known), turn], tokenizer.special.eos_id)
 
 
 def _texts(messages: Sequence[Message], at: int, tokenizer: Tokenizer) -> Texts:
