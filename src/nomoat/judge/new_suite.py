@@ -98,7 +98,7 @@ def suite_from_file(
         language="ko" if _is_korean([text for _, text, _ in pairs]) else "en",
     )
     if guessed in NEW_TOKENS:
-        longest = max(len(answer.encode()) for answer in answers) if guessed == "json" else 0  # cut off it is no JSON; no token is empty
+        longest = max(len(answer.encode()) for answer in answers) if guessed == "json" else 0  # no token is empty
         suite = replace(suite, max_new_tokens=max(NEW_TOKENS[guessed], longest))
     return Guess(suite=suite, reasons=(why_text, why_answer, why_metric, *([] if name else why_name)))
 
