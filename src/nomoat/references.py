@@ -49,7 +49,7 @@ def require_weights(ref: str) -> None:
     if ref == FAKE or ref.startswith(STORED):
         what = "the engine of tests" if ref == FAKE else "answers given before"
         raise UsageError(f"`{ref}` names {what}, and no model", hint="`nomoat models` lists the models")
-    if ref.startswith("http:") and ref.endswith((".gguf", ".safetensors")):
+    if ref.startswith("http:") and "#" not in ref and ref.endswith((".gguf", ".safetensors")):
         raise UsageError(
             f"`{ref}` is no address that a file is pulled from: it begins with http:",
             hint="fetch the file yourself, and name its path; of addresses with https:, those of GGUF files are pulled",

@@ -110,6 +110,7 @@ def test_show_of_a_broken_provenance_says_which_file(empty_home: Path, nomoat: N
         ("fake:", "`fake:` names the engine of tests, and no model", "`nomoat models` lists"),
         ("stored:a/b", "`stored:a/b` names answers given before, and no model", "`nomoat models` lists"),
         ("http://x/v1#m+n", "`http://x/v1#m+n` is asked on its server, and nothing of it is here", "`nomoat models` lists"),
+        ("http://x/v1#m.gguf", "`http://x/v1#m.gguf` is asked on its server, and nothing of it is here", "`nomoat models` lists"),
         ("https://x/v1#m", "`https://x/v1#m` is asked on its server, and nothing of it is here", "`nomoat models` lists"),
         (
             "http://x/m.gguf",

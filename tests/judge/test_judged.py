@@ -232,6 +232,14 @@ def test_one_pair_without_a_verdict_beside_many_equal_answers_is_a_tie() -> None
     assert run_judged_duel(*sides, suite_of(20), judge).verdict.ties == 20
 
 
+@pytest.mark.parametrize(("num_equal", "num_others"), [(97, 3), (18, 2), (1, 1), (0, 1)])
+def test_a_judge_without_any_verdict_is_an_error_however_many_answers_are_equal(num_equal: int, num_others: int) -> None:
+    judge = Responder("judge", Scripted(lambda _prompt: "cannot say"))
+    sides = [knowing_all_but_the_last(name, num_equal, num_others) for name in ("left", "right")]
+    with pytest.raises(DataError, match="wrote nothing that could be read as a verdict"):
+        run_judged_duel(*sides, suite_of(num_equal + num_others), judge)
+
+
 class Short(FakeEngine):
     """A judge with likelihoods and a context that is too short for whatever holds one of these words."""
 

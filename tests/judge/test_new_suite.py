@@ -42,7 +42,8 @@ def test_few_answers_that_repeat_are_labels(tmp_path: Path) -> None:
         (["바람과 함께 사라지다", "부산", "대구"], "char-f1"),
         (["서울은 대한민국의 수도이고 아주 큰 도시이다", "부산", "대구"], "char-f1"),
         (['{"item": "coffee", "count": 2}', '["tea", "milk"]'], "json"),
-        (['{"배송": "늦음"}', '{"배송": "늦음"}', '{"배송": "빠름"}', '{"배송": "빠름"}'], "json"),
+        (['{"배송": "늦음"}', '{"배송": "늦음"}', '{"배송": "빠름"}', '{"배송": "제때"}'], "json"),
+        (['["spam"]', '["ham"]', '["ham"]', '["spam"]'], "choice"),
         (['{"item": "coffee"', "[1]"], "exact"),
         (["[서울]", "[1]"], "exact"),
     ],
@@ -53,6 +54,15 @@ def test_other_answers_decide_how_they_are_compared(tmp_path: Path, answers: lis
     guess = suite_from_file(path)
     assert guess.suite.metric == metric
     assert guess.reasons[1] == "label: column `x` (the only other one)"
+
+
+@pytest.mark.parametrize(("num_letters", "tokens"), [(3, 256), (500, 1514)])
+def test_answers_of_json_have_room_for_the_longest_target(num_letters: int, tokens: int, tmp_path: Path) -> None:
+    path = tmp_path / "my.jsonl"
+    targets = [json.dumps({"배송": "늦" * num}, ensure_ascii=False) for num in (1, num_letters)]
+    path.write_text("".join(json.dumps({"input": "q", "target": target}) + "\n" for target in targets))
+    suite = suite_from_file(path).suite
+    assert (suite.metric, suite.max_new_tokens) == ("json", tokens)
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,13 @@ def test_mean_interval_moves_with_its_scale_and_says_little_of_values_near_to_ea
             mean_interval(values, 0, 1)
 
 
+@pytest.mark.parametrize("num_others", [1, 6000])
+def test_no_interval_holds_what_is_no_number(num_others: int) -> None:
+    for function in (mean_interval, mean_p_value):
+        with pytest.raises(ValueError, match="have no interval"):
+            function([*np.linspace(0, 1, num_others).tolist(), np.nan], 0, 1)
+
+
 @pytest.mark.parametrize("n", [20, 80, 500])
 def test_p_value_of_a_mean_is_where_the_interval_reaches_0(n: int) -> None:
     values = np.clip(np.random.default_rng(n).normal(0.1, 0.3, size=n), -1, 1).tolist()

@@ -115,8 +115,7 @@ def _judged(
         known = [at for at, row in enumerate(rows) if None not in row]
         read = [verdict for at in known for verdict in rows[at] if verdict is not None]
         shown = [verdict for verdict in read if verdict.is_asked]
-        is_silent = 2 * len(shown) > len(read) and all(verdict.is_silent for verdict in shown)  # equal answers are ties without it
-        _require_verdicts([] if is_silent else read, judging)
+        _require_verdicts([] if _is_silent(shown, len(read)) else read, judging)
         groups = [group for group, row in zip(group_names(sides[0].outcomes), rows, strict=True) if None not in row for _ in meetings]
         told = _pair_notes(judging, read, groups)
         notes = (*_partial_note(judging, len(known), len(rows)), *told, *checked, *judging.notes, *unasked)
@@ -129,6 +128,12 @@ def _judged(
         for side in [side for side in means if not side.side.model.startswith(STORED)]:
             store.save_outcomes(suite.sha256, PAIRS, side.side.facts["digest"], side.outcomes)
     return _Judged(duels=duels, sides=means, notes=notes)
+
+
+def _is_silent(shown: Sequence[PairVerdict], num_read: int) -> bool:
+    """Whether a judge said nothing of any pair it was shown. One or two pairs, of many that are equal, may be at fault themselves."""
+    is_enough = len(shown) >= 3 or 20 * len(shown) > num_read
+    return is_enough and all(verdict.is_silent for verdict in shown)
 
 
 def _scores_in(read: Sequence[PairVerdict], num_meetings: int) -> list[list[float]]:

@@ -98,7 +98,8 @@ def suite_from_file(
         language="ko" if _is_korean([text for _, text, _ in pairs]) else "en",
     )
     if guessed in NEW_TOKENS:
-        suite = replace(suite, max_new_tokens=NEW_TOKENS[guessed])
+        longest = max(len(answer.encode()) for answer in answers) if guessed == "json" else 0  # no token is empty
+        suite = replace(suite, max_new_tokens=max(NEW_TOKENS[guessed], longest))
     return Guess(suite=suite, reasons=(why_text, why_answer, why_metric, *([] if name else why_name)))
 
 
@@ -168,10 +169,10 @@ def metric_of(answers: Sequence[str], labels: Sequence[str]) -> tuple[Metric, st
     """The metric that fits the answers, and why."""
     if all(ANSWER in answer for answer in answers):
         return "code", f"metric: code (every answer holds {ANSWER}, where a model's code goes)"
-    if all(answer.lstrip().startswith(("{", "[")) and not scorers.broken_json(answer) for answer in answers):
-        return "json", "metric: json (every answer is an object or a list of JSON)"
     if 2 <= len(labels) <= FEW_LABELS and 2 * len(labels) <= len(answers):
         return "choice", f"metric: choice ({len(labels)} different answers in {len(answers):,} rows: {', '.join(map(apart, labels))})"
+    if all(answer.lstrip().startswith(("{", "[")) and not scorers.broken_json(answer) for answer in answers):
+        return "json", "metric: json (every answer is an object or a list of JSON)"
     if all(scorers.is_number(answer) for answer in answers):
         return "numeric", "metric: numeric (every answer is a number)"
     longest = max(len(answer.split()) for answer in answers)

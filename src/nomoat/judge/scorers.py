@@ -70,14 +70,14 @@ def chosen_letter(answer: str, num_choices: int) -> int | None:
 # ---------------------------------------------------------------- numbers
 ONE = r"-?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?"
 DIVIDED = rf"[ \t]*[/⁄][ \t]*{ONE}"  # as fractions are written: on one line
-OPERATORS = "+*/×·÷^-"
+NO_DIGIT = "\ue000"  # of private use: stands for a small digit or an exponent, which is no part of a number
+OPERATORS = f"+*/×·÷^{NO_DIGIT}-"
 NO_TERM = rf"(?<![\w.:{OPERATORS}])(?<![{OPERATORS}] )"  # before a number that is no part of a name or a sum
 # Of "18 = 36/2" the 18; else a number with what it is divided by: then it is none.
 NUMBER = re.compile(rf"{NO_TERM}(?P<equal>{ONE})(?:[ \t]*=[ \t]*{ONE}(?:{DIVIDED})+)+|{ONE}(?:{DIVIDED})*")
 FINAL = "####"  # GSM8K writes its answers after it
 SMALL, IN_A_SQUARE = ("<super>", "<sub>"), "<square>"  # as Unicode's table calls how a character is made of others
 SMALL_DIGIT = re.compile(r"[\d+−-]")
-NO_DIGIT = "^"  # stands for a small digit, which is no part of a number
 EXPONENT = re.compile(r"(?<=[^ \t])[ \t]{0,9}\^[ \t]*+(?:[{(][ \t]*+)?[+-]?\d+(?:\.\d+)?(?:[ \t]*+[})])?")  # "m^2", "cm^{2}"
 
 

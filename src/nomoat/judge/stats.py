@@ -374,7 +374,7 @@ def _within(values: Sequence[float], lowest: float, highest: float) -> tuple[NDA
     """The U different values, how often each occurs, and 0; of many, what `_on_a_grid` has in their place."""
     data = np.asarray(values, dtype=np.float64)
     slack = ROUNDING * (highest - lowest)
-    if not len(data) or data.min() < lowest - slack or data.max() > highest + slack:
+    if not len(data) or not (data.min() >= lowest - slack and data.max() <= highest + slack):  # nor is NaN
         raise ValueError(f"{len(data)} values from {min(values, default=lowest)} to {max(values, default=highest)} have no interval")
     data_U, counts_U = np.unique(np.clip(data, lowest, highest), return_counts=True)
     return _on_a_grid(data_U, counts_U) if len(data_U) > MOST_VALUES else (data_U, counts_U.astype(np.float64), 0.0)

@@ -39,8 +39,8 @@ ROAD_LIKE = """
     멋대로 맘대로 마음대로 뜻대로 별도로 절대로 실제로 정말로 진짜로 스스로 함부로 대체로 차례로 억지로 의외로 최초로 최대로
     최소로 무료로 유료로 추가로 전체로 하루로 하나로 경로 도로 통로 진로 피로 위로 아래로 뒤로 어디로 여기로 거기로 순서대로
     예정대로 내로 외로 결과로 대표로 후로 이후로 이유로 평가로 별개로 임의로 차로 도보로 말로 글로 종류로 번호로 단위로
-    주소로 가로세로 메일로 이메일로 문자로 팩스로 카카오로 소포로 서비스로 퀵서비스로 달러로
-    서버로 포트로 컬러로 화이트로 가로로 세로로
+    주소로 가로세로 팩스로 카카오로 소포로 서비스로 퀵서비스로 달러로
+    컬러로 화이트로 가로로 세로로
     가는길 오는길 둘레길 올레길 기준로 결승골로 동점골로 선제골로 역전골로 추가골로 만회골로 쐐기골로 자책골로 데뷔골로
 """
 LOT_LIKE = """
@@ -50,7 +50,7 @@ LOT_LIKE = """
     쿼리 트리 엔트리 디렉터리 디렉토리 리포지터리 리포지토리 딕셔너리 바이너리 팩토리 인벤토리
 """
 NO_ROADS, NO_LOTS = frozenset(ROAD_LIKE.split()), frozenset(LOT_LIKE.split())
-NO_ROADS_END = re.compile(r"(?:으|[역구군도형체대시동월년령관점교급종류]별|경)로\Z")  # `자치구별로`; there are a `샛별로` and others
+NO_ROADS_END = re.compile(r"(?:으|[역구군도형체대시동월년령관점교급종류]별|경|서버|포트|푸시|메일|문자|슬랙|채널)로\Z")  # no `샛별로`
 ROADS_OF_TABLES = re.compile(r"(?:도로|[근굣]길|산책로|기찻길)\Z")  # with a count in the next cell
 NO_LOTS_END = ("활동", "아동", "처리", "관리")
 IN_A_YEAR = re.compile(r"(?:19|20)\d\d-")
@@ -58,15 +58,17 @@ SAID = re.compile(
     r"주소|배송지|수령지|지번|거주|사는\s?[곳데집]|살고|살아|사시는|우리\s?집|저희\s?집|자택|본가|소재지|받는\s?곳|배달|택배|본적"
     r"|(?<![A-Za-z])(?<!(?i:ip|ac)\s)(?i:addr(?:ess)?)"
 )
-LIVE_OR_SEND = "살고|살아|사는|삽니다|거주|배송|배달|택배|보내|발송|부[쳐치]|수령"
-SAID_BEHIND = re.compile(rf"[^\d\n]{{0,6}}?(?:{LIVE_OR_SEND}|주소)")
+LIVE, SEND = "살고|살아|사는|삽니다|거주", "배송|배달|택배|보내|발송|부[쳐치]|수령"
+SAID_BEHIND = re.compile(rf"[^\d\n]{{0,6}}?(?:{LIVE}|{SEND}|주소)")
 AT_OR_TO = re.compile(  # what something is set to proves nothing: `타임아웃을 임시로 30으로 변경`
-    rf"(?:에서?|으?로)\s?[^\d\n]{{0,6}}?(?:{LIVE_OR_SEND})|으?로\s?[^\d\n]{{0,6}}?주소[를도]?\s?(?:변경|바[꿔꾸꿀]|수정)"
+    rf"\s?(?:에서?|으?로)\s?[^\d\n]{{0,6}}?(?:{LIVE})|(?:\s?에서?|으?로)\s?[^\d\n]{{0,6}}?(?:{SEND})"
+    r"|으?로\s?[^\d\n]{0,6}?주소[를도]?\s?(?:변경|바[꿔꾸꿀]|수정)"
 )
-AT_OR_TO_FIRST = re.compile(  # where nothing stands before it: `견적서를 카카오로 3 에 보내`
-    rf"\s?(?:에서?|앞?으?로)\s?[^\d\n]{{0,6}}?(?:{LIVE_OR_SEND}|받을게|받겠|받으[면려])"
+AT_OR_TO_FIRST = re.compile(  # where nothing stands before it: no `견적서를 카카오로 3 로 보내`
+    rf"\s?(?:에서?|앞?으?로)\s?[^\d\n]{{0,6}}?(?:{LIVE}|{SEND}|받을게|받겠|받으[면려])"
 )
-BEGINNING = re.compile(r"(?:\A|[\n.!?])[^\S\n]{0,3}\Z")
+BEGINNING = re.compile(r"(?:\A|[\n.!?]|안녕하세요,)[^\S\n]{0,3}(?:(?:(?:제|내|우리|저희)\s)?(?:물건|짐)[은을]\s)?\Z")
+ROOM = re.compile(r"\d-\d")  # of a wing, before its floor: `연구동 3-1, 2층`
 QUARTER_BEHIND = re.compile(rf"\s?\((?!(?:{'|'.join(LOT_LIKE.split())})[,)\s]){QUARTER}[,)\s]")
 OTHER_CELL = re.compile(r"[\t\n,|:;]")
 # A flat: alone where such a word is beside it, and behind the name of a block of flats.
@@ -84,7 +86,7 @@ FLAT_BEHIND_PLACE = re.compile(  # behind any name; no ranges such as `100-150`
 )
 UNIT_BEHIND = re.compile(
     rf"(?:[\s,]{{1,3}}|(?=\())(?:\([^()\n]{{1,20}}\)[\s,]{{0,3}})?(?:{HANGUL}{{2,10}}[\s,]{{1,3}})?\(?"
-    rf"(?:{FLAT}|(?:(?:지하\s?)?[1-9]\d{{2,3}}|[Bb]\d{{1,3}}){FLAT_ENDS}|(?:지하\s?|[Bb])?[1-9]\d?층|반지하|옥탑)"
+    rf"(?:{FLAT}|(?:(?:지하\s?)?[1-9]\d{{2,3}}|[Bb]\d{{1,3}}){FLAT_ENDS}|(?P<floor>(?:지하\s?|[Bb])?[1-9]\d?층)|반지하|옥탑)"
 )
 
 # Abroad, and Korean addresses in Latin letters.
@@ -200,9 +202,9 @@ def _is_said(found: re.Match[str]) -> bool:
         return True
     if not _is_plain(found):
         return False
-    may_be_room = found["lot"] and found["number"][1:2] == "-"  # `연구동 3-1, 2층`
+    unit = UNIT_BEHIND.match(text, end)
     return bool(
-        (not may_be_room and UNIT_BEHIND.match(text, end))
+        (unit and not (unit["floor"] and found["lot"] and ROOM.fullmatch(found["number"])))
         or (found["road"] and QUARTER_BEHIND.match(text, end))
         or AT_OR_TO.match(text, end)
         or (AT_OR_TO_FIRST.match(text, end) and has_word_before(BEGINNING, text, found.start()))
