@@ -155,13 +155,13 @@ class ContextExceededError(NomoatError):
         self.context_tokens = context_tokens
         subject = "the prompt is too long: it" if self.prompt_tokens >= context_tokens else "the prompt"
         super().__init__(
-            f"{subject} has {self.num_tokens} tokens and the answer may have {max_new_tokens:,}, "
+            f"{subject} has {self.tokens_said} tokens and the answer may have {max_new_tokens:,}, "
             f"but the model's context is {context_tokens:,} tokens" + (", the window that its tokens see" if is_window else ""),
             hint=f"shorten the prompt, ask for fewer new tokens, or {longer}",
         )
 
     @property
-    def num_tokens(self) -> str:
+    def tokens_said(self) -> str:
         """The prompt's, in words."""
         return f"{self.prompt_tokens:,}" if self.was_counted else f"more than {self.context_tokens:,}"
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from nomoat import matching
 from nomoat.records import CallingTurn, Message, Request, ToolResult
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ ENDS = (CALL, RETURN)  # of an answer; `END` is of a message
 FINAL = f"{CHANNEL}final{MESSAGE}"  # how what is said begins
 NEXT = f"{END}{START}assistant"  # how a message ends and another one begins
 NO_THOUGHT = f"{CHANNEL}analysis{MESSAGE}{NEXT}"
-THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"
+THOUGHT_BEGINS, THOUGHT_ENDS = matching.DRAFT_BEGINS, "</think>"
 CALL_BEGINS, CALL_ENDS = "<tool_call>", "</tool_call>"
 CLOSED = f"\n{THOUGHT_ENDS}\n\n"  # how a thought ends in the text
 MENTIONED, ESCAPED = "</think >", r"</think\u003e"  # the same mark within a thought, and in a text of a call's JSON

@@ -343,7 +343,7 @@ class LocalEngine(Engine):
         return Scorer(folder, self.layout.scoring_properties)
 
     def count_tokens(self, request: Request) -> int:
-        return len(self._prompt_ids(request, 1, request.max_new_tokens))
+        return len(self._prompt_ids(request, 1))
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
         return (*self.notes, *self.tokenizer.notes_on(request))

@@ -103,7 +103,7 @@ def require_context(run: Asking, examples: Iterable[Example], *, new_tokens: int
         except UnsupportedError:
             return
         except ContextExceededError as exc:
-            is_longer, has = True, exc.num_tokens
+            is_longer, has = True, exc.tokens_said
         if is_longer:
             is_shortened = context_tokens == config.context_tokens()
             longer = f"raise {SET_CONTEXT}" if is_shortened else "choose a model with a longer context"

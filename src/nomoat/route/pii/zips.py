@@ -21,5 +21,5 @@ ZIP = r"\d{5}(?:-\d{4})?(?![\d-])"
 
 def state_and_zip(apart: str) -> str:
     """A pattern of a state and a ZIP of its own, with what may stand between the two."""
-    fitting = "|".join(f"{state}{apart}(?:{first})" for state, first in PREFIXES.items())
-    return rf"(?=(?:{STATES})(?!\w))(?=(?:{fitting}))[A-Z]{{2}}{apart}{ZIP}"
+    fitting = "|".join(f"{state}(?={apart}(?:{first}))" for state, first in PREFIXES.items())
+    return rf"(?:{fitting}){apart}{ZIP}"
