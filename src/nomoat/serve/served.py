@@ -284,7 +284,7 @@ async def _gone(request: HttpRequest) -> None:
 
 
 def _room(responder: Responder, request: Request) -> int | None:
-    """How many tokens the context leaves for an answer; at least 1, so that the engine itself says that a prompt is too long, if counting it did not.
+    """How many tokens the context leaves for an answer; at least 1: counting, or the engine itself, says that a prompt is too long.
 
     None where the context is not known: another server knows it.
     """
