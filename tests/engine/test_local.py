@@ -417,15 +417,17 @@ def test_a_prompt_far_beyond_the_context_is_refused_without_being_cut_to_its_end
     cut, encode = list[int](), Tokenizer.encode
     monkeypatch.setattr(Tokenizer, "encode", lambda self, text, **how: cut.append(len(text)) or encode(self, text, **how))
     request = Request(prompt="x" * 10**6, max_new_tokens=5)
-    for ask in (lambda: next(engine.generate(request)), lambda: engine.count_tokens(request)):
+    asked = ((5, lambda: next(engine.generate(request))), (1, lambda: engine.count_tokens(request)))
+    for wanted, ask in asked:
         with pytest.raises(ContextExceededError) as caught:
             ask()
         assert caught.value.message == (
-            "the prompt is too long: it has more than 256 tokens and the answer may have 5, but the model's context is 256 tokens"
+            f"the prompt is too long: it has more than 256 tokens and the answer may have {wanted}, "
+            "but the model's context is 256 tokens"
         )
         assert caught.value.on_the_wire == (
-            "This model's maximum context length is 256 tokens. However, you requested 262 tokens (257 in the messages, 5 in the "
-            "completion) or more. Please reduce the length of the messages or completion. The prompt is too long."
+            f"This model's maximum context length is 256 tokens. However, you requested {257 + wanted} tokens (257 in the messages, "
+            f"{wanted} in the completion) or more. Please reduce the length of the messages or completion. The prompt is too long."
         )
         again = pickle.loads(pickle.dumps(caught.value))  # as from another process
         assert (again.message, again.on_the_wire) == (caught.value.message, caught.value.on_the_wire)
