@@ -85,10 +85,16 @@ def _defines(node: ast.stmt) -> bool:
 
 
 def _is_python(code: str) -> bool:
+    tree = _tree(code)
+    return tree is not None and bool(tree.body)
+
+
+def _tree(code: str) -> ast.Module | None:
+    """None if it is not Python, or more than can be read."""
     try:
-        return bool(ast.parse(code).body)
+        return ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
+        return None
 
 
 def _shows(node: ast.stmt) -> bool:
@@ -105,9 +111,5 @@ def _parsed(code: str) -> ast.Module | None:
     Source: EvalPlus's sanitizer, which takes the longest run of lines that parses.
     """
     lines = code.splitlines(keepends=True)
-    for end in range(len(lines), max(0, len(lines) - MAX_LINES_LEFT_OUT), -1):
-        try:
-            return ast.parse("".join(lines[:end]))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-    return None
+    ends = range(len(lines), max(0, len(lines) - MAX_LINES_LEFT_OUT), -1)
+    return next((tree for end in ends if (tree := _tree("".join(lines[:end]))) is not None), None)

@@ -113,8 +113,9 @@ NO_STREET = (
 STREET_IN_ANY_CASE = re.compile(
     rf"{HOUSE}(?:(?!(?:{NO_STREET})\s)[a-z][a-z'.-]{{1,18}}\s{{1,2}}){{1,2}}?(?:{USUAL})(?!\w)\.?{SIDE}", re.IGNORECASE
 )
-POSTCODE = (  # of the United Kingdom, Canada, Australia
-    r"(?:[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}|[A-Z]\d[A-Z]\s?\d[A-Z]\d|(?:NSW|VIC|QLD|WA|SA|TAS|ACT|NT)\s\d{4})(?!\w)"
+CANADIAN = r"[A-Z]\d[A-Z]\s?\d[A-Z]\d"
+POSTCODE = (  # of the United Kingdom, Canada, Australia, as written behind a street
+    rf"(?:[A-Z]{{1,2}}\d[A-Z\d]?\s?\d[A-Z]{{2}}|{CANADIAN}|(?:NSW|VIC|QLD|WA|SA|TAS|ACT|NT)\s\d{{4}})(?!\w)"
 )
 TOWN = rf"(?:{NAME}[,\s]{{1,3}})"
 HOUSE_UNIT = r"[,\s]{1,3}(?:(?:apt|apartment|suite|ste|unit|flat|floor|room|rm)(?![A-Za-z])[.\s]{0,2}#?|#\s?)(?:[A-Z]?\d|[A-Z](?!\w))"
@@ -138,7 +139,8 @@ KOREAN_PLACE = rf"(?:[A-Z][a-z-]{{1,20}}-(?:gu|si|gun|do|eup|myeon|dong)(?!\w)|{
 # Behind any name, with all of it there: a town, a state and its ZIP, or a postcode as it is given out. No sizes such as `S5 2GB`.
 APART_ABROAD = rf"(?:[,\s]{{1,3}}|[\s\"']{{0,3}}[,;|\n][\s\"']{{0,9}}|{NEXT_KEY})"
 WHOLE_POSTCODE = (
-    r"(?:(?:[BEGLMNSW]|[A-PR-UWYZ][A-HK-Y])\d[A-Z\d]?\s?\d(?![GT]B)[ABD-HJLNP-UW-Z]{2}|[A-Z]\d[A-Z]\s?\d[A-Z]\d"
+    r"(?:(?:[BEGLMNSW]|[A-PR-UWYZ][A-HK-Y])\d[A-Z\d]?\s?\d(?![GT]B)[ABD-HJLNP-UW-Z]{2}"
+    rf"|{CANADIAN}"
     r"|(?:(?:NSW|ACT)\s2|VIC\s3|QLD\s4|SA\s5|WA\s6|TAS\s7|NT\s0)\d{3})(?!\w)"
 )
 PART = rf"(?:(?:{NAME}|#?\d{{1,4}}[A-Za-z]?(?![\w-])|upon|on|of|the|by|under|del?|la|le){APART_ABROAD})"
