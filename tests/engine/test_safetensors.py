@@ -362,6 +362,17 @@ def test_yarn_that_is_switched_on_as_the_cards_of_qwen_have_it_makes_the_context
     assert (sizes.context_tokens, sizes.context_is_window) == (100, True)
 
 
+def test_a_factor_of_yarn_that_transformers_does_not_read_is_left_out_with_a_note(tmp_path: Path) -> None:
+    """As of DeepSeek-R1-0528-Qwen3-8B."""
+    _, folder = write_folder(tmp_path / "model", "qwen3")
+    edit(folder, rope_parameters={**YARN, "attn_factor": 0.8782488562869419})
+    assert_logits_equal(transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), folder)
+    with nomoat.load(str(folder)) as loaded:
+        loaded.complete(Request(prompt_ids=[5, 6], max_new_tokens=1))
+        note = "positions of this model ask for a factor of YaRN (`attn_factor`, 0.878249) that is left out, as in llama.cpp"
+        assert loaded.notes == (note,)
+
+
 @pytest.mark.parametrize("name", ["qwen2moe", "qwen3moe"])
 def test_a_window_of_a_mixture_of_qwen_s_does_not_wait_for_its_last_layers(name: str, tmp_path: Path) -> None:
     """`max_window_layers` tells Qwen2's where windows end, and Qwen3's nothing."""
@@ -382,6 +393,30 @@ def test_weights_that_are_rounded_on_loading_elsewhere_are_answered_as_they_lie_
         loaded.complete(request)
         note = "`config.json` says that weights are quantised by `bitsandbytes`; they are read as the folder has them"
         assert loaded.notes == loaded.notes_on(request) == (note,)
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "dtype"),
+    [
+        ("awq", "qweight", torch.int32),
+        ("gptq", "qweight", torch.int32),
+        ("bitsandbytes", "weight", torch.uint8),
+        ("fp8", "weight", torch.float8_e4m3fn),
+        ("bitsandbytes", "SCB", torch.float32),
+    ],
+)
+def test_weights_in_codes_of_another_method_are_refused_by_its_name(
+    method: str, name: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    stored = load_file(folder / "model.safetensors")
+    layer = "model.layers.0.self_attn.q_proj"
+    stored[f"{layer}.{name}"] = stored.pop(f"{layer}.weight").to(dtype)
+    save_file(stored, folder / "model.safetensors")
+    edit(folder, quantization_config={"quant_method": method, "bits": 4})
+    with pytest.raises(UnsupportedError, match=f"tensor `{layer}.{name}`") as caught:
+        open_source(folder)
+    assert caught.value.hint == f"its weights are quantised by `{method}`: take the model they were made from, or a GGUF file of it"
 
 
 @pytest.mark.parametrize(
@@ -434,6 +469,16 @@ def test_gelu_means_its_approximation_by_tanh_in_the_first_gemmas(tmp_path: Path
     _, folder = write_folder(tmp_path / "model", "gemma")
     edit(folder, hidden_act="gelu", hidden_activation=None)
     assert SafetensorsFolder(folder).metadata["general.architecture"] == "gemma"
+
+
+@pytest.mark.parametrize(("name", "told"), [("gptneox", "gelu_fast"), ("gpt2", "gelu")])
+def test_a_folder_says_which_gelu_its_layers_have(name: str, told: str, tmp_path: Path) -> None:
+    """GPT-NeoX-20B has the one by tanh, Pythia the exact one. The activation is there in what is tuned, too."""
+    _, folder = write_folder(tmp_path / "model", name)
+    usual = open_source(folder)
+    edit(folder, **{"hidden_act" if name == "gptneox" else "activation_function": told})
+    assert_logits_equal(transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), folder)
+    assert {architectures.of(source).activation for source in (usual, open_source(folder))} == {"gelu", "gelu_tanh"}
 
 
 def test_what_a_family_does_not_read_may_say_anything(tmp_path: Path) -> None:
