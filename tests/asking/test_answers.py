@@ -645,7 +645,7 @@ def test_what_is_kept_is_looked_up_once_before_a_server_is_asked(serving: Servin
     assert (len(collected.answers), sorted(looked_up, key=requests.index)) == (10, requests)
 
 
-def test_budget_without_a_price_is_refused(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_budget_without_a_price_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     monkeypatch.delenv("NOMOAT_OFFLINE")
     with pytest.raises(UsageError) as caught:

@@ -11,8 +11,8 @@ import pytest
 from tiny import write_tiny_gguf
 
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.engine.grammar import Grammars
-from nomoat.engine.tokenizer import from_metadata
 
 Allows = Callable[[dict[str, Any], str], bool]
 

@@ -51,7 +51,7 @@ from nomoat.engine.hf_families import FAMILIES
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.safetensors import SafetensorsFolder, read_config, read_tensors
 from nomoat.engine.source import open_source
-from nomoat.engine.tokenizer import Tokenizer, from_metadata
+from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import BadFileError, ContextExceededError, DataError, UnsupportedError, UsageError
 from nomoat.records import Message, Request
 from nomoat.tune.prepare import prepare
@@ -993,16 +993,6 @@ def test_texts_that_are_no_utf_8_are_named(tmp_path: Path) -> None:
     (folder / "chat_template.jinja").write_bytes(b"\xff")
     with pytest.raises(BadFileError, match=r"chat_template\.jinja` cannot be read"):
         folder_tokenizer.read(folder)
-
-
-def test_a_piece_of_a_hundred_thousand_letters_is_refused_at_once(tmp_path: Path) -> None:
-    """Cut in every place it would be five billion letters."""
-    facts = {
-        "model": "llama", "tokens": ["<unk>", "</s>", "a" * 100_000], "scores": [0.0, 0.0, 0.0], "token_type": [2, 3, 1],
-        "eos_token_id": 1,
-    }  # fmt: skip
-    with pytest.raises(BadFileError, match="has a piece of 100,000 letters"):
-        from_metadata({f"tokenizer.ggml.{name}": value for name, value in facts.items()})
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,9 @@ from tokenizers import AddedToken, Regex, pre_tokenizers
 
 from nomoat.engine import tokenizer as tokenizing
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.engine.grammar import Grammars
-from nomoat.engine.tokenizer import COUNTED_TEXT, LONG_TEXT, Tokenizer, from_metadata, load, stop_ids
+from nomoat.engine.tokenizer import COUNTED_TEXT, LONG_TEXT, Tokenizer, load
 from nomoat.errors import BadFileError, UnsupportedError, UsageError
 from nomoat.records import Effort, Message, Request
 
@@ -115,7 +116,7 @@ import os, signal, sys, threading
 from pathlib import Path
 from nomoat.engine import tokenizer
 from nomoat.engine.gguf import GGUFFile
-cutter = tokenizer.from_metadata(GGUFFile(Path(sys.argv[1])).metadata)
+cutter = GGUFFile(Path(sys.argv[1])).read_tokenizer()
 held = threading.Event()
 def cut():
     with tokenizer.LONG_TEXTS:
@@ -408,11 +409,6 @@ def test_memory_that_is_out_is_told_as_such(tmp_path: Path) -> None:
         tokenizer.render((Message(role="user", content="u"),), {"run_out": run_out})
 
 
-def test_an_unknown_pre_tokenizer_is_refused_rather_than_guessed(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="the pre-tokenizer `mystery` is not one that nomoat knows"):
-        of(write_tiny_gguf(tmp_path / "t.gguf", pre="mystery"))
-
-
 @pytest.mark.parametrize(
     ("arch", "pre"),
     [
@@ -592,34 +588,6 @@ def test_the_marks_of_phi_3_take_the_lines_behind_them_away(pieces: sentencepiec
     assert of_pieces(pieces).encode(text) == [begin, *line, mark, *pieces.encode("\nhello"), end, *line, mark, *pieces.encode(" \n")]
 
 
-@pytest.mark.parametrize(("pre", "begins"), [("llama-bpe", True), ("llama3", True), ("llama-v3", True), ("falcon3", True),
-                                             ("tekken", True), ("gpt-4o", False), ("smollm", False), ("qwen2", False)])  # fmt: skip
-def test_a_file_that_does_not_say_so_begins_texts_as_llama_cpp_does(tmp_path: Path, pre: str, begins: bool) -> None:
-    """Where `tokenizer.ggml.add_bos_token` is not written: many files of Llama 3. Conversations begin as their template says."""
-    file = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf", pre=pre))
-    tokenizer = file.read_tokenizer()
-    assert (tokenizer.prompt_ids(Request(prompt="the"))[0] == tokenizer.special.bos_id) == begins
-    for said in (True, False):
-        tokenizer = from_metadata({**file.metadata, "tokenizer.ggml.add_bos_token": said})
-        assert (tokenizer.encode("the", add_bos=True)[0] == tokenizer.special.bos_id) == said
-
-
-def test_the_tokens_that_a_file_says_end_a_turn_or_a_message_end_an_answer(tmp_path: Path) -> None:
-    metadata = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata
-    before = from_metadata(metadata).special.stop_ids
-    said = {"tokenizer.ggml.eot_token_id": 5, "tokenizer.ggml.eom_token_id": 6}
-    assert from_metadata({**metadata, **said}).special.stop_ids == tuple(sorted({*before, 5, 6}))
-    none = {"tokenizer.ggml.eot_token_id": 2**32 - 1}  # as some files write for none
-    assert from_metadata({**metadata, **none}).special.stop_ids == before
-    with pytest.raises(BadFileError, match=r"the file's `tokenizer\.ggml\.eot_token_id` is not what it should be"):
-        from_metadata({**metadata, "tokenizer.ggml.eot_token_id": "5"})
-
-
-def test_the_end_of_a_message_is_known_by_its_name() -> None:
-    """Llama 3.1 ends so what it wants a tool to run."""
-    assert stop_ids([2], {"<|eom_id|>": 7}.get) == (2, 7)
-
-
 def test_sentencepiece_text_streams_with_its_spaces(pieces: sentencepiece.SentencePieceProcessor) -> None:
     tokenizer = of_pieces(pieces)
     stream = tokenizer.decode_stream()
@@ -644,16 +612,6 @@ def test_marks_of_turns_that_a_file_calls_words_are_marks(pieces: sentencepiece.
     assert (first, last) == (size, size + 1)
     assert tokenizer.decode([first, *middle, last]) == "user\nreturn"
     assert size + 1 in tokenizer.special.stop_ids and size not in tokenizer.special.stop_ids
-
-
-def test_a_mark_of_turns_among_words_of_bytes_is_a_mark(tmp_path: Path) -> None:
-    metadata = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata
-    at = metadata["tokenizer.ggml.tokens"].index("<|im_end|>")
-    types = [int(kind) for kind in metadata["tokenizer.ggml.token_type"]]
-    types[at] = 1
-    tokenizer = from_metadata({**metadata, "tokenizer.ggml.token_type": types})
-    assert tokenizer.encode("the<|im_end|>")[-1] == at
-    assert tokenizer.decode(tokenizer.encode("the<|im_end|>")) == "the"
 
 
 @pytest.mark.parametrize("before", ["x", "return the", "龍", "안녕 ", "龍龍龍龍 "])

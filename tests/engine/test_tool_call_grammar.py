@@ -15,8 +15,9 @@ from tiny import TEMPLATE, TOO_DEEP, write_tiny_gguf
 from nomoat import net
 from nomoat.engine import grammar_check, harmony
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.engine.grammar import Grammar, Grammars
-from nomoat.engine.tokenizer import Tokenizer, from_metadata
+from nomoat.engine.tokenizer import Tokenizer
 from nomoat.engine.tool_call_grammar import ChannelCallGrammar, ToolCallGrammar
 from nomoat.errors import RemoteError, SchemaError
 from nomoat.records import Message, Request

@@ -16,7 +16,8 @@ from nomoat import paths
 from nomoat.catalog import cards, sidecar
 from nomoat.cli.tune import say_survey
 from nomoat.engine.gguf import GGUFFile
-from nomoat.engine.tokenizer import Tokenizer, from_metadata
+from nomoat.engine.gguf_tokenizer import from_metadata
+from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import BadFileError, DataError, UnsupportedError, UsageError
 from nomoat.labelling import kept_question, label_instruction
 from nomoat.records import Message, Parent, Request

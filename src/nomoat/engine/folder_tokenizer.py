@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nomoat.engine import pre_tokenizers, tokenizer
-from nomoat.engine.tokenizer import CONTROL, NORMAL, USER_DEFINED, SpecialTokens, Tokenizer, name_of
+from nomoat.engine import gguf_tokenizer, pre_tokenizers
+from nomoat.engine.gguf_tokenizer import CONTROL, NORMAL, USER_DEFINED
+from nomoat.engine.tokenizer import SpecialTokens, Tokenizer, name_of, translated
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import read_object, require_fetched
 
@@ -46,7 +47,7 @@ def read(folder: Path) -> Tokenizer:
         facts["add_bos_token"] = settings["add_bos_token"]
     metadata = {f"tokenizer.ggml.{name}": value for name, value in facts.items()}
     metadata["tokenizer.chat_template"] = _chat_template(folder, settings)
-    made = tokenizer.from_metadata(
+    made = gguf_tokenizer.from_metadata(
         {key: value for key, value in metadata.items() if value is not None},
         flags=_flags(settings),
         space_first=bool(settings.get("add_prefix_space")),
@@ -68,7 +69,7 @@ def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> 
 
     path = folder / "tokenizer.json"
     require_fetched(path)
-    with tokenizer.translated(f"`{path}` is not a whole tokenizer"):
+    with translated(f"`{path}` is not a whole tokenizer"):
         backend = Backend.from_file(str(path))
     numbers = backend.get_vocab(with_added_tokens=False).values()
     if len(set(numbers)) != len(numbers):
@@ -77,14 +78,14 @@ def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> 
         raise BadFileError(f"`{path}` gives a token the number {highest:,}, and has {len(numbers):,}", hint="download it again")
     backend.no_truncation()
     backend.no_padding()
-    with tokenizer.translated(f"`{path}` cannot be used"):
+    with translated(f"`{path}` cannot be used"):
         begins = backend.encode("a").ids[:1]
 
     bos_id, eos_ids = _ends(backend.token_to_id, lambda number: name_of(backend, number) is not None, said, settings)
     special = SpecialTokens(
         bos_id=bos_id,
         eos_id=eos_ids[0],
-        stop_ids=tokenizer.stop_ids(eos_ids, backend.token_to_id),
+        stop_ids=gguf_tokenizer.stop_ids(eos_ids, backend.token_to_id),
         add_bos=bos_id is not None and begins == [bos_id],
     )
     return Tokenizer(backend, special, _chat_template(folder, settings))
