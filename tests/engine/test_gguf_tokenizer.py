@@ -18,6 +18,28 @@ def test_an_unknown_pre_tokenizer_is_refused_rather_than_guessed(tmp_path: Path)
         from_metadata(GGUFFile(write_tiny_gguf(tmp_path / "t.gguf", pre="mystery")).metadata)
 
 
+@pytest.mark.parametrize(
+    ("pre", "others"),
+    [
+        ("llama-bpe", ("midm-2.0", "pixtral", "falcon-h1", "lfm2")),
+        ("gpt-2", ("a.x-4.0", "gigachat", "mellum")),
+        ("qwen2", ("kormo", "hunyuan", "solar-open")),
+        ("smollm", ("mellum2",)),
+        ("bloom", ("poro-chat", "gpt3-finnish")),
+        ("gpt-4o", ("talkie",)),
+    ],
+)
+def test_texts_are_split_as_in_the_family_whose_way_llama_cpp_gives_a_name(tmp_path: Path, pre: str, others: tuple[str, ...]) -> None:
+    """Among them Korean models: Mi:dm 2.0, A.X 4.0, KORMo."""
+    text = "don't  I'LL 12345 (ok)\n\n 안녕하세요, naïve ⅔…!! HTTPServer\r\n"
+    of_all = []
+    for name in (pre, *others):
+        tokenizer = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf", pre=name)).read_tokenizer()
+        splits = tokenizer.backend.pre_tokenizer.pre_tokenize_str(text)
+        of_all.append((splits, tokenizer.backend.model.ignore_merges, tokenizer.special.add_bos))
+    assert all(each == of_all[0] for each in of_all)
+
+
 @pytest.mark.parametrize(("pre", "begins"), [("llama-bpe", True), ("llama3", True), ("llama-v3", True), ("falcon3", True),
                                              ("tekken", True), ("gpt-4o", False), ("smollm", False), ("qwen2", False)])  # fmt: skip
 def test_a_file_that_does_not_say_so_begins_texts_as_llama_cpp_does(tmp_path: Path, pre: str, begins: bool) -> None:

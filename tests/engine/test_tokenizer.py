@@ -139,7 +139,7 @@ def test_a_fork_does_not_wait_for_a_text_that_another_process_s_thread_was_cutti
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("pre", ["default", "smollm", "qwen2", "llama-bpe", "mpt", "olmo", "bloom", "falcon"])
+@pytest.mark.parametrize("pre", ["gpt-2", "smollm", "qwen2", "llama-bpe", "mpt", "olmo", "bloom", "falcon"])
 def test_any_text_comes_back_from_its_ids(tmp_path: Path, pre: str) -> None:
     tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf", pre=pre))
     text = TORTURE.replace("é", "e") if pre == "qwen2" else TORTURE  # Qwen composes accents
@@ -432,9 +432,13 @@ def test_a_file_that_names_no_pre_tokenizer_is_split_as_its_architecture_was_tra
         assert tokenizer.encode(text) == named.encode(text)
 
 
-def test_a_llama_3_that_names_no_pre_tokenizer_is_known_by_its_vocabulary_and_others_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", [{}, {"tokenizer.ggml.pre": "default"}])
+def test_a_llama_3_that_names_no_pre_tokenizer_is_known_by_its_vocabulary_and_others_are_refused(
+    said: dict[str, str], tmp_path: Path
+) -> None:
     metadata = dict(GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata)
     del metadata["tokenizer.ggml.pre"]
+    metadata |= said
     with pytest.raises(UnsupportedError, match=r"the file does not say how its tokenizer splits texts \(`tokenizer\.ggml\.pre`\)"):
         from_metadata(metadata)
     more = 128_256 - len(metadata["tokenizer.ggml.tokens"])

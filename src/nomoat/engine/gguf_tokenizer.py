@@ -22,7 +22,8 @@ TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_o
 TURN_MARKS = (*TURN_ENDS, "<start_of_turn>")  # whatever a file says, no words; llama.cpp holds the ends so, too
 
 COMPOSES = ("qwen2", "mpt")  # letters and their accents become one (NFC) before a text is split
-WHOLE_WORDS_FIRST = ("llama-bpe", "llama3", "llama-v3", "falcon3", "tekken")  # a word that is a token needs no merges
+# Of these a word that is a token needs no merges.
+WHOLE_WORDS_FIRST = ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken")
 BEGINS_TEXTS = WHOLE_WORDS_FIRST  # the same ones read a token before a text, unless the file says otherwise (as in llama-vocab.cpp)
 
 
@@ -47,7 +48,8 @@ def from_metadata(
     vocabulary = {token: at for at, token in enumerate(tokens[: _num_used(types)])}
     kind, pre, arch = metadata.get("tokenizer.ggml.model"), "", str(metadata.get("general.architecture"))
     if kind == "gpt2":
-        pre = metadata.get("tokenizer.ggml.pre") or pre_tokenizers.unsaid(arch, len(tokens))
+        said = metadata.get("tokenizer.ggml.pre")
+        pre = pre_tokenizers.unsaid(arch, len(tokens)) if said in pre_tokenizers.SAYS_NOTHING else said
         backend = _byte_level_bpe(vocabulary, metadata.get("tokenizer.ggml.merges"), pre, space_first=space_first)
     elif kind == "llama":
         scores = _numbers(metadata, "scores", len(tokens))
