@@ -49,7 +49,7 @@ from nomoat.engine import folder_tokenizer, importer
 from nomoat.engine.hf_config import read_metadata
 from nomoat.engine.hf_families import FAMILIES
 from nomoat.engine.optimum import ForeignFolder
-from nomoat.engine.safetensors import SafetensorsFolder, read_config, read_tensors
+from nomoat.engine.safetensors import SafetensorsFolder, model_files, read_config, read_tensors
 from nomoat.engine.source import open_source
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import BadFileError, ContextExceededError, DataError, UnsupportedError, UsageError
@@ -479,6 +479,26 @@ def test_a_folder_says_which_gelu_its_layers_have(name: str, told: str, tmp_path
     edit(folder, **{"hidden_act" if name == "gptneox" else "activation_function": told})
     assert_logits_equal(transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), folder)
     assert {architectures.of(source).activation for source in (usual, open_source(folder))} == {"gelu", "gelu_tanh"}
+
+
+@pytest.mark.parametrize("where", ["settings", "files"])
+def test_a_folder_s_template_for_functions_is_used_where_there_are_some_as_in_transformers(where: str, tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    templates = {"default": "D {{ messages[0].content }}", "tool_use": "T {{ tools | length }}{{ messages[0].tool_calls }}"}
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["chat_template"] = [{"name": name, "template": text} for name, text in templates.items()]
+    if where == "files":
+        del settings["chat_template"]
+        (folder / "additional_chat_templates").mkdir()
+        (folder / "chat_template.jinja").write_text(templates["default"])
+        (folder / "additional_chat_templates" / "tool_use.jinja").write_text(templates["tool_use"])
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    tool = {"type": "function", "function": {"name": "f", "description": "", "parameters": {"type": "object", "properties": {}}}}
+    ours, theirs = folder_tokenizer.read(folder), transformers.AutoTokenizer.from_pretrained(folder)
+    for tools in ([], [tool]):
+        expected = theirs.apply_chat_template([{"role": "user", "content": "hi"}], tools=tools or None, tokenize=False)
+        assert ours.render((Message(role="user", content="hi"),), tools=list(map(json.dumps, tools))) == expected
+    assert set(folder.rglob("*.jinja")) <= set(model_files(folder))
 
 
 def test_what_a_family_does_not_read_may_say_anything(tmp_path: Path) -> None:

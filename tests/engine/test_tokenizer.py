@@ -13,6 +13,7 @@ import time
 import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,42 @@ def test_any_text_comes_back_from_its_ids(tmp_path: Path, pre: str) -> None:
     tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf", pre=pre))
     text = TORTURE.replace("é", "e") if pre == "qwen2" else TORTURE  # Qwen composes accents
     assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+TWO_TEMPLATES = (
+    "{% for message in messages %}{{ message.content }}{% endfor %}",
+    "{{ tools | length }} tools{% for message in messages %}{{ message.content }}{{ message.tool_calls }}{% endfor %}",
+)
+
+
+def asked_with_tools(tokenizer: Tokenizer) -> tuple[str, tuple[str, ...]]:
+    """A prompt with a function, and the notes on it; the first template is for conversations without any."""
+    asked = Request(messages=(Message(role="user", content="hi"),))
+    assert tokenizer.prompt_text(asked)[0] == "hi"
+    request = replace(asked, tools=(json.dumps({"type": "function", "function": {"name": "f"}}),))
+    return tokenizer.prompt_text(request)[0], tokenizer.notes_on(request)
+
+
+def test_a_conversation_with_functions_has_the_file_s_own_template_for_them(tmp_path: Path) -> None:
+    """As Hermes 3 and Mistral bring one, and as `transformers` chooses."""
+    keys = dict(zip(("tokenizer.chat_template", "tokenizer.chat_template.tool_use"), TWO_TEMPLATES, strict=True))
+    metadata = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata | keys
+    tokenizer = from_metadata(metadata)
+    tokenizer.save(tmp_path)
+    for made in (tokenizer, load(tmp_path)):
+        assert asked_with_tools(made) == ("1 toolshi", ())
+    tokenizer.use_template("chatml")
+    assert "<|im_start|>user\nhi" in tokenizer.render((Message(role="user", content="hi"),), tools=['{"function": {}}'])
+    with pytest.raises(BadFileError, match=r"the file's `tokenizer\.chat_template\.tool_use` is not what it should be"):
+        from_metadata(metadata | {"tokenizer.chat_template.tool_use": 5})
+
+
+def test_a_template_for_functions_whose_calls_would_stay_text_is_not_used(tmp_path: Path) -> None:
+    """The first Command Rs write them in words that are not read here."""
+    others = (TWO_TEMPLATES[0], TWO_TEMPLATES[1] + '{"tool_name": "f"}')
+    keys = dict(zip(("tokenizer.chat_template", "tokenizer.chat_template.tool_use"), others, strict=True))
+    told, notes = asked_with_tools(from_metadata(GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata | keys))
+    assert told.startswith("# Tools") and notes == ("the model's chat template knows no tools: they stand in the system message",)
 
 
 def test_falcon_and_bloom_split_texts_where_their_own_tokenizers_do(tmp_path: Path) -> None:

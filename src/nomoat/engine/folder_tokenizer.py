@@ -12,7 +12,7 @@ from nomoat.engine import gguf_tokenizer, pre_tokenizers
 from nomoat.engine.gguf_tokenizer import CONTROL, NORMAL, USER_DEFINED
 from nomoat.engine.tokenizer import SpecialTokens, Tokenizer, name_of, translated
 from nomoat.errors import BadFileError, UnsupportedError
-from nomoat.hub_folder import read_object, require_fetched
+from nomoat.hub_folder import CHAT_TEMPLATE, TOOL_TEMPLATE, read_object, require_fetched
 
 UNIGRAM = 1  # SentencePiece's number for it
 VARINT_BYTES = 10  # at most: 64 bits, 7 a byte
@@ -46,7 +46,7 @@ def read(folder: Path) -> Tokenizer:
     if "add_bos_token" in settings:
         facts["add_bos_token"] = settings["add_bos_token"]
     metadata = {f"tokenizer.ggml.{name}": value for name, value in facts.items()}
-    metadata["tokenizer.chat_template"] = _chat_template(folder, settings)
+    metadata |= zip(gguf_tokenizer.TEMPLATES, _templates(folder, settings), strict=True)
     made = gguf_tokenizer.from_metadata(
         {key: value for key, value in metadata.items() if value is not None},
         flags=_flags(settings),
@@ -61,7 +61,7 @@ def chat_template(folder: Path) -> str | None:
     """The chat template alone. Raises BadFileError."""
     settings = _json(folder / "tokenizer_config.json")
     _require_kinds(folder, _said(folder), settings)
-    return _chat_template(folder, settings)
+    return _templates(folder, settings)[0]
 
 
 def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> Tokenizer:
@@ -88,7 +88,8 @@ def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> 
         stop_ids=gguf_tokenizer.stop_ids(eos_ids, backend.token_to_id),
         add_bos=bos_id is not None and begins == [bos_id],
     )
-    return Tokenizer(backend, special, _chat_template(folder, settings))
+    own, with_tools = _templates(folder, settings)
+    return Tokenizer(backend, special, own, tool_template=with_tools)
 
 
 def _ends(
@@ -112,14 +113,13 @@ def _ends(
     return (begin[0] if begin else None), end
 
 
-def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return _text(file)
-    template = settings.get("chat_template")
-    if isinstance(template, list):  # several, by name
-        template = next((each.get("template") for each in template if each.get("name") == "default"), None)
-    return template
+def _templates(folder: Path, settings: dict[str, Any]) -> tuple[str | None, str | None]:
+    """The chat template, and the one of conversations with functions where that is another one. Files count before settings."""
+    said = settings.get("chat_template")
+    named = {str(each.get("name")): each.get("template") for each in said} if isinstance(said, list) else {"default": said}
+    texts = ((folder / file, named.get(name)) for name, file in (("default", CHAT_TEMPLATE), ("tool_use", TOOL_TEMPLATE)))
+    own, with_tools = (_text(file) if file.is_file() else text for file, text in texts)
+    return own, with_tools
 
 
 def _add_tokens(facts: dict[str, Any], added: dict[str, Any], settings: dict[str, Any]) -> None:

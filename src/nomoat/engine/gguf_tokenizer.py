@@ -16,6 +16,7 @@ from nomoat.engine.tokenizer import SPACE, SpecialTokens, Tokenizer, translated
 from nomoat.errors import BadFileError, UnsupportedError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5  # `tokenizer.ggml.token_type`
+TEMPLATES = ("tokenizer.chat_template", "tokenizer.chat_template.tool_use")
 LONGEST_PIECE = 1000  # letters; cutting one takes time by its square, and the longest of real vocabularies have some dozens
 KEEPS_SPACES = ("<unk>", "<s>", "<|endoftext|>")  # of Phi-3's special tokens; the others take the spaces and lines behind them away
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>")
@@ -70,7 +71,8 @@ def from_metadata(
         stop_ids=stop_ids([eos_id, *_turn_ends(metadata, len(tokens))], backend.token_to_id),
         add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", kind == "llama" or pre in BEGINS_TEXTS)),
     )
-    return Tokenizer(backend, special, metadata.get("tokenizer.chat_template"))
+    own, with_tools = (metadata.get(key) for key in TEMPLATES)
+    return Tokenizer(backend, special, own, tool_template=with_tools)
 
 
 def _require_kinds(metadata: dict[str, Any]) -> None:
@@ -92,7 +94,7 @@ def _require_kinds(metadata: dict[str, Any]) -> None:
         "pre": lambda value: isinstance(value, str),
     }
     found = {f"tokenizer.ggml.{name}": check for name, check in checks.items()}
-    found["tokenizer.chat_template"] = lambda value: isinstance(value, str)
+    found |= dict.fromkeys(TEMPLATES, lambda value: isinstance(value, str))
     for key, check in found.items():
         if key in metadata and not check(metadata[key]):
             raise BadFileError(f"the file's `{key}` is not what it should be", hint="download it again, or try another file")

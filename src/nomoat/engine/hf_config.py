@@ -116,7 +116,7 @@ def _shown(value: Any) -> str:
 
 def _activation(config: Config, arch: architectures.Architecture, family: Family) -> str:
     """That of the MLPs. Raises UnsupportedError. The first Gemmas named another than they were trained with."""
-    found = arch.activation
+    found: str = arch.activation
     for name in family.activations:
         if (act := config.get(name)) is not None:
             found = "gelu_tanh" if (arch.name, act) == ("gemma", "gelu") else ACTIVATIONS.get(act, "")

@@ -56,10 +56,12 @@ class SpecialTokens:
 class Tokenizer:
     """Encodes and decodes as the model's own tokenizer does, and renders conversations with the model's chat template."""
 
-    def __init__(self, backend: Any, special: SpecialTokens, chat_template: str | None) -> None:
+    def __init__(self, backend: Any, special: SpecialTokens, chat_template: str | None, *, tool_template: str | None = None) -> None:
+        """`tool_template`: the model's own for conversations with functions, where that is another one."""
         self.backend = backend
         self.special = special
         self.chat_template = chat_template
+        self._tool_template = tool_template
         self.stops: tuple[str, ...] = ()  # texts that end an answer of a conversation
         self.render_lacks_bos = False  # a file's template writes the token that begins a text itself; the named ones do not
 
@@ -67,6 +69,15 @@ class Tokenizer:
         """Chat with the named template (see `templates`), whatever the file has. Raises UsageError for a name that is not known."""
         template = templates.named(name)
         self.chat_template, self.stops, self.render_lacks_bos = template.text, template.stops, True
+        self._tool_template = None
+
+    def template_for(self, tools: Sequence[str]) -> str | None:
+        """The chat template of a conversation with these functions, as `transformers` chooses it.
+
+        But for one whose calls would stay text, as those of the first Command Rs: see `tool_calls.reads_calls_of`.
+        """
+        chosen = self._tool_template
+        return chosen if tools and chosen is not None and tool_calls.reads_calls_of(chosen) else self.chat_template
 
     def encode(self, text: str, *, add_bos: bool = False) -> list[int]:
         """Token ids of a text; `add_bos` puts the token before it that the model expects, if it expects one.
@@ -178,7 +189,8 @@ class Tokenizer:
 
         Raises UnsupportedError if the model has no chat template, or if its template refuses the conversation or fails.
         """
-        if self.chat_template is None:
+        template = self.template_for(tools)
+        if template is None:
             raise UnsupportedError(
                 "this model has no chat template: it completes texts, it does not chat",
                 hint="use `run --raw` (in Python: `Request(prompt=…)`) or `POST /v1/completions`, or "
@@ -186,7 +198,7 @@ class Tokenizer:
                 + templates.choice(self.backend.token_to_id),
             )
         begin, end = self._token_text(self.special.bos_id), self._token_text(self.special.eos_id)
-        return render(self.chat_template, messages, variables, tools, bos_token=begin, eos_token=end)
+        return render(template, messages, variables, tools, bos_token=begin, eos_token=end)
 
     def prompt_text(self, request: Request, *, is_scored: bool = False) -> tuple[str, bool]:
         """A request's prompt, template included, and whether the token that begins a text is still to be put before it.
@@ -195,16 +207,17 @@ class Tokenizer:
         """
         if request.prompt is not None:
             return request.prompt, True
-        text = self.render(request.messages, rendering.variables_for(self.chat_template or "", request), request.tools)
-        if harmony.is_spoken(self.chat_template):
+        template = self.template_for(request.tools) or ""
+        text = self.render(request.messages, rendering.variables_for(template, request), request.tools)
+        if harmony.is_spoken(template):
             begun = harmony.start(request, text, is_scored=is_scored) + request.answer_start
         else:
-            begun = tool_calls.start(self.chat_template or "") if request.must_call else request.answer_start
+            begun = tool_calls.start(template) if request.must_call else request.answer_start
         return text + begun, self.render_lacks_bos
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
         """See `tool_calls.notes`."""
-        return tool_calls.notes(self.chat_template or "", request)
+        return tool_calls.notes(self.template_for(request.tools) or "", request)
 
     def prompt_ids(self, request: Request) -> list[int]:
         """Token ids of a request's prompt, template included."""
@@ -213,7 +226,7 @@ class Tokenizer:
 
     def answer_stream(self, request: Request, prompt: Sequence[int]) -> DecodeStream | harmony.ChannelStream:
         """Decodes the answer to a request with this prompt token by token."""
-        if request.messages and harmony.is_spoken(self.chat_template):
+        if request.messages and harmony.is_spoken(self.template_for(request.tools)):
             return harmony.ChannelStream(self, prompt)
         return self.decode_stream(() if request.messages and not request.answer_start else prompt)
 
@@ -235,6 +248,7 @@ class Tokenizer:
                 "add_bos": self.special.add_bos,
             },
             "chat_template": self.chat_template,
+            "tool_template": self._tool_template,
         }
         (folder / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), encoding="utf-8")
 
@@ -313,7 +327,8 @@ def load(folder: Path) -> Tokenizer:
     try:
         config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         special = SpecialTokens(**{**config["nomoat"], "stop_ids": tuple(config["nomoat"]["stop_ids"])})
-        return Tokenizer(Backend.from_file(str(folder / "tokenizer.json")), special, config.get("chat_template"))
+        backend, own = Backend.from_file(str(folder / "tokenizer.json")), config.get("chat_template")
+        return Tokenizer(backend, special, own, tool_template=config.get("tool_template"))
     except MemoryError:
         raise
     except Exception as exc:  # `tokenizers` has no error of its own

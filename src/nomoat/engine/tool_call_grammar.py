@@ -50,7 +50,7 @@ class ToolCallGrammar:
     def __init__(self, request: Request, prompt: Sequence[int], tokenizer: Tokenizer, grammars: Grammars) -> None:
         """Raises RemoteError where whoever asks has left meanwhile (`net.asking_for`)."""
         self._request, self._tokenizer, self._grammars = request, tokenizer, grammars
-        self._template = tokenizer.chat_template or ""
+        self._template = tokenizer.template_for(request.tools) or ""
         self._named = tool_calls.parameters_of(request)
         names = [json.dumps(name, ensure_ascii=False)[:-1].encode(errors="replace") for name, _ in self._named.values()]
         self._bare = re.compile(NAMING + rb"\s*(?:%b)" % b"|".join(map(re.escape, names)))

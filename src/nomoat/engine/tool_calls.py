@@ -37,6 +37,7 @@ DECODER = json.JSONDecoder(strict=False)  # models break lines within texts
 THOUGHT_BEGINS, THOUGHT_ENDS = harmony.THOUGHT_BEGINS, harmony.THOUGHT_ENDS  # models that think aloud also think of the marks
 KEYS = frozenset({"name", "arguments", "parameters", "type", "id"})  # of a call
 ONE_AT_ONCE = "single tool-call"  # how Llama 3's templates refuse a turn of several
+OTHER_NAME = '"tool_name"'  # of a function in a call, to Command R
 ID_LETTERS, ID_LENGTH = string.ascii_letters + string.digits, 9  # as Mistral's templates want them; to others any id is right
 COUNTS_ID = re.compile(rf"\|\s*length\s*(?:[!=]=|<)\s*{ID_LENGTH}\b")  # how these refuse other ids
 INSTRUCTION = """# Tools
@@ -75,6 +76,11 @@ def for_template(
 def reads_tools(template: str) -> bool:
     """Whether a chat template has words for functions and for their calls."""
     return "tool_calls" in template and "tools" in rendering.variables_of(template)
+
+
+def reads_calls_of(template: str) -> bool:
+    """Whether a chat template has such words, and calls as it shows them are found in an answer."""
+    return reads_tools(template) and OTHER_NAME not in template
 
 
 def start(template: str) -> str:
