@@ -68,6 +68,12 @@ def test_the_end_of_a_message_is_known_by_its_name() -> None:
     assert stop_ids([2], {"<|eom_id|>": 7}.get) == (2, 7)
 
 
+@pytest.mark.parametrize("mark", ["<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<fim_pad>", "<reponame>"])
+def test_code_ends_where_another_file_begins(mark: str) -> None:
+    """As in llama.cpp: Qwen2.5-Coder goes on so behind what it was to fill in."""
+    assert stop_ids([2], {mark: 7}.get) == (2, 7)
+
+
 def test_a_mark_of_turns_among_words_of_bytes_is_a_mark(tmp_path: Path) -> None:
     metadata = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata
     at = metadata["tokenizer.ggml.tokens"].index("<|im_end|>")

@@ -51,7 +51,7 @@ from nomoat.engine.hf_families import FAMILIES
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.safetensors import SafetensorsFolder, model_files, read_config, read_tensors
 from nomoat.engine.source import open_source
-from nomoat.engine.tokenizer import Tokenizer
+from nomoat.engine.tokenizer import Tokenizer, load
 from nomoat.errors import BadFileError, ContextExceededError, DataError, UnsupportedError, UsageError
 from nomoat.records import Message, Request
 from nomoat.tune.prepare import prepare
@@ -479,6 +479,49 @@ def test_a_folder_says_which_gelu_its_layers_have(name: str, told: str, tmp_path
     edit(folder, **{"hidden_act" if name == "gptneox" else "activation_function": told})
     assert_logits_equal(transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), folder)
     assert {architectures.of(source).activation for source in (usual, open_source(folder))} == {"gelu", "gelu_tanh"}
+
+
+def with_settings(folder: Path, **settings: Any) -> tuple[Tokenizer, Any]:
+    """A tiny folder's tokenizer with these settings, and that of `transformers`."""
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+    return folder_tokenizer.read(folder), transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def test_all_tokens_that_a_tokenizer_puts_before_a_text_stand_there(tmp_path: Path) -> None:
+    """As GLM-4's, which puts two."""
+    _, folder = write_folder(tmp_path / "model", "llama")
+    marks = ["[gMASK]", "<sop>"]
+    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.add_special_tokens(marks)
+    ids = list(map(backend.token_to_id, marks))
+    before = tokenizers.processors.TemplateProcessing(single="[gMASK] <sop> $A", special_tokens=list(zip(marks, ids, strict=True)))
+    backend.post_processor = tokenizers.processors.Sequence([tokenizers.processors.ByteLevel(trim_offsets=False), before])
+    backend.save(str(folder / "tokenizer.json"))
+    ours, theirs = with_settings(folder)
+    ours.save(tmp_path)
+    for made in (ours, load(tmp_path)):
+        assert made.encode("the hello", add_bos=True) == theirs("the hello")["input_ids"]
+        assert made.encode("the hello", add_bos=True)[:2] == ids and made.encode("the")[0] not in ids
+
+
+def test_tokens_that_only_the_settings_beside_a_tokenizer_name_are_tokens_as_in_transformers(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    last = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    edit(folder, vocab_size=last + 3)
+    decoder = {str(last + at): {"content": text, "special": at == 0} for at, text in enumerate(("<new>", "<plain>"))}
+    settings = {"added_tokens_decoder": decoder, "eos_token": "<ends>", "additional_special_tokens": ["<new>", "<no row>"]}
+    ours, theirs = with_settings(folder, **settings)
+    text = "the<new>hello<plain> <ends>"
+    assert ours.encode(text) == theirs(text, add_special_tokens=False)["input_ids"]
+    assert [ours.encode(token) for token in ("<new>", "<plain>", "<ends>")] == [[last], [last + 1], [last + 2]]
+    assert ours.decode(ours.encode(text)) == "thehello<plain> "
+    assert ours.special.eos_id == last + 2 and last + 2 in ours.special.stop_ids
+    assert len(ours.encode("<no row>")) > 1  # the model could not read it
+    with pytest.raises(BadFileError, match=rf"the token `<far>` has the number {last + 2}, and there are {last} before it"):
+        with_settings(folder, added_tokens_decoder={str(last + 2): {"content": "<far>"}})
+    with pytest.raises(BadFileError, match="`additional_special_tokens` in the settings of"):
+        with_settings(folder, added_tokens_decoder={}, additional_special_tokens=[5])
 
 
 @pytest.mark.parametrize("where", ["settings", "files"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ UNIGRAM = 1  # SentencePiece's number for it
 VARINT_BYTES = 10  # at most: 64 bits, 7 a byte
 PRE_TOKENIZERS_OF_CLASSES = {"Qwen2Tokenizer": "qwen2", "GPTNeoXTokenizer": "mpt"}  # `tokenizer_class` -> as in `pre_tokenizers`
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+OTHER_SPECIAL = ("additional_special_tokens", "extra_special_tokens")  # a list; of `transformers` 5 also by name
 FLAGS = ("lstrip", "rstrip", "single_word")
 HIGHEST_NUMBER = 1 << 24  # of a token: `tokenizers` takes memory for each number up to it, some 250,000 in the largest vocabularies
 
@@ -74,19 +76,21 @@ def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> 
     numbers = backend.get_vocab(with_added_tokens=False).values()
     if len(set(numbers)) != len(numbers):
         raise BadFileError(f"`{path}` gives several tokens the same number", hint="download it again")
-    if (highest := max(backend.get_vocab().values(), default=0)) > HIGHEST_NUMBER:
+    if (highest := max(backend.get_vocab().values(), default=-1)) > HIGHEST_NUMBER:
         raise BadFileError(f"`{path}` gives a token the number {highest:,}, and has {len(numbers):,}", hint="download it again")
     backend.no_truncation()
     backend.no_padding()
     with translated(f"`{path}` cannot be used"):
-        begins = backend.encode("a").ids[:1]
+        _add_missing(backend, highest + 1, said, settings)
+        encoded = backend.encode("a")
+    begins = itertools.takewhile(lambda pair: pair[1], zip(encoded.ids, encoded.special_tokens_mask, strict=True))
 
     bos_id, eos_ids = _ends(backend.token_to_id, lambda number: name_of(backend, number) is not None, said, settings)
     special = SpecialTokens(
         bos_id=bos_id,
         eos_id=eos_ids[0],
         stop_ids=gguf_tokenizer.stop_ids(eos_ids, backend.token_to_id),
-        add_bos=bos_id is not None and begins == [bos_id],
+        begin_ids=tuple(token_id for token_id, _ in begins),
     )
     own, with_tools = _templates(folder, settings)
     return Tokenizer(backend, special, own, tool_template=with_tools)
@@ -129,10 +133,7 @@ def _add_tokens(facts: dict[str, Any], added: dict[str, Any], settings: dict[str
     texts = {text.get("content") if isinstance(text, dict) else text for name, text in settings.items() if name in SPECIAL}
     for token, at in sorted({**added, **{token: at for token, (at, _) in known.items()}}.items(), key=lambda pair: pair[1]):
         if at > len(facts["tokens"]):
-            raise BadFileError(
-                f"the token `{token}` has the number {at}, and there are {len(facts['tokens'])} before it",
-                hint="the folder is not complete, or changed: download it again",
-            )
+            raise _out_of_order(token, at, len(facts["tokens"]))
         if at == len(facts["tokens"]):
             facts["tokens"].append(token)
             facts["token_type"].append(USER_DEFINED)
@@ -142,6 +143,44 @@ def _add_tokens(facts: dict[str, Any], added: dict[str, Any], settings: dict[str
         if facts["token_type"][at] in (NORMAL, USER_DEFINED) and (token in known or token in texts):
             is_special = known[token][1] if token in known else True
             facts["token_type"][at] = CONTROL if is_special else USER_DEFINED
+
+
+def _add_missing(backend: Any, count: int, said: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Add to `count` tokens those that `tokenizer_config.json` alone names, as `transformers` does, but for ones that the model has no
+    row for. Raises BadFileError for one whose number is not the next."""
+    from tokenizers import AddedToken
+
+    there = {token.content for token in backend.get_added_tokens_decoder().values()}
+    rows = said.get("vocab_size")
+    for at, token in _named(settings):
+        text, known = token["content"], backend.token_to_id(token["content"])
+        number = known if known is not None else count if at is None else at
+        if not text or text in there or (isinstance(rows, int) and number >= rows):
+            continue
+        if number > count:
+            raise _out_of_order(text, number, count)
+        flags = {flag: token[flag] for flag in FLAGS if token.get(flag) is not None}
+        is_special, is_normalised = bool(token.get("special", at is None)), bool(token.get("normalized"))
+        backend.add_tokens([AddedToken(text, special=is_special, normalized=is_normalised, **flags)])
+        there.add(text)
+        count += known is None
+
+
+def _named(settings: dict[str, Any]) -> Iterator[tuple[int | None, dict[str, Any]]]:
+    """Tokens that `tokenizer_config.json` names, as objects: with their number those that it gives one."""
+    numbered = (settings.get("added_tokens_decoder") or {}).items()
+    yield from sorted(((int(at), token) for at, token in numbered), key=lambda pair: pair[0])
+    lists = (settings.get(name) or [] for name in OTHER_SPECIAL)
+    others = itertools.chain.from_iterable(each.values() if isinstance(each, dict) else each for each in lists)
+    for token in (*filter(None, map(settings.get, SPECIAL)), *others):
+        yield None, token if isinstance(token, dict) else {"content": token}
+
+
+def _out_of_order(token: str, number: int, count: int) -> BadFileError:
+    return BadFileError(
+        f"the token `{token}` has the number {number}, and there are {count} before it",
+        hint="the folder is not complete, or changed: download it again",
+    )
 
 
 def _flags(settings: dict[str, Any]) -> dict[str, dict[str, bool]]:
@@ -252,6 +291,7 @@ def _require_kinds(folder: Path, said: dict[str, Any], settings: dict[str, Any])
         (settings, "tokenizer_class", lambda value: isinstance(value, str)),
         (settings, "chat_template", lambda value: isinstance(value, str) or _are_templates(value)),
         (settings, "added_tokens_decoder", _is_decoder),
+        *((settings, name, _are_tokens) for name in OTHER_SPECIAL),
     ]
     for facts, key, is_so in checks:
         if facts.get(key) is not None and not is_so(facts[key]):
@@ -278,6 +318,11 @@ def _is_added_token(value: Any) -> bool:
 
 def _are_templates(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, dict) and isinstance(each.get("template"), str | None) for each in value)
+
+
+def _are_tokens(value: Any) -> bool:
+    found = value.values() if isinstance(value, dict) else value
+    return isinstance(value, list | dict) and all(map(_is_token, found))
 
 
 def _is_decoder(value: Any) -> bool:

@@ -22,6 +22,9 @@ KEEPS_SPACES = ("<unk>", "<s>", "<|endoftext|>")  # of Phi-3's special tokens; t
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>")
 TURN_MARKS = (*TURN_ENDS, "<start_of_turn>")  # whatever a file says, no words; llama.cpp holds the ends so, too
 
+# Behind these a model of code goes on with another file: Qwen2.5-Coder's, Granite's (as in llama-vocab.cpp).
+FILE_ENDS = ("<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<fim_pad>", "<reponame>")
+
 COMPOSES = ("qwen2", "mpt")  # letters and their accents become one (NFC) before a text is split
 # Of these a word that is a token needs no merges.
 WHOLE_WORDS_FIRST = ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken")
@@ -65,11 +68,13 @@ def from_metadata(
         flags = {token: {"rstrip": token not in KEEPS_SPACES} for token in tokens}
     _add_special_tokens(backend, tokens, types, flags or {})
     bos_id = metadata.get("tokenizer.ggml.bos_token_id")
+    bos_id = bos_id if bos_id is not None and 0 <= bos_id < len(tokens) else None  # some files write 2^32 - 1 for none
+    begins = metadata.get("tokenizer.ggml.add_bos_token", kind == "llama" or pre in BEGINS_TEXTS)
     special = SpecialTokens(
-        bos_id=bos_id if bos_id is not None and 0 <= bos_id < len(tokens) else None,  # some files write 2^32 - 1 for none
+        bos_id=bos_id,
         eos_id=eos_id,
         stop_ids=stop_ids([eos_id, *_turn_ends(metadata, len(tokens))], backend.token_to_id),
-        add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", kind == "llama" or pre in BEGINS_TEXTS)),
+        begin_ids=() if bos_id is None or not begins else (bos_id,),
     )
     own, with_tools = (metadata.get(key) for key in TEMPLATES)
     return Tokenizer(backend, special, own, tool_template=with_tools)
@@ -112,7 +117,7 @@ def _are_numbers(value: Any) -> bool:
 
 def stop_ids(eos_ids: Sequence[int], id_of: Callable[[str], int | None]) -> tuple[int, ...]:
     """Tokens after which an answer is over: a model may end its turn with another token than its text."""
-    ends = {found for end in (*TURN_ENDS, *harmony.ENDS) if (found := id_of(end)) is not None}.union(eos_ids)
+    ends = {found for end in (*TURN_ENDS, *FILE_ENDS, *harmony.ENDS) if (found := id_of(end)) is not None}.union(eos_ids)
     if all(id_of(end) is not None for end in harmony.ENDS):
         ends -= {id_of(harmony.END)}  # another message follows, as llama.cpp has it (llama-vocab.cpp)
     return tuple(sorted(ends))

@@ -164,10 +164,9 @@ class LocalEngine(Engine):
         started = time.perf_counter()  # compiling the model is loading, not reading the prompt
         batcher.submit(answer)
         chunks = self._stream(request, ids, answer.tokens, started)
-        return _Begun(
-            tool_calls.recognised(chunks, request, self.tokenizer.template_for(request.tools)) if request.tools else chunks,
-            answer.tokens,
-        )
+        if request.tools:
+            chunks = tool_calls.recognised(chunks, request, self.tokenizer.template_for(request.tools))
+        return _Begun(chunks, answer.tokens)
 
     def _grammar(self, request: Request, ids: Sequence[int]) -> Grammar | ToolCallGrammar | None:
         template = self.tokenizer.template_for(request.tools)

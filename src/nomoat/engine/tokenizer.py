@@ -50,7 +50,12 @@ class SpecialTokens:
     bos_id: int | None
     eos_id: int
     stop_ids: tuple[int, ...]
-    add_bos: bool
+    begin_ids: tuple[int, ...]  # what the model expects before a text: the one that begins it, several (GLM-4), or none
+
+    @property
+    def add_bos(self) -> bool:
+        """Whether that is the one that begins a text."""
+        return self.begin_ids == (self.bos_id,)
 
 
 class Tokenizer:
@@ -80,7 +85,7 @@ class Tokenizer:
         return chosen if tools and chosen is not None and tool_calls.reads_calls_of(chosen) else self.chat_template
 
     def encode(self, text: str, *, add_bos: bool = False) -> list[int]:
-        """Token ids of a text; `add_bos` puts the token before it that the model expects, if it expects one.
+        """Token ids of a text; `add_bos` puts the tokens before it that the model expects, if it expects any.
 
         Raises UnsupportedError for a text that the tokenizer gives up on, as on many millions of spaces in a row.
         """
@@ -155,8 +160,8 @@ class Tokenizer:
         return re.compile("|".join(map(re.escape, sorted(ends))))
 
     def _begun(self, ids: list[int]) -> list[int]:
-        """With the token before it that the model expects, if it expects one."""
-        return [self.special.bos_id, *ids] if self.special.add_bos and self.special.bos_id is not None else ids
+        """With the tokens before it that the model expects."""
+        return [*self.special.begin_ids, *ids]
 
     def decode(self, ids: Sequence[int], *, with_control: bool = False) -> str:
         """The text of token ids; control tokens are left out, unless they are asked for.
@@ -245,7 +250,7 @@ class Tokenizer:
                 "bos_id": self.special.bos_id,
                 "eos_id": self.special.eos_id,
                 "stop_ids": list(self.special.stop_ids),
-                "add_bos": self.special.add_bos,
+                "begin_ids": list(self.special.begin_ids),
             },
             "chat_template": self.chat_template,
             "tool_template": self._tool_template,
@@ -326,7 +331,8 @@ def load(folder: Path) -> Tokenizer:
 
     try:
         config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        special = SpecialTokens(**{**config["nomoat"], "stop_ids": tuple(config["nomoat"]["stop_ids"])})
+        told = config["nomoat"]
+        special = SpecialTokens(**{**told, "stop_ids": tuple(told["stop_ids"]), "begin_ids": tuple(told["begin_ids"])})
         backend, own = Backend.from_file(str(folder / "tokenizer.json")), config.get("chat_template")
         return Tokenizer(backend, special, own, tool_template=config.get("tool_template"))
     except MemoryError:
