@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-import unicodedata
 from pathlib import Path
 
 import pytest
+from letters import decomposed
 
 from nomoat import hardware
 from nomoat.errors import DataError, NotEnoughMemoryError, UsageError
@@ -21,10 +21,6 @@ from nomoat.textfiles import (
     read_jsonl,
     read_text,
 )
-
-
-def decomposed(text: str) -> str:
-    return unicodedata.normalize("NFD", text)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="there the two names are one")

@@ -6,11 +6,11 @@ import dataclasses
 import errno
 import json
 import re
-import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from letters import decomposed
 
 from nomoat.errors import BadFileError, DataError, NotEnoughDiskError, UnknownModelError, UsageError
 from nomoat.judge import suites
@@ -138,24 +138,24 @@ def test_a_folder_of_other_things_hides_no_suite_of_its_name(
 
 def test_a_suite_is_found_by_its_name_however_its_letters_are_written(table: Path, empty_home: Path) -> None:
     """A file from a Mac bears the name in parts, one typed elsewhere does not."""
-    decomposed = unicodedata.normalize("NFD", "문의")
+    parted = decomposed("문의")
     toml = write_suite(dataclasses.replace(suite_from_csv(table, "text", "label"), name="문의"), empty_home / "suites")
-    assert suites._find(decomposed) == toml
-    toml.rename(toml.with_name(f"{decomposed}.toml"))
-    for name in ("문의", decomposed):
-        assert suites._find(name) == toml.with_name(f"{decomposed}.toml")
-    moved = table.rename(table.with_name(f"{decomposed}.csv"))
+    assert suites._find(parted) == toml
+    toml.rename(toml.with_name(f"{parted}.toml"))
+    for name in ("문의", parted):
+        assert suites._find(name) == toml.with_name(f"{parted}.toml")
+    moved = table.rename(table.with_name(f"{parted}.csv"))
     assert suite_from_csv(moved, "text", "label").name == "문의"
 
 
 def test_labels_are_the_same_however_their_letters_are_written(tmp_path: Path) -> None:
     path = tmp_path / "mixed.csv"
     rows = ["좋아요,긍정", "별로,부정"]
-    path.write_text("\n".join([unicodedata.normalize("NFD", "글,분류"), *rows, *(unicodedata.normalize("NFD", row) for row in rows)]))
-    for column in ("분류", unicodedata.normalize("NFD", "분류")):
+    path.write_text("\n".join([decomposed("글,분류"), *rows, *(decomposed(row) for row in rows)]))
+    for column in ("분류", decomposed("분류")):
         suite = load_suite(path, input_column="글", label_column=column)
         assert suite.examples[0].choices == ("긍정", "부정") and suite.examples[3].target == "부정"
-    told = suite_from_csv(path, "글", "분류", labels=[unicodedata.normalize("NFD", "긍정"), "부정", "중립"])
+    told = suite_from_csv(path, "글", "분류", labels=[decomposed("긍정"), "부정", "중립"])
     assert told.examples[0].choices == ("긍정", "부정", "중립")
 
 
@@ -302,8 +302,8 @@ def test_rows_with_their_columns_named_are_a_table(table: Path) -> None:
     suite, of_file = load_suite(rows, **columns), load_suite(table, **columns)
     assert [replace(example, id="") for example in suite.examples] == [replace(example, id="") for example in of_file.examples]
     assert [example.id for example in suite.examples] == ["1", "2", "3"]
-    decomposed = [{unicodedata.normalize("NFD", "글"): unicodedata.normalize("NFD", text), "라벨": label} for text, label in texts]
-    assert load_suite(decomposed, input_column="글", label_column="라벨") == suite
+    parted = [{decomposed("글"): decomposed(text), "라벨": label} for text, label in texts]
+    assert load_suite(parted, input_column="글", label_column="라벨") == suite
     numbers = load_suite([{"text": 1, "label": True}, {"text": 2.5, "label": False}], **columns)
     assert [example.target for example in numbers.examples] == ["True", "False"]
 
