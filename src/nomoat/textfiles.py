@@ -6,6 +6,7 @@ import codecs
 import io
 import json
 import os
+import tomllib
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,14 @@ def parse_json(text: str, path: Path, *, line: int | None = None) -> Any:
         raise DataError(f"`{path}`{at}: lists or objects inside one another, too many to be read", hint="is it damaged?") from exc
     except ValueError as exc:  # a number of more digits than Python reads
         raise DataError(f"`{path}`{at}: not JSON that can be read: {exc}", hint="write so long a number as text, in quotes") from exc
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The table that text of TOML is. Raises ValueError for what is none, or holds more digits or brackets than can be read."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError as exc:
+        raise ValueError("lists or tables inside one another, too many to be read") from exc
 
 
 def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:

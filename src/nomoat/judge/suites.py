@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from nomoat.labelling import MAX_LABELS, label_instruction, label_task_messages
 from nomoat.records import Example
 from nomoat.rows import Given, Rows, Source, read_objects, taken, unit_of
 from nomoat.tables import TABLE_SUFFIXES, read_labelled, require_columns
-from nomoat.textfiles import JSONL_SUFFIXES, as_named, composed, not_there, of_unknown_kind, parse_json, read_text
+from nomoat.textfiles import JSONL_SUFFIXES, as_named, composed, not_there, of_unknown_kind, parse_json, parse_toml, read_text
 from nomoat.words import apart, listed
 
 if TYPE_CHECKING:
@@ -380,8 +379,8 @@ def require_metric(name: str) -> Metric:
 
 def _read_settings(path: Path) -> SuiteFile:
     try:
-        values = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as exc:
+        values = parse_toml(read_text(path))
+    except ValueError as exc:
         raise DataError(f"`{path}` is not TOML: {exc}", hint='write a key a line: title = "…"') from exc
     for key, value in values.items():
         if key not in SETTING_TYPES:
