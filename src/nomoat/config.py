@@ -16,7 +16,7 @@ from nomoat import hardware, paths
 from nomoat.bounds import shown
 from nomoat.errors import UsageError
 from nomoat.providers import PROVIDERS, UPSTREAM_KEY
-from nomoat.textfiles import AS_UTF_8_IN_AN_EDITOR, parse_toml
+from nomoat.textfiles import parse_toml, settings_text
 
 HUB_TOKEN = "HF_TOKEN"
 CLIENTS_KEY = "NOMOAT_API_KEY"  # what a server of ours asks its clients for; it does not pass it on
@@ -77,11 +77,9 @@ def read_file() -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        values = parse_toml(path.read_text(encoding="utf-8-sig"))
+        values = parse_toml(settings_text(path.read_bytes(), f"`{path}`"))
     except OSError as exc:
         raise UsageError(f"`{path}` cannot be read: {exc.strerror}", hint="mend it or remove it") from exc
-    except UnicodeDecodeError as exc:
-        raise UsageError(f"`{path}` is not UTF-8 text", hint=AS_UTF_8_IN_AN_EDITOR) from exc
     except ValueError as exc:
         raise UsageError(f"`{path}` is not TOML: {exc}", hint="mend it or remove it") from exc
     unknown = sorted(set(values) - set(FROM_FILE))
@@ -129,13 +127,11 @@ def _read_keys() -> dict[str, str]:
                 raise UsageError(
                     f"`{path}` holds keys, and others may read or change it (mode {mode & 0o777:03o})", hint=f"chmod 600 {path}"
                 )
-            values = parse_toml(file.read().decode("utf-8-sig"))
+            values = parse_toml(settings_text(file.read(), f"`{path}`"))
     except FileNotFoundError:
         return {}
     except OSError as exc:
         raise UsageError(f"`{path}` cannot be read: {exc.strerror}", hint="mend it or remove it") from exc
-    except UnicodeDecodeError:
-        raise UsageError(f"`{path}` is not UTF-8 text", hint=AS_UTF_8_IN_AN_EDITOR) from None
     except ValueError as exc:
         line = re.search(r" \(at line \d+", str(exc))
         where = f"{line.group()})" if line else ""

@@ -142,6 +142,14 @@ def _require_memory(path: Path, num_bytes: int) -> None:
         )
 
 
+def settings_text(content: bytes, shown: str) -> str:
+    """The text of a file of settings, which is called `shown` in the error. Raises UsageError where it is no UTF-8."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"{shown} is not UTF-8 text", hint=AS_UTF_8_IN_AN_EDITOR) from None  # there may be a key in it
+
+
 def _may_be_korean(content: bytes) -> bool:
     """Whether it is Korean once it is read as Korean Windows writes text: more than half of what is not ASCII are syllables."""
     try:

@@ -32,7 +32,7 @@ from nomoat.errors import UsageError
 from nomoat.providers import PROVIDERS, is_remote, named_in
 from nomoat.records import Place
 from nomoat.route.pii import KINDS, Kind
-from nomoat.textfiles import AS_UTF_8_IN_AN_EDITOR, parse_toml
+from nomoat.textfiles import parse_toml, settings_text
 
 IfCloudFails = Literal["error", "local"]
 
@@ -137,9 +137,7 @@ class PolicyFile:
 
 def _parsed(path: Path, content: bytes) -> Policy:
     try:
-        values = parse_toml(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as exc:
-        raise _error(path, "is not UTF-8 text", AS_UTF_8_IN_AN_EDITOR) from exc
+        values = parse_toml(settings_text(content, f"the policy `{path}`"))
     except ValueError as exc:
         raise _unreadable(path, str(exc)) from exc
     unknown = sorted(set(values) - set(SETTINGS))
