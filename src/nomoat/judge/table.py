@@ -17,8 +17,9 @@ from nomoat.judge import stats
 from nomoat.judge.askable import require_scorable
 from nomoat.judge.duel import run_duel, suite_of
 from nomoat.judge.groups import groups_of
+from nomoat.judge.opened import opened_store
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
-from nomoat.judge.run import drawn, in_turn, opened_store
+from nomoat.judge.run import drawn, in_turn
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, score_interval
