@@ -90,7 +90,8 @@ def _require_own() -> None:
     """Refuse to write over what is no earlier demo's: its adapter learned from its table, its suite names its source."""
     from nomoat.catalog import tuned
     from nomoat.catalog.datasets import dataset
-    from nomoat.judge.suites import files_of, load_suite
+    from nomoat.judge.suite_files import files_of
+    from nomoat.judge.suites import load_suite
 
     adapter, table = paths.adapters() / ADAPTER, paths.data() / DATA / TABLE
     learned = tuned.provenance_of(adapter).get("data_sha256") if adapter.exists() else None
