@@ -125,7 +125,7 @@ def _ask() -> None:
 def _prepare_data() -> tuple[Path, Suite]:
     """A table to learn from, and a suite of the sentences of other reviews: no review stands on both sides."""
     from nomoat.catalog.datasets import dataset, pull_dataset
-    from nomoat.judge.builtin import clear_ratings
+    from nomoat.judge.builtin_examples import clear_ratings
     from nomoat.judge.suites import suite_from_csv, write_suite
 
     with console.download_bar(DATA) as progress:
