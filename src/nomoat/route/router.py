@@ -250,6 +250,7 @@ class RouterEngine(Engine):
 
     @contextmanager
     def chosen_for(self, request: Request) -> Iterator[Engine]:
+        """Of `answering`, as is decided of this request; `notes_on` tells of it afterwards."""
         with self.answering(self.decide(request), request) as (_, responder):
             self._last = request, responder
             yield responder.engine
