@@ -13,7 +13,7 @@ import pytest
 from letters import decomposed
 
 from nomoat.errors import BadFileError, DataError, NotEnoughDiskError, UnknownModelError, UsageError
-from nomoat.judge import suites
+from nomoat.judge import suite_files, suites
 from nomoat.judge.metrics import Metric
 from nomoat.judge.suites import load_suite, load_suites, suite_from_csv, write_suite
 from nomoat.records import Example, Message
@@ -126,24 +126,24 @@ def test_a_folder_of_other_things_hides_no_suite_of_its_name(
     (here / "reviews").mkdir(parents=True)
     (here / "gsm8k").mkdir()
     monkeypatch.chdir(here)
-    assert suites._find("reviews") == toml and suites._find("gsm8k") is None
+    assert suite_files.find("reviews") == toml and suite_files.find("gsm8k") is None
     with pytest.raises(DataError, match="`reviews` holds no suite"):
         load_suite(Path("reviews"))
     for name in ("a", "b"):
         write_lines(here / "reviews" / f"{name}.jsonl", GOOD)
-    assert suites._find("reviews") == toml
+    assert suite_files.find("reviews") == toml
     (here / "reviews" / "b.jsonl").unlink()
-    assert suites._find("reviews") == Path("reviews", "a.jsonl")
+    assert suite_files.find("reviews") == Path("reviews", "a.jsonl")
 
 
 def test_a_suite_is_found_by_its_name_however_its_letters_are_written(table: Path, empty_home: Path) -> None:
     """A file from a Mac bears the name in parts, one typed elsewhere does not."""
     parted = decomposed("문의")
     toml = write_suite(dataclasses.replace(suite_from_csv(table, "text", "label"), name="문의"), empty_home / "suites")
-    assert suites._find(parted) == toml
+    assert suite_files.find(parted) == toml
     toml.rename(toml.with_name(f"{parted}.toml"))
     for name in ("문의", parted):
-        assert suites._find(name) == toml.with_name(f"{parted}.toml")
+        assert suite_files.find(name) == toml.with_name(f"{parted}.toml")
     moved = table.rename(table.with_name(f"{parted}.csv"))
     assert suite_from_csv(moved, "text", "label").name == "문의"
 
@@ -416,7 +416,7 @@ def test_a_suite_is_one_file_from_first_to_last(table: Path, tmp_path: Path, mon
     """What a name means is asked once: a file that comes between would be read with the columns of a table, or without."""
     path = write_lines(tmp_path / "s.jsonl", GOOD)
     asked: list[str] = []
-    monkeypatch.setattr(suites, "_find", lambda ref: asked.append(ref) or (table if ref == "table" else path))
+    monkeypatch.setattr(suites, "find", lambda ref: asked.append(ref) or (table if ref == "table" else path))
     load_suites(["s", "table"], input_column="text", label_column="label")
     assert asked == ["s", "table"]
 
