@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from letters import decomposed
 from tiny import write_adapter, write_tiny_gguf
 
 from nomoat import paths, references, responder
@@ -204,12 +204,12 @@ def test_a_file_and_an_adapter_are_found_whichever_way_their_letters_are_written
 ) -> None:
     """As macOS writes them, and as everyone else does."""
     monkeypatch.chdir(tmp_path)
-    parted = unicodedata.normalize("NFD", "내모델.gguf")
+    parted = decomposed("내모델.gguf")
     shutil.copy(tiny_gguf, parted)
     adapter = paths.adapters() / "한글리뷰"
     adapter.mkdir(parents=True)
     (adapter / "adapter_config.json").write_text("{}")
-    found = references.find_files("./내모델.gguf+" + unicodedata.normalize("NFD", "한글리뷰"))
+    found = references.find_files("./내모델.gguf+" + decomposed("한글리뷰"))
     assert references.is_path("내모델.gguf")
     assert (found.weights, found.adapter) == (Path(parted), adapter)
 

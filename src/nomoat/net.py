@@ -88,6 +88,11 @@ def gateway_note(address: str) -> str:
     return f" (a gateway, as {gateways.reason} says)"
 
 
+def has_to_stay(address: str, shown: str, *, hint: str) -> RedirectedError:
+    """The error for what has to stay on this machine and would go to a server, called `shown`, that is a gateway by now."""
+    return RedirectedError(f"`{shown}`{gateway_note(address)} sends on what it is asked: this has to stay here", hint=hint)
+
+
 def require_allowed(purpose: Purpose, host: str, *, gateway: str = "") -> None:
     """Raise OfflineError if nomoat must not talk to this host now. Loopback is always allowed, but for a `gateway_note`'s server."""
     if (gateway or not is_loopback(host)) and (forbidden := offline()):

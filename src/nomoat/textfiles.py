@@ -6,6 +6,7 @@ import codecs
 import io
 import json
 import os
+import tomllib
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,14 @@ def _require_memory(path: Path, num_bytes: int) -> None:
         )
 
 
+def settings_text(content: bytes, shown: str) -> str:
+    """The text of a file of settings, which is called `shown` in the error. Raises UsageError where it is no UTF-8."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"{shown} is not UTF-8 text", hint=AS_UTF_8_IN_AN_EDITOR) from None  # there may be a key in it
+
+
 def _may_be_korean(content: bytes) -> bool:
     """Whether it is Korean once it is read as Korean Windows writes text: more than half of what is not ASCII are syllables."""
     try:
@@ -163,6 +172,14 @@ def parse_json(text: str, path: Path, *, line: int | None = None) -> Any:
         raise DataError(f"`{path}`{at}: lists or objects inside one another, too many to be read", hint="is it damaged?") from exc
     except ValueError as exc:  # a number of more digits than Python reads
         raise DataError(f"`{path}`{at}: not JSON that can be read: {exc}", hint="write so long a number as text, in quotes") from exc
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The table that text of TOML is. Raises ValueError for what is none, or holds more digits or brackets than can be read."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError as exc:
+        raise ValueError("lists or tables inside one another, too many to be read") from exc
 
 
 def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:

@@ -25,6 +25,7 @@ Config = Mapping[str, Any]
 
 
 def first(config: Config, *names: str) -> Any:
+    """The first of these keys that says something; None if none does."""
     return next((config[name] for name in names if config.get(name) is not None), None)
 
 
@@ -33,10 +34,12 @@ def _layers(config: Config) -> Any:
 
 
 def num_heads(config: Config) -> int:
+    """Attention heads; 1 where none is told."""
     return int(first(config, "num_attention_heads", "n_head", "n_heads") or 1)
 
 
 def width(config: Config) -> int:
+    """Of a token's hidden state; 0 where none is told."""
     return int(first(config, "n_embed", "hidden_size", "n_embd", "d_model") or 0)
 
 
@@ -45,6 +48,7 @@ def _num_kv_heads(config: Config) -> int:
 
 
 def head_dim(config: Config) -> int:
+    """Width of a head."""
     return int(config.get("head_dim") or width(config) // num_heads(config))
 
 
@@ -227,6 +231,7 @@ def _scaling_keys(config: Config, rope: Config, arch: architectures.Architecture
 
 
 def scaling(rope: Config) -> str:
+    """The kind of rope scaling; "default" for none."""
     return str(rope.get("rope_type") or rope.get("type") or "default")
 
 

@@ -457,10 +457,7 @@ class RemoteEngine(Engine):
         """
         self._require_named(request.url)
         if self.has_to_stay and not self.is_local:
-            raise RedirectedError(
-                f"`{self.base_url}`{net.gateway_note(self.base_url)} sends on what it is asked: this has to stay here",
-                hint="ask a model on this machine",
-            )
+            raise net.has_to_stay(self.base_url, self.base_url, hint="ask a model on this machine")
         if self.is_local and self._port in _proxy_ports:
             raise self._is_proxy("it is not asked")
         if not self.is_local:

@@ -26,14 +26,13 @@ from nomoat.engine import harmony, tool_calls
 from nomoat.engine.grammar import Calls, Grammar, Grammars
 from nomoat.engine.grammar_check import may_take_long
 from nomoat.errors import SchemaError
+from nomoat.matching import DRAFT_BEGINS, DRAFT_ENDS
 from nomoat.records import Request
 
 if TYPE_CHECKING:
     from nomoat.engine.tokenizer import Tokenizer
 
-MARK, THOUGHT_BEGINS, THOUGHT_ENDS = (
-    text.encode() for text in (tool_calls.OPENING, tool_calls.THOUGHT_BEGINS, tool_calls.THOUGHT_ENDS)
-)
+MARK, THOUGHT_BEGINS, THOUGHT_ENDS = (text.encode() for text in (tool_calls.OPENING, DRAFT_BEGINS, DRAFT_ENDS))
 NAMING = rb'\{\s*"name"\s*:'  # how calls without mark begin
 LAST_TOKENS = 16  # of a prompt: as many as a thought that its template begins may take
 KEPT_BYTES = 200  # of what may be a call's beginning, beside its name

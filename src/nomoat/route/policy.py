@@ -21,7 +21,6 @@ What this does not cover: duels and evaluations name their models themselves and
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -33,7 +32,7 @@ from nomoat.errors import UsageError
 from nomoat.providers import PROVIDERS, is_remote, named_in
 from nomoat.records import Place
 from nomoat.route.pii import KINDS, Kind
-from nomoat.textfiles import AS_UTF_8_IN_AN_EDITOR
+from nomoat.textfiles import parse_toml, settings_text
 
 IfCloudFails = Literal["error", "local"]
 
@@ -138,10 +137,8 @@ class PolicyFile:
 
 def _parsed(path: Path, content: bytes) -> Policy:
     try:
-        values = tomllib.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as exc:
-        raise _error(path, "is not UTF-8 text", AS_UTF_8_IN_AN_EDITOR) from exc
-    except ValueError as exc:  # no TOML, thousands of digits
+        values = parse_toml(settings_text(content, f"the policy `{path}`"))
+    except ValueError as exc:
         raise _unreadable(path, str(exc)) from exc
     unknown = sorted(set(values) - set(SETTINGS))
     if unknown:

@@ -1,0 +1,76 @@
+"""Card numbers, alone and among other numbers. None here is anyone's."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from private_kinds import kinds
+
+from nomoat.route import pii
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4111 1111 1111 1111",
+        "4111-1111-1111-1111로 결제",
+        "4111  1111  1111  1111",
+        "4111\t1111\t1111\t1111",
+        "4111.1111.1111.1111",
+        "4111 - 1111 - 1111 - 1111",
+        "4111 - 1111-1111 - 1111",
+        "4111 1111\n1111 1111",
+        "카드 4111 1111 1111\n1111 12/27",
+        "4111|1111|1111|1111",
+        "| 4111 | 1111 | 1111 | 1111 |",
+        '홍길동,"4111","1111","1111","1111"',
+        "4111,1111,1111,1111,12/27",
+        "3,4111,1111,1111,1111,홍길동",
+        "카드 2 4111 1111\n1111 1111",
+        "3: 4111 1111\n1111 1111, 12/27",
+        "3, 4111-1111\n-1111-1111; 12/27",
+        "2024, 4111.1111.1111\n.1111: 5",
+        "5555555555554444",
+        "378282246310005",
+        "카드4111111111111111",
+        "4111 1111 1111 1111 12/27",
+        "4111-1111-1111-1111 1227 123",
+        "2025-01-15 4111 1111 1111 1111",
+        "카드 2 4111 1111 1111 1111",
+        "카드 2 4111111111111111 1227",
+        "3782 822463 10005 1227",
+        "1. 3056 930902 5904 - paid",
+        "12 6212 3456 7890 1234 569 12",
+        "4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1",
+        "4111     1111     1111     1111",
+        "4111  -  1111  -  1111  -  1111",
+        "홍길동     4111     1111     1111     1111     서울",
+        "card1=4111&card2=1111&card3=1111&card4=1111",
+        '{"no_1": "4111", "no_2": "1111", "no_3": "1111", "no_4": "1111"}',
+        "1.4111-1111-1111-1111",
+    ],
+)
+def test_card_number_is_seen_alone_and_beside_other_digits(text: str) -> None:
+    assert kinds(text) == {"card"}
+
+
+@pytest.mark.parametrize("text", ["4111 1111 1111 1112 5555 5555 5555 4444", "5555 5555 5555 4444 4111 1111 1111 1112"])
+def test_a_card_is_seen_beside_what_is_none_on_a_line(text: str) -> None:
+    assert kinds(text) == {"card"}
+
+
+def test_lists_of_numbers_and_dates_hold_no_cards_by_chance() -> None:
+    """A tenth of all numbers fit the checksum. Drawn with a fixed seed: no chance of a false alarm."""
+    draw = random.Random(1)
+
+    def four() -> int:
+        return draw.randint(3000, 9999)
+
+    for _ in range(300):
+        phones = " ".join(f"010-{four()}-{four()}" for _ in range(4))
+        counters = " ".join(f"02-{four() // 10}-{four()}" for _ in range(4))
+        dates = " ".join(f"20{draw.randint(10, 29)}-{draw.randint(1, 12):02}-{draw.randint(1, 28):02}" for _ in range(6))
+        orders = " ".join(f"{four()}{four()}-{four()}" for _ in range(4))
+        ages = " ".join(str(draw.randint(20, 99)) for _ in range(20))
+        assert pii.find("\n".join((phones, counters, dates, orders, ages)), kinds=["card"]) == ()
