@@ -518,7 +518,7 @@ def test_tokens_that_only_the_settings_beside_a_tokenizer_name_are_tokens_as_in_
     assert ours.decode(ours.encode(text)) == "thehello<plain> "
     assert ours.special.eos_id == last + 2 and last + 2 in ours.special.stop_ids
     assert len(ours.encode("<no row>")) > 1  # the model could not read it
-    with pytest.raises(BadFileError, match=rf"the token `<far>` has the number {last + 2}, and there are {last} before it"):
+    with pytest.raises(BadFileError, match=rf"^the token `<far>` has the number {last + 2}, and there are {last} before it"):
         with_settings(folder, added_tokens_decoder={str(last + 2): {"content": "<far>"}})
     with pytest.raises(BadFileError, match="`additional_special_tokens` in the settings of"):
         with_settings(folder, added_tokens_decoder={}, additional_special_tokens=[5])

@@ -80,8 +80,9 @@ def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> 
         raise BadFileError(f"`{path}` gives a token the number {highest:,}, and has {len(numbers):,}", hint="download it again")
     backend.no_truncation()
     backend.no_padding()
+    missing = _missing(backend, highest + 1, said, settings)
     with translated(f"`{path}` cannot be used"):
-        _add_missing(backend, highest + 1, said, settings)
+        backend.add_tokens(missing)
         encoded = backend.encode("a")
     begins = itertools.takewhile(lambda pair: pair[1], zip(encoded.ids, encoded.special_tokens_mask, strict=True))
 
@@ -145,13 +146,13 @@ def _add_tokens(facts: dict[str, Any], added: dict[str, Any], settings: dict[str
             facts["token_type"][at] = CONTROL if is_special else USER_DEFINED
 
 
-def _add_missing(backend: Any, count: int, said: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Add to `count` tokens those that `tokenizer_config.json` alone names, as `transformers` does, but for ones that the model has no
-    row for. Raises BadFileError for one whose number is not the next."""
+def _missing(backend: Any, count: int, said: dict[str, Any], settings: dict[str, Any]) -> list[Any]:
+    """The tokens, beside `count` others, that `tokenizer_config.json` alone names, which `transformers` adds, too; not those that the
+    model has no row for. Raises BadFileError for one whose number is not the next."""
     from tokenizers import AddedToken
 
     there = {token.content for token in backend.get_added_tokens_decoder().values()}
-    rows = said.get("vocab_size")
+    rows, missing = said.get("vocab_size"), list[Any]()
     for at, token in _named(settings):
         text, known = token["content"], backend.token_to_id(token["content"])
         number = known if known is not None else count if at is None else at
@@ -161,9 +162,10 @@ def _add_missing(backend: Any, count: int, said: dict[str, Any], settings: dict[
             raise _out_of_order(text, number, count)
         flags = {flag: token[flag] for flag in FLAGS if token.get(flag) is not None}
         is_special, is_normalised = bool(token.get("special", at is None)), bool(token.get("normalized"))
-        backend.add_tokens([AddedToken(text, special=is_special, normalized=is_normalised, **flags)])
+        missing.append(AddedToken(text, special=is_special, normalized=is_normalised, **flags))
         there.add(text)
         count += known is None
+    return missing
 
 
 def _named(settings: dict[str, Any]) -> Iterator[tuple[int | None, dict[str, Any]]]:

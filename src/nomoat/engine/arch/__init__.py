@@ -462,7 +462,7 @@ def notes(metadata: Mapping[str, Any], sizes: Dimensions) -> tuple[str, ...]:
     """What has to be known about a model's answers.
 
     llama.cpp overwrites `yarn_attn_factor` where YaRN is in use (llama-context.cpp). Its converter takes it from Hugging Face's
-    `attn_factor`, which `transformers` does not read, either.
+    `attn_factor`, which `transformers` does not read, either, or from `attention_factor`, for which `hf_config` refuses a folder.
     """
     asked = metadata.get(f"{metadata['general.architecture']}.rope.scaling.yarn_attn_factor")
     if not isinstance(asked, int | float) or math.isclose(asked, sizes.rope_magnitude, rel_tol=1e-4):
