@@ -43,6 +43,7 @@ MAX_ATTEMPTS = 8  # where a server refuses for now: with the waits of `pacing`, 
 MAX_CONNECTS = 3
 TOO_MANY_REQUESTS = 429
 REFUSED_FOR_NOW = frozenset({408, 409, 425, TOO_MANY_REQUESTS})
+GAVE_UP_WAITING = frozenset({504, 524})  # a gateway: what stands behind it may have worked, and may go on
 QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})  # a 429 that no waiting helps
 FILTER_CODES = frozenset({"content_filter", "content_policy_violation"})
 NO_JSON = (json.JSONDecodeError, UnicodeDecodeError)
@@ -426,13 +427,14 @@ class RemoteEngine(Engine):
             403: f"the key in {variable} may not use this model",
             404: f"does the server have a model `{self.model}`, and is the address right?",
             429: "too many requests, or the account's quota is used up: wait, or look at the account",
-        }
+        } | dict.fromkeys(GAVE_UP_WAITING, "try again, or ask for less")
         for_now = (status in REFUSED_FOR_NOW or status >= 500) and error.code not in QUOTA_CODES
+        fate: Fate = "lost" if status in GAVE_UP_WAITING else "rejected" if for_now else "final"
         return RemoteError(
             f"`{self.host}` answered {error.status_code}: {said or 'nothing more'}",
             status=status,
             hint=hints.get(status, "the server's own fault: try again later" if status >= 500 else None),
-            fate="rejected" if for_now else "final",
+            fate=fate,
             wait_seconds=pacing.asked_wait(error.response.headers) if for_now else None,
             code=None if error.code is None or str(error.code).isdecimal() else self._quote(error.code),  # some repeat the status
             param=self._quote(error.param) if isinstance(error.param, str) else None,
