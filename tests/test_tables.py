@@ -91,9 +91,7 @@ def test_behind_spaces_a_quote_opens_a_field_where_that_leaves_every_row_its_fie
         ('"text, all";label\ngood;pos;\n', None),
     ],
 )
-def test_the_separator_is_not_looked_for_within_the_names_of_columns(
-    tmp_path: Path, content: str, columns: list[str] | None
-) -> None:
+def test_the_separator_is_not_looked_for_within_the_names_of_columns(tmp_path: Path, content: str, columns: list[str] | None) -> None:
     path = written(tmp_path / "t.csv", content)
     if columns is not None:
         assert list(read_table(path)[0]) == columns

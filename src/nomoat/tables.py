@@ -206,8 +206,8 @@ def _records(path: Path, text: str) -> Records:
 
 
 def _csv_records(path: Path, text: str, delimiter: str) -> Records:
-    """Behind spaces (`one, "two"`), as people write tables, a quote opens a field, too: but not where each row has as many fields as the
-    header without that, and would not with it, or would be one with another. Raises DataError for a broken quote.
+    """Behind spaces (`one, "two"`), as people write tables, a quote opens a field, too: but not where each row has as many fields as
+    the header without that, and would not with it, or would be one with another. Raises DataError for a broken quote.
     """
     records = list(_read_csv(path, text, delimiter))
     if not any(field[:1] == " " and field.lstrip(" ")[:1] == '"' for _, record in records for field in record):
