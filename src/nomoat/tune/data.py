@@ -5,6 +5,7 @@ or Alpaca write them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from nomoat.engine.templates import ALPACA_INPUT
 from nomoat.errors import DataError, UsageError
 from nomoat.records import Message, Role
 from nomoat.rows import Rows, Source, read_objects, unit_of, without_values
-from nomoat.words import listed
+from nomoat.words import LONGEST_NAME, first_few, listed
 
 CHAT_SUFFIXES = (*textfiles.JSONL_SUFFIXES, ".json")
 Format = Literal["table of texts and labels", "OpenAI chats", "ShareGPT conversations", "Alpaca instructions"]
@@ -24,7 +25,13 @@ SPEAKERS: dict[str, Role] = {
     "human": "user", "user": "user", "system": "system",
     "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
 }  # fmt: skip
+NAMED_KEYS = 5  # of an entry that is no conversation
 KEYS_OF_CHATS = ("messages", "conversations", "instruction")
+FORMS = (
+    '{"messages": [{"role": ..., "content": ...}]}', '{"conversations": [{"from": ..., "value": ...}]}',
+    '{"instruction": ..., "output": ...}',
+)  # fmt: skip
+BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")  # before a text
 CALLS = ("tools", "functions", "tool_calls", "function_call")
 CALLERS = ("tool", "function", "function_call", "tool_call", "tool_response", "function_response", "observation")
 
@@ -129,7 +136,10 @@ def _read_table(
 
 def _read_chats(path: Source) -> Data:
     entries = _entries(path)
-    _, first = entries[0]
+    where, first = entries[0]
+    if not any(key in first for key in KEYS_OF_CHATS):
+        keys = first_few([f"`{key[:LONGEST_NAME]}`" for key in first], NAMED_KEYS) or "none"
+        raise DataError(f"`{path}`, {where}: no conversation; its keys are: {keys}", hint=f"write {listed(FORMS, last='or')}")
     read_one: Any
     kind: Format
     if "conversations" in first:
@@ -235,7 +245,7 @@ def _alpaca(value: dict[str, Any], path: Source, where: str) -> Lesson:
             raise DataError(
                 f"`{path}`, {where}: `{name}` is {part!r}", hint="`instruction` and `output` are text; `input` may be empty"
             )
-    instruction, extra, output = (str(part).strip() for part in parts)
+    instruction, (extra, output) = str(parts[0]).strip(), (_without_space_around(str(part)) for part in parts[1:])
     question = f"{instruction}\n\n{extra}" if extra else instruction
     before = [*_system_of(value, path, where), *_history_of(value, path, where)]
     return Lesson(
@@ -243,6 +253,11 @@ def _alpaca(value: dict[str, Any], path: Source, where: str) -> Lesson:
         where=where,
         alpaca_question=f"{instruction}{ALPACA_INPUT}{extra}" if extra else instruction,
     )
+
+
+def _without_space_around(text: str) -> str:
+    """Without space at its end and blank lines before it; the spaces that its first line begins with are code's."""
+    return BLANK_LINES.sub("", text).rstrip()
 
 
 def _rows(value: dict[str, Any], name: str, form: str, path: Source, where: str) -> list[Any]:
