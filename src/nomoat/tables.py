@@ -82,10 +82,9 @@ def read_labelled(path: Source, *, input_column: str, label_column: str) -> list
         if column not in header:
             raise DataError(f"`{path}` has no column `{column}`", hint=_columns(header))
     require_other(path, input_column, label_column, header)
-    labelled = []
+    places, labelled = [(column, header.index(column)) for column in (input_column, label_column)], list[LabelledText]()
     for line, row in rows:
-        values = dict(zip(header, row, strict=True))
-        text, label = (_text(path, line, column, values[column]) for column in (input_column, label_column))
+        text, label = (_text(path, line, column, row[at]) for column, at in places)
         labelled.append(LabelledText(text=text, label=label, line=line))
     empty_texts, empty_labels = [row.line for row in labelled if not row.text], [row.line for row in labelled if not row.label]
     require_no_gaps(path, {input_column: empty_texts, label_column: empty_labels})

@@ -271,7 +271,7 @@ def test_a_conversation_is_one_row_of_tokens_with_every_answer_learned(tiny_gguf
     tokenizer = from_metadata(GGUFFile(tiny_gguf).metadata)
     turns = [("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "farewell")]
     messages = tuple(Message(role=role, content=content) for role, content in turns)  # type: ignore[arg-type]
-    (sample,) = samples.encode(Lesson(messages=messages, where="line 1"), tokenizer, 256)
+    (sample,) = samples.encode(Lesson(where="line 1", turns=messages), tokenizer, 256)
     learned = [tokenizer.decode(sample.tokens[start:stop]) for start, stop in sample.answers]
     assert learned == ["hello", "farewell"]
     assert all(sample.tokens[stop - 1] == tokenizer.special.eos_id for _, stop in sample.answers)
@@ -283,7 +283,7 @@ def test_an_answer_that_is_not_learned_is_read_like_a_question(tiny_gguf: Path) 
     tokenizer = from_metadata(GGUFFile(tiny_gguf).metadata)
     turns = [("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "farewell"), ("user", "?"), ("assistant", "!")]
     messages = tuple(Message(role=role, content=content) for role, content in turns)  # type: ignore[arg-type]
-    (sample,) = samples.encode(Lesson(messages=messages, where="line 1", not_learned=(1,)), tokenizer, 256)
+    (sample,) = samples.encode(Lesson(where="line 1", turns=messages, not_learned=(1,)), tokenizer, 256)
     assert [tokenizer.decode(sample.tokens[start:stop]) for start, stop in sample.answers] == ["farewell", "!"]
     assert sample.tokens[: sample.answers[1][0]] == tokenizer.encode(tokenizer.render(messages[:5]))
 
@@ -293,7 +293,7 @@ def test_a_template_that_rewrites_earlier_turns_gives_a_row_for_each_answer(tiny
     tokenizer.chat_template = "{{ messages | length }}:{{ messages[-1].content }}>"
     turns = [("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "farewell")]
     messages = tuple(Message(role=role, content=content) for role, content in turns)  # type: ignore[arg-type]
-    rows = samples.encode(Lesson(messages=messages, where="line 1"), tokenizer, 256)
+    rows = samples.encode(Lesson(where="line 1", turns=messages), tokenizer, 256)
     assert [tokenizer.decode(row.tokens[slice(*row.answers[0])]) for row in rows] == ["hello", "farewell"]
 
 
@@ -327,7 +327,7 @@ def test_each_answer_is_learned_behind_the_tokens_it_is_served_behind_in_as_few_
     """And what ends it is the model's own end token, whatever stands there to be read."""
     tokenizer = from_metadata(GGUFFile(tiny_gguf).metadata)
     tokenizer.chat_template = template
-    made = samples.encode(Lesson(messages=CHAT, where="line 1"), tokenizer, 256)
+    made = samples.encode(Lesson(where="line 1", turns=CHAT), tokenizer, 256)
     assert len(made) == len(rows)
     _, targets = samples.side_by_side(made, 0)
     for sample, row_T, places in zip(made, targets, rows, strict=True):
@@ -348,7 +348,7 @@ def test_a_long_conversation_is_cut_into_tokens_once(tiny_gguf: Path, monkeypatc
     monkeypatch.setattr(Tokenizer, "encode_many", encode_many)
     pair = [("user", "what is {}?"), ("assistant", "it is what it is: {}")]
     messages = tuple(Message(role=role, content=text.format(at)) for at in range(50) for role, text in pair)  # type: ignore[arg-type]
-    (row,) = samples.encode(Lesson(messages=messages, where="line 1"), tokenizer, 100_000)
+    (row,) = samples.encode(Lesson(where="line 1", turns=messages), tokenizer, 100_000)
     whole = tokenizer.render(messages[:-1])
     assert row.tokens[: row.answers[-1][0]] == tokenizer.encode(whole) and len(row.answers) == 50
     assert sum(map(len, cut)) < 3 * len(whole)  # with each answer by itself, and the template's sign for it
@@ -393,7 +393,7 @@ def test_an_answer_that_is_other_tokens_behind_what_asks_for_it_is_a_row_of_its_
     )
     turns = [("user", "?"), ("assistant", answer), ("user", "!"), ("assistant", "end")]
     messages = tuple(Message(role=role, content=content) for role, content in turns)  # type: ignore[arg-type]
-    rows = samples.encode(Lesson(messages=messages, where="line 1"), tokenizer, 256)
+    rows = samples.encode(Lesson(where="line 1", turns=messages), tokenizer, 256)
     assert [len(row.answers) for row in rows] == learned
     prompts = [row.tokens[:start] for row in rows for start, _ in row.answers]
     assert prompts == [tokenizer.prompt_ids(Request(messages=messages[:at])) for at in (1, 3)]

@@ -40,16 +40,26 @@ CALLERS = ("tool", "function", "function_call", "tool_call", "tool_response", "f
 class Lesson:
     """A conversation that ends with an answer; every turn of the assistant is learned, but for those at the places `not_learned`.
 
-    `where`: the place in the file, "line 3" or "entry 3", or "row 3" of rows, counted from 1. `text` and `label`: of a table's row.
+    `where`: the place in the file, "line 3" or "entry 3", or "row 3" of rows, counted from 1. `turns`: of a table's row none; it has
+    `text` and `label`, and the `instruction` that all rows share.
     `alpaca_question`: what a model with Alpaca's chat template is asked instead of the messages.
     """
 
-    messages: tuple[Message, ...]
     where: str
+    turns: tuple[Message, ...] = ()
     not_learned: tuple[int, ...] = ()
     text: str | None = None
     label: str | None = None
+    instruction: str | None = None
     alpaca_question: str | None = None
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The turns. A row's are made when they are asked for: each holds the whole instruction."""
+        if self.text is None or self.label is None:
+            return self.turns
+        asked = labelling.label_task_messages(self.text, (), instruction=self.instruction)
+        return (*asked, Message(role="assistant", content=self.label))
 
     @property
     def learned(self) -> list[int]:
@@ -118,17 +128,10 @@ def _read_table(
             "that does not list the labels",
         )
     words = labelling.label_instruction(named) if instruction is None else instruction
+    same = {label: label for label in named}  # one text a label, not one a row
+    unit = unit_of(path)
     lessons = [
-        Lesson(
-            messages=(
-                *labelling.label_task_messages(row.text, named, instruction=words),
-                Message(role="assistant", content=row.label),
-            ),
-            where=f"{unit_of(path)} {row.line}",
-            text=row.text,
-            label=row.label,
-        )
-        for row in rows
+        Lesson(where=f"{unit} {row.line}", text=row.text, label=same.get(row.label, row.label), instruction=words) for row in rows
     ]
     question = labelling.kept_question(words)
     return Data(path=without_values(path), format="table of texts and labels", lessons=lessons, labels=tuple(named), question=question)
@@ -249,8 +252,8 @@ def _alpaca(value: dict[str, Any], path: Source, where: str) -> Lesson:
     question = f"{instruction}\n\n{extra}" if extra else instruction
     before = [*_system_of(value, path, where), *_history_of(value, path, where)]
     return Lesson(
-        messages=(*before, Message(role="user", content=question), Message(role="assistant", content=output)),
         where=where,
+        turns=(*before, Message(role="user", content=question), Message(role="assistant", content=output)),
         alpaca_question=f"{instruction}{ALPACA_INPUT}{extra}" if extra else instruction,
     )
 
@@ -321,11 +324,11 @@ def _lesson(messages: Sequence[Message], path: Source, where: str, not_learned: 
     """
     if len(messages) > 1 and messages[0].role == messages[1].role == "system":
         raise DataError(f"`{path}`, {where}: it begins with two messages of the system", hint="make them one")
-    whole = Lesson(messages=tuple(messages), where=where, not_learned=tuple(not_learned))
+    whole = Lesson(where=where, turns=tuple(messages), not_learned=tuple(not_learned))
     if not whole.learned and not_learned:
         hint = "leave the conversation out, or give an answer that is to be learned weight 1"
         raise DataError(f"`{path}`, {where}: every answer that could be learned has weight 0", hint=hint)
     if not whole.learned:
         hint = "a lesson is what is said to the assistant, and its answer"
         raise DataError(f"`{path}`, {where}: no message of the assistant to learn from", hint=hint)
-    return replace(whole, messages=whole.messages[: whole.learned[-1] + 1])
+    return replace(whole, turns=whole.turns[: whole.learned[-1] + 1])
