@@ -5,7 +5,6 @@ Shapes: B lessons of a batch, T tokens of the longest after the shared beginning
 
 from __future__ import annotations
 
-import functools
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import UnsupportedError
 from nomoat.records import Message
 from nomoat.tune.data import Lesson
+from nomoat.tune.prompts import AlikePrompts
 
 BATCH_TOKENS = 2048  # tokens computed in a step, about: long lessons make small batches
 MOST_LOOKED_AT = 32  # lessons of a batch that is held out
@@ -52,8 +52,10 @@ class Sample:
         return sum(stop - start for start, stop in self.answers)
 
 
-def encode(lesson: Lesson, tokenizer: Tokenizer, context_tokens: int) -> list[Sample]:
+def encode(lesson: Lesson, tokenizer: Tokenizer, context_tokens: int, alike: AlikePrompts | None = None) -> list[Sample]:
     """A lesson in tokens: one sample, or several where earlier answers are other tokens when they are read later on.
+
+    `alike` cuts the prompts of lessons with one answer, for what others begin with as well.
 
     Of one that is longer than `context_tokens` the last answer alone: each turn more takes longer to be written by a template; and
     nothing of one of which any prompt or answer is by itself so much longer that it need not be cut (`Tokenizer.is_beyond`).
@@ -75,7 +77,11 @@ def encode(lesson: Lesson, tokenizer: Tokenizer, context_tokens: int) -> list[Sa
 
     if are_beyond(texts := _texts(messages, last, tokenizer)):
         return []
-    known = dict[str, list[int]]() if earlier else None
+    if not earlier:
+        prompt, answer = texts
+        turn = (alike or AlikePrompts(tokenizer)).cut(prompt), next(tokenizer.encode_many([answer]))
+        return _as_served([turn], tokenizer.special.eos_id)
+    known = dict[str, list[int]]()
     (turn,) = _turns([texts], tokenizer, known)
     goes_on = sum(map(len, turn)) < context_tokens
     before = [_texts(messages, at, tokenizer) for at in earlier] if goes_on else []
@@ -88,11 +94,11 @@ def _texts(messages: Sequence[Message], at: int, tokenizer: Tokenizer) -> Texts:
     return tokenizer.render(messages[:at]), messages[at].content
 
 
-def _turns(texts: Sequence[Texts], tokenizer: Tokenizer, known: dict[str, list[int]] | None) -> list[Turn]:
-    """`known`: see `Tokenizer.encode_prompts`; None where no other prompt has anything in common with these."""
+def _turns(texts: Sequence[Texts], tokenizer: Tokenizer, known: dict[str, list[int]]) -> list[Turn]:
+    """`known`: see `Tokenizer.encode_prompts`."""
     prompts, answers = [prompt for prompt, _ in texts], [answer for _, answer in texts]
-    encode = tokenizer.encode_many if known is None else functools.partial(tokenizer.encode_prompts, known=known)
-    return list(zip(encode(prompts, add_bos=tokenizer.render_lacks_bos), tokenizer.encode_many(answers), strict=True))
+    found = tokenizer.encode_prompts(prompts, known, add_bos=tokenizer.render_lacks_bos)
+    return list(zip(found, tokenizer.encode_many(answers), strict=True))
 
 
 def _as_served(turns: Sequence[Turn], end: int) -> list[Sample]:
