@@ -122,6 +122,8 @@ def read_text(path: Path) -> str:
         raise DataError(_no_text(path, "a Parquet file"), hint=AS_CSV)
     encoding = next((encoding for mark, encoding in MARKED if content.startswith(mark)), "UTF-8")
     try:
+        if encoding == "UTF-8" and (at := content.partition(b"\n")[0].find(b"\0")) >= 0:
+            raise UnicodeDecodeError("utf-8", content, at, at + 1, "English in UTF-16 without a mark decodes as UTF-8, too")
         return content.decode("utf-8-sig" if encoding == "UTF-8" else encoding)
     except UnicodeDecodeError as exc:
         line = content[: exc.start].decode(encoding, "ignore").count("\n") + 1
