@@ -305,7 +305,7 @@ class RouterEngine(Engine):
         if not self._local.is_local:
             ref = self._local.ref
             raise RedirectedError(
-                f"`{references.shown_name(ref)}`{net.gateway_note(ref)} sends on what it is asked: this has to stay here",
+                f"`{references.shown_name(ref)}`{references.gateway_note(ref)} sends on what it is asked: this has to stay here",
                 hint="name a model on this machine as `local` in the policy, and start again",
             )
         return self._local
