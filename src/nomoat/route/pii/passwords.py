@@ -20,19 +20,22 @@ IS_SAID_IN_KOREAN = rf"(?:{IS}|\s?(?:은|는|이|가|를|을)?\s{{0,3}}[:=]?\s{{
 OPENS = rf"(?:[bfru]?{QUOTE})?"
 
 KEY = re.compile(
-    r"(?:(?:(?:api|app|secret|access|auth|account|client|consumer|private|rest|service|refresh|signing|encryption|master|storage|webhook|admin"
-    r"|bot|subscription|deploy|personal)[ _-]?(?:access[ _-]?)?(?:key|token|secret)|(?<![A-Za-z])(?:token|secret)|authorization)"
-    rf"(?:{IS_SAID}|{QUOTE}\s?,\s?)|--[a-z-]{{0,20}}(?:key|token|secret)[\s=]{{1,3}}|(?:키|토큰|시크릿){IS_SAID_IN_KOREAN}|(?<![A-Za-z])(?:Bearer|Basic)\s{{1,3}})"
+    r"(?:(?:(?:api|app|secret|access|auth|account|client|consumer|private|rest|service|refresh|signing|encryption|master|storage"
+    r"|webhook|admin|bot|subscription|deploy|personal)"
+    r"[ _-]?(?:access[ _-]?)?(?:key|token|secret)|(?<![A-Za-z])(?:token|secret)|authorization)"
+    rf"(?:{IS_SAID}|{QUOTE}\s?,\s?)|-{{2}}[a-z-]{{0,20}}(?:key|token|secret)[\s=]{{1,3}}"
+    rf"|(?:키|토큰|시크릿){IS_SAID_IN_KOREAN}|(?<![A-Za-z])(?:Bearer|Basic)\s{{1,3}})"
     rf"{OPENS}(?:(?:Bearer|Basic|Token|Bot)\s{{1,3}})?(?P<key>[A-Za-z0-9+/_.~-]{{10,300}}+)={{0,2}}+(?![(\[{{])",
     re.IGNORECASE,
 )
 PASSWORD = re.compile(
     rf"(?:(?:pass(?:word|wd|phrase|code)|pwd|(?-i:(?<=[A-Z0-9]_)PASS))(?:\s(?:for|to|of|on)\s[\w ./-]{{1,30}}?)?{IS_SAID}"
     rf"|(?:(?<![A-Za-z])pw(?![A-Za-z`])|(?P<korean>비밀\s?번호|비번|패스워드)){IS_SAID_IN_KOREAN}"
-    rf"|(?:--password|(?<![A-Za-z])password|identified\s{{1,3}}by|sshpass\s{{1,3}}-p)\s{{1,3}}(?={QUOTE})|--password\s{{1,3}}|sshpass\s{{1,3}}-p\s?"
+    rf"|(?:-{{2}}password|(?<![A-Za-z])password|identified\s{{1,3}}by|sshpass\s{{1,3}}-p)\s{{1,3}}(?={QUOTE})"
+    rf"|-{{2}}password\s{{1,3}}|sshpass\s{{1,3}}-p\s?"
     rf"|(?:define|put|set\w{{0,10}})\(\s?{QUOTE}[\w.-]{{0,30}}password{QUOTE}\s?,\s?"
     rf"|(?:mysql\w{{0,6}}|mariadb)\s[^\n|]{{0,60}}?(?<=\s)-p|redis-cli\s[^\n|]{{0,60}}?-a\s{{1,3}}"
-    rf"|(?<![\w-])(?:-u|--user)\s{{0,3}}{OPENS}[\w.@-]{{1,40}}:)"
+    rf"|(?<![\w-])(?:-u|-{{2}}user)\s{{0,3}}{OPENS}[\w.@-]{{1,40}}:)"
     rf"{OPENS}(?P<password>[!#-&*-+./0-:=?-Z^-_a-z~-]{{4,64}}+)(?![(\[{{\\])",
     re.IGNORECASE,
 )
@@ -44,8 +47,9 @@ PLACEHOLDER = re.compile(
 COUNTED = re.compile(r"12345678|abcdefgh", re.IGNORECASE)
 # What is left of a password of an example without these is a short number.
 EVERYDAY = re.compile(
-    r"my|the|this|test(?:ing)?|user(?:name)?|db|database|postgres|mysql|redis|admin|root|guest|new|old|some|app|api|secret|super|strong|safe|secure"
-    r"|(?:bad|wrong|correct|in?valid)|login|default|password|passwd|passphrase|pass|pwd|pw|keys?|tokens?|string|value|hash|input|form|field|page|[\W_]",
+    r"my|the|this|test(?:ing)?|user(?:name)?|db|database|postgres|mysql|redis|admin|root|guest|new|old|some|app|api|secret|super|strong"
+    r"|safe|secure|(?:bad|wrong|correct|in?valid)|login|default|password|passwd|passphrase|pass|pwd|pw"
+    r"|keys?|tokens?|string|value|hash|input|form|field|page|[\W_]",
     re.IGNORECASE,
 )
 CODE = re.compile(
