@@ -67,7 +67,7 @@ def remote_engine(ref: str, *, as_client: bool = True) -> RemoteEngine:
     is not set, OfflineError, RemoteError.
     """
     provider, base_url, model = server_address.parse(ref)
-    net.require_allowed("ask a model server", net.host_of(base_url), gateway=net.gateway_note(base_url))
+    net.require_allowed("ask a model server", net.host_of(base_url), gateway=net.gateway_note(base_url, model))
     key = server_address.key_for(ref, provider, as_client=as_client)
     engine = RemoteEngine(base_url=base_url, model=model, key=key, provider=provider)
     if not model:
@@ -159,13 +159,17 @@ class RemoteEngine(Engine):
 
     @property
     def is_local(self) -> bool:
-        """Whether what it is asked stays on this machine, as `gateways` says by now."""
-        return net.stays_here(self.base_url)
+        """Whether what it is asked stays on this machine, as `gateways` and the model's name say by now."""
+        return net.stays_here(self.base_url, self.model)
 
     @property
     def place(self) -> str:
         """The host, and why one on this machine counts as outside, where it does."""
-        return f"{self.host}{net.gateway_note(self.base_url)}"
+        return f"{self.host}{self._gateway_note}"
+
+    @property
+    def _gateway_note(self) -> str:
+        return net.gateway_note(self.base_url, self.model)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -188,7 +192,7 @@ class RemoteEngine(Engine):
         Raises RemoteError, OfflineError; UnsupportedError for top_k in a cloud API; BudgetReachedError where there is a meter;
         RedirectedError.
         """
-        net.require_allowed("ask a model server", self.host, gateway=net.gateway_note(self.base_url))
+        net.require_allowed("ask a model server", self.host, gateway=self._gateway_note)
         request = request if self.meter is None else self.meter.rates.limited(request)
         sent = _Sent(most_bytes_in=MOST_BYTES + MOST_BYTES_A_TOKEN * (request.max_new_tokens or MOST_NEW_TOKENS))
         came_at = self._pace.num_given_up
@@ -459,7 +463,7 @@ class RemoteEngine(Engine):
         """
         self._require_named(request.url)
         if self.has_to_stay and not self.is_local:
-            raise net.has_to_stay(self.base_url, self.base_url, hint="ask a model on this machine")
+            raise net.has_to_stay(self.base_url, self._gateway_note, hint="ask a model on this machine")
         if self.is_local and self._port in _proxy_ports:
             raise self._is_proxy("it is not asked")
         if not self.is_local:

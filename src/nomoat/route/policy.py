@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
-from nomoat import net, paths, references
+from nomoat import paths, references
 from nomoat.bounds import MOST_DIGITS, shown
 from nomoat.errors import UsageError
 from nomoat.providers import PROVIDERS, is_remote, named_in
@@ -195,9 +195,10 @@ def _require_sense(policy: Policy, path: Path) -> None:
         raise _error(path, "names `auto` as a model, which is the router itself", "name the model that is to answer")
     if policy.local is not None and not references.is_local(policy.local):
         raise _error(
-            path, f"names `{policy.local}`{net.gateway_note(policy.local)} as `local`, and what it is asked leaves this machine",
+            path,
+            f"names `{policy.local}`{references.gateway_note(policy.local)} as `local`, and what it is asked leaves this machine",
             "name a model on this machine, or a server on it that runs the model itself",
-        )  # fmt: skip
+        )
     if policy.cloud is not None and not is_remote(policy.cloud):
         raise _error(
             path, f"names `{policy.cloud}` as `cloud`, which is no server", 'such as "openai:gpt-4o-mini" or "https://host/v1#model"'

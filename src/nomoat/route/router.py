@@ -306,7 +306,7 @@ class RouterEngine(Engine):
         if not self._local.is_local:
             ref = self._local.ref
             hint = "name a model on this machine as `local` in the policy, and start again"
-            raise net.has_to_stay(ref, references.shown_name(ref), hint=hint)
+            raise net.has_to_stay(references.shown_name(ref), references.gateway_note(ref), hint=hint)
         return self._local
 
     def _side(self, decision: Decision) -> Responder:

@@ -42,3 +42,15 @@ from private_kinds import kinds
 )
 def test_email_is_seen(text: str) -> None:
     assert kinds(text) == {"email"}
+
+
+@pytest.mark.parametrize(
+    "text", ["foo@bar.js", "vue@next.js", "pkg@v1.2.io", "libgomp@8.5.0-28.el8_10.alma.1", "icon@2x.png", "a@b.min.css"]
+)
+def test_files_and_versions_behind_an_at_are_no_email(text: str) -> None:
+    assert kinds(text) == set()
+
+
+@pytest.mark.parametrize("text", ["kim@163.com", "kim@3m.com", "kim@v2.io", "a@2x.png@naver.io", "kim@js.org"])
+def test_hosts_that_begin_with_digits_or_as_files_end_are_seen(text: str) -> None:
+    assert kinds(text) == {"email"}
