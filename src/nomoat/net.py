@@ -94,7 +94,7 @@ def gateway_note(address: str, model: str) -> str:
 
 
 def has_to_stay(shown: str, note: str, *, hint: str) -> RedirectedError:
-    """The error for what has to stay on this machine and would go to a server, called `shown`, that is a gateway by its `gateway_note`."""
+    """The error for what has to stay on this machine and would go to a gateway, called `shown`; `note`: its `gateway_note`."""
     return RedirectedError(f"`{shown}`{note} sends on what it is asked: this has to stay here", hint=hint)
 
 
