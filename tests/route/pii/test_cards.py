@@ -92,13 +92,18 @@ def test_tables_of_numbers_of_four_digits_hold_no_cards_by_chance(between: str) 
 @pytest.mark.parametrize(
     "groups",
     [
-        "4111 1111 1111 1111 5555 5555 5555 4444", "4111 1111 1111 1112 5555 5555 5555 4444", "1234 4111 1111 1111 1111 1227",
+        "4111 1111 1111 1111 5555 5555 5555 4444", "4111 1111 1111 1112 5555 5555 5555 4444",
         "1234 5678 4111 1111 1111 1111", "4111 1111 1111 1111 1227 2027", "2024 4111 1111 1111 1111 5555 5555 5555 4444",
         "4111 1111 1111 1111 5555 5555 5555 4444 4111 1111 1111 1111",
     ],
 )  # fmt: skip
 def test_cards_that_fill_a_row_are_seen(groups: str, between: str) -> None:
     assert kinds(groups.replace(" ", between), kinds=["card"]) == {"card"}
+
+
+@pytest.mark.parametrize("between", (" ", "-", "\t"))
+def test_a_card_amid_a_row_is_seen_where_it_stands_in_no_cells(between: str) -> None:
+    assert kinds("1234 4111 1111 1111 1111 1227".replace(" ", between), kinds=["card"]) == {"card"}
 
 
 def test_a_card_below_a_table_is_seen() -> None:

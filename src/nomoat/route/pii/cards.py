@@ -67,10 +67,13 @@ def _long_rows(text: str) -> Iterator[Sequence[re.Match[str]]]:
 
 
 def _num_cards(row: Sequence[re.Match[str]]) -> int:
-    """How many a row holds if as many as there is room for stand one behind the other in it."""
-    groups = [group[0] for group in row]
-    starts = (range(first, len(groups) - 3, 4) for first in range(len(groups) % 4 + 1))
-    return max(sum(_is_card("".join(groups[at : at + 4])) for at in of_one) for of_one in starts)
+    """How many a row holds if as many as there is room for stand one behind the other: in cells from its begin or up to its end."""
+    groups, spare = [group[0] for group in row], len(row) % 4
+    is_in_cells = IN_CELLS.search(row[0].string[row[0].end() : row[1].start()]) is not None
+    return max(
+        sum(_is_card("".join(groups[at : at + 4])) for at in range(first, len(groups) - 3, 4))
+        for first in ((0, spare) if is_in_cells else range(spare + 1))
+    )
 
 
 def _is_card(number: str) -> bool:

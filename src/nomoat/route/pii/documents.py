@@ -48,4 +48,5 @@ def _is_chinese(found: re.Match[str]) -> bool:
         date(*map(int, found.groups()))
     except ValueError:
         return False
-    return sum((2 ** (17 - at) % 11) * (10 if one in "Xx" else int(one)) for at, one in enumerate(found[0])) % 11 == 1
+    values = (10 if one in "Xx" else int(one) for one in reversed(found[0]))
+    return sum(value * pow(2, at, 11) for at, value in enumerate(values)) % 11 == 1
