@@ -164,6 +164,9 @@ from nomoat.route import pii
         "1.02-555-1234",
         "02.555.1234",
         "농협 1588-2100",
+        "1588-1234/평일 9시",
+        "1588-1234 명세서 문의",
+        "1588-1234 회원 가입",
         "이진수 01010101010",  # the word for binary, and a name that many have
     ],
 )

@@ -30,7 +30,7 @@ PATTERNS = (
     *(re.compile(f"(?:{words}){REACH_OF_TABLES}{APART}{number}{ENDS}", re.IGNORECASE) for words, number in SAID),
     *(re.compile(rf"{APART}{number}{ENDS}\s?\((?:{words})", re.IGNORECASE) for words, number in SAID),
     re.compile(rf"(?<![\d-]){LICENCE}-\d\d-\d{{6}}-\d\d(?![\d-])"),
-    re.compile(rf"(?<![A-Z\d]){NINO.replace('[ -]?', ' ')}(?![A-Z\d])"),  # `QQ 12 34 56 C`
+    re.compile(rf"(?<![A-Z\d]){NINO.replace('[ -]?', ' ')}(?![A-Z\d])"),  # `AB 12 34 56 C`
     re.compile(r"(?<![A-Z\d])[A-Z]{6}\d\d[A-EHLMPRST]\d\d[A-Z]\d{3}[A-Z](?![A-Z\d])", re.IGNORECASE),  # Italy's codice fiscale
     re.compile(r"(?<![A-Z\d<])P[A-Z<][A-Z]{3}[A-Z]{1,30}(?:<[A-Z]{1,30}){0,3}<<[A-Z<]{2}"),  # a passport's two lines for machines
     re.compile(r"(?<![A-Z\d<])[A-Z\d<]{9}\d[A-Z<]{3}\d{7}[MFX<]\d{7}[A-Z\d<]{14}[\d<]\d(?![A-Z\d<])"),

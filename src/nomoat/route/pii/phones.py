@@ -90,7 +90,7 @@ SERVICE_WORDS = (
 SERVICE_SAID = re.compile(SERVICE_WORDS, re.IGNORECASE)
 SERVICE_SAID_BEHIND = re.compile(rf"[^\d\n]{{0,10}}?(?:{SERVICE_WORDS})", re.IGNORECASE)
 COUNTED = re.compile(
-    r"\s?(?:[=*/+]|[십백천만억]{0,2}\s?(?:원|명|개|건|회|년대?|세기|칼로리|킬로|미터|달러|유로)(?:으?로|까지|부터|에서|이상|이하|정도|대|[을를이가은는의에도만과와])?(?![^\W_])"
+    r"\s?(?:=|[*+]\s?\d|[십백천만억]{0,2}\s?(?:원|명|개|건|회|년대?|세기|칼로리|킬로|미터|달러|유로)(?:으?로|까지|부터|에서|이상|이하|정도|대|[을를이가은는의에도만과와])?(?![^\W_])"
     r"|(?:kcal|cal|calories|k?m|cm|mm|k?g|mg|ml|[kmg]?hz|rpm|won|krw|usd|dollars|people|years|ad|bc|ce|bce)(?![^\W_])|[%$€£])",
     re.IGNORECASE,
 )
