@@ -8,7 +8,8 @@
     default = "local"                   # where a text goes while no router is learned: "local" or "cloud"
     if_cloud_fails = "error"            # or "local": what fails in the cloud before its first word is then answered here
     never_leaves = [
-        "resident_number", "phone", "business_number", "customs_code", "bank_account", "card", "email", "address", "api_key", "name",
+        "resident_number", "identity_document", "phone", "business_number", "customs_code", "bank_account", "card", "email", "address",
+        "api_key", "name",
     ]
     names = ["김철수", "Project Moat"]  # people, products, whatever must not be told
     allowed = ["openai"]                # providers and hosts that may be asked; without it `cloud` is, also where OPENAI_BASE_URL says

@@ -180,7 +180,30 @@ from private_kinds import kinds
         "신한 110 123 456789 50000",
         "국민은행 123456 04 123456 50000원",
         "신한은행 110-123-  \n\n456789",
+        '{"bank": "신한", "holder": "김철수", "number": "110-123-456789"}',
+        '{\n  "bankAccount": {\n    "bank": "신한",\n    "holder": "김철수",\n    "number": "110-123-456789"\n  }\n}',
+        '{"bank_name":"국민은행","holder":"김철수","type":"월급","number":"123456-01-123456"}',
+        'account:\n  bank: shinhan\n  number: "110-123-456789"',
+        "Bank: Shinhan\nName: Kim Chulsu\nNumber: 110-123-456789",
+        "Bank: KB\nAccount holder: Kim\nNo. : 123456-01-123456",
+        "은행: 하나\n예금주: 김철수\n번호: 123-456789-01234",
+        "bank=신한&holder=김철수&no=110123456789",
+        "- bank: 신협\n  name: 박\n  number: 1321-2345-6789",
     ],
 )
 def test_bank_account_with_a_banks_word_is_seen(text: str) -> None:
     assert kinds(text) == {"bank_account"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"bank": "신한", "branch": "강남", "opened": "2024-01-15"}', '{"bank": "신한", "holder": "김", "code": "220-81-62518"}',
+        '{"team": "하나", "name": "k", "score": "123-45"}', "value: 하나\ntotal: x\nid: 1234567890",
+        "brand: KB\nmodel: x\nserial: SN-123-456789",
+        '{"for": "신한", "of": "a"}, {"id": "110-123-456789"}', "name: 우리\ntitle: 소개\nversion: 2023-2024-2025",
+        '{"bank": "신한", "a": "b", "c": "d", "e": "f", "order": "110-123-456789"}',
+    ],
+)  # fmt: skip
+def test_what_other_keys_say_beside_a_bank_is_no_account(text: str) -> None:
+    assert kinds(text) == set()

@@ -88,6 +88,14 @@ from nomoat.route.pii.names import holds_name
         ("김 철수", "김·철수"),
         ("X-Ray7", "xray7"),
         ("C++", "c++"),
+        ("ACME, Inc.", "ACME Inc"),
+        ("ACME, Inc.", "ACME, Inc"),
+        ("ACME, Inc.", "Acme Inc."),
+        ("ACME, Inc.", "acme inc"),
+        ("ACME, Inc.", "acme,inc.가"),
+        ("ACME Inc", "ACME, Inc."),
+        ("Smith, John", "smith john"),
+        ("Roe Jr.", "Roe Jr"),
     ],
 )
 def test_listed_name_is_seen(name: str, text: str) -> None:
@@ -118,6 +126,8 @@ def test_listed_name_is_seen(name: str, text: str) -> None:
         ("Project 7", "project 71"),
         ("C++", "c d"),
         ("3.5", "35"),
+        ("ACME, Inc.", "acme income"),
+        ("A.", "a moat"),
     ],
 )
 def test_part_of_another_word_is_not_a_listed_name(name: str, text: str) -> None:

@@ -8,9 +8,9 @@ invisible characters, escapes and Markdown's marks make no difference, and lette
 Why not presidio-analyzer, whose recognisers the design names: it installs 51 packages and 374 MB, spaCy among them (measured
 with presidio-analyzer 2.2.366), to match patterns of a few lines. Phone numbers are found by `phonenumberslite` (5 MB).
 
-What this does not cover: names nobody listed, dates of birth, passports, driving licences, health, IP addresses, keys and
-passwords of other forms that nothing names; phone numbers of other countries without their `+`; accounts without a bank's word beside
-them or above, and what ends in `원` as amounts do;
+What this does not cover: names nobody listed, dates of birth, identity documents but for those of `documents`, health, IP addresses,
+keys and passwords of other forms that nothing names; phone numbers of other countries without their `+`; accounts without a bank's
+word beside them or above, and what ends in `원` as amounts do;
 addresses without a house number or with no place beside it, and of countries that `addresses` does not know;
 landline, business and account numbers in several cells of a table or under several keys;
 numbers spelled out in words, in pictures, or in base64 and such.
@@ -28,6 +28,7 @@ from nomoat.route.pii.api_keys import holds_api_key
 from nomoat.route.pii.business import holds_business_number
 from nomoat.route.pii.cards import holds_card
 from nomoat.route.pii.customs import holds_customs_code
+from nomoat.route.pii.documents import holds_identity_document
 from nomoat.route.pii.emails import holds_email
 from nomoat.route.pii.fractions import without_fractions
 from nomoat.route.pii.hashes import without_hashes
@@ -37,11 +38,13 @@ from nomoat.route.pii.plain import readings
 from nomoat.route.pii.residents import holds_resident_number
 
 Kind = Literal[
-    "resident_number", "phone", "business_number", "customs_code", "bank_account", "card", "email", "address", "api_key", "name"
-]
+    "resident_number", "identity_document", "phone", "business_number", "customs_code", "bank_account", "card", "email", "address",
+    "api_key", "name",
+]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 KIND_TITLES: dict[Kind, str] = {
     "resident_number": "a resident registration number",
+    "identity_document": "an identity document's number",
     "phone": "a phone number",
     "business_number": "a business registration number",
     "customs_code": "a personal customs code",
@@ -99,6 +102,7 @@ BROKEN_KINDS = ("resident_number", "phone", "business_number", "card")
 
 FINDERS: dict[Kind, Finder] = {
     "resident_number": holds_resident_number,
+    "identity_document": holds_identity_document,
     "phone": holds_phone,
     "business_number": holds_business_number,
     "customs_code": holds_customs_code,
