@@ -24,6 +24,7 @@ from small_disk import run_on_small_disk
 from tiny import write_adapter, write_tiny_gguf
 from typer.testing import CliRunner
 
+from nomoat.catalog import licences
 from nomoat.cli import app
 from nomoat.engine import importer
 from nomoat.engine.gguf import GGUFFile
@@ -308,6 +309,26 @@ def test_the_command_writes_a_file_and_a_modelfile_that_names_it(tmp_path: Path)
     assert (tmp_path / "out" / "Modelfile").read_text().startswith("FROM ./mine.gguf\n")
     written = GGUFFile(tmp_path / "out" / "mine.gguf")
     assert written.tensor("blk.0.attn_q.weight").type_name == gguf.GGMLQuantizationType.Q8_0.name
+
+
+@pytest.mark.parametrize("named", [None, "alpaca"])
+def test_the_merged_file_has_the_base_s_templates_or_the_one_it_was_tuned_with(named: str | None, tmp_path: Path) -> None:
+    from nomoat import paths
+
+    own = {"default": "D {{ messages[0].content }}", "tool_use": "T {{ tools | length }}{{ messages[0].tool_calls }}"}
+    weights = write_tiny_gguf(tmp_path / "base.gguf", template=[{"name": name, "template": text} for name, text in own.items()])
+    adapter = write_adapter(paths.adapters() / "mine")
+    if named is not None:
+        facts = {"task": {"template": named}, "licence": licences.as_dict(licences.chain(None))}
+        (adapter / "provenance.json").write_text(json.dumps(facts))
+    result = CliRunner().invoke(app, ["export", f"{weights}+mine", "-o", str(tmp_path / "out.gguf")])
+    assert result.exit_code == 0, result.output
+    base, merged = (GGUFFile(path).read_tokenizer() for path in (weights, tmp_path / "out.gguf"))
+    if named is not None:
+        base.use_template(named)
+    for tools in ([], ["{}"]):
+        assert merged.template_for(tools) == base.template_for(tools)
+    assert (base.template_for(["{}"]) == own["tool_use"]) == (named is None)
 
 
 @pytest.mark.parametrize(("name", "given"), [("mine.v1", "mine.v1"), ("가게", "tuned")])
