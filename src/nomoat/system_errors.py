@@ -51,10 +51,10 @@ NOT_WRITABLE = (
 
 
 @contextmanager
-def translate_disk_errors(path: Path, *, needed_for: Path | None = None) -> Iterator[None]:
+def translate_disk_errors(path: Path, *, needed_for: Path | None = None, to: str = "write") -> Iterator[None]:
     """Turn a full disk, and a place near `path` that cannot be written, into errors that say where, and what to do.
 
-    `needed_for`: what the user asked for, where `path` is but a lock of it.
+    `needed_for`: what the user asked for, where `path` is but a lock of it. `to`: what was done with it, as the error says it.
     """
     try:
         yield
@@ -71,7 +71,7 @@ def translate_disk_errors(path: Path, *, needed_for: Path | None = None) -> Iter
         is_long_name = exc.errno == errno.ENAMETOOLONG or _by_windows(exc) in TOO_LONG
         hint = LONG_NAME_HINT if is_long_name else TOO_LONG_HINT if exc.errno == errno.EFBIG else held_hint(exc)
         hint = hint or _elsewhere(needed_for or path, disk=False)
-        raise NotWritableError(f"cannot write `{path}`: {exc.strerror}{at_fault}", hint=hint) from exc
+        raise NotWritableError(f"cannot {to} `{path}`: {exc.strerror}{at_fault}", hint=hint) from exc
 
 
 def full_disk(path: Path) -> NotEnoughDiskError:
