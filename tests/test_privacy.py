@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpcore
 import httpx
 import pytest
 from misbehaving import Server, say
@@ -280,6 +281,10 @@ def test_a_proxy_that_cannot_be_used_stops_nothing_that_does_not_go_through_it(
         assert client.get(f"http://gpu1.corp:{urlsplit(server.url).port}/v1/x").json() == "direct"
 
 
+def too_late(*_: object, **__: object) -> None:
+    raise httpcore.ConnectTimeout
+
+
 DEAD = "http://me:secret@127.0.0.1:9"  # nobody listens there
 
 
@@ -296,7 +301,10 @@ def test_where_no_connection_comes_about_the_proxy_it_was_asked_through_is_named
         model.complete("hi")
     with pytest.raises(DownloadError) as pulled:
         fetch(Source(url="http://10.1.2.3:8000/m.gguf", file_name="m.gguf"), tmp_path / "m.gguf", purpose="pull a model")
-    for error in (asked.value, pulled.value):
+    monkeypatch.setattr(net._Backend, "connect_tcp", too_late)
+    with nomoat.load("http://10.1.2.3:8000/v1#m") as model, pytest.raises(RemoteError, match="did not answer within") as late:
+        model.complete("hi")
+    for error in (asked.value, pulled.value, late.value):
         assert error.hint == hint
         assert "secret" not in "".join(traceback.format_exception(error))
     monkeypatch.setenv("no_proxy", "10.0.0.0/8")

@@ -183,7 +183,7 @@ def test_a_home_on_a_disk_that_is_not_mounted_is_said_whatever_the_verb(
 def test_a_home_that_this_user_may_not_enter_is_said_whatever_the_verb(
     nomoat: Nomoat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As `docker run -u 1000` of an image whose HOME is root's. root may enter everywhere, so the system's refusal is put in its mouth."""
+    """As `docker run -u 1000` of an image whose HOME is root's. root may enter all, so the system's refusal is put in its mouth."""
     theirs, link = tmp_path / "theirs", tmp_path / "link"
     link.symlink_to(theirs / "nomoat")
     exists = Path.exists

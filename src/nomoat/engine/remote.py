@@ -366,10 +366,8 @@ class RemoteEngine(Engine):
         except openai.APITimeoutError as exc:
             was_sent = not isinstance(exc.__cause__, httpx.ConnectTimeout | httpx.PoolTimeout)
             fate: Fate = "final" if was_sent else "rejected"
-            hint = None if was_sent else net.proxy_hint(self.base_url)
-            raise RemoteError(
-                f"`{self.host}` did not answer within {self._timeout_seconds:g} s", hint=hint or "try again, or ask for less", fate=fate
-            ) from exc
+            hint = (None if was_sent else net.proxy_hint(self.base_url)) or "try again, or ask for less"
+            raise RemoteError(f"`{self.host}` did not answer within {self._timeout_seconds:g} s", hint=hint, fate=fate) from exc
         except openai.APIConnectionError as exc:
             if isinstance(exc.__cause__, NomoatError):
                 raise exc.__cause__ from exc

@@ -163,7 +163,7 @@ def read_settings(path: Path) -> SuiteFile:
             expected = "a list of texts" if kind is list else f"of type {kind.__name__}"
             hint = f"write it as {key} = {WRITTEN[kind]}"
             raise DataError(f"`{path}`: `{key}` is {bounds.shown(value)}, and should be {expected}", hint=hint)
-        if kind is int and abs(value) >= 10**bounds.MOST_DIGITS:
+        if isinstance(value, int) and abs(value) >= 10**bounds.MOST_DIGITS:
             hint = f"give a whole number of at most {bounds.MOST_DIGITS} digits"
             raise DataError(f"`{path}`: `{key}` is {bounds.shown(value)}", hint=hint)
     stop = cast(list[str], values.get("stop", []))
