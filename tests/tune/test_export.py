@@ -160,13 +160,14 @@ def test_an_adapter_of_an_output_layer_that_is_the_embedding_too_is_not_to_be_me
 
 
 def test_the_merged_file_keeps_texts_that_are_no_utf_8_and_does_without_empty_arrays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Odd(gguf.GGUFWriter):
         def __init__(self, path: str, arch: str) -> None:
             super().__init__(path, arch)
             self.add_key_value("general.author", b"caf\xe9", gguf.GGUFValueType.STRING)
             self.add_key_value("general.tags", [b"na\xefve", "예".encode()], gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING)
+            self.add_finetune("Instruct")
             self.add_key_value("general.languages", [], gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING)
 
         def _pack_val(self, val: object, *rest: object, **named: object) -> bytes:
@@ -184,6 +185,7 @@ def test_the_merged_file_keeps_texts_that_are_no_utf_8_and_does_without_empty_ar
     for name, texts in (("general.author", [b"caf\xe9"]), ("general.tags", [b"na\xefve", "예".encode()])):
         assert [after[name].parts[at].tobytes() for at in after[name].data] == texts
     assert GGUFFile(merged).metadata["tokenizer.ggml.tokens"] == GGUFFile(weights).metadata["tokenizer.ggml.tokens"]
+    assert (GGUFFile(merged).metadata["general.finetune"], caplog.messages) == ("adapter", [])  # gguf warns of a key that is set twice
 
 
 def test_the_merged_file_of_a_base_of_another_alignment_is_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

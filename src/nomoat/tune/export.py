@@ -71,7 +71,7 @@ def merged_gguf(
 
     with sidecar.whole_with_chain(target, terms) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
-        but = ("general.name", *(("tokenizer.chat_template",) if template is not None else ()))
+        but = ("general.name", "general.finetune", *(("tokenizer.chat_template",) if template is not None else ()))
         _copy_metadata(weights, writer, but=but if keeps_licence else (*but, "general.license"))
         writer.add_name(f"{file.metadata.get('general.name', weights.stem)}+{adapter.name}")
         writer.add_finetune(adapter.name)
