@@ -38,7 +38,7 @@ def require_home() -> None:
     or no UTF-8, which the libraries that read models want."""
     _require_utf_8()
     try:
-        there = next((place for place in (home(), *home().parents) if place.exists() or place.is_symlink()), None)
+        there = next((place for place in (home(), *home().parents) if _is_there(place)), None)
     except PermissionError as exc:  # as where HOME is root's, and the user of the container is not
         place = Path(os.path.realpath(home()))
         barred = next((folder for folder in reversed(place.parents) if not os.access(folder, os.X_OK)), place.parent)
@@ -53,6 +53,17 @@ def require_home() -> None:
         )
     if there is not None and not there.is_dir():
         raise UsageError(f"NOMOAT_HOME is `{home()}`, and `{there}` is a file", hint="set it to a folder of yours")
+
+
+def _is_there(place: Path) -> bool:
+    """Also as a link to nothing. Raises PermissionError where this user may not look; `Path.exists` does so until Python 3.13."""
+    try:
+        place.lstat()
+    except PermissionError:
+        raise
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _require_utf_8() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from nomoat.records import Request
 path = Path(sys.argv[1])
 engine = LocalEngine(importer.import_gguf(path), weights=path)
 assert engine._blueprint is not None
-program.Team.note = lambda *_, **__: None  # the number is told here, whatever else runs on this machine
+program.Team.begin = program.Team.note = lambda *_: None  # the number is told here, whatever else runs on this machine
 answers = set()
 for number in (4, 1, 3, 2, 4, 2, 1, 4, 3) * 2:
     program.team().state[TeamState.THREADS] = number
@@ -43,16 +44,19 @@ class Crew:
     """Four threads whose clocks are told."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.team, self.now = Team(4, 0), 1000.0
+        self.team, self.now, self.waited = Team(4, 0), 1000.0, 0.0
         monkeypatch.setattr(team.time, "monotonic", lambda: self.now)
-        self._set = monkeypatch.setattr
+        monkeypatch.setattr(team.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(team, "waited_ns", lambda thread: int(self.waited * 1e9) if thread == threading.get_native_id() else 0)
 
-    def take_part(self, seconds: float, running: float, *, slept: bool = False) -> int:
-        """How many do after a chain of so long, of whose threads so many ran on average."""
+    def take_part(self, seconds: float, waiting: float) -> int:
+        """How many do in a chain of so long, while so many stood in line for a core."""
+        began = self.team.begin()
+        took_part = int(self.team.state[TeamState.THREADS])
         self.now += seconds
-        self._set(self.team, "clocks", lambda: (seconds, running * seconds))
-        self.team.note((0.0, 0.0), slept=slept)
-        return int(self.team.state[TeamState.THREADS])
+        self.waited += waiting * seconds
+        self.team.note(began)
+        return took_part
 
 
 @pytest.fixture
@@ -60,52 +64,53 @@ def crew(monkeypatch: pytest.MonkeyPatch) -> Crew:
     return Crew(monkeypatch)
 
 
-needs_clocks = pytest.mark.skipif(
-    not hasattr(time, "pthread_getcpuclockid"), reason="this system does not tell how long a thread computed"
-)
+def test_all_take_part_while_all_have_a_core(crew: Crew) -> None:
+    assert {crew.take_part(0.01, 0.1) for _ in range(200)} == {4}
 
 
-@needs_clocks
-def test_all_take_part_while_all_run(crew: Crew) -> None:
-    assert {crew.take_part(0.01, 3.95) for _ in range(100)} == {4}
-    assert {crew.take_part(0.01, 3.9, slept=True) for _ in range(100)} == {4}
+@pytest.mark.parametrize(("waiting", "left"), [(0.5, 3), (1.6, 2), (2.8, 1), (3.6, 1)])
+def test_fewer_take_part_where_some_stand_in_line(crew: Crew, waiting: float, left: int) -> None:
+    crew.take_part(0.2, 0)
+    assert [crew.take_part(0.01, waiting) for _ in range(15)] == [4] * 15
+    assert crew.take_part(0.01, waiting) in (4, left)
+    assert crew.take_part(0.01, 0) == left
 
 
-@needs_clocks
-@pytest.mark.parametrize(("running", "left"), [(3.5, 3), (2.4, 2), (1.2, 1), (0.4, 1)])
-def test_fewer_take_part_where_some_do_not_run(crew: Crew, running: float, left: int) -> None:
-    assert [crew.take_part(0.01, running) for _ in range(14)] == [4] * 14
-    assert crew.take_part(0.02, running) == left
-
-
-@needs_clocks
 def test_a_moment_in_which_another_program_ran_changes_nothing(crew: Crew) -> None:
-    assert crew.take_part(0.02, 3) == 4
-    assert {crew.take_part(0.01, 4) for _ in range(50)} == {4}
+    crew.take_part(0.2, 0)
+    assert crew.take_part(0.02, 1) == 4
+    assert {crew.take_part(0.01, 0) for _ in range(50)} == {4}
 
 
-@needs_clocks
-def test_to_wake_those_who_sleep_is_no_loss(crew: Crew) -> None:
-    assert {crew.take_part(0.01, 2, slept=True) for _ in range(50)} == {4}
-    assert crew.take_part(2, 2, slept=True) < 4
-
-
-@needs_clocks
 def test_all_try_again_after_a_while_that_grows_each_time_it_fails(crew: Crew) -> None:
+    crew.take_part(0.2, 0)
     rests = []
-    for _ in range(4):
-        assert crew.take_part(0.2, 1) == 1
+    for _ in range(7):
+        assert crew.take_part(0.2, 3) == 4
         began = crew.now
-        while crew.take_part(0.01, 1) == 1:
+        while crew.take_part(0.01, 0) == 1:
             pass
         rests.append(crew.now - began)
-    assert rests == pytest.approx([2, 4, 8, 16], abs=0.2)
-    assert crew.take_part(0.2, 4) == 4
-    assert crew.take_part(0.2, 1) == 1
-    began = crew.now
-    while crew.take_part(0.01, 1) == 1:
-        pass
-    assert crew.now - began == pytest.approx(2, abs=0.2)
+    assert rests == sorted(rests)
+    assert rests[0] == pytest.approx(4, abs=0.3)
+    assert rests[-1] == pytest.approx(20, abs=0.5)
+
+
+def test_the_first_chain_after_a_pause_has_all_of_them(crew: Crew) -> None:
+    crew.take_part(0.2, 0)
+    crew.take_part(0.2, 3)
+    assert crew.take_part(0.01, 0) == 1
+    crew.now += 3600
+    assert crew.take_part(15, 0) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells how long a thread stood in line for a core")
+def test_a_thread_that_stands_in_line_is_told_apart_from_one_that_sleeps() -> None:
+    me = threading.get_native_id()
+    before = team.waited_ns(me)
+    time.sleep(0.2)
+    assert team.waited_ns(me) - before < 150e6
+    assert team.waited_ns(2**22 + 1) == 0
 
 
 def test_the_answer_is_the_same_to_the_last_bit_however_many_take_part(tmp_path: Path, kernels: None) -> None:

@@ -15,6 +15,7 @@ import threading
 import time
 from contextlib import suppress
 from enum import IntEnum
+from pathlib import Path
 
 import numpy as np
 
@@ -22,11 +23,10 @@ from nomoat import hardware, machine_code
 
 TEAM_NUMBERS = 64  # and after them, for each thread, whether it is asleep
 MOST_THREADS = 2**16 - 1  # that a ticket can name
-WAKE_SECONDS = 0.01  # that a thread needs at most: other threads of Python may be before it
-WINDOW_SECONDS = 0.15  # of chains, after which it is asked whether all threads ran
-CROWDED = 0.8  # how many threads did not run, on average, times those that take part
+WINDOW_SECONDS = 0.15  # of chains, after which it is asked how long threads stood in line for a core
+CROWDED = 0.8  # how many did at a time, on average, times those that take part
 REST_SECONDS, MOST_REST_SECONDS = 0.5, 20.0  # how long fewer threads take part before all of them try again
-RESTS_A_TRIAL = 10  # and at least so many times as long as the try took
+RESTS_A_TRIAL = 20  # and at least so many times as long as the try took
 SERVE = machine_code.Compiled("engine.team_kernels", "serve", 3, gives_number=True)
 COUNT = machine_code.Compiled("engine.team_kernels", "add", 2, gives_number=True)
 
@@ -51,53 +51,57 @@ class Team:
         self.state = np.zeros(TEAM_NUMBERS + threads, np.int64)
         self.state[[TeamState.THREADS, TeamState.SHARE]] = threads, share
         self.address = int(self.state.ctypes.data)
-        self._seconds = self._lost = 0.0  # of the chains in this window, and of the threads' time in them
+        self._seconds = 0.0  # of the chains in this window
+        self._waited: dict[
+            int, int
+        ] = {}  # of each thread, by the system's number: how long it had stood in line when the window began
         self._rest, self._rested_at = 0.0, 0.0  # how long fewer take part, and until when
-        self._news = threading.Condition()
+        self._lock = threading.RLock()
+        self._news = threading.Condition(self._lock)
         self._serve, self._count = SERVE.call, COUNT.call  # here, where an error ends no thread that others wait for
-        self._clocks: list[int] = []  # of the processor time of all but the caller, where the system tells
-        for me in range(1, threads):
-            thread = threading.Thread(target=self._work, args=(me,), daemon=True, name=f"nomoat-team-{me}")
-            thread.start()
-            if hasattr(time, "pthread_getcpuclockid"):
-                self._clocks.append(time.pthread_getcpuclockid(thread.ident or 0))
+        self._workers = [
+            threading.Thread(target=self._work, args=(me,), daemon=True, name=f"nomoat-team-{me}") for me in range(1, threads)
+        ]
+        for worker in self._workers:
+            worker.start()
 
     def __len__(self) -> int:
         return self._threads
 
     def wake(self) -> None:
         """There is a job, and somebody sleeps."""
-        with self._news:
+        with self._lock:  # a condition's own `with` can be left by Ctrl-C between the lock and what gives it back
             self._news.notify_all()
 
-    def clocks(self) -> tuple[float, float]:
-        """The time, and how long those who take part in the next chain have computed so far, in seconds."""
-        computed = sum(map(time.clock_gettime, self._clocks[: int(self.state[TeamState.THREADS]) - 1]))
-        return time.perf_counter(), computed + time.thread_time()
+    def begin(self) -> float:
+        """Before each chain: the time. All take part again if fewer have for long enough."""
+        if self.state[TeamState.THREADS] < len(self) and time.monotonic() >= self._rested_at:
+            self.state[TeamState.THREADS] = len(self)
+            self._begin_window()
+        return time.perf_counter()
 
-    def note(self, began: tuple[float, float], *, slept: bool) -> None:
-        """A chain is done that began at these clocks. What its threads did not compute meanwhile, other programs took from them.
-
-        `slept`: somebody had to be woken for it, which takes time, too. Between two chains.
-        """
-        if not self._clocks:
-            return
-        taking_part = int(self.state[TeamState.THREADS])
-        seconds, computed = np.subtract(self.clocks(), began).tolist()
-        self._seconds += seconds
-        self._lost += max(0.0, taking_part * seconds - computed - slept * (taking_part - 1) * WAKE_SECONDS)
+    def note(self, began: float) -> None:
+        """A chain is done that began then. Fewer take part in the next ones if threads stood in line for a core that others had."""
+        self._seconds += time.perf_counter() - began
         if self._seconds < WINDOW_SECONDS:
             return
-        lost, tried, now = self._lost / self._seconds, self._seconds, time.monotonic()
-        self._seconds = self._lost = 0.0
-        if taking_part > 1 and lost * taking_part > CROWDED:
-            self._rest = min(MOST_REST_SECONDS, max(REST_SECONDS, RESTS_A_TRIAL * tried, 2 * self._rest))
-            self._rested_at = now + self._rest
-            self.state[TeamState.THREADS] = max(1, taking_part - max(1, round(lost)))
+        tried, before, taking_part = self._seconds, self._waited, int(self.state[TeamState.THREADS])
+        self._begin_window()
+        waited = sum(now - before[thread] for thread, now in self._waited.items() if thread in before) / 1e9 / tried
+        if taking_part > 1 and waited * taking_part > CROWDED:
+            self._rest = min(MOST_REST_SECONDS, max(REST_SECONDS, 2 * self._rest))
+            self._rested_at = time.monotonic() + max(self._rest, RESTS_A_TRIAL * tried)
+            self.state[TeamState.THREADS] = max(1, taking_part - max(1, round(waited)))
         elif taking_part == len(self):
             self._rest = 0.0
-        elif now >= self._rested_at:
-            self.state[TeamState.THREADS] = len(self)
+
+    def _begin_window(self) -> None:
+        self._seconds = 0.0
+        threads = [
+            threading.get_native_id(),
+            *(worker.native_id for worker in self._workers[: int(self.state[TeamState.THREADS]) - 1]),
+        ]
+        self._waited = {thread: waited_ns(thread) for thread in threads if thread is not None}
 
     def _work(self, me: int) -> None:
         _leave_the_core_of_the_caller()
@@ -113,6 +117,14 @@ class Team:
     def _is_called(self, me: int, done: int) -> bool:
         ticket = int(self._count(self.address + 8 * TeamState.TICKET, 0))
         return ticket != done and me < ticket & MOST_THREADS
+
+
+def waited_ns(thread: int) -> int:
+    """How long a thread, by the system's number, has been ready to run while others had the cores; 0 where that is not told."""
+    try:
+        return int(Path("/proc/self/task", str(thread), "schedstat").read_bytes().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _leave_the_core_of_the_caller() -> None:
