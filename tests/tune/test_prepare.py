@@ -122,6 +122,28 @@ def test_lessons_are_held_out_whole_however_many_rows_they_are(tiny_gguf: Path, 
     assert not {sample.lesson for sample in learned} & {sample.lesson for sample in held_out}
 
 
+def test_of_each_label_a_lesson_is_left_to_learn_where_labels_are_no_free_answers(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rare = [(f"rare {n}", f"r{n}") for n in range(10)]
+    twice = [(f"{word} {n}", f"t{n}") for word in ("one", "other") for n in range(10)]
+    rows = [(f"text {n}", "ab"[n % 2]) for n in range(60)] + rare + twice
+    prepared = prepare(str(tiny_gguf), write(tmp_path / "rare.csv", *rows), **COLUMNS)
+    label_of = {lesson.where: lesson.label for lesson in prepared.data.lessons}
+    learned, held_out = split(prepared)
+    assert len(held_out) == 9
+    assert {label_of[sample.lesson] for sample in learned} == {label for _, label in rows}
+
+    prepared = prepare(str(tiny_gguf), write(tmp_path / "alone.csv", *rare), **COLUMNS)
+    assert split(prepared)[1] == []
+    say_survey(prepared)
+    assert "none of the lessons, since every text stands in more than 1 of them or is the only one with its label;" in (
+        capsys.readouterr().err
+    )
+    free = prepare(str(tiny_gguf), tmp_path / "alone.csv", instruction="Answer.", **COLUMNS)
+    assert len(split(free)[1]) == 1
+
+
 @pytest.mark.parametrize(
     ("chats", "said"),
     [
