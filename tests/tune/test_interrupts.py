@@ -132,6 +132,18 @@ def test_a_new_training_forgets_the_interrupted_one_of_its_name(tiny_gguf: Path,
     assert list(paths.adapters().iterdir()) == []
 
 
+def test_what_is_to_go_on_where_nothing_was_saved_says_that_it_was_stopped_before_it_learned(
+    tiny_gguf: Path, table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train.Run, "evaluate", stop)
+    prepared = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **learning.COLUMNS)
+    with pytest.raises(typer.Exit):
+        learn_with_bar(prepared, name="colours", resume=True)
+    said = capsys.readouterr().err.splitlines()
+    assert "there is no state of an interrupted training of `colours` to go on from: it begins anew" in said
+    assert said[-1] == "stopped before anything was learned"
+
+
 @pytest.mark.parametrize("refused", ["memory", "disk", "cluster", "weights"])
 def test_a_training_that_cannot_begin_leaves_the_interrupted_one_of_its_name_and_does_not_say_it_could_go_on(
     tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refused: str

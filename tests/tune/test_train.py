@@ -261,7 +261,7 @@ replace, checkpoints = os.replace, []
 def die(written, target):
     if str(target).endswith("checkpoint.pt"):
         checkpoints.append(written)
-        if len(checkpoints) == 7:
+        if len(checkpoints) == int(sys.argv[3]):
             os._exit(9)  # nothing is cleaned up
     replace(written, target)
 
@@ -273,13 +273,28 @@ t.tune(sys.argv[1], sys.argv[2], name="killed", input_column="text", label_colum
 
 
 @pytest.mark.usefixtures("kernels")
-def test_a_training_that_was_killed_ends_with_the_weights_of_an_uninterrupted_one(tiny_gguf: Path, table: Path, whole: Path) -> None:
-    """Killed before the seventh checkpoint is in its place, the worst moment: the sixth is whole."""
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(tiny_gguf), str(table)], timeout=PATIENCE_SECONDS, check=False)
+@pytest.mark.parametrize(
+    ("at", "said", "next_step"),
+    [
+        (1, "there is no state of an interrupted training of `killed` to go on from: it begins anew", 1),
+        (8, "going on from step 6, 15% of the work", 7),
+    ],
+    ids=["before it has learned", "while it learns"],
+)
+def test_a_training_that_was_killed_ends_with_the_weights_of_an_uninterrupted_one(
+    tiny_gguf: Path, table: Path, whole: Path, at: int, said: str, next_step: int
+) -> None:
+    """Killed before that checkpoint is in its place, the worst moment. The first is written when the base has been looked at."""
+    arguments = [str(tiny_gguf), str(table), str(at)]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], timeout=PATIENCE_SECONDS, check=False)
     assert killed.returncode == 9 and not (paths.adapters() / "killed").exists()
     steps: list[int] = []
-    resumed = tune(tiny_gguf, table, "killed", resume=True, on_progress=lambda progress: steps.append(progress.step))
-    assert next(step for step in steps if step) == 7
+    told: list[str] = []
+    resumed = tune(
+        tiny_gguf, table, "killed", resume=True, on_progress=lambda progress: steps.append(progress.step), on_message=told.append
+    )
+    assert said in told
+    assert next(step for step in steps if step) == next_step
     assert are_equal(weights(resumed), weights(whole))
 
 
@@ -374,6 +389,52 @@ def test_most_of_the_minutes_is_for_learning_however_long_a_look_takes(
     assert clock.now < 160 + step
     metrics = facts_of(folder)["metrics"]
     assert (metrics["steps"], [evaluation["seconds"] for evaluation in metrics["history"]]) == (steps, evaluations)
+
+
+@pytest.fixture
+def slow_looks(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock: a step takes half a second, a look one second for each two lessons held out, of which it takes two at a time."""
+    clock = SimpleNamespace(now=100.0)
+
+    def taking(name: str, seconds: float) -> None:
+        original = getattr(train.Run, name)
+
+        def work(run: train.Run, batch: list[Sample]) -> object:
+            found = original(run, batch)
+            clock.now += seconds
+            return found
+
+        monkeypatch.setattr(train.Run, name, work)
+
+    taking("_learn", 0.5)
+    taking("evaluate_batch", 1.0)
+    monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(train, "MOST_LOOKED_AT", 2)
+    return clock
+
+
+def test_no_look_takes_more_than_a_tenth_of_the_minutes_and_what_is_looked_at_is_kept_for_resuming(
+    tiny_gguf: Path, tmp_path: Path, slow_looks: SimpleNamespace
+) -> None:
+    """Of 20 lessons held out: a look at all would take 10 of the 30 seconds."""
+    table = write_table(tmp_path / "t.csv", num_rows=200)
+    settings = train.Settings(rank=4, layers=1, epochs=10_000, minutes=0.5)
+    said: list[str] = []
+    whole = tune(tiny_gguf, table, "whole", settings=settings, on_message=said.append)
+    assert 130 <= slow_looks.now <= 131
+    metrics = facts_of(whole)["metrics"]
+    assert (metrics["validation_lessons"], metrics["validation_lessons_left_out"]) == (6, 14)
+    assert (metrics["validation_answers"], len(metrics["history"]), metrics["steps"]) == (6, 2, 42)
+    assert (
+        "10% of the time was over: 6 of the 20 lessons held out are looked at, drawn at random; "
+        "more --minutes (in Python: `minutes`) look at more of them"
+    ) in said
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_gguf, table, "parts", settings=settings, on_progress=stopping_at(7))
+    parts = tune(tiny_gguf, table, "parts", settings=settings, resume=True)
+    assert are_equal(weights(parts), weights(whole))
+    assert facts_of(parts)["metrics"] == metrics
 
 
 @pytest.mark.parametrize(
@@ -822,7 +883,8 @@ def test_the_answers_of_a_conversation_are_one_lesson_in_what_is_said_of_the_cha
     prepared = prepare.prepare(str(tiny_gguf), learned, validation=path, template="llama-2", settings=SETTINGS)
     run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
     assert [sample.num_learned for sample in run.validation] == [2] * 6
-    run.losses_before, run.losses_after = [9.0] * 6, [8.0, 7.0, 6.0, 5.0, 4.0, 3.0]
+    first, after = run.validation[0].lesson, {True: iter([8.0, 7.0, 6.0]), False: iter([5.0, 4.0, 3.0])}
+    run.losses_before, run.losses_after = [9.0] * 6, [next(after[sample.lesson == first]) for sample in run.validation]
     metrics = run.metrics()
     assert metrics["validation_lessons"] == 2
     reach = 12.7062 * 0.75  # Student's t of one degree of freedom; the changes are -1 and -2.5, their standard error 0.75

@@ -197,10 +197,6 @@ def reserve(name: str, *, replace: bool, resume: bool) -> Path:
                 "with what comes of going on (in Python: `replace`)"
             )
         raise UsageError(f"there is an adapter `{name}` already", hint=hint)
-    if resume and not can_resume(name):
-        raise UsageError(
-            f"there is no interrupted training of `{name}` to go on with", hint="leave out --resume (in Python: `resume`) to start"
-        )
     return target
 
 
