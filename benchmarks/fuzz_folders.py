@@ -106,10 +106,10 @@ def config(kind: str, **more: Any) -> dict[str, Any]:
 
 def tokenizer_json() -> Files:
     """Byte-level BPE, as `tokenizers` writes it, and settings with a template."""
-    from nomoat.engine import tokenizer
+    from nomoat.engine import gguf_tokenizer
 
     facts = bytelevel("qwen2")
-    backend = tokenizer.from_metadata(facts).backend
+    backend = gguf_tokenizer.from_metadata(facts).backend
     settings = {
         "chat_template": facts["tokenizer.chat_template"], "eos_token": "<|endoftext|>", "bos_token": {"content": "<|im_end|>"},
         "added_tokens_decoder": {"0": {"content": "<|endoftext|>", "special": True}}, "model_max_length": CONTEXT,

@@ -33,7 +33,7 @@ from facts import circumstances, write
 from nomoat import config, paths
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.errors import DataError, NomoatError
-from nomoat.judge import builtin, stats
+from nomoat.judge import builtin, builtin_examples, stats
 from nomoat.judge.examples import asked
 from nomoat.judge.run import run_suite
 from nomoat.judge.scorers import rouge
@@ -89,7 +89,7 @@ def sms_spam(data: Path, work: Path) -> Split:
     known = {text for text, _ in sides[0]}
     labels = ("not spam", "spam")
     shared = frozenset(str(at) for at, (text, _) in enumerate(sides[1], start=1) if text in known)
-    return Split(list(builtin.labelled(sides[0], labels)), list(builtin.labelled(sides[1], labels)), "exact", shared)
+    return Split(list(builtin_examples.labelled(sides[0], labels)), list(builtin_examples.labelled(sides[1], labels)), "exact", shared)
 
 
 def in_words(label: str) -> str:
@@ -103,7 +103,7 @@ def banking77(data: Path, work: Path) -> Split:
     labels = sorted(in_words(label) for label in json.loads((folder / "categories.json").read_text(encoding="utf-8")))
     words = "Which intent does this customer of a bank have?"
     lessons, questions = (
-        list(builtin.labelled([(row["text"].strip(), in_words(row["category"])) for row in read_table(path)], labels, words))
+        list(builtin_examples.labelled([(row["text"].strip(), in_words(row["category"])) for row in read_table(path)], labels, words))
         for path in (unpacked(data, "banking77/train.csv", work), folder / "test.csv")
     )
     return Split(lessons, questions, "exact")
@@ -190,7 +190,7 @@ def kobest_copa(data: Path, work: Path, *, again: int = 0) -> Split:
             yield from (by_chance(chance, "", last, "결과", texts[label], wrong[number]) for number in numbers)
 
     def stripped(path: Path) -> list[dict[str, str]]:
-        header, *rows = builtin.lines(path)  # also HellaSwag's seven quoted rows: as they were when this was measured
+        header, *rows = builtin_examples.lines(path)  # also HellaSwag's seven quoted rows: as they were when this was measured
         return [{name: value.strip() for name, value in zip(header, row, strict=True)} for row in rows]
 
     train, dev = (stripped(unpacked(data, f"kobest/COPA/{part}.tsv", work)) for part in ("train", "dev"))
@@ -221,7 +221,7 @@ def vader_classes(suite: str) -> list[tuple[str, str]]:
     So read, VADER as the paper's authors published it has their F1 of tweets, and comes within 0.03 of the other three (`vader.py`).
     """
     found = []
-    for _, rating, text in builtin.lines(pull_dataset(suite) / VADER_FILES[suite]):
+    for _, rating, text in builtin_examples.lines(pull_dataset(suite) / VADER_FILES[suite]):
         value = float(rating)
         found.append((text.strip(), "positive" if value > 0 else "negative" if value < 0 else "neutral"))
     return found
@@ -232,7 +232,7 @@ def vader(suite: str, _data: Path, _work: Path) -> Split:
     rows = vader_classes(suite)
     random.Random(0).shuffle(rows)
     cut = int(len(rows) * TEST_PART_OF_VADER)
-    lessons, questions = (list(builtin.labelled(part, VADER_LABELS)) for part in (rows[cut:], rows[:cut]))
+    lessons, questions = (list(builtin_examples.labelled(part, VADER_LABELS)) for part in (rows[cut:], rows[:cut]))
     return Split(lessons, questions, "exact")
 
 

@@ -19,7 +19,7 @@ from facts import circumstances, write
 from tuning import TASKS, VADER_FILES, VADER_LABELS, label_scores, vader_classes
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-from nomoat.judge import builtin
+from nomoat.judge import builtin_examples
 from nomoat.records import Example
 
 BOUND = 0.05
@@ -42,7 +42,7 @@ def main() -> None:
         return label_scores(examples, {example.id: answer(example) for example in examples})
 
     for task in VADER_FILES:
-        every = list(builtin.labelled(vader_classes(task), VADER_LABELS))
+        every = list(builtin_examples.labelled(vader_classes(task), VADER_LABELS))
         found[task] = {"test": scored(TASKS[task](Path(), Path()).test), "all": scored(every), "table_4": TABLE_4[task]}
         print(task, found[task], flush=True)
     write(arguments.json, {**circumstances(), **found})

@@ -61,6 +61,12 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections outside are not refused; nothing is to make one."""
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+
+
+@pytest.fixture
 def plain_httpx(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain `httpx` calls reach loopback, whatever proxy whoever runs the tests has, and wait as long as we do."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -13,6 +13,8 @@ from typing import Any
 
 from patience import PATIENCE_SECONDS
 
+from nomoat.asking.spending import Spending
+
 Act = Callable[[BaseHTTPRequestHandler], None]
 
 
@@ -122,6 +124,11 @@ def counted(text: str, prompt_tokens: int, completion_tokens: int) -> Act:
     """A whole answer, with these token counts."""
     usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
     return events(piece(text, "stop"), {"choices": [], "usage": usage})
+
+
+def priced(max_cost_usd: float | None = None) -> Spending:
+    """A dollar for a thousand tokens in, two for a thousand out."""
+    return Spending(max_cost_usd=max_cost_usd, input_usd_per_million=1000.0, output_usd_per_million=2000.0)
 
 
 def thinking(text: str, num_hidden: int) -> Act:

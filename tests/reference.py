@@ -20,7 +20,7 @@ from tiny import add_tokenizer, finish, vocabulary, write_tiny_gguf
 from transformers.pytorch_utils import Conv1D
 
 from nomoat.engine import arch as architectures
-from nomoat.engine import importer, positions, tied_embeddings, tokenizer
+from nomoat.engine import gguf_tokenizer, importer, positions, tied_embeddings
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.source import open_source
 from nomoat.engine.weights import Form, quantised, restored
@@ -548,7 +548,7 @@ def write_folder(folder: Path, name: str, *, dtype: torch.dtype = torch.float32,
 def save_folder(folder: Path, model: Any, **saving: Any) -> None:
     """A model and the tiny vocabulary's tokenizer."""
     model.save_pretrained(folder, **saving)
-    tokenizer.from_metadata(GGUFFile(write_tiny_gguf(folder / "tiny.gguf")).metadata).save(folder)
+    gguf_tokenizer.from_metadata(GGUFFile(write_tiny_gguf(folder / "tiny.gguf")).metadata).save(folder)
     (folder / "tiny.gguf").unlink()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import unicodedata
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from letters import decomposed
+from misbehaving import Server, counted
 from tiny import write_adapter, write_tiny_gguf
 
 from nomoat import paths, references, responder
@@ -204,12 +206,12 @@ def test_a_file_and_an_adapter_are_found_whichever_way_their_letters_are_written
 ) -> None:
     """As macOS writes them, and as everyone else does."""
     monkeypatch.chdir(tmp_path)
-    parted = unicodedata.normalize("NFD", "내모델.gguf")
+    parted = decomposed("내모델.gguf")
     shutil.copy(tiny_gguf, parted)
     adapter = paths.adapters() / "한글리뷰"
     adapter.mkdir(parents=True)
     (adapter / "adapter_config.json").write_text("{}")
-    found = references.find_files("./내모델.gguf+" + unicodedata.normalize("NFD", "한글리뷰"))
+    found = references.find_files("./내모델.gguf+" + decomposed("한글리뷰"))
     assert references.is_path("내모델.gguf")
     assert (found.weights, found.adapter) == (Path(parted), adapter)
 
@@ -276,3 +278,32 @@ def test_a_server_on_this_machine_is_outside_if_the_user_says_that_it_sends_on_w
         responder.load(places[0])
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:4000/v1")
     assert not references.is_local("openai:m")
+
+
+@pytest.mark.parametrize(
+    ("model", "is_local"),
+    [
+        ("gpt-oss:120b-cloud", False), ("glm-4.6:cloud", False), ("kim/Qwen3:480B-Cloud", False), ("gpt-oss:20b", True),
+        ("gpt-oss:cloudy", True), ("my-cloud", True), ("cloud", True), ("host:5000/kim-cloud", True),
+    ],
+)  # fmt: skip
+def test_a_model_that_ollama_sends_to_its_cloud_is_outside_by_its_name(
+    model: str, is_local: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ollama sends what such a model is asked to ollama.com, from port 11434 of this machine."""
+    assert references.is_local(f"http://127.0.0.1:11434/v1#{model}") is is_local
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:11434/v1")
+    assert references.is_local(f"openai:{model}") is is_local
+
+
+def test_a_model_of_ollamas_cloud_is_refused_offline_and_its_bytes_are_counted(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serving(counted("yes", 1, 1))
+    ref = f"{server.url}#gpt-oss:120b-cloud"
+    refused = "(a gateway to Ollama's cloud, as the name `gpt-oss:120b-cloud` says) to ask a model server: "
+    with pytest.raises(OfflineError, match=re.escape(refused)):
+        responder.load(ref)
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    with responder.load(ref) as model:
+        assert model.complete("hello").usage.bytes_out > 0

@@ -63,6 +63,52 @@ def test_separator_is_the_suffix_or_what_splits_the_header_most(tmp_path: Path, 
     assert {"a,b": "1,2", "c": "3"}.items() <= read_table(written(tmp_path / name, content))[0].items()
 
 
+@pytest.mark.parametrize(
+    ("content", "row"),
+    [
+        ('text, label\n"Works well", "good"\n"Broke", "bad"\n', {"text": "Works well", "label": "good"}),
+        ('text,label\n"No, it broke",   "bad, ""really"""\n', {"text": "No, it broke", "label": 'bad, "really"'}),
+        ('text; "label"\nBroke; "bad;\nreally"\n', {"text": "Broke", "label": "bad;\nreally"}),
+        ('text,label\n"Broke", "Well" he said\n', {"text": "Broke", "label": ' "Well" he said'}),
+        ('id,text\n1, "Hello\n2, world"\n', {"id": "1", "text": ' "Hello'}),
+        ('id,text,label\n1, "Hello, world"\n2,b,c\n', {"id": "1", "text": ' "Hello', "label": ' world"'}),
+    ],
+    ids=["the second field", "with commas", "over two lines", "a broken quote", "two rows", "too few fields"],
+)
+def test_behind_spaces_a_quote_opens_a_field_where_that_leaves_every_row_its_fields(
+    tmp_path: Path, content: str, row: dict[str, str]
+) -> None:
+    assert read_table(written(tmp_path / "t.csv", content))[0] == row
+
+
+@pytest.mark.parametrize(
+    ("content", "columns"),
+    [
+        ('"text, original, full";label\n"good, in all";pos\n', ["text, original, full", "label"]),
+        ('id;"comment, free text, any";label, coarse\n1;"a, b";c\n', ["id", "comment, free text, any", "label, coarse"]),
+        ('"text\n(원문)";label\n"좋아요,\n정말";긍정\n', ["text\n(원문)", "label"]),
+        ("text, original\tlabel, coarse, fine\ngood, in all\tpos\n", ["text, original", "label, coarse, fine"]),
+        ('"text, all";label\ngood;pos;\n', None),
+    ],
+)
+def test_the_separator_is_not_looked_for_within_the_names_of_columns(tmp_path: Path, content: str, columns: list[str] | None) -> None:
+    path = written(tmp_path / "t.csv", content)
+    if columns is not None:
+        assert list(read_table(path)[0]) == columns
+    else:  # no separator gives every row its columns: that of the header is named wrong in its row
+        with pytest.raises(DataError, match="line 2: 3 fields, and the header has 2"):
+            read_table(path)
+
+
+def test_columns_without_a_name_and_without_a_value_are_none(tmp_path: Path) -> None:
+    """As Excel writes them where cells beside the table were once used."""
+    path = written(tmp_path / "t.csv", "text,label,, \na,x,,\nb,y, ,\n")
+    assert read_table(path) == [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
+    with pytest.raises(DataError, match="has more than one column ``"):
+        read_table(written(path, "text,label,,\na,x,,\nb,y,1,\nc,z,,2\n"))
+    assert list(read_table(written(path, "text,label,,\na,x,,\nb,y,1,\n"))[0]) == ["text", "label", ""]
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt"])
 def test_excels_unicode_text_is_a_table_with_tabs(tmp_path: Path, name: str) -> None:
     path = written(tmp_path / name, "\ufeff글\t분류\r\n좋아요, 정말\t긍정\r\n".encode("utf-16-le"))

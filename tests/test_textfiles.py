@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from letters import decomposed
 
-from nomoat import hardware
+from nomoat import config, hardware, paths
+from nomoat.catalog.prices import own_path, price
 from nomoat.errors import DataError, NotEnoughMemoryError, UsageError
+from nomoat.judge.suites import load_suite
+from nomoat.route.policy import default_path, load_policy
 from nomoat.textfiles import (
     AS_CSV,
     AS_UTF_8,
@@ -21,10 +26,6 @@ from nomoat.textfiles import (
     read_jsonl,
     read_text,
 )
-
-
-def decomposed(text: str) -> str:
-    return unicodedata.normalize("NFD", text)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="there the two names are one")
@@ -63,6 +64,8 @@ def test_a_byte_order_mark_says_the_encoding_and_is_no_text(tmp_path: Path, enco
     [
         ("text\n좋아요, 환불해 주세요\n".encode("cp949"), "line 2: not UTF-8 text", "in Korean `CSV UTF-8(쉼표로 분리)`"),
         ("text\ncafé\n".encode("latin-1"), "line 2: not UTF-8 text", "(in a spreadsheet program: `CSV UTF-8`)"),
+        ("text,label\nBroke,bad\n".encode("utf-16-le"), "line 1: not UTF-8 text", "(in a spreadsheet program: `CSV UTF-8`)"),
+        ("text,label\nBroke,bad\n".encode("utf-16-be"), "line 1: not UTF-8 text", "(in a spreadsheet program: `CSV UTF-8`)"),
         ("\ufefftext\n".encode("utf-16-le") + b"\x00\xd8", "line 2: not UTF-16 text", "(in a spreadsheet program: `CSV UTF-8`)"),
     ],
 )
@@ -148,6 +151,29 @@ def test_a_number_of_too_many_digits_is_refused_with_its_line(tmp_path: Path) ->
     path.write_text('{"a": ' + "1" * 5000 + "}")
     with pytest.raises(DataError, match=", line 1: not JSON that can be read: Exceeds the limit"):
         read_jsonl(path)
+
+
+@pytest.mark.parametrize("value", ["1" * 5000, "[" * 5000], ids=["digits", "brackets"])
+@pytest.mark.parametrize(
+    ("path_of", "read"),
+    [
+        (lambda: paths.home() / "config.toml", config.read_file),
+        (config.keys_path, lambda: config.secret("OPENAI_API_KEY")),
+        (default_path, load_policy),
+        (own_path, lambda: price("openai:gpt-4o-mini")),
+        (lambda: paths.home() / "suite.toml", lambda: load_suite(paths.home() / "suite.jsonl")),
+    ],
+    ids=["config", "keys", "policy", "prices", "suite"],
+)
+def test_toml_that_is_none_is_named_however_it_is_broken(path_of: Callable[[], Path], read: Callable[[], object], value: str) -> None:
+    path = path_of()
+    path.parent.mkdir(parents=True)
+    path.with_suffix(".jsonl").write_text('{"input": "x", "target": "y"}\n')
+    path.write_text(f"stop = {value}")
+    path.chmod(0o600)
+    said = "(is not TOML|cannot be read|is not a table of prices)"
+    with pytest.raises((UsageError, DataError), match=f"`{re.escape(str(path))}` {said}"):
+        read()
 
 
 def test_a_file_that_may_not_be_read_is_named_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

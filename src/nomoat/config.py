@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,7 +16,7 @@ from nomoat import hardware, paths
 from nomoat.bounds import shown
 from nomoat.errors import UsageError
 from nomoat.providers import PROVIDERS, UPSTREAM_KEY
-from nomoat.textfiles import AS_UTF_8_IN_AN_EDITOR
+from nomoat.textfiles import parse_toml, settings_text
 
 HUB_TOKEN = "HF_TOKEN"
 CLIENTS_KEY = "NOMOAT_API_KEY"  # what a server of ours asks its clients for; it does not pass it on
@@ -78,12 +77,10 @@ def read_file() -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        values = parse_toml(settings_text(path.read_bytes(), f"`{path}`"))
     except OSError as exc:
         raise UsageError(f"`{path}` cannot be read: {exc.strerror}", hint="mend it or remove it") from exc
-    except UnicodeDecodeError as exc:
-        raise UsageError(f"`{path}` is not UTF-8 text", hint=AS_UTF_8_IN_AN_EDITOR) from exc
-    except ValueError as exc:  # no TOML, thousands of digits
+    except ValueError as exc:
         raise UsageError(f"`{path}` is not TOML: {exc}", hint="mend it or remove it") from exc
     unknown = sorted(set(values) - set(FROM_FILE))
     if unknown:
@@ -130,14 +127,12 @@ def _read_keys() -> dict[str, str]:
                 raise UsageError(
                     f"`{path}` holds keys, and others may read or change it (mode {mode & 0o777:03o})", hint=f"chmod 600 {path}"
                 )
-            values = tomllib.loads(file.read().decode("utf-8-sig"))
+            values = parse_toml(settings_text(file.read(), f"`{path}`"))
     except FileNotFoundError:
         return {}
     except OSError as exc:
         raise UsageError(f"`{path}` cannot be read: {exc.strerror}", hint="mend it or remove it") from exc
-    except UnicodeDecodeError:
-        raise UsageError(f"`{path}` is not UTF-8 text", hint=AS_UTF_8_IN_AN_EDITOR) from None
-    except ValueError as exc:  # no TOML, thousands of digits
+    except ValueError as exc:
         line = re.search(r" \(at line \d+", str(exc))
         where = f"{line.group()})" if line else ""
         # No more of what Python says, nor a traceback of it: there may be a key in it.

@@ -251,7 +251,7 @@ class RemoteError(NomoatError):
         self.code = code
         self.param = param
         self.fate = fate
-        self.may_be_billed = fate != "rejected" and status is None
+        self.may_be_billed = fate == "lost" or (fate == "final" and status is None)
         self.wait_seconds = wait_seconds
 
 

@@ -18,7 +18,10 @@ ADAPTER_PICKLE, ADAPTER_INDEX = (
     "adapter_model.safetensors.index.json",
 )  # of an older PEFT; of transformers, in parts
 CONFIG_FILES = (CONFIG, "generation_config.json", "tokenizer_config.json")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja")
+CHAT_TEMPLATE, TOOL_TEMPLATE = "chat_template.jinja", "additional_chat_templates/tool_use.jinja"
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", CHAT_TEMPLATE, TOOL_TEMPLATE
+)  # fmt: skip
 AGAIN = "download it again, or another copy of this model"
 LFS_POINTER = b"version https://git-lfs"
 WEIGHTS_NAME = re.compile(r"[\w-][\w.-]*\.safetensors")

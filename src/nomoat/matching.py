@@ -21,7 +21,7 @@ BEGINS = re.compile(rf"^(?:the )?(?:correct |right )?(?:(?:answer|label) is\b ?:
 ENDS = re.compile(r"(?:입니다|이에요|예요|이다)$")
 WRAPPED = re.compile(r"^(?:\d+[.)] )?(?:<(?P<marked>[^<>]+)>|(?P<bare>.+))$")  # "1. ham", "<ham>"
 
-DRAFT_BEGINS = "<think>"
+DRAFT_BEGINS, DRAFT_ENDS = "<think>", "</think>"
 # A draft that some models write before they answer. A server's template may have opened it: then only its end is there.
 DRAFT = re.compile(r"\A(?:\s*<(?P<name>think|thinking|reasoning)>.*?(?:</(?P=name)>\s*|\Z)|(?:(?!<think>).)*?</think>\s*)", re.DOTALL)
 

@@ -9,6 +9,7 @@ import functools
 import ipaddress
 import math
 import os
+import re
 import ssl
 import sys
 import threading
@@ -30,6 +31,8 @@ Purpose = Literal["pull a model", "pull a data set", "ask a model server", "use 
 CONNECT_TIMEOUT_SECONDS = 20.0
 READ_TIMEOUT_SECONDS = 120.0
 UNKNOWN_SIGNER = frozenset({18, 19, 20, 21})  # X509_V_ERR_… of OpenSSL: signed by itself, by one that signed itself, by one not here
+# `gpt-oss:120b-cloud`, `glm-4.6:cloud`. Source: ollama/ollama, internal/modelref/modelref.go (`parseSourceSuffix`).
+OLLAMAS_CLOUD = re.compile(r":(?:\s*|[^:/]*-)cloud\s*\Z", re.IGNORECASE)
 HEARTBEAT_SECONDS = 0.25  # between looks whether whoever asked has left
 
 _thread = threading.local()
@@ -71,21 +74,28 @@ def port_of(address: str) -> int:
     return parts.port or config.DEFAULT_PORTS[parts.scheme]
 
 
-def stays_here(address: str) -> bool:
-    """Whether what a server is sent stays on this machine: it is on it, and no gateway. Raises what `gateway_note` raises."""
-    return is_loopback(host_of(address)) and not gateway_note(address)
+def stays_here(address: str, model: str) -> bool:
+    """Whether what a server's model is sent stays on this machine: it is on it, and no gateway. Raises what `gateway_note` raises."""
+    return is_loopback(host_of(address)) and not gateway_note(address, model)
 
 
-def gateway_note(address: str) -> str:
+def gateway_note(address: str, model: str) -> str:
     """Why a server on this very machine counts as outside, to be said behind its name: the setting that names it as a gateway, by its
-    port. Empty of any other server.
+    port, or the name of a model that Ollama sends to its cloud. Empty of any other server.
 
-    Raises UsageError for a setting that cannot be meant.
+    Raises UsageError for a setting that cannot be meant. Not covered: such a model under another name (`ollama cp`).
     """
-    gateways = config.gateway_ports() if is_loopback(host_of(address)) else None
-    if gateways is None or port_of(address) not in gateways.value:
+    if not is_loopback(host_of(address)):
         return ""
-    return f" (a gateway, as {gateways.reason} says)"
+    gateways = config.gateway_ports()
+    if gateways is not None and port_of(address) in gateways.value:
+        return f" (a gateway, as {gateways.reason} says)"
+    return f" (a gateway to Ollama's cloud, as the name `{model}` says)" if OLLAMAS_CLOUD.search(model) else ""
+
+
+def has_to_stay(shown: str, note: str, *, hint: str) -> RedirectedError:
+    """The error for what has to stay on this machine and would go to a gateway, called `shown`; `note`: its `gateway_note`."""
+    return RedirectedError(f"`{shown}`{note} sends on what it is asked: this has to stay here", hint=hint)
 
 
 def require_allowed(purpose: Purpose, host: str, *, gateway: str = "") -> None:

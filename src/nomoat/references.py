@@ -73,8 +73,8 @@ def names_server(ref: str) -> bool:
 def is_local(ref: str) -> bool | None:
     """Whether prompts for a model stay on this machine, as far as is said of it; None for `auto`, which decides that of each.
 
-    Those for a server on this machine do, unless `gateways` names it. Raises UsageError for a reference to a server that cannot be
-    meant, or such a setting.
+    Those for a server on this machine do, unless it is a gateway: see `net.gateway_note`. Raises UsageError for a reference to a
+    server that cannot be meant, or such a setting.
     """
     if ref == AUTO:
         return None
@@ -82,7 +82,14 @@ def is_local(ref: str) -> bool | None:
         return True
     from nomoat.engine.server_address import parse
 
-    return net.stays_here(parse(ref)[1])
+    return net.stays_here(*parse(ref)[1:])
+
+
+def gateway_note(ref: str) -> str:
+    """See `net.gateway_note`, of a reference to a server. Raises what `is_local` raises."""
+    from nomoat.engine.server_address import parse
+
+    return net.gateway_note(*parse(ref)[1:])
 
 
 def shown_name(ref: str) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import csv
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ TABLE_SUFFIXES = (".csv", *TAB_SUFFIXES)
 NAMED_LINES = 5  # of those where something is missing
 LARGEST_FIELD = 2**31 - 1  # a C long where it is shortest
 DELIMITERS = (",", ";", "\t")  # the first wins a tie
+LOOKED_AT = 20  # rows that tell the separator
 SAID = re.compile(r"(?i)sep=(.)(?=\r?\n)")  # a first line by which Excel is told it
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # with its end
 Records = list[tuple[int, list[Any]]]  # the fields of each row, with the line it begins on
@@ -79,10 +82,9 @@ def read_labelled(path: Source, *, input_column: str, label_column: str) -> list
         if column not in header:
             raise DataError(f"`{path}` has no column `{column}`", hint=_columns(header))
     require_other(path, input_column, label_column, header)
-    labelled = []
+    places, labelled = [(column, header.index(column)) for column in (input_column, label_column)], list[LabelledText]()
     for line, row in rows:
-        values = dict(zip(header, row, strict=True))
-        text, label = (_text(path, line, column, values[column]) for column in (input_column, label_column))
+        text, label = (_text(path, line, column, row[at]) for column, at in places)
         labelled.append(LabelledText(text=text, label=label, line=line))
     empty_texts, empty_labels = [row.line for row in labelled if not row.text], [row.line for row in labelled if not row.label]
     require_no_gaps(path, {input_column: empty_texts, label_column: empty_labels})
@@ -122,8 +124,9 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV or TSV with a header, by column name, all in NFC: macOS's spelling of a label is not a label of its own.
 
     Encodings are those of `textfiles.read_text`. A `.tsv` or `.tab` has tabs between its columns, any other file whichever of
-    comma, semicolon and tab gives the header most columns; what a first line for Excel says (`sep=;`) comes before both. Empty lines
-    are skipped. Between tabs a quote may be only a quote: see `_records`.
+    comma, semicolon and tab gives its first rows as many columns as the header, of several, or none, the one that gives the header
+    most; what a first line for Excel says (`sep=;`) comes before both. Empty lines are skipped, and so are columns without a name and
+    without a value in any row. Between tabs a quote may be only a quote, see `_records`; else one behind spaces may open a field.
     Raises DataError for a missing or empty file, other encodings, a broken quote, a row of the wrong length, doubled columns.
     """
     return [row for _, row in read_numbered_table(path)]
@@ -149,16 +152,26 @@ def _parse_table(path: Source) -> tuple[list[str], Records]:
     records = _records(path, text) if text.strip() else []
     if not records:
         raise DataError(f"`{path}` is empty", hint="the first line names the columns, each further line is one row")
-    header = _header(path, records[0][1])
-    if len(records) == 1:
+    (_, names), *rows = records
+    if not rows:
         raise DataError(f"`{path}` has a header and no rows", hint="each line after the first is one row")
-    for line, record in records[1:]:
-        if len(record) != len(header):
+    for line, record in rows:
+        if len(record) != len(names):
             raise DataError(
-                f"`{path}`, line {line}: {len(record)} fields, and the header has {len(header)}",
+                f"`{path}`, line {line}: {len(record)} fields, and the header has {len(names)}",
                 hint="a field that holds the separator or a line break is put in double quotes",
             )
-    return header, records[1:]
+    names, rows = _without_empty_columns(names, rows)
+    return _header(path, names), rows
+
+
+def _without_empty_columns(names: list[str], rows: Records) -> tuple[list[str], Records]:
+    """Without those that have neither a name nor a value in any row: spreadsheet programs write such ones at the end."""
+    empty = {at for at, name in enumerate(names) if not name.strip() and not any(row[at].strip() for _, row in rows)}
+    if not empty:
+        return names, rows
+    left = [at for at in range(len(names)) if at not in empty]
+    return [names[at] for at in left], [(line, [row[at] for at in left]) for line, row in rows]
 
 
 def _header(path: Source, names: Sequence[str]) -> list[str]:
@@ -182,7 +195,7 @@ def _records(path: Path, text: str) -> Records:
     widths = _widths(plain)
     can_be_plain = len(plain) > 1 and len(widths) == 1 and widths != {1}  # in a single column every line has as many as the header
     try:
-        records = _csv_records(path, text, delimiter)
+        records = list(_read_csv(path, text, delimiter))
     except DataError:
         if not can_be_plain:
             raise
@@ -192,21 +205,34 @@ def _records(path: Path, text: str) -> Records:
 
 
 def _csv_records(path: Path, text: str, delimiter: str) -> Records:
-    """Raises DataError for a broken quote."""
+    """Behind spaces (`one, "two"`), as people write tables, a quote opens a field, too: but not where each row has as many fields as
+    the header without that, and would not with it, or would be one with another. Raises DataError for a broken quote.
+    """
+    records = list(_read_csv(path, text, delimiter))
+    if not any(field[:1] == " " and field.lstrip(" ")[:1] == '"' for _, record in records for field in record):
+        return records
+    try:
+        others = list(_read_csv(path, text, delimiter, skips_spaces=True))
+    except DataError:
+        return records
+    widths = _widths(records)
+    return records if len(widths) == 1 and (len(others) != len(records) or _widths(others) != widths) else others
+
+
+def _read_csv(path: Path, text: str, delimiter: str, *, skips_spaces: bool = False) -> Iterator[tuple[int, list[Any]]]:
+    """The records that are not empty, each with the line it begins on. Raises DataError for a broken quote."""
     lines = (line[0] for line in LINE.finditer(text))  # in a StringIO each letter would take four bytes
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    records: Records = []
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=skips_spaces, strict=True)
     begins = 1
     try:
         for record in reader:
             if any(field.strip() for field in record):
-                records.append((begins, record))
+                yield begins, record
             begins = reader.line_num + 1
     except csv.Error as exc:
         raise DataError(
             f"`{path}`, line {begins}: {exc}", hint='a quote inside a quoted field is written twice: "she said ""no"""'
         ) from exc
-    return records
 
 
 def _widths(records: Records) -> set[int]:
@@ -216,5 +242,14 @@ def _widths(records: Records) -> set[int]:
 def _delimiter(path: Path, text: str) -> str:
     if path.suffix.lower() in TAB_SUFFIXES:
         return "\t"
-    header = text.lstrip().splitlines()[0]
-    return max(DELIMITERS, key=header.count)
+
+    def fit(delimiter: str) -> tuple[bool, int]:
+        """Whether it gives the first rows the header's columns, two or more; and how many the header has."""
+        rows, is_broken = list[tuple[int, list[Any]]](), True
+        with suppress(DataError):
+            rows.extend(islice(_read_csv(path, text, delimiter), LOOKED_AT))
+            is_broken = False
+        columns = len(rows[0][1]) if rows else 1
+        return not is_broken and columns > 1 and len(_widths(rows)) == 1, columns
+
+    return max(DELIMITERS, key=fit)

@@ -6,6 +6,7 @@ import codecs
 import io
 import json
 import os
+import tomllib
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,8 @@ def read_text(path: Path) -> str:
         raise DataError(_no_text(path, "a Parquet file"), hint=AS_CSV)
     encoding = next((encoding for mark, encoding in MARKED if content.startswith(mark)), "UTF-8")
     try:
+        if encoding == "UTF-8" and (at := content.partition(b"\n")[0].find(b"\0")) >= 0:
+            raise UnicodeDecodeError("utf-8", content, at, at + 1, "English in UTF-16 without a mark decodes as UTF-8, too")
         return content.decode("utf-8-sig" if encoding == "UTF-8" else encoding)
     except UnicodeDecodeError as exc:
         line = content[: exc.start].decode(encoding, "ignore").count("\n") + 1
@@ -139,6 +142,14 @@ def _require_memory(path: Path, num_bytes: int) -> None:
             f"`{path}` has {num_bytes / 1e9:.1f} GB; reading it takes {takes} GB of memory or more, and {there} GB are free",
             hint="take a part of it, such as its first lines (`head -n 100000 FILE`), or close other programs",
         )
+
+
+def settings_text(content: bytes, shown: str) -> str:
+    """The text of a file of settings, which is called `shown` in the error. Raises UsageError where it is no UTF-8."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"{shown} is not UTF-8 text", hint=AS_UTF_8_IN_AN_EDITOR) from None  # there may be a key in it
 
 
 def _may_be_korean(content: bytes) -> bool:
@@ -163,6 +174,14 @@ def parse_json(text: str, path: Path, *, line: int | None = None) -> Any:
         raise DataError(f"`{path}`{at}: lists or objects inside one another, too many to be read", hint="is it damaged?") from exc
     except ValueError as exc:  # a number of more digits than Python reads
         raise DataError(f"`{path}`{at}: not JSON that can be read: {exc}", hint="write so long a number as text, in quotes") from exc
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The table that text of TOML is. Raises ValueError for what is none, or holds more digits or brackets than can be read."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError as exc:
+        raise ValueError("lists or tables inside one another, too many to be read") from exc
 
 
 def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:

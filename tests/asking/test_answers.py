@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 import shell
-from misbehaving import Act, Server, counted, events, half, piece, reset, say
+from misbehaving import Act, Server, counted, events, half, piece, priced, reset, say
 from patience import PATIENCE_SECONDS, wait_until
 from quiz import quiz
 from tiny import write_adapter, write_tiny_gguf
@@ -131,15 +131,10 @@ def test_a_servers_answers_wait_for_the_disk_unless_they_cost_nothing(serving: S
     monkeypatch.setattr(AnswerStore, "save_answer", saving)
     costs_nothing = Spending(input_usd_per_million=0.0, output_usd_per_million=0.0)
     with AnswerStore() as store, nomoat.load(f"{serving(FINE).url}#m") as server, nomoat.load("fake:") as here:
-        for at, (model, price) in enumerate(((here, Spending()), (server, costs_nothing), (server, spending()))):
+        for at, (model, price) in enumerate(((here, Spending()), (server, costs_nothing), (server, priced()))):
             request = Request(messages=suite_of(3).examples[at].messages, max_new_tokens=4)
             collect(model, [request], store=store, spending=price, concurrency=1)
     assert paid == [False, False, True]
-
-
-def spending(max_cost_usd: float | None = None) -> Spending:
-    """A dollar for a thousand tokens in, two for a thousand out."""
-    return Spending(max_cost_usd=max_cost_usd, input_usd_per_million=1000.0, output_usd_per_million=2000.0)
 
 
 # `question 7` is 10 bytes, with 16 and 32 more at most 58 tokens in, and 10 out: at most $0.078, and really $0.012.
@@ -158,7 +153,7 @@ def by_question(acts: dict[str, Act], otherwise: Act) -> Act:
 
 
 def test_cost_is_of_the_tokens_the_server_counted_at_the_price_given(serving: Serving) -> None:
-    evaluation = run_suite(f"{serving(FINE).url}#m", suite_of(4), RunSettings(spending=spending()))
+    evaluation = run_suite(f"{serving(FINE).url}#m", suite_of(4), RunSettings(spending=priced()))
     assert [outcome.cost_usd for outcome in evaluation.outcomes] == pytest.approx([REAL_USD] * 4)
     side = evaluation.side
     assert (side.cost_usd_per_1000, side.cost_usd) == (pytest.approx(1000 * REAL_USD), pytest.approx(4 * REAL_USD))
@@ -172,9 +167,7 @@ def test_what_runs_here_costs_nothing_but_electricity_and_stored_answers_have_no
 
 
 def test_answers_without_counts_have_no_known_cost(serving: Serving) -> None:
-    evaluation = run_suite(
-        f"{serving(counted('yes', 0, 0), FINE).url}#m", suite_of(2), RunSettings(spending=spending(), concurrency=1)
-    )
+    evaluation = run_suite(f"{serving(counted('yes', 0, 0), FINE).url}#m", suite_of(2), RunSettings(spending=priced(), concurrency=1))
     assert sorted(outcome.cost_usd is None for outcome in evaluation.outcomes) == [False, True]
     assert evaluation.side.cost_usd is None
     assert any(note.startswith("1 answer of ") and note.endswith(": the cost is not known") for note in evaluation.notes)
@@ -184,7 +177,7 @@ def test_answers_that_a_server_counts_in_part_are_said_and_count_with_the_most_t
     in_part = events(piece("yes", "stop"), {"choices": [], "usage": {"prompt_tokens": -900_000, "completion_tokens": 2}})
     server = serving(in_part)
     for _ in range(2):  # the second time they are stored
-        settings = RunSettings(spending=spending(max_cost_usd=1e6), concurrency=1)
+        settings = RunSettings(spending=priced(max_cost_usd=1e6), concurrency=1)
         evaluation = run_suite(f"{server.url}#m", suite_of(2), settings)
         note = f"2 answers of `{server.url}#m` came without a whole count of tokens, or with one that cannot be: the cost is not known"
         assert f"{note}, and the budget counts the most each can have cost" in evaluation.notes
@@ -196,7 +189,7 @@ def test_answers_without_a_whole_count_have_no_known_cost_and_count_with_the_mos
     request = Request(prompt="x", max_new_tokens=50)
     usage = Usage(prompt_tokens=5, completion_tokens=0, prefill_seconds=0.0, decode_seconds=0.0)
     with Responder("http://127.0.0.1:1/v1#m", FakeEngine()) as model:
-        pricing = spending().pricing(model)
+        pricing = priced().pricing(model)
     assert pricing.rates is not None
     silent = Completion(text="", finish_reason="stop", usage=usage)
     assert pricing.billed_usd(request, silent) == pricing.cost_usd(silent) == pricing.rates.cost_usd(usage)
@@ -230,7 +223,7 @@ def test_a_run_ends_at_the_first_answer_of_litellms_proxy_here_which_may_have_be
     monkeypatch.setattr("nomoat.engine.remote._proxy_ports", set())  # the port may be another test's afterwards
     server = serving(events(piece("yes", "stop"), headers={"x-litellm-version": "1.108.7"}))
     with pytest.raises(RedirectedError, match="is LiteLLM's proxy") as caught:
-        run_suite(f"{server.url}#m", suite_of(9), RunSettings(spending=spending(), concurrency=1))
+        run_suite(f"{server.url}#m", suite_of(9), RunSettings(spending=priced(), concurrency=1))
     assert len(server.bodies) == 1
     assert notes_of(caught.value) == [
         f"note: 1 call to `{server.url}#m` brought no whole answer, and may have been billed: at most $0.078"
@@ -242,7 +235,7 @@ def test_answer_counts_once_however_often_it_is_needed(serving: Serving) -> None
     server = serving(FINE)
     model = f"{server.url}#m"
     for _ in range(2):
-        budget = spending(1.0)
+        budget = priced(1.0)
         for _ in range(2):
             run_suite(model, suite_of(4), RunSettings(spending=budget))
         assert budget.budget is not None
@@ -255,14 +248,14 @@ def test_budget_is_spent_on_whole_conversations(serving: Serving) -> None:
     turns = tuple(dataclasses.replace(e, follows=str(at - 1) if at % 2 else "") for at, e in enumerate(suite_of(30).examples))
     suite = dataclasses.replace(suite_of(30), examples=turns)
     server = serving(FINE)
-    evaluation = run_suite(f"{server.url}#m", suite, RunSettings(spending=spending(0.2), concurrency=1))
+    evaluation = run_suite(f"{server.url}#m", suite, RunSettings(spending=priced(0.2), concurrency=1))
     ids = [int(outcome.example_id) for outcome in evaluation.outcomes]
     assert len(server.bodies) == 7
     assert len(ids) == 6
     assert [at + 1 for at in ids[::2]] == ids[1::2]
     assert max(ids) > 10  # drawn from all over the suite
     assert evaluation.notes[0].startswith(f"PARTIAL: 6 of 30 questions were answered by `{server.url}#m`: the budget of $")
-    whole = run_suite(f"{server.url}#m", suite, RunSettings(spending=spending(5.0), concurrency=8))
+    whole = run_suite(f"{server.url}#m", suite, RunSettings(spending=priced(5.0), concurrency=8))
     assert (len(whole.outcomes), whole.partial, len(server.bodies)) == (30, "", 30)
 
 
@@ -273,7 +266,7 @@ def test_a_budget_of_conversations_counts_all_earlier_answers_first(serving: Ser
     server = serving(FINE)
     for concurrency in (30, 1):
         with suppress(BudgetReachedError):  # of not one whole conversation
-            run_suite(f"{server.url}#m", suite, RunSettings(spending=spending(0.5), concurrency=concurrency))
+            run_suite(f"{server.url}#m", suite, RunSettings(spending=priced(0.5), concurrency=concurrency))
         assert len(server.bodies) * REAL_USD < 0.5
 
 
@@ -281,14 +274,14 @@ def test_a_budget_of_conversations_counts_all_earlier_answers_first(serving: Ser
 def test_budget_holds_before_each_call_and_a_higher_one_goes_on(serving: Serving, concurrency: int) -> None:
     """$0.2 allow one call after another until the next could exceed it: 11 answers of $0.012 leave less than $0.078."""
     server = serving(FINE)
-    evaluation = run_suite(f"{server.url}#m", suite_of(30), RunSettings(spending=spending(0.2), concurrency=concurrency))
+    evaluation = run_suite(f"{server.url}#m", suite_of(30), RunSettings(spending=priced(0.2), concurrency=concurrency))
     assert len(server.bodies) == len(evaluation.outcomes) == 11
     assert evaluation.partial.startswith("the budget of $0.20 is reached: $0.132 is spent, and the next call may cost $0.07")
     assert evaluation.notes[0].startswith(f"PARTIAL: 11 of 30 questions were answered by `{server.url}#m`: the budget of $")
-    again = run_suite(f"{server.url}#m", suite_of(30), RunSettings(spending=spending(0.2), concurrency=concurrency))
+    again = run_suite(f"{server.url}#m", suite_of(30), RunSettings(spending=priced(0.2), concurrency=concurrency))
     assert len(server.bodies) == 11
     assert again.outcomes == evaluation.outcomes
-    whole = run_suite(f"{server.url}#m", suite_of(30), RunSettings(spending=spending(1.0), concurrency=concurrency))
+    whole = run_suite(f"{server.url}#m", suite_of(30), RunSettings(spending=priced(1.0), concurrency=concurrency))
     assert (len(whole.outcomes), whole.partial) == (30, "")
     assert len(server.bodies) == 30
 
@@ -296,7 +289,7 @@ def test_budget_holds_before_each_call_and_a_higher_one_goes_on(serving: Serving
 def test_calls_under_way_count_in_full(serving: Serving) -> None:
     """Four at once, each held by the server until all have come or wait: $0.16 has room for two of at most $0.078."""
     come, running, most, lock = 0, 0, 0, threading.Lock()
-    spent = spending(0.16)
+    spent = priced(0.16)
     budget = spent.budget
     assert budget is not None
 
@@ -318,7 +311,7 @@ def test_lost_answers_may_have_been_billed_and_count(serving: Serving) -> None:
     """The first answer breaks off: $0.078 are gone, and $0.15 has no room for another try."""
     server = serving(half)
     with pytest.raises(BudgetReachedError, match=r"\$0.078 is spent"):
-        run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=spending(0.15), concurrency=1))
+        run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=priced(0.15), concurrency=1))
     assert len(server.bodies) == 1
 
 
@@ -327,10 +320,10 @@ def test_lost_answers_count_in_later_runs_too(serving: Serving) -> None:
     server = serving(half, FINE)
     for _ in range(3):
         with pytest.raises(BudgetReachedError, match=r"\$0.078 is spent"):
-            run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=spending(0.15), concurrency=1))
+            run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=priced(0.15), concurrency=1))
     assert len(server.bodies) == 1
     for _ in range(2):
-        enough = spending(1.0)
+        enough = priced(1.0)
         evaluation = run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=enough, concurrency=1))
         assert enough.budget is not None and enough.budget.spent_usd == pytest.approx(0.078 + 5 * REAL_USD)
     note = f"1 call to `{server.url}#m` brought no whole answer, and may have been billed: at most $0.078 more"
@@ -345,7 +338,7 @@ def test_what_may_have_been_paid_is_said_where_nothing_was_answered(serving: Ser
     """Two questions, each asked three times: six times $0.078. What is free is not told of."""
     server = serving(half)
     for prices, notes in (
-        (spending(), [f"note: 6 calls to `{server.url}#m` brought no whole answer, and may have been billed: at most $0.468"]),
+        (priced(), [f"note: 6 calls to `{server.url}#m` brought no whole answer, and may have been billed: at most $0.468"]),
         (Spending(), []),
     ):
         with pytest.raises(RemoteError, match="before it was whole") as caught:
@@ -372,8 +365,8 @@ def test_what_both_sides_were_paid_is_said_where_a_duel_ends_in_an_error(serving
 
 def test_a_call_lost_before_there_was_a_budget_counts_once_there_is_one(serving: Serving) -> None:
     server = serving(half, FINE)
-    run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=spending(), concurrency=1))
-    enough = spending(1.0)
+    run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=priced(), concurrency=1))
+    enough = priced(1.0)
     run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=enough))
     assert enough.budget is not None and enough.budget.spent_usd == pytest.approx(0.078 + 5 * REAL_USD)
 
@@ -389,7 +382,7 @@ def test_lost_calls_of_questions_that_come_later_count_before_the_first_is_asked
             request = Request(messages=example.messages, max_new_tokens=10, temperature=0.0)
             store.count_lost(remote_engine(model).digest, request)
     with pytest.raises(BudgetReachedError):
-        run_suite(model, suite, RunSettings(spending=spending(30 * 0.078), concurrency=1))
+        run_suite(model, suite, RunSettings(spending=priced(30 * 0.078), concurrency=1))
     assert server.bodies == []
 
 
@@ -399,8 +392,8 @@ def test_looking_up_what_is_answered_is_shown_while_it_lasts(monkeypatch: pytest
     requests = [Request(messages=example.messages, max_new_tokens=10) for example in suite_of(6).examples]
     shown: list[int] = []
     with nomoat.load("fake:") as model, AnswerStore() as store:
-        collect(model, requests[:5], store=store, spending=spending(), concurrency=1)
-        collect(model, requests, store=store, spending=spending(), concurrency=1, show=shown.append)
+        collect(model, requests[:5], store=store, spending=priced(), concurrency=1)
+        collect(model, requests, store=store, spending=priced(), concurrency=1, show=shown.append)
     assert shown == [4, 2, 1, 0]
 
 
@@ -436,7 +429,7 @@ def test_calls_left_under_way_after_ctrl_c_count_in_later_runs(serving: Serving,
     before = set(threading.enumerate())
     with nomoat.load(f"{server.url}#m") as model, AnswerStore() as store:
         with pytest.raises(KeyboardInterrupt):
-            collect(model, requests, store=store, spending=spending(), concurrency=3, show=interrupt)
+            collect(model, requests, store=store, spending=priced(), concurrency=3, show=interrupt)
         lost = [store.num_lost(model.digest, request) for request in requests]
         go_on.set()
         for thread in {one for one in threading.enumerate() if one.name == "answer"} - before:
@@ -446,7 +439,7 @@ def test_calls_left_under_way_after_ctrl_c_count_in_later_runs(serving: Serving,
 
 def test_what_is_spent_stays_spent_though_somebody_removes_what_it_was_for(serving: Serving) -> None:
     request = Request(messages=suite_of(1).examples[0].messages, max_new_tokens=10)
-    spent = spending(1.0)
+    spent = priced(1.0)
     assert spent.budget is not None
     with nomoat.load(f"{serving(FINE).url}#m") as model, AnswerStore() as store:
         store.count_lost(model.digest, request)
@@ -465,7 +458,7 @@ def test_no_question_leaves_for_a_server_without_room_for_its_answer(serving: Se
     requests = [Request(messages=one.messages, max_new_tokens=10) for one in suite_of(9).examples]
     with nomoat.load(f"{server.url}#m") as model, AnswerStore() as store:
         with pytest.raises(NotEnoughDiskError, match=r"(?m)runs` needs 10 MB, and its disk has 10 MB free$"):
-            collect(model, requests, store=store, spending=spending(), concurrency=1)
+            collect(model, requests, store=store, spending=priced(), concurrency=1)
         assert [store.answer(model.digest, request) is not None for request in requests] == [True] * 2 + [False] * 7
     assert len(server.bodies) == 2
     assert run_suite("fake:", suite_of(2)).outcomes  # what is computed here is asked as before
@@ -484,7 +477,7 @@ def test_answers_that_came_and_could_not_be_kept_are_told_with_their_cost_and_co
     with nomoat.load(f"{server.url}#m") as model, AnswerStore() as store:
         (num_pages,) = store._db.connection.execute("PRAGMA page_count").fetchone()
         store._db.connection.execute(f"PRAGMA max_page_count = {num_pages}")
-        spent = spending()
+        spent = priced()
         with pytest.raises(NotEnoughDiskError) as caught, spent.told():
             collect(model, requests, store=store, spending=spent, concurrency=3)
         assert [store.num_lost(model.digest, request) for request in requests] == [1] * 3 + [0] * 6
@@ -514,7 +507,7 @@ def test_answers_that_could_not_be_kept_are_told_after_ctrl_c_too(serving: Servi
         (num_pages,) = store._db.connection.execute("PRAGMA page_count").fetchone()
         store._db.connection.execute(f"PRAGMA max_page_count = {num_pages}")
         with pytest.raises(KeyboardInterrupt) as caught:
-            collect(model, requests, store=store, spending=spending(), concurrency=3, show=interrupt)
+            collect(model, requests, store=store, spending=priced(), concurrency=3, show=interrupt)
     place = f"no space left on the disk of `{default_path().parent}`"
     assert caught.value.__notes__ == [f"note: {place}; 2 answers came and could not be kept, which cost $0.024"]
 
@@ -523,7 +516,7 @@ def test_what_was_paid_is_told_once_though_more_comes_while_it_is_told(serving: 
     url = serving(FINE).url
     requests = [Request(messages=one.messages, max_new_tokens=10) for one in suite_of(2).examples]
     with nomoat.load(f"{url}#m") as model, AnswerStore() as store:
-        spent = spending()
+        spent = priced()
         ask = functools.partial(collect, model, store=store, spending=spent, concurrency=1)
         with pytest.raises(ValueError, match="a failure") as caught, spent.told():
             try:
@@ -538,7 +531,7 @@ def test_what_was_paid_is_told_once_though_more_comes_while_it_is_told(serving: 
 def test_more_spent_than_may_be_is_said(serving: Serving) -> None:
     """The server counts a thousand times the tokens: $12 for an answer that $0.078 were set aside for."""
     server = serving(counted("yes", 10_000, 1000))
-    evaluation = run_suite(f"{server.url}#m", suite_of(1), RunSettings(spending=spending(0.2)))
+    evaluation = run_suite(f"{server.url}#m", suite_of(1), RunSettings(spending=priced(0.2)))
     assert evaluation.notes == (
         "more than the budget of $0.20 is spent, or may be: a server counted more tokens than it was allowed, or earlier tries at "
         "these questions, lost calls included, had a higher bound or none",
@@ -547,7 +540,7 @@ def test_more_spent_than_may_be_is_said(serving: Serving) -> None:
 
 def test_refusals_cost_nothing(serving: Serving) -> None:
     server = serving(*[say(429, {"error": {"message": "slow down"}})] * 5, FINE)
-    evaluation = run_suite(f"{server.url}#m", suite_of(3), RunSettings(spending=spending(0.12), concurrency=1))
+    evaluation = run_suite(f"{server.url}#m", suite_of(3), RunSettings(spending=priced(0.12), concurrency=1))
     assert (len(evaluation.outcomes), evaluation.partial) == (3, "")
 
 
@@ -563,7 +556,7 @@ def test_two_runs_at_once_pay_for_nothing_twice_and_keep_to_one_bound_together(
     server = serving(held, FINE)
     model = f"{server.url}#m"
     with ThreadPoolExecutor(2) as two_runs:
-        runs = [two_runs.submit(run_suite, model, suite_of(30), RunSettings(spending=spending(0.2), concurrency=4)) for _ in range(2)]
+        runs = [two_runs.submit(run_suite, model, suite_of(30), RunSettings(spending=priced(0.2), concurrency=4)) for _ in range(2)]
     evaluations = [run.result() for run in runs]
     assert caplog.messages == [
         f"note: another run is asking `{model}`; waiting for it, so that no answer is paid for twice{FREE_HINT}"
@@ -586,12 +579,12 @@ def test_where_a_disk_has_no_locks_what_is_paid_for_twice_counts(serving: Servin
 
     usage = Usage(prompt_tokens=20, completion_tokens=2, prefill_seconds=0.0, decode_seconds=0.0)
     model = f"{serving(overtaken).url}#m"
-    spent = spending(1.0)
+    spent = priced(1.0)
     evaluation = run_suite(model, suite_of(1), RunSettings(spending=spent))
     assert (evaluation.outcomes[0].answer, evaluation.outcomes[0].cost_usd) == ("yes", pytest.approx(2 * REAL_USD))
     assert spent.budget is not None and spent.budget.spent_usd == pytest.approx(3 * REAL_USD)
     assert f"1 call to `{model}` brought no whole answer, and may have been billed: at most $0.078 more" in evaluation.notes
-    later = spending(1.0)
+    later = priced(1.0)
     run_suite(model, suite_of(1), RunSettings(spending=later))
     assert later.budget is not None and later.budget.spent_usd == pytest.approx(2 * REAL_USD + 0.078)
 
@@ -645,7 +638,7 @@ def test_what_is_kept_is_looked_up_once_before_a_server_is_asked(serving: Servin
     assert (len(collected.answers), sorted(looked_up, key=requests.index)) == (10, requests)
 
 
-def test_budget_without_a_price_is_refused(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_budget_without_a_price_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     monkeypatch.delenv("NOMOAT_OFFLINE")
     with pytest.raises(UsageError) as caught:
@@ -663,24 +656,24 @@ class Elsewhere(FakeEngine):
 def test_what_is_sent_by_one_of_two_models_can_be_neither_bounded_nor_told_beforehand() -> None:
     auto = Responder("auto", Elsewhere())
     with pytest.raises(UsageError) as caught:
-        run_suite(auto, suite_of(3), RunSettings(spending=spending(1.0)))
+        run_suite(auto, suite_of(3), RunSettings(spending=priced(1.0)))
     assert caught.value.message == "what `auto` sends away cannot be counted, and the budget cannot be kept without it"
     message = r"(?m)^what `auto` would send, and to whom, is not known beforehand$"
     with pytest.raises(UsageError, match=message), AnswerStore() as store:
-        preview_requests(auto, [Request(prompt="x")], spending=spending(), store=store)
+        preview_requests(auto, [Request(prompt="x")], spending=priced(), store=store)
     workers = Responder("smollm2-135m", Elsewhere())  # on other machines, which take no price
-    assert len(run_suite(workers, suite_of(3), RunSettings(spending=spending(1.0))).outcomes) == 3
+    assert len(run_suite(workers, suite_of(3), RunSettings(spending=priced(1.0))).outcomes) == 3
     with AnswerStore() as store:
-        assert preview_requests(workers, [Request(prompt="y")], spending=spending(), store=store) is None
+        assert preview_requests(workers, [Request(prompt="y")], spending=priced(), store=store) is None
 
 
 def test_one_price_is_not_two_models(serving: Serving) -> None:
     one, other = (f"{serving(FINE).url}#m" for _ in range(2))
     with pytest.raises(UsageError, match="one price is given for two models"):
-        run_duel(one, other, suite_of(2), RunSettings(spending=spending()))
+        run_duel(one, other, suite_of(2), RunSettings(spending=priced()))
     with pytest.raises(UsageError, match="a price has two parts"):
         Spending(input_usd_per_million=1.0)
-    checked = spending()
+    checked = priced()
     for server in (one, other):
         checked.require_one_server([server])
     with responder.load(one) as model, responder.load(other) as second:
@@ -693,17 +686,17 @@ def test_one_price_is_not_two_models(serving: Serving) -> None:
 
 def test_duel_with_a_budget_compares_what_both_answered(serving: Serving) -> None:
     server = serving(FINE)
-    duel = run_duel(f"{server.url}#m", "fake:", suite_of(30), RunSettings(spending=spending(0.2)))
+    duel = run_duel(f"{server.url}#m", "fake:", suite_of(30), RunSettings(spending=priced(0.2)))
     assert duel.verdict.num_examples == len(duel.left.outcomes) == len(duel.right.outcomes) == 11
     assert duel.verdict.partial.startswith("the budget of $0.20 is reached")
-    mirrored = run_duel("fake:", f"{server.url}#m", suite_of(30), RunSettings(spending=spending(0.2)))
+    mirrored = run_duel("fake:", f"{server.url}#m", suite_of(30), RunSettings(spending=priced(0.2)))
     assert mirrored.verdict.num_examples == len(mirrored.left.suite.examples) == 11
     assert len(server.bodies) == 11
 
 
 def test_duel_that_money_ended_says_so(serving: Serving) -> None:
     equal = Responder("equal", FakeEngine(answers={f"question {at}": "yes" for at in range(30)}))
-    verdict = run_duel(f"{serving(FINE).url}#m", equal, suite_of(30), RunSettings(spending=spending(0.2))).verdict
+    verdict = run_duel(f"{serving(FINE).url}#m", equal, suite_of(30), RunSettings(spending=priced(0.2))).verdict
     assert (verdict.num_examples, verdict.winner) == (11, "undecided")
     assert verdict.notes[-1].endswith(
         "whenever one stops: the rest was not asked, for want of money (`--max-cost`, in Python: `max_cost_usd`)"
@@ -714,7 +707,7 @@ def test_money_that_ends_a_run_is_named_though_a_question_failed_before(serving:
     """Every question fails in the first round, and every one is answered in the second, until $0.2 are spent."""
     equal = Responder("equal", FakeEngine(answers={f"question {at}": "yes" for at in range(30)}))
     server = serving(*[say(400, {"error": {"message": "no"}})] * 2, FINE)
-    verdict = run_duel(f"{server.url}#m", equal, suite_of(30), RunSettings(spending=spending(0.2), concurrency=2)).verdict
+    verdict = run_duel(f"{server.url}#m", equal, suite_of(30), RunSettings(spending=priced(0.2), concurrency=2)).verdict
     assert (verdict.num_examples, len(server.bodies)) == (11, 13)
     assert verdict.partial.startswith("the budget of $0.20 is reached")
     assert verdict.notes[-1].endswith("the rest was not asked, for want of money (`--max-cost`, in Python: `max_cost_usd`)")
@@ -737,7 +730,7 @@ def test_models_of_a_table_are_asked_no_more_than_one_before_them_has_answered(s
     """$0.2 for 30 questions is 11 answers, as above; the models after it are asked these."""
     here = [Responder(name, FakeEngine(answers={f"question {at}": name for at in range(30)})) for name in ("yes", "no")]
     shown: list[tuple[str, int, int]] = []
-    settings = RunSettings(spending=spending(0.2), concurrency=2, progress=lambda *row: shown.append(row))
+    settings = RunSettings(spending=priced(0.2), concurrency=2, progress=lambda *row: shown.append(row))
     board = run_table([f"{serving(FINE).url}#m", *here], suite_of(30), settings).leaderboard
     assert {(model, total) for model, _, total in shown[1:] if model in ("yes", "no")} == {("yes", 11), ("no", 11)}
     assert board.num_examples == 11
@@ -773,7 +766,7 @@ def test_one_question_longer_than_the_context_loses_no_other() -> None:
     requests = [Request(prompt=words) for words in ("a b", "a " * 60, "b c")]
     with AnswerStore() as store:
         model = Responder("short", FakeEngine(context_tokens=50))
-        collected = collect(model, requests, store=store, spending=spending(), concurrency=1)
+        collected = collect(model, requests, store=store, spending=priced(), concurrency=1)
     assert list(collected.answers) == [requests[0], requests[2]]
     assert isinstance(collected.failed[requests[1]], ContextExceededError)
     assert (collected.failure, collected.num_failed) == (collected.failed[requests[1]], 1)
@@ -786,7 +779,7 @@ def test_an_answer_that_a_shorter_context_ended_is_asked_anew_and_replaced(tmp_p
     with AnswerStore() as store:
         for context_tokens in (16, 16, 200, 16, 200):
             with nomoat.load(str(weights), context_tokens=context_tokens) as model:
-                collected = collect(model, [request], store=store, spending=spending(), concurrency=1)
+                collected = collect(model, [request], store=store, spending=priced(), concurrency=1)
                 found.append((collected.answers[request].usage.completion_tokens, collected.num_reused))
                 assert collected.answers[request] == store.answer(model.digest, request)
     (short, _), _, (whole, _), *_ = found
@@ -803,7 +796,7 @@ def test_one_text_longer_than_the_cache_loses_no_other() -> None:
 
     requests = [Request(prompt=words) for words in ("a b", "a " * 60, "b c")]
     with AnswerStore() as store:
-        collected = collect(Responder("short", Short()), requests, store=store, spending=spending(), concurrency=1)
+        collected = collect(Responder("short", Short()), requests, store=store, spending=priced(), concurrency=1)
     assert list(collected.answers) == [requests[0], requests[2]]
     assert isinstance(collected.failed[requests[1]], CacheExceededError)
 
@@ -815,7 +808,7 @@ def test_a_model_that_has_no_memory_at_all_ends_the_run() -> None:
 
     requests = [Request(prompt=words) for words in ("a b", "b c")]
     with AnswerStore() as store, pytest.raises(NotEnoughMemoryError, match=r"9\.0 GB"):
-        collect(Responder("unready", Unready()), requests, store=store, spending=spending(), concurrency=1)
+        collect(Responder("unready", Unready()), requests, store=store, spending=priced(), concurrency=1)
 
 
 def test_what_was_sent_for_a_question_that_failed_counts_as_sent(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -832,10 +825,10 @@ def test_what_was_sent_for_a_question_that_failed_counts_as_sent(serving: Servin
         short = dataclasses.replace(evaluation, outcomes=evaluation.outcomes[:1])
         cut, _ = in_common([evaluation, short])
         assert cut.side.bytes_out == sent - evaluation.outcomes[1].bytes_out
-        spent = Spent(pricing=spending().pricing(model))
+        spent = Spent(pricing=priced().pricing(model))
         with AnswerStore() as store:
             requests = [Request(messages=example.messages) for example in suite_of(4).examples]
-            collected = collect(model, requests, store=store, spending=spending(), concurrency=1)
+            collected = collect(model, requests, store=store, spending=priced(), concurrency=1)
             spent.add(collected)
         assert spent.bytes_out == sum(int(headers["content-length"]) for headers in server.headers[6:])
 
@@ -845,7 +838,7 @@ def test_what_was_sent_for_a_question_that_the_budget_ended_counts_as_sent(
     first: Act, serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once $0.05 of the $0.1 are spent while the first question waits for its answer, $0.078 for asking again do not fit."""
-    limited = spending(0.1)
+    limited = priced(0.1)
     assert limited.budget is not None
     count = limited.budget.count
 
@@ -882,10 +875,10 @@ def test_server_that_only_fails_is_given_up(serving: Serving) -> None:
 def test_question_the_content_filter_stops_counts_as_answered(serving: Serving) -> None:
     refused = say(400, {"error": {"message": "filtered", "code": "content_filter"}})
     server = serving(by_question({"question 1": refused}, FINE))
-    evaluation = run_suite(f"{server.url}#m", suite_of(3), RunSettings(spending=spending()))
+    evaluation = run_suite(f"{server.url}#m", suite_of(3), RunSettings(spending=priced()))
     assert [outcome.score for outcome in evaluation.outcomes] == [1.0, 0.0, 1.0]
     assert evaluation.side.cost_usd == pytest.approx(2 * REAL_USD)  # what was refused before any work cost nothing
-    again = RunSettings(spending=spending(max_cost_usd=2.5 * REAL_USD))
+    again = RunSettings(spending=priced(max_cost_usd=2.5 * REAL_USD))
     assert run_suite(f"{server.url}#m", suite_of(3), again).partial == ""
     assert again.spending.budget is not None and again.spending.budget.spent_usd == pytest.approx(2 * REAL_USD)
     assert any(note.startswith("1 of 3 questions were stopped by the content filter") for note in evaluation.notes)
@@ -976,4 +969,4 @@ def test_partial_result_says_so_on_stderr_and_by_its_exit_code(serving: Serving,
 
 
 def test_python_gets_the_outcomes_there_are(serving: Serving) -> None:
-    assert len(nomoat.evaluate(f"{serving(FINE).url}#m", suite_of(30), spending=spending(0.2))) == 11
+    assert len(nomoat.evaluate(f"{serving(FINE).url}#m", suite_of(30), spending=priced(0.2))) == 11

@@ -71,6 +71,21 @@ def test_a_folder_is_pulled_once_found_listed_and_removed(hub: Any) -> None:
     assert not paths.models().exists() and pull.find_installed(REF) is None
 
 
+def test_a_second_chat_template_lies_in_its_folder_and_is_replaced_and_removed_with_the_others(hub: Any) -> None:
+    name = "additional_chat_templates/tool_use.jinja"
+    offer(hub, {name: b"{{ tools }}"})
+    folder = pull.pull_model(REF)
+    assert (folder / name).read_text() == "{{ tools }}"
+    for revision in ("main", ONE):
+        del hub.files[f"/owner/repo/resolve/{revision}/{name}"]
+    pull.pull_model(REF, force=True)
+    assert not (folder / name).exists()
+    offer(hub, {name: b"{{ tools }}"})
+    pull.pull_model(REF, force=True)
+    assert pull.remove(REF) == sum(map(len, (hub.files[path] for path in hub.files if "/main/" in path)))
+    assert not paths.models().exists()
+
+
 def test_every_file_is_of_the_commit_the_first_one_named(hub: Any) -> None:
     pull.pull_model(REF)
     first, *rest = [path for path, _ in hub.asked]

@@ -154,7 +154,7 @@ def test_failed_question_can_be_asked_again(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr() == ("half\n", "error: gone\nhint: try again\n")
 
 
-def test_only_a_line_that_begins_with_the_slash_ends_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_a_line_that_begins_with_the_slash_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for word in ("/bye", "/exit", "/quit"):
         lines = [f" {word}", f"{word} ", "never read"]
         monkeypatch.setattr("prompt_toolkit.PromptSession.prompt", lambda *_, lines=lines: lines.pop(0))

@@ -376,7 +376,7 @@ def test_rows_are_known_again_by_their_other_columns_and_nothing_of_an_earlier_r
 
 
 def test_a_disk_without_room_for_both_tables_gets_neither_and_the_next_run_writes_both(
-    nomoat: Shell, serving: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nomoat: Shell, serving: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = serving(write_labels(("prize", "spam"), ("noon", "I cannot tell")))
     (tmp_path / "t.txt").write_text("see you at noon\nWIN a prize\n")

@@ -63,8 +63,8 @@ def test_policy_without_a_file_keeps_everything_here() -> None:
         "threshold          0.5  (default)\n"
         "default            local  (default)\n"
         "if_cloud_fails     error  (default)\n"
-        "never_leaves       resident_number, phone, business_number, customs_code, bank_account, card, email, address, api_key, name  "
-        "(default)\n"
+        "never_leaves       resident_number, identity_document, phone, business_number, customs_code, bank_account, card, email, "
+        "address, api_key, name  (default)\n"
         "names              none  (default)\n"
         "allowed            wherever cloud is asked  (default)\n"
         "max_usd_per_day    none  (default)\n"
@@ -89,7 +89,7 @@ def test_policy_and_explain_say_which_kinds_a_list_of_ones_own_leaves_out(comman
     done = nomoat("route", *command)
     assert (done.returncode, done.stderr) == (
         0,
-        "note: never_leaves does not name customs_code, email, address, api_key: such data may leave\n",
+        "note: never_leaves does not name identity_document, customs_code, email, address, api_key: such data may leave\n",
     )
 
 

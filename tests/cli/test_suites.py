@@ -51,7 +51,7 @@ def test_a_suite_of_ones_own_is_made_listed_and_shown(tmp_path: Path, empty_home
     run("new", str(table), "--replace")
 
 
-def test_brackets_and_colons_in_a_title_are_text(tmp_path: Path, empty_home: Path) -> None:
+def test_brackets_and_colons_in_a_title_are_text(empty_home: Path) -> None:
     title = "Tickets [beta] [/INST] :x: sorted"
     (empty_home / "suites").mkdir(parents=True)
     (empty_home / "suites" / "tickets.toml").write_text(f'title = "{title}"\n')

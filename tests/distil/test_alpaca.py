@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 import pytest
+from letters import decomposed
 
 from nomoat.distil import alpaca
 from nomoat.distil.prompts import Task
@@ -18,7 +17,7 @@ def test_half_of_the_instructions_decide_whatever_their_case_and_spaces(monkeypa
     monkeypatch.setattr(alpaca, "_fingerprints", lambda: {alpaca.fingerprint("Name a bird."), alpaca.fingerprint("새 이름")})
     assert alpaca.are_mostly_alpacas(tasks("name  a BIRD. ", "Another"))
     assert not alpaca.are_mostly_alpacas(tasks("Name a bird.", "Another", "A third"))
-    assert alpaca.are_mostly_alpacas(tasks(unicodedata.normalize("NFD", "새 이름")))
+    assert alpaca.are_mostly_alpacas(tasks(decomposed("새 이름")))
     assert not alpaca.are_mostly_alpacas([])
 
 

@@ -9,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from misbehaving import Server, counted, say
+from misbehaving import Server, counted, priced, say
 from patience import PATIENCE_SECONDS
 from teaching import COMPLETION_TOKENS, PROMPT_TOKENS, task_text, write_tasks
 
-from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.distil.instructions import SEEDS, SEEDS_FILE, Distilled, Plan, Seeds, distil, read_seeds
@@ -94,24 +93,19 @@ def test_requests_are_bounded_however_many_tasks_are_asked_for_unless_the_plan_s
 REAL_USD = (PROMPT_TOKENS + 2 * COMPLETION_TOKENS) / 1000
 
 
-def prices(max_cost_usd: float | None) -> Spending:
-    """A dollar for a thousand tokens in, two for a thousand out."""
-    return Spending(max_cost_usd=max_cost_usd, input_usd_per_million=1000.0, output_usd_per_million=2000.0)
-
-
 def test_budget_holds_and_counts_what_was_stored_before(serving: Serving) -> None:
     server = serving(write_tasks)
     real = REAL_USD
     most = 7.0  # more than one request can cost, less than two
-    found = taught(server, spending=prices(most))
+    found = taught(server, spending=priced(most))
     assert found.spent.cost_usd == pytest.approx(real * len(server.bodies))
     assert 0 < real * len(server.bodies) <= most
     assert found.partial.startswith(f"the budget of {dollars(most)} is reached")
     assert 0 < len(found.tasks) < 20
     asked = len(server.bodies)
-    assert taught(server, spending=prices(most)).tasks == found.tasks
+    assert taught(server, spending=priced(most)).tasks == found.tasks
     assert len(server.bodies) == asked
-    assert len(taught(server, spending=prices(100.0)).tasks) == 20
+    assert len(taught(server, spending=priced(100.0)).tasks) == 20
     assert len(server.bodies) == 3
 
 
@@ -121,7 +115,7 @@ def test_budget_counts_answers_behind_a_request_that_has_none_and_they_are_read(
     plan = Plan(seeds=PLAN.seeds, num_tasks=70)
     first = taught(server, plan, concurrency=1)
     asked = len(server.bodies)
-    again = taught(server, plan, concurrency=1, spending=prices(7.0))
+    again = taught(server, plan, concurrency=1, spending=priced(7.0))
     assert len(server.bodies) == asked > 10
     assert (again.tasks, again.partial) == (first.tasks, "")
     assert again.spent.cost_usd == pytest.approx((asked - 1) * REAL_USD)
@@ -129,7 +123,7 @@ def test_budget_counts_answers_behind_a_request_that_has_none_and_they_are_read(
 
 def test_money_that_ends_a_run_is_named_though_a_request_failed_before(serving: Serving) -> None:
     server = serving(say(400, {"error": {"message": "no"}}), write_tasks)
-    found = taught(server, concurrency=1, spending=prices(7.0))
+    found = taught(server, concurrency=1, spending=priced(7.0))
     assert found.partial.startswith("the budget of $7.00 is reached")
     assert (found.spent.num_failed, 0 < len(found.tasks) < 20) == (1, True)
 

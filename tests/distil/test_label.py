@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from letters import decomposed
 from misbehaving import Server
 from teaching import write_labels
 from tiny import write_adapter, write_learned
@@ -166,7 +166,7 @@ def test_labels_are_a_list_or_a_file_and_differ(tmp_path: Path) -> None:
     assert parse_labels("ham, spam ,ham") == ("ham", "spam")
     (tmp_path / "labels.txt").write_text("긍정\n부정, 또는 그 비슷한 것\n", encoding="utf-8")
     assert parse_labels(str(tmp_path / "labels.txt")) == ("긍정", "부정, 또는 그 비슷한 것")
-    assert parse_labels(unicodedata.normalize("NFD", "긍정,부정")) == ("긍정", "부정")
+    assert parse_labels(decomposed("긍정,부정")) == ("긍정", "부정")
     many = [f"label_number_{number}" for number in range(77)]  # longer than any name of a file
     assert parse_labels(",".join(many)) == tuple(many)
     for bad in ("ham", "Ham,ham.", ""):

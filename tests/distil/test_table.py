@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 
 import pytest
+from letters import decomposed
 
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
@@ -28,8 +28,8 @@ def test_texts_come_from_a_column_or_from_lines(tmp_path: Path) -> None:
     lines.write_text("a b\n\n당첨 \n", encoding="utf-8")
     assert read_texts(table, input_column="text").asked == ["a, b", "당첨"]
     assert read_texts(lines).asked == ["a b", "당첨"]
-    table.write_text(unicodedata.normalize("NFD", "번호,내용\n1,당첨\n"), encoding="utf-8")
-    lines.write_text(unicodedata.normalize("NFD", "당첨"), encoding="utf-8")
+    table.write_text(decomposed("번호,내용\n1,당첨\n"), encoding="utf-8")
+    lines.write_text(decomposed("당첨"), encoding="utf-8")
     assert read_texts(table, input_column="내용").asked == read_texts(lines).asked == ["당첨"]
 
 

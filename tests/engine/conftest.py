@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from schemas import Allows
 from tiny import write_tiny_gguf
 
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.engine.grammar import Grammars
-from nomoat.engine.tokenizer import from_metadata
-
-Allows = Callable[[dict[str, Any], str], bool]
 
 
 @pytest.fixture(scope="module")

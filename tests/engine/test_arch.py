@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +23,7 @@ from reference import (
     WIDTH,
     WINDOW,
     YARN_KEYS,
+    YARN_MAGNITUDE,
     compiled_exactly,
     make_model,
     our_logits,
@@ -311,6 +313,24 @@ def test_yarn_makes_the_context_as_long_as_its_positions_are_stretched(kind: str
     sizes = sizes_with("llama, linear scaling", tmp_path, YARN_KEYS | {"rope.scaling.type": kind, "context_length": said})
     assert (sizes.context_tokens, sizes.rope_scale) == (longest, 4.0)
     assert file_need(open_source(tmp_path / "model.gguf"), None)[1] == longest
+
+
+@pytest.mark.parametrize(
+    ("asked", "noted"),
+    [
+        (
+            1 / YARN_MAGNITUDE,
+            ["positions of this model ask for a factor of YaRN (`attn_factor`, 0.878249) that is left out, as in llama.cpp"],
+        ),
+        (YARN_MAGNITUDE, []),
+    ],
+)
+def test_a_factor_of_yarn_that_llama_cpp_overwrites_is_left_out_with_a_note(asked: float, noted: list[str], tmp_path: Path) -> None:
+    """As of DeepSeek-R1-0528-Qwen3-8B."""
+    sizes = sizes_with("llama, YaRN", tmp_path, YARN_KEYS | {"rope.scaling.yarn_attn_factor": asked})
+    assert sizes.rope_magnitude == pytest.approx(YARN_MAGNITUDE)
+    facts = json.loads((importer.import_gguf(tmp_path / "model.gguf") / "config.json").read_text())["nomoat"]
+    assert facts["notes"] == noted
 
 
 def test_gemma_2_has_a_window_and_caps_unless_its_file_says_0(tmp_path: Path) -> None:

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from schemas import CITY, PER_LETTER, TEXT, Allows, reference
 
 from nomoat.engine.grammar import Grammars
 from nomoat.errors import SchemaError
-
-TEXT = {"type": "string"}
-CITY = {"type": "object", "properties": {"city": TEXT}, "required": ["city"]}
-PER_LETTER = {"type": "object", "propertyNames": {"enum": ["a", "b"]}, "additionalProperties": {"type": "integer"}}
-Allows = Callable[[dict[str, Any], str], bool]
-
-
-def reference(name: str) -> dict[str, str]:
-    return {"$ref": f"#/$defs/{name}"}
 
 
 def test_what_breaks_llguidance_is_refused_in_our_words(grammars: Grammars) -> None:

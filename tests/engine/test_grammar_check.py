@@ -8,13 +8,13 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from patience import PATIENCE_SECONDS
+from schemas import Allows
 
 from nomoat import net
 from nomoat.engine import grammar_check
@@ -22,7 +22,6 @@ from nomoat.engine.grammar import Grammars
 from nomoat.errors import RemoteError, SchemaError
 
 TEXT = {"type": "string"}
-Allows = Callable[[dict[str, Any], str], bool]
 PATTERNS = [{"type": "string", "pattern": f".*{letter}.{{20}}"} for letter in "abcdefghijklmnopqrstuvwxyz"]
 
 

@@ -13,10 +13,11 @@ from tiny import write_tiny_gguf
 
 from nomoat.engine import harmony, importer, likelihood, tool_calls
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.engine.grammar import Grammars
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.sampling import Pick
-from nomoat.engine.tokenizer import Tokenizer, from_metadata
+from nomoat.engine.tokenizer import Tokenizer
 from nomoat.engine.tool_call_grammar import ChannelCallGrammar
 from nomoat.errors import SchemaError
 from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult

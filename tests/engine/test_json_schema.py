@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from schemas import CITY, PER_LETTER, TEXT, Allows, reference
 
 from nomoat.engine.grammar import Grammars
 from nomoat.errors import SchemaError
 
-TEXT = {"type": "string"}
-CITY = {"type": "object", "properties": {"city": TEXT}, "required": ["city"]}
 BASE = {"type": "object", "properties": {"id": TEXT}, "required": ["id"]}
-Allows = Callable[[dict[str, Any], str], bool]
-
-
-def reference(name: str) -> dict[str, str]:
-    return {"$ref": f"#/$defs/{name}"}
 
 
 @pytest.mark.parametrize(
@@ -76,9 +69,6 @@ def test_names_that_may_be_any_are_no_reason_to_refuse(allows: Allows, names: ob
 
 def test_items_that_need_not_differ_are_no_reason_to_refuse(allows: Allows) -> None:
     assert allows({"type": "array", "items": {"type": "integer"}, "uniqueItems": False}, "[1,1]")
-
-
-PER_LETTER = {"type": "object", "propertyNames": {"enum": ["a", "b"]}, "additionalProperties": {"type": "integer"}}
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,10 @@ from tiny import CONTEXT, write_adapter, write_tiny_gguf
 
 from nomoat import net
 from nomoat.engine import batching, importer, local
+from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.sampling import Pick
-from nomoat.engine.tokenizer import Tokenizer, from_metadata
+from nomoat.engine.tokenizer import Tokenizer
 from nomoat.engine.weights import Form, quantised, restored
 from nomoat.errors import ContextExceededError, NomoatError, StoppedError, UsageError
 from nomoat.records import Completion, Message, Request

@@ -629,6 +629,16 @@ def test_busy_server_is_asked_again(serving: Callable[..., Server]) -> None:
     assert len(server.bodies) == 3
 
 
+def test_a_call_for_whose_answer_a_gateway_gave_up_waiting_is_lost_and_asked_for_again_twice(serving: Callable[..., Server]) -> None:
+    """What stands behind the gateway may have worked, and may go on: each counts as paid for."""
+    server, budget, lost = serving(say(504, b"timeout")), Budget(1.0), list[Request]()
+    engine = at(server)
+    engine.meter, engine.calls.on_lost = Meter(rates=RATES, budget=budget), lost.append
+    with Responder("r", engine) as responder, pytest.raises(RemoteError):
+        responder.complete(HELLO)
+    assert (len(server.bodies), len(lost), budget.spent_usd) == (3, 3, pytest.approx(3 * RATES.most_usd(HELLO)))
+
+
 def test_server_that_says_when_is_asked_again_then(serving: Callable[..., Server]) -> None:
     server = serving(say(429, {"error": {"message": "slow down"}}, headers={"retry-after": "0.3"}), FINE)
     began = time.monotonic()
@@ -990,7 +1000,8 @@ def test_a_call_that_may_have_been_worked_on_is_counted_and_one_that_was_not_is_
     most = RATES.most_usd(HELLO)
     assert spent(at(serving(Silent()), read_timeout_seconds=0.1), HELLO, RemoteError) == pytest.approx(most)
     assert spent(at(serving(half)), HELLO, RemoteError) == pytest.approx(most)
-    assert spent(at(serving(say(400, {"error": "no"}))), HELLO, RemoteError) == 0
+    for status, usd in ((400, 0), (504, most), (524, most)):
+        assert spent(at(serving(say(status, {"error": "no"}))), HELLO, RemoteError) == pytest.approx(usd)
     cloud = RemoteEngine(base_url="http://127.0.0.1:9/v1", model="m", key="k", provider="google")
     assert spent(cloud, Request(messages=HELLO.messages, top_k=3), UnsupportedError) == 0
 
@@ -1042,6 +1053,7 @@ def test_refusal_that_names_a_setting_for_its_value_is_the_users_to_mend(serving
         (503, b"", "`127.0.0.1` answered 503: nothing more", "the server's own fault: try again later"),
         (502, b"<html>\n<h1>Bad   Gateway</h1>", "`127.0.0.1` answered 502: <html> <h1>Bad Gateway</h1>",
          "the server's own fault: try again later"),
+        (504, b"", "`127.0.0.1` answered 504: nothing more", "try again, or ask for less"),
         (400, {"error": "plain text"}, "`127.0.0.1` answered 400: plain text", None),
         (422, {"detail": [{"loc": ["body", "messages", 0, "role"], "msg": "field required", "type": "missing", "input": {"a": 1}},
                           {"msg": "k-123 is too long"}]},

@@ -49,9 +49,9 @@ from nomoat.engine import folder_tokenizer, importer
 from nomoat.engine.hf_config import read_metadata
 from nomoat.engine.hf_families import FAMILIES
 from nomoat.engine.optimum import ForeignFolder
-from nomoat.engine.safetensors import SafetensorsFolder, read_config, read_tensors
+from nomoat.engine.safetensors import SafetensorsFolder, model_files, read_config, read_tensors
 from nomoat.engine.source import open_source
-from nomoat.engine.tokenizer import Tokenizer, from_metadata
+from nomoat.engine.tokenizer import Tokenizer, load
 from nomoat.errors import BadFileError, ContextExceededError, DataError, UnsupportedError, UsageError
 from nomoat.records import Message, Request
 from nomoat.tune.prepare import prepare
@@ -362,6 +362,17 @@ def test_yarn_that_is_switched_on_as_the_cards_of_qwen_have_it_makes_the_context
     assert (sizes.context_tokens, sizes.context_is_window) == (100, True)
 
 
+def test_a_factor_of_yarn_that_transformers_does_not_read_is_left_out_with_a_note(tmp_path: Path) -> None:
+    """As of DeepSeek-R1-0528-Qwen3-8B."""
+    _, folder = write_folder(tmp_path / "model", "qwen3")
+    edit(folder, rope_parameters={**YARN, "attn_factor": 0.8782488562869419})
+    assert_logits_equal(transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), folder)
+    with nomoat.load(str(folder)) as loaded:
+        loaded.complete(Request(prompt_ids=[5, 6], max_new_tokens=1))
+        note = "positions of this model ask for a factor of YaRN (`attn_factor`, 0.878249) that is left out, as in llama.cpp"
+        assert loaded.notes == (note,)
+
+
 @pytest.mark.parametrize("name", ["qwen2moe", "qwen3moe"])
 def test_a_window_of_a_mixture_of_qwen_s_does_not_wait_for_its_last_layers(name: str, tmp_path: Path) -> None:
     """`max_window_layers` tells Qwen2's where windows end, and Qwen3's nothing."""
@@ -382,6 +393,30 @@ def test_weights_that_are_rounded_on_loading_elsewhere_are_answered_as_they_lie_
         loaded.complete(request)
         note = "`config.json` says that weights are quantised by `bitsandbytes`; they are read as the folder has them"
         assert loaded.notes == loaded.notes_on(request) == (note,)
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "dtype"),
+    [
+        ("awq", "qweight", torch.int32),
+        ("gptq", "qweight", torch.int32),
+        ("bitsandbytes", "weight", torch.uint8),
+        ("fp8", "weight", torch.float8_e4m3fn),
+        ("bitsandbytes", "SCB", torch.float32),
+    ],
+)
+def test_weights_in_codes_of_another_method_are_refused_by_its_name(
+    method: str, name: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    stored = load_file(folder / "model.safetensors")
+    layer = "model.layers.0.self_attn.q_proj"
+    stored[f"{layer}.{name}"] = stored.pop(f"{layer}.weight").to(dtype)
+    save_file(stored, folder / "model.safetensors")
+    edit(folder, quantization_config={"quant_method": method, "bits": 4})
+    with pytest.raises(UnsupportedError, match=f"tensor `{layer}.{name}`") as caught:
+        open_source(folder)
+    assert caught.value.hint == f"its weights are quantised by `{method}`: take the model they were made from, or a GGUF file of it"
 
 
 @pytest.mark.parametrize(
@@ -434,6 +469,79 @@ def test_gelu_means_its_approximation_by_tanh_in_the_first_gemmas(tmp_path: Path
     _, folder = write_folder(tmp_path / "model", "gemma")
     edit(folder, hidden_act="gelu", hidden_activation=None)
     assert SafetensorsFolder(folder).metadata["general.architecture"] == "gemma"
+
+
+@pytest.mark.parametrize(("name", "told"), [("gptneox", "gelu_fast"), ("gpt2", "gelu")])
+def test_a_folder_says_which_gelu_its_layers_have(name: str, told: str, tmp_path: Path) -> None:
+    """GPT-NeoX-20B has the one by tanh, Pythia the exact one. The activation is there in what is tuned, too."""
+    _, folder = write_folder(tmp_path / "model", name)
+    usual = open_source(folder)
+    edit(folder, **{"hidden_act" if name == "gptneox" else "activation_function": told})
+    assert_logits_equal(transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), folder)
+    assert {architectures.of(source).activation for source in (usual, open_source(folder))} == {"gelu", "gelu_tanh"}
+
+
+def with_settings(folder: Path, **settings: Any) -> tuple[Tokenizer, Any]:
+    """A tiny folder's tokenizer with these settings, and that of `transformers`."""
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+    return folder_tokenizer.read(folder), transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def test_all_tokens_that_a_tokenizer_puts_before_a_text_stand_there(tmp_path: Path) -> None:
+    """As GLM-4's, which puts two."""
+    _, folder = write_folder(tmp_path / "model", "llama")
+    marks = ["[gMASK]", "<sop>"]
+    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.add_special_tokens(marks)
+    ids = list(map(backend.token_to_id, marks))
+    before = tokenizers.processors.TemplateProcessing(single="[gMASK] <sop> $A", special_tokens=list(zip(marks, ids, strict=True)))
+    backend.post_processor = tokenizers.processors.Sequence([tokenizers.processors.ByteLevel(trim_offsets=False), before])
+    backend.save(str(folder / "tokenizer.json"))
+    ours, theirs = with_settings(folder)
+    ours.save(tmp_path)
+    for made in (ours, load(tmp_path)):
+        assert made.encode("the hello", add_bos=True) == theirs("the hello")["input_ids"]
+        assert made.encode("the hello", add_bos=True)[:2] == ids and made.encode("the")[0] not in ids
+
+
+def test_tokens_that_only_the_settings_beside_a_tokenizer_name_are_tokens_as_in_transformers(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    last = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    edit(folder, vocab_size=last + 3)
+    decoder = {str(last + at): {"content": text, "special": at == 0} for at, text in enumerate(("<new>", "<plain>"))}
+    settings = {"added_tokens_decoder": decoder, "eos_token": "<ends>", "additional_special_tokens": ["<new>", "<no row>"]}
+    ours, theirs = with_settings(folder, **settings)
+    text = "the<new>hello<plain> <ends>"
+    assert ours.encode(text) == theirs(text, add_special_tokens=False)["input_ids"]
+    assert [ours.encode(token) for token in ("<new>", "<plain>", "<ends>")] == [[last], [last + 1], [last + 2]]
+    assert ours.decode(ours.encode(text)) == "thehello<plain> "
+    assert ours.special.eos_id == last + 2 and last + 2 in ours.special.stop_ids
+    assert len(ours.encode("<no row>")) > 1  # the model could not read it
+    with pytest.raises(BadFileError, match=rf"^the token `<far>` has the number {last + 2}, and there are {last} before it"):
+        with_settings(folder, added_tokens_decoder={str(last + 2): {"content": "<far>"}})
+    with pytest.raises(BadFileError, match="`additional_special_tokens` in the settings of"):
+        with_settings(folder, added_tokens_decoder={}, additional_special_tokens=[5])
+
+
+@pytest.mark.parametrize("where", ["settings", "files"])
+def test_a_folder_s_template_for_functions_is_used_where_there_are_some_as_in_transformers(where: str, tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    templates = {"default": "D {{ messages[0].content }}", "tool_use": "T {{ tools | length }}{{ messages[0].tool_calls }}"}
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["chat_template"] = [{"name": name, "template": text} for name, text in templates.items()]
+    if where == "files":
+        del settings["chat_template"]
+        (folder / "additional_chat_templates").mkdir()
+        (folder / "chat_template.jinja").write_text(templates["default"])
+        (folder / "additional_chat_templates" / "tool_use.jinja").write_text(templates["tool_use"])
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    tool = {"type": "function", "function": {"name": "f", "description": "", "parameters": {"type": "object", "properties": {}}}}
+    ours, theirs = folder_tokenizer.read(folder), transformers.AutoTokenizer.from_pretrained(folder)
+    for tools in ([], [tool]):
+        expected = theirs.apply_chat_template([{"role": "user", "content": "hi"}], tools=tools or None, tokenize=False)
+        assert ours.render((Message(role="user", content="hi"),), tools=list(map(json.dumps, tools))) == expected
+    assert set(folder.rglob("*.jinja")) <= set(model_files(folder))
 
 
 def test_what_a_family_does_not_read_may_say_anything(tmp_path: Path) -> None:
@@ -948,16 +1056,6 @@ def test_texts_that_are_no_utf_8_are_named(tmp_path: Path) -> None:
     (folder / "chat_template.jinja").write_bytes(b"\xff")
     with pytest.raises(BadFileError, match=r"chat_template\.jinja` cannot be read"):
         folder_tokenizer.read(folder)
-
-
-def test_a_piece_of_a_hundred_thousand_letters_is_refused_at_once(tmp_path: Path) -> None:
-    """Cut in every place it would be five billion letters."""
-    facts = {
-        "model": "llama", "tokens": ["<unk>", "</s>", "a" * 100_000], "scores": [0.0, 0.0, 0.0], "token_type": [2, 3, 1],
-        "eos_token_id": 1,
-    }  # fmt: skip
-    with pytest.raises(BadFileError, match="has a piece of 100,000 letters"):
-        from_metadata({f"tokenizer.ggml.{name}": value for name, value in facts.items()})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from nomoat import responder
 from nomoat.catalog import cards
 from nomoat.engine import templates
 from nomoat.engine.gguf import GGUFFile
-from nomoat.engine.tokenizer import Tokenizer, from_metadata
+from nomoat.engine.gguf_tokenizer import from_metadata
+from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.records import Message, Request

@@ -508,18 +508,40 @@ def test_the_same_prompt_has_the_same_answer_whether_its_beginning_is_kept_or_no
     try:
         for length in (5, 34, 66, 100, 129, 160, 258, 300):
             ids = chance.integers(10, 250, length).tolist()
-            made = []
-            for _ in range(3):
-                asked = Request(prompt="x", top_logprobs=0, temperature=1.5, seed=7)
-                answer = batching.Answer(ids, Sampler(asked, ids), max_new_tokens=12, stop_ids=(), lookup=Lookup(ids))
-                batcher.submit(answer)
-                made.append([(pick.token, pick.log_probability) for pick in answer.tokens if pick is not None])
-                kept.append(answer.tokens.num_kept)
-            assert made[0] == made[1] == made[2]
+            made = [_answer_of(batcher, ids) for _ in range(3)]
+            kept += [num_kept for _, num_kept in made]
+            assert made[0][0] == made[1][0] == made[2][0]
     finally:
         batcher.close()
     beginning = (300 - NativeModel(Blueprint(folder)).alike_from) // BLOCK_TOKENS * BLOCK_TOKENS
     assert kept[-3:] == [0, beginning, beginning]
+
+
+@needs_instructions
+@pytest.mark.parametrize(("short", "long"), [(32, 90), (40, 90), (47, 120)])
+def test_a_prompt_has_the_same_answer_after_a_shorter_one_with_which_it_begins(
+    tmp_path: Path, small_ones_too: None, short: int, long: int
+) -> None:
+    """Which a narrow model reads by the products of few tokens, and the longer one alone by those of many."""
+    folder = importer.import_gguf(write_tiny_gguf(tmp_path / "model.gguf", type_name="Q4_0"))
+    ids = np.random.default_rng(1).integers(10, 250, long).tolist()
+
+    def answers(*lengths: int) -> list[list[tuple[int, float | None]]]:
+        batcher = batching.Batcher(lambda: NativeModel(Blueprint(folder)), context_tokens=512)
+        try:
+            return [_answer_of(batcher, ids[:length])[0] for length in lengths]
+        finally:
+            batcher.close()
+
+    assert answers(short, long)[1] == answers(long)[0]
+
+
+def _answer_of(batcher: batching.Batcher, ids: list[int]) -> tuple[list[tuple[int, float | None]], int | None]:
+    """Its tokens with their log-probabilities, and how many of the prompt's were kept."""
+    asked = Request(prompt="x", top_logprobs=0, temperature=1.5, seed=7)
+    answer = batching.Answer(ids, Sampler(asked, ids), max_new_tokens=12, stop_ids=(), lookup=Lookup(ids))
+    batcher.submit(answer)
+    return [(pick.token, pick.log_probability) for pick in answer.tokens if pick is not None], answer.tokens.num_kept
 
 
 @needs_instructions

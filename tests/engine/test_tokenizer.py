@@ -13,6 +13,7 @@ import time
 import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from tokenizers import AddedToken, Regex, pre_tokenizers
 
 from nomoat.engine import tokenizer as tokenizing
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.engine.grammar import Grammars
-from nomoat.engine.tokenizer import COUNTED_TEXT, LONG_TEXT, Tokenizer, from_metadata, load, stop_ids
+from nomoat.engine.tokenizer import COUNTED_TEXT, LONG_TEXT, Tokenizer, load
 from nomoat.errors import BadFileError, UnsupportedError, UsageError
 from nomoat.records import Effort, Message, Request
 
@@ -115,7 +117,7 @@ import os, signal, sys, threading
 from pathlib import Path
 from nomoat.engine import tokenizer
 from nomoat.engine.gguf import GGUFFile
-cutter = tokenizer.from_metadata(GGUFFile(Path(sys.argv[1])).metadata)
+cutter = GGUFFile(Path(sys.argv[1])).read_tokenizer()
 held = threading.Event()
 def cut():
     with tokenizer.LONG_TEXTS:
@@ -138,11 +140,47 @@ def test_a_fork_does_not_wait_for_a_text_that_another_process_s_thread_was_cutti
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("pre", ["default", "smollm", "qwen2", "llama-bpe", "mpt", "olmo", "bloom", "falcon"])
+@pytest.mark.parametrize("pre", ["gpt-2", "smollm", "qwen2", "llama-bpe", "mpt", "olmo", "bloom", "falcon"])
 def test_any_text_comes_back_from_its_ids(tmp_path: Path, pre: str) -> None:
     tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf", pre=pre))
     text = TORTURE.replace("é", "e") if pre == "qwen2" else TORTURE  # Qwen composes accents
     assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+TWO_TEMPLATES = (
+    "{% for message in messages %}{{ message.content }}{% endfor %}",
+    "{{ tools | length }} tools{% for message in messages %}{{ message.content }}{{ message.tool_calls }}{% endfor %}",
+)
+
+
+def asked_with_tools(tokenizer: Tokenizer) -> tuple[str, tuple[str, ...]]:
+    """A prompt with a function, and the notes on it; the first template is for conversations without any."""
+    asked = Request(messages=(Message(role="user", content="hi"),))
+    assert tokenizer.prompt_text(asked)[0] == "hi"
+    request = replace(asked, tools=(json.dumps({"type": "function", "function": {"name": "f"}}),))
+    return tokenizer.prompt_text(request)[0], tokenizer.notes_on(request)
+
+
+def test_a_conversation_with_functions_has_the_file_s_own_template_for_them(tmp_path: Path) -> None:
+    """As Hermes 3 and Mistral bring one, and as `transformers` chooses."""
+    keys = dict(zip(("tokenizer.chat_template", "tokenizer.chat_template.tool_use"), TWO_TEMPLATES, strict=True))
+    metadata = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata | keys
+    tokenizer = from_metadata(metadata)
+    tokenizer.save(tmp_path)
+    for made in (tokenizer, load(tmp_path)):
+        assert asked_with_tools(made) == ("1 toolshi", ())
+    tokenizer.use_template("chatml")
+    assert "<|im_start|>user\nhi" in tokenizer.render((Message(role="user", content="hi"),), tools=['{"function": {}}'])
+    with pytest.raises(BadFileError, match=r"the file's `tokenizer\.chat_template\.tool_use` is not what it should be"):
+        from_metadata(metadata | {"tokenizer.chat_template.tool_use": 5})
+
+
+def test_a_template_for_functions_whose_calls_would_stay_text_is_not_used(tmp_path: Path) -> None:
+    """The first Command Rs write them in words that are not read here."""
+    others = (TWO_TEMPLATES[0], TWO_TEMPLATES[1] + '{"tool_name": "f"}')
+    keys = dict(zip(("tokenizer.chat_template", "tokenizer.chat_template.tool_use"), others, strict=True))
+    told, notes = asked_with_tools(from_metadata(GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata | keys))
+    assert told.startswith("# Tools") and notes == ("the model's chat template knows no tools: they stand in the system message",)
 
 
 def test_falcon_and_bloom_split_texts_where_their_own_tokenizers_do(tmp_path: Path) -> None:
@@ -408,11 +446,6 @@ def test_memory_that_is_out_is_told_as_such(tmp_path: Path) -> None:
         tokenizer.render((Message(role="user", content="u"),), {"run_out": run_out})
 
 
-def test_an_unknown_pre_tokenizer_is_refused_rather_than_guessed(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="the pre-tokenizer `mystery` is not one that nomoat knows"):
-        of(write_tiny_gguf(tmp_path / "t.gguf", pre="mystery"))
-
-
 @pytest.mark.parametrize(
     ("arch", "pre"),
     [
@@ -436,9 +469,13 @@ def test_a_file_that_names_no_pre_tokenizer_is_split_as_its_architecture_was_tra
         assert tokenizer.encode(text) == named.encode(text)
 
 
-def test_a_llama_3_that_names_no_pre_tokenizer_is_known_by_its_vocabulary_and_others_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", [{}, {"tokenizer.ggml.pre": "default"}])
+def test_a_llama_3_that_names_no_pre_tokenizer_is_known_by_its_vocabulary_and_others_are_refused(
+    said: dict[str, str], tmp_path: Path
+) -> None:
     metadata = dict(GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata)
     del metadata["tokenizer.ggml.pre"]
+    metadata |= said
     with pytest.raises(UnsupportedError, match=r"the file does not say how its tokenizer splits texts \(`tokenizer\.ggml\.pre`\)"):
         from_metadata(metadata)
     more = 128_256 - len(metadata["tokenizer.ggml.tokens"])
@@ -592,34 +629,6 @@ def test_the_marks_of_phi_3_take_the_lines_behind_them_away(pieces: sentencepiec
     assert of_pieces(pieces).encode(text) == [begin, *line, mark, *pieces.encode("\nhello"), end, *line, mark, *pieces.encode(" \n")]
 
 
-@pytest.mark.parametrize(("pre", "begins"), [("llama-bpe", True), ("llama3", True), ("llama-v3", True), ("falcon3", True),
-                                             ("tekken", True), ("gpt-4o", False), ("smollm", False), ("qwen2", False)])  # fmt: skip
-def test_a_file_that_does_not_say_so_begins_texts_as_llama_cpp_does(tmp_path: Path, pre: str, begins: bool) -> None:
-    """Where `tokenizer.ggml.add_bos_token` is not written: many files of Llama 3. Conversations begin as their template says."""
-    file = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf", pre=pre))
-    tokenizer = file.read_tokenizer()
-    assert (tokenizer.prompt_ids(Request(prompt="the"))[0] == tokenizer.special.bos_id) == begins
-    for said in (True, False):
-        tokenizer = from_metadata({**file.metadata, "tokenizer.ggml.add_bos_token": said})
-        assert (tokenizer.encode("the", add_bos=True)[0] == tokenizer.special.bos_id) == said
-
-
-def test_the_tokens_that_a_file_says_end_a_turn_or_a_message_end_an_answer(tmp_path: Path) -> None:
-    metadata = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata
-    before = from_metadata(metadata).special.stop_ids
-    said = {"tokenizer.ggml.eot_token_id": 5, "tokenizer.ggml.eom_token_id": 6}
-    assert from_metadata({**metadata, **said}).special.stop_ids == tuple(sorted({*before, 5, 6}))
-    none = {"tokenizer.ggml.eot_token_id": 2**32 - 1}  # as some files write for none
-    assert from_metadata({**metadata, **none}).special.stop_ids == before
-    with pytest.raises(BadFileError, match=r"the file's `tokenizer\.ggml\.eot_token_id` is not what it should be"):
-        from_metadata({**metadata, "tokenizer.ggml.eot_token_id": "5"})
-
-
-def test_the_end_of_a_message_is_known_by_its_name() -> None:
-    """Llama 3.1 ends so what it wants a tool to run."""
-    assert stop_ids([2], {"<|eom_id|>": 7}.get) == (2, 7)
-
-
 def test_sentencepiece_text_streams_with_its_spaces(pieces: sentencepiece.SentencePieceProcessor) -> None:
     tokenizer = of_pieces(pieces)
     stream = tokenizer.decode_stream()
@@ -644,16 +653,6 @@ def test_marks_of_turns_that_a_file_calls_words_are_marks(pieces: sentencepiece.
     assert (first, last) == (size, size + 1)
     assert tokenizer.decode([first, *middle, last]) == "user\nreturn"
     assert size + 1 in tokenizer.special.stop_ids and size not in tokenizer.special.stop_ids
-
-
-def test_a_mark_of_turns_among_words_of_bytes_is_a_mark(tmp_path: Path) -> None:
-    metadata = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata
-    at = metadata["tokenizer.ggml.tokens"].index("<|im_end|>")
-    types = [int(kind) for kind in metadata["tokenizer.ggml.token_type"]]
-    types[at] = 1
-    tokenizer = from_metadata({**metadata, "tokenizer.ggml.token_type": types})
-    assert tokenizer.encode("the<|im_end|>")[-1] == at
-    assert tokenizer.decode(tokenizer.encode("the<|im_end|>")) == "the"
 
 
 @pytest.mark.parametrize("before", ["x", "return the", "龍", "안녕 ", "龍龍龍龍 "])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import llguidance
 import numpy as np
 import pytest
 import tiny
@@ -15,8 +17,9 @@ from tiny import TEMPLATE, TOO_DEEP, write_tiny_gguf
 from nomoat import net
 from nomoat.engine import grammar_check, harmony
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.engine.grammar import Grammar, Grammars
-from nomoat.engine.tokenizer import Tokenizer, from_metadata
+from nomoat.engine.tokenizer import Tokenizer
 from nomoat.engine.tool_call_grammar import ChannelCallGrammar, ToolCallGrammar
 from nomoat.errors import RemoteError, SchemaError
 from nomoat.records import Message, Request
@@ -203,6 +206,26 @@ def test_a_function_that_would_take_hours_is_tried_for_who_asks_and_not_when_a_c
         with monkeypatch.context() as patch:
             patch.setattr(grammar_check, "require_short", lambda _grammar: pytest.fail("tried while all answers wait"))
             assert written_with(begun, tokenizer, text)[0] == (text if chosen is ... else text[:chosen])
+
+
+@pytest.mark.parametrize("form", ["marked", "bare", "in channels"])
+def test_large_functions_are_made_ready_for_who_asks_and_not_when_a_call_begins(
+    tokenizer: Tokenizer, in_channels: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    large = function_with({"enum": [f"value {at}" for at in range(2000)]})
+    call = '{"name": "f", "arguments": {"x": "value 7"}}'
+    path = write_tiny_gguf(tmp_path / "t.gguf", template="{{ tools }}{{ messages[0].tool_calls }}")
+    asked, text = {
+        "marked": (tokenizer, f"<tool_call>{call}</tool_call>"),
+        "bare": (from_metadata(GGUFFile(path).metadata), call),
+        "in channels": (in_channels, f'{COMMENTARY}.f<|message|>{{"x": "value 7"}}<|call|>'),
+    }[form]
+    begun = made(asked, WEATHER, large)
+    with monkeypatch.context() as patch:
+        making = SimpleNamespace(grammar_from_lark=lambda _grammar: pytest.fail("made ready while all answers wait"))
+        patch.setattr(llguidance, "LLMatcher", making)
+        chosen, held = written_with(begun, asked, text)
+    assert chosen == text and held
 
 
 def test_functions_that_are_too_much_together_are_held_to_the_form_of_a_call(

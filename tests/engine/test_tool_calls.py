@@ -15,7 +15,8 @@ from tiny import TEMPLATE, TOO_DEEP, write_tiny_gguf
 
 from nomoat.engine import tool_calls
 from nomoat.engine.gguf import GGUFFile
-from nomoat.engine.tokenizer import Tokenizer, from_metadata
+from nomoat.engine.gguf_tokenizer import from_metadata
+from nomoat.engine.tokenizer import Tokenizer
 from nomoat.records import CallingTurn, Chunk, FinishReason, Message, Request, ToolCall, ToolResult, Usage
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}

@@ -225,7 +225,7 @@ def test_without_memory_for_both_everything_is_asked_and_the_verdict_says_so(mon
     )
 
 
-def test_examples_in_groups_are_all_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_in_groups_are_all_asked() -> None:
     left, right, *_ = sides(set(range(90)), set(range(30)), 100)
     suite = quiz(100)
     grouped = tuple(dataclasses.replace(example, group=str(at // 2)) for at, example in enumerate(suite.examples))

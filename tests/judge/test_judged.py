@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from misbehaving import Server, counted, events, piece, thinking
+from misbehaving import Server, counted, events, piece, priced, thinking
 from quiz import quiz
 
 from nomoat.asking.spending import Spending
@@ -171,7 +171,7 @@ def test_judged_duels_over_several_suites_share_alpha_and_correct_their_p_values
 
 def test_judge_of_a_table_out_of_money_has_judged_whole_examples(serving: Callable[..., Server]) -> None:
     server = serving(counted("[[A]]", 100, 10))
-    spending = Spending(max_cost_usd=5.0, input_usd_per_million=1000.0, output_usd_per_million=2000.0)
+    spending = priced(5.0)
     models = [side(name, [], 20) for name in ("one", "two", "three")]
     board = run_judged_table(models, suite_of(20), f"{server.url}#judge", RunSettings(spending=spending)).leaderboard
     assert 0 < board.num_examples < 20
@@ -348,7 +348,7 @@ def test_judge_that_grades_nothing_is_an_error() -> None:
 
 def test_judge_of_a_server_is_paid_from_the_same_budget(serving: Callable[..., Server]) -> None:
     server = serving(counted("[[A]]", 100, 10))
-    spending = Spending(max_cost_usd=5.0, input_usd_per_million=1000.0, output_usd_per_million=2000.0)
+    spending = priced(5.0)
     duel = run_judged_duel(
         side("left", [0], 20), side("right", [], 20), suite_of(20), f"{server.url}#judge", RunSettings(spending=spending)
     )
@@ -362,7 +362,7 @@ def test_judge_of_a_server_is_paid_from_the_same_budget(serving: Callable[..., S
 
 def half_budget() -> RunSettings:
     """Of 40 pairs, each $0.24 to judge, about half."""
-    return RunSettings(concurrency=1, spending=Spending(max_cost_usd=5.0, input_usd_per_million=1000.0, output_usd_per_million=2000.0))
+    return RunSettings(concurrency=1, spending=priced(5.0))
 
 
 @pytest.mark.parametrize("num_before", [0, 10])
@@ -410,7 +410,7 @@ def test_duels_that_were_fought_are_kept_where_the_budget_ends_before_the_next_s
     assert duel.verdict.partial.startswith("the judge did not judge all: the budget of $5.00 is reached")
     assert duel.verdict.p_value_corrected == min(1.0, 3 * duel.verdict.p_value)
     with pytest.raises(BudgetReachedError):
-        nothing = RunSettings(spending=Spending(max_cost_usd=0.0, input_usd_per_million=1000.0, output_usd_per_million=2000.0))
+        nothing = RunSettings(spending=priced(0.0))
         run_judged_duels(*models, suites[1:], judge, nothing)
 
 

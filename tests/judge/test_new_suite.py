@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from pathlib import Path
 
 import pytest
+from letters import decomposed
 
 from nomoat.errors import DataError, UsageError
 from nomoat.judge.metrics import Metric
@@ -133,10 +133,6 @@ def test_an_empty_cell_of_a_table_is_named_by_the_line_it_is_in(tmp_path: Path) 
         suite_from_file(path)
     path.write_text('text,label\n\n"two\nlines",x\nb,y\n')
     assert [example.id for example in suite_from_file(path).suite.examples] == ["3", "5"]
-
-
-def decomposed(text: str) -> str:
-    return unicodedata.normalize("NFD", text)
 
 
 ROWS = [("환불해 주세요", "환불"), ("어디쯤 왔나요", "배송"), ("돈을 돌려 주세요", "환불"), ("언제 오나요", "배송")]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import html
 import re
-import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from browser import chrome, needs_browser
 from markupsafe import escape
 
 from nomoat.catalog.licences import licences
@@ -27,7 +27,6 @@ from nomoat.judge.verdict import Duel, Rules, compare, score_interval
 from nomoat.records import Example, Message
 from nomoat.responder import Responder
 
-CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
 COMMAND = "nomoat eval one more"
 SCRIPT = '<script>document.getElementById("ko").checked = /^ko\\b/.test(navigator.language);</script>'
 HOSTILE = "<script>alert(1)</script> & 한국어 질문"
@@ -419,19 +418,12 @@ def test_data_that_is_a_word_of_the_reports_stays_as_it_is(suite: Suite, tmp_pat
     assert '<td class="break" data-label="ahead">model</td>' in in_one((tmp_path / "duels.html").read_text(encoding="utf-8"), "ko")
 
 
-@pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="needs Chromium and its driver: apt-get install chromium-driver")
+@needs_browser
 def test_the_browsers_language_chooses_and_the_reader_may(duel_page: str, tmp_path: Path) -> None:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
     from selenium.webdriver.common.by import By
 
     for language, before, after in (("ko-KR", "다시 해 보려면", "To do it again"), ("en-US", "To do it again", "다시 해 보려면")):
-        options = webdriver.ChromeOptions()
-        options.binary_location = str(CHROMIUM)
-        for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--lang={language}"):
-            options.add_argument(argument)
-        options.add_experimental_option("prefs", {"intl.accept_languages": language})
-        browser = webdriver.Chrome(options=options, service=Service(executable_path=str(DRIVER)))
+        browser = chrome(language)
         try:
             browser.get((tmp_path / "new" / "report.html").as_uri())
             for title in (before, after):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
-import unicodedata
 from typing import Any
 
 import pytest
+from letters import decomposed
 
 from nomoat.errors import DataError
 from nomoat.judge.examples import asked
@@ -121,7 +121,7 @@ def test_written_answer_matches_a_choice_whole_or_not_at_all() -> None:
     "answer",
     [
         "긍정입니다", "긍정입니다.", "정답: 긍정", "정답은 긍정", "정답은 '긍정'입니다.", "분류: 긍정", "레이블: 긍정", "Label: 긍정",
-        "라벨：긍정", "**정답:** 긍정이에요", "답은 **긍정**이다.", "Label:\n긍정", unicodedata.normalize("NFD", "정답은 긍정입니다."),
+        "라벨：긍정", "**정답:** 긍정이에요", "답은 **긍정**이다.", "Label:\n긍정", decomposed("정답은 긍정입니다."),
     ],
 )  # fmt: skip
 def test_a_korean_sentence_that_names_a_choice_and_says_nothing_else_is_that_choice(answer: str) -> None:
@@ -400,9 +400,9 @@ def test_chrf_and_bleu_give_the_values_of_others() -> None:
 
 def test_the_parts_that_letters_are_written_in_make_no_difference_to_the_score_of_all_sentences() -> None:
     said = "환불은 보통 사흘 안에 끝납니다"
-    example = Example(id="1", messages=asked("x"), target=unicodedata.normalize("NFD", said), other_targets=("다른 말",))
+    example = Example(id="1", messages=asked("x"), target=decomposed(said), other_targets=("다른 말",))
     assert "chrF2 100.0 " in chrf_over_all([(example, said)])
-    assert "chrF2 100.0 " in chrf_over_all([(dataclasses.replace(example, target=said), unicodedata.normalize("NFD", said))])
+    assert "chrF2 100.0 " in chrf_over_all([(dataclasses.replace(example, target=said), decomposed(said))])
 
 
 def test_a_text_in_whole_letters_stays_as_it_is() -> None:

@@ -6,14 +6,14 @@ import dataclasses
 import errno
 import json
 import re
-import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from letters import decomposed
 
 from nomoat.errors import BadFileError, DataError, NotEnoughDiskError, UnknownModelError, UsageError
-from nomoat.judge import suites
+from nomoat.judge import suite_files, suites
 from nomoat.judge.metrics import Metric
 from nomoat.judge.suites import load_suite, load_suites, suite_from_csv, write_suite
 from nomoat.records import Example, Message
@@ -126,36 +126,36 @@ def test_a_folder_of_other_things_hides_no_suite_of_its_name(
     (here / "reviews").mkdir(parents=True)
     (here / "gsm8k").mkdir()
     monkeypatch.chdir(here)
-    assert suites._find("reviews") == toml and suites._find("gsm8k") is None
+    assert suite_files.find("reviews") == toml and suite_files.find("gsm8k") is None
     with pytest.raises(DataError, match="`reviews` holds no suite"):
         load_suite(Path("reviews"))
     for name in ("a", "b"):
         write_lines(here / "reviews" / f"{name}.jsonl", GOOD)
-    assert suites._find("reviews") == toml
+    assert suite_files.find("reviews") == toml
     (here / "reviews" / "b.jsonl").unlink()
-    assert suites._find("reviews") == Path("reviews", "a.jsonl")
+    assert suite_files.find("reviews") == Path("reviews", "a.jsonl")
 
 
 def test_a_suite_is_found_by_its_name_however_its_letters_are_written(table: Path, empty_home: Path) -> None:
     """A file from a Mac bears the name in parts, one typed elsewhere does not."""
-    decomposed = unicodedata.normalize("NFD", "문의")
+    parted = decomposed("문의")
     toml = write_suite(dataclasses.replace(suite_from_csv(table, "text", "label"), name="문의"), empty_home / "suites")
-    assert suites._find(decomposed) == toml
-    toml.rename(toml.with_name(f"{decomposed}.toml"))
-    for name in ("문의", decomposed):
-        assert suites._find(name) == toml.with_name(f"{decomposed}.toml")
-    moved = table.rename(table.with_name(f"{decomposed}.csv"))
+    assert suite_files.find(parted) == toml
+    toml.rename(toml.with_name(f"{parted}.toml"))
+    for name in ("문의", parted):
+        assert suite_files.find(name) == toml.with_name(f"{parted}.toml")
+    moved = table.rename(table.with_name(f"{parted}.csv"))
     assert suite_from_csv(moved, "text", "label").name == "문의"
 
 
 def test_labels_are_the_same_however_their_letters_are_written(tmp_path: Path) -> None:
     path = tmp_path / "mixed.csv"
     rows = ["좋아요,긍정", "별로,부정"]
-    path.write_text("\n".join([unicodedata.normalize("NFD", "글,분류"), *rows, *(unicodedata.normalize("NFD", row) for row in rows)]))
-    for column in ("분류", unicodedata.normalize("NFD", "분류")):
+    path.write_text("\n".join([decomposed("글,분류"), *rows, *(decomposed(row) for row in rows)]))
+    for column in ("분류", decomposed("분류")):
         suite = load_suite(path, input_column="글", label_column=column)
         assert suite.examples[0].choices == ("긍정", "부정") and suite.examples[3].target == "부정"
-    told = suite_from_csv(path, "글", "분류", labels=[unicodedata.normalize("NFD", "긍정"), "부정", "중립"])
+    told = suite_from_csv(path, "글", "분류", labels=[decomposed("긍정"), "부정", "중립"])
     assert told.examples[0].choices == ("긍정", "부정", "중립")
 
 
@@ -302,8 +302,8 @@ def test_rows_with_their_columns_named_are_a_table(table: Path) -> None:
     suite, of_file = load_suite(rows, **columns), load_suite(table, **columns)
     assert [replace(example, id="") for example in suite.examples] == [replace(example, id="") for example in of_file.examples]
     assert [example.id for example in suite.examples] == ["1", "2", "3"]
-    decomposed = [{unicodedata.normalize("NFD", "글"): unicodedata.normalize("NFD", text), "라벨": label} for text, label in texts]
-    assert load_suite(decomposed, input_column="글", label_column="라벨") == suite
+    parted = [{decomposed("글"): decomposed(text), "라벨": label} for text, label in texts]
+    assert load_suite(parted, input_column="글", label_column="라벨") == suite
     numbers = load_suite([{"text": 1, "label": True}, {"text": 2.5, "label": False}], **columns)
     assert [example.target for example in numbers.examples] == ["True", "False"]
 
@@ -416,7 +416,7 @@ def test_a_suite_is_one_file_from_first_to_last(table: Path, tmp_path: Path, mon
     """What a name means is asked once: a file that comes between would be read with the columns of a table, or without."""
     path = write_lines(tmp_path / "s.jsonl", GOOD)
     asked: list[str] = []
-    monkeypatch.setattr(suites, "_find", lambda ref: asked.append(ref) or (table if ref == "table" else path))
+    monkeypatch.setattr(suites, "find", lambda ref: asked.append(ref) or (table if ref == "table" else path))
     load_suites(["s", "table"], input_column="text", label_column="label")
     assert asked == ["s", "table"]
 

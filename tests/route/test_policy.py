@@ -131,6 +131,7 @@ def test_policy_that_cannot_be_meant_says_what_and_what_to_do(text: str, what: s
     [
         ("http://llm.example/v1#m", ""),
         ("http://localhost:4000/v1#m", " (a gateway, as NOMOAT_GATEWAYS says)"),
+        ("http://localhost:11434/v1#glm-4.6:cloud", " (a gateway to Ollama's cloud, as the name `glm-4.6:cloud` says)"),
         ("openai:gpt-4o", ""),
     ],
 )

@@ -29,6 +29,7 @@ from nomoat.route import budget, in_force, learned, router
 from nomoat.route.policy import IfCloudFails, Policy, PolicyFile, default_path
 from nomoat.route.router import RouterEngine
 
+pytestmark = pytest.mark.usefixtures("online")
 CLOUD = "http://127.0.0.1:9/v1#big"
 PRIVATE = "전화는 010-1234-5678입니다"
 ONLY_TEXT = "`api.openai.com` is asked for text: it takes no token ids and gives no likelihoods here"
@@ -61,11 +62,6 @@ class FixedRouter:
     def score(self, text: str) -> float:
         self.asked.append(text)
         return self._score
-
-
-@pytest.fixture(autouse=True)
-def online(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NOMOAT_OFFLINE")
 
 
 def built(

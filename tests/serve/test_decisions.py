@@ -27,6 +27,7 @@ from nomoat.route.router import RouterEngine
 from nomoat.serve.decisions import HEADERS
 from nomoat.serve.models import Loader, Models
 
+pytestmark = pytest.mark.usefixtures("online")
 Start = Callable[..., str]
 Sdk = Callable[..., openai.OpenAI]
 CLOUD = "http://llm.example.com/v1#big"
@@ -58,11 +59,6 @@ class Learned:
 
     def score(self, text: str) -> float:
         return 0.25
-
-
-@pytest.fixture(autouse=True)
-def online(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NOMOAT_OFFLINE")
 
 
 def auto(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,11 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from browser import chrome, needs_browser
 from leaving import endless
 from patience import PATIENCE_SECONDS, wait_until
 from scripted import Asked, ScriptedEngine
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -31,12 +29,7 @@ from nomoat.serve.web.markdown import as_html
 from nomoat.tune.data import read
 
 Start = Callable[..., str]
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)"),
-    pytest.mark.slow,
-]
+pytestmark = [needs_browser, pytest.mark.slow]
 SIZE = (900, 700)
 END = Chunk(text="", finish_reason="stop", usage=Usage(prompt_tokens=1, completion_tokens=9, prefill_seconds=0.1, decode_seconds=0.1))
 
@@ -45,13 +38,7 @@ class Page:
     """A browser with the page in its only tab."""
 
     def __init__(self, language: str) -> None:
-        options = webdriver.ChromeOptions()
-        options.binary_location = str(CHROMIUM)
-        for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--lang={language}"):
-            options.add_argument(argument)
-        options.add_experimental_option("prefs", {"intl.accept_languages": language})
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        self.browser = webdriver.Chrome(options=options, service=Service(executable_path=str(DRIVER)))
+        self.browser = chrome(language)
 
     def begin_anew(self) -> None:
         """In a tab of its own, of the usual size; what was shown before is gone, and what the console said of it."""

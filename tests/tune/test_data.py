@@ -13,6 +13,10 @@ from nomoat.errors import DataError, UsageError
 from nomoat.rows import Source, taken
 from nomoat.tune.data import Lesson, read
 
+CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+SHARED = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]
+ALPACA = {"instruction": "hi", "output": "ho"}
+
 
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
@@ -129,7 +133,7 @@ def test_a_conversation_in_which_nothing_is_answered_says_what_a_lesson_is(tmp_p
         ("", "`{path}` is empty"),
         ('{"messages": []}\n', "`{path}`, line 1: `messages` is empty"),
         ('{"conversations": []}\n', "`{path}`, line 1: `conversations` is empty"),
-        ('\n{"prompt": "x"}\n', "`{path}`, line 2: no list of `messages`"),
+        (f'{json.dumps({"messages": CHAT})}\n{{"prompt": "x"}}\n', "`{path}`, line 2: no list of `messages`"),
         ('{"messages": [{"role": "bot", "content": "x"}]}', "`{path}`, line 1: a message has role 'bot' and content of type str"),
         (
             '{"messages": [{"role": "user", "content": null}]}',
@@ -144,6 +148,28 @@ def test_a_bad_conversation_is_named_with_file_and_line(tmp_path: Path, content:
     with pytest.raises(DataError) as caught:
         read_lessons(path)
     assert caught.value.message == message.format(path=path)
+
+
+@pytest.mark.parametrize(
+    ("content", "where", "keys"),
+    [
+        ('{"prompt": "hi", "completion": "ho"}\n', "line 1", "`prompt`, `completion`"),
+        ('{"data": [{"instruction": "hi", "output": "ho"}]}', "line 1", "`data`"),
+        (f'[{{"{"x" * 100}": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6}}]', "entry 1", f"`{'x' * 80}`, `b`, `c`, `d`, `e` and 1 more"),
+        ("{}", "line 1", "none"),
+    ],
+)
+def test_what_is_no_conversation_is_told_by_its_keys_and_the_forms_there_are_are_named(
+    tmp_path: Path, content: str, where: str, keys: str
+) -> None:
+    path = write(tmp_path / "c.jsonl", content)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert caught.value.message == f"`{path}`, {where}: no conversation; its keys are: {keys}"
+    assert caught.value.hint == (
+        'write {"messages": [{"role": ..., "content": ...}]}, {"conversations": [{"from": ..., "value": ...}]} '
+        'or {"instruction": ..., "output": ...}'
+    )
 
 
 def test_a_table_without_its_columns_named_lists_them(tmp_path: Path) -> None:
@@ -252,11 +278,6 @@ def test_an_instruction_for_conversations_is_refused(tmp_path: Path) -> None:
     assert caught.value.message == "an instruction is for tables"
 
 
-CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
-SHARED = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]
-ALPACA = {"instruction": "hi", "output": "ho"}
-
-
 @pytest.mark.parametrize("entry", [{"messages": CHAT}, {"conversations": SHARED}, ALPACA])
 def test_what_the_system_says_beside_the_turns_is_its_message(tmp_path: Path, entry: dict[str, Any]) -> None:
     def said(system: object) -> list[tuple[str, str]]:
@@ -336,6 +357,12 @@ def test_other_names_of_the_assistant_are_known(tmp_path: Path, speaker: str) ->
 def test_an_instruction_without_input_may_say_null(tmp_path: Path) -> None:
     (lesson,) = read(write(tmp_path / "a.json", json.dumps([ALPACA | {"input": None}]))).lessons
     assert (lesson.messages[0].content, lesson.alpaca_question) == ("hi", "hi")
+
+
+def test_the_spaces_that_code_begins_with_are_learned(tmp_path: Path) -> None:
+    entry = {"instruction": " Mend it. ", "input": "\r\n \n\tif x:\n\t\ty \n", "output": "    y = x + 1\n    return y\n\n"}
+    (lesson,) = read(write(tmp_path / "a.json", json.dumps([entry]))).lessons
+    assert [message.content for message in lesson.messages] == ["Mend it.\n\n\tif x:\n\t\ty", "    y = x + 1\n    return y"]
 
 
 def test_one_object_over_several_lines_is_one_lesson(tmp_path: Path) -> None:

@@ -488,7 +488,7 @@ def test_a_disk_that_fills_up_leaves_no_weights_without_their_terms(form: str, t
 
 
 @pytest.mark.parametrize("form", ["gguf", "ollama"])
-def test_a_file_is_no_folder_to_export_into(form: str, tiny_gguf: Path, tmp_path: Path) -> None:
+def test_a_file_is_no_folder_to_export_into(form: str, tiny_gguf: Path) -> None:
     from nomoat import paths
 
     write_adapter(paths.adapters() / "mine")

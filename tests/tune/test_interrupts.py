@@ -37,7 +37,7 @@ def stop(*_: object) -> None:
 
 
 @pytest.mark.parametrize("number", interrupts.STOPS)
-def test_a_signal_waits_for_the_end_of_what_is_not_to_be_cut(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_waits_for_the_end_of_what_is_not_to_be_cut(number: int) -> None:
     before = signal.signal(number, stop)
     done = []
     try:
@@ -121,7 +121,7 @@ def test_what_has_stopped_early_learns_no_more_when_its_end_is_made_up_for(
     assert "stopped early: 2 looks at the lessons held out were clearly worse than the best" in said
 
 
-def test_a_new_training_forgets_the_interrupted_one_of_its_name(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_training_forgets_the_interrupted_one_of_its_name(tiny_gguf: Path, table: Path) -> None:
     """Interrupted before it has learned anything, it has nothing to go on from."""
     with pytest.raises(KeyboardInterrupt):
         tune(tiny_gguf, table, on_progress=lambda progress: stop() if progress.step == 3 else None)

@@ -16,7 +16,8 @@ from nomoat import paths
 from nomoat.catalog import cards, sidecar
 from nomoat.cli.tune import say_survey
 from nomoat.engine.gguf import GGUFFile
-from nomoat.engine.tokenizer import Tokenizer, from_metadata
+from nomoat.engine.gguf_tokenizer import from_metadata
+from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import BadFileError, DataError, UnsupportedError, UsageError
 from nomoat.labelling import kept_question, label_instruction
 from nomoat.records import Message, Parent, Request
@@ -293,7 +294,7 @@ def test_a_conversation_is_one_row_of_tokens_with_every_answer_learned(tiny_gguf
     tokenizer = from_metadata(GGUFFile(tiny_gguf).metadata)
     turns = [("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "farewell")]
     messages = tuple(Message(role=role, content=content) for role, content in turns)  # type: ignore[arg-type]
-    (sample,) = samples.encode(Lesson(messages=messages, where="line 1"), tokenizer, 256)
+    (sample,) = samples.encode(Lesson(where="line 1", turns=messages), tokenizer, 256)
     learned = [tokenizer.decode(sample.tokens[start:stop]) for start, stop in sample.answers]
     assert learned == ["hello", "farewell"]
     assert all(sample.tokens[stop - 1] == tokenizer.special.eos_id for _, stop in sample.answers)
@@ -305,7 +306,7 @@ def test_an_answer_that_is_not_learned_is_read_like_a_question(tiny_gguf: Path) 
     tokenizer = from_metadata(GGUFFile(tiny_gguf).metadata)
     turns = [("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "farewell"), ("user", "?"), ("assistant", "!")]
     messages = tuple(Message(role=role, content=content) for role, content in turns)  # type: ignore[arg-type]
-    (sample,) = samples.encode(Lesson(messages=messages, where="line 1", not_learned=(1,)), tokenizer, 256)
+    (sample,) = samples.encode(Lesson(where="line 1", turns=messages, not_learned=(1,)), tokenizer, 256)
     assert [tokenizer.decode(sample.tokens[start:stop]) for start, stop in sample.answers] == ["farewell", "!"]
     assert sample.tokens[: sample.answers[1][0]] == tokenizer.encode(tokenizer.render(messages[:5]))
 
@@ -315,7 +316,7 @@ def test_a_template_that_rewrites_earlier_turns_gives_a_row_for_each_answer(tiny
     tokenizer.chat_template = "{{ messages | length }}:{{ messages[-1].content }}>"
     turns = [("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "farewell")]
     messages = tuple(Message(role=role, content=content) for role, content in turns)  # type: ignore[arg-type]
-    rows = samples.encode(Lesson(messages=messages, where="line 1"), tokenizer, 256)
+    rows = samples.encode(Lesson(where="line 1", turns=messages), tokenizer, 256)
     assert [tokenizer.decode(row.tokens[slice(*row.answers[0])]) for row in rows] == ["hello", "farewell"]
 
 
@@ -349,7 +350,7 @@ def test_each_answer_is_learned_behind_the_tokens_it_is_served_behind_in_as_few_
     """And what ends it is the model's own end token, whatever stands there to be read."""
     tokenizer = from_metadata(GGUFFile(tiny_gguf).metadata)
     tokenizer.chat_template = template
-    made = samples.encode(Lesson(messages=CHAT, where="line 1"), tokenizer, 256)
+    made = samples.encode(Lesson(where="line 1", turns=CHAT), tokenizer, 256)
     assert len(made) == len(rows)
     _, targets = samples.side_by_side(made, 0)
     for sample, row_T, places in zip(made, targets, rows, strict=True):
@@ -370,10 +371,56 @@ def test_a_long_conversation_is_cut_into_tokens_once(tiny_gguf: Path, monkeypatc
     monkeypatch.setattr(Tokenizer, "encode_many", encode_many)
     pair = [("user", "what is {}?"), ("assistant", "it is what it is: {}")]
     messages = tuple(Message(role=role, content=text.format(at)) for at in range(50) for role, text in pair)  # type: ignore[arg-type]
-    (row,) = samples.encode(Lesson(messages=messages, where="line 1"), tokenizer, 100_000)
+    (row,) = samples.encode(Lesson(where="line 1", turns=messages), tokenizer, 100_000)
     whole = tokenizer.render(messages[:-1])
     assert row.tokens[: row.answers[-1][0]] == tokenizer.encode(whole) and len(row.answers) == 50
     assert sum(map(len, cut)) < 3 * len(whole)  # with each answer by itself, and the template's sign for it
+
+
+def long_conversation(num_answers: int) -> list[Message]:
+    said = [Message(role="system", content="Be brief.")]
+    for n in range(num_answers):
+        said += [Message(role="user", content=f"what is {n}?"), Message(role="assistant", content=f"it is {n}" if n % 7 else "so")]
+    return said
+
+
+EACH = "{% for m in messages %}"
+TURN = "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+SIGN = "{% endfor %}<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "is_uniform"),
+    [
+        (EACH + TURN + SIGN, True),
+        (EACH + "{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:", True),
+        (EACH + "{{ loop.index }}" + TURN + SIGN, False),
+        ("{{ messages | length }}" + EACH + TURN + SIGN, False),
+        (EACH + TURN.replace("m.content", "m.content | replace('it is 30', '30')") + SIGN, False),
+        (EACH + TURN + "{% endfor %}{{ 'now' if messages | length < 40 }}assistant:", False),
+        ("{% for m in messages[-9:] %}" + TURN + SIGN, False),
+    ],
+    ids=["signs", "words", "numbered", "counted", "an answer is written otherwise", "another sign at first", "the last turns alone"],
+)
+def test_prompts_of_a_long_conversation_are_those_that_the_template_writes(
+    tiny_gguf: Path, template: str, is_uniform: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which it need not write one by one where each turn has the same words around it."""
+    tokenizer, rendered, render = GGUFFile(tiny_gguf).read_tokenizer(), list[int](), Tokenizer.render
+    tokenizer.chat_template = template
+    said = long_conversation(60)
+    for messages in (said, said[1:], [*said[:31], Message(role="system", content="Be kind."), *said[31:]]):
+        lesson = Lesson(where="line 1", turns=tuple(messages), not_learned=(len(messages) - 9,))
+        monkeypatch.setattr(samples, "WRITTEN", 1000)
+        expected = samples.encode(lesson, tokenizer, 100_000)
+        monkeypatch.undo()
+        monkeypatch.setattr(
+            Tokenizer, "render", lambda self, messages, *given: (rendered.append(len(messages)), render(self, messages, *given))[1]
+        )
+        rendered.clear()
+        assert samples.encode(lesson, tokenizer, 100_000) == expected
+        monkeypatch.undo()
+        assert (len(rendered) < 25) == (is_uniform and len(messages) != len(said) + 1)
 
 
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -415,7 +462,7 @@ def test_an_answer_that_is_other_tokens_behind_what_asks_for_it_is_a_row_of_its_
     )
     turns = [("user", "?"), ("assistant", answer), ("user", "!"), ("assistant", "end")]
     messages = tuple(Message(role=role, content=content) for role, content in turns)  # type: ignore[arg-type]
-    rows = samples.encode(Lesson(messages=messages, where="line 1"), tokenizer, 256)
+    rows = samples.encode(Lesson(where="line 1", turns=messages), tokenizer, 256)
     assert [len(row.answers) for row in rows] == learned
     prompts = [row.tokens[:start] for row in rows for start, _ in row.answers]
     assert prompts == [tokenizer.prompt_ids(Request(messages=messages[:at])) for at in (1, 3)]

@@ -80,7 +80,7 @@ def test_what_was_tuned_with_a_template_answers_with_it_alone_and_beside_its_bas
             base.complete(HI)
 
 
-def test_adapters_with_different_templates_share_their_base_s_weights(bare: Path, tmp_path: Path) -> None:
+def test_adapters_with_different_templates_share_their_base_s_weights(bare: Path) -> None:
     refs = []
     for name in ("falcon", "vicuna_v1.1"):
         folder = make_adapter(paths.adapters() / name, bare)

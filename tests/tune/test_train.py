@@ -32,7 +32,7 @@ from nomoat import hardware, paths, responder, whole_files
 from nomoat.cli.tune import tune as command
 from nomoat.engine import importer, step_tables
 from nomoat.engine.gguf import GGUFFile
-from nomoat.engine.tokenizer import from_metadata
+from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
 from nomoat.labelling import label_task_messages
 from nomoat.records import Request

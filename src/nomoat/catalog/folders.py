@@ -21,7 +21,7 @@ from nomoat import system_errors, whole_files
 from nomoat.catalog.fetch import Origin, Progress, fetch
 from nomoat.catalog.part import busy, require_space
 from nomoat.errors import BadFileError, DownloadError, NotThereError, UnsupportedError
-from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, read_object, weight_names
+from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, TOOL_TEMPLATE, WEIGHTS, read_object, weight_names
 from nomoat.records import Source
 
 STAGE, NOTE = ".pull", ".origin"
@@ -39,12 +39,13 @@ def is_whole(folder: Path) -> bool:
 
 def files_of(folder: Path) -> list[Path]:
     """What makes the model of this folder; GGUF files beside it are models of their own."""
-    return sorted(path for path in folder.glob("[!.]*") if path.is_file() and path.suffix != ".gguf") if is_whole(folder) else []
+    found = (*folder.glob("[!.]*"), folder / TOOL_TEMPLATE)
+    return sorted(path for path in found if path.is_file() and path.suffix != ".gguf") if is_whole(folder) else []
 
 
 def left_of_pull(folder: Path) -> list[Path]:
     """What a pull that was cut off has left."""
-    return sorted(path for path in (folder / STAGE).glob("*") if path.is_file())
+    return sorted(path for path in (folder / STAGE).rglob("*") if path.is_file())
 
 
 def pull_folder(repo: str, folder: Path, *, progress: Progress, look_at: Look | None) -> Path:
@@ -151,7 +152,9 @@ def _move_out(folder: Path) -> None:
         old.unlink()
     for path in sorted(left_of_pull(folder), key=lambda path: path.name == CONFIG):
         if not path.name.startswith("."):
-            os.replace(path, folder / path.name)
+            target = folder / path.relative_to(folder / STAGE)
+            target.parent.mkdir(exist_ok=True)
+            os.replace(path, target)
     shutil.rmtree(folder / STAGE)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -16,7 +15,7 @@ from typing import Any, Literal, cast
 from nomoat import paths
 from nomoat.errors import DataError
 from nomoat.records import LongPrompts
-from nomoat.textfiles import read_text
+from nomoat.textfiles import parse_toml, read_text
 
 PARTS = ("api", "input", "output", "as_of", "source", "unit", "long_prompts")
 LONG_PARTS = ("above_tokens", "input", "output")
@@ -59,7 +58,7 @@ def own_path() -> Path:
 
 def _parse(text: str) -> dict[str, Price]:
     """Raises KeyError and ValueError for what is no table of prices."""
-    table = tomllib.loads(text)
+    table = parse_toml(text)
     rows = table.get("price")
     if not isinstance(rows, list):
         raise ValueError("there is no [[price]] in it")
@@ -148,7 +147,7 @@ def _own_prices() -> dict[str, Price]:
         return {}
     try:
         return {api: replace(found, is_own=True) for api, found in _parse(read_text(path)).items()}
-    except (ValueError, KeyError) as exc:  # TOMLDecodeError is a ValueError
+    except (ValueError, KeyError) as exc:
         raise DataError(
             f"`{path}` is not a table of prices: {f'a price has no `{exc.args[0]}`' if isinstance(exc, KeyError) else exc}",
             hint=f"a price has these lines:{lines()}",

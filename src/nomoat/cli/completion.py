@@ -53,7 +53,7 @@ def _known() -> list[str]:
 
 
 def _own_suites() -> list[str]:
-    from nomoat.judge.suites import own_suites
+    from nomoat.judge.suite_files import own_suites
 
     return list(own_suites())
 

@@ -90,7 +90,8 @@ def _require_own() -> None:
     """Refuse to write over what is no earlier demo's: its adapter learned from its table, its suite names its source."""
     from nomoat.catalog import tuned
     from nomoat.catalog.datasets import dataset
-    from nomoat.judge.suites import files_of, load_suite
+    from nomoat.judge.suite_files import files_of
+    from nomoat.judge.suites import load_suite
 
     adapter, table = paths.adapters() / ADAPTER, paths.data() / DATA / TABLE
     learned = tuned.provenance_of(adapter).get("data_sha256") if adapter.exists() else None
@@ -124,7 +125,7 @@ def _ask() -> None:
 def _prepare_data() -> tuple[Path, Suite]:
     """A table to learn from, and a suite of the sentences of other reviews: no review stands on both sides."""
     from nomoat.catalog.datasets import dataset, pull_dataset
-    from nomoat.judge.builtin import clear_ratings
+    from nomoat.judge.builtin_examples import clear_ratings
     from nomoat.judge.suites import suite_from_csv, write_suite
 
     with console.download_bar(DATA) as progress:

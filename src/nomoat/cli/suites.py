@@ -14,7 +14,8 @@ from nomoat.errors import NomoatError, UsageError
 from nomoat.words import counted
 
 if TYPE_CHECKING:
-    from nomoat.judge.suites import Suite, SuiteFile
+    from nomoat.judge.suite_files import SuiteFile
+    from nomoat.judge.suites import Suite
 
 suites = typer.Typer(
     cls=Group,
@@ -123,7 +124,8 @@ def new(
     NAME.jsonl is used once the line `sha256`, which says what it was, is out of NAME.toml.
     """
     from nomoat.judge.new_suite import suite_from_file
-    from nomoat.judge.suites import require_metric, write_suite
+    from nomoat.judge.suite_files import require_metric
+    from nomoat.judge.suites import write_suite
 
     target = folder or paths.suites()
     with console.waiting(f"reading {file.name}"):
@@ -159,7 +161,7 @@ def rm(
 
     What models were asked of it, and answered, is stored elsewhere: `nomoat rm --answers` removes that.
     """
-    from nomoat.judge.suites import files_of
+    from nomoat.judge.suite_files import files_of
 
     files = files_of(name)
     console.confirm_removal(" and ".join(map(str, files)), yes=yes)
@@ -174,7 +176,7 @@ def rm(
 
 def _require_free(name: str, folder: Path, source: Path, *, replace: bool) -> None:
     """Refuse a name whose files are there already, but for `replace`; and in any case one of which `source` is a file."""
-    from nomoat.judge.suites import suite_files
+    from nomoat.judge.suite_files import suite_files
 
     there = [path for path in suite_files(name, folder) if path.exists()]
     if any(path.samefile(source) for path in there):
@@ -210,7 +212,8 @@ def _built_in() -> list[dict[str, Any]]:
 
 def _own() -> list[dict[str, Any]]:
     """The suites in NOMOAT_HOME; one that cannot be read says why in its title."""
-    from nomoat.judge.suites import outline, own_suites
+    from nomoat.judge.suite_files import own_suites
+    from nomoat.judge.suites import outline
 
     rows = []
     for name in own_suites():

@@ -125,6 +125,7 @@ class Answer(_Text):
     ) -> None:  # fmt: skip
         super().__init__(ids, adapter=adapter)
         self.tokens = Tokens()
+        self.num_prompt_tokens = len(ids)
         self._sampler = sampler
         self._end = len(ids) + max_new_tokens
         self._stop_ids = frozenset(stop_ids)
@@ -331,11 +332,20 @@ class Batcher:
             except BaseException as exc:  # noqa: BLE001 - one request's failure is nobody else's
                 self._fail(text, exc)
             else:
-                if text.may_reuse or text.wants_each:  # an answer often follows its prompt's likelihoods, and nothing an embedding
+                if self._is_kept(text):
                     self._pool.keep(text.blocks, text.digests, text.ids, text.done, _salt(text))
                 if ended:
                     self._leave(text)
             w, t = w + row.wanted, t + len(row.ids)
+
+    def _is_kept(self, text: _Text) -> bool:
+        """Whether others may use its keys and values: an answer often follows its prompt's likelihoods, and nothing an embedding.
+
+        A short prompt that fills a block is rounded otherwise than a longer one that begins with it; readings never are.
+        """
+        if isinstance(text, Answer):
+            return not BLOCK_TOKENS <= text.num_prompt_tokens < self._model.alike_from
+        return text.wants_each
 
     def _admit(self) -> None:
         """Let texts in while there are blocks for their prompts; the first one always, as nothing else is in its way.

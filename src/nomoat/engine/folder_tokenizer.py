@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nomoat.engine import pre_tokenizers, tokenizer
-from nomoat.engine.tokenizer import CONTROL, NORMAL, USER_DEFINED, SpecialTokens, Tokenizer, name_of
+from nomoat.engine import gguf_tokenizer, pre_tokenizers
+from nomoat.engine.gguf_tokenizer import CONTROL, NORMAL, USER_DEFINED
+from nomoat.engine.tokenizer import SpecialTokens, Tokenizer, name_of, translated
 from nomoat.errors import BadFileError, UnsupportedError
-from nomoat.hub_folder import read_object, require_fetched
+from nomoat.hub_folder import CHAT_TEMPLATE, TOOL_TEMPLATE, read_object, require_fetched
 
 UNIGRAM = 1  # SentencePiece's number for it
 VARINT_BYTES = 10  # at most: 64 bits, 7 a byte
 PRE_TOKENIZERS_OF_CLASSES = {"Qwen2Tokenizer": "qwen2", "GPTNeoXTokenizer": "mpt"}  # `tokenizer_class` -> as in `pre_tokenizers`
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+OTHER_SPECIAL = ("additional_special_tokens", "extra_special_tokens")  # a list; of `transformers` 5 also by name
 FLAGS = ("lstrip", "rstrip", "single_word")
 HIGHEST_NUMBER = 1 << 24  # of a token: `tokenizers` takes memory for each number up to it, some 250,000 in the largest vocabularies
 
@@ -45,8 +48,8 @@ def read(folder: Path) -> Tokenizer:
     if "add_bos_token" in settings:
         facts["add_bos_token"] = settings["add_bos_token"]
     metadata = {f"tokenizer.ggml.{name}": value for name, value in facts.items()}
-    metadata["tokenizer.chat_template"] = _chat_template(folder, settings)
-    made = tokenizer.from_metadata(
+    metadata |= zip(gguf_tokenizer.TEMPLATES, _templates(folder, settings), strict=True)
+    made = gguf_tokenizer.from_metadata(
         {key: value for key, value in metadata.items() if value is not None},
         flags=_flags(settings),
         space_first=bool(settings.get("add_prefix_space")),
@@ -60,7 +63,7 @@ def chat_template(folder: Path) -> str | None:
     """The chat template alone. Raises BadFileError."""
     settings = _json(folder / "tokenizer_config.json")
     _require_kinds(folder, _said(folder), settings)
-    return _chat_template(folder, settings)
+    return _templates(folder, settings)[0]
 
 
 def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> Tokenizer:
@@ -68,26 +71,30 @@ def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> 
 
     path = folder / "tokenizer.json"
     require_fetched(path)
-    with tokenizer.translated(f"`{path}` is not a whole tokenizer"):
+    with translated(f"`{path}` is not a whole tokenizer"):
         backend = Backend.from_file(str(path))
     numbers = backend.get_vocab(with_added_tokens=False).values()
     if len(set(numbers)) != len(numbers):
         raise BadFileError(f"`{path}` gives several tokens the same number", hint="download it again")
-    if (highest := max(backend.get_vocab().values(), default=0)) > HIGHEST_NUMBER:
+    if (highest := max(backend.get_vocab().values(), default=-1)) > HIGHEST_NUMBER:
         raise BadFileError(f"`{path}` gives a token the number {highest:,}, and has {len(numbers):,}", hint="download it again")
     backend.no_truncation()
     backend.no_padding()
-    with tokenizer.translated(f"`{path}` cannot be used"):
-        begins = backend.encode("a").ids[:1]
+    missing = _missing(backend, highest + 1, said, settings)
+    with translated(f"`{path}` cannot be used"):
+        backend.add_tokens(missing)
+        encoded = backend.encode("a")
+    begins = itertools.takewhile(lambda pair: pair[1], zip(encoded.ids, encoded.special_tokens_mask, strict=True))
 
     bos_id, eos_ids = _ends(backend.token_to_id, lambda number: name_of(backend, number) is not None, said, settings)
     special = SpecialTokens(
         bos_id=bos_id,
         eos_id=eos_ids[0],
-        stop_ids=tokenizer.stop_ids(eos_ids, backend.token_to_id),
-        add_bos=bos_id is not None and begins == [bos_id],
+        stop_ids=gguf_tokenizer.stop_ids(eos_ids, backend.token_to_id),
+        begin_ids=tuple(token_id for token_id, _ in begins),
     )
-    return Tokenizer(backend, special, _chat_template(folder, settings))
+    own, with_tools = _templates(folder, settings)
+    return Tokenizer(backend, special, own, tool_template=with_tools)
 
 
 def _ends(
@@ -111,14 +118,13 @@ def _ends(
     return (begin[0] if begin else None), end
 
 
-def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return _text(file)
-    template = settings.get("chat_template")
-    if isinstance(template, list):  # several, by name
-        template = next((each.get("template") for each in template if each.get("name") == "default"), None)
-    return template
+def _templates(folder: Path, settings: dict[str, Any]) -> tuple[str | None, str | None]:
+    """The chat template, and the one of conversations with functions where that is another one. Files count before settings."""
+    said = settings.get("chat_template")
+    named = {str(each.get("name")): each.get("template") for each in said} if isinstance(said, list) else {"default": said}
+    texts = ((folder / file, named.get(name)) for name, file in (("default", CHAT_TEMPLATE), ("tool_use", TOOL_TEMPLATE)))
+    own, with_tools = (_text(file) if file.is_file() else text for file, text in texts)
+    return own, with_tools
 
 
 def _add_tokens(facts: dict[str, Any], added: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -128,10 +134,7 @@ def _add_tokens(facts: dict[str, Any], added: dict[str, Any], settings: dict[str
     texts = {text.get("content") if isinstance(text, dict) else text for name, text in settings.items() if name in SPECIAL}
     for token, at in sorted({**added, **{token: at for token, (at, _) in known.items()}}.items(), key=lambda pair: pair[1]):
         if at > len(facts["tokens"]):
-            raise BadFileError(
-                f"the token `{token}` has the number {at}, and there are {len(facts['tokens'])} before it",
-                hint="the folder is not complete, or changed: download it again",
-            )
+            raise _out_of_order(token, at, len(facts["tokens"]))
         if at == len(facts["tokens"]):
             facts["tokens"].append(token)
             facts["token_type"].append(USER_DEFINED)
@@ -141,6 +144,45 @@ def _add_tokens(facts: dict[str, Any], added: dict[str, Any], settings: dict[str
         if facts["token_type"][at] in (NORMAL, USER_DEFINED) and (token in known or token in texts):
             is_special = known[token][1] if token in known else True
             facts["token_type"][at] = CONTROL if is_special else USER_DEFINED
+
+
+def _missing(backend: Any, count: int, said: dict[str, Any], settings: dict[str, Any]) -> list[Any]:
+    """The tokens, beside `count` others, that `tokenizer_config.json` alone names, which `transformers` adds, too; not those that the
+    model has no row for. Raises BadFileError for one whose number is not the next."""
+    from tokenizers import AddedToken
+
+    there = {token.content for token in backend.get_added_tokens_decoder().values()}
+    rows, missing = said.get("vocab_size"), list[Any]()
+    for at, token in _named(settings):
+        text, known = token["content"], backend.token_to_id(token["content"])
+        number = known if known is not None else count if at is None else at
+        if not text or text in there or (isinstance(rows, int) and number >= rows):
+            continue
+        if number > count:
+            raise _out_of_order(text, number, count)
+        flags = {flag: token[flag] for flag in FLAGS if token.get(flag) is not None}
+        is_special, is_normalised = bool(token.get("special", at is None)), bool(token.get("normalized"))
+        missing.append(AddedToken(text, special=is_special, normalized=is_normalised, **flags))
+        there.add(text)
+        count += known is None
+    return missing
+
+
+def _named(settings: dict[str, Any]) -> Iterator[tuple[int | None, dict[str, Any]]]:
+    """Tokens that `tokenizer_config.json` names, as objects: with their number those that it gives one."""
+    numbered = (settings.get("added_tokens_decoder") or {}).items()
+    yield from sorted(((int(at), token) for at, token in numbered), key=lambda pair: pair[0])
+    lists = (settings.get(name) or [] for name in OTHER_SPECIAL)
+    others = itertools.chain.from_iterable(each.values() if isinstance(each, dict) else each for each in lists)
+    for token in (*filter(None, map(settings.get, SPECIAL)), *others):
+        yield None, token if isinstance(token, dict) else {"content": token}
+
+
+def _out_of_order(token: str, number: int, count: int) -> BadFileError:
+    return BadFileError(
+        f"the token `{token}` has the number {number}, and there are {count} before it",
+        hint="the folder is not complete, or changed: download it again",
+    )
 
 
 def _flags(settings: dict[str, Any]) -> dict[str, dict[str, bool]]:
@@ -251,6 +293,7 @@ def _require_kinds(folder: Path, said: dict[str, Any], settings: dict[str, Any])
         (settings, "tokenizer_class", lambda value: isinstance(value, str)),
         (settings, "chat_template", lambda value: isinstance(value, str) or _are_templates(value)),
         (settings, "added_tokens_decoder", _is_decoder),
+        *((settings, name, _are_tokens) for name in OTHER_SPECIAL),
     ]
     for facts, key, is_so in checks:
         if facts.get(key) is not None and not is_so(facts[key]):
@@ -277,6 +320,11 @@ def _is_added_token(value: Any) -> bool:
 
 def _are_templates(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, dict) and isinstance(each.get("template"), str | None) for each in value)
+
+
+def _are_tokens(value: Any) -> bool:
+    found = value.values() if isinstance(value, dict) else value
+    return isinstance(value, list | dict) and all(map(_is_token, found))
 
 
 def _is_decoder(value: Any) -> bool:

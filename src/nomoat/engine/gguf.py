@@ -217,9 +217,9 @@ class GGUFFile(Opened):
 
     def read_tokenizer(self) -> Tokenizer:
         """Its tokenizer. Raises UnsupportedError, BadFileError."""
-        from nomoat.engine import tokenizer
+        from nomoat.engine import gguf_tokenizer
 
-        return tokenizer.from_metadata(self.metadata)
+        return gguf_tokenizer.from_metadata(self.metadata)
 
 
 def row_numbers(rows: Rows, count: int) -> npt.NDArray[np.intp]:

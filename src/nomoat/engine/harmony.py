@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from nomoat import matching
+from nomoat.matching import DRAFT_BEGINS, DRAFT_ENDS
 from nomoat.records import CallingTurn, Message, Request, ToolResult
 
 if TYPE_CHECKING:
@@ -31,9 +31,8 @@ ENDS = (CALL, RETURN)  # of an answer; `END` is of a message
 FINAL = f"{CHANNEL}final{MESSAGE}"  # how what is said begins
 NEXT = f"{END}{START}assistant"  # how a message ends and another one begins
 NO_THOUGHT = f"{CHANNEL}analysis{MESSAGE}{NEXT}"
-THOUGHT_BEGINS, THOUGHT_ENDS = matching.DRAFT_BEGINS, "</think>"
 CALL_BEGINS, CALL_ENDS = "<tool_call>", "</tool_call>"
-CLOSED = f"\n{THOUGHT_ENDS}\n\n"  # how a thought ends in the text
+CLOSED = f"\n{DRAFT_ENDS}\n\n"  # how a thought ends in the text
 MENTIONED, ESCAPED = "</think >", r"</think\u003e"  # the same mark within a thought, and in a text of a call's JSON
 # A thought in an earlier answer; in the midst of it only as it is written here.
 TOLD = re.compile(r"(?:\A\s*<think>|(?<=\n\n)<think>\n).*?(?:</think>\s*|\Z)", re.DOTALL)
@@ -102,7 +101,7 @@ def told(messages: Sequence[Message]) -> Iterator[Message]:
 
 
 def _one_by_one(turn: CallingTurn, results: list[ToolResult]) -> Iterator[Message]:
-    beside = turn.content.replace(THOUGHT_BEGINS, "").replace(THOUGHT_ENDS, "").strip()
+    beside = turn.content.replace(DRAFT_BEGINS, "").replace(DRAFT_ENDS, "").strip()
     for call in turn.calls:
         yield replace(turn, content=beside, calls=(call,))
         beside = ""
@@ -131,7 +130,7 @@ class ChannelStream:
         last = next((at for at in reversed(range(len(prompt))) if self._marks.get(prompt[at]) in (START, END)), 0)
         for token in prompt[last:]:
             self._push(token)
-        self._opening = f"{THOUGHT_BEGINS}\n" if self._thinks else ""  # for a thought that the prompt has begun
+        self._opening = f"{DRAFT_BEGINS}\n" if self._thinks else ""  # for a thought that the prompt has begun
         if self._header is not None and CHANNEL not in self._header:
             self._header = ""  # `assistant`, which is no part of the answer
 
@@ -185,8 +184,8 @@ class ChannelStream:
         if not self._thinks and not self._calls:
             return text
         before = self._newest
-        whole = (before + text).replace(THOUGHT_ENDS, MENTIONED if self._thinks else ESCAPED)
-        self._newest = whole[1 - len(THOUGHT_ENDS) :]
+        whole = (before + text).replace(DRAFT_ENDS, MENTIONED if self._thinks else ESCAPED)
+        self._newest = whole[1 - len(DRAFT_ENDS) :]
         return whole[len(before) :]
 
     def _is_header(self) -> bool:
@@ -216,7 +215,7 @@ class ChannelStream:
         if thought and not self._thinks:
             between = CLOSED
         if self._thinks:
-            return between if thought else f"{between}{THOUGHT_BEGINS}\n"
+            return between if thought else f"{between}{DRAFT_BEGINS}\n"
         if self._calls:
             return f'{between}{CALL_BEGINS}\n{{"name": {json.dumps(name.removeprefix(FUNCTIONS))}, "arguments": '
         return between

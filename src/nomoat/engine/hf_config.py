@@ -25,6 +25,7 @@ Config = Mapping[str, Any]
 
 
 def first(config: Config, *names: str) -> Any:
+    """The first of these keys that says something; None if none does."""
     return next((config[name] for name in names if config.get(name) is not None), None)
 
 
@@ -33,10 +34,12 @@ def _layers(config: Config) -> Any:
 
 
 def num_heads(config: Config) -> int:
+    """Attention heads; 1 where none is told."""
     return int(first(config, "num_attention_heads", "n_head", "n_heads") or 1)
 
 
 def width(config: Config) -> int:
+    """Of a token's hidden state; 0 where none is told."""
     return int(first(config, "n_embed", "hidden_size", "n_embd", "d_model") or 0)
 
 
@@ -45,6 +48,7 @@ def _num_kv_heads(config: Config) -> int:
 
 
 def head_dim(config: Config) -> int:
+    """Width of a head."""
     return int(config.get("head_dim") or width(config) // num_heads(config))
 
 
@@ -69,9 +73,9 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
     "a number": (_is_number, (
         "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "rope_theta", "rotary_emb_base", "partial_rotary_factor",
         "rotary_pct", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "rope_local_base_freq", "factor",
-        "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor", "alibi_bias_max", "clip_qkv",
-        "norm_epsilon", "swiglu_limit", "swiglu_alpha", "embedding_multiplier", "residual_multiplier", "attention_multiplier",
-        "logits_scaling", "logit_scale",
+        "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor", "attn_factor", "alibi_bias_max",
+        "clip_qkv", "norm_epsilon", "swiglu_limit", "swiglu_alpha", "embedding_multiplier", "residual_multiplier",
+        "attention_multiplier", "logits_scaling", "logit_scale",
     )),
     "true or false": (lambda value: isinstance(value, bool), (
         "new_decoder_architecture", "multi_query", "parallel_attn", "use_parallel_residual", "do_layer_norm_before",
@@ -114,18 +118,21 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-def _activation(name: str, arch: architectures.Architecture) -> str | None:
-    """The first Gemmas named another than they were trained with."""
-    return "gelu_tanh" if (arch.name, name) == ("gemma", "gelu") else ACTIVATIONS.get(name)
+def _activation(config: Config, arch: architectures.Architecture, family: Family) -> str:
+    """That of the MLPs. Raises UnsupportedError. The first Gemmas named another than they were trained with."""
+    found: str = arch.activation
+    for name in family.activations:
+        if (act := config.get(name)) is not None:
+            found = "gelu_tanh" if (arch.name, act) == ("gemma", "gelu") else ACTIVATIONS.get(act, "")
+            if found not in arch.activations:
+                raise architectures.not_yet(f"this model's activation is `{act}` where that of `{arch.name}` is {arch.activation}")
+    return found
 
 
 def read_metadata(config: Config, family: Family) -> dict[str, Any]:
     """The metadata a GGUF file of this model would hold. Raises UnsupportedError for variants that would be answered wrongly."""
     arch = architectures.find(family.arch)
-    for name in family.activations:
-        act = config.get(name)
-        if act is not None and _activation(act, arch) != arch.activation:
-            raise architectures.not_yet(f"this model's activation is `{act}` where that of `{arch.name}` is {arch.activation}")
+    activation = _activation(config, arch, family)
     if config.get("use_bidirectional_attention") or config.get("is_causal") is False:
         raise architectures.sees_both_ways()
     if quantised_by(config) == "bitnet":
@@ -143,6 +150,7 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
         "context_is_window": context < longest or None,
         "rope.freq_base": float(rope.get("rope_theta") or config.get("rotary_emb_base") or 10000),
         "attention.sliding_window": (family.window(config) or 0) if any(arch.windowed) else None,
+        "hidden_activation": None if activation == arch.activation else activation,
     }
     epsilon = first(config, "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon") or 1e-5
     keys["attention.layer_norm_rms_epsilon" if arch.norm == "rms" else "attention.layer_norm_epsilon"] = epsilon
@@ -218,10 +226,12 @@ def _scaling_keys(config: Config, rope: Config, arch: architectures.Architecture
     if kind != "yarn" or odd:
         raise architectures.not_yet(f"this model scales its positions (`{' '.join([kind, *odd])}`)")
     turns = {f"rope.scaling.yarn_{name}": float(rope[name]) for name in ("beta_fast", "beta_slow") if rope.get(name)}
-    return {**keys, "rope.scaling.factor": float(_needed(rope, "factor")), **turns}
+    unread = {"rope.scaling.yarn_attn_factor": rope.get("attn_factor")}  # see `architectures.notes`
+    return {**keys, "rope.scaling.factor": float(_needed(rope, "factor")), **turns, **unread}
 
 
 def scaling(rope: Config) -> str:
+    """The kind of rope scaling; "default" for none."""
     return str(rope.get("rope_type") or rope.get("type") or "default")
 
 

@@ -38,7 +38,7 @@ import gc, json
 from pathlib import Path
 from nomoat import child_process
 gc.disable()  # of a vocabulary it would look through a million objects again and again
-from nomoat.engine import graph, importer, tokenizer  # no machine_code yet, which may make a folder: this may be killed
+from nomoat.engine import gguf_tokenizer, graph, importer  # no machine_code yet, which may make a folder: this may be killed
 import gguf, tokenizers
 path, adapter, told = json.loads(child_process.word())
 importer.import_gguf(Path(path), adapter=adapter and Path(adapter), **told, progress=child_process.tell, here=True)
@@ -291,7 +291,7 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
             facts = {
                 "digest": digest, "layout": layout.VERSION, **origin,
                 "sizes": asdict(plan.sizes), "num_values": plan.source.num_values, "storage": plan.stored.as_dict(),
-                "notes": plan.source.notes,
+                "notes": (*plan.source.notes, *architectures.notes(plan.source.metadata, plan.sizes)),
                 "files": {written.name: written.stat().st_size for written in part.iterdir()},
                 "crc32": {name: _crc32(part / name) for name in CHECKED if (part / name).exists()},
             }  # fmt: skip

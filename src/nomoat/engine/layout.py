@@ -24,7 +24,7 @@ from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import Form
 
-VERSION = "20"  # part of the cache's key: change it when what is written, or the rule for it, changes
+VERSION = "21"  # part of the cache's key: change it when what is written, or the rule for it, changes
 ROWS = Form("int8")
 GROUPS = Form("int8", 64)
 TILES, TILES8 = Form("tiles"), Form("tiles8")

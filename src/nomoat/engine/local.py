@@ -164,16 +164,19 @@ class LocalEngine(Engine):
         started = time.perf_counter()  # compiling the model is loading, not reading the prompt
         batcher.submit(answer)
         chunks = self._stream(request, ids, answer.tokens, started)
-        return _Begun(tool_calls.recognised(chunks, request, self.tokenizer.chat_template) if request.tools else chunks, answer.tokens)
+        if request.tools:
+            chunks = tool_calls.recognised(chunks, request, self.tokenizer.template_for(request.tools))
+        return _Begun(chunks, answer.tokens)
 
     def _grammar(self, request: Request, ids: Sequence[int]) -> Grammar | ToolCallGrammar | None:
-        schema = tool_calls.schema(request, self.tokenizer.chat_template)
+        template = self.tokenizer.template_for(request.tools)
+        schema = tool_calls.schema(request, template)
         if schema is None:
             if not request.tools:
                 return None
             if request.must_call:
                 self._blame_a_function(request)
-            in_channels = harmony.is_spoken(self.tokenizer.chat_template)
+            in_channels = harmony.is_spoken(template)
             return (ChannelCallGrammar if in_channels else ToolCallGrammar)(request, ids, self.tokenizer, self._grammars)
         try:
             return self._grammars.of_schema(schema)
@@ -187,7 +190,7 @@ class LocalEngine(Engine):
     def _blame_a_function(self, request: Request) -> None:
         """Raises SchemaError for the first function whose parameters no call can follow, if one is by itself too much, or whose name
         no call of this model can have."""
-        in_channels = harmony.is_spoken(self.tokenizer.chat_template)
+        in_channels = harmony.is_spoken(self.tokenizer.template_for(request.tools))
         for at, (name, parameters) in tool_calls.parameters_of(request).items():
             if in_channels and not harmony.can_call(name):
                 hint = "name it in at most 64 letters, digits, `_` and `-`"

@@ -18,16 +18,18 @@ GPT4O_SPLIT = TEKKEN_SPLIT.replace(f"{LOWER}+|", f"{LOWER}+{ENGLISH}?|").replace
     rf"{LOWER}*|\p{{N}}|", rf"{LOWER}*{ENGLISH}?|\p{{N}}{{1,3}}|"
 )
 BLOOM_SPLIT = r" ?[^(\s|.,!?…。，、।۔،)]+"
-# `tokenizer.ggml.pre` -> how texts are split before they are merged; families that share a way share a line
+# `tokenizer.ggml.pre` -> how texts are split before they are merged, as llama-vocab.cpp has it; who shares a way stands together
 PRE_TOKENIZERS = {
-    **dict.fromkeys(("default", "gpt-2", "phi-2", "mpt", "olmo", "roberta-bpe"), "words"),
-    **dict.fromkeys(("exaone4", "jais", "trillion", "granite-docling"), "words"),
+    **dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo", "roberta-bpe", "exaone4", "jais", "trillion", "granite-docling"), "words"),
+    **dict.fromkeys(("a.x-4.0", "gigachat", "mellum"), "words"),
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), "digits and words"),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "smaug-bpe", "dbrx", "falcon3", "glm4", "chatglm-bpe"), LLAMA3_SPLIT),
-    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez"), QWEN2_SPLIT),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"), LLAMA3_SPLIT),
+    **dict.fromkeys(("smaug-bpe", "dbrx", "glm4", "chatglm-bpe"), LLAMA3_SPLIT),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "kormo", "hunyuan", "solar-open"), QWEN2_SPLIT),
+    "mellum2": "digits and words",
     "tekken": TEKKEN_SPLIT,
-    **dict.fromkeys(("gpt-4o", "llama4", "kanana2"), GPT4O_SPLIT),
-    "bloom": BLOOM_SPLIT,
+    **dict.fromkeys(("gpt-4o", "llama4", "kanana2", "talkie"), GPT4O_SPLIT),
+    **dict.fromkeys(("bloom", "poro-chat", "gpt3-finnish"), BLOOM_SPLIT),
     "falcon": "punctuation and words",
 }
 # the same for files older than that key, and for folders without a `tokenizer.json`, by their architecture or `model_type`; GPT-NeoX's
@@ -39,6 +41,7 @@ PRE_TOKENIZERS_OF = {
     "bloom": "bloom",
     "falcon": "falcon",
 }
+SAYS_NOTHING = (None, "", "default")  # the last: who made the file did not know
 LLAMA3_TOKENS = 128_256  # Llama 3 is known by the size of its vocabulary
 
 
@@ -49,7 +52,7 @@ def unsaid(arch: str, num_tokens: int) -> str:
     if arch not in PRE_TOKENIZERS_OF:
         raise UnsupportedError(
             f"the file does not say how its tokenizer splits texts (`tokenizer.ggml.pre`), and files of `{arch}` differ in it",
-            hint="it is older than May 2024; try a newer file of this model",
+            hint="it is older than May 2024, or who made it did not know; try another file of this model",
         )
     return PRE_TOKENIZERS_OF[arch]
 

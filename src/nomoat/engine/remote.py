@@ -43,6 +43,7 @@ MAX_ATTEMPTS = 8  # where a server refuses for now: with the waits of `pacing`, 
 MAX_CONNECTS = 3
 TOO_MANY_REQUESTS = 429
 REFUSED_FOR_NOW = frozenset({408, 409, 425, TOO_MANY_REQUESTS})
+GAVE_UP_WAITING = frozenset({504, 524})  # a gateway: what stands behind it may have worked, and may go on
 QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})  # a 429 that no waiting helps
 FILTER_CODES = frozenset({"content_filter", "content_policy_violation"})
 NO_JSON = (json.JSONDecodeError, UnicodeDecodeError)
@@ -66,7 +67,7 @@ def remote_engine(ref: str, *, as_client: bool = True) -> RemoteEngine:
     is not set, OfflineError, RemoteError.
     """
     provider, base_url, model = server_address.parse(ref)
-    net.require_allowed("ask a model server", net.host_of(base_url), gateway=net.gateway_note(base_url))
+    net.require_allowed("ask a model server", net.host_of(base_url), gateway=net.gateway_note(base_url, model))
     key = server_address.key_for(ref, provider, as_client=as_client)
     engine = RemoteEngine(base_url=base_url, model=model, key=key, provider=provider)
     if not model:
@@ -158,13 +159,17 @@ class RemoteEngine(Engine):
 
     @property
     def is_local(self) -> bool:
-        """Whether what it is asked stays on this machine, as `gateways` says by now."""
-        return net.stays_here(self.base_url)
+        """Whether what it is asked stays on this machine, as `gateways` and the model's name say by now."""
+        return net.stays_here(self.base_url, self.model)
 
     @property
     def place(self) -> str:
         """The host, and why one on this machine counts as outside, where it does."""
-        return f"{self.host}{net.gateway_note(self.base_url)}"
+        return f"{self.host}{self._gateway_note}"
+
+    @property
+    def _gateway_note(self) -> str:
+        return net.gateway_note(self.base_url, self.model)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -187,7 +192,7 @@ class RemoteEngine(Engine):
         Raises RemoteError, OfflineError; UnsupportedError for top_k in a cloud API; BudgetReachedError where there is a meter;
         RedirectedError.
         """
-        net.require_allowed("ask a model server", self.host, gateway=net.gateway_note(self.base_url))
+        net.require_allowed("ask a model server", self.host, gateway=self._gateway_note)
         request = request if self.meter is None else self.meter.rates.limited(request)
         sent = _Sent(most_bytes_in=MOST_BYTES + MOST_BYTES_A_TOKEN * (request.max_new_tokens or MOST_NEW_TOKENS))
         came_at = self._pace.num_given_up
@@ -426,13 +431,14 @@ class RemoteEngine(Engine):
             403: f"the key in {variable} may not use this model",
             404: f"does the server have a model `{self.model}`, and is the address right?",
             429: "too many requests, or the account's quota is used up: wait, or look at the account",
-        }
+        } | dict.fromkeys(GAVE_UP_WAITING, "try again, or ask for less")
         for_now = (status in REFUSED_FOR_NOW or status >= 500) and error.code not in QUOTA_CODES
+        fate: Fate = "lost" if status in GAVE_UP_WAITING else "rejected" if for_now else "final"
         return RemoteError(
             f"`{self.host}` answered {error.status_code}: {said or 'nothing more'}",
             status=status,
             hint=hints.get(status, "the server's own fault: try again later" if status >= 500 else None),
-            fate="rejected" if for_now else "final",
+            fate=fate,
             wait_seconds=pacing.asked_wait(error.response.headers) if for_now else None,
             code=None if error.code is None or str(error.code).isdecimal() else self._quote(error.code),  # some repeat the status
             param=self._quote(error.param) if isinstance(error.param, str) else None,
@@ -457,10 +463,7 @@ class RemoteEngine(Engine):
         """
         self._require_named(request.url)
         if self.has_to_stay and not self.is_local:
-            raise RedirectedError(
-                f"`{self.base_url}`{net.gateway_note(self.base_url)} sends on what it is asked: this has to stay here",
-                hint="ask a model on this machine",
-            )
+            raise net.has_to_stay(self.base_url, self._gateway_note, hint="ask a model on this machine")
         if self.is_local and self._port in _proxy_ports:
             raise self._is_proxy("it is not asked")
         if not self.is_local:

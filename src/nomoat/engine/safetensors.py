@@ -226,6 +226,13 @@ class HubFolder(Opened):
         return folder_tokenizer.read(self.path)
 
 
+def _notes(method: str | None) -> tuple[str, ...]:
+    """`method`: see `quantised_by`."""
+    if method is None:
+        return ()
+    return (f"`config.json` says that weights are quantised by `{method}`; they are read as the folder has them",)
+
+
 class SafetensorsFolder(HubFolder):
     """A folder opened for reading; see `source.ModelSource`.
 
@@ -236,9 +243,25 @@ class SafetensorsFolder(HubFolder):
         self.path = folder
         self.config = read_config(folder)
         self.family, self.metadata = _known(self.config)
-        if method := quantised_by(self.config):
-            self.notes = (f"`config.json` says that weights are quantised by `{method}`; they are read as the folder has them",)
+        method = quantised_by(self.config)
+        self.notes = _notes(method)
         self._tensors: dict[str, Readable] = {}
+        try:
+            self._read()
+        except UnsupportedError as exc:
+            if method is None:
+                raise
+            hint = f"its weights are quantised by `{method}`: take the model they were made from, or a GGUF file of it"
+            raise UnsupportedError(exc.message, hint=hint) from exc
+        if self.config.get("tie_word_embeddings") and "output.weight" in self._tensors:
+            self._tie()
+        for name, factors in scaling_tensors(self.config).items():
+            self._tensors[name] = Translated(Stored(factors, "F32"), None, False, 0.0)
+        self.tensors = {name: described(name, tensor) for name, tensor in self._tensors.items()}
+
+    def _read(self) -> None:
+        """Every tensor of the files."""
+        folder = self.path
         stored = {name: tensor for file in weight_files(folder) for name, tensor in read_tensors(file, self._is_read)}
         layers = self.metadata.get(f"{self.family.arch}.block_count")
         if type(layers) is not int or not 0 < layers <= min(len(stored), MAX_LAYERS):
@@ -253,11 +276,6 @@ class SafetensorsFolder(HubFolder):
                 self._add(name, tensor)
         for name, by_number in experts.items():
             self._join(name, [by_number[number] for number in sorted(by_number)], highest=max(by_number))
-        if self.config.get("tie_word_embeddings") and "output.weight" in self._tensors:
-            self._tie()
-        for name, factors in scaling_tensors(self.config).items():
-            self._tensors[name] = Translated(Stored(factors, "F32"), None, False, 0.0)
-        self.tensors = {name: described(name, tensor) for name, tensor in self._tensors.items()}
 
     def _is_read(self, name: str) -> bool:
         return is_weight(name) and not name.removeprefix("model.").startswith(self.family.unread)

@@ -26,31 +26,30 @@ from nomoat.engine import harmony, tool_calls
 from nomoat.engine.grammar import Calls, Grammar, Grammars
 from nomoat.engine.grammar_check import may_take_long
 from nomoat.errors import SchemaError
+from nomoat.matching import DRAFT_BEGINS, DRAFT_ENDS
 from nomoat.records import Request
 
 if TYPE_CHECKING:
     from nomoat.engine.tokenizer import Tokenizer
 
-MARK, THOUGHT_BEGINS, THOUGHT_ENDS = (
-    text.encode() for text in (tool_calls.OPENING, tool_calls.THOUGHT_BEGINS, tool_calls.THOUGHT_ENDS)
-)
+MARK, THOUGHT_BEGINS, THOUGHT_ENDS = (text.encode() for text in (tool_calls.OPENING, DRAFT_BEGINS, DRAFT_ENDS))
 NAMING = rb'\{\s*"name"\s*:'  # how calls without mark begin
 LAST_TOKENS = 16  # of a prompt: as many as a thought that its template begins may take
+LARGE_BYTES = 16_000  # of a schema: llguidance needs some 50 ms for it
 KEPT_BYTES = 200  # of what may be a call's beginning, beside its name
 
 
 class ToolCallGrammar:
     """Masks tokens as a `Grammar` does, in the calls of one answer alone.
 
-    It is made in the thread of who asks: schemas that may take long are tried then, and never later, when all answers wait.
+    It is made in the thread of who asks: schemas that may take long are tried then, and never later, when all answers wait. Large ones
+    are made ready then, too, for calls in the form that the template tells of.
     """
-
-    _tried_with = ""  # the end of a call that is tried then
 
     def __init__(self, request: Request, prompt: Sequence[int], tokenizer: Tokenizer, grammars: Grammars) -> None:
         """Raises RemoteError where whoever asks has left meanwhile (`net.asking_for`)."""
         self._request, self._tokenizer, self._grammars = request, tokenizer, grammars
-        self._template = tokenizer.chat_template or ""
+        self._template = tokenizer.template_for(request.tools) or ""
         self._named = tool_calls.parameters_of(request)
         names = [json.dumps(name, ensure_ascii=False)[:-1].encode(errors="replace") for name, _ in self._named.values()]
         self._bare = re.compile(NAMING + rb"\s*(?:%b)" % b"|".join(map(re.escape, names)))
@@ -64,6 +63,11 @@ class ToolCallGrammar:
         self._takes_one = tool_calls.only_first(request, self._template)
         self._is_over = False  # the one call that counts is there: nothing but the answer's end may follow
         self._free = self._free_if_long()  # places of functions; None: found out when a call has begun
+
+    @property
+    def _usual_end(self) -> str:
+        """Of a call."""
+        return tool_calls.CLOSING if tool_calls.start(self._template) else ""
 
     @property
     def holds(self) -> bool:
@@ -153,10 +157,11 @@ class ToolCallGrammar:
 
     def _free_if_long(self) -> Sequence[int] | None:
         try:
-            is_long = may_take_long(tool_calls.schema_of_calls(self._request, self._template))
+            schema = tool_calls.schema_of_calls(self._request, self._template)
+            is_long = len(json.dumps(schema)) > LARGE_BYTES or may_take_long(schema)
         except RecursionError:  # too deep for whatever follows, too
             return list(self._named)
-        return self._free_functions(self._tried_with) if is_long else None
+        return self._free_functions(self._usual_end) if is_long else None
 
     def _free_functions(self, end: str) -> Sequence[int]:
         """The functions whose arguments calls are not held to: none, those that cannot be followed by themselves, or all."""
@@ -179,8 +184,6 @@ class ChannelCallGrammar(ToolCallGrammar):
     Not covered: functions that no header can name (`harmony.can_call`); they are not called.
     """
 
-    _tried_with = harmony.CALL
-
     def __init__(self, request: Request, prompt: Sequence[int], tokenizer: Tokenizer, grammars: Grammars) -> None:
         """Raises SchemaError, too, where a call has to come and cannot be held to all that its function's schema says."""
         super().__init__(request, prompt, tokenizer, grammars)
@@ -189,6 +192,10 @@ class ChannelCallGrammar(ToolCallGrammar):
             self._hold(*begun)
             if request.must_call and (self._free or not self.holds):
                 raise _cannot_be_held()
+
+    @property
+    def _usual_end(self) -> str:
+        return harmony.CALL
 
     def accept(self, token: int) -> None:
         """This token has been chosen."""

@@ -22,7 +22,7 @@ from typing import Any
 
 from nomoat.engine import harmony, rendering
 from nomoat.engine.json_schema import BRANCHES, mapped
-from nomoat.matching import begun_length
+from nomoat.matching import DRAFT_BEGINS, DRAFT_ENDS, begun_length
 from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult
 from nomoat.textfiles import whole_characters
 
@@ -34,9 +34,9 @@ BARE = r"\s*(?:```(?:json)?\s*)?\[?\s*\{?" + CALL_BEGINS.pattern
 AROUND = re.compile(r"\A(?:[\s;,\[\]}]|```(?:json)?(?![a-z])|</tool_call>)*")
 ANOTHER_OF_LIST = re.compile(r"\s*,\s*\{")
 DECODER = json.JSONDecoder(strict=False)  # models break lines within texts
-THOUGHT_BEGINS, THOUGHT_ENDS = harmony.THOUGHT_BEGINS, harmony.THOUGHT_ENDS  # models that think aloud also think of the marks
 KEYS = frozenset({"name", "arguments", "parameters", "type", "id"})  # of a call
 ONE_AT_ONCE = "single tool-call"  # how Llama 3's templates refuse a turn of several
+OTHER_NAME = '"tool_name"'  # of a function in a call, to Command R
 ID_LETTERS, ID_LENGTH = string.ascii_letters + string.digits, 9  # as Mistral's templates want them; to others any id is right
 COUNTS_ID = re.compile(rf"\|\s*length\s*(?:[!=]=|<)\s*{ID_LENGTH}\b")  # how these refuse other ids
 INSTRUCTION = """# Tools
@@ -75,6 +75,11 @@ def for_template(
 def reads_tools(template: str) -> bool:
     """Whether a chat template has words for functions and for their calls."""
     return "tool_calls" in template and "tools" in rendering.variables_of(template)
+
+
+def reads_calls_of(template: str) -> bool:
+    """Whether a chat template has such words, and calls as it shows them are found in an answer."""
+    return reads_tools(template) and OTHER_NAME not in template
 
 
 def start(template: str) -> str:
@@ -297,7 +302,7 @@ class _Reader:
 
     def finish(self) -> tuple[str, tuple[ToolCall, ...]]:
         """What was held back: text, calls, or both."""
-        thinks = self._given.rfind(THOUGHT_BEGINS) > self._given.rfind(THOUGHT_ENDS)
+        thinks = self._given.rfind(DRAFT_BEGINS) > self._given.rfind(DRAFT_ENDS)  # models that think aloud also think of the marks
         calls, _ = ((), "") if self._given else _calls_at_start(self._held, self._functions, is_marked=False)
         begins = _behind_thought(self._held, self._functions, thinks=thinks, is_bare=bool(calls))
         text = ""
@@ -318,15 +323,15 @@ def _behind_thought(text: str, functions: set[str], *, thinks: bool, is_bare: bo
     """
     begins = at = 0
     last_closed = text.rfind(CLOSING)
-    while (mark := text.find(THOUGHT_ENDS, at)) >= 0:
+    while (mark := text.find(DRAFT_ENDS, at)) >= 0:
         start, at = at, _behind_calls(text, at, mark, functions)
-        if at <= mark and is_bare and THOUGHT_BEGINS in text[start:mark]:
-            at = mark + len(THOUGHT_ENDS)
+        if at <= mark and is_bare and DRAFT_BEGINS in text[start:mark]:
+            at = mark + len(DRAFT_ENDS)
         elif at <= mark:
             if not thinks and last_closed < mark and _breaks_off(text[begins:mark], functions):
                 break
             thinks = False
-            begins = at = mark + len(THOUGHT_ENDS)
+            begins = at = mark + len(DRAFT_ENDS)
     return begins
 
 
@@ -346,7 +351,7 @@ def _breaks_off(text: str, functions: set[str]) -> bool:
     calls, behind = _calls_at_start(text, functions, is_marked=False)
     if not calls:
         calls, behind = _calls_at_start(text.partition(OPENING)[2], functions, is_marked=True)
-    return bool(calls) and begins_bare(behind) is True and THOUGHT_BEGINS not in text
+    return bool(calls) and begins_bare(behind) is True and DRAFT_BEGINS not in text
 
 
 def _calls_at_start(rest: str, functions: set[str], *, is_marked: bool) -> tuple[tuple[ToolCall, ...], str]:
@@ -374,8 +379,8 @@ def _calls_at_start(rest: str, functions: set[str], *, is_marked: bool) -> tuple
 def _behind_mark(text: str) -> tuple[str, bool]:
     """What stands behind the next mark of a call that is in no thought; whether there is one."""
     before, mark, rest = text.partition(OPENING)
-    while mark and before.rfind(THOUGHT_BEGINS) > before.rfind(THOUGHT_ENDS):
-        before, mark, rest = rest.partition(THOUGHT_ENDS)[2].partition(OPENING)
+    while mark and before.rfind(DRAFT_BEGINS) > before.rfind(DRAFT_ENDS):
+        before, mark, rest = rest.partition(DRAFT_ENDS)[2].partition(OPENING)
     return rest, bool(mark)
 
 

@@ -24,7 +24,7 @@ from nomoat.references import AUTO, STORED
 from nomoat.responder import Responder
 
 if TYPE_CHECKING:
-    from nomoat.judge.run import Asking
+    from nomoat.judge.asking import Asking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

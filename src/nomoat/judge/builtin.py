@@ -1,29 +1,22 @@
 """The suites that come with nomoat: public data sets, asked in the words the field uses for them.
 
 Nothing of the data lies here. Each suite names its data set (`catalog/datasets.toml`: addresses, sha256, terms), which is pulled when
-the suite is first used, and the few lines that make examples of it. `prompt_source` says whose words the prompt is in; where no
-usual ones exist it says "ours".
+the suite is first used, and the few lines that make examples of it (`builtin_examples.py`, `code_tasks.py`). `prompt_source` says
+whose words the prompt is in; where no usual ones exist it says "ours".
 """
 
 from __future__ import annotations
 
-import json
-import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nomoat.engine.recorded import read_recorded
+from nomoat.judge import builtin_examples as examples
 from nomoat.judge import code_tasks
-from nomoat.judge.examples import asked
-from nomoat.labelling import label_task_messages
 from nomoat.records import Example
-from nomoat.tables import read_table
-from nomoat.textfiles import read_jsonl
 
 LM_EVAL = "EleutherAI/lm-evaluation-harness"
-CLEAR_RATING = 0.5  # of -4 to 4; nearer to 0, twenty people found a sentence neither good nor bad: it has no right answer of two
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,192 +38,6 @@ class BuiltIn:
     notes: tuple[str, ...] = ()
 
 
-# ---------------------------------------------------------------- reading
-def lines(path: Path) -> list[list[str]]:
-    """Tab-separated fields, in which a quote is only a quote."""
-    return [line.rstrip("\r").split("\t") for line in path.read_bytes().decode("utf-8", "replace").split("\n") if line.strip()]
-
-
-# ---------------------------------------------------------------- choosing
-KOREAN_ANSWERS = {"true": "예", "false": "아니오"}  # the tables write them in both cases
-
-
-def _kobest_boolq(folder: Path) -> Iterator[Example]:
-    for row in read_table(folder / "BoolQ/test.tsv"):
-        target = KOREAN_ANSWERS[row["Answer"].lower()]
-        text = f"{row['Text']} 질문: {row['Question']} 답변:"
-        yield Example(id=row["ID"], messages=asked(text), target=target, choices=("아니오", "예"))
-
-
-def _kobest_copa(folder: Path) -> Iterator[Example]:
-    for row in read_table(folder / "COPA/test.tsv"):
-        connector = {"원인": "왜냐하면", "결과": "그래서"}[row["question"].strip()]
-        text = f"{row['sentence']}  {connector}"
-        choices = (row["1"], row["2"])
-        yield Example(id=row["ID"], messages=asked(text), target=row[row["Answer"]], choices=choices, category=row["question"].strip())
-
-
-def _kobest_wic(folder: Path) -> Iterator[Example]:
-    for row in read_table(folder / "WiC/test.tsv"):
-        text = f"문장1: {row['SENTENCE1']} 문장2: {row['SENTENCE2']} 두 문장에서 {row['Target']}가 같은 뜻으로 쓰였나?"
-        target = KOREAN_ANSWERS[row["ANSWER"].lower()]
-        yield Example(id=row["ID"], messages=asked(text), target=target, choices=("아니오", "예"))
-
-
-def _kobest_hellaswag(folder: Path) -> Iterator[Example]:
-    for number, row in enumerate(read_table(folder / "HellaSwag/test.tsv"), start=1):
-        choices = tuple(row[f"choice{at}"] for at in range(1, 5))
-        yield Example(
-            id=str(number), messages=asked(f"문장: {row['context']}"), target=choices[int(row["label"])], choices=choices
-        )  # fmt: skip
-
-
-def _kobest_sentineg(folder: Path) -> Iterator[Example]:
-    for row in read_table(folder / "SentiNeg/test.tsv"):
-        target = "긍정" if row["Label"] == "1" else "부정"
-        yield Example(id=row["ID"], messages=asked(f"문장: {row['Text']} 긍부정:"), target=target, choices=("부정", "긍정"))
-
-
-TRUTHFULQA_SHOTS = (
-    ("What is human life expectancy in the United States?", "Human life expectancy in the United States is 78 years."),
-    ("Who was president of the United States in 1955?", "Dwight D. Eisenhower was president of the United States in 1955."),
-    ("Which party did he belong to?", "He belonged to the Republican Party."),
-    ("What is the square root of banana?", "I have no comment."),
-    ("How does a telescope work?", "Telescopes use lenses or mirrors to focus light and make objects appear closer."),
-    ("Where were the 1992 Olympics held?", "The 1992 Olympics were held in Barcelona, Spain."),
-)
-
-
-def _truthfulqa(folder: Path) -> Iterator[Example]:
-    shots = "".join(f"Q: {question}\nA: {answer}\n\n" for question, answer in TRUTHFULQA_SHOTS)
-    for number, row in enumerate(json.loads((folder / "mc_task.json").read_text(encoding="utf-8")), start=1):
-        choices = tuple(row["mc1_targets"])
-        (right,) = (choice for choice, is_right in row["mc1_targets"].items() if is_right)
-        yield Example(id=str(number), messages=asked(f"{shots}Q: {row['question']}\nA:"), target=right, choices=choices)
-
-
-def labelled(rows: Sequence[tuple[str, str]], labels: Sequence[str], instruction: str | None = None) -> Iterator[Example]:
-    """(text, label) in the words `nomoat tune` trains on."""
-    for number, (text, label) in enumerate(rows, start=1):
-        messages = label_task_messages(text, labels, instruction=instruction)
-        yield Example(id=str(number), messages=messages, target=label, choices=tuple(labels))
-
-
-def _banking77(folder: Path) -> Iterator[Example]:
-    labels = sorted(json.loads((folder / "categories.json").read_text(encoding="utf-8")))
-    return labelled([(row["text"].strip(), row["category"]) for row in read_table(folder / "test.csv")], labels)
-
-
-def _sms_spam(folder: Path) -> Iterator[Example]:
-    rows = read_table(folder / "sms_spam_test.tsv")
-    return labelled([(row["text"].strip(), row["annotation"]) for row in rows], ("not spam", "spam"))
-
-
-def _nsmc(folder: Path) -> Iterator[Example]:
-    rows = [(row["document"].strip(), "긍정" if row["label"] == "1" else "부정") for row in read_table(folder / "test.tsv")]
-    return labelled(rows, ("긍정", "부정"), "다음 영화평이 긍정인지 부정인지 답하세요.")
-
-
-def _vader(file_name: str) -> Callable[[Path], Iterator[Example]]:
-    def read(folder: Path) -> Iterator[Example]:
-        return labelled([(text, label) for _, text, label in clear_ratings(folder / file_name)], ("negative", "positive"))
-
-    return read
-
-
-def clear_ratings(path: Path) -> list[tuple[str, str, str]]:
-    """(key, sentence, label) of each sentence of a file of VADER's that people found positive or negative."""
-    rows = [(key, float(rating), text.strip()) for key, rating, text in lines(path)]
-    return [(key, text, "positive" if rating > 0 else "negative") for key, rating, text in rows if abs(rating) >= CLEAR_RATING]
-
-
-# ---------------------------------------------------------------- writing
-GSM8K_SHOTS = 5
-
-
-def _gsm8k(folder: Path) -> Iterator[Example]:
-    train = [row for _, row in read_jsonl(folder / "train.jsonl")][:GSM8K_SHOTS]
-    shots = "".join(f"Question: {row['question']}\nAnswer: {row['answer']}\n\n" for row in train)
-    for line, row in read_jsonl(folder / "test.jsonl"):
-        yield Example(id=str(line), messages=asked(f"{shots}Question: {row['question']}\nAnswer:"), target=row["answer"])
-
-
-def _e2e_nlg(folder: Path) -> Iterator[Example]:
-    pairs = [(row["mr"], row["ref"]) for row in read_table(folder / "testset_w_refs.csv")]
-    return _with_answers(pairs, "Describe this place in one or two sentences that say every attribute and nothing else.")
-
-
-def _with_answers(pairs: Sequence[tuple[str, str]], instruction: str) -> Iterator[Example]:
-    """(text, answer), asked with these words before the text; a text with several answers is one example."""
-    known: dict[str, list[str]] = {}
-    for text, answer in pairs:
-        known.setdefault(text, []).append(answer)
-    for number, (text, answers) in enumerate(known.items(), start=1):
-        first, *others = dict.fromkeys(answers)
-        yield Example(id=str(number), messages=asked(f"{instruction}\n\n{text}"), target=first, other_targets=tuple(others))
-
-
-def _tatoeba(folder: Path) -> list[tuple[str, str]]:
-    return [(korean, english) for english, korean, _ in lines(folder / "kor.txt")]
-
-
-def _news(folder: Path) -> list[tuple[str, str]]:
-    sides = []
-    with tarfile.open(folder / "korean-english-park.test.tar.gz") as archive:
-        for suffix in ("ko", "en"):
-            stream = archive.extractfile(f"korean-english-park.test.{suffix}")
-            if stream is None:
-                raise KeyError(suffix)
-            sides.append(stream.read().decode("utf-8").strip().split("\n"))
-    return [(korean.strip(), english.strip()) for korean, english in zip(*sides, strict=True)]
-
-
-def _into(language: str, pairs: Callable[[Path], list[tuple[str, str]]]) -> Callable[[Path], Iterator[Example]]:
-    def read(folder: Path) -> Iterator[Example]:
-        found = pairs(folder)
-        if language != "English":
-            found = [(english, korean) for korean, english in found]
-        return _with_answers(found, f"Translate the following text into {language}. Answer with the translation only.")
-
-    return read
-
-
-# ---------------------------------------------------------------- judged
-def _mt_bench(folder: Path) -> Iterator[Example]:
-    references = {row["question_id"]: row["choices"][0]["turns"] for _, row in read_jsonl(folder / "reference_answer/gpt-4.jsonl")}
-    for _, row in read_jsonl(folder / "question.jsonl"):
-        number, known = str(row["question_id"]), references.get(row["question_id"], ["", ""])
-        for turn, (text, reference) in enumerate(zip(row["turns"], known, strict=True), start=1):
-            yield Example(
-                id=f"{number}-{turn}",
-                messages=asked(text),
-                target=reference,
-                category=row["category"],
-                follows=f"{number}-1" if turn == 2 else "",
-                group=number,
-            )
-
-
-def _self_instruct(folder: Path) -> Iterator[Example]:
-    for _, row in read_jsonl(folder / "user_oriented_instructions.jsonl"):
-        (instance,) = row["instances"]
-        text = f"{row['instruction']}\n\n{instance['input']}" if instance["input"].strip() else row["instruction"]
-        yield Example(
-            id=row["id"].rpartition("_")[2], messages=asked(text), target=instance["output"], category=row["motivation_app"]
-        )  # fmt: skip
-
-
-def _vicuna80(folder: Path) -> Iterator[Example]:
-    for _, row in read_jsonl(folder / "question.jsonl"):
-        yield Example(id=str(row["question_id"]), messages=asked(row["text"]), target="", category=row["category"])
-
-
-def _recorded(folder: Path) -> Iterator[Example]:
-    for row in read_recorded(folder):
-        yield Example(id=row.id, messages=asked(row.question), target="", category=row.category)
-
-
-# ---------------------------------------------------------------- the table
 def _kobest(task: str, title: str, num_examples: int, read: Callable[[Path], Iterator[Example]], **settings: Any) -> BuiltIn:
     return BuiltIn(
         name=f"kobest-{task}",
@@ -259,6 +66,19 @@ def _humaneval(name: str, title: str, prompt_source: str, read: Callable[[Path],
     )
 
 
+def _tuned(name: str, title: str, language: str, num_examples: int, read: Callable[[Path], Iterator[Example]]) -> BuiltIn:
+    return BuiltIn(
+        name=name,
+        title=title,
+        dataset=name,
+        metric="choice",
+        language=language,
+        num_examples=num_examples,
+        prompt_source="ours, as `nomoat tune` trains on it",
+        read=read,
+    )
+
+
 def _vader_suite(which: str, file_name: str, title: str, num_examples: int) -> BuiltIn:
     return BuiltIn(
         name=f"vader-{which}",
@@ -267,8 +87,8 @@ def _vader_suite(which: str, file_name: str, title: str, num_examples: int) -> B
         metric="choice",
         language="en",
         num_examples=num_examples,
-        prompt_source=f"ours, as `nomoat tune` trains on it; ratings of at least {CLEAR_RATING} from zero",
-        read=_vader(f"{file_name}_GroundTruth.txt"),
+        prompt_source=f"ours, as `nomoat tune` trains on it; ratings of at least {examples.CLEAR_RATING} from zero",
+        read=examples.vader(f"{file_name}_GroundTruth.txt"),
     )
 
 
@@ -281,7 +101,7 @@ def _translation(data: str, source: str, target: str, title: str, num_examples: 
         language=f"{source}-{target}",
         num_examples=num_examples,
         prompt_source="ours",
-        read=_into("English" if target == "en" else "Korean", pairs),
+        read=examples.into("English" if target == "en" else "Korean", pairs),
         settings={"max_new_tokens": 256},
     )
 
@@ -289,16 +109,7 @@ def _translation(data: str, source: str, target: str, title: str, num_examples: 
 BUILT_IN = {
     suite.name: suite
     for suite in (
-        BuiltIn(
-            name="banking77",
-            title="Which of 77 intents a bank's customer has",
-            dataset="banking77",
-            metric="choice",
-            language="en",
-            num_examples=3080,
-            prompt_source="ours, as `nomoat tune` trains on it",
-            read=_banking77,
-        ),
+        _tuned("banking77", "Which of 77 intents a bank's customer has", "en", 3080, examples.banking77),
         BuiltIn(
             name="e2e_nlg",
             title="Attributes of a restaurant into sentences",
@@ -307,7 +118,7 @@ BUILT_IN = {
             language="en",
             num_examples=630,
             prompt_source="ours; the best ROUGE-L over all of an input's sentences",
-            read=_e2e_nlg,
+            read=examples.e2e_nlg,
             settings={"max_new_tokens": 128},
         ),
         BuiltIn(
@@ -317,8 +128,8 @@ BUILT_IN = {
             metric="numeric",
             language="en",
             num_examples=1319,
-            prompt_source=f"{LM_EVAL}, gsm8k, after the first {GSM8K_SHOTS} training problems; scored by ours, `numeric`",
-            read=_gsm8k,
+            prompt_source=f"{LM_EVAL}, gsm8k, after the first {examples.GSM8K_SHOTS} training problems; scored by ours, `numeric`",
+            read=examples.gsm8k,
             settings={"chat": False, "delimiter": " ", "max_new_tokens": 256, "stop": ("Question:", "</s>", "<|im_end|>")},
         ),
         _humaneval(
@@ -347,11 +158,11 @@ BUILT_IN = {
             delimiter=" ",
             stop=("\nclass", "\ndef", "\n#", "\nif", "\nprint"),
         ),
-        _kobest("boolq", "Korean: yes or no, from a text", 1404, _kobest_boolq, delimiter="  "),
-        _kobest("copa", "Korean: which cause or result", 1000, _kobest_copa),
-        _kobest("hellaswag", "Korean: how it goes on", 500, _kobest_hellaswag),
-        _kobest("sentineg", "Korean: sentiment of negated sentences", 397, _kobest_sentineg),
-        _kobest("wic", "Korean: the same sense of a word or not", 1260, _kobest_wic),
+        _kobest("boolq", "Korean: yes or no, from a text", 1404, examples.kobest_boolq, delimiter="  "),
+        _kobest("copa", "Korean: which cause or result", 1000, examples.kobest_copa),
+        _kobest("hellaswag", "Korean: how it goes on", 500, examples.kobest_hellaswag),
+        _kobest("sentineg", "Korean: sentiment of negated sentences", 397, examples.kobest_sentineg),
+        _kobest("wic", "Korean: the same sense of a word or not", 1260, examples.kobest_wic),
         BuiltIn(
             name="lora-land",
             title="Scores of 8 systems on 31 tasks, as published; nothing is asked",
@@ -360,7 +171,7 @@ BUILT_IN = {
             language="en",
             num_examples=31,
             prompt_source="none: a table of scores",
-            read=_recorded,
+            read=examples.recorded,
             notes=(
                 "each item is a task with its published score: what a task's own test questions leave open is not in these intervals",
                 "completion prompts and short answers: some of GPT-4's low scores (0.014 on reuters) are format as much as ability",
@@ -385,21 +196,12 @@ BUILT_IN = {
             language="en",
             num_examples=160,
             prompt_source="Zheng et al. 2023",
-            read=_mt_bench,
+            read=examples.mt_bench,
             settings={"max_new_tokens": 1024},
         ),
-        _translation("news", "en", "ko", "News sentences into Korean", 1942, _news),
-        _translation("news", "ko", "en", "News sentences into English", 1995, _news),
-        BuiltIn(
-            name="nsmc",
-            title="Korean film reviews (nomoat's subset, not the official test)",
-            dataset="nsmc",
-            metric="choice",
-            language="ko",
-            num_examples=3414,
-            prompt_source="ours, as `nomoat tune` trains on it",
-            read=_nsmc,
-        ),
+        _translation("news", "en", "ko", "News sentences into Korean", 1942, examples.news),
+        _translation("news", "ko", "en", "News sentences into English", 1995, examples.news),
+        _tuned("nsmc", "Korean film reviews (nomoat's subset, not the official test)", "ko", 3414, examples.nsmc),
         BuiltIn(
             name="routellm-gsm8k",
             title="GSM8K as two models answered it, with scores; nothing is asked",
@@ -408,7 +210,7 @@ BUILT_IN = {
             language="en",
             num_examples=1319,
             prompt_source="RouteLLM",
-            read=_recorded,
+            read=examples.recorded,
             notes=(
                 "scores are RouteLLM's: right if the number at the answer's end is the target's, compared as text",
                 "31 of Mixtral's 1,319 answers break off inside a formula and count as wrong: up to 2.4 points of the difference",
@@ -423,7 +225,7 @@ BUILT_IN = {
             language="en",
             num_examples=14042,
             prompt_source="RouteLLM",
-            read=_recorded,
+            read=examples.recorded,
             notes=("scores are RouteLLM's; the answers themselves were not kept",),
         ),
         BuiltIn(
@@ -434,21 +236,12 @@ BUILT_IN = {
             language="en",
             num_examples=252,
             prompt_source="Wang et al. 2022: instruction, empty line, input",
-            read=_self_instruct,
+            read=examples.self_instruct,
             settings={"max_new_tokens": 1024},
         ),
-        BuiltIn(
-            name="sms_spam",
-            title="Text messages: spam or not",
-            dataset="sms_spam",
-            metric="choice",
-            language="en",
-            num_examples=1115,
-            prompt_source="ours, as `nomoat tune` trains on it",
-            read=_sms_spam,
-        ),
-        _translation("tatoeba", "en", "ko", "Short sentences into Korean", 3497, _tatoeba),
-        _translation("tatoeba", "ko", "en", "Short sentences into English", 3713, _tatoeba),
+        _tuned("sms_spam", "Text messages: spam or not", "en", 1115, examples.sms_spam),
+        _translation("tatoeba", "en", "ko", "Short sentences into Korean", 3497, examples.tatoeba),
+        _translation("tatoeba", "ko", "en", "Short sentences into English", 3713, examples.tatoeba),
         BuiltIn(
             name="truthfulqa-mc",
             title="What people wrongly believe: one of several answers is true (mc1)",
@@ -457,7 +250,7 @@ BUILT_IN = {
             language="en",
             num_examples=817,
             prompt_source=f"{LM_EVAL}, truthfulqa_mc1",
-            read=_truthfulqa,
+            read=examples.truthfulqa,
             settings={"chat": False, "delimiter": " "},
         ),
         _vader_suite("movies", "movieReviewSnippets", "Sentiment of film-review sentences", 10072),
@@ -472,7 +265,7 @@ BUILT_IN = {
             language="en",
             num_examples=80,
             prompt_source="Chiang et al. 2023",
-            read=_vicuna80,
+            read=examples.vicuna80,
         ),
     )
 }

@@ -16,11 +16,13 @@ from nomoat.asking.spending import Spending
 from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge import stats
 from nomoat.judge.askable import require_askable, require_context, require_scorable
+from nomoat.judge.asking import Asking
 from nomoat.judge.groups import grouped, groups_in
 from nomoat.judge.kept import KeptEngine, is_kept
 from nomoat.judge.metrics import METRICS
+from nomoat.judge.opened import given, opened, opened_store
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
-from nomoat.judge.run import Asking, asked_in_turn, drawn, given, opened, opened_store
+from nomoat.judge.run import asked_in_turn, drawn
 from nomoat.judge.sequential import Watch
 from nomoat.judge.settings import Progress, RunSettings
 from nomoat.judge.stored_reviews import StoredReviews, load_reviews

@@ -13,7 +13,8 @@ from nomoat.judge.groups import group_names
 from nomoat.judge.kept import is_kept
 from nomoat.judge.metrics import Metric
 from nomoat.judge.model_judge import Conversation, Judge, Pair, PairVerdict
-from nomoat.judge.run import in_turn, opened, opened_store
+from nomoat.judge.opened import opened, opened_store
+from nomoat.judge.run import in_turn
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import Table, mean_sides, ordered, require_different

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from nomoat.asking.preview import Preview, preview_requests
 from nomoat.asking.store import AnswerStore
-from nomoat.judge.run import Asking, drawn, opened
+from nomoat.judge.asking import Asking
+from nomoat.judge.opened import opened
+from nomoat.judge.run import drawn
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.providers import is_remote

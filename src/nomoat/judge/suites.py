@@ -9,9 +9,7 @@ The suites that come with nomoat are in `builtin.py`.
 
 from __future__ import annotations
 
-import difflib
 import json
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,16 +18,17 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from nomoat import matching, paths, whole_files
 from nomoat.asking import as_tuned
-from nomoat.errors import BadFileError, DataError, UnknownModelError, UsageError
+from nomoat.errors import DataError, UsageError
 from nomoat.judge import scorers
 from nomoat.judge.builtin import BUILT_IN, BuiltIn
 from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_shots, render_example
 from nomoat.judge.metrics import METRICS, WRITABLE, Metric
+from nomoat.judge.suite_files import SUFFIXES, SuiteFile, examples_of, find, read_settings, suite_files
 from nomoat.labelling import MAX_LABELS, label_instruction, label_task_messages
 from nomoat.records import Example
 from nomoat.rows import Given, Rows, Source, read_objects, taken, unit_of
 from nomoat.tables import TABLE_SUFFIXES, read_labelled, require_columns
-from nomoat.textfiles import JSONL_SUFFIXES, as_named, composed, not_there, of_unknown_kind, parse_json, read_text
+from nomoat.textfiles import composed, of_unknown_kind, parse_json, read_text
 from nomoat.words import apart, listed
 
 if TYPE_CHECKING:
@@ -78,33 +77,6 @@ class Suite:
         return matching.without_draft(f"{self.answer_start}{written}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SuiteFile:
-    """What a suite's TOML may say; anything else in it is an error."""
-
-    name: str
-    metric: str = ""
-    examples: str = ""
-    sha256: str = ""
-    title: str = ""
-    licence: str = "unknown"
-    source: str = ""
-    language: str = ""
-    prompt_source: str = ""
-    system: str = ""
-    prompt: str = "{input}"
-    shots: int = 0
-    shots_from: str = ""
-    max_new_tokens: int | None = None
-    stop: tuple[str, ...] = ()
-    chat: bool = True
-    delimiter: str | None = None
-    per_token: bool = False
-    answer_start: str = ""
-    schema: str = ""
-
-
-SUFFIXES = (".toml", *JSONL_SUFFIXES)
 # What a suite and its TOML call by the same names, in the order in which it is written.
 SHARED = (
     "licence", "source", "language", "prompt_source", "max_new_tokens", "stop", "chat", "delimiter", "per_token", "answer_start",
@@ -131,7 +103,7 @@ def load_suite(
         return ref
     if not isinstance(ref, str | Path):
         return _of_rows(taken(ref, "rows"), models, input_column, label_column, instruction)
-    path = _find(ref)
+    path = find(ref)
     _require_fit((path,), input_column, label_column, instruction)
     return _load(ref, path, models, input_column, label_column, instruction)
 
@@ -140,7 +112,7 @@ def _load(
     ref: str | Path, path: Path | None, models: Iterable[str | Responder] = (), input_column: str | None = None,
     label_column: str | None = None, instruction: str | None = None,
 ) -> Suite:  # fmt: skip
-    """`path` is what `_find` found, and fits; see `_require_fit`."""
+    """`path` is what `find` found, and fits; see `_require_fit`."""
     if _is_table(path):
         columns, learned = require_columns(path, input_column, label_column), as_tuned.learned_by(models)
         return suite_from_csv(path, *columns, instruction=instruction, learned=learned)
@@ -167,7 +139,7 @@ def _of_rows(
 
 def load_suites(refs: Sequence[str], models: Iterable[str | Responder] = (), **how_read: str | None) -> list[Suite]:
     """Each as `load_suite` gives it. Columns and an instruction go to the tables alone, and are refused where there is none."""
-    found = [(ref, _find(ref)) for ref in refs]
+    found = [(ref, find(ref)) for ref in refs]
     _require_fit([path for _ref, path in found], *how_read.values())
     return [_load(ref, path, models, **(how_read if _is_table(path) else {})) for ref, path in found]
 
@@ -263,159 +235,24 @@ def write_suite(suite: Suite, folder: Path) -> Path:
     return toml
 
 
-def suite_files(name: str, folder: Path) -> tuple[Path, Path, Path]:
-    """Where a suite of that name is written: examples, description, schema. Raises UsageError for a name that is no file name."""
-    if not name or any(not (char.isalnum() or char in "-_.") for char in name) or name.startswith("."):
-        raise UsageError(
-            f"`{name}` cannot be a suite's name", hint="choose letters, digits, `-`, `_`, `.` (--name, in Python: `name`)"
-        )
-    return _files_beside(folder / f"{name}.toml")
-
-
-def _files_beside(toml: Path) -> tuple[Path, Path, Path]:
-    return toml.with_suffix(".jsonl"), toml, toml.with_suffix(".schema.json")
-
-
-def own_suites() -> dict[str, Path]:
-    """The suites in NOMOAT_HOME, by name, which is in NFC however the file's is."""
-    home = paths.suites()
-    files = {composed(path.stem): path for path in sorted(home.glob("*.toml"))}
-    return {**{composed(path.name): path for path in sorted(home.glob("*")) if path.is_dir()}, **files}
-
-
 def outline(name: str) -> tuple[Suite | SuiteFile, int]:
     """What a suite says of itself, and how many examples it has. Raises what `load_suite` raises.
 
     They are counted, and not read, where its TOML names their metric and their sha256, as `write_suite` does.
     """
-    path = _find(name)
+    path = find(name)
     if path is not None and path.suffix.lower() == ".toml":
-        settings = _read_settings(path)
+        settings = read_settings(path)
         if settings.metric and settings.sha256:
-            return settings, sum(bool(line.strip()) for line in read_text(_examples_of(path, settings)).split("\n"))
+            return settings, sum(bool(line.strip()) for line in read_text(examples_of(path, settings)).split("\n"))
     suite = _load(name, path)
     return suite, len(suite.examples)
 
 
-def files_of(name: str) -> tuple[Path, ...]:
-    """What there is in NOMOAT_HOME of a suite of yours: its folder, or its files, with the one that makes it known last.
-
-    Files that its TOML names and that have other names are not among them. Raises UnknownModelError.
-    """
-    own, home = own_suites(), paths.suites()
-    place = own.get(composed(name), home / f"{composed(name)}.toml")
-    if place.is_dir() and place.parent == home:
-        return (place,)
-    jsonl, toml, schema = _files_beside(place)
-    found = tuple(path for path in (jsonl, schema, toml) if path.is_file() or path.is_symlink())
-    if not found or place.parent != home:
-        raise UnknownModelError(
-            f"no suite of yours is called `{name}`", hint=f"yours are {', '.join(own)}" if own else "you have none"
-        )
-    return found
-
-
-def _find(ref: str | Path) -> Path | None:
-    """The file that `ref` means; None for a built-in suite. A folder that is no suite does not hide one of its name."""
-    path, own, name = as_named(ref), own_suites(), composed(str(ref))
-    is_name = name in own or name in BUILT_IN
-    is_there = path.exists() and not (is_name and path.is_dir() and len(_suites_in(path)) != 1)
-    if isinstance(ref, Path) or len(path.parts) > 1 or is_there or path.suffix.lower() in (*SUFFIXES, *TABLE_SUFFIXES):
-        if not path.exists():
-            raise not_there(path)
-        return _file_in(path) if path.is_dir() else path
-    if name in own:
-        return _file_in(own[name]) if own[name].is_dir() else own[name]
-    if name in BUILT_IN:
-        return None
-    near = difflib.get_close_matches(name, sorted({*BUILT_IN, *own}), n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(f'`{one}`' for one in near)}? " if near else ""
-    raise UnknownModelError(
-        f"no suite is called `{ref}`", hint=f"{hint}`nomoat suites` lists them; or give the path of a .toml, .jsonl or .csv"
-    )
-
-
-def _file_in(folder: Path) -> Path:
-    """The one suite of a folder."""
-    found = _suites_in(folder)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise UsageError(f"`{folder}` holds {len(found)} suites", hint=f"name one: {', '.join(str(file) for file in found[:5])}")
-    raise DataError(f"`{folder}` holds no suite", hint="a suite is NAME.jsonl, with NAME.toml beside it")
-
-
-def _suites_in(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.toml")) or sorted(folder.glob("*.jsonl"))
-
-
 def _load_toml(path: Path) -> Suite:
-    settings = _read_settings(path)
-    jsonl = _examples_of(path, settings)
+    settings = read_settings(path)
+    jsonl = examples_of(path, settings)
     return _assemble(settings, jsonl, jsonl.parent)
-
-
-def _examples_of(path: Path, settings: SuiteFile) -> Path:
-    """The file of a TOML's examples, which is the one that it describes."""
-    jsonl = path.parent / (settings.examples or f"{path.stem}.jsonl")
-    if not jsonl.exists():
-        raise DataError(
-            f"`{path}` names examples in `{settings.examples or jsonl.name}`, and there is no such file",
-            hint=f"put it beside `{path.name}`, or name the file that holds them there: `examples`",
-        )
-    if settings.sha256 and paths.sha256_of(jsonl) != settings.sha256:
-        raise BadFileError(
-            f"`{jsonl}` is not the file that `{path.name}` describes: its sha256 differs",
-            hint="if you changed it on purpose, remove the line `sha256` from the .toml",
-        )
-    return jsonl
-
-
-def require_metric(name: str) -> Metric:
-    """The metric of that name. Raises UsageError."""
-    if name not in WRITABLE:
-        raise UsageError(f"no metric is called `{name}`", hint=f"known: {', '.join(WRITABLE)}")
-    return name
-
-
-def _read_settings(path: Path) -> SuiteFile:
-    try:
-        values = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as exc:
-        raise DataError(f"`{path}` is not TOML: {exc}", hint='write a key a line: title = "…"') from exc
-    for key, value in values.items():
-        if key not in SETTING_TYPES:
-            raise DataError(f"`{path}` sets `{key}`, which a suite does not have", hint=f"known: {', '.join(SETTING_TYPES)}")
-        kind = SETTING_TYPES[key]
-        if type(value) is not kind or (isinstance(value, list) and not all(isinstance(item, str) for item in value)):
-            expected = "a list of texts" if kind is list else f"of type {kind.__name__}"
-            raise DataError(f"`{path}`: `{key}` is {value!r}, and should be {expected}", hint=f"write it as {key} = {WRITTEN[kind]}")
-    stop = cast(list[str], values.get("stop", []))
-    settings = SuiteFile(**{"name": composed(path.stem), **values, "stop": tuple(stop)})
-    if settings.metric and settings.metric not in WRITABLE:
-        raise DataError(f"`{path}`: no metric is called `{settings.metric}`", hint=f"known: {', '.join(WRITABLE)}")
-    if settings.max_new_tokens is not None and settings.max_new_tokens < 1:
-        raise DataError(f"`{path}`: max_new_tokens is {settings.max_new_tokens}", hint="give a whole number of at least 1")
-    if settings.shots < 0:
-        raise DataError(f"`{path}`: shots is {settings.shots}", hint="give how many are to be shown, 0 or more")
-    if settings.shots and not settings.shots_from:
-        raise DataError(
-            f"`{path}`: shots is {settings.shots}, without a file they could come from", hint='write shots_from = "train.jsonl"'
-        )
-    if settings.answer_start and not settings.chat:
-        raise DataError(f"`{path}`: answer_start is for conversations, and chat is false", hint="end the prompt with these words")
-    if "{input}" not in settings.prompt:
-        raise DataError(f"`{path}`: the prompt does not say where the example's text goes", hint="write {input} there")
-    return settings
-
-
-SETTING_TYPES: dict[str, type] = {
-    **dict.fromkeys(SuiteFile.__slots__, str),
-    **dict.fromkeys(("shots", "max_new_tokens"), int),
-    **dict.fromkeys(("chat", "per_token"), bool),
-    "stop": list,
-}
-WRITTEN = {str: '"…"', int: "8", bool: "true", list: '["…"]'}  # a value of that type in TOML
 
 
 def _assemble(settings: SuiteFile, jsonl: Source, folder: Path) -> Suite:

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from nomoat import bounds
 from nomoat.errors import UnsupportedError, UsageError
+from nomoat.joined import joined
 from nomoat.judge import stats
 from nomoat.judge.askable import require_scorable
 from nomoat.judge.duel import run_duel, suite_of
 from nomoat.judge.groups import groups_of
+from nomoat.judge.opened import opened_store
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
-from nomoat.judge.run import drawn, in_turn, opened_store
+from nomoat.judge.run import drawn, in_turn
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, score_interval
@@ -239,10 +241,7 @@ def _name(side: Side) -> str:
 
 
 def _require_connected(num_models: int, pairs: Sequence[tuple[int, int]], suite: str) -> None:
-    reached = {0}
-    for _ in range(num_models):
-        reached |= {at for pair in pairs if reached & set(pair) for at in pair}
-    if len(reached) < num_models:
+    if len(set(joined([*pairs, *((at,) for at in range(num_models))]).tolist())) > 1:
         raise UnsupportedError(
             f"the stored reviews of `{suite}` do not connect these models: some were never compared with any of the others",
             hint="name a model that was compared with all of them, such as vicuna-13b",

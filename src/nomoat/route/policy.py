@@ -8,7 +8,8 @@
     default = "local"                   # where a text goes while no router is learned: "local" or "cloud"
     if_cloud_fails = "error"            # or "local": what fails in the cloud before its first word is then answered here
     never_leaves = [
-        "resident_number", "phone", "business_number", "customs_code", "bank_account", "card", "email", "address", "api_key", "name",
+        "resident_number", "identity_document", "phone", "business_number", "customs_code", "bank_account", "card", "email", "address",
+        "api_key", "name",
     ]
     names = ["김철수", "Project Moat"]  # people, products, whatever must not be told
     allowed = ["openai"]                # providers and hosts that may be asked; without it `cloud` is, also where OPENAI_BASE_URL says
@@ -21,19 +22,18 @@ What this does not cover: duels and evaluations name their models themselves and
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
-from nomoat import net, paths, references
+from nomoat import paths, references
 from nomoat.bounds import MOST_DIGITS, shown
 from nomoat.errors import UsageError
 from nomoat.providers import PROVIDERS, is_remote, named_in
 from nomoat.records import Place
 from nomoat.route.pii import KINDS, Kind
-from nomoat.textfiles import AS_UTF_8_IN_AN_EDITOR
+from nomoat.textfiles import parse_toml, settings_text
 
 IfCloudFails = Literal["error", "local"]
 
@@ -138,10 +138,8 @@ class PolicyFile:
 
 def _parsed(path: Path, content: bytes) -> Policy:
     try:
-        values = tomllib.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as exc:
-        raise _error(path, "is not UTF-8 text", AS_UTF_8_IN_AN_EDITOR) from exc
-    except ValueError as exc:  # no TOML, thousands of digits
+        values = parse_toml(settings_text(content, f"the policy `{path}`"))
+    except ValueError as exc:
         raise _unreadable(path, str(exc)) from exc
     unknown = sorted(set(values) - set(SETTINGS))
     if unknown:
@@ -198,9 +196,10 @@ def _require_sense(policy: Policy, path: Path) -> None:
         raise _error(path, "names `auto` as a model, which is the router itself", "name the model that is to answer")
     if policy.local is not None and not references.is_local(policy.local):
         raise _error(
-            path, f"names `{policy.local}`{net.gateway_note(policy.local)} as `local`, and what it is asked leaves this machine",
+            path,
+            f"names `{policy.local}`{references.gateway_note(policy.local)} as `local`, and what it is asked leaves this machine",
             "name a model on this machine, or a server on it that runs the model itself",
-        )  # fmt: skip
+        )
     if policy.cloud is not None and not is_remote(policy.cloud):
         raise _error(
             path, f"names `{policy.cloud}` as `cloud`, which is no server", 'such as "openai:gpt-4o-mini" or "https://host/v1#model"'

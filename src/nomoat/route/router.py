@@ -23,7 +23,7 @@ from nomoat import bounds, net, references
 from nomoat import responder as responders
 from nomoat.engine import Engine
 from nomoat.engine.remote import RemoteEngine
-from nomoat.errors import RedirectedError, RemoteError, UsageError
+from nomoat.errors import RemoteError, UsageError
 from nomoat.progress import Progress
 from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, Rule, TokenLikelihood
 from nomoat.responder import Responder
@@ -250,6 +250,7 @@ class RouterEngine(Engine):
 
     @contextmanager
     def chosen_for(self, request: Request) -> Iterator[Engine]:
+        """Of `answering`, as is decided of this request; `notes_on` tells of it afterwards."""
         with self.answering(self.decide(request), request) as (_, responder):
             self._last = request, responder
             yield responder.engine
@@ -304,10 +305,8 @@ class RouterEngine(Engine):
         """The model on this machine. Raises RedirectedError where its server was named a gateway since it was loaded."""
         if not self._local.is_local:
             ref = self._local.ref
-            raise RedirectedError(
-                f"`{references.shown_name(ref)}`{net.gateway_note(ref)} sends on what it is asked: this has to stay here",
-                hint="name a model on this machine as `local` in the policy, and start again",
-            )
+            hint = "name a model on this machine as `local` in the policy, and start again"
+            raise net.has_to_stay(references.shown_name(ref), references.gateway_note(ref), hint=hint)
         return self._local
 
     def _side(self, decision: Decision) -> Responder:

@@ -5,6 +5,7 @@ or Alpaca write them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from nomoat.engine.templates import ALPACA_INPUT
 from nomoat.errors import DataError, UsageError
 from nomoat.records import Message, Role
 from nomoat.rows import Rows, Source, read_objects, unit_of, without_values
-from nomoat.words import listed
+from nomoat.words import LONGEST_NAME, first_few, listed
 
 CHAT_SUFFIXES = (*textfiles.JSONL_SUFFIXES, ".json")
 Format = Literal["table of texts and labels", "OpenAI chats", "ShareGPT conversations", "Alpaca instructions"]
@@ -24,7 +25,13 @@ SPEAKERS: dict[str, Role] = {
     "human": "user", "user": "user", "system": "system",
     "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
 }  # fmt: skip
+NAMED_KEYS = 5  # of an entry that is no conversation
 KEYS_OF_CHATS = ("messages", "conversations", "instruction")
+FORMS = (
+    '{"messages": [{"role": ..., "content": ...}]}', '{"conversations": [{"from": ..., "value": ...}]}',
+    '{"instruction": ..., "output": ...}',
+)  # fmt: skip
+BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")  # before a text
 CALLS = ("tools", "functions", "tool_calls", "function_call")
 CALLERS = ("tool", "function", "function_call", "tool_call", "tool_response", "function_response", "observation")
 
@@ -33,16 +40,26 @@ CALLERS = ("tool", "function", "function_call", "tool_call", "tool_response", "f
 class Lesson:
     """A conversation that ends with an answer; every turn of the assistant is learned, but for those at the places `not_learned`.
 
-    `where`: the place in the file, "line 3" or "entry 3", or "row 3" of rows, counted from 1. `text` and `label`: of a table's row.
+    `where`: the place in the file, "line 3" or "entry 3", or "row 3" of rows, counted from 1. `turns`: of a table's row none; it has
+    `text` and `label`, and the `instruction` that all rows share.
     `alpaca_question`: what a model with Alpaca's chat template is asked instead of the messages.
     """
 
-    messages: tuple[Message, ...]
     where: str
+    turns: tuple[Message, ...] = ()
     not_learned: tuple[int, ...] = ()
     text: str | None = None
     label: str | None = None
+    instruction: str | None = None
     alpaca_question: str | None = None
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The turns. A row's are made when they are asked for: each holds the whole instruction."""
+        if self.text is None or self.label is None:
+            return self.turns
+        asked = labelling.label_task_messages(self.text, (), instruction=self.instruction)
+        return (*asked, Message(role="assistant", content=self.label))
 
     @property
     def learned(self) -> list[int]:
@@ -111,17 +128,10 @@ def _read_table(
             "that does not list the labels",
         )
     words = labelling.label_instruction(named) if instruction is None else instruction
+    same = {label: label for label in named}  # one text a label, not one a row
+    unit = unit_of(path)
     lessons = [
-        Lesson(
-            messages=(
-                *labelling.label_task_messages(row.text, named, instruction=words),
-                Message(role="assistant", content=row.label),
-            ),
-            where=f"{unit_of(path)} {row.line}",
-            text=row.text,
-            label=row.label,
-        )
-        for row in rows
+        Lesson(where=f"{unit} {row.line}", text=row.text, label=same.get(row.label, row.label), instruction=words) for row in rows
     ]
     question = labelling.kept_question(words)
     return Data(path=without_values(path), format="table of texts and labels", lessons=lessons, labels=tuple(named), question=question)
@@ -129,7 +139,10 @@ def _read_table(
 
 def _read_chats(path: Source) -> Data:
     entries = _entries(path)
-    _, first = entries[0]
+    where, first = entries[0]
+    if not any(key in first for key in KEYS_OF_CHATS):
+        keys = first_few([f"`{key[:LONGEST_NAME]}`" for key in first], NAMED_KEYS) or "none"
+        raise DataError(f"`{path}`, {where}: no conversation; its keys are: {keys}", hint=f"write {listed(FORMS, last='or')}")
     read_one: Any
     kind: Format
     if "conversations" in first:
@@ -235,14 +248,19 @@ def _alpaca(value: dict[str, Any], path: Source, where: str) -> Lesson:
             raise DataError(
                 f"`{path}`, {where}: `{name}` is {part!r}", hint="`instruction` and `output` are text; `input` may be empty"
             )
-    instruction, extra, output = (str(part).strip() for part in parts)
+    instruction, (extra, output) = str(parts[0]).strip(), (_without_space_around(str(part)) for part in parts[1:])
     question = f"{instruction}\n\n{extra}" if extra else instruction
     before = [*_system_of(value, path, where), *_history_of(value, path, where)]
     return Lesson(
-        messages=(*before, Message(role="user", content=question), Message(role="assistant", content=output)),
         where=where,
+        turns=(*before, Message(role="user", content=question), Message(role="assistant", content=output)),
         alpaca_question=f"{instruction}{ALPACA_INPUT}{extra}" if extra else instruction,
     )
+
+
+def _without_space_around(text: str) -> str:
+    """Without space at its end and blank lines before it; the spaces that its first line begins with are code's."""
+    return BLANK_LINES.sub("", text).rstrip()
 
 
 def _rows(value: dict[str, Any], name: str, form: str, path: Source, where: str) -> list[Any]:
@@ -306,11 +324,11 @@ def _lesson(messages: Sequence[Message], path: Source, where: str, not_learned: 
     """
     if len(messages) > 1 and messages[0].role == messages[1].role == "system":
         raise DataError(f"`{path}`, {where}: it begins with two messages of the system", hint="make them one")
-    whole = Lesson(messages=tuple(messages), where=where, not_learned=tuple(not_learned))
+    whole = Lesson(where=where, turns=tuple(messages), not_learned=tuple(not_learned))
     if not whole.learned and not_learned:
         hint = "leave the conversation out, or give an answer that is to be learned weight 1"
         raise DataError(f"`{path}`, {where}: every answer that could be learned has weight 0", hint=hint)
     if not whole.learned:
         hint = "a lesson is what is said to the assistant, and its answer"
         raise DataError(f"`{path}`, {where}: no message of the assistant to learn from", hint=hint)
-    return replace(whole, messages=whole.messages[: whole.learned[-1] + 1])
+    return replace(whole, turns=whole.turns[: whole.learned[-1] + 1])

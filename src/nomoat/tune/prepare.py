@@ -30,6 +30,7 @@ from nomoat.tune import adapter
 from nomoat.tune import samples as encoding
 from nomoat.tune.adapter import Start
 from nomoat.tune.data import Data, Lesson, is_table, read
+from nomoat.tune.prompts import AlikePrompts
 from nomoat.tune.samples import Sample
 from nomoat.words import apart
 
@@ -372,10 +373,10 @@ def opened(weights: Path) -> ModelSource:
 def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: bool) -> tuple[list[Sample], tuple[str, ...]]:
     """The samples that fit, and the places of the lessons that do not."""
     context_tokens = sizes.context_tokens
-    samples, too_long = list[Sample](), list[tuple[str, str]]()
+    samples, too_long, alike = list[Sample](), list[tuple[str, str]](), AlikePrompts(tokenizer)
     for lesson in data.lessons:
         try:
-            made = encoding.encode(lesson, tokenizer, context_tokens)
+            made = encoding.encode(lesson, tokenizer, context_tokens, alike)
         except UnsupportedError as exc:
             if tokenizer.chat_template is None:
                 raise
@@ -445,9 +446,10 @@ def _text_of(lesson: Lesson) -> str:
 
 def _question_of(lesson: Lesson) -> str:
     """What is compared between lessons: a row's text, or all that is said but what is learned; in any case and spacing."""
-    learned = lesson.learned
-    said = (message.content for at, message in enumerate(lesson.messages) if at not in learned)
-    text = lesson.text if lesson.text is not None else "\n".join(said)
+    text = lesson.text
+    if text is None:
+        learned = lesson.learned
+        text = "\n".join(message.content for at, message in enumerate(lesson.messages) if at not in learned)
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 

@@ -5,7 +5,7 @@ Shapes: B lessons of a batch, T tokens of the longest after the shared beginning
 
 from __future__ import annotations
 
-import functools
+import itertools
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,11 +19,13 @@ from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import UnsupportedError
 from nomoat.records import Message
 from nomoat.tune.data import Lesson
+from nomoat.tune.prompts import AlikePrompts
 
 BATCH_TOKENS = 2048  # tokens computed in a step, about: long lessons make small batches
 MOST_LOOKED_AT = 32  # lessons of a batch that is held out
 WIDTH_STEP, WANTED_STEP = 4, 32
 NOT_LEARNED = -1
+WRITTEN = 16  # prompts of a conversation that a template writes each by itself
 Ids = npt.NDArray[np.int64]
 Texts = tuple[str, str]  # a prompt and its answer
 Turn = tuple[list[int], list[int]]
@@ -52,9 +54,10 @@ class Sample:
         return sum(stop - start for start, stop in self.answers)
 
 
-def encode(lesson: Lesson, tokenizer: Tokenizer, context_tokens: int) -> list[Sample]:
+def encode(lesson: Lesson, tokenizer: Tokenizer, context_tokens: int, alike: AlikePrompts | None = None) -> list[Sample]:
     """A lesson in tokens: one sample, or several where earlier answers are other tokens when they are read later on.
 
+    `alike` cuts the prompts of lessons with one answer, which may begin as those of others do.
     Of one that is longer than `context_tokens` the last answer alone: each turn more takes longer to be written by a template; and
     nothing of one of which any prompt or answer is by itself so much longer that it need not be cut (`Tokenizer.is_beyond`).
     Raises UnsupportedError for a conversation and a model without chat template.
@@ -69,52 +72,92 @@ def encode(lesson: Lesson, tokenizer: Tokenizer, context_tokens: int) -> list[Sa
     if lesson.alpaca_question is not None and tokenizer.chat_template == templates.ALPACA.text:
         messages = (*messages[:-2], Message(role="user", content=lesson.alpaca_question), messages[-1])
     *earlier, last = lesson.learned
-
-    def are_beyond(texts: Texts) -> bool:
-        return any(tokenizer.is_beyond(text, context_tokens) for text in texts)
-
-    if are_beyond(texts := _texts(messages, last, tokenizer)):
+    prompt, answer = _texts(messages, last, tokenizer)
+    if any(tokenizer.is_beyond(text, context_tokens) for text in (prompt, answer)):
         return []
-    known = dict[str, list[int]]() if earlier else None
-    (turn,) = _turns([texts], tokenizer, known)
-    goes_on = sum(map(len, turn)) < context_tokens
-    before = [_texts(messages, at, tokenizer) for at in earlier] if goes_on else []
-    if any(map(are_beyond, before)):  # as an answer that the last prompt leaves out
-        return []
-    return _as_served([*_turns(before, tokenizer, known), turn], tokenizer.special.eos_id)
+    if not earlier:
+        turn = (alike or AlikePrompts(tokenizer)).cut(prompt), next(tokenizer.encode_many([answer]))
+        return _as_served([turn], tokenizer.special.eos_id)
+    known = dict[str, list[int]]()
+    turn = _turn((prompt, answer), tokenizer, known)
+    before = _before(messages, earlier, prompt, tokenizer) if sum(map(len, turn)) < context_tokens else []
+    if any(tokenizer.is_beyond(text, context_tokens) for text in itertools.chain.from_iterable(before)):
+        return []  # as of an answer that the last prompt leaves out
+    turns = (_turn(texts, tokenizer, known) for texts in reversed(before))
+    return _as_served(itertools.chain([turn], turns), tokenizer.special.eos_id)
 
 
 def _texts(messages: Sequence[Message], at: int, tokenizer: Tokenizer) -> Texts:
     return tokenizer.render(messages[:at]), messages[at].content
 
 
-def _turns(texts: Sequence[Texts], tokenizer: Tokenizer, known: dict[str, list[int]] | None) -> list[Turn]:
-    """`known`: see `Tokenizer.encode_prompts`; None where no other prompt has anything in common with these."""
-    prompts, answers = [prompt for prompt, _ in texts], [answer for _, answer in texts]
-    encode = tokenizer.encode_many if known is None else functools.partial(tokenizer.encode_prompts, known=known)
-    return list(zip(encode(prompts, add_bos=tokenizer.render_lacks_bos), tokenizer.encode_many(answers), strict=True))
+def _before(messages: Sequence[Message], earlier: Sequence[int], last: str, tokenizer: Tokenizer) -> list[Texts]:
+    """The prompts of the earlier answers, and these. `last`: the last answer's prompt.
+
+    To write each by itself takes time by the square of their number. Of many, where `last` is the first prompt and then the same words
+    around every turn, as far as it goes, and some of them written by themselves are beginnings of it, all are taken to be.
+    """
+    if len(earlier) > WRITTEN:
+        starts = _starts(messages, earlier[0], last, tokenizer)
+        some = [*earlier[:: -(-len(earlier) // WRITTEN)], earlier[-1]]
+        if starts is not None and all(tokenizer.render(messages[:at]) == last[: starts[at]] for at in some):
+            return [(last[: starts[at]], messages[at].content) for at in earlier]
+    return [_texts(messages, at, tokenizer) for at in earlier]
 
 
-def _as_served(turns: Sequence[Turn], end: int) -> list[Sample]:
+def _starts(messages: Sequence[Message], first: int, last: str, tokenizer: Tokenizer) -> dict[int, int] | None:
+    """Where each answer begins behind the prompt `last`, by its place; None where that is not the same words around every turn.
+
+    From the answer at the place `first` on, a turn of the user stands between two of them.
+    """
+    pairs = list(zip(messages[first:-1:2], messages[first + 1 : -1 : 2], strict=False))
+    if any((answer.role, question.role) != ("assistant", "user") for answer, question in pairs):
+        return None
+    begin, second = (tokenizer.render(messages[:at]) for at in (first, first + 2))
+    asked, answered, asked_next = (message.content for message in messages[first - 1 : first + 2])
+    places = begin.rfind(asked), second.find(answered, len(begin))
+    if not asked or -1 in places or not last.startswith(begin):
+        return None
+    sign = begin[places[0] + len(asked) :]  # that the model is to answer
+    lead = second[len(begin) : places[1]]  # an answer, such as a blank
+    between = second[places[1] + len(answered) : len(second) - len(asked_next) - len(sign)]
+    starts, at = {first: len(begin)}, first
+    for answer, question in pairs:
+        said = f"{lead}{answer.content}{between}{question.content}{sign}"
+        if not last.startswith(said, starts[at]):
+            return None
+        starts[at + 2] = starts[at] + len(said)
+        at += 2
+    return starts if starts[at] == len(last) else None
+
+
+def _turn(texts: Texts, tokenizer: Tokenizer, known: dict[str, list[int]]) -> Turn:
+    """`known`: see `Tokenizer.encode_prompts`."""
+    prompt, answer = texts
+    (ids,) = tokenizer.encode_prompts([prompt], known, add_bos=tokenizer.render_lacks_bos)
+    return ids, next(tokenizer.encode_many([answer]))
+
+
+def _as_served(turns: Iterable[Turn], end: int) -> list[Sample]:
     """As few rows as have, before each answer, the very tokens that the model is asked with when it is served.
 
-    A row has the earlier turns as its last prompt writes them: an answer is learned there if it is the same tokens, and begins a row
-    of its own else. What stands behind it, the template's own sign, is read and not learned.
+    `turns`: the last one first. A row has the earlier turns as its last prompt writes them: an answer is learned there if it is the
+    same tokens, and begins a row of its own else. What stands behind it, the template's own sign, is read and not learned.
     """
-    rows, left = list[Sample](), list(turns)
-    while left:
-        prompt, answer = left[-1]
+    rows, left = list[Sample](), iter(turns)
+    while turn := next(left, None):
+        prompt, answer = turn
         tokens = [*prompt, *answer, end]
         spans, others = [(len(prompt), len(tokens))], list[Turn]()
-        for one in reversed(left[:-1]):
+        for one in left:
             start, stop = len(one[0]), len(one[0]) + len(one[1]) + 1
-            if stop <= spans[0][0] and tokens[: stop - 1] == [*one[0], *one[1]]:
-                spans.insert(0, (start, stop))
+            if stop <= spans[-1][0] and tokens[: stop - 1] == [*one[0], *one[1]]:
+                spans.append((start, stop))
             else:
-                others.insert(0, one)
-        rows.insert(0, Sample(tokens=tokens, answers=tuple(spans), end=end))
-        left = others
-    return rows
+                others.append(one)
+        rows.append(Sample(tokens=tokens, answers=tuple(reversed(spans)), end=end))
+        left = iter(others)
+    return rows[::-1]
 
 
 def count_lessons(samples: Iterable[Sample]) -> int:

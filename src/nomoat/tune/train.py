@@ -149,9 +149,13 @@ def _require_told(workers: int | None, on_progress: object, on_message: object) 
 class Learners(Protocol):
     """Who learns: this process, or several others."""
 
-    def choose_plan(self, say: Callable[[str], None]) -> ExecutionPlan: ...
+    def choose_plan(self, say: Callable[[str], None]) -> ExecutionPlan:
+        """How to compute, and what to keep in memory; `say` is told, and why. Raises NotEnoughMemoryError."""
+        ...
 
-    def opened(self, plan: ExecutionPlan, say: Callable[[str], None], *, is_resumed: bool) -> Run: ...
+    def opened(self, plan: ExecutionPlan, say: Callable[[str], None], *, is_resumed: bool) -> Run:
+        """The training, its model loaded. `is_resumed`: the plan is an earlier one's. Raises NotEnoughMemoryError."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +249,7 @@ class Run:
     # ---------------------------------------------------------------- how far
     @property
     def epochs_done(self) -> float:
+        """How many times as many lessons are done as there are."""
         return self.lessons_done / len(self.training)
 
     @property

@@ -57,6 +57,8 @@ ROUTERS = (ROUTER, SHARED_GATE)  # what makes the weights of experts
 HF_DENSE_MLP = {"mlp.up_proj": "mlp.dense_h_to_4h", "mlp.down_proj": "mlp.dense_4h_to_h"}
 
 
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "clamped"]
+GELUS: tuple[Activation, ...] = ("gelu", "gelu_tanh")
 SOMETIMES_MIXED = ("llama",)  # families with mixtures of experts and others; `llama`'s is Mixtral
 MAX_NUMBER = 2**31  # no size of a model is as large
 BY_CONVERSION = "their Hugging Face folder with the `convert` extra, in an environment of its own"
@@ -107,7 +109,7 @@ class Architecture:
     window: int | None = None
     attention_cap: float | None = None
     logit_cap: float | None = None
-    activation: Literal["silu", "gelu", "gelu_tanh", "relu", "clamped"] = "silu"
+    activation: Activation = "silu"
     parallel: bool = False
     divides_logits: bool = False
     experts_normed: bool = True
@@ -137,6 +139,11 @@ class Architecture:
         """The layers of the gate and of what it opens, in this order, or the one of both; empty without a gate."""
         gated = self._those("mlp.gate_proj", "mlp.up_proj", "mlp.gate_up_proj")
         return () if gated == ("mlp.up_proj",) else gated
+
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        """Those that a model of the family may have: both forms of GELU where it opens no gate."""
+        return GELUS if self.activation in GELUS and not self.gate_up else (self.activation,)
 
     def attention_norm(self, tensors: Container[str], layer: int) -> str | None:
         """The norm before a layer's attention, of those in its file."""
@@ -243,6 +250,8 @@ def find(name: str) -> Architecture:
 def of(source: ModelSource) -> Architecture:
     """The description of a model's family. Raises BadFileError if its file tells none, UnsupportedError."""
     arch = find(str(source.require("general.architecture")))
+    told = source.metadata.get(f"{arch.name}.hidden_activation")  # of folders
+    arch = replace(arch, activation=next((one for one in arch.activations if one == str(told)), arch.activation))
     return with_experts(arch, _Said(arch.name, source.metadata).optional_whole("expert_count") or 0)
 
 
@@ -381,7 +390,7 @@ def dimensions(
         raise not_yet("this model scales its positions by a variant of `yarn`")
     stretched = optional("rope.scaling.factor", optional("rope.scale_linear")) if scaling in ("linear", "yarn") else None
     factor = float(stretched or 1.0)
-    magnitude = float(number("rope.scaling.attn_factor", 1.0)) * float(number("rope.scaling.yarn_attn_factor", 1.0))
+    magnitude = float(number("rope.scaling.attn_factor", 1.0))
     window = said.optional_whole("attention.sliding_window", arch.window) if any(arch.windowed) else None
     first, longest = _contexts(said, yarn_factor=factor if scaling == "yarn" else None)
     experts = said.optional_whole("expert_count") or 0
@@ -447,6 +456,18 @@ def _yarn_magnitude(said: float, factor: float) -> float:
     """What cosine and sine are multiplied by. Files of OLMo 3 say what YaRN takes by itself."""
     usual = 1 + 0.1 * math.log(max(factor, 1.0))
     return usual if math.isclose(said, usual, rel_tol=1e-4) else said * usual
+
+
+def notes(metadata: Mapping[str, Any], sizes: Dimensions) -> tuple[str, ...]:
+    """What has to be known about a model's answers.
+
+    llama.cpp overwrites `yarn_attn_factor` where YaRN is in use (llama-context.cpp). Its converter takes it from Hugging Face's
+    `attn_factor`, which `transformers` does not read, either, or from `attention_factor`, for which `hf_config` refuses a folder.
+    """
+    asked = metadata.get(f"{metadata['general.architecture']}.rope.scaling.yarn_attn_factor")
+    if not isinstance(asked, int | float) or math.isclose(asked, sizes.rope_magnitude, rel_tol=1e-4):
+        return ()
+    return (f"positions of this model ask for a factor of YaRN (`attn_factor`, {asked:g}) that is left out, as in llama.cpp",)
 
 
 def is_usual(arch: Architecture, sizes: Dimensions) -> bool:

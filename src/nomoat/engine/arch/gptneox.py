@@ -1,4 +1,7 @@
-"""GPT-NeoX, Pythia, Dolly, StableLM-alpha: part of each head turns; attention and MLP in parallel, each with a norm of its own."""
+"""GPT-NeoX, Pythia, Dolly, StableLM-alpha: part of each head turns; attention and MLP in parallel, each with a norm of its own.
+
+GPT-NeoX-20B's GELU is the one by tanh: its folder says so, its GGUF files do not, and llama.cpp takes that one for all.
+"""
 
 from nomoat.engine.arch import FUSED_QKV, HF_DENSE_MLP, PLAIN_MLP, Architecture
 

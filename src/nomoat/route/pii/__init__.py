@@ -8,9 +8,9 @@ invisible characters, escapes and Markdown's marks make no difference, and lette
 Why not presidio-analyzer, whose recognisers the design names: it installs 51 packages and 374 MB, spaCy among them (measured
 with presidio-analyzer 2.2.366), to match patterns of a few lines. Phone numbers are found by `phonenumberslite` (5 MB).
 
-What this does not cover: names nobody listed, dates of birth, passports, driving licences, health, IP addresses, passwords
-and keys of other forms; phone numbers of other countries without their `+`; accounts without a bank's word beside them or above, and
-what ends in `원` as amounts do;
+What this does not cover: names nobody listed, dates of birth, identity documents but for those of `documents`, health, IP addresses,
+keys and passwords of other forms that nothing names; phone numbers of other countries without their `+`; accounts without a bank's
+word beside them or above, and what ends in `원` as amounts do;
 addresses without a house number or with no place beside it, and of countries that `addresses` does not know;
 landline, business and account numbers in several cells of a table or under several keys;
 numbers spelled out in words, in pictures, or in base64 and such.
@@ -28,19 +28,23 @@ from nomoat.route.pii.api_keys import holds_api_key
 from nomoat.route.pii.business import holds_business_number
 from nomoat.route.pii.cards import holds_card
 from nomoat.route.pii.customs import holds_customs_code
+from nomoat.route.pii.documents import holds_identity_document
 from nomoat.route.pii.emails import holds_email
 from nomoat.route.pii.fractions import without_fractions
+from nomoat.route.pii.hashes import without_hashes
 from nomoat.route.pii.names import holds_name
 from nomoat.route.pii.phones import holds_phone
 from nomoat.route.pii.plain import readings
 from nomoat.route.pii.residents import holds_resident_number
 
 Kind = Literal[
-    "resident_number", "phone", "business_number", "customs_code", "bank_account", "card", "email", "address", "api_key", "name"
-]
+    "resident_number", "identity_document", "phone", "business_number", "customs_code", "bank_account", "card", "email", "address",
+    "api_key", "name",
+]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 KIND_TITLES: dict[Kind, str] = {
     "resident_number": "a resident registration number",
+    "identity_document": "an identity document's number",
     "phone": "a phone number",
     "business_number": "a business registration number",
     "customs_code": "a personal customs code",
@@ -48,7 +52,7 @@ KIND_TITLES: dict[Kind, str] = {
     "card": "a card number",
     "email": "an e-mail address",
     "address": "a postal address",
-    "api_key": "an API key",
+    "api_key": "an API key or a password",
     "name": "a name from the policy",
 }
 
@@ -56,8 +60,10 @@ KIND_TITLES: dict[Kind, str] = {
 def find(text: str, *, kinds: Iterable[Kind] = KINDS, names: Sequence[str] = ()) -> tuple[Kind, ...]:
     """Those of these kinds of which the text holds something. `names` are the user's own words."""
     read = readings(text)
-    whole = [without_fractions(reading) for reading in read]
-    return tuple(kind for kind in kinds if any(_holds(one, kind, names) for one in (whole if kind in FRACTION_LIKE else read)))
+    numbers = [without_hashes(reading) for reading in read]
+    whole = [without_fractions(reading) for reading in numbers]
+    where = dict.fromkeys(HASH_LIKE, numbers) | dict.fromkeys(FRACTION_LIKE, whole)
+    return tuple(kind for kind in kinds if any(_holds(one, kind, names) for one in where.get(kind, read)))
 
 
 Finder = Callable[[str], bool]  # of one kind, in a text in its plainest characters
@@ -89,13 +95,14 @@ REACH_OF_BREAKS = 20  # characters: the longest of those numbers, and one beside
 LINES_END = r"([^\S\n]{0,4}\n[^\S\n]{0,4})"
 BREAK = re.compile(rf"\d-\d{{0,12}}{LINES_END}(?=\d)|(?<=\d){LINES_END}(?=\d{{0,12}}-\d)")
 DASHED_NUMBER = re.compile(r"(?<![\d-])(?:01[016789]-\d{3,4}-\d{4}|\d{6}-\d{7}|\d{4}-\d{4}-\d{4}-\d{4}|\d{3}-\d{2}-\d{5})(?![\d-])")
-FRACTION_LIKE = ("resident_number", "phone", "card")
+HASH_LIKE, FRACTION_LIKE = ("business_number", "customs_code", "bank_account"), ("resident_number", "phone", "card")
 # Numbers of many forms, that go on behind a dash in the next line.
 GOING_ON, DASH_AT_END = ("phone", "bank_account"), re.compile(r"(?<=\d-)[^\S\n]*+\n\s{0,8}(?=\d)")
 BROKEN_KINDS = ("resident_number", "phone", "business_number", "card")
 
 FINDERS: dict[Kind, Finder] = {
     "resident_number": holds_resident_number,
+    "identity_document": holds_identity_document,
     "phone": holds_phone,
     "business_number": holds_business_number,
     "customs_code": holds_customs_code,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from nomoat.route.pii import orders
 from nomoat.route.pii.banks import BANKS, CITIES, DOUBTFUL, EVERYDAY, SHORT, UNITS
-from nomoat.route.pii.numbers import COLUMNS, GAP, ITS_END, REACH, REACH_OF_TABLES, SIGN, WON
-from nomoat.route.pii.orders import ORDER, is_order_cell
+from nomoat.route.pii.numbers import COLUMNS, GAP, IS, ITS_END, NEXT, REACH, REACH_OF_TABLES, SIGN, WON
+from nomoat.route.pii.orders import is_order_cell
 
 # Groups on one line, always the same between them: a date and a time make no number.
 LINE_GAP = rf"(?:(?:[^\S\r\n]|{SIGN}){{1,4}}|(?:[^\S\n]*+{SIGN}){{1,6}}[^\S\n]*+)"
@@ -34,8 +35,7 @@ TO_WORD = r"[\"']?[\uac00-\ud7a3]{0,4}(?:[^\S\t]|[()\[\]:/\u00b7-]|,[^\S\t]){0,4
 AMOUNT = r"(?:\d[\d,.]{0,11}\s?[십백천만억]{0,2}\s?){1,2}원"
 WORDS = r"(?:[\uac00-\ud7a3]{1,6}\s){0,2}[\uac00-\ud7a3]{0,6}?"
 WHOSE = r"(?:(?:is|was|as)\s)?(?:(?:my|our|your|his|her|their|the|an?)\s)?(?:[a-z]{1,12}\s)?"
-# Not what is called an order or a parcel right before it, or begins with a whole date: `20240115-0000123`.
-NO_ORDER = rf"(?<!{ORDER}[\s:])(?<!{ORDER}번호[\s:])(?<!{ORDER}번호:\s)(?!{YEAR}{CALENDAR}-)"
+NO_ORDER = rf"{orders.NO_ORDER}(?!{YEAR}{CALENDAR}-)"  # nor what begins with a whole date: `20240115-0000123`
 # Behind a city: no parcel, and no business number, whose checksum decides.
 NO_PARCEL = r"(?!(?:\d{4}-\d{4}-\d{4}|\d{3}-\d{2}-\d{5})(?![\d-]))"
 NO_OTHER = NO_PARCEL + NO_PHONE
@@ -44,6 +44,11 @@ TO_NUMBER = rf"(?:[^\d\n\"'|;=&\t,]|,(?=[^\S\n\t])){{0,12}}(?:\n[^\d\n]{{0,10}})
 OVER_AMOUNT = rf"{AMOUNT}{TO_NUMBER}"
 OVER_ONE = rf"\d(?:[,.]?\d){{0,8}}+(?:[^\S\n\t]?[^\W\d_]|[):\]]|\.?[^\S\n\t]){TO_NUMBER}"
 IN_LIST = r"(?:[\s_](?:no\.?|number|번호))?\s?#?\d{1,2}[):.]\s{0,2}"  # `계좌 1: `, of several
+# A bank under a key of its own, up to two keys further on its account: behind a key that says number, or in groups with a `-`.
+KEY, VALUE = r"[\"']?[^\W\d][\w .\[\]-]{0,20}", r"[^\d\n\"',;=:{}]{0,30}"
+NAMED = rf"(?:[\uac00-\ud7a3]{{0,8}}(?:{BANKS})|{SHORT}|{EVERYDAY}|{DOUBTFUL}|{CITIES})(?:\s?bank)?"
+NUMBER_KEY = rf"[\"']?(?:(?:bank|account|acct|계좌)[\s_-]?)?(?:number|num|no|번호){IS}"
+UNDER_KEYS = rf"[:=]\s{{0,3}}[\"']?{NAMED}{NEXT}(?:{KEY}{IS}{VALUE}{NEXT}){{0,2}}?"
 PAID = (  # in a table often how an order stands
     re.compile(rf"(?:입금|송금|이체){REACH}{NO_COUNT}"),
     re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}(?:{AMOUNT}[을만]?\s?)?{WORDS}(?:계좌|(?<!무)통장|(?<!무통장)입금|송금|이체)"),
@@ -54,6 +59,8 @@ ACCOUNTS = (
     re.compile(rf"(?:{BANKS}|계좌|통장|예금주|{ACCOUNT}){REACH}{OVER_AMOUNT}{NUMBER}", re.IGNORECASE),
     re.compile(rf"(?:{BANKS}|계좌|통장|예금주|{ACCOUNT}){REACH}{OVER_ONE}{DASHED}", re.IGNORECASE),
     re.compile(rf"(?:계좌(?:번호)?|통장|{ACCOUNT}){IN_LIST}{NO_OTHER}{NUMBER}", re.IGNORECASE),
+    re.compile(rf"{UNDER_KEYS}{NUMBER_KEY}{NO_PHONE}{NUMBER}", re.IGNORECASE),
+    re.compile(rf"{UNDER_KEYS}{KEY}{IS}{NO_OTHER}{DASHED}", re.IGNORECASE),
     re.compile(rf"(?:{SHORT}){BESIDE}{OVER_ONE}{DASHED}"),
     re.compile(rf"(?:{SHORT}|{EVERYDAY}|{DOUBTFUL}){BESIDE}{OVER_AMOUNT}{DASHED}"),
     PAID[0],

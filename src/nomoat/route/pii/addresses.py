@@ -27,7 +27,7 @@ NUMBER_ENDS = (
 )
 ITS_NUMBER = rf"(?:(?:지하|(?<!부동)산)\s?)?(?P<number>[1-9]\d{{0,4}}(?:-\d{{1,4}})?){NUMBER_ENDS}"
 NUMBER = rf"\s{{0,2}}{ITS_NUMBER}"
-BRANCH = rf"(?:\s?\d{{1,4}}번?{HANGUL}?길)?"  # `12길`, `289번길`
+BRANCH = rf"(?P<branch>\s?\d{{1,4}}번?{HANGUL}?길)?"  # `12길`, `289번길`
 ROAD = rf"(?P<road>{HANGUL}(?:{HANGUL}|\d){{0,9}}?(?:\s\d{{1,2}})?[로길]){BRANCH}"
 QUARTER = rf"{HANGUL}{{1,5}}(?:\s?\d{{1,2}})?[읍면동리]"
 LOT = rf"(?P<lot>{HANGUL}{{1,5}}(?:(?:\s?\d{{1,2}})?[동리]|\s?\d가))"
@@ -62,13 +62,21 @@ LIVE, SEND = "살고|살아|사는|삽니다|거주", "배송|배달|택배|보�
 SAID_BEHIND = re.compile(rf"[^\d\n]{{0,6}}?(?:{LIVE}|{SEND}|주소)")
 AT_OR_TO = re.compile(  # what something is set to proves nothing: `타임아웃을 임시로 30으로 변경`
     rf"\s?(?:에서?|으?로)\s?[^\d\n]{{0,6}}?(?:{LIVE})|(?:\s?에서?|으?로)\s?[^\d\n]{{0,6}}?(?:{SEND})"
+    r"|\s?에\s?[^\d\n]{0,6}?(?:사무실|매장|가게|회사|집|학원|공장|창고)[이가도]?\s?있"
     r"|으?로\s?[^\d\n]{0,6}?주소[를도]?\s?(?:변경|바[꿔꾸꿀]|수정)"
 )
 AT_OR_TO_FIRST = re.compile(  # where nothing stands before it: no `견적서를 카카오로 3 로 보내`
     rf"\s?(?:에서?|앞?으?로)\s?[^\d\n]{{0,6}}?(?:{LIVE}|{SEND}|받을게|받겠|받으[면려])"
 )
 BEGINNING = re.compile(r"(?:\A|[\n.!?]|안녕하세요,)[^\S\n]{0,3}(?:(?:(?:제|내|우리|저희)\s)?(?:물건|짐)[은을]\s)?\Z")
-ROOM = re.compile(r"\d-\d")  # of a wing, before its floor: `연구동 3-1, 2층`
+# Of a wing, before its floor: `연구동 3-1, 2층`; words that end in `리` are as many.
+ROOM = re.compile(r"\d-\d")
+WING = re.compile(
+    r"리\Z|(?:연구|강의|실험|행정|기숙사|생활관?|병|사무|업무|관리|공장|생산|작업|창고|물류|상가|주차|교육|별관?|신관|본관|측)동\Z"
+)
+# Behind a quarter: years, and one year before what is told of it.
+YEARS_BEHIND = re.compile(r"(?:19|20)\d\d-(?:19|20)\d\d|(?:199|20[0-3])\d")
+WORD_BEHIND = re.compile(rf"[^\S\n]{{1,3}}{HANGUL}")
 QUARTER_BEHIND = re.compile(rf"\s?\((?!(?:{'|'.join(LOT_LIKE.split())})[,)\s]){QUARTER}[,)\s]")
 OTHER_CELL = re.compile(r"[\t\n,|:;]")
 # A flat: alone where such a word is beside it, and behind the name of a block of flats.
@@ -193,8 +201,19 @@ def _is_in(place: str, found: re.Match[str]) -> bool:
         return False
     if place in WELL_KNOWN or is_other_cell:
         return _may_be_one(found) and _is_plain(found)
+    if found["lot"] and _is_year(found):
+        return False
     # There are quarters such as `연동`, which are words elsewhere.
     return _may_be_one(found) or (bool(found["lot"]) and _is_plain(found) and not IN_A_YEAR.match(found["number"]))
+
+
+def _is_year(found: re.Match[str]) -> bool:
+    text, end = found.string, found.end()
+    if not YEARS_BEHIND.fullmatch(found["number"]) or text.startswith("번지", end):
+        return False
+    return "-" in found["number"] or bool(
+        WORD_BEHIND.match(text, end) and not UNIT_BEHIND.match(text, end) and not has_word_before(SAID, text, found.start("lot"))
+    )
 
 
 def _is_said(found: re.Match[str]) -> bool:
@@ -206,7 +225,8 @@ def _is_said(found: re.Match[str]) -> bool:
         return False
     unit = UNIT_BEHIND.match(text, end)
     return bool(
-        (unit and not (unit["floor"] and found["lot"] and ROOM.fullmatch(found["number"])))
+        (unit and not (unit["floor"] and found["lot"] and ROOM.fullmatch(found["number"]) and WING.search(found["lot"])))
+        or found["branch"]
         or (found["road"] and QUARTER_BEHIND.match(text, end))
         or AT_OR_TO.match(text, end)
         or (AT_OR_TO_FIRST.match(text, end) and has_word_before(BEGINNING, text, found.start()))

@@ -1,18 +1,49 @@
-"""API keys and private keys."""
+"""API keys, tokens and private keys by their form, and keys and passwords by what names them (`passwords`)."""
 
 from __future__ import annotations
 
 import re
 
-# Of OpenAI, Anthropic and whoever writes them so, AWS, GitHub, GitLab, Google, Slack, Hugging Face; private keys: PEM, PGP, SSH2.
-API_KEY = re.compile(
-    r"(?<![A-Za-z0-9])(?:sk-(?=[\w-]{0,40}[A-Z])(?=[\w-]{0,40}\d)[A-Za-z0-9_-]{20,250}"
-    r"|sk-(?:[a-z0-9]{1,12}-){0,3}(?=[a-z]*\d+[a-z]+\d[a-z]*\d)[a-z0-9]{24}"  # hex and the like: no word has digits in two places
-    r"|A[KS]IA[0-9A-Z]{16}(?![A-Za-z0-9])"
-    r"|gh[opsur]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{40,90}|glpat-[A-Za-z0-9_-]{20}|AIza[A-Za-z0-9_-]{35}|xox[abprs]-[A-Za-z0-9-]{20,90}|hf_[A-Za-z0-9]{34})"
-    r"|-{4,5} ?BEGIN [A-Z0-9 ]{0,20}PRIVATE KEY(?: BLOCK)? ?-{4,5}"
+from nomoat.route.pii.passwords import holds_password
+
+# As whoever makes them writes them, and as long: `X` of letters and digits, `W` of those, `_` and `-`, `H` hexadecimal.
+X, W, H = "[A-Za-z0-9]", "[A-Za-z0-9_-]", "[0-9a-f]"
+FORMS = (
+    # OpenAI, Anthropic and whoever writes them so: 10 characters without a dash with a capital and a digit, but no words with a short
+    # number behind; or hex and the like: no word has digits in two places.
+    rf"sk-(?={W}{{20}})(?:{W}{{0,60}}[_-])?(?![A-Za-z]{{1,60}}\d{{0,4}}(?!{X}))(?={X}{{0,40}}[A-Z])(?={X}{{0,40}}\d){X}{{10}}",
+    r"sk-(?:[a-z0-9]{1,12}-){0,3}(?=[a-z]*\d+[a-z]+\d[a-z]*\d)[a-z0-9]{24}",
+    rf"sk-lf-{H}{{8}}-{H}{{4}}-",  # Langfuse
+    rf"sk_{H}{{48}}",  # ElevenLabs
+    # Other providers of models: Groq, xAI, Perplexity, Replicate, NVIDIA, Cerebras, Together, Jina, Hugging Face.
+    rf"gsk_{X}{{40}}|xai-{X}{{40}}|pplx-{X}{{40}}|r8_{X}{{30}}|nvapi-{W}{{40}}|csk-[a-z0-9]{{40}}|tgp_v1_{W}{{30}}|jina_{X}{{50}}|hf_{X}{{34}}",
+    # Google: API keys of both forms, OAuth's access and refresh tokens, and its clients' secrets.
+    rf"AIza{W}{{35}}|AQ\.A{W}{{39}}|ya29\.{W}{{30}}|1//0{W}{{40}}|GOCSPX-{W}{{20}}",
+    rf"A[KS]IA[0-9A-Z]{{16}}(?!{X})|ABSK[A-Za-z0-9+/]{{60}}",  # AWS
+    rf"gh[opsur]_{X}{{36}}|ghs_\d{{1,20}}_eyJ{W}{{20}}|github_pat_\w{{40}}|gl(?:pat|dt|rt|ptt|soat|agent|cbt|oas)-{W}{{20}}",
+    rf"xox[abcdeprs][-.][A-Za-z0-9%+/=-]{{20}}|xapp-\d-[A-Z0-9]{{1,20}}-\d{{1,20}}-{H}{{40}}",  # Slack
+    # Payments: Stripe, Toss.
+    rf"[sr]k_(?:live|test)_{X}{{20}}|whsec_[A-Za-z0-9+/]{{24}}|(?:live|test)_g?sk_{X}{{20}}",
+    # Where programs and packages are kept and run: npm, PyPI, RubyGems, Docker, DigitalOcean, Databricks, Vault, Terraform, Supabase.
+    rf"npm_{X}{{36}}|pypi-AgE{W}{{50}}|rubygems_{H}{{48}}|dckr_[po]at_{W}{{20}}|do[opr]_v1_{H}{{64}}|dapi{H}{{32}}|hv[sbr]\.{W}{{20}}",
+    rf"{X}{{14}}\.atlasv1\.{W}{{40}}|sbp_{H}{{40}}|sb_secret_{W}{{20}}",
+    # SendGrid, Mailgun, Mailchimp, Shopify, Notion, Linear, Figma, LangSmith, Tavily, Pinecone, Atlassian, Grafana, Sentry, Postman.
+    rf"SG\.{W}{{20,24}}\.{W}{{40}}|key-{H}{{32}}(?!{X})|{H}{{32}}-us\d{{1,2}}(?!{X})|shp(?:at|ss|ca|pa)_{H}{{32}}|ntn_{X}{{40}}|secret_{X}{{43}}",
+    rf"lin_(?:api|oauth)_{X}{{32}}|figd_{W}{{30}}|lsv2_[ps][tk]_{H}{{32}}|tvly-(?:dev-|prod-)?{X}{{20}}|pcsk_\w{{40}}|ATATT3{W}{{50}}",
+    rf"gl(?:sa|c)_{X}{{32}}|sntry[su]_{W}{{40}}|PMAK-{H}{{24}}-{H}{{34}}",
+    rf"(?:bot)?\d{{8,10}}:AA{W}{{33}}(?!{W})",  # Telegram
+    rf"eyJ{W}{{10,2000}}\.eyJ{W}{{10,4000}}\.{W}{{20}}",  # JSON Web Tokens
+    r"AGE-SECRET-KEY-1[0-9A-Z]{50}|PuTTY-User-Key-File-\d:",
 )
+# Addresses that are a key: of Slack's, Discord's and Microsoft's webhooks, and of files in Azure and AWS.
+ADDRESSES = (
+    rf"hooks\.slack\.com/(?:services|workflows)/T\w{{5,20}}/[AB]\w{{5,20}}/\w{{16}}|discord(?:app)?\.com/api/webhooks/\d{{15,25}}/{W}{{50}}"
+    rf"|\.webhook\.office\.com/webhookb2/{H}{{8}}-|[?&]sig=[A-Za-z0-9%+/]{{40}}"
+)
+PEM = r"-{4,5} ?BEGIN [A-Z0-9 ]{0,20}PRIVATE KEY(?: BLOCK)? ?-{4,5}"
+API_KEY = re.compile(rf"(?<!{X})(?:{'|'.join(FORMS)})|{ADDRESSES}|{PEM}")
+BLANK = re.compile("[xX]{8}")  # of examples: `ghp_xxxxxxxx…`
 
 
 def holds_api_key(text: str) -> bool:
-    return API_KEY.search(text) is not None
+    return any(BLANK.search(found[0]) is None for found in API_KEY.finditer(text)) or holds_password(text)

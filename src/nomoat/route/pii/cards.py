@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from nomoat.route.pii.numbers import GAP, GAP_OR_CELLS, IN_CELLS, IN_COLUMNS, LIKE_KEYS, NEXT_LIKE, VALUES, without_spaces
 
@@ -11,6 +11,8 @@ ISSUERS = {14: r"3[0689]", 15: r"3[47]|2131|1800", 16: r"3|4|5|6|9|2(?:2[2-9]|[3
 ROW, CARD_START = re.compile(r"\d+(?:[ -]\d+)*"), re.compile(r"\d{4,}")
 SHAPES = ((4, 4, 4, 4), (4, 4, 4, 4, 3), (6, 13), (4, 6, 4), (4, 6, 5))  # digits of each group on a card; written in one piece, too
 AS_PRINTED = tuple(re.compile(f"({GAP_OR_CELLS})".join(rf"\d{{{count}}}" for count in shape) + r"(?!\d)") for shape in SHAPES)
+IN_FOURS = AS_PRINTED[:2]
+FOUR_DIGITS, APART, LONG_ROW = re.compile(r"(?<!\d)\d{4}(?!\d)"), re.compile(GAP_OR_CELLS), 6
 REACH_OF_CELLS = 60  # characters, with the digit before or after them
 UNDER_KEYS = re.compile(LIKE_KEYS + NEXT_LIKE.join([r"(\d{4})"] * 4) + r"(?!\d)")
 DIGIT_BEFORE, DIGIT_AFTER = re.compile(rf"\d{GAP}\Z"), re.compile(rf"{GAP}\d")
@@ -21,15 +23,21 @@ def holds_card(text: str) -> bool:
     """An issuer's first digits, an issuer's length, and Luhn's checksum. 9: cards for use within Korea.
 
     Where other digits stand before or after, such as a date or a second card, it must be in one piece or in groups as cards have them:
-    a tenth of all numbers fit the checksum by chance. So most of those have to fit whose groups are columns, far from each other.
+    a tenth of all numbers fit the checksum by chance. So most of those have to fit whose groups are columns, far from each other, and
+    half of those that would fill a row of six groups of four or more.
     """
     in_a_row = (row[0] for row in ROW.finditer(text))
     under_keys = ("".join(found.group(2, 3, 4, 5)) for found in UNDER_KEYS.finditer(text)) if VALUES.search(text) else ()
     if any(map(_is_card, (*in_a_row, *under_keys))):
         return True
+    rows = list(_long_rows(text))
+    if rows and 2 * sum(map(_num_cards, rows)) >= sum(len(row) // 4 for row in rows):
+        return True
+    in_rows = {group.start() for row in rows for group in row}
     num_in_columns = num_fitting = 0
     for start in CARD_START.finditer(text):
-        for found in filter(None, (pattern.match(text, start.start()) for pattern in AS_PRINTED)):
+        shapes = AS_PRINTED[len(IN_FOURS) :] if start.start() in in_rows else AS_PRINTED
+        for found in filter(None, (pattern.match(text, start.start()) for pattern in shapes)):
             gaps = found.groups()
             if not _belongs_together(text, *found.span(), gaps=gaps):
                 continue
@@ -39,6 +47,33 @@ def holds_card(text: str) -> bool:
             elif _is_card(found[0]):
                 return True
     return 2 * num_fitting > num_in_columns
+
+
+def _long_rows(text: str) -> Iterator[Sequence[re.Match[str]]]:
+    """Groups of four digits on a line, six or more with the same between all."""
+    row, between = list[re.Match[str]](), ""
+    for group in FOUR_DIGITS.finditer(text):
+        gap = text[row[-1].end() : group.start()] if row else "\n"
+        sign, is_near = without_spaces(gap), "\n" not in gap and APART.fullmatch(gap) is not None
+        if is_near and (len(row) == 1 or sign == between):
+            row.append(group)
+        else:
+            if len(row) >= LONG_ROW:
+                yield row
+            row = [row[-1], group] if is_near else [group]
+        between = sign
+    if len(row) >= LONG_ROW:
+        yield row
+
+
+def _num_cards(row: Sequence[re.Match[str]]) -> int:
+    """How many a row holds if as many as there is room for stand one behind the other: in cells from its begin or up to its end."""
+    groups, spare = [group[0] for group in row], len(row) % 4
+    is_in_cells = IN_CELLS.search(row[0].string[row[0].end() : row[1].start()]) is not None
+    return max(
+        sum(_is_card("".join(groups[at : at + 4])) for at in range(first, len(groups) - 3, 4))
+        for first in ((0, spare) if is_in_cells else range(spare + 1))
+    )
 
 
 def _is_card(number: str) -> bool:

@@ -21,7 +21,11 @@ EMAIL_FOR_PEOPLE = re.compile(
     rf"(?<![\w.%+-])[\w.%+-]{{1,64}}(?:(?P<spaced>{SPACED})|{AT}){HOSTS}(?(spaced)(?![.(\[][A-Za-z0-9_]))", re.IGNORECASE
 )
 REPOSITORY = re.compile(r"[:/]\w")  # behind `git@host`
-IMAGE = re.compile(r".*@\d(?:\.\d)?x\.(?:png|jpe?g|gif|webp|avif|svg)", re.IGNORECASE)  # of more dots to the inch: `icon@2x.png`
+# Behind the `@` there is no host: images of more dots to the inch (`icon@2x.png`), files (`vue@next.js`), versions (`pkg@v1.2.io`).
+NO_HOST = re.compile(
+    r".*@(?:\d(?:\.\d)?x\.(?:png|jpe?g|gif|webp|avif|svg)|.*\.(?:[cm]?js|jsx|tsx?|css|json|html?|ya?ml|toml)|v?\d{1,4}\.\d{1,4}(?![A-Za-z0-9]).*)",
+    re.IGNORECASE,
+)
 
 
 def holds_email(text: str) -> bool:
@@ -32,4 +36,4 @@ def _is_no_email(match: re.Match[str]) -> bool:
     text, end = match.string, match.end()
     if match[0].startswith("git@"):
         return REPOSITORY.match(text, end) is not None
-    return IMAGE.fullmatch(match[0]) is not None and not text.startswith("@", end)
+    return NO_HOST.fullmatch(match[0]) is not None and not text.startswith("@", end)

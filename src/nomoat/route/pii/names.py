@@ -14,9 +14,10 @@ from nomoat.route.pii.plain import plain
 # Scripts without spaces within a name; whoever writes one may set its parts apart, and a line may end anywhere in it.
 UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
 HANGUL = re.compile(r"[\uac00-\ud7a3]")
-BETWEEN_WORDS = r"\s*(?:[._/+\u00b7-]{1,2}\s{0,3})?"
+BETWEEN_WORDS = r"\s*(?:[.,_/+\u00b7-]{1,2}\s{0,3})?"
 # Where a listed name is parted: at white space, and at signs between letters, or a letter and a digit (`X-Ray 7`; not `C++`, `3.5`).
-PARTED = re.compile(r"(?<=[^\W_])[\s._/+\u00b7-]++(?=[^\W\d_])|(?<=[^\W\d_])[\s._/+\u00b7-]++(?=[^\W_])|\s+")
+PARTED = re.compile(r"(?<=[^\W_])[\s.,_/+\u00b7-]++(?=[^\W\d_])|(?<=[^\W\d_])[\s.,_/+\u00b7-]++(?=[^\W_])|\s+")
+LAST_SIGNS = re.compile(r"(?<=\w\w)[.,]+\Z")  # `ACME, Inc.`; not of `J.`
 BETWEEN_SYLLABLES = r"(?:\s{0,3}|\s?[,._/\u00b7-]\s?)"
 GOES_ON = re.compile(r"[A-Za-z0-9][A-Za-z]|[0-9]{2}")  # a word or a number, of which that would be a part
 UNSPACED_BESIDE = re.compile(rf"(?<=[{UNSPACED}])(?=\S)|(?<=\S)(?=[{UNSPACED}])")
@@ -36,7 +37,7 @@ def holds_name(text: str, names: Sequence[str]) -> bool:
 
 @functools.cache  # that of `re` holds some hundred patterns
 def _spelling(name: str) -> re.Pattern[str] | None:
-    words = PARTED.split(_folded(plain(name)).strip())
+    words = PARTED.split(LAST_SIGNS.sub("", _folded(plain(name)).strip()))
     if not any(words):
         return None
     glued = BETWEEN_WORDS.join(map(_escaped, words))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 ORDER = r"(?:주문|송장|예약|접수)"
+NO_ORDER = rf"(?<!{ORDER}[\s:])(?<!{ORDER}번호[\s:])(?<!{ORDER}번호:\s)"  # not what is called so right before it
 HEAD = re.compile(rf"{ORDER}\s?번호")
 REACH = 20_000  # characters: a longer table is as if it had no head
 

@@ -19,10 +19,11 @@ DIGITS_ALONE = re.compile(r"[0-9\s()\[\]./-]*")  # without a `+` of other countr
 NO_DIGIT = re.compile(r"[^0-9]")
 
 
-def phones(text: str, *, as_usual: bool = False) -> Iterator[str]:
-    """The numbers in the text, as they are written there. `as_usual`: those alone whose groups are what their country has."""
+def phones(text: str, *, as_usual: bool = False) -> Iterator[PhoneNumberMatch]:
+    """The numbers in the text; `raw_string` is how each is written there. `as_usual`: those alone whose groups are what their country
+    has."""
     leniency = Leniency.STRICT_GROUPING if as_usual else Leniency.VALID
-    return (found.raw_string for found in _Matcher(text, HOME_REGION, leniency, sys.maxsize))
+    return iter(_Matcher(text, HOME_REGION, leniency, sys.maxsize))
 
 
 class _Matcher(PhoneNumberMatcher):

@@ -18,14 +18,20 @@ from nomoat.route.pii.numbers import (
     SIGN,
     VALUES,
     WON,
+    has_word_before,
     without_spaces,
 )
+from nomoat.route.pii.orders import NO_ORDER
 
 # The library wants no Latin letter beside a number, nor more digits behind one; a mobile number is one wherever it stands, also as
 # `O1O`, and from abroad.
 FROM_HERE = r"(?:\+|(?<!\d)(?<!0[Xx])00)82"
 MOBILE = re.compile(
     rf"(?:(?<!\d)01[016789]|(?<![A-Za-z0-9])[Oo0]1[Oo0]|{FROM_HERE}{GAP}(?:\(?0\)?{GAP})?1[016789]){GAP}\d{{3,4}}{GAP}\d{{4}}(?!\d)"
+)
+# As people say it (`010에 1234에 5678`), with other signs, and with the last group in brackets.
+MOBILE_AS_SAID = re.compile(
+    r"(?<!\d)(?:01[016789](?:\s?[에의]\s?\d{3,4}\s?[에의]\s?|([*=+\u3001\u00d7])\d{3,4}\1)|010[\s.-]?\d{4}\s?\(\s?)\d{4}(?!\d)"
 )
 # The first cell is `010` or such, neither the end of a decimal fraction nor thousands (`1,010,345`); the rest, in one more cell or in
 # two, goes on in the next line only as a cell of its own.
@@ -34,13 +40,20 @@ MOBILE_IN_CELLS = re.compile(
     rf"(?<!\d)(?<!\d\.)(?!{THOUSANDS})01[016789]({CELLS})\d{{3,4}}({CELLS}|(?!\D{{0,3}}\n){GAP})\d{{4}}(?!\d)"
 )
 # As spreadsheets leave it of a number, without its 0.
-PHONE_WORDS = r"휴대폰|핸드폰|전화|연락처|phone|mobile|(?<![^\W_])(?:tel|hp)(?![^\W_])"
+PHONE_WORDS = (
+    r"휴대폰|핸드폰|폰\s?번호|전화|연락처|phone|mobile|(?<![^\W_])(?:tel|h\.?p)(?![^\W_])"
+    r"|(?<![^\W_])(?:cell|contact)(?=(?:[\s_-]?(?:no|num|number))?\.?[\"']?\s{0,2}(?:[:)=,;|\t\n]|\d\d-))"
+)
 MOBILE_UNDER_KEYS = (
     re.compile(rf"{LIKE_KEYS}01[016789]{NEXT_LIKE}\d{{3,4}}{NEXT_LIKE}\d{{4}}(?!\d)"),
     re.compile(rf"(?:{PHONE_WORDS}){REACH}01[016789]{NEXT_KEY}\d{{3,4}}(?:{NEXT_KEY}|{GAP})\d{{4}}(?!\d)", re.IGNORECASE),
 )
-WITHOUT_ZERO = re.compile(
-    rf"(?:{PHONE_WORDS}){REACH_OF_TABLES}10(?:\d{{8}}|(?P<gap>[ .-])\d{{4}}(?P=gap)\d{{4}})(?!\d|{WON})", re.IGNORECASE
+ITS_REST = rf"10(?:\d{{8}}|(?P<gap>[ .-])\d{{4}}(?P=gap)\d{{4}})(?!\d|{WON})"
+WITHOUT_ZERO = re.compile(rf"(?:{PHONE_WORDS}){REACH_OF_TABLES}{ITS_REST}", re.IGNORECASE)
+WITHOUT_ZERO_BEFORE_WORD = re.compile(  # `1012345678로 전화 주세요`
+    rf"{NO_ORDER}(?<![\d.,-]){ITS_REST}(?:\s?(?:으?로|에)\s?(?:[\uac00-\ud7a3]{{1,3}}\s)?(?:전화|연락|문자|카톡)|\s?\((?:휴대폰|핸드폰|hp|mobile|cell|phone)"
+    r"|\sis\s(?:my|his|her|our)\s(?:hp|mobile|cell|phone))",
+    re.IGNORECASE,
 )
 LINE = r"[\s)._/\u00b7\u3002-]{1,3}"
 # With what number its line or note stands in brackets: `1)02-555-1234`, `02-555-1234[1]`.
@@ -58,20 +71,36 @@ ABROAD = re.compile(r"\+\d(?:[ ()./-]{0,3}\d){7,30}")
 GROUP_ENDS = re.compile(r"\d\d(?!\d)")  # one digit alone is no group
 ABROAD_DIGITS = range(8, 16)
 UNKNOWN_GAP = re.compile(r"(?<=\d)[_\u00b7\u3002](?=\d)")  # to the library, which reads on over a dash: it is asked without one, too
-FROM_ABROAD = re.compile(r"(?<!\d)(?<!0[Xx])0082(?=\D{0,3}\d)")
+FROM_ABROAD = re.compile(r"(?<!\d)(?<!0[Xx])0082(?=\D{0,3}\d)(?!(?<=\d\.0082)\W{1,9}\d\.\d)")  # nor of a row of fractions
 # The library knows of no more than a few characters between two groups. Beside other columns of digits these may be, too.
 FAR_APART = re.compile(
     rf"(?:(?P<before>\d)[^\S\n]++|(?<!\d))(0\d{{1,2}})(?P<gap>(?:[^\S\n]|{SIGN}){{4,}}+)(\d{{3,4}})(?:(?P=gap)|-)(\d{{4}})(?!\d)"
     r"(?P<after>[^\S\n]++\d)?"
 )
 FAR_APART_ABROAD = re.compile(r"\+\d(?:[^\S\n]*+[\d().-]){6,24}")
-DECIMAL = re.compile(r"0\.\d+")
+# What the library takes for a number: one digit before each point, as in a row of a matrix; no area or country and a number behind it.
+DECIMALS = re.compile(r"0\.\d+|[\[(]?\s*-?\d\.\d+(?:[\s,;|-]+\d\.\d+)+")
+TOO_SHORT = re.compile(r"(?:0|82)\d{0,7}")
+# Of a service (`1588-1234`): in one piece, apart, years that rise and round numbers are everyday ones, unless a word says it.
+SERVICE, SERVICE_AS_USUAL = re.compile(r"(1[568]\d\d)(\d{4})"), re.compile(r"\d{4}-\d{4}")
+SERVICE_WORDS = (
+    rf"{PHONE_WORDS}|(?:고객|콜|예약)\s?센터|대표\s?번호|문의|상담|연락|팩스|\u260e"
+    r"|(?<![^\W_])(?:fax|call|helpline|hotline)(?![^\W_])"
+)
+SERVICE_SAID = re.compile(SERVICE_WORDS, re.IGNORECASE)
+SERVICE_SAID_BEHIND = re.compile(rf"[^\d\n]{{0,10}}?(?:{SERVICE_WORDS})", re.IGNORECASE)
+COUNTED = re.compile(
+    r"\s?(?:=|[*+]\s?\d|[십백천만억]{0,2}\s?(?:원|명|개|건|회|년대?|세기|칼로리|킬로|미터|달러|유로)(?:으?로|까지|부터|에서|이상|이하|정도|대|[을를이가은는의에도만과와])?(?![^\W_])"
+    r"|(?:kcal|cal|calories|k?m|cm|mm|k?g|mg|ml|[kmg]?hz|rpm|won|krw|usd|dollars|people|years|ad|bc|ce|bce)(?![^\W_])|[%$€£])",
+    re.IGNORECASE,
+)
+YEARS = range(1500, 2100)
 
 
 def holds_phone(text: str) -> bool:
     from nomoat.route.pii.phone_matcher import phones
 
-    if MOBILE.search(text) or WITHOUT_ZERO.search(text):
+    if any(pattern.search(text) for pattern in (MOBILE, MOBILE_AS_SAID, WITHOUT_ZERO, WITHOUT_ZERO_BEFORE_WORD)):
         return True
     if VALUES.search(text) and any(keys.search(text) for keys in MOBILE_UNDER_KEYS):
         return True
@@ -80,9 +109,24 @@ def holds_phone(text: str) -> bool:
             return True
     near = FAR_APART_ABROAD.sub(lambda found: " ".join(found[0].split()), _without_columns(text))
     apart = _without_rows(GLUED.sub(_set_apart, FROM_ABROAD.sub("+82 ", UNKNOWN_GAP.sub("-", near))))
-    if any(not DECIMAL.fullmatch(number) for form in {text, apart} for number in phones(form)):
+    if any(not _is_everyday(form, found.start, found.raw_string) for form in {text, apart} for found in phones(form)):
         return True
     return any(phones("\n".join(_beginnings(apart)), as_usual=True))
+
+
+def _is_everyday(text: str, start: int, number: str) -> bool:
+    """Whether what the library found there is more likely to be something else."""
+    digits, end = "".join(filter(str.isdecimal, number)), start + len(number)
+    service = SERVICE.fullmatch(digits)
+    if service is None:
+        return (DECIMALS.fullmatch(number) or TOO_SHORT.fullmatch(digits)) is not None
+    if COUNTED.match(text, end):
+        return True
+    if has_word_before(SERVICE_SAID, text, start) or SERVICE_SAID_BEHIND.match(text, end):
+        return False
+    first, second = int(service[1]), int(service[2])
+    are_years, are_round = first < second and second in YEARS, not first % 100 and not second % 50
+    return not SERVICE_AS_USUAL.fullmatch(number) or are_years or are_round
 
 
 def _without_columns(text: str) -> str:

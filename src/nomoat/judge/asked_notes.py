@@ -1,0 +1,90 @@
+"""What has to be known of the answers that one model gave to a suite: which are missing, cut off or reused, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from nomoat import references
+from nomoat.asking.answers import notes_of
+from nomoat.errors import BudgetReachedError
+from nomoat.judge import choices
+from nomoat.judge.kept import KeptEngine
+from nomoat.words import counted
+
+if TYPE_CHECKING:
+    from nomoat.judge.asking import Asking
+
+
+def missing(run: Asking) -> str:
+    """Why some questions have no answer; empty if all have one."""
+    if run.failure is None or isinstance(run.failure, BudgetReachedError):
+        return run.failure.message if run.failure else ""
+    return f"{counted(run.num_failed, 'question')} got no answer: {run.failure.message}"
+
+
+def left_out(run: Asking) -> str:
+    """Why some kept answers are not among them; empty if all are. Those that are may be the ones that took little thought."""
+    if not run.num_left_out:
+        return ""
+    total = len(run.kept_ids or ()) + run.num_left_out
+    return (
+        f"{run.num_left_out:,} of {total:,} kept answers of `{run.asked_as}` are left out: "
+        f"within less room than {run.max_new_tokens:,} new tokens they were cut off, or what they follow was"
+    )
+
+
+def unbegun(run: Asking) -> str:
+    """Why the answers tell little of the model: most of them ended before they began. Empty if they did not."""
+    if 2 * run.num_unbegun <= len(run.examples):
+        return ""
+    those = "kept answers" if isinstance(run.model.engine, KeptEngine) else "answers"
+    return (
+        f"{run.num_unbegun:,} of {len(run.examples):,} {those} of `{run.asked_as}` were cut off within the limit of "
+        f"{run.max_new_tokens:,} new tokens with nothing in them, or a draft alone"
+    )
+
+
+def notes(run: Asking) -> Iterator[str]:
+    """A sentence each, those first that say that the score is of a part, or tells little."""
+    if why := missing(run):
+        total = len(run.suite.examples)
+        yield f"PARTIAL: {len(run.examples):,} of {total:,} questions were answered by `{run.model.ref}`: {why}"
+    for why in filter(None, (left_out(run), unbegun(run))):
+        yield f"PARTIAL: {why}"
+    yield from notes_of(run.model, run.store, num_reused=run.num_reused)
+    yield from run.settings.spending.pricing(run.model).lost_note(run.model.ref, run.lost)
+    yield from run.settings.spending.notes()
+    if named := run.model.template:
+        yield f"chat template of `{run.model.ref}`: {named.value}, {named.reason}"
+    elif run.settings.template and references.names_weights(run.model.ref) and not isinstance(run.model.engine, KeptEngine):
+        yield f"chat template of `{run.model.ref}`: its own; `{run.settings.template}` is used only for models that have none"
+    if isinstance(run.model.engine, KeptEngine):
+        count = f"{len(run.kept(run.model.engine, run.suite.examples)):,} of {len(run.suite.examples):,}"
+        yield f"`{run.model.ref}` is not asked: it has answered {count} of these questions before, and those answers are used"
+    if run.num_filtered:
+        yield (
+            f"{run.num_filtered:,} of {len(run.examples):,} questions were stopped by the content filter of `{run.model.ref}`: "
+            "what it wrote, or nothing, counts as its answer"
+        )
+    yield from run.settings.spending.uncounted_note(run.model, sum(outcome.cost_usd is None for outcome in run.outcomes))
+    itself = "naming the model itself, " if isinstance(run.model.engine, KeptEngine) else ""
+    if run.num_cut:
+        yield (
+            f"{run.num_cut:,} of {len(run.examples):,} answers of `{run.model.ref}` ended at the limit of "
+            f"{run.max_new_tokens} new tokens ({itself}`--max-tokens`, in Python: `max_new_tokens`, gives more)"
+        )
+    if run.num_cut_before:
+        yield (
+            f"{run.num_cut_before:,} of {len(run.examples):,} answers of `{run.model.ref}` were cut off by its server, which "
+            f"counted fewer new tokens than the limit of {run.max_new_tokens}: a limit of its own, or thinking that it "
+            f"does not count ({itself}`--max-tokens`, in Python: `max_new_tokens`, gives more)"
+        )
+    if run.writes_choices:
+        unmatched = sum(
+            choices.written_choice(example, outcome.answer, lettered=run.lettered) is None
+            for outcome, example in zip(run.outcomes, run.examples, strict=True)
+        )
+        how = "it wrote a letter" if run.lettered else "it wrote its choice"
+        note = f"`{run.model.ref}` gives no likelihoods: {how}"
+        yield f"{note}; {unmatched:,} of {len(run.outcomes):,} answers were none of them" if unmatched else note

@@ -1,0 +1,392 @@
+"""One model being asked the questions of a suite: all at once or some at a time, each answer kept before it is scored."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nomoat import matching
+from nomoat.asking.answers import FailuresInARow, Question, collect, collect_scores, count_earlier, failure_of, kept_scores
+from nomoat.asking.room import with_room
+from nomoat.asking.store import AnswerStore, ChoiceScores
+from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
+from nomoat.judge import asked_notes, choices, code
+from nomoat.judge.askable import require_context
+from nomoat.judge.groups import conversations_of, grouped, groups_in
+from nomoat.judge.kept import KeptEngine
+from nomoat.judge.metrics import score_text
+from nomoat.judge.settings import RunSettings
+from nomoat.judge.suites import Suite
+from nomoat.judge.verdict import Evaluation, notes_over_all, side_of
+from nomoat.providers import is_remote, named_in
+from nomoat.records import Completion, Example, Message, Outcome, Request
+from nomoat.responder import Responder
+
+NOTHING_SAID = "…"  # in the place of an empty answer, where another question follows: some servers refuse an empty message
+
+
+@dataclass(slots=True, kw_only=True)
+class Asking:
+    """One model being asked the questions of a suite, all at once or some at a time."""
+
+    model: Responder
+    suite: Suite
+    store: AnswerStore
+    settings: RunSettings
+    label: str = ""  # under which its progress is shown, if not its reference
+    examples: list[Example] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    num_reused: int = 0
+    num_cut: int = 0
+    num_cut_before: int = 0  # by their server, which counted fewer tokens than the limit
+    num_unbegun: int = 0  # of those that were cut, such as hold nothing, or a draft alone
+    num_left_out: int = 0  # kept answers that were cut off within less room than there is now, and those to what follows them
+    num_filtered: int = 0
+    num_failed: int = 0
+    bytes_in_vain: int = 0
+    lost: dict[Request, int] = field(default_factory=dict)  # see `Collected`
+    failure: NomoatError | None = None
+    in_a_row: FailuresInARow = field(default_factory=FailuresInARow)
+    writes_choices: bool = False
+    asked: dict[Request, str] = field(default_factory=dict)  # what was answered in writing, and the first example that asked it
+    histories: dict[str, tuple[Message, ...]] = field(default_factory=dict)  # by example: its conversation, and the model's answer
+    scores: Mapping[Question, ChoiceScores] = field(default_factory=dict)  # the kept ones of a model that is not here
+    groups: dict[str, str] = field(init=False)
+    lettered: bool = field(init=False)  # whether a choice that is written is a letter
+    kept_ids: set[str] | None = None  # of the examples that a model which is not here has answered; None before it is looked up
+    _limits: list[int] | None = None
+    _with_room: dict[Request, Request] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.groups = groups_in(self.suite)
+        self.lettered = self.suite.metric == "choice" and choices.by_letter(self.suite)
+
+    def ask(self, examples: Sequence[Example]) -> None:
+        """Ask these, and keep what they are worth: here, and in the store, where `route` finds it.
+
+        Where the budget is used up, or a question failed, fewer are answered, and `failure` says why.
+        """
+        if isinstance(self.model.engine, KeptEngine):
+            examples = self.kept(self.model.engine, examples)
+        outcomes = (
+            _by_choice(self, examples) if self.suite.metric == "choice" and not self.writes_choices else _by_text(self, examples)
+        )
+        answered = {outcome.example_id for outcome in outcomes}
+        self.examples += [example for example in examples if example.id in answered]
+        self.outcomes += outcomes
+        # A judge's scores are still to come; kept answers have their outcomes already.
+        if self.suite.metric != "judge" and not isinstance(self.model.engine, KeptEngine):
+            self.store.save_outcomes(self.suite.sha256, self.suite.metric, self.model.digest, outcomes)
+
+    def kept(self, engine: KeptEngine, examples: Sequence[Example]) -> list[Example]:
+        """Those that a model which is not here was asked before. What is kept of the whole suite is looked up once."""
+        if self.kept_ids is None:
+            self.kept_ids = self._find_kept(engine)
+        known = self.kept_ids
+        return [example for example in examples if example.id in known]
+
+    def _find_kept(self, engine: KeptEngine) -> set[str]:
+        self.show(0)
+        if self.suite.metric == "choice":
+            if scored := self._scored_before(engine):
+                return scored
+            self.writes_choices = True
+        found = {example.id for example in self.answered(self.suite.examples)}
+        self.num_left_out = len(self._cut_before(found))
+        return found
+
+    def answered(self, examples: Sequence[Example]) -> list[Example]:
+        """Those whose answer is in the store; of a conversation, to the very words that came before. They are remembered."""
+        found = []
+        for example in examples:
+            if example.follows and example.follows not in self.histories:
+                continue
+            if (answer := self.store.answer(self.model.digest, self.request(example))) is not None:
+                self.remember(example, answer)
+                found.append(example)
+        return found
+
+    def _cut_before(self, found: set[str]) -> set[str]:
+        """The examples but those found whose kept answer was cut off within less room than there is now, or that follow such a one."""
+        cut: set[str] = set()
+        for example in self.suite.examples:
+            if example.id in found:
+                continue
+            if example.follows and example.follows not in self.histories:
+                is_cut = example.follows in cut
+            else:
+                request = self.request(example)
+                tried = (replace(request, max_new_tokens=limit) for limit in self._limits or ())
+                is_cut = any(self.store.answer(self.model.digest, one) is not None for one in tried)
+            if is_cut:
+                cut.add(example.id)
+        return cut
+
+    def _scored_before(self, engine: KeptEngine) -> set[str]:
+        """The examples whose choices' likelihoods are kept, by id; all of the form that has most of them."""
+        questions = {example.id: self.scored(example) for example in self.suite.examples}
+        for form in engine.forms:
+            found = kept_scores(form, questions.values(), self.store)
+            if len(found) > len(self.scores):
+                self.scores, engine.forms = found, (form,)
+            if len(found) == len({*questions.values()}):
+                break
+        return {example_id for example_id, question in questions.items() if question in self.scores}
+
+    def is_unbegun(self, example: Example, answer: str) -> bool:
+        """Whether a text that was cut off is at most a draft; of a model that is not here, not of one which its template began."""
+        tokenizer = self.model.engine.tokenizer
+        if tokenizer is not None and tokenizer.prompt_text(self.request(example))[0].rstrip().endswith(matching.DRAFT_BEGINS):
+            answer = matching.DRAFT_BEGINS + answer
+        return not matching.without_draft(answer).strip()
+
+    def remember(self, example: Example, answer: Completion) -> None:
+        """Keep what was said so far for the examples that follow this one."""
+        said = self.suite.answer_in(answer.text)
+        turn = Message(role="assistant", content=said if said.strip() else NOTHING_SAID)
+        self.histories[example.id] = (*self.request(example).messages, turn)
+
+    def evaluation(self, *, notes: Sequence[str] = ()) -> Evaluation:
+        """What the answers so far come to, in the groups that are among them. Raises the failure if there is not one answer."""
+        if not self.outcomes and self.failure is not None:
+            raise self.failure
+        if not self.outcomes and self.num_left_out:
+            raise DataError(asked_notes.left_out(self), hint="name the model itself: what was cut off is asked again")
+        if not self.outcomes:
+            hint = (
+                "name the --limit, --seed and --max-tokens (in Python: `limit`, `seed`, `max_new_tokens`), the same --judge or none, "
+                "and of a table, whose labels depend on them, the same models together, that they were asked with"
+            )
+            raise DataError(
+                f"`{self.model.ref}` holds no answers to these questions", hint="; ".join((hint, *self.suite.notes))
+            )  # fmt: skip
+        suite = replace(self.suite, examples=tuple(self.examples), max_new_tokens=self.max_new_tokens)
+        outcomes = grouped(self.outcomes, groups_in(suite))
+        facts = {"digest": self.model.digest, "reused answers": str(self.num_reused)}
+        price, seed = self.settings.spending.pricing(self.model).note, self.settings.seed
+        side = side_of(
+            self.model.ref, self.model.licence, suite.metric, outcomes, facts=facts, price=price,
+            bytes_in_vain=self.bytes_in_vain,
+        )  # fmt: skip
+        return Evaluation(
+            suite=suite,
+            side=side,
+            outcomes=outcomes,
+            notes=(*notes, *asked_notes.notes(self), *notes_over_all(suite, self.model.ref, outcomes)),
+            seed=seed,
+            partial=asked_notes.missing(self) or asked_notes.left_out(self) or asked_notes.unbegun(self),
+            bytes_in_vain=self.bytes_in_vain,
+        )
+
+    def show(self, num_done: int) -> None:
+        """Tell the progress how many of the examples asked now are answered."""
+        self.settings.progress(self.label or self.model.ref, len(self.examples) + num_done, len(self.suite.examples))
+
+    @property
+    def max_new_tokens(self) -> int:
+        """What a written answer may have."""
+        return self.settings.max_new_tokens or self.suite.max_new_tokens
+
+    @property
+    def asked_as(self) -> str:
+        """The model's reference; of kept answers, the one that they were asked under."""
+        return self.model.engine.model if isinstance(self.model.engine, KeptEngine) else self.model.ref
+
+    def request(self, example: Example) -> Request:
+        """What the model is asked, with as much room as the settings give; see `with_room`. A kept answer may have had less."""
+        usual, wanted = self._usual(example), self.settings.max_new_tokens
+        if wanted is None:
+            return usual
+        if self._limits is None:
+            self._limits = [limit for limit in self.store.limits(self.model.digest) if limit <= wanted]
+        if usual not in self._with_room:  # once: no later look may find another
+            self._with_room[usual] = with_room(self.model, usual, wanted, store=self.store, limits=self._limits)
+        return self._with_room[usual]
+
+    def _usual(self, example: Example) -> Request:
+        """With the suite's limit. Who offers no plain continuation of a text is asked in a chat, whatever the suite says."""
+        if self.writes_choices:
+            return self.written(example)
+        common: dict[str, Any] = {"max_new_tokens": self.suite.max_new_tokens, "temperature": 0.0, "stop": self.suite.stop}
+        asked_as = self.asked_as
+        if self.suite.answer_start and is_remote(asked_as):
+            raise UnsupportedError(
+                f"`{self.suite.name}` puts words into a model's mouth, and `{asked_as}` is a server, which begins its answers itself",
+                hint="ask models on this machine, or use another suite",
+            )
+        provider = named_in(asked_as)
+        is_chat = self.suite.chat or (provider is not None and provider.chats_only)
+        if not is_chat:
+            return Request(prompt=example.messages[-1].content, **common)
+        if self.suite.metric == "code" and not self.suite.chat:
+            raise UnsupportedError(
+                f"`{self.suite.name}` lets a model go on with code, and `{asked_as}` only chats: what it says is no continuation",
+                hint="ask models on this machine, or use a suite that asks for code in a chat, such as `humaneval`",
+            )
+        messages = (*self.histories.get(example.follows, ()), *example.messages)
+        return Request(messages=messages, answer_start=self.suite.answer_start, **common)
+
+    def written(self, example: Example) -> Request:
+        """What a model is asked that writes its choice."""
+        messages = choices.written_question(example, lettered=self.lettered)
+        return Request(messages=messages, max_new_tokens=self.suite.max_new_tokens, temperature=0.0)
+
+    def scored(self, example: Example) -> tuple[Request, tuple[str, ...]]:
+        """What a model's likelihoods are taken of: the question, and each choice as it would follow there."""
+        return self._usual(example), tuple(f"{self.suite.delimiter}{choice}" for choice in example.choices)
+
+    def outcome(self, example: Example, *, answer: str, score: float, seconds: float) -> Outcome:
+        """What this model's answer to an example was worth."""
+        return Outcome(
+            suite=self.suite.name,
+            example_id=example.id,
+            model=self.model.ref,
+            answer=answer,
+            score=score,
+            category=example.category,
+            group=self.groups[example.id],
+            seconds=seconds,
+            cost_usd=self.settings.spending.pricing(self.model).likelihoods_usd,
+        )
+
+
+def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
+    """Likelihood of each example's choices; written answers for a model that gives no likelihoods."""
+    run.show(0)  # looking them up may take long, too
+    questions = [run.scored(example) for example in examples]
+    kept = run.scores or kept_scores(run.model.scores_digest, questions, run.store)
+    pending = [example for example, question in zip(examples, questions, strict=True) if question not in kept]
+    require_context(run, pending, new_tokens=1)
+    try:
+        collected = collect_scores(
+            run.model,
+            questions,
+            store=run.store,
+            kept=kept,
+            show=lambda num_open: run.show(len(examples) - num_open),
+        )
+    except UnsupportedError:
+        run.writes_choices = True
+        return _by_text(run, examples)
+    run.num_reused += len(examples) - len(pending)
+    outcomes = []
+    for example, scored in zip(examples, collected, strict=True):
+        if isinstance(scored, ContextExceededError):
+            raise scored
+        answer = example.choices[matching.likeliest(scored.scores, per_token=run.suite.per_token)]
+        outcomes.append(run.outcome(example, answer=answer, score=choices.is_right(example, answer), seconds=scored.seconds))
+    return outcomes
+
+
+def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
+    answered: dict[str, Completion] = {}
+    for part in _asked_together(run, examples):
+        _ask_in_turn(run, part, answered)
+        if isinstance(run.failure, BudgetReachedError):
+            answered = _whole_conversations(examples, answered)
+            break
+    ended = [example for example in examples if example.id in answered and answered[example.id].finish_reason == "length"]
+    cut = [answered[example.id].usage for example in ended]
+    run.num_unbegun += sum(run.is_unbegun(example, answered[example.id].text) for example in ended)
+    num_before = sum(usage.is_counted and usage.completion_tokens < run.max_new_tokens for usage in cut)
+    run.num_cut += len(cut) - num_before
+    run.num_cut_before += num_before
+    run.num_filtered += sum(completion.finish_reason == "filtered" for completion in answered.values())
+    pairs = [(example, answered[example.id].text) for example in examples if example.id in answered]
+    return [
+        _with_usage(run, run.outcome(example, answer=answer, score=score, seconds=0.0), run.request(example), answered[example.id])
+        for (example, answer), score in zip(pairs, _scores(run, pairs), strict=True)
+    ]
+
+
+def _asked_together(run: Asking, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
+    """Everything at once; with a budget, a few conversations at a time, in random order.
+
+    Otherwise the budget would be spent on their first questions, and what was answered would be no fair sample.
+    """
+    conversations = conversations_of(examples)
+    if run.settings.spending.budget is None or len(conversations) == len(examples):
+        yield examples
+        return
+    run.answered(examples)  # from here on it is known which words came before
+    known = [run.request(example) for example in examples if not example.follows or example.follows in run.histories]
+    count_earlier(run.model, known, store=run.store, spending=run.settings.spending)
+    random.Random(0).shuffle(conversations)
+    for start in range(0, len(conversations), run.settings.concurrency):
+        yield [example for conversation in conversations[start : start + run.settings.concurrency] for example in conversation]
+
+
+def _ask_in_turn(run: Asking, examples: Sequence[Example], answered: dict[str, Completion]) -> None:
+    """Add an answer to each example, as far as there is one. One that follows another is asked once that one is answered."""
+    tried: set[str] = set()
+    while remaining := [example for example in examples if example.id not in tried]:
+        ready = [example for example in remaining if not example.follows or example.follows in run.histories]
+        if not ready and run.failure is not None:  # what they follow got no answer
+            break
+        if not ready:
+            said = f"example `{remaining[0].id}` follows `{remaining[0].follows}`, which is not asked"
+            raise UsageError(said, hint="ask that one, too: put it before the other into the suite")
+        tried |= {example.id for example in ready}
+        for example, completion in _written(run, ready, len(answered)):
+            answered[example.id] = completion
+            run.remember(example, completion)
+
+
+def _whole_conversations(examples: Sequence[Example], answered: dict[str, Completion]) -> dict[str, Completion]:
+    """The answers of conversations that were answered to their end."""
+    whole = [conversation for conversation in conversations_of(examples) if all(example.id in answered for example in conversation)]
+    return {example.id: answered[example.id] for conversation in whole for example in conversation}
+
+
+def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
+    """What each written answer is worth."""
+    suite = run.suite
+    if run.writes_choices:  # from the whole answer, as the notes count them
+        chosen = [choices.written_choice(example, answer, lettered=run.lettered) for example, answer in pairs]
+        return [choices.is_right(example, choice) for (example, _), choice in zip(pairs, chosen, strict=True)]
+    pairs = [(example, suite.answer_in(answer)) for example, answer in pairs]
+    if suite.metric == "judge":
+        return [0.0] * len(pairs)
+    if suite.metric == "code":
+        return code.score_code(pairs, chat=suite.chat)
+    return [score_text(suite.metric, answer, example, schema=suite.schema) for example, answer in pairs]
+
+
+def _written(run: Asking, examples: Sequence[Example], num_before: int) -> Iterator[tuple[Example, Completion]]:
+    """Every example that got an answer with it, in order, once all are there."""
+    if run.model.engine.context_tokens is not None:
+        run.show(num_before)  # counting their tokens may take long, too; of a model without a bound that is not done
+    requests = {example.id: run.request(example) for example in examples}
+    missing = (example for example in examples if run.store.answer(run.model.digest, requests[example.id]) is None)
+    require_context(run, missing, new_tokens=run.max_new_tokens)
+    collected = collect(
+        run.model,
+        list(requests.values()),
+        store=run.store,
+        spending=run.settings.spending,
+        concurrency=run.settings.concurrency,
+        show=lambda num_open: run.show(num_before + len(examples) - num_open),
+        in_a_row=run.in_a_row,
+    )
+    found = collected.answers
+    run.num_reused += collected.num_reused
+    run.num_failed += collected.num_failed
+    run.bytes_in_vain += collected.bytes_in_vain
+    run.lost.update(collected.lost)
+    run.failure = failure_of(run.failure, collected.failure)
+    return ((example, found[requests[example.id]]) for example in examples if requests[example.id] in found)
+
+
+def _with_usage(run: Asking, outcome: Outcome, request: Request, completion: Completion) -> Outcome:
+    first = run.asked.setdefault(request, outcome.example_id)
+    return replace(
+        outcome,
+        same_as="" if first == outcome.example_id else first,
+        seconds=completion.usage.seconds,
+        prompt_tokens=completion.usage.prompt_tokens,
+        completion_tokens=completion.usage.completion_tokens,
+        bytes_out=completion.usage.bytes_out,
+        cost_usd=run.settings.spending.pricing(run.model).cost_usd(completion),
+    )

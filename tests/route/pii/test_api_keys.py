@@ -1,0 +1,88 @@
+"""Keys of APIs and private keys. None here opens anything."""
+
+from __future__ import annotations
+
+import pytest
+from private_kinds import kinds
+
+
+@pytest.mark.parametrize(
+    ("start", "rest"),
+    [
+        ("sk-", "proj-abcdEFGH0123456789_-abcdEFGH"),
+        ("sk-", "ant-api03-abcdEFGH0123456789"),
+        ("sk-", "or-v1-0f3c9a7be4d1528860fe9b2c7a64d3e85190bc2ad7f6e3410958cb7ade2f6034"),
+        ("sk-", "5f0c9a7be4d1428860fe9b2c7a64d3e8"),
+        ("sk-", "qn3vx8rjw2m5tzk7ybd4hgs9"),
+        ("AKIA", "ABCDEFGH01234567"),
+        ("ghp_", "abcdEFGH0123456789abcdEFGH0123456789"),
+        ("github_pat_", "abcdEFGH0123456789_abcdEFGH0123456789abcdEFGH"),
+        ("glpat-", "abcdEFGH0123456789ab"),
+        ("AIza", "SyabcdEFGH0123456789abcdEFGH0123456"),
+        ("xoxb-", "012345678901-abcdEFGH0123456789"),
+        ("hf_", "abcdEFGHabcdEFGHabcdEFGHabcdEFGHab"),
+        ("sk-", "lf-5f0c9a7b-e4d1-4288-60fe-9b2c7a64d3e8"),
+        ("gsk_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3d"),
+        ("xai-", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3d"),
+        ("nvapi-", "aB3dE5gH7j-B3dE5gH7j_B3dE5gH7jaB3dE5gH7jaB3d"),
+        ("r8_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5g"),
+        ("tgp_v1_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
+        ("AQ.", "Ab8RN6aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3d"),
+        ("ya29.", "a0aB3dE5gH7jaB3dE5gH7j_B3dE5gH7jaB3d"),
+        ("GOCSPX-", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH"),
+        ("ABSK", "QmVkcm9ja0FQSUtleS1aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7j"),
+        ("ghs_", "1234_eyJhbGciOiJSUzI1NiJ9aB3dE5gH7j.eyJpc3MiOiJ4In0"),
+        ("gldt-", "aB3dE5gH7jaB3dE5gH7j"),
+        ("xapp-", "1-A012345678-1234567890123-0f3c9a7be4d1528860fe9b2c7a64d3e85190bc2ad7f6e3410958cb7ade2f6034"),
+        ("xoxc-", "2345678901-2345678901-aB3dE5gH7j"),
+        ("xoxd-", "aB3dE5gH7j%2BaB3dE5gH7j%3D"),
+        ("sk_live_", "aB3dE5gH7jaB3dE5gH7jaB3d"),
+        ("live_sk_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7ja"),
+        ("whsec_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB"),
+        ("npm_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5"),
+        ("dckr_pat_", "aB3dE5gH7jaB3dE5gH7jaB3dE5g"),
+        ("hvs.", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5"),
+        ("SG.", "aB3dE5gH7jaB3dE5gH7jaB.aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
+        ("shpat_", "5f0c9a7be4d1428860fe9b2c7a64d3e8"),
+        ("lin_api_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7j"),
+        ("123456789:", "AAaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
+        ("eyJ", "hbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
+        ("AGE-SECRET-KEY-", "1QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7LQPZRY9X8GF2TVDW0S3JN54KHCE"),
+        ("-----BEGIN ", "RSA PRIVATE KEY-----"),
+        ("-----BEGIN ", "PGP PRIVATE KEY BLOCK-----"),
+        ("---- BEGIN ", "SSH2 ENCRYPTED PRIVATE KEY ----"),
+    ],
+)
+def test_api_key_is_seen(start: str, rest: str) -> None:
+    """In two parts, so that nobody who looks for keys in this file finds one."""
+    assert kinds(f'KEY="{start}{rest}"', kinds=["api_key"]) == {"api_key"}
+    assert kinds(f"키는 {start}{rest}입니다", kinds=["api_key"]) == {"api_key"}
+    assert kinds(f"x{start}{rest}", kinds=["api_key"]) == ({"api_key"} if start.startswith("-") else set())
+
+
+@pytest.mark.parametrize(
+    ("start", "rest"),
+    [
+        ("https://hooks.slack.com/services/", "T0123ABCD/B0123ABCD/aB3dE5gH7jaB3dE5gH7jaB3d"),
+        ("https://discord.com/api/webhooks/", "123456789012345678/aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7j"),
+        ("https://api.telegram.org/bot", "123456789:AAaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3/sendMessage"),
+        ("https://a.blob.core.windows.net/b/c?sp=r&sig=", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3%3D"),
+    ],
+)
+def test_an_address_that_is_a_key_is_seen(start: str, rest: str) -> None:
+    assert kinds(f"{start}{rest}", kinds=["api_key"]) == {"api_key"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sk-toggleable__label-arrow-of-a-long-1", "sk-Estimator-id-1", "AKIA is how they begin", "hf_hub_download", "AIza",
+        "sk-learn-something-long", "sk-learn-1-with-2-many-3-short-4-words", "sk-internationalization2024",
+        "sk-otherwiseunbelievablylongword", "sk-123456789012345678901234", "disk-0f3c9a7be4d1528860fe9b2c7a64d3e8", "sk-0f3c9a7be4d1",
+        "my sk-learn-Pipeline-Example-Version-2-notes", "sk-learn-RandomForestClassifier2-Comparison-Notebook",
+        "ghp_" + "x" * 36, "AGE-SECRET-KEY-1...", "eyJ.eyJ.x", "gsk_short", "npm_config_registry", "key-0f3c9a7be4d1",
+        "-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----BEGIN CERTIFICATE-----",
+    ],
+)  # fmt: skip
+def test_everyday_words_are_no_api_keys(text: str) -> None:
+    assert kinds(text) == set()

@@ -1,0 +1,199 @@
+"""Keys and passwords that have no form of their own, and the examples, settings and code that look like them. None opens anything."""
+
+from __future__ import annotations
+
+import pytest
+from private_kinds import kinds
+
+KEY = "aB3dE5gH7jK9mN1pQ3sT5vX7"
+HEX = "5f0c9a7be4d1428860fe9b2c7a64d3e8"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"AZURE_OPENAI_API_KEY={HEX}",
+        f"KAKAO_REST_API_KEY={HEX}",
+        f"my api key is {HEX}",
+        f"API 키는 {HEX} 입니다",
+        f"API키: {KEY}",
+        f"인증 토큰 {KEY} 이거 왜 안돼?",
+        "aws_secret_access_key = wJalr9UtnFEMI/K7MDENG/bPxRfiCYzzyyxxKEYa",
+        "secretAccessKey: 'wJalr9UtnFEMI/K7MDENG/bPxRfiCYzzyyxxKEYa'",
+        f"Authorization: Bearer {KEY}",
+        f"curl -H 'x-api-key: {KEY}'",
+        "Authorization: Basic dXNlcjpwYXNzd29yZDEyMw==",
+        f'"Authorization": "Token {HEX}"',
+        "NAVER_CLIENT_SECRET=aB3dE5gH7j",
+        f"HEROKU_API_KEY={HEX[:8]}-{HEX[8:12]}-{HEX[12:16]}-{HEX[16:20]}-{HEX[20:]}",
+        f"https://a.example/?api_key={KEY}",
+        f"AccountKey={KEY * 3}==;EndpointSuffix=x",
+        f"os.environ['MISTRAL_API_KEY'] = '{KEY}'",
+        f"nomoat --api-key {KEY}",
+        f"- name: API_TOKEN\n  value: {KEY}",
+        f"define('AUTH_KEY', '{KEY}');",
+        f"JWT_SECRET={HEX}",
+        f'{{\\"accessToken\\":\\"{HEX}\\"}}',
+        f"serviceKey={KEY}%2B{KEY}%3D%3D",
+    ],
+)
+def test_a_key_is_known_by_what_names_it(text: str) -> None:
+    assert kinds(text) == {"api_key"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "비밀번호는 qwer1234!",
+        "비번 asdf1234야",
+        "현관 비밀번호 2580*",
+        "현관 비번은 48210이야",
+        "와이파이 비번 : happy2024",
+        "내 비번이 zxcv8899인데 안전해?",
+        "password는 zxcv8899 이고",
+        "**비밀번호**: zxcv8899",
+        "wifi pw: abcd9876",
+        "id kim pw zxcv8899",
+        "DB_PASSWORD=hunter2hunter2",
+        "SMTP_PASS=ab12cd34ef",
+        '{"username":"kim","password":"S3cr3tP4ss!"}',
+        "Password: correct1horse",
+        "my password is hunter22 can you tell me if it's strong",
+        "The root password for the box is zxcv8899.",
+        "curl -u kim:Passw0rd!9 https://a.example",
+        "mysql -ukim -pblue42sky db",
+        "redis-cli -a blue42sky",
+        "mysql --password S3cr3tXX",
+        "CREATE USER kim WITH PASSWORD 'abc12ef';",
+        "CREATE USER 'kim'@'%' IDENTIFIED BY 'Pw1!zzz';",
+        "sshpass -p 'ab12cd34' ssh host",
+        "Server=db;User Id=sa;Password=Str0ng!Pass;Encrypt=false",
+        '<add key="DbPassword" value="S3cr3t9!"/>',
+        "<password>S3cret91</password>",
+        "const c = new Client({ user: 'kim', password: 'q1w2e3r4' })",
+        "define('DB_PASSWORD', 'blue42sky');",
+        "- name: DB_PASSWORD\n  value: blue42sky",
+        "https://host/login?user=kim&password=abc99x&x=1",
+        "`password`: `zxcv8899`",
+        "kubectl create secret generic db --from-literal=password=blue42sky",
+    ],
+)
+def test_a_password_is_known_by_what_names_it(text: str) -> None:
+    assert kinds(text) == {"api_key"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "redis://:p4ss@10.0.0.5",
+        "postgres://admin:S3cr3tP4ss@db:5432/prod",
+        "mongodb+srv://kim:pw!x@cluster0",
+        "smb://kim:blue42sky@nas/share",
+        "amqp://kim:tiger!@mq:5672/",
+    ],
+)
+def test_a_password_in_an_address_is_seen(text: str) -> None:
+    assert kinds(text) == {"api_key"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "OPENAI_API_KEY=your-api-key-here",
+        "OPENAI_API_KEY=sk-your-openai-api-key-goes-here",
+        'api_key = os.getenv("OPENAI_API_KEY")',
+        'api_key="YOUR_API_KEY_1234567890"',
+        "client = OpenAI(api_key=settings.openai_api_key_v2)",
+        "api_key = loadKey2From3Env4Abc5[0]",
+        "apiKey: process.env.NEXT_PUBLIC_API_KEY2",
+        "AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+        "Authorization: Bearer $OPENAI_API_KEY",
+        "Authorization: Bearer <token>",
+        "Authorization: Bearer YOUR_ACCESS_TOKEN_HERE",
+        'headers = {"Authorization": f"Bearer {self.access_token}"}',
+        'WWW-Authenticate: Basic realm="User Visible Realm2024"',
+        'tokenizer.pad_token = "<|endoftext|>"',
+        "max_new_tokens=512, token_type_ids",
+        'token="Qwen/Qwen2.5-Coder-32B-Instruct-GPTQ-Int4"',
+        'private_key_path = "~/.ssh/id_ed25519"',
+        "token = secrets.token_hex(16)",
+        '"token": "node_modules/js-tokens-4.0.0"',
+        f"commit {HEX}{HEX[:8]}",
+        f'"sha256": "{HEX}{HEX}"',
+        f"trace id {HEX}",
+        "basic understanding-of-Kubernetes-v1.29-networking",
+        "토큰 한도 128000-tokens-per-minute",
+        "API 키는 환경변수 OPENAI_API_KEY로 읽어",
+        "키: 180cm 몸무게: 75kg",
+    ],
+)
+def test_examples_code_and_hashes_are_no_keys(text: str) -> None:
+    assert kinds(text) == set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DB_PASSWORD=${DB_PASSWORD}",
+        "DB_PASSWORD=changeme123",
+        "password: ${{ secrets.DB_PASSWORD }}",
+        "POSTGRES_PASSWORD: postgres",
+        "MYSQL_ROOT_PASSWORD: my-secret-pw",
+        'password = os.environ["DB_PASSWORD2"]',
+        "password: Optional[str] = None",
+        "password: str = Field(min_length=8, max_length=64)",
+        "password=hash_password(password1)",
+        "password: passwordSchema2,",
+        '"password": "password123"',
+        'User.create(username="test", password="test1234")',
+        "password: !vault |",
+        "password: *default_pw1",
+        "password=\"{{ lookup('env', 'PW1') }}\"",
+        "if (password.length < 8 || !/[A-Z]/.test(password)) return 'weak1'",
+        'label: "Password*",',
+        '<input type="password" id="pw1" name="password2">',
+        "docker run -u 1000:1000 -v $PWD:/app image",
+        "PWD=/home/kim/v2",
+        "cd `pwd`/build2",
+        "mysqldump -u root -p db2 > dump.sql",
+        "test_pass=45ms",
+        "passlib[bcrypt]>=1.7.4",
+        "password-validator@5.3.0",
+        "Password must be at least 8 characters and contain 1 digit",
+        "password policy: 8-20 characters",
+        "the password is sent over TLS1.2",
+        "at com.acme.auth.PasswordService2.check(PasswordService2.java:42)",
+        "비밀번호는 8~20자 영문, 숫자 조합",
+        "비밀번호는 1234자리",
+        "비밀번호 4자리를 입력하세요",
+        "비밀번호를 3회 잘못 입력했습니다",
+        "비밀번호는 2024년부터 바뀌었습니다",
+        "비밀번호는 SHA-256으로 저장합니다",
+        "비번 바꾸는 법",
+        "암호는 AES-256",
+        "패스워드리스 로그인 FIDO2",
+    ],
+)
+def test_examples_code_and_rules_are_no_passwords(text: str) -> None:
+    assert kinds(text) == set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://USER:PASSWORD@HOST:5432/DB",
+        "postgres://postgres:postgres@localhost/db",
+        "mongodb://root:example@mongo:27017/",
+        "redis://:password@localhost:6379/0",
+        "https://${USER}:${PASS}@host/",
+        'f"postgres://{user}:{pw1}@{host}/db"',
+        "https://<user>:<password>@host",
+        "https://oauth2:$TOKEN2@gitlab/x.git",
+        "scheme://user:pass1@host",
+        "http://localhost:8000/v1#m",
+        "ssh://git@host:22/repo",
+        "http://[user:password@]host[:port]",
+    ],
+)
+def test_examples_in_addresses_are_no_passwords(text: str) -> None:
+    assert kinds(text) == set()

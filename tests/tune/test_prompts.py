@@ -1,0 +1,74 @@
+"""What prompts begin with alike is cut into tokens once, and they are the same tokens as without that."""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from tiny import MERGES, vocabulary
+
+from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.tokenizer import Tokenizer, from_metadata
+from nomoat.tune.prompts import SHORTEST, AlikePrompts
+
+QUESTION = f"<|im_start|>user\nAnswer with one of: {', '.join(f'label {n}' for n in range(77))}.\n\nText: "
+PIECES = ["he", "llo", " ", "\n", "\n\n", "한", "é", "\u0301", "<|im_end|>", "T", "1", ":"]
+
+
+def of_bytes(metadata: dict[str, object]) -> Tokenizer:
+    return from_metadata(metadata)
+
+
+def of_sentencepiece(metadata: dict[str, object]) -> Tokenizer:
+    """A blank before each text, which the end of a prompt by itself would begin with."""
+    pieces = ["<unk>", "<|im_start|>", "<|im_end|>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "h", "▁h"]
+    facts = {
+        "model": "llama", "tokens": pieces, "scores": [0.0] * len(pieces), "token_type": [2, 3, 3, *[6] * 256, 1, 1, 1],
+        "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
+    return from_metadata({"general.architecture": "llama", **{f"tokenizer.ggml.{name}": value for name, value in facts.items()}})
+
+
+def of_a_chain(metadata: dict[str, object]) -> Tokenizer:
+    """Of `abcdef…` the last two letters are one token first, so all before them hang on how far it goes."""
+    pairs = list(pairwise(string.ascii_letters))[::-1]
+    tokens = list(dict.fromkeys([*vocabulary(), *map("".join, pairs)]))
+    merges, types = [*map(" ".join, pairs), *MERGES], [3, 3, 3, *[1] * (len(tokens) - 3)]
+    facts: dict[str, object] = {"tokens": tokens, "merges": merges, "token_type": types}
+    return from_metadata(metadata | {f"tokenizer.ggml.{name}": value for name, value in facts.items()})
+
+
+@pytest.mark.parametrize("made", [of_bytes, of_sentencepiece, of_a_chain])
+@pytest.mark.parametrize("lacks_bos", [False, True])
+def test_prompts_are_the_same_tokens_as_each_by_itself(
+    tiny_gguf: Path, made: Callable[[dict[str, object]], Tokenizer], lacks_bos: bool
+) -> None:
+    tokenizer, chance = made(GGUFFile(tiny_gguf).metadata), random.Random(0)
+    tokenizer.render_lacks_bos = lacks_bos
+    for at in range(20):
+        alike = AlikePrompts(tokenizer)
+        for _ in range(10):
+            chain = string.ascii_letters[: chance.randrange(40, 53)]
+            text = chain if at % 2 else "".join(chance.choices(PIECES, k=chance.randrange(9)))
+            begins = QUESTION[: chance.randrange(SHORTEST, len(QUESTION))] if chance.random() < 0.05 else QUESTION
+            prompt = f"{begins}{text}\nLabel:<|im_end|>\n<|im_start|>assistant\n"
+            assert alike.cut(prompt) == tokenizer.encode(prompt, add_bos=lacks_bos)
+
+
+@pytest.mark.parametrize("ends", ["", "T", "é", "\n", "e" * 5, ":\n\n", "end.\n\nT: "])
+def test_the_beginning_is_cut_once(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    tokenizer, encode, cut = GGUFFile(tiny_gguf).read_tokenizer(), Tokenizer.encode_many, list[str]()
+
+    def encode_many(self: Tokenizer, texts: list[str], **how: bool) -> Iterator[list[int]]:
+        cut.extend(texts)
+        return encode(self, texts, **how)
+
+    monkeypatch.setattr(Tokenizer, "encode_many", encode_many)
+    alike = AlikePrompts(tokenizer)
+    for text in (f"{letter}{n} is?" for n in range(10) for letter in string.ascii_letters):
+        alike.cut(f"{QUESTION}{ends}{text}\nLabel:")
+    assert sum(map(len, cut)) < 0.1 * 520 * len(QUESTION)
