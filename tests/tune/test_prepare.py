@@ -191,6 +191,16 @@ def test_a_validation_file_is_held_out_and_what_stands_in_it_is_not_learned(tiny
         prepare(str(tiny_gguf), train, validation=train, **COLUMNS)
 
 
+@pytest.mark.parametrize("which", ["validation", "test"])
+def test_a_label_all_of_whose_rows_another_file_has_is_said_to_have_none_to_learn_from(
+    tiny_gguf: Path, tmp_path: Path, which: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path / "train.csv", ("one", "a"), ("two", "b"), ("three", "c"))
+    other = write(tmp_path / "other.csv", ("three", "c"), ("four", "a"))
+    say_survey(prepare(str(tiny_gguf), data, **{which: other}, **COLUMNS))
+    assert "labels: a 1, b 1\nlabels asked for without a row to learn from: c\n" in capsys.readouterr().err
+
+
 def test_a_label_of_the_validation_file_that_is_not_learned_is_named_with_its_line(tiny_gguf: Path, tmp_path: Path) -> None:
     train = write(tmp_path / "train.csv", ("one", "a"), ("two", "b"))
     held_out = write(tmp_path / "dev.csv", ("three", "a"), ("four", "B "))
@@ -650,6 +660,6 @@ def test_labels_that_a_teacher_had_to_choose_from_are_asked_for_though_no_row_ha
     assert prepared.survey.labels == {"good": 2, "bad": 1, "neutral": 0}
     say_survey(prepared)
     said = capsys.readouterr().err
-    assert "labels: good 2, bad 1\n" in said and "labels asked for that no row has: neutral\n" in said
+    assert "labels: good 2, bad 1\n" in said and "labels asked for without a row to learn from: neutral\n" in said
     other = prepare(str(tiny_gguf), path, input_column="text", label_column="kind")
     assert other.data.labels == ("x", "y")  # a column that is not the teacher's

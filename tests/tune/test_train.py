@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import json
 import re
+import statistics
 import subprocess
 import sys
 import warnings
@@ -36,8 +38,8 @@ from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
 from nomoat.labelling import label_task_messages
 from nomoat.records import Request
-from nomoat.tune import adapter, execution, kernels, prepare, qlora, train
-from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, side_by_side, wanted
+from nomoat.tune import adapter, execution, kernels, prepare, qlora, samples, train
+from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, groups_held_out, side_by_side, wanted
 from nomoat.tune.validation import is_better, is_clearly_worse, num_evaluations
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
@@ -391,6 +393,23 @@ def test_most_of_the_minutes_is_for_learning_however_long_a_look_takes(
     assert (metrics["steps"], [evaluation["seconds"] for evaluation in metrics["history"]]) == (steps, evaluations)
 
 
+def test_what_may_be_left_out_is_held_out_in_groups_of_whole_lessons_as_they_are_drawn() -> None:
+    """Of 200 lessons that are as long as their number: the mean of the first 32 varies with the seed as that of 32 drawn ones does."""
+    lengths = [n for n in range(200) for _ in range(1 + n % 2)]  # every other one is two rows
+    held_out = [Sample(tokens=[0] * (5 + n), answers=((4, 5),), lesson=str(n)) for n in lengths]
+    assert groups_held_out(held_out, 0, seed=0, can_end=False) == [batches_of(held_out, 0, max_lessons=32)]
+    means = []
+    for seed in range(100):
+        groups = groups_held_out(held_out, 0, seed=seed, can_end=True)
+        lessons = [[sample.lesson for batch in group for sample in batch] for group in groups]
+        assert [len(set(group)) for group in lessons] == [4, 4, 8, 16, 32, 64, 64, 8]
+        assert sorted(itertools.chain.from_iterable(lessons), key=int) == list(map(str, lengths))
+        assert all(batches_of(list(itertools.chain(*group)), 0, max_lessons=32) == group for group in groups)
+        means.append(statistics.mean(int(lesson) for lesson in set(itertools.chain(*lessons[:4]))))
+    assert statistics.stdev(means) == pytest.approx((200**2 / 12 / 32 * 168 / 199) ** 0.5, rel=0.2)
+    assert groups == groups_held_out(held_out, 0, seed=99, can_end=True) != groups_held_out(held_out, 0, seed=98, can_end=True)
+
+
 @pytest.fixture
 def slow_looks(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A clock: a step takes half a second, a look one second for each two lessons held out, of which it takes two at a time."""
@@ -409,24 +428,24 @@ def slow_looks(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     taking("_learn", 0.5)
     taking("evaluate_batch", 1.0)
     monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    monkeypatch.setattr(train, "MOST_LOOKED_AT", 2)
+    monkeypatch.setattr(samples, "MOST_LOOKED_AT", 2)
     return clock
 
 
-def test_no_look_takes_more_than_a_tenth_of_the_minutes_and_what_is_looked_at_is_kept_for_resuming(
+def test_a_look_ends_with_the_group_in_which_a_tenth_of_the_minutes_is_over_and_resuming_looks_at_the_same(
     tiny_gguf: Path, tmp_path: Path, slow_looks: SimpleNamespace
 ) -> None:
-    """Of 20 lessons held out: a look at all would take 10 of the 30 seconds."""
+    """Of 20 lessons held out: a look at all would take 10 of the 30 seconds, and one at the first group takes two."""
     table = write_table(tmp_path / "t.csv", num_rows=200)
     settings = train.Settings(rank=4, layers=1, epochs=10_000, minutes=0.5)
     said: list[str] = []
     whole = tune(tiny_gguf, table, "whole", settings=settings, on_message=said.append)
     assert 130 <= slow_looks.now <= 131
     metrics = facts_of(whole)["metrics"]
-    assert (metrics["validation_lessons"], metrics["validation_lessons_left_out"]) == (6, 14)
-    assert (metrics["validation_answers"], len(metrics["history"]), metrics["steps"]) == (6, 2, 42)
+    assert (metrics["validation_lessons"], metrics["validation_lessons_left_out"]) == (8, 12)
+    assert (metrics["validation_answers"], len(metrics["history"]), metrics["steps"]) == (8, 1, 44)
     assert (
-        "10% of the time was over: 6 of the 20 lessons held out are looked at, drawn at random; "
+        "10% of the time was over: 8 of the 20 lessons held out are looked at, drawn at random; "
         "more --minutes (in Python: `minutes`) look at more of them"
     ) in said
 

@@ -223,10 +223,10 @@ def _bare(label: str) -> str | Decimal:
 
 
 def _say_labels_besides(prepared: Prepared) -> None:
-    """Which labels the question names that no row has: an adapter knows them, a teacher could choose them, or rows were dropped."""
+    """Which labels the question names and no row teaches: an adapter knows them, a teacher could choose them, or rows were dropped."""
     besides = [label for label, count in prepared.survey.labels.items() if not count]
     if besides and prepared.options["instruction"] is None:
-        console.say(f"labels asked for that no row has: {first_few([apart(label) for label in besides], MANY_LABELS)}")
+        console.say(f"labels asked for without a row to learn from: {first_few([apart(label) for label in besides], MANY_LABELS)}")
 
 
 def _say_start(start: Start) -> None:

@@ -16,7 +16,7 @@ from nomoat import config, machine_code, system_errors
 from nomoat.tune import adapter, execution, kernels, qlora
 from nomoat.tune.network import Network
 from nomoat.tune.prepare import Prepared, split
-from nomoat.tune.samples import MOST_LOOKED_AT, Sample, batches_of, computed_tokens, shared_prefix, side_by_side, wanted
+from nomoat.tune.samples import FIRST_GROUP, Sample, batches_of, computed_tokens, count_lessons, shared_prefix, side_by_side, wanted
 from nomoat.tune.validation import SECONDS_A_MINUTE, num_evaluations, seconds_for_base
 
 PROBED_LAYERS = 2  # of those that learn, and of the frozen ones below
@@ -64,7 +64,7 @@ def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Es
     epoch = sum(computed_tokens(batch, prefix) for batch in batches) / computed_tokens(typical, prefix)  # in typical batches
     learned, held_out = (sum(map(len, lessons)) / prepared.survey.num_tokens for lessons in split(prepared))  # parts of an epoch
     if held_out:
-        held_out *= _part_looked_at(prepared, prefix, (cost.reading + cost.evaluating) * epoch * held_out)
+        held_out *= _part_looked_at(prepared, (cost.reading + cost.evaluating) * epoch * held_out)
     epochs = settings.epochs
     is_kept = execution.bytes_kept(prepared, precision, expanded=expanded.value) > 0
     an_evaluation = (cost.evaluating + (0 if is_kept else cost.reading)) * epoch * held_out
@@ -83,10 +83,10 @@ def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Es
     )
 
 
-def _part_looked_at(prepared: Prepared, prefix: int, seconds: float) -> float:
+def _part_looked_at(prepared: Prepared, seconds: float) -> float:
     """Of the lessons held out, all of which take so many seconds at first: see `train.Run.measure_base`."""
-    num_batches = len(batches_of(split(prepared)[1], prefix, max_lessons=MOST_LOOKED_AT))
-    return min(1.0, max(1 / num_batches, seconds_for_base(prepared.settings.minutes) / seconds))
+    least = FIRST_GROUP / count_lessons(split(prepared)[1])
+    return min(1.0, max(least, seconds_for_base(prepared.settings.minutes) / seconds))
 
 
 def _cost(prepared: Prepared, batch: Sequence[Sample], prefix: int, precision: qlora.Precision, keep_expanded: bool) -> Cost:

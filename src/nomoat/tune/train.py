@@ -5,6 +5,7 @@ Shapes: B batch, T tokens after the shared beginning, N answer tokens.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import time
@@ -27,9 +28,9 @@ from nomoat.rows import Given
 from nomoat.tune import adapter, execution, interrupts, kernels, prepare
 from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.network import Network
-from nomoat.tune.samples import MOST_LOOKED_AT, Sample, batches_of, count_lessons, count_texts, shared_prefix, side_by_side, wanted
+from nomoat.tune.samples import Sample, batches_of, count_lessons, count_texts, groups_held_out, shared_prefix, side_by_side, wanted
 from nomoat.tune.validation import BASE_PART, SECONDS_A_MINUTE, is_better, is_clearly_worse, num_evaluations, seconds_for_base
-from nomoat.words import counted
+from nomoat.words import counted, first_few
 
 WARM_UP_PART = 0.06
 SMALLEST_RATE_PART = 0.1
@@ -39,6 +40,7 @@ PATIENCE = 2  # so many looks in a row clearly worse than those before, and the 
 STOPPED_EARLY = f"stopped early: {PATIENCE} looks at the lessons held out were clearly worse than the best"
 CHECKPOINT_SECONDS = 30.0
 LARGE_PART = 0.25  # of a step's tokens
+OTHERS_SHOWN = 4  # names of other trainings
 MORE_TIME = "more --minutes (in Python: `minutes`) learn more"
 
 Stage = Literal["measuring the base", "tuning"]
@@ -113,10 +115,12 @@ def learn(
     adapter.require_disk(target, execution.num_learned(prepared))
     with adapter.tuning(target, prepared.weights), interrupts.translate_errors(prepared.weights.name, name, resume=resume):
         adapter.reserve(name, replace=replace, resume=resume)  # again: another training may have ended since
-        checkpoint = adapter.Checkpoint(target, origin)
+        checkpoint = adapter.Checkpoint(target, origin, Run.NUMBERS)
         saved = checkpoint.load() if resume and adapter.can_resume(name) else None
         if resume and not saved:
-            say(f"there is no state of an interrupted training of `{name}` to go on from: it begins anew")
+            others = [f"`{other}`" for other in adapter.resumable() if other != name]
+            there = f"; states are there of {first_few(others, OTHERS_SHOWN)}" if others else ""
+            say(f"there is no state of an interrupted training of `{name}` to go on from: it begins anew{there}")
         kernels.use_threads(config.threads().value, say)
         with crew(prepared, workers, ray, say) as learners:
             plan = ExecutionPlan(**saved["way"]) if saved else learners.choose_plan(say)
@@ -192,8 +196,9 @@ class Run:
         self.training, held_out = prepare.split(prepared)
         self.num_held_out = count_lessons(held_out)
         self.prefix = shared_prefix(prepared.all_samples)
-        self.held_out = batches_of(held_out, self.prefix, max_lessons=MOST_LOOKED_AT)
-        random.Random(f"{self.settings.seed}/held out").shuffle(self.held_out)  # the first ones stand for all: see `measure_base`
+        groups = groups_held_out(held_out, self.prefix, seed=self.settings.seed, can_end=self.settings.minutes is not None)
+        self.held_out = list(itertools.chain.from_iterable(groups))
+        self._ends = set(itertools.accumulate(map(len, groups)))  # so many batches stand for all: see `measure_base`
         self._look_only_at(len(self.held_out))
         if self.prefix:
             say(f"shared beginning: {self.prefix} tokens of every lesson are computed once a batch{self._advice(prepared)}")
@@ -394,7 +399,7 @@ class Run:
 
     def measure_base(self, on_progress: Callable[[Progress], None] | None, say: Callable[[str], None]) -> None:
         """The look before anything is learned. Where it would take too much of the minutes, this and all later ones are at a part of
-        the lessons held out: at least one batch, however long that takes.
+        the lessons held out: at least the first group, however long that takes.
         """
         most = seconds_for_base(self.settings.minutes)
         self.losses_before, self.right_before = self.evaluate("measuring the base", on_progress, most)
@@ -415,7 +420,7 @@ class Run:
     ) -> tuple[list[float], int]:
         """Summed loss of each lesson held out, in the order of `self.validation`, and how many have every token the likeliest.
 
-        What has not been begun after `most_seconds` is left out, now and later.
+        The groups that have not been begun after `most_seconds` are left out, now and later.
         """
         started, read_before = time.perf_counter(), self.seconds_reading
         losses, right = list[float](), 0
@@ -423,7 +428,7 @@ class Run:
             found = self._evaluated(self.held_out)
             for done in range(len(self.held_out)):
                 passed = (time.perf_counter() - started) / most_seconds
-                if done and passed >= 1:
+                if done in self._ends and passed >= 1:
                     self._look_only_at(done)
                     break
                 if on_progress and stage:

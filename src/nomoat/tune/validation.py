@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 EVALUATIONS = 4  # on the lessons held out while learning, at even distances; with more epochs, one an epoch
 EVALUATION_PART = 0.2  # of --minutes is enough for these evaluations: so many fewer are made where each takes long
-BASE_PART = 0.1  # of --minutes is enough to measure the base: no look is longer than that one, but where a single batch is
+BASE_PART = 0.1  # of --minutes is enough to measure the base, but for a group that is begun: no look is longer than that one
 CHANCE = 0.01  # of the lessons held out: so many right answers more or less say nothing
 CLEARLY_WORSE = 1.05  # times the lowest loss
 SECONDS_A_MINUTE = 60
