@@ -86,6 +86,7 @@ def test_what_is_said_of_the_change_follows_from_its_interval_and_the_right_answ
 ) -> None:
     metrics = {
         "validation_lessons": 20,
+        "validation_lessons_left_out": 0,
         "validation_answers": 25,
         **{f"validation_loss_{name}": value for name, value in (("before", 1.0), ("after", 1.5), ("change_95", change))},
         **{f"validation_right_{name}": value for name, value in zip(("before", "after"), right, strict=True)},
@@ -103,16 +104,27 @@ def test_what_is_said_of_the_change_follows_from_its_interval_and_the_right_answ
 
 
 def test_one_lesson_held_out_says_nothing_about_chance(capsys: pytest.CaptureFixture[str]) -> None:
-    metrics = {"validation_lessons": 1, "validation_loss_before": 1.0, "validation_loss_after": 0.5, "validation_loss_change_95": None}
+    metrics = {
+        "validation_lessons": 1, "validation_lessons_left_out": 0,
+        "validation_loss_before": 1.0, "validation_loss_after": 0.5, "validation_loss_change_95": None,
+    }  # fmt: skip
     _say_result({"metrics": metrics}, with_terms=False)
     assert capsys.readouterr().err.splitlines() == [
         "loss on 1 lesson held out: 1.000 before, 0.500 after",
         "one text held out says nothing about chance; give --validation FILE",
     ]
+    _say_result({"metrics": {**metrics, "validation_lessons_left_out": 199}}, with_terms=False)
+    assert capsys.readouterr().err.splitlines() == [
+        "loss on 1 lesson of the 200 held out: 1.000 before, 0.500 after",
+        "one text held out says nothing about chance; more --minutes look at more",
+    ]
 
 
 def test_who_gave_a_file_of_one_text_to_hold_out_is_asked_for_one_of_several(capsys: pytest.CaptureFixture[str]) -> None:
-    metrics = {"validation_lessons": 2, "validation_loss_before": 1.0, "validation_loss_after": 0.5, "validation_loss_change_95": None}
+    metrics = {
+        "validation_lessons": 2, "validation_lessons_left_out": 0,
+        "validation_loss_before": 1.0, "validation_loss_after": 0.5, "validation_loss_change_95": None,
+    }  # fmt: skip
     _say_result({"metrics": metrics, "validation_sha256": "0"}, with_terms=False)
     assert capsys.readouterr().err.splitlines() == [
         "loss on 2 lessons held out: 1.000 before, 0.500 after",

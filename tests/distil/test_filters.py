@@ -104,3 +104,12 @@ def test_thousands_of_instructions_take_seconds() -> None:
     began = time.process_time()
     assert all(novelty.is_new(" ".join(draw.choices(words, k=14))) for _ in range(200))
     assert time.process_time() - began < 10  # comparing all would be a million common subsequences: minutes
+
+
+def test_what_shares_only_the_commonest_words_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All share four of their nine words, as many as are left out where five have to be the same."""
+    novelty = Novelty(f"explain to me why a{n} b{n} c{n} d{n} e{n}" for n in range(1000))
+    looked_at: list[int] = []
+    monkeypatch.setattr(Novelty, "_common", lambda _, counts, at: looked_at.append(at) or counts.total())
+    assert novelty.is_new("explain to me why a5 b5 c7 x y")
+    assert sorted(looked_at) == [5, 7]

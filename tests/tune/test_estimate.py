@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from learning import COLUMNS, facts_of
+from learning import COLUMNS, facts_of, stopping_at
 from typer.testing import CliRunner
 
 from nomoat import hardware, installing
@@ -50,7 +50,16 @@ def test_a_time_budget_bounds_the_whole(prepared: Prepared, monkeypatch: pytest.
     bounded = estimate.estimate(replace(prepared, settings=settings))
     assert unbounded.seconds > 60
     assert bounded.seconds == 60
+    assert bounded.looking_seconds < unbounded.looking_seconds
     assert bounded.tokens_per_second == unbounded.tokens_per_second
+
+
+def test_a_budget_too_short_for_the_looks_and_a_step_is_not_promised(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 lessons are held out, in two batches: a look is at one of them, and the time is that of two looks and a step."""
+    monkeypatch.setattr(estimate, "_cost", lambda *_: estimate.Cost(100.0, 1000.0, 100.0))
+    settings = prepare.chosen(prepare.Settings(minutes=1), num_lessons=400, width=64, layers=2, can_add_layers=True)
+    found = estimate.estimate(replace(prepared, settings=settings))
+    assert found.seconds == pytest.approx(found.looking_seconds + 1100)
 
 
 def test_the_lower_layers_are_read_once_or_in_every_step(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +91,20 @@ def test_a_dry_run_says_time_and_memory(prepared: Prepared) -> None:
     assert "memory: weights kept expanded (about " in said
     assert re.search(r"^disk: about \d+ kB while it learns, and [\d,]+ MB are free$", said, re.MULTILINE)
     assert json.loads(out)["estimate"]["learning_seconds"] > 0
+
+
+def test_a_training_says_its_time_before_it_begins_and_not_where_it_goes_on(prepared: Prepared) -> None:
+    def said(*more: str) -> str:
+        columns = ["--input-column", "text", "--label-column", "label", "--epochs", "0.1", "--name", "x"]
+        done = CliRunner().invoke(app, ["tune", str(prepared.weights), str(prepared.data.path), *columns, *more])
+        assert done.exit_code == 0, done.output
+        return done.stderr
+
+    assert re.search(r"\ntime: about \d\.\d minutes at most; .*\n(.*\n)*precision: ", said())
+    assert "time: about" in said("--replace", "--resume")  # there is nothing to go on from
+    with pytest.raises(KeyboardInterrupt):
+        train.learn(replace(prepared, settings=replace(prepared.settings, epochs=0.1)), name="y", on_progress=stopping_at(2))
+    assert "time: about" not in said("--name", "y", "--resume")
 
 
 def test_a_dry_run_without_pytorch_says_what_is_missing(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,7 @@ def test_the_labels_and_the_instruction_it_knows_are_asked_for_as_before(tiny_gg
     with_white = write_table(tmp_path / "white.csv", ["red", "white"])
     assert prepared(f"{tiny_gguf}+second", with_white).data.labels == ("blue", "green", "red", "white")
     done = CliRunner().invoke(app, ["tune", f"{tiny_gguf}+second", str(with_white), "--dry-run", *COMMAND_COLUMNS])
-    assert "labels asked for that no row has: blue, green\n" in done.stderr
+    assert "labels asked for without a row to learn from: blue, green\n" in done.stderr
     tune(tiny_gguf, table, "asked", settings=A_STEP, instruction="Which colour?")
     assert prepared(f"{tiny_gguf}+asked", only_red).data.lessons[0].messages[0].content.startswith("Which colour?")
 
@@ -238,18 +238,21 @@ def test_a_training_that_keeps_what_the_test_has_is_not_resumed_as_one_that_does
 def test_a_checkpoint_of_another_nomoat_is_said_to_be_that(tiny_gguf: Path, table: Path) -> None:
     """The first one wrote neither a digest of the lessons nor `keep_shared`, and no argument can make a training as it was there."""
 
-    def older(origin: dict[str, Any]) -> None:
-        del origin["lessons_sha256"], origin["task"]["keep_shared"]
+    def older(state: dict[str, Any]) -> None:
+        del state["origin"]["lessons_sha256"], state["origin"]["task"]["keep_shared"]
 
-    def newer(origin: dict[str, Any]) -> None:
-        origin["settings"]["hurry"] = True
+    def newer(state: dict[str, Any]) -> None:
+        state["origin"]["settings"]["hurry"] = True
+
+    def looking_otherwise(state: dict[str, Any]) -> None:
+        del state["numbers"]["num_looked_at"]  # its losses are those of other lessons
 
     interrupted(tiny_gguf, table)
     path = adapter.checkpoint_folder(paths.adapters() / "parts") / adapter.CHECKPOINT_FILE
     state = torch.load(path, weights_only=True)
-    for change, age in ((older, "an older"), (newer, "a newer")):
+    for change, age in ((older, "an older"), (newer, "a newer"), (looking_otherwise, "an older")):
         of_another = copy.deepcopy(state)
-        change(of_another["origin"])
+        change(of_another)
         torch.save(of_another, path)
         with pytest.raises(UsageError) as caught:
             tune(tiny_gguf, table, "parts", resume=True)

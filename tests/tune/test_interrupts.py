@@ -132,6 +132,24 @@ def test_a_new_training_forgets_the_interrupted_one_of_its_name(tiny_gguf: Path,
     assert list(paths.adapters().iterdir()) == []
 
 
+def test_what_is_to_go_on_where_nothing_was_saved_says_that_it_was_stopped_before_it_learned(
+    tiny_gguf: Path, table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("support", "other"):
+        state = adapter.checkpoint_folder(paths.adapters() / name) / adapter.CHECKPOINT_FILE
+        state.parent.mkdir(parents=True)
+        state.touch()
+    adapter.checkpoint_folder(paths.adapters() / "nothing there").mkdir()
+    monkeypatch.setattr(train.Run, "evaluate", stop)
+    prepared = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **learning.COLUMNS)
+    with pytest.raises(typer.Exit):
+        learn_with_bar(prepared, name="colours", resume=True)
+    said = capsys.readouterr().err.splitlines()
+    anew = "there is no state of an interrupted training of `colours` to go on from: it begins anew"
+    assert f"{anew}; states are there of `other`, `support`" in said
+    assert said[-1] == "stopped before anything was learned"
+
+
 @pytest.mark.parametrize("refused", ["memory", "disk", "cluster", "weights"])
 def test_a_training_that_cannot_begin_leaves_the_interrupted_one_of_its_name_and_does_not_say_it_could_go_on(
     tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refused: str
@@ -284,7 +302,7 @@ def test_a_training_is_not_resumed_where_the_memory_its_way_needs_is_not_free(
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
 def test_a_checkpoint_that_was_cut_is_told_in_words_and_how_to_start_again(share: float) -> None:
-    checkpoint = adapter.Checkpoint(paths.adapters() / "colours", SimpleNamespace(facts={}))  # type: ignore[arg-type]
+    checkpoint = adapter.Checkpoint(paths.adapters() / "colours", SimpleNamespace(facts={}), ())  # type: ignore[arg-type]
     checkpoint.save({"weights": torch.zeros(10_000)})
     path = adapter.checkpoint_folder(paths.adapters() / "colours") / adapter.CHECKPOINT_FILE
     os.truncate(path, int(path.stat().st_size * share))
@@ -295,7 +313,7 @@ def test_a_checkpoint_that_was_cut_is_told_in_words_and_how_to_start_again(share
 
 
 def test_a_checkpoint_that_the_system_does_not_give_is_not_to_be_begun_anew() -> None:
-    checkpoint = adapter.Checkpoint(paths.adapters() / "colours", SimpleNamespace(facts={}))  # type: ignore[arg-type]
+    checkpoint = adapter.Checkpoint(paths.adapters() / "colours", SimpleNamespace(facts={}), ())  # type: ignore[arg-type]
     path = adapter.checkpoint_folder(paths.adapters() / "colours") / adapter.CHECKPOINT_FILE
     path.mkdir(parents=True)
     with pytest.raises(BadFileError) as caught:
@@ -310,4 +328,4 @@ def test_memory_that_is_short_while_a_checkpoint_is_read_does_not_make_it_a_brok
 
     monkeypatch.setattr(torch, "load", load)
     with pytest.raises(RuntimeError, match="can't allocate memory"):
-        adapter.Checkpoint(paths.adapters() / "colours", SimpleNamespace(facts={})).load()  # type: ignore[arg-type]
+        adapter.Checkpoint(paths.adapters() / "colours", SimpleNamespace(facts={}), ()).load()  # type: ignore[arg-type]

@@ -123,6 +123,28 @@ def test_lessons_are_held_out_whole_however_many_rows_they_are(tiny_gguf: Path, 
     assert not {sample.lesson for sample in learned} & {sample.lesson for sample in held_out}
 
 
+def test_of_each_label_a_lesson_is_left_to_learn_where_labels_are_no_free_answers(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rare = [(f"rare {n}", f"r{n}") for n in range(10)]
+    twice = [(f"{word} {n}", f"t{n}") for word in ("one", "other") for n in range(10)]
+    rows = [(f"text {n}", "ab"[n % 2]) for n in range(60)] + rare + twice
+    prepared = prepare(str(tiny_gguf), write(tmp_path / "rare.csv", *rows), **COLUMNS)
+    label_of = {lesson.where: lesson.label for lesson in prepared.data.lessons}
+    learned, held_out = split(prepared)
+    assert len(held_out) == 9
+    assert {label_of[sample.lesson] for sample in learned} == {label for _, label in rows}
+
+    prepared = prepare(str(tiny_gguf), write(tmp_path / "alone.csv", *rare), **COLUMNS)
+    assert split(prepared)[1] == []
+    say_survey(prepared)
+    assert "none of the lessons, since every text stands in more than 1 of them or is the only one with its label;" in (
+        capsys.readouterr().err
+    )
+    free = prepare(str(tiny_gguf), tmp_path / "alone.csv", instruction="Answer.", **COLUMNS)
+    assert len(split(free)[1]) == 1
+
+
 @pytest.mark.parametrize(
     ("chats", "said"),
     [
@@ -167,6 +189,16 @@ def test_a_validation_file_is_held_out_and_what_stands_in_it_is_not_learned(tiny
     assert (prepared.options["validation"], prepared.others) == (held_out.name, {"validation": held_out})
     with pytest.raises(DataError, match="nothing of it is left"):
         prepare(str(tiny_gguf), train, validation=train, **COLUMNS)
+
+
+@pytest.mark.parametrize("which", ["validation", "test"])
+def test_a_label_all_of_whose_rows_another_file_has_is_said_to_have_none_to_learn_from(
+    tiny_gguf: Path, tmp_path: Path, which: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path / "train.csv", ("one", "a"), ("two", "b"), ("three", "c"))
+    other = write(tmp_path / "other.csv", ("three", "c"), ("four", "a"))
+    say_survey(prepare(str(tiny_gguf), data, **{which: other}, **COLUMNS))
+    assert "labels: a 1, b 1\nlabels asked for without a row to learn from: c\n" in capsys.readouterr().err
 
 
 def test_a_label_of_the_validation_file_that_is_not_learned_is_named_with_its_line(tiny_gguf: Path, tmp_path: Path) -> None:
@@ -628,6 +660,6 @@ def test_labels_that_a_teacher_had_to_choose_from_are_asked_for_though_no_row_ha
     assert prepared.survey.labels == {"good": 2, "bad": 1, "neutral": 0}
     say_survey(prepared)
     said = capsys.readouterr().err
-    assert "labels: good 2, bad 1\n" in said and "labels asked for that no row has: neutral\n" in said
+    assert "labels: good 2, bad 1\n" in said and "labels asked for without a row to learn from: neutral\n" in said
     other = prepare(str(tiny_gguf), path, input_column="text", label_column="kind")
     assert other.data.labels == ("x", "y")  # a column that is not the teacher's

@@ -9,10 +9,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import tokenizers
 from tiny import MERGES, vocabulary
+from tokenizers import models
 
 from nomoat.engine.gguf import GGUFFile
-from nomoat.engine.tokenizer import Tokenizer, from_metadata
+from nomoat.engine.gguf_tokenizer import from_metadata
+from nomoat.engine.tokenizer import SpecialTokens, Tokenizer
 from nomoat.tune.prompts import SHORTEST, AlikePrompts
 
 QUESTION = f"<|im_start|>user\nAnswer with one of: {', '.join(f'label {n}' for n in range(77))}.\n\nText: "
@@ -21,6 +24,18 @@ PIECES = ["he", "llo", " ", "\n", "\n\n", "한", "é", "\u0301", "<|im_end|>", "
 
 def of_bytes(metadata: dict[str, object]) -> Tokenizer:
     return from_metadata(metadata)
+
+
+def test_what_a_unigram_tokenizer_cuts_is_cut_whole() -> None:
+    """Its tokens are not merged: `000` is `0`, `00` or `00`, `0`, by how the scores of all that stands before are rounded."""
+    pieces = [("<unk>", -9.0), *((letter, -at - 0.1) for at, letter in enumerate(string.ascii_letters)), ("0", -1.1), ("00", -1.7)]
+    backend = tokenizers.Tokenizer(models.Unigram(pieces, 0, False))
+    tokenizer = Tokenizer(backend, SpecialTokens(bos_id=None, eos_id=0, stop_ids=(0,), begin_ids=()), None)
+    chance = random.Random(0)
+    alike, begins = AlikePrompts(tokenizer), "".join(chance.choices(string.ascii_letters, k=SHORTEST + 100))
+    for _ in range(100):
+        prompt = begins + "".join(chance.choices(["a", "b", "000"], k=chance.randrange(20)))
+        assert alike.cut(prompt) == tokenizer.encode(prompt)
 
 
 def of_sentencepiece(metadata: dict[str, object]) -> Tokenizer:
@@ -59,9 +74,12 @@ def test_prompts_are_the_same_tokens_as_each_by_itself(
             assert alike.cut(prompt) == tokenizer.encode(prompt, add_bos=lacks_bos)
 
 
+@pytest.mark.parametrize("made", [of_bytes, of_sentencepiece])
 @pytest.mark.parametrize("ends", ["", "T", "é", "\n", "e" * 5, ":\n\n", "end.\n\nT: "])
-def test_the_beginning_is_cut_once(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
-    tokenizer, encode, cut = GGUFFile(tiny_gguf).read_tokenizer(), Tokenizer.encode_many, list[str]()
+def test_the_beginning_is_cut_once(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch, made: Callable[[dict[str, object]], Tokenizer], ends: str
+) -> None:
+    tokenizer, encode, cut = made(GGUFFile(tiny_gguf).metadata), Tokenizer.encode_many, list[str]()
 
     def encode_many(self: Tokenizer, texts: list[str], **how: bool) -> Iterator[list[int]]:
         cut.extend(texts)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import json
 import re
+import statistics
 import subprocess
 import sys
 import warnings
@@ -36,8 +38,8 @@ from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
 from nomoat.labelling import label_task_messages
 from nomoat.records import Request
-from nomoat.tune import adapter, execution, kernels, prepare, qlora, train
-from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, side_by_side, wanted
+from nomoat.tune import adapter, execution, kernels, prepare, qlora, samples, train
+from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, groups_held_out, side_by_side, wanted
 from nomoat.tune.validation import is_better, is_clearly_worse, num_evaluations
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
@@ -261,7 +263,7 @@ replace, checkpoints = os.replace, []
 def die(written, target):
     if str(target).endswith("checkpoint.pt"):
         checkpoints.append(written)
-        if len(checkpoints) == 7:
+        if len(checkpoints) == int(sys.argv[3]):
             os._exit(9)  # nothing is cleaned up
     replace(written, target)
 
@@ -273,13 +275,28 @@ t.tune(sys.argv[1], sys.argv[2], name="killed", input_column="text", label_colum
 
 
 @pytest.mark.usefixtures("kernels")
-def test_a_training_that_was_killed_ends_with_the_weights_of_an_uninterrupted_one(tiny_gguf: Path, table: Path, whole: Path) -> None:
-    """Killed before the seventh checkpoint is in its place, the worst moment: the sixth is whole."""
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(tiny_gguf), str(table)], timeout=PATIENCE_SECONDS, check=False)
+@pytest.mark.parametrize(
+    ("at", "said", "next_step"),
+    [
+        (1, "there is no state of an interrupted training of `killed` to go on from: it begins anew", 1),
+        (8, "going on from step 6, 15% of the work", 7),
+    ],
+    ids=["before it has learned", "while it learns"],
+)
+def test_a_training_that_was_killed_ends_with_the_weights_of_an_uninterrupted_one(
+    tiny_gguf: Path, table: Path, whole: Path, at: int, said: str, next_step: int
+) -> None:
+    """Killed before that checkpoint is in its place, the worst moment. The first is written when the base has been looked at."""
+    arguments = [str(tiny_gguf), str(table), str(at)]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], timeout=PATIENCE_SECONDS, check=False)
     assert killed.returncode == 9 and not (paths.adapters() / "killed").exists()
     steps: list[int] = []
-    resumed = tune(tiny_gguf, table, "killed", resume=True, on_progress=lambda progress: steps.append(progress.step))
-    assert next(step for step in steps if step) == 7
+    told: list[str] = []
+    resumed = tune(
+        tiny_gguf, table, "killed", resume=True, on_progress=lambda progress: steps.append(progress.step), on_message=told.append
+    )
+    assert said in told
+    assert next(step for step in steps if step) == next_step
     assert are_equal(weights(resumed), weights(whole))
 
 
@@ -374,6 +391,69 @@ def test_most_of_the_minutes_is_for_learning_however_long_a_look_takes(
     assert clock.now < 160 + step
     metrics = facts_of(folder)["metrics"]
     assert (metrics["steps"], [evaluation["seconds"] for evaluation in metrics["history"]]) == (steps, evaluations)
+
+
+def test_what_may_be_left_out_is_held_out_in_groups_of_whole_lessons_as_they_are_drawn() -> None:
+    """Of 200 lessons that are as long as their number: the mean of the first 32 varies with the seed as that of 32 drawn ones does."""
+    lengths = [n for n in range(200) for _ in range(1 + n % 2)]  # every other one is two rows
+    held_out = [Sample(tokens=[0] * (5 + n), answers=((4, 5),), lesson=str(n)) for n in lengths]
+    assert groups_held_out(held_out, 0, seed=0, can_end=False) == [batches_of(held_out, 0, max_lessons=32)]
+    means = []
+    for seed in range(100):
+        groups = groups_held_out(held_out, 0, seed=seed, can_end=True)
+        lessons = [[sample.lesson for batch in group for sample in batch] for group in groups]
+        assert [len(set(group)) for group in lessons] == [4, 4, 8, 16, 32, 64, 64, 8]
+        assert sorted(itertools.chain.from_iterable(lessons), key=int) == list(map(str, lengths))
+        assert all(batches_of(list(itertools.chain(*group)), 0, max_lessons=32) == group for group in groups)
+        means.append(statistics.mean(int(lesson) for lesson in set(itertools.chain(*lessons[:4]))))
+    assert statistics.stdev(means) == pytest.approx((200**2 / 12 / 32 * 168 / 199) ** 0.5, rel=0.2)
+    assert groups == groups_held_out(held_out, 0, seed=99, can_end=True) != groups_held_out(held_out, 0, seed=98, can_end=True)
+
+
+@pytest.fixture
+def slow_looks(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock: a step takes half a second, a look one second for each two lessons held out, of which it takes two at a time."""
+    clock = SimpleNamespace(now=100.0)
+
+    def taking(name: str, seconds: float) -> None:
+        original = getattr(train.Run, name)
+
+        def work(run: train.Run, batch: list[Sample]) -> object:
+            found = original(run, batch)
+            clock.now += seconds
+            return found
+
+        monkeypatch.setattr(train.Run, name, work)
+
+    taking("_learn", 0.5)
+    taking("evaluate_batch", 1.0)
+    monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(samples, "MOST_LOOKED_AT", 2)
+    return clock
+
+
+def test_a_look_ends_with_the_group_in_which_a_tenth_of_the_minutes_is_over_and_resuming_looks_at_the_same(
+    tiny_gguf: Path, tmp_path: Path, slow_looks: SimpleNamespace
+) -> None:
+    """Of 20 lessons held out: a look at all would take 10 of the 30 seconds, and one at the first group takes two."""
+    table = write_table(tmp_path / "t.csv", num_rows=200)
+    settings = train.Settings(rank=4, layers=1, epochs=10_000, minutes=0.5)
+    said: list[str] = []
+    whole = tune(tiny_gguf, table, "whole", settings=settings, on_message=said.append)
+    assert 130 <= slow_looks.now <= 131
+    metrics = facts_of(whole)["metrics"]
+    assert (metrics["validation_lessons"], metrics["validation_lessons_left_out"]) == (8, 12)
+    assert (metrics["validation_answers"], len(metrics["history"]), metrics["steps"]) == (8, 1, 44)
+    assert (
+        "10% of the time was over: 8 of the 20 lessons held out are looked at, drawn at random; "
+        "more --minutes (in Python: `minutes`) look at more of them"
+    ) in said
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_gguf, table, "parts", settings=settings, on_progress=stopping_at(7))
+    parts = tune(tiny_gguf, table, "parts", settings=settings, resume=True)
+    assert are_equal(weights(parts), weights(whole))
+    assert facts_of(parts)["metrics"] == metrics
 
 
 @pytest.mark.parametrize(
@@ -828,7 +908,8 @@ def test_the_answers_of_a_conversation_are_one_lesson_in_what_is_said_of_the_cha
     prepared = prepare.prepare(str(tiny_gguf), learned, validation=path, template="llama-2", settings=SETTINGS)
     run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
     assert [sample.num_learned for sample in run.validation] == [2] * 6
-    run.losses_before, run.losses_after = [9.0] * 6, [8.0, 7.0, 6.0, 5.0, 4.0, 3.0]
+    first, after = run.validation[0].lesson, {True: iter([8.0, 7.0, 6.0]), False: iter([5.0, 4.0, 3.0])}
+    run.losses_before, run.losses_after = [9.0] * 6, [next(after[sample.lesson == first]) for sample in run.validation]
     metrics = run.metrics()
     assert metrics["validation_lessons"] == 2
     reach = 12.7062 * 0.75  # Student's t of one degree of freedom; the changes are -1 and -2.5, their standard error 0.75

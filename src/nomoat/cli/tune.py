@@ -21,6 +21,7 @@ from nomoat.words import LONGEST_NAME, apart, counted, first_few
 if TYPE_CHECKING:
     from nomoat.catalog.licences import ChainVerdict
     from nomoat.tune.adapter import Start
+    from nomoat.tune.estimate import Estimate
     from nomoat.tune.prepare import Prepared
     from nomoat.tune.train import Progress
 
@@ -70,7 +71,7 @@ def tune(
     batch: Annotated[int | None, typer.Option(help="Lessons a step; by the number of lessons if not given.")] = None,
     noise: Annotated[float | None, typer.Option(help="NEFTune's noise on the words, 5 to 15, where all --layers learn.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of order and fresh adapter: the same bits if computed the same way.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted training.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from an interrupted training's state, if there is one.")] = False,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Learn with this many processes, by Ray.")] = None,
     ray: options.RayAddress = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the adapter of this name.")] = False,
@@ -111,7 +112,7 @@ def tune(
     if dry_run:
         _say_what_it_takes(prepared, workers, ray, as_json=as_json)
         return
-    folder = learn_with_bar(prepared, name=name, data_licence=data_licence, resume=resume, replace=replace, workers=workers, ray=ray)
+    folder = _time_and_learn(prepared, name=name, data_licence=data_licence, resume=resume, replace=replace, workers=workers, ray=ray)
     provenance = tuned.provenance_of(folder)
     if as_json:
         console.print_json(provenance)
@@ -195,7 +196,8 @@ def _say_held_out(prepared: Prepared) -> None:
             console.say(f"note: {ONE_TEXT}; {OTHER_TEXTS}")
     elif not prepare.split(prepared)[1]:
         most = prepare.most_held_out(prepared)
-        why = f"every text stands in more than {most:,} of them" if most else "a tenth of them is less than one"
+        alone = " or is the only one with its label" if survey.labels else ""
+        why = f"every text stands in more than {most:,} of them{alone}" if most else "a tenth of them is less than one"
         console.say(f"held out: none of the lessons, since {why}; whether tuning helps is not measured without --validation FILE")
 
 
@@ -221,10 +223,10 @@ def _bare(label: str) -> str | Decimal:
 
 
 def _say_labels_besides(prepared: Prepared) -> None:
-    """Which labels the question names that no row has: an adapter knows them, a teacher could choose them, or rows were dropped."""
+    """Which labels the question names and no row teaches: an adapter knows them, a teacher could choose them, or rows were dropped."""
     besides = [label for label, count in prepared.survey.labels.items() if not count]
     if besides and prepared.options["instruction"] is None:
-        console.say(f"labels asked for that no row has: {first_few([apart(label) for label in besides], MANY_LABELS)}")
+        console.say(f"labels asked for without a row to learn from: {first_few([apart(label) for label in besides], MANY_LABELS)}")
 
 
 def _say_start(start: Start) -> None:
@@ -285,15 +287,38 @@ def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
         console.say(f"time and memory: known only with PyTorch: {installing.extra('tune')}")
         return None
     found = estimate(prepared, console.say)
+    _say_time(found)
+    console.say(f"memory: {found.memory}")
+    free = system_errors.free_disk_bytes(paths.adapters())
+    console.say(f"disk: about {paths.shown_size(found.disk_bytes)} while it learns, and {paths.shown_size(free)} are free")
+    return asdict(found)
+
+
+def _time_and_learn(
+    prepared: Prepared, *, name: str, resume: bool, workers: int | None, ray: str | None, **arguments: Any
+) -> Path:  # fmt: skip
+    """Say how long it will take, and learn. Not timed is what others learn, and what goes on, which has said so. What it takes of
+    memory and disk the training says.
+    """
+    from nomoat import callable_package
+
+    with callable_package.needing_extras("`nomoat tune`"):
+        from nomoat.tune.estimate import estimate
+    from nomoat.tune import adapter, interrupts
+
+    if workers in (None, 1) and ray is None and not (resume and adapter.can_resume(name)):
+        with console.waiting("timing a step"), interrupts.translate_errors(prepared.weights.name, name, resume=False):
+            found = estimate(prepared, console.say)
+        _say_time(found)
+    return learn_with_bar(prepared, name=name, resume=resume, workers=workers, ray=ray, **arguments)
+
+
+def _say_time(found: Estimate) -> None:
     whole, learning, looking = (f"{seconds / 60:.1f}" for seconds in (found.seconds, found.learning_seconds, found.looking_seconds))
     console.say(
         f"time: about {whole} minutes at most; all epochs take {learning}, measuring the lessons held out {looking} "
         f"({found.tokens_per_second:,.0f} tok/s, timed now on the first layers)"
     )
-    console.say(f"memory: {found.memory}")
-    free = system_errors.free_disk_bytes(paths.adapters())
-    console.say(f"disk: about {paths.shown_size(found.disk_bytes)} while it learns, and {paths.shown_size(free)} are free")
-    return asdict(found)
 
 
 def _say_what_it_takes(prepared: Prepared, workers: int | None, ray: str | None, *, as_json: bool) -> None:
@@ -322,12 +347,15 @@ def _say_result(provenance: dict[str, Any], *, with_terms: bool) -> None:
     is_table = tuned.question_of(provenance) is not None
     if before is not None:
         lessons = metrics["validation_lessons"]
-        console.say(f"loss on {counted(lessons, 'lesson')} held out: {before:.3f} before, {after:.3f} after")
+        left_out = metrics["validation_lessons_left_out"]
+        of_all = f" of the {lessons + left_out:,}" if left_out else ""
+        console.say(f"loss on {counted(lessons, 'lesson')}{of_all} held out: {before:.3f} before, {after:.3f} after")
         if is_table:
             right = f"{metrics['validation_right_after']:,} of {metrics['validation_answers']:,}"
             console.say(f"right word for word: {right} rows held out, {metrics['validation_right_before']:,} before")
         if change is None:
-            console.say(f"{ONE_TEXT}; {OTHER_TEXTS if 'validation_sha256' in provenance else 'give --validation FILE'}")
+            more = OTHER_TEXTS if "validation_sha256" in provenance else "give --validation FILE"
+            console.say(f"{ONE_TEXT}; {'more --minutes look at more' if left_out else more}")
     if change is not None and change[1] >= 0:
         console.say(_doubt(metrics, change, has_said_right=is_table))
     if with_terms:
@@ -355,7 +383,8 @@ def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_
         from nomoat.tune import train
     from nomoat.tune import adapter
 
-    earlier = None if resume else adapter.saved_at(name)
+    goes_on = resume and adapter.can_resume(name)
+    earlier = None if goes_on else adapter.saved_at(name)
     with console.stage_progress() as bar:
         task = bar.add_task("loading", total=None, info="")
         shown = ("", -1)
@@ -380,7 +409,7 @@ def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_
                 console.say(f"stopped; {next_time}")
             elif adapter.can_resume(name):
                 console.say("stopped before anything was learned; the state of the earlier training of this name is still there")
-            elif resume or shown[0] == "tuning":  # a training that has learned keeps its state until the adapter is written
+            elif goes_on or shown[0] == "tuning":  # a training that has learned keeps its state until the adapter is written
                 console.say("stopped when all was done: the adapter is written")
             else:
                 console.say("stopped before anything was learned")

@@ -65,16 +65,19 @@ class Novelty:
 
     def __init__(self, instructions: Iterable[str] = ()) -> None:
         self._known: list[list[str]] = []
-        self._where: dict[str, list[tuple[int, int]]] = defaultdict(list)  # piece -> (instruction, how often)
+        self._counts: list[Counter[str]] = []  # of each of them, how often it has each of its pieces
+        self._where: dict[str, list[int]] = defaultdict(list)  # piece -> instructions
         for instruction in instructions:
             self.add(instruction)
 
     def add(self, instruction: str) -> None:
         """From now on, what is like this one is not new."""
         found = pieces(instruction)
-        for piece, count in Counter(found).items():
-            self._where[piece].append((len(self._known), count))
+        counts = Counter(found)
+        for piece in counts:
+            self._where[piece].append(len(self._known))
         self._known.append(found)
+        self._counts.append(counts)
 
     def is_new(self, instruction: str) -> bool:
         """Whether it is unlike all so far."""
@@ -82,12 +85,22 @@ class Novelty:
         return all(rouge_l(found, self._known[at]) <= MAX_SIMILARITY for at in self._candidates(found))
 
     def _candidates(self, found: Sequence[str]) -> Iterable[int]:
-        """Those that could be like it: a common subsequence is no longer than what two texts have in common in any order."""
-        common: Counter[int] = Counter()
-        for piece, count in Counter(found).items():
-            for at, times in self._where.get(piece, ()):
-                common[at] += min(count, times)
-        return (at for at, most in common.items() if 2 * most > MAX_SIMILARITY * (len(found) + len(self._known[at])))
+        """Those that could be like it: a common subsequence is no longer than what two texts have in common in any order.
+
+        That has to be this part of the pieces at least, so it has one of all but the commonest: the many that share those alone are
+        not looked at.
+        """
+        counts, left, some = Counter(found), len(found), set[int]()
+        for piece in sorted(counts, key=lambda piece: len(self._where.get(piece, ()))):
+            if left <= MAX_SIMILARITY / (2 - MAX_SIMILARITY) * len(found):
+                break
+            some.update(self._where.get(piece, ()))
+            left -= counts[piece]
+        return (at for at in some if 2 * self._common(counts, at) > MAX_SIMILARITY * (len(found) + len(self._known[at])))
+
+    def _common(self, counts: Counter[str], at: int) -> int:
+        known = self._counts[at]
+        return sum(min(count, known[piece]) for piece, count in counts.items() if piece in known)
 
 
 def _length(text: str) -> float:

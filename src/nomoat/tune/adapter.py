@@ -7,7 +7,7 @@ import functools
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import torch
 
 NAME = re.compile(r"[\w][\w.-]{0,63}")  # \w: letters of any script, so that a name may be Korean
-CHECKPOINT_FILE = "checkpoint.pt"
+CHECKPOINT_FILE, CHECKPOINT_END = "checkpoint.pt", ".checkpoint"  # the latter of its folder
 CHECKPOINT_BYTES_A_WEIGHT = 20  # itself, two means of AdamW, its average, and that of the best look, in f32
 LESSONS = "lessons_sha256"  # among the facts
 BROKEN_ZIP = "PytorchStreamReader"  # with which PyTorch begins what it says of one
@@ -197,16 +197,18 @@ def reserve(name: str, *, replace: bool, resume: bool) -> Path:
                 "with what comes of going on (in Python: `replace`)"
             )
         raise UsageError(f"there is an adapter `{name}` already", hint=hint)
-    if resume and not can_resume(name):
-        raise UsageError(
-            f"there is no interrupted training of `{name}` to go on with", hint="leave out --resume (in Python: `resume`) to start"
-        )
     return target
 
 
 def can_resume(name: str, *, earlier: int | None = None) -> bool:
     """Whether there is an interrupted training of that name to go on with, and not the `earlier` one (see `saved_at`)."""
     return saved_at(name) not in (None, earlier)
+
+
+def resumable() -> list[str]:
+    """The names of all interrupted trainings to go on with."""
+    states = paths.adapters().glob(f".*{CHECKPOINT_END}/{CHECKPOINT_FILE}")
+    return sorted(path.parent.name[1:].removesuffix(CHECKPOINT_END) for path in states)
 
 
 def saved_at(name: str) -> int | None:
@@ -273,9 +275,10 @@ def _as_peft_has_it(learned: Mapping[str, torch.Tensor], arch: Architecture, siz
 class Checkpoint:
     """The last good state of a training that has not ended. Written whole or not at all."""
 
-    def __init__(self, target: Path, origin: Origin) -> None:
+    def __init__(self, target: Path, origin: Origin, numbers: Iterable[str]) -> None:
+        """`numbers`: the names of what a state has beside the weights."""
         self._folder = checkpoint_folder(target)
-        self._facts = origin.facts
+        self._facts, self._numbers = origin.facts, set(numbers)
         self.name = target.name
 
     def save(self, state: dict[str, Any]) -> None:
@@ -296,7 +299,7 @@ class Checkpoint:
         BadFileError if it cannot be read.
         """
         state = self._read()
-        known, written = _names(self._facts), _names(state["origin"])
+        known, written = _names(self._facts) | self._numbers, _names(state["origin"]) | {*state["numbers"]}
         if known != written:
             raise UsageError(
                 f"the interrupted training of `{self.name}` was begun by {'an older' if known - written else 'a newer'} nomoat",
@@ -380,7 +383,7 @@ def require_disk(target: Path, num_learned: int) -> None:
 
 def checkpoint_folder(target: Path) -> Path:
     """Where the state of a training of that adapter is, until it has ended well."""
-    return target.parent / f".{target.name}.checkpoint"
+    return target.parent / f".{target.name}{CHECKPOINT_END}"
 
 
 def alone_with(target: Path, *, hint: str) -> AbstractContextManager[None]:

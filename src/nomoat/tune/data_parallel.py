@@ -18,6 +18,7 @@ import datetime
 import math
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -41,6 +42,7 @@ from nomoat.tune.prepare import Prepared
 from nomoat.tune.samples import Sample, batches_of, shared_prefix, width_of
 
 WAIT = datetime.timedelta(minutes=10)  # of a worker for the others in a step: one may compile meanwhile, or read its file
+AHEAD = 2  # batches of a look that a worker has been given at most: none waits for the next one
 DEATH_SECONDS = 15.0  # until Ray knows of a death that the other workers have felt
 Say = Callable[[str], None]
 gloo: Any = torch.distributed  # names it does not list
@@ -92,7 +94,6 @@ class Part(train.Run):
 
     def __init__(self, prepared: Prepared, *, plan: ExecutionPlan, rank: int, count: int) -> None:
         super().__init__(prepared, plan=plan, say=lambda _: None)
-        self.held_out = self._batches_held_out()
         self._batch: list[Sample] = []
         self._own: list[int] = []
         if plan.keeps_lower:  # with others of its share or alone, never otherwise: a resumed training computes the same bits
@@ -359,9 +360,14 @@ class Crew:
 
     def evaluated(self, num_batches: int) -> Iterator[tuple[tuple[list[float], int], float]]:
         """Of each batch of the lessons held out in turn, the workers by turns: see `Learner.evaluate`."""
-        owners = [self.hands[number % len(self.hands)] for number in range(num_batches)]
-        calls = [owner.actor.evaluate.remote(number) for number, owner in enumerate(owners)]
-        for call, owner in zip(calls, owners, strict=True):
+        asked = deque[tuple[Any, Hand]]()
+        for number in range(num_batches):
+            owner = self.hands[number % len(self.hands)]
+            asked.append((owner.actor.evaluate.remote(number), owner))
+            if len(asked) == AHEAD * len(self.hands):  # not all at once: a look may end before the last
+                call, owner = asked.popleft()
+                yield self._result(call, {call: owner})
+        for call, owner in asked:
             yield self._result(call, {call: owner})
 
     def _results(self, calls: Sequence[Any]) -> list[Any]:

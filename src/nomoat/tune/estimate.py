@@ -16,8 +16,8 @@ from nomoat import config, machine_code, system_errors
 from nomoat.tune import adapter, execution, kernels, qlora
 from nomoat.tune.network import Network
 from nomoat.tune.prepare import Prepared, split
-from nomoat.tune.samples import Sample, batches_of, computed_tokens, shared_prefix, side_by_side, wanted
-from nomoat.tune.validation import SECONDS_A_MINUTE, num_evaluations
+from nomoat.tune.samples import FIRST_GROUP, Sample, batches_of, computed_tokens, count_lessons, shared_prefix, side_by_side, wanted
+from nomoat.tune.validation import SECONDS_A_MINUTE, num_evaluations, seconds_for_base
 
 PROBED_LAYERS = 2  # of those that learn, and of the frozen ones below
 REPETITIONS = 2
@@ -26,8 +26,8 @@ REPETITIONS = 2
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """`learning_seconds`: of the epochs. `looking_seconds`: at the lessons held out. `seconds`: of both, or the minutes asked
-    for if they are fewer, without loading the model. `memory`: how the weights will be kept, and how much that takes, in words.
-    `disk_bytes`: while it learns.
+    for if they are fewer, but no less than a step and the looks before and after it; without loading the model. `memory`: how the
+    weights will be kept, and how much that takes, in words. `disk_bytes`: while it learns.
     """
 
     seconds: float
@@ -63,6 +63,8 @@ def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Es
         cost = _cost(prepared, typical, prefix, precision, expanded.value)
     epoch = sum(computed_tokens(batch, prefix) for batch in batches) / computed_tokens(typical, prefix)  # in typical batches
     learned, held_out = (sum(map(len, lessons)) / prepared.survey.num_tokens for lessons in split(prepared))  # parts of an epoch
+    if held_out:
+        held_out *= _part_looked_at(prepared, (cost.reading + cost.evaluating) * epoch * held_out)
     epochs = settings.epochs
     is_kept = execution.bytes_kept(prepared, precision, expanded=expanded.value) > 0
     an_evaluation = (cost.evaluating + (0 if is_kept else cost.reading)) * epoch * held_out
@@ -70,14 +72,21 @@ def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Es
     budget = (settings.minutes or math.inf) * SECONDS_A_MINUTE
     evaluations = 1 + num_evaluations(epochs * min(1.0, budget / learning), settings.minutes, an_evaluation)
     evaluating = (cost.reading * (1 if is_kept else evaluations) + cost.evaluating * evaluations) * epoch * held_out
+    least = (cost.reading + cost.evaluating) * epoch * held_out + an_evaluation + cost.reading + cost.learning
     return Estimate(
-        seconds=min(learning + evaluating, budget),
+        seconds=min(learning + evaluating, max(budget, least)),
         learning_seconds=learning,
         looking_seconds=evaluating,
         tokens_per_second=prepared.survey.num_tokens * learned * epochs / learning,
         memory=f"weights {'kept expanded' if expanded.value else 'expanded layer by layer'} ({expanded.reason})",
         disk_bytes=adapter.bytes_on_disk(execution.num_learned(prepared)),
     )
+
+
+def _part_looked_at(prepared: Prepared, seconds: float) -> float:
+    """Of the lessons held out, all of which take so many seconds at first: see `train.Run.measure_base`."""
+    least = FIRST_GROUP / count_lessons(split(prepared)[1])
+    return min(1.0, max(least, seconds_for_base(prepared.settings.minutes) / seconds))
 
 
 def _cost(prepared: Prepared, batch: Sequence[Sample], prefix: int, precision: qlora.Precision, keep_expanded: bool) -> Cost:

@@ -31,7 +31,7 @@ from nomoat.tune import samples as encoding
 from nomoat.tune.adapter import Start
 from nomoat.tune.data import Data, Lesson, is_table, read
 from nomoat.tune.prompts import AlikePrompts
-from nomoat.tune.samples import Sample, count_lessons
+from nomoat.tune.samples import Sample
 from nomoat.words import apart
 
 SCRIPTS = {"HANGUL": "Korean", "LATIN": "Latin", "CJK": "Chinese characters", "HIRAGANA": "Japanese", "KATAKANA": "Japanese"}
@@ -238,19 +238,23 @@ def split(prepared: Prepared) -> tuple[list[Sample], list[Sample]]:
     """What is learned, and what is held out: a file's lessons, or some of the data.
 
     Those are drawn by their text: what stands there several times is on one side, and whoever goes on from an adapter with the same
-    texts, in whatever order, holds the same out.
+    texts, in whatever order, holds the same out. Of each label a lesson is left to learn.
     """
     if prepared.validation:
         return prepared.samples, prepared.validation
     texts = defaultdict[bytes, list[Sample]](list)
     for sample in prepared.samples:
         texts[sample.digest].append(sample)
-    wanted = most_held_out(prepared)
+    label_of = {lesson.where: lesson.label for lesson in prepared.data.lessons} if prepared.survey.labels else {}
+    wanted, left = most_held_out(prepared), Counter(label_of.values())
     held_out: dict[bytes, list[Sample]] = {}
     for digest in sorted(texts):
-        if (num_lessons := count_lessons(texts[digest])) <= wanted:
+        lessons = {sample.lesson for sample in texts[digest]}
+        labels = Counter(label_of[lesson] for lesson in lessons if lesson in label_of)
+        if len(lessons) <= wanted and all(count < left[label] for label, count in labels.items()):
             held_out[digest] = texts[digest]
-            wanted -= num_lessons
+            wanted -= len(lessons)
+            left -= labels
     learned = [sample for sample in prepared.samples if sample.digest not in held_out]
     return learned, [sample for same in held_out.values() for sample in same]
 

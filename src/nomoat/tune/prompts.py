@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tokenizers.models import BPE
+
 from nomoat import matching
 from nomoat.engine.tokenizer import LONG_TEXT, Tokenizer
 
@@ -28,11 +30,13 @@ class AlikePrompts:
 
     Of a prompt that begins as those before it only the end is cut, from `OVERLAP` tokens before the end of that beginning on. Where
     these come out as they are in a whole prompt, no token reaches over their ends in this one either, and what stands before them is
-    merged by itself: the same. Else the prompt is cut whole.
+    merged by itself: the same. Else the prompt is cut whole; so is every one where tokens are not merged: in a Unigram tokenizer the
+    likeliest cut of a whole text decides, and between two as likely how the scores of all that stands before are rounded.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self._merges = isinstance(tokenizer.backend.model, BPE)
         self._example: str | None = None  # the first prompt
         self._shared = ""  # what all so far begin with
         self._beginning: Beginning | None = None
@@ -47,7 +51,7 @@ class AlikePrompts:
             self._example = self._shared = prompt
         elif len(self._shared) >= SHORTEST and not prompt.startswith(self._shared):
             self._shared = prompt[: matching.num_common(self._shared, prompt)]
-            can_be_used = len(self._shared) >= SHORTEST and len(self._example) < LONG_TEXT
+            can_be_used = self._merges and len(self._shared) >= SHORTEST and len(self._example) < LONG_TEXT
             self._beginning = self._found(self._example) if can_be_used else None
         return self._whole(prompt)
 
@@ -57,11 +61,12 @@ class AlikePrompts:
         ids, whole = list(cut.ids), self._whole(example)
         stop = sum(end <= len(self._shared) for _, end in cut.offsets) - BEHIND
         for start in range(stop - OVERLAP, max(0, stop - OVERLAP - TRIED), -1):
-            at, _ = cut.offsets[start]
-            if self._ids(example[at:]) == ids[start:]:
-                ends, _ = cut.offsets[stop]
-                before = whole[: len(whole) - len(ids) + start]
-                return Beginning(text=example[:ends], at=at, ids=before, overlap=ids[start:stop])
+            first, _ = cut.offsets[start]
+            for at in (first, first + 1) if example[first] == " " else (first,):  # the latter where each text is given a blank
+                if self._ids(example[at:]) == ids[start:]:
+                    ends, _ = cut.offsets[stop]
+                    before = whole[: len(whole) - len(ids) + start]
+                    return Beginning(text=example[:ends], at=at, ids=before, overlap=ids[start:stop])
         return None
 
     def _ids(self, text: str) -> list[int]:

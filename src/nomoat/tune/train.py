@@ -5,6 +5,7 @@ Shapes: B batch, T tokens after the shared beginning, N answer tokens.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import time
@@ -27,9 +28,9 @@ from nomoat.rows import Given
 from nomoat.tune import adapter, execution, interrupts, kernels, prepare
 from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.network import Network
-from nomoat.tune.samples import MOST_LOOKED_AT, Sample, batches_of, count_lessons, count_texts, shared_prefix, side_by_side, wanted
-from nomoat.tune.validation import SECONDS_A_MINUTE, is_better, is_clearly_worse, num_evaluations
-from nomoat.words import counted
+from nomoat.tune.samples import Sample, batches_of, count_lessons, count_texts, groups_held_out, shared_prefix, side_by_side, wanted
+from nomoat.tune.validation import BASE_PART, SECONDS_A_MINUTE, is_better, is_clearly_worse, num_evaluations, seconds_for_base
+from nomoat.words import counted, first_few
 
 WARM_UP_PART = 0.06
 SMALLEST_RATE_PART = 0.1
@@ -39,6 +40,7 @@ PATIENCE = 2  # so many looks in a row clearly worse than those before, and the 
 STOPPED_EARLY = f"stopped early: {PATIENCE} looks at the lessons held out were clearly worse than the best"
 CHECKPOINT_SECONDS = 30.0
 LARGE_PART = 0.25  # of a step's tokens
+OTHERS_SHOWN = 4  # names of other trainings
 MORE_TIME = "more --minutes (in Python: `minutes`) learn more"
 
 Stage = Literal["measuring the base", "tuning"]
@@ -74,7 +76,8 @@ def tune(
     `data_licence`: the id of the data's terms in the catalogue, "own" for your own; it enters the adapter's licence chain, and so does
     the teacher of data that `nomoat distil` made. With `workers` or `ray` several processes learn: see `data_parallel`.
     `on_progress` is told after each batch, `on_message` what was chosen and why.
-    Interrupted at any time (Ctrl-C, kill), the last checkpoint stays, and `resume=True` with the same arguments goes on from it.
+    Interrupted at any time (Ctrl-C, kill), the last checkpoint stays, and `resume=True` with the same arguments goes on from it, or
+    begins anew where it was interrupted before there was one.
     Raises UsageError, DataError, UnknownModelError, NotEnoughMemoryError, NotEnoughDiskError, WorkerError.
     """
     settings = Settings(
@@ -112,8 +115,12 @@ def learn(
     adapter.require_disk(target, execution.num_learned(prepared))
     with adapter.tuning(target, prepared.weights), interrupts.translate_errors(prepared.weights.name, name, resume=resume):
         adapter.reserve(name, replace=replace, resume=resume)  # again: another training may have ended since
-        checkpoint = adapter.Checkpoint(target, origin)
-        saved = checkpoint.load() if resume else None
+        checkpoint = adapter.Checkpoint(target, origin, Run.NUMBERS)
+        saved = checkpoint.load() if resume and adapter.can_resume(name) else None
+        if resume and not saved:
+            others = [f"`{other}`" for other in adapter.resumable() if other != name]
+            there = f"; states are there of {first_few(others, OTHERS_SHOWN)}" if others else ""
+            say(f"there is no state of an interrupted training of `{name}` to go on from: it begins anew{there}")
         kernels.use_threads(config.threads().value, say)
         with crew(prepared, workers, ray, say) as learners:
             plan = ExecutionPlan(**saved["way"]) if saved else learners.choose_plan(say)
@@ -124,7 +131,9 @@ def learn(
             else:
                 checkpoint.remove()  # an earlier training's of this name: --resume is to mean this one, now that it can begin
                 if run.validation:
-                    run.losses_before, run.right_before = run.evaluate("measuring the base", on_progress)
+                    run.measure_base(on_progress, say)
+                    if run.seconds_looking > CHECKPOINT_SECONDS:  # it need not be done again
+                        checkpoint.save(run.state())
             run.train(checkpoint, on_progress, say)
             run.use_best()
         with interrupts.uncut():  # with both of them there, --resume would refuse what it is named for
@@ -184,9 +193,13 @@ class Run:
 
     def __init__(self, prepared: prepare.Prepared, *, plan: ExecutionPlan, say: Callable[[str], None]) -> None:
         self.settings, self.plan = prepared.settings, plan
-        self.training, self.validation = prepare.split(prepared)
-        samples = prepared.all_samples
-        self.prefix = shared_prefix(samples)
+        self.training, held_out = prepare.split(prepared)
+        self.num_held_out = count_lessons(held_out)
+        self.prefix = shared_prefix(prepared.all_samples)
+        groups = groups_held_out(held_out, self.prefix, seed=self.settings.seed, can_end=self.settings.minutes is not None)
+        self.held_out = list(itertools.chain.from_iterable(groups))
+        self._ends = set(itertools.accumulate(map(len, groups)))  # so many batches stand for all: see `measure_base`
+        self._look_only_at(len(self.held_out))
         if self.prefix:
             say(f"shared beginning: {self.prefix} tokens of every lesson are computed once a batch{self._advice(prepared)}")
         self.learned = self._open(prepared)
@@ -225,7 +238,7 @@ class Run:
         )  # fmt: skip
         self.beginning = self.network.begin(prepared.all_samples[0].tokens[: self.prefix]) if self.prefix else None
         self.kept: dict[int, torch.Tensor] = {}  # what the frozen layers say about each lesson, by its identity
-        first_batches = [*self._batches(0), *self._batches_held_out()] if self.plan.keeps_lower else []
+        first_batches = [*self._batches(0), *self.held_out] if self.plan.keeps_lower else []
         self._read_with = {id(lesson): batch for batch in first_batches for lesson in batch}  # also by a resumed run: the same bits
         return self.network.parameters
 
@@ -265,7 +278,7 @@ class Run:
 
     NUMBERS = (
         "step", "step_looked", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before",
-        "right_before", "losses_after", "history", "average", "best", "best_look", "learning_loss", "workers",
+        "right_before", "losses_after", "history", "average", "best", "best_look", "learning_loss", "workers", "num_looked_at",
     )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -281,6 +294,7 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         for name, value in state["numbers"].items():
             setattr(self, name, value)
+        self._look_only_at(self.num_looked_at)
         if self.workers[-1] != self.num_workers:
             self.workers.append(self.num_workers)
 
@@ -383,21 +397,45 @@ class Run:
     def _mean(self, losses: Sequence[float]) -> float:
         return sum(losses) / sum(sample.num_learned for sample in self.validation)
 
-    def evaluate(self, stage: Stage | None = None, on_progress: Callable[[Progress], None] | None = None) -> tuple[list[float], int]:
-        """Summed loss of each lesson held out, in the order of `self.validation`, and how many have every token the likeliest."""
+    def measure_base(self, on_progress: Callable[[Progress], None] | None, say: Callable[[str], None]) -> None:
+        """The look before anything is learned. Where it would take too much of the minutes, this and all later ones are at a part of
+        the lessons held out: at least the first group, however long that takes.
+        """
+        most = seconds_for_base(self.settings.minutes)
+        self.losses_before, self.right_before = self.evaluate("measuring the base", on_progress, most)
+        if (num_lessons := count_lessons(self.validation)) < self.num_held_out:
+            say(
+                f"{BASE_PART:.0%} of the time was over: {num_lessons:,} of the {self.num_held_out:,} lessons held out are looked at, "
+                "drawn at random; more --minutes (in Python: `minutes`) look at more of them"
+            )
+
+    def _look_only_at(self, num_batches: int) -> None:
+        """At the first so many of those held out. What these hold is the validation, batch by batch."""
+        self.num_looked_at = num_batches
+        del self.held_out[num_batches:]
+        self.validation = [sample for batch in self.held_out for sample in batch]
+
+    def evaluate(
+        self, stage: Stage | None = None, on_progress: Callable[[Progress], None] | None = None, most_seconds: float = math.inf
+    ) -> tuple[list[float], int]:
+        """Summed loss of each lesson held out, in the order of `self.validation`, and how many have every token the likeliest.
+
+        The groups that have not been begun after `most_seconds` are left out, now and later.
+        """
         started, read_before = time.perf_counter(), self.seconds_reading
-        places = {id(sample): at for at, sample in enumerate(self.validation)}
-        losses, right = [0.0] * len(self.validation), 0
-        batches = self._batches_held_out()
+        losses, right = list[float](), 0
         with torch.no_grad():
-            found = self._evaluated(batches)
-            for done, batch in enumerate(batches):
+            found = self._evaluated(self.held_out)
+            for done in range(len(self.held_out)):
+                passed = (time.perf_counter() - started) / most_seconds
+                if done in self._ends and passed >= 1:
+                    self._look_only_at(done)
+                    break
                 if on_progress and stage:
-                    on_progress(Progress(stage=stage, fraction=done / len(batches)))
+                    on_progress(Progress(stage=stage, fraction=min(1.0, max(passed, done / len(self.held_out)))))
                 of_batch, right_of_batch = next(found)
                 right += right_of_batch
-                for sample, loss in zip(batch, of_batch, strict=True):
-                    losses[places[id(sample)]] = loss
+                losses += of_batch
         seconds = time.perf_counter() - started
         self.seconds_looking += seconds
         self.seconds_a_look = seconds - (self.seconds_reading - read_before)
@@ -424,6 +462,7 @@ class Run:
         return {
             "validation_lessons": num_lessons,
             "validation_texts": num_texts,
+            "validation_lessons_left_out": self.num_held_out - num_lessons,
             "validation_loss_before": self._mean(self.losses_before) if num_lessons else None,
             "validation_loss_after": self._mean(self.losses_after) if num_lessons else None,
             "validation_loss_change_95": self._change_95(num_texts) if num_texts > 1 else None,
@@ -463,9 +502,6 @@ class Run:
         batches = batches_of(lessons, self.prefix, max_lessons=self.settings.batch)
         shuffled.shuffle(batches)
         return batches
-
-    def _batches_held_out(self) -> list[list[Sample]]:
-        return batches_of(self.validation, self.prefix, max_lessons=MOST_LOOKED_AT)
 
     def _learn(self, batch: list[Sample]) -> float:
         """One step. Returns its loss. An interruption leaves the step undone, or comes when it is done and counted."""
