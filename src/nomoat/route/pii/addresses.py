@@ -90,6 +90,8 @@ BLOCK = f"{HOUSES}|타운|단지"
 HOME_BEHIND = re.compile(  # behind what may be a house's number, or a year: where it ends, or goes on to someone
     rf"\s?번지|\s(?:우리|저희|제)\s?집|\s{HANGUL}{{2,4}}\s앞(?![^\S\n]?{HANGUL})"
     rf"|\s{HANGUL}{{1,10}}?(?:{HOUSES}|빌딩|하우스|원룸|상가)(?:(?:으?로|에)\s|(?:입니다|이?에요|예요)?(?![^\S\n]?{HANGUL}))"
+    r"|\s?(?:입니다|이[에예]요|예요)|\s(?:근처|부근|인근|옆|맞은편|건너편|앞에서|소재|외\s?\d|토지|건물|우편물)"
+    rf"|\s(?:아파트|원룸|빌라)(?![^\S\n]?{HANGUL})"
 )
 IN_BLOCK = re.compile(
     rf"(?:{BLOCK})\.?[\s,]{{0,3}}(?:\d{{1,2}}(?:차|단지)[\s,]{{0,3}}|\([^()\d\n]{{1,12}}\)\s?)?"

@@ -70,6 +70,10 @@ CODE = re.compile(
     # Ways to encrypt and to sign in, and types.
     r"|(?:[a-z0-9]+[/_-])*(?:sha|aes|aria|lea|des|chacha|md|rsa|pbkdf|argon|base|utf|tls|oauth|fido|wpa"
     r"|text|u?int|float|char|varchar)-?\d[\w./+-]*"
+    # Products with their version: `비밀번호 Windows10 로그인`.
+    r"|(?:windows|win|mac\W?os|ios|android|ubuntu|debian|centos|iphone|ipad|galaxy|outlook|office|excel|hwp|python|java|spring(?:boot)?|node"
+    r"|my\W?sql|mssql|sql|postgres(?:ql)?|oracle|tibero|mariadb|redis|mongodb|[bs]crypt|http|html|css|usb|ipv|chrome|gpt)"
+    r"-?\d{1,4}(?:\.\d{1,3}){0,2}[a-z]?(?:security)?"
     # What examples write for letters of `password` and `secret`.
     r"|(?:p(?:[a@4]|%40)ssw[o0]rd|p(?:@|%40)ss|(?:t[o0]p\W?)?s[e3]cr[e3]t)!?(?:1|123|1234)?!?@?",
     re.IGNORECASE,
@@ -79,7 +83,7 @@ WORDS = re.compile(
     r"[a-z]+(?:[_.-][a-z]+)*[_.-]?(?:\d|12|1234?)|(?=\D*\d\D*\Z)[a-z\d]+(?:[_.-][a-z\d]+)+",
     re.IGNORECASE,
 )
-COUNTER = re.compile(r"\s?(?:자리|글자|자\b|개|회|번|원|년|월|일|분|초|시간|비트|바이트|-|~|\d)")
+COUNTER = re.compile(r"\s?(?:에러|오류|코드|자리|글자|자\b|개|회|번|원|년|월|일|분|초|시간|비트|바이트|-|~|\d)")
 PIN = re.compile(r"\d{4,8}[*#]?")
 
 

@@ -89,8 +89,8 @@ TOO_SHORT = re.compile(r"(?:0|82)\d{0,7}")
 # stand beside what they are of, and in Korean seldom right behind a firm.
 SERVICE, SERVICE_AS_USUAL = re.compile(r"(1[568]\d\d)(\d{4})"), re.compile(r"\d{4}-\d{4}")
 SERVICE_WORDS = (
-    rf"{PHONE_WORDS}|(?:고객|콜|예약)\s?센터|대표\s?번호|문의|상담|연락|팩스|\u260e"
-    r"|(?<![^\W_])(?:fax|call|helpline|hotline)(?![^\W_])"
+    rf"{PHONE_WORDS}|(?:고객|콜|예약)\s?센터|대표\s?번호|문의|상담|연락|팩스|문자|스팸|예약\s?:|번호[가는은]|\u260e"
+    r"|(?<![^\W_])(?:fax|call|helpline|hotline|ars|a/s)(?![^\W_])|(?<![^\W_])t\."
 )
 SERVICE_SAID = re.compile(SERVICE_WORDS, re.IGNORECASE)
 SERVICE_SAID_BEHIND = re.compile(rf"번으로|[^\d\n]{{0,10}}?(?:{SERVICE_WORDS})", re.IGNORECASE)
