@@ -1,12 +1,12 @@
 """Speed beside the peers: the same file, turn by turn in one run, so that a noisy machine is noisy for all.
 
-    python benchmarks/speed.py qwen2.5-coder-0.5b --llama-python VENV/bin/python [--at-once] [--json FILE]
+    python benchmarks/speed.py qwen2.5-coder-0.5b --llama-python VENV/bin/python [--at-once] [--beside N] [--json FILE]
 
 Peers: llama.cpp (`--llama-python`: a Python with a natively compiled llama-cpp-python; see `speed_llama_cpp.py`) and OpenVINO GenAI's
 own GGUF reader (`--genai`; not every file can be read by it). Each engine is a process of its own, loaded before the first turn; all
 get the same tokens: real sentences, a different stretch of them each turn. Three tests: a prompt of 660 tokens
 (`--prompt-tokens`), an answer of 64 tokens after it, and 32 requests at once (prompts of 64 tokens, answers of 64; total new tokens
-per second, the reading included).
+per second, the reading included). `--beside`: so many other programs compute without a pause meanwhile, as on a laptop in use.
 Printed are medians over rounds, the range, each round's speed, and the ratio ours / theirs of each round's pair. Answers that end
 early say little of the speed: such a round's pair is left out.
 """
@@ -189,6 +189,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prompt-tokens", type=int, default=PROMPT_TOKENS)
     parser.add_argument("--at-once", action="store_true")
+    parser.add_argument("--beside", type=int, default=0, metavar="N")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     weights = references.find_files(options.model).weights
@@ -203,8 +204,13 @@ def main() -> None:
             engines.append(Engine.start("GenAI's reader", [sys.executable, __file__, "--serve", "genai", str(weights)]))
         except RuntimeError as exc:
             print(exc, "(it cannot read every file)", file=sys.stderr)
-    for turn in range(options.rounds + 1):  # the first warms up
-        run_round(engines, prompts, prompt_tokens=options.prompt_tokens, at_once=options.at_once, keep=turn > 0)
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(options.beside)]
+    try:
+        for turn in range(options.rounds + 1):  # the first warms up
+            run_round(engines, prompts, prompt_tokens=options.prompt_tokens, at_once=options.at_once, keep=turn > 0)
+    finally:
+        for other in others:
+            other.kill()
     bandwidth = machine.read_speed(num_threads=config.threads().value)
     result = report(options, engines, bandwidth)
     for engine in engines:
@@ -228,7 +234,7 @@ def report(options: argparse.Namespace, engines: list[Engine], bandwidth: float)
         rows[engine.name] = row
     return {
         **circumstances(), "model": options.model,
-        "rounds": options.rounds, "memory_read_bytes_per_second": bandwidth, "engines": rows,
+        "rounds": options.rounds, "beside": options.beside, "memory_read_bytes_per_second": bandwidth, "engines": rows,
     }  # fmt: skip
 
 

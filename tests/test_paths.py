@@ -91,3 +91,14 @@ def test_a_home_that_is_no_utf_8_is_refused_at_once(monkeypatch: pytest.MonkeyPa
     with pytest.raises(UsageError, match="is not UTF-8") as caught:
         paths.require_home()
     caught.value.message.encode()
+    assert caught.value.hint == "set it to a folder of yours with another name"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_a_home_of_utf_8_is_told_apart_from_a_locale_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python reads such names with half characters where it was told to do without UTF-8 (PYTHONUTF8=0)."""
+    monkeypatch.setattr(paths, "home", lambda: Path("/srv/해자".encode().decode("ascii", "surrogateescape")))
+    with pytest.raises(UsageError) as caught:
+        paths.require_home()
+    assert caught.value.message == "NOMOAT_HOME is `/srv/해자`, which is UTF-8, and this locale's encoding is not"
+    assert caught.value.hint == "set a locale of UTF-8 (`LC_ALL=C.UTF-8`), or PYTHONUTF8=1"

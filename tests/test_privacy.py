@@ -14,13 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpcore
 import httpx
 import pytest
 from misbehaving import Server, say
 from patience import PATIENCE_SECONDS
 
+import nomoat
 from nomoat import installing, net
-from nomoat.errors import OfflineError, RedirectedError, UsageError
+from nomoat.catalog.fetch import fetch
+from nomoat.errors import DownloadError, OfflineError, RedirectedError, RemoteError, UsageError
+from nomoat.records import Source
 
 NOMOAT = [sys.executable, "-m", "nomoat"]
 
@@ -275,6 +279,37 @@ def test_a_proxy_that_cannot_be_used_stops_nothing_that_does_not_go_through_it(
     monkeypatch.setenv("no_proxy", no_proxy)
     with net.client("ask a model server", hosts=["gpu1.corp"]) as client:
         assert client.get(f"http://gpu1.corp:{urlsplit(server.url).port}/v1/x").json() == "direct"
+
+
+def too_late(*_: object, **__: object) -> None:
+    raise httpcore.ConnectTimeout
+
+
+DEAD = "http://me:secret@127.0.0.1:9"  # nobody listens there
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "ALL_PROXY"])
+@pytest.mark.usefixtures("proxied")
+def test_where_no_connection_comes_about_the_proxy_it_was_asked_through_is_named_and_not_shown(
+    variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("http_proxy")
+    monkeypatch.delenv("NOMOAT_MIRROR", raising=False)
+    monkeypatch.setenv(variable, DEAD)
+    hint = f"it was asked through the proxy that `{variable.lower()}` names: check that, or put `10.1.2.3` into `no_proxy`"
+    with nomoat.load("http://10.1.2.3:8000/v1#m") as model, pytest.raises(RemoteError) as asked:
+        model.complete("hi")
+    with pytest.raises(DownloadError) as pulled:
+        fetch(Source(url="http://10.1.2.3:8000/m.gguf", file_name="m.gguf"), tmp_path / "m.gguf", purpose="pull a model")
+    monkeypatch.setattr(net._Backend, "connect_tcp", too_late)
+    with nomoat.load("http://10.1.2.3:8000/v1#m") as model, pytest.raises(RemoteError, match="did not answer within") as late:
+        model.complete("hi")
+    for error in (asked.value, pulled.value, late.value):
+        assert error.hint == hint
+        assert "secret" not in "".join(traceback.format_exception(error))
+    monkeypatch.setenv("no_proxy", "10.0.0.0/8")
+    assert net.proxy_hint("http://10.1.2.3:8000/v1") is None
+    assert net.proxy_hint("http://127.0.0.1:8000/v1") is None
 
 
 def test_what_goes_around_the_proxy_is_guarded_all_the_same(proxied: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,10 +67,13 @@ def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]], *, types:
 
 
 def write_tiny_gguf(
-    path: Path, *, arch: str = "llama", pre: str = "smollm", template: str | None = TEMPLATE, type_name: str | None = None,
-    called: str | None = None,
+    path: Path, *, arch: str = "llama", pre: str = "smollm", template: str | Sequence[Mapping[str, str]] | None = TEMPLATE,
+    type_name: str | None = None, called: str | None = None,
 ) -> Path:  # fmt: skip
-    """Write the file. Same arguments, same bytes. `type_name`: the type of its layers' matrices, if not F32. `called`: its name."""
+    """Write the file. Same arguments, same bytes.
+
+    `template`: its text, or several with their names. `type_name`: the type of its layers' matrices, if not F32. `called`: its name.
+    """
     random = np.random.default_rng(7)
     tokens = vocabulary()
     writer = gguf.GGUFWriter(str(path), arch)

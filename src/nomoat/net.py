@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
@@ -243,7 +243,7 @@ def client(purpose: Purpose, *, hosts: Iterable[str] | None = None) -> httpx.Cli
     direct = transport(purpose, hosts)
     mounts = {}
     for scheme in config.DEFAULT_PORTS:
-        name = scheme if proxies.get(scheme) else "all"
+        name = _proxy_name(scheme, proxies)
         if proxy := proxies.get(name):
             try:
                 with _naming_the_variable(f"{name}_proxy"):
@@ -259,6 +259,21 @@ def client(purpose: Purpose, *, hosts: Iterable[str] | None = None) -> httpx.Cli
         timeout=httpx.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
         headers={"user-agent": "nomoat"},
     )
+
+
+def _proxy_name(scheme: str, proxies: Mapping[str, str]) -> str:
+    return scheme if proxies.get(scheme) else "all"
+
+
+def proxy_hint(address: str) -> str | None:
+    """What to do where no connection came about, if this address is asked through a proxy, which may be at fault; else None."""
+    import httpx
+
+    url, proxies = httpx.URL(address), urllib.request.getproxies()
+    name = _proxy_name(url.scheme, proxies)
+    if not proxies.get(name) or _bypasses_proxy(url):
+        return None
+    return f"it was asked through the proxy that `{name}_proxy` names: check that, or put `{url.host}` into `no_proxy`"
 
 
 @contextmanager

@@ -34,14 +34,18 @@ def home() -> Path:
 
 
 def require_home() -> None:
-    """Raise UsageError if NOMOAT_HOME, or what it lies in, is a file, or a link to a place that is not there; or no UTF-8, which the
-    libraries that read models want."""
+    """Raise UsageError if NOMOAT_HOME, or what it lies in, is a file, or a link to a place that is not there, or may not be entered;
+    or no UTF-8, which the libraries that read models want."""
+    _require_utf_8()
     try:
-        str(home()).encode()
-    except UnicodeEncodeError as exc:
-        told = os.fsencode(home()).decode(errors="replace")
-        raise UsageError(f"NOMOAT_HOME is `{told}`, which is not UTF-8", hint="set it to a folder of yours with another name") from exc
-    there = next((place for place in (home(), *home().parents) if place.exists() or place.is_symlink()), None)
+        there = next((place for place in (home(), *home().parents) if _is_there(place)), None)
+    except PermissionError as exc:  # as where HOME is root's, and the user of the container is not
+        place = Path(os.path.realpath(home()))
+        barred = next((folder for folder in reversed(place.parents) if not os.access(folder, os.X_OK)), place.parent)
+        raise UsageError(
+            f"NOMOAT_HOME is `{home()}`, and this user may not enter `{barred}`",
+            hint="set NOMOAT_HOME to a folder of yours, or HOME to your own",
+        ) from exc
     if there is not None and not there.exists():
         raise UsageError(
             f"NOMOAT_HOME is `{home()}`, and `{there}` is a link to `{os.path.realpath(there)}`, which is not there",
@@ -49,6 +53,29 @@ def require_home() -> None:
         )
     if there is not None and not there.is_dir():
         raise UsageError(f"NOMOAT_HOME is `{home()}`, and `{there}` is a file", hint="set it to a folder of yours")
+
+
+def _is_there(place: Path) -> bool:
+    """Also as a link to nothing. Raises PermissionError where this user may not look; `Path.exists` does so until Python 3.13."""
+    try:
+        place.lstat()
+    except PermissionError:
+        raise
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _require_utf_8() -> None:
+    try:
+        str(home()).encode()
+    except UnicodeEncodeError as exc:
+        told = os.fsencode(home()).decode(errors="replace")
+        why, hint = "which is not UTF-8", "set it to a folder of yours with another name"
+        if "\ufffd" not in told:
+            why = "which is UTF-8, and this locale's encoding is not"
+            hint = "set a locale of UTF-8 (`LC_ALL=C.UTF-8`), or PYTHONUTF8=1"
+        raise UsageError(f"NOMOAT_HOME is `{told}`, {why}", hint=hint) from exc
 
 
 def expanded(path: str | Path) -> Path:

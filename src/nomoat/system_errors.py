@@ -23,6 +23,7 @@ RUNS_HINT = (
     "questions and answers lie in that folder, which nomoat makes for its owner alone: set NOMOAT_HOME to a folder of yours, "
     "or check who may write there"
 )
+OTHERS_LOOK = 0o005
 SHOWN_OF_A_NAME = 60
 MEMORY_HINT = "close other programs, or take a smaller model (`nomoat models --fits`); a limit of this process is told by `ulimit -v`"
 NO_MEMORY = (  # OpenVINO's words, PyTorch's, the C++ library's, and the loader's
@@ -50,10 +51,10 @@ NOT_WRITABLE = (
 
 
 @contextmanager
-def translate_disk_errors(path: Path, *, needed_for: Path | None = None) -> Iterator[None]:
+def translate_disk_errors(path: Path, *, needed_for: Path | None = None, to: str = "write") -> Iterator[None]:
     """Turn a full disk, and a place near `path` that cannot be written, into errors that say where, and what to do.
 
-    `needed_for`: what the user asked for, where `path` is but a lock of it.
+    `needed_for`: what the user asked for, where `path` is but a lock of it. `to`: what was done with it, as the error says it.
     """
     try:
         yield
@@ -70,7 +71,7 @@ def translate_disk_errors(path: Path, *, needed_for: Path | None = None) -> Iter
         is_long_name = exc.errno == errno.ENAMETOOLONG or _by_windows(exc) in TOO_LONG
         hint = LONG_NAME_HINT if is_long_name else TOO_LONG_HINT if exc.errno == errno.EFBIG else held_hint(exc)
         hint = hint or _elsewhere(needed_for or path, disk=False)
-        raise NotWritableError(f"cannot write `{path}`: {exc.strerror}{at_fault}", hint=hint) from exc
+        raise NotWritableError(f"cannot {to} `{path}`: {exc.strerror}{at_fault}", hint=hint) from exc
 
 
 def full_disk(path: Path) -> NotEnoughDiskError:
@@ -149,11 +150,17 @@ def _place_error(exc: OSError) -> NomoatError | None:
         return UsageError(f"`{name}`: {exc.strerror}", hint='Windows allows no name with one of <>:"/\\|?* in it')
     hint = held_hint(exc) or "check who may read and write there"
     if os.name == "posix" and exc.errno == errno.EACCES and Path(name).is_relative_to(paths.home()):
-        opened = (
-            f"nomoat makes `{paths.home()}` for its owner alone, who may open it to others: chmod 755 {shlex.quote(str(paths.home()))}"
-        )
-        hint = RUNS_HINT if Path(name).is_relative_to(paths.runs()) else f"{hint}; {opened}"
+        hint = RUNS_HINT if Path(name).is_relative_to(paths.runs()) else f"{hint}, or set NOMOAT_HOME to a folder of yours{_opened()}"
     return UsageError(f"`{name}`: {exc.strerror or os.strerror(exc.errno or 0)}", hint=hint)
+
+
+def _opened() -> str:
+    """How the owner of a home that keeps others out lets them in; empty where that is not what keeps them out."""
+    home = paths.home()
+    with suppress(OSError):
+        if home.stat().st_mode & OTHERS_LOOK != OTHERS_LOOK:
+            return f"; nomoat makes `{home}` for its owner alone, who may open it to others: chmod 755 {shlex.quote(str(home))}"
+    return ""
 
 
 def _elsewhere(path: Path, *, disk: bool) -> str:

@@ -79,9 +79,11 @@ def test_a_second_chat_template_lies_in_its_folder_and_is_replaced_and_removed_w
     for revision in ("main", ONE):
         del hub.files[f"/owner/repo/resolve/{revision}/{name}"]
     pull.pull_model(REF, force=True)
-    assert not (folder / name).exists()
+    assert names_in(folder) == ["config.json", "model.safetensors", "tokenizer.json"]
+    pull.remove(REF)
+    assert not paths.models().exists()
     offer(hub, {name: b"{{ tools }}"})
-    pull.pull_model(REF, force=True)
+    pull.pull_model(REF)
     assert pull.remove(REF) == sum(map(len, (hub.files[path] for path in hub.files if "/main/" in path)))
     assert not paths.models().exists()
 

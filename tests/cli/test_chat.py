@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -217,19 +217,18 @@ def test_model_elsewhere_is_announced(capsys: pytest.CaptureFixture[str], monkey
 # ---------------------------------------------------------------- on a terminal
 SLOW_CHAT = """
 import time
-from nomoat.cli.chat import Chat
+from nomoat import cli
 from nomoat.engine.fake import FakeEngine
-from nomoat.responder import Responder
 
-class Slow(FakeEngine):
-    def generate(self, request):
-        for chunk in super().generate(request):
-            yield chunk
-            if "slow" in request.messages[-1].content and "b" in chunk.text:
-                while True:  # until it is interrupted; a long sleep would sleep on if Ctrl-C came just before it
-                    time.sleep(0.01)
+def generate(self, request, whole=FakeEngine.generate):
+    for chunk in whole(self, request):
+        yield chunk
+        if "slow" in request.messages[-1].content and "b" in chunk.text:
+            while True:  # until it is interrupted; a long sleep would sleep on if Ctrl-C came just before it
+                time.sleep(0.01)
 
-Chat(Responder("slow", Slow()), settings={}).talk()
+FakeEngine.generate = generate
+cli.main()
 """
 
 
@@ -269,12 +268,19 @@ class Terminal:
             self.child.kill()
             os.close(self._ours)
 
+    def hang_up(self, *, says_so: bool) -> int:
+        """Close the window. `says_so`: the system tells the program, as it does those that the terminal's shell knows."""
+        os.close(self._ours)
+        if says_so:
+            self.child.send_signal(signal.SIGHUP)
+        return self.child.wait(timeout=PATIENCE_SECONDS)
+
 
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
     if os.name != "posix":
         pytest.skip("needs a pseudo-terminal")
-    opened = Terminal(sys.executable, "-c", SLOW_CHAT)
+    opened = Terminal(sys.executable, "-c", SLOW_CHAT, "run", "fake:")
     yield opened
     if opened.child.poll() is None:
         opened.child.kill()
@@ -283,7 +289,7 @@ def terminal() -> Iterator[Terminal]:
 
 def test_chat_on_a_terminal(terminal: Terminal, tmp_path: Path, empty_home: Path) -> None:
     """Korean input, Ctrl-C at the prompt and while answering, /save, /clear, /bye, and the history file."""
-    terminal.wait_for("slow: /help lists the commands, Ctrl-D ends")
+    terminal.wait_for("fake:: /help lists the commands, Ctrl-D ends")
     terminal.wait_for(">")
     terminal.type("해자가 없다\r")
     terminal.wait_for("없다 해자가\n[2 prompt tokens, 2 new, 0.0 s]")
@@ -318,6 +324,35 @@ def test_ctrl_d_ends_the_chat(terminal: Terminal) -> None:
     terminal.wait_for(">")
     terminal.type("\x04")
     assert terminal.close() == 0
+
+
+def answering(terminal: Terminal) -> None:
+    terminal.type("slow c b a\r")
+    terminal.wait_for("\na b")
+
+
+def idle(terminal: Terminal) -> None:
+    """At the prompt, where nothing is typed."""
+
+
+@pytest.mark.parametrize("busy", [idle, answering])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_what_the_system_stops_is_the_chat_and_not_an_answer(terminal: Terminal, name: str, busy: Callable[[Terminal], None]) -> None:
+    terminal.wait_for(">")
+    busy(terminal)
+    terminal.child.send_signal(getattr(signal, name))
+    terminal.wait_for("stopped\n")
+    assert terminal.close() == 130
+
+
+@pytest.mark.parametrize(("busy", "says_so"), [(idle, True), (idle, False), (answering, True)])
+def test_a_chat_ends_with_its_terminal_and_without_a_traceback(
+    terminal: Terminal, busy: Callable[[Terminal], None], says_so: bool
+) -> None:
+    """An error that is a bug has exit code 1."""
+    terminal.wait_for(">")
+    busy(terminal)
+    assert terminal.hang_up(says_so=says_so) == 130
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs `prlimit`")

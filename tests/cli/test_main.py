@@ -180,6 +180,32 @@ def test_a_home_on_a_disk_that_is_not_mounted_is_said_whatever_the_verb(
         )
 
 
+def test_a_home_that_this_user_may_not_enter_is_said_whatever_the_verb(
+    nomoat: Nomoat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `docker run -u 1000` of an image whose HOME is root's. root may enter all, so the system's refusal is put in its mouth."""
+    theirs, link = tmp_path / "theirs", tmp_path / "link"
+    link.symlink_to(theirs / "nomoat")
+    exists = Path.exists
+
+    def refused(path: Path) -> bool:
+        if path == link or theirs in path.parents:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", refused)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != theirs)
+    for home in (theirs / ".nomoat", theirs / "more" / "nomoat", link):
+        monkeypatch.setenv("NOMOAT_HOME", str(home))
+        done = nomoat("config")
+        assert (done.returncode, done.stdout, done.stderr) == (
+            1,
+            "",
+            f"error: NOMOAT_HOME is `{home}`, and this user may not enter `{theirs}`\n"
+            "hint: set NOMOAT_HOME to a folder of yours, or HOME to your own\n",
+        )
+
+
 @pytest.mark.parametrize("arguments", [["show"], ["run"], ["serve"], ["bench"], ["eval", "fake:"], ["suites", "show"]])
 def test_a_text_in_the_place_of_a_name_is_two_lines(nomoat: Nomoat, arguments: list[str]) -> None:
     text = "why is that so " * 20
@@ -201,13 +227,15 @@ def test_a_place_that_may_not_be_looked_into_is_named(number: int) -> None:
 
 
 def test_who_may_not_read_a_home_of_somebody_else_is_told_how_its_owner_opens_it() -> None:
-    """As the user of an image that root has filled."""
-    found = system_errors.as_error(OSError(errno.EACCES, "", str(paths.models() / "m.gguf")))
-    assert found is not None
-    assert found.hint == (
-        f"check who may read and write there; nomoat makes `{paths.home()}` for its owner alone, who may open it to others: "
-        f"chmod 755 {paths.home()}"
-    )
+    """As the user of an image that root has filled. What is open already is not what keeps others out."""
+    paths.make_folder(paths.models())
+    paths.home().chmod(0o700)
+    hint = "check who may read and write there, or set NOMOAT_HOME to a folder of yours"
+    opened = f"; nomoat makes `{paths.home()}` for its owner alone, who may open it to others: chmod 755 {paths.home()}"
+    for told in (hint + opened, hint):
+        found = system_errors.as_error(OSError(errno.EACCES, "", str(paths.models() / "m.gguf")))
+        assert found is not None and found.hint == told
+        paths.home().chmod(0o755)
 
 
 def test_a_full_disk_is_said_and_other_errors_are_bugs() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shell import Done
@@ -76,6 +78,32 @@ def test_weights_stay_while_something_is_tuned_on_them(empty_home: Path, nomoat:
     assert done.stderr == "error: `후기` is being tuned on `hf:o/r/a.gguf` right now\nhint: end that, or wait for it\n"
     assert (weights.exists(), other.exists()) == (True, False)
     assert nomoat("rm", "hf:o/r/a.gguf").returncode == 0
+
+
+def test_in_a_home_that_somebody_else_filled_the_model_is_named_and_not_a_lock(
+    empty_home: Path, nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """root may write everywhere, so the system's refusal is put in its mouth."""
+    weights = pulled(empty_home, "a.gguf", "llama")
+    with tuning(empty_home / "adapters" / "spam", weights):
+        pass  # its locks stay
+
+    def refusing(do: Callable[..., Any]) -> Callable[..., Any]:
+        def refuse(path: Path, *told: Any, **named: Any) -> Any:
+            if path == weights or path.parent == empty_home / "cache" / "locks":
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return do(path, *told, **named)
+
+        return refuse
+
+    monkeypatch.setattr(Path, "open", refusing(Path.open))
+    monkeypatch.setattr(Path, "unlink", refusing(Path.unlink))
+    done = nomoat("rm", "hf:o/r/a.gguf")
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"error: cannot remove `{weights}`: Permission denied\n"
+        f"hint: check who may write to `{empty_home}`, or set NOMOAT_HOME to a folder of yours\n",
+    )
 
 
 @pytest.mark.parametrize("is_tuned", [True, False])

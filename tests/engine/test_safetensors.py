@@ -420,6 +420,26 @@ def test_weights_in_codes_of_another_method_are_refused_by_its_name(
 
 
 @pytest.mark.parametrize(
+    ("family", "method", "name", "dtype", "hint"),
+    [
+        ("llama", "bitsandbytes", "self_attn.q_norm.weight", torch.float32, "it is a variant that nomoat would answer wrongly"),
+        ("gpt-oss", "mxfp4", "self_attn.q_norm.scales", torch.float32, "it is a variant that nomoat would answer wrongly"),
+        ("gpt-oss", "mxfp4", "self_attn.q_proj.weight", torch.int8, "it reads F64, F32, F16, BF16; try another copy"),
+    ],
+)
+def test_what_is_refused_for_another_cause_than_codes_says_that_of_a_quantised_folder_too(
+    family: str, method: str, name: str, dtype: torch.dtype, hint: str, tmp_path: Path
+) -> None:
+    _, folder = write_folder(tmp_path / "model", family)
+    path = folder / "model.safetensors"
+    save_file({**load_file(path), f"model.layers.0.{name}": torch.ones(16, dtype=dtype)}, path)
+    edit(folder, quantization_config={"quant_method": method})
+    with pytest.raises(UnsupportedError, match=f"tensor `model.layers.0.{name}`") as caught:
+        open_source(folder)
+    assert (caught.value.hint or "").startswith(hint)
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"use_sliding_window": None},
@@ -522,6 +542,29 @@ def test_tokens_that_only_the_settings_beside_a_tokenizer_name_are_tokens_as_in_
         with_settings(folder, added_tokens_decoder={str(last + 2): {"content": "<far>"}})
     with pytest.raises(BadFileError, match="`additional_special_tokens` in the settings of"):
         with_settings(folder, added_tokens_decoder={}, additional_special_tokens=[5])
+
+
+def test_a_token_that_the_settings_give_another_one_s_number_is_none_where_the_model_has_no_row_for_it(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    count = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    for rows in (count, count + 1):
+        edit(folder, vocab_size=rows)
+        ours, theirs = with_settings(folder, added_tokens_decoder={"5": {"content": "<renamed>", "special": True}})
+        assert (max(ours.encode("the<renamed>hello")) == count) == (rows > count)
+    assert ours.encode("the<renamed>hello") == theirs("the<renamed>hello", add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("has_json", [True, False])
+@pytest.mark.parametrize("name", ["pad_token", "unk_token"])
+def test_a_word_that_fills_up_rows_or_stands_for_unknown_ones_stays_in_answers(name: str, has_json: bool, tmp_path: Path) -> None:
+    """`transformers` leaves such a word, as a "!" that pads, out of all of them; a token that was added is left out here, too."""
+    folder = write_folder(tmp_path / "model", "llama")[1] if has_json else base(gpt2_files(tmp_path), model_type="gpt2")
+    ours, theirs = with_settings(folder, **{name: "!"})
+    ids = theirs("the!! hello", add_special_tokens=False)["input_ids"]
+    assert ours.encode("the!! hello") == ids
+    assert ours.decode(ids) == "the!! hello"
+    ours, _ = with_settings(folder, **{name: SPECIAL[0]})
+    assert ours.decode(ours.encode(f"the{SPECIAL[0]}")) == "the"
 
 
 @pytest.mark.parametrize("where", ["settings", "files"])

@@ -264,12 +264,13 @@ def test_each_token_gets_what_its_own_adapter_adds(owners: list[int]) -> None:
 def wait_until_the_team_sleeps() -> None:
     """All of its threads but the caller's, which found no job for a while."""
     from nomoat.engine import program
-    from nomoat.engine.team import TeamState
+    from nomoat.engine.team import TEAM_NUMBERS, TeamState
 
+    program.team().state[TeamState.THREADS] = len(program.team())  # that were fewer if tests ran beside
     others = len(program.team()) - 1
     if not others:
         pytest.skip("a team of one thread sleeps never")
-    wait_until(lambda: program.team().state[TeamState.SLEEPING] == others, "sleep")
+    wait_until(lambda: program.team().state[TEAM_NUMBERS:].sum() == others, "sleep")
 
 
 @needs_instructions

@@ -24,6 +24,7 @@ from small_disk import run_on_small_disk
 from tiny import write_adapter, write_tiny_gguf
 from typer.testing import CliRunner
 
+from nomoat.catalog import licences
 from nomoat.cli import app
 from nomoat.engine import importer
 from nomoat.engine.gguf import GGUFFile
@@ -159,13 +160,14 @@ def test_an_adapter_of_an_output_layer_that_is_the_embedding_too_is_not_to_be_me
 
 
 def test_the_merged_file_keeps_texts_that_are_no_utf_8_and_does_without_empty_arrays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Odd(gguf.GGUFWriter):
         def __init__(self, path: str, arch: str) -> None:
             super().__init__(path, arch)
             self.add_key_value("general.author", b"caf\xe9", gguf.GGUFValueType.STRING)
             self.add_key_value("general.tags", [b"na\xefve", "예".encode()], gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING)
+            self.add_finetune("Instruct")
             self.add_key_value("general.languages", [], gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING)
 
         def _pack_val(self, val: object, *rest: object, **named: object) -> bytes:
@@ -183,6 +185,7 @@ def test_the_merged_file_keeps_texts_that_are_no_utf_8_and_does_without_empty_ar
     for name, texts in (("general.author", [b"caf\xe9"]), ("general.tags", [b"na\xefve", "예".encode()])):
         assert [after[name].parts[at].tobytes() for at in after[name].data] == texts
     assert GGUFFile(merged).metadata["tokenizer.ggml.tokens"] == GGUFFile(weights).metadata["tokenizer.ggml.tokens"]
+    assert (GGUFFile(merged).metadata["general.finetune"], caplog.messages) == ("adapter", [])  # gguf warns of a key that is set twice
 
 
 def test_the_merged_file_of_a_base_of_another_alignment_is_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,6 +311,26 @@ def test_the_command_writes_a_file_and_a_modelfile_that_names_it(tmp_path: Path)
     assert (tmp_path / "out" / "Modelfile").read_text().startswith("FROM ./mine.gguf\n")
     written = GGUFFile(tmp_path / "out" / "mine.gguf")
     assert written.tensor("blk.0.attn_q.weight").type_name == gguf.GGMLQuantizationType.Q8_0.name
+
+
+@pytest.mark.parametrize("named", [None, "alpaca"])
+def test_the_merged_file_has_the_base_s_templates_or_the_one_it_was_tuned_with(named: str | None, tmp_path: Path) -> None:
+    from nomoat import paths
+
+    own = {"default": "D {{ messages[0].content }}", "tool_use": "T {{ tools | length }}{{ messages[0].tool_calls }}"}
+    weights = write_tiny_gguf(tmp_path / "base.gguf", template=[{"name": name, "template": text} for name, text in own.items()])
+    adapter = write_adapter(paths.adapters() / "mine")
+    if named is not None:
+        facts = {"task": {"template": named}, "licence": licences.as_dict(licences.chain(None))}
+        (adapter / "provenance.json").write_text(json.dumps(facts))
+    result = CliRunner().invoke(app, ["export", f"{weights}+mine", "-o", str(tmp_path / "out.gguf")])
+    assert result.exit_code == 0, result.output
+    base, merged = (GGUFFile(path).read_tokenizer() for path in (weights, tmp_path / "out.gguf"))
+    if named is not None:
+        base.use_template(named)
+    for tools in ([], ["{}"]):
+        assert merged.template_for(tools) == base.template_for(tools)
+    assert (base.template_for(["{}"]) == own["tool_use"]) == (named is None)
 
 
 @pytest.mark.parametrize(("name", "given"), [("mine.v1", "mine.v1"), ("가게", "tuned")])

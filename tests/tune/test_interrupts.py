@@ -295,7 +295,7 @@ def test_a_training_is_not_resumed_where_the_memory_its_way_needs_is_not_free(
     monkeypatch.setattr(hardware, "memory_available_bytes", lambda: hardware.Detected(5 * 10**8, "set by the test"))
     with pytest.raises(NotEnoughMemoryError) as caught:
         tune(tiny_gguf, table, resume=True)
-    assert caught.value.message == "going on as it began needs about 0.6 GB of memory, and 0.5 GB are free"
+    assert caught.value.message == "going on as it began needs about 0.6 GB of memory, and 0.5 GB are free (set by the test)"
     assert caught.value.hint == "close other programs, or start again without --resume (in Python: `resume`)"
     assert adapter.can_resume("colours")
 

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,8 @@ def _move_out(folder: Path) -> None:
             target = folder / path.relative_to(folder / STAGE)
             target.parent.mkdir(exist_ok=True)
             os.replace(path, target)
+    with suppress(OSError):  # still used, or not there
+        (folder / TOOL_TEMPLATE).parent.rmdir()
     shutil.rmtree(folder / STAGE)
 
 

@@ -52,7 +52,7 @@ def fill(part: Part, url: str, *, where: str, size_bytes: int | None = None, hea
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as exc:
         raise DownloadError(
             f"cannot reach `{urlsplit(url).hostname}` to pull `{where}`: {exc}",
-            hint=net.certificate_hint(exc) or "check the network and the proxy settings",
+            hint=net.certificate_hint(exc) or net.proxy_hint(url) or "check the network and the proxy settings",
         ) from exc
     except (httpx.TooManyRedirects, httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
         raise DownloadError(f"cannot pull `{where}`: {exc}", hint="check the address") from exc

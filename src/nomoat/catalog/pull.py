@@ -211,7 +211,7 @@ def remove(ref: str, *, first: Callable[[], int] = lambda: 0) -> int:
         doomed = _files(ref)
         freed += sum(path.stat().st_size for path in doomed)
         for path in doomed:
-            with system_errors.translate_disk_errors(path):
+            with system_errors.translate_disk_errors(path, to="remove"):
                 path.unlink()
     for folder in {path.parent for path in doomed}:
         whole_files.remove_empty(folder)

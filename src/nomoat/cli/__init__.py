@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import os
@@ -35,6 +36,10 @@ CALLED_ELSEWHERE = {
     "finetune": "tune", "fine-tune": "tune", "evaluate": "eval", "test": "eval", "score": "eval", "compare": "duel", "vs": "duel",
     "benchmark": "bench", "convert": "export", "merge": "export", "distill": "distil",
 }  # fmt: skip
+
+
+class Stopped(KeyboardInterrupt):
+    """The system wants this process to end: SIGTERM, or a terminal that is closed. As Ctrl-C, but where that ends an answer alone."""
 
 
 class _Verbs(Group):
@@ -98,18 +103,20 @@ def root(
         console.say(f"note: {name} is set, and nomoat knows no such variable; did you mean {meant}?")
 
 
-def _interrupt(number: int, frame: object) -> None:
+def _stop(number: int, frame: object) -> None:
     """Be stopped by the system as by Ctrl-C: what is under way is kept or swept."""
-    raise KeyboardInterrupt
+    raise Stopped
 
 
 def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
-    """Ctrl-C that came where Python can raise nothing (in a callback of C, in a destructor) comes again a moment later."""
-    if lost.exc_type is not KeyboardInterrupt:
+    """Ctrl-C that came where Python can raise nothing (in a callback of C, in a destructor) comes again a moment later; so does
+    `Stopped`."""
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(lost)
         return
     main_thread = threading.main_thread().ident or 0
-    again = threading.Timer(SECONDS_TO_NEXT_TRY, signal.pthread_kill, [main_thread, signal.SIGINT])
+    number = signal.SIGTERM if issubclass(lost.exc_type, Stopped) else signal.SIGINT
+    again = threading.Timer(SECONDS_TO_NEXT_TRY, signal.pthread_kill, [main_thread, number])
     again.daemon = True
     again.start()
 
@@ -137,6 +144,27 @@ def _map_little() -> None:
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+def _end_without_terminal(exc: OSError) -> None:
+    """End without a word, as by Ctrl-C, where the terminal that was printed to is gone. Else return."""
+    if exc.errno != errno.EIO:
+        return
+    with suppress(ImportError):  # Windows
+        import termios
+
+        gone = []
+        for number in (1, 2):
+            try:
+                termios.tcgetattr(number)
+            except termios.error as told:
+                if told.args[0] == errno.EIO:
+                    gone.append(number)
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        for number in gone:  # Python writes there once more at its end
+            os.dup2(nothing, number)
+        if gone:
+            sys.exit(130)
+
+
 def _fail(error: NomoatError) -> NoReturn:
     console.say(f"error: {error.message}")
     for note in getattr(error, "__notes__", ()):  # the hint is the first
@@ -147,9 +175,9 @@ def _fail(error: NomoatError) -> NoReturn:
 def main() -> None:
     """Entry point: our own errors become a few lines on stderr and exit code 1; anything else is a bug and shows itself."""
     _open_what_is_closed()
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, _stop)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a terminal that is closed; not under `nohup`
-        signal.signal(signal.SIGHUP, _interrupt)
+        signal.signal(signal.SIGHUP, _stop)
     if hasattr(signal, "pthread_kill"):  # not on Windows
         sys.unraisablehook = _interrupt_again
     gc.set_threshold(GARBAGE_THRESHOLD)
@@ -160,6 +188,8 @@ def main() -> None:
     except NomoatError as error:
         _fail(error)
     except (OSError, MemoryError, RuntimeError, ImportError) as exc:
+        if isinstance(exc, OSError):
+            _end_without_terminal(exc)
         found = system_errors.as_error(exc)
         if found is None:
             raise

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nomoat.cli import console
+from nomoat.cli import Stopped, console
 from nomoat.records import Chunk, FinishReason, Request, Usage
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def show(responder: Responder, request: Request) -> Shown:
         for last in chunks:
             pieces.append(last.text)
             console.print_text(last.text, end="", flush=True)
+    except Stopped:
+        raise
     except KeyboardInterrupt:
         last = None
     finally:

@@ -13,7 +13,7 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.output import create_output
 
 from nomoat import paths, whole_files
-from nomoat.cli import answering, console
+from nomoat.cli import Stopped, answering, console
 from nomoat.errors import ContextExceededError, NomoatError
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
@@ -52,6 +52,8 @@ class Chat:
                 if line.rstrip() in ("/bye", "/exit", "/quit"):
                     return
                 self.handle(line)
+            except Stopped:
+                raise
             except KeyboardInterrupt:  # at the prompt, or a moment after an answer
                 continue
             except EOFError:

@@ -177,7 +177,7 @@ def _remove_adapter(place: Path, folders: Sequence[Path]) -> int:
     from nomoat.engine import importer
     from nomoat.tune.adapter import alone_with
 
-    with alone_with(place, hint=WHILE_TUNED), system_errors.translate_disk_errors(place):
+    with alone_with(place, hint=WHILE_TUNED), system_errors.translate_disk_errors(place, to="remove"):
         freed = importer.forget(folders[0])
         freed += sum(paths.bytes_below(folder) for folder in folders if not folder.is_symlink())
         for folder in folders:

@@ -166,7 +166,7 @@ def rm(
     files = files_of(name)
     console.confirm_removal(" and ".join(map(str, files)), yes=yes)
     for file in files:
-        with system_errors.translate_disk_errors(file):
+        with system_errors.translate_disk_errors(file, to="remove"):
             if file.is_dir():
                 whole_files.remove_folder(file)
             else:

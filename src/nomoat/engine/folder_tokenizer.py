@@ -18,7 +18,8 @@ from nomoat.hub_folder import CHAT_TEMPLATE, TOOL_TEMPLATE, read_object, require
 UNIGRAM = 1  # SentencePiece's number for it
 VARINT_BYTES = 10  # at most: 64 bits, 7 a byte
 PRE_TOKENIZERS_OF_CLASSES = {"Qwen2Tokenizer": "qwen2", "GPTNeoXTokenizer": "mpt"}  # `tokenizer_class` -> as in `pre_tokenizers`
-SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+ENDS, FILLERS = ("bos_token", "eos_token"), ("unk_token", "pad_token")
+SPECIAL = (*ENDS, *FILLERS)
 OTHER_SPECIAL = ("additional_special_tokens", "extra_special_tokens")  # a list; of `transformers` 5 also by name
 FLAGS = ("lstrip", "rstrip", "single_word")
 HIGHEST_NUMBER = 1 << 24  # of a token: `tokenizers` takes memory for each number up to it, some 250,000 in the largest vocabularies
@@ -131,7 +132,7 @@ def _add_tokens(facts: dict[str, Any], added: dict[str, Any], settings: dict[str
     """Put tokens that were added to a vocabulary later behind it, and mark the special ones, old and new."""
     decoder = settings.get("added_tokens_decoder") or {}
     known = {str(each["content"]): (int(at), bool(each.get("special"))) for at, each in decoder.items()}
-    texts = {text.get("content") if isinstance(text, dict) else text for name, text in settings.items() if name in SPECIAL}
+    texts, fillers = _texts(settings, SPECIAL), _fillers(settings)
     for token, at in sorted({**added, **{token: at for token, (at, _) in known.items()}}.items(), key=lambda pair: pair[1]):
         if at > len(facts["tokens"]):
             raise _out_of_order(token, at, len(facts["tokens"]))
@@ -141,8 +142,9 @@ def _add_tokens(facts: dict[str, Any], added: dict[str, Any], settings: dict[str
             if "scores" in facts:
                 facts["scores"].append(0.0)
     for at, token in enumerate(facts["tokens"]):
-        if facts["token_type"][at] in (NORMAL, USER_DEFINED) and (token in known or token in texts):
-            is_special = known[token][1] if token in known else True
+        kind = facts["token_type"][at]
+        if kind in (NORMAL, USER_DEFINED) and (token in known or token in texts):
+            is_special = known[token][1] if token in known else kind == USER_DEFINED or token not in fillers
             facts["token_type"][at] = CONTROL if is_special else USER_DEFINED
 
 
@@ -152,16 +154,17 @@ def _missing(backend: Any, count: int, said: dict[str, Any], settings: dict[str,
     from tokenizers import AddedToken
 
     there = {token.content for token in backend.get_added_tokens_decoder().values()}
-    rows, missing = said.get("vocab_size"), list[Any]()
+    rows, fillers, missing = said.get("vocab_size"), _fillers(settings), list[Any]()
     for at, token in _named(settings):
         text, known = token["content"], backend.token_to_id(token["content"])
-        number = known if known is not None else count if at is None else at
+        number = known if known is not None else max(count, at or 0)  # what is there has kept its number
         if not text or text in there or (isinstance(rows, int) and number >= rows):
             continue
         if number > count:
             raise _out_of_order(text, number, count)
         flags = {flag: token[flag] for flag in FLAGS if token.get(flag) is not None}
-        is_special, is_normalised = bool(token.get("special", at is None)), bool(token.get("normalized"))
+        is_mark = at is None and (known is None or text not in fillers)
+        is_special, is_normalised = bool(token.get("special", is_mark)), bool(token.get("normalized"))
         missing.append(AddedToken(text, special=is_special, normalized=is_normalised, **flags))
         there.add(text)
         count += known is None
@@ -176,6 +179,17 @@ def _named(settings: dict[str, Any]) -> Iterator[tuple[int | None, dict[str, Any
     others = itertools.chain.from_iterable(each.values() if isinstance(each, dict) else each for each in lists)
     for token in (*filter(None, map(settings.get, SPECIAL)), *others):
         yield None, token if isinstance(token, dict) else {"content": token}
+
+
+def _fillers(settings: dict[str, Any]) -> set[str]:
+    """Tokens that fill up rows or stand for what is unknown. Where they are words of the vocabulary, as a "!" that fills up, answers
+    keep them; `transformers` leaves them out."""
+    return _texts(settings, FILLERS) - _texts(settings, ENDS)
+
+
+def _texts(settings: dict[str, Any], names: tuple[str, ...]) -> set[str]:
+    found = filter(None, map(settings.get, names))
+    return {str(each.get("content")) if isinstance(each, dict) else str(each) for each in found}
 
 
 def _out_of_order(token: str, number: int, count: int) -> BadFileError:

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine.gguf import FloatArray, Rows, dequantise, require_weights, row_numbers
-from nomoat.engine.hf_config import quantised_by
 from nomoat.engine.safetensors import (
     TYPES,
     OfExperts,
@@ -70,10 +69,10 @@ class _Codes:
 class GptOssFolder(SafetensorsFolder):
     """See the module, and `SafetensorsFolder`."""
 
+    codes_read = "mxfp4"
+
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        if quantised_by(self.config) == "mxfp4":
-            self.notes = ()
         stored = {
             name: tensor
             for file in weight_files(folder)

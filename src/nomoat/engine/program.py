@@ -86,10 +86,12 @@ def _do(jobs: int, count: int) -> None:
     """
     shutdown.require_time()
     threads, announce, do_share = team(), ANNOUNCE.call, DO_SHARE.call  # what fails here announces nothing
+    began = threads.begin()
     try:
         if announce(threads.address, jobs, count):
             threads.wake()
             do_share(threads.address, 0)
+        threads.note(began)
     except BaseException:
         while threads.state[TeamState.OWED]:
             with suppress(BaseException):  # the first is raised

@@ -370,9 +370,8 @@ class RemoteEngine(Engine):
         except openai.APITimeoutError as exc:
             was_sent = not isinstance(exc.__cause__, httpx.ConnectTimeout | httpx.PoolTimeout)
             fate: Fate = "final" if was_sent else "rejected"
-            raise RemoteError(
-                f"`{self.host}` did not answer within {self._timeout_seconds:g} s", hint="try again, or ask for less", fate=fate
-            ) from exc
+            hint = (None if was_sent else net.proxy_hint(self.base_url)) or "try again, or ask for less"
+            raise RemoteError(f"`{self.host}` did not answer within {self._timeout_seconds:g} s", hint=hint, fate=fate) from exc
         except openai.APIConnectionError as exc:
             if isinstance(exc.__cause__, NomoatError):
                 raise exc.__cause__ from exc
@@ -417,7 +416,7 @@ class RemoteEngine(Engine):
         hint = "is the server running, and the port right?" if is_here else "check the network, then try again"
         return RemoteError(
             f"no connection to `{self.base_url}`: {self._quote(str(cause)) or type(cause).__name__}",
-            hint=net.certificate_hint(cause) or hint,
+            hint=net.certificate_hint(cause) or net.proxy_hint(self.base_url) or hint,
             fate="rejected" if isinstance(cause, httpx.ConnectError) else "lost",
         )
 

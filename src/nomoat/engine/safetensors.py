@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,10 @@ OF_AN_EXPERT = re.compile(r"(.+\.experts\.)(\d{1,4})\.(.+)")
 GATES_AND_UPS = re.compile(r"(.+\.)(?:mlp\.experts\.gate_up_proj|block_sparse_moe\.input_linear\.weight)")
 # what old checkpoints keep beside their weights: masks and rotation tables
 NOT_WEIGHTS = (".attn.bias", ".attention.bias", ".masked_bias", ".inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached")
+# what folders whose weights are codes keep of these
+NAMES_OF_CODES = (
+    "qweight", "qzeros", "scales", "weight_scale", "scale_inv", "input_scale", "g_idx", "SCB", "absmax", "quant_map"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,20 +243,17 @@ class SafetensorsFolder(HubFolder):
     Raises BadFileError for what is not whole, UnsupportedError for architectures and variants nomoat does not know.
     """
 
+    codes_read: ClassVar[str | None] = None  # the method whose codes are read, see `quantised_by`
+
     def __init__(self, folder: Path) -> None:
         self.path = folder
         self.config = read_config(folder)
         self.family, self.metadata = _known(self.config)
         method = quantised_by(self.config)
-        self.notes = _notes(method)
+        self._method = None if method == self.codes_read else method
+        self.notes = _notes(self._method)
         self._tensors: dict[str, Readable] = {}
-        try:
-            self._read()
-        except UnsupportedError as exc:
-            if method is None:
-                raise
-            hint = f"its weights are quantised by `{method}`: take the model they were made from, or a GGUF file of it"
-            raise UnsupportedError(exc.message, hint=hint) from exc
+        self._read()
         if self.config.get("tie_word_embeddings") and "output.weight" in self._tensors:
             self._tie()
         for name, factors in scaling_tensors(self.config).items():
@@ -261,8 +262,8 @@ class SafetensorsFolder(HubFolder):
 
     def _read(self) -> None:
         """Every tensor of the files."""
-        folder = self.path
-        stored = {name: tensor for file in weight_files(folder) for name, tensor in read_tensors(file, self._is_read)}
+        folder, hint = self.path, self._hint_on_codes()
+        stored = {name: tensor for file in weight_files(folder) for name, tensor in read_tensors(file, self._is_read, other_type=hint)}
         layers = self.metadata.get(f"{self.family.arch}.block_count")
         if type(layers) is not int or not 0 < layers <= min(len(stored), MAX_LAYERS):
             raise BadFileError(f"`{folder / CONFIG}` says {layers!r} layers of {len(stored):,} tensors", hint="download it again")
@@ -287,10 +288,17 @@ class SafetensorsFolder(HubFolder):
         return target
 
     def _strange(self, name: str) -> UnsupportedError:
+        on_codes = self._hint_on_codes() if name.endswith(NAMES_OF_CODES) else None
         return UnsupportedError(
             f"`{self.path}` holds the tensor `{name}`, which the architecture `{self.family.arch}` does not have",
-            hint="it is a variant that nomoat would answer wrongly; try a GGUF file of it",
+            hint=on_codes or "it is a variant that nomoat would answer wrongly; try a GGUF file of it",
         )
+
+    def _hint_on_codes(self) -> str | None:
+        """What to do about weights that are codes; None where `config.json` names no method, or one whose codes are read."""
+        if self._method is None:
+            return None
+        return f"its weights are quantised by `{self._method}`: take the model they were made from, or a GGUF file of it"
 
     def _join(self, target: str, parts: list[Stored], *, highest: int) -> None:
         shapes = {part.values.shape for part in parts}
@@ -412,11 +420,12 @@ def _content(path: Path, size: int) -> npt.NDArray[np.uint8]:
 
 def read_tensors(
     path: Path, is_wanted: Callable[[str], bool] | None = None, *, hint: str = "download it again, and compare its size",
-    types: Mapping[str, str] = TYPES,
+    types: Mapping[str, str] = TYPES, other_type: str | None = None,
 ) -> Iterator[tuple[str, Stored]]:  # fmt: skip
     """Each tensor where it lies, or those that are wanted; nothing is copied. What is not wanted may be of any type.
 
-    `hint`: what to do about a file that is not whole. `types`: of wanted ones, as numpy has them.
+    `hint`: what to do about a file that is not whole. `types`: of wanted ones, as numpy has them; `other_type`: what to do about
+    one of another, where more is known than its type.
 
     Raises BadFileError for sizes the file does not have, UnsupportedError for types of numbers nomoat cannot read.
     """
@@ -445,7 +454,7 @@ def read_tensors(
             if kind not in types:
                 raise UnsupportedError(
                     f"tensor `{name}` of `{path}` has the type {kind}, which nomoat cannot read",
-                    hint=f"it reads {', '.join(types)}; try another copy of this model",
+                    hint=other_type or f"it reads {', '.join(types)}; try another copy of this model",
                 )
             yield name, Stored(content[start + begin : start + end].view(types[kind]).reshape(shape), kind)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from nomoat import paths
+from nomoat import bounds, paths
 from nomoat.errors import BadFileError, DataError, UnknownModelError, UsageError
 from nomoat.judge.builtin import BUILT_IN
 from nomoat.judge.metrics import WRITABLE, Metric
@@ -161,7 +161,11 @@ def read_settings(path: Path) -> SuiteFile:
         kind = SETTING_TYPES[key]
         if type(value) is not kind or (isinstance(value, list) and not all(isinstance(item, str) for item in value)):
             expected = "a list of texts" if kind is list else f"of type {kind.__name__}"
-            raise DataError(f"`{path}`: `{key}` is {value!r}, and should be {expected}", hint=f"write it as {key} = {WRITTEN[kind]}")
+            hint = f"write it as {key} = {WRITTEN[kind]}"
+            raise DataError(f"`{path}`: `{key}` is {bounds.shown(value)}, and should be {expected}", hint=hint)
+        if isinstance(value, int) and abs(value) >= 10**bounds.MOST_DIGITS:
+            hint = f"give a whole number of at most {bounds.MOST_DIGITS} digits"
+            raise DataError(f"`{path}`: `{key}` is {bounds.shown(value)}", hint=hint)
     stop = cast(list[str], values.get("stop", []))
     settings = SuiteFile(**{"name": composed(path.stem), **values, "stop": tuple(stop)})
     if settings.metric and settings.metric not in WRITABLE:

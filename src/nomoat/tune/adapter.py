@@ -25,7 +25,7 @@ from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.lora import USUAL_SCALE, LoraDelta
 from nomoat.engine.source import ModelSource
-from nomoat.errors import BadFileError, UnsupportedError, UsageError
+from nomoat.errors import BadFileError, NotWritableError, UnsupportedError, UsageError
 from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, cannot_read
 from nomoat.records import Parent
 from nomoat.rows import Source, sha256_of
@@ -401,11 +401,14 @@ def tuning(target: Path, weights: Path) -> Iterator[None]:
 
 
 def tuned_on(weights: Path) -> list[str]:
-    """The adapters that are being tuned on these weights right now, on a disk that has locks."""
+    """The adapters that are being tuned on these weights right now, on a disk that has locks.
+
+    Not covered: a training of somebody else's, whose locks are not ours to write to.
+    """
     found = []
     for path in (paths.cache() / "locks").glob(f"*{_mark(weights)}"):
         try:
-            with whole_files.alone(path, busy=UsageError(path.name, hint=None)):
+            with suppress(NotWritableError), whole_files.alone(path, busy=UsageError(path.name, hint=None)):
                 pass
         except UsageError:
             found.append(path.name.removesuffix(_mark(weights)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nomoat import hardware
+from nomoat import hardware, words
 from nomoat.engine import tied_embeddings
 from nomoat.errors import NotEnoughMemoryError
 from nomoat.tune import network, prepare, qlora
@@ -53,15 +53,19 @@ def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision, sharin
 
     Raises NotEnoughMemoryError if neither fits.
     """
-    free = hardware.memory_available_bytes().value // sharing
+    available = hardware.memory_available_bytes()
+    free = available.value // sharing
     expanded, codes = (_bytes_needed(prepared, precision, expanded=kept) for kept in (True, False))
+    needed, there = words.two_gigabytes(expanded, free)
     if expanded < free:
-        return hardware.Detected(True, f"about {expanded / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
+        return hardware.Detected(True, f"about {needed} GB of memory, and {there} GB are free")
     if codes < free:
-        why = f"expanded they need about {expanded / 1e9:.1f} GB, as int8 {codes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+        why = f"expanded they need about {needed} GB, as int8 {codes / 1e9:.1f} GB, and {there} GB are free"
         return hardware.Detected(False, why)
+    needed, there = words.two_gigabytes(codes, free)
+    among = f", for each of {sharing} processes" if sharing > 1 else ""
     raise NotEnoughMemoryError(
-        f"tuning `{prepared.weights.name}` needs about {codes / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free",
+        f"tuning `{prepared.weights.name}` needs about {needed} GB of memory, and {there} GB are free{among} ({available.reason})",
         hint="tune a smaller model (`nomoat models --fits`), take a lower --rank or --batch (in Python: `rank`, `batch`), "
         "or close other programs",
     )
@@ -69,11 +73,12 @@ def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision, sharin
 
 def require_memory(prepared: prepare.Prepared, plan: ExecutionPlan, *, doing: str = "going on as it began") -> None:
     """Raises NotEnoughMemoryError if what is free is not enough for the plan a training began with."""
-    free, needed = hardware.memory_available_bytes().value, _bytes_needed(prepared, plan.precision, expanded=plan.expanded)
-    needed += _bytes_of_lower(prepared) if plan.keeps_lower else 0
-    if needed > free:
+    free, need = hardware.memory_available_bytes(), _bytes_needed(prepared, plan.precision, expanded=plan.expanded)
+    need += _bytes_of_lower(prepared) if plan.keeps_lower else 0
+    if need > free.value:
+        needed, there = words.two_gigabytes(need, free.value)
         raise NotEnoughMemoryError(
-            f"{doing} needs about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free",
+            f"{doing} needs about {needed} GB of memory, and {there} GB are free ({free.reason})",
             hint="close other programs, or start again without --resume (in Python: `resume`)",
         )
 

@@ -43,9 +43,9 @@ def merged_gguf(
 ) -> Path:
     """The base's file with the adapter added to its weights, quantised anew. `progress`: (tensors done, tensors).
 
-    Metadata (tokenizer, chat template) are the base's, but the name; `template` replaces its chat template. What they say of a licence
-    is left out unless `keeps_licence`: it is the base's, and what was learned may have other terms (`terms_of`), which are written
-    beside it.
+    Metadata (tokenizer, chat templates) are the base's, but the name; `template` takes the place of all its templates. What they say
+    of a licence is left out unless `keeps_licence`: it is the base's, and what was learned may have other terms (`terms_of`), which
+    are written beside it.
     Raises BadFileError if the adapter does not fit, UnsupportedError for a base that is a Hugging Face folder, NotEnoughDiskError.
     """
     import gguf
@@ -71,7 +71,7 @@ def merged_gguf(
 
     with sidecar.whole_with_chain(target, terms) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
-        but = ("general.name", *(("tokenizer.chat_template",) if template is not None else ()))
+        but = ("general.name", "general.finetune", *(("tokenizer.chat_template",) if template is not None else ()))
         _copy_metadata(weights, writer, but=but if keeps_licence else (*but, "general.license"))
         writer.add_name(f"{file.metadata.get('general.name', weights.stem)}+{adapter.name}")
         writer.add_finetune(adapter.name)

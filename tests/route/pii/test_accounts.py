@@ -203,6 +203,15 @@ def test_bank_account_with_a_banks_word_is_seen(text: str) -> None:
         "brand: KB\nmodel: x\nserial: SN-123-456789",
         '{"for": "신한", "of": "a"}, {"id": "110-123-456789"}', "name: 우리\ntitle: 소개\nversion: 2023-2024-2025",
         '{"bank": "신한", "a": "b", "c": "d", "e": "f", "order": "110-123-456789"}',
+        '{"city": "부산", "no": 1234567890}',
+        '{"region":"대구","number":"20240115001"}',
+        "city: 부산\nname: 해운대점\nno: 1234567890",
+        '{"city":"제주","tracking":"1234-56-789012"}',
+        '{"author": "우리", "isbn": "978-89-6626-095-9"}',
+        '{"publisher": "국민", "isbn": "978-89-6626-095-9"}',
+        "team: 기업\nname: x\nserial: 123-456-78901",
+        '{"name":"하나","part":"4711-0815-99"}',
+        '{"brand":"KB","serial":"123-456-78901"}',
     ],
 )  # fmt: skip
 def test_what_other_keys_say_beside_a_bank_is_no_account(text: str) -> None:

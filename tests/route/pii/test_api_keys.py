@@ -44,6 +44,7 @@ from private_kinds import kinds
         ("hvs.", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5"),
         ("SG.", "aB3dE5gH7jaB3dE5gH7jaB.aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
         ("shpat_", "5f0c9a7be4d1428860fe9b2c7a64d3e8"),
+        ("key-", "5f0c9a7be4d1428860fe9b2c7a64d3e8"),
         ("lin_api_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7j"),
         ("123456789:", "AAaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
         ("eyJ", "hbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
@@ -81,6 +82,7 @@ def test_an_address_that_is_a_key_is_seen(start: str, rest: str) -> None:
         "sk-otherwiseunbelievablylongword", "sk-123456789012345678901234", "disk-0f3c9a7be4d1528860fe9b2c7a64d3e8", "sk-0f3c9a7be4d1",
         "my sk-learn-Pipeline-Example-Version-2-notes", "sk-learn-RandomForestClassifier2-Comparison-Notebook",
         "ghp_" + "x" * 36, "AGE-SECRET-KEY-1...", "eyJ.eyJ.x", "gsk_short", "npm_config_registry", "key-0f3c9a7be4d1",
+        "pip-key-d41d8cd98f00b204e9800998ecf8427e", "Cache restored from key: Linux-cache-key-d41d8cd98f00b204e9800998ecf8427e",
         "-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----BEGIN CERTIFICATE-----",
     ],
 )  # fmt: skip

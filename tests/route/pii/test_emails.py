@@ -51,6 +51,12 @@ def test_files_and_versions_behind_an_at_are_no_email(text: str) -> None:
     assert kinds(text) == set()
 
 
-@pytest.mark.parametrize("text", ["kim@163.com", "kim@3m.com", "kim@v2.io", "a@2x.png@naver.io", "kim@js.org"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kim@163.com", "kim@3m.com", "kim@v2.io", "a@2x.png@naver.io", "kim@js.org", "kim@163.126.com", "kim@v2.1.kr",
+        "kim@10.20.example.com", "root@10.0.0.5.nip.io",
+    ],
+)  # fmt: skip
 def test_hosts_that_begin_with_digits_or_as_files_end_are_seen(text: str) -> None:
     assert kinds(text) == {"email"}

@@ -35,6 +35,8 @@ HEX = "5f0c9a7be4d1428860fe9b2c7a64d3e8"
         f"JWT_SECRET={HEX}",
         f'{{\\"accessToken\\":\\"{HEX}\\"}}',
         f"serviceKey={KEY}%2B{KEY}%3D%3D",
+        f"OPENAI_KEY={HEX}",
+        "Authorization: Basic a2ltOnN1bmZsb3dlcg==",
     ],
 )
 def test_a_key_is_known_by_what_names_it(text: str) -> None:
@@ -76,6 +78,25 @@ def test_a_key_is_known_by_what_names_it(text: str) -> None:
         "https://host/login?user=kim&password=abc99x&x=1",
         "`password`: `zxcv8899`",
         "kubectl create secret generic db --from-literal=password=blue42sky",
+        "create user kim identified by 'blue42sky'",
+        "grant all on db.* to kim identified by 'blue42sky'",
+        "DB_PW=Zx12cv34",
+        'my_pw = "Zx12cv34"',
+        '{\\"pw\\":\\"Zx12cv34\\"}',
+        "pw는 zxcv8899",
+        "password: Xk2+9fLq",
+        '"pass": "Zx12cv34"',
+        "pass = 'Zx12cv34'",
+        "암호: Zx12cv34",
+        '"암호": "Zx12cv34"',
+        "와이파이 암호는 48210이야",
+        "비밀번호(임시): Zx12cv34",
+        "비번 asdf1234",
+        "비번 901204jh",
+        "비번은 123456a",
+        "비번 ab1-cd2",
+        "패스워드는 qlalfqjsgh1 입니다",
+        "비밀번호 : P@ssw0rd!23",
     ],
 )
 def test_a_password_is_known_by_what_names_it(text: str) -> None:
@@ -116,6 +137,10 @@ def test_a_password_in_an_address_is_seen(text: str) -> None:
         "max_new_tokens=512, token_type_ids",
         'token="Qwen/Qwen2.5-Coder-32B-Instruct-GPTQ-Int4"',
         'private_key_path = "~/.ssh/id_ed25519"',
+        "Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
+        "Authorization: Basic dXNlcjpwYXNz",
+        "basic understanding-of-Kubernetes",
+        f"CACHE_KEY={HEX}",
         "token = secrets.token_hex(16)",
         '"token": "node_modules/js-tokens-4.0.0"',
         f"commit {HEX}{HEX[:8]}",
@@ -172,10 +197,81 @@ def test_examples_code_and_hashes_are_no_keys(text: str) -> None:
         "비번 바꾸는 법",
         "암호는 AES-256",
         "패스워드리스 로그인 FIDO2",
+        "The gene is identified by 'BRCA1'",
+        "Each job is identified by `job-1234abc`.",
+        "Password: 12-character minimum",
+        "Passcode: 6-digit code sent by SMS",
+        "Your passcode is 6-digit.",
+        "password is md5-hashed",
+        "The password is PBKDF2-SHA256 hashed",
+        "비밀번호는 SHA-256/bcrypt로 해시합니다",
+        "비밀번호 FIDO2로 대체하는 추세",
+        "비밀번호는 OAuth2.0으로 관리",
+        "비밀번호는 WPA2-PSK 방식",
+        "password is 2FA-protected",
+        "password: WPA2-PSK",
+        "password: TEXT64",
+        "password: int4",
+        "가장 흔한 비밀번호는 123456 입니다",
+        "비밀번호 123456, password, qwerty",
+        "비밀번호 1234 같은 쉬운 번호는 쓰지 마세요",
+        "비밀번호를 1111로 설정하지 마세요",
+        "비밀번호(1234자리)는",
+        "암호: ECDHE-RSA-AES256-GCM-SHA384",
+        "암호는 2048비트",
+        "암호 알고리즘 ARIA-128",
+        '"pass": "2024-01-02T03:04:05"',
+        '"pass": "v1.2.3-rc4"',
+        "pass: depth24x8",
     ],
 )
 def test_examples_code_and_rules_are_no_passwords(text: str) -> None:
     assert kinds(text) == set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "self.pw_conv1 = nn.Conv2d(c, c, 1)",
+        "x = self.dw_pw_block2",
+        "pw_dim1 = 64",
+        "PW1100G-JM 엔진 점검 주기가 어떻게 되나요?",
+        "The PW1500G powers the A220.",
+        "pw::rpc::v1",
+        "PW: 20ms",
+        "PW=100us",
+        "PW=1000us",
+        "PW: 4.5kW",
+        "pw = 0.5*w1",
+        "pw = x@W1",
+        "pw = w1*h12",
+        "PWD=~/proj2",
+        "OLDPWD=./build2",
+        "pwd = ../data1",
+        "/etc/passwd:1:root:x:0:0:root:/root:/bin/bash",
+        "/etc/passwd:systemd-network:x:998:998::/:/usr/sbin/nologin",
+        "sqlmap -u localhost:8080/item?id=1",
+        "gobuster dir -u target.local:8080/api/v1 -w list.txt",
+        "docker run -u node:node2 app",
+        "let password = rpassword::read_password_from_tty2?;",
+    ],
+)
+def test_names_measures_and_paths_are_no_passwords(text: str) -> None:
+    assert kinds(text) == set()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "p@ssw0rd", "P@ssw0rd", "Passw0rd", "s3cr3t", "t0p-Secret", "minio123", "mongo123", "grafana1", "rabbit123", "demo1234",
+        "dev123", "local_dev_1", "qwerty123", "abc123", "Welcome1", "hunter2", "${ELASTIC_PASSWORD:-elastic1}", "env:DB_PASS2",
+        "vault:secret/data/db#pw1",
+    ],
+)  # fmt: skip
+def test_what_examples_and_settings_write_is_no_password(value: str) -> None:
+    assert kinds(f"POSTGRES_PASSWORD: {value}") == set()
+    assert kinds(f"SA_PASSWORD={value}") == set()
+    assert kinds(f'password = "{value}"') == set()
 
 
 @pytest.mark.parametrize(
@@ -193,6 +289,8 @@ def test_examples_code_and_rules_are_no_passwords(text: str) -> None:
         "http://localhost:8000/v1#m",
         "ssh://git@host:22/repo",
         "http://[user:password@]host[:port]",
+        "http://username:p%40ss@host/",
+        "postgres://elastic:elastic1@db/x",
     ],
 )
 def test_examples_in_addresses_are_no_passwords(text: str) -> None:

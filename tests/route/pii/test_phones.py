@@ -168,6 +168,18 @@ from nomoat.route import pii
         "1588-1234 명세서 문의",
         "1588-1234 회원 가입",
         "이진수 01010101010",  # the word for binary, and a name that many have
+        "(1588-1234)",
+        "ACME (1588-1234)",
+        "[1588-1234]",
+        "SC제일은행 1588-1599",
+        "대한항공 1588-2001",
+        "인터파크 1544-1555",
+        "우체국예금 1588-1900",
+        "1899-2000",
+        "1800-2000번으로",
+        "전화 1577-1577 건은",
+        "1012345678 전화주세요",
+        "10-1234-5678 연락 바람",
     ],
 )
 def test_phone_number_is_seen_however_it_is_written(text: str) -> None:
@@ -246,6 +258,14 @@ def test_numbers_from_abroad_are_seen() -> None:
         "1012345678로 나누면",
         "사과 010에 대해, 1234에 5678",
         "010+1011=1021",
+        "010*1011*1021",
+        "x = 010+0111+0101",
+        "Contact: 1012345678 users",
+        "stem cell: 10-1234-5678 counts",
+        "Alexander Pope (1688-1744)",
+        "Qing dynasty (1644-1911)",
+        "상담 16001800 건",
+        "대한민국 은행 역사 1899-1945",
     ],
 )
 def test_sums_years_prices_and_matrices_are_no_phone_numbers(text: str) -> None:

@@ -95,7 +95,8 @@ REACH_OF_BREAKS = 20  # characters: the longest of those numbers, and one beside
 LINES_END = r"([^\S\n]{0,4}\n[^\S\n]{0,4})"
 BREAK = re.compile(rf"\d-\d{{0,12}}{LINES_END}(?=\d)|(?<=\d){LINES_END}(?=\d{{0,12}}-\d)")
 DASHED_NUMBER = re.compile(r"(?<![\d-])(?:01[016789]-\d{3,4}-\d{4}|\d{6}-\d{7}|\d{4}-\d{4}-\d{4}-\d{4}|\d{3}-\d{2}-\d{5})(?![\d-])")
-HASH_LIKE, FRACTION_LIKE = ("business_number", "customs_code", "bank_account"), ("resident_number", "phone", "card")
+HASH_LIKE = ("identity_document", "business_number", "customs_code", "bank_account")
+FRACTION_LIKE = ("resident_number", "phone", "card")
 # Numbers of many forms, that go on behind a dash in the next line.
 GOING_ON, DASH_AT_END = ("phone", "bank_account"), re.compile(r"(?<=\d-)[^\S\n]*+\n\s{0,8}(?=\d)")
 BROKEN_KINDS = ("resident_number", "phone", "business_number", "card")

@@ -44,11 +44,13 @@ TO_NUMBER = rf"(?:[^\d\n\"'|;=&\t,]|,(?=[^\S\n\t])){{0,12}}(?:\n[^\d\n]{{0,10}})
 OVER_AMOUNT = rf"{AMOUNT}{TO_NUMBER}"
 OVER_ONE = rf"\d(?:[,.]?\d){{0,8}}+(?:[^\S\n\t]?[^\W\d_]|[):\]]|\.?[^\S\n\t]){TO_NUMBER}"
 IN_LIST = r"(?:[\s_](?:no\.?|number|번호))?\s?#?\d{1,2}[):.]\s{0,2}"  # `계좌 1: `, of several
-# A bank under a key of its own, up to two keys further on its account: behind a key that says number, or in groups with a `-`.
+# A bank under a key of its own, up to two keys further on its account: behind a key that says number, or in groups with a `-`. Where
+# its name is a word or a city, too (`{"city": "부산", "no": 1234567890}`), the key says that it is a bank.
 KEY, VALUE = r"[\"']?[^\W\d][\w .\[\]-]{0,20}", r"[^\d\n\"',;=:{}]{0,30}"
-NAMED = rf"(?:[\uac00-\ud7a3]{{0,8}}(?:{BANKS})|{SHORT}|{EVERYDAY}|{DOUBTFUL}|{CITIES})(?:\s?bank)?"
+BANK_KEY = rf"(?:bank(?:[\s_-]?(?:name|nm|code|cd))?|은행(?:명|이름)?){IS}"
+NAMED = rf"(?:[:=]\s{{0,3}}[\"']?[\uac00-\ud7a3]{{0,8}}(?:{BANKS})|{BANK_KEY}(?:{SHORT}|{EVERYDAY}|{DOUBTFUL}|{CITIES})(?:\s?bank)?)"
 NUMBER_KEY = rf"[\"']?(?:(?:bank|account|acct|계좌)[\s_-]?)?(?:number|num|no|번호){IS}"
-UNDER_KEYS = rf"[:=]\s{{0,3}}[\"']?{NAMED}{NEXT}(?:{KEY}{IS}{VALUE}{NEXT}){{0,2}}?"
+UNDER_KEYS = rf"{NAMED}{NEXT}(?:{KEY}{IS}{VALUE}{NEXT}){{0,2}}?"
 PAID = (  # in a table often how an order stands
     re.compile(rf"(?:입금|송금|이체){REACH}{NO_COUNT}"),
     re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}(?:{AMOUNT}[을만]?\s?)?{WORDS}(?:계좌|(?<!무)통장|(?<!무통장)입금|송금|이체)"),

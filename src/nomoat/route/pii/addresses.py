@@ -41,7 +41,7 @@ ROAD_LIKE = """
     예정대로 내로 외로 결과로 대표로 후로 이후로 이유로 평가로 별개로 임의로 차로 도보로 말로 글로 종류로 번호로 단위로
     주소로 가로세로 팩스로 카카오로 소포로 서비스로 퀵서비스로 달러로
     컬러로 화이트로 가로로 세로로
-    가는길 오는길 둘레길 올레길 기준로 결승골로 동점골로 선제골로 역전골로 추가골로 만회골로 쐐기골로 자책골로 데뷔골로
+    등산로 산책로 가는길 오는길 둘레길 올레길 기준로 결승골로 동점골로 선제골로 역전골로 추가골로 만회골로 쐐기골로 자책골로 데뷔골로
 """
 LOT_LIKE = """
     운동 활동 행동 이동 노동 감동 아동 공동 변동 자동 작동 합동 충동 진동 동동 연동 가동 구동 출동 선동 소동 유동 율동 수동
@@ -72,8 +72,10 @@ BEGINNING = re.compile(r"(?:\A|[\n.!?]|안녕하세요,)[^\S\n]{0,3}(?:(?:(?:제
 # Of a wing, before its floor: `연구동 3-1, 2층`; words that end in `리` are as many.
 ROOM = re.compile(r"\d-\d")
 WING = re.compile(
-    r"리\Z|(?:연구|강의|실험|행정|기숙사|생활관?|병|사무|업무|관리|공장|생산|작업|창고|물류|상가|주차|교육|별관?|신관|본관|측)동\Z"
+    r"리\Z|(?:연구|강의|실험|행정|기숙사|생활관?|병|사무|업무|관리|공장|생산|작업|창고|물류|상가|주차|교육"
+    r"|실습|전시|진료|외래|입원|식당|도서관|기계|복지|체육|별관?|신관|본관?|측)동\Z"
 )
+NUMBERED = re.compile(r"\s\d{1,2}로\Z")  # `프로그램 2로 3길 10`
 # Behind a quarter: years, and one year before what is told of it.
 YEARS_BEHIND = re.compile(r"(?:19|20)\d\d-(?:19|20)\d\d|(?:199|20[0-3])\d")
 WORD_BEHIND = re.compile(rf"[^\S\n]{{1,3}}{HANGUL}")
@@ -83,7 +85,12 @@ OTHER_CELL = re.compile(r"[\t\n,|:;]")
 FLAT_ENDS = r"호(?![기선차봉점])"
 FLAT = rf"(?<![\dA-Za-z])(?:\d{{1,4}}|[A-F가나다라마바])동\s{{0,3}}(?:지하\s?)?\d{{1,4}}{FLAT_ENDS}"
 FLATS = re.compile(FLAT)
-BLOCK = "아파트|(?i:apt)|빌라|맨션|오피스텔|연립|자이|래미안|푸르지오|힐스테이트|캐슬|더샵|편한세상|아이파크|하이츠|주공|타운|단지"
+HOUSES = "아파트|(?i:apt)|빌라|맨션|오피스텔|연립|자이|래미안|푸르지오|힐스테이트|캐슬|더샵|편한세상|아이파크|하이츠|주공"
+BLOCK = f"{HOUSES}|타운|단지"
+HOME_BEHIND = re.compile(  # behind what may be a house's number, or a year: where it ends, or goes on to someone
+    rf"\s?번지|\s(?:우리|저희|제)\s?집|\s{HANGUL}{{2,4}}\s앞(?![^\S\n]?{HANGUL})"
+    rf"|\s{HANGUL}{{1,10}}?(?:{HOUSES}|빌딩|하우스|원룸|상가)(?:(?:으?로|에)\s|(?:입니다|이?에요|예요)?(?![^\S\n]?{HANGUL}))"
+)
 IN_BLOCK = re.compile(
     rf"(?:{BLOCK})\.?[\s,]{{0,3}}(?:\d{{1,2}}(?:차|단지)[\s,]{{0,3}}|\([^()\d\n]{{1,12}}\)\s?)?"
     rf"(?:{FLAT}|[1-9]\d{{2,3}}{FLAT_ENDS}|(?!(?:19|20)\d\d-(?:19|20)\d\d)[1-9]\d{{2,3}}-[1-9]\d{{2,3}}{NUMBER_ENDS})"
@@ -211,9 +218,10 @@ def _is_year(found: re.Match[str]) -> bool:
     text, end = found.string, found.end()
     if not YEARS_BEHIND.fullmatch(found["number"]) or text.startswith("번지", end):
         return False
-    return "-" in found["number"] or bool(
-        WORD_BEHIND.match(text, end) and not UNIT_BEHIND.match(text, end) and not has_word_before(SAID, text, found.start("lot"))
-    )
+    if "-" in found["number"]:
+        return True
+    is_home = any(behind.match(text, end) for behind in (UNIT_BEHIND, HOME_BEHIND, AT_OR_TO, AT_OR_TO_FIRST, SAID_BEHIND))
+    return WORD_BEHIND.match(text, end) is not None and not is_home and not has_word_before(SAID, text, found.start("lot"))
 
 
 def _is_said(found: re.Match[str]) -> bool:
@@ -226,7 +234,7 @@ def _is_said(found: re.Match[str]) -> bool:
     unit = UNIT_BEHIND.match(text, end)
     return bool(
         (unit and not (unit["floor"] and found["lot"] and ROOM.fullmatch(found["number"]) and WING.search(found["lot"])))
-        or found["branch"]
+        or (found["branch"] and not NUMBERED.search(found["road"]))
         or (found["road"] and QUARTER_BEHIND.match(text, end))
         or AT_OR_TO.match(text, end)
         or (AT_OR_TO_FIRST.match(text, end) and has_word_before(BEGINNING, text, found.start()))

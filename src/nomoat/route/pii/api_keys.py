@@ -28,7 +28,7 @@ FORMS = (
     rf"npm_{X}{{36}}|pypi-AgE{W}{{50}}|rubygems_{H}{{48}}|dckr_[po]at_{W}{{20}}|do[opr]_v1_{H}{{64}}|dapi{H}{{32}}|hv[sbr]\.{W}{{20}}",
     rf"{X}{{14}}\.atlasv1\.{W}{{40}}|sbp_{H}{{40}}|sb_secret_{W}{{20}}",
     # SendGrid, Mailgun, Mailchimp, Shopify, Notion, Linear, Figma, LangSmith, Tavily, Pinecone, Atlassian, Grafana, Sentry, Postman.
-    rf"SG\.{W}{{20,24}}\.{W}{{40}}|key-{H}{{32}}(?!{X})|{H}{{32}}-us\d{{1,2}}(?!{X})|shp(?:at|ss|ca|pa)_{H}{{32}}|ntn_{X}{{40}}|secret_{X}{{43}}",
+    rf"SG\.{W}{{20,24}}\.{W}{{40}}|(?<![\w-])key-{H}{{32}}(?!{X})|{H}{{32}}-us\d{{1,2}}(?!{X})|shp(?:at|ss|ca|pa)_{H}{{32}}|ntn_{X}{{40}}|secret_{X}{{43}}",
     rf"lin_(?:api|oauth)_{X}{{32}}|figd_{W}{{30}}|lsv2_[ps][tk]_{H}{{32}}|tvly-(?:dev-|prod-)?{X}{{20}}|pcsk_\w{{40}}|ATATT3{W}{{50}}",
     rf"gl(?:sa|c)_{X}{{32}}|sntry[su]_{W}{{40}}|PMAK-{H}{{24}}-{H}{{34}}",
     rf"(?:bot)?\d{{8,10}}:AA{W}{{33}}(?!{W})",  # Telegram

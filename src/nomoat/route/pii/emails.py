@@ -22,8 +22,11 @@ EMAIL_FOR_PEOPLE = re.compile(
 )
 REPOSITORY = re.compile(r"[:/]\w")  # behind `git@host`
 # Behind the `@` there is no host: images of more dots to the inch (`icon@2x.png`), files (`vue@next.js`), versions (`pkg@v1.2.io`).
+# A version goes on as no host does (`8.5.0-28.el8_10.alma`; `163.126.com` is one).
+HOST_ENDS = r"(?:\.\d{1,4})*(?:\.[a-z][a-z-]*)*\.(?-i:[a-z]{2,})\Z"
 NO_HOST = re.compile(
-    r".*@(?:\d(?:\.\d)?x\.(?:png|jpe?g|gif|webp|avif|svg)|.*\.(?:[cm]?js|jsx|tsx?|css|json|html?|ya?ml|toml)|v?\d{1,4}\.\d{1,4}(?![A-Za-z0-9]).*)",
+    r".*@(?:\d(?:\.\d)?x\.(?:png|jpe?g|gif|webp|avif|svg)|.*\.(?:[cm]?js|jsx|tsx?|css|json|html?|ya?ml|toml)"
+    rf"|v\d{{1,4}}(?:\.\d{{1,4}})+\.io|v?\d{{1,4}}\.\d{{1,4}}(?![A-Za-z0-9])(?!{HOST_ENDS}).*)",
     re.IGNORECASE,
 )
 

@@ -29,9 +29,10 @@ FROM_HERE = r"(?:\+|(?<!\d)(?<!0[Xx])00)82"
 MOBILE = re.compile(
     rf"(?:(?<!\d)01[016789]|(?<![A-Za-z0-9])[Oo0]1[Oo0]|{FROM_HERE}{GAP}(?:\(?0\)?{GAP})?1[016789]){GAP}\d{{3,4}}{GAP}\d{{4}}(?!\d)"
 )
-# As people say it (`010에 1234에 5678`), with other signs, and with the last group in brackets.
+# As people say it (`010에 1234에 5678`), with other signs (no binary numbers: `010+0111+0101`), and with the last group in brackets.
 MOBILE_AS_SAID = re.compile(
-    r"(?<!\d)(?:01[016789](?:\s?[에의]\s?\d{3,4}\s?[에의]\s?|([*=+\u3001\u00d7])\d{3,4}\1)|010[\s.-]?\d{4}\s?\(\s?)\d{4}(?!\d)"
+    r"(?<!\d)(?:01[016789](?:\s?[에의]\s?\d{3,4}\s?[에의]\s?\d{4}|([*=+\u3001\u00d7])(?=\d{0,3}[2-9])\d{3,4}\1(?=\d{0,3}[2-9])\d{4})"
+    r"|010[\s.-]?\d{4}\s?\(\s?\d{4})(?!\d)"
 )
 # The first cell is `010` or such, neither the end of a decimal fraction nor thousands (`1,010,345`); the rest, in one more cell or in
 # two, goes on in the next line only as a cell of its own.
@@ -48,11 +49,14 @@ MOBILE_UNDER_KEYS = (
     re.compile(rf"{LIKE_KEYS}01[016789]{NEXT_LIKE}\d{{3,4}}{NEXT_LIKE}\d{{4}}(?!\d)"),
     re.compile(rf"(?:{PHONE_WORDS}){REACH}01[016789]{NEXT_KEY}\d{{3,4}}(?:{NEXT_KEY}|{GAP})\d{{4}}(?!\d)", re.IGNORECASE),
 )
-ITS_REST = rf"10(?:\d{{8}}|(?P<gap>[ .-])\d{{4}}(?P=gap)\d{{4}})(?!\d|{WON})"
+ITS_REST = (
+    rf"10(?:\d{{8}}|(?P<gap>[ .-])\d{{4}}(?P=gap)\d{{4}})(?!\d|{WON}"
+    r"|\s(?:users?|counts?|people|records|rows|items|messages|views)(?!\w))"
+)
 WITHOUT_ZERO = re.compile(rf"(?:{PHONE_WORDS}){REACH_OF_TABLES}{ITS_REST}", re.IGNORECASE)
 WITHOUT_ZERO_BEFORE_WORD = re.compile(  # `1012345678로 전화 주세요`
     rf"{NO_ORDER}(?<![\d.,-]){ITS_REST}(?:\s?(?:으?로|에)\s?(?:[\uac00-\ud7a3]{{1,3}}\s)?(?:전화|연락|문자|카톡)|\s?\((?:휴대폰|핸드폰|hp|mobile|cell|phone)"
-    r"|\sis\s(?:my|his|her|our)\s(?:hp|mobile|cell|phone))",
+    r"|\s(?:전화|연락|문자|카톡)\s?(?:주[세시]|줘|바[람랍]|부탁|요망)|\sis\s(?:my|his|her|our)\s(?:hp|mobile|cell|phone))",
     re.IGNORECASE,
 )
 LINE = r"[\s)._/\u00b7\u3002-]{1,3}"
@@ -81,20 +85,26 @@ FAR_APART_ABROAD = re.compile(r"\+\d(?:[^\S\n]*+[\d().-]){6,24}")
 # What the library takes for a number: one digit before each point, as in a row of a matrix; no area or country and a number behind it.
 DECIMALS = re.compile(r"0\.\d+|[\[(]?\s*-?\d\.\d+(?:[\s,;|-]+\d\.\d+)+")
 TOO_SHORT = re.compile(r"(?:0|82)\d{0,7}")
-# Of a service (`1588-1234`): in one piece, apart, years that rise and round numbers are everyday ones, unless a word says it.
+# Of a service (`1588-1234`): in one piece, apart, years that rise and round numbers are everyday ones, unless a word says it. Years
+# stand beside what they are of, and in Korean seldom right behind a firm.
 SERVICE, SERVICE_AS_USUAL = re.compile(r"(1[568]\d\d)(\d{4})"), re.compile(r"\d{4}-\d{4}")
 SERVICE_WORDS = (
     rf"{PHONE_WORDS}|(?:고객|콜|예약)\s?센터|대표\s?번호|문의|상담|연락|팩스|\u260e"
     r"|(?<![^\W_])(?:fax|call|helpline|hotline)(?![^\W_])"
 )
 SERVICE_SAID = re.compile(SERVICE_WORDS, re.IGNORECASE)
-SERVICE_SAID_BEHIND = re.compile(rf"[^\d\n]{{0,10}}?(?:{SERVICE_WORDS})", re.IGNORECASE)
+SERVICE_SAID_BEHIND = re.compile(rf"번으로|[^\d\n]{{0,10}}?(?:{SERVICE_WORDS})", re.IGNORECASE)
 COUNTED = re.compile(
     r"\s?(?:=|[*+]\s?\d|[십백천만억]{0,2}\s?(?:원|명|개|건|회|년대?|세기|칼로리|킬로|미터|달러|유로)(?:으?로|까지|부터|에서|이상|이하|정도|대|[을를이가은는의에도만과와])?(?![^\W_])"
     r"|(?:kcal|cal|calories|k?m|cm|mm|k?g|mg|ml|[kmg]?hz|rpm|won|krw|usd|dollars|people|years|ad|bc|ce|bce)(?![^\W_])|[%$€£])",
     re.IGNORECASE,
 )
-YEARS = range(1500, 2100)
+MATTER = re.compile(r"\s[건회]\w+")  # behind a number that a word says to be one: `1577-1577 건은`
+YEARS, CENTURY = range(1500, 2100), 100
+FIRM = re.compile(
+    r"[\uac00-\ud7a3](?:은행|뱅크|예금|금고|카드|캐피탈|증권|보험|생명|화재|항공|택배|통신|전자|마트|쇼핑|파크)\s?[:(\[]?\s?\Z"
+)
+LINE_BEGINS, LINE_ENDS = re.compile(r"(?:\A|\n)[^\w\n]*\Z"), re.compile(r"[^\w\n]{0,9}(?:\n|\Z)")
 
 
 def holds_phone(text: str) -> bool:
@@ -120,13 +130,18 @@ def _is_everyday(text: str, start: int, number: str) -> bool:
     service = SERVICE.fullmatch(digits)
     if service is None:
         return (DECIMALS.fullmatch(number) or TOO_SHORT.fullmatch(digits)) is not None
-    if COUNTED.match(text, end):
+    is_said, counted = has_word_before(SERVICE_SAID, text, start), COUNTED.match(text, end)
+    if counted and not (is_said and MATTER.fullmatch(counted[0])):
         return True
-    if has_word_before(SERVICE_SAID, text, start) or SERVICE_SAID_BEHIND.match(text, end):
+    if is_said or SERVICE_SAID_BEHIND.match(text, end):
         return False
     first, second = int(service[1]), int(service[2])
-    are_years, are_round = first < second and second in YEARS, not first % 100 and not second % 50
-    return not SERVICE_AS_USUAL.fullmatch(number) or are_years or are_round
+    is_alone = has_word_before(LINE_BEGINS, text, start) and LINE_ENDS.match(text, end)
+    are_years = first < second and second in YEARS and not has_word_before(FIRM, text, start)
+    if is_alone and second - first > CENTURY:
+        are_years = False
+    are_round = not first % 100 and not second % 50
+    return not SERVICE_AS_USUAL.fullmatch(number.strip("()[] ")) or are_years or are_round
 
 
 def _without_columns(text: str) -> str:
