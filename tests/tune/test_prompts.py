@@ -28,10 +28,10 @@ def of_bytes(metadata: dict[str, object]) -> Tokenizer:
 
 def test_what_a_unigram_tokenizer_cuts_is_cut_whole() -> None:
     """Its tokens are not merged: `000` is `0`, `00` or `00`, `0`, by how the scores of all that stands before are rounded."""
-    pieces = [("<unk>", -9.0), *((letter, -at - 0.1) for at, letter in enumerate(string.ascii_letters)), ("0", -1.1), ("00", -1.7)]
-    backend = tokenizers.Tokenizer(models.Unigram(pieces, 0, False))
+    letters = [(letter, -0.2173 * at - 0.1) for at, letter in enumerate(string.ascii_letters)]
+    backend = tokenizers.Tokenizer(models.Unigram([("<unk>", -9.0), *letters, ("0", -7.123456), ("00", -9.654321)], 0, False))
     tokenizer = Tokenizer(backend, SpecialTokens(bos_id=None, eos_id=0, stop_ids=(0,), begin_ids=()), None)
-    chance = random.Random(0)
+    chance = random.Random(2)
     alike, begins = AlikePrompts(tokenizer), "".join(chance.choices(string.ascii_letters, k=SHORTEST + 100))
     for _ in range(100):
         prompt = begins + "".join(chance.choices(["a", "b", "000"], k=chance.randrange(20)))
