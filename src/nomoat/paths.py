@@ -57,13 +57,15 @@ def require_home() -> None:
 
 def _is_there(place: Path) -> bool:
     """Also as a link to nothing. Raises PermissionError where this user may not look; `Path.exists` does so until Python 3.13."""
-    try:
-        place.lstat()
-    except PermissionError:
-        raise
-    except (OSError, ValueError):
-        return False
-    return True
+    for look in (place.stat, place.lstat):
+        try:
+            look()
+        except PermissionError:
+            raise
+        except (OSError, ValueError):
+            continue
+        return True
+    return False
 
 
 def _require_utf_8() -> None:

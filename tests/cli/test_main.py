@@ -186,14 +186,14 @@ def test_a_home_that_this_user_may_not_enter_is_said_whatever_the_verb(
     """As `docker run -u 1000` of an image whose HOME is root's. root may enter all, so the system's refusal is put in its mouth."""
     theirs, link = tmp_path / "theirs", tmp_path / "link"
     link.symlink_to(theirs / "nomoat")
-    exists = Path.exists
+    stat = Path.stat
 
-    def refused(path: Path) -> bool:
-        if path == link or theirs in path.parents:
+    def refused(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if (path == link and follow_symlinks) or theirs in path.parents:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return exists(path)
+        return stat(path, follow_symlinks=follow_symlinks)
 
-    monkeypatch.setattr(Path, "exists", refused)
+    monkeypatch.setattr(Path, "stat", refused)
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != theirs)
     for home in (theirs / ".nomoat", theirs / "more" / "nomoat", link):
         monkeypatch.setenv("NOMOAT_HOME", str(home))
