@@ -104,6 +104,13 @@ def test_the_first_chain_after_a_pause_has_all_of_them(crew: Crew) -> None:
     assert crew.take_part(15, 0) == 4
 
 
+def test_what_the_caller_waited_for_in_a_pause_was_no_chain(crew: Crew) -> None:
+    crew.take_part(0.2, 0)
+    crew.take_part(0.1, 0)
+    crew.now, crew.waited = crew.now + 60, crew.waited + 30
+    assert {crew.take_part(0.1, 0) for _ in range(5)} == {4}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells how long a thread stood in line for a core")
 def test_a_thread_that_stands_in_line_is_told_apart_from_one_that_sleeps() -> None:
     me = threading.get_native_id()

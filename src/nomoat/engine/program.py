@@ -86,12 +86,10 @@ def _do(jobs: int, count: int) -> None:
     """
     shutdown.require_time()
     threads, announce, do_share = team(), ANNOUNCE.call, DO_SHARE.call  # what fails here announces nothing
-    began = threads.begin()
     try:
         if announce(threads.address, jobs, count):
             threads.wake()
             do_share(threads.address, 0)
-        threads.note(began)
     except BaseException:
         while threads.state[TeamState.OWED]:
             with suppress(BaseException):  # the first is raised
@@ -165,7 +163,9 @@ def run_jobs(jobs: Any, programs: Sequence[Program], ready: Callable[[], None]) 
             while any(program.moves != _memory.moves for program in programs):
                 for program in programs:
                     program.prepare(1)
+            began = team().begin()
             _do(int(jobs.ctypes.data), len(jobs))
+            team().note(began)
     finally:
         if _memory.is_unwanted:
             _give_back_unwanted()
@@ -325,6 +325,7 @@ class Program:
                     self.prepare(parts)
                 ctypes.memset(int(job[Job.NEXT_TILES]), 0, 8 * COUNTS * len(self.steps) * parts)
                 job[Job.TOKENS], job[Job.ATTENDED : Job.ATTENDED + len(places)] = tokens, places
+                team().begin()  # and no `note`: threads of torch or OpenVINO, which run the rest, stand before ours
                 _do(self._address, 1)
         finally:
             if _memory.is_unwanted:

@@ -51,10 +51,8 @@ class Team:
         self.state = np.zeros(TEAM_NUMBERS + threads, np.int64)
         self.state[[TeamState.THREADS, TeamState.SHARE]] = threads, share
         self.address = int(self.state.ctypes.data)
-        self._seconds = 0.0  # of the chains in this window
-        self._waited: dict[
-            int, int
-        ] = {}  # of each thread, by the system's number: how long it had stood in line when the window began
+        self._seconds, self._ended = 0.0, 0.0  # of the chains in this window; when the last one ended
+        self._waited: dict[int, int] = {}  # of each thread, see `waited_ns`: when the window began
         self._rest, self._rested_at = 0.0, 0.0  # how long fewer take part, and until when
         self._lock = threading.RLock()
         self._news = threading.Condition(self._lock)
@@ -78,11 +76,15 @@ class Team:
         if self.state[TeamState.THREADS] < len(self) and time.monotonic() >= self._rested_at:
             self.state[TeamState.THREADS] = len(self)
             self._begin_window()
-        return time.perf_counter()
+        began = time.perf_counter()
+        if began - self._ended > WINDOW_SECONDS:  # in a pause the caller may have stood in line for something else
+            self._begin_window()
+        return began
 
     def note(self, began: float) -> None:
         """A chain is done that began then. Fewer take part in the next ones if threads stood in line for a core that others had."""
-        self._seconds += time.perf_counter() - began
+        self._ended = time.perf_counter()
+        self._seconds += self._ended - began
         if self._seconds < WINDOW_SECONDS:
             return
         tried, before, taking_part = self._seconds, self._waited, int(self.state[TeamState.THREADS])
