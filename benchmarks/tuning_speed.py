@@ -108,7 +108,7 @@ def ours(model: str, path: Path, *, all_layers: bool) -> dict[str, Any]:
         run.optimizer.zero_grad()
         tokens += sum(map(len, batch))
     seconds = time.perf_counter() - started
-    run.validation = held_out
+    run.look_at(held_out)
     return {"tokens": tokens, "seconds": seconds, "held_out_loss": run._mean(run.evaluate()[0])}
 
 

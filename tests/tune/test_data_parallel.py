@@ -168,34 +168,31 @@ def test_what_workers_read_once_while_they_look_is_counted_as_long_as_the_longes
     class Evaluated:
         hands = ("one", "other")
 
-        def evaluated(self, num_batches: int) -> Iterator[tuple[tuple[list[float], int], float]]:
-            yield from (((([0.5], 1), seconds)) for seconds in (3.0, 1.0, 2.0)[:num_batches])
+        def evaluated(self, batches: list[list[int]]) -> Iterator[tuple[tuple[list[float], int], float]]:
+            yield from (((([0.5], 1), seconds)) for seconds in (3.0, 1.0, 2.0)[: len(batches)])
 
     asking = object.__new__(data_parallel.DataParallelRun)
+    asking.all_held_out = []
     asking._crew, asking._is_told, asking.seconds_reading = Evaluated(), True, 10.0  # type: ignore[assignment]
     assert list(asking._evaluated([[], [], []])) == [([0.5], 1)] * 3
     assert asking.seconds_reading == 15.0
 
 
-def test_workers_are_given_two_batches_of_a_look_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look that ends before its last batch has not asked for all of them."""
-    asked: list[tuple[str, int]] = []
+def test_workers_look_at_batches_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, list[int]]] = []
 
     def hand(name: str) -> Any:
-        def remote(number: int) -> int:
-            asked.append((name, number))
-            return number
+        def remote(batch: list[int]) -> int:
+            asked.append((name, batch))
+            return batch[0]
 
         return SimpleNamespace(actor=SimpleNamespace(evaluate=SimpleNamespace(remote=remote)))
 
     crew = object.__new__(data_parallel.Crew)
     crew.hands = [hand("a"), hand("b")]
     monkeypatch.setattr(crew, "_result", lambda call, owners: call)
-    found = crew.evaluated(7)
-    assert next(found) == 0  # type: ignore[comparison-overlap]
-    assert asked == [("a", 0), ("b", 1), ("a", 2), ("b", 3)]
-    assert list(found) == [1, 2, 3, 4, 5, 6]
-    assert asked[4:] == [("a", 4), ("b", 5), ("a", 6)]
+    assert list(crew.evaluated([[0, 3], [1], [2]])) == [0, 1, 2]  # type: ignore[comparison-overlap]
+    assert asked == [("a", [0, 3]), ("b", [1]), ("a", [2])]
 
 
 # ---------------------------------------------------------------- on two nodes

@@ -245,7 +245,7 @@ def test_a_checkpoint_of_another_nomoat_is_said_to_be_that(tiny_gguf: Path, tabl
         state["origin"]["settings"]["hurry"] = True
 
     def looking_otherwise(state: dict[str, Any]) -> None:
-        del state["numbers"]["num_looked_at"]  # its losses are those of other lessons
+        del state["numbers"]["lessons_looked_at"]  # its losses are those of other lessons
 
     interrupted(tiny_gguf, table)
     path = adapter.checkpoint_folder(paths.adapters() / "parts") / adapter.CHECKPOINT_FILE

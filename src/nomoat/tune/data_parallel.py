@@ -15,10 +15,10 @@ cluster, are neither encrypted nor ask for a key, as Ray's own do not unless you
 from __future__ import annotations
 
 import datetime
+import itertools
 import math
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -42,7 +42,6 @@ from nomoat.tune.prepare import Prepared
 from nomoat.tune.samples import Sample, batches_of, shared_prefix, width_of
 
 WAIT = datetime.timedelta(minutes=10)  # of a worker for the others in a step: one may compile meanwhile, or read its file
-AHEAD = 2  # batches of a look that a worker has been given at most: none waits for the next one
 DEATH_SECONDS = 15.0  # until Ray knows of a death that the other workers have felt
 Say = Callable[[str], None]
 gloo: Any = torch.distributed  # names it does not list
@@ -215,11 +214,11 @@ class Learner:
         self._run.make_step(flat, task.rate)
         return seconds, found
 
-    def evaluate(self, number: int) -> tuple[tuple[list[float], int], float]:
-        """At one batch of the lessons held out, and the seconds of reading what will be kept."""
+    def evaluate(self, batch: list[int]) -> tuple[tuple[list[float], int], float]:
+        """At a batch of the lessons held out, by their places among these; and the seconds of reading what will be kept."""
         read_before = self._run.seconds_reading
         with torch.no_grad():
-            found = self._run.evaluate_batch(self._run.held_out[number])
+            found = self._run.evaluate_batch([self._run.all_held_out[at] for at in batch])
         return found, self._run.seconds_reading - read_before
 
 
@@ -271,7 +270,9 @@ class DataParallelRun(train.Run):
     def _evaluated(self, batches: list[list[Sample]]) -> Iterator[tuple[list[float], int]]:
         self._tell(learning=False)
         read_before, reading = self.seconds_reading, [0.0] * len(self._crew.hands)  # workers read at the same time
-        for number, (found, seconds) in enumerate(self._crew.evaluated(len(batches))):
+        places = {id(lesson): at for at, lesson in enumerate(self.all_held_out)}
+        numbers = [[places[id(lesson)] for lesson in batch] for batch in batches]
+        for number, (found, seconds) in enumerate(self._crew.evaluated(numbers)):
             reading[number % len(reading)] += seconds
             self.seconds_reading = read_before + max(reading)
             yield found
@@ -358,17 +359,12 @@ class Crew:
         """The same, with something else for each."""
         return self._results([getattr(hand.actor, method).remote(own) for hand, own in zip(self.hands, given, strict=True)])
 
-    def evaluated(self, num_batches: int) -> Iterator[tuple[tuple[list[float], int], float]]:
+    def evaluated(self, batches: list[list[int]]) -> Iterator[tuple[tuple[list[float], int], float]]:
         """Of each batch of the lessons held out in turn, the workers by turns: see `Learner.evaluate`."""
-        asked = deque[tuple[Any, Hand]]()
-        for number in range(num_batches):
-            owner = self.hands[number % len(self.hands)]
-            asked.append((owner.actor.evaluate.remote(number), owner))
-            if len(asked) == AHEAD * len(self.hands):  # not all at once: a look may end before the last
-                call, owner = asked.popleft()
-                yield self._result(call, {call: owner})
-        for call, owner in asked:
-            yield self._result(call, {call: owner})
+        turns = itertools.cycle(self.hands)
+        asked = [(hand.actor.evaluate.remote(batch), hand) for batch, hand in zip(batches, turns, strict=False)]
+        for call, hand in asked:
+            yield self._result(call, {call: hand})
 
     def _results(self, calls: Sequence[Any]) -> list[Any]:
         owners = dict(zip(calls, self.hands, strict=True))

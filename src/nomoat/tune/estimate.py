@@ -16,8 +16,8 @@ from nomoat import config, machine_code, system_errors
 from nomoat.tune import adapter, execution, kernels, qlora
 from nomoat.tune.network import Network
 from nomoat.tune.prepare import Prepared, split
-from nomoat.tune.samples import FIRST_GROUP, Sample, batches_of, computed_tokens, count_lessons, shared_prefix, side_by_side, wanted
-from nomoat.tune.validation import SECONDS_A_MINUTE, num_evaluations, seconds_for_base
+from nomoat.tune.samples import Sample, batches_of, computed_tokens, count_lessons, shared_prefix, side_by_side, wanted
+from nomoat.tune.validation import FIRST_LESSONS, SECONDS_A_MINUTE, num_evaluations, seconds_for_base
 
 PROBED_LAYERS = 2  # of those that learn, and of the frozen ones below
 REPETITIONS = 2
@@ -85,7 +85,7 @@ def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Es
 
 def _part_looked_at(prepared: Prepared, seconds: float) -> float:
     """Of the lessons held out, all of which take so many seconds at first: see `train.Run.measure_base`."""
-    least = FIRST_GROUP / count_lessons(split(prepared)[1])
+    least = FIRST_LESSONS / count_lessons(split(prepared)[1])
     return min(1.0, max(least, seconds_for_base(prepared.settings.minutes) / seconds))
 
 

@@ -9,7 +9,7 @@ from nomoat import hardware, words
 from nomoat.engine import tied_embeddings
 from nomoat.errors import NotEnoughMemoryError
 from nomoat.tune import network, prepare, qlora
-from nomoat.tune.samples import Sample, batches_of, computed_tokens, groups_held_out, shared_prefix, width_of
+from nomoat.tune.samples import MOST_LOOKED_AT, Sample, batches_of, computed_tokens, shared_prefix, width_of
 
 PYTORCH_BYTES = 600_000_000
 ADAPTER_BYTES_A_WEIGHT = 24  # itself, its gradient, two means of AdamW, its average, and that of the best look, in f32
@@ -96,8 +96,7 @@ def _bytes_needed(prepared: prepare.Prepared, precision: qlora.Precision, *, exp
     prefix = shared_prefix(prepared.all_samples)
     _, held_out = prepare.split(prepared)
     batches = [(True, batch) for batch in batches_of(prepared.samples, prefix, max_lessons=settings.batch)]
-    groups = groups_held_out(held_out, prefix, seed=settings.seed, can_end=settings.minutes is not None)
-    batches += [(False, batch) for group in groups for batch in group]
+    batches += [(False, batch) for batch in batches_of(held_out, prefix, max_lessons=MOST_LOOKED_AT)]
     step = max(_bytes_of_step(prepared, batch, prefix, precision, expanded=expanded, learns=learns) for learns, batch in batches)
     return PYTORCH_BYTES + weights + learned + step
 

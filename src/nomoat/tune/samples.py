@@ -24,7 +24,6 @@ from nomoat.tune.prompts import AlikePrompts
 
 BATCH_TOKENS = 2048  # tokens computed in a step, about: long lessons make small batches
 MOST_LOOKED_AT = 32  # lessons of a batch that is held out
-FIRST_GROUP, LARGEST_GROUP = 4, 64  # lessons held out: see `groups_held_out`
 WIDTH_STEP, WANTED_STEP = 4, 32
 NOT_LEARNED = -1
 WRITTEN = 16  # prompts of a conversation that a template writes each by itself
@@ -189,26 +188,10 @@ def batches_of(samples: Sequence[Sample], prefix: int, *, max_lessons: int) -> l
     return batches
 
 
-def groups_held_out(samples: Sequence[Sample], prefix: int, *, seed: int, can_end: bool) -> list[list[list[Sample]]]:
-    """The batches of what is held out, in groups: all in one; or, where a look `can_end` before the last (at the end of a group),
-    each of whole lessons drawn by `seed`.
-
-    A batch has lessons of like length, and some batches of all would not stand for the rest. A group is as large as those before it
-    together, up to LARGEST_GROUP: the first are soon looked at, and the later ones have little padding.
-    """
-    if not can_end:
-        return [batches_of(samples, prefix, max_lessons=MOST_LOOKED_AT)]
-    lessons: dict[str, list[Sample]] = {}
-    for sample in samples:
-        lessons.setdefault(sample.lesson, []).append(sample)
-    drawn = random.Random(f"{seed}/held out").sample(list(lessons), len(lessons))
-    groups, at = list[list[list[Sample]]](), 0
-    while at < len(drawn):
-        group = drawn[at : at + min(LARGEST_GROUP, max(FIRST_GROUP, at))]
-        rows = list(itertools.chain.from_iterable(lessons[lesson] for lesson in group))
-        groups.append(batches_of(rows, prefix, max_lessons=MOST_LOOKED_AT))
-        at += len(group)
-    return groups
+def drawn(samples: Iterable[Sample], seed: int) -> list[str]:
+    """Their lessons, in an order drawn by `seed`: the first ones stand for the rest."""
+    lessons = list(dict.fromkeys(sample.lesson for sample in samples))
+    return random.Random(f"{seed}/held out").sample(lessons, len(lessons))
 
 
 def computed_tokens(batch: Sequence[Sample], prefix: int) -> int:

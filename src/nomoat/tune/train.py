@@ -5,7 +5,6 @@ Shapes: B batch, T tokens after the shared beginning, N answer tokens.
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 import time
@@ -28,8 +27,26 @@ from nomoat.rows import Given
 from nomoat.tune import adapter, execution, interrupts, kernels, prepare
 from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.network import Network
-from nomoat.tune.samples import Sample, batches_of, count_lessons, count_texts, groups_held_out, shared_prefix, side_by_side, wanted
-from nomoat.tune.validation import BASE_PART, SECONDS_A_MINUTE, is_better, is_clearly_worse, num_evaluations, seconds_for_base
+from nomoat.tune.samples import (
+    MOST_LOOKED_AT,
+    Sample,
+    batches_of,
+    count_lessons,
+    count_texts,
+    drawn,
+    shared_prefix,
+    side_by_side,
+    wanted,
+)
+from nomoat.tune.validation import (
+    BASE_PART,
+    SECONDS_A_MINUTE,
+    is_better,
+    is_clearly_worse,
+    num_evaluations,
+    num_next,
+    seconds_for_base,
+)
 from nomoat.words import counted, first_few
 
 WARM_UP_PART = 0.06
@@ -193,13 +210,11 @@ class Run:
 
     def __init__(self, prepared: prepare.Prepared, *, plan: ExecutionPlan, say: Callable[[str], None]) -> None:
         self.settings, self.plan = prepared.settings, plan
-        self.training, held_out = prepare.split(prepared)
-        self.num_held_out = count_lessons(held_out)
+        self.training, self.all_held_out = prepare.split(prepared)
         self.prefix = shared_prefix(prepared.all_samples)
-        groups = groups_held_out(held_out, self.prefix, seed=self.settings.seed, can_end=self.settings.minutes is not None)
-        self.held_out = list(itertools.chain.from_iterable(groups))
-        self._ends = set(itertools.accumulate(map(len, groups)))  # so many batches stand for all: see `measure_base`
-        self._look_only_at(len(self.held_out))
+        self._drawn = drawn(self.all_held_out, self.settings.seed)
+        self.lessons_looked_at = len(self._drawn)
+        self.look_at(self.all_held_out)
         if self.prefix:
             say(f"shared beginning: {self.prefix} tokens of every lesson are computed once a batch{self._advice(prepared)}")
         self.learned = self._open(prepared)
@@ -238,7 +253,7 @@ class Run:
         )  # fmt: skip
         self.beginning = self.network.begin(prepared.all_samples[0].tokens[: self.prefix]) if self.prefix else None
         self.kept: dict[int, torch.Tensor] = {}  # what the frozen layers say about each lesson, by its identity
-        first_batches = [*self._batches(0), *self.held_out] if self.plan.keeps_lower else []
+        first_batches = self._batches(0) if self.plan.keeps_lower else []
         self._read_with = {id(lesson): batch for batch in first_batches for lesson in batch}  # also by a resumed run: the same bits
         return self.network.parameters
 
@@ -278,7 +293,7 @@ class Run:
 
     NUMBERS = (
         "step", "step_looked", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before",
-        "right_before", "losses_after", "history", "average", "best", "best_look", "learning_loss", "workers", "num_looked_at",
+        "right_before", "losses_after", "history", "average", "best", "best_look", "learning_loss", "workers", "lessons_looked_at",
     )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -294,7 +309,7 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         for name, value in state["numbers"].items():
             setattr(self, name, value)
-        self._look_only_at(self.num_looked_at)
+        self.look_at(self._held_out(0, self.lessons_looked_at))
         if self.workers[-1] != self.num_workers:
             self.workers.append(self.num_workers)
 
@@ -398,41 +413,53 @@ class Run:
         return sum(losses) / sum(sample.num_learned for sample in self.validation)
 
     def measure_base(self, on_progress: Callable[[Progress], None] | None, say: Callable[[str], None]) -> None:
-        """The look before anything is learned. Where it would take too much of the minutes, this and all later ones are at a part of
-        the lessons held out: at least the first group, however long that takes.
+        """The look before anything is learned. Where it would take too much of the minutes, this and all later ones are at some of the
+        lessons held out, as many as there is time for: a few at least, however long they take.
         """
-        most = seconds_for_base(self.settings.minutes)
-        self.losses_before, self.right_before = self.evaluate("measuring the base", on_progress, most)
-        if (num_lessons := count_lessons(self.validation)) < self.num_held_out:
+        done, num, most = 0, len(self._drawn), seconds_for_base(self.settings.minutes)
+        losses, right, seconds = dict[int, float](), 0, 0.0
+
+        def tell(part: float) -> None:
+            if on_progress:
+                fraction = max((done + part * more) / num, min(1.0, self.seconds_looking / most))
+                on_progress(Progress(stage="measuring the base", fraction=fraction))
+
+        while more := num_next(done, num, self.seconds_looking, most):
+            self.look_at(self._held_out(done, done + more))
+            found, right_of_these = self.evaluate(tell)
+            losses |= zip(map(id, self.validation), found, strict=True)
+            right, seconds, done = right + right_of_these, seconds + self.seconds_a_look, done + more
+        self.lessons_looked_at = done
+        self.look_at(self._held_out(0, done))
+        self.losses_before, self.right_before, self.seconds_a_look = [losses[id(one)] for one in self.validation], right, seconds
+        if done < num:
             say(
-                f"{BASE_PART:.0%} of the time was over: {num_lessons:,} of the {self.num_held_out:,} lessons held out are looked at, "
+                f"{BASE_PART:.0%} of the time was over: {done:,} of the {num:,} lessons held out are looked at, "
                 "drawn at random; more --minutes (in Python: `minutes`) look at more of them"
             )
 
-    def _look_only_at(self, num_batches: int) -> None:
-        """At the first so many of those held out. What these hold is the validation, batch by batch."""
-        self.num_looked_at = num_batches
-        del self.held_out[num_batches:]
+    def _held_out(self, start: int, stop: int) -> list[Sample]:
+        """The rows of these of the lessons drawn."""
+        lessons = set(self._drawn[start:stop])
+        return [sample for sample in self.all_held_out if sample.lesson in lessons]
+
+    def look_at(self, rows: Sequence[Sample]) -> None:
+        """From now on. They are the validation, batch by batch."""
+        self.held_out = batches_of(rows, self.prefix, max_lessons=MOST_LOOKED_AT)
         self.validation = [sample for batch in self.held_out for sample in batch]
 
-    def evaluate(
-        self, stage: Stage | None = None, on_progress: Callable[[Progress], None] | None = None, most_seconds: float = math.inf
-    ) -> tuple[list[float], int]:
+    def evaluate(self, tell: Callable[[float], None] | None = None) -> tuple[list[float], int]:
         """Summed loss of each lesson held out, in the order of `self.validation`, and how many have every token the likeliest.
 
-        The groups that have not been begun after `most_seconds` are left out, now and later.
+        `tell` is told which part is done, before each batch.
         """
         started, read_before = time.perf_counter(), self.seconds_reading
         losses, right = list[float](), 0
         with torch.no_grad():
             found = self._evaluated(self.held_out)
             for done in range(len(self.held_out)):
-                passed = (time.perf_counter() - started) / most_seconds
-                if done in self._ends and passed >= 1:
-                    self._look_only_at(done)
-                    break
-                if on_progress and stage:
-                    on_progress(Progress(stage=stage, fraction=min(1.0, max(passed, done / len(self.held_out)))))
+                if tell:
+                    tell(done / len(self.held_out))
                 of_batch, right_of_batch = next(found)
                 right += right_of_batch
                 losses += of_batch
@@ -462,7 +489,7 @@ class Run:
         return {
             "validation_lessons": num_lessons,
             "validation_texts": num_texts,
-            "validation_lessons_left_out": self.num_held_out - num_lessons,
+            "validation_lessons_left_out": len(self._drawn) - num_lessons,
             "validation_loss_before": self._mean(self.losses_before) if num_lessons else None,
             "validation_loss_after": self._mean(self.losses_after) if num_lessons else None,
             "validation_loss_change_95": self._change_95(num_texts) if num_texts > 1 else None,
@@ -542,7 +569,7 @@ class Run:
         started = time.perf_counter()
         for lesson in batch:
             if id(lesson) not in self.kept:
-                together = self._read_with[id(lesson)]
+                together = self._read_with.get(id(lesson), batch)  # of those held out, with what is looked at
                 x_BTW = self.network.read(torch.from_numpy(side_by_side(together, self.prefix)[0]), self.beginning)
                 self.kept |= {id(one): row[: len(one) - self.prefix].clone() for one, row in zip(together, x_BTW, strict=True)}
         self.seconds_reading += time.perf_counter() - started
