@@ -10,9 +10,10 @@ demo: install
 	$(BIN)/nomoat demo
 
 # Files run beside each other: OpenMP's threads sleep while they wait, and leave the CPUs to other files' tests (docs/log.md).
+# PYTHONDONTWRITEBYTECODE, where it is set, would have each process that a test starts compile all of nomoat's modules: it is unset.
 # --no-loadscope-reorder: files begin in tests/conftest.py's order, those with slow tests first, not in that of how many tests they have.
 test: install
-	GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .

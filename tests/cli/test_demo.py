@@ -1,4 +1,4 @@
-"""`nomoat demo`: the whole story, on the real model and a small table in the data set's own form."""
+"""`nomoat demo`: the whole story, on a tiny model in the real one's place and a small table in the data set's own form."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from nomoat import paths
+from nomoat.catalog import cards
 from nomoat.catalog.datasets import dataset
 from nomoat.cli import app
 from nomoat.errors import NotWritableError, UsageError
@@ -136,14 +137,14 @@ def test_a_duel_that_is_stopped_goes_on_by_itself_for_the_demo_would_tune_anew(
     assert capsys.readouterr().err.endswith(f"answers.sqlite; {duel} goes on from there\n")
 
 
-@pytest.mark.data
-@pytest.mark.slow
 def test_the_whole_story_ends_with_a_verdict_and_a_report(
-    smollm2_gguf: Path, empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_gguf: Path, empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pulled = empty_home / "models" / "smollm2-135m" / smollm2_gguf.name
+    """The real model is pulled, asked, tuned and duelled in `test_docs.py`."""
+    pulled = empty_home / "models" / demo.BASE / cards.card(demo.BASE).sources[0].file_name
     pulled.parent.mkdir(parents=True)
-    pulled.symlink_to(smollm2_gguf)
+    pulled.symlink_to(tiny_gguf)
+    monkeypatch.setattr("nomoat.catalog.pull.require_as_published", lambda *_: None)
     folder = write_ratings(tmp_path / "data", 120)
     monkeypatch.setattr("nomoat.catalog.datasets.pull_dataset", lambda name, progress: folder)
     demo.demo(minutes=0.05, report=tmp_path / "demo.html")

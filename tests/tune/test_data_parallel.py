@@ -21,7 +21,6 @@ from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat import installing, net, paths
 from nomoat.asking import cluster as clusters
-from nomoat.engine import importer
 from nomoat.errors import MissingExtraError, UnknownModelError, UsageError, WorkerError
 from nomoat.hardware import Detected
 from nomoat.tune import adapter, data_parallel, prepare, train
@@ -214,12 +213,13 @@ class TestTwoNodes:
         assert (one["workers"], two["workers"], len(two["machines"])) == ([1], [2], 1)
         assert two["history"][0]["held_out"] < two["validation_loss_before"]
 
+    @pytest.mark.usefixtures("elsewhere")
     def test_going_on_from_an_adapter_begins_where_it_ended(self, cluster: str, tiny_gguf: Path, table: Path) -> None:
-        """The workers' nodes have not that adapter; this process sends what it knows."""
+        """A worker's node has not that adapter; this process sends what it knows."""
         tune(tiny_gguf, table, "first", settings=prepare.Settings(rank=4, epochs=1))
         base, settings = f"{tiny_gguf}+first", prepare.Settings(epochs=1)
         alone, spread_out = (
-            tune(base, table, f"second{at}", settings=settings, ray=address) for at, address in enumerate((None, cluster))
+            tune(base, table, f"second{at}", settings=settings, ray=address, workers=1) for at, address in enumerate((None, cluster))
         )
         assert metrics(spread_out)["validation_loss_before"] == pytest.approx(metrics(alone)["validation_loss_before"], rel=1e-4)
         assert_close(weights(spread_out), weights(alone))
@@ -277,9 +277,11 @@ class TestTwoNodes:
         assert caught.value.hint == "nothing was learned yet: start again; has that machine the memory for it?"
         assert not adapter.can_resume("parts")
 
+    @pytest.mark.usefixtures("elsewhere")
     def test_the_loss_that_is_no_number_is_told_as_alone(self, cluster: str, tiny_gguf: Path, table: Path) -> None:
+        settings = prepare.Settings(rank=4, learning_rate=1e30)
         with pytest.raises(UsageError, match="the loss is no number any more"):
-            tune(tiny_gguf, table, "broken", ray=cluster, settings=prepare.Settings(rank=4, learning_rate=1e30))
+            tune(tiny_gguf, table, "broken", ray=cluster, workers=1, settings=settings)
 
     @pytest.mark.usefixtures("elsewhere")
     def test_a_single_worker_elsewhere_learns_there(
@@ -308,11 +310,13 @@ def test_a_machine_without_the_model_is_named_with_what_to_do_there(
     assert caught.value.hint == "on that machine: nomoat pull smollm2-135m"
 
 
-@pytest.mark.usefixtures("elsewhere")
-def test_a_machine_with_another_file_is_named(cluster: str, tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importer, "sha256_of_model", lambda path: "0")
-    with pytest.raises(WorkerError, match=r"(?m)^on `.+`: `tiny.gguf` is another file than on the machine that asks$"):
-        tune(tiny_gguf, table, "c", ray=cluster, workers=1)
+def test_another_file_than_on_the_machine_that_asks_is_refused(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the worker, within this process; that its errors name the machine is shown above."""
+    monkeypatch.setattr(clusters, "settle", lambda *_: None)
+    with pytest.raises(WorkerError) as caught:
+        data_parallel.Learner({}, 1, 1).find({"base": str(tiny_gguf)}, sha256="0")
+    assert caught.value.message == "`tiny.gguf` is another file than on the machine that asks"
+    assert caught.value.hint == "have the same file on both"
 
 
 def test_more_workers_than_a_step_has_lessons_are_refused(cluster: str, tiny_gguf: Path, table: Path) -> None:
@@ -323,18 +327,19 @@ def test_more_workers_than_a_step_has_lessons_are_refused(cluster: str, tiny_ggu
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("elsewhere")
 def test_the_command_takes_a_cluster(cluster: str, tiny_gguf: Path, table: Path) -> None:
     """Within this process, which is connected to that cluster already; one that connects by itself is in `test_workers.py`."""
     command = ["tune", str(tiny_gguf), str(table), "--input-column", "text", "--label-column", "label"]
-    command += ["--name", "c", "--epochs", "1", "--json", "--ray", cluster]
+    command += ["--name", "c", "--epochs", "1", "--json", "--ray", cluster, "--workers", "1"]
     dry = shell.nomoat(*command, "--dry-run")
     assert dry.returncode == 0, dry.stderr
     assert "\nevery worker has the model; the time above is what this machine would take alone\n" in dry.stderr
     assert set(json.loads(dry.stdout)) == {"data", "settings", "estimate"}
     done = shell.nomoat(*command)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["metrics"]["workers"] == [2]
-    assert "\neach batch is split over 2 workers on " in done.stderr and "\ntuning: 100%, loss " in done.stderr
+    assert json.loads(done.stdout)["metrics"]["workers"] == [1]
+    assert "\neach batch is split over 1 worker on " in done.stderr and "\ntuning: 100%, loss " in done.stderr
 
 
 LISTENING = """
