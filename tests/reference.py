@@ -32,6 +32,9 @@ WIDTH, HIDDEN, HEADS, CONTEXT, WINDOW = 64, 128, 4, 256, 24
 HEAD = WIDTH // HEADS
 RANK = 4  # of `make_adapter`
 Tensor = torch.Tensor
+RANDOM = np.random.default_rng(3).integers(3, 250, 400).tolist()
+# One token, prefixes of each other, a common beginning, the same twice, a long one.
+CONTINUATIONS = [[7], [7, 8], [7, 8, 9], [7, 8, 9, 10], [7, 9], [20, 21, 22], [7, 8], RANDOM[:40], [*RANDOM[:30], 5]]
 LLAMA_LIKE = {
     "hidden_size": WIDTH, "intermediate_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": HEADS,
     "num_key_value_heads": 2, "max_position_embeddings": CONTEXT,
@@ -622,3 +625,13 @@ def model_of_gguf(path: Path) -> Any:
             order = positions.row_order(arch, sizes, name.rpartition(".")[0])
             parameter.copy_(torch.from_numpy(rows if order is None else rows[order]))
     return model
+
+
+def reference_values(model: Any, prompt: list[int], rows: list[list[int]]) -> list[float]:
+    """What `transformers` gives each row after the prompt, each whole text read alone."""
+    found = []
+    for row in rows:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([prompt + row]), use_cache=False).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        found.append(float(logits.gather(1, torch.tensor(row)[:, None]).sum()))
+    return found

@@ -725,12 +725,12 @@ def test_the_cache_takes_what_is_free_and_not_promised_to_others(
 def test_answers_do_not_wait_for_likelihoods(engine: LocalEngine) -> None:
     begun, ends = threading.Event(), threading.Event()
 
-    def score(*asked: object) -> list[Any]:
+    def score(*asked: object) -> list[list[Any]]:
         begun.set()
         ends.wait(PATIENCE_SECONDS)
-        return []
+        return [[]]
 
-    engine._shared.scorer = None, SimpleNamespace(score=score)  # type: ignore[assignment]
+    engine._shared.scorer = None, SimpleNamespace(beside=lambda _questions: [0], score_many=score)  # type: ignore[assignment]
     scoring = threading.Thread(target=engine.score, args=(Request(prompt="the"), [" he"]))
     answering = threading.Thread(target=answer, args=(engine, Request(prompt="the", max_new_tokens=2)))
     try:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
-from reference import CASES, CONTEXT, EXACT, WINDOW, make_model, write_gguf
+from reference import CASES, CONTEXT, CONTINUATIONS, EXACT, RANDOM, WINDOW, make_model, reference_values, write_gguf
 from tiny import write_tiny_gguf
 
 from nomoat import matching
@@ -21,10 +19,6 @@ from nomoat.engine.local import LocalEngine
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import ContextExceededError, NomoatError, UnsupportedError, UsageError
 from nomoat.records import Message, Request
-
-RANDOM = np.random.default_rng(3).integers(3, 250, 400).tolist()
-# One token, prefixes of each other, a common beginning, the same twice, a long one.
-CONTINUATIONS = [[7], [7, 8], [7, 8, 9], [7, 8, 9, 10], [7, 9], [20, 21, 22], [7, 8], RANDOM[:40], [*RANDOM[:30], 5]]
 
 
 @pytest.fixture
@@ -41,15 +35,6 @@ def scorer(tiny_gguf: Path) -> Scorer:
 
 def values(scorer: Scorer, prompt: list[int], rows: list[list[int]]) -> list[float]:
     return [score.log_probability for score in scorer.score(prompt, rows)]
-
-
-def reference_values(model: Any, prompt: list[int], rows: list[list[int]]) -> list[float]:
-    found = []
-    for row in rows:
-        with torch.no_grad():
-            logits = model(input_ids=torch.tensor([prompt + row]), use_cache=False).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
-        found.append(float(logits.gather(1, torch.tensor(row)[:, None]).sum()))
-    return found
 
 
 @pytest.mark.parametrize("name", CASES)

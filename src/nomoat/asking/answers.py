@@ -21,6 +21,7 @@ from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import BudgetReachedError, CacheExceededError, ContextExceededError, NomoatError, RemoteError
 from nomoat.money import dollars
+from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.records import Completion, Request
 from nomoat.responder import Responder
 from nomoat.words import counted
@@ -212,6 +213,7 @@ def collect_scores(
     questions: Sequence[Question],
     *,
     store: AnswerStore,
+    concurrency: int = DEFAULT_CONCURRENCY,
     kept: Mapping[Question, ChoiceScores] | None = None,
     show: Callable[[int], None] = lambda _num_open: None,
 ) -> list[ChoiceScores | ContextExceededError]:
@@ -238,11 +240,17 @@ def collect_scores(
         store.save_choice_scores(model.scores_digest, *question, scored)
         return scored
 
-    # One at a time and worker: an engine computes likelihoods with all its threads.
-    for done, (index, result) in enumerate(model.run_many(work, pending, concurrency=1), start=1):
+    pending.sort(key=_length, reverse=True)  # questions of one length are read together
+    for done, (index, result) in enumerate(model.run_many(work, pending, concurrency=concurrency), start=1):
         results[pending[index]] = result
         show(len(pending) - done)
     return [results[question] for question in questions]
+
+
+def _length(question: Question) -> int:
+    """In letters, about."""
+    request, _ = question
+    return len(request.prompt or "") + sum(len(message.content) for message in request.messages)
 
 
 def failure_of(before: NomoatError | None, now: NomoatError | None) -> NomoatError | None:

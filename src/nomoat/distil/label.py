@@ -148,7 +148,7 @@ def label(
     spent = Spent(pricing=spending.pricing(teacher))
     found = Labelled(spent=spent, max_tokens=max_tokens or _usual_tokens(labels), notes=question.notes)
     try:
-        _by_likelihood(asking, found)
+        _by_likelihood(asking, found, concurrency)
     except UnsupportedError:
         found.how = "written"
         asked = list(written_requests(teacher, requests, store=store, max_tokens=max_tokens))
@@ -169,14 +169,15 @@ class _Asking:
     progress: Progress
 
 
-def _by_likelihood(asking: _Asking, found: Labelled) -> None:
+def _by_likelihood(asking: _Asking, found: Labelled, concurrency: int) -> None:
     teacher, store, labels, total = asking.teacher, asking.store, asking.labels, len(asking.texts)
     questions = [(request, labels) for request in asking.requests]
     asking.progress(0, total)  # before it is looked up what is kept, which takes its time where there are many
     kept = kept_scores(teacher.scores_digest, questions, store)
     fresh = {question for question in questions if question not in kept}
     collected = collect_scores(
-        teacher, questions, store=store, kept=kept, show=lambda num_open: asking.progress(total - num_open, total)
+        teacher, questions, store=store, concurrency=concurrency, kept=kept,
+        show=lambda num_open: asking.progress(total - num_open, total),
     )  # fmt: skip
     for text, question, scored in zip(asking.texts, questions, collected, strict=True):
         if isinstance(scored, ContextExceededError):

@@ -8,7 +8,9 @@ Shapes: T tokens in one pass, K tokens it may see (cached and new), R reads (a l
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from nomoat import matching
 from nomoat.engine import shutdown
 from nomoat.engine.compiled import core, read_graph
 from nomoat.engine.tokenizer import Tokenizer
-from nomoat.errors import UnsupportedError, UsageError
+from nomoat.errors import UsageError
 from nomoat.records import ContinuationScore, Request
 
 # Prompts are read in parts of this length whoever came before, so that what is kept from the last prompt equals what is read anew.
@@ -108,10 +110,41 @@ class Tree:
                 self.ends[parent] = max(self.ends[parent], self.ends[node])
 
 
-class Scorer:
-    """Log-likelihoods with the cache in our hands. Not thread-safe: the engine holds its lock.
+@dataclass(frozen=True)
+class Question:
+    """A prompt and its continuations. Neither is empty. `ends`: and of any one of these tokens after each, which is one token more."""
 
-    A score depends on the prompt and its continuations alone, to the last bit: not on what was scored before.
+    prompt: list[int]
+    continuations: Sequence[list[int]]
+    ends: Sequence[int] = ()
+
+    @functools.cached_property
+    def rows(self) -> Sequence[list[int]]:
+        """What is read after the prompt."""
+        return [[*row, end] for row in self.continuations for end in self.ends] if self.ends else self.continuations
+
+    @functools.cached_property
+    def trees(self) -> list[tuple[list[int], Tree]]:
+        """All rows: each tree with the indices of its own."""
+        return [(members, Tree([self.rows[member] for member in members])) for members in _groups(self.rows)]
+
+    def scores(self, values: Sequence[npt.NDArray[np.float64]]) -> list[ContinuationScore]:
+        """Of each continuation, from what each tree's reads gave."""
+        totals = np.zeros(len(self.rows))
+        for (members, tree), values_R in zip(self.trees, values, strict=True):
+            totals[members] = [values_R[path].sum() for path in tree.paths]
+        if self.ends:
+            totals = np.logaddexp.reduce(totals.reshape(len(self.continuations), len(self.ends)), axis=1)
+        return [
+            ContinuationScore(log_probability=float(total), num_tokens=len(row) + bool(self.ends))
+            for total, row in zip(totals, self.continuations, strict=True)
+        ]
+
+
+class Scorer:
+    """Log-likelihoods with the cache in our hands. Not thread-safe: the engine has one caller at a time.
+
+    A score depends on the prompt and its continuations alone, to the last bit: not on what was scored before, nor beside it.
     """
 
     def __init__(self, model: Any, properties: dict[str, str]) -> None:
@@ -119,33 +152,30 @@ class Scorer:
 
         Raises UnsupportedError for a graph that others built, such as optimum-intel.
         """
+        from nomoat.engine import likelihood_graph
+
         if isinstance(model, Path):
             model = read_graph(model)
         logits = model.output("logits").get_partial_shape()
-        _give_log_probabilities(model)
+        self._change(model)
+        likelihood_graph.give_log_probabilities(model)
         self._part_tokens = max(1, min(PART_TOKENS, LOGIT_VALUES // logits[2].get_length()))
         self._request = core().compile_model(model, "CPU", properties).create_infer_request()
         self._passes = shutdown.passes()
         self._kept_ids: list[int] = []
         self._kept_states: list[npt.NDArray[Any]] = []
 
-    def score(self, prompt: list[int], continuations: Sequence[list[int]], ends: Sequence[int] = ()) -> list[ContinuationScore]:
-        """Log-probability of each continuation after the prompt, in their order. Neither may be empty.
+    def beside(self, questions: Sequence[Question]) -> list[int]:
+        """Which of these are read together with the first, which is one of them."""
+        return [0]
 
-        `ends`: and of any one of these tokens after it, which is then one token more.
-        """
-        rows = [[*row, end] for row in continuations for end in ends] if ends else continuations
-        totals = np.zeros(len(rows))
-        for members in _groups(rows):
-            tree = Tree([rows[member] for member in members])
-            values_R = self._log_probabilities(prompt, tree)
-            totals[members] = [values_R[path].sum() for path in tree.paths]
-        if ends:
-            totals = np.logaddexp.reduce(totals.reshape(len(continuations), len(ends)), axis=1)
-        return [
-            ContinuationScore(log_probability=float(total), num_tokens=len(row) + bool(ends))
-            for total, row in zip(totals, continuations, strict=True)
-        ]
+    def score_many(self, questions: Sequence[Question]) -> list[list[ContinuationScore]]:
+        """Of each question, the log-probability of each continuation, in their order."""
+        return [one.scores([self._log_probabilities(one.prompt, tree) for _, tree in one.trees]) for one in questions]
+
+    def score(self, prompt: list[int], continuations: Sequence[list[int]], ends: Sequence[int] = ()) -> list[ContinuationScore]:
+        """Of one `Question`."""
+        return self.score_many([Question(prompt, continuations, ends)])[0]
 
     def _log_probabilities(self, prompt: list[int], tree: Tree) -> npt.NDArray[np.float64]:
         """What each read of the tree gives, [R]: the rest of the prompt and the tree are fed together, a part of them at a time."""
@@ -193,22 +223,33 @@ class Scorer:
 
     def _infer(self, ids: Ints, places: Ints, sight: npt.NDArray[np.bool_], rows: Ints, tokens: Ints) -> npt.NDArray[np.float32]:
         """One pass over the last T of K tokens: the log-probability of each of `tokens` after the one of T that `rows` names, [R]."""
+        inputs: dict[str, npt.NDArray[Any]] = {
+            "input_ids": ids[None],
+            "position_ids": np.ascontiguousarray(places[None, len(places) - len(ids) :]),
+            "beam_idx": np.zeros(1, np.int32),
+            **self._seen(len(ids), places, sight),
+        }
+        return self._run(inputs, rows, tokens)
+
+    def _seen(self, count: int, places: Ints, sight: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[Any]]:
+        """What the last `count` of K tokens see, as the graph takes it."""
+        return {"places": np.ascontiguousarray(places), "sight": np.ascontiguousarray(sight[None, None])}
+
+    def _run(self, inputs: dict[str, npt.NDArray[Any]], rows: Ints, tokens: Ints) -> npt.NDArray[np.float32]:
         count = len(rows)
         if count == 0:  # OpenVINO takes no empty input
             rows = tokens = np.zeros(1, np.int64)
         picked, where = np.unique(rows, return_inverse=True)
-        inputs = {
-            "input_ids": ids[None],
-            "position_ids": np.ascontiguousarray(places[None, len(places) - len(ids) :]),
-            "beam_idx": np.zeros(1, np.int32),
-            "places": np.ascontiguousarray(places),
-            "sight": np.ascontiguousarray(sight[None, None]),
-            "picked": picked,
-            "reads": np.stack([where, tokens], axis=1),
-        }
+        reads = {"picked": picked, "reads": np.stack([where, tokens], axis=1)}
         with self._passes:
             shutdown.require_time()
-            return np.array(self._request.infer(inputs, share_outputs=True)[0])[:count]
+            return np.array(self._request.infer(inputs | reads, share_outputs=True)[0])[:count]
+
+    def _change(self, model: Any) -> None:
+        """Let the model take what `_seen` gives instead of a mask."""
+        from nomoat.engine import likelihood_graph
+
+        likelihood_graph.take_sight(model)
 
 
 def _groups(continuations: Sequence[list[int]]) -> Iterator[list[int]]:
@@ -224,45 +265,6 @@ def _groups(continuations: Sequence[list[int]]) -> Iterator[list[int]]:
         size += len(row)
     if group:
         yield group
-
-
-def _give_log_probabilities(model: Any) -> None:
-    """Change the model: it takes places and sight instead of a mask, and gives log-probabilities instead of logits.
-
-    Raises UnsupportedError for a model without the nodes that are replaced.
-    """
-    from openvino import opset13 as op
-
-    from nomoat.engine.positions import KEYS, QUERIES, SEEN, i64
-
-    nodes = {node.get_friendly_name(): node for node in model.get_ops()}
-    if not nodes.keys() >= {KEYS, QUERIES, SEEN, "position_ids", "attention_mask", "lm_head"}:
-        raise UnsupportedError(
-            "a model that nomoat did not build itself gives no likelihoods of continuations", hint="compare its written answers"
-        )
-
-    def parameter(name: str, shape: list[int], kind: Any) -> Any:
-        node = op.parameter(shape, kind)
-        node.set_friendly_name(name)
-        node.output(0).set_names({name})
-        model.add_parameters([node])
-        return node
-
-    places = parameter("places", [-1], np.int64)
-    sight = parameter("sight", [-1, 1, -1, -1], np.bool_)
-    queries = op.unsqueeze(nodes["position_ids"], i64(1, 3))
-    for name, instead in ((KEYS, places), (QUERIES, queries), (SEEN, sight)):
-        nodes[name].output(0).replace(instead.output(0))
-    model.remove_parameter(nodes["attention_mask"])
-    head = nodes["lm_head"]
-    picked = op.gather(head.input_value(0), parameter("picked", [-1], np.int64), op.constant(np.int64(1)))
-    head.input(0).replace_source_output(picked.output(0))
-    result = model.get_results()[0]
-    log_p = op.squeeze(op.log_softmax(result.input_value(0), -1), i64(0))
-    given = op.result(op.gather_nd(log_p, parameter("reads", [-1, 2], np.int64), 0))
-    model.remove_result(result)
-    model.add_results([given])
-    model.validate_nodes_and_infer_types()
 
 
 def _tensor(array: npt.NDArray[Any]) -> Any:

@@ -25,18 +25,19 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import cache, config, footprint, net, paths
-from nomoat.engine import Engine, forked, harmony, importer, layout, likelihood, served_scores_digest, tool_calls
+from nomoat.engine import Engine, forked, frames, harmony, importer, layout, likelihood, served_scores_digest, tool_calls
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import CompiledCopy
 from nomoat.engine.grammar import Grammar, Grammars
 from nomoat.engine.imported import not_whole
-from nomoat.engine.likelihood import Scorer
+from nomoat.engine.likelihood import Question, Scorer
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.native import Blueprint, NativeModel
 from nomoat.engine.paged import PagedModel
 from nomoat.engine.sampling import Pick, Sampler
+from nomoat.engine.scoring_line import ScoringLine
 from nomoat.engine.serial import SerialModel
 from nomoat.engine.tokenizer import Tokenizer, name_of
 from nomoat.engine.tokenizer import load as load_tokenizer
@@ -58,6 +59,7 @@ class _Shared:
     cache_bytes: int | None = None
     batcher: Batcher | None = None
     is_closed: bool = False
+    line: ScoringLine = field(default_factory=ScoringLine)
     scorer: tuple[int | None, Scorer] | None = None  # the one asked last, and of which adapter beside the weights
 
     @functools.cached_property
@@ -290,21 +292,38 @@ class LocalEngine(Engine):
         if request.prompt_ids is not None:
             raise UnsupportedError("likelihoods of continuations need a prompt of text", hint="give text instead of token ids")
         forked.begin()
+        self._make_ready_to_score()
+        if not continuations:
+            return []
+
+        def require(text: str, prompt_tokens: int | None) -> None:
+            if self.tokenizer.is_beyond(text, self.context_tokens):  # a continuation has so many tokens at least
+                self._require_room(prompt_tokens, 1 if prompt_tokens is None else self.context_tokens)
+
+        prompt, rows = likelihood.split(self.tokenizer, request, continuations, require=require)
+        ends = likelihood.ends_of(self.tokenizer, request, rows, vocabulary=self._sizes.vocabulary)
+        self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
+        self._require_room(len(prompt), max(map(len, rows)) + bool(ends))
+        return self._shared.line.scores(Question(prompt, rows, ends), self._at, self._score_together)
+
+    def _make_ready_to_score(self) -> None:
+        """Does not wait for what is being scored, where the model is ready: who waits there is to be read with others."""
+        if not self._has_scorer():
+            with self._shared.scoring:
+                self._shared.require_open()
+                self._held_scorer()
+
+    def _has_scorer(self) -> bool:
+        held = self._shared.scorer
+        return held is not None and held[0] == self._at
+
+    def _score_together(self, questions: Sequence[Question]) -> dict[int, list[ContinuationScore]]:
+        """The first, and what is read together with it, by their places."""
         with self._shared.scoring:
             self._shared.require_open()
             scorer = self._held_scorer()
-            if not continuations:
-                return []
-
-            def require(text: str, prompt_tokens: int | None) -> None:
-                if self.tokenizer.is_beyond(text, self.context_tokens):  # a continuation has so many tokens at least
-                    self._require_room(prompt_tokens, 1 if prompt_tokens is None else self.context_tokens)
-
-            prompt, rows = likelihood.split(self.tokenizer, request, continuations, require=require)
-            ends = likelihood.ends_of(self.tokenizer, request, rows, vocabulary=self._sizes.vocabulary)
-            self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
-            self._require_room(len(prompt), max(map(len, rows)) + bool(ends))
-            return scorer.score(prompt, rows, ends)
+            taken = scorer.beside(questions)
+            return dict(zip(taken, scorer.score_many([questions[at] for at in taken]), strict=True))
 
     def compile_once(self, progress: Progress | None = None) -> None:
         """Compile nomoat's own products for this model, if this machine has not yet; otherwise that is done when it is first asked.
@@ -333,7 +352,7 @@ class LocalEngine(Engine):
         adapter = self._adapter if self._at is None else self._beside[self._at].weights_path.parent
         if self._weights is not None and self._shared.is_exact:
             model = importer.exact_model(self._weights, adapter=adapter, context_tokens=self._context_tokens)
-            return Scorer(model, self.layout.properties | layout.EXACT_PROPERTIES)
+            return frames.scorer(model, self.layout.properties | layout.EXACT_PROPERTIES)
         folder = self._folder
         if self._at is not None:
             if self._weights is None:

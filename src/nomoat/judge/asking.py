@@ -264,6 +264,7 @@ def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
             run.model,
             questions,
             store=run.store,
+            concurrency=run.settings.concurrency,
             kept=kept,
             show=lambda num_open: run.show(len(examples) - num_open),
         )

@@ -202,6 +202,7 @@ class Judge:
             self.model,
             [(request, tuple(verdicts)) for request in requests],
             store=self.store,
+            concurrency=self.concurrency,
             show=lambda num_open: self.show(len(requests) - num_open, len(requests)),
         )
         too_long = [scored for scored in found if isinstance(scored, ContextExceededError)]
