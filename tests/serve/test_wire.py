@@ -189,7 +189,7 @@ def test_no_functions_are_told_where_a_text_is_wanted() -> None:
         ({"tools": [CLOCK, {"type": "function"}]}, "tools.1.function", "`tools.1.function` is missing"),
         ({"tools": [{"type": "function", "function": {}}]}, "tools.0.function.name", "`tools.0.function.name`: Field required"),
         ({"tool_choice": "required"}, "tool_choice",
-         "`tool_choice` asks for a call, and there are no `tools`; send the functions in `tools`, or leave `tool_choice` out"),
+         "`tool_choice` is given without `tools`; send the functions in `tools`, or leave `tool_choice` out"),
         ({"tools": [CLOCK], "tool_choice": {"type": "function", "function": {"name": "clok"}}}, "tool_choice",
          "`tool_choice` names `clok`, which is none of the tools: clock"),
         ({"tools": [CLOCK], "tool_choice": {"type": "custom"}}, "tool_choice",

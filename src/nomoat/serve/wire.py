@@ -200,8 +200,8 @@ def _about_tools(asked: shapes.Chat) -> tuple[tuple[int, ...], dict[str, Any]]:
     if asked.tool_choice == "none":
         return (), {}
     if asked.tool_choice not in (None, "auto") and not tools:
-        what = "asks for a call, and there are no `tools`; send the functions in `tools`, or leave `tool_choice` out"
-        raise BadRequestError(f"`tool_choice` {what}", param="tool_choice")
+        advice = "send the functions in `tools`, or leave `tool_choice` out"
+        raise BadRequestError(f"`tool_choice` is given without `tools`; {advice}", param="tool_choice")
     may_call, must_call = _chosen(asked.tool_choice, tuple(name for name, _ in tools))
     places = tuple(at for at, (name, _) in enumerate(tools) if name in may_call)
     told = tuple(tools[at][1] for at in places)
