@@ -217,7 +217,7 @@ def test_wrong_and_missing_keys_are_refused_and_health_needs_none(start: Start, 
     url = start(fake(), api_key="s3cret-key")
     with pytest.raises(openai.AuthenticationError) as caught:
         ask(sdk(url, api_key="other"), "hi")
-    assert caught.value.body["message"] == "the API key is wrong"
+    assert caught.value.body["message"] == "Incorrect API key provided: it is not this server's"  # LiteLLM knows it by these words
     assert httpx.get(f"{url}/models").json()["error"]["message"] == "an API key is needed: `Authorization: Bearer KEY`"
     assert httpx.get(url.replace("/v1", "/health")).json() == {"status": "ok"}
 

@@ -432,6 +432,16 @@ def test_what_cannot_be_meant_names_its_field(fields: dict[str, Any], param: str
     assert (caught.value.param, caught.value.code) == (param, None) and f"`{param}" in caught.value.message
 
 
+def test_a_content_that_is_null_is_not_called_missing_and_an_assistant_may_have_either() -> None:
+    for given, said in ({"content": None}, "is null; of a `user` message it has to be a text, which may be empty"), ({}, "is missing"):
+        with pytest.raises(BadRequestError) as caught:
+            parse(input=[{"role": "user", **given}])
+        assert caught.value.message == f"`input.0.content` {said}"
+        call = {"type": "function_call", "call_id": "a", "name": "weather", "arguments": "{}"}
+        (turn,) = parse(input=[{"role": "assistant", **given}, call]).call.requests[0].messages
+        assert isinstance(turn, CallingTurn) and turn.content == ""
+
+
 INFINITE = {"maximum": float("inf")}
 
 

@@ -137,7 +137,8 @@ def _problem_with_key(headers: Headers, key: str) -> BadRequestError | None:
     scheme, _, given = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and is_key(given.strip(), key):
         return None
-    said = "the API key is wrong" if given else "an API key is needed: `Authorization: Bearer KEY`"
+    # The first are OpenAI's own words, by which LiteLLM tells it from a bad request.
+    said = "Incorrect API key provided: it is not this server's" if given else "an API key is needed: `Authorization: Bearer KEY`"
     return BadRequestError(said, code="invalid_api_key", status=401)
 
 

@@ -222,7 +222,7 @@ def _joined(turns: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict
         elif turn["role"] != "assistant":
             begun, waiting = None, set()
         elif begun is not None and (waiting or (calls and joined[-1][1] is begun)):
-            begun["content"] = "\n".join(filter(None, (begun["content"], turn["content"])))
+            begun["content"] = "\n".join(filter(None, (begun.get("content"), turn.get("content"))))
             begun.setdefault("tool_calls", []).extend(calls)
             waiting.update(call["id"] for call in calls)
             continue
@@ -254,8 +254,9 @@ def _turn(item: dict[str, Any], place: str) -> dict[str, Any] | None:
     if message.role in ("tool", "function"):
         advice = "what a call came to is an item of type `function_call_output`"
         raise shapes.unsupported(f"{place}.role", f"is `{message.role}`; {advice}")
-    content = None if message.content is None else _text(message.content, f"{place}.content")
-    return {"role": message.role, "content": content}
+    if message.content is None:
+        return message.model_dump(exclude_unset=True)  # without a content, or with null
+    return {"role": message.role, "content": _text(message.content, f"{place}.content")}
 
 
 def _text(said: str | list[shapes.Part], place: str) -> str:

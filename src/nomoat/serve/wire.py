@@ -200,7 +200,8 @@ def _about_tools(asked: shapes.Chat) -> tuple[tuple[int, ...], dict[str, Any]]:
     if asked.tool_choice == "none":
         return (), {}
     if asked.tool_choice not in (None, "auto") and not tools:
-        raise BadRequestError("`tool_choice` goes with `tools` only", param="tool_choice")
+        advice = "send the functions in `tools`, or leave `tool_choice` out"
+        raise BadRequestError(f"`tool_choice` is given without `tools`; {advice}", param="tool_choice")
     may_call, must_call = _chosen(asked.tool_choice, tuple(name for name, _ in tools))
     places = tuple(at for at, (name, _) in enumerate(tools) if name in may_call)
     told = tuple(tools[at][1] for at in places)
@@ -238,7 +239,9 @@ def _content(turn: shapes.Turn, where: str) -> str:
     if turn.content is None and turn.role == "assistant":
         return turn.refusal or ""
     if turn.content is None:
-        raise BadRequestError(f"`{where}.content` is missing", param=f"{where}.content")
+        is_null = "content" in turn.model_fields_set
+        problem = f"is null; of a `{turn.role}` message it has to be a text, which may be empty" if is_null else "is missing"
+        raise BadRequestError(f"`{where}.content` {problem}", param=f"{where}.content")
     if isinstance(turn.content, str):
         return turn.content
     return joined(turn.content, f"{where}.content")
