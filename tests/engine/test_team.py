@@ -47,7 +47,9 @@ class Crew:
         self.team, self.now, self.waited = Team(4, 0), 1000.0, 0.0
         monkeypatch.setattr(taking_part.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(taking_part.time, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(taking_part, "waited_ns", lambda thread: int(self.waited * 1e9) if thread == threading.get_native_id() else 0)
+        monkeypatch.setattr(
+            taking_part, "waited_ns", lambda thread: int(self.waited * 1e9) if thread == threading.get_native_id() else 0
+        )
 
     def take_part(self, seconds: float, waiting: float) -> int:
         """How many do in a chain of so long, while so many stood in line for a core."""

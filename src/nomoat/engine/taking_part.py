@@ -6,7 +6,6 @@ threads may be many times slower than one.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -63,7 +62,7 @@ class TakingPart:
 def all_threads() -> list[int]:
     """The system's numbers of this process's; none where that is not told."""
     with suppress(OSError):
-        return [int(name) for name in os.listdir(TASKS)]
+        return [int(task.name) for task in TASKS.iterdir()]
     return []
 
 

@@ -32,8 +32,7 @@ def use_threads(count: int, say: Callable[[str], None] | None = None) -> None:
     Another process compiles them, see `machine_code.compile_elsewhere`. `say` is told before that begins: it takes half a minute, and
     minutes on a slow machine.
     """
-    torch.set_num_threads(count)
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    set_threads(count)
 
     def begun(done: int, total: int) -> None:
         if say and done == 0:
@@ -41,6 +40,12 @@ def use_threads(count: int, say: Callable[[str], None] | None = None) -> None:
 
     code = "from nomoat.tune import kernels; kernels.compile_all()"
     machine_code.compile_elsewhere("tuning", code, progress=begun if say else None)
+
+
+def set_threads(count: int) -> None:
+    """`use_threads`, where all is compiled already."""
+    torch.set_num_threads(count)
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
 
 
 def compile_all() -> None:

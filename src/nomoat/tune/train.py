@@ -10,7 +10,7 @@ import random
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,6 +22,7 @@ from scipy import special
 
 from nomoat import bounds, config
 from nomoat.catalog import licences
+from nomoat.engine.taking_part import TakingPart, all_threads
 from nomoat.errors import UsageError
 from nomoat.rows import Given
 from nomoat.tune import adapter, execution, interrupts, kernels, prepare
@@ -205,6 +206,20 @@ def crew(
     return data_parallel.learners(prepared, workers, ray, say)
 
 
+def fewer_beside_others() -> Callable[[], AbstractContextManager[None]]:
+    """What steps are made within: fewer threads learn where other programs want the cores. Sums are in another order then."""
+    taking_part = TakingPart(torch.get_num_threads(), lambda _: all_threads())
+
+    @contextmanager
+    def threads() -> Iterator[None]:
+        began = taking_part.begin()
+        kernels.set_threads(taking_part.count)
+        yield
+        taking_part.note(began)
+
+    return threads
+
+
 class Run:
     """The state of one training: model, optimiser, order of the batches, and how far it is."""
 
@@ -331,6 +346,7 @@ class Run:
     ) -> None:
         """Train to the end. A checkpoint is written every half minute, at the end, and when the work is stopped by Ctrl-C."""
         batches: list[list[Sample]] = []
+        threads = fewer_beside_others() if self.settings.minutes else nullcontext
         try:
             if self._is_evaluation_due():  # the work was stopped while it looked
                 self._evaluate_and_compare()
@@ -341,7 +357,8 @@ class Run:
                     batches = self._batches(epoch)
                     while batches and within > 0:
                         within -= len(batches.pop(0))
-                loss = self._learn(batches.pop(0))
+                with threads():
+                    loss = self._learn(batches.pop(0))
                 self.seconds = time.perf_counter() - started
                 if on_progress:
                     on_progress(
