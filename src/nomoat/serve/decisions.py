@@ -73,19 +73,26 @@ class Decisions:
         """Whether it is decided, and no other server has to be waited for."""
         return self._is_here or (bool(self._made) and all(decision.where == "local" for decision in self._made))
 
+    def place(self, responder: Responder, at: int) -> Place | None:
+        """Where the answer at `at` is to be written; None where nothing is chosen."""
+        engine = responder.engine
+        if not isinstance(engine, Chooser):
+            return None
+        with self._lock:
+            if not self._made:
+                made = engine.decide_all(self._requests[:: self._num_answers], num_answers=self._num_answers)
+                self._made = [decision for decision in made for _ in range(self._num_answers)]
+        return self._made[at].where
+
     @contextmanager
     def choose(self, responder: Responder, at: int) -> Iterator[Responder]:
-        """Who writes the answer at `at` within the block: the responder itself, or the one it chooses."""
+        """Who writes the answer at `at`, whose `place` is known, within the block: the responder itself, or the one it chooses."""
         engine = responder.engine
         if not isinstance(engine, Chooser):
             self._is_here = responder.is_local
             self._asked[at] = responder
             yield responder
             return
-        with self._lock:
-            if not self._made:
-                made = engine.decide_all(self._requests[:: self._num_answers], num_answers=self._num_answers)
-                self._made = [decision for decision in made for _ in range(self._num_answers)]
 
         def keep(decision: Decision) -> None:
             self._made[at] = decision
