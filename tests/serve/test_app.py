@@ -39,6 +39,8 @@ from nomoat.engine.fake import FakeEngine
 from nomoat.errors import ContextExceededError, NomoatError, RemoteError, StoppedError, UnknownModelError, UsageError
 from nomoat.records import Chunk, Place, Request, ToolCall, Usage
 from nomoat.responder import Responder
+from nomoat.route.policy import Policy
+from nomoat.route.router import RouterEngine
 from nomoat.serve import app, connections, replies, served
 from nomoat.serve.answers import Answer as Written
 from nomoat.serve.answers import Answers, Item
@@ -918,7 +920,7 @@ def test_a_stream_of_another_server_that_is_only_calls_begins_with_them(start: S
         yield replace(END, calls=(ToolCall(id="a", name="clock", arguments="{}"),))
 
     engine = ScriptedEngine(script)
-    engine.is_local = False
+    engine.give_up_waiting = lambda: None  # as the engines of servers
     body = {"model": "fake", "messages": [{"role": "user", "content": "hi"}], "stream": True}
     reply = httpx.post(f"{start(Responder('fake', engine))}/chat/completions", json=body)
     role, *signs_of_life, call, end, done = [line for line in reply.text.splitlines() if line]
@@ -981,18 +983,21 @@ def test_what_is_refused_after_chunks_without_a_word_keeps_its_status(start: Sta
         ask(sdk(start(Responder("fake", ScriptedEngine(script)))), "hi", stream=True)
 
 
-def test_what_another_server_refuses_late_keeps_its_status(start: Start, sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("chooses", [False, True])
+def test_what_another_server_refuses_late_keeps_its_status(
+    start: Start, serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, chooses: bool
+) -> None:
+    """Also one on this machine."""
     signs = Signs(monkeypatch)
 
-    def script() -> Iterator[Chunk]:
+    def refuse(handler: Any) -> None:
         signs.wait()
-        raise RemoteError("too many requests", status=429)
-        yield END
+        say(413, {"error": {"message": "too long"}})(handler)
 
-    engine = ScriptedEngine(script)
-    engine.is_local = False  # type: ignore[misc]
-    with pytest.raises(openai.RateLimitError):
-        ask(sdk(start(Responder("far", engine))), "hi", stream=True, model="far")
+    with responder.load(f"{serving(refuse).url}#m") as far:
+        url = start(Responder("auto", RouterEngine(Policy(local=far.ref), far)) if chooses else far)
+        reply = httpx.post(f"{url}/chat/completions", json={"messages": [{"role": "user", "content": "hi"}], "stream": True})
+        assert (far.is_local, reply.status_code) == (True, 413)
 
 
 def test_error_after_the_answer_has_begun_reaches_the_client_as_an_event(start: Start, sdk: Sdk) -> None:

@@ -66,12 +66,14 @@ class Decisions:
         self._lock = threading.Lock()
         self._made: list[Decision] = []  # for each answer
         self._asked: dict[int, Responder] = {}  # who writes which answer
-        self._is_here = False
 
     @property
-    def stays_here(self) -> bool:
-        """Whether it is decided, and no other server has to be waited for."""
-        return self._is_here or (bool(self._made) and all(decision.where == "local" for decision in self._made))
+    def needs_no_server(self) -> bool:
+        """Whether no server, also none of this machine, may refuse one with a status, as far as is decided: those that are begun are
+        written in this process."""
+        asked = list(self._asked.values())
+        is_here = all(decision.where == "local" for decision in self._made)
+        return bool(asked) and is_here and all(one.engine.give_up_waiting is None for one in asked)
 
     def place(self, responder: Responder, at: int) -> Place | None:
         """Where the answer at `at` is to be written; None where nothing is chosen."""
@@ -89,7 +91,6 @@ class Decisions:
         """Who writes the answer at `at`, whose `place` is known, within the block: the responder itself, or the one it chooses."""
         engine = responder.engine
         if not isinstance(engine, Chooser):
-            self._is_here = responder.is_local
             self._asked[at] = responder
             yield responder
             return

@@ -258,9 +258,9 @@ def _joined_chunks(name: str, chunks: Sequence[Chunk], *, echo: bool) -> replies
 
 
 async def _first(chunks: AsyncIterator[Item], decisions: Decisions) -> Item:
-    """The first chunk or, where this machine answers, that there was none for a while: another server may refuse, with a status."""
+    """The first chunk or, where this process answers, that there was none for a while: another server may refuse, with a status."""
     async for item in chunks:
-        if item is not None or decisions.stays_here:
+        if item is not None or decisions.needs_no_server:
             return item
     raise NomoatError("the engine ended without a word", hint="ask again")
 
