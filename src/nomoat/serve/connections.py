@@ -17,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 SHUTDOWN_SECONDS = 5  # for answers to end in order
 UNREAD_SECONDS = 2.0  # of these for a client that takes nothing of what is written for it
-# How long a client, whose turn it is, may send nothing. Longer than clients (httpx: 5 s) and proxies (nginx: 60 s) keep an idle one:
+# How long a client whose turn it is may send nothing. Longer than clients (httpx: 5 s) and proxies (nginx: 60 s) keep idle ones open:
 # what is closed here while they send is a request without an answer.
 SILENT_SECONDS = 75
 LOOK_SECONDS = 0.1
