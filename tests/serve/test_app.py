@@ -37,8 +37,10 @@ from nomoat import net, responder
 from nomoat.engine.batching import Answer, Batcher
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import ContextExceededError, NomoatError, RemoteError, StoppedError, UnknownModelError, UsageError
-from nomoat.records import Chunk, Request, ToolCall, Usage
+from nomoat.records import Chunk, Place, Request, ToolCall, Usage
 from nomoat.responder import Responder
+from nomoat.route.policy import Policy
+from nomoat.route.router import RouterEngine
 from nomoat.serve import app, connections, replies, served
 from nomoat.serve.answers import Answer as Written
 from nomoat.serve.answers import Answers, Item
@@ -724,7 +726,7 @@ def test_stopping_the_answers_stops_other_work_too() -> None:
             begun.set()
             return stop.wait(PATIENCE_SECONDS)
 
-        working = asyncio.ensure_future(answers.work(work))
+        working = asyncio.ensure_future(answers.work("m", work))
         await asyncio.to_thread(begun.wait, PATIENCE_SECONDS)
         answers.stop()
         try:
@@ -735,24 +737,27 @@ def test_stopping_the_answers_stops_other_work_too() -> None:
     assert asyncio.run(main())  # it was told, and has not waited in vain
 
 
-def test_an_answer_of_many_texts_leaves_room_for_others() -> None:
+@pytest.mark.parametrize("places", [(), ("cloud",)])
+def test_an_answer_of_many_texts_leaves_room_for_others(places: tuple[Place, ...]) -> None:
+    """Also on the side that it chose."""
     begun, go_on = threading.Semaphore(0), threading.Event()
 
-    def wait(stop: threading.Event) -> Iterator[Chunk]:
+    def wait(stop: threading.Event) -> Iterator[Chunk | Place]:
+        yield from places
         begun.release()
         assert go_on.wait(PATIENCE_SECONDS)
-        return iter([END])
+        yield END
 
     async def written(answer: Written) -> list[int]:
         return sorted([item[0] async for item in answer.chunks() if item is not None])
 
     async def main() -> None:
         answers = Answers()
-        many = answers.start([wait] * 100)
+        many = answers.start("m", [wait] * 100)
         for _ in range(16):
             assert await asyncio.to_thread(begun.acquire, timeout=PATIENCE_SECONDS)
         async with asyncio.timeout(PATIENCE_SECONDS):
-            assert await written(answers.start([lambda stop: iter([END])])) == [0]
+            assert await written(answers.start("m", [lambda stop: iter([*places, END])])) == [0]
         async with asyncio.timeout(PATIENCE_SECONDS):
             while answers.num_texts > 100:  # the other one's thread ends a little later than its text
                 await asyncio.sleep(0.01)
@@ -764,19 +769,35 @@ def test_an_answer_of_many_texts_leaves_room_for_others() -> None:
     asyncio.run(main())
 
 
-def test_a_text_whose_turn_has_not_come_is_refused_when_answers_are_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("places", [(), ("cloud",)])
+def test_a_text_whose_turn_has_not_come_is_refused_when_answers_are_stopped(
+    places: tuple[Place, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever waits for it would otherwise wait until the server gives up its connections."""
     monkeypatch.setattr("nomoat.serve.answers.MAX_TEXTS", 1)
-    go_on = threading.Event()
+    waiting, go_on = threading.Event(), threading.Event()
+    begun, ended = [], []
 
-    def wait(stop: threading.Event) -> Iterator[Chunk]:
+    def wait(stop: threading.Event) -> Iterator[Chunk | Place]:
+        yield from places
+        waiting.set()
         assert go_on.wait(PATIENCE_SECONDS)
-        return iter([END])
+        yield END
+
+    def write(stop: threading.Event) -> Iterator[Chunk | Place]:
+        begun.append(1)
+        try:
+            yield from places
+            yield END
+        finally:
+            ended.append(1)
 
     async def main() -> None:
         answers = Answers()
-        answers.start([wait])
-        behind = answers.start([lambda stop: iter([END])] * 20)
+        answers.start("m", [wait])
+        assert await asyncio.to_thread(waiting.wait, PATIENCE_SECONDS)
+        behind = answers.start("m", [write] * 20)
+        await asyncio.to_thread(wait_until, lambda: len(begun) == 16 * len(places))
         answers.stop()
         go_on.set()
         with pytest.raises(StoppedError, match="the answer was stopped"):
@@ -786,6 +807,30 @@ def test_a_text_whose_turn_has_not_come_is_refused_when_answers_are_stopped(monk
         answers.close()
 
     asyncio.run(main())
+    assert len(begun) == len(ended) == 16 * len(places)
+
+
+def test_a_model_whose_server_says_nothing_keeps_no_other_waiting(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.serve.answers.MAX_TEXTS", 2)
+    go_on = threading.Event()
+
+    def script() -> Iterator[Chunk]:
+        assert go_on.wait(PATIENCE_SECONDS)
+        yield END
+
+    far = ScriptedEngine(script)
+    url = start({"far": Responder("far", far), "fake": fake()})
+    body = {"messages": [{"role": "user", "content": "hi"}]}
+    with ThreadPoolExecutor(3) as clients:
+        waiting = [clients.submit(httpx.post, f"{url}/chat/completions", json={"model": "far", **body}) for _ in range(3)]
+        try:
+            wait_until(lambda: "nomoat_answers_under_way 3.0" in httpx.get(url.replace("/v1", "/metrics")).text, "all of them")
+            told = [httpx.post(f"{url}/{path}", json={"model": "fake", **asked}).status_code
+                    for path, asked in (("chat/completions", body), ("embeddings", {"input": "hi"}))]  # fmt: skip
+            assert (told, len(far.asked), [one.done() for one in waiting]) == ([200, 200], 2, [False] * 3)
+        finally:
+            go_on.set()
+    assert [one.result().status_code for one in waiting] == [200] * 3
 
 
 @pytest.mark.parametrize("kind", ["answer", "work"])
@@ -804,9 +849,9 @@ def test_closing_leaves_a_thread_behind_that_does_not_stop(
     async def main() -> None:
         answers = Answers()
         if kind == "answer":
-            answers.start([hang])
+            answers.start("m", [hang])
         else:
-            working = asyncio.ensure_future(answers.work(hang))
+            working = asyncio.ensure_future(answers.work("m", hang))
         await asyncio.to_thread(hanging.wait, PATIENCE_SECONDS)
         answers.close()
         assert not ended.is_set()
@@ -875,7 +920,7 @@ def test_a_stream_of_another_server_that_is_only_calls_begins_with_them(start: S
         yield replace(END, calls=(ToolCall(id="a", name="clock", arguments="{}"),))
 
     engine = ScriptedEngine(script)
-    engine.is_local = False
+    engine.give_up_waiting = lambda: None  # as the engines of servers
     body = {"model": "fake", "messages": [{"role": "user", "content": "hi"}], "stream": True}
     reply = httpx.post(f"{start(Responder('fake', engine))}/chat/completions", json=body)
     role, *signs_of_life, call, end, done = [line for line in reply.text.splitlines() if line]
@@ -938,18 +983,21 @@ def test_what_is_refused_after_chunks_without_a_word_keeps_its_status(start: Sta
         ask(sdk(start(Responder("fake", ScriptedEngine(script)))), "hi", stream=True)
 
 
-def test_what_another_server_refuses_late_keeps_its_status(start: Start, sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("chooses", [False, True])
+def test_what_another_server_refuses_late_keeps_its_status(
+    start: Start, serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, chooses: bool
+) -> None:
+    """Also one on this machine."""
     signs = Signs(monkeypatch)
 
-    def script() -> Iterator[Chunk]:
+    def refuse(handler: Any) -> None:
         signs.wait()
-        raise RemoteError("too many requests", status=429)
-        yield END
+        say(413, {"error": {"message": "too long"}})(handler)
 
-    engine = ScriptedEngine(script)
-    engine.is_local = False  # type: ignore[misc]
-    with pytest.raises(openai.RateLimitError):
-        ask(sdk(start(Responder("far", engine))), "hi", stream=True, model="far")
+    with responder.load(f"{serving(refuse).url}#m") as far:
+        url = start(Responder("auto", RouterEngine(Policy(local=far.ref), far)) if chooses else far)
+        reply = httpx.post(f"{url}/chat/completions", json={"messages": [{"role": "user", "content": "hi"}], "stream": True})
+        assert (far.is_local, reply.status_code) == (True, 413)
 
 
 def test_error_after_the_answer_has_begun_reaches_the_client_as_an_event(start: Start, sdk: Sdk) -> None:

@@ -26,6 +26,7 @@ from nomoat.serve.listening import bind
 HALF = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1000\r\n\r\n{"
 STREAM = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
 LONG = 100_000.0
+SILENT_SECONDS = connections.SILENT_SECONDS
 
 
 class Running:
@@ -122,6 +123,30 @@ def test_after_an_answer_that_took_long_it_is_the_clients_turn_anew(run: Callabl
         kept._heard_at -= LONG
         kept.on_response_complete()
         assert not kept.is_silent
+
+
+def test_an_idle_connection_is_kept_longer_than_clients_and_proxies_keep_theirs_and_the_end_waits_for_none(
+    run: Callable[..., Running],
+) -> None:
+    """Else a request is sent while its connection is closed, and has no answer. The longest default is nginx's, 60 s."""
+    one = run(Responder("fake", FakeEngine()), seconds_to_end=1000)
+    with httpx.Client() as client:
+        assert client.get(f"{one.url}/health").status_code == 200
+        (kept,) = one.connections()
+        wait_until(lambda: kept.is_idle, "the end of the answer")
+        assert kept.timeout_keep_alive == connections.SILENT_SECONDS and SILENT_SECONDS > 60
+        one.end()
+
+
+def test_idle_connections_are_given_up_when_there_is_no_room_for_more(run: Callable[..., Running]) -> None:
+    one = run(Responder("fake", FakeEngine()))
+    full = {"message": "no", "exception": OSError(errno.EMFILE, "Too many open files"), "socket": None}
+    with one.sending(HALF) as (_, begun), one.sending(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n") as (client, idle):
+        wait_until(lambda: idle.is_idle, "the end of the answer")
+        one.server._loop_error(begun.loop, full)
+        while client.recv(1000):
+            pass
+        assert one.connections() == [begun]
 
 
 def test_the_end_waits_neither_for_half_a_request_nor_for_who_does_not_read_but_says_it_to_who_does(

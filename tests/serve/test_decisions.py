@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,6 +185,40 @@ def test_what_the_cloud_fails_at_is_answered_here_where_the_policy_says_so(start
     counted = httpx.get(f"{url.removesuffix('/v1')}/metrics").text
     for where in ("cloud", "local"):
         assert f'nomoat_routed_answers_total{{model="auto",where="{where}"}} 1.0' in counted
+
+
+class Hanging(Watched):
+    """Says nothing until it may `go_on`."""
+
+    def __init__(self, *, is_local: bool) -> None:
+        super().__init__(is_local=is_local)
+        self.go_on = threading.Event()
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        for chunk in super().generate(request):
+            assert self.go_on.wait(PATIENCE_SECONDS)
+            yield chunk
+
+
+@pytest.mark.parametrize("side", ["cloud", "local"])
+def test_one_side_that_says_nothing_keeps_what_goes_to_the_other_not_waiting(
+    start: Start, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    """The local side may be a server, too."""
+    monkeypatch.setattr("nomoat.serve.answers.MAX_TEXTS", 2)
+    hanging = Hanging(is_local=side == "local")
+    url = start(auto(**{side: hanging}))  # type: ignore[arg-type]
+    texts = ("hello", PRIVATE) if side == "cloud" else (PRIVATE, "hello")
+    with ThreadPoolExecutor(3) as clients:
+        waiting = [clients.submit(ask, url, texts[0]) for _ in range(3)]
+        try:
+            wait_until(lambda: "nomoat_answers_under_way 3.0" in httpx.get(url.replace("/v1", "/metrics")).text, "all of them")
+            other = ask(url, texts[1])["x-nomoat-where"]
+            embedded = httpx.post(f"{url}/embeddings", json={"input": "hello"}).status_code
+            assert (other, embedded, len(hanging.asked)) == ("local" if side == "cloud" else "cloud", 200, 2)
+        finally:
+            hanging.go_on.set()
+    assert [one.result()["x-nomoat-where"] for one in waiting] == [side] * 3
 
 
 def test_answer_of_a_model_that_chooses_nothing_has_no_such_header(start: Start) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import logging
 import operator
 import threading
@@ -16,16 +17,17 @@ from typing import Any, TypeVar
 
 from nomoat import net
 from nomoat.errors import NomoatError, StoppedError
-from nomoat.records import Chunk
+from nomoat.records import Chunk, Place
 
-MAX_TEXTS = 64  # at once; more wait
+MAX_TEXTS = 64  # at once of one model, and of one that chooses (`auto`) on each side; more wait
 MAX_TEXTS_OF_ONE = 16  # of one answer, so that others find room beside one of many texts
 CLOSE_SECONDS = 5.0
 THREAD_NAME = "answer"
 
 T = TypeVar("T")
 Item = tuple[int, Chunk] | None  # a chunk with the number of its text, or that there was none for a while
-Make = Callable[[threading.Event], Iterator[Chunk]]  # told what is set when nobody waits for it any more
+# Told what is set when nobody waits for it any more. A place, given before the first chunk where a model chooses, is where it goes on.
+Make = Callable[[threading.Event], Iterator[Chunk | Place]]
 
 log = logging.getLogger("nomoat.serve")
 
@@ -47,8 +49,10 @@ class Answer:
     `stop` ends the engine's work after the chunks it is at, and what it waits for from another server.
     """
 
-    def __init__(self, makes: Sequence[Make]) -> None:
+    def __init__(self, model: str, makes: Sequence[Make]) -> None:
+        self.model = model
         self._makes = makes
+        self._begun: dict[int, Iterator[Chunk | Place]] = {}  # those that go on in another thread
         self._turns = iter(range(len(makes)))
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[tuple[int, Chunk | NomoatError]] = asyncio.Queue()
@@ -93,35 +97,39 @@ class Answer:
         """This text will not be written."""
         self._put(at, stopped())
 
-    def run(self, at: int) -> None:
-        """Writes one text; runs in a thread."""
+    def run(self, at: int) -> Place | None:
+        """Writes one text; runs in a thread. The place is where the rest of it is to be run, where it goes on there."""
         try:
             with net.asking_for(self._stopped):
-                self._write(at)
+                return self._write(at)
         except NomoatError as exc:
             self._put(at, stopped() if self._stopped.is_set() else exc)
         except BaseException as exc:  # noqa: BLE001  an engine's bug, or Rust's panic, must end this request, not the thread without a word
             self._put(at, _bug(exc))
+        return None
 
-    def _write(self, at: int) -> None:
-        if self._stopped.is_set():
-            raise stopped()
-        chunks = self._makes[at](self._stopped)
+    def _write(self, at: int) -> Place | None:
+        chunks = self._begun.pop(at, None) or self._makes[at](self._stopped)
         knew = False  # the engine could: its next chunk is its last, with what it has done
         try:
+            if self._stopped.is_set():
+                raise stopped()
             for chunk in chunks:
+                if isinstance(chunk, str):
+                    self._begun[at] = chunks
+                    return chunk
                 if chunk.finish_reason == "cancelled":
                     raise stopped()
                 # Else it is there for what follows only.
                 if chunk.text or chunk.likelihoods or chunk.begun or chunk.finish_reason is not None:
                     self._put(at, chunk)
                 if chunk.finish_reason is not None:
-                    return
+                    return None
                 if knew:
                     raise stopped()
                 knew = self._stopped.is_set()
         finally:
-            if hasattr(chunks, "close"):
+            if at not in self._begun and hasattr(chunks, "close"):
                 chunks.close()
         raise RuntimeError("the engine ended without a finish reason")
 
@@ -131,13 +139,19 @@ class Answer:
 
 
 class Answers:
-    """The answers that are being written now."""
+    """The answers that are being written now.
+
+    Each model has threads of its own, and so has each side of one that chooses: a server that says nothing, or a model that is being
+    loaded, keeps only those waiting who ask for it.
+    """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=MAX_TEXTS, thread_name_prefix=THREAD_NAME)
-        self._running: dict[Future[None], Answer] = {}
+        self._pools: dict[tuple[str, Place | None], ThreadPoolExecutor] = {}
+        self._submitting = threading.Lock()
+        self._running: dict[Future[Place | None], Answer] = {}
         self._working: dict[Future[Any], threading.Event] = {}
         self._stopped_at: float | None = None
+        self._is_closed = False
 
     @property
     def num_texts(self) -> int:
@@ -145,18 +159,18 @@ class Answers:
         running = list(self._running.values())
         return len(running) + sum(answer.num_waiting for answer in set(running))
 
-    def start(self, makes: Sequence[Make]) -> Answer:
-        """Begin an answer; each of `makes` is called in a thread of its own, MAX_TEXTS_OF_ONE at once."""
-        answer = Answer(makes)
+    def start(self, model: str, makes: Sequence[Make]) -> Answer:
+        """Begin an answer of this model; each of `makes` is called in a thread of its own, MAX_TEXTS_OF_ONE at once."""
+        answer = Answer(model, makes)
         if self._stopped_at is not None:
             answer.stop()
         for _ in range(MAX_TEXTS_OF_ONE):
             self._begin_next(answer)
         return answer
 
-    async def work(self, function: Callable[[threading.Event], T]) -> T:
-        """The result of something that takes time, done in a thread beside the answers. It is told what is set when nobody waits for
-        it any more."""
+    async def work(self, model: str, function: Callable[[threading.Event], T]) -> T:
+        """The result of something that takes this model time, done in a thread beside its answers. It is told what is set when nobody
+        waits for it any more."""
         stop = threading.Event()
         if self._stopped_at is not None:
             stop.set()
@@ -173,7 +187,7 @@ class Answers:
                 problem = _bug(exc)
             raise problem  # here, where it does not carry the other one along
 
-        future = self._pool.submit(work)
+        future = self._submit(model, None, work)
         self._working[future] = stop
         future.add_done_callback(self._working.pop)
         try:
@@ -198,23 +212,43 @@ class Answers:
         self.stop()
         assert self._stopped_at is not None
         left_seconds = max(0.0, self._stopped_at + CLOSE_SECONDS - time.monotonic())
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._submitting:
+            self._is_closed = True
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
         _, left = concurrent.futures.wait([*list(self._running), *list(self._working)], timeout=left_seconds)
         if left:
             log.warning("did not stop within %g s and are left behind: %d answers", CLOSE_SECONDS, len(left))
 
     def _begin_next(self, answer: Answer) -> None:
         at = answer.next_turn()
-        if at is None:
-            return
+        if at is not None:
+            self._run(answer, at, None)
+
+    def _run(self, answer: Answer, at: int, place: Place | None) -> None:
         try:
-            future = self._pool.submit(answer.run, at)
-        except RuntimeError:  # the pool is closed
+            future = self._submit(answer.model, place, answer.run, at)
+        except RuntimeError:  # this is closed
             answer.refuse(at)
             return
         self._running[future] = answer
-        future.add_done_callback(self._ended)
+        future.add_done_callback(functools.partial(self._ended, at))
 
-    def _ended(self, future: Future[None]) -> None:
+    def _ended(self, at: int, future: Future[Place | None]) -> None:
         """In the thread that wrote it."""
-        self._begin_next(self._running.pop(future))
+        answer = self._running.pop(future)
+        place = None if future.cancelled() else future.result()
+        if place is None:
+            self._begin_next(answer)
+        else:
+            self._run(answer, at, place)
+
+    def _submit(self, model: str, place: Place | None, function: Callable[..., T], *given: Any) -> Future[T]:
+        """Raises RuntimeError once this is closed."""
+        with self._submitting:
+            if self._is_closed:
+                raise RuntimeError("the answers are closed")
+            pool = self._pools.get((model, place))
+            if pool is None:
+                pool = self._pools[model, place] = ThreadPoolExecutor(max_workers=MAX_TEXTS, thread_name_prefix=THREAD_NAME)
+            return pool.submit(function, *given)

@@ -17,7 +17,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 SHUTDOWN_SECONDS = 5  # for answers to end in order
 UNREAD_SECONDS = 2.0  # of these for a client that takes nothing of what is written for it
-SILENT_SECONDS = 60.0  # how long a client may send nothing while its request is not whole
+# How long a client whose turn it is may send nothing. Longer than clients (httpx: 5 s) and proxies (nginx: 60 s) keep idle ones open:
+# what is closed here while they send is a request without an answer.
+SILENT_SECONDS = 75
 LOOK_SECONDS = 0.1
 MAX_FILES = 1 << 16  # more connections than one event loop serves; "no limit" is refused by some systems
 FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -73,10 +75,15 @@ class Connection(H11Protocol):
 
     @property
     def is_silent(self) -> bool:
-        """Whether the client, whose turn it is, has sent nothing for SILENT_SECONDS. Between requests uvicorn gives up sooner."""
+        """Whether the client, whose turn it is, has sent nothing for SILENT_SECONDS."""
         is_its_turn = self.is_half or self.cycle.response_complete
         is_heard = not self.flow.read_paused and not self.transport.get_write_buffer_size()
         return is_its_turn and is_heard and self.loop.time() - self._heard_at > SILENT_SECONDS
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether an answer has been given, and nothing of another request has come."""
+        return self.timeout_keep_alive_task is not None and not self.transport.get_write_buffer_size()
 
     def is_left_unread(self) -> bool:
         """Whether nothing of what is written was taken for UNREAD_SECONDS; counted from the first call, and to be called often."""
@@ -96,9 +103,10 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, *, seconds_to_end: int = SHUTDOWN_SECONDS) -> None:
         super().__init__(uvicorn.Config(
             app, http=Connection, log_config=None, access_log=False, lifespan="on", server_header=False,
-            timeout_graceful_shutdown=seconds_to_end,
+            timeout_graceful_shutdown=seconds_to_end, timeout_keep_alive=SILENT_SECONDS,
         ))  # fmt: skip
         self._app = app
+        self._is_full = False
         self._full_said_at = -FULL_SECONDS
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -107,7 +115,8 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:  # once a second
-            _drop(one for one in self._connections() if one.is_silent)
+            is_full, self._is_full = self._is_full, False
+            _drop(one for one in self._connections() if one.is_silent or (is_full and one.is_idle))
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -133,7 +142,9 @@ class Server(uvicorn.Server):
         error = context.get("exception")
         if not isinstance(error, OSError) or error.errno not in FULL or "socket" not in context:
             loop.default_exception_handler(context)
-        elif loop.time() - self._full_said_at >= FULL_SECONDS:
+            return
+        self._is_full = True
+        if loop.time() - self._full_said_at >= FULL_SECONDS:
             self._full_said_at = loop.time()
             log.error("no more connections can be taken (%s); %d are open", error.strerror, len(self.server_state.connections))
 

@@ -66,26 +66,34 @@ class Decisions:
         self._lock = threading.Lock()
         self._made: list[Decision] = []  # for each answer
         self._asked: dict[int, Responder] = {}  # who writes which answer
-        self._is_here = False
 
     @property
-    def stays_here(self) -> bool:
-        """Whether it is decided, and no other server has to be waited for."""
-        return self._is_here or (bool(self._made) and all(decision.where == "local" for decision in self._made))
+    def needs_no_server(self) -> bool:
+        """Whether no server, also none of this machine, may refuse one with a status, as far as is decided: those that are begun are
+        written in this process."""
+        asked = list(self._asked.values())
+        is_here = all(decision.where == "local" for decision in self._made)
+        return bool(asked) and is_here and all(one.engine.give_up_waiting is None for one in asked)
 
-    @contextmanager
-    def choose(self, responder: Responder, at: int) -> Iterator[Responder]:
-        """Who writes the answer at `at` within the block: the responder itself, or the one it chooses."""
+    def place(self, responder: Responder, at: int) -> Place | None:
+        """Where the answer at `at` is to be written; None where nothing is chosen."""
         engine = responder.engine
         if not isinstance(engine, Chooser):
-            self._is_here = responder.is_local
-            self._asked[at] = responder
-            yield responder
-            return
+            return None
         with self._lock:
             if not self._made:
                 made = engine.decide_all(self._requests[:: self._num_answers], num_answers=self._num_answers)
                 self._made = [decision for decision in made for _ in range(self._num_answers)]
+        return self._made[at].where
+
+    @contextmanager
+    def choose(self, responder: Responder, at: int) -> Iterator[Responder]:
+        """Who writes the answer at `at`, whose `place` is known, within the block: the responder itself, or the one it chooses."""
+        engine = responder.engine
+        if not isinstance(engine, Chooser):
+            self._asked[at] = responder
+            yield responder
+            return
 
         def keep(decision: Decision) -> None:
             self._made[at] = decision

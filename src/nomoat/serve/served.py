@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from nomoat.engine import forked
 from nomoat.errors import BadRequestError, NomoatError, UsageError
-from nomoat.records import Chunk, Request, Usage
+from nomoat.records import Chunk, Place, Request, Usage
 from nomoat.responder import Responder
 from nomoat.serve import replies, wire
 from nomoat.serve.answers import Answer, Answers, Item, stopped
@@ -86,7 +86,7 @@ class Served:
             asked = [dataclasses.replace(one, top_logprobs=one.top_logprobs or 0) for one in asked]
         decisions = self._decisions(request, name, asked, call.n)
         makes = [functools.partial(self._counted, name, call, at, decisions, time.perf_counter()) for at in range(len(call.requests))]
-        answer = self._answers.start(makes)
+        answer = self._answers.start(name, makes)
         reply = form(call, name)
         try:
             if call.stream:
@@ -135,7 +135,7 @@ class Served:
                 return ask(loaded, stop)
 
         try:
-            found = await _unless_gone(request, self._answers.work(asked))
+            found = await _unless_gone(request, self._answers.work(name, asked))
         except BaseException as exc:
             self._count_failed(name, exc)
             raise
@@ -191,29 +191,24 @@ class Served:
 
     def _counted(
         self, name: str, call: wire.Call, at: int, decisions: Decisions, came: float, stop: threading.Event
-    ) -> Iterator[Chunk]:  # fmt: skip
+    ) -> Iterator[Chunk | Place]:  # fmt: skip
         """One text of an answer, counted once it is whole, from when its request `came`, or its client has left."""
         with closing(self._chunks(name, call, at, decisions, stop)) as chunks:
             for chunk in chunks:
-                if chunk.usage is not None and chunk.finish_reason == "cancelled":
-                    self._metrics.count_left(name, chunk.usage)
-                elif chunk.usage is not None:
-                    self._metrics.count_answer(name, chunk.usage, time.perf_counter() - came)
+                if isinstance(chunk, Chunk) and chunk.usage is not None:
+                    if chunk.finish_reason == "cancelled":
+                        self._metrics.count_left(name, chunk.usage)
+                    else:
+                        self._metrics.count_answer(name, chunk.usage, time.perf_counter() - came)
                 yield chunk
 
-    def _chunks(self, name: str, call: wire.Call, at: int, decisions: Decisions, stop: threading.Event) -> Generator[Chunk]:
-        """One text of an answer, in its thread."""
-        request = call.requests[at]
-        with call.naming_tools(), self._models.use(name, stop) as loaded, decisions.choose(loaded, at) as responder:
-            if call.echo:
-                yield from _prompt_chunks(responder, request, stop)
-            if call.max_new_tokens == 0:
-                tokens = responder.engine.count_tokens(request)
-                usage = Usage(prompt_tokens=tokens, completion_tokens=0, prefill_seconds=0.0, decode_seconds=0.0)
-                yield Chunk(text="", finish_reason="length", usage=usage)
-            else:
-                limit = call.max_new_tokens or _room(responder, request)
-                yield from responder.stream(dataclasses.replace(request, max_new_tokens=limit))
+    def _chunks(self, name: str, call: wire.Call, at: int, decisions: Decisions, stop: threading.Event) -> Generator[Chunk | Place]:
+        """One text of an answer, in its thread, and where its model chooses, in one of the chosen side's."""
+        with call.naming_tools(), self._models.use(name, stop) as loaded:
+            if (place := decisions.place(loaded, at)) is not None:
+                yield place
+            with decisions.choose(loaded, at) as responder:
+                yield from _text(responder, call, call.requests[at], stop)
 
 
 def with_decisions(request: HttpRequest, response: Response) -> Response:
@@ -222,6 +217,18 @@ def with_decisions(request: HttpRequest, response: Response) -> Response:
     for name, value in decisions.headers() if decisions is not None else ():
         response.headers.append(name, value)
     return response
+
+
+def _text(responder: Responder, call: wire.Call, request: Request, stop: threading.Event) -> Iterator[Chunk]:
+    if call.echo:
+        yield from _prompt_chunks(responder, request, stop)
+    if call.max_new_tokens == 0:
+        tokens = responder.engine.count_tokens(request)
+        usage = Usage(prompt_tokens=tokens, completion_tokens=0, prefill_seconds=0.0, decode_seconds=0.0)
+        yield Chunk(text="", finish_reason="length", usage=usage)
+    else:
+        limit = call.max_new_tokens or _room(responder, request)
+        yield from responder.stream(dataclasses.replace(request, max_new_tokens=limit))
 
 
 def _num_tokens(responder: Responder, text: str | tuple[int, ...]) -> int:
@@ -251,9 +258,9 @@ def _joined_chunks(name: str, chunks: Sequence[Chunk], *, echo: bool) -> replies
 
 
 async def _first(chunks: AsyncIterator[Item], decisions: Decisions) -> Item:
-    """The first chunk or, where this machine answers, that there was none for a while: another server may refuse, with a status."""
+    """The first chunk or, where this process answers, that there was none for a while: another server may refuse, with a status."""
     async for item in chunks:
-        if item is not None or decisions.stays_here:
+        if item is not None or decisions.needs_no_server:
             return item
     raise NomoatError("the engine ended without a word", hint="ask again")
 
