@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tiny import write_tiny_gguf
 
-from nomoat.engine import taking_part
+from nomoat.engine import team
 from nomoat.engine.team import Team, TeamState
 
 # Every number of threads out of four, again and again, as a chain may have more or fewer than the one before.
@@ -45,11 +45,9 @@ class Crew:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.team, self.now, self.waited = Team(4, 0), 1000.0, 0.0
-        monkeypatch.setattr(taking_part.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(taking_part.time, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(
-            taking_part, "waited_ns", lambda thread: int(self.waited * 1e9) if thread == threading.get_native_id() else 0
-        )
+        monkeypatch.setattr(team.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(team.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(team, "waited_ns", lambda thread: int(self.waited * 1e9) if thread == threading.get_native_id() else 0)
 
     def take_part(self, seconds: float, waiting: float) -> int:
         """How many do in a chain of so long, while so many stood in line for a core."""
@@ -116,10 +114,10 @@ def test_what_the_caller_waited_for_in_a_pause_was_no_chain(crew: Crew) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells how long a thread stood in line for a core")
 def test_a_thread_that_stands_in_line_is_told_apart_from_one_that_sleeps() -> None:
     me = threading.get_native_id()
-    before = taking_part.waited_ns(me)
+    before = team.waited_ns(me)
     time.sleep(0.2)
-    assert taking_part.waited_ns(me) - before < 150e6
-    assert taking_part.waited_ns(2**22 + 1) == 0
+    assert team.waited_ns(me) - before < 150e6
+    assert team.waited_ns(2**22 + 1) == 0
 
 
 def test_the_answer_is_the_same_to_the_last_bit_however_many_take_part(tmp_path: Path, kernels: None) -> None:

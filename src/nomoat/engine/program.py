@@ -41,7 +41,7 @@ from nomoat.engine.step_tables import (
     Step,
     chunk_of,
 )
-from nomoat.engine.team import Team, TeamState
+from nomoat.engine.team import MOST_THREADS, Team, TeamState
 from nomoat.engine.tiles import BLOCKS, CACHE_LINE, CHUNK, GROUP_CODES, TILE_BYTES, TILE_ROWS, WHOLE_BYTES
 from nomoat.machine_code import Compiled
 
@@ -51,6 +51,13 @@ ANNOUNCE = Compiled("engine.team_kernels", "announce", 3, gives_number=True)
 DO_SHARE = Compiled("engine.team_kernels", "do_share", 2)
 _one_at_a_time = threading.Lock()  # there is one team, and one memory
 _last_in_line = threading.Lock()  # held until whoever came last has had its turn
+_most_threads = MOST_THREADS
+
+
+def use_threads(count: int) -> None:
+    """At most so many do what a program does by itself from now on: where other work stands between, which has so many, too."""
+    global _most_threads  # noqa: PLW0603 - there is one team
+    _most_threads = count
 
 
 @functools.cache
@@ -326,6 +333,7 @@ class Program:
                 ctypes.memset(int(job[Job.NEXT_TILES]), 0, 8 * COUNTS * len(self.steps) * parts)
                 job[Job.TOKENS], job[Job.ATTENDED : Job.ATTENDED + len(places)] = tokens, places
                 team().begin()  # and no `note`: threads of torch or OpenVINO, which run the rest, stand before ours
+                team().state[TeamState.THREADS] = min(team().state[TeamState.THREADS], _most_threads)
                 _do(self._address, 1)
         finally:
             if _memory.is_unwanted:

@@ -4,24 +4,29 @@ They look for the next job for a moment before they sleep, since the layers of a
 longer than a small product. numba's own pools may give two shares to one thread, one after the other, which threads that meet between
 steps cannot do with.
 
-A pass has some hundred steps, and at each all wait for the last: see `taking_part`. However many take part, what is computed is the
-same to the bit.
+A pass has some hundred steps, and at each all wait for the last. Where other programs want the cores, too, one of them is always
+behind, and two threads are many times slower than one: fewer take part then, for a while. What is computed stays the same to the bit.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import suppress
 from enum import IntEnum
+from pathlib import Path
 
 import numpy as np
 
 from nomoat import hardware, machine_code
-from nomoat.engine.taking_part import TakingPart
 
 TEAM_NUMBERS = 64  # and after them, for each thread, whether it is asleep
 MOST_THREADS = 2**16 - 1  # that a ticket can name
+WINDOW_SECONDS = 0.15  # of chains, after which it is asked how long threads stood in line for a core
+CROWDED = 0.8  # how many did at a time, on average, times those that take part
+REST_SECONDS, MOST_REST_SECONDS = 0.5, 20.0  # how long fewer threads take part before all of them try again
+RESTS_A_TRIAL = 20  # and at least so many times as long as the try took
 SERVE = machine_code.Compiled("engine.team_kernels", "serve", 3, gives_number=True)
 COUNT = machine_code.Compiled("engine.team_kernels", "add", 2, gives_number=True)
 
@@ -46,7 +51,9 @@ class Team:
         self.state = np.zeros(TEAM_NUMBERS + threads, np.int64)
         self.state[[TeamState.THREADS, TeamState.SHARE]] = threads, share
         self.address = int(self.state.ctypes.data)
-        self._taking_part = TakingPart(threads, self._numbers)
+        self._seconds, self._ended = 0.0, 0.0  # of the chains in this window; when the last one ended
+        self._waited: dict[int, int] = {}  # of each thread, see `waited_ns`: when the window began
+        self._rest, self._rested_at = 0.0, 0.0  # how long fewer take part, and until when
         self._lock = threading.RLock()
         self._news = threading.Condition(self._lock)
         self._serve, self._count = SERVE.call, COUNT.call  # here, where an error ends no thread that others wait for
@@ -65,18 +72,38 @@ class Team:
             self._news.notify_all()
 
     def begin(self) -> float:
-        """Before each chain: the time, for `note`."""
-        began = self._taking_part.begin()
-        self.state[TeamState.THREADS] = self._taking_part.count
+        """Before each chain: the time. All take part again if fewer have for long enough."""
+        if self.state[TeamState.THREADS] < len(self) and time.monotonic() >= self._rested_at:
+            self.state[TeamState.THREADS] = len(self)
+            self._begin_window()
+        began = time.perf_counter()
+        if began - self._ended > WINDOW_SECONDS:  # in a pause the caller may have stood in line for something else
+            self._begin_window()
         return began
 
     def note(self, began: float) -> None:
-        """A chain is done that began then."""
-        self._taking_part.note(began)
+        """A chain is done that began then. Fewer take part in the next ones if threads stood in line for a core that others had."""
+        self._ended = time.perf_counter()
+        self._seconds += self._ended - began
+        if self._seconds < WINDOW_SECONDS:
+            return
+        tried, before, taking_part = self._seconds, self._waited, int(self.state[TeamState.THREADS])
+        self._begin_window()
+        waited = sum(now - before[thread] for thread, now in self._waited.items() if thread in before) / 1e9 / tried
+        if taking_part > 1 and waited * taking_part > CROWDED:
+            self._rest = min(MOST_REST_SECONDS, max(REST_SECONDS, 2 * self._rest))
+            self._rested_at = time.monotonic() + max(self._rest, RESTS_A_TRIAL * tried)
+            self.state[TeamState.THREADS] = max(1, taking_part - max(1, round(waited)))
+        elif taking_part == len(self):
+            self._rest = 0.0
 
-    def _numbers(self, count: int) -> list[int]:
-        workers = (worker.native_id for worker in self._workers[: count - 1])
-        return [threading.get_native_id(), *(number for number in workers if number is not None)]
+    def _begin_window(self) -> None:
+        self._seconds = 0.0
+        threads = [
+            threading.get_native_id(),
+            *(worker.native_id for worker in self._workers[: int(self.state[TeamState.THREADS]) - 1]),
+        ]
+        self._waited = {thread: waited_ns(thread) for thread in threads if thread is not None}
 
     def _work(self, me: int) -> None:
         _leave_the_core_of_the_caller()
@@ -92,6 +119,14 @@ class Team:
     def _is_called(self, me: int, done: int) -> bool:
         ticket = int(self._count(self.address + 8 * TeamState.TICKET, 0))
         return ticket != done and me < ticket & MOST_THREADS
+
+
+def waited_ns(thread: int) -> int:
+    """How long a thread, by the system's number, has been ready to run while others had the cores; 0 where that is not told."""
+    try:
+        return int(Path("/proc/self/task", str(thread), "schedstat").read_bytes().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _leave_the_core_of_the_caller() -> None:

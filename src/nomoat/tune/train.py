@@ -10,7 +10,7 @@ import random
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,7 +22,6 @@ from scipy import special
 
 from nomoat import bounds, config
 from nomoat.catalog import licences
-from nomoat.engine.taking_part import TakingPart, all_threads
 from nomoat.errors import UsageError
 from nomoat.rows import Given
 from nomoat.tune import adapter, execution, interrupts, kernels, prepare
@@ -32,6 +31,7 @@ from nomoat.tune.samples import (
     MOST_LOOKED_AT,
     Sample,
     batches_of,
+    computed_tokens,
     count_lessons,
     count_texts,
     drawn,
@@ -39,6 +39,7 @@ from nomoat.tune.samples import (
     side_by_side,
     wanted,
 )
+from nomoat.tune.threads import Threads
 from nomoat.tune.validation import (
     BASE_PART,
     SECONDS_A_MINUTE,
@@ -206,20 +207,6 @@ def crew(
     return data_parallel.learners(prepared, workers, ray, say)
 
 
-def fewer_beside_others() -> Callable[[], AbstractContextManager[None]]:
-    """What steps are made within: fewer threads learn where other programs want the cores. Sums are in another order then."""
-    taking_part = TakingPart(torch.get_num_threads(), lambda _: all_threads())
-
-    @contextmanager
-    def threads() -> Iterator[None]:
-        began = taking_part.begin()
-        kernels.set_threads(taking_part.count)
-        yield
-        taking_part.note(began)
-
-    return threads
-
-
 class Run:
     """The state of one training: model, optimiser, order of the batches, and how far it is."""
 
@@ -346,7 +333,7 @@ class Run:
     ) -> None:
         """Train to the end. A checkpoint is written every half minute, at the end, and when the work is stopped by Ctrl-C."""
         batches: list[list[Sample]] = []
-        threads = fewer_beside_others() if self.settings.minutes else nullcontext
+        threads = Threads(torch.get_num_threads())
         try:
             if self._is_evaluation_due():  # the work was stopped while it looked
                 self._evaluate_and_compare()
@@ -357,8 +344,7 @@ class Run:
                     batches = self._batches(epoch)
                     while batches and within > 0:
                         within -= len(batches.pop(0))
-                with threads():
-                    loss = self._learn(batches.pop(0))
+                loss = self._learn_with(threads, batches.pop(0))
                 self.seconds = time.perf_counter() - started
                 if on_progress:
                     on_progress(
@@ -377,9 +363,21 @@ class Run:
             with interrupts.uncut():  # a terminal that is closed may say so twice
                 checkpoint.save(self.state())
             raise
+        finally:
+            kernels.set_threads(threads.most)
         checkpoint.save(self.state())  # what follows may be interrupted, too, or meet a full disk
         if self.epochs_done < self.settings.epochs:
             say(STOPPED_EARLY if self._has_stopped_learning() else self._time_was_over())
+
+    def _learn_with(self, threads: Threads, batch: list[Sample]) -> float:
+        """`_learn`; where time decides how much is learned, with fewer threads while they are faster, which add up otherwise."""
+        kernels.set_threads(threads.count)
+        began = time.perf_counter()
+        loss = self._learn(batch)
+        if self.settings.minutes:
+            seconds = time.perf_counter() - began
+            threads.note(seconds / computed_tokens(batch, self.prefix), self.seconds + seconds)
+        return loss
 
     @property
     def _epochs_shown(self) -> float:
