@@ -159,7 +159,7 @@ class Origin:
         People publish it: files are known by their names and digests, not by where they lie on this machine.
         """
         others = {f"{which}_sha256": sha256_of(path) for which, path in self.others.items()}
-        return {
+        facts = {
             "nomoat": __version__,
             "base": self.base_name,
             "base_file": self.weights.name,
@@ -174,6 +174,9 @@ class Origin:
             "settings": self.settings,
             "task": self.task,
         }
+        # As JSON has it: PyTorch writes a name that is a text of numpy's (`columns[0]` of an array) into a checkpoint, and does not read it.
+        plain: dict[str, Any] = json.loads(json.dumps(facts))
+        return plain
 
     @property
     def base_name(self) -> str:
