@@ -174,7 +174,7 @@ class Origin:
             "settings": self.settings,
             "task": self.task,
         }
-        # As JSON has it: PyTorch writes a name that is a text of numpy's (`columns[0]` of an array) into a checkpoint, and does not read it.
+        # As JSON has it: a name that is a text of numpy's PyTorch writes into a checkpoint, and does not read.
         plain: dict[str, Any] = json.loads(json.dumps(facts))
         return plain
 
@@ -331,6 +331,7 @@ class Checkpoint:
 
     def _read(self) -> dict[str, Any]:
         import pickle
+        import zipfile
 
         import torch
 
@@ -342,6 +343,10 @@ class Checkpoint:
                 raise cannot_read(path, exc, if_absent=START_AGAIN) from exc
             if isinstance(exc, RuntimeError) and not str(exc).startswith(BROKEN_ZIP):
                 raise
+            if isinstance(exc, pickle.UnpicklingError) and zipfile.is_zipfile(path):
+                raise BadFileError(
+                    f"`{path}` holds what no checkpoint of this nomoat does: another has written it", hint=START_AGAIN
+                ) from exc
             raise BadFileError(f"`{path}` is not a whole checkpoint: it was cut off or changed", hint=START_AGAIN) from exc
         return state
 
