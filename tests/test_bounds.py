@@ -97,7 +97,7 @@ def test_a_number_that_python_cannot_write_is_refused_in_words(number: Any) -> N
     for name in ("temperature", "top_k", "one_call", "prompt_ids"):
         with pytest.raises(UsageError, match=f"(?m)^`{name}`"):
             Request(**({} if name == "prompt_ids" else {"prompt": "x"}), **{name: number})
-    for name, require in (("alpha", bounds.require_number), ("limit", bounds.require_whole)):
+    for name, require in (("alpha", bounds.number), ("limit", bounds.whole)):
         with pytest.raises(UsageError, match=f"(?m)^`{name}` is "):
             require(name, number)
 

@@ -47,3 +47,14 @@ def test_a_mistyped_role_is_refused_with_those_there_are(role: Any) -> None:
 def test_an_answer_of_no_tokens_is_refused(count: int) -> None:
     with pytest.raises(UsageError, match=f"an answer of at most {count} tokens is asked for"):
         Request(prompt="x", max_new_tokens=count)
+
+
+def test_a_request_shows_what_was_given_and_shortens_what_is_long() -> None:
+    shown = repr(Request(prompt_ids=range(5000), max_new_tokens=3, temperature=0.5))
+    assert shown == "Request(prompt_ids=(0, 1, 2, 3, 4, 5, ...), max_new_tokens=3, temperature=0.5)"
+    assert repr(Request(prompt="What is a moat?")) == "Request(prompt='What is a moat?')"
+    asked = Message(role="user", content="Hi")
+    assert repr(Request(messages=[asked])) == f"Request(messages=({asked!r},))"
+    for request in (Request(prompt="x" * 100_000), Request(messages=[Message(role="user", content="x" * 100_000)] * 100)):
+        assert "xxx...xxx" in repr(request)
+        assert len(repr(request)) < 2000

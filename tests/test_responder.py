@@ -120,6 +120,11 @@ def test_a_token_of_too_many_digits_is_named_with_its_place() -> None:
         model.embed(["moat", [1, 2, 10**200]])
 
 
+def test_a_context_and_a_concurrency_may_be_numbers_of_numpys(tiny_gguf: Path) -> None:
+    with responder.load(tiny_gguf, context_tokens=np.int64(64)) as model:
+        assert sorted(at for at, _ in model.complete_many(["moat", "wall"], concurrency=np.int64(2))) == [0, 1]
+
+
 def test_tokens_to_embed_may_be_numbers_of_numpys(tiny_gguf: Path) -> None:
     with responder.load(tiny_gguf) as model:
         assert (model.embed(np.array([[5, 6], [7, 8]])) == model.embed([[5, 6], (7, 8)])).all()

@@ -102,8 +102,7 @@ def _number(name: str, given: Any) -> float:
 def _whole_number(name: str, given: Any) -> int | None:
     if given is None:
         return None
-    require_whole(name, given)
-    number = operator.index(given)
+    number = whole(name, given)
     if name == "max_new_tokens" and number < 1:
         raise UsageError(f"an answer of at most {number} tokens is asked for", hint="ask for at least 1")
     if name != "seed" and number < 0:
@@ -131,7 +130,7 @@ def token_ids(name: str, given: Any, *, hint: str = 'for a text give prompt="…
     except TypeError as exc:
         raise UsageError(f"`{name}` are no whole numbers", hint=hint) from exc
     for one in (min(ids), max(ids)) if ids else ():
-        require_whole(f"{name}[{ids.index(one)}]", one)
+        whole(f"{name}[{ids.index(one)}]", one)
     return ids
 
 
@@ -142,8 +141,10 @@ def _index(given: Any) -> int:
     return operator.index(given)
 
 
-def require_whole(name: str, given: Any) -> None:
-    """Raises UsageError for what is no whole number, as 4.0 and True are none, and for one of hundreds of digits."""
+def whole(name: str, given: Any) -> int:
+    """A whole number, numpy's too, as Python's own, which JSON and checkpoints hold. Raises UsageError for what is none, as 4.0 and
+    True are none, and for one of hundreds of digits.
+    """
     try:
         number = _index(given)
     except TypeError as exc:
@@ -151,6 +152,7 @@ def require_whole(name: str, given: Any) -> None:
         raise UsageError(f"`{name}` is {shown(given)}, of the type {kind}", hint="give a whole number (an int)") from exc
     if abs(number) >= 10**MOST_DIGITS:
         raise UsageError(f"`{name}` is {shown(number)}", hint=f"give a whole number of at most {MOST_DIGITS} digits")
+    return number
 
 
 def require_flag(name: str, given: Any) -> None:
@@ -159,10 +161,12 @@ def require_flag(name: str, given: Any) -> None:
         raise UsageError(f"`{name}` is {shown(given)}, of the type {type(given).__name__}", hint="give True or False")
 
 
-def require_number(name: str, given: Any) -> None:
-    """Raises UsageError for what is no number, as True is none, and for one that no float holds."""
-    if _plain(given) is None:
+def number(name: str, given: Any) -> float:
+    """A number, numpy's too, as Python's own. Raises UsageError for what is none, as True is none, and for one that no float holds."""
+    plain = _plain(given)
+    if plain is None:
         raise UsageError(f"`{name}` is {shown(given)}", hint="it is a number")
+    return float(plain)
 
 
 def several(given: Any, what: str, *, one: Any = str) -> list[Any]:

@@ -68,11 +68,12 @@ def run_many(
                 thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def require_some(concurrency: int) -> None:
-    """Raises UsageError for what is no whole number, and for none at once: nothing would ever be done."""
-    bounds.require_whole("concurrency", concurrency)
+def some(concurrency: int) -> int:
+    """As Python's own number. Raises UsageError for what is no whole number, and for none at once: nothing would ever be done."""
+    concurrency = bounds.whole("concurrency", concurrency)
     if concurrency < 1:
         raise UsageError(f"{concurrency} answers in the making at once are asked for", hint="ask for at least 1")
+    return concurrency
 
 
 class _Crew(Generic[Item, Result]):

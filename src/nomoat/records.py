@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -22,6 +23,10 @@ Rule = Literal[
     "private", "no_cloud", "offline", "policy_broken", "other_cloud", "cannot_ask", "default", "learned", "budget", "cloud_failed",
     "embeddings",
 ]  # fmt: skip
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200  # characters of a text, and of a message
 
 
 def fields_of(record: Any) -> dict[str, Any]:
@@ -132,6 +137,11 @@ class Request:
             raise UsageError("only the answer of a conversation is begun: a prompt can end in any words", hint="end the prompt so")
         if self.tools and (not self.messages or self.answer_start):
             raise UsageError("functions are called in conversations, by answers that nobody has begun", hint="leave `tools` out")
+
+    def __repr__(self) -> str:
+        """Those of its fields that are no defaults, what is long shortened: notebooks show a request whole."""
+        given = {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) != one.default}
+        return f"Request({', '.join(f'{name}={_SHORT.repr(value)}' for name, value in given.items())})"
 
     @property
     def texts(self) -> list[str]:

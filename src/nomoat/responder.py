@@ -29,7 +29,7 @@ from nomoat import bounds, config, hardware, labelling, references, words
 from nomoat.engine import Engine, Reader
 from nomoat.errors import NomoatError, NotEnoughMemoryError, RemoteError, StoppedError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
-from nomoat.pool import DEFAULT_CONCURRENCY, require_some, run_many
+from nomoat.pool import DEFAULT_CONCURRENCY, run_many, some
 from nomoat.progress import Progress
 from nomoat.records import Chunk, Completion, ContinuationScore, Message, Request, TokenLikelihood
 from nomoat.textfiles import whole_characters
@@ -195,7 +195,7 @@ class Responder:
 
         Raises UsageError for a `concurrency` below 1.
         """
-        require_some(concurrency)
+        concurrency = some(concurrency)
         on_leaving = self.engine.give_up_waiting or (lambda: None)
         return run_many(work, items, concurrency=concurrency * self.num_workers, on_leaving=on_leaving)
 
@@ -304,7 +304,7 @@ def load(
     `template` of what is no weights on this disk, and in a fork of a process that had asked a model.
     """
     ref = references.named(ref)
-    _require_context(context_tokens)
+    context_tokens = _context(context_tokens)
     bounds.require_flag("as_client", as_client)
     if ref == references.AUTO:
         raise UsageError(
@@ -334,7 +334,7 @@ def load_sharing(
 
     Each keeps the chat template it has by itself. `progress`, `compiling`, and what is raised: as `load`.
     """
-    _require_context(context_tokens)
+    context_tokens = _context(context_tokens)
     return _load_local(refs, context_tokens, template, None, progress, compiling)
 
 
@@ -347,11 +347,13 @@ def require_template_taken(refs: Sequence[str], template: str | None) -> None:
         )
 
 
-def _require_context(tokens: int | None) -> None:
-    if tokens is not None:
-        bounds.require_whole("context_tokens", tokens)
-        if tokens < 1:
-            raise UsageError(f"a context of {tokens} tokens is asked for", hint="ask for at least 1, or leave it out")
+def _context(tokens: int | None) -> int | None:
+    if tokens is None:
+        return None
+    tokens = bounds.whole("context_tokens", tokens)
+    if tokens < 1:
+        raise UsageError(f"a context of {tokens} tokens is asked for", hint="ask for at least 1, or leave it out")
+    return tokens
 
 
 def groups(refs: Sequence[str]) -> list[list[str]]:

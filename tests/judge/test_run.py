@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from misbehaving import Act, Server, events, piece, thinking
 from quiz import knowing, quiz
@@ -28,7 +29,7 @@ from nomoat.judge.metrics import Metric
 from nomoat.judge.run import evaluate, run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.stats import clustered_mean_interval
-from nomoat.judge.verdict import in_common, score_interval
+from nomoat.judge.verdict import Rules, in_common, score_interval
 from nomoat.records import Chunk, ContinuationScore, Message, Outcome, Request
 from nomoat.responder import Responder
 
@@ -324,6 +325,19 @@ def test_limit_draws_with_the_seed_and_says_so() -> None:
     assert evaluation.notes == ("10 of 50 examples, drawn with seed 3",)
     with pytest.raises(UsageError, match="the limit is 0"):
         run_suite(knowing("m", 1), quiz(1), RunSettings(limit=0))
+
+
+def test_settings_may_be_numbers_of_numpys() -> None:
+    given = {"limit": np.int64(10), "seed": np.uint8(3), "concurrency": np.int32(2), "max_new_tokens": np.int64(40)}
+    settings, rules = RunSettings(**given), Rules(alpha=np.float32(0.25), rope=np.int64(2))
+    assert [type(getattr(settings, name)) for name in given] == [int] * 4
+    assert (type(rules.alpha), type(rules.rope)) == (float, float)
+    plain = RunSettings(limit=10, seed=3, concurrency=2, max_new_tokens=40)
+    drawn, expected = (run_suite(knowing("m", 5), quiz(50), how).suite.examples for how in (settings, plain))
+    assert drawn == expected
+    spending = Spending(max_cost_usd=np.float64(1), input_usd_per_million=np.int64(1), output_usd_per_million=np.float16(2))
+    verdict = nomoat.duel(knowing("m", 5), knowing("n", 9), quiz(50), spending=spending, alpha=np.float32(0.25), **given)
+    assert json.loads(json.dumps(dataclasses.asdict(verdict)))["alpha"] == 0.25
 
 
 def test_progress_counts_every_answer() -> None:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import learning
+import numpy as np
 import pytest
 import torch
 import typer
@@ -309,6 +310,17 @@ def test_a_checkpoint_that_was_cut_is_told_in_words_and_how_to_start_again(share
     with pytest.raises(BadFileError) as caught:
         checkpoint.load()
     assert caught.value.message == f"`{path}` is not a whole checkpoint: it was cut off or changed"
+    assert caught.value.hint == adapter.START_AGAIN
+
+
+def test_a_whole_checkpoint_of_what_is_not_read_is_not_said_to_be_cut() -> None:
+    """An earlier nomoat wrote numbers of numpy's."""
+    checkpoint = adapter.Checkpoint(paths.adapters() / "colours", SimpleNamespace(facts={}), ())  # type: ignore[arg-type]
+    checkpoint.save({"seed": np.int64(3)})
+    path = adapter.checkpoint_folder(paths.adapters() / "colours") / adapter.CHECKPOINT_FILE
+    with pytest.raises(BadFileError) as caught:
+        checkpoint.load()
+    assert caught.value.message == f"`{path}` holds what no checkpoint of this nomoat does: another has written it"
     assert caught.value.hint == adapter.START_AGAIN
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -208,6 +208,19 @@ def test_an_interrupted_training_resumes_to_the_weights_of_an_uninterrupted_one(
         tune(tiny_gguf, table, "parts", settings=settings, on_progress=stopping_at(7))
     assert not (paths.adapters() / "parts").exists()
     assert are_equal(weights(tune(tiny_gguf, table, "parts", settings=settings, resume=True)), whole)
+
+
+def test_settings_may_be_numpys_up_to_the_provenance_and_through_a_resumed_training(tiny_gguf: Path, table: Path) -> None:
+    settings = train.Settings(
+        rank=np.int64(4), layers=np.int32(2), learning_rate=np.float32(5e-3), epochs=np.float64(1), batch=np.uint8(8),
+        minutes=np.float16(5), noise=np.int64(5), seed=np.uint32(3),
+    )  # fmt: skip
+    assert {type(value) for value in asdict(settings).values()} == {int, float}
+    given = {"name": np.str_("numpys"), "instruction": np.str_("Which colour?"), "data_licence": np.str_("own"), "settings": settings}
+    with pytest.raises(KeyboardInterrupt):
+        tune(np.str_(tiny_gguf), table, **given, on_progress=stopping_at(3))
+    facts = facts_of(tune(np.str_(tiny_gguf), table, **given, resume=True))
+    assert (facts["settings"], facts["task"]["instruction"]) == (asdict(settings), "Which colour?")
 
 
 def test_a_look_that_was_interrupted_is_made_up_for(

@@ -108,8 +108,7 @@ def _remove(session: Path) -> None:
 def _require_workers(number: int | None) -> None:
     if number is None:
         return
-    bounds.require_whole("workers", number)
-    if number < 1:
+    if bounds.whole("workers", number) < 1:
         raise UsageError(f"the number of workers is {number}", hint="give a whole number of at least 1")
 
 

@@ -40,8 +40,8 @@ class Rates:
 
     def __post_init__(self) -> None:
         for rates, name in itertools.product(self._each(), ("input_usd_per_million", "output_usd_per_million")):
-            price = getattr(rates, name)
-            bounds.require_number(name, price)
+            price = bounds.number(name, getattr(rates, name))
+            object.__setattr__(rates, name, price)
             if not 0 <= price < math.inf:  # nan is neither
                 raise UsageError(f"a price is {price:g}", hint="give it in USD per million tokens, 0 or more")
 
@@ -104,7 +104,7 @@ class Budget:
     """
 
     def __init__(self, max_usd: float) -> None:
-        bounds.require_number("max_cost_usd", max_usd)
+        max_usd = bounds.number("max_cost_usd", max_usd)
         if not 0 <= max_usd < math.inf:  # nan is neither, and no sum would ever exceed it
             hint = "give --max-cost (in Python: `max_cost_usd`) in USD, 0 or more"
             raise UsageError(f"the budget is {max_usd:g}", hint=hint)

@@ -10,7 +10,7 @@ from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.asking.workers import Workers
 from nomoat.errors import UsageError
-from nomoat.pool import DEFAULT_CONCURRENCY, require_some
+from nomoat.pool import DEFAULT_CONCURRENCY, some
 from nomoat.progress import quiet
 
 Progress = Callable[[str, int, int], None]  # model, answers so far, answers in all
@@ -37,7 +37,7 @@ class RunSettings:
     max_new_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        require_some(self.concurrency)
+        object.__setattr__(self, "concurrency", some(self.concurrency))
         bounds.require_type("progress", self.progress, Callable)
         bounds.require_type("spending", self.spending, Spending)
         if self.store is not None:
@@ -46,12 +46,10 @@ class RunSettings:
             bounds.require_type("workers", self.workers, Workers)
         if self.template is not None:
             bounds.require_text(self.template, "`template`")
-        bounds.require_whole("seed", self.seed)
+        for name in ("seed", "limit", "max_new_tokens"):
+            if name == "seed" or getattr(self, name) is not None:
+                object.__setattr__(self, name, bounds.whole(name, getattr(self, name)))
         if self.seed < 0:
             raise UsageError(f"`seed` is {self.seed}", hint="it can be 0 or more")
-        if self.limit is not None:
-            bounds.require_whole("limit", self.limit)
-        if self.max_new_tokens is not None:
-            bounds.require_whole("max_new_tokens", self.max_new_tokens)
-            if self.max_new_tokens < 1:
-                raise UsageError(f"`max_new_tokens` is {self.max_new_tokens}", hint="it can be 1 or more")
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise UsageError(f"`max_new_tokens` is {self.max_new_tokens}", hint="it can be 1 or more")

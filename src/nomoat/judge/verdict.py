@@ -27,9 +27,9 @@ class Rules:
     rope: float | None = None
 
     def __post_init__(self) -> None:
-        bounds.require_number("alpha", self.alpha)
+        object.__setattr__(self, "alpha", bounds.number("alpha", self.alpha))
         if self.rope is not None:
-            bounds.require_number("rope", self.rope)
+            object.__setattr__(self, "rope", bounds.number("rope", self.rope))
         if not 0 < self.alpha < 1:
             raise UsageError(f"alpha is {self.alpha:g}", hint="give a share between 0 and 1, such as 0.05")
         if self.rope is not None and not 0 < self.rope < 100:

@@ -25,7 +25,7 @@ LOADING_WAIT_SECONDS = 2
 
 def bind(host: str, port: int) -> socket.socket:
     """A bound socket. Raises UsageError that says why there is none."""
-    bounds.require_whole("port", port)
+    port = bounds.whole("port", port)
     if not 0 <= port <= config.MOST_PORT:  # `getaddrinfo` would take it modulo 65,536
         raise UsageError(f"`port` is {port}", hint=f"it can be 0, for a free one, to {config.MOST_PORT:,}")
     try:

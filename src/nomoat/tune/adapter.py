@@ -159,7 +159,7 @@ class Origin:
         People publish it: files are known by their names and digests, not by where they lie on this machine.
         """
         others = {f"{which}_sha256": sha256_of(path) for which, path in self.others.items()}
-        return {
+        facts = {
             "nomoat": __version__,
             "base": self.base_name,
             "base_file": self.weights.name,
@@ -174,6 +174,9 @@ class Origin:
             "settings": self.settings,
             "task": self.task,
         }
+        # As JSON has it: a name that is a text of numpy's PyTorch writes into a checkpoint, and does not read.
+        plain: dict[str, Any] = json.loads(json.dumps(facts))
+        return plain
 
     @property
     def base_name(self) -> str:
@@ -328,6 +331,7 @@ class Checkpoint:
 
     def _read(self) -> dict[str, Any]:
         import pickle
+        import zipfile
 
         import torch
 
@@ -339,6 +343,10 @@ class Checkpoint:
                 raise cannot_read(path, exc, if_absent=START_AGAIN) from exc
             if isinstance(exc, RuntimeError) and not str(exc).startswith(BROKEN_ZIP):
                 raise
+            if isinstance(exc, pickle.UnpicklingError) and zipfile.is_zipfile(path):
+                raise BadFileError(
+                    f"`{path}` holds what no checkpoint of this nomoat does: another has written it", hint=START_AGAIN
+                ) from exc
             raise BadFileError(f"`{path}` is not a whole checkpoint: it was cut off or changed", hint=START_AGAIN) from exc
         return state
 

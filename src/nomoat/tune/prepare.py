@@ -63,8 +63,9 @@ class Settings:
         for name, value in asdict(self).items():
             if value is None and name != "seed":
                 continue
-            (bounds.require_whole if name in WHOLE else bounds.require_number)(name, value)
-            if name != "seed" and not 0 < value < float("inf"):
+            plain = (bounds.whole if name in WHOLE else bounds.number)(name, value)
+            object.__setattr__(self, name, plain)
+            if name != "seed" and not 0 < plain < float("inf"):
                 raise UsageError(f"{name} is {value}", hint="give a number above 0")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed is {self.seed}", hint="give a whole number from 0 up to 2**63")

@@ -166,7 +166,7 @@ def _require_told(workers: int | None, on_progress: object, on_message: object) 
         if told is not None:
             bounds.require_type(name, told, Callable)
     if workers is not None:
-        bounds.require_whole("workers", workers)
+        bounds.whole("workers", workers)
 
 
 class Learners(Protocol):
