@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 REST_SECONDS, MOST_REST_SECONDS = 5.0, 30.0  # between two tries; twice as long each time that one has failed
+RESTS_A_TRY = 30  # and at least so many times as long as it took: long steps are tried as rarely
 RECENT = 4  # steps, of which the fastest a token counts: some steps compile what they need
 GAIN = 0.9  # times that: who is faster learns from then on
 
@@ -23,8 +24,9 @@ class Threads:
         self._rest = self._tried_next = REST_SECONDS
         self._fewer = True  # are tried next
 
-    def note(self, seconds_a_token: float, now: float) -> None:
-        """A step is done with `count` threads, `now` seconds after the first began."""
+    def note(self, seconds: float, tokens: int, now: float) -> None:
+        """A step of so many tokens is done with `count` threads, `now` seconds after the first began."""
+        seconds_a_token = seconds / tokens
         if self.count == self._kept:
             self._recent.append(seconds_a_token)
         elif seconds_a_token < GAIN * min(self._recent):
@@ -33,7 +35,7 @@ class Threads:
             self._recent.append(seconds_a_token)
         else:
             self._rest = min(MOST_REST_SECONDS, 2 * self._rest)
-            self._tried_next, self._fewer = now + self._rest, not self._fewer
+            self._tried_next, self._fewer = now + max(self._rest, RESTS_A_TRY * seconds), not self._fewer
         self.count = self._kept if now < self._tried_next or len(self._recent) < RECENT else self._other()
 
     def _other(self) -> int:

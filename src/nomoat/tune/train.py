@@ -374,9 +374,9 @@ class Run:
         kernels.set_threads(threads.count)
         began = time.perf_counter()
         loss = self._learn(batch)
-        if self.settings.minutes:
+        if self.settings.minutes and self.num_workers == 1:
             seconds = time.perf_counter() - began
-            threads.note(seconds / computed_tokens(batch, self.prefix), self.seconds + seconds)
+            threads.note(seconds, computed_tokens(batch, self.prefix), self.seconds + seconds)
         return loss
 
     @property
@@ -436,11 +436,13 @@ class Run:
 
         def tell(part: float) -> None:
             if on_progress:
-                fraction = max((done + part * more) / num, min(1.0, self.seconds_looking / most))
+                passed = self.seconds_looking + time.perf_counter() - began
+                fraction = max((done + part * more) / num, min(1.0, passed / most))
                 on_progress(Progress(stage="measuring the base", fraction=fraction))
 
         while more := num_next(done, num, self.seconds_looking, most):
             self.look_at(self._held_out(done, done + more))
+            began = time.perf_counter()
             found, right_of_these = self.evaluate(tell)
             losses |= zip(map(id, self.validation), found, strict=True)
             right, seconds, done = right + right_of_these, seconds + self.seconds_a_look, done + more
