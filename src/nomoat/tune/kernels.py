@@ -18,7 +18,7 @@ from numba import types
 from numba.extending import overload
 
 from nomoat import jit, machine_code
-from nomoat.engine import elementwise, program
+from nomoat.engine import elementwise
 
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the fastest first: docs/log.md
 kernel: jit.Decorator = numba.njit(parallel=True, cache=True, fastmath=jit.FAST, error_model="numpy")
@@ -43,8 +43,7 @@ def use_threads(count: int, say: Callable[[str], None] | None = None) -> None:
 
 
 def set_threads(count: int) -> None:
-    """`use_threads`, where all is compiled already; and at most so many threads of the engine work on a product."""
-    program.use_threads(count)
+    """`use_threads`, where all is compiled already."""
     torch.set_num_threads(count)
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
 

@@ -9,10 +9,19 @@ from __future__ import annotations
 
 from collections import deque
 
+from nomoat.engine import program
+from nomoat.tune import kernels
+
 REST_SECONDS, MOST_REST_SECONDS = 5.0, 30.0  # between two tries; twice as long each time that one has failed
 RESTS_A_TRY = 30  # and at least so many times as long as it took: long steps are tried as rarely
 RECENT = 4  # steps, of which the fastest a token counts: some steps compile what they need
 GAIN = 0.9  # times that: who is faster learns from then on
+
+
+def use(count: int) -> None:
+    """So many learn from now on: PyTorch's, the kernels', and the engine's where it multiplies."""
+    kernels.set_threads(count)
+    program.use_threads(count)
 
 
 class Threads:

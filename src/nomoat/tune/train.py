@@ -24,7 +24,7 @@ from nomoat import bounds, config
 from nomoat.catalog import licences
 from nomoat.errors import UsageError
 from nomoat.rows import Given
-from nomoat.tune import adapter, execution, interrupts, kernels, prepare
+from nomoat.tune import adapter, execution, interrupts, kernels, prepare, threads
 from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.network import Network
 from nomoat.tune.samples import (
@@ -39,7 +39,6 @@ from nomoat.tune.samples import (
     side_by_side,
     wanted,
 )
-from nomoat.tune.threads import Threads
 from nomoat.tune.validation import (
     BASE_PART,
     SECONDS_A_MINUTE,
@@ -333,7 +332,7 @@ class Run:
     ) -> None:
         """Train to the end. A checkpoint is written every half minute, at the end, and when the work is stopped by Ctrl-C."""
         batches: list[list[Sample]] = []
-        threads = Threads(torch.get_num_threads())
+        learning = threads.Threads(torch.get_num_threads())
         try:
             if self._is_evaluation_due():  # the work was stopped while it looked
                 self._evaluate_and_compare()
@@ -344,7 +343,7 @@ class Run:
                     batches = self._batches(epoch)
                     while batches and within > 0:
                         within -= len(batches.pop(0))
-                loss = self._learn_with(threads, batches.pop(0))
+                loss = self._learn_with(learning, batches.pop(0))
                 self.seconds = time.perf_counter() - started
                 if on_progress:
                     on_progress(
@@ -364,19 +363,19 @@ class Run:
                 checkpoint.save(self.state())
             raise
         finally:
-            kernels.set_threads(threads.most)
+            threads.use(learning.most)
         checkpoint.save(self.state())  # what follows may be interrupted, too, or meet a full disk
         if self.epochs_done < self.settings.epochs:
             say(STOPPED_EARLY if self._has_stopped_learning() else self._time_was_over())
 
-    def _learn_with(self, threads: Threads, batch: list[Sample]) -> float:
+    def _learn_with(self, learning: threads.Threads, batch: list[Sample]) -> float:
         """`_learn`; where time decides how much is learned, with fewer threads while they are faster, which add up otherwise."""
-        kernels.set_threads(threads.count)
+        threads.use(learning.count)
         began = time.perf_counter()
         loss = self._learn(batch)
         if self.settings.minutes and self.num_workers == 1:
             seconds = time.perf_counter() - began
-            threads.note(seconds, computed_tokens(batch, self.prefix), self.seconds + seconds)
+            learning.note(seconds, computed_tokens(batch, self.prefix), self.seconds + seconds)
         return loss
 
     @property
