@@ -120,6 +120,24 @@ def test_loading_is_no_part_of_the_first_answers_time(tmp_path: Path, monkeypatc
     assert [scores.seconds for scores in found if isinstance(scores, ChoiceScores)] == [1, 1]
 
 
+def test_short_questions_of_one_length_are_asked_one_after_another_and_long_ones_as_they_stand() -> None:
+    """Those of one passage stand together, and what they begin with is read once."""
+    asked: list[str] = []
+
+    class Asked(FakeEngine):
+        def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+            asked.extend([request.prompt or ""] if continuations else [])
+            return super().score(request, continuations)
+
+    passages = [letter * length + f" {at}" for letter, length in (("a", 500), ("가", 300), ("c", 900)) for at in range(2)]
+    texts = ["x" * 9, *passages[:3], "y" * 50, *passages[3:], "z" * 9]
+    with AnswerStore() as store:
+        collect_scores(
+            Responder("fake:", Asked()), [(Request(prompt=text), ("yes", "no")) for text in texts], store=store, concurrency=1
+        )
+    assert asked == [*passages, "y" * 50, "x" * 9, "z" * 9]
+
+
 def test_a_servers_answers_wait_for_the_disk_unless_they_cost_nothing(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     paid: list[bool] = []
     save = AnswerStore.save_answer

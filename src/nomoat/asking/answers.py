@@ -31,6 +31,7 @@ MAX_FAILURES_IN_A_ROW = 5
 LOOKED_UP_AT_ONCE = 1_000  # requests, a tenth of a second, after which it is shown how many have an answer
 # Free before each question to a server, for the answers that are under way then: SQLite first writes up to 4 MB beside its file.
 FREE_DISK_BYTES = 10_000_000
+SHORT_BYTES = 400  # some 100 tokens: with template and choices about what a pass over several questions takes of one
 TOO_LONG = (ContextExceededError, CacheExceededError)  # of one text: says nothing of the others
 
 FREE_HINT = (
@@ -240,7 +241,7 @@ def collect_scores(
         store.save_choice_scores(model.scores_digest, *question, scored)
         return scored
 
-    pending.sort(key=_length, reverse=True)  # questions of one length are read together
+    pending.sort(key=_length, reverse=True)  # stable: what the long ones begin with alike is read once where they follow one another
     for done, (index, result) in enumerate(model.run_many(work, pending, concurrency=concurrency), start=1):
         results[pending[index]] = result
         show(len(pending) - done)
@@ -248,9 +249,10 @@ def collect_scores(
 
 
 def _length(question: Question) -> int:
-    """In letters, about."""
+    """In bytes, about, up to `SHORT_BYTES`: short questions of one length are read together."""
     request, _ = question
-    return len(request.prompt or "") + sum(len(message.content) for message in request.messages)
+    texts = (request.prompt or "", *(message.content for message in request.messages))
+    return min(SHORT_BYTES, sum(len(text.encode()) for text in texts))
 
 
 def failure_of(before: NomoatError | None, now: NomoatError | None) -> NomoatError | None:
