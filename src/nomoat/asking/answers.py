@@ -10,19 +10,18 @@ import functools
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 from nomoat import system_errors, whole_files
 from nomoat.asking.spending import Pricing, Spending
-from nomoat.asking.store import AnswerStore, ChoiceScores
+from nomoat.asking.store import AnswerStore
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import BudgetReachedError, CacheExceededError, ContextExceededError, NomoatError, RemoteError
 from nomoat.money import dollars
 from nomoat.pool import DEFAULT_CONCURRENCY
-from nomoat.records import Completion, Request
+from nomoat.records import ChoiceScores, Completion, Request
 from nomoat.responder import Responder
 from nomoat.words import counted
 
@@ -228,16 +227,13 @@ def collect_scores(
     pending = [question for question in dict.fromkeys(questions) if question not in found]
     show(len(pending))
 
-    def work(question: Question, _left: threading.Event) -> ChoiceScores | ContextExceededError:
+    def work(question: Question, left: threading.Event) -> ChoiceScores | ContextExceededError:
         if (kept := store.choice_scores(model.scores_digest, *question)) is not None:  # another run has computed them since
             return kept
         try:
-            model.score(question[0], ())  # loading is no part of the first answer's time
-            began = time.perf_counter()
-            scores = model.score(*question)
+            scored = model.engine.timed_scores(*question, stop=left)
         except ContextExceededError as error:
             return error
-        scored = ChoiceScores(scores=tuple(scores), seconds=time.perf_counter() - began)
         store.save_choice_scores(model.scores_digest, *question, scored)
         return scored
 
