@@ -258,6 +258,14 @@ class ContinuationScore:
     num_tokens: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChoiceScores:
+    """The likelihoods of a question's choices, in their order, and how long they took: see `Engine.timed_scores`."""
+
+    scores: tuple[ContinuationScore, ...]
+    seconds: float
+
+
 # ---------------------------------------------------------------- the catalogue
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Licence:

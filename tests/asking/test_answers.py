@@ -29,11 +29,11 @@ from tiny import write_adapter, write_tiny_gguf
 
 import nomoat
 from nomoat import hardware, responder, whole_files
-from nomoat.asking.answers import FREE_HINT, collect, collect_scores, count_earlier
+from nomoat.asking.answers import FREE_HINT, collect, collect_scores, count_earlier, kept_scores
 from nomoat.asking.preview import preview_requests
 from nomoat.asking.spending import GIVE_PRICE, Spending
 from nomoat.asking.spent import Spent
-from nomoat.asking.store import AnswerStore, ChoiceScores, default_path
+from nomoat.asking.store import AnswerStore, default_path
 from nomoat.engine import importer, served_scores_digest
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.local import LocalEngine
@@ -46,6 +46,7 @@ from nomoat.errors import (
     NotEnoughMemoryError,
     RedirectedError,
     RemoteError,
+    StoppedError,
     UsageError,
 )
 from nomoat.judge.duel import run_duel
@@ -57,7 +58,7 @@ from nomoat.judge.table import run_table
 from nomoat.judge.verdict import in_common
 from nomoat.money import dollars
 from nomoat.pool import run_many
-from nomoat.records import Chunk, Completion, ContinuationScore, Request, Usage
+from nomoat.records import ChoiceScores, Chunk, Completion, ContinuationScore, Request, Usage
 from nomoat.responder import Responder
 
 Serving = Callable[..., Server]
@@ -113,11 +114,51 @@ class Loading(FakeEngine):
 
 def test_loading_is_no_part_of_the_first_answers_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Loading()
-    monkeypatch.setattr("nomoat.asking.answers.time", SimpleNamespace(perf_counter=lambda: engine.now))
+    monkeypatch.setattr("nomoat.engine.time", SimpleNamespace(perf_counter=lambda: engine.now))
     questions = [(Request(prompt=text), ("yes", "no")) for text in "ab"]
     with AnswerStore(tmp_path / "answers.sqlite") as store:
         found = collect_scores(Responder("fake:", engine), questions, store=store)
     assert [scores.seconds for scores in found if isinstance(scores, ChoiceScores)] == [1, 1]
+
+
+def test_short_questions_of_one_length_are_asked_one_after_another_and_long_ones_as_they_stand() -> None:
+    """Those of one passage stand together, and what they begin with is read once."""
+    asked: list[str] = []
+
+    class Asked(FakeEngine):
+        def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+            asked.extend([request.prompt or ""] if continuations else [])
+            return super().score(request, continuations)
+
+    passages = [letter * length + f" {at}" for letter, length in (("a", 500), ("가", 300), ("c", 900)) for at in range(2)]
+    texts = ["x" * 9, *passages[:3], "y" * 50, *passages[3:], "z" * 9]
+    with AnswerStore() as store:
+        collect_scores(
+            Responder("fake:", Asked()), [(Request(prompt=text), ("yes", "no")) for text in texts], store=store, concurrency=1
+        )
+    assert asked == [*passages, "y" * 50, "x" * 9, "z" * 9]
+
+
+def test_who_waits_to_be_read_is_sent_away_by_ctrl_c_and_what_was_read_is_kept() -> None:
+    questions = [(Request(prompt=text), ("yes", "no")) for text in "ab"]
+    sent_away: list[str | None] = []
+
+    class Waiting(FakeEngine):
+        def timed_scores(self, request: Request, continuations: Sequence[str], *, stop: threading.Event | None = None) -> ChoiceScores:
+            if request.prompt == "b" and stop is not None and stop.wait(PATIENCE_SECONDS):
+                sent_away.append(request.prompt)
+                raise StoppedError("not read", hint=None)
+            return super().timed_scores(request, continuations, stop=stop)
+
+    def press_ctrl_c(num_open: int) -> None:
+        if num_open < len(questions):
+            raise KeyboardInterrupt
+
+    model = Responder("fake:", Waiting())
+    with AnswerStore() as store:
+        with pytest.raises(KeyboardInterrupt):
+            collect_scores(model, questions, store=store, show=press_ctrl_c)
+        assert sent_away == ["b"] and list(kept_scores(model.scores_digest, questions, store)) == questions[:1]
 
 
 def test_a_servers_answers_wait_for_the_disk_unless_they_cost_nothing(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:

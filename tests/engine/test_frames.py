@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from patience import PATIENCE_SECONDS
 from reference import CASES, CONTINUATIONS, EXACT, RANDOM, make_model, reference_values, write_gguf
+from tiny import write_adapter
 
 from nomoat import hardware
 from nomoat.engine import frames, importer
@@ -17,8 +20,9 @@ from nomoat.engine.frames import FramedScorer
 from nomoat.engine.likelihood import Question, Scorer
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.scoring_line import ScoringLine
+from nomoat.errors import StoppedError
 from nomoat.pool import run_many
-from nomoat.records import ContinuationScore, Request
+from nomoat.records import ChoiceScores, ContinuationScore, Request
 
 # Of several sizes, some of which begin alike; one is too long to be read with others.
 PROMPTS = [RANDOM[:1], RANDOM[:20], [*RANDOM[:15], 9, 8], RANDOM[40:63], [*RANDOM[:20], 7], RANDOM[:29], RANDOM[50:140], RANDOM[:140]]
@@ -98,24 +102,28 @@ def test_callers_at_the_same_time_have_the_scores_they_have_alone(engine: LocalE
     assert [found[at] for at in range(len(texts))] == alone
 
 
+def scores_of(number: int) -> ChoiceScores:
+    return ChoiceScores(scores=(), seconds=float(number))
+
+
 def test_who_waits_for_a_pass_is_read_in_the_next_with_all_others_of_its_model_and_a_failure_is_the_first_one_s_alone() -> None:
     line, begun, goes_on = ScoringLine(), threading.Event(), threading.Event()
     asked: list[list[int]] = []
 
-    def read(questions: Sequence[Question]) -> dict[int, list[ContinuationScore]]:
+    def read(questions: Sequence[Question]) -> dict[int, ChoiceScores]:
         prompts = [one.prompt[0] for one in questions]
         asked.append(prompts)
         begun.set()
         assert goes_on.wait(PATIENCE_SECONDS)
         if prompts[0] == 2:
             raise ValueError("two")
-        return {at: [ContinuationScore(log_probability=float(prompt), num_tokens=1)] for at, prompt in enumerate(prompts)}
+        return {at: scores_of(prompt) for at, prompt in enumerate(prompts)}
 
     found: dict[int, float | ValueError] = {}
 
     def ask(number: int, model: int | None) -> None:
         try:
-            found[number] = line.scores(Question([number], [[7]]), model, read)[0].log_probability
+            found[number] = line.scores(Question([number], [[7]]), model, read).seconds
         except ValueError as error:
             found[number] = error
 
@@ -128,5 +136,91 @@ def test_who_waits_for_a_pass_is_read_in_the_next_with_all_others_of_its_model_a
     goes_on.set()
     for thread in threads:
         thread.join(PATIENCE_SECONDS)
-    assert asked == [[1], [2, 4], [3], [4]]
+    assert asked == [[1], [2, 4], [4], [3]]  # before the third another adapter may have to be loaded
     assert isinstance(found.pop(2), ValueError) and found == {1: 1.0, 3: 3.0, 4: 4.0}
+
+
+def test_who_waits_in_the_line_is_sent_away_once_the_caller_has_left_and_what_is_being_read_is_kept() -> None:
+    line, begun, goes_on, left = ScoringLine(), threading.Event(), threading.Event(), threading.Event()
+    found: dict[int, float | StoppedError] = {}
+
+    def read(questions: Sequence[Question]) -> dict[int, ChoiceScores]:
+        """The first two."""
+        if len(questions) > 1:
+            begun.set()
+            assert goes_on.wait(PATIENCE_SECONDS)
+        return {at: scores_of(one.prompt[0]) for at, one in enumerate(questions[:2])}
+
+    def ask(number: int, stop: threading.Event | None) -> None:
+        try:
+            found[number] = line.scores(Question([number], [[7]]), None, read, stop=stop).seconds
+        except StoppedError as error:
+            found[number] = error
+
+    with line._changed:  # nobody reads before all stand in the line
+        threads = [threading.Thread(target=ask, args=(at, None if at == 4 else left)) for at in range(5)]
+        line._is_reading = True
+    for number, thread in enumerate(threads, start=1):
+        thread.start()
+        while len(line._line) < number:
+            pass
+    with line._changed:
+        line._is_reading = False
+        line._changed.notify_all()
+    assert begun.wait(PATIENCE_SECONDS)
+    left.set()
+    with line._changed:
+        line._changed.notify_all()  # those who are being read stay
+    goes_on.set()
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+    assert [type(found[at]) for at in range(5)] == [float, float, StoppedError, StoppedError, float]
+
+
+def test_questions_of_two_adapters_at_once_have_each_loaded_once_while_there_are_some_of_it(tiny_gguf: Path, tmp_path: Path) -> None:
+    made: list[int | None] = []
+
+    class Counting(LocalEngine):
+        def _make_scorer(self) -> Scorer:
+            made.append(self._at)
+            return super()._make_scorer()
+
+    adapters = [write_adapter(tmp_path / name, seed=at) for at, name in enumerate("ab")]
+    engine = Counting(importer.import_gguf(tiny_gguf), weights=tiny_gguf, beside=adapters)
+    views = [engine.adapted(0), engine.adapted(1)]
+    asked = [(views[at % 2], "x" * at) for at in range(1, 17)]
+    with engine._shared.scoring:  # all stand in the line before the first is read
+        several = run_many(lambda one, _left: one[0].score(Request(prompt=one[1]), [" the"]), asked, concurrency=16)
+        first = threading.Thread(target=lambda: list(several))
+        first.start()
+        while len(engine._shared.line._line) < len(asked):
+            pass
+    first.join(PATIENCE_SECONDS)
+    engine.close()
+    assert sorted(made, key=str) == [0, 1]
+
+
+def test_the_time_of_a_question_is_its_share_of_the_pass_and_no_waiting(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that only passes move, two seconds each."""
+    now = 0.0
+    run = Scorer._run
+
+    def _run(self: Scorer, *rest: Any) -> Any:
+        nonlocal now
+        now += 2
+        return run(self, *rest)
+
+    monkeypatch.setattr(Scorer, "_run", _run)
+    monkeypatch.setattr("nomoat.engine.local.time", SimpleNamespace(perf_counter=lambda: now))
+    alone = engine.timed_scores(Request(prompt="x"), [" the"])
+    assert alone.seconds == 2
+    texts = [letter * 5 for letter in "abcd"]
+    with engine._shared.scoring:
+        several = run_many(lambda text, left: engine.timed_scores(Request(prompt=text), [" the"], stop=left), texts, concurrency=4)
+        found: list[ChoiceScores] = []
+        thread = threading.Thread(target=lambda: found.extend(scores for _, scores in several))
+        thread.start()
+        while len(engine._shared.line._line) < len(texts):
+            pass
+    thread.join(PATIENCE_SECONDS)
+    assert sum(one.seconds for one in found) == pytest.approx(now - 2)  # of whatever passes there were

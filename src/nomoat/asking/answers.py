@@ -10,19 +10,18 @@ import functools
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 from nomoat import system_errors, whole_files
 from nomoat.asking.spending import Pricing, Spending
-from nomoat.asking.store import AnswerStore, ChoiceScores
+from nomoat.asking.store import AnswerStore
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import BudgetReachedError, CacheExceededError, ContextExceededError, NomoatError, RemoteError
 from nomoat.money import dollars
 from nomoat.pool import DEFAULT_CONCURRENCY
-from nomoat.records import Completion, Request
+from nomoat.records import ChoiceScores, Completion, Request
 from nomoat.responder import Responder
 from nomoat.words import counted
 
@@ -31,6 +30,7 @@ MAX_FAILURES_IN_A_ROW = 5
 LOOKED_UP_AT_ONCE = 1_000  # requests, a tenth of a second, after which it is shown how many have an answer
 # Free before each question to a server, for the answers that are under way then: SQLite first writes up to 4 MB beside its file.
 FREE_DISK_BYTES = 10_000_000
+SHORT_BYTES = 400  # some 100 tokens: with template and choices about what a pass over several questions takes of one
 TOO_LONG = (ContextExceededError, CacheExceededError)  # of one text: says nothing of the others
 
 FREE_HINT = (
@@ -227,20 +227,17 @@ def collect_scores(
     pending = [question for question in dict.fromkeys(questions) if question not in found]
     show(len(pending))
 
-    def work(question: Question, _left: threading.Event) -> ChoiceScores | ContextExceededError:
+    def work(question: Question, left: threading.Event) -> ChoiceScores | ContextExceededError:
         if (kept := store.choice_scores(model.scores_digest, *question)) is not None:  # another run has computed them since
             return kept
         try:
-            model.score(question[0], ())  # loading is no part of the first answer's time
-            began = time.perf_counter()
-            scores = model.score(*question)
+            scored = model.engine.timed_scores(*question, stop=left)
         except ContextExceededError as error:
             return error
-        scored = ChoiceScores(scores=tuple(scores), seconds=time.perf_counter() - began)
         store.save_choice_scores(model.scores_digest, *question, scored)
         return scored
 
-    pending.sort(key=_length, reverse=True)  # questions of one length are read together
+    pending.sort(key=_length, reverse=True)  # stable: what the long ones begin with alike is read once where they follow one another
     for done, (index, result) in enumerate(model.run_many(work, pending, concurrency=concurrency), start=1):
         results[pending[index]] = result
         show(len(pending) - done)
@@ -248,9 +245,10 @@ def collect_scores(
 
 
 def _length(question: Question) -> int:
-    """In letters, about."""
+    """In bytes, about, up to `SHORT_BYTES`: short questions of one length are read together."""
     request, _ = question
-    return len(request.prompt or "") + sum(len(message.content) for message in request.messages)
+    texts = (request.prompt or "", *(message.content for message in request.messages))
+    return min(SHORT_BYTES, sum(len(text.encode()) for text in texts))
 
 
 def failure_of(before: NomoatError | None, now: NomoatError | None) -> NomoatError | None:

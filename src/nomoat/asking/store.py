@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from nomoat import paths, whole_files
 from nomoat.asking import salvage
 from nomoat.asking.database import Database, beside
-from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, ToolCall, Usage, fields_of
+from nomoat.records import ChoiceScores, Completion, ContinuationScore, FinishReason, Outcome, Request, ToolCall, Usage, fields_of
 from nomoat.references import STORED
 
 if TYPE_CHECKING:
@@ -65,14 +65,6 @@ CREATE TABLE IF NOT EXISTS outcomes (
 def known_fields(kind: type[Record], facts: Mapping[str, Any]) -> Record:
     """The record that `asdict` made these facts of. What a newer nomoat's has besides is passed over. Raises TypeError."""
     return kind(**{one.name: facts[one.name] for one in dataclasses.fields(kind) if one.name in facts})
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ChoiceScores:
-    """The likelihoods of an example's choices, in their order, and how long they took."""
-
-    scores: tuple[ContinuationScore, ...]
-    seconds: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

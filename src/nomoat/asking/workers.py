@@ -23,7 +23,7 @@ from nomoat.engine import Engine
 from nomoat.errors import WorkerError
 from nomoat.hardware import Detected
 from nomoat.pool import DEFAULT_CONCURRENCY
-from nomoat.records import Chunk, Completion, ContinuationScore, Request
+from nomoat.records import ChoiceScores, Chunk, Completion, ContinuationScore, Request
 from nomoat.references import names_weights
 from nomoat.responder import Responder, load
 from nomoat.words import counted
@@ -71,9 +71,9 @@ class Worker:
         """The whole answer; see `Responder.complete`."""
         return self._models[number].complete(request)
 
-    def score(self, number: int, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
-        """See `Engine.score`."""
-        return self._models[number].score(request, continuations)
+    def timed_scores(self, number: int, request: Request, continuations: Sequence[str]) -> ChoiceScores:
+        """See `Engine.timed_scores`."""
+        return self._models[number].engine.timed_scores(request, continuations)
 
     def count_tokens(self, number: int, request: Request) -> int:
         """See `Engine.count_tokens`."""
@@ -244,10 +244,14 @@ class _Shared(Engine):
         yield Chunk(text=completion.text, finish_reason=completion.finish_reason, usage=completion.usage, calls=completion.calls)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
-        scores: list[ContinuationScore] = self._workers.ask("score", self._number, request, tuple(continuations))
+        return list(self.timed_scores(request, continuations).scores)
+
+    def timed_scores(self, request: Request, continuations: Sequence[str], *, stop: threading.Event | None = None) -> ChoiceScores:
+        """In the worker's time. `stop`: see `give_up_waiting`."""
+        scored: ChoiceScores = self._workers.ask("timed_scores", self._number, request, tuple(continuations))
         if continuations:  # else the model was only to be loaded
             self._count()
-        return scores
+        return scored
 
     def _count(self) -> None:
         with self._lock:

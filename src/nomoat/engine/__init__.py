@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import net
-from nomoat.records import Chunk, ContinuationScore, Request, TokenLikelihood
+from nomoat.records import ChoiceScores, Chunk, ContinuationScore, Request, TokenLikelihood
 
 if TYPE_CHECKING:
     from nomoat.engine.tokenizer import Tokenizer
@@ -105,6 +106,17 @@ class Engine(ABC):
         Raises UnsupportedError where an engine has no access to likelihoods.
         """
         ...
+
+    def timed_scores(self, request: Request, continuations: Sequence[str], *, stop: threading.Event | None = None) -> ChoiceScores:
+        """`score`, and how long it took: neither loading, nor waiting for others' questions to be read. Of a pass that reads several
+        questions each has its share.
+
+        Who only waits once `stop` is set may be sent away, with StoppedError.
+        """
+        self.score(request, ())
+        began = time.perf_counter()
+        scores = self.score(request, continuations)
+        return ChoiceScores(scores=tuple(scores), seconds=time.perf_counter() - began)
 
     @abstractmethod
     def count_tokens(self, request: Request) -> int:

@@ -45,7 +45,7 @@ from nomoat.engine.tool_call_grammar import ChannelCallGrammar, ToolCallGrammar
 from nomoat.errors import ContextExceededError, NomoatError, SchemaError, StoppedError, UnsupportedError, UsageError
 from nomoat.matching import begun_length
 from nomoat.progress import Progress
-from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, TokenLikelihood, Usage
+from nomoat.records import ChoiceScores, Chunk, ContinuationScore, FinishReason, Request, TokenLikelihood, Usage
 
 
 @dataclass(kw_only=True, eq=False)
@@ -289,12 +289,17 @@ class LocalEngine(Engine):
         return TokenLikelihood(token_id=pick.token, content=content, log_probability=pick.log_probability, top=top)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        return list(self.timed_scores(request, continuations).scores)
+
+    def timed_scores(self, request: Request, continuations: Sequence[str], *, stop: threading.Event | None = None) -> ChoiceScores:
         if request.prompt_ids is not None:
             raise UnsupportedError("likelihoods of continuations need a prompt of text", hint="give text instead of token ids")
         forked.begin()
-        self._make_ready_to_score()
         if not continuations:
-            return []
+            with self._shared.scoring:
+                self._shared.require_open()
+                self._held_scorer()
+            return ChoiceScores(scores=(), seconds=0.0)
 
         def require(text: str, prompt_tokens: int | None) -> None:
             if self.tokenizer.is_beyond(text, self.context_tokens):  # a continuation has so many tokens at least
@@ -304,26 +309,18 @@ class LocalEngine(Engine):
         ends = likelihood.ends_of(self.tokenizer, request, rows, vocabulary=self._sizes.vocabulary)
         self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
         self._require_room(len(prompt), max(map(len, rows)) + bool(ends))
-        return self._shared.line.scores(Question(prompt, rows, ends), self._at, self._score_together)
+        return self._shared.line.scores(Question(prompt, rows, ends), self._at, self._score_together, stop=stop)
 
-    def _make_ready_to_score(self) -> None:
-        """Does not wait for what is being scored, where the model is ready: who waits there is to be read with others."""
-        if not self._has_scorer():
-            with self._shared.scoring:
-                self._shared.require_open()
-                self._held_scorer()
-
-    def _has_scorer(self) -> bool:
-        held = self._shared.scorer
-        return held is not None and held[0] == self._at
-
-    def _score_together(self, questions: Sequence[Question]) -> dict[int, list[ContinuationScore]]:
+    def _score_together(self, questions: Sequence[Question]) -> dict[int, ChoiceScores]:
         """The first, and what is read together with it, by their places."""
         with self._shared.scoring:
             self._shared.require_open()
             scorer = self._held_scorer()
             taken = scorer.beside(questions)
-            return dict(zip(taken, scorer.score_many([questions[at] for at in taken]), strict=True))
+            began = time.perf_counter()
+            several = scorer.score_many([questions[at] for at in taken])
+            seconds = (time.perf_counter() - began) / len(taken)
+            return {at: ChoiceScores(scores=tuple(scores), seconds=seconds) for at, scores in zip(taken, several, strict=True)}
 
     def compile_once(self, progress: Progress | None = None) -> None:
         """Compile nomoat's own products for this model, if this machine has not yet; otherwise that is done when it is first asked.

@@ -6,9 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 from nomoat.engine.likelihood import Question
-from nomoat.records import ContinuationScore
-
-Scores = list[ContinuationScore]
+from nomoat.errors import StoppedError
+from nomoat.records import ChoiceScores
 
 
 class _Place:
@@ -16,31 +15,46 @@ class _Place:
 
     def __init__(self, question: Question, model: int | None) -> None:
         self.question, self.model = question, model
-        self.scores: Scores | None = None
+        self.scores: ChoiceScores | None = None
 
 
 class ScoringLine:
-    """Who stands first reads, the others wait for their scores or to be first."""
+    """Who stands first reads, the others wait for their scores or to be first.
+
+    Those of the model that was read last stand before all others: another one may have to be loaded first. So while some come for it
+    again and again, nobody else's turn comes.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._line: list[_Place] = []
         self._is_reading = False
+        self._model: int | None = None
 
-    def scores(self, question: Question, model: int | None, read: Callable[[Sequence[Question]], dict[int, Scores]]) -> Scores:
+    def scores(
+        self, question: Question, model: int | None, read: Callable[[Sequence[Question]], dict[int, ChoiceScores]], *,
+        stop: threading.Event | None = None,
+    ) -> ChoiceScores:  # fmt: skip
         """`read`: the scores of the first of these questions, and of those it reads with it, by their places. All are of `model`.
 
-        What it raises is raised here alone: the next one in the line reads the others' questions.
+        What it raises is raised here alone: the next one in the line reads the others' questions. Once `stop` is set, who was not read
+        gets StoppedError as soon as nobody is being read.
         """
         place = _Place(question, model)
+        has_left = stop.is_set if stop is not None else bool
         is_first = False
         try:
             with self._changed:
                 self._line.append(place)
-                self._changed.wait_for(lambda: place.scores is not None or (self._line[0] is place and not self._is_reading))
+                self._changed.wait_for(
+                    lambda: place.scores is not None or (not self._is_reading and (self._first() is place or has_left()))
+                )
                 if place.scores is not None:
                     return place.scores
+                if has_left():
+                    raise StoppedError("the question was not read", hint="whoever asked it has gone")
                 self._is_reading = is_first = True
+                self._model = model
                 same = [one for one in self._line if one.model == model]
             found = read([one.question for one in same])
             for at, scores in found.items():
@@ -51,3 +65,6 @@ class ScoringLine:
                 self._line = [one for one in self._line if one is not place and one.scores is None]
                 self._is_reading = self._is_reading and not is_first
                 self._changed.notify_all()
+
+    def _first(self) -> _Place:
+        return min(self._line, key=lambda one: one.model != self._model)

@@ -10,7 +10,7 @@ from typing import Any
 from nomoat import matching
 from nomoat.asking.answers import FailuresInARow, Question, collect, collect_scores, count_earlier, failure_of, kept_scores
 from nomoat.asking.room import with_room
-from nomoat.asking.store import AnswerStore, ChoiceScores
+from nomoat.asking.store import AnswerStore
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import asked_notes, choices, code
 from nomoat.judge.askable import require_context
@@ -21,7 +21,7 @@ from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import Evaluation, notes_over_all, side_of
 from nomoat.providers import is_remote, named_in
-from nomoat.records import Completion, Example, Message, Outcome, Request
+from nomoat.records import ChoiceScores, Completion, Example, Message, Outcome, Request
 from nomoat.responder import Responder
 
 NOTHING_SAID = "…"  # in the place of an empty answer, where another question follows: some servers refuse an empty message

@@ -19,11 +19,11 @@ from nomoat.asking.answers import collect, collect_scores, failure_of
 from nomoat.asking.room import with_room
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
-from nomoat.asking.store import AnswerStore, ChoiceScores
+from nomoat.asking.store import AnswerStore
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError
 from nomoat.judge import judge_prompts
 from nomoat.progress import Progress
-from nomoat.records import Message, Request
+from nomoat.records import ChoiceScores, Message, Request
 from nomoat.responder import Responder
 from nomoat.words import counted
 
