@@ -24,7 +24,7 @@ from nomoat.errors import RemoteError
 from nomoat.records import Chunk, Request
 from nomoat.responder import Responder
 from nomoat.route import budget
-from nomoat.route.policy import Policy
+from nomoat.route.policy import Policy, PolicyFile, default_path
 from nomoat.route.router import RouterEngine
 from nomoat.serve.decisions import HEADERS
 from nomoat.serve.models import Loader, Models
@@ -219,6 +219,32 @@ def test_one_side_that_says_nothing_keeps_what_goes_to_the_other_not_waiting(
         finally:
             hanging.go_on.set()
     assert [one.result()["x-nomoat-where"] for one in waiting] == [side] * 3
+
+
+def test_a_text_that_waits_for_the_cloud_is_not_sent_once_the_policy_keeps_it_here(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nomoat.serve.answers.MAX_TEXTS", 2)
+    written = f'local = "small"\ncloud = "{CLOUD}"\ndefault = "cloud"\n'
+    default_path().parent.mkdir(parents=True, exist_ok=True)
+    default_path().write_text(written)
+    file, cloud = PolicyFile(), Hanging(is_local=False)
+    here, there = Responder("small", Watched(is_local=True)), Responder(CLOUD, cloud)
+    url = start(Responder("auto", RouterEngine(file.parsed(), here, there, file=file)))
+    with ThreadPoolExecutor(4) as clients:
+        hang = [clients.submit(ask, url, "hello") for _ in range(2)]
+        try:
+            wait_until(lambda: len(cloud.asked) == 2, "both")
+            late = [clients.submit(ask, url, text) for text in ("about Project Falcon", "about another")]
+            wait_until(lambda: "nomoat_answers_under_way 4.0" in httpx.get(url.replace("/v1", "/metrics")).text, "all of them")
+            default_path().write_text(written + 'names = ["Project Falcon"]\n')
+        finally:
+            cloud.go_on.set()
+    assert [(one.result()["x-nomoat-where"], one.result()["x-nomoat-rule"]) for one in late] == [
+        ("local", "private"), ("cloud", "default"),
+    ]  # fmt: skip
+    assert [one.result()["x-nomoat-where"] for one in hang] == ["cloud"] * 2
+    assert sorted(message.content for asked in cloud.asked for message in asked.messages) == ["about another", "hello", "hello"]
 
 
 def test_answer_of_a_model_that_chooses_nothing_has_no_such_header(start: Start) -> None:
