@@ -247,6 +247,28 @@ def test_a_text_that_waits_for_the_cloud_is_not_sent_once_the_policy_keeps_it_he
     assert sorted(message.content for asked in cloud.asked for message in asked.messages) == ["about another", "hello", "hello"]
 
 
+def test_embeddings_that_take_long_keep_no_answer_waiting(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.serve.answers.MAX_TEXTS", 2)
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    class Slow(Watched):
+        def embed(self, *asked: Any, **how: Any) -> Any:
+            begun.release()
+            assert go_on.wait(PATIENCE_SECONDS)
+            return super().embed(*asked, **how)
+
+    url = start(auto(local=Slow(is_local=True)))
+    with ThreadPoolExecutor(2) as clients:
+        slow = [clients.submit(httpx.post, f"{url}/embeddings", json={"input": "hello"}) for _ in range(2)]
+        try:
+            for _ in slow:
+                assert begun.acquire(timeout=PATIENCE_SECONDS)
+            assert [ask(url, text)["x-nomoat-where"] for text in ("hello", PRIVATE)] == ["cloud", "local"]
+        finally:
+            go_on.set()
+    assert [one.result().status_code for one in slow] == [200] * 2
+
+
 def test_answer_of_a_model_that_chooses_nothing_has_no_such_header(start: Start) -> None:
     body = {"messages": [{"role": "user", "content": "hello"}]}
     assert headers_of(httpx.post(f"{start(Responder('fake', FakeEngine()))}/chat/completions", json=body)) == {}

@@ -258,9 +258,7 @@ class RouterEngine(Engine):
         return self._side(decision)
 
     @contextmanager
-    def answering(
-        self, made: Decided, request: Request, on_change: OnDecision | None = None
-    ) -> Iterator[tuple[Decision, Responder]]:
+    def answering(self, made: Decided, request: Request, on_change: OnDecision | None = None) -> Iterator[tuple[Decision, Responder]]:
         """Who answers what was decided so, within the block, and the decision as it is kept; `on_decision` is told.
 
         What has waited until now leaves only if what is in force now says so, too. Until the block ends, the most the answer can cost
