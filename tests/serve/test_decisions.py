@@ -221,28 +221,49 @@ def test_one_side_that_says_nothing_keeps_what_goes_to_the_other_not_waiting(
     assert [one.result()["x-nomoat-where"] for one in waiting] == [side] * 3
 
 
+def test_what_falls_back_to_a_slow_side_here_keeps_what_goes_to_the_cloud_not_waiting(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nomoat.serve.answers.MAX_TEXTS", 2)
+    local, cloud = Hanging(is_local=True), Watched(is_local=False, failure=RemoteError("no", status=503))
+    url = start(auto(cloud, local, if_cloud_fails="local"))
+    with ThreadPoolExecutor(4) as clients:
+        try:
+            fallen = [clients.submit(ask, url, "hello") for _ in range(3)]
+            wait_until(lambda: (len(local.asked), len(cloud.asked)) == (2, 3), "all of them")
+            cloud._failure = None
+            assert clients.submit(ask, url, "hello").result(20)["x-nomoat-where"] == "cloud"
+            assert len(local.asked) == 2
+        finally:
+            local.go_on.set()
+    assert [one.result()["x-nomoat-rule"] for one in fallen] == ["cloud_failed"] * 3
+
+
 def test_a_text_that_waits_for_the_cloud_is_not_sent_once_the_policy_keeps_it_here(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It then waits for this side, and for no other text of the cloud's."""
     monkeypatch.setattr("nomoat.serve.answers.MAX_TEXTS", 2)
     written = f'local = "small"\ncloud = "{CLOUD}"\ndefault = "cloud"\n'
     default_path().parent.mkdir(parents=True, exist_ok=True)
     default_path().write_text(written)
-    file, cloud = PolicyFile(), Hanging(is_local=False)
-    here, there = Responder("small", Watched(is_local=True)), Responder(CLOUD, cloud)
+    file, local, cloud = PolicyFile(), Hanging(is_local=True), Hanging(is_local=False)
+    here, there = Responder("small", local), Responder(CLOUD, cloud)
     url = start(Responder("auto", RouterEngine(file.parsed(), here, there, file=file)))
-    with ThreadPoolExecutor(4) as clients:
+    with ThreadPoolExecutor(6) as clients:
         hang = [clients.submit(ask, url, "hello") for _ in range(2)]
         try:
             wait_until(lambda: len(cloud.asked) == 2, "both")
-            late = [clients.submit(ask, url, text) for text in ("about Project Falcon", "about another")]
-            wait_until(lambda: "nomoat_answers_under_way 4.0" in httpx.get(url.replace("/v1", "/metrics")).text, "all of them")
+            late = [clients.submit(ask, url, "about Project Falcon") for _ in range(3)]
+            wait_until(lambda: "nomoat_answers_under_way 5.0" in httpx.get(url.replace("/v1", "/metrics")).text, "all of them")
+            other = clients.submit(ask, url, "about another")
             default_path().write_text(written + 'names = ["Project Falcon"]\n')
+            cloud.go_on.set()
+            assert (other.result(20)["x-nomoat-rule"], len(local.asked)) == ("default", 2)
         finally:
             cloud.go_on.set()
-    assert [(one.result()["x-nomoat-where"], one.result()["x-nomoat-rule"]) for one in late] == [
-        ("local", "private"), ("cloud", "default"),
-    ]  # fmt: skip
+            local.go_on.set()
+    assert [(one.result()["x-nomoat-where"], one.result()["x-nomoat-rule"]) for one in late] == [("local", "private")] * 3
     assert [one.result()["x-nomoat-where"] for one in hang] == ["cloud"] * 2
     assert sorted(message.content for asked in cloud.asked for message in asked.messages) == ["about another", "hello", "hello"]
 
