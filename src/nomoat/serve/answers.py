@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import copy
 import functools
 import logging
 import operator
@@ -229,7 +230,7 @@ class Answers:
         try:
             future = self._submit(answer.model, place, answer.run, at)
         except NomoatError as exc:
-            answer.refuse(at, exc)
+            answer.refuse(at, copy.copy(exc))  # whose traceback would keep the answer, and what of it is begun, in memory
             answer.stop()  # the pool may still come to it
             return
         self._running[future] = answer
