@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import copy
 import functools
 import logging
 import operator
@@ -42,6 +41,11 @@ def _bug(exc: BaseException) -> NomoatError:
     """What ends a request because of a bug. Logged are only places and the kind: the exception's own words may quote the prompt."""
     log.error("%s\n%s", type(exc).__name__, "".join(traceback.format_tb(exc.__traceback__)))
     return NomoatError(f"the engine failed: {type(exc).__name__}", hint="this is a bug; the server's log says where")
+
+
+def _close(chunks: Iterator[Chunk | Place] | None) -> None:
+    if chunks is not None and hasattr(chunks, "close"):
+        chunks.close()
 
 
 class Answer:
@@ -95,7 +99,8 @@ class Answer:
         return at
 
     def refuse(self, at: int, why: NomoatError) -> None:
-        """This text will not be written."""
+        """This text will not be written, or not go on."""
+        _close(self._begun.pop(at, None))
         self._put(at, why)
 
     def run(self, at: int) -> Place | None:
@@ -130,8 +135,8 @@ class Answer:
                     raise stopped()
                 knew = self._stopped.is_set()
         finally:
-            if at not in self._begun and hasattr(chunks, "close"):
-                chunks.close()
+            if at not in self._begun:
+                _close(chunks)
         raise RuntimeError("the engine ended without a finish reason")
 
     def _put(self, at: int, item: Chunk | NomoatError) -> None:
@@ -230,7 +235,7 @@ class Answers:
         try:
             future = self._submit(answer.model, place, answer.run, at)
         except NomoatError as exc:
-            answer.refuse(at, copy.copy(exc))  # whose traceback would keep the answer, and what of it is begun, in memory
+            answer.refuse(at, exc)
             answer.stop()  # the pool may still come to it
             return
         self._running[future] = answer
@@ -241,6 +246,8 @@ class Answers:
     def _ended(self, at: int, future: Future[Place | None]) -> None:
         """In the thread that wrote it."""
         answer = self._running.pop(future)
+        if future.cancelled():
+            answer.refuse(at, stopped())
         place = None if future.cancelled() else future.result()
         if place is None:
             self._begin_next(answer)
