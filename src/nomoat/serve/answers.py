@@ -100,8 +100,8 @@ class Answer:
 
     def refuse(self, at: int, why: NomoatError) -> None:
         """This text will not be written, or not go on."""
-        _close(self._begun.pop(at, None))
         self._put(at, why)
+        _close(self._begun.pop(at, None))
 
     def run(self, at: int) -> Place | None:
         """Writes one text; runs in a thread. The place is where the rest of it is to be run, where it goes on there."""
