@@ -22,6 +22,7 @@ NomoatError                  the base: the command line prints it and exits 1
 │   └── ChecksumError        it arrived, but it is not the file its card names
 ├── BudgetReachedError       the next call could cost more than is left of what may be spent
 ├── RemoteError              a server answered with an error
+├── NoThreadError            the system lets this process begin no more threads
 ├── StoppedError             nobody waits for the answer any more, its model was closed, or the server is shutting down
 └── WorkerError              a worker, or the cluster it runs on, cannot be had or died; or a process that imports crashed
 """
@@ -253,6 +254,10 @@ class RemoteError(NomoatError):
         self.fate = fate
         self.may_be_billed = fate == "lost" or (fate == "final" and status is None)
         self.wait_seconds = wait_seconds
+
+
+class NoThreadError(NomoatError):
+    """The system lets this process begin no more threads."""
 
 
 class StoppedError(NomoatError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nomoat.errors import UsageError
@@ -57,6 +58,14 @@ def test_the_example_in_the_manual_is_a_policy() -> None:
 def test_a_policy_that_lets_nothing_recognisable_leave_has_no_notes(text: str) -> None:
     written(text)
     assert load_policy().notes == ()
+
+
+def test_numbers_of_numpys_are_pythons_own_in_a_policy() -> None:
+    """Else the digest of `auto`, by which answers are kept, is another one."""
+    given = Policy(threshold=np.float64(0.5), max_usd_per_day=np.int64(3), max_answer_tokens=np.int64(9))  # type: ignore[arg-type]
+    assert repr(given) == repr(Policy(threshold=0.5, max_usd_per_day=3.0, max_answer_tokens=9))
+    with pytest.raises(UsageError, match="`max_usd_per_day` is 'three'"):
+        Policy(max_usd_per_day="three")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

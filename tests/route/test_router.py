@@ -564,10 +564,10 @@ def test_spending_is_known_to_the_next_process(serving: Callable[..., Server]) -
 def test_what_others_have_spent_since_the_decision_keeps_it_here(serving: Callable[..., Server]) -> None:
     server, decisions = serving(FINE), []
     engine = with_budget(server.url, 0.0016, on_decision=decisions.append)
-    decision = engine.decide(SHORT)
-    assert decision.where == "cloud"
+    (made,) = engine.decide_all([SHORT])
+    assert made.decision.where == "cloud"
     list(engine.generate(SHORT))
-    with engine.answering(decision, SHORT) as (kept, responder):
+    with engine.answering(made, SHORT) as (kept, responder):
         assert (kept.where, responder.ref) == ("local", "small")
     assert [one.where for one in decisions] == ["cloud", "local"]
     assert kept.why == "of $0.0016 a day, $0.00025 is spent, and this could cost up to $0.0015"
@@ -576,10 +576,10 @@ def test_what_others_have_spent_since_the_decision_keeps_it_here(serving: Callab
 
 def test_requests_that_are_asked_together_have_to_fit_together(serving: Callable[..., Server]) -> None:
     engine = with_budget(serving(FINE).url, 0.0032)
-    where = [one.where for one in engine.decide_all([SHORT, said("전화는 010-1234-5678"), SHORT, SHORT], num_answers=1)]
+    where = [one.decision.where for one in engine.decide_all([SHORT, said("전화는 010-1234-5678"), SHORT, SHORT], num_answers=1)]
     assert where == ["cloud", "local", "cloud", "local"]
-    assert [one.where for one in engine.decide_all([SHORT], num_answers=2)] == ["cloud"]
-    assert [one.where for one in engine.decide_all([SHORT], num_answers=3)] == ["local"]
+    assert [one.decision.where for one in engine.decide_all([SHORT], num_answers=2)] == ["cloud"]
+    assert [one.decision.where for one in engine.decide_all([SHORT], num_answers=3)] == ["local"]
     engine.close()
 
 
@@ -590,7 +590,7 @@ def test_a_number_that_goes_on_in_the_next_prompt_keeps_all_of_them_here() -> No
         (["내 번호 010-1234-", "b", "010-1234-5678"], ["cloud", "cloud", "local"]),
         (["내 번호 010-1234-", "5678", "b", "김 010-9999-8888"], ["local", "local", "local", "local"]),
     ):
-        assert [one.where for one in engine.decide_all([Request(prompt=text) for text in prompts], num_answers=1)] == where
+        assert [one.decision.where for one in engine.decide_all([Request(prompt=text) for text in prompts], num_answers=1)] == where
 
 
 def test_without_a_budget_nothing_is_counted(serving: Callable[..., Server]) -> None:
@@ -729,6 +729,25 @@ def test_a_budget_that_is_written_while_auto_runs_is_kept(serving: Callable[...,
         write_policy(base + "max_usd_per_month = 5")
         auto.complete(SHORT)
         assert heard[-1].where == "local"
+
+
+def test_what_was_decided_for_the_cloud_is_decided_anew_where_the_policy_has_changed_before_it_is_asked() -> None:
+    """With what was decided together with it: here a name goes on from one prompt to the next."""
+    base = f'local = "fake:"\ncloud = "{CLOUD}"\n'
+    write_policy(base + 'default = "cloud"\n')
+    file, heard = PolicyFile(), []
+    local, cloud = Responder("fake:", FakeEngine()), Responder(CLOUD, CloudEngine())
+    engine = RouterEngine(file.parsed(), local, cloud, file=file, on_decision=heard.append)
+    prompts = [Request(prompt=text) for text in ("about Project", "Falcon", "b")]
+    made = engine.decide_all(prompts, num_answers=1)
+    for changed in ('default = "cloud"\nnames = ["Project Falcon"]', 'default = "local"', "names = 1", 'default = "cloud"'):
+        write_policy(base + changed)
+        for one, prompt in zip(made, prompts, strict=True):
+            with engine.answering(one, prompt) as (kept, responder):
+                assert responder is (cloud if kept.where == "cloud" else local)
+    rules = ["private", "private", "private", *["default"] * 3, *["policy_broken"] * 3, *["default"] * 3]
+    assert [(one.where, one.rule) for one in heard] == list(zip(["local"] * 9 + ["cloud"] * 3, rules, strict=True))
+    engine.close()
 
 
 def test_a_cloud_server_that_is_named_a_gateway_while_auto_runs_is_paid_from_the_budget(

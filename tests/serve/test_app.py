@@ -810,6 +810,58 @@ def test_a_text_whose_turn_has_not_come_is_refused_when_answers_are_stopped(
     assert len(begun) == len(ended) == 16 * len(places)
 
 
+def test_an_answer_that_changes_threads_just_as_the_server_is_stopped_is_stopped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
+
+    def write(stop: threading.Event) -> Iterator[Chunk | Place]:
+        yield "local"
+        told.append(stop.wait(1))
+        yield END
+
+    async def main() -> None:
+        answers = Answers()
+        submit = answers._submit
+
+        def submit_and_stop(model: str, place: Any, *work: Any) -> Any:
+            if place == "local":
+                answers.stop()
+            return submit(model, place, *work)
+
+        monkeypatch.setattr(answers, "_submit", submit_and_stop)
+        answer = answers.start("m", [write])
+        with suppress(StoppedError):  # where it was told before it went on
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                async for _ in answer.chunks():
+                    pass
+        answers.close()
+
+    asyncio.run(main())
+    assert told in ([True], [])
+
+
+@pytest.mark.parametrize(("path", "asked"), [("chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
+                                             ("embeddings", {"input": "hi"})])  # fmt: skip
+def test_a_server_that_may_begin_no_more_threads_says_so(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str, asked: dict[str, Any]
+) -> None:
+    url = start(fake())
+    begin = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("answer"):
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        reply = httpx.post(f"{url}/{path}", json=asked)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"]) == (503, "no_thread")
+    assert "the server cannot begin the answer: can't start new thread" in error["message"]
+    assert "an answer of `fake` cannot begin: can't start new thread" in caplog.text
+    assert httpx.post(f"{url}/{path}", json=asked).status_code == 200
+
+
 def test_a_model_whose_server_says_nothing_keeps_no_other_waiting(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nomoat.serve.answers.MAX_TEXTS", 2)
     go_on = threading.Event()

@@ -26,7 +26,7 @@ from nomoat.serve.listening import bind
 HALF = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1000\r\n\r\n{"
 STREAM = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
 LONG = 100_000.0
-SILENT_SECONDS = connections.SILENT_SECONDS
+IDLE_SECONDS = connections.IDLE_SECONDS
 
 
 class Running:
@@ -73,6 +73,7 @@ class Running:
 @pytest.fixture(autouse=True)
 def only_what_is_long_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "SILENT_SECONDS", LONG * 0.9)
+    monkeypatch.setattr(connections, "IDLE_SECONDS", LONG * 1.9)
 
 
 @pytest.fixture
@@ -128,14 +129,25 @@ def test_after_an_answer_that_took_long_it_is_the_clients_turn_anew(run: Callabl
 def test_an_idle_connection_is_kept_longer_than_clients_and_proxies_keep_theirs_and_the_end_waits_for_none(
     run: Callable[..., Running],
 ) -> None:
-    """Else a request is sent while its connection is closed, and has no answer. The longest default is nginx's, 60 s."""
+    """Else a request is sent while its connection is closed, and has no answer. The longest default known is LiteLLM's, 120 s."""
     one = run(Responder("fake", FakeEngine()), seconds_to_end=1000)
-    with httpx.Client() as client:
-        assert client.get(f"{one.url}/health").status_code == 200
-        (kept,) = one.connections()
+    with one.sending(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n") as (_, kept):
         wait_until(lambda: kept.is_idle, "the end of the answer")
-        assert kept.timeout_keep_alive == connections.SILENT_SECONDS and SILENT_SECONDS > 60
+        assert kept.timeout_keep_alive == connections.IDLE_SECONDS and IDLE_SECONDS > 120
+        kept._heard_at -= LONG  # too long for a request that is not whole
+        assert not kept.is_silent
         one.end()
+
+
+def test_a_next_request_that_is_begun_and_not_sent_on_is_given_up_as_a_first_one_is(run: Callable[..., Running]) -> None:
+    one = run(Responder("fake", FakeEngine()))
+    with one.sending(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n") as (client, kept):
+        wait_until(lambda: kept.is_idle, "the end of the answer")
+        client.sendall(b"GET /health")
+        wait_until(lambda: not kept.is_idle, "the next request")
+        assert not kept.is_silent
+        kept._heard_at -= LONG
+        assert kept.is_silent
 
 
 def test_idle_connections_are_given_up_when_there_is_no_room_for_more(run: Callable[..., Running]) -> None:

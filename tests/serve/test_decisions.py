@@ -24,7 +24,7 @@ from nomoat.errors import RemoteError
 from nomoat.records import Chunk, Request
 from nomoat.responder import Responder
 from nomoat.route import budget
-from nomoat.route.policy import Policy
+from nomoat.route.policy import Policy, PolicyFile, default_path
 from nomoat.route.router import RouterEngine
 from nomoat.serve.decisions import HEADERS
 from nomoat.serve.models import Loader, Models
@@ -219,6 +219,75 @@ def test_one_side_that_says_nothing_keeps_what_goes_to_the_other_not_waiting(
         finally:
             hanging.go_on.set()
     assert [one.result()["x-nomoat-where"] for one in waiting] == [side] * 3
+
+
+def test_what_falls_back_to_a_slow_side_here_keeps_what_goes_to_the_cloud_not_waiting(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nomoat.serve.answers.MAX_TEXTS", 2)
+    local, cloud = Hanging(is_local=True), Watched(is_local=False, failure=RemoteError("no", status=503))
+    url = start(auto(cloud, local, if_cloud_fails="local"))
+    with ThreadPoolExecutor(4) as clients:
+        try:
+            fallen = [clients.submit(ask, url, "hello") for _ in range(3)]
+            wait_until(lambda: (len(local.asked), len(cloud.asked)) == (2, 3), "all of them")
+            cloud._failure = None
+            assert clients.submit(ask, url, "hello").result(20)["x-nomoat-where"] == "cloud"
+            assert len(local.asked) == 2
+        finally:
+            local.go_on.set()
+    assert [one.result()["x-nomoat-rule"] for one in fallen] == ["cloud_failed"] * 3
+
+
+def test_a_text_that_waits_for_the_cloud_is_not_sent_once_the_policy_keeps_it_here(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It then waits for this side, and for no other text of the cloud's."""
+    monkeypatch.setattr("nomoat.serve.answers.MAX_TEXTS", 2)
+    written = f'local = "small"\ncloud = "{CLOUD}"\ndefault = "cloud"\n'
+    default_path().parent.mkdir(parents=True, exist_ok=True)
+    default_path().write_text(written)
+    file, local, cloud = PolicyFile(), Hanging(is_local=True), Hanging(is_local=False)
+    here, there = Responder("small", local), Responder(CLOUD, cloud)
+    url = start(Responder("auto", RouterEngine(file.parsed(), here, there, file=file)))
+    with ThreadPoolExecutor(6) as clients:
+        hang = [clients.submit(ask, url, "hello") for _ in range(2)]
+        try:
+            wait_until(lambda: len(cloud.asked) == 2, "both")
+            late = [clients.submit(ask, url, "about Project Falcon") for _ in range(3)]
+            wait_until(lambda: "nomoat_answers_under_way 5.0" in httpx.get(url.replace("/v1", "/metrics")).text, "all of them")
+            other = clients.submit(ask, url, "about another")
+            default_path().write_text(written + 'names = ["Project Falcon"]\n')
+            cloud.go_on.set()
+            assert (other.result(20)["x-nomoat-rule"], len(local.asked)) == ("default", 2)
+        finally:
+            cloud.go_on.set()
+            local.go_on.set()
+    assert [(one.result()["x-nomoat-where"], one.result()["x-nomoat-rule"]) for one in late] == [("local", "private")] * 3
+    assert [one.result()["x-nomoat-where"] for one in hang] == ["cloud"] * 2
+    assert sorted(message.content for asked in cloud.asked for message in asked.messages) == ["about another", "hello", "hello"]
+
+
+def test_embeddings_that_take_long_keep_no_answer_waiting(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.serve.answers.MAX_TEXTS", 2)
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    class Slow(Watched):
+        def embed(self, *asked: Any, **how: Any) -> Any:
+            begun.release()
+            assert go_on.wait(PATIENCE_SECONDS)
+            return super().embed(*asked, **how)
+
+    url = start(auto(local=Slow(is_local=True)))
+    with ThreadPoolExecutor(2) as clients:
+        slow = [clients.submit(httpx.post, f"{url}/embeddings", json={"input": "hello"}) for _ in range(2)]
+        try:
+            for _ in slow:
+                assert begun.acquire(timeout=PATIENCE_SECONDS)
+            assert [ask(url, text)["x-nomoat-where"] for text in ("hello", PRIVATE)] == ["cloud", "local"]
+        finally:
+            go_on.set()
+    assert [one.result().status_code for one in slow] == [200] * 2
 
 
 def test_answer_of_a_model_that_chooses_nothing_has_no_such_header(start: Start) -> None:

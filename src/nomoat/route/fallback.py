@@ -62,6 +62,7 @@ class OrHere(Engine):
         self._on_failure(failure)
         self._now = self._local
         self.give_up_waiting = self._local.engine.give_up_waiting
+        yield Chunk(text="")  # whoever reads may go on elsewhere: see `serve.served`
         yield from _having_sent(failure.bytes_out, self._local.stream(request))
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:

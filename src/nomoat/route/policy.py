@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
-from nomoat import paths, references
+from nomoat import bounds, paths, references
 from nomoat.bounds import MOST_DIGITS, shown
 from nomoat.errors import UsageError
 from nomoat.providers import PROVIDERS, is_remote, named_in
@@ -41,6 +41,7 @@ DEFAULT_ORIGIN = "default"
 DEFAULT_THRESHOLD = 0.5
 DEFAULT_ANSWER_TOKENS = 4096  # no model with a price of the table is refused for it: some write no more than that at once
 MOST_USD = 1e9
+BUDGETS = ("max_usd_per_day", "max_usd_per_month")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,13 @@ class Policy:
     max_answer_tokens: int = DEFAULT_ANSWER_TOKENS
     path: Path | None = None
     given: frozenset[str] = field(default_factory=frozenset)
+
+    def __post_init__(self) -> None:
+        """Numbers are Python's own from here on: `RouterEngine.digest` is made of how they are written."""
+        for name in ("threshold", *BUDGETS):
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, bounds.number(name, given))
+        object.__setattr__(self, "max_answer_tokens", bounds.whole("max_answer_tokens", self.max_answer_tokens))
 
     @property
     def has_budget(self) -> bool:
@@ -91,7 +99,6 @@ class Policy:
             )
 
 
-BUDGETS = ("max_usd_per_day", "max_usd_per_month")
 SETTINGS = tuple(one.name for one in fields(Policy) if one.name not in ("path", "given"))
 
 

@@ -16,7 +16,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nomoat import bounds, net, references
@@ -121,6 +121,41 @@ def _whatever_it_costs(texts: Iterable[str], question: str, policy: Policy, rout
     )
 
 
+class _Together:
+    """Requests that are asked together. Safe to use from several threads."""
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self._requests = requests
+        self._lock = threading.Lock()
+        self._found: tuple[InForce, str] | None = None  # what `going_on` found, by these rules
+
+    def going_on(self, rules: InForce) -> str:
+        """All questions that are asked together and are not private alone, if one after another they are, as where a number goes on
+        from one to the next; nothing where none of them may leave."""
+        with self._lock:
+            if self._found is None or self._found[0] is not rules:
+                self._found = rules, self._going_on(rules)
+            return self._found[1]
+
+    def _going_on(self, rules: InForce) -> str:
+        policy = rules.policy
+        if len(self._requests) < 2 or policy.cloud is None or rules.only_here:
+            return ""
+        kinds, names = policy.never_leaves, policy.names
+        questions = map(question_of, self._requests)
+        together = "\n".join(text for text in questions if not private_kinds([text], kinds=kinds, names=names))
+        return together if private_kinds([together], kinds=kinds, names=names) else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """A decision with what it was made by, so that it can be made anew where that has changed before the answer is asked for."""
+
+    decision: Decision
+    rules: InForce
+    together: _Together
+
+
 class RouterEngine(Engine):
     """An engine that is one of two, decided for each request, a `Reader`, and what `serve.decisions` calls a Chooser.
 
@@ -176,24 +211,31 @@ class RouterEngine(Engine):
         rules = self._followed.now()
         return self._decide(rules, request, continuations, _most_usd(rules, request))
 
-    def decide_all(self, requests: Sequence[Request], *, num_answers: int) -> list[Decision]:
+    def decide_all(self, requests: Sequence[Request], *, num_answers: int = 1) -> list[Decided]:
         """Where each of several requests goes that are asked together, each `num_answers` times: the budget has room for all of it.
 
         Private data that goes on from one to the next keeps all of them here.
         """
-        decisions: list[Decision] = []
+        made: list[Decided] = []
         usd = 0.0
         rules = self._followed.now()
-        going_on = _going_on(requests, rules)
+        together = _Together(requests)
         for request in requests:
-            most = _most_usd(rules, request)
-            decisions.append(self._decide(rules, request, (), usd + num_answers * most, going_on))
-            if decisions[-1].where == "cloud":
-                usd += num_answers * most
-        return decisions
+            most = num_answers * _most_usd(rules, request)
+            decision = self._decide(rules, request, (), usd + most, together.going_on(rules))
+            made.append(Decided(decision=decision, rules=rules, together=together))
+            if decision.where == "cloud":
+                usd += most
+        return made
+
+    def _still(self, made: Decided, request: Request) -> tuple[Decision, InForce]:
+        """What was decided, and by what; decided anew where it was for the cloud, and something else is in force by now."""
+        if made.decision.where == "local" or (rules := self._followed.now()) is made.rules:
+            return made.decision, made.rules
+        return self._decide(rules, request, (), _most_usd(rules, request), made.together.going_on(rules)), rules
 
     def _decide(self, rules: InForce, request: Request, continuations: Sequence[str], usd: float, going_on: str = "") -> Decision:
-        """`usd`: what it could cost, with all that is asked together with it; `going_on`: see `_going_on`."""
+        """`usd`: what it could cost, with all that is asked together with it; `going_on`: see `_Together`."""
         only_here = rules.only_here or self._only_here(replace(request, top_logprobs=0) if continuations else request)
 
         def over_budget() -> str:
@@ -216,15 +258,14 @@ class RouterEngine(Engine):
         return self._side(decision)
 
     @contextmanager
-    def answering(
-        self, decision: Decision, request: Request, on_change: OnDecision | None = None
-    ) -> Iterator[tuple[Decision, Responder]]:
+    def answering(self, made: Decided, request: Request, on_change: OnDecision | None = None) -> Iterator[tuple[Decision, Responder]]:
         """Who answers what was decided so, within the block, and the decision as it is kept; `on_decision` is told.
 
-        Until the block ends, the most the answer can cost is set aside; where others have spent it since, the answer is made here.
-        So it is where the cloud fails and the policy says so: `on_change` is told that decision, before the first word.
+        What has waited until now leaves only if what is in force now says so, too. Until the block ends, the most the answer can cost
+        is set aside; where others have spent it since, the answer is made here. So it is where the cloud fails and the policy says so:
+        `on_change` is told that decision, before the first word.
         """
-        rules = self._followed.last
+        decision, rules = self._still(made, request)
         with ExitStack() as paying:
             if decision.where == "local" or rules.allowance is None:
                 responder = self._side(decision)
@@ -251,7 +292,7 @@ class RouterEngine(Engine):
     @contextmanager
     def chosen_for(self, request: Request) -> Iterator[Engine]:
         """Of `answering`, as is decided of this request; `notes_on` tells of it afterwards."""
-        with self.answering(self.decide(request), request) as (_, responder):
+        with self.answering(self.decide_all([request])[0], request) as (_, responder):
             self._last = request, responder
             yield responder.engine
 
@@ -364,17 +405,6 @@ def _most_usd(rules: InForce, request: Request) -> float:
 def question_of(request: Request) -> str:
     """What the learned router learns from and is asked about: what the user said, without system messages and earlier answers."""
     return request.prompt or "\n".join(message.content for message in request.messages if message.role == "user")
-
-
-def _going_on(requests: Sequence[Request], rules: InForce) -> str:
-    """All questions that are asked together and are not private alone, if one after another they are, as where a number goes on from
-    one to the next; nothing where none of them may leave."""
-    policy = rules.policy
-    if len(requests) < 2 or policy.cloud is None or rules.only_here:
-        return ""
-    kinds, names = policy.never_leaves, policy.names
-    together = "\n".join(text for text in map(question_of, requests) if not private_kinds([text], kinds=kinds, names=names))
-    return together if private_kinds([together], kinds=kinds, names=names) else ""
 
 
 def _load_cloud(policy: Policy, as_client: bool) -> Responder | None:

@@ -13,10 +13,10 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from nomoat import net
-from nomoat.errors import NomoatError, StoppedError
+from nomoat.errors import NomoatError, NoThreadError, StoppedError
 from nomoat.records import Chunk, Place
 
 MAX_TEXTS = 64  # at once of one model, and of one that chooses (`auto`) on each side; more wait
@@ -41,6 +41,11 @@ def _bug(exc: BaseException) -> NomoatError:
     """What ends a request because of a bug. Logged are only places and the kind: the exception's own words may quote the prompt."""
     log.error("%s\n%s", type(exc).__name__, "".join(traceback.format_tb(exc.__traceback__)))
     return NomoatError(f"the engine failed: {type(exc).__name__}", hint="this is a bug; the server's log says where")
+
+
+def _close(chunks: Iterator[Chunk | Place] | None) -> None:
+    if chunks is not None and hasattr(chunks, "close"):
+        chunks.close()
 
 
 class Answer:
@@ -89,13 +94,14 @@ class Answer:
         """The text that is to be written next; None if there is none, or nobody waits for it: then that is said to whoever reads."""
         at = next(self._turns, None)
         if at is not None and self._stopped.is_set():
-            self.refuse(at)
+            self.refuse(at, stopped())
             return None
         return at
 
-    def refuse(self, at: int) -> None:
-        """This text will not be written."""
-        self._put(at, stopped())
+    def refuse(self, at: int, why: NomoatError) -> None:
+        """This text will not be written, or not go on."""
+        self._put(at, why)
+        _close(self._begun.pop(at, None))
 
     def run(self, at: int) -> Place | None:
         """Writes one text; runs in a thread. The place is where the rest of it is to be run, where it goes on there."""
@@ -129,8 +135,8 @@ class Answer:
                     raise stopped()
                 knew = self._stopped.is_set()
         finally:
-            if at not in self._begun and hasattr(chunks, "close"):
-                chunks.close()
+            if at not in self._begun:
+                _close(chunks)
         raise RuntimeError("the engine ended without a finish reason")
 
     def _put(self, at: int, item: Chunk | NomoatError) -> None:
@@ -141,12 +147,12 @@ class Answer:
 class Answers:
     """The answers that are being written now.
 
-    Each model has threads of its own, and so has each side of one that chooses: a server that says nothing, or a model that is being
-    loaded, keeps only those waiting who ask for it.
+    Each model has threads of its own, and so has each side of one that chooses, and its other work: a server that says nothing, or a
+    model that is being loaded, keeps only those waiting who ask for it.
     """
 
     def __init__(self) -> None:
-        self._pools: dict[tuple[str, Place | None], ThreadPoolExecutor] = {}
+        self._pools: dict[tuple[str, Place | Literal["work"] | None], ThreadPoolExecutor] = {}  # None: where it is decided, if it is
         self._submitting = threading.Lock()
         self._running: dict[Future[Place | None], Answer] = {}
         self._working: dict[Future[Any], threading.Event] = {}
@@ -169,8 +175,8 @@ class Answers:
         return answer
 
     async def work(self, model: str, function: Callable[[threading.Event], T]) -> T:
-        """The result of something that takes this model time, done in a thread beside its answers. It is told what is set when nobody
-        waits for it any more."""
+        """The result of something that takes this model time, done in a thread that no answer needs. It is told what is set when
+        nobody waits for it any more."""
         stop = threading.Event()
         if self._stopped_at is not None:
             stop.set()
@@ -187,10 +193,10 @@ class Answers:
                 problem = _bug(exc)
             raise problem  # here, where it does not carry the other one along
 
-        future = self._submit(model, None, work)
-        self._working[future] = stop
-        future.add_done_callback(self._working.pop)
         try:
+            future = self._submit(model, "work", work)
+            self._working[future] = stop
+            future.add_done_callback(self._working.pop)
             return await asyncio.wrap_future(future)
         finally:
             stop.set()
@@ -228,27 +234,37 @@ class Answers:
     def _run(self, answer: Answer, at: int, place: Place | None) -> None:
         try:
             future = self._submit(answer.model, place, answer.run, at)
-        except RuntimeError:  # this is closed
-            answer.refuse(at)
+        except NomoatError as exc:
+            answer.refuse(at, exc)
+            answer.stop()  # the pool may still come to it
             return
         self._running[future] = answer
+        if self._stopped_at is not None:  # just now: where this changes threads, `stop` has not found it
+            answer.stop()
         future.add_done_callback(functools.partial(self._ended, at))
 
     def _ended(self, at: int, future: Future[Place | None]) -> None:
         """In the thread that wrote it."""
         answer = self._running.pop(future)
+        if future.cancelled():
+            answer.refuse(at, stopped())
         place = None if future.cancelled() else future.result()
         if place is None:
             self._begin_next(answer)
         else:
             self._run(answer, at, place)
 
-    def _submit(self, model: str, place: Place | None, function: Callable[..., T], *given: Any) -> Future[T]:
-        """Raises RuntimeError once this is closed."""
+    def _submit(self, model: str, place: Place | Literal["work"] | None, function: Callable[..., T], *given: Any) -> Future[T]:
+        """Raises StoppedError once this is closed, and NoThreadError: an earlier thread may call the function all the same then."""
         with self._submitting:
             if self._is_closed:
-                raise RuntimeError("the answers are closed")
+                raise stopped()
             pool = self._pools.get((model, place))
             if pool is None:
                 pool = self._pools[model, place] = ThreadPoolExecutor(max_workers=MAX_TEXTS, thread_name_prefix=THREAD_NAME)
-            return pool.submit(function, *given)
+            try:
+                return pool.submit(function, *given)
+            except RuntimeError as exc:
+                log.error("an answer of `%s` cannot begin: %s", model, exc)
+                hint = "ask again; the server's system lets a process have so many threads only (`ulimit -u`, or a container's limit)"
+                raise NoThreadError(f"the server cannot begin the answer: {exc}", hint=hint) from exc

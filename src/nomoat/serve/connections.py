@@ -17,9 +17,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 SHUTDOWN_SECONDS = 5  # for answers to end in order
 UNREAD_SECONDS = 2.0  # of these for a client that takes nothing of what is written for it
-# How long a client whose turn it is may send nothing. Longer than clients (httpx: 5 s) and proxies (nginx: 60 s) keep idle ones open:
-# what is closed here while they send is a request without an answer.
-SILENT_SECONDS = 75
+SILENT_SECONDS = 75  # how long a client may send nothing of a request that is not whole
+# And nothing after an answer. Longer than clients (httpx: 5 s, LiteLLM: 120 s) and proxies (nginx: 60 s) keep idle ones open: what is
+# closed here while they send is a request without an answer.
+IDLE_SECONDS = 130
 LOOK_SECONDS = 0.1
 MAX_FILES = 1 << 16  # more connections than one event loop serves; "no limit" is refused by some systems
 FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -75,10 +76,11 @@ class Connection(H11Protocol):
 
     @property
     def is_silent(self) -> bool:
-        """Whether the client, whose turn it is, has sent nothing for SILENT_SECONDS."""
+        """Whether the client, whose turn it is, has sent nothing for SILENT_SECONDS, or for IDLE_SECONDS after an answer."""
         is_its_turn = self.is_half or self.cycle.response_complete
         is_heard = not self.flow.read_paused and not self.transport.get_write_buffer_size()
-        return is_its_turn and is_heard and self.loop.time() - self._heard_at > SILENT_SECONDS
+        most = IDLE_SECONDS if self.is_idle else SILENT_SECONDS
+        return is_its_turn and is_heard and self.loop.time() - self._heard_at > most
 
     @property
     def is_idle(self) -> bool:
@@ -103,7 +105,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, *, seconds_to_end: int = SHUTDOWN_SECONDS) -> None:
         super().__init__(uvicorn.Config(
             app, http=Connection, log_config=None, access_log=False, lifespan="on", server_header=False,
-            timeout_graceful_shutdown=seconds_to_end, timeout_keep_alive=SILENT_SECONDS,
+            timeout_graceful_shutdown=seconds_to_end, timeout_keep_alive=IDLE_SECONDS,
         ))  # fmt: skip
         self._app = app
         self._is_full = False

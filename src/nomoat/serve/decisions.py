@@ -22,6 +22,13 @@ NOTES = "x-nomoat-notes"
 PLAIN = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
+class Decided(Protocol):
+    """A decision, and what else a Chooser wants to know of it when the answer is asked for."""
+
+    @property
+    def decision(self) -> Decision: ...
+
+
 @runtime_checkable
 class Chooser(Protocol):
     """What an engine that is one of several models can do besides: say which one, and why, before anybody is asked."""
@@ -31,7 +38,7 @@ class Chooser(Protocol):
         """What the cloud's answers have cost; None where nobody counts that."""
         ...
 
-    def decide_all(self, requests: Sequence[Request], *, num_answers: int) -> Sequence[Decision]:
+    def decide_all(self, requests: Sequence[Request], *, num_answers: int) -> Sequence[Decided]:
         """Where each of these requests goes that are asked together, each `num_answers` times."""
         ...
 
@@ -44,9 +51,10 @@ class Chooser(Protocol):
         ...
 
     def answering(
-        self, decision: Decision, request: Request, on_change: Callable[[Decision], None]
+        self, made: Decided, request: Request, on_change: Callable[[Decision], None]
     ) -> AbstractContextManager[tuple[Decision, Responder]]:
-        """Who answers what was decided so, within the block, and the decision as it is kept; one that is made after it is told."""
+        """Who answers what was decided so, if it still holds, within the block, and the decision as it is kept; one that is made after
+        it is told."""
         ...
 
 
@@ -55,8 +63,8 @@ class Decisions:
 
     `requests` are those of the answers, `num_answers` in a row with the same prompt. `count` is told the side of each answer.
 
-    Not covered: the headers of a stream of several answers say nothing of one that stays here after the first word of another,
-    because others have spent what it would have cost, or because the cloud failed.
+    Not covered: the headers of a stream of several answers say nothing of one that stays here after the first word of another, because
+    the policy has changed, others have spent what it would have cost, or the cloud failed.
     """
 
     def __init__(self, requests: Sequence[Request], *, num_answers: int, count: Callable[[Place], None]) -> None:
@@ -64,7 +72,8 @@ class Decisions:
         self._num_answers = num_answers
         self._count = count
         self._lock = threading.Lock()
-        self._made: list[Decision] = []  # for each answer
+        self._decided: list[Decided] = []  # for each answer, before any of them
+        self._made: list[Decision] = []  # for each answer, as it is by now
         self._asked: dict[int, Responder] = {}  # who writes which answer
 
     @property
@@ -83,7 +92,8 @@ class Decisions:
         with self._lock:
             if not self._made:
                 made = engine.decide_all(self._requests[:: self._num_answers], num_answers=self._num_answers)
-                self._made = [decision for decision in made for _ in range(self._num_answers)]
+                self._decided = [one for one in made for _ in range(self._num_answers)]
+                self._made = [one.decision for one in self._decided]
         return self._made[at].where
 
     @contextmanager
@@ -99,7 +109,7 @@ class Decisions:
             self._made[at] = decision
             self._count(decision.where)
 
-        with engine.answering(self._made[at], self._requests[at], keep) as (decision, chosen):
+        with engine.answering(self._decided[at], self._requests[at], keep) as (decision, chosen):
             self._asked[at] = chosen
             keep(decision)
             yield chosen

@@ -24,6 +24,7 @@ from nomoat.errors import (
     NomoatError,
     NotEnoughDiskError,
     NotEnoughMemoryError,
+    NoThreadError,
     NotWritableError,
     OfflineError,
     RedirectedError,
@@ -50,6 +51,7 @@ STATUS_AND_TYPE: tuple[tuple[type[NomoatError], int, str, str | None], ...] = (
     (OfflineError, 403, "permission_error", "offline"),
     (NotEnoughMemoryError, 503, "server_error", "not_enough_memory"),
     (StoppedError, 503, "server_error", "shutting_down"),
+    (NoThreadError, 503, "server_error", "no_thread"),
     (RemoteError, 502, "server_error", "upstream_error"),
 )
 # What is wrong with the server's own disk and files: its log has the error, which names folders, and the client these words.

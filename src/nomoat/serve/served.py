@@ -203,12 +203,17 @@ class Served:
                 yield chunk
 
     def _chunks(self, name: str, call: wire.Call, at: int, decisions: Decisions, stop: threading.Event) -> Generator[Chunk | Place]:
-        """One text of an answer, in its thread, and where its model chooses, in one of the chosen side's."""
+        """One text of an answer, in its thread, and where its model chooses, in one of the side's it is decided for by then."""
         with call.naming_tools(), self._models.use(name, stop) as loaded:
             if (place := decisions.place(loaded, at)) is not None:
                 yield place
-            with decisions.choose(loaded, at) as responder:
-                yield from _text(responder, call, call.requests[at], stop)
+            with decisions.choose(loaded, at) as responder, closing(_text(responder, call, call.requests[at], stop)) as chunks:
+                while True:
+                    if (now := decisions.place(loaded, at)) is not None and now != place:
+                        yield (place := now)
+                    if (chunk := next(chunks, None)) is None:
+                        return
+                    yield chunk
 
 
 def with_decisions(request: HttpRequest, response: Response) -> Response:
@@ -219,7 +224,7 @@ def with_decisions(request: HttpRequest, response: Response) -> Response:
     return response
 
 
-def _text(responder: Responder, call: wire.Call, request: Request, stop: threading.Event) -> Iterator[Chunk]:
+def _text(responder: Responder, call: wire.Call, request: Request, stop: threading.Event) -> Generator[Chunk]:
     if call.echo:
         yield from _prompt_chunks(responder, request, stop)
     if call.max_new_tokens == 0:
