@@ -750,6 +750,30 @@ def test_what_was_decided_for_the_cloud_is_decided_anew_where_the_policy_has_cha
     engine.close()
 
 
+@pytest.mark.parametrize("budget", ["", "max_usd_per_day = 5\n"], ids=["free", "paid"])
+@pytest.mark.parametrize("if_cloud_fails", ["error", "local"])
+def test_what_the_cloud_refused_for_now_is_not_sent_again_where_the_policy_keeps_it_here_by_then(
+    serving: Callable[..., Server], if_cloud_fails: str, budget: str
+) -> None:
+    refuse = say(429, {}, headers={"retry-after": "0"})
+
+    def change_and_refuse(*given: Any) -> None:
+        write_policy(base + 'names = ["Project Falcon"]\n')
+        refuse(*given)
+
+    server = serving(change_and_refuse, FINE)
+    base = f'local = "fake:"\ncloud = "{server.url}#big"\ndefault = "cloud"\nif_cloud_fails = "{if_cloud_fails}"\n{budget}'
+    write_policy(base)
+    with router.load_auto() as auto:
+        if if_cloud_fails == "local":
+            assert auto.complete(said("about Project Falcon")).text == "Falcon Project about"
+        else:
+            with pytest.raises(RemoteError, match="not sent: while this waited for the cloud"):
+                auto.complete(said("about Project Falcon"))
+        assert len(server.bodies) == 1
+        assert auto.complete(said("a b")).text == "hello 안녕"
+
+
 def test_a_cloud_server_that_is_named_a_gateway_while_auto_runs_is_paid_from_the_budget(
     serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:

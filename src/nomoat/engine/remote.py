@@ -14,7 +14,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -127,6 +127,7 @@ class RemoteEngine(Engine):
         self.meter: Meter | None = None  # set by whoever has a budget to keep
         self.has_to_stay = False  # set by whoever asks what may not leave this machine, whatever `gateways` says meanwhile
         self._asks_again = True
+        self._require_may_leave: Callable[[], None] = lambda: None
         self.calls = Calls()
         self._pace = pacing.Pace()
         self._dialect = Dialect(self.host, is_cloud=provider != ANY_SERVER)
@@ -156,6 +157,12 @@ class RemoteEngine(Engine):
         once = copy.copy(self)
         once._asks_again = False
         return once
+
+    def asked_while(self, require_may_leave: Callable[[], None]) -> RemoteEngine:
+        """This engine as `with_meter` gives it, but before each time that it is asked, when its turn has come, this may raise."""
+        checked = copy.copy(self)
+        checked._require_may_leave = require_may_leave
+        return checked
 
     @property
     def is_local(self) -> bool:
@@ -199,6 +206,7 @@ class RemoteEngine(Engine):
         for attempt in itertools.count(1):
             try:
                 with self._pace.turn(came_at):
+                    self._require_may_leave()
                     yield from _in_whole_characters(self._attempt(request, came_at, sent))
                 return
             except NomoatError as error:

@@ -12,6 +12,7 @@ What this does not cover: a client that leaves the private turns out sends the r
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -234,6 +235,16 @@ class RouterEngine(Engine):
             return made.decision, made.rules
         return self._decide(rules, request, (), _most_usd(rules, request), made.together.going_on(rules)), rules
 
+    def _require_still(self, decided_by: InForce, together: _Together, request: Request) -> None:
+        """Raises RemoteError if what is in force by now keeps here what waits for its turn in the cloud, or is asked there again."""
+        if (rules := self._followed.now()) is not decided_by:
+            decision = self._decide(rules, request, (), 0.0, together.going_on(rules))  # what it can cost is set aside already
+            if decision.where == "local":
+                raise RemoteError(
+                    f"not sent: while this waited for the cloud, what is in force changed, and keeps it here ({decision.why})",
+                    hint="ask again", status=503,
+                )  # fmt: skip
+
     def _decide(self, rules: InForce, request: Request, continuations: Sequence[str], usd: float, going_on: str = "") -> Decision:
         """`usd`: what it could cost, with all that is asked together with it; `going_on`: see `_Together`."""
         only_here = rules.only_here or self._only_here(replace(request, top_logprobs=0) if continuations else request)
@@ -275,6 +286,9 @@ class RouterEngine(Engine):
                 except OverBudgetError as error:
                     decision, responder = _kept_here(rules.policy, str(error), decision), self._here
             self._tell(decision)
+            if decision.where == "cloud" and isinstance(responder.engine, RemoteEngine):
+                require = functools.partial(self._require_still, rules, made.together, request)
+                responder = Responder(responder.ref, responder.engine.asked_while(require))
             if decision.where == "cloud" and rules.policy.if_cloud_fails == "local":
 
                 def on_failure(error: RemoteError) -> None:

@@ -209,7 +209,7 @@ class Served:
                 yield place
             with decisions.choose(loaded, at) as responder, closing(_text(responder, call, call.requests[at], stop)) as chunks:
                 while True:
-                    if (now := decisions.place(loaded, at)) is not None and now != place:
+                    if place is not None and (now := decisions.place(loaded, at)) is not None and now != place:
                         yield (place := now)
                     if (chunk := next(chunks, None)) is None:
                         return
