@@ -111,6 +111,7 @@ const WORDS = {
       offline: "nomoat가 다른 기계로의 연결을 막았습니다.",
       rate_limit_error: "요청이 너무 많거나 사용 한도를 넘었습니다.",
       shutting_down: "서버가 종료되는 중입니다.",
+      no_thread: "시스템이 서버에 스레드를 더 허용하지 않습니다. 잠시 뒤에 다시 시도해 주세요.",
       unsupported: "이 모델이 지원하지 않는 요청입니다.",
       upstream_error: "모델이 실행되는 다른 서버에서 오류가 났습니다.",
       other: "요청을 처리하지 못했습니다.",
