@@ -229,21 +229,24 @@ class RouterEngine(Engine):
                 usd += most
         return made
 
-    def _still(self, made: Decided, request: Request) -> tuple[Decision, InForce]:
-        """What was decided, and by what; decided anew where it was for the cloud, and something else is in force by now."""
+    def _still(self, made: Decided, request: Request, *, is_set_aside: bool = False) -> tuple[Decision, InForce]:
+        """What was decided, and by what; decided anew where it was for the cloud, and something else is in force by now.
+
+        `is_set_aside`: what it can cost is counted as spent already.
+        """
         if made.decision.where == "local" or (rules := self._followed.now()) is made.rules:
             return made.decision, made.rules
-        return self._decide(rules, request, (), _most_usd(rules, request), made.together.going_on(rules)), rules
+        usd = 0.0 if is_set_aside else _most_usd(rules, request)
+        return self._decide(rules, request, (), usd, made.together.going_on(rules)), rules
 
-    def _require_still(self, decided_by: InForce, together: _Together, request: Request) -> None:
+    def _require_still(self, made: Decided, request: Request) -> None:
         """Raises RemoteError if what is in force by now keeps here what waits for its turn in the cloud, or is asked there again."""
-        if (rules := self._followed.now()) is not decided_by:
-            decision = self._decide(rules, request, (), 0.0, together.going_on(rules))  # what it can cost is set aside already
-            if decision.where == "local":
-                raise RemoteError(
-                    f"not sent: while this waited for the cloud, what is in force changed, and keeps it here ({decision.why})",
-                    hint="ask again", status=503,
-                )  # fmt: skip
+        decision, _ = self._still(made, request, is_set_aside=True)
+        if decision.where == "local":
+            raise RemoteError(
+                f"not sent: while this waited for the cloud, what is in force changed, and keeps it here ({decision.why})",
+                hint="ask again", status=503,
+            )  # fmt: skip
 
     def _decide(self, rules: InForce, request: Request, continuations: Sequence[str], usd: float, going_on: str = "") -> Decision:
         """`usd`: what it could cost, with all that is asked together with it; `going_on`: see `_Together`."""
@@ -287,7 +290,7 @@ class RouterEngine(Engine):
                     decision, responder = _kept_here(rules.policy, str(error), decision), self._here
             self._tell(decision)
             if decision.where == "cloud" and isinstance(responder.engine, RemoteEngine):
-                require = functools.partial(self._require_still, rules, made.together, request)
+                require = functools.partial(self._require_still, replace(made, decision=decision, rules=rules), request)
                 responder = Responder(responder.ref, responder.engine.asked_while(require))
             if decision.where == "cloud" and rules.policy.if_cloud_fails == "local":
 
