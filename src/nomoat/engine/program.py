@@ -332,8 +332,10 @@ class Program:
                     self.prepare(parts)
                 ctypes.memset(int(job[Job.NEXT_TILES]), 0, 8 * COUNTS * len(self.steps) * parts)
                 job[Job.TOKENS], job[Job.ATTENDED : Job.ATTENDED + len(places)] = tokens, places
-                team().begin()  # and no `note`: threads of torch or OpenVINO, which run the rest, stand before ours
-                team().state[TeamState.THREADS] = min(team().state[TeamState.THREADS], _most_threads)
+                if _most_threads < len(team()):
+                    team().state[TeamState.THREADS] = _most_threads
+                else:
+                    team().begin()  # and no `note`: threads of torch or OpenVINO, which run the rest, stand before ours
                 _do(self._address, 1)
         finally:
             if _memory.is_unwanted:
