@@ -269,13 +269,13 @@ def test_noise_is_on_what_is_learned_from_and_not_on_what_is_looked_at(tiny_gguf
 
 
 def test_a_step_is_the_one_of_pytorch_s_own_class_whose_states_it_goes_on_from() -> None:
-    ours, theirs = ([torch.nn.Parameter(torch.full(shape, 0.5)) for shape in ((3, 5), (7,))] for _ in range(2))
+    ours, theirs = ([torch.nn.Parameter(torch.full(shape, 0.5)) for shape in ((3, 5), (7,), (2,))] for _ in range(2))
     generator = torch.Generator().manual_seed(0)
     optimizer, peer = AdamW(ours, 1e-2), torch.optim.AdamW(theirs, lr=1e-2, weight_decay=0.0, fused=True)
 
     def make_steps() -> bool:
         for _ in range(3):
-            for own, their in zip(ours, theirs, strict=True):
+            for own, their in zip(ours[:2], theirs[:2], strict=True):  # the last has no gradient
                 own.grad = torch.randn(own.shape, generator=generator)
                 their.grad = own.grad.clone()
             optimizer.step()

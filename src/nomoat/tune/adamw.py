@@ -21,15 +21,16 @@ class AdamW:
         }
 
     def step(self) -> None:
-        """By the gradients, which are forgotten. Every parameter has to have one."""
-        steps, means, squares = ([each[name] for each in self._state.values()] for name in ("step", "exp_avg", "exp_avg_sq"))
-        gradients = [cast(torch.Tensor, each.grad) for each in self._parameters]
+        """By the gradients, which are forgotten; a parameter without one stays as it is."""
+        learning = {at: each for at, each in enumerate(self._parameters) if each.grad is not None}
+        gradients = [cast(torch.Tensor, each.grad) for each in learning.values()]
+        steps, means, squares = ([self._state[at][name] for at in learning] for name in ("step", "exp_avg", "exp_avg_sq"))
         with torch.no_grad():
             adamw(
-                cast(list[torch.Tensor], self._parameters), gradients, means, squares, [], steps, fused=True, amsgrad=False,
-                beta1=0.9, beta2=0.999, lr=self.rate, weight_decay=0.0, eps=1e-8, maximize=False,
+                [*learning.values()], gradients, means, squares, [], steps, fused=True, amsgrad=False, beta1=0.9, beta2=0.999,
+                lr=self.rate, weight_decay=0.0, eps=1e-8, maximize=False,
             )  # fmt: skip
-        for each in self._parameters:
+        for each in learning.values():
             each.grad = None
 
     def state_dict(self) -> dict[str, Any]:
