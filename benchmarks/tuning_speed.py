@@ -101,11 +101,9 @@ def ours(model: str, path: Path, *, all_layers: bool) -> dict[str, Any]:
     run.prefix, run.beginning = 0, None
     tokens, started = 0, time.perf_counter()
     for step, batch in enumerate(batches):
-        for group in run.optimizer.param_groups:  # falling as the peer's does
-            group["lr"] = given["rate"] * min((step + 1) / 10, 1 - step / len(batches))
+        run.optimizer.rate = given["rate"] * min((step + 1) / 10, 1 - step / len(batches))  # falling as the peer's does
         run.network.loss(*run.hidden(batch)).backward()
         run.optimizer.step()
-        run.optimizer.zero_grad()
         tokens += sum(map(len, batch))
     seconds = time.perf_counter() - started
     run.look_at(held_out)

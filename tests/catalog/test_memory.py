@@ -113,13 +113,22 @@ def test_choosing_among_answers_takes_float32_twice_up_to_a_quarter_of_all_memor
 
 
 @pytest.mark.usefixtures("sixteen_gb")
+def test_choosing_has_keys_and_values_of_its_own_in_float32_or_16_bits_whatever_answers_have() -> None:
+    exact, served = need("smollm2-135m"), need("qwen2.5-7b")
+    assert exact.scoring_token_bytes == memory.SCORING_COPIES * 30 * 3 * 64 * 2 * 4
+    assert served.scoring_token_bytes == memory.SCORING_COPIES * 28 * 4 * 128 * 2 * 2
+    said = "1.08 GB more; and 0.28 GB for each 1,000 tokens of the longest question"
+    assert model_facts.scoring_line(exact) == f"memory to choose among answers by their likelihood: {said}"
+
+
+@pytest.mark.usefixtures("sixteen_gb")
 @pytest.mark.parametrize("keeps_codes", [True, False])
 def test_choosing_beyond_that_reads_a_file_s_codes_where_they_are_and_other_forms_once_more(keeps_codes: bool) -> None:
     sizes = memory.ModelSizes(parameters=7_000_000_000, weights_bytes=4_310_000_000, keeps_codes=keeps_codes)
     found = memory.need_at(sizes, 4096)
     assert found.scoring_bytes == (0 if keeps_codes else 4_310_000_000)
     more = "no more, the weights are read where they are" if keeps_codes else "4.31 GB more"
-    assert model_facts.scoring_line(found) == f"memory to choose among answers by their likelihood: {more}"
+    assert model_facts.scoring_line(found).startswith(f"memory to choose among answers by their likelihood: {more}; and ")
 
 
 def test_grouped_query_attention_needs_a_smaller_cache() -> None:

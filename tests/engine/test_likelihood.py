@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +87,44 @@ def test_a_shared_beginning_is_read_once(scorer: Scorer, monkeypatch: pytest.Mon
     scorer.score([*RANDOM[:130], 1], [[7], [8]])
     scorer.score([*RANDOM[:130], 2, 3], [[7], [8]])
     assert fed == [likelihood.PROMPT_PART_TOKENS, 3, 4]
+
+
+@dataclass(eq=False)
+class _Copy:
+    """One of OpenVINO's tensors."""
+
+    data: npt.NDArray[np.float32]
+
+
+class _Requested:
+    """An infer request of four states, of which each is copied when it is asked for. `most`: copies that were there at once."""
+
+    def __init__(self, kept: list[npt.NDArray[np.float32]]) -> None:
+        self._copies: weakref.WeakSet[_Copy] = weakref.WeakSet()
+        self._kept, self.most = [weakref.ref(array) for array in kept], 0
+
+    def query_state(self) -> list[_Requested]:
+        assert not any(array() is not None for array in self._kept)
+        return [self] * 4
+
+    @property
+    def state(self) -> _Copy:
+        self._copies.add(copy := _Copy(np.ones((1, 1, 128, 2), np.float32)))
+        self.most = max(self.most, len(self._copies))
+        return copy
+
+
+@pytest.mark.parametrize(("room", "are_kept"), [(4096, 4), (4095, 0)])
+def test_a_prompt_is_kept_in_place_of_the_last_one_and_copied_twice_one_state_at_a_time(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch, room: int, are_kept: int
+) -> None:
+    """A long prompt's states are most of the memory: all at once, and the last prompt's, would be there three times more."""
+    monkeypatch.setattr(likelihood, "KEPT_BYTES", room)
+    scorer._kept_ids, scorer._kept_states = RANDOM[:128], [np.zeros((1, 1, 128, 2), np.float32)]
+    request = _Requested(scorer._kept_states)
+    monkeypatch.setattr(scorer, "_request", request)
+    scorer._keep(RANDOM[1:129])
+    assert (request.most, len(scorer._kept_states), len(scorer._kept_ids)) == (1, are_kept, 128 if are_kept else 0)
 
 
 def test_many_long_continuations_go_in_parts_and_in_several_trees(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,10 @@ int8 with one scale a row: 1.05 bytes a parameter; with `--quality small` into 4
 The KV cache has 16 bits, or 8 where that is near enough for nomoat's own passes.
 Choosing among answers computes in float32 where memory allows, with weights of its own beside those: `scoring_bytes`. Where it does
 not, the served form is opened once more, which the engine packs once more; a file's own codes are read where they lie, and
-take nothing.
+take nothing. Both have keys and values of their own: `scoring_token_bytes`.
 What this does not cover: pages of files that are in memory and that the system can drop again without harm. The engine packs
-the weights into memory of its own, so `top` may show them twice (docs/models.md has the numbers).
+the weights into memory of its own, so `top` may show them twice (docs/models.md has the numbers). What questions take where
+likelihoods are of the served form was not measured.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ TILES8_BYTES_PER_PARAMETER = 34 / 32  # Q8_0: the most that a file's own codes t
 SMALL_BYTES_PER_PARAMETER = 0.8  # 4 bits, int8 in tables and two matrices a layer: a 7B has 0.69, Qwen's 0.5B 0.77
 FOUR_BIT_FILE = re.compile(r"q[23]_k|q4_", re.IGNORECASE)  # IQ4_XS, too
 OVERHEAD_BYTES = 400_000_000  # Python, OpenVINO, compiled kernels, activations
+SCORING_COPIES = 6  # of a question's keys and values, in float32 5.5 and 5.8: OpenVINO's cache as it grows, and what is kept of them
 FREE_SHARE = 0.9  # of what is free now: above it the model fits only if other programs give way
 TOTAL_SHARE = 0.95  # of all memory: above it the machine swaps
 
@@ -56,13 +58,14 @@ class ModelSizes:
 class MemoryNeed:
     """Estimated memory of a running model. `note` says what stands on a guess.
 
-    `scoring_bytes`: what comes to that while answers are chosen by their likelihoods. `most_cache_bytes`: what the KV cache may grow
-    to with longer texts, with many at once and with what is kept of them, in place of `kv_cache_bytes`; half of what is free when the
-    first comes is its bound.
+    `scoring_bytes`: what comes to that while answers are chosen by their likelihoods, and `scoring_token_bytes` for each token of the
+    longest question. `most_cache_bytes`: what the KV cache may grow to with longer texts, with many at once and with what is kept of
+    them, in place of `kv_cache_bytes`; half of what is free when the first comes is its bound.
     """
 
     weights_bytes: int
     scoring_bytes: int
+    scoring_token_bytes: int
     kv_cache_bytes: int
     most_cache_bytes: int
     overhead_bytes: int
@@ -114,15 +117,19 @@ def need_at(sizes: ModelSizes, context_tokens: int | None = None) -> MemoryNeed:
     weights, note = _weights(sizes)
     if sizes.layers is not None and sizes.kv_heads is not None and sizes.head_dim is not None:
         quality = config.quality().value
+        of_16_bits = footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim)
         kv_sizes = footprint.foretold_kv_sizes(sizes.architecture, sizes.head_dim, keeps_codes=_keeps_codes(sizes), quality=quality)
         token_bytes = footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim, kv_sizes)
     else:
         # LLaMA 7B has 2 * 32 * 32 * 128 values a token; layers times width grow as parameters to the power of two thirds
-        token_bytes = footprint.KV_BYTES_PER_VALUE * round(262_144 * (sizes.parameters / 6.74e9) ** (2 / 3))
+        token_bytes = of_16_bits = footprint.KV_BYTES_PER_VALUE * round(262_144 * (sizes.parameters / 6.74e9) ** (2 / 3))
         note += ", KV cache guessed from the number of parameters"
+    exact = footprint.exact_bytes(sizes.parameters, sizes.experts)
+    served_again = 0 if _keeps_codes(sizes) else weights
     return MemoryNeed(
         weights_bytes=weights,
-        scoring_bytes=_scoring(sizes, weights),
+        scoring_bytes=served_again if exact is None else exact,
+        scoring_token_bytes=SCORING_COPIES * of_16_bits * (1 if exact is None else 2),
         kv_cache_bytes=token_bytes * planned,
         most_cache_bytes=max(token_bytes * longest, footprint.CACHE_BYTES),
         overhead_bytes=OVERHEAD_BYTES,
@@ -154,13 +161,6 @@ def _keeps_codes(sizes: ModelSizes) -> bool:
         return True
     is_usual = sizes.architecture in footprint.NATIVE_FAMILIES and sizes.parameters >= footprint.FEW_WEIGHTS
     return is_usual and quality == "default" and footprint.has_native_kernels()
-
-
-def _scoring(sizes: ModelSizes, weights: int) -> int:
-    exact = footprint.exact_bytes(sizes.parameters, sizes.experts)
-    if exact is not None:
-        return exact
-    return 0 if _keeps_codes(sizes) else weights
 
 
 def fit(need: MemoryNeed) -> Detected[Fits]:

@@ -179,6 +179,7 @@ def memory_facts(need: memory.MemoryNeed) -> dict[str, Any]:
         "kv_cache_bytes": need.kv_cache_bytes,
         "most_cache_bytes": need.most_cache_bytes,
         "scoring_bytes": need.scoring_bytes,
+        "scoring_token_bytes": need.scoring_token_bytes,
         "overhead_bytes": need.overhead_bytes,
         "context_tokens": need.context_tokens,
         "note": need.note,
@@ -201,7 +202,8 @@ def cache_line(need: memory.MemoryNeed) -> str:
 def scoring_line(need: memory.MemoryNeed) -> str:
     """What choosing among answers takes besides."""
     more = f"{need.scoring_bytes / 1e9:.2f} GB more" if need.scoring_bytes else "no more, the weights are read where they are"
-    return f"memory to choose among answers by their likelihood: {more}"
+    questions = f"{1000 * need.scoring_token_bytes / 1e9:.2f} GB for each 1,000 tokens of the longest question"
+    return f"memory to choose among answers by their likelihood: {more}; and {questions}"
 
 
 def question_line(question: str) -> str:

@@ -217,9 +217,14 @@ class Scorer:
         return begin
 
     def _keep(self, ids: list[int]) -> None:
-        states = [state.state for state in self._request.query_state()]
-        fits = sum(state.get_byte_size() for state in states) <= KEPT_BYTES
-        self._kept_ids, self._kept_states = (ids, [state.data.copy() for state in states]) if fits else ([], [])
+        self._kept_ids, self._kept_states = [], []  # the last prompt's are let go of first
+        kept, room = [], KEPT_BYTES
+        for state in self._request.query_state():  # one at a time: what OpenVINO gives is a copy, too
+            kept.append(state.state.data.copy())
+            room -= kept[-1].nbytes
+            if room < 0:
+                return
+        self._kept_ids, self._kept_states = ids, kept
 
     def _infer(self, ids: Ints, places: Ints, sight: npt.NDArray[np.bool_], rows: Ints, tokens: Ints) -> npt.NDArray[np.float32]:
         """One pass over the last T of K tokens: the log-probability of each of `tokens` after the one of T that `rows` names, [R]."""

@@ -116,10 +116,8 @@ class Part(train.Run):
         """What `Run` does with a gradient and the averages do not need."""
         set_gradients(self.parameters, flat)
         torch.nn.utils.clip_grad_norm_(self.parameters, train.MAX_GRADIENT_NORM)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.optimizer.rate = rate
         self.optimizer.step()
-        self.optimizer.zero_grad()
         self.step += 1
 
     def take(self, weights: dict[str, FloatArray], optimizer: dict[str, Any] | None) -> None:
@@ -257,9 +255,8 @@ class DataParallelRun(train.Run):
 
     def backward(self, batch: Sequence[Sample]) -> torch.Tensor:
         self._tell(learning=True)
-        rate = self.optimizer.param_groups[0]["lr"]
         numbers = [self._numbers[id(lesson)] for lesson in batch]
-        tasks = [Task(step=self.step, rate=rate, batch=numbers, own=own) for own in self._shares.of(batch)]
+        tasks = [Task(step=self.step, rate=self.optimizer.rate, batch=numbers, own=own) for own in self._shares.of(batch)]
         found = self._crew.each_own("learn", tasks)
         self._seconds_adding += min(seconds for seconds, _ in found)  # the others waited for that one
         self._steps_here += 1

@@ -25,6 +25,7 @@ from nomoat.catalog import licences
 from nomoat.errors import UsageError
 from nomoat.rows import Given
 from nomoat.tune import adapter, execution, interrupts, kernels, prepare, threads
+from nomoat.tune.adamw import AdamW
 from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.network import Network
 from nomoat.tune.samples import (
@@ -227,7 +228,7 @@ class Run:
             f"{sum(p.numel() for p in self.parameters):,} weights to learn; learning rate {self.settings.learning_rate:g}, "
             f"{counted(self.settings.epochs, 'epoch')}, {counted(self.settings.batch, 'lesson')} a step"
         )
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=self.settings.learning_rate, weight_decay=0.0, fused=True)
+        self.optimizer = AdamW(self.parameters, self.settings.learning_rate)
         self.step, self.lessons_done, self.tokens, self.seconds = 0, 0, 0, 0.0
         self.step_looked = 0  # after which the last look was
         self.seconds_looking, self.seconds_a_look = 0.0, 0.0  # all looks at the lessons held out; the next one, about
@@ -550,9 +551,7 @@ class Run:
         """One step. Returns its loss. An interruption leaves the step undone, or comes when it is done and counted."""
         done = self.fraction
         warm = min(1.0, (self.step + 1) / 10, (done + 1e-9) / WARM_UP_PART if done < WARM_UP_PART else 1.0)
-        rate = self.settings.learning_rate * max(warm if warm < 1 else 1 - done, SMALLEST_RATE_PART)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.optimizer.rate = self.settings.learning_rate * max(warm if warm < 1 else 1 - done, SMALLEST_RATE_PART)
         loss = self.backward(batch)
         self._require_numbers(loss, torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM))
         found = float(loss)
@@ -563,7 +562,6 @@ class Run:
             self.lessons_done += len(batch)
             self.tokens += sum(map(len, batch))
             self.learning_loss = found if self.step == 1 else 0.95 * self.learning_loss + 0.05 * found
-        self.optimizer.zero_grad()
         return found
 
     def backward(self, batch: Sequence[Sample]) -> torch.Tensor:
