@@ -20,7 +20,7 @@ from nomoat.engine.frames import FramedScorer
 from nomoat.engine.likelihood import Question, Scorer
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.scoring_line import ScoringLine
-from nomoat.errors import StoppedError
+from nomoat.errors import StoppedError, UnsupportedError
 from nomoat.pool import run_many
 from nomoat.records import ChoiceScores, ContinuationScore, Request
 
@@ -198,6 +198,42 @@ def test_questions_of_two_adapters_at_once_have_each_loaded_once_while_there_are
     first.join(PATIENCE_SECONDS)
     engine.close()
     assert sorted(made, key=str) == [0, 1]
+
+
+@pytest.mark.parametrize("why", [UnsupportedError("no", hint="compare what it writes"), RuntimeError("no")])
+def test_a_scorer_that_cannot_be_made_is_tried_once_for_all_who_wait_for_it(tiny_gguf: Path, tmp_path: Path, why: Exception) -> None:
+    """Each gets an error of its own, and who asks later has it tried again. Those of another adapter have their scores."""
+    tried: list[int | None] = []
+
+    class Failing(LocalEngine):
+        def _make_scorer(self) -> Scorer:
+            tried.append(self._at)
+            if self._at == 0 and tried.count(0) == 1:
+                raise why
+            return super()._make_scorer()
+
+    adapters = [write_adapter(tmp_path / name, seed=at) for at, name in enumerate("ab")]
+    engine = Failing(importer.import_gguf(tiny_gguf), weights=tiny_gguf, beside=adapters)
+    views = [engine.adapted(0), engine.adapted(1)]
+
+    def ask(at: int, _left: threading.Event) -> Exception | None:
+        try:
+            views[at % 2].score(Request(prompt="x"), [" the"])
+        except type(why) as error:
+            return error
+        return None
+
+    found: dict[int, Exception | None] = {}
+    with engine._shared.scoring:  # all stand in the line before it is tried
+        thread = threading.Thread(target=lambda: found.update(run_many(ask, range(16), concurrency=16)))
+        thread.start()
+        while len(engine._shared.line._line) < 16:
+            pass
+    thread.join(PATIENCE_SECONDS)
+    failed = {id(error): at for at, error in found.items() if error is not None}
+    assert (sorted(failed.values()), sorted(tried, key=str)) == (list(range(0, 16, 2)), [0, 1])
+    assert ask(0, threading.Event()) is None
+    engine.close()
 
 
 def test_the_time_of_a_question_is_its_share_of_the_pass_and_no_waiting(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:

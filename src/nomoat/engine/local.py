@@ -296,9 +296,7 @@ class LocalEngine(Engine):
             raise UnsupportedError("likelihoods of continuations need a prompt of text", hint="give text instead of token ids")
         forked.begin()
         if not continuations:
-            with self._shared.scoring:
-                self._shared.require_open()
-                self._held_scorer()
+            self._load_scorer()
             return ChoiceScores(scores=(), seconds=0.0)
 
         def require(text: str, prompt_tokens: int | None) -> None:
@@ -309,12 +307,16 @@ class LocalEngine(Engine):
         ends = likelihood.ends_of(self.tokenizer, request, rows, vocabulary=self._sizes.vocabulary)
         self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
         self._require_room(len(prompt), max(map(len, rows)) + bool(ends))
-        return self._shared.line.scores(Question(prompt, rows, ends), self._at, self._score_together, stop=stop)
+        question, line = Question(prompt, rows, ends), self._shared.line
+        return line.scores(question, self._at, self._score_together, load=self._load_scorer, stop=stop)
+
+    def _load_scorer(self) -> None:
+        with self._shared.scoring:
+            self._held_scorer()
 
     def _score_together(self, questions: Sequence[Question]) -> dict[int, ChoiceScores]:
         """The first, and what is read together with it, by their places."""
         with self._shared.scoring:
-            self._shared.require_open()
             scorer = self._held_scorer()
             taken = scorer.beside(questions)
             began = time.perf_counter()
@@ -339,6 +341,7 @@ class LocalEngine(Engine):
     def _held_scorer(self) -> Scorer:
         """One at a time, since memory is planned for one: another adapter's is let go of first. For who has the lock `scoring`."""
         shared = self._shared
+        shared.require_open()
         if shared.scorer is None or shared.scorer[0] != self._at:
             shared.scorer = None
             shared.scorer = self._at, self._make_scorer()
