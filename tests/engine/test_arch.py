@@ -223,8 +223,8 @@ def test_a_variant_that_would_be_answered_wrongly_is_refused(key: str, value: An
 @pytest.mark.parametrize(
     ("name", "keys", "message"),
     [
-        ("granite", {"rope.scaling.finetuned": False}, "this Granite does not turn by positions"),
-        ("granitemoe", {"rope.scaling.finetuned": False}, "this Granite does not turn by positions"),
+        ("granite", {"rope.scaling.finetuned": False}, "this model does not turn by positions"),
+        ("granitemoe", {"rope.scaling.finetuned": False}, "this model does not turn by positions"),
         (
             "olmoe",
             {"attention.clamp_kqv": 8.0},
