@@ -27,11 +27,21 @@ class Family:
     window: Callable[[Config], int | None] = lambda config: None  # how far a token sees, in the layers that see no further
     turns_partly: bool = False  # positions may turn a part of each head's elements (`partial_rotary_factor`)
     activations: tuple[str, ...] = ("hidden_act",)  # what names the activation; others may stand there, and mean nothing
-    row_order: RowOrder = lambda config, name, count: None
+    row_order: RowOrder = lambda config, name, count: None  # where it is not what the architecture makes of it: see `row_order`
     transposed: tuple[str, ...] = ()  # tensors whose rows are columns
     norm_offset: float = 0.0  # what the GGUF file adds to the weights of norms
     unsaid: Config = field(default_factory=dict)  # what `config.json` means by leaving it out
     unread: tuple[str, ...] = ()  # how names of tensors begin that texts do not need
+
+
+def row_order(family: Family, config: Config, name: str, count: int) -> npt.NDArray[np.intp] | None:
+    """Where each row that a GGUF file would have lies in the folder's tensor; None for in order. `name`, `count`: see `RowOrder`.
+
+    Raises ValueError or IndexError if the tensor cannot have so many rows.
+    """
+    arch = architectures.find(family.arch)
+    is_llamas = arch.rope_pairs == "neighbours" and not arch.hf_neighbours
+    return (_halves_to_neighbours if is_llamas else family.row_order)(config, name, count)
 
 
 def _halves_to_neighbours(config: Config, name: str, count: int) -> npt.NDArray[np.intp] | None:
@@ -363,11 +373,11 @@ FAMILIES = {
         unsaid=_GPTJ,
     ),
     "gpt_oss": Family("gpt-oss", keys=_gptoss, window=_window, activations=(), unsaid=_GPTOSS),
-    "granite": Family("granite", keys=_granite, row_order=_halves_to_neighbours, unsaid=_GRANITE),
-    "granitemoe": Family("granitemoe", keys=_granitemoe, row_order=_halves_to_neighbours, unsaid=_GRANITEMOE),
-    "llama": Family("llama", row_order=_halves_to_neighbours, unsaid=_LLAMA),
-    "mistral": Family("llama", window=_window, row_order=_halves_to_neighbours, unsaid=_MISTRAL),
-    "mixtral": Family("llama", keys=_mixture, window=_window, row_order=_halves_to_neighbours, unsaid=_MIXTRAL),
+    "granite": Family("granite", keys=_granite, unsaid=_GRANITE),
+    "granitemoe": Family("granitemoe", keys=_granitemoe, unsaid=_GRANITEMOE),
+    "llama": Family("llama", unsaid=_LLAMA),
+    "mistral": Family("llama", window=_window, unsaid=_MISTRAL),
+    "mixtral": Family("llama", keys=_mixture, window=_window, unsaid=_MIXTRAL),
     "mpt": Family("mpt", keys=_mpt, activations=(), unsaid=_MPT),
     "olmo2": Family("olmo2", unsaid=_OLMO2),
     "olmo3": Family("olmo2", keys=_olmo3, window=_window, unsaid=_OLMO3),
@@ -381,7 +391,7 @@ FAMILIES = {
     "qwen3_moe": Family("qwen3moe", keys=_mixture, window=_qwen_mixture_window, unsaid=_QWEN3MOE),
     "stablelm": Family("stablelm", keys=_stablelm, turns_partly=True, unsaid=_STABLELM),
     "starcoder2": Family("starcoder2", window=_window, unsaid=_STARCODER2),
-    "smollm3": Family("smollm3", keys=_smollm3, row_order=_halves_to_neighbours, unsaid=_SMOLLM3),
+    "smollm3": Family("smollm3", keys=_smollm3, unsaid=_SMOLLM3),
 }
 
 
