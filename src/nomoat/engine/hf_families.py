@@ -193,6 +193,17 @@ def _granite(config: Config) -> dict[str, Any]:
     return {key: float(config[name]) for name, key in names.items() if config.get(name) is not None}
 
 
+def _minicpm(config: Config) -> dict[str, Any]:
+    if config.get("sparse_config"):
+        raise architectures.not_yet("a token of this model sees a choice of those before it (`sparse_config`)")
+    layers = max(int(config.get("num_hidden_layers") or 1), 1)
+    return {
+        "embedding_scale": float(config.get("scale_emb") or 1),
+        "residual_scale": float(config.get("scale_depth") or 1) / layers**0.5,
+        "logit_scale": hf_config.width(config) / float(config.get("dim_model_base") or 1),
+    }
+
+
 def _mixture(config: Config) -> dict[str, Any]:
     """Of experts."""
     if config.get("mlp_only_layers") or config.get("decoder_sparse_step") not in (None, 1):
@@ -306,6 +317,7 @@ _GRANITE = dict(zip(_DECODER, (4096, 11008, 32, 32, 2048, 1e-6), strict=True)) |
     "embedding_multiplier": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 1.0, "logits_scaling": 1.0,
 }  # fmt: skip
 _GRANITEMOE = _GRANITE | {"num_local_experts": 8, "num_experts_per_tok": 2}
+_MINICPM = _LLAMA | {"scale_emb": 1.0, "scale_depth": 1.0, "dim_model_base": 1.0, "tie_word_embeddings": True}
 _OLMOE = dict(zip(_DECODER, (2048, 2048, 16, 16, 4096, 1e-5), strict=True)) | {
     "num_experts": 64, "num_experts_per_tok": 8, "norm_topk_prob": False,
 }  # fmt: skip
@@ -378,6 +390,7 @@ FAMILIES = {
     "llama": Family("llama", unsaid=_LLAMA),
     "mistral": Family("llama", window=_window, unsaid=_MISTRAL),
     "mixtral": Family("llama", keys=_mixture, window=_window, unsaid=_MIXTRAL),
+    "minicpm": Family("minicpm", keys=_minicpm, unsaid=_MINICPM),
     "mpt": Family("mpt", keys=_mpt, activations=(), unsaid=_MPT),
     "olmo2": Family("olmo2", unsaid=_OLMO2),
     "olmo3": Family("olmo2", keys=_olmo3, window=_window, unsaid=_OLMO3),

@@ -77,6 +77,7 @@ class Architecture:
     `parallel`: attention and MLP both read the layer's input; a file of GPT-NeoX may say otherwise (`use_parallel_residual`).
     `divides_logits`: by the file's `logit_scale`, which others multiply them by.
     `scales_residual`: a file may say how much is added of what attention and MLP give (`residual_scale`).
+    `must_say`: numbers of the file without which a model would be answered wrongly.
     `experts_normed`: a token weights its experts by the softmax of their scores alone, not of all; a file may say otherwise
     (`expert_weights_norm`).
     `windowed`: which layers see no further back than the file's window, repeated over the layers.
@@ -115,6 +116,7 @@ class Architecture:
     parallel: bool = False
     divides_logits: bool = False
     scales_residual: bool = False
+    must_say: tuple[str, ...] = ()
     experts_normed: bool = True
     projections: Mapping[str, str] = field(default_factory=lambda: SPLIT_QKV | GATED_MLP)
     hf_layers: str = "model.layers"
@@ -223,6 +225,7 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.gptoss import GPTOSS
     from nomoat.engine.arch.granite import GRANITE, GRANITEMOE
     from nomoat.engine.arch.llama import LLAMA
+    from nomoat.engine.arch.minicpm import MINICPM
     from nomoat.engine.arch.mpt import MPT
     from nomoat.engine.arch.olmo2 import OLMO2
     from nomoat.engine.arch.olmoe import OLMOE
@@ -237,7 +240,8 @@ def known() -> dict[str, Architecture]:
 
     families = [
         BLOOM, COHERE2, COMMAND_R, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GLM4, GPT2, GPTJ, GPTNEOX, GPTOSS, GRANITE,
-        GRANITEMOE, LLAMA, MPT, OLMO2, OLMOE, OPT, PHI2, PHI3, QWEN2, QWEN2MOE, QWEN3, QWEN3MOE, SMOLLM3, STABLELM, STARCODER2,
+        GRANITEMOE, LLAMA, MINICPM, MPT, OLMO2, OLMOE, OPT, PHI2, PHI3, QWEN2, QWEN2MOE, QWEN3, QWEN3MOE, SMOLLM3, STABLELM,
+        STARCODER2,
     ]  # fmt: skip
     return {arch.name: arch for arch in families}
 
@@ -343,6 +347,8 @@ def _require_known_variant(arch: Architecture, said: _Said) -> None:
     """Raises UnsupportedError for other mixtures, tokens that see later ones, and layers that turn, see or add otherwise than the
     family's. BadFileError for a mixture that cannot be."""
     _require_known_mixture(arch, said)
+    for key in arch.must_say:
+        said.number(key)
     if not arch.scales_residual and said.optional("residual_scale", 1) not in (None, 1):
         raise not_yet("this model adds another part of what its layers give than others of its family")
     if arch.qk_norm and said.optional("attention.clamp_kqv"):
