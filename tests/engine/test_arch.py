@@ -252,7 +252,7 @@ def test_a_file_whose_layers_turn_or_see_otherwise_than_its_family_s_is_refused(
 
 
 @pytest.mark.parametrize("key", ["embedding_scale", "residual_scale", "logit_scale"])
-def test_a_minicpm_of_a_file_that_says_none_of_its_scales_is_refused(key: str, tmp_path: Path) -> None:
+def test_a_file_of_minicpm_that_leaves_one_of_its_scales_out_is_refused(key: str, tmp_path: Path) -> None:
     """It would be answered without it."""
     case = CASES["minicpm"]
     case = replace(case, keys={name: value for name, value in case.keys.items() if name != key})

@@ -73,8 +73,8 @@ def _card(row: dict[str, Any], bases: dict[str, ModelCard]) -> ModelCard:
     for name in ("parameters", "context_tokens", "layers", "kv_heads", "head_dim"):
         value = getattr(made, name)
         _require(value is None or (isinstance(value, int) and value > 0), made, f"{name} is {value}")
-    for where in (made.licence_confirmed, *(parent.confirmed for parent in made.parents)):
-        _require(where in get_args(Confirmation), made, f"terms are confirmed by {where!r}")
+    for confirmed in (made.licence_confirmed, *(parent.confirmed for parent in made.parents)):
+        _require(confirmed in get_args(Confirmation), made, f"terms are confirmed by {confirmed!r}")
     for parent in made.parents:
         _require(parent.kind in ("base", "data", "teacher"), made, f"the kind of {parent.name} is {parent.kind!r}")
     for source in made.sources:
