@@ -5,6 +5,7 @@ Matrices are rounded to what int8 rows hold exactly, so that the imported model 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,7 @@ class Case:
     change: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor
     norm_offset: float = 0.0  # what the converter adds to the weights of norms
     extra: dict[str, Any] = field(default_factory=dict)  # tensors that are in the file only
+    told: dict[str, Any] = field(default_factory=dict)  # what `config.json` says of a family that only its folders have code for
 
 
 def llama_rows(name: str, tensor: Tensor) -> Tensor:
@@ -188,6 +190,17 @@ CASES = {
         },
         keys={"embedding_scale": 12.0, "residual_scale": 0.22, "attention.scale": 0.125, "logit_scale": 0.5},
         change=llama_rows,
+    ),
+    "minicpm": Case(  # computed as Granite is, with scores as Llama's
+        arch="minicpm",
+        model="Granite",
+        config={
+            **LLAMA_LIKE, "rope_parameters": ROPE, "embedding_multiplier": 12.0, "residual_multiplier": 1.4 / 2**0.5,
+            "attention_multiplier": HEAD**-0.5, "logits_scaling": 2.0,
+        },
+        keys={"embedding_scale": 12.0, "residual_scale": 1.4 / 2**0.5, "logit_scale": 2.0},
+        change=llama_rows,
+        told={"model_type": "minicpm", "scale_emb": 12, "scale_depth": 1.4, "dim_model_base": WIDTH // 2},
     ),
     "olmo2": Case(arch="olmo2", model="Olmo2", config={**LLAMA_LIKE, "rope_parameters": ROPE}),
     "olmo3": Case(
@@ -543,8 +556,11 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
 
 def write_folder(folder: Path, name: str, *, dtype: torch.dtype = torch.float32, **saving: Any) -> tuple[Any, Path]:
     """A reference and its folder, with the tiny vocabulary's tokenizer."""
-    model = make_model((CASES | FOLDER_CASES | MIXTURES)[name])
+    case = (CASES | FOLDER_CASES | MIXTURES)[name]
+    model = make_model(case)
     save_folder(folder, model.to(dtype), **saving)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | case.told))
     return model.float(), folder
 
 

@@ -7,7 +7,7 @@ hf:owner/repo/file.gguf           a file of the Hugging Face hub, pulled before
 hf:owner/repo                     a folder of the Hugging Face hub, pulled before
 https://host/file.gguf            a file of any server, pulled before
 BASE+ADAPTER                      a base with a tuned adapter, by name or by folder
-openai:gpt-4o-mini                a cloud API (also google:, anthropic:)
+openai:gpt-4o-mini                a cloud API, one of `providers.PROVIDERS`
 http://host:port/v1#model         any OpenAI-compatible server
 stored:suite/name                 answers given before and kept (those of this machine's own runs: judge/kept.py)
 fake:                             the deterministic engine of tests and docs

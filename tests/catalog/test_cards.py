@@ -45,7 +45,8 @@ def test_card_names_known_terms_with_a_source(card: ModelCard) -> None:
         assert parent.licence in licences.licences()
         assert parent.source
     if card.kind == "open":
-        assert None not in (card.architecture, card.context_tokens, card.layers, card.kv_heads, card.head_dim)
+        assert card.architecture in known()
+        assert None not in (card.context_tokens, card.layers, card.kv_heads, card.head_dim)
         assert card.sources or card.notes, "no file, and no word why"
     for source in card.sources:
         assert source.file_name.endswith(".gguf")
@@ -78,6 +79,13 @@ def test_a_base_that_is_a_card_brings_its_own_licence() -> None:
         ("parameters = 1_000_000_000", 'parameters = 1, sources = [{ url = "hf:a/b/c.gguf", sha256 = "12" }]', "64 hex digits"),
         ("parameters = 1_000_000_000", 'kind = "closed", sources = [{ url = "hf:a/b/c.gguf" }]', "a closed model has no sources"),
         ("a-2b", "a-1b", "two cards are called a-1b"),
+        ('licence = "mit"', 'licence = "mit"\nlicence_confirmed = "Read"', "card a-1b: terms are confirmed by 'Read'"),
+        ("parameters = 1_000_000_000", "parameter = 1", "card a-1b: .* unexpected keyword argument 'parameter'"),
+        ('developer = "A"', "", "card a-1b: .* missing 1 required keyword-only argument: 'developer'"),
+        ('kind = "base"', 'kind = "bass", licence = "mit"', "card a-2b: the kind of a-1b is 'bass'"),
+        ('kind = "base", ', 'licence = "mit", ', "card a-2b: .* missing 1 required keyword-only argument: 'kind'"),
+        ('kind = "base"', 'kind = "data", licence = "mit", confirmed = "yes"', "card a-2b: terms are confirmed by 'yes'"),
+        ("parameters = 1_000_000_000", 'parameters = 1, sources = [{ uri = "hf:a/b/c.gguf" }]', "card a-1b: .* argument 'uri'"),
     ],
 )
 def test_a_card_that_contradicts_itself_is_a_bug(given: str, broken: str, why: str) -> None:

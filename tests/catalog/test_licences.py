@@ -12,6 +12,15 @@ from nomoat.catalog import cards, licences
 from nomoat.errors import UsageError
 from nomoat.records import Parent
 
+TERMS = """
+["mpl-2.0"]
+title = "Mozilla Public License 2.0"
+commercial = "yes, if"
+conditions = ["publish changed files"]
+source = "mozilla.org/MPL/2.0"
+confirmed = "read"
+"""
+
 
 def verdict(model_id: str) -> licences.ChainVerdict:
     return licences.chain(cards.card(model_id))
@@ -44,6 +53,25 @@ def tuned_on(model_id: str | None, parents: Sequence[Parent]) -> licences.ChainV
 )
 def test_verdict(model_id: str, commercial: str) -> None:
     assert verdict(model_id).commercial == commercial
+
+
+@pytest.mark.parametrize(
+    ("given", "broken", "why"),
+    [
+        ('"yes, if"', '"yes, with conditions"', "commercial is 'yes, with conditions'"),
+        ('"read"', '"Read"', "confirmed is 'Read'"),
+        ('["publish changed files"]', '"publish changed files"', "conditions are no list of texts"),
+        ('["publish changed files"]', "[1]", "conditions are no list of texts"),
+        ('"mozilla.org/MPL/2.0"', '""', "title or source is no text"),
+        ("conditions", "condition", "unexpected keyword argument 'condition'"),
+        ("source", "sources", "unexpected keyword argument 'sources'"),
+        ('source = "mozilla.org/MPL/2.0"', "", "missing 1 required keyword-only argument: 'source'"),
+    ],
+)
+def test_terms_that_cannot_be_are_a_bug_that_names_them(given: str, broken: str, why: str) -> None:
+    assert licences.parse_licences(TERMS)["mpl-2.0"].conditions == ("publish changed files",)
+    with pytest.raises(ValueError, match=rf"^licences\.toml, mpl-2\.0: .*{why}"):
+        licences.parse_licences(TERMS.replace(given, broken))
 
 
 def test_alpaca_is_no_because_of_its_base_its_data_and_its_teacher() -> None:

@@ -223,8 +223,9 @@ def test_a_variant_that_would_be_answered_wrongly_is_refused(key: str, value: An
 @pytest.mark.parametrize(
     ("name", "keys", "message"),
     [
-        ("granite", {"rope.scaling.finetuned": False}, "this Granite does not turn by positions"),
-        ("granitemoe", {"rope.scaling.finetuned": False}, "this Granite does not turn by positions"),
+        ("granite", {"rope.scaling.finetuned": False}, "this model does not turn by positions"),
+        ("granitemoe", {"rope.scaling.finetuned": False}, "this model does not turn by positions"),
+        ("minicpm", {"rope.scaling.finetuned": False}, "this model does not turn by positions"),
         (
             "olmoe",
             {"attention.clamp_kqv": 8.0},
@@ -248,6 +249,16 @@ def test_a_file_whose_layers_turn_or_see_otherwise_than_its_family_s_is_refused(
     with pytest.raises(UnsupportedError) as caught:
         importer.import_gguf(write_gguf(tmp_path / "varied.gguf", case, make_model(case)))
     assert caught.value.message == f"{message}, which nomoat cannot do yet"
+
+
+@pytest.mark.parametrize("key", ["embedding_scale", "residual_scale", "logit_scale"])
+def test_a_file_of_minicpm_that_leaves_one_of_its_scales_out_is_refused(key: str, tmp_path: Path) -> None:
+    """It would be answered without it."""
+    case = CASES["minicpm"]
+    case = replace(case, keys={name: value for name, value in case.keys.items() if name != key})
+    with pytest.raises(BadFileError) as caught:
+        importer.import_gguf(write_gguf(tmp_path / "old.gguf", case, make_model(case)))
+    assert caught.value.message == f"the file says `minicpm.{key}` = None"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -101,11 +102,19 @@ def test_a_name_that_is_not_known_is_answered_with_those_that_are(tmp_path: Path
     with pytest.raises(UsageError) as caught:
         llama_like(tmp_path).use_template("koala")
     assert caught.value.message == "no chat template is called `koala`"
-    assert caught.value.hint == "known: alpaca, chatml, falcon, gemma, llama-2, mpt-7b-chat, vicuna_v1.1"
+    assert caught.value.hint == f"known: {', '.join(sorted(templates.NAMED))}"
 
 
 def test_every_template_of_the_catalogue_is_known() -> None:
     assert {card.template for card in cards.cards() if card.template} <= set(templates.NAMED)
+
+
+def test_every_template_has_its_texts_here_and_a_line_in_the_docs() -> None:
+    assert {name for name, *_ in TEXTS} == set(templates.NAMED)
+    page = (Path(__file__).parents[2] / "docs" / "run.md").read_text(encoding="utf-8")
+    table = page.partition("\n| name | a first question becomes |\n")[2].partition("\n\n")[0]
+    names = [name for line in table.splitlines()[1:] for name in re.findall("`(.+?)`", line.split(" | ")[0])]
+    assert sorted(names) == sorted(templates.NAMED)
 
 
 @pytest.fixture
@@ -147,7 +156,7 @@ def test_a_model_without_template_and_card_says_what_to_do(tmp_path: Path) -> No
     assert caught.value.hint == (
         "use `run --raw` (in Python: `Request(prompt=…)`) or `POST /v1/completions`, or `--template NAME` (in Python: `template`) "
         "for the one it was tuned with: `chatml` fits its tokens; known are "
-        "alpaca, chatml, falcon, gemma, llama-2, mpt-7b-chat, vicuna_v1.1"
+        f"{', '.join(sorted(templates.NAMED))}"
     )
 
 

@@ -17,6 +17,7 @@ import nomoat
 from nomoat import hardware, paths
 from nomoat.asking.spending import Spending
 from nomoat.catalog import licences
+from nomoat.engine import templates
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.judge.askable import require_askable
@@ -32,7 +33,7 @@ from nomoat.responder import Responder
 REFUSES_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system message') }}{% endif %}" + TEMPLATE
 HINT = (
     "give it the one it was tuned with, by `--template NAME` (in Python: `template`): `chatml` fits its tokens; known are "
-    "alpaca, chatml, falcon, gemma, llama-2, mpt-7b-chat, vicuna_v1.1; "
+    f"{', '.join(sorted(templates.NAMED))}; "
     "a base model was tuned with none: ask it a suite with `chat = false`"
 )
 

@@ -347,7 +347,7 @@ def test_model_whose_calls_cannot_be_counted_is_refused() -> None:
 
 
 def test_looking_makes_no_file() -> None:
-    assert read_spent(today=lambda: date(2026, 11, 29)) == SpentSoFar(day="2026-11-29", today_usd=0.0, month_usd=0.0)
+    assert read_spent(today=lambda: date(2026, 11, 29)) == SpentSoFar(today_usd=0.0, month_usd=0.0)
     assert not default_path().exists()
 
 
@@ -361,7 +361,7 @@ def test_damaged_file_is_named() -> None:
 
 
 def test_reason_reads_as_a_person_would_say_it() -> None:
-    spent = SpentSoFar(day="2026-11-29", today_usd=1.97, month_usd=1.97)
+    spent = SpentSoFar(today_usd=1.97, month_usd=1.97)
     policy = Policy(max_usd_per_day=2.0, max_usd_per_month=20.0)
     assert why_over_budget(policy, spent, 0.05) == "of $2.00 a day, $1.97 is spent, and this could cost up to $0.05"
     assert why_over_budget(policy, spent, 0.03) == ""

@@ -7,10 +7,10 @@ import re
 import tomllib
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, get_args
 
 from nomoat.errors import UnknownModelError
-from nomoat.records import ModelCard, Parent, Source
+from nomoat.records import Confirmation, ModelCard, Parent, Source
 
 ID = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -59,9 +59,12 @@ def nearest_hint(model_id: str) -> str:
 
 
 def _card(row: dict[str, Any], bases: dict[str, ModelCard]) -> ModelCard:
-    row["parents"] = tuple(_parent(parent, bases) for parent in row.get("parents", ()))
-    row["sources"] = tuple(_source(source) for source in row.get("sources", ()))
-    made = ModelCard(**row)
+    try:
+        row["parents"] = tuple(_parent(parent, bases) for parent in row.get("parents", ()))
+        row["sources"] = tuple(_source(source) for source in row.get("sources", ()))
+        made = ModelCard(**row)
+    except TypeError as exc:  # a key that is missing, or is none
+        raise ValueError(f"models.toml, card {row.get('id')}: {exc}") from exc
     _require(ID.fullmatch(made.id) is not None, made, "an id is lower case letters, digits, dots and hyphens")
     _require(RELEASED.fullmatch(made.released) is not None, made, f"no date: {made.released}")
     _require(made.kind in ("open", "closed"), made, f"kind is {made.kind}")
@@ -70,6 +73,10 @@ def _card(row: dict[str, Any], bases: dict[str, ModelCard]) -> ModelCard:
     for name in ("parameters", "context_tokens", "layers", "kv_heads", "head_dim"):
         value = getattr(made, name)
         _require(value is None or (isinstance(value, int) and value > 0), made, f"{name} is {value}")
+    for confirmed in (made.licence_confirmed, *(parent.confirmed for parent in made.parents)):
+        _require(confirmed in get_args(Confirmation), made, f"terms are confirmed by {confirmed!r}")
+    for parent in made.parents:
+        _require(parent.kind in ("base", "data", "teacher"), made, f"the kind of {parent.name} is {parent.kind!r}")
     for source in made.sources:
         _require(source.sha256 is None or SHA256.fullmatch(source.sha256) is not None, made, "a sha256 has 64 hex digits")
         _require(source.size_bytes is None or source.size_bytes > 0, made, "a size is positive")
@@ -77,14 +84,14 @@ def _card(row: dict[str, Any], bases: dict[str, ModelCard]) -> ModelCard:
 
 
 def _parent(row: dict[str, Any], bases: dict[str, ModelCard]) -> Parent:
-    base = bases.get(row["name"]) if row["kind"] == "base" else None
+    base = bases.get(row.get("name", "")) if row.get("kind") == "base" else None
     if base is None:
         return Parent(**row)
     return Parent(kind="base", name=base.id, licence=base.licence, source=base.licence_source, confirmed=base.licence_confirmed)
 
 
 def _source(row: dict[str, Any]) -> Source:
-    return Source(**{"file_name": row["url"].rsplit("/", 1)[-1], **row})
+    return Source(**{"file_name": row.get("url", "").rsplit("/", 1)[-1], **row})
 
 
 def _require(holds: bool, made: ModelCard, why: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from nomoat import bounds
 from nomoat.catalog import cards
@@ -68,11 +68,35 @@ class ChainVerdict:
 
 @cache
 def licences() -> dict[str, Licence]:
-    """Every licence of the catalogue by id."""
+    """Every licence of the catalogue by id. Raises ValueError for one that cannot be, which is a bug of ours."""
     text = resources.files("nomoat.catalog").joinpath("licences.toml").read_text(encoding="utf-8")
-    return {
-        name: Licence(id=name, **{**row, "conditions": tuple(row.get("conditions", ()))}) for name, row in tomllib.loads(text).items()
-    }
+    return parse_licences(text)
+
+
+def parse_licences(text: str) -> dict[str, Licence]:
+    """Licences from TOML, by id."""
+    return {name: _parsed(name, row) for name, row in tomllib.loads(text).items()}
+
+
+def _parsed(name: str, row: dict[str, Any]) -> Licence:
+    conditions = row.get("conditions", [])
+    try:
+        made = Licence(id=name, **{**row, "conditions": tuple(conditions)})
+    except TypeError as exc:  # a key that is missing, or is none
+        raise ValueError(f"licences.toml, {name}: {exc}") from exc
+    for holds, why in (
+        (made.commercial in STRICTEST_FIRST, f"commercial is {made.commercial!r}"),
+        (made.confirmed in get_args(Confirmation), f"confirmed is {made.confirmed!r}"),
+        (_are_texts(conditions), "conditions are no list of texts"),
+        (_are_texts([made.title, made.source]), "title or source is no text"),
+    ):
+        if not holds:
+            raise ValueError(f"licences.toml, {name}: {why}")
+    return made
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) and value for value in values)
 
 
 def licence(licence_id: str) -> Licence:

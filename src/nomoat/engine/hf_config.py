@@ -75,7 +75,7 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
         "rotary_pct", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "rope_local_base_freq", "factor",
         "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor", "attn_factor", "alibi_bias_max",
         "clip_qkv", "norm_epsilon", "swiglu_limit", "swiglu_alpha", "embedding_multiplier", "residual_multiplier",
-        "attention_multiplier", "logits_scaling", "logit_scale",
+        "attention_multiplier", "logits_scaling", "logit_scale", "scale_emb", "scale_depth", "dim_model_base",
     )),
     "true or false": (lambda value: isinstance(value, bool), (
         "new_decoder_architecture", "multi_query", "parallel_attn", "use_parallel_residual", "do_layer_norm_before",

@@ -27,11 +27,21 @@ class Family:
     window: Callable[[Config], int | None] = lambda config: None  # how far a token sees, in the layers that see no further
     turns_partly: bool = False  # positions may turn a part of each head's elements (`partial_rotary_factor`)
     activations: tuple[str, ...] = ("hidden_act",)  # what names the activation; others may stand there, and mean nothing
-    row_order: RowOrder = lambda config, name, count: None
+    row_order: RowOrder = lambda config, name, count: None  # where it is not what the architecture makes of it: see `row_order`
     transposed: tuple[str, ...] = ()  # tensors whose rows are columns
     norm_offset: float = 0.0  # what the GGUF file adds to the weights of norms
     unsaid: Config = field(default_factory=dict)  # what `config.json` means by leaving it out
     unread: tuple[str, ...] = ()  # how names of tensors begin that texts do not need
+
+
+def row_order(family: Family, config: Config, name: str, count: int) -> npt.NDArray[np.intp] | None:
+    """Where each row that a GGUF file would have lies in the folder's tensor; None for in order. `name`, `count`: see `RowOrder`.
+
+    Raises ValueError or IndexError if the tensor cannot have so many rows.
+    """
+    arch = architectures.find(family.arch)
+    is_llamas = arch.rope_pairs == "neighbours" and not arch.hf_neighbours
+    return (_halves_to_neighbours if is_llamas else family.row_order)(config, name, count)
 
 
 def _halves_to_neighbours(config: Config, name: str, count: int) -> npt.NDArray[np.intp] | None:
@@ -183,6 +193,17 @@ def _granite(config: Config) -> dict[str, Any]:
     return {key: float(config[name]) for name, key in names.items() if config.get(name) is not None}
 
 
+def _minicpm(config: Config) -> dict[str, Any]:
+    if config.get("sparse_config"):
+        raise architectures.not_yet("a token of this model sees a choice of those before it (`sparse_config`)")
+    layers = max(int(config.get("num_hidden_layers") or 1), 1)
+    return {
+        "embedding_scale": float(config.get("scale_emb") or 1),
+        "residual_scale": float(config.get("scale_depth") or 1) / layers**0.5,
+        "logit_scale": hf_config.width(config) / float(config.get("dim_model_base") or 1),
+    }
+
+
 def _mixture(config: Config) -> dict[str, Any]:
     """Of experts."""
     if config.get("mlp_only_layers") or config.get("decoder_sparse_step") not in (None, 1):
@@ -296,6 +317,7 @@ _GRANITE = dict(zip(_DECODER, (4096, 11008, 32, 32, 2048, 1e-6), strict=True)) |
     "embedding_multiplier": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 1.0, "logits_scaling": 1.0,
 }  # fmt: skip
 _GRANITEMOE = _GRANITE | {"num_local_experts": 8, "num_experts_per_tok": 2}
+_MINICPM = _LLAMA | {"scale_emb": 1.0, "scale_depth": 1.0, "dim_model_base": 1.0, "tie_word_embeddings": True}
 _OLMOE = dict(zip(_DECODER, (2048, 2048, 16, 16, 4096, 1e-5), strict=True)) | {
     "num_experts": 64, "num_experts_per_tok": 8, "norm_topk_prob": False,
 }  # fmt: skip
@@ -363,11 +385,12 @@ FAMILIES = {
         unsaid=_GPTJ,
     ),
     "gpt_oss": Family("gpt-oss", keys=_gptoss, window=_window, activations=(), unsaid=_GPTOSS),
-    "granite": Family("granite", keys=_granite, row_order=_halves_to_neighbours, unsaid=_GRANITE),
-    "granitemoe": Family("granitemoe", keys=_granitemoe, row_order=_halves_to_neighbours, unsaid=_GRANITEMOE),
-    "llama": Family("llama", row_order=_halves_to_neighbours, unsaid=_LLAMA),
-    "mistral": Family("llama", window=_window, row_order=_halves_to_neighbours, unsaid=_MISTRAL),
-    "mixtral": Family("llama", keys=_mixture, window=_window, row_order=_halves_to_neighbours, unsaid=_MIXTRAL),
+    "granite": Family("granite", keys=_granite, unsaid=_GRANITE),
+    "granitemoe": Family("granitemoe", keys=_granitemoe, unsaid=_GRANITEMOE),
+    "llama": Family("llama", unsaid=_LLAMA),
+    "mistral": Family("llama", window=_window, unsaid=_MISTRAL),
+    "mixtral": Family("llama", keys=_mixture, window=_window, unsaid=_MIXTRAL),
+    "minicpm": Family("minicpm", keys=_minicpm, unsaid=_MINICPM),
     "mpt": Family("mpt", keys=_mpt, activations=(), unsaid=_MPT),
     "olmo2": Family("olmo2", unsaid=_OLMO2),
     "olmo3": Family("olmo2", keys=_olmo3, window=_window, unsaid=_OLMO3),
@@ -381,7 +404,7 @@ FAMILIES = {
     "qwen3_moe": Family("qwen3moe", keys=_mixture, window=_qwen_mixture_window, unsaid=_QWEN3MOE),
     "stablelm": Family("stablelm", keys=_stablelm, turns_partly=True, unsaid=_STABLELM),
     "starcoder2": Family("starcoder2", window=_window, unsaid=_STARCODER2),
-    "smollm3": Family("smollm3", keys=_smollm3, row_order=_halves_to_neighbours, unsaid=_SMOLLM3),
+    "smollm3": Family("smollm3", keys=_smollm3, unsaid=_SMOLLM3),
 }
 
 

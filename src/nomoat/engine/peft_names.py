@@ -11,6 +11,7 @@ import re
 import numpy as np
 import numpy.typing as npt
 
+from nomoat.engine import hf_families
 from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.hf_families import FAMILIES, Family
 
@@ -76,7 +77,7 @@ def row_order(arch: Architecture, sizes: Dimensions, layer: str, count: int) -> 
         "num_attention_heads": sizes.heads, "hidden_size": sizes.width, "head_dim": sizes.head_dim,
         "new_decoder_architecture": True, "num_kv_heads": sizes.kv_heads,
     }  # fmt: skip
-    in_file, in_graph = family.row_order(config, tensor, count), positions.row_order(arch, sizes, layer)
+    in_file, in_graph = hf_families.row_order(family, config, tensor, count), positions.row_order(arch, sizes, layer)
     if in_graph is not None and len(in_graph) != count:
         raise ValueError(f"it has {len(in_graph)}")
     if in_file is None or in_graph is None:

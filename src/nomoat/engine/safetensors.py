@@ -20,7 +20,7 @@ import numpy.typing as npt
 from nomoat.engine import arch as architectures
 from nomoat.engine.gguf import FloatArray, Opened, Rows, Tensor, require_weights, row_numbers, rows_by_expert
 from nomoat.engine.hf_config import quantised_by, read_metadata, require_kinds, scaling_tensors
-from nomoat.engine.hf_families import FAMILIES, Family, opt_name
+from nomoat.engine.hf_families import FAMILIES, Family, opt_name, row_order
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, read_object, require_fetched, weight_names
 
@@ -318,7 +318,7 @@ class SafetensorsFolder(HubFolder):
         part = base.rpartition(".")[2]
         transposed = part in self.family.transposed and suffix == "weight"
         try:
-            order = self.family.row_order(self.config, base, stored.values.shape[-1 if transposed else 0])
+            order = row_order(self.family, self.config, base, stored.values.shape[-1 if transposed else 0])
         except (ValueError, IndexError) as exc:
             raise BadFileError(f"`{self.path}` says sizes that its tensor `{name}` does not have", hint="download it again") from exc
         offset = self.family.norm_offset if suffix == "weight" and "norm" in part else 0.0

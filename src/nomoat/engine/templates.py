@@ -2,6 +2,9 @@
 
 The texts are those the models were tuned on. Source: lm-sys/FastChat @ 0e6d3e4, fastchat/conversation.py; for Alpaca the two prompts
 of tatsu-lab/stanford_alpaca @ 761dc5b, README. The token that begins a text is no part of them: the tokenizer puts it.
+
+To add one: its text and an entry of `NAMED`, below; its texts letter by letter in `TEXTS` of `tests/engine/test_templates.py`; a line
+of the table in `docs/run.md`. A card of `catalog/models.toml` whose files bring none names it (`template`).
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 Nothing of the data lies here. Each suite names its data set (`catalog/datasets.toml`: addresses, sha256, terms), which is pulled when
 the suite is first used, and the few lines that make examples of it (`builtin_examples.py`, `code_tasks.py`). `prompt_source` says
 whose words the prompt is in; where no usual ones exist it says "ours".
+
+To add one: its data set in `catalog/datasets.toml`; what makes examples of it in `builtin_examples.py`, or in `code_tasks.py`; an
+entry of `BUILT_IN`, below. Tests marked `data` compare its `num_examples` with what is pulled.
 """
 
 from __future__ import annotations

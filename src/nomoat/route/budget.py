@@ -61,7 +61,6 @@ def default_path() -> Path:
 class SpentSoFar:
     """US dollars spent on one UTC day, and in its month up to that day. Requests under way count with the most they can cost."""
 
-    day: str
     today_usd: float
     month_usd: float
 
@@ -69,7 +68,7 @@ class SpentSoFar:
 def read_spent(*, today: Callable[[], date] = utc_today) -> SpentSoFar:
     """What was spent; makes no file where there is none. Raises BadFileError."""
     if not default_path().exists():
-        return SpentSoFar(day=today().isoformat(), today_usd=0.0, month_usd=0.0)
+        return SpentSoFar(today_usd=0.0, month_usd=0.0)
     database = _opened()
     try:
         with database.turn() as db:
@@ -225,12 +224,11 @@ def _opened() -> Database:
 
 
 def _read(db: sqlite3.Connection, today: date) -> SpentSoFar:
-    day = today.isoformat()
     todays, months = db.execute(
         "SELECT total(nanodollars) FILTER (WHERE day = ?1), total(nanodollars) FROM spent WHERE substr(day, 1, 7) = substr(?1, 1, 7)",
-        (day,),
+        (today.isoformat(),),
     ).fetchone()
-    return SpentSoFar(day=day, today_usd=todays / PER_USD, month_usd=months / PER_USD)
+    return SpentSoFar(today_usd=todays / PER_USD, month_usd=months / PER_USD)
 
 
 def _add(db: sqlite3.Connection, day: date, nanodollars: int) -> None:

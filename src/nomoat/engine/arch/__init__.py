@@ -9,7 +9,8 @@ To add one:
 4. `engine/pre_tokenizers.py`: its pre-tokenizer, and `PRE_TOKENIZERS_OF` where all its files split texts in one way.
 5. `tests/reference.py`: a `Case`, by which tests compare files (`test_arch.py`), folders (`test_safetensors.py`) and adapters
    (`test_peft_names.py`) with `transformers` and PEFT. They fail for an architecture in `known` without one.
-6. `docs/models.md`, and the list of architectures in both READMEs.
+6. `footprint.py`: `NATIVE_FAMILIES` where it is one that `is_usual`, `UNEVEN_KEYS` where its keys have norms or biases.
+7. `docs/models.md`, and the list of architectures in both READMEs.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ class Architecture:
     `qk_norm`: over what there is a norm of queries, and one of keys.
     `parallel`: attention and MLP both read the layer's input; a file of GPT-NeoX may say otherwise (`use_parallel_residual`).
     `divides_logits`: by the file's `logit_scale`, which others multiply them by.
+    `scales_residual`: a file may say how much is added of what attention and MLP give (`residual_scale`).
+    `must_say`: numbers of the file without which a model would be answered wrongly.
     `experts_normed`: a token weights its experts by the softmax of their scores alone, not of all; a file may say otherwise
     (`expert_weights_norm`).
     `windowed`: which layers see no further back than the file's window, repeated over the layers.
@@ -112,6 +115,8 @@ class Architecture:
     activation: Activation = "silu"
     parallel: bool = False
     divides_logits: bool = False
+    scales_residual: bool = False
+    must_say: tuple[str, ...] = ()
     experts_normed: bool = True
     projections: Mapping[str, str] = field(default_factory=lambda: SPLIT_QKV | GATED_MLP)
     hf_layers: str = "model.layers"
@@ -220,6 +225,7 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.gptoss import GPTOSS
     from nomoat.engine.arch.granite import GRANITE, GRANITEMOE
     from nomoat.engine.arch.llama import LLAMA
+    from nomoat.engine.arch.minicpm import MINICPM
     from nomoat.engine.arch.mpt import MPT
     from nomoat.engine.arch.olmo2 import OLMO2
     from nomoat.engine.arch.olmoe import OLMOE
@@ -234,7 +240,8 @@ def known() -> dict[str, Architecture]:
 
     families = [
         BLOOM, COHERE2, COMMAND_R, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GLM4, GPT2, GPTJ, GPTNEOX, GPTOSS, GRANITE,
-        GRANITEMOE, LLAMA, MPT, OLMO2, OLMOE, OPT, PHI2, PHI3, QWEN2, QWEN2MOE, QWEN3, QWEN3MOE, SMOLLM3, STABLELM, STARCODER2,
+        GRANITEMOE, LLAMA, MINICPM, MPT, OLMO2, OLMOE, OPT, PHI2, PHI3, QWEN2, QWEN2MOE, QWEN3, QWEN3MOE, SMOLLM3, STABLELM,
+        STARCODER2,
     ]  # fmt: skip
     return {arch.name: arch for arch in families}
 
@@ -340,15 +347,16 @@ def _require_known_variant(arch: Architecture, said: _Said) -> None:
     """Raises UnsupportedError for other mixtures, tokens that see later ones, and layers that turn, see or add otherwise than the
     family's. BadFileError for a mixture that cannot be."""
     _require_known_mixture(arch, said)
-    is_granite = arch.name in ("granite", "granitemoe")
-    if not is_granite and said.optional("residual_scale", 1) not in (None, 1):
+    for key in arch.must_say:
+        said.number(key)
+    if not arch.scales_residual and said.optional("residual_scale", 1) not in (None, 1):
         raise not_yet("this model adds another part of what its layers give than others of its family")
     if arch.qk_norm and said.optional("attention.clamp_kqv"):
         raise not_yet(f"this model keeps its queries, keys and values within limits (`{arch.name}.attention.clamp_kqv`)")
     if arch.name == "cohere2" and not said.optional("attention.sliding_window"):
         raise not_yet("no layer of this Command R7B has a window, nor turns by positions")
-    if is_granite and said.metadata.get(f"{arch.name}.rope.scaling.finetuned", True) is not True:
-        raise not_yet("this Granite does not turn by positions")
+    if arch.scales_residual and said.metadata.get(f"{arch.name}.rope.scaling.finetuned", True) is not True:  # Granite's switch
+        raise not_yet("this model does not turn by positions")
     if said.metadata.get(f"{arch.name}.rope.dimension_sections") is not None:
         raise not_yet("this model turns by several positions at once (it sees images)")
     if said.metadata.get(f"{arch.name}.attention.causal", True) is not True:

@@ -7,5 +7,5 @@ from dataclasses import replace
 
 from nomoat.engine.arch import EXPERTS, SPLIT_QKV, Architecture
 
-GRANITE = Architecture(name="granite", rope_pairs="neighbours", divides_logits=True)
+GRANITE = Architecture(name="granite", rope_pairs="neighbours", divides_logits=True, scales_residual=True)
 GRANITEMOE = replace(GRANITE, name="granitemoe", projections=SPLIT_QKV | EXPERTS)
