@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -25,14 +25,18 @@ class Database:
     """A file of ours, made if it is not there, with a folder for its owner alone. What a turn has written is on the disk at its end,
     but for a `quick_turn`.
 
-    `schema` makes the tables of `version`; `table` is one of them; `if_damaged` says what to do about a damaged file.
+    `schema` makes the tables of `version`; `table` is one of them; `if_damaged` says what to do about a damaged file. `upgrade` makes
+    one of `version` of a file of the version before it; without that those are none of ours.
     Raises DamagedError, also for an empty file, which was cut, and for what is no SQLite file; BadFileError for a database that is not
     ours, or from a newer nomoat; and NotEnoughDiskError.
     """
 
-    def __init__(self, path: Path, *, schema: str, version: int, table: str, if_damaged: str) -> None:
+    def __init__(
+        self, path: Path, *, schema: str, version: int, table: str, if_damaged: str,
+        upgrade: Callable[[sqlite3.Connection], None] | None = None,
+    ) -> None:  # fmt: skip
         self.path = path
-        self._if_damaged = if_damaged
+        self._if_damaged, self._upgrade = if_damaged, upgrade
         with system_errors.translate_disk_errors(path):
             paths.make_folder(path.parent, mode=paths.OWNER_ALONE)
             self._make_file(schema, version)
@@ -133,16 +137,30 @@ class Database:
         self._require_ours(version, table)
         self._use_wal()
         self.connection.execute("PRAGMA synchronous = FULL")  # it may be about money: on the disk, not only in the system's cache
+        self._make_newer(version)
         self.connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 1)")  # a damaged file says so now
 
     def _require_ours(self, version: int, table: str) -> None:
         """Raises BadFileError for what is not, of which nothing is changed."""
-        (found,) = self.connection.execute("PRAGMA user_version").fetchone()
+        found = self._version()
         if found > version:
             raise BadFileError(f"`{self.path}` was written by a newer nomoat", hint="update nomoat, or set NOMOAT_HOME elsewhere")
         has_table = self.connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone()
-        if found < version or not has_table:
+        if found < (version if self._upgrade is None else version - 1) or not has_table:
             raise BadFileError(f"`{self.path}` is no file of nomoat's", hint="move it away, or set NOMOAT_HOME elsewhere")
+
+    def _make_newer(self, version: int) -> None:
+        """Make a file of `version` of one of the version before it, as a whole or not at all. Others wait meanwhile."""
+        if self._upgrade is None or self._version() == version:
+            return
+        with self.transaction() as connection:
+            if self._version() < version:  # else another process has done it meanwhile
+                self._upgrade(connection)
+                connection.execute(f"PRAGMA user_version = {version}")
+
+    def _version(self) -> int:
+        (found,) = self.connection.execute("PRAGMA user_version").fetchone()
+        return int(found)
 
     def _use_wal(self) -> None:
         """Let readers and one writer work at the same time.
