@@ -24,20 +24,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from nomoat import paths, whole_files
 from nomoat.asking import salvage
 from nomoat.asking.database import Database, beside
-from nomoat.records import ChoiceScores, Completion, ContinuationScore, FinishReason, Outcome, Request, ToolCall, Usage, fields_of
+from nomoat.records import (
+    ChoiceScores,
+    Completion,
+    ContinuationScore,
+    FinishReason,
+    Outcome,
+    Request,
+    ToolCall,
+    Usage,
+    fields_of,
+    known_fields,
+)
 from nomoat.references import STORED
 
 if TYPE_CHECKING:
     import sqlite3
-
-    from _typeshed import DataclassInstance
-
-Record = TypeVar("Record", bound="DataclassInstance")
 
 SCHEMA_VERSION = 2  # in the first one, rows may have no digest
 ANSWER_COLUMNS, OUTCOME_COLUMNS = 5, 6
@@ -60,11 +67,6 @@ CREATE TABLE IF NOT EXISTS outcomes (
     PRIMARY KEY (suite_sha256, metric, model_digest, example_id)
 ) WITHOUT ROWID;
 """
-
-
-def known_fields(kind: type[Record], facts: Mapping[str, Any]) -> Record:
-    """The record that `asdict` made these facts of. What a newer nomoat's has besides is passed over. Raises TypeError."""
-    return kind(**{one.name: facts[one.name] for one in dataclasses.fields(kind) if one.name in facts})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
