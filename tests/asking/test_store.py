@@ -556,7 +556,9 @@ def as_first_version() -> dict[str, str]:
 def test_answers_from_before_digests_are_found_and_what_was_damaged_stays_so(answers_of_all_kinds: AnswerStore) -> None:
     answers_of_all_kinds.save_answer("later", asking("1"), answering("with a digest"))
     answers_of_all_kinds.save_answer("bad", asking("2"), answering("unread"))
-    answers_of_all_kinds._db.connection.execute("UPDATE answers SET answer = replace(answer, 'usage', 'usbge') WHERE answer LIKE '%unread%'")
+    answers_of_all_kinds._db.connection.execute(
+        "UPDATE answers SET answer = replace(answer, 'usage', 'usbge') WHERE answer LIKE '%unread%'"
+    )
     answers_of_all_kinds.close()
     as_first_version()
     for _ in range(2):
