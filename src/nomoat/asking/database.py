@@ -5,15 +5,20 @@ What this does not cover: a network folder whose locks do not work is no place f
 
 from __future__ import annotations
 
+import logging
+import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from nomoat import paths, system_errors, whole_files
 from nomoat.errors import BadFileError, DamagedError
+
+log = logging.getLogger("nomoat.asking")
 
 LOCK_WAIT_SECONDS = 60.0
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # the last: no such table, no JSON
@@ -157,6 +162,7 @@ class Database:
             if self._version() < version:  # else another process has done it meanwhile
                 self._upgrade(connection)
                 connection.execute(f"PRAGMA user_version = {version}")
+                _keep_to_owner(self.path.parent)
 
     def _version(self) -> int:
         (found,) = self.connection.execute("PRAGMA user_version").fetchone()
@@ -210,6 +216,16 @@ def _file_at(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _keep_to_owner(folder: Path) -> None:
+    """Close `runs` to others in a home from before nomoat made it so. Once: what its owner has opened since then stays open."""
+    with suppress(OSError):
+        facts = folder.lstat()
+        is_mine = hasattr(os, "getuid") and facts.st_uid == os.getuid()  # Windows has no such modes
+        if folder == paths.runs() and stat.S_ISDIR(facts.st_mode) and is_mine and facts.st_mode & ~paths.OWNER_ALONE & 0o777:
+            folder.chmod(paths.OWNER_ALONE)
+            log.warning("note: others could look into `%s`: it is for its owner alone now", folder)
 
 
 def _make_tables(connection: sqlite3.Connection, schema: str, version: int) -> None:
