@@ -5,10 +5,13 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from nomoat import bounds
 from nomoat.errors import UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Role = Literal["system", "user", "assistant"]
 TurnRole = Literal[Role, "tool"]
@@ -24,6 +27,7 @@ Rule = Literal[
     "embeddings",
 ]  # fmt: skip
 
+Record = TypeVar("Record", bound="DataclassInstance")
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200  # characters of a text, and of a message
@@ -32,6 +36,11 @@ _SHORT.maxstring = _SHORT.maxother = 200  # characters of a text, and of a messa
 def fields_of(record: Any) -> dict[str, Any]:
     """As `asdict`, but for the records within, which stay, and in a fraction of its time. Raises TypeError for what is no record."""
     return {one.name: getattr(record, one.name) for one in fields(record)}
+
+
+def known_fields(kind: type[Record], facts: Mapping[str, Any]) -> Record:
+    """The record that `asdict` made these facts of. What a newer nomoat's has besides is passed over. Raises TypeError."""
+    return kind(**{one.name: facts[one.name] for one in fields(kind) if one.name in facts})
 
 
 # ---------------------------------------------------------------- asking and answering

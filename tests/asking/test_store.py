@@ -545,7 +545,57 @@ def test_file_of_a_newer_nomoat_is_refused() -> None:
         AnswerStore()
 
 
-@pytest.mark.parametrize("version", [0, SCHEMA_VERSION, 99])
+def as_first_version() -> dict[str, str]:
+    """Makes of the store what the first schema was before rows had digests, and answers calls. What is kept there, by key."""
+    with closing(sqlite3.connect(default_path())) as db, db:
+        db.execute("UPDATE answers SET answer = json_remove(answer, '$.digest', '$.calls') WHERE model <> 'later'")
+        db.execute("PRAGMA user_version = 1")
+        return dict(db.execute("SELECT key, answer FROM answers").fetchall())
+
+
+def test_answers_from_before_digests_are_found_and_what_was_damaged_stays_so(answers_of_all_kinds: AnswerStore) -> None:
+    answers_of_all_kinds.save_answer("later", asking("1"), answering("with a digest"))
+    answers_of_all_kinds.save_answer("bad", asking("2"), answering("unread"))
+    answers_of_all_kinds._db.connection.execute(
+        "UPDATE answers SET answer = replace(answer, 'usage', 'usbge') WHERE answer LIKE '%unread%'"
+    )
+    answers_of_all_kinds.close()
+    as_first_version()
+    for _ in range(2):
+        with AnswerStore() as store:
+            assert store.answer("good", asking("1")) == answering("kept")
+            assert store.answer("later", asking("1")) == answering("with a digest")
+            assert store.choice_scores("good", asking("1"), ["a"]) is not None
+            assert (store.notes("good"), store.num_lost("good", asking("1")), len(store.outcomes())) == (("note",), 1, 2)
+            with pytest.raises(DamagedError, match="is not what was written"):
+                store.answer("bad", asking("2"))
+    with AnswerStore() as store:
+        assert store.forget_damaged() == 1
+
+
+def test_a_store_is_made_of_this_version_as_a_whole_or_not_at_all(
+    answers_of_all_kinds: AnswerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where that fails, what is there can still be read by the nomoat that wrote it."""
+    answers_of_all_kinds.close()
+    before = as_first_version()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        sealed, calls = _sealed, iter(range(9))
+
+        def interrupted(key: str, value: dict[str, object]) -> str:
+            if next(calls) == 3:
+                raise KeyboardInterrupt
+            return sealed(key, value)
+
+        patch.setattr("nomoat.asking.store._sealed", interrupted)
+        AnswerStore()
+    with closing(sqlite3.connect(default_path())) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert dict(db.execute("SELECT key, answer FROM answers").fetchall()) == before
+    AnswerStore().close()
+
+
+@pytest.mark.parametrize("version", [0, SCHEMA_VERSION - 1, SCHEMA_VERSION, 99])
 def test_someone_else_s_database_is_refused_and_left_as_it_is(version: int) -> None:
     default_path().parent.mkdir(parents=True)
     with closing(sqlite3.connect(default_path())) as connection:

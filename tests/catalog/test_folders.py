@@ -11,9 +11,19 @@ from typing import Any
 import pytest
 from homes import names_in
 
-from nomoat import paths
+from nomoat import paths, references
 from nomoat.catalog import pull
-from nomoat.errors import BadFileError, ChecksumError, DownloadError, NomoatError, NotEnoughDiskError, OfflineError, UnsupportedError
+from nomoat.engine.source import open_source
+from nomoat.errors import (
+    BadFileError,
+    ChecksumError,
+    DownloadError,
+    NomoatError,
+    NotEnoughDiskError,
+    OfflineError,
+    UnknownModelError,
+    UnsupportedError,
+)
 
 REF = "hf:owner/repo"
 ONE, TWO = "1" * 40, "2" * 40
@@ -130,6 +140,31 @@ def test_the_weights_an_index_names_are_fetched_and_no_others(hub: Any) -> None:
     in_two_shards(hub)
     offer(hub, {"pytorch_model.bin": b"x", "README.md": b"x"})
     assert names_in(pull.pull_model(REF)) == ["config.json", *SHARDS, "model.safetensors.index.json", "tokenizer.json"]
+
+
+@pytest.mark.parametrize("make", [lambda _hub: None, in_two_shards], ids=["one file", "two"])
+def test_a_folder_whose_weights_were_removed_by_hand_is_not_here_and_is_pulled_anew(hub: Any, make: Callable[[Any], None]) -> None:
+    make(hub)
+    folder = pull.pull_model(REF)
+    before = names_in(folder)
+    next(path for path in sorted(folder.glob("*.safetensors"))).unlink()
+    assert (pull.find_installed(REF), pull.installed()) == (None, [])
+    with pytest.raises(UnknownModelError) as caught:
+        references.find_files(REF)
+    assert (caught.value.message, caught.value.hint) == (f"`{REF}` is not on this machine yet", f"nomoat pull {REF}")
+    assert pull.pull_model(REF) == folder == pull.find_installed(REF) and names_in(folder) == before
+    next(path for path in sorted(folder.glob("*.safetensors"))).unlink()
+    assert pull.remove(REF) > 0
+    assert not paths.models().exists()
+
+
+def test_of_a_folder_whose_index_was_cut_that_is_said_and_its_weights_stay(hub: Any) -> None:
+    in_two_shards(hub)
+    folder = pull.pull_model(REF)
+    (folder / "model.safetensors.index.json").write_text("{")
+    assert references.find_files(REF).weights == folder
+    with pytest.raises(BadFileError, match="cannot be read"):
+        open_source(folder)
 
 
 def test_of_a_repository_with_the_weights_in_both_forms_the_whole_file_is_fetched(hub: Any) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nomoat import paths
-from nomoat.catalog import sidecar
+from nomoat.catalog import licences, sidecar
 from nomoat.errors import BadFileError
 from nomoat.records import Parent
 
@@ -61,3 +64,31 @@ def test_a_broken_sidecar_is_not_passed_over(data: Path) -> None:
     sidecar.path_of(data).write_text('{"teacher": "x"}')
     with pytest.raises(BadFileError, match="should say which teacher wrote"):
         sidecar.find(data)
+
+
+def test_what_a_newer_nomoat_says_besides_of_a_teacher_is_passed_over(data: Path) -> None:
+    beside = sidecar.path_of(data)
+    told = json.loads(beside.read_text())
+    told["made_from"][0]["since"] = 2027
+    beside.write_text(json.dumps(told))
+    found = sidecar.find(data)
+    assert found is not None
+    assert found.parents == (TEACHER,)
+
+
+def chained(change: Callable[[dict[str, Any]], object]) -> licences.ChainVerdict:
+    """A licence chain with this change to its first link, read as it is written beside an adapter."""
+    told = {"licence": licences.as_dict(licences.of_parents([TEACHER]))}
+    change(told["licence"]["links"][0])
+    return sidecar.recorded_chain(told, Path("provenance.json"), hint="tune the adapter again")
+
+
+def test_what_a_newer_nomoat_says_besides_of_a_licence_is_passed_over() -> None:
+    assert chained(lambda link: link.update(since=2027)) == licences.of_parents([TEACHER])
+
+
+def test_a_verdict_that_only_a_newer_nomoat_knows_is_told_as_that() -> None:
+    with pytest.raises(BadFileError) as caught:
+        chained(lambda link: link.update(commercial="yes, for a fee"))
+    assert caught.value.message == "`provenance.json` was written by a newer nomoat: `commercial` is `yes, for a fee` there"
+    assert caught.value.hint == "update nomoat"

@@ -65,9 +65,30 @@ def test_a_name_too_long_for_a_file_is_no_adapter(empty_home: Path) -> None:
     assert tuned.place_of("a" * 300) is None
 
 
+BY_LABELS = "Classify the text. Answer with one of: ham, spam.\n\nText: {text}\nLabel:"
+
+
+def table(labels: dict[str, int], instruction: str | None = None, **more: Any) -> dict[str, Any]:
+    """What was written of a table before 2026-11-28."""
+    task = {"input_column": "text", "label_column": "label", "instruction": instruction}
+    return {"task": task, "data": {"format": "table of texts and labels", "labels": labels}, **more}
+
+
 @pytest.mark.parametrize(
     ("provenance", "question"),
-    [({"data": {"question": "Kept: {text}"}}, "Kept: {text}"), ({"data": {"question": None}}, None), ({"data": {}}, None), ({}, None)],
-)
-def test_the_question_of_a_table_is_what_was_kept(provenance: dict[str, Any], question: str | None) -> None:
+    [
+        (table({"spam": 7, "ham": 52}), BY_LABELS),
+        (table({"spam": 7}, start={"labels": ["ham", "spam"], "instruction": None}), BY_LABELS),
+        (table({"spam": 7, "ham": 52}, "Is {text} spam?"), "Is {text} spam?\n\nText: {text}\nLabel:"),
+        (table({}, "Which colour?"), "Which colour?\n\nText: {text}\nLabel:"),
+        (table({}), None),
+        ({"task": {"input_column": None, "instruction": None}, "data": {"format": "OpenAI chats", "labels": {}}}, None),
+        ({**table({"spam": 7, "ham": 52}), "data": {"question": "Kept: {text}", "labels": {"spam": 7}}}, "Kept: {text}"),
+        ({**table({"spam": 7, "ham": 52}), "data": {"question": None, "labels": {"spam": 7}}}, None),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_the_question_of_a_table_is_made_of_what_there_was_where_it_was_not_kept(
+    provenance: dict[str, Any], question: str | None
+) -> None:  # fmt: skip
     assert tuned.question_of(provenance) == question

@@ -750,6 +750,22 @@ def test_labels_of_another_column_are_not_written_over(nomoat: Shell, tmp_path: 
     assert nomoat(*command, "title").returncode == 0
 
 
+@pytest.mark.parametrize(("name", "count"), [("l.csv", "rows"), ("l.left_out.csv", "cut_off")])
+def test_a_file_of_an_older_nomoat_which_counted_otherwise_is_not_written_over(
+    nomoat: Shell, tmp_path: Path, name: str, count: str
+) -> None:  # fmt: skip
+    (tmp_path / "t.csv").write_text("id,text\n1,WIN a prize\n2,\n")
+    command = ["distil", "fake:", "--out", str(tmp_path / "l.csv"), "--labels", "ham,spam", "--input-column", "text", "--label"]
+    assert nomoat(*command, str(tmp_path / "t.csv")).returncode == 0
+    beside = sidecar.path_of(tmp_path / name)
+    facts = json.loads(beside.read_text())
+    del facts[count]
+    beside.write_text(json.dumps(facts))
+    done = nomoat(*command, str(tmp_path / "t.csv"))
+    assert f"error: `{tmp_path / name}` is there already, and not from this teacher with these settings\n" in done.stderr
+    assert nomoat(*command, str(tmp_path / "t.csv"), "--replace").returncode == 0
+
+
 @pytest.mark.usefixtures("kernels")
 def test_the_teachers_terms_enter_the_licence_of_what_is_tuned_on_its_tasks(
     nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path, tiny_gguf: Path

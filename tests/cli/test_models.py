@@ -15,7 +15,7 @@ from tiny import write_adapter
 
 from nomoat import footprint
 from nomoat.catalog import cards
-from nomoat.engine import source
+from nomoat.engine import imported, source
 from nomoat.engine.gguf import GGUFFile
 
 Nomoat = Callable[..., Done]
@@ -190,3 +190,5 @@ def test_a_pulled_file_is_opened_once_for_its_memory(
     assert total() == first and len(opened) == 4
     os.utime(path, (0, 0))  # changed
     assert total() == first and len(opened) == 5
+    monkeypatch.setattr(imported, "VERSION", "0")  # stored otherwise, maybe
+    assert total() == first and len(opened) == 6

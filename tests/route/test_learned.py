@@ -136,8 +136,11 @@ def test_damaged_router_is_an_error_that_says_what_to_do(damage: object, router:
     assert raised.value.hint == "learn it again with `nomoat route learn`, or remove that folder"
 
 
-@pytest.mark.parametrize(("version", "which"), [(1, "an older"), (99, "a newer")])
-def test_router_of_another_nomoat_has_to_be_learned_again(version: int, which: str, router: learned.LearnedRouter) -> None:
+@pytest.mark.parametrize(
+    ("version", "which", "first"), [(1, "an older", ""), (2, "an older", ""), (99, "a newer", "update nomoat; or ")]
+)
+def test_router_of_another_nomoat_has_to_be_learned_again(version: int, which: str, first: str, router: learned.LearnedRouter) -> None:
+    """Those of version 2 may hold what stood in one prompt alone."""
     folder = learned.save_router(router)
     facts = json.loads((folder / "router.json").read_text())
     (folder / "router.json").write_text(json.dumps({**facts, "version": version}))
@@ -147,7 +150,8 @@ def test_router_of_another_nomoat_has_to_be_learned_again(version: int, which: s
         raised.value.message == f"the learned router in `{folder}` is of {which} nomoat: version {version} and not {learned.VERSION}"
     )
     assert raised.value.hint == (
-        "duel again with this nomoat (`nomoat duel LOCAL CLOUD -s SUITE --all`), then `nomoat route learn`; or remove that folder"
+        f"{first}duel again with this nomoat (`nomoat duel LOCAL CLOUD -s SUITE --all`), then `nomoat route learn`; "
+        "or remove that folder"
     )
 
 

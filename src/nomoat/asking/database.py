@@ -5,15 +5,20 @@ What this does not cover: a network folder whose locks do not work is no place f
 
 from __future__ import annotations
 
+import logging
+import os
 import sqlite3
+import stat
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from nomoat import paths, system_errors, whole_files
 from nomoat.errors import BadFileError, DamagedError
+
+log = logging.getLogger("nomoat.asking")
 
 LOCK_WAIT_SECONDS = 60.0
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # the last: no such table, no JSON
@@ -25,14 +30,18 @@ class Database:
     """A file of ours, made if it is not there, with a folder for its owner alone. What a turn has written is on the disk at its end,
     but for a `quick_turn`.
 
-    `schema` makes the tables of `version`; `table` is one of them; `if_damaged` says what to do about a damaged file.
+    `schema` makes the tables of `version`; `table` is one of them; `if_damaged` says what to do about a damaged file. `upgrade` makes
+    one of `version` of a file of the version before it; without that those are none of ours.
     Raises DamagedError, also for an empty file, which was cut, and for what is no SQLite file; BadFileError for a database that is not
     ours, or from a newer nomoat; and NotEnoughDiskError.
     """
 
-    def __init__(self, path: Path, *, schema: str, version: int, table: str, if_damaged: str) -> None:
+    def __init__(
+        self, path: Path, *, schema: str, version: int, table: str, if_damaged: str,
+        upgrade: Callable[[sqlite3.Connection], None] | None = None,
+    ) -> None:  # fmt: skip
         self.path = path
-        self._if_damaged = if_damaged
+        self._if_damaged, self._upgrade = if_damaged, upgrade
         with system_errors.translate_disk_errors(path):
             paths.make_folder(path.parent, mode=paths.OWNER_ALONE)
             self._make_file(schema, version)
@@ -133,16 +142,31 @@ class Database:
         self._require_ours(version, table)
         self._use_wal()
         self.connection.execute("PRAGMA synchronous = FULL")  # it may be about money: on the disk, not only in the system's cache
+        self._make_newer(version)
         self.connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 1)")  # a damaged file says so now
 
     def _require_ours(self, version: int, table: str) -> None:
         """Raises BadFileError for what is not, of which nothing is changed."""
-        (found,) = self.connection.execute("PRAGMA user_version").fetchone()
+        found = self._version()
         if found > version:
             raise BadFileError(f"`{self.path}` was written by a newer nomoat", hint="update nomoat, or set NOMOAT_HOME elsewhere")
         has_table = self.connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone()
-        if found < version or not has_table:
+        if found < (version if self._upgrade is None else version - 1) or not has_table:
             raise BadFileError(f"`{self.path}` is no file of nomoat's", hint="move it away, or set NOMOAT_HOME elsewhere")
+
+    def _make_newer(self, version: int) -> None:
+        """Make a file of `version` of one of the version before it, as a whole or not at all. Others wait meanwhile."""
+        if self._upgrade is None or self._version() == version:
+            return
+        with self.transaction() as connection:
+            if self._version() < version:  # else another process has done it meanwhile
+                self._upgrade(connection)
+                connection.execute(f"PRAGMA user_version = {version}")
+                _keep_to_owner(self.path.parent)
+
+    def _version(self) -> int:
+        (found,) = self.connection.execute("PRAGMA user_version").fetchone()
+        return int(found)
 
     def _use_wal(self) -> None:
         """Let readers and one writer work at the same time.
@@ -192,6 +216,16 @@ def _file_at(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _keep_to_owner(folder: Path) -> None:
+    """Close `runs` to others in a home from before nomoat made it so. Once: what its owner has opened since then stays open."""
+    with suppress(OSError):
+        facts = folder.lstat()
+        is_mine = hasattr(os, "getuid") and facts.st_uid == os.getuid()  # Windows has no such modes
+        if folder == paths.runs() and stat.S_ISDIR(facts.st_mode) and is_mine and facts.st_mode & ~paths.OWNER_ALONE & 0o777:
+            folder.chmod(paths.OWNER_ALONE)
+            log.warning("note: others could look into `%s`: it is for its owner alone now", folder)
 
 
 def _make_tables(connection: sqlite3.Connection, schema: str, version: int) -> None:

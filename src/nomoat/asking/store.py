@@ -24,22 +24,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from nomoat import paths, whole_files
 from nomoat.asking import salvage
 from nomoat.asking.database import Database, beside
-from nomoat.records import ChoiceScores, Completion, ContinuationScore, FinishReason, Outcome, Request, ToolCall, Usage, fields_of
+from nomoat.records import (
+    ChoiceScores,
+    Completion,
+    ContinuationScore,
+    FinishReason,
+    Outcome,
+    Request,
+    ToolCall,
+    Usage,
+    fields_of,
+    known_fields,
+)
 from nomoat.references import STORED
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from _typeshed import DataclassInstance
-
-Record = TypeVar("Record", bound="DataclassInstance")
-
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # in the first one, rows may have no digest
 ANSWER_COLUMNS, OUTCOME_COLUMNS = 5, 6
 SEAL = "digest"  # the name of a row's digest within it
 NO_REQUEST = "null"  # where an answer's request stands, for what is kept beside answers: notes, and calls that brought none
@@ -60,11 +67,6 @@ CREATE TABLE IF NOT EXISTS outcomes (
     PRIMARY KEY (suite_sha256, metric, model_digest, example_id)
 ) WITHOUT ROWID;
 """
-
-
-def known_fields(kind: type[Record], facts: Mapping[str, Any]) -> Record:
-    """The record that `asdict` made these facts of. What a newer nomoat's has besides is passed over. Raises TypeError."""
-    return kind(**{one.name: facts[one.name] for one in dataclasses.fields(kind) if one.name in facts})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +94,9 @@ class AnswerStore:
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = default_path() if path is None else paths.expanded(path)
-        self._db = Database(self.path, schema=SCHEMA, version=SCHEMA_VERSION, table="answers", if_damaged=IF_DAMAGED)
+        self._db = Database(
+            self.path, schema=SCHEMA, version=SCHEMA_VERSION, table="answers", if_damaged=IF_DAMAGED, upgrade=_seal_old
+        )
 
     def answer(self, model_digest: str, request: Request) -> Completion | None:
         """The stored answer of this model to this request."""
@@ -360,6 +364,11 @@ def _scores_of(row: Mapping[str, Any]) -> ChoiceScores:
     return ChoiceScores(scores=scores, seconds=row["seconds"])
 
 
+READS: dict[str, Callable[[dict[str, Any]], object]] = {  # each kind of rows by a field that it alone has
+    "text": _completion_of, "scores": _scores_of, "notes": lambda row: (*row["notes"],), "num": lambda row: int(row["num"]),
+}  # fmt: skip
+
+
 def _is_kept(key: bytes, answer: bytes) -> bool:
     """Whether this is what was written under the key."""
     with suppress(*UNREADABLE):
@@ -401,6 +410,19 @@ def _put_beside(db: sqlite3.Connection, key: str, model_digest: str, value: dict
 def _sealed(key: str, value: dict[str, Any]) -> str:
     """What is kept under a key, with a digest of both, not of the other columns: a disk may change a letter, which stays a text."""
     return _dumps(value | {SEAL: _hashed([key, value])})
+
+
+def _seal_old(db: sqlite3.Connection) -> None:
+    """Give the rows a digest that are from before digests, and from before answers had calls. What cannot be read stays as it is."""
+    for key, answer in db.execute("SELECT CAST(key AS BLOB), CAST(answer AS BLOB) FROM answers"):
+        with suppress(*UNREADABLE):
+            kept = json.loads(answer.decode())
+            if SEAL in kept:
+                continue
+            value = {"calls": [], **kept} if "text" in kept else kept
+            (kind,) = READS.keys() & value.keys()
+            READS[kind](value)
+            db.execute("UPDATE answers SET answer = ? WHERE key = ?", (_sealed(key.decode(), value), key.decode()))
 
 
 def _opened(key: str, kept: Any) -> dict[str, Any]:

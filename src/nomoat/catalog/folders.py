@@ -33,14 +33,21 @@ Look = Callable[[dict[str, Any]], None]
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a model was pulled into this folder."""
-    return (folder / CONFIG).is_file()
+    """Whether a model was pulled into this folder, and its weights still lie there: whoever removes those by hand leaves the rest."""
+    if not (folder / CONFIG).is_file():
+        return False
+    if (folder / WEIGHTS).is_file():
+        return True
+    try:
+        return all((folder / name).is_file() for name in weight_names(read_object(folder / INDEX)))
+    except BadFileError:  # of an index that cannot be read, whoever opens the model says so
+        return (folder / INDEX).is_file()
 
 
 def files_of(folder: Path) -> list[Path]:
     """What makes the model of this folder; GGUF files beside it are models of their own."""
     found = (*folder.glob("[!.]*"), folder / TOOL_TEMPLATE)
-    return sorted(path for path in found if path.is_file() and path.suffix != ".gguf") if is_whole(folder) else []
+    return sorted(path for path in found if path.is_file() and path.suffix != ".gguf") if (folder / CONFIG).is_file() else []
 
 
 def left_of_pull(folder: Path) -> list[Path]:
@@ -123,7 +130,7 @@ class _Gathering:
 def _begin(repo: str, stage: Path, progress: Progress) -> _Gathering:
     """Go on with what lies in the stage, or fetch `config.json`, which says where all the rest comes from."""
     noted = stage / NOTE
-    if not (noted.is_file() and is_whole(stage)):
+    if not (noted.is_file() and (stage / CONFIG).is_file()):
         try:
             found = _fetch(repo, CONFIG, stage, NEWEST, progress)
         except NotThereError as exc:

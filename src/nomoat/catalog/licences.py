@@ -18,7 +18,7 @@ from nomoat import bounds
 from nomoat.catalog import cards
 from nomoat.errors import UsageError
 from nomoat.providers import PROVIDERS, named_in
-from nomoat.records import Commercial, Confirmation, Licence, ModelCard, Parent
+from nomoat.records import Commercial, Confirmation, Licence, ModelCard, Parent, known_fields
 
 STRICTEST_FIRST: tuple[Commercial, ...] = ("no", "unknown", "yes, if", "yes, with use restrictions", "yes")
 UNKNOWN_BASE = Parent(kind="base", name="weights of unknown origin", licence="unknown")
@@ -196,7 +196,7 @@ def as_dict(found: ChainVerdict) -> dict[str, Any]:
 
 def from_dict(stored: dict[str, Any]) -> ChainVerdict:
     """The verdict a `provenance.json` holds, computed again from its links. Raises KeyError or TypeError if it is none."""
-    return _verdict(Link(**{**link, "conditions": tuple(link["conditions"])}) for link in stored["links"])
+    return _verdict(known_fields(Link, {**link, "conditions": tuple(link["conditions"])}) for link in stored["links"])
 
 
 def _verdict(links: Iterable[Link]) -> ChainVerdict:

@@ -28,7 +28,6 @@ from nomoat.errors import (
     UnsupportedError,
     UsageError,
 )
-from nomoat.hub_folder import CONFIG
 from nomoat.progress import quiet
 from nomoat.records import ModelCard, Source
 
@@ -177,7 +176,7 @@ def installed() -> list[Installed]:
     """Every pulled model; a split one under the first of its parts that are here."""
     root = paths.models()
     files = (path for path in root.rglob("[!.]*.gguf") if [path] == _parts_here(path)[:1])
-    models = sorted([*files, *(path.parent for path in root.glob(f"hf/*/*/{CONFIG}"))])
+    models = sorted([*files, *(folder for folder in root.glob("hf/*/*") if folders.is_whole(folder))])
     return [Installed(ref=_ref(path.relative_to(root)), path=path, size_bytes=size_bytes(path)) for path in models]
 
 

@@ -19,7 +19,7 @@ from nomoat import __version__, paths, whole_files
 from nomoat.catalog import licences
 from nomoat.errors import BadFileError
 from nomoat.hub_folder import read_object
-from nomoat.records import Parent
+from nomoat.records import Parent, known_fields
 
 SUFFIX = ".provenance.json"
 
@@ -89,8 +89,12 @@ def chain_of(weights: Path, sha256_of: Callable[[Path], str]) -> licences.ChainV
 
 
 def recorded_chain(told: dict[str, Any], path: Path, *, hint: str) -> licences.ChainVerdict:
-    """The licence chain in what the provenance file at this path told. Raises BadFileError if there is none."""
+    """The licence chain in what the provenance file at this path told. Raises BadFileError if there is none, or one that only a newer
+    nomoat understands."""
     try:
+        verdicts = [link["commercial"] for link in told["licence"]["links"]]
+        if unheard := [one for one in verdicts if one not in licences.STRICTEST_FIRST]:
+            raise BadFileError(f"`{path}` was written by a newer nomoat: `commercial` is `{unheard[0]}` there", hint="update nomoat")
         return licences.from_dict(told["licence"])
     except (KeyError, TypeError, ValueError) as exc:
         raise BadFileError(f"`{path}` holds no licence chain under `licence`", hint=hint) from exc
@@ -108,7 +112,7 @@ def _facts(path: Path) -> dict[str, Any]:
 def _read(path: Path, sha256: str) -> Sidecar:
     facts = _facts(path)
     try:
-        parents = tuple(Parent(**row) for row in facts["made_from"])
+        parents = tuple(known_fields(Parent, row) for row in facts["made_from"])
         return Sidecar(teacher=facts["teacher"], parents=parents, is_of_this_content=facts["sha256"] == sha256, facts=facts)
     except (KeyError, TypeError) as exc:
         raise BadFileError(

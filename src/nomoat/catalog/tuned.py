@@ -8,6 +8,7 @@ from typing import Any
 from nomoat import paths
 from nomoat.errors import UnknownModelError
 from nomoat.hub_folder import ADAPTER_CONFIG, read_object
+from nomoat.labelling import kept_question, label_instruction
 from nomoat.textfiles import as_named
 from nomoat.words import first_few
 
@@ -63,10 +64,19 @@ def provenance_of(adapter: Path) -> dict[str, Any]:
 
 
 def question_of(provenance: dict[str, Any]) -> str | None:
-    """What the texts of a table were asked with, see `labelling.put_question`; None for an adapter that learned otherwise."""
-    data = provenance.get("data")
-    question = data.get("question") if isinstance(data, dict) else None
-    return None if question is None else str(question)
+    """What the texts of a table were asked with, see `labelling.put_question`; None for an adapter that learned otherwise.
+
+    Those tuned before 2026-11-28 do not hold it, but what it was made of. Not covered: a label of theirs whose every row was left out.
+    """
+    data, task = provenance.get("data"), provenance.get("task")
+    if not isinstance(data, dict):
+        return None
+    if "question" in data:
+        return None if data["question"] is None else str(data["question"])
+    labels, instruction = labels_of(provenance), instruction_of(provenance)
+    if not isinstance(task, dict) or task.get("input_column") is None or (instruction is None and not labels):
+        return None
+    return kept_question(label_instruction(labels) if instruction is None else instruction)
 
 
 def labels_of(provenance: dict[str, Any]) -> list[str]:

@@ -134,8 +134,10 @@ def file_need(source: ModelSource, context_tokens: int | None) -> tuple[memory.M
 def _remembered_sizes(path: Path, context_tokens: int | None) -> memory.ModelSizes:
     """As `_sizes_of` a GGUF file, which is opened once: its sizes are noted, as it is stored here. Raises BadFileError,
     UnsupportedError."""
+    from nomoat.engine.imported import VERSION
+
     parts = [path.with_name(name) for name in paths.split_names(path.name)]
-    how = (config.quality().value, footprint.has_native_kernels(), context_tokens or config.context_tokens())
+    how = (VERSION, config.quality().value, footprint.has_native_kernels(), context_tokens or config.context_tokens())
     note = cache.note_on("sizes", parts, __version__, *map(str, how))
     with suppress(ValueError, TypeError):  # not there, or damaged
         return memory.ModelSizes(**json.loads(cache.read_note(note) or ""))

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,12 +69,12 @@ def require_own(target: Path, settings: Mapping[str, Any], *, num_rows: int, num
         raise UsageError(f"`{target}` is a pipe or a device, and a file is written", hint="name another file")
     found = sidecar.find(target) if not replace or not num_rows else None
     if not replace:
-        if found is None or not _is_as_written(found) or found.facts.get("settings") != json.loads(json.dumps(settings)):
+        there = _num_there(found, settings, _num_rows if num_answers is None else _num_answers)
+        if there is None:
             raise UsageError(
                 f"`{target}` is there already, and not from this teacher with these settings",
                 hint=OTHER_OR_REPLACED,
             )
-        there = _num_rows(found.facts) if num_answers is None else _num_answers(found.facts)
         if there > (now := num_rows if num_answers is None else num_answers):
             what = f"holds {counted(there, 'row')}, and would hold {now:,}"
             if num_answers is not None:
@@ -84,9 +84,19 @@ def require_own(target: Path, settings: Mapping[str, Any], *, num_rows: int, num
         raise UsageError(f"there is nothing to replace `{target}` with; it is left as it is", hint="name another file")
 
 
+def _num_there(
+    found: sidecar.Sidecar | None, settings: Mapping[str, Any], count: Callable[[Mapping[str, Any]], int]
+) -> int | None:  # fmt: skip
+    """How much is in a file of these settings; None for any other one, and for that of an older nomoat which did not count so."""
+    if _is_as_written(found) and found.facts.get("settings") == json.loads(json.dumps(settings)):
+        with suppress(KeyError):
+            return count(found.facts)
+    return None
+
+
 def _num_rows(facts: Mapping[str, Any]) -> int:
     """How many there are in a file, by its facts: tasks, texts with a label, or texts without."""
-    return int(next(facts[name] for name in ("rows", "tasks") if name in facts))
+    return int(facts["rows"] if "rows" in facts else facts["tasks"])
 
 
 def _num_answers(facts: Mapping[str, Any]) -> int:

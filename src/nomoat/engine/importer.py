@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from nomoat import __version__, cache, child_process, config, footprint, paths, system_errors, whole_files
 from nomoat.engine import arch as architectures
-from nomoat.engine import layout, tensor_check
+from nomoat.engine import imported, layout, tensor_check
 from nomoat.engine.imported import GRAPH, NATIVE, WEIGHTS, not_whole
 from nomoat.engine.lora import MERGE, LoraDelta
 from nomoat.engine.optimum import ForeignFolder
@@ -132,7 +132,7 @@ def _import(
             _require_few_experts(source, read_sizes(source))  # what cannot be imported is refused before it is read for its digest
         quality = quality or config.quality().value
         origin = [sha256_of_model(path), delta.sha256 if delta else ""]
-        rule = [layout.VERSION, str(footprint.has_native_kernels())]  # a home may be another machine's, too
+        rule = [imported.VERSION, str(footprint.has_native_kernels())]  # a home may be another machine's, too
         asked = paths.cache() / "asked" / paths.sha256_of_texts(__version__, *rule, *origin, quality, str(fused), str(context_tokens))
         known = _read_note(asked)
         facts = None if known is None else _facts_if_whole(_folder_of(known))
@@ -289,7 +289,7 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
             write_native(part)
             tokenizer.save(part)
             facts = {
-                "digest": digest, "layout": layout.VERSION, **origin,
+                "digest": digest, "layout": imported.VERSION, **origin,
                 "sizes": asdict(plan.sizes), "num_values": plan.source.num_values, "storage": plan.stored.as_dict(),
                 "notes": (*plan.source.notes, *architectures.notes(plan.source.metadata, plan.sizes)),
                 "files": {written.name: written.stat().st_size for written in part.iterdir()},
@@ -320,10 +320,12 @@ def _make_elsewhere(child: child_process.Child, folder: Path, told: str, progres
 
 
 def _remove_older(source_sha256: str) -> None:
-    """What another version of nomoat imported of the same weights, with whatever adapter, which this one would not use."""
+    """What an older nomoat imported of the same weights, with whatever adapter, which this one would not use. What a newer one did
+    stays: where both use a home, each finds its own."""
     for folder in cache.folders(cache.IMPORTED):
         facts = _facts_of(folder)
-        if facts.get("layout") != layout.VERSION and facts.get("source_sha256") == source_sha256:
+        version = str(facts.get("layout", 0))  # the first ones did not say it
+        if facts.get("source_sha256") == source_sha256 and version.isdecimal() and int(version) < int(imported.VERSION):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -386,17 +388,20 @@ def _facts_if_whole(folder: Path) -> dict[str, Any] | None:
     """What an imported model says of itself, if each file is there as long as it was written: a cache may lose files or their ends.
 
     What each start reads whole has its checksum, too; the weights and the graph are too long for that. None as well for what another
-    version of nomoat wrote with other dimensions.
+    version of nomoat wrote with other dimensions, or other facts of its tokenizer.
     """
+    from nomoat.engine.tokenizer import special_of
+
     try:
         facts = _facts_of(folder)
         whole = all((folder / name).stat().st_size == size for name, size in facts["files"].items())
         whole = whole and all(_crc32(folder / name) == crc32 for name, crc32 in facts["crc32"].items())
         architectures.Dimensions(**facts["sizes"])
         layout.Storage.from_dict(facts["storage"])
+        special_of(json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")))
         known = isinstance(facts["num_values"], int) and isinstance(facts["files"][WEIGHTS], int)
         return facts if whole and known and isinstance(facts["digest"], str) else None
-    except (OSError, KeyError, TypeError, AttributeError):
+    except (OSError, KeyError, TypeError, AttributeError, ValueError):
         return None
 
 

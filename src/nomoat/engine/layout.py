@@ -17,14 +17,13 @@ from typing import Any
 from nomoat import footprint, hardware
 from nomoat.config import Quality
 from nomoat.engine import arch as architectures
-from nomoat.engine import tiles
+from nomoat.engine import imported, tiles
 from nomoat.engine.arch import EXPERTS, GATED_MLP, ROUTERS, SHARED_EXPERT, SPLIT_QKV, Dimensions
 from nomoat.engine.gguf import Tensor
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import Form
 
-VERSION = "21"  # part of the cache's key: change it when what is written, or the rule for it, changes
 ROWS = Form("int8")
 GROUPS = Form("int8", 64)
 TILES, TILES8 = Form("tiles"), Form("tiles8")
@@ -87,7 +86,7 @@ class Storage:
     def key(self) -> str:
         """Equal for equal storage, whatever the reason."""
         how = [*(["fine"] if self.rounds_less else []), "fused" if self.fused else "apart"]
-        return "; ".join([VERSION, *(f"{end}={form}" for end, form in self.forms.items()), *how])
+        return "; ".join([imported.VERSION, *(f"{end}={form}" for end, form in self.forms.items()), *how])
 
     def bytes_of(self, file: ModelSource) -> int:
         """What the matrices take, in memory and on disk."""

@@ -325,16 +325,20 @@ def _letters_of_bytes() -> dict[str, bytes]:
     return {letter: bytes([ord(letter) if ord(letter) < 256 else next(others)]) for letter in letters}
 
 
+def special_of(settings: Mapping[str, Any]) -> SpecialTokens:
+    """Those in the settings that `Tokenizer.save` wrote. Raises KeyError or TypeError for others, as an older nomoat's."""
+    told = settings["nomoat"]
+    return SpecialTokens(**{**told, "stop_ids": tuple(told["stop_ids"]), "begin_ids": tuple(told["begin_ids"])})
+
+
 def load(folder: Path) -> Tokenizer:
     """A tokenizer that `Tokenizer.save` wrote. Raises BadFileError for what is damaged."""
     from tokenizers import Tokenizer as Backend
 
     try:
         config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        told = config["nomoat"]
-        special = SpecialTokens(**{**told, "stop_ids": tuple(told["stop_ids"]), "begin_ids": tuple(told["begin_ids"])})
         backend, own = Backend.from_file(str(folder / "tokenizer.json")), config.get("chat_template")
-        return Tokenizer(backend, special, own, tool_template=config.get("tool_template"))
+        return Tokenizer(backend, special_of(config), own, tool_template=config.get("tool_template"))
     except MemoryError:
         raise
     except Exception as exc:  # `tokenizers` has no error of its own

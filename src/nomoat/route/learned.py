@@ -29,7 +29,7 @@ from nomoat.progress import Progress
 from nomoat.route.frontier import Frontier, auc, frontier_from, measure
 from nomoat.route.outcomes import Pair, Pairs
 
-VERSION = 2
+VERSION = 3  # change it when what is kept, or may be kept, changes
 MIN_PROMPTS = 40
 MIN_PER_SIDE = 10
 FOLDS = 5
@@ -213,10 +213,10 @@ def load_router() -> LearnedRouter | None:
 
 
 def _of_other_version(source: Path, version: int) -> BadFileError:
-    age = "an older" if version < VERSION else "a newer"
+    age, first = ("an older", "") if version < VERSION else ("a newer", "update nomoat; or ")
     return BadFileError(
         f"the learned router in `{source}` is of {age} nomoat: version {version} and not {VERSION}",
-        hint=f"{DUEL_AGAIN.format(local='LOCAL', cloud='CLOUD')}; or remove that folder",
+        hint=f"{first}{DUEL_AGAIN.format(local='LOCAL', cloud='CLOUD')}; or remove that folder",
     )
 
 
