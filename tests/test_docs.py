@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import csv
+import importlib
 import importlib.util
 import itertools
 import json
@@ -253,6 +254,12 @@ def test_what_is_said_names_no_page_that_an_installation_does_not_have() -> None
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         said = [node.value for call in calls for node in ast.walk(call) if isinstance(node, ast.Constant)]
         assert not [text for text in said if isinstance(text, str) and re.search(r"docs/\w+\.md", text)], path
+
+
+def test_every_function_that_a_page_names_with_its_module_is_there() -> None:
+    for page in PAGES:
+        for module, name in re.findall(r"`(nomoat\.[a-z_.]+)\.(\w+)\(", page.read_text(encoding="utf-8")):
+            assert hasattr(importlib.import_module(module), name), f"{page.name} names {module}.{name}"
 
 
 def test_no_page_names_a_path_of_a_machine() -> None:
