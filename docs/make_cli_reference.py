@@ -11,6 +11,20 @@ from nomoat.cli import app
 
 TARGET = Path(__file__).parent / "cli.md"
 WIDTH = 110
+TOP = """# Command line reference
+
+Made by `make docs` from each command's `--help`; do not edit.
+
+## Exit codes
+
+| code | says |
+|---|---|
+| 0 | done; `serve` was ended |
+| 1 | an error: stderr has its message and, mostly, a hint; or you answered no to what a command asked |
+| 2 | a command line that cannot be read: an unknown option, a missing argument |
+| 3 | `PARTIAL`: less than was asked for; stderr says why, and what goes on from there. Of `eval`, `duel` and `distil` |
+| 130 | stopped by Ctrl-C, SIGTERM or a closed terminal; of all but `serve` |
+"""
 
 
 def commands(command: object, name: str) -> Iterator[tuple[str, str]]:
@@ -24,7 +38,7 @@ def commands(command: object, name: str) -> Iterator[tuple[str, str]]:
 
 def render() -> str:
     """The whole page."""
-    parts = ["# Command line reference\n\nMade by `make docs` from each command's `--help`; do not edit.\n"]
+    parts = [TOP]
     for name, text in commands(typer.main.get_command(app), "nomoat"):
         parts.append(f"\n## `{name}`\n\n```text\n{text.rstrip()}\n```\n")
     return "".join(parts)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import csv
+import importlib
 import importlib.util
 import itertools
 import json
@@ -32,6 +33,8 @@ from nomoat.catalog import prices
 
 ROOT = Path(__file__).parents[1]
 DEPENDS_ON_THE_DATA = ("`", "note:", "whenever", "repeated:")  # of the README's session: the verdict, what is said of some data
+# What a tuning of one second says besides: in a log, of a first start, and of so little time.
+OF_A_SHORT_RUN = ("measuring", "tuning:", "compiling", "10%", "warning:", "chance")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -74,7 +77,10 @@ def run(command: str, folder: Path) -> shell.Done:
 def test_the_session_of_the_readme_prints_what_it_shows_and_its_python_runs_after_it(
     reader: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The model is pulled before, and two minutes of tuning are shortened to one second: the numbers differ, the lines do not."""
+    """The model is pulled before, and two minutes of tuning are shortened to one second: the numbers differ, the lines do not.
+
+    Lines are compared by their first words; what the duel says besides is not, as its sentences are wrapped anywhere.
+    """
     session = "".join(blocks(ROOT / "README.md", "console"))
     steps = [step.splitlines() for step in session.split("$ ")[1:]]
     assert [step[0].split()[1] for step in steps] == ["pull", "run", "tune", "duel"]
@@ -85,6 +91,10 @@ def test_the_session_of_the_readme_prints_what_it_shows_and_its_python_runs_afte
             said = set((done.stdout + done.stderr).split())
             for line in (line for line in shown if line and not line.startswith(DEPENDS_ON_THE_DATA)):
                 assert line.split()[0] in said, f"{command} does not print `{line}`"
+        if command.startswith("nomoat tune"):
+            first = tuple(line.split()[0] for line in shown if line)
+            printed = (done.stdout + done.stderr).splitlines()
+            assert [line for line in printed if line and not line.startswith(first + OF_A_SHORT_RUN)] == []
     assert (reader / "report.html").exists()
     (code,) = blocks(ROOT / "README.md", "python")
     code = code.replace("replace=True)\nverdict", "replace=True, minutes=0.02)\nverdict")
@@ -253,6 +263,12 @@ def test_what_is_said_names_no_page_that_an_installation_does_not_have() -> None
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         said = [node.value for call in calls for node in ast.walk(call) if isinstance(node, ast.Constant)]
         assert not [text for text in said if isinstance(text, str) and re.search(r"docs/\w+\.md", text)], path
+
+
+def test_every_function_that_a_page_names_with_its_module_is_there() -> None:
+    for page in PAGES:
+        for module, name in re.findall(r"`(nomoat\.[a-z_.]+)\.(\w+)\(", page.read_text(encoding="utf-8")):
+            assert hasattr(importlib.import_module(module), name), f"{page.name} names {module}.{name}"
 
 
 def test_no_page_names_a_path_of_a_machine() -> None:

@@ -332,6 +332,10 @@ class Source:
     member: str | None = None
     revision: str | None = None
 
+    @property
+    def is_mirrors_only(self) -> bool:
+        return self.url == "mirror:"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:

@@ -55,8 +55,8 @@ def test_answers_cut_off_before_they_began_end_the_command_as_partial_and_more_t
     done = nomoat("eval", model, str(suite))
     assert (done.returncode, done.stderr) == (
         3,
-        f"partial: 3 of 3 answers of `{model}` were cut off within the limit of 32 new tokens with nothing in them, or a draft alone; "
-        "the same command with a higher --max-tokens goes on from there\n",
+        f"partial: 3 of 3 answers of `{model}` were cut off within the limit of 32 new tokens with nothing in them, "
+        "or reasoning alone; the same command with a higher --max-tokens goes on from there\n",
     )
     done = nomoat("eval", model, str(suite), "--max-tokens", "2000", "--json")
     said = json.loads(done.stdout)

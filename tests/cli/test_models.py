@@ -29,6 +29,7 @@ def test_models_lists_every_card_with_its_verdict(program: Nomoat) -> None:
     assert " 6.74 B  no " in rows["alpaca-7b"]
     assert " yes, with use restrictions " in rows["bloom-560m"]
     assert " openai:gpt-4o-mini" in rows["gpt-4o-mini"]
+    assert [name for name, row in rows.items() if row.rstrip().endswith(" mirror only")] == ["gemma3-270m"]
 
 
 def test_commercial_leaves_out_no_and_unknown(empty_home: Path, nomoat: Nomoat) -> None:

@@ -184,7 +184,7 @@ def test_what_scores_are_and_what_built_in_suites_say_of_theirs_has_a_twin() -> 
         (
             "judged by `m`, by what it wrote; at a cost of $0.31, 5,120 bytes sent out. A judge is a model: it has tastes of its "
             "own",
-            "`m` 모델이 직접 쓴 글로 심판했습니다. 비용은 $0.31입니다. 밖으로 보낸 바이트는 5,120입니다. 심판은 모델이며 나름의 "
+            "`m` 모델이 직접 쓴 글로 판정했습니다. 비용은 $0.31입니다. 외부로 5,120바이트를 보냈습니다. 심판은 모델이며 나름의 "
             "취향이 있습니다",
         ),
         (
@@ -241,7 +241,7 @@ def test_what_scores_are_and_what_built_in_suites_say_of_theirs_has_a_twin() -> 
         ),
         (
             "PARTIAL: the judge `j` judged 3 of 40 questions: gone; not known",
-            "일부 결과: 심판 `j` 모델은 질문 40개 중 3개를 심판했습니다: gone; not known",
+            "일부 결과: 심판 `j` 모델은 질문 40개 중 3개를 판정했습니다: gone; not known",
         ),
         ("`a` leads 1 other model on `s`, 40 items; it won.", None),
         ("`a`, 40 items", None),

@@ -389,7 +389,7 @@ def test_licences_that_have_no_name_are_in_korean_beside_those_that_have() -> No
         ("no (terms of your own data)", "불가 (terms of your own data)"),
         (
             "local: yes (your own data); cloud: unknown (terms not known)",
-            "이 기계: 가능 (직접 준비한 데이터); 클라우드: 알 수 없음 (조건을 알 수 없음)",
+            "이 컴퓨터: 가능 (직접 준비한 데이터); 클라우드: 알 수 없음 (조건을 알 수 없음)",
         ),
     ):
         assert str(report._licence(english)) == f'<span lang="en">{english}</span><span lang="ko">{korean}</span>'

@@ -357,7 +357,7 @@ def test_a_model_that_thinks_first_gets_room_and_is_asked_again_only_what_was_cu
     server = serving(thinking("yes", 300))
     model = f"{server.url}#m"
     cut = run_suite(model, quiz(4))
-    said = f"3 of 4 answers of `{model}` were cut off within the limit of 32 new tokens with nothing in them, or a draft alone"
+    said = f"3 of 4 answers of `{model}` were cut off within the limit of 32 new tokens with nothing in them, or reasoning alone"
     assert (cut.side.score, cut.partial) == (0.25, said)
     assert any(note == f"PARTIAL: {said}" for note in cut.notes)
     whole = run_suite(model, quiz(4), RunSettings(max_new_tokens=2000))
@@ -384,7 +384,7 @@ def test_a_draft_that_the_template_began_and_that_was_cut_off_is_no_answer(tiny_
 def test_kept_answers_that_were_cut_off_are_left_out_and_said_so(serving: Callable[..., Server]) -> None:
     model = f"{serving(thinking('yes', 300)).url}#m"
     run_suite(model, quiz(4))
-    said = f"3 of 4 kept answers of `{model}` were cut off within the limit of 32 new tokens with nothing in them, or a draft alone"
+    said = f"3 of 4 kept answers of `{model}` were cut off within the limit of 32 new tokens with nothing in them, or reasoning alone"
     short = run_suite(f"stored:quiz/{model}", quiz(4))
     assert short.partial == said
     assert any(
@@ -427,7 +427,7 @@ def test_a_duel_gives_both_sides_the_same_room(serving: Callable[..., Server], s
     models = [f"{serving(thinking('yes', hidden)).url}#m" for hidden in (300, 0)]
     verdict = nomoat.duel(*models, quiz(20), max_new_tokens=301, stop_early=stop_early, rope=50)
     assert (verdict.ties, verdict.partial) == (verdict.num_examples, "")
-    assert run_duel(*models, quiz(20), stop_early=stop_early).verdict.partial.endswith("with nothing in them, or a draft alone")
+    assert run_duel(*models, quiz(20), stop_early=stop_early).verdict.partial.endswith("with nothing in them, or reasoning alone")
 
 
 def test_likelihoods_are_the_same_whatever_room_an_answer_had() -> None:

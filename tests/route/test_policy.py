@@ -39,10 +39,14 @@ def test_the_example_in_the_documentation_of_the_module_is_a_policy() -> None:
     assert policy.origin("cloud") == str(path)
 
 
-def test_the_example_in_the_manual_is_a_policy() -> None:
+def test_the_examples_in_the_manual_are_policies() -> None:
+    """The first is what `auto` cannot do without, the other all that a policy may say."""
     manual = (Path(__file__).parents[2] / "docs/route.md").read_text(encoding="utf-8")
-    written(manual.partition("```toml\n")[2].partition("```")[0])
-    assert load_policy().given == set(policies.SETTINGS)
+    given = []
+    for example in manual.split("```toml\n")[1:]:
+        written(example.partition("```")[0])
+        given.append(load_policy().given)
+    assert given == [{"local", "cloud"}, set(policies.SETTINGS)]
 
 
 @pytest.mark.parametrize(

@@ -402,7 +402,7 @@ def test_the_korean_page_says_in_korean_what_may_be_done_with_a_model_and_where_
         "unknown": "알 수 없음",
         "yes (Apache License 2.0, your own data)": "가능 (Apache License 2.0, 직접 준비한 데이터)",
         "unknown (terms not known)": "알 수 없음 (조건을 알 수 없음)",
-        "local: yes (Apache License 2.0); cloud: unknown": "이 기계: 가능 (Apache License 2.0); 클라우드: 알 수 없음",
+        "local: yes (Apache License 2.0); cloud: unknown": "이 컴퓨터: 가능 (Apache License 2.0); 클라우드: 알 수 없음",
     }
     page.open(start({f"model-{at}": Responder("auto", auto, licence=licence) for at, licence in enumerate(shown)}))
     for at, korean in enumerate(shown.values()):
@@ -410,7 +410,7 @@ def test_the_korean_page_says_in_korean_what_may_be_done_with_a_model_and_where_
         page.find(f"#model option:nth-child({at + 1})").click()
         page.until("#about", f"상업적 이용: {korean}.")
     page.ask("010-1234-5678")
-    page.until("article.assistant .facts", "이 기계, small, 정책이 밖으로 내보내지 않는 개인정보가 들어 있음")
+    page.until("article.assistant .facts", "이 컴퓨터, small, 정책이 밖으로 내보내지 않는 개인정보가 들어 있음")
 
 
 def test_stop_ends_the_answer_and_keeps_what_was_written(page: Page, start: Start) -> None:

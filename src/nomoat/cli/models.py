@@ -83,16 +83,27 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             memory = f"{need['total_bytes'] / 1e9:.1f} GB, {need['fits']}"
         else:
             memory = row["api"] or "gone" if row["kind"] == "closed" else "unknown"
-        here = "pulled" if row["pulled"] else "" if row["sources"] or row["kind"] == "closed" else "no file"
-        if row["kind"] == "open" and row["sources"] and not row["runs_here"]:
-            why = f"engine lacks {row['architecture']}" if row["architecture"] else "cannot be read"
-            here = f"{here} ({why})".strip()
-        if row["kind"] == "adapter":
-            here = f"tuned {(row['made'] or '')[:10]}".strip() + f", {paths.shown_size(row['size_bytes'])}"
-            here += " (cannot be read)" if row["notes"] else ""
         use = row["licence"]["commercial"] + ("*" if _is_unconfirmed(row) else "")
-        table.add_row(row["id"], parameters(row["parameters"]), use, memory, here)
+        table.add_row(row["id"], parameters(row["parameters"]), use, memory, _here(row))
     return table
+
+
+def _here(row: dict[str, Any]) -> str:
+    """Whether a model is on this disk, and what is in the way of that or of running it."""
+    if row["kind"] == "adapter":
+        made = f"tuned {(row['made'] or '')[:10]}".strip() + f", {paths.shown_size(row['size_bytes'])}"
+        return f"{made} (cannot be read)" if row["notes"] else made
+    here = ""
+    if row["pulled"]:
+        here = "pulled"
+    elif row["kind"] != "closed" and not row["sources"]:
+        here = "no file"
+    elif row["sources"] and all(source.is_mirrors_only for source in row["sources"]):
+        here = "mirror only"
+    if row["kind"] == "open" and row["sources"] and not row["runs_here"]:
+        why = f"engine lacks {row['architecture']}" if row["architecture"] else "cannot be read"
+        here = f"{here} ({why})".strip()
+    return here
 
 
 def _is_unconfirmed(row: dict[str, Any]) -> bool:

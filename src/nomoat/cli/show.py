@@ -86,7 +86,7 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
     ]
     for source in card.sources:
         checked = f", sha256 {source.sha256[:16]}…" if source.sha256 else ", sha256 as the hub promises it"
-        where = f"{source.file_name}, from NOMOAT_MIRROR only" if source.url == "mirror:" else source.url
+        where = f"{source.file_name}, from NOMOAT_MIRROR only" if source.is_mirrors_only else source.url
         lines.append(f"file: {where}{f', {paths.shown_size(source.size_bytes)}' if source.size_bytes else ''}{checked}")
     if card.notes:
         lines.append(f"note: {card.notes}")

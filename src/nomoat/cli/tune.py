@@ -70,7 +70,7 @@ def tune(
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate; by the model's width if not given.")] = None,
     batch: Annotated[int | None, typer.Option(help="Lessons a step; by the number of lessons if not given.")] = None,
     noise: Annotated[float | None, typer.Option(help="NEFTune's noise on the words, 5 to 15, where all --layers learn.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of order and fresh adapter: the same bits if computed the same way.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of order and adapter: the same bits without --minutes, computed the same way.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from an interrupted training's state, if there is one.")] = False,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Learn with this many processes, by Ray.")] = None,
     ray: options.RayAddress = None,

@@ -41,7 +41,7 @@ def unbegun(run: Asking) -> str:
     those = "kept answers" if isinstance(run.model.engine, KeptEngine) else "answers"
     return (
         f"{run.num_unbegun:,} of {len(run.examples):,} {those} of `{run.asked_as}` were cut off within the limit of "
-        f"{run.max_new_tokens:,} new tokens with nothing in them, or a draft alone"
+        f"{run.max_new_tokens:,} new tokens with nothing in them, or reasoning alone"
     )
 
 

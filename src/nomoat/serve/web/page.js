@@ -1,6 +1,6 @@
 // A conversation with one of the server's models. It uses the public API (v1/...) and keeps what was said in this tab alone.
 
-const WHERE_KO = { local: "이 기계", cloud: "클라우드" };
+const WHERE_KO = { local: "이 컴퓨터", cloud: "클라우드" };
 const LICENCE_KO = {
   ...WHERE_KO,
   yes: "가능",
@@ -68,9 +68,9 @@ const WORDS = {
     copy: "복사",
     copied: "복사했습니다",
     again: "다시",
-    here: "답변은 이 페이지를 띄운 기계에서 만듭니다. 다른 곳으로는 아무것도 보내지 않습니다.",
+    here: "답변은 이 페이지를 띄운 컴퓨터에서 만듭니다. 다른 곳으로는 아무것도 보내지 않습니다.",
     away: (model) => `${model}은(는) 다른 서버에서 실행됩니다. 입력한 내용이 그 서버로 전송됩니다.`,
-    routed: "auto: 개인정보가 든 것으로 알아본 질문은 이 기계에 남고, 나머지는 정책에 적힌 클라우드로 갈 수 있습니다.",
+    routed: "auto: 개인정보가 든 것으로 알아본 질문은 이 컴퓨터에 남고, 나머지는 정책에 적힌 클라우드로 갈 수 있습니다.",
     licence: (verdict) => {
       const said = verdict.replace(LICENCE_WORDS, (all, before, words) => before + (LICENCE_KO[words] ?? words));
       return `상업적 이용: ${said.replace(LICENCE_TITLES, (title) => LICENCE_KO[title])}.`;
@@ -88,7 +88,7 @@ const WORDS = {
       default: "쓸 수 있는 학습된 라우터가 없어 정책의 기본값을 따름",
       learned: "학습된 라우터의 판단",
       budget: "정책의 예산을 넘을 수 있음",
-      cloud_failed: "클라우드 모델이 응답하지 못해 정책에 따라 이 기계에서 답함",
+      cloud_failed: "클라우드 모델이 응답하지 못해 정책에 따라 이 컴퓨터에서 답함",
     },
     cut: "길이 제한에서 끝남",
     stopped: "멈춤",
@@ -100,15 +100,15 @@ const WORDS = {
     wrongKey: "이 서버의 API 키가 아닙니다.",
     oddKey: "API 키에 보낼 수 없는 글자가 들어 있습니다. 한글 입력 상태는 아닌가요?",
     wrong: {
-      bad_file: "서버가 자기 파일 하나를 읽을 수 없습니다. 서버의 로그를 보세요.",
+      bad_file: "서버가 내부 파일을 읽지 못했습니다. 서버의 로그를 보세요.",
       body_too_long: "보낸 내용이 너무 깁니다.",
       context_length_exceeded: "모델이 한 번에 읽을 수 있는 길이를 넘었습니다. 새 대화를 시작하거나 내용을 줄이세요.",
       disk_full: "서버의 디스크가 가득 찼습니다. 서버의 로그를 보세요.",
       loading: "서버가 모델을 불러오는 중입니다. 잠시 뒤에 다시 시도하세요.",
       model_not_found: "모델을 찾을 수 없습니다.",
       not_enough_memory: "메모리가 부족합니다.",
-      not_writable: "서버가 자기 파일 하나에 쓸 수 없습니다. 서버의 로그를 보세요.",
-      offline: "nomoat가 다른 기계로의 연결을 막았습니다.",
+      not_writable: "서버가 내부 파일을 쓰지 못했습니다. 서버의 로그를 보세요.",
+      offline: "nomoat가 다른 컴퓨터로의 연결을 막았습니다.",
       rate_limit_error: "요청이 너무 많거나 사용 한도를 넘었습니다.",
       shutting_down: "서버가 종료되는 중입니다.",
       no_thread: "시스템이 서버에 스레드를 더 허용하지 않습니다. 잠시 뒤에 다시 시도해 주세요.",
