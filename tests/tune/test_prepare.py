@@ -15,6 +15,7 @@ from tiny import MERGES, vocabulary, write_tiny_gguf
 from nomoat import paths
 from nomoat.catalog import cards, sidecar
 from nomoat.cli.tune import say_survey
+from nomoat.conversations import Lesson
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.engine.tokenizer import Tokenizer
@@ -23,7 +24,6 @@ from nomoat.labelling import kept_question, label_instruction
 from nomoat.records import Message, Parent, Request
 from nomoat.rows import Rows
 from nomoat.tune import samples
-from nomoat.tune.data import Lesson
 from nomoat.tune.prepare import Settings, chosen, prepare, split
 from nomoat.tune.samples import count_lessons
 
