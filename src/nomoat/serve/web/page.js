@@ -108,6 +108,7 @@ const WORDS = {
       model_not_found: "모델을 찾을 수 없습니다.",
       not_enough_memory: "메모리가 부족합니다.",
       not_writable: "서버가 자기 파일 하나에 쓸 수 없습니다. 서버의 로그를 보세요.",
+      policy_changed: "차례를 기다리는 동안 정책이 바뀌어 클라우드로 보내지 않았습니다. 다시 시도하세요.",
       offline: "nomoat가 다른 기계로의 연결을 막았습니다.",
       rate_limit_error: "요청이 너무 많거나 사용 한도를 넘었습니다.",
       shutting_down: "서버가 종료되는 중입니다.",
