@@ -74,12 +74,13 @@ def duel(
 
     \b
     Examples:
+      nomoat suites new test.csv --name reviews     # once: a suite of your own
       nomoat duel smollm2-135m+reviews smollm2-135m --suite reviews
       nomoat duel smollm2-135m openai:gpt-4o-mini --suite test.csv --input-column text --label-column label
-      nomoat duel LEFT RIGHT --suite sms_spam --suite banking77 --limit 200 --all --report report.html
-      nomoat duel --table A B C --suite my.jsonl --report report.html
+      nomoat duel smollm2-135m+reviews smollm2-135m --suite sms_spam --suite banking77 --limit 200 --all --report report.html
+      nomoat duel --table smollm2-135m qwen2.5-coder-0.5b qwen2.5-coder-1.5b --suite reviews --report report.html
       nomoat duel smollm2-135m qwen2.5-coder-0.5b -s vicuna80 --judge qwen2.5-coder-1.5b --judge-check vicuna80
-      nomoat duel --table A B C -s self-instruct-252 --limit 50 --judge openai:gpt-4o --max-cost 2
+      nomoat duel --table smollm2-360m qwen2.5-coder-0.5b -s self-instruct-252 --limit 50 --judge openai:gpt-4o --max-cost 2
       nomoat duel smollm2-135m stored:reviews/openai:gpt-4o-mini --suite reviews
       nomoat duel bloom-560m+support bloom-560m --suite my.jsonl --template vicuna_v1.1
       nomoat duel stored:vicuna80/vicuna-13b stored:vicuna80/gpt35
