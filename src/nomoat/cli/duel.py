@@ -88,8 +88,8 @@ def duel(
 
     A duel asks in random order and stops as soon as the winner is known, or, with `--rope`, that the two are practically equal;
     however often it looks, a winner between equals is named at most in 5 of 100 duels (`--alpha`; proved for answers right or wrong,
-    for scores such as F1 tried only). `--all` asks everything. `stored:SUITE/MODEL` stands for what MODEL answered before; the last two
-    examples replay published comparisons so. Answers are kept: a duel that was stopped goes on, and no answer is asked for twice.
+    for scores such as F1 tried only). `--all` asks everything. `stored:SUITE/MODEL` stands for what MODEL answered before; the last
+    two examples replay published comparisons so. Answers are kept: a duel that was stopped goes on, and no answer is asked for twice.
     """
     from nomoat.asking.spending import Spending
     from nomoat.asking.workers import started_workers
