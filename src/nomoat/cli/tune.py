@@ -126,7 +126,7 @@ def say_survey(prepared: Prepared) -> None:
     """What the data is like."""
     from nomoat.tune import surveying
 
-    for line in surveying.lines(prepared):
+    for line in surveying.survey_lines(prepared):
         console.say(line)
 
 

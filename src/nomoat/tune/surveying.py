@@ -20,7 +20,7 @@ EXAMPLES_SHOWN = 3
 ONE_TEXT = "one text held out says nothing about chance"
 
 
-def lines(prepared: Prepared) -> Iterator[str]:
+def survey_lines(prepared: Prepared) -> Iterator[str]:
     """What the data is like, in a few lines, each of them something a user may want to mend."""
     survey, settings = prepared.survey, prepared.settings
     yield (

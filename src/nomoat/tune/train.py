@@ -24,7 +24,7 @@ from nomoat import bounds, config
 from nomoat.catalog import licences
 from nomoat.errors import UsageError
 from nomoat.rows import Given
-from nomoat.tune import adapter, execution, interrupts, kernels, prepare, surveying, threads
+from nomoat.tune import adapter, execution, interrupts, kernels, prepare, threads
 from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.network import Network
 from nomoat.tune.samples import (
@@ -39,6 +39,7 @@ from nomoat.tune.samples import (
     side_by_side,
     wanted,
 )
+from nomoat.tune.surveying import survey_lines
 from nomoat.tune.validation import (
     BASE_PART,
     SECONDS_A_MINUTE,
@@ -110,7 +111,7 @@ def tune(
         keep_shared=keep_shared, validation=validation, template=template, drop_long=drop_long, settings=settings,
     )  # fmt: skip
     if on_message is not None:
-        for line in surveying.lines(prepared):
+        for line in survey_lines(prepared):
             on_message(line)
     return learn(
         prepared, name=name, data_licence=data_licence, resume=resume, replace=replace, workers=workers, ray=ray,
