@@ -17,7 +17,7 @@ from tiny import write_adapter, write_tiny_gguf
 from nomoat import paths, references, responder
 from nomoat.asking.spending import Spending
 from nomoat.catalog import cards, licences, prices, pull
-from nomoat.cli.model_facts import reasons
+from nomoat.catalog.licences import reasons
 from nomoat.cli.show import show
 from nomoat.errors import NomoatError, OfflineError, UnknownModelError, UsageError
 from nomoat.records import Request, Source

@@ -22,6 +22,7 @@ NomoatError                  the base: the command line prints it and exits 1
 │   └── ChecksumError        it arrived, but it is not the file its card names
 ├── BudgetReachedError       the next call could cost more than is left of what may be spent
 ├── RemoteError              a server answered with an error
+│   └── PolicyChangedError   not sent to a server: by the time of its turn the policy kept it here
 ├── NoThreadError            the system lets this process begin no more threads
 ├── StoppedError             nobody waits for the answer any more, its model was closed, or the server is shutting down
 └── WorkerError              a worker, or the cluster it runs on, cannot be had or died; or a process that imports crashed
@@ -254,6 +255,10 @@ class RemoteError(NomoatError):
         self.fate = fate
         self.may_be_billed = fate == "lost" or (fate == "final" and status is None)
         self.wait_seconds = wait_seconds
+
+
+class PolicyChangedError(RemoteError):
+    """What waited for its turn at a server, and was not sent: what is in force by then keeps it here."""
 
 
 class NoThreadError(NomoatError):

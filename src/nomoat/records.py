@@ -373,6 +373,7 @@ class Example:
 
     `other_targets` are as right as `target`. `follows` is the id of the example whose conversation, with the model's own answer to
     it, comes before these messages. Examples of one `group` belong together (a text, a conversation) and are not independent.
+    `alpaca_question`: what a model with Alpaca's chat template is asked in place of the last message.
     """
 
     id: str
@@ -383,6 +384,7 @@ class Example:
     other_targets: tuple[str, ...] = ()
     follows: str = ""
     group: str = ""
+    alpaca_question: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -162,7 +162,8 @@ def test_table_prints_a_leaderboard_and_writes_a_report(vicuna_folder: Path, tmp
         (
             ["fake:", "fake:", "--suite", "nosuch"],
             "error: no suite is called `nosuch`\n"
-            "hint: did you mean `nsmc`? `nomoat suites` lists them; or give the path of a .toml, .jsonl or .csv\n",
+            "hint: did you mean `nsmc`? `nomoat suites` lists them, `nomoat suites new FILE` makes one; "
+            "or give the path of a .toml, .jsonl or .csv\n",
         ),
         (
             ["fake:", "fake:", "--suite", "none.csv"],

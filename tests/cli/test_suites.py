@@ -59,6 +59,26 @@ def test_brackets_and_colons_in_a_title_are_text(empty_home: Path) -> None:
     assert any(line.startswith("tickets ") and title in line for line in run().splitlines())
 
 
+def test_a_suite_is_made_of_what_tune_learns_and_told_to_programs(tmp_path: Path, empty_home: Path) -> None:
+    """Of what `distil` writes, and of chats; both can be looked at before."""
+    tasks, chats = tmp_path / "tasks.jsonl", tmp_path / "chats.jsonl"
+    tasks.write_text('{"instruction": "Translate to German.", "input": "cat", "output": "Katze"}\n')
+    chats.write_text('{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}\n')
+    assert "[user] Translate to German.\n\ncat\n=> Katze\n" in run("show", str(tasks))
+    assert "[user] hi\n=> ho\n" in run("show", str(chats))
+    result = CliRunner().invoke(app, ["suites", "new", str(tasks), "--name", "held-out", "--json"])
+    facts = json.loads(result.stdout)
+    assert (facts["name"], facts["metric"], facts["num_examples"]) == ("held-out", "exact", 1)
+    assert facts["toml"] == str(empty_home / "suites" / "held-out.toml")
+    assert facts["reasons"] == [
+        "input: Alpaca instructions, as `tune` learns them, up to the last answer",
+        "label: the last answer",
+        "metric: exact (no answer has more than 1 word)",
+    ]
+    assert all(reason in result.stderr for reason in facts["reasons"])
+    assert facts["suite_digest"] == json.loads(run("show", "held-out", "--json"))["suite_digest"]
+
+
 def test_a_table_is_shown_once_its_columns_are_named(tmp_path: Path) -> None:
     table = tmp_path / "t 2.csv"
     table.write_text("body,team\nIt broke.,fault\nWhere is it?,question\n")

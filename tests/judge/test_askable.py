@@ -16,19 +16,22 @@ from tiny import TEMPLATE, write_tiny_gguf
 import nomoat
 from nomoat import hardware, paths
 from nomoat.asking.spending import Spending
+from nomoat.asking.store import AnswerStore
 from nomoat.catalog import licences
 from nomoat.engine import templates
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.judge.askable import require_askable
+from nomoat.judge.asking import Asking
 from nomoat.judge.duel import run_duel
 from nomoat.judge.judged import run_graded, run_judged_duel, run_judged_table
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.suites import Suite
+from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.table import run_table
 from nomoat.records import Chunk, Message, Request
 from nomoat.responder import Responder
+from nomoat.tune.prepare import prepare
 
 REFUSES_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system message') }}{% endif %}" + TEMPLATE
 HINT = (
@@ -232,3 +235,31 @@ def test_what_helps_a_model_without_a_template_helps(suite: Suite, base: str) ->
     require_askable([base], dataclasses.replace(suite, chat=False), RunSettings())
     with pytest.raises(NomoatError):  # a judge chats all the same
         require_askable([], dataclasses.replace(suite, chat=False), RunSettings(), judge=base)
+
+
+TASK = {"instruction": "Translate.", "input": "cat", "output": "Katze"}
+AS_TUNED, PLAIN = "Translate.\n\n### Input:\ncat", "Translate.\n\ncat"
+
+
+def asked_of(model: Responder, settings: RunSettings) -> Request:
+    suite = load_suite([TASK])
+    with AnswerStore() as store:
+        return Asking(model=model, suite=suite, store=store, settings=settings).request(suite.examples[0])
+
+
+@pytest.mark.parametrize(("template", "words"), [("alpaca", AS_TUNED), ("chatml", PLAIN)])
+def test_an_instruction_with_its_input_is_asked_as_the_model_with_this_template_is_tuned_on_it(
+    template: str, words: str, base: str, tmp_path: Path
+) -> None:
+    """Of a model that this process loads, and of one that workers load or whose kept answers are asked for."""
+    (tmp_path / "t.jsonl").write_text(json.dumps(TASK))
+    prepared = prepare(base, tmp_path / "t.jsonl", template=template)
+    with nomoat.load(base, template=template) as model:
+        request = asked_of(model, RunSettings())
+        tokenizer = model.engine.tokenizer
+        assert tokenizer is not None and request.messages[-1].content == words
+        prompt = tokenizer.encode(tokenizer.render(request.messages))
+    assert list(prepared.samples[0].tokens[: len(prompt)]) == prompt and len(prompt) == prepared.samples[0].answers[0][0]
+    elsewhere = Responder(base, FakeEngine())
+    assert asked_of(elsewhere, RunSettings(template=template)).messages[-1].content == words
+    assert asked_of(Responder("not here", FakeEngine()), RunSettings(template=template)).messages[-1].content == PLAIN

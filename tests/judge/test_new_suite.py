@@ -11,6 +11,123 @@ from letters import decomposed
 from nomoat.errors import DataError, UsageError
 from nomoat.judge.metrics import Metric
 from nomoat.judge.new_suite import suite_from_file
+from nomoat.judge.suites import load_suite, write_suite
+from nomoat.tune.data import read
+
+
+def said(*texts: str) -> list[dict[str, str]]:
+    """A chat whose turns are the user's and the assistant's."""
+    return [{"role": "assistant" if at % 2 else "user", "content": text} for at, text in enumerate(texts)]
+
+
+def write_lines(path: Path, *rows: dict[str, object]) -> Path:
+    path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+LONG = "Send it back within 14 days, and we pay you back."
+CHATS: list[dict[str, object]] = [
+    {"messages": [{"role": "system", "content": "Be brief."}, *said("hi", "ho", "How do I send it back?", LONG, "Thanks!")]},
+    {"messages": [*said("bye", "see you"), {"role": "user", "content": "?"}, {"role": "assistant", "content": "", "weight": 0}]},
+]
+SHARED: list[dict[str, object]] = [
+    {"system": "Be brief.", "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": LONG}]},
+    {"conversations": [{"from": "human", "value": "1"}, {"from": "gpt", "value": "2"}, {"from": "human", "value": "3"},
+                       {"from": "gpt", "value": "4"}]},
+]  # fmt: skip
+ALPACA: list[dict[str, object]] = [
+    {"instruction": "Translate to German. ", "input": "cat\n", "output": "Katze"},
+    {"instruction": "Say hi.", "input": "", "output": LONG},
+    {"instruction": "and dog?", "input": None, "output": "Hund", "history": [["What is cat in German?", "Katze"]]},
+]
+
+
+@pytest.mark.parametrize("rows", [CHATS, SHARED, ALPACA])
+def test_what_tune_learns_is_asked_in_the_same_words_up_to_the_last_answer(rows: list[dict[str, object]], tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "my.jsonl", *rows)
+    lessons, guess = read(path).lessons, suite_from_file(path)
+    asked = [(*example.messages, example.target) for example in guess.suite.examples]
+    assert asked == [(*lesson.messages[:-1], lesson.messages[-1].content) for lesson in lessons]
+    assert [example.alpaca_question or None for example in guess.suite.examples] == [lesson.alpaca_question for lesson in lessons]
+    assert guess.reasons == (
+        f"input: {read(path).format}, as `tune` learns them, up to the last answer",
+        "label: the last answer",
+        "metric: rouge (answers of up to 11 words)",
+    )
+    assert (guess.suite.max_new_tokens, guess.suite.source) == (256, "my.jsonl")
+
+
+def test_an_instruction_is_asked_with_its_input(tmp_path: Path) -> None:
+    examples = suite_from_file(write_lines(tmp_path / "my.jsonl", *ALPACA)).suite.examples
+    assert examples[0].messages[0].content == "Translate to German.\n\ncat"
+    assert [example.alpaca_question for example in examples] == ["Translate to German.\n\n### Input:\ncat", "", ""]
+
+
+@pytest.mark.parametrize("rows", [CHATS, SHARED, ALPACA])
+def test_conversations_are_the_same_suite_where_they_are_named_given_as_rows_and_written_down(
+    rows: list[dict[str, object]], tmp_path: Path
+) -> None:
+    path = write_lines(tmp_path / "my.jsonl", *rows)
+    suite = suite_from_file(path).suite
+    assert load_suite(path) == suite
+    assert load_suite(rows).sha256 == suite.sha256
+    written = load_suite(write_suite(suite, tmp_path / "to"))
+    assert (written.sha256, written.metric, written.max_new_tokens) == (suite.sha256, "rouge", 256)
+
+
+def test_answers_of_conversations_that_repeat_are_chosen_from_and_the_question_stays(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"messages": said(f"Is {n} even?", ("yes", "no")[n % 2])} for n in range(4)]
+    guess = suite_from_file(write_lines(tmp_path / "my.jsonl", *rows))
+    example = guess.suite.examples[0]
+    assert (guess.suite.metric, example.choices, example.messages[0].content) == ("choice", ("no", "yes"), "Is 0 even?")
+    assert guess.reasons[-1] == "metric: choice (2 different answers in 4 rows: no, yes)"
+
+
+def test_the_draft_before_an_answer_is_no_part_of_what_is_right(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"messages": said("1 + 1", "<think>\nOne and one.\n</think>\n\n2")},
+        {"messages": said("?", "<think>x")},
+    ]
+    suite = suite_from_file(write_lines(tmp_path / "my.jsonl", *rows)).suite
+    assert [example.target for example in suite.examples] == ["2", "<think>x"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"messages": said("hi")}, "no message of the assistant to learn from"),
+        ({"messages": [{"role": "system", "content": "Begin."}, {"role": "assistant", "content": "ho"}]},
+         "before its last answer to learn the system speaks, and a suite's question ends with what the user says"),
+        ({"instruction": "hi", "output": "ho"}, "no list of `messages`"),
+        ({"messages": said("hi", "ho"), "tools": [{"type": "function"}]},
+         "it has `tools`, and nomoat learns what is said, not how tools are called"),
+    ],
+)  # fmt: skip
+def test_a_conversation_that_cannot_be_asked_is_named_with_its_line(row: dict[str, object], message: str, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "my.jsonl", {"messages": said("hi", "ho")}, row)
+    with pytest.raises(DataError) as caught:
+        suite_from_file(path)
+    assert caught.value.message == f"`{path}`, line 2: {message}"
+
+
+def test_an_answer_of_a_conversation_that_the_metric_cannot_use_is_named_with_its_line(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "my.jsonl", {"messages": said("1 + 1", "2")}, {"messages": said("How many?", "3 of 4")})
+    with pytest.raises(DataError) as caught:
+        suite_from_file(path, metric="numeric")
+    assert caught.value.message.startswith(f"`{path}`, line 2: the last answer has the target `3 of 4`, which holds 2 numbers")
+
+
+@pytest.mark.parametrize("name", ["my.csv", "my.jsonl"])
+def test_an_input_without_its_instruction_is_not_asked_unless_it_is_told(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name == "my.csv":
+        path.write_text("instruction,input,output\nTranslate.,cat,Katze\n")
+    else:
+        write_lines(path, {"instruction": "Translate.", "input": "cat", "response": "Katze"})
+    with pytest.raises(UsageError) as caught:
+        suite_from_file(path)
+    assert caught.value.message == f"`{path}`: columns `instruction` and `input` are one question together"
+    assert suite_from_file(path, input_column="input").suite.examples[0].messages[0].content == "cat"
 
 
 def test_few_answers_that_repeat_are_labels(tmp_path: Path) -> None:
@@ -214,11 +331,21 @@ def test_lines_of_json_are_known_by_each_of_their_endings(suffix: str, tmp_path:
 
 
 def test_a_file_of_another_kind_is_not_taken_for_a_table(tmp_path: Path) -> None:
+    for name in ("my.xml", "my.txt"):
+        (tmp_path / name).write_text('[{"question": "1 + 1", "answer": "2"}]')
+        with pytest.raises(UsageError, match="cannot tell what kind of file this is") as caught:
+            suite_from_file(tmp_path / name)
+        kinds = "tables end in .csv, .tsv, .tab, lines of JSON in .jsonl, .ndjson, conversations in .jsonl, .ndjson, .json"
+        assert caught.value.hint == kinds
+
+
+def test_a_json_file_is_one_of_conversations(tmp_path: Path) -> None:
     path = tmp_path / "my.json"
     path.write_text('[{"question": "1 + 1", "answer": "2"}]')
-    with pytest.raises(UsageError, match="cannot tell what kind of file this is") as caught:
+    with pytest.raises(DataError, match="entry 1: no conversation; its keys are: `question`, `answer`"):
         suite_from_file(path)
-    assert caught.value.hint == "tables end in .csv, .tsv, .tab, lines of JSON in .jsonl, .ndjson"
+    path.write_text(json.dumps([{"messages": [*said("hi", "ho")]}, {"messages": [*said("bye", "see you")]}], indent=1))
+    assert [(one.id, one.target) for one in suite_from_file(path).suite.examples] == [("1", "ho"), ("2", "see you")]
 
 
 def test_answers_of_one_word_are_said_to_have_one(tmp_path: Path) -> None:

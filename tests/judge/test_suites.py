@@ -428,7 +428,10 @@ def test_unknown_suite_names_the_nearest_and_a_missing_file_is_missing(tmp_path:
     with pytest.raises(UnknownModelError) as caught:
         load_suite("vicuna8")
     assert caught.value.message == "no suite is called `vicuna8`"
-    assert caught.value.hint == ("did you mean `vicuna80`? `nomoat suites` lists them; or give the path of a .toml, .jsonl or .csv")
+    assert caught.value.hint == (
+        "did you mean `vicuna80`? `nomoat suites` lists them, `nomoat suites new FILE` makes one; "
+        "or give the path of a .toml, .jsonl or .csv"
+    )
     for ref in ("none.jsonl", "no/where", tmp_path / "nowhere"):
         with pytest.raises(DataError, match="there is no such file"):
             load_suite(ref)

@@ -21,7 +21,16 @@ from nomoat.catalog import prices
 from nomoat.engine import Engine
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.remote import RemoteEngine, remote_engine
-from nomoat.errors import ContextExceededError, NomoatError, NotEnoughDiskError, RedirectedError, RemoteError, StoppedError, UsageError
+from nomoat.errors import (
+    ContextExceededError,
+    NomoatError,
+    NotEnoughDiskError,
+    PolicyChangedError,
+    RedirectedError,
+    RemoteError,
+    StoppedError,
+    UsageError,
+)
 from nomoat.hardware import Detected
 from nomoat.records import CallingTurn, Chunk, Decision, Message, Request, ToolCall, ToolResult
 from nomoat.responder import Responder
@@ -268,6 +277,13 @@ def test_what_fails_in_the_cloud_before_its_first_word_is_answered_here_if_the_p
     assert decisions[1].why == f"`{CLOUD}` failed (status 503), and the policy then answers here"
     list(engine.generate(said(PRIVATE)))
     assert (len(cloud.told), decisions[2].rule) == (1, "private")
+
+
+def test_what_was_not_sent_since_the_policy_changed_is_answered_here_and_nobody_is_said_to_have_failed() -> None:
+    error = PolicyChangedError("not sent: what is in force changed", status=503)
+    engine, decisions = failing(Failing("", error=error), if_cloud_fails="local")
+    assert "".join(chunk.text for chunk in engine.generate(said("a b"))) == "b a"
+    assert (decisions[1].where, decisions[1].why) == ("local", "not sent: what is in force changed")
 
 
 @pytest.mark.parametrize(
@@ -768,7 +784,7 @@ def test_what_the_cloud_refused_for_now_is_not_sent_again_where_the_policy_keeps
         if if_cloud_fails == "local":
             assert auto.complete(said("about Project Falcon")).text == "Falcon Project about"
         else:
-            with pytest.raises(RemoteError, match="not sent: while this waited for the cloud"):
+            with pytest.raises(PolicyChangedError, match="not sent: while this waited for the cloud"):
                 auto.complete(said("about Project Falcon"))
         assert len(server.bodies) == 1
         assert auto.complete(said("a b")).text == "hello 안녕"

@@ -268,6 +268,31 @@ def test_a_text_that_waits_for_the_cloud_is_not_sent_once_the_policy_keeps_it_he
     assert sorted(message.content for asked in cloud.asked for message in asked.messages) == ["about another", "hello", "hello"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_cloud_refused_for_now_and_the_policy_keeps_here_by_then_is_refused_as_such(
+    start: Start, serving: Callable[..., Server], stream: bool
+) -> None:
+    """With status 503, after which clients ask again."""
+    refuse = say(429, {}, headers={"retry-after": "0"})
+
+    def change_and_refuse(*given: Any) -> None:
+        default_path().write_text(written + 'names = ["Project Falcon"]\n')
+        refuse(*given)
+
+    server = serving(change_and_refuse, FINE)
+    written = f'local = "small"\ncloud = "{server.url}#big"\ndefault = "cloud"\n'
+    default_path().parent.mkdir(parents=True, exist_ok=True)
+    default_path().write_text(written)
+    file, cloud = PolicyFile(), Responder(f"{server.url}#big", remote_engine(f"{server.url}#big"))
+    url = start(Responder("auto", RouterEngine(file.parsed(), Responder("small", Watched(is_local=True)), cloud, file=file)))
+    body = {"model": "auto", "messages": [{"role": "user", "content": "about Project Falcon"}], "stream": stream}
+    reply = httpx.post(f"{url}/chat/completions", json=body)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["type"], error["code"], len(server.bodies)) == (503, "server_error", "policy_changed", 1)
+    assert error["message"].startswith("not sent: while this waited for the cloud, what is in force changed, and keeps it here (it ")
+    assert httpx.post(f"{url}/chat/completions", json=body).headers["x-nomoat-where"] == "local"
+
+
 def test_embeddings_that_take_long_keep_no_answer_waiting(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nomoat.serve.answers.MAX_TEXTS", 2)
     begun, go_on = threading.Semaphore(0), threading.Event()

@@ -19,6 +19,7 @@ from nomoat.errors import (
     NotEnoughDiskError,
     NotWritableError,
     OfflineError,
+    PolicyChangedError,
     RedirectedError,
     RemoteError,
     UnsupportedError,
@@ -614,7 +615,8 @@ def test_event_is_one_data_line_whatever_the_text_holds() -> None:
 
 @pytest.mark.parametrize(
     ("error", "status", "code"),
-    [(RemoteError("x"), 502, "upstream_error"), (OfflineError("x"), 403, "offline"),
+    [(RemoteError("x"), 502, "upstream_error"), (PolicyChangedError("x", status=503), 503, "policy_changed"),
+     (OfflineError("x"), 403, "offline"),
      (RedirectedError("x"), 502, "upstream_error"), (UnsupportedError("x"), 400, "unsupported"),
      (NomoatError("x"), 500, None)],
 )  # fmt: skip

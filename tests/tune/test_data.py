@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from nomoat.conversations import Lesson
 from nomoat.errors import DataError, UsageError
 from nomoat.rows import Source, taken
-from nomoat.tune.data import Lesson, read
+from nomoat.tune.data import read
 
 CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
 SHARED = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]
@@ -356,7 +357,7 @@ def test_other_names_of_the_assistant_are_known(tmp_path: Path, speaker: str) ->
 
 def test_an_instruction_without_input_may_say_null(tmp_path: Path) -> None:
     (lesson,) = read(write(tmp_path / "a.json", json.dumps([ALPACA | {"input": None}]))).lessons
-    assert (lesson.messages[0].content, lesson.alpaca_question) == ("hi", "hi")
+    assert (lesson.messages[0].content, lesson.alpaca_question) == ("hi", None)
 
 
 def test_the_spaces_that_code_begins_with_are_learned(tmp_path: Path) -> None:

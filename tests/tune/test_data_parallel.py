@@ -289,14 +289,14 @@ class TestTwoNodes:
     ) -> None:
         said: list[str] = []
         there = tune(tiny_gguf, table, "there", settings=SHORT, ray=cluster, workers=1, on_message=said.append)
-        assert said[:2] == [said[0], "the lessons are sent to those machines of your Ray cluster"]
+        assert "the lessons are sent to those machines of your Ray cluster" in said
         assert_close(weights(there), weights(uninterrupted(SHORT)))
 
 
 def test_one_worker_here_is_this_process(cluster: str, tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path]) -> None:
     said: list[str] = []
     one = tune(tiny_gguf, table, "one", settings=SHORT, ray=cluster, workers=1, on_message=said.append)
-    assert said[0] == "one worker, which is this machine: it learns by itself"
+    assert "one worker, which is this machine: it learns by itself" in said
     assert_equal(weights(one), weights(uninterrupted(SHORT)))
 
 

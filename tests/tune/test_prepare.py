@@ -12,9 +12,11 @@ from learning import COLUMNS
 from reference import write_folder
 from tiny import MERGES, vocabulary, write_tiny_gguf
 
+import nomoat
 from nomoat import paths
 from nomoat.catalog import cards, sidecar
 from nomoat.cli.tune import say_survey
+from nomoat.conversations import Lesson
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.engine.tokenizer import Tokenizer
@@ -23,7 +25,6 @@ from nomoat.labelling import kept_question, label_instruction
 from nomoat.records import Message, Parent, Request
 from nomoat.rows import Rows
 from nomoat.tune import samples
-from nomoat.tune.data import Lesson
 from nomoat.tune.prepare import Settings, chosen, prepare, split
 from nomoat.tune.samples import count_lessons
 
@@ -158,7 +159,8 @@ def test_it_is_said_when_nothing_is_held_out(
 ) -> None:
     say_survey(prepare(str(tiny_gguf), write_chats(tmp_path / "c.jsonl", *chats)))
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("held out")]
-    whole = f"held out: none of the lessons, since {said}; whether tuning helps is not measured without --validation FILE"
+    unmeasured = "whether tuning helps is not measured without --validation FILE (in Python: `validation`)"
+    whole = f"held out: none of the lessons, since {said}; {unmeasured}"
     assert lines == ([whole] if said else [])
 
 
@@ -172,7 +174,7 @@ def test_a_validation_file_of_one_text_is_said_to_prove_nothing(
     tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, same, other = (write_chats(tmp_path / f"{name}.jsonl", *(f"|{text}|a" for text in name)) for name in ("xy", "zz", "zw"))
-    said = "note: one text held out says nothing about chance; give --validation a file that holds several\n"
+    said = "note: one text held out says nothing about chance; give --validation (in Python: `validation`) a file that holds several\n"
     say_survey(prepare(str(tiny_gguf), data, validation=same))
     assert f"held out: the 2 lessons of {same}\n{said}" in capsys.readouterr().err
     say_survey(prepare(str(tiny_gguf), data, validation=other))
@@ -663,3 +665,24 @@ def test_labels_that_a_teacher_had_to_choose_from_are_asked_for_though_no_row_ha
     assert "labels: good 2, bad 1\n" in said and "labels asked for without a row to learn from: neutral\n" in said
     other = prepare(str(tiny_gguf), path, input_column="text", label_column="kind")
     assert other.data.labels == ("x", "y")  # a column that is not the teacher's
+
+
+def test_who_tunes_from_python_is_told_what_the_command_line_says_of_the_data(
+    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is learned."""
+
+    class BegunError(Exception):
+        pass
+
+    def learn(*_: object, **__: object) -> Path:
+        raise BegunError
+
+    monkeypatch.setattr("nomoat.tune.train.learn", learn)
+    path, told = write(tmp_path / "t.csv", ("one", "True"), ("one", "true"), ("two", "true")), list[str]()
+    with pytest.raises(BegunError):
+        nomoat.tune(str(tiny_gguf), path, name="told", on_message=told.append, **COLUMNS)
+    say_survey(prepare(str(tiny_gguf), path, **COLUMNS))
+    assert told == capsys.readouterr().err.splitlines()
+    assert any(line.startswith("note: labels that differ only in upper and lower case") for line in told)
+    assert "repeated: 1 lesson stands in the data more than once, 1 of them with another label" in told

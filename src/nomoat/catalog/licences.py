@@ -189,6 +189,28 @@ def of_parents(parents: Iterable[Parent]) -> ChainVerdict:
     return _verdict(_link(parent) for parent in parents)
 
 
+def use_line(found: ChainVerdict) -> str:
+    """The verdict in one line."""
+    return f"commercial use: {found.commercial}{', in part unconfirmed' if found.unconfirmed else ''}"
+
+
+def reasons(found: ChainVerdict) -> list[str]:
+    """Why not, or under which conditions."""
+    if found.commercial in ("no", "unknown"):
+        return [f"because of {named_link(link)}: {'; '.join(link.conditions) or link.title}" for link in found.deciding]
+    return [f"condition: {text}" for text in found.conditions]
+
+
+def verdict_lines(found: ChainVerdict) -> list[str]:
+    """The verdict, and its reasons or conditions."""
+    return [use_line(found), *(f"  {reason}" for reason in reasons(found))]
+
+
+def named_link(link: Link) -> str:
+    """In words that name its role, too."""
+    return f"{link.role} {link.name}" if link.role != "weights" else f"{link.name} itself"
+
+
 def as_dict(found: ChainVerdict) -> dict[str, Any]:
     """A verdict as plain data, for `--json` and `provenance.json`; `from_dict` reads it back."""
     return {"commercial": found.commercial, "conditions": list(found.conditions), "links": [asdict(link) for link in found.links]}

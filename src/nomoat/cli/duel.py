@@ -74,22 +74,22 @@ def duel(
 
     \b
     Examples:
+      nomoat suites new test.csv --name reviews     # once: a suite of your own
       nomoat duel smollm2-135m+reviews smollm2-135m --suite reviews
       nomoat duel smollm2-135m openai:gpt-4o-mini --suite test.csv --input-column text --label-column label
-      nomoat duel LEFT RIGHT --suite sms_spam --suite banking77 --limit 200 --all --report report.html
-      nomoat duel --table A B C --suite my.jsonl --report report.html
+      nomoat duel smollm2-135m+reviews smollm2-135m --suite sms_spam --suite banking77 --limit 200 --all --report report.html
+      nomoat duel --table smollm2-135m qwen2.5-coder-0.5b qwen2.5-coder-1.5b --suite reviews --report report.html
       nomoat duel smollm2-135m qwen2.5-coder-0.5b -s vicuna80 --judge qwen2.5-coder-1.5b --judge-check vicuna80
-      nomoat duel --table A B C -s self-instruct-252 --limit 50 --judge openai:gpt-4o --max-cost 2
+      nomoat duel --table smollm2-360m qwen2.5-coder-0.5b -s self-instruct-252 --limit 50 --judge openai:gpt-4o --max-cost 2
       nomoat duel smollm2-135m stored:reviews/openai:gpt-4o-mini --suite reviews
       nomoat duel bloom-560m+support bloom-560m --suite my.jsonl --template vicuna_v1.1
       nomoat duel stored:vicuna80/vicuna-13b stored:vicuna80/gpt35
       nomoat duel stored:routellm-gsm8k/gpt-4 stored:routellm-gsm8k/mixtral
 
-    A duel asks in random order and stops as soon as the winner is known, or, with `--rope`, as soon as it is known that the two are
-    practically equal; however often it looks, a winner between equals is named at most in 5 of 100 duels (`--alpha`; proved for
-    answers right or wrong, for scores such as F1 tried only). `--all` asks everything. `stored:SUITE/MODEL` stands for what MODEL
-    answered here before. The last two examples replay published comparisons from their stored answers and scores.
-    Every answer is kept before it is scored: a duel that was stopped goes on where it was, and no answer is asked for twice.
+    A duel asks in random order and stops as soon as the winner is known, or, with `--rope`, that the two are practically equal;
+    however often it looks, a winner between equals is named at most in 5 of 100 duels (`--alpha`; proved for answers right or wrong,
+    for scores such as F1 tried only). `--all` asks everything. `stored:SUITE/MODEL` stands for what MODEL answered before; the last
+    two examples replay published comparisons so. Answers are kept: a duel that was stopped goes on, and no answer is asked for twice.
     """
     from nomoat.asking.spending import Spending
     from nomoat.asking.workers import started_workers

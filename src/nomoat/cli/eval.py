@@ -45,6 +45,7 @@ def eval_(
 
     \b
     Examples:
+      nomoat suites new test.csv --name reviews     # once: a suite of your own
       nomoat eval smollm2-135m reviews
       nomoat eval smollm2-135m test.csv --input-column text --label-column label
       nomoat eval smollm2-135m my.jsonl --limit 200 --report report.html

@@ -213,24 +213,12 @@ def question_line(question: str) -> str:
     return f"asked in these words, with a text in place of {labelling.TEXT}: {json.dumps(question, ensure_ascii=False)}"
 
 
-def use_line(found: licences.ChainVerdict) -> str:
-    """The verdict in one line."""
-    return f"commercial use: {found.commercial}{', in part unconfirmed' if found.unconfirmed else ''}"
-
-
-def reasons(found: licences.ChainVerdict) -> list[str]:
-    """Why not, or under which conditions."""
-    if found.commercial in ("no", "unknown"):
-        return [f"because of {_who(link)}: {'; '.join(link.conditions) or link.title}" for link in found.deciding]
-    return [f"condition: {text}" for text in found.conditions]
-
-
 def licence_lines(found: licences.ChainVerdict) -> list[str]:
     """The verdict, its reasons or conditions, and every link with its source."""
-    lines = [use_line(found), *(f"  {reason}" for reason in reasons(found)), "chain:"]
+    lines = [*licences.verdict_lines(found), "chain:"]
     for link in found.links:
         mark = "" if link.confirmed == "read" else ", UNCONFIRMED"
-        lines.append(f"  {_who(link)}: {link.title} -> {link.commercial}")
+        lines.append(f"  {licences.named_link(link)}: {link.title} -> {link.commercial}")
         lines.append(f"    source{mark}: {link.source}")
     return lines
 
@@ -244,10 +232,6 @@ def adapter_place(ref: str) -> Path | None:
     if "+" not in ref or not name or Path(name).name != name or name in (".", ".."):
         return None
     return as_named(paths.adapters() / name)
-
-
-def _who(link: licences.Link) -> str:
-    return f"{link.role} {link.name}" if link.role != "weights" else f"{link.name} itself"
 
 
 def layout_facts(path: Path) -> dict[str, Any]:

@@ -98,8 +98,8 @@ def _explain(ref: str, card: ModelCard | None) -> None:
         console.say(f"{ref}: not in the catalogue; commercial use: unknown; memory is known when it is here: `nomoat show {ref}`")
         return
     found = licences.chain(card)
-    console.say(f"{card.title}: {model_facts.use_line(found)}")
-    for text in model_facts.reasons(found):
+    console.say(f"{card.title}: {licences.use_line(found)}")
+    for text in licences.reasons(found):
         console.say(f"  {text}")
     need = memory.memory_need(card)
     if need is not None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from nomoat.judge.suite_files import SuiteFile
     from nomoat.judge.suites import Suite
 
+QUESTIONS = "A CSV, TSV or JSONL with a text and an answer a row; or conversations, as `tune` takes them."
+
 suites = typer.Typer(
     cls=Group,
     invoke_without_command=True,
@@ -40,7 +42,7 @@ suites = typer.Typer(
 def list_suites(context: typer.Context, as_json: options.AsJson = False) -> None:
     """The list, where no other command is given."""
     if context.invoked_subcommand is not None:
-        context.default_map = {"show": {"as_json": as_json}}  # `suites --json show X`, too
+        context.default_map = {name: {"as_json": as_json} for name in ("show", "new")}  # `suites --json show X`, too
         return
     rows = _own() + _built_in()
     if as_json:
@@ -98,7 +100,7 @@ def show(
 def new(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A CSV, TSV or JSONL with a text and an answer a row.", callback=options.as_named),
+        typer.Argument(metavar="FILE", help=QUESTIONS, callback=options.as_named),
     ],
     input_column: Annotated[str | None, typer.Option(help="The column of texts.", show_default=False)] = None,
     label_column: Annotated[str | None, typer.Option(help="The column of right answers.", show_default=False)] = None,
@@ -111,6 +113,7 @@ def new(
         Path | None, typer.Option("--to", help="Write it here instead of NOMOAT_HOME/suites.", show_default=False)
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a suite of that name.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Make a suite from a file of your own: NAME.jsonl with the questions, NAME.toml with what they are.
 
@@ -119,6 +122,7 @@ def new(
       nomoat suites new my.csv
       nomoat suites new tickets.tsv --input-column body --label-column team
       nomoat suites new faq.jsonl --metric rouge --to suites
+      nomoat suites new chats.jsonl     # of each conversation, or Alpaca's instruction: what comes before its last answer
 
     Columns and metric are guessed where you do not say them, and the guesses are printed. Both files may be edited; a changed
     NAME.jsonl is used once the line `sha256`, which says what it was, is out of NAME.toml.
@@ -142,6 +146,8 @@ def new(
         console.say(reason)
     console.say(f"{counted(len(guess.suite.examples), 'example')} in {toml.with_suffix('.jsonl')}, described in {toml}")
     console.say(f"next: nomoat eval smollm2-135m {toml if folder else guess.suite.name}")
+    if as_json:
+        console.print_json({**_facts(guess.suite), "toml": str(toml), "reasons": guess.reasons})
 
 
 @suites.command()

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat import installing, labelling, paths, system_errors
+from nomoat import installing, paths, system_errors
 from nomoat.cli import completion, console, options
 from nomoat.errors import NomoatError, UsageError
-from nomoat.words import LONGEST_NAME, apart, counted, first_few
+from nomoat.words import counted
 
 if TYPE_CHECKING:
     from nomoat.catalog.licences import ChainVerdict
-    from nomoat.tune.adapter import Start
     from nomoat.tune.estimate import Estimate
     from nomoat.tune.prepare import Prepared
     from nomoat.tune.train import Progress
 
-MANY_LABELS = 8
-NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
-EXAMPLES_SHOWN = 3
 LONGEST_EXAMPLE = 80  # characters of a text that stands in a command
 MOST_LOOKED_AT = 100  # texts, for one without personal data
-ONE_TEXT = "one text held out says nothing about chance"
 OTHER_TEXTS = "give --validation a file that holds several"
 GOES_ON = "the same command with --resume goes on from here"
 
@@ -131,116 +123,18 @@ def _reserve(name: str, *, replace: bool, resume: bool) -> None:
 
 
 def say_survey(prepared: Prepared) -> None:
-    """What the data is like, in a few lines, each of them something a user may want to mend."""
-    from nomoat.catalog import licences
+    """What the data is like."""
+    from nomoat.tune import surveying
 
-    survey, settings = prepared.survey, prepared.settings
-    console.say(
-        f"data: {survey.format}, {counted(survey.num_lessons, 'lesson')}, {counted(survey.num_tokens, 'token')}; "
-        f"a lesson has {survey.median_tokens:,} (half of them), {survey.p95_tokens:,} (95 %), at most {survey.longest_tokens:,}"
-    )
-    scripts = ", ".join(f"{script} {part:.0%}" for script, part in survey.scripts.items())
-    console.say(f"scripts: {scripts or 'no letters in the texts'}")
-    if survey.labels:
-        shown = [(label, count) for label, count in survey.labels.items() if count]
-        rarest = f", the rarest {apart(shown[-1][0])} {shown[-1][1]:,}" if len(shown) > MANY_LABELS else ""
-        console.say(f"labels: {first_few([f'{apart(label)} {count:,}' for label, count in shown], MANY_LABELS)}{rarest}")
-        _say_labels_alike(prepared)
-    if survey.num_rows > survey.num_lessons:
-        console.say(
-            f"rows: {survey.num_rows:,} of {counted(survey.num_lessons, 'conversation')}: with this chat template some answers are "
-            "other tokens when they are read later on, and each of these is a row of its own, with all that was said before it"
-        )
-    if prepared.template is not None:
-        console.say(f"chat template: {prepared.template.value}, {prepared.template.reason}")
-    if prepared.sidecar is not None:
-        changed = "" if prepared.sidecar.is_of_this_content else "; it was changed since, and that binds it no less"
-        console.say(f"teacher: {prepared.sidecar.teacher} wrote this data{changed}")
-        if parents := prepared.sidecar.parents:
-            console.say("terms of what learns from it:")
-            say_terms(licences.of_parents(parents))
-    if prepared.start is not None:
-        _say_start(prepared.start)
-    _say_labels_besides(prepared)
-    if survey.duplicates:
-        contradicting = f", {survey.contradictions:,} of them with another label" if survey.contradictions else ""
-        stand = "stands" if survey.duplicates == 1 else "stand"
-        console.say(f"repeated: {counted(survey.duplicates, 'lesson')} {stand} in the data more than once{contradicting}")
-    if survey.shared_with_test:
-        what = f"{counted(survey.dropped, 'lesson')} dropped" if survey.dropped else "kept, and a test on them proves little"
-        console.say(f"in the test file, too: {counted(len(survey.shared_with_test), 'text')}; {what}")
-        for text in prepared.shared_texts[:EXAMPLES_SHOWN]:
-            console.say(f"  {text[:100]}")
-    _say_held_out(prepared)
-    if survey.too_long:
-        console.say(f"too long for the model, left out: {len(survey.too_long):,} ({', '.join(survey.too_long[:EXAMPLES_SHOWN])}, ...)")
-    steps = f"{counted(settings.epochs, 'epoch')}, {counted(settings.batch, 'lesson')} a step"
-    console.say(f"settings: {steps}, rank {settings.rank}, learning rate {settings.learning_rate:g}")
-
-
-def _say_held_out(prepared: Prepared) -> None:
-    """Which lessons are held out, and whether they can tell anything."""
-    from nomoat.tune import prepare
-    from nomoat.tune.samples import count_lessons, count_texts
-
-    survey = prepared.survey
-    if prepared.validation:
-        dropped = survey.shared_with_validation
-        also = f"; in the data, too, and dropped there: {counted(len(dropped), 'text')}" if dropped else ""
-        if in_test := survey.validation_shared_with_test:
-            also += f"; in the test file, too, and left out: {counted(len(in_test), 'text')}"
-        count = count_lessons(prepared.validation)
-        lessons = f"{count:,} lessons" if count > 1 else "one lesson"
-        console.say(f"held out: the {lessons} of {prepared.others['validation']}{also}")
-        if count_texts(prepared.validation) == 1:
-            console.say(f"note: {ONE_TEXT}; {OTHER_TEXTS}")
-    elif not prepare.split(prepared)[1]:
-        most = prepare.most_held_out(prepared)
-        alone = " or is the only one with its label" if survey.labels else ""
-        why = f"every text stands in more than {most:,} of them{alone}" if most else "a tenth of them is less than one"
-        console.say(f"held out: none of the lessons, since {why}; whether tuning helps is not measured without --validation FILE")
-
-
-def _say_labels_alike(prepared: Prepared) -> None:
-    """Which labels may be meant as one, and which look like several where they are asked for."""
-    labels, is_listed = list(prepared.survey.labels), prepared.options["instruction"] is None
-    if is_listed and prepared.start is None and (note := labelling.note_on_commas(labels)):
-        console.say(f"note: {note}")
-    alike = defaultdict[str | Decimal, list[str]](list)
-    for label in labels:
-        alike[_bare(label)].append(label)
-    if same := [f"`{'`, `'.join(label[:LONGEST_NAME] for label in group)}`" for group in alike.values() if len(group) > 1]:
-        console.say(
-            "note: labels that differ only in upper and lower case, in spaces, or in how a number is written: "
-            f"{'; '.join(same[:MANY_LABELS])}"
-        )
-
-
-def _bare(label: str) -> str | Decimal:
-    """Without case and spaces; of a number (`1`, `1.0`, `+1`) its value."""
-    bare = "".join(label.split()).casefold()
-    return Decimal(bare) if NUMBER.fullmatch(bare) else bare
-
-
-def _say_labels_besides(prepared: Prepared) -> None:
-    """Which labels the question names and no row teaches: an adapter knows them, a teacher could choose them, or rows were dropped."""
-    besides = [label for label, count in prepared.survey.labels.items() if not count]
-    if besides and prepared.options["instruction"] is None:
-        console.say(f"labels asked for without a row to learn from: {first_few([apart(label) for label in besides], MANY_LABELS)}")
-
-
-def _say_start(start: Start) -> None:
-    file = start.provenance.get("data_file")
-    console.say(f"goes on from the adapter `{start.name}`{f', which learned from {file}' if file else ''}")
-    if start.other_base:
-        console.say(f"note: it was learned beside {start.other_base}, other weights than these")
+    for line in surveying.survey_lines(prepared):
+        console.say(line)
 
 
 def say_terms(found: ChainVerdict) -> None:
     """What the result may be used for, and why not, or under which conditions."""
-    from nomoat.cli import model_facts
+    from nomoat.catalog import licences
 
-    for line in (model_facts.use_line(found), *(f"  {reason}" for reason in model_facts.reasons(found))):
+    for line in licences.verdict_lines(found):
         console.say(line)
 
 
@@ -341,6 +235,7 @@ def _say_workers(prepared: Prepared, workers: int | None, ray: str | None) -> No
 
 def _say_result(provenance: dict[str, Any], *, with_terms: bool) -> None:
     from nomoat.catalog import licences, tuned
+    from nomoat.tune import surveying
 
     metrics = provenance["metrics"]
     before, after, change = (metrics[f"validation_loss_{name}"] for name in ("before", "after", "change_95"))
@@ -355,7 +250,7 @@ def _say_result(provenance: dict[str, Any], *, with_terms: bool) -> None:
             console.say(f"right word for word: {right} rows held out, {metrics['validation_right_before']:,} before")
         if change is None:
             more = OTHER_TEXTS if "validation_sha256" in provenance else "give --validation FILE"
-            console.say(f"{ONE_TEXT}; {'more --minutes look at more' if left_out else more}")
+            console.say(f"{surveying.ONE_TEXT}; {'more --minutes look at more' if left_out else more}")
     if change is not None and change[1] >= 0:
         console.say(_doubt(metrics, change, has_said_right=is_table))
     if with_terms:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nomoat.conversations import ALPACA_INPUT
 from nomoat.errors import UsageError
 
 
@@ -25,7 +26,6 @@ class Template:
 
 _NO_OTHER_ROLE = "{{ raise_exception('this template has no place for the role ' ~ m['role']) }}"
 
-ALPACA_INPUT = "\n\n### Input:\n"  # between an instruction and its input, which are one question
 ALPACA = Template(
     text=(
         f"{{% set input = '{ALPACA_INPUT}' %}}"

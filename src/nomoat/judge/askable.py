@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,12 @@ from nomoat.engine import server_address, templates
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.engine.tokenizer import render as render_template
-from nomoat.errors import SET_CONTEXT, ContextExceededError, DataError, UnsupportedError
+from nomoat.errors import SET_CONTEXT, ContextExceededError, DataError, UnknownModelError, UnsupportedError
 from nomoat.judge import sandbox
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.records import Example, Message
-from nomoat.references import AUTO, STORED
+from nomoat.references import AUTO, STORED, LocalFiles
 from nomoat.responder import Responder
 
 if TYPE_CHECKING:
@@ -115,6 +116,26 @@ def require_context(run: Asking, examples: Iterable[Example], *, new_tokens: int
             )
 
 
+def template_of(model: Responder, asked_as: str, settings: RunSettings) -> str | None:
+    """The chat template of a model that was opened; of one that others load, or whose answers are kept, that of its files here.
+
+    None where it has none, and where it is not known, as of a server's. `asked_as`: the reference it answers under.
+    """
+    if (tokenizer := model.engine.tokenizer) is not None:
+        return tokenizer.chat_template
+    if not references.names_weights(asked_as):
+        return None
+    with suppress(UnknownModelError):
+        files = references.find_files(asked_as)
+        return _template(files, open_source(files.weights), settings)
+    return None
+
+
+def _template(files: LocalFiles, source: ModelSource, settings: RunSettings) -> str | None:
+    named = files.template(own=source.chat_template, fallback=settings.template)
+    return templates.named(named.value).text if named else source.chat_template
+
+
 def _require(model: str | Responder, chat: _Chat, settings: RunSettings) -> None:
     if isinstance(model, Responder):
         tokenizer = model.engine.tokenizer
@@ -126,8 +147,7 @@ def _require(model: str | Responder, chat: _Chat, settings: RunSettings) -> None
         files = references.find_files(model)
         source = open_source(files.weights)
         responders.require_memory(model, source)
-        named = files.template(own=source.chat_template, fallback=settings.template)
-        template = templates.named(named.value).text if named else source.chat_template
+        template = _template(files, source, settings)
         _require_chat(model, template, chat, partial(_read_tokenizer, source, template), weights=files.weights)
 
 

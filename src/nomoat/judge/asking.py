@@ -11,9 +11,10 @@ from nomoat import matching
 from nomoat.asking.answers import FailuresInARow, Question, collect, collect_scores, count_earlier, failure_of, kept_scores
 from nomoat.asking.room import with_room
 from nomoat.asking.store import AnswerStore
+from nomoat.engine import templates
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import asked_notes, choices, code
-from nomoat.judge.askable import require_context
+from nomoat.judge.askable import require_context, template_of
 from nomoat.judge.groups import conversations_of, grouped, groups_in
 from nomoat.judge.kept import KeptEngine
 from nomoat.judge.metrics import score_text
@@ -57,6 +58,7 @@ class Asking:
     lettered: bool = field(init=False)  # whether a choice that is written is a letter
     kept_ids: set[str] | None = None  # of the examples that a model which is not here has answered; None before it is looked up
     _limits: list[int] | None = None
+    _is_alpaca: bool | None = None  # whether the model's chat template is Alpaca's; None before that is looked up
     _with_room: dict[Request, Request] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -225,8 +227,17 @@ class Asking:
                 f"`{self.suite.name}` lets a model go on with code, and `{asked_as}` only chats: what it says is no continuation",
                 hint="ask models on this machine, or use a suite that asks for code in a chat, such as `humaneval`",
             )
-        messages = (*self.histories.get(example.follows, ()), *example.messages)
+        messages = (*self.histories.get(example.follows, ()), *self._asked_of(example))
         return Request(messages=messages, answer_start=self.suite.answer_start, **common)
+
+    def _asked_of(self, example: Example) -> tuple[Message, ...]:
+        """The example's messages; of an instruction with its input those that a model with Alpaca's template is tuned on."""
+        if not example.alpaca_question:
+            return example.messages
+        if self._is_alpaca is None:
+            self._is_alpaca = template_of(self.model, self.asked_as, self.settings) == templates.ALPACA.text
+        *before, last = example.messages
+        return (*before, replace(last, content=example.alpaca_question)) if self._is_alpaca else example.messages
 
     def written(self, example: Example) -> Request:
         """What a model is asked that writes its choice."""

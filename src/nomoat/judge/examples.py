@@ -16,7 +16,8 @@ from nomoat.records import Example, Message, Role, fields_of
 from nomoat.rows import Source, read_objects, unit_of
 from nomoat.textfiles import read_jsonl
 
-FIELDS = ("id", "input", "messages", "target", "choices", "category", "group", "follows")  # of a line; others are passed over
+# Of a line; others are passed over.
+FIELDS = ("id", "input", "messages", "target", "choices", "category", "group", "follows", "alpaca_question")
 QUESTION = {"input", "messages"}  # of which a line has one
 NEARLY = 0.85  # as similar a name is taken for a field's that is misspelt, but not "idx" for "id"
 OR_NONE = "write it as text, or leave it out"
@@ -149,7 +150,7 @@ def _parse(where: str, default_id: str, row: dict[str, Any], frame: Frame, needs
             said = f"{where}: the target `{wanted}` is not one of the choices: {', '.join(choices)}"
             raise DataError(said, hint="correct the target, or add it to `choices`")
     names = {}
-    for key in ("category", "follows", "group"):
+    for key in ("category", "follows", "group", "alpaca_question"):
         names[key] = row.get(key, "")
         if not isinstance(names[key], str):
             raise DataError(f"{where}: `{key}` is {names[key]!r}, and should be text", hint=OR_NONE)
@@ -183,7 +184,8 @@ def _messages(where: str, row: dict[str, Any], frame: Frame) -> tuple[Message, .
             raise DataError(f"{where}: {turn!r} is no message", hint=hint)
         messages.append(Message(role=cast(Role, role), content=content))
     if messages[-1].role != "user":
-        raise DataError(f"{where}: the last message is the {messages[-1].role}'s", hint=hint)
+        made = "; `nomoat suites new FILE` makes a suite of conversations with their answers"
+        raise DataError(f"{where}: the last message is the {messages[-1].role}'s", hint=f"{hint}{made}")
     return tuple(messages)
 
 

@@ -1,4 +1,6 @@
-"""A suite from a user's own file: which columns hold text and answer, and what kind of task that is. Every guess is said."""
+"""A suite from a user's own file: which columns hold text and answer, or the conversations that `tune` learns, and what kind of task
+that is. Every guess is said.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nomoat import conversations, matching
+from nomoat.conversations import CHAT_SUFFIXES
 from nomoat.errors import DataError, UsageError
 from nomoat.judge import scorers
 from nomoat.judge.examples import ANSWER, asked, digest_of
@@ -14,6 +18,7 @@ from nomoat.judge.metrics import Metric
 from nomoat.judge.suites import CODE_MAX_NEW_TOKENS, Suite, unfit
 from nomoat.labelling import MAX_LABELS, label_task_messages
 from nomoat.records import Example
+from nomoat.rows import Source
 from nomoat.tables import TABLE_SUFFIXES, column_named, read_numbered_table, require_no_gaps, require_other
 from nomoat.textfiles import JSONL_SUFFIXES, composed, of_unknown_kind, read_jsonl
 from nomoat.words import apart, counted
@@ -31,6 +36,7 @@ LABEL_NAMES = (
 OF_A_MODEL = frozenset(
     ("model", "pred", "predicted", "prediction", "llm", "ai", "bot", "assistant", "generated", "rejected")
 )  # no target
+QUESTION_IN_TWO = frozenset(("instruction", "input"))
 OTHER_METRIC = "choose another metric with --metric (in Python: `metric`)"
 ADDRESS = re.compile(r"\S+@\S+")  # a column `메일` may hold letters, or only where they came from
 FEW_LABELS = 20  # a column of at most so many values, each used twice on average, is one of labels
@@ -55,12 +61,59 @@ class Guess:
 def suite_from_file(
     path: Path, *, input_column: str | None = None, label_column: str | None = None, metric: Metric | None = None, name: str = ""
 ) -> Guess:
-    """A suite from a CSV, TSV or JSONL. What is not said is guessed: the columns by their names, the metric by the answers.
+    """A suite from a CSV, TSV or JSONL, or from conversations as `tune` takes them. What is not said is guessed: the columns by their
+    names, the metric by the answers.
 
     Raises UsageError where the columns cannot be told apart, DataError for rows without text, or an answer that the metric can use.
     """
+    if input_column is None and label_column is None and (found := _conversations(path)):
+        return suite_of_conversations(found, path, metric=metric, name=name)
+    return _of_table(path, input_column, label_column, metric, name)
+
+
+def _conversations(path: Path) -> conversations.Entries:
+    """The conversations with their answers that a file holds; empty if it may be a table."""
+    suffix = path.suffix.lower()
+    found = conversations.entries(path) if suffix in CHAT_SUFFIXES else []
+    return [] if suffix in JSONL_SUFFIXES and not conversations.is_lesson(found[0][1]) else found
+
+
+def suite_of_conversations(found: conversations.Entries, path: Source, *, metric: Metric | None = None, name: str = "") -> Guess:
+    """A suite that asks, in the words that `tune` learns, what comes before the last answer of each conversation, or instruction of
+    Alpaca's; that answer is the right one, without a draft.
+
+    Raises DataError, naming file and place, for what cannot be learned or asked.
+    """
+    examples = []
+    form, lessons = conversations.lessons_of(found, path)
+    for lesson in lessons:
+        *before, answer = lesson.messages
+        if before[-1].role != "user":
+            raise DataError(
+                f"`{path}`, {lesson.where}: before its last answer to learn the {before[-1].role} speaks, and a suite's question "
+                "ends with what the user says",
+                hint="leave the conversation out",
+            )
+        examples.append(
+            Example(
+                id=lesson.where.split()[-1], messages=tuple(before),
+                target=matching.without_draft(answer.content) or answer.content,  # as of what is compared with it
+                alpaca_question=lesson.alpaca_question or "",
+            )
+        )  # fmt: skip
+    reasons = f"input: {form}, as `tune` learns them, up to the last answer", "label: the last answer"
+    return _finished(path, examples, [lesson.where for lesson in lessons], "the last answer", metric, name, reasons)
+
+
+def _of_table(path: Path, input_column: str | None, label_column: str | None, metric: Metric | None, name: str) -> Guess:
     rows = _rows(path)
     columns = tuple(rows[0][1])
+    if input_column is None and QUESTION_IN_TWO.issubset(column.strip().lower() for column in columns):
+        raise UsageError(
+            f"`{path}`: columns `instruction` and `input` are one question together",
+            hint="write each row as a line of JSON with `instruction`, `input` and `output`, or say which column holds the whole "
+            "question with --input-column (in Python: `input_column`)",
+        )
     texts = [name for name, cell in rows[0][1].items() if not ADDRESS.fullmatch(str(cell).strip())]
     text_column, why_text = _column(path, texts if input_column is None else columns, input_column, INPUT_NAMES, "input", ())
     answer_column, why_answer = _column(path, columns, label_column, LABEL_NAMES, "label", (text_column,))
@@ -68,44 +121,51 @@ def suite_from_file(
     pairs = [(line, _cell(row, text_column), _cell(row, answer_column)) for line, row in rows]
     without_text, without_answer = [line for line, text, _ in pairs if not text], [line for line, _, answer in pairs if not answer]
     require_no_gaps(path, {text_column: without_text, answer_column: without_answer}, what="is empty or no text")
-    answers = [answer for _, _, answer in pairs]
-    labels = sorted(set(answers))
-    guessed, why_metric = metric_of(answers, labels) if metric is None else (metric, f"metric: {metric} (as told)")
-    if guessed == "choice" and not 2 <= len(labels) <= MAX_LABELS:
-        raise DataError(
-            f"`{path}`: column `{answer_column}` holds {len(labels):,} labels, and a choice has 2 to {MAX_LABELS}", hint=OTHER_METRIC
-        )
-    examples = tuple(
-        Example(
-            id=str(line),
-            messages=label_task_messages(text, labels) if guessed == "choice" else asked(text),
-            target=answer,
-            choices=tuple(labels) if guessed == "choice" else (),
-        )
-        for line, text, answer in pairs
-    )
-    for example in examples:
-        if wrong := unfit(guessed, example, example.target, None):
-            said = f"`{path}`, line {example.id}: column `{answer_column}` {wrong}, and the metric is `{guessed}`"
-            raise DataError(said, hint=f"correct that line, or {OTHER_METRIC}")
+    examples = [Example(id=str(line), messages=asked(text), target=answer) for line, text, answer in pairs]
+    where = [f"line {line}" for line, _, _ in pairs]
+    subject = f"column `{answer_column}`"
+    return _finished(path, examples, where, subject, metric, name, (why_text, why_answer), names_labels=True)
+
+
+def _finished(
+    path: Source, examples: Sequence[Example], where: Sequence[str], subject: str, told: Metric | None, name: str,
+    reasons: Sequence[str], *, names_labels: bool = False,
+) -> Guess:  # fmt: skip
+    """The suite of examples that have no choices yet. `where` each stands, and what is the `subject` of an error about its target.
+
+    `names_labels`: to choose, a model is asked as a table is, after words that list the labels.
+    """
+    answers = [example.target for example in examples]
+    labels, language = tuple(sorted(set(answers))), _language(examples)
+    metric, why_metric = metric_of(answers, labels) if told is None else (told, f"metric: {told} (as told)")
+    if metric == "choice" and not 2 <= len(labels) <= MAX_LABELS:
+        raise DataError(f"`{path}`: {subject} holds {len(labels):,} labels, and a choice has 2 to {MAX_LABELS}", hint=OTHER_METRIC)
+    if metric == "choice":
+        examples = [replace(example, choices=labels) for example in examples]
+    if metric == "choice" and names_labels:
+        examples = [replace(one, messages=label_task_messages(one.messages[-1].content, labels)) for one in examples]
+    for place, example in zip(where, examples, strict=True):
+        if wrong := unfit(metric, example, example.target, None):
+            said = f"`{path}`, {place}: {subject} {wrong}, and the metric is `{metric}`"
+            raise DataError(said, hint=f"correct that {place.split()[0]}, or {OTHER_METRIC}")
     usable, why_name = _name(path)
     suite = Suite(
-        name=composed(name) or usable,
-        metric=guessed,
-        examples=examples,
-        sha256=digest_of(examples),
-        source=path.name,
-        language="ko" if _is_korean([text for _, text, _ in pairs]) else "en",
-    )
-    if guessed in NEW_TOKENS:
-        longest = max(len(answer.encode()) for answer in answers) if guessed == "json" else 0  # no token is empty
-        suite = replace(suite, max_new_tokens=max(NEW_TOKENS[guessed], longest))
-    return Guess(suite=suite, reasons=(why_text, why_answer, why_metric, *([] if name else why_name)))
+        name=composed(name) or usable, metric=metric, examples=tuple(examples), sha256=digest_of(examples), source=path.name,
+        language=language,
+    )  # fmt: skip
+    if metric in NEW_TOKENS:
+        longest = max(len(answer.encode()) for answer in answers) if metric == "json" else 0  # no token is empty
+        suite = replace(suite, max_new_tokens=max(NEW_TOKENS[metric], longest))
+    return Guess(suite=suite, reasons=(*reasons, why_metric, *([] if name else why_name)))
 
 
-def _name(path: Path) -> tuple[str, list[str]]:
+def _language(examples: Sequence[Example]) -> str:
+    return "ko" if _is_korean([example.messages[-1].content for example in examples]) else "en"
+
+
+def _name(path: Source) -> tuple[str, list[str]]:
     """What a suite of that file is called, and why that is not what the file is called, where it is not."""
-    stem = composed(path.stem)
+    stem = composed(path.stem) if isinstance(path, Path) else path.name
     usable = "_".join(re.findall(r"[\w.-]+", stem)).lstrip(".") or stem
     said = f"name: {usable} (a suite cannot be called `{stem}`; give another with --name, in Python: `name`)"
     return usable, [] if usable == stem else [said]
@@ -117,7 +177,8 @@ def _rows(path: Path) -> list[tuple[int, Mapping[str, object]]]:
     if suffix in JSONL_SUFFIXES:
         return [(line, {composed(name): value for name, value in row.items()}) for line, row in read_jsonl(path)]
     if suffix not in TABLE_SUFFIXES:
-        raise of_unknown_kind(path, f"tables end in {', '.join(TABLE_SUFFIXES)}, lines of JSON in {', '.join(JSONL_SUFFIXES)}")
+        tables = f"tables end in {', '.join(TABLE_SUFFIXES)}, lines of JSON in {', '.join(JSONL_SUFFIXES)}"
+        raise of_unknown_kind(path, f"{tables}, conversations in {', '.join(CHAT_SUFFIXES)}")
     return [*read_numbered_table(path)]
 
 

@@ -108,7 +108,8 @@ def find(ref: str | Path) -> Path | None:
     near = difflib.get_close_matches(name, sorted({*BUILT_IN, *own}), n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(f'`{one}`' for one in near)}? " if near else ""
     raise UnknownModelError(
-        f"no suite is called `{ref}`", hint=f"{hint}`nomoat suites` lists them; or give the path of a .toml, .jsonl or .csv"
+        f"no suite is called `{ref}`",
+        hint=f"{hint}`nomoat suites` lists them, `nomoat suites new FILE` makes one; or give the path of a .toml, .jsonl or .csv",
     )
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from nomoat import matching, paths, whole_files
 from nomoat.asking import as_tuned
+from nomoat.conversations import entries, is_lesson
 from nomoat.errors import DataError, UsageError
 from nomoat.judge import scorers
 from nomoat.judge.builtin import BUILT_IN, BuiltIn
@@ -90,7 +91,7 @@ def load_suite(
     """The suite of that name, or of that file: a folder, a .toml, a .jsonl, or a table with its two columns named.
 
     Rows in place of a file (see `rows.source`) are what a .jsonl of them would be, or with their columns named a table. They are
-    called `rows`, and have numbers from 1.
+    called `rows`, and have numbers from 1. A .jsonl without a TOML may also hold conversations with their answers, see `new_suite`.
 
     `instruction` are the words before each text of a table, as `tune` takes them. A table asks for the labels that tuned ones of
     the `models` learned, too.
@@ -121,18 +122,19 @@ def _load(
     if path.suffix.lower() == ".toml":
         return _load_toml(path)
     beside = path.with_suffix(".toml")
-    return _load_toml(beside) if beside.exists() else _assemble(SuiteFile(name=composed(path.stem)), path, path.parent)
+    return _load_toml(beside) if beside.exists() else _without_toml(composed(path.stem), path, path.parent)
 
 
 def _of_rows(
     rows: Rows, models: Iterable[str | Responder], input_column: str | None, label_column: str | None, instruction: str | None
 ) -> Suite:
     keys = {key for row in rows.values for key in row}
-    if input_column is None and label_column is None and ({"messages", "choices"} & keys or {"input", "target"} <= keys):
+    are_examples = bool({"messages", "choices"} & keys or {"input", "target"} <= keys)
+    if input_column is None and label_column is None and (are_examples or is_lesson(rows.values[0])):
         if instruction:
             hint = "name both columns of a table (in Python: `input_column` and `label_column`), or leave the instruction out"
             raise UsageError("an instruction is for tables, and these rows are a suite's examples", hint=hint)
-        return _assemble(SuiteFile(name=rows.name), rows, Path())
+        return _without_toml(rows.name, rows, Path())
     columns = require_columns(rows, input_column, label_column, or_else="name them `input` and `target` where answers are free")
     return suite_from_csv(rows, *columns, instruction=instruction, learned=as_tuned.learned_by(models))
 
@@ -253,6 +255,15 @@ def _load_toml(path: Path) -> Suite:
     settings = read_settings(path)
     jsonl = examples_of(path, settings)
     return _assemble(settings, jsonl, jsonl.parent)
+
+
+def _without_toml(name: str, source: Source, folder: Path) -> Suite:
+    """Of examples, or of conversations with their answers, as `suites new` makes it of these."""
+    if is_lesson((found := entries(source))[0][1]):
+        from nomoat.judge.new_suite import suite_of_conversations  # late: it makes suites
+
+        return suite_of_conversations(found, source, name=name).suite
+    return _assemble(SuiteFile(name=name), source, folder)
 
 
 def _assemble(settings: SuiteFile, jsonl: Source, folder: Path) -> Suite:

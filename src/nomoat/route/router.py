@@ -24,7 +24,7 @@ from nomoat import bounds, net, references
 from nomoat import responder as responders
 from nomoat.engine import Engine
 from nomoat.engine.remote import RemoteEngine
-from nomoat.errors import RemoteError, UsageError
+from nomoat.errors import PolicyChangedError, RemoteError, UsageError
 from nomoat.progress import Progress
 from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, Rule, TokenLikelihood
 from nomoat.responder import Responder
@@ -92,6 +92,8 @@ def _failed(policy: Policy, decision: Decision, error: RemoteError) -> Decision:
     """What was decided for the cloud is done here, which the server's own words do not say: they may repeat the text."""
     status = "" if error.status is None else f" (status {error.status})"
     why = f"`{references.shown_name(decision.model or '')}` failed{status}, and the policy then answers here"
+    if isinstance(error, PolicyChangedError):  # whose words are ours
+        why = error.message
     return replace(decision, where="local", model=policy.local, why=why, rule="cloud_failed", max_new_tokens=None)
 
 
@@ -240,10 +242,10 @@ class RouterEngine(Engine):
         return self._decide(rules, request, (), usd, made.together.going_on(rules)), rules
 
     def _require_still(self, made: Decided, request: Request) -> None:
-        """Raises RemoteError if what is in force by now keeps here what waits for its turn in the cloud, or is asked there again."""
+        """Raises PolicyChangedError if what is in force by now keeps here what waits for its turn in the cloud, or for another try."""
         decision, _ = self._still(made, request, is_set_aside=True)
         if decision.where == "local":
-            raise RemoteError(
+            raise PolicyChangedError(
                 f"not sent: while this waited for the cloud, what is in force changed, and keeps it here ({decision.why})",
                 hint="ask again", status=503,
             )  # fmt: skip

@@ -27,6 +27,7 @@ from nomoat.errors import (
     NoThreadError,
     NotWritableError,
     OfflineError,
+    PolicyChangedError,
     RedirectedError,
     RemoteError,
     SchemaError,
@@ -52,6 +53,7 @@ STATUS_AND_TYPE: tuple[tuple[type[NomoatError], int, str, str | None], ...] = (
     (NotEnoughMemoryError, 503, "server_error", "not_enough_memory"),
     (StoppedError, 503, "server_error", "shutting_down"),
     (NoThreadError, 503, "server_error", "no_thread"),
+    (PolicyChangedError, 503, "server_error", "policy_changed"),
     (RemoteError, 502, "server_error", "upstream_error"),
 )
 # What is wrong with the server's own disk and files: its log has the error, which names folders, and the client these words.

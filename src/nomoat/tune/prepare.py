@@ -17,6 +17,7 @@ import numpy as np
 from nomoat import bounds, labelling, references
 from nomoat.catalog import pull, sidecar
 from nomoat.catalog.sidecar import Sidecar
+from nomoat.conversations import Lesson
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, templates
 from nomoat.engine.arch import Architecture, Dimensions
@@ -29,7 +30,7 @@ from nomoat.rows import Given, Source, source
 from nomoat.tune import adapter
 from nomoat.tune import samples as encoding
 from nomoat.tune.adapter import Start
-from nomoat.tune.data import Data, Lesson, is_table, read
+from nomoat.tune.data import Data, is_table, read
 from nomoat.tune.prompts import AlikePrompts
 from nomoat.tune.samples import Sample
 from nomoat.words import apart

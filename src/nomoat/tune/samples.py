@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import matching
+from nomoat.conversations import Lesson
 from nomoat.engine import templates
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import UnsupportedError
 from nomoat.records import Message
-from nomoat.tune.data import Lesson
 from nomoat.tune.prompts import AlikePrompts
 
 BATCH_TOKENS = 2048  # tokens computed in a step, about: long lessons make small batches

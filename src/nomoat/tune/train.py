@@ -40,6 +40,7 @@ from nomoat.tune.samples import (
     side_by_side,
     wanted,
 )
+from nomoat.tune.surveying import survey_lines
 from nomoat.tune.validation import (
     BASE_PART,
     SECONDS_A_MINUTE,
@@ -94,7 +95,8 @@ def tune(
     `input_column` to `drop_long` are those of `prepare.prepare`, `minutes` to `seed` those of `Settings`.
     `data_licence`: the id of the data's terms in the catalogue, "own" for your own; it enters the adapter's licence chain, and so does
     the teacher of data that `nomoat distil` made. With `workers` or `ray` several processes learn: see `data_parallel`.
-    `on_progress` is told after each batch, `on_message` what was chosen and why.
+    `on_progress` is told after each batch; `on_message` what the data is like, and what may be wrong with it, then what was chosen
+    and why.
     Interrupted at any time (Ctrl-C, kill), the last checkpoint stays, and `resume=True` with the same arguments goes on from it, or
     begins anew where it was interrupted before there was one.
     Raises UsageError, DataError, UnknownModelError, NotEnoughMemoryError, NotEnoughDiskError, WorkerError.
@@ -109,6 +111,9 @@ def tune(
         base, data_path, input_column=input_column, label_column=label_column, instruction=instruction, test=test,
         keep_shared=keep_shared, validation=validation, template=template, drop_long=drop_long, settings=settings,
     )  # fmt: skip
+    if on_message is not None:
+        for line in survey_lines(prepared):
+            on_message(line)
     return learn(
         prepared, name=name, data_licence=data_licence, resume=resume, replace=replace, workers=workers, ray=ray,
         on_progress=on_progress, on_message=on_message,

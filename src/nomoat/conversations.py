@@ -1,0 +1,284 @@
+"""Conversations that end with an answer: chats as OpenAI, ShareGPT or Alpaca write them, of a file or of rows in its place.
+
+`tune` learns their answers, and `judge` asks what stands before the last one, so that both see the same words.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from nomoat import labelling, textfiles
+from nomoat.errors import DataError
+from nomoat.records import Message, Role
+from nomoat.rows import Rows, Source, read_objects
+from nomoat.words import LONGEST_NAME, first_few, listed
+
+CHAT_SUFFIXES = (*textfiles.JSONL_SUFFIXES, ".json")
+Entries = list[tuple[str, dict[str, Any]]]  # each with its place, such as "line 3"
+Form = Literal["OpenAI chats", "ShareGPT conversations", "Alpaca instructions"]
+ROLES: dict[str, Role] = {**{role: role for role in get_args(Role)}, "developer": "system"}
+SPEAKERS: dict[str, Role] = {
+    "human": "user", "user": "user", "system": "system",
+    "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
+}  # fmt: skip
+NAMED_KEYS = 5  # of an entry that is no conversation
+KEYS_OF_CHATS = ("messages", "conversations", "instruction")
+FORMS = (
+    '{"messages": [{"role": ..., "content": ...}]}', '{"conversations": [{"from": ..., "value": ...}]}',
+    '{"instruction": ..., "output": ...}',
+)  # fmt: skip
+BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")  # before a text
+ALPACA_INPUT = "\n\n### Input:\n"  # between an instruction and its input, where the template is Alpaca's
+CALLS = ("tools", "functions", "tool_calls", "function_call")
+CALLERS = ("tool", "function", "function_call", "tool_call", "tool_response", "function_response", "observation")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """A conversation that ends with an answer; every turn of the assistant is learned, but for those at the places `not_learned`.
+
+    `where`: the place in the file, "line 3" or "entry 3", or "row 3" of rows, counted from 1. `turns`: of a table's row none; it has
+    `text` and `label`, and the `instruction` that all rows share.
+    `alpaca_question`: what a model with Alpaca's chat template is asked instead of the last question; None if that is the same.
+    """
+
+    where: str
+    turns: tuple[Message, ...] = ()
+    not_learned: tuple[int, ...] = ()
+    text: str | None = None
+    label: str | None = None
+    instruction: str | None = None
+    alpaca_question: str | None = None
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The turns. A row's are made when they are asked for: each holds the whole instruction."""
+        if self.text is None or self.label is None:
+            return self.turns
+        asked = labelling.label_task_messages(self.text, (), instruction=self.instruction)
+        return (*asked, Message(role="assistant", content=self.label))
+
+    @property
+    def learned(self) -> list[int]:
+        """The places of the answers to learn, from 0."""
+        return [at for at, one in enumerate(self.messages) if one.role == "assistant" and at > 0 and at not in self.not_learned]
+
+
+def read(path: Source) -> tuple[Form, list[Lesson]]:
+    """The form, which the first entry tells, and every lesson of a file or of rows, in their order.
+
+    Raises DataError, naming file and place, for what cannot be learned.
+    """
+    return lessons_of(entries(path), path)
+
+
+def lessons_of(found: Entries, path: Source) -> tuple[Form, list[Lesson]]:
+    """As `read`, of the entries that were found in a file."""
+    where, first = found[0]
+    if not any(key in first for key in KEYS_OF_CHATS):
+        keys = first_few([f"`{key[:LONGEST_NAME]}`" for key in first], NAMED_KEYS) or "none"
+        raise DataError(f"`{path}`, {where}: no conversation; its keys are: {keys}", hint=f"write {listed(FORMS, last='or')}")
+    read_one: Any
+    kind: Form
+    if "conversations" in first:
+        kind, read_one = ("OpenAI chats", _open_ai) if _has_roles(first) else ("ShareGPT conversations", _share_gpt)
+    elif "instruction" in first:
+        kind, read_one = "Alpaca instructions", _alpaca
+    else:
+        kind, read_one = "OpenAI chats", _open_ai
+    return kind, [read_one(value, path, where) for where, value in found]
+
+
+def is_lesson(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry holds the answer to its question, as what `tune` learns does; an example of a suite has it as `target`."""
+    if "target" in entry:
+        return False
+    if "conversations" in entry or "instruction" in entry:
+        return "conversations" in entry or "output" in entry
+    turns = entry.get("messages")
+    return isinstance(turns, list) and any(isinstance(turn, dict) and turn.get("role") == "assistant" for turn in turns)
+
+
+def entries(path: Source) -> Entries:
+    """The rows; or the objects of a JSONL file, or of a JSON file that is one list of them, or one of them over several lines."""
+    if isinstance(path, Rows):
+        return [(f"row {number}", value) for number, value in read_objects(path)]
+    text = textfiles.read_text(path)
+    if text.lstrip().startswith("["):
+        values = textfiles.parse_json(text, path)
+    elif _is_one_object(text):
+        values = [textfiles.parse_json(text, path)]
+    else:
+        return [(f"line {line}", value) for line, value in textfiles.parse_jsonl(text, path)]
+    has_escapes = "\\u" in text
+    for number, value in enumerate(values, start=1):
+        if not isinstance(value, dict):
+            raise DataError(f"`{path}`, entry {number}: not a JSON object", hint='each entry is one object: {"key": "value"}')
+        if has_escapes:
+            textfiles.utf8_json(value, path, f"entry {number}")
+    if not values:
+        raise DataError(f"`{path}` is an empty list", hint="each entry is one JSON object")
+    return [(f"entry {number}", value) for number, value in enumerate(values, start=1)]
+
+
+def _is_one_object(text: str) -> bool:
+    """Whether a text is one JSON object, printed over several lines."""
+    begin, _, rest = text.strip().partition("\n")
+    try:
+        json.loads(begin)
+    except (ValueError, RecursionError):
+        with suppress(ValueError, RecursionError):
+            return bool(rest) and isinstance(json.loads(text), dict)
+    return False
+
+
+def _has_roles(value: dict[str, Any]) -> bool:
+    """Whether the turns of `conversations` are OpenAI's messages, as many files on the hub have them."""
+    turns = value["conversations"]
+    return isinstance(turns, list) and bool(turns) and isinstance(turns[0], dict) and "role" in turns[0]
+
+
+def _open_ai(value: dict[str, Any], path: Source, where: str) -> Lesson:
+    wrong = "a message has role {!r} and content of type {}", f"roles are {', '.join(ROLES)}; the content is text"
+    field = "messages" if "messages" in value or "conversations" not in value else "conversations"
+    return _conversation(value, path, where, field=field, keys=("role", "content"), roles=ROLES, wrong=wrong)
+
+
+def _share_gpt(value: dict[str, Any], path: Source, where: str) -> Lesson:
+    wrong = "a turn is from {!r} and has a value of type {}", f"turns are from {', '.join(SPEAKERS)}; the value is text"
+    return _conversation(value, path, where, field="conversations", keys=("from", "value"), roles=SPEAKERS, wrong=wrong)
+
+
+def _conversation(
+    value: dict[str, Any], path: Source, where: str, *, field: str, keys: tuple[str, str], roles: Mapping[str, Role],
+    wrong: tuple[str, str],
+) -> Lesson:  # fmt: skip
+    """The lesson of a conversation whose turns have these `keys`; `wrong`: what to say of one that is none, and the hint."""
+    who, words = keys
+    messages, not_learned = _system_of(value, path, where), list[int]()
+    for row in _rows(value, field, f'{{"{who}": ..., "{words}": ...}}', path, where):
+        _require_no_calls(row, path, where)
+        speaker, content = (row.get(key) if isinstance(row, dict) else None for key in keys)
+        content = _text_of_parts(content, path, where)
+        if not isinstance(speaker, str) or speaker not in roles or not isinstance(content, str):
+            raise DataError(f"`{path}`, {where}: {wrong[0].format(speaker, type(content).__name__)}", hint=wrong[1])
+        role = roles[speaker]
+        if role == "assistant" and not _has_weight(row, path, where):
+            not_learned.append(len(messages))
+        elif role == "assistant" and not content.strip():
+            hint = 'write it, leave the conversation out, or give the answer "weight": 0, which is read and not learned'
+            raise DataError(f"`{path}`, {where}: an answer of the assistant is empty", hint=hint)
+        messages.append(Message(role=role, content=content))
+    return _lesson(messages, path, where, not_learned)
+
+
+def _text_of_parts(content: Any, path: Source, where: str) -> Any:
+    """A message's text, where it was written as a list of parts, as it is answered to; anything else as it is. Raises DataError."""
+    if not isinstance(content, list) or not content or not all(isinstance(part, dict) for part in content):
+        return content
+    for part in content:
+        if part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise DataError(
+                f"`{path}`, {where}: a message holds a part of type {part.get('type')!r}, and nomoat learns texts",
+                hint='leave the conversation out, or write the part as {"type": "text", "text": ...}',
+            )
+    return "\n".join(part["text"] for part in content)
+
+
+def _alpaca(value: dict[str, Any], path: Source, where: str) -> Lesson:
+    _require_no_calls(value, path, where)
+    parts = [value.get("instruction"), "" if value.get("input") is None else value["input"], value.get("output")]
+    for name, part in zip(("instruction", "input", "output"), parts, strict=True):
+        if not isinstance(part, str) or (name != "input" and not part.strip()):
+            raise DataError(
+                f"`{path}`, {where}: `{name}` is {part!r}", hint="`instruction` and `output` are text; `input` may be empty"
+            )
+    instruction, (extra, output) = str(parts[0]).strip(), (_without_space_around(str(part)) for part in parts[1:])
+    question = f"{instruction}\n\n{extra}" if extra else instruction
+    before = [*_system_of(value, path, where), *_history_of(value, path, where)]
+    return Lesson(
+        where=where,
+        turns=(*before, Message(role="user", content=question), Message(role="assistant", content=output)),
+        alpaca_question=f"{instruction}{ALPACA_INPUT}{extra}" if extra else None,
+    )
+
+
+def _without_space_around(text: str) -> str:
+    """Without space at its end and blank lines before it; the spaces that its first line begins with are code's."""
+    return BLANK_LINES.sub("", text).rstrip()
+
+
+def _rows(value: dict[str, Any], name: str, form: str, path: Source, where: str) -> list[Any]:
+    """The turns of a conversation. Raises DataError if there are none, and for what cannot be learned beside them."""
+    rows = value.get(name)
+    if not isinstance(rows, list) or not rows:
+        what = f"`{name}` is empty" if rows == [] else f"no list of `{name}`"
+        raise DataError(f"`{path}`, {where}: {what}", hint=f'write {{"{name}": [{form}]}}')
+    _require_no_calls(value, path, where)
+    return rows
+
+
+def _require_no_calls(said: Any, path: Source, where: str) -> None:
+    """Raises DataError where a lesson or a turn has tools or calls: learned without them, an answer would teach not to call."""
+    if not isinstance(said, dict):
+        return
+    found = [f"`{name}`" for name in CALLS if said.get(name) and said[name] not in ("[]", "{}")]
+    found += [f"a turn from `{said[key]}`" for key in ("role", "from") if said.get(key) in CALLERS]
+    if found:
+        raise DataError(
+            f"`{path}`, {where}: it has {found[0]}, and nomoat learns what is said, not how tools are called",
+            hint="leave the conversation out, or write the tools and their calls into the texts of its turns",
+        )
+
+
+def _has_weight(row: dict[str, Any], path: Source, where: str) -> bool:
+    """Whether an answer is learned."""
+    weight = row.get("weight")
+    if isinstance(weight, bool) or weight not in (None, 0, 1):
+        raise DataError(
+            f"`{path}`, {where}: a message of the assistant has weight {weight!r}",
+            hint="write 0 for an answer that is not learned, 1 or nothing for one that is",
+        )
+    return weight != 0
+
+
+def _system_of(value: dict[str, Any], path: Source, where: str) -> list[Message]:
+    """The system's message, where it stands beside the turns."""
+    said = value.get("system")
+    if said is not None and not isinstance(said, str):
+        raise DataError(f"`{path}`, {where}: `system` is of type {type(said).__name__}", hint="it is text, or nothing")
+    return [Message(role="system", content=said)] if said and said.strip() else []
+
+
+def _history_of(value: dict[str, Any], path: Source, where: str) -> list[Message]:
+    """The turns before an instruction of Alpaca's."""
+    history = value.get("history") or []
+    for pair in history if isinstance(history, list) else [history]:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) and text.strip() for text in pair)):
+            raise DataError(
+                f"`{path}`, {where}: `history` is no list of pairs of texts", hint='write {"history": [["question", "answer"], ...]}'
+            )
+    roles: tuple[Role, Role] = ("user", "assistant")
+    return [Message(role=role, content=text) for pair in history for role, text in zip(roles, pair, strict=True)]
+
+
+def _lesson(messages: Sequence[Message], path: Source, where: str, not_learned: Sequence[int]) -> Lesson:
+    """The conversation up to its last answer to learn. Raises DataError if there is none with something before it.
+
+    Raises it as well where the system speaks twice before the first turn: beside the turns, and in the first of them.
+    """
+    if len(messages) > 1 and messages[0].role == messages[1].role == "system":
+        raise DataError(f"`{path}`, {where}: it begins with two messages of the system", hint="make them one")
+    whole = Lesson(where=where, turns=tuple(messages), not_learned=tuple(not_learned))
+    if not whole.learned and not_learned:
+        hint = "leave the conversation out, or give an answer that is to be learned weight 1"
+        raise DataError(f"`{path}`, {where}: every answer that could be learned has weight 0", hint=hint)
+    if not whole.learned:
+        hint = "a lesson is what is said to the assistant, and its answer"
+        raise DataError(f"`{path}`, {where}: no message of the assistant to learn from", hint=hint)
+    return replace(whole, turns=whole.turns[: whole.learned[-1] + 1])

@@ -1,0 +1,122 @@
+"""What the data of a training is like, in words: said before it begins, by the command line and to `on_message`."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from decimal import Decimal
+
+from nomoat import labelling
+from nomoat.catalog import licences
+from nomoat.tune.adapter import Start
+from nomoat.tune.prepare import Prepared, most_held_out, split
+from nomoat.tune.samples import count_lessons, count_texts
+from nomoat.words import LONGEST_NAME, apart, counted, first_few
+
+MANY_LABELS = 8
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
+EXAMPLES_SHOWN = 3
+ONE_TEXT = "one text held out says nothing about chance"
+
+
+def survey_lines(prepared: Prepared) -> Iterator[str]:
+    """What the data is like, in a few lines, each of them something a user may want to mend."""
+    survey, settings = prepared.survey, prepared.settings
+    yield (
+        f"data: {survey.format}, {counted(survey.num_lessons, 'lesson')}, {counted(survey.num_tokens, 'token')}; "
+        f"a lesson has {survey.median_tokens:,} (half of them), {survey.p95_tokens:,} (95 %), at most {survey.longest_tokens:,}"
+    )
+    scripts = ", ".join(f"{script} {part:.0%}" for script, part in survey.scripts.items())
+    yield f"scripts: {scripts or 'no letters in the texts'}"
+    if survey.labels:
+        shown = [(label, count) for label, count in survey.labels.items() if count]
+        rarest = f", the rarest {apart(shown[-1][0])} {shown[-1][1]:,}" if len(shown) > MANY_LABELS else ""
+        yield f"labels: {first_few([f'{apart(label)} {count:,}' for label, count in shown], MANY_LABELS)}{rarest}"
+        yield from _labels_alike(prepared)
+    if survey.num_rows > survey.num_lessons:
+        yield (
+            f"rows: {survey.num_rows:,} of {counted(survey.num_lessons, 'conversation')}: with this chat template some answers are "
+            "other tokens when they are read later on, and each of these is a row of its own, with all that was said before it"
+        )
+    if prepared.template is not None:
+        yield f"chat template: {prepared.template.value}, {prepared.template.reason}"
+    if prepared.sidecar is not None:
+        changed = "" if prepared.sidecar.is_of_this_content else "; it was changed since, and that binds it no less"
+        yield f"teacher: {prepared.sidecar.teacher} wrote this data{changed}"
+        if parents := prepared.sidecar.parents:
+            yield "terms of what learns from it:"
+            yield from licences.verdict_lines(licences.of_parents(parents))
+    if prepared.start is not None:
+        yield from _start(prepared.start)
+    yield from _labels_besides(prepared)
+    if survey.duplicates:
+        contradicting = f", {survey.contradictions:,} of them with another label" if survey.contradictions else ""
+        stand = "stands" if survey.duplicates == 1 else "stand"
+        yield f"repeated: {counted(survey.duplicates, 'lesson')} {stand} in the data more than once{contradicting}"
+    if survey.shared_with_test:
+        what = f"{counted(survey.dropped, 'lesson')} dropped" if survey.dropped else "kept, and a test on them proves little"
+        yield f"in the test file, too: {counted(len(survey.shared_with_test), 'text')}; {what}"
+        for text in prepared.shared_texts[:EXAMPLES_SHOWN]:
+            yield f"  {text[:100]}"
+    yield from _held_out(prepared)
+    if survey.too_long:
+        yield f"too long for the model, left out: {len(survey.too_long):,} ({', '.join(survey.too_long[:EXAMPLES_SHOWN])}, ...)"
+    steps = f"{counted(settings.epochs, 'epoch')}, {counted(settings.batch, 'lesson')} a step"
+    yield f"settings: {steps}, rank {settings.rank}, learning rate {settings.learning_rate:g}"
+
+
+def _held_out(prepared: Prepared) -> Iterator[str]:
+    """Which lessons are held out, and whether they can tell anything."""
+    survey = prepared.survey
+    if prepared.validation:
+        dropped = survey.shared_with_validation
+        also = f"; in the data, too, and dropped there: {counted(len(dropped), 'text')}" if dropped else ""
+        if in_test := survey.validation_shared_with_test:
+            also += f"; in the test file, too, and left out: {counted(len(in_test), 'text')}"
+        count = count_lessons(prepared.validation)
+        lessons = f"{count:,} lessons" if count > 1 else "one lesson"
+        yield f"held out: the {lessons} of {prepared.others['validation']}{also}"
+        if count_texts(prepared.validation) == 1:
+            yield f"note: {ONE_TEXT}; give --validation (in Python: `validation`) a file that holds several"
+    elif not split(prepared)[1]:
+        most = most_held_out(prepared)
+        alone = " or is the only one with its label" if survey.labels else ""
+        why = f"every text stands in more than {most:,} of them{alone}" if most else "a tenth of them is less than one"
+        unmeasured = "whether tuning helps is not measured without --validation FILE (in Python: `validation`)"
+        yield f"held out: none of the lessons, since {why}; {unmeasured}"
+
+
+def _labels_alike(prepared: Prepared) -> Iterator[str]:
+    """Which labels may be meant as one, and which look like several where they are asked for."""
+    labels, is_listed = list(prepared.survey.labels), prepared.options["instruction"] is None
+    if is_listed and prepared.start is None and (note := labelling.note_on_commas(labels)):
+        yield f"note: {note}"
+    alike = defaultdict[str | Decimal, list[str]](list)
+    for label in labels:
+        alike[_bare(label)].append(label)
+    if same := [f"`{'`, `'.join(label[:LONGEST_NAME] for label in group)}`" for group in alike.values() if len(group) > 1]:
+        yield (
+            "note: labels that differ only in upper and lower case, in spaces, or in how a number is written: "
+            f"{'; '.join(same[:MANY_LABELS])}"
+        )
+
+
+def _bare(label: str) -> str | Decimal:
+    """Without case and spaces; of a number (`1`, `1.0`, `+1`) its value."""
+    bare = "".join(label.split()).casefold()
+    return Decimal(bare) if NUMBER.fullmatch(bare) else bare
+
+
+def _labels_besides(prepared: Prepared) -> Iterator[str]:
+    """Which labels the question names and no row teaches: an adapter knows them, a teacher could choose them, or rows were dropped."""
+    besides = [label for label, count in prepared.survey.labels.items() if not count]
+    if besides and prepared.options["instruction"] is None:
+        yield f"labels asked for without a row to learn from: {first_few([apart(label) for label in besides], MANY_LABELS)}"
+
+
+def _start(start: Start) -> Iterator[str]:
+    file = start.provenance.get("data_file")
+    yield f"goes on from the adapter `{start.name}`{f', which learned from {file}' if file else ''}"
+    if start.other_base:
+        yield f"note: it was learned beside {start.other_base}, other weights than these"
