@@ -80,7 +80,7 @@ def render_cost(side: Side) -> str:
 
 
 def render_total_cost(side: Side) -> str:
-    """US dollars for all answers of the run, those paid for before included."""
+    """US dollars for all answers of the run, those paid for before and those not compared included."""
     return render_usd(side.cost_usd)
 
 
@@ -111,6 +111,14 @@ def render_ahead(verdict: Verdict) -> str:
     """Who is ahead, in a cell of a table."""
     names = {"left": verdict.left.model, "right": verdict.right.model, "equal": "practically equal", "undecided": "too close to call"}
     return names[verdict.winner]
+
+
+def open_in_groups_note(metric: str, num_groups: int, low: float, high: float) -> str:
+    """Why a difference whose interval is inside the rope is not called practically none."""
+    return (
+        f"not called practically equal: groups unlike these {num_groups:,}, which they may happen to lack, leave a difference of "
+        f"{render_interval(metric, low, high)} points open"
+    )
 
 
 def several_sentence(verdicts: Sequence[Verdict]) -> str:
