@@ -413,7 +413,8 @@ class Outcome:
 class Side:
     """What a verdict says of one model: mean score with its interval, and what the answers took.
 
-    `cost_usd` is of all these answers, whenever they were paid for; `price` is how it was reckoned.
+    `bytes_out` and `cost_usd` are of all that the model was asked, whenever it was paid for, also of what is not compared; `price` is
+    how it was reckoned.
     """
 
     model: str

@@ -55,7 +55,7 @@ from nomoat.judge.metrics import Metric
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.table import run_table
-from nomoat.judge.verdict import in_common
+from nomoat.judge.verdict import compare, in_common
 from nomoat.money import dollars
 from nomoat.pool import run_many
 from nomoat.records import ChoiceScores, Chunk, Completion, ContinuationScore, Request, Usage
@@ -296,6 +296,9 @@ def test_budget_is_spent_on_whole_conversations(serving: Serving) -> None:
     assert [at + 1 for at in ids[::2]] == ids[1::2]
     assert max(ids) > 10  # drawn from all over the suite
     assert evaluation.notes[0].startswith(f"PARTIAL: 6 of 30 questions were answered by `{server.url}#m`: the budget of $")
+    side = evaluation.side
+    assert side.cost_usd == pytest.approx(7 * REAL_USD)
+    assert side.cost_usd_per_1000 == pytest.approx(1000 * REAL_USD)
     whole = run_suite(f"{server.url}#m", suite, RunSettings(spending=priced(5.0), concurrency=8))
     assert (len(whole.outcomes), whole.partial, len(server.bodies)) == (30, "", 30)
 
@@ -765,6 +768,20 @@ def test_two_servers_share_the_budget(serving: Serving, empty_home: Path) -> Non
     assert [len(server.bodies) for server in servers] == [11, 11]
     assert duel.verdict.num_examples == 11
     assert "$0.20 is kept for who is asked next" in duel.verdict.partial
+
+
+def test_a_side_says_what_all_its_answers_cost_also_those_that_are_not_compared(serving: Serving) -> None:
+    """30 questions, 2 of the same words; the other side has answers to 4. 29 were paid for."""
+    suite = suite_of(30)
+    examples = tuple(dataclasses.replace(e, messages=suite.examples[0].messages) if e.id == "1" else e for e in suite.examples)
+    suite = dataclasses.replace(suite, examples=examples)
+    server = serving(FINE)
+    one = run_suite(f"{server.url}#m", suite, RunSettings(spending=priced(5.0)))
+    other = run_suite("fake:", dataclasses.replace(suite, examples=examples[:4]))
+    assert len(server.bodies) == 29
+    for side in (one.side, compare(*in_common([one, other])).left):
+        assert side.cost_usd == pytest.approx(29 * REAL_USD)
+    assert compare(*in_common([one, other])).num_examples == 4
 
 
 def test_models_of_a_table_are_asked_no_more_than_one_before_them_has_answered(serving: Serving) -> None:

@@ -17,7 +17,7 @@ from nomoat.judge.groups import groups_in, groups_of
 from nomoat.judge.judged import run_judged_duel
 from nomoat.judge.metrics import Metric
 from nomoat.judge.run import run_suite
-from nomoat.judge.stats import clustered_mean_interval
+from nomoat.judge.stats import clustered_proportion_interval
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import _fixed
@@ -45,7 +45,7 @@ def test_equal_questions_are_one_piece_of_evidence() -> None:
     evaluation = run_suite(knowing("m", 13), suite)
     scores, groups = [outcome.score for outcome in evaluation.outcomes], [str(at % 30) for at in range(150)]
     assert [outcome.group for outcome in evaluation.outcomes] == groups
-    assert (evaluation.side.score_low, evaluation.side.score_high) == clustered_mean_interval(scores, groups)
+    assert (evaluation.side.score_low, evaluation.side.score_high) == clustered_proportion_interval(scores, groups)
     told = (
         "120 of the 150 questions of `quiz` are equal to one before them: equal questions are one group",
         "150 examples in 30 groups that belong together: errors are those between groups",
@@ -55,6 +55,19 @@ def test_equal_questions_are_one_piece_of_evidence() -> None:
     assert (verdict.num_examples, verdict.p_value, verdict.winner) == (150, 2 / 2**5, "undecided")  # 25 to 0, were they independent
     assert [note for note in verdict.notes if "group" in note][:2] == list(told)
     assert set(told) <= set(run_table([knowing("a", 13), knowing("b", 8)], suite).leaderboard.notes)
+
+
+def test_two_sides_are_equal_only_where_groups_that_are_not_there_would_not_change_that() -> None:
+    """One group of 199 is won: the interval is [-0.5, 1.5]. Of models 2.1 points apart, 8 in 100 such samples have no more."""
+    left, right = knowing("a", 199), knowing("b", 198)
+    few, many = (nomoat.duel(left, right, copied(num, 2), rope=2) for num in (199, 500))
+    assert (few.winner, many.winner) == ("undecided", "equal")
+    assert few.difference_low > -0.02 and few.difference_high < 0.02
+    assert [told for told in few.notes if "practically" in told] == [
+        "not called practically equal: groups unlike these 199, which they may happen to lack, leave a difference of "
+        "[-1.49, 2.77] points open"
+    ]
+    assert not any("practically" in told for told in many.notes)
 
 
 def test_equal_models_seldom_have_a_winner_over_equal_questions() -> None:

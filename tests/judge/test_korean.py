@@ -45,7 +45,7 @@ MAKERS = {
     "judge/verdict.py": ["notes_over_all", "_measures"],
     "judge/wording.py": [
         "render_items", "render_tally", "render_measure", "summary_of", "render_ahead", "several_sentence", "several_note",
-        "score_sentence", "render_behind", "_points",
+        "score_sentence", "render_behind", "_points", "open_in_groups_note",
     ],
     "references.py": ["notes", "template"],
 }  # fmt: skip

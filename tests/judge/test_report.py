@@ -14,17 +14,18 @@ from markupsafe import escape
 
 from nomoat.catalog.licences import licences
 from nomoat.engine.fake import FakeEngine
-from nomoat.judge import report, slices, wording
+from nomoat.judge import agreement, report, slices, wording
 from nomoat.judge.duel import run_duel, run_duels
 from nomoat.judge.groups import groups_of
+from nomoat.judge.korean import twin
 from nomoat.judge.plots import Point, cost_svg, difference_svg, forest_svg, scatter_svg
 from nomoat.judge.report import MAX_EXAMPLES_SHOWN, write_duel_report, write_duels_report, write_evaluation_report, write_table_report
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
-from nomoat.judge.verdict import Duel, Rules, compare, score_interval
-from nomoat.records import Example, Message
+from nomoat.judge.verdict import Duel, Evaluation, Rules, compare, score_interval, side_of
+from nomoat.records import Example, Message, Outcome, Verdict
 from nomoat.responder import Responder
 
 COMMAND = "nomoat eval one more"
@@ -146,8 +147,9 @@ def test_a_suite_of_one_item_has_the_number_alone_beside_the_others(suite: Suite
 
 
 def test_figures_have_no_minus_before_a_0_and_no_more_digits_of_confidence_than_alpha_has() -> None:
-    assert wording._points("exact", -0.0001, -0.0004, 0.0003, sign="+") == "+0.0 points [+0.0, +0.0]"
-    assert wording._points("grade", -0.001, -0.5, -0.004) == "0.00 points [-0.50, 0.00]"
+    assert wording._points("exact", -1e-17, -1e-9, 1e-9, sign="+") == "+0.0 points [+0.0, +0.0]"
+    assert wording._points("grade", -0.001, -0.5, 0.006) == "0.00 points [-0.50, 0.01]"
+    assert wording._points("grade", -0.2, -0.5, -0.004) == "-0.2000 points [-0.5000, -0.0040]"
     alphas = (0.05, 0.05 / 2, 0.05 / 3, 0.1 / 3, 0.00001)
     assert [wording.render_confidence(alpha) for alpha in alphas] == ["95 %", "97.5 %", "98.33 %", "96.67 %", "99.999 %"]
     alphas = (0.125, 0.999, 1e-7, 1e-30)
@@ -436,3 +438,46 @@ def test_the_browsers_language_chooses_and_the_reader_may(duel_page: str, tmp_pa
 def test_report_of_the_vicuna_replay_holds_the_blogs_ratio(vicuna_folder: Path, tmp_path: Path) -> None:
     write_duel_report(run_duel("stored:vicuna80/vicuna-13b", "stored:vicuna80/gpt35"), tmp_path / "r.html", command=COMMAND)
     assert "638.0 / 693.0 = 92.06 % [" in english(tmp_path / "r.html")
+
+
+def test_figures_near_an_end_of_the_scale_are_not_rounded_to_it() -> None:
+    """20,000 items, 12 apart: one digit would say 100.0 % of both, and a lead of [0.0, 0.1]."""
+    found = measured("exact", 20_000, 19_988)
+    assert wording.summary_of(found) == (
+        "`l` (100.000 % [99.981, 100.000]) is ahead of `r` (99.940 % [99.895, 99.966]) on `s`, 20,000 items: "
+        "by 0.060 points [0.028, 0.105], p = 0.0005."
+    )
+    assert wording.render_measure(found.measures[0]) == "12 of 20,000 = 0.060 % [0.034, 0.105]"
+    assert twin(wording.render_difference(found)) == "+0.060 %p [+0.028, +0.105]"
+    assert wording.render_interval("exact", 0.9995, 1.0) == "[99.950, 100.000]"
+    assert [wording.render_score("exact", share) for share in (0.0, 0.0004, 0.9998, 1 - 1e-12)] == [
+        "0.0 %",
+        "0.040 %",
+        "99.980 %",
+        "100.0 %",
+    ]
+    assert [wording.render_score("grade", grade) for grade in (1.0, 9.997, 9.9)] == ["1.00", "9.9970", "9.90"]
+    assert twin("+0.0031 points [+0.0010, +0.0100]") == "+0.0031점 [+0.0010, +0.0100]"
+    assert agreement.share([True] * 999 + [False], [str(at) for at in range(1_000)]) == "999 of 1,000 = 99.90 % [99.44, 99.98]"
+
+
+def measured(metric: str, num_items: int, num_right: int) -> Verdict:
+    examples = tuple(Example(id=str(at), messages=(Message(role="user", content=f"{at}"),), target="a") for at in range(num_items))
+    suite = Suite(name="s", metric=metric, examples=examples, sha256="")
+    sides = []
+    for model, right in (("l", num_items), ("r", num_right)):
+        scored = [Outcome(suite="s", example_id=e.id, model=model, answer="", score=float(int(e.id) < right)) for e in examples]
+        side = side_of(model, "unknown", metric, scored, facts={})
+        sides.append(Evaluation(suite=suite, side=side, outcomes=tuple(scored)))
+    return compare(*sides)
+
+
+@pytest.mark.parametrize(
+    ("p_value", "said"),
+    [
+        (0.04999, "p = 0.04999"), (0.05, "p = 0.0500"), (0.0207, "p = 0.0207"), (0.0099999, "p = 0.0099999"),
+        (0.0999961, "p = 0.099996"), (0.25, "p = 0.25"), (0.996, "p = 0.996"), (1.0, "p = 1.00"), (0.00001, "p < 0.0001"),
+    ],
+)  # fmt: skip
+def test_a_p_value_is_not_rounded_up_to_a_whole_per_cent(p_value: float, said: str) -> None:
+    assert wording.render_p_value(p_value) == said

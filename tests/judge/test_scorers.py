@@ -201,10 +201,27 @@ def test_anything_else_is_no_letter(answer: str) -> None:
     assert chosen_letter(answer, 3) is None
 
 
+@pytest.mark.parametrize(
+    "answer",
+    ["D is incorrect", "D is wrong, it is B", "Answer: D is not the capital; B is", "**D** isn't it", "D is false.",
+     "D는 틀렸습니다", "D가 아니라 B", "정답은 D가 아니라 B입니다", "D는 정답이 아닙니다", "D은 오답입니다"],
+)  # fmt: skip
+def test_a_letter_that_is_denied_is_no_choice(answer: str) -> None:
+    assert chosen_letter(answer, 4) is None
+
+
+@pytest.mark.parametrize(
+    "answer", ["D is right", "D. is not soluble", "D\tis not soluble", "D. 아니요", "D 틀니", "D 아니면 B", "D is notable"]
+)
+def test_a_letter_with_its_text_is_a_choice_whatever_that_says(answer: str) -> None:
+    assert chosen_letter(answer, 4) == 3
+
+
 def test_spaces_without_end_are_read_once() -> None:
     assert chosen_letter(f"the{' ' * 1_000_000}!", 3) is None
     assert chosen_letter(f"the correct{' ' * 1_000_000}answer B", 3) == 1
     assert chosen_letter(f"the choice{' ' * 1_000_000}boxed", 3) is None
+    assert chosen_letter(f"B{' ' * 1_000_000}is{' ' * 1_000_000}so", 3) == 1
 
 
 @pytest.mark.parametrize(
@@ -310,6 +327,21 @@ def test_a_and_i_that_are_chosen_are_letters(answer: str, index: int) -> None:
         ("x2 = 1/2", "2", 0.0),
         ("a+3 = 7/2", "3", 0.0),
         ("18 = 36/2 or 5/2", "18", 0.0),
+        ("5천", "5만", 0.0),
+        ("5만 원입니다", "50000", 1.0),
+        ("3만 5천원", "35000", 1.0),
+        ("3만 5000원", "35000", 1.0),
+        ("35,000", "3만5천", 1.0),
+        ("총 1억 2,000만 원", "1억 2천만", 1.0),
+        ("2천5백만", "25000000", 1.0),
+        ("1.5억", "150000000", 1.0),
+        ("3백2십", "320", 1.0),
+        ("2만 3만", "30000", 1.0),  # two numbers
+        ("1만 12,000", "12000", 1.0),
+        ("3만 1/2", "30000", 0.0),
+        ("5만큼 큽니다", "5", 1.0),
+        ("8조각", "8", 1.0),
+        ("제3조", "3", 1.0),
     ],
 )
 def test_last_number_is_the_answer(answer: str, target: str, score: float) -> None:
@@ -326,8 +358,11 @@ def test_a_number_is_looked_for_in_time_that_grows_with_the_spaces_not_their_squ
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("1,234.5", True), ("+３", True), ("10²", False), ("½", False), ("25㎡", False), ("18 = 36/2", False)],
-)
+    [
+        ("1,234.5", True), ("+３", True), ("3만 5천", True), ("5만 원", False), ("10²", False), ("½", False), ("25㎡", False),
+        ("18 = 36/2", False),
+    ],
+)  # fmt: skip
 def test_a_number_alone_has_no_exponent_fraction_or_unit(text: str, expected: bool) -> None:
     assert is_number(text) is expected
 
@@ -459,6 +494,8 @@ def test_json_that_breaks_its_schema_scores_nothing() -> None:
     assert json_score('{"age": "3"}', '{"age": "3"}', schema) == 0.0
     assert json_score('{"tags": ["b", "a"]}', '{"tags": ["a", "b"]}') == 1.0
     assert json_score("true", "1") == 0.0
+    assert json_score('{"operator": "*", "phone": ""}', '{"operator": "/", "phone": "-"}') == 0.0
+    assert json_score('{"operator": "* "}', '{"operator": "*"}') == 1.0
 
 
 DRAFT_07 = "http://json-schema.org/draft-07/schema#"

@@ -17,6 +17,7 @@ from nomoat.asking.store import AnswerStore, default_path
 from nomoat.errors import BadFileError, DataError
 from nomoat.records import Outcome
 from nomoat.route import learned
+from nomoat.route.frontier import auc
 from nomoat.route.outcomes import Pair, Pairs, read_pairs
 
 WORDS = ["moat", "castle", "river", "tower", "bridge", "gate", "stone", "water", "wall", "king"]
@@ -189,6 +190,49 @@ def test_router_no_better_than_chance_is_refused() -> None:
     rows = tuple(Pair(prompt=text, local_score=float(lot.random() < 0.5), cloud_score=0.5) for text in prompts("say", 80, 4))
     with pytest.raises(DataError, match=r"nothing was learned: .* AUC 0\.\d\d \[0\.\d\d, 0\.\d\d\] over 80 prompts"):
         learned.learn(dataclasses.replace(pairs(), pairs=rows), threshold=0.5)
+
+
+def by_lot(seed: int) -> Pairs:
+    """40 prompts, and scores that have nothing to do with them."""
+    lot = random.Random(seed)
+    rows = [Pair(prompt=text, local_score=float(lot.random() < 0.5), cloud_score=0.5) for text in prompts("say", 40, seed + 1000)]
+    return dataclasses.replace(pairs(), pairs=tuple(rows))
+
+
+def test_router_that_others_equal_which_learned_from_shuffled_scores_is_refused() -> None:
+    """One draw of those whose AUC's interval lies above chance, [0.58, 0.88]; the seed is fixed: no chance of a false alarm."""
+    told: list[tuple[int, int]] = []
+    with pytest.raises(DataError) as raised:
+        learned.learn(by_lot(80), threshold=0.5, progress=lambda *so_far: told.append(so_far))
+    assert raised.value.message == (
+        "nothing was learned: the router's AUC of 0.76 on prompts it had not seen is not told from chance: "
+        "1 router of 39 reached as much that learned from shuffled scores"
+    )
+    assert (told[5], told[6], told[-1], len(told)) == ((5, 6), (5, 201), (200, 201), 6 + 5 * 39 + 1)
+
+
+def test_shuffled_scores_are_learned_as_well_as_those_that_a_lot_gave() -> None:
+    """Where there is nothing to learn, one router is as good as the others: of 8 draws, in 39 shuffles each, those that do better are
+    half of all. The mean share of 8 is outside 0.2 to 0.8 with a probability of 0.4 %; the seeds are fixed.
+    """
+    shares = []
+    for seed in range(8):
+        found = by_lot(seed).pairs
+        texts, good, groups = [pair.prompt for pair in found], np.array([pair.local_as_good for pair in found]), np.arange(40)
+        value = auc(learned.unseen_chances(texts, good, groups), good, groups).value
+        shares.append(np.mean(learned.shuffled_aucs(texts, good, groups) >= value))
+    assert 0.2 < np.mean(shares) < 0.8
+
+
+def test_shuffled_scores_stay_alike_within_groups_and_as_many_in_each_fold() -> None:
+    groups = np.repeat(np.arange(30), 3)
+    good = np.repeat(np.arange(30) % 3 == 0, 3)
+    for seed in range(5):
+        shuffled = learned._shuffled(good, groups, np.random.default_rng(seed))
+        assert shuffled.sum() == 30 and (shuffled.reshape(30, 3) == shuffled[::3, None]).all()
+        assert (shuffled != good).any()
+    uneven = learned._shuffled(np.array([True, True, False]), np.array([0, 0, 1]), np.random.default_rng(3))
+    assert uneven.tolist() in ([True, True, False], [False, False, True])
 
 
 def passages(count: int, each: int) -> tuple[Pair, ...]:

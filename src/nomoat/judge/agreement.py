@@ -18,7 +18,7 @@ from pathlib import Path
 
 from nomoat import paths, whole_files
 from nomoat.errors import BadFileError, DataError, UsageError
-from nomoat.judge import stats
+from nomoat.judge import stats, wording
 from nomoat.judge.model_judge import LOSS, TIE, WIN, Judge, Pair, PairVerdict
 from nomoat.judge.stored_reviews import load_reviews
 from nomoat.judge.verdict import score_interval
@@ -283,4 +283,6 @@ def share(counted: Sequence[bool], groups: Sequence[str]) -> str:
     count, n = sum(counted), len(counted)
     shared = groups if len(set(groups)) < n else None
     low, high = score_interval("exact", [float(counts) for counts in counted], groups=shared)
-    return f"{count:,} of {n:,} = {100 * count / n:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+    value, low, high = 100 * count / n, 100 * low, 100 * high
+    digits = wording.decimals_of(0, (0.0, 100.0), (value, low, high))
+    return f"{count:,} of {n:,} = {value:.{digits}f} % [{low:.{digits}f}, {high:.{digits}f}]"

@@ -47,6 +47,7 @@ class Asking:
     num_filtered: int = 0
     num_failed: int = 0
     bytes_in_vain: int = 0
+    dropped: list[Outcome] = field(default_factory=list)  # of conversations not answered to their end: no evidence, but paid for
     lost: dict[Request, int] = field(default_factory=dict)  # see `Collected`
     failure: NomoatError | None = None
     in_a_row: FailuresInARow = field(default_factory=FailuresInARow)
@@ -170,7 +171,7 @@ class Asking:
         price, seed = self.settings.spending.pricing(self.model).note, self.settings.seed
         side = side_of(
             self.model.ref, self.model.licence, suite.metric, outcomes, facts=facts, price=price,
-            bytes_in_vain=self.bytes_in_vain,
+            dropped=self.dropped, bytes_in_vain=self.bytes_in_vain,
         )  # fmt: skip
         return Evaluation(
             suite=suite,
@@ -179,7 +180,6 @@ class Asking:
             notes=(*notes, *asked_notes.notes(self), *notes_over_all(suite, self.model.ref, outcomes)),
             seed=seed,
             partial=asked_notes.missing(self) or asked_notes.left_out(self) or asked_notes.unbegun(self),
-            bytes_in_vain=self.bytes_in_vain,
         )
 
     def show(self, num_done: int) -> None:
@@ -297,7 +297,9 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     for part in _asked_together(run, examples):
         _ask_in_turn(run, part, answered)
         if isinstance(run.failure, BudgetReachedError):
-            answered = _whole_conversations(examples, answered)
+            begun, answered = answered, _whole_conversations(examples, answered)
+            left = [example for example in examples if example.id in begun and example.id not in answered]
+            run.dropped += [_paid(run, example, begun[example.id], score=0.0) for example in left]
             break
     ended = [example for example in examples if example.id in answered and answered[example.id].finish_reason == "length"]
     cut = [answered[example.id].usage for example in ended]
@@ -308,8 +310,7 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     run.num_filtered += sum(completion.finish_reason == "filtered" for completion in answered.values())
     pairs = [(example, answered[example.id].text) for example in examples if example.id in answered]
     return [
-        _with_usage(run, run.outcome(example, answer=answer, score=score, seconds=0.0), run.request(example), answered[example.id])
-        for (example, answer), score in zip(pairs, _scores(run, pairs), strict=True)
+        _paid(run, example, answered[example.id], score=score) for (example, _), score in zip(pairs, _scores(run, pairs), strict=True)
     ]
 
 
@@ -391,11 +392,12 @@ def _written(run: Asking, examples: Sequence[Example], num_before: int) -> Itera
     return ((example, found[requests[example.id]]) for example in examples if requests[example.id] in found)
 
 
-def _with_usage(run: Asking, outcome: Outcome, request: Request, completion: Completion) -> Outcome:
-    first = run.asked.setdefault(request, outcome.example_id)
+def _paid(run: Asking, example: Example, completion: Completion, *, score: float) -> Outcome:
+    """The outcome of a written answer, with what that took."""
+    first = run.asked.setdefault(run.request(example), example.id)
     return replace(
-        outcome,
-        same_as="" if first == outcome.example_id else first,
+        run.outcome(example, answer=completion.text, score=score, seconds=0.0),
+        same_as="" if first == example.id else first,
         seconds=completion.usage.seconds,
         prompt_tokens=completion.usage.prompt_tokens,
         completion_tokens=completion.usage.completion_tokens,

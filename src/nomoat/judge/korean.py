@@ -31,8 +31,8 @@ COPIED = {
     "scored": rf"{NAME} \({SCORE}\)",
     "p": r"p [=<] \d\.\d++",
     "$": rf"\${NUMBER}",
-    ".1f": r"[+-]?[\d,]++\.\d",
-    ".2f": r"[+-]?[\d,]++\.\d\d",
+    ".1f": r"[+-]?[\d,]++\.\d(?:\d\d)*+",  # or two more decimals, or four: see `wording.MORE_DECIMALS`
+    ".2f": r"[+-]?[\d,]++\.(?:\d\d)++",
     **dict.fromkeys((",", "d", "g"), NUMBER),
 }
 # These are looked up; so is any other format: one of several texts, `one at a time|# at a time`, in which # is a number.

@@ -28,11 +28,12 @@ DIGITS = 12  # of a score: those after are rounding, and two sides may differ in
 
 def exact(answer: str, target: str) -> float:
     """1.0 if answer and target are the same once normalised, else 0.0. An answer that holds nothing is never right."""
-    wanted = normalise_answer(target)
-    given = normalise_answer(answer)
-    if not wanted:  # a target of nothing but punctuation, such as "?"
-        return float(answer.strip() == target.strip())
-    return float(given == wanted)
+    return float(_comparable(answer) == _comparable(target))
+
+
+def _comparable(text: str) -> str:
+    """The text once normalised, or as it is where it is nothing but punctuation, such as "?"."""
+    return normalise_answer(text) or text.strip()
 
 
 # ---------------------------------------------------------------- choices
@@ -47,6 +48,12 @@ LETTER = re.compile(rf"\W*+{BEFORE}{IN_LATEX}\W*+(?P<letter>(?-i:[A-Za-z]))(?![A
 GOES_ON = r"(?:is|because|since|as|seems|has|and|or|best|(?<=A )would)\b"  # what may follow on a letter that is the choice
 # "a dog", "A likely answer is", "I think", "I'd say": English words, and no letters. A tab stands between a letter and its text.
 WORD = re.compile(rf"(?<=[AI]) +(?!{GOES_ON})(?-i:[a-z])|(?<=I)['’][a-z]", re.IGNORECASE)
+# "D is wrong", "D가 아니라 B". Not "B. is not soluble" and "B. 아니요", which are a letter and its text.
+DENIED = re.compile(
+    r"[*_`\"'’”]*+ ?+(?:(?<= )is(?:n['’]t| ++(?:not|wrong|incorrect|false))\b"
+    r"|[은는이가] ?+(?:(?:정답|답)[이은] ?+)?(?:틀[리렸린려립]|아니(?!면)|아닙|아닌|아녜|오답))",
+    re.IGNORECASE,
+)
 
 
 def chosen_letter(answer: str, num_choices: int) -> int | None:
@@ -54,11 +61,11 @@ def chosen_letter(answer: str, num_choices: int) -> int | None:
 
     An A or an I that is a word of an English sentence ("a dog", "The answer is a dog", "I think B") is none. Behind "option",
     "choice" and "letter" stands a letter, whatever follows; behind "answer is" and "choice is" an A in capitals is one: no sentence
-    begins there.
+    begins there. A letter that is said not to be the answer is none ("D is incorrect", "D는 틀렸습니다"); no other is searched for.
     """
     text = unicodedata.normalize("NFKC", answer)
     found = LETTER.match(text)
-    if found is None:
+    if found is None or DENIED.match(text, found.end()):
         return None
     is_letter = found["named"] or (found["before"] and found["letter"] == "A")
     if not is_letter and WORD.match(text, found.end()):
@@ -78,6 +85,13 @@ NUMBER = re.compile(rf"{NO_TERM}(?P<equal>{ONE})(?:[ \t]*=[ \t]*{ONE}(?:{DIVIDED
 FINAL = "####"  # GSM8K writes its answers after it
 SMALL, IN_A_SQUARE = ("<super>", "<sub>"), "<square>"  # as Unicode's table calls how a character is made of others
 SMALL_DIGIT = re.compile(r"[\d+−-]")
+# Korean's powers of ten: "3만 5천", "1억 2,000만", "3만 5000". Not "5만큼" (by 5), "8조각" (8 pieces), "제3조" (article 3).
+TENS = {"십": 10, "백": 100, "천": 1_000}
+MYRIADS = {"만": 10_000, "억": 100_000_000, "조": 1_000_000_000_000}
+COUNT, MYRIAD = r"\d[\d,]*+(?:\.\d++)?+", "(?:만(?!큼)|억|조(?!각))"
+KOREAN_BEGINS = re.compile(rf"(?<![\d.,제])(?<!제 )(?={COUNT}(?:[십백천]|{MYRIAD}))")
+KOREAN_PART = re.compile(rf" ?(?P<count>{COUNT})(?P<ten>[십백천])?+(?P<myriad>{MYRIAD})?+")
+NO_LAST_PART = re.compile(r" ?[/⁄^:%]|[.,]\d")  # behind a number without a power of ten: it is one of its own
 EXPONENT = re.compile(r"(?<=[^ \t])[ \t]{0,9}\^[ \t]*+(?:[{(][ \t]*+)?[+-]?\d+(?:\.\d+)?(?:[ \t]*+[})])?")  # "m^2", "cm^{2}"
 
 
@@ -86,8 +100,8 @@ def number_in(text: str) -> Decimal | None:
 
     Fractions are "1/2" and "½", powers "10^2" and "10²". Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5;
     "1e5" is 100,000; "25 m²" and "25 m^2" are 25. A number that is said to equal a fraction counts, and not the fraction: "18 = 36/2"
-    is 18. Not the flexible-extract filter of EleutherAI/lm-evaluation-harness, gsm8k, which takes the last number anywhere and
-    compares it as text.
+    is 18; "3만 5천" is 35,000. Not the flexible-extract filter of EleutherAI/lm-evaluation-harness, gsm8k, which takes the last number
+    anywhere and compares it as text.
     """
     before, after = _numbers(text)
     return _value(after[0] if after else before[-1]) if after or before else None
@@ -133,7 +147,36 @@ def is_number(text: str) -> bool:
 def _plain_signs(text: str) -> str:
     """NFKC, but for what it would turn into digits of their own: the ² of "m²" and "㎡"; and "m^2" without it, too."""
     plain = unicodedata.normalize("NFKC", "".join(map(_without_digit, text))).replace("−", "-")
-    return EXPONENT.sub(NO_DIGIT, plain)
+    return EXPONENT.sub(NO_DIGIT, _in_digits(plain))
+
+
+def _in_digits(text: str) -> str:
+    """The text with its Korean powers of ten behind digits written out."""
+    done, written = 0, ""
+    while begins := KOREAN_BEGINS.search(text, done):
+        value, end = _korean_number(text, begins.end())
+        written += f"{text[done : begins.end()]}{value:f}"
+        done = end
+    return written + text[done:]
+
+
+def _korean_number(text: str, start: int) -> tuple[Decimal, int]:
+    """The number that begins there, and where it ends: each part is less than the power of ten of the one before it."""
+    whole = below_myriad = Decimal(0)
+    least, last_myriad, end = Decimal("Infinity"), Decimal("Infinity"), start
+    while part := KOREAN_PART.match(text, end):
+        ten, myriad = TENS.get(part["ten"], 1), MYRIADS.get(part["myriad"], 1)
+        amount = Decimal(part["count"].replace(",", "")) * ten
+        is_plain = ten == myriad == 1
+        if amount >= least or myriad >= last_myriad or (is_plain and ("." in part["count"] or NO_LAST_PART.match(text, part.end()))):
+            break
+        below_myriad, least, end = below_myriad + amount, Decimal(ten), part.end()
+        if myriad > 1:
+            whole, below_myriad = whole + below_myriad * myriad, Decimal(0)
+            least = last_myriad = Decimal(myriad)
+        elif is_plain:
+            break
+    return whole + below_myriad, end
 
 
 def _without_digit(char: str) -> str:
@@ -464,7 +507,7 @@ def _has_fields(value: Any) -> bool:
 def _field(value: Any) -> tuple[str, object]:
     """(kind, value) of what holds no further fields."""
     if isinstance(value, str):
-        return "text", normalise_answer(value)
+        return "text", _comparable(value)
     if isinstance(value, dict | list):
         return "empty", json.dumps(value)
     return type(value).__name__ if isinstance(value, bool) else "value", value

@@ -180,9 +180,54 @@ def clustered_mean_interval(values: Sequence[float], groups: Sequence[str], *, c
     where values are independent: G - 1 for groups of one size, fewer where some are larger than others. For groups of one size it is
     the usual cluster-robust interval, which for others is too narrow: one large group pulls the mean to itself.
     Source: Bell and McCaffrey 2002, Survey Methodology 28, 169-181; for evaluations: Miller 2024, arXiv:2411.00640, section 2.2.
-    Below about ten `effective_groups` it may still be too narrow, where whole groups are right or wrong, or far too wide.
+    Below about ten `effective_groups` it may still be too narrow, where whole groups are right or wrong, or far too wide; so it is on
+    one side, among any number of groups, where few of them differ from the rest.
     Raises ValueError for fewer than 2 groups.
     """
+    mean, error, t = _between_groups(values, groups, confidence)
+    return mean - t * error, mean + t * error
+
+
+def clustered_proportion_interval(values: Sequence[float], groups: Sequence[str], *, confidence: float = CONFIDENCE) -> Interval:
+    """Interval for a proportion of values, each 0 or 1, that depend on each other within groups, but not between them.
+
+    Wilson's, for as many independent values as would leave the proportion as uncertain as it is by the variance of
+    `clustered_mean_interval`, though never for more than there are, and with the t of that interval in place of the normal's quantile.
+    Near 0 and 1, where that interval is as wide to either side and ends too near to the end of the scale, this one is not.
+    Returns (low, high) within [0, 1]. Close to its confidence, and no bound: 93 to 98 % held the truth, where that one had 84 to 94 %
+    (`tests/judge/test_stats.py`; 12 to 200 groups of 2 to 5, 80 to 99 % right).
+    Source: Dean and Pagano 2015, Journal of Survey Statistics and Methodology 3, 484-503; Franco et al. 2019, the same 7, 334-364
+    (PMC6690503); the number of values, its bound and t: Korn and Graubard 1998, Survey Methodology 24, 193-201.
+    Raises ValueError for fewer than 2 groups, and for those that have all the same proportion, whose variance says nothing.
+    """
+    p, error, t = _between_groups(values, groups, confidence)
+    if error == 0:
+        raise ValueError("groups of one proportion have no variance")
+    n = min(float(len(values)), p * (1 - p) / error**2)
+    middle, reach = p + t**2 / (2 * n), t * math.sqrt(p * (1 - p) / n + t**2 / (4 * n**2))
+    return max(0.0, (middle - reach) / (1 + t**2 / n)), min(1.0, (middle + reach) / (1 + t**2 / n))
+
+
+def group_totals_interval(
+    values: Sequence[float], groups: Sequence[str], lowest: float, highest: float, *, confidence: float = CONFIDENCE
+) -> Interval:  # fmt: skip
+    """Interval for the mean of values between `lowest` and `highest` (0 is between them, too) that depend on each other within groups.
+
+    `mean_interval` of the groups' totals, in the unit that their mean is that of the values: what a rare group, which the sample
+    happens to lack, would do to the mean is in it. So it is wide where groups are few, or one of them is large. It takes for granted
+    that groups which are not there are no larger than the largest, and of as many values on average.
+    Source: as there. Raises ValueError as there.
+    """
+    sizes_G, group_N = _sizes(groups)
+    mean_size = len(values) / len(sizes_G)
+    totals_G = np.bincount(group_N, weights=np.asarray(values, dtype=np.float64)) / mean_size
+    largest = float(sizes_G.max()) / mean_size
+    low, high = mean_interval(totals_G.tolist(), lowest * largest, highest * largest, confidence=confidence)
+    return max(low, lowest), min(high, highest)
+
+
+def _between_groups(values: Sequence[float], groups: Sequence[str], confidence: float) -> tuple[float, float, float]:
+    """The mean, its standard error, and Student's t for it: see `clustered_mean_interval`."""
     data = np.asarray(values, dtype=np.float64)
     sizes_G, group_N = _sizes(groups)
     num_groups = len(sizes_G)
@@ -194,8 +239,7 @@ def clustered_mean_interval(values: Sequence[float], groups: Sequence[str], *, c
     shares_G = sizes_G / len(data)
     pulls_G = shares_G / (1 - shares_G) ** 2
     freedom = float(np.sum(shares_G / (1 - shares_G)) ** 2 / (pulls_G**2 @ (1 - 2 * shares_G) + (pulls_G @ shares_G) ** 2))
-    reach = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
-    return mean - reach, mean + reach
+    return mean, error, float(stats.t.ppf((1 + confidence) / 2, freedom))
 
 
 def effective_groups(groups: Sequence[str]) -> float:
@@ -231,8 +275,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def is_equivalent(interval: Interval, rope: float) -> bool:
     """Whether a difference with this interval is practically none: all of the interval lies within `rope` of 0.
 
-    With an interval of confidence 1 - alpha this is wrong with a probability of at most alpha / 2: stricter than two one-sided tests
-    at alpha. Source: Schuirmann 1987, doi:10.1007/BF01068419; Kruschke 2018, doi:10.1177/2515245918771304.
+    With an interval of confidence 1 - alpha this is wrong with a probability of at most alpha / 2, as far as that interval keeps its
+    promise to either side: stricter than two one-sided tests at alpha.
+    Source: Schuirmann 1987, doi:10.1007/BF01068419; Kruschke 2018, doi:10.1177/2515245918771304.
     """
     return -rope <= interval[0] and interval[1] <= rope
 

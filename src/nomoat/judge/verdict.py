@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,8 +44,8 @@ NO_SPREAD = 1e-9  # of the scale: what lies nearer together differs by rounding 
 class Evaluation:
     """One model's answers to a suite. `outcomes` are in the order of `suite.examples`, which are the ones that were answered.
 
-    `partial` says why some of the questions are not among them; it is empty if all are. `bytes_in_vain` were sent out for those that
-    failed.
+    `partial` says why some of the questions are not among them; it is empty if all are. The totals of `side` are those of all that was
+    asked, whatever of it is left.
     """
 
     suite: Suite
@@ -54,7 +54,6 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     seed: int = 0
     partial: str = ""
-    bytes_in_vain: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +76,8 @@ def score_interval(
     of the scale: few scores near to each other say little of rare ones far away.
     """
     if groups is not None:
-        return _clustered_interval(scores, groups, METRICS[metric].scale, alpha)
+        formula = stats.clustered_proportion_interval if METRICS[metric].right_or_wrong else stats.clustered_mean_interval
+        return _clustered_interval(formula, scores, groups, METRICS[metric].scale, alpha)
     if METRICS[metric].right_or_wrong:
         return stats.wilson_interval(round(sum(scores)), len(scores), confidence=1 - alpha)
     return stats.mean_interval(scores, *METRICS[metric].scale, confidence=1 - alpha)
@@ -85,17 +85,18 @@ def score_interval(
 
 def side_of(
     model: str, licence: str, metric: str, outcomes: Sequence[Outcome], *, facts: Mapping[str, str], price: str = "",
-    bytes_in_vain: int = 0,
+    dropped: Sequence[Outcome] = (), bytes_in_vain: int = 0,
 ) -> Side:  # fmt: skip
     """What the outcomes of one model come to. Latency is over the answers that were timed, cost over those with a price; totals
-    count an answer once, however many equal questions it is to. `bytes_in_vain`: sent out for questions that failed.
+    count an answer once, however many equal questions it is to, and those `dropped`, too, which are no evidence. `bytes_in_vain`: sent
+    out for questions that failed.
     """
     scores = [outcome.score for outcome in outcomes]
     low, high = score_interval(metric, scores, groups=groups_of(outcomes))
     seconds = [outcome.seconds for outcome in outcomes if outcome.seconds > 0]
     num_tokens = sum(outcome.completion_tokens for outcome in outcomes if outcome.seconds > 0)
     costs = [outcome.cost_usd for outcome in outcomes if outcome.cost_usd is not None]
-    asked = {outcome.same_as or outcome.example_id: outcome for outcome in outcomes}.values()
+    asked = {outcome.same_as or outcome.example_id: outcome for outcome in (*outcomes, *dropped)}.values()
     return Side(
         model=model,
         score=float(np.mean(scores)),
@@ -106,7 +107,7 @@ def side_of(
         seconds_p95=float(np.percentile(seconds, 95)) if seconds else None,
         bytes_out=sum(outcome.bytes_out for outcome in asked) + bytes_in_vain,
         cost_usd_per_1000=1000 * sum(costs) / len(costs) if costs else None,
-        cost_usd=sum(outcome.cost_usd or 0.0 for outcome in asked) if len(costs) == len(outcomes) else None,
+        cost_usd=None if any(outcome.cost_usd is None for outcome in asked) else sum(outcome.cost_usd or 0.0 for outcome in asked),
         price=price,
         tokens_per_second=num_tokens / sum(seconds) if num_tokens and seconds else None,
         facts=dict(facts),
@@ -147,12 +148,13 @@ def _only(evaluation: Evaluation, suite: Suite, groups: Mapping[str, str]) -> Ev
 
 
 def cut(evaluation: Evaluation, suite: Suite, outcomes: Sequence[Outcome], **facts: str) -> Evaluation:
-    """The evaluation with these of its outcomes, or others in their places, to the examples of `suite`; `facts` are added."""
+    """The evaluation with these of its outcomes, or others in their places, to the examples of `suite`; `facts` are added.
+
+    What was sent and paid for in all stays: those that are left out were asked as well.
+    """
     old = evaluation.side
-    side = side_of(
-        old.model, old.licence, suite.metric, outcomes, facts={**old.facts, **facts}, price=old.price,
-        bytes_in_vain=evaluation.bytes_in_vain,
-    )  # fmt: skip
+    side = side_of(old.model, old.licence, suite.metric, outcomes, facts={**old.facts, **facts}, price=old.price)
+    side = replace(side, bytes_out=old.bytes_out, cost_usd=old.cost_usd)
     before = notes_over_all(evaluation.suite, old.model, evaluation.outcomes)
     notes = (*(note for note in evaluation.notes if note not in before), *notes_over_all(suite, old.model, outcomes))
     return replace(evaluation, suite=suite, outcomes=tuple(outcomes), side=side, notes=notes)
@@ -172,7 +174,8 @@ def compare(
     difference excludes 0. For answers that are right or wrong these are exact McNemar and Newcombe, two different formulas, and a
     verdict needs both; for other scores one formula (Gaffke) gives both; where examples are in groups, whole groups are flipped, and
     the interval is cluster-robust. A duel that was watched has a winner as soon as the confidence sequence excludes 0, or at its end
-    by the same formulas at alpha / 2.
+    by the same formulas at alpha / 2. Two sides are equal where the interval is inside the rope; in groups, that of their
+    totals has to be, too.
     Raises ValueError if the examples differ.
     """
     if [outcome.example_id for outcome in left.outcomes] != [outcome.example_id for outcome in right.outcomes]:
@@ -186,6 +189,9 @@ def compare(
     losses = sum(a < b for a, b in zip(one, other, strict=True))
     found = _fixed(metric, one, other, rules.alpha, groups) if watch is None else _watched(metric, one, other, watch)
     is_equal = rules.rope is not None and stats.is_equivalent((found.low, found.high), METRICS[metric].in_scale(rules.rope))
+    if is_equal and (still_open := _open_in_groups(metric, [a - b for a, b in zip(one, other, strict=True)], groups, rules)):
+        is_equal = False
+        notes = (*notes, wording.open_in_groups_note(metric, len(set(groups or ())), *still_open))
     draft = Verdict(
         suite=left.suite.name,
         metric=metric,
@@ -238,7 +244,7 @@ def _fixed(metric: str, one: Sequence[float], other: Sequence[float], alpha: flo
         for group, difference in zip(groups, differences, strict=True):
             sums[group] += difference
         p_value = stats.paired_permutation(list(sums.values()))  # a large group leaves no known scale any power
-        low, high = _clustered_interval(differences, groups, range_of_differences(metric), alpha)
+        low, high = _clustered_interval(stats.clustered_mean_interval, differences, groups, range_of_differences(metric), alpha)
     elif METRICS[metric].right_or_wrong:
         both, left_only, right_only, neither = (pairs.count(pair) for pair in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)))
         p_value = stats.mcnemar_exact(left_only, right_only)
@@ -250,14 +256,30 @@ def _fixed(metric: str, one: Sequence[float], other: Sequence[float], alpha: flo
     return _Found(low=low, high=high, p_value=p_value, is_decided=p_value < alpha and (low > 0 or high < 0))
 
 
-def _clustered_interval(values: Sequence[float], groups: Sequence[str], bounds: stats.Interval, alpha: float) -> stats.Interval:
-    """Cluster-robust; groups no different from each other, or one alone, have no spread to learn from: the bounds say the rest."""
+def _clustered_interval(
+    formula: Callable[..., stats.Interval], values: Sequence[float], groups: Sequence[str], bounds: stats.Interval, alpha: float
+) -> stats.Interval:  # fmt: skip
+    """By the formula; groups no different from each other, or one alone, have no spread to learn from: the bounds say the rest, as if
+    each group were one value. Of answers all right that is Clopper and Pearson's interval, for as many as there are groups.
+    """
     num_groups = len(set(groups))
     if num_groups > 1:
         low, high = stats.clustered_mean_interval(values, groups, confidence=1 - alpha)
         if high - low > NO_SPREAD * (bounds[1] - bounds[0]):
+            low, high = formula(values, groups, confidence=1 - alpha)
             return max(bounds[0], low), min(bounds[1], high)
     return stats.mean_interval([float(np.mean(values))] * num_groups, *bounds, confidence=1 - alpha)
+
+
+def _open_in_groups(metric: str, differences: Sequence[float], groups: Sequence[str] | None, rules: Rules) -> stats.Interval | None:
+    """What the sample leaves open of the difference where that is more than the rope; None where it is not, or nothing is in groups.
+
+    The interval between groups is too narrow to the far side where few groups differ: it is made of those that happen to be there.
+    """
+    if groups is None or rules.rope is None:
+        return None
+    found = stats.group_totals_interval(differences, groups, *range_of_differences(metric), confidence=1 - rules.alpha)
+    return None if stats.is_equivalent(found, METRICS[metric].in_scale(rules.rope)) else found
 
 
 def _watched(metric: str, one: Sequence[float], other: Sequence[float], watch: Watch) -> _Found:

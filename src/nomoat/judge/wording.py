@@ -12,6 +12,9 @@ from nomoat.records import Measure, Side, Standing, Verdict
 from nomoat.words import counted
 
 DOWNWARDS = Context(rounding=ROUND_DOWN)
+ROUNDING = 1e-12  # of a p-value
+SAME = 1e-6  # points: what lies nearer to an end of a scale is that end, but for how it was computed
+MORE_DECIMALS = (0, 2, 4)  # the report's Korean tells per cent (1, 3, 5 of them) from a judge's points (2, 4, 6) by their number
 
 
 def render_confidence(alpha: float) -> str:
@@ -32,17 +35,19 @@ def render_tally(num_examples: int, won: int, lost: int) -> str:
 
 def render_score(metric: str, value: float) -> str:
     """One score: "81.2 %", or "7.98" on a judge's scale."""
-    return f"{100 * value:.1f} %" if METRICS[metric].is_share else f"{value:.2f}"
+    return _score_words(metric, value)[0]
 
 
 def render_interval(metric: str, low: float, high: float) -> str:
     """An interval of scores: "[78.7, 83.5]"."""
-    return f"[{100 * low:.1f}, {100 * high:.1f}]" if METRICS[metric].is_share else f"[{low:.2f}, {high:.2f}]"
+    low_words, high_words = _score_words(metric, low, high)
+    return f"[{low_words.removesuffix(' %')}, {high_words.removesuffix(' %')}]"
 
 
 def render_side_score(metric: str, side: Side) -> str:
     """A side's score with its interval: "81.2 % [78.7, 83.5]"."""
-    return f"{render_score(metric, side.score)} {render_interval(metric, side.score_low, side.score_high)}"
+    score, low, high = _score_words(metric, side.score, side.score_low, side.score_high)
+    return f"{score} [{low.removesuffix(' %')}, {high.removesuffix(' %')}]"
 
 
 def render_difference(verdict: Verdict) -> str:
@@ -51,15 +56,20 @@ def render_difference(verdict: Verdict) -> str:
 
 
 def render_p_value(p_value: float) -> str:
-    """A p-value as it should be read: never 0."""
-    return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.4f}" if p_value < 0.1 else f"p = {p_value:.2f}"
+    """A p-value as it should be read: never 0, and not rounded up to a whole per cent, such as an alpha that it is below."""
+    if p_value < 0.0001:
+        return "p < 0.0001"
+    decimals = 4 if p_value < 0.1 else 2
+    while f"{p_value:.{decimals}f}".endswith("00") and round(p_value, decimals) > p_value + ROUNDING:
+        decimals += 1
+    return f"p = {p_value:.{decimals}f}"
 
 
 def render_measure(measure: Measure) -> str:
     """A proportion or a ratio with its interval: "14 of 80 = 17.5 % [10.7, 27.3]"."""
-    digits = 2 if "ratio" in measure.name else 1
-    low, high = f"{100 * measure.low:.{digits}f}", f"{100 * measure.high:.{digits}f}"
-    return f"{measure.text} = {100 * measure.value:.{digits}f} % [{low}, {high}]"
+    low, high, value = 100 * measure.low, 100 * measure.high, 100 * measure.value
+    digits = decimals_of(2 if "ratio" in measure.name else 1, (0.0, 100.0), (value, low, high))
+    return f"{measure.text} = {value:.{digits}f} % [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def render_seconds(seconds: float | None) -> str:
@@ -80,7 +90,7 @@ def render_cost(side: Side) -> str:
 
 
 def render_total_cost(side: Side) -> str:
-    """US dollars for all answers of the run, those paid for before included."""
+    """US dollars for all answers of the run, those paid for before and those not compared included."""
     return render_usd(side.cost_usd)
 
 
@@ -111,6 +121,14 @@ def render_ahead(verdict: Verdict) -> str:
     """Who is ahead, in a cell of a table."""
     names = {"left": verdict.left.model, "right": verdict.right.model, "equal": "practically equal", "undecided": "too close to call"}
     return names[verdict.winner]
+
+
+def open_in_groups_note(metric: str, num_groups: int, low: float, high: float) -> str:
+    """Why a difference whose interval is inside the rope is not called practically none."""
+    return (
+        f"not called practically equal: groups unlike these {num_groups:,}, which they may happen to lack, leave a difference of "
+        f"[{METRICS[metric].points_per_score * low:.2f}, {METRICS[metric].points_per_score * high:.2f}] points open"
+    )
 
 
 def several_sentence(verdicts: Sequence[Verdict]) -> str:
@@ -158,10 +176,26 @@ def render_usd(usd: float | None) -> str:
 
 
 def _points(metric: str, value: float, low: float, high: float, *, sign: str = "") -> str:
-    digits = 1 if METRICS[metric].is_share else 2
     value, low, high = (METRICS[metric].points_per_score * number for number in (value, low, high))
+    digits = decimals_of(1 if METRICS[metric].is_share else 2, (0.0, 100.0, -100.0), (low, high))
     form = f"{sign}z.{digits}f"  # "z": no minus before a 0
     return f"{value:{form}} points [{low:{form}}, {high:{form}}]"
+
+
+def decimals_of(fewest: int, ends: Sequence[float], numbers: Sequence[float]) -> int:
+    """How many decimals these take, so that none reads as an end (nothing, all there is) that it is not; as far as four more do."""
+    for decimals in (fewest + more for more in MORE_DECIMALS):
+        if not any(round(number, decimals) == end and abs(number - end) > SAME for number in numbers for end in ends):
+            break
+    return decimals
+
+
+def _score_words(metric: str, *scores: float) -> list[str]:
+    """Each score, with as many decimals as the others."""
+    scoring = METRICS[metric]
+    points, ends = ([scoring.points_per_score * number for number in numbers] for numbers in (scores, scoring.scale))
+    decimals = decimals_of(1 if scoring.is_share else 2, ends, points)
+    return [f"{number:.{decimals}f}{' %' if scoring.is_share else ''}" for number in points]
 
 
 def _scored(verdict: Verdict, side: Side) -> str:

@@ -1,7 +1,8 @@
 """The learned router: from a prompt's text, the chance that the local model answers it as well as the cloud.
 
 Character n-grams and logistic regression, learned from the user's own duels, here: no prompt leaves the machine to be routed, and
-no language needs a tokenizer. A router that cannot be told from chance on prompts it has not seen is not kept.
+no language needs a tokenizer. A router that cannot be told from chance on prompts it has not seen is not kept: neither one whose AUC
+may be that of chance, nor one near to it that others equal which learned from the same prompts with their scores shuffled.
 
 Kept in NOMOAT_HOME's `router` folder, one at a time: `router.json` (words and figures) and `weights.npz` (numbers; nothing in
 either can run code). The n-grams are fragments of the prompts it learned from, each of two different ones at least: what stands in one
@@ -26,13 +27,16 @@ from nomoat import paths, whole_files
 from nomoat.errors import BadFileError, DataError
 from nomoat.joined import joined
 from nomoat.progress import Progress
-from nomoat.route.frontier import Frontier, auc, frontier_from, measure
+from nomoat.route.frontier import Frontier, auc, aucs, frontier_from, measure
 from nomoat.route.outcomes import Pair, Pairs
+from nomoat.words import counted
 
 VERSION = 3  # change it when what is kept, or may be kept, changes
 MIN_PROMPTS = 40
 MIN_PER_SIDE = 10
 FOLDS = 5
+NUM_SHUFFLES = 39  # none of which may do as well: one in 40 does where there is nothing to learn
+CLEAR = 3.0  # half-widths of its interval that an AUC is above chance, from where on there is nothing to ask
 NGRAMS = (2, 4)
 MAX_NGRAMS = 20_000
 MIN_PROMPTS_OF_NGRAM = 2  # different ones
@@ -94,7 +98,8 @@ def learn(
     progress: Progress = lambda _done, _total: None,
 ) -> LearnedRouter:  # fmt: skip
     """A router for two models. `threshold` is the policy's, for the figures; `local_digest` the local model's by now, if it is known.
-    `progress` is told how often something was learned, of how often: once for each fold, and once from all.
+    `progress` is told how often something was learned, of how often: once for each fold, and once from all; where it is not clear that
+    anything was, for each fold of each shuffle besides.
 
     Raises DataError for answers that the local model would not give by now, for too few prompts, for models of which one is nearly
     always as good, and for a router no better than chance.
@@ -117,6 +122,14 @@ def learn(
             f"[{figures.auc_low:.2f}, {figures.auc_high:.2f}] over {figures.num_prompts:,} prompts (chance is 0.50)",
             hint=f"duel on more questions and learn again; {THEN}",
         )
+    if figures.auc - 0.5 < CLEAR * (figures.auc - figures.auc_low):
+        num_as_good = sum(value >= figures.auc for value in shuffled_aucs(texts, good, groups, progress))
+        if num_as_good:
+            raise DataError(
+                f"nothing was learned: the router's AUC of {figures.auc:.2f} on prompts it had not seen is not told from chance: "
+                f"{counted(num_as_good, 'router')} of {NUM_SHUFFLES} reached as much that learned from shuffled scores",
+                hint=f"duel on more questions and learn again; {THEN}",
+            )
     vectorizer, model = _fitted(texts, good)
     return LearnedRouter(
         local=found.local,
@@ -154,6 +167,44 @@ def unseen_chances(
         chances[unseen] = model.predict_proba(vectorizer.transform([texts[at] for at in unseen]))[:, 1]
     progress(FOLDS, FOLDS + 1)
     return chances
+
+
+def shuffled_aucs(
+    texts: Sequence[str], good: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp], progress: Progress = lambda _done, _total: None
+) -> FloatArray:  # fmt: skip
+    """What `NUM_SHUFFLES` routers reach as `unseen_chances` does, where which prompt the local model is as good at is shuffled.
+
+    Shuffled is within folds, so that each has as many of both sides as it had, and between groups, so that what belongs together stays
+    alike: each gets the marks of another, repeated or cut to its size. The interval of an AUC takes the chances as given, and is too
+    narrow for this question: those of different folds come from nearly the same prompts, and go wrong together.
+    Source: Ojala and Garriga 2010, Journal of Machine Learning Research 11, 1833-1863, test 1; why an interval over folds is too
+    narrow: Bengio and Grandvalet 2004, the same 5, 1089-1105. AUCs without both sides count as 1.
+    """
+    rng = np.random.default_rng(0)
+    parts = list(folds(good, groups))
+    good_SN = np.tile(good, (NUM_SHUFFLES, 1))
+    for _, unseen in parts:
+        good_SN[:, unseen] = [_shuffled(good[unseen], groups[unseen], rng) for _ in range(NUM_SHUFFLES)]
+    chances_SN = np.full(good_SN.shape, 0.5)
+    total = FOLDS + 1 + NUM_SHUFFLES * FOLDS
+    for fold, (seen, unseen) in enumerate(parts):
+        vectorizer = _fitted_vectorizer([texts[at] for at in seen])
+        known, asked = (vectorizer.transform([texts[at] for at in part]) for part in (seen, unseen))
+        for shuffle in range(NUM_SHUFFLES):
+            progress(FOLDS + fold * NUM_SHUFFLES + shuffle, total)
+            if len(set(good_SN[shuffle, seen].tolist())) == 2:
+                chances_SN[shuffle, unseen] = _fitted_model(known, good_SN[shuffle, seen]).predict_proba(asked)[:, 1]
+    progress(total - 1, total)
+    once = np.ones((1, len(good)))
+    return np.nan_to_num([aucs(chances_SN[at], good_SN[at], once)[0] for at in range(NUM_SHUFFLES)], nan=1.0)
+
+
+def _shuffled(good: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp], rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    places = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    shuffled = np.empty_like(good)
+    for at, place in zip(rng.permutation(len(places)), places, strict=True):
+        shuffled[place] = np.resize(good[places[at]], len(place))
+    return shuffled
 
 
 def folder() -> Path:
@@ -256,17 +307,23 @@ def _vectorizer(vocabulary: list[str] | None = None) -> Any:
 
 
 def _fitted(texts: Sequence[str], good: npt.NDArray[np.bool_]) -> tuple[Any, Any]:
+    vectorizer = _fitted_vectorizer(texts)
+    return vectorizer, _fitted_model(vectorizer.transform(texts), good)
+
+
+def _fitted_vectorizer(texts: Sequence[str]) -> Any:
+    try:
+        return _vectorizer().fit(list(dict.fromkeys(texts)))
+    except ValueError as exc:
+        raise DataError("nothing was learned: no two prompts have anything in common", hint=f"duel on more questions; {THEN}") from exc
+
+
+def _fitted_model(seen: Any, good: npt.NDArray[np.bool_]) -> Any:
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    vectorizer = _vectorizer()
-    try:
-        vectorizer.fit(list(dict.fromkeys(texts)))
-    except ValueError as exc:
-        raise DataError("nothing was learned: no two prompts have anything in common", hint=f"duel on more questions; {THEN}") from exc
-    seen = vectorizer.transform(texts)
     with threadpool_limits(limits=1, user_api="blas"):  # its steps are short: more threads wait for each other for most of the time
-        return vectorizer, LogisticRegression(C=10.0, max_iter=1000).fit(seen, good)
+        return LogisticRegression(C=10.0, max_iter=1000).fit(seen, good)
 
 
 def _figures(
