@@ -447,7 +447,7 @@ def test_figures_near_an_end_of_the_scale_are_not_rounded_to_it() -> None:
         "`l` (100.000 % [99.981, 100.000]) is ahead of `r` (99.9 % [99.9, 100.0]) on `s`, 20,000 items: "
         "by 0.060 points [0.028, 0.105], p = 0.0005."
     )
-    assert wording.render_measure(found.measures[0]) == "12 of 20,000 = 0.060 % [0.034, 0.105]"
+    assert wording.render_measure(found.measures[2]) == "0 of 20,000 = 0.000 % [0.000, 0.019]"
     assert twin(wording.render_difference(found)) == "+0.060 %p [+0.028, +0.105]"
     assert [wording.render_interval("exact", low, high) for low, high in ((0.9998, 1.0), (0.5, 0.9998), (0.0, 0.0002))] == [
         "[99.980, 100.000]",
