@@ -444,12 +444,16 @@ def test_figures_near_an_end_of_the_scale_are_not_rounded_to_it() -> None:
     """20,000 items, 12 apart: one digit would say 100.0 % of both, and a lead of [0.0, 0.1]."""
     found = measured("exact", 20_000, 19_988)
     assert wording.summary_of(found) == (
-        "`l` (100.000 % [99.981, 100.000]) is ahead of `r` (99.940 % [99.895, 99.966]) on `s`, 20,000 items: "
+        "`l` (100.000 % [99.981, 100.000]) is ahead of `r` (99.9 % [99.9, 100.0]) on `s`, 20,000 items: "
         "by 0.060 points [0.028, 0.105], p = 0.0005."
     )
-    assert wording.render_measure(found.measures[0]) == "12 of 20,000 = 0.060 % [0.034, 0.105]"
+    assert wording.render_measure(found.measures[2]) == "0 of 20,000 = 0.000 % [0.000, 0.019]"
     assert twin(wording.render_difference(found)) == "+0.060 %p [+0.028, +0.105]"
-    assert wording.render_interval("exact", 0.9995, 1.0) == "[99.950, 100.000]"
+    assert [wording.render_interval("exact", low, high) for low, high in ((0.9998, 1.0), (0.5, 0.9998), (0.0, 0.0002))] == [
+        "[99.980, 100.000]",
+        "[50.0, 100.0]",
+        "[0.000, 0.020]",
+    ]
     assert [wording.render_score("exact", share) for share in (0.0, 0.0004, 0.9998, 1 - 1e-12)] == [
         "0.0 %",
         "0.040 %",

@@ -284,5 +284,5 @@ def share(counted: Sequence[bool], groups: Sequence[str]) -> str:
     shared = groups if len(set(groups)) < n else None
     low, high = score_interval("exact", [float(counts) for counts in counted], groups=shared)
     value, low, high = 100 * count / n, 100 * low, 100 * high
-    digits = wording.decimals_of(0, (0.0, 100.0), (value, low, high))
+    digits = wording.decimals_of(0, value, low, high)
     return f"{count:,} of {n:,} = {value:.{digits}f} % [{low:.{digits}f}, {high:.{digits}f}]"

@@ -35,19 +35,19 @@ def render_tally(num_examples: int, won: int, lost: int) -> str:
 
 def render_score(metric: str, value: float) -> str:
     """One score: "81.2 %", or "7.98" on a judge's scale."""
-    return _score_words(metric, value)[0]
+    return _score_words(metric, value, value, value)[0]
 
 
 def render_interval(metric: str, low: float, high: float) -> str:
     """An interval of scores: "[78.7, 83.5]"."""
-    low_words, high_words = _score_words(metric, low, high)
-    return f"[{low_words.removesuffix(' %')}, {high_words.removesuffix(' %')}]"
+    _, low_words, high_words = _score_words(metric, (low + high) / 2, low, high)
+    return f"[{low_words}, {high_words}]"
 
 
 def render_side_score(metric: str, side: Side) -> str:
     """A side's score with its interval: "81.2 % [78.7, 83.5]"."""
     score, low, high = _score_words(metric, side.score, side.score_low, side.score_high)
-    return f"{score} [{low.removesuffix(' %')}, {high.removesuffix(' %')}]"
+    return f"{score} [{low}, {high}]"
 
 
 def render_difference(verdict: Verdict) -> str:
@@ -68,7 +68,7 @@ def render_p_value(p_value: float) -> str:
 def render_measure(measure: Measure) -> str:
     """A proportion or a ratio with its interval: "14 of 80 = 17.5 % [10.7, 27.3]"."""
     low, high, value = 100 * measure.low, 100 * measure.high, 100 * measure.value
-    digits = decimals_of(2 if "ratio" in measure.name else 1, (0.0, 100.0), (value, low, high))
+    digits = decimals_of(2 if "ratio" in measure.name else 1, value, low, high)
     return f"{measure.text} = {value:.{digits}f} % [{low:.{digits}f}, {high:.{digits}f}]"
 
 
@@ -177,25 +177,30 @@ def render_usd(usd: float | None) -> str:
 
 def _points(metric: str, value: float, low: float, high: float, *, sign: str = "") -> str:
     value, low, high = (METRICS[metric].points_per_score * number for number in (value, low, high))
-    digits = decimals_of(1 if METRICS[metric].is_share else 2, (0.0, 100.0, -100.0), (low, high))
+    digits = _decimals(1 if METRICS[metric].is_share else 2, (low, 0.0), (high, 0.0))
     form = f"{sign}z.{digits}f"  # "z": no minus before a 0
     return f"{value:{form}} points [{low:{form}}, {high:{form}}]"
 
 
-def decimals_of(fewest: int, ends: Sequence[float], numbers: Sequence[float]) -> int:
-    """How many decimals these take, so that none reads as an end (nothing, all there is) that it is not; as far as four more do."""
+def decimals_of(fewest: int, value: float, low: float, high: float, ends: tuple[float, float] = (0.0, 100.0)) -> int:
+    """How many decimals a share, or a score, and its interval take: see `_decimals`."""
+    return _decimals(fewest, (value, ends[0]), (value, ends[1]), (low, ends[1]), (high, ends[0]))
+
+
+def _decimals(fewest: int, *unlike: tuple[float, float]) -> int:
+    """How many decimals it takes for no first number of a pair to read as the second, which it is not; as far as four more do."""
     for decimals in (fewest + more for more in MORE_DECIMALS):
-        if not any(round(number, decimals) == end and abs(number - end) > SAME for number in numbers for end in ends):
+        if not any(round(number, decimals) == end and abs(number - end) > SAME for number, end in unlike):
             break
     return decimals
 
 
-def _score_words(metric: str, *scores: float) -> list[str]:
-    """Each score, with as many decimals as the others."""
+def _score_words(metric: str, value: float, low: float, high: float) -> tuple[str, str, str]:
+    """A score and the ends of its interval, with as many decimals each."""
     scoring = METRICS[metric]
-    points, ends = ([scoring.points_per_score * number for number in numbers] for numbers in (scores, scoring.scale))
-    decimals = decimals_of(1 if scoring.is_share else 2, ends, points)
-    return [f"{number:.{decimals}f}{' %' if scoring.is_share else ''}" for number in points]
+    value, low, high, lowest, highest = (scoring.points_per_score * number for number in (value, low, high, *scoring.scale))
+    decimals = decimals_of(1 if scoring.is_share else 2, value, low, high, (lowest, highest))
+    return f"{value:.{decimals}f}{' %' if scoring.is_share else ''}", f"{low:.{decimals}f}", f"{high:.{decimals}f}"
 
 
 def _scored(verdict: Verdict, side: Side) -> str:

@@ -196,7 +196,8 @@ def shuffled_aucs(
                 chances_SN[shuffle, unseen] = _fitted_model(known, good_SN[shuffle, seen]).predict_proba(asked)[:, 1]
     progress(total - 1, total)
     once = np.ones((1, len(good)))
-    return np.nan_to_num([aucs(chances_SN[at], good_SN[at], once)[0] for at in range(NUM_SHUFFLES)], nan=1.0)
+    found = [aucs(chances_SN[at], good_SN[at], once)[0] for at in range(NUM_SHUFFLES)]
+    return np.nan_to_num(np.array(found, np.float64), nan=1.0)
 
 
 def _shuffled(good: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp], rng: np.random.Generator) -> npt.NDArray[np.bool_]:
