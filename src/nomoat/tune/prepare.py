@@ -316,9 +316,9 @@ def _require_known_labels(others: Data, labels: Sequence[str]) -> None:
 
 
 def _shared(data: Data, others: Data) -> dict[str, str]:
-    """The lessons whose text stands in both, as `where: text`, by their place."""
+    """The lessons that learn an answer to what is asked there, as `where: text`, by their place."""
     theirs = {_question_of(lesson) for lesson in others.lessons}
-    both = [lesson for lesson in data.lessons if _question_of(lesson) in theirs]
+    both = [lesson for lesson in data.lessons if not theirs.isdisjoint(_questions_of(lesson))]
     return {lesson.where: f"{lesson.where}: {_text_of(lesson)}" for lesson in both}
 
 
@@ -448,10 +448,23 @@ def _text_of(lesson: Lesson) -> str:
 
 def _question_of(lesson: Lesson) -> str:
     """What is compared between lessons: a row's text, or all that is said but what is learned; in any case and spacing."""
-    text = lesson.text
-    if text is None:
-        learned = lesson.learned
-        text = "\n".join(message.content for at, message in enumerate(lesson.messages) if at not in learned)
+    return _questions_of(lesson)[-1]
+
+
+def _questions_of(lesson: Lesson) -> list[str]:
+    """As `_question_of`, of each answer to learn: what is said before it. The last is asked where the lesson is a test."""
+    if lesson.text is not None:
+        return [_plain(lesson.text)]
+    learned, said, found = set(lesson.learned), list[str](), list[str]()
+    for at, message in enumerate(lesson.messages):
+        if at in learned:
+            found.append(" ".join(filter(None, said)))
+        else:
+            said.append(_plain(message.content))
+    return found
+
+
+def _plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
