@@ -70,9 +70,7 @@ def test_what_stands_in_the_test_file_is_named_and_not_learned(
     assert (kept.survey.dropped, kept.survey.num_lessons) == (0, 3)
 
 
-def test_a_chat_that_learns_the_answer_to_a_tests_question_before_its_last_one_is_not_learned(
-    tiny_gguf: Path, tmp_path: Path
-) -> None:
+def test_a_chat_that_learns_the_answer_to_a_tests_question_before_its_last_one_is_not_learned(tiny_gguf: Path, tmp_path: Path) -> None:
     """A test asks up to its last answer: what it asks before that is in both, and not asked."""
     chats = ("|hi|ho|and then|bye", "|hello|ho|hi|ho", "Be brief.|hi|ho|x|y", "|a|b", "|a|b|c|d|e|f", "|HI |other")
     train = write_chats(tmp_path / "train.jsonl", *chats)
