@@ -318,7 +318,7 @@ def _require_known_labels(others: Data, labels: Sequence[str]) -> None:
 def _shared(data: Data, others: Data) -> dict[str, str]:
     """The lessons that learn an answer to what is asked there, as `where: text`, by their place."""
     theirs = {_question_of(lesson) for lesson in others.lessons}
-    both = [lesson for lesson in data.lessons if not theirs.isdisjoint(_questions_of(lesson))]
+    both = [lesson for lesson in data.lessons if _answers_one_of(theirs, lesson)]
     return {lesson.where: f"{lesson.where}: {_text_of(lesson)}" for lesson in both}
 
 
@@ -448,20 +448,24 @@ def _text_of(lesson: Lesson) -> str:
 
 def _question_of(lesson: Lesson) -> str:
     """What is compared between lessons: a row's text, or all that is said but what is learned; in any case and spacing."""
-    return _questions_of(lesson)[-1]
+    text = lesson.text
+    if text is None:
+        learned = lesson.learned
+        text = "\n".join(message.content for at, message in enumerate(lesson.messages) if at not in learned)
+    return _plain(text)
 
 
-def _questions_of(lesson: Lesson) -> list[str]:
-    """As `_question_of`, of each answer to learn: what is said before it. The last is asked where the lesson is a test."""
+def _answers_one_of(questions: set[str], lesson: Lesson) -> bool:
+    """Whether one of them, each as `_question_of` gives it, is what stands before an answer to learn."""
     if lesson.text is not None:
-        return [_plain(lesson.text)]
-    learned, said, found = set(lesson.learned), list[str](), list[str]()
+        return _question_of(lesson) in questions
+    learned, said = set(lesson.learned), ""
     for at, message in enumerate(lesson.messages):
-        if at in learned:
-            found.append(" ".join(filter(None, said)))
-        else:
-            said.append(_plain(message.content))
-    return found
+        if at not in learned:
+            said = f"{said} {_plain(message.content)}".strip()
+        elif said in questions:
+            return True
+    return False
 
 
 def _plain(text: str) -> str:
