@@ -163,8 +163,7 @@ def _finished(
         name=composed(name) or usable, metric=metric, examples=tuple(examples), sha256=digest_of(examples), source=path.name,
         language=language,
     )  # fmt: skip
-    # no token is empty
-    longest = max([longest_with_draft, *(len(answer.encode()) for answer in answers if metric == "json")])
+    longest = max([longest_with_draft, *(len(answer.encode()) for answer in answers if metric == "json")])  # no token is empty
     suite = replace(suite, max_new_tokens=max(NEW_TOKENS.get(metric, DEFAULT_MAX_NEW_TOKENS), longest))
     return Guess(suite=suite, reasons=(*reasons, why_metric, *([] if name else why_name)))
 
