@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -342,10 +342,10 @@ def overwrite(at: int, num_bytes: int) -> None:
         file.write(random.Random(7).randbytes(num_bytes))
 
 
-def a_leaf() -> int:
-    """Where some page of rows begins, that has no others below it."""
+def a_leaf(after: int = 4) -> int:
+    """Where some page of rows begins, that has no others below it, after so many pages."""
     content = default_path().read_bytes()
-    return next(at for at in range(5 * 4096, len(content), 4096) if content[at] == LEAF)
+    return next(at for at in range((after + 1) * 4096, len(content), 4096) if content[at] == LEAF)
 
 
 @pytest.mark.parametrize(
@@ -561,6 +561,9 @@ def test_answers_from_before_digests_are_found_and_what_was_damaged_stays_so(ans
     )
     answers_of_all_kinds.close()
     as_first_version()
+    with closing(sqlite3.connect(default_path())) as db, db:
+        for field, told in (("num", '{"num": Infinity}'), ("scores", "[" * 100_000)):
+            db.execute(f"UPDATE answers SET answer = ? WHERE model = 'bad' AND answer LIKE '%\"{field}\":%'", (told,))
     for _ in range(2):
         with AnswerStore() as store:
             assert store.answer("good", asking("1")) == answering("kept")
@@ -570,13 +573,14 @@ def test_answers_from_before_digests_are_found_and_what_was_damaged_stays_so(ans
             with pytest.raises(DamagedError, match="is not what was written"):
                 store.answer("bad", asking("2"))
     with AnswerStore() as store:
-        assert store.forget_damaged() == 1
+        assert store.forget_damaged() == 3
 
 
-def test_a_store_is_made_of_this_version_as_a_whole_or_not_at_all(
-    answers_of_all_kinds: AnswerStore, monkeypatch: pytest.MonkeyPatch
+def test_a_store_that_is_made_of_this_version_in_parts_is_so_at_the_end_alone(
+    answers_of_all_kinds: AnswerStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where that fails, what is there can still be read by the nomoat that wrote it."""
+    """Where that is stopped, what is there can still be read by the nomoat that wrote it, and the next opening goes on."""
+    monkeypatch.setattr("nomoat.asking.store.ROWS_AT_ONCE", 2)
     answers_of_all_kinds.close()
     before = as_first_version()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -591,8 +595,87 @@ def test_a_store_is_made_of_this_version_as_a_whole_or_not_at_all(
         AnswerStore()
     with closing(sqlite3.connect(default_path())) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (1,)
-        assert dict(db.execute("SELECT key, answer FROM answers").fetchall()) == before
-    AnswerStore().close()
+        found = dict(db.execute("SELECT key, answer FROM answers").fetchall())
+    assert sum(found[key] != answer for key, answer in before.items()) == 2
+    assert all(json.loads(answer).items() <= json.loads(found[key]).items() for key, answer in before.items())
+    for _ in range(2):
+        with AnswerStore() as store:
+            assert (store.forget_damaged(), store.answer("good", asking("1"))) == (0, answering("kept"))
+    said = f"note: 8 rows of an older nomoat are made ready for this version, once: `{default_path()}`"
+    assert caplog.messages == [said] * 2
+
+
+@pytest.fixture
+def many_of_the_first_version() -> dict[Request, Completion]:
+    """Sixty answers without a digest, on a page each or so."""
+    questions = {asking(f"question {at}"): answering(f"secret {at} " * 50) for at in range(60)}
+    with AnswerStore() as store:
+        for question, answer in questions.items():
+            store.save_answer("m", question, answer)
+    as_first_version()
+    return questions
+
+
+@pytest.mark.parametrize("where", [lambda: 0, a_leaf])
+def test_of_a_damaged_file_of_the_first_version_answers_without_a_digest_are_saved(
+    where: Callable[[], int], many_of_the_first_version: dict[Request, Completion]
+) -> None:
+    """And `runs`, which an older nomoat left open, is closed to others."""
+    overwrite(where(), 3000)
+    default_path().parent.chmod(0o755)
+    saved = save_readable()
+    assert saved.num_answers >= 50
+    assert sys.platform == "win32" or default_path().parent.stat().st_mode & 0o777 == 0o700
+    with AnswerStore() as store:
+        assert store.forget_damaged() == 0
+        found = [store.answer("m", question) for question in many_of_the_first_version]
+    assert sum(answer is not None for answer in found) == saved.num_answers
+    assert all(answer in (None, given) for answer, given in zip(found, many_of_the_first_version.values(), strict=True))
+
+
+def test_a_file_of_the_first_version_with_a_bad_page_opens_and_its_other_rows_are_read(
+    many_of_the_first_version: dict[Request, Completion],
+) -> None:
+    overwrite(a_leaf(after=15), 3000)
+    default_path().parent.chmod(0o755)
+    found = []
+    for _ in range(2):
+        with AnswerStore() as store:
+            for question, answer in many_of_the_first_version.items():
+                with suppress(DamagedError):
+                    found.append(store.answer("m", question) == answer)
+    assert (all(found), len(found) >= 100) == (True, True)
+    assert sys.platform == "win32" or default_path().parent.stat().st_mode & 0o777 == 0o700
+    with AnswerStore() as store, pytest.raises(DamagedError):
+        store.forget_damaged()
+
+
+def test_a_file_of_the_first_version_that_may_only_be_read_is_read(
+    many_of_the_first_version: dict[Request, Completion], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read_only(*given: object, **named: object) -> sqlite3.Connection:
+        connection = connect(*given, **named)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    connect: Callable[..., sqlite3.Connection] = sqlite3.connect
+    before = default_path().read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(database.sqlite3, "connect", read_only)
+        with AnswerStore() as store:
+            assert [store.answer("m", question) for question in many_of_the_first_version] == [*many_of_the_first_version.values()]
+            with pytest.raises(BadFileError, match="attempt to write a readonly database"):
+                store.save_notes("m", ["note"])
+    assert (default_path().read_bytes(), caplog.messages) == (before, [])
+
+
+def test_a_file_of_the_first_version_is_emptied_as_it_is(
+    many_of_the_first_version: dict[Request, Completion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without making it ready for what is to go."""
+    monkeypatch.setattr("nomoat.asking.store._sealed", None)
+    with AnswerStore(as_it_is=True) as store:
+        assert store.forget() == (60, 0)
 
 
 @pytest.mark.parametrize("version", [0, SCHEMA_VERSION - 1, SCHEMA_VERSION, 99])
@@ -667,6 +750,7 @@ def test_what_a_newer_nomoat_says_besides_in_an_answer_or_an_outcome_is_passed_o
         ("replace(answer, 'kept', 'kepu')", "an answer cannot be read (ValueError: it is not what was written)"),
         ("json_remove(answer, '$.digest')", "an answer cannot be read (ValueError: it is not what was written)"),
         ("7", "an answer cannot be read ("),
+        (f"'{'[' * 100_000}'", "an answer cannot be read (RecursionError: "),
         ("CAST(x'22ff22' AS TEXT)", "an answer cannot be read (UnicodeDecodeError: "),
     ],
 )

@@ -762,7 +762,8 @@ def test_a_file_of_an_older_nomoat_which_counted_otherwise_is_not_written_over(
     del facts[count]
     beside.write_text(json.dumps(facts))
     done = nomoat(*command, str(tmp_path / "t.csv"))
-    assert f"error: `{tmp_path / name}` is there already, and not from this teacher with these settings\n" in done.stderr
+    said = f"error: `{tmp_path / name}` was written by an older nomoat, which did not count what it holds as this one does\n"
+    assert said in done.stderr
     assert nomoat(*command, str(tmp_path / "t.csv"), "--replace").returncode == 0
 
 

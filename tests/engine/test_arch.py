@@ -225,7 +225,6 @@ def test_a_variant_that_would_be_answered_wrongly_is_refused(key: str, value: An
     [
         ("granite", {"rope.scaling.finetuned": False}, "this model does not turn by positions"),
         ("granitemoe", {"rope.scaling.finetuned": False}, "this model does not turn by positions"),
-        ("minicpm", {"rope.scaling.finetuned": False}, "this model does not turn by positions"),
         (
             "olmoe",
             {"attention.clamp_kqv": 8.0},
@@ -258,7 +257,19 @@ def test_a_file_of_minicpm_that_leaves_one_of_its_scales_out_is_refused(key: str
     case = replace(case, keys={name: value for name, value in case.keys.items() if name != key})
     with pytest.raises(BadFileError) as caught:
         importer.import_gguf(write_gguf(tmp_path / "old.gguf", case, make_model(case)))
-    assert caught.value.message == f"the file says `minicpm.{key}` = None"
+    assert caught.value.message == f"the file does not say `minicpm.{key}`: it was converted before files of `minicpm` said it"
+    assert caught.value.hint == "take a newer conversion of this model, or its Hugging Face folder"
+
+
+def test_a_file_of_minicpm_turns_by_positions_whatever_it_says_in_the_place_of_granite_s_switch() -> None:
+    """As llama.cpp reads it."""
+    sizes = {
+        "context_length": 64, "embedding_length": 32, "feed_forward_length": 64, "block_count": 2, "attention.head_count": 4,
+        "attention.layer_norm_rms_epsilon": 1e-5, **CASES["minicpm"].keys,
+    }  # fmt: skip
+    told = {"general.architecture": "minicpm"} | {f"minicpm.{key}": value for key, value in sizes.items()}
+    with_switch = architectures.dimensions(told | {"minicpm.rope.scaling.finetuned": False}, vocabulary=10)
+    assert with_switch == architectures.dimensions(told, vocabulary=10)
 
 
 @pytest.mark.parametrize(

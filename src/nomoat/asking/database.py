@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from nomoat import paths, system_errors, whole_files
-from nomoat.errors import BadFileError, DamagedError
+from nomoat.errors import BadFileError, DamagedError, NomoatError
 
 log = logging.getLogger("nomoat.asking")
 
@@ -30,18 +30,20 @@ class Database:
     """A file of ours, made if it is not there, with a folder for its owner alone. What a turn has written is on the disk at its end,
     but for a `quick_turn`.
 
-    `schema` makes the tables of `version`; `table` is one of them; `if_damaged` says what to do about a damaged file. `upgrade` makes
-    one of `version` of a file of the version before it; without that those are none of ours.
+    `schema` makes the tables of `version`; `table` is one of them; `if_damaged` says what to do about a damaged file. `reads_old`: a
+    file of the version before it is read, too; `upgrade` makes one of `version` of it, and where that fails, as it may not be written
+    or a part of it is damaged, or without `upgrade`, it stays what it is, and `is_old`.
     Raises DamagedError, also for an empty file, which was cut, and for what is no SQLite file; BadFileError for a database that is not
     ours, or from a newer nomoat; and NotEnoughDiskError.
     """
 
     def __init__(
-        self, path: Path, *, schema: str, version: int, table: str, if_damaged: str,
-        upgrade: Callable[[sqlite3.Connection], None] | None = None,
+        self, path: Path, *, schema: str, version: int, table: str, if_damaged: str, reads_old: bool = False,
+        upgrade: Callable[[Database], None] | None = None,
     ) -> None:  # fmt: skip
         self.path = path
-        self._if_damaged, self._upgrade = if_damaged, upgrade
+        self.is_old = False
+        self._if_damaged, self._reads_old, self._upgrade = if_damaged, reads_old, upgrade
         with system_errors.translate_disk_errors(path):
             paths.make_folder(path.parent, mode=paths.OWNER_ALONE)
             self._make_file(schema, version)
@@ -151,18 +153,25 @@ class Database:
         if found > version:
             raise BadFileError(f"`{self.path}` was written by a newer nomoat", hint="update nomoat, or set NOMOAT_HOME elsewhere")
         has_table = self.connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone()
-        if found < (version if self._upgrade is None else version - 1) or not has_table:
+        if found < version - self._reads_old or not has_table:
             raise BadFileError(f"`{self.path}` is no file of nomoat's", hint="move it away, or set NOMOAT_HOME elsewhere")
 
     def _make_newer(self, version: int) -> None:
-        """Make a file of `version` of one of the version before it, as a whole or not at all. Others wait meanwhile."""
-        if self._upgrade is None or self._version() == version:
-            return
+        """Make a file of `version` of one of the version before it, if that can be done; it is of that version once all is done."""
+        if self._version() < version:
+            keep_to_owner(self.path.parent)
+            try:
+                if self._upgrade is not None:
+                    self._raise_version(self._version())  # where nothing can be written, that is told now
+                    self._upgrade(self)
+                    self._raise_version(version)
+            except NomoatError as error:
+                log.info("`%s` stays as an older nomoat wrote it: %s", self.path, error.message)
+            self.is_old = self._version() < version
+
+    def _raise_version(self, version: int) -> None:
         with self.transaction() as connection:
-            if self._version() < version:  # else another process has done it meanwhile
-                self._upgrade(connection)
-                connection.execute(f"PRAGMA user_version = {version}")
-                _keep_to_owner(self.path.parent)
+            connection.execute(f"PRAGMA user_version = {max(version, self._version())}")  # another process may have raised it
 
     def _version(self) -> int:
         (found,) = self.connection.execute("PRAGMA user_version").fetchone()
@@ -218,8 +227,9 @@ def _file_at(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _keep_to_owner(folder: Path) -> None:
-    """Close `runs` to others in a home from before nomoat made it so. Once: what its owner has opened since then stays open."""
+def keep_to_owner(folder: Path) -> None:
+    """Close `runs` to others in a home from before nomoat made it so. Where a file is of an older version: what its owner opens after
+    that stays open."""
     with suppress(OSError):
         facts = folder.lstat()
         is_mine = hasattr(os, "getuid") and facts.st_uid == os.getuid()  # Windows has no such modes

@@ -18,6 +18,7 @@ import glob
 import hashlib
 import itertools
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nomoat import paths, whole_files
 from nomoat.asking import salvage
-from nomoat.asking.database import Database, beside
+from nomoat.asking.database import Database, beside, keep_to_owner
 from nomoat.records import (
     ChoiceScores,
     Completion,
@@ -42,17 +43,22 @@ from nomoat.records import (
     known_fields,
 )
 from nomoat.references import STORED
+from nomoat.words import counted
 
 if TYPE_CHECKING:
     import sqlite3
 
+log = logging.getLogger("nomoat.asking")
+
 SCHEMA_VERSION = 2  # in the first one, rows may have no digest
+ROWS_AT_ONCE = 1_000  # that get one together: what is written meanwhile lies in the file's log, too
 ANSWER_COLUMNS, OUTCOME_COLUMNS = 5, 6
 SEAL = "digest"  # the name of a row's digest within it
 NO_REQUEST = "null"  # where an answer's request stands, for what is kept beside answers: notes, and calls that brought none
 LIKELIHOODS = "likelihoods"  # the kind of a key, of those of choices
 NUM_ANSWERS = f"SELECT count(*) FROM answers WHERE request <> '{NO_REQUEST}'"
-UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)  # what is raised over a text that is not what we write
+# what is raised over a text that is not what we write
+UNREADABLE = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
 IF_DAMAGED = "`nomoat rm --damaged` removes what cannot be read, and saves the rest; what is gone is computed, and paid for, again"
 # Fields of `Request` that are no part of a key, which is to stay what it is, where they say nothing.
 ADDED_LATER = ("answer_start", "must_call", "one_call", "reasoning_effort", "schema_mode", "template_variables", "tools")
@@ -88,14 +94,15 @@ class AnswerStore:
     """The answers of one file. A context manager; several threads may use it.
 
     What a `save_` has kept outlives its process once that returns; a power cut, too, but for likelihoods and answers that were not
-    paid for: those that it loses are computed again.
+    paid for: those that it loses are computed again. The rows of a first version get digests, but to leave it `as_it_is`.
     Raises what `Database` raises.
     """
 
-    def __init__(self, path: str | Path | None = None) -> None:
+    def __init__(self, path: str | Path | None = None, *, as_it_is: bool = False) -> None:
         self.path = default_path() if path is None else paths.expanded(path)
+        upgrade = None if as_it_is else _seal_old
         self._db = Database(
-            self.path, schema=SCHEMA, version=SCHEMA_VERSION, table="answers", if_damaged=IF_DAMAGED, upgrade=_seal_old
+            self.path, schema=SCHEMA, version=SCHEMA_VERSION, table="answers", if_damaged=IF_DAMAGED, reads_old=True, upgrade=upgrade
         )
 
     def answer(self, model_digest: str, request: Request) -> Completion | None:
@@ -245,17 +252,21 @@ class AnswerStore:
             (told,) = db.execute("PRAGMA quick_check(1)").fetchone()
             if told != "ok":
                 raise self._db.damaged(told)
-            db.create_function("is_kept", 2, _is_kept)
+            db.create_function("is_kept", 2, self._is_kept)
             db.create_function("is_outcome", 1, _is_outcome)
             where = "NOT json_valid(request) OR NOT is_kept(CAST(key AS BLOB), CAST(answer AS BLOB))"
             num_answers = db.execute(f"DELETE FROM answers WHERE {where}").rowcount
             return num_answers + db.execute("DELETE FROM outcomes WHERE NOT is_outcome(CAST(outcome AS BLOB))").rowcount
 
     def add_from(self, damaged: salvage.DamagedFile) -> tuple[int, int]:
-        """Add the rows of a damaged file that `_whole_row` finds whole; return how many answers and outcomes there are then."""
+        """Add the rows of a damaged file that `_whole_row` finds whole; return how many answers and outcomes there are then.
+
+        Where its head does not say that it is of this version, rows without a digest are taken for those of the first one.
+        """
         with self._db.transaction() as db:
+            may_be_old = damaged.version != SCHEMA_VERSION
             for row in damaged.rows():
-                if (told := _whole_row(row)) is None:
+                if (told := _whole_row(row, may_be_old=may_be_old)) is None:
                     damaged.num_bad_rows += 1
                 else:
                     table = "answers" if len(told) == ANSWER_COLUMNS else "outcomes"
@@ -287,7 +298,18 @@ class AnswerStore:
     def _get(self, key: str) -> dict[str, Any] | None:
         with self._db.turn() as db:
             row = db.execute("SELECT CAST(answer AS BLOB) FROM answers WHERE key = ?", (key,)).fetchone()
-        return None if row is None else _opened(key, json.loads(row[0].decode()))
+        return None if row is None else self._opened(key, row[0])
+
+    def _opened(self, key: str, answer: bytes) -> dict[str, Any]:
+        text = answer.decode()
+        return _opened(key, json.loads(_with_digest(key, text) if self._db.is_old else text))
+
+    def _is_kept(self, key: bytes, answer: bytes) -> bool:
+        """Whether this is what was written under the key."""
+        with suppress(*UNREADABLE):
+            self._opened(key.decode(), answer)
+            return True
+        return False
 
     def _put(
         self, key: str, model_digest: str, request: Request, value: dict[str, Any], *, is_paid: bool, replace: bool = False
@@ -319,6 +341,8 @@ def save_readable(path: Path | None = None) -> Saved:
         part.unlink(missing_ok=True)  # a store begins as no file, in a folder for its owner alone
         try:
             with AnswerStore(part) as store, salvage.opened(path) as damaged:
+                if damaged.version != SCHEMA_VERSION:
+                    keep_to_owner(path.parent)
                 num_answers, num_outcomes = store.add_from(damaged)
                 num_lost = damaged.num_lost_rows()
         finally:
@@ -369,26 +393,19 @@ READS: dict[str, Callable[[dict[str, Any]], object]] = {  # each kind of rows by
 }  # fmt: skip
 
 
-def _is_kept(key: bytes, answer: bytes) -> bool:
-    """Whether this is what was written under the key."""
-    with suppress(*UNREADABLE):
-        _opened(key.decode(), json.loads(answer.decode()))
-        return True
-    return False
-
-
-def _whole_row(row: Sequence[salvage.Value]) -> tuple[str | float | None, ...] | None:
+def _whole_row(row: Sequence[salvage.Value], *, may_be_old: bool) -> tuple[str | float | None, ...] | None:
     """The row of an answer or an outcome, if it is whole: what is kept under an answer's key is what was written, and the rest of the
-    row, or an outcome, which has no digest, can be read."""
+    row, or an outcome, which has no digest, can be read. So can an answer of the first version, which gets its digest here."""
     if None in row:  # no column may be empty
         return None
     with suppress(*UNREADABLE):
         told = tuple(value.decode() if isinstance(value, bytes) else value for value in row)
         if len(told) == ANSWER_COLUMNS:
-            key, _, request, answer, _ = map(str, told)
+            key, model, request, answer, _ = map(str, told)
             json.loads(request)
+            answer = _with_digest(key, answer) if may_be_old else answer
             _opened(key, json.loads(answer))
-            return told
+            return key, model, request, answer, told[4]
         if len(told) == OUTCOME_COLUMNS and _is_outcome(str(told[4]).encode()):
             return told
     return None
@@ -412,17 +429,43 @@ def _sealed(key: str, value: dict[str, Any]) -> str:
     return _dumps(value | {SEAL: _hashed([key, value])})
 
 
-def _seal_old(db: sqlite3.Connection) -> None:
-    """Give the rows a digest that are from before digests, and from before answers had calls. What cannot be read stays as it is."""
-    for key, answer in db.execute("SELECT CAST(key AS BLOB), CAST(answer AS BLOB) FROM answers"):
-        with suppress(*UNREADABLE):
-            kept = json.loads(answer.decode())
-            if SEAL in kept:
-                continue
-            value = {"calls": [], **kept} if "text" in kept else kept
-            (kind,) = READS.keys() & value.keys()
-            READS[kind](value)
-            db.execute("UPDATE answers SET answer = ? WHERE key = ?", (_sealed(key.decode(), value), key.decode()))
+def _with_digest(key: str, answer: str) -> str:
+    """What the first version kept under a key: with a digest, and an answer with calls, which were not always there.
+
+    Raises one of UNREADABLE for what it did not write.
+    """
+    kept = json.loads(answer)
+    if SEAL in kept:
+        return answer
+    value = {"calls": [], **kept} if "text" in kept else kept
+    (kind,) = READS.keys() & value.keys()
+    READS[kind](value)
+    return _sealed(key, value)
+
+
+def _seal_old(database: Database) -> None:
+    """Give the rows of the first version a digest. What cannot be read stays as it is.
+
+    Some rows at a time: a process that is killed leaves a file of the first version, of whose rows some have one.
+    """
+    with database.turn() as db:
+        keys = [key for (key,) in db.execute("SELECT CAST(key AS BLOB) FROM answers")]
+    if keys:
+        log.warning(
+            "note: %s of an older nomoat are made ready for this version, once: `%s`", counted(len(keys), "row"), database.path
+        )
+    for begin in range(0, len(keys), ROWS_AT_ONCE):
+        with database.transaction() as db:
+            for key in keys[begin : begin + ROWS_AT_ONCE]:
+                _seal_row(db, key)
+
+
+def _seal_row(db: sqlite3.Connection, key: bytes) -> None:
+    with suppress(*UNREADABLE):
+        name = key.decode()
+        (answer,) = db.execute("SELECT CAST(answer AS BLOB) FROM answers WHERE key = ?", (name,)).fetchone()
+        if (sealed := _with_digest(name, answer.decode())).encode() != answer:
+            db.execute("UPDATE answers SET answer = ? WHERE key = ?", (sealed, name))
 
 
 def _opened(key: str, kept: Any) -> dict[str, Any]:

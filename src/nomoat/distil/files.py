@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,12 +69,13 @@ def require_own(target: Path, settings: Mapping[str, Any], *, num_rows: int, num
         raise UsageError(f"`{target}` is a pipe or a device, and a file is written", hint="name another file")
     found = sidecar.find(target) if not replace or not num_rows else None
     if not replace:
-        there = _num_there(found, settings, _num_rows if num_answers is None else _num_answers)
-        if there is None:
-            raise UsageError(
-                f"`{target}` is there already, and not from this teacher with these settings",
-                hint=OTHER_OR_REPLACED,
-            )
+        if not (_is_as_written(found) and found.facts.get("settings") == json.loads(json.dumps(settings))):
+            raise UsageError(f"`{target}` is there already, and not from this teacher with these settings", hint=OTHER_OR_REPLACED)
+        try:
+            there = (_num_rows if num_answers is None else _num_answers)(found.facts)
+        except KeyError:
+            message = f"`{target}` was written by an older nomoat, which did not count what it holds as this one does"
+            raise UsageError(message, hint=OTHER_OR_REPLACED) from None
         if there > (now := num_rows if num_answers is None else num_answers):
             what = f"holds {counted(there, 'row')}, and would hold {now:,}"
             if num_answers is not None:
@@ -82,16 +83,6 @@ def require_own(target: Path, settings: Mapping[str, Any], *, num_rows: int, num
             raise UsageError(f"`{target}` {what}; it is left as it is", hint=OTHER_OR_REPLACED)
     elif not num_rows and target.stat().st_size and not (_is_as_written(found) and found.facts.get("rows") == 0):
         raise UsageError(f"there is nothing to replace `{target}` with; it is left as it is", hint="name another file")
-
-
-def _num_there(
-    found: sidecar.Sidecar | None, settings: Mapping[str, Any], count: Callable[[Mapping[str, Any]], int]
-) -> int | None:  # fmt: skip
-    """How much is in a file of these settings; None for any other one, and for that of an older nomoat which did not count so."""
-    if _is_as_written(found) and found.facts.get("settings") == json.loads(json.dumps(settings)):
-        with suppress(KeyError):
-            return count(found.facts)
-    return None
 
 
 def _num_rows(facts: Mapping[str, Any]) -> int:

@@ -348,6 +348,9 @@ def _require_known_variant(arch: Architecture, said: _Said) -> None:
     family's. BadFileError for a mixture that cannot be."""
     _require_known_mixture(arch, said)
     for key in arch.must_say:
+        if f"{arch.name}.{key}" not in said.metadata:
+            message = f"the file does not say `{arch.name}.{key}`: it was converted before files of `{arch.name}` said it"
+            raise BadFileError(message, hint="take a newer conversion of this model, or its Hugging Face folder")
         said.number(key)
     if not arch.scales_residual and said.optional("residual_scale", 1) not in (None, 1):
         raise not_yet("this model adds another part of what its layers give than others of its family")
@@ -355,7 +358,7 @@ def _require_known_variant(arch: Architecture, said: _Said) -> None:
         raise not_yet(f"this model keeps its queries, keys and values within limits (`{arch.name}.attention.clamp_kqv`)")
     if arch.name == "cohere2" and not said.optional("attention.sliding_window"):
         raise not_yet("no layer of this Command R7B has a window, nor turns by positions")
-    if arch.scales_residual and said.metadata.get(f"{arch.name}.rope.scaling.finetuned", True) is not True:  # Granite's switch
+    if arch.name in ("granite", "granitemoe") and said.metadata.get(f"{arch.name}.rope.scaling.finetuned", True) is not True:
         raise not_yet("this model does not turn by positions")
     if said.metadata.get(f"{arch.name}.rope.dimension_sections") is not None:
         raise not_yet("this model turns by several positions at once (it sees images)")
