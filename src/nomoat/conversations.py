@@ -16,6 +16,7 @@ from nomoat import labelling, textfiles
 from nomoat.errors import DataError
 from nomoat.records import Message, Role
 from nomoat.rows import Rows, Source, read_objects
+from nomoat.tables import INPUT_NAMES
 from nomoat.words import LONGEST_NAME, first_few, listed
 
 CHAT_SUFFIXES = (*textfiles.JSONL_SUFFIXES, ".json")
@@ -193,11 +194,13 @@ def _text_of_parts(content: Any, path: Source, where: str) -> Any:
 def _alpaca(value: dict[str, Any], path: Source, where: str) -> Lesson:
     _require_no_calls(value, path, where)
     parts = [value.get("instruction"), "" if value.get("input") is None else value["input"], value.get("output")]
+    parts = [str(part) if isinstance(part, int | float) and not isinstance(part, bool) else part for part in parts]
     for name, part in zip(("instruction", "input", "output"), parts, strict=True):
         if not isinstance(part, str) or (name != "input" and not part.strip()):
             raise DataError(
                 f"`{path}`, {where}: `{name}` is {part!r}", hint="`instruction` and `output` are text; `input` may be empty"
             )
+    _require_no_other_input(value, str(parts[0]).strip(), path, where)
     instruction, (extra, output) = str(parts[0]).strip(), (_without_space_around(str(part)) for part in parts[1:])
     question = f"{instruction}\n\n{extra}" if extra else instruction
     before = [*_system_of(value, path, where), *_history_of(value, path, where)]
@@ -206,6 +209,21 @@ def _alpaca(value: dict[str, Any], path: Source, where: str) -> Lesson:
         turns=(*before, Message(role="user", content=question), Message(role="assistant", content=output)),
         alpaca_question=f"{instruction}{ALPACA_INPUT}{extra}" if extra else None,
     )
+
+
+def _require_no_other_input(value: dict[str, Any], instruction: str, path: Source, where: str) -> None:
+    """Raises DataError where there is no `input`, and a text named as one stands in its place: the answer would be learned without it.
+
+    A text that holds the instruction is the question once more, written out.
+    """
+    for name, text in value.items():
+        is_one = name != "instruction" and textfiles.composed(name).strip().lower() in INPUT_NAMES
+        if "input" not in value and is_one and isinstance(text, str) and text.strip() and instruction not in text:
+            raise DataError(
+                f"`{path}`, {where}: it has no `input`, and a `{name}`, which would not be asked",
+                hint="call it `input`, or leave it out; a suite is also made of one column of a table: --input-column "
+                "(in Python: `input_column`)",
+            )
 
 
 def _without_space_around(text: str) -> str:

@@ -30,9 +30,12 @@ NomoatError                  the base: the command line prints it and exits 1
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from nomoat.money import dollars
+
+if TYPE_CHECKING:
+    from nomoat.records import Decision
 
 Fate = Literal["final", "rejected", "lost"]
 
@@ -258,7 +261,11 @@ class RemoteError(NomoatError):
 
 
 class PolicyChangedError(RemoteError):
-    """What waited for its turn at a server, and was not sent: what is in force by then keeps it here."""
+    """What waited for its turn at a server, and was not sent: what is in force by then keeps it here, as `decision` says."""
+
+    def __init__(self, message: str, *, hint: str | None = None, status: int | None = None, decision: Decision | None = None) -> None:
+        super().__init__(message, hint=hint, status=status)
+        self.decision = decision
 
 
 class NoThreadError(NomoatError):

@@ -29,6 +29,10 @@ DELIMITERS = (",", ";", "\t")  # the first wins a tie
 LOOKED_AT = 20  # rows that tell the separator
 SAID = re.compile(r"(?i)sep=(.)(?=\r?\n)")  # a first line by which Excel is told it
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # with its end
+INPUT_NAMES = (  # of columns that hold what is asked
+    "input", "text", "question", "prompt", "sentence", "document", "review", "message", "instruction", "query", "content", "q",
+    "질문", "문장", "입력", "본문", "내용", "텍스트", "리뷰", "후기", "댓글", "문의", "질의", "메시지", "메일", "민원", "요청",
+)  # fmt: skip
 Records = list[tuple[int, list[Any]]]  # the fields of each row, with the line it begins on
 
 

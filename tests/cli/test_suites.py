@@ -64,7 +64,9 @@ def test_a_suite_is_made_of_what_tune_learns_and_told_to_programs(tmp_path: Path
     tasks, chats = tmp_path / "tasks.jsonl", tmp_path / "chats.jsonl"
     tasks.write_text('{"instruction": "Translate to German.", "input": "cat", "output": "Katze"}\n')
     chats.write_text('{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}\n')
-    assert "[user] Translate to German.\n\ncat\n=> Katze\n" in run("show", str(tasks))
+    of_alpaca = "[user, of a model here with Alpaca's template] Translate to German.\n\n### Input:\ncat\n"
+    assert f"[user] Translate to German.\n\ncat\n{of_alpaca}=> Katze\n" in run("show", str(tasks))
+    assert "Alpaca" not in run("show", str(chats))
     assert "[user] hi\n=> ho\n" in run("show", str(chats))
     result = CliRunner().invoke(app, ["suites", "new", str(tasks), "--name", "held-out", "--json"])
     facts = json.loads(result.stdout)

@@ -92,6 +92,69 @@ def test_the_draft_before_an_answer_is_no_part_of_what_is_right(tmp_path: Path) 
     assert [example.target for example in suite.examples] == ["2", "<think>x"]
 
 
+THOUGHT: list[dict[str, object]] = [
+    {"messages": said(f"Is {n} even?", f"<think>\n{n} by two leaves {n % 2}, I think.\n</think>\n\n{('yes', 'no')[n % 2]}")}
+    for n in range(4)
+]
+
+
+def test_answers_that_were_reasoned_for_are_no_choice_and_have_room_for_the_reasoning(tmp_path: Path) -> None:
+    """A choice is scored right after the question, where what learned to think first has not answered yet."""
+    path = write_lines(tmp_path / "my.jsonl", *THOUGHT)
+    guess = suite_from_file(path)
+    assert (guess.suite.metric, guess.suite.max_new_tokens) == ("exact", 49)
+    why = "exact (2 different answers in 4 rows: no, yes; no choice, which has no room for the reasoning before some answers)"
+    assert guess.reasons[-1] == f"metric: {why}"
+    assert suite_from_file(path, metric="choice").reasons[-1] == (
+        "metric: choice (as told; a choice is scored right after the question, without the reasoning that stands before some answers)"
+    )
+    assert suite_from_file(path, metric="rouge").suite.max_new_tokens == 256
+    numbers = [{"messages": said(f"{n} + 1", f"<think>\n{'One more. ' * 30}</think>\n{n % 2 + 1}")} for n in range(4)]
+    suite = suite_from_file(write_lines(tmp_path / "n.jsonl", *numbers)).suite
+    assert (suite.metric, suite.max_new_tokens) == ("numeric", 318)
+    assert load_suite(write_suite(suite, tmp_path / "to")).max_new_tokens == 318
+
+
+def test_answers_that_differ_in_the_space_around_them_are_one_choice(tmp_path: Path) -> None:
+    answers = ("yes", "yes ", "no", " no\n")
+    suite = suite_from_file(write_lines(tmp_path / "my.jsonl", *({"messages": said("?", answer)} for answer in answers))).suite
+    assert (suite.metric, suite.examples[0].choices) == ("choice", ("no", "yes"))
+    assert [example.target for example in suite.examples] == ["yes", "yes", "no", "no"]
+
+
+@pytest.mark.parametrize("rows", [CHATS, SHARED, ALPACA])
+def test_a_target_among_conversations_is_not_passed_over(rows: list[dict[str, object]], tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "my.jsonl", rows[0], {**rows[1], "target": "other"})
+    for read_suite in (suite_from_file, load_suite):
+        with pytest.raises(DataError) as caught:
+            read_suite(path)
+        said = "it has a `target`, and the right answer of a conversation is its last one"
+        assert caught.value.message == f"`{path}`, line 2: {said}"
+
+
+@pytest.mark.parametrize(
+    "row", [{"messages": said("hi")}, {"conversations": [{"from": "human", "value": "hi"}]}], ids=["OpenAI", "ShareGPT"]
+)
+def test_conversations_whose_first_has_no_answer_are_no_table(row: dict[str, object], tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "my.jsonl", row)
+    with pytest.raises(DataError) as caught:
+        suite_from_file(path)
+    assert caught.value.message == f"`{path}`, line 1: no message of the assistant to learn from"
+
+
+def test_a_text_beside_an_instruction_is_asked_where_its_column_is_named(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "my.jsonl", {"instruction": "Summarise.", "text": "A long story.", "output": "Short."})
+    with pytest.raises(DataError, match="line 1: it has no `input`, and a `text`, which would not be asked"):
+        suite_from_file(path)
+    assert suite_from_file(path, input_column="text").suite.examples[0].messages[0].content == "A long story."
+
+
+def test_numbers_are_answers_of_instructions(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"instruction": f"What is 0 + {n}?", "output": n} for n in range(3)]
+    suite = suite_from_file(write_lines(tmp_path / "my.jsonl", *rows)).suite
+    assert (suite.metric, [example.target for example in suite.examples]) == ("numeric", ["0", "1", "2"])
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

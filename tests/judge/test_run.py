@@ -439,9 +439,13 @@ def test_likelihoods_are_the_same_whatever_room_an_answer_had() -> None:
     assert engine.calls == 3
 
 
-def test_room_that_a_context_does_not_have_is_told_with_what_to_lower() -> None:
+@pytest.mark.parametrize(("of_the_suite", "of_the_run"), [({}, {"max_new_tokens": 2000}), ({"max_new_tokens": 2000}, {})])
+def test_room_that_a_context_does_not_have_is_told_with_what_to_lower(
+    of_the_suite: dict[str, int], of_the_run: dict[str, int]
+) -> None:
+    """A suite of long reasoning or JSON asks for as many tokens as the longest answer has bytes."""
     with pytest.raises(DataError) as caught:
-        evaluate(Responder("m", FakeEngine(context_tokens=100)), quiz(3), max_new_tokens=2000)
+        evaluate(Responder("m", FakeEngine(context_tokens=100)), quiz(3, **of_the_suite), **of_the_run)
     assert caught.value.hint == (
         "shorten or remove the example, lower --max-tokens (in Python: `max_new_tokens`), or choose a model with a longer context"
     )

@@ -360,6 +360,25 @@ def test_an_instruction_without_input_may_say_null(tmp_path: Path) -> None:
     assert (lesson.messages[0].content, lesson.alpaca_question) == ("hi", None)
 
 
+def test_numbers_of_an_instruction_are_their_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"instruction": "Double it.", "input": 0.5, "output": 1}\n')
+    assert [message.content for message in read(path).lessons[0].messages] == ["Double it.\n\n0.5", "1"]
+    with pytest.raises(DataError, match="line 1: `output` is True"):
+        read(write(tmp_path / "b.jsonl", '{"instruction": "Is it?", "output": true}\n'))
+
+
+@pytest.mark.parametrize("name", ["text", "본문", "Question"])
+def test_a_text_that_stands_in_the_place_of_an_input_is_not_passed_over(tmp_path: Path, name: str) -> None:
+    entry = {"instruction": "Summarise.", name: "A long story.", "output": "Short."}
+    path = write(tmp_path / "a.jsonl", json.dumps({**entry, name: " "}) + "\n" + json.dumps(entry) + "\n")
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert caught.value.message == f"`{path}`, line 2: it has no `input`, and a `{name}`, which would not be asked"
+    for more in ({"input": ""}, {name: "Below is an instruction.\n\nSummarise.\n"}):  # as Alpaca's own file has `text`
+        (lesson,) = read(write(tmp_path / "b.jsonl", json.dumps({**entry, **more}) + "\n")).lessons
+        assert lesson.messages[0].content == "Summarise."
+
+
 def test_the_spaces_that_code_begins_with_are_learned(tmp_path: Path) -> None:
     entry = {"instruction": " Mend it. ", "input": "\r\n \n\tif x:\n\t\ty \n", "output": "    y = x + 1\n    return y\n\n"}
     (lesson,) = read(write(tmp_path / "a.json", json.dumps([entry]))).lessons

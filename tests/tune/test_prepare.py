@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,6 +68,30 @@ def test_what_stands_in_the_test_file_is_named_and_not_learned(
     assert (prepared.survey.dropped, prepared.survey.num_lessons) == (1, 2)
     kept = prepare(str(tiny_gguf), train, test=test, keep_shared=True, **COLUMNS)
     assert (kept.survey.dropped, kept.survey.num_lessons) == (0, 3)
+
+
+def test_a_chat_that_learns_the_answer_to_a_tests_question_before_its_last_one_is_not_learned(tiny_gguf: Path, tmp_path: Path) -> None:
+    """A test asks up to its last answer: what it asks before that is in both, and not asked."""
+    chats = ("|hi|ho|and then|bye", "|hello|ho|hi|ho", "Be brief.|hi|ho|x|y", "|a|b", "|a|b|c|d|e|f", "|HI |other")
+    train = write_chats(tmp_path / "train.jsonl", *chats)
+    test = write_chats(tmp_path / "test.jsonl", "|hi|ho", "|a|B, said otherwise|c|d")
+    prepared = prepare(str(tiny_gguf), train, test=test)
+    assert prepared.survey.shared_with_test == ("line 1", "line 5", "line 6")
+
+
+def test_a_part_of_what_a_teacher_wrote_has_its_terms_where_the_recipe_copies_them(tiny_gguf: Path, tmp_path: Path) -> None:
+    """The first lines of the recipe of docs/tune.md, "A test for conversations", as they stand there."""
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text("".join(json.dumps({"instruction": f"Say {n}.", "output": str(n)}) + "\n" for n in range(200)))
+    parents = [Parent(name="openai:gpt-4o-mini", kind="teacher", licence="openai-terms")]
+    with sidecar.saving(tasks, sha256=paths.sha256_of(tasks), teacher="openai:gpt-4o-mini", parents=parents, facts={}):
+        pass
+    page = (Path(__file__).parents[2] / "docs" / "tune.md").read_text(encoding="utf-8")
+    recipe = page.partition("### A test for conversations")[2].partition("```console\n")[2].partition("$ nomoat")[0]
+    subprocess.run(["sh", "-e", "-c", recipe.replace("$ ", "")], cwd=tmp_path, check=True)
+    prepared = prepare(str(tiny_gguf), tmp_path / "train.jsonl", test=tmp_path / "test.jsonl", template="alpaca")
+    assert prepared.survey.num_lessons == 180
+    assert prepared.sidecar is not None and prepared.sidecar.parents == tuple(parents)
 
 
 def test_rows_are_prepared_as_their_files_are(tiny_gguf: Path, tmp_path: Path) -> None:

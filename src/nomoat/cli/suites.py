@@ -90,6 +90,8 @@ def show(
         console.print_text(f"\n--- example {example.id}{f' ({example.category})' if example.category else ''}")
         for message in example.messages:
             console.print_text(f"[{message.role}] {message.content}" if suite.chat else message.content)
+        if example.alpaca_question:
+            console.print_text(f"[user, of a model here with Alpaca's template] {example.alpaca_question}")
         for choice in example.choices:
             console.print_text(f"  {'*' if choice in (example.target, *example.other_targets) else '-'} {choice}")
         if not example.choices and example.target:

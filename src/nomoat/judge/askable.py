@@ -101,14 +101,16 @@ def require_context(run: Asking, examples: Iterable[Example], *, new_tokens: int
         try:
             prompt_tokens = run.model.engine.count_tokens(run.request(example))
             is_longer, has = prompt_tokens + new_tokens > context_tokens, f"{prompt_tokens:,}"
+            has_room = prompt_tokens < context_tokens
         except UnsupportedError:
             return
         except ContextExceededError as exc:
-            is_longer, has = True, exc.tokens_said
+            is_longer, has, has_room = True, exc.tokens_said, False
         if is_longer:
             is_shortened = context_tokens == config.context_tokens()
             longer = f"raise {SET_CONTEXT}" if is_shortened else "choose a model with a longer context"
-            lower = ", lower --max-tokens (in Python: `max_new_tokens`)" if new_tokens == run.settings.max_new_tokens else ""
+            can_be_lowered = has_room and new_tokens == run.max_new_tokens
+            lower = ", lower --max-tokens (in Python: `max_new_tokens`)" if can_be_lowered else ""
             raise DataError(
                 f"example `{example.id}` of `{run.suite.name}` has {has} tokens and the answer may have {new_tokens:,}, "
                 f"but the context of `{run.model.ref}` is {context_tokens:,} tokens",

@@ -15,18 +15,14 @@ from nomoat.errors import DataError, UsageError
 from nomoat.judge import scorers
 from nomoat.judge.examples import ANSWER, asked, digest_of
 from nomoat.judge.metrics import Metric
-from nomoat.judge.suites import CODE_MAX_NEW_TOKENS, Suite, unfit
+from nomoat.judge.suites import CODE_MAX_NEW_TOKENS, DEFAULT_MAX_NEW_TOKENS, Suite, unfit
 from nomoat.labelling import MAX_LABELS, label_task_messages
 from nomoat.records import Example
 from nomoat.rows import Source
-from nomoat.tables import TABLE_SUFFIXES, column_named, read_numbered_table, require_no_gaps, require_other
+from nomoat.tables import INPUT_NAMES, TABLE_SUFFIXES, column_named, read_numbered_table, require_no_gaps, require_other
 from nomoat.textfiles import JSONL_SUFFIXES, composed, of_unknown_kind, read_jsonl
 from nomoat.words import apart, counted
 
-INPUT_NAMES = (
-    "input", "text", "question", "prompt", "sentence", "document", "review", "message", "instruction", "query", "content", "q",
-    "질문", "문장", "입력", "본문", "내용", "텍스트", "리뷰", "후기", "댓글", "문의", "질의", "메시지", "메일", "민원", "요청",
-)  # fmt: skip
 KOREAN_LABELS = ("정답", "답", "답변", "응답", "라벨", "레이블", "분류", "유형", "카테고리", "감정", "감성", "출력")
 LABEL_NAMES = (
     "label", "target", "gold", "reference", "expected", "answer", "output", "category", "class", "sentiment", "intent", "response",
@@ -72,10 +68,14 @@ def suite_from_file(
 
 
 def _conversations(path: Path) -> conversations.Entries:
-    """The conversations with their answers that a file holds; empty if it may be a table."""
+    """The conversations that a file holds, with their answers or not; empty if it may be a table."""
     suffix = path.suffix.lower()
-    found = conversations.entries(path) if suffix in CHAT_SUFFIXES else []
-    return [] if suffix in JSONL_SUFFIXES and not conversations.is_lesson(found[0][1]) else found
+    if suffix not in CHAT_SUFFIXES:
+        return []
+    found = conversations.entries(path)
+    first = found[0][1]
+    has_turns = any(isinstance(first.get(key), list) for key in ("messages", "conversations"))
+    return found if suffix not in JSONL_SUFFIXES or has_turns or conversations.is_lesson(first) else []
 
 
 def suite_of_conversations(found: conversations.Entries, path: Source, *, metric: Metric | None = None, name: str = "") -> Guess:
@@ -84,7 +84,13 @@ def suite_of_conversations(found: conversations.Entries, path: Source, *, metric
 
     Raises DataError, naming file and place, for what cannot be learned or asked.
     """
-    examples = []
+    for where, entry in found:
+        if "target" in entry:
+            raise DataError(
+                f"`{path}`, {where}: it has a `target`, and the right answer of a conversation is its last one",
+                hint="write it as the last answer, or leave it out; where all have one and no answer, the file is a suite already",
+            )
+    examples, longest_with_draft = list[Example](), 0
     form, lessons = conversations.lessons_of(found, path)
     for lesson in lessons:
         *before, answer = lesson.messages
@@ -94,15 +100,14 @@ def suite_of_conversations(found: conversations.Entries, path: Source, *, metric
                 "ends with what the user says",
                 hint="leave the conversation out",
             )
-        examples.append(
-            Example(
-                id=lesson.where.split()[-1], messages=tuple(before),
-                target=matching.without_draft(answer.content) or answer.content,  # as of what is compared with it
-                alpaca_question=lesson.alpaca_question or "",
-            )
-        )  # fmt: skip
+        target = matching.without_draft(answer.content).strip() or answer.content.strip()  # as of what is compared with it
+        if target != answer.content.strip():
+            longest_with_draft = max(longest_with_draft, len(answer.content.encode()))
+        question = lesson.alpaca_question or ""
+        examples.append(Example(id=lesson.where.split()[-1], messages=tuple(before), target=target, alpaca_question=question))
     reasons = f"input: {form}, as `tune` learns them, up to the last answer", "label: the last answer"
-    return _finished(path, examples, [lesson.where for lesson in lessons], "the last answer", metric, name, reasons)
+    places = [lesson.where for lesson in lessons]
+    return _finished(path, examples, places, "the last answer", metric, name, reasons, longest_with_draft=longest_with_draft)
 
 
 def _of_table(path: Path, input_column: str | None, label_column: str | None, metric: Metric | None, name: str) -> Guess:
@@ -129,15 +134,20 @@ def _of_table(path: Path, input_column: str | None, label_column: str | None, me
 
 def _finished(
     path: Source, examples: Sequence[Example], where: Sequence[str], subject: str, told: Metric | None, name: str,
-    reasons: Sequence[str], *, names_labels: bool = False,
+    reasons: Sequence[str], *, names_labels: bool = False, longest_with_draft: int = 0,
 ) -> Guess:  # fmt: skip
     """The suite of examples that have no choices yet. `where` each stands, and what is the `subject` of an error about its target.
 
-    `names_labels`: to choose, a model is asked as a table is, after words that list the labels.
+    `names_labels`: to choose, a model is asked as a table is, after words that list the labels. `longest_with_draft`: in bytes, of the
+    answers before whose targets reasoning was taken off; 0 if there are none.
     """
     answers = [example.target for example in examples]
     labels, language = tuple(sorted(set(answers))), _language(examples)
-    metric, why_metric = metric_of(answers, labels) if told is None else (told, f"metric: {told} (as told)")
+    if told is None:
+        metric, why_metric = metric_of(answers, labels, have_drafts=longest_with_draft > 0)
+    else:
+        unscored = "; a choice is scored right after the question, without the reasoning that stands before some answers"
+        metric, why_metric = told, f"metric: {told} (as told{unscored if told == 'choice' and longest_with_draft else ''})"
     if metric == "choice" and not 2 <= len(labels) <= MAX_LABELS:
         raise DataError(f"`{path}`: {subject} holds {len(labels):,} labels, and a choice has 2 to {MAX_LABELS}", hint=OTHER_METRIC)
     if metric == "choice":
@@ -153,9 +163,8 @@ def _finished(
         name=composed(name) or usable, metric=metric, examples=tuple(examples), sha256=digest_of(examples), source=path.name,
         language=language,
     )  # fmt: skip
-    if metric in NEW_TOKENS:
-        longest = max(len(answer.encode()) for answer in answers) if metric == "json" else 0  # no token is empty
-        suite = replace(suite, max_new_tokens=max(NEW_TOKENS[metric], longest))
+    longest = max([longest_with_draft, *(len(answer.encode()) for answer in answers if metric == "json")])  # no token is empty
+    suite = replace(suite, max_new_tokens=max(NEW_TOKENS.get(metric, DEFAULT_MAX_NEW_TOKENS), longest))
     return Guess(suite=suite, reasons=(*reasons, why_metric, *([] if name else why_name)))
 
 
@@ -226,16 +235,27 @@ def _cell(row: Mapping[str, object], column: str) -> str:
     return composed(value.strip()) if isinstance(value, str) else ""
 
 
-def metric_of(answers: Sequence[str], labels: Sequence[str]) -> tuple[Metric, str]:
-    """The metric that fits the answers, and why."""
+def metric_of(answers: Sequence[str], labels: Sequence[str], *, have_drafts: bool = False) -> tuple[Metric, str]:
+    """The metric that fits the answers, and why.
+
+    `have_drafts`: some were reasoned for. A choice is scored right after the question, where such a model has not answered yet.
+    """
     if all(ANSWER in answer for answer in answers):
         return "code", f"metric: code (every answer holds {ANSWER}, where a model's code goes)"
-    if 2 <= len(labels) <= FEW_LABELS and 2 * len(labels) <= len(answers):
-        return "choice", f"metric: choice ({len(labels)} different answers in {len(answers):,} rows: {', '.join(map(apart, labels))})"
+    are_labels = 2 <= len(labels) <= FEW_LABELS and 2 * len(labels) <= len(answers)
+    repeat = f"{len(labels)} different answers in {len(answers):,} rows: {', '.join(map(apart, labels))}"
+    if are_labels and not have_drafts:
+        return "choice", f"metric: choice ({repeat})"
     if all(answer.lstrip().startswith(("{", "[")) and not scorers.broken_json(answer) for answer in answers):
         return "json", "metric: json (every answer is an object or a list of JSON)"
     if all(scorers.is_number(answer) for answer in answers):
         return "numeric", "metric: numeric (every answer is a number)"
+    if are_labels:
+        return "exact", f"metric: exact ({repeat}; no choice, which has no room for the reasoning before some answers)"
+    return _metric_of_words(answers)
+
+
+def _metric_of_words(answers: Sequence[str]) -> tuple[Metric, str]:
     longest = max(len(answer.split()) for answer in answers)
     is_korean = _is_korean(answers)
     at_most = SHORT_KOREAN_WORDS if is_korean else SHORT_WORDS

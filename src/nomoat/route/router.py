@@ -89,11 +89,12 @@ def _kept_here(policy: Policy, why: str, decision: Decision) -> Decision:
 
 
 def _failed(policy: Policy, decision: Decision, error: RemoteError) -> Decision:
-    """What was decided for the cloud is done here, which the server's own words do not say: they may repeat the text."""
+    """What was decided for the cloud is done here: it failed, which the server's own words do not say, as they may repeat the text; or
+    it was not asked, since what is in force by now decided otherwise."""
+    if isinstance(error, PolicyChangedError) and error.decision is not None:
+        return error.decision
     status = "" if error.status is None else f" (status {error.status})"
     why = f"`{references.shown_name(decision.model or '')}` failed{status}, and the policy then answers here"
-    if isinstance(error, PolicyChangedError):  # whose words are ours
-        why = error.message
     return replace(decision, where="local", model=policy.local, why=why, rule="cloud_failed", max_new_tokens=None)
 
 
@@ -247,7 +248,7 @@ class RouterEngine(Engine):
         if decision.where == "local":
             raise PolicyChangedError(
                 f"not sent: while this waited for the cloud, what is in force changed, and keeps it here ({decision.why})",
-                hint="ask again", status=503,
+                hint="ask again", status=503, decision=decision,
             )  # fmt: skip
 
     def _decide(self, rules: InForce, request: Request, continuations: Sequence[str], usd: float, going_on: str = "") -> Decision:

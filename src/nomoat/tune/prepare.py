@@ -316,9 +316,9 @@ def _require_known_labels(others: Data, labels: Sequence[str]) -> None:
 
 
 def _shared(data: Data, others: Data) -> dict[str, str]:
-    """The lessons whose text stands in both, as `where: text`, by their place."""
+    """The lessons that learn an answer to what is asked there, as `where: text`, by their place."""
     theirs = {_question_of(lesson) for lesson in others.lessons}
-    both = [lesson for lesson in data.lessons if _question_of(lesson) in theirs]
+    both = [lesson for lesson in data.lessons if _answers_one_of(theirs, lesson)]
     return {lesson.where: f"{lesson.where}: {_text_of(lesson)}" for lesson in both}
 
 
@@ -452,6 +452,23 @@ def _question_of(lesson: Lesson) -> str:
     if text is None:
         learned = lesson.learned
         text = "\n".join(message.content for at, message in enumerate(lesson.messages) if at not in learned)
+    return _plain(text)
+
+
+def _answers_one_of(questions: set[str], lesson: Lesson) -> bool:
+    """Whether one of them, each as `_question_of` gives it, is what stands before an answer to learn."""
+    if lesson.text is not None:
+        return _question_of(lesson) in questions
+    learned, said = set(lesson.learned), ""
+    for at, message in enumerate(lesson.messages):
+        if at not in learned:
+            said = f"{said} {_plain(message.content)}".strip()
+        elif said in questions:
+            return True
+    return False
+
+
+def _plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
