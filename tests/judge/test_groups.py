@@ -68,6 +68,8 @@ def test_two_sides_are_equal_only_where_groups_that_are_not_there_would_not_chan
         "open: +0.5 points [-1.5, +2.8]"
     ]
     assert not any("practically" in told for told in many.notes)
+    least = [nomoat.duel(knowing("a", num), knowing("b", num), copied(num, 2), rope=2) for num in (182, 183)]
+    assert [verdict.winner for verdict in least] == ["undecided", "equal"]
 
 
 def test_equal_models_seldom_have_a_winner_over_equal_questions() -> None:

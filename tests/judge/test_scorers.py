@@ -205,8 +205,9 @@ def test_anything_else_is_no_letter(answer: str) -> None:
     "answer",
     ["D is incorrect", "D is wrong, it is B", "Answer: D is not the capital; B is", "**D** isn't it", "D is false.",
      "(D) is incorrect", "**(D)** is wrong", r"\boxed{D} is wrong", r"\boxed{\text{D}} is false", "D is not right",
-     "D는 틀렸습니다", "D가 아니라 B", "정답은 D가 아니라 B입니다", "D는 정답이 아닙니다", "D은 오답입니다", "D는 오답", "D가 오답이다", "D는 정답 아님",
-     "(D)는 오답", "D번은 틀렸습니다", "D번이 아니라 C번", "정답은 D 아님", "D 아님. C", "D번 아닙니다", "D는 옳지 않습니다", "D는 맞지 않습니다"],
+     "D는 틀렸습니다", "D가 아니라 B", "정답은 D가 아니라 B입니다", "D는 정답이 아닙니다", "D은 오답입니다", "D는 오답",
+     "D가 오답이다", "D는 정답 아님", "(D)는 오답", "D번은 틀렸습니다", "D번이 아니라 C번", "정답은 D 아님", "D 아님. C", "D번 아닙니다",
+     "D는 옳지 않습니다", "D는 맞지 않습니다"],
 )  # fmt: skip
 def test_a_letter_that_is_denied_is_no_choice(answer: str) -> None:
     assert chosen_letter(answer, 4) is None
@@ -223,8 +224,9 @@ def test_a_letter_with_its_text_is_a_choice_whatever_that_says(answer: str) -> N
 
 @pytest.mark.parametrize(
     "answer",
-    ["D is not wrong", "D isn't wrong", "D is not incorrect", "D is not  false", "D is not only right but the best", "D는 오답이 아닙니다",
-     "D는 오답 아님", "D는 틀리지 않았습니다", "D가 아니라고는 할 수 없다", "D가 아닌가요", "D가 아닙니까?", "D가 아닐까요", "D는 틀림없습니다"],
+    ["D is not wrong", "D isn't wrong", "D is not incorrect", "D is not  false", "D is not only right but the best",
+     "D는 오답이 아닙니다", "D는 오답 아님", "D는 틀리지 않았습니다", "D가 아니라고는 할 수 없다", "D가 아닌가요", "D가 아닙니까?",
+     "D가 아닐까요", "D는 틀림없습니다"],
 )  # fmt: skip
 def test_a_letter_of_which_a_denial_is_denied_is_a_choice(answer: str) -> None:
     assert chosen_letter(answer, 4) == 3

@@ -48,14 +48,14 @@ LETTER = re.compile(rf"\W*+{BEFORE}{IN_LATEX}\W*+(?P<letter>(?-i:[A-Za-z]))(?![A
 GOES_ON = r"(?:is|because|since|as|seems|has|and|or|best|(?<=A )would)\b"  # what may follow on a letter that is the choice
 # "a dog", "A likely answer is", "I think", "I'd say": English words, and no letters. A tab stands between a letter and its text.
 WORD = re.compile(rf"(?<=[AI]) +(?!{GOES_ON})(?-i:[a-z])|(?<=I)['’][a-z]", re.IGNORECASE)
-# "D is wrong", "(D) is wrong", "D번이 아니라 B". Not "B. is not soluble", "(B) is not soluble" and "B. 아니요", which are a letter and its
-# text, nor "B is not wrong", "B는 오답이 아닙니다" and "B가 아닌가요".
+# "D is wrong", "(D) is wrong", "D번이 아니라 B". Not "B. is not soluble", "(B) is not soluble" and "B. 아니요", which are a letter and
+# its text, nor "B is not wrong", "B는 오답이 아닙니다" and "B가 아닌가요".
 MARKS = r"[*_`\"'’”]*+"
 DENIED = re.compile(
     rf"{MARKS} is(?:n['’]t| ++not)\b(?! ++(?:wrong|incorrect|false|only|just)\b)"
     rf"|(?:(?<=[(\[{{]\w)[)\]}}]++)?+{MARKS}(?: is ++(?:wrong|incorrect|false)\b|번? ?+(?:아닙니다|아님(?! \w)"
-    r"|[은는이가] ?+(?:(?:정답|답)[이은]? ?+)?(?:틀(?:리(?!지 ?않)|[렸린려립])|아니(?!면|라고는? 할 수 없)|아닙(?!니까)|아닌(?!가)|아님|아녜"
-    r"|오답(?!이? 아)|[옳맞]지 ?않)))",
+    r"|[은는이가] ?+(?:(?:정답|답)[이은]? ?+)?(?:틀(?:리(?!지 ?않)|[렸린려립])|아니(?!면|라고는? 할 수 없)"
+    r"|아닙(?!니까)|아닌(?!가)|아님|아녜|오답(?!이? 아)|[옳맞]지 ?않)))",
     re.IGNORECASE,
 )
 

@@ -73,13 +73,14 @@ def score_interval(
     groups: Sequence[str] | None = None,
 ) -> stats.Interval:
     """Interval for a mean score: clustered where examples belong to groups, Wilson's for right or wrong, else one that knows the ends
-    of the scale: few scores near to each other say little of rare ones far away.
+    of the scale: few scores near to each other say little of rare ones far away. Right or wrong in groups is never narrower than
+    Wilson's for as many answers: groups may happen to be alike, such as half right each.
     """
     if groups is not None:
         right_or_wrong = METRICS[metric].right_or_wrong
         formula = stats.clustered_proportion_interval if right_or_wrong else stats.clustered_mean_interval
         low, high = _clustered_interval(formula, scores, groups, METRICS[metric].scale, alpha)
-        if right_or_wrong:  # groups that are alike, such as half right each, say no more than as many answers do
+        if right_or_wrong:
             alone = score_interval(metric, scores, alpha=alpha)
             low, high = min(low, alone[0]), max(high, alone[1])
         return low, high

@@ -114,7 +114,8 @@ def summary_of(verdict: Verdict) -> str:
     ahead, behind = (left, right) if verdict.winner == "left" else (right, left)
     low, high = sorted((abs(verdict.difference_low), abs(verdict.difference_high)))
     lead = _points(verdict.metric, abs(verdict.difference), low, high)
-    return f"{ahead} is ahead of {behind} on `{verdict.suite}`{reviewed}, {items}: by {lead}, {render_p_value(verdict.p_value, verdict.alpha)}."
+    p_value = render_p_value(verdict.p_value, verdict.alpha)
+    return f"{ahead} is ahead of {behind} on `{verdict.suite}`{reviewed}, {items}: by {lead}, {p_value}."
 
 
 def render_ahead(verdict: Verdict) -> str:
@@ -127,8 +128,8 @@ def open_in_groups_note(metric: str, num_groups: int, difference: float, low: fl
     """Why a difference whose interval is inside the rope is not called practically none."""
     points = _points(metric, difference, low, high, sign="+", unlike=METRICS[metric].in_points(rope))
     return (
-        f"not called practically equal: groups unlike these {num_groups:,}, which they may happen to lack, leave more of the difference "
-        f"open: {points}"
+        f"not called practically equal: groups unlike these {num_groups:,}, which they may happen to lack, leave more of the "
+        f"difference open: {points}"
     )
 
 
