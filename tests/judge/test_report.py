@@ -134,7 +134,7 @@ def test_report_over_several_suites_is_one_page_with_corrected_p_values(suite: S
     ):
         assert text in page, text
     assert page.count('<article class="example">') == 8
-    for fact in ("bytes sent to other machines", "latency, median / 95th percentile", "cost of 1,000 answers", "licence"):
+    for fact in ("bytes sent to other machines", "latency, median / 95th percentile", "cost in total", "licence"):
         assert page.count(f"<th>{fact}</th>") == 2, fact
     assert page.count("<script") == 1
 

@@ -206,8 +206,8 @@ def test_anything_else_is_no_letter(answer: str) -> None:
     ["D is incorrect", "D is wrong, it is B", "Answer: D is not the capital; B is", "**D** isn't it", "D is false.",
      "(D) is incorrect", "**(D)** is wrong", r"\boxed{D} is wrong", r"\boxed{\text{D}} is false", "D is not right",
      "D는 틀렸습니다", "D가 아니라 B", "정답은 D가 아니라 B입니다", "D는 정답이 아닙니다", "D은 오답입니다", "D는 오답",
-     "D가 오답이다", "D는 정답 아님", "(D)는 오답", "D번은 틀렸습니다", "D번이 아니라 C번", "정답은 D 아님", "D 아님. C", "D번 아닙니다",
-     "D는 옳지 않습니다", "D는 맞지 않습니다"],
+     "D가 오답이다", "D는 정답 아님", "(D)는 오답", "D번은 틀렸습니다", "D번이 아니라 C번", "정답은 D 아님", "D 아님. C",
+     "D번 아닙니다", "D는 옳지 않습니다", "D는 맞지 않습니다"],
 )  # fmt: skip
 def test_a_letter_that_is_denied_is_no_choice(answer: str) -> None:
     assert chosen_letter(answer, 4) is None
