@@ -104,7 +104,7 @@ def show(board: Leaderboard, concurrency: int) -> None:
     print("|---|---|---|---|---|")
     for row in board.standings:
         name = f"the cloud's {row.side.model.partition('#')[2]}" if "#" in row.side.model else row.side.model
-        cells = (render_side_score(board.metric, row.side), render_behind(board.metric, row), render_cost(row.side))
+        cells = (render_side_score(board.metric, row.side), render_behind(board.metric, row, board.alpha), render_cost(row.side))
         print(f"| {name} | {' | '.join(cells)} | {render_latency(row.side)} |")
     print(f"\n{board.sentence}")
     for note in board.notes:

@@ -52,7 +52,7 @@ def routellm() -> None:
             for side in (verdict.left, verdict.right)
         ]
         either = next(measure for measure in verdict.measures if measure.name == "either right")
-        gap = f"{render_difference(verdict)}, {render_p_value(verdict.p_value)}"
+        gap = f"{render_difference(verdict)}, {render_p_value(verdict.p_value, verdict.alpha)}"
         print(f"| {suite} | {verdict.num_examples:,} | {scores[0]} | {scores[1]} | {gap} | {render_measure(either)} |")
 
 
@@ -63,7 +63,7 @@ def lora_land() -> None:
     for model in TUNED:
         verdict = nomoat.duel(f"stored:lora-land/{model}", "stored:lora-land/gpt-4")
         wins = next(measure for measure in verdict.measures if measure.name == "wins")
-        p_value = render_p_value(verdict.p_value)
+        p_value = render_p_value(verdict.p_value, verdict.alpha)
         print(f"| {model} | {render_measure(wins)} | {verdict.ties} | {render_difference(verdict)} | {p_value} |")
 
 

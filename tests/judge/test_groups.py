@@ -12,6 +12,7 @@ from quiz import knowing
 import nomoat
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import DataError, UnsupportedError
+from nomoat.judge import wording
 from nomoat.judge.duel import run_duel
 from nomoat.judge.groups import groups_in, groups_of
 from nomoat.judge.judged import run_judged_duel
@@ -64,10 +65,14 @@ def test_two_sides_are_equal_only_where_groups_that_are_not_there_would_not_chan
     assert (few.winner, many.winner) == ("undecided", "equal")
     assert few.difference_low > -0.02 and few.difference_high < 0.02
     assert [told for told in few.notes if "practically" in told] == [
-        "not called practically equal: groups unlike these 199, which they may happen to lack, leave a difference of "
-        "[-1.49, 2.77] points open"
+        "not called practically equal: groups unlike these 199, which they may happen to lack, leave more of the difference "
+        "open: +0.5 points [-1.5, +2.8]"
     ]
     assert not any("practically" in told for told in many.notes)
+    least = [nomoat.duel(knowing("a", num), knowing("b", num), copied(num, 2), rope=2) for num in (182, 183)]
+    assert [verdict.winner for verdict in least] == ["undecided", "equal"]
+    near = wording.open_in_groups_note("exact", 199, 0.005, -0.015, 0.0201, 2.0)
+    assert near.endswith(" open: +0.500 points [-1.500, +2.010]")  # which does not read as 2.0
 
 
 def test_equal_models_seldom_have_a_winner_over_equal_questions() -> None:

@@ -202,6 +202,12 @@ def test_what_scores_are_and_what_built_in_suites_say_of_theirs_has_a_twin() -> 
             "토큰 100만 개당 입력 $1.00, 출력 $4.00, 2026-11 기준 직접 적은 가격(계약서 (3쪽), as given)",
         ),
         ("$1.00 in, $4.00 out per million tokens, as given", "토큰 100만 개당 입력 $1.00, 출력 $4.00, 지정한 가격"),
+        (
+            "not called practically equal: groups unlike these 199, which they may happen to lack, leave more of the difference "
+            "open: +0.5 points [-1.5, +2.8]",
+            "사실상 같다고 하지 않습니다. 이 199개 묶음에 우연히 없는 다른 묶음까지 생각하면 차이의 구간이 더 넓어집니다: "
+            "+0.5 %p [-1.5, +2.8]",
+        ),
         ("Chiang et al. 2023; lmsys.org", None),
         ("stored:vicuna80/gpt35", None),
         ("113 ms / 180 ms", None),

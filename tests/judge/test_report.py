@@ -134,7 +134,7 @@ def test_report_over_several_suites_is_one_page_with_corrected_p_values(suite: S
     ):
         assert text in page, text
     assert page.count('<article class="example">') == 8
-    for fact in ("bytes sent to other machines", "latency, median / 95th percentile", "cost of 1,000 answers", "licence"):
+    for fact in ("bytes sent to other machines", "latency, median / 95th percentile", "cost in total", "licence"):
         assert page.count(f"<th>{fact}</th>") == 2, fact
     assert page.count("<script") == 1
 
@@ -477,11 +477,13 @@ def measured(metric: str, num_items: int, num_right: int) -> Verdict:
 
 
 @pytest.mark.parametrize(
-    ("p_value", "said"),
+    ("p_value", "alpha", "said"),
     [
-        (0.04999, "p = 0.04999"), (0.05, "p = 0.0500"), (0.0207, "p = 0.0207"), (0.0099999, "p = 0.0099999"),
-        (0.0999961, "p = 0.099996"), (0.25, "p = 0.25"), (0.996, "p = 0.996"), (1.0, "p = 1.00"), (0.00001, "p < 0.0001"),
+        (0.04999, 0.05, "p = 0.04999"), (0.05, 0.05, "p = 0.0500"), (0.05001, 0.05, "p = 0.0500"), (0.0207, 0.05, "p = 0.0207"),
+        (0.02499, 0.025, "p = 0.02499"), (0.012499, 0.0125, "p = 0.012499"), (0.016666, 0.05 / 3, "p = 0.016666"),
+        (0.1496, 0.15, "p = 0.1496"), (0.1496, 0.05, "p = 0.15"), (0.0099999, 0.01, "p = 0.0099999"), (0.25, 0.05, "p = 0.25"),
+        (0.996, 0.05, "p = 0.996"), (1.0, 0.05, "p = 1.00"), (0.00001, 0.05, "p < 0.0001"), (0.00001, 0.00001, "p < 0.0001"),
     ],
 )  # fmt: skip
-def test_a_p_value_is_not_rounded_up_to_a_whole_per_cent(p_value: float, said: str) -> None:
-    assert wording.render_p_value(p_value) == said
+def test_a_p_value_is_not_rounded_up_to_an_alpha_that_it_is_below(p_value: float, alpha: float, said: str) -> None:
+    assert wording.render_p_value(p_value, alpha) == said

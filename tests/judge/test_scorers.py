@@ -204,16 +204,31 @@ def test_anything_else_is_no_letter(answer: str) -> None:
 @pytest.mark.parametrize(
     "answer",
     ["D is incorrect", "D is wrong, it is B", "Answer: D is not the capital; B is", "**D** isn't it", "D is false.",
-     "D는 틀렸습니다", "D가 아니라 B", "정답은 D가 아니라 B입니다", "D는 정답이 아닙니다", "D은 오답입니다"],
+     "(D) is incorrect", "**(D)** is wrong", r"\boxed{D} is wrong", r"\boxed{\text{D}} is false", "D is not right",
+     "D는 틀렸습니다", "D가 아니라 B", "정답은 D가 아니라 B입니다", "D는 정답이 아닙니다", "D은 오답입니다", "D는 오답",
+     "D가 오답이다", "D는 정답 아님", "(D)는 오답", "D번은 틀렸습니다", "D번이 아니라 C번", "정답은 D 아님", "D 아님. C",
+     "D번 아닙니다", "D는 옳지 않습니다", "D는 맞지 않습니다"],
 )  # fmt: skip
 def test_a_letter_that_is_denied_is_no_choice(answer: str) -> None:
     assert chosen_letter(answer, 4) is None
 
 
 @pytest.mark.parametrize(
-    "answer", ["D is right", "D. is not soluble", "D\tis not soluble", "D. 아니요", "D 틀니", "D 아니면 B", "D is notable"]
-)
+    "answer",
+    ["D is right", "D. is not soluble", "D\tis not soluble", "(D) is not soluble", "D) is wrong", "D. 아니요", "D 틀니", "D 아니면 B",
+     "D 아님 B", "D is notable"],
+)  # fmt: skip
 def test_a_letter_with_its_text_is_a_choice_whatever_that_says(answer: str) -> None:
+    assert chosen_letter(answer, 4) == 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["D is not wrong", "D isn't wrong", "D is not incorrect", "D is not  false", "D is not only right but the best",
+     "D는 오답이 아닙니다", "D는 오답 아님", "D는 틀리지 않았습니다", "D가 아니라고는 할 수 없다", "D가 아닌가요", "D가 아닙니까?",
+     "D가 아닐까요", "D는 틀림없습니다"],
+)  # fmt: skip
+def test_a_letter_of_which_a_denial_is_denied_is_a_choice(answer: str) -> None:
     assert chosen_letter(answer, 4) == 3
 
 
@@ -342,6 +357,19 @@ def test_a_and_i_that_are_chosen_are_letters(answer: str, index: int) -> None:
         ("5만큼 큽니다", "5", 1.0),
         ("8조각", "8", 1.0),
         ("제3조", "3", 1.0),
+        ("24명을 4명씩 나누면 6조가 됩니다", "6", 1.0),
+        ("10조합입니다", "10", 1.0),
+        ("민법 750조", "750", 1.0),
+        ("헌법 1조 2항", "2", 1.0),
+        ("6조 원", "6000000000000", 1.0),
+        ("약 6조여 원", "6조 달러", 1.0),
+        ("1조 2천억", "1200000000000", 1.0),
+        ("2조 3만 원", "2000000030000", 1.0),
+        ("1.5조", "1조 5,000억 원", 1.0),
+        ("30조 개의 세포", "30000000000000", 1.0),
+        ("6조입니다", "6조 원", 1.0),  # where the target is that large
+        ("3천조", "3천조 원", 1.0),
+        ("6조", "6", 1.0),
     ],
 )
 def test_last_number_is_the_answer(answer: str, target: str, score: float) -> None:

@@ -441,6 +441,36 @@ def test_interval_of_a_share_in_groups_holds_shares_near_the_ends(share: float, 
     assert before < 900 <= inside
 
 
+@pytest.mark.parametrize(
+    ("num_groups", "share", "low", "high"), [(12, 0.99, 88, 89), (12, 0.95, 98, 98.1), (50, 0.99, 91, 91.2), (100, 0.95, 96, 97)]
+)
+def test_interval_of_a_share_in_groups_that_are_right_as_a_whole_holds_it_as_often_as_is_said(
+    num_groups: int, share: float, low: float, high: float
+) -> None:
+    """Reckoned over all numbers of groups that may be right, and not drawn."""
+    groups, chances = [str(at // 2) for at in range(2 * num_groups)], stats.binom.pmf(range(num_groups + 1), num_groups, share)
+    found = [score_interval("exact", [1.0] * 2 * num + [0.0] * 2 * (num_groups - num), groups=groups) for num in range(num_groups + 1)]
+    held = sum(chance for chance, interval in zip(chances, found, strict=True) if interval[0] <= share <= interval[1])
+    assert low <= 100 * held <= high
+
+
+def test_interval_of_a_share_in_uneven_groups_holds_it_as_often_as_is_said() -> None:
+    """As above: 10 groups of 5 and 100 of 1, of which 95 % are right."""
+    groups = [str(at // 5) if at < 50 else str(at) for at in range(150)]
+    large, small = (stats.binom.pmf(range(count + 1), count, 0.95) for count in (10, 100))
+    held = 0.0
+    for num_large, num_small in ((a, b) for a in range(11) for b in range(80, 101) if large[a] * small[b] > 1e-9):
+        right = [1.0] * 5 * num_large + [0.0] * 5 * (10 - num_large) + [1.0] * num_small + [0.0] * (100 - num_small)
+        interval = score_interval("exact", right, groups=groups)
+        held += large[num_large] * small[num_small] * (interval[0] <= 0.95 <= interval[1])
+    assert 0.89 < held < 0.91
+
+
+def test_groups_that_are_half_right_say_no_more_than_as_many_answers() -> None:
+    groups = [str(at // 2) for at in range(60)]
+    assert score_interval("exact", [1.0, 0.0] * 30, groups=groups) == wilson_interval(30, 60)
+
+
 def test_interval_of_a_share_in_groups_is_wilsons_of_so_many_answers() -> None:
     """12 groups of five copies say what 11 answers do, with Student's t; groups of answers with nothing in common say what all do."""
     values, groups = [1.0] * 10 + [0.0] * 2, [str(at) for at in range(12) for _ in range(5)]

@@ -231,6 +231,10 @@ def test_shuffled_scores_stay_alike_within_groups_and_as_many_in_each_fold() -> 
         shuffled = learned._shuffled(good, groups, np.random.default_rng(seed))
         assert shuffled.sum() == 30 and (shuffled.reshape(30, 3) == shuffled[::3, None]).all()
         assert (shuffled != good).any()
+    turns = np.tile([True, False], 20)
+    swapped = learned._shuffled(turns, np.repeat(np.arange(20), 2), np.random.default_rng(0))
+    assert swapped.sum() == 20 and (swapped.reshape(20, 2).sum(axis=1) == 1).all()
+    assert (swapped != turns).any()  # groups of one pattern: within each, too
     uneven = learned._shuffled(np.array([True, True, False]), np.array([0, 0, 1]), np.random.default_rng(3))
     assert uneven.tolist() in ([True, True, False], [False, False, True])
 

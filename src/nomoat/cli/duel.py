@@ -195,7 +195,7 @@ def print_several(verdicts: list[Verdict], alpha: float) -> None:
         "suite": [verdict.suite for verdict in verdicts],
         "items": [wording.render_items(verdict) for verdict in verdicts],
         "difference": [wording.render_difference(verdict) for verdict in verdicts],
-        "corrected p": [wording.render_p_value(p_value) for p_value in p_values],
+        "corrected p": [wording.render_p_value(p_value, alpha) for p_value in p_values],
         "ahead": [wording.render_ahead(verdict) for verdict in verdicts],
     }
     judging.print_rows(out, columns, num_heads=1)
@@ -237,7 +237,7 @@ def print_leaderboard(board: Leaderboard) -> None:
         "model": [row.side.model for row in board.standings],
         "score": [wording.render_side_score(board.metric, row.side) for row in board.standings],
         "rating": [wording.render_rating(row) for row in board.standings],
-        "behind the first": [wording.render_behind(board.metric, row) for row in board.standings],
+        "behind the first": [wording.render_behind(board.metric, row, board.alpha) for row in board.standings],
         "cost per 1,000": [wording.render_cost(row.side) for row in board.standings],
         "cost in total": [wording.render_total_cost(row.side) for row in board.standings],
         "bytes sent out": [f"{row.side.bytes_out:,}" for row in board.standings],
@@ -273,7 +273,8 @@ def print_verdict(verdict: Verdict) -> None:
     table = console.table(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("left minus right", Text(f"{wording.render_difference(verdict)}, {wording.render_p_value(verdict.p_value)}"))
+    p_value = wording.render_p_value(verdict.p_value, verdict.alpha)
+    table.add_row("left minus right", Text(f"{wording.render_difference(verdict)}, {p_value}"))
     for measure in verdict.measures:
         table.add_row(Text(measure.name), Text(wording.render_measure(measure)))
     out.print(table)

@@ -93,6 +93,7 @@ def write_duels_report(duels: Sequence[Duel], path: Path, *, command: str) -> No
         {"name": counted(len(duels), "suite"), "evaluations": (first.left, first.right), "duels": duels, "verdicts": verdicts},
         about=[f"[{wording.render_confidence(alpha)} intervals, all together]"],
         confidence=wording.render_confidence(alpha),
+        alpha=alpha,
         sentence=wording.several_sentence(verdicts),
         notes=(),
         forest=_forest(
@@ -361,7 +362,7 @@ def _side_rows(metric: str, sides: Sequence[Side]) -> list[tuple[str, list[str]]
         ("bytes sent to other machines", [f"{side.bytes_out:,}" for side in sides]),
         ("tokens per second, new ones", [wording.render_speed(side) for side in sides]),
         ("cost of 1,000 answers", [_figures(wording.render_cost(side)) for side in sides]),
-        ("cost of these answers", [_figures(wording.render_total_cost(side)) for side in sides]),
+        ("cost in total", [_figures(wording.render_total_cost(side)) for side in sides]),
     ]
     if any(side.price for side in sides):
         rows.append(("price", [_figures(side.price or "-") for side in sides]))

@@ -48,10 +48,14 @@ LETTER = re.compile(rf"\W*+{BEFORE}{IN_LATEX}\W*+(?P<letter>(?-i:[A-Za-z]))(?![A
 GOES_ON = r"(?:is|because|since|as|seems|has|and|or|best|(?<=A )would)\b"  # what may follow on a letter that is the choice
 # "a dog", "A likely answer is", "I think", "I'd say": English words, and no letters. A tab stands between a letter and its text.
 WORD = re.compile(rf"(?<=[AI]) +(?!{GOES_ON})(?-i:[a-z])|(?<=I)['’][a-z]", re.IGNORECASE)
-# "D is wrong", "D가 아니라 B". Not "B. is not soluble" and "B. 아니요", which are a letter and its text.
+# "D is wrong", "(D) is wrong", "D번이 아니라 B". Not "B. is not soluble", "(B) is not soluble" and "B. 아니요", which are a letter and
+# its text, nor "B is not wrong", "B는 오답이 아닙니다" and "B가 아닌가요".
+MARKS = r"[*_`\"'’”]*+"
 DENIED = re.compile(
-    r"[*_`\"'’”]*+ ?+(?:(?<= )is(?:n['’]t| ++(?:not|wrong|incorrect|false))\b"
-    r"|[은는이가] ?+(?:(?:정답|답)[이은] ?+)?(?:틀[리렸린려립]|아니(?!면)|아닙|아닌|아녜|오답))",
+    rf"{MARKS} is(?:n['’]t| ++not)\b(?! ++(?:wrong|incorrect|false|only|just)\b)"
+    rf"|(?:(?<=[(\[{{]\w)[)\]}}]++)?+{MARKS}(?: is ++(?:wrong|incorrect|false)\b|번? ?+(?:아닙니다|아님(?! \w)"
+    r"|[은는이가] ?+(?:(?:정답|답)[이은]? ?+)?(?:틀(?:리(?!지 ?않)|[렸린려립])|아니(?!면|라고는? 할 수 없)"
+    r"|아닙(?!니까)|아닌(?!가)|아님|아녜|오답(?!이? 아)|[옳맞]지 ?않)))",
     re.IGNORECASE,
 )
 
@@ -86,9 +90,13 @@ FINAL = "####"  # GSM8K writes its answers after it
 SMALL, IN_A_SQUARE = ("<super>", "<sub>"), "<square>"  # as Unicode's table calls how a character is made of others
 SMALL_DIGIT = re.compile(r"[\d+−-]")
 # Korean's powers of ten: "3만 5천", "1억 2,000만", "3만 5000". Not "5만큼" (by 5), "8조각" (8 pieces), "제3조" (article 3).
+# Where neither a unit nor a smaller part follows, "조" is rather a team, an article of a law or a part of "조합" than 10^12.
 TENS = {"십": 10, "백": 100, "천": 1_000}
 MYRIADS = {"만": 10_000, "억": 100_000_000, "조": 1_000_000_000_000}
-COUNT, MYRIAD = r"\d[\d,]*+(?:\.\d++)?+", "(?:만(?!큼)|억|조(?!각))"
+COUNT = r"\d[\d,]*+(?:\.\d++)?+"
+TRILLION = rf"조(?:(?<=\.\d조)|(?=여|분의| ?(?:원|달러|엔|유로|위안|개(?![가-힣])|개의)| ?{COUNT}[십백천]?[만억]))"
+MYRIAD = rf"(?:만(?!큼)|억|{TRILLION})"
+TRILLION_ALONE = re.compile(rf"(?<=[\d십백천])(?!{TRILLION})조")
 KOREAN_BEGINS = re.compile(rf"(?<![\d.,제])(?<!제 )(?={COUNT}(?:[십백천]|{MYRIAD}))")
 KOREAN_PART = re.compile(rf" ?(?P<count>{COUNT})(?P<ten>[십백천])?+(?P<myriad>{MYRIAD})?+")
 NO_LAST_PART = re.compile(r" ?[/⁄^:%]|[.,]\d")  # behind a number without a power of ten: it is one of its own
@@ -187,9 +195,15 @@ def _without_digit(char: str) -> str:
 
 
 def numeric(answer: str, target: str) -> float:
-    """1.0 if the answer's number equals the target's, however both are written, else 0.0."""
+    """1.0 if the answer's number equals the target's, however both are written, else 0.0.
+
+    "6조" in an answer is 6, and 6 * 10^12 where the target is as large as that.
+    """
+    wanted = number_in(target)
+    if wanted is not None and abs(wanted) >= MYRIADS["조"]:
+        answer = TRILLION_ALONE.sub("조원", answer)
     given = number_in(answer)
-    return float(given is not None and given == number_in(target))
+    return float(given is not None and given == wanted)
 
 
 # ---------------------------------------------------------------- words in common

@@ -194,8 +194,9 @@ def clustered_proportion_interval(values: Sequence[float], groups: Sequence[str]
     Wilson's, for as many independent values as would leave the proportion as uncertain as it is by the variance of
     `clustered_mean_interval`, though never for more than there are, and with the t of that interval in place of the normal's quantile.
     Near 0 and 1, where that interval is as wide to either side and ends too near to the end of the scale, this one is not.
-    Returns (low, high) within [0, 1]. Close to its confidence, and no bound: 93 to 98 % held the truth, where that one had 84 to 94 %
-    (`tests/judge/test_stats.py`; 12 to 200 groups of 2 to 5, 80 to 99 % right).
+    Returns (low, high) within [0, 1]. Close to its confidence, and no bound: 93 to 98 % held the truth among 12 to 200 groups of 2 to
+    5 that are right or wrong as a whole, where 80 to 97 % of them are right; 88 to 99 % where 98 to 99 % are; 87 to 97 % among groups
+    of different sizes, 100 of 1 and 10 of 5, or 20 of 4, 80 to 98 % right (`tests/judge/test_stats.py` has some of these).
     Source: Dean and Pagano 2015, Journal of Survey Statistics and Methodology 3, 484-503; Franco et al. 2019, the same 7, 334-364
     (PMC6690503); the number of values, its bound and t: Korn and Graubard 1998, Survey Methodology 24, 193-201.
     Raises ValueError for fewer than 2 groups, and for those that have all the same proportion, whose variance says nothing.

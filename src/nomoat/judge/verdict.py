@@ -73,11 +73,17 @@ def score_interval(
     groups: Sequence[str] | None = None,
 ) -> stats.Interval:
     """Interval for a mean score: clustered where examples belong to groups, Wilson's for right or wrong, else one that knows the ends
-    of the scale: few scores near to each other say little of rare ones far away.
+    of the scale: few scores near to each other say little of rare ones far away. Right or wrong in groups is never narrower than
+    Wilson's for as many answers: groups may happen to be alike, such as half right each.
     """
     if groups is not None:
-        formula = stats.clustered_proportion_interval if METRICS[metric].right_or_wrong else stats.clustered_mean_interval
-        return _clustered_interval(formula, scores, groups, METRICS[metric].scale, alpha)
+        right_or_wrong = METRICS[metric].right_or_wrong
+        formula = stats.clustered_proportion_interval if right_or_wrong else stats.clustered_mean_interval
+        low, high = _clustered_interval(formula, scores, groups, METRICS[metric].scale, alpha)
+        if right_or_wrong:
+            alone = score_interval(metric, scores, alpha=alpha)
+            low, high = min(low, alone[0]), max(high, alone[1])
+        return low, high
     if METRICS[metric].right_or_wrong:
         return stats.wilson_interval(round(sum(scores)), len(scores), confidence=1 - alpha)
     return stats.mean_interval(scores, *METRICS[metric].scale, confidence=1 - alpha)
@@ -189,16 +195,17 @@ def compare(
     losses = sum(a < b for a, b in zip(one, other, strict=True))
     found = _fixed(metric, one, other, rules.alpha, groups) if watch is None else _watched(metric, one, other, watch)
     is_equal = rules.rope is not None and stats.is_equivalent((found.low, found.high), METRICS[metric].in_scale(rules.rope))
+    difference = float(np.mean(one) - np.mean(other))
     if is_equal and (still_open := _open_in_groups(metric, [a - b for a, b in zip(one, other, strict=True)], groups, rules)):
         is_equal = False
-        notes = (*notes, wording.open_in_groups_note(metric, len(set(groups or ())), *still_open))
+        notes = (*notes, wording.open_in_groups_note(metric, len(set(groups or ())), difference, *still_open, rules.rope or 0.0))
     draft = Verdict(
         suite=left.suite.name,
         metric=metric,
         num_examples=len(one),
         left=intervals.around(left.side, metric, one),
         right=intervals.around(right.side, metric, other),
-        difference=float(np.mean(one) - np.mean(other)),
+        difference=difference,
         difference_low=found.low,
         difference_high=found.high,
         wins=wins,

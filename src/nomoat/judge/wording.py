@@ -12,7 +12,7 @@ from nomoat.records import Measure, Side, Standing, Verdict
 from nomoat.words import counted
 
 DOWNWARDS = Context(rounding=ROUND_DOWN)
-ROUNDING = 1e-12  # of a p-value
+ROUNDING = 1e-12  # of a p-value, or an alpha
 SAME = 1e-6  # points: what lies nearer to an end of a scale is that end, but for how it was computed
 MORE_DECIMALS = (0, 2, 4)  # the report's Korean tells per cent (1, 3, 5 of them) from a judge's points (2, 4, 6) by their number
 
@@ -55,12 +55,12 @@ def render_difference(verdict: Verdict) -> str:
     return _points(verdict.metric, verdict.difference, verdict.difference_low, verdict.difference_high, sign="+")
 
 
-def render_p_value(p_value: float) -> str:
-    """A p-value as it should be read: never 0, and not rounded up to a whole per cent, such as an alpha that it is below."""
+def render_p_value(p_value: float, alpha: float) -> str:
+    """A p-value as it should be read: never 0, and not rounded up to the alpha that it is below, nor to 1."""
     if p_value < 0.0001:
         return "p < 0.0001"
     decimals = 4 if p_value < 0.1 else 2
-    while f"{p_value:.{decimals}f}".endswith("00") and round(p_value, decimals) > p_value + ROUNDING:
+    while any(p_value < end - ROUNDING <= round(p_value, decimals) for end in (alpha, 1.0)):
         decimals += 1
     return f"p = {p_value:.{decimals}f}"
 
@@ -114,7 +114,8 @@ def summary_of(verdict: Verdict) -> str:
     ahead, behind = (left, right) if verdict.winner == "left" else (right, left)
     low, high = sorted((abs(verdict.difference_low), abs(verdict.difference_high)))
     lead = _points(verdict.metric, abs(verdict.difference), low, high)
-    return f"{ahead} is ahead of {behind} on `{verdict.suite}`{reviewed}, {items}: by {lead}, {render_p_value(verdict.p_value)}."
+    p_value = render_p_value(verdict.p_value, verdict.alpha)
+    return f"{ahead} is ahead of {behind} on `{verdict.suite}`{reviewed}, {items}: by {lead}, {p_value}."
 
 
 def render_ahead(verdict: Verdict) -> str:
@@ -123,11 +124,12 @@ def render_ahead(verdict: Verdict) -> str:
     return names[verdict.winner]
 
 
-def open_in_groups_note(metric: str, num_groups: int, low: float, high: float) -> str:
+def open_in_groups_note(metric: str, num_groups: int, difference: float, low: float, high: float, rope: float) -> str:
     """Why a difference whose interval is inside the rope is not called practically none."""
+    points = _points(metric, difference, low, high, sign="+", unlike=METRICS[metric].in_points(rope))
     return (
-        f"not called practically equal: groups unlike these {num_groups:,}, which they may happen to lack, leave a difference of "
-        f"[{METRICS[metric].points_per_score * low:.2f}, {METRICS[metric].points_per_score * high:.2f}] points open"
+        f"not called practically equal: groups unlike these {num_groups:,}, which they may happen to lack, leave more of the "
+        f"difference open: {points}"
     )
 
 
@@ -162,12 +164,12 @@ def render_rating(standing: Standing) -> str:
     return f"{standing.rating:,.0f} [{standing.rating_low:,.0f}, {standing.rating_high:,.0f}]"
 
 
-def render_behind(metric: str, standing: Standing) -> str:
+def render_behind(metric: str, standing: Standing, alpha: float) -> str:
     """The difference to the first of a leaderboard, or a dash where there is none."""
     if standing.difference is None or standing.difference_low is None or standing.difference_high is None:
         return "-"
     points = _points(metric, standing.difference, standing.difference_low, standing.difference_high, sign="+")
-    return f"{points}, {render_p_value(standing.p_value or 0.0)}"
+    return f"{points}, {render_p_value(standing.p_value or 0.0, alpha)}"
 
 
 def render_usd(usd: float | None) -> str:
@@ -175,9 +177,10 @@ def render_usd(usd: float | None) -> str:
     return "not known" if usd is None else dollars(usd)
 
 
-def _points(metric: str, value: float, low: float, high: float, *, sign: str = "") -> str:
+def _points(metric: str, value: float, low: float, high: float, *, sign: str = "", unlike: float = 0.0) -> str:
+    """A difference with its interval, whose ends do not read as 0, nor as `unlike` points to their side, which they are not."""
     value, low, high = (METRICS[metric].points_per_score * number for number in (value, low, high))
-    digits = _decimals(1 if METRICS[metric].is_share else 2, (low, 0.0), (high, 0.0))
+    digits = _decimals(1 if METRICS[metric].is_share else 2, (low, 0.0), (high, 0.0), (low, -unlike), (high, unlike))
     form = f"{sign}z.{digits}f"  # "z": no minus before a 0
     return f"{value:{form}} points [{low:{form}}, {high:{form}}]"
 

@@ -174,9 +174,10 @@ def shuffled_aucs(
 ) -> FloatArray:  # fmt: skip
     """What `NUM_SHUFFLES` routers reach as `unseen_chances` does, where which prompt the local model is as good at is shuffled.
 
-    Shuffled is within folds, so that each has as many of both sides as it had, and between groups, so that what belongs together stays
-    alike: each gets the marks of another, repeated or cut to its size. The interval of an AUC takes the chances as given, and is too
-    narrow for this question: those of different folds come from nearly the same prompts, and go wrong together.
+    Shuffled is within folds, so that each has as many of both sides as it had (where groups are of one size), and between groups, so
+    that what belongs together stays as alike as it is: each gets the marks of another, repeated or cut to its size, in another order.
+    A fold of a single group keeps its own, in another order. The interval of an AUC takes the chances as given, and is too narrow for
+    this question: those of different folds come from nearly the same prompts, and go wrong together.
     Source: Ojala and Garriga 2010, Journal of Machine Learning Research 11, 1833-1863, test 1; why an interval over folds is too
     narrow: Bengio and Grandvalet 2004, the same 5, 1089-1105. AUCs without both sides count as 1.
     """
@@ -204,7 +205,7 @@ def _shuffled(good: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp], rng: np
     places = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     shuffled = np.empty_like(good)
     for at, place in zip(rng.permutation(len(places)), places, strict=True):
-        shuffled[place] = np.resize(good[places[at]], len(place))
+        shuffled[place] = rng.permutation(np.resize(good[places[at]], len(place)))
     return shuffled
 
 
