@@ -368,7 +368,7 @@ def test_numbers_of_an_instruction_are_their_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "given"), [("text", "A long story."), ("본문", "A long story."), ("Question", "A story."), ("context", "A story."), ("q", 0.5)]
+    ("name", "given"), [("text", "A story."), ("본문", "A story."), ("Question", "A story."), ("context", "A story."), ("q", 0.5)]
 )
 def test_a_text_that_stands_in_the_place_of_an_input_is_not_passed_over(tmp_path: Path, name: str, given: object) -> None:
     entry = {"instruction": "Summarise\nit, Zoë.", name: given, "output": "Short."}

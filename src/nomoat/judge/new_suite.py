@@ -141,9 +141,9 @@ def _finished(
 ) -> Guess:  # fmt: skip
     """The suite of examples that have no choices yet. `where` each stands, and what is the `subject` of an error about its target.
 
-    `names_labels`: to choose, a model is asked as a table is, after words that list the labels. `longest_with_draft`: in characters, of
-    the answers before whose targets reasoning was taken off; 0 if there are none. Those who reason take fewer tokens, in Korean, too,
-    where bytes, three a letter, would be more than many a context.
+    `names_labels`: to choose, a model is asked as a table is, after words that list the labels. `longest_with_draft`: of the answers
+    before whose targets reasoning was taken off, in characters; 0 if there are none. Vocabularies of models that reason mostly take
+    fewer tokens, in Korean, too, of which three bytes a letter would be more than many a context.
     """
     answers = [example.target for example in examples]
     labels, language = tuple(sorted(set(answers))), _language(examples)
