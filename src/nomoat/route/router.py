@@ -90,7 +90,7 @@ def _kept_here(policy: Policy, why: str, decision: Decision) -> Decision:
 
 def _failed(policy: Policy, decision: Decision, error: RemoteError) -> Decision:
     """What was decided for the cloud is done here: it failed, which the server's own words do not say, as they may repeat the text; or
-    it was not asked, since what is in force by now decided otherwise."""
+    it was not asked (again), since what is in force by now decided otherwise."""
     if isinstance(error, PolicyChangedError):
         return error.decision
     status = "" if error.status is None else f" (status {error.status})"
