@@ -97,7 +97,7 @@ def lessons_of(found: Entries, path: Source) -> tuple[Form, list[Lesson]]:
 
 def is_lesson(entry: Mapping[str, Any]) -> bool:
     """Whether an entry holds the answer to its question, as what `tune` learns does; an example of a suite has it as `target`."""
-    if "target" in entry:
+    if entry.get("target") is not None:
         return False
     if "conversations" in entry or "instruction" in entry:
         return "conversations" in entry or "output" in entry
@@ -214,16 +214,21 @@ def _alpaca(value: dict[str, Any], path: Source, where: str) -> Lesson:
 def _require_no_other_input(value: dict[str, Any], instruction: str, path: Source, where: str) -> None:
     """Raises DataError where there is no `input`, and a text named as one stands in its place: the answer would be learned without it.
 
-    A text that holds the instruction is the question once more, written out.
+    A text that holds the instruction, whatever its spacing, is the question once more, written out.
     """
-    for name, text in value.items():
-        is_one = name != "instruction" and textfiles.composed(name).strip().lower() in INPUT_NAMES
-        if "input" not in value and is_one and isinstance(text, str) and text.strip() and instruction not in text:
+    for name, text in value.items() if "input" not in value else ():
+        is_one = name != "instruction" and textfiles.composed(name).strip().lower() in (*INPUT_NAMES, "context")  # Dolly's
+        is_text = isinstance(text, str | int | float) and not isinstance(text, bool)
+        if is_one and is_text and (said := _on_one_line(str(text))) and _on_one_line(instruction) not in said:
             raise DataError(
                 f"`{path}`, {where}: it has no `input`, and a `{name}`, which would not be asked",
                 hint="call it `input`, or leave it out; a suite is also made of one column of a table: --input-column "
                 "(in Python: `input_column`)",
             )
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(textfiles.composed(text).split())
 
 
 def _without_space_around(text: str) -> str:

@@ -261,9 +261,9 @@ class RemoteError(NomoatError):
 
 
 class PolicyChangedError(RemoteError):
-    """What waited for its turn at a server, and was not sent: what is in force by then keeps it here, as `decision` says."""
+    """What waited for its turn at a server, or for another try: what is in force by then keeps it here, as `decision` says."""
 
-    def __init__(self, message: str, *, hint: str | None = None, status: int | None = None, decision: Decision | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None, status: int, decision: Decision) -> None:
         super().__init__(message, hint=hint, status=status)
         self.decision = decision
 

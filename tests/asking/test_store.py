@@ -634,7 +634,7 @@ def test_of_a_damaged_file_of_the_first_version_answers_without_a_digest_are_sav
 
 
 def test_a_file_of_the_first_version_with_a_bad_page_opens_and_its_other_rows_are_read(
-    many_of_the_first_version: dict[Request, Completion],
+    many_of_the_first_version: dict[Request, Completion], caplog: pytest.LogCaptureFixture
 ) -> None:
     overwrite(a_leaf(after=15), 3000)
     default_path().parent.chmod(0o755)
@@ -646,8 +646,32 @@ def test_a_file_of_the_first_version_with_a_bad_page_opens_and_its_other_rows_ar
                     found.append(store.answer("m", question) == answer)
     assert (all(found), len(found) >= 100) == (True, True)
     assert sys.platform == "win32" or default_path().parent.stat().st_mode & 0o777 == 0o700
+    told = [said for said in caplog.messages if "others could look into" not in said]
+    assert len(told) == 2 and all(said.startswith(f"note: `{default_path()}` is damaged: ") for said in told)
     with AnswerStore() as store, pytest.raises(DamagedError):
         store.forget_damaged()
+
+
+def test_a_file_of_the_first_version_with_a_row_that_ends_on_a_bad_page_says_so_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    """At each opening, not that its rows are made ready once; and the other rows can be saved."""
+    questions = {asking(f"question {at}"): answering(f"secret {at} " * (2000 if at == 30 else 50)) for at in range(60)}
+    with AnswerStore() as store:
+        for question, answer in questions.items():
+            store.save_answer("m", question, answer)
+    as_first_version()
+    with closing(sqlite3.connect(default_path())) as db:
+        db.execute("VACUUM")  # no page is free
+    content = default_path().read_bytes()
+    for at in range(0, len(content), 4096):
+        if b"secret 30 " * 300 in content[at : at + 4096]:  # it holds nothing else
+            overwrite(at, 3000)
+    for _ in range(2):
+        with AnswerStore() as store:
+            assert store.answer("m", asking("question 1")) == questions[asking("question 1")]
+    assert len(caplog.messages) == 2
+    assert all(said.startswith(f"note: `{default_path()}` is damaged: ") for said in caplog.messages)
+    assert all(said.endswith(f"; {IF_DAMAGED}") for said in caplog.messages)
+    assert save_readable().num_answers == 59
 
 
 def test_a_file_of_the_first_version_that_may_only_be_read_is_read(
@@ -669,13 +693,24 @@ def test_a_file_of_the_first_version_that_may_only_be_read_is_read(
     assert (default_path().read_bytes(), caplog.messages) == (before, [])
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_closing_a_folder_to_others_allows_its_owner_nothing_more() -> None:
+    paths.runs().mkdir(parents=True)
+    for mode, left in ((0o755, 0o700), (0o555, 0o500)):
+        paths.runs().chmod(mode)
+        database.keep_to_owner(paths.runs())
+        assert paths.runs().stat().st_mode & 0o777 == left
+    paths.runs().chmod(0o700)
+
+
 def test_a_file_of_the_first_version_is_emptied_as_it_is(
-    many_of_the_first_version: dict[Request, Completion], monkeypatch: pytest.MonkeyPatch
+    many_of_the_first_version: dict[Request, Completion], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without making it ready for what is to go."""
-    monkeypatch.setattr("nomoat.asking.store._sealed", None)
     with AnswerStore(as_it_is=True) as store:
         assert store.forget() == (60, 0)
+    with closing(sqlite3.connect(default_path())) as db:
+        assert (db.execute("PRAGMA user_version").fetchone(), caplog.messages) == ((1,), [])
 
 
 @pytest.mark.parametrize("version", [0, SCHEMA_VERSION - 1, SCHEMA_VERSION, 99])

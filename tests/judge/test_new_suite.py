@@ -113,6 +113,8 @@ def test_answers_that_were_reasoned_for_are_no_choice_and_have_room_for_the_reas
     suite = suite_from_file(write_lines(tmp_path / "n.jsonl", *numbers)).suite
     assert (suite.metric, suite.max_new_tokens) == ("numeric", 318)
     assert load_suite(write_suite(suite, tmp_path / "to")).max_new_tokens == 318
+    korean = [{"messages": said("?", f"<think>{'생각 ' * 100}</think>{n}")} for n in range(4)]
+    assert suite_from_file(write_lines(tmp_path / "k.jsonl", *korean)).suite.max_new_tokens == 316
 
 
 def test_answers_that_differ_in_the_space_around_them_are_one_choice(tmp_path: Path) -> None:
@@ -140,6 +142,19 @@ def test_conversations_whose_first_has_no_answer_are_no_table(row: dict[str, obj
     with pytest.raises(DataError) as caught:
         suite_from_file(path)
     assert caught.value.message == f"`{path}`, line 1: no message of the assistant to learn from"
+
+
+def test_turns_without_an_answer_beside_the_columns_of_a_table_make_no_conversation_of_it(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"messages": said(f"{n}+1?"), "question": f"{n}+1?", "answer": str(n + 1)} for n in range(3)]
+    guess = suite_from_file(write_lines(tmp_path / "my.jsonl", *rows))
+    assert (guess.suite.metric, guess.reasons[0]) == ("numeric", "input: column `question` (by its name)")
+
+
+@pytest.mark.parametrize("rows", [CHATS, SHARED, ALPACA])
+def test_a_target_of_null_is_none(rows: list[dict[str, object]], tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "my.jsonl", *({**row, "target": None} for row in rows))
+    of_rows = suite_from_file(write_lines(tmp_path / "their.jsonl", *rows)).suite
+    assert suite_from_file(path).suite.sha256 == load_suite(path).sha256 == of_rows.sha256
 
 
 def test_a_text_beside_an_instruction_is_asked_where_its_column_is_named(tmp_path: Path) -> None:

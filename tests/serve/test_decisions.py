@@ -289,7 +289,8 @@ def test_what_the_cloud_refused_for_now_and_the_policy_keeps_here_by_then_is_ref
     reply = httpx.post(f"{url}/chat/completions", json=body)
     error = reply.json()["error"]
     assert (reply.status_code, error["type"], error["code"], len(server.bodies)) == (503, "server_error", "policy_changed", 1)
-    assert error["message"].startswith("not sent: while this waited for the cloud, what is in force changed, and keeps it here (it ")
+    why = "while this waited for it, what is in force changed, and keeps it here (it "
+    assert error["message"].startswith(f"not answered by the cloud: {why}")
     assert httpx.post(f"{url}/chat/completions", json=body).headers["x-nomoat-where"] == "local"
 
 

@@ -25,7 +25,7 @@ from nomoat.errors import (
     UnsupportedError,
     UsageError,
 )
-from nomoat.records import CallingTurn, Chunk, Message, TokenLikelihood, ToolCall, ToolResult, Usage
+from nomoat.records import CallingTurn, Chunk, Decision, Message, TokenLikelihood, ToolCall, ToolResult, Usage
 from nomoat.serve import replies, served, shapes, wire
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -615,7 +615,9 @@ def test_event_is_one_data_line_whatever_the_text_holds() -> None:
 
 @pytest.mark.parametrize(
     ("error", "status", "code"),
-    [(RemoteError("x"), 502, "upstream_error"), (PolicyChangedError("x", status=503), 503, "policy_changed"),
+    [(RemoteError("x"), 502, "upstream_error"),
+     (PolicyChangedError("x", hint=None, status=503, decision=Decision(where="local", model="m", why="y", rule="private")),
+      503, "policy_changed"),
      (OfflineError("x"), 403, "offline"),
      (RedirectedError("x"), 502, "upstream_error"), (UnsupportedError("x"), 400, "unsupported"),
      (NomoatError("x"), 500, None)],

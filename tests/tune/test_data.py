@@ -367,16 +367,19 @@ def test_numbers_of_an_instruction_are_their_text(tmp_path: Path) -> None:
         read(write(tmp_path / "b.jsonl", '{"instruction": "Is it?", "output": true}\n'))
 
 
-@pytest.mark.parametrize("name", ["text", "본문", "Question"])
-def test_a_text_that_stands_in_the_place_of_an_input_is_not_passed_over(tmp_path: Path, name: str) -> None:
-    entry = {"instruction": "Summarise.", name: "A long story.", "output": "Short."}
+@pytest.mark.parametrize(
+    ("name", "given"), [("text", "A story."), ("본문", "A story."), ("Question", "A story."), ("context", "A story."), ("q", 0.5)]
+)
+def test_a_text_that_stands_in_the_place_of_an_input_is_not_passed_over(tmp_path: Path, name: str, given: object) -> None:
+    entry = {"instruction": "Summarise\nit, Zoë.", name: given, "output": "Short."}
     path = write(tmp_path / "a.jsonl", json.dumps({**entry, name: " "}) + "\n" + json.dumps(entry) + "\n")
     with pytest.raises(DataError) as caught:
         read(path)
     assert caught.value.message == f"`{path}`, line 2: it has no `input`, and a `{name}`, which would not be asked"
-    for more in ({"input": ""}, {name: "Below is an instruction.\n\nSummarise.\n"}):  # as Alpaca's own file has `text`
+    written_out = "Below is an instruction.\r\n\r\nSummarise\r\nit,  Zoe\u0308.\r\n"  # as Alpaca's own file has `text`
+    for more in ({"input": ""}, {name: written_out}, {name: True}):
         (lesson,) = read(write(tmp_path / "b.jsonl", json.dumps({**entry, **more}) + "\n")).lessons
-        assert lesson.messages[0].content == "Summarise."
+        assert lesson.messages[0].content == "Summarise\nit, Zoë."
 
 
 def test_the_spaces_that_code_begins_with_are_learned(tmp_path: Path) -> None:

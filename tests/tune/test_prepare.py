@@ -64,19 +64,33 @@ def test_what_stands_in_the_test_file_is_named_and_not_learned(
     prepared = prepare(str(tiny_gguf), train, test=test, **COLUMNS)
     assert (prepared.survey.shared_with_test, prepared.shared_texts) == (("line 3",), ("line 3: two",))
     say_survey(prepared)
-    assert "in the test file, too: 1 text; 1 lesson dropped\n  line 3: two\n" in capsys.readouterr().err
+    assert "asked in the test file, too: 1 text; 1 lesson dropped\n  line 3: two\n" in capsys.readouterr().err
     assert (prepared.survey.dropped, prepared.survey.num_lessons) == (1, 2)
     kept = prepare(str(tiny_gguf), train, test=test, keep_shared=True, **COLUMNS)
     assert (kept.survey.dropped, kept.survey.num_lessons) == (0, 3)
 
 
 def test_a_chat_that_learns_the_answer_to_a_tests_question_before_its_last_one_is_not_learned(tiny_gguf: Path, tmp_path: Path) -> None:
-    """A test asks up to its last answer: what it asks before that is in both, and not asked."""
+    """A test asks up to its last answer: what it asks before that is in both, and not asked. What is shown stands there."""
     chats = ("|hi|ho|and then|bye", "|hello|ho|hi|ho", "Be brief.|hi|ho|x|y", "|a|b", "|a|b|c|d|e|f", "|HI |other")
     train = write_chats(tmp_path / "train.jsonl", *chats)
     test = write_chats(tmp_path / "test.jsonl", "|hi|ho", "|a|B, said otherwise|c|d")
     prepared = prepare(str(tiny_gguf), train, test=test)
     assert prepared.survey.shared_with_test == ("line 1", "line 5", "line 6")
+    assert prepared.shared_texts == ("line 1: hi", "line 5: a\nc", "line 6: HI ")
+
+
+@pytest.mark.parametrize("is_test", [False, True])
+def test_an_answer_that_is_not_learned_makes_no_other_question(is_test: bool, tiny_gguf: Path, tmp_path: Path) -> None:
+    chats = []
+    for weight in (0, 1):
+        answers = [{"role": "assistant", "content": "b", "weight": weight}, {"role": "assistant", "content": "d"}]
+        chats.append([turn for asked, said in zip("ac", answers, strict=True) for turn in ({"role": "user", "content": asked}, said)])
+    given, other = [{"messages": chat} for chat in (reversed(chats) if is_test else chats)]
+    rest = {"messages": [{"role": "user", "content": "else"}, {"role": "assistant", "content": "x"}]}
+    survey = prepare(str(tiny_gguf), [given, rest, other], test=[other]).survey
+    assert (survey.shared_with_test, survey.num_lessons) == (("row 1", "row 3"), 1)
+    assert prepare(str(tiny_gguf), [given, rest, other]).survey.duplicates == 1
 
 
 def test_a_part_of_what_a_teacher_wrote_has_its_terms_where_the_recipe_copies_them(tiny_gguf: Path, tmp_path: Path) -> None:

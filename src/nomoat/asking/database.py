@@ -112,6 +112,13 @@ class Database:
         with self._lock:  # closed within another thread's statement, it would take the process with it
             self.connection.close()
 
+    def require_whole(self) -> None:
+        """Raises DamagedError where a page is damaged; what rows say is not looked at."""
+        with self.turn() as connection:
+            (told,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if told != "ok":
+            raise self.damaged(told)
+
     def damaged(self, why: object) -> DamagedError:
         """The error for what was found in the file and cannot have been written by us."""
         return DamagedError(f"`{self.path}` is damaged: {why}", hint=self._if_damaged)
@@ -166,6 +173,8 @@ class Database:
                     self._upgrade(self)
                     self._raise_version(version)
             except NomoatError as error:
+                if isinstance(error, DamagedError):
+                    log.warning("note: %s; %s", error.message, error.hint)
                 log.info("`%s` stays as an older nomoat wrote it: %s", self.path, error.message)
             self.is_old = self._version() < version
 
@@ -234,7 +243,7 @@ def keep_to_owner(folder: Path) -> None:
         facts = folder.lstat()
         is_mine = hasattr(os, "getuid") and facts.st_uid == os.getuid()  # Windows has no such modes
         if folder == paths.runs() and stat.S_ISDIR(facts.st_mode) and is_mine and facts.st_mode & ~paths.OWNER_ALONE & 0o777:
-            folder.chmod(paths.OWNER_ALONE)
+            folder.chmod(stat.S_IMODE(facts.st_mode) & paths.OWNER_ALONE)
             log.warning("note: others could look into `%s`: it is for its owner alone now", folder)
 
 

@@ -249,9 +249,7 @@ class AnswerStore:
         Raises DamagedError where it is not rows alone that are damaged: see `save_readable`.
         """
         with self._db.transaction() as db:
-            (told,) = db.execute("PRAGMA quick_check(1)").fetchone()
-            if told != "ok":
-                raise self._db.damaged(told)
+            self._db.require_whole()
             db.create_function("is_kept", 2, self._is_kept)
             db.create_function("is_outcome", 1, _is_outcome)
             where = "NOT json_valid(request) OR NOT is_kept(CAST(key AS BLOB), CAST(answer AS BLOB))"
@@ -447,7 +445,9 @@ def _seal_old(database: Database) -> None:
     """Give the rows of the first version a digest. What cannot be read stays as it is.
 
     Some rows at a time: a process that is killed leaves a file of the first version, of whose rows some have one.
+    Raises DamagedError where it is not rows alone that are damaged: such a file stays as it is, and so its rows can be saved.
     """
+    database.require_whole()
     with database.turn() as db:
         keys = [key for (key,) in db.execute("SELECT CAST(key AS BLOB) FROM answers")]
     if keys:

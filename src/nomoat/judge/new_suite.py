@@ -68,14 +68,17 @@ def suite_from_file(
 
 
 def _conversations(path: Path) -> conversations.Entries:
-    """The conversations that a file holds, with their answers or not; empty if it may be a table."""
+    """The conversations that a file holds, with their answers or not; empty if it may be a table: turns without an answer may stand
+    beside its columns."""
     suffix = path.suffix.lower()
     if suffix not in CHAT_SUFFIXES:
         return []
     found = conversations.entries(path)
     first = found[0][1]
     has_turns = any(isinstance(first.get(key), list) for key in ("messages", "conversations"))
-    return found if suffix not in JSONL_SUFFIXES or has_turns or conversations.is_lesson(first) else []
+    names = {composed(key).strip().lower() for key in first}
+    has_columns = not names.isdisjoint(INPUT_NAMES) and not names.isdisjoint(LABEL_NAMES)
+    return found if suffix not in JSONL_SUFFIXES or conversations.is_lesson(first) or (has_turns and not has_columns) else []
 
 
 def suite_of_conversations(found: conversations.Entries, path: Source, *, metric: Metric | None = None, name: str = "") -> Guess:
@@ -85,7 +88,7 @@ def suite_of_conversations(found: conversations.Entries, path: Source, *, metric
     Raises DataError, naming file and place, for what cannot be learned or asked.
     """
     for where, entry in found:
-        if "target" in entry:
+        if entry.get("target") is not None:
             raise DataError(
                 f"`{path}`, {where}: it has a `target`, and the right answer of a conversation is its last one",
                 hint="write it as the last answer, or leave it out; where all have one and no answer, the file is a suite already",
@@ -102,7 +105,7 @@ def suite_of_conversations(found: conversations.Entries, path: Source, *, metric
             )
         target = matching.without_draft(answer.content).strip() or answer.content.strip()  # as of what is compared with it
         if target != answer.content.strip():
-            longest_with_draft = max(longest_with_draft, len(answer.content.encode()))
+            longest_with_draft = max(longest_with_draft, len(answer.content))
         question = lesson.alpaca_question or ""
         examples.append(Example(id=lesson.where.split()[-1], messages=tuple(before), target=target, alpaca_question=question))
     reasons = f"input: {form}, as `tune` learns them, up to the last answer", "label: the last answer"
@@ -138,8 +141,9 @@ def _finished(
 ) -> Guess:  # fmt: skip
     """The suite of examples that have no choices yet. `where` each stands, and what is the `subject` of an error about its target.
 
-    `names_labels`: to choose, a model is asked as a table is, after words that list the labels. `longest_with_draft`: in bytes, of the
-    answers before whose targets reasoning was taken off; 0 if there are none.
+    `names_labels`: to choose, a model is asked as a table is, after words that list the labels. `longest_with_draft`: of the answers
+    before whose targets reasoning was taken off, in characters; 0 if there are none. Vocabularies of models that reason mostly take
+    fewer tokens, in Korean, too, of which three bytes a letter would be more than many a context.
     """
     answers = [example.target for example in examples]
     labels, language = tuple(sorted(set(answers))), _language(examples)
@@ -163,7 +167,8 @@ def _finished(
         name=composed(name) or usable, metric=metric, examples=tuple(examples), sha256=digest_of(examples), source=path.name,
         language=language,
     )  # fmt: skip
-    longest = max([longest_with_draft, *(len(answer.encode()) for answer in answers if metric == "json")])  # no token is empty
+    of_json = [len(answer.encode()) for answer in answers if metric == "json"]  # no token is empty
+    longest = max([longest_with_draft, *of_json])
     suite = replace(suite, max_new_tokens=max(NEW_TOKENS.get(metric, DEFAULT_MAX_NEW_TOKENS), longest))
     return Guess(suite=suite, reasons=(*reasons, why_metric, *([] if name else why_name)))
 

@@ -90,8 +90,8 @@ def _kept_here(policy: Policy, why: str, decision: Decision) -> Decision:
 
 def _failed(policy: Policy, decision: Decision, error: RemoteError) -> Decision:
     """What was decided for the cloud is done here: it failed, which the server's own words do not say, as they may repeat the text; or
-    it was not asked, since what is in force by now decided otherwise."""
-    if isinstance(error, PolicyChangedError) and error.decision is not None:
+    it was not asked (again), since what is in force by now decided otherwise."""
+    if isinstance(error, PolicyChangedError):
         return error.decision
     status = "" if error.status is None else f" (status {error.status})"
     why = f"`{references.shown_name(decision.model or '')}` failed{status}, and the policy then answers here"
@@ -247,7 +247,7 @@ class RouterEngine(Engine):
         decision, _ = self._still(made, request, is_set_aside=True)
         if decision.where == "local":
             raise PolicyChangedError(
-                f"not sent: while this waited for the cloud, what is in force changed, and keeps it here ({decision.why})",
+                f"not answered by the cloud: while this waited for it, what is in force changed, and keeps it here ({decision.why})",
                 hint="ask again", status=503, decision=decision,
             )  # fmt: skip
 

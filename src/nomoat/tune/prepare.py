@@ -7,7 +7,7 @@ import json
 import unicodedata
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,10 @@ class Survey:
 
     Counted are the lessons that are learned or held out: neither those left out as `too_long` nor those `dropped`.
     `num_rows`: what is computed by itself; of a conversation that is not one row, some answers are (see `samples.encode`).
-    `duplicates`: lessons whose text stands earlier, too; `contradictions`: those of them with another label. `shared_with_test`: the
-    places of texts that stand in the test file; `dropped` of them were left out, and all of those that stand in the validation file.
-    `validation_shared_with_test`: the places of texts of the validation file that stand in the test file, too, and were left out: the
-    best look is chosen by what is held out. `scripts`: part of the letters, the largest first.
+    `duplicates`: lessons that ask what an earlier one asks; `contradictions`: those of them with another label. `shared_with_test`:
+    the places of lessons that learn an answer to what the test file asks; `dropped` of them were left out, and all of those that
+    answer what the validation file asks. `validation_shared_with_test`: the places of such lessons of the validation file, left out as
+    well: the best look is chosen by what is held out. `scripts`: part of the letters, the largest first.
 
     `question`: what a table's texts are asked with, `{text}` in their place; whoever asks the tuned model has to ask so.
 
@@ -126,7 +126,7 @@ class Survey:
 class Prepared:
     """A training that could start now. `options` are the words the data was read with; they enter the provenance.
 
-    `shared_texts`: what stands in the test file, too, as `place: text`, to be shown to the user and nobody else.
+    `shared_texts`: what the test file asks, too, as `place: text`, to be shown to the user and nobody else.
     `validation`: the lessons of a file of their own that are held out; none where a part of `samples` is to be.
     `others`: what was given as `test` and `validation`.
     `start`: the adapter it goes on from.
@@ -316,10 +316,10 @@ def _require_known_labels(others: Data, labels: Sequence[str]) -> None:
 
 
 def _shared(data: Data, others: Data) -> dict[str, str]:
-    """The lessons that learn an answer to what is asked there, as `where: text`, by their place."""
+    """The lessons that learn an answer to what is asked there, by their place, as `where: text` up to the last such answer."""
     theirs = {_question_of(lesson) for lesson in others.lessons}
-    both = [lesson for lesson in data.lessons if _answers_one_of(theirs, lesson)]
-    return {lesson.where: f"{lesson.where}: {_text_of(lesson)}" for lesson in both}
+    found = ((lesson, [at for at, question in _questions(lesson) if question in theirs]) for lesson in data.lessons)
+    return {lesson.where: f"{lesson.where}: {_text_of(lesson, places[-1])}" for lesson, places in found if places}
 
 
 def chosen(settings: Settings, *, num_lessons: int, width: int, layers: int, can_add_layers: bool) -> Chosen:
@@ -393,7 +393,7 @@ def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: boo
         if longest is None or longest > context_tokens:
             too_long.append((lesson.where, f"more than {context_tokens:,}" if longest is None else f"{longest:,}"))
         else:
-            digest = hashlib.sha256(_question_of(lesson).encode("utf-8", "surrogatepass")).digest()
+            digest = _question_of(lesson)
             # four bytes a token where a list takes some 36: a file may have many millions
             kept = [replace(sample, tokens=array("i", sample.tokens), lesson=lesson.where, digest=digest) for sample in made]
             samples += kept
@@ -413,14 +413,14 @@ def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: boo
 def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: Any) -> Survey:
     """`are_named`: the question names the labels; otherwise they may be answers of any kind, which differ from row to row."""
     lengths = np.array([len(sample) for sample in samples])
-    seen: dict[str, str | None] = {}
+    seen: dict[bytes, str | None] = {}
     duplicates = contradictions = 0
     for lesson in data.lessons:
-        text = _question_of(lesson)
-        if text in seen:
+        question = _question_of(lesson)
+        if question in seen:
             duplicates += 1
-            contradictions += seen[text] != lesson.label
-        seen.setdefault(text, lesson.label)
+            contradictions += seen[question] != lesson.label
+        seen.setdefault(question, lesson.label)
     labels = Counter(lesson.label for lesson in data.lessons if lesson.label is not None)
     are_labels = len(labels) <= labelling.MAX_LABELS and (are_named or 2 * len(labels) <= labels.total())
     labels.update(dict.fromkeys(data.labels, 0))
@@ -441,35 +441,34 @@ def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: A
     )
 
 
-def _text_of(lesson: Lesson) -> str:
-    """A row's text, or what the user says."""
-    return lesson.text if lesson.text is not None else "\n".join(m.content for m in lesson.messages if m.role == "user")
+def _text_of(lesson: Lesson, end: int | None = None) -> str:
+    """A row's text, or what the user says, before the turn `end` if that is given."""
+    return lesson.text if lesson.text is not None else "\n".join(m.content for m in lesson.messages[:end] if m.role == "user")
 
 
-def _question_of(lesson: Lesson) -> str:
-    """What is compared between lessons: a row's text, or all that is said but what is learned; in any case and spacing."""
-    text = lesson.text
-    if text is None:
-        learned = lesson.learned
-        text = "\n".join(message.content for at, message in enumerate(lesson.messages) if at not in learned)
-    return _plain(text)
-
-
-def _answers_one_of(questions: set[str], lesson: Lesson) -> bool:
-    """Whether one of them, each as `_question_of` gives it, is what stands before an answer to learn."""
+def _questions(lesson: Lesson) -> Iterator[tuple[int, bytes]]:
+    """The place of each answer to learn, and a digest of what is asked before it, by which lessons are compared: a row's text, or all
+    that is said but answers, learned or not; in any case and spacing."""
     if lesson.text is not None:
-        return _question_of(lesson) in questions
-    learned, said = set(lesson.learned), ""
+        yield 1, hashlib.sha256(_plain(lesson.text)).digest()
+        return
+    asked, between, learned = hashlib.sha256(), b"", set(lesson.learned)
     for at, message in enumerate(lesson.messages):
-        if at not in learned:
-            said = f"{said} {_plain(message.content)}".strip()
-        elif said in questions:
-            return True
-    return False
+        if at in learned:
+            yield at, asked.digest()
+        if (at == 0 or message.role != "assistant") and (said := _plain(message.content)):
+            asked.update(between + said)
+            between = b" "
 
 
-def _plain(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+def _question_of(lesson: Lesson) -> bytes:
+    """What is asked before its last answer: see `_questions`."""
+    *_, (_, question) = _questions(lesson)
+    return question
+
+
+def _plain(text: str) -> bytes:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).encode("utf-8", "surrogatepass")
 
 
 def _scripts(lessons: Sequence[Lesson]) -> dict[str, float]:

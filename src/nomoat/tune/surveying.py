@@ -56,7 +56,7 @@ def survey_lines(prepared: Prepared) -> Iterator[str]:
         yield f"repeated: {counted(survey.duplicates, 'lesson')} {stand} in the data more than once{contradicting}"
     if survey.shared_with_test:
         what = f"{counted(survey.dropped, 'lesson')} dropped" if survey.dropped else "kept, and a test on them proves little"
-        yield f"in the test file, too: {counted(len(survey.shared_with_test), 'text')}; {what}"
+        yield f"asked in the test file, too: {counted(len(survey.shared_with_test), 'text')}; {what}"
         for text in prepared.shared_texts[:EXAMPLES_SHOWN]:
             yield f"  {text[:100]}"
     yield from _held_out(prepared)
