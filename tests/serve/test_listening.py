@@ -76,6 +76,7 @@ def test_whoever_was_accepted_while_the_model_was_loaded_is_answered_after_that_
         assert kept.recv(1000).startswith(b"HTTP/1.1 401 ")
         hand_over()
         with _connected(listener) as new:
+            listener.setblocking(True)  # the loop that had its double made both otherwise
             accepted, address = listener.accept()
             accepted.close()
             assert address == new.getsockname()
