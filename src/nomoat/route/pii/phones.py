@@ -33,7 +33,8 @@ MOBILE = re.compile(
 NOUGHT, DIGIT = "공영\u110b", r"[\d공영\u110b일이삼사오육륙칠팔구]"
 AS_SAID = r"[^\S\n]{0,2}(?:[에의._/\u00b7-]|다시|대시|하이픈)?[^\S\n]{0,2}"
 MOBILE_AS_SAID = re.compile(
-    rf"(?<![\dA-Za-z])(?:01[016789]|[0Oo{NOUGHT}]일[0Oo{NOUGHT}일육륙칠팔구]|[{NOUGHT}]1[{NOUGHT}]){AS_SAID}{DIGIT}{{3,4}}{AS_SAID}{DIGIT}{{4}}(?!\d)"
+    rf"(?:(?<!\d)01[016789]|(?<![\dA-Za-z])(?:[0Oo{NOUGHT}]일[0Oo{NOUGHT}일육륙칠팔구]|[{NOUGHT}]1[{NOUGHT}]))"
+    rf"{AS_SAID}{DIGIT}{{3,4}}{AS_SAID}{DIGIT}{{4}}(?!\d)"
 )
 # With other signs (no binary numbers: `010+0111+0101`), and with the last group in brackets.
 MOBILE_WITH_SIGNS = re.compile(
