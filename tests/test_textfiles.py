@@ -76,10 +76,11 @@ def test_another_encoding_is_not_guessed_and_the_way_out_is_named(tmp_path: Path
         read_text(path)
     assert caught.value.message == f"`{path}`, {message}"
     assert caught.value.hint is not None and hint in caught.value.hint
-    path = path.rename(tmp_path / "a.toml")  # no spreadsheet program wrote it
-    with pytest.raises(DataError) as caught:
-        read_text(path)
-    assert caught.value.hint == "save it as UTF-8 (in Notepad: `Encoding`, in Korean `인코딩`)"
+    for name in ("a.toml", "a.json", "a.JSONL"):  # no spreadsheet program wrote it
+        path = path.rename(tmp_path / name)
+        with pytest.raises(DataError) as caught:
+            read_text(path)
+        assert caught.value.hint == "save it as UTF-8 (in Notepad: `Encoding`, in Korean `인코딩`)"
 
 
 @pytest.mark.parametrize("start", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0"])

@@ -128,7 +128,7 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as exc:
         line = content[: exc.start].decode(encoding, "ignore").count("\n") + 1
         hint = AS_UTF_8_KOREAN if encoding == "UTF-8" and _may_be_korean(content) else AS_UTF_8
-        if path.suffix.lower() == ".toml":
+        if path.suffix.lower() in (".toml", ".json", *JSONL_SUFFIXES):
             hint = AS_UTF_8_IN_AN_EDITOR
         raise DataError(f"`{path}`, line {line}: not {encoding} text", hint=hint) from exc
 

@@ -362,6 +362,7 @@ def test_long_korean_answers_of_macos_are_korean(tmp_path: Path) -> None:
         ("번호,상담 내용,분류", "상담 내용", "분류"),
         ("번호,상담내용,문의 유형", "상담내용", "문의 유형"),
         ("id,리뷰,감정", "리뷰", "감정"),
+        ("id,상품평,감정", "상품평", "감정"),
         ("id,customer_message,final category", "customer_message", "final category"),
         ("model_a,model_b,text", "text", None),
         ("id,처리 내용,상담 내용", None, None),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nomoat.judge.suite_files import SuiteFile
     from nomoat.judge.suites import Suite
 
+BASE, KOREAN_BASE = "smollm2-135m", "qwen2.5-1.5b"  # docs/tune.md, "Which base"
 QUESTIONS = "A CSV, TSV or JSONL with a text and an answer a row; or conversations, as `tune` takes them."
 
 suites = typer.Typer(
@@ -147,7 +148,8 @@ def new(
     for reason in guess.reasons:
         console.say(reason)
     console.say(f"{counted(len(guess.suite.examples), 'example')} in {toml.with_suffix('.jsonl')}, described in {toml}")
-    console.say(f"next: nomoat eval smollm2-135m {toml if folder else guess.suite.name}")
+    base = KOREAN_BASE if guess.suite.language == "ko" else BASE
+    console.say(f"next: nomoat eval {base} {toml if folder else guess.suite.name}")
     if as_json:
         console.print_json({**_facts(guess.suite), "toml": str(toml), "reasons": guess.reasons})
 
