@@ -136,9 +136,9 @@ def lessons_of(found: Entries, path: Source) -> Chats:
 
 
 def _notes(found: Entries, form: Form, lessons: Sequence[Lesson]) -> Iterator[str]:
-    entries, turns = Counter[str](), Counter[str]()
+    entries, turns, known = Counter[str](), Counter[str](), (*FIELDS[form], *SYSTEMS)
     for _, value in found:
-        entries.update(key for key, said in value.items() if said not in NOTHING and key not in (*FIELDS[form], *SYSTEMS))
+        entries.update(key for key, said in value.items() if said not in NOTHING and key not in known)
         for rows in (value.get(field) for field in FIELDS[form]):
             for row in rows if isinstance(rows, list) else ():
                 said_of = row if isinstance(row, dict) else {}
@@ -257,11 +257,10 @@ def _conversation(
 
     `num_read`: of the first so many turns nothing is learned.
     """
-    who, words = keys
     messages, not_learned = _system_of(value, path, where), list[int]()
     for number, row in enumerate(rows):
         _require_words_alone(row, path, where)
-        speaker, content = (row.get(key) if isinstance(row, dict) else None for key in (who, words))
+        speaker, content = (row.get(key) if isinstance(row, dict) else None for key in keys)
         content = _text_of_parts(content, path, where)
         if not isinstance(speaker, str) or speaker not in roles or not isinstance(content, str):
             raise DataError(f"`{path}`, {where}: {wrong[0].format(speaker, type(content).__name__)}", hint=wrong[1])
