@@ -26,7 +26,7 @@ MOST_LOOKED_AT = 100  # texts, for one without personal data
 OTHER_TEXTS = "give --validation a file that holds several"
 GOES_ON = "the same command with --resume goes on from here"
 
-DATA = "CSV or TSV with a text and a label; or OpenAI chats, ShareGPT or Alpaca as JSON(L)."
+DATA = "CSV or TSV with a text and a label; or OpenAI chats, ShareGPT, Alpaca or prompts with completions as JSON(L)."
 TEST = "A file whose texts must not be learned: those in both are dropped."
 VALIDATION = "A file of lessons to hold out; without it a part of the data is."
 Base = Annotated[
