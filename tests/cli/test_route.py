@@ -291,7 +291,11 @@ def test_learn_finds_the_duel_over_a_table_by_the_instruction_and_the_labels_it_
             ]
             store.save_outcomes(suite.sha256, suite.metric, f"digest of {model}", outcomes)
     asked = ("route", "learn", local, "openai:big", "--suite", str(table), "--input-column", "text", "--label-column", "kind")
-    assert f"error: no outcomes of `{local}` and `openai:big`" in nomoat(*asked).stderr
+    assert nomoat(*asked).stderr.endswith(
+        f"error: no outcomes of `{local}` and `openai:big` on the same questions\n"
+        f"hint: fight it first: `nomoat duel {local} openai:big --suite {table} --input-column text --label-column kind --all`; "
+        "of a table, the labels asked for depend on the models named together\n"
+    )
     done = nomoat(*asked, "--instruction", "Which kind?")
     assert done.stdout.startswith(f"`{local}` is as good as `openai:big` on 25 of 50 prompts\n")
     note = "note: asked for besides the table's labels: other; `base+tuned` learned to choose from these, too\n"
@@ -303,8 +307,7 @@ def test_learn_without_a_duel_names_the_duel(duelled: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "error: no outcomes of `fake:` and `openai:other` on the same questions\n"
-        "hint: of a table, the labels asked for depend on the models named together: "
-        "`nomoat duel fake: openai:other --suite SUITE --all`\n"
+        f"hint: fight it first: `nomoat duel fake: openai:other --suite {duelled} --all`\n"
     )
     assert not learned.folder().exists()
 
