@@ -203,8 +203,7 @@ def is_path(ref: str) -> bool:
 def _find_weights(ref: str) -> Path:
     if is_path(ref):
         return as_named(ref)
-    if ref.endswith(".gguf") and not ref.startswith(("hf:", "https:")):
-        raise UnknownModelError(f"no file at `{ref}`", hint="check the path, or see what there is with `nomoat models`")
+    require_no_file_meant(ref)
     from nomoat.catalog import pull
 
     installed = pull.find_installed(ref)
@@ -212,6 +211,12 @@ def _find_weights(ref: str) -> Path:
         return installed
     pull.require_source(ref)
     raise UnknownModelError(f"`{ref}` is not on this machine yet", hint=f"nomoat pull {ref}")
+
+
+def require_no_file_meant(ref: str) -> None:
+    """Raise UnknownModelError for a reference that can only mean a GGUF file of this disk, where `is_path` says it is not there."""
+    if ref.endswith(".gguf") and not ref.startswith(("hf:", "https:")):
+        raise UnknownModelError(f"no file at `{ref}`", hint="check the path, or see what there is with `nomoat models`")
 
 
 def licence_chain(ref: str) -> ChainVerdict | None:
