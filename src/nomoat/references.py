@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nomoat import net, system_errors
 from nomoat.catalog import tuned
-from nomoat.errors import NomoatError, UnknownModelError, UsageError
+from nomoat.errors import NomoatError, OfflineError, UnknownModelError, UsageError
 from nomoat.hardware import Detected
 from nomoat.hub_folder import CONFIG
 from nomoat.providers import PROVIDERS, is_remote
@@ -90,6 +91,17 @@ def gateway_note(ref: str) -> str:
     from nomoat.engine.server_address import parse
 
     return net.gateway_note(*parse(ref)[1:])
+
+
+def require_key(ref: str) -> None:
+    """Raise SettingError for a key that a reference to a server needs and that is not set. Not where it may not be asked: offline.
+
+    Connects to nothing. Raises UsageError for a reference that cannot be meant.
+    """
+    from nomoat.engine.server_address import parse_to_ask
+
+    with suppress(OfflineError):
+        parse_to_ask(ref, as_client=False)
 
 
 def shown_name(ref: str) -> str:

@@ -59,6 +59,7 @@ def explain(
     text, policy = _given(text), load_policy()
     decision = router.explain(text, policy=policy)
     answering.say_notes(policy.notes)
+    _say_not_answering(_without_key(policy))
     if as_json:
         console.print_json(decision)
         return
@@ -162,8 +163,7 @@ def policy(as_json: options.AsJson = False) -> None:
     if found.has_budget and found.cloud is not None:
         prices.price(found.cloud)  # an error where the user's table cannot be read, as `auto` gives it
     answering.say_notes(found.notes)
-    if unread is not None:
-        console.say(f"`auto` answers nothing: {unread.message}\nhint: {unread.hint}")
+    _say_not_answering(unread or _without_key(found))
     if as_json:
         console.print_json({"policy": rows, "path": str(policies.default_path()), "router": _facts(made, why_not), "spent": spent})
         return
@@ -184,6 +184,22 @@ def _duel(local: str, cloud: str, suites: Sequence[str], as_table: Mapping[str, 
     named = [word for suite in suites for word in ("--suite", suite)]
     read = [word for option, value in as_table.items() if value is not None for word in (option, value)]
     return paths.as_command(["nomoat", "duel", local, cloud, *named, *read, "--all"])
+
+
+def _without_key(policy: Policy) -> NomoatError | None:
+    """Why `auto` could not be loaded: for want of a key, or as nobody knows for which server."""
+    from nomoat.route.router import require_cloud_key
+
+    try:
+        require_cloud_key(policy)
+    except UsageError as error:
+        return error
+    return None
+
+
+def _say_not_answering(error: NomoatError | None) -> None:
+    if error is not None:
+        console.say(f"`auto` answers nothing: {error.message}\nhint: {error.hint}")
 
 
 def _digest_by_now(local: str) -> str | None:
