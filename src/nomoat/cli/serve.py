@@ -115,8 +115,9 @@ def _policy() -> tuple[PolicyFile, str]:
     file = PolicyFile()
     policy = file.parsed()
     answering.say_notes(policy.notes)
+    auto_local = router.local_of(policy)
     router.require_cloud_key(policy)
-    return file, router.local_of(policy)
+    return file, auto_local
 
 
 def _end_without(threads: str) -> None:
