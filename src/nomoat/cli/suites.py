@@ -143,8 +143,8 @@ def new(
             metric=None if metric is None else require_metric(metric),
             name=name or "",
         )
-        _require_free(guess.suite.name, target, file, replace=replace)
-        toml = write_suite(guess.suite, target)
+        _require_no_source_replaced(guess.suite.name, target, file)
+        toml = write_suite(guess.suite, target, replace=replace)
     for reason in guess.reasons:
         console.say(reason)
     console.say(f"{counted(len(guess.suite.examples), 'example')} in {toml.with_suffix('.jsonl')}, described in {toml}")
@@ -184,19 +184,13 @@ def rm(
     console.say(f"{name}: removed {', '.join(file.name for file in files)}; what was asked and answered: `nomoat rm --answers`")
 
 
-def _require_free(name: str, folder: Path, source: Path, *, replace: bool) -> None:
-    """Refuse a name whose files are there already, but for `replace`; and in any case one of which `source` is a file."""
+def _require_no_source_replaced(name: str, folder: Path, source: Path) -> None:
+    """Refuse a name of whose files `source` is one, whatever may be replaced."""
     from nomoat.judge.suite_files import suite_files
 
-    there = [path for path in suite_files(name, folder) if path.exists()]
-    if any(path.samefile(source) for path in there):
+    if any(path.exists() and path.samefile(source) for path in suite_files(name, folder)):
         raise UsageError(
             f"the suite `{name}` in `{folder}` would replace `{source}`, which it is made from", hint="choose another --name"
-        )  # fmt: skip
-    if there and not replace:
-        files = ", ".join(f"`{path.name}`" for path in there)
-        raise UsageError(
-            f"there is a suite `{name}` in `{folder}` already: {files}", hint="choose another --name, or --replace it"
         )  # fmt: skip
 
 

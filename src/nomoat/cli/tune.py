@@ -76,7 +76,7 @@ def tune(
       nomoat tune smollm2-135m reviews.csv --input-column text --label-column label --name reviews
       nomoat tune smollm2-135m reviews.csv --input-column text --label-column label --test test.csv --dry-run
       nomoat tune smollm2-135m chats.jsonl --name support --minutes 10
-      nomoat tune smollm2-135m chats.jsonl --name support --resume
+      nomoat tune smollm2-135m chats.jsonl --name support --minutes 10 --resume     # after Ctrl-C
       nomoat tune smollm2-135m+support more.jsonl --name support2     # goes on from what `support` has learned
       nomoat tune smollm2-135m chats.jsonl --name support --ray auto     # a cluster's machines learn, each its part of a step
       nomoat tune bloom-560m chats.jsonl --name support --template vicuna_v1.1     # a base model, which has no chat template
