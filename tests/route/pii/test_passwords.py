@@ -204,6 +204,7 @@ def test_random_passwords_are_seen_where_databases_and_scripts_have_them(way: st
         "getConnection(url, user, password2)",
         'getConnection("jdbc:h2:mem:db1", "sa", "")',
         "machine git.example login kim password $TOKEN2",
+        "login anonymous password user@site",
         "The login form asks for the password reset2fa",
         "keytool -list -storepass changeit -keypass ${KEY_PASS2}",
         "keytool -storepass:env KEY_PW2",

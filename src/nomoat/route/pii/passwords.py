@@ -59,7 +59,7 @@ PASSWORD = re.compile(
     rf"|-{{2}}password\s{{1,3}}|sshpass\s{{1,3}}-p\s?|requirepass\s{{1,3}}"
     # Java's `-storepass`, openssl's `-passin pass:`, and the `login` of .netrc and of Docker.
     rf"|(?<![\w-])-{{1,2}}(?:(?:src|dest)?(?:store|key)pass\s{{1,3}}|pass(?:in|out)?[\s=]{{1,3}}{QUOTE}?pass:)"
-    rf"|(?<![A-Za-z])login\s{{1,20}}[^\s\"'(),]{{1,80}}\s{{1,20}}password\s{{1,3}}"
+    rf"|(?<![A-Za-z])login\s{{1,20}}(?!anonymous\s)[^\s\"'(),]{{1,80}}\s{{1,20}}password\s{{1,3}}"
     rf"|(?<![\w-])(?:docker|podman|nerdctl|buildah|oras|helm|oc|cf|az|acr)\s(?:registry\s)?login[^\S\n]{SAME_COMMAND}(?<=\s)-p[\s=]{{0,3}}"
     rf"|(?:set|with|\.)\w{{0,20}}(?:password|passwd|pwd)\(\s{{0,20}}(?={QUOTE})|{CONNECT}(?={QUOTE})"
     rf"|(?:define|put|set\w{{0,10}})\(\s?{QUOTE}[\w.-]{{0,30}}password{QUOTE}\s?,\s?"
