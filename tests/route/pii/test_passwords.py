@@ -121,7 +121,7 @@ def test_a_password_is_known_by_what_names_it(text: str) -> None:
     ("name", "num_bytes"), [("AccountKey=", 64), ("SharedAccessKey=", 32), ("jwt.secret=", 32), ("    token: ", 60)]
 )
 def test_a_random_key_in_base64_is_seen_whatever_it_begins_with(name: str, num_bytes: int) -> None:
-    """3 % begin with `/` as paths do, or hold `//`. One in 200 is mixed too little, by chance; drawn with a fixed seed."""
+    """3 % begin with `/` as paths do, or hold `//`. A few are mixed too little, by chance; drawn with a fixed seed."""
     draw = random.Random(4)
     keys = [base64.b64encode(draw.randbytes(num_bytes)).decode() for _ in range(1_000)]
     paths = [key for key in keys if key.startswith("/") or "//" in key]
