@@ -14,7 +14,6 @@ likelihood, the kinder way, on `--base-limit` questions, and the difference is p
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import gzip
 import hashlib
@@ -55,7 +54,6 @@ class Split:
     """Lessons and questions; `shared` are the ids of questions whose text is learned from, too.
 
     `validation`: lessons to hold out, in place of some of the others. `rows`: (id, reference), as a published figure counts them.
-    `class_of`: the class that an answer says, where lessons are told finer ones.
     """
 
     train: list[Example]
@@ -64,7 +62,6 @@ class Split:
     shared: frozenset[str] = frozenset()
     validation: list[Example] = field(default_factory=list)
     rows: list[tuple[str, str]] = field(default_factory=list)
-    class_of: Callable[[str], str] | None = None
 
 
 def training_file(data: Path, name: str) -> bytes:
@@ -216,45 +213,27 @@ VADER_FILES = {
     "vader-news": "nytEditorialSnippets_GroundTruth.txt",
 }
 VADER_LABELS = ("negative", "neutral", "positive")
-VADER_GRADES = ("very negative", "negative", "slightly negative", "neutral", "slightly positive", "positive", "very positive")
 
 
-def vader_rated(suite: str) -> list[tuple[str, float]]:
-    """Texts and their mean rating by 20 people, -4 to 4."""
-    rows = builtin_examples.lines(pull_dataset(suite) / VADER_FILES[suite])
-    return [(text.strip(), float(rating)) for _, rating, text in rows]
-
-
-def vader_class(rating: float) -> str:
-    """As the paper's Table 4 has them: the sign of the mean rating, neutral where it is 0 to the digit.
+def vader_classes(suite: str) -> list[tuple[str, str]]:
+    """Texts and their classes as the paper's Table 4 has them: the sign of the mean rating, neutral where it is 0 to the digit.
 
     So read, VADER as the paper's authors published it has their F1 of tweets, and comes within 0.03 of the other three (`vader.py`).
     """
-    return "positive" if rating > 0 else "negative" if rating < 0 else "neutral"
+    found = []
+    for _, rating, text in builtin_examples.lines(pull_dataset(suite) / VADER_FILES[suite]):
+        value = float(rating)
+        found.append((text.strip(), "positive" if value > 0 else "negative" if value < 0 else "neutral"))
+    return found
 
 
-def vader_grade(rating: float) -> str:
-    """A class and how much of it: `slightly positive`. Its last word is the class."""
-    strength = abs(rating)
-    return ("slightly " if 0 < strength < 1 else "very " if strength >= 2.2 else "") + vader_class(rating)
-
-
-def vader(suite: str, _data: Path, _work: Path, *, graded: bool = False) -> Split:
-    """Split by chance (seed 0) into 70 and 30 %. `graded`: lessons say how much, of a test's answers the class is counted."""
-    rows = vader_rated(suite)
+def vader(suite: str, _data: Path, _work: Path) -> Split:
+    """Split by chance (seed 0) into 70 and 30 %."""
+    rows = vader_classes(suite)
     random.Random(0).shuffle(rows)
     cut = int(len(rows) * TEST_PART_OF_VADER)
-    say, labels = (vader_grade, VADER_GRADES) if graded else (vader_class, VADER_LABELS)
-    lessons, questions = (
-        list(builtin_examples.labelled([(text, say(rating)) for text, rating in part], labels)) for part in (rows[cut:], rows[:cut])
-    )
-    if not graded:
-        return Split(lessons, questions, "exact")
-    questions = [
-        dataclasses.replace(question, target=vader_class(rating), choices=())
-        for question, (_, rating) in zip(questions, rows[:cut], strict=True)
-    ]
-    return Split(lessons, questions, "exact", class_of=lambda answer: answer.rpartition(" ")[2])
+    lessons, questions = (list(builtin_examples.labelled(part, VADER_LABELS)) for part in (rows[cut:], rows[:cut]))
+    return Split(lessons, questions, "exact")
 
 
 TASKS: dict[str, Callable[[Path, Path], Split]] = {
@@ -269,7 +248,6 @@ TASKS: dict[str, Callable[[Path, Path], Split]] = {
     "kobest-copa-third": functools.partial(kobest_copa, again=2),
     "nsmc": functools.partial(as_the_suite_reads, "nsmc", "nsmc_raw_subset/train.tsv", "test.tsv", builtin.BUILT_IN["nsmc"].read),
     **{name: functools.partial(vader, name) for name in VADER_FILES},
-    "vader-tweets-graded": functools.partial(vader, "vader-tweets", graded=True),
 }
 
 
@@ -355,8 +333,6 @@ def measured(task: str, split: Split, arguments: argparse.Namespace, seed: int) 
     folder = train.learn(prepared, name=name, replace=True, on_message=print, on_progress=told())
     tuned = time.perf_counter()
     answers = answers_of(f"{prepared.base}+{name}", task, split.test, split.metric)
-    if split.class_of:
-        answers = {key: split.class_of(answer) for key, answer in answers.items()}
     found = {
         "task": task, "model": arguments.model, "seed": seed, "lessons": len(split.train),
         "template": prepared.options["template"], "settings": asdict(prepared.settings),
@@ -438,8 +414,6 @@ def main() -> None:
     found: dict[str, Any] = {**circumstances(), "threads": config.threads().value, "runs": []}
     with tempfile.TemporaryDirectory() as work:
         split = TASKS[arguments.task](arguments.data, Path(work))
-    if split.class_of and (arguments.likelihood or arguments.base_limit):
-        parser.error(f"{arguments.task}: only written answers are read; leave out --likelihood and --base-limit")
     for seed in arguments.seeds:
         if arguments.likelihood:
             found["runs"].append(by_likelihood(arguments.task, split, arguments.model, seed))

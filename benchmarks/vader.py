@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from facts import circumstances, write
-from tuning import TASKS, VADER_FILES, VADER_LABELS, label_scores, vader_class, vader_rated
+from tuning import TASKS, VADER_FILES, VADER_LABELS, label_scores, vader_classes
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from nomoat.judge import builtin_examples
@@ -42,7 +42,7 @@ def main() -> None:
         return label_scores(examples, {example.id: answer(example) for example in examples})
 
     for task in VADER_FILES:
-        every = list(builtin_examples.labelled([(text, vader_class(rating)) for text, rating in vader_rated(task)], VADER_LABELS))
+        every = list(builtin_examples.labelled(vader_classes(task), VADER_LABELS))
         found[task] = {"test": scored(TASKS[task](Path(), Path()).test), "all": scored(every), "table_4": TABLE_4[task]}
         print(task, found[task], flush=True)
     write(arguments.json, {**circumstances(), **found})
