@@ -203,6 +203,14 @@ from private_kinds import kinds
         "CMA 123-45-678901-0",
         "Mirae Asset Securities 123-45-678901-0",
         '{"bank": "삼성증권", "number": "7123456-78-01"}',
+        "계좌번호는 12345678-01",
+        "통장 12345678-01",
+        "my account number is 12345678-01",
+        '{"account_no": "12345678-01"}',
+        "삼성증권으로 7123456-78-01",
+        "삼성증권 3만원 7123456-78-01",
+        "번호: 7123456-78-01 (삼성증권)",
+        "Samsung Securities 7123456-78-01",
     ],
 )
 def test_bank_account_with_a_banks_word_is_seen(text: str) -> None:
@@ -224,9 +232,26 @@ def test_bank_account_with_a_banks_word_is_seen(text: str) -> None:
         "입금했습니다 주문 2024-00123-1",
         "품번은 12345678-01 입금 후 출고",
         "도서 978-89-6626-095-9로 환불해 주세요",
+        "PO 10023456-01 입금 확인",
+        "인보이스 10023456-01 송금 완료",
+        "견적서 10023456-01 입금 부탁드립니다",
+        "티켓 1234567-89-01 계좌 오류 문의",
+        "티켓 1234567-89-01로 환불해 주세요",
+        "account error, ticket 12345678-01",
+        "bank account module, build 12345678-01",
+        "은행 앱 빌드 12345678-01",
+        "하나 10023456-01",
+        "도면 10023456-01 기업",
+        "신한 10023456-01",
+        "KB 10023456-01",
+        '{"bank": "신한", "memo": "x", "po": "10023456-01"}',
+        "Contact Fidelity Securities: 800-343-3548",
+        "call Schwab Securities at 1-800-435-4000",
+        "The SEC (Securities) 202-551-6551",
+        "202-551-6551 (Securities and Exchange Commission)",
     ],
 )
-def test_papers_orders_and_books_beside_such_words_are_no_accounts(text: str) -> None:
+def test_papers_documents_books_and_hotlines_beside_such_words_are_no_accounts(text: str) -> None:
     assert "bank_account" not in kinds(text)
 
 

@@ -25,7 +25,9 @@ NUMBER_ENDS = (
     rf"(?!\d|[.:/~-]\d|,\d{{3}}(?![\d동호층])|\s?[~%]|\s(?:{COUNTERS})(?:[을를이가은는의에도만]|씩|으로|까지|부터)?(?!{HANGUL})|\s{UNITS_OF_SIZE})"
     rf"(?:(?={PARTICLES})|(?!\w))"
 )
-ITS_NUMBER = rf"(?:(?:지하|(?P<hill>(?<!부동)산))\s?)?(?P<number>[1-9]\d{{0,4}}(?:-\d{{1,4}})?){NUMBER_ENDS}"
+# A lot on a hill: `산 58`. What touches the word is a hill's name (`지리산 3`), but before `12-1` or `12번지`.
+HILL = rf"(?:(?P<hill>(?<!{HANGUL})산)|(?<!부동)산(?=[^\S\n\t]?\d{{1,5}}(?:-\d|번지)))"
+ITS_NUMBER = rf"(?:(?:지하|{HILL})[^\S\n\t]?)?(?P<number>[1-9]\d{{0,4}}(?:-\d{{1,4}})?){NUMBER_ENDS}"
 NUMBER = rf"\s{{0,2}}{ITS_NUMBER}"
 BRANCH = rf"(?P<branch>\s?\d{{1,4}}번?{HANGUL}?길)?"  # `12길`, `289번길`
 ITS_NAME = rf"{HANGUL}(?:{HANGUL}|\d){{0,9}}?(?:\s\d{{1,2}})?"
