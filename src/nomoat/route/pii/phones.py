@@ -29,8 +29,8 @@ FROM_HERE = r"(?:\+|(?<!\d)(?<!0[Xx])00)82"
 MOBILE = re.compile(
     rf"(?:(?<!\d)01[016789]|(?<![A-Za-z0-9])[Oo0]1[Oo0]|{FROM_HERE}{GAP}(?:\(?0\)?{GAP})?1[016789]){GAP}\d{{3,4}}{GAP}\d{{4}}(?!\d)"
 )
-# As people say it (`010에 1234에 5678`, `공일공 1234 오육칠팔`; the plain form of `ㅇ` is `\u110b`), each group in digits or in words: no
-# `019 15일 1400`.
+# As people say it (`010에 1234에 5678`, `공일공 1234 오육칠팔`; the plain form of `ㅇ` is `\u110b`), each group
+# in digits or in words: no `019 15일 1400`.
 NOUGHT, DIGIT, WORD = "공영\u110b", r"[\d\u110b]", "[공영\u110b일이삼사오육륙칠팔구]"
 AS_SAID = r"[^\S\n]{0,2}(?:[에의._/\u00b7-]|다시|대시|하이픈)?[^\S\n]{0,2}"
 MOBILE_AS_SAID = re.compile(
