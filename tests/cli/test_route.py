@@ -57,7 +57,12 @@ def duelled(tmp_path: Path) -> Path:
 
 def test_policy_without_a_file_keeps_everything_here() -> None:
     done = nomoat("route", "policy")
-    assert (done.returncode, done.stderr) == (0, f"there is no {default_path()}: everything stays here\n")
+    assert (done.returncode, done.stderr) == (
+        0,
+        "`auto` answers nothing: `auto` does not know the model on this machine: there is no policy that names it\n"
+        f'hint: write local = "smollm2-135m", or such, into `{default_path()}`\n'
+        f"there is no {default_path()}: everything stays here\n",
+    )
     assert done.stdout == (
         "local              none  (default)\n"
         "cloud              none  (default)\n"
@@ -85,7 +90,8 @@ def test_policy_names_the_file_each_line_comes_from() -> None:
 @pytest.mark.parametrize("command", [("policy",), ("policy", "--json"), ("explain", "hello"), ("explain", "hello", "--json")])
 def test_policy_and_explain_say_which_kinds_a_list_of_ones_own_leaves_out(command: tuple[str, ...]) -> None:
     write_policy(
-        'cloud = "openai:big"\nnever_leaves = ["resident_number", "phone", "business_number", "bank_account", "card", "name"]'
+        'local = "fake:"\ncloud = "openai:big"\n'
+        'never_leaves = ["resident_number", "phone", "business_number", "bank_account", "card", "name"]'
     )
     done = nomoat("route", *command)
     assert (done.returncode, done.stderr) == (
@@ -94,12 +100,12 @@ def test_policy_and_explain_say_which_kinds_a_list_of_ones_own_leaves_out(comman
     )
 
 
-def test_policy_with_a_budget_says_that_the_users_prices_cannot_be_read(empty_home: Path) -> None:
+def test_policy_with_a_budget_is_shown_and_says_that_the_users_prices_cannot_be_read(empty_home: Path) -> None:
     write_policy('local = "fake:"\ncloud = "openai:gpt-4o-mini"\nmax_usd_per_day = 2')
     (empty_home / "prices.toml").write_text("input = 0.15")
-    done = nomoat("route", "policy")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"error: `{empty_home / 'prices.toml'}` is not a table of prices: ")
+    done = nomoat("route", "policy", NOMOAT_OFFLINE="0", OPENAI_API_KEY="k")
+    assert (done.returncode, done.stdout[:25]) == (0, "local              fake: ")
+    assert done.stderr.startswith(f"`auto` answers nothing: `{empty_home / 'prices.toml'}` is not a table of prices: ")
 
 
 def test_policy_shows_what_of_its_budget_is_spent() -> None:
@@ -144,6 +150,43 @@ def test_policy_is_shown_where_the_environment_names_no_server_for_its_cloud() -
     done = nomoat("route", "policy", NOMOAT_OFFLINE="0", OPENAI_API_KEY="k", OPENAI_BASE_URL="gpu1:8000")
     assert (done.returncode, done.stdout[:25]) == (0, "local              fake: ")
     assert done.stderr.startswith("`auto` answers nothing: `gpu1:8000` is not the address of a server\nhint: write `OPENAI_BASE_URL=")
+
+
+NAMES_NO_MODEL = "`auto` does not know the model on this machine: there is no policy that names it"
+
+
+@pytest.mark.parametrize(
+    ("policy", "environment", "why"),
+    [
+        (
+            'local = "fake:"\ncloud = "openai:gpt-99"\nmax_usd_per_day = 2',
+            {"OPENAI_API_KEY": "k"},
+            "the price of `openai:gpt-99` is not known, and the budget in `{path}` cannot be kept without it",
+        ),
+        (
+            'local = "fake:"\ncloud = "openai:big"\nallowed = ["openai"]',
+            {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": "https://evil.example.com/v1"},
+            "the policy does not allow to ask `evil.example.com`: `allowed` is openai",
+        ),
+        (
+            'local = "openai:m"',
+            {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"},
+            "`openai:m` needs a key, and OPENAI_API_KEY is not set",
+        ),
+        ('cloud = "openai:big"', {"OPENAI_API_KEY": "k"}, NAMES_NO_MODEL),
+        ("", {}, NAMES_NO_MODEL),
+    ],
+)
+def test_policy_and_explain_say_whatever_keeps_auto_from_being_loaded(policy: str, environment: dict[str, str], why: str) -> None:
+    write_policy(policy)
+    run = nomoat("run", "auto", "hello", NOMOAT_OFFLINE="0", **environment)
+    assert run.stderr.startswith(f"error: {why.format(path=default_path())}\nhint: ")
+    said = f"`auto` answers nothing: {run.stderr.removeprefix('error: ')}"
+    done = nomoat("route", "policy", NOMOAT_OFFLINE="0", **environment)
+    assert (done.returncode, done.stderr) == (0, said)
+    if "max_usd" not in policy:  # what it would cost is a part of where it goes
+        done = nomoat("route", "explain", "hello", NOMOAT_OFFLINE="0", **environment)
+        assert (done.returncode, done.stderr) == (0, said)
 
 
 def test_explain_says_where_and_why_and_not_what() -> None:
@@ -274,7 +317,7 @@ def test_learn_refuses_answers_that_the_local_model_would_not_give_by_now(
         assert done.stderr == (
             f"error: `{tiny_gguf}` has changed, or this nomoat imports it otherwise, since these duels: "
             "a router learned from them would not be used\n"
-            f"hint: duel again with this nomoat (`nomoat duel {tiny_gguf} openai:big -s SUITE --all`), then `nomoat route learn`\n"
+            f"hint: duel again with this nomoat: `nomoat duel {tiny_gguf} openai:big --suite {duelled} --all`\n"
         )
 
 
@@ -314,7 +357,7 @@ def test_learn_finds_the_duel_over_a_table_by_the_instruction_and_the_labels_it_
             store.save_outcomes(suite.sha256, suite.metric, f"digest of {model}", outcomes)
     asked = ("route", "learn", local, "openai:big", "--suite", str(table), "--input-column", "text", "--label-column", "kind")
     assert nomoat(*asked).stderr.endswith(
-        f"error: no outcomes of `{local}` and `openai:big` on the same questions\n"
+        f"error: no outcomes of `{local}` and `openai:big` on the same questions of `castle`\n"
         f"hint: fight it first: `nomoat duel {local} openai:big --suite {table} --input-column text --label-column kind --all`; "
         "of a table, the labels asked for depend on the models named together\n"
     )
@@ -328,10 +371,22 @@ def test_learn_without_a_duel_names_the_duel(duelled: Path) -> None:
     done = nomoat("route", "learn", "fake:", "openai:other", "--suite", str(duelled))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "error: no outcomes of `fake:` and `openai:other` on the same questions\n"
+        "error: no outcomes of `fake:` and `openai:other` on the same questions of `castle`\n"
         f"hint: fight it first: `nomoat duel fake: openai:other --suite {duelled} --all`\n"
     )
     assert not learned.folder().exists()
+
+
+def test_the_duel_that_is_named_has_a_judge_where_one_has_to_compare(tmp_path: Path) -> None:
+    """Without one it would be refused; whoever fights it as it is named can learn from it."""
+    path = tmp_path / "letters.jsonl"
+    path.write_text("".join(f'{{"id": "{at}", "input": "question {at}"}}\n' for at in range(3)))
+    path.with_suffix(".toml").write_text('metric = "judge"\n')
+    done = nomoat("route", "learn", "fake:", "fake:", "--suite", str(path))
+    duel = f"nomoat duel fake: fake: --suite {path} --judge MODEL --all"
+    assert done.stderr.endswith(f"hint: fight it first: `{duel}`\n")
+    fought = nomoat(*(word.replace("MODEL", "fake:") for word in duel.split()[1:]))
+    assert (fought.returncode, "hint:" in fought.stderr) == (0, False)
 
 
 def test_broken_policy_stops_every_command() -> None:

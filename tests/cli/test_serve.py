@@ -222,6 +222,29 @@ def test_a_cloud_without_its_key_is_refused_at_the_start_wherever_it_is_listed(m
     )
 
 
+@pytest.mark.usefixtures("online")
+@pytest.mark.parametrize(
+    ("policy", "environment", "why"),
+    [
+        ('cloud = "openai:gpt-99"\nmax_usd_per_day = 2', {"OPENAI_API_KEY": "k"}, "the price of `openai:gpt-99` is not known, and"),
+        (
+            'cloud = "openai:big"\nallowed = ["openai"]',
+            {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": "https://evil.example.com/v1"},
+            "the policy does not allow to ask `evil.example.com`: `allowed` is openai",
+        ),
+        ("", {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, "`openai:m` needs a key, and OPENAI_API_KEY is not set"),
+    ],
+)
+def test_auto_that_could_not_be_loaded_is_refused_at_the_start(
+    policy: str, environment: dict[str, str], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each request to it would load the whole model on this machine, and fail."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    write_policy(f'local = "{"fake:" if policy else "openai:m"}"\n{policy}')
+    assert refused("fake:", "auto", "--port", "0")[2].startswith(f"error: {why}")
+
+
 def test_a_chat_template_that_none_of_the_models_would_use_is_refused() -> None:
     assert refused("fake:", "http://127.0.0.1:9/v1#m", "--port", "0", "--template", "falcon")[2] == (
         "error: `fake:` takes no chat template, and `falcon` is named\n"

@@ -694,6 +694,15 @@ def test_used_up_quota_is_no_reason_to_ask_again(serving: Callable[..., Server])
     assert len(server.bodies) == 1
 
 
+@pytest.mark.parametrize(("says", "times"), [("false", 1), ("true", 2)])
+def test_server_that_says_that_asking_again_is_of_no_use_is_not_asked_again(
+    says: str, times: int, serving: Callable[..., Server]
+) -> None:
+    server = serving(say(503, {"error": {"message": "no key"}}, headers={"x-should-retry": says}), say(400, b"no"))
+    error = failure(server)
+    assert (len(server.bodies), error.fate, error.may_be_billed) == (times, "final", False)
+
+
 def test_answer_that_broke_off_is_asked_for_again(serving: Callable[..., Server]) -> None:
     server = serving(half, events(piece("half"), done=False), FINE)
     with Responder("r", at(server)) as responder:

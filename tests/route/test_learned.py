@@ -282,7 +282,7 @@ def keep(model: str, digest: str, scores: dict[str, float], suite: str = "s1", m
 
 PROMPTS = {"s1": {"1": "one", "2": "two", "3": "three"}}
 DUEL = "nomoat duel ours openai:theirs --suite castle --all"
-read_pairs = functools.partial(outcomes.read_pairs, duel=DUEL)
+read_pairs = functools.partial(outcomes.read_pairs, names={"s1": "castle", "s2": "moat"}, duel=DUEL)
 
 
 def test_pairs_are_the_examples_that_both_models_answered() -> None:
@@ -335,8 +335,8 @@ def test_scores_of_different_metrics_are_never_compared() -> None:
     with pytest.raises(DataError) as raised:
         read_pairs("ours", "openai:theirs", PROMPTS)
     assert raised.value.message == (
-        "`ours` and `openai:theirs` answered the same questions, and nothing compares their scores: they are of different metrics, "
-        "or a judge's verdicts against other models"
+        "`ours` and `openai:theirs` answered the same questions of `castle`, and nothing compares their scores: they are of different "
+        "metrics, or a judge's verdicts against other models"
     )
     assert raised.value.hint == f"`{DUEL}`"
 
@@ -376,10 +376,19 @@ def test_models_that_never_met_are_sent_to_a_duel(asked: bool, has_table: bool) 
         keep("ours", "d1", {"1": 1.0})
     with pytest.raises(DataError) as raised:
         read_pairs("ours", "openai:theirs", PROMPTS, has_table=has_table)
-    assert raised.value.message == "no outcomes of `ours` and `openai:theirs` on the same questions"
+    assert raised.value.message == "no outcomes of `ours` and `openai:theirs` on the same questions of `castle`"
     remark = "; of a table, the labels asked for depend on the models named together" if has_table else ""
     assert raised.value.hint == f"fight it first: `{DUEL}`{remark}"
     assert asked or not paths.runs().exists()
+
+
+def test_a_suite_they_never_fought_over_is_named_and_not_passed_over() -> None:
+    for model, digest in (("ours", "d1"), ("openai:theirs", "d2")):
+        keep(model, digest, {"1": 1.0})
+    with pytest.raises(DataError) as raised:
+        read_pairs("ours", "openai:theirs", {"s1": {"1": "one"}, "s2": {"1": "one"}})
+    assert raised.value.message == "no outcomes of `ours` and `openai:theirs` on the same questions of `moat`"
+    assert raised.value.hint == f"fight it first: `{DUEL}`"
 
 
 def test_suites_answered_by_different_versions_are_not_mixed() -> None:

@@ -28,6 +28,7 @@ from nomoat.errors import (
     PolicyChangedError,
     RedirectedError,
     RemoteError,
+    SettingError,
     StoppedError,
     UsageError,
 )
@@ -619,9 +620,16 @@ def test_without_a_budget_nothing_is_counted(serving: Callable[..., Server]) -> 
     engine.close()
 
 
+def forbid_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can be known without a model is said before the one on this machine is loaded."""
+    monkeypatch.setattr("nomoat.responder.load", lambda ref, **_: pytest.fail(f"{ref} was loaded"))
+
+
+@pytest.mark.usefixtures("online")
 def test_auto_refuses_a_budget_without_a_price(monkeypatch: pytest.MonkeyPatch) -> None:
     write_policy('local = "fake:"\ncloud = "openai:gpt-99"\nmax_usd_per_day = 2')
     monkeypatch.setenv("OPENAI_API_KEY", "k")
+    forbid_loading(monkeypatch)
     for refused in (router.load_auto, functools.partial(router.explain, "hello")):
         with pytest.raises(
             UsageError, match=r"(?m)^the price of `openai:gpt-99` is not known, and the budget in .* cannot be kept without it$"
@@ -915,11 +923,21 @@ def test_auto_loaded_offline_answers_here_when_that_is_over(monkeypatch: pytest.
         assert auto.complete(said("a b")).text == "b a"
 
 
+@pytest.mark.usefixtures("online")
 def test_environment_cannot_send_an_allowed_provider_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    forbid_loading(monkeypatch)
     write_policy('local = "fake:"\ncloud = "openai:gpt-4o-mini"\nallowed = ["openai"]')
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     monkeypatch.setenv("OPENAI_BASE_URL", "https://evil.example.com/v1")
     with pytest.raises(UsageError, match=r"the policy does not allow to ask `evil\.example\.com`"):
+        router.load_auto()
+
+
+def test_a_key_that_the_server_on_this_machine_needs_is_asked_for_offline_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_policy('local = "openai:m"')
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    forbid_loading(monkeypatch)
+    with pytest.raises(SettingError, match="`openai:m` needs a key, and OPENAI_API_KEY is not set"):
         router.load_auto()
 
 

@@ -82,7 +82,8 @@ def test_whoever_was_accepted_while_the_model_was_loaded_is_answered_after_that_
             assert address == new.getsockname()
         for client, sent in ((mute, post + rest), (half, rest[:1]), (kept, post + rest)):
             client.sendall(sent)
-            assert b"HTTP/1.1 503 " in _until_closed(client)
+            told = _until_closed(client)
+            assert b"HTTP/1.1 503 " in told and b"retry-after: 0\r\n" in told and b"the model is there; ask again" in told
         wait_until(lambda: "loading" not in [one.name for one in threading.enumerate()], "the end of what has nobody left to answer")
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import httpx
 import jsonschema
@@ -423,6 +423,16 @@ def test_embeddings_that_cannot_be_had_are_refused(fake: openai.OpenAI, start: S
         sdk(start({"far": far})).embeddings.create(model="far", input="a")
 
 
+def test_what_cannot_be_meant_of_the_servers_settings_is_no_fault_of_the_texts(start: Start, sdk: Sdk) -> None:
+    class Unset(FakeEngine):
+        def embed(self, texts: Sequence[str | Sequence[int]], **_: object) -> Never:
+            raise SettingError("`NOMOAT_GATEWAYS` cannot be meant", hint="mend it")
+
+    with pytest.raises(openai.InternalServerError) as raised:
+        sdk(start({"m": Responder("m", Unset())})).embeddings.create(model="m", input="a")
+    assert (raised.value.status_code, raised.value.code) == (503, "bad_setting")
+
+
 def test_dimensions_that_a_model_has_not_are_refused_before_a_text_is_read(
     start: Start, sdk: Sdk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -592,7 +602,9 @@ def test_a_key_that_is_gone_when_its_model_is_first_asked_for_is_the_servers_fau
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     url = start(from_references(["fake:", "openai:big"]))
     monkeypatch.delenv("OPENAI_API_KEY")
-    answer = httpx.post(f"{url}/chat/completions", json={"model": "openai:big", "messages": [{"role": "user", "content": "a b"}]})
+    body = {"model": "openai:big", "messages": [{"role": "user", "content": "a b"}]}
+    answer = httpx.post(f"{url}/chat/completions", json=body, headers={"origin": "http://localhost"})
+    assert answer.headers["x-should-retry"] == "false" and "x-should-retry" in answer.headers["access-control-expose-headers"]
     assert (answer.status_code, answer.json()["error"]) == (
         503,
         {

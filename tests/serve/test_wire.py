@@ -661,6 +661,7 @@ def test_folders_of_the_server_are_for_its_log_also_in_a_stream(
     event = replies.Reply(parse(), "m").failure(kind("`/home/kim/.nomoat/runs` is full", hint="free some space"))
     assert "kim" not in json.dumps(body) and b"kim" not in event
     assert [record.getMessage() for record in caplog.records] == ["`/home/kim/.nomoat/runs` is full; free some space"] * 2
+    assert replies.error_headers(kind("x")) == {"x-should-retry": "false"}  # whoever asks again is told the same
 
 
 def test_error_message_is_never_empty() -> None:

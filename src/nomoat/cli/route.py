@@ -59,7 +59,7 @@ def explain(
     text, policy = _given(text), load_policy()
     decision = router.explain(text, policy=policy)
     answering.say_notes(policy.notes)
-    _say_not_answering(_without_key(policy))
+    _say_not_answering(_unloadable(policy))
     if as_json:
         console.print_json(decision)
         return
@@ -114,14 +114,15 @@ def learn(
         if first != suite.name:
             console.say(f"`{suite.name}` has the questions of `{first}`, and they count once")
     names = tuple(by_questions.values())
-    as_table = {"--input-column": input_column, "--label-column": label_column, "--instruction": instruction}
-    duel = _duel(local, cloud, suites, as_table)
-    pairs = outcomes.read_pairs(local, cloud, prompts, duel=duel, has_table=input_column is not None)
-    digest = _digest_by_now(local)
+    judge = "MODEL" if any(suite.metric in ("judge", "review") for suite in loaded) else None
+    given = {"--input-column": input_column, "--label-column": label_column, "--instruction": instruction, "--judge": judge}
+    duel = _duel(local, cloud, suites, given)
+    pairs = outcomes.read_pairs(local, cloud, prompts, names=by_questions, duel=duel, has_table=input_column is not None)
+    outcomes.require_as_now(pairs, _digest_by_now(local), duel=duel)
     with console.item_progress() as bar:
         show = partial(bar.update, bar.add_task(f"learning from {len(pairs.pairs):,} prompts", total=None, info="times"))
         made = learned.learn(
-            pairs, suites=names, threshold=policy.threshold, local_digest=digest,
+            pairs, suites=names, threshold=policy.threshold,
             progress=lambda done, total: show(completed=done, total=total),
         )  # fmt: skip
     folder = learned.save_router(made)
@@ -145,7 +146,6 @@ def policy(as_json: options.AsJson = False) -> None:
 
     Days and months are those of UTC. Requests under way count with the most they can cost.
     """
-    from nomoat.catalog import prices
     from nomoat.route import policy as policies
     from nomoat.route.budget import read_spent
     from nomoat.route.in_force import usable
@@ -160,10 +160,8 @@ def policy(as_json: options.AsJson = False) -> None:
     except BadFileError as error:
         made, unread, why_not = None, error, error.message
     spent = read_spent() if found.has_budget else None
-    if found.has_budget and found.cloud is not None:
-        prices.price(found.cloud)  # an error where the user's table cannot be read, as `auto` gives it
     answering.say_notes(found.notes)
-    _say_not_answering(unread or _without_key(found))
+    _say_not_answering(unread or _unloadable(found))
     if as_json:
         console.print_json({"policy": rows, "path": str(policies.default_path()), "router": _facts(made, why_not), "spent": spent})
         return
@@ -179,20 +177,20 @@ def policy(as_json: options.AsJson = False) -> None:
         console.say(f"there is no {policies.default_path()}: everything stays here")
 
 
-def _duel(local: str, cloud: str, suites: Sequence[str], as_table: Mapping[str, str | None]) -> str:
-    """The command whose outcomes are learned from."""
+def _duel(local: str, cloud: str, suites: Sequence[str], given: Mapping[str, str | None]) -> str:
+    """The command whose outcomes are learned from. `given`: values of other options, or None."""
     named = [word for suite in suites for word in ("--suite", suite)]
-    read = [word for option, value in as_table.items() if value is not None for word in (option, value)]
-    return paths.as_command(["nomoat", "duel", local, cloud, *named, *read, "--all"])
+    others = [word for option, value in given.items() if value is not None for word in (option, value)]
+    return paths.as_command(["nomoat", "duel", local, cloud, *named, *others, "--all"])
 
 
-def _without_key(policy: Policy) -> NomoatError | None:
-    """Why `auto` could not be loaded: for want of a key, or as nobody knows for which server."""
-    from nomoat.route.router import require_cloud_key
+def _unloadable(policy: Policy) -> NomoatError | None:
+    """Why `auto` could not be loaded, as far as that is known beforehand."""
+    from nomoat.route.router import require_loadable
 
     try:
-        require_cloud_key(policy)
-    except UsageError as error:
+        require_loadable(policy)
+    except NomoatError as error:
         return error
     return None
 

@@ -115,9 +115,7 @@ def _policy() -> tuple[PolicyFile, str]:
     file = PolicyFile()
     policy = file.parsed()
     answering.say_notes(policy.notes)
-    auto_local = router.local_of(policy)
-    router.require_cloud_key(policy)
-    return file, auto_local
+    return file, router.require_loadable(policy)
 
 
 def _end_without(threads: str) -> None:

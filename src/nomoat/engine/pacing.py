@@ -16,6 +16,7 @@ from nomoat import net
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 60.0
 LONGEST_ASKED_WAIT_SECONDS = 300.0  # a server that wants us away for longer is better answered with an error
+SHOULD_RETRY = "x-should-retry"  # "false": whoever asks again is told the same; OpenAI's clients go by it, too
 
 
 def wait_before(attempt: int) -> float:

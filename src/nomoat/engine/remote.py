@@ -437,7 +437,8 @@ class RemoteEngine(Engine):
             404: f"does the server have a model `{self.model}`, and is the address right?",
             429: "too many requests, or the account's quota is used up: wait, or look at the account",
         } | dict.fromkeys(GAVE_UP_WAITING, "try again, or ask for less")
-        for_now = (status in REFUSED_FOR_NOW or status >= 500) and error.code not in QUOTA_CODES
+        is_for_good = error.code in QUOTA_CODES or error.response.headers.get(pacing.SHOULD_RETRY) == "false"
+        for_now = (status in REFUSED_FOR_NOW or status >= 500) and not is_for_good
         fate: Fate = "lost" if status in GAVE_UP_WAITING else "rejected" if for_now else "final"
         return RemoteError(
             f"`{self.host}` answered {error.status_code}: {said or 'nothing more'}",

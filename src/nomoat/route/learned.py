@@ -41,7 +41,6 @@ NGRAMS = (2, 4)
 MAX_NGRAMS = 20_000
 MIN_PROMPTS_OF_NGRAM = 2  # different ones
 LEARN_AGAIN = "learn it again with `nomoat route learn`, or remove that folder"
-DUEL_AGAIN = "duel again with this nomoat (`nomoat duel {local} {cloud} -s SUITE --all`), then `nomoat route learn`"
 THEN = "until then the policy alone decides"
 
 FloatArray = npt.NDArray[np.float64]
@@ -94,22 +93,14 @@ class LearnedRouter:
 
 
 def learn(
-    found: Pairs, *, suites: tuple[str, ...] = (), threshold: float, local_digest: str | None = None,
-    progress: Progress = lambda _done, _total: None,
+    found: Pairs, *, suites: tuple[str, ...] = (), threshold: float, progress: Progress = lambda _done, _total: None
 ) -> LearnedRouter:  # fmt: skip
-    """A router for two models. `threshold` is the policy's, for the figures; `local_digest` the local model's by now, if it is known.
-    `progress` is told how often something was learned, of how often: once for each fold, and once from all; where it is not clear that
-    anything was, for each fold of each shuffle besides.
+    """A router for two models. `threshold` is the policy's, for the figures. `progress` is told how often something was learned, of
+    how often: once for each fold, and once from all; where it is not clear that anything was, for each fold of each shuffle besides.
 
-    Raises DataError for answers that the local model would not give by now, for too few prompts, for models of which one is nearly
-    always as good, and for a router no better than chance.
+    Raises DataError for too few prompts, for models of which one is nearly always as good, and for a router no better than chance.
+    Not covered: whether the local model would still give these answers; see `outcomes.require_as_now`.
     """
-    if local_digest not in (None, found.local_digest):
-        raise DataError(
-            f"`{found.local}` has changed, or this nomoat imports it otherwise, since these duels: "
-            "a router learned from them would not be used",
-            hint=DUEL_AGAIN.format(local=found.local, cloud=found.cloud),
-        )
     good = np.array([pair.local_as_good for pair in found.pairs])
     texts = [pair.prompt for pair in found.pairs]
     groups = groups_of(found.pairs)
@@ -269,7 +260,8 @@ def _of_other_version(source: Path, version: int) -> BadFileError:
     age, first = ("an older", "") if version < VERSION else ("a newer", "update nomoat; or ")
     return BadFileError(
         f"the learned router in `{source}` is of {age} nomoat: version {version} and not {VERSION}",
-        hint=f"{first}{DUEL_AGAIN.format(local='LOCAL', cloud='CLOUD')}; or remove that folder",
+        hint=f"{first}duel again with this nomoat (`nomoat duel LOCAL CLOUD -s SUITE --all`), then `nomoat route learn`; "
+        "or remove that folder",
     )
 
 

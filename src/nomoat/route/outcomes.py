@@ -40,16 +40,18 @@ class Pairs:
     pairs: tuple[Pair, ...]
 
 
-def read_pairs(local: str, cloud: str, suites: Mapping[str, Mapping[str, str]], *, duel: str, has_table: bool = False) -> Pairs:
-    """Pairs of the examples that both models answered. `suites`: for each suite's sha256, prompts by example id.
+def read_pairs(
+    local: str, cloud: str, suites: Mapping[str, Mapping[str, str]], *, names: Mapping[str, str], duel: str, has_table: bool = False
+) -> Pairs:
+    """Pairs of the examples that both models answered. `suites`: for each suite's sha256, prompts by example id; `names`: its name.
 
     `duel`: the command that fights it, for whoever has to. `has_table`: one of the suites is a table, of which another duel may have
     asked otherwise.
 
     Both scores of a pair are of one metric, in each suite the one that both were scored by last; a judge's verdicts on pairs count
     only where the two models were each other's opponent. Of a model that was asked in several versions, the version asked last counts.
-    Raises DataError if the two never met in a suite, met in no way that compares them, were graded in one suite and scored from 0 to 1
-    in another, or if the local model changed between suites; BadFileError.
+    Raises DataError if the two never met in one of the suites, met in no way that compares them, were graded in one suite and
+    scored from 0 to 1 in another, or if the local model changed between suites; BadFileError.
     """
     pairs: list[Pair] = []
     digests: set[str] = set()
@@ -57,20 +59,22 @@ def read_pairs(local: str, cloud: str, suites: Mapping[str, Mapping[str, str]], 
     for suite_sha256, prompts in suites.items():
         ours, theirs = (_newest(_kept(suite_sha256, model), prompts) for model in (local, cloud))
         metric = _last_in_common(ours, theirs)
-        if metric is not None:
-            metrics.add(metric)
-            digests.add(ours[metric].digest)
-            groups = {name: f"{suite_sha256} {group}" for name, group in ours[metric].groups.items() if group}
-            pairs += _paired(ours[metric].scores, theirs[metric].scores, prompts, groups)
-        elif _names_in(ours) & _names_in(theirs):
+        if metric is None and _names_in(ours) & _names_in(theirs):
             raise DataError(
-                f"`{local}` and `{cloud}` answered the same questions, and nothing compares their scores: they are of different "
-                "metrics, or a judge's verdicts against other models",
+                f"`{local}` and `{cloud}` answered the same questions of `{names[suite_sha256]}`, and nothing compares their scores: "
+                "they are of different metrics, or a judge's verdicts against other models",
                 hint=f"`{duel}`",
             )
-    if not pairs:
-        remark = "; of a table, the labels asked for depend on the models named together" if has_table else ""
-        raise DataError(f"no outcomes of `{local}` and `{cloud}` on the same questions", hint=f"fight it first: `{duel}`{remark}")
+        if metric is None:
+            remark = "; of a table, the labels asked for depend on the models named together" if has_table else ""
+            raise DataError(
+                f"no outcomes of `{local}` and `{cloud}` on the same questions of `{names[suite_sha256]}`",
+                hint=f"fight it first: `{duel}`{remark}",
+            )
+        metrics.add(metric)
+        digests.add(ours[metric].digest)
+        groups = {name: f"{suite_sha256} {group}" for name, group in ours[metric].groups.items() if group}
+        pairs += _paired(ours[metric].scores, theirs[metric].scores, prompts, groups)
     if GRADE in metrics and len(metrics) > 1:
         raise DataError("one of these suites was graded from 1 to 10 and another scored from 0 to 1", hint="learn from one of them")
     if len(digests) > 1:
@@ -79,6 +83,16 @@ def read_pairs(local: str, cloud: str, suites: Mapping[str, Mapping[str, str]], 
             hint=f"repeat the duels: `{duel}`",
         )
     return Pairs(local=local, cloud=cloud, local_digest=digests.pop(), pairs=tuple(pairs))
+
+
+def require_as_now(found: Pairs, local_digest: str | None, *, duel: str) -> None:
+    """Raise DataError for answers that the local model would not give by now. `local_digest`: its own; None if it is not known."""
+    if local_digest not in (None, found.local_digest):
+        raise DataError(
+            f"`{found.local}` has changed, or this nomoat imports it otherwise, since these duels: "
+            "a router learned from them would not be used",
+            hint=f"duel again with this nomoat: `{duel}`",
+        )
 
 
 @dataclass(frozen=True, slots=True)

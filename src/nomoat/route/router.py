@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 
 from nomoat import bounds, net, references
 from nomoat import responder as responders
-from nomoat.engine import Engine
+from nomoat.engine import Engine, server_address
+from nomoat.engine.budget import Rates
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import PolicyChangedError, RemoteError, UsageError
 from nomoat.progress import Progress
@@ -54,7 +55,7 @@ def explain(text: str, *, policy: Policy | None = None) -> Decision:
     """
     bounds.require_text(text, "the question")
     policy = load_policy() if policy is None else policy
-    rates = rates_of(policy, is_local=policy.cloud is not None and bool(references.is_local(policy.cloud)))
+    rates = _rates(policy)
 
     def over_budget() -> str:
         question = Request(messages=(Message(role="user", content=text),))
@@ -387,15 +388,16 @@ def load_auto(
     machine.
     `file`: the policy as it was read before, whose models are loaded whatever it says now; the rest is followed.
 
-    Raises UsageError for a policy without a local model, with one that is not on this machine, or with a budget and no known price for
-    its cloud model, and what `responder.load` raises for either model, and is given `as_client`. Offline, the cloud model is not even
-    looked at, and not asked later either.
+    Raises what `require_loadable` raises, before anything is loaded, and what `responder.load` raises for either model, and is given
+    `as_client`. Offline, the cloud model is not even looked at, and not asked later either.
     """
     file = PolicyFile() if file is None else copy.copy(file)
     policy = file.parsed()
-    here = local_of(policy)
-    require_cloud_key(policy)  # before the model on this machine is loaded
+    here = require_loadable(policy)
     with ExitStack() as loaded:
+        cloud = None
+        if policy.cloud is not None and not net.offline():  # first: what is wrong with it is seen sooner
+            cloud = loaded.enter_context(responders.load(policy.cloud, as_client=as_client))
         local = loaded.enter_context(
             responders.load(
                 here,
@@ -406,9 +408,6 @@ def load_auto(
                 compiling=compiling,
             )
         )
-        cloud = _load_cloud(policy, as_client)
-        if cloud is not None:
-            loaded.enter_context(cloud)
         engine = RouterEngine(policy, local, cloud, learned=load_router(), on_decision=on_decision, file=file)
         loaded.pop_all()  # the engine closes them from now on
     licence = local.licence if cloud is None else f"local: {local.licence}; cloud: {cloud.licence}"
@@ -424,35 +423,31 @@ def question_of(request: Request) -> str:
     return request.prompt or "\n".join(message.content for message in request.messages if message.role == "user")
 
 
-def local_of(policy: Policy) -> str:
-    """The model on this machine that `auto` answers with. Raises UsageError for a policy that names none."""
+def require_loadable(policy: Policy) -> str:
+    """The model on this machine that `auto` answers with, by a policy by which it can be loaded, as far as that is known beforehand:
+    nothing is loaded, and nobody is asked.
+
+    Raises UsageError for a policy that names none, for a cloud that `allowed` does not hold (the environment may send a provider's
+    name elsewhere), or with a budget and no known price; SettingError for a key that either model needs and that is not set; DataError
+    for the user's own prices. Offline, nothing is looked at of the cloud. Not covered: whether the files of a model are here.
+    """
     if policy.local is None:
         raise UsageError(
             "`auto` does not know the model on this machine: there is no policy that names it",
             hint=f'write local = "smollm2-135m", or such, into `{default_path()}`',
         )
+    if references.names_server(policy.local):
+        references.require_key(policy.local)
+    if policy.cloud is not None and not net.offline():
+        references.require_key(policy.cloud)
+        policy.require_allowed(net.host_of(server_address.parse(policy.cloud)[1]))
+        _rates(policy)
     return policy.local
 
 
-def require_cloud_key(policy: Policy) -> None:
-    """Raise SettingError for a key that the policy's cloud model needs and that is not set, without which `auto` is not loaded.
-
-    Offline it is: then nothing is raised.
-    """
-    if policy.cloud is not None and not net.offline():
-        references.require_key(policy.cloud)
-
-
-def _load_cloud(policy: Policy, as_client: bool) -> Responder | None:
-    if policy.cloud is None or net.offline():
-        return None
-    cloud = responders.load(policy.cloud, as_client=as_client)
-    try:
-        policy.require_allowed(cloud.engine.host)  # the environment may send a provider's name elsewhere
-    except UsageError:
-        cloud.close()
-        raise
-    return cloud
+def _rates(policy: Policy) -> Rates | None:
+    """See `rates_of`, before the cloud model is loaded."""
+    return rates_of(policy, is_local=policy.cloud is not None and bool(references.is_local(policy.cloud)))
 
 
 def _texts(request: Request, continuations: Sequence[str]) -> list[str]:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from nomoat import bounds, net
+from nomoat.engine import pacing
 from nomoat.errors import BadRequestError, UsageError
 from nomoat.serve import replies, web
 from nomoat.serve.decisions import HEADERS, NOTES
@@ -79,7 +80,7 @@ def protect(app: FastAPI, *, api_key: str | None, cors: Sequence[str]) -> None:
     # Around the guard: a browser asks ahead whether a page may ask, and sends no key with that.
     app.add_middleware(
         Cors, allow_origins=cors, allow_methods=(*web.READING, "POST"), allow_headers=("*",), allow_private_network=True,
-        expose_headers=(*HEADERS, NOTES, replies.RETRY_AFTER),
+        expose_headers=(*HEADERS, NOTES, replies.RETRY_AFTER, pacing.SHOULD_RETRY),
     )  # fmt: skip
 
 

@@ -56,9 +56,9 @@ def saying_that_it_loads(listener: socket.socket, *, api_key: str | None, cors: 
     """Answers all requests at a bound socket with 503 while a model is loaded; in a thread, as Ctrl-C is to end the loading.
 
     Yields what hands the socket over: once that has returned no connection is taken here any more, and the clients of those that were
-    are still answered, until the block ends.
+    are still answered, until the block ends: that the model is there, and that they ask again, which is by another connection.
     """
-    server = _Loading(_loading_app(api_key, cors), seconds_to_end=1)
+    server = _Loading(api_key, cors)
 
     def run() -> None:
         try:
@@ -83,10 +83,10 @@ class _Loading(Server):
     A connection that is closed with a request in it that nobody has read is reset, and its client has no answer; so none is closed.
     """
 
-    def __init__(self, app: FastAPI, *, seconds_to_end: int) -> None:
-        super().__init__(app, seconds_to_end=seconds_to_end)
+    def __init__(self, api_key: str | None, cors: Sequence[str]) -> None:
         self._is_to_hand_over = False
         self.has_handed_over = threading.Event()
+        super().__init__(_loading_app(api_key, cors, is_there=self.has_handed_over.is_set), seconds_to_end=1)
 
     def hand_over(self) -> None:
         self._is_to_hand_over = True
@@ -101,21 +101,25 @@ class _Loading(Server):
         return await super().on_tick(counter) or is_over
 
 
-def _loading_app(api_key: str | None, cors: Sequence[str]) -> FastAPI:
+def _loading_app(api_key: str | None, cors: Sequence[str], *, is_there: Callable[[], bool]) -> FastAPI:
     app = FastAPI(openapi_url=None)
     app.state.answers = Answers()  # none, which `Server` ends with itself
     protect(app, api_key=api_key, cors=cors)
-    body = replies.error_body("the model is loading; ask again in a moment", kind="server_error", code="loading")
-    headers = {replies.RETRY_AFTER: str(LOADING_WAIT_SECONDS), "connection": "close"}
-    answer = JSONResponse(body, status_code=503, headers=headers)
+    loading = _come_again("the model is loading; ask again in a moment", LOADING_WAIT_SECONDS)
+    loaded = _come_again("the model is there; ask again", 0)
 
     async def come_again(scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive()).get("more_body"):  # a client that is still sending when it is answered so may read no answer
             pass
-        await answer(scope, receive, send)
+        await (loaded if is_there() else loading)(scope, receive, send)
 
     app.mount("/", come_again)
     return app
+
+
+def _come_again(message: str, seconds: int) -> JSONResponse:
+    body = replies.error_body(message, kind="server_error", code="loading")
+    return JSONResponse(body, status_code=503, headers={replies.RETRY_AFTER: str(seconds), "connection": "close"})
 
 
 def _bind_error(host: str, port: int, exc: OSError) -> UsageError:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from nomoat.engine import pacing
 from nomoat.engine.dialect import render_call
 from nomoat.errors import (
     BadFileError,
@@ -302,7 +303,10 @@ def render_error(error: NomoatError) -> tuple[int, dict[str, Any]]:
 
 
 def error_headers(error: NomoatError) -> dict[str, str]:
-    """What goes with an error's status: the seconds that another server asked to wait, in whole numbers as `Retry-After` has them."""
+    """What goes with an error's status: the seconds that another server asked to wait, in whole numbers as `Retry-After` has them; of
+    what is wrong here until somebody mends it, that asking again is of no use."""
+    if isinstance(error, tuple(of for of, *_ in OWN_FILES)):
+        return {pacing.SHOULD_RETRY: "false"}
     wait = error.wait_seconds if isinstance(error, RemoteError) else None
     return {} if wait is None else {RETRY_AFTER: str(math.ceil(wait))}
 

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from nomoat.engine import forked
-from nomoat.errors import BadRequestError, NomoatError, UsageError
+from nomoat.errors import BadRequestError, NomoatError, SettingError, UsageError
 from nomoat.records import Chunk, Place, Request, Usage
 from nomoat.responder import Responder
 from nomoat.serve import replies, wire
@@ -113,6 +113,8 @@ class Served:
                 wire.require_dimensions(call.dimensions, responder.embed(()).shape[1])
             try:
                 vectors_ND = responder.embed(call.texts, stop=stop)  # first: a server gives no embeddings and counts no tokens
+            except SettingError:  # that is about this server
+                raise
             except UsageError as exc:
                 if forked.is_fork():  # that is about this process
                     raise
