@@ -51,7 +51,7 @@ def fill(
         part.start_over()
     asked = {"accept-encoding": "identity", **(headers or {}), **_range(part)}
     try:
-        https_only = url.startswith("https:") and not is_checked
+        https_only = urlsplit(url).scheme == "https" and not is_checked
         with net.client(part.purpose, https_only=https_only) as client, client.stream("GET", url, headers=asked) as response:
             if "range" not in asked or _goes_on(response, part):
                 _require_success(response, where)
