@@ -18,6 +18,7 @@ from nomoat.judge.suites import load_suite
 from nomoat.route.policy import default_path, load_policy
 from nomoat.textfiles import (
     AS_CSV,
+    AS_JSONL,
     AS_UTF_8,
     AS_UTF_8_KOREAN,
     as_named,
@@ -76,10 +77,11 @@ def test_another_encoding_is_not_guessed_and_the_way_out_is_named(tmp_path: Path
         read_text(path)
     assert caught.value.message == f"`{path}`, {message}"
     assert caught.value.hint is not None and hint in caught.value.hint
-    path = path.rename(tmp_path / "a.toml")  # no spreadsheet program wrote it
-    with pytest.raises(DataError) as caught:
-        read_text(path)
-    assert caught.value.hint == "save it as UTF-8 (in Notepad: `Encoding`, in Korean `인코딩`)"
+    for name in ("a.toml", "a.json", "a.JSONL"):  # no spreadsheet program wrote it
+        path = path.rename(tmp_path / name)
+        with pytest.raises(DataError) as caught:
+            read_text(path)
+        assert caught.value.hint == "save it as UTF-8 (in Notepad: `Encoding`, in Korean `인코딩`)"
 
 
 @pytest.mark.parametrize("start", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0"])
@@ -92,6 +94,16 @@ def test_a_workbook_and_what_may_be_one_are_called_so_and_the_way_out_is_named(t
             read_text(path)
         assert (caught.value.message, caught.value.hint) == (f"`{path}` is {what}, not a text file", hint)
     assert of_unknown_kind(Path("표.XLSX"), "").hint == AS_UTF_8_KOREAN
+
+
+def test_a_compressed_file_and_a_folder_of_datasets_are_called_so_and_the_way_out_is_named(tmp_path: Path) -> None:
+    unknown = of_unknown_kind(tmp_path / "a.jsonl.GZ", "tables end in .csv")
+    assert unknown.message == f"`{tmp_path / 'a.jsonl.GZ'}` is a compressed file, not a text file"
+    assert unknown.hint == "unpack it first; tables end in .csv"
+    assert of_unknown_kind(tmp_path, "tables end in .csv").hint == "tables end in .csv"
+    (tmp_path / "state.json").touch()
+    unknown = of_unknown_kind(tmp_path, "tables end in .csv")
+    assert (unknown.message, unknown.hint) == (f"`{tmp_path}` is a folder, not a file", AS_JSONL)
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a"])

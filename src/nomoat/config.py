@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from nomoat import hardware, paths
 from nomoat.bounds import shown
-from nomoat.errors import UsageError
+from nomoat.errors import SettingError
 from nomoat.providers import PROVIDERS, UPSTREAM_KEY
 from nomoat.textfiles import parse_toml, settings_text
 
@@ -72,25 +72,25 @@ def without_user(address: str) -> str:
 
 
 def read_file() -> dict[str, Any]:
-    """`config.toml`, or nothing if there is none. Raises UsageError if it is not TOML or says what cannot be meant."""
+    """`config.toml`, or nothing if there is none. Raises SettingError if it is not TOML or says what cannot be meant."""
     path = _path()
     if not path.exists():
         return {}
     try:
         values = parse_toml(settings_text(path.read_bytes(), f"`{path}`"))
     except OSError as exc:
-        raise UsageError(f"`{path}` cannot be read: {exc.strerror}", hint="mend it or remove it") from exc
+        raise SettingError(f"`{path}` cannot be read: {exc.strerror}", hint="mend it or remove it") from exc
     except ValueError as exc:
-        raise UsageError(f"`{path}` is not TOML: {exc}", hint="mend it or remove it") from exc
+        raise SettingError(f"`{path}` is not TOML: {exc}", hint="mend it or remove it") from exc
     unknown = sorted(set(values) - set(FROM_FILE))
     if unknown:
-        raise UsageError(f"`{path}` sets `{unknown[0]}`, which is not a setting", hint=f"known: {', '.join(FROM_FILE)}")
+        raise SettingError(f"`{path}` sets `{unknown[0]}`, which is not a setting", hint=f"known: {', '.join(FROM_FILE)}")
     for name, value in values.items():
         kind, meaning = FROM_FILE[name]
         is_beyond = type(value) is int and not 1 <= value < 10**MOST_SETTING_DIGITS
         if type(value) is not kind or is_beyond or (isinstance(value, str) and not _can_be_meant(name, value)):
             said = value if isinstance(value, int | float) else without_user(str(value))
-            raise UsageError(f"`{path}` sets `{name}` to {shown(said)}", hint=f"give {meaning}")
+            raise SettingError(f"`{path}` sets `{name}` to {shown(said)}", hint=f"give {meaning}")
     return values
 
 
@@ -102,7 +102,7 @@ def keys_path() -> Path:
 def secret(*names: str) -> hardware.Detected[str] | None:
     """The first of these secrets that the environment has, else the first that `keys.toml` has, and where. None if neither has one.
 
-    An empty one is one that is not set. `keys.toml` is not looked at where the environment has one. Raises UsageError for what is no
+    An empty one is one that is not set. `keys.toml` is not looked at where the environment has one. Raises SettingError for what is no
     key, and for a file that others may read, that is not TOML, or that says what cannot be meant. No error holds a value.
     """
     found = {name: os.environ.get(name, "").strip() for name in names}
@@ -112,7 +112,7 @@ def secret(*names: str) -> hardware.Detected[str] | None:
         found, origin = {name: keys.get(name, "") for name in names}, str(keys_path())
     for name, value in found.items():
         if value and not (value.isascii() and value.isprintable()):
-            raise UsageError(f"{name} holds characters that no key has ({origin})", hint="set it again")
+            raise SettingError(f"{name} holds characters that no key has ({origin})", hint="set it again")
         if value:
             return hardware.Detected(value, origin)
     return None
@@ -124,26 +124,26 @@ def _read_keys() -> dict[str, str]:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             if os.name == "posix" and mode & READABLE_BY_OTHERS:
-                raise UsageError(
+                raise SettingError(
                     f"`{path}` holds keys, and others may read or change it (mode {mode & 0o777:03o})", hint=f"chmod 600 {path}"
                 )
             values = parse_toml(settings_text(file.read(), f"`{path}`"))
     except FileNotFoundError:
         return {}
     except OSError as exc:
-        raise UsageError(f"`{path}` cannot be read: {exc.strerror}", hint="mend it or remove it") from exc
+        raise SettingError(f"`{path}` cannot be read: {exc.strerror}", hint="mend it or remove it") from exc
     except ValueError as exc:
         line = re.search(r" \(at line \d+", str(exc))
         where = f"{line.group()})" if line else ""
         # No more of what Python says, nor a traceback of it: there may be a key in it.
-        raise UsageError(f"`{path}` is not TOML{where}", hint='write a key a line: OPENAI_API_KEY = "…"') from None
+        raise SettingError(f"`{path}` is not TOML{where}", hint='write a key a line: OPENAI_API_KEY = "…"') from None
     for name, value in values.items():
         if name not in SECRETS:
             # Who has taken the name for the value does not want to see it.
             hidden = name if name.isupper() or name.upper() in SECRETS else mask(name)
-            raise UsageError(f"`{path}` sets `{hidden}`, which is no key", hint=f"known: {', '.join(sorted(SECRETS))}")
+            raise SettingError(f"`{path}` sets `{hidden}`, which is no key", hint=f"known: {', '.join(sorted(SECRETS))}")
         if not isinstance(value, str):
-            raise UsageError(f"`{path}` sets `{name}` to what is no text", hint=f'write it in quotes: {name} = "…"')
+            raise SettingError(f"`{path}` sets `{name}` to what is no text", hint=f'write it in quotes: {name} = "…"')
     return {name: value.strip() for name, value in values.items()}
 
 
@@ -174,10 +174,10 @@ def given(name: str) -> hardware.Detected[str] | None:
 
 
 def threads() -> hardware.Detected[int]:
-    """The threads that are asked for, else one a physical core. Raises UsageError for more than would ever get anywhere."""
+    """The threads that are asked for, else one a physical core. Raises SettingError for more than would ever get anywhere."""
     asked = _whole("threads")
     if asked is not None and asked.value > (most := _most_threads()):
-        raise UsageError(
+        raise SettingError(
             f"{asked.reason} is `{asked.value}`, and the most here is {most}: {THREADS_A_CPU} for each CPU that this process may use",
             hint=f"give at most {most}, or unset it: {hardware.threads().value} is chosen, and more only wait for each other",
         )
@@ -191,24 +191,24 @@ def context_tokens() -> int | None:
 
 
 def quality() -> hardware.Detected[Quality]:
-    """The quality that is asked for. Raises UsageError for what is none."""
+    """The quality that is asked for. Raises SettingError for what is none."""
     asked = given("quality") or hardware.Detected("default", "default")
     if asked.value not in QUALITIES:
-        raise UsageError(f"the quality is `{asked.value}`", hint=f"give one of: {', '.join(QUALITIES)}")
+        raise SettingError(f"the quality is `{asked.value}`", hint=f"give one of: {', '.join(QUALITIES)}")
     return hardware.Detected(asked.value, asked.reason)
 
 
 def gateway_ports() -> hardware.Detected[frozenset[int]] | None:
     """The ports of this machine whose servers send on what they are asked, as the user says, and where. None if nowhere.
 
-    Whatever an address in it calls this machine (`0.0.0.0`, its name), its port counts. Raises UsageError for what is no address.
+    Whatever an address in it calls this machine (`0.0.0.0`, its name), its port counts. Raises SettingError for what is no address.
     """
     asked = given("gateways")
     if asked is None:
         return None
     ports = _ports(asked.value)
     if ports is None:
-        raise UsageError(f"{asked.reason} is `{without_user(asked.value)}`", hint=f"give {FROM_FILE['gateways'][1]}")
+        raise SettingError(f"{asked.reason} is `{without_user(asked.value)}`", hint=f"give {FROM_FILE['gateways'][1]}")
     return hardware.Detected(ports, asked.reason)
 
 
@@ -244,7 +244,7 @@ def _whole(name: str) -> hardware.Detected[int] | None:
     if asked is None:
         return None
     if not _is_whole(asked.value):
-        raise UsageError(f"{asked.reason} is `{asked.value}`", hint=f"give {WHOLE}")
+        raise SettingError(f"{asked.reason} is `{asked.value}`", hint=f"give {WHOLE}")
     return hardware.Detected(int(asked.value), asked.reason)
 
 

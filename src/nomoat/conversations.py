@@ -1,4 +1,4 @@
-"""Conversations that end with an answer: chats as OpenAI, ShareGPT or Alpaca write them, of a file or of rows in its place.
+"""Conversations that end with an answer: chats as OpenAI, ShareGPT, Alpaca or TRL write them, of a file or of rows in its place.
 
 `tune` learns their answers, and `judge` asks what stands before the last one, so that both see the same words.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -17,25 +18,49 @@ from nomoat.errors import DataError
 from nomoat.records import Message, Role
 from nomoat.rows import Rows, Source, read_objects
 from nomoat.tables import INPUT_NAMES
-from nomoat.words import LONGEST_NAME, first_few, listed
+from nomoat.words import LONGEST_NAME, counted, first_few, listed
 
 CHAT_SUFFIXES = (*textfiles.JSONL_SUFFIXES, ".json")
 Entries = list[tuple[str, dict[str, Any]]]  # each with its place, such as "line 3"
-Form = Literal["OpenAI chats", "ShareGPT conversations", "Alpaca instructions"]
+Form = Literal["OpenAI chats", "ShareGPT conversations", "Alpaca instructions", "prompts and completions"]
 ROLES: dict[str, Role] = {**{role: role for role in get_args(Role)}, "developer": "system"}
 SPEAKERS: dict[str, Role] = {
     "human": "user", "user": "user", "system": "system",
     "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
 }  # fmt: skip
+NOTHING: tuple[Any, ...] = (None, "", [], {}, "[]", "{}")  # of a key that might as well be left out
 NAMED_KEYS = 5  # of an entry that is no conversation
-KEYS_OF_CHATS = ("messages", "conversations", "instruction")
+NAMED_NOT_READ = 10  # keys
+KEYS_OF_CHATS = ("messages", "conversations", "instruction")  # or `prompt` with `completion`
 FORMS = (
     '{"messages": [{"role": ..., "content": ...}]}', '{"conversations": [{"from": ..., "value": ...}]}',
-    '{"instruction": ..., "output": ...}',
+    '{"instruction": ..., "output": ...}', '{"prompt": ..., "completion": ...}',
 )  # fmt: skip
+MESSAGE = '{"role": ..., "content": ...}'
+FIELDS: Mapping[Form, tuple[str, ...]] = {
+    "OpenAI chats": ("messages", "conversations"), "ShareGPT conversations": ("conversations",),
+    "Alpaca instructions": ("instruction", "input", "output", "history"), "prompts and completions": ("prompt", "completion"),
+}  # fmt: skip
+SYSTEMS = ("system", "system_prompt")  # beside the turns
+MARKS = ("weight", "loss", "train")  # of an answer: OpenAI's, XTuner's and ms-swift's, Axolotl's
+KEYS_OF_TURNS = ("role", "content", "from", "value", *MARKS)
+REASONING = ("reasoning_content", "reasoning", "thinking")  # beside an answer's text
 BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")  # before a text
 ALPACA_INPUT = "\n\n### Input:\n"  # between an instruction and its input, where the template is Alpaca's
+ONE_SPACE = re.compile(r"\A (?=\S)")  # between a prompt and its completion
 CALLS = ("tools", "functions", "tool_calls", "function_call")
+NOT_LEARNED = (  # beside the turns, or in one of them: keys, why, and what to do
+    (
+        CALLS, "nomoat learns what is said, not how tools are called",
+        "leave the conversation out, or write the tools and their calls into the texts of its turns",
+    ),
+    (("image", "images", "video", "videos", "audio", "audios"), "nomoat learns texts", "leave the conversation out"),
+    (
+        ("chosen", "rejected"), "nomoat learns answers, not which of two is the better one",
+        "write the chosen answer as the conversation's last turn, and leave `chosen` and `rejected` out",
+    ),
+)  # fmt: skip
+VERDICTS = ("label", "kto_tag")  # beside the turns: true of good answers, false of bad ones
 CALLERS = ("tool", "function", "function_call", "tool_call", "tool_response", "function_response", "observation")
 
 
@@ -46,6 +71,7 @@ class Lesson:
     `where`: the place in the file, "line 3" or "entry 3", or "row 3" of rows, counted from 1. `turns`: of a table's row none; it has
     `text` and `label`, and the `instruction` that all rows share.
     `alpaca_question`: what a model with Alpaca's chat template is asked instead of the last question; None if that is the same.
+    `is_cut`: turns behind the last answer to learn were left out.
     """
 
     where: str
@@ -55,6 +81,7 @@ class Lesson:
     label: str | None = None
     instruction: str | None = None
     alpaca_question: str | None = None
+    is_cut: bool = False
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -70,29 +97,73 @@ class Lesson:
         return [at for at, one in enumerate(self.messages) if one.role == "assistant" and at > 0 and at not in self.not_learned]
 
 
-def read(path: Source) -> tuple[Form, list[Lesson]]:
-    """The form, which the first entry tells, and every lesson of a file or of rows, in their order.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chats:
+    """The lessons of a file or of rows, in their order. `form` is that of the first entry; `notes` say what was not read of them."""
 
-    Raises DataError, naming file and place, for what cannot be learned.
-    """
+    form: Form
+    lessons: list[Lesson]
+    notes: tuple[str, ...]
+
+
+def read(path: Source) -> Chats:
+    """Raises DataError, naming file and place, for what cannot be learned."""
     return lessons_of(entries(path), path)
 
 
-def lessons_of(found: Entries, path: Source) -> tuple[Form, list[Lesson]]:
+def lessons_of(found: Entries, path: Source) -> Chats:
     """As `read`, of the entries that were found in a file."""
     where, first = found[0]
-    if not any(key in first for key in KEYS_OF_CHATS):
-        keys = first_few([f"`{key[:LONGEST_NAME]}`" for key in first], NAMED_KEYS) or "none"
-        raise DataError(f"`{path}`, {where}: no conversation; its keys are: {keys}", hint=f"write {listed(FORMS, last='or')}")
     read_one: Any
-    kind: Form
+    form: Form
     if "conversations" in first:
-        kind, read_one = ("OpenAI chats", _open_ai) if _has_roles(first) else ("ShareGPT conversations", _share_gpt)
+        form, read_one = ("OpenAI chats", _open_ai) if _has_roles(first) else ("ShareGPT conversations", _share_gpt)
     elif "instruction" in first:
-        kind, read_one = "Alpaca instructions", _alpaca
+        form, read_one = "Alpaca instructions", _alpaca
+    elif "messages" in first:
+        form, read_one = "OpenAI chats", _open_ai
+    elif _is_prompt(first):
+        form, read_one = "prompts and completions", _prompted
     else:
-        kind, read_one = "OpenAI chats", _open_ai
-    return kind, [read_one(value, path, where) for where, value in found]
+        _require_learnable(first, path, where)
+        keys = first_few([_shown(key) for key in first], NAMED_KEYS) or "none"
+        raise DataError(f"`{path}`, {where}: no conversation; its keys are: {keys}", hint=f"write {listed(FORMS, last='or')}")
+    lessons = list[Lesson]()
+    for where, value in found:
+        _require_learnable(value, path, where)
+        lessons.append(read_one(value, path, where))
+    return Chats(form=form, lessons=lessons, notes=tuple(_notes(found, form, lessons)))
+
+
+def _notes(found: Entries, form: Form, lessons: Sequence[Lesson]) -> Iterator[str]:
+    entries, turns, known = Counter[str](), Counter[str](), (*FIELDS[form], *SYSTEMS)
+    for _, value in found:
+        entries.update(key for key, said in value.items() if said not in NOTHING and key not in known)
+        for rows in (value.get(field) for field in FIELDS[form]):
+            for row in rows if isinstance(rows, list) else ():
+                said_of = row if isinstance(row, dict) else {}
+                turns.update(key for key, said in said_of.items() if said not in NOTHING and key not in KEYS_OF_TURNS)
+    of_entries = [f"{_shown(key)} of {counted(count, 'lesson')}" for key, count in entries.most_common()]
+    of_turns = [f"{_shown(key)} of {counted(count, 'turn')}" for key, count in turns.most_common()]
+    if named := first_few([*of_entries, *of_turns], NAMED_NOT_READ):
+        yield f"not read: {named}"
+    if count := sum(lesson.is_cut for lesson in lessons):
+        end = "conversation ends" if count == 1 else "conversations end"
+        yield f"{count:,} {end} with turns behind the last answer to learn, which are left out"
+
+
+def _shown(key: str) -> str:
+    return f"`{key[:LONGEST_NAME]}`"
+
+
+def is_chat(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry has the keys of a conversation."""
+    return any(key in entry for key in KEYS_OF_CHATS) or _is_prompt(entry)
+
+
+def _is_prompt(entry: Mapping[str, Any]) -> bool:
+    """A question in two, with an `input`, is none."""
+    return "prompt" in entry and "completion" in entry and "input" not in entry
 
 
 def is_lesson(entry: Mapping[str, Any]) -> bool:
@@ -101,7 +172,9 @@ def is_lesson(entry: Mapping[str, Any]) -> bool:
         return False
     if "conversations" in entry or "instruction" in entry:
         return "conversations" in entry or "output" in entry
-    turns = entry.get("messages")
+    if "messages" not in entry:
+        return _is_prompt(entry)
+    turns = entry["messages"]
     return isinstance(turns, list) and any(isinstance(turn, dict) and turn.get("role") == "assistant" for turn in turns)
 
 
@@ -145,37 +218,73 @@ def _has_roles(value: dict[str, Any]) -> bool:
 
 
 def _open_ai(value: dict[str, Any], path: Source, where: str) -> Lesson:
-    wrong = "a message has role {!r} and content of type {}", f"roles are {', '.join(ROLES)}; the content is text"
     field = "messages" if "messages" in value or "conversations" not in value else "conversations"
-    return _conversation(value, path, where, field=field, keys=("role", "content"), roles=ROLES, wrong=wrong)
+    return _of_messages(value, _rows(value, field, MESSAGE, path, where), path, where)
+
+
+def _of_messages(value: dict[str, Any], rows: Sequence[Any], path: Source, where: str, *, num_read: int = 0) -> Lesson:
+    wrong = "a message has role {!r} and content of type {}", f"roles are {', '.join(ROLES)}; the content is text"
+    return _conversation(value, rows, path, where, keys=("role", "content"), roles=ROLES, wrong=wrong, num_read=num_read)
 
 
 def _share_gpt(value: dict[str, Any], path: Source, where: str) -> Lesson:
     wrong = "a turn is from {!r} and has a value of type {}", f"turns are from {', '.join(SPEAKERS)}; the value is text"
-    return _conversation(value, path, where, field="conversations", keys=("from", "value"), roles=SPEAKERS, wrong=wrong)
+    rows = _rows(value, "conversations", '{"from": ..., "value": ...}', path, where)
+    return _conversation(value, rows, path, where, keys=("from", "value"), roles=SPEAKERS, wrong=wrong)
+
+
+def _prompted(value: dict[str, Any], path: Source, where: str) -> Lesson:
+    """TRL's `prompt` and `completion`: texts, or lists of messages. What the assistant says in a prompt is read and not learned."""
+    parts = list[list[Any]]()
+    for name, role in (("prompt", "user"), ("completion", "assistant")):
+        if isinstance(value.get(name), list):
+            parts.append(_rows(value, name, MESSAGE, path, where))
+            continue
+        text = _as_text(value.get(name))
+        if not isinstance(text, str) or not text.strip():
+            hint = "`prompt` and `completion` are texts, or lists of messages"
+            raise DataError(f"`{path}`, {where}: `{name}` is {text!r}", hint=hint)
+        parts.append([{"role": role, "content": ONE_SPACE.sub("", _without_space_around(text))}])
+    prompt, completion = parts
+    return _of_messages(value, [*prompt, *completion], path, where, num_read=len(prompt))
 
 
 def _conversation(
-    value: dict[str, Any], path: Source, where: str, *, field: str, keys: tuple[str, str], roles: Mapping[str, Role],
-    wrong: tuple[str, str],
+    value: dict[str, Any], rows: Sequence[Any], path: Source, where: str, *, keys: tuple[str, str], roles: Mapping[str, Role],
+    wrong: tuple[str, str], num_read: int = 0,
 ) -> Lesson:  # fmt: skip
-    """The lesson of a conversation whose turns have these `keys`; `wrong`: what to say of one that is none, and the hint."""
-    who, words = keys
+    """The lesson of a conversation whose turns have these `keys`; `wrong`: what to say of one that is none, and the hint.
+
+    `num_read`: of the first so many turns nothing is learned.
+    """
     messages, not_learned = _system_of(value, path, where), list[int]()
-    for row in _rows(value, field, f'{{"{who}": ..., "{words}": ...}}', path, where):
-        _require_no_calls(row, path, where)
+    for number, row in enumerate(rows):
+        _require_words_alone(row, path, where)
         speaker, content = (row.get(key) if isinstance(row, dict) else None for key in keys)
         content = _text_of_parts(content, path, where)
         if not isinstance(speaker, str) or speaker not in roles or not isinstance(content, str):
             raise DataError(f"`{path}`, {where}: {wrong[0].format(speaker, type(content).__name__)}", hint=wrong[1])
         role = roles[speaker]
-        if role == "assistant" and not _has_weight(row, path, where):
+        if role == "assistant" and (number < num_read or not _is_learned(row, path, where)):
             not_learned.append(len(messages))
-        elif role == "assistant" and not content.strip():
-            hint = 'write it, leave the conversation out, or give the answer "weight": 0, which is read and not learned'
-            raise DataError(f"`{path}`, {where}: an answer of the assistant is empty", hint=hint)
+        elif role == "assistant":
+            _require_answer(row, content, path, where)
         messages.append(Message(role=role, content=content))
     return _lesson(messages, path, where, not_learned)
+
+
+def _require_answer(row: dict[str, Any], content: str, path: Source, where: str) -> None:
+    """Raises DataError for an answer to learn that is empty, or has its reasoning beside it: where that goes is the template's."""
+    if not content.strip():
+        hint = 'write it, leave the conversation out, or give the answer "weight": 0, which is read and not learned'
+        raise DataError(f"`{path}`, {where}: an answer of the assistant is empty", hint=hint)
+    for name in REASONING:
+        if row.get(name) not in NOTHING:
+            raise DataError(
+                f"`{path}`, {where}: an answer of the assistant has its reasoning beside it, as `{name}`, which would not be learned",
+                hint="write the reasoning at the beginning of the answer's text, as the model does (<think>...</think>), in place of "
+                f"`{name}`; or leave it out, and the answer is learned without",
+            )
 
 
 def _text_of_parts(content: Any, path: Source, where: str) -> Any:
@@ -192,9 +301,8 @@ def _text_of_parts(content: Any, path: Source, where: str) -> Any:
 
 
 def _alpaca(value: dict[str, Any], path: Source, where: str) -> Lesson:
-    _require_no_calls(value, path, where)
-    parts = [value.get("instruction"), "" if value.get("input") is None else value["input"], value.get("output")]
-    parts = [str(part) if isinstance(part, int | float) and not isinstance(part, bool) else part for part in parts]
+    given = value.get("instruction"), "" if value.get("input") is None else value["input"], value.get("output")
+    parts = [_as_text(part) for part in given]
     for name, part in zip(("instruction", "input", "output"), parts, strict=True):
         if not isinstance(part, str) or (name != "input" and not part.strip()):
             raise DataError(
@@ -209,6 +317,11 @@ def _alpaca(value: dict[str, Any], path: Source, where: str) -> Lesson:
         turns=(*before, Message(role="user", content=question), Message(role="assistant", content=output)),
         alpaca_question=f"{instruction}{ALPACA_INPUT}{extra}" if extra else None,
     )
+
+
+def _as_text(value: Any) -> Any:
+    """A number as its text; anything else as it is."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _require_no_other_input(value: dict[str, Any], instruction: str, path: Source, where: str) -> None:
@@ -237,45 +350,64 @@ def _without_space_around(text: str) -> str:
 
 
 def _rows(value: dict[str, Any], name: str, form: str, path: Source, where: str) -> list[Any]:
-    """The turns of a conversation. Raises DataError if there are none, and for what cannot be learned beside them."""
+    """The turns of a conversation. Raises DataError if there are none."""
     rows = value.get(name)
     if not isinstance(rows, list) or not rows:
         what = f"`{name}` is empty" if rows == [] else f"no list of `{name}`"
         raise DataError(f"`{path}`, {where}: {what}", hint=f'write {{"{name}": [{form}]}}')
-    _require_no_calls(value, path, where)
     return rows
 
 
-def _require_no_calls(said: Any, path: Source, where: str) -> None:
-    """Raises DataError where a lesson or a turn has tools or calls: learned without them, an answer would teach not to call."""
+def _require_learnable(value: dict[str, Any], path: Source, where: str) -> None:
+    """Raises DataError for what stands beside the turns and changes what the answers mean."""
+    _require_words_alone(value, path, where)
+    for name in VERDICTS:
+        if isinstance(value.get(name), bool):
+            raise DataError(
+                f"`{path}`, {where}: its `{name}` is {json.dumps(value[name])}, and nomoat learns every answer as a good one",
+                hint=f"keep the conversations whose answers are good, and leave `{name}` out of them",
+            )
+
+
+def _require_words_alone(said: Any, path: Source, where: str) -> None:
+    """Raises DataError where a lesson or a turn has more than words: learned without its tools, an answer would teach not to call."""
     if not isinstance(said, dict):
         return
-    found = [f"`{name}`" for name in CALLS if said.get(name) and said[name] not in ("[]", "{}")]
-    found += [f"a turn from `{said[key]}`" for key in ("role", "from") if said.get(key) in CALLERS]
-    if found:
-        raise DataError(
-            f"`{path}`, {where}: it has {found[0]}, and nomoat learns what is said, not how tools are called",
-            hint="leave the conversation out, or write the tools and their calls into the texts of its turns",
-        )
+    for names, why, hint in NOT_LEARNED:
+        found = [f"`{name}`" for name in names if said.get(name) and said[name] not in NOTHING]
+        if names == CALLS:
+            found += [f"a turn from `{said[key]}`" for key in ("role", "from") if said.get(key) in CALLERS]
+        if found:
+            raise DataError(f"`{path}`, {where}: it has {found[0]}, and {why}", hint=hint)
 
 
-def _has_weight(row: dict[str, Any], path: Source, where: str) -> bool:
-    """Whether an answer is learned."""
-    weight = row.get("weight")
-    if isinstance(weight, bool) or weight not in (None, 0, 1):
-        raise DataError(
-            f"`{path}`, {where}: a message of the assistant has weight {weight!r}",
-            hint="write 0 for an answer that is not learned, 1 or nothing for one that is",
-        )
-    return weight != 0
+def _is_learned(row: dict[str, Any], path: Source, where: str) -> bool:
+    """Whether an answer is learned: as long as no mark says that it is not. Raises DataError for marks that are none, or differ."""
+    marks = {name: row[name] for name in MARKS if row.get(name) is not None}
+    for name, mark in marks.items():
+        if mark not in (0, 1) or (name == "weight" and isinstance(mark, bool)):
+            no, yes = ("0", "1") if name == "weight" else ("false", "true")
+            raise DataError(
+                f"`{path}`, {where}: a message of the assistant has {name} {mark!r}",
+                hint=f"write {no} for an answer that is not learned, {yes} or nothing for one that is",
+            )
+    if len(set(marks.values())) > 1:
+        said = listed([f"{name} {mark!r}" for name, mark in marks.items()])
+        hint = "leave all but one of them out: one says that the answer is learned, and one that it is not"
+        raise DataError(f"`{path}`, {where}: a message of the assistant has {said}", hint=hint)
+    return all(marks.values())
 
 
 def _system_of(value: dict[str, Any], path: Source, where: str) -> list[Message]:
     """The system's message, where it stands beside the turns."""
-    said = value.get("system")
-    if said is not None and not isinstance(said, str):
-        raise DataError(f"`{path}`, {where}: `system` is of type {type(said).__name__}", hint="it is text, or nothing")
-    return [Message(role="system", content=said)] if said and said.strip() else []
+    given = [(name, value[name]) for name in SYSTEMS if value.get(name) is not None]
+    for name, said in given:
+        if not isinstance(said, str):
+            raise DataError(f"`{path}`, {where}: `{name}` is of type {type(said).__name__}", hint="it is text, or nothing")
+    messages = [Message(role="system", content=said) for _, said in given if said.strip()]
+    if len(messages) > 1:
+        raise DataError(f"`{path}`, {where}: it has a `system` and a `system_prompt`", hint="make them one")
+    return messages
 
 
 def _history_of(value: dict[str, Any], path: Source, where: str) -> list[Message]:
@@ -299,9 +431,12 @@ def _lesson(messages: Sequence[Message], path: Source, where: str, not_learned: 
         raise DataError(f"`{path}`, {where}: it begins with two messages of the system", hint="make them one")
     whole = Lesson(where=where, turns=tuple(messages), not_learned=tuple(not_learned))
     if not whole.learned and not_learned:
-        hint = "leave the conversation out, or give an answer that is to be learned weight 1"
-        raise DataError(f"`{path}`, {where}: every answer that could be learned has weight 0", hint=hint)
+        raise DataError(
+            f"`{path}`, {where}: no answer is to be learned: each has weight 0, `loss` or `train` false, or stands in a `prompt`",
+            hint="leave the conversation out, or take the mark off an answer that is to be learned",
+        )
     if not whole.learned:
         hint = "a lesson is what is said to the assistant, and its answer"
         raise DataError(f"`{path}`, {where}: no message of the assistant to learn from", hint=hint)
-    return replace(whole, turns=whole.turns[: whole.learned[-1] + 1])
+    end = whole.learned[-1] + 1
+    return replace(whole, turns=whole.turns[:end], is_cut=end < len(messages))

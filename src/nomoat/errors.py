@@ -3,6 +3,7 @@
 NomoatError                  the base: the command line prints it and exits 1
 ├── UsageError               a flag, a reference or a request that cannot be meant
 │   ├── BadRequestError      an HTTP request that cannot be meant; names the field
+│   ├── SettingError         a setting of this machine that cannot be meant, or a key that is not set
 │   └── SchemaError          a JSON schema that no answer can be held to
 ├── UnknownModelError        no such model, adapter or suite; names the nearest ones
 ├── BadFileError             a file that is there but cannot be read as what it should be
@@ -97,6 +98,10 @@ class BadRequestError(UsageError):
         self.param = param
         self.code = code
         self.status = status
+
+
+class SettingError(UsageError):
+    """A setting of this machine that cannot be meant, or a key that is not set: of a server nothing that its client asked for."""
 
 
 class SchemaError(UsageError):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
 
 from nomoat import config, installing
-from nomoat.errors import OfflineError, RedirectedError, RemoteError, UsageError
+from nomoat.errors import OfflineError, RedirectedError, RemoteError, SettingError
 
 if TYPE_CHECKING:
     import httpx
@@ -41,14 +41,14 @@ _thread = threading.local()
 def offline() -> str | None:
     """What forbids every outside connection: `NOMOAT_OFFLINE`, or `offline` in `config.toml`. None if nothing does.
 
-    Raises UsageError for a value that says neither: whoever writes one wants to be offline, more often than not.
+    Raises SettingError for a value that says neither: whoever writes one wants to be offline, more often than not.
     """
     said = config.given("offline")
     value = said.value.strip().lower() if said else ""
     if said is None or value in config.NO:
         return None
     if value not in config.YES:
-        raise UsageError(f"{said.reason} is `{said.value}`", hint="give 1 or 0, without quotes")
+        raise SettingError(f"{said.reason} is `{said.value}`", hint="give 1 or 0, without quotes")
     return said.reason
 
 
@@ -83,7 +83,7 @@ def gateway_note(address: str, model: str) -> str:
     """Why a server on this very machine counts as outside, to be said behind its name: the setting that names it as a gateway, by its
     port, or the name of a model that Ollama sends to its cloud. Empty of any other server.
 
-    Raises UsageError for a setting that cannot be meant. Not covered: such a model under another name (`ollama cp`).
+    Raises SettingError for a setting that cannot be meant. Not covered: such a model under another name (`ollama cp`).
     """
     if not is_loopback(host_of(address)):
         return ""
@@ -199,7 +199,7 @@ def guarded_transport() -> Callable[..., httpx.HTTPTransport]:
             *,
             proxy: str | None = None,
             direct: GuardedTransport | None = None,
-            unusable: UsageError | None = None,
+            unusable: SettingError | None = None,
             https_only: bool = False,
         ) -> None:
             super().__init__(proxy=proxy)
@@ -240,7 +240,7 @@ def client(purpose: Purpose, *, hosts: Iterable[str] | None = None, https_only: 
     `https_only` not to http. Both raise RedirectedError.
 
     Proxies of the environment are used for outside hosts (they, too, are outside), but for those that NO_PROXY names, and never for
-    this machine's own. What would go through one that cannot be used raises UsageError, without its value, which may hold a password.
+    this machine's own. What would go through one that cannot be used raises SettingError, without its value: there may be a password.
     """
     import httpx
 
@@ -256,7 +256,7 @@ def client(purpose: Purpose, *, hosts: Iterable[str] | None = None, https_only: 
             try:
                 with _naming_the_variable(f"{name}_proxy"):
                     proxied = transport(proxy=proxy if "://" in proxy else f"http://{proxy}", direct=direct)
-            except UsageError as unusable:
+            except SettingError as unusable:
                 proxied = transport(direct=direct, unusable=unusable)
             mounts[f"{scheme}://"] = proxied
     return httpx.Client(
@@ -292,11 +292,11 @@ def _naming_the_variable(variable: str) -> Iterator[None]:
     try:
         yield
     except ImportError:
-        raise UsageError(
+        raise SettingError(
             f"`{variable}` names a SOCKS proxy, and the package for these is not installed", hint=installing.command("httpx[socks]")
         ) from None
     except (ValueError, httpx.InvalidURL):
-        raise UsageError(
+        raise SettingError(
             f"`{variable}` is no proxy that can be used", hint="give http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT"
         ) from None
 

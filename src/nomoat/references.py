@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nomoat import net, system_errors
 from nomoat.catalog import tuned
-from nomoat.errors import NomoatError, UnknownModelError, UsageError
+from nomoat.errors import NomoatError, OfflineError, UnknownModelError, UsageError
 from nomoat.hardware import Detected
 from nomoat.hub_folder import CONFIG
 from nomoat.providers import PROVIDERS, is_remote
@@ -90,6 +91,17 @@ def gateway_note(ref: str) -> str:
     from nomoat.engine.server_address import parse
 
     return net.gateway_note(*parse(ref)[1:])
+
+
+def require_key(ref: str) -> None:
+    """Raise SettingError for a key that a reference to a server needs and that is not set. Not where it may not be asked: offline.
+
+    Connects to nothing. Raises UsageError for a reference that cannot be meant.
+    """
+    from nomoat.engine.server_address import parse_to_ask
+
+    with suppress(OfflineError):
+        parse_to_ask(ref, as_client=False)
 
 
 def shown_name(ref: str) -> str:
@@ -203,8 +215,7 @@ def is_path(ref: str) -> bool:
 def _find_weights(ref: str) -> Path:
     if is_path(ref):
         return as_named(ref)
-    if ref.endswith(".gguf") and not ref.startswith(("hf:", "https:")):
-        raise UnknownModelError(f"no file at `{ref}`", hint="check the path, or see what there is with `nomoat models`")
+    require_no_file_meant(ref)
     from nomoat.catalog import pull
 
     installed = pull.find_installed(ref)
@@ -212,6 +223,12 @@ def _find_weights(ref: str) -> Path:
         return installed
     pull.require_source(ref)
     raise UnknownModelError(f"`{ref}` is not on this machine yet", hint=f"nomoat pull {ref}")
+
+
+def require_no_file_meant(ref: str) -> None:
+    """Raise UnknownModelError for a reference that can only mean a GGUF file of this disk, where `is_path` says it is not there."""
+    if ref.endswith(".gguf") and not ref.startswith(("hf:", "https:")):
+        raise UnknownModelError(f"no file at `{ref}`", hint="check the path, or see what there is with `nomoat models`")
 
 
 def licence_chain(ref: str) -> ChainVerdict | None:

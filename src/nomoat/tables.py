@@ -31,7 +31,8 @@ SAID = re.compile(r"(?i)sep=(.)(?=\r?\n)")  # a first line by which Excel is tol
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # with its end
 INPUT_NAMES = (  # of columns that hold what is asked
     "input", "text", "question", "prompt", "sentence", "document", "review", "message", "instruction", "query", "content", "q",
-    "질문", "문장", "입력", "본문", "내용", "텍스트", "리뷰", "후기", "댓글", "문의", "질의", "메시지", "메일", "민원", "요청",
+    "질문", "문장", "입력", "본문", "내용", "텍스트", "리뷰", "후기", "상품평", "댓글", "문의", "질의", "메시지", "메일", "민원",
+    "요청",
 )  # fmt: skip
 Records = list[tuple[int, list[Any]]]  # the fields of each row, with the line it begins on
 

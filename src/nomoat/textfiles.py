@@ -20,6 +20,8 @@ MARKED = (
 )  # fmt: skip
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")  # names end so
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")  # names end so
+DATA_SETS = ("state.json", "dataset_dict.json")  # one of them lies in a folder that Hugging Face's `datasets` wrote
 ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # contents begin so: zip and OLE, which office programs write, too
 PARQUET = b"PAR1"  # contents begin and end so; a CSV whose first column is called so only begins with it
 TIMES_READ = 2  # a file's bytes, in memory: they and its text, about; what is made of short rows takes many times more
@@ -27,6 +29,10 @@ LITTLE_BYTES = 3e8  # so much is there
 AS_CSV = (
     'make a CSV of it, with pandas: `pandas.read_parquet("FILE.parquet").to_csv("FILE.csv", index=False)`; '
     'JSONL of conversations: `.to_json("FILE.jsonl", orient="records", lines=True)`'
+)
+AS_JSONL = (
+    'make JSONL of it: `datasets.load_from_disk("FOLDER").to_json("FILE.jsonl")`, of several splits of one: `load_from_disk("FOLDER")'
+    '["train"]`; in Python the Dataset itself can be given'
 )
 AS_UTF_8 = "save it as UTF-8 (in a spreadsheet program: `CSV UTF-8`)"
 AS_UTF_8_IN_AN_EDITOR = "save it as UTF-8 (in Notepad: `Encoding`, in Korean `인코딩`)"
@@ -76,7 +82,10 @@ def of_unknown_kind(path: Path, kinds: str) -> UsageError | DataError:
     if _is_address(path) and not path.exists():
         return not_there(path)
     if path.is_dir():
-        return UsageError(f"`{path}` is a folder, not a file", hint=kinds)
+        is_data_set = any((path / name).is_file() for name in DATA_SETS)
+        return UsageError(f"`{path}` is a folder, not a file", hint=AS_JSONL if is_data_set else kinds)
+    if path.suffix.lower() in COMPRESSED:
+        return UsageError(_no_text(path, "a compressed file"), hint=f"unpack it first; {kinds}")
     if path.suffix.lower() in WORKBOOKS:
         return UsageError(_no_text(path, "a workbook"), hint=AS_UTF_8_KOREAN)
     if _is_parquet(path):
@@ -128,7 +137,7 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as exc:
         line = content[: exc.start].decode(encoding, "ignore").count("\n") + 1
         hint = AS_UTF_8_KOREAN if encoding == "UTF-8" and _may_be_korean(content) else AS_UTF_8
-        if path.suffix.lower() == ".toml":
+        if path.suffix.lower() in (".toml", ".json", *JSONL_SUFFIXES):
             hint = AS_UTF_8_IN_AN_EDITOR
         raise DataError(f"`{path}`, line {line}: not {encoding} text", hint=hint) from exc
 

@@ -85,7 +85,7 @@ def test_an_adapter_and_a_suite_of_ones_own_are_not_written_over(empty_home: Pat
     suite = replace(load_suite(written_suite(empty_home)), name="demo-reviews")
     write_suite(replace(suite, source=dataset("vader-reviews").citation), paths.suites())
     demo._require_own()
-    write_suite(suite, paths.suites())
+    write_suite(suite, paths.suites(), replace=True)
     with pytest.raises(UsageError, match="there is a suite `demo-reviews` that no demo made"):
         demo.demo()
 

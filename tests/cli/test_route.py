@@ -13,6 +13,7 @@ from homes import write_policy
 
 from nomoat import paths
 from nomoat.asking.store import AnswerStore
+from nomoat.config import keys_path
 from nomoat.engine.budget import Rates
 from nomoat.engine.remote import remote_engine
 from nomoat.judge.suites import load_suite
@@ -124,9 +125,30 @@ def test_explain_keeps_here_what_could_cost_more_than_is_left() -> None:
     assert done.stdout == "local: fake:\nwhy: of $2.00 a day, $1.9997 is spent, and this could cost up to $0.00032\n"
 
 
+@pytest.mark.parametrize("command", [("policy",), ("policy", "--json"), ("explain", "hello"), ("explain", "hello", "--json")])
+def test_policy_and_explain_say_that_auto_answers_nothing_without_the_clouds_key(command: tuple[str, ...]) -> None:
+    write_policy('local = "fake:"\ncloud = "openai:gpt-4o-mini"')
+    done = nomoat("route", *command, NOMOAT_OFFLINE="0")
+    error = (
+        "`openai:gpt-4o-mini` needs a key, and OPENAI_API_KEY is not set\n"
+        f'hint: export OPENAI_API_KEY=…, or write OPENAI_API_KEY = "…" into `{keys_path()}`, then try again\n'
+    )
+    assert (done.returncode, done.stderr) == (0, f"`auto` answers nothing: {error}")
+    assert nomoat("run", "auto", "hello", NOMOAT_OFFLINE="0").stderr == f"error: {error}"
+    for environment in ({"NOMOAT_OFFLINE": "1"}, {"NOMOAT_OFFLINE": "0", "OPENAI_API_KEY": "k"}):
+        assert nomoat("route", *command, **environment).stderr == ""
+
+
+def test_policy_is_shown_where_the_environment_names_no_server_for_its_cloud() -> None:
+    write_policy('local = "fake:"\ncloud = "openai:gpt-4o-mini"')
+    done = nomoat("route", "policy", NOMOAT_OFFLINE="0", OPENAI_API_KEY="k", OPENAI_BASE_URL="gpu1:8000")
+    assert (done.returncode, done.stdout[:25]) == (0, "local              fake: ")
+    assert done.stderr.startswith("`auto` answers nothing: `gpu1:8000` is not the address of a server\nhint: write `OPENAI_BASE_URL=")
+
+
 def test_explain_says_where_and_why_and_not_what() -> None:
     write_policy('local = "fake:"\ncloud = "openai:big"\ndefault = "cloud"')
-    done = nomoat("route", "explain", "전화는 010-1234-5678입니다", NOMOAT_OFFLINE="0")
+    done = nomoat("route", "explain", "전화는 010-1234-5678입니다", NOMOAT_OFFLINE="0", OPENAI_API_KEY="k")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "local: fake:\nwhy: it holds a phone number, which the policy keeps here\n"
 
@@ -291,7 +313,11 @@ def test_learn_finds_the_duel_over_a_table_by_the_instruction_and_the_labels_it_
             ]
             store.save_outcomes(suite.sha256, suite.metric, f"digest of {model}", outcomes)
     asked = ("route", "learn", local, "openai:big", "--suite", str(table), "--input-column", "text", "--label-column", "kind")
-    assert f"error: no outcomes of `{local}` and `openai:big`" in nomoat(*asked).stderr
+    assert nomoat(*asked).stderr.endswith(
+        f"error: no outcomes of `{local}` and `openai:big` on the same questions\n"
+        f"hint: fight it first: `nomoat duel {local} openai:big --suite {table} --input-column text --label-column kind --all`; "
+        "of a table, the labels asked for depend on the models named together\n"
+    )
     done = nomoat(*asked, "--instruction", "Which kind?")
     assert done.stdout.startswith(f"`{local}` is as good as `openai:big` on 25 of 50 prompts\n")
     note = "note: asked for besides the table's labels: other; `base+tuned` learned to choose from these, too\n"
@@ -303,8 +329,7 @@ def test_learn_without_a_duel_names_the_duel(duelled: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "error: no outcomes of `fake:` and `openai:other` on the same questions\n"
-        "hint: of a table, the labels asked for depend on the models named together: "
-        "`nomoat duel fake: openai:other --suite SUITE --all`\n"
+        f"hint: fight it first: `nomoat duel fake: openai:other --suite {duelled} --all`\n"
     )
     assert not learned.folder().exists()
 

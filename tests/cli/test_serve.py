@@ -16,6 +16,7 @@ from unittest import mock
 import httpx
 import pytest
 import shell
+from homes import write_policy
 from leaving import asking
 from misbehaving import FINE, Server, Silent, say
 from patience import PATIENCE_SECONDS
@@ -202,11 +203,22 @@ def test_which_models_have_to_be_asked_in_a_table_s_words_is_said_once_and_curl_
     )
 
 
-def test_auto_whose_model_is_not_here_is_refused_at_the_start() -> None:
+def test_auto_whose_model_is_not_here_or_not_named_is_refused_at_the_start() -> None:
+    assert refused("fake:", "auto", "--port", "0")[2].startswith("error: `auto` does not know the model on this machine: ")
     default_path().parent.mkdir(parents=True)
     default_path().write_text('local = "gone.gguf"')
     assert refused("fake:", "auto", "--port", "0")[2] == (
         "error: no file at `gone.gguf`\nhint: check the path, or see what there is with `nomoat models`\n"
+    )
+
+
+@pytest.mark.usefixtures("online")
+@pytest.mark.parametrize("models", [("openai:big",), ("fake:", "openai:big"), ("auto",), ("fake:", "auto")])
+def test_a_cloud_without_its_key_is_refused_at_the_start_wherever_it_is_listed(models: tuple[str, ...]) -> None:
+    write_policy('local = "fake:"\ncloud = "openai:big"')
+    assert refused(*models, "--port", "0")[2] == (
+        "error: `openai:big` needs a key, and OPENAI_API_KEY is not set\n"
+        f'hint: export OPENAI_API_KEY=…, or write OPENAI_API_KEY = "…" into `{config.keys_path()}`, then try again\n'
     )
 
 

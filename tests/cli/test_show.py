@@ -106,6 +106,7 @@ def test_show_of_a_broken_provenance_says_which_file(empty_home: Path, nomoat: N
         ("openllama-3b+nothing", "no adapter `nothing`", "there are no adapters yet; `nomoat tune` makes one"),
         (HUB, f"`{HUB}` is not in the catalogue and not on this disk", f"nomoat pull {HUB}"),
         ("gemma3-270", "no model is called `gemma3-270`", "did you mean `gemma3-270m`"),
+        ("./model.gguf", "no file at `./model.gguf`", "check the path, or see what there is with `nomoat models`"),
         ("auto", "`auto` is no model: it chooses one for each question", "`nomoat route policy` says which, and when"),
         ("fake:", "`fake:` names the engine of tests, and no model", "`nomoat models` lists"),
         ("stored:a/b", "`stored:a/b` names answers given before, and no model", "`nomoat models` lists"),

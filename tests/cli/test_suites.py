@@ -95,7 +95,7 @@ def test_a_file_with_a_space_in_its_name_becomes_a_suite_that_can_be_called(tmp_
     table.write_text("내용,분류\n환불해 주세요,환불\n언제 오나요,배송\n", encoding="utf-8")
     said = run("new", str(table))
     assert "name: 고객_문의 (a suite cannot be called `고객 문의`; give another with --name, in Python: `name`)" in said
-    assert said.endswith("next: nomoat eval smollm2-135m 고객_문의\n")
+    assert said.endswith("next: nomoat eval qwen2.5-1.5b 고객_문의\n")
     assert "name: 고객_문의\n" in run("show", "고객_문의")
     with pytest.raises(UsageError) as caught:
         run("new", str(table), "--name", "고객 문의")

@@ -42,7 +42,14 @@ ALPACA: list[dict[str, object]] = [
 ]
 
 
-@pytest.mark.parametrize("rows", [CHATS, SHARED, ALPACA])
+PROMPTED: list[dict[str, object]] = [
+    {"prompt": "How do I send it back? ", "completion": f" {LONG}"},
+    {"prompt": [{"role": "system", "content": "Be brief."}, *said("hi", "ho", "bye")], "completion": [
+        {"role": "assistant", "content": "see you"}]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [CHATS, SHARED, ALPACA, PROMPTED])
 def test_what_tune_learns_is_asked_in_the_same_words_up_to_the_last_answer(rows: list[dict[str, object]], tmp_path: Path) -> None:
     path = write_lines(tmp_path / "my.jsonl", *rows)
     lessons, guess = read(path).lessons, suite_from_file(path)
@@ -52,6 +59,7 @@ def test_what_tune_learns_is_asked_in_the_same_words_up_to_the_last_answer(rows:
     assert guess.reasons == (
         f"input: {read(path).format}, as `tune` learns them, up to the last answer",
         "label: the last answer",
+        *(f"note: {note}" for note in read(path).notes),
         "metric: rouge (answers of up to 11 words)",
     )
     assert (guess.suite.max_new_tokens, guess.suite.source) == (256, "my.jsonl")
@@ -63,7 +71,7 @@ def test_an_instruction_is_asked_with_its_input(tmp_path: Path) -> None:
     assert [example.alpaca_question for example in examples] == ["Translate to German.\n\n### Input:\ncat", "", ""]
 
 
-@pytest.mark.parametrize("rows", [CHATS, SHARED, ALPACA])
+@pytest.mark.parametrize("rows", [CHATS, SHARED, ALPACA, PROMPTED])
 def test_conversations_are_the_same_suite_where_they_are_named_given_as_rows_and_written_down(
     rows: list[dict[str, object]], tmp_path: Path
 ) -> None:
@@ -124,7 +132,18 @@ def test_answers_that_differ_in_the_space_around_them_are_one_choice(tmp_path: P
     assert [example.target for example in suite.examples] == ["yes", "yes", "no", "no"]
 
 
-@pytest.mark.parametrize("rows", [CHATS, SHARED, ALPACA])
+def test_a_completion_is_the_answer_that_tune_learns_and_a_question_in_two_is_none(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"prompt": f"Is {n} even?", "completion": (" yes", " no")[n % 2], "id": n} for n in range(4)]
+    guess = suite_from_file(write_lines(tmp_path / "my.jsonl", *rows))
+    assert (guess.suite.examples[0].messages[0].content, guess.suite.examples[0].choices) == ("Is 0 even?", ("no", "yes"))
+    assert guess.reasons[2] == "note: not read: `id` of 4 lessons"
+    path = write_lines(tmp_path / "my.jsonl", *({**row, "input": "1"} for row in rows))
+    for read_suite in (read, load_suite):
+        with pytest.raises(DataError):
+            read_suite(path)
+
+
+@pytest.mark.parametrize("rows", [CHATS, SHARED, ALPACA, PROMPTED])
 def test_a_target_among_conversations_is_not_passed_over(rows: list[dict[str, object]], tmp_path: Path) -> None:
     path = write_lines(tmp_path / "my.jsonl", rows[0], {**rows[1], "target": "other"})
     for read_suite in (suite_from_file, load_suite):
@@ -362,6 +381,7 @@ def test_long_korean_answers_of_macos_are_korean(tmp_path: Path) -> None:
         ("번호,상담 내용,분류", "상담 내용", "분류"),
         ("번호,상담내용,문의 유형", "상담내용", "문의 유형"),
         ("id,리뷰,감정", "리뷰", "감정"),
+        ("id,상품평,감정", "상품평", "감정"),
         ("id,customer_message,final category", "customer_message", "final category"),
         ("model_a,model_b,text", "text", None),
         ("id,처리 내용,상담 내용", None, None),

@@ -94,6 +94,18 @@ def test_written_suite_reads_back_equal_by_path_folder_and_name(table: Path, emp
         assert load_suite(ref) == suite
 
 
+@pytest.mark.parametrize("end", [".toml", ".schema.json", ".jsonl"])
+def test_a_suite_that_is_there_is_replaced_only_where_that_is_said(table: Path, tmp_path: Path, end: str) -> None:
+    suite = suite_from_csv(table, "text", "label")
+    (tmp_path / f"reviews{end}").write_text("yours", encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        write_suite(suite, tmp_path)
+    assert caught.value.message == f"there is a suite `reviews` in `{tmp_path}` already: `reviews{end}`"
+    assert caught.value.hint == "choose another --name, or --replace it (in Python: `name`, `replace`)"
+    assert [(file.name, file.read_text(encoding="utf-8")) for file in tmp_path.glob("reviews.[tsj]*")] == [(f"reviews{end}", "yours")]
+    assert load_suite(write_suite(suite, tmp_path, replace=True)) == suite
+
+
 @pytest.mark.parametrize("is_there", [False, True])
 @pytest.mark.parametrize("end", [".toml", ".schema.json", ".jsonl"])
 def test_a_disk_without_room_for_all_files_of_a_suite_keeps_what_was_there(
@@ -113,7 +125,7 @@ def test_a_disk_without_room_for_all_files_of_a_suite_keeps_what_was_there(
 
     monkeypatch.setattr(Path, "write_text", fill)
     with pytest.raises(NotEnoughDiskError):
-        write_suite(suite, folder)
+        write_suite(suite, folder, replace=True)
     assert {file.name: file.read_text(encoding="utf-8") for file in folder.glob("*")} == before
 
 

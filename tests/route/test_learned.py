@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import random
@@ -16,9 +17,9 @@ from nomoat import paths
 from nomoat.asking.store import AnswerStore, default_path
 from nomoat.errors import BadFileError, DataError
 from nomoat.records import Outcome
-from nomoat.route import learned
+from nomoat.route import learned, outcomes
 from nomoat.route.frontier import auc
-from nomoat.route.outcomes import Pair, Pairs, read_pairs
+from nomoat.route.outcomes import Pair, Pairs
 
 WORDS = ["moat", "castle", "river", "tower", "bridge", "gate", "stone", "water", "wall", "king"]
 
@@ -280,6 +281,8 @@ def keep(model: str, digest: str, scores: dict[str, float], suite: str = "s1", m
 
 
 PROMPTS = {"s1": {"1": "one", "2": "two", "3": "three"}}
+DUEL = "nomoat duel ours openai:theirs --suite castle --all"
+read_pairs = functools.partial(outcomes.read_pairs, duel=DUEL)
 
 
 def test_pairs_are_the_examples_that_both_models_answered() -> None:
@@ -335,7 +338,7 @@ def test_scores_of_different_metrics_are_never_compared() -> None:
         "`ours` and `openai:theirs` answered the same questions, and nothing compares their scores: they are of different metrics, "
         "or a judge's verdicts against other models"
     )
-    assert raised.value.hint == "`nomoat duel ours openai:theirs --suite SUITE --all`"
+    assert raised.value.hint == f"`{DUEL}`"
 
 
 def test_of_several_metrics_the_last_that_both_have_counts() -> None:
@@ -366,15 +369,16 @@ def test_grades_and_scores_are_not_put_together() -> None:
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_models_that_never_met_are_sent_to_a_duel(asked: bool) -> None:
+@pytest.mark.parametrize("has_table", [False, True])
+def test_models_that_never_met_are_sent_to_a_duel(asked: bool, has_table: bool) -> None:
+    """Of a table another duel may have asked for other labels: whoever fought it is told why it does not count."""
     if asked:
         keep("ours", "d1", {"1": 1.0})
     with pytest.raises(DataError) as raised:
-        read_pairs("ours", "openai:theirs", PROMPTS)
+        read_pairs("ours", "openai:theirs", PROMPTS, has_table=has_table)
     assert raised.value.message == "no outcomes of `ours` and `openai:theirs` on the same questions"
-    assert raised.value.hint == (
-        "of a table, the labels asked for depend on the models named together: `nomoat duel ours openai:theirs --suite SUITE --all`"
-    )
+    remark = "; of a table, the labels asked for depend on the models named together" if has_table else ""
+    assert raised.value.hint == f"fight it first: `{DUEL}`{remark}"
     assert asked or not paths.runs().exists()
 
 
@@ -382,8 +386,9 @@ def test_suites_answered_by_different_versions_are_not_mixed() -> None:
     for suite, digest in (("s1", "d1"), ("s2", "d9")):
         keep("ours", digest, {"1": 1.0}, suite)
         keep("openai:theirs", "d2", {"1": 1.0}, suite)
-    with pytest.raises(DataError, match="`ours` was not the same model in each of these suites"):
+    with pytest.raises(DataError, match="`ours` was not the same model in each of these suites") as raised:
         read_pairs("ours", "openai:theirs", {"s1": {"1": "one"}, "s2": {"1": "one"}})
+    assert raised.value.hint == f"repeat the duels: `{DUEL}`"
 
 
 @pytest.mark.parametrize("what", ["text", "row"])

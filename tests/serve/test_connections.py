@@ -6,6 +6,7 @@ import asyncio
 import errno
 import functools
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from patience import PATIENCE_SECONDS, wait_until
 from scripted import ScriptedEngine
 
 from nomoat.engine.fake import FakeEngine
+from nomoat.records import Chunk, Usage
 from nomoat.responder import Responder
 from nomoat.serve import connections
 from nomoat.serve.app import create_app
@@ -177,6 +179,39 @@ def test_the_end_waits_neither_for_half_a_request_nor_for_who_does_not_read_but_
             one.server.should_exit = True
             assert any('"shutting_down"' in line for line in lines)
         one.end()
+
+
+def test_a_client_that_leaves_before_much_that_is_ready_is_written_is_no_line_of_the_log(
+    run: Callable[..., Running], caplog: pytest.LogCaptureFixture
+) -> None:
+    """asyncio logs from the fifth write on that goes into a lost connection, if it has not told of the loss yet."""
+    holding, left, written, held = (threading.Event() for _ in range(4))
+
+    def hold() -> None:
+        holding.set()
+        assert held.wait(PATIENCE_SECONDS)
+
+    def answer() -> Iterator[Chunk]:
+        yield Chunk(text="first")
+        assert left.wait(PATIENCE_SECONDS)
+        yield from [Chunk(text="word ")] * 50
+        written.set()
+        yield Chunk(
+            text="", finish_reason="stop", usage=Usage(prompt_tokens=1, completion_tokens=51, prefill_seconds=0.0, decode_seconds=0.0)
+        )
+
+    one = run(Responder("fake", ScriptedEngine(answer)))
+    with asking(f"{one.url}/v1/chat/completions", STREAM) as client:
+        while b"first" not in client.recv(1000):
+            pass
+        one.connection_of(client).loop.call_soon_threadsafe(hold)
+        assert holding.wait(PATIENCE_SECONDS)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not an orderly end
+    left.set()
+    assert written.wait(PATIENCE_SECONDS)
+    held.set()
+    wait_until(lambda: not one.connections(), "the end of the connection")
+    assert not caplog.records
 
 
 def test_the_system_is_asked_whether_clients_are_still_there(run: Callable[..., Running]) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import errno
+import http.client
 import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Never
 
 import httpx
 import pytest
-from patience import PATIENCE_SECONDS
+from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import UsageError
@@ -57,6 +58,49 @@ def test_a_client_in_the_midst_of_its_request_does_not_keep_a_model_that_is_load
         client.sendall(b"POST /v1/chat")
         assert httpx.get(url).status_code == 503
     assert client.fileno() == -1
+
+
+def test_whoever_was_accepted_while_the_model_was_loaded_is_answered_after_that_too(prompt_end: None) -> None:
+    """Connected and silent, in the midst of a request, and with an earlier one answered; the last came last, so all are accepted."""
+    post = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer s3cret\r\ncontent-length: 1000\r\n\r\n"
+    rest = b"x" * 1000
+    with (
+        bind("127.0.0.1", 0) as listener,
+        saying_that_it_loads(listener, api_key="s3cret", cors=()) as hand_over,
+        _connected(listener) as mute,
+        _connected(listener) as half,
+        _connected(listener) as kept,
+    ):
+        half.sendall(post + rest[1:])
+        kept.sendall(b"GET /v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+        assert kept.recv(1000).startswith(b"HTTP/1.1 401 ")
+        hand_over()
+        with _connected(listener) as new:
+            listener.setblocking(True)  # the loop that had its double made both otherwise
+            accepted, address = listener.accept()
+            accepted.close()
+            assert address == new.getsockname()
+        for client, sent in ((mute, post + rest), (half, rest[:1]), (kept, post + rest)):
+            client.sendall(sent)
+            assert b"HTTP/1.1 503 " in _until_closed(client)
+        wait_until(lambda: "loading" not in [one.name for one in threading.enumerate()], "the end of what has nobody left to answer")
+
+
+def test_a_long_request_is_read_before_its_client_is_told_to_come_again() -> None:
+    """Else the connection is reset while it sends."""
+    with loading() as url, closing(http.client.HTTPConnection(httpx.URL(url).netloc.decode())) as client:
+        client.request("POST", "/v1/embeddings", body=b"x" * 20_000_000)
+        assert client.getresponse().status == 503
+
+
+@contextmanager
+def _connected(listener: socket.socket) -> Iterator[socket.socket]:
+    with socket.create_connection(listener.getsockname(), timeout=PATIENCE_SECONDS) as client:
+        yield client
+
+
+def _until_closed(client: socket.socket) -> bytes:
+    return b"".join(iter(lambda: client.recv(1 << 16), b""))
 
 
 def test_the_port_is_handed_over_once_the_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

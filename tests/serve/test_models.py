@@ -28,7 +28,7 @@ from nomoat.engine.local import LocalEngine
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.remote import remote_engine
 from nomoat.engine.source import open_source
-from nomoat.errors import BadFileError, NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
+from nomoat.errors import BadFileError, NomoatError, NotEnoughMemoryError, SettingError, UnknownModelError, UsageError
 from nomoat.records import Request
 from nomoat.responder import Responder
 from nomoat.serve.models import Loader, Models, _give_back_freed, _spare_bytes, from_references
@@ -316,7 +316,7 @@ def test_a_model_that_could_not_be_loaded_is_tried_again(shelf: Shelf) -> None:
     models = Models(loaders=[shelf.loader("a"), shelf.loader("b")], memory_bytes=1)
     shelf.fails = True
     for _ in range(2):
-        with pytest.raises(UsageError, match="meant"):
+        with pytest.raises(SettingError, match="meant"):  # nothing that whoever asks could have said otherwise
             use(models, "a")
     shelf.fails = False
     use(models, "b")
@@ -412,7 +412,7 @@ def test_each_who_asks_for_what_was_not_loaded_has_an_error_of_their_own(shelf: 
         return [shelf._responder("a"), UsageError("meant", hint="so")]
 
     models = Models(loaders=[Loader(names=("a", "a+x"), planned_bytes=1, load=load)])
-    with pytest.raises(UsageError, match="meant") as caught:
+    with pytest.raises(SettingError, match="meant") as caught:
         use(models, "a+x")
     kept = models._units["a+x"].missing["a+x"]
     assert kept is not caught.value and kept.__traceback__ is None

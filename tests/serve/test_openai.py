@@ -30,7 +30,7 @@ from nomoat.engine.local import LocalEngine
 from nomoat.engine.remote import remote_engine
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.engine.tool_call_grammar import ToolCallGrammar
-from nomoat.errors import BadFileError, NomoatError
+from nomoat.errors import BadFileError, NomoatError, SettingError
 from nomoat.records import CallingTurn, Chunk, Request, ToolResult, Usage
 from nomoat.responder import Responder
 from nomoat.serve.models import Loader, Models, from_references
@@ -581,6 +581,26 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_its_own_requests_and_the_l
         reply = client.chat.completions.create(model="fine", messages=[{"role": "user", "content": "a b"}])
         assert reply.choices[0].message.content == "b a"
     assert [record.getMessage() for record in caplog.records] == ["`x.gguf` is damaged; download it again"] * 2
+
+
+@pytest.mark.usefixtures("online")
+def test_a_key_that_is_gone_when_its_model_is_first_asked_for_is_the_servers_fault_and_its_place_for_the_log(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(SettingError) as refused:
+        from_references(["fake:", "openai:big"])
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    url = start(from_references(["fake:", "openai:big"]))
+    monkeypatch.delenv("OPENAI_API_KEY")
+    answer = httpx.post(f"{url}/chat/completions", json={"model": "openai:big", "messages": [{"role": "user", "content": "a b"}]})
+    assert (answer.status_code, answer.json()["error"]) == (
+        503,
+        {
+            "message": "the server lacks a key, or cannot use one of its settings; its log says more", "type": "server_error",
+            "param": None, "code": "bad_setting",
+        },
+    )  # fmt: skip
+    assert [record.getMessage() for record in caplog.records] == [f"{refused.value.message}; {refused.value.hint}"]
 
 
 def test_metrics_count_what_was_read_and_seconds_from_when_a_request_came(start: Start, sdk: Sdk, tiny_gguf: Path) -> None:

@@ -22,6 +22,7 @@ from nomoat.errors import (
     PolicyChangedError,
     RedirectedError,
     RemoteError,
+    SettingError,
     UnsupportedError,
     UsageError,
 )
@@ -647,8 +648,11 @@ def test_what_another_server_refuses_is_the_clients_where_it_can_do_something_ab
 
 @pytest.mark.parametrize(
     ("kind", "status", "code"),
-    [(NotEnoughDiskError, 507, "disk_full"), (NotWritableError, 500, "not_writable"), (BadFileError, 500, "bad_file")],
-)
+    [
+        (NotEnoughDiskError, 507, "disk_full"), (NotWritableError, 500, "not_writable"), (BadFileError, 500, "bad_file"),
+        (SettingError, 503, "bad_setting"),
+    ],
+)  # fmt: skip
 def test_folders_of_the_server_are_for_its_log_also_in_a_stream(
     kind: type[NomoatError], status: int, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:

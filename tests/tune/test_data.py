@@ -57,7 +57,7 @@ def test_of_rows_without_a_conversation_the_columns_have_to_be_named() -> None:
     assert caught.value.message == "`rows` is a table, and its input column is not named"
     assert caught.value.hint == (
         "name it with --input-column (in Python: `input_column`); its columns are: review, stars; "
-        "or for conversations, give each row `messages`, `conversations` or `instruction`"
+        "or for conversations, give each row `messages`, `conversations`, `instruction` or `prompt`"
     )
     with pytest.raises(DataError, match="`rows`, row 2: no list of `messages`"):
         read_lessons(taken([{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}, {}], "rows"))
@@ -97,9 +97,116 @@ def test_an_answer_of_weight_0_is_read_and_not_learned(tmp_path: Path) -> None:
             read_lessons(write(path, lines(1) + lines(1, weight)))
         assert caught.value.message == f"`{path}`, line 2: a message of the assistant has weight {weight!r}"
         assert caught.value.hint == "write 0 for an answer that is not learned, 1 or nothing for one that is"
-    with pytest.raises(DataError, match="line 1: every answer that could be learned has weight 0") as caught:
+    with pytest.raises(DataError, match="line 1: no answer is to be learned: each has weight 0, `loss` or `train` false") as caught:
         read_lessons(write(path, lines(0, 0)))
-    assert caught.value.hint == "leave the conversation out, or give an answer that is to be learned weight 1"
+    assert caught.value.hint == "leave the conversation out, or take the mark off an answer that is to be learned"
+
+
+@pytest.mark.parametrize("name", ["loss", "train"])
+def test_an_answer_that_other_trainers_mark_is_read_and_not_learned(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "c.jsonl"
+
+    def lesson(**marks: object) -> Lesson:
+        return read_lessons(write(path, json.dumps({"messages": [CHAT[0], {**CHAT[1], **marks}, *CHAT]})))[0]
+
+    assert [lesson(**{name: mark}).learned for mark in (False, 0, True, 1, None)] == [[3], [3], [1, 3], [1, 3], [1, 3]]
+    assert lesson(**{name: False, "weight": 0}).learned == [3]
+    with pytest.raises(DataError) as caught:
+        lesson(**{name: 0.5})
+    assert caught.value.message == f"`{path}`, line 1: a message of the assistant has {name} 0.5"
+    assert caught.value.hint == "write false for an answer that is not learned, true or nothing for one that is"
+    with pytest.raises(DataError, match=f"line 1: a message of the assistant has weight 1 and {name} False"):
+        lesson(**{name: False, "weight": 1})
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_reasoning_beside_an_answer_to_learn_is_refused(tmp_path: Path, name: str) -> None:
+    """Else a model that reasons would learn to answer without."""
+    path = tmp_path / "c.jsonl"
+    for asked, answer, field in ((CHAT[0], CHAT[1], "messages"), (SHARED[0], SHARED[1], "conversations")):
+        with pytest.raises(DataError) as caught:
+            read(write(path, json.dumps({field: [asked, {**answer, name: "Let me see."}]})))
+        said = f"an answer of the assistant has its reasoning beside it, as `{name}`, which would not be learned"
+        assert caught.value.message == f"`{path}`, line 1: {said}"
+        for marks in ({name: None}, {name: ""}, {name: "Let me see.", "weight": 0}):
+            assert read(write(path, json.dumps({field: [asked, {**answer, **marks}, asked, answer]}))).lessons[0].learned[-1] == 3
+
+
+@pytest.mark.parametrize("entry", [{"messages": CHAT}, {"conversations": SHARED}, ALPACA, {"prompt": "hi", "completion": "ho"}])
+@pytest.mark.parametrize(("key", "value", "said"), [
+    ("chosen", {"from": "gpt", "value": "ho"}, "it has `chosen`, and nomoat learns answers, not which of two is the better one"),
+    ("rejected", "he", "it has `rejected`, and nomoat learns answers, not which of two is the better one"),
+    ("images", ["a.png"], "it has `images`, and nomoat learns texts"),
+    ("label", False, "its `label` is false, and nomoat learns every answer as a good one"),
+    ("kto_tag", True, "its `kto_tag` is true, and nomoat learns every answer as a good one"),
+])  # fmt: skip
+def test_what_changes_the_meaning_of_a_conversation_is_refused(
+    tmp_path: Path, entry: dict[str, Any], key: str, value: object, said: str
+) -> None:
+    path = tmp_path / "c.jsonl"
+    with pytest.raises(DataError) as caught:
+        read(write(path, f"{json.dumps(entry)}\n{json.dumps(entry | {key: value})}\n"))
+    assert caught.value.message == f"`{path}`, line 2: {said}"
+    assert len(read(write(path, json.dumps(entry | {key: None}))).lessons) == 1
+
+
+def test_preferences_alone_are_called_so_and_not_by_their_keys(tmp_path: Path) -> None:
+    for entry in ({"prompt": "hi", "chosen": "ho", "rejected": "he"}, {"instruction": "hi", "chosen": "ho", "rejected": "he"}):
+        with pytest.raises(DataError, match="line 1: it has `chosen`, and nomoat learns answers") as caught:
+            read(write(tmp_path / "c.jsonl", json.dumps(entry)))
+        assert caught.value.hint == "write the chosen answer as the conversation's last turn, and leave `chosen` and `rejected` out"
+
+
+def test_one_note_names_all_that_was_not_read(tmp_path: Path) -> None:
+    named = [CHAT[0] | {"name": "bob"}, CHAT[1] | {"weight": 1, "tool_calls": None}]
+    more = {"id": 7, "tools": [], "system": "Be.", "chat_template_kwargs": {"enable_thinking": False}}
+    rows = [{"messages": named, "id": 6}, {"messages": [*named, CHAT[0]], **more}]
+    assert read(write(tmp_path / "c.json", json.dumps(rows))).notes == (
+        "not read: `id` of 2 lessons, `chat_template_kwargs` of 1 lesson, `name` of 2 turns",
+        "1 conversation ends with turns behind the last answer to learn, which are left out",
+    )
+    plain = [ALPACA | {"input": "", "history": [["a", "b"]]}, {"prompt": CHAT[:1], "completion": CHAT[1:], "system_prompt": "Be."}]
+    for entry in (*plain, {"conversations": CHAT}, {"conversations": SHARED}):
+        assert read(write(tmp_path / "c.json", json.dumps([entry]))).notes == ()
+    rows = [{"conversations": SHARED * 2 + SHARED[:1], **{f"k{n}": n for n in range(12)}}] * 2
+    assert read(write(tmp_path / "c.json", json.dumps(rows))).notes == (
+        "not read: " + ", ".join(f"`k{n}` of 2 lessons" for n in range(10)) + " and 2 more",
+        "2 conversations end with turns behind the last answer to learn, which are left out",
+    )
+
+
+def test_a_prompt_is_asked_and_its_completion_learned(tmp_path: Path) -> None:
+    def turns(prompt: object, completion: object, **more: object) -> list[tuple[str, str]]:
+        found = read(write(tmp_path / "p.jsonl", json.dumps({"prompt": prompt, "completion": completion, **more})))
+        assert found.format == "prompts and completions"
+        return [(message.role, message.content) for message in found.lessons[0].messages]
+
+    assert turns("The sky is ", " blue.\n") == [("user", "The sky is"), ("assistant", "blue.")]
+    assert turns("def f():", "    return 1") == [("user", "def f():"), ("assistant", "    return 1")]
+    assert turns("1 + 1", 2, system_prompt="Add.") == [("system", "Add."), ("user", "1 + 1"), ("assistant", "2")]
+    assert turns(CHAT[:1], CHAT[1:]) == [("user", "hi"), ("assistant", "ho")]
+    assert turns("hi", CHAT[1:]) == [("user", "hi"), ("assistant", "ho")]
+
+
+def test_answers_in_a_prompt_are_read_and_not_learned(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    row = {"prompt": [{"role": "system", "content": "Be."}, *CHAT, CHAT[0]], "completion": [CHAT[1], *CHAT]}
+    assert read(write(path, json.dumps(row))).lessons[0].learned == [4, 6]
+    assert read_lessons(taken([row], "rows"))[0].learned == [4, 6]
+    with pytest.raises(DataError, match=r"line 1: no answer is to be learned: .* or stands in a `prompt`"):
+        read(write(path, json.dumps({"prompt": CHAT, "completion": CHAT[:1]})))
+
+
+@pytest.mark.parametrize(("prompt", "completion", "message"), [
+    ("", "ho", "`prompt` is ''"), ("hi", " ", "`completion` is ' '"), ("hi", None, "`completion` is None"),
+    ("hi", [], "`completion` is empty"), ({"role": "user"}, "ho", "`prompt` is {'role': 'user'}"),
+    ("hi", [{"role": "bot", "content": "ho"}], "a message has role 'bot' and content of type str"),
+])  # fmt: skip
+def test_a_bad_prompt_or_completion_is_named(tmp_path: Path, prompt: object, completion: object, message: str) -> None:
+    path = write(tmp_path / "p.jsonl", json.dumps({"prompt": prompt, "completion": completion}))
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert caught.value.message == f"`{path}`, line 1: {message}"
 
 
 @pytest.mark.parametrize(("field", "who", "words", "asks", "answers"), [
@@ -154,7 +261,8 @@ def test_a_bad_conversation_is_named_with_file_and_line(tmp_path: Path, content:
 @pytest.mark.parametrize(
     ("content", "where", "keys"),
     [
-        ('{"prompt": "hi", "completion": "ho"}\n', "line 1", "`prompt`, `completion`"),
+        ('{"prompt": "hi", "response": "ho"}\n', "line 1", "`prompt`, `response`"),
+        ('{"prompt": "hi", "input": "he", "completion": "ho"}\n', "line 1", "`prompt`, `input`, `completion`"),
         ('{"data": [{"instruction": "hi", "output": "ho"}]}', "line 1", "`data`"),
         (f'[{{"{"x" * 100}": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6}}]', "entry 1", f"`{'x' * 80}`, `b`, `c`, `d`, `e` and 1 more"),
         ("{}", "line 1", "none"),
@@ -168,8 +276,8 @@ def test_what_is_no_conversation_is_told_by_its_keys_and_the_forms_there_are_are
         read(path)
     assert caught.value.message == f"`{path}`, {where}: no conversation; its keys are: {keys}"
     assert caught.value.hint == (
-        'write {"messages": [{"role": ..., "content": ...}]}, {"conversations": [{"from": ..., "value": ...}]} '
-        'or {"instruction": ..., "output": ...}'
+        'write {"messages": [{"role": ..., "content": ...}]}, {"conversations": [{"from": ..., "value": ...}]}, '
+        '{"instruction": ..., "output": ...} or {"prompt": ..., "completion": ...}'
     )
 
 
@@ -281,15 +389,17 @@ def test_an_instruction_for_conversations_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("entry", [{"messages": CHAT}, {"conversations": SHARED}, ALPACA])
 def test_what_the_system_says_beside_the_turns_is_its_message(tmp_path: Path, entry: dict[str, Any]) -> None:
-    def said(system: object) -> list[tuple[str, str]]:
-        (lesson,) = read(write(tmp_path / "c.json", json.dumps([entry | {"system": system}]))).lessons
+    def said(**system: object) -> list[tuple[str, str]]:
+        (lesson,) = read(write(tmp_path / "c.json", json.dumps([entry | system]))).lessons
         return [(message.role, message.content) for message in lesson.messages]
 
     turns = [("user", "hi"), ("assistant", "ho")]
-    assert said("Be a pirate.") == [("system", "Be a pirate."), *turns]
-    assert said("") == said(None) == turns
-    with pytest.raises(DataError, match="entry 1: `system` is of type list"):
-        said(["Be a pirate."])
+    assert said(system="Be a pirate.") == said(system_prompt="Be a pirate.", system="") == [("system", "Be a pirate."), *turns]
+    assert said(system="") == said(system=None) == said(system_prompt=" ") == turns
+    with pytest.raises(DataError, match="entry 1: `system_prompt` is of type list"):
+        said(system_prompt=["Be a pirate."])
+    with pytest.raises(DataError, match="entry 1: it has a `system` and a `system_prompt`"):
+        said(system_prompt="Be a pirate.", system="Be a pirate.")
 
 
 def test_a_system_that_speaks_beside_the_turns_and_in_the_first_of_them_is_refused(tmp_path: Path) -> None:

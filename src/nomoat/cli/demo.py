@@ -141,7 +141,7 @@ def _prepare_data() -> tuple[Path, Suite]:
     facts = dataset(DATA)
     suite = suite_from_csv(tables["test"], "text", "label", labels=LABELS)
     suite = replace(suite, name=ADAPTER, licence=facts.licence, source=facts.citation)
-    write_suite(suite, paths.suites())
+    write_suite(suite, paths.suites(), replace=True)
     return tables["train"], suite
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from functools import partial
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nomoat import paths
 from nomoat.cli import answering, completion, console, loading, options
 from nomoat.cli.groups import Group
 from nomoat.errors import BadFileError, NomoatError, UsageError
@@ -57,6 +59,7 @@ def explain(
     text, policy = _given(text), load_policy()
     decision = router.explain(text, policy=policy)
     answering.say_notes(policy.notes)
+    _say_not_answering(_without_key(policy))
     if as_json:
         console.print_json(decision)
         return
@@ -111,7 +114,9 @@ def learn(
         if first != suite.name:
             console.say(f"`{suite.name}` has the questions of `{first}`, and they count once")
     names = tuple(by_questions.values())
-    pairs = outcomes.read_pairs(local, cloud, prompts)
+    as_table = {"--input-column": input_column, "--label-column": label_column, "--instruction": instruction}
+    duel = _duel(local, cloud, suites, as_table)
+    pairs = outcomes.read_pairs(local, cloud, prompts, duel=duel, has_table=input_column is not None)
     digest = _digest_by_now(local)
     with console.item_progress() as bar:
         show = partial(bar.update, bar.add_task(f"learning from {len(pairs.pairs):,} prompts", total=None, info="times"))
@@ -158,8 +163,7 @@ def policy(as_json: options.AsJson = False) -> None:
     if found.has_budget and found.cloud is not None:
         prices.price(found.cloud)  # an error where the user's table cannot be read, as `auto` gives it
     answering.say_notes(found.notes)
-    if unread is not None:
-        console.say(f"`auto` answers nothing: {unread.message}\nhint: {unread.hint}")
+    _say_not_answering(unread or _without_key(found))
     if as_json:
         console.print_json({"policy": rows, "path": str(policies.default_path()), "router": _facts(made, why_not), "spent": spent})
         return
@@ -173,6 +177,29 @@ def policy(as_json: options.AsJson = False) -> None:
         console.print_text(f"{'spent':<{width}}  {dollars(spent.today_usd)} today, {dollars(spent.month_usd)} this month  (UTC)")
     if found.path is None:
         console.say(f"there is no {policies.default_path()}: everything stays here")
+
+
+def _duel(local: str, cloud: str, suites: Sequence[str], as_table: Mapping[str, str | None]) -> str:
+    """The command whose outcomes are learned from."""
+    named = [word for suite in suites for word in ("--suite", suite)]
+    read = [word for option, value in as_table.items() if value is not None for word in (option, value)]
+    return paths.as_command(["nomoat", "duel", local, cloud, *named, *read, "--all"])
+
+
+def _without_key(policy: Policy) -> NomoatError | None:
+    """Why `auto` could not be loaded: for want of a key, or as nobody knows for which server."""
+    from nomoat.route.router import require_cloud_key
+
+    try:
+        require_cloud_key(policy)
+    except UsageError as error:
+        return error
+    return None
+
+
+def _say_not_answering(error: NomoatError | None) -> None:
+    if error is not None:
+        console.say(f"`auto` answers nothing: {error.message}\nhint: {error.hint}")
 
 
 def _digest_by_now(local: str) -> str | None:

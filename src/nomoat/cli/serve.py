@@ -89,12 +89,12 @@ def serve(
     elif said := config.secret(config.CLIENTS_KEY):
         api_key, key_from = said.value, said.reason
     responder.require_template_taken(models, template)
-    policy = _policy() if references.AUTO in models else None
+    policy, auto_local = _policy() if references.AUTO in models else (None, None)
     served = from_references(
         models,
         memory_bytes=None if memory_gigabytes is None else int(memory_gigabytes * 1e9),
         context_tokens=context_tokens,
-        auto_local=policy.parsed().local if policy else None,
+        auto_local=auto_local,
         load=functools.partial(load_sharing_with_bar, context_tokens=context_tokens, template=template, policy=policy),
     )
     app.serve(
@@ -104,13 +104,20 @@ def serve(
     _end_without(answers.THREAD_NAME)
 
 
-def _policy() -> PolicyFile:
-    """What `auto` goes by; what has to be known about it is said."""
+def _policy() -> tuple[PolicyFile, str]:
+    """What `auto` goes by, and its model on this machine; what has to be known about it is said.
+
+    What can be seen to keep `auto` from being loaded is raised before anything is.
+    """
+    from nomoat.route import router
     from nomoat.route.policy import PolicyFile
 
     file = PolicyFile()
-    answering.say_notes(file.parsed().notes)
-    return file
+    policy = file.parsed()
+    answering.say_notes(policy.notes)
+    auto_local = router.local_of(policy)
+    router.require_cloud_key(policy)
+    return file, auto_local
 
 
 def _end_without(threads: str) -> None:

@@ -65,6 +65,7 @@ def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]
     if ref.startswith(("hf:", "https:")):
         pull.require_source(ref)
         raise UnknownModelError(f"`{ref}` is not in the catalogue and not on this disk", hint=f"nomoat pull {ref}")
+    references.require_no_file_meant(ref)
     cards.card(ref)
     raise AssertionError("card() finds or raises")
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nomoat.judge.suite_files import SuiteFile
     from nomoat.judge.suites import Suite
 
+BASE, KOREAN_BASE = "smollm2-135m", "qwen2.5-1.5b"  # docs/tune.md, "Which base"
 QUESTIONS = "A CSV, TSV or JSONL with a text and an answer a row; or conversations, as `tune` takes them."
 
 suites = typer.Typer(
@@ -142,12 +143,13 @@ def new(
             metric=None if metric is None else require_metric(metric),
             name=name or "",
         )
-        _require_free(guess.suite.name, target, file, replace=replace)
-        toml = write_suite(guess.suite, target)
+        _require_no_source_replaced(guess.suite.name, target, file)
+        toml = write_suite(guess.suite, target, replace=replace)
     for reason in guess.reasons:
         console.say(reason)
     console.say(f"{counted(len(guess.suite.examples), 'example')} in {toml.with_suffix('.jsonl')}, described in {toml}")
-    console.say(f"next: nomoat eval smollm2-135m {toml if folder else guess.suite.name}")
+    base = KOREAN_BASE if guess.suite.language == "ko" else BASE
+    console.say(f"next: nomoat eval {base} {toml if folder else guess.suite.name}")
     if as_json:
         console.print_json({**_facts(guess.suite), "toml": str(toml), "reasons": guess.reasons})
 
@@ -182,19 +184,13 @@ def rm(
     console.say(f"{name}: removed {', '.join(file.name for file in files)}; what was asked and answered: `nomoat rm --answers`")
 
 
-def _require_free(name: str, folder: Path, source: Path, *, replace: bool) -> None:
-    """Refuse a name whose files are there already, but for `replace`; and in any case one of which `source` is a file."""
+def _require_no_source_replaced(name: str, folder: Path, source: Path) -> None:
+    """Refuse a name of whose files `source` is one, whatever may be replaced."""
     from nomoat.judge.suite_files import suite_files
 
-    there = [path for path in suite_files(name, folder) if path.exists()]
-    if any(path.samefile(source) for path in there):
+    if any(path.exists() and path.samefile(source) for path in suite_files(name, folder)):
         raise UsageError(
             f"the suite `{name}` in `{folder}` would replace `{source}`, which it is made from", hint="choose another --name"
-        )  # fmt: skip
-    if there and not replace:
-        files = ", ".join(f"`{path.name}`" for path in there)
-        raise UsageError(
-            f"there is a suite `{name}` in `{folder}` already: {files}", hint="choose another --name, or --replace it"
         )  # fmt: skip
 
 

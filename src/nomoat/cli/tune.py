@@ -26,7 +26,7 @@ MOST_LOOKED_AT = 100  # texts, for one without personal data
 OTHER_TEXTS = "give --validation a file that holds several"
 GOES_ON = "the same command with --resume goes on from here"
 
-DATA = "CSV or TSV with a text and a label; or OpenAI chats, ShareGPT or Alpaca as JSON(L)."
+DATA = "CSV or TSV with a text and a label; or OpenAI chats, ShareGPT, Alpaca or prompts with completions as JSON(L)."
 TEST = "A file whose texts must not be learned: those in both are dropped."
 VALIDATION = "A file of lessons to hold out; without it a part of the data is."
 Base = Annotated[
@@ -76,7 +76,7 @@ def tune(
       nomoat tune smollm2-135m reviews.csv --input-column text --label-column label --name reviews
       nomoat tune smollm2-135m reviews.csv --input-column text --label-column label --test test.csv --dry-run
       nomoat tune smollm2-135m chats.jsonl --name support --minutes 10
-      nomoat tune smollm2-135m chats.jsonl --name support --resume
+      nomoat tune smollm2-135m chats.jsonl --name support --minutes 10 --resume     # after Ctrl-C
       nomoat tune smollm2-135m+support more.jsonl --name support2     # goes on from what `support` has learned
       nomoat tune smollm2-135m chats.jsonl --name support --ray auto     # a cluster's machines learn, each its part of a step
       nomoat tune bloom-560m chats.jsonl --name support --template vicuna_v1.1     # a base model, which has no chat template

@@ -66,9 +66,7 @@ def remote_engine(ref: str, *, as_client: bool = True) -> RemoteEngine:
     Connects only if the reference leaves the model out. Raises UsageError for a reference that cannot be meant or a key that
     is not set, OfflineError, RemoteError.
     """
-    provider, base_url, model = server_address.parse(ref)
-    net.require_allowed("ask a model server", net.host_of(base_url), gateway=net.gateway_note(base_url, model))
-    key = server_address.key_for(ref, provider, as_client=as_client)
+    provider, base_url, model, key = server_address.parse_to_ask(ref, as_client=as_client)
     engine = RemoteEngine(base_url=base_url, model=model, key=key, provider=provider)
     if not model:
         try:

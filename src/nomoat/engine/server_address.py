@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from urllib.parse import SplitResult, urlsplit
 
-from nomoat import config
-from nomoat.errors import UsageError
+from nomoat import config, net
+from nomoat.errors import SettingError, UsageError
 from nomoat.providers import ANY_SERVER, PROVIDERS, UPSTREAM_KEY, key_variables
 
 NO_KEY = "none"  # the SDK wants one, and servers without keys do not look
@@ -50,15 +50,25 @@ def _split(address: str, *, example: str, key: str) -> SplitResult:
     return parts
 
 
-def key_for(ref: str, provider: str, *, as_client: bool) -> str:
-    """The key that a provider is asked with; `NO_KEY` of a server that needs none. Raises UsageError for one that is not set."""
+def parse_to_ask(ref: str, *, as_client: bool) -> tuple[str, str, str, str]:
+    """What `parse` gives, and the key to ask with. `as_client`: see `responder.load`.
+
+    Raises UsageError for a reference that cannot be meant, OfflineError, SettingError for a key that is not set.
+    """
+    provider, base_url, model = parse(ref)
+    net.require_allowed("ask a model server", net.host_of(base_url), gateway=net.gateway_note(base_url, model))
+    return provider, base_url, model, _key_for(ref, provider, as_client=as_client)
+
+
+def _key_for(ref: str, provider: str, *, as_client: bool) -> str:
+    """The key that a provider is asked with; `NO_KEY` of a server that needs none."""
     names = key_variables(provider)
     found = config.secret(*names)
     if found is None and provider == ANY_SERVER:
         found = config.secret(config.CLIENTS_KEY) if as_client else None
         return NO_KEY if found is None else found.value
     if found is None:
-        raise UsageError(
+        raise SettingError(
             f"`{ref}` needs a key, and {' or '.join(names)} is not set",
             hint=f'export {names[0]}=…, or write {names[0]} = "…" into `{config.keys_path()}`, then try again',
         )

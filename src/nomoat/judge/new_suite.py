@@ -94,8 +94,8 @@ def suite_of_conversations(found: conversations.Entries, path: Source, *, metric
                 hint="write it as the last answer, or leave it out; where all have one and no answer, the file is a suite already",
             )
     examples, longest_with_draft = list[Example](), 0
-    form, lessons = conversations.lessons_of(found, path)
-    for lesson in lessons:
+    chats = conversations.lessons_of(found, path)
+    for lesson in chats.lessons:
         *before, answer = lesson.messages
         if before[-1].role != "user":
             raise DataError(
@@ -108,8 +108,9 @@ def suite_of_conversations(found: conversations.Entries, path: Source, *, metric
             longest_with_draft = max(longest_with_draft, len(answer.content))
         question = lesson.alpaca_question or ""
         examples.append(Example(id=lesson.where.split()[-1], messages=tuple(before), target=target, alpaca_question=question))
-    reasons = f"input: {form}, as `tune` learns them, up to the last answer", "label: the last answer"
-    places = [lesson.where for lesson in lessons]
+    input_reason = f"input: {chats.form}, as `tune` learns them, up to the last answer"
+    reasons = input_reason, "label: the last answer", *(f"note: {note}" for note in chats.notes)
+    places = [lesson.where for lesson in chats.lessons]
     return _finished(path, examples, places, "the last answer", metric, name, reasons, longest_with_draft=longest_with_draft)
 
 

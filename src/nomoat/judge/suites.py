@@ -201,10 +201,11 @@ def suite_from_csv(
     )  # fmt: skip
 
 
-def write_suite(suite: Suite, folder: Path) -> Path:
+def write_suite(suite: Suite, folder: Path, *, replace: bool = False) -> Path:
     """Write FOLDER/NAME.jsonl, with each prompt as the models will see it, and FOLDER/NAME.toml; return the latter's path.
 
-    Raises UsageError for a suite whose scores come from elsewhere, stored or from a judge, and what `suite_files` raises.
+    Raises UsageError for a suite whose scores come from elsewhere, stored or from a judge, for one of that name that is there already
+    and not to be replaced, and what `suite_files` raises.
     """
     if suite.metric not in WRITABLE:
         raise UsageError(
@@ -212,6 +213,11 @@ def write_suite(suite: Suite, folder: Path) -> Path:
             hint="write the suite that was asked",
         )
     jsonl, toml, schema = suite_files(suite.name, folder)
+    if not replace and (there := [path for path in (jsonl, toml, schema) if path.exists()]):
+        raise UsageError(
+            f"there is a suite `{suite.name}` in `{folder}` already: {', '.join(f'`{path.name}`' for path in there)}",
+            hint="choose another --name, or --replace it (in Python: `name`, `replace`)",
+        )
     with ExitStack() as files:  # all are filled before the first is renamed, on a disk that is full none; the description is the last
         toml_part, jsonl_part = (files.enter_context(whole_files.whole_file(file)) for file in (toml, jsonl))
         jsonl_part.write_text("".join(f"{render_example(example)}\n" for example in suite.examples), encoding="utf-8")

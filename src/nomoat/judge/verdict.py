@@ -179,9 +179,9 @@ def compare(
     For examples whose number was fixed before, there is a winner if, and only if, the test gives p < alpha and the interval of the
     difference excludes 0. For answers that are right or wrong these are exact McNemar and Newcombe, two different formulas, and a
     verdict needs both; for other scores one formula (Gaffke) gives both; where examples are in groups, whole groups are flipped, and
-    the interval is cluster-robust. A duel that was watched has a winner as soon as the confidence sequence excludes 0, or at its end
-    by the same formulas at alpha / 2. Two sides are equal where the interval is inside the rope; in groups, that of their
-    totals has to be, too.
+    the interval is Tango's for as many pairs as the groups are worth. A duel that was watched has a winner as soon as the confidence
+    sequence excludes 0, or at its end by the same formulas at alpha / 2. Two sides are equal where the interval is inside the rope; in
+    groups, that of their totals has to be, too.
     Raises ValueError if the examples differ.
     """
     if [outcome.example_id for outcome in left.outcomes] != [outcome.example_id for outcome in right.outcomes]:
@@ -251,7 +251,7 @@ def _fixed(metric: str, one: Sequence[float], other: Sequence[float], alpha: flo
         for group, difference in zip(groups, differences, strict=True):
             sums[group] += difference
         p_value = stats.paired_permutation(list(sums.values()))  # a large group leaves no known scale any power
-        low, high = _clustered_interval(stats.clustered_mean_interval, differences, groups, range_of_differences(metric), alpha)
+        low, high = stats.clustered_difference_interval(differences, groups, range_of_differences(metric)[1], confidence=1 - alpha)
     elif METRICS[metric].right_or_wrong:
         both, left_only, right_only, neither = (pairs.count(pair) for pair in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)))
         p_value = stats.mcnemar_exact(left_only, right_only)
@@ -281,7 +281,8 @@ def _clustered_interval(
 def _open_in_groups(metric: str, differences: Sequence[float], groups: Sequence[str] | None, rules: Rules) -> stats.Interval | None:
     """What the sample leaves open of the difference where that is more than the rope; None where it is not, or nothing is in groups.
 
-    The interval between groups is too narrow to the far side where few groups differ: it is made of those that happen to be there.
+    The interval of the difference is made of the groups that happen to be there: it knows nothing of larger ones that differ, too, and
+    are not among them.
     """
     if groups is None or rules.rope is None:
         return None

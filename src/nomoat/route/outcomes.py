@@ -40,8 +40,11 @@ class Pairs:
     pairs: tuple[Pair, ...]
 
 
-def read_pairs(local: str, cloud: str, suites: Mapping[str, Mapping[str, str]]) -> Pairs:
+def read_pairs(local: str, cloud: str, suites: Mapping[str, Mapping[str, str]], *, duel: str, has_table: bool = False) -> Pairs:
     """Pairs of the examples that both models answered. `suites`: for each suite's sha256, prompts by example id.
+
+    `duel`: the command that fights it, for whoever has to. `has_table`: one of the suites is a table, of which another duel may have
+    asked otherwise.
 
     Both scores of a pair are of one metric, in each suite the one that both were scored by last; a judge's verdicts on pairs count
     only where the two models were each other's opponent. Of a model that was asked in several versions, the version asked last counts.
@@ -63,20 +66,17 @@ def read_pairs(local: str, cloud: str, suites: Mapping[str, Mapping[str, str]]) 
             raise DataError(
                 f"`{local}` and `{cloud}` answered the same questions, and nothing compares their scores: they are of different "
                 "metrics, or a judge's verdicts against other models",
-                hint=f"`nomoat duel {local} {cloud} --suite SUITE --all`",
+                hint=f"`{duel}`",
             )
     if not pairs:
-        raise DataError(
-            f"no outcomes of `{local}` and `{cloud}` on the same questions",
-            hint="of a table, the labels asked for depend on the models named together: "
-            f"`nomoat duel {local} {cloud} --suite SUITE --all`",
-        )
+        remark = "; of a table, the labels asked for depend on the models named together" if has_table else ""
+        raise DataError(f"no outcomes of `{local}` and `{cloud}` on the same questions", hint=f"fight it first: `{duel}`{remark}")
     if GRADE in metrics and len(metrics) > 1:
         raise DataError("one of these suites was graded from 1 to 10 and another scored from 0 to 1", hint="learn from one of them")
     if len(digests) > 1:
         raise DataError(
             f"`{local}` was not the same model in each of these suites",
-            hint=f"repeat the duels: `nomoat duel {local} {cloud} --suite SUITE --all`",
+            hint=f"repeat the duels: `{duel}`",
         )
     return Pairs(local=local, cloud=cloud, local_digest=digests.pop(), pairs=tuple(pairs))
 

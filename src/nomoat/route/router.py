@@ -393,15 +393,12 @@ def load_auto(
     """
     file = PolicyFile() if file is None else copy.copy(file)
     policy = file.parsed()
-    if policy.local is None:
-        raise UsageError(
-            "`auto` does not know the model on this machine: there is no policy that names it",
-            hint=f'write local = "smollm2-135m", or such, into `{default_path()}`',
-        )
+    here = local_of(policy)
+    require_cloud_key(policy)  # before the model on this machine is loaded
     with ExitStack() as loaded:
         local = loaded.enter_context(
             responders.load(
-                policy.local,
+                here,
                 context_tokens=context_tokens,
                 template=template,
                 as_client=as_client,
@@ -425,6 +422,25 @@ def _most_usd(rules: InForce, request: Request) -> float:
 def question_of(request: Request) -> str:
     """What the learned router learns from and is asked about: what the user said, without system messages and earlier answers."""
     return request.prompt or "\n".join(message.content for message in request.messages if message.role == "user")
+
+
+def local_of(policy: Policy) -> str:
+    """The model on this machine that `auto` answers with. Raises UsageError for a policy that names none."""
+    if policy.local is None:
+        raise UsageError(
+            "`auto` does not know the model on this machine: there is no policy that names it",
+            hint=f'write local = "smollm2-135m", or such, into `{default_path()}`',
+        )
+    return policy.local
+
+
+def require_cloud_key(policy: Policy) -> None:
+    """Raise SettingError for a key that the policy's cloud model needs and that is not set, without which `auto` is not loaded.
+
+    Offline it is: then nothing is raised.
+    """
+    if policy.cloud is not None and not net.offline():
+        references.require_key(policy.cloud)
 
 
 def _load_cloud(policy: Policy, as_client: bool) -> Responder | None:

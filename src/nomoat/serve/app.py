@@ -156,9 +156,12 @@ def serve(
     with bind(host, port) as listener:
         models = _models(model)
         try:
-            with saying_that_it_loads(listener, api_key=api_key, cors=cors), models.use(models.names[0]):
-                pass  # what cannot be loaded is said before anything is served
-            _run(create_app(models, api_key=api_key, cors=cors), listener, host, on_ready)
+            with saying_that_it_loads(listener, api_key=api_key, cors=cors) as hand_over:
+                with models.use(models.names[0]):
+                    pass  # what cannot be loaded is said before anything is served
+                app = create_app(models, api_key=api_key, cors=cors)
+                hand_over()
+                _run(app, listener, host, on_ready)
         finally:
             models.close()
 

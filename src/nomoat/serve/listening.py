@@ -7,11 +7,12 @@ import errno
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from fastapi import FastAPI
 from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from nomoat import bounds, config
 from nomoat.errors import UsageError
@@ -51,22 +52,53 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 @contextmanager
-def saying_that_it_loads(listener: socket.socket, *, api_key: str | None, cors: Sequence[str]) -> Iterator[None]:
-    """Answers all requests at a bound socket with 503 while a model is loaded; in a thread, as Ctrl-C is to end the loading."""
-    server = Server(_loading_app(api_key, cors), seconds_to_end=1)
+def saying_that_it_loads(listener: socket.socket, *, api_key: str | None, cors: Sequence[str]) -> Iterator[Callable[[], None]]:
+    """Answers all requests at a bound socket with 503 while a model is loaded; in a thread, as Ctrl-C is to end the loading.
+
+    Yields what hands the socket over: once that has returned no connection is taken here any more, and the clients of those that were
+    are still answered, until the block ends.
+    """
+    server = _Loading(_loading_app(api_key, cors), seconds_to_end=1)
 
     def run() -> None:
-        # On Windows the usual loop would keep the socket for itself; a selector lets it go.
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            runner.run(server.serve(sockets=[listener.dup()]))
+        try:
+            # On Windows the usual loop would keep the socket for itself; a selector lets it go.
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+                runner.run(server.serve(sockets=[listener.dup()]))
+        finally:
+            server.has_handed_over.set()  # where it failed, too
 
     thread = threading.Thread(target=run, name="loading", daemon=True)
     thread.start()
     try:
-        yield
+        yield server.hand_over
     finally:
         server.should_exit = True
         thread.join()
+
+
+class _Loading(Server):
+    """Ends by itself once its socket is handed over and the last client has been answered.
+
+    A connection that is closed with a request in it that nobody has read is reset, and its client has no answer; so none is closed.
+    """
+
+    def __init__(self, app: FastAPI, *, seconds_to_end: int) -> None:
+        super().__init__(app, seconds_to_end=seconds_to_end)
+        self._is_to_hand_over = False
+        self.has_handed_over = threading.Event()
+
+    def hand_over(self) -> None:
+        self._is_to_hand_over = True
+        self.has_handed_over.wait()
+
+    async def on_tick(self, counter: int) -> bool:
+        is_over = self.has_handed_over.is_set() and not self.server_state.connections
+        if self._is_to_hand_over and not self.has_handed_over.is_set():
+            for one in self.servers:
+                one.close()  # its socket; what was accepted this very moment is among the connections by the next look
+            self.has_handed_over.set()
+        return await super().on_tick(counter) or is_over
 
 
 def _loading_app(api_key: str | None, cors: Sequence[str]) -> FastAPI:
@@ -75,7 +107,14 @@ def _loading_app(api_key: str | None, cors: Sequence[str]) -> FastAPI:
     protect(app, api_key=api_key, cors=cors)
     body = replies.error_body("the model is loading; ask again in a moment", kind="server_error", code="loading")
     headers = {replies.RETRY_AFTER: str(LOADING_WAIT_SECONDS), "connection": "close"}
-    app.mount("/", JSONResponse(body, status_code=503, headers=headers))
+    answer = JSONResponse(body, status_code=503, headers=headers)
+
+    async def come_again(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):  # a client that is still sending when it is answered so may read no answer
+            pass
+        await answer(scope, receive, send)
+
+    app.mount("/", come_again)
     return app
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from nomoat import hardware, references, words
 from nomoat import responder as responders
-from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
+from nomoat.errors import NomoatError, NotEnoughMemoryError, SettingError, UnknownModelError, UsageError
 from nomoat.responder import Responder
 from nomoat.serve.answers import stopped
 
@@ -56,7 +56,7 @@ def from_references(
     `memory_bytes` None: MEMORY_SHARE of what is free now. `load` loads references that share their weights, one or several; without
     it `auto` is refused, which only layers above can load. `auto_local` is the model on this machine that `auto` answers with.
     Raises UnknownModelError for what is not there, NotEnoughMemoryError for what could never be loaded, UsageError for two that
-    would have one name.
+    would have one name, SettingError for a server whose key is not set.
     """
     if load is None and references.AUTO in refs:
         raise UsageError(
@@ -65,6 +65,8 @@ def from_references(
     if memory_bytes is None:
         memory_bytes = int(hardware.memory_available_bytes().value * MEMORY_SHARE)
     _require_names_of_their_own(refs)
+    for ref in filter(references.names_server, refs):
+        references.require_key(ref)
     groups = responders.groups(refs)
     held = [auto_local if group[0] == references.AUTO and auto_local is not None else group[0] for group in groups]
     needs = [responders.memory_need(ref, context_tokens) for ref in held]
@@ -145,6 +147,15 @@ def _question(refs: Mapping[str, str], name: str) -> str | None:
     with suppress(NomoatError):
         return references.find_files(refs[name]).question if references.names_weights(refs[name]) else None
     return None
+
+
+@contextmanager
+def _of_this_server() -> Iterator[None]:
+    """What cannot be meant of what is loaded, such as of a policy, was said here and not by the client that asks."""
+    try:
+        yield
+    except UsageError as error:
+        raise SettingError(error.message, hint=error.hint) from error
 
 
 def _give_back_freed() -> None:
@@ -253,14 +264,17 @@ class Models:
         """The model, loaded now if need be; it stays until the block ends. Who waits for room is served before all who come later, but
         for those who want the same model.
 
-        Raises what loading raises, and StoppedError if `stop` is set before the model is there; then it is not loaded for nobody.
+        Raises what loading raises (SettingError for UsageError: see `_of_this_server`), and StoppedError if `stop` is set before the
+        model is there; then it is not loaded for nobody.
         """
         unit = self._units[name]
-        self._look_again(unit, name)
-        self._begin(unit, stop)
+        with _of_this_server():
+            self._look_again(unit, name)
+            self._begin(unit, stop)
         try:
-            if name in unit.missing:
-                raise copy.copy(unit.missing[name])  # the kept one holds no frames, whoever asks
+            with _of_this_server():
+                if name in unit.missing:
+                    raise copy.copy(unit.missing[name])  # the kept one holds no frames, whoever asks
             yield unit.responders[name]
         finally:
             with self._changed:

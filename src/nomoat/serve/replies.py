@@ -31,6 +31,7 @@ from nomoat.errors import (
     RedirectedError,
     RemoteError,
     SchemaError,
+    SettingError,
     StoppedError,
     UnknownModelError,
     UnsupportedError,
@@ -56,11 +57,12 @@ STATUS_AND_TYPE: tuple[tuple[type[NomoatError], int, str, str | None], ...] = (
     (PolicyChangedError, 503, "server_error", "policy_changed"),
     (RemoteError, 502, "server_error", "upstream_error"),
 )
-# What is wrong with the server's own disk and files: its log has the error, which names folders, and the client these words.
+# What is wrong with the server's own disk, files and settings: its log has the error, which names folders, and the client these words.
 OWN_FILES: tuple[tuple[type[NomoatError], int, str, str], ...] = (
     (NotEnoughDiskError, 507, "disk_full", "the server's disk is full"),
     (NotWritableError, 500, "not_writable", "the server cannot write one of its files"),
     (BadFileError, 500, "bad_file", "the server cannot use one of its files"),
+    (SettingError, 503, "bad_setting", "the server lacks a key, or cannot use one of its settings"),
 )
 # What another server refuses and the client, not this server, can do something about.
 CLIENTS_STATUS = {400: "invalid_request_error", 413: "invalid_request_error", 422: "invalid_request_error", 429: "rate_limit_error"}

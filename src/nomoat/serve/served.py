@@ -170,6 +170,8 @@ class Served:
         try:
             yield await asyncio.to_thread(reply.opening)
             async for item in _first_and_rest(first, rest):
+                # That the client has left shows between two writes; each into a lost connection is a line of the log.
+                await asyncio.sleep(0)
                 if item is None:
                     yield replies.SIGN_OF_LIFE
                     continue

@@ -1,5 +1,5 @@
-"""A user's file, or rows in its place -> conversations to learn from: a table with a text and a label, or chats as OpenAI, ShareGPT
-or Alpaca write them.
+"""A user's file, or rows in its place -> conversations to learn from: a table with a text and a label, or chats as OpenAI,
+ShareGPT, Alpaca or TRL write them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nomoat import conversations, labelling, tables, textfiles
-from nomoat.conversations import CHAT_SUFFIXES, KEYS_OF_CHATS, Lesson
+from nomoat.conversations import CHAT_SUFFIXES, KEYS_OF_CHATS, Lesson, is_chat
 from nomoat.errors import DataError, UsageError
 from nomoat.rows import Rows, Source, unit_of, without_values
 from nomoat.words import listed
@@ -20,7 +20,7 @@ Format = Literal["table of texts and labels", conversations.Form]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
     """A file that was read, or rows, of which `path` keeps the name. `labels`: of a table, sorted; otherwise empty. `question`: a
-    table's, see `labelling.kept_question`.
+    table's, see `labelling.kept_question`. `notes` say what was not read of conversations.
     """
 
     path: Source
@@ -28,12 +28,13 @@ class Data:
     lessons: list[Lesson]
     labels: tuple[str, ...] = ()
     question: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def is_table(path: Source, input_column: str | None, label_column: str | None) -> bool:
     """By a file's suffix; of rows where a column is named, or the first is no conversation."""
     if isinstance(path, Rows):
-        return not (input_column is None and label_column is None and any(key in path.values[0] for key in KEYS_OF_CHATS))
+        return not (input_column is None and label_column is None and is_chat(path.values[0]))
     return path.suffix.lower() in tables.TABLE_SUFFIXES
 
 
@@ -56,8 +57,8 @@ def read(
             if isinstance(path, Rows):
                 hint += "; or name both columns of a table (in Python: `input_column` and `label_column`)"
             raise UsageError("an instruction is for tables", hint=hint)
-        form, lessons = conversations.read(path)
-        return Data(path=without_values(path), format=form, lessons=lessons)
+        chats = conversations.read(path)
+        return Data(path=without_values(path), format=chats.form, lessons=chats.lessons, notes=chats.notes)
     table = "; rename it to .tsv if it is a table with tabs, as Excel's Unicode text is" if suffix == ".txt" else ""
     kinds = f"tables end in {', '.join(tables.TABLE_SUFFIXES)}, conversations in {', '.join(CHAT_SUFFIXES)}{table}"
     raise textfiles.of_unknown_kind(path, kinds)
@@ -66,7 +67,7 @@ def read(
 def _read_table(
     path: Source, input_column: str | None, label_column: str | None, instruction: str | None, labels: Sequence[str] | None
 ) -> Data:
-    or_else = f"for conversations, give each row {listed([f'`{key}`' for key in KEYS_OF_CHATS], last='or')}"
+    or_else = f"for conversations, give each row {listed([f'`{key}`' for key in (*KEYS_OF_CHATS, 'prompt')], last='or')}"
     input_column, label_column = tables.require_columns(path, input_column, label_column, or_else=or_else)
     rows = tables.read_labelled(path, input_column=input_column, label_column=label_column)
     named = sorted({row.label for row in rows} if labels is None else labels)

@@ -2,58 +2,59 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from private_kinds import kinds
 
+KEYS = [
+    ("sk-", "proj-abcdEFGH0123456789_-abcdEFGH"),
+    ("sk-", "ant-api03-abcdEFGH0123456789"),
+    ("sk-", "or-v1-0f3c9a7be4d1528860fe9b2c7a64d3e85190bc2ad7f6e3410958cb7ade2f6034"),
+    ("sk-", "5f0c9a7be4d1428860fe9b2c7a64d3e8"),
+    ("sk-", "qn3vx8rjw2m5tzk7ybd4hgs9"),
+    ("AKIA", "ABCDEFGH01234567"),
+    ("ghp_", "abcdEFGH0123456789abcdEFGH0123456789"),
+    ("github_pat_", "abcdEFGH0123456789_abcdEFGH0123456789abcdEFGH"),
+    ("glpat-", "abcdEFGH0123456789ab"),
+    ("AIza", "SyabcdEFGH0123456789abcdEFGH0123456"),
+    ("xoxb-", "012345678901-abcdEFGH0123456789"),
+    ("hf_", "abcdEFGHabcdEFGHabcdEFGHabcdEFGHab"),
+    ("sk-", "lf-5f0c9a7b-e4d1-4288-60fe-9b2c7a64d3e8"),
+    ("gsk_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3d"),
+    ("xai-", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3d"),
+    ("nvapi-", "aB3dE5gH7j-B3dE5gH7j_B3dE5gH7jaB3dE5gH7jaB3d"),
+    ("r8_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5g"),
+    ("tgp_v1_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
+    ("AQ.", "Ab8RN6aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3d"),
+    ("ya29.", "a0aB3dE5gH7jaB3dE5gH7j_B3dE5gH7jaB3d"),
+    ("GOCSPX-", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH"),
+    ("ABSK", "QmVkcm9ja0FQSUtleS1aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7j"),
+    ("ghs_", "1234_eyJhbGciOiJSUzI1NiJ9aB3dE5gH7j.eyJpc3MiOiJ4In0"),
+    ("gldt-", "aB3dE5gH7jaB3dE5gH7j"),
+    ("xapp-", "1-A012345678-1234567890123-0f3c9a7be4d1528860fe9b2c7a64d3e85190bc2ad7f6e3410958cb7ade2f6034"),
+    ("xoxc-", "2345678901-2345678901-aB3dE5gH7j"),
+    ("xoxd-", "aB3dE5gH7j%2BaB3dE5gH7j%3D"),
+    ("sk_live_", "aB3dE5gH7jaB3dE5gH7jaB3d"),
+    ("live_sk_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7ja"),
+    ("whsec_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB"),
+    ("npm_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5"),
+    ("dckr_pat_", "aB3dE5gH7jaB3dE5gH7jaB3dE5g"),
+    ("hvs.", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5"),
+    ("SG.", "aB3dE5gH7jaB3dE5gH7jaB.aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
+    ("shpat_", "5f0c9a7be4d1428860fe9b2c7a64d3e8"),
+    ("key-", "5f0c9a7be4d1428860fe9b2c7a64d3e8"),
+    ("lin_api_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7j"),
+    ("123456789:", "AAaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
+    ("eyJ", "hbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
+    ("AGE-SECRET-KEY-", "1QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7LQPZRY9X8GF2TVDW0S3JN54KHCE"),
+    ("-----BEGIN ", "RSA PRIVATE KEY-----"),
+    ("-----BEGIN ", "PGP PRIVATE KEY BLOCK-----"),
+    ("---- BEGIN ", "SSH2 ENCRYPTED PRIVATE KEY ----"),
+]
 
-@pytest.mark.parametrize(
-    ("start", "rest"),
-    [
-        ("sk-", "proj-abcdEFGH0123456789_-abcdEFGH"),
-        ("sk-", "ant-api03-abcdEFGH0123456789"),
-        ("sk-", "or-v1-0f3c9a7be4d1528860fe9b2c7a64d3e85190bc2ad7f6e3410958cb7ade2f6034"),
-        ("sk-", "5f0c9a7be4d1428860fe9b2c7a64d3e8"),
-        ("sk-", "qn3vx8rjw2m5tzk7ybd4hgs9"),
-        ("AKIA", "ABCDEFGH01234567"),
-        ("ghp_", "abcdEFGH0123456789abcdEFGH0123456789"),
-        ("github_pat_", "abcdEFGH0123456789_abcdEFGH0123456789abcdEFGH"),
-        ("glpat-", "abcdEFGH0123456789ab"),
-        ("AIza", "SyabcdEFGH0123456789abcdEFGH0123456"),
-        ("xoxb-", "012345678901-abcdEFGH0123456789"),
-        ("hf_", "abcdEFGHabcdEFGHabcdEFGHabcdEFGHab"),
-        ("sk-", "lf-5f0c9a7b-e4d1-4288-60fe-9b2c7a64d3e8"),
-        ("gsk_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3d"),
-        ("xai-", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3d"),
-        ("nvapi-", "aB3dE5gH7j-B3dE5gH7j_B3dE5gH7jaB3dE5gH7jaB3d"),
-        ("r8_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5g"),
-        ("tgp_v1_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
-        ("AQ.", "Ab8RN6aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3d"),
-        ("ya29.", "a0aB3dE5gH7jaB3dE5gH7j_B3dE5gH7jaB3d"),
-        ("GOCSPX-", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH"),
-        ("ABSK", "QmVkcm9ja0FQSUtleS1aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7j"),
-        ("ghs_", "1234_eyJhbGciOiJSUzI1NiJ9aB3dE5gH7j.eyJpc3MiOiJ4In0"),
-        ("gldt-", "aB3dE5gH7jaB3dE5gH7j"),
-        ("xapp-", "1-A012345678-1234567890123-0f3c9a7be4d1528860fe9b2c7a64d3e85190bc2ad7f6e3410958cb7ade2f6034"),
-        ("xoxc-", "2345678901-2345678901-aB3dE5gH7j"),
-        ("xoxd-", "aB3dE5gH7j%2BaB3dE5gH7j%3D"),
-        ("sk_live_", "aB3dE5gH7jaB3dE5gH7jaB3d"),
-        ("live_sk_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7ja"),
-        ("whsec_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB"),
-        ("npm_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5"),
-        ("dckr_pat_", "aB3dE5gH7jaB3dE5gH7jaB3dE5g"),
-        ("hvs.", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5"),
-        ("SG.", "aB3dE5gH7jaB3dE5gH7jaB.aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
-        ("shpat_", "5f0c9a7be4d1428860fe9b2c7a64d3e8"),
-        ("key-", "5f0c9a7be4d1428860fe9b2c7a64d3e8"),
-        ("lin_api_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7j"),
-        ("123456789:", "AAaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
-        ("eyJ", "hbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
-        ("AGE-SECRET-KEY-", "1QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7LQPZRY9X8GF2TVDW0S3JN54KHCE"),
-        ("-----BEGIN ", "RSA PRIVATE KEY-----"),
-        ("-----BEGIN ", "PGP PRIVATE KEY BLOCK-----"),
-        ("---- BEGIN ", "SSH2 ENCRYPTED PRIVATE KEY ----"),
-    ],
-)
+
+@pytest.mark.parametrize(("start", "rest"), KEYS)
 def test_api_key_is_seen(start: str, rest: str) -> None:
     """In two parts, so that nobody who looks for keys in this file finds one."""
     assert kinds(f'KEY="{start}{rest}"', kinds=["api_key"]) == {"api_key"}
@@ -88,3 +89,46 @@ def test_an_address_that_is_a_key_is_seen(start: str, rest: str) -> None:
 )  # fmt: skip
 def test_everyday_words_are_no_api_keys(text: str) -> None:
     assert kinds(text) == set()
+
+
+@pytest.mark.parametrize(("start", "rest"), [key for key in KEYS if not key[0].startswith("-")])
+def test_a_key_that_a_lines_end_parts_is_seen(start: str, rest: str) -> None:
+    """As terminals and mail programs break lines, but beside a `%`."""
+    key = start + rest
+    for at in range(1, len(key), 3):
+        end = ("\n", "  \n    ", "\n> ", "\r\n")[at % 4]
+        if "%" not in key[at - 1 : at + 1]:
+            assert kinds(f"my key is\n{key[:at]}{end}{key[at:]}\nplease", kinds=["api_key"]) == {"api_key"}, at
+
+
+def test_a_key_over_several_lines_is_seen() -> None:
+    token = f"eyJ{'aB3dE5gH7j' * 20}.eyJ{'aB3dE5gH7j' * 60}.{'aB3dE5gH7j' * 5}"
+    lines = "\n".join(token[at : at + 76] for at in range(0, len(token), 76))
+    assert kinds(f"Cookie: token={lines}\nHost: a.example") == {"api_key"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "hf_xet httpcore httpx huggingfacehub idna jinja markupsafe multidict networkx",
+        "npm_config registry npmlog nopt osenv semver which normalize packages",
+        "ASIA EUROPE AFRICA AMERICA OCEANIA",
+        "sk-SK sl-SI sq-AL sr-RS sv-SE es-419 zh-Hans-CN",
+        "sk-learn Version2 RandomForest pipeline2 notes3",
+        "we-use-sk-learn pandas2 numpy1 and-then-more-words",
+    ],
+)
+def test_words_line_by_line_are_no_key(words: str) -> None:
+    assert kinds("\n".join(words.split())) == set()
+    assert kinds("\n  ".join(words.split())) == set()
+
+
+@pytest.mark.parametrize("label", ["", "RSA ", "EC ", "OPENSSH ", "ENCRYPTED "])
+def test_a_private_key_in_base64_is_seen_and_what_is_public_is_not(label: str) -> None:
+    def encoded(what: str) -> str:
+        return base64.b64encode(f"-----BEGIN {what}-----\nMIIEowIBAAKCAQEA".encode()).decode()
+
+    assert kinds(f"client-key-data: {encoded(f'{label}PRIVATE KEY')}") == {"api_key"}
+    assert kinds(f"tls.key: {encoded(f'{label}PRIVATE KEY')}") == {"api_key"}
+    assert kinds(f"client-certificate-data: {encoded('CERTIFICATE')}") == set()
+    assert kinds(f"ca: {encoded(f'{label}PUBLIC KEY')}") == set()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import random
+import string
+from collections.abc import Callable
+
 import pytest
 from private_kinds import kinds
 
@@ -37,6 +42,15 @@ HEX = "5f0c9a7be4d1428860fe9b2c7a64d3e8"
         f"serviceKey={KEY}%2B{KEY}%3D%3D",
         f"OPENAI_KEY={HEX}",
         "Authorization: Basic a2ltOnN1bmZsb3dlcg==",
+        f"aes.key={HEX}",
+        f"jwt.key: {KEY}",
+        f'String aesKey = "{HEX}";',
+        f"SEED_KEY={HEX}",
+        '{"auths": {"registry.example": {"auth": "a2ltOlhrOW1RMnZMN3A="}}}',
+        "//registry.example/:_auth=a2ltOnN1bmZsb3dlcg==",
+        "jwt.secret=/8YNmNBuBVhQGojTDbANQMZ3pnSZvKWmFEn4a5zxRyU=",
+        "ENCRYPTION_KEY=gq+/quN6KjTAoQEKm8+rO9//sRKazc1N12i9b84mvx8=",
+        "DB_PASSWORD=/8YNmNBuBVhQGojTDbANQMZ3",
     ],
 )
 def test_a_key_is_known_by_what_names_it(text: str) -> None:
@@ -101,6 +115,123 @@ def test_a_key_is_known_by_what_names_it(text: str) -> None:
 )
 def test_a_password_is_known_by_what_names_it(text: str) -> None:
     assert kinds(text) == {"api_key"}
+
+
+@pytest.mark.parametrize(
+    ("name", "num_bytes"), [("AccountKey=", 64), ("SharedAccessKey=", 32), ("jwt.secret=", 32), ("    token: ", 60)]
+)
+def test_a_random_key_in_base64_is_seen_whatever_it_begins_with(name: str, num_bytes: int) -> None:
+    """3 % begin with `/` as paths do, or hold `//`. A few are mixed too little, by chance; drawn with a fixed seed."""
+    draw = random.Random(4)
+    keys = [base64.b64encode(draw.randbytes(num_bytes)).decode() for _ in range(1_000)]
+    paths = [key for key in keys if key.startswith("/") or "//" in key]
+    assert len(paths) > 20
+    assert sum(kinds(f"{name}{key}") == set() for key in paths) <= 3
+    assert sum(kinds(f"{name}{key}") == set() for key in keys[:200]) <= 2
+
+
+WAYS: dict[str, Callable[[str], str]] = {
+    "Oracle": lambda password: f"CREATE USER core IDENTIFIED BY {password};",
+    "Oracle, over two lines": lambda password: f"alter user core\n  identified by {password} account unlock",
+    "Oracle, grant": lambda password: f"GRANT connect, resource TO core IDENTIFIED BY {password}",
+    "Oracle, link": lambda password: f"create database link l connect to core identified by {password} using 'ORCL'",
+    "MySQL, plugin": lambda password: f"CREATE USER 'kim'@'%' IDENTIFIED WITH mysql_native_password BY '{password}';",
+    "JDBC": lambda password: f"jdbc:oracle:thin:core/{password}@//db01:1521/ORCL",
+    "sqlplus": lambda password: f"sqlplus -s core/{password}@ORCL @run.sql",
+    "sqlplus alone": lambda password: f'sqlplus "sys/{password} as sysdba"',
+    "tbsql": lambda password: f"tbsql tibero/{password}",
+    "expdp": lambda password: f"expdp core/{password}@ORCL full=y",
+    "sqlldr": lambda password: f"sqlldr userid=core/{password}@ORCL control=a.ctl",
+    "rman": lambda password: f"rman target sys/{password}@ORCL",
+    "conn": lambda password: f"SQL> conn core/{password}@ORCL",
+    "Python, dsn": lambda password: f'cx_Oracle.connect("core/{password}@db01/ORCL")',
+    "Python": lambda password: f'oracledb.connect("core", "{password}", "db01")',
+    "Java": lambda password: f'DriverManager.getConnection("jdbc:oracle:thin:@db01", "core", "{password}");',
+    "Java, names": lambda password: f'DriverManager.getConnection(url, user, "{password}");',
+    "setter": lambda password: f'ds.setPassword("{password}");',
+    "builder": lambda password: f'new Container().withPassword("{password}")',
+    "builder's password": lambda password: f"DataSourceBuilder.create().password('{password}')",
+    ".netrc": lambda password: f"machine git.example login kim password {password}",
+    ".netrc, over lines": lambda password: f"machine git.example\n  login kim\n  password {password}",
+    "keytool": lambda password: f"keytool -list -keystore a.jks -storepass {password}",
+    "keytool, key": lambda password: f"keytool -genkeypair -keypass {password}",
+    "openssl": lambda password: f"openssl rsa -in a.pem -passin pass:{password}",
+    "Ansible": lambda password: f"web01 ansible_host=10.0.0.5 ansible_ssh_pass={password}",
+    "Ansible, YAML": lambda password: f"ansible_become_pass: {password}",
+    "settings": lambda password: f"db_pass={password}",
+    "Kubernetes": lambda password: f"stringData:\n  db-pass: {password}",
+    "docker login": lambda password: f"docker login -u kim -p {password} registry.example",
+    "docker login, over lines": lambda password: f"docker login registry.example \\\n  -u kim \\\n  -p '{password}'",
+    "requirepass": lambda password: f"requirepass {password}",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_random_passwords_are_seen_where_databases_and_scripts_have_them(way: str) -> None:
+    """Drawn with a fixed seed."""
+    draw = random.Random(6)
+    for _ in range(200):
+        password = "Aa1" + "".join(draw.choices(string.ascii_letters + string.digits, k=7))
+        assert kinds(WAYS[way](password)) == {"api_key"}, password
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CREATE USER core IDENTIFIED BY core123;",
+        "CREATE USER core IDENTIFIED BY &new_password2;",
+        "ALTER USER core IDENTIFIED BY ${CORE_PW2}",
+        "CREATE USER core IDENTIFIED EXTERNALLY;",
+        "create user records that are identified by UUID4-values",
+        "grant access to all users identified by OAuth2.0",
+        "sqlplus $DB_USER/$DB_PASS2@$DB_HOST:1521/ORCL",
+        "sqlplus %USER%/%PASS2%@ORCL",
+        "sqlplus scott/tiger@orcl",
+        "sqlplus hr/hr123@//db01:1521/ORCL",
+        "sqlplus CORE_2A/CORE_2A@178.0.0.1:1521/XE",
+        "sqlplus / as sysdba @run2.sql",
+        "sqlplus core@ORCL2 @sql/create2tables.sql",
+        "sqlplus sql/create_tables2.sql",
+        "jdbc:oracle:thin:@//db01:1521/ORCL2",
+        "jdbc:oracle:thin:@db01:1521:ORCL19c",
+        "exp(a/b2) and imp x/y",
+        "connect to server/db01 with 2 users",
+        'user.setPassword("password123");',
+        'user.setPassword("12345678");',
+        'user.setPassword(encoder.encode("blue42sky"));',
+        '.withPassword(System.getenv("DB_PW2"))',
+        '.withPassword("${DB_PW2}")',
+        "getConnection(url, user, password2)",
+        'getConnection("jdbc:h2:mem:db1", "sa", "")',
+        "machine git.example login kim password $TOKEN2",
+        "login anonymous password user@site",
+        "The login form asks for the password reset2fa",
+        "keytool -list -storepass changeit -keypass ${KEY_PASS2}",
+        "keytool -storepass:env KEY_PW2",
+        "openssl rsa -passin env:KEY_PW2",
+        "openssl rsa -passin pass:$KEY_PW2",
+        "test_pass=45ms",
+        "db_pass=${DB_PASS2}",
+        'user_pass = request.form["pw2"]',
+        "docker run -p 8080:80/tcp app2",
+        "docker login && docker run -p 127.0.0.1:5432:5432/tcp db",
+        "docker login\ndocker run -p 127.0.0.1:5432:5432/tcp db",
+        "docker login -u kim -p $TOKEN2",
+        "docker login -u kim -p ${{ secrets.REGISTRY_PW2 }}",
+        '"auth": "bearer"',
+        '"auth": "BTBZMqHH6r4Tts7J"',
+        '"auth": "dXNlcjpwYXNz"',
+        '"auth": {"type": "oauth2"}',
+        "aes.key=src/main/resources/aes256.key",
+        "aes key: 256-bit",
+        "token: /home/Kim/Projects2024/Reports/FinalVersion3",
+        "token: /a/b/c/d/e/f/g/h/i/j/k/l/m1",
+        "PWD=/Users/kim/Documents/Work2024/AppSources/Main",
+        "secret: //cdn/Assets2024/Images/Backgrounds/Large",
+    ],
+)
+def test_what_databases_and_scripts_read_or_have_as_examples_is_no_password(text: str) -> None:
+    assert kinds(text) == set()
 
 
 @pytest.mark.parametrize(

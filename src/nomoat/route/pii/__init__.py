@@ -13,7 +13,7 @@ keys and passwords of other forms that nothing names; phone numbers of other cou
 word beside them or above, and what ends in `원` as amounts do;
 addresses without a house number or with no place beside it, and of countries that `addresses` does not know;
 landline, business and account numbers in several cells of a table or under several keys;
-numbers spelled out in words, in pictures, or in base64 and such.
+numbers spelled out in words but for mobile ones, in pictures, or in base64 and such.
 """
 
 from __future__ import annotations

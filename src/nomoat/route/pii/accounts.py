@@ -6,13 +6,13 @@ import re
 from collections.abc import Sequence
 
 from nomoat.route.pii import orders
-from nomoat.route.pii.banks import BANKS, CITIES, DOUBTFUL, EVERYDAY, SHORT, UNITS
-from nomoat.route.pii.numbers import COLUMNS, GAP, IS, ITS_END, NEXT, REACH, REACH_OF_TABLES, SIGN, WON
+from nomoat.route.pii.banks import BANKS, CITIES, DOUBTFUL, EVERYDAY, KOREAN_FIRMS, OTHER_FIRMS, SECURITIES, SHORT, UNITS
+from nomoat.route.pii.numbers import COLUMNS, GAP, IS, ITS_END, NEXT, REACH, REACH_OF_TABLES, SIGN, WON, has_word_before
 from nomoat.route.pii.orders import is_order_cell
 
 # Groups on one line, always the same between them: a date and a time make no number.
 LINE_GAP = rf"(?:(?:[^\S\r\n]|{SIGN}){{1,4}}|(?:[^\S\n]*+{SIGN}){{1,6}}[^\S\n]*+)"
-GROUPS = rf"\d{{1,5}}(?P<gap>{LINE_GAP})\d{{2,8}}(?:(?P=gap)\d{{2,8}}){{0,2}}"
+GROUPS = rf"\d{{1,5}}(?P<gap>{LINE_GAP})\d{{2,8}}(?:(?P=gap)\d{{2,8}}){{0,2}}(?:-\d(?![\d-]))?"  # of securities, one digit last
 NUMBER = rf"(?P<number>\d(?<!\d\d)(?:{GROUPS}|\d{{9,15}}(?!\d|{WON})))(?!\d)"
 # So many people, times, pieces or cases, in ten digits, beside words that mean other things than an account, too. Behind an account
 # `명의` is its holder's name, and `건` may be the matter.
@@ -20,9 +20,11 @@ COUNT = rf"(?<!\d{{11}})(?:명(?!의)|[회개]|(?<=000)건){ITS_END}"
 NO_COUNT = NUMBER.replace(WON, f"{WON}|{COUNT}")
 GROUPED = rf"(?P<number>\d(?<!\d\d){GROUPS})(?!\d)"
 IN_COLUMNS = NUMBER.replace(LINE_GAP, rf"(?:{LINE_GAP}|{COLUMNS})")  # as tables have other numbers
-NO_PHONE = r"(?!0\d{1,2}-?\d{3,4}-?\d{4}(?!-?\d))"
 YEAR, MONTH, DAY = r"(?:19|20)\d\d", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
 CALENDAR = MONTH + DAY
+# With seven or eight digits first (`7123456-78-01`), as securities firms have them, and as documents do.
+LONG = rf"(?P<number>(?<!\d)\d{{7,8}}(?<!{YEAR}{CALENDAR})(?P<gap>-)\d\d(?:-\d\d)?)(?!-?\d)"
+NO_PHONE = r"(?!0\d{1,2}-?\d{3,4}-?\d{4}(?!-?\d))"
 YEAR_OR_DATE = rf"{YEAR}(?:{CALENDAR})?"
 # Part numbers have these first, or second of two; an account may have such a group further on.
 DASHED = rf"(?!{YEAR_OR_DATE}-|\d{{2,6}}-{YEAR_OR_DATE}(?![\d-]))" + GROUPED.replace(LINE_GAP, "-")
@@ -39,6 +41,7 @@ NO_ORDER = rf"{orders.NO_ORDER}(?!{YEAR}{CALENDAR}-)"  # nor what begins with a 
 # Behind a city: no parcel, and no business number, whose checksum decides.
 NO_PARCEL = r"(?!(?:\d{4}-\d{4}-\d{4}|\d{3}-\d{2}-\d{5})(?![\d-]))"
 NO_OTHER = NO_PARCEL + NO_PHONE
+NO_HOTLINE = r"(?!(?:1-)?\d{3}-\d{3}-\d{4}(?![-\d]))"  # of the USA
 # An amount before an account, `3만원 보내줘`, or one short number of a branch, a year: `2지점`, `1:`; not over cells and keys.
 TO_NUMBER = rf"(?:[^\d\n\"'|;=&\t,]|,(?=[^\S\n\t])){{0,12}}(?:\n[^\d\n]{{0,10}})?{NO_ORDER}{NO_OTHER}"
 OVER_AMOUNT = rf"{AMOUNT}{TO_NUMBER}"
@@ -48,8 +51,11 @@ IN_LIST = r"(?:[\s_](?:no\.?|number|번호))?\s?#?\d{1,2}[):.]\s{0,2}"  # `계�
 # its name is a word or a city, too (`{"city": "부산", "no": 1234567890}`), the key says that it is a bank.
 KEY, VALUE = r"[\"']?[^\W\d][\w .\[\]-]{0,20}", r"[^\d\n\"',;=:{}]{0,30}"
 BANK_KEY = rf"(?:bank(?:[\s_-]?(?:name|nm|code|cd))?|은행(?:명|이름)?){IS}"
-NAMED = rf"(?:[:=]\s{{0,3}}[\"']?[\uac00-\ud7a3]{{0,8}}(?:{BANKS})|{BANK_KEY}(?:{SHORT}|{EVERYDAY}|{DOUBTFUL}|{CITIES})(?:\s?bank)?)"
+ITS_NAME = rf"(?:(?:{SHORT}|{EVERYDAY}|{DOUBTFUL}|{CITIES})(?:\s?bank)?|\w{{2,6}}{SECURITIES})"
+NAMED = rf"(?:[:=]\s{{0,3}}[\"']?[\uac00-\ud7a3]{{0,8}}(?:{BANKS})|{BANK_KEY}{ITS_NAME})"
 NUMBER_KEY = rf"[\"']?(?:(?:bank|account|acct|계좌)[\s_-]?)?(?:number|num|no|번호){IS}"
+BEHIND_FIRM = rf"(?:{BESIDE}(?:{OVER_AMOUNT})?{NO_OTHER}|{TO_NUMBER})"
+REFUNDED = r"\s?으?로\s?(?:(?:전액|전부|일부|부분|바로|즉시|꼭|빨리|다시)\s?)?환불"
 UNDER_KEYS = rf"{NAMED}{NEXT}(?:{KEY}{IS}{VALUE}{NEXT}){{0,2}}?"
 PAID = (  # in a table often how an order stands
     re.compile(rf"(?:입금|송금|이체){REACH}{NO_COUNT}"),
@@ -69,17 +75,23 @@ ACCOUNTS = (
     re.compile(rf"(?:{SHORT}){BESIDE}{NO_COUNT}"),
     re.compile(rf"(?:{EVERYDAY}){BESIDE}{GROUPED}"),
     re.compile(rf"(?:{UNITS}{BESIDE}|{DOUBTFUL}{BESIDE}{NO_PHONE}){DASHED}"),
-    re.compile(rf"{DOUBTFUL}으로{BESIDE}{GROUPED}"),
+    re.compile(rf"(?:{DOUBTFUL}|{SECURITIES})으로{BESIDE}{GROUPED}"),
+    re.compile(rf"(?:{KOREAN_FIRMS}{BEHIND_FIRM}|{OTHER_FIRMS}{BEHIND_FIRM}{NO_HOTLINE}){DASHED}"),
+    re.compile(rf"{SECURITIES}{BEHIND_FIRM}{LONG}"),
+    re.compile(rf"(?:계좌(?:번호)?|통장(?:번호)?|{ACCOUNT})[은는이가]?(?:\sis)?\.?{BESIDE}{LONG}", re.IGNORECASE),
+    re.compile(rf"{UNDER_KEYS}{NUMBER_KEY}{LONG}", re.IGNORECASE),
     re.compile(rf"{CITIES}[ :]{{1,3}}{NO_OTHER}{DASHED}"),
     re.compile(rf"(?:우리|하나|기업)[\s:]{{0,3}}{NO_COUNT}"),
     re.compile(rf"{NUMBER}[\s()\[\],:/]{{0,4}}\w{{0,6}}(?:{BANKS}|예금주)"),
     PAID[1],
     re.compile(rf"{NUMBER}\s?으?로\s?(?:{AMOUNT}|무통장)"),
     re.compile(rf"환불[은: \n]{{0,3}}{NO_PHONE}{DASHED}"),
-    re.compile(
-        rf"{NO_ORDER}(?<!번호[\s:])(?<!번호:\s){NO_PHONE}{NUMBER}\s?으?로\s?(?:(?:전액|전부|일부|부분|바로|즉시|꼭|빨리|다시)\s?)?환불"
-    ),
+    re.compile(rf"{NO_ORDER}(?<!번호[\s:])(?<!번호:\s){NO_PHONE}{NUMBER}{REFUNDED}"),
+    re.compile(rf"{NO_ORDER}(?<!번호[\s:])(?<!번호:\s){LONG}{REFUNDED}"),
+    re.compile(rf"{NO_ORDER}{LONG}{BEHIND}\w{{0,6}}{SECURITIES}"),
     re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}{WHOSE}(?>{ACCOUNT})(?![\"']?\s?[:=])", re.IGNORECASE),
+    re.compile(rf"{NO_ORDER}{NO_PHONE}{DASHED}{BEHIND}\w{{0,6}}{KOREAN_FIRMS}"),
+    re.compile(rf"{NO_ORDER}{NO_PHONE}{NO_HOTLINE}{DASHED}{BEHIND}{OTHER_FIRMS}"),
     re.compile(rf"{GROUPED}{BEHIND}(?:(?:{SHORT})(?![a-zA-Z])|(?:{EVERYDAY}){ENDS}|{DOUBTFUL}(?:으로|\s?통장))"),
     re.compile(rf"{DASHED}{BEHIND}{UNITS}{ENDS}"),
     re.compile(rf"{NO_PHONE}{DASHED}{BEHIND}{DOUBTFUL}{ENDS}"),
@@ -96,6 +108,9 @@ DATE = rf"(?:{YEAR}-{MONTH}-{DAY}|{YEAR}{CALENDAR})"
 # Groups that are years, or a date and with it a time, another date or a year. Accounts often have one group that looks like a year.
 TIMES = re.compile(rf"{YEAR}(?:-{YEAR})+|{DATE}(?:-(?:{CLOCK}|{DATE}|{YEAR}))?")
 TIMESTAMP = re.compile(rf"{YEAR}{CALENDAR}(?:[01]\d|2[0-3])(?:[0-5]\d){{1,2}}\d{{0,3}}")
+LONG_FIRST_DIGITS = range(7, 9)
+NO_ACCOUNT = re.compile(rf"(?:{orders.CALLED_SO.pattern}|(?:품번|품\s?번호|모델명?|코드|티켓|인보이스|견적서?)[은는]?[\s:#]{{0,3}}\Z)")
+ISBN = re.compile(r"97[89]-\d{1,5}-\d{1,7}-\d{1,7}-\d")
 IBAN_START = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]{2})\d{2}")
 # Characters of an IBAN by country: SWIFT's registry, and the countries that use the form without standing in it.
 IBAN_COUNTRIES = {
@@ -123,8 +138,15 @@ def holds_bank_account(text: str) -> bool:
 
 
 def _is_account(match: re.Match[str]) -> bool:
-    """Whether a number that a bank's word is beside can be one. Of a long one that spaces part, the last group may be an amount."""
+    """Whether a number that a bank's word is beside can be one. Of a long one that spaces part, the last group may be an amount. A
+    last digit alone does not count: orders' numbers have one."""
     groups = DIGITS.findall(match["number"])
+    if len(groups[-1]) == 1:
+        if ISBN.fullmatch(match["number"]):
+            return False
+        groups.pop()
+    if len(groups[0]) in LONG_FIRST_DIGITS and has_word_before(NO_ACCOUNT, match.string, match.start("number")):
+        return False
     if match["gap"] and match["gap"].isspace() and sum(map(len, groups)) > ACCOUNT_DIGITS[-1]:
         groups.pop()
     return sum(map(len, groups)) in ACCOUNT_DIGITS and not (_is_time(groups) or _is_decimal(match, groups))

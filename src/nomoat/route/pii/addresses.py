@@ -25,13 +25,19 @@ NUMBER_ENDS = (
     rf"(?!\d|[.:/~-]\d|,\d{{3}}(?![\d동호층])|\s?[~%]|\s(?:{COUNTERS})(?:[을를이가은는의에도만]|씩|으로|까지|부터)?(?!{HANGUL})|\s{UNITS_OF_SIZE})"
     rf"(?:(?={PARTICLES})|(?!\w))"
 )
-ITS_NUMBER = rf"(?:(?:지하|(?<!부동)산)\s?)?(?P<number>[1-9]\d{{0,4}}(?:-\d{{1,4}})?){NUMBER_ENDS}"
+# A lot on a hill: `산 58`. What touches the word is a hill's name (`지리산 3`), but before `12-1` or `12번지`.
+HILL = rf"(?:(?P<hill>(?<!{HANGUL})산)|(?<!부동)산(?=[^\S\n\t]?\d{{1,5}}(?:-\d|번지)))"
+ITS_NUMBER = rf"(?:(?:지하|{HILL})[^\S\n\t]?)?(?P<number>[1-9]\d{{0,4}}(?:-\d{{1,4}})?){NUMBER_ENDS}"
 NUMBER = rf"\s{{0,2}}{ITS_NUMBER}"
 BRANCH = rf"(?P<branch>\s?\d{{1,4}}번?{HANGUL}?길)?"  # `12길`, `289번길`
-ROAD = rf"(?P<road>{HANGUL}(?:{HANGUL}|\d){{0,9}}?(?:\s\d{{1,2}})?[로길]){BRANCH}"
-QUARTER = rf"{HANGUL}{{1,5}}(?:\s?\d{{1,2}})?[읍면동리]"
+ITS_NAME = rf"{HANGUL}(?:{HANGUL}|\d){{0,9}}?(?:\s\d{{1,2}})?"
+ROAD = rf"(?P<road>{ITS_NAME}[로길]){BRANCH}"
+# Behind a place it may begin otherwise: `2순환로`, `4.19로`, `63로`, `APEC로`. So does what is counted: `2위로`.
+BEGINS = r"(?:[1-9]\d{0,3}(?:[.\u00b7]\d{1,2})?|APEC|LS)"
+ANY_ROAD = rf"(?P<road>(?:{BEGINS}(?:{ITS_NAME})?|{ITS_NAME})[로길]){BRANCH}"
+QUARTER = rf"(?:{HANGUL}{{1,5}}(?:\s?\d{{1,2}})?[읍면동리]|{HANGUL}{{1,4}}\d?신도시)"
 LOT = rf"(?P<lot>{HANGUL}{{1,5}}(?:(?:\s?\d{{1,2}})?[동리]|\s?\d가))"
-BEHIND_PLACE = re.compile(rf"{APART}(?:{QUARTER}{APART}){{0,2}}?(?:{ROAD}|{LOT}){APART}{ITS_NUMBER}")
+BEHIND_PLACE = re.compile(rf"{APART}(?:{QUARTER}{APART}){{0,2}}?(?:{ANY_ROAD}|{LOT}){APART}{ITS_NUMBER}")
 ALONE = re.compile(rf"(?<![\uac00-\ud7a3\d])(?:{ROAD}|{LOT}){NUMBER}")
 # Everyday words that end as roads and quarters do. No road ends in `-으로`.
 ROAD_LIKE = """
@@ -52,7 +58,13 @@ LOT_LIKE = """
 NO_ROADS, NO_LOTS = frozenset(ROAD_LIKE.split()), frozenset(LOT_LIKE.split())
 NO_ROADS_END = re.compile(r"(?:으|[역구군도형체대시동월년령관점교급종류]별|경|서버|포트|푸시|메일|문자|슬랙|채널)로\Z")  # no `샛별로`
 ROADS_OF_TABLES = re.compile(r"(?:도로|[근굣]길|산책로|기찻길)\Z")  # with a count in the next cell
+COUNTED_ROADS = re.compile(
+    rf"\A\d[\d.\u00b7]*[십백천만억]{{0,2}}(?:{COUNTERS}|원|번째|순위|등급?|단계|학년|학기|분기|회차|주차|년차|퍼|프로|포인트|달러|유로|센티|리터|자리|칸|줄"
+    rf"|타수?|인가구|루|승|패|연패|라운드|부|급|교시|인치|호기|개소|위권|배수|성급{HANGUL}*)(?:째|당|대|도|쯤)?(?<![.\u00b7]\d대)(?<![.\u00b7]\d\d대)[로길]\Z"
+    r"|\A\d로\Z"
+)
 NO_LOTS_END = ("활동", "아동", "처리", "관리")
+NO_HANGUL = re.compile(r"\A[^\uac00-\ud7a3]+")
 IN_A_YEAR = re.compile(r"(?:19|20)\d\d-")
 SAID = re.compile(
     r"주소|배송지|수령지|지번|거주|사는\s?[곳데집]|살고|살아|사시는|우리\s?집|저희\s?집|자택|본가|소재지|받는\s?곳|배달|택배|본적"
@@ -246,15 +258,15 @@ def _is_said(found: re.Match[str]) -> bool:
 
 def _may_be_one(found: re.Match[str]) -> bool:
     if found["road"]:
-        return found["road"] not in NO_ROADS and not NO_ROADS_END.search(found["road"])
+        return not (found["road"] in NO_ROADS or NO_ROADS_END.search(found["road"]) or COUNTED_ROADS.search(found["road"]))
     return found["lot"] not in NO_LOTS and not found["lot"].endswith(NO_LOTS_END)
 
 
 def _is_plain(found: re.Match[str]) -> bool:
     """Whether it is an address with a short name alone before it, or a word: everyday words look like shorter roads and lots."""
     if found["road"]:
-        return len(found["road"]) > 2 and not found["road"].endswith("기로")
-    return "-" in found["number"] or found.string.startswith("번지", found.end())
+        return len(NO_HANGUL.sub("", found["road"])) > 2 and not found["road"].endswith("기로")
+    return "-" in found["number"] or found.string.startswith("번지", found.end()) or found["hill"] is not None
 
 
 def _holds_english(text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from nomoat.route.pii.passwords import holds_password
 
@@ -41,9 +42,27 @@ ADDRESSES = (
     rf"|\.webhook\.office\.com/webhookb2/{H}{{8}}-|[?&]sig=[A-Za-z0-9%+/]{{40}}"
 )
 PEM = r"-{4,5} ?BEGIN [A-Z0-9 ]{0,20}PRIVATE KEY(?: BLOCK)? ?-{4,5}"
-API_KEY = re.compile(rf"(?<!{X})(?:{'|'.join(FORMS)})|{ADDRESSES}|{PEM}")
+# A private key's first line in base64, as Kubernetes has it: of its middle word, whichever of its letters a group of four begins with.
+ENCODED_PEM = r"LS0tLS1CRUdJTi[A-Za-z0-9+/]{0,30}(?:UFJJVkFUR|BSSVZBVE|QUklWQVRF)"
+API_KEY = re.compile(rf"(?<!{X})(?:{'|'.join(FORMS)})|{ADDRESSES}|{PEM}|{ENCODED_PEM}")
 BLANK = re.compile("[xX]{8}")  # of examples: `ghp_xxxxxxxx…`
+# What a line's end parts within a key, as terminals and mail programs break lines: lines between its first and last are long, and hold
+# nothing else. (Lists of short words look like keys where all of their lines are joined.)
+LINES_END = r"(?<=[A-Za-z0-9_.:-])[^\S\n]{0,12}\n[^\S\n]{0,12}(?=[A-Za-z0-9_.:-])"
+SHORTEST = 20  # characters: AWS's
+WRAPPED = re.compile(rf"(?<!\S)\S++(?:{LINES_END}\S{{20,}}+(?={LINES_END}))*(?=({LINES_END}\S++))")
 
 
 def holds_api_key(text: str) -> bool:
-    return any(BLANK.search(found[0]) is None for found in API_KEY.finditer(text)) or holds_password(text)
+    return _holds_form(text) or holds_password(text) or any(map(_holds_wrapped_form, WRAPPED.finditer(text)))
+
+
+def _holds_wrapped_form(found: re.Match[str]) -> bool:
+    """In all of these lines, in those behind the first, and in each two: a key ends where another character follows."""
+    lines = (found[0] + found[1]).split()
+    joined = {"".join(lines), "".join(lines[1:]), *map("".join, pairwise(lines))}
+    return any(len(text) >= SHORTEST and _holds_form(text) for text in joined)
+
+
+def _holds_form(text: str) -> bool:
+    return any(BLANK.search(found[0]) is None for found in API_KEY.finditer(text))

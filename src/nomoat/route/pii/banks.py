@@ -1,6 +1,6 @@
-"""Names of Korean banks beside which a number is an account, as parts of patterns, by what else the word may mean.
+"""Korean banks and securities firms beside which a number is an account, as parts of patterns, by what else the word may mean.
 
-What this does not cover: securities firms, banks of other countries.
+What this does not cover: banks and firms of other countries.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ EVERYDAY = rf"우리|하나|기업|제일|산업|새마을|외환|{START}(?i:Woo
 # Units of memory and of weight, beginnings of part numbers and of addresses on the web, and words of other languages.
 UNITS = rf"{START}(?:KB|NH|SC){END}"
 DOUBTFUL = rf"(?:{UNITS}|{START}(?:(?<!\d\s)MG|kb|nh|(?i:Hana|Toss|Kakao|Citi))(?![_/-]){END})"
+# At the ends of names; `증권` is a paper, too.
+KOREAN_FIRMS, OTHER_FIRMS = rf"(?:증권|금융투자|{START}CMA(?![_/-]){END})", rf"{START}(?i:securities)(?![_/-]){END}"
+SECURITIES = rf"(?:{KOREAN_FIRMS}|{OTHER_FIRMS})"
 CITIES = (  # and provinces
     r"(?<![\uac00-\ud7a3])(?:부산|경남|대구|광주|전북|제주"
     rf"|{START}(?i:Busan|(?:Kyong|Kyung|Gyeong)nam|Daegu|[GK]wangju|Jeonbuk|Jeju){END})"

@@ -13,8 +13,9 @@ EMAIL = re.compile(
 )
 
 # So that machines do not read it. Python multiplies with ` @ `, hence only these ends, and what goes on as code does is none.
-HOSTS = r"(?:[A-Za-z0-9-]{1,63}(?:\s?[(\[]dot[)\]]\s?|[.\u3002\uff61]\n?)){1,3}(?:com|net|org|kr)(?![A-Za-z0-9])"
-AT = r"@|\s?(?:\(at\)|\[at\]|골뱅이)\s?"
+DOT = r"(?:\s?[(\[{]\s?(?:dot|점|닷)\s?[)\]}]\s?|\s?[점닷]\s?|[.\u3002\uff61]\n?)"
+HOSTS = rf"(?:[A-Za-z0-9-]{{1,63}}{DOT}){{1,3}}(?:com|net|org|kr)(?![A-Za-z0-9])"
+AT = r"@|\s?(?:[(\[{<]\s?(?:at|골뱅이|@)\s?[)\]}>]|골뱅이)\s?"
 # In the next line `@` begins a decorator, too, which may end in `.net`.
 SPACED = r"(?:[^\S\n]@\s?|@\s|\n@(?![\w.-]*\.net\b))(?!(?:self|cls)\.)"
 EMAIL_FOR_PEOPLE = re.compile(

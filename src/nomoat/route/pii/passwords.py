@@ -13,7 +13,9 @@ from itertools import pairwise
 
 # Most texts hold none of the words that both patterns begin with, and are not searched.
 KEY_WORDS = ("key", "token", "secret", "authorization", "bearer", "basic", "키", "토큰", "시크릿")
-PASSWORD_WORDS = ("pass", "pwd", "pw", "identified", "-u", "mysql", "mariadb", "redis-cli", "비밀", "비번", "패스워드", "암호")
+PASSWORD_WORDS = (
+    "pass", "pwd", "pw", "identified", "-u", "mysql", "mariadb", "redis-cli", "login", "connect", "비밀", "비번", "패스워드", "암호",
+)  # fmt: skip
 QUOTE = r"\\?[\"'`]"
 IS = rf"(?:{QUOTE}\]?)?(?:\s{{0,3}}(?::=|=>|=|:(?!:))\s{{0,3}}|>|\s{{1,12}}value\s?[:=]\s?)"
 IS_SAID = rf"(?:{IS}|\s(?:is|was)\s{{0,3}}:?\s{{0,3}}|\s?(?:은|는|이|가)\s{{0,3}}:?\s{{0,3}})"
@@ -25,21 +27,41 @@ NOTE = r"(?:\s?\([^()\n]{1,20}\)(?=\s?[:=은는이가]))?"  # `비밀번호(임�
 
 KEY = re.compile(
     r"(?:(?:(?:api|app|secret|access|auth|account|client|consumer|private|rest|service|refresh|signing|encryption|master|storage"
-    r"|webhook|admin|bot|subscription|deploy|personal|openai|anthropic|claude|gemini|azure|mistral|groq|deepseek|cohere)"
-    r"[ _-]?(?:access[ _-]?)?(?:key|token|secret)|(?<![A-Za-z])(?:token|secret)|authorization)"
+    r"|webhook|admin|bot|subscription|deploy|personal|openai|anthropic|claude|gemini|azure|mistral|groq|deepseek|cohere"
+    r"|aes|hmac|crypto|cipher|(?<![A-Za-z])(?:aria|lea|seed|des|enc|jwt))"
+    r"[ ._-]?(?:access[ ._-]?)?(?:key|token|secret)|(?<![A-Za-z])(?:token|secret)|authorization)"
     rf"(?:{IS_SAID}|{QUOTE}\s?,\s?)|-{{2}}[a-z-]{{0,20}}(?:key|token|secret)[\s=]{{1,3}}"
     rf"|(?:키|토큰|시크릿){IS_SAID_IN_KOREAN}|(?<![A-Za-z])(?:Bearer|Basic)\s{{1,3}})"
     rf"{OPENS}(?:(?:Bearer|Basic|Token|Bot)\s{{1,3}})?(?P<key>[A-Za-z0-9+/_.~-]{{10,300}}+)={{0,2}}+(?![(\[{{])",
     re.IGNORECASE,
 )
+# `user:password` in base64, as Docker's and npm's files have it; as HTTP has it is a `KEY`.
+PAIR = re.compile(rf"(?:{QUOTE}auth{QUOTE}|(?<![A-Za-z0-9])_auth)\s{{0,3}}[:=]\s{{0,3}}{OPENS}(?P<key>[A-Za-z0-9+/]{{8,300}}+)")
+# `CREATE USER core IDENTIFIED BY …`, Oracle's, whose passwords need no quotes.
+USER = r"[\w.$#@%\"'`-]{1,60}"
+OF_USER = (
+    rf"(?:(?:create|alter)\s{{1,3}}(?:user|role)|grant\s[\w\s,]{{1,60}}?\sto|connect\s{{1,3}}to)\s{{1,20}}(?:if\snot\sexists\s)?{USER}"
+)
+IDENTIFIED_BY = rf"\s{{1,20}}identified\s{{1,20}}(?:with\s{{1,3}}{USER}\s{{1,20}})?by\s{{1,20}}"
+# The arguments before a password, in Java and in Python.
+NAME = rf"\s{{0,20}}(?:{QUOTE}[^\"'`\n]{{0,60}}{QUOTE}|[\w.]{{1,40}})\s?,\s{{0,20}}"
+CONNECT = rf"(?:getConnection\([^;]{{1,200}}?,|oracle(?:db)?\.connect\(){NAME}"
+SAME_COMMAND = r"(?:[^\n|&;\\]|\\\n){0,120}?"
 PASSWORD = re.compile(
     rf"(?:(?:pass(?:word|(?<!etc/pass)wd|phrase|code)|pwd|(?-i:(?<=[A-Z0-9]_)PASS))(?:\s(?:for|to|of|on)\s[\w ./-]{{1,30}}?)?{IS_SAID}"
     rf"|(?:(?<![A-Za-z_])pw(?=:(?!:)|[\s\\\"'=은는이가를을])|{KOREAN}{NOTE}){IS_SAID_IN_KOREAN}"
     rf"|(?<=[A-Za-z0-9]_)pw{IS}|(?<![A-Za-z])pass{IS}(?=[bfru]?{QUOTE})"
+    rf"|(?:ansible_\w{{1,30}}?|ssh|db|database|s?ftp|smtp|mail|ldap|redis|mysql|root|admin|sudo|become|user|proxy)[_.-]?pass{IS}"
     r"|(?:(?:(?:create|alter)\s{1,3}user|grant\s{1,3}all)\b[^;\n]{0,80}?identified|(?-i:IDENTIFIED))"
     rf"\s{{1,3}}by\s{{1,3}}(?={QUOTE})"
+    rf"|{OF_USER}{IDENTIFIED_BY}"
     rf"|(?:-{{2}}password|(?<![A-Za-z])password|sshpass\s{{1,3}}-p)\s{{1,3}}(?={QUOTE})"
-    rf"|-{{2}}password\s{{1,3}}|sshpass\s{{1,3}}-p\s?"
+    rf"|-{{2}}password\s{{1,3}}|sshpass\s{{1,3}}-p\s?|requirepass\s{{1,3}}"
+    # Java's `-storepass`, openssl's `-passin pass:`, and the `login` of .netrc and of Docker.
+    rf"|(?<![\w-])-{{1,2}}(?:(?:src|dest)?(?:store|key)pass\s{{1,3}}|pass(?:in|out)?[\s=]{{1,3}}{QUOTE}?pass:)"
+    rf"|(?<![A-Za-z])login\s{{1,20}}(?!anonymous\s)[^\s\"'(),]{{1,80}}\s{{1,20}}password\s{{1,3}}"
+    rf"|(?<![\w-])(?:docker|podman|nerdctl|buildah|oras|helm|oc|cf|az|acr)\s(?:registry\s)?login[^\S\n]{SAME_COMMAND}(?<=\s)-p[\s=]{{0,3}}"
+    rf"|(?:set|with|\.)\w{{0,20}}(?:password|passwd|pwd)\(\s{{0,20}}(?={QUOTE})|{CONNECT}(?={QUOTE})"
     rf"|(?:define|put|set\w{{0,10}})\(\s?{QUOTE}[\w.-]{{0,30}}password{QUOTE}\s?,\s?"
     rf"|(?:mysql\w{{0,6}}|mariadb)\s[^\n|]{{0,60}}?(?<=\s)-p|redis-cli\s[^\n|]{{0,60}}?-a\s{{1,3}}"
     rf"|(?<![\w-])(?:-u|-{{2}}user)\s{{0,3}}{OPENS}[\w.@-]{{1,40}}:)"
@@ -47,9 +69,17 @@ PASSWORD = re.compile(
     re.IGNORECASE,
 )
 IN_ADDRESS = re.compile(r"://(?P<user>[^\s/:@'\"`<>{}]{0,64}):(?P<password>[^\s/@'\"`<>{}]{3,100})@(?=[\w\[])")
+# `user/password@db01`, Oracle's and Tibero's: in addresses of JDBC, and behind what connects.
+ORACLE_WORDS = ("jdbc:", "sql", "exp", "imp", "rman ", "conn")
+OF_ORACLE = re.compile(
+    r"(?:jdbc:\w{2,12}:\w{2,5}:|(?:(?<![\w.-])(?:(?P<alone>sqlplus|sqlldr|tbsql|expdp|impdp)|exp|imp|rman|conn|connect)\s|connect\()"
+    r"\s{0,3}(?:-[a-z]{1,3}\s{1,3}){0,3}(?:target\s{1,3}|userid\s?=\s?)?\\?[\"']?)"
+    r"(?P<user>[\w.$#-]{1,40})/(?P<password>[^\s/@'\"`<>{}\\]{4,64}+)(?(alone)|@)",
+    re.IGNORECASE,
+)
 
 PLACEHOLDER = re.compile(
-    r"x{3}|\*{3}|\.{3}|your|example|placeholder|change.?me|dummy|sample|redacted|insert|replace|foobar|open.?sesame|here\Z",
+    r"(?-i:x{3}|X{3})|\*{3}|\.{3}|your|example|placeholder|change.?me|dummy|sample|redacted|insert|replace|foobar|open.?sesame|here\Z",
     re.IGNORECASE,
 )
 COUNTED = re.compile(r"12345678|abcdefgh", re.IGNORECASE)
@@ -83,6 +113,7 @@ WORDS = re.compile(
     r"[a-z]+(?:[_.-][a-z]+)*[_.-]?(?:\d|12|1234?)|(?=\D*\d\D*\Z)[a-z\d]+(?:[_.-][a-z\d]+)+",
     re.IGNORECASE,
 )
+BASE64 = re.compile("(?=.*[A-Za-z0-9+]{12})[A-Za-z0-9+/]{22,}")  # of 16 bytes or more
 COUNTER = re.compile(r"\s?(?:에러|오류|코드|자리|글자|자\b|개|회|번|원|년|월|일|분|초|시간|비트|바이트|-|~|\d)")
 PIN = re.compile(r"\d{4,8}[*#]?")
 
@@ -91,13 +122,10 @@ def holds_password(text: str) -> bool:
     lowered = text.lower()
     return (
         (_has(KEY_WORDS, lowered) and any(map(_is_said_key, KEY.finditer(text))))
+        or ("auth" in lowered and any(map(_is_said_pair, PAIR.finditer(text))))
         or (_has(PASSWORD_WORDS, lowered) and any(map(_is_said_password, PASSWORD.finditer(text))))
-        # With the `@` behind it, for which a sign at its end is one within it.
-        or any(
-            _is_password(f"{found['password']}@")
-            for found in IN_ADDRESS.finditer(text)
-            if found["user"] != found["password"] and not _is_words(found["password"])
-        )
+        or any(map(_is_password_of_user, IN_ADDRESS.finditer(text)))
+        or (_has(ORACLE_WORDS, lowered) and any(map(_is_password_of_user, OF_ORACLE.finditer(text))))
     )
 
 
@@ -107,32 +135,55 @@ def _has(words: Sequence[str], lowered: str) -> bool:
 
 def _is_said_key(found: re.Match[str]) -> bool:
     value, start = found["key"], found.start("key")
-    if found.string[max(0, start - 8) : start].rstrip().lower().endswith("basic") and _is_basic_example(value):
-        return False
+    is_basic = found.string[max(0, start - 8) : start].rstrip().lower().endswith("basic")
+    if is_basic and (password := _password_of_pair(value)):
+        return not _is_example(password)
     return _is_key(value)
 
 
-def _is_basic_example(value: str) -> bool:
-    """Whether the password that HTTP's Basic encodes is of everyday words alone (`user:pass`)."""
+def _is_said_pair(found: re.Match[str]) -> bool:
+    return not _is_example(_password_of_pair(found["key"]))
+
+
+def _password_of_pair(value: str) -> str:
+    """That of `user:password` in base64; nothing where there is none."""
     try:
-        password = base64.b64decode(f"{value}==").decode("utf-8", "replace").partition(":")[2]
+        pair = base64.b64decode(f"{value}==").decode()
     except ValueError:
-        return False
-    return password != "" and (PLACEHOLDER.search(password) is not None or EVERYDAY.sub("", password) == "")
+        return ""
+    return pair.partition(":")[2] if pair.isprintable() else ""
+
+
+def _is_example(password: str) -> bool:
+    """Whether a password is of everyday words alone (`pass`)."""
+    return PLACEHOLDER.search(password) is not None or EVERYDAY.sub("", password) == ""
 
 
 def _is_key(value: str) -> bool:
     """Letters and digits as chance mixes them: hexadecimal ones, or of capitals, small letters and digits in turn."""
     value = value.rstrip(".-")
-    if PLACEHOLDER.search(value) or COUNTED.search(value) or CODE.fullmatch(value) or "//" in value:
+    if PLACEHOLDER.search(value) or COUNTED.search(value) or ((CODE.fullmatch(value) or "//" in value) and not _is_base64(value)):
         return False
-    kinds = "".join(map(_kind, value))
-    if not set("aA") & set(kinds) or "1" not in kinds:
+    kinds = set(map(_kind, value))
+    if not kinds & set("aA") or "1" not in kinds:
         return False
     if re.fullmatch(r"[0-9a-f-]{32,}|[0-9A-F-]{32,}", value):
         return True
-    mixed = sum(one != other and "-" not in (one, other) for one, other in pairwise(kinds)) / (len(kinds) - 1)
-    return mixed >= 0.35 if len(value) >= 24 else mixed >= 0.45 and set("aA1") <= set(kinds)
+    return _is_well_mixed(value) or (len(value) >= 24 and _mixing(value) >= 0.35)
+
+
+def _is_base64(value: str) -> bool:
+    """Whether what begins with `/` or holds `//`, as paths do, is none, but a key that chance made: no file has such a name."""
+    return BASE64.fullmatch(value) is not None and _is_well_mixed(max(value.split("/"), key=len))
+
+
+def _is_well_mixed(value: str) -> bool:
+    return set(map(_kind, value)) >= set("aA1") and _mixing(value) >= (0.35 if len(value) >= 24 else 0.45)
+
+
+def _mixing(value: str) -> float:
+    """The share of neighbours that are letters and digits of two kinds."""
+    return sum(one != other and "-" not in (one, other) for one, other in pairwise(map(_kind, value))) / (len(value) - 1)
 
 
 def _kind(character: str) -> str:
@@ -151,6 +202,12 @@ def _is_said_password(found: re.Match[str]) -> bool:
     return len(value) >= 6 and (bool(found["korean"]) or not _is_words(value)) and _is_password(value)
 
 
+def _is_password_of_user(found: re.Match[str]) -> bool:
+    """With the `@` behind it, for which a sign at its end is one within it."""
+    password = found["password"]
+    return found["user"] != password and not _is_words(password) and _is_password(f"{password}@")
+
+
 def _is_words(value: str) -> bool:
     return WORDS.fullmatch(value.rstrip(".:?").removeprefix("-")) is not None
 
@@ -158,7 +215,7 @@ def _is_words(value: str) -> bool:
 def _is_password(value: str) -> bool:
     """Letters, and digits or signs within; nothing that a program reads, and no example."""
     value = value.rstrip(".:?").removeprefix("-")
-    if CODE.fullmatch(value) or PLACEHOLDER.search(value):
+    if (CODE.fullmatch(value) and not _is_base64(value)) or PLACEHOLDER.search(value):
         return False
     if not re.search("[A-Za-z]", value) or not re.search(r"\d|(?<=.)[!@#$^~](?=.)", value):
         return False

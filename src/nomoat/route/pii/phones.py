@@ -29,9 +29,17 @@ FROM_HERE = r"(?:\+|(?<!\d)(?<!0[Xx])00)82"
 MOBILE = re.compile(
     rf"(?:(?<!\d)01[016789]|(?<![A-Za-z0-9])[Oo0]1[Oo0]|{FROM_HERE}{GAP}(?:\(?0\)?{GAP})?1[016789]){GAP}\d{{3,4}}{GAP}\d{{4}}(?!\d)"
 )
-# As people say it (`010에 1234에 5678`), with other signs (no binary numbers: `010+0111+0101`), and with the last group in brackets.
+# As people say it (`010에 1234에 5678`, `공일공 1234 오육칠팔`; the plain form of `ㅇ` is `\u110b`), each group
+# in digits or in words: no `019 15일 1400`.
+NOUGHT, DIGIT, WORD = "공영\u110b", r"[\d\u110b]", "[공영\u110b일이삼사오육륙칠팔구]"
+AS_SAID = r"[^\S\n]{0,2}(?:[에의._/\u00b7-]|다시|대시|하이픈)?[^\S\n]{0,2}"
 MOBILE_AS_SAID = re.compile(
-    r"(?<!\d)(?:01[016789](?:\s?[에의]\s?\d{3,4}\s?[에의]\s?\d{4}|([*=+\u3001\u00d7])(?=\d{0,3}[2-9])\d{3,4}\1(?=\d{0,3}[2-9])\d{4})"
+    rf"(?:(?<!\d)01[016789]|(?<![\dA-Za-z])(?:[0Oo{NOUGHT}]일[0Oo{NOUGHT}일육륙칠팔구]|[{NOUGHT}]1[{NOUGHT}]))"
+    rf"{AS_SAID}(?:{DIGIT}{{3,4}}|{WORD}{{3,4}}){AS_SAID}(?:{DIGIT}{{4}}|{WORD}{{4}})(?!\d)"
+)
+# With other signs (no binary numbers: `010+0111+0101`), and with the last group in brackets.
+MOBILE_WITH_SIGNS = re.compile(
+    r"(?<!\d)(?:01[016789]([*=+\u3001\u00d7])(?=\d{0,3}[2-9])\d{3,4}\1(?=\d{0,3}[2-9])\d{4}"
     r"|010[\s.-]?\d{4}\s?\(\s?\d{4})(?!\d)"
 )
 # The first cell is `010` or such, neither the end of a decimal fraction nor thousands (`1,010,345`); the rest, in one more cell or in
@@ -110,7 +118,7 @@ LINE_BEGINS, LINE_ENDS = re.compile(r"(?:\A|\n)[^\w\n]*\Z"), re.compile(r"[^\w\n
 def holds_phone(text: str) -> bool:
     from nomoat.route.pii.phone_matcher import phones
 
-    if any(pattern.search(text) for pattern in (MOBILE, MOBILE_AS_SAID, WITHOUT_ZERO, WITHOUT_ZERO_BEFORE_WORD)):
+    if any(pattern.search(text) for pattern in (MOBILE, MOBILE_AS_SAID, MOBILE_WITH_SIGNS, WITHOUT_ZERO, WITHOUT_ZERO_BEFORE_WORD)):
         return True
     if VALUES.search(text) and any(keys.search(text) for keys in MOBILE_UNDER_KEYS):
         return True

@@ -13,8 +13,9 @@ import unicodedata
 from urllib.parse import unquote
 
 DASHES = dict.fromkeys(
-    "\u2212\u30fc\u02d7\u23af\u2500\u2501\u2796\u3161\uff70\uffda", "-"
+    "\u2043\u2212\u30fc\u02d7\u23af\u2500\u2501\u2796\u3161\uff70\uffda", "-"
 )  # look like dashes, and are none to Unicode
+VOWEL_EU = "\u1173"  # looks like `ㅡ`, and is one where no consonant stands before it
 DOTS = dict.fromkeys("\u2022\u2027\u2219\u22c5\u25cf\u30fb\u318d\uff65", "\u00b7")
 SLASHES = dict.fromkeys("\u2044\u2215\u29f8", "/")
 APOSTROPHES = dict.fromkeys("\u00b4\u02b9\u02bb\u02bc\u2018\u2019\u201b\u2032", "'")
@@ -69,7 +70,7 @@ def _plain_characters(run: re.Match[str]) -> str:
                 continue
             if category.startswith("M") and not characters[-1].isalpha():  # a stray mark on a digit or a dash
                 continue
-        characters.extend(plainest)
+        characters.extend("-" if plainest == VOWEL_EU else plainest)
     return "".join(characters)
 
 
