@@ -200,9 +200,10 @@ def guarded_transport() -> Callable[..., httpx.HTTPTransport]:
             proxy: str | None = None,
             direct: GuardedTransport | None = None,
             unusable: SettingError | None = None,
+            https_only: bool = False,
         ) -> None:
             super().__init__(proxy=proxy)
-            self._direct, self._unusable = direct, unusable
+            self._direct, self._unusable, self._https_only = direct, unusable, https_only
             # httpx (0.28, and httpx2 2.16) has no other way to say how its pool makes connections; a release that calls this otherwise
             # sees nobody leave.
             pool: Any = getattr(self, "_pool", None)
@@ -221,6 +222,12 @@ def guarded_transport() -> Callable[..., httpx.HTTPTransport]:
                     f"refused to connect to `{host}` to {self._purpose}: only {', '.join(sorted(self._hosts))} was asked for",
                     hint="name that server in the model reference if you want to use it",
                 )
+            if self._https_only and request.url.scheme != "https":
+                raise RedirectedError(
+                    f"refused to go on to `{host}` over {request.url.scheme} to {self._purpose}: what was asked for over https would "
+                    "come as anybody on the way may have made it",
+                    hint="name an address that stays with https; or the http one itself, if you trust the network there",
+                )
             if self._unusable is not None:
                 raise self._unusable
             return super().handle_request(request)
@@ -228,28 +235,29 @@ def guarded_transport() -> Callable[..., httpx.HTTPTransport]:
     return GuardedTransport
 
 
-def client(purpose: Purpose, *, hosts: Iterable[str] | None = None) -> httpx.Client:
-    """An HTTP client for one purpose. `hosts` limits whom it may talk to; without it redirects may lead anywhere.
+def client(purpose: Purpose, *, hosts: Iterable[str] | None = None, https_only: bool = False) -> httpx.Client:
+    """An HTTP client for one purpose. `hosts` limits whom it may talk to; without it redirects may lead anywhere, with
+    `https_only` not to http. Both raise RedirectedError.
 
     Proxies of the environment are used for outside hosts (they, too, are outside), but for those that NO_PROXY names, and never for
     this machine's own. What would go through one that cannot be used raises SettingError, without its value: there may be a password.
     """
     import httpx
 
-    transport = guarded_transport()
     hosts = None if hosts is None else tuple(hosts)
     local_only = hosts is not None and all(is_loopback(host) for host in hosts)
     proxies = {} if local_only else urllib.request.getproxies()
-    direct = transport(purpose, hosts)
+    transport = functools.partial(guarded_transport(), purpose, hosts, https_only=https_only)
+    direct = transport()
     mounts = {}
     for scheme in config.DEFAULT_PORTS:
         name = _proxy_name(scheme, proxies)
         if proxy := proxies.get(name):
             try:
                 with _naming_the_variable(f"{name}_proxy"):
-                    proxied = transport(purpose, hosts, proxy=proxy if "://" in proxy else f"http://{proxy}", direct=direct)
+                    proxied = transport(proxy=proxy if "://" in proxy else f"http://{proxy}", direct=direct)
             except SettingError as unusable:
-                proxied = transport(purpose, hosts, direct=direct, unusable=unusable)
+                proxied = transport(direct=direct, unusable=unusable)
             mounts[f"{scheme}://"] = proxied
     return httpx.Client(
         transport=direct,

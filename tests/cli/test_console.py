@@ -39,8 +39,8 @@ def test_a_bar_leaves_nothing_in_a_log(forced: bool, capsys: pytest.CaptureFixtu
 
 
 def test_what_is_said_does_not_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    console.say("two models:\n\ta\x1b]0;PWNED\x07, b\x9b2J")
-    assert capsys.readouterr().err == "two models:\n\ta]0;PWNED, b2J\n"
+    console.say("two models:\n\ta\x1b]0;PWNED\x07, b\x9b2J\u202egpj.exe\u2066")
+    assert capsys.readouterr().err == "two models:\n\ta]0;PWNED, b2Jgpj.exe\n"
 
 
 class Terminal(io.StringIO):
@@ -73,10 +73,10 @@ def test_json_says_the_same_on_a_terminal_in_characters_that_do_not_drive_it(
     out: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdout", out())
-    console.print_json({"name": "\x1b[31m\x9b2J 가"})
+    console.print_json({"name": "\x1b[31m\x9b2J\u202e 가"})
     text = sys.stdout.getvalue()  # type: ignore[attr-defined]
-    assert json.loads(text) == {"name": "\x1b[31m\x9b2J 가"}
-    assert ("\x9b" in text) == (out is io.StringIO)
+    assert json.loads(text) == {"name": "\x1b[31m\x9b2J\u202e 가"}
+    assert ("\x9b" in text) == ("\u202e" in text) == (out is io.StringIO)
     assert "\x1b" not in text
 
 

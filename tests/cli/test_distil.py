@@ -311,14 +311,14 @@ def test_labels_by_likelihood_and_in_writing(nomoat: Shell, serving: Callable[..
     assert tables.read_table(out) == rows
     assert [row["text"] for row in rows] == ["WIN, a prize", "see you at noon", "당첨"]
     assert all(row["label"] in ("ham", "spam") and 0.5 <= float(row["confidence"]) <= 1 for row in rows)
-    server = serving(write_labels(("prize", "spam"), ("noon", "Ham."), ("당첨", "I cannot tell")))
+    server = serving(write_labels(("prize", "spam"), ("noon", "Ham."), ("당첨", "=HYPERLINK(1)")))
     written, left_out = tmp_path / "written.tsv", tmp_path / "written.left_out.tsv"
     done = nomoat("distil", f"{server.url}#m", "--out", str(written), "--label", str(source), "--labels", "ham,spam")
     assert written.read_bytes().splitlines() == [b"text\tlabel", b"WIN, a prize\tspam", b"see you at noon\tham"]
-    answer = "당첨\tnone of the labels\tI cannot tell"
+    answer = "당첨\tnone of the labels\t'=HYPERLINK(1)"
     assert left_out.read_text(encoding="utf-8").splitlines() == ["\ufefftext\twhy\tanswer", answer]
     assert (
-        "labels, by what it wrote: spam 1, ham 1\nleft out: 1 text whose answer was none of the labels\n  당첨 -> I cannot tell\n"
+        "labels, by what it wrote: spam 1, ham 1\nleft out: 1 text whose answer was none of the labels\n  당첨 -> =HYPERLINK(1)\n"
         f"wrote {left_out}: the rows without a label, why, and what the teacher answered\n"
     ) in done.stderr
     beside = sidecar.find(left_out)

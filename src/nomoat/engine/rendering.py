@@ -6,23 +6,25 @@ import functools
 import json
 from typing import Any
 
-from nomoat.engine import harmony, sandbox
+from nomoat.engine import harmony, rations
 from nomoat.engine.templates import NAMED
 from nomoat.errors import UnsupportedError
 from nomoat.records import Request
+
+MOST_LETTERS = 1000  # of what is said of a failure
 
 
 def render(template: str, /, **told: Any) -> str:
     """What a template makes of what it is told. Raises UnsupportedError if it refuses that, or fails."""
     try:
-        with sandbox.bounded():
+        with rations.bounded():
             return str(_compiled(template).render(told))
     except UnsupportedError:  # its own refusal
         raise
     except Exception as exc:  # a template is a program out of the file, and fails in any way a program can
         why = "it asks for more memory than there is" if isinstance(exc, MemoryError) else str(exc) or type(exc).__name__
         raise UnsupportedError(
-            f"the model's chat template fails: {why}",
+            f"the model's chat template fails: {why[:MOST_LETTERS]}",
             hint="`--template NAME` (in Python: `template`) puts another in its place: " + ", ".join(NAMED),
         ) from exc
 
@@ -30,7 +32,9 @@ def render(template: str, /, **told: Any) -> str:
 @functools.lru_cache(maxsize=8)
 def _compiled(template: str) -> Any:
     """A template ready to use: compiling takes longer than rendering, and every prompt and lesson is rendered."""
-    return sandbox.environment().from_string(template)
+    from nomoat.engine import sandbox  # which imports Jinja
+
+    return sandbox.compiled(template)
 
 
 @functools.lru_cache(maxsize=8)
@@ -39,9 +43,11 @@ def variables_of(template: str) -> frozenset[str]:
     import jinja2
     from jinja2 import meta
 
+    from nomoat.engine import sandbox
+
     try:
-        with sandbox.bounded():
-            return frozenset(meta.find_undeclared_variables(sandbox.environment().parse(template)))
+        with rations.bounded():
+            return frozenset(meta.find_undeclared_variables(sandbox.parsed(template)))
     except (jinja2.TemplateError, RecursionError, ValueError):  # brackets, or numbers, that are too deep or too long
         return frozenset()
 
