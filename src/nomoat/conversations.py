@@ -17,8 +17,8 @@ from nomoat import labelling, textfiles
 from nomoat.errors import DataError
 from nomoat.records import Message, Role
 from nomoat.rows import Rows, Source, read_objects
-from nomoat.tables import INPUT_NAMES
-from nomoat.words import LONGEST_NAME, counted, first_few, listed
+from nomoat.tables import INPUT_NAMES, LABEL_NAMES
+from nomoat.words import LONGEST_NAME, first_few, listed
 
 CHAT_SUFFIXES = (*textfiles.JSONL_SUFFIXES, ".json")
 Entries = list[tuple[str, dict[str, Any]]]  # each with its place, such as "line 3"
@@ -41,6 +41,7 @@ FIELDS: Mapping[Form, tuple[str, ...]] = {
     "OpenAI chats": ("messages", "conversations"), "ShareGPT conversations": ("conversations",),
     "Alpaca instructions": ("instruction", "input", "output", "history"), "prompts and completions": ("prompt", "completion"),
 }  # fmt: skip
+ASKED_BEFORE = INPUT_NAMES[: INPUT_NAMES.index("prompt")]  # columns that a table is rather asked by
 SYSTEMS = ("system", "system_prompt")  # beside the turns
 MARKS = ("weight", "loss", "train")  # of an answer: OpenAI's, XTuner's and ms-swift's, Axolotl's
 KEYS_OF_TURNS = ("role", "content", "from", "value", *MARKS)
@@ -71,6 +72,7 @@ class Lesson:
     `where`: the place in the file, "line 3" or "entry 3", or "row 3" of rows, counted from 1. `turns`: of a table's row none; it has
     `text` and `label`, and the `instruction` that all rows share.
     `alpaca_question`: what a model with Alpaca's chat template is asked instead of the last question; None if that is the same.
+    `reasoning`: the key under which it stands beside an answer to learn, which is without it; None if it does not.
     `is_cut`: turns behind the last answer to learn were left out.
     """
 
@@ -81,6 +83,7 @@ class Lesson:
     label: str | None = None
     instruction: str | None = None
     alpaca_question: str | None = None
+    reasoning: str | None = None
     is_cut: bool = False
 
     @property
@@ -138,18 +141,21 @@ def lessons_of(found: Entries, path: Source) -> Chats:
 def _notes(found: Entries, form: Form, lessons: Sequence[Lesson]) -> Iterator[str]:
     entries, turns, known = Counter[str](), Counter[str](), (*FIELDS[form], *SYSTEMS)
     for _, value in found:
-        entries.update(key for key, said in value.items() if said not in NOTHING and key not in known)
+        entries.update(key for key, said in value.items() if not _is_nothing(said) and key not in known)
         for rows in (value.get(field) for field in FIELDS[form]):
             for row in rows if isinstance(rows, list) else ():
                 said_of = row if isinstance(row, dict) else {}
-                turns.update(key for key, said in said_of.items() if said not in NOTHING and key not in KEYS_OF_TURNS)
-    of_entries = [f"{_shown(key)} of {counted(count, 'lesson')}" for key, count in entries.most_common()]
-    of_turns = [f"{_shown(key)} of {counted(count, 'turn')}" for key, count in turns.most_common()]
-    if named := first_few([*of_entries, *of_turns], NAMED_NOT_READ):
-        yield f"not read: {named}"
-    if count := sum(lesson.is_cut for lesson in lessons):
-        end = "conversation ends" if count == 1 else "conversations end"
-        yield f"{count:,} {end} with turns behind the last answer to learn, which are left out"
+                turns.update(key for key, said in said_of.items() if not _is_nothing(said) and key not in KEYS_OF_TURNS)
+    of_entries, of_turns = ([f"{_shown(key)} ({count:,})" for key, count in found.most_common()] for found in (entries, turns))
+    if named := first_few(of_entries, NAMED_NOT_READ):
+        yield f"not read of lessons, with how many have it: {named}"
+    if named := first_few(of_turns, NAMED_NOT_READ):
+        yield f"not read of turns, with how many have it: {named}"
+    count = sum(lesson.is_cut for lesson in lessons)
+    if count == 1:
+        yield "1 conversation ends with turns behind the last answer to learn, which are left out"
+    elif count:
+        yield f"{count:,} conversations end with turns behind the last answer to learn, which are left out"
 
 
 def _shown(key: str) -> str:
@@ -163,18 +169,47 @@ def is_chat(entry: Mapping[str, Any]) -> bool:
 
 def _is_prompt(entry: Mapping[str, Any]) -> bool:
     """A question in two, with an `input`, is none."""
-    return "prompt" in entry and "completion" in entry and "input" not in entry
+    has_both = "prompt" in entry and "completion" in entry and not any(key in entry for key in KEYS_OF_CHATS)
+    return has_both and _is_nothing(entry.get("input"))
+
+
+def other_answer(entry: Mapping[str, Any]) -> str | None:
+    """The key of an answer beside that of the turns: `target`, or with a completion whatever a table's right answers are called by.
+
+    Logs of what models said have both. A verdict, true or false, is none.
+    """
+    if entry.get("target") is not None:
+        return "target"
+    beside = _named(entry, LABEL_NAMES) if _is_prompt(entry) else ()
+    return next((key for key in beside if key != "completion" and not _is_verdict(key, entry[key])), None)
+
+
+def _named(entry: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The keys that are called so, in whatever case, and say something."""
+    return [key for key, said in entry.items() if textfiles.composed(key).strip().lower() in names and not _is_nothing(said)]
+
+
+def _is_verdict(key: str, said: Any) -> bool:
+    return key in VERDICTS and isinstance(said, bool)
+
+
+def _is_nothing(said: Any) -> bool:
+    return said in NOTHING or (isinstance(said, str) and not said.strip())
 
 
 def is_lesson(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry holds the answer to its question, as what `tune` learns does; an example of a suite has it as `target`."""
+    """Whether an entry holds the answer to its question, as what `tune` learns does; an example of a suite has it as `target`.
+
+    A prompt with its completion is a table's row where other columns may be its question or its right answer.
+    """
     if entry.get("target") is not None:
         return False
     if "conversations" in entry or "instruction" in entry:
         return "conversations" in entry or "output" in entry
-    if "messages" not in entry:
-        return _is_prompt(entry)
-    turns = entry["messages"]
+    if _is_prompt(entry):
+        is_row = not isinstance(entry["prompt"], list) and (other_answer(entry) is not None or bool(_named(entry, ASKED_BEFORE)))
+        return not is_row
+    turns = entry.get("messages")
     return isinstance(turns, list) and any(isinstance(turn, dict) and turn.get("role") == "assistant" for turn in turns)
 
 
@@ -246,7 +281,10 @@ def _prompted(value: dict[str, Any], path: Source, where: str) -> Lesson:
             raise DataError(f"`{path}`, {where}: `{name}` is {text!r}", hint=hint)
         parts.append([{"role": role, "content": ONE_SPACE.sub("", _without_space_around(text))}])
     prompt, completion = parts
-    return _of_messages(value, [*prompt, *completion], path, where, num_read=len(prompt))
+    lesson = _of_messages(value, [*prompt, *completion], path, where, num_read=len(prompt))
+    asked = [turn.content for turn in lesson.turns[: lesson.learned[0]]]
+    _require_all_asked(value, "prompt", asked, path, where)
+    return lesson
 
 
 def _conversation(
@@ -257,7 +295,7 @@ def _conversation(
 
     `num_read`: of the first so many turns nothing is learned.
     """
-    messages, not_learned = _system_of(value, path, where), list[int]()
+    messages, not_learned, reasoning = _system_of(value, path, where), list[int](), list[str]()
     for number, row in enumerate(rows):
         _require_words_alone(row, path, where)
         speaker, content = (row.get(key) if isinstance(row, dict) else None for key in keys)
@@ -265,26 +303,30 @@ def _conversation(
         if not isinstance(speaker, str) or speaker not in roles or not isinstance(content, str):
             raise DataError(f"`{path}`, {where}: {wrong[0].format(speaker, type(content).__name__)}", hint=wrong[1])
         role = roles[speaker]
+        if number == 0 and role == "system" and messages:
+            _require_same_system(messages[0].content, content, value, path, where)
+            continue
         if role == "assistant" and (number < num_read or not _is_learned(row, path, where)):
             not_learned.append(len(messages))
         elif role == "assistant":
-            _require_answer(row, content, path, where)
+            _require_answer(content, path, where)
+            reasoning += [name for name in REASONING if row.get(name) is not False and not _is_nothing(row.get(name))]
         messages.append(Message(role=role, content=content))
-    return _lesson(messages, path, where, not_learned)
+    return replace(_lesson(messages, path, where, not_learned), reasoning=reasoning[0] if reasoning else None)
 
 
-def _require_answer(row: dict[str, Any], content: str, path: Source, where: str) -> None:
-    """Raises DataError for an answer to learn that is empty, or has its reasoning beside it: where that goes is the template's."""
+def _require_same_system(beside: str, first: str, value: dict[str, Any], path: Source, where: str) -> None:
+    """Raises DataError where the system says something else beside the turns than in the first of them."""
+    if beside.strip() != first.strip():
+        name = next(name for name in SYSTEMS if not _is_nothing(value.get(name)))
+        raise DataError(f"`{path}`, {where}: it has a `{name}`, and begins with another message of the system", hint="make them one")
+
+
+def _require_answer(content: str, path: Source, where: str) -> None:
+    """Raises DataError for an answer to learn that is empty."""
     if not content.strip():
         hint = 'write it, leave the conversation out, or give the answer "weight": 0, which is read and not learned'
         raise DataError(f"`{path}`, {where}: an answer of the assistant is empty", hint=hint)
-    for name in REASONING:
-        if row.get(name) not in NOTHING:
-            raise DataError(
-                f"`{path}`, {where}: an answer of the assistant has its reasoning beside it, as `{name}`, which would not be learned",
-                hint="write the reasoning at the beginning of the answer's text, as the model does (<think>...</think>), in place of "
-                f"`{name}`; or leave it out, and the answer is learned without",
-            )
 
 
 def _text_of_parts(content: Any, path: Source, where: str) -> Any:
@@ -308,7 +350,8 @@ def _alpaca(value: dict[str, Any], path: Source, where: str) -> Lesson:
             raise DataError(
                 f"`{path}`, {where}: `{name}` is {part!r}", hint="`instruction` and `output` are text; `input` may be empty"
             )
-    _require_no_other_input(value, str(parts[0]).strip(), path, where)
+    if "input" not in value:
+        _require_all_asked(value, "instruction", [str(parts[0])], path, where)
     instruction, (extra, output) = str(parts[0]).strip(), (_without_space_around(str(part)) for part in parts[1:])
     question = f"{instruction}\n\n{extra}" if extra else instruction
     before = [*_system_of(value, path, where), *_history_of(value, path, where)]
@@ -324,18 +367,24 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _require_no_other_input(value: dict[str, Any], instruction: str, path: Source, where: str) -> None:
-    """Raises DataError where there is no `input`, and a text named as one stands in its place: the answer would be learned without it.
+def _require_all_asked(value: dict[str, Any], field: str, asked: Sequence[str], path: Source, where: str) -> None:
+    """Raises DataError for a text beside a question that is named as one, too: the answer would be learned without it.
 
-    A text that holds the instruction, whatever its spacing, is the question once more, written out.
+    A text that holds the question's last words in `asked`, whatever its spacing, is the question once more, written out. What stands
+    in the question is asked with it.
     """
-    for name, text in value.items() if "input" not in value else ():
-        is_one = name != "instruction" and textfiles.composed(name).strip().lower() in (*INPUT_NAMES, "context")  # Dolly's
-        is_text = isinstance(text, str | int | float) and not isinstance(text, bool)
-        if is_one and is_text and (said := _on_one_line(str(text))) and _on_one_line(instruction) not in said:
+    for name in _named(value, (*INPUT_NAMES, "context")):  # Dolly's
+        text = value[name]
+        if name == field or isinstance(text, bool) or not isinstance(text, str | int | float):
+            continue
+        said, turns = _on_one_line(str(text)), [_on_one_line(turn) for turn in asked]
+        if turns[-1] not in said and not any(re.search(rf"(?<!\w){re.escape(said)}(?!\w)", turn) for turn in turns):
+            is_prompt = field == "prompt"
+            what = f"a `prompt`, and beside it `{name}`" if is_prompt else f"no `input`, and a `{name}`"
+            mend = "write it into the `prompt`" if is_prompt else "call it `input`"
             raise DataError(
-                f"`{path}`, {where}: it has no `input`, and a `{name}`, which would not be asked",
-                hint="call it `input`, or leave it out; a suite is also made of one column of a table: --input-column "
+                f"`{path}`, {where}: it has {what}, which would not be asked",
+                hint=f"{mend}, or leave it out; a suite is also made of one column of a table: --input-column "
                 "(in Python: `input_column`)",
             )
 
@@ -362,7 +411,7 @@ def _require_learnable(value: dict[str, Any], path: Source, where: str) -> None:
     """Raises DataError for what stands beside the turns and changes what the answers mean."""
     _require_words_alone(value, path, where)
     for name in VERDICTS:
-        if isinstance(value.get(name), bool):
+        if _is_verdict(name, value.get(name)):
             raise DataError(
                 f"`{path}`, {where}: its `{name}` is {json.dumps(value[name])}, and nomoat learns every answer as a good one",
                 hint=f"keep the conversations whose answers are good, and leave `{name}` out of them",
@@ -404,10 +453,10 @@ def _system_of(value: dict[str, Any], path: Source, where: str) -> list[Message]
     for name, said in given:
         if not isinstance(said, str):
             raise DataError(f"`{path}`, {where}: `{name}` is of type {type(said).__name__}", hint="it is text, or nothing")
-    messages = [Message(role="system", content=said) for _, said in given if said.strip()]
-    if len(messages) > 1:
+    texts = {said.strip(): said for _, said in given if said.strip()}
+    if len(texts) > 1:
         raise DataError(f"`{path}`, {where}: it has a `system` and a `system_prompt`", hint="make them one")
-    return messages
+    return [Message(role="system", content=said) for said in texts.values()]
 
 
 def _history_of(value: dict[str, Any], path: Source, where: str) -> list[Message]:
@@ -423,9 +472,8 @@ def _history_of(value: dict[str, Any], path: Source, where: str) -> list[Message
 
 
 def _lesson(messages: Sequence[Message], path: Source, where: str, not_learned: Sequence[int]) -> Lesson:
-    """The conversation up to its last answer to learn. Raises DataError if there is none with something before it.
-
-    Raises it as well where the system speaks twice before the first turn: beside the turns, and in the first of them.
+    """The conversation up to its last answer to learn. Raises DataError if there is none with something before it, and where the
+    system speaks twice before the first turn.
     """
     if len(messages) > 1 and messages[0].role == messages[1].role == "system":
         raise DataError(f"`{path}`, {where}: it begins with two messages of the system", hint="make them one")

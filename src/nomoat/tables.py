@@ -34,6 +34,13 @@ INPUT_NAMES = (  # of columns that hold what is asked
     "질문", "문장", "입력", "본문", "내용", "텍스트", "리뷰", "후기", "상품평", "댓글", "문의", "질의", "메시지", "메일", "민원",
     "요청",
 )  # fmt: skip
+KOREAN_LABELS = ("정답", "답", "답변", "응답", "라벨", "레이블", "분류", "유형", "카테고리", "감정", "감성", "출력")
+LABEL_NAMES = (  # of columns that hold the right answer
+    "label", "target", "gold", "reference", "expected", "answer", "output", "category", "class", "sentiment", "intent", "response",
+    "a",
+    *KOREAN_LABELS,
+    "completion",  # beside another of these, it is what a model said
+)  # fmt: skip
 Records = list[tuple[int, list[Any]]]  # the fields of each row, with the line it begins on
 
 

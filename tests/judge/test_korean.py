@@ -23,6 +23,7 @@ PAGES = sorted((SOURCE / "judge").glob("*.html.j2"))
 # terminal say, and notes on imports for OpenVINO, which are read from its file.
 MAKERS = {
     "asking/as_tuned.py": ["notes"],
+    "conversations.py": ["_notes"],
     "labelling.py": ["note_on_commas"],
     "asking/cluster.py": ["names_of"],
     "asking/spending.py": ["lost_note", "uncounted_note", "Spending.notes", "list_pricing", "_per_million", "Spending._price"],

@@ -136,11 +136,57 @@ def test_a_completion_is_the_answer_that_tune_learns_and_a_question_in_two_is_no
     rows: list[dict[str, object]] = [{"prompt": f"Is {n} even?", "completion": (" yes", " no")[n % 2], "id": n} for n in range(4)]
     guess = suite_from_file(write_lines(tmp_path / "my.jsonl", *rows))
     assert (guess.suite.examples[0].messages[0].content, guess.suite.examples[0].choices) == ("Is 0 even?", ("no", "yes"))
-    assert guess.reasons[2] == "note: not read: `id` of 4 lessons"
+    note = "not read of lessons, with how many have it: `id` (4)"
+    assert guess.reasons[2] == f"note: {note}"
+    assert guess.suite.notes == load_suite(tmp_path / "my.jsonl").notes == load_suite(rows).notes == (note,)
     path = write_lines(tmp_path / "my.jsonl", *({**row, "input": "1"} for row in rows))
     for read_suite in (read, load_suite):
         with pytest.raises(DataError):
             read_suite(path)
+
+
+@pytest.mark.parametrize("name", ["reference", "answer", "Label", "gold", "expected", "정답"])
+def test_what_a_model_said_beside_the_right_answer_is_no_right_answer(name: str, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"prompt": f"{n} + 1?", "completion": f"It is {n}", name: str(n + 1)} for n in range(4)]
+    guess = suite_from_file(write_lines(tmp_path / "log.jsonl", *rows))
+    assert guess.reasons[:2] == ("input: column `prompt` (by its name)", f"label: column `{name}` (by its name)")
+    assert [example.target for example in guess.suite.examples] == ["1", "2", "3", "4"]
+    with pytest.raises(DataError, match="line 1: `target` is missing"):
+        load_suite(tmp_path / "log.jsonl")
+    with pytest.raises(UsageError, match="`rows` is a table"):
+        load_suite(rows)
+    asked = [{**row, "prompt": said(f"{n} + 1?")} for n, row in enumerate(rows)]
+    for where, later in (("line 2", [{**rows[0], name: None}, rows[1]]), ("line 1", asked)):
+        path = write_lines(tmp_path / "later.jsonl", *later)
+        for read_suite in (suite_from_file, load_suite):
+            with pytest.raises(DataError) as caught:
+                read_suite(path)
+            assert caught.value.message == (
+                f"`{path}`, {where}: it has a `{name}`, and the right answer of a conversation is its last one"
+            )
+
+
+@pytest.mark.parametrize("name", ["question", "Text"])
+def test_a_question_beside_a_prompt_is_a_column_to_ask(name: str, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{name: f"{n} + 1?", "prompt": "Be brief.", "completion": str(n + 1)} for n in range(3)]
+    guess = suite_from_file(write_lines(tmp_path / "my.jsonl", *rows))
+    assert guess.reasons[:2] == (f"input: column `{name}` (by its name)", "label: column `completion` (by its name)")
+    plain = [{**row, name: " "} for row in rows]
+    assert suite_from_file(write_lines(tmp_path / "my.jsonl", *plain)).suite.examples[0].messages[0].content == "Be brief."
+
+
+def test_verdicts_on_completions_are_refused_as_such(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "kto.jsonl", {"prompt": "hi", "completion": "ho", "label": True})
+    with pytest.raises(DataError, match="line 1: its `label` is true, and nomoat learns every answer as a good one"):
+        suite_from_file(path)
+
+
+@pytest.mark.parametrize("field", ["messages", "conversations"])
+def test_reasoning_beside_a_right_answer_is_left_aside(field: str, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "my.jsonl", {field: [*said("2 + 2?"), {**said("", "4")[1], "reasoning_content": "Two, two."}]})
+    for suite in (suite_from_file(path).suite, load_suite(path)):
+        assert suite.examples[0].target == "4"
+        assert suite.notes == ("not read of turns, with how many have it: `reasoning_content` (1)",)
 
 
 @pytest.mark.parametrize("rows", [CHATS, SHARED, ALPACA, PROMPTED])

@@ -121,14 +121,15 @@ def test_an_answer_that_other_trainers_mark_is_read_and_not_learned(tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
 def test_reasoning_beside_an_answer_to_learn_is_refused(tmp_path: Path, name: str) -> None:
-    """Else a model that reasons would learn to answer without."""
+    """Else a model that reasons would learn to answer without. Of a test file, what is asked there counts alone."""
     path = tmp_path / "c.jsonl"
     for asked, answer, field in ((CHAT[0], CHAT[1], "messages"), (SHARED[0], SHARED[1], "conversations")):
         with pytest.raises(DataError) as caught:
             read(write(path, json.dumps({field: [asked, {**answer, name: "Let me see."}]})))
         said = f"an answer of the assistant has its reasoning beside it, as `{name}`, which would not be learned"
         assert caught.value.message == f"`{path}`, line 1: {said}"
-        for marks in ({name: None}, {name: ""}, {name: "Let me see.", "weight": 0}):
+        assert read(path, is_learned=False).notes == (f"not read of turns, with how many have it: `{name}` (1)",)
+        for marks in ({name: None}, {name: ""}, {name: "\n\n"}, {name: False}, {name: "Let me see.", "weight": 0}):
             assert read(write(path, json.dumps({field: [asked, {**answer, **marks}, asked, answer]}))).lessons[0].learned[-1] == 3
 
 
@@ -157,12 +158,13 @@ def test_preferences_alone_are_called_so_and_not_by_their_keys(tmp_path: Path) -
         assert caught.value.hint == "write the chosen answer as the conversation's last turn, and leave `chosen` and `rejected` out"
 
 
-def test_one_note_names_all_that_was_not_read(tmp_path: Path) -> None:
+def test_notes_name_all_that_was_not_read(tmp_path: Path) -> None:
     named = [CHAT[0] | {"name": "bob"}, CHAT[1] | {"weight": 1, "tool_calls": None}]
     more = {"id": 7, "tools": [], "system": "Be.", "chat_template_kwargs": {"enable_thinking": False}}
     rows = [{"messages": named, "id": 6}, {"messages": [*named, CHAT[0]], **more}]
     assert read(write(tmp_path / "c.json", json.dumps(rows))).notes == (
-        "not read: `id` of 2 lessons, `chat_template_kwargs` of 1 lesson, `name` of 2 turns",
+        "not read of lessons, with how many have it: `id` (2), `chat_template_kwargs` (1)",
+        "not read of turns, with how many have it: `name` (2)",
         "1 conversation ends with turns behind the last answer to learn, which are left out",
     )
     plain = [ALPACA | {"input": "", "history": [["a", "b"]]}, {"prompt": CHAT[:1], "completion": CHAT[1:], "system_prompt": "Be."}]
@@ -170,7 +172,7 @@ def test_one_note_names_all_that_was_not_read(tmp_path: Path) -> None:
         assert read(write(tmp_path / "c.json", json.dumps([entry]))).notes == ()
     rows = [{"conversations": SHARED * 2 + SHARED[:1], **{f"k{n}": n for n in range(12)}}] * 2
     assert read(write(tmp_path / "c.json", json.dumps(rows))).notes == (
-        "not read: " + ", ".join(f"`k{n}` of 2 lessons" for n in range(10)) + " and 2 more",
+        "not read of lessons, with how many have it: " + ", ".join(f"`k{n}` (2)" for n in range(10)) + " and 2 more",
         "2 conversations end with turns behind the last answer to learn, which are left out",
     )
 
@@ -398,14 +400,22 @@ def test_what_the_system_says_beside_the_turns_is_its_message(tmp_path: Path, en
     assert said(system="") == said(system=None) == said(system_prompt=" ") == turns
     with pytest.raises(DataError, match="entry 1: `system_prompt` is of type list"):
         said(system_prompt=["Be a pirate."])
+    assert said(system_prompt="Be a pirate.", system="Be a pirate.\n") == [("system", "Be a pirate."), *turns]
     with pytest.raises(DataError, match="entry 1: it has a `system` and a `system_prompt`"):
-        said(system_prompt="Be a pirate.", system="Be a pirate.")
+        said(system_prompt="Be a pirate.", system="Be kind.")
 
 
-def test_a_system_that_speaks_beside_the_turns_and_in_the_first_of_them_is_refused(tmp_path: Path) -> None:
-    entry = {"system": "Be a pirate.", "conversations": [{"from": "system", "value": "Be kind."}, *SHARED]}
+@pytest.mark.parametrize("name", ["system", "system_prompt"])
+def test_a_system_that_speaks_beside_the_turns_and_in_the_first_of_them_says_the_same(tmp_path: Path, name: str) -> None:
+    path, first = tmp_path / "c.json", {"role": "system", "content": "Be kind."}
+    for entry in ({"messages": [first, *CHAT]}, {"prompt": [first, CHAT[0]], "completion": CHAT[1:]}):
+        (lesson,) = read(write(path, json.dumps([entry | {name: "Be kind.\n"}]))).lessons
+        assert ([message.role for message in lesson.messages], lesson.learned) == (["system", "user", "assistant"], [2])
+        with pytest.raises(DataError) as caught:
+            read(write(path, json.dumps([entry | {name: "Be a pirate."}])))
+        assert caught.value.message == f"`{path}`, entry 1: it has a `{name}`, and begins with another message of the system"
     with pytest.raises(DataError, match="entry 1: it begins with two messages of the system"):
-        read(write(tmp_path / "c.json", json.dumps([entry])))
+        read(write(path, json.dumps([{"messages": [first, first, *CHAT]}])))
 
 
 def test_the_history_of_an_instruction_is_its_earlier_turns(tmp_path: Path) -> None:
@@ -490,6 +500,23 @@ def test_a_text_that_stands_in_the_place_of_an_input_is_not_passed_over(tmp_path
     for more in ({"input": ""}, {name: written_out}, {name: True}):
         (lesson,) = read(write(tmp_path / "b.jsonl", json.dumps({**entry, **more}) + "\n")).lessons
         assert lesson.messages[0].content == "Summarise\nit, Zoë."
+
+
+@pytest.mark.parametrize("name", ["input", "context", "document", "본문"])
+def test_a_text_beside_a_prompt_is_not_passed_over(tmp_path: Path, name: str) -> None:
+    path, asked = tmp_path / "p.jsonl", [{"role": "system", "content": "Be."}, {"role": "user", "content": "Summarise\nit."}]
+    for entry in ({"prompt": "Summarise\nit.", "completion": "Short."}, {"prompt": asked, "completion": CHAT[1:]}):
+        with pytest.raises(DataError) as caught:
+            read(write(path, json.dumps({**entry, name: ""}) + "\n" + json.dumps({**entry, name: "A story."}) + "\n"))
+        said = f"it has a `prompt`, and beside it `{name}`, which would not be asked"
+        assert caught.value.message == f"`{path}`, line 2: {said}"
+        for nothing in ("", " ", None):
+            assert read(write(path, json.dumps({**entry, name: nothing}) + "\n")).notes == ()
+        for once_more in ("User: Summarise it. Bot: Short.", "it."):
+            rows = (entry, {**entry, name: once_more})
+            assert len(read(write(path, "".join(f"{json.dumps(row)}\n" for row in rows))).lessons) == 2
+        with pytest.raises(DataError, match=f"beside it `{name}`"):
+            read(write(path, f"{json.dumps(entry)}\n{json.dumps({**entry, name: 'Sum'})}\n"))
 
 
 def test_the_spaces_that_code_begins_with_are_learned(tmp_path: Path) -> None:

@@ -232,6 +232,29 @@ def test_a_validation_file_is_held_out_and_what_stands_in_it_is_not_learned(tiny
         prepare(str(tiny_gguf), train, validation=train, **COLUMNS)
 
 
+def test_what_was_not_read_of_other_files_is_said_with_their_names(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def chat(name: str, **beside: object) -> Path:
+        answer = {"role": "assistant", "content": "b", "thinking": "c" if name == "test" else ""}
+        path = tmp_path / f"{name}.jsonl"
+        rows = [{"messages": [{"role": "user", "content": f"{name} {n}"}, answer], **beside} for n in range(2)]
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+        return path
+
+    how = {"validation": chat("dev", id=1), "test": chat("test", license="MIT")}
+    say_survey(prepare(str(tiny_gguf), chat("train", source="web"), template="llama-2", **how))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("note: ") and "not read" in line] == [
+        "note: not read of lessons, with how many have it: `source` (2)",
+        "note: test.jsonl: not read of lessons, with how many have it: `license` (2)",
+        "note: test.jsonl: not read of turns, with how many have it: `thinking` (2)",
+        "note: dev.jsonl: not read of lessons, with how many have it: `id` (2)",
+    ]
+    with pytest.raises(DataError, match="an answer of the assistant has its reasoning beside it"):
+        prepare(str(tiny_gguf), how["validation"], validation=how["test"], template="llama-2")
+
+
 @pytest.mark.parametrize("which", ["validation", "test"])
 def test_a_label_all_of_whose_rows_another_file_has_is_said_to_have_none_to_learn_from(
     tiny_gguf: Path, tmp_path: Path, which: str, capsys: pytest.CaptureFixture[str]

@@ -19,16 +19,19 @@ from nomoat.judge.suites import CODE_MAX_NEW_TOKENS, DEFAULT_MAX_NEW_TOKENS, Sui
 from nomoat.labelling import MAX_LABELS, label_task_messages
 from nomoat.records import Example
 from nomoat.rows import Source
-from nomoat.tables import INPUT_NAMES, TABLE_SUFFIXES, column_named, read_numbered_table, require_no_gaps, require_other
+from nomoat.tables import (
+    INPUT_NAMES,
+    KOREAN_LABELS,
+    LABEL_NAMES,
+    TABLE_SUFFIXES,
+    column_named,
+    read_numbered_table,
+    require_no_gaps,
+    require_other,
+)
 from nomoat.textfiles import JSONL_SUFFIXES, composed, of_unknown_kind, read_jsonl
 from nomoat.words import apart, counted
 
-KOREAN_LABELS = ("정답", "답", "답변", "응답", "라벨", "레이블", "분류", "유형", "카테고리", "감정", "감성", "출력")
-LABEL_NAMES = (
-    "label", "target", "gold", "reference", "expected", "answer", "output", "category", "class", "sentiment", "intent", "response",
-    "completion", "a",
-    *KOREAN_LABELS,
-)  # fmt: skip
 OF_A_MODEL = frozenset(
     ("model", "pred", "predicted", "prediction", "llm", "ai", "bot", "assistant", "generated", "rejected")
 )  # no target
@@ -88,10 +91,12 @@ def suite_of_conversations(found: conversations.Entries, path: Source, *, metric
     Raises DataError, naming file and place, for what cannot be learned or asked.
     """
     for where, entry in found:
-        if entry.get("target") is not None:
+        if (other := conversations.other_answer(entry)) is not None:
+            as_suite = "where all have one and no answer, the file is a suite already"
+            as_table = "of lines of JSON, `nomoat suites new` takes the right answers by --label-column (in Python: `label_column`)"
             raise DataError(
-                f"`{path}`, {where}: it has a `target`, and the right answer of a conversation is its last one",
-                hint="write it as the last answer, or leave it out; where all have one and no answer, the file is a suite already",
+                f"`{path}`, {where}: it has a `{other}`, and the right answer of a conversation is its last one",
+                hint=f"write it as the last answer, or leave it out; {as_suite if other == 'target' else as_table}",
             )
     examples, longest_with_draft = list[Example](), 0
     chats = conversations.lessons_of(found, path)
@@ -111,7 +116,8 @@ def suite_of_conversations(found: conversations.Entries, path: Source, *, metric
     input_reason = f"input: {chats.form}, as `tune` learns them, up to the last answer"
     reasons = input_reason, "label: the last answer", *(f"note: {note}" for note in chats.notes)
     places = [lesson.where for lesson in chats.lessons]
-    return _finished(path, examples, places, "the last answer", metric, name, reasons, longest_with_draft=longest_with_draft)
+    guess = _finished(path, examples, places, "the last answer", metric, name, reasons, longest_with_draft=longest_with_draft)
+    return replace(guess, suite=replace(guess.suite, notes=chats.notes))
 
 
 def _of_table(path: Path, input_column: str | None, label_column: str | None, metric: Metric | None, name: str) -> Guess:

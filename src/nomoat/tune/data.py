@@ -40,12 +40,12 @@ def is_table(path: Source, input_column: str | None, label_column: str | None) -
 
 def read(
     path: Source, *, input_column: str | None = None, label_column: str | None = None, instruction: str | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None, is_learned: bool = True,
 ) -> Data:  # fmt: skip
     """Every lesson of a file or of rows, in their order; the format is told by a file's suffix, or named columns, and the first entry.
 
-    `labels`: those the default instruction names, if not those of this file. Raises DataError with file and line, UsageError where a
-    flag is missing or has no meaning.
+    `labels`: those the default instruction names, if not those of this file. `is_learned`: else what is asked there counts alone.
+    Raises DataError with file and line, UsageError where a flag is missing or has no meaning.
     """
     if is_table(path, input_column, label_column):
         return _read_table(path, input_column, label_column, instruction, labels)
@@ -58,10 +58,24 @@ def read(
                 hint += "; or name both columns of a table (in Python: `input_column` and `label_column`)"
             raise UsageError("an instruction is for tables", hint=hint)
         chats = conversations.read(path)
+        if is_learned:
+            _require_no_reasoning(chats.lessons, path)
         return Data(path=without_values(path), format=chats.form, lessons=chats.lessons, notes=chats.notes)
     table = "; rename it to .tsv if it is a table with tabs, as Excel's Unicode text is" if suffix == ".txt" else ""
     kinds = f"tables end in {', '.join(tables.TABLE_SUFFIXES)}, conversations in {', '.join(CHAT_SUFFIXES)}{table}"
     raise textfiles.of_unknown_kind(path, kinds)
+
+
+def _require_no_reasoning(lessons: Sequence[Lesson], path: Source) -> None:
+    """Raises DataError for reasoning that stands beside an answer to learn: where it belongs is the model's own."""
+    for lesson in lessons:
+        if (name := lesson.reasoning) is not None:
+            said = f"an answer of the assistant has its reasoning beside it, as `{name}`, which would not be learned"
+            raise DataError(
+                f"`{path}`, {lesson.where}: {said}",
+                hint="write the reasoning at the beginning of the answer's text, as the model does (<think>...</think>), in place of "
+                f"`{name}`; or leave it out, and the answer is learned without",
+            )
 
 
 def _read_table(

@@ -128,7 +128,7 @@ class Prepared:
 
     `shared_texts`: what the test file asks, too, as `place: text`, to be shown to the user and nobody else.
     `validation`: the lessons of a file of their own that are held out; none where a part of `samples` is to be.
-    `others`: what was given as `test` and `validation`.
+    `others`: what was given as `test` and `validation`. `notes` say what was not read of the data and of these.
     `start`: the adapter it goes on from.
     `template`: the named chat template the lessons are put into and BASE+NAME will answer with, where it is not the file's own.
     `sidecar` stands beside data that a model wrote: its teachers enter the licence chain.
@@ -142,6 +142,7 @@ class Prepared:
     sizes: Dimensions
     data: Data
     others: dict[str, Source]
+    notes: tuple[str, ...]
     samples: list[Sample]
     validation: list[Sample]
     survey: Survey
@@ -197,7 +198,7 @@ def prepare(
     beside = sidecar.find(given_data) if isinstance(given_data, Path) else None
     data = _read(given_data, start, beside, **how)
     given = (("test", test), ("validation", validation))
-    others = {which: read(source(one, f"{which} rows"), labels=data.labels or None, **how) for which, one in given if one is not None}
+    others = {which: _read_other(which, one, data, **how) for which, one in given if one is not None}
     shared = {which: _shared(data, theirs) for which, theirs in others.items()}
     dropped = {} if keep_shared else shared.get("test", {})
     not_learned = dropped | shared.get("validation", {})
@@ -227,6 +228,7 @@ def prepare(
         base=files.name, weights=files.weights, start=start, file=file, arch=arch, sizes=sizes, data=data, samples=samples,
         validation=held_out, survey=survey, shared_texts=tuple(shared.get("test", {}).values()),
         others={which: theirs.path for which, theirs in others.items()},
+        notes=(*data.notes, *(f"{theirs.path.name}: {note}" for theirs in others.values() for note in theirs.notes)),
         settings=chosen(settings, num_lessons=len(data.lessons), width=sizes.width, layers=sizes.layers, can_add_layers=not start),
         options={
             **how, "keep_shared": keep_shared, "template": named.value if named else None,
@@ -284,7 +286,12 @@ def _as_it_was(settings: Settings, start: Start, **words: str | None) -> Setting
     return replace(settings, rank=start.rank, layers=start.layers)
 
 
-def _read(path: Source, start: Start | None, beside: Sidecar | None, **how: str | None) -> Data:
+def _read_other(which: str, given: Given, data: Data, **how: Any) -> Data:
+    """What is given as `which`, with the labels of the data. What is held out is answered as what is learned."""
+    return read(source(given, f"{which} rows"), labels=data.labels or None, is_learned=which == "validation", **how)
+
+
+def _read(path: Source, start: Start | None, beside: Sidecar | None, **how: Any) -> Data:
     """The data, with the labels its adapter knows already named beside its own, and those that its teacher had to choose from."""
     data = read(path, labels=start.labels if start and start.labels else None, **how)
     own = {lesson.label for lesson in data.lessons if lesson.label is not None}

@@ -27,7 +27,7 @@ def survey_lines(prepared: Prepared) -> Iterator[str]:
         f"data: {survey.format}, {counted(survey.num_lessons, 'lesson')}, {counted(survey.num_tokens, 'token')}; "
         f"a lesson has {survey.median_tokens:,} (half of them), {survey.p95_tokens:,} (95 %), at most {survey.longest_tokens:,}"
     )
-    yield from (f"note: {note}" for note in prepared.data.notes)
+    yield from (f"note: {note}" for note in prepared.notes)
     scripts = ", ".join(f"{script} {part:.0%}" for script, part in survey.scripts.items())
     yield f"scripts: {scripts or 'no letters in the texts'}"
     if survey.labels:
