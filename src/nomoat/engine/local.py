@@ -325,7 +325,7 @@ class LocalEngine(Engine):
             return {at: ChoiceScores(scores=tuple(scores), seconds=seconds) for at, scores in zip(taken, several, strict=True)}
 
     def compile_once(self, progress: Progress | None = None) -> None:
-        """Have nomoat's own products for this model, compiled if this machine has not yet; otherwise that is done when it is first asked.
+        """Have nomoat's own products for this model, compiled if this machine has not yet; else that is done when it is first asked.
 
         `progress` is told (functions done, functions). Raises NotEnoughDiskError, NotWritableError.
         """

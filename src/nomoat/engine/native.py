@@ -110,8 +110,8 @@ class Blueprint:
         return footprint.kv_bytes_a_token(len(facts.layers), facts.kv_heads, facts.head_dim, self.number_sizes(quality))
 
     def compile_once(self, progress: Progress | None = None, *, adapters: bool) -> None:
-        """Have all here that the model needs compiled, nothing for one without tiles: another process compiles it, see `machine_code`, and
-        this one what is kept nowhere after that. Raises NotEnoughDiskError, NotWritableError.
+        """Have all here that the model needs compiled, nothing for one without tiles: by another process, see `machine_code`, and by
+        this one what is not kept after that. Raises NotEnoughDiskError, NotWritableError.
 
         `adapters`: what those beside its weights need as well.
         """
