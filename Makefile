@@ -29,6 +29,8 @@ lowest: install
 	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct \
 		--only-binary :all: --no-binary nomoat --no-binary rouge-score -e '.[serve]'
 	NOMOAT_HOME=$(CURDIR)/$(LOWEST)/home $(LOWEST)/bin/python tests/lowest.py
+	$(BIN)/uv pip install --quiet --python $(LOWEST) pytest pytest-timeout safetensors
+	$(LOWEST)/bin/python -m pytest tests/serve/test_openai.py::test_adapters_of_one_base_are_served_on_one_copy_of_its_weights
 
 docs: install
 	$(BIN)/python docs/make_cli_reference.py

@@ -1,18 +1,14 @@
-"""By `make lowest`, with the oldest releases that pyproject.toml allows: help, answers, a report, and a server.
+"""By `make lowest`, with the oldest releases that pyproject.toml allows: help, answers, and a report.
 
 Not covered: what the extras `tune`, `ray` and `convert` bring, which are gigabytes.
 """
 
 from __future__ import annotations
 
-import queue
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
-
-import nomoat
 
 MODEL, QUESTION = "smollm2-135m", "What is a moat?"
 TABLE = "text,label\nwonderful phone,good\nterrible phone,bad\nI love it,good\nbroken again,bad\n"
@@ -29,15 +25,13 @@ def main() -> None:
         assert "Usage: " in run(*verb, "--help")
     run("pull", MODEL)
     assert run("run", MODEL, QUESTION, "--max-tokens", "9").strip()
-    assert "colour" in run("run", MODEL, "Name a colour", "--json-schema", COLOUR, "--max-tokens", "30")
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "t.csv").write_text(TABLE, encoding="utf-8")
+        for name, text in (("t.csv", TABLE), ("s.json", COLOUR)):
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+        assert "colour" in run("run", MODEL, "Name a colour", "--json-schema", "s.json", "--max-tokens", "30", cwd=folder)
         columns = ["--input-column", "text", "--label-column", "label"]
         run("duel", MODEL, MODEL, "--suite", "t.csv", *columns, "--report", "r.html", cwd=folder)
         assert "<svg" in (Path(folder) / "r.html").read_text(encoding="utf-8")
-    ready: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=nomoat.serve, args=[MODEL], kwargs={"port": 0, "on_ready": ready.put}, daemon=True).start()
-    assert nomoat.load(f"{ready.get(timeout=600)}#{MODEL}").complete(QUESTION).text.strip()
     print("all of it works")
 
 
