@@ -1,10 +1,11 @@
-# Two commands for a new machine: `make demo` and `make test`. Both make .venv first; all they need is Python 3.11, make, gcc, git.
+# Two commands for a new machine: `make demo` and `make test`. Both make .venv first; all they need is Python 3.11, make, git.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+LOWEST := $(VENV)/lowest
 
-.PHONY: demo test lint docs install clean
+.PHONY: demo test lint lowest docs install clean
 
 demo: install
 	$(BIN)/nomoat demo
@@ -19,6 +20,17 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# With the oldest release of each package that pyproject.toml allows, none of which may have to be compiled: they are tried, in an environment
+# and a home of their own. By uv, as pip knows no oldest.
+lowest: install
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct \
+		--only-binary :all: --no-binary nomoat --no-binary rouge-score -e '.[serve]'
+	NOMOAT_HOME=$(CURDIR)/$(LOWEST)/home $(LOWEST)/bin/python tests/lowest.py
+	$(BIN)/uv pip install --quiet --python $(LOWEST) pytest pytest-timeout safetensors
+	$(LOWEST)/bin/python -m pytest tests/serve/test_openai.py::test_adapters_of_one_base_are_served_on_one_copy_of_its_weights
 
 docs: install
 	$(BIN)/python docs/make_cli_reference.py

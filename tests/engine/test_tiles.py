@@ -41,7 +41,7 @@ from nomoat.engine.sampling import Sampler
 from nomoat.engine.step_tables import Kind, Step
 from nomoat.errors import BadFileError
 from nomoat.records import Request
-from nomoat.responder import memory_need
+from nomoat.responder import load, memory_need
 from tests.engine.test_adapters import EXACT
 
 needs_instructions = pytest.mark.skipif(
@@ -731,6 +731,18 @@ def test_another_process_compiles_what_a_model_needs_before_it_is_asked(
     LocalEngine(folder).compile_once()
     next(iter(LocalEngine(folder).generate(Request(prompt="a"))))
     assert asked == [("Q5_0-Q8_0", native.COMPILE, "Q5_0", "Q8_0")] * 2  # Q8_0: what is no such type becomes that
+
+
+@needs_instructions
+def test_what_cannot_be_compiled_is_said_when_the_model_is_loaded(
+    tmp_path: Path, small_ones_too: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a numba that compiles none of it: a server would say that it is ready, and fail at each request."""
+    monkeypatch.setattr(machine_code, "compile_elsewhere", lambda *told, progress=None: None)
+    monkeypatch.setattr(chain, "functions", lambda types: [machine_code.Compiled("engine.team_kernels", "no_such_function", 2)])
+    path = write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q5_0")
+    with pytest.raises(AttributeError, match="no_such_function"):
+        load(str(path), compiling=lambda done, total: None)
 
 
 @needs_instructions

@@ -325,18 +325,12 @@ class LocalEngine(Engine):
             return {at: ChoiceScores(scores=tuple(scores), seconds=seconds) for at, scores in zip(taken, several, strict=True)}
 
     def compile_once(self, progress: Progress | None = None) -> None:
-        """Compile nomoat's own products for this model, if this machine has not yet; otherwise that is done when it is first asked.
+        """Have nomoat's own products for this model, compiled if this machine has not yet; else that is done when it is first asked.
 
-        `progress` is told (functions done, functions).
+        `progress` is told (functions done, functions). Raises NotEnoughDiskError, NotWritableError.
         """
         if self._blueprint is not None:
             self._blueprint.compile_once(progress, adapters=bool(self._beside))
-
-    def _prepare(self) -> None:
-        """Have nomoat's own products compiled, if this model has any. Raises NotEnoughDiskError, NotWritableError, too."""
-        if self._blueprint is not None:
-            self.compile_once()
-            self._blueprint.load_compiled(adapters=bool(self._beside))
 
     def _held_scorer(self) -> Scorer:
         """One at a time, since memory is planned for one: another adapter's is let go of first. For who has the lock `scoring`."""
@@ -361,7 +355,7 @@ class LocalEngine(Engine):
                     hint="give the engine the model's own file as `weights`, or load the model with `nomoat.load`",
                 )
             folder = importer.import_gguf(self._weights, adapter=adapter, context_tokens=self._context_tokens)
-        self._prepare()
+        self.compile_once()
         return Scorer(folder, self.layout.scoring_properties)
 
     def count_tokens(self, request: Request) -> int:
@@ -421,7 +415,7 @@ class LocalEngine(Engine):
             )  # fmt: skip
 
     def _make_model(self) -> Model:
-        self._prepare()
+        self.compile_once()
         if self._native is not None:
             return NativeModel(self._native, self._beside, self.storage.quality)
         if self._sizes.has_paged_attention:

@@ -110,20 +110,16 @@ class Blueprint:
         return footprint.kv_bytes_a_token(len(facts.layers), facts.kv_heads, facts.head_dim, self.number_sizes(quality))
 
     def compile_once(self, progress: Progress | None = None, *, adapters: bool) -> None:
-        """Let another process compile what the model needs, see `machine_code`; nothing for one without tiles.
+        """Have all here that the model needs compiled, nothing for one without tiles: by another process, see `machine_code`, and by
+        this one what is not kept after that. Raises NotEnoughDiskError, NotWritableError.
 
         `adapters`: what those beside its weights need as well.
         """
         from nomoat import machine_code
-
-        if types := self.types(adapters=adapters):
-            machine_code.compile_elsewhere("-".join(types), COMPILE, *types, progress=progress)
-
-    def load_compiled(self, *, adapters: bool) -> None:
-        """Have all that here, compiled by this process if it is kept nowhere. Raises NotEnoughDiskError, NotWritableError."""
         from nomoat.engine import chain
 
         if types := self.types(adapters=adapters):
+            machine_code.compile_elsewhere("-".join(types), COMPILE, *types, progress=progress)
             for function in chain.functions(types):
                 _ = function.address
 
