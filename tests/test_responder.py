@@ -26,7 +26,7 @@ from nomoat.cli.show import show
 from nomoat.engine import importer
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.source import open_source
-from nomoat.errors import NotEnoughMemoryError, StoppedError, UnsupportedError, UsageError
+from nomoat.errors import BadFileError, NotEnoughMemoryError, StoppedError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.judge.settings import RunSettings
 from nomoat.records import Message, Request
@@ -340,3 +340,35 @@ def test_a_model_in_its_own_codes_is_loaded_where_there_is_room_for_it(tiny_gguf
     monkeypatch.setattr(hardware, "memory_available_bytes", lambda: Detected(need - 1, "free"))
     with pytest.raises(NotEnoughMemoryError, match=r"`tiny` needs about 0\.4\d* GB of memory at a context of 64 tokens"):
         check(*told)
+
+
+@pytest.mark.parametrize("where", ["chat_template.jinja", "tokenizer_config.json"])
+@pytest.mark.parametrize("stands_beside", [True, False])
+def test_an_adapter_answers_with_the_chat_template_in_its_folder(
+    where: str, stands_beside: bool, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Trainers save that of their lessons there. Another one is asked for by name, and the base keeps its own."""
+    if not stands_beside:
+        monkeypatch.setattr(footprint, "has_native_kernels", lambda: False)
+    adapter, text, talk = write_adapter(tmp_path / "mine"), "T {{ messages[0].content }}>", (Message(role="user", content="hello"),)
+    ref = f"{tiny_gguf}+{adapter}"
+    with responder.load(ref) as model:
+        without = model.digest
+        assert model.engine.tokenizer is not None and model.engine.tokenizer.render(talk) != "T hello>"
+    (adapter / where).write_text(text if where.endswith("jinja") else json.dumps({"chat_template": text}))
+    with responder.load(ref) as model:
+        assert model.engine.tokenizer is not None and model.engine.tokenizer.prompt_text(Request(messages=talk)) == ("T hello>", False)
+        assert model.digest != without and model.template is None
+    with responder.load(ref, template="vicuna_v1.1") as model:
+        assert model.engine.tokenizer is not None and "USER: hello" in model.engine.tokenizer.render(talk)
+    with responder.load(ref, fallback_template="vicuna_v1.1") as model:
+        assert model.engine.tokenizer is not None and model.engine.tokenizer.render(talk) == "T hello>"
+    shared = responder.load_sharing([str(tiny_gguf), ref])
+    tokenizers = [model.engine.tokenizer for model in shared]
+    assert [found is not None and found.render(talk) == "T hello>" for found in tokenizers] == [False, True]
+    shared[0].close()
+    show(ref)
+    assert "chat template: the one in its folder" in capsys.readouterr().out.splitlines()
+    (adapter / where).write_text("\xff" if where.endswith("jinja") else "[]", encoding="latin-1")
+    assert isinstance(responder.what_is_wrong(ref), BadFileError)

@@ -19,8 +19,9 @@ ADAPTER_PICKLE, ADAPTER_INDEX = (
 )  # of an older PEFT; of transformers, in parts
 CONFIG_FILES = (CONFIG, "generation_config.json", "tokenizer_config.json")
 CHAT_TEMPLATE, TOOL_TEMPLATE = "chat_template.jinja", "additional_chat_templates/tool_use.jinja"
+SPECIAL_TOKENS = "special_tokens_map.json"  # of an older transformers
 TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", CHAT_TEMPLATE, TOOL_TEMPLATE
+    "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", SPECIAL_TOKENS, CHAT_TEMPLATE, TOOL_TEMPLATE
 )  # fmt: skip
 AGAIN = "download it again, or another copy of this model"
 LFS_POINTER = b"version https://git-lfs"

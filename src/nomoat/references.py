@@ -21,6 +21,7 @@ from nomoat.textfiles import as_named
 if TYPE_CHECKING:
     from nomoat.catalog.licences import ChainVerdict
     from nomoat.engine.source import ModelSource
+    from nomoat.engine.templates import Template
     from nomoat.engine.tokenizer import Tokenizer
 
 
@@ -129,17 +130,28 @@ class LocalFiles:
         """What `nomoat tune` wrote about the adapter, as it was when first asked for: see `tuned.provenance_of`."""
         return tuned.provenance_of(self.adapter) if self.adapter else {}
 
-    def template(self, *, asked: str | None = None, own: str | None, fallback: str | None = None) -> Detected[str] | None:
-        """The name of the chat template to use in place of the file's `own`, and why; None to use its own.
+    @functools.cached_property
+    def brought(self) -> Template | None:
+        """The chat template in the adapter's folder, where trainers save that of their lessons. Raises BadFileError."""
+        if self.adapter is None:
+            return None
+        from nomoat.engine import folder_tokenizer
+        from nomoat.engine.templates import Template
 
-        What is asked for comes first, then what the adapter was tuned with, then, for a file without one, what the model's card names,
-        then the fallback. A card is known by its id, or by its file's name.
+        text, with_tools = folder_tokenizer.chat_templates(self.adapter)
+        return None if text is None else Template(text=text, with_tools=with_tools, writes_bos=True)
+
+    def template(self, *, asked: str | None = None, own: str | None, fallback: str | None = None) -> Detected[str] | None:
+        """The name of the chat template to use in place of what is there, and why; None for the one that is `brought`, else `own`.
+
+        What is asked for comes first, then what the adapter was tuned with, then, where neither its folder nor the file, whose `own`
+        is told, has one, what the model's card names, then the fallback. A card is known by its id, or by its file's name.
         """
         if asked:
             return Detected(asked, "as asked")
         if named := tuned.template_of(self.provenance):
             return Detected(named, "as it was tuned")
-        if own is not None:
+        if own is not None or self.brought is not None:
             return None
         from nomoat.catalog import cards
 
@@ -163,8 +175,9 @@ class LocalFiles:
     def read_tokenizer(self, source: ModelSource) -> Tokenizer:
         """The tokenizer of these weights, opened, with the chat template it answers with."""
         tokenizer = source.read_tokenizer()
-        if named := self.template(own=tokenizer.chat_template):
-            tokenizer.use_template(named.value)
+        named = self.template(own=tokenizer.chat_template)
+        if used := named.value if named else self.brought:
+            tokenizer.use_template(used)
         return tokenizer
 
 

@@ -392,6 +392,7 @@ def what_is_wrong(ref: str) -> NomoatError | None:
             importer.require_beside(files.weights, [files.adapter])
             if named := tuned.template_of(files.provenance):
                 templates.named(named)
+            files.brought  # noqa: B018 - is read, and what is damaged of it found
         references.licence_of(files)
     except NomoatError as error:
         return error
@@ -463,15 +464,14 @@ def _load_local(
             engine.compile_once(compiling)
         own = engine.tokenizer.chat_template
         named = [found.template(asked=template, own=own, fallback=fallback_template) for found in files]
+        used = [name.value if name else found.brought for found, name in zip(files, named, strict=True)]
         views: list[Engine] = [
-            engine.adapted(adapters.index(found.adapter), template=name.value if name else None)
-            if found.adapter and beside
-            else engine
-            for found, name in zip(files, named, strict=True)
+            engine.adapted(adapters.index(found.adapter), template=chosen) if found.adapter and beside else engine
+            for found, chosen in zip(files, used, strict=True)
         ]
-        for view, name in zip(views, named, strict=True):  # after the views, which are told apart by the engine's digest
-            if view is engine and name:
-                engine.use_template(name.value)
+        for view, chosen in zip(views, used, strict=True):  # after the views, which are told apart by the engine's digest
+            if view is engine and chosen:
+                engine.use_template(chosen)
         loaded = [
             Responder(ref, view, licence=references.licence_of(found), template=name, notes=found.notes, question=found.question)
             for ref, view, found, name in zip(refs, views, files, named, strict=True)

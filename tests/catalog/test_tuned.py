@@ -92,3 +92,12 @@ def test_the_question_of_a_table_is_made_of_what_there_was_where_it_was_not_kept
     provenance: dict[str, Any], question: str | None
 ) -> None:  # fmt: skip
     assert tuned.question_of(provenance) == question
+
+
+def test_a_lora_in_gguf_is_no_adapter_that_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModelError) as caught:
+        tuned.find_adapter(str(tmp_path / "lora.gguf"))
+    assert (caught.value.message, caught.value.hint) == (
+        f"`{tmp_path / 'lora.gguf'}` is no adapter that is read here: a LoRA in GGUF is not",
+        "name the folder that PEFT saved it in, which holds `adapter_config.json`",
+    )

@@ -355,6 +355,16 @@ def test_a_factor_of_yarn_that_llama_cpp_overwrites_is_left_out_with_a_note(aske
     assert facts["notes"] == noted
 
 
+def test_a_number_told_for_each_layer_is_one_where_all_are_the_same() -> None:
+    """As llama.cpp reads it. Layers that differ are refused."""
+    keys = {"block_count": 3, "embedding_length": 64, "feed_forward_length": 128, "context_length": 64}
+    told = {f"llama.{key}": value for key, value in keys.items()} | {"llama.attention.layer_norm_rms_epsilon": 1e-5}
+    told |= {"general.architecture": "llama", "llama.attention.head_count": np.array([4, 4, 4], np.int32)}
+    assert architectures.dimensions(told | {"llama.attention.head_count_kv": np.array([2, 2, 2])}, vocabulary=9).kv_heads == 2
+    with pytest.raises(BadFileError, match=r"the file says `llama.attention.head_count_kv` = array\(\[2, 2, 1\]\)"):
+        architectures.dimensions(told | {"llama.attention.head_count_kv": np.array([2, 2, 1])}, vocabulary=9)
+
+
 def test_gemma_2_has_a_window_and_caps_unless_its_file_says_0(tmp_path: Path) -> None:
     """llama.cpp's: the first files of the family do not state them."""
     keys = {"attention.key_length": 32}

@@ -40,7 +40,7 @@ from reference import (
     write_folder,
 )
 from safetensors.torch import load_file, save_file
-from tiny import MERGES, SPECIAL, TEMPLATE, vocabulary
+from tiny import MERGES, SPECIAL, TEMPLATE, vocabulary, write_adapter
 
 import nomoat
 from nomoat.catalog import pull
@@ -211,6 +211,33 @@ def test_an_output_matrix_is_its_own_where_config_json_calls_it_the_embedding_an
     assert_logits_equal(model, folder)
 
 
+@pytest.mark.parametrize(("name", "has_one"), [("llama", False), ("gemma", True), ("opt", True)])
+@pytest.mark.parametrize("is_said", [True, False])
+def test_a_folder_without_an_output_layer_says_so(name: str, has_one: bool, is_said: bool, tmp_path: Path) -> None:
+    """As `LlamaModel` is saved alone; not where the embedding is the output layer, which some families' `config.json` leave unsaid."""
+    _, folder = write_folder(tmp_path / "model", name)
+    weights = load_file(folder / "model.safetensors")
+    save_file({key: values for key, values in weights.items() if key != "lm_head.weight"}, folder / "model.safetensors")
+    told = json.loads((folder / "config.json").read_text())
+    if not is_said:
+        told.pop("tie_word_embeddings", None)
+    (folder / "config.json").write_text(json.dumps(told))
+    with nomoat.load(str(folder)) as model:
+        mute = [note for note in model.notes if note.startswith("the folder holds no output layer (`lm_head`)")]
+        assert (len(mute) == 0) == has_one
+        assert np.isfinite(model.embed(["the hello"])).all()
+
+
+@pytest.mark.parametrize("lacking", ["self_attn.k_proj.bias", "input_layernorm.weight"])
+def test_a_bias_or_a_norm_that_one_layer_lacks_is_missed(lacking: str, tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "qwen2")
+    weights = load_file(folder / "model.safetensors")
+    del weights[f"model.layers.1.{lacking}"]
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(BadFileError, match=r"has no tensor that GGUF would call `blk\.1\.attn_.+`, and 1 of 2 layers have theirs"):
+        open_source(folder)
+
+
 def with_output(folder: Path, change: Any) -> dict[str, Any]:
     """A folder whose `config.json` says that its output layer is its embedding beside one made of that, and the weights without it."""
     weights = load_file(folder / "model.safetensors")
@@ -274,6 +301,41 @@ def test_llama_3_stretches_its_positions_as_the_reference_does(tmp_path: Path) -
     edit(folder, rope_parameters=None, rope_theta=500.0, rope_scaling=scaling)
     config = {**LLAMA_LIKE, "rope_parameters": {**scaling, "rope_theta": 500.0}}
     assert_logits_equal(make_model(replace(CASES["llama"], config=config)), folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "rope", "older"),
+    [
+        ("llama", ROPE, {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}),
+        ("llama", ROPE, {"rope_type": "dynamic", "factor": 4.0}),
+        ("llama", {**ROPE, "rope_type": "linear", "factor": 2.0}, {"type": "linear", "factor": 4.0}),
+        ("gemma3", None, {"rope_type": "linear", "factor": 4.0}),
+    ],
+)
+def test_scaling_told_twice_and_not_the_same_is_refused(
+    name: str, rope: dict[str, Any] | None, older: dict[str, Any], tmp_path: Path
+) -> None:
+    """As where a model card's `rope_scaling` was added to what `transformers` 5 wrote, which takes it and loses `rope_theta`."""
+    _, folder = write_folder(tmp_path / "model", name)
+    edit(folder, rope_scaling=older, **({} if rope is None else {"rope_parameters": rope}))
+    with pytest.raises(BadFileError, match="says twice how positions are scaled, and not the same: `rope_scaling` is ") as caught:
+        open_source(folder)
+    assert "into `rope_parameters`, beside its `rope_theta`, and remove `rope_scaling`" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("older", [None, {}, {"type": "linear", "factor": 4}])
+def test_scaling_told_twice_in_the_same_way_is_no_error(older: dict[str, Any] | None, tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    edit(folder, rope_parameters={**ROPE, "rope_type": "linear", "factor": 4.0})
+    before = open_source(folder).metadata
+    edit(folder, rope_scaling=older)
+    assert open_source(folder).metadata == before
+
+
+def test_what_a_gptoss_leaves_unsaid_of_its_scaling_is_not_said_beside_the_newer_form(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "gpt-oss")
+    edit(folder, rope_parameters=ROPE)
+    assert "gpt-oss.rope.scaling.type" not in open_source(folder).metadata
 
 
 def test_a_gemma_3_that_sees_answers_texts_as_the_reference_does(tmp_path: Path) -> None:
@@ -402,6 +464,23 @@ def test_weights_that_are_rounded_on_loading_elsewhere_are_answered_as_they_lie_
         loaded.complete(request)
         note = "`config.json` says that weights are quantised by `bitsandbytes`; they are read as the folder has them"
         assert loaded.notes == loaded.notes_on(request) == (note,)
+
+
+@pytest.mark.parametrize(("told", "method"), [({"load_in_4bit": True}, "bitsandbytes"), ({"bits": 4}, "a method without a name")])
+def test_a_method_that_config_json_does_not_name_is_not_called_none(told: dict[str, Any], method: str, tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    edit(folder, quantization_config=told)
+    note = f"`config.json` says that weights are quantised by `{method}`; they are read as the folder has them"
+    assert open_source(folder).notes == (note,)
+
+
+def test_a_folder_that_is_an_adapter_is_called_so(tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "mine")
+    with pytest.raises(BadFileError) as caught:
+        nomoat.load(str(folder))
+    assert (caught.value.message, caught.value.hint) == (
+        f"`{folder}` is an adapter, no model", f"name its base before it: BASE+{folder}"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -576,12 +655,14 @@ def test_a_word_that_fills_up_rows_or_stands_for_unknown_ones_stays_in_answers(n
     assert ours.decode(ours.encode(f"the{SPECIAL[0]}")) == "the"
 
 
-@pytest.mark.parametrize("where", ["settings", "files"])
+@pytest.mark.parametrize("where", ["settings", "files", "file before settings"])
 def test_a_folder_s_template_for_functions_is_used_where_there_are_some_as_in_transformers(where: str, tmp_path: Path) -> None:
     _, folder = write_folder(tmp_path / "model", "llama")
     templates = {"default": "D {{ messages[0].content }}", "tool_use": "T {{ tools | length }}{{ messages[0].tool_calls }}"}
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings["chat_template"] = [{"name": name, "template": text} for name, text in templates.items()]
+    if where == "file before settings":
+        (folder / "chat_template.jinja").write_text("F {% if tools %}{{ tools | length }}{% endif %}{{ messages[0].tool_calls }}")
     if where == "files":
         del settings["chat_template"]
         (folder / "additional_chat_templates").mkdir()
@@ -594,6 +675,21 @@ def test_a_folder_s_template_for_functions_is_used_where_there_are_some_as_in_tr
         expected = theirs.apply_chat_template([{"role": "user", "content": "hi"}], tools=tools or None, tokenize=False)
         assert ours.render((Message(role="user", content="hi"),), tools=list(map(json.dumps, tools))) == expected
     assert set(folder.rglob("*.jinja")) <= set(model_files(folder))
+
+
+@pytest.mark.parametrize("is_numbered", [False, True])
+def test_special_tokens_that_an_older_transformers_wrote_elsewhere_are_read_as_by_it(is_numbered: bool, tmp_path: Path) -> None:
+    """In `special_tokens_map.json`, which counts where `tokenizer_config.json` does not number its tokens."""
+    _, folder = write_folder(tmp_path / "model", "llama")
+    older = {"bos_token": SPECIAL[1], "eos_token": {"content": SPECIAL[0], "lstrip": False}, "pad_token": None}
+    (folder / "special_tokens_map.json").write_text(json.dumps(older))
+    settings = {"bos_token": SPECIAL[0], "eos_token": SPECIAL[2], "chat_template": "{{ bos_token }}the{{ eos_token }}"}
+    decoder = {str(at): {"content": token, "special": True} for at, token in enumerate(SPECIAL)}
+    ours, theirs = with_settings(folder, **settings, **({"added_tokens_decoder": decoder} if is_numbered else {}))
+    expected = theirs.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True)
+    assert ours.render((Message(role="user", content="hi"),)) == expected
+    assert expected == (f"{SPECIAL[0]}the{SPECIAL[2]}" if is_numbered else f"{SPECIAL[1]}the{SPECIAL[0]}")
+    assert folder / "special_tokens_map.json" in model_files(folder)
 
 
 def test_what_a_family_does_not_read_may_say_anything(tmp_path: Path) -> None:
@@ -932,7 +1028,7 @@ def test_a_tokenizer_json_gives_the_ids_of_transformers(tmp_path: Path) -> None:
         [{"role": "user", "content": "안녕?"}], tokenize=False, add_generation_prompt=True
     )
     assert (
-        ours.chat_template == folder_tokenizer.chat_template(folder) == TEMPLATE
+        ours.chat_template == folder_tokenizer.chat_templates(folder)[0] == TEMPLATE
         and ours.special.eos_id == 2
         and not ours.special.add_bos
     )
@@ -1013,6 +1109,21 @@ def test_vocab_and_merges_of_families_that_split_in_several_ways_are_refused(kin
         f"`{tmp_path}` does not say how its tokenizer splits texts, and models of the kind `{kind}` differ in it"
     )
     assert caught.value.hint == "its `tokenizer.json` says so: download that, too"
+
+
+def test_no_space_is_put_before_a_text_where_a_sentencepiece_model_s_settings_say_so(tmp_path: Path) -> None:
+    settings = {"legacy": False, "add_prefix_space": False}
+    (tmp_path / "text.txt").write_text("\n".join([Path(inspect.getfile(Tokenizer)).read_text(), *TEXTS]))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "text.txt"), model_prefix=str(tmp_path / "tokenizer"), vocab_size=600, model_type="bpe",
+        byte_fallback=True, minloglevel=2, character_coverage=0.99, normalization_rule_name="identity", remove_extra_whitespaces=False,
+    )  # fmt: skip
+    tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer", **tokens, **settings}))
+    ours, theirs = folder_tokenizer.read(base(tmp_path, eos_token_id=2)), transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in ["hello", " hello", "  a", "hello</s>hello"]:
+        assert ours.encode(text) == theirs.encode(text, add_special_tokens=False), text
+    assert ours.decode(ours.encode("hello")) == "hello"
 
 
 @pytest.mark.parametrize("legacy", [{}, {"legacy": True}, {"legacy": False}])

@@ -108,6 +108,15 @@ def make_tuned(name: str, base: Path, template: str) -> None:
 
 
 @pytest.mark.usefixtures("nothing_is_loaded")
+def test_a_template_beside_the_adapter_is_one(suite: Suite, base: str) -> None:
+    folder = make_adapter(paths.adapters() / "mine", Path(base))
+    with pytest.raises(UnsupportedError, match="has no chat template"):
+        require_askable([f"{base}+mine"], suite, RunSettings())
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    require_askable([f"{base}+mine"], suite, RunSettings())
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
 def test_a_base_beside_what_was_tuned_from_it_is_to_be_given_its_template(
     suite: Suite, base: str, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ from nomoat.cli import app
 from nomoat.engine import importer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.lora import LoraDelta
+from nomoat.engine.source import open_source
 from nomoat.errors import BadFileError, NotEnoughDiskError, UnsupportedError
 from nomoat.records import Parent
 from nomoat.tune import export
@@ -72,6 +73,8 @@ def test_the_lora_file_holds_the_change_in_the_file_s_order_of_rows(tmp_path: Pa
     lora = GGUFFile(export.lora_gguf(weights, adapter, tmp_path / "lora.gguf"))
     merged = GGUFFile(export.merged_gguf(weights, adapter, tmp_path / "merged.gguf", quantisation="F32"))
     assert lora.metadata["general.type"] == "adapter" and lora.metadata["adapter.lora.alpha"] == 2 * RANK
+    with pytest.raises(UnsupportedError, match=r"lora.gguf` is an adapter, no model, and a LoRA in GGUF is not read"):
+        open_source(tmp_path / "lora.gguf")
     for tensor in ("blk.0.attn_q.weight", "blk.1.ffn_down.weight"):
         change = 2 * lora.rows(f"{tensor}.lora_b") @ lora.rows(f"{tensor}.lora_a")
         np.testing.assert_allclose(merged.rows(tensor), GGUFFile(weights).rows(tensor) + change, atol=1e-5)
@@ -331,6 +334,19 @@ def test_the_merged_file_has_the_base_s_templates_or_the_one_it_was_tuned_with(n
     for tools in ([], ["{}"]):
         assert merged.template_for(tools) == base.template_for(tools)
     assert (base.template_for(["{}"]) == own["tool_use"]) == (named is None)
+
+
+def test_the_merged_file_has_the_templates_that_lie_beside_the_adapter(tmp_path: Path) -> None:
+    from nomoat import paths
+
+    weights = write_tiny_gguf(tmp_path / "base.gguf")
+    adapter = write_adapter(paths.adapters() / "mine")
+    own = {"default": "D {{ messages[0].content }}", "tool_use": "T {{ tools | length }}{{ messages[0].tool_calls }}"}
+    told = {"chat_template": [{"name": name, "template": text} for name, text in own.items()]}
+    (adapter / "tokenizer_config.json").write_text(json.dumps(told))
+    result = CliRunner().invoke(app, ["export", f"{weights}+mine", "-o", str(tmp_path / "out.gguf")])
+    assert result.exit_code == 0, result.output
+    assert GGUFFile(tmp_path / "out.gguf").read_tokenizer().templates == own
 
 
 @pytest.mark.parametrize(("name", "given"), [("mine.v1", "mine.v1"), ("가게", "tuned")])

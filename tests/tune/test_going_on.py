@@ -18,7 +18,7 @@ from tiny import ADAPTED, LAYERS, TEMPLATE, write_adapter, write_tiny_gguf
 from typer.testing import CliRunner
 
 import nomoat
-from nomoat import paths
+from nomoat import paths, references
 from nomoat.cli import app
 from nomoat.engine import arch as architectures
 from nomoat.engine import sandbox
@@ -53,6 +53,23 @@ def test_it_begins_with_what_the_adapter_has_learned(tiny_gguf: Path, table: Pat
     assert (after["settings"]["rank"], after["settings"]["layers"]) == (4, 2)
     third = facts_of(tune(f"{tiny_gguf}+first", table, "third", settings=prepare.Settings(epochs=2, learning_rate=5e-3)))
     assert third["metrics"]["validation_loss_after"] < 0.9 * before["metrics"]["validation_loss_after"]
+
+
+def test_it_is_asked_and_answers_with_the_template_that_lies_beside_the_adapter(tiny_gguf: Path, table: Path) -> None:
+    """As one that was made elsewhere has it. What learned further has it, too."""
+    elsewhere = tune(tiny_gguf, table, "first", settings=A_STEP)
+    (elsewhere / "provenance.json").unlink()
+    text, with_tools = "T {{ messages[0].content }}>", "{{ tools }}"
+    (elsewhere / "tokenizer_config.json").write_text(
+        json.dumps({"chat_template": [{"name": "default", "template": text}, {"name": "tool_use", "template": with_tools}]})
+    )
+    (sample, *_) = prepared(f"{tiny_gguf}+{elsewhere}", table).samples
+    tokenizer = GGUFFile(tiny_gguf).read_tokenizer()
+    assert tokenizer.decode(sample.tokens).startswith("T ")
+    assert not tokenizer.decode(prepared(str(tiny_gguf), table).samples[0].tokens).startswith("T ")
+    second = tune(f"{tiny_gguf}+{elsewhere}", table, "second", settings=A_STEP)
+    brought = references.find_files(f"{tiny_gguf}+{second}").brought
+    assert brought is not None and (brought.text, brought.with_tools) == (text, with_tools)
 
 
 def test_an_adapter_can_be_gone_on_from_in_its_own_place(tiny_gguf: Path, table: Path) -> None:

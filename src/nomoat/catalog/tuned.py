@@ -41,6 +41,11 @@ def find_adapter(name: str) -> Path:
     """As `place_of`. Raises UnknownModelError, naming those that are in a folder of this name, or those that are here."""
     if (folder := place_of(name)) is not None:
         return folder
+    if name.lower().endswith(".gguf"):
+        raise UnknownModelError(
+            f"`{name}` is no adapter that is read here: a LoRA in GGUF is not",
+            hint="name the folder that PEFT saved it in, which holds `adapter_config.json`",
+        )
     if inside := [f"`{path}`" for path in _inside(name)]:
         raise UnknownModelError(f"`{name}` holds no adapter itself", hint=f"name one in it: {first_few(inside, NAMED)}")
     there = [path.name for path in adapters()]

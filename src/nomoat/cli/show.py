@@ -167,6 +167,7 @@ def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
     from nomoat import references
     from nomoat.catalog import licences, tuned
     from nomoat.cli import model_facts
+    from nomoat.engine import folder_tokenizer
     from nomoat.engine.lora import LoraDelta
 
     provenance, notes = tuned.provenance_of(folder), ""
@@ -180,6 +181,8 @@ def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
     lines += [f"{name}: {value}" for name, value in provenance.items() if isinstance(value, str | int | float)]
     if template := tuned.template_of(provenance):
         lines.append(f"chat template: {template}")
+    elif folder_tokenizer.chat_templates(folder)[0] is not None:
+        lines.append("chat template: the one in its folder")
     if question := tuned.question_of(provenance):
         lines.append(model_facts.question_line(question))
     return facts, lines

@@ -13,7 +13,7 @@ from nomoat.engine import gguf_tokenizer, pre_tokenizers
 from nomoat.engine.gguf_tokenizer import CONTROL, NORMAL, USER_DEFINED
 from nomoat.engine.tokenizer import SpecialTokens, Tokenizer, name_of, translated
 from nomoat.errors import BadFileError, UnsupportedError
-from nomoat.hub_folder import CHAT_TEMPLATE, TOOL_TEMPLATE, read_object, require_fetched
+from nomoat.hub_folder import CHAT_TEMPLATE, SPECIAL_TOKENS, TOOL_TEMPLATE, read_object, require_fetched
 
 UNIGRAM = 1  # SentencePiece's number for it
 VARINT_BYTES = 10  # at most: 64 bits, 7 a byte
@@ -27,12 +27,14 @@ HIGHEST_NUMBER = 1 << 24  # of a token: `tokenizers` takes memory for each numbe
 
 def read(folder: Path) -> Tokenizer:
     """The tokenizer with its special tokens and chat template. Raises BadFileError, UnsupportedError."""
-    said, settings = _said(folder), _json(folder / "tokenizer_config.json")
-    _require_kinds(folder, said, settings)
+    said, settings = _said(folder), _settings(folder)
     if (folder / "tokenizer.json").is_file():
         return _from_json(folder, said, settings)
     if (folder / "tokenizer.model").is_file():
         facts = _sentencepiece_facts(folder / "tokenizer.model")
+        if settings.get("add_prefix_space") is False and settings.get("legacy") is False:
+            # with `legacy` true or unsaid `transformers` 4 puts the space all the same, and 5 in some families
+            facts["add_space_prefix"] = False
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         facts = {**_bpe_facts(folder), "pre": _pre_tokenizer(folder, said, settings)}
     else:
@@ -60,11 +62,9 @@ def read(folder: Path) -> Tokenizer:
     return made
 
 
-def chat_template(folder: Path) -> str | None:
-    """The chat template alone. Raises BadFileError."""
-    settings = _json(folder / "tokenizer_config.json")
-    _require_kinds(folder, _said(folder), settings)
-    return _templates(folder, settings)[0]
+def chat_templates(folder: Path) -> tuple[str | None, str | None]:
+    """See `_templates`. Raises BadFileError."""
+    return _templates(folder, _settings(folder))
 
 
 def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> Tokenizer:
@@ -120,8 +120,9 @@ def _ends(
 
 
 def _templates(folder: Path, settings: dict[str, Any]) -> tuple[str | None, str | None]:
-    """The chat template, and the one of conversations with functions where that is another one. Files count before settings."""
-    said = settings.get("chat_template")
+    """The chat template, and the one of conversations with functions where that is another one. Files count before settings, and
+    beside the first one's what settings say counts for nothing, as in `transformers`."""
+    said = None if (folder / CHAT_TEMPLATE).is_file() else settings.get("chat_template")
     named = {str(each.get("name")): each.get("template") for each in said} if isinstance(said, list) else {"default": said}
     texts = ((folder / file, named.get(name)) for name, file in (("default", CHAT_TEMPLATE), ("tool_use", TOOL_TEMPLATE)))
     own, with_tools = (_text(file) if file.is_file() else text for file, text in texts)
@@ -288,6 +289,17 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
             raise IndexError(f"a field of {size} bytes at byte {at}")
         at += size
         yield field, data[at - size : at]
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """What the tokenizer's own settings say, with the special tokens that an older `transformers` wrote elsewhere: it reads them
+    before those of `tokenizer_config.json`, where that does not number its tokens. Raises BadFileError, see `_require_kinds`."""
+    settings = _json(folder / "tokenizer_config.json")
+    if "added_tokens_decoder" not in settings:
+        older = _json(folder / SPECIAL_TOKENS)
+        settings |= {name: older[name] for name in SPECIAL if older.get(name) is not None}
+    _require_kinds(folder, _said(folder), settings)
+    return settings
 
 
 def _said(folder: Path) -> dict[str, Any]:

@@ -170,7 +170,10 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
 def quantised_by(config: Config) -> str | None:
     """The method by which `transformers` rounds weights when it loads them, or has them rounded already."""
     found = config.get("quantization_config")
-    return str(found.get("quant_method")) if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        return None
+    unnamed = "bitsandbytes" if found.get("load_in_4bit") or found.get("load_in_8bit") else "a method without a name"
+    return str(found.get("quant_method") or unnamed)
 
 
 def plain_sizes(config: Config) -> architectures.Dimensions:
@@ -196,10 +199,25 @@ def plain_sizes(config: Config) -> architectures.Dimensions:
 
 
 def _rope(config: Config) -> dict[str, Any]:
-    """How positions turn, whether `transformers` 4 or 5 wrote it."""
-    new = config.get("rope_parameters") or {}
-    old = {} if "rope_type" in new else config.get("rope_scaling") or {}
-    return {"rope_theta": config.get("rope_theta"), **(new.get("full_attention") or {**old, **new})}
+    """How positions turn, whether `transformers` 4 or 5 wrote it.
+
+    Raises BadFileError where both are there and differ: `transformers` takes the old one then, and loses the base beside the new one.
+    """
+    new, old = config.get("rope_parameters") or {}, config.get("rope_scaling") or {}
+    new = new.get("full_attention") or new
+    if old and "rope_type" in new and _stretching(old) != _stretching(new):
+        raise BadFileError(
+            f"config.json says twice how positions are scaled, and not the same: `rope_scaling` is {_shown(old)}, and "
+            f"`rope_parameters` {_shown(new)}",
+            hint="put what is right (`rope_type`, `factor` and the rest) into `rope_parameters`, beside its `rope_theta`, and remove "
+            "`rope_scaling`",
+        )
+    return {"rope_theta": config.get("rope_theta"), **(new if "rope_type" in new else {**old, **new})}
+
+
+def _stretching(rope: Config) -> tuple[str, Any]:
+    """The kind, and by how much, as far as that is said."""
+    return scaling(rope), rope.get("factor")
 
 
 def _scaling_keys(config: Config, rope: Config, arch: architectures.Architecture) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from nomoat.engine.paged import PagedModel
 from nomoat.engine.sampling import Pick, Sampler
 from nomoat.engine.scoring_line import ScoringLine
 from nomoat.engine.serial import SerialModel
+from nomoat.engine.templates import Template
 from nomoat.engine.tokenizer import Tokenizer, name_of
 from nomoat.engine.tokenizer import load as load_tokenizer
 from nomoat.engine.tool_call_grammar import ChannelCallGrammar, ToolCallGrammar
@@ -124,10 +125,10 @@ class LocalEngine(Engine):
     def scores_digest(self) -> str:
         return served_scores_digest(self.digest) if self._shared.is_exact is False else self.digest
 
-    def use_template(self, name: str) -> None:
-        """Chat with the named template; see `Tokenizer.use_template`."""
-        self.tokenizer.use_template(name)
-        self.digest = hashlib.sha256(f"{self.digest}\n{self.tokenizer.chat_template}".encode()).hexdigest()
+    def use_template(self, chosen: str | Template) -> None:
+        """Chat with this template, or the named one; see `Tokenizer.use_template`."""
+        self.tokenizer.use_template(chosen)
+        self.digest = paths.sha256_of_texts(self.digest, *self.tokenizer.templates.values())
 
     def bound_cache(self, num_bytes: int) -> None:
         """See `Responder.bound_cache`, in whole blocks. No text may then be longer than the cache."""
@@ -137,16 +138,16 @@ class LocalEngine(Engine):
         self._shared.cache_bytes = num_blocks * block_bytes
         self._shared.context_tokens = min(self._context_tokens, num_blocks * BLOCK_TOKENS)
 
-    def adapted(self, at: int, *, template: str | None = None) -> LocalEngine:
-        """This engine with one of the adapters beside it, and a chat template of its own by name. Closing either closes both."""
+    def adapted(self, at: int, *, template: str | Template | None = None) -> LocalEngine:
+        """This engine with one of the adapters beside it, and a chat template of its own. Closing either closes both."""
         view = copy.copy(self)
         view._at = at
         view.tokenizer = copy.copy(self.tokenizer)
-        made_of = f"{self.digest}\n{self._beside[at].sha256}"
+        made_of = [self.digest, self._beside[at].sha256]
         if template is not None:
             view.tokenizer.use_template(template)
-            made_of += f"\n{view.tokenizer.chat_template}"
-        view.digest = hashlib.sha256(made_of.encode()).hexdigest()
+            made_of += view.tokenizer.templates.values()
+        view.digest = paths.sha256_of_texts(*made_of)
         return view
 
     def generate(self, request: Request) -> Iterator[Chunk]:

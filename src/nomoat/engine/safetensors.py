@@ -9,6 +9,7 @@ import json
 import mmap
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,17 @@ from nomoat.engine.gguf import FloatArray, Opened, Rows, Tensor, require_weights
 from nomoat.engine.hf_config import quantised_by, read_metadata, require_kinds, scaling_tensors
 from nomoat.engine.hf_families import FAMILIES, Family, opt_name, row_order
 from nomoat.errors import BadFileError, UnsupportedError
-from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, read_object, require_fetched, weight_names
+from nomoat.hub_folder import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    CONFIG_FILES,
+    INDEX,
+    TOKENIZER_FILES,
+    WEIGHTS,
+    read_object,
+    require_fetched,
+    weight_names,
+)
 
 if TYPE_CHECKING:
     from nomoat.engine.tokenizer import Tokenizer
@@ -32,6 +43,7 @@ MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 LONGEST_COPIED = 1 << 28  # bytes; adapters are shorter
 MAX_LAYERS = 1000
 COMPARED = 1 << 22  # bytes at a time
+OPTIONAL_OF_A_LAYER = re.compile(r"blk\.\d+\.(.+\.bias|.+_norm\.weight)")
 OF_AN_EXPERT = re.compile(r"(.+\.experts\.)(\d{1,4})\.(.+)")
 GATES_AND_UPS = re.compile(r"(.+\.)(?:mlp\.experts\.gate_up_proj|block_sparse_moe\.input_linear\.weight)")
 # what old checkpoints keep beside their weights: masks and rotation tables
@@ -178,6 +190,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """What `config.json` says, of the part that writes text. Raises BadFileError."""
     path = folder / CONFIG
     if not path.exists():
+        if (folder / ADAPTER_CONFIG).exists():
+            raise BadFileError(f"`{folder}` is an adapter, no model", hint=f"name its base before it: BASE+{folder}")
         raise BadFileError(
             f"`{folder}` is no model: it has no `{CONFIG}`", hint="name a GGUF file, or a folder as the Hugging Face hub has it"
         )
@@ -192,7 +206,10 @@ def require_known(config: dict[str, Any]) -> None:
 def _text_part(config: dict[str, Any]) -> dict[str, Any]:
     inner, kind = config.get("text_config"), config.get("model_type")
     unsaid = FAMILIES[kind].unsaid if isinstance(kind, str) and kind in FAMILIES else {}
-    return {**unsaid, **config, **(inner if isinstance(inner, dict) else {}), "model_type": kind}
+    said = {**config, **(inner if isinstance(inner, dict) else {})}
+    if said.get("rope_parameters"):  # says what the older `rope_scaling` says
+        unsaid = {name: value for name, value in unsaid.items() if name != "rope_scaling"}
+    return {**unsaid, **said, "model_type": kind}
 
 
 def _known(config: dict[str, Any]) -> tuple[Family, dict[str, Any]]:
@@ -221,7 +238,7 @@ class HubFolder(Opened):
         """See `ModelSource`."""
         from nomoat.engine import folder_tokenizer
 
-        return folder_tokenizer.chat_template(self.path)
+        return folder_tokenizer.chat_templates(self.path)[0]
 
     def read_tokenizer(self) -> Tokenizer:
         """Its tokenizer. Raises UnsupportedError, BadFileError."""
@@ -230,11 +247,14 @@ class HubFolder(Opened):
         return folder_tokenizer.read(self.path)
 
 
-def _notes(method: str | None) -> tuple[str, ...]:
-    """`method`: see `quantised_by`."""
-    if method is None:
-        return ()
-    return (f"`config.json` says that weights are quantised by `{method}`; they are read as the folder has them",)
+def _notes(method: str | None, *, writes: bool) -> tuple[str, ...]:
+    """`method`: see `quantised_by`. `writes`: whether there is an output layer, be it the embedding."""
+    rounded = f"`config.json` says that weights are quantised by `{method}`; they are read as the folder has them"
+    mute = (
+        "the folder holds no output layer (`lm_head`), which is not its embedding, either (`tie_word_embeddings`): it is a model for "
+        "embeddings, or not whole, and what it writes, and its likelihoods, mean nothing"
+    )
+    return (*([] if method is None else [rounded]), *([] if writes else [mute]))
 
 
 class SafetensorsFolder(HubFolder):
@@ -251,9 +271,10 @@ class SafetensorsFolder(HubFolder):
         self.family, self.metadata = _known(self.config)
         method = quantised_by(self.config)
         self._method = None if method == self.codes_read else method
-        self.notes = _notes(self._method)
         self._tensors: dict[str, Readable] = {}
         self._read()
+        self._require_in_all_layers()
+        self.notes = _notes(self._method, writes="output.weight" in self._tensors or bool(self.config.get("tie_word_embeddings")))
         if self.config.get("tie_word_embeddings") and "output.weight" in self._tensors:
             self._tie()
         for name, factors in scaling_tensors(self.config).items():
@@ -277,6 +298,18 @@ class SafetensorsFolder(HubFolder):
                 self._add(name, tensor)
         for name, by_number in experts.items():
             self._join(name, [by_number[number] for number in sorted(by_number)], highest=max(by_number))
+
+    def _require_in_all_layers(self) -> None:
+        """Raise BadFileError for a bias or a norm that some layers have and others lack; which ones a variant has differs."""
+        layers = self.metadata[f"{self.family.arch}.block_count"]
+        counts = Counter(found[1] for name in self._tensors if (found := OPTIONAL_OF_A_LAYER.fullmatch(name)))
+        for name, count in counts.items():
+            if count < layers:
+                lacking = next(f"blk.{at}.{name}" for at in range(layers) if f"blk.{at}.{name}" not in self._tensors)
+                raise BadFileError(
+                    f"`{self.path}` has no tensor that GGUF would call `{lacking}`, and {count:,} of {layers:,} layers have theirs",
+                    hint="the folder is not complete",
+                )
 
     def _is_read(self, name: str) -> bool:
         return is_weight(name) and not name.removeprefix("model.").startswith(self.family.unread)

@@ -78,7 +78,13 @@ def open_source(path: Path) -> ModelSource:
             return (GptOssFolder if read_config(path)["model_type"] == "gpt_oss" else SafetensorsFolder)(path)
         except UnsupportedError as refused:
             return open_foreign(path, refused)
-    return GGUFFile(path)
+    file = GGUFFile(path)
+    if file.metadata.get("general.type") == "adapter":
+        raise UnsupportedError(
+            f"`{path}` is an adapter, no model, and a LoRA in GGUF is not read",
+            hint="name the folder that PEFT saved it in, with its base before it: BASE+FOLDER",
+        )
+    return file
 
 
 def files_of(path: Path) -> list[Path]:

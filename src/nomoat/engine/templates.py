@@ -18,10 +18,16 @@ from nomoat.errors import UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """`text` is Jinja, as Hugging Face's templates are. `stops` end an answer where no token does."""
+    """`text` is Jinja, as Hugging Face's templates are. `stops` end an answer where no token does.
+
+    Of a file's own: `with_tools`, of conversations with functions where that is another one; and it `writes_bos`, the token that
+    begins a text, itself.
+    """
 
     text: str
     stops: tuple[str, ...] = ()
+    with_tools: str | None = None
+    writes_bos: bool = False
 
 
 _NO_OTHER_ROLE = "{{ raise_exception('this template has no place for the role ' ~ m['role']) }}"

@@ -70,11 +70,18 @@ class Tokenizer:
         self.stops: tuple[str, ...] = ()  # texts that end an answer of a conversation
         self.render_lacks_bos = False  # a file's template writes the token that begins a text itself; the named ones do not
 
-    def use_template(self, name: str) -> None:
-        """Chat with the named template (see `templates`), whatever the file has. Raises UsageError for a name that is not known."""
-        template = templates.named(name)
-        self.chat_template, self.stops, self.render_lacks_bos = template.text, template.stops, True
-        self._tool_template = None
+    def use_template(self, chosen: str | templates.Template) -> None:
+        """Chat with this template, or the named one (see `templates`), whatever the file has. Raises UsageError for a name that is
+        not known."""
+        template = templates.named(chosen) if isinstance(chosen, str) else chosen
+        self.chat_template, self.stops, self.render_lacks_bos = template.text, template.stops, not template.writes_bos
+        self._tool_template = template.with_tools
+
+    @property
+    def templates(self) -> dict[str, str]:
+        """The chat template, and the one of conversations with functions where that is another one, as `transformers` names them."""
+        found = {"default": self.chat_template, "tool_use": self._tool_template}
+        return {name: text for name, text in found.items() if text is not None}
 
     def template_for(self, tools: Sequence[str]) -> str | None:
         """The chat template of a conversation with these functions, as `transformers` chooses it.

@@ -135,7 +135,8 @@ def template_of(model: Responder, asked_as: str, settings: RunSettings) -> str |
 
 def _template(files: LocalFiles, source: ModelSource, settings: RunSettings) -> str | None:
     named = files.template(own=source.chat_template, fallback=settings.template)
-    return templates.named(named.value).text if named else source.chat_template
+    chosen = templates.named(named.value) if named else files.brought
+    return chosen.text if chosen else source.chat_template
 
 
 def _require(model: str | Responder, chat: _Chat, settings: RunSettings) -> None:

@@ -25,8 +25,9 @@ from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.lora import USUAL_SCALE, LoraDelta
 from nomoat.engine.source import ModelSource
+from nomoat.engine.templates import Template
 from nomoat.errors import BadFileError, NotWritableError, UnsupportedError, UsageError
-from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, cannot_read
+from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CHAT_TEMPLATE, TOOL_TEMPLATE, cannot_read
 from nomoat.records import Parent
 from nomoat.rows import Source, sha256_of
 
@@ -135,7 +136,8 @@ def layer_names(arch: Architecture, sizes: Dimensions) -> dict[str, str]:
 class Origin:
     """What an adapter is made from. `task` says how the data was turned into prompts, `lessons_sha256` what came of it; `data_licence`
     is a licence's id; `teachers` are those that wrote the data, and what they showed; `start` is the adapter it goes on from;
-    `others` are those of `--test` and `--validation`; `arch` and `sizes` are the base's, which tell names and rows' order.
+    `others` are those of `--test` and `--validation`; `arch` and `sizes` are the base's, which tell names and rows' order;
+    `brought` is the chat template that `start` has in its folder, where that was used.
     """
 
     base: str
@@ -151,6 +153,7 @@ class Origin:
     sizes: Dimensions
     teachers: tuple[Parent, ...] = ()
     start: Start | None = None
+    brought: Template | None = None
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
@@ -260,8 +263,18 @@ def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metr
         (part / ADAPTER_WEIGHTS).write_bytes(serialised(named))
         for name, facts in ((ADAPTER_CONFIG, config), (tuned.PROVENANCE, provenance)):
             (part / name).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
+        if origin.brought is not None:
+            _write_templates(part, origin.brought)
         if metrics["history"]:
             (part / "training.svg").write_text(plots.training_svg(metrics), encoding="utf-8")
+
+
+def _write_templates(folder: Path, template: Template) -> None:
+    """As `transformers` writes them beside an adapter."""
+    for name, text in ((CHAT_TEMPLATE, template.text), (TOOL_TEMPLATE, template.with_tools)):
+        if text is not None:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
 
 
 def _as_peft_has_it(learned: Mapping[str, torch.Tensor], arch: Architecture, sizes: Dimensions) -> dict[str, torch.Tensor]:

@@ -5,7 +5,7 @@ Names and keys of a LoRA GGUF: llama.cpp's `convert_lora_to_gguf.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,16 +36,16 @@ def merged_gguf(
     target: Path,
     *,
     quantisation: Quantisation = "Q8_0",
-    template: str | None = None,
+    templates: Mapping[str, str] | None = None,
     keeps_licence: bool = False,
     terms: ChainVerdict | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """The base's file with the adapter added to its weights, quantised anew. `progress`: (tensors done, tensors).
 
-    Metadata (tokenizer, chat templates) are the base's, but the name; `template` takes the place of all its templates. What they say
-    of a licence is left out unless `keeps_licence`: it is the base's, and what was learned may have other terms (`terms_of`), which
-    are written beside it.
+    Metadata (tokenizer, chat templates) are the base's, but the name; `templates`, by their names, take the place of its own. What
+    they say of a licence is left out unless `keeps_licence`: it is the base's, and what was learned may have other terms (`terms_of`),
+    which are written beside it.
     Raises BadFileError if the adapter does not fit, UnsupportedError for a base that is a Hugging Face folder, NotEnoughDiskError.
     """
     import gguf
@@ -71,12 +71,12 @@ def merged_gguf(
 
     with sidecar.whole_with_chain(target, terms) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
-        but = ("general.name", "general.finetune", *(("tokenizer.chat_template",) if template is not None else ()))
+        but = ("general.name", "general.finetune", *(("tokenizer.chat_template",) if templates is not None else ()))
         _copy_metadata(weights, writer, but=but if keeps_licence else (*but, "general.license"))
         writer.add_name(f"{file.metadata.get('general.name', weights.stem)}+{adapter.name}")
         writer.add_finetune(adapter.name)
-        if template is not None:
-            writer.add_chat_template(template)
+        if templates is not None:
+            writer.add_chat_template([{"name": name, "template": text} for name, text in templates.items()])
         for name, tensor in file.tensors.items():
             writer.add_tensor_info(name, tensor.shape, np.dtype(np.float32), _num_bytes(tensor, kinds[name]), raw_dtype=kinds[name])
         _write(writer, merged())

@@ -23,6 +23,7 @@ from nomoat.engine import importer, templates
 from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, open_source
+from nomoat.engine.templates import Template
 from nomoat.engine.tokenizer import Tokenizer, name_of
 from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
@@ -150,6 +151,7 @@ class Prepared:
     settings: Chosen
     options: dict[str, Any]
     template: Detected[str] | None
+    brought: Template | None
     sidecar: Sidecar | None
 
     @property
@@ -205,10 +207,11 @@ def prepare(
     data = _without(data, not_learned)
     tokenizer = file.read_tokenizer()
     named = files.template(asked=template, own=tokenizer.chat_template)
-    if named is None and tokenizer.chat_template is None and data.format == "Alpaca instructions":
+    brought = None if named else files.brought
+    if named is None and brought is None and tokenizer.chat_template is None and data.format == "Alpaca instructions":
         named = Detected("alpaca", "the data is Alpaca's, and the model has none")
-    if named is not None:
-        tokenizer.use_template(named.value)
+    if used := named.value if named else brought:
+        tokenizer.use_template(used)
     arch, sizes = architectures.of(file), importer.read_sizes(file)
     if settings.rank and settings.rank > sizes.width:
         raise UsageError(f"rank is {settings.rank:,}, and the model is {sizes.width:,} wide", hint="16 is usual, and 64 is much")
@@ -234,7 +237,7 @@ def prepare(
             **how, "keep_shared": keep_shared, "template": named.value if named else None,
             **{which: others[which].path.name if which in others else None for which, _ in given},
         },
-        template=named, sidecar=beside,
+        template=named, brought=brought, sidecar=beside,
     )  # fmt: skip
 
 

@@ -135,6 +135,7 @@ def learn(
         num_lessons=len(prepared.data.lessons), lessons_sha256=prepared.lessons_sha256(), settings=asdict(prepared.settings),
         task=prepared.options, others=prepared.others, arch=prepared.arch, sizes=prepared.sizes,
         teachers=prepared.sidecar.parents if prepared.sidecar else (), start=prepared.start,
+        brought=prepared.brought,
     )  # fmt: skip
     adapter.require_disk(target, execution.num_learned(prepared))
     with adapter.tuning(target, prepared.weights), interrupts.translate_errors(prepared.weights.name, name, resume=resume):

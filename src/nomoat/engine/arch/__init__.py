@@ -307,6 +307,8 @@ class _Said:
 
     def number(self, key: str, default: float | None = None) -> Any:
         value = self.metadata.get(f"{self.name}.{key}", default)
+        if isinstance(value, np.ndarray) and value.size and (value == value[0]).all():  # one for each layer, and all the same
+            value = value[0].item()
         if not isinstance(value, int | float) or not 0 < value < MAX_NUMBER:
             raise BadFileError(f"the file says `{self.name}.{key}` = {value!r}", hint="a positive number is needed; try another file")
         return value
