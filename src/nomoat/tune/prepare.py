@@ -206,10 +206,7 @@ def prepare(
     not_learned = dropped | shared.get("validation", {})
     data = _without(data, not_learned)
     tokenizer = file.read_tokenizer()
-    named = files.template(asked=template, own=tokenizer.chat_template)
-    brought = None if named else files.brought
-    if named is None and brought is None and tokenizer.chat_template is None and data.format == "Alpaca instructions":
-        named = Detected("alpaca", "the data is Alpaca's, and the model has none")
+    named, brought = _template(files, template, tokenizer.chat_template, data)
     if used := named.value if named else brought:
         tokenizer.use_template(used)
     arch, sizes = architectures.of(file), importer.read_sizes(file)
@@ -239,6 +236,17 @@ def prepare(
         },
         template=named, brought=brought, sidecar=beside,
     )  # fmt: skip
+
+
+def _template(
+    files: references.LocalFiles, asked: str | None, own: str | None, data: Data
+) -> tuple[Detected[str] | None, Template | None]:
+    """The name of the chat template to learn with, or the one that the adapter brought; neither where the model's own is used."""
+    named = files.template(asked=asked, own=own)
+    brought = None if named else files.brought
+    if named is None and brought is None and own is None and data.format == "Alpaca instructions":
+        return Detected("alpaca", "the data is Alpaca's, and the model has none"), None
+    return named, brought
 
 
 def split(prepared: Prepared) -> tuple[list[Sample], list[Sample]]:
