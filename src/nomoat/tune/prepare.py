@@ -240,7 +240,7 @@ def prepare(
 
 def _template(
     files: references.LocalFiles, asked: str | None, own: str | None, data: Data
-) -> tuple[Detected[str] | None, Template | None]:
+) -> tuple[Detected[str] | None, Template | None]:  # fmt: skip
     """The name of the chat template to learn with, or the one that the adapter brought; neither where the model's own is used."""
     named = files.template(asked=asked, own=own)
     brought = None if named else files.brought
