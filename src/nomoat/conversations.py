@@ -17,7 +17,7 @@ from nomoat import labelling, textfiles
 from nomoat.errors import DataError
 from nomoat.records import Message, Role
 from nomoat.rows import Rows, Source, read_objects
-from nomoat.tables import INPUT_NAMES, LABEL_NAMES
+from nomoat.tables import INPUT_NAMES
 from nomoat.words import LONGEST_NAME, first_few, listed
 
 CHAT_SUFFIXES = (*textfiles.JSONL_SUFFIXES, ".json")
@@ -41,7 +41,10 @@ FIELDS: Mapping[Form, tuple[str, ...]] = {
     "OpenAI chats": ("messages", "conversations"), "ShareGPT conversations": ("conversations",),
     "Alpaca instructions": ("instruction", "input", "output", "history"), "prompts and completions": ("prompt", "completion"),
 }  # fmt: skip
-ASKED_BEFORE = INPUT_NAMES[: INPUT_NAMES.index("prompt")]  # columns that a table is rather asked by
+ASKED_BEFORE = ("text", "question")  # columns that a table is rather asked by than by its `prompt`
+RIGHT_ANSWERS = (  # columns that are no remark on a completion, such as its category
+    "target", "gold", "reference", "expected", "answer", "label", "정답", "답",
+)  # fmt: skip
 SYSTEMS = ("system", "system_prompt")  # beside the turns
 MARKS = ("weight", "loss", "train")  # of an answer: OpenAI's, XTuner's and ms-swift's, Axolotl's
 KEYS_OF_TURNS = ("role", "content", "from", "value", *MARKS)
@@ -125,7 +128,7 @@ def lessons_of(found: Entries, path: Source) -> Chats:
         form, read_one = "Alpaca instructions", _alpaca
     elif "messages" in first:
         form, read_one = "OpenAI chats", _open_ai
-    elif _is_prompt(first):
+    elif is_prompt(first):
         form, read_one = "prompts and completions", _prompted
     else:
         _require_learnable(first, path, where)
@@ -164,24 +167,24 @@ def _shown(key: str) -> str:
 
 def is_chat(entry: Mapping[str, Any]) -> bool:
     """Whether an entry has the keys of a conversation."""
-    return any(key in entry for key in KEYS_OF_CHATS) or _is_prompt(entry)
+    return any(key in entry for key in KEYS_OF_CHATS) or is_prompt(entry)
 
 
-def _is_prompt(entry: Mapping[str, Any]) -> bool:
-    """A question in two, with an `input`, is none."""
-    has_both = "prompt" in entry and "completion" in entry and not any(key in entry for key in KEYS_OF_CHATS)
-    return has_both and _is_nothing(entry.get("input"))
+def is_prompt(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry has a prompt and its completion; where it is no lesson, it is a table's row."""
+    return "prompt" in entry and "completion" in entry and not any(key in entry for key in KEYS_OF_CHATS)
 
 
 def other_answer(entry: Mapping[str, Any]) -> str | None:
-    """The key of an answer beside that of the turns: `target`, or with a completion whatever a table's right answers are called by.
+    """The key of an answer beside that of the turns: `target`, or with a completion that is a text, a name of right answers alone.
 
     Logs of what models said have both. A verdict, true or false, is none.
     """
     if entry.get("target") is not None:
         return "target"
-    beside = _named(entry, LABEL_NAMES) if _is_prompt(entry) else ()
-    return next((key for key in beside if key != "completion" and not _is_verdict(key, entry[key])), None)
+    are_texts = is_prompt(entry) and not any(isinstance(entry[key], list) for key in ("prompt", "completion"))
+    beside = _named(entry, RIGHT_ANSWERS) if are_texts else ()
+    return next((key for key in beside if not _is_verdict(key, entry[key])), None)
 
 
 def _named(entry: Mapping[str, Any], names: Sequence[str]) -> list[str]:
@@ -200,15 +203,15 @@ def _is_nothing(said: Any) -> bool:
 def is_lesson(entry: Mapping[str, Any]) -> bool:
     """Whether an entry holds the answer to its question, as what `tune` learns does; an example of a suite has it as `target`.
 
-    A prompt with its completion is a table's row where other columns may be its question or its right answer.
+    A prompt with its completion is a table's row where another column may be its question or its right answer.
     """
     if entry.get("target") is not None:
         return False
     if "conversations" in entry or "instruction" in entry:
         return "conversations" in entry or "output" in entry
-    if _is_prompt(entry):
-        is_row = not isinstance(entry["prompt"], list) and (other_answer(entry) is not None or bool(_named(entry, ASKED_BEFORE)))
-        return not is_row
+    if is_prompt(entry):
+        has_other_question = not isinstance(entry["prompt"], list) and _not_asked(entry, ASKED_BEFORE, [str(entry["prompt"])])
+        return other_answer(entry) is None and not has_other_question
     turns = entry.get("messages")
     return isinstance(turns, list) and any(isinstance(turn, dict) and turn.get("role") == "assistant" for turn in turns)
 
@@ -368,25 +371,33 @@ def _as_text(value: Any) -> Any:
 
 
 def _require_all_asked(value: dict[str, Any], field: str, asked: Sequence[str], path: Source, where: str) -> None:
-    """Raises DataError for a text beside a question that is named as one, too: the answer would be learned without it.
+    """Raises DataError for a text beside a question that is named as one, too: the answer would be learned without it."""
+    for name in _not_asked(value, (*INPUT_NAMES, "context"), asked):  # Dolly's
+        what, mend = f"no `input`, and a `{name}`", "call it `input`"
+        if field == "prompt":
+            what, mend = f"a `prompt`, and beside it `{name}`", "write it into the `prompt`"
+        raise DataError(
+            f"`{path}`, {where}: it has {what}, which would not be asked",
+            hint=f"{mend}, or leave it out; a suite is also made of one column of a table: --input-column (in Python: `input_column`)",
+        )
 
-    A text that holds the question's last words in `asked`, whatever its spacing, is the question once more, written out. What stands
-    in the question is asked with it.
+
+def _not_asked(value: Mapping[str, Any], names: Sequence[str], asked: Sequence[str]) -> list[str]:
+    """The keys called so whose text is not part of a question, the last of `asked`.
+
+    A text that holds the question, whatever its spacing, is the question once more, written out. What stands in the question, or
+    before it, is asked with it.
     """
-    for name in _named(value, (*INPUT_NAMES, "context")):  # Dolly's
+    found, turns = list[str](), [_on_one_line(turn) for turn in asked]
+    for name in _named(value, names):
         text = value[name]
-        if name == field or isinstance(text, bool) or not isinstance(text, str | int | float):
+        if isinstance(text, bool) or not isinstance(text, str | int | float):
             continue
-        said, turns = _on_one_line(str(text)), [_on_one_line(turn) for turn in asked]
-        if turns[-1] not in said and not any(re.search(rf"(?<!\w){re.escape(said)}(?!\w)", turn) for turn in turns):
-            is_prompt = field == "prompt"
-            what = f"a `prompt`, and beside it `{name}`" if is_prompt else f"no `input`, and a `{name}`"
-            mend = "write it into the `prompt`" if is_prompt else "call it `input`"
-            raise DataError(
-                f"`{path}`, {where}: it has {what}, which would not be asked",
-                hint=f"{mend}, or leave it out; a suite is also made of one column of a table: --input-column "
-                "(in Python: `input_column`)",
-            )
+        said = _on_one_line(str(text))
+        is_written_out = bool(turns[-1]) and turns[-1] in said
+        if not is_written_out and not any(re.search(rf"(?<!\w){re.escape(said)}(?!\w)", turn) for turn in turns):
+            found.append(name)
+    return found
 
 
 def _on_one_line(text: str) -> str:

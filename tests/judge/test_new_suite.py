@@ -140,8 +140,8 @@ def test_a_completion_is_the_answer_that_tune_learns_and_a_question_in_two_is_no
     assert guess.reasons[2] == f"note: {note}"
     assert guess.suite.notes == load_suite(tmp_path / "my.jsonl").notes == load_suite(rows).notes == (note,)
     path = write_lines(tmp_path / "my.jsonl", *({**row, "input": "1"} for row in rows))
-    for read_suite in (read, load_suite):
-        with pytest.raises(DataError):
+    for read_suite in (read, load_suite, suite_from_file):
+        with pytest.raises(DataError, match="line 1: it has a `prompt`, and beside it `input`, which would not be asked"):
             read_suite(path)
 
 
@@ -151,19 +151,44 @@ def test_what_a_model_said_beside_the_right_answer_is_no_right_answer(name: str,
     guess = suite_from_file(write_lines(tmp_path / "log.jsonl", *rows))
     assert guess.reasons[:2] == ("input: column `prompt` (by its name)", f"label: column `{name}` (by its name)")
     assert [example.target for example in guess.suite.examples] == ["1", "2", "3", "4"]
-    with pytest.raises(DataError, match="line 1: `target` is missing"):
+    with pytest.raises(DataError, match="line 1: beside its `prompt` and `completion`, another column may be") as caught:
         load_suite(tmp_path / "log.jsonl")
+    assert "with `nomoat suites new`, which also takes the columns by --input-column and --label-column" in str(caught.value.hint)
     with pytest.raises(UsageError, match="`rows` is a table"):
         load_suite(rows)
-    asked = [{**row, "prompt": said(f"{n} + 1?")} for n, row in enumerate(rows)]
-    for where, later in (("line 2", [{**rows[0], name: None}, rows[1]]), ("line 1", asked)):
-        path = write_lines(tmp_path / "later.jsonl", *later)
-        for read_suite in (suite_from_file, load_suite):
-            with pytest.raises(DataError) as caught:
-                read_suite(path)
-            assert caught.value.message == (
-                f"`{path}`, {where}: it has a `{name}`, and the right answer of a conversation is its last one"
-            )
+    path = write_lines(tmp_path / "later.jsonl", {**rows[0], name: None}, rows[1])
+    for read_suite in (suite_from_file, load_suite):
+        with pytest.raises(DataError) as caught:
+            read_suite(path)
+        assert caught.value.message == f"`{path}`, line 2: it has a `{name}`, and the right answer of a conversation is its last one"
+
+
+@pytest.mark.parametrize("name", ["category", "class", "intent", "sentiment", "유형", "분류", "카테고리", "감정", "감성"])
+def test_a_remark_beside_a_completion_is_no_right_answer(name: str, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"prompt": f"{n} + 1?", "completion": str(n + 1), name: "ab"[n % 2]} for n in range(4)]
+    path = write_lines(tmp_path / "my.jsonl", *rows)
+    for suite in (suite_from_file(path).suite, load_suite(path), load_suite(rows)):
+        assert [example.target for example in suite.examples] == ["1", "2", "3", "4"]
+        assert suite.notes == (f"not read of lessons, with how many have it: `{name}` (4)",)
+
+
+@pytest.mark.parametrize("field", ["prompt", "completion"])
+def test_a_completion_in_a_conversation_is_its_right_answer(field: str, tmp_path: Path) -> None:
+    row: dict[str, object] = {"prompt": "1 + 1?", "completion": "It is 2", "answer": "2"}
+    turns = said("1 + 1?") if field == "prompt" else said("", "It is 2")[1:]
+    path = write_lines(tmp_path / "my.jsonl", {**row, field: turns})
+    for suite in (suite_from_file(path).suite, load_suite(path)):
+        assert suite.examples[0].target == "It is 2"
+        assert suite.notes == ("not read of lessons, with how many have it: `answer` (1)",)
+
+
+@pytest.mark.parametrize("name", ["text", "Question", "input"])
+@pytest.mark.parametrize("written", ["Translate:  hello bonjour", "hello"])
+def test_a_text_that_holds_the_prompt_or_stands_in_it_is_no_other_question(name: str, written: str, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"prompt": "Translate: hello", "completion": "bonjour", name: written}]
+    path = write_lines(tmp_path / "my.jsonl", *rows)
+    for suite in (suite_from_file(path).suite, load_suite(path), load_suite(rows)):
+        assert (suite.examples[0].messages[-1].content, suite.examples[0].target) == ("Translate: hello", "bonjour")
 
 
 @pytest.mark.parametrize("name", ["question", "Text"])
@@ -171,6 +196,8 @@ def test_a_question_beside_a_prompt_is_a_column_to_ask(name: str, tmp_path: Path
     rows: list[dict[str, object]] = [{name: f"{n} + 1?", "prompt": "Be brief.", "completion": str(n + 1)} for n in range(3)]
     guess = suite_from_file(write_lines(tmp_path / "my.jsonl", *rows))
     assert guess.reasons[:2] == (f"input: column `{name}` (by its name)", "label: column `completion` (by its name)")
+    empty = [{**row, "prompt": ""} for row in rows]
+    assert suite_from_file(write_lines(tmp_path / "my.jsonl", *empty)).suite.examples[0].messages[-1].content == "0 + 1?"
     plain = [{**row, name: " "} for row in rows]
     assert suite_from_file(write_lines(tmp_path / "my.jsonl", *plain)).suite.examples[0].messages[0].content == "Be brief."
 

@@ -264,7 +264,6 @@ def test_a_bad_conversation_is_named_with_file_and_line(tmp_path: Path, content:
     ("content", "where", "keys"),
     [
         ('{"prompt": "hi", "response": "ho"}\n', "line 1", "`prompt`, `response`"),
-        ('{"prompt": "hi", "input": "he", "completion": "ho"}\n', "line 1", "`prompt`, `input`, `completion`"),
         ('{"data": [{"instruction": "hi", "output": "ho"}]}', "line 1", "`data`"),
         (f'[{{"{"x" * 100}": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6}}]', "entry 1", f"`{'x' * 80}`, `b`, `c`, `d`, `e` and 1 more"),
         ("{}", "line 1", "none"),
@@ -513,7 +512,7 @@ def test_a_text_beside_a_prompt_is_not_passed_over(tmp_path: Path, name: str) ->
         for nothing in ("", " ", None):
             assert read(write(path, json.dumps({**entry, name: nothing}) + "\n")).notes == ()
         for once_more in ("User: Summarise it. Bot: Short.", "it."):
-            rows = (entry, {**entry, name: once_more})
+            rows = ({**entry, name: once_more}, entry)
             assert len(read(write(path, "".join(f"{json.dumps(row)}\n" for row in rows))).lessons) == 2
         with pytest.raises(DataError, match=f"beside it `{name}`"):
             read(write(path, f"{json.dumps(entry)}\n{json.dumps({**entry, name: 'Sum'})}\n"))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from nomoat import matching, paths, whole_files
 from nomoat.asking import as_tuned
-from nomoat.conversations import entries, is_lesson
+from nomoat.conversations import entries, is_lesson, is_prompt
 from nomoat.errors import DataError, UsageError
 from nomoat.judge import scorers
 from nomoat.judge.builtin import BUILT_IN, BuiltIn
@@ -264,11 +264,21 @@ def _load_toml(path: Path) -> Suite:
 
 
 def _without_toml(name: str, source: Source, folder: Path) -> Suite:
-    """Of examples, or of conversations with their answers, as `suites new` makes it of these."""
-    if is_lesson((found := entries(source))[0][1]):
+    """Of examples, or of conversations with their answers, as `suites new` makes it of these.
+
+    Raises DataError for a table's rows with completions, of which `suites new` may make one.
+    """
+    where, first = (found := entries(source))[0]
+    if is_lesson(first):
         from nomoat.judge.new_suite import suite_of_conversations  # late: it makes suites
 
         return suite_of_conversations(found, source, name=name).suite
+    if is_prompt(first) and first.get("target") is None:
+        raise DataError(
+            f"`{source}`, {where}: beside its `prompt` and `completion`, another column may be the question or the right answer",
+            hint="make a suite of it with `nomoat suites new`, which also takes the columns by --input-column and --label-column "
+            "(in Python: `input_column` and `label_column`)",
+        )
     return _assemble(SuiteFile(name=name), source, folder)
 
 
