@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import write_adapter
+from tiny import write_adapter, write_learned
 
 import nomoat
 from nomoat import callable_package, footprint, hardware, installing, labelling, responder
@@ -370,5 +370,14 @@ def test_an_adapter_answers_with_the_chat_template_in_its_folder(
     shared[0].close()
     show(ref)
     assert "chat template: the one in its folder" in capsys.readouterr().out.splitlines()
+    (adapter / where).write_text(open_source(tiny_gguf).chat_template or "")  # the base's own answers as if nothing lay there
+    if not where.endswith("jinja"):
+        (adapter / where).write_text(json.dumps({"chat_template": (adapter / where).read_text(), "bos_token": False}))
+    with responder.load(ref) as model:
+        assert model.digest == without
     (adapter / where).write_text("\xff" if where.endswith("jinja") else "[]", encoding="latin-1")
     assert isinstance(responder.what_is_wrong(ref), BadFileError)
+    write_learned(adapter, "a")
+    facts = json.loads((adapter / "provenance.json").read_text())
+    (adapter / "provenance.json").write_text(json.dumps({**facts, "task": {"template": "falcon"}}))  # where one is named, none is read
+    assert responder.what_is_wrong(ref) is None

@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from nomoat.catalog.memory import MemoryNeed, ModelSizes
     from nomoat.engine.arch import Dimensions
     from nomoat.engine.importer import Check
+    from nomoat.engine.local import LocalEngine
     from nomoat.engine.source import ModelSource
+    from nomoat.engine.templates import Template
 
 MAX_BROKEN_ANSWERS = 3
 
@@ -69,7 +71,7 @@ class Responder:
         self, ref: str, engine: Engine, *, licence: str = "unknown", template: Detected[str] | None = None,
         notes: tuple[str, ...] = (), question: str | None = None,
     ) -> None:  # fmt: skip
-        """`template`: the name of the chat template in use and why it is, where it is not the model's own. `notes`: see there.
+        """`template`: the name of the chat template in use and why it is, where one is used by its name. `notes`: see there.
         `question`: what a model tuned on a table learned to answer, see `labelling.kept_question`."""
         self.ref = ref
         self.engine = engine
@@ -392,7 +394,8 @@ def what_is_wrong(ref: str) -> NomoatError | None:
             importer.require_beside(files.weights, [files.adapter])
             if named := tuned.template_of(files.provenance):
                 templates.named(named)
-            files.brought  # noqa: B018 - is read, and what is damaged of it found
+            else:
+                files.brought  # noqa: B018 - is read, and what is damaged of it found
         references.licence_of(files)
     except NomoatError as error:
         return error
@@ -464,7 +467,7 @@ def _load_local(
             engine.compile_once(compiling)
         own = engine.tokenizer.chat_template
         named = [found.template(asked=template, own=own, fallback=fallback_template) for found in files]
-        used = [name.value if name else found.brought for found, name in zip(files, named, strict=True)]
+        used = [name.value if name else _other_template(found, engine) for found, name in zip(files, named, strict=True)]
         views: list[Engine] = [
             engine.adapted(adapters.index(found.adapter), template=chosen) if found.adapter and beside else engine
             for found, chosen in zip(files, used, strict=True)
@@ -478,6 +481,12 @@ def _load_local(
         ]
         on_failure.pop_all()
         return loaded
+
+
+def _other_template(files: references.LocalFiles, engine: LocalEngine) -> Template | None:
+    """The chat template in the adapter's folder; None where it is the model's own, whose answers it does not change."""
+    brought = files.brought
+    return None if brought is None or brought.texts == engine.tokenizer.templates else brought
 
 
 def _as_counted(sizes: Dimensions, num_values: int, weights_bytes: int, has_tiles: bool, family: str | None) -> ModelSizes:

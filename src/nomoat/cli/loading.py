@@ -31,7 +31,7 @@ def load_with_bar(
     """The responder of a reference, with `takes_auto` also of `auto`, whose `template` is that of its model on this machine. An import
     happens once for each file: seconds to minutes.
 
-    A chat template that is not the model's own is said on stderr; so is, with `say_decisions`, what has to be known about the policy,
+    A chat template that is used by its name is said on stderr; so is, with `say_decisions`, what has to be known about the policy,
     and where the router sends each request and why. `as_client`: see `responder.load`; `policy`: `load_auto`'s file.
     """
     from nomoat import references

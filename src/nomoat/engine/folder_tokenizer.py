@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,17 @@ def read(folder: Path) -> Tokenizer:
 
 
 def chat_templates(folder: Path) -> tuple[str | None, str | None]:
-    """See `_templates`. Raises BadFileError."""
-    return _templates(folder, _settings(folder))
+    """See `_templates`. What else the settings say is not looked at: an adapter's do not count. Raises BadFileError."""
+    settings = _json(folder / "tokenizer_config.json")
+    _require_template(folder, settings)
+    return _templates(folder, settings)
+
+
+def reads_special_tokens(folder: Path) -> bool:
+    """Whether anything is read of what an older `transformers` wrote in `special_tokens_map.json`."""
+    with suppress(BadFileError):  # which whoever reads the tokenizer is told
+        return _counts_older(_json(folder / "tokenizer_config.json"))
+    return True
 
 
 def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> Tokenizer:
@@ -295,11 +305,15 @@ def _settings(folder: Path) -> dict[str, Any]:
     """What the tokenizer's own settings say, with the special tokens that an older `transformers` wrote elsewhere: it reads them
     before those of `tokenizer_config.json`, where that does not number its tokens. Raises BadFileError, see `_require_kinds`."""
     settings = _json(folder / "tokenizer_config.json")
-    if "added_tokens_decoder" not in settings:
+    if _counts_older(settings):
         older = _json(folder / SPECIAL_TOKENS)
         settings |= {name: older[name] for name in SPECIAL if older.get(name) is not None}
     _require_kinds(folder, _said(folder), settings)
     return settings
+
+
+def _counts_older(settings: dict[str, Any]) -> bool:
+    return "added_tokens_decoder" not in settings
 
 
 def _said(folder: Path) -> dict[str, Any]:
@@ -317,13 +331,21 @@ def _require_kinds(folder: Path, said: dict[str, Any], settings: dict[str, Any])
         (settings, "add_bos_token", _is_truth),
         (settings, "add_prefix_space", _is_truth),
         (settings, "tokenizer_class", lambda value: isinstance(value, str)),
-        (settings, "chat_template", lambda value: isinstance(value, str) or _are_templates(value)),
         (settings, "added_tokens_decoder", _is_decoder),
         *((settings, name, _are_tokens) for name in OTHER_SPECIAL),
     ]
     for facts, key, is_so in checks:
-        if facts.get(key) is not None and not is_so(facts[key]):
-            raise BadFileError(f"`{key}` in the settings of `{folder}` is not what it should be", hint="download it again")
+        _require_kind(folder, facts, key, is_so)
+    _require_template(folder, settings)
+
+
+def _require_template(folder: Path, settings: dict[str, Any]) -> None:
+    _require_kind(folder, settings, "chat_template", lambda value: isinstance(value, str) or _are_templates(value))
+
+
+def _require_kind(folder: Path, facts: dict[str, Any], key: str, is_so: Callable[[Any], bool]) -> None:
+    if facts.get(key) is not None and not is_so(facts[key]):
+        raise BadFileError(f"`{key}` in the settings of `{folder}` is not what it should be", hint="download it again")
 
 
 def _is_number_or_numbers(value: Any) -> bool:

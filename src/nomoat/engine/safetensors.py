@@ -28,6 +28,7 @@ from nomoat.hub_folder import (
     CONFIG,
     CONFIG_FILES,
     INDEX,
+    SPECIAL_TOKENS,
     TOKENIZER_FILES,
     WEIGHTS,
     read_object,
@@ -223,8 +224,11 @@ def _known(config: dict[str, Any]) -> tuple[Family, dict[str, Any]]:
 
 def model_files(folder: Path) -> list[Path]:
     """Every file that the imported model depends on. Raises BadFileError for what is no such folder."""
+    from nomoat.engine import folder_tokenizer
+
     read_config(folder)
-    facts = [folder / name for name in (*CONFIG_FILES, *TOKENIZER_FILES)]
+    unread = () if folder_tokenizer.reads_special_tokens(folder) else (SPECIAL_TOKENS,)
+    facts = [folder / name for name in (*CONFIG_FILES, *TOKENIZER_FILES) if name not in unread]
     return [*(path for path in facts if path.is_file()), *weight_files(folder)]
 
 

@@ -29,6 +29,11 @@ class Template:
     with_tools: str | None = None
     writes_bos: bool = False
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """See `Tokenizer.templates`."""
+        return {"default": self.text} | ({} if self.with_tools is None else {"tool_use": self.with_tools})
+
 
 _NO_OTHER_ROLE = "{{ raise_exception('this template has no place for the role ' ~ m['role']) }}"
 
