@@ -265,7 +265,7 @@ def test_a_mixture_of_another_kind_is_refused(keys: dict[str, int], message: str
             {"llama.expert_used_count": None},
             "the file does not say how many of its 4 experts each token asks (`llama.expert_used_count`)",
         ),
-        ({"llama.expert_count": np.array([4, 4])}, "the file says `llama.expert_count` = array([4, 4])"),
+        ({"llama.expert_count": np.array([4, 8])}, "the file says `llama.expert_count` = array([4, 8])"),
     ],
 )
 def test_a_mixture_that_cannot_be_is_a_bad_file(told: dict[str, Any], message: str, tmp_path: Path) -> None:

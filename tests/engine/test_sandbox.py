@@ -187,6 +187,7 @@ def test_no_step_of_a_template_takes_a_second_or_more_memory_than_it_may(templat
         "[1] == [1] | select | list",
         "[[1], [2]].index([2]) == 1", "[1, 2, 1].index(1, 1) == 2", "[[1], [1]].count([1]) == 2", "'ab'[1:] == 'b'",
         "[1, 2, 3][::-1] == [3, 2, 1]",
+        "{'a': 1}[[1]] is undefined",
         "{'a': 1}.get('a') == 1", "[1, 1.0, 'A', 'a'] | unique | list == [1, 'A']", "dict([['a', 1]], b=2) == {'a': 1, 'b': 2}",
         "namespace({'a': 1}).a == 1", "cycler(*[1, 2]).current == 1", "3 is odd", "'upper' is filter",
         "['b', 'a'] | sort == ['a', 'b']", "[{'k': 2}, {'k': 1}] | map(attribute='k') | max == 2", "[1] is eq([1])", "[] | select",

@@ -21,7 +21,7 @@ import nomoat
 from nomoat import paths, references
 from nomoat.cli import app
 from nomoat.engine import arch as architectures
-from nomoat.engine import sandbox
+from nomoat.engine import template_filters
 from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.tune import adapter, prepare
@@ -301,7 +301,7 @@ def test_a_training_of_other_tokens_is_not_resumed(tmp_path: Path, table: Path, 
         def now(cls, tz: Any = None) -> datetime:
             return cls.today
 
-    monkeypatch.setattr(sandbox, "datetime", Clock)
+    monkeypatch.setattr(template_filters, "datetime", Clock)
     base = write_tiny_gguf(tmp_path / "dated.gguf", template=f"{{{{ strftime_now('%d %b %Y') }}}}{TEMPLATE}")
     interrupted(base, table)
     Clock.today = datetime(2026, 11, 29)

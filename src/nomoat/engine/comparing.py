@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Undefined
 from jinja2.filters import ignore_case, make_attrgetter
 
-from nomoat.engine.rations import PART_BYTES, STEP_BYTES, counted, pay, stop
+from nomoat.engine.rations import PART_BYTES, STEP_BYTES, metered, pay, stop
 
 PLAIN = frozenset({str, int, bool, float, type(None)})  # compared with anything, they look at nothing within it
 LETTERS = 8  # of a text, or more, are compared or searched in the time of a byte
@@ -102,7 +102,7 @@ def unique(environment: Any, value: Iterable[Any], case_sensitive: bool = False,
     """Jinja's filter."""
     looked_at = make_attrgetter(environment, attribute, postprocess=None if case_sensitive else ignore_case)
     seen = set()
-    for one in counted(value, PART_BYTES):
+    for one in metered(value, PART_BYTES):
         if (found := key(looked_at(one))) not in seen:
             seen.add(found)
             yield one
@@ -111,7 +111,7 @@ def unique(environment: Any, value: Iterable[Any], case_sensitive: bool = False,
 def mapping(pairs: Any) -> dict[Any, Any]:
     """A dict of another one, or of pairs, each looked up in a step of its own: numbers can be such that all are found in one place."""
     found = {}
-    for name, value in counted(pairs.items() if isinstance(pairs, Mapping) else pairs, PART_BYTES):
+    for name, value in metered(pairs.items() if isinstance(pairs, Mapping) else pairs, PART_BYTES):
         found[key(name)] = value
     return found
 

@@ -95,7 +95,7 @@ def made(value: Any, paid: int = 0) -> Any:
     return value
 
 
-def counted(values: Iterable[Any], num_bytes: int = STEP_BYTES) -> Iterator[Any]:
+def metered(values: Iterable[Any], num_bytes: int = STEP_BYTES) -> Iterator[Any]:
     """Each of these values, a step that counts for so many bytes."""
     for value in values:
         pay(num_bytes)
@@ -104,7 +104,7 @@ def counted(values: Iterable[Any], num_bytes: int = STEP_BYTES) -> Iterator[Any]
 
 def listed(values: Iterable[Any]) -> list[Any]:
     """These values, which may be made only now, as the letters of a text are."""
-    return list(counted(values, STEP_BYTES if isinstance(values, list | tuple) else PART_BYTES))
+    return list(metered(values, STEP_BYTES if isinstance(values, list | tuple) else PART_BYTES))
 
 
 def pay_for(values: Sequence[Any], times: int = 1) -> int:

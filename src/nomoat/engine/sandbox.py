@@ -26,7 +26,7 @@ from jinja2.utils import Cycler, Joiner, Namespace
 from nomoat.engine import comparing, rations, template_filters
 from nomoat.engine.rations import STEP_BYTES, made, pay, stop
 
-LONGEST = 200_000  # letters of a template: to read it is not counted
+LONGEST = 50_000  # letters of a template: to read it is not counted, and may take their square
 MOST_BITS = 16_384  # of whole numbers: what Python reads, 4,300 digits, takes 14,285
 METHODS: dict[type, set[str]] = {
     dict: {"copy", "get", "items", "keys", "values"},
@@ -152,6 +152,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             return super().getitem(obj, argument)
         if isinstance(obj, type):
             stop("it looks up something in a type")
+        if isinstance(argument, list | dict):  # as `json_spec.type` of several types, which templates then find undefined
+            return self.undefined(f"there is no element of the type {type(argument).__name__}")
         return super().getitem(obj, comparing.key(argument))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:

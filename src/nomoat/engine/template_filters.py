@@ -16,9 +16,9 @@ from nomoat.engine.rations import (
     ESCAPED,
     PART_BYTES,
     STEP_BYTES,
-    counted,
     listed,
     made,
+    metered,
     pay,
     pay_for,
     require_once,
@@ -92,7 +92,7 @@ def pay_for_method(owner: str, name: str, args: tuple[Any, ...], named: dict[str
     elif name == "replace" and len(texts) == 2:
         paid = sys.getsizeof(owner) + owner.count(texts[0]) * sys.getsizeof(texts[1])
     elif name == "join":
-        paid = sum(sys.getsizeof(part) + sys.getsizeof(owner) for parts in args for part in counted(parts))
+        paid = sum(sys.getsizeof(part) + sys.getsizeof(owner) for parts in args for part in metered(parts))
     elif name in SPLITTING:
         paid = sys.getsizeof(owner) + PART_BYTES * (owner.count(texts[0]) if texts else len(owner) // 2)
     if name in SEARCHING and texts:
@@ -135,7 +135,7 @@ def _paid(filter_: Callable[..., Any]) -> Callable[..., Any]:
     def paid(*args: Any, **named: Any) -> Any:
         step()
         found = filter_(*args, **named)
-        return counted(found) if isinstance(found, Iterator) else made(found)
+        return metered(found) if isinstance(found, Iterator) else made(found)
 
     return paid
 
@@ -169,7 +169,7 @@ def _looping(filter_: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(filter_)
     def looping(context: Any, values: Any, *args: Any, **named: Any) -> Any:
         _require_narrow(*(len(name) for name in (*args[:1], named.get("attribute")) if isinstance(name, str)))
-        return made(filter_(context, counted(values) if values else values, *args, **named))
+        return made(filter_(context, metered(values) if values else values, *args, **named))
 
     return looping
 
@@ -210,7 +210,7 @@ def _sum(filter_: Callable[..., Any]) -> Callable[..., Any]:
     def sum_of(context: Any, values: Iterable[Any], attribute: Any = None, start: Any = 0) -> Any:
         if not isinstance(start, int | float):
             stop("it adds up other things than numbers")
-        return filter_(context, counted(values, STEP_BYTES + _price(attribute)), attribute, start)
+        return filter_(context, metered(values, STEP_BYTES + _price(attribute)), attribute, start)
 
     return sum_of
 
