@@ -149,7 +149,7 @@ def _notes(found: Entries, form: Form, lessons: Sequence[Lesson]) -> Iterator[st
             for row in rows if isinstance(rows, list) else ():
                 said_of = row if isinstance(row, dict) else {}
                 turns.update(key for key, said in said_of.items() if not _is_nothing(said) and key not in KEYS_OF_TURNS)
-    of_entries, of_turns = ([f"{_shown(key)} ({count:,})" for key, count in found.most_common()] for found in (entries, turns))
+    of_entries, of_turns = ([f"{_shown(key)} ({count:,})" for key, count in keys.most_common()] for keys in (entries, turns))
     if named := first_few(of_entries, NAMED_NOT_READ):
         yield f"not read of lessons, with how many have it: {named}"
     if named := first_few(of_turns, NAMED_NOT_READ):

@@ -58,8 +58,7 @@ def pay(num_bytes: int) -> None:
     left = _left.num_bytes = _left.num_bytes - num_bytes
     if left < _left.looks_at:
         _left.looks_at = left - LOOK_BYTES
-        if num_bytes * ONCE > MOST_BYTES:
-            require_once(num_bytes)
+        require_once(num_bytes)
         if left < 0:
             stop(f"it makes more than {MOST_BYTES / 1e6:,.0f} MB of texts, or loops as long: a shorter conversation may do")
         if time.monotonic() >= _left.asks_at:
