@@ -308,7 +308,7 @@ def text_scores(examples: Sequence[Example], answers: dict[str, str]) -> dict[st
 def row_scores(rows: Sequence[tuple[str, str]], answers: dict[str, str]) -> dict[str, Any]:
     """ROUGE-L: mean over rows of (id, reference); the rows of an id share its answer, and the interval knows."""
     ids, scores = [key for key, _ in rows], [rouge(answers[key], reference) for key, reference in rows]
-    low, high = stats.clustered_mean_interval(scores, ids)
+    low, high = stats.clustered_score_interval(scores, ids, 0.0, 1.0)
     return {"n": len(rows), "inputs": len(set(ids)), "rouge_l": round(sum(scores) / len(scores), 4),
             "interval": [round(low, 4), round(high, 4)]}  # fmt: skip
 

@@ -11,10 +11,12 @@ import sys
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 from patience import PATIENCE_SECONDS
 
 from nomoat import hardware
+from nomoat.judge import stats
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 RESULTS = FOLDER / "results"
@@ -60,6 +62,24 @@ def test_a_process_is_given_what_it_is_asked_and_answers_in_its_last_line() -> N
     assert facts.answer_of([sys.executable, "-c", code], {"a": 1}) == [{"a": 1}]
     with pytest.raises(subprocess.CalledProcessError):
         facts.answer_of([sys.executable, "-c", "raise SystemExit(2)"])
+
+
+@pytest.mark.parametrize("sizes", [[5] * 10, [10] * 4 + [1] * 16, [1] * 20])
+def test_intervals_of_many_runs_at_once_are_those_of_each(sizes: list[int]) -> None:
+    """But for the drawn weights: ends, of 600 draws, have a standard error of a tenth of the interval's half."""
+    intervals = importlib.import_module("intervals")
+    groups = [str(group) for group, size in enumerate(sizes) for _ in range(size)]
+    values = intervals.drawn(np.random.default_rng(1), 12, np.array(sizes), 0.5, intervals.beta(0.8, 4))
+    runs = intervals.Runs(values, np.array(sizes))
+    found, gaffke, half = np.array(runs.weighed()["now"]).T, np.array(runs.gaffke()).T, np.array(runs.jackknife()).T
+    for row, (ends, free, robust) in enumerate(zip(found, gaffke, half, strict=True)):
+        expected = stats.clustered_score_interval(values[row].tolist(), groups, 0.0, 1.0)
+        assert ends == pytest.approx(expected, abs=0.15 * (expected[1] - expected[0]))
+        mean, error, t = stats._between_groups(values[row].tolist(), groups, 0.95)
+        assert robust == pytest.approx((mean - t * error, min(1.0, mean + t * error)))
+        if max(sizes) == 1:
+            expected = stats.mean_interval(values[row].tolist(), 0.0, 1.0)
+            assert free == pytest.approx(expected, abs=0.15 * (expected[1] - expected[0]))
 
 
 def test_every_script_that_writes_json_writes_its_circumstances() -> None:

@@ -19,6 +19,7 @@ NEVER = 1e-9  # how likely a draw may be that no resampling comes to
 NUM_THROWS = 100_000
 NUM_DEALS = 4_000
 NUM_DRAWS = 1_000
+ADDED = 0.75  # of a value at an end of the scale: with half of one, shares are missed to one side by up to 7.8 %, so by 4.3 at most
 JEFFREYS = 0.5  # of a success and of a failure, added to each count: Jeffreys' prior of a proportion
 LEAST_WIN = 1e-4  # of an added half win: a strength is finite
 SMALL_STEP = 1e-6  # of a strength, after which the next is of no interest
@@ -28,6 +29,7 @@ SIGNS_A_NUMBER = 4  # of the generator: throws in multiples of so many have the 
 RESAMPLES_AT_ONCE = 128  # bounds the memory: this many copies of the data
 EXACT_UP_TO = 16  # differences, of which all signs can be tried: 2**16 ways
 ROUNDING = 1e-9  # of a range: a value this far outside is at its end
+MOST_GROUPS = 1_000  # different ones: see `_highest_drawn`
 MOST_VALUES = 5_000  # different ones, each of which is reckoned with; of more, see `_on_a_grid`
 TINY = 1e-300  # a chance as small as that is of no interest
 STEP, COARSE_STEP, FARTHEST_STEP = 0.05, 2.0, 24.0  # of an integral along a line, as arguments of sinh
@@ -173,37 +175,104 @@ def total_ratio_interval(
     return float(interval.low), float(interval.high)
 
 
-def clustered_mean_interval(values: Sequence[float], groups: Sequence[str], *, confidence: float = CONFIDENCE) -> Interval:
-    """Interval for a mean whose values depend on each other within groups, but not between them.
+def clustered_score_interval(
+    values: Sequence[float], groups: Sequence[str], lowest: float, highest: float, *, confidence: float = CONFIDENCE
+) -> Interval:  # fmt: skip
+    """Interval for the mean of scores between `lowest` and `highest` that depend on each other within groups, but not between them.
 
-    The jackknife's variance, each of the G groups left out once, and Student's t with as many degrees of freedom as that variance has
-    where values are independent: G - 1 for groups of one size, fewer where some are larger than others. For groups of one size it is
-    the usual cluster-robust interval, which for others is too narrow: one large group pulls the mean to itself.
-    Source: Bell and McCaffrey 2002, Survey Methodology 28, 169-181; for evaluations: Miller 2024, arXiv:2411.00640, section 2.2.
-    Below about ten `effective_groups` it may still be too narrow, where whole groups are right or wrong, or far too wide; so it is on
-    one side, among any number of groups, where few of them differ from the rest: see `clustered_difference_interval`.
-    Raises ValueError for fewer than 2 groups.
+    The Bayesian bootstrap: every group counts more or less by chance, and so does, of one value more at the end of the scale, the part
+    `ADDED`. So how far it reaches to either side follows the skewness of the groups, and it has a width where all scores are alike.
+    Groups are moved apart until they vary as much as the larger of two variances says: that of the jackknife (`_between_groups`),
+    and that of independent values times the design effect of as much correlation within groups as is beyond chance. The former is too
+    small where the groups that differ happen to be small ones. The added value is of as many values as the mean has fewer of for it,
+    and of a group at most. Where values of a group are no more alike than others, each value is drawn by itself.
+    Of one group alone it is `mean_interval` of its mean.
+    Returns (low, high) between `lowest` and `highest`. Close to its confidence, and no bound: `docs/duel.md` has how often it held.
+    What it misses is a rare score far from all that are there, or a rare group.
+    Source: Rubin 1981, doi:10.1214/aos/1176345338; the added value, there a whole one: as in `mean_interval`; the design effect: Kish
+    1965, Survey Sampling, section 5.4; the least correlation within groups: Searle 1971, Linear Models, section 9.8.
+    Raises ValueError for no values, or one outside the scale.
     """
-    mean, error, t = _between_groups(values, groups, confidence)
-    return mean - t * error, mean + t * error
+    data_U, counts_U, _ = _within(values, lowest, highest)
+    if len(set(groups)) < 2:
+        return mean_interval([float(data_U @ counts_U / counts_U.sum())], lowest, highest, confidence=confidence)
+    data_N = np.clip((np.asarray(values, dtype=np.float64) - lowest) / (highest - lowest), 0.0, 1.0)
+    sizes_G, group_N = _sizes(groups)
+    mean, num_groups, added = float(data_N.mean()), len(sizes_G), len(data_N) / len(sizes_G)
+    moved_G = np.zeros(num_groups)
+    if float(np.ptp(data_N)) > ROUNDING:
+        alone = float(data_N.var(ddof=1)) / len(data_N)
+        error = _between_groups(data_N.tolist(), groups, confidence)[1]
+        variance = max(error**2, alone * _design_effect(data_N, sizes_G, group_N))
+        if variance <= alone:
+            num_groups, sizes_G, group_N = len(data_N), np.ones(len(data_N)), np.arange(len(data_N))
+        moved_G = np.bincount(group_N, weights=data_N - mean).astype(np.float64)
+        drawn = float(moved_G @ moved_G) / len(data_N) ** 2 * num_groups / (num_groups + 1)  # the variance by weights alone
+        moved_G = moved_G * math.sqrt(max(1.0, variance / drawn))
+        added = min(len(data_N) / num_groups, max(1.0, variance / alone))
+    low = 1.0 - _highest_drawn(1.0 - mean, -moved_G, sizes_G, added, (1 - confidence) / 2)
+    high = _highest_drawn(mean, moved_G, sizes_G, added, (1 - confidence) / 2)
+    return lowest + low * (highest - lowest), lowest + high * (highest - lowest)
+
+
+def _design_effect(data_N: NDArray[np.float64], sizes_G: NDArray[np.float64], group_N: NDArray[np.intp]) -> float:
+    """How many times as large the variance of a mean is as of independent values, by the least correlation within groups that
+    values so much alike leave, at `CONFIDENCE` to one side.
+    """
+    num_groups, num_values, kish = len(sizes_G), len(data_N), float(sizes_G @ sizes_G) / len(data_N)
+    if num_values == num_groups:
+        return 1.0
+    means_G = np.bincount(group_N, weights=data_N) / sizes_G
+    between = float(sizes_G @ (means_G - data_N.mean()) ** 2) / (num_groups - 1)
+    within = float(np.sum((data_N - means_G[group_N]) ** 2)) / (num_values - num_groups)
+    by_chance = within * float(stats.f.ppf(CONFIDENCE, num_groups - 1, num_values - num_groups))
+    if between <= by_chance:
+        return 1.0
+    usual = (num_values - kish) / (num_groups - 1)  # size of a group
+    return 1.0 + (between - by_chance) / (between + (usual - 1) * by_chance) * (kish - 1)
+
+
+def _highest_drawn(mean: float, moved_G: NDArray[np.float64], sizes_G: NDArray[np.float64], added: float, tail: float) -> float:
+    """The mean that is reached with the chance `tail` where groups weigh more or less by chance, and `ADDED` of a value 1, of size
+    `added`. `moved_G`: how far the total of each group is from that of as many values of this mean; their sum is 0.
+
+    Of more than `MOST_GROUPS` different ones, those beside each other weigh alike, which changes next to nothing.
+    """
+    groups_U2, counts_U = np.unique(np.column_stack([sizes_G, moved_G]), axis=0, return_counts=True)
+    starts_U = np.unique(np.arange(MOST_GROUPS) * len(counts_U) // MOST_GROUPS)
+    shapes_U = np.add.reduceat(counts_U, starts_U).astype(np.float64)
+    sizes_U, moved_U = np.add.reduceat(groups_U2 * counts_U[:, None], starts_U).T / shapes_U
+    shapes_U = np.append(shapes_U, ADDED)
+    wanted = special.ndtri(tail)
+
+    def excess(reached: float) -> float:
+        scales_U = np.append(moved_U - (reached - mean) * sizes_U, added * (1.0 - reached))
+        chance = _chance_not_below_zero(scales_U[scales_U != 0], shapes_U[scales_U != 0])
+        return float(special.ndtri(min(max(chance, TINY), 1 - ROUNDING)) - wanted)
+
+    least = mean + float(np.min(moved_U / sizes_U))
+    if mean >= 1.0 or excess(1.0) >= 0:
+        return 1.0
+    return float(optimize.brentq(excess, least, 1.0, xtol=ROUNDING))
 
 
 def clustered_proportion_interval(values: Sequence[float], groups: Sequence[str], *, confidence: float = CONFIDENCE) -> Interval:
     """Interval for a proportion of values, each 0 or 1, that depend on each other within groups, but not between them.
 
-    Wilson's, for as many independent values as would leave the proportion as uncertain as it is by the variance of
-    `clustered_mean_interval`, though never for more than there are, and with the t of that interval in place of the normal's quantile.
-    Near 0 and 1, where that interval is as wide to either side and ends too near to the end of the scale, this one is not.
+    Wilson's, for as many independent values as would leave the proportion as uncertain as it is by the jackknife's variance
+    (`_between_groups`), though never for more than there are, and with its t in place of the normal's quantile.
+    Near 0 and 1, where an interval as wide to either side ends too near to the end of the scale, this one does not.
     Returns (low, high) within [0, 1]. Close to its confidence, and no bound: 93 to 98 % held the truth among 12 to 200 groups of 2 to
     5 that are right or wrong as a whole, where 80 to 97 % of them are right; 88 to 99 % where 98 to 99 % are; 87 to 97 % among groups
     of different sizes, 100 of 1 and 10 of 5, or 20 of 4, 80 to 98 % right (`tests/judge/test_stats.py` has some of these).
     Source: Dean and Pagano 2015, Journal of Survey Statistics and Methodology 3, 484-503; Franco et al. 2019, the same 7, 334-364
     (PMC6690503); the number of values, its bound and t: Korn and Graubard 1998, Survey Methodology 24, 193-201.
-    Raises ValueError for fewer than 2 groups, and for those that have all the same proportion, whose variance says nothing.
+    Of one group, and of groups that have all the same proportion, whose variance says nothing, it is `mean_interval` of as many
+    values as there are groups: of answers all right Clopper and Pearson's.
     """
-    p, error, t = _between_groups(values, groups, confidence)
-    if error == 0:
-        raise ValueError("groups of one proportion have no variance")
+    p, error, t = _between_groups(values, groups, confidence) if len(set(groups)) > 1 else (float(np.mean(values)), 0.0, 0.0)
+    if error <= ROUNDING:
+        return mean_interval([p] * len(set(groups)), 0.0, 1.0, confidence=confidence)
     n = min(float(len(values)), p * (1 - p) / error**2)
     middle, reach = p + t**2 / (2 * n), t * math.sqrt(p * (1 - p) / n + t**2 / (4 * n**2))
     return max(0.0, (middle - reach) / (1 + t**2 / n)), min(1.0, (middle + reach) / (1 + t**2 / n))
@@ -234,8 +303,8 @@ def clustered_difference_interval(
     them.
 
     Tango's score interval: a true difference further away takes more wins (or losses) than there are, and has their variance. It is
-    that of as many independent pairs as would leave the mean as uncertain as `clustered_mean_interval` says, though never less so than
-    if all differences were independent, and with the t of that interval. A win by half of `largest` is half a win. So it is about as
+    that of as many independent pairs as would leave the mean as uncertain as the jackknife (`_between_groups`) says, though never less
+    so than if all differences were independent, and with its t. A win by half of `largest` is half a win. So it is about as
     wide in units of what differs, however small that is for the scale; a rare difference far larger than all others is not in it.
     Where nothing differs it is `mean_interval` of as many values as there are groups.
     Returns (low, high) within [-largest, largest]. Close to its confidence, and no bound: `docs/duel.md` has how often it held.
@@ -270,7 +339,15 @@ def _tango_interval(won: float, lost: float, num_pairs: float, quantile: float) 
 
 
 def _between_groups(values: Sequence[float], groups: Sequence[str], confidence: float) -> tuple[float, float, float]:
-    """The mean, its standard error, and Student's t for it: see `clustered_mean_interval`."""
+    """The mean, its standard error, and Student's t for it.
+
+    The jackknife's variance, each of the G groups left out once, and t with as many degrees of freedom as that variance has where
+    values are independent: G - 1 for groups of one size, fewer where some are larger than others. For groups of one size it is the
+    usual cluster-robust variance, which for others is too small: one large group pulls the mean to itself. An interval of these alone,
+    as wide to either side, is too narrow on one side among any number of groups, where few of them differ from the rest.
+    Source: Bell and McCaffrey 2002, Survey Methodology 28, 169-181; for evaluations: Miller 2024, arXiv:2411.00640, section 2.2.
+    Raises ValueError for fewer than 2 groups.
+    """
     data = np.asarray(values, dtype=np.float64)
     sizes_G, group_N = _sizes(groups)
     num_groups = len(sizes_G)

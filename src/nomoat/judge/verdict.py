@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,7 +37,6 @@ class Rules:
 
 
 DEFAULT_RULES = Rules()
-NO_SPREAD = 1e-9  # of the scale: what lies nearer together differs by rounding only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,17 +75,16 @@ def score_interval(
     of the scale: few scores near to each other say little of rare ones far away. Right or wrong in groups is never narrower than
     Wilson's for as many answers: groups may happen to be alike, such as half right each.
     """
+    scale, right_or_wrong = METRICS[metric].scale, METRICS[metric].right_or_wrong
+    if groups is not None and right_or_wrong:
+        low, high = stats.clustered_proportion_interval(scores, groups, confidence=1 - alpha)
+        alone = score_interval(metric, scores, alpha=alpha)
+        return min(low, alone[0]), max(high, alone[1])
     if groups is not None:
-        right_or_wrong = METRICS[metric].right_or_wrong
-        formula = stats.clustered_proportion_interval if right_or_wrong else stats.clustered_mean_interval
-        low, high = _clustered_interval(formula, scores, groups, METRICS[metric].scale, alpha)
-        if right_or_wrong:
-            alone = score_interval(metric, scores, alpha=alpha)
-            low, high = min(low, alone[0]), max(high, alone[1])
-        return low, high
-    if METRICS[metric].right_or_wrong:
+        return stats.clustered_score_interval(scores, groups, *scale, confidence=1 - alpha)
+    if right_or_wrong:
         return stats.wilson_interval(round(sum(scores)), len(scores), confidence=1 - alpha)
-    return stats.mean_interval(scores, *METRICS[metric].scale, confidence=1 - alpha)
+    return stats.mean_interval(scores, *scale, confidence=1 - alpha)
 
 
 def side_of(
@@ -261,21 +259,6 @@ def _fixed(metric: str, one: Sequence[float], other: Sequence[float], alpha: flo
         p_value = stats.mean_p_value(differences, *range_of_differences(metric))
         low, high = stats.mean_interval(differences, *range_of_differences(metric), confidence=1 - alpha)
     return _Found(low=low, high=high, p_value=p_value, is_decided=p_value < alpha and (low > 0 or high < 0))
-
-
-def _clustered_interval(
-    formula: Callable[..., stats.Interval], values: Sequence[float], groups: Sequence[str], bounds: stats.Interval, alpha: float
-) -> stats.Interval:  # fmt: skip
-    """By the formula; groups no different from each other, or one alone, have no spread to learn from: the bounds say the rest, as if
-    each group were one value. Of answers all right that is Clopper and Pearson's interval, for as many as there are groups.
-    """
-    num_groups = len(set(groups))
-    if num_groups > 1:
-        low, high = stats.clustered_mean_interval(values, groups, confidence=1 - alpha)
-        if high - low > NO_SPREAD * (bounds[1] - bounds[0]):
-            low, high = formula(values, groups, confidence=1 - alpha)
-            return max(bounds[0], low), min(bounds[1], high)
-    return stats.mean_interval([float(np.mean(values))] * num_groups, *bounds, confidence=1 - alpha)
 
 
 def _open_in_groups(metric: str, differences: Sequence[float], groups: Sequence[str] | None, rules: Rules) -> stats.Interval | None:

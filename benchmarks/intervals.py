@@ -1,0 +1,222 @@
+"""How often the interval of a mean score holds the truth, to either side, and how wide it is.
+
+    python benchmarks/intervals.py [--runs 300] [--json FILE]
+
+Graded scores of many kinds, in groups of many kinds: the cluster-robust interval (the jackknife's standard error and Student's t),
+`clustered_score_interval` (with less and more at the end of the scale, too), and, where no two values belong together,
+`mean_interval`. All runs of a setting are reckoned at once, with drawn weights in place of the integral; a test holds that beside the
+functions themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from facts import circumstances, write
+from numpy.typing import NDArray
+from scipy import stats as scipy_stats
+
+from nomoat.judge import stats
+
+# R runs, G groups, N values, B draws of weights, Q quantiles of a kind of scores.
+Ends = tuple[NDArray[np.float64], NDArray[np.float64]]
+TAIL = (1 - stats.CONFIDENCE) / 2
+NUM_DRAWS = 600
+ADDED = {"now": stats.ADDED, "half": 0.5, "whole": 1.0}  # of a value at the end
+SHARES_Q = (np.arange(100_000) + 0.5) / 100_000
+HELD = 0.04  # at most so often beyond either end: widths are compared there, 2.5 % are meant
+MISSED = 0.05
+
+
+def beta(mean: float, concentration: float) -> NDArray[np.float64]:
+    """Quantiles of Beta."""
+    return np.asarray(scipy_stats.beta.ppf(SHARES_Q, mean * concentration, (1 - mean) * concentration))
+
+
+def mixed(*parts: tuple[float, NDArray[np.float64] | float]) -> NDArray[np.float64]:
+    """Quantiles, in no order, of a mixture: each part with its share."""
+    at = np.split(np.arange(len(SHARES_Q)), [round(end * len(SHARES_Q)) for end in np.cumsum([share for share, _ in parts])[:-1]])
+    return np.concatenate(
+        [np.quantile(part, (np.arange(len(own)) + 0.5) / len(own)) for own, (_, part) in zip(at, parts, strict=True)]
+    )
+
+
+def kinds() -> dict[str, NDArray[np.float64]]:
+    """Kinds of scores; to three digits, so that those near an end are at it."""
+    found = {f"0 or 1, {share:.0%}": mixed((1 - share, 0.0), (share, 1.0)) for share in (0.3, 0.5, 0.62, 0.75, 0.87, 0.9, 0.95, 0.98)}
+    for mean, concentration in (
+        (0.5, 1),
+        (0.5, 10),
+        (0.5, 60),
+        (0.8, 4),
+        (0.9, 2),
+        (0.9, 10),
+        (0.98, 2),
+        (0.98, 20),
+        (0.2, 7.5),
+        (0.05, 10),
+    ):
+        found[f"Beta, mean {mean:g}, concentration {concentration:g}"] = beta(mean, concentration)
+    for share in (0.3, 0.62, 0.75, 0.9, 0.97):
+        found[f"1 in {share:.0%}, else uniform"] = mixed((1 - share, SHARES_Q), (share, 1.0))
+    found["1 in 60 %, else Beta, mean 0.8"] = mixed((0.4, beta(0.8, 4)), (0.6, 1.0))
+    found["0 in 30 %, 1 in 30 %, else uniform"] = mixed((0.3, 0.0), (0.4, SHARES_Q), (0.3, 1.0))
+    found["0 in 80 %, else uniform"] = mixed((0.8, 0.0), (0.2, SHARES_Q))
+    found["0 in 95 %, else Beta, mean 0.5"] = mixed((0.95, 0.0), (0.05, beta(0.5, 4)))
+    found["grades: 1 in 60 %, 0.9 in 25, 0.8 in 10, 0.5 in 4, 0 in 1"] = mixed(
+        (0.01, 0.0), (0.04, 0.5), (0.1, 0.8), (0.25, 0.9), (0.6, 1.0)
+    )
+    found["grades: 0.9 in 40 %, 0.8 in 50, 0.5 in 8, 0 in 2"] = mixed((0.02, 0.0), (0.08, 0.5), (0.5, 0.8), (0.4, 0.9))
+    for share in (0.1, 0.05, 0.02):
+        found[f"rare: 0 in {share:.0%}, else Beta, mean 0.9, concentration 50"] = mixed((share, 0.0), (1 - share, beta(0.9, 50)))
+    found["rare: 1 in 5%, else Beta, mean 0.5, concentration 60"] = mixed((0.05, 1.0), (0.95, beta(0.5, 60)))
+    return {name: np.round(values_Q, 3) for name, values_Q in found.items()}
+
+
+def shapes() -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Sizes of groups."""
+    for num in (5, 10, 20, 50, 200):
+        yield "alone", np.ones(num, dtype=np.int64)
+        yield "even", np.full(num, 5)
+        if num >= 10:
+            yield "one with a third", np.array([num, *[2] * (num - 1)])
+            yield "a fifth of 10, others of 1", np.array([10] * (num // 5) + [1] * (num - num // 5))
+    yield "even", np.full(50, 20)
+    yield "alone", np.ones(1_000, dtype=np.int64)
+
+
+def drawn(
+    rng: np.random.Generator, runs: int, sizes_G: NDArray[np.int64], alike: float, values_Q: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """[R, N]: values whose correlation within groups is `alike`: that share of pairs has the value of the group."""
+    group_N = np.repeat(np.arange(len(sizes_G)), sizes_G)
+    own_RN, common_RN = rng.random((runs, len(group_N))), rng.random((runs, len(sizes_G)))[:, group_N]
+    share_RN = np.where(rng.random(own_RN.shape) < np.sqrt(alike), common_RN, own_RN)
+    return np.asarray(values_Q[(share_RN * len(values_Q)).astype(np.int64)])
+
+
+class Runs:
+    """What the intervals of all runs of a setting are made of; `variance_R` and the rest as in `stats.clustered_score_interval`."""
+
+    def __init__(self, values_RN: NDArray[np.float64], sizes_G: NDArray[np.int64]) -> None:
+        starts_G, self.sizes_G, self.num = np.cumsum(sizes_G) - sizes_G, sizes_G.astype(np.float64), int(sizes_G.sum())
+        num_groups = len(sizes_G)
+        self.mean_R = values_RN.mean(axis=1)
+        self.moved_RG = np.add.reduceat(values_RN, starts_G, axis=1) - self.mean_R[:, None] * sizes_G
+        without_RG = self.moved_RG / (self.num - sizes_G)
+        self.error_R = np.sqrt((num_groups - 1) / num_groups * np.sum(without_RG**2, axis=1))
+        groups = [str(group) for group, size in enumerate(sizes_G) for _ in range(size)]
+        self.t = stats._between_groups([0.0] * self.num, groups, stats.CONFIDENCE)[2]
+        self.alone_R = np.maximum(values_RN.var(axis=1), 0.0) / (self.num - 1)
+        self.variance_R = np.maximum(self.error_R**2, self.alone_R * self._design_effects(values_RN.var(axis=1)))
+        self.values_RN = values_RN
+
+    def _design_effects(self, spread_R: NDArray[np.float64]) -> NDArray[np.float64]:
+        num_groups, kish = len(self.sizes_G), float(self.sizes_G @ self.sizes_G) / self.num
+        if num_groups == self.num:
+            return np.ones(len(spread_R))
+        between_R = np.sum(self.moved_RG**2 / self.sizes_G, axis=1)
+        within_R = np.maximum(self.num * spread_R - between_R, 0.0) / (self.num - num_groups)
+        between_R = between_R / (num_groups - 1)
+        by_chance_R = within_R * scipy_stats.f.ppf(stats.CONFIDENCE, num_groups - 1, self.num - num_groups)
+        usual, over_R = (self.num - kish) / (num_groups - 1), np.maximum(between_R - by_chance_R, 0.0)
+        return np.asarray(1 + over_R / np.maximum(between_R + (usual - 1) * by_chance_R, stats.TINY) * (kish - 1))
+
+    def jackknife(self) -> Ends:
+        """The cluster-robust interval; of groups that are all alike Gaffke's, as if each were one value."""
+        q = TAIL ** (1 / len(self.sizes_G))
+        none_R, reach_R = self.error_R < stats.ROUNDING, self.t * self.error_R
+        low_R, high_R = (
+            np.where(none_R, self.mean_R * q, self.mean_R - reach_R),
+            np.where(none_R, 1 - (1 - self.mean_R) * q, self.mean_R + reach_R),
+        )
+        return np.clip(low_R, 0, 1), np.clip(high_R, 0, 1)
+
+    def weighed(self) -> dict[str, Ends]:
+        """`clustered_score_interval`, and the same with half of a value at the end, and with a whole one."""
+        found = self._weighed(self.moved_RG, self.sizes_G, self.variance_R)
+        by_value_R = (self.variance_R > 0) & (self.variance_R <= self.alone_R)
+        if len(self.sizes_G) == self.num or not by_value_R.any():
+            return found
+        alone = self._weighed(self.values_RN - self.mean_R[:, None], np.ones(self.num), self.variance_R)
+        return {
+            name: (np.where(by_value_R, alone[name][0], low_R), np.where(by_value_R, alone[name][1], high_R))
+            for name, (low_R, high_R) in found.items()
+        }
+
+    def gaffke(self) -> Ends:
+        """`mean_interval` of values that do not belong together."""
+        return self._weighed(self.moved_RG, self.sizes_G, np.zeros_like(self.variance_R))["whole"]
+
+    def _weighed(
+        self, moved_RG: NDArray[np.float64], sizes_G: NDArray[np.float64], variance_R: NDArray[np.float64]
+    ) -> dict[str, Ends]:
+        rng, num_groups = np.random.default_rng(5), len(sizes_G)
+        weights_GB = rng.standard_exponential((num_groups, NUM_DRAWS))
+        drawn_R = np.sum(moved_RG**2, axis=1) / self.num**2 * num_groups / (num_groups + 1)
+        some_R = drawn_R > stats.TINY
+        wider_R = np.sqrt(np.maximum(1.0, np.where(some_R, variance_R, 1.0) / np.where(some_R, drawn_R, 1.0)))
+        effect_R = np.maximum(1.0, np.where(self.alone_R > 0, variance_R / np.maximum(self.alone_R, stats.TINY), np.inf))
+        total_B, size_R = sizes_G @ weights_GB, np.minimum(self.num / num_groups, effect_R)
+        mean_RB = self.mean_R[:, None] + wider_R[:, None] * (moved_RG @ weights_GB) / total_B
+        found = {}
+        for name, added in ADDED.items():
+            end_RB = size_R[:, None] * rng.standard_gamma(added, NUM_DRAWS)
+            share_RB = end_RB / (total_B + end_RB)
+            low_R = np.quantile(mean_RB * (1 - share_RB), TAIL, axis=1)
+            high_R = np.quantile(mean_RB * (1 - share_RB) + share_RB, 1 - TAIL, axis=1)
+            found[name] = np.clip(low_R, 0, 1), np.clip(high_R, 0, 1)
+        return found
+
+
+def measured(runs: int, rng: np.random.Generator) -> Iterator[dict[str, object]]:
+    """Each setting, with the shares of runs whose truth lies below and above, and the mean width, by each formula."""
+    for shape, sizes_G in shapes():
+        for alike in (0.0,) if shape == "alone" else (0.0, 0.3, 1.0):
+            for kind, values_Q in kinds().items():
+                of = Runs(drawn(rng, runs, sizes_G, alike, values_Q), sizes_G)
+                found = {"jackknife": of.jackknife(), **of.weighed(), **({"gaffke": of.gaffke()} if shape == "alone" else {})}
+                truth = float(values_Q.mean())
+                rates = {
+                    name: [float(np.mean(truth < low - 1e-9)), float(np.mean(truth > high + 1e-9)), float(np.mean(high - low))]
+                    for name, (low, high) in found.items()
+                }
+                yield {"groups": len(sizes_G), "sizes": shape, "largest": int(sizes_G.max()), "alike": alike, "scores": kind, **rates}
+
+
+def row_of(title: str, found: list[dict[str, object]], name: str) -> str:
+    """The worst share beyond one end, how many settings have more than `MISSED`, and the width where the jackknife held."""
+    of = [(max(row[name][:2]), row[name][2] / row["jackknife"][2], max(row["jackknife"][:2]) <= HELD) for row in found if name in row]  # type: ignore[index]
+    widths = [width for _, width, held in of if held]
+    worst, often = max(miss for miss, _, _ in of), sum(miss > MISSED for miss, _, _ in of)
+    mean = sum(miss for miss, _, _ in of) / len(of)
+    width = f"{np.mean(widths):.2f} ({np.median(widths):.2f})"
+    return f"| {title} | {name} | {100 * worst:.1f} % | {100 * mean:.1f} % | {often} of {len(of)} | {width} |"
+
+
+def main() -> None:
+    """Print a Markdown page of what was measured, and write its JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=300)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    found = list(measured(options.runs, np.random.default_rng(20261130)))
+    usual = [row for row in found if not str(row["scores"]).startswith("rare")]
+    parts = {f"{num} groups": [row for row in usual if row["groups"] == num] for num in (5, 10, 20, 50, 200)}
+    parts |= {
+        f"sizes: {shape}": [row for row in usual if row["sizes"] == shape] for shape in dict.fromkeys(name for name, _ in shapes())
+    }
+    parts |= {"all": usual, "rare values": [row for row in found if row not in usual]}
+    print("| settings | formula | beyond one end, worst | mean | above 5 % | mean width (median) where the jackknife held |")
+    print("|---|---|---|---|---|---|")
+    for title, rows in parts.items():
+        for name in ("jackknife", *ADDED, *(("gaffke",) if title == "sizes: alone" else ())):
+            print(row_of(title, rows, name))
+    write(options.json, {**circumstances(), "runs": options.runs, "settings": found})
+
+
+if __name__ == "__main__":
+    main()
