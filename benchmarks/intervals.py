@@ -1,6 +1,6 @@
 """How often the interval of a mean score holds the truth, to either side, and how wide it is.
 
-    python benchmarks/intervals.py [--runs 300] [--json FILE]
+    python benchmarks/intervals.py [--runs 500] [--json FILE]
 
 Graded scores of many kinds, in groups of many kinds: the cluster-robust interval (the jackknife's standard error and Student's t),
 `clustered_score_interval` (with less and more at the end of the scale, too), and, where no two values belong together,
@@ -174,9 +174,10 @@ class Runs:
 
 def measured(runs: int, rng: np.random.Generator) -> Iterator[dict[str, object]]:
     """Each setting, with the shares of runs whose truth lies below and above, and the mean width, by each formula."""
+    of_each = kinds()
     for shape, sizes_G in shapes():
         for alike in (0.0,) if shape == "alone" else (0.0, 0.3, 1.0):
-            for kind, values_Q in kinds().items():
+            for kind, values_Q in of_each.items():
                 of = Runs(drawn(rng, runs, sizes_G, alike, values_Q), sizes_G)
                 found = {"jackknife": of.jackknife(), **of.weighed(), **({"gaffke": of.gaffke()} if shape == "alone" else {})}
                 truth = float(values_Q.mean())
@@ -200,7 +201,7 @@ def row_of(title: str, found: list[dict[str, object]], name: str) -> str:
 def main() -> None:
     """Print a Markdown page of what was measured, and write its JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=300)
+    parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     found = list(measured(options.runs, np.random.default_rng(20261130)))
