@@ -1,6 +1,6 @@
 """How often the interval of a mean score holds the truth, to either side, and how wide it is.
 
-    python benchmarks/intervals.py [--runs 500] [--json FILE]
+    python benchmarks/intervals.py [--runs 300] [--json FILE]
 
 Graded scores of many kinds, in groups of many kinds: the cluster-robust interval (the jackknife's standard error and Student's t),
 `clustered_score_interval` (with less and more at the end of the scale, too), and, where no two values belong together,
@@ -24,7 +24,7 @@ from nomoat.judge import stats
 # R runs, G groups, N values, B draws of weights, Q quantiles of a kind of scores.
 Ends = tuple[NDArray[np.float64], NDArray[np.float64]]
 TAIL = (1 - stats.CONFIDENCE) / 2
-NUM_DRAWS = 600
+NUM_DRAWS = 1_000
 ADDED = {"now": stats.ADDED, "half": 0.5, "whole": 1.0}  # of a value at the end
 SHARES_Q = (np.arange(100_000) + 0.5) / 100_000
 HELD = 0.04  # at most so often beyond either end: widths are compared there, 2.5 % are meant
@@ -101,7 +101,8 @@ def drawn(
 class Runs:
     """What the intervals of all runs of a setting are made of; `variance_R` and the rest as in `stats.clustered_score_interval`."""
 
-    def __init__(self, values_RN: NDArray[np.float64], sizes_G: NDArray[np.int64]) -> None:
+    def __init__(self, values_RN: NDArray[np.float64], sizes_G: NDArray[np.int64], rng: np.random.Generator) -> None:
+        self.rng = rng  # weights of one setting are not those of another, so that means over settings are not all off alike
         starts_G, self.sizes_G, self.num = np.cumsum(sizes_G) - sizes_G, sizes_G.astype(np.float64), int(sizes_G.sum())
         num_groups = len(sizes_G)
         self.mean_R = values_RN.mean(axis=1)
@@ -154,8 +155,8 @@ class Runs:
     def _weighed(
         self, moved_RG: NDArray[np.float64], sizes_G: NDArray[np.float64], variance_R: NDArray[np.float64]
     ) -> dict[str, Ends]:
-        rng, num_groups = np.random.default_rng(5), len(sizes_G)
-        weights_GB = rng.standard_exponential((num_groups, NUM_DRAWS))
+        num_groups = len(sizes_G)
+        weights_GB = self.rng.standard_exponential((num_groups, NUM_DRAWS))
         drawn_R = np.sum(moved_RG**2, axis=1) / self.num**2 * num_groups / (num_groups + 1)
         some_R = drawn_R > stats.TINY
         wider_R = np.sqrt(np.maximum(1.0, np.where(some_R, variance_R, 1.0) / np.where(some_R, drawn_R, 1.0)))
@@ -164,7 +165,7 @@ class Runs:
         mean_RB = self.mean_R[:, None] + wider_R[:, None] * (moved_RG @ weights_GB) / total_B
         found = {}
         for name, added in ADDED.items():
-            end_RB = size_R[:, None] * rng.standard_gamma(added, NUM_DRAWS)
+            end_RB = size_R[:, None] * self.rng.standard_gamma(added, NUM_DRAWS)
             share_RB = end_RB / (total_B + end_RB)
             low_R = np.quantile(mean_RB * (1 - share_RB), TAIL, axis=1)
             high_R = np.quantile(mean_RB * (1 - share_RB) + share_RB, 1 - TAIL, axis=1)
@@ -178,7 +179,7 @@ def measured(runs: int, rng: np.random.Generator) -> Iterator[dict[str, object]]
     for shape, sizes_G in shapes():
         for alike in (0.0,) if shape == "alone" else (0.0, 0.3, 1.0):
             for kind, values_Q in of_each.items():
-                of = Runs(drawn(rng, runs, sizes_G, alike, values_Q), sizes_G)
+                of = Runs(drawn(rng, runs, sizes_G, alike, values_Q), sizes_G, rng)
                 found = {"jackknife": of.jackknife(), **of.weighed(), **({"gaffke": of.gaffke()} if shape == "alone" else {})}
                 truth = float(values_Q.mean())
                 rates = {
@@ -201,7 +202,7 @@ def row_of(title: str, found: list[dict[str, object]], name: str) -> str:
 def main() -> None:
     """Print a Markdown page of what was measured, and write its JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=500)
+    parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     found = list(measured(options.runs, np.random.default_rng(20261130)))

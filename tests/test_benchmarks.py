@@ -66,11 +66,11 @@ def test_a_process_is_given_what_it_is_asked_and_answers_in_its_last_line() -> N
 
 @pytest.mark.parametrize("sizes", [[5] * 10, [10] * 4 + [1] * 16, [1] * 20])
 def test_intervals_of_many_runs_at_once_are_those_of_each(sizes: list[int]) -> None:
-    """But for the drawn weights: ends, of 600 draws, have a standard error of a tenth of the interval's half."""
+    """But for the drawn weights: ends, of 1,000 draws, have a standard error of 4 % of its width."""
     intervals = importlib.import_module("intervals")
     groups = [str(group) for group, size in enumerate(sizes) for _ in range(size)]
     values = intervals.drawn(np.random.default_rng(1), 12, np.array(sizes), 0.5, intervals.beta(0.8, 4))
-    runs = intervals.Runs(values, np.array(sizes))
+    runs = intervals.Runs(values, np.array(sizes), np.random.default_rng(5))
     found, gaffke, half = np.array(runs.weighed()["now"]).T, np.array(runs.gaffke()).T, np.array(runs.jackknife()).T
     for row, (ends, free, robust) in enumerate(zip(found, gaffke, half, strict=True)):
         expected = stats.clustered_score_interval(values[row].tolist(), groups, 0.0, 1.0)
