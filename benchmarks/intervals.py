@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from facts import circumstances, write
@@ -29,6 +30,7 @@ ADDED = {"now": stats.ADDED, "half": 0.5, "whole": 1.0}  # of a value at the end
 SHARES_Q = (np.arange(100_000) + 0.5) / 100_000
 HELD = 0.04  # at most so often beyond either end: widths are compared there, 2.5 % are meant
 MISSED = 0.05
+FORMULAS = ("jackknife", *ADDED, "gaffke")
 
 
 def beta(mean: float, concentration: float) -> NDArray[np.float64]:
@@ -173,7 +175,7 @@ class Runs:
         return found
 
 
-def measured(runs: int, rng: np.random.Generator) -> Iterator[dict[str, object]]:
+def measured(runs: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
     """Each setting, with the shares of runs whose truth lies below and above, and the mean width, by each formula."""
     of_each = kinds()
     for shape, sizes_G in shapes():
@@ -189,14 +191,27 @@ def measured(runs: int, rng: np.random.Generator) -> Iterator[dict[str, object]]
                 yield {"groups": len(sizes_G), "sizes": shape, "largest": int(sizes_G.max()), "alike": alike, "scores": kind, **rates}
 
 
-def row_of(title: str, found: list[dict[str, object]], name: str) -> str:
-    """The worst share beyond one end, how many settings have more than `MISSED`, and the width where the jackknife held."""
-    of = [(max(row[name][:2]), row[name][2] / row["jackknife"][2], max(row["jackknife"][:2]) <= HELD) for row in found if name in row]  # type: ignore[index]
-    widths = [width for _, width, held in of if held]
-    worst, often = max(miss for miss, _, _ in of), sum(miss > MISSED for miss, _, _ in of)
-    mean = sum(miss for miss, _, _ in of) / len(of)
-    width = f"{np.mean(widths):.2f} ({np.median(widths):.2f})"
-    return f"| {title} | {name} | {100 * worst:.1f} % | {100 * mean:.1f} % | {often} of {len(of)} | {width} |"
+def summary_of(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For parts of the settings and each formula: the worst share beyond one end, the mean of all, in how many settings it is more
+    than `MISSED`, and the width as a ratio to the jackknife's where that one held.
+    """
+    usual = [row for row in found if not row["scores"].startswith("rare")]
+    parts = {f"{num} groups": [row for row in usual if row["groups"] == num] for num in (5, 10, 20, 50, 200)}
+    parts |= {
+        f"sizes: {shape}": [row for row in usual if row["sizes"] == shape] for shape in dict.fromkeys(name for name, _ in shapes())
+    }
+    parts |= {"all": usual, "rare values": [row for row in found if row not in usual]}
+    return [_summed(title, name, rows) for title, rows in parts.items() for name in FORMULAS if all(name in row for row in rows)]
+
+
+def _summed(title: str, name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    misses = [max(row[name][:2]) for row in rows]
+    widths = [row[name][2] / row["jackknife"][2] for row in rows if max(row["jackknife"][:2]) <= HELD]
+    return {
+        "settings": title, "formula": name, "worst": max(misses), "mean": sum(misses) / len(misses),
+        "missed": sum(miss > MISSED for miss in misses), "of": len(misses),
+        "width": float(np.mean(widths)), "median_width": float(np.median(widths)),
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -206,18 +221,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     found = list(measured(options.runs, np.random.default_rng(20261130)))
-    usual = [row for row in found if not str(row["scores"]).startswith("rare")]
-    parts = {f"{num} groups": [row for row in usual if row["groups"] == num] for num in (5, 10, 20, 50, 200)}
-    parts |= {
-        f"sizes: {shape}": [row for row in usual if row["sizes"] == shape] for shape in dict.fromkeys(name for name, _ in shapes())
-    }
-    parts |= {"all": usual, "rare values": [row for row in found if row not in usual]}
+    summary = summary_of(found)
     print("| settings | formula | beyond one end, worst | mean | above 5 % | mean width (median) where the jackknife held |")
     print("|---|---|---|---|---|---|")
-    for title, rows in parts.items():
-        for name in ("jackknife", *ADDED, *(("gaffke",) if title == "sizes: alone" else ())):
-            print(row_of(title, rows, name))
-    write(options.json, {**circumstances(), "runs": options.runs, "settings": found})
+    for row in summary:
+        rates = f"{100 * row['worst']:.1f} % | {100 * row['mean']:.1f} % | {row['missed']} of {row['of']}"
+        print(f"| {row['settings']} | {row['formula']} | {rates} | {row['width']:.2f} ({row['median_width']:.2f}) |")
+    missed = [row for row in found if max(row["now"][:2]) > MISSED]
+    write(options.json, {**circumstances(), "runs": options.runs, "summary": summary, "missed": missed})
 
 
 if __name__ == "__main__":
