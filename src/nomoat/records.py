@@ -237,7 +237,8 @@ class TokenLikelihood:
 class Chunk:
     """A piece of an answer while it is being written. The last one, and only it, has `finish_reason` and `usage`.
 
-    `likelihoods`: the tokens since the last chunk, where `top_logprobs` asked for them. Text may come a chunk after its tokens.
+    `likelihoods`: the tokens since the last chunk, where `top_logprobs` asked for them. Text may come a chunk after its tokens. To a
+    prompt of plain text, the token that ends the answer is one of them, though no text: harnesses take the last one for no prompt's.
     `calls` of functions come on the last one; the text they were written in is no part of the answer's. `begun`: a server writes some.
     """
 
