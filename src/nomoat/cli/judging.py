@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from nomoat import __version__, config, paths, system_errors
-from nomoat.cli import console
+from nomoat.cli import console, evidence
 from nomoat.errors import NomoatError, UsageError
 from nomoat.records import Side
 
@@ -212,16 +212,14 @@ def show_result(
 
 
 def _repeatable(context: typer.Context, result: Any, sides: Sequence[Evaluation]) -> dict[str, Any]:
-    """A result as an object, with what the command would need to be given again, and every item's score, of each of several sides."""
+    """A result as an object, with what the command would need to be given again, what it was made with, and every item."""
     fields = result if isinstance(result, dict) else {each.name: getattr(result, each.name) for each in dataclasses.fields(result)}
     settings = {name: value for name, value in context.params.items() if name not in NOT_AGAIN}
     run = {"nomoat": __version__, "command": again(context), **settings, "quality": config.quality().value}
-    items = [
-        {"id": together[0].example_id, **({"scores": scores} if len(sides) > 1 else {"score": scores[0]})}
-        for together in zip(*(side.outcomes for side in sides), strict=True)
-        if (scores := [outcome.score for outcome in together])
-    ]
-    return {**fields, "run": run, "items": items}
+    judge = settings.get("judge")
+    named = [*(settings.get("models") or [settings["model"]]), *([judge] if judge else [])]
+    made = evidence.circumstances(named, are_here=not settings.get("ray"))
+    return {**fields, "run": run | made, "items": evidence.items(sides)}
 
 
 def end(partial: str) -> None:

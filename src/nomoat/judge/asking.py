@@ -22,7 +22,7 @@ from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import Evaluation, notes_over_all, side_of
 from nomoat.providers import is_remote, named_in
-from nomoat.records import ChoiceScores, Completion, Example, Message, Outcome, Request
+from nomoat.records import ChoiceScores, Completion, ContinuationScore, Example, Message, Outcome, Request
 from nomoat.responder import Responder
 
 NOTHING_SAID = "…"  # in the place of an empty answer, where another question follows: some servers refuse an empty message
@@ -55,6 +55,7 @@ class Asking:
     asked: dict[Request, str] = field(default_factory=dict)  # what was answered in writing, and the first example that asked it
     histories: dict[str, tuple[Message, ...]] = field(default_factory=dict)  # by example: its conversation, and the model's answer
     scores: Mapping[Question, ChoiceScores] = field(default_factory=dict)  # the kept ones of a model that is not here
+    likelihoods: dict[str, tuple[ContinuationScore, ...]] = field(default_factory=dict)  # of each answered example's choices
     groups: dict[str, str] = field(init=False)
     lettered: bool = field(init=False)  # whether a choice that is written is a letter
     kept_ids: set[str] | None = None  # of the examples that a model which is not here has answered; None before it is looked up
@@ -180,6 +181,7 @@ class Asking:
             notes=(*notes, *asked_notes.notes(self), *notes_over_all(suite, self.model.ref, outcomes)),
             seed=seed,
             partial=asked_notes.missing(self) or asked_notes.left_out(self) or asked_notes.unbegun(self),
+            likelihoods=self.likelihoods,
         )
 
     def show(self, num_done: int) -> None:
@@ -287,6 +289,7 @@ def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     for example, scored in zip(examples, collected, strict=True):
         if isinstance(scored, ContextExceededError):
             raise scored
+        run.likelihoods[example.id] = scored.scores
         answer = example.choices[matching.likeliest(scored.scores, per_token=run.suite.per_token)]
         outcomes.append(run.outcome(example, answer=answer, score=choices.is_right(example, answer), seconds=scored.seconds))
     return outcomes
