@@ -463,7 +463,7 @@ class Verdict:
     might stop early. `measures` holds what else was counted; `suite_sha256` and `seed` are what is needed to reproduce it.
     `p_value_corrected` is the p-value where several suites were looked at together.
     `partial` says why some questions have no answer, if that is so. `num_needed` examples would tell a difference of this size in 4 of
-    5 duels, where it is too close to call; None where that is not known: see `stats.pairs_needed`.
+    5 duels, where it is too close to call; None where that is not known: see `judge/power.py`.
     """
 
     suite: str

@@ -160,19 +160,6 @@ def test_too_close_to_call_after_everything_was_asked() -> None:
     assert verdict.sentence.startswith("Too close to call on `quiz` after 80 items: `tuned` (56.2 % [")
 
 
-def test_a_duel_too_close_to_call_says_how_many_items_would_tell() -> None:
-    left, right, *_ = sides(set(range(28)), set(range(28, 51)), 320)
-    whole, stopping = (nomoat.duel(left, right, quiz(320), stop_early=stop_early) for stop_early in (False, True))
-    assert (whole.wins, whole.losses, whole.num_needed, stopping.num_needed) == (28, 23, 5_200, 6_300)  # at half of alpha
-    assert whole.notes[-1] == (
-        "if the true difference is the 1.6 points seen here, and one side alone is right on 15.9 % of the questions, "
-        "some 5,200 items would tell it in 4 of 5 duels"
-    )
-    assert (round(whole.p_value, 4), stopping.p_value) == (0.5758, 1.0)
-    decided, same = (nomoat.duel(left, other, quiz(320)) for other in (sides(set(), set(), 320)[1], left))
-    assert (decided.winner, decided.num_needed, same.winner, same.num_needed) == ("left", None, "undecided", None)
-
-
 def test_rope_ends_a_duel_of_equals_as_practically_equal() -> None:
     left, right, one, _ = sides(set(range(500)), set(range(500)), 1000)
     verdict = nomoat.duel(left, right, quiz(1000), rope=5)

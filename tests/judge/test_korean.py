@@ -39,6 +39,7 @@ MAKERS = {
     "judge/judged.py": ["run_graded", "_partial_note", "_pair_notes", "_judge_note"],
     "judge/kept.py": ["unasked_note"],
     "judge/model_judge.py": ["cut_note", "too_long_note"],
+    "judge/power.py": ["_needed_note"],
     "judge/report.py": ["_settings", "_plots_of", "_side_rows", "write_duels_report"],
     "judge/run.py": ["_metric_note"],
     "judge/slices.py": ["slices_of", "note_on", "_thirds"],
@@ -46,7 +47,7 @@ MAKERS = {
     "judge/verdict.py": ["notes_over_all", "_measures"],
     "judge/wording.py": [
         "render_items", "render_tally", "render_measure", "summary_of", "render_ahead", "several_sentence", "several_note",
-        "score_sentence", "render_behind", "_points", "open_in_groups_note", "needed_note",
+        "score_sentence", "render_behind", "_points", "open_in_groups_note",
     ],
     "references.py": ["notes", "template"],
 }  # fmt: skip

@@ -176,12 +176,12 @@ class Asking:
         )  # fmt: skip
         return Evaluation(
             suite=suite,
+            likelihoods=self.likelihoods,
             side=side,
             outcomes=outcomes,
             notes=(*notes, *asked_notes.notes(self), *notes_over_all(suite, self.model.ref, outcomes)),
             seed=seed,
             partial=asked_notes.missing(self) or asked_notes.left_out(self) or asked_notes.unbegun(self),
-            likelihoods=self.likelihoods,
         )
 
     def show(self, num_done: int) -> None:

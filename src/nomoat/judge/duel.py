@@ -14,10 +14,10 @@ from typing import TypeVar
 from nomoat import bounds
 from nomoat.asking.spending import Spending
 from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
-from nomoat.judge import stats
+from nomoat.judge import power, stats
 from nomoat.judge.askable import require_askable, require_context, require_scorable
 from nomoat.judge.asking import Asking
-from nomoat.judge.groups import grouped, groups_in
+from nomoat.judge.groups import grouped, groups_in, groups_of
 from nomoat.judge.kept import KeptEngine, is_kept
 from nomoat.judge.metrics import METRICS
 from nomoat.judge.opened import given, opened, opened_store
@@ -213,6 +213,8 @@ def _ask_all(
 def duel_of(one: Evaluation, other: Evaluation, *, rules: Rules, watch: Watch | None = None, notes: Sequence[str] = ()) -> Duel:
     """The duel of two evaluations of the same examples, with the intervals of its verdict. See `compare`."""
     verdict = compare(one, other, rules=rules, watch=watch, notes=notes)
+    if groups_of(one.outcomes) is None:
+        verdict = power.with_items_needed(verdict, alpha=rules.alpha if watch is None else watch.alpha_each)
     return Duel(verdict=verdict, left=replace(one, side=verdict.left), right=replace(other, side=verdict.right))
 
 

@@ -61,20 +61,6 @@ def mcnemar_exact(left_only: int, right_only: int) -> float:
     return 1.0 if discordant == 0 else float(stats.binomtest(left_only, discordant, 0.5).pvalue)
 
 
-def pairs_needed(left_only: int, right_only: int, n: int, *, alpha: float, power: float = 0.8) -> float:
-    """How many examples McNemar's test takes to find a difference with this power, if it is as large as it looks in these `n`, and if
-    one side alone is right on as large a share; infinite for no difference.
-
-    By a normal approximation: with so many the exact test found seven differences in 75 to 79 of 100 cases, not in 80.
-    Source: Connor 1987, doi:10.2307/2531961, page 209.
-    """
-    unequal, difference = (left_only + right_only) / n, abs(left_only - right_only) / n
-    if not difference:
-        return math.inf
-    of_alpha, of_power = float(special.ndtri(1 - alpha / 2)), float(special.ndtri(power))
-    return (of_alpha * math.sqrt(unequal) + of_power * math.sqrt(unequal - difference**2)) ** 2 / difference**2
-
-
 def paired_permutation(differences: Sequence[float]) -> float:
     """Two-sided p-value that the sides are interchangeable, from paired differences: how often their sum is as far from 0 when the
     sign of each is thrown by a coin.

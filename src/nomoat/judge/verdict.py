@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -46,16 +45,16 @@ class Evaluation:
     """One model's answers to a suite. `outcomes` are in the order of `suite.examples`, which are the ones that were answered.
 
     `partial` says why some of the questions are not among them; it is empty if all are. The totals of `side` are those of all that was
-    asked, whatever of it is left. `likelihoods`: of the choices of examples that were answered by these, by the example's id.
+    asked, whatever of it is left.
     """
 
     suite: Suite
     side: Side
     outcomes: tuple[Outcome, ...]
+    likelihoods: Mapping[str, tuple[ContinuationScore, ...]] = field(default_factory=dict)  # of choices, by the example's id
     notes: tuple[str, ...] = ()
     seed: int = 0
     partial: str = ""
-    likelihoods: Mapping[str, tuple[ContinuationScore, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,21 +225,7 @@ def compare(
         num_planned=len(one) if watch is None else watch.num_planned,
         looks=() if watch is None else tuple(watch.looks),
     )
-    if groups is None and (needed := _num_needed(draft, watch)) is not None:
-        draft = replace(draft, num_needed=needed, notes=(*draft.notes, wording.needed_note(draft, needed)))
     return replace(draft, sentence=wording.summary_of(draft))
-
-
-def _num_needed(verdict: Verdict, watch: Watch | None) -> int | None:
-    """See `Verdict`; to two digits, rounded up. Of answers right or wrong that are independent of each other."""
-    if verdict.winner != "undecided" or not METRICS[verdict.metric].right_or_wrong:
-        return None
-    alpha = verdict.alpha if watch is None else watch.alpha_each
-    needed = stats.pairs_needed(verdict.wins, verdict.losses, verdict.num_examples, alpha=alpha)
-    if math.isinf(needed):
-        return None
-    step = 10 ** max(0, math.floor(math.log10(needed)) - 1)
-    return step * math.ceil(needed / step)
 
 
 def range_of_differences(metric: str) -> stats.Interval:

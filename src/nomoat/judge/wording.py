@@ -133,16 +133,6 @@ def open_in_groups_note(metric: str, num_groups: int, difference: float, low: fl
     )
 
 
-def needed_note(verdict: Verdict, num_needed: int) -> str:
-    """How many questions a duel that is too close to call would have taken, and what that takes for granted."""
-    points = METRICS[verdict.metric].points_per_score * abs(verdict.difference)
-    unequal = 100 * (verdict.wins + verdict.losses) / verdict.num_examples
-    return (
-        f"if the true difference is the {points:.2g} points seen here, and one side alone is right on {unequal:.1f} % of the "
-        f"questions, some {num_needed:,} items would tell it in 4 of 5 duels"
-    )
-
-
 def several_sentence(verdicts: Sequence[Verdict]) -> str:
     """How many of several suites each side is ahead on."""
     counts = Counter(verdict.winner for verdict in verdicts)
