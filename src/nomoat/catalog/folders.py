@@ -135,7 +135,7 @@ def _begin(repo: str, stage: Path, progress: Progress) -> _Gathering:
         except NotThereError as exc:
             raise DownloadError(f"`hf:{repo}` holds no `{CONFIG}`: it is no folder that nomoat could run", hint=GGUF_HINT) from exc
         with whole_files.whole_file(noted) as part:
-            part.write_text(MIRROR if found.is_mirror else found.commit or NEWEST)
+            part.write_text(MIRROR if found.is_mirror else found.commit or NEWEST, newline="\n")
     return _Gathering(repo=repo, stage=stage, progress=progress, origin=noted.read_text())
 
 

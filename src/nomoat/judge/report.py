@@ -223,7 +223,7 @@ def _write(path: Path, template: str, common: dict[str, object], **values: objec
         version=__version__,
     )
     with whole_files.whole_file(path) as part:
-        part.write_text(page, encoding="utf-8")
+        part.write_text(page, encoding="utf-8", newline="\n")
 
 
 def _plots_of(verdict: Verdict, pairs: Sequence[tuple[float, float]]) -> list[tuple[str, str, str]]:
