@@ -5,8 +5,8 @@ llguidance (1.9) has limits, but none for a text that several patterns have to h
 
 What crashes there is refused, too: it would end this process.
 
-Not covered: processor time and memory on Windows, where a grammar has WALL_SECONDS; memory on macOS, which lets nobody limit it so far;
-and where it cannot be tried: programs that can start no such process, or one that was ended from outside. Such a grammar is taken.
+Not covered: processor time and memory on Windows, where a grammar has WALL_SECONDS; memory on macOS, which refuses so low a limit; and
+where it cannot be tried: programs that can start no such process, or one that was ended from outside. Such a grammar is taken.
 """
 
 from __future__ import annotations
