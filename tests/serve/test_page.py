@@ -804,9 +804,7 @@ def test_letters_of_code_and_links_stand_as_they_are_written_also_behind_words_t
     assert [first < last for first, last in page.browser.execute_script(first_letters)] == [True, True]
 
 
-@pytest.mark.parametrize(
-    ("page", "said"), [("en-US", "Ask something."), ("ko-KR", "무엇이든 물어보세요.")], indirect=["page"]
-)
+@pytest.mark.parametrize(("page", "said"), [("en-US", "Ask something."), ("ko-KR", "무엇이든 물어보세요.")], indirect=["page"])
 def test_enter_of_a_telephone_s_keyboard_is_a_new_line(page: Page, start: Start, said: str) -> None:
     page.browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
     page.browser.execute_cdp_cmd(
