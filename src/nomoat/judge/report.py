@@ -189,7 +189,7 @@ def _common(evaluations: tuple[Evaluation, ...], *, alpha: float = DEFAULT_RULES
         ],
         "labels_note": slices.note_on(examples),
         "figures": [
-            (_visible(row.name) if row.is_data else _said(row.name), [_in_figures(metric, point) for point in in_row])
+            (row.name if row.is_data else _said(row.name), [_in_figures(metric, point) for point in in_row])
             for row, in_row in zip(rows, points, strict=True)
         ],
         "forest": _forest(points, low=0, high=high, unit=unit, title="scores with their intervals"),
@@ -432,6 +432,7 @@ def _point(metric: str, outcomes: Sequence[Outcome], alpha: float) -> plots.Poin
 
 
 def _in_figures(metric: str, point: plots.Point) -> Markup:
+    """A score of a plot, which is in points, as a cell of a table."""
     scale = METRICS[metric].points_per_score
     if point.interval is None:
         return _figures(wording.render_score(metric, point.value / scale))

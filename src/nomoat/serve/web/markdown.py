@@ -19,8 +19,8 @@ from nomoat.errors import BadRequestError
 from nomoat.words import SHOWN_TURNS
 
 MAX_NESTING = 100  # a list within a list is two levels, a quote one; what is deeper would take Python's stack
-CODE = ("fence", "code_block", "code_inline")
 MAX_INLINE_NESTING = 20  # brackets within brackets: each level is a reading more of what stands in them
+CODE = ("fence", "code_block", "code_inline")  # the library's names
 # Hangul, Kana and Han: letters of words that follow one another, or a particle a word, without a space.
 NO_SPACE = re.compile(
     "[\u1100-\u11ff\u3005-\u3007\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u9fff\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]"

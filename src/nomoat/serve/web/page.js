@@ -385,7 +385,7 @@ async function showWhole(article) {
 async function quietly(renderings) {
   numQuiet += 1;
   at("talk").ariaBusy = true;
-  await Promise.all(renderings);
+  await Promise.allSettled(renderings);
   await new Promise((done) => setTimeout(done, RENDER_MS)); // the browser tells of changes some time after them
   numQuiet -= 1;
   at("talk").ariaBusy = numQuiet > 0;
@@ -441,7 +441,7 @@ function end(turn) {
   turn.facts ??= turn.wrong ? "" : SAY.stopped;
   const { before } = turn;
   delete turn.before;
-  if (before && !turn.content) Object.assign(turn, before, { wrong: turn.wrong ?? before.wrong });
+  if (before?.content && !turn.content) Object.assign(turn, before, { wrong: turn.wrong ?? before.wrong });
 }
 
 async function write(article, messages) {
