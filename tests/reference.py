@@ -202,6 +202,39 @@ CASES = {
         change=llama_rows,
         told={"model_type": "minicpm", "scale_emb": 12, "scale_depth": 1.4, "dim_model_base": WIDTH // 2},
     ),
+    "arcee": Case(arch="arcee", model="Arcee", config={**LLAMA_LIKE, "rope_parameters": ROPE}, change=llama_rows),
+    "ernie4_5": Case(arch="ernie4_5", model="Ernie4_5", config={**LLAMA_LIKE, "head_dim": HEAD, "rope_parameters": ROPE}),
+    "hunyuan-dense": Case(
+        arch="hunyuan-dense",
+        model="HunYuanDenseV1",
+        config={
+            **LLAMA_LIKE, "head_dim": HEAD,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 1.0, "alpha": 50.0},
+        },
+        keys={"rope.freq_base": 10000.0 * 50.0 ** (HEAD / (HEAD - 2)), "rope.scaling.type": "none"},
+    ),
+    "mistral3": Case(
+        arch="mistral3",
+        model="Ministral3",
+        config={
+            **LLAMA_LIKE, "head_dim": HEAD,
+            "rope_parameters": {
+                **YARN, "original_max_position_embeddings": CONTEXT, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1,
+            },
+        },
+        keys={
+            **YARN_KEYS, "rope.scaling.original_context_length": CONTEXT, "rope.scaling.yarn_log_multiplier": 1.0,
+            "attention.temperature_scale": 0.1,
+        },
+        change=llama_rows,
+    ),
+    "nemotron": Case(
+        arch="nemotron",
+        model="Nemotron",
+        config={**LLAMA_LIKE, "norm_eps": 0.01, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5}},
+        keys={"rope.dimension_count": HEAD // 2},
+        norm_offset=1,
+    ),
     "olmo2": Case(arch="olmo2", model="Olmo2", config={**LLAMA_LIKE, "rope_parameters": ROPE}),
     "olmo3": Case(
         arch="olmo2",
@@ -461,6 +494,22 @@ def make_seeing_gemma3() -> Any:
     return model
 
 
+def make_seeing_ministral3() -> Any:
+    """A Ministral 3 with a vision part."""
+    torch.manual_seed(7)
+    text = transformers.Ministral3Config(vocab_size=len(vocabulary()), **CASES["mistral3"].config, tie_word_embeddings=False)
+    sight = transformers.PixtralVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    settings = transformers.Mistral3Config(
+        text_config=text, vision_config=sight, tie_word_embeddings=False, attn_implementation="eager"
+    )
+    model = transformers.Mistral3ForConditionalGeneration(settings).eval().float()
+    for part in (model.model.language_model, model.lm_head):
+        randomise(part, arch="mistral3", norm_offset=0)
+    return model
+
+
 def randomise(model: Any, *, arch: str, norm_offset: float) -> None:
     """Give a model of that architecture random weights."""
     rows_last = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
@@ -523,7 +572,7 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
     }  # fmt: skip
     epsilon = getattr(config, "rms_norm_eps", None)
     if epsilon is None:
-        found = (getattr(config, name, None) for name in ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon"))
+        found = (getattr(config, name, None) for name in ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps"))
         writer.add_layer_norm_eps(next(filter(None, found), 1e-5))
     else:
         writer.add_layer_norm_rms_eps(epsilon)

@@ -11,8 +11,8 @@ EXACT_BYTES_PER_WEIGHT = 2 * 4  # float32, once in the model and once as compile
 EXACT_SHARE = 1 / 4  # of all memory, not of what is free: the same machine is to give the same likelihoods every day
 # run by nomoat's own products at any size
 NATIVE_FAMILIES = {
-    "exaone", "exaone4", "gemma", "gemma2", "gemma3", "glm4", "gpt-oss", "granite", "granitemoe", "llama", "minicpm", "olmo2", "olmoe",
-    "phi3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "smollm3",
+    "ernie4_5", "exaone", "exaone4", "gemma", "gemma2", "gemma3", "glm4", "gpt-oss", "granite", "granitemoe", "llama", "minicpm",
+    "mistral3", "olmo2", "olmoe", "phi3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "smollm3",
 }  # fmt: skip
 OUTLIERS = ("gemma",)  # families whose rows hold single large weights, which one scale a row loses
 MANY_WEIGHTS = 1_000_000_000  # of a mixture: so many are not computed for each token, which asks few of its experts
