@@ -6,6 +6,7 @@ Matrices are rounded to what int8 rows hold exactly, so that the imported model 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,7 @@ class Case:
     change: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor
     norm_offset: float = 0.0  # what the converter adds to the weights of norms
     extra: dict[str, Any] = field(default_factory=dict)  # tensors that are in the file only
+    one_qkv: bool = False  # the file has queries, keys and values in one matrix
     told: dict[str, Any] = field(default_factory=dict)  # what `config.json` says of a family that only its folders have code for
 
 
@@ -173,6 +175,23 @@ CASES = {
         model="Exaone4",
         config={**FOUR_LAYERS, "sliding_window": None, "layer_types": 4 * ["full_attention"], "rope_parameters": ROPE},
     ),
+    "chatglm": Case(
+        arch="chatglm",
+        model="Glm",
+        config={
+            **LLAMA_LIKE, "pad_token_id": 0, "head_dim": HEAD, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5},
+        },
+        keys={"rope.dimension_count": HEAD // 2},
+    ),
+    "chatglm, one matrix": Case(
+        arch="chatglm",
+        model="Glm",
+        config={
+            **LLAMA_LIKE, "pad_token_id": 0, "head_dim": HEAD, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5},
+        },
+        keys={"rope.dimension_count": HEAD // 2},
+        one_qkv=True,
+    ),
     "glm4": Case(
         arch="glm4",
         model="Glm4",
@@ -259,6 +278,12 @@ CASES = {
         model="StableLm",
         config={**LLAMA_LIKE, "use_qkv_bias": True, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.25}},
         keys={"rope.dimension_count": HEAD // 4, "use_parallel_residual": True},
+    ),
+    "starcoder": Case(
+        arch="starcoder",
+        model="GPTBigCode",
+        config={"n_embd": WIDTH, "n_inner": HIDDEN, "n_layer": 2, "n_head": HEADS, "n_positions": CONTEXT},
+        keys={"attention.head_count_kv": 1},
     ),
     "starcoder2": Case(
         arch="starcoder2",
@@ -588,6 +613,7 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
     add_tokenizer(writer, pre="smollm")
     names = gguf.get_tensor_name_map(next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == case.arch), layers)
     rows_last = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
+    held: dict[str, list[Tensor]] = {}
     for name, tensor in _as_converted(model):
         target = names.get_name(name, try_suffixes=(".weight", ".bias")) or names.get_name(
             name.removeprefix("transformer."), try_suffixes=(".weight", ".bias")
@@ -596,6 +622,12 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
         data = case.change(name, tensor.detach().T if name in rows_last else tensor.detach()).squeeze()
         if tensor.dim() == 1 and name.endswith("weight"):
             data = data + case.norm_offset
+        if case.one_qkv and (part := re.fullmatch(r"(blk\.\d+\.attn_)[qkv](\..*)", target)):
+            parts = held.setdefault("qkv".join(part.groups()), [])
+            parts.append(data)
+            if len(parts) < 3:
+                continue
+            target, data = "qkv".join(part.groups()), torch.cat(parts)
         writer.add_tensor(target, np.ascontiguousarray(data.numpy()))
     for target, array in case.extra.items():
         writer.add_tensor(target, array)

@@ -89,6 +89,14 @@ def _gpt2(config: Config) -> dict[str, Any]:
     return {}
 
 
+def _bigcode(config: Config) -> dict[str, Any]:
+    if not config.get("multi_query", True):
+        raise architectures.not_yet("each head of this StarCoder has keys and values of its own, which lie in another order")
+    if not config.get("scale_attn_weights", True):
+        raise architectures.not_yet("this StarCoder scales its scores in another way than others (`scale_attn_weights`)")
+    return {"attention.head_count_kv": 1}
+
+
 def _falcon(config: Config) -> dict[str, Any]:
     _require_usual_residual(config)
     if config.get("alibi") or not config.get("parallel_attn", True):
@@ -397,8 +405,10 @@ FAMILIES = {
     "gemma2": replace(GEMMA_2_OR_3, arch="gemma2", unsaid=_GEMMA2),
     "gemma3": replace(GEMMA_2_OR_3, arch="gemma3", unsaid=_GEMMA3, unread=SIGHT),
     "gemma3_text": replace(GEMMA_2_OR_3, arch="gemma3", unsaid=_GEMMA3),
+    "glm": Family("chatglm", turns_partly=True, unsaid=_GLM4),
     "glm4": Family("glm4", turns_partly=True, unsaid=_GLM4),
     "gpt2": Family("gpt2", keys=_gpt2, activations=("activation_function",), transposed=GPT2_TRANSPOSED, unsaid=_GPT2),
+    "gpt_bigcode": Family("starcoder", keys=_bigcode, activations=("activation_function",), unsaid=_GPT2),
     "gpt_neox": Family("gptneox", keys=_neox, turns_partly=True, row_order=_heads_to_parts, unsaid=_NEOX),
     "gptj": Family(
         "gptj",

@@ -221,7 +221,7 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.exaone4 import EXAONE4
     from nomoat.engine.arch.falcon import FALCON
     from nomoat.engine.arch.gemma import GEMMA, GEMMA2, GEMMA3
-    from nomoat.engine.arch.glm4 import GLM4
+    from nomoat.engine.arch.glm4 import CHATGLM, GLM4
     from nomoat.engine.arch.gpt2 import GPT2
     from nomoat.engine.arch.gptj import GPTJ
     from nomoat.engine.arch.gptneox import GPTNEOX
@@ -242,12 +242,13 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.qwen3 import QWEN3, QWEN3MOE
     from nomoat.engine.arch.smollm3 import SMOLLM3
     from nomoat.engine.arch.stablelm import STABLELM
+    from nomoat.engine.arch.starcoder import STARCODER
     from nomoat.engine.arch.starcoder2 import STARCODER2
 
     families = [
-        ARCEE, BLOOM, COHERE2, COMMAND_R, ERNIE4_5, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GLM4, GPT2, GPTJ, GPTNEOX,
+        ARCEE, BLOOM, CHATGLM, COHERE2, COMMAND_R, ERNIE4_5, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GLM4, GPT2, GPTJ, GPTNEOX,
         GPTOSS, GRANITE, GRANITEMOE, HUNYUAN_DENSE, LLAMA, MINICPM, MISTRAL3, MPT, NEMOTRON, OLMO2, OLMOE, OPT, PHI2, PHI3, QWEN2,
-        QWEN2MOE, QWEN3, QWEN3MOE, SMOLLM3, STABLELM, STARCODER2,
+        QWEN2MOE, QWEN3, QWEN3MOE, SMOLLM3, STABLELM, STARCODER, STARCODER2,
     ]  # fmt: skip
     return {arch.name: arch for arch in families}
 
@@ -265,6 +266,8 @@ def of(source: ModelSource) -> Architecture:
     arch = find(str(source.require("general.architecture")))
     told = source.metadata.get(f"{arch.name}.hidden_activation")  # of folders
     arch = replace(arch, activation=next((one for one in arch.activations if one == str(told)), arch.activation))
+    if arch.name == "chatglm" and "blk.0.attn_qkv.weight" in source.tensors:
+        arch = replace(arch, projections=FUSED_QKV | FUSED_GATED_MLP)
     return with_experts(arch, _Said(arch.name, source.metadata).optional_whole("expert_count") or 0)
 
 
