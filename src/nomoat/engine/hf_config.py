@@ -241,7 +241,7 @@ def _scaling_keys(config: Config, rope: Config, arch: architectures.Architecture
         stretched = (1 + math.log(factor) / math.log(before)) ** 0.5
         return {**keys, "rope.scaling.type": "longrope", "rope.scaling.attn_factor": float(rope.get("attention_factor") or stretched)}
     has_both = rope.get("mscale") and rope.get("mscale_all_dim")  # `transformers` reads neither without the other
-    odd = ["mscale"] if has_both and rope["mscale"] != 1 else []
+    odd = ["mscale"] if has_both and (rope["mscale"] != 1 or arch.name != "mistral3") else []
     usual = 1 + 0.1 * math.log(max(float(rope.get("factor") or 1), 1.0))
     if not math.isclose(rope.get("attention_factor") or usual, usual, rel_tol=1e-4):
         odd.append("attention_factor")

@@ -408,13 +408,14 @@ def dimensions(
     number, whole, optional = said.number, said.whole, said.optional
     _require_known_variant(arch, said)
     scaling = _known_scaling(metadata.get(f"{name}.rope.scaling.type", "linear"))  # older files state no more than a factor
-    if number("rope.scaling.yarn_ext_factor", 1.0) != 1.0:
+    divided = optional("rope.scaling.yarn_log_multiplier")  # which other families' files have a tenth of
+    if (divided and name != "mistral3") or number("rope.scaling.yarn_ext_factor", 1.0) != 1.0:
         raise not_yet("this model scales its positions by a variant of `yarn`")
     stretched = optional("rope.scaling.factor", optional("rope.scale_linear")) if scaling in ("linear", "yarn") else None
     factor = float(stretched or 1.0)
     magnitude = float(number("rope.scaling.attn_factor", 1.0))
     if scaling == "yarn":
-        magnitude = _yarn_magnitude(magnitude, factor, optional("rope.scaling.yarn_log_multiplier"))
+        magnitude = _yarn_magnitude(magnitude, factor, divided)
     window = said.optional_whole("attention.sliding_window", arch.window) if any(arch.windowed) else None
     first, longest = _contexts(said, yarn_factor=factor if scaling == "yarn" else None)
     experts = said.optional_whole("expert_count") or 0
