@@ -46,8 +46,13 @@ def render_interval(metric: str, low: float, high: float) -> str:
 
 def render_side_score(metric: str, side: Side) -> str:
     """A side's score with its interval: "81.2 % [78.7, 83.5]"."""
-    score, low, high = _score_words(metric, side.score, side.score_low, side.score_high)
-    return f"{score} [{low}, {high}]"
+    return render_estimate(metric, side.score, side.score_low, side.score_high)
+
+
+def render_estimate(metric: str, value: float, low: float, high: float) -> str:
+    """A score with its interval: "81.2 % [78.7, 83.5]"."""
+    score, low_words, high_words = _score_words(metric, value, low, high)
+    return f"{score} [{low_words}, {high_words}]"
 
 
 def render_difference(verdict: Verdict) -> str:
