@@ -44,12 +44,13 @@ ADDRESSES = (
 PEM = r"-{4,5} ?BEGIN [A-Z0-9 ]{0,20}PRIVATE KEY(?: BLOCK)? ?-{4,5}"
 # A private key's first line in base64, as Kubernetes has it: of its middle word, whichever of its letters a group of four begins with.
 ENCODED_PEM = r"LS0tLS1CRUdJTi[A-Za-z0-9+/]{0,30}(?:UFJJVkFUR|BSSVZBVE|QUklWQVRF)"
-API_KEY = re.compile(rf"(?<!{X})(?:{'|'.join(FORMS)})|{ADDRESSES}|{PEM}|{ENCODED_PEM}")
+API_KEY = re.compile(rf"(?<!{X})(?:{'|'.join(FORMS)})|{ADDRESSES}|{ENCODED_PEM}")
+FIRST_LINE = re.compile(PEM)
 BLANK = re.compile("[xX]{8}")  # of examples: `ghp_xxxxxxxx…`
 # What a line's end parts within a key, as terminals and mail programs break lines: lines between its first and last are long, and hold
 # nothing else. (Lists of short words look like keys where all of their lines are joined.)
 LINES_END = r"(?<=[A-Za-z0-9_.:-])[^\S\n]{0,12}\n[^\S\n]{0,12}(?=[A-Za-z0-9_.:-])"
-SHORTEST = 20  # characters: AWS's
+SHORTEST = 20  # characters: AWS's. No key of these forms has spaces in it, but for PEM's first line.
 WRAPPED = re.compile(rf"(?<!\S)\S++(?:{LINES_END}\S{{20,}}+(?={LINES_END}))*(?=({LINES_END}\S++))")
 
 
@@ -60,9 +61,13 @@ def holds_api_key(text: str) -> bool:
 def _holds_wrapped_form(found: re.Match[str]) -> bool:
     """In all of these lines, in those behind the first, and in each two: a key ends where another character follows."""
     lines = (found[0] + found[1]).split()
-    joined = {"".join(lines), "".join(lines[1:]), *map("".join, pairwise(lines))}
-    return any(len(text) >= SHORTEST and _holds_form(text) for text in joined)
+    return any(map(_is_form_in, {"".join(lines), "".join(lines[1:]), *map("".join, pairwise(lines))}))
 
 
 def _holds_form(text: str) -> bool:
-    return any(BLANK.search(found[0]) is None for found in API_KEY.finditer(text))
+    return any(map(_is_form_in, text.split())) or ("PRIVATE KEY" in text and FIRST_LINE.search(text) is not None)
+
+
+def _is_form_in(word: str) -> bool:
+    """Whether there is one in what has no spaces."""
+    return len(word) >= SHORTEST and any(BLANK.search(found[0]) is None for found in API_KEY.finditer(word))
