@@ -54,29 +54,30 @@ class Sampler:
         return "".join(self._one(code, told) for code, told in items)
 
     def _one(self, code: Any, told: Any) -> str:
-        if code is codes.LITERAL:
-            return chr(told)
-        if code in (codes.NOT_LITERAL, codes.ANY, codes.IN):
-            return self._character(code, told)
-        if code is codes.BRANCH:
-            return self._of(self._draw.choice(told[1]))
-        if code in (codes.MAX_REPEAT, codes.MIN_REPEAT, codes.POSSESSIVE_REPEAT):
-            least, most, items = told
-            most = min(most, least + 60)
-            count = self._draw.choice((least, most, self._draw.randint(least, most)))  # the bounds, above all
-            return "".join(self._of(items) for _ in range(count))
-        if code is codes.SUBPATTERN:
-            text = self._of(told[3])
-            self._groups[told[0]] = text
-            return text
-        if code is codes.ATOMIC_GROUP:
-            return self._of(told)
-        if code is codes.GROUPREF:
-            return self._groups.get(told, "")
-        if code is codes.GROUPREF_EXISTS:
-            return self._of((told[1] if told[0] in self._groups else told[2]) or [])
-        assert code in (codes.ASSERT, codes.ASSERT_NOT, codes.AT), code
-        return ""
+        text = ""
+        match code:
+            case codes.LITERAL:
+                text = chr(told)
+            case codes.NOT_LITERAL | codes.ANY | codes.IN:
+                text = self._character(code, told)
+            case codes.BRANCH:
+                text = self._of(self._draw.choice(told[1]))
+            case codes.MAX_REPEAT | codes.MIN_REPEAT | codes.POSSESSIVE_REPEAT:
+                least, most, items = told
+                most = min(most, least + 60)
+                count = self._draw.choice((least, most, self._draw.randint(least, most)))  # the bounds, above all
+                text = "".join(self._of(items) for _ in range(count))
+            case codes.SUBPATTERN:
+                text = self._groups[told[0]] = self._of(told[3])
+            case codes.ATOMIC_GROUP:
+                text = self._of(told)
+            case codes.GROUPREF:
+                text = self._groups.get(told, "")
+            case codes.GROUPREF_EXISTS:
+                text = self._of((told[1] if told[0] in self._groups else told[2]) or [])
+            case _:
+                assert code in (codes.ASSERT, codes.ASSERT_NOT, codes.AT), code
+        return text
 
     def _character(self, code: Any, told: Any) -> str:
         if code is codes.IN and told[0][0] is not codes.NEGATE:
@@ -145,13 +146,20 @@ def test_what_fits_a_pattern_holds_one_of_its_words(name: str) -> None:
 
 
 GATES: list[tuple[re.Pattern[str], re.Pattern[str]]] = [
-    (phones.MAY_BE_GLUED, phones.GLUED), (phones.MAY_BE_SPACED, phones.SPACED), (phones.MAY_BE_FAR_APART, phones.FAR_APART),
+    (phones.MAY_BE_GLUED, phones.GLUED),
+    (phones.MAY_BE_SPACED, phones.SPACED),
+    (phones.MAY_BE_FAR_APART, phones.FAR_APART),
     *((addresses.KOREAN_ENDS, pattern) for pattern in addresses.KOREAN_IN_LATIN),
     *((addresses.TOWN_ENDS, pattern) for pattern in addresses.EUROPEAN),
-    (documents.ITS_DATES, documents.SECOND_LINE), (documents.ITALIAN_BIRTH, documents.ITALIAN), (residents.SIX_DIGITS, residents.FULL_YEAR),
-    (fractions.DIGITS, fractions.FRACTION), (hashes.MANY, hashes.HASH), (emails.AT_SIGN, emails.EMAIL),
-    (emails.AT_SIGN, emails.EMAIL_FOR_PEOPLE), (plain.CONTROL, plain.CONTROLS), (plain.ESCAPE, plain.OF_ALL), (plain.ESCAPE, plain.OF_SIGNS),
-]  # fmt: skip
+    (documents.ITS_DATES, documents.SECOND_LINE),
+    (documents.ITALIAN_BIRTH, documents.ITALIAN),
+    (residents.SIX_DIGITS, residents.FULL_YEAR),
+    (fractions.DIGITS, fractions.FRACTION),
+    (hashes.MANY, hashes.HASH),
+    *((emails.AT_SIGN, pattern) for pattern in (emails.EMAIL, emails.EMAIL_FOR_PEOPLE)),
+    (plain.CONTROL, plain.CONTROLS),
+    *((plain.ESCAPE, pattern) for pattern in (plain.OF_ALL, plain.OF_SIGNS)),
+]
 
 
 @pytest.mark.parametrize(("gate", "pattern"), GATES)

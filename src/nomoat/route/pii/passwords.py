@@ -22,12 +22,13 @@ KOREAN = r"(?P<korean>비밀\s?번호|비번|패스워드|암호(?=[\s\"']{0,2}[
 NOTE = r"(?:\s?\([^()\n]{1,20}\)(?=\s?[:=은는이가]))?"  # `비밀번호(임시): `
 
 KEY = re.compile(
-    r"(?:(?:(?:api|app|secret|access|auth|account|client|consumer|private|rest|service|refresh|signing|encryption|master|storage"
+    rf"(?:authorization(?:{IS}){OPENS}[A-Za-z][A-Za-z-]{{1,19}}\s{{1,3}}"  # and a scheme: Kakao's is `KakaoAK`
+    r"|(?:(?:api|app|secret|access|auth|account|client|consumer|private|rest|service|refresh|signing|encryption|master|storage"
     r"|webhook|admin|bot|subscription|deploy|personal|openai|anthropic|claude|gemini|azure|mistral|groq|deepseek|cohere"
-    r"|aes|hmac|crypto|cipher|(?<![A-Za-z])(?:aria|lea|seed|des|enc|jwt))"
+    r"|security|crtfc|aes|hmac|crypto|cipher|(?<![A-Za-z])(?:aria|lea|seed|des|enc|jwt))"
     r"[ ._-]?(?:access[ ._-]?)?(?:key|token|secret)|(?<![A-Za-z])(?:token|secret)|authorization)"
     rf"(?:{IS_SAID}|{QUOTE}\s?,\s?)|-{{2}}[a-z-]{{0,20}}(?:key|token|secret)[\s=]{{1,3}}"
-    rf"|(?:키|토큰|시크릿){IS_SAID_IN_KOREAN}|(?<![A-Za-z])(?:Bearer|Basic)\s{{1,3}})"
+    rf"|(?:키|토큰|시크릿){NOTE}{IS_SAID_IN_KOREAN}|(?<![A-Za-z])(?:Bearer|Basic)\s{{1,3}})"
     rf"{OPENS}(?:(?:Bearer|Basic|Token|Bot)\s{{1,3}})?(?P<key>[A-Za-z0-9+/_.~-]{{10,300}}+)={{0,2}}+(?![(\[{{])",
     re.IGNORECASE,
 )
@@ -65,6 +66,7 @@ PASSWORD = re.compile(
     re.IGNORECASE,
 )
 IN_ADDRESS = re.compile(r"://(?P<user>[^\s/:@'\"`<>{}]{0,64}):(?P<password>[^\s/@'\"`<>{}]{3,100})@(?=[\w\[])")
+OF_NEON = re.compile(r"npg_[A-Za-z0-9]{12}")
 # `user/password@db01`, Oracle's and Tibero's: in addresses of JDBC, and behind what connects.
 OF_ORACLE = re.compile(
     r"(?:jdbc:\w{2,12}:\w{2,5}:|(?:(?<![\w.-])(?:(?P<alone>sqlplus|sqlldr|tbsql|expdp|impdp)|exp|imp|rman|conn|connect)\s|connect\()"
@@ -161,7 +163,7 @@ def _is_example(password: str) -> bool:
 
 def _is_key(value: str) -> bool:
     """Letters and digits as chance mixes them: hexadecimal ones, or of capitals, small letters and digits in turn."""
-    value = value.rstrip(".-")
+    value = value.rstrip(".-").removeprefix("0x")
     if PLACEHOLDER.search(value) or COUNTED.search(value) or ((CODE.fullmatch(value) or "//" in value) and not _is_base64(value)):
         return False
     kinds = set(map(_kind, value))
@@ -205,6 +207,8 @@ def _is_said_password(found: re.Match[str]) -> bool:
 def _is_password_of_user(found: re.Match[str]) -> bool:
     """With the `@` behind it, for which a sign at its end is one within it."""
     password = found["password"]
+    if OF_NEON.fullmatch(password):
+        return True
     return found["user"] != password and not _is_words(password) and _is_password(f"{password}@")
 
 
