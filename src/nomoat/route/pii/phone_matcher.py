@@ -43,7 +43,8 @@ class _Matcher(PhoneNumberMatcher):
 @functools.cache
 def _fewest_digits() -> int:
     """Of a number dialled from here; one of another country has a prefix, a country and two more."""
-    return min(PhoneMetadata.metadata_for_region(HOME_REGION).general_desc.possible_length)
+    home: Any = PhoneMetadata.metadata_for_region(HOME_REGION)
+    return int(min(home.general_desc.possible_length))
 
 
 @functools.cache
