@@ -136,6 +136,32 @@ def test_near_its_words_a_pattern_finds_what_it_finds_anywhere(name: str) -> Non
         last = text
 
 
+SECRET = "aB3dE5gH7jK9mN1pQ3sT5vX7"
+
+
+@pytest.mark.parametrize(
+    ("near", "text"),
+    [
+        (passwords.PASSWORDS, f"grant {'a' * 60} to{' ' * 20}if not exists {'u' * 60}{' ' * 20}identified by {SECRET}"),
+        (passwords.PASSWORDS, f"ansible_{'a' * 30}_pass={SECRET}"),
+        (passwords.PASSWORDS, f'set{"a" * 10}( \\"{"a" * 30}password\\", {SECRET}'),
+        (passwords.PASSWORDS, f"with{'a' * 20}pwd('{SECRET}"),
+        (passwords.PASSWORDS, f"buildah registry login -p {SECRET}"),
+        (passwords.KEYS, f"subscription-access-key: {SECRET}"),
+        (passwords.KEYS, f"--{'a' * 20}token {SECRET}"),
+        (passwords.PAIRS, f'\\"auth\\": "{SECRET}'),
+        (accounts.BEHIND_WORDS[1], "새마을금고 123-45-678901"),
+        (accounts.BEHIND_WORDS[10], "Standard Chartered 123-45-678901"),
+        (accounts.BEHIND_WORDS[18], "Gyeongnam: 123-45-678901"),
+        (accounts.BEHIND_WORDS[5], f':   "{"가" * 8}새마을금고, no: 123456-78-901234'),
+    ],
+)
+def test_a_match_that_begins_as_far_before_its_word_as_can_be_is_found(near: Near, text: str) -> None:
+    found = [match.span() for match in near.pattern.finditer(text)]
+    assert found and found[0][0] == 0
+    assert [match.span() for match in near.finditer(text, text.lower())] == found
+
+
 WITH_WORDS: dict[str, tuple[Sequence[str], re.Pattern[str]]] = {
     **{f"account {at}": given for at, given in enumerate(accounts.BEFORE_WORDS)},
     **{f"document {at}": given for at, given in enumerate(documents.BEFORE_WORDS)},
