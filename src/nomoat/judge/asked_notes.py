@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nomoat import references
 from nomoat.asking.answers import notes_of
 from nomoat.errors import BudgetReachedError
-from nomoat.judge import choices
+from nomoat.judge import wording
 from nomoat.judge.kept import KeptEngine
 from nomoat.words import counted
 
@@ -45,12 +45,22 @@ def unbegun(run: Asking) -> str:
     )
 
 
+def unread(run: Asking) -> str:
+    """Why the answers tell little of the model: most of them are read as none of the choices. Empty if they are not."""
+    return wording.unread_words(len(run.unread), len(run.examples), run.asked_as) if 2 * len(run.unread) > len(run.examples) else ""
+
+
+def tells_little(run: Asking) -> str:
+    """Why no winner may be named over these answers; empty if one may."""
+    return unbegun(run) or unread(run)
+
+
 def notes(run: Asking) -> Iterator[str]:
     """A sentence each, those first that say that the score is of a part, or tells little."""
     if why := missing(run):
         total = len(run.suite.examples)
         yield f"PARTIAL: {len(run.examples):,} of {total:,} questions were answered by `{run.model.ref}`: {why}"
-    for why in filter(None, (left_out(run), unbegun(run))):
+    for why in filter(None, (left_out(run), tells_little(run))):
         yield f"PARTIAL: {why}"
     yield from notes_of(run.model, run.store, num_reused=run.num_reused)
     yield from run.settings.spending.pricing(run.model).lost_note(run.model.ref, run.lost)
@@ -81,10 +91,6 @@ def notes(run: Asking) -> Iterator[str]:
             f"does not count ({itself}`--max-tokens`, in Python: `max_new_tokens`, gives more)"
         )
     if run.writes_choices:
-        unmatched = sum(
-            choices.written_choice(example, outcome.answer, lettered=run.lettered) is None
-            for outcome, example in zip(run.outcomes, run.examples, strict=True)
-        )
         how = "it wrote a letter" if run.lettered else "it wrote its choice"
         note = f"`{run.model.ref}` gives no likelihoods: {how}"
-        yield f"{note}; {unmatched:,} of {len(run.outcomes):,} answers were none of them" if unmatched else note
+        yield f"{note}; {len(run.unread):,} of {len(run.outcomes):,} answers were none of them" if run.unread else note

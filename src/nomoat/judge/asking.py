@@ -52,6 +52,7 @@ class Asking:
     failure: NomoatError | None = None
     in_a_row: FailuresInARow = field(default_factory=FailuresInARow)
     writes_choices: bool = False
+    unread: set[str] = field(default_factory=set)  # the examples whose written answer is none of the choices
     asked: dict[Request, str] = field(default_factory=dict)  # what was answered in writing, and the first example that asked it
     histories: dict[str, tuple[Message, ...]] = field(default_factory=dict)  # by example: its conversation, and the model's answer
     scores: Mapping[Question, ChoiceScores] = field(default_factory=dict)  # the kept ones of a model that is not here
@@ -179,7 +180,9 @@ class Asking:
             outcomes=outcomes,
             notes=(*notes, *asked_notes.notes(self), *notes_over_all(suite, self.model.ref, outcomes)),
             seed=seed,
-            partial=asked_notes.missing(self) or asked_notes.left_out(self) or asked_notes.unbegun(self),
+            partial=asked_notes.missing(self) or asked_notes.left_out(self) or asked_notes.tells_little(self),
+            tells_little=asked_notes.tells_little(self),
+            unread=frozenset(self.unread),
         )
 
     def show(self, num_done: int) -> None:
@@ -358,6 +361,7 @@ def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
     suite = run.suite
     if run.writes_choices:  # from the whole answer, as the notes count them
         chosen = [choices.written_choice(example, answer, lettered=run.lettered) for example, answer in pairs]
+        run.unread |= {example.id for (example, _), choice in zip(pairs, chosen, strict=True) if choice is None}
         return [choices.is_right(example, choice) for (example, _), choice in zip(pairs, chosen, strict=True)]
     pairs = [(example, suite.answer_in(answer)) for example, answer in pairs]
     if suite.metric == "judge":
