@@ -203,7 +203,7 @@ def compare(
     if is_equal and (still_open := _open_in_groups(metric, [a - b for a, b in zip(one, other, strict=True)], groups, rules)):
         is_equal = False
         notes = (*notes, wording.open_in_groups_note(metric, len(set(groups or ())), difference, *still_open, rules.rope or 0.0))
-    winner = "equal" if is_equal else "undecided" if not found.is_decided else "left" if found.low > 0 else "right"
+    winner: Winner = "equal" if is_equal else "undecided" if not found.is_decided else "left" if found.low > 0 else "right"
     why_none = left.tells_little or right.tells_little
     if not why_none and (why_none := _could_turn(winner, left, right)):
         notes = (f"PARTIAL: {why_none}", *notes)
