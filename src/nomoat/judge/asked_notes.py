@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from nomoat import references
@@ -10,10 +10,12 @@ from nomoat.asking.answers import notes_of
 from nomoat.errors import BudgetReachedError
 from nomoat.judge import wording
 from nomoat.judge.kept import KeptEngine
+from nomoat.money import dollars
 from nomoat.words import counted
 
 if TYPE_CHECKING:
     from nomoat.judge.asking import Asking
+    from nomoat.records import Outcome
 
 
 def missing(run: Asking) -> str:
@@ -55,8 +57,8 @@ def tells_little(run: Asking) -> str:
     return unbegun(run) or unread(run)
 
 
-def notes(run: Asking) -> Iterator[str]:
-    """A sentence each, those first that say that the score is of a part, or tells little."""
+def notes(run: Asking, earlier: Sequence[Outcome] = ()) -> Iterator[str]:
+    """A sentence each, those first that say that the score is of a part, or tells little. `earlier`: see `Asking.cut_earlier`."""
     if why := missing(run):
         total = len(run.suite.examples)
         yield f"PARTIAL: {len(run.examples):,} of {total:,} questions were answered by `{run.model.ref}`: {why}"
@@ -77,6 +79,9 @@ def notes(run: Asking) -> Iterator[str]:
             f"{run.num_filtered:,} of {len(run.examples):,} questions were stopped by the content filter of `{run.model.ref}`: "
             "what it wrote, or nothing, counts as its answer"
         )
+    if costs := [outcome.cost_usd for outcome in earlier if outcome.cost_usd is not None]:
+        answers = counted(len(costs), "answer")
+        yield f"the cost of `{run.model.ref}` in total holds {dollars(sum(costs))} for {answers} cut off at a lower limit"
     yield from run.settings.spending.uncounted_note(run.model, sum(outcome.cost_usd is None for outcome in run.outcomes))
     itself = "naming the model itself, " if isinstance(run.model.engine, KeptEngine) else ""
     if run.num_cut:

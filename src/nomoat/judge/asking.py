@@ -9,7 +9,7 @@ from typing import Any
 
 from nomoat import matching
 from nomoat.asking.answers import FailuresInARow, Question, collect, collect_scores, count_earlier, failure_of, kept_scores
-from nomoat.asking.room import with_room
+from nomoat.asking.room import with_less_room, with_room
 from nomoat.asking.store import AnswerStore
 from nomoat.engine import templates
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
@@ -170,15 +170,16 @@ class Asking:
         outcomes = grouped(self.outcomes, groups_in(suite))
         facts = {"digest": self.model.digest, "reused answers": str(self.num_reused)}
         price, seed = self.settings.spending.pricing(self.model).note, self.settings.seed
+        earlier = self.cut_earlier()
         side = side_of(
             self.model.ref, self.model.licence, suite.metric, outcomes, facts=facts, price=price,
-            dropped=self.dropped, bytes_in_vain=self.bytes_in_vain,
+            dropped=self.dropped, earlier=earlier, bytes_in_vain=self.bytes_in_vain,
         )  # fmt: skip
         return Evaluation(
             suite=suite,
             side=side,
             outcomes=outcomes,
-            notes=(*notes, *asked_notes.notes(self), *notes_over_all(suite, self.model.ref, outcomes)),
+            notes=(*notes, *asked_notes.notes(self, earlier), *notes_over_all(suite, self.model.ref, outcomes)),
             seed=seed,
             partial=asked_notes.missing(self) or asked_notes.left_out(self) or asked_notes.tells_little(self),
             tells_little=asked_notes.tells_little(self),
@@ -188,6 +189,18 @@ class Asking:
     def show(self, num_done: int) -> None:
         """Tell the progress how many of the examples asked now are answered."""
         self.settings.progress(self.label or self.model.ref, len(self.examples) + num_done, len(self.suite.examples))
+
+    def cut_earlier(self) -> list[Outcome]:
+        """What earlier tries at these questions came to whose answers a lower limit cut off: no evidence, but paid for."""
+        if not self.asked or not self.settings.spending.may_cost(self.model):
+            return []
+        limits = self.store.limits(self.model.digest)
+        examples = {example.id: example for example in self.suite.examples}
+        found: list[Outcome] = []
+        for request, example_id in [*self.asked.items()]:
+            kept = (self.store.answer(self.model.digest, tried) for tried in with_less_room(request, limits))
+            found += [_paid(self, examples[example_id], answer, score=0.0) for answer in kept if answer is not None]
+        return found
 
     @property
     def max_new_tokens(self) -> int:

@@ -94,18 +94,18 @@ def score_interval(
 
 def side_of(
     model: str, licence: str, metric: str, outcomes: Sequence[Outcome], *, facts: Mapping[str, str], price: str = "",
-    dropped: Sequence[Outcome] = (), bytes_in_vain: int = 0,
+    dropped: Sequence[Outcome] = (), earlier: Sequence[Outcome] = (), bytes_in_vain: int = 0,
 ) -> Side:  # fmt: skip
     """What the outcomes of one model come to. Latency is over the answers that were timed, cost over those with a price; totals
-    count an answer once, however many equal questions it is to, and those `dropped`, too, which are no evidence. `bytes_in_vain`: sent
-    out for questions that failed.
+    count an answer once, however many equal questions it is to, and those `dropped`, too, which are no evidence; those of `earlier`
+    tries at the same questions are added. `bytes_in_vain`: sent out for questions that failed.
     """
     scores = [outcome.score for outcome in outcomes]
     low, high = score_interval(metric, scores, groups=groups_of(outcomes))
     seconds = [outcome.seconds for outcome in outcomes if outcome.seconds > 0]
     num_tokens = sum(outcome.completion_tokens for outcome in outcomes if outcome.seconds > 0)
     costs = [outcome.cost_usd for outcome in outcomes if outcome.cost_usd is not None]
-    asked = {outcome.same_as or outcome.example_id: outcome for outcome in (*outcomes, *dropped)}.values()
+    asked = [*{outcome.same_as or outcome.example_id: outcome for outcome in (*outcomes, *dropped)}.values(), *earlier]
     return Side(
         model=model,
         score=float(np.mean(scores)),
