@@ -40,11 +40,13 @@ def unbegun(run: Asking) -> str:
     """Why the answers tell little of the model: most of them ended before they began. Empty if they did not."""
     if 2 * run.num_unbegun <= len(run.examples):
         return ""
+    num_unasked = len(run.suite.examples) - len(run.examples)
     those = "kept answers" if isinstance(run.model.engine, KeptEngine) else "answers"
-    return (
+    said = (
         f"{run.num_unbegun:,} of {len(run.examples):,} {those} of `{run.asked_as}` were cut off within the limit of "
         f"{run.max_new_tokens:,} new tokens with nothing in them, or reasoning alone"
     )
+    return f"{said}; {counted(num_unasked, 'question')} more were not asked" if run.is_in_vain and num_unasked else said
 
 
 def unread(run: Asking) -> str:

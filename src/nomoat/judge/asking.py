@@ -25,6 +25,7 @@ from nomoat.providers import is_remote, named_in
 from nomoat.records import ChoiceScores, Completion, Example, Message, Outcome, Request
 from nomoat.responder import Responder
 
+FEW_IN_VAIN = 8  # answers that all ended before they began, of which those to all other questions would be no better
 NOTHING_SAID = "…"  # in the place of an empty answer, where another question follows: some servers refuse an empty message
 
 
@@ -145,6 +146,11 @@ class Asking:
         if tokenizer is not None and tokenizer.prompt_text(self.request(example))[0].rstrip().endswith(matching.DRAFT_BEGINS):
             answer = matching.DRAFT_BEGINS + answer
         return not matching.without_draft(answer).strip()
+
+    @property
+    def is_in_vain(self) -> bool:
+        """Whether all answers ended before they began, and more would cost as much: they took money, and all the room there was."""
+        return FEW_IN_VAIN <= self.num_unbegun == len(self.examples) and self.settings.spending.may_cost(self.model)
 
     def remember(self, example: Example, answer: Completion) -> None:
         """Keep what was said so far for the examples that follow this one."""
@@ -317,9 +323,11 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
             left = [example for example in examples if example.id in begun and example.id not in answered]
             run.dropped += [_paid(run, example, begun[example.id], score=0.0) for example in left]
             break
-    ended = [example for example in examples if example.id in answered and answered[example.id].finish_reason == "length"]
-    cut = [answered[example.id].usage for example in ended]
-    run.num_unbegun += sum(run.is_unbegun(example, answered[example.id].text) for example in ended)
+        asked = [example for example in examples if example.id in answered]
+        if len(asked) >= FEW_IN_VAIN and all(_has_not_begun(run, example, answered) for example in asked):
+            break
+    cut = [answered[example.id].usage for example in examples if _is_cut(example, answered)]
+    run.num_unbegun += sum(_has_not_begun(run, example, answered) for example in examples)
     num_before = sum(usage.is_counted and usage.completion_tokens < run.max_new_tokens for usage in cut)
     run.num_cut += len(cut) - num_before
     run.num_cut_before += num_before
@@ -331,12 +339,19 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
 
 
 def _asked_together(run: Asking, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
-    """Everything at once; with a budget, a few conversations at a time, in random order.
+    """Everything at once, of a model that takes money but for a few before, by which it is known whether its answers begin; with a
+    budget, a few conversations at a time, in random order.
 
     Otherwise the budget would be spent on their first questions, and what was answered would be no fair sample.
     """
     conversations = conversations_of(examples)
     if run.settings.spending.budget is None or len(conversations) == len(examples):
+        num_first = max(FEW_IN_VAIN, run.settings.concurrency)
+        if len(conversations) == len(examples) > num_first and not run.examples and run.settings.spending.may_cost(run.model):
+            first = random.Random(0).sample(examples, num_first)
+            yield first
+            chosen = {example.id for example in first}
+            examples = [example for example in examples if example.id not in chosen]
         yield examples
         return
     run.answered(examples)  # from here on it is known which words came before
@@ -345,6 +360,14 @@ def _asked_together(run: Asking, examples: Sequence[Example]) -> Iterator[Sequen
     random.Random(0).shuffle(conversations)
     for start in range(0, len(conversations), run.settings.concurrency):
         yield [example for conversation in conversations[start : start + run.settings.concurrency] for example in conversation]
+
+
+def _is_cut(example: Example, answered: Mapping[str, Completion]) -> bool:
+    return example.id in answered and answered[example.id].finish_reason == "length"
+
+
+def _has_not_begun(run: Asking, example: Example, answered: Mapping[str, Completion]) -> bool:
+    return _is_cut(example, answered) and run.is_unbegun(example, answered[example.id].text)
 
 
 def _ask_in_turn(run: Asking, examples: Sequence[Example], answered: dict[str, Completion]) -> None:

@@ -252,7 +252,7 @@ def _ask_until_known(one: Asking, other: Asking, rules: Rules, *, round_size: in
         # Kept answers may end where an earlier duel knew its winner: theirs is no number that was fixed before.
         if end >= len(examples) and len(examples) == len(planned) and not is_out_of_money:
             watch.end()
-        if watch.is_known or is_out_of_money:
+        if watch.is_known or is_out_of_money or one.is_in_vain or other.is_in_vain:
             break
     return watch
 
@@ -287,10 +287,12 @@ def _order_note(watch: Watch, round_size: int, seed: int, sides: Sequence[Asking
     order = f"asked in a random order (seed {seed}), {looks}, with a look after each; the intervals hold whenever one stops"
     if watch.is_complete:
         return order
-    if watch.is_known:
+    if watch.is_known and not any(side.is_in_vain for side in sides):
         return f"{order}: the rest was not needed (`--all`, in Python: `stop_early=False`, asks everything)"
     if _is_out_of_money(*sides):
         return f"{order}: the rest was not asked, for want of money (`--max-cost`, in Python: `max_cost_usd`)"
+    if any(side.is_in_vain for side in sides):
+        return f"{order}: the rest was not asked, for no answer began"
     return f"{order}: the rest has no kept answers"
 
 
