@@ -436,6 +436,20 @@ def test_what_follows_a_kept_answer_that_was_cut_off_is_left_out_with_it(serving
     assert not any("if an earlier duel ended there" in note for note in kept.notes)
 
 
+def test_an_effort_is_asked_for_and_told_and_answers_of_another_are_not_used(serving: Callable[..., Server]) -> None:
+    server = serving(thinking("yes", 0))
+    model = f"{server.url}#m"
+    low = run_suite(model, quiz(2), RunSettings(reasoning_effort="low"))
+    assert low.notes == (f"`{model}` was asked for the reasoning effort `low`",)
+    assert run_suite(model, quiz(2)).notes == ()
+    assert len(evaluate(model, quiz(2), reasoning_effort="low")) == 2
+    verdict = nomoat.duel(model, f"stored:quiz/{model}", quiz(2), reasoning_effort="low")
+    assert verdict.ties == 2
+    assert [body.get("reasoning_effort") for body in server.bodies] == ["low", "low", None, None]
+    with pytest.raises(UsageError, match="reasoning_effort"):
+        RunSettings(reasoning_effort="lots")  # type: ignore[arg-type]
+
+
 def test_a_lower_limit_takes_no_answers_that_had_more_room(serving: Callable[..., Server]) -> None:
     server = serving(thinking("yes", 20))
     run_suite(f"{server.url}#m", quiz(3))

@@ -166,7 +166,8 @@ class Asking:
             raise DataError(asked_notes.left_out(self), hint="name the model itself: what was cut off is asked again")
         if not self.outcomes:
             hint = (
-                "name the --limit, --seed and --max-tokens (in Python: `limit`, `seed`, `max_new_tokens`), the same --judge or none, "
+                "name the --limit, --seed and --max-tokens (in Python: `limit`, `seed`, `max_new_tokens`) and the --reasoning-effort "
+                "(in Python: `reasoning_effort`), the same --judge or none, "
                 "and of a table, whose labels depend on them, the same models together, that they were asked with"
             )
             raise DataError(
@@ -220,7 +221,8 @@ class Asking:
 
     def request(self, example: Example) -> Request:
         """What the model is asked, with as much room as the settings give; see `with_room`. A kept answer may have had less."""
-        usual, wanted = self._usual(example), self.settings.max_new_tokens
+        usual = replace(self._usual(example), reasoning_effort=self.settings.reasoning_effort)
+        wanted = self.settings.max_new_tokens
         if wanted is None:
             return usual
         if self._limits is None:

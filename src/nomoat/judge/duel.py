@@ -40,7 +40,7 @@ from nomoat.judge.verdict import (
 )
 from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.progress import quiet
-from nomoat.records import Example, Outcome, Request, Verdict
+from nomoat.records import Effort, Example, Outcome, Request, Verdict
 from nomoat.references import STORED
 from nomoat.responder import Responder, ref_of
 from nomoat.rows import Given
@@ -69,6 +69,7 @@ def duel(
     spending: Spending | None = None,
     template: str | None = None,
     max_new_tokens: int | None = None,
+    reasoning_effort: Effort | None = None,
 ) -> Verdict:
     """Who is better on a suite, and how sure that is. Two `stored:` models of one suite need no `suite`.
 
@@ -85,7 +86,7 @@ def duel(
         )  # fmt: skip
     settings = RunSettings(
         limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending(), template=template,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=max_new_tokens, reasoning_effort=reasoning_effort,
     )  # fmt: skip
     return run_duel(left, right, suite, settings, stop_early=stop_early, rules=Rules(alpha=alpha, rope=rope)).verdict
 
