@@ -597,6 +597,15 @@ def test_answers_that_a_lower_limit_cut_off_count_in_the_cost_and_in_the_budget(
     assert (again.side.cost_usd, len(server.bodies)) == (whole.side.cost_usd, 7)
 
 
+def test_cached_prompts_at_the_full_price_are_said(serving: Serving) -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}
+    model = f"{serving(events(piece('yes', 'stop'), {'choices': [], 'usage': usage})).url}#m"
+    evaluation = run_suite(model, suite_of(3), RunSettings(spending=priced()))
+    said = f"12 tokens of prompts were in the cache of `{model}`, and are reckoned at the full price: its bill may be lower"
+    assert (evaluation.notes, evaluation.side.cost_usd) == ((said,), pytest.approx(3 * 0.013))
+    assert run_suite(model, suite_of(3)).notes == ()
+
+
 def test_refusals_cost_nothing(serving: Serving) -> None:
     server = serving(*[say(429, {"error": {"message": "slow down"}})] * 5, FINE)
     evaluation = run_suite(f"{server.url}#m", suite_of(3), RunSettings(spending=priced(0.12), concurrency=1))

@@ -83,6 +83,11 @@ def notes(run: Asking, earlier: Sequence[Outcome] = ()) -> Iterator[str]:
             f"{run.num_filtered:,} of {len(run.examples):,} questions were stopped by the content filter of `{run.model.ref}`: "
             "what it wrote, or nothing, counts as its answer"
         )
+    if run.num_cached_tokens and run.settings.spending.may_cost(run.model) and run.settings.spending.pricing(run.model).rates:
+        yield (
+            f"{run.num_cached_tokens:,} tokens of prompts were in the cache of `{run.model.ref}`, and are reckoned at the full price: "
+            "its bill may be lower"
+        )
     if costs := [outcome.cost_usd for outcome in earlier if outcome.cost_usd is not None]:
         answers = counted(len(costs), "answer")
         yield f"the cost of `{run.model.ref}` in total holds {dollars(sum(costs))} for {answers} cut off at a lower limit"

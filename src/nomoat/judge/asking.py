@@ -46,6 +46,7 @@ class Asking:
     num_unbegun: int = 0  # of those that were cut, such as hold nothing, or a draft alone
     num_left_out: int = 0  # kept answers that were cut off within less room than there is now, and those to what follows them
     num_filtered: int = 0
+    num_cached_tokens: int = 0  # of prompts, which the model did not read anew
     num_failed: int = 0
     bytes_in_vain: int = 0
     dropped: list[Outcome] = field(default_factory=list)  # of conversations not answered to their end: no evidence, but paid for
@@ -333,6 +334,8 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     num_before = sum(usage.is_counted and usage.completion_tokens < run.max_new_tokens for usage in cut)
     run.num_cut += len(cut) - num_before
     run.num_cut_before += num_before
+    different = {run.request(example): answered[example.id] for example in examples if example.id in answered}
+    run.num_cached_tokens += sum(completion.usage.cached_tokens for completion in different.values())
     run.num_filtered += sum(completion.finish_reason == "filtered" for completion in answered.values())
     pairs = [(example, answered[example.id].text) for example in examples if example.id in answered]
     return [
