@@ -54,7 +54,7 @@ class Asking:
     failure: NomoatError | None = None
     in_a_row: FailuresInARow = field(default_factory=FailuresInARow)
     writes_choices: bool = False
-    unread: set[str] = field(default_factory=set)  # the examples whose written answer is none of the choices
+    unread: set[str] = field(default_factory=set)  # examples whose written answer is none of the choices, and no refusal
     asked: dict[Request, str] = field(default_factory=dict)  # what was answered in writing, and the first example that asked it
     histories: dict[str, tuple[Message, ...]] = field(default_factory=dict)  # by example: its conversation, and the model's answer
     scores: Mapping[Question, ChoiceScores] = field(default_factory=dict)  # the kept ones of a model that is not here
@@ -338,9 +338,9 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     run.num_cached_tokens += sum(completion.usage.cached_tokens for completion in different.values())
     run.num_filtered += sum(completion.finish_reason == "filtered" for completion in answered.values())
     pairs = [(example, answered[example.id].text) for example in examples if example.id in answered]
-    return [
-        _paid(run, example, answered[example.id], score=score) for (example, _), score in zip(pairs, _scores(run, pairs), strict=True)
-    ]
+    scores = _scores(run, pairs)
+    run.unread -= {example_id for example_id, completion in answered.items() if completion.finish_reason == "filtered"}
+    return [_paid(run, example, answered[example.id], score=score) for (example, _), score in zip(pairs, scores, strict=True)]
 
 
 def _asked_together(run: Asking, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
