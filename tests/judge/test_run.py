@@ -370,7 +370,7 @@ def test_a_model_that_thinks_first_gets_room_and_is_asked_again_only_what_was_cu
     assert len(server.bodies) == 4 + 3
     with pytest.raises(DataError, match="holds no answers") as caught:
         run_suite(f"stored:quiz/{model}", quiz(4), RunSettings(max_new_tokens=1))
-    assert caught.value.hint is not None and "--max-tokens (in Python: `limit`, `seed`, `max_new_tokens`)" in caught.value.hint
+    assert caught.value.hint is not None and "--max-tokens and --reasoning-effort (in Python: `limit`" in caught.value.hint
 
 
 @pytest.mark.parametrize("stop_early", [None, True, False])

@@ -167,8 +167,8 @@ class Asking:
             raise DataError(asked_notes.left_out(self), hint="name the model itself: what was cut off is asked again")
         if not self.outcomes:
             hint = (
-                "name the --limit, --seed and --max-tokens (in Python: `limit`, `seed`, `max_new_tokens`) and the --reasoning-effort "
-                "(in Python: `reasoning_effort`), the same --judge or none, "
+                "name the --limit, --seed, --max-tokens and --reasoning-effort (in Python: `limit`, `seed`, `max_new_tokens`, "
+                "`reasoning_effort`), the same --judge or none, "
                 "and of a table, whose labels depend on them, the same models together, that they were asked with"
             )
             raise DataError(
