@@ -284,7 +284,7 @@ def test_model_that_never_answered_is_told_who_did() -> None:
     assert (nothing.value.message, nothing.value.hint) == (
         "`stored:quiz/good` holds no answers to these questions",
         "name the --limit, --seed, --max-tokens and --reasoning-effort (in Python: `limit`, `seed`, `max_new_tokens`, "
-            "`reasoning_effort`), the same --judge or none, and of a "
+        "`reasoning_effort`), the same --judge or none, and of a "
         "table, whose labels depend on them, the same models together, that they were asked with",
     )
 
