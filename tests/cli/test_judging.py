@@ -43,7 +43,7 @@ def test_answers_that_are_no_choice_are_helped_by_other_words(capsys: pytest.Cap
     assert caught.value.exit_code == judging.PARTIAL_EXIT
     assert " ".join(capsys.readouterr().err.split()) == (
         "partial: 9 of 9 answers of `m` are read as none of the choices; look at the answers (--report), and ask in words that they "
-        "keep to (--instruction)"
+        "keep to (of a table: --instruction)"
     )
 
 

@@ -232,7 +232,8 @@ def end(partial: str) -> None:
         reached = REACHED.search(partial)
         higher = f" with a higher {OPTIONS[str(reached.lastgroup)]}" if reached else ""
         if UNREAD in partial:
-            console.say(f"partial: {partial}; look at the answers (--report), and ask in words that they keep to (--instruction)")
+            said = "look at the answers (--report), and ask in words that they keep to (of a table: --instruction)"
+            console.say(f"partial: {partial}; {said}")
             raise typer.Exit(PARTIAL_EXIT)
         kept = KEPT.search(partial)  # to which no command adds any
         itself = f", naming `{kept['model']}` itself," if kept else ""
