@@ -11,7 +11,7 @@ from nomoat import bounds
 from nomoat.errors import DataError, UsageError
 from nomoat.judge import stats, wording
 from nomoat.judge.groups import grouped, groups_in, groups_of, notes_on
-from nomoat.judge.metrics import METRICS
+from nomoat.judge.metrics import METRICS, mean_score
 from nomoat.judge.sequential import ConfidenceSequence, Watch, common_part
 from nomoat.judge.suites import Suite
 from nomoat.records import Measure, Outcome, Side, Verdict, Winner
@@ -108,7 +108,7 @@ def side_of(
     asked = [*{outcome.same_as or outcome.example_id: outcome for outcome in (*outcomes, *dropped)}.values(), *earlier]
     return Side(
         model=model,
-        score=float(np.mean(scores)),
+        score=mean_score(scores),
         score_low=low,
         score_high=high,
         licence=licence,
@@ -199,7 +199,7 @@ def compare(
     losses = sum(a < b for a, b in zip(one, other, strict=True))
     found = _fixed(metric, one, other, rules.alpha, groups) if watch is None else _watched(metric, one, other, watch)
     is_equal = rules.rope is not None and stats.is_equivalent((found.low, found.high), METRICS[metric].in_scale(rules.rope))
-    difference = float(np.mean(one) - np.mean(other))
+    difference = mean_score(one) - mean_score(other)
     if is_equal and (still_open := _open_in_groups(metric, [a - b for a, b in zip(one, other, strict=True)], groups, rules)):
         is_equal = False
         notes = (*notes, wording.open_in_groups_note(metric, len(set(groups or ())), difference, *still_open, rules.rope or 0.0))
