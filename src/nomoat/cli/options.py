@@ -112,7 +112,9 @@ Seed = Annotated[
     int,
     typer.Option(min=0, help="Of the drawing and the order, and of intervals that are drawn: of ratings and of a total score ratio."),
 ]
-Concurrency = Annotated[int, typer.Option("--concurrency", min=1, help="Answers in the making at once.")]
+Concurrency = Annotated[
+    int, typer.Option("--concurrency", min=1, help="Answers in the making at once; with 1, a local model writes the same each time.")
+]
 NumWorkers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Answer with this many processes, by Ray.", show_default=False)
 ]
