@@ -244,7 +244,9 @@ def test_learn_prints_figures_of_unseen_prompts_and_explain_uses_the_router(duel
     said = json.loads(shell.program("route", "explain", "compute the sum of 77", "--json", NOMOAT_OFFLINE="0").stdout)
     assert (said["where"], said["score"] < 0.5) == ("cloud", True)
     assert said["why"].endswith("the policy's threshold is 0.50, if `fake:` is the same as when the router was learned")
-    assert "router             fake: or openai:big  (learned)\n" in nomoat("route", "policy").stdout
+    provided = "`fake:` is the same as when the router was learned"
+    assert f"router             fake: or openai:big  (learned, if {provided})\n" in nomoat("route", "policy").stdout
+    assert json.loads(nomoat("route", "policy", "--json").stdout)["router"]["provided"] == provided
 
 
 def test_learn_says_when_the_policy_does_not_use_it(duelled: Path) -> None:

@@ -17,6 +17,7 @@ from patience import PATIENCE_SECONDS
 
 import nomoat
 from nomoat import net
+from nomoat.asking.database import Database
 from nomoat.catalog import prices
 from nomoat.engine import Engine
 from nomoat.engine.fake import FakeEngine
@@ -506,11 +507,21 @@ def test_failure_of_the_local_model_is_raised_and_not_covered_up_by_the_cloud() 
         ),
     ],
 )
-def test_router_learned_from_other_models_is_not_asked(attribute: str, value: str, why: str) -> None:
+def test_router_learned_from_other_models_is_not_asked_and_the_log_says_so(
+    attribute: str, value: str, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
     fixed = FixedRouter(1.0)
     setattr(fixed, attribute, value)
     engine, _, _ = built(fixed)
     assert (engine.decide(said("a")).why, fixed.asked) == (why, [])
+    why_not = why.removesuffix("; the policy's default is cloud")
+    assert caplog.messages == [f"the learned router is not asked: {why_not}; the policy's default, cloud, decides"]
+
+
+def test_nothing_is_said_of_a_learned_router_that_is_asked_or_could_not_be(caplog: pytest.LogCaptureFixture) -> None:
+    built(FixedRouter(1.0))
+    built(FixedRouter(1.0), cloud=None, default="local")
+    assert caplog.messages == []
 
 
 def test_router_says_whether_prompts_may_leave() -> None:
@@ -857,6 +868,29 @@ def test_a_budget_whose_file_could_not_be_opened_is_tried_again(
         assert decide(SHORT).where == "local"
         auto.engine._followed._again_at -= in_force.AGAIN_SECONDS  # type: ignore[attr-defined]
         assert decide(SHORT).where == "cloud"
+
+
+@pytest.mark.parametrize("failing_at", ["turn", "transaction"], ids=["looked at", "set aside"])
+def test_while_what_the_cloud_costs_cannot_be_written_down_all_stays_here_and_the_log_says_so_once(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failing_at: str
+) -> None:
+    server, decisions = serving(FINE), []
+
+    def no_room(*_: object) -> None:
+        raise NotEnoughDiskError("no space left on the disk of `runs`", hint="make room")
+
+    with Responder("auto", with_budget(server.url, 1.0, on_decision=decisions.append)) as auto:
+        for num_said in (1, 2):
+            with monkeypatch.context() as patch:
+                patch.setattr(Database, failing_at, no_room)
+                for _ in range(2):
+                    assert auto.complete(SHORT).text == "b a"
+                    assert (decisions[-1].where, decisions[-1].why, decisions[-1].rule) == ("local", budget.NOT_COUNTED, "budget")
+            assert caplog.messages == [
+                "no space left on the disk of `runs`; nothing is sent to the cloud until what it costs can be counted\nhint: make room"
+            ] * num_said
+            assert auto.complete(SHORT).text == "hello 안녕"
+    assert len(server.bodies) == 2
 
 
 def test_a_budget_without_a_price_is_kept_from_when_the_price_is_known(

@@ -85,7 +85,7 @@ def decide(
 
 
 def _kept_here(policy: Policy, why: str, decision: Decision) -> Decision:
-    """What was decided for the cloud is done here, for want of money."""
+    """What was decided for the cloud is done here, for want of money, or of counting it."""
     return replace(decision, where="local", model=policy.local, why=why, rule="budget", max_new_tokens=None)
 
 
