@@ -69,6 +69,7 @@ def test_policy_without_a_file_keeps_everything_here() -> None:
         "threshold          0.5  (default)\n"
         "default            local  (default)\n"
         "if_cloud_fails     error  (default)\n"
+        "max_wait_seconds   120.0  (default)\n"
         "never_leaves       resident_number, identity_document, phone, business_number, customs_code, bank_account, card, email, "
         "address, api_key, name  (default)\n"
         "names              none  (default)\n"
