@@ -409,7 +409,9 @@ def dripping(handler: Any) -> None:
 
 
 @pytest.mark.parametrize("act", [Silent(), dripping], ids=["nothing", "signs of life"])
-def test_where_this_machine_may_answer_a_cloud_that_says_nothing_is_waited_for_so_long(serving: Callable[..., Server], act: Act) -> None:
+def test_where_this_machine_may_answer_a_cloud_that_says_nothing_is_waited_for_so_long(
+    serving: Callable[..., Server], act: Act
+) -> None:
     decisions: list[Decision] = []
     with Responder("auto", with_cloud(serving(act).url, max_wait_seconds=1.0, on_decision=decisions.append)) as auto:
         assert auto.complete(said("a b")).text == "b a"
@@ -948,7 +950,7 @@ def test_while_what_the_cloud_costs_cannot_be_written_down_all_stays_here_and_th
     server, decisions = serving(FINE), []
 
     def no_room(*_: object) -> None:
-        raise NotEnoughDiskError("no space left on the disk of `runs`", hint="make room")
+        raise NotEnoughDiskError("no space left on `runs`", hint="make room")
 
     with Responder("auto", with_budget(server.url, 1.0, on_decision=decisions.append)) as auto:
         for num_said in (1, 2):
@@ -957,9 +959,8 @@ def test_while_what_the_cloud_costs_cannot_be_written_down_all_stays_here_and_th
                 for _ in range(2):
                     assert auto.complete(SHORT).text == "b a"
                     assert (decisions[-1].where, decisions[-1].why, decisions[-1].rule) == ("local", budget.NOT_COUNTED, "budget")
-            assert caplog.messages == [
-                "no space left on the disk of `runs`; nothing is sent to the cloud until what it costs can be counted\nhint: make room"
-            ] * num_said
+            line = "no space left on `runs`; nothing is sent to the cloud until what it costs can be counted\nhint: make room"
+            assert caplog.messages == [line] * num_said
             assert auto.complete(SHORT).text == "hello 안녕"
     assert len(server.bodies) == 2
 

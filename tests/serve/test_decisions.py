@@ -406,7 +406,8 @@ def test_what_could_cost_more_than_is_left_is_answered_here_and_says_why(
     assert (told["x-nomoat-where"], told["x-nomoat-model"]) == ("local", "small")
     assert told["x-nomoat-why"] == "of $0.0013 a day, $0.0004 is spent, and this could cost up to $0.001"
     assert told["x-nomoat-rule"] == "budget"
-    assert 'nomoat_routed_answers_total{model="auto",rule="budget",where="local"} 1.0' in httpx.get(url.replace("/v1", "/metrics")).text
+    counted = httpx.get(url.replace("/v1", "/metrics")).text
+    assert 'nomoat_routed_answers_total{model="auto",rule="budget",where="local"} 1.0' in counted
 
 
 def test_answers_to_one_prompt_go_where_there_is_room_for_all_of_them(with_budget: Callable[..., Responder], start: Start) -> None:

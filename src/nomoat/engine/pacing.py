@@ -70,7 +70,7 @@ class Turn:
 
     @property
     def counts(self) -> bool:
-        """Whether it takes one of the places: not where its server has said nothing for SILENT_SECONDS, which may go on for minutes."""
+        """Whether it takes a place: not where its server has said nothing for SILENT_SECONDS, which may go on for minutes."""
         return self.has_begun or time.monotonic() - self.since < SILENT_SECONDS
 
 

@@ -61,8 +61,9 @@ class Metrics:
             "nomoat_answer_seconds", "From a request to its last token.", ["model"], buckets=SECONDS, registry=self._registry
         )
         self._routed = Counter(
-            "nomoat_routed_answers", "Answers of a model that chooses (auto), by the side that was asked, local or cloud, and why: what failed in the cloud "
-            "and is answered here is counted on both, here with the rule cloud_failed.",
+            "nomoat_routed_answers",
+            "Answers of a model that chooses (auto), by the side that was asked, local or cloud, and the rule that it was chosen by. "
+            "What the cloud failed at and was answered here is counted on both, here as cloud_failed.",
             ["model", "where", "rule"], registry=self._registry,
         )  # fmt: skip
         texts = Gauge("nomoat_answers_under_way", "Texts being written or waiting for their turn.", registry=self._registry)
