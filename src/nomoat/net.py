@@ -124,13 +124,14 @@ def asking_for(stop: threading.Event) -> Iterator[None]:
 
 
 @contextmanager
-def waiting_at_most(seconds: float) -> Iterator[None]:
-    """What this thread waits for from other machines within the block ends with RemoteError after so many seconds, though something
-    comes now and then, such as comments in a stream.
+def waiting_at_most(seconds: float, *, hint: str) -> Iterator[None]:
+    """What this thread waits for from other machines within the block ends with RemoteError, and this hint, after so many seconds,
+    though something comes now and then, such as comments in a stream.
 
     Not covered: what `asking_for` does not cover.
     """
-    _thread.most_seconds, _thread.end = seconds, time.monotonic() + seconds
+    _thread.late = f"no answer began within {seconds:g} s", hint
+    _thread.end = time.monotonic() + seconds
     try:
         yield
     finally:
@@ -156,7 +157,8 @@ def require_asker() -> None:
     if asker_has_left():
         raise RemoteError("nobody waits for this answer any more", hint=None, fate="lost")
     if (end := _end()) is not None and time.monotonic() >= end:
-        raise RemoteError(f"no answer began within {_thread.most_seconds:g} s", hint="try again, or ask for less", fate="lost")
+        message, hint = _thread.late
+        raise RemoteError(message, hint=hint, fate="lost")
 
 
 class _Around:

@@ -410,12 +410,12 @@ def dripping(handler: Any) -> None:
 
 @pytest.mark.parametrize("act", [Silent(), dripping], ids=["nothing", "signs of life"])
 def test_where_this_machine_may_answer_a_cloud_that_says_nothing_is_waited_for_so_long(
-    serving: Callable[..., Server], act: Act
+    serving: Callable[..., Server], act: Act, caplog: pytest.LogCaptureFixture
 ) -> None:
     decisions: list[Decision] = []
     with Responder("auto", with_cloud(serving(act).url, max_wait_seconds=1.0, on_decision=decisions.append)) as auto:
         assert auto.complete(said("a b")).text == "b a"
-    assert decisions[-1].rule == "cloud_failed"
+    assert decisions[-1].rule == "cloud_failed" and caplog.messages[0].endswith(f"\nhint: {fallback.TOO_LATE_HINT}")
 
 
 def test_an_answer_that_has_begun_is_waited_for_as_ever(serving: Callable[..., Server]) -> None:

@@ -20,6 +20,7 @@ from nomoat.records import Chunk, ContinuationScore, Request
 from nomoat.responder import Responder, Stream
 
 CloudError = RemoteError | RedirectedError
+TOO_LATE_HINT = "does it hang? what it needs more time for, such as thinking, needs a larger `max_wait_seconds` in the policy"
 WELL_AFTER_SECONDS = 60.0  # without a failure
 
 log = logging.getLogger("nomoat.route")
@@ -38,14 +39,14 @@ class Failures:
 
     def failed(self, name: str, error: CloudError) -> None:
         """What it was asked is answered here."""
-        how = how_it_failed(error)
+        hint = f"\nhint: {error.hint}" if error.hint else ""
+        line = f"`{name}` failed{how_it_failed(error)}, and what it fails at is answered on this machine{hint}"
         with self._lock:
-            is_said = how in self._said
-            self._said.add(how)
+            is_said = line in self._said
+            self._said.add(line)
             self._last_at = time.monotonic()
         if not is_said:
-            hint = f"\nhint: {error.hint}" if error.hint else ""
-            log.warning("`%s` failed%s, and what it fails at is answered on this machine%s", name, how, hint)
+            log.warning("%s", line)
 
     def answered(self, name: str) -> None:
         """It did what it was asked."""
@@ -103,7 +104,7 @@ class OrHere(Engine):
         try:
             with closing(self._now.stream(request)) as chunks:
                 first: list[Chunk] = []
-                with net.waiting_at_most(self._wait_seconds):  # in which nothing is given on: that may go on in another thread
+                with net.waiting_at_most(self._wait_seconds, hint=TOO_LATE_HINT):  # in which nothing is given on: that may go on in another thread
                     while not has_begun and (chunk := next(chunks, None)) is not None:
                         first.append(chunk)
                         has_begun = bool(chunk.text) or chunk.begun
