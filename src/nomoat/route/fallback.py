@@ -104,7 +104,8 @@ class OrHere(Engine):
         try:
             with closing(self._now.stream(request)) as chunks:
                 first: list[Chunk] = []
-                with net.waiting_at_most(self._wait_seconds, hint=TOO_LATE_HINT):  # in which nothing is given on: that may go on in another thread
+                # Within it nothing is given on: what comes after that may be read in another thread.
+                with net.waiting_at_most(self._wait_seconds, hint=TOO_LATE_HINT):
                     while not has_begun and (chunk := next(chunks, None)) is not None:
                         first.append(chunk)
                         has_begun = bool(chunk.text) or chunk.begun
