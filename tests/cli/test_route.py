@@ -398,6 +398,6 @@ def test_broken_policy_stops_every_command() -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"error: the policy `{default_path()}` sets `treshold`, which is no part of a policy\n"
-        "hint: known: local, cloud, threshold, default, if_cloud_fails, never_leaves, names, allowed, max_usd_per_day, "
-        "max_usd_per_month, max_answer_tokens\n"
+        "hint: known: local, cloud, threshold, default, if_cloud_fails, max_wait_seconds, never_leaves, names, allowed, "
+        "max_usd_per_day, max_usd_per_month, max_answer_tokens\n"
     )
