@@ -272,7 +272,7 @@ def _say_unused(policy: Policy, local: str, cloud: str) -> None:
 
 
 def _facts(made: LearnedRouter | None, use: Usable) -> dict[str, Any] | None:
-    """`why_not`: why the policy does not use it; empty if it does, if `provided` holds. One that cannot be read has the first alone."""
+    """`why_not`: why the policy does not use it; empty if it does, if `provided` holds. One that cannot be read has that alone."""
     told = {"why_not": use.why_not, "provided": use.provided.removeprefix(", if ")}
     if made is None:
         return {"local": None, "cloud": None, "suites": [], "figures": None, **told} if use.why_not else None
