@@ -219,7 +219,7 @@ def save_router(router: LearnedRouter) -> Path:
         "vocabulary": router.vocabulary,
     }
     with whole_files.whole_folder(target, mode=paths.OWNER_ALONE) as part:
-        (part / "router.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+        (part / "router.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8", newline="\n")
         np.savez(part / "weights.npz", idf=router.idf, weights=router.weights)
     return target
 
