@@ -622,6 +622,15 @@ def test_a_slow_answer_comes_whole_though_it_is_looked_whether_anybody_waits(
 
 
 # ---------------------------------------------------------------- servers that misbehave
+@pytest.mark.parametrize("act", [say(429, b"no"), say(503, b"no")], ids=["too many", "failed"])
+def test_an_error_of_a_server_that_was_asked_as_often_as_we_ask_says_so(serving: Callable[..., Server], act: Act) -> None:
+    assert failure(serving(act)).was_asked_often
+    assert not failure(serving(say(401, b"no"))).was_asked_often
+    with pytest.raises(RemoteError) as caught:
+        list(at(serving(act)).asked_once().generate(HELLO))
+    assert not caught.value.was_asked_often
+
+
 def test_busy_server_is_asked_again(serving: Callable[..., Server]) -> None:
     server = serving(say(429, {"error": {"message": "slow down"}}), say(500, b"oops"), FINE)
     with Responder("r", at(server)) as responder:

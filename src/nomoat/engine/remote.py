@@ -15,7 +15,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -218,13 +218,18 @@ class RemoteEngine(Engine):
         came_at = self._pace.num_given_up
         for attempt in itertools.count(1):
             try:
-                with self._pace.turn(came_at):
+                with self._pace.turn(came_at) as turn, closing(self._attempt(request, came_at, sent)) as chunks:
                     self._require_may_leave()
-                    yield from _in_whole_characters(self._attempt(request, came_at, sent))
+                    for chunk in _in_whole_characters(chunks):
+                        turn.has_begun = True
+                        yield chunk
                 return
             except NomoatError as error:
                 error.bytes_out = sent.num_bytes
-                if not isinstance(error, RemoteError) or error.fate != "rejected" or attempt == self._max_attempts(error):
+                if not isinstance(error, RemoteError) or error.fate != "rejected":
+                    raise
+                if attempt == self._max_attempts(error):
+                    error.was_asked_often = attempt > 1
                     raise
                 self._wait(error, attempt, came_at)
 
@@ -563,16 +568,15 @@ class RemoteEngine(Engine):
             )
 
 
-def _in_whole_characters(chunks: Generator[Chunk]) -> Iterator[Chunk]:
+def _in_whole_characters(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     """The chunks, a character whose halves came in two of them in the later one; a half without the other is `�`."""
     held = ""
-    with closing(chunks):
-        for chunk in chunks:
-            text = held + chunk.text
-            held = text[-1:] if chunk.finish_reason is None and "\ud800" <= text[-1:] <= "\udbff" else ""
-            text = whole_characters(text[: len(text) - len(held)])
-            if text or chunk.begun or chunk.finish_reason is not None:
-                yield replace(chunk, text=text)
+    for chunk in chunks:
+        text = held + chunk.text
+        held = text[-1:] if chunk.finish_reason is None and "\ud800" <= text[-1:] <= "\udbff" else ""
+        text = whole_characters(text[: len(text) - len(held)])
+        if text or chunk.begun or chunk.finish_reason is not None:
+            yield replace(chunk, text=text)
 
 
 def _only_model(ref: str, names: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from nomoat.route.pii.numbers import (
     CELLS,
     GAP,
     IN_CELLS,
+    LAST_FOLLOW,
     LIKE_KEYS,
     NEXT_KEY,
     NEXT_LIKE,
@@ -38,6 +39,8 @@ MOBILE_AS_SAID = re.compile(
     rf"[0Oo{NOUGHT}](?:(?<=(?<!\d)0)1[016789]|(?<=(?<![\dA-Za-z])[0Oo{NOUGHT}])(?:일[0Oo{NOUGHT}일육륙칠팔구]|(?<=[{NOUGHT}])1[{NOUGHT}]))"
     rf"{AS_SAID}(?:{DIGIT}{{3,4}}|{WORD}{{3,4}}){AS_SAID}(?:{DIGIT}{{4}}|{WORD}{{4}})(?!\d)"
 )
+# In halves with words between: `앞자리는 010-2345이고 뒷자리는 6789`.
+MOBILE_IN_HALVES = re.compile(rf"0(?<!\d0)1[016789]{GAP}\d{{3,4}}{LAST_FOLLOW}\d{{4}}(?!\d)")
 # With other signs (no binary numbers: `010+0111+0101`), and with the last group in brackets.
 MOBILE_WITH_SIGNS = re.compile(
     r"0(?<!\d0)(?:1[016789]([*=+\u3001\u00d7])(?=\d{0,3}[2-9])\d{3,4}\1(?=\d{0,3}[2-9])\d{4}"
@@ -126,7 +129,8 @@ LINE_BEGINS, LINE_ENDS = re.compile(r"(?:\A|\n)[^\w\n]*\Z"), re.compile(r"[^\w\n
 def holds_phone(text: str) -> bool:
     from nomoat.route.pii.phone_matcher import phones
 
-    if any(pattern.search(text) for pattern in (MOBILE, MOBILE_AS_SAID, MOBILE_WITH_SIGNS, WITHOUT_ZERO_BEFORE_WORD)):
+    wherever = (MOBILE, MOBILE_AS_SAID, MOBILE_IN_HALVES, MOBILE_WITH_SIGNS, WITHOUT_ZERO_BEFORE_WORD)
+    if any(pattern.search(text) for pattern in wherever):
         return True
     if any(WITHOUT_ZERO.finditer(text, text.lower())):
         return True
