@@ -109,6 +109,7 @@ def measured(path: Path, python: str, num_tokens: int, folder: Path) -> dict[str
     except NomoatError as refusal:
         return {"refused": str(refusal).replace(str(path), path.name), "hint": refusal.hint}
     theirs_at = folder / "theirs.npy"
+    importer.forget(path)  # what a run that was ended left of it
     imported_to = run_python(IMPORT, str(path)).split()
     found["import_peak_bytes"] = int(imported_to[1])
     asked = {"file": str(path), "text": TEXT, "tokens": num_tokens, "threads": config.threads().value, "to": str(theirs_at)}
