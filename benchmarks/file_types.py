@@ -35,7 +35,7 @@ TYPES = (
     "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q2_K_S", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_K_S", "Q4_K_M",
     "Q5_K_S", "Q5_K_M", "Q6_K", "TQ1_0", "TQ2_0", "MXFP4_MOE", "Q1_0", "Q2_0", "Q4_0 pure", "Q4_1 pure", "Q5_1 pure", "Q2_K pure",
     "Q3_K_M pure", "Q4_K_M pure", "Q6_K pure", "MXFP4_MOE pure", "Q4_0 output=F16", "Q4_K_S output=Q6_K", "Q8_0 output=Q4_0",
-    "Q5_0 output=F32", "Q5_K_M output=TQ2_0", "IQ4_NL", "IQ4_NL pure", "IQ4_XS", "IQ3_S", "IQ3_M", "IQ3_XS", "IQ3_XXS", "IQ2_XXS",
+    "Q5_0 output=F32", "IQ4_NL", "IQ4_NL pure", "IQ4_XS", "IQ3_S", "IQ3_M", "IQ3_XS", "IQ3_XXS", "IQ2_XXS",
     "IQ2_XS", "IQ2_S", "IQ2_M", "IQ1_S", "IQ1_M",
 )  # fmt: skip
 TEXT = """The moat was dug in 1385 around a square castle, and filled from a spring that never freezes. Visitors cross it by a wooden \
