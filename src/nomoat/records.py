@@ -22,6 +22,7 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]  # 
 Commercial = Literal["yes", "yes, if", "yes, with use restrictions", "no", "unknown"]
 Confirmation = Literal["read", "memory"]
 Place = Literal["local", "cloud"]
+Winner = Literal["left", "right", "equal", "undecided"]
 Rule = Literal[
     "private", "no_cloud", "offline", "policy_broken", "other_cloud", "cannot_ask", "default", "learned", "budget", "cloud_failed",
     "embeddings",
@@ -478,7 +479,7 @@ class Verdict:
     ties: int
     losses: int
     p_value: float
-    winner: Literal["left", "right", "equal", "undecided"]
+    winner: Winner
     sentence: str
     notes: tuple[str, ...] = ()
     measures: tuple[Measure, ...] = ()

@@ -41,6 +41,16 @@ def test_a_bound_of_ours_that_was_met_is_named_and_no_one_elses(capsys: pytest.C
     assert " ".join(capsys.readouterr().err.split()) == f"partial: {partial}; the same command{higher} goes on from there"
 
 
+def test_answers_that_are_no_choice_are_helped_by_other_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as caught:
+        judging.end("9 of 9 answers of `m` are read as none of the choices")
+    assert caught.value.exit_code == judging.PARTIAL_EXIT
+    assert " ".join(capsys.readouterr().err.split()) == (
+        "partial: 9 of 9 answers of `m` are read as none of the choices; look at the answers (--report), and ask in words that they "
+        "keep to (of a table: --instruction)"
+    )
+
+
 COLUMNS = {
     "": ["1", "2"],
     "model": ["stored:vicuna80/gpt35", "stored:vicuna80/vicuna-13b"],

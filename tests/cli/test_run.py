@@ -205,9 +205,9 @@ def test_settings_of_sampling_have_the_bounds_they_have_in_python(option: str, v
 
 
 def test_reader_that_goes_away_ends_it_quietly() -> None:
-    command = f'"{shell.NOMOAT}" run fake: "a b c" | true'
+    command = f'set -o pipefail; "{shell.NOMOAT}" run fake: "a b c" | true'
     done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=PATIENCE_SECONDS, check=False)
-    assert (done.stdout, done.stderr) == (b"", b"")
+    assert (done.stdout, done.stderr, done.returncode) == (b"", b"", 1)
 
 
 class Interrupted(FakeEngine):

@@ -44,10 +44,10 @@ MAKERS = {
     "judge/run.py": ["_metric_note"],
     "judge/slices.py": ["slices_of", "note_on", "_thirds"],
     "judge/table.py": ["_sentence", "_reviewed_table"],
-    "judge/verdict.py": ["notes_over_all", "_measures"],
+    "judge/verdict.py": ["notes_over_all", "_measures", "_could_turn"],
     "judge/wording.py": [
         "render_items", "render_tally", "render_measure", "summary_of", "render_ahead", "several_sentence", "several_note",
-        "score_sentence", "render_behind", "_points", "open_in_groups_note",
+        "score_sentence", "render_behind", "_points", "open_in_groups_note", "unread_words", "unnamed",
     ],
     "references.py": ["notes", "template"],
 }  # fmt: skip

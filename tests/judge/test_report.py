@@ -238,6 +238,18 @@ def test_rows_are_categories_lengths_and_languages_with_what_each_side_won(suite
     assert [row[0].interval is None for row in points] == [False, True, False, False]  # a row with few examples gets no interval
 
 
+@pytest.mark.parametrize("stop_early", [True, False])
+def test_where_a_duel_may_stop_the_page_says_which_rows_have_intervals_for_that(
+    suite: Suite, tmp_path: Path, stop_early: bool
+) -> None:
+    duel = run_duel(responder("a", 30), responder("b", 10), suite, RunSettings(concurrency=1), stop_early=stop_early)
+    assert duel.verdict.num_examples < 40 if stop_early else duel.verdict.num_examples == 40
+    write_duel_report(duel, tmp_path / "r.html", command=COMMAND)
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    said = "The interval of all items holds wherever the duel stops; those of the other rows are for a number of items fixed before."
+    assert (said in in_one(page, "en")) == (str(twin(said)) in in_one(page, "ko")) == stop_early
+
+
 def test_the_scores_of_every_row_are_there_in_figures_too(suite: Suite, tmp_path: Path) -> None:
     """A screen reader reads no picture."""
     kinds = {"few": "all", "영화": "영화", "음식": "음식"}  # a category that is called as a row of ours

@@ -25,6 +25,7 @@ GOES_ON = "the same command goes on from there"
 REACHED = re.compile(
     r"the (?:(?P<budget>budget of \$[\d,.]+)|(?P<limit>limit of [\d,]+ requests?)) is reached|the (?P<room>limit of [\d,]+ new tokens)"
 )
+UNREAD = "are read as none of the choices"
 KEPT = re.compile(r"kept answers of `(?P<model>[^`]+)`")
 OPTIONS = {"budget": "--max-cost", "limit": "--max-requests", "room": "--max-tokens"}
 NAMES_PART = re.compile(r"(?<!/)[/#+](?=\w)")  # a model reference may be broken behind it
@@ -223,11 +224,15 @@ def _repeatable(context: typer.Context, result: Any, sides: Sequence[Evaluation]
 
 
 def end(partial: str) -> None:
-    """Say on stderr, and by the exit code, that a result is not over all questions, or that most answers to them never began;
-    `partial` names the bound that was met."""
+    """Say on stderr, and by the exit code, that a result is not over all questions, or that most answers to them never began or are
+    read as no choice; `partial` names the bound that was met."""
     if partial:
         reached = REACHED.search(partial)
         higher = f" with a higher {OPTIONS[str(reached.lastgroup)]}" if reached else ""
+        if UNREAD in partial:
+            said = "look at the answers (--report), and ask in words that they keep to (of a table: --instruction)"
+            console.say(f"partial: {partial}; {said}")
+            raise typer.Exit(PARTIAL_EXIT)
         kept = KEPT.search(partial)  # to which no command adds any
         itself = f", naming `{kept['model']}` itself," if kept else ""
         console.say(f"partial: {partial}; the same command{itself}{higher} goes on from there")

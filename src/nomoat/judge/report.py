@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from nomoat import __version__, whole_files
 from nomoat.judge import korean, plots, slices, wording
 from nomoat.judge.groups import group_names, groups_of
-from nomoat.judge.metrics import METRICS
+from nomoat.judge.metrics import METRICS, mean_score
 from nomoat.judge.table import Table
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, score_interval
 from nomoat.records import Example, Outcome, Side, Verdict
@@ -424,7 +424,7 @@ def _tally(picked: Sequence[Sequence[Outcome]]) -> str:
 def _point(metric: str, outcomes: Sequence[Outcome], alpha: float) -> plots.Point:
     scale = METRICS[metric].points_per_score
     scores = [outcome.score for outcome in outcomes]
-    value = scale * sum(scores) / len(scores)
+    value = scale * mean_score(scores)
     if len(set(group_names(outcomes))) < MIN_FOR_INTERVAL:
         return plots.Point(value=value, interval=None)
     low, high = score_interval(metric, scores, alpha=alpha, groups=groups_of(outcomes))

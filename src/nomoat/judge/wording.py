@@ -123,6 +123,17 @@ def summary_of(verdict: Verdict) -> str:
     return f"{ahead} is ahead of {behind} on `{verdict.suite}`{reviewed}, {items}: by {lead}, {p_value}."
 
 
+def unread_words(num_unread: int, num_answers: int, model: str) -> str:
+    """How many of a model's written answers are read as none of the choices."""
+    return f"{num_unread:,} of {num_answers:,} answers of `{model}` are read as none of the choices"
+
+
+def unnamed(verdict: Verdict) -> str:
+    """That no winner is named, whatever the scores: the answers tell too little. Why is in a note."""
+    left, right = _scored(verdict, verdict.left), _scored(verdict, verdict.right)
+    return f"No winner is named on `{verdict.suite}` after {render_items(verdict)}: {left} against {right}."
+
+
 def render_ahead(verdict: Verdict) -> str:
     """Who is ahead, in a cell of a table."""
     names = {"left": verdict.left.model, "right": verdict.right.model, "equal": "practically equal", "undecided": "too close to call"}
