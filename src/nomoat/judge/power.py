@@ -16,7 +16,7 @@ def pairs_needed(left_only: int, right_only: int, n: int, *, alpha: float, power
     one side alone is right on as large a share; infinite for no difference.
 
     By a normal approximation: with so many the exact test found seven differences in 75 to 79 of 100 cases, not in 80.
-    Source: Connor 1987, doi:10.2307/2531961, page 209.
+    Source: Connor 1987, Biometrics 43, 207-211.
     """
     unequal, difference = (left_only + right_only) / n, abs(left_only - right_only) / n
     if not difference:
