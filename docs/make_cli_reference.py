@@ -20,7 +20,8 @@ Made by `make docs` from each command's `--help`; do not edit.
 | code | says |
 |---|---|
 | 0 | done; `serve` was ended |
-| 1 | an error: stderr has its message and, mostly, a hint; or you answered no to what a command asked |
+| 1 | an error: stderr has its message and, mostly, a hint; or you answered no to what a command asked; or what read \
+stdout has closed it, as `head` does: then without a word |
 | 2 | a command line that cannot be read: an unknown option, a missing argument |
 | 3 | `PARTIAL`: less than was asked for; stderr says why, and what goes on from there. Of `eval`, `duel` and `distil` |
 | 130 | stopped by Ctrl-C, SIGTERM or a closed terminal; of all but `serve` |

@@ -6,6 +6,7 @@ Matrices are rounded to what int8 rows hold exactly, so that the imported model 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,7 @@ class Case:
     change: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor
     norm_offset: float = 0.0  # what the converter adds to the weights of norms
     extra: dict[str, Any] = field(default_factory=dict)  # tensors that are in the file only
+    one_qkv: bool = False  # the file has queries, keys and values in one matrix
     told: dict[str, Any] = field(default_factory=dict)  # what `config.json` says of a family that only its folders have code for
 
 
@@ -173,6 +175,23 @@ CASES = {
         model="Exaone4",
         config={**FOUR_LAYERS, "sliding_window": None, "layer_types": 4 * ["full_attention"], "rope_parameters": ROPE},
     ),
+    "chatglm": Case(
+        arch="chatglm",
+        model="Glm",
+        config={
+            **LLAMA_LIKE, "pad_token_id": 0, "head_dim": HEAD, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5},
+        },
+        keys={"rope.dimension_count": HEAD // 2},
+    ),
+    "chatglm, one matrix": Case(
+        arch="chatglm",
+        model="Glm",
+        config={
+            **LLAMA_LIKE, "pad_token_id": 0, "head_dim": HEAD, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5},
+        },
+        keys={"rope.dimension_count": HEAD // 2},
+        one_qkv=True,
+    ),
     "glm4": Case(
         arch="glm4",
         model="Glm4",
@@ -202,6 +221,39 @@ CASES = {
         change=llama_rows,
         told={"model_type": "minicpm", "scale_emb": 12, "scale_depth": 1.4, "dim_model_base": WIDTH // 2},
     ),
+    "arcee": Case(arch="arcee", model="Arcee", config={**LLAMA_LIKE, "rope_parameters": ROPE}, change=llama_rows),
+    "ernie4_5": Case(arch="ernie4_5", model="Ernie4_5", config={**LLAMA_LIKE, "head_dim": HEAD, "rope_parameters": ROPE}),
+    "hunyuan-dense": Case(
+        arch="hunyuan-dense",
+        model="HunYuanDenseV1",
+        config={
+            **LLAMA_LIKE, "head_dim": HEAD,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 1.0, "alpha": 50.0},
+        },
+        keys={"rope.freq_base": 10000.0 * 50.0 ** (HEAD / (HEAD - 2)), "rope.scaling.type": "none"},
+    ),
+    "mistral3": Case(
+        arch="mistral3",
+        model="Ministral3",
+        config={
+            **LLAMA_LIKE, "head_dim": HEAD,
+            "rope_parameters": {
+                **YARN, "original_max_position_embeddings": CONTEXT, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1,
+            },
+        },
+        keys={
+            **YARN_KEYS, "rope.scaling.original_context_length": CONTEXT, "rope.scaling.yarn_log_multiplier": 1.0,
+            "attention.temperature_scale": 0.1,
+        },
+        change=llama_rows,
+    ),
+    "nemotron": Case(
+        arch="nemotron",
+        model="Nemotron",
+        config={**LLAMA_LIKE, "norm_eps": 0.01, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5}},
+        keys={"rope.dimension_count": HEAD // 2},
+        norm_offset=1,
+    ),
     "olmo2": Case(arch="olmo2", model="Olmo2", config={**LLAMA_LIKE, "rope_parameters": ROPE}),
     "olmo3": Case(
         arch="olmo2",
@@ -226,6 +278,12 @@ CASES = {
         model="StableLm",
         config={**LLAMA_LIKE, "use_qkv_bias": True, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.25}},
         keys={"rope.dimension_count": HEAD // 4, "use_parallel_residual": True},
+    ),
+    "starcoder": Case(
+        arch="starcoder",
+        model="GPTBigCode",
+        config={"n_embd": WIDTH, "n_inner": HIDDEN, "n_layer": 2, "n_head": HEADS, "n_positions": CONTEXT},
+        keys={"attention.head_count_kv": 1},
     ),
     "starcoder2": Case(
         arch="starcoder2",
@@ -461,6 +519,22 @@ def make_seeing_gemma3() -> Any:
     return model
 
 
+def make_seeing_ministral3() -> Any:
+    """A Ministral 3 with a vision part."""
+    torch.manual_seed(7)
+    text = transformers.Ministral3Config(vocab_size=len(vocabulary()), **CASES["mistral3"].config, tie_word_embeddings=False)
+    sight = transformers.PixtralVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    settings = transformers.Mistral3Config(
+        text_config=text, vision_config=sight, tie_word_embeddings=False, attn_implementation="eager"
+    )
+    model = transformers.Mistral3ForConditionalGeneration(settings).eval().float()
+    for part in (model.model.language_model, model.lm_head):
+        randomise(part, arch="mistral3", norm_offset=0)
+    return model
+
+
 def randomise(model: Any, *, arch: str, norm_offset: float) -> None:
     """Give a model of that architecture random weights."""
     rows_last = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
@@ -523,7 +597,7 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
     }  # fmt: skip
     epsilon = getattr(config, "rms_norm_eps", None)
     if epsilon is None:
-        found = (getattr(config, name, None) for name in ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon"))
+        found = (getattr(config, name, None) for name in ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps"))
         writer.add_layer_norm_eps(next(filter(None, found), 1e-5))
     else:
         writer.add_layer_norm_rms_eps(epsilon)
@@ -539,6 +613,7 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
     add_tokenizer(writer, pre="smollm")
     names = gguf.get_tensor_name_map(next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == case.arch), layers)
     rows_last = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
+    held: dict[str, list[Tensor]] = {}
     for name, tensor in _as_converted(model):
         target = names.get_name(name, try_suffixes=(".weight", ".bias")) or names.get_name(
             name.removeprefix("transformer."), try_suffixes=(".weight", ".bias")
@@ -547,6 +622,12 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
         data = case.change(name, tensor.detach().T if name in rows_last else tensor.detach()).squeeze()
         if tensor.dim() == 1 and name.endswith("weight"):
             data = data + case.norm_offset
+        if case.one_qkv and (part := re.fullmatch(r"(blk\.\d+\.attn_)[qkv](\..*)", target)):
+            parts = held.setdefault("qkv".join(part.groups()), [])
+            parts.append(data)
+            if len(parts) < 3:
+                continue
+            target, data = "qkv".join(part.groups()), torch.cat(parts)
         writer.add_tensor(target, np.ascontiguousarray(data.numpy()))
     for target, array in case.extra.items():
         writer.add_tensor(target, array)

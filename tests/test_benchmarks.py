@@ -29,6 +29,7 @@ BRACES = re.compile(r"\{([^{}]*)\}")
     ("script", "wanted"),
     [
         ("exports_llama_cpp.py", "llama-cpp-python"),
+        ("file_types_llama_cpp.py", "llama-cpp-python"),
         ("large_model_llama_cpp.py", "llama-cpp-python"),
         ("requantise.py FILE Q3_K_M TARGET", "llama-cpp-python"),
         ("speed_llama_cpp.py FILE 2", "llama-cpp-python"),

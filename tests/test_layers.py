@@ -97,6 +97,17 @@ def test_what_windows_lacks_is_imported_where_it_is_used_alone() -> None:
                 assert not POSIX_ONLY & {name for alias in node.names for name in alias.name.split(".")}, f"{path}:{node.lineno}"
 
 
+def test_a_text_is_written_alike_on_every_system_and_files_get_their_names_in_one_place() -> None:
+    """Windows writes other line ends where none is named, and renames nothing that is open: see `whole_files.put`."""
+    for path in (path for path in FILES if path.stem not in POSIX_ONLY):
+        for node in ast.walk(tree_of(path)):
+            match node:
+                case ast.Call(ast.Attribute(attr="write_text"), keywords=named):
+                    assert "newline" in {keyword.arg for keyword in named}, f"{path}:{node.lineno}"
+                case ast.Call(ast.Attribute(ast.Name("os"), "replace" | "rename")):
+                    assert path.name == "whole_files.py", f"{path}:{node.lineno}"
+
+
 def calls() -> Iterator[tuple[Path, ast.Call, str]]:
     """What is called by a bare name: in which file, and the name."""
     for path in FILES:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 
 import pytest
 from patience import PATIENCE_SECONDS
 
+from nomoat import pool
 from nomoat.pool import run_many
 
 
@@ -132,3 +134,40 @@ def test_caller_who_leaves_waits_no_longer_than_the_grace() -> None:
     results.close()  # type: ignore[attr-defined]
     assert not has_ended.is_set()
     may_end.set()
+
+
+def test_nothing_is_waited_for_without_a_look_at_what_else_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows lets Ctrl-C end no wait: it comes after it."""
+    waits: list[tuple[str, float | None]] = []
+    join, may_end = threading.Thread.join, threading.Event()
+
+    class Results(queue.SimpleQueue[object]):
+        def get(self, block: bool = True, timeout: float | None = None) -> object:
+            waits.append(("result", timeout))
+            if len(waits) > 4:
+                may_end.set()
+            return super().get(block, timeout)
+
+    def watched(thread: threading.Thread, timeout: float | None = None) -> None:
+        waits.append(("end", timeout))
+        if len(waits) > 4:
+            may_end.set()
+        join(thread, timeout)
+
+    def work(item: int, _left: threading.Event) -> int:
+        if item:
+            may_end.wait(PATIENCE_SECONDS)
+        return item
+
+    monkeypatch.setattr(queue, "SimpleQueue", Results)
+    monkeypatch.setattr(threading.Thread, "join", watched)
+    monkeypatch.setattr(pool, "HEARTBEAT_SECONDS", 0.01)
+    assert list(run_many(work, range(2), concurrency=2)) == [(0, 0), (1, 1)]
+    assert len(waits) > 4 and {*waits} == {("result", 0.01)}
+    waits.clear()
+    may_end.clear()
+    results = run_many(work, range(2), concurrency=2)
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert [kind for kind, _ in waits].count("end") > 2
+    assert all(wait is not None and wait <= 0.01 for _, wait in waits)

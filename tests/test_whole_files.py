@@ -181,6 +181,40 @@ def test_on_a_disk_without_locks_folders_are_made_and_files_pulled(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["locks", "m.gguf", "model"]
 
 
+@pytest.mark.parametrize("number", [5, 32])
+def test_what_windows_does_not_rename_for_a_moment_gets_its_name_all_the_same(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while a virus scanner looks at it; what is open for longer is an error."""
+    replace, num_refused, num_tries = os.replace, 1, 0
+
+    def refuse_at_first(part: Path, place: Path) -> None:
+        nonlocal num_tries
+        num_tries += 1
+        if num_tries <= num_refused:
+            refused = PermissionError(errno.EACCES, "Access is denied", str(part))
+            refused.winerror = number  # type: ignore[attr-defined]
+            raise refused
+        replace(part, place)
+
+    monkeypatch.setattr(os, "replace", refuse_at_first)
+    file, folder = tmp_path / "state.pt", tmp_path / "model"
+    for text in ("old", "new"):
+        num_tries = 0
+        with whole_files.whole_file(file) as part:
+            part.write_text(text)
+        num_tries = 0
+        with whole_files.whole_folder(folder) as part:
+            (part / "weights").write_text(text)
+        assert (file.read_text(), (folder / "weights").read_text()) == (text, text)
+    monkeypatch.setattr(whole_files, "HELD_SECONDS", 0.01)
+    num_refused, num_tries = 1000, 0
+    with pytest.raises(NotWritableError) as caught, whole_files.whole_file(file) as part:
+        part.write_text("newer")
+    assert (caught.value.message, num_tries > 1) == (f"cannot write `{file}`: Access is denied", True)
+    assert sorted(tmp_path.iterdir()) == [folder, file]
+
+
 def test_a_missing_file_that_is_read_meanwhile_is_not_blamed_on_the_place(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), whole_files.whole_file(tmp_path / "out" / "x"):
         (tmp_path / "elsewhere" / "missing").read_text()

@@ -51,7 +51,7 @@ def read_note(note: Path) -> str | None:
 def write_note(note: Path, text: str) -> str:
     """Keeps a text there, if there is room: a note saves time, nothing else. Returns the text."""
     with suppress(NotEnoughDiskError, NotWritableError), whole_files.whole_file(note) as part:
-        part.write_text(text)
+        part.write_text(text, newline="\n")
     return text
 
 

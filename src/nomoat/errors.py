@@ -242,8 +242,10 @@ class RemoteError(NomoatError):
     `fate`: "rejected" if the server did no work and may do it later, "lost" if it may have worked (and may have billed) and the
     answer did not arrive whole; asking again may help with both, and not with "final". `wait_seconds` is what it asked us to wait.
     `status` is its HTTP status, or the one that says what its words say, `code` its own name for the error and `param` that of the
-    field it refused, where it gave them.
+    field it refused, where it gave them. `was_asked_often`: it refused each time that it was asked, which was as often as we ask.
     """
+
+    was_asked_often = False
 
     def __init__(
         self,

@@ -11,8 +11,8 @@ EXACT_BYTES_PER_WEIGHT = 2 * 4  # float32, once in the model and once as compile
 EXACT_SHARE = 1 / 4  # of all memory, not of what is free: the same machine is to give the same likelihoods every day
 # run by nomoat's own products at any size
 NATIVE_FAMILIES = {
-    "exaone", "exaone4", "gemma", "gemma2", "gemma3", "glm4", "gpt-oss", "granite", "granitemoe", "llama", "minicpm", "olmo2", "olmoe",
-    "phi3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "smollm3",
+    "chatglm", "ernie4_5", "exaone", "exaone4", "gemma", "gemma2", "gemma3", "glm4", "gpt-oss", "granite", "granitemoe", "llama",
+    "minicpm", "mistral3", "olmo2", "olmoe", "phi3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "smollm3",
 }  # fmt: skip
 OUTLIERS = ("gemma",)  # families whose rows hold single large weights, which one scale a row loses
 MANY_WEIGHTS = 1_000_000_000  # of a mixture: so many are not computed for each token, which asks few of its experts
@@ -24,7 +24,7 @@ KV_BYTES_PER_VALUE = 2  # float16
 KV_SCALE_BYTES, MOST_SMALL_COLUMNS = 4, 128
 HEAD_COLUMNS = 16  # a head of such passes has a multiple of so many
 # families whose biases or norms make, or may make, single columns of keys far larger than all others
-UNEVEN_KEYS = {"exaone4", "gemma3", "glm4", "gpt-oss", "olmo2", "olmoe", "qwen2", "qwen2moe", "qwen3", "qwen3moe"}
+UNEVEN_KEYS = {"chatglm", "exaone4", "gemma3", "glm4", "gpt-oss", "olmo2", "olmoe", "qwen2", "qwen2moe", "qwen3", "qwen3moe"}
 CACHE_BYTES = 2 << 30  # of keys and values of many texts at once and of beginnings that are kept, where that is free
 
 

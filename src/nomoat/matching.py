@@ -16,10 +16,21 @@ CODE_MARK = "`"  # Markdown's, as "*" and "_" are; Unicode does not count it as 
 KEPT_BEFORE = re.compile(r"-\.?\d|(?<!\.)\.\d|(?<!#)#\w|%")  # "# Yes" and "## Yes" are headings
 KEPT_BEHIND = re.compile(r"%|(?<=\w)#")
 # What stands around a choice in a sentence that says nothing else, once normalised: "정답은 긍정입니다", "the answer is positive".
-KOREAN = "정답|답변|답|분류|라벨|레이블"
-BEGINS = re.compile(rf"^(?:the )?(?:correct |right )?(?:(?:answer|label) is\b ?:?|(?:{KOREAN})[은는]|(?:answer|label|{KOREAN})\W*?:)")
-ENDS = re.compile(r"(?:입니다|이에요|예요|이다)$")
-WRAPPED = re.compile(r"^(?:\d+[.)] )?(?:<(?P<marked>[^<>]+)>|(?P<bare>.+))$")  # "1. ham", "<ham>"
+NAMED = "answer|label|category|class|classification|sentiment|prediction"
+KOREAN = "정답|답변|최종 답|답|분류(?: 결과)?|라벨|레이블|감정|감성|카테고리|범주"
+A_TEXT = "(?:the|this) (?:text|message|sentence|review|comment|e-?mail|tweet|post)"
+KOREAN_TEXT = "(?:이|해당|위) (?:텍스트|메시지|문장|리뷰|댓글|글|메일|트윗)"
+BEGINS = re.compile(
+    rf"^(?:the )?(?:correct |right |final )?(?:{NAMED})(?: (?:of|for) {A_TEXT})?(?: is\b ?:?|\W*?:)|^(?:{KOREAN})\W*?:"
+    rf"|^{A_TEXT} is\b(?: (?:classified|categori[sz]ed|labell?ed) as\b)? ?:?|^(?:{KOREAN_TEXT}(?:의 (?:{KOREAN}))?|{KOREAN})[은는]"
+)
+ENDS = re.compile(r"(?:입니다|이에요|예요|이다|임|으?로 분류(?:됩니다|된다|됨))$")
+WRAPPED = re.compile(  # "1. ham", "<ham>", and TeX's "$\boxed{ham}$"
+    r"^(?:\d+[.)] )?(?:<(?P<marked>[^<>]+)>|\$*\\?boxed\{(?:\\text\{)?(?P<boxed>[^{}]+)\}*\$*|(?P<bare>.+))$"
+)
+# An answer before its reasons, which an empty line or a heading ("Reason: ...") sets off. "Spam?" and "Spam:" are no answers.
+FIRST = re.compile(r"\s*(?P<said>.+?)\n(?:[^\S\n]*\n|(?=\W*[^\W\d][\w ]{0,30}\W*[:：]))(?P<reasons>.+)", re.DOTALL)
+OPEN = re.compile(r"[?？:：]\W*$")
 
 DRAFT_BEGINS, DRAFT_ENDS = "<think>", "</think>"
 # A draft that some models write before they answer. A server's template may have opened it: then only its end is there.
@@ -72,12 +83,22 @@ def matching_choice(answer: str, choices: Sequence[str]) -> int | None:
     """Index of the choice that a written answer is, or that a sentence names which says nothing else; None if it is none, or several.
 
     "정답은 긍정입니다.", "Label: positive", "<positive>" and "1. positive" name one. "It is positive, I think" does not: the
-    text is not searched. A draft before it is no part of it.
+    text is not searched. A draft before it is no part of it, nor are reasons behind an empty line, of which no line is another choice.
     """
-    given = normalise_answer(without_draft(answer))
+    said = without_draft(answer)
+    index = _named_choice(said, choices)
+    if index is not None or (first := FIRST.match(said)) is None or OPEN.search(first["said"]):
+        return index
+    index = _named_choice(first["said"], choices)
+    others = {_named_choice(line, choices) for line in first["reasons"].splitlines()} - {None}
+    return index if others <= {index} else None
+
+
+def _named_choice(said: str, choices: Sequence[str]) -> int | None:
+    given = normalise_answer(said)
     bare = BEGINS.sub("", given)
     wrapped = WRAPPED.match(bare.strip())
-    inner = (wrapped["marked"] or wrapped["bare"]) if wrapped else bare
+    inner = (wrapped["marked"] or wrapped["boxed"] or wrapped["bare"]) if wrapped else bare
     tries = (equal_choice(one, choices) for one in (given, bare, ENDS.sub("", bare), inner))
     return next((index for index in tries if index is not None), None)
 

@@ -123,8 +123,27 @@ def asking_for(stop: threading.Event) -> Iterator[None]:
         _thread.stop = None
 
 
+@contextmanager
+def waiting_at_most(seconds: float, *, hint: str) -> Iterator[None]:
+    """What this thread waits for from other machines within the block ends with RemoteError, and this hint, after so many seconds,
+    though something comes now and then, such as comments in a stream.
+
+    Not covered: what `asking_for` does not cover.
+    """
+    _thread.late = f"no answer began within {seconds:g} s", hint
+    _thread.end = time.monotonic() + seconds
+    try:
+        yield
+    finally:
+        _thread.end = None
+
+
 def _stop() -> threading.Event | None:
     return getattr(_thread, "stop", None)
+
+
+def _end() -> float | None:
+    return getattr(_thread, "end", None)
 
 
 def asker_has_left() -> bool:
@@ -134,9 +153,12 @@ def asker_has_left() -> bool:
 
 
 def require_asker() -> None:
-    """Raise RemoteError if whoever this thread asks for has left."""
+    """Raise RemoteError if whoever this thread asks for has left, or waits no longer: see `waiting_at_most`."""
     if asker_has_left():
         raise RemoteError("nobody waits for this answer any more", hint=None, fate="lost")
+    if (end := _end()) is not None and time.monotonic() >= end:
+        message, hint = _thread.late
+        raise RemoteError(message, hint=hint, fate="lost")
 
 
 class _Around:
@@ -157,7 +179,7 @@ class _Backend(_Around):
 
 
 class _Connection(_Around):
-    """One of httpcore's connections, but nothing more is read from it for somebody who has left: see `asking_for`.
+    """One of httpcore's connections, but nothing more is read from it for somebody who has left, or waits no longer: see `asking_for`.
 
     Closing a socket does not wake a thread that reads from it, so that thread itself looks up now and then.
     """
@@ -165,7 +187,7 @@ class _Connection(_Around):
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         import httpcore
 
-        if _stop() is None:
+        if _stop() is None and _end() is None:
             return cast(bytes, self._inner.read(max_bytes, timeout))
         end = math.inf if timeout is None else time.monotonic() + timeout
         while True:

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from nomoat import bounds
@@ -16,6 +17,8 @@ Result = TypeVar("Result")
 
 DEFAULT_CONCURRENCY = 16  # answers in the making at once
 GRACE_SECONDS = 30.0  # how long a person who pressed Ctrl-C waits at most for answers that are paid for already
+
+HEARTBEAT_SECONDS = 0.5  # no wait is longer: on Windows Ctrl-C ends none, and comes behind it
 
 
 def run_many(
@@ -48,7 +51,7 @@ def run_many(
                     raise
                 break
         while num_running:
-            finished = crew.finished.get()
+            finished = crew.next_finished()
             if finished is None:
                 num_running -= 1
             elif isinstance(finished, BaseException):
@@ -64,8 +67,8 @@ def run_many(
             on_leaving()
         deadline = time.monotonic() + grace_seconds
         for thread in threads:
-            if thread.is_alive():  # perhaps it was never started
-                thread.join(max(0.0, deadline - time.monotonic()))
+            while thread.is_alive() and (left := deadline - time.monotonic()) > 0:  # perhaps it was never started
+                thread.join(min(left, HEARTBEAT_SECONDS))
 
 
 def some(concurrency: int) -> int:
@@ -77,15 +80,21 @@ def some(concurrency: int) -> int:
 
 
 class _Crew(Generic[Item, Result]):
-    """What the threads share. `finished` holds results, failures, and None from each thread that ends."""
+    """What the threads share."""
 
     def __init__(self, work: Callable[[Item, threading.Event], Result], items: Sequence[Item]) -> None:
         self.stop = threading.Event()
         self.caller_left = threading.Event()
-        self.finished: queue.SimpleQueue[tuple[int, Result] | BaseException | None] = queue.SimpleQueue()
+        self._finished: queue.SimpleQueue[tuple[int, Result] | BaseException | None] = queue.SimpleQueue()
         self._work = work
         self._todo = iter(enumerate(items))
         self._lock = threading.Lock()
+
+    def next_finished(self) -> tuple[int, Result] | BaseException | None:
+        """Wait for a result, a failure, or None from a thread that ends."""
+        while True:
+            with suppress(queue.Empty):
+                return self._finished.get(timeout=HEARTBEAT_SECONDS)
 
     def run(self) -> None:
         while not self.stop.is_set():
@@ -95,8 +104,8 @@ class _Crew(Generic[Item, Result]):
                 break
             index, item = following
             try:
-                self.finished.put((index, self._work(item, self.caller_left)))
+                self._finished.put((index, self._work(item, self.caller_left)))
             except BaseException as exc:  # noqa: BLE001 - raised again where the caller is
                 self.stop.set()
-                self.finished.put(exc)
-        self.finished.put(None)
+                self._finished.put(exc)
+        self._finished.put(None)

@@ -22,6 +22,7 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]  # 
 Commercial = Literal["yes", "yes, if", "yes, with use restrictions", "no", "unknown"]
 Confirmation = Literal["read", "memory"]
 Place = Literal["local", "cloud"]
+Winner = Literal["left", "right", "equal", "undecided"]
 Rule = Literal[
     "private", "no_cloud", "offline", "policy_broken", "other_cloud", "cannot_ask", "default", "learned", "budget", "cloud_failed",
     "embeddings",
@@ -237,7 +238,8 @@ class TokenLikelihood:
 class Chunk:
     """A piece of an answer while it is being written. The last one, and only it, has `finish_reason` and `usage`.
 
-    `likelihoods`: the tokens since the last chunk, where `top_logprobs` asked for them. Text may come a chunk after its tokens.
+    `likelihoods`: the tokens since the last chunk, where `top_logprobs` asked for them. Text may come a chunk after its tokens. To a
+    prompt of plain text, the token that ends the answer is one of them, though no text: harnesses take the last one for no prompt's.
     `calls` of functions come on the last one; the text they were written in is no part of the answer's. `begun`: a server writes some.
     """
 
@@ -461,7 +463,8 @@ class Verdict:
     the scale. `num_planned` examples would have been asked had the answer not been known before; `looks` are those of a duel that
     might stop early. `measures` holds what else was counted; `suite_sha256` and `seed` are what is needed to reproduce it.
     `p_value_corrected` is the p-value where several suites were looked at together.
-    `partial` says why some questions have no answer, if that is so.
+    `partial` says why some questions have no answer, if that is so. `num_needed` examples would tell a difference of this size in 4 of
+    5 duels, where it is too close to call; None where that is not known: see `judge/power.py`.
     """
 
     suite: str
@@ -476,7 +479,7 @@ class Verdict:
     ties: int
     losses: int
     p_value: float
-    winner: Literal["left", "right", "equal", "undecided"]
+    winner: Winner
     sentence: str
     notes: tuple[str, ...] = ()
     measures: tuple[Measure, ...] = ()
@@ -488,6 +491,7 @@ class Verdict:
     num_planned: int = 0
     looks: tuple[Look, ...] = ()
     p_value_corrected: float | None = None
+    num_needed: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

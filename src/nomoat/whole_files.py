@@ -17,9 +17,10 @@ from typing import IO
 
 from nomoat import paths, streams
 from nomoat.errors import NomoatError
-from nomoat.system_errors import translate_disk_errors
+from nomoat.system_errors import held_hint, translate_disk_errors
 
 SECONDS_TO_NEXT_LOOK = 0.1  # whether a lock is free, where the system does not wait for it
+HELD_SECONDS = 5.0  # so long what is new may be open in a program that looks at all files, where the system renames no such file
 LEFT_SECONDS = 3600  # for so long nobody has written to what a killed process left
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # of disks on a network: Lustre without `flock`, some NFS
 
@@ -55,9 +56,23 @@ def whole_file(target: Path, *, first_stays: bool = False) -> Iterator[Path]:
             if not (first_stays and _linked(part, place)):
                 with suppress(OSError):  # nothing is there, or the disk knows of no such thing
                     shutil.copymode(place, part)
-                os.replace(part, place)
+                put(part, place)
         finally:
             part.unlink(missing_ok=True)
+
+
+def put(part: Path, place: Path) -> None:
+    """`os.replace`, which Windows refuses while a program has one of both open, as a virus scanner or an index what is new: tried
+    again for HELD_SECONDS. Raises OSError."""
+    until = time.monotonic() + HELD_SECONDS
+    while True:
+        try:
+            os.replace(part, place)
+            return
+        except OSError as exc:
+            if not held_hint(exc) or time.monotonic() > until:
+                raise
+        time.sleep(SECONDS_TO_NEXT_LOOK)
 
 
 def _linked(part: Path, place: Path) -> bool:
@@ -97,12 +112,12 @@ def whole_folder(target: Path, *, mode: int = 0o755) -> Iterator[Path]:
             for file in part.iterdir() if mode == paths.OWNER_ALONE else ():
                 file.chmod(mode & 0o666)
             if target.exists() or target.is_symlink():  # neither a folder that is not empty nor a link is replaced in one step
-                os.replace(target, old)
-            os.replace(part, target)
+                put(target, old)
+            put(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
         if (old.exists() or old.is_symlink()) and not target.exists():
-            os.replace(old, target)
+            put(old, target)
         with suppress(OSError):
             remove_folder(old)
 
@@ -208,7 +223,7 @@ def _sweep_folders(target: Path) -> None:
     made_by_mkdtemp = f".{glob.escape(target.name)}.????????"
     for old in target.parent.glob(f"{made_by_mkdtemp}.old"):
         if not target.exists():  # killed between the two steps of a replacement
-            os.replace(old, target)
+            put(old, target)
     for kind in ("part", "old"):
         for left in target.parent.glob(f"{made_by_mkdtemp}.{kind}"):
             with suppress(OSError):

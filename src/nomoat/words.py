@@ -1,10 +1,12 @@
-"""Numbers of things, and lists of them, as a sentence holds them."""
+"""Numbers of things, lists of them, and names, as a sentence holds them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 LONGEST_NAME = 80  # characters, of those in a list
+# What turns letters around makes a name or code look like another: https://trojansource.codes. For `str.translate`.
+SHOWN_TURNS = {code: f"⟨U+{code:04X}⟩" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
 def counted(count: float, thing: str) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 import shell
-from misbehaving import Act, Server, counted, events, half, piece, priced, reset, say
+from misbehaving import Act, Server, counted, events, half, piece, priced, reset, say, thinking
 from patience import PATIENCE_SECONDS, wait_until
 from quiz import quiz
 from tiny import write_adapter, write_tiny_gguf
@@ -580,6 +580,30 @@ def test_more_spent_than_may_be_is_said(serving: Serving) -> None:
         "more than the budget of $0.20 is spent, or may be: a server counted more tokens than it was allowed, or earlier tries at "
         "these questions, lost calls included, had a higher bound or none",
     )
+
+
+def test_answers_that_a_lower_limit_cut_off_count_in_the_cost_and_in_the_budget(serving: Serving) -> None:
+    """Each reads 9 tokens for $0.009; three of four come to $0.020 for 10 of thinking, and then to $0.004 as the fourth did."""
+    server = serving(thinking("yes", 300))
+    model = f"{server.url}#m"
+    assert run_suite(model, suite_of(4), RunSettings(spending=priced())).side.cost_usd == pytest.approx(3 * 0.029 + 0.013)
+    whole = run_suite(model, suite_of(4), RunSettings(spending=priced(), max_new_tokens=400))
+    assert whole.side.cost_usd == pytest.approx(3 * 0.029 + 4 * 0.013)
+    assert whole.side.cost_usd_per_1000 == pytest.approx(13)
+    assert whole.notes == (f"the cost of `{model}` in total holds $0.087 for 3 answers cut off at a lower limit",)
+    spending = priced(0.2)
+    again = run_suite(model, suite_of(4), RunSettings(spending=spending, max_new_tokens=400))
+    assert spending.budget is not None and spending.budget.spent_usd == pytest.approx(3 * 0.029 + 4 * 0.013)
+    assert (again.side.cost_usd, len(server.bodies)) == (whole.side.cost_usd, 7)
+
+
+def test_cached_prompts_at_the_full_price_are_said(serving: Serving) -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}
+    model = f"{serving(events(piece('yes', 'stop'), {'choices': [], 'usage': usage})).url}#m"
+    evaluation = run_suite(model, suite_of(3), RunSettings(spending=priced()))
+    said = f"12 tokens of prompts were in the cache of `{model}`, and are reckoned at the full price: its bill may be lower"
+    assert (evaluation.notes, evaluation.side.cost_usd) == ((said,), pytest.approx(3 * 0.013))
+    assert run_suite(model, suite_of(3)).notes == ()
 
 
 def test_refusals_cost_nothing(serving: Serving) -> None:

@@ -471,19 +471,23 @@ def test_on_windows_a_file_gets_its_name_when_it_is_closed(server: Any, target: 
 
 
 @pytest.mark.usefixtures("windows")
-def test_on_windows_a_cut_pull_goes_on_and_a_failed_one_leaves_nothing(
+def test_on_windows_a_cut_pull_goes_on_and_what_cannot_be_renamed_stays(
     server: Any, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.files["/m.gguf"] = BODY
     server.cut_after = 300_000
-    what = source(f"{server.url}/m.gguf", sha256=SHA256)
+    what = source(f"{server.url}/m.gguf", sha256=SHA256, size_bytes=len(BODY))
     with pytest.raises(DownloadError):
         pull(what, target)
     assert target.with_name(".m.gguf.part").stat().st_size == 300_000
     with monkeypatch.context() as refused, pytest.raises(NotWritableError, match=r"m\.gguf"):
-        refused.setattr(part_module.os, "replace", refuse)
+        refused.setattr(os, "replace", refuse)
         pull(what, target)
-    assert names_in(target.parents[1]) == []
+    assert target.with_name(".m.gguf.part").stat().st_size == len(BODY)
+    num_asked = len(server.asked)
+    pull(what, target)
+    assert (target.read_bytes(), names_in(target.parent), len(server.asked)) == (BODY, ["m.gguf"], num_asked)
+    target.unlink()
     with pytest.raises(ChecksumError):
         pull(source(f"{server.url}/m.gguf", sha256="0" * 64), target)
     assert names_in(target.parents[1]) == []

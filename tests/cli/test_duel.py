@@ -34,10 +34,10 @@ def test_duel_over_a_table_prints_a_verdict_and_writes_a_report(table: Path, tmp
 
 
 def verdicts(*arguments: str) -> list[dict[str, Any]]:
-    """What the command says in JSON, but for how many answers it had already."""
+    """What the command says in JSON, but for the time, and how many answers it had already."""
     done = nomoat(*arguments, "--json")
     assert done.returncode == 0, done.stderr
-    said = json.loads(re.sub(r'"reused answers": "\d+"', '"reused answers": ""', done.stdout))
+    said = json.loads(re.sub(r'"(reused answers|date)": "[^"]+"', r'"\1": ""', done.stdout))
     return said if isinstance(said, list) else [said]
 
 
@@ -88,8 +88,13 @@ def test_json_is_the_whole_verdict_and_nothing_else(table: Path) -> None:
         "asked in a random order (seed 7), 16 at a time, with a look after each; the intervals hold whenever one stops",
     ]
     assert (verdict["run"]["label_column"], verdict["run"]["concurrency"], verdict["run"]["quality"]) == ("label", 16, "default")
-    assert [[*item] for item in verdict["items"]] == [["id", "scores"]] * 2
-    assert all(len(item["scores"]) == 2 for item in verdict["items"])
+    assert {*verdict["run"]["versions"]} == {"python", "openvino", "numba", "numpy", "scipy"} and verdict["run"]["weights"] == []
+    for item in verdict["items"]:
+        assert [*item] == ["id", "scores", "target", "answers", "seconds", "choices", "likelihoods"]
+        assert len(item["scores"]) == len(item["answers"]) == len(item["seconds"]) == 2
+        for answer, score, likelihoods in zip(item["answers"], item["scores"], item["likelihoods"], strict=True):
+            likeliest = max(zip(item["choices"], likelihoods, strict=True), key=lambda pair: pair[1]["log_probability"])[0]
+            assert answer == likeliest and score == (answer == item["target"])
     assert done.stderr == ""
 
 

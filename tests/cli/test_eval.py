@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from misbehaving import Server, thinking
 from patience import PATIENCE_SECONDS
 
 from nomoat import __version__ as nomoat_version
-from nomoat import paths
+from nomoat import hardware, paths
 from nomoat.errors import NotEnoughDiskError
 
 nomoat = functools.partial(shell.nomoat, COLUMNS="100")
@@ -75,7 +76,10 @@ def test_json_holds_what_the_command_needs_to_be_given_again_and_every_score(sui
     wanted = {"suite": str(suite), "seed": 3, "limit": 2, "quality": "high", "template": None, "input_column": None, "concurrency": 16}
     assert run.items() >= wanted.items()
     assert said["alpha"] == 0.05
-    assert len(said["items"]) == 2 and {key for item in said["items"] for key in item} == {"id", "score"}
+    assert [{*item} for item in said["items"]] == [{"id", "score", "target", "answer", "seconds"}] * 2
+    assert [(item["target"], item["answer"]) for item in said["items"]] == [("A b.", "a b"), ("c d", "d c")]
+    assert (datetime.now(UTC) - datetime.fromisoformat(run["date"])).total_seconds() < 60 * PATIENCE_SECONDS
+    assert run["machine"] == hardware.summary()
     assert sum(item["score"] for item in said["items"]) / 2 == said["side"]["score"]
 
 

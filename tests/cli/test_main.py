@@ -69,7 +69,7 @@ import signal, sys
 from nomoat import cli
 from nomoat.__main__ import main
 def press(): signal.raise_signal(signal.SIGINT)
-cli._print_what_it_can = press
+cli.console.print_what_it_can = press
 main()
 """
 
@@ -260,12 +260,15 @@ def test_a_home_that_nobody_has_is_said(nomoat: Nomoat, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "ascii:surrogateescape"])  # the second where the locale is C
-def test_a_terminal_that_knows_few_characters_gets_a_sign_for_the_others(
+def test_what_knows_few_characters_gets_a_sign_for_the_others_and_a_file_is_noted(
     program: Nomoat, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", encoding)
-    assert program("run", "fake:", "a 한글").stdout == "?? a\n"
-    assert json.loads(program("run", "fake:", "a 한글", "--json").stdout)["text"] == "한글 a"
+    done, note = program("run", "fake:", "a 한글 이"), "note: in what is written `?` stands for characters that ascii lacks"
+    assert (done.stdout, done.stderr.count(note)) == ("? ?? a\n", 1)
+    done = program("run", "fake:", "a 한글", "--json")
+    assert (json.loads(done.stdout)["text"], note in done.stderr) == ("한글 a", False)
+    assert note not in program("run", "fake:", "a b").stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a POSIX shell closes it")

@@ -69,6 +69,7 @@ def test_policy_without_a_file_keeps_everything_here() -> None:
         "threshold          0.5  (default)\n"
         "default            local  (default)\n"
         "if_cloud_fails     error  (default)\n"
+        "max_wait_seconds   120.0  (default)\n"
         "never_leaves       resident_number, identity_document, phone, business_number, customs_code, bank_account, card, email, "
         "address, api_key, name  (default)\n"
         "names              none  (default)\n"
@@ -244,7 +245,9 @@ def test_learn_prints_figures_of_unseen_prompts_and_explain_uses_the_router(duel
     said = json.loads(shell.program("route", "explain", "compute the sum of 77", "--json", NOMOAT_OFFLINE="0").stdout)
     assert (said["where"], said["score"] < 0.5) == ("cloud", True)
     assert said["why"].endswith("the policy's threshold is 0.50, if `fake:` is the same as when the router was learned")
-    assert "router             fake: or openai:big  (learned)\n" in nomoat("route", "policy").stdout
+    provided = "`fake:` is the same as when the router was learned"
+    assert f"router             fake: or openai:big  (learned, if {provided})\n" in nomoat("route", "policy").stdout
+    assert json.loads(nomoat("route", "policy", "--json").stdout)["router"]["provided"] == provided
 
 
 def test_learn_says_when_the_policy_does_not_use_it(duelled: Path) -> None:
@@ -395,6 +398,6 @@ def test_broken_policy_stops_every_command() -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"error: the policy `{default_path()}` sets `treshold`, which is no part of a policy\n"
-        "hint: known: local, cloud, threshold, default, if_cloud_fails, never_leaves, names, allowed, max_usd_per_day, "
-        "max_usd_per_month, max_answer_tokens\n"
+        "hint: known: local, cloud, threshold, default, if_cloud_fails, max_wait_seconds, never_leaves, names, allowed, "
+        "max_usd_per_day, max_usd_per_month, max_answer_tokens\n"
     )

@@ -53,6 +53,15 @@ def test_piped_text_is_the_prompt_and_follows_an_argument() -> None:
     assert run("fake:", "one", piped=b"two\n").stdout == "two one\n"
 
 
+def test_what_is_written_to_a_pipe_in_the_letters_of_a_korean_windows_is_read_from_one() -> None:
+    command, korean = [shell.NOMOAT, "run", "fake:"], {**os.environ, "PYTHONIOENCODING": "cp949"}
+    done = subprocess.run(
+        command, input="가 나".encode("cp949"), capture_output=True, timeout=PATIENCE_SECONDS, check=True, env=korean
+    )
+    assert done.stdout.decode("cp949").splitlines() == ["나 가"]
+    assert done.stderr.startswith(b"note: what is piped in is not UTF-8 text, and is read as cp949, as this system writes it")
+
+
 def test_system_message_counts_and_limit_is_told_when_it_cuts() -> None:
     done = run("fake:", "a b c", "--system", "be brief", "-n", "2")
     assert done.stdout == "c b\n"
@@ -154,7 +163,7 @@ def test_raw_prompt_is_continued_without_a_template() -> None:
         (["fake:", "  "], b"\n", "error: the prompt is empty\n" + HINT),
         (["fake:"], b"caf\xe9",
          "error: what is piped in is not UTF-8 text (byte 3)\n"
-         "hint: convert it first, such as Korean of Windows: `iconv -f cp949 -t utf-8`\n"),
+         "hint: save it as UTF-8, or convert it, such as Korean of Windows: `iconv -f cp949 -t utf-8`\n"),
         (["fake:", "a", "--raw", "--system", "b"], b"",
          "error: `--raw` uses no chat template, and `--system` needs one\nhint: leave one of them out\n"),
         (["fake:", "x " * 5000], b"",
@@ -196,9 +205,9 @@ def test_settings_of_sampling_have_the_bounds_they_have_in_python(option: str, v
 
 
 def test_reader_that_goes_away_ends_it_quietly() -> None:
-    command = f'"{shell.NOMOAT}" run fake: "a b c" | true'
+    command = f'set -o pipefail; "{shell.NOMOAT}" run fake: "a b c" | true'
     done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=PATIENCE_SECONDS, check=False)
-    assert (done.stdout, done.stderr) == (b"", b"")
+    assert (done.stdout, done.stderr, done.returncode) == (b"", b"", 1)
 
 
 class Interrupted(FakeEngine):

@@ -179,6 +179,17 @@ def test_it_ends_in_order_while_the_server_behind_is_silent(
         }  # fmt: skip
 
 
+def test_lines_of_its_log_have_time_and_level(served: Callable[..., Served]) -> None:
+    write_policy('local = "fake:"')
+    server = served("auto", "--port", "0")
+    write_policy('local = "fake:"\nthreshold = 2')
+    httpx.post(f"{server.url}/chat/completions", json=BODY)
+    written = server.interrupt()[2].splitlines()
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d{4} ERROR: the policy `.*` sets `threshold` to 2; nothing is sent .*", written[0]
+    )
+
+
 def test_two_models_are_served_under_their_names(served: Callable[..., Served]) -> None:
     server = served("fake:", "fake:", "--port", "0")
     assert [row["id"] for row in httpx.get(f"{server.url}/models").json()["data"]] == ["fake:"]

@@ -123,16 +123,38 @@ def test_a_type_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
     assert caught.value.message == f"tensor `w` of `{path}` has the type Q8_K, which nomoat cannot read"
 
 
-@pytest.mark.parametrize(("code", "kind", "plain"), [(31, "Q4_0_4_4", "Q4_0"), (33, "Q4_0_8_8", "Q4_0"), (37, "IQ4_NL_4_8", "IQ4_NL")])
-def test_a_type_repacked_for_some_cpus_is_refused_with_the_file_to_take(tmp_path: Path, code: int, kind: str, plain: str) -> None:
-    path = write_tensors(tmp_path / "model.gguf", {"the tensor": np.zeros((2, 32), np.float32)})
+def of_type(folder: Path, code: int) -> Path:
+    """A file whose only tensor says it is of the type with that number."""
+    path = write_tensors(folder / "model.gguf", {"the tensor": np.zeros((2, 32), np.float32)})
     content = bytearray(path.read_bytes())
     struct.pack_into("<I", content, content.index(b"the tensor") + len("the tensor") + 4 + 2 * 8, code)
     path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(("code", "kind", "plain"), [(31, "Q4_0_4_4", "Q4_0"), (33, "Q4_0_8_8", "Q4_0"), (37, "IQ4_NL_4_8", "IQ4_NL")])
+def test_a_type_repacked_for_some_cpus_is_refused_with_the_file_to_take(tmp_path: Path, code: int, kind: str, plain: str) -> None:
+    path = of_type(tmp_path, code)
     with pytest.raises(UnsupportedError) as caught:
         GGUFFile(path)
     assert caught.value.message == f"tensor `the tensor` of `{path}` has the type {kind}: {plain} repacked for Arm"
     assert caught.value.hint == f"take the {plain} file of this model: as fast, and it runs everywhere"
+
+
+def test_a_type_that_only_llama_cpp_knows_is_refused_by_name_and_is_no_damage(tmp_path: Path) -> None:
+    path = of_type(tmp_path, 42)
+    with pytest.raises(UnsupportedError) as caught:
+        GGUFFile(path)
+    assert caught.value.message == f"tensor `the tensor` of `{path}` has the type Q2_0, which nomoat cannot read"
+    assert str(caught.value.hint).startswith("it reads F32, F16, F64, BF16, Q4_0, ")
+
+
+def test_a_type_that_nobody_knows_is_damage_or_newer_than_we_are(tmp_path: Path) -> None:
+    path = of_type(tmp_path, 99)
+    with pytest.raises(BadFileError) as caught:
+        GGUFFile(path)
+    assert caught.value.message == f"tensor `the tensor` of `{path}` has the type 99, which nomoat does not know"
+    assert caught.value.hint == "it is damaged, or newer than this nomoat: compare its size, or try another file of this model"
 
 
 @pytest.mark.parametrize("kind", ["Q4_1", "Q6_K"])

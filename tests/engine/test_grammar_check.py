@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from llguidance import LLMatcher
 from patience import PATIENCE_SECONDS
 from schemas import Allows
 
@@ -34,6 +35,23 @@ def test_a_schema_that_would_take_hours_to_make_ready_is_refused(
     with pytest.raises(SchemaError, match="cannot be followed: what its patterns, or `multipleOf`, allow takes too long to work out"):
         grammars.of_schema(whole)
     assert not grammars.can_follow_call((("", whole),))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limits")
+def test_where_memory_cannot_be_limited_processor_time_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS, whose processes map hundreds of GB."""
+    refusing = """
+    set_one = resource.setrlimit
+    def refuse(which, pair):
+        if which == resource.RLIMIT_DATA:
+            raise ValueError("current limit exceeds maximum limit")
+        set_one(which, pair)
+    resource.setrlimit = refuse
+"""
+    monkeypatch.setattr(grammar_check, "TRY", grammar_check.TRY.replace("else:\n", f"else:{refusing}", 1))
+    monkeypatch.setattr(grammar_check, "CPU_SECONDS", 1)
+    grammar = LLMatcher.grammar_from_json_schema('{"type": "integer", "multipleOf": 100000007}')
+    assert grammar_check._is_short(grammar) is False
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems hold no process to such a limit")

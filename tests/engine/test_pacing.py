@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from patience import PATIENCE_SECONDS
 
+from nomoat.engine import pacing
 from nomoat.engine.pacing import GaveUpWaitingError, Pace, asked_wait, wait_before
 
 
@@ -61,6 +64,20 @@ def test_storm_of_refusals_halves_once_and_answers_bring_the_pace_back() -> None
     for _ in range(4):
         pace.went_well()
     assert pace.limit == 5
+
+
+def test_requests_that_nobody_answers_keep_others_waiting_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pacing, "SILENT_SECONDS", 1.0)
+    pace = Pace()
+    with pace.turn(0), pace.turn(0), pace.turn(0) as answered:
+        answered.has_begun = True
+        pace.too_fast(0.0)
+        assert pace.limit == 2
+        began = time.monotonic()
+        with pace.turn(0):
+            assert 0.5 < time.monotonic() - began < PATIENCE_SECONDS
+            pace.too_fast(0.0)  # the two that are silent do not count any more
+            assert pace.limit == 1
 
 
 def test_who_waits_is_sent_away_when_the_caller_leaves() -> None:

@@ -622,6 +622,15 @@ def test_a_slow_answer_comes_whole_though_it_is_looked_whether_anybody_waits(
 
 
 # ---------------------------------------------------------------- servers that misbehave
+@pytest.mark.parametrize("act", [say(429, b"no"), say(503, b"no")], ids=["too many", "failed"])
+def test_an_error_of_a_server_that_was_asked_as_often_as_we_ask_says_so(serving: Callable[..., Server], act: Act) -> None:
+    assert failure(serving(act)).was_asked_often
+    assert not failure(serving(say(401, b"no"))).was_asked_often
+    with pytest.raises(RemoteError) as caught:
+        list(at(serving(act)).asked_once().generate(HELLO))
+    assert not caught.value.was_asked_often
+
+
 def test_busy_server_is_asked_again(serving: Callable[..., Server]) -> None:
     server = serving(say(429, {"error": {"message": "slow down"}}), say(500, b"oops"), FINE)
     with Responder("r", at(server)) as responder:
@@ -815,7 +824,8 @@ def test_whole_answer_in_place_of_a_stream_is_the_answer_and_asked_for_once(
 
 def test_content_filter_is_an_answer_of_its_own(serving: Callable[..., Server]) -> None:
     refused = say(400, {"error": {"message": "The response was filtered", "code": "content_filter"}})
-    for act, text in ((refused, ""), (events(piece("so f"), piece(None, "content_filter")), "so f")):
+    flagged = say(400, {"error": {"message": "Invalid prompt: your prompt was flagged", "code": "invalid_prompt"}})
+    for act, text in ((refused, ""), (flagged, ""), (events(piece("so f"), piece(None, "content_filter")), "so f")):
         with Responder("r", at(serving(act))) as responder:
             completion = responder.complete(HELLO)
         assert (completion.text, completion.finish_reason) == (text, "filtered")
@@ -837,8 +847,7 @@ REFUSALS = [
      ("`m` at `127.0.0.1` refuses `seed`: asked again it may answer otherwise",)),
     ("Unsupported parameter: 'reasoning_effort' is not supported with this model.", "reasoning_effort", None,
      ("`m` at `127.0.0.1` refuses `reasoning_effort`: it thinks as long as it does by itself",)),
-    ([{"loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}], "stream_options", None,
-     ("`m` at `127.0.0.1` does not count tokens: costs are not known",)),
+    ([{"loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}], "stream_options", None, ()),
 ]  # fmt: skip
 
 
@@ -857,6 +866,105 @@ def test_setting_a_server_refuses_is_left_out_and_said(
     assert [refused in body for body in server.bodies] == [True, False, False]
     assert instead is None or server.bodies[1][instead] == 512
     assert engine.notes == notes
+
+
+def whole(content: object, **more: object) -> Act:
+    """An answer in JSON that says this."""
+    usage = {"prompt_tokens": 5, "completion_tokens": 2}
+    choice = {"index": 0, "message": {"role": "assistant", "content": content, **more}, "finish_reason": "stop"}
+    return say(200, {"choices": [choice], "usage": usage})
+
+
+@pytest.mark.parametrize(
+    "refusal", ["Your organization must be verified to stream this model. Please go to: ...", "Streaming is not supported here."]
+)
+def test_a_server_that_refuses_to_stream_is_asked_for_whole_answers(serving: Callable[..., Server], refusal: str) -> None:
+    server = serving(say(400, {"error": {"message": refusal, "param": "stream"}}), whole("hello"))
+    with Responder("r", at(server)) as responder:
+        request = Request(messages=HELLO.messages, top_k=3)
+        for _ in range(2):
+            completion = responder.complete(request)
+            assert (completion.text, completion.usage.completion_tokens, completion.usage.decode_seconds) == ("hello", 2, 0.0)
+        said = "refuses to stream: answers come whole, and when the first word was there is not known"
+        assert responder.notes_on(request) == (f"`m` at `127.0.0.1` {said}",)
+    asked = [(body["stream"], "stream_options" in body, body["top_k"]) for body in server.bodies]
+    assert asked == [(True, True, 3), *[(False, False, 3)] * 2]
+
+
+def test_a_server_that_refuses_to_stream_even_whole_answers_is_an_error(serving: Callable[..., Server]) -> None:
+    server = serving(say(400, {"error": {"message": "Streaming is not supported here."}}))
+    assert failure(server).status == 400
+    assert len(server.bodies) == 2
+
+
+THOUGHT = {"type": "thinking", "thinking": [{"type": "text", "text": "Let me think."}]}
+PARTS = [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        whole([THOUGHT, *PARTS]),
+        events(piece([THOUGHT]), piece(PARTS), piece(None, "stop")),  # type: ignore[arg-type]
+        events(piece("hello"), {"choices": [{"index": 0, "finish_reason": None, "content_filter_results": {}}]}, piece(None, "stop")),
+        events(piece("hello"), {"choices": [{"index": 0, "delta": None, "finish_reason": "stop"}]}),
+    ],
+)
+def test_an_answer_in_parts_or_with_events_beside_it_is_read_at_once(serving: Callable[..., Server], act: Act) -> None:
+    server = serving(act)
+    with Responder("r", at(server)) as responder:
+        assert (responder.complete(HELLO).text, len(server.bodies)) == ("hello", 1)
+
+
+def test_an_answer_in_a_form_that_is_not_known_is_paid_for_once(serving: Callable[..., Server]) -> None:
+    server = serving(whole({"odd": 1}))
+    budget = Budget(1.0)
+    engine = at(server).with_meter(Meter(rates=RATES, budget=budget))
+    with Responder("r", engine) as responder, pytest.raises(RemoteError, match="is no answer of") as caught:
+        responder.complete(HELLO)
+    assert caught.value.hint == "ask another model, or another server that has this one"
+    assert (len(server.bodies), budget.spent_usd) == (1, pytest.approx(RATES.most_usd(HELLO)))
+
+
+def test_an_error_in_place_of_an_answer_counts_with_the_status_that_it_names(serving: Callable[..., Server]) -> None:
+    budget = Budget(1.0)
+    busy = {"error": {"message": "Provider returned error", "code": 429}}
+    for act in (say(200, busy), events(busy)):
+        server = serving(act, FINE)
+        with Responder("r", at(server).with_meter(Meter(rates=RATES, budget=budget))) as responder:
+            assert (responder.complete(HELLO).text, len(server.bodies)) == ("hello 안녕", 2)
+    assert budget.spent_usd == pytest.approx(2 * (5 * 10 + 2 * 100) / 1e6)
+    error = failure(serving(say(200, {"error": {"message": "No credit", "code": "402"}})))
+    assert (error.message, error.status, error.fate, error.may_be_billed) == (
+        "`127.0.0.1` answered 402: No credit",
+        402,
+        "final",
+        False,
+    )
+    midway = failure(serving(events(piece("half"), busy)))
+    assert (midway.message, midway.fate) == ("`127.0.0.1` failed while it answered: Provider returned error", "lost")
+
+
+def test_what_a_model_says_in_refusal_is_its_answer_and_counted_as_filtered(serving: Callable[..., Server]) -> None:
+    said = {"choices": [{"index": 0, "delta": {"content": None, "refusal": "I cannot."}, "finish_reason": None}]}
+    for act in (events(said, piece(None, "stop")), whole(None, refusal="I cannot.")):
+        with Responder("r", at(serving(act))) as responder:
+            completion = responder.complete(HELLO)
+        assert (completion.text, completion.finish_reason) == ("I cannot.", "filtered")
+    assert failure(serving(events(said, done=False))).message.endswith("before it was whole")
+
+
+def test_room_that_was_used_up_before_an_answer_began_is_an_empty_one_that_was_cut_off(serving: Callable[..., Server]) -> None:
+    words = (
+        "Could not finish the message because max_tokens or model output limit was reached. Please try again with higher max_tokens."
+    )
+    budget = Budget(1.0)
+    with Responder(
+        "r", at(serving(say(400, {"error": {"message": words}}))).with_meter(Meter(rates=RATES, budget=budget))
+    ) as responder:
+        completion = responder.complete(HELLO)
+    assert (completion.text, completion.finish_reason, completion.usage.is_counted) == ("", "length", False)
+    assert budget.spent_usd == pytest.approx(RATES.most_usd(HELLO))
 
 
 def test_an_effort_that_a_server_refuses_is_left_out_and_others_are_not(serving: Callable[..., Server]) -> None:

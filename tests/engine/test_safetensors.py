@@ -35,6 +35,7 @@ from reference import (
     YARN,
     make_model,
     make_seeing_gemma3,
+    make_seeing_ministral3,
     our_logits,
     save_folder,
     write_folder,
@@ -346,6 +347,20 @@ def test_a_gemma_3_that_sees_answers_texts_as_the_reference_does(tmp_path: Path)
     told = {name: getattr(model.config.text_config, name) for name in names}
     edit(folder, text_config={**told, "rope_scaling": {"factor": 8.0, "rope_type": "linear"}})
     assert_logits_equal(model, folder)
+
+
+def test_a_ministral_3_that_sees_answers_texts_as_the_reference_does(tmp_path: Path) -> None:
+    model, folder = make_seeing_ministral3(), tmp_path / "model"
+    save_folder(folder, model)
+    assert_logits_equal(model, folder)
+
+
+def test_texts_of_a_ministral_3_end_where_its_scores_begin_to_be_scaled_by_position(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "mistral3")
+    with nomoat.load(str(folder)) as model:
+        with pytest.raises(ContextExceededError, match=f"context is {CONTEXT} tokens"):
+            model.complete(Request(prompt=" the" * 300))
+        assert model.notes == (f"texts end at {CONTEXT} tokens here: behind them this model's scores are scaled by position",)
 
 
 def test_the_names_that_transformers_5_gives_the_tensors_of_a_gemma_3_that_sees_are_known(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ def test_address_without_a_path_means_v1() -> None:
     [
         ("openai:", "`openai:` names no model"),
         ("http://user:pass@localhost:1/v1#m", "a server's address holds no user, password or query (`http://localhost:1`)"),
+        ("https://user:pass@host.example/v1#m", "a server's address holds no user, password or query (`https://host.example`)"),
         ("http://localhost:notaport/v1#m", "the address of a server cannot be read"),
         ("http:///v1#m", "`http:///v1#m` is not the address of a server"),
     ],
@@ -28,6 +29,15 @@ def test_reference_that_cannot_be_meant_is_refused(ref: str, message: str) -> No
     with pytest.raises(UsageError) as caught:
         remote_engine(ref)
     assert caught.value.message == message
+
+
+def test_azures_address_with_a_version_names_the_one_that_is_taken() -> None:
+    with pytest.raises(UsageError) as caught:
+        remote_engine("https://myres.openai.azure.com/openai/deployments/my/chat/completions?api-version=2024-10-21#my")
+    assert caught.value.message == (
+        "a server's address holds no query (`https://myres.openai.azure.com`), and Azure's newer one needs none"
+    )
+    assert caught.value.hint == "write `https://RESOURCE.openai.azure.com/openai/v1#DEPLOYMENT`"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from scripted import Asked
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import UnsupportedError
 from nomoat.judge import choices
+from nomoat.judge.duel import run_duel
 from nomoat.judge.examples import asked
 from nomoat.judge.run import drawn, run_suite
 from nomoat.judge.suites import Suite
@@ -36,6 +37,49 @@ class ChatOnly(FakeEngine):
         letter = next(line[0] for line in text.splitlines() if line.endswith(f". {self.right}"))
         for chunk in super().generate(request):
             yield Chunk(text=f"{letter}." if chunk.text else "", finish_reason=chunk.finish_reason, usage=chunk.usage)
+
+
+class Writing(FakeEngine):
+    """Gives no likelihoods, and writes what it is told to: its answers are in turn these."""
+
+    def __init__(self, *answers: str) -> None:
+        super().__init__(answers={f"q{at}: spam or ham?": answer for at, answer in enumerate(answers)})
+
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        raise UnsupportedError("no likelihoods")
+
+
+def spam_or_ham(num_examples: int) -> Suite:
+    examples = tuple(
+        Example(id=str(at), messages=asked(f"q{at}: spam or ham?"), target="ham", choices=("ham", "spam"))
+        for at in range(num_examples)
+    )
+    return Suite(name="spam", metric="choice", examples=examples, sha256="s")
+
+
+@pytest.mark.parametrize("stop_early", [True, False])
+def test_no_winner_is_named_over_answers_that_are_read_as_no_choice(stop_early: bool) -> None:
+    right, unread = Responder("l", Writing(*["ham"] * 40)), Responder("r", Writing(*["It is ham, I think"] * 40))
+    said = " answers of `r` are read as none of the choices"
+    verdict = run_duel(right, unread, spam_or_ham(40), stop_early=stop_early).verdict
+    assert (verdict.winner, verdict.partial.partition(" answers")[1:]) == ("undecided", (" answers", said.removeprefix(" answers")))
+    assert verdict.sentence.startswith("No winner is named on `spam` after ")
+    assert any(note == f"PARTIAL: {verdict.partial}" for note in verdict.notes)
+    assert run_suite(unread, spam_or_ham(40)).partial == f"40 of 40{said}"
+
+
+def test_no_winner_is_named_where_the_answers_that_are_no_choice_could_turn_it() -> None:
+    """28 of 40 are right; the loser has 12 wrong, or 12 that nobody can read: these may be right."""
+    left = Responder("l", Writing(*["ham"] * 40))
+    for other, winner in (("spam", "left"), ("Hm.", "undecided")):
+        right = Responder("r", Writing(*["ham"] * 28, *[other] * 12))
+        verdict = run_duel(left, right, spam_or_ham(40), stop_early=False).verdict
+        assert verdict.winner == winner
+        if winner == "undecided":
+            assert verdict.partial == "12 of 40 answers of `r` are read as none of the choices, enough to turn the verdict"
+            assert any(note == f"PARTIAL: {verdict.partial}" for note in verdict.notes)
+    wrong = Responder("r", Writing(*["ham"] * 10, *["spam"] * 26, *["Hm."] * 4))
+    assert run_duel(left, wrong, spam_or_ham(40), stop_early=False).verdict.winner == "left"
 
 
 def cities(num_examples: int) -> Suite:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 
 import pytest
 
@@ -102,6 +103,23 @@ def test_an_answer_may_pass_any_of_its_examples_targets() -> None:
     )  # fmt: skip
     answers = [f"def {name}(a, b): return a + b" for name in ("add", "plus", "sum")]
     assert code.score_code([(example, answer) for answer in answers], chat=True) == [1.0, 1.0, 0.0]
+
+
+def test_what_python_warns_of_in_an_answer_is_neither_shown_nor_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.12 would show it at each answer with such a pattern. Where warnings are errors, it would be no Python."""
+    programs: list[str] = []
+
+    def run_python(program: str) -> sandbox.Ran:
+        programs.append(program)
+        return sandbox.Ran(outcome="passed")
+
+    monkeypatch.setattr(sandbox, "run_python", run_python)
+    answer = "import re\n\ndef digits(text):\n    return re.findall('\\d', text)\n\nassert digits('1') == 1"
+    example = Example(id="1", messages=asked("digits"), target="{answer}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert code.score_code([(example, answer)], chat=True) == [1.0]
+    assert programs == ["import re\n\ndef digits(text):\n    return re.findall('\\\\d', text)"]
 
 
 def test_as_many_programs_run_at_once_as_there_are_cpus_in_a_containers_share(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,17 @@ def test_scores_of_a_stopped_duel_are_given_with_wider_intervals_than_those_of_a
     assert whole.left.score_low > 0.85
 
 
+def test_scores_and_their_difference_are_the_same_to_the_last_digit_in_whatever_order_the_items_stand() -> None:
+    """As a plain sum of such scores, and numpy's, is not."""
+    asked = quiz(60, "f1")
+    left, right = (
+        Responder(f"of {k}", FakeEngine(answers={f"question {at}": "yes" + " no" * (k * at % 7) for at in range(60)})) for k in (1, 2)
+    )
+    orders = [asked.examples, asked.examples[::-1], tuple(sorted(asked.examples, key=lambda example: int(example.id) % 7))]
+    verdicts = [run_duel(left, right, dataclasses.replace(asked, examples=order), stop_early=False).verdict for order in orders]
+    assert len({(verdict.left.score, verdict.right.score, verdict.difference) for verdict in verdicts}) == 1
+
+
 def test_last_look_finds_what_the_sequence_is_too_careful_for() -> None:
     """11 against 1 of 60: the fixed-size test at alpha / 2 sees it (p = 0.0063), the confidence sequence does not yet."""
     left, right, *_ = sides(set(range(11)), {59}, 60)

@@ -283,7 +283,8 @@ def test_model_that_never_answered_is_told_who_did() -> None:
         run_suite("stored:quiz/good", other)
     assert (nothing.value.message, nothing.value.hint) == (
         "`stored:quiz/good` holds no answers to these questions",
-        "name the --limit, --seed and --max-tokens (in Python: `limit`, `seed`, `max_new_tokens`), the same --judge or none, and of a "
+        "name the --limit, --seed, --max-tokens and --reasoning-effort (in Python: `limit`, `seed`, `max_new_tokens`, "
+        "`reasoning_effort`), the same --judge or none, and of a "
         "table, whose labels depend on them, the same models together, that they were asked with",
     )
 

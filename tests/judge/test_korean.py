@@ -39,14 +39,15 @@ MAKERS = {
     "judge/judged.py": ["run_graded", "_partial_note", "_pair_notes", "_judge_note"],
     "judge/kept.py": ["unasked_note"],
     "judge/model_judge.py": ["cut_note", "too_long_note"],
+    "judge/power.py": ["_needed_note"],
     "judge/report.py": ["_settings", "_plots_of", "_side_rows", "write_duels_report"],
     "judge/run.py": ["_metric_note"],
     "judge/slices.py": ["slices_of", "note_on", "_thirds"],
     "judge/table.py": ["_sentence", "_reviewed_table"],
-    "judge/verdict.py": ["notes_over_all", "_measures"],
+    "judge/verdict.py": ["notes_over_all", "_measures", "_could_turn"],
     "judge/wording.py": [
         "render_items", "render_tally", "render_measure", "summary_of", "render_ahead", "several_sentence", "several_note",
-        "score_sentence", "render_behind", "_points", "open_in_groups_note",
+        "score_sentence", "render_behind", "_points", "open_in_groups_note", "unread_words", "unnamed",
     ],
     "references.py": ["notes", "template"],
 }  # fmt: skip
@@ -191,6 +192,12 @@ def test_what_scores_are_and_what_built_in_suites_say_of_theirs_has_a_twin() -> 
         (
             "PARTIAL: 3 of 40 questions were answered by `m`: 37 questions got no answer: `h` said; no more",
             "일부 결과: `m` 쪽은 질문 40개 중 3개에 답했습니다: 질문 37개에 답을 받지 못했습니다: `h` said; no more",
+        ),
+        (
+            "if the true difference is the 1.6 points seen here, and one side alone is right on 15.9 % of the questions, "
+            "some 5,200 items would tell it in 4 of 5 duels",
+            "실제 차이가 여기서 나타난 1.6 %p이고 한쪽만 맞힌 질문이 15.9 %라면, 약 5,200문항으로 대결 다섯 번 중 네 번은 그 차이를 "
+            "가려낼 수 있습니다",
         ),
         ("-8.3 points [-48.4, +34.6], p = 1.00", "-8.3 %p [-48.4, +34.6], p = 1.00"),
         (

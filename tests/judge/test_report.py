@@ -238,6 +238,58 @@ def test_rows_are_categories_lengths_and_languages_with_what_each_side_won(suite
     assert [row[0].interval is None for row in points] == [False, True, False, False]  # a row with few examples gets no interval
 
 
+@pytest.mark.parametrize("stop_early", [True, False])
+def test_where_a_duel_may_stop_the_page_says_which_rows_have_intervals_for_that(
+    suite: Suite, tmp_path: Path, stop_early: bool
+) -> None:
+    duel = run_duel(responder("a", 30), responder("b", 10), suite, RunSettings(concurrency=1), stop_early=stop_early)
+    assert duel.verdict.num_examples < 40 if stop_early else duel.verdict.num_examples == 40
+    write_duel_report(duel, tmp_path / "r.html", command=COMMAND)
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    said = "The interval of all items holds wherever the duel stops; those of the other rows are for a number of items fixed before."
+    assert (said in in_one(page, "en")) == (str(twin(said)) in in_one(page, "ko")) == stop_early
+
+
+def test_the_scores_of_every_row_are_there_in_figures_too(suite: Suite, tmp_path: Path) -> None:
+    """A screen reader reads no picture."""
+    kinds = {"few": "all", "영화": "영화", "음식": "음식"}  # a category that is called as a row of ours
+    examples = tuple(dataclasses.replace(example, category=kinds[example.category]) for example in suite.examples)
+    named = dataclasses.replace(suite, examples=examples)
+    write_duel_report(run_duel(responder("a", 30), responder("b", 10), named, stop_early=False), tmp_path / "r.html", command=COMMAND)
+    for language, whole in (("en", "all"), ("ko", "전체")):
+        page = in_one((tmp_path / "r.html").read_text(encoding="utf-8"), language).replace("\u00a0", " ")
+        (table,) = re.findall("(?s)<details>.*?</details>", page)
+        cells = r"<tr><th>(.*?)</th><td>(.*?)</td><td>(.*?)</td></tr>"
+        assert re.findall(cells, table) == [
+            (whole, "75.0 % [59.8, 85.8]", "25.0 % [14.2, 40.2]"),
+            ("all", "0.0 %", "0.0 %"),
+            ("영화", "78.9 % [56.7, 91.5]", "26.3 % [11.8, 48.8]"),
+            ("음식", "78.9 % [56.7, 91.5]", "26.3 % [11.8, 48.8]"),
+        ]
+
+
+def test_names_show_what_would_turn_their_letters_around_and_questions_and_answers_do_not(suite: Suite, tmp_path: Path) -> None:
+    turn, shown = "\u202e", "⟨U+202E⟩"
+    asked = [(f"question {turn}{at}", f"kind{turn}") for at in range(4)]
+    examples = tuple(
+        Example(id=f"id{turn}{at}", messages=(Message(role="user", content=text),), target=f"t{turn}", category=kind)
+        for at, (text, kind) in enumerate(asked)
+    )
+    turned = dataclasses.replace(suite, name=f"suite{turn}", source=f"source{turn}", examples=examples)
+    answers = {text: f"t{turn}" for text, _ in asked}
+    models = [Responder(f"{name}{turn}", FakeEngine(answers=answers if name == "a" else {})) for name in "abc"]
+    write_duel_report(run_duel(*models[:2], turned, stop_early=False), tmp_path / "duel.html", command=f"nomoat duel a{turn}")
+    write_duels_report(run_duels(*models[:2], [turned] * 2, stop_early=False), tmp_path / "duels.html", command=COMMAND)
+    write_evaluation_report(run_suite(models[1], turned), tmp_path / "evaluation.html", command=COMMAND)
+    write_table_report(run_table(models, turned), tmp_path / "table.html", command=COMMAND)
+    for path in tmp_path.glob("*.html"):
+        page = path.read_text(encoding="utf-8")
+        texts = re.findall('<p class="text">(.*?)</p>', page)
+        assert shown not in "".join(texts) and (path.stem == "table") == (turn not in "".join(texts))
+        assert turn not in re.sub('<p class="text">.*?</p>', "", page), path.name
+        assert page.count(shown) > 5
+
+
 def test_parts_of_few_groups_have_no_interval(suite: Suite) -> None:
     """20 examples of a category in 4 groups are 4 pieces of evidence; in 10 groups of 2 their interval is one of groups."""
     for size, is_known in ((5, False), (2, True)):
@@ -433,6 +485,37 @@ def test_the_browsers_language_chooses_and_the_reader_may(duel_page: str, tmp_pa
                 browser.find_element(By.CSS_SELECTOR, "[name=language]:not(:checked)").click()
         finally:
             browser.quit()
+
+
+@needs_browser
+def test_digits_on_the_colours_of_the_sides_are_dark_enough_to_be_read(suite: Suite, tmp_path: Path) -> None:
+    """At least 4.5 to 1: https://www.w3.org/TR/WCAG22/#contrast-minimum."""
+    models = [
+        Responder(name, FakeEngine(answers={f"{HOSTILE} {at}": "예" if at in right else "no" for at in range(40)}))
+        for name, right in (("a", range(25)), ("b", range(10, 32)))
+    ]
+    write_duel_report(run_duel(*models, suite, stop_early=False), tmp_path / "r.html", command=COMMAND)
+    contrasts = """const lights = (colour) => {
+            const linear = colour.match(/\\d+/g).slice(0, 3).map((one) => Math.pow((one / 255 + 0.055) / 1.055, 2.4));
+            return 0.05 + 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+        };
+        const behind = (place) => {
+            const { backgroundColor } = getComputedStyle(place);
+            return backgroundColor === "rgba(0, 0, 0, 0)" ? behind(place.parentElement) : backgroundColor;
+        };
+        return [...document.querySelectorAll(".bar span, .square td, .small, summary")].map((place) => {
+            const [ink, ground] = [lights(getComputedStyle(place).color), lights(behind(place))];
+            return Math.max(ink, ground) / Math.min(ink, ground);
+        })"""
+    browser = chrome("en-US")
+    try:
+        browser.get((tmp_path / "r.html").as_uri())
+        for scheme in ("light", "dark"):
+            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+            found = browser.execute_script(contrasts)
+            assert len(found) >= 3 + 4 + 2 and min(found) >= 4.5, scheme
+    finally:
+        browser.quit()
 
 
 def test_report_of_the_vicuna_replay_holds_the_blogs_ratio(vicuna_folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from misbehaving import Act, Server, events, piece, thinking
+from misbehaving import Act, Server, events, piece, priced, thinking
 from quiz import knowing, quiz
 from scripted import Asked
 
@@ -370,7 +370,26 @@ def test_a_model_that_thinks_first_gets_room_and_is_asked_again_only_what_was_cu
     assert len(server.bodies) == 4 + 3
     with pytest.raises(DataError, match="holds no answers") as caught:
         run_suite(f"stored:quiz/{model}", quiz(4), RunSettings(max_new_tokens=1))
-    assert caught.value.hint is not None and "--max-tokens (in Python: `limit`, `seed`, `max_new_tokens`)" in caught.value.hint
+    assert caught.value.hint is not None and "--max-tokens and --reasoning-effort (in Python: `limit`" in caught.value.hint
+
+
+@pytest.mark.parametrize("stop_early", [None, True, False])
+def test_a_model_whose_answers_never_begin_is_not_paid_for_the_rest(serving: Callable[..., Server], stop_early: bool | None) -> None:
+    """Neither in a duel that may stop early nor elsewhere, and the other side is not asked the rest either."""
+    server = serving(thinking("yes", 300))
+    model = f"{server.url}#m"
+    suite = dataclasses.replace(quiz(41), examples=quiz(41).examples[1:])
+    said = f"16 of 16 answers of `{model}` were cut off within the limit of 32 new tokens with nothing in them, or reasoning alone"
+    if stop_early is None:
+        found = run_suite(model, suite, RunSettings(spending=priced()))
+        assert found.partial == f"{said}; 24 questions more were not asked"
+    else:
+        verdict = run_duel(model, knowing("n", 41), suite, RunSettings(spending=priced()), stop_early=stop_early).verdict
+        assert (verdict.partial, verdict.winner) == (f"{said}; 24 questions more were not asked", "undecided")
+        assert verdict.num_examples == 16
+    assert len(server.bodies) == 16
+    whole = run_suite(model, suite, RunSettings(spending=priced(), max_new_tokens=400))
+    assert (whole.side.score, whole.partial, len(server.bodies)) == (1.0, "", 16 + 40)
 
 
 @pytest.mark.parametrize(
@@ -415,6 +434,20 @@ def test_what_follows_a_kept_answer_that_was_cut_off_is_left_out_with_it(serving
     kept = run_suite(f"stored:quiz/{model}", suite, RunSettings(max_new_tokens=2000))
     assert (len(kept.outcomes), kept.partial.split(" kept answers")[0]) == (1, "3 of 4")
     assert not any("if an earlier duel ended there" in note for note in kept.notes)
+
+
+def test_an_effort_is_asked_for_and_told_and_answers_of_another_are_not_used(serving: Callable[..., Server]) -> None:
+    server = serving(thinking("yes", 0))
+    model = f"{server.url}#m"
+    low = run_suite(model, quiz(2), RunSettings(reasoning_effort="low"))
+    assert low.notes == (f"`{model}` was asked for the reasoning effort `low`",)
+    assert run_suite(model, quiz(2)).notes == ()
+    assert len(evaluate(model, quiz(2), reasoning_effort="low")) == 2
+    verdict = nomoat.duel(model, f"stored:quiz/{model}", quiz(2), reasoning_effort="low")
+    assert verdict.ties == 2
+    assert [body.get("reasoning_effort") for body in server.bodies] == ["low", "low", None, None]
+    with pytest.raises(UsageError, match="reasoning_effort"):
+        RunSettings(reasoning_effort="lots")  # type: ignore[arg-type]
 
 
 def test_a_lower_limit_takes_no_answers_that_had_more_room(serving: Callable[..., Server]) -> None:

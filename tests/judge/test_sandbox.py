@@ -223,3 +223,37 @@ def test_without_a_wall_nothing_is_run_unless_the_user_says_so(monkeypatch: pyte
     assert run_python("open('a', 'w').close()", limits=QUICK).outcome == "passed"
     assert run_python("while True: pass", limits=QUICK).outcome == "out of time"
     assert "no network" in run_python("import socket; socket.create_connection(('127.0.0.1', 9))", limits=QUICK).said
+
+
+REFUSING = """
+import resource, sys
+set_one = resource.setrlimit
+def refuse(which, pair):
+    if which == resource.{limit}:
+        raise ValueError("current limit exceeds maximum limit")
+    set_one(which, pair)
+resource.setrlimit, sys.platform = refuse, "{system}"
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limits")
+def test_limits_that_the_system_refuses_are_no_fault_of_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS refuses that of memory, which is left out there."""
+    from nomoat.judge import sandbox_child
+
+    source, child = Path(sandbox_child.__file__).read_text(encoding="utf-8"), tmp_path / "child.py"
+    monkeypatch.setattr(sandbox, "missing_wall", lambda: "no namespaces here")
+    monkeypatch.setenv(sandbox.UNSAFE_SWITCH, "1")
+    monkeypatch.setattr(sandbox_child, "__file__", str(child))
+
+    def refuse(limit: str, system: str) -> None:
+        refusing = REFUSING.format(limit=limit, system=system)
+        child.write_text(source.replace("import ctypes", f"{refusing}import ctypes", 1), encoding="utf-8")
+
+    refuse("RLIMIT_AS", "darwin")
+    assert run_python("assert 1 + 1 == 2", limits=QUICK).outcome == "passed"
+    assert run_python("while True: pass", limits=QUICK).outcome == "out of time"
+    refuse("RLIMIT_CPU", "linux")
+    with pytest.raises(UnsupportedError) as caught:
+        run_python("pass")
+    assert caught.value.message == "a program's limits cannot be set here (ValueError: current limit exceeds maximum limit)"

@@ -149,6 +149,34 @@ def test_a_choice_in_a_sentence_that_says_nothing_else_in_markup_or_behind_a_num
     assert matching_choice(answer, ("negative", "positive")) == 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "choice"),
+    [
+        ("not spam\n\nThis message is friendly; spam offers a prize.", "not spam"), ("**spam**\r\n\r\nIt offers a prize.", "spam"),
+        ("spam\n**Reason:** it offers a prize", "spam"), ("not\nspam\n\nBecause", "not spam"), ("Label: spam\n\nSpam", "spam"),
+        ("Category: spam", "spam"), ("**Classification:** spam", "spam"), ("Final answer: spam", "spam"), ("Sentiment: 긍정", "긍정"),
+        ("The label for this text is: spam", "spam"), ("The text is not spam.", "not spam"), ("\\boxed{spam}", "spam"),
+        ('This message is classified as "not spam".', "not spam"), ("The answer is $\\boxed{\\text{not spam}}$.", "not spam"),
+        ("긍정으로 분류됩니다.", "긍정"), ("감정: 긍정", "긍정"), ("분류 결과: 긍정", "긍정"), ("이 문장은 '긍정'입니다.", "긍정"),
+        ("긍정임", "긍정"), ("이 리뷰의 감정은 긍정입니다.", "긍정"), ("긍정\n\n이 리뷰는 부정적인 말이 없습니다.", "긍정"),
+    ],
+)  # fmt: skip
+def test_a_choice_before_its_reasons_or_behind_what_it_is_of_is_that_choice(answer: str, choice: str) -> None:
+    choices = ("not spam", "spam", "부정", "긍정")
+    assert matching_choice(answer, choices) == choices.index(choice)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Spam?\n\nNo.", "**Spam:**\n\nnone found", "spam\nnot detected", "spam\n\nFinal answer: ham", "ham\n\nspam", "Not ham\n\nx",
+        "no spam\n\nNone.", "ham-like\n\nx", "The text is ham free.", "Category: not ham\nReason: x", "ham 아님\n\nx", "I see.\n\nham",
+    ],
+)  # fmt: skip
+def test_a_first_line_that_names_no_choice_or_is_taken_back_is_none(answer: str) -> None:
+    assert matching_choice(answer, ("spam", "ham")) is None
+
+
 @pytest.mark.parametrize("answer", ["<5", "1.5", "1. negative 2. positive", "<negative> <positive>", "2 positive", "<>"])
 def test_signs_that_say_something_are_not_taken_off(answer: str) -> None:
     assert matching_choice(answer, ("negative", "positive", "5")) is None
@@ -158,7 +186,8 @@ def test_signs_that_say_something_are_not_taken_off(answer: str) -> None:
     "answer",
     [
         "긍정이 아닙니다", "정답은 긍정이 아니라 부정입니다", "긍정적입니다", "긍정 또는 부정입니다", "정답: ", "입니다",
-        "The answer is not positive", "I think the answer is positive", "Label: positive\n\nThe text praises it.",
+        "The answer is not positive", "I think the answer is positive", "The text is not positive.",
+        "긍정임에도 부정", "긍정적으로 분류됩니다",
     ],
 )  # fmt: skip
 def test_a_sentence_that_says_more_is_no_choice(answer: str) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,6 +117,11 @@ def test_prompts_with_nothing_in_common_teach_nothing() -> None:
         learned.learn(Pairs(local="ours", cloud="openai:theirs", local_digest="d1", pairs=tuple(few)), threshold=0.5)
 
 
+def written_anew(folder: Path, **facts: object) -> None:
+    path = folder / "router.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -127,6 +133,10 @@ def test_prompts_with_nothing_in_common_teach_nothing() -> None:
         lambda folder: (folder / "router.json").write_text("{"),
         lambda folder: (folder / "router.json").write_text("[]"),
         lambda folder: (folder / "router.json").write_text('{"version": "two"}'),
+        lambda folder: (folder / "router.json").write_text("[" * 100_000),
+        lambda folder: written_anew(folder, local=5),
+        lambda folder: written_anew(folder, local_digest=None),
+        lambda folder: written_anew(folder, suites=[{}]),
         lambda folder: (folder / "router.json").write_text((folder / "router.json").read_text().replace('"frontier"', '"edge"')),
     ],
 )

@@ -66,8 +66,10 @@ def test_a_policy_that_lets_nothing_recognisable_leave_has_no_notes(text: str) -
 
 def test_numbers_of_numpys_are_pythons_own_in_a_policy() -> None:
     """Else the digest of `auto`, by which answers are kept, is another one."""
-    given = Policy(threshold=np.float64(0.5), max_usd_per_day=np.int64(3), max_answer_tokens=np.int64(9))  # type: ignore[arg-type]
-    assert repr(given) == repr(Policy(threshold=0.5, max_usd_per_day=3.0, max_answer_tokens=9))
+    given = Policy(
+        threshold=np.float64(0.5), max_wait_seconds=np.int64(9), max_usd_per_day=np.int64(3), max_answer_tokens=np.int64(9)  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert repr(given) == repr(Policy(threshold=0.5, max_wait_seconds=9.0, max_usd_per_day=3.0, max_answer_tokens=9))
     with pytest.raises(UsageError, match="`max_usd_per_day` is 'three'"):
         Policy(max_usd_per_day="three")  # type: ignore[arg-type]
 
@@ -83,6 +85,10 @@ def test_numbers_of_numpys_are_pythons_own_in_a_policy() -> None:
         ("threshold = nan", "sets `threshold` to nan", "give a number from 0 (everything local) to 1"),
         ("threshold = true", "sets `threshold` to True", "give a number from 0 (everything local) to 1"),
         ("if_cloud_fails = 'cloud'", "sets `if_cloud_fails` to 'cloud'", 'give "error" or "local"'),
+        *(
+            (f"max_wait_seconds = {value}", f"sets `max_wait_seconds` to {told}", "give a number of seconds from 1 to 600")
+            for value, told in (("0", "0"), ("601", "601"), ("true", "True"), ("nan", "nan"), ("'9'", "'9'"))
+        ),
         ("max_usd_per_day = 0", "sets `max_usd_per_day` to 0", A_SUM),
         ("max_usd_per_day = -1.5", "sets `max_usd_per_day` to -1.5", A_SUM),
         ("max_usd_per_day = '2'", "sets `max_usd_per_day` to '2'", A_SUM),

@@ -5,18 +5,21 @@ from __future__ import annotations
 import functools
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from homes import write_policy
-from misbehaving import FINE, Act, Server, Silent, say
+from misbehaving import FINE, ROWS, Act, Server, Silent, say
 from patience import PATIENCE_SECONDS
 
 import nomoat
 from nomoat import net
+from nomoat.asking.database import Database
 from nomoat.catalog import prices
 from nomoat.engine import Engine
 from nomoat.engine.fake import FakeEngine
@@ -35,7 +38,7 @@ from nomoat.errors import (
 from nomoat.hardware import Detected
 from nomoat.records import CallingTurn, Chunk, Decision, Message, Request, ToolCall, ToolResult
 from nomoat.responder import Responder
-from nomoat.route import budget, in_force, learned, router
+from nomoat.route import budget, fallback, in_force, learned, router
 from nomoat.route.policy import IfCloudFails, Policy, PolicyFile, default_path
 from nomoat.route.router import RouterEngine
 
@@ -262,9 +265,11 @@ def failing(cloud: Failing, local: Engine | None = None, **policy: object) -> tu
     return engine, decisions
 
 
-def with_cloud(url: str, **told: object) -> RouterEngine:
+def with_cloud(url: str, max_wait_seconds: float = 120.0, **told: object) -> RouterEngine:
     """A real server is the cloud, and what it fails at is answered here."""
-    policy = Policy(local="small", cloud=f"{url}#big", default="cloud", if_cloud_fails="local")
+    policy = Policy(
+        local="small", cloud=f"{url}#big", default="cloud", if_cloud_fails="local", max_wait_seconds=max_wait_seconds
+    )  # fmt: skip
     there = Responder(f"{url}#big", remote_engine(f"{url}#big"))
     return RouterEngine(policy, Responder("small", FakeEngine()), there, **told)  # type: ignore[arg-type]
 
@@ -357,6 +362,75 @@ def test_where_this_machine_may_answer_a_cloud_that_refuses_for_now_is_not_waite
         assert auto.complete(said("a b")).text == "b a"
         assert (len(server.bodies), decisions[-1].rule) == (1, "cloud_failed")
         assert auto.complete(said("a b")).text == "hello 안녕"  # the next question is asked there again, at once
+
+
+def test_the_log_says_once_how_the_cloud_fails_and_that_it_is_well_again(
+    serving: Callable[..., Server], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of what its server said: that may repeat the text."""
+    refusal = say(401, {"error": {"message": "no key for a b"}})
+    server = serving(refusal, refusal, say(402, b"a b"), refusal, FINE)
+    name = f"{server.url}#big"
+    with Responder("auto", with_cloud(server.url)) as auto:
+        for _ in range(5):
+            auto.complete(said("a b"))
+        first = f"`{name}` failed (status {{}}), and what it fails at is answered on this machine\nhint: {{}}"
+        assert caplog.messages == [
+            first.format(401, "check the key in NOMOAT_UPSTREAM_API_KEY"),
+            first.format(402, "the account's credit is used up: look at the account"),
+        ]
+        caplog.clear()
+        monkeypatch.setattr(fallback, "WELL_AFTER_SECONDS", 0.0)
+        for _ in range(2):
+            auto.complete(said("a b"))
+    assert caplog.messages == [f"`{name}` answers again"]
+
+
+def test_what_the_cloud_would_send_on_is_answered_here(serving: Callable[..., Server], caplog: pytest.LogCaptureFixture) -> None:
+    elsewhere, decisions = serving(FINE), []
+    server = serving(say(307, {}, headers={"location": f"{elsewhere.url}/chat/completions"}))
+    with Responder("auto", with_cloud(server.url, on_decision=decisions.append)) as auto:
+        assert auto.complete(said("a b")).text == "b a"
+    assert (elsewhere.bodies, decisions[-1].rule) == ([], "cloud_failed")
+    assert decisions[-1].why == f"`{server.url}#big` failed (it sends requests on), and the policy then answers here"
+    assert caplog.messages[0].endswith("hint: name that server in its place if you want to use it")
+
+
+def dripping(handler: Any) -> None:
+    """Signs of life, until whoever asks hangs up."""
+    handler.send_response(200)
+    handler.send_header("content-type", "text/event-stream")
+    handler.end_headers()
+    with suppress(OSError):
+        while True:
+            handler.wfile.write(b": PROCESSING\n\n")
+            time.sleep(0.02)
+    handler.close_connection = True
+
+
+@pytest.mark.parametrize("act", [Silent(), dripping], ids=["nothing", "signs of life"])
+def test_where_this_machine_may_answer_a_cloud_that_says_nothing_is_waited_for_so_long(
+    serving: Callable[..., Server], act: Act, caplog: pytest.LogCaptureFixture
+) -> None:
+    decisions: list[Decision] = []
+    with Responder("auto", with_cloud(serving(act).url, max_wait_seconds=1.0, on_decision=decisions.append)) as auto:
+        assert auto.complete(said("a b")).text == "b a"
+    assert decisions[-1].rule == "cloud_failed" and caplog.messages[0].endswith(f"\nhint: {fallback.TOO_LATE_HINT}")
+
+
+def test_an_answer_that_has_begun_is_waited_for_as_ever(serving: Callable[..., Server]) -> None:
+    def slow(handler: Any) -> None:
+        handler.send_response(200)
+        handler.send_header("content-type", "text/event-stream")
+        handler.end_headers()
+        for row in (*ROWS, "[DONE]"):
+            handler.wfile.write(f"data: {row if isinstance(row, str) else json.dumps(row)}\n\n".encode())
+            handler.wfile.flush()
+            time.sleep(0.4)
+        handler.close_connection = True
+
+    with Responder("auto", with_cloud(serving(slow).url, max_wait_seconds=1.0)) as auto:
+        assert auto.complete(said("a b")).text == "hello 안녕"
 
 
 def test_what_the_cloud_was_sent_in_vain_is_counted_with_the_answer_from_here() -> None:
@@ -506,11 +580,21 @@ def test_failure_of_the_local_model_is_raised_and_not_covered_up_by_the_cloud() 
         ),
     ],
 )
-def test_router_learned_from_other_models_is_not_asked(attribute: str, value: str, why: str) -> None:
+def test_router_learned_from_other_models_is_not_asked_and_the_log_says_so(
+    attribute: str, value: str, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
     fixed = FixedRouter(1.0)
     setattr(fixed, attribute, value)
     engine, _, _ = built(fixed)
     assert (engine.decide(said("a")).why, fixed.asked) == (why, [])
+    why_not = why.removesuffix("; the policy's default is cloud")
+    assert caplog.messages == [f"the learned router is not asked: {why_not}; the policy's default, cloud, decides"]
+
+
+def test_nothing_is_said_of_a_learned_router_that_is_asked_or_could_not_be(caplog: pytest.LogCaptureFixture) -> None:
+    built(FixedRouter(1.0))
+    built(FixedRouter(1.0), cloud=None, default="local")
+    assert caplog.messages == []
 
 
 def test_router_says_whether_prompts_may_leave() -> None:
@@ -857,6 +941,28 @@ def test_a_budget_whose_file_could_not_be_opened_is_tried_again(
         assert decide(SHORT).where == "local"
         auto.engine._followed._again_at -= in_force.AGAIN_SECONDS  # type: ignore[attr-defined]
         assert decide(SHORT).where == "cloud"
+
+
+@pytest.mark.parametrize("failing_at", ["turn", "transaction"], ids=["looked at", "set aside"])
+def test_while_what_the_cloud_costs_cannot_be_written_down_all_stays_here_and_the_log_says_so_once(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failing_at: str
+) -> None:
+    server, decisions = serving(FINE), []
+
+    def no_room(*_: object) -> None:
+        raise NotEnoughDiskError("no space left on `runs`", hint="make room")
+
+    with Responder("auto", with_budget(server.url, 1.0, on_decision=decisions.append)) as auto:
+        for num_said in (1, 2):
+            with monkeypatch.context() as patch:
+                patch.setattr(Database, failing_at, no_room)
+                for _ in range(2):
+                    assert auto.complete(SHORT).text == "b a"
+                    assert (decisions[-1].where, decisions[-1].why, decisions[-1].rule) == ("local", budget.NOT_COUNTED, "budget")
+            line = "no space left on `runs`; nothing is sent to the cloud until what it costs can be counted\nhint: make room"
+            assert caplog.messages == [line] * num_said
+            assert auto.complete(SHORT).text == "hello 안녕"
+    assert len(server.bodies) == 2
 
 
 def test_a_budget_without_a_price_is_kept_from_when_the_price_is_known(

@@ -183,8 +183,8 @@ def test_what_the_cloud_fails_at_is_answered_here_where_the_policy_says_so(start
         "x-nomoat-why": f"`{CLOUD}` failed (status 401), and the policy then answers here",
     }  # fmt: skip
     counted = httpx.get(f"{url.removesuffix('/v1')}/metrics").text
-    for where in ("cloud", "local"):
-        assert f'nomoat_routed_answers_total{{model="auto",where="{where}"}} 1.0' in counted
+    for where, rule in (("cloud", "default"), ("local", "cloud_failed")):
+        assert f'nomoat_routed_answers_total{{model="auto",rule="{rule}",where="{where}"}} 1.0' in counted
 
 
 class Hanging(Watched):
@@ -328,8 +328,8 @@ def test_metrics_count_the_answers_of_each_side_and_on_decision_hears_of_them(st
     ask(url, PRIVATE)
     httpx.post(f"{url}/embeddings", json={"input": "hello"})
     body = httpx.get(url.replace("/v1", "/metrics")).text
-    counted = re.findall(r'^nomoat_routed_answers_total{model="auto",where="(\w+)"} (\S+)$', body, re.M)
-    assert sorted(counted) == [("cloud", "2.0"), ("local", "2.0")]
+    counted = re.findall(r'^nomoat_routed_answers_total{model="auto",rule="(\w+)",where="(\w+)"} (\S+)$', body, re.M)
+    assert sorted(counted) == [("default", "cloud", "2.0"), ("embeddings", "local", "1.0"), ("private", "local", "1.0")]
     assert heard == ["cloud", "cloud", "local", "local"]
 
 
@@ -406,7 +406,8 @@ def test_what_could_cost_more_than_is_left_is_answered_here_and_says_why(
     assert (told["x-nomoat-where"], told["x-nomoat-model"]) == ("local", "small")
     assert told["x-nomoat-why"] == "of $0.0013 a day, $0.0004 is spent, and this could cost up to $0.001"
     assert told["x-nomoat-rule"] == "budget"
-    assert 'nomoat_routed_answers_total{model="auto",where="local"} 1.0' in httpx.get(url.replace("/v1", "/metrics")).text
+    counted = httpx.get(url.replace("/v1", "/metrics")).text
+    assert 'nomoat_routed_answers_total{model="auto",rule="budget",where="local"} 1.0' in counted
 
 
 def test_answers_to_one_prompt_go_where_there_is_room_for_all_of_them(with_budget: Callable[..., Responder], start: Start) -> None:

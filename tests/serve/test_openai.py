@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Never
 
@@ -38,6 +39,7 @@ from nomoat.serve.models import Loader, Models, from_references
 Start = Callable[..., str]
 Sdk = Callable[..., openai.OpenAI]
 HALF = -math.log(2)
+ONE_TOKEN = Request(prompt="the hello he", max_new_tokens=1, top_logprobs=1)
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 6}, "old": {"type": "boolean"}},
           "required": ["name", "old"], "additionalProperties": False}  # fmt: skip
 
@@ -341,6 +343,26 @@ def test_likelihoods_as_an_evaluation_harness_asks_for_them(tiny: openai.OpenAI,
         assert len(told.token_logprobs) == len(row) + 1 and choice.text.startswith(text)
         assert told.token_logprobs[-1] == max(told.top_logprobs[-1].values())  # what greedy takes is the likeliest
         assert all(value <= max(top.values()) for value, top in zip(told.token_logprobs[1:], told.top_logprobs[1:], strict=True))
+    engine.close()
+
+
+@pytest.mark.parametrize("echo", [True, False])
+def test_an_answer_that_ends_at_once_tells_of_the_token_that_ended_it(echo: bool, tiny_gguf: Path, start: Start, sdk: Sdk) -> None:
+    """A harness leaves out the last likelihood, which is not the prompt's; without this it left out the prompt's last one."""
+    engine = LocalEngine(importer.import_gguf(tiny_gguf))
+    (first,) = (pick.token_id for chunk in engine.generate(ONE_TOKEN) for pick in chunk.likelihoods)
+    client = sdk(start(Responder("tiny", engine)))
+    asked = {"model": "tiny", "prompt": ONE_TOKEN.prompt, "echo": echo, "logprobs": 1, "max_tokens": 1, "temperature": 0}
+    (going_on,) = client.completions.create(**asked).choices
+    engine.tokenizer.special = replace(engine.tokenizer.special, stop_ids=(first,))
+    (ended,) = client.completions.create(**asked).choices
+    streamed = [event.choices[0] for event in client.completions.create(**asked, stream=True)]
+    assert (going_on.finish_reason, ended.finish_reason, ended.text) == ("length", "stop", ONE_TOKEN.prompt if echo else "")
+    assert ended.logprobs == going_on.logprobs
+    assert [value for choice in streamed for value in choice.logprobs.token_logprobs] == ended.logprobs.token_logprobs
+    told = chat(client, "hello", logprobs=True, max_tokens=1, temperature=0).choices[0].logprobs
+    engine.tokenizer.special = replace(engine.tokenizer.special, stop_ids=tuple(range(300)))
+    assert chat(client, "hello", logprobs=True, max_tokens=1).choices[0].logprobs.content == [] != told.content  # as OpenAI's chats
     engine.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -383,6 +385,7 @@ def test_escape_that_takes_a_korean_syllable_back_does_not_end_the_answer(page: 
 def test_enter_that_ends_a_korean_syllable_sends_nothing(page: Page, start: Start) -> None:
     page.open(start(Responder("fake", FakeEngine())))
     assert page.find("#send").text == "보내기"
+    page.until("#model", "fake")
     page.find("#question").send_keys("안녕하세")
     for composing in ("true", "false"):
         event = f"new KeyboardEvent('keydown', {{key: 'Enter', isComposing: {composing}, bubbles: true, cancelable: true}})"
@@ -395,6 +398,8 @@ def test_the_korean_page_says_in_korean_what_may_be_done_with_a_model_and_where_
     policy = Policy(local="small", cloud="http://other:1/v1#big", default="cloud")
     sides = [Responder(ref, ScriptedEngine(lambda: iter([Chunk(text="a"), END]))) for ref in ("small", "http://other:1/v1#big")]
     auto = RouterEngine(policy, *sides, learned=None)
+    page.open(start(Responder("auto", auto)))
+    page.until("#about", "입력한 내용과 지금까지의 대화가 정책에 적힌 클라우드로 전송될 수 있습니다.")
     shown = {
         "yes, if (Llama 3.1 Community License)": "조건부 가능 (Llama 3.1 Community License)",
         "yes, with use restrictions (Gemma Terms of Use)": "가능(용도 제한 있음) (Gemma Terms of Use)",
@@ -664,8 +669,239 @@ def test_a_temperature_that_is_left_empty_is_that_of_the_server(page: Page, star
 
 def test_that_a_model_is_on_another_server_is_said_before_anything_is_sent(page: Page, start: Start) -> None:
     page.open(start(from_references(["https://llm.example/v1#m", "fake:"])))
-    page.until("#about", "https://llm.example/v1#m runs on another server: what you write is sent there.")
+    said = "runs on another server: what you write, and this conversation so far, is sent there."
+    page.until("#about", f"https://llm.example/v1#m {said}")
     Select(page.find("#model")).select_by_value("fake:")
     page.until("#about", "Nothing is sent anywhere else")
     page.ask("one two")
     page.until("article.assistant .text", "two one")
+
+
+def test_a_conversation_goes_to_no_model_that_was_not_chosen_where_the_chosen_one_is_gone(page: Page, start: Start) -> None:
+    engines = {name: ScriptedEngine(lambda: iter([Chunk(text="fine"), END])) for name in ("other", "mine")}
+    models = Models({name: Responder(name, engine) for name, engine in engines.items()})
+    page.open(start(models))
+    page.until("#model", "mine")
+    Select(page.find("#model")).select_by_value("mine")
+    page.ask("one")
+    page.until("article[aria-busy=false].assistant .facts", "tokens")
+    mine = models._units.pop("mine")
+    page.ask("two")
+    page.until("article.assistant:last-child .wrong", "there is no model `mine` here")
+    for _ in range(2):  # as it is, and loaded anew
+        page.until("#about", "mine is not on this server any more. Choose a model.")
+        assert page.find("#model").get_property("value") == "mine"
+        page.find("article:last-child .again").click()
+        page.ask("three")
+        wait_until(lambda: page.browser.switch_to.active_element == page.find("#model"), "the focus to go where one is chosen")
+        assert page.find("#question").get_property("value") == "three"
+        assert len(page.all("article")) == 4
+        page.browser.refresh()
+        page.until("article[aria-busy=false].assistant .facts", "Again")
+        page.find("#question").clear()
+    models._units["mine"] = mine
+    page.ask("three")
+    page.until("article[aria-busy=false].assistant:last-child .facts", "tokens")
+    models._units.pop("mine")
+    page.browser.refresh()
+    page.until("#about", "Choose a model.")
+    assert engines["other"].asked == []
+    Select(page.find("#model")).select_by_value("other")
+    page.until("#about", "Nothing is sent anywhere else")
+    page.ask("four")
+    wait_until(lambda: len(page.all("article[aria-busy=false].assistant")) == 4, "the answer")
+    assert engines["other"].conversations == [["one", "fine", "three", "fine", "four"]]
+    assert [one.text for one in Select(page.find("#model")).options] == ["other"]
+
+
+def test_a_question_sent_before_the_models_are_listed_is_asked_once_they_are(page: Page, start: Start) -> None:
+    page.browser.execute_cdp_cmd("Network.enable", {})
+    slow = {"offline": False, "latency": 1000, "downloadThroughput": -1, "uploadThroughput": -1}
+    engine = Asked()
+    page.open(start(Responder("fake", engine)))
+    page.until("#model", "fake")
+    page.browser.execute_cdp_cmd("Network.emulateNetworkConditions", slow)
+    page.browser.execute_script("model.replaceChildren()")
+    page.find("#question").send_keys("one two", Keys.ENTER, Keys.ENTER)
+    page.until("article[aria-busy=false].assistant .text", "two one")
+    assert engine.conversations == [["one two"]]
+
+
+def test_an_attempt_that_brings_nothing_leaves_the_answer_there_was(page: Page, start: Start) -> None:
+    def answers() -> Iterator[Chunk]:
+        number = len(engine.asked)
+        if number == 2:
+            raise RemoteError("the cable was cut")
+        if number == 3:
+            assert go_on.wait(PATIENCE_SECONDS)
+        if number != 4:
+            yield Chunk(text="**fine**" if number == 1 else "well")
+        yield END
+
+    go_on = threading.Event()
+    engine = ScriptedEngine(answers)
+    page.open(start(Responder("fake", engine)))
+    page.ask("one")
+    page.until("article[aria-busy=false].assistant strong", "fine")
+    page.find(".again").click()
+    page.until("article.assistant .wrong", "the cable was cut")
+    page.until("article[aria-busy=false].assistant strong", "fine")
+    assert "9 tokens" in page.find("article.assistant .facts").text
+    page.find(".again").click()
+    try:
+        wait_until(lambda: len(engine.asked) == 3, "the third attempt")
+        assert page.all("article.assistant strong") == []
+        page.browser.refresh()  # and so does one during which the page is loaded anew
+        page.until("article[aria-busy=false].assistant strong", "fine")
+    finally:
+        go_on.set()
+    page.find(".again").click()
+    wait_until(lambda: len(engine.asked) == 4, "the fourth attempt")
+    page.until("article[aria-busy=false].assistant strong", "fine")
+    page.ask("two")
+    page.until("article[aria-busy=false].assistant:last-child .text", "well")
+    assert engine.conversations[-1] == ["one", "**fine**", "two"]
+
+
+def test_code_is_copied_without_a_line_end_that_a_terminal_would_take_for_enter(page: Page, start: Start) -> None:
+    script = [Chunk(text="```sh\nls \\\n  -l\n```\n\n    pwd\n"), END]
+    page.open(start(Responder("fake", ScriptedEngine(lambda: iter(script)))))
+    page.browser.execute_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.ask("go")
+    page.until("article[aria-busy=false].assistant .facts", "tokens")
+    for number, code in enumerate(("ls \\\n  -l", "pwd")):
+        page.all("article .code button")[number].click()
+        page.find("#question").send_keys(Keys.CONTROL, "v")
+        assert page.find("#question").get_property("value") == code
+        page.find("#question").clear()
+
+
+def test_the_button_of_code_hides_none_of_it(page: Page, start: Start) -> None:
+    script = [Chunk(text=f"```sh\npip install {'long-name ' * 30}\n```\n\n```\nls\n```\n"), END]
+    page.open(start(Responder("fake", ScriptedEngine(lambda: iter(script)))))
+    page.ask("go")
+    page.until("article[aria-busy=false].assistant .facts", "tokens")
+    below = """return [...document.querySelectorAll('.code')].map((place) =>
+        place.querySelector('code').getClientRects()[0].top - place.querySelector('button').getBoundingClientRect().bottom)"""
+    for width in (900, 360):
+        page.browser.set_window_size(width, 700)
+        distances = page.browser.execute_script(below)
+        assert len(distances) == 2 and min(distances) >= 0
+
+
+def test_letters_of_code_and_links_stand_as_they_are_written_also_behind_words_that_turn_them(page: Page, start: Start) -> None:
+    script = [Chunk(text="abc \u202e `paypal` [paypal](https://evil.example) abc"), END]
+    page.open(start(Responder("fake", ScriptedEngine(lambda: iter(script)))))
+    page.ask("go")
+    page.until("article[aria-busy=false].assistant .facts", "tokens")
+    first_letters = """const ends = (node) => [0, 5].map((at) => {
+            const range = document.createRange();
+            range.setStart(node, at);
+            range.setEnd(node, at + 1);
+            return range.getBoundingClientRect().left;
+        });
+        return [...document.querySelectorAll('article.assistant :is(code, a)')].map((place) => ends(place.firstChild))"""
+    assert [first < last for first, last in page.browser.execute_script(first_letters)] == [True, True]
+
+
+@pytest.mark.parametrize(("page", "said"), [("en-US", "Ask something."), ("ko-KR", "무엇이든 물어보세요.")], indirect=["page"])
+def test_enter_of_a_telephone_s_keyboard_is_a_new_line(page: Page, start: Start, said: str) -> None:
+    page.browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    page.browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    )
+    engine = Asked()
+    page.open(start(Responder("fake", engine)))
+    page.until("#model", "fake")
+    assert page.find("#question").get_attribute("placeholder") == said
+    page.find("#question").send_keys("one", Keys.ENTER, "two")
+    assert page.find("#question").get_property("value") == "one\ntwo"
+    page.find("#send").click()
+    wait_until(lambda: engine.questions, "the question")
+    assert engine.questions == ["one\ntwo"]
+
+
+def test_a_screen_reader_is_told_where_what_is_written_goes_once_and_what_the_parts_are(page: Page, start: Start) -> None:
+    page.open(start(Responder("fake", FakeEngine())))
+    page.until("#about", "Nothing is sent anywhere else")
+    assert page.find("#about").get_attribute("role") == "status"
+    assert [page.find(box).get_attribute("aria-describedby") for box in ("#model", "#key")] == ["about", "about"]
+    assert page.find("#talk").get_attribute("aria-label") == "Conversation"
+    page.browser.execute_script("window.told = about.firstChild")
+    page.ask("one")
+    page.until("article[aria-busy=false].assistant .facts", "tokens")
+    listings = "return performance.getEntriesByType('resource').filter(({ name }) => name.endsWith('v1/models')).length"
+    wait_until(lambda: page.browser.execute_script(listings) == 2, "the models to be listed anew")
+    assert page.browser.execute_script("return window.told === about.firstChild"), "it would be read again behind each answer"
+
+
+def test_a_screen_reader_does_not_read_old_answers_after_a_reload(page: Page, start: Start) -> None:
+    watch = """window.busy = [];
+        new MutationObserver((changes) => {
+            for (const { target } of changes) if (target.closest?.('#talk')) window.busy.push(talk.ariaBusy);
+        }).observe(document, { childList: true, subtree: true })"""
+    page.open(start(Responder("fake", FakeEngine())))
+    for number in (1, 2):
+        page.ask("one two **three**")
+        wait_until(lambda: len(page.all("article[aria-busy=false].assistant strong")) == number, "the answer")  # noqa: B023
+    page.browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": watch})
+    page.browser.refresh()
+    wait_until(lambda: len(page.all("article[aria-busy=false].assistant strong")) == 2, "the answers")
+    wait_until(lambda: page.find("#talk").get_attribute("aria-busy") == "false", "the next answer to be read")
+    changes = page.browser.execute_script("return window.busy")
+    assert len(changes) > 5 and set(changes) == {"true"}
+
+
+def test_old_answers_are_rendered_once_the_key_is_typed(page: Page, start: Start) -> None:
+    page.open(start(Responder("fake", FakeEngine()), api_key="k3y"))
+    page.until("#about", "asks for its API key")
+    page.find("#key").send_keys("k3y", Keys.ENTER)
+    page.until("#about", "Nothing is sent anywhere else")
+    page.ask("one **two**")
+    page.until("article[aria-busy=false].assistant strong", "two")
+    page.find("#settings summary").click()
+    page.find("#key").clear()
+    page.find("#key").send_keys("other", Keys.ENTER)
+    page.until("#about", "This is not the API key of this server.")
+    page.browser.refresh()
+    page.until("article[aria-busy=false].assistant .text.plain", "**two** one")
+    page.find("#key").clear()
+    page.find("#key").send_keys("k3y", Keys.ENTER)
+    page.until("article[aria-busy=false].assistant strong", "two")
+
+
+def test_an_answer_that_was_broken_off_is_saved_as_one_that_is_not_learned(page: Page, start: Start, tmp_path: Path) -> None:
+    def answers() -> Iterator[Chunk]:
+        number = len(engine.asked)
+        yield Chunk(text=f"answer {number}")
+        if number == 2:
+            raise RemoteError("the cable was cut")
+        yield dataclasses.replace(END, finish_reason="length") if number == 1 else END
+
+    engine = ScriptedEngine(answers)
+    page.open(start(Responder("fake", engine)))
+    page.browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    page.until("#model", "fake")
+    saved = tmp_path / "conversation.jsonl"
+    for number in range(1, 4):
+        page.ask(f"question {number}")
+        wait_until(lambda: len(page.all("article[aria-busy=false].assistant")) == number, "the answer")  # noqa: B023
+        if number == 2:
+            page.find("#save").click()
+    assert not saved.exists(), "there was nothing to learn"
+    page.find("#save").click()
+    wait_until(saved.exists, "the file")
+    (lesson,) = read(saved).lessons
+    texts = [message.content for message in lesson.messages]
+    assert texts == [f"{kind} {number}" for number in (1, 2, 3) for kind in ("question", "answer")]
+    (line,) = (json.loads(text) for text in saved.read_text(encoding="utf-8").splitlines())
+    assert [message.get("weight") for message in line["messages"]] == [None, 0, None, 0, None, None]
+
+
+def test_the_words_in_an_empty_box_are_dark_enough_to_be_read(page: Page, start: Start) -> None:
+    page.open(start(Responder("fake", FakeEngine())))
+    for scheme, soft in (("light", "rgb(95, 102, 112)"), ("dark", "rgb(154, 163, 173)")):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        look = "const { color, opacity } = getComputedStyle(question, '::placeholder'); return [color, opacity]"
+        assert page.browser.execute_script(look) == [soft, "1"]

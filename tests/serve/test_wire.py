@@ -664,5 +664,12 @@ def test_folders_of_the_server_are_for_its_log_also_in_a_stream(
     assert replies.error_headers(kind("x")) == {"x-should-retry": "false"}  # whoever asks again is told the same
 
 
+def test_an_error_of_a_server_that_was_asked_often_tells_clients_not_to_ask_as_often_again() -> None:
+    error = RemoteError("busy", status=503, wait_seconds=1.5)
+    assert replies.error_headers(error) == {"retry-after": "2"}
+    error.was_asked_often = True
+    assert replies.error_headers(error) == {"x-should-retry": "false", "retry-after": "2"}
+
+
 def test_error_message_is_never_empty() -> None:
     assert replies.render_error(NomoatError(""))[1]["error"]["message"] == "unknown error"

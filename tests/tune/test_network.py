@@ -34,7 +34,10 @@ def test_every_family_gives_the_logits_of_its_reference(name: str, keep_expanded
 
 @pytest.mark.parametrize(
     "name",
-    ["exaone", "exaone4", "falcon 40b", "gemma3", "glm4", "gpt2", "granite", "llama", "olmo3", "opt", "phi3", "qwen2", "smollm3"],
+    [
+        *("arcee", "ernie4_5", "exaone", "exaone4", "falcon 40b", "gemma3", "glm4", "gpt2", "granite", "hunyuan-dense", "llama"),
+        *("mistral3", "nemotron", "olmo3", "opt", "phi3", "qwen2", "smollm3"),
+    ],
 )
 def test_a_folder_of_the_hub_gives_the_logits_of_its_reference(name: str, tmp_path: Path) -> None:
     model, folder = write_folder(tmp_path / "model", name)

@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 from nomoat import system_errors, whole_files
+from nomoat.asking.room import with_less_room
 from nomoat.asking.spending import Pricing, Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.remote import RemoteEngine
@@ -264,19 +265,21 @@ def count_earlier(
 
     `answers`: those of them that are in the store, where the caller has looked.
 
-    A budget is for the questions, not for one try at them: what stored answers cost counts, each once in a run. So does the most that
-    calls can have cost whose answer was lost; those of this run, its meter counts.
+    A budget is for the questions, not for one try at them: what stored answers cost counts, each once in a run, those too that a lower
+    limit cut off. So does the most that calls can have cost whose answer was lost; those of this run, its meter counts.
     """
     pricing = spending.pricing(model)
     rates = pricing.rates
     if spending.budget is None or rates is None:
         return
-    find: Callable[[Request], Completion | None] = functools.partial(store.answer, model.digest) if answers is None else answers.get
-    for request in requests:
-        is_known = (model.digest, request) in spending.paid
-        if not is_known and (answer := find(request)) is not None:
-            spending.paid.add((model.digest, request))
-            spending.budget.count(pricing.billed_usd(request, answer) or 0.0)
+    asked = set(requests)
+    limits = store.limits(model.digest)
+    for request in (tried for one in requests for tried in (*with_less_room(one, limits), one)):
+        if (model.digest, request) not in spending.paid:
+            answer = answers.get(request) if answers is not None and request in asked else store.answer(model.digest, request)
+            if answer is not None:
+                spending.paid.add((model.digest, request))
+                spending.budget.count(pricing.billed_usd(request, answer) or 0.0)
         if isinstance(model.engine, RemoteEngine):
             num_lost = store.num_lost(model.digest, request)
             num_known = spending.lost[model.digest, request]

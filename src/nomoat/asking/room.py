@@ -10,6 +10,12 @@ from nomoat.records import Request
 from nomoat.responder import Responder
 
 
+def with_less_room(request: Request, limits: Sequence[int]) -> list[Request]:
+    """The request as it may have been asked before, with each of these limits that is lower than its own."""
+    most = request.max_new_tokens
+    return [replace(request, max_new_tokens=limit) for limit in limits if most is not None and limit < most]
+
+
 def with_room(model: Responder, request: Request, max_new_tokens: int, *, store: AnswerStore, limits: Sequence[int]) -> Request:
     """The request with so much room for its answer; or with that one of these `limits` which it was answered whole with before.
 

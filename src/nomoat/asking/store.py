@@ -364,10 +364,10 @@ def _kept_aside(path: Path) -> Path:
     try:
         os.link(path, old)  # it stays at its place until the new one is there
     except OSError:  # the disk has no links
-        os.replace(path, old)
+        whole_files.put(path, old)
     for mine, its in zip(beside(path), beside(old), strict=True):
         with suppress(FileNotFoundError):
-            os.replace(mine, its)
+            whole_files.put(mine, its)
     return old
 
 

@@ -8,7 +8,6 @@ What this does not cover: servers and mirrors that name no commits, and change b
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -136,7 +135,7 @@ def _begin(repo: str, stage: Path, progress: Progress) -> _Gathering:
         except NotThereError as exc:
             raise DownloadError(f"`hf:{repo}` holds no `{CONFIG}`: it is no folder that nomoat could run", hint=GGUF_HINT) from exc
         with whole_files.whole_file(noted) as part:
-            part.write_text(MIRROR if found.is_mirror else found.commit or NEWEST)
+            part.write_text(MIRROR if found.is_mirror else found.commit or NEWEST, newline="\n")
     return _Gathering(repo=repo, stage=stage, progress=progress, origin=noted.read_text())
 
 
@@ -161,7 +160,7 @@ def _move_out(folder: Path) -> None:
         if not path.name.startswith("."):
             target = folder / path.relative_to(folder / STAGE)
             target.parent.mkdir(exist_ok=True)
-            os.replace(path, target)
+            whole_files.put(path, target)
     with suppress(OSError):  # still used, or not there
         (folder / TOOL_TEMPLATE).parent.rmdir()
     shutil.rmtree(folder / STAGE)

@@ -117,7 +117,7 @@ def _receive(response: httpx.Response, part: Part) -> None:
     rest = int(response.headers.get("content-length", 0))
     part.require_space(rest)
     if version := _version(response):
-        part.version_path.write_text(version)
+        part.version_path.write_text(version, newline="\n")
     # As it comes: a block size would hold bytes back that a cut then loses.
     part.add(response.iter_raw(), part.size_bytes() + rest if rest else None)
 

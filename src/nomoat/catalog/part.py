@@ -111,14 +111,15 @@ def part_of(target: Path, purpose: net.Purpose, report: Callable[[int, int | Non
     with system_errors.translate_disk_errors(target):
         paths.make_folder(target.parent)
         opened = _opened_alone(path, target.name)
-    with opened as file, system_errors.translate_disk_errors(target):
+    with opened as file:
         part = Part(target=target, path=path, file=file, purpose=purpose, report=report)
         try:
-            yield part
-            file.flush()
-            _let_go(part)
-            os.replace(path, target)
-        except (NotEnoughDiskError, ChecksumError, BadFileError, OSError):
+            with system_errors.translate_disk_errors(target):
+                yield part
+                file.flush()
+                _let_go(part)
+                whole_files.put(path, target)
+        except (NotEnoughDiskError, ChecksumError, BadFileError):
             with suppress(OSError):  # what is still in the buffer has no room either
                 part.start_over()
             raise

@@ -62,7 +62,7 @@ def whole_with_chain(weights: Path, terms: licences.ChainVerdict | None) -> Iter
 @contextmanager
 def _beside(data: Path, told: dict[str, Any]) -> Iterator[None]:
     with whole_files.whole_file(path_of(data)) as part:
-        part.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
         yield
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import io
 import os
 import signal
 import sys
@@ -129,12 +128,6 @@ def _open_what_is_closed() -> None:
             os.dup2(getattr(sys, name).fileno(), number)
 
 
-def _print_what_it_can() -> None:
-    """A character that the terminal's encoding lacks (an emoji in CP949) is shown as `?`, and ends nothing."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
-        sys.stdout.reconfigure(errors="replace")
-
-
 def _map_little() -> None:
     """Where `ulimit -v` leaves little to map, OpenBLAS has one thread: for memory of more it may ask without end."""
     with suppress(ImportError):  # Windows
@@ -181,7 +174,7 @@ def main() -> None:
     if hasattr(signal, "pthread_kill"):  # not on Windows
         sys.unraisablehook = _interrupt_again
     gc.set_threshold(GARBAGE_THRESHOLD)
-    _print_what_it_can()
+    console.print_what_it_can()
     _map_little()
     try:
         app()

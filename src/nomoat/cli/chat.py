@@ -133,7 +133,7 @@ class Chat:
                 console.say(problem)
                 return
             with whole_files.whole_file(target) as part:
-                part.write_text(json.dumps({"messages": rows}, ensure_ascii=False) + "\n", encoding="utf-8")
+                part.write_text(json.dumps({"messages": rows}, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
         except NomoatError as error:
             console.say(f"error: {error.message}")
             return

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
+import functools
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from nomoat.errors import UsageError
@@ -104,22 +106,51 @@ def confirm_removal(what: str, *, yes: bool) -> None:
 
 
 def piped() -> str:
-    """The text that is piped in; empty where nothing is. Raises UsageError if it is no text."""
+    """The text that is piped in; empty where nothing is. Raises UsageError if it is no text.
+
+    What is not UTF-8 is read as what this system writes to a pipe, nomoat too (CP949 on a Korean Windows), and that is noted.
+    """
     if sys.stdin is None or sys.stdin.isatty():
         return ""
+    given = sys.stdin.buffer.read()
     try:
-        return sys.stdin.buffer.read().decode("utf-8-sig")
+        return given.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
+        with suppress(UnicodeDecodeError):
+            text = given.decode(sys.stdin.encoding)
+            say(f"note: what is piped in is not UTF-8 text, and is read as {sys.stdin.encoding}, as this system writes it")
+            return text
         raise UsageError(
             f"what is piped in is not UTF-8 text (byte {exc.start:,})",
-            hint="convert it first, such as Korean of Windows: `iconv -f cp949 -t utf-8`",
+            hint="save it as UTF-8, or convert it, such as Korean of Windows: `iconv -f cp949 -t utf-8`",
         ) from exc
+
+
+def print_what_it_can() -> None:
+    """What stdout's encoding lacks (an emoji in CP949) is written as `?`, and ends nothing; in a file or a pipe it is noted."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
+        codecs.register_error("noted", _replaced)
+        sys.stdout.reconfigure(errors="replace" if sys.stdout.isatty() or _writes_all() else "noted")
+
+
+def _replaced(exc: UnicodeError) -> tuple[str | bytes, int]:
+    _note_lack(sys.stdout.encoding)
+    return codecs.replace_errors(exc)
+
+
+@functools.cache
+def _note_lack(encoding: str) -> None:
+    say(f"note: in what is written `?` stands for characters that {encoding} lacks; PYTHONUTF8=1 writes them all")
+
+
+def _writes_all() -> bool:
+    """Whether stdout's encoding has all letters."""
+    return codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
 
 
 def print_json(value: object) -> None:
     """Data for machines, on stdout, whole in whatever encoding that has. Dataclasses become objects."""
-    is_whole = codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
-    text = json.dumps(value, ensure_ascii=not is_whole, indent=2, default=_plain)
+    text = json.dumps(value, ensure_ascii=not _writes_all(), indent=2, default=_plain)
     print(text.translate(ESCAPED_CONTROLS) if sys.stdout.isatty() else text)
 
 

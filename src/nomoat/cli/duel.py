@@ -51,6 +51,7 @@ def duel(
     instruction: options.Instruction = None,
     template: options.FallbackTemplate = None,
     max_tokens: options.LongestAnswer = None,
+    reasoning_effort: options.ReasoningEffort = None,
     quality: options.Quality = None,
     limit: options.Limit = None,
     table: Annotated[bool, typer.Option("--table", help="A leaderboard of two or more models.")] = False,
@@ -93,7 +94,6 @@ def duel(
     """
     from nomoat.asking.spending import Spending
     from nomoat.asking.workers import started_workers
-    from nomoat.judge.recorded import has_recorded_scores
     from nomoat.judge.settings import RunSettings
     from nomoat.judge.suites import load_suites
     from nomoat.judge.verdict import Rules
@@ -104,14 +104,21 @@ def duel(
     sides, rules = _sides(models, table=table, rope=rope, num_suites=len(suites or [])), Rules(alpha=alpha, rope=rope)
     with console.waiting(f"reading {', '.join(suites or ['the suite'])}"):
         loaded = load_suites(suites or [], models, input_column=input_column, label_column=label_column, instruction=instruction)
-    asked = [suite for suite in loaded if not has_recorded_scores(suite)]
     settings = RunSettings(
-        limit=limit, seed=seed, concurrency=concurrency, spending=spending, template=template, max_new_tokens=max_tokens
+        limit=limit, seed=seed, concurrency=concurrency, spending=spending, template=template, max_new_tokens=max_tokens,
+        reasoning_effort=reasoning_effort,
     )  # fmt: skip
-    sending.require_consent(models, asked, settings, yes=yes, judge=judge, check=judge_check)
+    sending.require_consent(models, _to_ask(loaded), settings, yes=yes, judge=judge, check=judge_check)
     with started_workers(workers, ray, concurrency=concurrency) as started:
         how = _How(settings=replace(settings, workers=started), rules=rules, stop_early=stop_early, judge=judge, check=judge_check)
         _compare(models, sides, loaded, how, partial(judging.show_result, context, report, as_json=as_json))
+
+
+def _to_ask(suites: list[Suite]) -> list[Suite]:
+    """Without those whose scores are recorded."""
+    from nomoat.judge.recorded import has_recorded_scores
+
+    return [suite for suite in suites if not has_recorded_scores(suite)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ def eval_(
     instruction: options.Instruction = None,
     template: options.FallbackTemplate = None,
     max_tokens: options.LongestAnswer = None,
+    reasoning_effort: options.ReasoningEffort = None,
     quality: options.Quality = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
@@ -69,7 +70,8 @@ def eval_(
         loaded = load_suite(suite, input_column=input_column, label_column=label_column, instruction=instruction, models=[model])
     judging.require_judge(judge, judge_check)
     plain = RunSettings(
-        limit=limit, seed=seed, concurrency=concurrency, spending=spending, template=template, max_new_tokens=max_tokens
+        limit=limit, seed=seed, concurrency=concurrency, spending=spending, template=template, max_new_tokens=max_tokens,
+        reasoning_effort=reasoning_effort,
     )  # fmt: skip
     sending.require_consent([model], [loaded], plain, yes=yes, judge=judge, check=judge_check)
     with started_workers(workers, ray, concurrency=concurrency) as started, judging.bars(replace(plain, workers=started)) as settings:

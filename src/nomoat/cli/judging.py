@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from nomoat import __version__, config, paths, system_errors
-from nomoat.cli import console
+from nomoat.cli import console, evidence
 from nomoat.errors import NomoatError, UsageError
 from nomoat.records import Side
 
@@ -25,6 +25,7 @@ GOES_ON = "the same command goes on from there"
 REACHED = re.compile(
     r"the (?:(?P<budget>budget of \$[\d,.]+)|(?P<limit>limit of [\d,]+ requests?)) is reached|the (?P<room>limit of [\d,]+ new tokens)"
 )
+UNREAD = "are read as none of the choices"
 KEPT = re.compile(r"kept answers of `(?P<model>[^`]+)`")
 OPTIONS = {"budget": "--max-cost", "limit": "--max-requests", "room": "--max-tokens"}
 NAMES_PART = re.compile(r"(?<!/)[/#+](?=\w)")  # a model reference may be broken behind it
@@ -212,24 +213,26 @@ def show_result(
 
 
 def _repeatable(context: typer.Context, result: Any, sides: Sequence[Evaluation]) -> dict[str, Any]:
-    """A result as an object, with what the command would need to be given again, and every item's score, of each of several sides."""
+    """A result as an object, with what the command would need to be given again, what it was made with, and every item."""
     fields = result if isinstance(result, dict) else {each.name: getattr(result, each.name) for each in dataclasses.fields(result)}
     settings = {name: value for name, value in context.params.items() if name not in NOT_AGAIN}
     run = {"nomoat": __version__, "command": again(context), **settings, "quality": config.quality().value}
-    items = [
-        {"id": together[0].example_id, **({"scores": scores} if len(sides) > 1 else {"score": scores[0]})}
-        for together in zip(*(side.outcomes for side in sides), strict=True)
-        if (scores := [outcome.score for outcome in together])
-    ]
-    return {**fields, "run": run, "items": items}
+    judge = settings.get("judge")
+    named = [*(settings.get("models") or [settings["model"]]), *([judge] if judge else [])]
+    made = evidence.circumstances(named, are_here=not settings.get("ray"))
+    return {**fields, "run": run | made, "items": evidence.items(sides)}
 
 
 def end(partial: str) -> None:
-    """Say on stderr, and by the exit code, that a result is not over all questions, or that most answers to them never began;
-    `partial` names the bound that was met."""
+    """Say on stderr, and by the exit code, that a result is not over all questions, or that most answers to them never began or are
+    read as no choice; `partial` names the bound that was met."""
     if partial:
         reached = REACHED.search(partial)
         higher = f" with a higher {OPTIONS[str(reached.lastgroup)]}" if reached else ""
+        if UNREAD in partial:
+            said = "look at the answers (--report), and ask in words that they keep to (of a table: --instruction)"
+            console.say(f"partial: {partial}; {said}")
+            raise typer.Exit(PARTIAL_EXIT)
         kept = KEPT.search(partial)  # to which no command adds any
         itself = f", naming `{kept['model']}` itself," if kept else ""
         console.say(f"partial: {partial}; the same command{itself}{higher} goes on from there")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
 from nomoat import bounds, config
 from nomoat.cli import completion
+from nomoat.records import Effort
 
 
 def _use_quality(value: str | None) -> str | None:
@@ -27,6 +28,12 @@ def _known_template(value: str | None) -> str | None:
 
         templates.named(value)
     return value
+
+
+def _effort(value: str) -> Effort:
+    """Raises UsageError for what is none."""
+    bounds.require_one_of("--reasoning-effort", value, get_args(Effort))
+    return cast(Effort, value)
 
 
 def sampling(name: str, *flags: str, means: str) -> Any:
@@ -60,6 +67,15 @@ Instruction = Annotated[
 LongestAnswer = Annotated[
     int | None,
     typer.Option("--max-tokens", min=1, help="Longest written answer, not the suite's; asks again what was cut.", show_default=False),
+]
+ReasoningEffort = Annotated[
+    Effort | None,
+    typer.Option(
+        parser=_effort,
+        metavar="EFFORT",
+        show_default=False,
+        help="How long to think before writing: none, minimal, low … max.",
+    ),
 ]
 Quality = Annotated[
     str | None,
@@ -96,7 +112,9 @@ Seed = Annotated[
     int,
     typer.Option(min=0, help="Of the drawing and the order, and of intervals that are drawn: of ratings and of a total score ratio."),
 ]
-Concurrency = Annotated[int, typer.Option("--concurrency", min=1, help="Answers in the making at once.")]
+Concurrency = Annotated[
+    int, typer.Option("--concurrency", min=1, help="Answers in the making at once; with 1, a local model writes the same each time.")
+]
 NumWorkers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Answer with this many processes, by Ray.", show_default=False)
 ]

@@ -19,6 +19,7 @@ from nomoat.records import Request
 
 if TYPE_CHECKING:
     from nomoat.route.frontier import Estimate, Frontier
+    from nomoat.route.in_force import Usable
     from nomoat.route.learned import LearnedRouter
     from nomoat.route.policy import Policy
 
@@ -148,7 +149,7 @@ def policy(as_json: options.AsJson = False) -> None:
     """
     from nomoat.route import policy as policies
     from nomoat.route.budget import read_spent
-    from nomoat.route.in_force import usable
+    from nomoat.route.in_force import Usable, usable
     from nomoat.route.learned import load_router
 
     found = policies.load_policy()
@@ -156,20 +157,20 @@ def policy(as_json: options.AsJson = False) -> None:
     unread = None
     try:
         made = load_router()
-        why_not = "" if made is None else usable(found, made).why_not
+        use = Usable(learned=None) if made is None else usable(found, made)
     except BadFileError as error:
-        made, unread, why_not = None, error, error.message
+        made, unread, use = None, error, Usable(learned=None, why_not=error.message)
     spent = read_spent() if found.has_budget else None
     answering.say_notes(found.notes)
     _say_not_answering(unread or _unloadable(found))
     if as_json:
-        console.print_json({"policy": rows, "path": str(policies.default_path()), "router": _facts(made, why_not), "spent": spent})
+        console.print_json({"policy": rows, "path": str(policies.default_path()), "router": _facts(made, use), "spent": spent})
         return
     width = max(len(name) for name in policies.SETTINGS)
     for row in rows:
         value = "wherever cloud is asked" if row["name"] == "allowed" and "allowed" not in found.given else _shown(row["value"])
         console.print_text(f"{row['name']:<{width}}  {value}  ({row['origin']})")
-    origin = f"not in use: {why_not}" if why_not else "nothing is learned" if made is None else "learned"
+    origin = f"not in use: {use.why_not}" if use.why_not else "nothing is learned" if made is None else f"learned{use.provided}"
     console.print_text(f"{'router':<{width}}  {'none' if made is None else f'{made.local} or {made.cloud}'}  ({origin})")
     if spent is not None:
         console.print_text(f"{'spent':<{width}}  {dollars(spent.today_usd)} today, {dollars(spent.month_usd)} this month  (UTC)")
@@ -270,11 +271,12 @@ def _say_unused(policy: Policy, local: str, cloud: str) -> None:
     )
 
 
-def _facts(made: LearnedRouter | None, why_not: str) -> dict[str, Any] | None:
-    """`why_not`: why the policy does not use it; empty if it does. One that cannot be read has that alone."""
+def _facts(made: LearnedRouter | None, use: Usable) -> dict[str, Any] | None:
+    """`why_not`: why the policy does not use it; empty if it does, if `provided` holds. One that cannot be read has that alone."""
+    told = {"why_not": use.why_not, "provided": use.provided.removeprefix(", if ")}
     if made is None:
-        return {"local": None, "cloud": None, "suites": [], "figures": None, "why_not": why_not} if why_not else None
-    return {"local": made.local, "cloud": made.cloud, "suites": made.suites, "figures": made.figures, "why_not": why_not}
+        return {"local": None, "cloud": None, "suites": [], "figures": None, **told} if use.why_not else None
+    return {"local": made.local, "cloud": made.cloud, "suites": made.suites, "figures": made.figures, **told}
 
 
 def _shown(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import math
 import os
 import sys
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 SECONDS_TO_END = 0.5
 NAMED = 5  # models in a note
+LOG_LINE, LOG_TIME = "%(asctime)s %(levelname)s: %(message)s", "%Y-%m-%d %H:%M:%S%z"
 
 
 def _require_finite(gigabytes: float | None) -> float | None:
@@ -83,6 +85,7 @@ def serve(
     with callable_package.needing_extras("`nomoat serve`"):
         from nomoat.serve import answers, app, auth
         from nomoat.serve.models import from_references
+    logging.basicConfig(format=LOG_LINE, datefmt=LOG_TIME)  # of warnings and errors, to stderr
     key_from = "--api-key"
     if api_key is not None:
         auth.require_sendable(api_key)

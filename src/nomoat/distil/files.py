@@ -126,7 +126,7 @@ def saving(
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
     """JSONL."""
-    path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
+    path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8", newline="\n")
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]], *, delimiter: str) -> None:

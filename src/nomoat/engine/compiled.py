@@ -141,7 +141,7 @@ class CompiledCopy:
         with whole_files.whole_folder(self._folder) as part:
             if exported is not None:
                 (part / BLOB).write_bytes(exported)
-            (part / FACTS).write_text(json.dumps(facts), encoding="utf-8")
+            (part / FACTS).write_text(json.dumps(facts), encoding="utf-8", newline="\n")
 
     def _facts(self) -> dict[str, Any] | None:
         """What is known of the copy that is there, if it is one of this model as it would be compiled now."""

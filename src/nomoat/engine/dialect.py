@@ -26,10 +26,12 @@ DISPENSABLE = {
     "temperature": "refuses `temperature`: its answers are its own sampling, not the likeliest words",
     "seed": "refuses `seed`: asked again it may answer otherwise",
     "reasoning_effort": "refuses `reasoning_effort`: it thinks as long as it does by itself",
-    "stream_options": "does not count tokens: costs are not known",
+    "stream_options": "",  # some count without it; of those that do not, each answer's cost is said to be not known
+    "stream": "refuses to stream: answers come whole, and when the first word was there is not known",
 }
 REFUSED = re.compile(
-    r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed|not valid|deprecated|extra inputs|cannot",
+    r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed|not valid|deprecated|extra inputs|cannot"
+    r"|must be verified",  # OpenAI of an organisation, before it streams its newest models
     re.IGNORECASE,
 )
 # How some say with 400 what others say with another status: Google and xAI of a key, Anthropic of credit, LiteLLM of a model, and of a
@@ -80,7 +82,7 @@ class Dialect:
         return self._notes(left_out, has_system=any(message.role == "system" for message in request.messages))
 
     def _notes(self, left_out: set[str], *, has_system: bool) -> tuple[str, ...]:
-        said = [DISPENSABLE[name] for name in DISPENSABLE if name in left_out]
+        said = [note for name, note in DISPENSABLE.items() if name in left_out and note]
         if has_system and not self._system_role:
             said.append("takes no system message: it was put before the next question")
         return tuple(said)
@@ -115,11 +117,14 @@ class Dialect:
             settings |= _about_tools(request)
         if beside_openais:
             settings["extra_body"] = beside_openais
+        if "stream" in self._left_out:  # the SDK is told otherwise, so that it leaves the reading to us: see `Body`
+            settings |= {"stream_options": None, "extra_body": beside_openais | {"stream": False}}
         if request.prompt is not None:
             settings["prompt"] = request.prompt
         else:
             settings["messages"] = self._messages(request)
-        return {name: value for name, value in settings.items() if value is not None and name not in self._left_out}
+        left_out = self._left_out - {"stream"}
+        return {name: value for name, value in settings.items() if value is not None and name not in left_out}
 
     def refusal(self, request: Request) -> UnsupportedError | None:
         """What says that this cannot be asked there; None if it can, as far as is known before asking."""
@@ -153,7 +158,7 @@ class Dialect:
             return False
         with self._lock:
             for name in DISPENSABLE:
-                if name in body and _names(refusal, name):
+                if name in body and _names(refusal, "stream(?:ing)?" if name == "stream" else name):
                     if name == "reasoning_effort":
                         self._refused_efforts.add(body[name])
                     else:
@@ -330,6 +335,21 @@ def _as_event(answer: bytes) -> bytes:
                 calls = [{"index": at, **call} for at, call in enumerate(calls)]
             choice["delta"] = message | {"tool_calls": calls}
     return b"data: " + json.dumps(told).encode() + b"\n\n"
+
+
+def text_of(content: Any) -> Any:
+    """The text of what a message says, where it comes in parts: those that are text, and not what was thought. Else as it is."""
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        return content
+    texts = [part.get("text") for part in content if part.get("type", "text") == "text"]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def status_in(error: Any) -> int | None:
+    """The HTTP status that an error's own code is, where a server sends it within an answer of status 200; None if it is none."""
+    code = error.get("code") if isinstance(error, dict) else None
+    number = int(code) if isinstance(code, str) and code.isdecimal() and len(code) == len("429") else code
+    return number if type(number) is int and 400 <= number < 600 else None
 
 
 def words_of(error: Any) -> str:

@@ -48,6 +48,9 @@ REPACKED_TYPES = {
     36: ("IQ4_NL_4_4", "IQ4_NL"), 37: ("IQ4_NL_4_8", "IQ4_NL"), 38: ("IQ4_NL_8_8", "IQ4_NL"),
 }  # fmt: skip
 
+# llama.cpp's names of types that the `gguf` package, or older releases of it, do not know
+NEWER_TYPES = {40: "NVFP4", 41: "Q1_0", 42: "Q2_0"}
+
 FloatArray = npt.NDArray[np.float32]
 Rows = slice | npt.NDArray[np.intp] | None  # all, or some
 
@@ -374,21 +377,7 @@ class _Part:
     def _place(self, name: str, shape: tuple[int, ...], type_code: int, offset: int, start: int) -> None:
         import gguf
 
-        try:
-            kind = gguf.GGMLQuantizationType(type_code)
-        except ValueError as exc:
-            if type_code not in REPACKED_TYPES:
-                raise self._broken(f"tensor `{name}` has the unknown type {type_code}") from exc
-            type_name, plain = REPACKED_TYPES[type_code]
-            raise UnsupportedError(
-                f"tensor `{name}` of `{self.path}` has the type {type_name}: {plain} repacked for Arm",
-                hint=f"take the {plain} file of this model: as fast, and it runs everywhere",
-            ) from exc
-        if kind.name not in READABLE_TYPES:
-            raise UnsupportedError(
-                f"tensor `{name}` of `{self.path}` has the type {kind.name}, which nomoat cannot read",
-                hint=f"it reads {', '.join(READABLE_TYPES)}; try another file of this model",
-            )
+        kind = self._kind(name, type_code)
         block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
         columns = shape[-1]
         if 0 in shape or columns % block:
@@ -398,6 +387,31 @@ class _Part:
         if end > len(self._map):
             raise self._broken(f"tensor `{name}` ends at byte {end:,}, and the file has {len(self._map):,}")
         self.tensors[name] = Tensor(name, kind.name, shape, start + offset, row_bytes)
+
+    def _kind(self, name: str, type_code: int) -> Any:
+        """The `gguf` package's of a tensor's type. Raises UnsupportedError, or BadFileError for one that nobody knows."""
+        import gguf
+
+        where, known = f"tensor `{name}` of `{self.path}` has the type", gguf.GGMLQuantizationType.__members__
+        if type_code in REPACKED_TYPES:
+            type_name, plain = REPACKED_TYPES[type_code]
+            raise UnsupportedError(
+                f"{where} {type_name}: {plain} repacked for Arm",
+                hint=f"take the {plain} file of this model: as fast, and it runs everywhere",
+            )
+        type_name = next((kind.name for kind in known.values() if kind == type_code), NEWER_TYPES.get(type_code, ""))
+        if not type_name:
+            raise BadFileError(
+                f"{where} {type_code}, which nomoat does not know",
+                hint="it is damaged, or newer than this nomoat: compare its size, or try another file of this model",
+            )
+        readable = [kind for kind in READABLE_TYPES if kind in known]
+        if type_name not in readable:
+            raise UnsupportedError(
+                f"{where} {type_name}, which nomoat cannot read",
+                hint=f"it reads {', '.join(readable)}; try another file of this model",
+            )
+        return known[type_name]
 
     def _number(self, code: str) -> Any:
         (value,) = struct.unpack_from("<" + code, self._map, self._at)

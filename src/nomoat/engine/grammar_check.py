@@ -5,8 +5,8 @@ llguidance (1.9) has limits, but none for a text that several patterns have to h
 
 What crashes there is refused, too: it would end this process.
 
-Not covered: processor time and memory on Windows, where a grammar has WALL_SECONDS, and where it cannot be tried: programs that can
-start no such process, or one that was ended from outside. Such a grammar is taken.
+Not covered: processor time and memory on Windows, where a grammar has WALL_SECONDS; memory on macOS, which refuses so low a limit; and
+where it cannot be tried: programs that can start no such process, or one that was ended from outside. Such a grammar is taken.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ else:
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
     seconds, memory = map(int, sys.argv[2:])
     for limited, value in (resource.RLIMIT_CORE, 0), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_DATA, memory):
-        resource.setrlimit(limited, (value, resource.getrlimit(limited)[1]))
+        try:
+            resource.setrlimit(limited, (value, resource.getrlimit(limited)[1]))
+        except (ValueError, OSError):  # the others hold
+            pass
 sys.path.append(sys.argv[1])
 from llguidance import LLMatcher, LLTokenizer
 try:

@@ -42,6 +42,7 @@ ACTIVATIONS = {
     "gelu": functools.partial(op.gelu, approximation_mode="ERF"),
     "gelu_tanh": functools.partial(op.gelu, approximation_mode="TANH"),
     "relu": op.relu,
+    "relu_squared": lambda x: op.power(op.relu(x), np.float32(2)),
 }
 
 
@@ -356,11 +357,14 @@ class GraphBuilder:
         heads, head_dim = self.sizes.heads, self.sizes.head_dim
         sight = self._sights[layer]
         query, key, value = self._as_heads(parts, layer)
-        if self.arch.qk_norm == "each head":
+        norms = self.arch.qk_norm == "each head"
+        if norms and not self.arch.turns_before_norms:
             query, key = self._qk_normed(query, key, layer)
         query, key, value = (op.transpose(y, i64(0, 2, 1, 3)) for y in (query, key, value))
         if tables := self._rope[sight]:
             query, key = (positions.rotate(y, tables, self.sizes) for y in (query, key))
+        if norms and self.arch.turns_before_norms:
+            query, key = self._qk_normed(query, key, layer)
         key, value = self._cached(key, f"{layer}.key"), self._cached(value, f"{layer}.value")
         y = self._attended(query, key, value, self._mask(sight.local), layer)
         return op.reshape(op.transpose(y, i64(0, 2, 1, 3)), i64(0, 0, heads * head_dim), True)

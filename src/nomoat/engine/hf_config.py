@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nomoat.engine.hf_families import Family
 
 ACTIVATIONS = {
-    "silu": "silu", "swish": "silu", "gelu": "gelu", "relu": "relu",
+    "silu": "silu", "swish": "silu", "gelu": "gelu", "relu": "relu", "relu2": "relu_squared",
     "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
 }  # fmt: skip
 
@@ -75,7 +75,8 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
         "rotary_pct", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "rope_local_base_freq", "factor",
         "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor", "attn_factor", "alibi_bias_max",
         "clip_qkv", "norm_epsilon", "swiglu_limit", "swiglu_alpha", "embedding_multiplier", "residual_multiplier",
-        "attention_multiplier", "logits_scaling", "logit_scale", "scale_emb", "scale_depth", "dim_model_base",
+        "attention_multiplier", "logits_scaling", "logit_scale", "scale_emb", "scale_depth", "dim_model_base", "norm_eps", "alpha",
+        "mscale", "mscale_all_dim", "llama_4_scaling_beta",
     )),
     "true or false": (lambda value: isinstance(value, bool), (
         "new_decoder_architecture", "multi_query", "parallel_attn", "use_parallel_residual", "do_layer_norm_before",
@@ -148,11 +149,12 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
         "feed_forward_length": _hidden(config),
         "context_length": (context := _context_tokens(longest, arch, family.window(config))),
         "context_is_window": context < longest or None,
-        "rope.freq_base": float(rope.get("rope_theta") or config.get("rotary_emb_base") or 10000),
+        "rope.freq_base": _base(config, rope),
+        "attention.temperature_scale": float(rope.get("llama_4_scaling_beta") or 0) or None,
         "attention.sliding_window": (family.window(config) or 0) if any(arch.windowed) else None,
         "hidden_activation": None if activation == arch.activation else activation,
     }
-    epsilon = first(config, "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon") or 1e-5
+    epsilon = first(config, "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps") or 1e-5
     keys["attention.layer_norm_rms_epsilon" if arch.norm == "rms" else "attention.layer_norm_epsilon"] = epsilon
     share = rope.get("partial_rotary_factor") or config.get("partial_rotary_factor")
     if share not in (None, 1) and not family.turns_partly:
@@ -228,6 +230,9 @@ def _scaling_keys(config: Config, rope: Config, arch: architectures.Architecture
         return {}
     if kind == "linear":
         return {"rope.scaling.type": kind, "rope.scaling.factor": float(_needed(rope, "factor"))}
+    if kind == "dynamic" and arch.name == "hunyuan-dense" and rope.get("alpha"):  # whatever it is called, it turns by another base
+        turned = head_dim(config)
+        return {"rope.freq_base": _base(config, rope) * float(rope["alpha"]) ** (turned / (turned - 2))}
     if kind in ("longrope", "su"):
         before, longest = _first_context(config, rope), _longest(config)
         if before < 2:
@@ -235,7 +240,8 @@ def _scaling_keys(config: Config, rope: Config, arch: architectures.Architecture
         factor = max(float(rope.get("factor") or longest / before), 1.0)
         stretched = (1 + math.log(factor) / math.log(before)) ** 0.5
         return {**keys, "rope.scaling.type": "longrope", "rope.scaling.attn_factor": float(rope.get("attention_factor") or stretched)}
-    odd = [name for name in ("mscale", "mscale_all_dim") if rope.get(name) is not None]
+    has_both = rope.get("mscale") and rope.get("mscale_all_dim")  # `transformers` reads neither without the other
+    odd = ["mscale"] if has_both and (rope["mscale"] != 1 or arch.name != "mistral3") else []
     usual = 1 + 0.1 * math.log(max(float(rope.get("factor") or 1), 1.0))
     if not math.isclose(rope.get("attention_factor") or usual, usual, rel_tol=1e-4):
         odd.append("attention_factor")
@@ -244,8 +250,15 @@ def _scaling_keys(config: Config, rope: Config, arch: architectures.Architecture
     if kind != "yarn" or odd:
         raise architectures.not_yet(f"this model scales its positions (`{' '.join([kind, *odd])}`)")
     turns = {f"rope.scaling.yarn_{name}": float(rope[name]) for name in ("beta_fast", "beta_slow") if rope.get(name)}
+    if has_both and not rope.get("attention_factor"):
+        turns["rope.scaling.yarn_log_multiplier"] = float(rope["mscale_all_dim"])
     unread = {"rope.scaling.yarn_attn_factor": rope.get("attn_factor")}  # see `architectures.notes`
     return {**keys, "rope.scaling.factor": float(_needed(rope, "factor")), **turns, **unread}
+
+
+def _base(config: Config, rope: Config) -> float:
+    """What positions turn by."""
+    return float(rope.get("rope_theta") or config.get("rotary_emb_base") or 10000)
 
 
 def scaling(rope: Config) -> str:

@@ -89,6 +89,14 @@ def _gpt2(config: Config) -> dict[str, Any]:
     return {}
 
 
+def _bigcode(config: Config) -> dict[str, Any]:
+    if not config.get("multi_query", True):
+        raise architectures.not_yet("each head of this StarCoder has keys and values of its own, which lie in another order")
+    if not config.get("scale_attn_weights", True):
+        raise architectures.not_yet("this StarCoder scales its scores in another way than others (`scale_attn_weights`)")
+    return {"attention.head_count_kv": 1}
+
+
 def _falcon(config: Config) -> dict[str, Any]:
     _require_usual_residual(config)
     if config.get("alibi") or not config.get("parallel_attn", True):
@@ -318,6 +326,25 @@ _GRANITE = dict(zip(_DECODER, (4096, 11008, 32, 32, 2048, 1e-6), strict=True)) |
 }  # fmt: skip
 _GRANITEMOE = _GRANITE | {"num_local_experts": 8, "num_experts_per_tok": 2}
 _MINICPM = _LLAMA | {"scale_emb": 1.0, "scale_depth": 1.0, "dim_model_base": 1.0, "tie_word_embeddings": True}
+_ARCEE = dict(zip(_DECODER, (2560, 18432, 32, 32, 4096, 1e-5), strict=True))
+_ERNIE4_5 = dict(zip(_DECODER, (1024, 3072, 18, 16, 131072, 1e-5), strict=True)) | {
+    "num_key_value_heads": 2, "head_dim": 128, "rope_theta": 500000.0, "tie_word_embeddings": True,
+}  # fmt: skip
+_HUNYUAN = dict(zip(_DECODER, (4096, 11008, 32, 32, 2048, 1e-5), strict=True))
+_MINISTRAL3 = dict(zip(_DECODER, (4096, 14336, 34, 32, 262144, 1e-5), strict=True)) | {
+    "num_key_value_heads": 8, "head_dim": 128,
+    "rope_parameters": {
+        "rope_type": "yarn", "rope_theta": 1e6, "factor": 16.0, "original_max_position_embeddings": 16384, "beta_fast": 32.0,
+        "beta_slow": 1.0, "mscale_all_dim": 1.0, "mscale": 1.0, "llama_4_scaling_beta": 0.1,
+    },
+}  # fmt: skip
+_MISTRAL3 = dict(zip(_DECODER, (5120, 32768, 40, 32, 131072, 1e-5), strict=True)) | {  # which see; the text part is any Mistral
+    "num_key_value_heads": 8, "head_dim": 128, "rope_theta": 1e9, "tie_word_embeddings": True,
+}  # fmt: skip
+_NEMOTRON = {
+    "hidden_size": 6144, "intermediate_size": 24576, "num_hidden_layers": 32, "num_attention_heads": 48,
+    "max_position_embeddings": 4096, "partial_rotary_factor": 0.5,
+}  # fmt: skip
 _OLMOE = dict(zip(_DECODER, (2048, 2048, 16, 16, 4096, 1e-5), strict=True)) | {
     "num_experts": 64, "num_experts_per_tok": 8, "norm_topk_prob": False,
 }  # fmt: skip
@@ -362,21 +389,26 @@ _BLOOM = {"hidden_size": 64, "n_layer": 2, "n_head": 8, "tie_word_embeddings": T
 _MPT = {"d_model": 2048, "n_layers": 24, "n_heads": 16, "tie_word_embeddings": True}
 _GPT2 = {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "tie_word_embeddings": True}
 _GPTJ = {"n_embd": 4096, "n_layer": 28, "n_head": 16, "rotary_dim": 64}
+SIGHT = ("vision_tower.", "multi_modal_projector.")
 GPT2_TRANSPOSED = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
 GEMMA_2_OR_3 = Family("", keys=_gemma, window=_window, activations=("hidden_activation",), norm_offset=1)
 FAMILIES = {
+    "arcee": Family("arcee", unsaid=_ARCEE),
     "bloom": Family("bloom", keys=_bloom, activations=(), row_order=_heads_to_parts, unsaid=_BLOOM),
     "cohere": Family("command-r", keys=_cohere, unsaid=_COHERE),
     "cohere2": Family("cohere2", keys=_cohere2, window=_window, unsaid=_COHERE2),
+    "ernie4_5": Family("ernie4_5", unsaid=_ERNIE4_5),
     "exaone": Family("exaone", activations=("activation_function", "hidden_act"), unsaid=_EXAONE),
     "exaone4": Family("exaone4", keys=_exaone4, window=_window, unsaid=_EXAONE4),
     "falcon": Family("falcon", keys=_falcon, activations=("activation",), row_order=_groups_to_parts, unsaid=_FALCON),
     "gemma": Family("gemma", activations=("hidden_act", "hidden_activation"), norm_offset=1, unsaid=_GEMMA),
     "gemma2": replace(GEMMA_2_OR_3, arch="gemma2", unsaid=_GEMMA2),
-    "gemma3": replace(GEMMA_2_OR_3, arch="gemma3", unsaid=_GEMMA3, unread=("vision_tower.", "multi_modal_projector.")),
+    "gemma3": replace(GEMMA_2_OR_3, arch="gemma3", unsaid=_GEMMA3, unread=SIGHT),
     "gemma3_text": replace(GEMMA_2_OR_3, arch="gemma3", unsaid=_GEMMA3),
+    "glm": Family("chatglm", turns_partly=True, unsaid=_GLM4),
     "glm4": Family("glm4", turns_partly=True, unsaid=_GLM4),
     "gpt2": Family("gpt2", keys=_gpt2, activations=("activation_function",), transposed=GPT2_TRANSPOSED, unsaid=_GPT2),
+    "gpt_bigcode": Family("starcoder", keys=_bigcode, activations=("activation_function",), unsaid=_GPT2),
     "gpt_neox": Family("gptneox", keys=_neox, turns_partly=True, row_order=_heads_to_parts, unsaid=_NEOX),
     "gptj": Family(
         "gptj",
@@ -387,11 +419,15 @@ FAMILIES = {
     "gpt_oss": Family("gpt-oss", keys=_gptoss, window=_window, activations=(), unsaid=_GPTOSS),
     "granite": Family("granite", keys=_granite, unsaid=_GRANITE),
     "granitemoe": Family("granitemoe", keys=_granitemoe, unsaid=_GRANITEMOE),
+    "hunyuan_v1_dense": Family("hunyuan-dense", unsaid=_HUNYUAN),
     "llama": Family("llama", unsaid=_LLAMA),
+    "ministral3": Family("mistral3", window=_window, unsaid=_MINISTRAL3),
     "mistral": Family("llama", window=_window, unsaid=_MISTRAL),
     "mixtral": Family("llama", keys=_mixture, window=_window, unsaid=_MIXTRAL),
     "minicpm": Family("minicpm", keys=_minicpm, unsaid=_MINICPM),
+    "mistral3": Family("mistral3", window=_window, unsaid=_MISTRAL3, unread=SIGHT),
     "mpt": Family("mpt", keys=_mpt, activations=(), unsaid=_MPT),
+    "nemotron": Family("nemotron", turns_partly=True, norm_offset=1, unsaid=_NEMOTRON),
     "olmo2": Family("olmo2", unsaid=_OLMO2),
     "olmo3": Family("olmo2", keys=_olmo3, window=_window, unsaid=_OLMO3),
     "olmoe": Family("olmoe", keys=_olmoe, unsaid=_OLMOE),

@@ -297,7 +297,7 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
             }  # fmt: skip
             name = plan.source.metadata["general.architecture"]
             written_config: dict[str, Any] = {"model_type": name, "eos_token_id": tokenizer.special.eos_id, "nomoat": facts}
-            (part / "config.json").write_text(json.dumps(written_config, ensure_ascii=False, indent=1), encoding="utf-8")
+            (part / "config.json").write_text(json.dumps(written_config, ensure_ascii=False, indent=1), encoding="utf-8", newline="\n")
     _remove_older(origin["source_sha256"])
     cache.sweep()
 

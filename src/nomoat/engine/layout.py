@@ -92,9 +92,13 @@ class Storage:
         """What the matrices take, in memory and on disk."""
         return sum(self.tensor_bytes(tensor) for tensor in file.tensors.values() if tensor.is_matrix)
 
+    def form_of(self, tensor: Tensor) -> Form:
+        """The form of one matrix as the file has it."""
+        return self.form(_layer_name(tensor.name), tensor, changed=False)
+
     def tensor_bytes(self, tensor: Tensor) -> int:
         """What one matrix takes."""
-        form = self.form(_layer_name(tensor.name), tensor, changed=False)
+        form = self.form_of(tensor)
         if form.is_tiled:
             type_name = tensor.type_name if form.kind == "tiles" else tiles.WHOLE_BYTES
             return tiles.size(type_name, tensor.num_rows, tensor.shape[-1])

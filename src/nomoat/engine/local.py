@@ -213,6 +213,7 @@ class LocalEngine(Engine):
         stream = self.tokenizer.answer_stream(request, prompt)
         first_at: float | None = None
         count = 0
+        end: tuple[TokenLikelihood, ...] = ()
         reason: FinishReason = "length"
         try:
             for pick in tokens:
@@ -225,11 +226,12 @@ class LocalEngine(Engine):
                 if pick is None:
                     yield Chunk(text="")
                     continue
+                likelihoods = () if request.top_logprobs is None else (self._likelihood(pick),)
                 if pick.token in self.tokenizer.special.stop_ids:
+                    end = () if request.messages else likelihoods
                     reason = "stop"
                     break
                 piece = text.push(stream.push(pick.token))
-                likelihoods = () if request.top_logprobs is None else (self._likelihood(pick),)
                 if piece or likelihoods:
                     yield Chunk(text=piece, likelihoods=likelihoods)
                 if text.stopped:
@@ -252,7 +254,7 @@ class LocalEngine(Engine):
             prefill_seconds=(first_at or ended) - started,
             decode_seconds=ended - (first_at or ended),
         )
-        yield Chunk(text=rest, finish_reason=reason, usage=usage)
+        yield Chunk(text=rest, finish_reason=reason, usage=usage, likelihoods=end)
 
     def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
         for at, text in enumerate(texts):

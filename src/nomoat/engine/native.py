@@ -247,7 +247,7 @@ def write_native(folder: Path) -> None:
             "head": {**graph.told(head), "at": graph.place(head, 1)}, "norm": graph.place(graph.source(head, 0), 1),
             "programs": programs,
         }  # fmt: skip
-    (folder / NATIVE).write_text(json.dumps(told), encoding="utf-8")
+    (folder / NATIVE).write_text(json.dumps(told), encoding="utf-8", newline="\n")
 
 
 class _Graph:

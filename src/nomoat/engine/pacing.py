@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -16,6 +17,7 @@ from nomoat import net
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 60.0
 LONGEST_ASKED_WAIT_SECONDS = 300.0  # a server that wants us away for longer is better answered with an error
+SILENT_SECONDS = 10.0  # without a first word: such a request keeps nobody else waiting
 SHOULD_RETRY = "x-should-retry"  # "false": whoever asks again is told the same; OpenAI's clients go by it, too
 
 
@@ -59,6 +61,19 @@ class GaveUpWaitingError(Exception):
     """Whoever this thread asks for has left."""
 
 
+@dataclass(slots=True, eq=False)
+class Turn:
+    """One request that is being answered. Whoever reads the answer says that it `has_begun`."""
+
+    since: float  # on the monotonic clock
+    has_begun: bool = False
+
+    @property
+    def counts(self) -> bool:
+        """Whether it takes a place: not where its server has said nothing for SILENT_SECONDS, which may go on for minutes."""
+        return self.has_begun or time.monotonic() - self.since < SILENT_SECONDS
+
+
 class Pace:
     """The turns of the threads that ask one server. A refusal halves how many ask at once; each round that goes well adds one.
 
@@ -67,7 +82,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
-        self._running = 0
+        self._turns: set[Turn] = set()
         self._limit: int | None = None  # None: as many as come
         self._num_well = 0
         self._not_before = 0.0
@@ -85,19 +100,20 @@ class Pace:
         return self._num_given_up
 
     @contextmanager
-    def turn(self, came_at: int) -> Iterator[None]:
-        """Wait until it is this thread's turn to ask, and keep the place until the block ends.
+    def turn(self, came_at: int) -> Iterator[Turn]:
+        """Wait until it is this thread's turn to ask, and keep the place until the block ends, or as long as the turn `counts`.
 
         Raises GaveUpWaitingError, and what `net.require_asker` raises.
         """
         with self._condition:
             self._wait_while(self._is_crowded, until=lambda: self._not_before, came_at=came_at)
-            self._running += 1
+            turn = Turn(since=time.monotonic())
+            self._turns.add(turn)
         try:
-            yield
+            yield turn
         finally:
             with self._condition:
-                self._running -= 1
+                self._turns.remove(turn)
                 self._condition.notify_all()
 
     def pause(self, seconds: float, came_at: int) -> None:
@@ -111,7 +127,7 @@ class Pace:
         with self._condition:
             now = time.monotonic()
             if now >= self._halved_until:
-                self._limit = max(1, (self._running + 1) // 2)
+                self._limit = max(1, (self._num_running() + 1) // 2)
                 self._num_well = 0
             self._halved_until = max(self._halved_until, now + wait_seconds)
             self._not_before = max(self._not_before, now + wait_seconds)
@@ -137,8 +153,11 @@ class Pace:
             raise GaveUpWaitingError
         net.require_asker()
 
+    def _num_running(self) -> int:
+        return sum(turn.counts for turn in self._turns)
+
     def _is_crowded(self) -> bool:
-        return self._limit is not None and self._running >= self._limit
+        return self._limit is not None and self._num_running() >= self._limit
 
     def _wait_while(self, crowded: Callable[[], bool], *, until: Callable[[], float], came_at: int) -> None:
         self.require_asker(came_at)

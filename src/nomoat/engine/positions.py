@@ -41,12 +41,16 @@ def size(node: Node, axis: int) -> Node:
 
 def row_order(arch: Architecture, sizes: Dimensions, layer: str) -> npt.NDArray[np.intp] | None:
     """Where each row of q or k lies in the file, for families whose files pair neighbours; None where rows lie in order."""
-    heads = {"q_proj": sizes.heads, "k_proj": sizes.kv_heads}.get(layer.rpartition(".")[2])
+    both = sizes.heads + sizes.kv_heads
+    heads = {"q_proj": sizes.heads, "k_proj": sizes.kv_heads, "qkv_proj": both}.get(layer.rpartition(".")[2])
     if arch.positions != "rope" or arch.rope_pairs == "halves" or heads is None:
         return None
     rotary = sizes.rotary_dim or sizes.head_dim
     head = np.concatenate([np.arange(0, rotary, 2), np.arange(1, rotary, 2), np.arange(rotary, sizes.head_dim)])
-    return np.asarray(np.arange(heads)[:, None] * sizes.head_dim + head, np.intp).reshape(-1)
+    order = np.asarray(np.arange(heads)[:, None] * sizes.head_dim + head, np.intp).reshape(-1)
+    if heads != both or not layer.endswith("qkv_proj"):
+        return order
+    return np.concatenate([order, np.arange(len(order), len(order) + sizes.kv_heads * sizes.head_dim)])  # values do not turn
 
 
 def rotation(file: ModelSource, sizes: Dimensions, sight: Sight) -> tuple[npt.NDArray[np.float64], float]:

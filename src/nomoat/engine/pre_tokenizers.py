@@ -18,6 +18,15 @@ GPT4O_SPLIT = TEKKEN_SPLIT.replace(f"{LOWER}+|", f"{LOWER}+{ENGLISH}?|").replace
     rf"{LOWER}*|\p{{N}}|", rf"{LOWER}*{ENGLISH}?|\p{{N}}{{1,3}}|"
 )
 BLOOM_SPLIT = r" ?[^(\s|.,!?…。，、।۔،)]+"
+SEED_CODER_SPLIT = QWEN2_SPLIT.replace(r" ?[^\s\p{L}\p{N}]+[\r\n]*", r" ?[^\s\p{L}\p{N}]+")
+# several: each splits what the one before it left
+IDEOGRAPHS = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
+DEEPSEEK_CODER_SPLITS = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", IDEOGRAPHS, r"\p{N}")
+DEEPSEEK3_SPLITS = (
+    r"\p{N}{1,3}",
+    "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|" + REST,
+)
 # `tokenizer.ggml.pre` -> how texts are split before they are merged, as llama-vocab.cpp has it; who shares a way stands together
 PRE_TOKENIZERS = {
     **dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo", "roberta-bpe", "exaone4", "jais", "trillion", "granite-docling"), "words"),
@@ -29,6 +38,10 @@ PRE_TOKENIZERS = {
     "mellum2": "digits and words",
     "tekken": TEKKEN_SPLIT,
     **dict.fromkeys(("gpt-4o", "llama4", "kanana2", "talkie"), GPT4O_SPLIT),
+    **dict.fromkeys(("deepseek-v3", "hunyuan-dense", "joyai-llm"), DEEPSEEK3_SPLITS),
+    "deepseek-coder": DEEPSEEK_CODER_SPLITS,
+    "seed-coder": SEED_CODER_SPLIT,
+    "viking": (BLOOM_SPLIT, r"\p{N}"),
     **dict.fromkeys(("bloom", "poro-chat", "gpt3-finnish"), BLOOM_SPLIT),
     "falcon": "punctuation and words",
 }
@@ -74,4 +87,5 @@ def pre_tokenizer(pre: str, *, space_first: bool) -> Any:
         steps = [pre_tokenizers.Punctuation("contiguous"), words, pre_tokenizers.Digits(individual_digits=False), threes]
         return pre_tokenizers.Sequence(steps)
     raw_bytes = pre_tokenizers.ByteLevel(add_prefix_space=space_first, use_regex=False)
-    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(way), "isolated"), raw_bytes])
+    splits = [pre_tokenizers.Split(Regex(each), "isolated") for each in ([way] if isinstance(way, str) else way)]
+    return pre_tokenizers.Sequence([*splits, raw_bytes])

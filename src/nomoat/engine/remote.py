@@ -12,9 +12,10 @@ import copy
 import hashlib
 import itertools
 import json
+import re
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -23,7 +24,17 @@ from urllib.parse import urlsplit
 from nomoat import net
 from nomoat.engine import Engine, pacing, server_address
 from nomoat.engine.budget import Bill, Calls, Meter
-from nomoat.engine.dialect import Body, Dialect, cached_tokens, completion_tokens, meant_status, prompt_tokens, words_of
+from nomoat.engine.dialect import (
+    Body,
+    Dialect,
+    cached_tokens,
+    completion_tokens,
+    meant_status,
+    prompt_tokens,
+    status_in,
+    text_of,
+    words_of,
+)  # fmt: skip
 from nomoat.engine.tool_calls import Gathered
 from nomoat.errors import Fate, NomoatError, RedirectedError, RemoteError, UnsupportedError, UsageError
 from nomoat.providers import ANY_SERVER, key_variables
@@ -45,10 +56,13 @@ TOO_MANY_REQUESTS = 429
 REFUSED_FOR_NOW = frozenset({408, 409, 425, TOO_MANY_REQUESTS})
 GAVE_UP_WAITING = frozenset({504, 524})  # a gateway: what stands behind it may have worked, and may go on
 QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})  # a 429 that no waiting helps
-FILTER_CODES = frozenset({"content_filter", "content_policy_violation"})
+FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "invalid_prompt"})
+# How OpenAI says that a model used up its room while it thought, in place of an empty answer.
+NO_ROOM = re.compile(r"could not finish the message because max_tokens\b", re.IGNORECASE)
 NO_JSON = (json.JSONDecodeError, UnicodeDecodeError)
 BROKEN_WORDS = (ValueError, RecursionError)  # of whoever reads an answer: no JSON, no UTF-8, thousands of digits or of brackets
 MAX_QUOTED_CHARACTERS = 300
+NO_HEADERS: Mapping[str, str] = {}
 FINISH_REASONS: dict[str, FinishReason] = {"length": "length", "content_filter": "filtered"}
 FAILED = "error"  # the finish reason of Mistral and OpenRouter for an answer that failed midway
 FAILURES = {"error", "message", "detail", "text"}  # what events have that tell of a failure, in place of `choices`
@@ -92,6 +106,7 @@ class _Told:
     calls: Gathered = field(default_factory=Gathered)
     has_begun: bool = False  # something of an answer has come, if only whose turn it is
     has_text: bool = False  # be it empty
+    is_refused: bool = False  # its words are those of a refusal
     finish_reason: FinishReason | None = None
     usage: Any = None
     failure: str = ""  # the words of an event that was nothing of an answer, which some send in place of the rest
@@ -203,13 +218,18 @@ class RemoteEngine(Engine):
         came_at = self._pace.num_given_up
         for attempt in itertools.count(1):
             try:
-                with self._pace.turn(came_at):
+                with self._pace.turn(came_at) as turn, closing(self._attempt(request, came_at, sent)) as chunks:
                     self._require_may_leave()
-                    yield from _in_whole_characters(self._attempt(request, came_at, sent))
+                    for chunk in _in_whole_characters(chunks):
+                        turn.has_begun = True
+                        yield chunk
                 return
             except NomoatError as error:
                 error.bytes_out = sent.num_bytes
-                if not isinstance(error, RemoteError) or error.fate != "rejected" or attempt == self._max_attempts(error):
+                if not isinstance(error, RemoteError) or error.fate != "rejected":
+                    raise
+                if attempt == self._max_attempts(error):
+                    error.was_asked_often = attempt > 1
                     raise
                 self._wait(error, attempt, came_at)
 
@@ -244,15 +264,16 @@ class RemoteEngine(Engine):
         told = _Told()
         with self._metered(request, came_at) as bill, self._translate_errors():
             started = time.perf_counter()  # here: who waits for the budget waits for no server
-            stream = self._send(request, sent)
+            stream = self._send(request, sent, told)
             body = None if stream is None else Body(stream.response, self._too_long)
-            with stream if stream is not None else nullcontext(()) as events, self._translate_errors(BROKEN_WORDS, has_begun=True):
+            with stream if stream is not None else nullcontext(()) as events, self._translate_errors(BROKEN_WORDS, told=told):
                 for event in events:
                     text = self._read(event, told)
                     if text or (told.calls and first is None):
                         first = first or time.perf_counter()
                         yield Chunk(text=text, begun=not text)
             finish_reason = told.finish_reason or self._end_of(body, told)
+            finish_reason = "filtered" if told.is_refused and finish_reason == "stop" else finish_reason
             ended_at = time.perf_counter()
             writing_since = ended_at if first is None or body is None or not body.is_stream else first
             num_read, num_written = prompt_tokens(told.usage), completion_tokens(told.usage, has_written=first is not None)
@@ -260,13 +281,14 @@ class RemoteEngine(Engine):
                 prompt_tokens=num_read or 0,
                 cached_tokens=cached_tokens(told.usage),
                 completion_tokens=num_written or 0,
-                is_counted=stream is None or None not in (num_read, num_written),
+                is_counted=None not in (num_read, num_written) if stream is not None else finish_reason == "filtered",
                 prefill_seconds=writing_since - started,
                 decode_seconds=ended_at - writing_since,
                 bytes_out=sent.num_bytes,
             )
             if self.meter is not None:
-                bill.usd = 0.0 if stream is None else self.meter.rates.billed_usd(request, usage)
+                is_free = stream is None and usage.is_counted
+                bill.usd = 0.0 if is_free else self.meter.rates.billed_usd(request, usage)
         self._pace.went_well()  # here: who has the last chunk asks for no more
         yield Chunk(text="", finish_reason=finish_reason, usage=usage, calls=told.calls.calls)
 
@@ -322,8 +344,9 @@ class RemoteEngine(Engine):
     def close(self) -> None:
         self._client.close()
 
-    def _send(self, request: Request, sent: _Sent) -> Any:
-        """The SDK's stream of events, still to be read; None if the provider's content filter refused the question."""
+    def _send(self, request: Request, sent: _Sent, told: _Told) -> Any:
+        """The SDK's stream of events, still to be read; None if there is no answer but why it ended: the provider's content filter
+        refused the question, or the model used up its room while it thought."""
         import openai
 
         self._sending.sent = sent
@@ -332,9 +355,11 @@ class RemoteEngine(Engine):
             try:
                 return (self._client.chat.completions if "messages" in body else self._client.completions).create(**body)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as exc:
-                if exc.code in FILTER_CODES:
+                said = self._said(exc.body, exc.response.text)
+                if exc.code in FILTER_CODES or NO_ROOM.match(said):
+                    told.finish_reason = None if exc.code in FILTER_CODES else "length"
                     return None
-                learned = self._dialect.learn(self._said(exc.body, exc.response.text), body)
+                learned = self._dialect.learn(said, body)
                 refused, body = body, self._dialect.body(self.model, request)
                 if not learned or body == refused:
                     raise
@@ -350,27 +375,32 @@ class RemoteEngine(Engine):
                     told.failure = words_of(extra) or told.failure
                 return ""
             choice = event.choices[0]
-            text = choice.delta.content if hasattr(choice, "delta") else choice.text
-            told.calls.add(getattr(getattr(choice, "delta", None), "tool_calls", None) or ())
+            delta = getattr(choice, "delta", None)
+            text = text_of(getattr(choice, "text", None) if delta is None else delta.content)
+            refusal = getattr(delta, "refusal", None)
+            told.calls.add(getattr(delta, "tool_calls", None) or ())
         except (AttributeError, TypeError) as exc:
-            raise self._no_answer() from exc
+            raise self._odd_answer() from exc
         reason, error = getattr(choice, "finish_reason", None) or None, getattr(choice, "error", None)
-        if not isinstance(text, str | None) or not isinstance(reason, str | None):
-            raise self._no_answer()
+        if not all(isinstance(said, str | None) for said in (text, refusal, reason)):
+            raise self._odd_answer()
         if error or reason == FAILED:
             raise self._failed(words_of(error))
         if reason:
             told.finish_reason = FINISH_REASONS.get(reason, "stop")
+        if delta is None and text is None and not reason:  # an event beside the answer, such as a filter's of what came before
+            return ""
+        told.is_refused = told.is_refused or bool(refusal)
         told.has_begun, told.has_text, told.failure = True, told.has_text or text is not None, ""
-        return text or ""
+        return text or refusal or ""
 
     @contextmanager
-    def _translate_errors(self, no_answer: tuple[type[Exception], ...] = NO_JSON, *, has_begun: bool = False) -> Iterator[None]:
-        """`has_begun`: the server has begun to answer, so that there is a connection."""
+    def _translate_errors(self, no_answer: tuple[type[Exception], ...] = NO_JSON, *, told: _Told | None = None) -> Iterator[None]:
+        """`told`: of an answer that the server has begun to send, so that there is a connection."""
         import httpx
         import openai
 
-        broken = self._cut_off if has_begun else self._lost
+        broken = self._lost if told is None else self._cut_off
         try:
             yield
         except openai.APITimeoutError as exc:
@@ -385,7 +415,10 @@ class RemoteEngine(Engine):
         except openai.APIStatusError as exc:
             raise self._status_error(exc) from exc
         except openai.APIError as exc:  # an error event within the stream
-            raise self._failed(words_of(exc.body) or exc.message) from exc
+            said, status = words_of(exc.body) or exc.message, status_in(exc.body)
+            if status is not None and told is not None and not told.has_begun:  # in place of an answer with this status
+                raise self._refused(status, self._quote(said), code=exc.code, param=exc.param) from exc
+            raise self._failed(said) from exc
         except httpx.HTTPError as exc:
             raise broken(exc) from exc
         except no_answer as exc:
@@ -400,6 +433,12 @@ class RemoteEngine(Engine):
             hint=f"check the address: is `{self.base_url}` the server's base, ending in /v1?",
             fate="lost",
         )
+
+    def _odd_answer(self) -> RemoteError:
+        """Asked for again, it would be paid for again, and come in the same form."""
+        error = self._no_answer()
+        error.fate, error.hint = "final", "ask another model, or another server that has this one"
+        return error
 
     def _too_long(self) -> RemoteError:
         return RemoteError(
@@ -428,7 +467,12 @@ class RemoteEngine(Engine):
 
     def _status_error(self, error: openai.APIStatusError) -> RemoteError:
         said = self._said(error.body, error.response.text)
-        status = meant_status(error.status_code, said)
+        return self._refused(error.status_code, said, code=error.code, param=error.param, headers=error.response.headers)
+
+    def _refused(
+        self, sent_status: int, said: str, *, code: object, param: object, headers: Mapping[str, str] = NO_HEADERS
+    ) -> RemoteError:
+        status = meant_status(sent_status, said)
         variable = " or ".join(key_variables(self._provider))
         hints = {
             401: f"check the key in {variable}",
@@ -437,17 +481,17 @@ class RemoteEngine(Engine):
             404: f"does the server have a model `{self.model}`, and is the address right?",
             429: "too many requests, or the account's quota is used up: wait, or look at the account",
         } | dict.fromkeys(GAVE_UP_WAITING, "try again, or ask for less")
-        is_for_good = error.code in QUOTA_CODES or error.response.headers.get(pacing.SHOULD_RETRY) == "false"
+        is_for_good = code in QUOTA_CODES or headers.get(pacing.SHOULD_RETRY) == "false"
         for_now = (status in REFUSED_FOR_NOW or status >= 500) and not is_for_good
         fate: Fate = "lost" if status in GAVE_UP_WAITING else "rejected" if for_now else "final"
         return RemoteError(
-            f"`{self.host}` answered {error.status_code}: {said or 'nothing more'}",
+            f"`{self.host}` answered {sent_status}: {said or 'nothing more'}",
             status=status,
             hint=hints.get(status, "the server's own fault: try again later" if status >= 500 else None),
             fate=fate,
-            wait_seconds=pacing.asked_wait(error.response.headers) if for_now else None,
-            code=None if error.code is None or str(error.code).isdecimal() else self._quote(error.code),  # some repeat the status
-            param=self._quote(error.param) if isinstance(error.param, str) else None,
+            wait_seconds=pacing.asked_wait(headers) if for_now else None,
+            code=None if code is None or str(code).isdecimal() else self._quote(str(code)),  # some repeat the status
+            param=self._quote(param) if isinstance(param, str) else None,
         )
 
     def _said(self, body: object, text: str) -> str:
@@ -524,16 +568,15 @@ class RemoteEngine(Engine):
             )
 
 
-def _in_whole_characters(chunks: Generator[Chunk]) -> Iterator[Chunk]:
+def _in_whole_characters(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     """The chunks, a character whose halves came in two of them in the later one; a half without the other is `�`."""
     held = ""
-    with closing(chunks):
-        for chunk in chunks:
-            text = held + chunk.text
-            held = text[-1:] if chunk.finish_reason is None and "\ud800" <= text[-1:] <= "\udbff" else ""
-            text = whole_characters(text[: len(text) - len(held)])
-            if text or chunk.begun or chunk.finish_reason is not None:
-                yield replace(chunk, text=text)
+    for chunk in chunks:
+        text = held + chunk.text
+        held = text[-1:] if chunk.finish_reason is None and "\ud800" <= text[-1:] <= "\udbff" else ""
+        text = whole_characters(text[: len(text) - len(held)])
+        if text or chunk.begun or chunk.finish_reason is not None:
+            yield replace(chunk, text=text)
 
 
 def _only_model(ref: str, names: Sequence[str]) -> str:

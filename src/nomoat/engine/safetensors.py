@@ -208,6 +208,8 @@ def _text_part(config: dict[str, Any]) -> dict[str, Any]:
     inner, kind = config.get("text_config"), config.get("model_type")
     unsaid = FAMILIES[kind].unsaid if isinstance(kind, str) and kind in FAMILIES else {}
     said = {**config, **(inner if isinstance(inner, dict) else {})}
+    if config.get("tie_word_embeddings") is not None:  # `transformers` ties the whole model's matrices, whatever the part says
+        said["tie_word_embeddings"] = config["tie_word_embeddings"]
     if said.get("rope_parameters"):  # says what the older `rope_scaling` says
         unsaid = {name: value for name, value in unsaid.items() if name != "rope_scaling"}
     return {**unsaid, **said, "model_type": kind}

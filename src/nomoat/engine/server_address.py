@@ -14,6 +14,7 @@ from nomoat import config, net
 from nomoat.errors import SettingError, UsageError
 from nomoat.providers import ANY_SERVER, PROVIDERS, UPSTREAM_KEY, key_variables
 
+AZURE_VERSION = "api-version="
 NO_KEY = "none"  # the SDK wants one, and servers without keys do not look
 
 
@@ -38,9 +39,14 @@ def _split(address: str, *, example: str, key: str) -> SplitResult:
     hint = f"write `{example}`"
     try:
         parts = urlsplit(address)
-        netloc = f"{parts.hostname}:{parts.port}"
+        netloc = f"{parts.hostname}{'' if parts.port is None else f':{parts.port}'}"
     except ValueError as exc:
         raise UsageError("the address of a server cannot be read", hint=hint) from exc
+    if AZURE_VERSION in parts.query and not (parts.username or parts.password):
+        raise UsageError(
+            f"a server's address holds no query (`{parts.scheme}://{netloc}`), and Azure's newer one needs none",
+            hint="write `https://RESOURCE.openai.azure.com/openai/v1#DEPLOYMENT`",
+        )
     if parts.username or parts.password or parts.query:
         raise UsageError(
             f"a server's address holds no user, password or query (`{parts.scheme}://{netloc}`)", hint=f"put the key into {key}"

@@ -262,7 +262,7 @@ class Tokenizer:
             "chat_template": self.chat_template,
             "tool_template": self._tool_template,
         }
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), encoding="utf-8")
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), encoding="utf-8", newline="\n")
 
     def _token_text(self, token_id: int | None) -> str:
         return "" if token_id is None else str(self.backend.id_to_token(token_id))

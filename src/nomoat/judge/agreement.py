@@ -218,7 +218,7 @@ def remember(judge_digest: str, agreement: Agreement) -> None:
     with whole_files.alone(_path()):  # another one's may be measured at the same time
         kept = {**_kept(), judge_digest: agreement.sentence}
         with whole_files.whole_file(_path()) as part:
-            part.write_text(json.dumps(kept, ensure_ascii=False, indent=2), encoding="utf-8")
+            part.write_text(json.dumps(kept, ensure_ascii=False, indent=2), encoding="utf-8", newline="\n")
 
 
 def remembered(judge_digest: str) -> str | None:

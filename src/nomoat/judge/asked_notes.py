@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from nomoat import references
 from nomoat.asking.answers import notes_of
 from nomoat.errors import BudgetReachedError
-from nomoat.judge import choices
+from nomoat.judge import wording
 from nomoat.judge.kept import KeptEngine
+from nomoat.money import dollars
 from nomoat.words import counted
 
 if TYPE_CHECKING:
     from nomoat.judge.asking import Asking
+    from nomoat.records import Outcome
 
 
 def missing(run: Asking) -> str:
@@ -38,19 +40,31 @@ def unbegun(run: Asking) -> str:
     """Why the answers tell little of the model: most of them ended before they began. Empty if they did not."""
     if 2 * run.num_unbegun <= len(run.examples):
         return ""
+    num_unasked = len(run.suite.examples) - len(run.examples)
     those = "kept answers" if isinstance(run.model.engine, KeptEngine) else "answers"
-    return (
+    said = (
         f"{run.num_unbegun:,} of {len(run.examples):,} {those} of `{run.asked_as}` were cut off within the limit of "
         f"{run.max_new_tokens:,} new tokens with nothing in them, or reasoning alone"
     )
+    return f"{said}; {counted(num_unasked, 'question')} more were not asked" if run.is_in_vain and num_unasked else said
 
 
-def notes(run: Asking) -> Iterator[str]:
-    """A sentence each, those first that say that the score is of a part, or tells little."""
+def unread(run: Asking) -> str:
+    """Why the answers tell little of the model: most of them are read as none of the choices. Empty if they are not."""
+    return wording.unread_words(len(run.unread), len(run.examples), run.asked_as) if 2 * len(run.unread) > len(run.examples) else ""
+
+
+def tells_little(run: Asking) -> str:
+    """Why no winner may be named over these answers; empty if one may."""
+    return unbegun(run) or unread(run)
+
+
+def notes(run: Asking, earlier: Sequence[Outcome] = ()) -> Iterator[str]:
+    """A sentence each, those first that say that the score is of a part, or tells little. `earlier`: see `Asking.cut_earlier`."""
     if why := missing(run):
         total = len(run.suite.examples)
         yield f"PARTIAL: {len(run.examples):,} of {total:,} questions were answered by `{run.model.ref}`: {why}"
-    for why in filter(None, (left_out(run), unbegun(run))):
+    for why in filter(None, (left_out(run), tells_little(run))):
         yield f"PARTIAL: {why}"
     yield from notes_of(run.model, run.store, num_reused=run.num_reused)
     yield from run.settings.spending.pricing(run.model).lost_note(run.model.ref, run.lost)
@@ -59,6 +73,8 @@ def notes(run: Asking) -> Iterator[str]:
         yield f"chat template of `{run.model.ref}`: {named.value}, {named.reason}"
     elif run.settings.template and references.names_weights(run.model.ref) and not isinstance(run.model.engine, KeptEngine):
         yield f"chat template of `{run.model.ref}`: its own; `{run.settings.template}` is used only for models that have none"
+    if (effort := run.settings.reasoning_effort) is not None and run.asked:
+        yield f"`{run.model.ref}` was asked for the reasoning effort `{effort}`"
     if isinstance(run.model.engine, KeptEngine):
         count = f"{len(run.kept(run.model.engine, run.suite.examples)):,} of {len(run.suite.examples):,}"
         yield f"`{run.model.ref}` is not asked: it has answered {count} of these questions before, and those answers are used"
@@ -67,6 +83,14 @@ def notes(run: Asking) -> Iterator[str]:
             f"{run.num_filtered:,} of {len(run.examples):,} questions were stopped by the content filter of `{run.model.ref}`: "
             "what it wrote, or nothing, counts as its answer"
         )
+    if run.num_cached_tokens and run.settings.spending.may_cost(run.model) and run.settings.spending.pricing(run.model).rates:
+        yield (
+            f"{run.num_cached_tokens:,} tokens of prompts were in the cache of `{run.model.ref}`, and are reckoned at the full price: "
+            "its bill may be lower"
+        )
+    if costs := [outcome.cost_usd for outcome in earlier if outcome.cost_usd is not None]:
+        answers = counted(len(costs), "answer")
+        yield f"the cost of `{run.model.ref}` in total holds {dollars(sum(costs))} for {answers} cut off at a lower limit"
     yield from run.settings.spending.uncounted_note(run.model, sum(outcome.cost_usd is None for outcome in run.outcomes))
     itself = "naming the model itself, " if isinstance(run.model.engine, KeptEngine) else ""
     if run.num_cut:
@@ -81,10 +105,6 @@ def notes(run: Asking) -> Iterator[str]:
             f"does not count ({itself}`--max-tokens`, in Python: `max_new_tokens`, gives more)"
         )
     if run.writes_choices:
-        unmatched = sum(
-            choices.written_choice(example, outcome.answer, lettered=run.lettered) is None
-            for outcome, example in zip(run.outcomes, run.examples, strict=True)
-        )
         how = "it wrote a letter" if run.lettered else "it wrote its choice"
         note = f"`{run.model.ref}` gives no likelihoods: {how}"
-        yield f"{note}; {unmatched:,} of {len(run.outcomes):,} answers were none of them" if unmatched else note
+        yield f"{note}; {len(run.unread):,} of {len(run.outcomes):,} answers were none of them" if run.unread else note

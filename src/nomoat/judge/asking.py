@@ -9,7 +9,7 @@ from typing import Any
 
 from nomoat import matching
 from nomoat.asking.answers import FailuresInARow, Question, collect, collect_scores, count_earlier, failure_of, kept_scores
-from nomoat.asking.room import with_room
+from nomoat.asking.room import with_less_room, with_room
 from nomoat.asking.store import AnswerStore
 from nomoat.engine import templates
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
@@ -22,9 +22,10 @@ from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import Evaluation, notes_over_all, side_of
 from nomoat.providers import is_remote, named_in
-from nomoat.records import ChoiceScores, Completion, Example, Message, Outcome, Request
+from nomoat.records import ChoiceScores, Completion, ContinuationScore, Example, Message, Outcome, Request
 from nomoat.responder import Responder
 
+FEW_IN_VAIN = 8  # answers that all ended before they began, of which those to all other questions would be no better
 NOTHING_SAID = "…"  # in the place of an empty answer, where another question follows: some servers refuse an empty message
 
 
@@ -45,6 +46,7 @@ class Asking:
     num_unbegun: int = 0  # of those that were cut, such as hold nothing, or a draft alone
     num_left_out: int = 0  # kept answers that were cut off within less room than there is now, and those to what follows them
     num_filtered: int = 0
+    num_cached_tokens: int = 0  # of prompts, which the model did not read anew
     num_failed: int = 0
     bytes_in_vain: int = 0
     dropped: list[Outcome] = field(default_factory=list)  # of conversations not answered to their end: no evidence, but paid for
@@ -52,9 +54,11 @@ class Asking:
     failure: NomoatError | None = None
     in_a_row: FailuresInARow = field(default_factory=FailuresInARow)
     writes_choices: bool = False
+    unread: set[str] = field(default_factory=set)  # examples whose written answer is none of the choices, and no refusal
     asked: dict[Request, str] = field(default_factory=dict)  # what was answered in writing, and the first example that asked it
     histories: dict[str, tuple[Message, ...]] = field(default_factory=dict)  # by example: its conversation, and the model's answer
     scores: Mapping[Question, ChoiceScores] = field(default_factory=dict)  # the kept ones of a model that is not here
+    likelihoods: dict[str, tuple[ContinuationScore, ...]] = field(default_factory=dict)  # of each answered example's choices
     groups: dict[str, str] = field(init=False)
     lettered: bool = field(init=False)  # whether a choice that is written is a letter
     kept_ids: set[str] | None = None  # of the examples that a model which is not here has answered; None before it is looked up
@@ -145,6 +149,11 @@ class Asking:
             answer = matching.DRAFT_BEGINS + answer
         return not matching.without_draft(answer).strip()
 
+    @property
+    def is_in_vain(self) -> bool:
+        """Whether all answers ended before they began, and more would cost as much: they took money, and all the room there was."""
+        return FEW_IN_VAIN <= self.num_unbegun == len(self.examples) and self.settings.spending.may_cost(self.model)
+
     def remember(self, example: Example, answer: Completion) -> None:
         """Keep what was said so far for the examples that follow this one."""
         said = self.suite.answer_in(answer.text)
@@ -159,7 +168,8 @@ class Asking:
             raise DataError(asked_notes.left_out(self), hint="name the model itself: what was cut off is asked again")
         if not self.outcomes:
             hint = (
-                "name the --limit, --seed and --max-tokens (in Python: `limit`, `seed`, `max_new_tokens`), the same --judge or none, "
+                "name the --limit, --seed, --max-tokens and --reasoning-effort (in Python: `limit`, `seed`, `max_new_tokens`, "
+                "`reasoning_effort`), the same --judge or none, "
                 "and of a table, whose labels depend on them, the same models together, that they were asked with"
             )
             raise DataError(
@@ -169,22 +179,38 @@ class Asking:
         outcomes = grouped(self.outcomes, groups_in(suite))
         facts = {"digest": self.model.digest, "reused answers": str(self.num_reused)}
         price, seed = self.settings.spending.pricing(self.model).note, self.settings.seed
+        earlier = self.cut_earlier()
         side = side_of(
             self.model.ref, self.model.licence, suite.metric, outcomes, facts=facts, price=price,
-            dropped=self.dropped, bytes_in_vain=self.bytes_in_vain,
+            dropped=self.dropped, earlier=earlier, bytes_in_vain=self.bytes_in_vain,
         )  # fmt: skip
         return Evaluation(
             suite=suite,
+            likelihoods=self.likelihoods,
             side=side,
             outcomes=outcomes,
-            notes=(*notes, *asked_notes.notes(self), *notes_over_all(suite, self.model.ref, outcomes)),
+            notes=(*notes, *asked_notes.notes(self, earlier), *notes_over_all(suite, self.model.ref, outcomes)),
             seed=seed,
-            partial=asked_notes.missing(self) or asked_notes.left_out(self) or asked_notes.unbegun(self),
+            partial=asked_notes.missing(self) or asked_notes.left_out(self) or asked_notes.tells_little(self),
+            tells_little=asked_notes.tells_little(self),
+            unread=frozenset(self.unread),
         )
 
     def show(self, num_done: int) -> None:
         """Tell the progress how many of the examples asked now are answered."""
         self.settings.progress(self.label or self.model.ref, len(self.examples) + num_done, len(self.suite.examples))
+
+    def cut_earlier(self) -> list[Outcome]:
+        """What earlier tries at these questions came to whose answers a lower limit cut off: no evidence, but paid for."""
+        if not self.asked or not self.settings.spending.may_cost(self.model):
+            return []
+        limits = self.store.limits(self.model.digest)
+        examples = {example.id: example for example in self.suite.examples}
+        found: list[Outcome] = []
+        for request, example_id in [*self.asked.items()]:
+            kept = (self.store.answer(self.model.digest, tried) for tried in with_less_room(request, limits))
+            found += [_paid(self, examples[example_id], answer, score=0.0) for answer in kept if answer is not None]
+        return found
 
     @property
     def max_new_tokens(self) -> int:
@@ -198,7 +224,8 @@ class Asking:
 
     def request(self, example: Example) -> Request:
         """What the model is asked, with as much room as the settings give; see `with_room`. A kept answer may have had less."""
-        usual, wanted = self._usual(example), self.settings.max_new_tokens
+        usual = replace(self._usual(example), reasoning_effort=self.settings.reasoning_effort)
+        wanted = self.settings.max_new_tokens
         if wanted is None:
             return usual
         if self._limits is None:
@@ -287,6 +314,7 @@ def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     for example, scored in zip(examples, collected, strict=True):
         if isinstance(scored, ContextExceededError):
             raise scored
+        run.likelihoods[example.id] = scored.scores
         answer = example.choices[matching.likeliest(scored.scores, per_token=run.suite.per_token)]
         outcomes.append(run.outcome(example, answer=answer, score=choices.is_right(example, answer), seconds=scored.seconds))
     return outcomes
@@ -301,26 +329,37 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
             left = [example for example in examples if example.id in begun and example.id not in answered]
             run.dropped += [_paid(run, example, begun[example.id], score=0.0) for example in left]
             break
-    ended = [example for example in examples if example.id in answered and answered[example.id].finish_reason == "length"]
-    cut = [answered[example.id].usage for example in ended]
-    run.num_unbegun += sum(run.is_unbegun(example, answered[example.id].text) for example in ended)
+        asked = [example for example in examples if example.id in answered]
+        if len(asked) >= FEW_IN_VAIN and all(_has_not_begun(run, example, answered) for example in asked):
+            break
+    cut = [answered[example.id].usage for example in examples if _is_cut(example, answered)]
+    run.num_unbegun += sum(_has_not_begun(run, example, answered) for example in examples)
     num_before = sum(usage.is_counted and usage.completion_tokens < run.max_new_tokens for usage in cut)
     run.num_cut += len(cut) - num_before
     run.num_cut_before += num_before
+    different = {run.request(example): answered[example.id] for example in examples if example.id in answered}
+    run.num_cached_tokens += sum(completion.usage.cached_tokens for completion in different.values())
     run.num_filtered += sum(completion.finish_reason == "filtered" for completion in answered.values())
     pairs = [(example, answered[example.id].text) for example in examples if example.id in answered]
-    return [
-        _paid(run, example, answered[example.id], score=score) for (example, _), score in zip(pairs, _scores(run, pairs), strict=True)
-    ]
+    scores = _scores(run, pairs)
+    run.unread -= {example_id for example_id, completion in answered.items() if completion.finish_reason == "filtered"}
+    return [_paid(run, example, answered[example.id], score=score) for (example, _), score in zip(pairs, scores, strict=True)]
 
 
 def _asked_together(run: Asking, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
-    """Everything at once; with a budget, a few conversations at a time, in random order.
+    """Everything at once, of a model that takes money but for a few before, by which it is known whether its answers begin; with a
+    budget, a few conversations at a time, in random order.
 
     Otherwise the budget would be spent on their first questions, and what was answered would be no fair sample.
     """
     conversations = conversations_of(examples)
     if run.settings.spending.budget is None or len(conversations) == len(examples):
+        num_first = max(FEW_IN_VAIN, run.settings.concurrency)
+        if len(conversations) == len(examples) > num_first and not run.examples and run.settings.spending.may_cost(run.model):
+            first = random.Random(0).sample(examples, num_first)
+            yield first
+            chosen = {example.id for example in first}
+            examples = [example for example in examples if example.id not in chosen]
         yield examples
         return
     run.answered(examples)  # from here on it is known which words came before
@@ -329,6 +368,14 @@ def _asked_together(run: Asking, examples: Sequence[Example]) -> Iterator[Sequen
     random.Random(0).shuffle(conversations)
     for start in range(0, len(conversations), run.settings.concurrency):
         yield [example for conversation in conversations[start : start + run.settings.concurrency] for example in conversation]
+
+
+def _is_cut(example: Example, answered: Mapping[str, Completion]) -> bool:
+    return example.id in answered and answered[example.id].finish_reason == "length"
+
+
+def _has_not_begun(run: Asking, example: Example, answered: Mapping[str, Completion]) -> bool:
+    return _is_cut(example, answered) and run.is_unbegun(example, answered[example.id].text)
 
 
 def _ask_in_turn(run: Asking, examples: Sequence[Example], answered: dict[str, Completion]) -> None:
@@ -358,6 +405,7 @@ def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
     suite = run.suite
     if run.writes_choices:  # from the whole answer, as the notes count them
         chosen = [choices.written_choice(example, answer, lettered=run.lettered) for example, answer in pairs]
+        run.unread |= {example.id for (example, _), choice in zip(pairs, chosen, strict=True) if choice is None}
         return [choices.is_right(example, choice) for (example, _), choice in zip(pairs, chosen, strict=True)]
     pairs = [(example, suite.answer_in(answer)) for example, answer in pairs]
     if suite.metric == "judge":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import re
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,6 +26,8 @@ def score_code(pairs: Sequence[tuple[Example, str]], *, chat: bool) -> list[floa
 
     Raises UnsupportedError.
     """
+    # Of a text that is read without a file's name: what Python thinks of an answer's style is nobody's matter here.
+    warnings.filterwarnings("ignore", module="<unknown>")
     programs = [
         (at, _around(target, code_in(answer)) if chat else target.replace(ANSWER, continued_code(answer), 1))
         for at, (example, answer) in enumerate(pairs)

@@ -14,10 +14,10 @@ from typing import TypeVar
 from nomoat import bounds
 from nomoat.asking.spending import Spending
 from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
-from nomoat.judge import stats
+from nomoat.judge import power, stats
 from nomoat.judge.askable import require_askable, require_context, require_scorable
 from nomoat.judge.asking import Asking
-from nomoat.judge.groups import grouped, groups_in
+from nomoat.judge.groups import grouped, groups_in, groups_of
 from nomoat.judge.kept import KeptEngine, is_kept
 from nomoat.judge.metrics import METRICS
 from nomoat.judge.opened import given, opened, opened_store
@@ -40,7 +40,7 @@ from nomoat.judge.verdict import (
 )
 from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.progress import quiet
-from nomoat.records import Example, Outcome, Request, Verdict
+from nomoat.records import Effort, Example, Outcome, Request, Verdict
 from nomoat.references import STORED
 from nomoat.responder import Responder, ref_of
 from nomoat.rows import Given
@@ -69,6 +69,7 @@ def duel(
     spending: Spending | None = None,
     template: str | None = None,
     max_new_tokens: int | None = None,
+    reasoning_effort: Effort | None = None,
 ) -> Verdict:
     """Who is better on a suite, and how sure that is. Two `stored:` models of one suite need no `suite`.
 
@@ -85,7 +86,7 @@ def duel(
         )  # fmt: skip
     settings = RunSettings(
         limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending(), template=template,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=max_new_tokens, reasoning_effort=reasoning_effort,
     )  # fmt: skip
     return run_duel(left, right, suite, settings, stop_early=stop_early, rules=Rules(alpha=alpha, rope=rope)).verdict
 
@@ -213,6 +214,8 @@ def _ask_all(
 def duel_of(one: Evaluation, other: Evaluation, *, rules: Rules, watch: Watch | None = None, notes: Sequence[str] = ()) -> Duel:
     """The duel of two evaluations of the same examples, with the intervals of its verdict. See `compare`."""
     verdict = compare(one, other, rules=rules, watch=watch, notes=notes)
+    if groups_of(one.outcomes) is None:
+        verdict = power.with_items_needed(verdict, alpha=rules.alpha if watch is None else watch.alpha_each)
     return Duel(verdict=verdict, left=replace(one, side=verdict.left), right=replace(other, side=verdict.right))
 
 
@@ -252,7 +255,7 @@ def _ask_until_known(one: Asking, other: Asking, rules: Rules, *, round_size: in
         # Kept answers may end where an earlier duel knew its winner: theirs is no number that was fixed before.
         if end >= len(examples) and len(examples) == len(planned) and not is_out_of_money:
             watch.end()
-        if watch.is_known or is_out_of_money:
+        if watch.is_known or is_out_of_money or one.is_in_vain or other.is_in_vain:
             break
     return watch
 
@@ -287,10 +290,12 @@ def _order_note(watch: Watch, round_size: int, seed: int, sides: Sequence[Asking
     order = f"asked in a random order (seed {seed}), {looks}, with a look after each; the intervals hold whenever one stops"
     if watch.is_complete:
         return order
-    if watch.is_known:
+    if watch.is_known and not any(side.is_in_vain for side in sides):
         return f"{order}: the rest was not needed (`--all`, in Python: `stop_early=False`, asks everything)"
     if _is_out_of_money(*sides):
         return f"{order}: the rest was not asked, for want of money (`--max-cost`, in Python: `max_cost_usd`)"
+    if any(side.is_in_vain for side in sides):
+        return f"{order}: the rest was not asked, for no answer began"
     return f"{order}: the rest has no kept answers"
 
 

@@ -5,6 +5,7 @@ To add one: an entry in `METRICS` (with its scorer in `scorers.py`), and a row i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -80,6 +81,11 @@ METRICS: Mapping[str, Scoring] = {
     "published": Scoring(title="score, as it was published", origin="stored"),
 }
 WRITABLE = tuple(name for name, scoring in METRICS.items() if scoring.origin == "suite")  # what a suite's file may say
+
+
+def mean_score(scores: Sequence[float]) -> float:
+    """The mean of the scores of items: the same to the last digit, in whatever order they stand."""
+    return math.fsum(scores) / len(scores)
 
 
 def score_text(metric: str, answer: str, example: Example, *, schema: Mapping[str, Any] | None = None) -> float:

@@ -18,11 +18,11 @@ from markupsafe import Markup, escape
 from nomoat import __version__, whole_files
 from nomoat.judge import korean, plots, slices, wording
 from nomoat.judge.groups import group_names, groups_of
-from nomoat.judge.metrics import METRICS
+from nomoat.judge.metrics import METRICS, mean_score
 from nomoat.judge.table import Table
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, score_interval
 from nomoat.records import Example, Outcome, Side, Verdict
-from nomoat.words import counted
+from nomoat.words import SHOWN_TURNS, counted
 
 MAX_EXAMPLES_SHOWN = 10
 MAX_EXAMPLES_OF_SEVERAL = 4  # for each of several suites
@@ -188,6 +188,10 @@ def _common(evaluations: tuple[Evaluation, ...], *, alpha: float = DEFAULT_RULES
             (_shortened(name) if row.is_data else _label(name), tally) for row, (name, tally) in zip(rows, labels, strict=True)
         ],
         "labels_note": slices.note_on(examples),
+        "figures": [
+            (row.name if row.is_data else _said(row.name), [_in_figures(metric, point) for point in in_row])
+            for row, in_row in zip(rows, points, strict=True)
+        ],
         "forest": _forest(points, low=0, high=high, unit=unit, title="scores with their intervals"),
         "side_rows": _side_rows(metric, [evaluation.side for evaluation in evaluations]),
     }
@@ -203,7 +207,9 @@ def _write(path: Path, template: str, common: dict[str, object], **values: objec
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_visible,
     )
+    environment.filters["running"] = escape
     environment.filters["said"] = _said
     environment.filters["figures"] = _figures
     environment.filters["label"] = _label
@@ -223,7 +229,7 @@ def _write(path: Path, template: str, common: dict[str, object], **values: objec
         version=__version__,
     )
     with whole_files.whole_file(path) as part:
-        part.write_text(page, encoding="utf-8")
+        part.write_text(page, encoding="utf-8", newline="\n")
 
 
 def _plots_of(verdict: Verdict, pairs: Sequence[tuple[float, float]]) -> list[tuple[str, str, str]]:
@@ -326,6 +332,11 @@ def _plot(svg: str) -> Markup:
     return Markup(re.sub(r">([^<>]+)</text>", both, svg))
 
 
+def _visible(value: object) -> object:
+    """What a place of the page holds, with characters that turn letters around shown; `running` text and what is marked up stay."""
+    return value.translate(SHOWN_TURNS) if type(value) is str else value
+
+
 def _labelled(english: str) -> Markup:
     """What a cell is called where the table has no head, on a telephone."""
     return Markup('data-label="{}" data-ko="{}"').format(english, korean.TWINS[english])
@@ -333,8 +344,10 @@ def _labelled(english: str) -> Markup:
 
 def _in_both(english: str, twin: str | None, mark: Callable[[str], str] = escape) -> Markup:
     """A text, of which the page shows one language."""
+    english = english.translate(SHOWN_TURNS)
     if twin is None:
         return escape(mark(english))
+    twin = twin.translate(SHOWN_TURNS)
     return Markup('<span lang="en">{}</span><span lang="ko">{}</span>').format(mark(english), mark(twin))
 
 
@@ -350,12 +363,13 @@ def _unbroken(text: str) -> str:
 
 def _shortened(name: str, language: str = "") -> Markup:
     """A label that is cut, where it is too long for its place, before its end: names of models differ there."""
+    name = name.translate(SHOWN_TURNS)
     head, tail = name[:-END_CHARACTERS], name[-END_CHARACTERS:]
     return Markup('<span title="{}"{}><i>{}</i><b>{}</b></span>').format(name, Markup(language), head, tail)
 
 
-def _side_rows(metric: str, sides: Sequence[Side]) -> list[tuple[str, list[str]]]:
-    """As `_settings`."""
+def _side_rows(metric: str, sides: Sequence[Side]) -> list[tuple[Markup, list[str]]]:
+    """As `_settings`, and the names in both languages, too."""
     rows: list[tuple[str, list[str]]] = [
         ("score", [_figures(wording.render_side_score(metric, side)) for side in sides]),
         ("latency, median / 95th percentile", [wording.render_latency(side) for side in sides]),
@@ -368,7 +382,8 @@ def _side_rows(metric: str, sides: Sequence[Side]) -> list[tuple[str, list[str]]
         rows.append(("price", [_figures(side.price or "-") for side in sides]))
     rows.append(("licence", [_licence(side.licence) for side in sides]))
     names = dict.fromkeys(name for side in sides for name in side.facts)
-    return rows + [(name, [side.facts.get(name, "-") for side in sides]) for name in names]
+    rows += [(name, [side.facts.get(name, "-") for side in sides]) for name in names]
+    return [(_said(name), cells) for name, cells in rows]
 
 
 def _forest_rows(
@@ -409,11 +424,19 @@ def _tally(picked: Sequence[Sequence[Outcome]]) -> str:
 def _point(metric: str, outcomes: Sequence[Outcome], alpha: float) -> plots.Point:
     scale = METRICS[metric].points_per_score
     scores = [outcome.score for outcome in outcomes]
-    value = scale * sum(scores) / len(scores)
+    value = scale * mean_score(scores)
     if len(set(group_names(outcomes))) < MIN_FOR_INTERVAL:
         return plots.Point(value=value, interval=None)
     low, high = score_interval(metric, scores, alpha=alpha, groups=groups_of(outcomes))
     return plots.Point(value=value, interval=(scale * low, scale * high))
+
+
+def _in_figures(metric: str, point: plots.Point) -> Markup:
+    """A score of a plot, which is in points, as a cell of a table."""
+    scale = METRICS[metric].points_per_score
+    if point.interval is None:
+        return _figures(wording.render_score(metric, point.value / scale))
+    return _figures(wording.render_estimate(metric, *(number / scale for number in (point.value, *point.interval))))
 
 
 def _where_they_differ(duel: Duel, count: int = MAX_EXAMPLES_SHOWN) -> list[Shown]:

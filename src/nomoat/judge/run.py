@@ -25,7 +25,7 @@ from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import Evaluation, in_common
 from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.progress import quiet
-from nomoat.records import Outcome
+from nomoat.records import Effort, Outcome
 from nomoat.responder import Responder, ref_of
 from nomoat.rows import Given
 
@@ -44,6 +44,7 @@ def evaluate(
     spending: Spending | None = None,
     template: str | None = None,
     max_new_tokens: int | None = None,
+    reasoning_effort: Effort | None = None,
 ) -> list[Outcome]:
     """A model's answers to a suite, scored, one an example. `limit` examples are drawn with `seed`; None asks all.
 
@@ -52,7 +53,8 @@ def evaluate(
     answers are in the making at once. `progress` is told (model, answers so far, answers in all). `spending` holds a budget, and
     prices that no table knows. Where it is used up, or a question failed for good, the outcomes are fewer than the examples.
     `template` names the chat template of a local model that has none. `max_new_tokens` is the longest written answer, in place of the
-    suite's: what was cut off before is asked again, and what was whole is not.
+    suite's: what was cut off before is asked again, and what was whole is not. `reasoning_effort` is OpenAI's, for written
+    answers: how long a model is to think before.
 
     Answers are kept: who interrupts it (Ctrl-C) and calls it again goes on, and nothing is asked twice.
 
@@ -65,7 +67,7 @@ def evaluate(
     )  # fmt: skip
     settings = RunSettings(
         limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending(), template=template,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=max_new_tokens, reasoning_effort=reasoning_effort,
     )  # fmt: skip
     return list(run_suite(responder, suite, settings).outcomes)
 

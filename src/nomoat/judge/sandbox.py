@@ -59,7 +59,7 @@ def run_python(program: str, *, limits: Limits = DEFAULT_LIMITS) -> Ran:
     """Run a program to its end, or to its limits. "passed" means that it raised nothing and did not leave early.
 
     Raises UnsupportedError where this machine can build no wall, unless the user has set NOMOAT_UNSAFE_CODE=1: then the program
-    runs as the user, with limits only.
+    runs as the user, with limits only (on macOS none on its memory). And where those limits cannot be set.
     """
     require_wall()
     return _run(program, limits, isolated=missing_wall() == "")
@@ -127,6 +127,9 @@ def _read(said: bytes) -> Ran:
     result: dict[str, Any] = json.loads(said.splitlines()[-1])
     if result["outcome"] == "no isolation":
         raise UnsupportedError(f"no namespaces ({result['said']})", hint=HOW_TO_RUN)
+    if result["outcome"] == "no limits":
+        hint = "raise this process's own limits, where one is below a program's: `ulimit -H -a` shows them"
+        raise UnsupportedError(f"a program's limits cannot be set here ({result['said']})", hint=hint)
     return Ran(outcome=result["outcome"], said=result["said"])
 
 

@@ -51,7 +51,7 @@ FIRST_FREE_UID = 1_000_000_000  # root becomes one of these: a user that owns no
 NOBODY = 65534
 NETWORK_EVENTS = ("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname")
 MAX_SAID = 300  # characters of an exception
-OUTCOMES = ("passed", "failed", "out of memory")  # as a child says them
+OUTCOMES = ("passed", "failed", "out of memory", "no limits")  # as a child says them
 
 
 def main() -> None:
@@ -243,6 +243,17 @@ def run(job: dict[str, Any], channel: socket.socket) -> NoReturn:
     receive, own_pid, write, close, leave = channel.recvmsg, os.getpid, os.write, os.close, os._exit
     space, unpack, ignored = socket.CMSG_SPACE(4), struct.Struct("i").unpack, suppress(OSError)
     pid = own_pid()
+
+    def tell(outcome: str, said: str) -> NoReturn:
+        try:
+            if own_pid() == pid:  # a program may fork: its children have no say
+                with ignored:
+                    close(0)  # a program may have as many files open as it may have
+                _, ((_, _, descriptors),), _, _ = receive(1, space)
+                write(unpack(descriptors[:4])[0], f"{outcome}\n{said}".encode(errors="backslashreplace"))
+        finally:
+            leave(0)
+
     end_with_parent()
     if not job["isolated"]:
         os.chdir(job["folder"])
@@ -251,8 +262,11 @@ def run(job: dict[str, Any], channel: socket.socket) -> NoReturn:
         os.dup2(nothing, descriptor)
     os.close(nothing)
     try:
-        code = compile(job["program"], "answer.py", "exec", dont_inherit=True)  # not with this file's own `__future__`
         set_limits(job)
+    except (OSError, ValueError) as exc:  # that is no fault of the program
+        tell("no limits", said_of(exc))
+    try:
+        code = compile(job["program"], "answer.py", "exec", dont_inherit=True)  # not with this file's own `__future__`
         sys.addaudithook(refuse_network)
         module = types.ModuleType("answer")
         sys.modules["answer"] = module  # dataclasses and pickle look there
@@ -262,14 +276,7 @@ def run(job: dict[str, Any], channel: socket.socket) -> NoReturn:
         outcome, said = "out of memory", "MemoryError"
     except BaseException as exc:  # noqa: BLE001 - an answer may raise anything, SystemExit too
         outcome, said = "failed", said_of(exc)
-    try:
-        if own_pid() == pid:  # a program may fork: its children have no say
-            with ignored:
-                close(0)  # a program may have as many files open as it may have
-            _, ((_, _, descriptors),), _, _ = receive(1, space)
-            write(unpack(descriptors[:4])[0], f"{outcome}\n{said}".encode(errors="backslashreplace"))
-    finally:
-        leave(0)
+    tell(outcome, said)
 
 
 def said_of(exc: BaseException) -> str:
@@ -284,15 +291,19 @@ def said_of(exc: BaseException) -> str:
 
 
 def set_limits(job: dict[str, Any]) -> None:
-    """Hard limits, which a program can lower and not raise."""
+    """Hard limits, which a program can lower and not raise. macOS lets nobody limit memory below what it maps for every process.
+
+    Raises OSError or ValueError for what the system refuses, as for what is above a hard limit of this process.
+    """
     seconds = int(job["cpu_seconds"])
     limits = {
         resource.RLIMIT_CPU: (seconds, seconds + 1),
-        resource.RLIMIT_AS: (job["memory_bytes"], job["memory_bytes"]),
         resource.RLIMIT_FSIZE: (job["disk_bytes"], job["disk_bytes"]),
         resource.RLIMIT_NOFILE: (64, 64),
         resource.RLIMIT_CORE: (0, 0),
     }
+    if sys.platform != "darwin":
+        limits[resource.RLIMIT_AS] = (job["memory_bytes"], job["memory_bytes"])
     if job["isolated"]:  # counted for a user: outside a sandbox that would count what else this user runs
         limits[resource.RLIMIT_NPROC] = (job["processes"], job["processes"])
     for which, pair in limits.items():

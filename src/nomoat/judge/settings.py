@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import get_args
 
 from nomoat import bounds
 from nomoat.asking.spending import Spending
@@ -12,6 +13,7 @@ from nomoat.asking.workers import Workers
 from nomoat.errors import UsageError
 from nomoat.pool import DEFAULT_CONCURRENCY, some
 from nomoat.progress import quiet
+from nomoat.records import Effort
 
 Progress = Callable[[str, int, int], None]  # model, answers so far, answers in all
 
@@ -22,8 +24,9 @@ class RunSettings:
 
     `store` None is the user's own, opened for the run. `spending` holds a budget, and prices that no table knows. With `workers`,
     models whose weights are on disk answer there, and `concurrency` is each worker's. `template` names the chat template of local
-    models that have none. `max_new_tokens` is the longest written answer, in place of the suite's. Raises UsageError for what is of
-    another type, a `concurrency` or `max_new_tokens` below 1 and a `seed` below 0.
+    models that have none. `max_new_tokens` is the longest written answer, in place of the suite's, and `reasoning_effort` how long who
+    writes it is to think before. Raises UsageError for what is of another type, a `concurrency` or `max_new_tokens` below 1, a `seed`
+    below 0 and an effort that is none of OpenAI's.
     """
 
     limit: int | None = None
@@ -35,6 +38,7 @@ class RunSettings:
     workers: Workers | None = None
     template: str | None = None
     max_new_tokens: int | None = None
+    reasoning_effort: Effort | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "concurrency", some(self.concurrency))
@@ -46,6 +50,8 @@ class RunSettings:
             bounds.require_type("workers", self.workers, Workers)
         if self.template is not None:
             bounds.require_text(self.template, "`template`")
+        if self.reasoning_effort is not None:
+            bounds.require_one_of("reasoning_effort", self.reasoning_effort, get_args(Effort))
         for name in ("seed", "limit", "max_new_tokens"):
             if name == "seed" or getattr(self, name) is not None:
                 object.__setattr__(self, name, bounds.whole(name, getattr(self, name)))

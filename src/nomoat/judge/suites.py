@@ -220,10 +220,10 @@ def write_suite(suite: Suite, folder: Path, *, replace: bool = False) -> Path:
         )
     with ExitStack() as files:  # all are filled before the first is renamed, on a disk that is full none; the description is the last
         toml_part, jsonl_part = (files.enter_context(whole_files.whole_file(file)) for file in (toml, jsonl))
-        jsonl_part.write_text("".join(f"{render_example(example)}\n" for example in suite.examples), encoding="utf-8")
+        jsonl_part.write_text("".join(f"{render_example(example)}\n" for example in suite.examples), encoding="utf-8", newline="\n")
         if suite.schema is not None:
             schema_part = files.enter_context(whole_files.whole_file(schema))
-            schema_part.write_text(json.dumps(suite.schema, ensure_ascii=False, indent=2), encoding="utf-8")
+            schema_part.write_text(json.dumps(suite.schema, ensure_ascii=False, indent=2), encoding="utf-8", newline="\n")
         values = {
             "name": suite.name,
             "title": suite.title,
@@ -239,7 +239,7 @@ def write_suite(suite: Suite, folder: Path, *, replace: bool = False) -> Path:
             for key, value in values.items()
             if value not in ("", ()) or (key == "delimiter" and not suite.chat)  # which is a space where none is said
         ]
-        toml_part.write_text("".join(lines), encoding="utf-8")
+        toml_part.write_text("".join(lines), encoding="utf-8", newline="\n")
     return toml
 
 

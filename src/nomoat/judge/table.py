@@ -18,6 +18,7 @@ from nomoat.judge import stats
 from nomoat.judge.askable import require_scorable
 from nomoat.judge.duel import run_duel, suite_of
 from nomoat.judge.groups import groups_of
+from nomoat.judge.metrics import mean_score
 from nomoat.judge.opened import opened_store
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
 from nomoat.judge.run import drawn, in_turn
@@ -106,7 +107,7 @@ def mean_sides(duels: Mapping[tuple[int, int], Duel], num_models: int, rules: Ru
     evaluations = []
     for at in range(num_models):
         own = [fought.left if at == pair[0] else fought.right for pair, fought in duels.items() if at in pair]
-        means = [float(np.mean([outcome.score for outcome in item])) for item in zip(*(side.outcomes for side in own), strict=True)]
+        means = [mean_score([outcome.score for outcome in item]) for item in zip(*(side.outcomes for side in own), strict=True)]
         evaluations.append(_scored(own[0], means, rules))
     return evaluations
 
@@ -116,7 +117,7 @@ def _scored(evaluation: Evaluation, scores: Sequence[float], rules: Rules) -> Ev
     outcomes = tuple(replace(outcome, score=score) for outcome, score in zip(evaluation.outcomes, scores, strict=True))
     metric, groups = evaluation.suite.metric, groups_of(outcomes)
     low, high = score_interval(metric, scores, alpha=rules.alpha, groups=groups)
-    side = replace(evaluation.side, score=float(np.mean(scores)), score_low=low, score_high=high)
+    side = replace(evaluation.side, score=mean_score(scores), score_low=low, score_high=high)
     return replace(evaluation, outcomes=outcomes, side=side)
 
 

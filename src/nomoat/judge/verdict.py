@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,10 +11,10 @@ from nomoat import bounds
 from nomoat.errors import DataError, UsageError
 from nomoat.judge import stats, wording
 from nomoat.judge.groups import grouped, groups_in, groups_of, notes_on
-from nomoat.judge.metrics import METRICS
+from nomoat.judge.metrics import METRICS, mean_score
 from nomoat.judge.sequential import ConfidenceSequence, Watch, common_part
 from nomoat.judge.suites import Suite
-from nomoat.records import Measure, Outcome, Side, Verdict
+from nomoat.records import ContinuationScore, Measure, Outcome, Side, Verdict, Winner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,16 +43,20 @@ DEFAULT_RULES = Rules()
 class Evaluation:
     """One model's answers to a suite. `outcomes` are in the order of `suite.examples`, which are the ones that were answered.
 
-    `partial` says why some of the questions are not among them; it is empty if all are. The totals of `side` are those of all that was
-    asked, whatever of it is left.
+    `partial` says why some of the questions are not among them, or why they tell little of the model; it is empty if neither is so.
+    `tells_little` is the latter alone: no winner is named over such answers. `unread` are the examples whose written answer is none
+    of the choices. The totals of `side` are those of all that was asked, whatever of it is left.
     """
 
     suite: Suite
     side: Side
     outcomes: tuple[Outcome, ...]
+    likelihoods: Mapping[str, tuple[ContinuationScore, ...]] = field(default_factory=dict)  # of choices, by the example's id
     notes: tuple[str, ...] = ()
     seed: int = 0
     partial: str = ""
+    tells_little: str = ""
+    unread: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,21 +93,21 @@ def score_interval(
 
 def side_of(
     model: str, licence: str, metric: str, outcomes: Sequence[Outcome], *, facts: Mapping[str, str], price: str = "",
-    dropped: Sequence[Outcome] = (), bytes_in_vain: int = 0,
+    dropped: Sequence[Outcome] = (), earlier: Sequence[Outcome] = (), bytes_in_vain: int = 0,
 ) -> Side:  # fmt: skip
     """What the outcomes of one model come to. Latency is over the answers that were timed, cost over those with a price; totals
-    count an answer once, however many equal questions it is to, and those `dropped`, too, which are no evidence. `bytes_in_vain`: sent
-    out for questions that failed.
+    count an answer once, however many equal questions it is to, and those `dropped`, too, which are no evidence; those of `earlier`
+    tries at the same questions are added. `bytes_in_vain`: sent out for questions that failed.
     """
     scores = [outcome.score for outcome in outcomes]
     low, high = score_interval(metric, scores, groups=groups_of(outcomes))
     seconds = [outcome.seconds for outcome in outcomes if outcome.seconds > 0]
     num_tokens = sum(outcome.completion_tokens for outcome in outcomes if outcome.seconds > 0)
     costs = [outcome.cost_usd for outcome in outcomes if outcome.cost_usd is not None]
-    asked = {outcome.same_as or outcome.example_id: outcome for outcome in (*outcomes, *dropped)}.values()
+    asked = [*{outcome.same_as or outcome.example_id: outcome for outcome in (*outcomes, *dropped)}.values(), *earlier]
     return Side(
         model=model,
-        score=float(np.mean(scores)),
+        score=mean_score(scores),
         score_low=low,
         score_high=high,
         licence=licence,
@@ -179,7 +183,8 @@ def compare(
     verdict needs both; for other scores one formula (Gaffke) gives both; where examples are in groups, whole groups are flipped, and
     the interval is Tango's for as many pairs as the groups are worth. A duel that was watched has a winner as soon as the confidence
     sequence excludes 0, or at its end by the same formulas at alpha / 2. Two sides are equal where the interval is inside the rope; in
-    groups, that of their totals has to be, too.
+    groups, that of their totals has to be, too. No winner is named, and the verdict is partial, where the answers of a side tell
+    little of it, or so many of the loser's are read as none of the choices that these could turn the verdict.
     Raises ValueError if the examples differ.
     """
     if [outcome.example_id for outcome in left.outcomes] != [outcome.example_id for outcome in right.outcomes]:
@@ -193,10 +198,14 @@ def compare(
     losses = sum(a < b for a, b in zip(one, other, strict=True))
     found = _fixed(metric, one, other, rules.alpha, groups) if watch is None else _watched(metric, one, other, watch)
     is_equal = rules.rope is not None and stats.is_equivalent((found.low, found.high), METRICS[metric].in_scale(rules.rope))
-    difference = float(np.mean(one) - np.mean(other))
+    difference = mean_score(one) - mean_score(other)
     if is_equal and (still_open := _open_in_groups(metric, [a - b for a, b in zip(one, other, strict=True)], groups, rules)):
         is_equal = False
         notes = (*notes, wording.open_in_groups_note(metric, len(set(groups or ())), difference, *still_open, rules.rope or 0.0))
+    winner: Winner = "equal" if is_equal else "undecided" if not found.is_decided else "left" if found.low > 0 else "right"
+    why_none = left.tells_little or right.tells_little
+    if not why_none and (why_none := _could_turn(winner, left, right)):
+        notes = (f"PARTIAL: {why_none}", *notes)
     draft = Verdict(
         suite=left.suite.name,
         metric=metric,
@@ -210,7 +219,7 @@ def compare(
         ties=len(one) - wins - losses,
         losses=losses,
         p_value=found.p_value,
-        winner="equal" if is_equal else "undecided" if not found.is_decided else "left" if found.low > 0 else "right",
+        winner="undecided" if why_none else winner,
         sentence="",
         notes=tuple(dict.fromkeys((*left.notes, *right.notes, *notes))),  # said once, if of both sides
         measures=_measures(metric, one, other, intervals),
@@ -218,11 +227,23 @@ def compare(
         seed=seed,
         alpha=rules.alpha,
         rope=rules.rope,
-        partial=left.partial or right.partial,
+        partial=left.partial or right.partial or why_none,
         num_planned=len(one) if watch is None else watch.num_planned,
         looks=() if watch is None else tuple(watch.looks),
     )
-    return replace(draft, sentence=wording.summary_of(draft))
+    return replace(draft, sentence=wording.unnamed(draft) if why_none else wording.summary_of(draft))
+
+
+def _could_turn(winner: Winner, left: Evaluation, right: Evaluation) -> str:
+    """That the loser would be level, or ahead, had all its answers been right that are read as none of the choices; else empty."""
+    if winner not in ("left", "right"):
+        return ""
+    ahead, behind = (left, right) if winner == "left" else (right, left)
+    num_unread = sum(outcome.example_id in behind.unread for outcome in behind.outcomes)
+    lead = sum(outcome.score for outcome in ahead.outcomes) - sum(outcome.score for outcome in behind.outcomes)
+    if not num_unread or num_unread < lead:
+        return ""
+    return f"{wording.unread_words(num_unread, len(behind.outcomes), behind.side.model)}, enough to turn the verdict"
 
 
 def range_of_differences(metric: str) -> stats.Interval:

@@ -46,8 +46,13 @@ def render_interval(metric: str, low: float, high: float) -> str:
 
 def render_side_score(metric: str, side: Side) -> str:
     """A side's score with its interval: "81.2 % [78.7, 83.5]"."""
-    score, low, high = _score_words(metric, side.score, side.score_low, side.score_high)
-    return f"{score} [{low}, {high}]"
+    return render_estimate(metric, side.score, side.score_low, side.score_high)
+
+
+def render_estimate(metric: str, value: float, low: float, high: float) -> str:
+    """A score with its interval: "81.2 % [78.7, 83.5]"."""
+    score, low_words, high_words = _score_words(metric, value, low, high)
+    return f"{score} [{low_words}, {high_words}]"
 
 
 def render_difference(verdict: Verdict) -> str:
@@ -116,6 +121,17 @@ def summary_of(verdict: Verdict) -> str:
     lead = _points(verdict.metric, abs(verdict.difference), low, high)
     p_value = render_p_value(verdict.p_value, verdict.alpha)
     return f"{ahead} is ahead of {behind} on `{verdict.suite}`{reviewed}, {items}: by {lead}, {p_value}."
+
+
+def unread_words(num_unread: int, num_answers: int, model: str) -> str:
+    """How many of a model's written answers are read as none of the choices."""
+    return f"{num_unread:,} of {num_answers:,} answers of `{model}` are read as none of the choices"
+
+
+def unnamed(verdict: Verdict) -> str:
+    """That no winner is named, whatever the scores: the answers tell too little. Why is in a note."""
+    left, right = _scored(verdict, verdict.left), _scored(verdict, verdict.right)
+    return f"No winner is named on `{verdict.suite}` after {render_items(verdict)}: {left} against {right}."
 
 
 def render_ahead(verdict: Verdict) -> str:

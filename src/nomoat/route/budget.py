@@ -38,13 +38,15 @@ from nomoat.route.policy import Policy
 
 SCHEMA_VERSION = 1
 SCHEMA = "CREATE TABLE IF NOT EXISTS spent (day TEXT PRIMARY KEY, nanodollars INTEGER NOT NULL) WITHOUT ROWID;"
+NOT_COUNTED = "what the cloud costs cannot be counted now, so nothing leaves until it can"
 PER_USD = 10**9  # whole numbers: what is added and taken away again leaves nothing over
 
 log = logging.getLogger("nomoat.route")
 
 
 class OverBudgetError(Exception):
-    """A request could cost more than is left. Its words are the reason, with the numbers; it has not left."""
+    """A request could cost more than is left, as far as that can be counted. Its words are the reason, with the numbers; it has not
+    left."""
 
 
 def utc_today() -> date:
@@ -131,6 +133,7 @@ class Allowance:
         self._ref = cloud.ref
         self._engine = cloud.engine
         self._today = today
+        self._said = ""  # why it cannot be counted, since when it could
         self._lock = threading.Lock()
         self._database = _opened()
 
@@ -139,15 +142,18 @@ class Allowance:
         self._policy, self.rates = policy, rates
 
     def why_over_budget(self, usd: float) -> str:
-        """See the function of that name, now."""
-        with self._current() as database, database.turn() as db:
-            return why_over_budget(self._policy, _read(db, self._today()), usd)
+        """See the function of that name, now; or that it cannot be counted, as where the disk is full or the file is damaged."""
+        try:
+            with self._current() as database, database.turn() as db:
+                return why_over_budget(self._policy, _read(db, self._today()), usd)
+        except NomoatError as error:
+            return self._not_counted(error)
 
     @contextmanager
     def paying(self, request: Request) -> Iterator[Responder]:
         """The cloud model, to be asked this request within the block: the most that can cost is set aside until it ends.
 
-        Raises OverBudgetError where it does not fit.
+        Raises OverBudgetError where it does not fit, or that cannot be written down.
         """
         most = self.rates.most_usd(request)
         budget = _SetAside(most, functools.partial(self._settle, *self._set_aside(most), most))
@@ -173,12 +179,24 @@ class Allowance:
 
     def _set_aside(self, usd: float) -> tuple[Database, date]:
         """Count `usd` as spent, if it fits. Returns where and on which day it is counted."""
-        with self._current() as database, database.transaction() as db:
-            today = self._today()
-            if refusal := why_over_budget(self._policy, _read(db, today), usd):
-                raise OverBudgetError(refusal)
-            _add(db, today, _nanodollars(usd))
+        try:
+            with self._current() as database, database.transaction() as db:
+                today = self._today()
+                if refusal := why_over_budget(self._policy, _read(db, today), usd):
+                    raise OverBudgetError(refusal)
+                _add(db, today, _nanodollars(usd))
+        except NomoatError as error:
+            raise OverBudgetError(self._not_counted(error)) from error
+        self._said = ""
         return database, today
+
+    def _not_counted(self, error: NomoatError) -> str:
+        """Why a request stays here; the log is told what to mend, once."""
+        if error.message != self._said:
+            hint = f"\nhint: {error.hint}" if error.hint else ""
+            log.error("%s; nothing is sent to the cloud until what it costs can be counted%s", error.message, hint)
+        self._said = error.message
+        return NOT_COUNTED
 
     def _settle(self, counted_in: Database, day: date, set_aside_usd: float, cost_usd: float) -> None:
         with self._lock:

@@ -23,6 +23,7 @@ from nomoat.engine.budget import Rates
 from nomoat.errors import NomoatError, UsageError
 from nomoat.records import Rule
 from nomoat.responder import Responder
+from nomoat.route import budget
 from nomoat.route.budget import Allowance, rates_of
 from nomoat.route.learned import LearnedRouter
 from nomoat.route.policy import Policy, PolicyFile
@@ -30,7 +31,7 @@ from nomoat.route.policy import Policy, PolicyFile
 NOT_READ = "the policy has changed and cannot be read, so nothing leaves until it is mended"
 OTHER_CLOUD = "the policy has changed and names another cloud model, which is not loaded"
 UNTIL_MENDED = "until it is mended"
-NOT_COUNTED = "the policy has changed, and what the cloud costs cannot be counted now, so nothing leaves until it can"
+NOT_COUNTED = f"the policy has changed, and {budget.NOT_COUNTED}"
 RULE_OF: Mapping[str, Rule] = {NOT_READ: "policy_broken", OTHER_CLOUD: "other_cloud", NOT_COUNTED: "budget"}
 AGAIN_SECONDS = 60.0
 
@@ -156,6 +157,8 @@ class FollowedPolicy:
 
     def _of(self, policy: Policy, rates: Rates | None) -> InForce:
         router = usable(policy, self._learned, local_digest=self._local.digest)
+        if self._learned is not None and policy.cloud is not None and router.why_not:
+            log.warning("the learned router is not asked: %s; the policy's default, %s, decides", router.why_not, policy.default)
         return InForce(policy=policy, router=router, allowance=self._allowance_of(policy, rates))
 
     def _rates_of(self, policy: Policy) -> Rates | None:

@@ -219,7 +219,7 @@ def save_router(router: LearnedRouter) -> Path:
         "vocabulary": router.vocabulary,
     }
     with whole_files.whole_folder(target, mode=paths.OWNER_ALONE) as part:
-        (part / "router.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+        (part / "router.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8", newline="\n")
         np.savez(part / "weights.npz", idf=router.idf, weights=router.weights)
     return target
 
@@ -235,6 +235,9 @@ def load_router() -> LearnedRouter | None:
             raise _of_other_version(source, facts["version"])
         with (source / "weights.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             idf, weights = np.asarray(arrays["idf"], np.float64), np.asarray(arrays["weights"], np.float64)
+        names = [facts["local"], facts["cloud"], facts["local_digest"], *facts["suites"]]
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("a name in it is no text")
         vocabulary = [str(word) for word in facts["vocabulary"]]
         if not (idf.shape == weights.shape == (len(set(vocabulary)),) and np.isfinite([*idf, *weights, facts["bias"]]).all()):
             raise ValueError("its parts do not fit together")
@@ -249,7 +252,7 @@ def load_router() -> LearnedRouter | None:
             weights=weights,
             bias=float(facts["bias"]),
         )
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as exc:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile) as exc:
         raise BadFileError(
             f"the learned router in `{source}` is damaged: {exc}",
             hint=LEARN_AGAIN,

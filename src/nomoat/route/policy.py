@@ -7,6 +7,7 @@
     threshold = 0.5                     # stays here if the learned chance that local is as good is at least this
     default = "local"                   # where a text goes while no router is learned: "local" or "cloud"
     if_cloud_fails = "error"            # or "local": what fails in the cloud before its first word is then answered here
+    max_wait_seconds = 120              # with "local" there: how long the cloud is waited for until its first word
     never_leaves = [
         "resident_number", "identity_document", "phone", "business_number", "customs_code", "bank_account", "card", "email", "address",
         "api_key", "name",
@@ -39,6 +40,8 @@ IfCloudFails = Literal["error", "local"]
 
 DEFAULT_ORIGIN = "default"
 DEFAULT_THRESHOLD = 0.5
+DEFAULT_WAIT_SECONDS = 120.0  # models that reason think before their first word; clients often give up after 600
+MOST_WAIT_SECONDS = 600.0  # of any server: see `engine.remote`
 DEFAULT_ANSWER_TOKENS = 4096  # no model with a price of the table is refused for it: some write no more than that at once
 MOST_USD = 1e9
 BUDGETS = ("max_usd_per_day", "max_usd_per_month")
@@ -53,6 +56,7 @@ class Policy:
     threshold: float = DEFAULT_THRESHOLD
     default: Place = "local"
     if_cloud_fails: IfCloudFails = "error"
+    max_wait_seconds: float = DEFAULT_WAIT_SECONDS
     never_leaves: tuple[Kind, ...] = KINDS
     names: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
@@ -64,7 +68,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Numbers are Python's own from here on: `RouterEngine.digest` is made of how they are written."""
-        for name in ("threshold", *BUDGETS):
+        for name in ("threshold", "max_wait_seconds", *BUDGETS):
             if (given := getattr(self, name)) is not None:
                 object.__setattr__(self, name, bounds.number(name, given))
         object.__setattr__(self, "max_answer_tokens", bounds.whole("max_answer_tokens", self.max_answer_tokens))
@@ -172,6 +176,10 @@ def _checked(path: Path, name: str, value: Any) -> Any:
     if name == "threshold":
         if not is_number or not 0 <= value <= 1:
             raise _error(path, f"sets `threshold` to {shown(value)}", "give a number from 0 (everything local) to 1")
+        return float(value)
+    if name == "max_wait_seconds":
+        if not is_number or not 1 <= value <= MOST_WAIT_SECONDS:
+            raise _error(path, f"sets `{name}` to {shown(value)}", f"give a number of seconds from 1 to {MOST_WAIT_SECONDS:g}")
         return float(value)
     if name == "max_answer_tokens":
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 10**MOST_DIGITS:

@@ -25,13 +25,13 @@ from nomoat import responder as responders
 from nomoat.engine import Engine, server_address
 from nomoat.engine.budget import Rates
 from nomoat.engine.remote import RemoteEngine
-from nomoat.errors import PolicyChangedError, RemoteError, UsageError
+from nomoat.errors import PolicyChangedError, UsageError
 from nomoat.progress import Progress
 from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, Rule, TokenLikelihood
 from nomoat.responder import Responder
 from nomoat.route import in_force
 from nomoat.route.budget import OverBudgetError, rates_of, read_spent, why_over_budget
-from nomoat.route.fallback import OrHere
+from nomoat.route.fallback import CloudError, Failures, OrHere, how_it_failed
 from nomoat.route.in_force import FollowedPolicy, InForce, Usable, usable
 from nomoat.route.learned import LearnedRouter, load_router
 from nomoat.route.pii import KIND_TITLES, Kind
@@ -85,17 +85,16 @@ def decide(
 
 
 def _kept_here(policy: Policy, why: str, decision: Decision) -> Decision:
-    """What was decided for the cloud is done here, for want of money."""
+    """What was decided for the cloud is done here, for want of money, or of counting it."""
     return replace(decision, where="local", model=policy.local, why=why, rule="budget", max_new_tokens=None)
 
 
-def _failed(policy: Policy, decision: Decision, error: RemoteError) -> Decision:
+def _failed(policy: Policy, decision: Decision, error: CloudError) -> Decision:
     """What was decided for the cloud is done here: it failed, which the server's own words do not say, as they may repeat the text; or
     it was not asked (again), since what is in force by now decided otherwise."""
     if isinstance(error, PolicyChangedError):
         return error.decision
-    status = "" if error.status is None else f" (status {error.status})"
-    why = f"`{references.shown_name(decision.model or '')}` failed{status}, and the policy then answers here"
+    why = f"`{references.shown_name(decision.model or '')}` failed{how_it_failed(error)}, and the policy then answers here"
     return replace(decision, where="local", model=policy.local, why=why, rule="cloud_failed", max_new_tokens=None)
 
 
@@ -187,6 +186,7 @@ class RouterEngine(Engine):
         self._cloud = cloud
         self.give_up_waiting = None if cloud is None else cloud.engine.give_up_waiting
         self._followed = FollowedPolicy(policy, local, cloud, learned, file)
+        self._failures = Failures()
         self._last: tuple[Request, Responder] | None = None  # what was answered, and by whom
 
     @property
@@ -297,9 +297,12 @@ class RouterEngine(Engine):
                 require = functools.partial(self._require_still, replace(made, decision=decision, rules=rules), request)
                 responder = Responder(responder.ref, responder.engine.asked_while(require))
             if decision.where == "cloud" and rules.policy.if_cloud_fails == "local":
+                name = references.shown_name(responder.ref)
 
-                def on_failure(error: RemoteError) -> None:
+                def on_failure(error: CloudError) -> None:
                     paying.close()  # what it cost is known
+                    if not isinstance(error, PolicyChangedError):
+                        self._failures.failed(name, error)
                     if not self._local.is_local:  # named a gateway since it was loaded: see `_here`
                         raise error
                     changed = _failed(rules.policy, decision, error)
@@ -307,7 +310,11 @@ class RouterEngine(Engine):
                     if on_change is not None:
                         on_change(changed)
 
-                responder = Responder(responder.ref, OrHere(responder, self._local, on_failure))
+                engine = OrHere(
+                    responder, self._local, wait_seconds=rules.policy.max_wait_seconds, on_failure=on_failure,
+                    on_word=functools.partial(self._failures.answered, name),
+                )  # fmt: skip
+                responder = Responder(responder.ref, engine)
             yield decision, responder
 
     @contextmanager

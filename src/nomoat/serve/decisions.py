@@ -61,13 +61,13 @@ class Chooser(Protocol):
 class Decisions:
     """Of one call, all made before the first word of any of its answers. Safe to use from several threads.
 
-    `requests` are those of the answers, `num_answers` in a row with the same prompt. `count` is told the side of each answer.
+    `requests` are those of the answers, `num_answers` in a row with the same prompt. `count` is told of each answer.
 
     Not covered: the headers of a stream of several answers say nothing of one that stays here after the first word of another, because
     the policy has changed, others have spent what it would have cost, or the cloud failed.
     """
 
-    def __init__(self, requests: Sequence[Request], *, num_answers: int, count: Callable[[Place], None]) -> None:
+    def __init__(self, requests: Sequence[Request], *, num_answers: int, count: Callable[[Decision], None]) -> None:
         self._requests = requests
         self._num_answers = num_answers
         self._count = count
@@ -107,7 +107,7 @@ class Decisions:
 
         def keep(decision: Decision) -> None:
             self._made[at] = decision
-            self._count(decision.where)
+            self._count(decision)
 
         with engine.answering(self._decided[at], self._requests[at], keep) as (decision, chosen):
             self._asked[at] = chosen
@@ -121,7 +121,7 @@ class Decisions:
             return responder
         self._made = [engine.decide_embedding()]
         chosen = engine.chosen(self._made[0])
-        self._count(self._made[0].where)
+        self._count(self._made[0])
         return chosen
 
     def headers(self) -> list[tuple[str, str]]:

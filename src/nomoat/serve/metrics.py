@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nomoat.records import Place, Usage
+from nomoat.records import Decision, Usage
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is there to read it
 SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
@@ -61,8 +61,10 @@ class Metrics:
             "nomoat_answer_seconds", "From a request to its last token.", ["model"], buckets=SECONDS, registry=self._registry
         )
         self._routed = Counter(
-            "nomoat_routed_answers", "Answers of a model that chooses (auto), by the side that was asked: local or cloud.",
-            ["model", "where"], registry=self._registry,
+            "nomoat_routed_answers",
+            "Answers of a model that chooses (auto), by the side that was asked, local or cloud, and the rule that it was chosen by. "
+            "What the cloud failed at and was answered here is counted on both, here as cloud_failed.",
+            ["model", "where", "rule"], registry=self._registry,
         )  # fmt: skip
         texts = Gauge("nomoat_answers_under_way", "Texts being written or waiting for their turn.", registry=self._registry)
         texts.set_function(num_texts)
@@ -77,9 +79,9 @@ class Metrics:
         """A request, to whatever path, was answered with an HTTP status of 400 and above."""
         self._errors.labels(str(status)).inc()
 
-    def count_routed(self, model: str, where: Place) -> None:
+    def count_routed(self, model: str, decision: Decision) -> None:
         """`model` has chosen who answers."""
-        self._routed.labels(model, where).inc()
+        self._routed.labels(model, decision.where, decision.rule).inc()
 
     def count_answer(self, model: str, usage: Usage, seconds: float) -> None:
         """A text is whole, so many seconds after its request came."""

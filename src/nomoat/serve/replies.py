@@ -304,11 +304,13 @@ def render_error(error: NomoatError) -> tuple[int, dict[str, Any]]:
 
 def error_headers(error: NomoatError) -> dict[str, str]:
     """What goes with an error's status: the seconds that another server asked to wait, in whole numbers as `Retry-After` has them; of
-    what is wrong here until somebody mends it, that asking again is of no use."""
-    if isinstance(error, tuple(of for of, *_ in OWN_FILES)):
-        return {pacing.SHOULD_RETRY: "false"}
-    wait = error.wait_seconds if isinstance(error, RemoteError) else None
-    return {} if wait is None else {RETRY_AFTER: str(math.ceil(wait))}
+    what is wrong here until somebody mends it, and of a server that was asked often, that asking again is of no use now."""
+    headers: dict[str, str] = {}
+    if isinstance(error, tuple(of for of, *_ in OWN_FILES)) or (isinstance(error, RemoteError) and error.was_asked_often):
+        headers[pacing.SHOULD_RETRY] = "false"
+    if isinstance(error, RemoteError) and error.wait_seconds is not None:
+        headers[RETRY_AFTER] = str(math.ceil(error.wait_seconds))
+    return headers
 
 
 def error_body(

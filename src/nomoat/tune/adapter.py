@@ -262,11 +262,11 @@ def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metr
     with whole_files.whole_folder(target) as part:
         (part / ADAPTER_WEIGHTS).write_bytes(serialised(named))
         for name, facts in ((ADAPTER_CONFIG, config), (tuned.PROVENANCE, provenance)):
-            (part / name).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
+            (part / name).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8", newline="\n")
         if origin.brought is not None:
             _write_templates(part, origin.brought)
         if metrics["history"]:
-            (part / "training.svg").write_text(plots.training_svg(metrics), encoding="utf-8")
+            (part / "training.svg").write_text(plots.training_svg(metrics), encoding="utf-8", newline="\n")
 
 
 def _write_templates(folder: Path, template: Template) -> None:
@@ -274,7 +274,7 @@ def _write_templates(folder: Path, template: Template) -> None:
     for name, text in ((CHAT_TEMPLATE, template.text), (TOOL_TEMPLATE, template.with_tools)):
         if text is not None:
             (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
+            (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
 
 def _as_peft_has_it(learned: Mapping[str, torch.Tensor], arch: Architecture, sizes: Dimensions) -> dict[str, torch.Tensor]:

@@ -30,6 +30,7 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # without a 
     "gelu": functional.gelu,
     "gelu_tanh": functools.partial(functional.gelu, approximate="tanh"),
     "relu": functional.relu,
+    "relu_squared": lambda x: functional.relu(x).square(),
 }
 SHORT_SCORES = 128 * 256  # of a head in a row
 MASKED_QUERIES = 64  # of a mask at a time: in f32, and what is seen beside it
@@ -284,10 +285,12 @@ class Network:
         if sizes.clamp_qkv is not None:
             y = y.clamp(-sizes.clamp_qkv, sizes.clamp_qkv)
         both, value = y.unflatten(-1, (turning + sizes.kv_heads, sizes.head_dim)).split([turning, sizes.kv_heads], dim=1)
-        if self.arch.qk_norm:
+        if self.arch.qk_norm and not self.arch.turns_before_norms:
             both = self._qk_normed(both, call)
         if call.turn is not None:
             both = kernels.rotate(both, *call.turn)
+        if self.arch.turns_before_norms:
+            both = self._qk_normed(both, call)
         query, key = both.split([sizes.heads, sizes.kv_heads], dim=1)
         scaled = query * score_scale(self.arch, sizes)
         parts = [part.split([places.own, len(x_MW) - places.own]) for part in (scaled, key, value)]

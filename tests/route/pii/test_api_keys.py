@@ -7,6 +7,7 @@ import base64
 import pytest
 from private_kinds import kinds
 
+HEX = "5f0c9a7be4d1428860fe9b2c7a64d3e8"
 KEYS = [
     ("sk-", "proj-abcdEFGH0123456789_-abcdEFGH"),
     ("sk-", "ant-api03-abcdEFGH0123456789"),
@@ -48,6 +49,49 @@ KEYS = [
     ("123456789:", "AAaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
     ("eyJ", "hbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
     ("AGE-SECRET-KEY-", "1QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7LQPZRY9X8GF2TVDW0S3JN54KHCE"),
+    ("glft-", "aB3dE5gH7jaB3dE5gH7j"),
+    ("glffct-", "aB3dE5gH7jaB3dE5gH7j"),
+    ("GR1348941", "aB3dE5gH7jaB3dE5gH7j"),
+    ("api_org_", "abcdEFGHabcdEFGHabcdEFGHabcdEFGHab"),
+    ("up_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7j"),
+    ("wandb_v1_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7j"),
+    ("IQoJb3JpZ2luX2Vj", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7j"),
+    ("FwoGZXIvYXdzE", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7j"),
+    ("aB3", "8Q~aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3d"),
+    ("aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB", "JQQJ99BFACYeBjFXJ3w3AAALACOGz5j0"),
+    ("ncp_iam_", "BPASKRaB3dE5gH7jaB3d"),
+    ("vcp_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5"),
+    ("vercel_blob_rw_", "aB3dE5gH7jaB3dE5_aB3dE5gH7jaB3dE5gH7jaB3dE5gH7j"),
+    ("cfut_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7j0f3c9a7b"),
+    ("v1.0-", f"5f0c9a7be4d1428860fe9b2c-{HEX * 4}5f0c9a7be4d1428860"),
+    ("fo1_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
+    ("fm2_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7j"),
+    ("HRKU-", "AAaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH"),
+    ("rnd_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH"),
+    ("pscale_tkn_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
+    ("dp.pt.", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
+    ("tskey-auth-", "kaB3dE5gH7jCNTRL-aB3dE5gH7jaB3dE5gH7jaB3dE5gH7j"),
+    ("ops_", "eyJaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7j"),
+    ("CCIPAT_", "aB3dE5gH7jaB3dE5gH7jaB_5f0c9a7be4d1428860fe9b2c7a64d3e85f0c9a7b"),
+    ("bkua_", "5f0c9a7be4d1428860fe9b2c7a64d3e85f0c9a7b"),
+    ("pul-", "5f0c9a7be4d1428860fe9b2c7a64d3e85f0c9a7b"),
+    ("squ_", "5f0c9a7be4d1428860fe9b2c7a64d3e85f0c9a7b"),
+    ("dose", "5f0c9a7be4d1428860fe9b2c7a64d3e8"),
+    ("django-insecure-", "q#3v@x8r&j$w2m^5t*z(k7=y+b_d4-h9s!g6f1n0c#3v@x8r&j"),
+    ("pataB3dE5gH7jaB3d.", "5f0c9a7be4d1428860fe9b2c7a64d3e85f0c9a7b5f0c9a7be4d1428860fe9b2c"),
+    ("NRAK-", "A1B2C3D4E5F6G7H8J9K0L1M2N3P"),
+    ("dt0c01.", "A1B2C3D4E5F6G7H8J9K0L1M2.A1B2C3D4E5F6G7H8A1B2C3D4E5F6G7H8A1B2C3D4E5F6G7H8A1B2C3D4E5F6G7H8"),
+    ("phx_", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
+    ("re_", "aB3dE5gH_aB3dE5gH7jaB3dE5gH7jaB3d"),
+    ("xkeysib-", "5f0c9a7be4d1428860fe9b2c7a64d3e85f0c9a7b5f0c9a7be4d1428860fe9b2c-aB3dE5gH7jaB3dE5"),
+    ("sq0csp-", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3"),
+    ("1/", "1204567890123456:5f0c9a7be4d1428860fe9b2c7a64d3e8"),
+    ("sl.", "aB3dE5gH7j" * 13),
+    ("MTIzNDU2Nzg5MDEyMzQ1Njc4", ".GaB3dE.aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH"),
+    ("mfa.", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7j"),
+    ("AGE-SECRET-KEY-PQ-", "1QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7LQPZRY9X8GF2TVDW0S3JN54KHCE"),
+    ("b3BlbnNzaC1rZXktdjE", "AAAAABG5vbmUAAAAEbm9uZQAAAA"),
+    ("xprv", "aB3dE5gH7j" * 11),
     ("-----BEGIN ", "RSA PRIVATE KEY-----"),
     ("-----BEGIN ", "PGP PRIVATE KEY BLOCK-----"),
     ("---- BEGIN ", "SSH2 ENCRYPTED PRIVATE KEY ----"),
@@ -68,6 +112,7 @@ def test_api_key_is_seen(start: str, rest: str) -> None:
         ("https://hooks.slack.com/services/", "T0123ABCD/B0123ABCD/aB3dE5gH7jaB3dE5gH7jaB3d"),
         ("https://discord.com/api/webhooks/", "123456789012345678/aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7j"),
         ("https://api.telegram.org/bot", "123456789:AAaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3/sendMessage"),
+        ("otpauth://totp/GitHub:kim?secret=", "ODLF77FLZWO36NMBNUPI7FM5YIPQCTEI&issuer=GitHub"),
         ("https://a.blob.core.windows.net/b/c?sp=r&sig=", "aB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3dE5gH7jaB3%3D"),
     ],
 )
@@ -84,6 +129,10 @@ def test_an_address_that_is_a_key_is_seen(start: str, rest: str) -> None:
         "my sk-learn-Pipeline-Example-Version-2-notes", "sk-learn-RandomForestClassifier2-Comparison-Notebook",
         "ghp_" + "x" * 36, "AGE-SECRET-KEY-1...", "eyJ.eyJ.x", "gsk_short", "npm_config_registry", "key-0f3c9a7be4d1",
         "pip-key-d41d8cd98f00b204e9800998ecf8427e", "Cache restored from key: Linux-cache-key-d41d8cd98f00b204e9800998ecf8427e",
+        "glft-short", "up_and_running_with_a_long_name_of_things2", "re_compile_the_pattern", "rnd_uniform_between_two_numbers",
+        "pul-request", "vcp_model_of_the_third_generation", "dp.pt.x", "sl.u.x", "MTIzNDU2.abc.def", "2/1204567890123456", "xprv...",
+        "otpauth://totp/Example", "mfa.enabled", "update_all_records_of_2024_now", "v1.0-rc1-2024", "NRAK-1",
+        "patterns.of.many.things2",
         "-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----BEGIN CERTIFICATE-----",
     ],
 )  # fmt: skip
@@ -93,11 +142,11 @@ def test_everyday_words_are_no_api_keys(text: str) -> None:
 
 @pytest.mark.parametrize(("start", "rest"), [key for key in KEYS if not key[0].startswith("-")])
 def test_a_key_that_a_lines_end_parts_is_seen(start: str, rest: str) -> None:
-    """As terminals and mail programs break lines, but beside a `%`."""
+    """As terminals and mail programs break lines, but beside a `%`, a `/` and such."""
     key = start + rest
     for at in range(1, len(key), 3):
         end = ("\n", "  \n    ", "\n> ", "\r\n")[at % 4]
-        if "%" not in key[at - 1 : at + 1]:
+        if not set("%/!@#$^&*(=+") & set(key[at - 1 : at + 1]):
             assert kinds(f"my key is\n{key[:at]}{end}{key[at:]}\nplease", kinds=["api_key"]) == {"api_key"}, at
 
 

@@ -58,7 +58,7 @@ ROUTERS = (ROUTER, SHARED_GATE)  # what makes the weights of experts
 HF_DENSE_MLP = {"mlp.up_proj": "mlp.dense_h_to_4h", "mlp.down_proj": "mlp.dense_4h_to_h"}
 
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "clamped"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared", "clamped"]
 GELUS: tuple[Activation, ...] = ("gelu", "gelu_tanh")
 SOMETIMES_MIXED = ("llama",)  # families with mixtures of experts and others; `llama`'s is Mixtral
 MAX_NUMBER = 2**31  # no size of a model is as large
@@ -73,7 +73,7 @@ class Architecture:
     `rope_pairs`: which elements of a head the file's rows rotate together. Rows of neighbours are put into the order of `rotate_half`,
     which is that of Hugging Face's Llama and so of PEFT adapters.
     `attention_norms`: the first that is in the file is taken. Without any, and without an `mlp_norm`, they read the layer's input.
-    `qk_norm`: over what there is a norm of queries, and one of keys.
+    `qk_norm`: over what there is a norm of queries, and one of keys. `turns_before_norms`: which have turned by positions by then.
     `parallel`: attention and MLP both read the layer's input; a file of GPT-NeoX may say otherwise (`use_parallel_residual`).
     `divides_logits`: by the file's `logit_scale`, which others multiply them by.
     `scales_residual`: a file may say how much is added of what attention and MLP give (`residual_scale`).
@@ -98,6 +98,7 @@ class Architecture:
     attention_norms: tuple[str, ...] = ("attn_norm",)
     mlp_norm: str | None = "ffn_norm"
     qk_norm: Literal["each head", "all heads"] | None = None
+    turns_before_norms: bool = False
     post_norms: bool = False
     embedding_norm: bool = False
     embedding_scaled: bool = False
@@ -212,21 +213,26 @@ class Dimensions:
 
 def known() -> dict[str, Architecture]:
     """Every architecture by the name GGUF files give it."""
+    from nomoat.engine.arch.arcee import ARCEE
     from nomoat.engine.arch.bloom import BLOOM
     from nomoat.engine.arch.cohere import COHERE2, COMMAND_R
+    from nomoat.engine.arch.ernie4_5 import ERNIE4_5
     from nomoat.engine.arch.exaone import EXAONE
     from nomoat.engine.arch.exaone4 import EXAONE4
     from nomoat.engine.arch.falcon import FALCON
     from nomoat.engine.arch.gemma import GEMMA, GEMMA2, GEMMA3
-    from nomoat.engine.arch.glm4 import GLM4
+    from nomoat.engine.arch.glm4 import CHATGLM, GLM4
     from nomoat.engine.arch.gpt2 import GPT2
     from nomoat.engine.arch.gptj import GPTJ
     from nomoat.engine.arch.gptneox import GPTNEOX
     from nomoat.engine.arch.gptoss import GPTOSS
     from nomoat.engine.arch.granite import GRANITE, GRANITEMOE
+    from nomoat.engine.arch.hunyuan import HUNYUAN_DENSE
     from nomoat.engine.arch.llama import LLAMA
     from nomoat.engine.arch.minicpm import MINICPM
+    from nomoat.engine.arch.mistral3 import MISTRAL3
     from nomoat.engine.arch.mpt import MPT
+    from nomoat.engine.arch.nemotron import NEMOTRON
     from nomoat.engine.arch.olmo2 import OLMO2
     from nomoat.engine.arch.olmoe import OLMOE
     from nomoat.engine.arch.opt import OPT
@@ -236,12 +242,13 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.qwen3 import QWEN3, QWEN3MOE
     from nomoat.engine.arch.smollm3 import SMOLLM3
     from nomoat.engine.arch.stablelm import STABLELM
+    from nomoat.engine.arch.starcoder import STARCODER
     from nomoat.engine.arch.starcoder2 import STARCODER2
 
     families = [
-        BLOOM, COHERE2, COMMAND_R, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GLM4, GPT2, GPTJ, GPTNEOX, GPTOSS, GRANITE,
-        GRANITEMOE, LLAMA, MINICPM, MPT, OLMO2, OLMOE, OPT, PHI2, PHI3, QWEN2, QWEN2MOE, QWEN3, QWEN3MOE, SMOLLM3, STABLELM,
-        STARCODER2,
+        ARCEE, BLOOM, CHATGLM, COHERE2, COMMAND_R, ERNIE4_5, EXAONE, EXAONE4, FALCON, GEMMA, GEMMA2, GEMMA3, GLM4, GPT2, GPTJ, GPTNEOX,
+        GPTOSS, GRANITE, GRANITEMOE, HUNYUAN_DENSE, LLAMA, MINICPM, MISTRAL3, MPT, NEMOTRON, OLMO2, OLMOE, OPT, PHI2, PHI3, QWEN2,
+        QWEN2MOE, QWEN3, QWEN3MOE, SMOLLM3, STABLELM, STARCODER, STARCODER2,
     ]  # fmt: skip
     return {arch.name: arch for arch in families}
 
@@ -259,6 +266,8 @@ def of(source: ModelSource) -> Architecture:
     arch = find(str(source.require("general.architecture")))
     told = source.metadata.get(f"{arch.name}.hidden_activation")  # of folders
     arch = replace(arch, activation=next((one for one in arch.activations if one == str(told)), arch.activation))
+    if arch.name == "chatglm" and "blk.0.attn_qkv.weight" in source.tensors:
+        arch = replace(arch, projections=FUSED_QKV | FUSED_GATED_MLP)
     return with_experts(arch, _Said(arch.name, source.metadata).optional_whole("expert_count") or 0)
 
 
@@ -399,11 +408,14 @@ def dimensions(
     number, whole, optional = said.number, said.whole, said.optional
     _require_known_variant(arch, said)
     scaling = _known_scaling(metadata.get(f"{name}.rope.scaling.type", "linear"))  # older files state no more than a factor
-    if optional("rope.scaling.yarn_log_multiplier") or number("rope.scaling.yarn_ext_factor", 1.0) != 1.0:
+    divided = optional("rope.scaling.yarn_log_multiplier")  # which other families' files have a tenth of
+    if (divided and name != "mistral3") or number("rope.scaling.yarn_ext_factor", 1.0) != 1.0:
         raise not_yet("this model scales its positions by a variant of `yarn`")
     stretched = optional("rope.scaling.factor", optional("rope.scale_linear")) if scaling in ("linear", "yarn") else None
     factor = float(stretched or 1.0)
     magnitude = float(number("rope.scaling.attn_factor", 1.0))
+    if scaling == "yarn":
+        magnitude = _yarn_magnitude(magnitude, factor, divided)
     window = said.optional_whole("attention.sliding_window", arch.window) if any(arch.windowed) else None
     first, longest = _contexts(said, yarn_factor=factor if scaling == "yarn" else None)
     experts = said.optional_whole("expert_count") or 0
@@ -430,7 +442,7 @@ def dimensions(
         yarn_tokens=first if scaling == "yarn" else None,
         yarn_turns=(float(number("rope.scaling.yarn_beta_fast", 32.0)), float(number("rope.scaling.yarn_beta_slow", 1.0))),
         yarn_truncates=arch.yarn_truncates,
-        rope_magnitude=_yarn_magnitude(magnitude, factor) if scaling == "yarn" else magnitude,
+        rope_magnitude=magnitude,
         long_factors=long_factors,
         local_rope_base=float(number("rope.freq_base_swa", arch.local_rope_base)) if window and arch.local_rope_base else None,
         window=window,
@@ -456,18 +468,26 @@ def dimensions(
 def _contexts(said: _Said, *, yarn_factor: float | None) -> tuple[int, int]:
     """The context before positions were stretched, and the longest: with YaRN the longer of what is said and what the factor makes.
 
-    Whoever switches it on as Qwen's cards have it leaves the model's own there. What `hf_config` made of a window stays.
+    Whoever switches it on as Qwen's cards have it leaves the model's own there. What `hf_config` made of a window stays. Where scores
+    are scaled by a query's position (Ministral 3), which none of our graphs does, they are not within the first.
     """
     longest = said.whole("context_length")
     first = said.whole("rope.scaling.original_context_length", longest)
+    if said.optional("attention.temperature_scale"):
+        return first, min(first, longest)
     if yarn_factor is None or said.metadata.get(f"{said.name}.context_is_window") is True:
         return first, longest
     return first, max(longest, int(first * yarn_factor))
 
 
-def _yarn_magnitude(said: float, factor: float) -> float:
-    """What cosine and sine are multiplied by. Files of OLMo 3 say what YaRN takes by itself."""
+def _yarn_magnitude(said: float, factor: float, divided: float | None) -> float:
+    """What cosine and sine are multiplied by. Files of OLMo 3 say what YaRN takes by itself.
+
+    `divided`: by what that is of so much of the logarithm (`mscale_all_dim`, where `mscale` is 1).
+    """
     usual = 1 + 0.1 * math.log(max(factor, 1.0))
+    if divided:
+        return said * usual / (1 + 0.1 * divided * math.log(max(factor, 1.0)))
     return usual if math.isclose(said, usual, rel_tol=1e-4) else said * usual
 
 
@@ -477,7 +497,10 @@ def notes(metadata: Mapping[str, Any], sizes: Dimensions) -> tuple[str, ...]:
     llama.cpp overwrites `yarn_attn_factor` where YaRN is in use (llama-context.cpp). Its converter takes it from Hugging Face's
     `attn_factor`, which `transformers` does not read, either, or from `attention_factor`, for which `hf_config` refuses a folder.
     """
-    asked = metadata.get(f"{metadata['general.architecture']}.rope.scaling.yarn_attn_factor")
+    name = metadata["general.architecture"]
+    asked, longest = metadata.get(f"{name}.rope.scaling.yarn_attn_factor"), metadata.get(f"{name}.context_length", 0)
+    if metadata.get(f"{name}.attention.temperature_scale") and longest > sizes.context_tokens:
+        return (f"texts end at {sizes.context_tokens:,} tokens here: behind them this model's scores are scaled by position",)
     if not isinstance(asked, int | float) or math.isclose(asked, sizes.rope_magnitude, rel_tol=1e-4):
         return ()
     return (f"positions of this model ask for a factor of YaRN (`attn_factor`, {asked:g}) that is left out, as in llama.cpp",)
@@ -487,7 +510,7 @@ def is_usual(arch: Architecture, sizes: Dimensions) -> bool:
     """RMS norms before attention and MLP, around or after them, a gate, one after the other (LLaMA, Qwen, Phi-3, Gemma, EXAONE)."""
     known_gate = (bool(arch.gate_up) or arch.has_experts) and arch.activation in ("silu", "gelu_tanh", "clamped")
     one_after_the_other = not (sizes.parallel or sizes.norms_last) and (arch.mlp_norm is not None or arch.post_norms)
-    return arch.norm == "rms" and known_gate and one_after_the_other and sizes.clamp_qkv is None
+    return arch.norm == "rms" and known_gate and one_after_the_other and sizes.clamp_qkv is None and not arch.turns_before_norms
 
 
 def has_usual_attention(arch: Architecture, sizes: Dimensions) -> bool:

@@ -74,7 +74,7 @@ def _holds(text: str, kind: Kind, names: Sequence[str]) -> bool:
         return holds_name(text, names)
     if FINDERS[kind](text) or (kind in BROKEN_KINDS and _over_breaks(text, kind)):
         return True
-    return kind in GOING_ON and DASH_AT_END.search(text) is not None and FINDERS[kind](DASH_AT_END.sub("", text))
+    return kind in GOING_ON and GOES_ON.search(text) is not None and FINDERS[kind](DASH_AT_END.sub("", text))
 
 
 def _over_breaks(text: str, kind: Kind) -> bool:
@@ -93,12 +93,13 @@ def _over_breaks(text: str, kind: Kind) -> bool:
 REACH_OF_BREAKS = 20  # characters: the longest of those numbers, and one beside it
 # A line's end between digits, with a dash before or behind them, and what it may part: see `_over_breaks`.
 LINES_END = r"([^\S\n]{0,4}\n[^\S\n]{0,4})"
-BREAK = re.compile(rf"\d-\d{{0,12}}{LINES_END}(?=\d)|(?<=\d){LINES_END}(?=\d{{0,12}}-\d)")
+BREAK = re.compile(rf"\d(?:-\d{{0,12}}{LINES_END}(?=\d)|{LINES_END}(?=\d{{0,12}}-\d))")
 DASHED_NUMBER = re.compile(r"(?<![\d-])(?:01[016789]-\d{3,4}-\d{4}|\d{6}-\d{7}|\d{4}-\d{4}-\d{4}-\d{4}|\d{3}-\d{2}-\d{5})(?![\d-])")
 HASH_LIKE = ("identity_document", "business_number", "customs_code", "bank_account")
 FRACTION_LIKE = ("resident_number", "phone", "card")
 # Numbers of many forms, that go on behind a dash in the next line.
 GOING_ON, DASH_AT_END = ("phone", "bank_account"), re.compile(r"(?<=\d-)[^\S\n]*+\n\s{0,8}(?=\d)")
+GOES_ON = re.compile(r"\d-[^\S\n]*+\n\s{0,8}\d")
 BROKEN_KINDS = ("resident_number", "phone", "business_number", "card")
 
 FINDERS: dict[Kind, Finder] = {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from nomoat.route.pii import orders
 from nomoat.route.pii.banks import BANKS, CITIES, DOUBTFUL, EVERYDAY, KOREAN_FIRMS, OTHER_FIRMS, SECURITIES, SHORT, UNITS
 from nomoat.route.pii.numbers import COLUMNS, GAP, IS, ITS_END, NEXT, REACH, REACH_OF_TABLES, SIGN, WON, has_word_before
 from nomoat.route.pii.orders import is_order_cell
+from nomoat.route.pii.sought import Near, has_any
 
 # Groups on one line, always the same between them: a date and a time make no number.
 LINE_GAP = rf"(?:(?:[^\S\r\n]|{SIGN}){{1,4}}|(?:[^\S\n]*+{SIGN}){{1,6}}[^\S\n]*+)"
@@ -61,40 +62,68 @@ PAID = (  # in a table often how an order stands
     re.compile(rf"(?:입금|송금|이체){REACH}{NO_COUNT}"),
     re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}(?:{AMOUNT}[을만]?\s?)?{WORDS}(?:계좌|(?<!무)통장|(?<!무통장)입금|송금|이체)"),
 )
-ACCOUNTS = (
-    re.compile(rf"(?:계좌|통장|예금주|{ACCOUNT}){REACH_OF_TABLES}{IN_COLUMNS}", re.IGNORECASE),
-    re.compile(rf"(?:{BANKS}){REACH}{NUMBER}"),
-    re.compile(rf"(?:{BANKS}|계좌|통장|예금주|{ACCOUNT}){REACH}{OVER_AMOUNT}{NUMBER}", re.IGNORECASE),
-    re.compile(rf"(?:{BANKS}|계좌|통장|예금주|{ACCOUNT}){REACH}{OVER_ONE}{DASHED}", re.IGNORECASE),
-    re.compile(rf"(?:계좌(?:번호)?|통장|{ACCOUNT}){IN_LIST}{NO_OTHER}{NUMBER}", re.IGNORECASE),
-    re.compile(rf"{UNDER_KEYS}{NUMBER_KEY}{NO_PHONE}{NUMBER}", re.IGNORECASE),
-    re.compile(rf"{UNDER_KEYS}{KEY}{IS}{NO_OTHER}{DASHED}", re.IGNORECASE),
-    re.compile(rf"(?:{SHORT}){BESIDE}{OVER_ONE}{DASHED}"),
-    re.compile(rf"(?:{SHORT}|{EVERYDAY}|{DOUBTFUL}){BESIDE}{OVER_AMOUNT}{DASHED}"),
-    PAID[0],
-    re.compile(rf"(?:{SHORT}){BESIDE}{NO_COUNT}"),
-    re.compile(rf"(?:{EVERYDAY}){BESIDE}{GROUPED}"),
-    re.compile(rf"(?:{UNITS}{BESIDE}|{DOUBTFUL}{BESIDE}{NO_PHONE}){DASHED}"),
-    re.compile(rf"(?:{DOUBTFUL}|{SECURITIES})으로{BESIDE}{GROUPED}"),
-    re.compile(rf"(?:{KOREAN_FIRMS}{BEHIND_FIRM}|{OTHER_FIRMS}{BEHIND_FIRM}{NO_HOTLINE}){DASHED}"),
-    re.compile(rf"{SECURITIES}{BEHIND_FIRM}{LONG}"),
-    re.compile(rf"(?:계좌(?:번호)?|통장(?:번호)?|{ACCOUNT})[은는이가]?(?:\sis)?\.?{BESIDE}{LONG}", re.IGNORECASE),
-    re.compile(rf"{UNDER_KEYS}{NUMBER_KEY}{LONG}", re.IGNORECASE),
-    re.compile(rf"{CITIES}[ :]{{1,3}}{NO_OTHER}{DASHED}"),
-    re.compile(rf"(?:우리|하나|기업)[\s:]{{0,3}}{NO_COUNT}"),
-    re.compile(rf"{NUMBER}[\s()\[\],:/]{{0,4}}\w{{0,6}}(?:{BANKS}|예금주)"),
-    PAID[1],
-    re.compile(rf"{NUMBER}\s?으?로\s?(?:{AMOUNT}|무통장)"),
-    re.compile(rf"환불[은: \n]{{0,3}}{NO_PHONE}{DASHED}"),
-    re.compile(rf"{NO_ORDER}(?<!번호[\s:])(?<!번호:\s){NO_PHONE}{NUMBER}{REFUNDED}"),
-    re.compile(rf"{NO_ORDER}(?<!번호[\s:])(?<!번호:\s){LONG}{REFUNDED}"),
-    re.compile(rf"{NO_ORDER}{LONG}{BEHIND}\w{{0,6}}{SECURITIES}"),
-    re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}{WHOSE}(?>{ACCOUNT})(?![\"']?\s?[:=])", re.IGNORECASE),
-    re.compile(rf"{NO_ORDER}{NO_PHONE}{DASHED}{BEHIND}\w{{0,6}}{KOREAN_FIRMS}"),
-    re.compile(rf"{NO_ORDER}{NO_PHONE}{NO_HOTLINE}{DASHED}{BEHIND}{OTHER_FIRMS}"),
-    re.compile(rf"{GROUPED}{BEHIND}(?:(?:{SHORT})(?![a-zA-Z])|(?:{EVERYDAY}){ENDS}|{DOUBTFUL}(?:으로|\s?통장))"),
-    re.compile(rf"{DASHED}{BEHIND}{UNITS}{ENDS}"),
-    re.compile(rf"{NO_PHONE}{DASHED}{BEHIND}{DOUBTFUL}{ENDS}"),
+# Words, in small letters, of which a text that a pattern fits has one; where they are first, with the characters before them.
+OWN, OWN_IN_LATIN = ("계좌", "통장", "예금주"), ("bank", "account", "acct")
+OF_OWN = (*OWN, *OWN_IN_LATIN)
+OF_BANKS = ("은행", "뱅크", "농협", "수협", "신협", "축협", "금고", "우체국", "조합")
+OF_BANKS_AND_OWN, OF_BANKS_KEYS = (*OF_BANKS, *OF_OWN), (*OF_BANKS, "bank")
+OF_SHORT = (
+    *("국민", "신한", "카카오", "토스", "카뱅", "케뱅", "토뱅", "씨티", "제일"),
+    *("ibk", "shinhan", "kookmin", "hyup", "saemaul", "chartered", "bank"),
+)
+OF_EVERYDAY = ("우리", "하나", "기업", "제일", "산업", "새마을", "외환", "woori")
+OF_UNITS = ("kb", "nh", "sc")
+OF_DOUBTFUL = (*OF_UNITS, "mg", "hana", "toss", "kakao", "citi")
+OF_ALL_SHORT = (*OF_SHORT, *OF_EVERYDAY, *OF_DOUBTFUL)
+OF_KOREAN_FIRMS, OF_OTHER_FIRMS = ("증권", "금융투자", "cma"), ("securities",)
+OF_FIRMS = (*OF_KOREAN_FIRMS, *OF_OTHER_FIRMS)
+OF_CITIES = ("부산", "경남", "대구", "광주", "전북", "제주", "busan", "nam", "daegu", "wangju", "jeonbuk", "jeju")
+OF_PAYING, OF_REFUNDS = ("입금", "송금", "이체"), ("환불",)
+BEHIND_WORDS = (
+    Near(re.compile(rf"(?:계좌|통장|예금주|{ACCOUNT}){REACH_OF_TABLES}{IN_COLUMNS}", re.IGNORECASE), dict.fromkeys(OF_OWN, 0)),
+    Near(re.compile(rf"(?:{BANKS}){REACH}{NUMBER}"), dict.fromkeys(OF_BANKS, 3)),
+    Near(
+        re.compile(rf"(?:{BANKS}|계좌|통장|예금주|{ACCOUNT}){REACH}{OVER_AMOUNT}{NUMBER}", re.IGNORECASE),
+        dict.fromkeys(OF_BANKS_AND_OWN, 3),
+    ),
+    Near(
+        re.compile(rf"(?:{BANKS}|계좌|통장|예금주|{ACCOUNT}){REACH}{OVER_ONE}{DASHED}", re.IGNORECASE),
+        dict.fromkeys(OF_BANKS_AND_OWN, 3),
+    ),
+    Near(re.compile(rf"(?:계좌(?:번호)?|통장|{ACCOUNT}){IN_LIST}{NO_OTHER}{NUMBER}", re.IGNORECASE), dict.fromkeys(OF_OWN, 0)),
+    Near(re.compile(rf"{UNDER_KEYS}{NUMBER_KEY}{NO_PHONE}{NUMBER}", re.IGNORECASE), dict.fromkeys(OF_BANKS_KEYS, 16)),
+    Near(re.compile(rf"{UNDER_KEYS}{KEY}{IS}{NO_OTHER}{DASHED}", re.IGNORECASE), dict.fromkeys(OF_BANKS_KEYS, 16)),
+    Near(re.compile(rf"(?:{SHORT}){BESIDE}{OVER_ONE}{DASHED}"), dict.fromkeys(OF_SHORT, 9)),
+    Near(re.compile(rf"(?:{SHORT}|{EVERYDAY}|{DOUBTFUL}){BESIDE}{OVER_AMOUNT}{DASHED}"), dict.fromkeys(OF_ALL_SHORT, 9)),
+    Near(PAID[0], dict.fromkeys(OF_PAYING, 0)),
+    Near(re.compile(rf"(?:{SHORT}){BESIDE}{NO_COUNT}"), dict.fromkeys(OF_SHORT, 9)),
+    Near(re.compile(rf"(?:{EVERYDAY}){BESIDE}{GROUPED}"), dict.fromkeys(OF_EVERYDAY, 3)),
+    Near(re.compile(rf"(?:{UNITS}{BESIDE}|{DOUBTFUL}{BESIDE}{NO_PHONE}){DASHED}"), dict.fromkeys(OF_DOUBTFUL, 0)),
+    Near(re.compile(rf"(?:{DOUBTFUL}|{SECURITIES})으로{BESIDE}{GROUPED}"), dict.fromkeys((*OF_DOUBTFUL, *OF_FIRMS), 0)),
+    Near(re.compile(rf"(?:{KOREAN_FIRMS}{BEHIND_FIRM}|{OTHER_FIRMS}{BEHIND_FIRM}{NO_HOTLINE}){DASHED}"), dict.fromkeys(OF_FIRMS, 0)),
+    Near(re.compile(rf"{SECURITIES}{BEHIND_FIRM}{LONG}"), dict.fromkeys(OF_FIRMS, 0)),
+    Near(
+        re.compile(rf"(?:계좌(?:번호)?|통장(?:번호)?|{ACCOUNT})[은는이가]?(?:\sis)?\.?{BESIDE}{LONG}", re.IGNORECASE),
+        dict.fromkeys(OF_OWN, 0),
+    ),
+    Near(re.compile(rf"{UNDER_KEYS}{NUMBER_KEY}{LONG}", re.IGNORECASE), dict.fromkeys(OF_BANKS_KEYS, 16)),
+    Near(re.compile(rf"{CITIES}[ :]{{1,3}}{NO_OTHER}{DASHED}"), dict.fromkeys(OF_CITIES, 6)),
+    Near(re.compile(rf"(?:우리|하나|기업)[\s:]{{0,3}}{NO_COUNT}"), dict.fromkeys(("우리", "하나", "기업"), 0)),
+    Near(re.compile(rf"환불[은: \n]{{0,3}}{NO_PHONE}{DASHED}"), dict.fromkeys(OF_REFUNDS, 0)),
+)
+BEFORE_WORDS = (
+    ((*OF_BANKS, "예금주"), re.compile(rf"{NUMBER}[\s()\[\],:/]{{0,4}}\w{{0,6}}(?:{BANKS}|예금주)")),
+    ((*OF_PAYING, "계좌", "통장"), PAID[1]),
+    (("로",), re.compile(rf"{NUMBER}\s?으?로\s?(?:{AMOUNT}|무통장)")),
+    (OF_REFUNDS, re.compile(rf"{NO_ORDER}(?<!번호[\s:])(?<!번호:\s){NO_PHONE}{NUMBER}{REFUNDED}")),
+    (OF_REFUNDS, re.compile(rf"{NO_ORDER}(?<!번호[\s:])(?<!번호:\s){LONG}{REFUNDED}")),
+    (OF_FIRMS, re.compile(rf"{NO_ORDER}{LONG}{BEHIND}\w{{0,6}}{SECURITIES}")),
+    (OWN_IN_LATIN, re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}{WHOSE}(?>{ACCOUNT})(?![\"']?\s?[:=])", re.IGNORECASE)),
+    (OF_KOREAN_FIRMS, re.compile(rf"{NO_ORDER}{NO_PHONE}{DASHED}{BEHIND}\w{{0,6}}{KOREAN_FIRMS}")),
+    (OF_OTHER_FIRMS, re.compile(rf"{NO_ORDER}{NO_PHONE}{NO_HOTLINE}{DASHED}{BEHIND}{OTHER_FIRMS}")),
+    (OF_ALL_SHORT, re.compile(rf"{GROUPED}{BEHIND}(?:(?:{SHORT})(?![a-zA-Z])|(?:{EVERYDAY}){ENDS}|{DOUBTFUL}(?:으로|\s?통장))")),
+    (OF_UNITS, re.compile(rf"{DASHED}{BEHIND}{UNITS}{ENDS}")),
+    (OF_DOUBTFUL, re.compile(rf"{NO_PHONE}{DASHED}{BEHIND}{DOUBTFUL}{ENDS}")),
 )
 ONE_NUMBER = re.compile(NUMBER)
 ACCOUNT_DIGITS = range(10, 17)
@@ -125,16 +154,24 @@ IBAN_LENGTHS = {country: length for length, countries in IBAN_COUNTRIES.items() 
 
 def holds_bank_account(text: str) -> bool:
     has_orders = False
-    for pattern in ACCOUNTS if TEN_DIGITS.search(text) else ():
-        for match in filter(_is_account, pattern.finditer(text)):
-            if pattern not in PAID or not is_order_cell(match):
-                return True
-            has_orders = True
+    for match in filter(_is_account, _beside_words(text) if TEN_DIGITS.search(text) else ()):
+        if match.re not in PAID or not is_order_cell(match):
+            return True
+        has_orders = True
     if has_orders:  # a word reaches the first number only, which an order may be before an account
         without = ONE_NUMBER.sub(lambda match: "" if is_order_cell(match) else match[0], text)
         if any(_is_account(match) and not is_order_cell(match) for pattern in PAID for match in pattern.finditer(without)):
             return True
     return _holds_iban(text)
+
+
+def _beside_words(text: str) -> Iterator[re.Match[str]]:
+    lowered = text.lower()
+    for near in BEHIND_WORDS:
+        yield from near.finditer(text, lowered)
+    for words, pattern in BEFORE_WORDS:
+        if has_any(words, lowered):
+            yield from pattern.finditer(text)
 
 
 def _is_account(match: re.Match[str]) -> bool:

@@ -10,6 +10,7 @@ import re
 
 from nomoat.route.pii.numbers import CELLS, NEXT_KEY, has_word_before
 from nomoat.route.pii.places import PLACE, ROMAN, WELL_KNOWN
+from nomoat.route.pii.sought import led
 from nomoat.route.pii.zips import STATES, ZIP, state_and_zip
 
 HANGUL = r"[\uac00-\ud7a3]"
@@ -120,7 +121,8 @@ UNIT_BEHIND = re.compile(
 
 # Abroad, and Korean addresses in Latin letters.
 START = r"(?<![\w$£€#/-])(?<!\d[.,:])"
-HOUSE = rf"{START}(?!(?<=[Ii]n\s)(?:19|20)\d\d\s)(?P<number>[1-9]\d{{0,4}}(?:-\d{{1,4}})?[A-Za-z]?),?\s{{1,2}}"
+NO_YEAR = rf"{START}(?!(?<=[Ii]n\s)(?:19|20)\d\d\s)"
+HOUSE = rf"(?P<number>{led('[1-9]', NO_YEAR)}\d{{0,4}}(?:-\d{{1,4}})?[A-Za-z]?),?\s{{1,2}}"
 USUAL = "street|st|avenue|ave|road|rd|boulevard|blvd|lane|ln|drive|dr|terrace"
 KINDS = f"{USUAL}|court|ct|way|place|pl|square|sq|crescent|close|parkway|pkwy|highway|hwy|circle|cir|loop|mews|row|gardens|grove|quay"
 NAME = r"[A-Z](?:[\w.-]|'(?=\w)){0,18}"
@@ -174,6 +176,8 @@ WHOLE_POSTCODE = (
 )
 PART = rf"(?:(?:{NAME}|#?\d{{1,4}}[A-Za-z]?(?![\w-])|upon|on|of|the|by|under|del?|la|le){APART_ABROAD})"
 ANY_NAME = rf"(?!(?:{NO_STREET})\s)[a-z](?:[\w.-]|'(?=\w)){{0,18}}"
+KOREAN_ENDS = re.compile(r"-(?:ro|daero|gil|dong|ri)|daero")
+TOWN_ENDS = re.compile(r"\d{5}\s[A-ZÄÖÜÉ]")
 OTHERS = (
     re.compile(rf"{HOUSE}(?:{NAME}{APART_ABROAD}){{2}}(?:{PART}{{1,8}}?{state_and_zip(APART_ABROAD)}|{PART}{{0,8}}?{WHOLE_POSTCODE})"),
     re.compile(  # in any case
@@ -181,27 +185,35 @@ OTHERS = (
         rf"{state_and_zip(APART_ABROAD)}",
         re.IGNORECASE,
     ),
-    re.compile(rf"{START}\d{{1,5}}(?:-\d{{1,4}})?,?\s{{1,2}}{KOREAN_ROAD}[,\s]{{1,3}}{KOREAN_PLACE}"),
+    re.compile(r"(?<![A-Za-z])P\.?\s?O\.?\s?Box\s(?:No\.?\s)?\d{1,6}(?!\d)", re.IGNORECASE),
+    re.compile(r"사서함\s{0,2}(?:제\s?)?[1-9]\d{0,5}(?:-\d{1,4})?호?(?![\d개])"),
+)
+KOREAN_IN_LATIN = (
+    re.compile(rf"{led('[0-9]', START)}\d{{0,4}}(?:-\d{{1,4}})?,?\s{{1,2}}{KOREAN_ROAD}[,\s]{{1,3}}{KOREAN_PLACE}"),
     re.compile(rf"{KOREAN_PLACE}[,\s]{{1,3}}{KOREAN_ROAD},?\s\d{{1,5}}(?![\d.:%])"),
     re.compile(rf"(?<![\w-]){KOREAN_ROAD}\s(?!(?:19|20)\d\d(?!\d))[1-9]\d{{0,4}}(?:-\d{{1,4}})?,\s{{1,2}}{KOREAN_PLACE}"),
+)
+EUROPEAN = (
     re.compile(  # German
         r"(?<!\w)(?:[A-ZÄÖÜ](?:[\w.-]{0,30}?\s?(?i:stra(?:ß|ss)e|str\.)|[\w-]{1,30}?(?:weg|platz|allee|gasse|damm|ufer|markt|ring))"
         r"|(?:Am|Im|Zum|Zur|An\sde[rmn]|Auf\sde[rmn]|Unter\sden)\s[A-ZÄÖÜ]\w{1,20})\s?\d{1,4}(?:\s?[-/]\s?\d{1,4})?\s?[a-z]?,?\s{1,2}(?:DE?-)?\d{5}\s[A-ZÄÖÜ]"
     ),
     re.compile(  # French
-        rf"{START}[1-9]\d{{0,3}}(?:\s?(?:bis|ter|[A-D](?=\s)))?,?\s(?i:rue|avenue|av\.|boulevard|bd|place|allée|chemin|impasse|quai|cours|route)\s"
+        rf"{led('[1-9]', START)}\d{{0,3}}(?:\s?(?:bis|ter|[A-D](?=\s)))?,?\s"
+        r"(?i:rue|avenue|av\.|boulevard|bd|place|allée|chemin|impasse|quai|cours|route)\s"
         r"[^\d\n]{2,40}?[,\s]{1,3}\d{5}\s[A-ZÉ]"
     ),
-    re.compile(r"(?<![A-Za-z])P\.?\s?O\.?\s?Box\s(?:No\.?\s)?\d{1,6}(?!\d)", re.IGNORECASE),
-    re.compile(r"사서함\s{0,2}(?:제\s?)?[1-9]\d{0,5}(?:-\d{1,4})?호?(?![\d개])"),
 )
 
 
 def holds_address(text: str) -> bool:
-    return _holds_korean(text) or _holds_english(text) or any(pattern.search(text) for pattern in OTHERS)
+    others = (*OTHERS, *(KOREAN_IN_LATIN if KOREAN_ENDS.search(text) else ()), *(EUROPEAN if TOWN_ENDS.search(text) else ()))
+    return _holds_korean(text) or _holds_english(text) or any(pattern.search(text) for pattern in others)
 
 
 def _holds_korean(text: str) -> bool:
+    if text.isascii() and "apt" not in text.lower():  # of what is in Latin letters, only blocks of flats are called so
+        return False
     for place in PLACE.finditer(text):
         found = BEHIND_PLACE.match(text, place.end())
         if (found and _is_in(place[0], found)) or FLAT_BEHIND_PLACE.match(text, place.end()):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from nomoat.route.pii.numbers import GAP, GAP_OR_CELLS, IN_CELLS, IN_COLUMNS, LIKE_KEYS, NEXT_LIKE, VALUES, without_spaces
+from nomoat.route.pii.numbers import GAP, GAP_OR_CELLS, IN_CELLS, IN_COLUMNS, LAST_FOLLOW, LIKE_KEYS, NEXT_LIKE, VALUES, without_spaces
 
 ISSUERS = {14: r"3[0689]", 15: r"3[47]|2131|1800", 16: r"3|4|5|6|9|2(?:2[2-9]|[3-6]|7[01]|720)", 19: r"4|62"}
 ROW, CARD_START = re.compile(r"\d+(?:[ -]\d+)*"), re.compile(r"\d{4,}")
 SHAPES = ((4, 4, 4, 4), (4, 4, 4, 4, 3), (6, 13), (4, 6, 4), (4, 6, 5))  # digits of each group on a card; written in one piece, too
 AS_PRINTED = tuple(re.compile(f"({GAP_OR_CELLS})".join(rf"\d{{{count}}}" for count in shape) + r"(?!\d)") for shape in SHAPES)
 IN_FOURS = AS_PRINTED[:2]
-FOUR_DIGITS, APART, LONG_ROW = re.compile(r"(?<!\d)\d{4}(?!\d)"), re.compile(GAP_OR_CELLS), 6
+IN_HALVES = re.compile(rf"\d(?<!\d\d)\d{{3}}{GAP}\d{{4}}{GAP}\d{{4}}{LAST_FOLLOW}\d{{4}}(?!\d)")  # `5555 5555 5555, 끝 4444`
+FOUR_DIGITS, APART, LONG_ROW = re.compile(r"\d(?<!\d\d)\d{3}(?!\d)"), re.compile(GAP_OR_CELLS), 6
 REACH_OF_CELLS = 60  # characters, with the digit before or after them
 UNDER_KEYS = re.compile(LIKE_KEYS + NEXT_LIKE.join([r"(\d{4})"] * 4) + r"(?!\d)")
 DIGIT_BEFORE, DIGIT_AFTER = re.compile(rf"\d{GAP}\Z"), re.compile(rf"{GAP}\d")
@@ -28,7 +29,8 @@ def holds_card(text: str) -> bool:
     """
     in_a_row = (row[0] for row in ROW.finditer(text))
     under_keys = ("".join(found.group(2, 3, 4, 5)) for found in UNDER_KEYS.finditer(text)) if VALUES.search(text) else ()
-    if any(map(_is_card, (*in_a_row, *under_keys))):
+    in_halves = (found[0] for found in IN_HALVES.finditer(text))
+    if any(map(_is_card, (*in_a_row, *under_keys, *in_halves))):
         return True
     rows = list(_long_rows(text))
     if rows and 2 * sum(map(_num_cards, rows)) >= sum(len(row) // 4 for row in rows):

@@ -21,6 +21,7 @@ SPACED = r"(?:[^\S\n]@\s?|@\s|\n@(?![\w.-]*\.net\b))(?!(?:self|cls)\.)"
 EMAIL_FOR_PEOPLE = re.compile(
     rf"(?<![\w.%+-])[\w.%+-]{{1,64}}(?:(?P<spaced>{SPACED})|{AT}){HOSTS}(?(spaced)(?![.(\[][A-Za-z0-9_]))", re.IGNORECASE
 )
+AT_SIGN = re.compile(r"@|골뱅이|[(\[{<]\s?at\s?[)\]}>]", re.IGNORECASE)
 REPOSITORY = re.compile(r"[:/]\w")  # behind `git@host`
 # Behind the `@` there is no host: images of more dots to the inch (`icon@2x.png`), files (`vue@next.js`), versions (`pkg@v1.2.io`).
 # A version goes on as no host does (`8.5.0-28.el8_10.alma`; `163.126.com` is one).
@@ -33,6 +34,8 @@ NO_HOST = re.compile(
 
 
 def holds_email(text: str) -> bool:
+    if AT_SIGN.search(text) is None:
+        return False
     return any(not _is_no_email(match) for pattern in (EMAIL, EMAIL_FOR_PEOPLE) for match in pattern.finditer(text))
 
 

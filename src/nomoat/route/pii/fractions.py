@@ -11,6 +11,7 @@ from nomoat.route.pii.phones import PHONE_WORDS
 
 # `0.5392234688708106`. Not of a date and such, and neither `900101.1234567` nor what numbers a list: `1.01012345678`.
 FRACTION = re.compile(r"(?<![\d.+])(?![1-9]\d{0,2}\.010\d{8}(?!\d))(?:0|[1-9]\d{0,2})\.\d{5,}+(?![.-]?\d)")
+DIGITS = re.compile(r"\.\d{5}")
 ITEM = re.compile(r"^[^\S\n]*+([1-9]\d{0,2})\.(?=\d{5})(?!.*[^\d\n]\d{1,3}\.\d{5})", re.MULTILINE)  # the line's only fraction
 SAID = re.compile(rf"{residents.SAID.pattern}|{PHONE_WORDS}|카드|(?<![^\W_])card", re.IGNORECASE)
 
@@ -18,6 +19,8 @@ SAID = re.compile(rf"{residents.SAID.pattern}|{PHONE_WORDS}|카드|(?<![^\W_])ca
 def without_fractions(text: str) -> str:
     """With `!` in place of each. `1.9001011234568` may also be a list's number and somebody's: where a word before it says so, or
     where it begins a line and all that do so count up."""
+    if not DIGITS.search(text):
+        return text
     items = list(ITEM.finditer(text))
     numbers = [int(item[1]) for item in items]
     is_list = all(after == before + 1 or before > after == 1 for before, after in pairwise(numbers))

@@ -25,6 +25,8 @@ NEXT_KEY = rf"{NEXT}[^\W\d][\w.\[\]-]{{0,20}}{IS}"
 VALUE = r"\]?(?:[\s\"']{0,3}=[\s\"']{0,3}|[\"']?:\s{0,3}[\"'])"
 LIKE_KEYS, NEXT_LIKE = rf"(?<![\w.-])(?!\w\s{{0,3}}=\s{{0,3}}\d)([\w.\[-]{{0,20}})\w{VALUE}", rf"{NEXT}\1\w{VALUE}"
 VALUES = re.compile(r"[:=][\s\"']{0,3}\d{3,4}[\s\"']{0,3}[,;&\n]")  # else there are no such
+# Between the halves of a number, with a word which says that the last digits follow.
+LAST_FOLLOW = r"(?=\D{0,30}(?:뒷\s?(?:자리|번호|부분)|끝(?:자리|번호|(?![\uac00-\ud7a3]))|마지막\s?(?:자리|번호|네|4)))\D{1,40}"
 WORD_REACH = 24  # characters before a number in which a word may say what it is
 # From such a word to its number, which often is on the next line, or in the next row of a table.
 REACH = r"[^\d\n]{0,20}[^\S\n]*+(?:\n[^\d\n]{0,10})?"

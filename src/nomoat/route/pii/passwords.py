@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
 from itertools import pairwise
 
-# Most texts hold none of the words that both patterns begin with, and are not searched.
-KEY_WORDS = ("key", "token", "secret", "authorization", "bearer", "basic", "키", "토큰", "시크릿")
-PASSWORD_WORDS = (
-    "pass", "pwd", "pw", "identified", "-u", "mysql", "mariadb", "redis-cli", "login", "connect", "비밀", "비번", "패스워드", "암호",
-)  # fmt: skip
+from nomoat.route.pii.sought import Near
+
 QUOTE = r"\\?[\"'`]"
 IS = rf"(?:{QUOTE}\]?)?(?:\s{{0,3}}(?::=|=>|=|:(?!:))\s{{0,3}}|>|\s{{1,12}}value\s?[:=]\s?)"
 IS_SAID = rf"(?:{IS}|\s(?:is|was)\s{{0,3}}:?\s{{0,3}}|\s?(?:은|는|이|가)\s{{0,3}}:?\s{{0,3}})"
@@ -26,12 +22,13 @@ KOREAN = r"(?P<korean>비밀\s?번호|비번|패스워드|암호(?=[\s\"']{0,2}[
 NOTE = r"(?:\s?\([^()\n]{1,20}\)(?=\s?[:=은는이가]))?"  # `비밀번호(임시): `
 
 KEY = re.compile(
-    r"(?:(?:(?:api|app|secret|access|auth|account|client|consumer|private|rest|service|refresh|signing|encryption|master|storage"
+    rf"(?:authorization(?:{IS}){OPENS}[A-Za-z][A-Za-z-]{{1,19}}\s{{1,3}}"  # and a scheme: Kakao's is `KakaoAK`
+    r"|(?:(?:api|app|secret|access|auth|account|client|consumer|private|rest|service|refresh|signing|encryption|master|storage"
     r"|webhook|admin|bot|subscription|deploy|personal|openai|anthropic|claude|gemini|azure|mistral|groq|deepseek|cohere"
-    r"|aes|hmac|crypto|cipher|(?<![A-Za-z])(?:aria|lea|seed|des|enc|jwt))"
+    r"|security|crtfc|aes|hmac|crypto|cipher|(?<![A-Za-z])(?:aria|lea|seed|des|enc|jwt))"
     r"[ ._-]?(?:access[ ._-]?)?(?:key|token|secret)|(?<![A-Za-z])(?:token|secret)|authorization)"
     rf"(?:{IS_SAID}|{QUOTE}\s?,\s?)|-{{2}}[a-z-]{{0,20}}(?:key|token|secret)[\s=]{{1,3}}"
-    rf"|(?:키|토큰|시크릿){IS_SAID_IN_KOREAN}|(?<![A-Za-z])(?:Bearer|Basic)\s{{1,3}})"
+    rf"|(?:키|토큰|시크릿){NOTE}{IS_SAID_IN_KOREAN}|(?<![A-Za-z])(?:Bearer|Basic)\s{{1,3}})"
     rf"{OPENS}(?:(?:Bearer|Basic|Token|Bot)\s{{1,3}})?(?P<key>[A-Za-z0-9+/_.~-]{{10,300}}+)={{0,2}}+(?![(\[{{])",
     re.IGNORECASE,
 )
@@ -69,14 +66,23 @@ PASSWORD = re.compile(
     re.IGNORECASE,
 )
 IN_ADDRESS = re.compile(r"://(?P<user>[^\s/:@'\"`<>{}]{0,64}):(?P<password>[^\s/@'\"`<>{}]{3,100})@(?=[\w\[])")
+OF_NEON = re.compile(r"npg_[A-Za-z0-9]{12}")
 # `user/password@db01`, Oracle's and Tibero's: in addresses of JDBC, and behind what connects.
-ORACLE_WORDS = ("jdbc:", "sql", "exp", "imp", "rman ", "conn")
 OF_ORACLE = re.compile(
     r"(?:jdbc:\w{2,12}:\w{2,5}:|(?:(?<![\w.-])(?:(?P<alone>sqlplus|sqlldr|tbsql|expdp|impdp)|exp|imp|rman|conn|connect)\s|connect\()"
     r"\s{0,3}(?:-[a-z]{1,3}\s{1,3}){0,3}(?:target\s{1,3}|userid\s?=\s?)?\\?[\"']?)"
     r"(?P<user>[\w.$#-]{1,40})/(?P<password>[^\s/@'\"`<>{}\\]{4,64}+)(?(alone)|@)",
     re.IGNORECASE,
 )
+
+KEYS = Near(KEY, {"key": 22, "token": 22, "secret": 22, "authorization": 0, "bearer": 0, "basic": 0, "키": 0, "토큰": 0, "시크릿": 0})
+PAIRS = Near(PAIR, {"auth": 2})
+PASSWORDS = Near(
+    PASSWORD,
+    {"pass": 47, "pw": 24, "identified": 183, "-u": 1, "mysql": 0, "mariadb": 0, "redis-cli": 0, "login": 17, "connect": 9}
+    | dict.fromkeys(("비밀", "비번", "패스워드", "암호"), 0),
+)
+OF_ORACLES = Near(OF_ORACLE, {"jdbc:": 0, "sql": 2, "exp": 0, "imp": 0, "rman": 0, "conn": 0})
 
 PLACEHOLDER = re.compile(
     r"(?-i:x{3}|X{3})|\*{3}|\.{3}|your|example|placeholder|change.?me|dummy|sample|redacted|insert|replace|foobar|open.?sesame|here\Z",
@@ -121,16 +127,12 @@ PIN = re.compile(r"\d{4,8}[*#]?")
 def holds_password(text: str) -> bool:
     lowered = text.lower()
     return (
-        (_has(KEY_WORDS, lowered) and any(map(_is_said_key, KEY.finditer(text))))
-        or ("auth" in lowered and any(map(_is_said_pair, PAIR.finditer(text))))
-        or (_has(PASSWORD_WORDS, lowered) and any(map(_is_said_password, PASSWORD.finditer(text))))
+        any(map(_is_said_key, KEYS.finditer(text, lowered)))
+        or any(map(_is_said_pair, PAIRS.finditer(text, lowered)))
+        or any(map(_is_said_password, PASSWORDS.finditer(text, lowered)))
         or any(map(_is_password_of_user, IN_ADDRESS.finditer(text)))
-        or (_has(ORACLE_WORDS, lowered) and any(map(_is_password_of_user, OF_ORACLE.finditer(text))))
+        or any(map(_is_password_of_user, OF_ORACLES.finditer(text, lowered)))
     )
-
-
-def _has(words: Sequence[str], lowered: str) -> bool:
-    return any(word in lowered for word in words)
 
 
 def _is_said_key(found: re.Match[str]) -> bool:
@@ -161,7 +163,7 @@ def _is_example(password: str) -> bool:
 
 def _is_key(value: str) -> bool:
     """Letters and digits as chance mixes them: hexadecimal ones, or of capitals, small letters and digits in turn."""
-    value = value.rstrip(".-")
+    value = value.rstrip(".-").removeprefix("0x")
     if PLACEHOLDER.search(value) or COUNTED.search(value) or ((CODE.fullmatch(value) or "//" in value) and not _is_base64(value)):
         return False
     kinds = set(map(_kind, value))
@@ -205,6 +207,8 @@ def _is_said_password(found: re.Match[str]) -> bool:
 def _is_password_of_user(found: re.Match[str]) -> bool:
     """With the `@` behind it, for which a sign at its end is one within it."""
     password = found["password"]
+    if OF_NEON.fullmatch(password):
+        return True
     return found["user"] != password and not _is_words(password) and _is_password(f"{password}@")
 
 

@@ -27,10 +27,24 @@ def phones(text: str, *, as_usual: bool = False) -> Iterator[PhoneNumberMatch]:
 
 
 class _Matcher(PhoneNumberMatcher):
+    def _extract_match(self, candidate: str, offset: int) -> PhoneNumberMatch | None:
+        if len(candidate) < _fewest_digits() or (
+            DIGITS_ALONE.fullmatch(candidate) and len(NO_DIGIT.sub("", candidate)) < _fewest_digits()
+        ):
+            return None
+        return super()._extract_match(candidate, offset)
+
     def _parse_and_verify(self, candidate: str, offset: int) -> PhoneNumberMatch | None:
         if DIGITS_ALONE.fullmatch(candidate) and not _digits_of_numbers().fullmatch(NO_DIGIT.sub("", candidate)):
             return None
         return super()._parse_and_verify(candidate, offset)
+
+
+@functools.cache
+def _fewest_digits() -> int:
+    """Of a number dialled from here; one of another country has a prefix, a country and two more."""
+    home: Any = PhoneMetadata.metadata_for_region(HOME_REGION)
+    return int(min(home.general_desc.possible_length))
 
 
 @functools.cache

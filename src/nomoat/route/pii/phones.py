@@ -10,6 +10,7 @@ from nomoat.route.pii.numbers import (
     CELLS,
     GAP,
     IN_CELLS,
+    LAST_FOLLOW,
     LIKE_KEYS,
     NEXT_KEY,
     NEXT_LIKE,
@@ -22,32 +23,34 @@ from nomoat.route.pii.numbers import (
     without_spaces,
 )
 from nomoat.route.pii.orders import NO_ORDER
+from nomoat.route.pii.sought import Near, led
 
 # The library wants no Latin letter beside a number, nor more digits behind one; a mobile number is one wherever it stands, also as
 # `O1O`, and from abroad.
-FROM_HERE = r"(?:\+|(?<!\d)(?<!0[Xx])00)82"
+FROM_HERE = r"(?:(?<=\+)|(?<=(?<!\d)(?<!0[Xx])0)0)82"
 MOBILE = re.compile(
-    rf"(?:(?<!\d)01[016789]|(?<![A-Za-z0-9])[Oo0]1[Oo0]|{FROM_HERE}{GAP}(?:\(?0\)?{GAP})?1[016789]){GAP}\d{{3,4}}{GAP}\d{{4}}(?!\d)"
+    rf"[0Oo+](?:(?<=(?<!\d)0)1[016789]|(?<=(?<![A-Za-z0-9])[Oo0])1[Oo0]|{FROM_HERE}{GAP}(?:\(?0\)?{GAP})?1[016789]){GAP}\d{{3,4}}{GAP}\d{{4}}(?!\d)"
 )
 # As people say it (`010에 1234에 5678`, `공일공 1234 오육칠팔`; the plain form of `ㅇ` is `\u110b`), each group
 # in digits or in words: no `019 15일 1400`.
 NOUGHT, DIGIT, WORD = "공영\u110b", r"[\d\u110b]", "[공영\u110b일이삼사오육륙칠팔구]"
 AS_SAID = r"[^\S\n]{0,2}(?:[에의._/\u00b7-]|다시|대시|하이픈)?[^\S\n]{0,2}"
 MOBILE_AS_SAID = re.compile(
-    rf"(?:(?<!\d)01[016789]|(?<![\dA-Za-z])(?:[0Oo{NOUGHT}]일[0Oo{NOUGHT}일육륙칠팔구]|[{NOUGHT}]1[{NOUGHT}]))"
+    rf"[0Oo{NOUGHT}](?:(?<=(?<!\d)0)1[016789]|(?<=(?<![\dA-Za-z])[0Oo{NOUGHT}])(?:일[0Oo{NOUGHT}일육륙칠팔구]|(?<=[{NOUGHT}])1[{NOUGHT}]))"
     rf"{AS_SAID}(?:{DIGIT}{{3,4}}|{WORD}{{3,4}}){AS_SAID}(?:{DIGIT}{{4}}|{WORD}{{4}})(?!\d)"
 )
+# In halves with words between: `앞자리는 010-2345이고 뒷자리는 6789`.
+MOBILE_IN_HALVES = re.compile(rf"0(?<!\d0)1[016789]{GAP}\d{{3,4}}{LAST_FOLLOW}\d{{4}}(?!\d)")
 # With other signs (no binary numbers: `010+0111+0101`), and with the last group in brackets.
 MOBILE_WITH_SIGNS = re.compile(
-    r"(?<!\d)(?:01[016789]([*=+\u3001\u00d7])(?=\d{0,3}[2-9])\d{3,4}\1(?=\d{0,3}[2-9])\d{4}"
-    r"|010[\s.-]?\d{4}\s?\(\s?\d{4})(?!\d)"
+    r"0(?<!\d0)(?:1[016789]([*=+\u3001\u00d7])(?=\d{0,3}[2-9])\d{3,4}\1(?=\d{0,3}[2-9])\d{4}"
+    r"|10[\s.-]?\d{4}\s?\(\s?\d{4})(?!\d)"
 )
 # The first cell is `010` or such, neither the end of a decimal fraction nor thousands (`1,010,345`); the rest, in one more cell or in
 # two, goes on in the next line only as a cell of its own.
 THOUSANDS = r"(?<=\d,)\d{3},\d{3}(?!\d)"
-MOBILE_IN_CELLS = re.compile(
-    rf"(?<!\d)(?<!\d\.)(?!{THOUSANDS})01[016789]({CELLS})\d{{3,4}}({CELLS}|(?!\D{{0,3}}\n){GAP})\d{{4}}(?!\d)"
-)
+NO_FRACTION = rf"(?<!\d)(?<!\d\.)(?!{THOUSANDS})"
+MOBILE_IN_CELLS = re.compile(rf"{led('0', NO_FRACTION)}1[016789]({CELLS})\d{{3,4}}({CELLS}|(?!\D{{0,3}}\n){GAP})\d{{4}}(?!\d)")
 # As spreadsheets leave it of a number, without its 0.
 PHONE_WORDS = (
     r"휴대폰|핸드폰|폰\s?번호|전화|연락처|phone|mobile|(?<![^\W_])(?:tel|h\.?p)(?![^\W_])"
@@ -58,22 +61,29 @@ MOBILE_UNDER_KEYS = (
     re.compile(rf"(?:{PHONE_WORDS}){REACH}01[016789]{NEXT_KEY}\d{{3,4}}(?:{NEXT_KEY}|{GAP})\d{{4}}(?!\d)", re.IGNORECASE),
 )
 ITS_REST = (
-    rf"10(?:\d{{8}}|(?P<gap>[ .-])\d{{4}}(?P=gap)\d{{4}})(?!\d|{WON}"
+    rf"0(?:\d{{8}}|(?P<gap>[ .-])\d{{4}}(?P=gap)\d{{4}})(?!\d|{WON}"
     r"|\s(?:users?|counts?|people|records|rows|items|messages|views)(?!\w))"
 )
-WITHOUT_ZERO = re.compile(rf"(?:{PHONE_WORDS}){REACH_OF_TABLES}{ITS_REST}", re.IGNORECASE)
+WITHOUT_ZERO = Near(
+    re.compile(rf"(?:{PHONE_WORDS}){REACH_OF_TABLES}1{ITS_REST}", re.IGNORECASE),
+    dict.fromkeys(("휴대폰", "핸드폰", "폰", "전화", "연락처", "phone", "mobile", "tel", "hp", "h.p", "cell", "contact"), 0),
+)
+NO_FIGURE = rf"{NO_ORDER}(?<![\d.,-])"
 WITHOUT_ZERO_BEFORE_WORD = re.compile(  # `1012345678로 전화 주세요`
-    rf"{NO_ORDER}(?<![\d.,-]){ITS_REST}(?:\s?(?:으?로|에)\s?(?:[\uac00-\ud7a3]{{1,3}}\s)?(?:전화|연락|문자|카톡)|\s?\((?:휴대폰|핸드폰|hp|mobile|cell|phone)"
+    rf"{led('1', NO_FIGURE)}{ITS_REST}(?:\s?(?:으?로|에)\s?(?:[\uac00-\ud7a3]{{1,3}}\s)?(?:전화|연락|문자|카톡)"
+    r"|\s?\((?:휴대폰|핸드폰|hp|mobile|cell|phone)"
     r"|\s(?:전화|연락|문자|카톡)\s?(?:주[세시]|줘|바[람랍]|부탁|요망)|\sis\s(?:my|his|her|our)\s(?:hp|mobile|cell|phone))",
     re.IGNORECASE,
 )
 LINE = r"[\s)._/\u00b7\u3002-]{1,3}"
 # With what number its line or note stands in brackets: `1)02-555-1234`, `02-555-1234[1]`.
+MAY_BE_GLUED = re.compile(rf"0\d{{1,2}}{LINE}\d{{3,4}}{LINE}\d{{4}}")
 GLUED = re.compile(rf"((?<!\d)[A-Za-z]|[)\]]|)(?<!\d)(\(?0\d{{1,2}}{LINE}\d{{3,4}}{LINE}\d{{4}})(?!\d)([A-Za-z\[]?)")
 AREAS = ("02", "070", "080", *(f"0{tens}{ones}" for tens in "3456" for ones in "12345"), *(f"050{one}" for one in "2345678"))
 # Groups that blanks part, or brackets and dashes (`(02) 555-1234`). Not in a row of numbers: behind two digits, or before three that
 # are neither a time nor a year (`1000~1800`, `2024년`) nor the next one's.
 ITS_CODE = r"\(?(0(?:50\d|\d{1,2}))(?:(?:\)[^\S\n]{0,3}|-)\d{3,4}(?:[^\S\n]{0,3}|-)|[^\S\n]{1,3}\d{3,4}(?:[^\S\n]{1,3}|-))"
+MAY_BE_SPACED = re.compile(r"0\d{1,3}[\s)-]")
 SPACED = re.compile(
     rf"(?<![\d.,/~\u00b7-])(?<!\d\d[^\S\n])(?<!0[Xx]){ITS_CODE}\d{{4}}(?!-?\d)(?![^\S\n]{{1,3}}[1-9]\d{{2,}}(?![\w:~-]))"
 )
@@ -82,9 +92,10 @@ INDEX_ROWS = 3  # so many lines that begin with codes which count up are what an
 ABROAD = re.compile(r"\+\d(?:[ ()./-]{0,3}\d){7,30}")
 GROUP_ENDS = re.compile(r"\d\d(?!\d)")  # one digit alone is no group
 ABROAD_DIGITS = range(8, 16)
-UNKNOWN_GAP = re.compile(r"(?<=\d)[_\u00b7\u3002](?=\d)")  # to the library, which reads on over a dash: it is asked without one, too
-FROM_ABROAD = re.compile(r"(?<!\d)(?<!0[Xx])0082(?=\D{0,3}\d)(?!(?<=\d\.0082)\W{1,9}\d\.\d)")  # nor of a row of fractions
+UNKNOWN_GAP = re.compile(r"[_\u00b7\u3002](?<=\d.)(?=\d)")  # to the library, which reads on over a dash: it is asked without one, too
+FROM_ABROAD = re.compile(r"0(?<=(?<!\d)(?<!0[Xx])0)082(?=\D{0,3}\d)(?!(?<=\d\.0082)\W{1,9}\d\.\d)")  # nor of a row of fractions
 # The library knows of no more than a few characters between two groups. Beside other columns of digits these may be, too.
+MAY_BE_FAR_APART = re.compile(rf"0\d{{1,2}}(?:[^\S\n]|{SIGN}){{4}}")
 FAR_APART = re.compile(
     rf"(?:(?P<before>\d)[^\S\n]++|(?<!\d))(0\d{{1,2}})(?P<gap>(?:[^\S\n]|{SIGN}){{4,}}+)(\d{{3,4}})(?:(?P=gap)|-)(\d{{4}})(?!\d)"
     r"(?P<after>[^\S\n]++\d)?"
@@ -118,7 +129,10 @@ LINE_BEGINS, LINE_ENDS = re.compile(r"(?:\A|\n)[^\w\n]*\Z"), re.compile(r"[^\w\n
 def holds_phone(text: str) -> bool:
     from nomoat.route.pii.phone_matcher import phones
 
-    if any(pattern.search(text) for pattern in (MOBILE, MOBILE_AS_SAID, MOBILE_WITH_SIGNS, WITHOUT_ZERO, WITHOUT_ZERO_BEFORE_WORD)):
+    wherever = (MOBILE, MOBILE_AS_SAID, MOBILE_IN_HALVES, MOBILE_WITH_SIGNS, WITHOUT_ZERO_BEFORE_WORD)
+    if any(pattern.search(text) for pattern in wherever):
+        return True
+    if any(WITHOUT_ZERO.finditer(text, text.lower())):
         return True
     if VALUES.search(text) and any(keys.search(text) for keys in MOBILE_UNDER_KEYS):
         return True
@@ -126,7 +140,8 @@ def holds_phone(text: str) -> bool:
         if not IN_CELLS.search(match[2]) or without_spaces(match[1]) == without_spaces(match[2]):
             return True
     near = FAR_APART_ABROAD.sub(lambda found: " ".join(found[0].split()), _without_columns(text))
-    apart = _without_rows(GLUED.sub(_set_apart, FROM_ABROAD.sub("+82 ", UNKNOWN_GAP.sub("-", near))))
+    known = FROM_ABROAD.sub("+82 ", UNKNOWN_GAP.sub("-", near))
+    apart = _without_rows(GLUED.sub(_set_apart, known) if MAY_BE_GLUED.search(known) else known)
     if any(not _is_everyday(form, found.start, found.raw_string) for form in {text, apart} for found in phones(form)):
         return True
     return any(phones("\n".join(_beginnings(apart)), as_usual=True))
@@ -154,6 +169,8 @@ def _is_everyday(text: str, start: int, number: str) -> bool:
 
 def _without_columns(text: str) -> str:
     """With a dash between groups that are far apart. Beside other columns of digits: those of `010`, if most such rows have it."""
+    if not MAY_BE_FAR_APART.search(text):
+        return text
     areas = [far[2] for far in FAR_APART.finditer(text)]
     are_mobile = 2 * areas.count("010") > len(areas)
 
@@ -173,6 +190,8 @@ def _set_apart(glued: re.Match[str]) -> str:
 def _without_rows(text: str) -> str:
     """With numbers whose groups spaces part in lines of their own, digits beside them or not; where most such rows begin with an
     area's code, and those are no index."""
+    if not MAY_BE_SPACED.search(text):
+        return text
     rows = list(SPACED.finditer(text))
     areas = [spaced for spaced in rows if spaced[1] in AREAS]
     if 2 * len(areas) <= len(rows) or _are_index(areas):

@@ -38,7 +38,10 @@ CONTROLS = re.compile(
     r"(?:\x1b\[|\x9b)[?>]?(?:\d{0,3}[;:])*\d{0,3}[A-Za-z]|\x1b[()][AB]"
     r"|[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u2065\ufff0-\ufff8\U000e0000-\U000e00ff\U000e01f0-\U000e0fff]"
 )
-LINES_ENDS = re.compile(r"\r\n?|[\v\f\x85\u2028\u2029]")
+CONTROL = re.compile(
+    r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u2065\ufff0-\ufff8\U000e0000-\U000e00ff\U000e01f0-\U000e0fff]"
+)  # begins one
+LINES_ENDS = re.compile(r"[\r\v\f\x85\u2028\u2029](?:(?<=\r)\n)?")
 # A syllable or letter may be written as several characters, as macOS writes file names. These follow the first of them; so do marks.
 FOLLOWS = re.compile(r"[\u1161-\u1175\u11a8-\u11c2\uff9e\uff9f]")
 # Hold a digit and are none: circled and raised numbers, fractions, units such as `㎡`, keycaps. They number a list or a note, or end
@@ -48,12 +51,13 @@ NUMBERING = re.compile(
     r"\u32b1-\u32cb\u3358-\u33fe\U0001f100-\U0001f10a]"
 )
 SIGNS_OF_UNITS = re.compile("[\u3371-\u33df]")
-NOT_ASCII = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")  # with what they may follow
+# What is not plain yet, with what it may follow: Hangul's syllables are, as ASCII is.
+NOT_PLAIN = re.compile(r"[\x00-\x7f\uac00-\ud7a3]?[^\x00-\x7f\uac00-\ud7a3]+")
 
 
 def plain(text: str) -> str:
     """The text in its plainest characters; white space and control characters as they are."""
-    return text if text.isascii() else NOT_ASCII.sub(_plain_characters, text)
+    return text if text.isascii() else NOT_PLAIN.sub(_plain_characters, text)
 
 
 def _plain_characters(run: re.Match[str]) -> str:
@@ -92,6 +96,7 @@ ESCAPES = (
     rf"|&(?:#\d{{1,7}};?|#[Xx]{HEX}{{1,6}};?|[A-Za-z][A-Za-z0-9]{{1,30}};)"
 )
 OF_SIGNS, OF_ALL = re.compile(ESCAPES), re.compile(rf"{ESCAPES}|{BACKSLASHES}[bf]|%[01]{HEX}")  # without control characters, and with
+ESCAPE = re.compile(r"[\\%&]")  # begins one
 FORM_VALUE = re.compile(r"=[^\s&=+]*\+[^\s&=]*")
 FORM_SPACE = re.compile(r"(?<!=)\+|\+(?![1-9])")  # a `+`, but for that of a number from abroad: `tel=+82+10`
 CODE_UNIT = re.compile(rf"u({HEX}{{4}})")
@@ -100,9 +105,10 @@ MOST_ESCAPED = 3  # escapes of escapes of escapes
 # Markdown's marks beside a letter, a digit or a dash that has one, a backslash before punctuation, and what quotes a line. Two digits
 # with marks between them are not put together.
 MARKS = re.compile(
-    r"(?<=\w)(?<![*`])[*`]{1,3}(?![*`\d])|(?<![*`\d])[*`]{1,3}(?=\w)|(?<!\w)_{1,3}(?=\d)|(?<=\d)_{1,3}(?!\w)"
-    r"|\\(?=[^\w\s])|(?:\A|(?<=\n))(?:[^\S\n]?>){1,9}[^\S\n]?"
+    r"[*`_\\](?:(?<=\w[*`])[*`]{0,2}(?![*`\d])|(?<=[*`])(?<![*`\d].)[*`]{0,2}(?=\w)"
+    r"|(?<=_)(?<!\w_)_{0,2}(?=\d)|(?<=\d_)_{0,2}(?!\w)|(?<=\\)(?=[^\w\s]))"
 )
+QUOTES = re.compile(r"^(?:[^\S\n]?>){1,9}[^\S\n]?", re.MULTILINE)
 
 
 def readings(text: str) -> tuple[str, ...]:
@@ -118,8 +124,12 @@ def readings(text: str) -> tuple[str, ...]:
         for as_given in map(plainest, ways(text)):
             read = decoded(as_given)
             unescaped = (as_given,) if read == as_given else map(plainest, ways(read))
-            found |= dict.fromkeys((as_given, *(MARKS.sub("", way) for way in unescaped)))
+            found |= dict.fromkeys((as_given, *(_without_marks(way) for way in unescaped)))
     return tuple(found)
+
+
+def _without_marks(text: str) -> str:
+    return MARKS.sub("", QUOTES.sub("", text) if ">" in text else text)
 
 
 def _numbered(text: str) -> dict[str, None]:
@@ -129,18 +139,22 @@ def _numbered(text: str) -> dict[str, None]:
 
 def _without_numbering(text: str) -> str:
     """Units still are units, but without a digit of their own: a number before one counts something."""
-    return NUMBERING.sub(lambda sign: " m " if SIGNS_OF_UNITS.match(sign[0]) else " ", text)
+    return text if text.isascii() else NUMBERING.sub(lambda sign: " m " if SIGNS_OF_UNITS.match(sign[0]) else " ", text)
 
 
 def _on_screen(text: str) -> dict[str, None]:
     """Those with `\\n` at the end of each line and without control characters; and with spaces for these, which may part words."""
-    ways = [CONTROLS.sub("", way) for way in _numbered(text)]
-    return dict.fromkeys(LINES_ENDS.sub("\n", way) for way in (*ways, CONTROLS.sub(" ", _without_numbering(text))))
+    ways = _numbered(text)
+    if CONTROL.search(text):
+        ways = dict.fromkeys((*(CONTROLS.sub("", way) for way in ways), CONTROLS.sub(" ", _without_numbering(text))))
+    return dict.fromkeys(LINES_ENDS.sub("\n", way) for way in ways)
 
 
 def _without_escapes(text: str, escapes: re.Pattern[str] = OF_SIGNS) -> str:
     for _ in range(MOST_ESCAPED):
-        text = escapes.sub(_unescaped, text)
+        before, text = text, escapes.sub(_unescaped, text) if ESCAPE.search(text) else text
+        if text == before:
+            break
     return text
 
 

@@ -11,6 +11,7 @@ from nomoat.route.pii.numbers import GAP, GAP_OR_CELLS, IN_WON, NEXT_KEY, OTHER_
 BETWEEN_HALVES = rf"{GAP_OR_CELLS}|{NEXT_KEY}"
 IN_WORDS = r"\D{1,20}"  # `앞자리는 900101이고 뒷자리는 1234567`
 RESIDENT = re.compile(rf"(?<!\d)(?=((\d{{6}})(?:({BETWEEN_HALVES})(\d{{7}})|\s?-\s?(\d\s{{1,2}}\d{{6}})|{IN_WORDS}(\d{{7}}))(?!\d)))")
+SIX_DIGITS = re.compile(r"\d{6}")
 # In the boxes of a form, and with all of the birth's year: rows of digits and dates are ordinary, so that these have more to prove.
 BOX = r"[^\S\n]{1,3}"
 IN_BOXES = re.compile(rf"(\d(?<!\d\d)(?<!\d\s\d)(?:{BOX}\d){{5}}(?:{BOX}|\s{{0,3}}-\s{{0,3}})\d(?:{BOX}\d){{6}})(?!\s{{0,3}}\d)")
@@ -47,7 +48,7 @@ def holds_resident_number(text: str) -> bool:
     where `원` is behind them.
     """
     in_cells, like_stamps, bare = list[bool](), list[bool](), list[bool]()  # whether the checksum fits
-    for match in RESIDENT.finditer(text):
+    for match in RESIDENT.finditer(text) if SIX_DIGITS.search(text) else ():
         digits = match[2] + "".join((match[4] or match[5] or match[6]).split())
         born, between = _born(digits), "-" if match[5] else match[3]
         is_said = has_word_before(SAID, text, match.start())

@@ -27,14 +27,19 @@ const WORDS = {
     save: "Save",
     fresh: "New conversation",
     ask: "Ask something. Enter sends, Shift+Enter is a new line.",
+    askByTouch: "Ask something.",
+    talk: "Conversation",
     send: "Send",
     stop: "Stop",
     copy: "Copy",
     copied: "Copied",
     again: "Again",
     here: "Answers are written on the machine that serves this page. Nothing is sent anywhere else.",
-    away: (model) => `${model} runs on another server: what you write is sent there.`,
-    routed: "auto: questions with private data it recognises stay on this machine, others may be sent to the cloud of its policy.",
+    away: (model) => `${model} runs on another server: what you write, and this conversation so far, is sent there.`,
+    routed:
+      "auto: what holds private data it recognises stays on this machine. Else what you write, and this conversation so far, " +
+      "may be sent to the cloud of its policy.",
+    gone: (model) => `${model} is not on this server any more. Choose a model.`,
     licence: (verdict) => `Commercial use: ${verdict}.`,
     tuned: "Tuned on a table: it knows the question it learned and no other.",
     asTuned: "Put what I write into that question",
@@ -63,14 +68,18 @@ const WORDS = {
     save: "저장",
     fresh: "새 대화",
     ask: "무엇이든 물어보세요. Enter는 보내기, Shift+Enter는 줄바꿈입니다.",
+    askByTouch: "무엇이든 물어보세요.",
+    talk: "대화",
     send: "보내기",
     stop: "멈춤",
     copy: "복사",
     copied: "복사했습니다",
     again: "다시",
     here: "답변은 이 페이지를 띄운 컴퓨터에서 만듭니다. 다른 곳으로는 아무것도 보내지 않습니다.",
-    away: (model) => `${model}은(는) 다른 서버에서 실행됩니다. 입력한 내용이 그 서버로 전송됩니다.`,
-    routed: "auto: 개인정보가 든 것으로 알아본 질문은 이 컴퓨터에 남고, 나머지는 정책에 적힌 클라우드로 갈 수 있습니다.",
+    away: (model) => `${model}은(는) 다른 서버에서 실행됩니다. 입력한 내용과 지금까지의 대화가 그 서버로 전송됩니다.`,
+    routed:
+      "auto: 알아본 개인정보가 들어 있으면 이 컴퓨터에 남고, 아니면 입력한 내용과 지금까지의 대화가 정책에 적힌 클라우드로 전송될 수 있습니다.",
+    gone: (model) => `${model}은(는) 이제 이 서버에 없습니다. 모델을 고르세요.`,
     licence: (verdict) => {
       const said = verdict.replace(LICENCE_WORDS, (all, before, words) => before + (LICENCE_KO[words] ?? words));
       return `상업적 이용: ${said.replace(LICENCE_TITLES, (title) => LICENCE_KO[title])}.`;
@@ -129,13 +138,15 @@ const TEXT = "{text}"; // where the text stands in a model's question, as `label
 const SENDABLE = /^[\x20-\x7e]*$/; // the characters that keys of servers may have, as `require_sendable` has them
 const MIN_PIECES = 3; // of an answer, and the time from first to last, that tell how fast it is written
 const MIN_SECONDS = 0.2;
+const BY_TOUCH = matchMedia("(pointer: coarse)"); // a telephone's keyboard has no Shift+Enter
 
 const at = (id) => document.getElementById(id);
 const kept = JSON.parse(sessionStorage.getItem("nomoat") ?? "{}");
-let turns = kept.turns ?? []; // {role, content, facts}
+let turns = kept.turns ?? []; // {role, content, facts, wrong}; isWhole: an answer that was not broken off; before: what it is to replace
 let models = [];
 let writing = null; // the AbortController of the answer that is being written
 let keptAt = 0;
+let numQuiet = 0;
 
 function keep() {
   keptAt = performance.now();
@@ -207,7 +218,13 @@ async function asHtml(markdown) {
 async function listModels() {
   models = (await (await call("v1/models")).json()).data;
   const chosen = at("model").value || kept.model;
-  at("model").replaceChildren(...models.map(({ id }) => new Option(id, id, false, id === chosen)));
+  const options = models.map(({ id }) => new Option(id, id, false, id === chosen));
+  if (chosen && !options.some(({ selected }) => selected)) {
+    // Another model, perhaps of another server, is not to be sent a conversation that nobody chose it for.
+    options.unshift(new Option(chosen, chosen, false, true));
+    options[0].disabled = true;
+  }
+  at("model").replaceChildren(...options);
   tellAbout();
 }
 
@@ -217,8 +234,10 @@ async function tryModels({ isStart = false } = {}) {
   try {
     await listModels();
     if (document.activeElement === at("key")) closeSettings(at("question"));
+    const plain = [...at("talk").children].filter(({ isPlain, turn }) => isPlain && turn.facts !== undefined);
+    if (plain.length) quietly(plain.map(showWhole)); // the server may render them by now
   } catch (error) {
-    at("about").textContent = error.message;
+    tell(error.message);
     const isAsking = document.activeElement === at("question") && !(isStart && at("question").value === (kept.question ?? ""));
     if (!(error instanceof KeyError) || isAsking) return;
     at("settings").open = true;
@@ -232,10 +251,15 @@ function chosenModel() {
 
 function tellAbout() {
   const model = chosenModel();
-  if (!model) return;
+  at("words").hidden = !model?.question;
+  if (!model) return tell(SAY.gone(at("model").value));
   const where = model.id === "auto" ? SAY.routed : { true: SAY.here, false: SAY.away(model.id) }[model.local];
-  at("about").textContent = [where, model.licence && SAY.licence(model.licence), model.question && SAY.tuned].filter(Boolean).join(" ");
-  at("words").hidden = !model.question;
+  tell([where, model.licence && SAY.licence(model.licence), model.question && SAY.tuned].filter(Boolean).join(" "));
+}
+
+// A screen reader reads it whenever it is written.
+function tell(text) {
+  if (at("about").textContent !== text) at("about").textContent = text;
 }
 
 // ---------------------------------------------------------------- what is shown
@@ -282,7 +306,7 @@ function show(turn) {
   at("talk").append(article);
   if (turn.role === "assistant") {
     article.append(element("div", "text plain", turn.content), element("p", "wrong"), element("p", "facts"));
-    if (turn.facts !== undefined) finish(article);
+    if (turn.facts !== undefined) article.rendering = finish(article);
   }
   showEnd();
   return article;
@@ -308,7 +332,7 @@ async function showText(article) {
   if (article.isPlain) text.textContent = article.turn.content;
   else text.innerHTML = html; // made by the server's Markdown renderer, which lets no HTML through
   for (const block of text.querySelectorAll("pre")) {
-    const code = block.textContent;
+    const code = block.textContent.replace(/\n$/, ""); // a terminal would run what is pasted
     inside("code", block).append(button(SAY.copy, (pressed) => copy(code, pressed)));
   }
   for (const block of text.querySelectorAll("table")) inside("table", block).tabIndex = 0; // keys scroll what is too wide
@@ -348,9 +372,23 @@ async function finish(article) {
   facts.replaceChildren(turn.facts, button(SAY.copy, (pressed) => copy(turn.content, pressed)), again);
   if (atEnd) showEnd();
   await article.rendering; // of what was there before the end
+  await showWhole(article);
+  article.ariaBusy = false;
+}
+
+async function showWhole(article) {
   article.isPlain = false;
   await showText(article);
-  article.ariaBusy = false;
+}
+
+// While old answers are rendered, no screen reader is told of them.
+async function quietly(renderings) {
+  numQuiet += 1;
+  at("talk").ariaBusy = true;
+  await Promise.allSettled(renderings);
+  await new Promise((done) => setTimeout(done, RENDER_MS)); // the browser tells of changes some time after them
+  numQuiet -= 1;
+  at("talk").ariaBusy = numQuiet > 0;
 }
 
 function showWriting(isWriting) {
@@ -361,11 +399,11 @@ function showWriting(isWriting) {
 
 // ---------------------------------------------------------------- asking
 
-// What was said so far, or these turns of it, without questions that got no answer.
-function said(some) {
+// What was said so far, or these turns of it, without questions that got no answer; each as a message.
+function said(some, asMessage = ({ role, content }) => ({ role, content })) {
   const system = at("system").value.trim();
   const heard = some.filter((turn, place) => turn.content && some[place + 1]?.content !== "");
-  return [...(system ? [{ role: "system", content: system }] : []), ...heard.map(({ role, content }) => ({ role, content }))];
+  return [...(system ? [{ role: "system", content: system }] : []), ...heard.map((turn) => asMessage(turn))];
 }
 
 // Conversations one after another: what was said in turn, and each of a table's questions, which has nothing before it.
@@ -375,9 +413,10 @@ function conversations() {
   return [turns.filter((_, place) => !alone[place]), ...pairs];
 }
 
-async function answer() {
+// The answer to the last question, in place of the one `before`, if that is given.
+async function answer(before) {
   const messages = said(turns.at(-1).isAlone ? turns.slice(-1) : conversations()[0]);
-  const turn = { role: "assistant", content: "" };
+  const turn = { role: "assistant", content: "", isWhole: false, before };
   const article = show(turn);
   turns.push(turn);
   keep();
@@ -386,16 +425,23 @@ async function answer() {
   try {
     await write(article, messages);
   } catch (error) {
-    if (error.name === "AbortError") turn.facts = SAY.stopped;
-    else turn.wrong = error.message;
+    if (error.name !== "AbortError") turn.wrong = error.message;
   } finally {
     writing = null;
     showWriting(false);
-    turn.facts ??= "";
+    end(turn);
     finish(article);
     keep();
     listModels().catch(() => {}); // what a model may be used for is known now
   }
+}
+
+// An attempt that brought nothing leaves the answer that it was to replace, with what went wrong.
+function end(turn) {
+  turn.facts ??= turn.wrong ? "" : SAY.stopped;
+  const { before } = turn;
+  delete turn.before;
+  if (before?.content && !turn.content) Object.assign(turn, before, { wrong: turn.wrong ?? before.wrong });
 }
 
 async function write(article, messages) {
@@ -426,6 +472,7 @@ async function write(article, messages) {
   const speed = tokens > 1 && pieces >= MIN_PIECES && seconds >= MIN_SECONDS ? Math.round((tokens - 1) / seconds) : 0;
   const ended = { length: SAY.cut, content_filter: SAY.filtered }[reason];
   const counted = tokens === null ? SAY.uncounted : SAY.facts(tokens, speed); // a server behind this one may not count them
+  turn.isWhole = !ended;
   turn.facts = [counted, ended, decided(response.headers)].filter(Boolean).join(" · ");
 }
 
@@ -433,6 +480,14 @@ async function write(article, messages) {
 function decided(headers) {
   const told = (name) => decodeURIComponent(headers.get(`x-nomoat-${name}`) ?? "");
   return [SAY.where[told("where")] ?? told("where"), told("model"), SAY.why[told("rule")] ?? told("why")].filter(Boolean).join(", ");
+}
+
+// Whether a question may be sent now; else the page shows what is missing.
+async function isReady() {
+  if (writing || !areFit()) return false;
+  if (!chosenModel()) await tryModels();
+  if (!chosenModel() && models.length) at("model").focus();
+  return Boolean(chosenModel()) && !writing;
 }
 
 // Whether the server would take the settings; else the browser says at the box what is wrong with them.
@@ -453,9 +508,10 @@ function putQuestion(question, text) {
   return text.startsWith(before) ? text : before + text.normalize("NFC") + after;
 }
 
-function ask() {
-  const text = at("question").value.trim();
-  if (!text || writing || !areFit()) return;
+async function ask() {
+  if (!at("question").value.trim() || !(await isReady())) return;
+  const text = at("question").value.trim(); // which may have gone on while the models were listed
+  if (!text) return;
   at("question").value = "";
   fit();
   const question = at("as-tuned").checked && chosenModel()?.question;
@@ -465,12 +521,12 @@ function ask() {
 }
 
 // Another answer to the last question.
-function askAgain() {
-  if (writing || turns.at(-1)?.role !== "assistant" || !areFit()) return;
-  turns.pop();
+async function askAgain() {
+  if (!(await isReady()) || turns.at(-1)?.role !== "assistant") return;
+  const before = turns.pop();
   at("talk").lastElementChild.remove(); // with the button that was pressed
   at("send").focus();
-  answer();
+  answer(before);
 }
 
 function startAnew() {
@@ -480,12 +536,14 @@ function startAnew() {
   at("question").focus();
 }
 
-// The conversations that hold an answer, each a line of chat JSONL, which `nomoat tune` reads.
+// The conversations that hold a whole answer, each a line of chat JSONL, which `nomoat tune` reads; it learns no other answers of them.
 function save() {
-  const answered = conversations().map(said).filter((messages) => messages.some(({ role }) => role === "assistant"));
-  if (!answered.length) return;
+  const asMessage = ({ role, content, isWhole }) => ({ role, content, ...(role === "assistant" && !isWhole && { weight: 0 }) });
+  const isLearned = ({ role, weight }) => role === "assistant" && weight !== 0;
+  const lessons = conversations().map((some) => said(some, asMessage)).filter((messages) => messages.some(isLearned));
+  if (!lessons.length) return;
   const link = document.createElement("a");
-  const lines = answered.map((messages) => `${JSON.stringify({ messages })}\n`);
+  const lines = lessons.map((messages) => `${JSON.stringify({ messages })}\n`);
   link.href = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }));
   link.download = "conversation.jsonl";
   link.click();
@@ -511,6 +569,8 @@ function isComposing(event) {
 }
 
 document.documentElement.lang = LANGUAGE;
+at("talk").ariaLabel = SAY.talk;
+if (BY_TOUCH.matches) at("question").dataset.sayPlaceholder = "askByTouch";
 for (const place of document.querySelectorAll("[data-say]")) place.textContent = SAY[place.dataset.say];
 for (const place of document.querySelectorAll("[data-say-placeholder]")) {
   place.placeholder = SAY[place.dataset.sayPlaceholder];
@@ -532,7 +592,7 @@ at("form").addEventListener("submit", (event) => {
 at("question").addEventListener("input", fit);
 window.addEventListener("resize", fit);
 at("question").addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || isComposing(event)) return;
+  if (event.key !== "Enter" || event.shiftKey || BY_TOUCH.matches || isComposing(event)) return;
   event.preventDefault();
   ask();
 });
@@ -556,7 +616,7 @@ for (const leaving of ["beforeunload", "pagehide"]) {
 }
 at("fresh").addEventListener("click", startAnew);
 at("save").addEventListener("click", save);
-for (const turn of turns) if (turn.role === "assistant") turn.facts ??= SAY.stopped; // the page was closed or loaded anew meanwhile
-turns.forEach(show);
+for (const turn of turns) if (turn.role === "assistant") end(turn); // the page was closed or loaded anew meanwhile
+quietly(turns.map((turn) => show(turn).rendering));
 fit();
 tryModels({ isStart: true });

@@ -1,0 +1,74 @@
+"""What `eval --json` and `duel --json` hold beside a result: when, with what and on what it was made, and each answer behind it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nomoat.judge.verdict import Evaluation
+
+MEASURED_BY = ("openvino", "numba", "numpy", "scipy")  # what answers and what intervals are reckoned with
+
+
+def circumstances(models: Iterable[str], *, are_here: bool) -> dict[str, Any]:
+    """Date (UTC), machine, versions, and the files of the models among these that are files of this machine.
+
+    `are_here`: whether they answered here, and not on the machines of a cluster.
+    """
+    from datetime import UTC, datetime
+    from importlib import metadata
+
+    from nomoat import hardware, references
+
+    versions = {"python": platform.python_version()}
+    for name in MEASURED_BY:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": hardware.summary(),
+        "versions": versions,
+        "weights": [_weights(ref) for ref in dict.fromkeys(models) if are_here and references.names_weights(ref)],
+    }
+
+
+def _weights(ref: str) -> dict[str, Any]:
+    """The files that a model was loaded from, by their content, and what its likelihoods are computed in."""
+    from nomoat import references
+    from nomoat.engine import importer
+    from nomoat.hub_folder import ADAPTER_WEIGHTS
+
+    files = references.find_files(ref)
+    return {
+        "model": ref,
+        "file": files.weights.name,
+        "sha256": importer.sha256_of_model(files.weights),
+        "adapter_sha256": None if files.adapter is None else importer.remembered_sha256(files.adapter / ADAPTER_WEIGHTS),
+        "likelihoods": "float32" if importer.fits_exactly(files.weights) else "as it answers",
+    }
+
+
+def items(sides: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """Every item with its score and what it was for; of several models lists, in their order."""
+    examples = {example.id: example for example in sides[0].suite.examples}
+    rows = []
+    for together in zip(*(side.outcomes for side in sides), strict=True):
+        example = examples[together[0].example_id]
+        row: dict[str, Any] = {"id": example.id}
+        row |= _of_each("score", "scores", [outcome.score for outcome in together])
+        row |= {"target": example.target} | ({"other_targets": example.other_targets} if example.other_targets else {})
+        row |= _of_each("answer", "answers", [outcome.answer for outcome in together])
+        row |= _of_each("seconds", "seconds", [outcome.seconds or None for outcome in together])
+        likelihoods = [side.likelihoods.get(example.id) for side in sides]
+        if any(likelihoods):
+            row |= {"choices": example.choices} | _of_each("likelihoods", "likelihoods", likelihoods)
+        rows.append(row)
+    return rows
+
+
+def _of_each(of_one: str, of_several: str, values: Sequence[Any]) -> dict[str, Any]:
+    """The only model's value, or those of several."""
+    return {of_one: values[0]} if len(values) == 1 else {of_several: values}

@@ -1,0 +1,215 @@
+"""What is looked for only where a text holds a word, or a shorter pattern, is found as if it were looked for everywhere.
+
+The texts are drawn from the patterns themselves, with a fixed seed.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import string
+from collections.abc import Iterator, Sequence
+from re import _constants as codes  # type: ignore[attr-defined]
+from re import _parser as parser  # type: ignore[attr-defined]
+from typing import Any
+
+import pytest
+
+from nomoat.route.pii import (
+    accounts,
+    addresses,
+    api_keys,
+    customs,
+    documents,
+    emails,
+    fractions,
+    hashes,
+    passwords,
+    phones,
+    plain,
+    residents,
+)
+from nomoat.route.pii.sought import Near
+
+ALPHABET = [*string.ascii_letters, *string.digits, *' -._/:=+,@<>()"\n\t', *"가나로동은행계좌환불번호에게"]
+CATEGORIES = {
+    codes.CATEGORY_DIGIT: r"\d", codes.CATEGORY_NOT_DIGIT: r"\D", codes.CATEGORY_SPACE: r"\s", codes.CATEGORY_NOT_SPACE: r"\S",
+    codes.CATEGORY_WORD: r"\w", codes.CATEGORY_NOT_WORD: r"\W",
+}  # fmt: skip
+
+
+class Sampler:
+    """Draws texts of a pattern's form. What it looks back and forth at is not heeded: some of the texts do not fit the pattern."""
+
+    def __init__(self, pattern: re.Pattern[str], seed: int) -> None:
+        self._parsed = parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE)
+        self._draw = random.Random(seed)
+        self._groups: dict[int, str] = {}
+
+    def sample(self) -> str:
+        self._groups = {}
+        return self._of(self._parsed)
+
+    def _of(self, items: Sequence[tuple[Any, Any]]) -> str:
+        return "".join(self._one(code, told) for code, told in items)
+
+    def _one(self, code: Any, told: Any) -> str:
+        text = ""
+        match code:
+            case codes.LITERAL:
+                text = chr(told)
+            case codes.NOT_LITERAL | codes.ANY | codes.IN:
+                text = self._character(code, told)
+            case codes.BRANCH:
+                text = self._of(self._draw.choice(told[1]))
+            case codes.MAX_REPEAT | codes.MIN_REPEAT | codes.POSSESSIVE_REPEAT:
+                least, most, items = told
+                most = min(most, least + 60)
+                count = self._draw.choice((least, most, self._draw.randint(least, most)))  # the bounds, above all
+                text = "".join(self._of(items) for _ in range(count))
+            case codes.SUBPATTERN:
+                text = self._groups[told[0]] = self._of(told[3])
+            case codes.ATOMIC_GROUP:
+                text = self._of(told)
+            case codes.GROUPREF:
+                text = self._groups.get(told, "")
+            case codes.GROUPREF_EXISTS:
+                text = self._of((told[1] if told[0] in self._groups else told[2]) or [])
+            case _:
+                assert code in (codes.ASSERT, codes.ASSERT_NOT, codes.AT), code
+        return text
+
+    def _character(self, code: Any, told: Any) -> str:
+        if code is codes.IN and told[0][0] is not codes.NEGATE:
+            kind, value = self._draw.choice(told)
+            if kind is codes.LITERAL:
+                return chr(value)
+            if kind is codes.RANGE:
+                return chr(self._draw.randint(*value))
+            return self._draw.choice([one for one in ALPHABET if re.match(CATEGORIES[value], one)])
+        negated = told[1:] if code is codes.IN else [(codes.LITERAL, told)] if code is codes.NOT_LITERAL else [(codes.LITERAL, 10)]
+        return self._draw.choice([one for one in ALPHABET if not any(_is(kind, value, one) for kind, value in negated)])
+
+
+def _is(kind: Any, value: Any, character: str) -> bool:
+    if kind is codes.LITERAL:
+        return ord(character) == value
+    if kind is codes.RANGE:
+        return value[0] <= ord(character) <= value[1]
+    return re.match(CATEGORIES[value], character) is not None
+
+
+def texts_of(pattern: re.Pattern[str], num_texts: int = 15, least: int = 3) -> Iterator[str]:
+    """That many texts in which something fits the pattern, or at least `least` where most are of its form alone."""
+    sampler, found = Sampler(pattern, 5), 0
+    for _ in range(80 * num_texts):
+        text = sampler.sample()
+        for beside in (text, f" {text} ", f"가{text}"):
+            if pattern.search(beside):
+                found += 1
+                yield beside
+                break
+        if found == num_texts:
+            return
+    assert found >= least, (found, pattern.pattern[:60])
+
+
+NEARS: dict[str, Near] = {
+    "keys": passwords.KEYS,
+    "pairs": passwords.PAIRS,
+    "passwords": passwords.PASSWORDS,
+    "Oracle": passwords.OF_ORACLES,
+    "phones": phones.WITHOUT_ZERO,
+    **{f"account {at}": near for at, near in enumerate(accounts.BEHIND_WORDS)},
+    **{f"document {at}": near for at, near in enumerate(documents.BEHIND_WORDS)},
+}
+
+
+@pytest.mark.parametrize("name", NEARS)
+def test_near_its_words_a_pattern_finds_what_it_finds_anywhere(name: str) -> None:
+    near = NEARS[name]
+    last = ""
+    for text in texts_of(near.pattern):
+        for given in (text, text.upper(), f"{last}\n{text}", f"{last}{text}", f"İ {text}"):
+            found = [match.span() for match in near.finditer(given, given.lower())]
+            assert found == [match.span() for match in near.pattern.finditer(given)], given
+        last = text
+
+
+SECRET = "aB3dE5gH7jK9mN1pQ3sT5vX7"
+
+
+@pytest.mark.parametrize(
+    ("near", "text"),
+    [
+        (passwords.PASSWORDS, f"grant {'a' * 60} to{' ' * 20}if not exists {'u' * 60}{' ' * 20}identified by {SECRET}"),
+        (passwords.PASSWORDS, f"ansible_{'a' * 30}_pass={SECRET}"),
+        (passwords.PASSWORDS, f'set{"a" * 10}( \\"{"a" * 30}password\\", {SECRET}'),
+        (passwords.PASSWORDS, f"with{'a' * 20}pwd('{SECRET}"),
+        (passwords.PASSWORDS, f"buildah registry login -p {SECRET}"),
+        (passwords.KEYS, f"subscription-access-key: {SECRET}"),
+        (passwords.KEYS, f"--{'a' * 20}token {SECRET}"),
+        (passwords.PAIRS, f'\\"auth\\": "{SECRET}'),
+        (accounts.BEHIND_WORDS[1], "새마을금고 123-45-678901"),
+        (accounts.BEHIND_WORDS[10], "Standard Chartered 123-45-678901"),
+        (accounts.BEHIND_WORDS[18], "Gyeongnam: 123-45-678901"),
+        (accounts.BEHIND_WORDS[5], f':   "{"가" * 8}새마을금고, no: 123456-78-901234'),
+    ],
+)
+def test_a_match_that_begins_as_far_before_its_word_as_can_be_is_found(near: Near, text: str) -> None:
+    found = [match.span() for match in near.pattern.finditer(text)]
+    assert found and found[0][0] == 0
+    assert [match.span() for match in near.finditer(text, text.lower())] == found
+
+
+WITH_WORDS: dict[str, tuple[Sequence[str], re.Pattern[str]]] = {
+    **{f"account {at}": given for at, given in enumerate(accounts.BEFORE_WORDS)},
+    **{f"document {at}": given for at, given in enumerate(documents.BEFORE_WORDS)},
+    "customs": (customs.WORDS, customs.SAID),
+}
+
+
+@pytest.mark.parametrize("name", WITH_WORDS)
+def test_what_fits_a_pattern_holds_one_of_its_words(name: str) -> None:
+    words, pattern = WITH_WORDS[name]
+    for text in texts_of(pattern):
+        assert any(word in text.lower() for word in words), text
+
+
+GATES: list[tuple[re.Pattern[str], re.Pattern[str]]] = [
+    (phones.MAY_BE_GLUED, phones.GLUED),
+    (phones.MAY_BE_SPACED, phones.SPACED),
+    (phones.MAY_BE_FAR_APART, phones.FAR_APART),
+    *((addresses.KOREAN_ENDS, pattern) for pattern in addresses.KOREAN_IN_LATIN),
+    *((addresses.TOWN_ENDS, pattern) for pattern in addresses.EUROPEAN),
+    (documents.ITS_DATES, documents.SECOND_LINE),
+    (documents.ITALIAN_BIRTH, documents.ITALIAN),
+    (residents.SIX_DIGITS, residents.FULL_YEAR),
+    (fractions.DIGITS, fractions.FRACTION),
+    (hashes.MANY, hashes.HASH),
+    *((emails.AT_SIGN, pattern) for pattern in (emails.EMAIL, emails.EMAIL_FOR_PEOPLE)),
+    (plain.CONTROL, plain.CONTROLS),
+    *((plain.ESCAPE, pattern) for pattern in (plain.OF_ALL, plain.OF_SIGNS)),
+]
+
+
+@pytest.mark.parametrize(("gate", "pattern"), GATES)
+def test_what_fits_a_pattern_fits_the_shorter_one_that_is_asked_first(gate: re.Pattern[str], pattern: re.Pattern[str]) -> None:
+    for text in texts_of(pattern, least=1):
+        assert gate.search(text), text
+
+
+def test_a_key_of_a_known_form_is_one_word_and_as_long_as_the_shortest() -> None:
+    for form in (*api_keys.FORMS, api_keys.ADDRESSES, api_keys.ENCODED_PEM):
+        pattern = re.compile(form)
+        assert parser.parse(form).getwidth()[0] >= api_keys.SHORTEST or all(
+            len(found[0]) >= api_keys.SHORTEST for text in texts_of(pattern, least=1) if (found := pattern.search(text))
+        )
+        assert not any(re.search(r"\s", found[0]) for text in texts_of(pattern, least=1) if (found := pattern.search(text)))
+
+
+def test_hangul_is_plain_with_what_follows_it() -> None:
+    """A syllable is plain unless a letter or a mark behind it makes another of it."""
+    assert plain.plain("가나다\u11a8라\u0301마") == "가나닥라\u0301마"
+    assert plain.plain("가\u200b\u11a8") == "각"
+    assert plain.plain("(나\uff0d１２)") == "(나-12)"
