@@ -878,6 +878,12 @@ def test_an_answer_that_was_broken_off_is_saved_as_one_that_is_not_learned(page:
             raise RemoteError("the cable was cut")
         yield dataclasses.replace(END, finish_reason="length") if number == 1 else END
 
+    def says_so() -> bool:
+        for _ in range(2):
+            page.find("#save").click()
+        said = page.find("#about").text
+        return said.count("Nothing was saved: no answer was written to its end.") == 1 and "Nothing is sent anywhere else" in said
+
     engine = ScriptedEngine(answers)
     page.open(start(Responder("fake", engine)))
     page.browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
@@ -887,8 +893,9 @@ def test_an_answer_that_was_broken_off_is_saved_as_one_that_is_not_learned(page:
         page.ask(f"question {number}")
         wait_until(lambda: len(page.all("article[aria-busy=false].assistant")) == number, "the answer")  # noqa: B023
         if number == 2:
-            page.find("#save").click()
+            wait_until(says_so, "what is said of it, once, beside where answers are written")
     assert not saved.exists(), "there was nothing to learn"
+    wait_until(lambda: "Nothing was saved" not in page.find("#about").text, "what was said of the save to go")
     page.find("#save").click()
     wait_until(saved.exists, "the file")
     (lesson,) = read(saved).lessons

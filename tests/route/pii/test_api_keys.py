@@ -78,6 +78,7 @@ KEYS = [
     ("squ_", "5f0c9a7be4d1428860fe9b2c7a64d3e85f0c9a7b"),
     ("dose", "5f0c9a7be4d1428860fe9b2c7a64d3e8"),
     ("django-insecure-", "q#3v@x8r&j$w2m^5t*z(k7=y+b_d4-h9s!g6f1n0c#3v@x8r&j"),
+    ("django-insecure-", "q#3v@x8r&j)w2m^5t*z(k7=y+b_d4-h9s!g6f1n0c#3v@x8r&j"),
     ("pataB3dE5gH7jaB3d.", "5f0c9a7be4d1428860fe9b2c7a64d3e85f0c9a7b5f0c9a7be4d1428860fe9b2c"),
     ("NRAK-", "A1B2C3D4E5F6G7H8J9K0L1M2N3P"),
     ("dt0c01.", "A1B2C3D4E5F6G7H8J9K0L1M2.A1B2C3D4E5F6G7H8A1B2C3D4E5F6G7H8A1B2C3D4E5F6G7H8A1B2C3D4E5F6G7H8"),
@@ -133,6 +134,11 @@ def test_an_address_that_is_a_key_is_seen(start: str, rest: str) -> None:
         "pul-request", "vcp_model_of_the_third_generation", "dp.pt.x", "sl.u.x", "MTIzNDU2.abc.def", "2/1204567890123456", "xprv...",
         "otpauth://totp/Example", "mfa.enabled", "update_all_records_of_2024_now", "v1.0-rc1-2024", "NRAK-1",
         "patterns.of.many.things2",
+        "vcp_a_model_of_the_third_generation_with_a_very_long_name", "rnd_uniformbetweentwonumberswithlongname",
+        "mfa." + "enabled_for_all_of_the_users_" * 3, "sl." + "enabled_for_all_of_the_users_" * 5,
+        "re_compiled_allofthepatternsthatthereare",
+        "django-insecure-change-me-in-production-please-now-and-here", "django-insecure-this-is-of-2024-and-for-development-only-ok",
+        "django-insecure-change-me-1234567890!@#$%^&*-abcdefghijkl",
         "-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----BEGIN CERTIFICATE-----",
     ],
 )  # fmt: skip
@@ -146,7 +152,7 @@ def test_a_key_that_a_lines_end_parts_is_seen(start: str, rest: str) -> None:
     key = start + rest
     for at in range(1, len(key), 3):
         end = ("\n", "  \n    ", "\n> ", "\r\n")[at % 4]
-        if not set("%/!@#$^&*(=+") & set(key[at - 1 : at + 1]):
+        if not set("%/!@#$^&*()=+") & set(key[at - 1 : at + 1]):
             assert kinds(f"my key is\n{key[:at]}{end}{key[at:]}\nplease", kinds=["api_key"]) == {"api_key"}, at
 
 

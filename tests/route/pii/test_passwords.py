@@ -67,6 +67,31 @@ def test_a_key_is_known_by_what_names_it(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        f"authorization: enabled\nclient_secret: {KEY}",
+        f"security:\n  authorization: enabled\n  access_token: {KEY}",
+        f"AUTHORIZATION=on\nSECRET_KEY={KEY}",
+        f"authorization = required\nrefresh_token = {KEY}",
+        f"spring.authorization: oidc\napp.client-secret: {KEY}",
+        f"Authorization: none\nX-Auth-Token: {KEY}",
+        f"Authorization: redacted\r\nX-Access-Token: {KEY}",
+        f"authorization: Bearer\nclient_secret: {KEY}",
+        f'"authorization": disabled\n"access_token": "{KEY}"',
+        f'Authorization: OAuth consumer_secret="{KEY}"',
+        f"Authorization: Custom access_key={KEY}",
+        f"Authorization: Digest client_token={KEY}",
+        f"authorization: see secret_key: {KEY}",
+        f"토큰(신규): access_token={KEY}",
+        f"토큰(token={KEY[:13]}): access_token",
+        f"시크릿 키(운영)는 client_secret={KEY}",
+    ],
+)
+def test_a_key_is_known_by_a_name_that_stands_where_another_has_its_value(text: str) -> None:
+    assert kinds(text) == {"api_key"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "비밀번호는 qwer1234!",
         "비번 asdf1234야",
         "현관 비밀번호 2580*",
@@ -440,6 +465,8 @@ def test_what_examples_and_settings_write_is_no_password(value: str) -> None:
         "http://[user:password@]host[:port]",
         "http://username:p%40ss@host/",
         "postgres://elastic:elastic1@db/x",
+        "postgres://user:npg_xxxxxxxxxxxx@localhost/db",
+        "postgres://user:npg_yourpassword@localhost/db",
     ],
 )
 def test_examples_in_addresses_are_no_passwords(text: str) -> None:

@@ -9,7 +9,7 @@ from nomoat.route.pii import orders
 from nomoat.route.pii.banks import BANKS, CITIES, DOUBTFUL, EVERYDAY, KOREAN_FIRMS, OTHER_FIRMS, SECURITIES, SHORT, UNITS
 from nomoat.route.pii.numbers import COLUMNS, GAP, IS, ITS_END, NEXT, REACH, REACH_OF_TABLES, SIGN, WON, has_word_before
 from nomoat.route.pii.orders import is_order_cell
-from nomoat.route.pii.sought import Near, has_any
+from nomoat.route.pii.sought import Near, has_any, small_letters
 
 # Groups on one line, always the same between them: a date and a time make no number.
 LINE_GAP = rf"(?:(?:[^\S\r\n]|{SIGN}){{1,4}}|(?:[^\S\n]*+{SIGN}){{1,6}}[^\S\n]*+)"
@@ -166,11 +166,11 @@ def holds_bank_account(text: str) -> bool:
 
 
 def _beside_words(text: str) -> Iterator[re.Match[str]]:
-    lowered = text.lower()
+    small = small_letters(text)
     for near in BEHIND_WORDS:
-        yield from near.finditer(text, lowered)
+        yield from near.finditer(text, small)
     for words, pattern in BEFORE_WORDS:
-        if has_any(words, lowered):
+        if has_any(words, small):
             yield from pattern.finditer(text)
 
 

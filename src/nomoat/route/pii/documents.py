@@ -13,7 +13,7 @@ from datetime import date
 
 from nomoat.route.pii.numbers import REACH_OF_TABLES
 from nomoat.route.pii.orders import NO_ORDER
-from nomoat.route.pii.sought import Near, has_any, led
+from nomoat.route.pii.sought import Near, has_any, led, small_letters
 
 LICENCE = r"(?:1[1-9]|2[0-8])"  # begins with the police's number of a province
 MONTH = r"(?:0[1-9]|1[0-2])"
@@ -70,10 +70,10 @@ ODD = (1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16,
 
 
 def holds_identity_document(text: str) -> bool:
-    lowered = text.lower()
+    small = small_letters(text)
     return (
-        any(any(sought.finditer(text, lowered)) for sought in BEHIND_WORDS)
-        or any(has_any(words, lowered) and pattern.search(text) for words, pattern in BEFORE_WORDS)
+        any(any(sought.finditer(text, small)) for sought in BEHIND_WORDS)
+        or any(has_any(words, small) and pattern.search(text) for words, pattern in BEFORE_WORDS)
         or any(pattern.search(text) for pattern in PATTERNS)
         or (ITS_DATES.search(text) and SECOND_LINE.search(text)) is not None
         or any(map(_is_chinese, CHINESE.finditer(text)))

@@ -10,7 +10,7 @@ import base64
 import re
 from itertools import pairwise
 
-from nomoat.route.pii.sought import Near
+from nomoat.route.pii.sought import Near, small_letters
 
 QUOTE = r"\\?[\"'`]"
 IS = rf"(?:{QUOTE}\]?)?(?:\s{{0,3}}(?::=|=>|=|:(?!:))\s{{0,3}}|>|\s{{1,12}}value\s?[:=]\s?)"
@@ -75,7 +75,12 @@ OF_ORACLE = re.compile(
     re.IGNORECASE,
 )
 
-KEYS = Near(KEY, {"key": 22, "token": 22, "secret": 22, "authorization": 0, "bearer": 0, "basic": 0, "키": 0, "토큰": 0, "시크릿": 0})
+# Of `authorization: none` and a line with `client_secret: …`, the second name could be the value of the first.
+KEYS = Near(
+    KEY,
+    {"key": 22, "token": 22, "secret": 22, "authorization": 0, "bearer": 0, "basic": 0, "키": 0, "토큰": 0, "시크릿": 0},
+    overlapping=True,
+)
 PAIRS = Near(PAIR, {"auth": 2})
 PASSWORDS = Near(
     PASSWORD,
@@ -125,13 +130,13 @@ PIN = re.compile(r"\d{4,8}[*#]?")
 
 
 def holds_password(text: str) -> bool:
-    lowered = text.lower()
+    small = small_letters(text)
     return (
-        any(map(_is_said_key, KEYS.finditer(text, lowered)))
-        or any(map(_is_said_pair, PAIRS.finditer(text, lowered)))
-        or any(map(_is_said_password, PASSWORDS.finditer(text, lowered)))
+        any(map(_is_said_key, KEYS.finditer(text, small)))
+        or any(map(_is_said_pair, PAIRS.finditer(text, small)))
+        or any(map(_is_said_password, PASSWORDS.finditer(text, small)))
         or any(map(_is_password_of_user, IN_ADDRESS.finditer(text)))
-        or any(map(_is_password_of_user, OF_ORACLES.finditer(text, lowered)))
+        or any(map(_is_password_of_user, OF_ORACLES.finditer(text, small)))
     )
 
 
@@ -207,7 +212,7 @@ def _is_said_password(found: re.Match[str]) -> bool:
 def _is_password_of_user(found: re.Match[str]) -> bool:
     """With the `@` behind it, for which a sign at its end is one within it."""
     password = found["password"]
-    if OF_NEON.fullmatch(password):
+    if OF_NEON.fullmatch(password) and not PLACEHOLDER.search(password):
         return True
     return found["user"] != password and not _is_words(password) and _is_password(f"{password}@")
 

@@ -23,7 +23,7 @@ from nomoat.route.pii.numbers import (
     without_spaces,
 )
 from nomoat.route.pii.orders import NO_ORDER
-from nomoat.route.pii.sought import Near, led
+from nomoat.route.pii.sought import Near, led, small_letters
 
 # The library wants no Latin letter beside a number, nor more digits behind one; a mobile number is one wherever it stands, also as
 # `O1O`, and from abroad.
@@ -132,7 +132,7 @@ def holds_phone(text: str) -> bool:
     wherever = (MOBILE, MOBILE_AS_SAID, MOBILE_IN_HALVES, MOBILE_WITH_SIGNS, WITHOUT_ZERO_BEFORE_WORD)
     if any(pattern.search(text) for pattern in wherever):
         return True
-    if any(WITHOUT_ZERO.finditer(text, text.lower())):
+    if any(WITHOUT_ZERO.finditer(text, small_letters(text))):
         return True
     if VALUES.search(text) and any(keys.search(text) for keys in MOBILE_UNDER_KEYS):
         return True

@@ -12,24 +12,27 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Near:
     """A pattern, and the words of which each of its matches has one: in small letters, each with the most characters of a match that
-    may stand before it."""
+    may stand before it. `overlapping`: matches may begin within others, as a name does that stands where another has its value."""
 
     pattern: re.Pattern[str]
     words: Mapping[str, int]
+    overlapping: bool = False
 
-    def finditer(self, text: str, lowered: str) -> Iterator[re.Match[str]]:
-        """What the pattern's own `finditer` gives. `lowered`: the text in small letters."""
-        if len(lowered) != len(text):  # Turkish `İ` is two in small letters
-            yield from self.pattern.finditer(text)
-            return
+    def finditer(self, text: str, small: str) -> Iterator[re.Match[str]]:
+        """What the pattern's own `finditer` gives, or, overlapping, its match at each place. `small`: the text in `small_letters`."""
         at = 0
-        for first, last in sorted((start - reach, start) for word, reach in self.words.items() for start in _starts(word, lowered)):
+        for first, last in sorted((start - reach, start) for word, reach in self.words.items() for start in _starts(word, small)):
             at = max(at, first)
             while at <= last:
                 found = self.pattern.match(text, at)
                 if found:
                     yield found
-                at = found.end() if found else at + 1
+                at = found.end() if found and not self.overlapping else at + 1
+
+
+def small_letters(text: str) -> str:
+    """As long as the text. Turkish letters are the `i` that patterns take them for where case is ignored."""
+    return text.replace("İ", "i").replace("ı", "i").lower()
 
 
 def led(first: str, before: str) -> str:

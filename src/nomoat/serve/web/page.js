@@ -25,6 +25,7 @@ const WORDS = {
     limit: "Longest answer, tokens",
     key: "API key of this server",
     save: "Save",
+    unsaved: "Nothing was saved: no answer was written to its end.",
     fresh: "New conversation",
     ask: "Ask something. Enter sends, Shift+Enter is a new line.",
     askByTouch: "Ask something.",
@@ -66,6 +67,7 @@ const WORDS = {
     limit: "답변의 최대 토큰 수",
     key: "이 서버의 API 키",
     save: "저장",
+    unsaved: "끝까지 작성된 답변이 없어 저장하지 않았습니다.",
     fresh: "새 대화",
     ask: "무엇이든 물어보세요. Enter는 보내기, Shift+Enter는 줄바꿈입니다.",
     askByTouch: "무엇이든 물어보세요.",
@@ -541,7 +543,7 @@ function save() {
   const asMessage = ({ role, content, isWhole }) => ({ role, content, ...(role === "assistant" && !isWhole && { weight: 0 }) });
   const isLearned = ({ role, weight }) => role === "assistant" && weight !== 0;
   const lessons = conversations().map((some) => said(some, asMessage)).filter((messages) => messages.some(isLearned));
-  if (!lessons.length) return;
+  if (!lessons.length) return tell(`${SAY.unsaved} ${at("about").textContent.replace(SAY.unsaved, "").trimStart()}`);
   const link = document.createElement("a");
   const lines = lessons.map((messages) => `${JSON.stringify({ messages })}\n`);
   link.href = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }));
