@@ -298,7 +298,8 @@ def load(
     `context_tokens` shortens the model's context (and the memory planned for it). `template` names the chat template of a local
     model, where neither its adapter, nor its file, nor its card has the right one: see `engine/templates.py`; `fallback_template`
     is used only where none of them has any. `as_client` False is for servers, whose own clients send NOMOAT_API_KEY: it is then not
-    sent to the server that a reference names. `progress` is told (layers done, layers) while a file is imported, once for each file.
+    sent to the server that a reference names, and what that one leaves unanswered does not keep other clients waiting for long.
+    `progress` is told (layers done, layers) while a file is imported, once for each file.
     `compiling` is told (functions done, functions) while a model's products are compiled, once for each installation on a machine;
     without it that is done when the model is first asked.
     Raises UnknownModelError, BadFileError, NotEnoughMemoryError, NotEnoughDiskError, NotWritableError, UnsupportedError, WorkerError

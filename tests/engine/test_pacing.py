@@ -68,16 +68,16 @@ def test_storm_of_refusals_halves_once_and_answers_bring_the_pace_back() -> None
 
 def test_requests_that_nobody_answers_keep_others_waiting_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pacing, "SILENT_SECONDS", 1.0)
-    pace = Pace()
-    with pace.turn(0), pace.turn(0), pace.turn(0) as answered:
+    pace = Pace(counts_silent=False)
+    with pace.turn(0), pace.turn(0), pace.turn(0), pace.turn(0) as answered:
         answered.has_begun = True
         pace.too_fast(0.0)
         assert pace.limit == 2
         began = time.monotonic()
         with pace.turn(0):
             assert 0.5 < time.monotonic() - began < PATIENCE_SECONDS
-            pace.too_fast(0.0)  # the two that are silent do not count any more
-            assert pace.limit == 1
+            pace.too_fast(0.0)  # of all five that ask: those that are silent, too
+            assert pace.limit == 3
 
 
 def test_who_waits_is_sent_away_when_the_caller_leaves() -> None:

@@ -631,6 +631,37 @@ def test_an_error_of_a_server_that_was_asked_as_often_as_we_ask_says_so(serving:
     assert not caught.value.was_asked_often
 
 
+@pytest.mark.parametrize("as_client", [True, False], ids=["in a batch", "for clients of our own"])
+def test_what_a_server_is_still_silent_about_takes_a_place_after_a_refusal_in_a_batch_only(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, as_client: bool
+) -> None:
+    """With `as_client` the first may think for a minute, as models that reason do; else it may hang, and the second is another's."""
+    monkeypatch.setattr("nomoat.engine.pacing.SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(net, "HEARTBEAT_SECONDS", 0.01)
+    is_over = threading.Event()
+
+    def silent(handler: BaseHTTPRequestHandler) -> None:
+        is_over.wait(PATIENCE_SECONDS)
+        FINE(handler)
+
+    server = serving(silent, say(429, {"error": {"message": "too many at once"}}), FINE)
+    with load(f"{server.url}#m", as_client=as_client) as responder, ThreadPoolExecutor(2) as pool:
+        try:
+            first = pool.submit(responder.complete, HELLO)
+            wait_until(lambda: server.bodies)
+            second = pool.submit(responder.complete, HELLO)
+            if as_client:
+                wait_until(lambda: len(server.bodies) == 2)
+                time.sleep(1.0)
+                assert len(server.bodies) == 2
+            else:
+                assert second.result(PATIENCE_SECONDS).text == "hello 안녕"
+            assert not first.done()
+        finally:
+            is_over.set()
+        assert first.result(PATIENCE_SECONDS).text == second.result(PATIENCE_SECONDS).text == "hello 안녕"
+
+
 def test_busy_server_is_asked_again(serving: Callable[..., Server]) -> None:
     server = serving(say(429, {"error": {"message": "slow down"}}), say(500, b"oops"), FINE)
     with Responder("r", at(server)) as responder:

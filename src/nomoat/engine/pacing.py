@@ -17,7 +17,7 @@ from nomoat import net
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 60.0
 LONGEST_ASKED_WAIT_SECONDS = 300.0  # a server that wants us away for longer is better answered with an error
-SILENT_SECONDS = 10.0  # without a first word: such a request keeps nobody else waiting
+SILENT_SECONDS = 10.0  # without a first word: such a request of one client keeps no other waiting
 SHOULD_RETRY = "x-should-retry"  # "false": whoever asks again is told the same; OpenAI's clients go by it, too
 
 
@@ -69,18 +69,22 @@ class Turn:
     has_begun: bool = False
 
     @property
-    def counts(self) -> bool:
-        """Whether it takes a place: not where its server has said nothing for SILENT_SECONDS, which may go on for minutes."""
-        return self.has_begun or time.monotonic() - self.since < SILENT_SECONDS
+    def is_silent(self) -> bool:
+        """Whether its server has said nothing for SILENT_SECONDS, which may go on for minutes."""
+        return not self.has_begun and time.monotonic() - self.since >= SILENT_SECONDS
 
 
 class Pace:
     """The turns of the threads that ask one server. A refusal halves how many ask at once; each round that goes well adds one.
 
+    With `counts_silent` False, for clients that know nothing of each other, a turn that `is_silent` takes no place. In a batch it
+    does: its server may well be at work, as on what a model thinks for a minute, and refuse what comes beside.
+
     `came_at`, here and there, is `num_given_up` of when the question came, which may wait several times.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, counts_silent: bool = True) -> None:
+        self._counts_silent = counts_silent
         self._condition = threading.Condition()
         self._turns: set[Turn] = set()
         self._limit: int | None = None  # None: as many as come
@@ -101,7 +105,7 @@ class Pace:
 
     @contextmanager
     def turn(self, came_at: int) -> Iterator[Turn]:
-        """Wait until it is this thread's turn to ask, and keep the place until the block ends, or as long as the turn `counts`.
+        """Wait until it is this thread's turn to ask, and keep the place until the block ends.
 
         Raises GaveUpWaitingError, and what `net.require_asker` raises.
         """
@@ -127,7 +131,7 @@ class Pace:
         with self._condition:
             now = time.monotonic()
             if now >= self._halved_until:
-                self._limit = max(1, (self._num_running() + 1) // 2)
+                self._limit = max(1, (len(self._turns) + 1) // 2)
                 self._num_well = 0
             self._halved_until = max(self._halved_until, now + wait_seconds)
             self._not_before = max(self._not_before, now + wait_seconds)
@@ -153,11 +157,8 @@ class Pace:
             raise GaveUpWaitingError
         net.require_asker()
 
-    def _num_running(self) -> int:
-        return sum(turn.counts for turn in self._turns)
-
     def _is_crowded(self) -> bool:
-        return self._limit is not None and self._num_running() >= self._limit
+        return self._limit is not None and sum(self._counts_silent or not turn.is_silent for turn in self._turns) >= self._limit
 
     def _wait_while(self, crowded: Callable[[], bool], *, until: Callable[[], float], came_at: int) -> None:
         self.require_asker(came_at)

@@ -81,7 +81,7 @@ def remote_engine(ref: str, *, as_client: bool = True) -> RemoteEngine:
     is not set, OfflineError, RemoteError.
     """
     provider, base_url, model, key = server_address.parse_to_ask(ref, as_client=as_client)
-    engine = RemoteEngine(base_url=base_url, model=model, key=key, provider=provider)
+    engine = RemoteEngine(base_url=base_url, model=model, key=key, provider=provider, as_client=as_client)
     if not model:
         try:
             engine.model = _only_model(ref, engine.list_models())
@@ -125,6 +125,7 @@ class RemoteEngine(Engine):
         key: str,
         provider: str = ANY_SERVER,
         read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
+        as_client: bool = True,
     ) -> None:
         import httpx
         import openai
@@ -142,7 +143,7 @@ class RemoteEngine(Engine):
         self._asks_again = True
         self._require_may_leave: Callable[[], None] = lambda: None
         self.calls = Calls()
-        self._pace = pacing.Pace()
+        self._pace = pacing.Pace(counts_silent=as_client)
         self._dialect = Dialect(self.host, is_cloud=provider != ANY_SERVER)
         self._sending = threading.local()  # `sent`: whose this thread sends
         http_client = net.client("ask a model server", hosts=[self.host])
