@@ -31,9 +31,7 @@ WRAPPED = re.compile(  # "1. ham", "<ham>", and TeX's "$\boxed{ham}$"
 )
 # An answer before its reasons, which an empty line or a heading ("Reason: ...") sets off. "Spam?" and "Spam:" are no answers.
 # Matched against what is stripped, and no run of it goes over several lines: answers may be long, and of signs alone.
-FIRST = re.compile(
-    r"(?P<said>\S.*?)\n(?:[^\S\n]*\n|(?=[^\w\n]*[^\W\d][\w ]{0,30}[^\w\n]*[:：]))(?P<reasons>.+)", re.DOTALL
-)
+FIRST = re.compile(r"(?P<said>\S.*?)\n(?:[^\S\n]*\n|(?=[^\w\n]*[^\W\d][\w ]{0,30}[^\w\n]*[:：]))(?P<reasons>.+)", re.DOTALL)
 OPEN = re.compile(r"(?:.*\w)?+[^\w?？:：]*[?？:：]", re.DOTALL)
 
 DRAFT_BEGINS, DRAFT_ENDS = "<think>", "</think>"

@@ -180,12 +180,13 @@ def test_a_first_line_that_names_no_choice_or_is_taken_back_is_none(answer: str)
 @pytest.mark.parametrize(
     ("answer", "index"),
     [
-        ("-\n" * 8000, None), (" " * 20_000, None), ("spam" + ":" * 20_000 + "x\n\ny", None), ("spam" + "? " * 10_000 + "x\n\ny", None),
+        ("-\n" * 8000, None), (" " * 20_000, None), ("spam" + ":" * 20_000 + "x\n\ny", None),
+        ("spam" + "? " * 10_000 + "x\n\ny", None),
         ("spam\n" + "-\n" * 8000 + "Reason: x", 0), ("spam\n" + " \n" * 8000 + "x", 0), ("spam\n\n" + "a: " * 8000, 0),
     ],
 )  # fmt: skip
 def test_a_long_answer_of_signs_is_read_in_no_time(answer: str, index: int | None) -> None:
-    """Under a tenth of a second each; where the time grew with the square of the length, it took from four seconds to half a minute."""
+    """Under a tenth of a second each; where the time grew with the length's square, it took from four seconds to half a minute."""
     began = time.process_time()
     assert matching_choice(answer, ("spam", "ham")) == index
     assert time.process_time() - began < 2
