@@ -450,6 +450,17 @@ def test_an_effort_is_asked_for_and_told_and_answers_of_another_are_not_used(ser
         RunSettings(reasoning_effort="lots")  # type: ignore[arg-type]
 
 
+def test_what_is_no_chat_is_asked_for_no_effort(serving: Callable[..., Server]) -> None:
+    server = serving(events(json.dumps({"choices": [{"index": 0, "text": "yes", "finish_reason": "stop"}]})))
+    suite = dataclasses.replace(quiz(2), chat=False)
+    model = f"{server.url}#m"
+    assert [outcome.answer for outcome in run_suite(model, suite, RunSettings(reasoning_effort="low")).outcomes] == ["yes", "yes"]
+    assert not any("effort" in note for note in run_suite(model, suite, RunSettings(reasoning_effort="low")).notes)
+    assert run_suite(model, suite).side.facts["reused answers"] == "2"
+    assert sorted(body["prompt"] for body in server.bodies) == ["question 0", "question 1"]
+    assert not any("reasoning_effort" in body for body in server.bodies)
+
+
 def test_a_lower_limit_takes_no_answers_that_had_more_room(serving: Callable[..., Server]) -> None:
     server = serving(thinking("yes", 20))
     run_suite(f"{server.url}#m", quiz(3))

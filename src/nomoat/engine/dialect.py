@@ -110,7 +110,6 @@ class Dialect:
             "stream_options": {"include_usage": True},
             "max_completion_tokens" if newer else "max_tokens": request.max_new_tokens,
             "temperature": request.temperature,
-            "reasoning_effort": None if request.reasoning_effort in self._refused_efforts else request.reasoning_effort,
         }
         if request.top_p != 1.0:  # some models take temperature or top_p, not both
             settings["top_p"] = request.top_p
@@ -133,7 +132,8 @@ class Dialect:
         if request.prompt is not None:
             settings["prompt"] = request.prompt
         else:
-            settings["messages"] = self._messages(request)
+            effort = None if request.reasoning_effort in self._refused_efforts else request.reasoning_effort
+            settings |= {"messages": self._messages(request), "reasoning_effort": effort}  # plain completions have none
         return {name: value for name, value in settings.items() if value is not None and name not in self._left_out}
 
     def refusal(self, request: Request) -> UnsupportedError | None:

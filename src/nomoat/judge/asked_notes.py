@@ -73,7 +73,7 @@ def notes(run: Asking, earlier: Sequence[Outcome] = ()) -> Iterator[str]:
         yield f"chat template of `{run.model.ref}`: {named.value}, {named.reason}"
     elif run.settings.template and references.names_weights(run.model.ref) and not isinstance(run.model.engine, KeptEngine):
         yield f"chat template of `{run.model.ref}`: its own; `{run.settings.template}` is used only for models that have none"
-    if (effort := run.settings.reasoning_effort) is not None and run.asked:
+    if (effort := run.settings.reasoning_effort) is not None and any(request.reasoning_effort for request in run.asked):
         yield f"`{run.model.ref}` was asked for the reasoning effort `{effort}`"
     if isinstance(run.model.engine, KeptEngine):
         count = f"{len(run.kept(run.model.engine, run.suite.examples)):,} of {len(run.suite.examples):,}"

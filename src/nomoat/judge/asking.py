@@ -223,8 +223,13 @@ class Asking:
         return self.model.engine.model if isinstance(self.model.engine, KeptEngine) else self.model.ref
 
     def request(self, example: Example) -> Request:
-        """What the model is asked, with as much room as the settings give; see `with_room`. A kept answer may have had less."""
-        usual = replace(self._usual(example), reasoning_effort=self.settings.reasoning_effort)
+        """What the model is asked, with as much room as the settings give; see `with_room`. A kept answer may have had less.
+
+        What goes on with a text does not think: it is asked for no reasoning effort.
+        """
+        usual = self._usual(example)
+        if usual.prompt is None:
+            usual = replace(usual, reasoning_effort=self.settings.reasoning_effort)
         wanted = self.settings.max_new_tokens
         if wanted is None:
             return usual
