@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -33,6 +33,10 @@ WRAPPED = re.compile(  # "1. ham", "<ham>", and TeX's "$\boxed{ham}$"
 # Matched against what is stripped, and no run of it goes over several lines: answers may be long, and of signs alone.
 FIRST = re.compile(r"(?P<said>\S.*?)\n(?:[^\S\n]*\n|(?=[^\w\n]*[^\W\d][\w ]{0,30}[^\w\n]*[:：]))(?P<reasons>.+)", re.DOTALL)
 OPEN = re.compile(r"(?:.*\w)?+[^\w?？:：]*[?？:：]", re.DOTALL)
+# Behind what a line of reasons may name another choice, and take the first back: "Correction: no", "so the answer is no".
+COLON = re.compile(r".*[:：]")
+TOPIC_MARKS = (re.compile(r".*\bis\b", re.IGNORECASE), re.compile(r".*[은는]\s"))
+CLAUSE_ENDS = re.compile(r"[,.;!，。；！—]")  # "Answer: no, because ..."
 
 DRAFT_BEGINS, DRAFT_ENDS = "<think>", "</think>"
 # A draft that some models write before they answer. A server's template may have opened it: then only its end is there.
@@ -85,15 +89,27 @@ def matching_choice(answer: str, choices: Sequence[str]) -> int | None:
     """Index of the choice that a written answer is, or that a sentence names which says nothing else; None if it is none, or several.
 
     "정답은 긍정입니다.", "Label: positive", "<positive>" and "1. positive" name one. "It is positive, I think" does not: the
-    text is not searched. A draft before it is no part of it, nor are reasons behind an empty line, of which no line is another choice.
+    text is not searched. A draft before it is no part of it, nor are reasons behind an empty line, of which no line is, or ends with,
+    another choice.
     """
     said, places = without_draft(answer), _places(choices)
     index = _named_choice(said, places)
     if index is not None or (first := FIRST.match(said.strip())) is None or OPEN.match(first["said"]):
         return index
     index = _named_choice(first["said"], places)
-    others = {_named_choice(line, places) for line in first["reasons"].splitlines()} - {None}
+    others = {_named_choice(part, places) for line in first["reasons"].splitlines() for part in _said_in(line)} - {None}
     return index if others <= {index} else None
+
+
+def _said_in(line: str) -> Iterator[str]:
+    """A line of reasons, and what of it may be an answer by itself: behind the last colon, `is` or Korean topic mark in it."""
+    yield line
+    for mark in (COLON, *TOPIC_MARKS):
+        if found := mark.match(line):
+            said = line[found.end() :]
+            yield said
+            if mark is COLON:
+                yield CLAUSE_ENDS.split(said, maxsplit=1)[0]
 
 
 def _places(choices: Sequence[str]) -> dict[str, int]:

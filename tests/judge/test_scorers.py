@@ -159,6 +159,8 @@ def test_a_choice_in_a_sentence_that_says_nothing_else_in_markup_or_behind_a_num
         ('This message is classified as "not spam".', "not spam"), ("The answer is $\\boxed{\\text{not spam}}$.", "not spam"),
         ("긍정으로 분류됩니다.", "긍정"), ("감정: 긍정", "긍정"), ("분류 결과: 긍정", "긍정"), ("이 문장은 '긍정'입니다.", "긍정"),
         ("긍정임", "긍정"), ("이 리뷰의 감정은 긍정입니다.", "긍정"), ("긍정\n\n이 리뷰는 부정적인 말이 없습니다.", "긍정"),
+        ("긍정\n\n처음은 부정, 끝은 긍정입니다.", "긍정"), ("spam\n\nAnswer: spam, no ham", "spam"),
+        ("spam\n\nThe beginning is not spam, but: a prize.", "spam"),
     ],
 )  # fmt: skip
 def test_a_choice_before_its_reasons_or_behind_what_it_is_of_is_that_choice(answer: str, choice: str) -> None:
@@ -171,6 +173,9 @@ def test_a_choice_before_its_reasons_or_behind_what_it_is_of_is_that_choice(answ
     [
         "Spam?\n\nNo.", "**Spam:**\n\nnone found", "spam\nnot detected", "spam\n\nFinal answer: ham", "ham\n\nspam", "Not ham\n\nx",
         "no spam\n\nNone.", "ham-like\n\nx", "The text is ham free.", "Category: not ham\nReason: x", "ham 아님\n\nx", "I see.\n\nham",
+        "Spam.\n\nCorrection: Ham", "spam\n\nSo the final answer is: ham.", "spam\n\nWait. Therefore, the answer is ham.",
+        "spam\n\nFinal verdict: **ham**", "spam\n\n**Answer:** ham, because", "spam\n이유: 광고. 최종 정답은 ham입니다",
+        "spam\n\n따라서 정답은 ham입니다.", "spam\n\nIt offers a prize.\nOn reflection：ham。",
     ],
 )  # fmt: skip
 def test_a_first_line_that_names_no_choice_or_is_taken_back_is_none(answer: str) -> None:
