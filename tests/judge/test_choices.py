@@ -14,6 +14,7 @@ from nomoat.judge.duel import run_duel
 from nomoat.judge.examples import asked
 from nomoat.judge.run import drawn, run_suite
 from nomoat.judge.suites import Suite
+from nomoat.judge.table import run_table
 from nomoat.records import Chunk, ContinuationScore, Example, Request
 from nomoat.responder import Responder
 
@@ -80,6 +81,20 @@ def test_no_winner_is_named_where_the_answers_that_are_no_choice_could_turn_it()
             assert any(note == f"PARTIAL: {verdict.partial}" for note in verdict.notes)
     wrong = Responder("r", Writing(*["ham"] * 10, *["spam"] * 26, *["Hm."] * 4))
     assert run_duel(left, wrong, spam_or_ham(40), stop_early=False).verdict.winner == "left"
+
+
+def test_a_table_names_no_leader_where_a_duel_would_name_no_winner() -> None:
+    """Of answers that nobody can read none may be led, nor where so many of them are that they could turn it."""
+    left, wrong = Responder("l", Writing(*["ham"] * 40)), Responder("w", Writing(*["spam"] * 40))
+    for others, why in (
+        (["Hm."] * 40, "40 of 40 answers of `r` are read as none of the choices"),
+        (["ham"] * 28 + ["Hm."] * 12, "12 of 40 answers of `r` are read as none of the choices, enough to turn the verdict"),
+    ):
+        found = run_table([left, wrong, Responder("r", Writing(*others))], spam_or_ham(40))
+        assert found.leaderboard.sentence == "`l` leads 1 other model on `spam`, 40 items; too close to call between it and `r`."
+        assert set(found.partials) == {why} and found.leaderboard.notes.count(f"PARTIAL: {why}") == 1
+    read = run_table([left, wrong], spam_or_ham(40))
+    assert (read.partials, read.leaderboard.sentence) == ((), "`l` leads 1 other model on `spam`, 40 items.")
 
 
 def cities(num_examples: int) -> Suite:

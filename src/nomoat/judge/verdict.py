@@ -232,6 +232,7 @@ def compare(
         partial=left.partial or right.partial or why_none,
         num_planned=len(one) if watch is None else watch.num_planned,
         looks=() if watch is None else tuple(watch.looks),
+        why_none=why_none,
     )
     return replace(draft, sentence=wording.unnamed(draft) if why_none else wording.summary_of(draft))
 
