@@ -60,7 +60,7 @@ def tells_little(run: Asking) -> str:
 
 
 def notes(run: Asking, earlier: Sequence[Outcome] = ()) -> Iterator[str]:
-    """A sentence each, those first that say that the score is of a part, or tells little. `earlier`: see `Asking.cut_earlier`."""
+    """A sentence each, those first that say that the score is of a part, or tells little. `earlier`: see `Asking.asked_earlier`."""
     if why := missing(run):
         total = len(run.suite.examples)
         yield f"PARTIAL: {len(run.examples):,} of {total:,} questions were answered by `{run.model.ref}`: {why}"
@@ -90,7 +90,7 @@ def notes(run: Asking, earlier: Sequence[Outcome] = ()) -> Iterator[str]:
         )
     if costs := [outcome.cost_usd for outcome in earlier if outcome.cost_usd is not None]:
         answers = counted(len(costs), "answer")
-        yield f"the cost of `{run.model.ref}` in total holds {dollars(sum(costs))} for {answers} cut off at a lower limit"
+        yield f"the cost of `{run.model.ref}` in total holds {dollars(sum(costs))} for {answers} asked for before with a lower limit"
     yield from run.settings.spending.uncounted_note(run.model, sum(outcome.cost_usd is None for outcome in run.outcomes))
     itself = "naming the model itself, " if isinstance(run.model.engine, KeptEngine) else ""
     if run.num_cut:

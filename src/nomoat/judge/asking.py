@@ -179,7 +179,7 @@ class Asking:
         outcomes = grouped(self.outcomes, groups_in(suite))
         facts = {"digest": self.model.digest, "reused answers": str(self.num_reused)}
         price, seed = self.settings.spending.pricing(self.model).note, self.settings.seed
-        earlier = self.cut_earlier()
+        earlier = self.asked_earlier()
         side = side_of(
             self.model.ref, self.model.licence, suite.metric, outcomes, facts=facts, price=price,
             dropped=self.dropped, earlier=earlier, bytes_in_vain=self.bytes_in_vain,
@@ -200,8 +200,8 @@ class Asking:
         """Tell the progress how many of the examples asked now are answered."""
         self.settings.progress(self.label or self.model.ref, len(self.examples) + num_done, len(self.suite.examples))
 
-    def cut_earlier(self) -> list[Outcome]:
-        """What earlier tries at these questions came to whose answers a lower limit cut off: no evidence, but paid for."""
+    def asked_earlier(self) -> list[Outcome]:
+        """What these questions came to when they were asked with a lower limit, whole or cut off: no evidence, but paid for."""
         if not self.asked or not self.settings.spending.may_cost(self.model):
             return []
         limits = self.store.limits(self.model.digest)
