@@ -15,6 +15,7 @@ from nomoat.judge.examples import asked
 from nomoat.judge.run import drawn, run_suite
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
+from nomoat.judge.verdict import Rules
 from nomoat.records import Chunk, ContinuationScore, Example, Request
 from nomoat.responder import Responder
 
@@ -81,6 +82,18 @@ def test_no_winner_is_named_where_the_answers_that_are_no_choice_could_turn_it()
             assert any(note == f"PARTIAL: {verdict.partial}" for note in verdict.notes)
     wrong = Responder("r", Writing(*["ham"] * 10, *["spam"] * 26, *["Hm."] * 4))
     assert run_duel(left, wrong, spam_or_ham(40), stop_early=False).verdict.winner == "left"
+
+
+def test_sides_are_not_called_equal_where_the_answers_that_are_no_choice_could_bring_them_apart() -> None:
+    """Both have 350 of 400 right. 50 more would be 12.5 points, and 20 more 5, which the rope of 6 holds."""
+    left = Responder("l", Writing(*["ham"] * 350, *["spam"] * 50))
+    for num_unread, winner in ((50, "undecided"), (20, "equal")):
+        right = Responder("r", Writing(*["ham"] * 350, *["spam"] * (50 - num_unread), *["Hm."] * num_unread))
+        for sides in ((left, right), (right, left)):
+            verdict = run_duel(*sides, spam_or_ham(400), stop_early=False, rules=Rules(rope=6)).verdict
+            assert verdict.winner == winner
+            said = "50 of 400 answers of `r` are read as none of the choices, enough to turn the verdict"
+            assert verdict.partial == ("" if winner == "equal" else said)
 
 
 def test_a_table_names_no_leader_where_a_duel_would_name_no_winner() -> None:
