@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -16,6 +17,7 @@ from nomoat.judge.run import drawn, run_suite
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import Rules
+from nomoat.judge.wording import render_ahead, several_sentence
 from nomoat.records import Chunk, ContinuationScore, Example, Request
 from nomoat.responder import Responder
 
@@ -67,6 +69,7 @@ def test_no_winner_is_named_over_answers_that_are_read_as_no_choice(stop_early: 
     assert (verdict.winner, verdict.partial.partition(" answers")[1:]) == ("undecided", (" answers", said.removeprefix(" answers")))
     assert verdict.sentence.startswith("No winner is named on `spam` after ")
     assert any(note == f"PARTIAL: {verdict.partial}" for note in verdict.notes)
+    assert not any("was not needed" in note for note in verdict.notes)
     assert run_suite(unread, spam_or_ham(40)).partial == f"40 of 40{said}"
 
 
@@ -82,6 +85,17 @@ def test_no_winner_is_named_where_the_answers_that_are_no_choice_could_turn_it()
             assert any(note == f"PARTIAL: {verdict.partial}" for note in verdict.notes)
     wrong = Responder("r", Writing(*["ham"] * 10, *["spam"] * 26, *["Hm."] * 4))
     assert run_duel(left, wrong, spam_or_ham(40), stop_early=False).verdict.winner == "left"
+
+
+def test_a_duel_that_stopped_says_that_its_scores_would_do_and_over_several_suites_that_no_winner_is_named() -> None:
+    sides = Responder("l", Writing(*["ham"] * 400)), Responder("r", Writing(*(["ham", "Hm.", "ham"] * 134)[:400]))
+    verdict = run_duel(*sides, spam_or_ham(400)).verdict
+    assert verdict.num_examples < 400 and verdict.why_none.endswith("enough to turn the verdict")
+    said = "the rest was not asked, for the scores would do for a verdict, though the answers tell too little"
+    assert verdict.notes[-1].endswith(f"; the intervals hold whenever one stops: {said}")
+    both = [verdict, dataclasses.replace(verdict, why_none="")]
+    assert [render_ahead(each) for each in both] == ["no winner named", "too close to call"]
+    assert several_sentence(both).endswith("; too close to call on 1; no winner named on 1.")
 
 
 def test_sides_are_not_called_equal_where_the_answers_that_are_no_choice_could_bring_them_apart() -> None:
