@@ -392,6 +392,16 @@ def test_a_model_whose_answers_never_begin_is_not_paid_for_the_rest(serving: Cal
     assert (whole.side.score, whole.partial, len(server.bodies)) == (1.0, "", 16 + 40)
 
 
+@pytest.mark.parametrize("max_cost_usd", [None, 100.0])
+def test_nor_is_it_for_the_rest_of_many_conversations(serving: Callable[..., Server], max_cost_usd: float | None) -> None:
+    server = serving(thinking("yes", 300))
+    talks = [dataclasses.replace(each, follows=str(at - 1) if at % 2 else "") for at, each in enumerate(quiz(80).examples)]
+    suite = dataclasses.replace(quiz(80), examples=(*talks[2:], *talks[:2]))  # "question 0" is answered at once
+    found = run_suite(f"{server.url}#m", suite, RunSettings(spending=priced(max_cost_usd), concurrency=8))
+    assert found.partial.endswith("; 64 questions more were not asked")
+    assert len(server.bodies) == len(found.outcomes) == 16
+
+
 @pytest.mark.parametrize(
     ("template", "is_partial"), [("{{ messages[0].content }}<think>\n", True), ("{{ messages[0].content }}", False)]
 )

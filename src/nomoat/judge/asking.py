@@ -352,16 +352,16 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
 
 
 def _asked_together(run: Asking, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
-    """Everything at once, of a model that takes money but for a few before, by which it is known whether its answers begin; with a
-    budget, a few conversations at a time, in random order.
+    """Everything at once, of a model that takes money but for a few conversations before, by which it is known whether its answers
+    begin; with a budget, a few conversations at a time, in random order.
 
     Otherwise the budget would be spent on their first questions, and what was answered would be no fair sample.
     """
     conversations = conversations_of(examples)
     if run.settings.spending.budget is None or len(conversations) == len(examples):
         num_first = max(FEW_IN_VAIN, run.settings.concurrency)
-        if len(conversations) == len(examples) > num_first and not run.examples and run.settings.spending.may_cost(run.model):
-            first = random.Random(0).sample(examples, num_first)
+        if len(conversations) > num_first and not run.examples and run.settings.spending.may_cost(run.model):
+            first = [example for conversation in random.Random(0).sample(conversations, num_first) for example in conversation]
             yield first
             chosen = {example.id for example in first}
             examples = [example for example in examples if example.id not in chosen]
