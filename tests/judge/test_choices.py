@@ -87,6 +87,17 @@ def test_no_winner_is_named_where_the_answers_that_are_no_choice_could_turn_it()
     assert run_duel(left, wrong, spam_or_ham(40), stop_early=False).verdict.winner == "left"
 
 
+def test_answers_that_are_no_choice_because_they_were_cut_off_are_told_as_such() -> None:
+    """The limit is 64: half of the side is right, and what the rest would have come to is not known."""
+    suite = dataclasses.replace(spam_or_ham(40), max_new_tokens=64)
+    left, long = Responder("l", Writing(*["ham"] * 40)), "Let me see what this text says. " * 40
+    cut = "most of them were cut off within the limit of 64 new tokens"
+    verdict = run_duel(left, Responder("r", Writing(*["ham"] * 20, *[long] * 20)), suite, stop_early=False).verdict
+    assert verdict.why_none == f"20 of 40 answers of `r` are read as none of the choices, enough to turn the verdict: {cut}"
+    assert run_suite(Responder("r", Writing(*["Hm."] * 20, *[long] * 20)), suite).partial.endswith("none of the choices")
+    assert run_suite(Responder("r", Writing(*["Hm."] * 19, *[long] * 21)), suite).partial.endswith(f"none of the choices: {cut}")
+
+
 def test_a_duel_that_stopped_says_that_its_scores_would_do_and_over_several_suites_that_no_winner_is_named() -> None:
     sides = Responder("l", Writing(*["ham"] * 400)), Responder("r", Writing(*(["ham", "Hm.", "ham"] * 134)[:400]))
     verdict = run_duel(*sides, spam_or_ham(400)).verdict

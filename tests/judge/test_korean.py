@@ -47,7 +47,7 @@ MAKERS = {
     "judge/verdict.py": ["notes_over_all", "_measures", "_could_turn"],
     "judge/wording.py": [
         "render_items", "render_tally", "render_measure", "summary_of", "render_ahead", "several_sentence", "several_note",
-        "score_sentence", "render_behind", "_points", "open_in_groups_note", "unread_words", "unnamed",
+        "score_sentence", "render_behind", "_points", "open_in_groups_note", "unread_words", "cut_words", "unnamed",
     ],
     "references.py": ["notes", "template"],
 }  # fmt: skip

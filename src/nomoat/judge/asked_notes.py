@@ -51,7 +51,10 @@ def unbegun(run: Asking) -> str:
 
 def unread(run: Asking) -> str:
     """Why the answers tell little of the model: most of them are read as none of the choices. Empty if they are not."""
-    return wording.unread_words(len(run.unread), len(run.examples), run.asked_as) if 2 * len(run.unread) > len(run.examples) else ""
+    if 2 * len(run.unread) <= len(run.examples):
+        return ""
+    said = wording.unread_words(len(run.unread), len(run.examples), run.asked_as)
+    return wording.cut_words(said, len(run.unread), len(run.unread_cut), run.max_new_tokens)
 
 
 def tells_little(run: Asking) -> str:

@@ -55,6 +55,7 @@ class Asking:
     in_a_row: FailuresInARow = field(default_factory=FailuresInARow)
     writes_choices: bool = False
     unread: set[str] = field(default_factory=set)  # examples whose written answer is none of the choices, and no refusal
+    unread_cut: set[str] = field(default_factory=set)  # those of them that were cut off, of a model that can be asked again
     asked: dict[Request, str] = field(default_factory=dict)  # what was answered in writing, and the first example that asked it
     histories: dict[str, tuple[Message, ...]] = field(default_factory=dict)  # by example: its conversation, and the model's answer
     scores: Mapping[Question, ChoiceScores] = field(default_factory=dict)  # the kept ones of a model that is not here
@@ -194,6 +195,7 @@ class Asking:
             partial=asked_notes.missing(self) or asked_notes.left_out(self) or asked_notes.tells_little(self),
             tells_little=asked_notes.tells_little(self),
             unread=frozenset(self.unread),
+            unread_cut=frozenset(self.unread_cut),
         )
 
     def show(self, num_done: int) -> None:
@@ -337,7 +339,7 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
         asked = [example for example in examples if example.id in answered]
         if len(asked) >= FEW_IN_VAIN and all(_has_not_begun(run, example, answered) for example in asked):
             break
-    cut = [answered[example.id].usage for example in examples if _is_cut(example, answered)]
+    cut = [answered[example.id].usage for example in examples if _is_cut(example.id, answered)]
     run.num_unbegun += sum(_has_not_begun(run, example, answered) for example in examples)
     num_before = sum(usage.is_counted and usage.completion_tokens < run.max_new_tokens for usage in cut)
     run.num_cut += len(cut) - num_before
@@ -348,6 +350,8 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     pairs = [(example, answered[example.id].text) for example in examples if example.id in answered]
     scores = _scores(run, pairs)
     run.unread -= {example_id for example_id, completion in answered.items() if completion.finish_reason == "filtered"}
+    if not isinstance(run.model.engine, KeptEngine):
+        run.unread_cut |= {example_id for example_id in answered if example_id in run.unread and _is_cut(example_id, answered)}
     return [_paid(run, example, answered[example.id], score=score) for (example, _), score in zip(pairs, scores, strict=True)]
 
 
@@ -375,12 +379,12 @@ def _asked_together(run: Asking, examples: Sequence[Example]) -> Iterator[Sequen
         yield [example for conversation in conversations[start : start + run.settings.concurrency] for example in conversation]
 
 
-def _is_cut(example: Example, answered: Mapping[str, Completion]) -> bool:
-    return example.id in answered and answered[example.id].finish_reason == "length"
+def _is_cut(example_id: str, answered: Mapping[str, Completion]) -> bool:
+    return example_id in answered and answered[example_id].finish_reason == "length"
 
 
 def _has_not_begun(run: Asking, example: Example, answered: Mapping[str, Completion]) -> bool:
-    return _is_cut(example, answered) and run.is_unbegun(example, answered[example.id].text)
+    return _is_cut(example.id, answered) and run.is_unbegun(example, answered[example.id].text)
 
 
 def _ask_in_turn(run: Asking, examples: Sequence[Example], answered: dict[str, Completion]) -> None:

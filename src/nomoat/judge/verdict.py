@@ -46,7 +46,8 @@ class Evaluation:
 
     `partial` says why some of the questions are not among them, or why they tell little of the model; it is empty if neither is so.
     `tells_little` is the latter alone: no winner is named over such answers. `unread` are the examples whose written answer is none
-    of the choices. The totals of `side` are those of all that was asked, whatever of it is left.
+    of the choices, `unread_cut` those of them where it was cut off. The totals of `side` are those of all that was asked, whatever of
+    it is left.
     """
 
     suite: Suite
@@ -58,6 +59,7 @@ class Evaluation:
     partial: str = ""
     tells_little: str = ""
     unread: frozenset[str] = frozenset()
+    unread_cut: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,11 +248,12 @@ def _could_turn(winner: Winner, left: Evaluation, right: Evaluation, rules: Rule
         return ""
     room = METRICS[left.suite.metric].in_scale(rules.rope or 0.0) * len(left.outcomes) if winner == "equal" else 0.0
     for ahead, behind in ((left, right), (right, left)):
-        num_unread = sum(outcome.example_id in behind.unread for outcome in behind.outcomes)
+        num_unread, num_cut = (sum(o.example_id in ids for o in behind.outcomes) for ids in (behind.unread, behind.unread_cut))
         lead = sum(outcome.score for outcome in ahead.outcomes) - sum(outcome.score for outcome in behind.outcomes)
         turns = num_unread > lead + room if winner == "equal" else lead > 0 and num_unread >= lead
         if num_unread and turns:
-            return f"{wording.unread_words(num_unread, len(behind.outcomes), behind.side.model)}, enough to turn the verdict"
+            said = f"{wording.unread_words(num_unread, len(behind.outcomes), behind.side.model)}, enough to turn the verdict"
+            return wording.cut_words(said, num_unread, num_cut, behind.suite.max_new_tokens)
     return ""
 
 

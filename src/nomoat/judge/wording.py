@@ -128,6 +128,11 @@ def unread_words(num_unread: int, num_answers: int, model: str) -> str:
     return f"{num_unread:,} of {num_answers:,} answers of `{model}` are read as none of the choices"
 
 
+def cut_words(said: str, num_unread: int, num_cut: int, max_new_tokens: int) -> str:
+    """What `unread_words` say, or begin; and if most of these answers were cut off, that more room may be all they lack."""
+    return f"{said}: most of them were cut off within the limit of {max_new_tokens:,} new tokens" if 2 * num_cut > num_unread else said
+
+
 def unnamed(verdict: Verdict) -> str:
     """That no winner is named, whatever the scores: the answers tell too little. Why is in a note."""
     left, right = _scored(verdict, verdict.left), _scored(verdict, verdict.right)
