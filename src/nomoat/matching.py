@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -29,8 +30,13 @@ WRAPPED = re.compile(  # "1. ham", "<ham>", and TeX's "$\boxed{ham}$"
     r"^(?:\d+[.)] )?(?:<(?P<marked>[^<>]+)>|\$*\\?boxed\{(?:\\text\{)?(?P<boxed>[^{}]+)\}*\$*|(?P<bare>.+))$"
 )
 # An answer before its reasons, which an empty line or a heading ("Reason: ...") sets off. "Spam?" and "Spam:" are no answers.
-FIRST = re.compile(r"\s*(?P<said>.+?)\n(?:[^\S\n]*\n|(?=\W*[^\W\d][\w ]{0,30}\W*[:：]))(?P<reasons>.+)", re.DOTALL)
-OPEN = re.compile(r"[?？:：]\W*$")
+# Matched against what is stripped, and no run of it goes over several lines: answers may be long, and of signs alone.
+FIRST = re.compile(r"(?P<said>\S.*?)\n(?:[^\S\n]*\n|(?=[^\w\n]*[^\W\d][\w ]{0,30}[^\w\n]*[:：]))(?P<reasons>.+)", re.DOTALL)
+OPEN = re.compile(r"(?:.*\w)?+[^\w?？:：]*[?？:：]", re.DOTALL)
+# Behind what a line of reasons may name another choice, and take the first back: "Correction: no", "so the answer is no".
+COLON = re.compile(r".*[:：]")
+TOPIC_MARKS = (re.compile(r".*\bis\b", re.IGNORECASE), re.compile(r".*[은는]\s"))
+CLAUSE_ENDS = re.compile(r"[,.;!，。；！—]")  # "Answer: no, because ..."
 
 DRAFT_BEGINS, DRAFT_ENDS = "<think>", "</think>"
 # A draft that some models write before they answer. A server's template may have opened it: then only its end is there.
@@ -83,31 +89,48 @@ def matching_choice(answer: str, choices: Sequence[str]) -> int | None:
     """Index of the choice that a written answer is, or that a sentence names which says nothing else; None if it is none, or several.
 
     "정답은 긍정입니다.", "Label: positive", "<positive>" and "1. positive" name one. "It is positive, I think" does not: the
-    text is not searched. A draft before it is no part of it, nor are reasons behind an empty line, of which no line is another choice.
+    text is not searched. A draft before it is no part of it, nor are reasons behind an empty line, of which no line is, or ends with,
+    another choice.
     """
-    said = without_draft(answer)
-    index = _named_choice(said, choices)
-    if index is not None or (first := FIRST.match(said)) is None or OPEN.search(first["said"]):
+    said, places = without_draft(answer), _places(choices)
+    index = _named_choice(said, places)
+    if index is not None or (first := FIRST.match(said.strip())) is None or OPEN.match(first["said"]):
         return index
-    index = _named_choice(first["said"], choices)
-    others = {_named_choice(line, choices) for line in first["reasons"].splitlines()} - {None}
+    index = _named_choice(first["said"], places)
+    others = {_named_choice(part, places) for line in first["reasons"].splitlines() for part in _said_in(line)} - {None}
     return index if others <= {index} else None
 
 
-def _named_choice(said: str, choices: Sequence[str]) -> int | None:
+def _said_in(line: str) -> Iterator[str]:
+    """A line of reasons, and what of it may be an answer by itself: behind the last colon, `is` or Korean topic mark in it."""
+    yield line
+    for mark in (COLON, *TOPIC_MARKS):
+        if found := mark.match(line):
+            said = line[found.end() :]
+            yield said
+            if mark is COLON:
+                yield CLAUSE_ENDS.split(said, maxsplit=1)[0]
+
+
+def _places(choices: Sequence[str]) -> dict[str, int]:
+    """The index of each choice that is like no other once normalised, by what it is then."""
+    names = [normalise_answer(choice) for choice in choices]
+    counts = Counter(names)
+    return {name: at for at, name in enumerate(names) if name and counts[name] == 1}
+
+
+def _named_choice(said: str, places: Mapping[str, int]) -> int | None:
     given = normalise_answer(said)
     bare = BEGINS.sub("", given)
     wrapped = WRAPPED.match(bare.strip())
     inner = (wrapped["marked"] or wrapped["boxed"] or wrapped["bare"]) if wrapped else bare
-    tries = (equal_choice(one, choices) for one in (given, bare, ENDS.sub("", bare), inner))
-    return next((index for index in tries if index is not None), None)
+    tries = (normalise_answer(one) for one in (given, bare, ENDS.sub("", bare), inner))
+    return next((places[name] for name in tries if name in places), None)
 
 
 def equal_choice(answer: str, choices: Sequence[str]) -> int | None:
     """Index of the choice that is the same as a written answer once both are normalised; None if it is none of them, or several."""
-    given = normalise_answer(answer)
-    found = [index for index, choice in enumerate(choices) if normalise_answer(choice) == given]
-    return found[0] if len(found) == 1 and given else None
+    return _places(choices).get(normalise_answer(answer))
 
 
 def begun_length(text: str, mark: str) -> int:

@@ -463,7 +463,8 @@ class Verdict:
     the scale. `num_planned` examples would have been asked had the answer not been known before; `looks` are those of a duel that
     might stop early. `measures` holds what else was counted; `suite_sha256` and `seed` are what is needed to reproduce it.
     `p_value_corrected` is the p-value where several suites were looked at together.
-    `partial` says why some questions have no answer, if that is so. `num_needed` examples would tell a difference of this size in 4 of
+    `partial` says why some questions have no answer, if that is so, and `why_none` why no winner is named, whatever the scores: the
+    answers tell too little. `num_needed` examples would tell a difference of this size in 4 of
     5 duels, where it is too close to call; None where that is not known: see `judge/power.py`.
     """
 
@@ -492,6 +493,7 @@ class Verdict:
     looks: tuple[Look, ...] = ()
     p_value_corrected: float | None = None
     num_needed: int | None = None
+    why_none: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,10 @@ LIMIT = "the limit of 100,000 requests is reached: 2 answers held 20 tasks, and 
             "3 of 4 kept answers of `hf:a/b` were cut off within the limit of 32 new tokens with nothing in them",
             ", naming `hf:a/b` itself, with a higher --max-tokens",
         ),
+        (
+            "9 of 9 answers of `m` are read as none of the choices: most of them were cut off within the limit of 32 new tokens",
+            " with a higher --max-tokens",
+        ),
         ("3 of 4 kept answers of `a` are left out: within less room than 64 new tokens they were cut off", ", naming `a` itself,"),
     ],
 )

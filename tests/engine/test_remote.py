@@ -907,8 +907,14 @@ def whole(content: object, **more: object) -> Act:
 
 
 @pytest.mark.parametrize(
-    "refusal", ["Your organization must be verified to stream this model. Please go to: ...", "Streaming is not supported here."]
-)
+    "refusal",
+    [
+        "Your organization must be verified to stream this model. Please go to: ...", "Streaming is not supported here.",
+        "This model does not support streaming.", "Unsupported parameter: 'stream'", "Unknown parameter: stream",
+        "body.stream: Extra inputs are not permitted", "Cannot use tools with streaming for this model", "stream is not allowed",
+        "Unsupported value: 'stream' does not support true with this model.", "Unrecognized request argument supplied: `stream`",
+    ],
+)  # fmt: skip
 def test_a_server_that_refuses_to_stream_is_asked_for_whole_answers(serving: Callable[..., Server], refusal: str) -> None:
     server = serving(say(400, {"error": {"message": refusal, "param": "stream"}}), whole("hello"))
     with Responder("r", at(server)) as responder:
@@ -920,6 +926,38 @@ def test_a_server_that_refuses_to_stream_is_asked_for_whole_answers(serving: Cal
         assert responder.notes_on(request) == (f"`m` at `127.0.0.1` {said}",)
     asked = [(body["stream"], "stream_options" in body, body["top_k"]) for body in server.bodies]
     assert asked == [(True, True, 3), *[(False, False, 3)] * 2]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    ["Upstream error: unexpected end of stream", "unknown error: stream disconnected", "cannot connect to stream backend",
+     "Unsupported model. Received: {'stream': True}", 'not supported: {"stream": true}', "unknown: stream=True"],
+)  # fmt: skip
+def test_a_refusal_that_has_a_stream_in_it_is_no_refusal_to_stream(serving: Callable[..., Server], refusal: str) -> None:
+    server = serving(say(400, {"error": {"message": refusal}}))
+    engine = at(server)
+    with pytest.raises(RemoteError, match="answered 400"):
+        list(engine.generate(HELLO))
+    assert (len(server.bodies), engine.notes) == (1, ())
+
+
+@pytest.mark.parametrize(
+    ("is_wrong", "refusal"),
+    [
+        (lambda body: "max_tokens" in body, "'max_tokens' is not supported. Use 'max_completion_tokens'. Received: {'stream': True}"),
+        (lambda body: body["stream"], "Streaming is not supported. Received: {'max_tokens': 1, 'max_completion_tokens': None}"),
+    ],
+)
+def test_what_a_refusal_is_of_is_learned_though_it_repeats_the_request(
+    serving: Callable[..., Server], is_wrong: Callable[[dict[str, Any]], bool], refusal: str
+) -> None:
+    def answer(handler: Any) -> None:
+        (say(400, {"error": {"message": refusal}}) if is_wrong(handler.body) else whole("hello"))(handler)
+
+    server = serving(answer)
+    with Responder("r", at(server)) as responder:
+        assert responder.complete(HELLO).text == "hello"
+    assert [is_wrong(body) for body in server.bodies] == [True] * (len(server.bodies) - 1) + [False]
 
 
 def test_a_server_that_refuses_to_stream_even_whole_answers_is_an_error(serving: Callable[..., Server]) -> None:

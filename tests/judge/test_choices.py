@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -14,6 +15,9 @@ from nomoat.judge.duel import run_duel
 from nomoat.judge.examples import asked
 from nomoat.judge.run import drawn, run_suite
 from nomoat.judge.suites import Suite
+from nomoat.judge.table import run_table
+from nomoat.judge.verdict import Rules
+from nomoat.judge.wording import render_ahead, several_sentence
 from nomoat.records import Chunk, ContinuationScore, Example, Request
 from nomoat.responder import Responder
 
@@ -65,6 +69,7 @@ def test_no_winner_is_named_over_answers_that_are_read_as_no_choice(stop_early: 
     assert (verdict.winner, verdict.partial.partition(" answers")[1:]) == ("undecided", (" answers", said.removeprefix(" answers")))
     assert verdict.sentence.startswith("No winner is named on `spam` after ")
     assert any(note == f"PARTIAL: {verdict.partial}" for note in verdict.notes)
+    assert not any("was not needed" in note for note in verdict.notes)
     assert run_suite(unread, spam_or_ham(40)).partial == f"40 of 40{said}"
 
 
@@ -80,6 +85,54 @@ def test_no_winner_is_named_where_the_answers_that_are_no_choice_could_turn_it()
             assert any(note == f"PARTIAL: {verdict.partial}" for note in verdict.notes)
     wrong = Responder("r", Writing(*["ham"] * 10, *["spam"] * 26, *["Hm."] * 4))
     assert run_duel(left, wrong, spam_or_ham(40), stop_early=False).verdict.winner == "left"
+
+
+def test_answers_that_are_no_choice_because_they_were_cut_off_are_told_as_such() -> None:
+    """The limit is 64: half of the side is right, and what the rest would have come to is not known."""
+    suite = dataclasses.replace(spam_or_ham(40), max_new_tokens=64)
+    left, long = Responder("l", Writing(*["ham"] * 40)), "Let me see what this text says. " * 40
+    cut = "most of them were cut off within the limit of 64 new tokens"
+    verdict = run_duel(left, Responder("r", Writing(*["ham"] * 20, *[long] * 20)), suite, stop_early=False).verdict
+    assert verdict.why_none == f"20 of 40 answers of `r` are read as none of the choices, enough to turn the verdict: {cut}"
+    assert run_suite(Responder("r", Writing(*["Hm."] * 20, *[long] * 20)), suite).partial.endswith("none of the choices")
+    assert run_suite(Responder("r", Writing(*["Hm."] * 19, *[long] * 21)), suite).partial.endswith(f"none of the choices: {cut}")
+
+
+def test_a_duel_that_stopped_says_that_its_scores_would_do_and_over_several_suites_that_no_winner_is_named() -> None:
+    sides = Responder("l", Writing(*["ham"] * 400)), Responder("r", Writing(*(["ham", "Hm.", "ham"] * 134)[:400]))
+    verdict = run_duel(*sides, spam_or_ham(400)).verdict
+    assert verdict.num_examples < 400 and verdict.why_none.endswith("enough to turn the verdict")
+    said = "the rest was not asked, for the scores would do for a verdict, though the answers tell too little"
+    assert verdict.notes[-1].endswith(f"; the intervals hold whenever one stops: {said}")
+    both = [verdict, dataclasses.replace(verdict, why_none="")]
+    assert [render_ahead(each) for each in both] == ["no winner named", "too close to call"]
+    assert several_sentence(both).endswith("; too close to call on 1; no winner named on 1.")
+
+
+def test_sides_are_not_called_equal_where_the_answers_that_are_no_choice_could_bring_them_apart() -> None:
+    """Both have 350 of 400 right. 50 more would be 12.5 points, and 20 more 5, which the rope of 6 holds."""
+    left = Responder("l", Writing(*["ham"] * 350, *["spam"] * 50))
+    for num_unread, winner in ((50, "undecided"), (20, "equal")):
+        right = Responder("r", Writing(*["ham"] * 350, *["spam"] * (50 - num_unread), *["Hm."] * num_unread))
+        for sides in ((left, right), (right, left)):
+            verdict = run_duel(*sides, spam_or_ham(400), stop_early=False, rules=Rules(rope=6)).verdict
+            assert verdict.winner == winner
+            said = "50 of 400 answers of `r` are read as none of the choices, enough to turn the verdict"
+            assert verdict.partial == ("" if winner == "equal" else said)
+
+
+def test_a_table_names_no_leader_where_a_duel_would_name_no_winner() -> None:
+    """Of answers that nobody can read none may be led, nor where so many of them are that they could turn it."""
+    left, wrong = Responder("l", Writing(*["ham"] * 40)), Responder("w", Writing(*["spam"] * 40))
+    for others, why in (
+        (["Hm."] * 40, "40 of 40 answers of `r` are read as none of the choices"),
+        (["ham"] * 28 + ["Hm."] * 12, "12 of 40 answers of `r` are read as none of the choices, enough to turn the verdict"),
+    ):
+        found = run_table([left, wrong, Responder("r", Writing(*others))], spam_or_ham(40))
+        assert found.leaderboard.sentence == "`l` leads 1 other model on `spam`, 40 items; too close to call between it and `r`."
+        assert set(found.partials) == {why} and found.leaderboard.notes.count(f"PARTIAL: {why}") == 1
+    read = run_table([left, wrong], spam_or_ham(40))
+    assert (read.partials, read.leaderboard.sentence) == ((), "`l` leads 1 other model on `spam`, 40 items.")
 
 
 def cities(num_examples: int) -> Suite:

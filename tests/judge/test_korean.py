@@ -47,7 +47,7 @@ MAKERS = {
     "judge/verdict.py": ["notes_over_all", "_measures", "_could_turn"],
     "judge/wording.py": [
         "render_items", "render_tally", "render_measure", "summary_of", "render_ahead", "several_sentence", "several_note",
-        "score_sentence", "render_behind", "_points", "open_in_groups_note", "unread_words", "unnamed",
+        "score_sentence", "render_behind", "_points", "open_in_groups_note", "unread_words", "cut_words", "unnamed",
     ],
     "references.py": ["notes", "template"],
 }  # fmt: skip
@@ -157,9 +157,9 @@ def test_what_scores_are_and_what_built_in_suites_say_of_theirs_has_a_twin() -> 
             "없습니다. `c`, `d` 쪽은 점수가 더 높지만 이긴 문항은 더 적으며, 순서는 이긴 문항으로 정합니다.",
         ),
         (
-            "`a` is ahead on 1 of 3 suites, `b` on 0; practically equal on 1; too close to call on 1.",
+            "`a` is ahead on 1 of 3 suites, `b` on 0; practically equal on 1; too close to call on 1; no winner named on 2.",
             "평가 데이터 3개 가운데 `a` 쪽은 1개, `b` 쪽은 0개에서 앞섭니다. 1개에서는 사실상 같습니다. 1개에서는 우열을 가릴 수 "
-            "없습니다.",
+            "없습니다. 2개에서는 승자를 정하지 않습니다.",
         ),
         (
             "asked in a random order (seed 0), 16 at a time, with a look after each; the intervals hold whenever one stops: the "

@@ -392,6 +392,16 @@ def test_a_model_whose_answers_never_begin_is_not_paid_for_the_rest(serving: Cal
     assert (whole.side.score, whole.partial, len(server.bodies)) == (1.0, "", 16 + 40)
 
 
+@pytest.mark.parametrize("max_cost_usd", [None, 100.0])
+def test_nor_is_it_for_the_rest_of_many_conversations(serving: Callable[..., Server], max_cost_usd: float | None) -> None:
+    server = serving(thinking("yes", 300))
+    talks = [dataclasses.replace(each, follows=str(at - 1) if at % 2 else "") for at, each in enumerate(quiz(80).examples)]
+    suite = dataclasses.replace(quiz(80), examples=(*talks[2:], *talks[:2]))  # "question 0" is answered at once
+    found = run_suite(f"{server.url}#m", suite, RunSettings(spending=priced(max_cost_usd), concurrency=8))
+    assert found.partial.endswith("; 64 questions more were not asked")
+    assert len(server.bodies) == len(found.outcomes) == 16
+
+
 @pytest.mark.parametrize(
     ("template", "is_partial"), [("{{ messages[0].content }}<think>\n", True), ("{{ messages[0].content }}", False)]
 )
@@ -448,6 +458,17 @@ def test_an_effort_is_asked_for_and_told_and_answers_of_another_are_not_used(ser
     assert [body.get("reasoning_effort") for body in server.bodies] == ["low", "low", None, None]
     with pytest.raises(UsageError, match="reasoning_effort"):
         RunSettings(reasoning_effort="lots")  # type: ignore[arg-type]
+
+
+def test_what_is_no_chat_is_asked_for_no_effort(serving: Callable[..., Server]) -> None:
+    server = serving(events(json.dumps({"choices": [{"index": 0, "text": "yes", "finish_reason": "stop"}]})))
+    suite = dataclasses.replace(quiz(2), chat=False)
+    model = f"{server.url}#m"
+    assert [outcome.answer for outcome in run_suite(model, suite, RunSettings(reasoning_effort="low")).outcomes] == ["yes", "yes"]
+    assert not any("effort" in note for note in run_suite(model, suite, RunSettings(reasoning_effort="low")).notes)
+    assert run_suite(model, suite).side.facts["reused answers"] == "2"
+    assert sorted(body["prompt"] for body in server.bodies) == ["question 0", "question 1"]
+    assert not any("reasoning_effort" in body for body in server.bodies)
 
 
 def test_a_lower_limit_takes_no_answers_that_had_more_room(serving: Callable[..., Server]) -> None:

@@ -159,6 +159,8 @@ def test_a_choice_in_a_sentence_that_says_nothing_else_in_markup_or_behind_a_num
         ('This message is classified as "not spam".', "not spam"), ("The answer is $\\boxed{\\text{not spam}}$.", "not spam"),
         ("긍정으로 분류됩니다.", "긍정"), ("감정: 긍정", "긍정"), ("분류 결과: 긍정", "긍정"), ("이 문장은 '긍정'입니다.", "긍정"),
         ("긍정임", "긍정"), ("이 리뷰의 감정은 긍정입니다.", "긍정"), ("긍정\n\n이 리뷰는 부정적인 말이 없습니다.", "긍정"),
+        ("긍정\n\n처음은 부정, 끝은 긍정입니다.", "긍정"), ("spam\n\nAnswer: spam, no ham", "spam"),
+        ("spam\n\nThe beginning is not spam, but: a prize.", "spam"),
     ],
 )  # fmt: skip
 def test_a_choice_before_its_reasons_or_behind_what_it_is_of_is_that_choice(answer: str, choice: str) -> None:
@@ -171,10 +173,28 @@ def test_a_choice_before_its_reasons_or_behind_what_it_is_of_is_that_choice(answ
     [
         "Spam?\n\nNo.", "**Spam:**\n\nnone found", "spam\nnot detected", "spam\n\nFinal answer: ham", "ham\n\nspam", "Not ham\n\nx",
         "no spam\n\nNone.", "ham-like\n\nx", "The text is ham free.", "Category: not ham\nReason: x", "ham 아님\n\nx", "I see.\n\nham",
+        "Spam.\n\nCorrection: Ham", "spam\n\nSo the final answer is: ham.", "spam\n\nWait. Therefore, the answer is ham.",
+        "spam\n\nFinal verdict: **ham**", "spam\n\n**Answer:** ham, because", "spam\n이유: 광고. 최종 정답은 ham입니다",
+        "spam\n\n따라서 정답은 ham입니다.", "spam\n\nIt offers a prize.\nOn reflection：ham。",
     ],
 )  # fmt: skip
 def test_a_first_line_that_names_no_choice_or_is_taken_back_is_none(answer: str) -> None:
     assert matching_choice(answer, ("spam", "ham")) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "index"),
+    [
+        ("-\n" * 8000, None), (" " * 20_000, None), ("spam" + ":" * 20_000 + "x\n\ny", None),
+        ("spam" + "? " * 10_000 + "x\n\ny", None),
+        ("spam\n" + "-\n" * 8000 + "Reason: x", 0), ("spam\n" + " \n" * 8000 + "x", 0), ("spam\n\n" + "a: " * 8000, 0),
+    ],
+)  # fmt: skip
+def test_a_long_answer_of_signs_is_read_in_no_time(answer: str, index: int | None) -> None:
+    """Under a tenth of a second each; where the time grew with the length's square, it took from four seconds to half a minute."""
+    began = time.process_time()
+    assert matching_choice(answer, ("spam", "ham")) == index
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("answer", ["<5", "1.5", "1. negative 2. positive", "<negative> <positive>", "2 positive", "<>"])

@@ -137,9 +137,8 @@ def _compare(models: list[str], sides: tuple[str, str] | None, suites: list[Suit
 
     if sides is None:
         found = _put_in_order(models, suites, how)
-        partials = [evaluation.partial for evaluation in found.evaluations]
         write = partial(reports.write_table_report, found)
-        show(found.leaderboard, print_leaderboard, write, partials, behind=[found.evaluations])
+        show(found.leaderboard, print_leaderboard, write, found.partials, behind=[found.evaluations])
     elif len(suites) > 1:
         fought = _fight_over_several(sides, suites, how)
         verdicts = [duel.verdict for duel in fought]

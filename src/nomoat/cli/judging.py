@@ -229,7 +229,7 @@ def end(partial: str) -> None:
     if partial:
         reached = REACHED.search(partial)
         higher = f" with a higher {OPTIONS[str(reached.lastgroup)]}" if reached else ""
-        if UNREAD in partial:
+        if UNREAD in partial and reached is None:
             said = "look at the answers (--report), and ask in words that they keep to (of a table: --instruction)"
             console.say(f"partial: {partial}; {said}")
             raise typer.Exit(PARTIAL_EXIT)

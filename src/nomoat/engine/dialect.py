@@ -27,11 +27,19 @@ DISPENSABLE = {
     "seed": "refuses `seed`: asked again it may answer otherwise",
     "reasoning_effort": "refuses `reasoning_effort`: it thinks as long as it does by itself",
     "stream_options": "",  # some count without it; of those that do not, each answer's cost is said to be not known
-    "stream": "refuses to stream: answers come whole, and when the first word was there is not known",
 }
+WHOLE = "refuses to stream: answers come whole, and when the first word was there is not known"
 REFUSED = re.compile(
     r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed|not valid|deprecated|extra inputs|cannot"
     r"|must be verified",  # OpenAI of an organisation, before it streams its newest models
+    re.IGNORECASE,
+)
+# That it is streaming which is refused: other refusals repeat the request, which has `"stream": true` in it, or are of broken ones.
+REFUSED_TO_STREAM = re.compile(
+    r"\b(?:cannot stream|stream this model|stream: extra inputs)\b|([\"'`])stream\1(?!\s*[:=]\s*true)"
+    r"|\bstream(?:ing)?\b(?: \w+){0,3} (?:unsupported|not (?:supported|permitted|allowed|valid|available))\b"
+    r"|\b(?:not support(?:ed)?|unsupported|cannot)\b:?(?: \w+){0,4} streaming\b|\bnot support stream\b"
+    r"|\b(?:parameter|argument|field|property|setting|value|input)s?:? stream\b(?!\s*[:=])",
     re.IGNORECASE,
 )
 # How some say with 400 what others say with another status: Google and xAI of a key, Anthropic of credit, LiteLLM of a model, and of a
@@ -60,6 +68,7 @@ class Dialect:
         self._is_cloud = is_cloud
         self._lock = threading.Lock()
         self._left_out: set[str] = set()
+        self._streams = True
         self._refused_efforts: set[str | None] = set()  # each by itself: models take some of OpenAI's values
         self._provider = providers.at(host)
         self._newer_limit = self._provider is not None and self._provider.has_newer_limit
@@ -83,6 +92,8 @@ class Dialect:
 
     def _notes(self, left_out: set[str], *, has_system: bool) -> tuple[str, ...]:
         said = [note for name, note in DISPENSABLE.items() if name in left_out and note]
+        if not self._streams:
+            said.append(WHOLE)
         if has_system and not self._system_role:
             said.append("takes no system message: it was put before the next question")
         return tuple(said)
@@ -99,7 +110,6 @@ class Dialect:
             "stream_options": {"include_usage": True},
             "max_completion_tokens" if newer else "max_tokens": request.max_new_tokens,
             "temperature": request.temperature,
-            "reasoning_effort": None if request.reasoning_effort in self._refused_efforts else request.reasoning_effort,
         }
         if request.top_p != 1.0:  # some models take temperature or top_p, not both
             settings["top_p"] = request.top_p
@@ -117,14 +127,14 @@ class Dialect:
             settings |= _about_tools(request)
         if beside_openais:
             settings["extra_body"] = beside_openais
-        if "stream" in self._left_out:  # the SDK is told otherwise, so that it leaves the reading to us: see `Body`
+        if not self._streams:  # the SDK is told otherwise, so that it leaves the reading to us: see `Body`
             settings |= {"stream_options": None, "extra_body": beside_openais | {"stream": False}}
         if request.prompt is not None:
             settings["prompt"] = request.prompt
         else:
-            settings["messages"] = self._messages(request)
-        left_out = self._left_out - {"stream"}
-        return {name: value for name, value in settings.items() if value is not None and name not in left_out}
+            effort = None if request.reasoning_effort in self._refused_efforts else request.reasoning_effort
+            settings |= {"messages": self._messages(request), "reasoning_effort": effort}  # plain completions have none
+        return {name: value for name, value in settings.items() if value is not None and name not in self._left_out}
 
     def refusal(self, request: Request) -> UnsupportedError | None:
         """What says that this cannot be asked there; None if it can, as far as is known before asking."""
@@ -158,21 +168,28 @@ class Dialect:
             return False
         with self._lock:
             for name in DISPENSABLE:
-                if name in body and _names(refusal, "stream(?:ing)?" if name == "stream" else name):
+                if name in body and _names(refusal, name):
                     if name == "reasoning_effort":
                         self._refused_efforts.add(body[name])
                     else:
                         self._left_out.add(name)
                     return True
             for sent in ("max_tokens", "max_completion_tokens"):
-                if sent in body and _names(refusal, sent):
-                    return self._rename_limit(sent)
-            if _names(refusal, "extra_content") and '"extra_content"' in json.dumps(body.get("messages")):
-                self._extra_content = False
-                return True
-            if self._sends_system(body) and _names(refusal, "system") and _names(refusal, "roles?"):
-                self._system_role = False
-                return True
+                if sent in body and _names(refusal, sent) and self._rename_limit(sent):
+                    return True
+            return self._learn_form(refusal, body)
+
+    def _learn_form(self, refusal: str, body: dict[str, Any]) -> bool:
+        """As `learn`, of what is no setting to leave out. That of streaming comes last: others repeat the request, it among them."""
+        if _names(refusal, "extra_content") and '"extra_content"' in json.dumps(body.get("messages")):
+            self._extra_content = False
+            return True
+        if self._sends_system(body) and _names(refusal, "system") and _names(refusal, "roles?"):
+            self._system_role = False
+            return True
+        if body.get("extra_body", {}).get("stream", True) and REFUSED_TO_STREAM.search(refusal):
+            self._streams = False
+            return True
         return False
 
     def _rename_limit(self, sent: str) -> bool:

@@ -51,7 +51,10 @@ def unbegun(run: Asking) -> str:
 
 def unread(run: Asking) -> str:
     """Why the answers tell little of the model: most of them are read as none of the choices. Empty if they are not."""
-    return wording.unread_words(len(run.unread), len(run.examples), run.asked_as) if 2 * len(run.unread) > len(run.examples) else ""
+    if 2 * len(run.unread) <= len(run.examples):
+        return ""
+    said = wording.unread_words(len(run.unread), len(run.examples), run.asked_as)
+    return wording.cut_words(said, len(run.unread), len(run.unread_cut), run.max_new_tokens)
 
 
 def tells_little(run: Asking) -> str:
@@ -60,7 +63,7 @@ def tells_little(run: Asking) -> str:
 
 
 def notes(run: Asking, earlier: Sequence[Outcome] = ()) -> Iterator[str]:
-    """A sentence each, those first that say that the score is of a part, or tells little. `earlier`: see `Asking.cut_earlier`."""
+    """A sentence each, those first that say that the score is of a part, or tells little. `earlier`: see `Asking.asked_earlier`."""
     if why := missing(run):
         total = len(run.suite.examples)
         yield f"PARTIAL: {len(run.examples):,} of {total:,} questions were answered by `{run.model.ref}`: {why}"
@@ -73,7 +76,7 @@ def notes(run: Asking, earlier: Sequence[Outcome] = ()) -> Iterator[str]:
         yield f"chat template of `{run.model.ref}`: {named.value}, {named.reason}"
     elif run.settings.template and references.names_weights(run.model.ref) and not isinstance(run.model.engine, KeptEngine):
         yield f"chat template of `{run.model.ref}`: its own; `{run.settings.template}` is used only for models that have none"
-    if (effort := run.settings.reasoning_effort) is not None and run.asked:
+    if (effort := run.settings.reasoning_effort) is not None and any(request.reasoning_effort for request in run.asked):
         yield f"`{run.model.ref}` was asked for the reasoning effort `{effort}`"
     if isinstance(run.model.engine, KeptEngine):
         count = f"{len(run.kept(run.model.engine, run.suite.examples)):,} of {len(run.suite.examples):,}"
@@ -90,7 +93,7 @@ def notes(run: Asking, earlier: Sequence[Outcome] = ()) -> Iterator[str]:
         )
     if costs := [outcome.cost_usd for outcome in earlier if outcome.cost_usd is not None]:
         answers = counted(len(costs), "answer")
-        yield f"the cost of `{run.model.ref}` in total holds {dollars(sum(costs))} for {answers} cut off at a lower limit"
+        yield f"the cost of `{run.model.ref}` in total holds {dollars(sum(costs))} for {answers} asked for before with a lower limit"
     yield from run.settings.spending.uncounted_note(run.model, sum(outcome.cost_usd is None for outcome in run.outcomes))
     itself = "naming the model itself, " if isinstance(run.model.engine, KeptEngine) else ""
     if run.num_cut:

@@ -55,6 +55,7 @@ class Asking:
     in_a_row: FailuresInARow = field(default_factory=FailuresInARow)
     writes_choices: bool = False
     unread: set[str] = field(default_factory=set)  # examples whose written answer is none of the choices, and no refusal
+    unread_cut: set[str] = field(default_factory=set)  # those of them that were cut off, of a model that can be asked again
     asked: dict[Request, str] = field(default_factory=dict)  # what was answered in writing, and the first example that asked it
     histories: dict[str, tuple[Message, ...]] = field(default_factory=dict)  # by example: its conversation, and the model's answer
     scores: Mapping[Question, ChoiceScores] = field(default_factory=dict)  # the kept ones of a model that is not here
@@ -179,7 +180,7 @@ class Asking:
         outcomes = grouped(self.outcomes, groups_in(suite))
         facts = {"digest": self.model.digest, "reused answers": str(self.num_reused)}
         price, seed = self.settings.spending.pricing(self.model).note, self.settings.seed
-        earlier = self.cut_earlier()
+        earlier = self.asked_earlier()
         side = side_of(
             self.model.ref, self.model.licence, suite.metric, outcomes, facts=facts, price=price,
             dropped=self.dropped, earlier=earlier, bytes_in_vain=self.bytes_in_vain,
@@ -194,14 +195,15 @@ class Asking:
             partial=asked_notes.missing(self) or asked_notes.left_out(self) or asked_notes.tells_little(self),
             tells_little=asked_notes.tells_little(self),
             unread=frozenset(self.unread),
+            unread_cut=frozenset(self.unread_cut),
         )
 
     def show(self, num_done: int) -> None:
         """Tell the progress how many of the examples asked now are answered."""
         self.settings.progress(self.label or self.model.ref, len(self.examples) + num_done, len(self.suite.examples))
 
-    def cut_earlier(self) -> list[Outcome]:
-        """What earlier tries at these questions came to whose answers a lower limit cut off: no evidence, but paid for."""
+    def asked_earlier(self) -> list[Outcome]:
+        """What these questions came to when they were asked with a lower limit, whole or cut off: no evidence, but paid for."""
         if not self.asked or not self.settings.spending.may_cost(self.model):
             return []
         limits = self.store.limits(self.model.digest)
@@ -223,8 +225,13 @@ class Asking:
         return self.model.engine.model if isinstance(self.model.engine, KeptEngine) else self.model.ref
 
     def request(self, example: Example) -> Request:
-        """What the model is asked, with as much room as the settings give; see `with_room`. A kept answer may have had less."""
-        usual = replace(self._usual(example), reasoning_effort=self.settings.reasoning_effort)
+        """What the model is asked, with as much room as the settings give; see `with_room`. A kept answer may have had less.
+
+        What goes on with a text does not think: it is asked for no reasoning effort.
+        """
+        usual = self._usual(example)
+        if usual.prompt is None:
+            usual = replace(usual, reasoning_effort=self.settings.reasoning_effort)
         wanted = self.settings.max_new_tokens
         if wanted is None:
             return usual
@@ -332,7 +339,7 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
         asked = [example for example in examples if example.id in answered]
         if len(asked) >= FEW_IN_VAIN and all(_has_not_begun(run, example, answered) for example in asked):
             break
-    cut = [answered[example.id].usage for example in examples if _is_cut(example, answered)]
+    cut = [answered[example.id].usage for example in examples if _is_cut(example.id, answered)]
     run.num_unbegun += sum(_has_not_begun(run, example, answered) for example in examples)
     num_before = sum(usage.is_counted and usage.completion_tokens < run.max_new_tokens for usage in cut)
     run.num_cut += len(cut) - num_before
@@ -343,20 +350,22 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     pairs = [(example, answered[example.id].text) for example in examples if example.id in answered]
     scores = _scores(run, pairs)
     run.unread -= {example_id for example_id, completion in answered.items() if completion.finish_reason == "filtered"}
+    if not isinstance(run.model.engine, KeptEngine):
+        run.unread_cut |= {example_id for example_id in answered if example_id in run.unread and _is_cut(example_id, answered)}
     return [_paid(run, example, answered[example.id], score=score) for (example, _), score in zip(pairs, scores, strict=True)]
 
 
 def _asked_together(run: Asking, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
-    """Everything at once, of a model that takes money but for a few before, by which it is known whether its answers begin; with a
-    budget, a few conversations at a time, in random order.
+    """Everything at once, of a model that takes money but for a few conversations before, by which it is known whether its answers
+    begin; with a budget, a few conversations at a time, in random order.
 
     Otherwise the budget would be spent on their first questions, and what was answered would be no fair sample.
     """
     conversations = conversations_of(examples)
     if run.settings.spending.budget is None or len(conversations) == len(examples):
         num_first = max(FEW_IN_VAIN, run.settings.concurrency)
-        if len(conversations) == len(examples) > num_first and not run.examples and run.settings.spending.may_cost(run.model):
-            first = random.Random(0).sample(examples, num_first)
+        if len(conversations) > num_first and not run.examples and run.settings.spending.may_cost(run.model):
+            first = [example for conversation in random.Random(0).sample(conversations, num_first) for example in conversation]
             yield first
             chosen = {example.id for example in first}
             examples = [example for example in examples if example.id not in chosen]
@@ -370,12 +379,12 @@ def _asked_together(run: Asking, examples: Sequence[Example]) -> Iterator[Sequen
         yield [example for conversation in conversations[start : start + run.settings.concurrency] for example in conversation]
 
 
-def _is_cut(example: Example, answered: Mapping[str, Completion]) -> bool:
-    return example.id in answered and answered[example.id].finish_reason == "length"
+def _is_cut(example_id: str, answered: Mapping[str, Completion]) -> bool:
+    return example_id in answered and answered[example_id].finish_reason == "length"
 
 
 def _has_not_begun(run: Asking, example: Example, answered: Mapping[str, Completion]) -> bool:
-    return _is_cut(example, answered) and run.is_unbegun(example, answered[example.id].text)
+    return _is_cut(example.id, answered) and run.is_unbegun(example, answered[example.id].text)
 
 
 def _ask_in_turn(run: Asking, examples: Sequence[Example], answered: dict[str, Completion]) -> None:

@@ -140,7 +140,9 @@ def run_duel(
         watch = _ask_until_known(asking[0], asking[1], rules, round_size=settings.concurrency)
         # Each look took every answer for a draw of its own, whichever are equal among those that it came to.
         evaluations = in_common([side.evaluation(notes=notes) for side in asking], groups_in(planned))
-    return duel_of(*evaluations, rules=rules, watch=watch, notes=(_order_note(watch, settings.concurrency, settings.seed, asking),))
+    found = duel_of(*evaluations, rules=rules, watch=watch)
+    note = _order_note(watch, settings.concurrency, settings.seed, asking, names_none=bool(found.verdict.why_none))
+    return replace(found, verdict=replace(found.verdict, notes=(*found.verdict.notes, note)))
 
 
 def run_duels(
@@ -283,18 +285,22 @@ def _is_out_of_money(*sides: Asking) -> bool:
     return any(isinstance(side.failure, BudgetReachedError) for side in sides)
 
 
-def _order_note(watch: Watch, round_size: int, seed: int, sides: Sequence[Asking]) -> str:
+def _order_note(watch: Watch, round_size: int, seed: int, sides: Sequence[Asking], *, names_none: bool) -> str:
+    """How it was asked, and why no more. `names_none`: the verdict, whatever the scores."""
     looks = "one at a time" if round_size == 1 else f"{round_size} at a time"
     if any(after.num_examples - before.num_examples > round_size for before, after in pairwise(watch.looks)):
         looks = f"{looks} and later {ROUND_PERCENT} % of those before"
     order = f"asked in a random order (seed {seed}), {looks}, with a look after each; the intervals hold whenever one stops"
     if watch.is_complete:
         return order
-    if watch.is_known and not any(side.is_in_vain for side in sides):
+    is_in_vain = any(side.is_in_vain for side in sides)
+    if watch.is_known and names_none and not is_in_vain:
+        return f"{order}: the rest was not asked, for the scores would do for a verdict, though the answers tell too little"
+    if watch.is_known and not is_in_vain:
         return f"{order}: the rest was not needed (`--all`, in Python: `stop_early=False`, asks everything)"
     if _is_out_of_money(*sides):
         return f"{order}: the rest was not asked, for want of money (`--max-cost`, in Python: `max_cost_usd`)"
-    if any(side.is_in_vain for side in sides):
+    if is_in_vain:
         return f"{order}: the rest was not asked, for no answer began"
     return f"{order}: the rest has no kept answers"
 

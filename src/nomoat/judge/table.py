@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -35,10 +35,15 @@ RATING_PER_LOG_ODDS = 400 / math.log(10)  # Elo: ten to one is 400 points
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A leaderboard with the evaluations behind it, in its order."""
+    """A leaderboard with the evaluations behind it, in its order.
+
+    `partials` say why an evaluation is of a part, or tells little, and why a model is not said to be behind the first, or ahead of it,
+    whatever the scores.
+    """
 
     leaderboard: Leaderboard
     evaluations: tuple[Evaluation, ...]
+    partials: tuple[str, ...] = ()
 
 
 def run_table(
@@ -144,8 +149,7 @@ def ordered(
         low, high = (AVERAGE_RATING + RATING_PER_LOG_ODDS * float(bound) for bound in intervals_M2[at])
         rating = AVERAGE_RATING + RATING_PER_LOG_ODDS * float(strengths_M[at])
         standing = Standing(side=evaluations[at].side, rating=rating, rating_low=low, rating_high=high)
-        if at in against_first:
-            verdict = against_first[at]
+        if (verdict := against_first.get(at)) is not None:
             standing = replace(
                 standing,
                 difference=verdict.difference,
@@ -155,20 +159,28 @@ def ordered(
             )
         standings.append(standing)
     suite = first.suite
-    every_note = [note for evaluation in evaluations for note in evaluation.notes]
+    why_none = {
+        evaluations[at].side.model: verdict.why_none
+        for at, verdict in against_first.items()
+        if verdict.why_none and corrected[frozenset((at, order[0]))] < rules.alpha
+    }
+    told = {note for evaluation in evaluations for note in evaluation.notes}
+    every_note = [f"PARTIAL: {why}" for why in why_none.values() if f"PARTIAL: {why}" not in told]
+    every_note += [note for evaluation in evaluations for note in evaluation.notes]
     leaderboard = Leaderboard(
         suite=suite.name,
         metric=suite.metric,
         num_examples=len(first.outcomes),
         standings=tuple(standings),
-        sentence=_sentence(suite, standings, len(first.outcomes), rules.alpha),
+        sentence=_sentence(suite, standings, len(first.outcomes), rules.alpha, unnamed=why_none.keys()),
         notes=tuple(dict.fromkeys((*every_note, *notes))),
         suite_sha256=suite.sha256,
         seed=first.seed,
         alpha=rules.alpha,
         pairs=tuple(_pairing(fought.verdict, p_value) for fought, p_value in zip(duels.values(), p_values, strict=True)),
     )
-    return Table(leaderboard=leaderboard, evaluations=tuple(evaluations[at] for at in order))
+    partials = filter(None, (*(evaluations[at].partial for at in order), *why_none.values()))
+    return Table(leaderboard=leaderboard, evaluations=tuple(evaluations[at] for at in order), partials=tuple(partials))
 
 
 def _pairing(verdict: Verdict, p_value_corrected: float) -> Pairing:
@@ -206,10 +218,14 @@ def _verdict_on(duels: Mapping[tuple[int, int], Duel], one: int, other: int) -> 
     return replace(found, difference=-found.difference, difference_low=-found.difference_high, difference_high=-found.difference_low)
 
 
-def _sentence(suite: Suite, standings: Sequence[Standing], num_examples: int, alpha: float) -> str:
-    """Who leads, whom the data cannot tell from the leader, and whose score is known to be higher: the order is that of items won."""
+def _sentence(suite: Suite, standings: Sequence[Standing], num_examples: int, alpha: float, *, unnamed: Collection[str]) -> str:
+    """Who leads, whom the data cannot tell from the leader, and whose score is known to be higher: the order is that of items won.
+
+    Of the `unnamed` models the answers tell too little, or the leader's.
+    """
     leader = _name(standings[0].side)
-    level, above = ([_name(row.side) for row in standings[1:] if _sign(row, alpha) == sign] for sign in (0, 1))
+    signs = {_name(row.side): 0 if row.side.model in unnamed else _sign(row, alpha) for row in standings[1:]}
+    level, above = ([name for name, sign in signs.items() if sign == wanted] for wanted in (0, 1))
     items = counted(num_examples, "item")
     if len(level) == len(standings) - 1:
         return (

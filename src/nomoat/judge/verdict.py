@@ -45,7 +45,8 @@ class Evaluation:
 
     `partial` says why some of the questions are not among them, or why they tell little of the model; it is empty if neither is so.
     `tells_little` is the latter alone: no winner is named over such answers. `unread` are the examples whose written answer is none
-    of the choices. The totals of `side` are those of all that was asked, whatever of it is left.
+    of the choices, `unread_cut` those of them where it was cut off. The totals of `side` are those of all that was asked, whatever of
+    it is left.
     """
 
     suite: Suite
@@ -57,6 +58,7 @@ class Evaluation:
     partial: str = ""
     tells_little: str = ""
     unread: frozenset[str] = frozenset()
+    unread_cut: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +186,8 @@ def compare(
     the interval is Tango's for as many pairs as the groups are worth. A duel that was watched has a winner as soon as the confidence
     sequence excludes 0, or at its end by the same formulas at alpha / 2. Two sides are equal where the interval is inside the rope; in
     groups, that of their totals has to be, too. No winner is named, and the verdict is partial, where the answers of a side tell
-    little of it, or so many of the loser's are read as none of the choices that these could turn the verdict.
+    little of it, or so many of the loser's, or of one of two that are equal, are read as none of the choices that these could
+    turn the verdict.
     Raises ValueError if the examples differ.
     """
     if [outcome.example_id for outcome in left.outcomes] != [outcome.example_id for outcome in right.outcomes]:
@@ -204,7 +207,7 @@ def compare(
         notes = (*notes, wording.open_in_groups_note(metric, len(set(groups or ())), difference, *still_open, rules.rope or 0.0))
     winner: Winner = "equal" if is_equal else "undecided" if not found.is_decided else "left" if found.low > 0 else "right"
     why_none = left.tells_little or right.tells_little
-    if not why_none and (why_none := _could_turn(winner, left, right)):
+    if not why_none and (why_none := _could_turn(winner, left, right, rules)):
         notes = (f"PARTIAL: {why_none}", *notes)
     draft = Verdict(
         suite=left.suite.name,
@@ -230,20 +233,26 @@ def compare(
         partial=left.partial or right.partial or why_none,
         num_planned=len(one) if watch is None else watch.num_planned,
         looks=() if watch is None else tuple(watch.looks),
+        why_none=why_none,
     )
     return replace(draft, sentence=wording.unnamed(draft) if why_none else wording.summary_of(draft))
 
 
-def _could_turn(winner: Winner, left: Evaluation, right: Evaluation) -> str:
-    """That the loser would be level, or ahead, had all its answers been right that are read as none of the choices; else empty."""
-    if winner not in ("left", "right"):
+def _could_turn(winner: Winner, left: Evaluation, right: Evaluation, rules: Rules) -> str:
+    """That the loser would be level, or ahead, had all its answers been right that are read as none of the choices, or that two equal
+    sides would be apart by more than the rope, had one's been; else empty.
+    """
+    if winner == "undecided":
         return ""
-    ahead, behind = (left, right) if winner == "left" else (right, left)
-    num_unread = sum(outcome.example_id in behind.unread for outcome in behind.outcomes)
-    lead = sum(outcome.score for outcome in ahead.outcomes) - sum(outcome.score for outcome in behind.outcomes)
-    if not num_unread or num_unread < lead:
-        return ""
-    return f"{wording.unread_words(num_unread, len(behind.outcomes), behind.side.model)}, enough to turn the verdict"
+    room = METRICS[left.suite.metric].in_scale(rules.rope or 0.0) * len(left.outcomes) if winner == "equal" else 0.0
+    for ahead, behind in ((left, right), (right, left)):
+        num_unread, num_cut = (sum(o.example_id in ids for o in behind.outcomes) for ids in (behind.unread, behind.unread_cut))
+        lead = sum(outcome.score for outcome in ahead.outcomes) - sum(outcome.score for outcome in behind.outcomes)
+        turns = num_unread > lead + room if winner == "equal" else lead > 0 and num_unread >= lead
+        if num_unread and turns:
+            said = f"{wording.unread_words(num_unread, len(behind.outcomes), behind.side.model)}, enough to turn the verdict"
+            return wording.cut_words(said, num_unread, num_cut, behind.suite.max_new_tokens)
+    return ""
 
 
 def range_of_differences(metric: str) -> stats.Interval:

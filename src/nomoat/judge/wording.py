@@ -128,6 +128,11 @@ def unread_words(num_unread: int, num_answers: int, model: str) -> str:
     return f"{num_unread:,} of {num_answers:,} answers of `{model}` are read as none of the choices"
 
 
+def cut_words(said: str, num_unread: int, num_cut: int, max_new_tokens: int) -> str:
+    """What `unread_words` say, or begin; and if most of these answers were cut off, that more room may be all they lack."""
+    return f"{said}: most of them were cut off within the limit of {max_new_tokens:,} new tokens" if 2 * num_cut > num_unread else said
+
+
 def unnamed(verdict: Verdict) -> str:
     """That no winner is named, whatever the scores: the answers tell too little. Why is in a note."""
     left, right = _scored(verdict, verdict.left), _scored(verdict, verdict.right)
@@ -136,7 +141,8 @@ def unnamed(verdict: Verdict) -> str:
 
 def render_ahead(verdict: Verdict) -> str:
     """Who is ahead, in a cell of a table."""
-    names = {"left": verdict.left.model, "right": verdict.right.model, "equal": "practically equal", "undecided": "too close to call"}
+    undecided = "no winner named" if verdict.why_none else "too close to call"
+    names = {"left": verdict.left.model, "right": verdict.right.model, "equal": "practically equal", "undecided": undecided}
     return names[verdict.winner]
 
 
@@ -155,7 +161,10 @@ def several_sentence(verdicts: Sequence[Verdict]) -> str:
     left, right = verdicts[0].left.model, verdicts[0].right.model
     parts = [f"`{left}` is ahead on {counts['left']} of {counted(len(verdicts), 'suite')}, `{right}` on {counts['right']}"]
     parts += [f"practically equal on {counts['equal']}"] if counts["equal"] else []
-    parts += [f"too close to call on {counts['undecided']}"] if counts["undecided"] else []
+    num_unnamed = sum(bool(verdict.why_none) for verdict in verdicts)
+    num_close = counts["undecided"] - num_unnamed
+    parts += [f"too close to call on {num_close}"] if num_close else []
+    parts += [f"no winner named on {num_unnamed}"] if num_unnamed else []
     return f"{'; '.join(parts)}."
 
 
