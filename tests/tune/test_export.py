@@ -21,7 +21,7 @@ import torch
 from reference import CASES, MIXTURES, RANK, make_adapter, make_model, our_logits, write_folder, write_gguf
 from safetensors.numpy import load_file, save_file
 from small_disk import run_on_small_disk
-from tiny import write_adapter, write_tiny_gguf
+from tiny import write_adapter, write_learned, write_tiny_gguf
 from typer.testing import CliRunner
 
 from nomoat.catalog import licences
@@ -415,6 +415,40 @@ def test_the_terms_of_what_was_learned_go_with_the_file(
     made.write_bytes(base.read_bytes())  # another file under its name
     assert references.weights_chain(made).links[0].name == "weights of unknown origin"
     assert len(references.weights_chain(made).links) == 1
+
+
+@pytest.mark.parametrize("form", ["gguf", "lora", "ollama"])
+def test_the_words_of_its_table_go_with_the_file(form: str, tiny_gguf: Path, empty_home: Path, tmp_path: Path) -> None:
+    """A table's model answers other words with nonsense; the file has what it learned in it, and so its facts are beside it."""
+    from nomoat import paths, references
+    from nomoat.asking import as_tuned
+
+    mine = write_adapter(paths.adapters() / "mine")
+    write_learned(mine, "ham", "spam", instruction="Which is it?")
+    output = tmp_path / "out"
+    done = CliRunner().invoke(app, ["export", f"{tiny_gguf}+mine", "-o", str(output), "--form", form])
+    line = r'asked in these words, with a text in place of {text}: "Which is it?\n\nText: {text}\nLabel:"'
+    assert line in done.stderr.splitlines()
+    made = output / "mine.gguf" if form == "ollama" else output
+    beside = json.loads(made.with_name(f"{made.name}.provenance.json").read_text())
+    assert (beside["adapter"], beside["base_sha256"]) == ("mine", paths.sha256_of(tiny_gguf))
+    assert form != "ollama" or (output / "Modelfile").read_text().startswith(f"# {line}\nFROM ./mine.gguf\n")
+    if form == "lora":
+        return
+    ref = str(made)
+    whole = "Which is it?\n\nText: Win cash\nLabel:"
+    asked = [CliRunner().invoke(app, ["run", ref, *words, "-n", "2", "--json"]) for words in (["--as-tuned", "Win cash"], [whole])]
+    assert len({json.loads(one.stdout)["usage"]["prompt_tokens"] for one in asked}) == 1
+    assert "asked in other words" in CliRunner().invoke(app, ["run", ref, "Win cash", "-n", "2"]).stderr
+    assert line in CliRunner().invoke(app, ["show", ref]).stdout.splitlines()
+    (learned,) = as_tuned.learned_by([ref])
+    assert (learned.labels, learned.instruction, learned.question) == (
+        {"ham", "spam"},
+        "Which is it?",
+        whole.replace("Win cash", "{text}"),
+    )
+    made.write_bytes(tiny_gguf.read_bytes())  # another file under its name
+    assert references.find_files(ref).question is None and as_tuned.learned_by([ref]) == []
 
 
 @pytest.mark.parametrize("form", ["gguf", "lora", "ollama"])

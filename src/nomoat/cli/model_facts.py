@@ -208,11 +208,6 @@ def scoring_line(need: memory.MemoryNeed) -> str:
     return f"memory to choose among answers by their likelihood: {more}; and {questions}"
 
 
-def question_line(question: str) -> str:
-    """The words of an adapter that learned from a table, as JSON has them, for whoever does not ask with `run --as-tuned`."""
-    return f"asked in these words, with a text in place of {labelling.TEXT}: {json.dumps(question, ensure_ascii=False)}"
-
-
 def licence_lines(found: licences.ChainVerdict) -> list[str]:
     """The verdict, its reasons or conditions, and every link with its source."""
     lines = [*licences.verdict_lines(found), "chain:"]

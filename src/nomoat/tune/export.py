@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import references, system_errors
-from nomoat.catalog import sidecar
+from nomoat.catalog import sidecar, tuned
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, positions
@@ -69,7 +69,7 @@ def merged_gguf(
             if progress:
                 progress(done + 1, len(kinds))
 
-    with sidecar.whole_with_chain(target, terms) as part:
+    with sidecar.whole_with_chain(target, terms, _facts(weights, adapter)) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
         but = ("general.name", "general.finetune", *(("tokenizer.chat_template",) if templates is not None else ()))
         _copy_metadata(weights, writer, but=but if keeps_licence else (*but, "general.license"))
@@ -96,7 +96,7 @@ def lora_gguf(weights: Path, adapter: Path, target: Path, *, terms: ChainVerdict
         raise UnsupportedError(
             f"`{weights}` is of the architecture `{arch.name}`, which llama.cpp does not know", hint="`nomoat run` runs it as it is"
         )
-    with sidecar.whole_with_chain(target, terms) as part:
+    with sidecar.whole_with_chain(target, terms, _facts(weights, adapter)) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
         writer.add_type(gguf.GGUFType.ADAPTER)
         writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
@@ -116,6 +116,18 @@ def terms_of(name: str, weights: Path, adapter: Path) -> tuple[ChainVerdict, boo
     """The licence chain of a tuned model, and whether it is that of its base `name` alone: the data is the user's own."""
     base, found = references.weights_chain(weights), references.adapter_chain(name, adapter)
     return found, all(link in base.links or link.licence == "own" for link in found.links)
+
+
+def _facts(weights: Path, adapter: Path) -> dict[str, Any]:
+    """What is told beside an exported file of what it was made of, and of what it was asked: as in an adapter's `provenance.json`."""
+    told = tuned.provenance_of(adapter)
+    return {
+        "adapter": adapter.name,
+        "base_file": weights.name,
+        "base_sha256": importer.sha256_of_model(weights),
+        "data": {"question": tuned.question_of(told), "labels": tuned.labels_of(told)},
+        "task": {"instruction": tuned.instruction_of(told)},
+    }
 
 
 def _fitted(file: ModelSource, adapter: Path) -> tuple[Architecture, Dimensions, LoraDelta, dict[str, str]]:
