@@ -47,8 +47,8 @@ class Question:
 
 
 def learned_by(models: Iterable[str | Responder]) -> list[Learned]:
-    """Of those models whose adapter is here, or merged into a file, and was tuned on a table, also of those whose kept answers stand for
-    them."""
+    """Of those models whose adapter is here, or merged into a file, and was tuned on a table, also of those whose kept answers stand
+    for them."""
     found = []
     for ref in dict.fromkeys(map(ref_of, models)):
         name = ref.removeprefix(STORED).partition("/")[2] if ref.startswith(STORED) else ref

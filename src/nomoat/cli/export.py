@@ -133,8 +133,8 @@ def _require_free(target: Path, weights: Path, *, replace: bool) -> None:
 
 
 def _say_written(path: Path, terms: ChainVerdict, question: str | None) -> None:
-    """The file, what it may be used for, and what it was taught to be asked, which stand beside it: it is what is passed on, the adapter
-    alone no less."""
+    """The file, and what stands beside it: what it may be used for, and what it was taught to be asked. It is what is passed on, the
+    adapter alone no less."""
     from nomoat.catalog import sidecar
     from nomoat.cli.tune import say_terms
     from nomoat.labelling import question_line
