@@ -65,6 +65,7 @@ class Dialect:
         self._newer_limit = self._provider is not None and self._provider.has_newer_limit
         self._limit_renamed = False
         self._system_role = self._extra_content = True
+        self.gives_reasons: bool | None = None  # whether its streams say why they end; None: not known yet
 
     @property
     def notes(self) -> tuple[str, ...]:
