@@ -77,7 +77,7 @@ def export(
     terms, is_base_alone = exporting.terms_of(files.name, files.weights, files.adapter)
     if form is Form.LORA:
         with _no_empty_folder(target.parent):
-            exporting.lora_gguf(files.weights, files.adapter, target, terms=terms)
+            exporting.lora_gguf(files.weights, files.adapter, target, keeps_licence=is_base_alone, terms=terms)
         _say_written(target, terms, files.question)
         return
     source = open_source(files.weights)
