@@ -192,7 +192,19 @@ def find_files(ref: str) -> LocalFiles:
             f"`{ref}` names no model", hint="write MODEL, or BASE+ADAPTER for a tuned one; `nomoat models` lists the models"
         )
     base, adapter = split(ref)
+    require_one_adapter(base, adapter)
     return LocalFiles(name=base, weights=_find_weights(base), adapter=tuned.find_adapter(adapter) if adapter else None)
+
+
+def require_one_adapter(base: str, adapter: str) -> None:
+    """Raise UsageError for the base of a reference that is itself a base with an adapter that is here."""
+    first, second = split(base)
+    if adapter and second and tuned.place_of(second):
+        raise UsageError(
+            f"`{base}+{adapter}` names two adapters, `{second}` and `{adapter}`, and a model answers with one",
+            hint=f"`{first}+{second}` and `{first}+{adapter}` answer each by itself; "
+            f"`nomoat tune {base} DATA` goes on from `{second}`",
+        )
 
 
 def split(ref: str) -> tuple[str, str]:

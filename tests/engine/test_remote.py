@@ -1242,6 +1242,9 @@ def test_refusal_that_names_a_setting_for_its_value_is_the_users_to_mend(serving
          "too many requests, or the account's quota is used up: wait, or look at the account"),
         (400, [{"error": {"message": "google's form"}}], "`127.0.0.1` answered 400: google's form", None),
         (503, b"", "`127.0.0.1` answered 503: nothing more", "the server's own fault: try again later"),
+        (500, {"error": {"message": "1 validation error:\n  {'loc': ('body', 'response_format', 'type')}", "code": None}},
+         "`127.0.0.1` answered 500: 1 validation error: {'loc': ('body', 'response_format', 'type')}",
+         "ask without --json-schema (in Python: `json_schema`), or with one that this server takes"),
         (502, b"<html>\n<h1>Bad   Gateway</h1>", "`127.0.0.1` answered 502: <html> <h1>Bad Gateway</h1>",
          "the server's own fault: try again later"),
         (504, b"", "`127.0.0.1` answered 504: nothing more", "try again, or ask for less"),
@@ -1258,7 +1261,7 @@ def test_error_says_status_words_and_advice_and_never_the_key(
 ) -> None:
     monkeypatch.setenv("NOMOAT_UPSTREAM_API_KEY", "k-123")
     error = failure(serving(say(status, body)))
-    assert (error.message, error.hint, error.status) == (message, hint, status)
+    assert (error.message, error.hint, error.status) == (message, hint, 422 if status == 500 else status)
 
 
 @pytest.mark.parametrize(("code", "told"), [("context_length_exceeded", "context_length_exceeded"), (400, None), (None, None)])

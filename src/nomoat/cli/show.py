@@ -60,6 +60,7 @@ def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]
         return _file(path, context)
     references.require_weights(ref)
     if "+" in ref:
+        references.require_one_adapter(*references.split(ref))
         place = adapter_place(ref)
         return _adapter(ref, place if place and place.is_dir() else tuned.find_adapter(references.parted(ref)[1]))
     if ref.startswith(("hf:", "https:")):

@@ -44,6 +44,8 @@ MEANT = {
         r"(?:litellm\.BadRequestError: )?you passed in model=|(?:/\S+: )?invalid model name passed in model=", re.IGNORECASE
     ),
 }
+# llama-cpp-python's server says with 500, which elsewhere passes, what FastAPI says with 422.
+INVALID, SERVER_ERROR, UNPROCESSABLE = re.compile(r"\d+ validation errors?\b"), 500, 422
 END_MARK = re.compile(rb"[\r\n]data: ?\[DONE\]")
 ERROR_EVENT = re.compile(rb"[\r\n]event: ?error[\r\n]")
 LONGEST_MARK_BYTES = len(b"\ndata: [DONE]")
@@ -151,7 +153,8 @@ class Dialect:
         return None
 
     def learn(self, refusal: str, body: dict[str, Any]) -> bool:
-        """Whether a refusal (status 400 or 422) says what to ask otherwise than `body` did; it is asked otherwise from now on.
+        """Whether a refusal (status 400, or 422: see `meant_status`) says what to ask otherwise than `body` did; it is asked otherwise
+        from now on.
 
         Where that changes nothing for this request, its body is the same again.
         """
@@ -372,5 +375,7 @@ def _invalid_field(row: dict[str, Any]) -> str:
 
 
 def meant_status(status: int, said: str) -> int:
-    """The HTTP status that says what an error's words say: some refuse a key, or a model, as a bad request."""
+    """The HTTP status that says what an error's words say: some refuse a key, or a model, as a bad request, or fail for a field."""
+    if status == SERVER_ERROR and INVALID.match(said):
+        return UNPROCESSABLE
     return next((meant for meant, words in MEANT.items() if status == BAD_REQUEST and words.match(said)), status)

@@ -25,6 +25,7 @@ from nomoat import net
 from nomoat.engine import Engine, pacing, server_address
 from nomoat.engine.budget import Bill, Calls, Meter
 from nomoat.engine.dialect import (
+    SERVER_ERROR,
     Body,
     Dialect,
     cached_tokens,
@@ -377,8 +378,10 @@ class RemoteEngine(Engine):
         while True:
             try:
                 return (self._client.chat.completions if "messages" in body else self._client.completions).create(**body)
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as exc:
+            except (openai.BadRequestError, openai.UnprocessableEntityError, openai.InternalServerError) as exc:
                 said = self._said(exc.body, exc.response.text)
+                if meant_status(exc.status_code, said) >= SERVER_ERROR:
+                    raise
                 if exc.code in FILTER_CODES or NO_ROOM.match(said):
                     told.finish_reason = None if exc.code in FILTER_CODES else "length"
                     return None
@@ -506,6 +509,9 @@ class RemoteEngine(Engine):
             404: f"does the server have a model `{self.model}`, and is the address right?",
             429: "too many requests, or the account's quota is used up: wait, or look at the account",
         } | dict.fromkeys(GAVE_UP_WAITING, "try again, or ask for less")
+        if "response_format" in said:
+            without = "ask without --json-schema (in Python: `json_schema`), or with one that this server takes"
+            hints |= dict.fromkeys((400, 422), without)
         is_for_good = code in QUOTA_CODES or headers.get(pacing.SHOULD_RETRY) == "false"
         for_now = (status in REFUSED_FOR_NOW or status >= 500) and not is_for_good
         fate: Fate = "lost" if status in GAVE_UP_WAITING else "rejected" if for_now else "final"
