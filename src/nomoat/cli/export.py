@@ -86,10 +86,8 @@ def export(
     with _no_empty_folder(target.parent), ExitStack() as whole:
         if form is Form.OLLAMA:  # first, and in its place last: where the disk is full, there is neither
             part = whole.enter_context(whole_files.whole_file(modelfile))
-            ollama.write_modelfile(
-                part, model=target, tokenizer=tokenizer,
-                context_tokens=importer.read_sizes(source).context_tokens, question=files.question,
-            )  # fmt: skip
+            context = importer.read_sizes(source).context_tokens
+            ollama.write_modelfile(part, model=target, tokenizer=tokenizer, context_tokens=context, question=files.question)
         bar = whole.enter_context(console.stage_progress())
         task = bar.add_task("writing", total=None, info="")
         written = exporting.merged_gguf(
