@@ -195,6 +195,19 @@ def test_an_adapter_with_a_plus_in_its_name_or_its_path_is_found(tiny_gguf: Path
     assert references.split("smollm2-135m+a+2") == ("smollm2-135m+a", "2"), "what is not here"
 
 
+def test_two_adapters_beside_one_base_are_said_to_be_two(empty_home: Path) -> None:
+    for name in ("sms", "spam"):
+        write_adapter(empty_home / "adapters" / name)
+
+    for ask in (references.find_files, show):
+        with pytest.raises(UsageError) as found:
+            ask("smollm2-135m+sms+spam")
+        assert found.value.message == "`smollm2-135m+sms+spam` names two adapters, `sms` and `spam`, and a model answers with one"
+        assert found.value.hint == (
+            "`smollm2-135m+sms` and `smollm2-135m+spam` answer each by itself; `nomoat tune smollm2-135m+sms DATA` goes on from `sms`"
+        )
+
+
 def test_a_file_named_like_a_card_is_that_file(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(tiny_gguf, "smollm2-135m")

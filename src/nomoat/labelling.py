@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 
 from nomoat import bounds
@@ -45,6 +46,11 @@ def label_task_messages(text: str, labels: Sequence[str], *, instruction: str | 
 def kept_question(instruction: str) -> str:
     """What `label_task_messages` asks, with `TEXT` in the text's place: as `tune` keeps it beside what was learned."""
     return label_task_messages(TEXT, (), instruction=instruction)[0].content
+
+
+def question_line(question: str) -> str:
+    """A kept question as JSON has it, for whoever does not ask with `run --as-tuned`."""
+    return f"asked in these words, with a text in place of {TEXT}: {json.dumps(question, ensure_ascii=False)}"
 
 
 def put_question(question: str, text: str) -> str:

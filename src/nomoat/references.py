@@ -127,8 +127,9 @@ class LocalFiles:
 
     @functools.cached_property
     def provenance(self) -> dict[str, Any]:
-        """What `nomoat tune` wrote about the adapter, as it was when first asked for: see `tuned.provenance_of`."""
-        return tuned.provenance_of(self.adapter) if self.adapter else {}
+        """What `nomoat tune` wrote about the adapter, or `nomoat export` beside a file that one is merged into, as it was when first
+        asked for: see `tuned.provenance_of`, `exported_facts`."""
+        return tuned.provenance_of(self.adapter) if self.adapter else exported_facts(self.weights)
 
     @functools.cached_property
     def brought(self) -> Template | None:
@@ -163,7 +164,7 @@ class LocalFiles:
 
     @property
     def question(self) -> str | None:
-        """What the adapter learned to answer: see `tuned.question_of`."""
+        """What the adapter learned to answer, be it merged into the file: see `tuned.question_of`."""
         return tuned.question_of(self.provenance)
 
     @property
@@ -191,7 +192,19 @@ def find_files(ref: str) -> LocalFiles:
             f"`{ref}` names no model", hint="write MODEL, or BASE+ADAPTER for a tuned one; `nomoat models` lists the models"
         )
     base, adapter = split(ref)
+    require_one_adapter(base, adapter)
     return LocalFiles(name=base, weights=_find_weights(base), adapter=tuned.find_adapter(adapter) if adapter else None)
+
+
+def require_one_adapter(base: str, adapter: str) -> None:
+    """Raise UsageError for the base of a reference that is itself a base with an adapter that is here."""
+    first, second = split(base)
+    if adapter and second and tuned.place_of(second):
+        raise UsageError(
+            f"`{base}+{adapter}` names two adapters, `{second}` and `{adapter}`, and a model answers with one",
+            hint=f"`{first}+{second}` and `{first}+{adapter}` answer each by itself; "
+            f"`nomoat tune {base} DATA` goes on from `{second}`",
+        )
 
 
 def split(ref: str) -> tuple[str, str]:
@@ -260,6 +273,14 @@ def weights_chain(weights: Path) -> ChainVerdict:
 
     card = pull.card_of(weights, sha256_of_model)
     return licences.chain(card) if card is not None else sidecar.chain_of(weights, sha256_of_model)
+
+
+def exported_facts(weights: Path) -> dict[str, Any]:
+    """What `nomoat export` wrote beside this very file, in the form of an adapter's `provenance.json`. Raises BadFileError."""
+    from nomoat.catalog import sidecar
+    from nomoat.engine.importer import sha256_of_model
+
+    return sidecar.told_of(weights, sha256_of_model) if weights.is_file() else {}
 
 
 def adapter_chain(base: str, adapter: Path) -> ChainVerdict:

@@ -143,7 +143,8 @@ class Responder:
         return cast("Stream[Chunk]", self.engine.generate(_asked(request)))
 
     def complete(self, request: Request | str, *, caller_left: threading.Event | None = None) -> Completion:
-        """The whole answer. One that broke off on its way from a server is asked for again; an error has what all attempts sent.
+        """The whole answer. One that broke off on its way from a server is asked for again, the last time while we ask that nothing
+        else; an error has what all attempts sent.
 
         An engine in this process stops when `caller_left` is set: StoppedError is raised. What a server writes may be paid for, and is
         waited for.
@@ -153,7 +154,7 @@ class Responder:
         sent_before = 0
         for attempt in range(1, MAX_BROKEN_ANSWERS + 1):
             try:
-                completion = self._collect(request, caller_left)
+                completion = self._collect(request, caller_left, alone=attempt == MAX_BROKEN_ANSWERS)
                 usage = replace(completion.usage, bytes_out=completion.usage.bytes_out + sent_before)
                 return replace(completion, usage=usage)
             except NomoatError as error:
@@ -164,10 +165,12 @@ class Responder:
                     raise
         raise AssertionError("the last attempt returns or raises")
 
-    def _collect(self, request: Request, caller_left: threading.Event | None) -> Completion:
+    def _collect(self, request: Request, caller_left: threading.Event | None, *, alone: bool) -> Completion:
         pieces: list[str] = []
-        with self.engine.chosen_for(request) as engine, closing(cast("Stream[Chunk]", engine.generate(request))) as chunks:
-            for chunk in chunks:
+        with ExitStack() as ended:
+            engine = ended.enter_context(self.engine.chosen_for(request))
+            engine = engine.asked_alone() if alone else engine
+            for chunk in ended.enter_context(closing(cast("Stream[Chunk]", engine.generate(request)))):
                 pieces.append(chunk.text)
                 if chunk.finish_reason is not None and chunk.usage is not None:
                     text = whole_characters("".join(pieces))

@@ -80,6 +80,34 @@ def test_requests_that_nobody_answers_keep_others_waiting_for_a_while_only(monke
             assert pace.limit == 3
 
 
+def test_who_asks_alone_waits_for_all_and_all_for_that_one() -> None:
+    pace, order, waiting = Pace(), [], threading.Event()
+
+    def ask(name: str, alone: bool) -> None:
+        with pace.turn(0, alone=alone):
+            order.append((name, pace.num_running))
+
+    threads = [threading.Thread(target=ask, args=one) for one in (("alone", True), ("alone", True), ("later", False))]
+    with pace.turn(0):
+        threads[0].start()
+        threads[1].start()
+        while pace._num_waiting_alone < 2:
+            waiting.wait(0.001)
+        threads[2].start()
+        waiting.wait(0.05)
+        assert order == []
+    for thread in threads:
+        thread.join()
+    assert order == [("alone", 1), ("alone", 1), ("later", 1)]
+
+
+def test_who_asks_alone_does_not_wait_for_ever_for_one_who_reads_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.engine.pacing.LONGEST_TURN_SECONDS", 0.01)
+    pace = Pace()
+    with pace.turn(0), pace.turn(0, alone=True):
+        assert pace.num_running == 2
+
+
 def test_who_waits_is_sent_away_when_the_caller_leaves() -> None:
     pace = Pace()
     left = threading.Event()

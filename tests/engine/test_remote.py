@@ -760,6 +760,49 @@ def test_answer_that_ends_with_the_end_mark_is_whole_without_a_finish_reason(ser
         assert len(server.bodies) == 1
 
 
+def one_at_a_time() -> Act:
+    """As llama-cpp-python's server: what it writes ends with a bare end mark when the next question comes."""
+    coming: list[None] = []
+    writing = threading.Lock()
+
+    def act(handler: BaseHTTPRequestHandler) -> None:
+        coming.append(None)
+        with writing:
+            coming.pop()
+            patience = time.monotonic() + 0.1
+            while not coming and time.monotonic() < patience:
+                time.sleep(0.001)
+            events(piece("half"), *(() if coming else (piece(" and half"), piece(None, "stop"))))(handler)
+
+    return act
+
+
+def test_answers_that_the_next_question_ends_are_asked_for_alone(serving: Callable[..., Server]) -> None:
+    server = serving(one_at_a_time())
+    with Responder("r", at(server)) as responder:
+        answers = [done.text for _, done in responder.complete_many([HELLO] * 4, concurrency=4)]
+    assert answers == ["half and half"] * 4
+    assert 4 < len(server.bodies) <= 12
+
+
+def test_a_server_that_never_says_why_its_answers_end_is_known_once_it_was_asked_alone(serving: Callable[..., Server]) -> None:
+    server = serving(events(piece("so "), piece("far")))
+    with Responder("r", at(server)) as responder:
+        for most in (12, 16):
+            assert [done.text for _, done in responder.complete_many([HELLO] * 4, concurrency=4)] == ["so far"] * 4
+            assert len(server.bodies) <= most
+
+
+def test_an_answer_without_the_reason_that_its_server_gives_is_not_whole(serving: Callable[..., Server]) -> None:
+    server = serving(FINE, events(piece("half")))
+    with Responder("r", at(server)) as responder:
+        responder.complete(HELLO)
+        with pytest.raises(RemoteError, match="before it was whole") as caught:
+            responder.complete(HELLO)
+    assert caught.value.hint is not None and caught.value.hint.startswith("try again while nobody else asks it")
+    assert len(server.bodies) == 4
+
+
 def test_the_end_mark_alone_and_words_that_look_like_it_end_no_answer(serving: Callable[..., Server]) -> None:
     assert re.fullmatch(NO_ANSWER, failure(serving(events())).message)
     quoted = failure(serving(events(piece("\ndata: [DONE]\n"), piece("data: [DONE]"), done=False)))
@@ -1237,6 +1280,9 @@ def test_refusal_that_names_a_setting_for_its_value_is_the_users_to_mend(serving
          "too many requests, or the account's quota is used up: wait, or look at the account"),
         (400, [{"error": {"message": "google's form"}}], "`127.0.0.1` answered 400: google's form", None),
         (503, b"", "`127.0.0.1` answered 503: nothing more", "the server's own fault: try again later"),
+        (500, {"error": {"message": "1 validation error:\n  {'loc': ('body', 'response_format', 'type')}", "code": None}},
+         "`127.0.0.1` answered 500: 1 validation error: {'loc': ('body', 'response_format', 'type')}",
+         "ask without --json-schema (in Python: `json_schema`), or with one that this server takes"),
         (502, b"<html>\n<h1>Bad   Gateway</h1>", "`127.0.0.1` answered 502: <html> <h1>Bad Gateway</h1>",
          "the server's own fault: try again later"),
         (504, b"", "`127.0.0.1` answered 504: nothing more", "try again, or ask for less"),
@@ -1253,7 +1299,7 @@ def test_error_says_status_words_and_advice_and_never_the_key(
 ) -> None:
     monkeypatch.setenv("NOMOAT_UPSTREAM_API_KEY", "k-123")
     error = failure(serving(say(status, body)))
-    assert (error.message, error.hint, error.status) == (message, hint, status)
+    assert (error.message, error.hint, error.status) == (message, hint, 422 if status == 500 else status)
 
 
 @pytest.mark.parametrize(("code", "told"), [("context_length_exceeded", "context_length_exceeded"), (400, None), (None, None)])

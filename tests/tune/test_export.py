@@ -21,7 +21,7 @@ import torch
 from reference import CASES, MIXTURES, RANK, make_adapter, make_model, our_logits, write_folder, write_gguf
 from safetensors.numpy import load_file, save_file
 from small_disk import run_on_small_disk
-from tiny import write_adapter, write_tiny_gguf
+from tiny import write_adapter, write_learned, write_tiny_gguf
 from typer.testing import CliRunner
 
 from nomoat.catalog import licences
@@ -46,7 +46,10 @@ def test_the_merged_file_gives_the_logits_of_the_tuned_model(name: str, tmp_path
     assert np.abs(tuned - base).max() > 0.5
     np.testing.assert_allclose(our_logits(importer.import_gguf(merged), rows), tuned, atol=1e-4)
     keys = [set(GGUFFile(path).metadata) - {"general.quantization_version"} for path in (weights, merged)]
-    assert (keys[0] - keys[1], keys[1] - keys[0]) == (set(), {"general.name", "general.finetune"})
+    assert (keys[0] - keys[1], keys[1] - keys[0]) == (
+        set(),
+        {"general.name", "general.finetune", "general.file_type", "general.base_model.count", "general.base_model.0.name"},
+    )
     assert GGUFFile(merged).metadata["general.name"] == "base+adapter"  # programs list models by it
 
 
@@ -65,6 +68,47 @@ def test_what_makes_the_weights_of_experts_is_not_rounded_in_a_merged_file(tmp_p
     assert tensors[f"blk.0.{gate}.weight"].shape == (1, 64)
     types = {part: tensors[f"blk.0.{part}.weight"].type_name for part in ("attn_q", "ffn_up_exps", "ffn_gate_inp", gate)}
     assert types == {"attn_q": "Q8_0", "ffn_up_exps": "Q8_0", "ffn_gate_inp": "F32", gate: "F32"}
+
+
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_the_output_matrix_of_a_4_bit_file_has_8_bits_and_the_file_says_how_it_was_written(is_tied: bool, tmp_path: Path) -> None:
+    """As in files of llama.cpp: in 4 bits SmolLM2's tied embedding moved the margins between answers by half as much again."""
+    path = tmp_path / "base.gguf"
+    weights = write_tiny_gguf(path) if is_tied else write_gguf(path, CASES["llama"], make_model(CASES["llama"]))
+    assert ("output.weight" in GGUFFile(weights).tensors) is not is_tied
+    adapter = make_adapter(tmp_path / "adapter", weights)
+    for kind, output, number in (("Q4_0", "Q8_0", 2), ("Q5_1", "Q8_0", 9), ("F16", "F16", 1), ("F32", "F32", 0)):
+        merged = GGUFFile(export.merged_gguf(weights, adapter, tmp_path / "m.gguf", quantisation=kind))  # type: ignore[arg-type]
+        types = {name: tensor.type_name for name, tensor in merged.tensors.items()}
+        assert (types["blk.0.attn_q.weight"], types["token_embd.weight"]) == (kind, output if is_tied else kind)
+        assert types.get("output.weight", output) == output
+        assert merged.metadata["general.file_type"] == number
+
+
+def test_exported_files_say_what_they_were_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Named(gguf.GGUFWriter):
+        def __init__(self, path: str, arch: str) -> None:
+            super().__init__(path, arch)
+            self.add_name("Base 1B")
+            self.add_license("apache-2.0")
+            self.add_base_model_count(2)
+            self.add_base_model_name(0, "Pretrained 1B")
+            self.add_base_model_name(1, "Another")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gguf, "GGUFWriter", Named)
+        weights = write_tiny_gguf(tmp_path / "base.gguf")
+    adapter = write_adapter(tmp_path / "mine")
+    told = {"name": "Base 1B+mine", "finetune": "mine", "base_model.count": 1, "base_model.0.name": "Base 1B"}
+    for write in (export.merged_gguf, export.lora_gguf):
+        for keeps_licence in (False, True):
+            said = GGUFFile(write(weights, adapter, tmp_path / "m.gguf", keeps_licence=keeps_licence)).metadata
+            found = {
+                key.removeprefix("general."): said[key]
+                for key in said
+                if key.startswith(("general.name", "general.finetune", "general.base"))
+            }
+            assert (found, "general.license" in said) == (told, keeps_licence)
 
 
 def test_the_lora_file_holds_the_change_in_the_file_s_order_of_rows(tmp_path: Path) -> None:
@@ -415,6 +459,40 @@ def test_the_terms_of_what_was_learned_go_with_the_file(
     made.write_bytes(base.read_bytes())  # another file under its name
     assert references.weights_chain(made).links[0].name == "weights of unknown origin"
     assert len(references.weights_chain(made).links) == 1
+
+
+@pytest.mark.parametrize("form", ["gguf", "lora", "ollama"])
+def test_the_words_of_its_table_go_with_the_file(form: str, tiny_gguf: Path, empty_home: Path, tmp_path: Path) -> None:
+    """A table's model answers other words with nonsense; the file has what it learned in it, and so its facts are beside it."""
+    from nomoat import paths, references
+    from nomoat.asking import as_tuned
+
+    mine = write_adapter(paths.adapters() / "mine")
+    write_learned(mine, "ham", "spam", instruction="Which is it?")
+    output = tmp_path / "out"
+    done = CliRunner().invoke(app, ["export", f"{tiny_gguf}+mine", "-o", str(output), "--form", form])
+    line = r'asked in these words, with a text in place of {text}: "Which is it?\n\nText: {text}\nLabel:"'
+    assert line in done.stderr.splitlines()
+    made = output / "mine.gguf" if form == "ollama" else output
+    beside = json.loads(made.with_name(f"{made.name}.provenance.json").read_text())
+    assert (beside["adapter"], beside["base_sha256"]) == ("mine", paths.sha256_of(tiny_gguf))
+    assert form != "ollama" or (output / "Modelfile").read_text().startswith(f"# {line}\nFROM ./mine.gguf\n")
+    if form == "lora":
+        return
+    ref = str(made)
+    whole = "Which is it?\n\nText: Win cash\nLabel:"
+    asked = [CliRunner().invoke(app, ["run", ref, *words, "-n", "2", "--json"]) for words in (["--as-tuned", "Win cash"], [whole])]
+    assert len({json.loads(one.stdout)["usage"]["prompt_tokens"] for one in asked}) == 1
+    assert "asked in other words" in CliRunner().invoke(app, ["run", ref, "Win cash", "-n", "2"]).stderr
+    assert line in CliRunner().invoke(app, ["show", ref]).stdout.splitlines()
+    (learned,) = as_tuned.learned_by([ref])
+    assert (learned.labels, learned.instruction, learned.question) == (
+        {"ham", "spam"},
+        "Which is it?",
+        whole.replace("Win cash", "{text}"),
+    )
+    made.write_bytes(tiny_gguf.read_bytes())  # another file under its name
+    assert references.find_files(ref).question is None and as_tuned.learned_by([ref]) == []
 
 
 @pytest.mark.parametrize("form", ["gguf", "lora", "ollama"])

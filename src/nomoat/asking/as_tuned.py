@@ -18,6 +18,7 @@ from nomoat.errors import UnknownModelError, UsageError
 from nomoat.labelling import MAX_LABELS, kept_question, label_instruction, note_on_commas
 from nomoat.references import STORED
 from nomoat.responder import ref_of
+from nomoat.textfiles import as_named
 from nomoat.words import apart, first_few
 
 if TYPE_CHECKING:
@@ -46,13 +47,19 @@ class Question:
 
 
 def learned_by(models: Iterable[str | Responder]) -> list[Learned]:
-    """Of those models whose adapter is here and was tuned on a table, also of those whose kept answers stand for them."""
+    """Of those models whose adapter is here, or merged into a file, and was tuned on a table, also of those whose kept answers stand
+    for them."""
     found = []
     for ref in dict.fromkeys(map(ref_of, models)):
         name = ref.removeprefix(STORED).partition("/")[2] if ref.startswith(STORED) else ref
-        adapter = references.split(name)[1] if references.names_weights(name) else ""
+        if not references.names_weights(name):
+            continue
+        adapter = references.split(name)[1]
         with suppress(UnknownModelError):  # whoever loads it says so
-            provenance = tuned.provenance_of(tuned.find_adapter(adapter)) if adapter else {}
+            if adapter:
+                provenance = tuned.provenance_of(tuned.find_adapter(adapter))
+            else:
+                provenance = references.exported_facts(as_named(name)) if references.is_path(name) else {}
             if (question := tuned.question_of(provenance)) is not None:
                 labels = frozenset(tuned.labels_of(provenance))
                 found.append(Learned(ref=name, labels=labels, question=question, instruction=tuned.instruction_of(provenance)))

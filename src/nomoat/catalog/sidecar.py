@@ -1,6 +1,6 @@
 """What stands beside a file that a model wrote: who taught it, and on what terms. `distil` writes it, `tune` reads it.
 
-`export` writes one beside weights, with their licence chain.
+`export` writes one beside weights, with their licence chain and what they were taught to answer.
 
 `tasks.jsonl` has `tasks.jsonl.provenance.json`. A file that was renamed is found by its sha256, among the sidecars of its folder.
 What this does not cover: a file that was moved without its sidecar, and rows that were copied into another file.
@@ -9,7 +9,7 @@ What this does not cover: a file that was moved without its sidecar, and rows th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from nomoat.hub_folder import read_object
 from nomoat.records import Parent, known_fields
 
 SUFFIX = ".provenance.json"
+EXPORT_AGAIN = "export the tuned model again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +50,21 @@ def saving(data: Path, *, sha256: str, teacher: str, parents: Sequence[Parent], 
 
 
 @contextmanager
-def whole_with_chain(weights: Path, terms: licences.ChainVerdict | None) -> Iterator[Path]:
-    """As `whole_files.whole_file`, for exported weights and, beside them, what they may be used for: both or none. See `chain_of`."""
+def whole_with_chain(weights: Path, terms: licences.ChainVerdict | None, facts: Mapping[str, Any]) -> Iterator[Path]:
+    """As `whole_files.whole_file`, for exported weights and, beside them, what they may be used for, and other facts: both or none.
+
+    See `chain_of`, `told_of`.
+    """
     with whole_files.whole_file(weights) as part:
         yield part
         if terms is not None:
-            told = {"file": weights.name, "sha256": paths.sha256_of(part), "nomoat": __version__, "licence": licences.as_dict(terms)}
+            told = {
+                "file": weights.name,
+                "sha256": paths.sha256_of(part),
+                "nomoat": __version__,
+                **facts,
+                "licence": licences.as_dict(terms),
+            }
             with _beside(weights, told):
                 pass
 
@@ -81,11 +91,15 @@ def find(data: Path) -> Sidecar | None:
 
 def chain_of(weights: Path, sha256_of: Callable[[Path], str]) -> licences.ChainVerdict:
     """The licence chain that `nomoat export` wrote beside this very file; otherwise that of an unknown origin. Raises BadFileError."""
+    told = told_of(weights, sha256_of)
+    return recorded_chain(told, path_of(weights), hint=EXPORT_AGAIN) if told else licences.chain(None)
+
+
+def told_of(weights: Path, sha256_of: Callable[[Path], str]) -> dict[str, Any]:
+    """What `nomoat export` wrote beside this very file; empty for another one, which may have its name. Raises BadFileError."""
     path = path_of(weights)
-    told = read_object(path, hint="export the tuned model again") if path.is_file() else {}
-    if not told or told.get("sha256") != sha256_of(weights):
-        return licences.chain(None)
-    return recorded_chain(told, path, hint="export the tuned model again")
+    told = read_object(path, hint=EXPORT_AGAIN) if path.is_file() else {}
+    return told if told and told.get("sha256") == sha256_of(weights) else {}
 
 
 def recorded_chain(told: dict[str, Any], path: Path, *, hint: str) -> licences.ChainVerdict:

@@ -77,8 +77,8 @@ def export(
     terms, is_base_alone = exporting.terms_of(files.name, files.weights, files.adapter)
     if form is Form.LORA:
         with _no_empty_folder(target.parent):
-            exporting.lora_gguf(files.weights, files.adapter, target, terms=terms)
-        _say_written(target, terms)
+            exporting.lora_gguf(files.weights, files.adapter, target, keeps_licence=is_base_alone, terms=terms)
+        _say_written(target, terms, files.question)
         return
     source = open_source(files.weights)
     tokenizer = files.read_tokenizer(source)
@@ -86,7 +86,8 @@ def export(
     with _no_empty_folder(target.parent), ExitStack() as whole:
         if form is Form.OLLAMA:  # first, and in its place last: where the disk is full, there is neither
             part = whole.enter_context(whole_files.whole_file(modelfile))
-            ollama.write_modelfile(part, model=target, tokenizer=tokenizer, context_tokens=importer.read_sizes(source).context_tokens)
+            context = importer.read_sizes(source).context_tokens
+            ollama.write_modelfile(part, model=target, tokenizer=tokenizer, context_tokens=context, question=files.question)
         bar = whole.enter_context(console.stage_progress())
         task = bar.add_task("writing", total=None, info="")
         written = exporting.merged_gguf(
@@ -94,7 +95,7 @@ def export(
             templates=tokenizer.templates if is_others else None,
             keeps_licence=is_base_alone, terms=terms, progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
-    _say_written(written, terms)
+    _say_written(written, terms, files.question)
     if form is Form.OLLAMA:
         name = files.adapter.name if OLLAMAS_NAMES.fullmatch(files.adapter.name) else "tuned"
         console.say(f"wrote {modelfile}; next: {paths.as_command(['ollama', 'create', name, '-f', str(modelfile)])}")
@@ -129,11 +130,16 @@ def _require_free(target: Path, weights: Path, *, replace: bool) -> None:
         raise UsageError(f"`{target}` is there already", hint="choose another --output, or --replace it")
 
 
-def _say_written(path: Path, terms: ChainVerdict) -> None:
-    """The file, and what it may be used for, which stands beside it: it is what is passed on, the adapter alone no less."""
+def _say_written(path: Path, terms: ChainVerdict, question: str | None) -> None:
+    """The file, and what stands beside it: what it may be used for, and what it was taught to be asked. It is what is passed on, the
+    adapter alone no less."""
     from nomoat.catalog import sidecar
     from nomoat.cli.tune import say_terms
+    from nomoat.labelling import question_line
 
     console.say(f"wrote {path} ({paths.shown_size(path.stat().st_size)})")
     say_terms(terms)
-    console.say(f"these terms stand in {sidecar.path_of(path)}: keep it beside the file")
+    if question is not None:
+        console.say(question_line(question))
+    what = "these terms stand" if question is None else "these terms and words stand"
+    console.say(f"{what} in {sidecar.path_of(path)}: keep it beside the file")

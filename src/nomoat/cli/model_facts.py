@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nomoat import __version__, cache, config, footprint, hardware, labelling, paths
+from nomoat import __version__, cache, config, footprint, hardware, paths
 from nomoat.catalog import licences, memory, prices, pull
 from nomoat.errors import NomoatError
 from nomoat.records import ModelCard, Source
@@ -206,11 +206,6 @@ def scoring_line(need: memory.MemoryNeed) -> str:
     more = f"{need.scoring_bytes / 1e9:.2f} GB more" if need.scoring_bytes else "no more, the weights are read where they are"
     questions = f"{1000 * need.scoring_token_bytes / 1e9:.2f} GB for each 1,000 tokens of the longest question"
     return f"memory to choose among answers by their likelihood: {more}; and {questions}"
-
-
-def question_line(question: str) -> str:
-    """The words of an adapter that learned from a table, as JSON has them, for whoever does not ask with `run --as-tuned`."""
-    return f"asked in these words, with a text in place of {labelling.TEXT}: {json.dumps(question, ensure_ascii=False)}"
 
 
 def licence_lines(found: licences.ChainVerdict) -> list[str]:

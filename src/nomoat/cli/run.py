@@ -179,7 +179,8 @@ def _in_its_words(ref: str, text: str) -> str:
     if question is None:
         raise UsageError(
             f"`--as-tuned` asks in the words of a table, and nothing here says that `{ref}` was tuned on one",
-            hint="name BASE+NAME of a table's adapter, or write the whole question and leave out `--as-tuned`",
+            hint="name BASE+NAME of a table's adapter, or a file that was exported of one and has its .provenance.json beside it; "
+            "or write the whole question and leave out `--as-tuned`",
         )
     return labelling.put_question(question, text)
 

@@ -60,6 +60,7 @@ def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]
         return _file(path, context)
     references.require_weights(ref)
     if "+" in ref:
+        references.require_one_adapter(*references.split(ref))
         place = adapter_place(ref)
         return _adapter(ref, place if place and place.is_dir() else tuned.find_adapter(references.parted(ref)[1]))
     if ref.startswith(("hf:", "https:")):
@@ -115,8 +116,8 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
 
 def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     """What a file, or a folder of the hub, says of itself, and the card it is the file of, found by its sha256."""
-    from nomoat import references
-    from nomoat.catalog import licences, pull
+    from nomoat import labelling, references
+    from nomoat.catalog import licences, pull, tuned
     from nomoat.cli import model_facts
     from nomoat.engine import importer
     from nomoat.engine.source import files_of, open_source
@@ -126,7 +127,7 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     architecture = model_facts.architecture_of(source)
     sha256 = importer.sha256_of_model(path)
     card = pull.card_of(path, importer.sha256_of_model)
-    found = references.weights_chain(path)
+    found, question = references.weights_chain(path), tuned.question_of(references.exported_facts(path))
     need, longest = model_facts.file_need(source, context)
     facts: dict[str, Any] = {
         "path": str(path),
@@ -137,6 +138,7 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
         "parameters": source.num_values,
         "context_tokens": longest,
         "licence": licences.as_dict(found),
+        "question": question,
         "memory": model_facts.memory_facts(need),
         "runs_here": model_facts.can_run(source),
     }
@@ -159,12 +161,14 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
         lines += model_facts.layout_lines(facts["layout"])
     else:
         lines.append(f"engine: cannot run {architecture} yet")
+    if question is not None:
+        lines.append(labelling.question_line(question))
     return facts, lines
 
 
 def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
     """A tuned model: the licence chain its `provenance.json` recorded, or what can be said without one."""
-    from nomoat import references
+    from nomoat import labelling, references
     from nomoat.catalog import licences, tuned
     from nomoat.cli import model_facts
     from nomoat.engine import folder_tokenizer
@@ -184,5 +188,5 @@ def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
     elif folder_tokenizer.chat_templates(folder)[0] is not None:
         lines.append("chat template: the one in its folder")
     if question := tuned.question_of(provenance):
-        lines.append(model_facts.question_line(question))
+        lines.append(labelling.question_line(question))
     return facts, lines

@@ -142,7 +142,7 @@ def _say_how_to_ask(prepared: Prepared, folder: Path) -> None:
     """Where it is, and a command to try it with: of a table, about a text of it and about another table, and the words for whoever
     asks otherwise.
     """
-    from nomoat.cli.model_facts import question_line
+    from nomoat.labelling import question_line
 
     console.say(f"wrote {folder}")
     ref, question = paths.as_command([f"{prepared.base}+{folder.name}"]), prepared.survey.question

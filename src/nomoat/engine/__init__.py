@@ -90,6 +90,11 @@ class Engine(ABC):
         """Who writes the answer to this request, within the block: itself, but for an engine that is one of several."""
         return nullcontext(self)
 
+    def asked_alone(self) -> Engine:
+        """This engine, but what it is asked is asked once others that come by this process have their answers, and they wait for that.
+        Of one in this process it is itself: nobody's question ends another's answer there."""
+        return self
+
     @abstractmethod
     def generate(self, request: Request) -> Iterator[Chunk]:
         """Yield the answer as it is written; the last chunk carries `finish_reason` and `usage`. A chunk may be empty.

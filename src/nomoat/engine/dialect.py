@@ -52,6 +52,8 @@ MEANT = {
         r"(?:litellm\.BadRequestError: )?you passed in model=|(?:/\S+: )?invalid model name passed in model=", re.IGNORECASE
     ),
 }
+# llama-cpp-python's server says with 500, which elsewhere passes, what FastAPI says with 422.
+INVALID, SERVER_ERROR, UNPROCESSABLE = re.compile(r"\d+ validation errors?\b"), 500, 422
 END_MARK = re.compile(rb"[\r\n]data: ?\[DONE\]")
 ERROR_EVENT = re.compile(rb"[\r\n]event: ?error[\r\n]")
 LONGEST_MARK_BYTES = len(b"\ndata: [DONE]")
@@ -74,6 +76,7 @@ class Dialect:
         self._newer_limit = self._provider is not None and self._provider.has_newer_limit
         self._limit_renamed = False
         self._system_role = self._extra_content = True
+        self.gives_reasons: bool | None = None  # whether its streams say why they end; None: not known yet
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -160,7 +163,8 @@ class Dialect:
         return None
 
     def learn(self, refusal: str, body: dict[str, Any]) -> bool:
-        """Whether a refusal (status 400 or 422) says what to ask otherwise than `body` did; it is asked otherwise from now on.
+        """Whether a refusal (status 400, or 422: see `meant_status`) says what to ask otherwise than `body` did; it is asked otherwise
+        from now on.
 
         Where that changes nothing for this request, its body is the same again.
         """
@@ -388,5 +392,7 @@ def _invalid_field(row: dict[str, Any]) -> str:
 
 
 def meant_status(status: int, said: str) -> int:
-    """The HTTP status that says what an error's words say: some refuse a key, or a model, as a bad request."""
+    """The HTTP status that says what an error's words say: some refuse a key, or a model, as a bad request, or fail for a field."""
+    if status == SERVER_ERROR and INVALID.match(said):
+        return UNPROCESSABLE
     return next((meant for meant, words in MEANT.items() if status == BAD_REQUEST and words.match(said)), status)

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,6 +16,7 @@ from nomoat import net
 
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 60.0
+LONGEST_TURN_SECONDS = 300.0  # that others wait for: whoever reads an answer may have stopped to
 LONGEST_ASKED_WAIT_SECONDS = 300.0  # a server that wants us away for longer is better answered with an error
 SILENT_SECONDS = 10.0  # without a first word: such a request of one client keeps no other waiting
 SHOULD_RETRY = "x-should-retry"  # "false": whoever asks again is told the same; OpenAI's clients go by it, too
@@ -80,6 +81,8 @@ class Pace:
     With `counts_silent` False, for clients that know nothing of each other, a turn that `is_silent` takes no place. In a batch it
     does: its server may well be at work, as on what a model thinks for a minute, and refuse what comes beside.
 
+    Who asks alone waits until all others have their answers, and they wait for that one.
+
     `came_at`, here and there, is `num_given_up` of when the question came, which may wait several times.
     """
 
@@ -87,6 +90,8 @@ class Pace:
         self._counts_silent = counts_silent
         self._condition = threading.Condition()
         self._turns: set[Turn] = set()
+        self._num_waiting_alone = 0
+        self._alone: Turn | None = None
         self._limit: int | None = None  # None: as many as come
         self._num_well = 0
         self._not_before = 0.0
@@ -103,22 +108,43 @@ class Pace:
         """How often all who had come until then were sent away."""
         return self._num_given_up
 
+    @property
+    def num_running(self) -> int:
+        """How many have their turn now."""
+        return len(self._turns)
+
     @contextmanager
-    def turn(self, came_at: int) -> Iterator[Turn]:
+    def turn(self, came_at: int, *, alone: bool = False) -> Iterator[Turn]:
         """Wait until it is this thread's turn to ask, and keep the place until the block ends.
 
+        `alone`: with nobody else's turn, unless one that had it before keeps it for longer than LONGEST_TURN_SECONDS, or
+        where not `counts_silent` than SILENT_SECONDS.
         Raises GaveUpWaitingError, and what `net.require_asker` raises.
         """
         with self._condition:
-            self._wait_while(self._is_crowded, until=lambda: self._not_before, came_at=came_at)
+            with self._all_others_waiting() if alone else nullcontext(self._is_crowded) as crowded:
+                self._wait_while(crowded, until=lambda: self._not_before, came_at=came_at)
             turn = Turn(since=time.monotonic())
             self._turns.add(turn)
+            self._alone = turn if alone else self._alone
         try:
             yield turn
         finally:
             with self._condition:
                 self._turns.remove(turn)
+                self._alone = None if self._alone is turn else self._alone
                 self._condition.notify_all()
+
+    @contextmanager
+    def _all_others_waiting(self) -> Iterator[Callable[[], bool]]:
+        """Let nobody who does not ask alone begin meanwhile. Whether one that began before still has to be waited for."""
+        end = time.monotonic() + (LONGEST_TURN_SECONDS if self._counts_silent else SILENT_SECONDS)
+        self._num_waiting_alone += 1
+        try:
+            yield lambda: self._is_kept_alone() or (bool(self._turns) and time.monotonic() < end)
+        finally:
+            self._num_waiting_alone -= 1
+            self._condition.notify_all()
 
     def pause(self, seconds: float, came_at: int) -> None:
         """Let this thread wait before it asks again. Raises what `turn` raises."""
@@ -158,6 +184,12 @@ class Pace:
         net.require_asker()
 
     def _is_crowded(self) -> bool:
+        return self._num_waiting_alone > 0 or self._is_kept_alone() or self._is_full()
+
+    def _is_kept_alone(self) -> bool:
+        return self._alone is not None and (self._counts_silent or not self._alone.is_silent)
+
+    def _is_full(self) -> bool:
         return self._limit is not None and sum(self._counts_silent or not turn.is_silent for turn in self._turns) >= self._limit
 
     def _wait_while(self, crowded: Callable[[], bool], *, until: Callable[[], float], came_at: int) -> None:

@@ -25,6 +25,7 @@ from nomoat import net
 from nomoat.engine import Engine, pacing, server_address
 from nomoat.engine.budget import Bill, Calls, Meter
 from nomoat.engine.dialect import (
+    SERVER_ERROR,
     Body,
     Dialect,
     cached_tokens,
@@ -140,7 +141,7 @@ class RemoteEngine(Engine):
         self._timeout_seconds = read_timeout_seconds
         self.meter: Meter | None = None  # set by whoever has a budget to keep
         self.has_to_stay = False  # set by whoever asks what may not leave this machine, whatever `gateways` says meanwhile
-        self._asks_again = True
+        self._asks_again, self._asks_alone = True, False
         self._require_may_leave: Callable[[], None] = lambda: None
         self.calls = Calls()
         self._pace = pacing.Pace(counts_silent=as_client)
@@ -171,6 +172,12 @@ class RemoteEngine(Engine):
         once = copy.copy(self)
         once._asks_again = False
         return once
+
+    def asked_alone(self) -> RemoteEngine:
+        """See `Engine.asked_alone`. Not covered: who else asks that server, such as an engine for another model of it."""
+        alone = copy.copy(self)
+        alone._asks_alone = True
+        return alone
 
     def asked_while(self, require_may_leave: Callable[[], None]) -> RemoteEngine:
         """This engine as `with_meter` gives it, but before each time that it is asked, when its turn has come, this may raise."""
@@ -219,7 +226,10 @@ class RemoteEngine(Engine):
         came_at = self._pace.num_given_up
         for attempt in itertools.count(1):
             try:
-                with self._pace.turn(came_at) as turn, closing(self._attempt(request, came_at, sent)) as chunks:
+                with (
+                    self._pace.turn(came_at, alone=self._asks_alone) as turn,
+                    closing(self._attempt(request, came_at, sent)) as chunks,
+                ):
                     self._require_may_leave()
                     for chunk in _in_whole_characters(chunks):
                         turn.has_begun = True
@@ -273,6 +283,8 @@ class RemoteEngine(Engine):
                     if text or (told.calls and first is None):
                         first = first or time.perf_counter()
                         yield Chunk(text=text, begun=not text)
+            if told.finish_reason and body is not None and body.is_stream:
+                self._dialect.gives_reasons = True
             finish_reason = told.finish_reason or self._end_of(body, told)
             finish_reason = "filtered" if told.is_refused and finish_reason == "stop" else finish_reason
             ended_at = time.perf_counter()
@@ -304,9 +316,20 @@ class RemoteEngine(Engine):
             raise self._cut_off(told.failure)
         if not told.has_begun:
             raise self._no_answer()
-        if not body.is_whole or not (told.has_text or told.calls):
+        if not body.is_whole or not (told.has_text or told.calls) or (body.is_stream and not self._may_end_without_reason()):
             raise self._cut_off()
         return "stop"
+
+    def _may_end_without_reason(self) -> bool:
+        """Whether what the end mark alone ended is whole: llama-cpp-python's server ends an answer so when the next question comes.
+
+        That of a server that says why its answers end is not. Another one's is where no other question was under way; one that was
+        asked alone tells that it never gives reasons.
+        """
+        is_alone = self._pace.num_running == 1
+        if self._dialect.gives_reasons is None and is_alone and self._asks_alone:
+            self._dialect.gives_reasons = False
+        return not self._dialect.gives_reasons and (is_alone or self._dialect.gives_reasons is False)
 
     @contextmanager
     def _metered(self, request: Request, came_at: int) -> Iterator[Bill]:
@@ -355,8 +378,10 @@ class RemoteEngine(Engine):
         while True:
             try:
                 return (self._client.chat.completions if "messages" in body else self._client.completions).create(**body)
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as exc:
+            except (openai.BadRequestError, openai.UnprocessableEntityError, openai.InternalServerError) as exc:
                 said = self._said(exc.body, exc.response.text)
+                if meant_status(exc.status_code, said) >= SERVER_ERROR:
+                    raise
                 if exc.code in FILTER_CODES or NO_ROOM.match(said):
                     told.finish_reason = None if exc.code in FILTER_CODES else "length"
                     return None
@@ -453,7 +478,9 @@ class RemoteEngine(Engine):
     def _cut_off(self, cause: BaseException | str = "") -> RemoteError:
         """`cause`: what broke the connection, or what the server said."""
         why = f": {self._quote(str(cause)) or type(cause).__name__}" if cause else ""
-        return RemoteError(f"`{self.host}` ended the answer of `{self.model}` before it was whole{why}", hint="try again", fate="lost")
+        others = " while nobody else asks it: some servers, such as llama-cpp-python's, end an answer when the next question comes"
+        hint = f"try again{'' if cause else others}"
+        return RemoteError(f"`{self.host}` ended the answer of `{self.model}` before it was whole{why}", hint=hint, fate="lost")
 
     def _lost(self, cause: BaseException) -> RemoteError:
         import httpx
@@ -482,6 +509,9 @@ class RemoteEngine(Engine):
             404: f"does the server have a model `{self.model}`, and is the address right?",
             429: "too many requests, or the account's quota is used up: wait, or look at the account",
         } | dict.fromkeys(GAVE_UP_WAITING, "try again, or ask for less")
+        if "response_format" in said:
+            without = "ask without --json-schema (in Python: `json_schema`), or with one that this server takes"
+            hints |= dict.fromkeys((400, 422), without)
         is_for_good = code in QUOTA_CODES or headers.get(pacing.SHOULD_RETRY) == "false"
         for_now = (status in REFUSED_FOR_NOW or status >= 500) and not is_for_good
         fate: Fate = "lost" if status in GAVE_UP_WAITING else "rejected" if for_now else "final"

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import references, system_errors
-from nomoat.catalog import sidecar
+from nomoat.catalog import sidecar, tuned
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, positions
@@ -21,12 +21,13 @@ from nomoat.engine.arch import EXPERTS, ROUTERS, SHARED_EXPERT, Architecture, Di
 from nomoat.engine.gguf import FloatArray, GGUFFile, Tensor, parts_of
 from nomoat.engine.lora import OUTPUT, LoraDelta
 from nomoat.engine.source import ModelSource, open_source
-from nomoat.engine.tied_embeddings import head_tensor
+from nomoat.engine.tied_embeddings import head_tensor, output_tensor
 from nomoat.errors import UnsupportedError
 from nomoat.progress import Progress
 from nomoat.tune.adapter import layer_names
 
 Quantisation = Literal["Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "BF16", "F16", "F32"]  # those the gguf package can write
+NAMING = ("general.name", "general.finetune", "general.base_model.")  # keys, or how they begin, of which the tuned model has its own
 ROUTER_TENSORS = tuple(f".{(EXPERTS | SHARED_EXPERT)[part]}.weight" for part in ROUTERS)
 
 
@@ -58,7 +59,8 @@ def merged_gguf(
         )
     file = GGUFFile(weights)
     arch, sizes, delta, layers = _fitted(file, adapter)
-    kinds = {name: _stored_as(tensor, gguf.GGMLQuantizationType[quantisation]) for name, tensor in file.tensors.items()}
+    output = output_tensor(file)
+    kinds = {name: _stored_as(tensor, quantisation, is_output=name == output) for name, tensor in file.tensors.items()}
 
     def merged() -> Iterator[npt.NDArray[Any]]:
         for done, (name, kind) in enumerate(kinds.items()):
@@ -69,12 +71,12 @@ def merged_gguf(
             if progress:
                 progress(done + 1, len(kinds))
 
-    with sidecar.whole_with_chain(target, terms) as part:
+    with sidecar.whole_with_chain(target, terms, _facts(weights, adapter)) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
-        but = ("general.name", "general.finetune", *(("tokenizer.chat_template",) if templates is not None else ()))
+        but = (*NAMING, *(("tokenizer.chat_template",) if templates is not None else ()))
         _copy_metadata(weights, writer, but=but if keeps_licence else (*but, "general.license"))
-        writer.add_name(f"{file.metadata.get('general.name', weights.stem)}+{adapter.name}")
-        writer.add_finetune(adapter.name)
+        _name(writer, file, weights, adapter)
+        writer.add_file_type(gguf.LlamaFileType[f"{'ALL' if quantisation == 'F32' else 'MOSTLY'}_{quantisation}"])
         if templates is not None:
             writer.add_chat_template([{"name": name, "template": text} for name, text in templates.items()])
         for name, tensor in file.tensors.items():
@@ -83,8 +85,8 @@ def merged_gguf(
     return target
 
 
-def lora_gguf(weights: Path, adapter: Path, target: Path, *, terms: ChainVerdict | None = None) -> Path:
-    """The adapter alone, for llama.cpp's `--lora`, beside a GGUF of the base; with its `terms` beside it.
+def lora_gguf(weights: Path, adapter: Path, target: Path, *, keeps_licence: bool = False, terms: ChainVerdict | None = None) -> Path:
+    """The adapter alone, for llama.cpp's `--lora`, beside a GGUF of the base. `keeps_licence`, `terms`: see `merged_gguf`.
 
     Raises BadFileError if it does not fit the base, UnsupportedError for an architecture that GGUF does not have.
     """
@@ -96,11 +98,16 @@ def lora_gguf(weights: Path, adapter: Path, target: Path, *, terms: ChainVerdict
         raise UnsupportedError(
             f"`{weights}` is of the architecture `{arch.name}`, which llama.cpp does not know", hint="`nomoat run` runs it as it is"
         )
-    with sidecar.whole_with_chain(target, terms) as part:
+    with sidecar.whole_with_chain(target, terms, _facts(weights, adapter)) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
         writer.add_type(gguf.GGUFType.ADAPTER)
         writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
         writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, delta.alpha)
+        _name(writer, file, weights, adapter)
+        claims = file.metadata.items() if keeps_licence else ()
+        for key, claim in claims:
+            if key.startswith("general.license") and isinstance(claim, str):
+                writer.add_string(key, claim)
         matrices: list[FloatArray] = []
         for tensor, layer in layers.items():
             if (pair := delta.matrices(layer)) is not None:
@@ -116,6 +123,28 @@ def terms_of(name: str, weights: Path, adapter: Path) -> tuple[ChainVerdict, boo
     """The licence chain of a tuned model, and whether it is that of its base `name` alone: the data is the user's own."""
     base, found = references.weights_chain(weights), references.adapter_chain(name, adapter)
     return found, all(link in base.links or link.licence == "own" for link in found.links)
+
+
+def _name(writer: Any, file: ModelSource, weights: Path, adapter: Path) -> None:
+    """What the exported file is called, and what it was made of: programs list models by it."""
+    base = file.metadata.get("general.name")
+    base = base if isinstance(base, str) and base else weights.stem
+    writer.add_name(f"{base}+{adapter.name}")
+    writer.add_finetune(adapter.name)
+    writer.add_base_model_count(1)
+    writer.add_base_model_name(0, base)
+
+
+def _facts(weights: Path, adapter: Path) -> dict[str, Any]:
+    """What is told beside an exported file of what it was made of, and of what it was asked: as in an adapter's `provenance.json`."""
+    told = tuned.provenance_of(adapter)
+    return {
+        "adapter": adapter.name,
+        "base_file": weights.name,
+        "base_sha256": importer.sha256_of_model(weights),
+        "data": {"question": tuned.question_of(told), "labels": tuned.labels_of(told)},
+        "task": {"instruction": tuned.instruction_of(told)},
+    }
 
 
 def _fitted(file: ModelSource, adapter: Path) -> tuple[Architecture, Dimensions, LoraDelta, dict[str, str]]:
@@ -142,12 +171,16 @@ def _fitted(file: ModelSource, adapter: Path) -> tuple[Architecture, Dimensions,
     return arch, sizes, delta, layers
 
 
-def _stored_as(tensor: Tensor, wanted: Any) -> Any:
-    """The type of a tensor in a merged file. What makes the weights of experts is small, and near ties would be chosen otherwise."""
+def _stored_as(tensor: Tensor, quantisation: Quantisation, *, is_output: bool) -> Any:
+    """The type of a tensor in a merged file. What makes the weights of experts is small, and near ties would be chosen otherwise.
+
+    What is written depends on the output matrix more than on any other: of 4 and 5 bits it has 8, as in files of llama.cpp.
+    """
     import gguf
 
+    wanted = "Q8_0" if is_output and quantisation.startswith(("Q4", "Q5")) else quantisation
     is_rounded = tensor.is_matrix and not tensor.name.endswith(ROUTER_TENSORS)
-    kind = wanted if is_rounded else gguf.GGMLQuantizationType.F32
+    kind = gguf.GGMLQuantizationType[wanted if is_rounded else "F32"]
     return gguf.GGMLQuantizationType.F16 if tensor.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] else kind
 
 

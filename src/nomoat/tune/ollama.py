@@ -16,6 +16,7 @@ from pathlib import Path
 from nomoat import whole_files
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import UnsupportedError
+from nomoat.labelling import question_line
 from nomoat.records import Message, Role
 
 CONTEXT_TOKENS = 4096  # Ollama cuts what is longer than its own default, without a word
@@ -56,10 +57,10 @@ class Around:
         )  # fmt: skip
 
 
-def write_modelfile(target: Path, *, model: Path, tokenizer: Tokenizer, context_tokens: int) -> Path:
-    """The Modelfile beside an exported file: `ollama create NAME -f Modelfile`."""
+def write_modelfile(target: Path, *, model: Path, tokenizer: Tokenizer, context_tokens: int, question: str | None = None) -> Path:
+    """The Modelfile beside an exported file: `ollama create NAME -f Modelfile`. `question`: what a table's texts were asked with."""
     around = around_messages(tokenizer)
-    lines = [f"FROM ./{model.name}"]
+    lines = [*([f"# {question_line(question)}"] if question is not None else []), f"FROM ./{model.name}"]
     if around is None:
         lines.append("# This model's chat template cannot be written as one of Ollama's: Ollama guesses, or completes texts.")
     else:
