@@ -636,9 +636,8 @@ def test_two_runs_at_once_pay_for_nothing_twice_and_keep_to_one_bound_together(
     with ThreadPoolExecutor(2) as two_runs:
         runs = [two_runs.submit(run_suite, model, suite_of(30), RunSettings(spending=priced(0.2), concurrency=4)) for _ in range(2)]
     evaluations = [run.result() for run in runs]
-    assert caplog.messages == [
-        f"note: another run is asking `{model}`; waiting for it, so that no answer is paid for twice{FREE_HINT}"
-    ]
+    waits = f"note: another run is asking `{model}`; waiting for it, so that no answer is paid for twice{FREE_HINT}"
+    assert set(caplog.messages) == {waits}  # once or twice: between its first answers and the rest, a run lets others in
     assert len(server.bodies) == 11
     assert evaluations[0].outcomes == evaluations[1].outcomes
     assert all("$0.132 is spent" in evaluation.partial for evaluation in evaluations)

@@ -134,7 +134,7 @@ def test_a_number_of_kept_answers_that_a_duel_chose_is_no_number_fixed_before() 
     verdict = run_duel(*sides, quiz(60), RunSettings(concurrency=4)).verdict
     assert (verdict.num_examples, verdict.num_planned, verdict.winner) == (16, 60, "undecided")
     assert (verdict.difference_low, verdict.difference_high) == (verdict.looks[-1].low, verdict.looks[-1].high)
-    assert verdict.notes[-1].endswith("the intervals hold whenever one stops: the rest has no kept answers")
+    assert any(note.endswith("the intervals hold whenever one stops: the rest has no kept answers") for note in verdict.notes)
     assert "for want of money" not in " ".join(verdict.notes)
     everything = run_duel(*sides, quiz(60), RunSettings(concurrency=4), stop_early=False).verdict
     assert everything.p_value < 0.05
