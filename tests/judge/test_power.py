@@ -19,6 +19,14 @@ def test_items_that_a_difference_takes_equal_the_published_ones() -> None:
     assert pairs_needed(3, 3, 100, alpha=0.05) == pairs_needed(0, 0, 100, alpha=0.05) == np.inf
 
 
+def test_more_items_are_needed_than_were_asked_and_than_could_ever_be_decided() -> None:
+    for n in range(1, 40):
+        for wins in range(n + 1):
+            for losses in range(n + 1 - wins):
+                if wins != losses and mcnemar_exact(wins, losses) >= 0.05:
+                    assert pairs_needed(wins, losses, n, alpha=0.05) > max(n, 5)
+
+
 def test_so_many_items_find_the_difference_in_about_four_of_five_duels() -> None:
     """2,000 duels with 20 % for the left side alone and 10 % for the right. Outside 72 to 84 % by chance where the true share is 77 %:
     below 0.0001 %; the seed is fixed anyway.
@@ -37,6 +45,12 @@ def test_a_duel_too_close_to_call_says_how_many_items_would_tell() -> None:
         "some 2,600 items would tell it in 4 of 5 duels"
     )
     assert (round(whole.p_value, 4), stopping.p_value) == (0.5758, 1.0)
+
+
+def test_a_difference_of_all_points_is_said_in_figures() -> None:
+    verdict = nomoat.duel(knowing("a", 3), knowing("b", 0), quiz(3), stop_early=False)
+    assert (verdict.winner, verdict.num_needed) == ("undecided", 6)
+    assert verdict.notes[-1].startswith("if the true difference is the 100 points seen here")
 
 
 def test_nothing_is_said_of_items_where_a_winner_is_named_nothing_differs_or_examples_are_in_groups() -> None:

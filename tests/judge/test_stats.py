@@ -596,6 +596,20 @@ def test_interval_of_grades_in_very_many_groups_is_that_of_each_by_itself(monkey
     assert found == pytest.approx(clustered_score_interval(values, groups, 0.0, 1.0), abs=1e-5)
 
 
+def test_interval_of_grades_in_very_many_groups_of_many_sizes_is_as_wide_as_that_of_each_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Documents with a long tail of lengths, whose grades are alike."""
+    rng = np.random.default_rng(9)
+    sizes = np.ceil(rng.lognormal(2, 1, 1_500)).astype(int)
+    values, groups = np.repeat(rng.beta(2, 1, 1_500), sizes).tolist(), np.repeat(np.arange(1_500).astype(str), sizes).tolist()
+    monkeypatch.setattr("nomoat.judge.stats.MOST_GROUPS", 200)
+    low, high = clustered_score_interval(values, groups, 0.0, 1.0)
+    monkeypatch.setattr("nomoat.judge.stats.MOST_GROUPS", 10_000)
+    each_low, each_high = clustered_score_interval(values, groups, 0.0, 1.0)
+    assert high - low == pytest.approx(each_high - each_low, rel=0.02)
+
+
 def test_interval_of_totals_is_that_of_means_where_groups_are_of_one_size() -> None:
     """And wider where what is rare may be a large group."""
     values, groups = [1.0, 1.0, 0.0, 0.0, -1.0, 0.0], ["a", "a", "b", "b", "c", "c"]

@@ -15,14 +15,16 @@ def pairs_needed(left_only: int, right_only: int, n: int, *, alpha: float, power
     """How many examples McNemar's test takes to find a difference with this power, if it is as large as it looks in these `n`, and if
     one side alone is right on as large a share; infinite for no difference.
 
-    By a normal approximation: with so many the exact test found seven differences in 75 to 79 of 100 cases, not in 80.
+    By a normal approximation: with so many the exact test found seven differences in 75 to 79 of 100 cases, not in 80. Never fewer than
+    bring as many unequal ones as that test takes if all are on one side.
     Source: Connor 1987, Biometrics 43, 207-211.
     """
     unequal, difference = (left_only + right_only) / n, abs(left_only - right_only) / n
     if not difference:
         return math.inf
     of_alpha, of_power = float(special.ndtri(1 - alpha / 2)), float(special.ndtri(power))
-    return (of_alpha * math.sqrt(unequal) + of_power * math.sqrt(unequal - difference**2)) ** 2 / difference**2
+    least = (math.floor(1 + math.log2(1 / alpha)) + 1) / unequal  # 2 * 0.5^k < alpha
+    return max(least, (of_alpha * math.sqrt(unequal) + of_power * math.sqrt(unequal - difference**2)) ** 2 / difference**2)
 
 
 def with_items_needed(verdict: Verdict, *, alpha: float) -> Verdict:
@@ -40,9 +42,10 @@ def with_items_needed(verdict: Verdict, *, alpha: float) -> Verdict:
 
 def _needed_note(verdict: Verdict, num_needed: int) -> str:
     """How many questions it would have taken, and what that takes for granted."""
-    points = METRICS[verdict.metric].points_per_score * abs(verdict.difference)
+    difference = METRICS[verdict.metric].points_per_score * abs(verdict.difference)
+    points = f"{difference:.2g}" if difference < 99.5 else f"{difference:.0f}"
     unequal = 100 * (verdict.wins + verdict.losses) / verdict.num_examples
     return (
-        f"if the true difference is the {points:.2g} points seen here, and one side alone is right on {unequal:.1f} % of the "
+        f"if the true difference is the {points} points seen here, and one side alone is right on {unequal:.1f} % of the "
         f"questions, some {num_needed:,} items would tell it in 4 of 5 duels"
     )

@@ -236,13 +236,16 @@ def _highest_drawn(mean: float, moved_G: NDArray[np.float64], sizes_G: NDArray[n
     """The mean that is reached with the chance `tail` where groups weigh more or less by chance, and `ADDED` of a value 1, of size
     `added`. `moved_G`: how far the total of each group is from that of as many values of this mean; their sum is 0.
 
-    Of more than `MOST_GROUPS` different ones, those beside each other weigh alike, which changes next to nothing.
+    Of more than `MOST_GROUPS` different ones, those that are about as far from the mean for each value have one weight, of the mean
+    and variance that theirs have together.
     """
     groups_U2, counts_U = np.unique(np.column_stack([sizes_G, moved_G]), axis=0, return_counts=True)
+    order_U = np.argsort(groups_U2[:, 1] / groups_U2[:, 0], kind="stable")
+    (sizes_U, moved_U), counts_U = groups_U2[order_U].T, counts_U[order_U]
     starts_U = np.unique(np.arange(MOST_GROUPS) * len(counts_U) // MOST_GROUPS)
-    shapes_U = np.add.reduceat(counts_U, starts_U).astype(np.float64)
-    sizes_U, moved_U = np.add.reduceat(groups_U2 * counts_U[:, None], starts_U).T / shapes_U
-    shapes_U = np.append(shapes_U, ADDED)
+    totals_U, moved_U, squares_U = (np.add.reduceat(counts_U * each, starts_U) for each in (sizes_U, moved_U, sizes_U**2))
+    shapes_U, sizes_U = np.append(totals_U**2 / squares_U, ADDED), squares_U / totals_U
+    moved_U = moved_U / totals_U * sizes_U
     wanted = special.ndtri(tail)
 
     def excess(reached: float) -> float:
