@@ -956,6 +956,9 @@ def whole(content: object, **more: object) -> Act:
         "This model does not support streaming.", "Unsupported parameter: 'stream'", "Unknown parameter: stream",
         "body.stream: Extra inputs are not permitted", "Cannot use tools with streaming for this model", "stream is not allowed",
         "Unsupported value: 'stream' does not support true with this model.", "Unrecognized request argument supplied: `stream`",
+        "Unrecognized request argument supplied: stream", "stream=true is not supported for this model",
+        "stream=True is not supported", "stream: true is not supported", "'stream': true is not supported", "`stream=true` is not supported with this model",
+        "Streaming (stream=true) is not supported", "Streaming for this model is not supported",
     ],
 )  # fmt: skip
 def test_a_server_that_refuses_to_stream_is_asked_for_whole_answers(serving: Callable[..., Server], refusal: str) -> None:
@@ -974,7 +977,9 @@ def test_a_server_that_refuses_to_stream_is_asked_for_whole_answers(serving: Cal
 @pytest.mark.parametrize(
     "refusal",
     ["Upstream error: unexpected end of stream", "unknown error: stream disconnected", "cannot connect to stream backend",
-     "Unsupported model. Received: {'stream': True}", 'not supported: {"stream": true}', "unknown: stream=True"],
+     "Unsupported model. Received: {'stream': True}", 'not supported: {"stream": true}', "unknown: stream=True",
+     "{'model': 'x', 'stream': True} is not supported", "{'stream': True, 'model': 'x'}: x is not supported",
+     "Received: {'stream': true}. Model x is not supported", "Streaming request: model x is not supported"],
 )  # fmt: skip
 def test_a_refusal_that_has_a_stream_in_it_is_no_refusal_to_stream(serving: Callable[..., Server], refusal: str) -> None:
     server = serving(say(400, {"error": {"message": refusal}}))

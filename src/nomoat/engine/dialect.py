@@ -39,7 +39,9 @@ REFUSED_TO_STREAM = re.compile(
     r"\b(?:cannot stream|stream this model|stream: extra inputs)\b|([\"'`])stream\1(?!\s*[:=]\s*true)"
     r"|\bstream(?:ing)?\b(?: \w+){0,3} (?:unsupported|not (?:supported|permitted|allowed|valid|available))\b"
     r"|\b(?:not support(?:ed)?|unsupported|cannot)\b:?(?: \w+){0,4} streaming\b|\bnot support stream\b"
-    r"|\b(?:parameter|argument|field|property|setting|value|input)s?:? stream\b(?!\s*[:=])",
+    r"|\bstream\b[\"'`]?\s*[:=]\s*true[\"'`)]*(?: \w+){0,3} (?:unsupported|not (?:supported|permitted|allowed|available))\b"
+    r"|\bstreaming\b[^.:,;{]{0,40} not supported\b"
+    r"|\b(?:parameter|argument|field|property|setting|value|input)s?(?: supplied)?:? stream\b(?!\s*[:=])",
     re.IGNORECASE,
 )
 # How some say with 400 what others say with another status: Google and xAI of a key, Anthropic of credit, LiteLLM of a model, and of a
