@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,10 +21,11 @@ NAMED = "answer|label|category|class|classification|sentiment|prediction"
 KOREAN = "정답|답변|최종 답|답|분류(?: 결과)?|라벨|레이블|감정|감성|카테고리|범주"
 A_TEXT = "(?:the|this) (?:text|message|sentence|review|comment|e-?mail|tweet|post)"
 KOREAN_TEXT = "(?:이|해당|위) (?:텍스트|메시지|문장|리뷰|댓글|글|메일|트윗)"
-BEGINS = re.compile(
-    rf"^(?:the )?(?:correct |right |final )?(?:{NAMED})(?: (?:of|for) {A_TEXT})?(?: is\b ?:?|\W*?:)|^(?:{KOREAN})\W*?:"
-    rf"|^{A_TEXT} is\b(?: (?:classified|categori[sz]ed|labell?ed) as\b)? ?:?|^(?:{KOREAN_TEXT}(?:의 (?:{KOREAN}))?|{KOREAN})[은는]"
+ANSWER_IS = (
+    rf"(?:the )?(?:correct |right |final )?(?:{NAMED})(?: (?:of|for) {A_TEXT})?(?: is\b ?:?|\W*?:)|(?:{KOREAN})\W*?:"
+    rf"|{A_TEXT} is\b(?: (?:classified|categori[sz]ed|labell?ed) as\b)? ?:?|(?:{KOREAN_TEXT}(?:의 (?:{KOREAN}))?|{KOREAN})[은는]"
 )
+BEGINS = re.compile(rf"^(?:{ANSWER_IS})")
 ENDS = re.compile(r"(?:입니다|이에요|예요|이다|임|으?로 분류(?:됩니다|된다|됨))$")
 WRAPPED = re.compile(  # "1. ham", "<ham>", and TeX's "$\boxed{ham}$"
     r"^(?:\d+[.)] )?(?:<(?P<marked>[^<>]+)>|\$*\\?boxed\{(?:\\text\{)?(?P<boxed>[^{}]+)\}*\$*|(?P<bare>.+))$"
@@ -33,10 +34,14 @@ WRAPPED = re.compile(  # "1. ham", "<ham>", and TeX's "$\boxed{ham}$"
 # Matched against what is stripped, and no run of it goes over several lines: answers may be long, and of signs alone.
 FIRST = re.compile(r"(?P<said>\S.*?)\n(?:[^\S\n]*\n|(?=[^\w\n]*[^\W\d][\w ]{0,30}[^\w\n]*[:：]))(?P<reasons>.+)", re.DOTALL)
 OPEN = re.compile(r"(?:.*\w)?+[^\w?？:：]*[?？:：]", re.DOTALL)
-# Behind what a line of reasons may name another choice, and take the first back: "Correction: no", "so the answer is no".
-COLON = re.compile(r".*[:：]")
-TOPIC_MARKS = (re.compile(r".*\bis\b", re.IGNORECASE), re.compile(r".*[은는]\s"))
-CLAUSE_ENDS = re.compile(r"[,.;!，。；！—]")  # "Answer: no, because ..."
+# Behind what a line of reasons, once normalised, says what the answer is, and may take the first back: "Correction: no", "so the
+# answer is no". What it says of something else does not: "Ending: negative", "Sub-category: sports".
+CONCLUDES = "correction|verdict|conclusion|overall|reflection|so|therefore|thus|hence|결론|정정|최종|따라서|그러므로"
+CONCLUSION_IS = re.compile(
+    rf"(?:^|[^\w\s'’/-] ?|\b(?:{CONCLUDES}) )(?:{ANSWER_IS})"
+    rf"|\b(?:{CONCLUDES})(?:\W{{1,4}}(?:it|this|that))?(?: is\b|\W{{0,4}}:|[은는])"
+)
+CLAUSE_ENDS = re.compile(r"[,.;!](?!\w)|[。—]")  # "Answer: no, because ..."
 
 DRAFT_BEGINS, DRAFT_ENDS = "<think>", "</think>"
 # A draft that some models write before they answer. A server's template may have opened it: then only its end is there.
@@ -89,27 +94,24 @@ def matching_choice(answer: str, choices: Sequence[str]) -> int | None:
     """Index of the choice that a written answer is, or that a sentence names which says nothing else; None if it is none, or several.
 
     "정답은 긍정입니다.", "Label: positive", "<positive>" and "1. positive" name one. "It is positive, I think" does not: the
-    text is not searched. A draft before it is no part of it, nor are reasons behind an empty line, of which no line is, or ends with,
-    another choice.
+    text is not searched. A draft before it is no part of it, nor are reasons behind an empty line, unless they say at last that
+    the answer is another choice.
     """
     said, places = without_draft(answer), _places(choices)
     index = _named_choice(said, places)
     if index is not None or (first := FIRST.match(said.strip())) is None or OPEN.match(first["said"]):
         return index
     index = _named_choice(first["said"], places)
-    others = {_named_choice(part, places) for line in first["reasons"].splitlines() for part in _said_in(line)} - {None}
-    return index if others <= {index} else None
+    named = [at for line in first["reasons"].splitlines() if (at := _concluded_choice(line, places)) is not None]
+    return index if named[-1:] in ([], [index]) else None
 
 
-def _said_in(line: str) -> Iterator[str]:
-    """A line of reasons, and what of it may be an answer by itself: behind the last colon, `is` or Korean topic mark in it."""
-    yield line
-    for mark in (COLON, *TOPIC_MARKS):
-        if found := mark.match(line):
-            said = line[found.end() :]
-            yield said
-            if mark is COLON:
-                yield CLAUSE_ENDS.split(said, maxsplit=1)[0]
+def _concluded_choice(line: str, places: Mapping[str, int]) -> int | None:
+    """The choice that a line of reasons is, or says at last that the answer is; None if it says nothing of the answer."""
+    parts = [line]
+    for said in CONCLUSION_IS.split(normalise_answer(line))[1:]:
+        parts += [CLAUSE_ENDS.split(said, maxsplit=1)[0], said]
+    return next((at for part in reversed(parts) if (at := _named_choice(part, places)) is not None), None)
 
 
 def _places(choices: Sequence[str]) -> dict[str, int]:

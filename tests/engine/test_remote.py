@@ -957,8 +957,9 @@ def whole(content: object, **more: object) -> Act:
         "body.stream: Extra inputs are not permitted", "Cannot use tools with streaming for this model", "stream is not allowed",
         "Unsupported value: 'stream' does not support true with this model.", "Unrecognized request argument supplied: `stream`",
         "Unrecognized request argument supplied: stream", "stream=true is not supported for this model",
-        "stream=True is not supported", "stream: true is not supported", "'stream': true is not supported", "`stream=true` is not supported with this model",
-        "Streaming (stream=true) is not supported", "Streaming for this model is not supported",
+        "stream=True is not supported", "stream: true is not supported", "'stream': true is not supported",
+        "`stream=true` is not supported with this model", "Streaming (stream=true) is not supported",
+        "Streaming for this model is not supported",
     ],
 )  # fmt: skip
 def test_a_server_that_refuses_to_stream_is_asked_for_whole_answers(serving: Callable[..., Server], refusal: str) -> None:

@@ -176,10 +176,35 @@ def test_a_choice_before_its_reasons_or_behind_what_it_is_of_is_that_choice(answ
         "Spam.\n\nCorrection: Ham", "spam\n\nSo the final answer is: ham.", "spam\n\nWait. Therefore, the answer is ham.",
         "spam\n\nFinal verdict: **ham**", "spam\n\n**Answer:** ham, because", "spam\n이유: 광고. 최종 정답은 ham입니다",
         "spam\n\n따라서 정답은 ham입니다.", "spam\n\nIt offers a prize.\nOn reflection：ham。",
+        "spam\n\nIt has no link. Therefore, it is ham.", "spam\n\nReason: none. Correction: ham, sorry", "spam\n\n결론은 ham입니다.",
+        "spam\n\n정정: ham", "spam\n\nOverall: ham", "spam\n\nThere is no link, so the label is ham; sorry.", "spam\n\nspam\n\nham",
+        "spam\n\n최종: ham. 광고가 아님", "spam\n\nWait, the text is ham.", "spam\n\nIn conclusion, this is ham.",
     ],
 )  # fmt: skip
 def test_a_first_line_that_names_no_choice_or_is_taken_back_is_none(answer: str) -> None:
     assert matching_choice(answer, ("spam", "ham")) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "choices"),
+    [
+        ("positive\n\nReasons:\n- Acting: positive\n- Ending: negative", "positive,negative"),
+        ("positive\n\n* Sentiment of the food: positive\n* Sentiment of the staff: negative\nOverall: positive", "positive,negative"),
+        ("positive\n\nSentiment: negative at first.\nLabel: negative\nCorrection: positive\nThanks.", "positive,negative"),
+        ("A\n\nReason: B, C and D are wrong.", "A,B,C,D"), ("politics\n\nNote: sports, in passing, is incidental.", "politics,sports"),
+        ("politics\n\nSub-category: sports", "politics,sports"), ("politics\n\nOther label: sports", "politics,sports"),
+        ("부정\n\n- 연기: 긍정\n- 결말: 부정", "부정,긍정"), ("부정\n\n이유: 초반 분위기는 긍정", "부정,긍정"),
+        ("yes\n\nContains link: yes\nPersonal: no", "yes,no"), ("no\n\nReason: Who wrote it is unknown", "no,yes,unknown"),
+        ("yes\n\nReason: Is it about money? Yes: the message says so. Is it personal: no.", "yes,no"),
+        ("entailment\n\nReason: The tone of the premise is neutral.", "entailment,neutral"),
+        ("4\n\nReason: rating is 4 out of 5. Length: 3, fine", "4,3,5"), ("4\n\nThe label is 3.5, rounded up", "4,3,5"),
+        ("2\nConfidence: 3", "2,1,3"), ("배송\n\n이유: 주된 불만은 배송입니다. 부차적 불만: 가격", "배송,가격"),
+        ("joy\n\nReason: The opposite is anger.", "joy,anger"),
+    ],
+)  # fmt: skip
+def test_reasons_that_name_another_choice_of_something_else_take_nothing_back(answer: str, choices: str) -> None:
+    """The first of the choices is the answer."""
+    assert matching_choice(answer, choices.split(",")) == 0
 
 
 @pytest.mark.parametrize(
@@ -188,6 +213,7 @@ def test_a_first_line_that_names_no_choice_or_is_taken_back_is_none(answer: str)
         ("-\n" * 8000, None), (" " * 20_000, None), ("spam" + ":" * 20_000 + "x\n\ny", None),
         ("spam" + "? " * 10_000 + "x\n\ny", None),
         ("spam\n" + "-\n" * 8000 + "Reason: x", 0), ("spam\n" + " \n" * 8000 + "x", 0), ("spam\n\n" + "a: " * 8000, 0),
+        ("spam\n\n" + "so the answer is " * 4000, 0), ("spam\n\n" + "answer" + "! " * 10_000, 0), ("spam\n\n" + "so, " * 8000, 0),
     ],
 )  # fmt: skip
 def test_a_long_answer_of_signs_is_read_in_no_time(answer: str, index: int | None) -> None:
