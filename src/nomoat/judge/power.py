@@ -15,8 +15,8 @@ def pairs_needed(left_only: int, right_only: int, n: int, *, alpha: float, power
     """How many examples McNemar's test takes to find a difference with this power, if it is as large as it looks in these `n`, and if
     one side alone is right on as large a share; infinite for no difference.
 
-    By a normal approximation: with so many the exact test found seven differences in 75 to 79 of 100 cases, not in 80. Never fewer than
-    bring as many unequal ones as that test takes if all are on one side.
+    By a normal approximation: with so many the exact test found seven differences in 75 to 79 of 100 cases, not in 80. Never fewer
+    than bring as many unequal ones as that test takes if all are on one side.
     Source: Connor 1987, Biometrics 43, 207-211.
     """
     unequal, difference = (left_only + right_only) / n, abs(left_only - right_only) / n
