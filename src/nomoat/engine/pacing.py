@@ -64,11 +64,14 @@ class GaveUpWaitingError(Exception):
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """One request that is being answered. Whoever reads the answer says that it `has_begun`."""
+    """One request that is being answered. Whoever reads the answer says that it `has_begun`.
+
+    `is_newest`: no question has come after it.
+    """
 
     since: float  # on the monotonic clock
     has_begun: bool = False
-    is_newest: bool = True  # no question has come after it, as far as is known here; of those that begin at once the server may see any last
+    is_newest: bool = True  # surely: of those that begin at once the server may see any last
 
     @property
     def is_silent(self) -> bool:

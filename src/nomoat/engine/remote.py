@@ -328,7 +328,7 @@ class RemoteEngine(Engine):
     def _may_end_without_reason(self, turn: pacing.Turn) -> bool:
         """Whether what the end mark alone ended is whole: llama-cpp-python's server ends an answer so when the next question comes.
 
-        Where none came it is, and tells that the server never gives reasons; but of one that has given some, only what was asked alone.
+        Where none came it is, and tells that the server never gives reasons; but of one that gave some, only what was asked alone.
         Where one came, and nothing is known of the server, it is for whoever cannot ask again.
         """
         if turn.is_newest and self._dialect.gives_reasons is None:
