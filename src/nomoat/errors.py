@@ -243,9 +243,11 @@ class RemoteError(NomoatError):
     answer did not arrive whole; asking again may help with both, and not with "final". `wait_seconds` is what it asked us to wait.
     `status` is its HTTP status, or the one that says what its words say, `code` its own name for the error and `param` that of the
     field it refused, where it gave them. `was_asked_often`: it refused each time that it was asked, which was as often as we ask.
+    `ended_bare`: its answer ended without why, as another question may have ended it.
     """
 
     was_asked_often = False
+    ended_bare = False
 
     def __init__(
         self,

@@ -143,33 +143,34 @@ class Responder:
         return cast("Stream[Chunk]", self.engine.generate(_asked(request)))
 
     def complete(self, request: Request | str, *, caller_left: threading.Event | None = None) -> Completion:
-        """The whole answer. One that broke off on its way from a server is asked for again, the last time while we ask that nothing
-        else; an error has what all attempts sent.
+        """The whole answer. One that broke off on its way from a server is asked for again, and if another question may have ended
+        it, the last time while we ask that server nothing else; an error has what all attempts sent.
 
         An engine in this process stops when `caller_left` is set: StoppedError is raised. What a server writes may be paid for, and is
         waited for.
         """
         request = _asked(request)
         _require_event("caller_left", caller_left)
-        sent_before = 0
+        sent_before, ended_bare = 0, False
         for attempt in range(1, MAX_BROKEN_ANSWERS + 1):
             try:
-                completion = self._collect(request, caller_left, alone=attempt == MAX_BROKEN_ANSWERS)
+                completion = self._collect(request, caller_left, alone=ended_bare and attempt == MAX_BROKEN_ANSWERS)
                 usage = replace(completion.usage, bytes_out=completion.usage.bytes_out + sent_before)
                 return replace(completion, usage=usage)
             except NomoatError as error:
                 sent_before += error.bytes_out
                 error.bytes_out = sent_before
-                is_lost = isinstance(error, RemoteError) and error.fate == "lost"
-                if not is_lost or attempt == MAX_BROKEN_ANSWERS or (caller_left is not None and caller_left.is_set()):
+                if not isinstance(error, RemoteError) or error.fate != "lost":
                     raise
+                if attempt == MAX_BROKEN_ANSWERS or (caller_left is not None and caller_left.is_set()):
+                    raise
+                ended_bare = error.ended_bare
         raise AssertionError("the last attempt returns or raises")
 
     def _collect(self, request: Request, caller_left: threading.Event | None, *, alone: bool) -> Completion:
         pieces: list[str] = []
         with ExitStack() as ended:
-            engine = ended.enter_context(self.engine.chosen_for(request))
-            engine = engine.asked_alone() if alone else engine
+            engine = ended.enter_context(self.engine.chosen_for(request)).asked_for_whole(alone=alone)
             for chunk in ended.enter_context(closing(cast("Stream[Chunk]", engine.generate(request)))):
                 pieces.append(chunk.text)
                 if chunk.finish_reason is not None and chunk.usage is not None:

@@ -85,7 +85,7 @@ def test_who_asks_alone_waits_for_all_and_all_for_that_one() -> None:
 
     def ask(name: str, alone: bool) -> None:
         with pace.turn(0, alone=alone):
-            order.append((name, pace.num_running))
+            order.append((name, len(pace._turns)))
 
     threads = [threading.Thread(target=ask, args=one) for one in (("alone", True), ("alone", True), ("later", False))]
     with pace.turn(0):
@@ -104,8 +104,31 @@ def test_who_asks_alone_waits_for_all_and_all_for_that_one() -> None:
 def test_who_asks_alone_does_not_wait_for_ever_for_one_who_reads_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nomoat.engine.pacing.LONGEST_TURN_SECONDS", 0.01)
     pace = Pace()
-    with pace.turn(0), pace.turn(0, alone=True):
-        assert pace.num_running == 2
+    with pace.turn(0), pace.turn(0, alone=True) as alone:
+        assert len(pace._turns) == 2
+        assert alone.is_newest
+
+
+def test_who_asks_alone_keeps_other_clients_waiting_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pacing, "SILENT_SECONDS", 0.01)
+    pace = Pace(counts_silent=False)
+    with pace.turn(0, alone=True) as alone:
+        alone.has_begun = True
+        with pace.turn(0):
+            assert not alone.is_newest
+
+
+def test_a_question_is_the_newest_until_the_next_and_beside_others_that_are_being_answered_only() -> None:
+    pace = Pace()
+    with pace.turn(0) as first:
+        assert first.is_newest
+        with pace.turn(0) as second:
+            assert not first.is_newest
+            assert not second.is_newest
+        first.has_begun = True
+        with pace.turn(0) as third:
+            assert third.is_newest
+    assert not first.is_newest
 
 
 def test_who_waits_is_sent_away_when_the_caller_leaves() -> None:

@@ -793,14 +793,50 @@ def test_a_server_that_never_says_why_its_answers_end_is_known_once_it_was_asked
             assert len(server.bodies) <= most
 
 
-def test_an_answer_without_the_reason_that_its_server_gives_is_not_whole(serving: Callable[..., Server]) -> None:
-    server = serving(FINE, events(piece("half")))
+def test_streams_at_once_of_a_server_of_which_nothing_is_known_may_end_without_a_reason(serving: Callable[..., Server]) -> None:
+    def act(handler: BaseHTTPRequestHandler) -> None:
+        wait_until(lambda: len(server.bodies) >= 2)
+        events(piece("so "), piece("far"))(handler)
+
+    server = serving(act)
+    with Responder("r", at(server)) as responder, ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda _: "".join(chunk.text for chunk in responder.stream(HELLO)), range(2)))
+    assert (answers, len(server.bodies)) == (["so far"] * 2, 2)
+
+
+def test_a_stream_that_nobody_reads_on_keeps_no_answer_from_being_whole(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nomoat.engine.pacing.LONGEST_TURN_SECONDS", 0.01)
+    server = serving(events(piece("so "), piece("far")))
+    with Responder("r", at(server)) as responder, closing(responder.stream(HELLO)) as unread:
+        assert next(unread).text == "so "
+        assert responder.complete(HELLO).text == "so far"
+    assert len(server.bodies) == 2
+
+
+def test_an_answer_without_the_reason_that_its_server_gives_is_whole_if_asked_alone(serving: Callable[..., Server]) -> None:
+    server = serving(FINE, events(piece("so far")))
     with Responder("r", at(server)) as responder:
         responder.complete(HELLO)
         with pytest.raises(RemoteError, match="before it was whole") as caught:
-            responder.complete(HELLO)
-    assert caught.value.hint is not None and caught.value.hint.startswith("try again while nobody else asks it")
-    assert len(server.bodies) == 4
+            list(responder.stream(HELLO))
+        assert caught.value.hint is not None and caught.value.hint.startswith("try again while nobody else asks it")
+        assert responder.complete(HELLO).text == "so far"
+    assert len(server.bodies) == 5
+
+
+def test_only_what_another_question_may_have_ended_is_asked_for_alone(serving: Callable[..., Server]) -> None:
+    asked_alone: list[bool] = []
+
+    def act(handler: BaseHTTPRequestHandler) -> None:
+        asked_alone.append(engine._pace._alone is not None)
+        say(504, b"")(handler)
+
+    engine = at(serving(act))
+    with Responder("r", engine) as responder, pytest.raises(RemoteError, match="504"):
+        responder.complete(HELLO)
+    assert asked_alone == [False] * 3
 
 
 def test_the_end_mark_alone_and_words_that_look_like_it_end_no_answer(serving: Callable[..., Server]) -> None:

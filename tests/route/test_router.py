@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from homes import write_policy
-from misbehaving import FINE, ROWS, Act, Server, Silent, say
+from misbehaving import FINE, ROWS, Act, Server, Silent, events, piece, say
 from patience import PATIENCE_SECONDS
 
 import nomoat
@@ -338,6 +338,13 @@ def test_private_data_is_the_reason_before_what_the_cloud_cannot_do() -> None:
     engine = far()
     assert engine.decide(replace(said(PRIVATE), top_k=40)).kinds == ("phone",)
     engine.close()
+
+
+def test_the_cloud_is_asked_alone_too_for_an_answer_that_another_question_may_have_ended(serving: Callable[..., Server]) -> None:
+    server = serving(FINE, events(piece("so far")))
+    with Responder("auto", with_cloud(server.url)) as auto:
+        assert [auto.complete(said("a b")).text for _ in range(2)] == ["hello 안녕", "so far"]
+    assert len(server.bodies) == 4
 
 
 def test_nothing_is_answered_here_for_somebody_who_has_left_while_the_cloud_was_waited_for(serving: Callable[..., Server]) -> None:

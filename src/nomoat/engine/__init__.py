@@ -90,9 +90,10 @@ class Engine(ABC):
         """Who writes the answer to this request, within the block: itself, but for an engine that is one of several."""
         return nullcontext(self)
 
-    def asked_alone(self) -> Engine:
-        """This engine, but what it is asked is asked once others that come by this process have their answers, and they wait for that.
-        Of one in this process it is itself: nobody's question ends another's answer there."""
+    def asked_for_whole(self, *, alone: bool) -> Engine:
+        """This engine for whoever asks again where an answer may not be whole. `alone`: it is asked once others that come by this
+        process have their answers, and they wait for that. Of one in this process it is itself: no question ends another's answer.
+        """
         return self
 
     @abstractmethod

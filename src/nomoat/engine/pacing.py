@@ -64,10 +64,14 @@ class GaveUpWaitingError(Exception):
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """One request that is being answered. Whoever reads the answer says that it `has_begun`."""
+    """One request that is being answered. Whoever reads the answer says that it `has_begun`.
+
+    `is_newest`: no question has come after it.
+    """
 
     since: float  # on the monotonic clock
     has_begun: bool = False
+    is_newest: bool = True  # surely: of those that begin at once the server may see any last
 
     @property
     def is_silent(self) -> bool:
@@ -108,23 +112,20 @@ class Pace:
         """How often all who had come until then were sent away."""
         return self._num_given_up
 
-    @property
-    def num_running(self) -> int:
-        """How many have their turn now."""
-        return len(self._turns)
-
     @contextmanager
     def turn(self, came_at: int, *, alone: bool = False) -> Iterator[Turn]:
         """Wait until it is this thread's turn to ask, and keep the place until the block ends.
 
         `alone`: with nobody else's turn, unless one that had it before keeps it for longer than LONGEST_TURN_SECONDS, or
-        where not `counts_silent` than SILENT_SECONDS.
+        where not `counts_silent` than SILENT_SECONDS, for which it keeps others waiting itself there.
         Raises GaveUpWaitingError, and what `net.require_asker` raises.
         """
         with self._condition:
             with self._all_others_waiting() if alone else nullcontext(self._is_crowded) as crowded:
                 self._wait_while(crowded, until=lambda: self._not_before, came_at=came_at)
-            turn = Turn(since=time.monotonic())
+            turn = Turn(since=time.monotonic(), is_newest=alone or all(other.has_begun for other in self._turns))
+            for other in self._turns:
+                other.is_newest = False
             self._turns.add(turn)
             self._alone = turn if alone else self._alone
         try:
@@ -187,7 +188,7 @@ class Pace:
         return self._num_waiting_alone > 0 or self._is_kept_alone() or self._is_full()
 
     def _is_kept_alone(self) -> bool:
-        return self._alone is not None and (self._counts_silent or not self._alone.is_silent)
+        return self._alone is not None and (self._counts_silent or time.monotonic() - self._alone.since < SILENT_SECONDS)
 
     def _is_full(self) -> bool:
         return self._limit is not None and sum(self._counts_silent or not turn.is_silent for turn in self._turns) >= self._limit

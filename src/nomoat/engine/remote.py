@@ -141,7 +141,8 @@ class RemoteEngine(Engine):
         self._timeout_seconds = read_timeout_seconds
         self.meter: Meter | None = None  # set by whoever has a budget to keep
         self.has_to_stay = False  # set by whoever asks what may not leave this machine, whatever `gateways` says meanwhile
-        self._asks_again, self._asks_alone = True, False
+        self._asks_again = True
+        self._wants_whole = self._asks_alone = False
         self._require_may_leave: Callable[[], None] = lambda: None
         self.calls = Calls()
         self._pace = pacing.Pace(counts_silent=as_client)
@@ -173,11 +174,11 @@ class RemoteEngine(Engine):
         once._asks_again = False
         return once
 
-    def asked_alone(self) -> RemoteEngine:
-        """See `Engine.asked_alone`. Not covered: who else asks that server, such as an engine for another model of it."""
-        alone = copy.copy(self)
-        alone._asks_alone = True
-        return alone
+    def asked_for_whole(self, *, alone: bool) -> RemoteEngine:
+        """See `Engine.asked_for_whole`. Not covered: who else asks that server, such as an engine for another model of it."""
+        strict = copy.copy(self)
+        strict._wants_whole, strict._asks_alone = True, alone
+        return strict
 
     def asked_while(self, require_may_leave: Callable[[], None]) -> RemoteEngine:
         """This engine as `with_meter` gives it, but before each time that it is asked, when its turn has come, this may raise."""
@@ -228,7 +229,7 @@ class RemoteEngine(Engine):
             try:
                 with (
                     self._pace.turn(came_at, alone=self._asks_alone) as turn,
-                    closing(self._attempt(request, came_at, sent)) as chunks,
+                    closing(self._attempt(request, came_at, sent, turn)) as chunks,
                 ):
                     self._require_may_leave()
                     for chunk in _in_whole_characters(chunks):
@@ -269,7 +270,7 @@ class RemoteEngine(Engine):
             self._pace.too_fast(seconds)
         self._pace.pause(seconds, came_at)
 
-    def _attempt(self, request: Request, came_at: int, sent: _Sent) -> Generator[Chunk]:
+    def _attempt(self, request: Request, came_at: int, sent: _Sent, turn: pacing.Turn) -> Generator[Chunk]:
         """One call, billed where there is a meter."""
         first: float | None = None
         told = _Told()
@@ -285,7 +286,7 @@ class RemoteEngine(Engine):
                         yield Chunk(text=text, begun=not text)
             if told.finish_reason and body is not None and body.is_stream:
                 self._dialect.gives_reasons = True
-            finish_reason = told.finish_reason or self._end_of(body, told)
+            finish_reason = told.finish_reason or self._end_of(body, told, turn)
             finish_reason = "filtered" if told.is_refused and finish_reason == "stop" else finish_reason
             ended_at = time.perf_counter()
             writing_since = ended_at if first is None or body is None or not body.is_stream else first
@@ -305,7 +306,7 @@ class RemoteEngine(Engine):
         self._pace.went_well()  # here: who has the last chunk asks for no more
         yield Chunk(text="", finish_reason=finish_reason, usage=usage, calls=told.calls.calls)
 
-    def _end_of(self, body: Body | None, told: _Told) -> FinishReason:
+    def _end_of(self, body: Body | None, told: _Told, turn: pacing.Turn) -> FinishReason:
         """Why an answer ended whose server did not say so; raises what says that it is none, or not whole.
 
         `body` is None where the question was refused.
@@ -316,20 +317,25 @@ class RemoteEngine(Engine):
             raise self._cut_off(told.failure)
         if not told.has_begun:
             raise self._no_answer()
-        if not body.is_whole or not (told.has_text or told.calls) or (body.is_stream and not self._may_end_without_reason()):
+        if not body.is_whole or not (told.has_text or told.calls):
             raise self._cut_off()
+        if body.is_stream and not self._may_end_without_reason(turn):
+            error = self._cut_off()
+            error.ended_bare = True
+            raise error
         return "stop"
 
-    def _may_end_without_reason(self) -> bool:
+    def _may_end_without_reason(self, turn: pacing.Turn) -> bool:
         """Whether what the end mark alone ended is whole: llama-cpp-python's server ends an answer so when the next question comes.
 
-        That of a server that says why its answers end is not. Another one's is where no other question was under way; one that was
-        asked alone tells that it never gives reasons.
+        Where none came it is, and tells that the server never gives reasons; but of one that gave some, only what was asked alone.
+        Where one came, and nothing is known of the server, it is for whoever cannot ask again.
         """
-        is_alone = self._pace.num_running == 1
-        if self._dialect.gives_reasons is None and is_alone and self._asks_alone:
+        if turn.is_newest and self._dialect.gives_reasons is None:
             self._dialect.gives_reasons = False
-        return not self._dialect.gives_reasons and (is_alone or self._dialect.gives_reasons is False)
+        if self._dialect.gives_reasons is None:
+            return not self._wants_whole
+        return not self._dialect.gives_reasons or (turn.is_newest and self._asks_alone)
 
     @contextmanager
     def _metered(self, request: Request, came_at: int) -> Iterator[Bill]:

@@ -82,6 +82,7 @@ class OrHere(Engine):
         self._wait_seconds = wait_seconds
         self._on_failure = on_failure
         self._on_word = on_word
+        self._as_wanted: Callable[[Engine], Engine] = lambda engine: engine
 
     @property
     def digest(self) -> str:
@@ -99,10 +100,15 @@ class OrHere(Engine):
         """See `Responder.notes_on`: of the one who answered."""
         return self._now.notes_on(request)
 
+    def asked_for_whole(self, *, alone: bool) -> OrHere:
+        """See `Engine.asked_for_whole`. It is itself, of which `notes_on` tells."""
+        self._as_wanted = lambda engine: engine.asked_for_whole(alone=alone)
+        return self
+
     def generate(self, request: Request) -> Iterator[Chunk]:
         has_begun = False
         try:
-            with closing(self._now.stream(request)) as chunks:
+            with closing(self._stream(self._now, request)) as chunks:
                 first: list[Chunk] = []
                 # Within it nothing is given on: what comes after that may be read in another thread.
                 with net.waiting_at_most(self._wait_seconds, hint=TOO_LATE_HINT):
@@ -122,7 +128,10 @@ class OrHere(Engine):
         self._now = self._local
         self.give_up_waiting = self._local.engine.give_up_waiting
         yield Chunk(text="")  # whoever reads may go on elsewhere: see `serve.served`
-        yield from _having_sent(failure.bytes_out, self._local.stream(request))
+        yield from _having_sent(failure.bytes_out, self._stream(self._local, request))
+
+    def _stream(self, responder: Responder, request: Request) -> Stream[Chunk]:
+        return Responder(responder.ref, self._as_wanted(responder.engine)).stream(request)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         return self._now.score(request, continuations)
