@@ -110,6 +110,7 @@ def llama3_factors() -> Any:
 FOUR_LAYERS = {**LLAMA_LIKE, "num_hidden_layers": 4}
 GEMMA = {**LLAMA_LIKE, "head_dim": 32, "num_key_value_heads": 1}
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+GLM = {**LLAMA_LIKE, "pad_token_id": 0, "head_dim": HEAD, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5}}
 CASES = {
     "llama": Case(arch="llama", model="Llama", config=LLAMA_LIKE, change=llama_rows),
     "llama, linear scaling": Case(
@@ -175,31 +176,9 @@ CASES = {
         model="Exaone4",
         config={**FOUR_LAYERS, "sliding_window": None, "layer_types": 4 * ["full_attention"], "rope_parameters": ROPE},
     ),
-    "chatglm": Case(
-        arch="chatglm",
-        model="Glm",
-        config={
-            **LLAMA_LIKE, "pad_token_id": 0, "head_dim": HEAD, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5},
-        },
-        keys={"rope.dimension_count": HEAD // 2},
-    ),
-    "chatglm, one matrix": Case(
-        arch="chatglm",
-        model="Glm",
-        config={
-            **LLAMA_LIKE, "pad_token_id": 0, "head_dim": HEAD, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5},
-        },
-        keys={"rope.dimension_count": HEAD // 2},
-        one_qkv=True,
-    ),
-    "glm4": Case(
-        arch="glm4",
-        model="Glm4",
-        config={
-            **LLAMA_LIKE, "pad_token_id": 0, "head_dim": HEAD, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5},
-        },
-        keys={"rope.dimension_count": HEAD // 2},
-    ),
+    "chatglm": Case(arch="chatglm", model="Glm", config=GLM, keys={"rope.dimension_count": HEAD // 2}),
+    "chatglm, one matrix": Case(arch="chatglm", model="Glm", config=GLM, keys={"rope.dimension_count": HEAD // 2}, one_qkv=True),
+    "glm4": Case(arch="glm4", model="Glm4", config=GLM, keys={"rope.dimension_count": HEAD // 2}),
     "granite": Case(
         arch="granite",
         model="Granite",

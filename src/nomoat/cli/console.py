@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from nomoat.errors import UsageError
+from nomoat.words import SHOWN_TURNS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 # Words that are not ours (a model's, a server's, of a file's name) must not drive the user's terminal (clipboard, title, colours).
 # They show letters in another order than they stand in.
-DIRECTIONS = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+DIRECTIONS = (0x061C, 0x200E, 0x200F, *SHOWN_TURNS)
 TERMINAL_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0), *DIRECTIONS) if chr(code) not in "\n\t"}
 # Those that JSON leaves as they are, in its own words.
 ESCAPED_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *DIRECTIONS)}

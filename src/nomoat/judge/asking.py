@@ -180,7 +180,7 @@ class Asking:
         outcomes = grouped(self.outcomes, groups_in(suite))
         facts = {"digest": self.model.digest, "reused answers": str(self.num_reused)}
         price, seed = self.settings.spending.pricing(self.model).note, self.settings.seed
-        earlier = self.asked_earlier()
+        earlier, tells_little = self.asked_earlier(), asked_notes.tells_little(self)
         side = side_of(
             self.model.ref, self.model.licence, suite.metric, outcomes, facts=facts, price=price,
             dropped=self.dropped, earlier=earlier, bytes_in_vain=self.bytes_in_vain,
@@ -192,8 +192,8 @@ class Asking:
             outcomes=outcomes,
             notes=(*notes, *asked_notes.notes(self, earlier), *notes_over_all(suite, self.model.ref, outcomes)),
             seed=seed,
-            partial=asked_notes.missing(self) or asked_notes.left_out(self) or asked_notes.tells_little(self),
-            tells_little=asked_notes.tells_little(self),
+            partial=asked_notes.missing(self) or asked_notes.left_out(self) or tells_little,
+            tells_little=tells_little,
             unread=frozenset(self.unread),
             unread_cut=frozenset(self.unread_cut),
         )
