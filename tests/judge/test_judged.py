@@ -350,14 +350,18 @@ def test_judge_of_a_server_is_paid_from_the_same_budget(serving: Callable[..., S
     server = serving(counted("[[A]]", 100, 10))
     spending = priced(5.0)
     duel = run_judged_duel(
-        side("left", [0], 20), side("right", [], 20), suite_of(20), f"{server.url}#judge", RunSettings(spending=spending)
+        side("left", [0], 20),
+        side("right", [], 20),
+        suite_of(20),
+        f"{server.url}#judge",
+        RunSettings(concurrency=1, spending=spending),
     )
     assert duel.verdict.partial.startswith("the judge did not judge all: the budget of $5.00 is reached")
     assert 0 < duel.verdict.num_examples < 20
     assert spending.budget is not None
     assert spending.budget.spent_usd == pytest.approx(len(server.bodies) * 0.12)
     assert spending.budget.spent_usd <= 5.0
-    assert 2 * duel.verdict.num_examples >= len(server.bodies) - 1
+    assert duel.verdict.num_examples == len(server.bodies) // 2  # of several at once, more than one pair may be judged in one order
 
 
 def half_budget() -> RunSettings:
