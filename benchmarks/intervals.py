@@ -1,11 +1,12 @@
-"""How often the interval of a mean score holds the truth, to either side, and how wide it is.
+"""How often the interval of a mean score, or of a difference, holds the truth, to either side, and how wide it is.
 
     python benchmarks/intervals.py [--runs 300] [--json FILE]
 
-Graded scores of many kinds, in groups of many kinds: the cluster-robust interval (the jackknife's standard error and Student's t),
-`clustered_score_interval` (with less and more at the end of the scale, too), and, where no two values belong together,
-`mean_interval`. All runs of a setting are reckoned at once, with drawn weights in place of the integral; a test holds that beside the
-functions themselves.
+Scores of many kinds, in groups of many kinds: the cluster-robust interval (the jackknife's standard error and Student's t),
+`clustered_score_interval` (with less and more at the end of the scale, too), where no two values belong together `mean_interval`, and
+where they are right or wrong Wilson's for as many values as the jackknife says. Differences: Tango's interval for as many pairs as the
+jackknife says, and `clustered_difference_interval`. All runs of a setting are reckoned at once, with drawn weights in place of the
+integral; a test holds that beside the functions themselves.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ ADDED = {"now": stats.ADDED, "half": 0.5, "whole": 1.0}  # of a value at the end
 SHARES_Q = (np.arange(100_000) + 0.5) / 100_000
 HELD = 0.04  # at most so often beyond either end: widths are compared there, 2.5 % are meant
 MISSED = 0.05
-FORMULAS = ("jackknife", *ADDED, "gaffke")
+FORMULAS = ("jackknife", *ADDED, "gaffke", "wilson")
+RIGHT = "0 or 1"
+DIFFERING = ((0.02, 0.0), (0.1, 0.0), (0.02, 0.02), (0.1, 0.02), (0.05, 0.05), (0.2, 0.2), (0.3, 0.1), (0.5, 0.3))  # won, lost
+HALVINGS = 45
+FEW_LARGE = "a fifth of 10, others of 1"
 
 
 def beta(mean: float, concentration: float) -> NDArray[np.float64]:
@@ -48,7 +53,7 @@ def mixed(*parts: tuple[float, NDArray[np.float64] | float]) -> NDArray[np.float
 
 def kinds() -> dict[str, NDArray[np.float64]]:
     """Kinds of scores; to three digits, so that those near an end are at it."""
-    found = {f"0 or 1, {share:.0%}": mixed((1 - share, 0.0), (share, 1.0)) for share in (0.3, 0.5, 0.62, 0.75, 0.87, 0.9, 0.95, 0.98)}
+    found = {f"{RIGHT}, {share:.0%}": mixed((1 - share, 0.0), (share, 1.0)) for share in (0.3, 0.5, 0.62, 0.75, 0.87, 0.9, 0.95, 0.98)}
     for mean, concentration in (
         (0.5, 1),
         (0.5, 10),
@@ -85,7 +90,8 @@ def shapes() -> Iterator[tuple[str, NDArray[np.int64]]]:
         yield "even", np.full(num, 5)
         if num >= 10:
             yield "one with a third", np.array([num, *[2] * (num - 1)])
-            yield "a fifth of 10, others of 1", np.array([10] * (num // 5) + [1] * (num - num // 5))
+            yield FEW_LARGE, np.array([10] * (num // 5) + [1] * (num - num // 5))
+            yield "a tenth of 5, others of 1", np.array([5] * (num // 10) + [1] * (num - num // 10))
     yield "even", np.full(50, 20)
     yield "alone", np.ones(1_000, dtype=np.int64)
 
@@ -154,6 +160,44 @@ class Runs:
         """`mean_interval` of values that do not belong together."""
         return self._weighed(self.moved_RG, self.sizes_G, np.zeros_like(self.variance_R))["whole"]
 
+    def wilson(self) -> Ends:
+        """Of right or wrong values, for as many as the jackknife says, and at most those there are; of groups that are all alike
+        Gaffke's, as if each were one value.
+        """
+        q, p_R, t = TAIL ** (1 / len(self.sizes_G)), self.mean_R, self.t
+        none_R = self.error_R < stats.ROUNDING
+        n_R = np.where(none_R, 1.0, np.minimum(self.num, p_R * (1 - p_R) / np.where(none_R, 1.0, self.error_R**2)))
+        middle_R, reach_R = p_R + t**2 / (2 * n_R), t * np.sqrt(p_R * (1 - p_R) / n_R + t**2 / (4 * n_R**2))
+        return (
+            np.where(none_R, p_R * q, (middle_R - reach_R) / (1 + t**2 / n_R)),
+            np.where(none_R, 1 - (1 - p_R) * q, (middle_R + reach_R) / (1 + t**2 / n_R)),
+        )
+
+    def tango(self, variance_R: NDArray[np.float64]) -> Ends:
+        """Of differences, for as many pairs as that variance of the mean says; where nothing differs, as if each group were one."""
+        q, found_R = TAIL ** (1 / len(self.sizes_G)), self.mean_R
+        won_R, lost_R = np.maximum(self.values_RN, 0).mean(axis=1), np.maximum(-self.values_RN, 0).mean(axis=1)
+        none_R = np.ptp(self.values_RN, axis=1) < stats.ROUNDING
+        n_R = (won_R + lost_R - found_R**2) / np.where(none_R, 1.0, variance_R)
+
+        def is_inside(apart_R: NDArray[np.float64]) -> NDArray[np.bool_]:
+            is_more = apart_R >= 0
+            fewer_R, ahead_R = np.where(is_more, lost_R, won_R), np.where(is_more, found_R, -found_R)
+            away_R = np.abs(apart_R)
+            b_R, c_R = (2 - ahead_R) * away_R - won_R - lost_R, -fewer_R * away_R * (1 - away_R)
+            spread_R = (np.sqrt(b_R**2 - 8 * c_R) - b_R) / 2 + away_R - away_R**2
+            return np.asarray((found_R - apart_R) ** 2 * n_R < self.t**2 * spread_R)
+
+        ends = []
+        for end in (-1.0, 1.0):
+            near_R, far_R = found_R, np.full_like(found_R, end)
+            for _ in range(HALVINGS):
+                middle_R = (near_R + far_R) / 2
+                inside_R = is_inside(middle_R)
+                near_R, far_R = np.where(inside_R, middle_R, near_R), np.where(inside_R, far_R, middle_R)
+            ends.append(np.where(none_R, end + (found_R - end) * q, near_R))
+        return ends[0], ends[1]
+
     def _weighed(
         self, moved_RG: NDArray[np.float64], sizes_G: NDArray[np.float64], variance_R: NDArray[np.float64]
     ) -> dict[str, Ends]:
@@ -175,38 +219,76 @@ class Runs:
         return found
 
 
-def measured(runs: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-    """Each setting, with the shares of runs whose truth lies below and above, and the mean width, by each formula."""
-    of_each = kinds()
+def rates(found: dict[str, Ends], truth: float) -> dict[str, list[float]]:
+    """By formula: the shares of runs whose truth lies below and above, and the mean width."""
+    return {
+        name: [float(np.mean(truth < low - 1e-9)), float(np.mean(truth > high + 1e-9)), float(np.mean(high - low))]
+        for name, (low, high) in found.items()
+    }
+
+
+def settings(of_each: dict[str, NDArray[np.float64]]) -> Iterator[tuple[dict[str, Any], NDArray[np.int64], NDArray[np.float64]]]:
+    """Each kind of groups with each kind of values: what it is called, the sizes of the groups, and the values' quantiles."""
     for shape, sizes_G in shapes():
         for alike in (0.0,) if shape == "alone" else (0.0, 0.3, 1.0):
             for kind, values_Q in of_each.items():
-                of = Runs(drawn(rng, runs, sizes_G, alike, values_Q), sizes_G, rng)
-                found = {"jackknife": of.jackknife(), **of.weighed(), **({"gaffke": of.gaffke()} if shape == "alone" else {})}
-                truth = float(values_Q.mean())
-                rates = {
-                    name: [float(np.mean(truth < low - 1e-9)), float(np.mean(truth > high + 1e-9)), float(np.mean(high - low))]
-                    for name, (low, high) in found.items()
-                }
-                yield {"groups": len(sizes_G), "sizes": shape, "largest": int(sizes_G.max()), "alike": alike, "scores": kind, **rates}
+                named = {"groups": len(sizes_G), "sizes": shape, "largest": int(sizes_G.max()), "alike": alike, "scores": kind}
+                yield named, sizes_G, values_Q
+
+
+def measured(runs: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    """Each setting of scores, with the `rates` of each formula."""
+    for named, sizes_G, values_Q in settings(kinds()):
+        of = Runs(drawn(rng, runs, sizes_G, named["alike"], values_Q), sizes_G, rng)
+        found = {"jackknife": of.jackknife(), **of.weighed()}
+        if named["sizes"] == "alone":
+            found["gaffke"] = of.gaffke()
+        if named["scores"].startswith(RIGHT):
+            found["wilson"] = of.wilson()
+        yield {**named, **rates(found, float(values_Q.mean()))}
+
+
+def differences(runs: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    """The same of differences between right and wrong answers."""
+    of_each = {f"won {won:.0%}, lost {lost:.0%}": mixed((won, 1.0), (1 - won - lost, 0.0), (lost, -1.0)) for won, lost in DIFFERING}
+    for named, sizes_G, values_Q in settings(of_each):
+        of = Runs(drawn(rng, runs, sizes_G, named["alike"], values_Q), sizes_G, rng)
+        found = {"jackknife": of.tango(np.maximum(of.error_R**2, of.alone_R)), "now": of.tango(of.variance_R)}
+        yield {**named, **rates(found, float(values_Q.mean()))}
 
 
 def summary_of(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For parts of the settings and each formula: the worst share beyond one end, the mean of all, in how many settings it is more
-    than `MISSED`, and the width as a ratio to the jackknife's where that one held.
+    than `MISSED`, and the width as a ratio to the jackknife's (of right or wrong values Wilson's) where that one held.
     """
-    usual = [row for row in found if not row["scores"].startswith("rare")]
+    usual = [row for row in found if not row["scores"].startswith(("rare", RIGHT))]
+    right = [row for row in found if row["scores"].startswith(RIGHT)]
     parts = {f"{num} groups": [row for row in usual if row["groups"] == num] for num in (5, 10, 20, 50, 200)}
     parts |= {
         f"sizes: {shape}": [row for row in usual if row["sizes"] == shape] for shape in dict.fromkeys(name for name, _ in shapes())
     }
-    parts |= {"all": usual, "rare values": [row for row in found if row not in usual]}
-    return [_summed(title, name, rows) for title, rows in parts.items() for name in FORMULAS if all(name in row for row in rows)]
+    parts |= {"all": usual, "rare values": [row for row in found if row["scores"].startswith("rare")], "right or wrong": right}
+    parts["right or wrong, " + FEW_LARGE] = [row for row in right if row["sizes"] == FEW_LARGE]
+    return [
+        _summed(title, name, rows) for title, rows in parts.items() for name in FORMULAS if rows and all(name in row for row in rows)
+    ]
+
+
+def summary_of_differences(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As `summary_of`, beside Tango's interval with the jackknife's variance."""
+    parts = {f"differences, {num} groups": [row for row in found if row["groups"] == num] for num in (5, 10, 20, 50, 200)}
+    parts |= {
+        f"differences, {shape}": [row for row in found if row["sizes"] == shape]
+        for shape in dict.fromkeys(name for name, _ in shapes())
+    }
+    parts["differences, all"] = found
+    return [_summed(title, name, rows) for title, rows in parts.items() for name in ("jackknife", "now")]
 
 
 def _summed(title: str, name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     misses = [max(row[name][:2]) for row in rows]
-    widths = [row[name][2] / row["jackknife"][2] for row in rows if max(row["jackknife"][:2]) <= HELD]
+    before = "wilson" if "wilson" in rows[0] else "jackknife"
+    widths = [row[name][2] / row[before][2] for row in rows if max(row[before][:2]) <= HELD]
     return {
         "settings": title, "formula": name, "worst": max(misses), "mean": sum(misses) / len(misses),
         "missed": sum(miss > MISSED for miss in misses), "of": len(misses),
@@ -220,14 +302,15 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    found = list(measured(options.runs, np.random.default_rng(20261130)))
-    summary = summary_of(found)
-    print("| settings | formula | beyond one end, worst | mean | above 5 % | mean width (median) where the jackknife held |")
+    rng = np.random.default_rng(20261130)
+    scores, apart = list(measured(options.runs, rng)), list(differences(options.runs, rng))
+    summary = summary_of(scores) + summary_of_differences(apart)
+    print("| settings | formula | beyond one end, worst | mean | above 5 % | mean width (median) where the former formula held |")
     print("|---|---|---|---|---|---|")
     for row in summary:
-        rates = f"{100 * row['worst']:.1f} % | {100 * row['mean']:.1f} % | {row['missed']} of {row['of']}"
-        print(f"| {row['settings']} | {row['formula']} | {rates} | {row['width']:.2f} ({row['median_width']:.2f}) |")
-    missed = [row for row in found if max(row["now"][:2]) > MISSED]
+        shares = f"{100 * row['worst']:.1f} % | {100 * row['mean']:.1f} % | {row['missed']} of {row['of']}"
+        print(f"| {row['settings']} | {row['formula']} | {shares} | {row['width']:.2f} ({row['median_width']:.2f}) |")
+    missed = [row for row in (*scores, *apart) if max(row["now"][:2]) > MISSED]
     write(options.json, {**circumstances(), "runs": options.runs, "summary": summary, "missed": missed})
 
 

@@ -76,11 +76,24 @@ def test_intervals_of_many_runs_at_once_are_those_of_each(sizes: list[int]) -> N
     for row, (ends, free, robust) in enumerate(zip(found, gaffke, half, strict=True)):
         expected = stats.clustered_score_interval(values[row].tolist(), groups, 0.0, 1.0)
         assert ends == pytest.approx(expected, abs=0.15 * (expected[1] - expected[0]))
-        mean, error, t = stats._between_groups(values[row].tolist(), groups, 0.95)
-        assert robust == pytest.approx((mean - t * error, min(1.0, mean + t * error)))
+        mean, _, t = stats._between_groups(values[row], groups, 0.95)
+        reach = t * np.sqrt(stats._jackknife(values[row], *stats._sizes(groups)))
+        assert robust == pytest.approx((mean - reach, min(1.0, mean + reach)))
         if max(sizes) == 1:
             expected = stats.mean_interval(values[row].tolist(), 0.0, 1.0)
             assert free == pytest.approx(expected, abs=0.15 * (expected[1] - expected[0]))
+
+
+@pytest.mark.parametrize("sizes", [[5] * 10, [10] * 4 + [1] * 16])
+def test_intervals_of_many_differences_at_once_are_those_of_each(sizes: list[int]) -> None:
+    intervals = importlib.import_module("intervals")
+    groups = [str(group) for group, size in enumerate(sizes) for _ in range(size)]
+    kind = intervals.mixed((0.1, 1.0), (0.1, -1.0), (0.8, 0.0))
+    values = intervals.drawn(np.random.default_rng(1), 30, np.array(sizes), 0.5, kind)
+    values[3] = 0.0  # nothing differs
+    runs = intervals.Runs(values, np.array(sizes), np.random.default_rng(5))
+    for row, ends in enumerate(np.array(runs.tango(runs.variance_R)).T):
+        assert ends == pytest.approx(stats.clustered_difference_interval(values[row].tolist(), groups, 1.0), abs=1e-6)
 
 
 def test_every_script_that_writes_json_writes_its_circumstances() -> None:

@@ -18,7 +18,7 @@ from nomoat.judge.groups import groups_in, groups_of
 from nomoat.judge.judged import run_judged_duel
 from nomoat.judge.metrics import Metric
 from nomoat.judge.run import run_suite
-from nomoat.judge.stats import clustered_proportion_interval
+from nomoat.judge.stats import clustered_score_interval
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import _fixed
@@ -46,7 +46,7 @@ def test_equal_questions_are_one_piece_of_evidence() -> None:
     evaluation = run_suite(knowing("m", 13), suite)
     scores, groups = [outcome.score for outcome in evaluation.outcomes], [str(at % 30) for at in range(150)]
     assert [outcome.group for outcome in evaluation.outcomes] == groups
-    assert (evaluation.side.score_low, evaluation.side.score_high) == clustered_proportion_interval(scores, groups)
+    assert (evaluation.side.score_low, evaluation.side.score_high) == clustered_score_interval(scores, groups, 0.0, 1.0)
     told = (
         "120 of the 150 questions of `quiz` are equal to one before them: equal questions are one group",
         "150 examples in 30 groups that belong together: errors are those between groups",

@@ -28,7 +28,7 @@ from nomoat.judge.groups import groups_of
 from nomoat.judge.metrics import Metric
 from nomoat.judge.run import evaluate, run_suite
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.stats import clustered_proportion_interval
+from nomoat.judge.stats import clustered_score_interval
 from nomoat.judge.verdict import Rules, in_common, score_interval
 from nomoat.records import Chunk, ContinuationScore, Message, Outcome, Request
 from nomoat.responder import Responder
@@ -614,7 +614,7 @@ def test_score_of_examples_in_groups_has_the_interval_of_groups() -> None:
     grouped = tuple(dataclasses.replace(example, group=str(at // 3)) for at, example in enumerate(suite.examples))
     side = run_suite(knowing("m", 12), dataclasses.replace(suite, examples=grouped)).side
     scores, groups = [1.0] * 12 + [0.0] * 12, [example.group for example in grouped]
-    assert (side.score_low, side.score_high) == clustered_proportion_interval(scores, groups)
+    assert (side.score_low, side.score_high) == clustered_score_interval(scores, groups, 0.0, 1.0)
 
 
 def test_examples_that_follow_each_other_are_one_group_without_being_told() -> None:

@@ -182,15 +182,12 @@ def clustered_score_interval(
 
     The Bayesian bootstrap: every group counts more or less by chance, and so does, of one value more at the end of the scale, the part
     `ADDED`. So how far it reaches to either side follows the skewness of the groups, and it has a width where all scores are alike.
-    Groups are moved apart until they vary as much as the larger of two variances says: that of the jackknife (`_between_groups`),
-    and that of independent values times the design effect of as much correlation within groups as is beyond chance. The former is too
-    small where the groups that differ happen to be small ones. The added value is of as many values as the mean has fewer of for it,
-    and of a group at most. Where values of a group are no more alike than others, each value is drawn by itself.
+    Groups are moved apart until they vary as much as the mean does (`_between_groups`). The added value is of as many values as the
+    mean has fewer of for it, and of a group at most. Where values of a group are no more alike than others, each is drawn by itself.
     Of one group alone it is `mean_interval` of its mean.
     Returns (low, high) between `lowest` and `highest`. Close to its confidence, and no bound: `docs/duel.md` has how often it held.
     What it misses is a rare score far from all that are there, or a rare group.
-    Source: Rubin 1981, doi:10.1214/aos/1176345338; the added value, there a whole one: as in `mean_interval`; the design effect: Kish
-    1965, Survey Sampling, section 5.4; the least correlation within groups: Searle 1971, Linear Models, section 9.8.
+    Source: Rubin 1981, doi:10.1214/aos/1176345338; the added value, there a whole one: as in `mean_interval`.
     Raises ValueError for no values, or one outside the scale.
     """
     data_U, counts_U, _ = _within(values, lowest, highest)
@@ -202,9 +199,8 @@ def clustered_score_interval(
     moved_G = np.zeros(num_groups)
     if float(np.ptp(data_N)) > ROUNDING:
         alone = float(data_N.var(ddof=1)) / len(data_N)
-        error = _between_groups(data_N.tolist(), groups, confidence)[1]
-        variance = max(error**2, alone * _design_effect(data_N, sizes_G, group_N))
-        if variance <= alone:
+        variance = _between_groups(data_N, groups, confidence)[1] ** 2
+        if variance <= alone * (1 + ROUNDING):
             num_groups, sizes_G, group_N = len(data_N), np.ones(len(data_N)), np.arange(len(data_N))
         moved_G = np.bincount(group_N, weights=data_N - mean).astype(np.float64)
         drawn = float(moved_G @ moved_G) / len(data_N) ** 2 * num_groups / (num_groups + 1)  # the variance by weights alone
@@ -213,23 +209,6 @@ def clustered_score_interval(
     low = 1.0 - _highest_drawn(1.0 - mean, -moved_G, sizes_G, added, (1 - confidence) / 2)
     high = _highest_drawn(mean, moved_G, sizes_G, added, (1 - confidence) / 2)
     return lowest + low * (highest - lowest), lowest + high * (highest - lowest)
-
-
-def _design_effect(data_N: NDArray[np.float64], sizes_G: NDArray[np.float64], group_N: NDArray[np.intp]) -> float:
-    """How many times as large the variance of a mean is as of independent values, by the least correlation within groups that
-    values so much alike leave, at `CONFIDENCE` to one side.
-    """
-    num_groups, num_values, kish = len(sizes_G), len(data_N), float(sizes_G @ sizes_G) / len(data_N)
-    if num_values == num_groups:
-        return 1.0
-    means_G = np.bincount(group_N, weights=data_N) / sizes_G
-    between = float(sizes_G @ (means_G - data_N.mean()) ** 2) / (num_groups - 1)
-    within = float(np.sum((data_N - means_G[group_N]) ** 2)) / (num_values - num_groups)
-    by_chance = within * float(stats.f.ppf(CONFIDENCE, num_groups - 1, num_values - num_groups))
-    if between <= by_chance:
-        return 1.0
-    usual = (num_values - kish) / (num_groups - 1)  # size of a group
-    return 1.0 + (between - by_chance) / (between + (usual - 1) * by_chance) * (kish - 1)
 
 
 def _highest_drawn(mean: float, moved_G: NDArray[np.float64], sizes_G: NDArray[np.float64], added: float, tail: float) -> float:
@@ -259,28 +238,6 @@ def _highest_drawn(mean: float, moved_G: NDArray[np.float64], sizes_G: NDArray[n
     return float(optimize.brentq(excess, least, 1.0, xtol=ROUNDING))
 
 
-def clustered_proportion_interval(values: Sequence[float], groups: Sequence[str], *, confidence: float = CONFIDENCE) -> Interval:
-    """Interval for a proportion of values, each 0 or 1, that depend on each other within groups, but not between them.
-
-    Wilson's, for as many independent values as would leave the proportion as uncertain as it is by the jackknife's variance
-    (`_between_groups`), though never for more than there are, and with its t in place of the normal's quantile.
-    Near 0 and 1, where an interval as wide to either side ends too near to the end of the scale, this one does not.
-    Returns (low, high) within [0, 1]. Close to its confidence, and no bound: 93 to 98 % held the truth among 12 to 200 groups of 2 to
-    5 that are right or wrong as a whole, where 80 to 97 % of them are right; 88 to 99 % where 98 to 99 % are; 87 to 97 % among groups
-    of different sizes, 100 of 1 and 10 of 5, or 20 of 4, 80 to 98 % right (`tests/judge/test_stats.py` has some of these).
-    Source: Dean and Pagano 2015, Journal of Survey Statistics and Methodology 3, 484-503; Franco et al. 2019, the same 7, 334-364
-    (PMC6690503); the number of values, its bound and t: Korn and Graubard 1998, Survey Methodology 24, 193-201.
-    Of one group, and of groups that have all the same proportion, whose variance says nothing, it is `mean_interval` of as many
-    values as there are groups: of answers all right Clopper and Pearson's.
-    """
-    p, error, t = _between_groups(values, groups, confidence) if len(set(groups)) > 1 else (float(np.mean(values)), 0.0, 0.0)
-    if error <= ROUNDING:
-        return mean_interval([p] * len(set(groups)), 0.0, 1.0, confidence=confidence)
-    n = min(float(len(values)), p * (1 - p) / error**2)
-    middle, reach = p + t**2 / (2 * n), t * math.sqrt(p * (1 - p) / n + t**2 / (4 * n**2))
-    return max(0.0, (middle - reach) / (1 + t**2 / n)), min(1.0, (middle + reach) / (1 + t**2 / n))
-
-
 def group_totals_interval(
     values: Sequence[float], groups: Sequence[str], lowest: float, highest: float, *, confidence: float = CONFIDENCE
 ) -> Interval:  # fmt: skip
@@ -306,21 +263,21 @@ def clustered_difference_interval(
     them.
 
     Tango's score interval: a true difference further away takes more wins (or losses) than there are, and has their variance. It is
-    that of as many independent pairs as would leave the mean as uncertain as the jackknife (`_between_groups`) says, though never less
-    so than if all differences were independent, and with its t. A win by half of `largest` is half a win. So it is about as
-    wide in units of what differs, however small that is for the scale; a rare difference far larger than all others is not in it.
+    that of as many independent pairs as would leave the mean as uncertain as it is (`_between_groups`), and with its t. A win by half
+    of `largest` is half a win. So it is about as wide in units of what differs, however small that is for the scale; a rare difference
+    far larger than all others is not in it.
     Where nothing differs it is `mean_interval` of as many values as there are groups.
     Returns (low, high) within [-largest, largest]. Close to its confidence, and no bound: `docs/duel.md` has how often it held.
     Source: Tango 1998, Statistics in Medicine 17, 891-908; for groups: Yang, Sun and Hardin 2012, Pharmaceutical Statistics 11,
-    386-393; the number of pairs, its bound and t: as in `clustered_proportion_interval`.
+    386-393; the number of pairs and t: Korn and Graubard 1998, Survey Methodology 24, 193-201.
     """
     data = np.asarray(differences, dtype=np.float64) / largest
     if len(set(groups)) < 2 or np.ptp(data) <= ROUNDING:
         low, high = mean_interval([float(data.mean())] * len(set(groups)), -1.0, 1.0, confidence=confidence)
     else:
-        mean, error, t = _between_groups(data.tolist(), groups, confidence)
+        mean, error, t = _between_groups(data, groups, confidence)
         won, lost = float(np.mean(np.maximum(data, 0.0))), float(np.mean(np.maximum(-data, 0.0)))
-        low, high = _tango_interval(won, lost, (won + lost - mean**2) / max(error**2, float(data.var()) / len(data)), t)
+        low, high = _tango_interval(won, lost, (won + lost - mean**2) / error**2, t)
     return low * largest, high * largest
 
 
@@ -341,28 +298,56 @@ def _tango_interval(won: float, lost: float, num_pairs: float, quantile: float) 
     return low, high
 
 
-def _between_groups(values: Sequence[float], groups: Sequence[str], confidence: float) -> tuple[float, float, float]:
+def _between_groups(
+    values: Sequence[float] | NDArray[np.float64], groups: Sequence[str], confidence: float
+) -> tuple[float, float, float]:
     """The mean, its standard error, and Student's t for it.
 
-    The jackknife's variance, each of the G groups left out once, and t with as many degrees of freedom as that variance has where
-    values are independent: G - 1 for groups of one size, fewer where some are larger than others. For groups of one size it is the
-    usual cluster-robust variance, which for others is too small: one large group pulls the mean to itself. An interval of these alone,
-    as wide to either side, is too narrow on one side among any number of groups, where few of them differ from the rest.
-    Source: Bell and McCaffrey 2002, Survey Methodology 28, 169-181; for evaluations: Miller 2024, arXiv:2411.00640, section 2.2.
+    The error is that of the larger of two variances. The jackknife's, each of the G groups left out once, which is for groups of one
+    size the usual cluster-robust one; that is too small for others, where one large group pulls the mean to itself. And that of
+    independent values times the design effect of as much correlation within groups as is beyond chance: the former is too small where
+    the groups that differ happen to be small ones.
+    t has as many degrees of freedom as the jackknife's variance has where values are independent: G - 1 for groups of one size, fewer
+    where some are larger than others. An interval of these alone, as wide to either side, is too narrow on one side among any number
+    of groups, where few of them differ from the rest.
+    Source: Bell and McCaffrey 2002, Survey Methodology 28, 169-181; for evaluations: Miller 2024, arXiv:2411.00640, section 2.2; the
+    design effect: Kish 1965, Survey Sampling, section 5.4; the least correlation within groups: Searle 1971, Linear Models, 9.8.
     Raises ValueError for fewer than 2 groups.
     """
-    data = np.asarray(values, dtype=np.float64)
+    data_N = np.asarray(values, dtype=np.float64)
     sizes_G, group_N = _sizes(groups)
-    num_groups = len(sizes_G)
-    if num_groups < 2:
-        raise ValueError(f"{num_groups} groups have no interval")
-    mean = float(data.mean())
-    moved_G = np.bincount(group_N, weights=data - mean) / (len(data) - sizes_G)  # the mean, where that group is left out
-    error = math.sqrt((num_groups - 1) / num_groups * float(moved_G @ moved_G))
-    shares_G = sizes_G / len(data)
+    if len(sizes_G) < 2:
+        raise ValueError(f"{len(sizes_G)} groups have no interval")
+    mean = float(data_N.mean())
+    alone = float(data_N.var(ddof=1)) / len(data_N)
+    error = math.sqrt(max(_jackknife(data_N, sizes_G, group_N), alone * _design_effect(data_N, sizes_G, group_N)))
+    shares_G = sizes_G / len(data_N)
     pulls_G = shares_G / (1 - shares_G) ** 2
     freedom = float(np.sum(shares_G / (1 - shares_G)) ** 2 / (pulls_G**2 @ (1 - 2 * shares_G) + (pulls_G @ shares_G) ** 2))
     return mean, error, float(stats.t.ppf((1 + confidence) / 2, freedom))
+
+
+def _jackknife(data_N: NDArray[np.float64], sizes_G: NDArray[np.float64], group_N: NDArray[np.intp]) -> float:
+    """The variance of the mean of all, by the means that are left where each group is left out once."""
+    moved_G = np.bincount(group_N, weights=data_N - data_N.mean()) / (len(data_N) - sizes_G)
+    return (len(sizes_G) - 1) / len(sizes_G) * float(moved_G @ moved_G)
+
+
+def _design_effect(data_N: NDArray[np.float64], sizes_G: NDArray[np.float64], group_N: NDArray[np.intp]) -> float:
+    """How many times as large the variance of a mean is as of independent values, by the least correlation within groups that
+    values so much alike leave, at `CONFIDENCE` to one side.
+    """
+    num_groups, num_values, kish = len(sizes_G), len(data_N), float(sizes_G @ sizes_G) / len(data_N)
+    if num_values == num_groups:
+        return 1.0
+    means_G = np.bincount(group_N, weights=data_N) / sizes_G
+    between = float(sizes_G @ (means_G - data_N.mean()) ** 2) / (num_groups - 1)
+    within = float(np.sum((data_N - means_G[group_N]) ** 2)) / (num_values - num_groups)
+    by_chance = within * float(stats.f.ppf(CONFIDENCE, num_groups - 1, num_values - num_groups))
+    if between <= by_chance:
+        return 1.0
+    usual = (num_values - kish) / (num_groups - 1)  # size of a group
+    return 1.0 + (between - by_chance) / (between + (usual - 1) * by_chance) * (kish - 1)
 
 
 def effective_groups(groups: Sequence[str]) -> float:

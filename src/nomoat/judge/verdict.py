@@ -78,17 +78,12 @@ def score_interval(
     groups: Sequence[str] | None = None,
 ) -> stats.Interval:
     """Interval for a mean score: clustered where examples belong to groups, Wilson's for right or wrong, else one that knows the ends
-    of the scale: few scores near to each other say little of rare ones far away. Right or wrong in groups is never narrower than
-    Wilson's for as many answers: groups may happen to be alike, such as half right each.
+    of the scale: few scores near to each other say little of rare ones far away.
     """
-    scale, right_or_wrong = METRICS[metric].scale, METRICS[metric].right_or_wrong
-    if groups is not None and right_or_wrong:
-        low, high = stats.clustered_proportion_interval(scores, groups, confidence=1 - alpha)
-        alone = score_interval(metric, scores, alpha=alpha)
-        return min(low, alone[0]), max(high, alone[1])
+    scale = METRICS[metric].scale
     if groups is not None:
         return stats.clustered_score_interval(scores, groups, *scale, confidence=1 - alpha)
-    if right_or_wrong:
+    if METRICS[metric].right_or_wrong:
         return stats.wilson_interval(round(sum(scores)), len(scores), confidence=1 - alpha)
     return stats.mean_interval(scores, *scale, confidence=1 - alpha)
 
