@@ -7,6 +7,7 @@ and its name in docs/run.md and both READMEs.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -67,6 +68,15 @@ def is_remote(ref: str) -> bool:
 def named_in(ref: str) -> Provider | None:
     """The provider that a model reference names; None if it names none."""
     return PROVIDERS.get(ref.partition(":")[0])
+
+
+def answering(ref: str) -> Provider | None:
+    """The provider that a model reference means, by its name or by its address; None for any other server, and for no server."""
+    if (named := named_in(ref)) is not None or not is_remote(ref):
+        return named
+    with suppress(ValueError):  # an address that is none: whoever asks there says so
+        return at(urlsplit(ref).hostname or "")
+    return None
 
 
 def at(host: str) -> Provider | None:

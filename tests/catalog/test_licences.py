@@ -190,6 +190,12 @@ def test_terms_the_user_states_stand_in_for_unknown_ones_only() -> None:
     )
 
 
+def test_what_a_model_wrote_is_never_stated_to_be_the_user_s_own() -> None:
+    with pytest.raises(UsageError) as caught:
+        licences.with_stated(licences.taught_by("http://127.0.0.1:9/v1#m", None), "own")
+    assert caught.value.message == "`own` is for data of yours, and what a model writes has the terms of the model"
+
+
 def test_terms_of_an_unknown_name_are_refused_and_the_known_ones_listed() -> None:
     licences.require_known("cc-by-4.0")
     with pytest.raises(UsageError) as caught:
@@ -219,6 +225,10 @@ def test_the_own_data_of_the_user_needs_no_confirmation() -> None:
         ("anthropic:claude-haiku-4-5", "anthropic-terms"),
         ("llama2-7b", "llama2"),
         ("http://127.0.0.1:11434/v1#m", "unknown"),
+        ("https://api.openai.com/v1#gpt-4o", "openai-terms"),
+        ("https://API.Anthropic.com:443/v1#claude-haiku-4-5", "anthropic-terms"),
+        ("https://api.openai.com.example/v1#gpt-4o", "unknown"),
+        ("http://[::1/v1#m", "unknown"),
     ],
 )
 def test_a_teacher_brings_the_terms_on_its_output(ref: str, licence: str) -> None:

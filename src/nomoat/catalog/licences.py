@@ -17,11 +17,12 @@ from typing import Any, Literal, get_args
 from nomoat import bounds
 from nomoat.catalog import cards
 from nomoat.errors import UsageError
-from nomoat.providers import PROVIDERS, named_in
+from nomoat.providers import PROVIDERS, answering
 from nomoat.records import Commercial, Confirmation, Licence, ModelCard, Parent, known_fields
 
 STRICTEST_FIRST: tuple[Commercial, ...] = ("no", "unknown", "yes, if", "yes, with use restrictions", "yes")
 UNKNOWN_BASE = Parent(kind="base", name="weights of unknown origin", licence="unknown")
+OWN = "own"  # the terms of the user's own data
 LLAMA2, LLAMA2_OUTPUT = "llama2", "llama2-output"
 
 
@@ -133,7 +134,7 @@ def teacher(ref: str, *, for_assistant: bool = False) -> Parent:
 
     `for_assistant`: its output is to train a general assistant, which competes with those OpenAI makes.
     """
-    provider, card = named_in(ref), cards.find(ref)
+    provider, card = answering(ref), cards.find(ref)
     if for_assistant and provider is PROVIDERS["openai"]:
         return Parent(kind="teacher", name=ref, licence="openai-assistant")
     if provider is not None:
@@ -159,14 +160,19 @@ def taught_by(ref: str, found: ChainVerdict | None, *, for_assistant: bool = Fal
             confirmed=link.confirmed,
         )
         for link in found.links
-        if link.licence != "own"
+        if link.licence != OWN
     )
 
 
 def with_stated(parents: Iterable[Parent], licence_id: str) -> tuple[Parent, ...]:
-    """These parents, with the user's word for the terms that nomoat does not know. Raises UsageError where it knows them all, and what
-    `require_known` raises."""
+    """These parents, with the user's word for the terms that nomoat does not know. Raises UsageError where it knows them all, for "own",
+    which no model's terms are, and what `require_known` raises."""
     require_known(licence_id)
+    if licence_id == OWN:
+        raise UsageError(
+            f"`{OWN}` is for data of yours, and what a model writes has the terms of the model",
+            hint="name the terms of the model that answers there, such as `apache-2.0`",
+        )
     found = tuple(parents)
     if all(_is_known(parent.licence) for parent in found):
         known = ", ".join(dict.fromkeys(f"{parent.name}: {licence(parent.licence).title}" for parent in found))
