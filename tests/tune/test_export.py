@@ -418,6 +418,17 @@ def test_data_a_teacher_wrote_are_nobodys_own(tmp_path: Path) -> None:
     assert told == [["own"], ["openai-assistant"], ["cc-by-4.0", "openai-assistant"]]
 
 
+@pytest.mark.parametrize("licence", ["cc-by-nc-4.0", "apache-2.0"])
+def test_terms_that_the_user_stated_of_data_are_unconfirmed_and_say_who_stated_them(licence: str, tmp_path: Path) -> None:
+    from nomoat.tune import adapter as adapters
+
+    origin = SimpleNamespace(
+        weights=write_tiny_gguf(tmp_path / "base.gguf"), data=Path("d.csv"), data_licence=licence, teachers=(), start=None
+    )  # fmt: skip
+    data = adapters._licence(origin)["links"][1]  # type: ignore[arg-type]
+    assert (data["licence"], data["source"], data["confirmed"]) == (licence, "stated by the user", "memory")
+
+
 @pytest.mark.parametrize("form", ["gguf", "lora", "ollama"])
 @pytest.mark.parametrize(("data", "commercial"), [("own", "unknown"), ("cc-by-nc-4.0", "no")])
 def test_the_terms_of_what_was_learned_go_with_the_file(

@@ -22,6 +22,7 @@ from nomoat.records import Commercial, Confirmation, Licence, ModelCard, Parent,
 
 STRICTEST_FIRST: tuple[Commercial, ...] = ("no", "unknown", "yes, if", "yes, with use restrictions", "yes")
 UNKNOWN_BASE = Parent(kind="base", name="weights of unknown origin", licence="unknown")
+STATED = "stated by the user"  # a source
 OWN = "own"  # the terms of the user's own data
 LLAMA2, LLAMA2_OUTPUT = "llama2", "llama2-output"
 
@@ -164,6 +165,12 @@ def taught_by(ref: str, found: ChainVerdict | None, *, for_assistant: bool = Fal
     )
 
 
+def stated_data(name: str, licence_id: str) -> Parent:
+    """Data of that name on the user's word for its terms: nobody else has seen that they apply. Nothing is said of the user's own."""
+    word = "" if licence_id == OWN else STATED
+    return Parent(kind="data", name=name, licence=licence_id, source=word, confirmed="memory")
+
+
 def with_stated(parents: Iterable[Parent], licence_id: str) -> tuple[Parent, ...]:
     """These parents, with the user's word for the terms that nomoat does not know. Raises UsageError where it knows them all, for "own",
     which no model's terms are, and what `require_known` raises."""
@@ -181,7 +188,7 @@ def with_stated(parents: Iterable[Parent], licence_id: str) -> tuple[Parent, ...
             hint="leave it out: it is for terms that nomoat cannot know, such as those of a server",
         )
     return tuple(
-        parent if _is_known(parent.licence) else replace(parent, licence=licence_id, source="stated by the user", confirmed="memory")
+        parent if _is_known(parent.licence) else replace(parent, licence=licence_id, source=STATED, confirmed="memory")
         for parent in found
     )
 

@@ -446,7 +446,7 @@ def _licence(origin: Origin) -> dict[str, Any]:
 
     Data that a model wrote are nobody's own: who wrote them stands there, and the data only with terms of their own.
     """
-    is_written = bool(origin.teachers) and origin.data_licence == "own"
-    data = [] if is_written else [Parent(kind="data", name=origin.data.name, licence=origin.data_licence)]
+    is_written = bool(origin.teachers) and origin.data_licence == licences.OWN
+    data = [] if is_written else [licences.stated_data(origin.data.name, origin.data_licence)]
     base, learned = references.weights_chain(origin.weights), licences.of_parents([*data, *origin.teachers])
     return licences.as_dict(licences.chain_of_all(*([origin.start.licence] if origin.start else []), base, learned))
