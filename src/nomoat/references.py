@@ -332,5 +332,6 @@ def other_base(weights: Path, provenance: dict[str, Any]) -> str | None:
 
 def licence_of(files: LocalFiles) -> str:
     """Whether the model may be used commercially, in a few words: the chain's verdict and the terms that decide it."""
-    found = _chain(files)
-    return f"{found.commercial} ({', '.join(dict.fromkeys(link.title for link in found.deciding))})"
+    from nomoat.catalog import licences
+
+    return licences.in_short(_chain(files))

@@ -85,12 +85,15 @@ def test_the_output_matrix_of_a_4_bit_file_has_8_bits_and_the_file_says_how_it_w
         assert merged.metadata["general.file_type"] == number
 
 
+BY = "commercial use: yes, if (Creative Commons BY 4.0)"
+
+
 def test_exported_files_say_what_they_were_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Named(gguf.GGUFWriter):
         def __init__(self, path: str, arch: str) -> None:
             super().__init__(path, arch)
             self.add_name("Base 1B")
-            self.add_license("apache-2.0")
+            self.add_organization("Maker")
             self.add_base_model_count(2)
             self.add_base_model_name(0, "Pretrained 1B")
             self.add_base_model_name(1, "Another")
@@ -100,15 +103,39 @@ def test_exported_files_say_what_they_were_made_of(tmp_path: Path, monkeypatch: 
         weights = write_tiny_gguf(tmp_path / "base.gguf")
     adapter = write_adapter(tmp_path / "mine")
     told = {"name": "Base 1B+mine", "finetune": "mine", "base_model.count": 1, "base_model.0.name": "Base 1B"}
+    told["base_model.0.organization"] = "Maker"
     for write in (export.merged_gguf, export.lora_gguf):
-        for keeps_licence in (False, True):
-            said = GGUFFile(write(weights, adapter, tmp_path / "m.gguf", keeps_licence=keeps_licence)).metadata
-            found = {
-                key.removeprefix("general."): said[key]
-                for key in said
-                if key.startswith(("general.name", "general.finetune", "general.base"))
-            }
-            assert (found, "general.license" in said) == (told, keeps_licence)
+        said = GGUFFile(write(weights, adapter, tmp_path / "m.gguf")).metadata
+        assert {key.removeprefix("general."): said[key] for key in said if key.startswith(export.OWN_KEYS)} == told
+
+
+@pytest.mark.parametrize(
+    ("base", "data", "claimed"),
+    [
+        ("apache-2.0", "own", {"general.license": "Apache-2.0", "general.license.link": "L"}),
+        ("apache-2.0", "apache-2.0", {"general.license": "Apache-2.0", "general.license.link": "L"}),
+        ("apache-2.0", "cc-by-4.0", {"general.license": "other", "general.license.name": BY}),
+        ("mit", "own", {"general.license": "other", "general.license.name": "commercial use: yes (MIT License, your own data)"}),
+        ("unknown", "own", {"general.license": "other", "general.license.name": "commercial use: unknown (terms not known)"}),
+    ],
+)
+def test_a_licence_that_the_base_claims_is_kept_where_all_was_made_under_it(
+    base: str, data: str, claimed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Licensed(gguf.GGUFWriter):
+        def __init__(self, path: str, arch: str) -> None:
+            super().__init__(path, arch)
+            self.add_license("Apache-2.0")
+            self.add_license_link("L")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gguf, "GGUFWriter", Licensed)
+        weights = write_tiny_gguf(tmp_path / "base.gguf")
+    parents = (Parent(kind="base", name="b", licence=base), Parent(kind="data", name="d", licence=data))
+    terms, adapter = licences.of_parents(parents), write_adapter(tmp_path / "mine")
+    for write in (export.merged_gguf, export.lora_gguf):
+        said = GGUFFile(write(weights, adapter, tmp_path / "m.gguf", terms=terms)).metadata
+        assert {key: said[key] for key in said if key.startswith("general.license")} == claimed
 
 
 def test_the_lora_file_holds_the_change_in_the_file_s_order_of_rows(tmp_path: Path) -> None:
@@ -434,7 +461,7 @@ def test_terms_that_the_user_stated_of_data_are_unconfirmed_and_say_who_stated_t
 def test_the_terms_of_what_was_learned_go_with_the_file(
     form: str, data: str, commercial: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The base's file says `general.license`, which is kept where nothing but the base and the user's own data decides."""
+    """The base's file claims `general.license`, and no card knows it: what was made of it may be used as is said beside it, and in it."""
     from nomoat import paths, references
     from nomoat.tune import adapter as adapters
 
@@ -462,7 +489,8 @@ def test_the_terms_of_what_was_learned_go_with_the_file(
         return
     made = output / "mine.gguf" if form == "ollama" else output
     claims = {key: value for key, value in GGUFFile(made).metadata.items() if key.startswith("general.license")}
-    assert claims == ({"general.license": "apache-2.0", "general.license.name": "Apache"} if data == "own" else {})
+    title = {"own": "terms not known", "cc-by-nc-4.0": "Creative Commons BY-NC 4.0"}[data]
+    assert claims == {"general.license": "other", "general.license.name": f"commercial use: {commercial} ({title})"}
     shown = json.loads(CliRunner().invoke(app, ["show", str(made), "--json"]).stdout)
     assert (shown["licence"]["commercial"], len(shown["licence"]["links"])) == (commercial, 2)
     again = adapters._licence(SimpleNamespace(**{**vars(origin), "base": str(made), "weights": made, "data_licence": "own"}))

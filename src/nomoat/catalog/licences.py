@@ -202,6 +202,11 @@ def of_parents(parents: Iterable[Parent]) -> ChainVerdict:
     return _verdict(_link(parent) for parent in parents)
 
 
+def in_short(found: ChainVerdict) -> str:
+    """The verdict in a few words, and the terms that decide it."""
+    return f"{found.commercial} ({', '.join(dict.fromkeys(link.title for link in found.deciding))})"
+
+
 def use_line(found: ChainVerdict) -> str:
     """The verdict in one line."""
     return f"commercial use: {found.commercial}{', in part unconfirmed' if found.unconfirmed else ''}"

@@ -74,10 +74,10 @@ def export(
         _require_free(path, files.weights, replace=replace)
     pull.require_as_published(files.weights, importer.remembered_sha256)
     answering.say_notes(files.notes)
-    terms, is_base_alone = exporting.terms_of(files.name, files.weights, files.adapter)
+    terms = references.adapter_chain(files.name, files.adapter)
     if form is Form.LORA:
         with _no_empty_folder(target.parent):
-            exporting.lora_gguf(files.weights, files.adapter, target, keeps_licence=is_base_alone, terms=terms)
+            exporting.lora_gguf(files.weights, files.adapter, target, terms=terms)
         _say_written(target, terms, files.question)
         return
     source = open_source(files.weights)
@@ -93,7 +93,7 @@ def export(
         written = exporting.merged_gguf(
             files.weights, files.adapter, target, quantisation=cast("Quantisation", kind),
             templates=tokenizer.templates if is_others else None,
-            keeps_licence=is_base_alone, terms=terms, progress=lambda done, total: bar.update(task, completed=done, total=total),
+            terms=terms, progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     _say_written(written, terms, files.question)
     if form is Form.OLLAMA:

@@ -149,7 +149,8 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     ]
     lines.append(f"says of itself: {said.get('general.name', 'no name')}; {model_facts.parameters(source.num_values)}; {architecture}")
     if card is None and "general.license" in said:
-        lines.append(f"claims the licence {said['general.license']}, which nobody here has checked")
+        name = f" ({said['general.license.name']})" if "general.license.name" in said else ""
+        lines.append(f"claims the licence {said['general.license']}{name}, which nobody here has checked")
     lines += [
         *model_facts.licence_lines(found),
         f"memory: {model_facts.memory_line(need)}",

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import references, system_errors
-from nomoat.catalog import sidecar, tuned
+from nomoat import system_errors
+from nomoat.catalog import licences, sidecar, tuned
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, positions
@@ -27,7 +27,8 @@ from nomoat.progress import Progress
 from nomoat.tune.adapter import layer_names
 
 Quantisation = Literal["Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "BF16", "F16", "F32"]  # those the gguf package can write
-NAMING = ("general.name", "general.finetune", "general.base_model.")  # keys, or how they begin, of which the tuned model has its own
+# Keys, or how they begin, of which the tuned model has its own: who made the base did not make it.
+OWN_KEYS = ("general.name", "general.finetune", "general.base_model.", "general.organization", "general.author", "general.license")
 ROUTER_TENSORS = tuple(f".{(EXPERTS | SHARED_EXPERT)[part]}.weight" for part in ROUTERS)
 
 
@@ -38,15 +39,14 @@ def merged_gguf(
     *,
     quantisation: Quantisation = "Q8_0",
     templates: Mapping[str, str] | None = None,
-    keeps_licence: bool = False,
     terms: ChainVerdict | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """The base's file with the adapter added to its weights, quantised anew. `progress`: (tensors done, tensors).
 
-    Metadata (tokenizer, chat templates) are the base's, but the name; `templates`, by their names, take the place of its own. What
-    they say of a licence is left out unless `keeps_licence`: it is the base's, and what was learned may have other terms (`terms_of`),
-    which are written beside it.
+    Metadata (tokenizer, chat templates) are the base's, but `OWN_KEYS`; `templates`, by their names, take the place of its own.
+    `terms`: the tuned model's chain (`references.adapter_chain`), which is written beside the file, and into it: see `_claim`.
+    Without it, the file claims no licence.
     Raises BadFileError if the adapter does not fit, UnsupportedError for a base that is a Hugging Face folder, NotEnoughDiskError.
     """
     import gguf
@@ -73,9 +73,9 @@ def merged_gguf(
 
     with sidecar.whole_with_chain(target, terms, _facts(weights, adapter)) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
-        but = (*NAMING, *(("tokenizer.chat_template",) if templates is not None else ()))
-        _copy_metadata(weights, writer, but=but if keeps_licence else (*but, "general.license"))
+        _copy_metadata(weights, writer, but=(*OWN_KEYS, *(("tokenizer.chat_template",) if templates is not None else ())))
         _name(writer, file, weights, adapter)
+        _claim(writer, file, terms)
         writer.add_file_type(gguf.LlamaFileType[f"{'ALL' if quantisation == 'F32' else 'MOSTLY'}_{quantisation}"])
         if templates is not None:
             writer.add_chat_template([{"name": name, "template": text} for name, text in templates.items()])
@@ -85,8 +85,8 @@ def merged_gguf(
     return target
 
 
-def lora_gguf(weights: Path, adapter: Path, target: Path, *, keeps_licence: bool = False, terms: ChainVerdict | None = None) -> Path:
-    """The adapter alone, for llama.cpp's `--lora`, beside a GGUF of the base. `keeps_licence`, `terms`: see `merged_gguf`.
+def lora_gguf(weights: Path, adapter: Path, target: Path, *, terms: ChainVerdict | None = None) -> Path:
+    """The adapter alone, for llama.cpp's `--lora`, beside a GGUF of the base. `terms`: see `merged_gguf`.
 
     Raises BadFileError if it does not fit the base, UnsupportedError for an architecture that GGUF does not have.
     """
@@ -104,10 +104,7 @@ def lora_gguf(weights: Path, adapter: Path, target: Path, *, keeps_licence: bool
         writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
         writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, delta.alpha)
         _name(writer, file, weights, adapter)
-        claims = file.metadata.items() if keeps_licence else ()
-        for key, claim in claims:
-            if key.startswith("general.license") and isinstance(claim, str):
-                writer.add_string(key, claim)
+        _claim(writer, file, terms)
         matrices: list[FloatArray] = []
         for tensor, layer in layers.items():
             if (pair := delta.matrices(layer)) is not None:
@@ -119,20 +116,32 @@ def lora_gguf(weights: Path, adapter: Path, target: Path, *, keeps_licence: bool
     return target
 
 
-def terms_of(name: str, weights: Path, adapter: Path) -> tuple[ChainVerdict, bool]:
-    """The licence chain of a tuned model, and whether it is that of its base `name` alone: the data is the user's own."""
-    base, found = references.weights_chain(weights), references.adapter_chain(name, adapter)
-    return found, all(link in base.links or link.licence == "own" for link in found.links)
-
-
 def _name(writer: Any, file: ModelSource, weights: Path, adapter: Path) -> None:
-    """What the exported file is called, and what it was made of: programs list models by it."""
+    """What the exported file is called, and what it was made of, and by whom: programs list models by it."""
     base = file.metadata.get("general.name")
     base = base if isinstance(base, str) and base else weights.stem
     writer.add_name(f"{base}+{adapter.name}")
     writer.add_finetune(adapter.name)
     writer.add_base_model_count(1)
     writer.add_base_model_name(0, base)
+    for key, add in (("organization", writer.add_base_model_organization), ("author", writer.add_base_model_author)):
+        if isinstance(maker := file.metadata.get(f"general.{key}"), str) and maker:
+            add(0, maker)
+
+
+def _claim(writer: Any, file: ModelSource, terms: ChainVerdict | None) -> None:
+    """The licence that an exported file claims: the base's claim, where every link of the chain but the user's own data has that very
+    licence; otherwise what the chain says, which is the name of no licence. Sites and programs show it, and the sidecar may be gone.
+    """
+    if terms is None:
+        return
+    claimed = {key: text for key, text in file.metadata.items() if key.startswith("general.license") and isinstance(text, str)}
+    if {link.licence for link in terms.links} - {licences.OWN} == {claimed.get("general.license", "").lower()}:
+        for key, text in claimed.items():
+            writer.add_string(key, text)
+    else:
+        writer.add_license("other")
+        writer.add_license_name(f"commercial use: {licences.in_short(terms)}")
 
 
 def _facts(weights: Path, adapter: Path) -> dict[str, Any]:
