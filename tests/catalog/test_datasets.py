@@ -159,3 +159,9 @@ def test_where_a_data_set_is_from_fits_a_table() -> None:
     assert datasets.where_from("gsm8k") == "github:openai/grade-school-math"
     assert datasets.where_from("vader-tweets") == "pypi:vaderSentiment"
     assert datasets.where_from("nsmc") == "a mirror only"
+
+
+def test_a_file_of_a_data_set_is_known_by_its_sha256() -> None:
+    file = datasets.dataset("banking77").files[0]
+    assert file.sha256 is not None and datasets.holding(file.sha256) is datasets.dataset("banking77")
+    assert datasets.holding("0" * 64) is None

@@ -197,7 +197,7 @@ def test_what_a_model_wrote_is_never_stated_to_be_the_user_s_own() -> None:
 
 
 def test_terms_of_an_unknown_name_are_refused_and_the_known_ones_listed() -> None:
-    licences.require_known("cc-by-4.0")
+    assert licences.require_known("CC-BY-4.0") == "cc-by-4.0"
     with pytest.raises(UsageError) as caught:
         licences.require_known("MIT ")
     assert caught.value.message == "no terms are called `MIT `"
@@ -206,6 +206,29 @@ def test_terms_of_an_unknown_name_are_refused_and_the_known_ones_listed() -> Non
     nothing: Any = None
     with pytest.raises(UsageError, match="a licence's name is of the type NoneType, not a text"):
         licences.require_known(nothing)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("apache", "apache-2.0"),
+        ("Apache 2", "apache-2.0"),
+        ("cc-by-nc", "cc-by-nc-4.0"),
+        ("cc by sa", None),  # 3.0 or 4.0
+        ("cc-by-sa-2.0", None),
+        ("cc-by-nc-sa-3.0", None),
+        ("cc-by-nd-4.0", None),
+        ("cc-by-2.0", None),  # not that of France
+        ("llama3.4", None),
+        ("proprietary", None),
+        ("-", None),
+    ],
+)
+def test_no_other_licence_or_version_is_suggested(given: str, meant: str | None) -> None:
+    with pytest.raises(UsageError) as caught:
+        licences.require_known(given)
+    assert caught.value.hint is not None and caught.value.hint.endswith("; all others are `unknown`")
+    assert ("did you mean" in caught.value.hint, f"did you mean `{meant}`?" in caught.value.hint) == (meant is not None,) * 2
 
 
 def test_weights_of_unknown_origin_make_the_chain_unknown() -> None:

@@ -91,12 +91,12 @@ def test_what_is_said_of_the_change_follows_from_its_interval_and_the_right_answ
         **{f"validation_loss_{name}": value for name, value in (("before", 1.0), ("after", 1.5), ("change_95", change))},
         **{f"validation_right_{name}": value for name, value in zip(("before", "after"), right, strict=True)},
     }
-    _say_result({"metrics": metrics}, with_terms=False)
+    _say_result({"metrics": metrics})
     assert capsys.readouterr().err.splitlines() == [
         "loss on 20 lessons held out: 1.000 before, 1.500 after",
         *([said] if said else []),
     ]
-    _say_result({"metrics": metrics, "data": {"question": "{text}"}}, with_terms=False)
+    _say_result({"metrics": metrics, "data": {"question": "{text}"}})
     assert capsys.readouterr().err.splitlines()[1:] == [
         f"right word for word: {right[1]} of 25 rows held out, {right[0]} before",
         *([said.replace(COUNTED, "more rows held out are right")] if said else []),
@@ -108,12 +108,12 @@ def test_one_lesson_held_out_says_nothing_about_chance(capsys: pytest.CaptureFix
         "validation_lessons": 1, "validation_lessons_left_out": 0,
         "validation_loss_before": 1.0, "validation_loss_after": 0.5, "validation_loss_change_95": None,
     }  # fmt: skip
-    _say_result({"metrics": metrics}, with_terms=False)
+    _say_result({"metrics": metrics})
     assert capsys.readouterr().err.splitlines() == [
         "loss on 1 lesson held out: 1.000 before, 0.500 after",
         "one text held out says nothing about chance; give --validation FILE",
     ]
-    _say_result({"metrics": {**metrics, "validation_lessons_left_out": 199}}, with_terms=False)
+    _say_result({"metrics": {**metrics, "validation_lessons_left_out": 199}})
     assert capsys.readouterr().err.splitlines() == [
         "loss on 1 lesson of the 200 held out: 1.000 before, 0.500 after",
         "one text held out says nothing about chance; more --minutes look at more",
@@ -125,7 +125,7 @@ def test_who_gave_a_file_of_one_text_to_hold_out_is_asked_for_one_of_several(cap
         "validation_lessons": 2, "validation_lessons_left_out": 0,
         "validation_loss_before": 1.0, "validation_loss_after": 0.5, "validation_loss_change_95": None,
     }  # fmt: skip
-    _say_result({"metrics": metrics, "validation_sha256": "0"}, with_terms=False)
+    _say_result({"metrics": metrics, "validation_sha256": "0"})
     assert capsys.readouterr().err.splitlines() == [
         "loss on 2 lessons held out: 1.000 before, 0.500 after",
         "one text held out says nothing about chance; give --validation a file that holds several",

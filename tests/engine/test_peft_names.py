@@ -26,6 +26,7 @@ from reference import (
 )
 from safetensors.numpy import load_file, save_file
 
+from nomoat.catalog import licences
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, tensor_check
 from nomoat.engine.gguf import GGUFFile
@@ -319,7 +320,8 @@ def test_peft_loads_what_was_tuned_here_and_gives_the_same(name: str, tmp_path: 
             learned[f"{layer}.lora_A.weight"] = torch.randn((4, columns), generator=random) / columns**0.5
             learned[f"{layer}.lora_B.weight"] = torch.randn((rows_here, 4), generator=random) * 0.3
     origin = adapter.Origin(
-        base=str(folder), weights=folder, data=folder / "config.json", others={}, data_licence="own", num_lessons=1,
+        base=str(folder), weights=folder, data=folder / "config.json", others={}, num_lessons=1,
+        data_terms=(licences.stated_data("config.json", "own"),),
         lessons_sha256="", settings={"rank": 4}, task={}, arch=arch, sizes=sizes,
     )  # fmt: skip
     adapter.save(tmp_path / "adapter", learned, origin, {"history": []}, {})

@@ -33,6 +33,7 @@ from nomoat.engine.source import open_source
 from nomoat.errors import BadFileError, NotEnoughDiskError, UnsupportedError
 from nomoat.records import Parent
 from nomoat.tune import export
+from nomoat.tune.adapter import licence_chain
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "falcon 40b", "gptj"])
@@ -435,25 +436,19 @@ def test_the_next_command_is_one_that_the_shell_and_ollama_take(name: str, given
 
 
 def test_data_a_teacher_wrote_are_nobodys_own(tmp_path: Path) -> None:
-    from nomoat.tune import adapter as adapters
-
     base, told = write_tiny_gguf(tmp_path / "base.gguf"), []
     teacher = Parent(kind="teacher", name="openai:gpt-4o", licence="openai-assistant")
     for licence, teachers in (("own", ()), ("own", (teacher,)), ("cc-by-4.0", (teacher,))):
-        origin = SimpleNamespace(weights=base, data=Path("d.jsonl"), data_licence=licence, teachers=teachers, start=None)
-        told.append([link["licence"] for link in adapters._licence(origin)["links"][1:]])  # type: ignore[arg-type]
+        found = licence_chain(base, [licences.stated_data("d.jsonl", licence)], teachers, None)
+        told.append([link.licence for link in found.links[1:]])
     assert told == [["own"], ["openai-assistant"], ["cc-by-4.0", "openai-assistant"]]
 
 
 @pytest.mark.parametrize("licence", ["cc-by-nc-4.0", "apache-2.0"])
 def test_terms_that_the_user_stated_of_data_are_unconfirmed_and_say_who_stated_them(licence: str, tmp_path: Path) -> None:
-    from nomoat.tune import adapter as adapters
-
-    origin = SimpleNamespace(
-        weights=write_tiny_gguf(tmp_path / "base.gguf"), data=Path("d.csv"), data_licence=licence, teachers=(), start=None
-    )  # fmt: skip
-    data = adapters._licence(origin)["links"][1]  # type: ignore[arg-type]
-    assert (data["licence"], data["source"], data["confirmed"]) == (licence, "stated by the user", "memory")
+    base = write_tiny_gguf(tmp_path / "base.gguf")
+    data = licence_chain(base, [licences.stated_data("d.csv", licence)], (), None).links[1]
+    assert (data.licence, data.source, data.confirmed) == (licence, "stated by the user", "memory")
 
 
 @pytest.mark.parametrize("form", ["gguf", "lora", "ollama"])
@@ -461,9 +456,8 @@ def test_terms_that_the_user_stated_of_data_are_unconfirmed_and_say_who_stated_t
 def test_the_terms_of_what_was_learned_go_with_the_file(
     form: str, data: str, commercial: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The base's file claims `general.license`, and no card knows it: what was made of it may be used as is said beside it, and in it."""
+    """The base's file claims `general.license`, and no card knows it: what may be done is said beside the exported file, and in it."""
     from nomoat import paths, references
-    from nomoat.tune import adapter as adapters
 
     class Licensed(gguf.GGUFWriter):
         def __init__(self, path: str, arch: str) -> None:
@@ -475,10 +469,8 @@ def test_the_terms_of_what_was_learned_go_with_the_file(
         patched.setattr(gguf, "GGUFWriter", Licensed)
         base = write_tiny_gguf(tmp_path / "base.gguf")
     mine = write_adapter(paths.adapters() / "mine")
-    origin = SimpleNamespace(
-        base=str(base), weights=base, data=Path("d.csv"), data_licence=data, teachers=(), start=None
-    )  # fmt: skip
-    facts = {"base": str(base), "licence": adapters._licence(origin)}  # type: ignore[arg-type]
+    terms = [licences.stated_data("d.csv", data)]
+    facts = {"base": str(base), "licence": licences.as_dict(licence_chain(base, terms, (), None))}
     (mine / "provenance.json").write_text(json.dumps(facts))
     output = tmp_path / "out"
     done = CliRunner().invoke(app, ["export", f"{base}+mine", "-o", str(output), "--form", form])
@@ -493,8 +485,7 @@ def test_the_terms_of_what_was_learned_go_with_the_file(
     assert claims == {"general.license": "other", "general.license.name": f"commercial use: {commercial} ({title})"}
     shown = json.loads(CliRunner().invoke(app, ["show", str(made), "--json"]).stdout)
     assert (shown["licence"]["commercial"], len(shown["licence"]["links"])) == (commercial, 2)
-    again = adapters._licence(SimpleNamespace(**{**vars(origin), "base": str(made), "weights": made, "data_licence": "own"}))
-    assert again["commercial"] == commercial
+    assert licence_chain(made, [licences.stated_data("d.csv", "own")], (), None).commercial == commercial
     made.write_bytes(base.read_bytes())  # another file under its name
     assert references.weights_chain(made).links[0].name == "weights of unknown origin"
     assert len(references.weights_chain(made).links) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from tiny import MERGES, vocabulary, write_tiny_gguf
 
 import nomoat
 from nomoat import paths
-from nomoat.catalog import cards, sidecar
+from nomoat.catalog import cards, datasets, sidecar
 from nomoat.cli.tune import say_survey
 from nomoat.conversations import Lesson
 from nomoat.engine.gguf import GGUFFile
@@ -132,10 +133,51 @@ def test_what_a_teachers_terms_allow_is_said_before_any_work(
     with sidecar.saving(data, sha256=paths.sha256_of(data), teacher="openai:gpt-4o", parents=made_from, facts={}):
         pass
     say_survey(prepare(str(tiny_gguf), data, **COLUMNS))
+    said = capsys.readouterr().err
+    assert "teacher: openai:gpt-4o wrote this data\n" in said
     assert (
-        "teacher: openai:gpt-4o wrote this data\nterms of what learns from it:\ncommercial use: no\n"
+        "terms of what learns from it:\ncommercial use: no, in part unconfirmed\n"
         "  because of teacher openai:gpt-4o: OpenAI's output may not be used"
-    ) in capsys.readouterr().err
+    ) in said
+
+
+@pytest.mark.parametrize(
+    ("stated", "use", "why", "is_taken"),
+    [
+        (None, "unknown", "base weights of unknown origin: terms not known", True),
+        ("own", "unknown", "base weights of unknown origin: terms not known", False),
+        ("cc-by-nc-4.0", "no", "data train.csv: non-commercial use only", False),
+    ],
+)
+def test_what_the_result_may_be_used_for_is_said_before_any_work(
+    stated: str | None, use: str, why: str, is_taken: bool, tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path / "train.csv", ("one", "a"), ("two", "b"), ("three", "a"))
+    say_survey(prepare(str(tiny_gguf), data, data_licence=stated, **COLUMNS))
+    said = capsys.readouterr().err
+    assert f"terms of what learns from it:\ncommercial use: {use}, in part unconfirmed\n  because of {why}\n" in said
+    assert ("note: `train.csv` is taken as your own; name terms of others with --data-licence" in said) == is_taken
+
+
+def test_a_file_of_a_known_data_set_has_its_terms_under_any_name(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write(tmp_path / "mine.csv", ("one", "a"), ("two", "b"), ("three", "a"))
+    bank = datasets.dataset("banking77")
+    file = dataclasses.replace(bank.files[0], sha256=paths.sha256_of(data))
+    monkeypatch.setattr(datasets, "datasets", lambda: {"banking77": dataclasses.replace(bank, files=(file,))})
+    for stated, found in ((None, ["cc-by-4.0"]), ("cc-by-4.0", ["cc-by-4.0"]), ("mit", ["cc-by-4.0", "mit"])):
+        prepared = prepare(str(tiny_gguf), data, data_licence=stated, **COLUMNS)
+        links = [(link.name, link.licence) for link in prepared.licence.links if link.role == "data"]
+        assert links == list(zip(["mine.csv (banking77)", "mine.csv"], found, strict=False))
+    assert prepared.licence.links[1].source == bank.licence_source
+    say_survey(prepare(str(tiny_gguf), data, **COLUMNS))
+    note = "note: mine.csv (banking77) has its terms from nomoat's catalogue: Creative Commons BY 4.0\n"
+    assert note in capsys.readouterr().err
+    with pytest.raises(UsageError, match=r"`mine\.csv` is a file of the data set `banking77`, which has terms of others: Creative"):
+        prepare(str(tiny_gguf), data, data_licence="own", **COLUMNS)
+    changed = prepare(str(tiny_gguf), write(data, ("one", "a"), ("two", "b")), **COLUMNS)
+    assert [link.licence for link in changed.licence.links] == ["unknown", "own"]
 
 
 def test_free_answers_are_no_labels_that_the_provenance_names(tiny_gguf: Path, tmp_path: Path) -> None:

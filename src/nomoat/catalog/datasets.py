@@ -47,6 +47,11 @@ def dataset(name: str) -> Dataset:
     return known[name]
 
 
+def holding(sha256: str) -> Dataset | None:
+    """The data set that has a file with this sha256; None for a file that is not the catalogue's, or no longer as it was there."""
+    return next((found for found in datasets().values() if any(file.sha256 == sha256 for file in found.files)), None)
+
+
 def dataset_files(name: str) -> dict[str, Path]:
     """Where each file of a data set lies once it is pulled, by its path inside the folder."""
     folder = paths.data() / name

@@ -6,7 +6,6 @@ What this does not cover: the corpora of pre-training, patents, data protection,
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -119,15 +118,30 @@ def chain_of_all(*verdicts: ChainVerdict) -> ChainVerdict:
     return _verdict(link for found in verdicts for link in found.links)
 
 
-def require_known(licence_id: str) -> None:
-    """Raise UsageError for an id that is not in the catalogue: mistyped, it would make every verdict "unknown" without a word."""
+def require_known(licence_id: str) -> str:
+    """The id as the catalogue writes it. Raises UsageError for one that is not there: mistyped, it would make every verdict "unknown"
+    without a word."""
     bounds.require_text(licence_id, "a licence's name")
-    if licence_id not in licences():
-        near = difflib.get_close_matches(licence_id.lower(), licences(), n=1, cutoff=0.6)
+    found = licence_id.lower()
+    if found not in licences():
+        meant = _meant(found)
         raise UsageError(
             f"no terms are called `{licence_id}`",
-            hint=f"{f'did you mean `{near[0]}`? ' if near else ''}those known are: {', '.join(licences())}",
+            hint=f"{f'did you mean `{meant}`? ' if meant else ''}those known are: {', '.join(licences())}; all others are `unknown`",
         )
+    return found
+
+
+def _meant(given: str) -> str | None:
+    """The one id with these letters and digits, which may end in a version that was not given. Another letter or digit is another
+    licence: that of Llama 3.1 is not that of 3.2."""
+    bare = _bare(given)
+    found = [one for one in licences() if bare and _bare(one).startswith(bare) and not _bare(one)[len(bare) :].strip("0123456789")]
+    return found[0] if len(found) == 1 else None
+
+
+def _bare(text: str) -> str:
+    return "".join(letter for letter in text if letter.isalnum())
 
 
 def teacher(ref: str, *, for_assistant: bool = False) -> Parent:
@@ -172,9 +186,9 @@ def stated_data(name: str, licence_id: str) -> Parent:
 
 
 def with_stated(parents: Iterable[Parent], licence_id: str) -> tuple[Parent, ...]:
-    """These parents, with the user's word for the terms that nomoat does not know. Raises UsageError where it knows them all, for "own",
-    which no model's terms are, and what `require_known` raises."""
-    require_known(licence_id)
+    """These parents, with the user's word for the terms that nomoat does not know. Raises UsageError where it knows them all, for
+    "own", which no model's terms are, and what `require_known` raises."""
+    licence_id = require_known(licence_id)
     if licence_id == OWN:
         raise UsageError(
             f"`{OWN}` is for data of yours, and what a model writes has the terms of the model",

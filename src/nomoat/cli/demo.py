@@ -150,9 +150,9 @@ def _tune(table: Path, minutes: float) -> None:
     from nomoat.tune.prepare import Settings, prepare
 
     settings = Settings(minutes=minutes, epochs=3)  # more epochs would only overfit, however fast the machine
-    prepared = prepare(BASE, table, input_column="text", label_column="label", settings=settings)
+    prepared = prepare(BASE, table, input_column="text", label_column="label", data_licence="mit", settings=settings)
     say_survey(prepared)
-    learn_with_bar(prepared, name=ADAPTER, data_licence="mit", replace=True, next_time="the same command tunes anew")
+    learn_with_bar(prepared, name=ADAPTER, replace=True, next_time="the same command tunes anew")
 
 
 def _duel(suite: Suite, report: Path) -> None:

@@ -29,6 +29,7 @@ GOES_ON = "the same command with --resume goes on from here"
 DATA = "CSV or TSV with a text and a label; or OpenAI chats, ShareGPT, Alpaca or prompts with completions as JSON(L)."
 TEST = "A file whose texts must not be learned: those in both are dropped."
 VALIDATION = "A file of lessons to hold out; without it a part of the data is."
+DATA_LICENCE = "Terms of the data, such as cc-by-4.0; yours (`own`) if not given, but for files of known data sets."
 Base = Annotated[
     str,
     typer.Argument(
@@ -54,7 +55,7 @@ def tune(
     template: options.Template = None,
     drop_long: Annotated[bool, typer.Option("--drop-long", help="Leave out lessons longer than the model's context.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the data is like and what it will take, and stop.")] = False,
-    data_licence: Annotated[str, typer.Option(help="Terms of the data, as `nomoat show` names them.")] = "own",
+    data_licence: Annotated[str | None, typer.Option(help=DATA_LICENCE, show_default=False)] = None,
     minutes: Annotated[float | None, typer.Option(help="Be done after this time, if the epochs take longer.")] = None,
     epochs: Annotated[float | None, typer.Option(help="How often each lesson is seen; by their number if not given.")] = None,
     rank: Annotated[int | None, typer.Option(help="Rank of the adapter; 16 if not given.")] = None,
@@ -86,10 +87,9 @@ def tune(
     The adapter's folder holds the weights as PEFT names them, a plot where lessons were held out, and provenance.json: what it
     was made from, and its licence.
     """
-    from nomoat.catalog import licences, tuned
+    from nomoat.catalog import tuned
     from nomoat.tune import prepare
 
-    licences.require_known(data_licence)
     if not dry_run:
         _reserve(name, replace=replace, resume=resume)
     settings = prepare.Settings(
@@ -98,18 +98,19 @@ def tune(
     with console.waiting(f"reading {data.name}"):
         prepared = prepare.prepare(
             base, data, input_column=input_column, label_column=label_column, instruction=instruction, test=test,
-            keep_shared=keep_shared, validation=validation, drop_long=drop_long, template=template, settings=settings,
+            keep_shared=keep_shared, validation=validation, drop_long=drop_long, template=template, data_licence=data_licence,
+            settings=settings,
         )  # fmt: skip
     say_survey(prepared)
     if dry_run:
         _say_what_it_takes(prepared, workers, ray, as_json=as_json)
         return
-    folder = _time_and_learn(prepared, name=name, data_licence=data_licence, resume=resume, replace=replace, workers=workers, ray=ray)
+    folder = _time_and_learn(prepared, name=name, resume=resume, replace=replace, workers=workers, ray=ray)
     provenance = tuned.provenance_of(folder)
     if as_json:
         console.print_json(provenance)
         return
-    _say_result(provenance, with_terms=bool(prepared.sidecar or prepared.start))
+    _say_result(provenance)
     _say_how_to_ask(prepared, folder)
 
 
@@ -233,8 +234,8 @@ def _say_workers(prepared: Prepared, workers: int | None, ray: str | None) -> No
             console.say("every worker has the model; the time above is what this machine would take alone")
 
 
-def _say_result(provenance: dict[str, Any], *, with_terms: bool) -> None:
-    from nomoat.catalog import licences, tuned
+def _say_result(provenance: dict[str, Any]) -> None:
+    from nomoat.catalog import tuned
     from nomoat.tune import surveying
 
     metrics = provenance["metrics"]
@@ -253,8 +254,6 @@ def _say_result(provenance: dict[str, Any], *, with_terms: bool) -> None:
             console.say(f"{surveying.ONE_TEXT}; {'more --minutes look at more' if left_out else more}")
     if change is not None and change[1] >= 0:
         console.say(_doubt(metrics, change, has_said_right=is_table))
-    if with_terms:
-        say_terms(licences.from_dict(provenance["licence"]))
 
 
 def _doubt(metrics: dict[str, Any], change: Sequence[float], *, has_said_right: bool) -> str:

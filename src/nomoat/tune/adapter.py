@@ -7,7 +7,7 @@ import functools
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -134,9 +134,9 @@ def layer_names(arch: Architecture, sizes: Dimensions) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What an adapter is made from. `task` says how the data was turned into prompts, `lessons_sha256` what came of it; `data_licence`
-    is a licence's id; `teachers` are those that wrote the data, and what they showed; `start` is the adapter it goes on from;
-    `others` are those of `--test` and `--validation`; `arch` and `sizes` are the base's, which tell names and rows' order;
+    """What an adapter is made from. `task` says how the data was turned into prompts, `lessons_sha256` what came of it;
+    `data_terms` are its licences; `teachers` are those that wrote the data, and what they showed; `start` is the adapter it goes on
+    from; `others` are those of `--test` and `--validation`; `arch` and `sizes` are the base's, which tell names and rows' order;
     `brought` is the chat template that `start` has in its folder, where that was used.
     """
 
@@ -144,7 +144,7 @@ class Origin:
     weights: Path
     data: Source
     others: dict[str, Source]
-    data_licence: str
+    data_terms: tuple[Parent, ...]
     num_lessons: int
     lessons_sha256: str
     settings: dict[str, Any]
@@ -169,7 +169,7 @@ class Origin:
             "base_sha256": importer.sha256_of_model(self.weights),
             "data_file": self.data.name,
             "data_sha256": sha256_of(self.data),
-            "data_licence": self.data_licence,
+            "data_licence": self.data_terms[-1].licence,
             **others,
             "num_lessons": self.num_lessons,
             LESSONS: self.lessons_sha256,
@@ -242,7 +242,7 @@ def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metr
         **origin.facts,
         "data": survey,
         "metrics": metrics,
-        "licence": _licence(origin),
+        "licence": licences.as_dict(licence_chain(origin.weights, origin.data_terms, origin.teachers, origin.start)),
     }
     rank = origin.settings["rank"]
     config = {
@@ -441,12 +441,12 @@ def _mark(weights: Path) -> str:
     return f".on.{paths.sha256_of_texts(str(weights.resolve()))[:16]}"
 
 
-def _licence(origin: Origin) -> dict[str, Any]:
+def licence_chain(weights: Path, data: Sequence[Parent], teachers: Sequence[Parent], start: Start | None) -> ChainVerdict:
     """The licence chain of the result: the base's, that of what it goes on from, the data it learned from, and who wrote that.
 
     Data that a model wrote are nobody's own: who wrote them stands there, and the data only with terms of their own.
+    Raises BadFileError.
     """
-    is_written = bool(origin.teachers) and origin.data_licence == licences.OWN
-    data = [] if is_written else [licences.stated_data(origin.data.name, origin.data_licence)]
-    base, learned = references.weights_chain(origin.weights), licences.of_parents([*data, *origin.teachers])
-    return licences.as_dict(licences.chain_of_all(*([origin.start.licence] if origin.start else []), base, learned))
+    known = [one for one in data if not teachers or one.licence != licences.OWN]
+    base, learned = references.weights_chain(weights), licences.of_parents([*known, *teachers])
+    return licences.chain_of_all(*([start.licence] if start else []), base, learned)

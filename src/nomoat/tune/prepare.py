@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from nomoat import bounds, labelling, references
-from nomoat.catalog import pull, sidecar
+from nomoat.catalog import datasets, licences, pull, sidecar
+from nomoat.catalog.licences import ChainVerdict
 from nomoat.catalog.sidecar import Sidecar
 from nomoat.conversations import Lesson
 from nomoat.engine import arch as architectures
@@ -27,7 +28,8 @@ from nomoat.engine.templates import Template
 from nomoat.engine.tokenizer import Tokenizer, name_of
 from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
-from nomoat.rows import Given, Source, source
+from nomoat.records import Parent
+from nomoat.rows import Given, Source, sha256_of, source
 from nomoat.tune import adapter
 from nomoat.tune import samples as encoding
 from nomoat.tune.adapter import Start
@@ -132,7 +134,8 @@ class Prepared:
     `others`: what was given as `test` and `validation`. `notes` say what was not read of the data and of these.
     `start`: the adapter it goes on from.
     `template`: the named chat template the lessons are put into and BASE+NAME will answer with, where it is not the file's own.
-    `sidecar` stands beside data that a model wrote: its teachers enter the licence chain.
+    `sidecar` stands beside data that a model wrote: its teachers enter the licence chain, and so do `data_terms`, as
+    `has_stated_terms` says the user's word or what nomoat takes them for.
     """
 
     base: str
@@ -153,6 +156,18 @@ class Prepared:
     template: Detected[str] | None
     brought: Template | None
     sidecar: Sidecar | None
+    data_terms: tuple[Parent, ...]
+    has_stated_terms: bool
+
+    @property
+    def teachers(self) -> tuple[Parent, ...]:
+        """Who wrote the data, and what they were shown, where a model wrote it."""
+        return self.sidecar.parents if self.sidecar else ()
+
+    @property
+    def licence(self) -> ChainVerdict:
+        """What the result may be used for. Raises BadFileError."""
+        return adapter.licence_chain(self.weights, self.data_terms, self.teachers, self.start)
 
     @property
     def all_samples(self) -> list[Sample]:
@@ -171,7 +186,8 @@ class Prepared:
 def prepare(
     base: str | Path, data_path: Given, *, input_column: str | None = None, label_column: str | None = None,
     instruction: str | None = None, test: Given | None = None, keep_shared: bool = False,
-    validation: Given | None = None, drop_long: bool = False, template: str | None = None, settings: Settings | None = None,
+    validation: Given | None = None, drop_long: bool = False, template: str | None = None, data_licence: str | None = None,
+    settings: Settings | None = None,
 ) -> Prepared:  # fmt: skip
     """Read the data, a file or rows (see `rows.source`), and look at it.
 
@@ -179,7 +195,7 @@ def prepare(
     `base`: a model, or BASE+ADAPTER to go on from what an adapter has learned, with its instruction, rank and layers.
     `validation`: a file of lessons to hold out, in place of a part of the data; their texts are not learned from either.
     `template` names the chat template to learn with; without it the model's own is used, and Alpaca's for Alpaca's data where the
-    model has none.
+    model has none. `data_licence`: the id of the data's terms, see `data_terms`.
     Lessons over the model's context are refused, or left out with `drop_long`; none is cut.
     Raises UsageError, DataError, UnknownModelError, BadFileError, UnsupportedError.
     """
@@ -189,6 +205,7 @@ def prepare(
     if keep_shared and test is None:
         hint = "give --test FILE, or leave out --keep-shared (in Python: `test`, `keep_shared`)"
         raise UsageError("texts shared with a test file are to be kept, and no test file is named", hint=hint)
+    terms = data_terms(given_data, data_licence)
     files = references.find_files(base)
     file = opened(files.weights)
     start = adapter.read_start(files.name, files.weights, files.adapter, file) if files.adapter else None
@@ -234,8 +251,29 @@ def prepare(
             **how, "keep_shared": keep_shared, "template": named.value if named else None,
             **{which: others[which].path.name if which in others else None for which, _ in given},
         },
-        template=named, brought=brought, sidecar=beside,
+        template=named, brought=brought, sidecar=beside, data_terms=terms, has_stated_terms=data_licence is not None,
     )  # fmt: skip
+
+
+def data_terms(data: Source, stated: str | None) -> tuple[Parent, ...]:
+    """The terms of the data: the catalogue's for a file of its data sets, known by its sha256 under any name, and those that the user
+    stated; the user's own where there are neither.
+
+    Raises UsageError for terms that have no entry, and for `own` where the data is the catalogue's. Not covered: a part of such a
+    file, or one that was changed.
+    """
+    stated = None if stated is None else licences.require_known(stated)
+    known = datasets.holding(sha256_of(data))
+    if known is None:
+        return (licences.stated_data(data.name, stated or licences.OWN),)
+    name, title = f"{data.name} ({known.name})", licences.licence(known.licence).title
+    if stated == licences.OWN:
+        raise UsageError(
+            f"`{data.name}` is a file of the data set `{known.name}`, which has terms of others: {title}",
+            hint="leave out --data-licence (in Python: `data_licence`): these terms are known",
+        )
+    theirs = Parent(kind="data", name=name, licence=known.licence, source=known.licence_source, confirmed="read")
+    return (theirs,) if stated in (None, known.licence) else (theirs, licences.stated_data(data.name, stated))
 
 
 def _template(

@@ -45,9 +45,6 @@ def survey_lines(prepared: Prepared) -> Iterator[str]:
     if prepared.sidecar is not None:
         changed = "" if prepared.sidecar.is_of_this_content else "; it was changed since, and that binds it no less"
         yield f"teacher: {prepared.sidecar.teacher} wrote this data{changed}"
-        if parents := prepared.sidecar.parents:
-            yield "terms of what learns from it:"
-            yield from licences.verdict_lines(licences.of_parents(parents))
     if prepared.start is not None:
         yield from _start(prepared.start)
     yield from _labels_besides(prepared)
@@ -65,6 +62,18 @@ def survey_lines(prepared: Prepared) -> Iterator[str]:
         yield f"too long for the model, left out: {len(survey.too_long):,} ({', '.join(survey.too_long[:EXAMPLES_SHOWN])}, ...)"
     steps = f"{counted(settings.epochs, 'epoch')}, {counted(settings.batch, 'lesson')} a step"
     yield f"settings: {steps}, rank {settings.rank}, learning rate {settings.learning_rate:g}"
+    yield from _terms(prepared)
+
+
+def _terms(prepared: Prepared) -> Iterator[str]:
+    """What may be done with the result, before it is there."""
+    yield "terms of what learns from it:"
+    yield from licences.verdict_lines(prepared.licence)
+    data, title = prepared.data_terms[0], licences.licence(prepared.data_terms[0].licence).title
+    if data.licence != licences.OWN and data.source != licences.STATED:
+        yield f"note: {data.name} has its terms from nomoat's catalogue: {title}"
+    elif not prepared.has_stated_terms and not prepared.teachers:
+        yield f"note: `{data.name}` is taken as your own; name terms of others with --data-licence (in Python: `data_licence`)"
 
 
 def _held_out(prepared: Prepared) -> Iterator[str]:

@@ -21,7 +21,6 @@ import torch
 from scipy import special
 
 from nomoat import bounds, config
-from nomoat.catalog import licences
 from nomoat.errors import UsageError
 from nomoat.rows import Given
 from nomoat.tune import adapter, execution, interrupts, kernels, prepare, threads
@@ -82,7 +81,7 @@ class Progress:
 def tune(
     base: str | Path, data_path: Given, *, name: str, input_column: str | None = None, label_column: str | None = None,
     instruction: str | None = None, test: Given | None = None, keep_shared: bool = False, validation: Given | None = None,
-    template: str | None = None, drop_long: bool = False, data_licence: str = "own", minutes: float | None = None,
+    template: str | None = None, drop_long: bool = False, data_licence: str | None = None, minutes: float | None = None,
     epochs: float | None = None, rank: int | None = None, layers: int | None = None, learning_rate: float | None = None,
     batch: int | None = None, noise: float | None = None, seed: int = 0, resume: bool = False, replace: bool = False,
     workers: int | None = None, ray: str | None = None,
@@ -93,8 +92,9 @@ def tune(
 
     `base` may be a BASE+ADAPTER: what the adapter has learned is gone on from, and stays as it is itself.
     `input_column` to `drop_long` are those of `prepare.prepare`, `minutes` to `seed` those of `Settings`.
-    `data_licence`: the id of the data's terms in the catalogue, "own" for your own; it enters the adapter's licence chain, and so does
-    the teacher of data that `nomoat distil` made. With `workers` or `ray` several processes learn: see `data_parallel`.
+    `data_licence`: the id of the data's terms in the catalogue, "own" for your own, as which it is taken unless it is a file of a
+    known data set; it enters the adapter's licence chain, and so does the teacher of data that `nomoat distil` made.
+    With `workers` or `ray` several processes learn: see `data_parallel`.
     `on_progress` is told after each batch; `on_message` what the data is like, and what may be wrong with it, then what was chosen
     and why.
     Interrupted at any time (Ctrl-C, kill), the last checkpoint stays, and `resume=True` with the same arguments goes on from it, or
@@ -105,36 +105,35 @@ def tune(
         minutes=minutes, epochs=epochs, rank=rank, layers=layers, learning_rate=learning_rate, batch=batch, noise=noise, seed=seed
     )
     _require_told(workers, on_progress, on_message)
-    licences.require_known(data_licence)
     adapter.reserve(name, replace=replace, resume=resume)
     prepared = prepare.prepare(
         base, data_path, input_column=input_column, label_column=label_column, instruction=instruction, test=test,
-        keep_shared=keep_shared, validation=validation, template=template, drop_long=drop_long, settings=settings,
+        keep_shared=keep_shared, validation=validation, template=template, drop_long=drop_long, data_licence=data_licence,
+        settings=settings,
     )  # fmt: skip
     if on_message is not None:
         for line in survey_lines(prepared):
             on_message(line)
     return learn(
-        prepared, name=name, data_licence=data_licence, resume=resume, replace=replace, workers=workers, ray=ray,
+        prepared, name=name, resume=resume, replace=replace, workers=workers, ray=ray,
         on_progress=on_progress, on_message=on_message,
     )  # fmt: skip
 
 
 def learn(
-    prepared: prepare.Prepared, *, name: str, data_licence: str = "own", resume: bool = False, replace: bool = False,
+    prepared: prepare.Prepared, *, name: str, resume: bool = False, replace: bool = False,
     workers: int | None = None, ray: str | None = None,
     on_progress: Callable[[Progress], None] | None = None, on_message: Callable[[str], None] | None = None,
 ) -> Path:  # fmt: skip
     """`tune`, with the data prepared already."""
     _require_told(workers, on_progress, on_message)
     say = on_message or (lambda text: None)
-    licences.require_known(data_licence)
     target = adapter.reserve(name, replace=replace, resume=resume)
     origin = adapter.Origin(
-        base=prepared.base, weights=prepared.weights, data=prepared.data.path, data_licence=data_licence,
+        base=prepared.base, weights=prepared.weights, data=prepared.data.path, data_terms=prepared.data_terms,
         num_lessons=len(prepared.data.lessons), lessons_sha256=prepared.lessons_sha256(), settings=asdict(prepared.settings),
         task=prepared.options, others=prepared.others, arch=prepared.arch, sizes=prepared.sizes,
-        teachers=prepared.sidecar.parents if prepared.sidecar else (), start=prepared.start,
+        teachers=prepared.teachers, start=prepared.start,
         brought=prepared.brought,
     )  # fmt: skip
     adapter.require_disk(target, execution.num_learned(prepared))
