@@ -126,6 +126,25 @@ def test_the_data_of_a_tuned_model_is_part_of_its_chain(licence: str, commercial
     assert tuned_on("openllama-3b", [data]).commercial == commercial
 
 
+def test_each_condition_says_whose_it_is() -> None:
+    assert licences.reasons(verdict("smollm2-135m"))[-1] == (
+        "condition of teacher GPT-4 (ratings and some answers in UltraFeedback): "
+        "its output is not used to develop models that compete with OpenAI"
+    )
+    both = [Parent(kind="data", name=name, licence="cc-by-4.0") for name in ("a.csv", "b.csv")]
+    assert licences.reasons(tuned_on("qwen2.5-0.5b", both))[-1] == "condition of data a.csv, data b.csv: name the authors"
+
+
+def test_conditions_stand_beside_a_no_and_an_unknown() -> None:
+    found = licences.reasons(verdict("vicuna-7b-v1.5"))
+    assert found[0].startswith("because of teacher ChatGPT: ")
+    assert "condition of vicuna-7b-v1.5 itself, base Llama 2 base: its notice is kept" in found[-1]
+    assert not any("ShareGPT" in reason for reason in found)  # allows nothing
+    unknown = licences.reasons(tuned_on("gemma3-270m", [Parent(kind="data", name="u", licence="unknown")]))
+    assert unknown[0] == "because of data u: terms not known"
+    assert unknown[1] == "condition of gemma3-270m itself: the uses in Google's prohibited use policy are forbidden"
+
+
 def test_no_outweighs_unknown_and_unknown_outweighs_conditions() -> None:
     unknown, no = Parent(kind="data", name="u", licence="unknown"), Parent(kind="data", name="n", licence="opt")
     assert tuned_on("llama2-7b", [unknown]).commercial == "unknown"

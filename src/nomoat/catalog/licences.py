@@ -20,6 +20,7 @@ from nomoat.providers import PROVIDERS, answering
 from nomoat.records import Commercial, Confirmation, Licence, ModelCard, Parent, known_fields
 
 STRICTEST_FIRST: tuple[Commercial, ...] = ("no", "unknown", "yes, if", "yes, with use restrictions", "yes")
+REFUSALS: tuple[Commercial, ...] = ("no", "unknown")
 UNKNOWN_BASE = Parent(kind="base", name="weights of unknown origin", licence="unknown")
 STATED = "stated by the user"  # a source
 OWN = "own"  # the terms of the user's own data
@@ -58,8 +59,12 @@ class ChainVerdict:
     @property
     def conditions(self) -> tuple[str, ...]:
         """What a commercial user has to keep, over all links that allow it."""
-        kept = (text for link in self.links if link.commercial not in ("no", "unknown") for text in link.conditions)
-        return tuple(dict.fromkeys(kept))
+        return tuple(dict.fromkeys(text for link in self.allowing for text in link.conditions))
+
+    @property
+    def allowing(self) -> tuple[Link, ...]:
+        """The links that allow it, conditions or not."""
+        return tuple(link for link in self.links if link.commercial not in REFUSALS)
 
     @property
     def unconfirmed(self) -> tuple[Link, ...]:
@@ -227,10 +232,20 @@ def use_line(found: ChainVerdict) -> str:
 
 
 def reasons(found: ChainVerdict) -> list[str]:
-    """Why not, or under which conditions."""
-    if found.commercial in ("no", "unknown"):
-        return [f"because of {named_link(link)}: {'; '.join(link.conditions) or link.title}" for link in found.deciding]
-    return [f"condition: {text}" for text in found.conditions]
+    """Why not, and under which conditions, each with what it is a condition of: "its output" is that of the link.
+
+    The conditions of all other links are told beside a "no" or "unknown", too: they remain where what is unknown becomes known, and
+    hold for other use than commercial.
+    """
+    why = found.deciding if found.commercial in REFUSALS else ()
+    whose: dict[str, list[str]] = {}
+    for link in found.allowing:
+        for text in link.conditions:
+            whose.setdefault(text, []).append(named_link(link))
+    return [
+        *(f"because of {named_link(link)}: {'; '.join(link.conditions) or link.title}" for link in why),
+        *(f"condition of {', '.join(dict.fromkeys(names))}: {text}" for text, names in whose.items()),
+    ]
 
 
 def verdict_lines(found: ChainVerdict) -> list[str]:
