@@ -33,6 +33,7 @@ def test_the_terms_of_each_provider_are_in_the_catalogue() -> None:
     for name, provider in PROVIDERS.items():
         licences.require_known(provider.terms)
         assert licences.teacher(f"{name}:x").licence == provider.terms
+        assert licences.licence(provider.assistant_terms).commercial == "no"
 
 
 def test_each_key_is_a_secret() -> None:
@@ -42,7 +43,8 @@ def test_each_key_is_a_secret() -> None:
 
 def test_who_is_not_known_to_chat_only_is_asked_prompts_without_a_chat(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Request(prompt="x")
-    monkeypatch.setitem(PROVIDERS, "new", Provider(base_url="https://api.new.example/v1", key_variables=("NEW_KEY",), terms="own"))
+    new = Provider(base_url="https://api.new.example/v1", key_variables=("NEW_KEY",), terms="own", assistant_terms="own")
+    monkeypatch.setitem(PROVIDERS, "new", new)
     assert Dialect("api.new.example", is_cloud=True).body("m", asked)["prompt"] == "x"
     for name in ("openai", "google", "anthropic"):
         assert Dialect(PROVIDERS[name].host, is_cloud=True).refusal(asked) is not None

@@ -17,7 +17,8 @@ class Provider:
     """A cloud API of OpenAI's form.
 
     `key_variables`: the environment's names of its key; the first that is set counts.
-    `terms`: the id, in the catalogue of licences, of the terms on what its models write.
+    `terms`: the id, in the catalogue of licences, of the terms on what its models write; `assistant_terms`: of those where that is
+    to train a general assistant, which competes with the provider's.
     `chats_only`: it has no /completions, as far as was seen, so that no prompt can be asked without a chat.
     `has_newer_limit`: its newer models refuse `max_tokens` and want `max_completion_tokens`, which older servers do not know.
     """
@@ -25,6 +26,7 @@ class Provider:
     base_url: str
     key_variables: tuple[str, ...]
     terms: str
+    assistant_terms: str
     chats_only: bool = False
     has_newer_limit: bool = False
 
@@ -39,6 +41,7 @@ PROVIDERS = {
         base_url="https://api.openai.com/v1",
         key_variables=("OPENAI_API_KEY",),
         terms="openai-terms",
+        assistant_terms="openai-assistant",
         chats_only=True,
         has_newer_limit=True,
     ),
@@ -46,12 +49,14 @@ PROVIDERS = {
         base_url="https://generativelanguage.googleapis.com/v1beta/openai",
         key_variables=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
         terms="google-terms",
+        assistant_terms="google-assistant",
         chats_only=True,
     ),
     "anthropic": Provider(
         base_url="https://api.anthropic.com/v1",
         key_variables=("ANTHROPIC_API_KEY",),
         terms="anthropic-terms",
+        assistant_terms="anthropic-assistant",
         chats_only=True,
     ),
 }

@@ -167,9 +167,10 @@ def test_a_teacher_on_this_machine_teaches_on_the_terms_of_all_it_was_made_from(
     assert [parent.name for parent in licences.taught_by("openllama-3b+x", tuned)] == ["openllama-3b+x (weights openllama-3b)"]
 
 
+@pytest.mark.parametrize("ref", ["openai:gpt-4o-mini", "google:gemini-2.5-pro", "anthropic:claude", "https://api.openai.com/v1#gpt-4o"])
 @pytest.mark.parametrize(("for_assistant", "commercial"), [(True, "no"), (False, "yes, if")])
-def test_openai_as_a_teacher_forbids_competing_assistants(for_assistant: bool, commercial: str) -> None:
-    assert licences.of_parents(licences.taught_by("openai:gpt-4o-mini", None, for_assistant=for_assistant)).commercial == commercial
+def test_a_provider_as_a_teacher_forbids_competing_assistants(ref: str, for_assistant: bool, commercial: str) -> None:
+    assert licences.of_parents(licences.taught_by(ref, None, for_assistant=for_assistant)).commercial == commercial
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,12 @@ def test_openais_terms_forbid_tasks_of_every_kind_and_not_labels(
     assert licences.of_parents((teacher, *others)).commercial == commercial
 
 
+def test_a_provider_s_terms_that_are_stated_of_a_gateway_forbid_the_same() -> None:
+    for are_labels, licence in ((False, "google-assistant"), (True, "google-terms")):
+        teacher, _ = origin.parents_of("http://gateway:4000/v1#x", (ALPACAS,), are_labels=are_labels, terms="google-terms")
+        assert teacher.licence == licence
+
+
 def test_the_user_s_word_stands_in_for_terms_that_nomoat_cannot_know() -> None:
     server = "http://127.0.0.1:9/v1#m"
     (teacher,) = origin.parents_of(server, (), are_labels=True, terms="apache-2.0")

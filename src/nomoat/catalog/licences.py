@@ -152,13 +152,11 @@ def _bare(text: str) -> str:
 def teacher(ref: str, *, for_assistant: bool = False) -> Parent:
     """What a model reference is as a teacher: whose terms bind what its output trains. Unknown if nomoat cannot tell.
 
-    `for_assistant`: its output is to train a general assistant, which competes with those OpenAI makes.
+    `for_assistant`: its output is to train a general assistant, which competes with those of every provider.
     """
     provider, card = answering(ref), cards.find(ref)
-    if for_assistant and provider is PROVIDERS["openai"]:
-        return Parent(kind="teacher", name=ref, licence="openai-assistant")
     if provider is not None:
-        return Parent(kind="teacher", name=ref, licence=provider.terms)
+        return Parent(kind="teacher", name=ref, licence=provider.assistant_terms if for_assistant else provider.terms)
     if card is not None:
         return Parent(kind="teacher", name=ref, licence=card.licence, source=card.licence_source, confirmed=card.licence_confirmed)
     return Parent(kind="teacher", name=ref, licence="unknown")
@@ -190,15 +188,17 @@ def stated_data(name: str, licence_id: str) -> Parent:
     return Parent(kind="data", name=name, licence=licence_id, source=word, confirmed="memory")
 
 
-def with_stated(parents: Iterable[Parent], licence_id: str) -> tuple[Parent, ...]:
+def with_stated(parents: Iterable[Parent], licence_id: str, *, for_assistant: bool = False) -> tuple[Parent, ...]:
     """These parents, with the user's word for the terms that nomoat does not know. Raises UsageError where it knows them all, for
-    "own", which no model's terms are, and what `require_known` raises."""
+    "own", which no model's terms are, and what `require_known` raises. `for_assistant`: see `teacher`; a gateway may be named."""
     licence_id = require_known(licence_id)
     if licence_id == OWN:
         raise UsageError(
             f"`{OWN}` is for data of yours, and what a model writes has the terms of the model",
             hint="name the terms of the model that answers there, such as `apache-2.0`",
         )
+    if for_assistant:
+        licence_id = {one.terms: one.assistant_terms for one in PROVIDERS.values()}.get(licence_id, licence_id)
     found = tuple(parents)
     if all(_is_known(parent.licence) for parent in found):
         known = ", ".join(dict.fromkeys(f"{parent.name}: {licence(parent.licence).title}" for parent in found))
