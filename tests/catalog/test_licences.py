@@ -138,7 +138,7 @@ def test_each_condition_says_whose_it_is() -> None:
 def test_conditions_stand_beside_a_no_and_an_unknown() -> None:
     found = licences.reasons(verdict("vicuna-7b-v1.5"))
     assert found[0].startswith("because of teacher ChatGPT: ")
-    assert "condition of vicuna-7b-v1.5 itself, base Llama 2 base: its notice is kept" in found[-1]
+    assert "condition of vicuna-7b-v1.5 itself, base Llama 2 base: Meta's acceptable use policy is followed" in found[-1]
     assert not any("ShareGPT" in reason for reason in found)  # allows nothing
     unknown = licences.reasons(tuned_on("gemma3-270m", [Parent(kind="data", name="u", licence="unknown")]))
     assert unknown[0] == "because of data u: terms not known"
@@ -184,6 +184,22 @@ def test_what_llama2_wrote_may_teach_llama2_alone(student: str | None, commercia
     assert licences.from_dict(json.loads(json.dumps(licences.as_dict(found)))) == found
     if commercial == "no":
         assert [link.conditions for link in found.deciding] == [licences.licence("llama2-output").conditions]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "base", "commercial"),
+    [
+        ("llama3", "llama3", "yes, if"),
+        ("llama3", "apache-2.0", "no"),
+        ("llama3", "llama3.1", "no"),
+        ("llama3.1", "apache-2.0", "yes, if"),
+        ("llama3.3", "llama3.2", "yes, if"),
+        ("exaone", "exaone", "no"),
+    ],
+)
+def test_each_llama_has_terms_of_its_own_on_what_it_wrote(teacher: str, base: str, commercial: str) -> None:
+    parents = [Parent(kind="base", name="b", licence=base), Parent(kind="teacher", name="t", licence=teacher)]
+    assert licences.of_parents(parents).commercial == commercial
 
 
 def test_what_llama2_wrote_is_bound_by_its_terms_at_any_remove() -> None:
@@ -240,6 +256,7 @@ def test_terms_of_an_unknown_name_are_refused_and_the_known_ones_listed() -> Non
         ("cc-by-nd-4.0", None),
         ("cc-by-2.0", None),  # not that of France
         ("llama3.4", None),
+        ("exaone-3.5", None),
         ("proprietary", None),
         ("-", None),
     ],

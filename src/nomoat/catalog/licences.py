@@ -24,7 +24,7 @@ REFUSALS: tuple[Commercial, ...] = ("no", "unknown")
 UNKNOWN_BASE = Parent(kind="base", name="weights of unknown origin", licence="unknown")
 STATED = "stated by the user"  # a source
 OWN = "own"  # the terms of the user's own data
-LLAMA2, LLAMA2_OUTPUT = "llama2", "llama2-output"
+OUTPUT_TERMS = {"llama2": "llama2-output", "llama3": "llama3-output"}  # of what learns from its output and is not made from it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,11 +274,14 @@ def _verdict(links: Iterable[Link]) -> ChainVerdict:
 
 
 def _for_what_learns(links: Sequence[Link]) -> Iterator[Link]:
-    """What Llama 2 wrote may improve no model but Llama 2 and what is made from it: the terms on it depend on who learns."""
-    is_llama2 = any(link.licence == LLAMA2 and link.role in ("weights", "base") for link in links)
+    """What Llama 2 wrote may improve no model but Llama 2 and what is made from it, and so with Llama 3: terms depend on who learns."""
+    made_from = {link.licence for link in links if link.role in ("weights", "base")}
+    its_own = {output: terms for terms, output in OUTPUT_TERMS.items()}
     for link in links:
-        if link.licence in (LLAMA2, LLAMA2_OUTPUT) and link.role in ("data", "teacher"):
-            yield _make_link(link.role, link.name, LLAMA2 if is_llama2 else LLAMA2_OUTPUT, link.source, link.confirmed)
+        terms = its_own.get(link.licence, link.licence)
+        if terms in OUTPUT_TERMS and link.role in ("data", "teacher"):
+            due = terms if terms in made_from else OUTPUT_TERMS[terms]
+            yield _make_link(link.role, link.name, due, link.source, link.confirmed)
         else:
             yield link
 

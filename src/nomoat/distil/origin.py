@@ -42,7 +42,7 @@ def parents_of(teacher: str, origin: Sequence[Parent], *, are_labels: bool, term
     """What tasks or labels are made from: the teacher that this model reference names, with all it was made from, and the `origin` of
     what it was shown. `terms`: the user's word for those of a teacher that nomoat does not know.
 
-    Tasks of every kind, which Alpaca's seeds and what came of them are, train an assistant: to the terms of providers that is something else.
+    Tasks of every kind, which Alpaca's seeds and what came of them are, train an assistant, which terms of providers forbid.
     Raises UsageError for terms that nomoat knows already, or that have no entry in its catalogue.
     """
     for_assistant = not are_labels and any(parent.name == SEEDS for parent in origin)
