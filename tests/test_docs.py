@@ -94,7 +94,7 @@ def test_the_session_of_the_readme_prints_what_it_shows_and_its_python_runs_afte
         if command.startswith("nomoat tune"):
             first = tuple(line.split()[0] for line in shown if line)
             printed = (done.stdout + done.stderr).splitlines()
-            assert [line for line in printed if line and not line.startswith(first + OF_A_SHORT_RUN)] == []
+            assert [line for line in printed if line and not line.lstrip().startswith(first + OF_A_SHORT_RUN)] == []
     assert (reader / "report.html").exists()
     (code,) = blocks(ROOT / "README.md", "python")
     code = code.replace("replace=True)\nverdict", "replace=True, minutes=0.02)\nverdict")

@@ -23,6 +23,7 @@ SPECIAL_TOKENS = "special_tokens_map.json"  # of an older transformers
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", SPECIAL_TOKENS, CHAT_TEMPLATE, TOOL_TEMPLATE
 )  # fmt: skip
+TERMS_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt", "USE_POLICY.md")  # whoever passes weights on adds them
 AGAIN = "download it again, or another copy of this model"
 LFS_POINTER = b"version https://git-lfs"
 WEIGHTS_NAME = re.compile(r"[\w-][\w.-]*\.safetensors")

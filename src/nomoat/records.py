@@ -282,7 +282,8 @@ class ChoiceScores:
 class Licence:
     """Terms under which weights, data or a teacher's output may be used. Not legal advice.
 
-    `commercial` is what the terms say by themselves; `conditions` are the ones a commercial user has to know.
+    `commercial` is what the terms say by themselves; `conditions` are the ones a commercial user has to know. `conditions_of_weights`
+    are those on weights and what is made from them, such as what goes along with copies: what learns from data or answers is no copy.
     `confirmed`: "read" if the text was seen in the named source, "memory" if it still has to be checked.
     """
 
@@ -290,6 +291,7 @@ class Licence:
     title: str
     commercial: Commercial
     conditions: tuple[str, ...] = ()
+    conditions_of_weights: tuple[str, ...] = ()
     source: str
     confirmed: Confirmation
 

@@ -98,6 +98,13 @@ def test_a_second_chat_template_lies_in_its_folder_and_is_replaced_and_removed_w
     assert not paths.models().exists()
 
 
+def test_the_terms_that_go_along_with_the_weights_are_pulled_with_them(hub: Any) -> None:
+    offer(hub, {"LICENSE": b"Apache", "NOTICE": b"Made by us"})
+    folder = pull.pull_model(REF)
+    assert names_in(folder) == ["LICENSE", "NOTICE", "config.json", "model.safetensors", "tokenizer.json"]
+    assert pull.remove(REF) and not paths.models().exists()
+
+
 def test_every_file_is_of_the_commit_the_first_one_named(hub: Any) -> None:
     pull.pull_model(REF)
     first, *rest = [path for path, _ in hub.asked]

@@ -135,6 +135,17 @@ def test_each_condition_says_whose_it_is() -> None:
     assert licences.reasons(tuned_on("qwen2.5-0.5b", both))[-1] == "condition of data a.csv, data b.csv: name the authors"
 
 
+def test_what_goes_along_with_copies_is_asked_of_weights_and_not_of_what_they_learned_from() -> None:
+    found = tuned_on("qwen2.5-0.5b", [Parent(kind="data", name="d", licence="mit")])
+    assert (found.commercial, licences.reasons(found)) == (
+        "yes",
+        [
+            "condition of qwen2.5-0.5b itself: whoever passes it on, or what is made from it, adds the licence, keeps the notices, "
+            "and says what was changed"
+        ],
+    )
+
+
 def test_conditions_stand_beside_a_no_and_an_unknown() -> None:
     found = licences.reasons(verdict("vicuna-7b-v1.5"))
     assert found[0].startswith("because of teacher ChatGPT: ")
@@ -167,7 +178,9 @@ def test_a_teacher_on_this_machine_teaches_on_the_terms_of_all_it_was_made_from(
     assert [parent.name for parent in licences.taught_by("openllama-3b+x", tuned)] == ["openllama-3b+x (weights openllama-3b)"]
 
 
-@pytest.mark.parametrize("ref", ["openai:gpt-4o-mini", "google:gemini-2.5-pro", "anthropic:claude", "https://api.openai.com/v1#gpt-4o"])
+@pytest.mark.parametrize(
+    "ref", ["openai:gpt-4o-mini", "google:gemini-2.5-pro", "anthropic:claude", "https://api.openai.com/v1#gpt-4o"]
+)
 @pytest.mark.parametrize(("for_assistant", "commercial"), [(True, "no"), (False, "yes, if")])
 def test_a_provider_as_a_teacher_forbids_competing_assistants(ref: str, for_assistant: bool, commercial: str) -> None:
     assert licences.of_parents(licences.taught_by(ref, None, for_assistant=for_assistant)).commercial == commercial

@@ -133,12 +133,13 @@ def test_pull_refuses_a_folder_it_could_not_run_before_its_weights_unless_forced
 def test_pull_says_licence_and_memory_before_it_connects(program: Nomoat) -> None:
     done = program("pull", "qwen2.5-coder-0.5b")
     assert (done.returncode, done.stdout) == (1, "")
-    first, second, *rest = done.stderr.splitlines()
+    first, second, third, *rest = done.stderr.splitlines()
     assert first == "Qwen2.5 Coder 0.5B Instruct: commercial use: yes"
-    assert second.startswith("memory: ")
+    assert second.startswith("  condition of qwen2.5-coder-0.5b itself: whoever passes it on")
+    assert third.startswith("memory: ")
     has_own = footprint.has_native_kernels()
     total, weights, cache, note = ("0.9", "0.49", "0.04", CODES_NOTE) if has_own else ("1.0", "0.52", "0.05", INT8_NOTE)
-    assert f"about {total} GB: weights {weights} + KV cache {cache} (4,096 tokens) + overhead 0.40 {note}" in second
+    assert f"about {total} GB: weights {weights} + KV cache {cache} (4,096 tokens) + overhead 0.40 {note}" in third
     assert rest == [
         "error: refused to connect to `huggingface.co` to pull a model: NOMOAT_OFFLINE is set",
         "hint: unset NOMOAT_OFFLINE to allow it, or set NOMOAT_MIRROR to a folder that holds the file",

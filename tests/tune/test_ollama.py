@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from nomoat.catalog import licences
 from nomoat.engine import templates
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.tokenizer import Tokenizer
-from nomoat.records import Message
+from nomoat.records import Message, Parent
 from nomoat.tune import ollama
 
 CHATML = """FROM ./mine.gguf
@@ -38,6 +39,15 @@ def tokenizer(tiny_gguf: Path) -> Tokenizer:
 def test_the_modelfile_holds_the_template_in_go_and_what_ends_an_answer(tokenizer: Tokenizer, tmp_path: Path) -> None:
     ollama.write_modelfile(tmp_path / "Modelfile", model=tmp_path / "mine.gguf", tokenizer=tokenizer, context_tokens=256)
     assert (tmp_path / "Modelfile").read_text() == CHATML
+
+
+def test_the_modelfile_holds_the_terms(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    terms = licences.of_parents([Parent(kind="base", name='a"""b', licence="mit")])
+    target, model = tmp_path / "Modelfile", tmp_path / "mine.gguf"
+    ollama.write_modelfile(target, model=model, tokenizer=tokenizer, context_tokens=256, terms=terms)
+    told = target.read_text().removeprefix(CHATML)
+    assert told.startswith("LICENSE \"\"\"commercial use: yes\n  condition of base a'''b: whoever passes it on keeps")
+    assert told.endswith('source: opensource.org/license/mit"""\n') and told.count('"""') == 2
 
 
 @pytest.mark.parametrize("name", templates.NAMED)

@@ -20,7 +20,17 @@ from nomoat import system_errors, whole_files
 from nomoat.catalog.fetch import Origin, Progress, fetch
 from nomoat.catalog.part import busy, require_space
 from nomoat.errors import BadFileError, DownloadError, NotThereError, UnsupportedError
-from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, TOOL_TEMPLATE, WEIGHTS, read_object, weight_names
+from nomoat.hub_folder import (
+    CONFIG,
+    CONFIG_FILES,
+    INDEX,
+    TERMS_FILES,
+    TOKENIZER_FILES,
+    TOOL_TEMPLATE,
+    WEIGHTS,
+    read_object,
+    weight_names,
+)
 from nomoat.records import Source
 
 STAGE, NOTE = ".pull", ".origin"
@@ -92,7 +102,7 @@ class _Gathering:
     origin: str
 
     def get_all(self) -> None:
-        for name in (*CONFIG_FILES, *TOKENIZER_FILES):
+        for name in (*CONFIG_FILES, *TOKENIZER_FILES, *TERMS_FILES):
             self.get(name)
         there = {name for name in TOKENIZER_FILES if (self.stage / name).is_file()}
         if not there & {"tokenizer.json", "tokenizer.model"} and not there >= {"vocab.json", "merges.txt"}:

@@ -85,15 +85,15 @@ def parse_licences(text: str) -> dict[str, Licence]:
 
 
 def _parsed(name: str, row: dict[str, Any]) -> Licence:
-    conditions = row.get("conditions", [])
+    conditions, of_weights = (row.get(key, []) for key in ("conditions", "conditions_of_weights"))
     try:
-        made = Licence(id=name, **{**row, "conditions": tuple(conditions)})
+        made = Licence(id=name, **{**row, "conditions": tuple(conditions), "conditions_of_weights": tuple(of_weights)})
     except TypeError as exc:  # a key that is missing, or is none
         raise ValueError(f"licences.toml, {name}: {exc}") from exc
     for holds, why in (
         (made.commercial in STRICTEST_FIRST, f"commercial is {made.commercial!r}"),
         (made.confirmed in get_args(Confirmation), f"confirmed is {made.confirmed!r}"),
-        (_are_texts(conditions), "conditions are no list of texts"),
+        (_are_texts(conditions) and _are_texts(of_weights), "conditions are no list of texts"),
         (_are_texts([made.title, made.source]), "title or source is no text"),
     ):
         if not holds:
@@ -253,6 +253,15 @@ def verdict_lines(found: ChainVerdict) -> list[str]:
     return [use_line(found), *(f"  {reason}" for reason in reasons(found))]
 
 
+def chain_lines(found: ChainVerdict) -> list[str]:
+    """The verdict, its reasons or conditions, and every link with its source."""
+    lines = [*verdict_lines(found), "chain:"]
+    for link in found.links:
+        mark = "" if link.confirmed == "read" else ", UNCONFIRMED"
+        lines += [f"  {named_link(link)}: {link.title} -> {link.commercial}", f"    source{mark}: {link.source}"]
+    return lines
+
+
 def named_link(link: Link) -> str:
     """In words that name its role, too."""
     return f"{link.role} {link.name}" if link.role != "weights" else f"{link.name} itself"
@@ -274,7 +283,8 @@ def _verdict(links: Iterable[Link]) -> ChainVerdict:
 
 
 def _for_what_learns(links: Sequence[Link]) -> Iterator[Link]:
-    """What Llama 2 wrote may improve no model but Llama 2 and what is made from it, and so with Llama 3: terms depend on who learns."""
+    """What Llama 2 wrote may improve no model but Llama 2 and what is made from it, and so with Llama 3: terms depend on who
+    learns."""
     made_from = {link.licence for link in links if link.role in ("weights", "base")}
     its_own = {output: terms for terms, output in OUTPUT_TERMS.items()}
     for link in links:
@@ -312,7 +322,7 @@ def _make_link(
         licence=terms.id,
         title=terms.title,
         commercial=terms.commercial,
-        conditions=terms.conditions,
+        conditions=terms.conditions + (terms.conditions_of_weights if role in ("weights", "base") else ()),
         source=source or terms.source,
         confirmed="read" if applies == "read" and terms.confirmed == "read" else "memory",
     )

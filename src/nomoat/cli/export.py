@@ -87,7 +87,9 @@ def export(
         if form is Form.OLLAMA:  # first, and in its place last: where the disk is full, there is neither
             part = whole.enter_context(whole_files.whole_file(modelfile))
             context = importer.read_sizes(source).context_tokens
-            ollama.write_modelfile(part, model=target, tokenizer=tokenizer, context_tokens=context, question=files.question)
+            ollama.write_modelfile(
+                part, model=target, tokenizer=tokenizer, context_tokens=context, question=files.question, terms=terms
+            )
         bar = whole.enter_context(console.stage_progress())
         task = bar.add_task("writing", total=None, info="")
         written = exporting.merged_gguf(

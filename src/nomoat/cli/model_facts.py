@@ -208,16 +208,6 @@ def scoring_line(need: memory.MemoryNeed) -> str:
     return f"memory to choose among answers by their likelihood: {more}; and {questions}"
 
 
-def licence_lines(found: licences.ChainVerdict) -> list[str]:
-    """The verdict, its reasons or conditions, and every link with its source."""
-    lines = [*licences.verdict_lines(found), "chain:"]
-    for link in found.links:
-        mark = "" if link.confirmed == "read" else ", UNCONFIRMED"
-        lines.append(f"  {licences.named_link(link)}: {link.title} -> {link.commercial}")
-        lines.append(f"    source{mark}: {link.source}")
-    return lines
-
-
 def adapter_place(ref: str) -> Path | None:
     """Where the adapter in `BASE+NAME` lies or would lie; None for what names none."""
     from nomoat import references

@@ -99,7 +99,7 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
         if long:
             dearer = f"{dollars(long.input_usd_per_million)} and {dollars(long.output_usd_per_million)} above {long.above_tokens:,}; "
         lines.append(f"price: {given} in, {written} out per million {price.unit} ({dearer}as of {price.as_of}; {price.source})")
-    lines += model_facts.licence_lines(licences.chain(card))
+    lines += licences.chain_lines(licences.chain(card))
     if need is not None:
         lines += [f"memory: {model_facts.memory_line(need)}", model_facts.cache_line(need), model_facts.scoring_line(need)]
         if not facts["runs_here"]:
@@ -152,7 +152,7 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
         name = f" ({said['general.license.name']})" if "general.license.name" in said else ""
         lines.append(f"claims the licence {said['general.license']}{name}, which nobody here has checked")
     lines += [
-        *model_facts.licence_lines(found),
+        *licences.chain_lines(found),
         f"memory: {model_facts.memory_line(need)}",
         model_facts.cache_line(need),
         model_facts.scoring_line(need),
@@ -171,7 +171,6 @@ def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
     """A tuned model: the licence chain its `provenance.json` recorded, or what can be said without one."""
     from nomoat import labelling, references
     from nomoat.catalog import licences, tuned
-    from nomoat.cli import model_facts
     from nomoat.engine import folder_tokenizer
     from nomoat.engine.lora import LoraDelta
 
@@ -182,7 +181,7 @@ def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
         notes = exc.message
     found = references.adapter_chain(references.parted(ref)[0], folder)
     facts = {"ref": ref, "path": str(folder), "licence": licences.as_dict(found), "provenance": provenance, "notes": notes}
-    lines = [f"{ref}", f"adapter: {folder}", *([f"cannot be read: {notes}"] if notes else []), *model_facts.licence_lines(found)]
+    lines = [f"{ref}", f"adapter: {folder}", *([f"cannot be read: {notes}"] if notes else []), *licences.chain_lines(found)]
     lines += [f"{name}: {value}" for name, value in provenance.items() if isinstance(value, str | int | float)]
     if template := tuned.template_of(provenance):
         lines.append(f"chat template: {template}")

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nomoat import whole_files
+from nomoat.catalog import licences
+from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import UnsupportedError
 from nomoat.labelling import question_line
@@ -57,8 +59,13 @@ class Around:
         )  # fmt: skip
 
 
-def write_modelfile(target: Path, *, model: Path, tokenizer: Tokenizer, context_tokens: int, question: str | None = None) -> Path:
-    """The Modelfile beside an exported file: `ollama create NAME -f Modelfile`. `question`: what a table's texts were asked with."""
+def write_modelfile(
+    target: Path, *, model: Path, tokenizer: Tokenizer, context_tokens: int, question: str | None = None,
+    terms: ChainVerdict | None = None,
+) -> Path:  # fmt: skip
+    """The Modelfile beside an exported file: `ollama create NAME -f Modelfile`. `question`: what a table's texts were asked with.
+    `terms`: the licence chain, which `ollama show --license` prints; the texts of the licences themselves are not in it.
+    """
     around = around_messages(tokenizer)
     lines = [*([f"# {question_line(question)}"] if question is not None else []), f"FROM ./{model.name}"]
     if around is None:
@@ -68,6 +75,9 @@ def write_modelfile(target: Path, *, model: Path, tokenizer: Tokenizer, context_
     ends = [str(tokenizer.backend.id_to_token(end)) for end in tokenizer.special.stop_ids]
     lines += [f'PARAMETER stop "{end}"' for end in dict.fromkeys((*ends, *tokenizer.stops)) if '"' not in end and "\n" not in end]
     lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1", f"PARAMETER num_ctx {min(context_tokens, CONTEXT_TOKENS)}"]
+    if terms is not None:
+        told = "\n".join(licences.chain_lines(terms)).replace('"' * 3, "'" * 3)
+        lines.append(f'LICENSE """{told}"""')
     with whole_files.whole_file(target) as part:
         part.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
     return target
