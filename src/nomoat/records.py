@@ -19,7 +19,7 @@ TURN_ROLES: tuple[TurnRole, ...] = get_args(TurnRole)
 FinishReason = Literal["stop", "length", "cancelled", "filtered"]
 SchemaMode = Literal["strict", "json_object"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]  # OpenAI's
-Commercial = Literal["yes", "yes, if", "yes, with use restrictions", "no", "unknown"]
+Commercial = Literal["yes", "yes, if", "yes, with use restrictions", "yes, if, with use restrictions", "no", "unknown"]
 Confirmation = Literal["read", "memory"]
 Place = Literal["local", "cloud"]
 Winner = Literal["left", "right", "equal", "undecided"]
@@ -284,6 +284,8 @@ class Licence:
 
     `commercial` is what the terms say by themselves; `conditions` are the ones a commercial user has to know. `conditions_of_weights`
     are those on weights and what is made from them, such as what goes along with copies: what learns from data or answers is no copy.
+    `share_alike`: what is derived from it is published under it, or another of the family so called; `goes_along`: with weights that
+    are made from these, the terms go along.
     `confirmed`: "read" if the text was seen in the named source, "memory" if it still has to be checked.
     """
 
@@ -292,6 +294,8 @@ class Licence:
     commercial: Commercial
     conditions: tuple[str, ...] = ()
     conditions_of_weights: tuple[str, ...] = ()
+    share_alike: str = ""
+    goes_along: bool = False
     source: str
     confirmed: Confirmation
 

@@ -162,10 +162,28 @@ def test_no_outweighs_unknown_and_unknown_outweighs_conditions() -> None:
     assert tuned_on("llama2-7b", [unknown, no]).commercial == "no"
 
 
-def test_two_kinds_of_conditions_add_up_under_the_stricter_name() -> None:
+def test_conditions_and_restrictions_on_use_add_up_and_the_verdict_says_both() -> None:
     found = tuned_on("bloom-560m", [licences.teacher("openai:gpt-4o-mini")])
-    assert found.commercial == "yes, if"
+    assert licences.in_short(found) == "yes, if, with use restrictions (BigScience BLOOM RAIL 1.0, OpenAI terms of use)"
     assert len(found.conditions) == 3
+    assert licences.from_dict(json.loads(json.dumps(licences.as_dict(found)))) == found
+    assert tuned_on("bloom-560m", [Parent(kind="data", name="u", licence="unknown")]).commercial == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("base", "data", "together"),
+    [
+        ("gemma3-270m", ["cc-by-sa-4.0"], "Creative Commons BY-SA 4.0 and Gemma Terms of Use"),
+        ("qwen2.5-0.5b", ["cc-by-sa-4.0", "cc-by-nc-sa-4.0"], "Creative Commons BY-SA 4.0 and Creative Commons BY-NC-SA 4.0"),
+        ("qwen2.5-0.5b", ["cc-by-sa-3.0", "cc-by-sa-4.0"], None),  # what is under 3.0 may be passed on under 4.0
+        ("qwen2.5-0.5b", ["cc-by-sa-4.0", "llama3.1"], None),  # as data: the terms go along with weights
+        ("gemma3-270m", ["cc-by-4.0"], None),
+    ],
+)
+def test_terms_that_may_not_be_kept_together_are_said_to_be_so(base: str, data: list[str], together: str | None) -> None:
+    found = licences.reasons(tuned_on(base, [Parent(kind="data", name=one, licence=one) for one in data]))
+    notes = [line.partition(" may not be kept together by who publishes the result: ")[0] for line in found if "note: " in line]
+    assert notes == ([] if together is None else [f"note: {together}"])
 
 
 def test_a_teacher_on_this_machine_teaches_on_the_terms_of_all_it_was_made_from() -> None:

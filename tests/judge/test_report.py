@@ -439,6 +439,7 @@ def test_licences_that_have_no_name_are_in_korean_beside_those_that_have() -> No
     for english, korean in (
         ("yes (Apache License 2.0, your own data)", "가능 (Apache License 2.0, 직접 준비한 데이터)"),
         ("yes, if (your own data, Gemma Terms of Use)", "조건부 가능 (직접 준비한 데이터, Gemma Terms of Use)"),
+        ("yes, if, with use restrictions (Gemma Terms of Use)", "조건부 가능(용도 제한 있음) (Gemma Terms of Use)"),
         ("unknown (terms not known)", "알 수 없음 (조건을 알 수 없음)"),
         ("no (terms of your own data)", "불가 (terms of your own data)"),
         (

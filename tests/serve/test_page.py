@@ -403,6 +403,7 @@ def test_the_korean_page_says_in_korean_what_may_be_done_with_a_model_and_where_
     shown = {
         "yes, if (Llama 3.1 Community License)": "조건부 가능 (Llama 3.1 Community License)",
         "yes, with use restrictions (Gemma Terms of Use)": "가능(용도 제한 있음) (Gemma Terms of Use)",
+        "yes, if, with use restrictions (A, B)": "조건부 가능(용도 제한 있음) (A, B)",
         "no (Creative Commons BY-NC 4.0)": "불가 (Creative Commons BY-NC 4.0)",
         "unknown": "알 수 없음",
         "yes (Apache License 2.0, your own data)": "가능 (Apache License 2.0, 직접 준비한 데이터)",

@@ -11,15 +11,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from nomoat import bounds
 from nomoat.catalog import cards
 from nomoat.errors import UsageError
 from nomoat.providers import PROVIDERS, answering
 from nomoat.records import Commercial, Confirmation, Licence, ModelCard, Parent, known_fields
+from nomoat.words import listed
 
-STRICTEST_FIRST: tuple[Commercial, ...] = ("no", "unknown", "yes, if", "yes, with use restrictions", "yes")
+CONDITIONS: Final = "yes, if"
+RESTRICTIONS: Final = "yes, with use restrictions"
+BOTH: Final = "yes, if, with use restrictions"
+STRICTEST_FIRST: tuple[Commercial, ...] = ("no", "unknown", BOTH, CONDITIONS, RESTRICTIONS, "yes")
 REFUSALS: tuple[Commercial, ...] = ("no", "unknown")
 UNKNOWN_BASE = Parent(kind="base", name="weights of unknown origin", licence="unknown")
 STATED = "stated by the user"  # a source
@@ -53,8 +57,9 @@ class ChainVerdict:
 
     @property
     def deciding(self) -> tuple[Link, ...]:
-        """The links that make the verdict what it is: as strict as the whole."""
-        return tuple(link for link in self.links if link.commercial == self.commercial)
+        """The links that make the verdict what it is: as strict as the whole, or one of the two things that it says."""
+        as_said = (CONDITIONS, RESTRICTIONS, BOTH) if self.commercial == BOTH else (self.commercial,)
+        return tuple(link for link in self.links if link.commercial in as_said)
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -245,7 +250,22 @@ def reasons(found: ChainVerdict) -> list[str]:
     return [
         *(f"because of {named_link(link)}: {'; '.join(link.conditions) or link.title}" for link in why),
         *(f"condition of {', '.join(dict.fromkeys(names))}: {text}" for text, names in whose.items()),
+        *_not_together(found.links),
     ]
+
+
+def _not_together(links: Iterable[Link]) -> Iterator[str]:
+    """That terms which are to be those of what is made, and others that go along with it, may both be impossible to keep."""
+    shared, along = dict[str, str](), dict[str, str]()
+    for link in links:
+        terms = licence(link.licence)
+        if terms.share_alike:
+            shared.setdefault(terms.share_alike, link.title)
+        elif terms.goes_along and link.role in ("weights", "base"):
+            along.setdefault(terms.id, link.title)
+    if shared and len(shared) + len(along) > 1:
+        together = listed([*shared.values(), *along.values()])
+        yield f"note: {together} may not be kept together by who publishes the result: each asks for its own terms on it; ask a lawyer"
 
 
 def verdict_lines(found: ChainVerdict) -> list[str]:
@@ -279,7 +299,9 @@ def from_dict(stored: dict[str, Any]) -> ChainVerdict:
 
 def _verdict(links: Iterable[Link]) -> ChainVerdict:
     unique = tuple(dict.fromkeys(_for_what_learns(tuple(links))))
-    return ChainVerdict(commercial=min((link.commercial for link in unique), key=STRICTEST_FIRST.index), links=unique)
+    said = {link.commercial for link in unique}
+    strictest = min(said, key=STRICTEST_FIRST.index)
+    return ChainVerdict(commercial=BOTH if strictest == CONDITIONS and RESTRICTIONS in said else strictest, links=unique)
 
 
 def _for_what_learns(links: Sequence[Link]) -> Iterator[Link]:

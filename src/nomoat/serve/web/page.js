@@ -6,6 +6,7 @@ const LICENCE_KO = {
   yes: "가능",
   "yes, if": "조건부 가능",
   "yes, with use restrictions": "가능(용도 제한 있음)",
+  "yes, if, with use restrictions": "조건부 가능(용도 제한 있음)",
   no: "불가",
   unknown: "알 수 없음",
   "your own data": "직접 준비한 데이터",
