@@ -240,7 +240,8 @@ def test_the_merged_file_keeps_texts_that_are_no_utf_8_and_does_without_empty_ar
     class Odd(gguf.GGUFWriter):
         def __init__(self, path: str, arch: str) -> None:
             super().__init__(path, arch)
-            self.add_key_value("general.author", b"caf\xe9", gguf.GGUFValueType.STRING)
+            self.add_key_value("general.description", b"caf\xe9", gguf.GGUFValueType.STRING)
+            self.add_key_value("general.author", b"Ren\xe9", gguf.GGUFValueType.STRING)
             self.add_key_value("general.tags", [b"na\xefve", "예".encode()], gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING)
             self.add_finetune("Instruct")
             self.add_key_value("general.languages", [], gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING)
@@ -256,8 +257,9 @@ def test_the_merged_file_keeps_texts_that_are_no_utf_8_and_does_without_empty_ar
     adapter = write_adapter(tmp_path / "adapter", layers=[1])
     merged = export.merged_gguf(weights, adapter, tmp_path / "merged.gguf")
     before, after = (gguf.GGUFReader(str(path)).fields for path in (weights, merged))
-    assert before.keys() - after.keys() == {"general.languages"}
-    for name, texts in (("general.author", [b"caf\xe9"]), ("general.tags", [b"na\xefve", "예".encode()])):
+    assert before.keys() - after.keys() == {"general.languages", "general.author"}
+    assert GGUFFile(merged).metadata["general.base_model.0.author"].startswith("Ren")
+    for name, texts in (("general.description", [b"caf\xe9"]), ("general.tags", [b"na\xefve", "예".encode()])):
         assert [after[name].parts[at].tobytes() for at in after[name].data] == texts
     assert GGUFFile(merged).metadata["tokenizer.ggml.tokens"] == GGUFFile(weights).metadata["tokenizer.ggml.tokens"]
     assert (GGUFFile(merged).metadata["general.finetune"], caplog.messages) == ("adapter", [])  # gguf warns of a key that is set twice
