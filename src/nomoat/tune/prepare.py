@@ -134,8 +134,8 @@ class Prepared:
     `others`: what was given as `test` and `validation`. `notes` say what was not read of the data and of these.
     `start`: the adapter it goes on from.
     `template`: the named chat template the lessons are put into and BASE+NAME will answer with, where it is not the file's own.
-    `sidecar` stands beside data that a model wrote: its teachers enter the licence chain, and so do `data_terms`, as
-    `has_stated_terms` says the user's word or what nomoat takes them for.
+    `sidecar` stands beside data that a model wrote: its teachers enter the licence chain, and so do `data_terms`.
+    `has_stated_terms`: the user said which terms the data has.
     """
 
     base: str
