@@ -82,7 +82,7 @@ def export(
         return
     source = open_source(files.weights)
     tokenizer = files.read_tokenizer(source)
-    is_others = files.brought or files.template(own=source.chat_template)
+    templates = tokenizer.templates if files.brought or files.template(own=source.chat_template) else None
     with _no_empty_folder(target.parent), ExitStack() as whole:
         if form is Form.OLLAMA:  # first, and in its place last: where the disk is full, there is neither
             part = whole.enter_context(whole_files.whole_file(modelfile))
@@ -93,9 +93,8 @@ def export(
         bar = whole.enter_context(console.stage_progress())
         task = bar.add_task("writing", total=None, info="")
         written = exporting.merged_gguf(
-            files.weights, files.adapter, target, quantisation=cast("Quantisation", kind),
-            templates=tokenizer.templates if is_others else None,
-            terms=terms, progress=lambda done, total: bar.update(task, completed=done, total=total),
+            files.weights, files.adapter, target, quantisation=cast("Quantisation", kind), templates=templates, terms=terms,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     _say_written(written, terms, files.question)
     if form is Form.OLLAMA:
