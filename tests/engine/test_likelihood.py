@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from reference import CASES, CONTEXT, CONTINUATIONS, EXACT, RANDOM, WINDOW, make_model, reference_values, write_gguf
-from tiny import write_tiny_gguf
+from tiny import write_adapter, write_tiny_gguf
 
 from nomoat import matching
 from nomoat.engine import importer, likelihood
@@ -244,6 +246,90 @@ def test_a_model_too_large_for_float32_is_scored_in_its_layout(tmp_path: Path, m
     monkeypatch.setattr(importer, "fits_exactly", lambda _path: False)
     engine = LocalEngine(importer.import_gguf(path), weights=path)
     assert engine.score(Request(prompt="x"), ["y"])[0].log_probability < 0
+    engine.close()
+
+
+CHANGED = " was changed or removed since it was loaded"
+ASKED = Request(prompt="the hello"), [" he", " world"]
+
+
+def loaded(path: Path, adapter: Path, *, is_baked: bool) -> LocalEngine:
+    """The model with that adapter, baked into its weights or beside them."""
+    if is_baked:
+        return LocalEngine(importer.import_gguf(path, adapter=adapter), weights=path, adapter=adapter)
+    return LocalEngine(importer.import_gguf(path, fused=False), weights=path, beside=[adapter]).adapted(0)
+
+
+@pytest.mark.parametrize("is_baked", [True, False])
+def test_a_model_that_was_loaded_by_a_relative_path_is_scored_wherever_the_process_goes(
+    is_baked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it goes there is another model by this name, or nothing."""
+    path, adapter = Path("model.gguf"), Path("adapter")
+    for number, name in enumerate(("here", "there", "nowhere")):
+        (tmp_path / name).mkdir()
+        if name != "nowhere":
+            write_tiny_gguf(tmp_path / name / path, type_name=("F16", "Q4_0")[number])
+            write_adapter(tmp_path / name / adapter, seed=number)
+    monkeypatch.chdir(tmp_path / "here")
+    expected = loaded(path, adapter, is_baked=is_baked).score(*ASKED)
+    for name in ("there", "nowhere"):
+        monkeypatch.chdir(tmp_path / "here")
+        engine = loaded(path, adapter, is_baked=is_baked)
+        monkeypatch.chdir(tmp_path / name)
+        assert engine.score(*ASKED) == expected
+        engine.close()
+
+
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_a_file_that_was_replaced_since_the_model_was_loaded_is_not_scored_in_its_place(
+    is_exact: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adapter beside the weights is read with them again where they are too large for float32, too; the model's own scores are then
+    of what was imported."""
+    monkeypatch.setattr(importer, "fits_exactly", lambda _path: is_exact)
+    path, other = write_tiny_gguf(tmp_path / "model.gguf"), write_tiny_gguf(tmp_path / "other.gguf", type_name="Q4_0")
+    engine = LocalEngine(importer.import_gguf(path, fused=False), weights=path, beside=[write_adapter(tmp_path / "a")])
+    before = engine.score(*ASKED)
+    os.replace(other, path)
+    assert engine.score(*ASKED) == before  # it was read before
+    for _ in "twice":
+        with pytest.raises(UsageError) as caught:
+            engine.adapted(0).score(*ASKED)
+        assert (caught.value.message, caught.value.hint) == (f"`{path}`{CHANGED}", "load it again")
+    path.unlink()
+    with pytest.raises(UsageError, match=CHANGED):
+        engine.adapted(0).score(*ASKED)
+    engine.close()
+
+
+@pytest.mark.parametrize("is_baked", [True, False])
+def test_an_adapter_that_was_tuned_anew_since_it_was_loaded_is_not_scored_in_its_place(is_baked: bool, tmp_path: Path) -> None:
+    path, adapter = write_tiny_gguf(tmp_path / "model.gguf"), write_adapter(tmp_path / "a", seed=1)
+    engine = loaded(path, adapter, is_baked=is_baked)
+    os.replace(adapter, tmp_path / "old")
+    write_adapter(adapter, seed=2)
+    with pytest.raises(UsageError) as caught:
+        engine.score(*ASKED)
+    assert (caught.value.message, caught.value.hint) == (f"`{adapter}`{CHANGED}", "load it again")
+    engine.close()
+    again = loaded(path, adapter, is_baked=is_baked)
+    assert again.score(*ASKED)
+    again.close()
+
+
+def test_a_file_that_is_replaced_while_it_is_read_for_likelihoods_gives_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, other = write_tiny_gguf(tmp_path / "model.gguf"), write_tiny_gguf(tmp_path / "other.gguf", type_name="Q4_0")
+    make = importer.exact_model
+
+    def replaced_meanwhile(*given: Any, **told: Any) -> Any:
+        os.replace(other, path)
+        return make(*given, **told)
+
+    monkeypatch.setattr(importer, "exact_model", replaced_meanwhile)
+    engine = LocalEngine(importer.import_gguf(path), weights=path)
+    with pytest.raises(UsageError, match=CHANGED):
+        engine.score(*ASKED)
     engine.close()
 
 

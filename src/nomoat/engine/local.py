@@ -34,6 +34,7 @@ from nomoat.engine.grammar import Grammar, Grammars
 from nomoat.engine.imported import not_whole
 from nomoat.engine.likelihood import Question, Scorer
 from nomoat.engine.lookup import Lookup
+from nomoat.engine.lora import LoraDelta
 from nomoat.engine.native import Blueprint, NativeModel
 from nomoat.engine.paged import PagedModel
 from nomoat.engine.sampling import Pick, Sampler
@@ -96,13 +97,16 @@ class LocalEngine(Engine):
             self.digest: str = facts["digest"]
             sizes = self._sizes = Dimensions(**facts["sizes"])
             self._notes: tuple[str, ...] = tuple(facts["notes"])
+            self._sha256_of_weights: str = facts["source_sha256"]
+            self._sha256_of_baked: str = facts["adapter_sha256"]
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as exc:
             raise not_whole(folder, exc) from exc
         self._context_tokens = min(sizes.context_tokens, context_tokens or sizes.context_tokens)
         self.tokenizer = load_tokenizer(folder)
         self._grammars = Grammars(self.tokenizer, sizes.vocabulary)
-        self._folder, self._weights, self._adapter = folder, weights, adapter
-        self._beside = importer.read_adapters(folder, beside)
+        # they are opened when likelihoods are first asked for, wherever the process has gone by then
+        self._folder, self._weights, self._adapter = folder, weights and weights.absolute(), adapter and adapter.absolute()
+        self._beside = importer.read_adapters(folder, [one.absolute() for one in beside])
         self._blueprint = Blueprint(folder) if self.storage.has_tiles else None
         self._native = self._blueprint if self._blueprint is not None and self._blueprint.can_run(self._beside) else None
         self._token_bytes = footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim)
@@ -111,7 +115,7 @@ class LocalEngine(Engine):
             self.digest = hashlib.sha256(f"{self.digest}\n{self._token_bytes}".encode()).hexdigest()
         self.layout = layout.choose(sizes, self.storage, threads=config.threads())
         self._at: int | None = None  # of the adapter beside the weights that answers
-        self._shared = _Shared(weights=weights, context_tokens=self._context_tokens)
+        self._shared = _Shared(weights=self._weights, context_tokens=self._context_tokens)
 
     @property
     def context_tokens(self) -> int:
@@ -348,8 +352,9 @@ class LocalEngine(Engine):
         """An adapter beside the weights is part of them here: exactly, or baked into an import of its own."""
         adapter = self._adapter if self._at is None else self._beside[self._at].weights_path.parent
         if self._weights is not None and self._shared.is_exact:
-            model = importer.exact_model(self._weights, adapter=adapter, context_tokens=self._context_tokens)
-            return frames.scorer(model, self.layout.properties | layout.EXACT_PROPERTIES)
+            with self._unchanged(self._weights, adapter):
+                model = importer.exact_model(self._weights, adapter=adapter, context_tokens=self._context_tokens)
+                return frames.scorer(model, self.layout.properties | layout.EXACT_PROPERTIES)
         folder = self._folder
         if self._at is not None:
             if self._weights is None:
@@ -357,9 +362,30 @@ class LocalEngine(Engine):
                     "an adapter beside weights of no known file gives no likelihoods of continuations",
                     hint="give the engine the model's own file as `weights`, or load the model with `nomoat.load`",
                 )
-            folder = importer.import_gguf(self._weights, adapter=adapter, context_tokens=self._context_tokens)
+            with self._unchanged(self._weights, adapter):
+                folder = importer.import_gguf(self._weights, adapter=adapter, context_tokens=self._context_tokens)
         self.compile_once()
         return Scorer(folder, self.layout.scoring_properties)
+
+    @contextmanager
+    def _unchanged(self, weights: Path, adapter: Path | None) -> Iterator[None]:
+        """What is read within is what was loaded, or UsageError is raised: likelihoods are kept under the digest of what was loaded."""
+        self._require_unchanged(weights, adapter)
+        yield
+        self._require_unchanged(weights, adapter)
+
+    def _require_unchanged(self, weights: Path, adapter: Path | None) -> None:
+        known = self._sha256_of_baked if self._at is None else self._beside[self._at].sha256
+        try:
+            if importer.sha256_of_model(weights) != self._sha256_of_weights:
+                changed = weights
+            elif adapter is not None and LoraDelta(adapter).sha256 != known:
+                changed = adapter
+            else:
+                return
+        except OSError:
+            changed = weights
+        raise UsageError(f"`{changed}` was changed or removed since it was loaded", hint="load it again")
 
     def count_tokens(self, request: Request) -> int:
         return len(self._prompt_ids(request, 1))
