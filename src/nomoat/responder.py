@@ -308,7 +308,7 @@ def load(
     without it that is done when the model is first asked.
     Raises UnknownModelError, BadFileError, NotEnoughMemoryError, NotEnoughDiskError, NotWritableError, UnsupportedError, WorkerError
     where a process that imports the file crashes, and UsageError for `auto`, for closed models, for a context of no tokens, for a
-    `template` of what is no weights on this disk, and in a fork of a process that had asked a model.
+    `template` of what is no weights on this disk, and in a fork of a process that had asked or tuned a model.
     """
     ref = references.named(ref)
     context_tokens = _context(context_tokens)

@@ -369,7 +369,7 @@ class LocalEngine(Engine):
 
     @contextmanager
     def _unchanged(self, weights: Path, adapter: Path | None) -> Iterator[None]:
-        """What is read within is what was loaded, or UsageError is raised: likelihoods are kept under the digest of what was loaded."""
+        """What is read within is what was loaded, or UsageError is raised: likelihoods are kept under the digest of that."""
         self._require_unchanged(weights, adapter)
         yield
         self._require_unchanged(weights, adapter)
