@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -376,16 +376,12 @@ class LocalEngine(Engine):
 
     def _require_unchanged(self, weights: Path, adapter: Path | None) -> None:
         known = self._sha256_of_baked if self._at is None else self._beside[self._at].sha256
-        try:
-            if importer.sha256_of_model(weights) != self._sha256_of_weights:
-                changed = weights
-            elif adapter is not None and LoraDelta(adapter).sha256 != known:
-                changed = adapter
-            else:
-                return
-        except OSError:
-            changed = weights
-        raise UsageError(f"`{changed}` was changed or removed since it was loaded", hint="load it again")
+        changed: Path | None = weights
+        with suppress(OSError):
+            if importer.sha256_of_model(weights) == self._sha256_of_weights:
+                changed = adapter if adapter is not None and LoraDelta(adapter).sha256 != known else None
+        if changed is not None:
+            raise UsageError(f"`{changed}` was changed or removed since it was loaded", hint="load it again")
 
     def count_tokens(self, request: Request) -> int:
         return len(self._prompt_ids(request, 1))
