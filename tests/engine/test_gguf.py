@@ -11,7 +11,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from tiny import add_tokenizer, finish, vocabulary, write_tensors
+from tiny import add_tokenizer, finish, vocabulary, write_tensors, write_tiny_gguf
 
 from nomoat.engine import importer
 from nomoat.engine.gguf import READABLE_TYPES, GGUFFile
@@ -224,6 +224,39 @@ def test_parts_that_are_named_for_each_other_say_which_the_first_is(tiny_gguf: P
             GGUFFile(part)
         assert caught.value.message == f"`{first}` says that it is part 2 of 3"
         assert caught.value.hint == "give the parts their names: `NAME-00001-of-00003.gguf` and so on"
+
+
+def test_a_tensor_that_two_parts_hold_is_damage_as_for_llama_cpp(tiny_gguf: Path, tmp_path: Path) -> None:
+    parts = split(tiny_gguf, tmp_path, 2)
+    parts[1].write_bytes(parts[1].read_bytes().replace(b"blk.0.attn_k.weight", b"blk.0.attn_q.weight"))
+    with pytest.raises(BadFileError) as caught:
+        GGUFFile(parts[0])
+    assert caught.value.message == f"two of the parts of `{parts[0]}` hold the tensor `blk.0.attn_q.weight`"
+
+
+@pytest.mark.parametrize(
+    ("second", "first", "message"),
+    [
+        (b"blk.1.attn_q.weight", b"blk.0.attn_q.weight", "it holds the tensor `blk.0.attn_q.weight` twice"),
+        (b"llama.block_count", b"llama.vocab_count", "it says `llama.vocab_count` twice"),
+    ],
+)
+def test_what_a_file_says_twice_is_damage_as_for_llama_cpp(tmp_path: Path, second: bytes, first: bytes, message: str) -> None:
+    path = write_tiny_gguf(tmp_path / "t.gguf", said={"llama.vocab_count": 5})
+    path.write_bytes(path.read_bytes().replace(second, first, 1))
+    with pytest.raises(BadFileError) as caught:
+        GGUFFile(path)
+    assert caught.value.message == f"`{path}` is not a whole GGUF file: {message}"
+
+
+@pytest.mark.parametrize("tokens", [263, 265])
+def test_a_file_with_more_or_fewer_rows_than_tokens_is_refused_as_by_llama_cpp(tiny_gguf: Path, tokens: int) -> None:
+    """Rows that are no token could win, and the answer would be empty."""
+    file = GGUFFile(tiny_gguf)
+    file.metadata["tokenizer.ggml.tokens"] = [*vocabulary(), "more"][:tokens]
+    with pytest.raises(BadFileError) as caught:
+        importer.read_sizes(file)
+    assert caught.value.message == f"`{tiny_gguf}` has {tokens} tokens, and its model knows 264"
 
 
 @pytest.mark.parametrize("key", ["split.count", "split.no", "split.tensors.count"])

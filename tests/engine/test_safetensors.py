@@ -41,7 +41,7 @@ from reference import (
     write_folder,
 )
 from safetensors.torch import load_file, save_file
-from tiny import MERGES, SPECIAL, TEMPLATE, vocabulary, write_adapter
+from tiny import MERGES, SPECIAL, TEMPLATE, vocabulary, write_adapter, write_tiny_gguf
 
 import nomoat
 from nomoat.catalog import pull
@@ -54,7 +54,8 @@ from nomoat.engine.safetensors import SafetensorsFolder, model_files, read_confi
 from nomoat.engine.source import open_source
 from nomoat.engine.tokenizer import Tokenizer, load
 from nomoat.errors import BadFileError, ContextExceededError, DataError, UnsupportedError, UsageError
-from nomoat.records import Message, Request
+from nomoat.records import Message, Request, TokenLikelihood
+from nomoat.responder import Responder
 from nomoat.tune.prepare import prepare
 
 LENGTH = 3 * WINDOW + 5
@@ -235,8 +236,41 @@ def test_a_bias_or_a_norm_that_one_layer_lacks_is_missed(lacking: str, tmp_path:
     weights = load_file(folder / "model.safetensors")
     del weights[f"model.layers.1.{lacking}"]
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(BadFileError, match=r"has no tensor that GGUF would call `blk\.1\.attn_.+`, and 1 of 2 layers have theirs"):
-        open_source(folder)
+    with pytest.raises(BadFileError, match=r"has no `blk\.1\.attn_.+`, as GGUF calls it, and 1 of 2 layers have theirs"):
+        importer.read_sizes(open_source(folder))
+
+
+def test_a_bias_that_one_layer_of_a_gguf_file_lacks_is_missed_too(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "t.gguf", arch="qwen2", lacking=["blk.1.attn_k.bias"])
+    with pytest.raises(BadFileError, match=r"has no `blk\.1\.attn_k\.bias`, as GGUF calls it, and 1 of 2 layers have theirs"):
+        importer.read_sizes(open_source(path))
+
+
+def written(model: Responder, **asked: Any) -> list[TokenLikelihood]:
+    """The tokens of an answer."""
+    chunks = model.stream(Request(prompt="the hello", **asked))
+    return [each for chunk in chunks for each in chunk.likelihoods]
+
+
+def test_rows_that_are_no_token_are_never_chosen_and_count_in_likelihoods(tmp_path: Path) -> None:
+    """Qwen2.5's folder has 151,936 rows and 151,665 tokens; `transformers` divides by all rows, too."""
+    model, folder = write_folder(tmp_path / "model", "llama")
+    tokens = len(vocabulary())
+    model.resize_token_embeddings(tokens + 2, mean_resizing=False)
+    with torch.no_grad():
+        model.lm_head.weight[tokens] = model.lm_head.weight[5] * 40  # one of these wins, whatever the text
+        model.lm_head.weight[tokens + 1] = -model.lm_head.weight[tokens]
+    save_folder(folder, model)
+    with nomoat.load(str(folder)) as loaded:
+        ids = loaded.engine.tokenizer.encode("the hello", add_bos=True)
+        with torch.no_grad():
+            expected = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1).numpy()
+        assert expected.argmax() >= tokens
+        told = written(loaded, max_new_tokens=1, top_logprobs=1)[0]
+        assert told.token_id == expected[:tokens].argmax() and told.top[0].token_id == expected.argmax()
+        assert told.log_probability == pytest.approx(float(expected[told.token_id]), abs=0.3)
+        warm = written(loaded, max_new_tokens=30, temperature=2.0, seed=1, top_logprobs=0)
+        assert len(warm) > 1 and all(each.token_id < tokens for each in warm)
 
 
 def with_output(folder: Path, change: Any) -> dict[str, Any]:

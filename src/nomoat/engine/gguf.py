@@ -125,11 +125,12 @@ class GGUFFile(Opened):
                 f"`{names[0]}` says that it is part {number + 1} of {count}",
                 hint=f"give the parts their names: `NAME-00001-of-{count:05}.gguf` and so on",
             )
-        self.tensors = {
-            name: replace(tensor, file_number=number)
-            for number, part in enumerate(self._parts)
-            for name, tensor in part.tensors.items()
-        }
+        self.tensors = {}
+        for number, part in enumerate(self._parts):
+            for name, tensor in part.tensors.items():
+                if name in self.tensors:
+                    raise BadFileError(f"two of the parts of `{path}` hold the tensor `{name}`", hint="download them again")
+                self.tensors[name] = replace(tensor, file_number=number)
         expected = self._whole_number("split.tensors.count", len(self.tensors))
         if count > 1 and expected != len(self.tensors):
             raise BadFileError(f"the parts of `{path}` hold {len(self.tensors)} tensors, not {expected}", hint="download them again")
@@ -362,6 +363,8 @@ class _Part:
         if not isinstance(alignment, int) or alignment < 1 or alignment > 1 << 20:
             raise self._broken(f"its alignment is {alignment!r}")
         start = -(-self._at // alignment) * alignment
+            if key in self.metadata:
+                raise self._broken(f"it says `{key}` twice")
         self.tensors: dict[str, Tensor] = {}
         for info in infos:
             self._place(*info, start)
@@ -392,6 +395,8 @@ class _Part:
         """The `gguf` package's of a tensor's type. Raises UnsupportedError, or BadFileError for one that nobody knows."""
         import gguf
 
+        if name in self.tensors:
+            raise self._broken(f"it holds the tensor `{name}` twice")
         where, known = f"tensor `{name}` of `{self.path}` has the type", gguf.GGMLQuantizationType.__members__
         if type_code in REPACKED_TYPES:
             type_name, plain = REPACKED_TYPES[type_code]

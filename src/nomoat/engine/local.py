@@ -101,6 +101,7 @@ class LocalEngine(Engine):
         self._context_tokens = min(sizes.context_tokens, context_tokens or sizes.context_tokens)
         self.tokenizer = load_tokenizer(folder)
         self._grammars = Grammars(self.tokenizer, sizes.vocabulary)
+        self._num_tokens = self.tokenizer.num_among(sizes.vocabulary)
         self._folder, self._weights, self._adapter = folder, weights, adapter
         self._beside = importer.read_adapters(folder, beside)
         self._blueprint = Blueprint(folder) if self.storage.has_tiles else None
@@ -157,7 +158,7 @@ class LocalEngine(Engine):
         room = self.context_tokens - len(ids)
         answer = Answer(
             ids,
-            Sampler(request, ids, self._grammar(request, ids)),
+            Sampler(request, ids, self._grammar(request, ids), num_tokens=self._num_tokens),
             max_new_tokens=room if request.max_new_tokens is None else min(request.max_new_tokens, room),
             stop_ids=self.tokenizer.special.stop_ids,
             lookup=Lookup(ids),

@@ -9,7 +9,6 @@ import json
 import mmap
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,7 +43,6 @@ MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 LONGEST_COPIED = 1 << 28  # bytes; adapters are shorter
 MAX_LAYERS = 1000
 COMPARED = 1 << 22  # bytes at a time
-OPTIONAL_OF_A_LAYER = re.compile(r"blk\.\d+\.(.+\.bias|.+_norm\.weight)")
 OF_AN_EXPERT = re.compile(r"(.+\.experts\.)(\d{1,4})\.(.+)")
 GATES_AND_UPS = re.compile(r"(.+\.)(?:mlp\.experts\.gate_up_proj|block_sparse_moe\.input_linear\.weight)")
 # what old checkpoints keep beside their weights: masks and rotation tables
@@ -279,7 +277,6 @@ class SafetensorsFolder(HubFolder):
         self._method = None if method == self.codes_read else method
         self._tensors: dict[str, Readable] = {}
         self._read()
-        self._require_in_all_layers()
         self.notes = _notes(self._method, writes="output.weight" in self._tensors or bool(self.config.get("tie_word_embeddings")))
         if self.config.get("tie_word_embeddings") and "output.weight" in self._tensors:
             self._tie()
@@ -304,18 +301,6 @@ class SafetensorsFolder(HubFolder):
                 self._add(name, tensor)
         for name, by_number in experts.items():
             self._join(name, [by_number[number] for number in sorted(by_number)], highest=max(by_number))
-
-    def _require_in_all_layers(self) -> None:
-        """Raise BadFileError for a bias or a norm that some layers have and others lack; which ones a variant has differs."""
-        layers = self.metadata[f"{self.family.arch}.block_count"]
-        counts = Counter(found[1] for name in self._tensors if (found := OPTIONAL_OF_A_LAYER.fullmatch(name)))
-        for name, count in counts.items():
-            if count < layers:
-                lacking = next(f"blk.{at}.{name}" for at in range(layers) if f"blk.{at}.{name}" not in self._tensors)
-                raise BadFileError(
-                    f"`{self.path}` has no tensor that GGUF would call `{lacking}`, and {count:,} of {layers:,} layers have theirs",
-                    hint="the folder is not complete",
-                )
 
     def _is_read(self, name: str) -> bool:
         return is_weight(name) and not name.removeprefix("model.").startswith(self.family.unread)

@@ -106,6 +106,10 @@ class Tokenizer:
         return self._begun(ids) if add_bos else ids
 
     def is_beyond(self, text: str, tokens: int) -> bool:
+    def num_among(self, rows: int) -> int:
+        """Of the first `rows` numbers those up to the last one that is a token: a model may have more rows than tokens."""
+        return next((at for at in range(rows, 0, -1) if name_of(self.backend, at - 1) is not None), 0)
+
         """Whether a text has more than so many tokens, as far as a part of it says so: then all of it need not be cut.
 
         That is so if its beginning has twice as many. What stands behind it may change its last tokens, not half of them.
