@@ -49,8 +49,9 @@ def read(folder: Path) -> Tokenizer:
     places = {token: at for at, token in reversed(list(enumerate(facts["tokens"])))}
     numbers = range(len(facts["tokens"]))
     facts["bos_token_id"], (facts["eos_token_id"], *more) = _ends(places.get, numbers.__contains__, said, settings)
-    if "add_bos_token" in settings:
-        facts["add_bos_token"] = settings["add_bos_token"]
+    if facts["bos_token_id"] is None:
+        facts["add_bos_token"] = False
+    facts |= {name: settings[name] for name in ("add_bos_token", "add_eos_token") if settings.get(name) is not None}
     metadata = {f"tokenizer.ggml.{name}": value for name, value in facts.items()}
     metadata |= zip(gguf_tokenizer.TEMPLATES, _templates(folder, settings), strict=True)
     made = gguf_tokenizer.from_metadata(

@@ -69,7 +69,9 @@ def from_metadata(
     _add_special_tokens(backend, tokens, types, flags or {})
     bos_id = metadata.get("tokenizer.ggml.bos_token_id")
     bos_id = bos_id if bos_id is not None and 0 <= bos_id < len(tokens) else None  # some files write 2^32 - 1 for none
-    begins = metadata.get("tokenizer.ggml.add_bos_token", kind == "llama" or pre in BEGINS_TEXTS)
+    begins = metadata.get("tokenizer.ggml.add_bos_token", kind == "llama" or (pre in BEGINS_TEXTS and bos_id is not None))
+    if begins and bos_id is None:
+        bos_id = _unsaid_begin(kind, tokens)
     special = SpecialTokens(
         bos_id=bos_id,
         eos_id=eos_id,
@@ -125,6 +127,14 @@ def stop_ids(eos_ids: Sequence[int], id_of: Callable[[str], int | None]) -> tupl
 
 def _turn_ends(metadata: dict[str, Any], num_tokens: int) -> list[int]:
     """The tokens that a file says end a turn or a message."""
+def _unsaid_begin(kind: str, tokens: list[str]) -> int:
+    """The token that begins each text, of a file that does not say which one: SentencePiece's usual one, as in llama.cpp, if that is
+    there. Raises BadFileError."""
+    if kind == "llama" and tokens[1:2] == ["<s>"]:
+        return 1
+    raise BadFileError("the file begins each text with a token, and does not say which", hint="try another file of this model")
+
+
     said = (metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom"))
     return [token_id for token_id in said if token_id is not None and 0 <= token_id < num_tokens]
 
