@@ -214,7 +214,8 @@ class Responder:
         return self.engine.score(_asked(request), several)
 
     def embed(self, texts: Iterable[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
-        """The mean of each text's last hidden states, [N, D]. A text may be given as the model's own token ids.
+        """A vector of each text, [N, D]: the mean of its last hidden states, unless the model says otherwise. A text may be given as
+        the model's own token ids.
 
         Raises UnsupportedError where the weights are elsewhere. See `Reader`.
         """

@@ -1176,6 +1176,26 @@ def test_no_space_is_put_before_a_text_where_a_sentencepiece_model_s_settings_sa
     assert ours.decode(ours.encode("hello")) == "hello"
 
 
+@pytest.mark.parametrize(
+    ("told", "begin_ids", "end_ids"),
+    [
+        ({}, (), ()), ({"bos_token": "<s>"}, (1,), ()), ({"bos_token": None, "add_bos_token": None}, (), ()),
+        ({"add_bos_token": True}, (1,), ()), ({"bos_token": "<s>", "add_bos_token": False, "add_eos_token": True}, (), (2,)),
+    ],
+)  # fmt: skip
+def test_what_stands_around_a_text_of_a_sentencepiece_model_is_what_its_settings_say(
+    told: dict[str, Any], begin_ids: tuple[int, ...], end_ids: tuple[int, ...], tmp_path: Path
+) -> None:
+    """A GGUF file that says nothing is Llama's; a folder has a token for it, or none."""
+    (tmp_path / "text.txt").write_text(Path(inspect.getfile(Tokenizer)).read_text())
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "text.txt"), model_prefix=str(tmp_path / "tokenizer"), vocab_size=400, model_type="bpe", minloglevel=2
+    )
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", **told}))
+    special = folder_tokenizer.read(base(tmp_path, eos_token_id=2)).special
+    assert (special.begin_ids, special.end_ids) == (begin_ids, end_ids)
+
+
 @pytest.mark.parametrize("legacy", [{}, {"legacy": True}, {"legacy": False}])
 def test_marks_added_to_a_sentencepiece_model_take_what_they_take_in_transformers(legacy: dict[str, bool], tmp_path: Path) -> None:
     """As Phi-3's: lines behind `<|user|>` go; and with `legacy` false, a space stands before the first word only."""

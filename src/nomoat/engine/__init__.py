@@ -146,7 +146,10 @@ class Reader(Protocol):
     """
 
     def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
-        """The mean of each text's last hidden states, [N, D]. A text may be given as the model's own token ids."""
+        """Of each text the mean of its last hidden states, or the first one or the last where the model says so, [N, D].
+
+        A text may be given as the model's own token ids. Raises UnsupportedError for a model that asks for something else.
+        """
         ...
 
     def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:

@@ -96,17 +96,25 @@ def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> 
     with translated(f"`{path}` cannot be used"):
         backend.add_tokens(missing)
         encoded = backend.encode("a")
-    begins = itertools.takewhile(lambda pair: pair[1], zip(encoded.ids, encoded.special_tokens_mask, strict=True))
+    marked = list(zip(encoded.ids, encoded.special_tokens_mask, strict=True))
+    begins = _leading_special(marked)
+    ends = _leading_special(marked[len(begins) :][::-1])[::-1]
 
     bos_id, eos_ids = _ends(backend.token_to_id, lambda number: name_of(backend, number) is not None, said, settings)
     special = SpecialTokens(
         bos_id=bos_id,
         eos_id=eos_ids[0],
         stop_ids=gguf_tokenizer.stop_ids(eos_ids, backend.token_to_id),
-        begin_ids=tuple(token_id for token_id, _ in begins),
+        begin_ids=begins,
+        end_ids=ends,
     )
     own, with_tools = _templates(folder, settings)
     return Tokenizer(backend, special, own, tool_template=with_tools)
+
+
+def _leading_special(marked: list[tuple[int, int]]) -> tuple[int, ...]:
+    """The special tokens that come first, of tokens each with whether it is one."""
+    return tuple(token_id for token_id, _ in itertools.takewhile(lambda pair: pair[1], marked))
 
 
 def _ends(
@@ -330,6 +338,7 @@ def _require_kinds(folder: Path, said: dict[str, Any], settings: dict[str, Any])
         *((said, f"{name}_token_id", _is_number_or_numbers) for name in ("bos", "eos")),
         *((settings, f"{name}_token", _is_token) for name in ("bos", "eos", "unk", "pad")),
         (settings, "add_bos_token", _is_truth),
+        (settings, "add_eos_token", _is_truth),
         (settings, "add_prefix_space", _is_truth),
         (settings, "tokenizer_class", lambda value: isinstance(value, str)),
         (settings, "added_tokens_decoder", _is_decoder),

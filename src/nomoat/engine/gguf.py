@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import paths
+from nomoat.engine import pooling
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import require_fetched
 
@@ -219,6 +220,11 @@ class GGUFFile(Opened):
         found = self.metadata.get("tokenizer.chat_template")
         return found if isinstance(found, str) else None
 
+    @property
+    def pooling(self) -> str:
+        """See `ModelSource`."""
+        return pooling.of_metadata(self.metadata)
+
     def read_tokenizer(self) -> Tokenizer:
         """Its tokenizer. Raises UnsupportedError, BadFileError."""
         from nomoat.engine import gguf_tokenizer
@@ -357,14 +363,14 @@ class _Part:
         self.metadata: dict[str, Any] = {}
         for _ in range(num_keys):
             key = self._string()
+            if key in self.metadata:
+                raise self._broken(f"it says `{key}` twice")
             self.metadata[key] = self._value(self._number("I"))
         infos = [self._tensor_info() for _ in range(num_tensors)]
         alignment = self.metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment > 1 << 20:
             raise self._broken(f"its alignment is {alignment!r}")
         start = -(-self._at // alignment) * alignment
-            if key in self.metadata:
-                raise self._broken(f"it says `{key}` twice")
         self.tensors: dict[str, Tensor] = {}
         for info in infos:
             self._place(*info, start)
@@ -389,14 +395,14 @@ class _Part:
         end = start + offset + row_bytes * math.prod(shape[:-1])
         if end > len(self._map):
             raise self._broken(f"tensor `{name}` ends at byte {end:,}, and the file has {len(self._map):,}")
+        if name in self.tensors:
+            raise self._broken(f"it holds the tensor `{name}` twice")
         self.tensors[name] = Tensor(name, kind.name, shape, start + offset, row_bytes)
 
     def _kind(self, name: str, type_code: int) -> Any:
         """The `gguf` package's of a tensor's type. Raises UnsupportedError, or BadFileError for one that nobody knows."""
         import gguf
 
-        if name in self.tensors:
-            raise self._broken(f"it holds the tensor `{name}` twice")
         where, known = f"tensor `{name}` of `{self.path}` has the type", gguf.GGMLQuantizationType.__members__
         if type_code in REPACKED_TYPES:
             type_name, plain = REPACKED_TYPES[type_code]

@@ -77,6 +77,7 @@ def from_metadata(
         eos_id=eos_id,
         stop_ids=stop_ids([eos_id, *_turn_ends(metadata, len(tokens))], backend.token_to_id),
         begin_ids=() if bos_id is None or not begins else (bos_id,),
+        end_ids=(eos_id,) if metadata.get("tokenizer.ggml.add_eos_token", False) else (),
     )
     own, with_tools = (metadata.get(key) for key in TEMPLATES)
     return Tokenizer(backend, special, own, tool_template=with_tools)
@@ -94,6 +95,7 @@ def _require_kinds(metadata: dict[str, Any]) -> None:
         "eot_token_id": lambda value: type(value) is int,
         "eom_token_id": lambda value: type(value) is int,
         "add_bos_token": lambda value: isinstance(value, bool),
+        "add_eos_token": lambda value: isinstance(value, bool),
         "add_space_prefix": lambda value: isinstance(value, bool),
         "remove_extra_whitespaces": lambda value: isinstance(value, bool),
         "precompiled_charsmap": lambda value: isinstance(value, bytes) or (isinstance(value, np.ndarray) and value.itemsize == 1),
@@ -125,8 +127,6 @@ def stop_ids(eos_ids: Sequence[int], id_of: Callable[[str], int | None]) -> tupl
     return tuple(sorted(ends))
 
 
-def _turn_ends(metadata: dict[str, Any], num_tokens: int) -> list[int]:
-    """The tokens that a file says end a turn or a message."""
 def _unsaid_begin(kind: str, tokens: list[str]) -> int:
     """The token that begins each text, of a file that does not say which one: SentencePiece's usual one, as in llama.cpp, if that is
     there. Raises BadFileError."""
@@ -135,6 +135,8 @@ def _unsaid_begin(kind: str, tokens: list[str]) -> int:
     raise BadFileError("the file begins each text with a token, and does not say which", hint="try another file of this model")
 
 
+def _turn_ends(metadata: dict[str, Any], num_tokens: int) -> list[int]:
+    """The tokens that a file says end a turn or a message."""
     said = (metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom"))
     return [token_id for token_id in said if token_id is not None and 0 <= token_id < num_tokens]
 

@@ -291,6 +291,7 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
             facts = {
                 "digest": digest, "layout": imported.VERSION, **origin,
                 "sizes": asdict(plan.sizes), "num_values": plan.source.num_values, "storage": plan.stored.as_dict(),
+                "pooling": plan.source.pooling,
                 "notes": (*plan.source.notes, *architectures.notes(plan.source.metadata, plan.sizes)),
                 "files": {written.name: written.stat().st_size for written in part.iterdir()},
                 "crc32": {name: _crc32(part / name) for name in CHECKED if (part / name).exists()},

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import cache, config, footprint, net, paths
-from nomoat.engine import Engine, forked, frames, harmony, importer, layout, likelihood, served_scores_digest, tool_calls
+from nomoat.engine import Engine, forked, frames, harmony, importer, layout, likelihood, pooling, served_scores_digest, tool_calls
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
 from nomoat.engine.blocks import BLOCK_TOKENS
@@ -95,13 +95,14 @@ class LocalEngine(Engine):
             self.storage = layout.Storage.from_dict(facts["storage"])
             self.digest: str = facts["digest"]
             sizes = self._sizes = Dimensions(**facts["sizes"])
+            self._pooling: str = facts["pooling"]
             self._notes: tuple[str, ...] = tuple(facts["notes"])
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as exc:
             raise not_whole(folder, exc) from exc
         self._context_tokens = min(sizes.context_tokens, context_tokens or sizes.context_tokens)
         self.tokenizer = load_tokenizer(folder)
-        self._grammars = Grammars(self.tokenizer, sizes.vocabulary)
         self._num_tokens = self.tokenizer.num_among(sizes.vocabulary)
+        self._grammars = Grammars(self.tokenizer, sizes.vocabulary)
         self._folder, self._weights, self._adapter = folder, weights, adapter
         self._beside = importer.read_adapters(folder, beside)
         self._blueprint = Blueprint(folder) if self.storage.has_tiles else None
@@ -258,12 +259,14 @@ class LocalEngine(Engine):
         yield Chunk(text=rest, finish_reason=reason, usage=usage, likelihoods=end)
 
     def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
+        pooling.require_done(self._pooling)
         for at, text in enumerate(texts):
             with _naming(at, texts):
                 self._require_not_beyond(text, 0)
-        rows = [self.tokenizer.encode(text, add_bos=True) if isinstance(text, str) else list(text) for text in texts]
-        means = [mean_D for mean_D, _ in _results(self._read(rows), stop)] if rows else []
-        return np.array(means, np.float32) if rows else np.zeros((0, self._sizes.width), np.float32)
+        ends = self.tokenizer.special.end_ids
+        rows = [[*self.tokenizer.encode(text, add_bos=True), *ends] if isinstance(text, str) else list(text) for text in texts]
+        vectors = [vector_D for vector_D, _ in _results(self._read(rows), stop)] if rows else []
+        return np.array(vectors, np.float32) if rows else np.zeros((0, self._sizes.width), np.float32)
 
     def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
         ids = self._prompt_ids(request, 0)
@@ -275,7 +278,7 @@ class LocalEngine(Engine):
         for at, row in enumerate(rows):
             with _naming(at, rows):
                 self._require_readable(row)
-        readings = [Reading(row, top_logprobs=top_logprobs, adapter=self._at) for row in rows]
+        readings = [Reading(row, top_logprobs=top_logprobs, adapter=self._at, pooled=self._pooling) for row in rows]
         batcher = self._started_batcher()
         for reading in readings:
             batcher.submit(reading)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine import arch as architectures
+from nomoat.engine import pooling
 from nomoat.engine.gguf import FloatArray, Opened, Rows, Tensor, require_weights, row_numbers, rows_by_expert
 from nomoat.engine.hf_config import quantised_by, read_metadata, require_kinds, scaling_tensors
 from nomoat.engine.hf_families import FAMILIES, Family, opt_name, row_order
@@ -27,6 +28,8 @@ from nomoat.hub_folder import (
     CONFIG,
     CONFIG_FILES,
     INDEX,
+    MODULES,
+    POOLING,
     SPECIAL_TOKENS,
     TOKENIZER_FILES,
     WEIGHTS,
@@ -228,7 +231,7 @@ def model_files(folder: Path) -> list[Path]:
 
     read_config(folder)
     unread = () if folder_tokenizer.reads_special_tokens(folder) else (SPECIAL_TOKENS,)
-    facts = [folder / name for name in (*CONFIG_FILES, *TOKENIZER_FILES) if name not in unread]
+    facts = [folder / name for name in (*CONFIG_FILES, *TOKENIZER_FILES, MODULES, POOLING) if name not in unread]
     return [*(path for path in facts if path.is_file()), *weight_files(folder)]
 
 
@@ -243,6 +246,11 @@ class HubFolder(Opened):
         from nomoat.engine import folder_tokenizer
 
         return folder_tokenizer.chat_templates(self.path)[0]
+
+    @property
+    def pooling(self) -> str:
+        """See `ModelSource`."""
+        return pooling.of_folder(self.path)
 
     def read_tokenizer(self) -> Tokenizer:
         """Its tokenizer. Raises UnsupportedError, BadFileError."""

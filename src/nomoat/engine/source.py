@@ -57,6 +57,11 @@ class ModelSource(Protocol):
         """Its own, without the vocabulary, which takes longer to read. Raises BadFileError."""
         ...
 
+    @property
+    def pooling(self) -> str:
+        """How a text becomes one vector; see `pooling`."""
+        ...
+
     def read_tokenizer(self) -> Tokenizer:
         """Its tokenizer. Raises UnsupportedError, BadFileError."""
         ...

@@ -241,7 +241,11 @@ def _text(responder: Responder, call: wire.Call, request: Request, stop: threadi
 
 
 def _num_tokens(responder: Responder, text: str | tuple[int, ...]) -> int:
-    return responder.engine.count_tokens(Request(prompt=text)) if isinstance(text, str) else len(text)
+    """Of a text that becomes a vector."""
+    if not isinstance(text, str):
+        return len(text)
+    tokenizer = responder.engine.tokenizer
+    return responder.engine.count_tokens(Request(prompt=text)) + (0 if tokenizer is None else len(tokenizer.special.end_ids))
 
 
 def _prompt_chunks(responder: Responder, request: Request, stop: threading.Event) -> Iterator[Chunk]:
