@@ -396,6 +396,16 @@ def test_texts_embedded_as_the_models_tokens_are_those_embedded_as_texts(tiny: o
     assert caught.value.param == "input" and "`check_embedding_ctx_length=False`" in caught.value.message
 
 
+def test_the_token_that_a_model_has_behind_an_embedded_text_is_counted(tmp_path: Path, start: Start, sdk: Sdk) -> None:
+    path = write_tiny_gguf(tmp_path / "t.gguf", said={"llama.pooling_type": 3, "tokenizer.ggml.add_eos_token": True})
+    engine = LocalEngine(importer.import_gguf(path))
+    row = engine.tokenizer.encode("the hello", add_bos=True)
+    asked: list[Any] = ["the hello", [*row, 2]]
+    one, other = (sdk(start({"m": Responder("m", engine)})).embeddings.create(model="m", input=[each]).usage for each in asked)
+    assert one == other and one.prompt_tokens == len(row) + 1
+    engine.close()
+
+
 def test_a_server_that_is_a_fork_has_nothing_against_the_texts(tiny: openai.OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forked, "_ran_in", {-1})
     with pytest.raises(openai.BadRequestError, match="this process is a fork of one that had asked a model") as caught:
