@@ -663,8 +663,8 @@ def test_labels_that_case_spaces_or_the_writing_of_a_number_alone_tell_apart_are
     say_survey(prepare(str(tiny_gguf), path, **COLUMNS))
     said = "".join(line for line in capsys.readouterr().err.splitlines() if line.startswith("note: labels"))
     assert said == (
-        "note: labels that differ only in upper and lower case, in width, in spaces and what is not seen, or in how a number is written: "
-        "`True`, `true`, `TRUE`; `매우 나쁨`, `매우  나쁨`, `매우나쁨`; `1`, `1.0`, `+1`; `긍정`, `긍정⟨U+200B⟩`, "
+        "note: labels that differ only in upper and lower case, in width, in spaces and what is not seen, or in how a number is "
+        "written: `True`, `true`, `TRUE`; `매우 나쁨`, `매우  나쁨`, `매우나쁨`; `1`, `1.0`, `+1`; `긍정`, `긍정⟨U+200B⟩`, "
         "`긍⟨U+FEFF⟩정`; `ｎｏ`, `no`"
     )
     say_survey(prepare(str(tiny_gguf), write(path, ("one", "true"), ("two", "no")), **COLUMNS))
