@@ -140,13 +140,8 @@ def test_threads_that_cannot_be_started_are_an_error_of_two_lines(words: str) ->
 
 def raised_behind(context: Exception, own: Exception) -> Exception:
     """What llvmlite raises where the loader gave it no library."""
-    try:
-        try:
-            raise context
-        except Exception:
-            raise own  # noqa: B904 - as it does
-    except Exception as exc:
-        return exc
+    own.__context__ = context
+    return own
 
 
 NOT_MAPPED = "libllvmlite.so: failed to map segment from shared object"
