@@ -282,11 +282,14 @@ def test_a_model_that_is_not_the_same_on_all_workers_is_closed_on_all(monkeypatc
     assert closed == [7]
 
 
-def test_workers_that_died_while_they_had_nothing_to_do_are_not_taken_for_victims_of_a_question() -> None:
+def test_workers_that_died_while_they_had_nothing_to_do_are_not_taken_for_victims_of_a_question(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     gone = _DeathError("its process ended")
     workers = stub_workers(gone, gone, gone, gone, 21)
     assert workers.ask("count_tokens", 0) == 21
     assert workers.num_alive == 1
+    assert caplog.messages == [f"note: a worker on `h` died, and {left} of 5 are left: its process ended" for left in (4, 3, 2, 1)]
     with pytest.raises(WorkerError, match="no worker is left"):
         stub_workers(gone, gone, gone, gone).ask("count_tokens", 0)
 
@@ -298,6 +301,18 @@ def test_a_question_over_which_workers_die_one_by_one_ends_with_the_third() -> N
     with pytest.raises(WorkerError, match="3 workers died over the same question"):
         workers.ask("count_tokens", 0)
     assert workers.num_alive == 2
+
+
+def test_a_worker_s_death_is_said_once_however_many_saw_it_and_not_where_the_caller_ended_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    workers = stub_workers(21, 21)
+    for _ in range(2):
+        workers._lose(workers._hands[0], _DeathError("over this question"))
+    workers._has_left = True
+    workers._lose(workers._hands[1], _DeathError("its process ended"))
+    assert caplog.messages == ["note: a worker on `h` died, and 1 of 2 are left: over this question"]
+    assert workers.num_alive == 0
 
 
 def test_workers_that_died_over_questions_of_their_own_excuse_no_question() -> None:
