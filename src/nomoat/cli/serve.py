@@ -100,10 +100,13 @@ def serve(
         auto_local=auto_local,
         load=functools.partial(load_sharing_with_bar, context_tokens=context_tokens, template=template, policy=policy),
     )
-    app.serve(
-        served, host=host, port=port, api_key=api_key, cors=cors or (),
-        on_ready=lambda url: _say_ready(url, served, key_from if api_key else None),
-    )  # fmt: skip
+
+    def say_ready(url: str) -> None:
+        with suppress(OSError):  # a full disk, or who read the pipe has gone: clients are answered all the same
+            _say_ready(url, served, key_from if api_key else None)
+
+    with suppress(KeyboardInterrupt):  # while the model is loaded; once it serves, `app.serve` returns
+        app.serve(served, host=host, port=port, api_key=api_key, cors=cors or (), on_ready=say_ready)
     _end_without(answers.THREAD_NAME)
 
 
