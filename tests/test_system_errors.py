@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from nomoat import paths, system_errors, whole_files
-from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError, NotWritableError
+from nomoat.errors import NotEnoughDiskError, NoThreadError, NotWritableError
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,12 @@ def test_a_disk_on_which_no_more_files_fit_is_said_to_be_that(
     assert system_errors.is_full(tmp_path) == is_out_of_files
 
 
-def test_threads_that_cannot_be_started_are_an_error_of_two_lines() -> None:
-    error = system_errors.as_error(RuntimeError("can't start new thread"))
-    assert isinstance(error, NotEnoughMemoryError)
+@pytest.mark.parametrize(
+    "words", ["can't start new thread", "Exception from src/inference/src/dev/plugin.cpp:54:\nResource temporarily unavailable\n\n"]
+)
+def test_threads_that_cannot_be_started_are_an_error_of_two_lines(words: str) -> None:
+    error = system_errors.as_error(RuntimeError(words))
+    assert isinstance(error, NoThreadError)
     assert error.message == "the system starts no more threads"
     assert error.hint is not None and "`ulimit -u`" in error.hint
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nomoat import paths, streams
-from nomoat.errors import NomoatError, NotEnoughDiskError, NotEnoughMemoryError, NotWritableError, UsageError
+from nomoat.errors import NomoatError, NotEnoughDiskError, NotEnoughMemoryError, NoThreadError, NotWritableError, UsageError
 
 DISK_HINT = (
     "free some space (`nomoat rm --cache` removes what can be made again, `nomoat rm MODEL` a model), "
@@ -33,7 +33,7 @@ NO_MEMORY = (  # OpenVINO's words, PyTorch's, the C++ library's, and the loader'
     "failed to map segment",
     "Cannot allocate memory",
 )
-NO_THREAD = "can't start new thread"  # Python's words
+NO_THREAD = ("can't start new thread", "Resource temporarily unavailable")  # Python's words, and OpenVINO's
 THREADS_HINT = (
     "a limit on processes and threads, or on memory, is reached: see `ulimit -u` and `ulimit -v`, or the pids limit of the container"
 )
@@ -124,12 +124,17 @@ def is_want_of_memory(exc: Exception) -> bool:
 
 
 def as_error(exc: Exception) -> NomoatError | None:
-    """What the system says of a place, or of memory, that nobody foresaw, as an error for the user; None for all else."""
-    if isinstance(exc, RuntimeError) and NO_THREAD in str(exc):
-        return NotEnoughMemoryError("the system starts no more threads", hint=THREADS_HINT)
+    """What the system says of a place, of memory or of threads, that nobody foresaw, as an error for the user; None for all else."""
+    return as_want(exc) or (_place_error(exc) if isinstance(exc, OSError) else None)
+
+
+def as_want(exc: Exception) -> NomoatError | None:
+    """Threads or memory that the system does not give, as an error that repeats nothing of `exc`; None for all else."""
+    if isinstance(exc, RuntimeError) and any(words in str(exc) for words in NO_THREAD):
+        return NoThreadError("the system starts no more threads", hint=THREADS_HINT)
     if is_want_of_memory(exc):
         return NotEnoughMemoryError("the system gives no more memory", hint=MEMORY_HINT)
-    return _place_error(exc) if isinstance(exc, OSError) else None
+    return None
 
 
 def _place_error(exc: OSError) -> NomoatError | None:

@@ -7,6 +7,7 @@ No prompt and no answer is logged.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import threading
@@ -24,7 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
-from nomoat import __version__, bounds, net, references
+from nomoat import __version__, bounds, net, references, system_errors
 from nomoat.errors import NomoatError, UsageError
 from nomoat.responder import Responder
 from nomoat.serve import replies, responses, tokens, web, wire
@@ -40,6 +41,8 @@ from nomoat.serve.web.markdown import as_html
 
 MAX_MARKDOWN_BYTES = 256 << 10  # some 50,000 tokens; what is longer the page shows as plain text
 MAX_EMBEDDINGS_BODY_BYTES = 16 << 20  # many texts at once, of some 5,000 Korean characters each
+
+log = logging.getLogger("nomoat.serve")
 
 Reference = str | os.PathLike[str]
 
@@ -70,7 +73,11 @@ def create_app(
     app.state.answers = answers
     protect(app, api_key=api_key, cors=cors)
     app.add_middleware(CountErrors, metrics=metrics)  # around the guard
-    for of, told in ((NomoatError, _nomoat_error), (ClientDisconnect, _client_left), (HTTPException, _http_error)):
+    handlers = (
+        (NomoatError, _nomoat_error), (ClientDisconnect, _client_left), (HTTPException, _http_error), (RuntimeError, _want),
+        (MemoryError, _want),
+    )  # fmt: skip
+    for of, told in handlers:
         app.add_exception_handler(of, told)
     web.add_page(app)
 
@@ -157,8 +164,8 @@ def serve(
         models = _models(model)
         try:
             with saying_that_it_loads(listener, api_key=api_key, cors=cors) as hand_over:
-                with models.use(models.names[0]):
-                    pass  # what cannot be loaded is said before anything is served
+                with models.use(models.names[0]) as first:
+                    first.engine.start()  # what cannot be loaded, or run, is said before anything is served
                 app = create_app(models, api_key=api_key, cors=cors)
                 hand_over()
                 _run(app, listener, host, on_ready)
@@ -221,6 +228,14 @@ async def _nomoat_error(request: HttpRequest, error: Exception) -> Response:
         raise error
     status, body = replies.render_error(error)
     return with_decisions(request, JSONResponse(body, status_code=status, headers=replies.error_headers(error)))
+
+
+async def _want(request: HttpRequest, error: Exception) -> Response:
+    """Of threads, where one beside the event loop cannot be begun, or of memory. All else is a bug."""
+    if (want := system_errors.as_want(error)) is None:
+        raise error
+    log.error("%s %s: %s", request.method, request.url.path, want.message)
+    return await _nomoat_error(request, want)
 
 
 async def _client_left(request: HttpRequest, error: Exception) -> Response:
