@@ -24,7 +24,7 @@ SECRETS = frozenset({HUB_TOKEN, CLIENTS_KEY, UPSTREAM_KEY}.union(*(provider.key_
 ADDRESSES = ("HF_ENDPOINT", "OPENAI_BASE_URL", "RAY_ADDRESS")  # variables of others that say where to go; shown where they are set
 USER_PART = re.compile(r"(?<=//)[^/?#]*@")
 OPEN_TO_OTHERS = 0o077  # of a file of this user's own
-# Of one that is another's, such as a container's secret, which is root's and for a group to read: that may change it, or all may read it.
+# Of another's, such as a container's secret, which is root's and read by its group: that group changes it, or everybody reads it.
 OPEN_TO_ALL = 0o027
 WHOLE = "a whole number of at least 1"
 MOST_SETTING_DIGITS = 18  # so that 64 bits hold it
@@ -244,7 +244,7 @@ def settings() -> list[Setting]:
 
 
 def keys() -> tuple[list[Setting], SettingError | None]:
-    """The keys that are set and can be used, for `nomoat config`; and what keeps others from it, such as a file that is open to all."""
+    """The keys that are set and can be used, for `nomoat config`; and why others cannot be, such as a file that is open to all."""
     found, wrong = [], None
     for name in sorted(SECRETS):
         try:

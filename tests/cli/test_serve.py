@@ -108,6 +108,24 @@ cli.main()
     assert child.returncode == 0
 
 
+def test_with_time_to_drain_an_answer_under_way_goes_on_until_a_second_signal(
+    served: Callable[..., Served], serving: Callable[..., Server]
+) -> None:
+    silent = Silent()
+    server = served(f"{serving(silent).url}#m", "--port", "0", "--drain", "600")
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(httpx.post, f"{server.url}/chat/completions", json=BODY)
+        assert silent.asked.wait(PATIENCE_SECONDS)
+        ended = pool.submit(server.interrupt, signal.SIGTERM)
+        with pytest.raises(httpx.TransportError):
+            while True:  # until nothing more is taken
+                httpx.get(f"{server.url}/models")
+        assert not waiting.done() and not ended.done()
+        server.child.send_signal(signal.SIGTERM)  # a second one ends it
+        assert ended.result() == (0, "", "stopped\n")
+        assert waiting.result().json()["error"]["code"] == "shutting_down"
+
+
 def test_it_serves_where_nobody_can_be_told_so() -> None:
     read, write = os.pipe()
     os.close(read)

@@ -872,9 +872,10 @@ def test_a_server_that_may_begin_no_thread_beside_its_event_loop_says_so(start: 
     with no_threads("asyncio"):
         replies = [httpx.get(f"{url}/models"), httpx.post(f"{url}/chat/completions", json=asked)]
         stream = httpx.post(f"{url}/chat/completions", json={**asked, "stream": True}).text
-    errors = [*((reply.status_code, reply.json()["error"]) for reply in replies), (503, json.loads(stream.removeprefix("data: "))["error"])]
-    assert [(status, error["code"]) for status, error in errors] == [(503, "no_thread")] * 3
-    assert all(error["message"].startswith("the system starts no more threads; a limit on processes and") for _, error in errors)
+    errors = [*(reply.json()["error"] for reply in replies), json.loads(stream.removeprefix("data: "))["error"]]
+    assert [reply.status_code for reply in replies] == [503, 503]
+    assert [error["code"] for error in errors] == ["no_thread"] * 3
+    assert all(error["message"].startswith("the system starts no more threads; a limit on processes and") for error in errors)
     assert "GET /v1/models: the system starts no more threads" in caplog.text
     assert httpx.get(f"{url}/models").status_code == 200
 
@@ -1159,11 +1160,17 @@ def test_serve_refuses_to_open_to_others_without_a_key() -> None:
     assert caught.value.message == "`0.0.0.0` can be reached from other machines, and there is no API key"
 
 
+def test_a_time_to_drain_below_0_is_refused() -> None:
+    with pytest.raises(UsageError) as caught:
+        serve("fake:", drain_seconds=-1)
+    assert (caught.value.message, caught.value.hint) == ("`drain_seconds` is -1", "it can be 0 or more")
+
+
 def test_serve_within_an_event_loop_is_refused_and_a_thread_of_its_own_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[app.Server] = []
 
-    def make(application: app.FastAPI) -> app.Server:
-        made.append(running := connections.Server(application))
+    def make(application: app.FastAPI, **options: Any) -> app.Server:
+        made.append(running := connections.Server(application, **options))
         return running
 
     async def asked() -> int:

@@ -87,8 +87,8 @@ class Engine(ABC):
         """See `Responder.bound_cache`."""
 
     def start(self) -> None:  # noqa: B027 - most need nothing
-        """Have what the first answer needs, threads among it: for a server, so that it says at its start what is missing. A fork that is
-        made after that cannot ask."""
+        """Have what the first answer needs, threads among it: so a server says at its start what it lacks. A fork that is made after
+        that cannot ask."""
 
     def chosen_for(self, request: Request) -> AbstractContextManager[Engine]:
         """Who writes the answer to this request, within the block: itself, but for an engine that is one of several."""

@@ -73,12 +73,7 @@ def create_app(
     app.state.answers = answers
     protect(app, api_key=api_key, cors=cors)
     app.add_middleware(CountErrors, metrics=metrics)  # around the guard
-    handlers = (
-        (NomoatError, _nomoat_error), (ClientDisconnect, _client_left), (HTTPException, _http_error), (RuntimeError, _want),
-        (MemoryError, _want),
-    )  # fmt: skip
-    for of, told in handlers:
-        app.add_exception_handler(of, told)
+    _tell_errors(app)
     web.add_page(app)
 
     @app.post("/v1/chat/completions")
@@ -138,13 +133,15 @@ def serve(
     port: int = 8080,
     api_key: str | None = None,
     cors: Sequence[str] = (),
+    drain_seconds: int = 0,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve models until Ctrl-C. Of references the first is loaded now and the others when they are asked for; a Responder stays the
     caller's, and `auto` has to be one.
 
     `port` 0 takes a free one. `cors`: see `create_app`. `on_ready` gets the base URL (`http://127.0.0.1:8080/v1`) as soon as requests
-    are answered: those that come before the first model is loaded are told to come again, with status 503.
+    are answered: those that come before the first model is loaded are told to come again, with status 503. `drain_seconds`: how long
+    answers under way may be written on once Ctrl-C, or SIGTERM, came; a second one ends them.
     Raises UsageError in a thread whose event loop runs, for a host that others can reach without a key, for a key that cannot be sent
     or is empty, for origins without a key, and for a port that cannot be had; what `nomoat.responder.load` raises.
     """
@@ -159,6 +156,8 @@ def serve(
             hint="add `--api-key KEY`, or serve this machine only with `--host 127.0.0.1` (in Python: `api_key`, `host`)",
         )
     require_origins(cors, api_key)
+    if bounds.whole("drain_seconds", drain_seconds) < 0:
+        raise UsageError(f"`drain_seconds` is {drain_seconds}", hint="it can be 0 or more")
     allow_many()
     with bind(host, port) as listener:
         models = _models(model)
@@ -168,7 +167,7 @@ def serve(
                     first.engine.start()  # what cannot be loaded, or run, is said before anything is served
                 app = create_app(models, api_key=api_key, cors=cors)
                 hand_over()
-                _run(app, listener, host, on_ready)
+                _run(Server(app, drain_seconds=drain_seconds), listener, host, on_ready)
         finally:
             models.close()
 
@@ -193,11 +192,10 @@ def _models(model: Reference | Responder | Sequence[Reference] | Models) -> Mode
     return from_references([references.named(one) for one in given])
 
 
-def _run(app: FastAPI, listener: socket, host: str, on_ready: Callable[[str], None] | None) -> None:
+def _run(server: Server, listener: socket, host: str, on_ready: Callable[[str], None] | None) -> None:
     if on_ready is not None:
         bound_port = listener.getsockname()[1]
         on_ready(f"http://{f'[{host}]' if ':' in host else host}:{bound_port}/v1")
-    server = Server(app)
     try:
         with _ended_by_a_closed_terminal(server):
             server.run(sockets=[listener])
@@ -221,6 +219,14 @@ def _ended_by_a_closed_terminal(server: uvicorn.Server) -> Iterator[None]:
         yield
     finally:
         signal.signal(number, before)
+
+
+def _tell_errors(app: FastAPI) -> None:
+    for of, told in (
+        (NomoatError, _nomoat_error), (ClientDisconnect, _client_left), (HTTPException, _http_error), (RuntimeError, _want),
+        (MemoryError, _want),
+    ):  # fmt: skip
+        app.add_exception_handler(of, told)
 
 
 async def _nomoat_error(request: HttpRequest, error: Exception) -> Response:
