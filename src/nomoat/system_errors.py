@@ -32,8 +32,9 @@ NO_MEMORY = (  # OpenVINO's words, PyTorch's, the C++ library's, and the loader'
     "bad_alloc",
     "failed to map segment",
     "Cannot allocate memory",
+    "can't alloc",
 )
-NO_THREAD = ("can't start new thread", "Resource temporarily unavailable")  # Python's words, and OpenVINO's
+NO_THREAD = ("can't start new thread", "Resource temporarily unavailable")  # Python's words, and the C++ library's
 THREADS_HINT = (
     "a limit on processes and threads, or on memory, is reached: see `ulimit -u` and `ulimit -v`, or the pids limit of the container"
 )
@@ -116,10 +117,11 @@ def held_hint(exc: OSError) -> str:
 
 def is_want_of_memory(exc: Exception) -> bool:
     """Whether the system, or a limit of this process, gave no more memory, in whoever's words."""
-    if isinstance(exc, OSError):
+    if isinstance(exc, OSError) and exc.errno is not None:
         return exc.errno == errno.ENOMEM
+    said = f"{exc}\n{exc.__context__}"  # llvmlite hides the loader's words behind its own
     return isinstance(exc, MemoryError) or (
-        isinstance(exc, ImportError | RuntimeError) and any(words in str(exc) for words in NO_MEMORY)
+        isinstance(exc, OSError | ImportError | RuntimeError) and any(words in said for words in NO_MEMORY)
     )
 
 

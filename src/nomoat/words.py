@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 LONGEST_NAME = 80  # characters, of those in a list
 # What turns letters around makes a name or code look like another: https://trojansource.codes. For `str.translate`.
 SHOWN_TURNS = {code: f"⟨U+{code:04X}⟩" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+
+
+JOINERS = "\u200c\u200d"  # of emoji, and of letters in some scripts: seen by what they join
+
+
+def in_sight(name: str) -> str:
+    """A name with what nobody sees, such as a line break or a space of no width, in a form that is seen."""
+    return "".join(char if char.isprintable() or char in JOINERS else f"⟨U+{ord(char):04X}⟩" for char in name)
+
+
+def is_blank(text: str) -> bool:
+    """Whether there is nothing to see: spaces, also those of no width, and marks for the reader of a file."""
+    return all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in text)
 
 
 def counted(count: float, thing: str) -> str:
@@ -22,7 +36,7 @@ def listed(names: Sequence[str], *, last: str = "and") -> str:
 
 def apart(name: str) -> str:
     """A name as a list shows it: cut where it is long, and in backticks where its own commas would look like the list's."""
-    shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+    shown = in_sight(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…")
     return f"`{shown}`" if "," in shown else shown
 
 
