@@ -163,8 +163,7 @@ def serve(
         models = _models(model)
         try:
             with saying_that_it_loads(listener, api_key=api_key, cors=cors) as hand_over:
-                with models.use(models.names[0]) as first:
-                    first.engine.start()  # what cannot be loaded, or run, is said before anything is served
+                _start_first(models)
                 app = create_app(models, api_key=api_key, cors=cors)
                 hand_over()
                 _run(Server(app, drain_seconds=drain_seconds), listener, host, on_ready)
@@ -190,6 +189,12 @@ def _models(model: Reference | Responder | Sequence[Reference] | Models) -> Mode
         return _given(model)
     given = [model] if isinstance(model, str | os.PathLike) or not isinstance(model, Iterable) else model
     return from_references([references.named(one) for one in given])
+
+
+def _start_first(models: Models) -> None:
+    """What cannot be loaded, or run, is said before anything is served. In a function, which keeps no model that is unloaded later."""
+    with models.use(models.names[0]) as first:
+        first.engine.start()
 
 
 def _run(server: Server, listener: socket, host: str, on_ready: Callable[[str], None] | None) -> None:
