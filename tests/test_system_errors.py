@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from nomoat import paths, system_errors, whole_files
-from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError, NotWritableError
+from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError, NoThreadError, NotWritableError
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ BY_OPENVINO = "Exception from src/inference/src/cpp/core.cpp:117:\nException fro
 @pytest.mark.parametrize("words", ["can't start new thread", f"{BY_OPENVINO}Resource temporarily unavailable\n\n"])
 def test_threads_that_cannot_be_started_are_an_error_of_two_lines(words: str) -> None:
     error = system_errors.as_error(RuntimeError(words))
-    assert isinstance(error, NotEnoughMemoryError)
+    assert isinstance(error, NoThreadError)
     assert error.message == "the system starts no more threads"
     assert error.hint is not None and "`ulimit -u`" in error.hint
 

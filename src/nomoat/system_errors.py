@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nomoat import paths, streams
-from nomoat.errors import NomoatError, NotEnoughDiskError, NotEnoughMemoryError, NotWritableError, UsageError
+from nomoat.errors import NomoatError, NotEnoughDiskError, NotEnoughMemoryError, NoThreadError, NotWritableError, UsageError
 
 DISK_HINT = (
     "free some space (`nomoat rm --cache` removes what can be made again, `nomoat rm MODEL` a model), "
@@ -126,12 +126,17 @@ def is_want_of_memory(exc: Exception) -> bool:
 
 
 def as_error(exc: Exception) -> NomoatError | None:
-    """What the system says of a place, or of memory, that nobody foresaw, as an error for the user; None for all else."""
+    """What the system says of a place, of memory or of threads, that nobody foresaw, as an error for the user; None for all else."""
+    return as_want(exc) or (_place_error(exc) if isinstance(exc, OSError) else None)
+
+
+def as_want(exc: Exception) -> NomoatError | None:
+    """Threads or memory that the system does not give, as an error that repeats nothing of `exc`; None for all else."""
     if isinstance(exc, RuntimeError) and any(words in str(exc) for words in NO_THREAD):
-        return NotEnoughMemoryError("the system starts no more threads", hint=THREADS_HINT)
+        return NoThreadError("the system starts no more threads", hint=THREADS_HINT)
     if is_want_of_memory(exc):
         return NotEnoughMemoryError("the system gives no more memory", hint=MEMORY_HINT)
-    return _place_error(exc) if isinstance(exc, OSError) else None
+    return None
 
 
 def _place_error(exc: OSError) -> NomoatError | None:

@@ -86,6 +86,10 @@ class Engine(ABC):
     def bound_cache(self, num_bytes: int) -> None:  # noqa: B027 - most keep nothing
         """See `Responder.bound_cache`."""
 
+    def start(self) -> None:  # noqa: B027 - most need nothing
+        """Have what the first answer needs, threads among it: so a server says at its start what it lacks. A fork that is made after
+        that cannot ask."""
+
     def chosen_for(self, request: Request) -> AbstractContextManager[Engine]:
         """Who writes the answer to this request, within the block: itself, but for an engine that is one of several."""
         return nullcontext(self)

@@ -23,7 +23,7 @@ from nomoat.engine.imported import GRAPH, NATIVE, WEIGHTS, not_whole
 from nomoat.engine.lora import MERGE, LoraDelta
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, files_of, open_source
-from nomoat.errors import BadFileError, NotEnoughMemoryError, NotWritableError, UnsupportedError, WorkerError
+from nomoat.errors import BadFileError, NotEnoughMemoryError, NoThreadError, NotWritableError, UnsupportedError, WorkerError
 from nomoat.hub_folder import ADAPTER_WEIGHTS
 from nomoat.progress import Progress
 
@@ -312,7 +312,7 @@ def _make_elsewhere(child: child_process.Child, folder: Path, told: str, progres
         return
     try:
         child.run(told, progress=progress)
-    except (NotEnoughMemoryError, WorkerError):
+    except (NotEnoughMemoryError, NoThreadError, WorkerError):
         if _facts_if_whole(folder) is None:
             raise
     finally:

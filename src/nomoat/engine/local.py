@@ -138,6 +138,14 @@ class LocalEngine(Engine):
         self._shared.cache_bytes = num_blocks * block_bytes
         self._shared.context_tokens = min(self._context_tokens, num_blocks * BLOCK_TOKENS)
 
+    def start(self) -> None:
+        forked.begin()
+        self._started_batcher()
+        if self._native is not None:
+            from nomoat.engine import program
+
+            program.team()
+
     def adapted(self, at: int, *, template: str | Template | None = None) -> LocalEngine:
         """This engine with one of the adapters beside it, and a chat template of its own. Closing either closes both."""
         view = copy.copy(self)
