@@ -38,7 +38,7 @@ import gc, json
 from pathlib import Path
 from nomoat import child_process
 gc.disable()  # of a vocabulary it would look through a million objects again and again
-from nomoat.engine import gguf_tokenizer, graph, importer  # no machine_code yet, which may make a folder: this may be killed
+from nomoat.engine import gguf_tokenizer, graph, importer
 import gguf, tokenizers
 path, adapter, told = json.loads(child_process.word())
 importer.import_gguf(Path(path), adapter=adapter and Path(adapter), **told, progress=child_process.tell, here=True)
