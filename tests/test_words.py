@@ -46,11 +46,12 @@ def test_two_sizes_that_a_sentence_compares_are_told_apart() -> None:
 
 
 def test_what_nobody_sees_of_a_name_is_shown_in_a_list() -> None:
-    assert (apart("a\nb"), apart("긍정\u200b"), apart("👩\u200d💻"), apart("a\tb, c")) == (
-        "a⟨U+000A⟩b", "긍정⟨U+200B⟩", "👩\u200d💻", "`a⟨U+0009⟩b, c`",
+    assert (apart("a\nb"), apart("긍정\u200b"), apart("👩\u200d💻"), apart("a\tb, c"), apart("❤\ufe0f"), apart("긍\u200d정\u3164")) == (
+        "a⟨U+000A⟩b", "긍정⟨U+200B⟩", "👩\u200d💻", "`a⟨U+0009⟩b, c`", "❤\ufe0f", "긍⟨U+200D⟩정⟨U+3164⟩",
     )  # fmt: skip
 
 
 def test_a_text_of_spaces_and_marks_is_blank() -> None:
     assert all(map(is_blank, ("", " \n", "\u200b", "\ufeff \u00a0", "\u2060")))
-    assert not any(map(is_blank, ("a", "\u200b.", "ㅤ", "👩")))
+    assert all(map(is_blank, ("\u3164", "\u2800", "\ufe0f\u034f")))
+    assert not any(map(is_blank, ("a", "\u200b.", "ㅠ", "👩")))

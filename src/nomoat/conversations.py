@@ -364,6 +364,7 @@ def _alpaca(value: dict[str, Any], path: Source, where: str) -> Lesson:
     if "input" not in value:
         _require_all_asked(value, "instruction", [str(parts[0])], path, where)
     instruction, (extra, output) = str(parts[0]).strip(), (_without_space_around(str(part)) for part in parts[1:])
+    extra = "" if is_blank(extra) else extra
     question = f"{instruction}\n\n{extra}" if extra else instruction
     before = [*_system_of(value, path, where), *_history_of(value, path, where)]
     return Lesson(
@@ -482,7 +483,7 @@ def _history_of(value: dict[str, Any], path: Source, where: str) -> list[Message
     """The turns before an instruction of Alpaca's."""
     history = value.get("history") or []
     for pair in history if isinstance(history, list) else [history]:
-        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) and text.strip() for text in pair)):
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) and not is_blank(text) for text in pair)):
             raise DataError(
                 f"`{path}`, {where}: `history` is no list of pairs of texts", hint='write {"history": [["question", "answer"], ...]}'
             )

@@ -658,14 +658,23 @@ def test_labels_that_case_spaces_or_the_writing_of_a_number_alone_tell_apart_are
 ) -> None:
     rows = [("one", "True"), ("two", "true"), ("three", "TRUE "), ("four", "매우 나쁨"), ("five", "매우  나쁨"), ("six", "매우나쁨")]
     rows += [("seven", "1"), ("eight", "1.0"), ("nine", "+1"), ("ten", "1.5"), ("eleven", "2"), ("twelve", "v2")]
-    rows += [("13", "긍정"), ("14", "긍정\u200b"), ("15", "긍\ufeff정"), ("16", "ｎｏ"), ("17", "no"), ("18", "👩‍💻"), ("19", "👩💻")]
+    rows += [
+        ("13", "긍정"),
+        ("14", "긍정\u200b"),
+        ("15", "긍\ufeff정"),
+        ("16", "ｎｏ"),
+        ("17", "no"),
+        ("18", "👩‍💻"),
+        ("19", "👩💻"),
+        ("20", "긍정\u3164"),
+    ]
     path = write(tmp_path / "t.csv", *rows)
     say_survey(prepare(str(tiny_gguf), path, **COLUMNS))
     said = "".join(line for line in capsys.readouterr().err.splitlines() if line.startswith("note: labels"))
     assert said == (
         "note: labels that differ only in upper and lower case, in width, in spaces and what is not seen, or in how a number is "
         "written: `True`, `true`, `TRUE`; `매우 나쁨`, `매우  나쁨`, `매우나쁨`; `1`, `1.0`, `+1`; `긍정`, `긍정⟨U+200B⟩`, "
-        "`긍⟨U+FEFF⟩정`; `ｎｏ`, `no`"
+        "`긍⟨U+FEFF⟩정`, `긍정⟨U+3164⟩`; `ｎｏ`, `no`"
     )
     say_survey(prepare(str(tiny_gguf), write(path, ("one", "true"), ("two", "no")), **COLUMNS))
     assert "upper and lower case" not in capsys.readouterr().err

@@ -25,6 +25,7 @@ from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.progress import Progress
 from nomoat.records import ContinuationScore, Request
 from nomoat.responder import Responder
+from nomoat.words import is_blank
 
 # Why a text is left out.
 NO_LABEL, CUT_OFF, TOO_LONG_TEXT, NO_ANSWER = "none of the labels", "cut off", "too long for the teacher", "no answer"
@@ -137,7 +138,7 @@ def label(
     bounds.require_type("store", store, AnswerStore)
     texts = bounds.several(texts, "texts are labelled at once")
     bounds.require_texts("texts", texts)
-    empty = next((at for at, text in enumerate(texts) if not text.strip()), None)
+    empty = next((at for at, text in enumerate(texts) if is_blank(text)), None)
     if empty is not None:
         raise UsageError(f"`texts[{empty}]` is empty", hint="leave it out")
     question = as_tuned.question_for(teacher.ref, labels, instruction)

@@ -45,7 +45,7 @@ LONGEST_COPIED = 1 << 28  # bytes; adapters are shorter
 MAX_LAYERS = 1000
 COMPARED = 1 << 22  # bytes at a time
 OPTIONAL_OF_A_LAYER = re.compile(r"blk\.\d+\.(.+\.bias|.+_norm\.weight)")
-A_PART = re.compile(r"model-\d{5}-of-(\d{5})\.safetensors")
+A_PART = re.compile(r"model-\d+-of-\d+\.safetensors")
 PICKLED = re.compile(r"pytorch_model.*\.bin")
 OF_AN_EXPERT = re.compile(r"(.+\.experts\.)(\d{1,4})\.(.+)")
 GATES_AND_UPS = re.compile(r"(.+\.)(?:mlp\.experts\.gate_up_proj|block_sparse_moe\.input_linear\.weight)")
@@ -174,9 +174,6 @@ def weight_files(folder: Path) -> list[Path]:
         return [whole]
     if index.exists():
         names = weight_names(read_object(index))
-        numbered = [found for name in names if (found := A_PART.fullmatch(name))]
-        if numbered and len(numbered) == len(names) < int(numbered[0][1]):
-            raise BadFileError(f"`{index}` names {len(names)} of {int(numbered[0][1])} files of weights", hint="download it again")
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise BadFileError(
@@ -243,10 +240,10 @@ def _text_part(config: dict[str, Any]) -> dict[str, Any]:
 
 def _known(config: dict[str, Any]) -> tuple[Family, dict[str, Any]]:
     """The family, and the metadata that a GGUF file of this model would hold. Raises UnsupportedError, BadFileError."""
-    if (kind := config.get("model_type")) is None:
+    if not isinstance(kind := config.get("model_type"), str):
         raise BadFileError(f"its `{CONFIG}` does not say `model_type`, which names the architecture", hint="download it again")
     if kind not in FAMILIES:
-        raise architectures.unknown(str(kind))
+        raise architectures.unknown(kind)
     require_kinds(config)
     return FAMILIES[kind], read_metadata(config, FAMILIES[kind])
 

@@ -13,7 +13,7 @@ from nomoat.catalog import licences
 from nomoat.tune.adapter import Start
 from nomoat.tune.prepare import Prepared, most_held_out, split
 from nomoat.tune.samples import count_lessons, count_texts
-from nomoat.words import JOINERS, LONGEST_NAME, apart, counted, first_few, in_sight, is_blank
+from nomoat.words import IN_SIGNS, LONGEST_NAME, apart, counted, first_few, in_sight, is_blank
 
 MANY_LABELS = 8
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
@@ -110,7 +110,8 @@ def _labels_alike(prepared: Prepared) -> Iterator[str]:
 def _bare(label: str) -> str | Decimal:
     """Without case, width, spaces and what is not seen; of a number (`1`, `1.0`, `+1`) its value."""
     plain = unicodedata.normalize("NFKC", label).casefold()
-    bare = "".join(char for char in plain if not is_blank(char) or char in JOINERS)
+    kept = {found.start() for found in IN_SIGNS.finditer(plain)}
+    bare = "".join(char for at, char in enumerate(plain) if at in kept or not is_blank(char))
     return Decimal(bare) if NUMBER.fullmatch(bare) else bare
 
 

@@ -284,7 +284,7 @@ def with_experts(arch: Architecture, experts: int) -> Architecture:
 
 def unknown(name: str) -> UnsupportedError:
     """The error for an architecture that nomoat does not know."""
-    if name.startswith(ENCODERS):
+    if name.startswith(ENCODERS) and not name.endswith(("decoder", "generation")):
         return sees_both_ways()
     families = ", ".join(sorted(known()))
     return UnsupportedError(
