@@ -46,9 +46,14 @@ def test_two_sizes_that_a_sentence_compares_are_told_apart() -> None:
 
 
 def test_what_nobody_sees_of_a_name_is_shown_in_a_list() -> None:
-    assert (apart("a\nb"), apart("긍정\u200b"), apart("👩\u200d💻"), apart("a\tb, c"), apart("❤\ufe0f"), apart("긍\u200d정\u3164")) == (
-        "a⟨U+000A⟩b", "긍정⟨U+200B⟩", "👩\u200d💻", "`a⟨U+0009⟩b, c`", "❤\ufe0f", "긍⟨U+200D⟩정⟨U+3164⟩",
-    )  # fmt: skip
+    said = {
+        "a\nb": "a⟨U+000A⟩b",
+        "긍정\u200b": "긍정⟨U+200B⟩",
+        "a\tb, c": "`a⟨U+0009⟩b, c`",
+        "긍\u200d정\u3164": "긍⟨U+200D⟩정⟨U+3164⟩",
+    }
+    assert {name: apart(name) for name in said} == said
+    assert [apart(name) for name in ("👩\u200d💻", "❤\ufe0f")] == ["👩\u200d💻", "❤\ufe0f"]
 
 
 def test_a_text_of_spaces_and_marks_is_blank() -> None:
