@@ -837,6 +837,7 @@ def test_the_teachers_terms_enter_the_licence_of_what_is_tuned_on_its_tasks(
     assert "commercial use: no" in done.stderr
     shown = nomoat("show", f"{tiny_gguf}+pupil").stdout
     assert f"because of teacher {server.url}#m: OpenAI's output may not be used to develop models that compete with OpenAI" in shown
+    assert f"\ndata_file: {out.name}\n" in shown and "data_licence" not in shown, "they are nobody's own"
 
 
 def test_terms_of_the_data_that_are_mistyped_are_an_error(nomoat: Shell, seeds: Path, tiny_gguf: Path) -> None:
