@@ -77,7 +77,7 @@ class Plan:
 
     def longest_answer(self) -> int:
         """In tokens."""
-        return self.max_tokens or TOKENS_A_TASK * self.tasks_a_request
+        return TOKENS_A_TASK * self.tasks_a_request if self.max_tokens is None else self.max_tokens
 
     def most_requests(self) -> int:
         """More are not made."""
