@@ -115,8 +115,9 @@ class Plan:
         )
 
     def asked_before(self, store: AnswerStore, teacher: Responder) -> list[Request]:
-        """Those of `requests` that this teacher has answered, or may have, with this room or another."""
-        limits = {*store.limits(teacher.digest), self.longest_answer()}
+        """Those of `requests` that this teacher has answered, or may have, with no more room than this; of `max_tokens`, with any."""
+        most = self.longest_answer()
+        limits = {*(limit for limit in store.limits(teacher.digest) if limit < most or self.max_tokens is not None), most}
 
         def with_any_room(seed: int) -> list[Request]:
             request = self.request(seed - self.seed)
