@@ -122,20 +122,18 @@ def distil(
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
     how = _How(out=out, spending=spending, concurrency=concurrency, yes=yes, replace=replace, as_json=as_json)
     asked: _Texts | Plan
-    room: dict[str, Any] = {"max_tokens": max_tokens, "reasoning_effort": reasoning_effort}
     if label is not None:
-        asked, shown = _texts(context, teacher, label, labels, input_column, instruction, room), origin.of_file(label)
-        files.require_place(out, *files.LABELS)
-        files.require_other(files.left_out_place(out), label)
+        asked, shown = _texts(context, teacher, label, labels, input_column, instruction), origin.of_file(label)
     else:
         _require_no_labels(labels, input_column, instruction)
-        files.require_place(out, *files.TASKS)
         read, shown = origin.load_seeds(seeds)
         asked = instructions.Plan(
             seeds=read, num_tasks=num_tasks, language=language, tasks_a_request=tasks_a_request, max_requests=max_requests,
-            temperature=temperature, seed=seed, **room,
+            temperature=temperature, seed=seed, max_tokens=max_tokens, reasoning_effort=reasoning_effort,
         )  # fmt: skip
+    files.require_place(out, *(files.TASKS if label is None else files.LABELS))
     files.require_other(out, seeds if label is None else label)
+    files.require_other(files.left_out_place(out), label)
     parents = origin.parents_of(teacher, shown, are_labels=label is not None, terms=teacher_licence)
     with started_workers(workers, ray, concurrency=concurrency) as started, load_on(started, teacher) as model:
         if isinstance(asked, _Texts):
@@ -314,8 +312,7 @@ def _say_left_out(texts: Sequence[LeftOut], why: str) -> None:
 
 
 def _texts(
-    context: typer.Context, teacher: str, path: Path, labels: str | None, input_column: str | None, instruction: str | None,
-    room: dict[str, Any],
+    context: typer.Context, teacher: str, path: Path, labels: str | None, input_column: str | None, instruction: str | None
 ) -> _Texts:  # fmt: skip
     """What is read and asked; where the teacher was tuned to answer something else it is said."""
     from nomoat.asking import as_tuned
@@ -333,6 +330,7 @@ def _texts(
     with console.waiting(f"reading {path.name}"):
         texts = read_texts(path, input_column=input_column)
     answering.say_notes(question.notes)
+    room = {name: context.params[name] for name in ("max_tokens", "reasoning_effort")}
     return _Texts(source=path, input_column=input_column, texts=texts, question=question, room=room)
 
 
