@@ -25,7 +25,13 @@ GOES_ON = "the same command goes on from there"
 REACHED = re.compile(
     r"the (?:(?P<budget>budget of \$[\d,.]+)|(?P<limit>limit of [\d,]+ requests?)) is reached|the (?P<room>limit of [\d,]+ new tokens)"
 )
-UNREAD = "are read as none of the choices"
+# What helps where more answers do not, by the words of what is partial.
+INSTEAD = {
+    "are read as none of the choices": (
+        "look at the answers (--report), and ask in words that they keep to (of a table: --instruction)"
+    ),
+    "held no whole task": "another teacher, other seeds (--seeds) or fewer tasks at once (--per-request) may do better",
+}
 KEPT = re.compile(r"kept answers of `(?P<model>[^`]+)`")
 OPTIONS = {"budget": "--max-cost", "limit": "--max-requests", "room": "--max-tokens"}
 NAMES_PART = re.compile(r"(?<!/)[/#+](?=\w)")  # a model reference may be broken behind it
@@ -230,14 +236,14 @@ def _repeatable(context: typer.Context, result: Any, sides: Sequence[Evaluation]
 
 
 def end(partial: str) -> None:
-    """Say on stderr, and by the exit code, that a result is not over all questions, or that most answers to them never began or are
-    read as no choice; `partial` names the bound that was met."""
+    """Say on stderr, and by the exit code, that a result is not over all questions, or that most answers to them never began, are
+    read as no choice or hold no task; `partial` names the bound that was met."""
     if partial:
         reached = REACHED.search(partial)
         higher = f" with a higher {OPTIONS[str(reached.lastgroup)]}" if reached else ""
-        if UNREAD in partial and reached is None:
-            said = "look at the answers (--report), and ask in words that they keep to (of a table: --instruction)"
-            console.say(f"partial: {partial}; {said}")
+        instead = next((said for words, said in INSTEAD.items() if words in partial and reached is None), None)
+        if instead is not None:
+            console.say(f"partial: {partial}; {instead}")
             raise typer.Exit(PARTIAL_EXIT)
         kept = KEPT.search(partial)  # to which no command adds any
         itself = f", naming `{kept['model']}` itself," if kept else ""

@@ -121,7 +121,7 @@ class Engine(ABC):
         """`score`, and how long it took: neither loading, nor waiting for others' questions to be read. Of a pass that reads several
         questions each has its share.
 
-        Who only waits once `stop` is set may be sent away, with StoppedError.
+        Once `stop` is set, who waits may be sent away, and a long question left before it is read whole, with StoppedError.
         """
         self.score(request, ())
         began = time.perf_counter()
