@@ -198,6 +198,35 @@ def test_any_part_of_a_split_model_opens_the_whole(tiny_gguf: Path, tmp_path: Pa
     assert (folder / "openvino_model.bin").read_bytes() == (importer.import_gguf(tiny_gguf) / "openvino_model.bin").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("kind", "architecture", "message", "hint"),
+    [
+        ("mmproj", "clip", "is the part of a model that sees images, or hears", "which lies beside it: nomoat reads texts"),
+        (None, "clip", "is the part of a model that sees images, or hears", "which lies beside it: nomoat reads texts"),
+        ("imatrix", None, "is an importance matrix, which serves to quantise a model", "name the file of the model's weights"),
+        (None, "controlvector", "is a control vector, no model, and is not read", "name the file of the model's weights"),
+        ("model", "nomic-bert-moe", "each token of this model sees those after it, too", "choose a model that writes text"),
+        ("model", "llama", "is a vocabulary alone, and no model", "name the file of the model's weights"),
+    ],
+)
+def test_a_file_that_goes_with_a_model_is_told_as_what_it_is(
+    kind: str | None, architecture: str | None, message: str, hint: str, tmp_path: Path
+) -> None:
+    writer = gguf.GGUFWriter(str(tmp_path / "m.gguf"), "llama")
+    del writer.kv_data[0]["general.architecture"]
+    for key, value in (("general.type", kind), ("general.architecture", architecture)):
+        if value is not None:
+            writer.add_string(key, value)
+    if architecture == "llama":
+        add_tokenizer(writer, pre="smollm")
+    else:
+        writer.add_tensor("a", np.zeros(32, np.float32))
+    finish(writer)
+    with pytest.raises(UnsupportedError) as caught:
+        importer.import_gguf(tmp_path / "m.gguf")
+    assert message in caught.value.message and caught.value.hint is not None and hint in caught.value.hint
+
+
 def test_a_missing_part_is_named(tiny_gguf: Path, tmp_path: Path) -> None:
     parts = split(tiny_gguf, tmp_path, 3)
     parts[1].unlink()

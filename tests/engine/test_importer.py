@@ -575,13 +575,6 @@ def test_what_is_refused_leaves_no_process(tiny_gguf: Path, monkeypatch: pytest.
     assert not set(psutil.Process().children()).difference(before)
 
 
-def test_a_process_that_waits_has_made_no_folder_for_what_is_compiled(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is killed where the model is refused, and a folder among the temporary files would stay."""
-    elsewhere(monkeypatch, before="assert 'openvino' in sys.modules and 'nomoat.machine_code' not in sys.modules")
-    monkeypatch.setattr(importer, "_write_model", lambda *_: pytest.fail("it is imported here"))
-    assert (importer.import_gguf(tiny_gguf) / "openvino_model.bin").exists()
-
-
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="its processes end by no signals")
 
 

@@ -561,7 +561,7 @@ def test_weights_in_codes_of_another_method_are_refused_by_its_name(
     [
         ("llama", "bitsandbytes", "self_attn.q_norm.weight", torch.float32, "it is a variant that nomoat would answer wrongly"),
         ("gpt-oss", "mxfp4", "self_attn.q_norm.scales", torch.float32, "it is a variant that nomoat would answer wrongly"),
-        ("gpt-oss", "mxfp4", "self_attn.q_proj.weight", torch.int8, "it reads F64, F32, F16, BF16; try another copy"),
+        ("gpt-oss", "mxfp4", "self_attn.q_proj.weight", torch.int8, "it reads F64, F32, F16, BF16; of quantised weights"),
     ],
 )
 def test_what_is_refused_for_another_cause_than_codes_says_that_of_a_quantised_folder_too(
@@ -904,6 +904,51 @@ def test_weights_that_pytorch_wrote_alone_are_named_with_how_to_write_them_anew(
     assert_logits_equal(model, folder)
 
 
+def test_weights_without_their_index_or_in_another_form_are_named(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    (folder / "model-00002-of-00002.safetensors").write_bytes((folder / "model-00001-of-00002.safetensors").read_bytes())
+    with pytest.raises(BadFileError) as caught:
+        importer.import_gguf(folder)
+    message = "holds `model-00001-of-00002.safetensors` and no `model.safetensors.index.json`, which names them all"
+    assert caught.value.message == f"`{folder}` {message}"
+    for file in folder.glob("model*.safetensors"):
+        file.unlink()
+    (folder / "consolidated.00.pth").touch()
+    with pytest.raises(BadFileError, match=r"holds its weights in their maker's own form, `consolidated.00.pth`"):
+        importer.import_gguf(folder)
+
+
+def test_a_model_that_lies_in_the_folder_is_named(tmp_path: Path) -> None:
+    for name in ("b.GGUF", "a-mmproj.gguf", "c.gguf"):
+        (tmp_path / name).touch()
+    with pytest.raises(BadFileError) as caught:
+        importer.import_gguf(tmp_path)
+    assert caught.value.hint == f"name the file in it: `{tmp_path / 'b.GGUF'}`, or another of the 2"
+    cached = tmp_path / "models--o--r"
+    (snapshot := cached / "snapshots" / "0a1b").mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    with pytest.raises(BadFileError) as caught:
+        importer.import_gguf(cached)
+    assert caught.value.hint == f"name the folder of the model in it: `{snapshot}`"
+    write_folder(snapshot, "llama")
+    for kind in (None, ["llama"]):
+        edit(snapshot, model_type=kind)
+        with pytest.raises(BadFileError, match=r"its `config.json` does not say `model_type`"):
+            importer.import_gguf(snapshot)
+
+
+def test_codes_of_mlx_are_told_by_its_name(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    edit(folder, quantization={"group_size": 64, "bits": 4}, quantization_config={"group_size": 64, "bits": 4})
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    save_file(tensors | {name: torch.zeros(tensors[name].shape, dtype=torch.uint32)}, folder / "model.safetensors")
+    with pytest.raises(UnsupportedError) as caught:
+        importer.import_gguf(folder)
+    assert caught.value.hint == "its weights are quantised by `MLX`: take the model they were made from, or a GGUF file of it"
+
+
 def test_a_folder_that_is_no_model_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(BadFileError) as caught:
         importer.import_gguf(tmp_path)
@@ -1229,6 +1274,9 @@ def test_a_folder_without_a_tokenizer_says_which_files_it_needs(tmp_path: Path) 
 def test_half_a_sentencepiece_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"\x0a\x7fcut")
     with pytest.raises(BadFileError, match="is not a whole SentencePiece model: a field of 127 bytes at byte 2"):
+        folder_tokenizer.read(base(tmp_path))
+    (tmp_path / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 1\nIw== 2\n")
+    with pytest.raises(UnsupportedError, match="is a vocabulary in tiktoken's form"):
         folder_tokenizer.read(base(tmp_path))
 
 

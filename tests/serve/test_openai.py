@@ -150,6 +150,24 @@ def test_an_answer_that_has_to_call_is_a_call_with_its_arguments_whole_and_strea
     assert [event.finish_reason for event in events if event.finish_reason] == ["tool_calls"] * 3
 
 
+def test_what_was_read_of_a_conversation_stays_whichever_tools_are_allowed(tiny_with_tools: openai.OpenAI) -> None:
+    """The template tells of tools before the question."""
+    turns: Any = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hello " * 40}]
+
+    def usage_with(choice: Any) -> tuple[int, int]:
+        asked = {"model": "tiny", "messages": turns, "tools": TWO_TOOLS, "tool_choice": choice, "max_tokens": 1}
+        usage = tiny_with_tools.chat.completions.create(**asked).usage
+        return usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens
+
+    prompt_tokens, _ = usage_with("auto")
+    _, cached = usage_with("auto")
+    assert cached > 0
+    allowed = [{"type": "function", "function": {"name": "note"}}]
+    for mode in ("auto", "required"):
+        told, kept = usage_with({"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": allowed}})
+        assert (told >= prompt_tokens, kept) == (True, cached)
+
+
 class Writing(ToolCallGrammar):
     """Of a model that begins a call, and then writes whatever it may."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -23,6 +24,7 @@ ENDS, FILLERS = ("bos_token", "eos_token"), ("unk_token", "pad_token")
 SPECIAL = (*ENDS, *FILLERS)
 OTHER_SPECIAL = ("additional_special_tokens", "extra_special_tokens")  # a list; of `transformers` 5 also by name
 FLAGS = ("lstrip", "rstrip", "single_word")
+TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\n")  # a token in base64, and its number
 HIGHEST_NUMBER = 1 << 24  # of a token: `tokenizers` takes memory for each number up to it, some 250,000 in the largest vocabularies
 
 
@@ -265,8 +267,12 @@ def _sentencepiece_facts(path: Path) -> dict[str, Any]:
     """A SentencePiece model's vocabulary. Source: sentencepiece_model.proto, whose numbers for kinds of pieces are GGUF's."""
     facts: dict[str, Any] = {"model": "llama", "tokens": [], "scores": [], "token_type": []}
     require_fetched(path)
+    content = path.read_bytes()
+    if TIKTOKEN.match(content):
+        hint = "put the `tokenizer.json` of the repository beside it, or take a GGUF file of the model"
+        raise UnsupportedError(f"`{path}` is a vocabulary in tiktoken's form, which nomoat does not read", hint=hint)
     try:
-        for field, value in _fields(path.read_bytes()):
+        for field, value in _fields(content):
             if field == 1:
                 piece = dict(_fields(value))
                 facts["tokens"].append(piece[1].decode("utf-8"))

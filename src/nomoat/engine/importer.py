@@ -23,7 +23,7 @@ from nomoat.engine.imported import GRAPH, NATIVE, WEIGHTS, not_whole
 from nomoat.engine.lora import MERGE, LoraDelta
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, files_of, open_source
-from nomoat.errors import BadFileError, NotEnoughMemoryError, NotWritableError, UnsupportedError, WorkerError
+from nomoat.errors import BadFileError, NotEnoughMemoryError, NoThreadError, NotWritableError, UnsupportedError, WorkerError
 from nomoat.hub_folder import ADAPTER_WEIGHTS
 from nomoat.progress import Progress
 
@@ -38,7 +38,7 @@ import gc, json
 from pathlib import Path
 from nomoat import child_process
 gc.disable()  # of a vocabulary it would look through a million objects again and again
-from nomoat.engine import gguf_tokenizer, graph, importer  # no machine_code yet, which may make a folder: this may be killed
+from nomoat.engine import gguf_tokenizer, graph, importer
 import gguf, tokenizers
 path, adapter, told = json.loads(child_process.word())
 importer.import_gguf(Path(path), adapter=adapter and Path(adapter), **told, progress=child_process.tell, here=True)
@@ -313,7 +313,7 @@ def _make_elsewhere(child: child_process.Child, folder: Path, told: str, progres
         return
     try:
         child.run(told, progress=progress)
-    except (NotEnoughMemoryError, WorkerError):
+    except (NotEnoughMemoryError, NoThreadError, WorkerError):
         if _facts_if_whole(folder) is None:
             raise
     finally:

@@ -140,6 +140,14 @@ class LocalEngine(Engine):
         self._shared.cache_bytes = num_blocks * block_bytes
         self._shared.context_tokens = min(self._context_tokens, num_blocks * BLOCK_TOKENS)
 
+    def start(self) -> None:
+        forked.begin()
+        self._started_batcher()
+        if self._native is not None:
+            from nomoat.engine import program
+
+            program.team()
+
     def adapted(self, at: int, *, template: str | Template | None = None) -> LocalEngine:
         """This engine with one of the adapters beside it, and a chat template of its own. Closing either closes both."""
         view = copy.copy(self)
@@ -315,19 +323,23 @@ class LocalEngine(Engine):
         self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
         self._require_room(len(prompt), max(map(len, rows)) + bool(ends))
         question, line = Question(prompt, rows, ends), self._shared.line
-        return line.scores(question, self._at, self._score_together, load=self._load_scorer, stop=stop)
+
+        def read(questions: Sequence[Question]) -> dict[int, ChoiceScores]:
+            return self._score_together(questions, stop)
+
+        return line.scores(question, self._at, read, load=self._load_scorer, stop=stop)
 
     def _load_scorer(self) -> None:
         with self._shared.scoring:
             self._held_scorer()
 
-    def _score_together(self, questions: Sequence[Question]) -> dict[int, ChoiceScores]:
-        """The first, and what is read together with it, by their places."""
+    def _score_together(self, questions: Sequence[Question], stop: threading.Event | None) -> dict[int, ChoiceScores]:
+        """The first, and what is read together with it, by their places. `stop`: that of who asked the first."""
         with self._shared.scoring:
             scorer = self._held_scorer()
             taken = scorer.beside(questions)
             began = time.perf_counter()
-            several = scorer.score_many([questions[at] for at in taken])
+            several = scorer.score_many([questions[at] for at in taken], stop)
             seconds = (time.perf_counter() - began) / len(taken)
             return {at: ChoiceScores(scores=tuple(scores), seconds=seconds) for at, scores in zip(taken, several, strict=True)}
 
