@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ from tiny import write_adapter, write_tiny_gguf
 
 from nomoat import matching
 from nomoat.engine import importer, likelihood
-from nomoat.engine.likelihood import Scorer, Tree
+from nomoat.engine.likelihood import PART_TOKENS, PROMPT_PART_TOKENS, Question, Scorer, Tree
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.tokenizer import Tokenizer
-from nomoat.errors import ContextExceededError, NomoatError, UnsupportedError, UsageError
+from nomoat.errors import ContextExceededError, NomoatError, StoppedError, UnsupportedError, UsageError
 from nomoat.records import Message, Request
 
 
@@ -187,7 +188,7 @@ class Markov(Scorer):
         end, other_end = tokenizer.special.stop_ids
         self.likely = {(one, zero): 0.8, (one, end): 0.1, (one, other_end): 0.05, (zero, end): 0.5, (zero, other_end): 0.4}
 
-    def _log_probabilities(self, prompt: list[int], tree: Tree) -> npt.NDArray[np.float64]:
+    def _log_probabilities(self, prompt: list[int], tree: Tree, _stop: threading.Event | None) -> npt.NDArray[np.float64]:
         before = [prompt[-1] if node < 0 else tree.ids[node] for node, _ in tree.reads]
         return np.log([self.likely.get((last, token), 1.0) for last, (_, token) in zip(before, tree.reads, strict=True)])
 
@@ -222,6 +223,39 @@ def test_no_continuations_have_no_scores_and_empty_ones_are_refused(engine: Loca
         engine.score(Request(prompt="x"), ["a", ""])
     with pytest.raises(UsageError, match="a likelihood needs a prompt of at least one token"):
         engine.score(Request(prompt=""), ["a"])
+
+
+@pytest.mark.parametrize(("num_prompt", "num_row", "num_passes"), [(4 * PROMPT_PART_TOKENS, 1, 4), (1, 3 * PART_TOKENS, 3)])
+def test_who_has_gone_is_not_read_to_the_end(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch, num_prompt: int, num_row: int, num_passes: int
+) -> None:
+    """Neither a long prompt nor long continuations: the pass that runs is the last one, and the next question is read as ever."""
+    question = Question([token % 50 for token in range(num_prompt)], [[token % 50 for token in range(num_row)]])
+    stop, passes, run = threading.Event(), list[int](), Scorer._run
+
+    def leaving(self: Scorer, *rest: Any) -> Any:
+        passes.append(1)
+        if len(passes) == 2:
+            stop.set()
+        return run(self, *rest)
+
+    alone = scorer.score_many([question])
+    scorer._kept_ids = []
+    monkeypatch.setattr(Scorer, "_run", leaving)
+    with pytest.raises(StoppedError):
+        scorer.score_many([question], stop)
+    assert len(passes) == 2
+    assert scorer.score_many([question]) == alone
+    assert len(passes) - 2 == num_passes
+
+
+def test_a_question_is_left_where_who_asked_it_has_gone(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    run = Scorer._run
+    monkeypatch.setattr(Scorer, "_run", lambda self, *rest: stop.set() or run(self, *rest))
+    with pytest.raises(StoppedError):
+        engine.timed_scores(Request(prompt="x" * (PROMPT_PART_TOKENS + 100)), ["yy"], stop=stop)
+    assert len(engine.score(Request(prompt="a"), [" the"])) == 1
 
 
 def test_a_prompt_far_over_the_context_is_refused_with_the_numbers(engine: LocalEngine) -> None:

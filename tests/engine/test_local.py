@@ -312,7 +312,7 @@ class Says:
 
     pieces = ("▁hello", "<0xFF>", "▁the")
 
-    def __init__(self, *asked: object) -> None:
+    def __init__(self, *asked: object, num_tokens: int) -> None:
         self._said = iter(self.pieces)
 
     def pick(self, logits_V: object) -> Pick:

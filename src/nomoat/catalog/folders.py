@@ -20,7 +20,18 @@ from nomoat import system_errors, whole_files
 from nomoat.catalog.fetch import Origin, Progress, fetch
 from nomoat.catalog.part import busy, require_space
 from nomoat.errors import BadFileError, DownloadError, NotThereError, UnsupportedError
-from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, TOOL_TEMPLATE, WEIGHTS, read_object, weight_names
+from nomoat.hub_folder import (
+    CONFIG,
+    CONFIG_FILES,
+    INDEX,
+    MODULES,
+    NESTED,
+    POOLING,
+    TOKENIZER_FILES,
+    WEIGHTS,
+    read_object,
+    weight_names,
+)
 from nomoat.records import Source
 
 STAGE, NOTE = ".pull", ".origin"
@@ -45,7 +56,7 @@ def is_whole(folder: Path) -> bool:
 
 def files_of(folder: Path) -> list[Path]:
     """What makes the model of this folder; GGUF files beside it are models of their own."""
-    found = (*folder.glob("[!.]*"), folder / TOOL_TEMPLATE)
+    found = (*folder.glob("[!.]*"), *(folder / name for name in NESTED))
     return sorted(path for path in found if path.is_file() and path.suffix != ".gguf") if (folder / CONFIG).is_file() else []
 
 
@@ -94,6 +105,8 @@ class _Gathering:
     def get_all(self) -> None:
         for name in (*CONFIG_FILES, *TOKENIZER_FILES):
             self.get(name)
+        if self.get(MODULES):
+            self.get(POOLING)
         there = {name for name in TOKENIZER_FILES if (self.stage / name).is_file()}
         if not there & {"tokenizer.json", "tokenizer.model"} and not there >= {"vocab.json", "merges.txt"}:
             raise UnsupportedError(f"`hf:{self.repo}` holds no tokenizer that nomoat can read", hint=f"try a GGUF of it; {GGUF_HINT}")
@@ -161,8 +174,9 @@ def _move_out(folder: Path) -> None:
             target = folder / path.relative_to(folder / STAGE)
             target.parent.mkdir(exist_ok=True)
             whole_files.put(path, target)
-    with suppress(OSError):  # still used, or not there
-        (folder / TOOL_TEMPLATE).parent.rmdir()
+    for name in NESTED:
+        with suppress(OSError):  # still used, or not there
+            (folder / name).parent.rmdir()
     shutil.rmtree(folder / STAGE)
 
 
