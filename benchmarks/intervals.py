@@ -34,6 +34,7 @@ MISSED = 0.05
 FORMULAS = ("jackknife", *ADDED, "gaffke", "wilson")
 RIGHT = "0 or 1"
 DIFFERING = ((0.02, 0.0), (0.1, 0.0), (0.02, 0.02), (0.1, 0.02), (0.05, 0.05), (0.2, 0.2), (0.3, 0.1), (0.5, 0.3))  # won, lost
+GRADED = ((0.98, 0.96, 1), (0.98, 0.96, 10), (0.9, 0.8, 2), (0.8, 0.8, 4), (0.6, 0.5, 10))  # means of both sides, and concentration
 HALVINGS = 45
 FEW_LARGE = "a fifth of 10, others of 1"
 
@@ -249,8 +250,13 @@ def measured(runs: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
 
 
 def differences(runs: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-    """The same of differences between right and wrong answers."""
+    """The same of differences between answers, right or wrong and graded."""
     of_each = {f"won {won:.0%}, lost {lost:.0%}": mixed((won, 1.0), (1 - won - lost, 0.0), (lost, -1.0)) for won, lost in DIFFERING}
+    for one, other, concentration in GRADED:
+        left_Q, right_Q = np.round(beta(one, concentration), 3), np.round(beta(other, concentration), 3)
+        of_each[f"graded: Beta, means {one:g} and {other:g}, concentration {concentration}"] = np.sort(
+            left_Q - rng.permutation(right_Q)
+        )
     for named, sizes_G, values_Q in settings(of_each):
         of = Runs(drawn(rng, runs, sizes_G, named["alike"], values_Q), sizes_G, rng)
         found = {"jackknife": of.tango(np.maximum(of.error_R**2, of.alone_R)), "now": of.tango(of.variance_R)}
@@ -276,12 +282,14 @@ def summary_of(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def summary_of_differences(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """As `summary_of`, beside Tango's interval with the jackknife's variance."""
-    parts = {f"differences, {num} groups": [row for row in found if row["groups"] == num] for num in (5, 10, 20, 50, 200)}
-    parts |= {
-        f"differences, {shape}": [row for row in found if row["sizes"] == shape]
-        for shape in dict.fromkeys(name for name, _ in shapes())
-    }
-    parts["differences, all"] = found
+    parts = dict[str, list[dict[str, Any]]]()
+    for kind, is_graded in (("differences", False), ("graded differences", True)):
+        of_kind = [row for row in found if row["scores"].startswith("graded") == is_graded]
+        for num in (5, 10, 20, 50, 200):
+            parts[f"{kind}, {num} groups"] = [row for row in of_kind if row["groups"] == num]
+        for shape in dict.fromkeys(name for name, _ in shapes()):
+            parts[f"{kind}, {shape}"] = [row for row in of_kind if row["sizes"] == shape]
+        parts[f"{kind}, all"] = of_kind
     return [_summed(title, name, rows) for title, rows in parts.items() for name in ("jackknife", "now")]
 
 

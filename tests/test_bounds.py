@@ -17,6 +17,7 @@ from nomoat.serve import shapes
 
 HI = Message(role="user", content="Say hi")
 TOOL = {"type": "function", "function": {"name": "f"}}
+OTHER_TOOL = {"type": "function", "function": {"name": "g"}}
 WHOLE = "give a whole number (an int)"
 DIGITS = "give a whole number of at most 100 digits"
 try:
@@ -78,6 +79,9 @@ except ValueError as error:
          "`tools[0]` has a name or parameters that are none", bounds.TOOLS_HINT),
         ({"must_call": "f"}, "`must_call` names `f`, which is none of the request's functions", "give them as `tools`"),
         ({"tools": [TOOL], "must_call": ["g"]}, "`must_call` names `g`, which is none of the request's functions", "those are f"),
+        ({"tools": [TOOL], "may_call": "g"}, "`may_call` names `g`, which is none of the request's functions", "those are f"),
+        ({"tools": [TOOL, OTHER_TOOL], "may_call": ["f"], "must_call": ["g"]},
+         "`must_call` names `g`, which is none of the functions that may be called", "those are f"),
     ],
 )  # fmt: skip
 def test_a_setting_that_cannot_be_meant_is_named_with_what_it_can_be(settings: dict[str, Any], message: str, hint: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import shell
 
 import nomoat
 from nomoat import config, hardware, net
@@ -243,6 +245,35 @@ def test_keys_that_others_may_read_are_refused(keys: Callable[..., Path], mode: 
     assert caught.value.hint == f"chmod 600 {path}"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="this system's files have no modes")
+def test_keys_of_another_user_may_be_read_by_their_group(keys: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those that Kubernetes mounts are: root's, mode 440."""
+    path = keys('OPENAI_API_KEY = "sk-1"', 0o440)
+    monkeypatch.setattr("os.geteuid", lambda: path.stat().st_uid + 1)
+    assert config.secret("OPENAI_API_KEY") == hardware.Detected("sk-1", str(path))
+    for mode in (0o460, 0o444, 0o442):
+        path.chmod(mode)
+        with pytest.raises(UsageError) as caught:
+            config.secret("OPENAI_API_KEY")
+        assert caught.value.message == f"`{path}` holds keys, and others may read or change it (mode {mode:o})"
+        assert caught.value.hint == f"its owner can keep it from others: chmod 640 {path}"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="this system's files have no modes")
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_what_is_wrong_with_the_keys_is_said_after_all_else(
+    keys: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, form: list[str]
+) -> None:
+    path = keys('OPENAI_API_KEY = "sk-1"', 0o644)
+    monkeypatch.setenv("HF_TOKEN", "hf_0123456789abcdef")
+    done = shell.nomoat("config", *form)
+    assert (done.returncode, done.stderr) == (
+        1, f"error: `{path}` holds keys, and others may read or change it (mode 644)\nhint: chmod 600 {path}\n"
+    )  # fmt: skip
+    told = [row["name"] for row in json.loads(done.stdout)] if form else [line.split()[0] for line in done.stdout.splitlines()]
+    assert (told[0], told[-1]) == ("home", "HF_TOKEN")
+
+
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
@@ -283,14 +314,15 @@ def test_the_keys_in_the_file_are_used_wherever_one_is_needed(keys: Callable[...
 
 def test_keys_of_the_file_are_listed_with_it_and_not_shown(keys: Callable[..., Path]) -> None:
     path = keys('ANTHROPIC_API_KEY = "sk-ant-0123456789abcdef"')
-    (row,) = [row for row in config.settings() if row.name in config.SECRETS]
+    (row,), wrong = config.keys()
+    assert wrong is None
     assert (row.name, row.value, row.origin) == ("ANTHROPIC_API_KEY", "…cdef", str(path))
 
 
 @pytest.mark.parametrize("name", ["NOMOAT_API_KEY", "NOMOAT_UPSTREAM_API_KEY", "GEMINI_API_KEY"])
 def test_keys_are_listed_and_not_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "0123456789abcdef")
-    (row,) = [row for row in config.settings() if row.name == name]
+    (row,), _ = config.keys()
     assert (row.value, row.origin) == ("…cdef", "environment")
 
 

@@ -101,6 +101,19 @@ def test_threads_are_no_more_than_the_group_has_time_for(
     assert hardware.threads() == hardware.Detected(3, "the control group's share of the CPUs")
 
 
+def test_what_this_process_has_for_itself_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = hardware.memory_of_this_process_bytes()
+    assert 0 < before < psutil.virtual_memory().total
+    content = b"1" * 50_000_000
+    assert hardware.memory_of_this_process_bytes() - before == pytest.approx(len(content), rel=0.2)
+
+    def absent() -> SimpleNamespace:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil, "Process", absent)
+    assert hardware.memory_of_this_process_bytes() == 0
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows needs no /proc")
 def test_memory_is_known_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent() -> SimpleNamespace:

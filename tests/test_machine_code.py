@@ -31,16 +31,29 @@ if hasattr(os, "fork"):
     if child == 0:
         sys.exit()
     os.waitpid(child, 0)
-print(machine_code.FOLDER, numbers[0], machine_code.FOLDER.is_dir(), bool(list(machine_code.FOLDER.rglob("*.o"))))
+place = machine_code._read_from()
+print(place, numbers[0], place.is_dir(), bool(list(place.rglob("*.o"))))
 """
+
+
+REFUSING = """
+import tempfile
+def refuse(**_):
+    raise PermissionError(13, "Permission denied")
+tempfile.TemporaryFile = tempfile.mkdtemp = refuse
+"""
+
+
+def used(code: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {name: str(value) for name, value in settings.items()}
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
 
 
 def test_without_a_home_to_write_to_what_is_compiled_is_kept_for_the_process(tmp_path: Path) -> None:
     """Below a file nobody can write, root neither. A fork that ends leaves the folder."""
     (tmp_path / "file").touch()
     (tmp_path / "temporary").mkdir()
-    settings = {"NOMOAT_HOME": str(tmp_path / "file" / "home"), "TMPDIR": str(tmp_path / "temporary")}
-    done = subprocess.run([sys.executable, "-c", USE], env=os.environ | settings, capture_output=True, text=True, check=True)
+    done = used(USE, NOMOAT_HOME=tmp_path / "file" / "home", TMPDIR=tmp_path / "temporary")
     place, *said = done.stdout.split()
     assert Path(place).parents[3] == tmp_path / "temporary"  # a home, for a process that compiles
     assert said == ["5", "True", "True"]
@@ -49,7 +62,17 @@ def test_without_a_home_to_write_to_what_is_compiled_is_kept_for_the_process(tmp
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_what_a_home_that_cannot_be_written_has_of_compiled_code_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_all_is_kept_nothing_is_written_and_nothing_is_said(tmp_path: Path) -> None:
+    """As in a container whose file systems are all read-only."""
+    used(USE, NOMOAT_HOME=tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    done = used(REFUSING + USE, NOMOAT_HOME=tmp_path)
+    assert (done.stdout.split()[1:], done.stderr) == (["5", "True", "True"], "")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_a_home_that_cannot_be_written_has_of_compiled_code_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what is compiled beside it: numba reads from where it writes."""
     (tmp_path / "engine").mkdir()
     (tmp_path / "engine" / "kernel.o").write_text("code")
     with monkeypatch.context() as patch:
@@ -66,15 +89,17 @@ def test_what_a_home_that_cannot_be_written_has_of_compiled_code_is_used(tmp_pat
 
 
 def test_folders_that_killed_processes_left_go_when_another_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not those of a process that is there, young ones, others' (told apart by name or owner)."""
+    """Not those that a process holds, young ones, others' (told apart by name or owner). The number of the process tells nothing: this
+    one's is in the names of all, as that of a container's first process is."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(psutil, "pid_exists", lambda process: process == 77)
-    left, used, young, strange = (tmp_path / f"{cache.TEMPORARY}{name}" for name in ("76-a", "77-a", "76-b", "x-a"))
-    for folder in (left, used, young, strange):
+    used = cache.temporary_folder()
+    left, older, young = (tmp_path / f"{cache.TEMPORARY}{os.getpid()}-{name}" for name in ("a", "b", "c"))
+    strange = tmp_path / f"{cache.TEMPORARY}x-a"
+    for folder in (left, older, young, strange):
         folder.mkdir()
-        (folder / "code.o").touch()
-        if folder is not young:
-            os.utime(folder, (0, 0))
+        (folder / ("code.o" if folder is older else cache.HELD)).touch()
+    for folder in (left, older, used, strange):
+        os.utime(folder, (0, 0))
     with monkeypatch.context() as patch:
         patch.setattr(os, "getuid", lambda: 123_456, raising=False)  # Windows has none
         other = cache.temporary_folder()
@@ -82,16 +107,33 @@ def test_folders_that_killed_processes_left_go_when_another_is_made(tmp_path: Pa
     place = cache.temporary_folder()
     assert {*tmp_path.iterdir()} == {used, young, strange, other, place}
     cache.remove_temporary()
-    assert {*tmp_path.iterdir()} == {used, young, strange}
+    assert {*tmp_path.iterdir()} == {young, strange}
 
 
-def test_nowhere_to_write_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("full", [False, True])
+def test_nowhere_to_write_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
+    """Also where a copy of what is there finds no room: what is compiled would find none either, minutes later."""
+
+    def is_full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "kernel.o").write_text("code")
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    if full:
+        monkeypatch.setattr(Path, "write_bytes", is_full)
+    else:
+        monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     with pytest.raises(NotWritableError) as caught:
         machine_code._place(tmp_path)
-    assert caught.value.message == f"neither `{tmp_path}` nor a folder for temporary files can be written"
-    assert caught.value.hint == "set NOMOAT_HOME, or TMPDIR, to a folder of yours"
+    why = "No space left on device" if full else "Permission denied"
+    assert caught.value.message == (
+        f"code for this CPU is to be compiled, and neither can `{tmp_path}` be written nor temporary files: {why}"
+    )
+    assert caught.value.hint == (
+        "start the model once where that home can be written, on a CPU of this kind, "
+        "or set NOMOAT_HOME, or TMPDIR, to a folder of yours"
+    )
+    cache.remove_temporary()
 
 
 def test_a_home_that_can_be_written_keeps_what_is_compiled(tmp_path: Path) -> None:

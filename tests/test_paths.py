@@ -22,6 +22,10 @@ def test_a_name_that_is_no_part_s_is_that_of_a_whole(name: str) -> None:
     assert paths.split_names(name) == [name]
 
 
+def test_the_parts_of_a_split_file_keep_their_ending() -> None:
+    assert paths.split_names("m-00002-of-00002.GGUF") == ["m-00001-of-00002.GGUF", "m-00002-of-00002.GGUF"]
+
+
 @pytest.fixture
 def usual_umask() -> Iterator[None]:
     before = os.umask(0o022)

@@ -335,6 +335,7 @@ def test_a_model_in_its_own_codes_is_loaded_where_there_is_room_for_it(tiny_gguf
     source = open_source(tiny_gguf)
     stored = importer.planned(source)
     told = importer.read_sizes(source), source.num_values, stored.bytes_of(source), stored.has_tiles, "llama"
+    monkeypatch.setattr(hardware, "memory_of_this_process_bytes", lambda: 0)
     monkeypatch.setattr(hardware, "memory_available_bytes", lambda: Detected(need, "free"))
     check(*told)
     monkeypatch.setattr(hardware, "memory_available_bytes", lambda: Detected(need - 1, "free"))

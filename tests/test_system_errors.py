@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from nomoat import paths, system_errors, whole_files
-from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError, NotWritableError
+from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError, NoThreadError, NotWritableError
 
 
 @pytest.mark.parametrize(
@@ -127,11 +127,43 @@ def test_a_disk_on_which_no_more_files_fit_is_said_to_be_that(
     assert system_errors.is_full(tmp_path) == is_out_of_files
 
 
-def test_threads_that_cannot_be_started_are_an_error_of_two_lines() -> None:
-    error = system_errors.as_error(RuntimeError("can't start new thread"))
-    assert isinstance(error, NotEnoughMemoryError)
+BY_OPENVINO = "Exception from src/inference/src/cpp/core.cpp:117:\nException from src/inference/src/dev/plugin.cpp:54:\n"
+
+
+@pytest.mark.parametrize("words", ["can't start new thread", f"{BY_OPENVINO}Resource temporarily unavailable\n\n"])
+def test_threads_that_cannot_be_started_are_an_error_of_two_lines(words: str) -> None:
+    error = system_errors.as_error(RuntimeError(words))
+    assert isinstance(error, NoThreadError)
     assert error.message == "the system starts no more threads"
     assert error.hint is not None and "`ulimit -u`" in error.hint
+
+
+def raised_behind(context: Exception, own: Exception) -> Exception:
+    """What llvmlite raises where the loader gave it no library."""
+    own.__context__ = context
+    return own
+
+
+NOT_MAPPED = "libllvmlite.so: failed to map segment from shared object"
+NOT_LOADED = "Could not find/load shared object file 'libllvmlite.so'"
+
+
+@pytest.mark.parametrize(
+    ("exc", "is_memory"),
+    [
+        (OSError(NOT_MAPPED), True),
+        (raised_behind(OSError(NOT_MAPPED), OSError(NOT_LOADED)), True),
+        (raised_behind(OSError("libllvmlite.so: invalid ELF header"), OSError(NOT_LOADED)), False),
+        (OSError(errno.ENOENT, f"no file `{NOT_MAPPED}`"), False),
+        (RuntimeError(f"{BY_OPENVINO}can't alloc\n\n"), True),
+        (RuntimeError(f"{BY_OPENVINO}can't infer\n\n"), False),
+    ],
+)
+def test_memory_that_a_library_got_none_of_is_an_error_of_two_lines(exc: Exception, is_memory: bool) -> None:
+    """A limit (`ulimit -v`) is met wherever memory is asked for, by whomever."""
+    error = system_errors.as_error(exc)
+    assert isinstance(error, NotEnoughMemoryError) == is_memory
+    assert error is None or (error.message, error.hint) == ("the system gives no more memory", system_errors.MEMORY_HINT)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")

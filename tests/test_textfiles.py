@@ -64,6 +64,7 @@ def test_a_byte_order_mark_says_the_encoding_and_is_no_text(tmp_path: Path, enco
     ("content", "message", "hint"),
     [
         ("text\n좋아요, 환불해 주세요\n".encode("cp949"), "line 2: not UTF-8 text", "in Korean `CSV UTF-8(쉼표로 분리)`"),
+        ("\ufeffa\n".encode() + "끝\n".encode("cp949"), "line 2: not UTF-8 text", "in Korean `CSV UTF-8(쉼표로 분리)`"),
         ("text\ncafé\n".encode("latin-1"), "line 2: not UTF-8 text", "(in a spreadsheet program: `CSV UTF-8`)"),
         ("text,label\nBroke,bad\n".encode("utf-16-le"), "line 1: not UTF-8 text", "(in a spreadsheet program: `CSV UTF-8`)"),
         ("text,label\nBroke,bad\n".encode("utf-16-be"), "line 1: not UTF-8 text", "(in a spreadsheet program: `CSV UTF-8`)"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nomoat.words import LONGEST_NAME, apart, counted, first_few, listed, two_gigabytes
+from nomoat.words import LONGEST_NAME, apart, counted, first_few, is_blank, listed, two_gigabytes
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,20 @@ def test_two_sizes_that_a_sentence_compares_are_told_apart() -> None:
     assert two_gigabytes(5_000_000_000, 2_000_000_000) == ("5.0", "2.0")
     assert two_gigabytes(723_000_000, 700_000_000) == ("0.72", "0.70")
     assert two_gigabytes(1, 1) == ("0.0", "0.0")
+
+
+def test_what_nobody_sees_of_a_name_is_shown_in_a_list() -> None:
+    said = {
+        "a\nb": "a⟨U+000A⟩b",
+        "긍정\u200b": "긍정⟨U+200B⟩",
+        "a\tb, c": "`a⟨U+0009⟩b, c`",
+        "긍\u200d정\u3164": "긍⟨U+200D⟩정⟨U+3164⟩",
+    }
+    assert {name: apart(name) for name in said} == said
+    assert [apart(name) for name in ("👩\u200d💻", "❤\ufe0f")] == ["👩\u200d💻", "❤\ufe0f"]
+
+
+def test_a_text_of_spaces_and_marks_is_blank() -> None:
+    assert all(map(is_blank, ("", " \n", "\u200b", "\ufeff \u00a0", "\u2060")))
+    assert all(map(is_blank, ("\u3164", "\u2800", "\ufe0f\u034f")))
+    assert not any(map(is_blank, ("a", "\u200b.", "ㅠ", "👩")))

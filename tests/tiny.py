@@ -68,11 +68,12 @@ def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]], *, types:
 
 def write_tiny_gguf(
     path: Path, *, arch: str = "llama", pre: str = "smollm", template: str | Sequence[Mapping[str, str]] | None = TEMPLATE,
-    type_name: str | None = None, called: str | None = None,
+    type_name: str | None = None, called: str | None = None, said: Mapping[str, int | bool] | None = None, lacking: Sequence[str] = (),
 ) -> Path:  # fmt: skip
     """Write the file. Same arguments, same bytes.
 
     `template`: its text, or several with their names. `type_name`: the type of its layers' matrices, if not F32. `called`: its name.
+    `said`: more of its metadata. `lacking`: biases of qwen2 that are left out.
     """
     random = np.random.default_rng(7)
     tokens = vocabulary()
@@ -90,6 +91,8 @@ def write_tiny_gguf(
     add_tokenizer(writer, pre=pre)
     if template is not None:
         writer.add_chat_template(template)
+    for key, told in (said or {}).items():
+        (writer.add_bool if isinstance(told, bool) else writer.add_uint32)(key, told)
 
     def matrix(name: str, rows: int, columns: int) -> None:
         values = random.normal(0, 1 / np.sqrt(columns), (rows, columns)).astype(np.float32)
@@ -107,7 +110,7 @@ def write_tiny_gguf(
             writer.add_tensor(f"blk.{layer}.{norm}.weight", random.uniform(0.5, 1.5, WIDTH).astype(np.float32))
         for part, rows in (("q", HEADS * head_dim), ("k", KV_HEADS * head_dim), ("v", KV_HEADS * head_dim)):
             matrix(f"blk.{layer}.attn_{part}.weight", rows, WIDTH)
-            if arch == "qwen2":
+            if arch == "qwen2" and f"blk.{layer}.attn_{part}.bias" not in lacking:
                 writer.add_tensor(f"blk.{layer}.attn_{part}.bias", random.normal(0, 1, rows).astype(np.float32))
             if arch in ("qwen3", *NORMS_LAST) and part != "v":
                 normed = rows if arch == "olmo2" else head_dim

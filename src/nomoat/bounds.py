@@ -23,7 +23,7 @@ NUMBERS: dict[str, tuple[float, float]] = {
 }  # fmt: skip
 MOST_DIGITS = 100  # of whole numbers: Python and JSON write them, and a float holds them; no setting means more
 WHOLE_NUMBERS = ("max_new_tokens", "top_k", "top_logprobs", "seed")
-SEVERAL_TEXTS = ("stop", "tools", "must_call")
+SEVERAL_TEXTS = ("stop", "tools", "may_call", "must_call")
 AS_JSON = ("json_schema", "template_variables")
 TOOLS_HINT = 'such as {"type": "function", "function": {"name": "…", "description": "…", "parameters": {a JSON schema}}}'
 MESSAGES_HINT = 'give messages=(Message(role="user", content="…"), …); one question can be asked as a text: model.complete("…")'
@@ -51,7 +51,7 @@ def settle(request: Any, message_type: type) -> None:
         _require_schema(request.json_schema)
     if request.template_variables:
         _require_variables(request.template_variables)
-    _require_functions(request.tools, request.must_call)
+    _require_functions(request.tools, request.may_call, request.must_call)
 
 
 def _messages(given: Any, message_type: type) -> tuple[Any, ...]:
@@ -276,7 +276,7 @@ def _require_variables(text: str) -> None:
         raise UsageError(f"the template's variable `{taken[0]}` is set from the conversation itself", hint="leave it out")
 
 
-def _require_functions(tools: Sequence[str], must_call: Sequence[str]) -> None:
+def _require_functions(tools: Sequence[str], may_call: Sequence[str], must_call: Sequence[str]) -> None:
     """Raises UsageError for tools that are no functions as OpenAI has them, and for calls of others than these."""
     names = []
     for at, tool in enumerate(tools):
@@ -288,6 +288,8 @@ def _require_functions(tools: Sequence[str], must_call: Sequence[str]) -> None:
         if not isinstance(name, str) or not isinstance(parameters, Mapping):
             raise UsageError(f"`tools[{at}]` has a name or parameters that are none", hint=TOOLS_HINT)
         names.append(name)
-    if unknown := [name for name in must_call if name not in names]:
-        hint = f"those are {', '.join(names)}" if names else "give them as `tools`"
-        raise UsageError(f"`must_call` names `{unknown[0]}`, which is none of the request's functions", hint=hint)
+    for field, given, known in (("may_call", may_call, names), ("must_call", must_call, may_call or names)):
+        if unknown := [name for name in given if name not in known]:
+            hint = f"those are {', '.join(known)}" if known else "give them as `tools`"
+            which = "request's functions" if known is names else "functions that may be called"
+            raise UsageError(f"`{field}` names `{unknown[0]}`, which is none of the {which}", hint=hint)

@@ -1,9 +1,9 @@
 """What can be made again, in `paths.cache()`: imported and compiled models, and kernels. How much it is, and when it goes.
 
-Where nothing can be written there, a process has a folder of its own for it among the temporary files.
+Where nothing can be written there, a process that compiles has a folder of its own among the temporary files, and a lock in it.
 
-Nothing here is locked: a program that still reads what is removed keeps its memory of it, and makes it again at its next start. On
-Windows what a program has open stays.
+Nothing in the cache is locked: a program that still reads what is removed keeps its memory of it, and makes it again at its next
+start. On Windows what a program has open stays.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from nomoat import paths, system_errors, whole_files
 from nomoat.errors import NotEnoughDiskError, NotWritableError
@@ -29,8 +30,9 @@ DAY = 86_400
 IMPORTED, COMPILED, KERNELS = "imported", "compiled", "kernels"
 NOTES = ("asked", "sha256", "sizes")
 TEMPORARY = "nomoat-kernels-"  # then the process, and what makes the name new
+HELD = "held"  # in such a folder: a file that its process has locked
 
-_temporary: list[tuple[Path, int]] = []  # and whose they are
+_temporary: list[tuple[Path, int, IO[bytes]]] = []  # and whose they are, and the file in it
 
 
 def note_on(kind: str, files: Sequence[Path], *how: str) -> Path:
@@ -135,7 +137,9 @@ def _remove(doomed: Iterable[Path]) -> dict[Path, OSError]:
 def temporary_folder() -> Path:
     """A new one, which goes when this process ends. Those that killed processes left go now. Raises OSError."""
     folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-"))
-    _temporary.append((folder, os.getpid()))
+    held = (folder / HELD).open("wb")
+    _temporary.append((folder, os.getpid(), held))
+    whole_files.lock(held)
     _sweep_temporary(folder.parent)
     return folder
 
@@ -143,20 +147,23 @@ def temporary_folder() -> Path:
 @atexit.register
 def remove_temporary() -> None:
     """For whoever ends the process without `atexit`. Not at the end of a fork."""
-    for folder, owner in _temporary:
+    for folder, owner, held in _temporary:
         if owner == os.getpid():
+            held.close()  # Windows removes nothing that is open
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sweep_temporary(place: Path) -> None:
-    """Ours, and not the young ones: a process that is not seen here may be another container's, with the same disk."""
-    import psutil
+    """Ours that nobody holds, and not the young ones, of which one may be about to be held.
 
+    The process in its name tells nothing: each container's first is 1, and another's, with the same disk, is not seen here.
+    """
     for folder in place.glob(f"{TEMPORARY}*-*"):
         process = folder.name.removeprefix(TEMPORARY).partition("-")[0]
         with suppress(OSError):  # another program has removed it
             is_ours = not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()  # each user of Windows has a place of his own
-            if is_ours and _age(folder) > DAY * LEFT_DAYS and process.isdecimal() and not psutil.pid_exists(int(process)):
+            is_left = is_ours and process.isdecimal() and _age(folder) > DAY * LEFT_DAYS
+            if is_left and not whole_files.is_locked(folder / HELD):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

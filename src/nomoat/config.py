@@ -23,7 +23,9 @@ CLIENTS_KEY = "NOMOAT_API_KEY"  # what a server of ours asks its clients for; it
 SECRETS = frozenset({HUB_TOKEN, CLIENTS_KEY, UPSTREAM_KEY}.union(*(provider.key_variables for provider in PROVIDERS.values())))
 ADDRESSES = ("HF_ENDPOINT", "OPENAI_BASE_URL", "RAY_ADDRESS")  # variables of others that say where to go; shown where they are set
 USER_PART = re.compile(r"(?<=//)[^/?#]*@")
-READABLE_BY_OTHERS = 0o077
+OPEN_TO_OTHERS = 0o077  # of a file of this user's own
+# Of another's, such as a container's secret, which is root's and read by its group: that group changes it, or everybody reads it.
+OPEN_TO_ALL = 0o027
 WHOLE = "a whole number of at least 1"
 MOST_SETTING_DIGITS = 18  # so that 64 bits hold it
 THREADS_A_CPU = 4  # they wait for each other by spinning: with 16 on each of 2 busy CPUs an answer took five times as long as with 4
@@ -103,7 +105,8 @@ def secret(*names: str) -> hardware.Detected[str] | None:
     """The first of these secrets that the environment has, else the first that `keys.toml` has, and where. None if neither has one.
 
     An empty one is one that is not set. `keys.toml` is not looked at where the environment has one. Raises SettingError for what is no
-    key, and for a file that others may read, that is not TOML, or that says what cannot be meant. No error holds a value.
+    key, and for a file that others may read or change (of another user's its group may read it), that is not TOML, or that says what
+    cannot be meant. No error holds a value.
     """
     found = {name: os.environ.get(name, "").strip() for name in names}
     origin = "environment"
@@ -122,11 +125,8 @@ def _read_keys() -> dict[str, str]:
     path = keys_path()
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if os.name == "posix" and mode & READABLE_BY_OTHERS:
-                raise SettingError(
-                    f"`{path}` holds keys, and others may read or change it (mode {mode & 0o777:03o})", hint=f"chmod 600 {path}"
-                )
+            if os.name == "posix":
+                _require_kept_from_others(path, os.fstat(file.fileno()))
             values = parse_toml(settings_text(file.read(), f"`{path}`"))
     except FileNotFoundError:
         return {}
@@ -145,6 +145,15 @@ def _read_keys() -> dict[str, str]:
         if not isinstance(value, str):
             raise SettingError(f"`{path}` sets `{name}` to what is no text", hint=f'write it in quotes: {name} = "…"')
     return {name: value.strip() for name, value in values.items()}
+
+
+def _require_kept_from_others(path: Path, found: os.stat_result) -> None:
+    is_own = found.st_uid == os.geteuid()
+    if found.st_mode & (OPEN_TO_OTHERS if is_own else OPEN_TO_ALL):
+        raise SettingError(
+            f"`{path}` holds keys, and others may read or change it (mode {found.st_mode & 0o777:03o})",
+            hint=f"chmod 600 {path}" if is_own else f"its owner can keep it from others: chmod 640 {path}",
+        )
 
 
 def variable(name: str) -> str:
@@ -213,7 +222,7 @@ def gateway_ports() -> hardware.Detected[frozenset[int]] | None:
 
 
 def settings() -> list[Setting]:
-    """Every setting with its origin, for `nomoat config`; then the addresses and the keys that are set."""
+    """Every setting with its origin, for `nomoat config`; then the addresses that are set."""
     found = hardware.threads()
     memory = hardware.memory_total_bytes()
     return [
@@ -231,8 +240,20 @@ def settings() -> list[Setting]:
             for name in ADDRESSES
             if (value := os.environ.get(name))
         ),
-        *(Setting(name=name, value=mask(said.value), origin=said.reason) for name in sorted(SECRETS) if (said := secret(name))),
     ]
+
+
+def keys() -> tuple[list[Setting], SettingError | None]:
+    """The keys that are set and can be used, for `nomoat config`; and why others cannot be, such as a file that is open to all."""
+    found, wrong = [], None
+    for name in sorted(SECRETS):
+        try:
+            said = secret(name)
+        except SettingError as exc:
+            wrong = wrong or exc
+        else:
+            found += [Setting(name=name, value=mask(said.value), origin=said.reason)] if said else []
+    return found, wrong
 
 
 def _path() -> Path:

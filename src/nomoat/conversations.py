@@ -18,7 +18,7 @@ from nomoat.errors import DataError
 from nomoat.records import Message, Role
 from nomoat.rows import Rows, Source, read_objects
 from nomoat.tables import INPUT_NAMES
-from nomoat.words import LONGEST_NAME, first_few, listed
+from nomoat.words import LONGEST_NAME, first_few, is_blank, listed
 
 CHAT_SUFFIXES = (*textfiles.JSONL_SUFFIXES, ".json")
 Entries = list[tuple[str, dict[str, Any]]]  # each with its place, such as "line 3"
@@ -197,7 +197,7 @@ def _is_verdict(key: str, said: Any) -> bool:
 
 
 def _is_nothing(said: Any) -> bool:
-    return said in NOTHING or (isinstance(said, str) and not said.strip())
+    return said in NOTHING or (isinstance(said, str) and is_blank(said))
 
 
 def is_lesson(entry: Mapping[str, Any]) -> bool:
@@ -279,7 +279,7 @@ def _prompted(value: dict[str, Any], path: Source, where: str) -> Lesson:
             parts.append(_rows(value, name, MESSAGE, path, where))
             continue
         text = _as_text(value.get(name))
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or is_blank(text):
             hint = "`prompt` and `completion` are texts, or lists of messages"
             raise DataError(f"`{path}`, {where}: `{name}` is {text!r}", hint=hint)
         parts.append([{"role": role, "content": ONE_SPACE.sub("", _without_space_around(text))}])
@@ -313,6 +313,7 @@ def _conversation(
             not_learned.append(len(messages))
         elif role == "assistant":
             _require_answer(content, path, where)
+            _require_question(messages, path, where)
             reasoning += [name for name in REASONING if row.get(name) is not False and not _is_nothing(row.get(name))]
         messages.append(Message(role=role, content=content))
     return replace(_lesson(messages, path, where, not_learned), reasoning=reasoning[0] if reasoning else None)
@@ -327,9 +328,16 @@ def _require_same_system(beside: str, first: str, value: dict[str, Any], path: S
 
 def _require_answer(content: str, path: Source, where: str) -> None:
     """Raises DataError for an answer to learn that is empty."""
-    if not content.strip():
+    if is_blank(content):
         hint = 'write it, leave the conversation out, or give the answer "weight": 0, which is read and not learned'
         raise DataError(f"`{path}`, {where}: an answer of the assistant is empty", hint=hint)
+
+
+def _require_question(before: Sequence[Message], path: Source, where: str) -> None:
+    """Raises DataError for an answer to learn that nothing is asked before."""
+    if before and before[-1].role == "user" and is_blank(before[-1].content):
+        hint = "write it, or leave the conversation out"
+        raise DataError(f"`{path}`, {where}: the question before an answer of the assistant is empty", hint=hint)
 
 
 def _text_of_parts(content: Any, path: Source, where: str) -> Any:
@@ -349,13 +357,14 @@ def _alpaca(value: dict[str, Any], path: Source, where: str) -> Lesson:
     given = value.get("instruction"), "" if value.get("input") is None else value["input"], value.get("output")
     parts = [_as_text(part) for part in given]
     for name, part in zip(("instruction", "input", "output"), parts, strict=True):
-        if not isinstance(part, str) or (name != "input" and not part.strip()):
+        if not isinstance(part, str) or (name != "input" and is_blank(part)):
             raise DataError(
                 f"`{path}`, {where}: `{name}` is {part!r}", hint="`instruction` and `output` are text; `input` may be empty"
             )
     if "input" not in value:
         _require_all_asked(value, "instruction", [str(parts[0])], path, where)
     instruction, (extra, output) = str(parts[0]).strip(), (_without_space_around(str(part)) for part in parts[1:])
+    extra = "" if is_blank(extra) else extra
     question = f"{instruction}\n\n{extra}" if extra else instruction
     before = [*_system_of(value, path, where), *_history_of(value, path, where)]
     return Lesson(
@@ -474,7 +483,7 @@ def _history_of(value: dict[str, Any], path: Source, where: str) -> list[Message
     """The turns before an instruction of Alpaca's."""
     history = value.get("history") or []
     for pair in history if isinstance(history, list) else [history]:
-        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) and text.strip() for text in pair)):
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) and not is_blank(text) for text in pair)):
             raise DataError(
                 f"`{path}`, {where}: `history` is no list of pairs of texts", hint='write {"history": [["question", "answer"], ...]}'
             )

@@ -37,6 +37,7 @@ LINUX_NAMES = {
 }  # fmt: skip
 # Source: Linux, Documentation/arch/x86/xstate.rst
 ARCH_PRCTL, ASK_FOR_STATE, STATE_OF_AMX = 158, 0x1023, 18
+LEFT_WITHIN = "left within "  # begins the reason of what is free where a limit is nearer than the machine's end
 OF_APPLE = {"asimddp"}  # what every Mac's ARM CPU has, of what is asked for
 TASKS = Path("/proc/self/task")
 TOPOLOGY = Path("/sys/devices/system/cpu")
@@ -107,10 +108,18 @@ def memory_total_bytes() -> Detected[int]:
 def memory_available_bytes() -> Detected[int]:
     """Memory that can be had now without swapping, what the system keeps of files included."""
     found = [_machine_memory()[1]]
-    found += [Detected(left, f"left within {what}'s limit") for what, _, left in _memory_limits() if left is not None]
+    found += [Detected(left, f"{LEFT_WITHIN}{what}'s limit") for what, _, left in _memory_limits() if left is not None]
     if (space := _address_space()) is not None:
-        found.append(Detected(max(0, space[0] - space[1]), "left within this process's limit (ulimit -v)"))
+        found.append(Detected(max(0, space[0] - space[1]), f"{LEFT_WITHIN}this process's limit (ulimit -v)"))
     return min(found, key=lambda one: one.value)
+
+
+def memory_of_this_process_bytes() -> int:
+    """What it has that nobody else has, as far as the system tells: no part of what is free."""
+    with suppress(OSError, psutil.Error):  # no /proc
+        told = psutil.Process().memory_info()
+        return int(told.rss - getattr(told, "shared", 0))
+    return 0
 
 
 def give_back_freed_memory() -> None:

@@ -19,6 +19,8 @@ ADAPTER_PICKLE, ADAPTER_INDEX = (
 )  # of an older PEFT; of transformers, in parts
 CONFIG_FILES = (CONFIG, "generation_config.json", "tokenizer_config.json")
 CHAT_TEMPLATE, TOOL_TEMPLATE = "chat_template.jinja", "additional_chat_templates/tool_use.jinja"
+MODULES, POOLING = "modules.json", "1_Pooling/config.json"  # sentence-transformers': how a text becomes one vector
+NESTED = (TOOL_TEMPLATE, POOLING)  # in folders of their own
 SPECIAL_TOKENS = "special_tokens_map.json"  # of an older transformers
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", SPECIAL_TOKENS, CHAT_TEMPLATE, TOOL_TEMPLATE

@@ -42,7 +42,7 @@ in_llvm_by_name: Decorator = intrinsic(prefer_literal=True)  # told a name, know
 # for other functions that are compiled, none of Python's
 kernel: Decorator = numba.njit(fastmath=FAST, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
-numba.config.CACHE_DIR = str(machine_code.FOLDER)  # of what tuning uses
+numba.config.CACHE_DIR = str(machine_code.place())  # of what tuning uses
 
 
 def _features() -> str:

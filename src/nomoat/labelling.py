@@ -24,11 +24,11 @@ def label_instruction(labels: Sequence[str]) -> str:
 
 
 def note_on_commas(labels: Iterable[str]) -> str | None:
-    """What has to be known where `label_instruction` lists labels that hold commas; None if none does."""
-    if not (with_commas := [apart(label) for label in sorted(labels) if "," in label]):
+    """What has to be known where `label_instruction` lists labels that hold commas or line breaks; None if none does."""
+    if not (found := [apart(label) for label in sorted(labels) if "," in label or "\n" in label]):
         return None
     return (
-        f"labels that hold commas look like several where the question lists them: {first_few(with_commas, NAMED)}; "
+        f"labels that hold commas or line breaks look like several where the question lists them: {first_few(found, NAMED)}; "
         "an --instruction (in Python: `instruction`) can tell them apart"
     )
 

@@ -13,7 +13,6 @@ import importlib.util
 import json
 import logging
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -45,7 +44,7 @@ SIGNAL_WHEN_ORPHANED = 1  # Linux's PR_SET_PDEATHSIG
 SAME_PLACE = """
 import sys
 from nomoat import machine_code
-if str(machine_code.FOLDER) != sys.argv.pop(1):
+if str(machine_code.place()) != sys.argv.pop(1):
     sys.exit(1)
 """
 # In place of what frees an array that numba made. Ours lie elsewhere: the code for it is there, and is never reached.
@@ -71,33 +70,54 @@ def _version_file(package: str) -> Path:
     return Path(found.origin).with_name("_version.py")
 
 
-def _place(kept: Path) -> Path:
-    """Where to keep what is compiled: there, or a folder of this process with a copy of it. Raises NotWritableError if neither can be.
+FOLDER = paths.cache() / cache.KERNELS / _version()  # what is kept; not beside a module, which may not be ours to write to
+cache.use(FOLDER)
+_places: dict[Path, Path] = {}  # where this process keeps what it compiles in place of FOLDER, which may be the same
+_placing = threading.Lock()
 
-    Where numba cannot write it falls back to a place beside the module, whose code may be of another version.
+
+def place() -> Path:
+    """Where to keep what is compiled now: FOLDER, or a folder of this process with a copy of it. Asked only where something is.
+
+    Raises NotWritableError if neither can be written. Where numba cannot write it falls back to a place beside the module, whose code
+    may be of another version.
     """
+    with _placing:
+        if FOLDER not in _places:
+            _places[FOLDER] = _place(FOLDER)
+        return _places[FOLDER]
+
+
+def _place(kept: Path) -> Path:
     try:
         system_errors.require_writable(kept / "kernel")
     except (NomoatError, OSError) as exc:
         try:
-            home = cache.temporary_folder()
-        except OSError:
-            message = f"neither `{kept}` nor a folder for temporary files can be written"
-            raise NotWritableError(message, hint="set NOMOAT_HOME, or TMPDIR, to a folder of yours") from exc
-        ours = home.joinpath(*kept.parts[-3:])
-        with suppress(OSError):  # as in an image that was made with them
-            shutil.copytree(kept, ours, dirs_exist_ok=True)
-        ours.mkdir(parents=True, exist_ok=True)
-        for folder in (ours, *filter(Path.is_dir, ours.rglob("*"))):  # nobody may write to what they are copies of
-            folder.chmod(0o700)
+            ours = cache.temporary_folder().joinpath(*kept.parts[-3:])
+            ours.mkdir(parents=True)
+            _copy(kept, ours)
+        except OSError as failure:
+            raise NotWritableError(
+                f"code for this CPU is to be compiled, and neither can `{kept}` be written nor temporary files: {failure.strerror}",
+                hint="start the model once where that home can be written, on a CPU of this kind, "
+                "or set NOMOAT_HOME, or TMPDIR, to a folder of yours",
+            ) from exc
         log.warning("note: `%s` cannot be written, so what is compiled is kept for this process alone", kept)
         return ours
     return kept
 
 
-FOLDER = _place(paths.cache() / cache.KERNELS / _version())  # not beside a module, which may not be ours to write to
-ANY_FILE = FOLDER / "kernel"  # stands for one, in errors
-cache.use(FOLDER)
+def _copy(kept: Path, ours: Path) -> None:
+    """All that can be read of it, and nothing of its rights: nobody may write to what they are copies of."""
+    for folder, _, names in os.walk(kept):
+        there = ours / Path(folder).relative_to(kept)
+        there.mkdir(exist_ok=True)
+        for name in names:
+            try:
+                content = Path(folder, name).read_bytes()
+            except OSError:  # it is compiled anew
+                continue
+            (there / name).write_bytes(content)
 
 
 class Compiled:
@@ -124,8 +144,13 @@ class Compiled:
         return ctypes.CFUNCTYPE(result, *[ctypes.c_int64] * self._arguments)(self.address)
 
     @property
-    def _file(self) -> Path:
-        return FOLDER / f"{self.symbol}.o"
+    def is_kept(self) -> bool:
+        """Whether nothing is left to compile of it."""
+        return "address" in vars(self) or self._kept() is not None
+
+    @property
+    def _file_name(self) -> str:
+        return f"{self.symbol}.o"
 
     @property
     def _facts(self) -> dict[str, Any]:
@@ -135,7 +160,7 @@ class Compiled:
     def _kept(self) -> bytes | None:
         """Its code; None where there is none, it is not whole, or it needs what this process does not have: LLVM would end that."""
         try:
-            head, _, code = self._file.read_bytes().partition(b"\n")
+            head, _, code = (_read_from() / self._file_name).read_bytes().partition(b"\n")
             told = json.loads(head)
             is_ours = told == self._facts | {"needs": told["needs"], "sha256": hashlib.sha256(code).hexdigest()}
             return code if is_ours and not _missing(told["needs"]) else None
@@ -150,7 +175,7 @@ class Compiled:
         code, needs = jit.machine_code_of(function, self._arguments, self.symbol, gives_number=self._gives_number)
         told = self._facts | {"needs": needs, "sha256": hashlib.sha256(code).hexdigest()}
         try:
-            with whole_files.whole_file(self._file) as part:
+            with whole_files.whole_file(place() / self._file_name) as part:
                 part.write_bytes(json.dumps(told).encode() + b"\n" + code)
         except NotWritableError:
             if self._kept() is None:  # else another process has kept it meanwhile, and Windows replaces nothing that is open
@@ -158,6 +183,11 @@ class Compiled:
         if missing := _missing(needs):
             raise RuntimeError(f"`{self.symbol}` needs {', '.join(missing)}, which this process does not have")
         return code
+
+
+def _read_from() -> Path:
+    """`place`, where that was asked for, else what is there already."""
+    return _places.get(FOLDER, FOLDER)
 
 
 _one_at_a_time = threading.RLock()  # what is compiled may load others
@@ -199,26 +229,29 @@ def compile_elsewhere(what: str, code: str, *arguments: str, progress: Progress 
     another order than what it has just compiled: only a process that finds all kept gives what every later one gives, to the last
     bit. Where this cannot be had, each function is compiled at its first use. One process at a time compiles, and others wait for as
     long as it keeps anything new. `progress` is told (functions done, functions) as `code` tells by `child_process.tell`; who asks for
-    it is told by a note that another process is at it.
+    it is told by a note that another process is at it. Raises what `place` raises.
     """
-    done, busy = FOLDER / f"{what}.done", NomoatError("another process compiles", hint=None)
+    if (_read_from() / f"{what}.done").exists() or not child_process.can_run():
+        return
+    folder = place()
+    done, busy = folder / f"{what}.done", NomoatError("another process compiles", hint=None)
     seen, patience_ends = -1, 0.0
-    while not done.exists() and child_process.can_run():
+    while not done.exists():
         with ExitStack() as held:
             try:
-                held.enter_context(whole_files.alone(FOLDER, busy=busy, locks=FOLDER.parents[1] / "locks"))
+                held.enter_context(whole_files.alone(folder, busy=busy, locks=folder.parents[1] / "locks"))
             except (NomoatError, OSError) as error:
                 if error is not busy:
                     return
                 busy.__traceback__ = None  # it would grow each time
             else:
-                if done.exists() or _has_compiled(code, arguments, progress):
+                if done.exists() or _has_compiled(folder, code, arguments, progress):
                     with suppress(OSError):
                         done.touch()
                 return
         if seen < 0 and progress is not None:
             log.warning("note: another process compiles for this CPU (once), and this one waits for it")
-        if (size := paths.bytes_below(FOLDER)) != seen:
+        if (size := paths.bytes_below(folder)) != seen:
             seen, patience_ends = size, time.monotonic() + PATIENCE_SECONDS
         if time.monotonic() > patience_ends:
             waited = "note: another process that compiles has kept nothing new for %.0f s, so what is used is compiled here, too"
@@ -227,10 +260,10 @@ def compile_elsewhere(what: str, code: str, *arguments: str, progress: Progress 
         time.sleep(SECONDS_TO_NEXT_LOOK)
 
 
-def _has_compiled(code: str, arguments: Sequence[str], progress: Progress | None) -> bool:
+def _has_compiled(folder: Path, code: str, arguments: Sequence[str], progress: Progress | None) -> bool:
     """Whether another process did so, for the same place and CPU."""
     try:
-        return child_process.run(SAME_PLACE + code, str(FOLDER), *arguments, home=FOLDER.parents[2], progress=progress)
+        return child_process.run(SAME_PLACE + code, str(folder), *arguments, home=folder.parents[2], progress=progress)
     except NomoatError as error:
         log.info("another process has not compiled all: %s", error)
         return False

@@ -19,7 +19,7 @@ from nomoat.errors import UsageError
 
 READ_BLOCK_BYTES = 1 << 20
 OWNER_ALONE = 0o700
-SPLIT_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+SPLIT_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.(?i:gguf))")
 
 
 def home() -> Path:
@@ -150,8 +150,8 @@ def split_names(name: str) -> list[str]:
     match = SPLIT_NAME.fullmatch(name)
     if match is None or not 1 <= int(match[2]) <= int(match[3]):
         return [name]
-    stem, _, count = match.groups()
-    return [f"{stem}-{number:05}-of-{count}.gguf" for number in range(1, int(count) + 1)]
+    stem, _, count, ending = match.groups()
+    return [f"{stem}-{number:05}-of-{count}{ending}" for number in range(1, int(count) + 1)]
 
 
 def sha256_of(path: Path) -> str:

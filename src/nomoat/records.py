@@ -95,10 +95,10 @@ class Request:
     goes on from; not part of the answer, and only for conversations with models on this machine. `template_variables`: a JSON object
     of what the model's chat template is to know besides (Qwen3's `enable_thinking`). `reasoning_effort` is told to a template that
     reads it (GPT-OSS's knows three: `docs/models.md`); `none` is `enable_thinking: false` to one that reads that. `tools`: functions
-    that the model may call, each a JSON object as OpenAI has it (`type`, and `function` with name, description and parameters as a
-    JSON schema); `must_call` are the names of those of which it has to call one, and `one_call` says that it may call no more than
-    one. Lists are taken as well as tuples, one text where there may be several, and dicts for JSON. Raises UsageError for what cannot
-    be meant: see `bounds`.
+    that the model is told of, each a JSON object as OpenAI has it (`type`, and `function` with name, description and parameters as a
+    JSON schema); `may_call` are the names of those that it may call, where not all of them; `must_call` those of which it has to call
+    one, and `one_call` says that it may call no more than one. Lists are taken as well as tuples, one text where there may be several,
+    and dicts for JSON. Raises UsageError for what cannot be meant: see `bounds`.
     """
 
     messages: tuple[Message, ...] = ()
@@ -121,6 +121,7 @@ class Request:
     template_variables: str = ""
     reasoning_effort: Effort | None = None
     tools: tuple[str, ...] = ()
+    may_call: tuple[str, ...] = ()
     must_call: tuple[str, ...] = ()
     one_call: bool = False
 
@@ -133,7 +134,7 @@ class Request:
             stop: str | Iterable[str] | None = ..., top_logprobs: int | None = ..., json_schema: str | Mapping[str, Any] | None = ...,
             schema_mode: SchemaMode | None = ..., answer_start: str = ..., template_variables: str | Mapping[str, Any] = ...,
             reasoning_effort: Effort | None = ..., tools: Iterable[str | Mapping[str, Any]] = ...,
-            must_call: str | Iterable[str] | None = ..., one_call: bool = ...,
+            may_call: str | Iterable[str] | None = ..., must_call: str | Iterable[str] | None = ..., one_call: bool = ...,
         ) -> None: ...  # fmt: skip
 
     def __post_init__(self) -> None:

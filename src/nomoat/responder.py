@@ -25,9 +25,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, cast
 
-from nomoat import bounds, config, hardware, labelling, references, words
+from nomoat import bounds, config, labelling, references
 from nomoat.engine import Engine, Reader
-from nomoat.errors import NomoatError, NotEnoughMemoryError, RemoteError, StoppedError, UnsupportedError, UsageError
+from nomoat.errors import NomoatError, RemoteError, StoppedError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.pool import DEFAULT_CONCURRENCY, run_many, some
 from nomoat.progress import Progress
@@ -214,7 +214,8 @@ class Responder:
         return self.engine.score(_asked(request), several)
 
     def embed(self, texts: Iterable[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
-        """The mean of each text's last hidden states, [N, D]. A text may be given as the model's own token ids.
+        """A vector of each text, [N, D]: the mean of its last hidden states, unless the model says otherwise. A text may be given as
+        the model's own token ids.
 
         Raises UnsupportedError where the weights are elsewhere. See `Reader`.
         """
@@ -308,7 +309,7 @@ def load(
     without it that is done when the model is first asked.
     Raises UnknownModelError, BadFileError, NotEnoughMemoryError, NotEnoughDiskError, NotWritableError, UnsupportedError, WorkerError
     where a process that imports the file crashes, and UsageError for `auto`, for closed models, for a context of no tokens, for a
-    `template` of what is no weights on this disk, and in a fork of a process that had asked a model.
+    `template` of what is no weights on this disk, and in a fork of a process that had asked or tuned a model.
     """
     ref = references.named(ref)
     context_tokens = _context(context_tokens)
@@ -418,7 +419,9 @@ def memory_need(ref: str, context_tokens: int | None) -> MemoryNeed | None:
 
 def require_memory(ref: str, source: ModelSource) -> None:
     """Raises what `load` raises for weights that nomoat cannot run, or that memory does not hold now. Reads none."""
-    _require_free(ref, _need_of(source, None))
+    from nomoat.catalog import memory
+
+    memory.require_room(ref, _need_of(source, None))
 
 
 def _need_of(source: ModelSource, context_tokens: int | None) -> MemoryNeed:
@@ -462,7 +465,7 @@ def _load_local(
         weights, adapters, alone=len(refs) == 1, context_tokens=context_tokens, progress=progress,
         check=_memory_check(refs[0], context_tokens),
     )  # fmt: skip
-    from nomoat.engine.local import LocalEngine  # late: with it come the folders for what is compiled
+    from nomoat.engine.local import LocalEngine  # late: what memory does not hold is refused without it
 
     baked = adapters[0] if adapters and not beside else None
     with ExitStack() as on_failure:
@@ -508,18 +511,7 @@ def _memory_check(ref: str, context_tokens: int | None) -> Check:
     """What raises NotEnoughMemoryError, told what `importer.import_gguf` tells its `check`, if the model would not fit."""
     from nomoat.catalog import memory
 
-    return lambda *told: _require_free(ref, memory.need_at(_as_counted(*told), context_tokens))
-
-
-def _require_free(ref: str, need: MemoryNeed) -> None:
-    free = hardware.memory_available_bytes().value
-    if need.total_bytes > free:
-        needed, there = words.two_gigabytes(need.total_bytes, free)
-        raise NotEnoughMemoryError(
-            f"`{ref}` needs about {needed} GB of memory at a context of {need.context_tokens:,} tokens, and {there} GB are free",
-            hint="choose a smaller model (`nomoat models --fits`) or a shorter context (`-c 1024`, in Python: "
-            "`context_tokens=1024`), or close other programs",
-        )
+    return lambda *told: memory.require_room(ref, memory.need_at(_as_counted(*told), context_tokens))
 
 
 def _load_stored(ref: str) -> Responder:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nomoat import paths, streams
-from nomoat.errors import NomoatError, NotEnoughDiskError, NotEnoughMemoryError, NotWritableError, UsageError
+from nomoat.errors import NomoatError, NotEnoughDiskError, NotEnoughMemoryError, NoThreadError, NotWritableError, UsageError
 
 DISK_HINT = (
     "free some space (`nomoat rm --cache` removes what can be made again, `nomoat rm MODEL` a model), "
@@ -32,8 +32,9 @@ NO_MEMORY = (  # OpenVINO's words, PyTorch's, the C++ library's, and the loader'
     "bad_alloc",
     "failed to map segment",
     "Cannot allocate memory",
+    "can't alloc",
 )
-NO_THREAD = "can't start new thread"  # Python's words
+NO_THREAD = ("can't start new thread", "Resource temporarily unavailable")  # Python's words, and the C++ library's
 THREADS_HINT = (
     "a limit on processes and threads, or on memory, is reached: see `ulimit -u` and `ulimit -v`, or the pids limit of the container"
 )
@@ -116,20 +117,26 @@ def held_hint(exc: OSError) -> str:
 
 def is_want_of_memory(exc: Exception) -> bool:
     """Whether the system, or a limit of this process, gave no more memory, in whoever's words."""
-    if isinstance(exc, OSError):
+    if isinstance(exc, OSError) and exc.errno is not None:
         return exc.errno == errno.ENOMEM
+    said = f"{exc}\n{exc.__context__}"  # llvmlite hides the loader's words behind its own
     return isinstance(exc, MemoryError) or (
-        isinstance(exc, ImportError | RuntimeError) and any(words in str(exc) for words in NO_MEMORY)
+        isinstance(exc, OSError | ImportError | RuntimeError) and any(words in said for words in NO_MEMORY)
     )
 
 
 def as_error(exc: Exception) -> NomoatError | None:
-    """What the system says of a place, or of memory, that nobody foresaw, as an error for the user; None for all else."""
-    if isinstance(exc, RuntimeError) and NO_THREAD in str(exc):
-        return NotEnoughMemoryError("the system starts no more threads", hint=THREADS_HINT)
+    """What the system says of a place, of memory or of threads, that nobody foresaw, as an error for the user; None for all else."""
+    return as_want(exc) or (_place_error(exc) if isinstance(exc, OSError) else None)
+
+
+def as_want(exc: Exception) -> NomoatError | None:
+    """Threads or memory that the system does not give, as an error that repeats nothing of `exc`; None for all else."""
+    if isinstance(exc, RuntimeError) and any(words in str(exc) for words in NO_THREAD):
+        return NoThreadError("the system starts no more threads", hint=THREADS_HINT)
     if is_want_of_memory(exc):
         return NotEnoughMemoryError("the system gives no more memory", hint=MEMORY_HINT)
-    return _place_error(exc) if isinstance(exc, OSError) else None
+    return None
 
 
 def _place_error(exc: OSError) -> NomoatError | None:

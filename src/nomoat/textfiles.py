@@ -135,7 +135,8 @@ def read_text(path: Path) -> str:
             raise UnicodeDecodeError("utf-8", content, at, at + 1, "English in UTF-16 without a mark decodes as UTF-8, too")
         return content.decode("utf-8-sig" if encoding == "UTF-8" else encoding)
     except UnicodeDecodeError as exc:
-        line = content[: exc.start].decode(encoding, "ignore").count("\n") + 1
+        before = content[: exc.start + len(content) - len(exc.object)]  # of UTF-8 with a mark it counts from behind that
+        line = before.decode(encoding, "ignore").count("\n") + 1
         hint = AS_UTF_8_KOREAN if encoding == "UTF-8" and _may_be_korean(content) else AS_UTF_8
         if path.suffix.lower() in (".toml", ".json", *JSONL_SUFFIXES):
             hint = AS_UTF_8_IN_AN_EDITOR
@@ -171,18 +172,32 @@ def _may_be_korean(content: bytes) -> bool:
 
 
 def parse_json(text: str, path: Path, *, line: int | None = None) -> Any:
-    """The JSON value in that text, which is a whole file or one line of it. Raises DataError, with the line where it is known."""
+    """The JSON value in that text, which is a whole file or one line of it; null where it says NaN, as data frames do of nothing.
+
+    Raises DataError, with the line where it is known.
+    """
     at = f", line {line}" if line else ""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_nothing)
     except json.JSONDecodeError as exc:
         what = exc.msg.removesuffix(" at")
         hint = 'each line is one whole object: {"key": "value"}' if line else "is the file whole?"
         raise DataError(f"`{path}`, line {line or exc.lineno}: not JSON: {what} at column {exc.colno}", hint=hint) from exc
     except RecursionError as exc:
         raise DataError(f"`{path}`{at}: lists or objects inside one another, too many to be read", hint="is it damaged?") from exc
+    except InfiniteError as exc:
+        raise DataError(f"`{path}`{at}: not JSON: {exc}, which is no number", hint="write it as text, in quotes, or null") from exc
     except ValueError as exc:  # a number of more digits than Python reads
         raise DataError(f"`{path}`{at}: not JSON that can be read: {exc}", hint="write so long a number as text, in quotes") from exc
+
+
+class InfiniteError(ValueError):
+    """What is said is infinite."""
+
+
+def _nothing(constant: str) -> None:
+    if constant != "NaN":
+        raise InfiniteError(constant)
 
 
 def parse_toml(text: str) -> dict[str, Any]:

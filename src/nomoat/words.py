@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 
 LONGEST_NAME = 80  # characters, of those in a list
 # What turns letters around makes a name or code look like another: https://trojansource.codes. For `str.translate`.
 SHOWN_TURNS = {code: f"⟨U+{code:04X}⟩" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+
+
+# Letters and signs by category that are not seen: Hangul's and Braille's blanks, the joiner of graphemes, selectors of variants.
+UNSEEN = re.compile("[\u034f\u115f\u1160\u2800\u3164\uffa0\ufe00-\ufe0f]")
+IN_SIGNS = re.compile("(?<=[^\\s\\w])[\u200d\ufe00-\ufe0f]")  # between emoji, or after one: seen by what it makes of them
+
+
+def in_sight(name: str) -> str:
+    """A name with what nobody sees, such as a line break or a space of no width, in a form that is seen."""
+    shown = {found.start() for found in IN_SIGNS.finditer(name)}
+    return "".join(
+        f"⟨U+{ord(char):04X}⟩" if at not in shown and (not char.isprintable() or UNSEEN.match(char)) else char
+        for at, char in enumerate(name)
+    )
+
+
+def is_blank(text: str) -> bool:
+    """Whether there is nothing to see: spaces, also those of no width, blank letters, and marks for the reader of a file."""
+    return all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") or UNSEEN.match(char) for char in text)
 
 
 def counted(count: float, thing: str) -> str:
@@ -22,7 +43,7 @@ def listed(names: Sequence[str], *, last: str = "and") -> str:
 
 def apart(name: str) -> str:
     """A name as a list shows it: cut where it is long, and in backticks where its own commas would look like the list's."""
-    shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+    shown = in_sight(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…")
     return f"`{shown}`" if "," in shown else shown
 
 

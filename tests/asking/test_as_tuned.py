@@ -140,7 +140,7 @@ def test_labels_as_a_model_learned_them_are_taken_though_they_differ_in_case_alo
 
 def test_labels_that_hold_commas_are_named_where_the_question_lists_them_and_no_model_learned_it(tmp_path: Path) -> None:
     note = (
-        "labels that hold commas look like several where the question lists them: `a, b`; "
+        "labels that hold commas or line breaks look like several where the question lists them: `a, b`; "
         "an --instruction (in Python: `instruction`) can tell them apart"
     )
     path, labels = tmp_path / "t.csv", ["a", "a, b", "b"]

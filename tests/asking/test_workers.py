@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -282,11 +283,14 @@ def test_a_model_that_is_not_the_same_on_all_workers_is_closed_on_all(monkeypatc
     assert closed == [7]
 
 
-def test_workers_that_died_while_they_had_nothing_to_do_are_not_taken_for_victims_of_a_question() -> None:
+def test_workers_that_died_while_they_had_nothing_to_do_are_not_taken_for_victims_of_a_question(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     gone = _DeathError("its process ended")
     workers = stub_workers(gone, gone, gone, gone, 21)
     assert workers.ask("count_tokens", 0) == 21
     assert workers.num_alive == 1
+    assert caplog.messages == [f"note: a worker on `h` died, and {left} of 5 are left: its process ended" for left in (4, 3, 2, 1)]
     with pytest.raises(WorkerError, match="no worker is left"):
         stub_workers(gone, gone, gone, gone).ask("count_tokens", 0)
 
@@ -298,6 +302,18 @@ def test_a_question_over_which_workers_die_one_by_one_ends_with_the_third() -> N
     with pytest.raises(WorkerError, match="3 workers died over the same question"):
         workers.ask("count_tokens", 0)
     assert workers.num_alive == 2
+
+
+def test_a_worker_s_death_is_said_once_however_many_saw_it_and_not_where_the_caller_ended_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    workers = stub_workers(21, 21)
+    for _ in range(2):
+        workers._lose(workers._hands[0], _DeathError("over this question"))
+    workers._has_left = True
+    workers._lose(workers._hands[1], _DeathError("its process ended"))
+    assert caplog.messages == ["note: a worker on `h` died, and 1 of 2 are left: over this question"]
+    assert workers.num_alive == 0
 
 
 def test_workers_that_died_over_questions_of_their_own_excuse_no_question() -> None:
@@ -393,9 +409,9 @@ with started_workers(2, None) as started, started.load(sys.argv[1]) as model:
 """
 
 
-def test_workers_of_this_machine_keep_to_it_die_in_silence_and_leave_sigterm_to_us(tiny_gguf: Path) -> None:
-    """Whoever reaches a port of Ray may run code here; what Ray says of a death has no place in what `--json` prints; and what it
-    asks of addresses outside would knock at a proxy.
+def test_workers_of_this_machine_keep_to_it_die_in_one_line_and_leave_sigterm_to_us(tiny_gguf: Path) -> None:
+    """Whoever reaches a port of Ray may run code here; what Ray itself says of a death, line after line, has no place beside ours; and
+    what it asks of addresses outside would knock at a proxy.
     """
     command = [sys.executable, "-c", LISTENING, str(tiny_gguf)]
     with socket.create_server(("127.0.0.1", 0)) as proxy:
@@ -406,7 +422,8 @@ def test_workers_of_this_machine_keep_to_it_die_in_silence_and_leave_sigterm_to_
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
         with pytest.raises(BlockingIOError):
             proxy.accept()
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"note: a worker on `.+` died, and 1 of 2 are left: .+\n", done.stderr)
     assert {net.is_loopback(address) for address in done.stdout.split()} == {True}
 
 

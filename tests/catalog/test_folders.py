@@ -105,6 +105,24 @@ def test_the_terms_that_go_along_with_the_weights_are_pulled_with_them(hub: Any)
     assert pull.remove(REF) and not paths.models().exists()
 
 
+def test_what_says_how_texts_become_vectors_is_pulled_and_removed_too(hub: Any) -> None:
+    offer(hub, {"1_Pooling/config.json": b"{}"})
+    folder = pull.pull_model(REF)
+    assert names_in(folder) == ["config.json", "model.safetensors", "tokenizer.json"]  # not asked for without modules
+    offer(hub, {"modules.json": b"[]"})
+    pull.pull_model(REF, force=True)
+    pulled = ["1_Pooling", "1_Pooling/config.json", "config.json", "model.safetensors", "modules.json", "tokenizer.json"]
+    assert names_in(folder) == pulled
+    for revision in ("main", ONE):
+        del hub.files[f"/owner/repo/resolve/{revision}/modules.json"]
+    pull.pull_model(REF, force=True)
+    assert names_in(folder) == ["config.json", "model.safetensors", "tokenizer.json"]
+    offer(hub, {"modules.json": b"[]"})
+    pull.pull_model(REF, force=True)
+    assert pull.remove(REF) == sum(map(len, (hub.files[path] for path in hub.files if "/main/" in path)))
+    assert not paths.models().exists()
+
+
 def test_every_file_is_of_the_commit_the_first_one_named(hub: Any) -> None:
     pull.pull_model(REF)
     first, *rest = [path for path, _ in hub.asked]

@@ -27,6 +27,71 @@ def need(model_id: str, context_tokens: int | None = None) -> memory.MemoryNeed:
     return found
 
 
+def have(monkeypatch: pytest.MonkeyPatch, *, free: int, own: int = 0, reason: str = "free") -> None:
+    monkeypatch.setattr(hardware, "memory_available_bytes", lambda: Detected(free, reason))
+    monkeypatch.setattr(hardware, "memory_of_this_process_bytes", lambda: own)
+
+
+def of_the_container(missing: str) -> str:
+    return f"choose a smaller model (`nomoat models --fits`), or raise the container's limit by {missing} GB"
+
+
+PLANNED = memory.MemoryNeed(
+    weights_bytes=100_000_000, scoring_bytes=0, scoring_token_bytes=0, kv_cache_bytes=48_000_000, most_cache_bytes=48_000_000,
+    overhead_bytes=400_000_000, context_tokens=4096, note="",
+)  # fmt: skip
+
+
+def test_what_this_process_has_of_the_overhead_is_not_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what it has beyond that, as the weights of other models."""
+    for own, free in ((75_000_000, 473_000_000), (900_000_000, 448_000_000)):
+        have(monkeypatch, free=free, own=own)
+        memory.require_room("m", PLANNED)
+        have(monkeypatch, free=free - 1, own=own)
+        with pytest.raises(NotEnoughMemoryError):
+            memory.require_room("m", PLANNED)
+
+
+@pytest.mark.parametrize(
+    ("free", "reason", "hint"),
+    [
+        (530_000_000, "free", " or a shorter context (`-c 2048`, in Python: `context_tokens=2048`), or close other programs"),
+        (512_000_001, "free", " or a shorter context (`-c 1024`, in Python: `context_tokens=1024`), or close other programs"),
+        (505_000_000, "free", ", or close other programs"),  # 512 tokens take one more
+        (505_000_000, "left within the container's limit", ", or raise the container's limit by 0.05 GB"),
+    ],
+)
+def test_a_hint_names_what_would_do(free: int, reason: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    have(monkeypatch, free=free, reason=reason)
+    with pytest.raises(NotEnoughMemoryError) as caught:
+        memory.require_room("m", PLANNED)
+    shown = f"{free / 1e9:.2f}" if free < 520_000_000 else "0.53"
+    there = f"there are {shown} GB for it ({reason})"
+    assert caught.value.message == f"`m` needs about 0.55 GB of memory at a context of 4,096 tokens, and {there}"
+    assert caught.value.hint == f"choose a smaller model (`nomoat models --fits`){hint}"
+
+
+BOTH = "(in Python: `memory_bytes`, `context_tokens`)"
+
+
+@pytest.mark.parametrize(
+    ("budget", "free", "hint"),
+    [
+        (430_000_000, 10**10, "give more with `--memory 0.55` (in Python: `memory_bytes`)"),
+        (530_000_000, 10**10, f"give more with `--memory 0.55`, or shorten the context with `-c 2048` {BOTH}"),
+        (530_000_000, 540_000_000, "shorten the context with `-c 2048` (in Python: `context_tokens`)"),
+        (430_000_000, 540_000_000, f"give more with `--memory 0.53`, and shorten the context with `-c 2048` {BOTH}"),
+        (430_000_000, 500_000_000, of_the_container("0.05")),
+    ],
+)
+def test_a_hint_of_a_budget_names_no_more_than_there_is(budget: int, free: int, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    have(monkeypatch, free=free, reason="left within the container's limit")
+    with pytest.raises(NotEnoughMemoryError) as caught:
+        memory.require_budget("m", PLANNED, budget)
+    assert caught.value.hint == hint
+    memory.require_budget("m", PLANNED, PLANNED.total_bytes)
+
+
 def test_a_7b_model_takes_a_byte_a_parameter_and_half_a_megabyte_a_token() -> None:
     found = memory.need_at(memory.ModelSizes(parameters=6_740_000_000, layers=32, kv_heads=32, head_dim=128), 1000)
     assert found.weights_bytes == round(1.05 * 6.74e9)

@@ -218,7 +218,10 @@ def test_fewer_tasks_are_not_written_over_more(
     monkeypatch.setenv("NOMOAT_HOME", str(tmp_path / "another home"))  # the stored answers are not there
     nothing = nomoat(*command, "-n", "20")
     assert nothing.returncode == 1
-    assert "\ntasks: 0 kept of 0 offered\npartial: the limit of 10 requests is reached" in nothing.stderr
+    assert (
+        "\ntasks: 0 kept of 0 offered\n  4 answers without a task, such as: I cannot help with that.\n"
+        "partial: 4 answers held no whole task; one begins `I cannot help with that.`\n"
+    ) in nothing.stderr
     assert f"\nerror: `{out}` holds 20 rows, and would hold 0; it is left as it is\n" in nothing.stderr
     assert "wrote" not in nothing.stderr
     replaced = nomoat(*command, "-n", "20", "--replace")
@@ -298,6 +301,59 @@ def test_most_requests_made_leave_a_part_that_a_higher_bound_goes_on_from(
     )
     done = nomoat(*command, "--max-requests", "9")
     assert (done.returncode, len(rows_of(out)), ", 2 of them reused" in done.stderr) == (0, 20, True)
+
+
+def test_a_teacher_that_thinks_is_not_asked_in_vain_and_gets_more_room_or_less_to_think(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
+) -> None:
+    def think(handler: BaseHTTPRequestHandler) -> None:
+        body = handler.body  # type: ignore[attr-defined]
+        has_room = body["max_tokens"] > 2500 or body.get("reasoning_effort") == "low"
+        (write_tasks if has_room else events(piece(None, "length")))(handler)
+
+    server, out = serving(think), tmp_path / "tasks.jsonl"
+    command = ["distil", f"{server.url}#m", "--out", str(out), "-n", "200", "--seeds", str(seeds)]
+    done = nomoat(*command)
+    assert (done.returncode, out.read_text(), len(server.bodies)) == (3, "", 4)
+    assert "\ntasks: 0 kept of 0 offered\n  4 answers cut off before a task was whole\n" in done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        "partial: 4 answers held no whole task: all ended at the limit of 2,000 new tokens, thinking included, before one was whole; "
+        "the same command with a higher --max-tokens goes on from there"
+    )
+    facts = json.loads(sidecar.path_of(out).read_text())
+    assert (facts["answers_in_vain"], facts["max_tokens"]) == ({"cut off before a task was whole": 4}, 2000)
+    done = nomoat(*command, "--max-tokens", "3000", "--json")
+    assert (done.returncode, json.loads(done.stdout)["tasks"], len(rows_of(out))) == (0, 200, 200)
+    other = tmp_path / "other.jsonl"
+    done = nomoat(*command[:3], str(other), *command[4:], "--reasoning-effort", "low", "--json")
+    assert (done.returncode, json.loads(done.stdout)["settings"]["reasoning_effort"]) == (0, "low")
+    texts, labelled = tmp_path / "t.txt", tmp_path / "l.csv"
+    texts.write_text("WIN a prize\n")
+    label = ("--label", str(texts), "--labels", "ham,spam", "--reasoning-effort", "high")
+    assert nomoat(*command[:3], str(labelled), *label).returncode == 3
+    assert server.bodies[-1]["reasoning_effort"] == "high"
+
+
+def test_a_teacher_that_refuses_is_told_with_its_words(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
+) -> None:
+    server = serving(counted("I cannot help with that.", 9, 9))
+    done = nomoat("distil", f"{server.url}#m", "--out", str(tmp_path / "t.jsonl"), "-n", "20", "--seeds", str(seeds))
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1] == (
+        "partial: 4 answers held no whole task; one begins `I cannot help with that.`; another teacher, other seeds (--seeds) or "
+        "fewer tasks at once (--per-request) may do better"
+    )
+
+
+def test_credit_that_ends_leaves_a_part_and_exit_code_3(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
+) -> None:
+    server, out = serving(write_tasks, write_tasks, say(402, {"error": {"message": "no credit"}})), tmp_path / "tasks.jsonl"
+    done = nomoat("distil", f"{server.url}#m", "--out", str(out), "-n", "200", "--seeds", str(seeds), "--concurrency", "1")
+    assert (done.returncode, len(rows_of(out))) == (3, 14)
+    assert done.stderr.splitlines()[-1] == "partial: `127.0.0.1` answered 402: no credit; the same command goes on from there"
+    assert len(server.bodies) == 3
 
 
 def test_labels_by_likelihood_and_in_writing(nomoat: Shell, serving: Callable[..., Server], tmp_path: Path) -> None:
@@ -541,7 +597,7 @@ def test_flags_that_mean_nothing_together(nomoat: Shell, seeds: Path, tmp_path: 
         "hint: add --labels a,b,c, or --labels FILE (in Python: `labels`)\n"
     )
     assert nomoat("distil", "fake:", *out, "--labels", "a,b").stderr == (
-        "error: --labels, --input-column, --instruction and --max-tokens are for --label\nhint: add --label TEXTS, or leave them out\n"
+        "error: --labels, --input-column and --instruction are for --label\nhint: add --label TEXTS, or leave them out\n"
     )
     for option, value in {"--max-requests": "5", "--tasks": "100", "--seeds": str(seeds), "--temp": "0"}.items():
         label = ("--label", str(seeds), "--labels", "a,b", "--concurrency", "1")
@@ -781,6 +837,7 @@ def test_the_teachers_terms_enter_the_licence_of_what_is_tuned_on_its_tasks(
     assert "commercial use: no" in done.stderr
     shown = nomoat("show", f"{tiny_gguf}+pupil").stdout
     assert f"because of teacher {server.url}#m: OpenAI's output may not be used to develop models that compete with OpenAI" in shown
+    assert f"\ndata_file: {out.name}\n" in shown and "data_licence" not in shown, "they are nobody's own"
 
 
 def test_terms_of_the_data_that_are_mistyped_are_an_error(nomoat: Shell, seeds: Path, tiny_gguf: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -53,6 +54,62 @@ def test_answers_that_are_no_choice_are_helped_by_other_words(capsys: pytest.Cap
         "partial: 9 of 9 answers of `m` are read as none of the choices; look at the answers (--report), and ask in words that they "
         "keep to (of a table: --instruction)"
     )
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What bars and logs take for the time, in seconds."""
+    now = [1000.0]
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_a_log_has_a_line_at_each_new_tenth_of_what_takes_long(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    """A job that hangs, and one that is nearly done, are not the same in it."""
+    with judging.counting_bars("answers") as show:
+        for done in range(0, 1001, 5):
+            show("m", done, 2000)
+            clock[0] += 2.0
+    assert capsys.readouterr().err.splitlines() == [
+        "m: 4%, 75 of 2,000 answers",
+        *[f"m: {tenth}0%, {200 * tenth:,} of 2,000 answers" for tenth in range(1, 6)],
+    ]
+
+
+def test_what_is_soon_done_leaves_nothing_in_a_log(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with judging.counting_bars("answers") as show:
+        for done in range(101):
+            show("m", done, 100)
+            clock[0] += 0.29
+    assert capsys.readouterr().err == ""
+
+
+def test_a_duel_of_many_looks_has_few_lines_of_each_side_in_a_log(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    """Also of one against itself, where both have one name."""
+    with judging.counting_bars("answers") as show:
+        for done in range(101):
+            for side in ("a", "b"):
+                show(side, done, 100)
+                show(side, done, 100)
+                clock[0] += 1.0
+        clock[0] += 60.0
+        show("a", 10, 100)
+        clock[0] += 31.0
+        show("a", 11, 100)
+    said = capsys.readouterr().err.splitlines()
+    assert said[:4] == [f"{side}: {done}%, {done} of 100 answers" for done in (15, 30) for side in "ab"]
+    assert len(said) == 13 and said[-1] == "a: 11%, 11 of 100 answers"
+
+
+def test_a_terminal_has_the_bar_and_no_such_lines(
+    clock: list[float], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "shows_bars", lambda: True)
+    with judging.counting_bars("answers") as show:
+        show("m", 0, 2)
+        clock[0] += 60.0
+        show("m", 1, 2)
+    assert "1 of 2" not in capsys.readouterr().err
 
 
 COLUMNS = {

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from unittest import mock
 
@@ -19,7 +20,7 @@ import shell
 from homes import write_policy
 from leaving import asking
 from misbehaving import FINE, Server, Silent, say
-from patience import PATIENCE_SECONDS
+from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat import config
 from nomoat.engine.fake import FakeEngine
@@ -86,6 +87,63 @@ def test_serve_answers_as_the_line_for_curl_asks_and_ends_on_ctrl_c_with_a_word_
     done = subprocess.run(["bash", "-c", f"{server.said[2].strip()} --silent --noproxy '*'"], capture_output=True, check=True)
     assert '"content":"moat? a is What"' in done.stdout.decode()
     assert server.interrupt() == (0, "", "stopped\n")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_it_ends_in_order_while_the_model_is_loaded_too(name: str) -> None:
+    script = """
+import sys, time
+from nomoat import cli, responder
+def load(*_given, **_named):
+    print("loading", flush=True)
+    time.sleep(600)
+responder.load = load
+sys.argv = ["nomoat", "serve", "fake:", "--port", "0"]
+cli.main()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None and child.stdout.readline() == "loading\n"
+        child.send_signal(getattr(signal, name))
+        assert child.communicate(timeout=PATIENCE_SECONDS) == ("", "stopped\n")
+    assert child.returncode == 0
+
+
+def test_with_time_to_drain_an_answer_under_way_goes_on_until_a_second_signal(
+    served: Callable[..., Served], serving: Callable[..., Server]
+) -> None:
+    silent = Silent()
+    server = served(f"{serving(silent).url}#m", "--port", "0", "--drain", "600")
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(httpx.post, f"{server.url}/chat/completions", json=BODY)
+        assert silent.asked.wait(PATIENCE_SECONDS)
+        ended = pool.submit(server.interrupt, signal.SIGTERM)
+        with pytest.raises(httpx.TransportError):
+            while True:  # until nothing more is taken
+                httpx.get(f"{server.url}/models")
+        assert not waiting.done() and not ended.done()
+        server.child.send_signal(signal.SIGTERM)  # a second one ends it
+        assert ended.result() == (0, "", "stopped\n")
+        assert waiting.result().json()["error"]["code"] == "shutting_down"
+
+
+def test_it_serves_where_nobody_can_be_told_so() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with bind("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/health"
+
+    def serves() -> bool:
+        assert child.poll() is None, "it has ended"
+        with suppress(httpx.TransportError):
+            return httpx.get(url).status_code == 200
+        return False
+
+    with subprocess.Popen([shell.NOMOAT, "serve", "fake:", "--port", str(port)], stderr=write) as child:
+        os.close(write)
+        wait_until(serves, "the server")
+        child.terminate()
+        assert child.wait(PATIENCE_SECONDS) == 0
 
 
 def test_a_thread_that_hangs_does_not_keep_the_process_nor_its_temporary_folder(tmp_path: Path) -> None:

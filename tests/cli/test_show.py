@@ -81,6 +81,17 @@ def test_show_of_an_adapter_by_its_path_reads_its_chain(
     assert f"adapter: {elsewhere}" in done.stdout.splitlines() and "commercial use: no" in done.stdout.splitlines()
 
 
+@pytest.mark.parametrize(("data", "is_own"), [("후기.csv", True), ("tasks.jsonl", False)])
+def test_terms_of_the_data_are_told_unless_a_model_wrote_it(
+    nomoat: Nomoat, tuned: Callable[[str], Path], data: str, is_own: bool
+) -> None:
+    """Its chain has a link for the data, `후기.csv`, where somebody's terms are on it."""
+    path = tuned("own") / "provenance.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data_file": data, "data_licence": "own"}))
+    told = nomoat("show", "openllama-3b+후기").stdout.splitlines()
+    assert (f"data_file: {data}" in told, "data_licence: own" in told) == (True, is_own)
+
+
 @pytest.mark.parametrize("licence", [{"links": []}, [1], None, {"links": [{"conditions": []}]}])
 def test_show_of_a_damaged_licence_chain_names_its_key(
     empty_home: Path, nomoat: Nomoat, tuned: Callable[[str], Path], licence: object

@@ -6,10 +6,11 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from misbehaving import Server, counted, priced, say
+from misbehaving import Act, Server, counted, events, piece, priced, say
 from patience import PATIENCE_SECONDS
 from teaching import COMPLETION_TOKENS, PROMPT_TOKENS, task_text, write_tasks
 
@@ -58,8 +59,6 @@ def test_requests_do_not_depend_on_what_was_answered_so_nothing_is_asked_twice(s
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
 def test_an_answer_that_was_cut_off_loses_its_last_task(serving: Serving, reason: str) -> None:
-    from misbehaving import events, piece
-
     text = "4. Instruction: Explain the tides of the sea\nOutput: The moon.\n5. Instruction: Explain how a mill works\nOutput: It tur"
     found = taught(serving(events(piece(text, reason))), Plan(seeds=PLAN.seeds, num_tasks=2, max_requests=1))
     assert [task.instruction for task in found.tasks] == ["Explain the tides of the sea"]
@@ -68,8 +67,6 @@ def test_an_answer_that_was_cut_off_loses_its_last_task(serving: Serving, reason
 
 @pytest.mark.parametrize("rest", ["", ',\n{"instruction": "Explain how a mill wo'])
 def test_objects_before_a_cut_are_whole(serving: Serving, rest: str) -> None:
-    from misbehaving import events, piece
-
     whole = [{"instruction": f"Explain the {what} of the sea", "output": "So."} for what in ("old tides", "salty taste and green hue")]
     text = "[" + ",\n".join(json.dumps(one) for one in whole) + rest
     found = taught(serving(events(piece(text, "length"))), Plan(seeds=PLAN.seeds, num_tasks=3, max_requests=1))
@@ -82,6 +79,108 @@ def test_a_teacher_that_repeats_itself_is_not_asked_for_ever(serving: Serving) -
     found = taught(server)
     assert len(server.bodies) == 10  # five times the two that could have done
     assert found.partial == "the limit of 10 requests is reached: 10 answers held 10 tasks, and 1 of them were kept"
+
+
+def cut_at(limit: int, but: Callable[[int], bool] = lambda _seed: False) -> Act:
+    """A teacher that thinks for `limit` tokens, which nobody sees, but for some seeds. What is cut off costs as much as it could."""
+
+    def act(handler: BaseHTTPRequestHandler) -> None:
+        body = handler.body  # type: ignore[attr-defined]
+        room = body["max_tokens"]
+        if room > limit or but(body["seed"]):
+            write_tasks(handler)
+        else:
+            usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": room}
+            events(piece(None, "length"), {"choices": [], "usage": usage})(handler)
+
+    return act
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 16])
+def test_a_teacher_whose_first_answers_are_all_cut_off_before_a_task_is_not_asked_more(serving: Serving, concurrency: int) -> None:
+    server, plan = serving(cut_at(2500)), replace(PLAN, num_tasks=500)
+    found = taught(server, plan, concurrency=concurrency)
+    assert (len(server.bodies), found.num_offered, found.in_vain) == (4, 0, {"cut off before a task was whole": 4})
+    said = "4 answers held no whole task: all ended at the limit of 2,000 new tokens, thinking included, before one was whole"
+    assert found.partial == said
+    assert (taught(server, plan).partial, len(server.bodies)) == (said, 4)
+    with_room = taught(server, replace(plan, max_tokens=3000))
+    assert (len(with_room.tasks), with_room.partial) == (500, "")
+    assert {body["max_tokens"] for body in server.bodies[4:]} == {3000}
+
+
+def test_an_answer_that_holds_but_a_part_of_one_task_is_one_in_vain(serving: Serving) -> None:
+    server = serving(events(piece("4. Instruction: Explain how a mill works\nOutput: It tur", "length")))
+    found = taught(server, replace(PLAN, tasks_a_request=1, max_tokens=9))
+    assert (len(server.bodies), found.dropped, found.in_vain.total()) == (4, {"cut off": 4}, 4)
+    assert "the limit of 9 new tokens" in found.partial
+
+
+def test_a_teacher_that_offers_no_tasks_is_not_asked_more_and_its_words_are_said(serving: Serving) -> None:
+    server = serving(counted("<think>No.</think>I'm sorry,\nbut I cannot help with that.", 9, 9))
+    found = taught(server, concurrency=1)
+    assert (len(server.bodies), found.in_vain, found.without_task) == (
+        4, {"without a task": 4}, "I'm sorry, but I cannot help with that.",
+    )  # fmt: skip
+    assert found.partial == "4 answers held no whole task; one begins `I'm sorry, but I cannot help with that.`"
+    silent = taught(serving(counted("", 9, 0)), concurrency=1)
+    assert silent.partial == "4 answers held no whole task: 4 with nothing in them"
+
+
+def test_a_teacher_that_offers_a_task_in_time_is_asked_on_though_most_answers_hold_none(serving: Serving) -> None:
+    found = taught(serving(cut_at(2500, but=lambda seed: seed % 4 == 3)), replace(PLAN, num_tasks=30), concurrency=1)
+    assert found.in_vain == {"cut off before a task was whole": 12}  # of 15 requests, of which three would do
+    assert len(found.tasks) == 21
+    assert found.partial.startswith("the limit of 15 requests is reached")
+
+
+def test_more_room_is_for_what_was_cut_off_and_the_bill_holds_what_that_cost_before(serving: Serving) -> None:
+    """An answer costs $1.30, one that was cut off $4.70."""
+    server, plan = serving(cut_at(2500, but=lambda seed: seed % 4 == 2)), replace(PLAN, num_tasks=30, max_requests=4)
+    before = taught(server, plan, spending=priced(), concurrency=1)
+    assert (before.spent.cost_usd, len(server.bodies)) == (pytest.approx(3 * 4.7 + REAL_USD), 4)
+    more = taught(server, replace(plan, max_tokens=3000), spending=priced())
+    assert sorted(body["seed"] for body in server.bodies[4:]) == [0, 1, 3]
+    assert (more.spent.cost_usd, more.spent.num_answers) == (pytest.approx(3 * 4.7 + 4 * REAL_USD), 4)
+    assert more.spent.earlier_usd == pytest.approx([4.7] * 3)
+    spending = priced(20.0)
+    again = taught(server, replace(plan, max_tokens=3000, max_requests=9, num_tasks=60), spending=spending)
+    assert again.partial.startswith("the budget of $20.00 is reached"), "3 x $4.70 and 4 x $1.30 leave no room for another"
+    assert (again.tasks[: len(more.tasks)], len(server.bodies)) == (more.tasks, 7)
+
+
+NO_CREDIT = say(402, {"error": {"message": "no credit"}})
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 16])
+@pytest.mark.parametrize("refusal", [NO_CREDIT, say(429, {"error": {"code": "insufficient_quota"}})])
+def test_credit_that_ends_leaves_what_was_paid_for(serving: Serving, concurrency: int, refusal: Act) -> None:
+    server = serving(write_tasks, write_tasks, write_tasks, refusal)
+    found = taught(server, replace(PLAN, num_tasks=200), concurrency=concurrency)
+    assert (found.spent.num_answers, found.num_offered, len(found.tasks) > 15) == (3, 30, True)
+    assert found.partial.startswith("`127.0.0.1` answered 4")
+
+
+def test_answers_behind_the_end_of_the_credit_are_read_too(serving: Serving) -> None:
+    acts = [say(400, {"error": {"message": "no"}}), *[write_tasks] * 9]
+
+    def act(handler: BaseHTTPRequestHandler) -> None:
+        (acts.pop(0) if acts else NO_CREDIT)(handler)
+
+    server = serving(act)
+    first = taught(server, replace(PLAN, num_tasks=30), concurrency=1)
+    assert (len(first.tasks), first.partial) == (30, "")
+    acts.clear()
+    found = taught(server, replace(PLAN, num_tasks=99), concurrency=1)
+    assert (found.tasks[:30], found.partial) == (first.tasks, "`127.0.0.1` answered 402: no credit")
+
+
+def test_how_long_to_think_is_told_and_changes_what_is_asked(serving: Serving) -> None:
+    server = serving(write_tasks)
+    for effort in (None, "low"):
+        taught(server, replace(PLAN, num_tasks=5, reasoning_effort=effort))
+    assert [body.get("reasoning_effort") for body in server.bodies] == [None, "low"]
+    assert replace(PLAN, reasoning_effort="low").settings() == PLAN.settings() | {"reasoning_effort": "low"}
 
 
 def test_requests_are_bounded_however_many_tasks_are_asked_for_unless_the_plan_says_more() -> None:

@@ -8,14 +8,26 @@ from typing import Any
 
 import pytest
 from letters import decomposed
-from misbehaving import Server
+from misbehaving import Server, counted, priced, say, thinking
 from teaching import write_labels
 from tiny import write_adapter, write_learned
 
 from nomoat import paths
 from nomoat.asking.store import AnswerStore
-from nomoat.distil.label import NO_LABEL, TOO_LONG_TEXT, Label, Labelled, LeftOut, label, parse_labels, requests_for
+from nomoat.distil.label import (
+    CUT_OFF,
+    NO_ANSWER,
+    NO_LABEL,
+    TOO_LONG_TEXT,
+    Label,
+    Labelled,
+    LeftOut,
+    label,
+    parse_labels,
+    requests_for,
+)
 from nomoat.errors import UsageError
+from nomoat.records import Completion, Usage
 from nomoat.responder import load
 
 TEXTS = ["WIN a prize", "see you at noon", "당첨되셨습니다"]
@@ -86,6 +98,69 @@ def test_a_server_writes_labels_and_what_is_none_of_them_is_left_out(serving: Ca
     assert len(server.bodies) == 3
     assert labelled(f"{server.url}#m").labels == found.labels
     assert len(server.bodies) == 3
+
+
+MANY = [f"text number {at} of some" for at in range(20)]
+
+
+def test_where_the_first_answers_are_all_cut_off_before_a_label_no_more_are_asked_for(serving: Callable[..., Server]) -> None:
+    """Each text costs $0.009 to read. What is cut off costs $0.040 for 20 tokens, and then $0.004 for what is not counted."""
+    server = serving(thinking("ham", 300))
+    with load(f"{server.url}#m") as teacher, AnswerStore() as store:
+        how: dict[str, Any] = {"store": store, "concurrency": 2}
+        found = label(teacher, MANY, ("ham", "spam"), spending=priced(), **how)
+        cut = found.left_out(CUT_OFF)
+        assert (len(server.bodies), len(cut), len(found.left_out(NO_ANSWER))) == (8, 8, 12)
+        assert {MANY.index(one.text) for one in cut} != {*range(8)}, "they are drawn"
+        assert found.partial == (
+            "12 of 20 texts have no answer: all of the first 8 answers ended at the limit of 20 new tokens before a label"
+        )
+        assert label(teacher, MANY, ("ham", "spam"), spending=priced(), **how).partial == found.partial
+        assert len(server.bodies) == 8
+        spending = priced(5.0)
+        whole = label(teacher, MANY, ("ham", "spam"), max_tokens=400, spending=spending, **how)
+        assert (len(server.bodies), len(whole.labels), whole.partial) == (28, 20, "")
+        assert spending.budget is not None
+        assert whole.spent.cost_usd == pytest.approx(8 * 0.049 + 20 * 0.013) == spending.budget.spent_usd
+        assert whole.spent.notes(teacher, store, spending) == (
+            f"the cost of `{teacher.ref}` in total holds $0.392 for 8 answers asked for before with a lower limit",
+        )
+
+
+def test_labels_that_were_paid_for_before_are_read_though_the_first_answers_are_all_cut_off(serving: Callable[..., Server]) -> None:
+    server = serving(thinking("ham", 300))
+    with load(f"{server.url}#m") as teacher, AnswerStore() as store:
+        how: dict[str, Any] = {"store": store, "concurrency": 1}
+        cut = [one.text for one in label(teacher, MANY, ("ham", "spam"), **how).left_out(CUT_OFF)]
+        kept = next(text for text in MANY if text not in cut)
+        (request,) = requests_for([kept], ("ham", "spam"))
+        usage = Usage(prompt_tokens=9, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0)
+        whole = Completion(text="ham", finish_reason="stop", usage=usage)
+        store.save_answer(teacher.digest, request, whole)
+        found = label(teacher, MANY, ("ham", "spam"), **how)
+    assert (len(server.bodies), [one.text for one in found.labels], len(found.left_out(NO_ANSWER))) == (8, [kept], 11)
+
+
+def test_a_teacher_of_whom_some_answers_come_to_a_label_is_asked_about_all_texts(serving: Callable[..., Server]) -> None:
+    server = serving(counted("ham", 9, 1), thinking("ham", 300))
+    with load(f"{server.url}#m") as teacher, AnswerStore() as store:
+        found = label(teacher, MANY, ("ham", "spam"), store=store, concurrency=1)
+    assert (len(server.bodies), len(found.labels), found.partial) == (20, 1, "")
+
+
+def test_credit_that_ends_leaves_the_labels_that_were_paid_for(serving: Callable[..., Server]) -> None:
+    server = serving(*[counted("ham", 9, 1)] * 5, say(402, {"error": {"message": "no credit"}}))
+    with load(f"{server.url}#m") as teacher, AnswerStore() as store:
+        found = label(teacher, MANY, ("ham", "spam"), store=store, concurrency=1)
+    assert (len(server.bodies), len(found.labels)) == (6, 5)
+    assert found.partial == "15 of 20 texts have no answer: `127.0.0.1` answered 402: no credit"
+
+
+def test_how_long_to_think_is_told_to_who_writes(serving: Callable[..., Server]) -> None:
+    server = serving(counted("ham", 9, 1))
+    with load(f"{server.url}#m") as teacher, AnswerStore() as store:
+        label(teacher, MANY[:1], ("ham", "spam"), store=store, reasoning_effort="low")
+    assert server.bodies[0]["reasoning_effort"] == "low"
 
 
 def test_a_text_that_stands_there_twice_is_one_answer(serving: Callable[..., Server]) -> None:

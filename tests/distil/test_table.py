@@ -24,8 +24,8 @@ def found(*results: Label | LeftOut) -> Labelled:
 
 def test_texts_come_from_a_column_or_from_lines(tmp_path: Path) -> None:
     table, lines = tmp_path / "t.csv", tmp_path / "t.txt"
-    table.write_text('id,text\n1,"a, b"\n2, \n3,당첨\n', encoding="utf-8")
-    lines.write_text("a b\n\n당첨 \n", encoding="utf-8")
+    table.write_text('id,text\n1,"a, b"\n2, \n3,당첨\n4,\u200b\n', encoding="utf-8")
+    lines.write_text("a b\n\n당첨 \n\ufeff\n", encoding="utf-8")
     assert read_texts(table, input_column="text").asked == ["a, b", "당첨"]
     assert read_texts(lines).asked == ["a b", "당첨"]
     table.write_text(decomposed("번호,내용\n1,당첨\n"), encoding="utf-8")

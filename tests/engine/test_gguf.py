@@ -11,7 +11,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from tiny import add_tokenizer, finish, vocabulary, write_tensors
+from tiny import add_tokenizer, finish, vocabulary, write_tensors, write_tiny_gguf
 
 from nomoat.engine import importer
 from nomoat.engine.gguf import READABLE_TYPES, GGUFFile
@@ -198,6 +198,35 @@ def test_any_part_of_a_split_model_opens_the_whole(tiny_gguf: Path, tmp_path: Pa
     assert (folder / "openvino_model.bin").read_bytes() == (importer.import_gguf(tiny_gguf) / "openvino_model.bin").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("kind", "architecture", "message", "hint"),
+    [
+        ("mmproj", "clip", "is the part of a model that sees images, or hears", "which lies beside it: nomoat reads texts"),
+        (None, "clip", "is the part of a model that sees images, or hears", "which lies beside it: nomoat reads texts"),
+        ("imatrix", None, "is an importance matrix, which serves to quantise a model", "name the file of the model's weights"),
+        (None, "controlvector", "is a control vector, no model, and is not read", "name the file of the model's weights"),
+        ("model", "nomic-bert-moe", "each token of this model sees those after it, too", "choose a model that writes text"),
+        ("model", "llama", "is a vocabulary alone, and no model", "name the file of the model's weights"),
+    ],
+)
+def test_a_file_that_goes_with_a_model_is_told_as_what_it_is(
+    kind: str | None, architecture: str | None, message: str, hint: str, tmp_path: Path
+) -> None:
+    writer = gguf.GGUFWriter(str(tmp_path / "m.gguf"), "llama")
+    del writer.kv_data[0]["general.architecture"]
+    for key, value in (("general.type", kind), ("general.architecture", architecture)):
+        if value is not None:
+            writer.add_string(key, value)
+    if architecture == "llama":
+        add_tokenizer(writer, pre="smollm")
+    else:
+        writer.add_tensor("a", np.zeros(32, np.float32))
+    finish(writer)
+    with pytest.raises(UnsupportedError) as caught:
+        importer.import_gguf(tmp_path / "m.gguf")
+    assert message in caught.value.message and caught.value.hint is not None and hint in caught.value.hint
+
+
 def test_a_missing_part_is_named(tiny_gguf: Path, tmp_path: Path) -> None:
     parts = split(tiny_gguf, tmp_path, 3)
     parts[1].unlink()
@@ -224,6 +253,39 @@ def test_parts_that_are_named_for_each_other_say_which_the_first_is(tiny_gguf: P
             GGUFFile(part)
         assert caught.value.message == f"`{first}` says that it is part 2 of 3"
         assert caught.value.hint == "give the parts their names: `NAME-00001-of-00003.gguf` and so on"
+
+
+def test_a_tensor_that_two_parts_hold_is_damage_as_for_llama_cpp(tiny_gguf: Path, tmp_path: Path) -> None:
+    parts = split(tiny_gguf, tmp_path, 2)
+    parts[1].write_bytes(parts[1].read_bytes().replace(b"blk.0.attn_k.weight", b"blk.0.attn_q.weight"))
+    with pytest.raises(BadFileError) as caught:
+        GGUFFile(parts[0])
+    assert caught.value.message == f"two of the parts of `{parts[0]}` hold the tensor `blk.0.attn_q.weight`"
+
+
+@pytest.mark.parametrize(
+    ("second", "first", "message"),
+    [
+        (b"blk.1.attn_q.weight", b"blk.0.attn_q.weight", "it holds the tensor `blk.0.attn_q.weight` twice"),
+        (b"llama.block_count", b"llama.vocab_count", "it says `llama.vocab_count` twice"),
+    ],
+)
+def test_what_a_file_says_twice_is_damage_as_for_llama_cpp(tmp_path: Path, second: bytes, first: bytes, message: str) -> None:
+    path = write_tiny_gguf(tmp_path / "t.gguf", said={"llama.vocab_count": 5})
+    path.write_bytes(path.read_bytes().replace(second, first, 1))
+    with pytest.raises(BadFileError) as caught:
+        GGUFFile(path)
+    assert caught.value.message == f"`{path}` is not a whole GGUF file: {message}"
+
+
+@pytest.mark.parametrize("tokens", [263, 265])
+def test_a_file_with_more_or_fewer_rows_than_tokens_is_refused_as_by_llama_cpp(tiny_gguf: Path, tokens: int) -> None:
+    """Rows that are no token could win, and the answer would be empty."""
+    file = GGUFFile(tiny_gguf)
+    file.metadata["tokenizer.ggml.tokens"] = [*vocabulary(), "more"][:tokens]
+    with pytest.raises(BadFileError) as caught:
+        importer.read_sizes(file)
+    assert caught.value.message == f"`{tiny_gguf}` has {tokens} tokens, and its model knows 264"
 
 
 @pytest.mark.parametrize("key", ["split.count", "split.no", "split.tensors.count"])

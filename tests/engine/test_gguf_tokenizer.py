@@ -52,6 +52,30 @@ def test_a_file_that_does_not_say_so_begins_texts_as_llama_cpp_does(tmp_path: Pa
         assert (tokenizer.encode("the", add_bos=True)[0] == tokenizer.special.bos_id) == said
 
 
+PIECES = {"tokens": ["<unk>", "<s>", "</s>", "a"], "scores": [0.0] * 4, "token_type": [2, 3, 3, 1], "eos_token_id": 2}
+
+
+@pytest.mark.parametrize("said", [{}, {"add_bos_token": True}, {"bos_token_id": 2**32 - 1}])
+def test_sentencepieces_usual_token_begins_texts_where_a_file_does_not_say_which(said: dict[str, int]) -> None:
+    """As in llama.cpp, which takes number 1 whatever it is."""
+    facts = {"model": "llama", **PIECES, **said}
+    special = from_metadata({f"tokenizer.ggml.{name}": value for name, value in facts.items()}).special
+    assert (special.bos_id, special.begin_ids) == (1, (1,))
+    facts["tokens"] = ["<unk>", "</s>", "<s>", "a"]
+    with pytest.raises(BadFileError, match="the file begins each text with a token, and does not say which"):
+        from_metadata({f"tokenizer.ggml.{name}": value for name, value in facts.items()})
+    facts["add_bos_token"] = False
+    assert from_metadata({f"tokenizer.ggml.{name}": value for name, value in facts.items()}).special.begin_ids == ()
+
+
+def test_a_byte_level_file_that_begins_texts_has_to_say_with_which_token(tmp_path: Path) -> None:
+    metadata = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf", pre="llama-bpe")).metadata
+    del metadata["tokenizer.ggml.bos_token_id"]
+    assert from_metadata(metadata).special.begin_ids == ()
+    with pytest.raises(BadFileError, match="the file begins each text with a token, and does not say which"):
+        from_metadata({**metadata, "tokenizer.ggml.add_bos_token": True})
+
+
 def test_the_tokens_that_a_file_says_end_a_turn_or_a_message_end_an_answer(tmp_path: Path) -> None:
     metadata = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata
     before = from_metadata(metadata).special.stop_ids

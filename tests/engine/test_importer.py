@@ -149,7 +149,7 @@ def written(folder: Path) -> str:
     return paths.sha256_of_texts(json.dumps(told, sort_keys=True), *sorted(map(json.dumps, steps)))[:16]
 
 
-@pytest.mark.parametrize(("make", "digest"), [(of_gguf, "ea7f231094590577"), (of_folder, "f9ec35295850bfdd")])
+@pytest.mark.parametrize(("make", "digest"), [(of_gguf, "1f71a4607666242e"), (of_folder, "0585f50c770bd51f")])
 def test_a_version_is_one_of_what_an_import_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Path], digest: str
 ) -> None:
@@ -157,7 +157,7 @@ def test_a_version_is_one_of_what_an_import_holds(
     monkeypatch.setattr(footprint, "FEW_WEIGHTS", 0)
     monkeypatch.setattr(footprint, "has_native_kernels", lambda: make is of_gguf)
     found = written(importer.import_gguf(make(tmp_path), quality="default", here=True))
-    assert (imported.VERSION, found) == ("23", digest), (
+    assert (imported.VERSION, found) == ("24", digest), (
         "what an import holds has changed: give `imported.VERSION` the next number, else what is here already is used as it is; "
         "then write number and digest here. The digest alone where another OpenVINO or `tokenizers` has changed it"
     )
@@ -573,13 +573,6 @@ def test_what_is_refused_leaves_no_process(tiny_gguf: Path, monkeypatch: pytest.
     with pytest.raises(NotEnoughMemoryError):
         importer.import_gguf(tiny_gguf, check=refuse)
     assert not set(psutil.Process().children()).difference(before)
-
-
-def test_a_process_that_waits_has_made_no_folder_for_what_is_compiled(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is killed where the model is refused, and a folder among the temporary files would stay."""
-    elsewhere(monkeypatch, before="assert 'openvino' in sys.modules and 'nomoat.machine_code' not in sys.modules")
-    monkeypatch.setattr(importer, "_write_model", lambda *_: pytest.fail("it is imported here"))
-    assert (importer.import_gguf(tiny_gguf) / "openvino_model.bin").exists()
 
 
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="its processes end by no signals")

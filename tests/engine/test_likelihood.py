@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from reference import CASES, CONTEXT, CONTINUATIONS, EXACT, RANDOM, WINDOW, make_model, reference_values, write_gguf
-from tiny import write_tiny_gguf
+from tiny import write_adapter, write_tiny_gguf
 
 from nomoat import matching
 from nomoat.engine import importer, likelihood
-from nomoat.engine.likelihood import Scorer, Tree
+from nomoat.engine.likelihood import PART_TOKENS, PROMPT_PART_TOKENS, Question, Scorer, Tree
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.tokenizer import Tokenizer
-from nomoat.errors import ContextExceededError, NomoatError, UnsupportedError, UsageError
+from nomoat.errors import ContextExceededError, NomoatError, StoppedError, UnsupportedError, UsageError
 from nomoat.records import Message, Request
 
 
@@ -185,7 +188,7 @@ class Markov(Scorer):
         end, other_end = tokenizer.special.stop_ids
         self.likely = {(one, zero): 0.8, (one, end): 0.1, (one, other_end): 0.05, (zero, end): 0.5, (zero, other_end): 0.4}
 
-    def _log_probabilities(self, prompt: list[int], tree: Tree) -> npt.NDArray[np.float64]:
+    def _log_probabilities(self, prompt: list[int], tree: Tree, _stop: threading.Event | None) -> npt.NDArray[np.float64]:
         before = [prompt[-1] if node < 0 else tree.ids[node] for node, _ in tree.reads]
         return np.log([self.likely.get((last, token), 1.0) for last, (_, token) in zip(before, tree.reads, strict=True)])
 
@@ -222,6 +225,39 @@ def test_no_continuations_have_no_scores_and_empty_ones_are_refused(engine: Loca
         engine.score(Request(prompt=""), ["a"])
 
 
+@pytest.mark.parametrize(("num_prompt", "num_row", "num_passes"), [(4 * PROMPT_PART_TOKENS, 1, 4), (1, 3 * PART_TOKENS, 3)])
+def test_who_has_gone_is_not_read_to_the_end(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch, num_prompt: int, num_row: int, num_passes: int
+) -> None:
+    """Neither a long prompt nor long continuations: the pass that runs is the last one, and the next question is read as ever."""
+    question = Question([token % 50 for token in range(num_prompt)], [[token % 50 for token in range(num_row)]])
+    stop, passes, run = threading.Event(), list[int](), Scorer._run
+
+    def leaving(self: Scorer, *rest: Any) -> Any:
+        passes.append(1)
+        if len(passes) == 2:
+            stop.set()
+        return run(self, *rest)
+
+    alone = scorer.score_many([question])
+    scorer._kept_ids = []
+    monkeypatch.setattr(Scorer, "_run", leaving)
+    with pytest.raises(StoppedError):
+        scorer.score_many([question], stop)
+    assert len(passes) == 2
+    assert scorer.score_many([question]) == alone
+    assert len(passes) - 2 == num_passes
+
+
+def test_a_question_is_left_where_who_asked_it_has_gone(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    run = Scorer._run
+    monkeypatch.setattr(Scorer, "_run", lambda self, *rest: stop.set() or run(self, *rest))
+    with pytest.raises(StoppedError):
+        engine.timed_scores(Request(prompt="x" * (PROMPT_PART_TOKENS + 100)), ["yy"], stop=stop)
+    assert len(engine.score(Request(prompt="a"), [" the"])) == 1
+
+
 def test_a_prompt_far_over_the_context_is_refused_with_the_numbers(engine: LocalEngine) -> None:
     with pytest.raises(ContextExceededError) as caught:
         engine.score(Request(prompt="x" * 100_000), ["yy", "z"])
@@ -244,6 +280,90 @@ def test_a_model_too_large_for_float32_is_scored_in_its_layout(tmp_path: Path, m
     monkeypatch.setattr(importer, "fits_exactly", lambda _path: False)
     engine = LocalEngine(importer.import_gguf(path), weights=path)
     assert engine.score(Request(prompt="x"), ["y"])[0].log_probability < 0
+    engine.close()
+
+
+CHANGED = " was changed or removed since it was loaded"
+ASKED = Request(prompt="the hello"), [" he", " world"]
+
+
+def loaded(path: Path, adapter: Path, *, is_baked: bool) -> LocalEngine:
+    """The model with that adapter, baked into its weights or beside them."""
+    if is_baked:
+        return LocalEngine(importer.import_gguf(path, adapter=adapter), weights=path, adapter=adapter)
+    return LocalEngine(importer.import_gguf(path, fused=False), weights=path, beside=[adapter]).adapted(0)
+
+
+@pytest.mark.parametrize("is_baked", [True, False])
+def test_a_model_that_was_loaded_by_a_relative_path_is_scored_wherever_the_process_goes(
+    is_baked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it goes there is another model by this name, or nothing."""
+    path, adapter = Path("model.gguf"), Path("adapter")
+    for number, name in enumerate(("here", "there", "nowhere")):
+        (tmp_path / name).mkdir()
+        if name != "nowhere":
+            write_tiny_gguf(tmp_path / name / path, type_name=("F16", "Q4_0")[number])
+            write_adapter(tmp_path / name / adapter, seed=number)
+    monkeypatch.chdir(tmp_path / "here")
+    expected = loaded(path, adapter, is_baked=is_baked).score(*ASKED)
+    for name in ("there", "nowhere"):
+        monkeypatch.chdir(tmp_path / "here")
+        engine = loaded(path, adapter, is_baked=is_baked)
+        monkeypatch.chdir(tmp_path / name)
+        assert engine.score(*ASKED) == expected
+        engine.close()
+
+
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_a_file_that_was_replaced_since_the_model_was_loaded_is_not_scored_in_its_place(
+    is_exact: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adapter beside the weights is read with them again where they are too large for float32, too; the model's own scores are then
+    of what was imported."""
+    monkeypatch.setattr(importer, "fits_exactly", lambda _path: is_exact)
+    path, other = write_tiny_gguf(tmp_path / "model.gguf"), write_tiny_gguf(tmp_path / "other.gguf", type_name="Q4_0")
+    engine = LocalEngine(importer.import_gguf(path, fused=False), weights=path, beside=[write_adapter(tmp_path / "a")])
+    before = engine.score(*ASKED)
+    os.replace(other, path)
+    assert engine.score(*ASKED) == before  # it was read before
+    for _ in "twice":
+        with pytest.raises(UsageError) as caught:
+            engine.adapted(0).score(*ASKED)
+        assert (caught.value.message, caught.value.hint) == (f"`{path}`{CHANGED}", "load it again")
+    path.unlink()
+    with pytest.raises(UsageError, match=CHANGED):
+        engine.adapted(0).score(*ASKED)
+    engine.close()
+
+
+@pytest.mark.parametrize("is_baked", [True, False])
+def test_an_adapter_that_was_tuned_anew_since_it_was_loaded_is_not_scored_in_its_place(is_baked: bool, tmp_path: Path) -> None:
+    path, adapter = write_tiny_gguf(tmp_path / "model.gguf"), write_adapter(tmp_path / "a", seed=1)
+    engine = loaded(path, adapter, is_baked=is_baked)
+    os.replace(adapter, tmp_path / "old")
+    write_adapter(adapter, seed=2)
+    with pytest.raises(UsageError) as caught:
+        engine.score(*ASKED)
+    assert (caught.value.message, caught.value.hint) == (f"`{adapter}`{CHANGED}", "load it again")
+    engine.close()
+    again = loaded(path, adapter, is_baked=is_baked)
+    assert again.score(*ASKED)
+    again.close()
+
+
+def test_a_file_that_is_replaced_while_it_is_read_for_likelihoods_gives_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, other = write_tiny_gguf(tmp_path / "model.gguf"), write_tiny_gguf(tmp_path / "other.gguf", type_name="Q4_0")
+    make = importer.exact_model
+
+    def replaced_meanwhile(*given: Any, **told: Any) -> Any:
+        os.replace(other, path)
+        return make(*given, **told)
+
+    monkeypatch.setattr(importer, "exact_model", replaced_meanwhile)
+    engine = LocalEngine(importer.import_gguf(path), weights=path)
+    with pytest.raises(UsageError, match=CHANGED):
+        engine.score(*ASKED)
     engine.close()
 
 

@@ -205,7 +205,7 @@ print(model.complete(asked).finish_reason)
 def test_a_fork_of_a_process_that_has_asked_a_model_is_told_so_and_does_not_wait_for_ever(tiny_gguf: Path) -> None:
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, str(tiny_gguf)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    refused = "this process is a fork of one that had asked a model, and has none of the threads that run models\n"
+    refused = "this process is a fork of one that had asked or tuned a model, and has none of the threads that run models\n"
     assert (done.returncode, done.stdout) == (0, f"length\n{5 * refused}length\n"), done.stderr
 
 
@@ -312,7 +312,7 @@ class Says:
 
     pieces = ("▁hello", "<0xFF>", "▁the")
 
-    def __init__(self, *asked: object) -> None:
+    def __init__(self, *asked: object, num_tokens: int) -> None:
         self._said = iter(self.pieces)
 
     def pick(self, logits_V: object) -> Pick:

@@ -100,15 +100,17 @@ def test_what_the_template_is_to_know_is_passed_on(serving: Callable[..., Server
 
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}, "strict": True}}
-OTHER = {"type": "function", "function": {"name": "clock"}}
+OTHER, ADD = ({"type": "function", "function": {"name": name}} for name in ("clock", "add"))
 
 
 @pytest.mark.parametrize(
     ("settings", "sent"),
     [
         ({}, {}),
-        ({"must_call": ("weather", "clock"), "one_call": True}, {"tool_choice": "required", "parallel_tool_calls": False}),
+        ({"must_call": ("weather", "clock", "add"), "one_call": True}, {"tool_choice": "required", "parallel_tool_calls": False}),
         ({"must_call": ("clock",)}, {"tool_choice": {"type": "function", "function": {"name": "clock"}}}),
+        ({"may_call": ("clock",)}, {"tools": [OTHER]}),
+        ({"must_call": ("clock", "add")}, {"tools": [OTHER, ADD], "tool_choice": "required"}),
     ],
 )  # fmt: skip
 def test_functions_are_passed_on_and_calls_come_back(serving: Callable[..., Server], settings: Any, sent: dict[str, Any]) -> None:
@@ -121,16 +123,17 @@ def test_functions_are_passed_on_and_calls_come_back(serving: Callable[..., Serv
         part(0, function={"arguments": '"서울"}'}), piece(None, "tool_calls"),
     ))  # fmt: skip
     called = (ToolCall(id="a1", name="weather", arguments='{"city": "서울"}'), ToolCall(id="b2", name="clock", arguments="{}"))
+    tools = (TOOL, OTHER, ADD)
     turns = (
         *HELLO.messages, CallingTurn(role="assistant", content="", calls=called[:1]),
         ToolResult(role="tool", content="clear", call_id="a1"),
     )  # fmt: skip
     with Responder("r", at(server)) as responder:
-        completion = responder.complete(Request(messages=turns, tools=(json.dumps(TOOL), json.dumps(OTHER)), **settings))
+        completion = responder.complete(Request(messages=turns, tools=tuple(map(json.dumps, tools)), **settings))
     assert (completion.text, completion.calls, completion.finish_reason) == ("I look.", called, "stop")
     (body,) = server.bodies
-    assert body["tools"] == [TOOL, OTHER]
-    assert {name: body[name] for name in ("tool_choice", "parallel_tool_calls") if name in body} == sent
+    choices = ("tools", "tool_choice", "parallel_tool_calls")
+    assert {name: body[name] for name in choices if name in body} == {"tools": list(tools)} | sent
     function = {"name": "weather", "arguments": '{"city": "서울"}'}
     assert body["messages"][1:] == [
         {"role": "assistant", "content": None, "tool_calls": [{"id": "a1", "type": "function", "function": function}]},

@@ -41,7 +41,7 @@ from reference import (
     write_folder,
 )
 from safetensors.torch import load_file, save_file
-from tiny import MERGES, SPECIAL, TEMPLATE, vocabulary, write_adapter
+from tiny import MERGES, SPECIAL, TEMPLATE, vocabulary, write_adapter, write_tiny_gguf
 
 import nomoat
 from nomoat.catalog import pull
@@ -54,7 +54,8 @@ from nomoat.engine.safetensors import SafetensorsFolder, model_files, read_confi
 from nomoat.engine.source import open_source
 from nomoat.engine.tokenizer import Tokenizer, load
 from nomoat.errors import BadFileError, ContextExceededError, DataError, UnsupportedError, UsageError
-from nomoat.records import Message, Request
+from nomoat.records import Message, Request, TokenLikelihood
+from nomoat.responder import Responder
 from nomoat.tune.prepare import prepare
 
 LENGTH = 3 * WINDOW + 5
@@ -235,8 +236,41 @@ def test_a_bias_or_a_norm_that_one_layer_lacks_is_missed(lacking: str, tmp_path:
     weights = load_file(folder / "model.safetensors")
     del weights[f"model.layers.1.{lacking}"]
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(BadFileError, match=r"has no tensor that GGUF would call `blk\.1\.attn_.+`, and 1 of 2 layers have theirs"):
-        open_source(folder)
+    with pytest.raises(BadFileError, match=r"has no `blk\.1\.attn_.+`, as GGUF calls it, and 1 of 2 layers have theirs"):
+        importer.read_sizes(open_source(folder))
+
+
+def test_a_bias_that_one_layer_of_a_gguf_file_lacks_is_missed_too(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "t.gguf", arch="qwen2", lacking=["blk.1.attn_k.bias"])
+    with pytest.raises(BadFileError, match=r"has no `blk\.1\.attn_k\.bias`, as GGUF calls it, and 1 of 2 layers have theirs"):
+        importer.read_sizes(open_source(path))
+
+
+def written(model: Responder, **asked: Any) -> list[TokenLikelihood]:
+    """The tokens of an answer."""
+    chunks = model.stream(Request(prompt="the hello", **asked))
+    return [each for chunk in chunks for each in chunk.likelihoods]
+
+
+def test_rows_that_are_no_token_are_never_chosen_and_count_in_likelihoods(tmp_path: Path) -> None:
+    """Qwen2.5's folder has 151,936 rows and 151,665 tokens; `transformers` divides by all rows, too."""
+    model, folder = write_folder(tmp_path / "model", "llama")
+    tokens = len(vocabulary())
+    model.resize_token_embeddings(tokens + 2, mean_resizing=False)
+    with torch.no_grad():
+        model.lm_head.weight[tokens] = model.lm_head.weight[5] * 40  # one of these wins, whatever the text
+        model.lm_head.weight[tokens + 1] = -model.lm_head.weight[tokens]
+    save_folder(folder, model)
+    with nomoat.load(str(folder)) as loaded:
+        ids = loaded.engine.tokenizer.encode("the hello", add_bos=True)
+        with torch.no_grad():
+            expected = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1).numpy()
+        assert expected.argmax() >= tokens
+        told = written(loaded, max_new_tokens=1, top_logprobs=1)[0]
+        assert told.token_id == expected[:tokens].argmax() and told.top[0].token_id == expected.argmax()
+        assert told.log_probability == pytest.approx(float(expected[told.token_id]), abs=0.3)
+        warm = written(loaded, max_new_tokens=30, temperature=2.0, seed=1, top_logprobs=0)
+        assert len(warm) > 1 and all(each.token_id < tokens for each in warm)
 
 
 def with_output(folder: Path, change: Any) -> dict[str, Any]:
@@ -527,7 +561,7 @@ def test_weights_in_codes_of_another_method_are_refused_by_its_name(
     [
         ("llama", "bitsandbytes", "self_attn.q_norm.weight", torch.float32, "it is a variant that nomoat would answer wrongly"),
         ("gpt-oss", "mxfp4", "self_attn.q_norm.scales", torch.float32, "it is a variant that nomoat would answer wrongly"),
-        ("gpt-oss", "mxfp4", "self_attn.q_proj.weight", torch.int8, "it reads F64, F32, F16, BF16; try another copy"),
+        ("gpt-oss", "mxfp4", "self_attn.q_proj.weight", torch.int8, "it reads F64, F32, F16, BF16; of quantised weights"),
     ],
 )
 def test_what_is_refused_for_another_cause_than_codes_says_that_of_a_quantised_folder_too(
@@ -870,6 +904,51 @@ def test_weights_that_pytorch_wrote_alone_are_named_with_how_to_write_them_anew(
     assert_logits_equal(model, folder)
 
 
+def test_weights_without_their_index_or_in_another_form_are_named(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    (folder / "model-00002-of-00002.safetensors").write_bytes((folder / "model-00001-of-00002.safetensors").read_bytes())
+    with pytest.raises(BadFileError) as caught:
+        importer.import_gguf(folder)
+    message = "holds `model-00001-of-00002.safetensors` and no `model.safetensors.index.json`, which names them all"
+    assert caught.value.message == f"`{folder}` {message}"
+    for file in folder.glob("model*.safetensors"):
+        file.unlink()
+    (folder / "consolidated.00.pth").touch()
+    with pytest.raises(BadFileError, match=r"holds its weights in their maker's own form, `consolidated.00.pth`"):
+        importer.import_gguf(folder)
+
+
+def test_a_model_that_lies_in_the_folder_is_named(tmp_path: Path) -> None:
+    for name in ("b.GGUF", "a-mmproj.gguf", "c.gguf"):
+        (tmp_path / name).touch()
+    with pytest.raises(BadFileError) as caught:
+        importer.import_gguf(tmp_path)
+    assert caught.value.hint == f"name the file in it: `{tmp_path / 'b.GGUF'}`, or another of the 2"
+    cached = tmp_path / "models--o--r"
+    (snapshot := cached / "snapshots" / "0a1b").mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    with pytest.raises(BadFileError) as caught:
+        importer.import_gguf(cached)
+    assert caught.value.hint == f"name the folder of the model in it: `{snapshot}`"
+    write_folder(snapshot, "llama")
+    for kind in (None, ["llama"]):
+        edit(snapshot, model_type=kind)
+        with pytest.raises(BadFileError, match=r"its `config.json` does not say `model_type`"):
+            importer.import_gguf(snapshot)
+
+
+def test_codes_of_mlx_are_told_by_its_name(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    edit(folder, quantization={"group_size": 64, "bits": 4}, quantization_config={"group_size": 64, "bits": 4})
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    save_file(tensors | {name: torch.zeros(tensors[name].shape, dtype=torch.uint32)}, folder / "model.safetensors")
+    with pytest.raises(UnsupportedError) as caught:
+        importer.import_gguf(folder)
+    assert caught.value.hint == "its weights are quantised by `MLX`: take the model they were made from, or a GGUF file of it"
+
+
 def test_a_folder_that_is_no_model_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(BadFileError) as caught:
         importer.import_gguf(tmp_path)
@@ -1142,6 +1221,26 @@ def test_no_space_is_put_before_a_text_where_a_sentencepiece_model_s_settings_sa
     assert ours.decode(ours.encode("hello")) == "hello"
 
 
+@pytest.mark.parametrize(
+    ("told", "begin_ids", "end_ids"),
+    [
+        ({}, (), ()), ({"bos_token": "<s>"}, (1,), ()), ({"bos_token": None, "add_bos_token": None}, (), ()),
+        ({"add_bos_token": True}, (1,), ()), ({"bos_token": "<s>", "add_bos_token": False, "add_eos_token": True}, (), (2,)),
+    ],
+)  # fmt: skip
+def test_what_stands_around_a_text_of_a_sentencepiece_model_is_what_its_settings_say(
+    told: dict[str, Any], begin_ids: tuple[int, ...], end_ids: tuple[int, ...], tmp_path: Path
+) -> None:
+    """A GGUF file that says nothing is Llama's; a folder has a token for it, or none."""
+    (tmp_path / "text.txt").write_text(Path(inspect.getfile(Tokenizer)).read_text())
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "text.txt"), model_prefix=str(tmp_path / "tokenizer"), vocab_size=400, model_type="bpe", minloglevel=2
+    )
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", **told}))
+    special = folder_tokenizer.read(base(tmp_path, eos_token_id=2)).special
+    assert (special.begin_ids, special.end_ids) == (begin_ids, end_ids)
+
+
 @pytest.mark.parametrize("legacy", [{}, {"legacy": True}, {"legacy": False}])
 def test_marks_added_to_a_sentencepiece_model_take_what_they_take_in_transformers(legacy: dict[str, bool], tmp_path: Path) -> None:
     """As Phi-3's: lines behind `<|user|>` go; and with `legacy` false, a space stands before the first word only."""
@@ -1175,6 +1274,9 @@ def test_a_folder_without_a_tokenizer_says_which_files_it_needs(tmp_path: Path) 
 def test_half_a_sentencepiece_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"\x0a\x7fcut")
     with pytest.raises(BadFileError, match="is not a whole SentencePiece model: a field of 127 bytes at byte 2"):
+        folder_tokenizer.read(base(tmp_path))
+    (tmp_path / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 1\nIw== 2\n")
+    with pytest.raises(UnsupportedError, match="is a vocabulary in tiktoken's form"):
         folder_tokenizer.read(base(tmp_path))
 
 

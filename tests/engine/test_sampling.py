@@ -39,6 +39,14 @@ def test_a_large_vocabulary_is_drawn_from_with_its_chances(size: int) -> None:
     assert list(found.values()) == pytest.approx([0.5, 0.25, 0.125, 0.0625, 0.0625], abs=0.04)
 
 
+def test_what_comes_behind_the_tokens_is_no_choice_and_counts_in_likelihoods() -> None:
+    asked = Request(prompt="x", temperature=0, top_logprobs=1, repetition_penalty=1.1)
+    found = Sampler(asked, [4], num_tokens=3).pick(LOGITS[::-1])
+    assert (found.token, found.log_probability) == (2, pytest.approx(float(np.log(0.125)))) and found.top[0][0] == 4
+    drawn = Sampler(Request(prompt="x", temperature=1.0, seed=1), [], num_tokens=3)
+    assert {drawn.pick(LOGITS[::-1]).token for _ in range(200)} == {0, 1, 2}
+
+
 def test_a_lower_temperature_sharpens_and_zero_takes_the_likeliest() -> None:
     assert shares(temperature=0.5)[0] == pytest.approx(0.25 / (0.25 + 0.0625 + 0.015625 + 2 * 0.00390625), abs=0.04)
     assert shares(temperature=0.0, draws=3) == {0: 1.0}

@@ -39,6 +39,21 @@ engine.close()
 print(len(program.team()), len(answers))
 """
 
+STARTED = """
+import sys
+import threading
+from pathlib import Path
+from nomoat import footprint
+footprint.FEW_WEIGHTS = 0
+from nomoat.engine import importer
+from nomoat.engine.local import LocalEngine
+path = Path(sys.argv[1])
+engine = LocalEngine(importer.import_gguf(path), weights=path)
+engine.start()
+print(sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("nomoat")))
+engine.close()
+"""
+
 
 class Crew:
     """Four threads whose clocks are told."""
@@ -118,6 +133,14 @@ def test_a_thread_that_stands_in_line_is_told_apart_from_one_that_sleeps() -> No
     time.sleep(0.2)
     assert team.waited_ns(me) - before < 150e6
     assert team.waited_ns(2**22 + 1) == 0
+
+
+def test_a_model_that_is_started_has_all_threads_before_the_first_question(tmp_path: Path, kernels: None) -> None:
+    """So that where they cannot be begun a server says so at its start."""
+    path = write_tiny_gguf(tmp_path / "model.gguf", type_name="Q4_0")
+    program = [sys.executable, "-c", STARTED, str(path)]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, env=os.environ | {"NOMOAT_THREADS": "3"})
+    assert done.stdout.splitlines() == ["['nomoat-engine', 'nomoat-team-1', 'nomoat-team-2']"], done.stderr
 
 
 def test_the_answer_is_the_same_to_the_last_bit_however_many_take_part(tmp_path: Path, kernels: None) -> None:

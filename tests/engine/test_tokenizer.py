@@ -612,7 +612,7 @@ def test_a_prompt_is_cut_whole_where_another_token_may_hide_the_end_of_a_turn(
     end: str, more: list[str], flags: dict[str, dict[str, bool]], parts: list[str] | None
 ) -> None:
     tokens = ["<unk>", end, *more, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "▁a"]
-    facts = {"model": "llama", "tokens": tokens, "scores": [0.0] * len(tokens), "eos_token_id": 1}
+    facts = {"model": "llama", "tokens": tokens, "scores": [0.0] * len(tokens), "eos_token_id": 1, "add_bos_token": False}
     facts["token_type"] = [2, 3, *[3] * len(more), *[6] * 256, 1, 1, 1]
     tokenizer = from_metadata({f"tokenizer.ggml.{name}": value for name, value in facts.items()}, flags=flags)
     text, known = f"a {end}\nword{end}!", dict[str, list[int]]()

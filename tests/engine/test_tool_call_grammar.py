@@ -38,11 +38,9 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 
 def made(
-    tokenizer: Tokenizer, *tools: dict[str, Any], prompt: str = "", one_call: bool = False, must_call: tuple[str, ...] = ()
+    tokenizer: Tokenizer, *tools: dict[str, Any], prompt: str = "", **settings: Any
 ) -> ToolCallGrammar:  # fmt: skip
-    request = Request(
-        messages=(Message(role="user", content="u"),), tools=tuple(map(json.dumps, tools)), one_call=one_call, must_call=must_call
-    )
+    request = Request(messages=(Message(role="user", content="u"),), tools=tuple(map(json.dumps, tools)), **settings)
     kind = ChannelCallGrammar if harmony.is_spoken(tokenizer.chat_template) else ToolCallGrammar
     return kind(request, tokenizer.encode(prompt), tokenizer, Grammars(tokenizer, tokenizer.backend.get_vocab_size()))
 
@@ -104,6 +102,24 @@ def test_a_call_is_held_from_where_it_is_known_to_be_one_to_its_end(tokenizer: T
 )  # fmt: skip
 def test_nothing_but_a_call_of_one_of_the_functions_may_be_chosen_within_one(tokenizer: Tokenizer, allowed: str, refused: str) -> None:
     assert written(tokenizer, allowed + refused)[0] == allowed
+
+
+@pytest.mark.parametrize(
+    ("allowed", "refused"),
+    [
+        ('<tool_call>{"name": "', 'weather"'), ('{"name": "', 'weather"'), ('```json\n{ "name":"', 'weather"'),
+        (f'{LISTED[:8]}[{{"name": "clock", "arguments": {{}}}}, {{"name": "', 'weather"'), ('{"name": "', 'Anna"'),
+    ],
+)  # fmt: skip
+def test_of_functions_that_a_model_is_told_of_those_alone_are_called_that_may_be(
+    tokenizer: Tokenizer, allowed: str, refused: str
+) -> None:
+    def chosen(text: str) -> str:
+        return written_with(made(tokenizer, WEATHER, CLOCK, may_call="clock"), tokenizer, text)[0]
+
+    assert chosen(allowed + refused) == allowed
+    whole = f'{allowed}clock", "arguments": {{}}}}'
+    assert chosen(whole) == whole
 
 
 @pytest.mark.parametrize(
@@ -288,6 +304,12 @@ THOUGHT = '<|channel|>analysis<|message|>I call to=functions.x {"name": "weather
 )
 def test_a_call_in_its_channel_is_held_from_its_function_s_name_to_its_end(in_channels: Tokenizer, free: str, held: str) -> None:
     assert written(in_channels, free + held, prompt="<|start|>assistant") == (free + held, held)
+
+
+def test_a_call_in_its_channel_is_one_that_may_be_called(in_channels: Tokenizer) -> None:
+    for name, chosen in (("clock", f"{COMMENTARY}.clock<|message|>{{}}<|call|>"), ("weather", f"{COMMENTARY}.")):
+        begun = made(in_channels, WEATHER, CLOCK, prompt="<|start|>assistant", may_call="clock")
+        assert written_with(begun, in_channels, f"{COMMENTARY}.{name}<|message|>{{}}<|call|>")[0] == chosen
 
 
 def test_a_call_in_its_channel_may_have_begun_in_the_prompt(in_channels: Tokenizer) -> None:

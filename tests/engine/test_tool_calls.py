@@ -160,6 +160,12 @@ def test_an_answer_that_has_to_call_follows_the_arguments_of_one_of_the_function
     assert held_to() is None
 
 
+def test_an_answer_of_a_schema_or_a_call_calls_none_but_those_that_it_may() -> None:
+    schema = held_to(json_schema=json.dumps(NODE), may_call="weather")
+    assert follows({"name": "weather", "arguments": {"city": "Rome"}}, schema) and follows({"kind": "$ref"}, schema)
+    assert not follows({"name": "clock", "arguments": {}}, schema)
+
+
 @pytest.mark.parametrize("parameters", [{}, {"required": ["city"]}, {"type": ["object", "null"]}])
 def test_arguments_are_an_object_whatever_the_functions_schema_leaves_out(parameters: dict[str, Any]) -> None:
     tool = json.dumps({"type": "function", "function": {"name": "weather", "parameters": parameters}})
@@ -294,6 +300,12 @@ def test_calls_are_found_however_models_write_them_and_tokens_cut_them(text: str
         pieces, found = read([text[at : at + size] for at in range(0, len(text), size)])
         assert ("".join(pieces), found) == (said, called)
     assert read([text], one_call=True)[1] == called[:1]
+
+
+def test_a_call_of_a_function_that_may_not_be_called_is_text() -> None:
+    text = '<tool_call>{"name": "clock"}</tool_call>'
+    assert read([text], may_call="weather") == (["", text], [])
+    assert read([text], may_call="clock") == (["", ""], [("clock", {})])
 
 
 @pytest.mark.parametrize("text", TEXTS)

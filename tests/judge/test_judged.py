@@ -154,7 +154,7 @@ def test_judged_table_rates_each_model_by_the_pairs_it_won() -> None:
     assert (some.difference, none.difference) == (pytest.approx(0.35 - 0.65), pytest.approx(0.05 - 0.95))
     assert none.p_value is not None and none.p_value < 1e-3
     assert (board.metric, board.num_examples, most.side.facts["judge"]) == ("judged", 20, "judge")
-    assert "both orders gave the same verdict in 60 of 60 = 100 % [83, 100]" in board.notes[1]
+    assert "both orders gave the same verdict in 60 of 60 = 100 % [85, 100]" in board.notes[1]
     assert len(engine.asked) == 3 * 20 * 2
     with pytest.raises(UsageError, match="at least two different models"):
         run_judged_table(models[:1], suite_of(20), Responder("judge", engine))
@@ -173,9 +173,9 @@ def test_judge_of_a_table_out_of_money_has_judged_whole_examples(serving: Callab
     server = serving(counted("[[A]]", 100, 10))
     spending = priced(5.0)
     models = [side(name, [], 20) for name in ("one", "two", "three")]
-    board = run_judged_table(models, suite_of(20), f"{server.url}#judge", RunSettings(spending=spending)).leaderboard
+    board = run_judged_table(models, suite_of(20), f"{server.url}#judge", RunSettings(concurrency=1, spending=spending)).leaderboard
     assert 0 < board.num_examples < 20
-    assert len(server.bodies) - 6 * board.num_examples < 2 * 6  # of the one or two examples that several threads broke off in
+    assert len(server.bodies) - 6 * board.num_examples < 6  # several threads may break off in more than one example
 
 
 def test_judge_that_looks_at_the_order_only_decides_nothing() -> None:
@@ -184,7 +184,7 @@ def test_judge_that_looks_at_the_order_only_decides_nothing() -> None:
     assert (verdict.wins, verdict.ties, verdict.losses, verdict.winner) == (0, 10, 0, "undecided")
     assert (
         "both orders gave the same verdict in 0 of 10 = 0 % [0, 28]; "
-        "the answer shown first won 20 of 20 = 100 % [69, 100] of the decided showings" in verdict.notes
+        "the answer shown first won 20 of 20 = 100 % [73, 100] of the decided showings" in verdict.notes
     )
 
 
@@ -485,11 +485,8 @@ def test_shares_of_a_judge_count_pairs_of_one_question_as_one_piece_of_evidence(
     always_first, consistent = PairVerdict(first="A", second="A"), PairVerdict(first="A", second="B")
     verdicts = [consistent if at % 2 else always_first for at in range(20) for _ in range(4)]
     questions = [str(at) for at in range(20) for _ in range(4)]
-    t = 2.093  # Student's, 19 degrees of freedom: Wilson's interval for 19 pairs has it in place of 1.96
-    reach = 100 * t * 0.5 / (19 + t**2) ** 0.5
-    low, high = round(50 - reach), round(50 + reach)
     said = agreement.order_words(verdicts, questions)
-    assert said.startswith(f"both orders gave the same verdict in 40 of 80 = 50 % [{low}, {high}]; ")
+    assert said.startswith("both orders gave the same verdict in 40 of 80 = 50 % [27, 73]; ")  # Wilson's of 20 pairs: [30, 70]
     alone = agreement.order_words(verdicts, [str(at) for at in range(80)])
     assert alone.startswith("both orders gave the same verdict in 40 of 80 = 50 % [39, 61]; ")
 
@@ -503,7 +500,7 @@ def test_agreement_is_counted_with_and_without_ties_and_kept_for_later_verdicts(
         "(chance: 50 %); ties included, 3 of 5 = 60 % [23, 88] (always the commonest label: 40 %), "
         "kappa 0.44 [0.01, 0.84], which is not known to be better than chance; "
         "both orders gave the same verdict in 5 of 5 = 100 % [57, 100]; "
-        "the answer shown first won 4 of 8 = 50 % [20, 80] of the decided showings"
+        "the answer shown first won 4 of 8 = 50 % [13, 87] of the decided showings"
     )
     assert checked.notes[-1] == expected
     assert run_judged_duel(*sides, suite_of(2), judge).verdict.notes[-1] == expected

@@ -200,6 +200,7 @@ def test_suite_is_not_written_outside_its_folder(table: Path, tmp_path: Path, na
         ({"choices": ["positive"]}, "`choices` needs at least two, all different: ['positive']"),
         ({"category": 3}, "`category` is 3, and should be text"),
         ({"input": 3}, "`input` is 3, and should be text"),
+        ({"input": "\u3164"}, "`input` is '\u3164', and should be text"),
         ({"messages": []}, "an example has either `input` or `messages`"),
     ],
 )
@@ -217,6 +218,7 @@ def test_wrong_example_is_refused_with_its_line(tmp_path: Path, change: dict[str
         ([], "`messages` is no conversation"),
         ([{"role": "human", "content": "x"}], "{'role': 'human', 'content': 'x'} is no message"),
         ([{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}], "the last message is the assistant's"),
+        ([{"role": "user", "content": " "}], "the last message is empty"),
     ],
 )
 def test_wrong_conversation_is_refused(tmp_path: Path, messages: object, message: str) -> None:
@@ -224,6 +226,13 @@ def test_wrong_conversation_is_refused(tmp_path: Path, messages: object, message
     with pytest.raises(DataError) as caught:
         load_suite(path)
     assert caught.value.message == f"`{path}`, line 1: {message}"
+
+
+def test_what_is_nothing_of_an_example_might_as_well_be_left_out(tmp_path: Path) -> None:
+    """`NaN`, as data frames write it, and null; of rows given in Python, too."""
+    path = tmp_path / "s.jsonl"
+    path.write_text('{"input": "q", "target": "x", "category": NaN, "group": null}\n', encoding="utf-8")
+    assert [(example.category, example.group) for example in load_suite(path).examples] == [("", "")]
 
 
 def test_missing_target_is_said_to_be_missing(tmp_path: Path) -> None:

@@ -1090,3 +1090,11 @@ def test_the_budget_for_keys_and_values_is_the_local_models(monkeypatch: pytest.
     with Responder("auto", RouterEngine(Policy(local="small"), Responder("small", local))) as auto:
         auto.bound_cache(1234)
     assert bounds == [1234]
+
+
+def test_what_the_first_answer_needs_is_the_local_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    local, started = FakeEngine(), []
+    monkeypatch.setattr(local, "start", lambda: started.append("small"))
+    with Responder("auto", RouterEngine(Policy(local="small"), Responder("small", local))) as auto:
+        auto.engine.start()
+    assert started == ["small"]

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Never, cast
+from unittest import mock
 
 import httpx
 import openai
@@ -842,24 +843,53 @@ def test_an_answer_that_changes_threads_just_as_the_server_is_stopped_is_stopped
 @pytest.mark.parametrize(("path", "asked"), [("chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
                                              ("embeddings", {"input": "hi"})])  # fmt: skip
 def test_a_server_that_may_begin_no_more_threads_says_so(
-    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str, asked: dict[str, Any]
+    start: Start, caplog: pytest.LogCaptureFixture, path: str, asked: dict[str, Any]
 ) -> None:
     url = start(fake())
-    begin = threading.Thread.start
-
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name.startswith("answer"):
-            raise RuntimeError("can't start new thread")
-        begin(thread)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
+    with no_threads("answer"):
         reply = httpx.post(f"{url}/{path}", json=asked)
     error = reply.json()["error"]
     assert (reply.status_code, error["code"]) == (503, "no_thread")
     assert "the server cannot begin the answer: can't start new thread" in error["message"]
     assert "an answer of `fake` cannot begin: can't start new thread" in caplog.text
     assert httpx.post(f"{url}/{path}", json=asked).status_code == 200
+
+
+def no_threads(named: str) -> Any:
+    """Within the block none of these names begins."""
+    begin = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith(named):
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    return mock.patch.object(threading.Thread, "start", refuse)
+
+
+def test_a_server_that_may_begin_no_thread_beside_its_event_loop_says_so(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    url, asked = start(fake()), {"messages": [{"role": "user", "content": "hi"}]}
+    with no_threads("asyncio"):
+        replies = [httpx.get(f"{url}/models"), httpx.post(f"{url}/chat/completions", json=asked)]
+        stream = httpx.post(f"{url}/chat/completions", json={**asked, "stream": True}).text
+    errors = [*(reply.json()["error"] for reply in replies), json.loads(stream.removeprefix("data: "))["error"]]
+    assert [reply.status_code for reply in replies] == [503, 503]
+    assert [error["code"] for error in errors] == ["no_thread"] * 3
+    assert all(error["message"].startswith("the system starts no more threads; a limit on processes and") for error in errors)
+    assert "GET /v1/models: the system starts no more threads" in caplog.text
+    assert httpx.get(f"{url}/models").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("problem", "code"), [(RuntimeError("can't start new thread"), "no_thread"), (MemoryError(), "not_enough_memory")]
+)
+def test_what_the_system_does_not_give_while_an_answer_is_written_is_no_bug(start: Start, problem: Exception, code: str) -> None:
+    def script() -> Iterator[Chunk]:
+        raise problem
+        yield
+
+    reply = httpx.post(f"{start(Responder('m', ScriptedEngine(script)))}/completions", json={"prompt": "hi"})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (503, code)
 
 
 def test_a_model_whose_server_says_nothing_keeps_no_other_waiting(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1112,17 +1142,35 @@ def test_no_prompt_and_no_answer_is_logged(
 
 
 # ---------------------------------------------------------------- serve()
+def test_serve_says_what_the_first_answer_would_lack_before_it_serves() -> None:
+    class Starved(FakeEngine):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    def begin(url: str) -> None:
+        pytest.fail(f"it serves at {url}")
+
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        nomoat.serve(Responder("starved", Starved()), port=0, on_ready=begin)
+
+
 def test_serve_refuses_to_open_to_others_without_a_key() -> None:
     with pytest.raises(UsageError) as caught:
         serve("fake:", host="0.0.0.0")
     assert caught.value.message == "`0.0.0.0` can be reached from other machines, and there is no API key"
 
 
+def test_a_time_to_drain_below_0_is_refused() -> None:
+    with pytest.raises(UsageError) as caught:
+        serve("fake:", drain_seconds=-1)
+    assert (caught.value.message, caught.value.hint) == ("`drain_seconds` is -1", "it can be 0 or more")
+
+
 def test_serve_within_an_event_loop_is_refused_and_a_thread_of_its_own_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[app.Server] = []
 
-    def make(application: app.FastAPI) -> app.Server:
-        made.append(running := connections.Server(application))
+    def make(application: app.FastAPI, **options: Any) -> app.Server:
+        made.append(running := connections.Server(application, **options))
         return running
 
     async def asked() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
+import signal
 import socket
 import struct
 import threading
@@ -29,14 +30,15 @@ HALF = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length
 STREAM = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
 LONG = 100_000.0
 IDLE_SECONDS = connections.IDLE_SECONDS
+USAGE = Usage(prompt_tokens=1, completion_tokens=51, prefill_seconds=0.0, decode_seconds=0.0)
 
 
 class Running:
     """A server in a thread, which ends when it is told to."""
 
-    def __init__(self, responder: Responder, *, seconds_to_end: int = 1) -> None:
+    def __init__(self, responder: Responder, *, seconds_to_end: int = 1, drain_seconds: int = 0) -> None:
         self._listener = bind("127.0.0.1", 0)
-        self.server = Server(create_app(responder), seconds_to_end=seconds_to_end)
+        self.server = Server(create_app(responder), seconds_to_end=seconds_to_end, drain_seconds=drain_seconds)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self._listener]}, daemon=True)
         self.address = self._listener.getsockname()
         self.url = f"http://127.0.0.1:{self.address[1]}"
@@ -82,8 +84,8 @@ def only_what_is_long_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
 def run() -> Iterator[Callable[..., Running]]:
     running: list[Running] = []
 
-    def start(responder: Responder, *, seconds_to_end: int = 1) -> Running:
-        running.append(Running(responder, seconds_to_end=seconds_to_end))
+    def start(responder: Responder, *, seconds_to_end: int = 1, drain_seconds: int = 0) -> Running:
+        running.append(Running(responder, seconds_to_end=seconds_to_end, drain_seconds=drain_seconds))
         return running[-1]
 
     yield start
@@ -181,6 +183,45 @@ def test_the_end_waits_neither_for_half_a_request_nor_for_who_does_not_read_but_
         one.end()
 
 
+def test_a_server_that_drains_writes_answers_under_way_to_their_end_and_takes_nothing_else(run: Callable[..., Running]) -> None:
+    go_on = threading.Event()
+
+    def script() -> Iterator[Chunk]:
+        yield Chunk(text="word ")
+        assert go_on.wait(PATIENCE_SECONDS)
+        yield Chunk(text="", finish_reason="stop", usage=USAGE)
+
+    one = run(Responder("m", ScriptedEngine(script)), drain_seconds=1000)
+    with (
+        one.sending(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n") as (_, idle), one.sending(b"") as (_, empty),
+        httpx.stream("POST", f"{one.url}/v1/chat/completions", json=STREAM) as reading,
+    ):  # fmt: skip
+        lines = reading.iter_lines()
+        assert next(lines).startswith("data: ")
+        wait_until(lambda: idle.is_idle, "the end of the answer")
+        one.server.handle_exit(signal.SIGTERM, None)
+        wait_until(lambda: not {idle, empty} & set(one.connections()), "the end of those that have no answer")
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{one.url}/health")
+        go_on.set()
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+        one.end()
+
+
+@pytest.mark.parametrize("seconds", [1000, 1])
+def test_a_server_that_drains_ends_answers_at_a_second_signal_or_after_its_time(run: Callable[..., Running], seconds: int) -> None:
+    answer = functools.partial(endless, threading.Event(), threading.Event())
+    one = run(Responder("m", ScriptedEngine(answer)), drain_seconds=seconds)
+    with httpx.stream("POST", f"{one.url}/v1/chat/completions", json=STREAM) as reading:
+        lines = reading.iter_lines()
+        assert next(lines).startswith("data: ")
+        for _ in range(2 if seconds == 1000 else 1):
+            one.server.handle_exit(signal.SIGINT, None)
+        assert any('"shutting_down"' in line for line in lines)
+        one.end()
+    assert not one.server.force_exit
+
+
 def test_a_client_that_leaves_before_much_that_is_ready_is_written_is_no_line_of_the_log(
     run: Callable[..., Running], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -196,9 +237,7 @@ def test_a_client_that_leaves_before_much_that_is_ready_is_written_is_no_line_of
         assert left.wait(PATIENCE_SECONDS)
         yield from [Chunk(text="word ")] * 50
         written.set()
-        yield Chunk(
-            text="", finish_reason="stop", usage=Usage(prompt_tokens=1, completion_tokens=51, prefill_seconds=0.0, decode_seconds=0.0)
-        )
+        yield Chunk(text="", finish_reason="stop", usage=USAGE)
 
     one = run(Responder("fake", ScriptedEngine(answer)))
     with asking(f"{one.url}/v1/chat/completions", STREAM) as client:

@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import tiny
 from patience import PATIENCE_SECONDS, wait_until
 from reference import CASES, CONTEXT, make_model, write_folder, write_gguf
 
-from nomoat import references, responder
+from nomoat import hardware, references, responder
 from nomoat.catalog import cards, memory
 from nomoat.cli import model_facts
 from nomoat.engine.blocks import BLOCK_TOKENS
@@ -472,12 +473,20 @@ def test_what_was_given_stays_and_is_left_to_its_maker(shelf: Shelf) -> None:
     assert shelf.events == ["+a", "-a"]
 
 
-def test_a_model_larger_than_the_budget_is_refused_at_the_start(shelf: Shelf) -> None:
+def test_a_model_larger_than_the_budget_is_refused_at_the_start(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hint is tested with `catalog.memory`. Without a budget it is 80 % of what this process may have in all."""
+    need = responder.memory_need(str(tiny_gguf), None)
+    assert need is not None
+    size = need.total_bytes
     with pytest.raises(NotEnoughMemoryError) as caught:
-        Models(loaders=[shelf.loader("a", size=5_000_000_000)], memory_bytes=2_000_000_000)
-    assert caught.value.message == "`a` needs about 5.0 GB, and the budget is 2.0 GB"
-    with pytest.raises(NotEnoughMemoryError, match=r"needs about 0\.72 GB, and the budget is 0\.70 GB"):
-        Models(loaders=[shelf.loader("a", size=723_000_000)], memory_bytes=700_000_000)
+        from_references([str(tiny_gguf)], memory_bytes=200_000_000)
+    assert caught.value.message == "`tiny.gguf` needs about 0.4 GB, and the budget is 0.2 GB"
+    monkeypatch.setattr(hardware, "memory_of_this_process_bytes", lambda: 60_000_000)
+    for missing in (0, 100):
+        free = int(size / 0.8) + 1 - 60_000_000 - missing
+        monkeypatch.setattr(hardware, "memory_available_bytes", lambda free=free: hardware.Detected(free, "free"))
+        with pytest.raises(NotEnoughMemoryError) if missing else nullcontext():
+            from_references([str(tiny_gguf)])
 
 
 def test_names_are_found_or_refused_with_the_known_ones(shelf: Shelf) -> None:

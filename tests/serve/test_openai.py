@@ -150,6 +150,24 @@ def test_an_answer_that_has_to_call_is_a_call_with_its_arguments_whole_and_strea
     assert [event.finish_reason for event in events if event.finish_reason] == ["tool_calls"] * 3
 
 
+def test_what_was_read_of_a_conversation_stays_whichever_tools_are_allowed(tiny_with_tools: openai.OpenAI) -> None:
+    """The template tells of tools before the question."""
+    turns: Any = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hello " * 40}]
+
+    def usage_with(choice: Any) -> tuple[int, int]:
+        asked = {"model": "tiny", "messages": turns, "tools": TWO_TOOLS, "tool_choice": choice, "max_tokens": 1}
+        usage = tiny_with_tools.chat.completions.create(**asked).usage
+        return usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens
+
+    prompt_tokens, _ = usage_with("auto")
+    _, cached = usage_with("auto")
+    assert cached > 0
+    allowed = [{"type": "function", "function": {"name": "note"}}]
+    for mode in ("auto", "required"):
+        told, kept = usage_with({"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": allowed}})
+        assert (told >= prompt_tokens, kept) == (True, cached)
+
+
 class Writing(ToolCallGrammar):
     """Of a model that begins a call, and then writes whatever it may."""
 
@@ -396,9 +414,19 @@ def test_texts_embedded_as_the_models_tokens_are_those_embedded_as_texts(tiny: o
     assert caught.value.param == "input" and "`check_embedding_ctx_length=False`" in caught.value.message
 
 
+def test_the_token_that_a_model_has_behind_an_embedded_text_is_counted(tmp_path: Path, start: Start, sdk: Sdk) -> None:
+    path = write_tiny_gguf(tmp_path / "t.gguf", said={"llama.pooling_type": 3, "tokenizer.ggml.add_eos_token": True})
+    engine = LocalEngine(importer.import_gguf(path))
+    row = engine.tokenizer.encode("the hello", add_bos=True)
+    asked: list[Any] = ["the hello", [*row, 2]]
+    one, other = (sdk(start({"m": Responder("m", engine)})).embeddings.create(model="m", input=[each]).usage for each in asked)
+    assert one == other and one.prompt_tokens == len(row) + 1
+    engine.close()
+
+
 def test_a_server_that_is_a_fork_has_nothing_against_the_texts(tiny: openai.OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forked, "_ran_in", {-1})
-    with pytest.raises(openai.BadRequestError, match="this process is a fork of one that had asked a model") as caught:
+    with pytest.raises(openai.BadRequestError, match="this process is a fork of one that had asked or tuned a model") as caught:
         tiny.embeddings.create(model="tiny", input=[[1]])
     assert caught.value.param is None and "check_embedding_ctx_length" not in caught.value.message
     monkeypatch.undo()  # for the engine to be closed

@@ -423,6 +423,7 @@ def test_what_would_be_wrong_in_silence_is_refused_by_name(fields: dict[str, Any
         ({"tools": [TOOL], "tool_choice": {"type": "function", "name": "f"}}, "tool_choice"), ({"top_logprobs": 2}, "top_logprobs"),
         ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}},
          "tool_choice.tools.0"),
+        ({"tools": [TOOL, {**TOOL, "description": "another"}]}, "tools.1.name"),
         ({"metadata": {"a": 1}}, "metadata"), ({"top_logprobs": 30, "include": [LIKELIHOODS]}, "top_logprobs"),
     ],
 )  # fmt: skip
@@ -483,19 +484,18 @@ def test_errors_are_a_chats_with_fields_named_as_here(tiny: openai.OpenAI, start
 
 
 def test_a_functions_schema_is_named_by_its_place_among_the_clients_tools(start: Start) -> None:
-    """An engine knows of those alone that a model is told of."""
+    """An engine knows of one that is sent twice once."""
 
     def refuse() -> Iterator[Chunk]:
         error = SchemaError("cannot be followed")
-        error.field = "tools.0.function.parameters"
+        error.field = "tools.1.function.parameters"
         raise error
 
     url = start(Responder("fake", ScriptedEngine(refuse)))
-    tools = [TOOL, {"type": "function", "name": "f", "parameters": {}}]
-    choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}
+    tools = [TOOL, TOOL, {"type": "function", "name": "f", "parameters": {}}]
     for stream in (False, True):
-        told = httpx.post(f"{url}/responses", json={"input": "hi", "tools": tools, "tool_choice": choice, "stream": stream})
-        assert (told.status_code, told.json()["error"]["param"]) == (400, "tools.1.parameters")
+        told = httpx.post(f"{url}/responses", json={"input": "hi", "tools": tools, "stream": stream})
+        assert (told.status_code, told.json()["error"]["param"]) == (400, "tools.2.parameters")
 
 
 @pytest.mark.parametrize(

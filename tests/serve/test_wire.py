@@ -169,13 +169,36 @@ def test_functions_are_kept_as_they_were_sent_and_those_that_have_to_be_called_b
     assert parse(tools=[WEATHER, CLOCK], tool_choice=one).requests[0].must_call == ("clock",)
 
 
-@pytest.mark.parametrize(("mode", "must_call"), [("auto", ()), ("required", ("clock", "add"))])
-def test_of_allowed_tools_the_others_are_not_told(mode: str, must_call: tuple[str, ...]) -> None:
-    """As OpenAI's API has it."""
+@pytest.mark.parametrize(
+    ("mode", "may_call", "must_call"), [("auto", ("clock", "add"), ()), ("required", (), ("clock", "add"))]
+)  # fmt: skip
+def test_beside_allowed_tools_the_others_are_told_and_not_called(
+    mode: str, may_call: tuple[str, ...], must_call: tuple[str, ...]
+) -> None:
+    """As OpenAI's API has it: what was read of the conversation stays."""
     add = {"type": "function", "function": {"name": "add"}}
     choice = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [CLOCK, add]}}
     asked = parse(tools=[WEATHER, CLOCK, add], tool_choice=choice).requests[0]
-    assert ([json.loads(tool) for tool in asked.tools], asked.must_call) == ([CLOCK, add], must_call)
+    assert [json.loads(tool) for tool in asked.tools] == [WEATHER, CLOCK, add]
+    assert (asked.may_call, asked.must_call) == (may_call, must_call)
+
+
+def test_a_function_that_is_sent_twice_is_told_once() -> None:
+    """As agents do that join two servers' tools. Errors name it by its place among the client's."""
+    call = parse(tools=[CLOCK, WEATHER, CLOCK, {"type": "function", "function": {"name": "add"}}], tool_choice="required")
+    assert [json.loads(tool)["function"]["name"] for tool in call.requests[0].tools] == ["clock", "weather", "add"]
+    assert (call.requests[0].must_call, call.tool_places) == (("clock", "weather", "add"), (0, 1, 3))
+
+
+@pytest.mark.parametrize("choice", ["auto", "none"])
+def test_two_functions_of_one_name_are_refused(choice: str) -> None:
+    other = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object"}}}
+    with pytest.raises(BadRequestError) as caught:
+        parse(tools=[WEATHER, CLOCK, other], tool_choice=choice)
+    assert (caught.value.message, caught.value.param) == (
+        "`tools.2.function.name` is `clock`, the name of another function, `tools.1`; rename one, or leave it out",
+        "tools.2.function.name",
+    )
 
 
 def test_no_functions_are_told_where_a_text_is_wanted() -> None:

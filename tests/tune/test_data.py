@@ -214,7 +214,7 @@ def test_a_bad_prompt_or_completion_is_named(tmp_path: Path, prompt: object, com
 @pytest.mark.parametrize(("field", "who", "words", "asks", "answers"), [
     ("messages", "role", "content", "user", "assistant"), ("conversations", "from", "value", "human", "gpt"),
 ])  # fmt: skip
-@pytest.mark.parametrize("said", [["ho", " "], ["\n", "ho"], [""]])
+@pytest.mark.parametrize("said", [["ho", " "], ["\n", "ho"], [""], ["\u200b"]])
 def test_an_empty_answer_is_refused_wherever_it_stands_and_read_where_it_is_not_learned(
     tmp_path: Path, field: str, who: str, words: str, asks: str, answers: str, said: list[str]
 ) -> None:
@@ -347,6 +347,8 @@ def test_share_gpt_and_alpaca_are_told_by_their_first_entry(tmp_path: Path) -> N
     alpaca = read(write(tmp_path / "a.jsonl", '{"instruction": "Add.", "input": "1 2", "output": "3"}\n'))
     assert alpaca.format == "Alpaca instructions"
     assert [m.content for m in alpaca.lessons[0].messages] == ["Add.\n\n1 2", "3"]
+    empty = read(write(tmp_path / "n.jsonl", '{"instruction": "Add.", "input": NaN, "output": 3}\n'))  # as pandas writes nothing
+    assert [m.content for m in empty.lessons[0].messages] == ["Add.", "3"]
 
 
 @pytest.mark.parametrize(
@@ -355,6 +357,13 @@ def test_share_gpt_and_alpaca_are_told_by_their_first_entry(tmp_path: Path) -> N
         ("[]", "`{path}` is an empty list"),
         ("[1]", "`{path}`, entry 1: not a JSON object"),
         ('[{"instruction": "x", "output": ""}]', "`{path}`, entry 1: `output` is ''"),
+        ('[{"instruction": "x", "output": NaN}]', "`{path}`, entry 1: `output` is None"),
+        ('[{"prompt": "x", "completion": NaN}]', "`{path}`, entry 1: `completion` is None"),
+        ('[{"prompt": "x", "completion": -Infinity}]', "`{path}`: not JSON: -Infinity, which is no number"),
+        (
+            '[{"messages": [{"role": "user", "content": "\\ufeff "}, {"role": "assistant", "content": "x"}]}]',
+            "`{path}`, entry 1: the question before an answer of the assistant is empty",
+        ),
         (
             '[{"conversations": [{"from": "cat", "value": "x"}]}]',
             "`{path}`, entry 1: a turn is from 'cat' and has a value of type str",

@@ -700,13 +700,42 @@ def test_labels_that_case_spaces_or_the_writing_of_a_number_alone_tell_apart_are
 ) -> None:
     rows = [("one", "True"), ("two", "true"), ("three", "TRUE "), ("four", "매우 나쁨"), ("five", "매우  나쁨"), ("six", "매우나쁨")]
     rows += [("seven", "1"), ("eight", "1.0"), ("nine", "+1"), ("ten", "1.5"), ("eleven", "2"), ("twelve", "v2")]
+    rows += [
+        ("13", "긍정"),
+        ("14", "긍정\u200b"),
+        ("15", "긍\ufeff정"),
+        ("16", "ｎｏ"),
+        ("17", "no"),
+        ("18", "👩‍💻"),
+        ("19", "👩💻"),
+        ("20", "긍정\u3164"),
+    ]
     path = write(tmp_path / "t.csv", *rows)
     say_survey(prepare(str(tiny_gguf), path, **COLUMNS))
-    note = "note: labels that differ only in upper and lower case, in spaces, or in how a number is written"
     said = "".join(line for line in capsys.readouterr().err.splitlines() if line.startswith("note: labels"))
-    assert said == f"{note}: `True`, `true`, `TRUE`; `매우 나쁨`, `매우  나쁨`, `매우나쁨`; `1`, `1.0`, `+1`"
+    assert said == (
+        "note: labels that differ only in upper and lower case, in width, in spaces and what is not seen, or in how a number is "
+        "written: `True`, `true`, `TRUE`; `매우 나쁨`, `매우  나쁨`, `매우나쁨`; `1`, `1.0`, `+1`; `긍정`, `긍정⟨U+200B⟩`, "
+        "`긍⟨U+FEFF⟩정`, `긍정⟨U+3164⟩`; `ｎｏ`, `no`"
+    )
     say_survey(prepare(str(tiny_gguf), write(path, ("one", "true"), ("two", "no")), **COLUMNS))
     assert "upper and lower case" not in capsys.readouterr().err
+
+
+def test_labels_that_tables_write_for_nothing_are_named(tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("one", "a"), ("two", "NaN"), ("three", "NaN"), ("four", "#REF!"), ("five", "none"), ("six", "n/a yet")]
+    say_survey(prepare(str(tiny_gguf), write(tmp_path / "t.csv", *rows), **COLUMNS))
+    note = "note: labels that tables write where there is nothing, or a fault: NaN 2, #REF! 1, none 1\n"
+    assert note in capsys.readouterr().err
+
+
+def test_labels_that_hold_line_breaks_stay_on_the_line(tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('text,label\none,a\ntwo,"b\nc"\n', encoding="utf-8")
+    say_survey(prepare(str(tiny_gguf), path, **COLUMNS))
+    said = capsys.readouterr().err
+    assert "labels: a 1, b⟨U+000A⟩c 1\n" in said
+    assert "note: labels that hold commas or line breaks look like several where the question lists them: b⟨U+000A⟩c; " in said
 
 
 def test_labels_that_hold_commas_are_told_apart_where_they_are_listed(
@@ -717,7 +746,7 @@ def test_labels_that_hold_commas_are_told_apart_where_they_are_listed(
     prepared = prepare(str(tiny_gguf), path, **COLUMNS)
     assert prepared.survey.question == kept_question("Classify the text. Answer with one of: a, a, b, b.")
     note = (
-        "note: labels that hold commas look like several where the question lists them: `a, b`; "
+        "note: labels that hold commas or line breaks look like several where the question lists them: `a, b`; "
         "an --instruction (in Python: `instruction`) can tell them apart\n"
     )
     say_survey(prepared)

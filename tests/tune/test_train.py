@@ -6,18 +6,21 @@ import functools
 import inspect
 import json
 import math
+import os
 import re
 import statistics
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import learning
+import numba
 import numpy as np
 import openvino as ov
 import pytest
@@ -32,7 +35,7 @@ from small_disk import run_on_small_disk
 import nomoat
 from nomoat import hardware, paths, responder, whole_files
 from nomoat.cli.tune import tune as command
-from nomoat.engine import importer, step_tables
+from nomoat.engine import forked, importer, step_tables
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
@@ -699,6 +702,69 @@ def test_a_full_disk_ends_a_training_with_an_error_and_no_half_files(tiny_gguf: 
     assert re.search(rf"error: `{empty_home / 'adapters'}` needs \d+ kB, and its disk has \d+ kB free\n", done.stderr), done.stderr
     assert "tuning" not in done.stderr
     assert done.stdout == "", "files were left behind"
+
+
+FORK = """
+import os, signal, sys
+import nomoat
+from nomoat.errors import UsageError
+base, table = sys.argv[1:]
+def tune(name):
+    nomoat.tune(base, table, name=name, input_column="text", label_column="label", rank=4, epochs=0.1)
+tune("first")
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    for ask in (lambda: tune("second"), lambda: nomoat.load(f"{base}+first")):
+        try:
+            print(ask())
+        except UsageError as error:
+            print(error, flush=True)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+tune("second")
+print(len(nomoat.load(f"{base}+first").embed(["x"])))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+@pytest.mark.usefixtures("kernels")
+def test_a_fork_of_a_process_that_has_tuned_a_model_is_told_so_and_does_not_wait_for_ever(tiny_gguf: Path, table: Path) -> None:
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, str(tiny_gguf), str(table)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+    refused = "this process is a fork of one that had asked or tuned a model, and has none of the threads that run models\n"
+    assert (done.returncode, done.stdout) == (0, f"{2 * refused}1\n"), done.stderr
+
+
+def test_a_fork_of_a_process_that_has_asked_a_model_tunes_none(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forked, "_ran_in", {-1})
+    with pytest.raises(UsageError, match="a fork of one that had asked or tuned a model"):
+        tune(tiny_gguf, table)
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_the_callers_own_number_of_threads_is_as_it_was_after_a_training(
+    is_stopped: bool, tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned_with: list[int] = []
+
+    def told(progress: train.Progress) -> None:
+        learned_with.append(torch.get_num_threads())
+        if is_stopped:
+            raise KeyboardInterrupt
+
+    before = torch.get_num_threads(), numba.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        numba.set_num_threads(1)
+        monkeypatch.setenv("NOMOAT_THREADS", "2")
+        with pytest.raises(KeyboardInterrupt) if is_stopped else nullcontext():
+            tune(tiny_gguf, table, settings=replace(SETTINGS, epochs=0.1), on_progress=told)
+        assert set(learned_with) == {2}
+        assert (torch.get_num_threads(), numba.get_num_threads()) == (1, 1)
+    finally:
+        torch.set_num_threads(before[0])
+        numba.set_num_threads(before[1])
 
 
 def test_a_full_disk_while_kernels_are_compiled_is_said(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,17 +49,19 @@ class Collected:
     """Answers by request; those of `reused` were in the store. `failed`: those that failed of themselves, and why; `ended`: why others
     were not asked (again). `failure` is why some requests have no answer: the first of these reasons, or the end of the budget.
     `lost`: how many calls for a request, ever, may have been billed and brought no answer that was kept. `cut`: those whose stored
-    answer the context of a model on this machine ended, which has room for more now.
+    answer the context of a model on this machine ended, which has room for more now. `is_over`: `failure` ends what is asked later,
+    too.
     """
 
     answers: dict[Request, Completion] = field(default_factory=dict)
     reused: set[Request] = field(default_factory=set)
     failed: dict[Request, NomoatError] = field(default_factory=dict)
-    ended: list[BudgetReachedError] = field(default_factory=list)
+    ended: list[NomoatError] = field(default_factory=list)
     lost: dict[Request, int] = field(default_factory=dict)
     cut: set[Request] = field(default_factory=set)
     num_reused: int = 0
     failure: NomoatError | None = None
+    is_over: bool = False
 
     @property
     def num_failed(self) -> int:
@@ -67,7 +69,7 @@ class Collected:
 
     @property
     def bytes_in_vain(self) -> int:
-        """What was sent to another machine for those that failed, or that the budget ended between two attempts."""
+        """What was sent to another machine for those that failed, or that ended all."""
         return sum(error.bytes_out for error in (*self.failed.values(), *self.ended))
 
 
@@ -81,14 +83,16 @@ def collect(
     show: Callable[[int], None] = lambda _num_open: None,
     together: int = 1,
     in_a_row: FailuresInARow | None = None,
+    takes_part: bool = False,
 ) -> Collected:
     """Every request's answer, as far as there is one. Equal requests are asked once; `show` is told how many are still open.
 
     With a budget, questions are asked in random order, so that those answered when it is used up are a fair sample; each `together`
     requests that stand in a row stay so, because one is worth nothing without the others. `in_a_row`: for who asks a model in several
-    parts, the same for all of them.
-    Raises what no other question would fare better with. A full disk is that, and no question leaves for a server without room for
-    its answer; answers that came and could not be kept are told of.
+    parts, the same for all of them. `takes_part`: some answers are worth something without the others, fair sample or not.
+    Raises what no other question would fare better with; but where a server says so, as when the credit is used up, that ends the
+    asking of who `takes_part` as the budget does. A full disk is raised, and no question leaves for a server without room for its
+    answer; answers that came and could not be kept are told of.
     """
     collected = Collected()
     different = list(dict.fromkeys(requests if spending.budget is None else _in_random_order(requests, together)))
@@ -108,7 +112,7 @@ def collect(
                 with _lost_calls_counted(model, store, spending):
                     _ask(
                         model, pending, collected, store=store, spending=spending, concurrency=concurrency, show=show,
-                        in_a_row=FailuresInARow() if in_a_row is None else in_a_row,
+                        in_a_row=FailuresInARow() if in_a_row is None else in_a_row, takes_part=takes_part,
                     )  # fmt: skip
             except BaseException:
                 with suppress(NomoatError):  # on a full disk that fails, too, and says less
@@ -298,6 +302,7 @@ def _ask(
     concurrency: int,
     show: Callable[[int], None],
     in_a_row: FailuresInARow,
+    takes_part: bool,
 ) -> None:
     unkept = _Unkept(functools.partial(_count_lost, model, store, spending, is_told=True))
     takes_money = spending.may_cost(model)
@@ -318,6 +323,7 @@ def _ask(
             raise
         except RemoteError as error:
             if error.status in HOPELESS or in_a_row.failed() >= MAX_FAILURES_IN_A_ROW:
+                collected.ended.append(error)
                 raise
             return error
         with unkept.noted(model, request, completion):
@@ -341,9 +347,9 @@ def _ask(
             show(len(pending) - done)
     except NomoatError as error:
         unkept.tell(spending.pricing(model), error)
-        if not isinstance(error, BudgetReachedError):
+        if not isinstance(error, BudgetReachedError) and not (takes_part and isinstance(error, RemoteError)):
             raise
-        collected.failure = error
+        collected.failure, collected.is_over = error, True
     except BaseException as error:
         unkept.note(spending.pricing(model), error)
         raise

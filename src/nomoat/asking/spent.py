@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from nomoat.asking.answers import Collected, notes_of
+from nomoat.asking.room import asked_with_less, less_room_note
 from nomoat.asking.spending import Pricing, Spending
 from nomoat.asking.store import AnswerStore
-from nomoat.records import Request
+from nomoat.records import Completion, Request
 from nomoat.responder import Responder
 
 
@@ -16,7 +18,8 @@ from nomoat.responder import Responder
 class Spent:
     """Added up over answers, those that were stored before included; `bytes_out` over those that failed, too.
 
-    `cost_usd` is None where no price is known, and once the cost of one is not. `lost` are the calls that brought none, by request:
+    `cost_usd` is None where no price is known, and once the cost of one is not. `earlier_usd`: what each answer cost that was asked
+    for before with a lower limit; `num_answers` and `num_reused` leave these out. `lost` are the calls that brought none, by request:
     see `Collected`.
     """
 
@@ -29,6 +32,7 @@ class Spent:
     bytes_out: int = 0
     cost_usd: float | None = 0.0
     num_uncounted: int = 0
+    earlier_usd: list[float] = field(default_factory=list)
     lost: dict[Request, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -43,18 +47,31 @@ class Spent:
         self.lost.update(collected.lost)
         for completion in collected.answers.values():
             self.num_answers += 1
-            self.prompt_tokens += completion.usage.prompt_tokens
-            self.completion_tokens += completion.usage.completion_tokens
-            self.bytes_out += completion.usage.bytes_out
-            cost = self.pricing.cost_usd(completion)
-            self.num_uncounted += cost is None
-            self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
+            self._count(completion)
+
+    def add_earlier(self, model: Responder, requests: Iterable[Request], *, store: AnswerStore, spending: Spending) -> None:
+        """Count what these cost when they were asked with a lower limit, of a model that may take money."""
+        if spending.may_cost(model):
+            for _, completion in asked_with_less(model, requests, store=store):
+                if (cost := self._count(completion)) is not None:
+                    self.earlier_usd.append(cost)
+
+    def _count(self, completion: Completion) -> float | None:
+        """Add what an answer took; its cost, if that is known."""
+        self.prompt_tokens += completion.usage.prompt_tokens
+        self.completion_tokens += completion.usage.completion_tokens
+        self.bytes_out += completion.usage.bytes_out
+        cost = self.pricing.cost_usd(completion)
+        self.num_uncounted += cost is None
+        self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
+        return cost
 
     def notes(self, model: Responder, store: AnswerStore, spending: Spending) -> tuple[str, ...]:
         """What has to be known about these answers of a model, and about the money."""
         lost = self.pricing.lost_note(model.ref, self.lost)
         uncounted = spending.uncounted_note(model, self.num_uncounted)
-        return (*notes_of(model, store, num_reused=self.num_reused), *lost, *uncounted, *spending.notes())
+        earlier = less_room_note(model.ref, self.earlier_usd)
+        return (*notes_of(model, store, num_reused=self.num_reused), *earlier, *lost, *uncounted, *spending.notes())
 
     def facts(self) -> dict[str, Any]:
         """As they stand in a sidecar."""

@@ -61,7 +61,7 @@ NUM_ANSWERS = f"SELECT count(*) FROM answers WHERE request <> '{NO_REQUEST}'"
 UNREADABLE = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
 IF_DAMAGED = "`nomoat rm --damaged` removes what cannot be read, and saves the rest; what is gone is computed, and paid for, again"
 # Fields of `Request` that are no part of a key, which is to stay what it is, where they say nothing.
-ADDED_LATER = ("answer_start", "must_call", "one_call", "reasoning_effort", "schema_mode", "template_variables", "tools")
+ADDED_LATER = ("answer_start", "may_call", "must_call", "one_call", "reasoning_effort", "schema_mode", "template_variables", "tools")
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -126,8 +126,8 @@ class AnswerStore:
         key, value = _key("answer", model_digest, request), dataclasses.asdict(completion)
         return self._put(key, model_digest, request, value, is_paid=is_paid, replace=replace)
 
-    def asked_before(self, model_digest: str, seeds: range, asked_with: Callable[[int], Request]) -> list[Request]:
-        """Those of the requests, one with each of these seeds, that have an answer of this model or a lost call.
+    def asked_before(self, model_digest: str, seeds: range, asked_with: Callable[[int], Sequence[Request]]) -> list[Request]:
+        """Those of the requests, one or some with each of these seeds, that have an answer of this model or a lost call.
 
         Only those are made whose seed an answer of the model has; but where calls to it were lost, whose requests are not kept, all up
         to the last of these.
@@ -138,14 +138,12 @@ class AnswerStore:
         kept.pop(_hashed(["notes", model_digest]), None)
         lost = {key for key, seed in kept.items() if seed == "lost"}
         answered = {seed for seed in kept.values() if isinstance(seed, int) and seed in seeds}
-        found: dict[int, Request] = {}
+        found: dict[int, list[Request]] = {}
         for seed in itertools.chain(answered, itertools.takewhile(lambda _seed: lost, seeds)):
-            request = asked_with(seed)
-            keys = {_key(kind, model_digest, request) for kind in ("answer", "lost")}
-            if keys & kept.keys():
-                found[seed] = request
-                lost.difference_update(keys)
-        return [found[seed] for seed in sorted(found)]
+            keys = {request: {_key(kind, model_digest, request) for kind in ("answer", "lost")} for request in asked_with(seed)}
+            found[seed] = [request for request, own in keys.items() if own & kept.keys()]
+            lost.difference_update(*keys.values())
+        return [request for seed in sorted(found) for request in found[seed]]
 
     def limits(self, model_digest: str) -> list[int]:
         """What the stored answers of this model might have had at most, in tokens, the least first."""

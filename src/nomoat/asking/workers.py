@@ -10,6 +10,7 @@ last bits; what the machines of a cluster cost.
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from nomoat.records import ChoiceScores, Chunk, Completion, ContinuationScore, R
 from nomoat.references import names_weights
 from nomoat.responder import Responder, load
 from nomoat.words import counted
+
+log = logging.getLogger("nomoat.asking")
 
 MAX_TRIES = 3
 LOOK_SECONDS = 5.0  # how long the living have to say that they are
@@ -145,7 +148,7 @@ class Workers:
             except self._ray.exceptions.RayError as exc:
                 if isinstance(exc, self._ray.exceptions.RayTaskError):  # a defect of ours, with its traceback
                     raise
-                hand.is_alive = False
+                self._lose(hand, exc)
                 deaths += not self._has_found_dead()  # with others its machine died, and not over this question
             finally:
                 with self._lock:
@@ -166,10 +169,19 @@ class Workers:
         for call in answered:
             try:
                 self._ray.get(call)
-            except self._ray.exceptions.RayError:
-                calls[call].is_alive = False
+            except self._ray.exceptions.RayError as exc:
+                self._lose(calls[call], exc)
                 found = found or calls[call].num_under_way == 0  # else whoever asked it sees it, too
         return found
+
+    def _lose(self, hand: Hand, cause: Exception) -> None:
+        """A worker has died, and is asked nothing any more. That is said at once: whoever asks may end before its notes are told."""
+        with self._lock:
+            is_news = hand.is_alive and not self._has_left
+            hand.is_alive = False
+            left = f"{self.num_alive} of {len(self._hands)} are left"
+        if is_news:
+            log.warning("note: a worker on `%s` died, and %s: %s", hand.place.host, left, cluster.last_line(cause))
 
     def _take(self) -> Hand:
         with self._lock:

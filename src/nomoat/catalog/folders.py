@@ -24,9 +24,11 @@ from nomoat.hub_folder import (
     CONFIG,
     CONFIG_FILES,
     INDEX,
+    MODULES,
+    NESTED,
+    POOLING,
     TERMS_FILES,
     TOKENIZER_FILES,
-    TOOL_TEMPLATE,
     WEIGHTS,
     read_object,
     weight_names,
@@ -55,7 +57,7 @@ def is_whole(folder: Path) -> bool:
 
 def files_of(folder: Path) -> list[Path]:
     """What makes the model of this folder; GGUF files beside it are models of their own."""
-    found = (*folder.glob("[!.]*"), folder / TOOL_TEMPLATE)
+    found = (*folder.glob("[!.]*"), *(folder / name for name in NESTED))
     return sorted(path for path in found if path.is_file() and path.suffix != ".gguf") if (folder / CONFIG).is_file() else []
 
 
@@ -104,6 +106,8 @@ class _Gathering:
     def get_all(self) -> None:
         for name in (*CONFIG_FILES, *TOKENIZER_FILES, *TERMS_FILES):
             self.get(name)
+        if self.get(MODULES):
+            self.get(POOLING)
         there = {name for name in TOKENIZER_FILES if (self.stage / name).is_file()}
         if not there & {"tokenizer.json", "tokenizer.model"} and not there >= {"vocab.json", "merges.txt"}:
             raise UnsupportedError(f"`hf:{self.repo}` holds no tokenizer that nomoat can read", hint=f"try a GGUF of it; {GGUF_HINT}")
@@ -171,8 +175,9 @@ def _move_out(folder: Path) -> None:
             target = folder / path.relative_to(folder / STAGE)
             target.parent.mkdir(exist_ok=True)
             whole_files.put(path, target)
-    with suppress(OSError):  # still used, or not there
-        (folder / TOOL_TEMPLATE).parent.rmdir()
+    for name in NESTED:
+        with suppress(OSError):  # still used, or not there
+            (folder / name).parent.rmdir()
     shutil.rmtree(folder / STAGE)
 
 

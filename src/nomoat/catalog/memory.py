@@ -14,6 +14,7 @@ likelihoods are of the served form was not measured.
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from dataclasses import dataclass
@@ -30,9 +31,13 @@ TILES8_BYTES_PER_PARAMETER = 34 / 32  # Q8_0: the most that a file's own codes t
 SMALL_BYTES_PER_PARAMETER = 0.8  # 4 bits, int8 in tables and two matrices a layer: a 7B has 0.69, Qwen's 0.5B 0.77
 FOUR_BIT_FILE = re.compile(r"q[23]_k|q4_", re.IGNORECASE)  # IQ4_XS, too
 OVERHEAD_BYTES = 400_000_000  # Python, OpenVINO, compiled kernels, activations
+STARTED_BYTES = 100_000_000  # the most of these that Python and imports are, which whoever asks for room has: 75 MB were measured
+LEAST_CONTEXT = 512  # tokens that are worth naming
 SCORING_COPIES = 6  # of a question's keys and values, in float32 5.5 and 5.8: OpenVINO's cache as it grows, and what is kept of them
 FREE_SHARE = 0.9  # of what is free now: above it the model fits only if other programs give way
 TOTAL_SHARE = 0.95  # of all memory: above it the machine swaps
+
+SMALLER = "choose a smaller model (`nomoat models --fits`)"
 
 Fits = Literal["fits", "tight", "does not fit"]
 
@@ -81,6 +86,18 @@ class MemoryNeed:
         """What is left for the KV cache of so many bytes in all, at least what is planned for, at most what it can use."""
         left = total_bytes - (self.total_bytes - self.kv_cache_bytes)
         return max(self.kv_cache_bytes, min(left, self.most_cache_bytes))
+
+    def at(self, context_tokens: int) -> int:
+        """All of it at a shorter context."""
+        return self.total_bytes - self.kv_cache_bytes + self.kv_cache_bytes * context_tokens // self.context_tokens
+
+    def context_within(self, total_bytes: int) -> int | None:
+        """The longest of half the planned context, a quarter and so on at which it takes no more than that; None where none does."""
+        tokens = self.context_tokens
+        while (tokens := tokens // 2) >= LEAST_CONTEXT:
+            if self.at(tokens) <= total_bytes:
+                return tokens
+        return None
 
     def __str__(self) -> str:
         weights, cache, rest = (count / 1e9 for count in (self.weights_bytes, self.kv_cache_bytes, self.overhead_bytes))
@@ -171,6 +188,58 @@ def fit(need: MemoryNeed) -> Detected[Fits]:
     if need.total_bytes <= TOTAL_SHARE * total.value:
         return Detected("tight", f"{free.value / 1e9:.1f} of {total.value / 1e9:.1f} GB are free: close other programs")
     return Detected("does not fit", f"there are {total.value / 1e9:.1f} GB ({total.reason})")
+
+
+def room() -> Detected[int]:
+    """What a model may take that this process loads: what is free, and what the process has already of the overhead."""
+    free = hardware.memory_available_bytes()
+    return Detected(free.value + min(hardware.memory_of_this_process_bytes(), STARTED_BYTES), free.reason)
+
+
+def require_room(ref: str, need: MemoryNeed) -> None:
+    """Raise NotEnoughMemoryError, saying what would help, if a need is more than there is room for."""
+    there = room()
+    if need.total_bytes <= there.value:
+        return
+    needed, has = words.two_gigabytes(need.total_bytes, there.value)
+    tokens = need.context_within(there.value)
+    shorter = f" or a shorter context (`-c {tokens}`, in Python: `context_tokens={tokens}`)" if tokens else ""
+    raise NotEnoughMemoryError(
+        f"`{ref}` needs about {needed} GB of memory at a context of {need.context_tokens:,} tokens, and there are {has} GB for it "
+        f"({there.reason})",
+        hint=f"{SMALLER}{shorter}, or {_make_room(need.total_bytes - there.value, there)}",
+    )
+
+
+def require_budget(ref: str, need: MemoryNeed, budget_bytes: int) -> None:
+    """The same of what a server may use, which may be less than there is."""
+    if need.total_bytes <= budget_bytes:
+        return
+    there = room()
+    needed, budget = words.two_gigabytes(need.total_bytes, budget_bytes)
+    more, shorter = "give more with `--memory {}`", "shorten the context with `-c {}`"
+    of_both = "(in Python: `memory_bytes`, `context_tokens`)"
+    fewer = need.context_within(budget_bytes)
+    if need.total_bytes <= there.value:
+        more = more.format(_shown(need.total_bytes))
+        hint = f"{more}, or {shorter.format(fewer)} {of_both}" if fewer else f"{more} (in Python: `memory_bytes`)"
+    elif fewer:
+        hint = f"{shorter.format(fewer)} (in Python: `context_tokens`)"
+    elif fewer := need.context_within(there.value):
+        hint = f"{more.format(_shown(need.at(fewer)))}, and {shorter.format(fewer)} {of_both}"
+    else:
+        hint = f"{SMALLER}, or {_make_room(need.total_bytes - there.value, there)}"
+    raise NotEnoughMemoryError(f"`{ref}` needs about {needed} GB, and the budget is {budget} GB", hint=hint)
+
+
+def _shown(num_bytes: int) -> str:
+    """In GB, rounded up."""
+    return f"{math.ceil(num_bytes / 1e7) / 100:g}"
+
+
+def _make_room(missing_bytes: int, there: Detected[int]) -> str:
+    limit = there.reason.removeprefix(hardware.LEFT_WITHIN)
+    return "close other programs" if limit == there.reason else f"raise {limit} by {_shown(missing_bytes)} GB"
 
 
 def require_fit(name: str, need: MemoryNeed) -> None:

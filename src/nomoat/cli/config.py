@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nomoat.cli import console, options
-from nomoat.config import settings
+from nomoat.config import keys, settings
 
 
 def config(as_json: options.AsJson = False) -> None:
@@ -18,11 +18,14 @@ def config(as_json: options.AsJson = False) -> None:
     Order: flag, then environment, then config.toml in NOMOAT_HOME (keys.toml for keys), then what was detected. Of a key only its end
     is shown.
     """
-    rows = settings()
+    found, wrong = keys()
+    rows = settings() + found
     if as_json:
         console.print_json(rows)
-        return
-    width = max(len(row.name) for row in rows)
-    for row in rows:
-        wrong = f"  NOT VALID: give {row.give_instead}" if row.give_instead else ""
-        console.print_text(f"{row.name:<{width}}  {row.value}  ({row.origin}){wrong}")
+    else:
+        width = max(len(row.name) for row in rows)
+        for row in rows:
+            instead = f"  NOT VALID: give {row.give_instead}" if row.give_instead else ""
+            console.print_text(f"{row.name:<{width}}  {row.value}  ({row.origin}){instead}")
+    if wrong is not None:
+        raise wrong

@@ -8,6 +8,7 @@ import functools
 import io
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -220,6 +221,22 @@ def _progress(*columns: Any) -> Progress:
 
     described = (_text_column("{task.description}"), *columns)
     return Progress(*described, console=stderr_console(), transient=True, disable=not shows_bars())
+
+
+class Tenths:
+    """Tells a log, where the bar is not drawn, how far a piece of work is: a line at each new tenth of it."""
+
+    def __init__(self, bar: Progress, *, apart_seconds: float = 0.0) -> None:
+        """`apart_seconds`: so long after the beginning, and after a line, there is none."""
+        self._is_told, self._apart_seconds = bar.disable, apart_seconds
+        self._silent_until, self._last = time.monotonic() + apart_seconds, -1
+
+    def show(self, what: str, fraction: float, info: str) -> None:
+        """So much of it is done; `info`, if there is any, stands behind that."""
+        tenths, now = int(10 * fraction), time.monotonic()
+        if self._is_told and tenths > self._last and now >= self._silent_until:
+            self._silent_until, self._last = now + self._apart_seconds, tenths
+            say(f"{what}: {fraction:.0%}{', ' if info else ''}{info}")
 
 
 def _plain(value: Any) -> Any:

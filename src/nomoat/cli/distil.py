@@ -57,8 +57,13 @@ MaxRequests = Annotated[
     ),
 ]
 MaxTokens = Annotated[
-    int | None, typer.Option(min=1, help="With --label: longest answer of a teacher that writes.", show_default=False)
-]  # fmt: skip
+    int | None,
+    typer.Option(
+        min=1,
+        help="Longest written answer, thinking included; without it 200 a task, or a label's length. Asks again what was cut.",
+        show_default=False,
+    ),
+]
 
 Teacher = Annotated[
     str, typer.Argument(metavar="TEACHER", help="A model reference: see `nomoat models`.", autocompletion=completion.models_here)
@@ -80,6 +85,7 @@ def distil(
     input_column: options.InputColumn = None,
     instruction: Instruction = None,
     max_tokens: MaxTokens = None,
+    reasoning_effort: options.ReasoningEffort = None,
     teacher_licence: TeacherLicence = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the seed tasks shown, and of the sampling.")] = 0,
     concurrency: options.Concurrency = DEFAULT_CONCURRENCY,
@@ -117,18 +123,17 @@ def distil(
     how = _How(out=out, spending=spending, concurrency=concurrency, yes=yes, replace=replace, as_json=as_json)
     asked: _Texts | Plan
     if label is not None:
-        asked, shown = _texts(context, teacher, label, labels, input_column, instruction, max_tokens), origin.of_file(label)
-        files.require_place(out, *files.LABELS)
-        files.require_other(files.left_out_place(out), label)
+        asked, shown = _texts(context, teacher, label, labels, input_column, instruction), origin.of_file(label)
     else:
-        _require_no_labels(labels, input_column, instruction, max_tokens)
-        files.require_place(out, *files.TASKS)
+        _require_no_labels(labels, input_column, instruction)
         read, shown = origin.load_seeds(seeds)
         asked = instructions.Plan(
             seeds=read, num_tasks=num_tasks, language=language, tasks_a_request=tasks_a_request, max_requests=max_requests,
-            temperature=temperature, seed=seed,
+            temperature=temperature, seed=seed, max_tokens=max_tokens, reasoning_effort=reasoning_effort,
         )  # fmt: skip
+    files.require_place(out, *(files.TASKS if label is None else files.LABELS))
     files.require_other(out, seeds if label is None else label)
+    files.require_other(files.left_out_place(out), label)
     parents = origin.parents_of(teacher, shown, are_labels=label is not None, terms=teacher_licence)
     with started_workers(workers, ray, concurrency=concurrency) as started, load_on(started, teacher) as model:
         if isinstance(asked, _Texts):
@@ -151,13 +156,13 @@ class _How:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Texts:
-    """The texts of `source`, or of its column, and what is asked about them."""
+    """The texts of `source`, or of its column, what is asked about them, and the `room` for answers: see `written_requests`."""
 
     source: Path
     input_column: str | None
     texts: Texts
     question: Question
-    max_tokens: int | None
+    room: dict[str, Any]
 
     def settings(self) -> dict[str, Any]:
         """What decides which labels come out, whatever bounds their making."""
@@ -168,6 +173,7 @@ class _Texts:
             "input_column": self.input_column,
             "labels": list(self.question.labels),
             "instruction": self.question.instruction,
+            **{name: value for name, value in self.room.items() if name == "reasoning_effort" and value is not None},
         }
 
 
@@ -179,7 +185,7 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
     settings = {"kind": "instructions", "teacher_digest": model.digest, **plan.settings()}
     files.require_own(how.out, settings, num_rows=plan.num_tasks, replace=how.replace)
     with AnswerStore() as store:
-        _ask_consent(model, _with_bar(plan.requests(), plan.most_requests()), store, how, parts=plan.parts())
+        _ask_consent(model, _with_bar(plan.requests(model, store), plan.most_requests()), store, how, parts=plan.parts())
         with judging.counting_bars("tasks") as progress:
             found = instructions.distil(
                 model, plan, store=store, spending=how.spending, concurrency=how.concurrency,
@@ -190,6 +196,8 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
         "tasks": len(found.tasks),
         "offered": found.num_offered,
         "dropped": dict(found.dropped.most_common()),
+        "answers_in_vain": dict(found.in_vain.most_common()),
+        "max_tokens": plan.longest_answer(),
         "partial": found.partial,
         **found.spent.facts(),
         "notes": list(notes),
@@ -199,6 +207,9 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
     console.say(f"tasks: {len(found.tasks):,} kept of {found.num_offered:,} offered")
     for reason, count in found.dropped.most_common():
         console.say(f"  {count:,} dropped: {reason}")
+    for reason, count in found.in_vain.most_common():
+        begins = f", such as: {found.without_task}" if reason == instructions.NO_TASK and found.without_task else ""
+        console.say(f"  {counted(count, 'answer')} {reason}{begins}")
     with _saying_what_is_missing(facts), files.saving(
         how.out, lambda part: files.write_rows(part, rows), teacher=model.name, parents=parents, settings=settings, facts=facts,
         replace=how.replace,
@@ -220,12 +231,12 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
     with AnswerStore() as store:
         different = dict.fromkeys(texts)
         usual = requests_for(different, question.labels, instruction=question.instruction)
-        requests = written_requests(model, usual, store=store, max_tokens=asked.max_tokens)
+        requests = written_requests(model, usual, store=store, **asked.room)
         _ask_consent(model, _with_bar(requests, len(different)), store, how)
         with judging.counting_bars("texts") as progress:
             found = label(
-                model, texts, question.labels, instruction=question.instruction, store=store, max_tokens=asked.max_tokens,
-                spending=how.spending, concurrency=how.concurrency, progress=lambda done, total: progress(model.ref, done, total),
+                model, texts, question.labels, instruction=question.instruction, store=store, **asked.room, spending=how.spending,
+                concurrency=how.concurrency, progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
         notes = found.spent.notes(model, store, how.spending)
     without_text = len(asked.texts.rows) - len(texts)
@@ -301,8 +312,7 @@ def _say_left_out(texts: Sequence[LeftOut], why: str) -> None:
 
 
 def _texts(
-    context: typer.Context, teacher: str, path: Path, labels: str | None, input_column: str | None, instruction: str | None,
-    max_tokens: int | None,
+    context: typer.Context, teacher: str, path: Path, labels: str | None, input_column: str | None, instruction: str | None
 ) -> _Texts:  # fmt: skip
     """What is read and asked; where the teacher was tuned to answer something else it is said."""
     from nomoat.asking import as_tuned
@@ -320,7 +330,8 @@ def _texts(
     with console.waiting(f"reading {path.name}"):
         texts = read_texts(path, input_column=input_column)
     answering.say_notes(question.notes)
-    return _Texts(source=path, input_column=input_column, texts=texts, question=question, max_tokens=max_tokens)
+    room = {name: context.params[name] for name in ("max_tokens", "reasoning_effort")}
+    return _Texts(source=path, input_column=input_column, texts=texts, question=question, room=room)
 
 
 def _require_no_labels(*given: str | int | None) -> None:
@@ -328,7 +339,7 @@ def _require_no_labels(*given: str | int | None) -> None:
     from nomoat.errors import UsageError
 
     if any(value is not None for value in given):
-        options = "--labels, --input-column, --instruction and --max-tokens"
+        options = "--labels, --input-column and --instruction"
         raise UsageError(f"{options} are for --label", hint="add --label TEXTS, or leave them out")
 
 

@@ -25,10 +25,17 @@ GOES_ON = "the same command goes on from there"
 REACHED = re.compile(
     r"the (?:(?P<budget>budget of \$[\d,.]+)|(?P<limit>limit of [\d,]+ requests?)) is reached|the (?P<room>limit of [\d,]+ new tokens)"
 )
-UNREAD = "are read as none of the choices"
+# What helps where more answers do not, by the words of what is partial.
+INSTEAD = {
+    "are read as none of the choices": (
+        "look at the answers (--report), and ask in words that they keep to (of a table: --instruction)"
+    ),
+    "held no whole task": "another teacher, other seeds (--seeds) or fewer tasks at once (--per-request) may do better",
+}
 KEPT = re.compile(r"kept answers of `(?P<model>[^`]+)`")
 OPTIONS = {"budget": "--max-cost", "limit": "--max-requests", "room": "--max-tokens"}
 NAMES_PART = re.compile(r"(?<!/)[/#+](?=\w)")  # a model reference may be broken behind it
+SECONDS_BETWEEN_LINES = 30.0  # of a log, on how far a model is
 UNBOUNDED = 10_000  # columns: wider than any table
 NOT_AGAIN = ("report", "as_json", "yes")  # where a result goes, and a consent that its reader has not given
 
@@ -51,18 +58,23 @@ def bars(settings: RunSettings, *, next_time: str = GOES_ON) -> Iterator[RunSett
 
 @contextmanager
 def counting_bars(what: str, *, next_time: str = GOES_ON) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each model on stderr, if that is a terminal; `what` is counted. Ctrl-C ends the command, and says what is kept, and
-    what is `next_time`."""
-    tasks: dict[str, tuple[TaskID, int]] = {}
+    """A bar for each model on stderr; `what` is counted. In a log it is a line at each new tenth, and none of what is soon done.
+
+    Ctrl-C ends the command, and says what is kept, and what is `next_time`.
+    """
+    tasks: dict[str, tuple[TaskID, console.Tenths, int]] = {}
     try:
         with console.item_progress() as progress:
 
             def show(model: str, done: int, total: int) -> None:
-                task, last = tasks.get(model, (None, 0))
-                if task is None or done < last:  # a model may answer twice: against itself, or once more without likelihoods
-                    task = progress.add_task(model, total=total, info=what)
-                tasks[model] = (task, done)
+                # A model may answer twice: against itself, or once more without likelihoods.
+                if model not in tasks or done < tasks[model][2]:
+                    log = console.Tenths(progress, apart_seconds=SECONDS_BETWEEN_LINES)
+                    tasks[model] = (progress.add_task(model, total=total, info=what), log, 0)
+                task, log, _ = tasks[model]
+                tasks[model] = (task, log, done)
                 progress.update(task, completed=done, total=total)
+                log.show(model, done / max(total, 1), f"{done:,} of {total:,} {what}")
 
             yield show
     except KeyboardInterrupt as exc:
@@ -224,14 +236,14 @@ def _repeatable(context: typer.Context, result: Any, sides: Sequence[Evaluation]
 
 
 def end(partial: str) -> None:
-    """Say on stderr, and by the exit code, that a result is not over all questions, or that most answers to them never began or are
-    read as no choice; `partial` names the bound that was met."""
+    """Say on stderr, and by the exit code, that a result is not over all questions, or that most answers to them never began, are
+    read as no choice or hold no task; `partial` names the bound that was met."""
     if partial:
         reached = REACHED.search(partial)
         higher = f" with a higher {OPTIONS[str(reached.lastgroup)]}" if reached else ""
-        if UNREAD in partial and reached is None:
-            said = "look at the answers (--report), and ask in words that they keep to (of a table: --instruction)"
-            console.say(f"partial: {partial}; {said}")
+        instead = next((said for words, said in INSTEAD.items() if words in partial and reached is None), None)
+        if instead is not None:
+            console.say(f"partial: {partial}; {instead}")
             raise typer.Exit(PARTIAL_EXIT)
         kept = KEPT.search(partial)  # to which no command adds any
         itself = f", naming `{kept['model']}` itself," if kept else ""

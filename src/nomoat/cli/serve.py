@@ -30,6 +30,10 @@ SECONDS_TO_END = 0.5
 NAMED = 5  # models in a note
 LOG_LINE, LOG_TIME = "%(asctime)s %(levelname)s: %(message)s", "%Y-%m-%d %H:%M:%S%z"
 
+Drain = Annotated[
+    int, typer.Option("--drain", metavar="SECONDS", min=0, help="How long answers under way may go on once it is to end.")
+]  # fmt: skip
+
 
 def _require_finite(gigabytes: float | None) -> float | None:
     if gigabytes is not None and not math.isfinite(gigabytes * 1e9):  # bytes
@@ -53,6 +57,7 @@ def serve(
         list[str] | None,
         typer.Option(metavar="ORIGIN", show_default=False, help="Web pages that may ask, with the key; may be given again."),
     ] = None,
+    drain_seconds: Drain = 0,
     context_tokens: options.ContextSize = None,
     quality: options.Quality = None,
     template: options.Template = None,
@@ -100,10 +105,11 @@ def serve(
         auto_local=auto_local,
         load=functools.partial(load_sharing_with_bar, context_tokens=context_tokens, template=template, policy=policy),
     )
-    app.serve(
-        served, host=host, port=port, api_key=api_key, cors=cors or (),
-        on_ready=lambda url: _say_ready(url, served, key_from if api_key else None),
-    )  # fmt: skip
+    with suppress(KeyboardInterrupt):  # while the model is loaded; once it serves, `app.serve` returns
+        app.serve(
+            served, host=host, port=port, api_key=api_key, cors=cors or (), drain_seconds=drain_seconds,
+            on_ready=lambda url: _say_ready(url, served, key_from if api_key else None),
+        )  # fmt: skip
     _end_without(answers.THREAD_NAME)
 
 
@@ -140,6 +146,12 @@ def _end_without(threads: str) -> None:
 
 
 def _say_ready(url: str, models: Models, key_from: str | None) -> None:
+    """See `_say_how_to_ask`. Where the disk of a log is full, or its reader has gone, clients are answered all the same."""
+    with suppress(OSError):
+        _say_how_to_ask(url, models, key_from)
+
+
+def _say_how_to_ask(url: str, models: Models, key_from: str | None) -> None:
     """How to ask, and which models have to be asked in their own words.
 
     The key is not shown: the lines name the variable if it is from the environment, else KEY, and where that is.

@@ -182,7 +182,10 @@ def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
     found = references.adapter_chain(references.parted(ref)[0], folder)
     facts = {"ref": ref, "path": str(folder), "licence": licences.as_dict(found), "provenance": provenance, "notes": notes}
     lines = [f"{ref}", f"adapter: {folder}", *([f"cannot be read: {notes}"] if notes else []), *licences.chain_lines(found)]
-    lines += [f"{name}: {value}" for name, value in provenance.items() if isinstance(value, str | int | float)]
+    told = {name: value for name, value in provenance.items() if isinstance(value, str | int | float)}
+    if not any(link.role == "data" and link.name.startswith(str(told.get("data_file"))) for link in found.links):
+        told.pop("data_licence", None)  # a model wrote the data, which are nobody's own
+    lines += [f"{name}: {value}" for name, value in told.items()]
     if template := tuned.template_of(provenance):
         lines.append(f"chat template: {template}")
     elif folder_tokenizer.chat_templates(folder)[0] is not None:

@@ -281,19 +281,16 @@ def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_
     earlier = None if goes_on else adapter.saved_at(name)
     with console.stage_progress() as bar:
         task = bar.add_task("loading", total=None, info="")
-        shown = ("", -1)
+        stage, log = "", console.Tenths(bar)
 
         def show(progress: Progress) -> None:
-            nonlocal shown
+            nonlocal stage, log
             info = f"loss {progress.loss:.3f}, {progress.tokens_per_second:,.0f} tok/s" if progress.step else ""
-            stage, tenths = shown
             if progress.stage != stage:
                 bar.reset(task, description=progress.stage, total=1.0)
+                stage, log = progress.stage, console.Tenths(bar)
             bar.update(task, completed=progress.fraction, info=info)
-            if progress.stage != stage or int(10 * progress.fraction) > tenths:
-                shown = (progress.stage, int(10 * progress.fraction))
-                if bar.disable:
-                    console.say(f"{progress.stage}: {progress.fraction:.0%}{', ' if info else ''}{info}")
+            log.show(stage, progress.fraction, info)
 
         try:
             return train.learn(prepared, name=name, resume=resume, on_progress=show, on_message=bar.console.print, **arguments)
@@ -303,7 +300,7 @@ def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_
                 console.say(f"stopped; {next_time}")
             elif adapter.can_resume(name):
                 console.say("stopped before anything was learned; the state of the earlier training of this name is still there")
-            elif goes_on or shown[0] == "tuning":  # a training that has learned keeps its state until the adapter is written
+            elif goes_on or stage == "tuning":  # a training that has learned keeps its state until the adapter is written
                 console.say("stopped when all was done: the adapter is written")
             else:
                 console.say("stopped before anything was learned")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,19 +16,21 @@ from pathlib import Path
 
 from nomoat import bounds, labelling, matching, textfiles
 from nomoat.asking import as_tuned
-from nomoat.asking.answers import TOO_LONG, collect, collect_scores, kept_scores
+from nomoat.asking.answers import TOO_LONG, FailuresInARow, collect, collect_scores, count_earlier, kept_scores
 from nomoat.asking.room import with_room
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore
-from nomoat.errors import ContextExceededError, UnsupportedError, UsageError
+from nomoat.errors import ContextExceededError, NomoatError, UnsupportedError, UsageError
 from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.progress import Progress
-from nomoat.records import ContinuationScore, Request
+from nomoat.records import Completion, ContinuationScore, Effort, Request
 from nomoat.responder import Responder
+from nomoat.words import is_blank
 
 # Why a text is left out.
 NO_LABEL, CUT_OFF, TOO_LONG_TEXT, NO_ANSWER = "none of the labels", "cut off", "too long for the teacher", "no answer"
+FEW_IN_VAIN = 8  # written answers that all ended at their limit before a label: the others would be cut off, too
 SPARE_TOKENS = 16  # beside those of the longest label, of which a token may be as little as one byte
 
 
@@ -100,12 +103,19 @@ def _usual_tokens(labels: Sequence[str]) -> int:
 
 
 def written_requests(
-    teacher: Responder, requests: Iterable[Request], *, store: AnswerStore, max_tokens: int | None
+    teacher: Responder,
+    requests: Iterable[Request],
+    *,
+    store: AnswerStore,
+    max_tokens: int | None,
+    reasoning_effort: Effort | None = None,
 ) -> Iterator[Request]:
     """Those of `requests_for`, of a teacher that writes: an answer may have `max_tokens`, which a draft before it takes up, too.
+    `reasoning_effort`: how long to think before.
 
     What was answered whole before, with whatever limit, is not asked again.
     """
+    requests = (replace(request, reasoning_effort=reasoning_effort) for request in requests)
     if max_tokens is None:
         yield from requests
         return
@@ -124,20 +134,21 @@ def label(
     spending: Spending | None = None,
     concurrency: int = DEFAULT_CONCURRENCY,
     max_tokens: int | None = None,
+    reasoning_effort: Effort | None = None,
     progress: Progress = lambda _done, _total: None,
 ) -> Labelled:
     """A label for each text, in their order; `progress` is told how many have one, of how many.
 
     `labels` and `instruction`: those a teacher tuned on a table learned, if not given. `max_tokens`: see `written_requests`; otherwise
-    as much as the longest label takes, and a little more.
-    Raises what no further text would fare better with, the failure if nothing was answered at all, UsageError for texts that are
-    none, and as `question_for` does.
+    as much as the longest label takes, and a little more. `reasoning_effort`: how long who writes is to think before.
+    A few texts, drawn at random, are asked about first; where all of their answers are cut off before a label, no more are.
+    Raises the failure if nothing was answered at all, UsageError for texts that are none, and as `question_for` and `collect` do.
     """
     bounds.require_type("teacher", teacher, Responder)
     bounds.require_type("store", store, AnswerStore)
     texts = bounds.several(texts, "texts are labelled at once")
     bounds.require_texts("texts", texts)
-    empty = next((at for at, text in enumerate(texts) if not text.strip()), None)
+    empty = next((at for at, text in enumerate(texts) if is_blank(text)), None)
     if empty is not None:
         raise UsageError(f"`texts[{empty}]` is empty", hint="leave it out")
     question = as_tuned.question_for(teacher.ref, labels, instruction)
@@ -151,7 +162,7 @@ def label(
         _by_likelihood(asking, found, concurrency)
     except UnsupportedError:
         found.how = "written"
-        asked = list(written_requests(teacher, requests, store=store, max_tokens=max_tokens))
+        asked = list(written_requests(teacher, requests, store=store, max_tokens=max_tokens, reasoning_effort=reasoning_effort))
         with spending.told():
             _by_text(replace(asking, requests=asked), found, spending, concurrency)
     return found
@@ -197,17 +208,9 @@ def _share(scores: Sequence[ContinuationScore], at: int) -> float:
 
 
 def _by_text(asking: _Asking, found: Labelled, spending: Spending, concurrency: int) -> None:
-    different = list(dict.fromkeys(asking.requests))
-    total = len(different)
-    collected = collect(
-        asking.teacher, different, store=asking.store, spending=spending, concurrency=concurrency,
-        show=lambda num_open: asking.progress(total - num_open, total),
-    )  # fmt: skip
-    if collected.failure is not None and not collected.answers:
-        raise collected.failure
-    found.spent.add(collected)
+    answers, failed, why_missing = _written(asking, found, spending, concurrency)
     for text, request in zip(asking.texts, asking.requests, strict=True):
-        completion = collected.answers.get(request)
+        completion = answers.get(request)
         at = None if completion is None else matching.matching_choice(completion.text, asking.labels)
         if at is not None:
             found.results.append(Label(text=text, label=asking.labels[at]))
@@ -215,8 +218,61 @@ def _by_text(asking: _Asking, found: Labelled, spending: Spending, concurrency: 
             why = CUT_OFF if completion.finish_reason == "length" else NO_LABEL
             found.results.append(LeftOut(text=text, why=why, answer=completion.text))
         else:
-            is_too_long = isinstance(collected.failed.get(request), TOO_LONG)
+            is_too_long = isinstance(failed.get(request), TOO_LONG)
             found.results.append(LeftOut(text=text, why=TOO_LONG_TEXT if is_too_long else NO_ANSWER))
     if num_missing := len(found.left_out(NO_ANSWER)):
-        reasons = (error for error in (collected.failure, *collected.failed.values()) if not isinstance(error, TOO_LONG))
-        found.partial = f"{num_missing:,} of {len(asking.texts):,} texts have no answer: {next(reasons)}"
+        found.partial = f"{num_missing:,} of {len(asking.texts):,} texts have no answer: {why_missing}"
+
+
+def _written(
+    asking: _Asking, found: Labelled, spending: Spending, concurrency: int
+) -> tuple[dict[Request, Completion], dict[Request, NomoatError], str]:
+    """The answers, the failures of single texts, and why any other has no answer."""
+    different, teacher, store = list(dict.fromkeys(asking.requests)), asking.teacher, asking.store
+    count_earlier(teacher, different, store=store, spending=spending)
+    answers: dict[Request, Completion] = {}
+    failed: dict[Request, NomoatError] = {}
+    in_a_row, failure, is_over, in_vain = FailuresInARow(), None, False, ""
+    first, others = _parts(different, concurrency)
+    for several in (first, others):
+        is_asked = not (is_over or in_vain)  # else what is stored was paid for
+        part = [request for request in several if is_asked or store.answer(teacher.digest, request) is not None]
+
+        def show(num_open: int, num_asked: int = len(answers) + len(failed) + len(part)) -> None:
+            asking.progress(num_asked - num_open, len(different))
+
+        collected = collect(
+            teacher, part, store=store, spending=spending, concurrency=concurrency, show=show, in_a_row=in_a_row, takes_part=True
+        )
+        found.spent.add(collected)
+        answers |= collected.answers
+        failed |= collected.failed
+        failure = collected.failure if collected.is_over or failure is None else failure
+        is_over = is_over or collected.is_over
+        if (
+            several is first
+            and others
+            and len(answers) >= FEW_IN_VAIN
+            and all(_is_cut(one, asking.labels) for one in answers.values())
+        ):
+            in_vain = f"all of the first {len(answers):,} answers ended at the limit of {found.max_tokens:,} new tokens before a label"
+    if failure is not None and not answers:
+        raise failure
+    found.spent.add_earlier(teacher, different, store=store, spending=spending)
+    reasons = (error.message for error in (failure, *failed.values()) if error is not None and not isinstance(error, TOO_LONG))
+    return answers, failed, in_vain or next(reasons, "")
+
+
+def _parts(requests: Sequence[Request], concurrency: int) -> tuple[Sequence[Request], Sequence[Request]]:
+    """A few, drawn at random, by which it is known whether answers come to a label before their limit; and all others."""
+    num_first = max(FEW_IN_VAIN, concurrency)
+    if num_first >= len(requests):
+        return requests, ()
+    first = random.Random(0).sample(requests, num_first)
+    known = set(first)
+    return first, [request for request in requests if request not in known]
+
+
+def _is_cut(answer: Completion, labels: Sequence[str]) -> bool:
+    """Whether an answer ended at its limit before it was a label."""
+    return answer.finish_reason == "length" and matching.matching_choice(answer.text, labels) is None

@@ -86,6 +86,10 @@ class Engine(ABC):
     def bound_cache(self, num_bytes: int) -> None:  # noqa: B027 - most keep nothing
         """See `Responder.bound_cache`."""
 
+    def start(self) -> None:  # noqa: B027 - most need nothing
+        """Have what the first answer needs, threads among it: so a server says at its start what it lacks. A fork that is made after
+        that cannot ask."""
+
     def chosen_for(self, request: Request) -> AbstractContextManager[Engine]:
         """Who writes the answer to this request, within the block: itself, but for an engine that is one of several."""
         return nullcontext(self)
@@ -117,7 +121,7 @@ class Engine(ABC):
         """`score`, and how long it took: neither loading, nor waiting for others' questions to be read. Of a pass that reads several
         questions each has its share.
 
-        Who only waits once `stop` is set may be sent away, with StoppedError.
+        Once `stop` is set, who waits may be sent away, and a long question left before it is read whole, with StoppedError.
         """
         self.score(request, ())
         began = time.perf_counter()
@@ -146,7 +150,10 @@ class Reader(Protocol):
     """
 
     def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
-        """The mean of each text's last hidden states, [N, D]. A text may be given as the model's own token ids."""
+        """Of each text the mean of its last hidden states, or the first one or the last where the model says so, [N, D].
+
+        A text may be given as the model's own token ids. Raises UnsupportedError for a model that asks for something else.
+        """
         ...
 
     def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:

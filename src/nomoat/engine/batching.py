@@ -25,6 +25,7 @@ from nomoat.engine.blocks import BLOCK_TOKENS, BlockPool
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.native import NativeModel
 from nomoat.engine.paged import PagedModel, Row
+from nomoat.engine.pooling import LAST, MEAN
 from nomoat.engine.sampling import Pick, Sampler, with_log_probability
 from nomoat.engine.serial import SerialModel
 from nomoat.errors import CacheExceededError, StoppedError
@@ -180,21 +181,24 @@ class Answer(_Text):
 class Reading(_Text):
     """A text that is read from its beginning and not continued: for its embedding, or for the likelihoods of its tokens.
 
-    `result` gives the mean of its last hidden states [D], and for each token after the first a Pick if `top_logprobs` is not None.
+    `result` gives a vector of its last hidden states [D], see `pooling`, and for each token after the first a Pick if `top_logprobs`
+    is not None.
     """
 
     may_reuse, wants_hidden = False, True
 
-    def __init__(self, ids: Sequence[int], *, top_logprobs: int | None = None, adapter: int | None = None) -> None:
+    def __init__(
+        self, ids: Sequence[int], *, top_logprobs: int | None = None, adapter: int | None = None, pooled: str = MEAN
+    ) -> None:  # fmt: skip
         super().__init__(ids, adapter=adapter)
         self.result: Future[tuple[Floats, list[Pick]]] = Future()
-        self._top = top_logprobs
+        self._top, self._pooled = top_logprobs, pooled
         self.wants_each = top_logprobs is not None
         self.begin_again()
 
     def begin_again(self) -> None:
         super().begin_again()
-        self._sum_D: npt.NDArray[np.float64] | float = 0.0
+        self._vector_D: npt.NDArray[np.float64] | float = 0.0
         self._picks: list[Pick] = []
 
     @property
@@ -206,7 +210,10 @@ class Reading(_Text):
         return ids, 1 if self._top is None else len(ids)
 
     def take(self, logits_WV: Floats, hidden_TD: Floats) -> bool:
-        self._sum_D = self._sum_D + hidden_TD.sum(axis=0, dtype=np.float64)
+        if self._pooled == MEAN:
+            self._vector_D = self._vector_D + hidden_TD.sum(axis=0, dtype=np.float64) / len(self.ids)
+        elif self._pooled == LAST or self.done == 0:
+            self._vector_D = hidden_TD[-1 if self._pooled == LAST else 0].astype(np.float64)
         if self._top is not None:
             following = self.ids[self.done + 1 : self.done + 1 + len(logits_WV)]
             self._picks += [with_log_probability(row, token, self._top) for row, token in zip(logits_WV, following, strict=False)]
@@ -214,7 +221,7 @@ class Reading(_Text):
         if self.done < len(self.ids):
             return False
         if self.result.set_running_or_notify_cancel():
-            self.result.set_result(((self._sum_D / len(self.ids)).astype(np.float32), self._picks))  # type: ignore[union-attr]
+            self.result.set_result((np.asarray(self._vector_D, np.float32), self._picks))
         return True
 
     def fail(self, error: BaseException) -> None:

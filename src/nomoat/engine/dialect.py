@@ -241,12 +241,14 @@ def render_call(call: ToolCall) -> dict[str, Any]:
 
 
 def _about_tools(request: Request) -> dict[str, Any]:
+    """Of a choice among some of the functions few servers know: they are told of these alone."""
     tools = [json.loads(tool) for tool in request.tools]
     settings: dict[str, Any] = {"tools": tools}
     if len(request.must_call) == 1 < len(tools):
         settings["tool_choice"] = {"type": "function", "function": {"name": request.must_call[0]}}
-    elif request.must_call:
-        settings["tool_choice"] = "required"
+    elif only := request.must_call or request.may_call:
+        settings["tools"] = [tool for tool in tools if tool["function"]["name"] in only]
+        settings |= {"tool_choice": "required"} if request.must_call else {}
     return settings | ({"parallel_tool_calls": False} if request.one_call else {})
 
 

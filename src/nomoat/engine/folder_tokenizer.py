@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -23,6 +24,7 @@ ENDS, FILLERS = ("bos_token", "eos_token"), ("unk_token", "pad_token")
 SPECIAL = (*ENDS, *FILLERS)
 OTHER_SPECIAL = ("additional_special_tokens", "extra_special_tokens")  # a list; of `transformers` 5 also by name
 FLAGS = ("lstrip", "rstrip", "single_word")
+TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\n")  # a token in base64, and its number
 HIGHEST_NUMBER = 1 << 24  # of a token: `tokenizers` takes memory for each number up to it, some 250,000 in the largest vocabularies
 
 
@@ -49,8 +51,9 @@ def read(folder: Path) -> Tokenizer:
     places = {token: at for at, token in reversed(list(enumerate(facts["tokens"])))}
     numbers = range(len(facts["tokens"]))
     facts["bos_token_id"], (facts["eos_token_id"], *more) = _ends(places.get, numbers.__contains__, said, settings)
-    if "add_bos_token" in settings:
-        facts["add_bos_token"] = settings["add_bos_token"]
+    if facts["bos_token_id"] is None:
+        facts["add_bos_token"] = False
+    facts |= {name: settings[name] for name in ("add_bos_token", "add_eos_token") if settings.get(name) is not None}
     metadata = {f"tokenizer.ggml.{name}": value for name, value in facts.items()}
     metadata |= zip(gguf_tokenizer.TEMPLATES, _templates(folder, settings), strict=True)
     made = gguf_tokenizer.from_metadata(
@@ -95,17 +98,25 @@ def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> 
     with translated(f"`{path}` cannot be used"):
         backend.add_tokens(missing)
         encoded = backend.encode("a")
-    begins = itertools.takewhile(lambda pair: pair[1], zip(encoded.ids, encoded.special_tokens_mask, strict=True))
+    marked = list(zip(encoded.ids, encoded.special_tokens_mask, strict=True))
+    begins = _leading_special(marked)
+    ends = _leading_special(marked[len(begins) :][::-1])[::-1]
 
     bos_id, eos_ids = _ends(backend.token_to_id, lambda number: name_of(backend, number) is not None, said, settings)
     special = SpecialTokens(
         bos_id=bos_id,
         eos_id=eos_ids[0],
         stop_ids=gguf_tokenizer.stop_ids(eos_ids, backend.token_to_id),
-        begin_ids=tuple(token_id for token_id, _ in begins),
+        begin_ids=begins,
+        end_ids=ends,
     )
     own, with_tools = _templates(folder, settings)
     return Tokenizer(backend, special, own, tool_template=with_tools)
+
+
+def _leading_special(marked: list[tuple[int, int]]) -> tuple[int, ...]:
+    """The special tokens that come first, of tokens each with whether it is one."""
+    return tuple(token_id for token_id, _ in itertools.takewhile(lambda pair: pair[1], marked))
 
 
 def _ends(
@@ -256,8 +267,12 @@ def _sentencepiece_facts(path: Path) -> dict[str, Any]:
     """A SentencePiece model's vocabulary. Source: sentencepiece_model.proto, whose numbers for kinds of pieces are GGUF's."""
     facts: dict[str, Any] = {"model": "llama", "tokens": [], "scores": [], "token_type": []}
     require_fetched(path)
+    content = path.read_bytes()
+    if TIKTOKEN.match(content):
+        hint = "put the `tokenizer.json` of the repository beside it, or take a GGUF file of the model"
+        raise UnsupportedError(f"`{path}` is a vocabulary in tiktoken's form, which nomoat does not read", hint=hint)
     try:
-        for field, value in _fields(path.read_bytes()):
+        for field, value in _fields(content):
             if field == 1:
                 piece = dict(_fields(value))
                 facts["tokens"].append(piece[1].decode("utf-8"))
@@ -329,6 +344,7 @@ def _require_kinds(folder: Path, said: dict[str, Any], settings: dict[str, Any])
         *((said, f"{name}_token_id", _is_number_or_numbers) for name in ("bos", "eos")),
         *((settings, f"{name}_token", _is_token) for name in ("bos", "eos", "unk", "pad")),
         (settings, "add_bos_token", _is_truth),
+        (settings, "add_eos_token", _is_truth),
         (settings, "add_prefix_space", _is_truth),
         (settings, "tokenizer_class", lambda value: isinstance(value, str)),
         (settings, "added_tokens_decoder", _is_decoder),

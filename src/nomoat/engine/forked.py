@@ -1,6 +1,6 @@
-"""A fork of a process that has run a model: it has the model's memory, and none of the threads that run it.
+"""A fork of a process that has run a model, or tuned one: it has the model's memory, and none of the threads that run it.
 
-Not covered: a fork of a process that has only tuned, or that runs OpenVINO by itself.
+Not covered: a fork of a process that runs OpenVINO or PyTorch by itself.
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ import os
 
 from nomoat.errors import UsageError
 
-_ran_in: set[int] = set()  # the processes that have run a model, as far as this one knows: itself, or the one it is a fork of
+_ran_in: set[int] = set()  # the processes that have run or tuned a model, as far as this one knows: itself, or the one it is a fork of
 
 
 def begin() -> None:
-    """A model is run from now on. Raises UsageError as `require_none` does; no lock is taken, which a fork may find held for ever."""
+    """A model is run or tuned from now on. Raises UsageError as `require_none` does.
+
+    No lock is taken, which a fork may find held for ever.
+    """
     require_none()
     _ran_in.add(os.getpid())
 
 
 def is_fork() -> bool:
-    """Whether this process is a fork of one that had run a model."""
+    """Whether this process is a fork of one that had run or tuned a model."""
     return not _ran_in <= {os.getpid()}
 
 
@@ -27,6 +30,6 @@ def require_none() -> None:
     """Raises UsageError if it is."""
     if is_fork():
         raise UsageError(
-            "this process is a fork of one that had asked a model, and has none of the threads that run models",
-            hint='start processes by `spawn`: multiprocessing.get_context("spawn"); or fork before a model is first asked',
+            "this process is a fork of one that had asked or tuned a model, and has none of the threads that run models",
+            hint='start processes by `spawn`: multiprocessing.get_context("spawn"); or fork before a model is first asked or tuned',
         )

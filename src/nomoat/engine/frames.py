@@ -11,6 +11,7 @@ Shapes: N questions, S places of a frame.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,11 +58,11 @@ class FramedScorer(Scorer):
                 taken.append(at)
         return taken
 
-    def score_many(self, questions: Sequence[Question]) -> list[list[ContinuationScore]]:
-        """Those of one size, as `beside` gives them."""
+    def score_many(self, questions: Sequence[Question], stop: threading.Event | None = None) -> list[list[ContinuationScore]]:
+        """Those of one size, as `beside` gives them: in one pass, whoever has gone."""
         size = self._size(questions[0])
         if size is None:
-            return super().score_many(questions)
+            return super().score_many(questions, stop)
         row = _Row(size, len(questions))
         for question in questions:
             row.add(question.prompt, question.trees[0][1])

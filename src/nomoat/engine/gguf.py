@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import paths
+from nomoat.engine import pooling
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import require_fetched
 
@@ -125,11 +126,12 @@ class GGUFFile(Opened):
                 f"`{names[0]}` says that it is part {number + 1} of {count}",
                 hint=f"give the parts their names: `NAME-00001-of-{count:05}.gguf` and so on",
             )
-        self.tensors = {
-            name: replace(tensor, file_number=number)
-            for number, part in enumerate(self._parts)
-            for name, tensor in part.tensors.items()
-        }
+        self.tensors = {}
+        for number, part in enumerate(self._parts):
+            for name, tensor in part.tensors.items():
+                if name in self.tensors:
+                    raise BadFileError(f"two of the parts of `{path}` hold the tensor `{name}`", hint="download them again")
+                self.tensors[name] = replace(tensor, file_number=number)
         expected = self._whole_number("split.tensors.count", len(self.tensors))
         if count > 1 and expected != len(self.tensors):
             raise BadFileError(f"the parts of `{path}` hold {len(self.tensors)} tensors, not {expected}", hint="download them again")
@@ -217,6 +219,11 @@ class GGUFFile(Opened):
         """See `ModelSource`."""
         found = self.metadata.get("tokenizer.chat_template")
         return found if isinstance(found, str) else None
+
+    @property
+    def pooling(self) -> str:
+        """See `ModelSource`."""
+        return pooling.of_metadata(self.metadata)
 
     def read_tokenizer(self) -> Tokenizer:
         """Its tokenizer. Raises UnsupportedError, BadFileError."""
@@ -356,6 +363,8 @@ class _Part:
         self.metadata: dict[str, Any] = {}
         for _ in range(num_keys):
             key = self._string()
+            if key in self.metadata:
+                raise self._broken(f"it says `{key}` twice")
             self.metadata[key] = self._value(self._number("I"))
         infos = [self._tensor_info() for _ in range(num_tensors)]
         alignment = self.metadata.get("general.alignment", 32)
@@ -386,6 +395,8 @@ class _Part:
         end = start + offset + row_bytes * math.prod(shape[:-1])
         if end > len(self._map):
             raise self._broken(f"tensor `{name}` ends at byte {end:,}, and the file has {len(self._map):,}")
+        if name in self.tensors:
+            raise self._broken(f"it holds the tensor `{name}` twice")
         self.tensors[name] = Tensor(name, kind.name, shape, start + offset, row_bytes)
 
     def _kind(self, name: str, type_code: int) -> Any:

@@ -69,12 +69,15 @@ def from_metadata(
     _add_special_tokens(backend, tokens, types, flags or {})
     bos_id = metadata.get("tokenizer.ggml.bos_token_id")
     bos_id = bos_id if bos_id is not None and 0 <= bos_id < len(tokens) else None  # some files write 2^32 - 1 for none
-    begins = metadata.get("tokenizer.ggml.add_bos_token", kind == "llama" or pre in BEGINS_TEXTS)
+    begins = metadata.get("tokenizer.ggml.add_bos_token", kind == "llama" or (pre in BEGINS_TEXTS and bos_id is not None))
+    if begins and bos_id is None:
+        bos_id = _unsaid_begin(kind, tokens)
     special = SpecialTokens(
         bos_id=bos_id,
         eos_id=eos_id,
         stop_ids=stop_ids([eos_id, *_turn_ends(metadata, len(tokens))], backend.token_to_id),
         begin_ids=() if bos_id is None or not begins else (bos_id,),
+        end_ids=(eos_id,) if metadata.get("tokenizer.ggml.add_eos_token", False) else (),
     )
     own, with_tools = (metadata.get(key) for key in TEMPLATES)
     return Tokenizer(backend, special, own, tool_template=with_tools)
@@ -92,6 +95,7 @@ def _require_kinds(metadata: dict[str, Any]) -> None:
         "eot_token_id": lambda value: type(value) is int,
         "eom_token_id": lambda value: type(value) is int,
         "add_bos_token": lambda value: isinstance(value, bool),
+        "add_eos_token": lambda value: isinstance(value, bool),
         "add_space_prefix": lambda value: isinstance(value, bool),
         "remove_extra_whitespaces": lambda value: isinstance(value, bool),
         "precompiled_charsmap": lambda value: isinstance(value, bytes) or (isinstance(value, np.ndarray) and value.itemsize == 1),
@@ -121,6 +125,14 @@ def stop_ids(eos_ids: Sequence[int], id_of: Callable[[str], int | None]) -> tupl
     if all(id_of(end) is not None for end in harmony.ENDS):
         ends -= {id_of(harmony.END)}  # another message follows, as llama.cpp has it (llama-vocab.cpp)
     return tuple(sorted(ends))
+
+
+def _unsaid_begin(kind: str, tokens: list[str]) -> int:
+    """The token that begins each text, of a file that does not say which one: SentencePiece's usual one, as in llama.cpp, if that is
+    there. Raises BadFileError."""
+    if kind == "llama" and tokens[1:2] == ["<s>"]:
+        return 1
+    raise BadFileError("the file begins each text with a token, and does not say which", hint="try another file of this model")
 
 
 def _turn_ends(metadata: dict[str, Any], num_tokens: int) -> list[int]:

@@ -171,7 +171,9 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
 
 def quantised_by(config: Config) -> str | None:
     """The method by which `transformers` rounds weights when it loads them, or has them rounded already."""
-    found = config.get("quantization_config")
+    found, of_mlx = config.get("quantization_config"), config.get("quantization")
+    if isinstance(of_mlx, dict) and "bits" in of_mlx:  # beside which some write the other, too
+        return "MLX"
     if not isinstance(found, dict):
         return None
     unnamed = "bitsandbytes" if found.get("load_in_4bit") or found.get("load_in_8bit") else "a method without a name"

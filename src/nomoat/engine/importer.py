@@ -23,7 +23,7 @@ from nomoat.engine.imported import GRAPH, NATIVE, WEIGHTS, not_whole
 from nomoat.engine.lora import MERGE, LoraDelta
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, files_of, open_source
-from nomoat.errors import BadFileError, NotEnoughMemoryError, NotWritableError, UnsupportedError, WorkerError
+from nomoat.errors import BadFileError, NotEnoughMemoryError, NoThreadError, NotWritableError, UnsupportedError, WorkerError
 from nomoat.hub_folder import ADAPTER_WEIGHTS
 from nomoat.progress import Progress
 
@@ -38,7 +38,7 @@ import gc, json
 from pathlib import Path
 from nomoat import child_process
 gc.disable()  # of a vocabulary it would look through a million objects again and again
-from nomoat.engine import gguf_tokenizer, graph, importer  # no machine_code yet, which may make a folder: this may be killed
+from nomoat.engine import gguf_tokenizer, graph, importer
 import gguf, tokenizers
 path, adapter, told = json.loads(child_process.word())
 importer.import_gguf(Path(path), adapter=adapter and Path(adapter), **told, progress=child_process.tell, here=True)
@@ -291,6 +291,7 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
             facts = {
                 "digest": digest, "layout": imported.VERSION, **origin,
                 "sizes": asdict(plan.sizes), "num_values": plan.source.num_values, "storage": plan.stored.as_dict(),
+                "pooling": plan.source.pooling,
                 "notes": (*plan.source.notes, *architectures.notes(plan.source.metadata, plan.sizes)),
                 "files": {written.name: written.stat().st_size for written in part.iterdir()},
                 "crc32": {name: _crc32(part / name) for name in CHECKED if (part / name).exists()},
@@ -312,7 +313,7 @@ def _make_elsewhere(child: child_process.Child, folder: Path, told: str, progres
         return
     try:
         child.run(told, progress=progress)
-    except (NotEnoughMemoryError, WorkerError):
+    except (NotEnoughMemoryError, NoThreadError, WorkerError):
         if _facts_if_whole(folder) is None:
             raise
     finally:

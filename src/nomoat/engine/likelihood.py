@@ -9,6 +9,7 @@ Shapes: T tokens in one pass, K tokens it may see (cached and new), R reads (a l
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from nomoat import matching
 from nomoat.engine import shutdown
 from nomoat.engine.compiled import core, read_graph
 from nomoat.engine.tokenizer import Tokenizer
-from nomoat.errors import UsageError
+from nomoat.errors import StoppedError, UsageError
 from nomoat.records import ContinuationScore, Request
 
 # Prompts are read in parts of this length whoever came before, so that what is kept from the last prompt equals what is read anew.
@@ -169,17 +170,20 @@ class Scorer:
         """Which of these are read together with the first, which is one of them."""
         return [0]
 
-    def score_many(self, questions: Sequence[Question]) -> list[list[ContinuationScore]]:
-        """Of each question, the log-probability of each continuation, in their order."""
-        return [one.scores([self._log_probabilities(one.prompt, tree) for _, tree in one.trees]) for one in questions]
+    def score_many(self, questions: Sequence[Question], stop: threading.Event | None = None) -> list[list[ContinuationScore]]:
+        """Of each question, the log-probability of each continuation, in their order.
+
+        Raises StoppedError between two parts of one that is read alone once `stop` is set.
+        """
+        return [one.scores([self._log_probabilities(one.prompt, tree, stop) for _, tree in one.trees]) for one in questions]
 
     def score(self, prompt: list[int], continuations: Sequence[list[int]], ends: Sequence[int] = ()) -> list[ContinuationScore]:
         """Of one `Question`."""
         return self.score_many([Question(prompt, continuations, ends)])[0]
 
-    def _log_probabilities(self, prompt: list[int], tree: Tree) -> npt.NDArray[np.float64]:
+    def _log_probabilities(self, prompt: list[int], tree: Tree, stop: threading.Event | None) -> npt.NDArray[np.float64]:
         """What each read of the tree gives, [R]: the rest of the prompt and the tree are fed together, a part of them at a time."""
-        begin = self._read_beginning(prompt)
+        begin = self._read_beginning(prompt, stop)
         count = len(prompt)
         ids = np.array(prompt[begin:] + tree.ids, np.int64)
         places_K = np.concatenate([np.arange(count), count + np.array(tree.depths, np.int64)])
@@ -189,6 +193,7 @@ class Scorer:
         rows_R = rows_R + count
         values_R = np.zeros(len(rows_R))
         for start in range(begin, len(places_K), self._part_tokens):
+            _require_asked(stop)
             end = min(len(places_K), start + self._part_tokens)
             queries = np.arange(start, end)[:, None]
             sight = (np.arange(end) <= queries) & (queries < ends_K[:end])
@@ -197,7 +202,7 @@ class Scorer:
             values_R[here] = self._infer(part, places_K[:end], sight, rows_R[here] - start, tokens_R[here])
         return values_R
 
-    def _read_beginning(self, prompt: list[int]) -> int:
+    def _read_beginning(self, prompt: list[int], stop: threading.Event | None) -> int:
         """Have the prompt's whole parts before its last token in the cache, read or as kept. Returns how many tokens that is."""
         begin = (len(prompt) - 1) // PROMPT_PART_TOKENS * PROMPT_PART_TOKENS
         known = 0
@@ -210,6 +215,7 @@ class Scorer:
             for state, kept in zip(self._request.query_state(), self._kept_states, strict=True):
                 state.state = _tensor(kept[:, :, :known])
         for start in range(known, begin, PROMPT_PART_TOKENS):
+            _require_asked(stop)
             end = start + PROMPT_PART_TOKENS
             self._infer(np.array(prompt[start:end]), np.arange(end), np.ones((1, end), bool), NOTHING, NOTHING)
         if begin > 2 * known:
@@ -255,6 +261,11 @@ class Scorer:
         from nomoat.engine import likelihood_graph
 
         likelihood_graph.take_sight(model)
+
+
+def _require_asked(stop: threading.Event | None) -> None:
+    if stop is not None and stop.is_set():
+        raise StoppedError("the reading was stopped", hint="whoever asked for it has gone")
 
 
 def _groups(continuations: Sequence[list[int]]) -> Iterator[list[int]]:

@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import cache, config, footprint, net, paths
-from nomoat.engine import Engine, forked, frames, harmony, importer, layout, likelihood, served_scores_digest, tool_calls
+from nomoat.engine import Engine, forked, frames, harmony, importer, layout, likelihood, pooling, served_scores_digest, tool_calls
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
 from nomoat.engine.blocks import BLOCK_TOKENS
@@ -34,6 +34,7 @@ from nomoat.engine.grammar import Grammar, Grammars
 from nomoat.engine.imported import not_whole
 from nomoat.engine.likelihood import Question, Scorer
 from nomoat.engine.lookup import Lookup
+from nomoat.engine.lora import LoraDelta
 from nomoat.engine.native import Blueprint, NativeModel
 from nomoat.engine.paged import PagedModel
 from nomoat.engine.sampling import Pick, Sampler
@@ -95,14 +96,19 @@ class LocalEngine(Engine):
             self.storage = layout.Storage.from_dict(facts["storage"])
             self.digest: str = facts["digest"]
             sizes = self._sizes = Dimensions(**facts["sizes"])
+            self._pooling: str = facts["pooling"]
             self._notes: tuple[str, ...] = tuple(facts["notes"])
+            self._sha256_of_weights: str = facts["source_sha256"]
+            self._sha256_of_baked: str = facts["adapter_sha256"]
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as exc:
             raise not_whole(folder, exc) from exc
         self._context_tokens = min(sizes.context_tokens, context_tokens or sizes.context_tokens)
         self.tokenizer = load_tokenizer(folder)
+        self._num_tokens = self.tokenizer.num_among(sizes.vocabulary)
         self._grammars = Grammars(self.tokenizer, sizes.vocabulary)
-        self._folder, self._weights, self._adapter = folder, weights, adapter
-        self._beside = importer.read_adapters(folder, beside)
+        # they are opened when likelihoods are first asked for, wherever the process has gone by then
+        self._folder, self._weights, self._adapter = folder, weights and weights.absolute(), adapter and adapter.absolute()
+        self._beside = importer.read_adapters(folder, [one.absolute() for one in beside])
         self._blueprint = Blueprint(folder) if self.storage.has_tiles else None
         self._native = self._blueprint if self._blueprint is not None and self._blueprint.can_run(self._beside) else None
         self._token_bytes = footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim)
@@ -111,7 +117,7 @@ class LocalEngine(Engine):
             self.digest = hashlib.sha256(f"{self.digest}\n{self._token_bytes}".encode()).hexdigest()
         self.layout = layout.choose(sizes, self.storage, threads=config.threads())
         self._at: int | None = None  # of the adapter beside the weights that answers
-        self._shared = _Shared(weights=weights, context_tokens=self._context_tokens)
+        self._shared = _Shared(weights=self._weights, context_tokens=self._context_tokens)
 
     @property
     def context_tokens(self) -> int:
@@ -138,6 +144,14 @@ class LocalEngine(Engine):
         self._shared.cache_bytes = num_blocks * block_bytes
         self._shared.context_tokens = min(self._context_tokens, num_blocks * BLOCK_TOKENS)
 
+    def start(self) -> None:
+        forked.begin()
+        self._started_batcher()
+        if self._native is not None:
+            from nomoat.engine import program
+
+            program.team()
+
     def adapted(self, at: int, *, template: str | Template | None = None) -> LocalEngine:
         """This engine with one of the adapters beside it, and a chat template of its own. Closing either closes both."""
         view = copy.copy(self)
@@ -157,7 +171,7 @@ class LocalEngine(Engine):
         room = self.context_tokens - len(ids)
         answer = Answer(
             ids,
-            Sampler(request, ids, self._grammar(request, ids)),
+            Sampler(request, ids, self._grammar(request, ids), num_tokens=self._num_tokens),
             max_new_tokens=room if request.max_new_tokens is None else min(request.max_new_tokens, room),
             stop_ids=self.tokenizer.special.stop_ids,
             lookup=Lookup(ids),
@@ -257,12 +271,14 @@ class LocalEngine(Engine):
         yield Chunk(text=rest, finish_reason=reason, usage=usage, likelihoods=end)
 
     def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
+        pooling.require_done(self._pooling)
         for at, text in enumerate(texts):
             with _naming(at, texts):
                 self._require_not_beyond(text, 0)
-        rows = [self.tokenizer.encode(text, add_bos=True) if isinstance(text, str) else list(text) for text in texts]
-        means = [mean_D for mean_D, _ in _results(self._read(rows), stop)] if rows else []
-        return np.array(means, np.float32) if rows else np.zeros((0, self._sizes.width), np.float32)
+        ends = self.tokenizer.special.end_ids
+        rows = [[*self.tokenizer.encode(text, add_bos=True), *ends] if isinstance(text, str) else list(text) for text in texts]
+        vectors = [vector_D for vector_D, _ in _results(self._read(rows), stop)] if rows else []
+        return np.array(vectors, np.float32) if rows else np.zeros((0, self._sizes.width), np.float32)
 
     def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
         ids = self._prompt_ids(request, 0)
@@ -274,7 +290,7 @@ class LocalEngine(Engine):
         for at, row in enumerate(rows):
             with _naming(at, rows):
                 self._require_readable(row)
-        readings = [Reading(row, top_logprobs=top_logprobs, adapter=self._at) for row in rows]
+        readings = [Reading(row, top_logprobs=top_logprobs, adapter=self._at, pooled=self._pooling) for row in rows]
         batcher = self._started_batcher()
         for reading in readings:
             batcher.submit(reading)
@@ -311,19 +327,23 @@ class LocalEngine(Engine):
         self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
         self._require_room(len(prompt), max(map(len, rows)) + bool(ends))
         question, line = Question(prompt, rows, ends), self._shared.line
-        return line.scores(question, self._at, self._score_together, load=self._load_scorer, stop=stop)
+
+        def read(questions: Sequence[Question]) -> dict[int, ChoiceScores]:
+            return self._score_together(questions, stop)
+
+        return line.scores(question, self._at, read, load=self._load_scorer, stop=stop)
 
     def _load_scorer(self) -> None:
         with self._shared.scoring:
             self._held_scorer()
 
-    def _score_together(self, questions: Sequence[Question]) -> dict[int, ChoiceScores]:
-        """The first, and what is read together with it, by their places."""
+    def _score_together(self, questions: Sequence[Question], stop: threading.Event | None) -> dict[int, ChoiceScores]:
+        """The first, and what is read together with it, by their places. `stop`: that of who asked the first."""
         with self._shared.scoring:
             scorer = self._held_scorer()
             taken = scorer.beside(questions)
             began = time.perf_counter()
-            several = scorer.score_many([questions[at] for at in taken])
+            several = scorer.score_many([questions[at] for at in taken], stop)
             seconds = (time.perf_counter() - began) / len(taken)
             return {at: ChoiceScores(scores=tuple(scores), seconds=seconds) for at, scores in zip(taken, several, strict=True)}
 
@@ -348,8 +368,9 @@ class LocalEngine(Engine):
         """An adapter beside the weights is part of them here: exactly, or baked into an import of its own."""
         adapter = self._adapter if self._at is None else self._beside[self._at].weights_path.parent
         if self._weights is not None and self._shared.is_exact:
-            model = importer.exact_model(self._weights, adapter=adapter, context_tokens=self._context_tokens)
-            return frames.scorer(model, self.layout.properties | layout.EXACT_PROPERTIES)
+            with self._unchanged(self._weights, adapter):
+                model = importer.exact_model(self._weights, adapter=adapter, context_tokens=self._context_tokens)
+                return frames.scorer(model, self.layout.properties | layout.EXACT_PROPERTIES)
         folder = self._folder
         if self._at is not None:
             if self._weights is None:
@@ -357,9 +378,26 @@ class LocalEngine(Engine):
                     "an adapter beside weights of no known file gives no likelihoods of continuations",
                     hint="give the engine the model's own file as `weights`, or load the model with `nomoat.load`",
                 )
-            folder = importer.import_gguf(self._weights, adapter=adapter, context_tokens=self._context_tokens)
+            with self._unchanged(self._weights, adapter):
+                folder = importer.import_gguf(self._weights, adapter=adapter, context_tokens=self._context_tokens)
         self.compile_once()
         return Scorer(folder, self.layout.scoring_properties)
+
+    @contextmanager
+    def _unchanged(self, weights: Path, adapter: Path | None) -> Iterator[None]:
+        """What is read within is what was loaded, or UsageError is raised: likelihoods are kept under the digest of that."""
+        self._require_unchanged(weights, adapter)
+        yield
+        self._require_unchanged(weights, adapter)
+
+    def _require_unchanged(self, weights: Path, adapter: Path | None) -> None:
+        known = self._sha256_of_baked if self._at is None else self._beside[self._at].sha256
+        changed: Path | None = weights
+        with suppress(OSError):
+            if importer.sha256_of_model(weights) == self._sha256_of_weights:
+                changed = adapter if adapter is not None and LoraDelta(adapter).sha256 != known else None
+        if changed is not None:
+            raise UsageError(f"`{changed}` was changed or removed since it was loaded", hint="load it again")
 
     def count_tokens(self, request: Request) -> int:
         return len(self._prompt_ids(request, 1))

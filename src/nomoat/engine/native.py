@@ -119,8 +119,10 @@ class Blueprint:
         from nomoat.engine import chain
 
         if types := self.types(adapters=adapters):
-            machine_code.compile_elsewhere("-".join(types), COMPILE, *types, progress=progress)
-            for function in chain.functions(types):
+            functions = chain.functions(types)
+            if not all(function.is_kept for function in functions):
+                machine_code.compile_elsewhere("-".join(types), COMPILE, *types, progress=progress)
+            for function in functions:
                 _ = function.address
 
     def types(self, *, adapters: bool) -> list[str]:

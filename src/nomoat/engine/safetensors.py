@@ -9,7 +9,6 @@ import json
 import mmap
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine import arch as architectures
+from nomoat.engine import pooling
 from nomoat.engine.gguf import FloatArray, Opened, Rows, Tensor, require_weights, row_numbers, rows_by_expert
 from nomoat.engine.hf_config import quantised_by, read_metadata, require_kinds, scaling_tensors
 from nomoat.engine.hf_families import FAMILIES, Family, opt_name, row_order
@@ -28,6 +28,8 @@ from nomoat.hub_folder import (
     CONFIG,
     CONFIG_FILES,
     INDEX,
+    MODULES,
+    POOLING,
     SPECIAL_TOKENS,
     TOKENIZER_FILES,
     WEIGHTS,
@@ -44,7 +46,8 @@ MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 LONGEST_COPIED = 1 << 28  # bytes; adapters are shorter
 MAX_LAYERS = 1000
 COMPARED = 1 << 22  # bytes at a time
-OPTIONAL_OF_A_LAYER = re.compile(r"blk\.\d+\.(.+\.bias|.+_norm\.weight)")
+A_PART = re.compile(r"model-\d+-of-\d+\.safetensors")
+PICKLED = re.compile(r"pytorch_model.*\.bin")
 OF_AN_EXPERT = re.compile(r"(.+\.experts\.)(\d{1,4})\.(.+)")
 GATES_AND_UPS = re.compile(r"(.+\.)(?:mlp\.experts\.gate_up_proj|block_sparse_moe\.input_linear\.weight)")
 # what old checkpoints keep beside their weights: masks and rotation tables
@@ -179,12 +182,32 @@ def weight_files(folder: Path) -> list[Path]:
                 hint="download them into that folder",
             )
         return [folder / name for name in names]
-    other = next((path.name for path in sorted(folder.glob("pytorch_model*.bin"))), None)
-    hint = "nomoat reads safetensors folders of the Hugging Face hub, and GGUF files"
+    raise _without_weights(folder)
+
+
+def _without_weights(folder: Path) -> BadFileError:
+    """The error for a folder without the files of weights that `transformers` writes, which says what there is in their place."""
+    names = sorted(path.name for path in folder.iterdir())
+    if parts := [name for name in names if A_PART.fullmatch(name)]:
+        return BadFileError(f"`{folder}` holds `{parts[0]}` and no `{INDEX}`, which names them all", hint="download that, too")
+    if own := next((name for name in names if name.startswith("consolidated.")), None):
+        hint = "take the files of the same repository that transformers reads: `config.json`, `model*.safetensors` and a tokenizer"
+        return BadFileError(f"`{folder}` holds its weights in their maker's own form, `{own}`", hint=hint)
+    other = next((name for name in names if PICKLED.fullmatch(name)), None)
+    hint = _other_model(folder) or "nomoat reads safetensors folders of the Hugging Face hub, and GGUF files"
     if other is not None:
         this = repr(str(folder))
         hint = f"write it with transformers, in Python: `AutoModelForCausalLM.from_pretrained({this}).save_pretrained({this})`"
-    raise BadFileError(f"`{folder}` holds no `{WEIGHTS}`" + (f", only `{other}`" if other else ""), hint=hint)
+    return BadFileError(f"`{folder}` holds no `{WEIGHTS}`" + (f", only `{other}`" if other else ""), hint=hint)
+
+
+def _other_model(folder: Path) -> str | None:
+    """What to name in place of a folder that is no model, and that holds one."""
+    files = [path for path in sorted(folder.glob("*")) if path.suffix.lower() == ".gguf" and "mmproj" not in path.name.lower()]
+    if files:
+        return f"name the file in it: `{files[0]}`" + (f", or another of the {len(files)}" if len(files) > 1 else "")
+    snapshot = next(folder.glob(f"snapshots/*/{CONFIG}"), None)
+    return None if snapshot is None else f"name the folder of the model in it: `{snapshot.parent}`"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -194,7 +217,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         if (folder / ADAPTER_CONFIG).exists():
             raise BadFileError(f"`{folder}` is an adapter, no model", hint=f"name its base before it: BASE+{folder}")
         raise BadFileError(
-            f"`{folder}` is no model: it has no `{CONFIG}`", hint="name a GGUF file, or a folder as the Hugging Face hub has it"
+            f"`{folder}` is no model: it has no `{CONFIG}`",
+            hint=_other_model(folder) or "name a GGUF file, or a folder as the Hugging Face hub has it",
         )
     return _text_part(read_object(path))
 
@@ -217,7 +241,8 @@ def _text_part(config: dict[str, Any]) -> dict[str, Any]:
 
 def _known(config: dict[str, Any]) -> tuple[Family, dict[str, Any]]:
     """The family, and the metadata that a GGUF file of this model would hold. Raises UnsupportedError, BadFileError."""
-    kind = str(config.get("model_type"))
+    if not isinstance(kind := config.get("model_type"), str):
+        raise BadFileError(f"its `{CONFIG}` does not say `model_type`, which names the architecture", hint="download it again")
     if kind not in FAMILIES:
         raise architectures.unknown(kind)
     require_kinds(config)
@@ -230,7 +255,7 @@ def model_files(folder: Path) -> list[Path]:
 
     read_config(folder)
     unread = () if folder_tokenizer.reads_special_tokens(folder) else (SPECIAL_TOKENS,)
-    facts = [folder / name for name in (*CONFIG_FILES, *TOKENIZER_FILES) if name not in unread]
+    facts = [folder / name for name in (*CONFIG_FILES, *TOKENIZER_FILES, MODULES, POOLING) if name not in unread]
     return [*(path for path in facts if path.is_file()), *weight_files(folder)]
 
 
@@ -245,6 +270,11 @@ class HubFolder(Opened):
         from nomoat.engine import folder_tokenizer
 
         return folder_tokenizer.chat_templates(self.path)[0]
+
+    @property
+    def pooling(self) -> str:
+        """See `ModelSource`."""
+        return pooling.of_folder(self.path)
 
     def read_tokenizer(self) -> Tokenizer:
         """Its tokenizer. Raises UnsupportedError, BadFileError."""
@@ -279,7 +309,6 @@ class SafetensorsFolder(HubFolder):
         self._method = None if method == self.codes_read else method
         self._tensors: dict[str, Readable] = {}
         self._read()
-        self._require_in_all_layers()
         self.notes = _notes(self._method, writes="output.weight" in self._tensors or bool(self.config.get("tie_word_embeddings")))
         if self.config.get("tie_word_embeddings") and "output.weight" in self._tensors:
             self._tie()
@@ -304,18 +333,6 @@ class SafetensorsFolder(HubFolder):
                 self._add(name, tensor)
         for name, by_number in experts.items():
             self._join(name, [by_number[number] for number in sorted(by_number)], highest=max(by_number))
-
-    def _require_in_all_layers(self) -> None:
-        """Raise BadFileError for a bias or a norm that some layers have and others lack; which ones a variant has differs."""
-        layers = self.metadata[f"{self.family.arch}.block_count"]
-        counts = Counter(found[1] for name in self._tensors if (found := OPTIONAL_OF_A_LAYER.fullmatch(name)))
-        for name, count in counts.items():
-            if count < layers:
-                lacking = next(f"blk.{at}.{name}" for at in range(layers) if f"blk.{at}.{name}" not in self._tensors)
-                raise BadFileError(
-                    f"`{self.path}` has no tensor that GGUF would call `{lacking}`, and {count:,} of {layers:,} layers have theirs",
-                    hint="the folder is not complete",
-                )
 
     def _is_read(self, name: str) -> bool:
         return is_weight(name) and not name.removeprefix("model.").startswith(self.family.unread)
@@ -493,7 +510,8 @@ def read_tensors(
             if kind not in types:
                 raise UnsupportedError(
                     f"tensor `{name}` of `{path}` has the type {kind}, which nomoat cannot read",
-                    hint=other_type or f"it reads {', '.join(types)}; try another copy of this model",
+                    hint=other_type
+                    or f"it reads {', '.join(types)}; of quantised weights take the model they were made from, or a GGUF file",
                 )
             yield name, Stored(content[start + begin : start + end].view(types[kind]).reshape(shape), kind)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:

@@ -1,11 +1,12 @@
 """Choosing the next token from its logits, as the request asks.
 
 In this order: penalties, the schema's grammar, temperature, top-k, top-p, min-p, then a draw. Log-probabilities are the model's own,
-from before all of that. Shapes: V vocabulary, C candidates.
+from before all of that, over all its rows; those that are no token are never chosen. Shapes: V vocabulary, C candidates.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,10 +37,15 @@ class Pick:
 class Sampler:
     """The choices of one answer. With a seed they depend on the logits alone, whatever else is answered at the same time."""
 
-    def __init__(self, request: Request, prompt: Sequence[int], grammar: Grammar | ToolCallGrammar | None = None) -> None:
+    def __init__(
+        self, request: Request, prompt: Sequence[int], grammar: Grammar | ToolCallGrammar | None = None, *,
+        num_tokens: int = sys.maxsize,
+    ) -> None:  # fmt: skip
+        """`num_tokens`: what comes behind them in the logits is no token."""
         self._request = request
         self._grammar = grammar
         self._seen = set(prompt) if request.repetition_penalty != 1 else set()
+        self._num_tokens = num_tokens
         self._counts: Counter[int] = Counter()
         self._penalised = request.repetition_penalty != 1 or request.presence_penalty != 0 or request.frequency_penalty != 0
         self._random = np.random.default_rng(None if request.seed is None else request.seed % 2**64)
@@ -49,8 +55,9 @@ class Sampler:
         asked = self._request
         changed_V = logits_V
         is_held = self._grammar is not None and self._grammar.holds
-        if self._penalised or is_held:
+        if self._penalised or is_held or self._num_tokens < len(logits_V):
             changed_V = logits_V.copy()
+            changed_V[self._num_tokens :] = -np.inf
             self._penalise(changed_V)
         if self._grammar is not None and is_held:
             self._grammar.forbid(changed_V)

@@ -36,7 +36,8 @@ class ScoringLine:
         self, question: Question, model: int | None, read: Callable[[Sequence[Question]], dict[int, ChoiceScores]], *,
         load: Callable[[], None] = lambda: None, stop: threading.Event | None = None,
     ) -> ChoiceScores:  # fmt: skip
-        """`read`: the scores of the first of these questions, and of those it reads with it, by their places. All are of `model`.
+        """`read`: the scores of the first of these questions, which is this one, and of those it reads with it, by their places. All
+        are of `model`.
 
         `load` makes the model ready before; what it raises is raised for all who stand in the line for this model then. What `read`
         raises is raised here alone: the next one in the line reads the others' questions. Once `stop` is set, who was not read gets

@@ -57,9 +57,27 @@ class ModelSource(Protocol):
         """Its own, without the vocabulary, which takes longer to read. Raises BadFileError."""
         ...
 
+    @property
+    def pooling(self) -> str:
+        """How a text becomes one vector; see `pooling`."""
+        ...
+
     def read_tokenizer(self) -> Tokenizer:
         """Its tokenizer. Raises UnsupportedError, BadFileError."""
         ...
+
+
+WITH_WEIGHTS = "the file of the model's weights"
+NO_MODELS = {  # by `general.type` or `general.architecture`: what a file is, and what to do
+    "adapter": (
+        "an adapter, no model, and a LoRA in GGUF is not read",
+        "name the folder that PEFT saved it in, with its base before it: BASE+FOLDER",
+    ),
+    "mmproj": ("the part of a model that sees images, or hears", f"name {WITH_WEIGHTS}, which lies beside it: nomoat reads texts"),
+    "imatrix": ("an importance matrix, which serves to quantise a model", f"name {WITH_WEIGHTS}"),
+    "controlvector": ("a control vector, no model, and is not read", f"name {WITH_WEIGHTS}"),
+}  # fmt: skip
+NO_MODELS["clip"] = NO_MODELS["mmproj"]
 
 
 def open_source(path: Path) -> ModelSource:
@@ -79,12 +97,18 @@ def open_source(path: Path) -> ModelSource:
         except UnsupportedError as refused:
             return open_foreign(path, refused)
     file = GGUFFile(path)
-    if file.metadata.get("general.type") == "adapter":
-        raise UnsupportedError(
-            f"`{path}` is an adapter, no model, and a LoRA in GGUF is not read",
-            hint="name the folder that PEFT saved it in, with its base before it: BASE+FOLDER",
-        )
+    _require_model(path, file)
     return file
+
+
+def _require_model(path: Path, file: GGUFFile) -> None:
+    """Raise UnsupportedError for a file that goes with a model, or is of one, and is none."""
+    kinds = {str(file.metadata.get(key)) for key in ("general.type", "general.architecture")}
+    for kind, (what, hint) in NO_MODELS.items():
+        if kind in kinds:
+            raise UnsupportedError(f"`{path}` is {what}", hint=hint)
+    if not file.tensors and "tokenizer.ggml.tokens" in file.metadata:
+        raise UnsupportedError(f"`{path}` is a vocabulary alone, and no model", hint=f"name {WITH_WEIGHTS}")
 
 
 def files_of(path: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ Shape = tuple[int, ...]
 # what answers to texts do not depend on: how positions turn, said a second time (files of 2023), and the part that sees images
 UNUSED = re.compile(r"rope_freqs|blk\.\d+\.attn_rot_embd(\..*)?|(v|mm)\..*")
 
+OPTIONAL_OF_A_LAYER = re.compile(r"blk\.\d+\.(.+\.bias|.+_norm\.weight)")
 BETWEEN = ("token_embd_project.weight", "output_project.weight")
 BETWEEN_LAYERS = ("model.project_in", "model.project_out")  # as an adapter names them
 
@@ -22,14 +24,15 @@ def require_fitting(file: ModelSource, arch: Architecture, sizes: Dimensions) ->
     """Raises UnsupportedError for the first tensor that the architecture does not have: computed without it, answers would be wrong.
     BadFileError for the first that is missing, or of another shape than the sizes ask for.
 
-    What only some files have (biases, norms of some variants) may be missing.
+    What only some files have (biases, norms of some variants) may be missing, in all layers.
     """
     if sizes.heads % sizes.kv_heads:
         raise BadFileError(f"`{file.path}` shares {sizes.kv_heads} heads among {sizes.heads}", hint="download it again")
     tokens = file.metadata.get("tokenizer.ggml.tokens")
-    if isinstance(tokens, list) and len(tokens) > sizes.vocabulary:
+    if isinstance(tokens, list) and len(tokens) != sizes.vocabulary:  # rows that are no token could be chosen
         raise BadFileError(
-            f"`{file.path}` has {len(tokens):,} tokens, and its model knows {sizes.vocabulary:,}", hint="download it again"
+            f"`{file.path}` has {len(tokens):,} tokens, and its model knows {sizes.vocabulary:,}",
+            hint="download it again, or try another file of this model",
         )
     has_layers = replace(sizes, layers=min(sizes.layers, len(file.tensors)))  # however many a damaged file says
     _require_known(file, arch, {*dict(_needed(arch, has_layers)), *dict(_possible(arch, has_layers)), *_read_elsewhere(arch)})
@@ -40,6 +43,7 @@ def require_fitting(file: ModelSource, arch: Architecture, sizes: Dimensions) ->
     for name, shape in _possible(arch, sizes):
         if name in file.tensors:
             _require(file, name, shape)
+    _require_in_all_layers(file, sizes)
     if arch.positions == "learned" and file.tensor("position_embd.weight").num_rows < sizes.context_tokens:
         rows = file.tensor("position_embd.weight").num_rows
         raise BadFileError(f"`{file.path}` has {rows:,} positions for a context of {sizes.context_tokens:,}", hint="download it again")
@@ -124,6 +128,18 @@ def _require_known(file: ModelSource, arch: Architecture, known: set[str]) -> No
             f"`{file.path}` holds the tensor `{strange}`, which the architecture `{arch.name}` does not have",
             hint="it is a variant that nomoat would answer wrongly; try another file of this model",
         )
+
+
+def _require_in_all_layers(file: ModelSource, sizes: Dimensions) -> None:
+    """Raise BadFileError for a bias or a norm that some layers have and others lack; which ones a variant has differs."""
+    counts = Counter(found[1] for name in file.tensors if (found := OPTIONAL_OF_A_LAYER.fullmatch(name)))
+    for name, count in counts.items():
+        if count < sizes.layers:
+            lacking = next(f"blk.{at}.{name}" for at in range(sizes.layers) if f"blk.{at}.{name}" not in file.tensors)
+            raise BadFileError(
+                f"`{file.path}` has no `{lacking}`, as GGUF calls it, and {count:,} of {sizes.layers:,} layers have theirs",
+                hint="it is not complete: download it again",
+            )
 
 
 def _projections(sizes: Dimensions) -> dict[str, Shape]:

@@ -51,6 +51,7 @@ class SpecialTokens:
     eos_id: int
     stop_ids: tuple[int, ...]
     begin_ids: tuple[int, ...]  # what the model expects before a text: the one that begins it, several (GLM-4), or none
+    end_ids: tuple[int, ...] = ()  # and behind one that becomes a vector
 
     @property
     def add_bos(self) -> bool:
@@ -104,6 +105,10 @@ class Tokenizer:
         with _cut(text):
             ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
         return self._begun(ids) if add_bos else ids
+
+    def num_among(self, rows: int) -> int:
+        """Of the first `rows` numbers those up to the last one that is a token: a model may have more rows than tokens."""
+        return next((at for at in range(rows, 0, -1) if name_of(self.backend, at - 1) is not None), 0)
 
     def is_beyond(self, text: str, tokens: int) -> bool:
         """Whether a text has more than so many tokens, as far as a part of it says so: then all of it need not be cut.
@@ -258,6 +263,7 @@ class Tokenizer:
                 "eos_id": self.special.eos_id,
                 "stop_ids": list(self.special.stop_ids),
                 "begin_ids": list(self.special.begin_ids),
+                "end_ids": list(self.special.end_ids),
             },
             "chat_template": self.chat_template,
             "tool_template": self._tool_template,
@@ -335,7 +341,7 @@ def _letters_of_bytes() -> dict[str, bytes]:
 def special_of(settings: Mapping[str, Any]) -> SpecialTokens:
     """Those in the settings that `Tokenizer.save` wrote. Raises KeyError or TypeError for others, as an older nomoat's."""
     told = settings["nomoat"]
-    return SpecialTokens(**{**told, "stop_ids": tuple(told["stop_ids"]), "begin_ids": tuple(told["begin_ids"])})
+    return SpecialTokens(**{**told, **{name: tuple(told[name]) for name in ("stop_ids", "begin_ids", "end_ids")}})
 
 
 def load(folder: Path) -> Tokenizer:

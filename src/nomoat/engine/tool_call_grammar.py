@@ -3,9 +3,10 @@ to be one.
 
 That is behind the mark `<tool_call>`: a call has to come, and `</tool_call>`; and behind `to=functions` in a header of GPT-OSS's.
 Without marks, as `tool_calls.BARE` begins, an answer is known for calls by the first one's name, which has to begin as a function's:
-that one is held from there on (one token may close name and call at once), those right behind it from their beginning. The rest is
-free, and so is what a model thinks aloud: no mask is computed for it, and no vocabulary read before a call. Where no more than one
-call counts, the answer ends behind one that is held: at its mark or, as one without marks may stand within an object that goes on,
+that one is held from there on (one token may close name and call at once), those right behind it from their beginning. Where the model
+is told of functions that it may not call, the first one is held from the quote before its name: a call of theirs would stay text. The
+rest is free, and so is what a model thinks aloud: no mask is computed for it, and no vocabulary read before a call. Where no more than
+one call counts, the answer ends behind one that is held: at its mark or, as one without marks may stand within an object that goes on,
 where another one begins.
 
 Not covered: the name of a first call without mark, and calls without mark whose name does not come first or that stand behind a
@@ -52,6 +53,8 @@ class ToolCallGrammar:
         self._template = tokenizer.template_for(request.tools) or ""
         self._named = tool_calls.parameters_of(request)
         names = [json.dumps(name, ensure_ascii=False)[:-1].encode(errors="replace") for name, _ in self._named.values()]
+        if len(names) < len(request.tools):  # what begins as a name of the others would be known too late
+            names = [b'"']
         self._bare = re.compile(NAMING + rb"\s*(?:%b)" % b"|".join(map(re.escape, names)))
         self._kept_bytes = KEPT_BYTES + max(map(len, names))
         before = b"".join(map(tokenizer.token_bytes, prompt[-LAST_TOKENS:]))

@@ -125,9 +125,10 @@ def schema_of_calls(request: Request, template: str, *, free: Container[int] = (
 
 
 def parameters_of(request: Request) -> dict[int, tuple[str, dict[str, Any]]]:
-    """Name and parameters of the functions that an answer held to a call may call, by their places among the request's."""
+    """Name and parameters of the functions that an answer may call, by their places among the request's."""
+    only = request.must_call or request.may_call
     named = {at: (_name(tool), _parameters(tool)) for at, tool in enumerate(request.tools)}
-    return {at: one for at, one in named.items() if not request.must_call or one[0] in request.must_call}
+    return {at: one for at, one in named.items() if not only or one[0] in only}
 
 
 def _turn(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
@@ -236,7 +237,7 @@ def recognised(chunks: Generator[Chunk], request: Request, template: str | None 
     counts, it is "stop": that one is whole.
     """
     takes_one = only_first(request, template)
-    reader = _Reader({_name(tool) for tool in request.tools}, takes_one=takes_one)
+    reader = _Reader({name for name, _ in parameters_of(request).values()}, takes_one=takes_one)
     with closing(chunks):
         for chunk in chunks:
             text = reader.push(chunk.text)

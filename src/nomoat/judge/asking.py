@@ -9,7 +9,7 @@ from typing import Any
 
 from nomoat import matching
 from nomoat.asking.answers import FailuresInARow, Question, collect, collect_scores, count_earlier, failure_of, kept_scores
-from nomoat.asking.room import with_less_room, with_room
+from nomoat.asking.room import asked_with_less, with_room
 from nomoat.asking.store import AnswerStore
 from nomoat.engine import templates
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
@@ -206,13 +206,9 @@ class Asking:
         """What these questions came to when they were asked with a lower limit, whole or cut off: no evidence, but paid for."""
         if not self.asked or not self.settings.spending.may_cost(self.model):
             return []
-        limits = self.store.limits(self.model.digest)
         examples = {example.id: example for example in self.suite.examples}
-        found: list[Outcome] = []
-        for request, example_id in [*self.asked.items()]:
-            kept = (self.store.answer(self.model.digest, tried) for tried in with_less_room(request, limits))
-            found += [_paid(self, examples[example_id], answer, score=0.0) for answer in kept if answer is not None]
-        return found
+        earlier = asked_with_less(self.model, [*self.asked], store=self.store)
+        return [_paid(self, examples[self.asked[request]], answer, score=0.0) for request, answer in earlier]
 
     @property
     def max_new_tokens(self) -> int:

@@ -15,6 +15,7 @@ from nomoat.errors import DataError
 from nomoat.records import Example, Message, Role, fields_of
 from nomoat.rows import Source, read_objects, unit_of
 from nomoat.textfiles import read_jsonl
+from nomoat.words import is_blank
 
 # Of a line; others are passed over.
 FIELDS = ("id", "input", "messages", "target", "choices", "category", "group", "follows", "alpaca_question")
@@ -151,7 +152,7 @@ def _parse(where: str, default_id: str, row: dict[str, Any], frame: Frame, needs
             raise DataError(said, hint="correct the target, or add it to `choices`")
     names = {}
     for key in ("category", "follows", "group", "alpaca_question"):
-        names[key] = row.get(key, "")
+        names[key] = "" if row.get(key) is None else row[key]
         if not isinstance(names[key], str):
             raise DataError(f"{where}: `{key}` is {names[key]!r}, and should be text", hint=OR_NONE)
     messages = _messages(where, row, frame)
@@ -161,7 +162,7 @@ def _parse(where: str, default_id: str, row: dict[str, Any], frame: Frame, needs
 def _targets(where: str, row: dict[str, Any]) -> list[str]:
     """The right answer, or all of them."""
     value = row.get("target")
-    if isinstance(value, list) and value and all(isinstance(item, str) and item.strip() for item in value):
+    if isinstance(value, list) and value and all(isinstance(item, str) and not is_blank(item) for item in value):
         return list(dict.fromkeys(value))
     return [_text(where, row, "target")]
 
@@ -186,12 +187,14 @@ def _messages(where: str, row: dict[str, Any], frame: Frame) -> tuple[Message, .
     if messages[-1].role != "user":
         made = "; `nomoat suites new FILE` makes a suite of conversations with their answers"
         raise DataError(f"{where}: the last message is the {messages[-1].role}'s", hint=f"{hint}{made}")
+    if is_blank(messages[-1].content):
+        raise DataError(f"{where}: the last message is empty", hint="write the question, or leave the example out")
     return tuple(messages)
 
 
 def _text(where: str, row: dict[str, Any], key: str) -> str:
     value = row.get(key)
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or is_blank(value):
         said = "is missing" if key not in row else f"is {value!r}"
         raise DataError(f"{where}: `{key}` {said}, and should be text", hint=f'write it as text: "{key}": "…"')
     return value

@@ -81,7 +81,7 @@ def score_interval(
     of the scale: few scores near to each other say little of rare ones far away.
     """
     scale = METRICS[metric].scale
-    if groups is not None:
+    if groups is not None and len(set(groups)) < len(groups):
         return stats.clustered_score_interval(scores, groups, *scale, confidence=1 - alpha)
     if METRICS[metric].right_or_wrong:
         return stats.wilson_interval(round(sum(scores)), len(scores), confidence=1 - alpha)

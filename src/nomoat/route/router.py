@@ -352,6 +352,10 @@ class RouterEngine(Engine):
         """See `Responder.bound_cache`: that of the model on this machine."""
         self._local.bound_cache(num_bytes)
 
+    def start(self) -> None:
+        """See `Engine.start`: the model on this machine."""
+        self._local.engine.start()
+
     def close(self) -> None:
         self._local.close()
         if self._cloud is not None:

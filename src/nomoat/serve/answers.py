@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
-from nomoat import net
+from nomoat import net, system_errors
 from nomoat.errors import NomoatError, NoThreadError, StoppedError
 from nomoat.records import Chunk, Place
 
@@ -37,9 +37,13 @@ def stopped() -> StoppedError:
     return StoppedError("the answer was stopped", hint="the server is shutting down")
 
 
-def _bug(exc: BaseException) -> NomoatError:
-    """What ends a request because of a bug. Logged are only places and the kind: the exception's own words may quote the prompt."""
-    log.error("%s\n%s", type(exc).__name__, "".join(traceback.format_tb(exc.__traceback__)))
+def _unforeseen(exc: BaseException) -> NomoatError:
+    """What ends a request because of a bug, or for want of threads or memory. Logged are only places and the kind: the exception's own
+    words may quote the prompt."""
+    want = system_errors.as_want(exc) if isinstance(exc, Exception) else None
+    log.error("%s\n%s", want.message if want else type(exc).__name__, "".join(traceback.format_tb(exc.__traceback__)))
+    if want:
+        return want
     return NomoatError(f"the engine failed: {type(exc).__name__}", hint="this is a bug; the server's log says where")
 
 
@@ -111,7 +115,7 @@ class Answer:
         except NomoatError as exc:
             self._put(at, stopped() if self._stopped.is_set() else exc)
         except BaseException as exc:  # noqa: BLE001  an engine's bug, or Rust's panic, must end this request, not the thread without a word
-            self._put(at, _bug(exc))
+            self._put(at, _unforeseen(exc))
         return None
 
     def _write(self, at: int) -> Place | None:
@@ -190,7 +194,7 @@ class Answers:
                     raise stopped() from None
                 raise
             except BaseException as exc:  # noqa: BLE001  as in an answer
-                problem = _bug(exc)
+                problem = _unforeseen(exc)
             raise problem  # here, where it does not carry the other one along
 
         try:

@@ -7,6 +7,7 @@ No prompt and no answer is logged.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import threading
@@ -24,7 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
-from nomoat import __version__, bounds, net, references
+from nomoat import __version__, bounds, net, references, system_errors
 from nomoat.errors import NomoatError, UsageError
 from nomoat.responder import Responder
 from nomoat.serve import replies, responses, tokens, web, wire
@@ -40,6 +41,8 @@ from nomoat.serve.web.markdown import as_html
 
 MAX_MARKDOWN_BYTES = 256 << 10  # some 50,000 tokens; what is longer the page shows as plain text
 MAX_EMBEDDINGS_BODY_BYTES = 16 << 20  # many texts at once, of some 5,000 Korean characters each
+
+log = logging.getLogger("nomoat.serve")
 
 Reference = str | os.PathLike[str]
 
@@ -70,8 +73,7 @@ def create_app(
     app.state.answers = answers
     protect(app, api_key=api_key, cors=cors)
     app.add_middleware(CountErrors, metrics=metrics)  # around the guard
-    for of, told in ((NomoatError, _nomoat_error), (ClientDisconnect, _client_left), (HTTPException, _http_error)):
-        app.add_exception_handler(of, told)
+    _tell_errors(app)
     web.add_page(app)
 
     @app.post("/v1/chat/completions")
@@ -131,13 +133,15 @@ def serve(
     port: int = 8080,
     api_key: str | None = None,
     cors: Sequence[str] = (),
+    drain_seconds: int = 0,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve models until Ctrl-C. Of references the first is loaded now and the others when they are asked for; a Responder stays the
     caller's, and `auto` has to be one.
 
     `port` 0 takes a free one. `cors`: see `create_app`. `on_ready` gets the base URL (`http://127.0.0.1:8080/v1`) as soon as requests
-    are answered: those that come before the first model is loaded are told to come again, with status 503.
+    are answered: those that come before the first model is loaded are told to come again, with status 503. `drain_seconds`: how long
+    answers under way may be written on once Ctrl-C, or SIGTERM, came; a second one ends them.
     Raises UsageError in a thread whose event loop runs, for a host that others can reach without a key, for a key that cannot be sent
     or is empty, for origins without a key, and for a port that cannot be had; what `nomoat.responder.load` raises.
     """
@@ -152,16 +156,17 @@ def serve(
             hint="add `--api-key KEY`, or serve this machine only with `--host 127.0.0.1` (in Python: `api_key`, `host`)",
         )
     require_origins(cors, api_key)
+    if bounds.whole("drain_seconds", drain_seconds) < 0:
+        raise UsageError(f"`drain_seconds` is {drain_seconds}", hint="it can be 0 or more")
     allow_many()
     with bind(host, port) as listener:
         models = _models(model)
         try:
             with saying_that_it_loads(listener, api_key=api_key, cors=cors) as hand_over:
-                with models.use(models.names[0]):
-                    pass  # what cannot be loaded is said before anything is served
+                _start_first(models)
                 app = create_app(models, api_key=api_key, cors=cors)
                 hand_over()
-                _run(app, listener, host, on_ready)
+                _run(Server(app, drain_seconds=drain_seconds), listener, host, on_ready)
         finally:
             models.close()
 
@@ -186,11 +191,16 @@ def _models(model: Reference | Responder | Sequence[Reference] | Models) -> Mode
     return from_references([references.named(one) for one in given])
 
 
-def _run(app: FastAPI, listener: socket, host: str, on_ready: Callable[[str], None] | None) -> None:
+def _start_first(models: Models) -> None:
+    """What cannot be loaded, or run, is said before anything is served. In a function, which keeps no model that is unloaded later."""
+    with models.use(models.names[0]) as first:
+        first.engine.start()
+
+
+def _run(server: Server, listener: socket, host: str, on_ready: Callable[[str], None] | None) -> None:
     if on_ready is not None:
         bound_port = listener.getsockname()[1]
         on_ready(f"http://{f'[{host}]' if ':' in host else host}:{bound_port}/v1")
-    server = Server(app)
     try:
         with _ended_by_a_closed_terminal(server):
             server.run(sockets=[listener])
@@ -216,11 +226,27 @@ def _ended_by_a_closed_terminal(server: uvicorn.Server) -> Iterator[None]:
         signal.signal(number, before)
 
 
+def _tell_errors(app: FastAPI) -> None:
+    for of, told in (
+        (NomoatError, _nomoat_error), (ClientDisconnect, _client_left), (HTTPException, _http_error), (RuntimeError, _want),
+        (MemoryError, _want),
+    ):  # fmt: skip
+        app.add_exception_handler(of, told)
+
+
 async def _nomoat_error(request: HttpRequest, error: Exception) -> Response:
     if not isinstance(error, NomoatError):
         raise error
     status, body = replies.render_error(error)
     return with_decisions(request, JSONResponse(body, status_code=status, headers=replies.error_headers(error)))
+
+
+async def _want(request: HttpRequest, error: Exception) -> Response:
+    """Of threads, where one beside the event loop cannot be begun, or of memory. All else is a bug."""
+    if (want := system_errors.as_want(error)) is None:
+        raise error
+    log.error("%s %s: %s", request.method, request.url.path, want.message)
+    return await _nomoat_error(request, want)
 
 
 async def _client_left(request: HttpRequest, error: Exception) -> Response:

@@ -9,6 +9,7 @@ import math
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -102,12 +103,14 @@ class Server(uvicorn.Server):
     Not covered: a client that sends a byte now and then, and one that never reads, keep their connections while the server runs.
     """
 
-    def __init__(self, app: FastAPI, *, seconds_to_end: int = SHUTDOWN_SECONDS) -> None:
+    def __init__(self, app: FastAPI, *, seconds_to_end: int = SHUTDOWN_SECONDS, drain_seconds: int = 0) -> None:
+        """`drain_seconds`: how long answers under way may be written on before they are ended in order."""
         super().__init__(uvicorn.Config(
             app, http=Connection, log_config=None, access_log=False, lifespan="on", server_header=False,
             timeout_graceful_shutdown=seconds_to_end, timeout_keep_alive=IDLE_SECONDS,
         ))  # fmt: skip
         self._app = app
+        self._drain_seconds = drain_seconds
         self._is_full = False
         self._full_said_at = -FULL_SECONDS
 
@@ -121,14 +124,37 @@ class Server(uvicorn.Server):
             _drop(one for one in self._connections() if one.is_silent or (is_full and one.is_idle))
         return await super().on_tick(counter)
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A second signal ends the answers that the first has let be written on."""
+        if self.should_exit and self._drain_seconds:
+            self._drain_seconds = 0
+        else:
+            super().handle_exit(sig, frame)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Ends the answers that are being written before it waits for their connections."""
+        """Ends the answers that are being written, after `drain_seconds`, before it waits for their connections."""
+        if self._drain_seconds:
+            await self._drain(sockets or ())
         self._app.state.answers.stop()
         dropping = asyncio.ensure_future(self._drop_while_ending())
         try:
             await super().shutdown(sockets)
         finally:
             dropping.cancel()
+
+    async def _drain(self, sockets: Iterable[socket.socket]) -> None:
+        """Takes no more connections, and on those that are open no more requests, and waits for the answers under way."""
+        for server in self.servers:
+            server.close()
+        for one in sockets:
+            one.close()
+        for connection in self._connections():
+            connection.shutdown()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while self.server_state.connections and loop.time() < began + self._drain_seconds:
+            await asyncio.sleep(LOOK_SECONDS)
+        self._drain_seconds = 0
 
     async def _drop_while_ending(self) -> None:
         """Those that nobody need wait for: see `SHUTDOWN_SECONDS`."""

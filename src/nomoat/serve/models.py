@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from nomoat import hardware, references, words
+from nomoat import hardware, references
 from nomoat import responder as responders
-from nomoat.errors import NomoatError, NotEnoughMemoryError, SettingError, UnknownModelError, UsageError
+from nomoat.catalog import memory
+from nomoat.errors import NomoatError, SettingError, UnknownModelError, UsageError
 from nomoat.responder import Responder
 from nomoat.serve.answers import stopped
 
@@ -33,9 +34,9 @@ class Loader:
     """Models that are loaded together, because they share their weights. `load` returns for each name, in order, a responder or
     the error that kept it from loading; `what_is_wrong` says why such a name still cannot be loaded, None once it can.
 
-    `planned_bytes` is all they may hold; `cache_bytes` of it are their KV cache's, where that is to be bounded. `is_local`: whether
-    prompts for them stay on this machine; None where that is not known before they are loaded. `question`: of a
-    name that is not loaded, see `Models.questions`.
+    `planned_bytes` is all they may hold, no more than the `memory_bytes` of their `Models`; `cache_bytes` of it are their KV cache's,
+    where that is to be bounded. `is_local`: whether prompts for them stay on this machine; None where that is not known before they
+    are loaded. `question`: of a name that is not loaded, see `Models.questions`.
     """
 
     names: tuple[str, ...]
@@ -63,7 +64,7 @@ def from_references(
             "`auto` cannot be loaded here", hint="`from nomoat.route.router import load_auto`, then `nomoat.serve(load_auto())`"
         )
     if memory_bytes is None:
-        memory_bytes = int(hardware.memory_available_bytes().value * MEMORY_SHARE)
+        memory_bytes = int(memory.room().value * MEMORY_SHARE)
     _require_names_of_their_own(refs)
     for ref in filter(references.names_server, refs):
         references.require_key(ref)
@@ -77,6 +78,7 @@ def from_references(
         refs_of = dict(zip(names, group, strict=True))
         planned, cache = 0, None
         if need is not None:
+            memory.require_budget(names[0], need, memory_bytes)
             cache = need.cache_within(min(memory_bytes, need.total_bytes + spare_bytes))
             planned = need.total_bytes - need.kv_cache_bytes + cache
         loader = Loader(
@@ -207,12 +209,6 @@ class Models:
     ) -> None:  # fmt: skip
         self._units = {name: _Unit(None, {name: responder}) for name, responder in (given or {}).items()}
         for loader in loaders:
-            if memory_bytes is not None and loader.planned_bytes > memory_bytes:
-                needed, budget = words.two_gigabytes(loader.planned_bytes, memory_bytes)
-                raise NotEnoughMemoryError(
-                    f"`{loader.names[0]}` needs about {needed} GB, and the budget is {budget} GB",
-                    hint="give more with `--memory`, or shorten the context with `-c` (in Python: `memory_bytes`, `context_tokens`)",
-                )
             unit = _Unit(loader)
             self._units |= dict.fromkeys(loader.names, unit)
         if not self._units:

@@ -56,7 +56,7 @@ REFUSED: dict[str, tuple[Container[object], str]] = {
 # What errors of chats call what stands elsewhere here.
 FIELDS = (
     ("response_format.json_schema", "text.format"), ("response_format", "text.format"), ("tool_choice.allowed_tools", "tool_choice"),
-    (".function.parameters", ".parameters"),
+    (".function.parameters", ".parameters"), (".function.name", ".name"),
 )  # fmt: skip
 # Why an answer is not whole.
 REASONS: dict[FinishReason, str] = {"length": "max_output_tokens", "filtered": "content_filter"}

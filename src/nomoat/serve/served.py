@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from nomoat import system_errors
 from nomoat.engine import forked
 from nomoat.errors import BadRequestError, NomoatError, SettingError, UsageError
 from nomoat.records import Chunk, Place, Request, Usage
@@ -187,9 +188,11 @@ class Served:
         except NomoatError as error:
             outcome = "error"
             yield reply.failure(error)
-        except Exception:
+        except Exception as exc:
             outcome = "error"
-            raise
+            if (want := system_errors.as_want(exc)) is None:
+                raise
+            yield reply.failure(want)
         finally:
             self._metrics.count_request(name, outcome)
 
@@ -241,7 +244,11 @@ def _text(responder: Responder, call: wire.Call, request: Request, stop: threadi
 
 
 def _num_tokens(responder: Responder, text: str | tuple[int, ...]) -> int:
-    return responder.engine.count_tokens(Request(prompt=text)) if isinstance(text, str) else len(text)
+    """Of a text that becomes a vector."""
+    if not isinstance(text, str):
+        return len(text)
+    tokenizer = responder.engine.tokenizer
+    return responder.engine.count_tokens(Request(prompt=text)) + (0 if tokenizer is None else len(tokenizer.special.end_ids))
 
 
 def _prompt_chunks(responder: Responder, request: Request, stop: threading.Event) -> Iterator[Chunk]:

@@ -188,32 +188,37 @@ def _called(calls: Sequence[shapes.ToolCall], where: str) -> tuple[ToolCall, ...
 
 
 def _about_tools(asked: shapes.Chat) -> tuple[tuple[int, ...], dict[str, Any]]:
-    """Functions, and which of them have to be called; before them their places. None where the client wants a text."""
-    tools: list[tuple[str, str]] = []
+    """Functions, and which of them may or have to be called; before them their places. None where the client wants a text."""
+    tools: dict[str, tuple[int, str]] = {}
     for at, tool in enumerate(asked.tools or ()):
         if tool.type != "function":
             raise shapes.unsupported(f"tools.{at}.type", f"is `{tool.type}`; only functions are supported")
         if tool.function is None:
             raise BadRequestError(f"`tools.{at}.function` is missing", param=f"tools.{at}.function")
         definition = {"type": "function", "function": tool.function.model_dump(exclude_none=True)}
-        tools.append((tool.function.name, as_json(definition, f"tools.{at}.function.parameters")))
+        text = as_json(definition, f"tools.{at}.function.parameters")
+        before, known = tools.setdefault(tool.function.name, (at, text))
+        if known != text:
+            where = f"tools.{at}.function.name"
+            taken = f"`{tool.function.name}`, the name of another function, `tools.{before}`"
+            raise BadRequestError(f"`{where}` is {taken}; rename one, or leave it out", param=where)
     if asked.tool_choice == "none":
         return (), {}
     if asked.tool_choice not in (None, "auto") and not tools:
         advice = "send the functions in `tools`, or leave `tool_choice` out"
         raise BadRequestError(f"`tool_choice` is given without `tools`; {advice}", param="tool_choice")
-    may_call, must_call = _chosen(asked.tool_choice, tuple(name for name, _ in tools))
-    places = tuple(at for at, (name, _) in enumerate(tools) if name in may_call)
-    told = tuple(tools[at][1] for at in places)
-    return places, {"tools": told, "must_call": must_call, "one_call": bool(tools) and asked.parallel_tool_calls is False}
+    may_call, must_call = _chosen(asked.tool_choice, tuple(tools))
+    places, told = tuple(at for at, _ in tools.values()), tuple(definition for _, definition in tools.values())
+    one_call = bool(tools) and asked.parallel_tool_calls is False
+    return places, {"tools": told, "may_call": may_call, "must_call": must_call, "one_call": one_call}
 
 
 def _chosen(choice: str | shapes.Choice | None, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The functions that a model is told of, and those of which it has to call one."""
+    """The functions that a model may call, none for all of them, and those of which it has to call one."""
     if not isinstance(choice, shapes.Choice):
-        return names, names if choice == "required" else ()
+        return (), names if choice == "required" else ()
     if choice.type == "function":
-        return names, (_chosen_name(choice, names, "tool_choice"),)
+        return (), (_chosen_name(choice, names, "tool_choice"),)
     if choice.type != "allowed_tools":
         raise shapes.unsupported("tool_choice", f"is of type `{choice.type}`; `function` and `allowed_tools` are supported")
     if choice.allowed_tools is None:
@@ -221,7 +226,7 @@ def _chosen(choice: str | shapes.Choice | None, names: tuple[str, ...]) -> tuple
     allowed = tuple(
         _chosen_name(one, names, f"tool_choice.allowed_tools.tools.{at}") for at, one in enumerate(choice.allowed_tools.tools)
     )
-    return allowed, allowed if choice.allowed_tools.mode == "required" else ()
+    return ((), allowed) if choice.allowed_tools.mode == "required" else (allowed, ())
 
 
 def _chosen_name(tool: shapes.NamedTool, names: tuple[str, ...], where: str) -> str:

@@ -59,7 +59,7 @@ def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Es
     prefix = shared_prefix(prepared.all_samples)
     batches = sorted(batches_of(samples, prefix, max_lessons=settings.batch), key=lambda batch: computed_tokens(batch, prefix))
     typical = batches[len(batches) // 2]
-    with system_errors.translate_disk_errors(machine_code.ANY_FILE):
+    with system_errors.translate_disk_errors(machine_code.place() / "kernel"):
         cost = _cost(prepared, typical, prefix, precision, expanded.value)
     epoch = sum(computed_tokens(batch, prefix) for batch in batches) / computed_tokens(typical, prefix)  # in typical batches
     learned, held_out = (sum(map(len, lessons)) / prepared.survey.num_tokens for lessons in split(prepared))  # parts of an epoch

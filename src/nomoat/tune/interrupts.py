@@ -42,7 +42,7 @@ def translate_errors(weights: str, name: str, *, resume: bool) -> Iterator[None]
     """
     earlier = None if resume else adapter.saved_at(name)
     try:
-        with system_errors.translate_disk_errors(machine_code.ANY_FILE):
+        with system_errors.translate_disk_errors(machine_code.place() / "kernel"):
             yield
     except NotEnoughDiskError as error:
         if adapter.can_resume(name, earlier=earlier):

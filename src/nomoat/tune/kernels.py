@@ -8,7 +8,8 @@ Shapes: M tokens, W width, H heads, D head width, R a head's turning part, I hid
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numba
@@ -18,7 +19,7 @@ from numba import types
 from numba.extending import overload
 
 from nomoat import jit, machine_code
-from nomoat.engine import elementwise
+from nomoat.engine import elementwise, forked
 
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the fastest first: docs/log.md
 kernel: jit.Decorator = numba.njit(parallel=True, cache=True, fastmath=jit.FAST, error_model="numpy")
@@ -30,8 +31,9 @@ def use_threads(count: int, say: Callable[[str], None] | None = None) -> None:
     """The kernels and PyTorch's own operations work on so many threads from now on; they are compiled, if they can be kept.
 
     Another process compiles them, see `machine_code.compile_elsewhere`. `say` is told before that begins: it takes half a minute, and
-    minutes on a slow machine.
+    minutes on a slow machine. Raises UsageError in a fork of a process that has run or tuned a model.
     """
+    forked.begin()
     set_threads(count)
 
     def begun(done: int, total: int) -> None:
@@ -40,6 +42,17 @@ def use_threads(count: int, say: Callable[[str], None] | None = None) -> None:
 
     code = "from nomoat.tune import kernels; kernels.compile_all()"
     machine_code.compile_elsewhere("tuning", code, progress=begun if say else None)
+
+
+@contextmanager
+def threads_of_the_caller() -> Iterator[None]:
+    """Whoever uses PyTorch or numba beside nomoat has as many threads of theirs afterwards as before, whatever is set within."""
+    of_torch, of_numba = torch.get_num_threads(), numba.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(of_torch)
+        numba.set_num_threads(of_numba)
 
 
 def set_threads(count: int) -> None:

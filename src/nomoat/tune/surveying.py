@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
 from decimal import Decimal
@@ -12,10 +13,11 @@ from nomoat.catalog import licences
 from nomoat.tune.adapter import Start
 from nomoat.tune.prepare import Prepared, most_held_out, split
 from nomoat.tune.samples import count_lessons, count_texts
-from nomoat.words import LONGEST_NAME, apart, counted, first_few
+from nomoat.words import IN_SIGNS, LONGEST_NAME, apart, counted, first_few, in_sight, is_blank
 
 MANY_LABELS = 8
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
+NO_VALUE = re.compile(r"(?i)nan|null|none|n/a|<na>|nat|#(?:n/a|null!|div/0!|value!|ref!|name\?|num!)")
 EXAMPLES_SHOWN = 3
 ONE_TEXT = "one text held out says nothing about chance"
 
@@ -105,16 +107,20 @@ def _labels_alike(prepared: Prepared) -> Iterator[str]:
     alike = defaultdict[str | Decimal, list[str]](list)
     for label in labels:
         alike[_bare(label)].append(label)
-    if same := [f"`{'`, `'.join(label[:LONGEST_NAME] for label in group)}`" for group in alike.values() if len(group) > 1]:
+    if same := [f"`{'`, `'.join(in_sight(label[:LONGEST_NAME]) for label in group)}`" for group in alike.values() if len(group) > 1]:
         yield (
-            "note: labels that differ only in upper and lower case, in spaces, or in how a number is written: "
-            f"{'; '.join(same[:MANY_LABELS])}"
+            "note: labels that differ only in upper and lower case, in width, in spaces and what is not seen, or in how a number is "
+            f"written: {'; '.join(same[:MANY_LABELS])}"
         )
+    if none := [f"{apart(label)} {count:,}" for label, count in prepared.survey.labels.items() if NO_VALUE.fullmatch(label)]:
+        yield f"note: labels that tables write where there is nothing, or a fault: {first_few(none, MANY_LABELS)}"
 
 
 def _bare(label: str) -> str | Decimal:
-    """Without case and spaces; of a number (`1`, `1.0`, `+1`) its value."""
-    bare = "".join(label.split()).casefold()
+    """Without case, width, spaces and what is not seen; of a number (`1`, `1.0`, `+1`) its value."""
+    plain = unicodedata.normalize("NFKC", label).casefold()
+    kept = {found.start() for found in IN_SIGNS.finditer(plain)}
+    bare = "".join(char for at, char in enumerate(plain) if at in kept or not is_blank(char))
     return Decimal(bare) if NUMBER.fullmatch(bare) else bare
 
 

@@ -21,6 +21,7 @@ import torch
 from scipy import special
 
 from nomoat import bounds, config
+from nomoat.engine import forked
 from nomoat.errors import UsageError
 from nomoat.rows import Given
 from nomoat.tune import adapter, execution, interrupts, kernels, prepare, threads
@@ -104,6 +105,7 @@ def tune(
     settings = Settings(
         minutes=minutes, epochs=epochs, rank=rank, layers=layers, learning_rate=learning_rate, batch=batch, noise=noise, seed=seed
     )
+    forked.require_none()
     _require_told(workers, on_progress, on_message)
     adapter.reserve(name, replace=replace, resume=resume)
     prepared = prepare.prepare(
@@ -137,7 +139,10 @@ def learn(
         brought=prepared.brought,
     )  # fmt: skip
     adapter.require_disk(target, execution.num_learned(prepared))
-    with adapter.tuning(target, prepared.weights), interrupts.translate_errors(prepared.weights.name, name, resume=resume):
+    with (
+        adapter.tuning(target, prepared.weights), interrupts.translate_errors(prepared.weights.name, name, resume=resume),
+        kernels.threads_of_the_caller(),
+    ):  # fmt: skip
         adapter.reserve(name, replace=replace, resume=resume)  # again: another training may have ended since
         checkpoint = adapter.Checkpoint(target, origin, Run.NUMBERS)
         saved = checkpoint.load() if resume and adapter.can_resume(name) else None

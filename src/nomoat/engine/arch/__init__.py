@@ -63,6 +63,10 @@ GELUS: tuple[Activation, ...] = ("gelu", "gelu_tanh")
 SOMETIMES_MIXED = ("llama",)  # families with mixtures of experts and others; `llama`'s is Mixtral
 MAX_NUMBER = 2**31  # no size of a model is as large
 BY_CONVERSION = "their Hugging Face folder with the `convert` extra, in an environment of its own"
+ENCODERS = (  # how their names begin
+    "bert", "nomic-bert", "nomic_bert", "modern-bert", "modernbert", "jina-bert", "neo-bert", "eurobert", "roberta", "xlm-roberta",
+    "distilbert", "deberta", "electra", "gemma-embedding", "t5encoder",
+)  # fmt: skip
 OTHERS = f"`nomoat models` lists models that run; others may run from {BY_CONVERSION}"
 
 
@@ -280,6 +284,8 @@ def with_experts(arch: Architecture, experts: int) -> Architecture:
 
 def unknown(name: str) -> UnsupportedError:
     """The error for an architecture that nomoat does not know."""
+    if name.startswith(ENCODERS) and not name.endswith(("decoder", "generation")):
+        return sees_both_ways()
     families = ", ".join(sorted(known()))
     return UnsupportedError(
         f"the architecture `{name}` is not one that nomoat can import",
