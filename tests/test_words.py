@@ -53,7 +53,8 @@ def test_what_nobody_sees_of_a_name_is_shown_in_a_list() -> None:
         "긍\u200d정\u3164": "긍⟨U+200D⟩정⟨U+3164⟩",
     }
     assert {name: apart(name) for name in said} == said
-    assert [apart(name) for name in ("👩\u200d💻", "❤\ufe0f")] == ["👩\u200d💻", "❤\ufe0f"]
+    signs = ["👩\u200d💻", "❤\ufe0f", "1\ufe0f\u20e3 star", "می\u200cخواهم", "\U0001f3f4\U000e0067\U000e0062\U000e007f"]
+    assert [apart(name) for name in signs] == signs
 
 
 def test_a_text_of_spaces_and_marks_is_blank() -> None:

@@ -13,12 +13,20 @@ SHOWN_TURNS = {code: f"⟨U+{code:04X}⟩" for code in (*range(0x202A, 0x202F), 
 
 # Letters and signs by category that are not seen: Hangul's and Braille's blanks, the joiner of graphemes, selectors of variants.
 UNSEEN = re.compile("[\u034f\u115f\u1160\u2800\u3164\uffa0\ufe00-\ufe0f]")
-IN_SIGNS = re.compile("(?<=[^\\s\\w])[\u200d\ufe00-\ufe0f]")  # between emoji, or after one: seen by what it makes of them
+# Seen by what it makes of its neighbours: between emoji or behind one, in keycaps and flags of regions, between Arabic letters.
+IN_SIGNS = re.compile(
+    "(?<=[^\\s\\w])[\u200d\ufe00-\ufe0f]|\ufe0f(?=\u20e3)|(?<=\U0001f3f4)[\U000e0020-\U000e007f]+|(?<=[\u0600-\u06ff])\u200c(?=[\u0600-\u06ff])"
+)
+
+
+def places_in_signs(text: str) -> set[int]:
+    """Where characters stand that are not seen themselves, and change what is seen."""
+    return {at for found in IN_SIGNS.finditer(text) for at in range(*found.span())}
 
 
 def in_sight(name: str) -> str:
     """A name with what nobody sees, such as a line break or a space of no width, in a form that is seen."""
-    shown = {found.start() for found in IN_SIGNS.finditer(name)}
+    shown = places_in_signs(name)
     return "".join(
         f"⟨U+{ord(char):04X}⟩" if at not in shown and (not char.isprintable() or UNSEEN.match(char)) else char
         for at, char in enumerate(name)

@@ -68,12 +68,11 @@ def test_sentencepieces_usual_token_begins_texts_where_a_file_does_not_say_which
     assert from_metadata({f"tokenizer.ggml.{name}": value for name, value in facts.items()}).special.begin_ids == ()
 
 
-def test_a_byte_level_file_that_begins_texts_has_to_say_with_which_token(tmp_path: Path) -> None:
+def test_a_byte_level_file_that_does_not_say_which_token_begins_texts_begins_them_with_none(tmp_path: Path) -> None:
     metadata = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf", pre="llama-bpe")).metadata
     del metadata["tokenizer.ggml.bos_token_id"]
     assert from_metadata(metadata).special.begin_ids == ()
-    with pytest.raises(BadFileError, match="the file begins each text with a token, and does not say which"):
-        from_metadata({**metadata, "tokenizer.ggml.add_bos_token": True})
+    assert from_metadata({**metadata, "tokenizer.ggml.add_bos_token": True}).special.begin_ids == ()
 
 
 def test_the_tokens_that_a_file_says_end_a_turn_or_a_message_end_an_answer(tmp_path: Path) -> None:

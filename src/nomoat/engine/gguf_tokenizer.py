@@ -70,8 +70,8 @@ def from_metadata(
     bos_id = metadata.get("tokenizer.ggml.bos_token_id")
     bos_id = bos_id if bos_id is not None and 0 <= bos_id < len(tokens) else None  # some files write 2^32 - 1 for none
     begins = metadata.get("tokenizer.ggml.add_bos_token", kind == "llama" or (pre in BEGINS_TEXTS and bos_id is not None))
-    if begins and bos_id is None:
-        bos_id = _unsaid_begin(kind, tokens)
+    if begins and bos_id is None and kind == "llama":
+        bos_id = _unsaid_begin(tokens)
     special = SpecialTokens(
         bos_id=bos_id,
         eos_id=eos_id,
@@ -127,10 +127,10 @@ def stop_ids(eos_ids: Sequence[int], id_of: Callable[[str], int | None]) -> tupl
     return tuple(sorted(ends))
 
 
-def _unsaid_begin(kind: str, tokens: list[str]) -> int:
-    """The token that begins each text, of a file that does not say which one: SentencePiece's usual one, as in llama.cpp, if that is
+def _unsaid_begin(tokens: list[str]) -> int:
+    """The token that begins each text, of a SentencePiece file that does not say which one: the usual one, as in llama.cpp, if that is
     there. Raises BadFileError."""
-    if kind == "llama" and tokens[1:2] == ["<s>"]:
+    if tokens[1:2] == ["<s>"]:
         return 1
     raise BadFileError("the file begins each text with a token, and does not say which", hint="try another file of this model")
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nomoat.errors import UnsupportedError
+from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import MODULES, POOLING
 
 MEAN, FIRST, LAST = "mean", "first", "last"
@@ -24,6 +24,7 @@ OLDER_MODES = {  # before sentence-transformers 6: each true or false
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+WHOLE = "a whole "  # file that is not there, or is damaged
 MODULES_DONE = ("Transformer", "Pooling", "Normalize")  # the last one is left to who asks
 
 
@@ -39,7 +40,7 @@ def of_folder(folder: Path) -> str:
         return MEAN
     modules = _read(folder / MODULES)
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        return f"a whole `{MODULES}`"
+        return f"{WHOLE}`{MODULES}`"
     kinds = [str(module.get("type")).rpartition(".")[2] for module in modules]
     strange = next((kind for kind in kinds if kind not in MODULES_DONE), None)
     if strange is not None:
@@ -48,7 +49,7 @@ def of_folder(folder: Path) -> str:
         return MEAN
     said = _read(folder / POOLING)
     if not isinstance(said, dict):
-        return f"a whole `{POOLING}`"
+        return f"{WHOLE}`{POOLING}`"
     modes = said.get("pooling_mode") or [mode for key, mode in OLDER_MODES.items() if said.get(key)] or ["mean"]
     modes = [str(mode) for mode in modes] if isinstance(modes, list) else [str(modes)]
     asked = f"pooling by {' and '.join(f'`{mode}`' for mode in modes)}"
@@ -56,7 +57,11 @@ def of_folder(folder: Path) -> str:
 
 
 def require_done(pooling: str) -> None:
-    """Raise UnsupportedError for another one than MEAN, FIRST and LAST."""
+    """Raise UnsupportedError for another one than MEAN, FIRST and LAST, BadFileError where a folder's files do not tell."""
+    if pooling.startswith(WHOLE):
+        raise BadFileError(
+            f"the model's folder lacks {pooling}, which says how a text becomes one vector", hint="download it into that folder"
+        )
     if pooling not in (MEAN, FIRST, LAST):
         raise UnsupportedError(
             f"embeddings of this model need {pooling}, which nomoat does not have",

@@ -1,7 +1,7 @@
 """Choosing the next token from its logits, as the request asks.
 
 In this order: penalties, the schema's grammar, temperature, top-k, top-p, min-p, then a draw. Log-probabilities are the model's own,
-from before all of that, over all its rows; those that are no token are never chosen. Shapes: V vocabulary, C candidates.
+from before all of that, over all its rows; those behind the last token are never chosen. Shapes: V vocabulary, C candidates.
 """
 
 from __future__ import annotations

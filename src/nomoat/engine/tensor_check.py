@@ -29,7 +29,7 @@ def require_fitting(file: ModelSource, arch: Architecture, sizes: Dimensions) ->
     if sizes.heads % sizes.kv_heads:
         raise BadFileError(f"`{file.path}` shares {sizes.kv_heads} heads among {sizes.heads}", hint="download it again")
     tokens = file.metadata.get("tokenizer.ggml.tokens")
-    if isinstance(tokens, list) and len(tokens) != sizes.vocabulary:  # rows that are no token could be chosen
+    if isinstance(tokens, list) and len(tokens) > sizes.vocabulary:  # rows that are no token are never chosen
         raise BadFileError(
             f"`{file.path}` has {len(tokens):,} tokens, and its model knows {sizes.vocabulary:,}",
             hint="download it again, or try another file of this model",

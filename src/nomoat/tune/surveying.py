@@ -13,7 +13,7 @@ from nomoat.catalog import licences
 from nomoat.tune.adapter import Start
 from nomoat.tune.prepare import Prepared, most_held_out, split
 from nomoat.tune.samples import count_lessons, count_texts
-from nomoat.words import IN_SIGNS, LONGEST_NAME, apart, counted, first_few, in_sight, is_blank
+from nomoat.words import LONGEST_NAME, apart, counted, first_few, in_sight, is_blank, places_in_signs
 
 MANY_LABELS = 8
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
@@ -119,7 +119,7 @@ def _labels_alike(prepared: Prepared) -> Iterator[str]:
 def _bare(label: str) -> str | Decimal:
     """Without case, width, spaces and what is not seen; of a number (`1`, `1.0`, `+1`) its value."""
     plain = unicodedata.normalize("NFKC", label).casefold()
-    kept = {found.start() for found in IN_SIGNS.finditer(plain)}
+    kept = places_in_signs(plain)
     bare = "".join(char for at, char in enumerate(plain) if at in kept or not is_blank(char))
     return Decimal(bare) if NUMBER.fullmatch(bare) else bare
 
