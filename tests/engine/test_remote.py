@@ -108,7 +108,7 @@ OTHER, ADD = ({"type": "function", "function": {"name": name}} for name in ("clo
     [
         ({}, {}),
         ({"must_call": ("weather", "clock", "add"), "one_call": True}, {"tool_choice": "required", "parallel_tool_calls": False}),
-        ({"must_call": ("clock",)}, {"tool_choice": {"type": "function", "function": {"name": "clock"}}}),
+        ({"must_call": ("clock",)}, {"tools": [OTHER], "tool_choice": "required"}),
         ({"may_call": ("clock",)}, {"tools": [OTHER]}),
         ({"must_call": ("clock", "add")}, {"tools": [OTHER, ADD], "tool_choice": "required"}),
     ],

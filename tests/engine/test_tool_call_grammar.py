@@ -109,6 +109,8 @@ def test_nothing_but_a_call_of_one_of_the_functions_may_be_chosen_within_one(tok
     [
         ('<tool_call>{"name": "', 'weather"'), ('{"name": "', 'weather"'), ('```json\n{ "name":"', 'weather"'),
         (f'{LISTED[:8]}[{{"name": "clock", "arguments": {{}}}}, {{"name": "', 'weather"'), ('{"name": "', 'Anna"'),
+        ('{"type": "function", "function": {"name": "', 'weather"'), ('[{"function":{"name":"', 'weather"'),
+        ('{"id": "c1", "type": "function",\n "function": {"name": "', 'weather"'),
     ],
 )  # fmt: skip
 def test_of_functions_that_a_model_is_told_of_those_alone_are_called_that_may_be(
@@ -118,7 +120,7 @@ def test_of_functions_that_a_model_is_told_of_those_alone_are_called_that_may_be
         return written_with(made(tokenizer, WEATHER, CLOCK, may_call="clock"), tokenizer, text)[0]
 
     assert chosen(allowed + refused) == allowed
-    whole = f'{allowed}clock", "arguments": {{}}}}'
+    whole = f'{allowed}clock", "arguments": {{}}}}'  # the rest of what it stands in is free
     assert chosen(whole) == whole
 
 
@@ -132,6 +134,24 @@ def test_of_functions_that_a_model_is_told_of_those_alone_are_called_that_may_be
 )  # fmt: skip
 def test_text_and_thoughts_are_free(tokenizer: Tokenizer, text: str) -> None:
     assert written(tokenizer, text) == (text, "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type": "function", "name": "clock", "parameters": {"name": "Anna"}}', '{"arguments": {"name": "Anna"}, "name": "clock"}',
+        '{"id": 7, "owner": {"name": "Anna"}}', f'{{"id": 7, "owner":{" " * 500}{{"name": "Anna"}}}}',
+        '{"type": "function", "name": "clock", "parameters": {"function": {"name": "Anna"}}}',
+    ],
+)  # fmt: skip
+def test_a_name_within_what_begins_otherwise_is_free_though_some_functions_may_not_be_called(tokenizer: Tokenizer, text: str) -> None:
+    assert written_with(made(tokenizer, WEATHER, CLOCK, may_call="clock"), tokenizer, text) == (text, "")
+
+
+def test_behind_a_first_name_that_is_none_of_a_call_names_are_free_though_some_functions_may_not_be_called(tmp_path: Path) -> None:
+    special = tokenizer_with(tmp_path, '"Anna"}')
+    text = '{"name": "Anna"}\n{"name": "Bob"}'
+    assert written_with(made(special, WEATHER, CLOCK, may_call="clock"), special, text) == (text, "")
 
 
 def test_a_thought_may_have_begun_in_the_prompt(tokenizer: Tokenizer) -> None:

@@ -241,14 +241,14 @@ def render_call(call: ToolCall) -> dict[str, Any]:
 
 
 def _about_tools(request: Request) -> dict[str, Any]:
-    """Of a choice among some of the functions few servers know: they are told of these alone."""
+    """Of a choice among some of the functions, or of a named one, few servers know: they are told of these alone.
+
+    LM Studio refuses a function's name as `tool_choice`, and llama.cpp's server takes it for `auto`.
+    """
+    only = request.must_call or request.may_call
     tools = [json.loads(tool) for tool in request.tools]
-    settings: dict[str, Any] = {"tools": tools}
-    if len(request.must_call) == 1 < len(tools):
-        settings["tool_choice"] = {"type": "function", "function": {"name": request.must_call[0]}}
-    elif only := request.must_call or request.may_call:
-        settings["tools"] = [tool for tool in tools if tool["function"]["name"] in only]
-        settings |= {"tool_choice": "required"} if request.must_call else {}
+    settings: dict[str, Any] = {"tools": [tool for tool in tools if not only or tool["function"]["name"] in only]}
+    settings |= {"tool_choice": "required"} if request.must_call else {}
     return settings | ({"parallel_tool_calls": False} if request.one_call else {})
 
 

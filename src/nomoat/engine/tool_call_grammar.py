@@ -4,10 +4,10 @@ to be one.
 That is behind the mark `<tool_call>`: a call has to come, and `</tool_call>`; and behind `to=functions` in a header of GPT-OSS's.
 Without marks, as `tool_calls.BARE` begins, an answer is known for calls by the first one's name, which has to begin as a function's:
 that one is held from there on (one token may close name and call at once), those right behind it from their beginning. Where the model
-is told of functions that it may not call, the first one is held from the quote before its name: a call of theirs would stay text. The
-rest is free, and so is what a model thinks aloud: no mask is computed for it, and no vocabulary read before a call. Where no more than
-one call counts, the answer ends behind one that is held: at its mark or, as one without marks may stand within an object that goes on,
-where another one begins.
+is told of functions that it may not call, a call that the answer begins with is held from the quote before its name: theirs would stay
+text. The rest is free, and so is what a model thinks aloud: no mask is computed for it, and no vocabulary read before a call. Where no
+more than one call counts, the answer ends behind one that is held: at its mark or, as one without marks may stand within an object
+that goes on, where another one begins.
 
 Not covered: the name of a first call without mark, and calls without mark whose name does not come first or that stand behind a
 thought. Of arguments whose schema llguidance cannot follow, or not soon, only the form is held.
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 MARK, THOUGHT_BEGINS, THOUGHT_ENDS = (text.encode() for text in (tool_calls.OPENING, DRAFT_BEGINS, DRAFT_ENDS))
 NAMING = rb'\{\s*"name"\s*:'  # how calls without mark begin
+WRAPPING = rb'\{\s*(?:"(?:type|id)"\s*:\s*"[^"]*"\s*,\s*)*"function"\s*:\s*'  # what may stand around one, as in OpenAI's form
+BEFORE_FIRST = re.compile(rb'%b(?:%b)?(?=%b\s*")' % (tool_calls.BEFORE_BARE.encode(), WRAPPING, NAMING))  # up to its name's quote
 LAST_TOKENS = 16  # of a prompt: as many as a thought that its template begins may take
 LARGE_BYTES = 16_000  # of a schema: llguidance needs some 50 ms for it
 KEPT_BYTES = 200  # of what may be a call's beginning, beside its name
@@ -53,8 +55,7 @@ class ToolCallGrammar:
         self._template = tokenizer.template_for(request.tools) or ""
         self._named = tool_calls.parameters_of(request)
         names = [json.dumps(name, ensure_ascii=False)[:-1].encode(errors="replace") for name, _ in self._named.values()]
-        if len(names) < len(request.tools):  # what begins as a name of the others would be known too late
-            names = [b'"']
+        self._first_by_quote = len(names) < len(request.tools)  # what begins as a name of others is known too late
         self._bare = re.compile(NAMING + rb"\s*(?:%b)" % b"|".join(map(re.escape, names)))
         self._kept_bytes = KEPT_BYTES + max(map(len, names))
         before = b"".join(map(tokenizer.token_bytes, prompt[-LAST_TOKENS:]))
@@ -100,7 +101,7 @@ class ToolCallGrammar:
             begun = self._begun(token)
             if begun is None:
                 return
-            self._text = b""
+            self._text, self._first_by_quote = b"", False
             if self._has_call and self._takes_one:
                 self._is_over = True
                 return
@@ -132,8 +133,8 @@ class ToolCallGrammar:
                     text, end = begun
                     return text + found + after, end
             if not found:
-                if self._is_bare is not None:
-                    self._text = self._text[-self._kept_bytes :]
+                if self._is_bare is not None and len(self._text) > self._kept_bytes:
+                    self._text, self._first_by_quote = self._text[-self._kept_bytes :], False
                 return None
             self._thinks, self._is_bare, self._text = not self._thinks, False, after
 
@@ -147,6 +148,8 @@ class ToolCallGrammar:
             self._is_bare = tool_calls.begins_bare(text.decode(errors="ignore"))
         elif self._is_bare and self._has_call:
             self._is_bare = tool_calls.another_begins(text.decode(errors="ignore")) is not False
+        if self._is_bare and self._first_by_quote and (before := BEFORE_FIRST.match(text)):
+            return text[before.end() :], ""
         bare = self._bare.search(text) if self._is_bare else None
         return (text[bare.start() :], "") if bare else None
 

@@ -29,7 +29,8 @@ from nomoat.textfiles import whole_characters
 OPENING, CLOSING = harmony.CALL_BEGINS, harmony.CALL_ENDS
 CALL_BEGINS = re.compile(r'\{\s*"(?:name|type|function|arguments|parameters|id)"')
 # How an answer begins that may be calls without these marks, alone or in a fence.
-BARE = r"\s*(?:```(?:json)?\s*)?\[?\s*\{?" + CALL_BEGINS.pattern
+BEFORE_BARE = r"\s*(?:```(?:json)?\s*)?\[?\s*\{?"
+BARE = BEFORE_BARE + CALL_BEGINS.pattern
 # What else may stand around and between such calls. A small model loses count of brackets and fences.
 AROUND = re.compile(r"\A(?:[\s;,\[\]}]|```(?:json)?(?![a-z])|</tool_call>)*")
 ANOTHER_OF_LIST = re.compile(r"\s*,\s*\{")
