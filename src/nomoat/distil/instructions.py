@@ -246,9 +246,9 @@ def distil(
             num_vain = num_vain + 1 if is_vain else 0
         if failure is not None and not found.spent.num_answers:
             raise failure
-    found.spent.add_earlier(teacher, asked, store=store, spending=spending)
+    found.spent.add_earlier(teacher, asked, store=store, spending=spending, any_room=plan.max_tokens is not None)
     if len(found.tasks) < plan.num_tasks:
-        found.partial = _why_partial(found, plan, failure, has_ended_all=is_over or num_vain == MAX_VAIN_WAVES)
+        found.partial, found.hint = _why_partial(found, plan, failure, has_ended_all=is_over or num_vain == MAX_VAIN_WAVES)
     return found
 
 
