@@ -164,16 +164,18 @@ class _Texts:
     question: Question
     room: dict[str, Any]
 
-    def settings(self) -> dict[str, Any]:
-        """What decides which labels come out, whatever bounds their making."""
+    def settings(self, teacher: str) -> dict[str, Any]:
+        """What decides which labels come out, whatever bounds their making. How long to think is for who writes them: a server."""
         from nomoat import paths
+        from nomoat.providers import is_remote
 
+        effort = self.room["reasoning_effort"] if is_remote(teacher) else None
         return {
             "texts_sha256": paths.sha256_of(self.source),
             "input_column": self.input_column,
             "labels": list(self.question.labels),
             "instruction": self.question.instruction,
-            **{name: value for name, value in self.room.items() if name == "reasoning_effort" and value is not None},
+            **({} if effort is None else {"reasoning_effort": effort}),
         }
 
 
@@ -224,7 +226,7 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
     from nomoat.distil import files
     from nomoat.distil.label import CUT_OFF, NO_LABEL, TOO_LONG_TEXT, label, requests_for, written_requests
 
-    settings = {"kind": "labels", "teacher_digest": model.digest, **asked.settings()}
+    settings = {"kind": "labels", "teacher_digest": model.digest, **asked.settings(model.ref)}
     texts, question = asked.texts.asked, asked.question
     files.require_own(how.out, settings, num_rows=len(texts), replace=how.replace)
     files.require_own(files.left_out_place(how.out), settings, num_rows=len(texts), num_answers=len(texts), replace=how.replace)
