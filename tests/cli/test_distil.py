@@ -352,7 +352,10 @@ def test_credit_that_ends_leaves_a_part_and_exit_code_3(
     server, out = serving(write_tasks, write_tasks, say(402, {"error": {"message": "no credit"}})), tmp_path / "tasks.jsonl"
     done = nomoat("distil", f"{server.url}#m", "--out", str(out), "-n", "200", "--seeds", str(seeds), "--concurrency", "1")
     assert (done.returncode, len(rows_of(out))) == (3, 14)
-    assert done.stderr.splitlines()[-1] == "partial: `127.0.0.1` answered 402: no credit; the same command goes on from there"
+    assert done.stderr.splitlines()[-1] == (
+        "partial: `127.0.0.1` answered 402: no credit; the account's credit is used up: look at the account; "
+        "then the same command goes on from there"
+    )
     assert len(server.bodies) == 3
 
 

@@ -166,6 +166,7 @@ def test_credit_that_ends_leaves_the_labels_that_were_paid_for(serving: Callable
         found = label(teacher, MANY, ("ham", "spam"), store=store, concurrency=1)
     assert (len(server.bodies), len(found.labels)) == (6, 5)
     assert found.partial == "15 of 20 texts have no answer: `127.0.0.1` answered 402: no credit"
+    assert found.hint == "the account's credit is used up: look at the account"
 
 
 def test_how_long_to_think_is_told_to_who_writes(serving: Callable[..., Server]) -> None:

@@ -142,6 +142,12 @@ def _look(
             collected.reused.add(request)
 
 
+def kept_answer(model: Responder, request: Request, store: AnswerStore) -> Completion | None:
+    """The stored answer that `collect` would give for this request; None if it would ask the model, for the first time or again."""
+    stored = store.answer(model.digest, request)
+    return None if stored is None or _has_room_for_more(model, request, stored) else stored
+
+
 def _has_room_for_more(model: Responder, request: Request, answer: Completion) -> bool:
     """Whether a shorter context than the model's now ended the answer."""
     context, usage = model.engine.context_tokens, answer.usage

@@ -217,7 +217,7 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
         replace=how.replace,
     ) as saved:  # fmt: skip
         pass
-    _end(saved, parents, facts, how)
+    _end(saved, parents, facts, how, found.hint)
 
 
 def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How) -> None:
@@ -302,7 +302,7 @@ def _save_labels(
         console.say(f"wrote {beside}: the rows without a label, why, and what the teacher answered")
     elif not files.remove(beside):
         console.say(f"`{beside}` stays, for it is not as nomoat wrote it; now every row has a label")
-    _end(saved, parents, facts, how)
+    _end(saved, parents, facts, how, found.hint)
 
 
 def _say_left_out(texts: Sequence[LeftOut], why: str) -> None:
@@ -381,7 +381,7 @@ def _say_spent(model: Responder, spent: Spent, notes: Sequence[str]) -> None:
     answering.say_notes(notes)
 
 
-def _end(saved: dict[str, Any], parents: Sequence[Parent], facts: dict[str, Any], how: _How) -> None:
+def _end(saved: dict[str, Any], parents: Sequence[Parent], facts: dict[str, Any], how: _How, hint: str) -> None:
     """Terms and place of what was saved, and an exit code that says whether something is missing."""
     from nomoat.catalog import licences
     from nomoat.cli.tune import say_terms
@@ -391,7 +391,7 @@ def _end(saved: dict[str, Any], parents: Sequence[Parent], facts: dict[str, Any]
     console.say(f"wrote {how.out}")
     if how.as_json:
         console.print_json(saved)
-    judging.end(str(facts["partial"]))
+    judging.end(str(facts["partial"]), hint)
 
 
 @contextmanager

@@ -58,7 +58,8 @@ class LeftOut:
 class Labelled:
     """`results`: one for each text, in their order. `partial`: why some texts have no answer; empty if all have one.
 
-    `max_tokens`: what a written answer may have. `notes`: what has to be known of the question, see `as_tuned.question_for`.
+    `hint`: what to do, where the failure that ended the asking says it. `max_tokens`: what a written answer may have. `notes`: what
+    has to be known of the question, see `as_tuned.question_for`.
     """
 
     max_tokens: int
@@ -67,6 +68,7 @@ class Labelled:
     how: str = "likelihood"
     spent: Spent
     partial: str = ""
+    hint: str = ""
 
     @property
     def labels(self) -> list[Label]:
