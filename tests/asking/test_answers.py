@@ -590,7 +590,7 @@ def test_answers_that_a_lower_limit_cut_off_count_in_the_cost_and_in_the_budget(
     whole = run_suite(model, suite_of(4), RunSettings(spending=priced(), max_new_tokens=400))
     assert whole.side.cost_usd == pytest.approx(3 * 0.029 + 4 * 0.013)
     assert whole.side.cost_usd_per_1000 == pytest.approx(13)
-    assert whole.notes == (f"the cost of `{model}` in total holds $0.087 for 3 answers asked for before with a lower limit",)
+    assert whole.notes == (f"the cost of `{model}` in total holds $0.087 for 3 answers asked for before with another limit",)
     spending = priced(0.2)
     again = run_suite(model, suite_of(4), RunSettings(spending=spending, max_new_tokens=400))
     assert spending.budget is not None and spending.budget.spent_usd == pytest.approx(3 * 0.029 + 4 * 0.013)
@@ -603,7 +603,7 @@ def test_whole_answers_with_a_lower_limit_are_not_told_as_cut_off(serving: Servi
     model = f"{server.url}#m"
     run_suite(model, suite_of(2), RunSettings(spending=priced(), max_new_tokens=3))
     again = run_suite(model, suite_of(2), RunSettings(spending=priced()))
-    assert again.notes == (f"the cost of `{model}` in total holds $0.026 for 2 answers asked for before with a lower limit",)
+    assert again.notes == (f"the cost of `{model}` in total holds $0.026 for 2 answers asked for before with another limit",)
     assert (again.side.cost_usd, len(server.bodies)) == (pytest.approx(4 * 0.013), 4)
 
 

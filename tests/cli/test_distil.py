@@ -352,7 +352,10 @@ def test_credit_that_ends_leaves_a_part_and_exit_code_3(
     server, out = serving(write_tasks, write_tasks, say(402, {"error": {"message": "no credit"}})), tmp_path / "tasks.jsonl"
     done = nomoat("distil", f"{server.url}#m", "--out", str(out), "-n", "200", "--seeds", str(seeds), "--concurrency", "1")
     assert (done.returncode, len(rows_of(out))) == (3, 14)
-    assert done.stderr.splitlines()[-1] == "partial: `127.0.0.1` answered 402: no credit; the same command goes on from there"
+    assert done.stderr.splitlines()[-1] == (
+        "partial: `127.0.0.1` answered 402: no credit; the account's credit is used up: look at the account; "
+        "then the same command goes on from there"
+    )
     assert len(server.bodies) == 3
 
 
@@ -379,6 +382,18 @@ def test_labels_by_likelihood_and_in_writing(nomoat: Shell, serving: Callable[..
     ) in done.stderr
     beside = sidecar.find(left_out)
     assert beside is not None and beside.is_of_this_content and beside.facts["left_out"] == left_out.name
+
+
+@pytest.mark.parametrize("is_server", [False, True])
+def test_how_long_to_think_is_part_of_what_labels_are_from_where_they_are_written(
+    nomoat: Shell, serving: Callable[..., Server], tmp_path: Path, is_server: bool
+) -> None:
+    ref = f"{serving(counted('spam', 9, 1)).url}#m" if is_server else "fake:"
+    source, out = tmp_path / "texts.txt", tmp_path / "labels.csv"
+    source.write_text("WIN a prize\n")
+    command = ["distil", ref, "--out", str(out), "--label", str(source), "--labels", "ham,spam"]
+    assert nomoat(*command).returncode == 0
+    assert nomoat(*command, "--reasoning-effort", "low").returncode == is_server
 
 
 def test_questions_of_a_teacher_that_sends_nothing_are_made_once(

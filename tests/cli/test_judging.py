@@ -46,6 +46,16 @@ def test_a_bound_of_ours_that_was_met_is_named_and_no_one_elses(capsys: pytest.C
     assert " ".join(capsys.readouterr().err.split()) == f"partial: {partial}; the same command{higher} goes on from there"
 
 
+def test_what_to_do_first_is_said_where_no_bound_of_ours_was_met(capsys: pytest.CaptureFixture[str]) -> None:
+    for partial, said in (
+        ("`h` answered 401: bad key", "check the key in OPENAI_API_KEY; then the same command goes on from there"),
+        (BUDGET, "the same command with a higher --max-cost goes on from there"),
+    ):
+        with pytest.raises(typer.Exit):
+            judging.end(partial, "check the key in OPENAI_API_KEY")
+        assert " ".join(capsys.readouterr().err.split()) == f"partial: {partial}; {said}"
+
+
 def test_answers_that_are_no_choice_are_helped_by_other_words(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as caught:
         judging.end("9 of 9 answers of `m` are read as none of the choices")

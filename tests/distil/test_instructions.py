@@ -21,7 +21,7 @@ from nomoat.distil.prompts import Task
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import CacheExceededError, DataError, RemoteError
 from nomoat.money import dollars
-from nomoat.records import Chunk, Request
+from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder, load
 
 Serving = Callable[..., Server]
@@ -149,6 +149,62 @@ def test_more_room_is_for_what_was_cut_off_and_the_bill_holds_what_that_cost_bef
     assert (again.tasks[: len(more.tasks)], len(server.bodies)) == (more.tasks, 7)
 
 
+def test_what_more_room_cost_before_is_in_the_bill_and_in_the_budget(serving: Serving) -> None:
+    """With room for 3,000 tokens an answer that was cut off cost $6.70, with 2,000 $4.70."""
+    server = serving(cut_at(5000))
+    for max_tokens, usd in ((3000, 4 * 6.7), (2000, 4 * 6.7 + 4 * 4.7)):
+        spending = priced(100.0)
+        found = taught(server, replace(PLAN, max_tokens=max_tokens), spending=spending)
+        assert spending.budget is not None
+        assert found.spent.cost_usd == pytest.approx(usd) == spending.budget.spent_usd
+    assert found.spent.earlier_usd == pytest.approx([6.7] * 4)
+
+
+def test_tasks_that_were_paid_for_are_read_though_the_first_answers_hold_none_and_more_are_asked_for(serving: Serving) -> None:
+    """The first request fails once; with its answer, the first four hold none."""
+    refusal, fine = say(451, {"error": {"message": "no"}}), counted("I cannot.", 9, 9)
+    acts = {0: [refusal, fine], **{seed: [fine] for seed in (1, 2, 3)}}
+
+    def act(handler: BaseHTTPRequestHandler) -> None:
+        left = acts.get(handler.body["seed"], [write_tasks])  # type: ignore[attr-defined]
+        (left[0] if len(left) == 1 else left.pop(0))(handler)
+
+    server = serving(act)
+    first = taught(server, replace(PLAN, num_tasks=60), concurrency=1)
+    assert (len(first.tasks), first.spent.num_failed, first.in_vain.total(), len(server.bodies)) == (60, 1, 3, 13)
+    again = taught(server, replace(PLAN, num_tasks=70), concurrency=1)
+    assert (again.tasks[:60], len(again.tasks), again.partial, again.in_vain.total()) == (first.tasks, 70, "", 4)
+    assert [body["seed"] for body in server.bodies[13:]] == [0, 13]
+
+
+class Fills(FakeEngine):
+    """A teacher that thinks until its context is full, unless that holds 1,500 tokens beside the question. Counts what it is asked."""
+
+    num_asked = 0
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        self.num_asked += 1
+        read = self.count_tokens(request)
+        room = (self.context_tokens or 0) - read
+        is_whole = room > 1500
+        usage = Usage(prompt_tokens=read, completion_tokens=300 if is_whole else room, prefill_seconds=0.0, decode_seconds=0.0)
+        yield Chunk(text="".join(task_text(at, request.seed or 0) for at in range(4, 14)) if is_whole else "<think>hm")
+        yield Chunk(text="", finish_reason="stop" if is_whole else "length", usage=usage)
+
+
+def test_a_context_that_ended_the_answers_is_named_and_with_a_longer_one_they_are_asked_for_and_read_at_once() -> None:
+    short, long = Fills(context_tokens=1024), Fills(context_tokens=4096)
+    with AnswerStore() as store:
+        found = distil(Responder("m", short), PLAN, store=store)
+        assert (short.num_asked, found.in_vain) == (4, {"cut off by the teacher's context before a task was whole": 4})
+        assert found.partial == (
+            "4 answers held no whole task: all ended where the teacher's context of 1,024 tokens was full, before one was whole"
+        )
+        more = distil(Responder("m", long), PLAN, store=store)
+        assert (long.num_asked, len(more.tasks), more.partial, more.in_vain) == (2, 20, "", {})
+        assert (distil(Responder("m", long), PLAN, store=store).tasks, long.num_asked) == (more.tasks, 2)
+
+
 NO_CREDIT = say(402, {"error": {"message": "no credit"}})
 
 
@@ -159,6 +215,7 @@ def test_credit_that_ends_leaves_what_was_paid_for(serving: Serving, concurrency
     found = taught(server, replace(PLAN, num_tasks=200), concurrency=concurrency)
     assert (found.spent.num_answers, found.num_offered, len(found.tasks) > 15) == (3, 30, True)
     assert found.partial.startswith("`127.0.0.1` answered 4")
+    assert found.hint.endswith("look at the account")
 
 
 def test_answers_behind_the_end_of_the_credit_are_read_too(serving: Serving) -> None:

@@ -123,8 +123,20 @@ def test_where_the_first_answers_are_all_cut_off_before_a_label_no_more_are_aske
         assert spending.budget is not None
         assert whole.spent.cost_usd == pytest.approx(8 * 0.049 + 20 * 0.013) == spending.budget.spent_usd
         assert whole.spent.notes(teacher, store, spending) == (
-            f"the cost of `{teacher.ref}` in total holds $0.392 for 8 answers asked for before with a lower limit",
+            f"the cost of `{teacher.ref}` in total holds $0.392 for 8 answers asked for before with another limit",
         )
+
+
+def test_what_more_room_cost_before_is_in_the_bill_and_in_the_budget(serving: Callable[..., Server]) -> None:
+    """A text costs $0.009 to read, and all the room there is to think."""
+    server = serving(thinking("ham", 5000))
+    with load(f"{server.url}#m") as teacher, AnswerStore() as store:
+        for max_tokens, usd in ((3000, 2 * 6.009), (2000, 2 * 6.009 + 2 * 4.009)):
+            spending = priced(100.0)
+            found = label(teacher, MANY[:2], ("ham", "spam"), store=store, spending=spending, max_tokens=max_tokens)
+            assert spending.budget is not None
+            assert found.spent.cost_usd == pytest.approx(usd) == spending.budget.spent_usd
+    assert (found.spent.earlier_usd, len(server.bodies)) == (pytest.approx([6.009] * 2), 4)
 
 
 def test_labels_that_were_paid_for_before_are_read_though_the_first_answers_are_all_cut_off(serving: Callable[..., Server]) -> None:
@@ -154,6 +166,7 @@ def test_credit_that_ends_leaves_the_labels_that_were_paid_for(serving: Callable
         found = label(teacher, MANY, ("ham", "spam"), store=store, concurrency=1)
     assert (len(server.bodies), len(found.labels)) == (6, 5)
     assert found.partial == "15 of 20 texts have no answer: `127.0.0.1` answered 402: no credit"
+    assert found.hint == "the account's credit is used up: look at the account"
 
 
 def test_how_long_to_think_is_told_to_who_writes(serving: Callable[..., Server]) -> None:

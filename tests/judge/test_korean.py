@@ -26,7 +26,7 @@ MAKERS = {
     "conversations.py": ["_notes"],
     "labelling.py": ["note_on_commas"],
     "asking/cluster.py": ["names_of"],
-    "asking/room.py": ["less_room_note"],
+    "asking/room.py": ["other_room_note"],
     "asking/spending.py": ["lost_note", "uncounted_note", "Spending.notes", "list_pricing", "_per_million", "Spending._price"],
     "asking/workers.py": ["notes"],
     "engine/arch/__init__.py": ["notes"],

@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 from nomoat import system_errors, whole_files
-from nomoat.asking.room import with_less_room
+from nomoat.asking.room import with_other_room
 from nomoat.asking.spending import Pricing, Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.remote import RemoteEngine
@@ -142,6 +142,12 @@ def _look(
             collected.reused.add(request)
 
 
+def kept_answer(model: Responder, request: Request, store: AnswerStore) -> Completion | None:
+    """The stored answer that `collect` would give for this request; None if it would ask the model, for the first time or again."""
+    stored = store.answer(model.digest, request)
+    return None if stored is None or _has_room_for_more(model, request, stored) else stored
+
+
 def _has_room_for_more(model: Responder, request: Request, answer: Completion) -> bool:
     """Whether a shorter context than the model's now ended the answer."""
     context, usage = model.engine.context_tokens, answer.usage
@@ -263,14 +269,15 @@ def failure_of(before: NomoatError | None, now: NomoatError | None) -> NomoatErr
 
 def count_earlier(
     model: Responder, requests: Sequence[Request], *, store: AnswerStore, spending: Spending,
-    answers: Mapping[Request, Completion] | None = None,
+    answers: Mapping[Request, Completion] | None = None, any_room: bool = False,
 ) -> None:  # fmt: skip
     """Count what earlier tries at these cost: `collect` does, and who asks in several parts does it before the first, of all of them.
 
     `answers`: those of them that are in the store, where the caller has looked.
 
     A budget is for the questions, not for one try at them: what stored answers cost counts, each once in a run, those too that a lower
-    limit cut off. So does the most that calls can have cost whose answer was lost; those of this run, its meter counts.
+    limit gave, and with `any_room` a higher one. So does the most that calls can have cost whose answer was lost; those of this run,
+    its meter counts.
     """
     pricing = spending.pricing(model)
     rates = pricing.rates
@@ -278,7 +285,7 @@ def count_earlier(
         return
     asked = set(requests)
     limits = store.limits(model.digest)
-    for request in (tried for one in requests for tried in (*with_less_room(one, limits), one)):
+    for request in (tried for one in requests for tried in (*with_other_room(one, limits, any_room=any_room), one)):
         if (model.digest, request) not in spending.paid:
             answer = answers.get(request) if answers is not None and request in asked else store.answer(model.digest, request)
             if answer is not None:

@@ -12,27 +12,31 @@ from nomoat.responder import Responder
 from nomoat.words import counted
 
 
-def with_less_room(request: Request, limits: Sequence[int]) -> list[Request]:
-    """The request as it may have been asked before, with each of these limits that is lower than its own."""
+def with_other_room(request: Request, limits: Sequence[int], *, any_room: bool = False) -> list[Request]:
+    """The request as it may have been asked before: with each of these limits below its own; with `any_room`, above it, too."""
     most = request.max_new_tokens
-    return [replace(request, max_new_tokens=limit) for limit in limits if most is not None and limit < most]
+    others = [limit for limit in limits if most is not None and (limit < most or (any_room and limit > most))]
+    return [replace(request, max_new_tokens=limit) for limit in others]
 
 
-def asked_with_less(model: Responder, requests: Iterable[Request], *, store: AnswerStore) -> Iterator[tuple[Request, Completion]]:
-    """The stored answers that a lower limit gave to these, whole or cut off, each with its request: no evidence, but paid for."""
+def asked_with_other(
+    model: Responder, requests: Iterable[Request], *, store: AnswerStore, any_room: bool = False
+) -> Iterator[tuple[Request, Completion]]:
+    """The stored answers that the limits of `with_other_room` gave to these, whole or cut off, each with its request: no evidence, but
+    paid for."""
     limits = store.limits(model.digest)
     for request in requests:
-        for tried in with_less_room(request, limits):
+        for tried in with_other_room(request, limits, any_room=any_room):
             if (answer := store.answer(model.digest, tried)) is not None:
                 yield request, answer
 
 
-def less_room_note(ref: str, costs: Sequence[float]) -> tuple[str, ...]:
-    """What those took that `asked_with_less` finds, each of them; nothing if there are none."""
+def other_room_note(ref: str, costs: Sequence[float]) -> tuple[str, ...]:
+    """What those took that `asked_with_other` finds, each of them; nothing if there are none."""
     if not costs:
         return ()
     answers = counted(len(costs), "answer")
-    return (f"the cost of `{ref}` in total holds {dollars(sum(costs))} for {answers} asked for before with a lower limit",)
+    return (f"the cost of `{ref}` in total holds {dollars(sum(costs))} for {answers} asked for before with another limit",)
 
 
 def with_room(model: Responder, request: Request, max_new_tokens: int, *, store: AnswerStore, limits: Sequence[int]) -> Request:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nomoat.asking.answers import Collected, notes_of
-from nomoat.asking.room import asked_with_less, less_room_note
+from nomoat.asking.room import asked_with_other, other_room_note
 from nomoat.asking.spending import Pricing, Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.records import Completion, Request
@@ -19,7 +19,7 @@ class Spent:
     """Added up over answers, those that were stored before included; `bytes_out` over those that failed, too.
 
     `cost_usd` is None where no price is known, and once the cost of one is not. `earlier_usd`: what each answer cost that was asked
-    for before with a lower limit; `num_answers` and `num_reused` leave these out. `lost` are the calls that brought none, by request:
+    for before with another limit; `num_answers` and `num_reused` leave these out. `lost` are the calls that brought none, by request:
     see `Collected`.
     """
 
@@ -49,10 +49,12 @@ class Spent:
             self.num_answers += 1
             self._count(completion)
 
-    def add_earlier(self, model: Responder, requests: Iterable[Request], *, store: AnswerStore, spending: Spending) -> None:
-        """Count what these cost when they were asked with a lower limit, of a model that may take money."""
+    def add_earlier(
+        self, model: Responder, requests: Iterable[Request], *, store: AnswerStore, spending: Spending, any_room: bool = False
+    ) -> None:
+        """Count what these cost when they were asked with another limit, of a model that may take money; see `with_other_room`."""
         if spending.may_cost(model):
-            for _, completion in asked_with_less(model, requests, store=store):
+            for _, completion in asked_with_other(model, requests, store=store, any_room=any_room):
                 if (cost := self._count(completion)) is not None:
                     self.earlier_usd.append(cost)
 
@@ -70,7 +72,7 @@ class Spent:
         """What has to be known about these answers of a model, and about the money."""
         lost = self.pricing.lost_note(model.ref, self.lost)
         uncounted = spending.uncounted_note(model, self.num_uncounted)
-        earlier = less_room_note(model.ref, self.earlier_usd)
+        earlier = other_room_note(model.ref, self.earlier_usd)
         return (*notes_of(model, store, num_reused=self.num_reused), *earlier, *lost, *uncounted, *spending.notes())
 
     def facts(self) -> dict[str, Any]:

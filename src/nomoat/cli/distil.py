@@ -164,16 +164,18 @@ class _Texts:
     question: Question
     room: dict[str, Any]
 
-    def settings(self) -> dict[str, Any]:
-        """What decides which labels come out, whatever bounds their making."""
+    def settings(self, teacher: str) -> dict[str, Any]:
+        """What decides which labels come out, whatever bounds their making. How long to think is for who writes them: a server."""
         from nomoat import paths
+        from nomoat.providers import is_remote
 
+        effort = self.room["reasoning_effort"] if is_remote(teacher) else None
         return {
             "texts_sha256": paths.sha256_of(self.source),
             "input_column": self.input_column,
             "labels": list(self.question.labels),
             "instruction": self.question.instruction,
-            **{name: value for name, value in self.room.items() if name == "reasoning_effort" and value is not None},
+            **({} if effort is None else {"reasoning_effort": effort}),
         }
 
 
@@ -215,7 +217,7 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
         replace=how.replace,
     ) as saved:  # fmt: skip
         pass
-    _end(saved, parents, facts, how)
+    _end(saved, parents, facts, how, found.hint)
 
 
 def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How) -> None:
@@ -224,7 +226,7 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
     from nomoat.distil import files
     from nomoat.distil.label import CUT_OFF, NO_LABEL, TOO_LONG_TEXT, label, requests_for, written_requests
 
-    settings = {"kind": "labels", "teacher_digest": model.digest, **asked.settings()}
+    settings = {"kind": "labels", "teacher_digest": model.digest, **asked.settings(model.ref)}
     texts, question = asked.texts.asked, asked.question
     files.require_own(how.out, settings, num_rows=len(texts), replace=how.replace)
     files.require_own(files.left_out_place(how.out), settings, num_rows=len(texts), num_answers=len(texts), replace=how.replace)
@@ -300,7 +302,7 @@ def _save_labels(
         console.say(f"wrote {beside}: the rows without a label, why, and what the teacher answered")
     elif not files.remove(beside):
         console.say(f"`{beside}` stays, for it is not as nomoat wrote it; now every row has a label")
-    _end(saved, parents, facts, how)
+    _end(saved, parents, facts, how, found.hint)
 
 
 def _say_left_out(texts: Sequence[LeftOut], why: str) -> None:
@@ -379,7 +381,7 @@ def _say_spent(model: Responder, spent: Spent, notes: Sequence[str]) -> None:
     answering.say_notes(notes)
 
 
-def _end(saved: dict[str, Any], parents: Sequence[Parent], facts: dict[str, Any], how: _How) -> None:
+def _end(saved: dict[str, Any], parents: Sequence[Parent], facts: dict[str, Any], how: _How, hint: str) -> None:
     """Terms and place of what was saved, and an exit code that says whether something is missing."""
     from nomoat.catalog import licences
     from nomoat.cli.tune import say_terms
@@ -389,7 +391,7 @@ def _end(saved: dict[str, Any], parents: Sequence[Parent], facts: dict[str, Any]
     console.say(f"wrote {how.out}")
     if how.as_json:
         console.print_json(saved)
-    judging.end(str(facts["partial"]))
+    judging.end(str(facts["partial"]), hint)
 
 
 @contextmanager

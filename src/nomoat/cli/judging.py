@@ -235,9 +235,9 @@ def _repeatable(context: typer.Context, result: Any, sides: Sequence[Evaluation]
     return {**fields, "run": run | made, "items": evidence.items(sides)}
 
 
-def end(partial: str) -> None:
+def end(partial: str, hint: str = "") -> None:
     """Say on stderr, and by the exit code, that a result is not over all questions, or that most answers to them never began, are
-    read as no choice or hold no task; `partial` names the bound that was met."""
+    read as no choice or hold no task; `partial` names the bound that was met. `hint`: what to do where that was no bound of ours."""
     if partial:
         reached = REACHED.search(partial)
         higher = f" with a higher {OPTIONS[str(reached.lastgroup)]}" if reached else ""
@@ -246,8 +246,9 @@ def end(partial: str) -> None:
             console.say(f"partial: {partial}; {instead}")
             raise typer.Exit(PARTIAL_EXIT)
         kept = KEPT.search(partial)  # to which no command adds any
+        first = f"{hint}; then " if hint and reached is None else ""
         itself = f", naming `{kept['model']}` itself," if kept else ""
-        console.say(f"partial: {partial}; the same command{itself}{higher} goes on from there")
+        console.say(f"partial: {partial}; {first}the same command{itself}{higher} goes on from there")
         raise typer.Exit(PARTIAL_EXIT)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nomoat import matching, paths
-from nomoat.asking.answers import TOO_LONG, Collected, collect, count_earlier
+from nomoat.asking.answers import TOO_LONG, Collected, collect, count_earlier, kept_answer
 from nomoat.asking.room import with_room
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
@@ -43,6 +43,7 @@ NOT_NEW = "like one before"
 CUT_OFF = "cut off"
 NO_TASK = "without a task"
 EMPTY = "with nothing in them"
+CONTEXT_FULL = "cut off by the teacher's context before a task was whole"
 BEFORE_A_TASK: dict[FinishReason, str] = {
     "length": "cut off before a task was whole", "filtered": "stopped by a content filter before a task was whole",
 }  # fmt: skip
@@ -126,10 +127,10 @@ class Plan:
         return store.asked_before(teacher.digest, range(self.seed, self.seed + self.most_requests()), with_any_room)
 
     def answered(self, store: AnswerStore, teacher: Responder) -> list[Request]:
-        """Those of `requests` whose answer is kept."""
+        """Those of `requests` whose answer is kept, and is not asked for again."""
         numbers = sorted({(request.seed or 0) - self.seed for request in self.asked_before(store, teacher)})
         requests = map(self._asking(teacher, store), numbers)
-        return [request for request in requests if store.answer(teacher.digest, request) is not None]
+        return [request for request in requests if kept_answer(teacher, request, store) is not None]
 
     def settings(self) -> dict[str, Any]:
         """What decides which tasks come out, but for their number, and for how many of them had room."""
@@ -149,7 +150,8 @@ class Distilled:
     """`num_offered` tasks were looked at, until there were enough; `dropped`: how many of them were not kept, by reason.
 
     `in_vain`: how many of the answers looked at held no whole task, by reason; `without_task`: the first words of one of those that
-    were not cut off. `partial`: why there are fewer than asked for; empty if there are not.
+    were not cut off. `partial`: why there are fewer than asked for; empty if there are not. `hint`: what to do, where the failure that
+    ended the asking says it. `context_tokens`: the teacher's, where it is known.
     """
 
     tasks: list[Task] = field(default_factory=list)
@@ -160,10 +162,12 @@ class Distilled:
     without_task: str = ""
     spent: Spent
     partial: str = ""
+    hint: str = ""
+    context_tokens: int | None = None
 
     @property
     def is_in_vain(self) -> bool:
-        """Whether so many answers, and all, held no whole task that no more are asked for."""
+        """Whether so many answers, and all, held no whole task that no more are asked for, unless one that is kept already does."""
         return not self.num_with_task and self.in_vain.total() >= FEW_IN_VAIN
 
     def few_enough(self, most: int) -> int:
@@ -207,19 +211,20 @@ def distil(
     Raises the failure if nothing was answered at all, and what `collect` raises.
     """
     spending = Spending() if spending is None else spending
-    found = Distilled(spent=Spent(pricing=spending.pricing(teacher)))
+    found = Distilled(spent=Spent(pricing=spending.pricing(teacher)), context_tokens=teacher.engine.context_tokens)
     novelty = Novelty(task.instruction for task in plan.seeds.tasks)
     if spending.budget is not None:
         count_earlier(teacher, plan.asked_before(store, teacher), store=store, spending=spending)
-    to_ask, asked = plan.requests(teacher, store), dict[Request, None]()
+    asked = dict[Request, None]()
+    to_ask = (request for request in plan.requests(teacher, store) if request not in asked)
     num_vain, failure, is_over = 0, None, False
     with spending.told():
-        while len(found.tasks) < plan.num_tasks and num_vain < MAX_VAIN_WAVES and not found.is_in_vain:
+        while len(found.tasks) < plan.num_tasks and num_vain < MAX_VAIN_WAVES:
             missing = math.ceil((plan.num_tasks - len(found.tasks)) / plan.tasks_a_request)
-            at_once = found.few_enough(min(missing, concurrency * teacher.num_workers))
-            if is_over:  # nothing is asked any more; what is stored behind was paid for
+            if is_over or found.is_in_vain:  # nothing is asked; what is stored behind was paid for
                 wave = [request for request in plan.answered(store, teacher) if request not in asked]
             else:
+                at_once = found.few_enough(min(missing, concurrency * teacher.num_workers))
                 wave = list(itertools.islice(to_ask, at_once))
             if not wave:
                 break
@@ -228,7 +233,7 @@ def distil(
 
             def read_in_order(_num_open: int, waiting: deque[Request] = waiting) -> None:
                 """What was kept depends on the order of the requests, not on which answer came first."""
-                while waiting and (answer := store.answer(teacher.digest, waiting[0])) is not None:
+                while waiting and (answer := kept_answer(teacher, waiting[0], store)) is not None:
                     _sort(answer, plan, novelty, found)
                     waiting.popleft()
                 progress(len(found.tasks), plan.num_tasks)
@@ -246,9 +251,9 @@ def distil(
             num_vain = num_vain + 1 if is_vain else 0
         if failure is not None and not found.spent.num_answers:
             raise failure
-    found.spent.add_earlier(teacher, asked, store=store, spending=spending)
+    found.spent.add_earlier(teacher, asked, store=store, spending=spending, any_room=plan.max_tokens is not None)
     if len(found.tasks) < plan.num_tasks:
-        found.partial = _why_partial(found, plan, failure, has_ended_all=is_over or num_vain == MAX_VAIN_WAVES)
+        found.partial, found.hint = _why_partial(found, plan, failure, has_ended_all=is_over or num_vain == MAX_VAIN_WAVES)
     return found
 
 
@@ -270,7 +275,9 @@ def _sort(answer: Completion, plan: Plan, novelty: Novelty, found: Distilled) ->
         found.num_with_task += 1
     else:
         words = " ".join(matching.without_draft(answer.text).split())[:FIRST_WORDS]
-        found.in_vain[BEFORE_A_TASK.get(answer.finish_reason, NO_TASK if words else EMPTY)] += 1
+        is_short = found.context_tokens is not None and answer.usage.completion_tokens < plan.longest_answer()
+        ended = CONTEXT_FULL if is_short and answer.finish_reason == "length" else BEFORE_A_TASK.get(answer.finish_reason)
+        found.in_vain[ended or (NO_TASK if words else EMPTY)] += 1
         found.without_task = found.without_task or ("" if is_cut else words)
     for at, task in enumerate(tasks):
         if len(found.tasks) == plan.num_tasks:
@@ -287,25 +294,30 @@ def _sort(answer: Completion, plan: Plan, novelty: Novelty, found: Distilled) ->
             found.tasks.append(task)
 
 
-def _why_partial(found: Distilled, plan: Plan, failure: NomoatError | None, *, has_ended_all: bool) -> str:
+def _why_partial(found: Distilled, plan: Plan, failure: NomoatError | None, *, has_ended_all: bool) -> tuple[str, str]:
+    """Why there are fewer tasks than were asked for, and what to do where that is the failure's to say."""
     if found.is_in_vain or not (found.num_with_task or has_ended_all):
-        return _held_nothing(found, plan)
+        return _held_nothing(found, plan), ""
     if failure is not None and has_ended_all:
-        return failure.message
+        return failure.message, failure.hint or ""
     failed = "" if failure is None else f"; {found.spent.num_failed:,} failed: {failure.message}"
-    return (
+    said = (
         f"the limit of {counted(plan.most_requests(), 'request')} is reached: {counted(found.spent.num_answers, 'answer')} held "
         f"{counted(found.num_offered, 'task')}, and {len(found.tasks):,} of them were kept{failed}"
     )
+    return said, ""
 
 
 def _held_nothing(found: Distilled, plan: Plan) -> str:
-    """That no answer held a whole task. More room is named where most of them wanted it."""
-    total, num_cut = found.in_vain.total(), found.in_vain[BEFORE_A_TASK["length"]]
-    said = f"{counted(total, 'answer')} held no whole task"
-    if 2 * num_cut >= total:
-        which = "all" if num_cut == total > 1 else f"{num_cut:,}"
-        return f"{said}: {which} ended at the limit of {plan.longest_answer():,} new tokens, thinking included, before one was whole"
+    """That no answer held a whole task. What ended most of them is named, for who may give more room."""
+    total, said = found.in_vain.total(), f"{counted(found.in_vain.total(), 'answer')} held no whole task"
+    ends = {
+        BEFORE_A_TASK["length"]: f"at the limit of {plan.longest_answer():,} new tokens, thinking included,",
+        CONTEXT_FULL: f"where the teacher's context of {found.context_tokens or 0:,} tokens was full,",
+    }
+    for reason, end in ends.items():
+        if 2 * (num_cut := found.in_vain[reason]) >= total:
+            return f"{said}: {'all' if num_cut == total > 1 else f'{num_cut:,}'} ended {end} before one was whole"
     if found.without_task:
         return f"{said}; one begins `{found.without_task}`"
     return f"{said}: {', '.join(f'{count:,} {reason}' for reason, count in found.in_vain.most_common())}"

@@ -58,7 +58,8 @@ class LeftOut:
 class Labelled:
     """`results`: one for each text, in their order. `partial`: why some texts have no answer; empty if all have one.
 
-    `max_tokens`: what a written answer may have. `notes`: what has to be known of the question, see `as_tuned.question_for`.
+    `hint`: what to do, where the failure that ended the asking says it. `max_tokens`: what a written answer may have. `notes`: what
+    has to be known of the question, see `as_tuned.question_for`.
     """
 
     max_tokens: int
@@ -67,6 +68,7 @@ class Labelled:
     how: str = "likelihood"
     spent: Spent
     partial: str = ""
+    hint: str = ""
 
     @property
     def labels(self) -> list[Label]:
@@ -164,13 +166,13 @@ def label(
         found.how = "written"
         asked = list(written_requests(teacher, requests, store=store, max_tokens=max_tokens, reasoning_effort=reasoning_effort))
         with spending.told():
-            _by_text(replace(asking, requests=asked), found, spending, concurrency)
+            _by_text(replace(asking, requests=asked, any_room=max_tokens is not None), found, spending, concurrency)
     return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asking:
-    """What is asked, whom, and who is told. `requests`: one for each of `texts`."""
+    """What is asked, whom, and who is told. `requests`: one for each of `texts`. `any_room`: their answers may have had more room."""
 
     teacher: Responder
     texts: Sequence[str]
@@ -178,6 +180,7 @@ class _Asking:
     requests: Sequence[Request]
     store: AnswerStore
     progress: Progress
+    any_room: bool = False
 
 
 def _by_likelihood(asking: _Asking, found: Labelled, concurrency: int) -> None:
@@ -229,7 +232,7 @@ def _written(
 ) -> tuple[dict[Request, Completion], dict[Request, NomoatError], str]:
     """The answers, the failures of single texts, and why any other has no answer."""
     different, teacher, store = list(dict.fromkeys(asking.requests)), asking.teacher, asking.store
-    count_earlier(teacher, different, store=store, spending=spending)
+    count_earlier(teacher, different, store=store, spending=spending, any_room=asking.any_room)
     answers: dict[Request, Completion] = {}
     failed: dict[Request, NomoatError] = {}
     in_a_row, failure, is_over, in_vain = FailuresInARow(), None, False, ""
@@ -258,7 +261,9 @@ def _written(
             in_vain = f"all of the first {len(answers):,} answers ended at the limit of {found.max_tokens:,} new tokens before a label"
     if failure is not None and not answers:
         raise failure
-    found.spent.add_earlier(teacher, different, store=store, spending=spending)
+    found.spent.add_earlier(teacher, different, store=store, spending=spending, any_room=asking.any_room)
+    if failure is not None and is_over and not in_vain:
+        found.hint = failure.hint or ""
     reasons = (error.message for error in (failure, *failed.values()) if error is not None and not isinstance(error, TOO_LONG))
     return answers, failed, in_vain or next(reasons, "")
 

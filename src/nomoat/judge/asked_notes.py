@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nomoat import references
 from nomoat.asking.answers import notes_of
-from nomoat.asking.room import less_room_note
+from nomoat.asking.room import other_room_note
 from nomoat.errors import BudgetReachedError
 from nomoat.judge import wording
 from nomoat.judge.kept import KeptEngine
@@ -91,7 +91,7 @@ def notes(run: Asking, earlier: Sequence[Outcome] = ()) -> Iterator[str]:
             f"{run.num_cached_tokens:,} tokens of prompts were in the cache of `{run.model.ref}`, and are reckoned at the full price: "
             "its bill may be lower"
         )
-    yield from less_room_note(run.model.ref, [outcome.cost_usd for outcome in earlier if outcome.cost_usd is not None])
+    yield from other_room_note(run.model.ref, [outcome.cost_usd for outcome in earlier if outcome.cost_usd is not None])
     yield from run.settings.spending.uncounted_note(run.model, sum(outcome.cost_usd is None for outcome in run.outcomes))
     itself = "naming the model itself, " if isinstance(run.model.engine, KeptEngine) else ""
     if run.num_cut:

@@ -9,7 +9,7 @@ from typing import Any
 
 from nomoat import matching
 from nomoat.asking.answers import FailuresInARow, Question, collect, collect_scores, count_earlier, failure_of, kept_scores
-from nomoat.asking.room import asked_with_less, with_room
+from nomoat.asking.room import asked_with_other, with_room
 from nomoat.asking.store import AnswerStore
 from nomoat.engine import templates
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
@@ -207,7 +207,7 @@ class Asking:
         if not self.asked or not self.settings.spending.may_cost(self.model):
             return []
         examples = {example.id: example for example in self.suite.examples}
-        earlier = asked_with_less(self.model, [*self.asked], store=self.store)
+        earlier = asked_with_other(self.model, [*self.asked], store=self.store)
         return [_paid(self, examples[self.asked[request]], answer, score=0.0) for request, answer in earlier]
 
     @property
