@@ -110,30 +110,36 @@ def test_folders_that_killed_processes_left_go_when_another_is_made(tmp_path: Pa
     assert {*tmp_path.iterdir()} == {young, strange}
 
 
-@pytest.mark.parametrize("full", [False, True])
-def test_nowhere_to_write_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
+@pytest.mark.parametrize("full", [None, (whole_files, "lock"), (Path, "write_bytes")])
+def test_nowhere_to_write_is_an_error_that_says_what_to_do_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: tuple[object, str] | None
+) -> None:
     """Also where a copy of what is there finds no room: what is compiled would find none either, minutes later."""
 
     def is_full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    (tmp_path / "kernel.o").write_text("code")
+    kept, temporary = tmp_path / "kept", tmp_path / "temporary"
+    for folder in (kept, temporary):
+        folder.mkdir()
+    (kept / "kernel.o").write_text("code")
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     if full:
-        monkeypatch.setattr(Path, "write_bytes", is_full)
+        monkeypatch.setattr(*full, is_full)
     else:
         monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     with pytest.raises(NotWritableError) as caught:
-        machine_code._place(tmp_path)
+        machine_code._place(kept)
+    assert list(temporary.iterdir()) == []
     why = "No space left on device" if full else "Permission denied"
     assert caught.value.message == (
-        f"code for this CPU is to be compiled, and neither can `{tmp_path}` be written nor temporary files: {why}"
+        f"code for this CPU is to be compiled, and neither can `{kept}` be written nor temporary files: {why}"
     )
     assert caught.value.hint == (
         "start the model once where that home can be written, on a CPU of this kind, "
         "or set NOMOAT_HOME, or TMPDIR, to a folder of yours"
     )
-    cache.remove_temporary()
 
 
 def test_a_home_that_can_be_written_keeps_what_is_compiled(tmp_path: Path) -> None:

@@ -16,9 +16,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO
 
 from nomoat import paths, system_errors, whole_files
 from nomoat.errors import NotEnoughDiskError, NotWritableError
@@ -32,7 +31,7 @@ NOTES = ("asked", "sha256", "sizes")
 TEMPORARY = "nomoat-kernels-"  # then the process, and what makes the name new
 HELD = "held"  # in such a folder: a file that its process has locked
 
-_temporary: list[tuple[Path, int, IO[bytes]]] = []  # and whose they are, and the file in it
+_temporary: dict[Path, tuple[int, ExitStack]] = {}  # the process whose each is, and what closes the file in it
 
 
 def note_on(kind: str, files: Sequence[Path], *how: str) -> Path:
@@ -137,20 +136,25 @@ def _remove(doomed: Iterable[Path]) -> dict[Path, OSError]:
 def temporary_folder() -> Path:
     """A new one, which goes when this process ends. Those that killed processes left go now. Raises OSError."""
     folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-"))
-    held = (folder / HELD).open("wb")
-    _temporary.append((folder, os.getpid(), held))
-    whole_files.lock(held)
+    _temporary[folder] = os.getpid(), (files := ExitStack())
+    try:
+        whole_files.lock(files.enter_context((folder / HELD).open("wb")))
+    except OSError:
+        remove_temporary(folder)
+        raise
     _sweep_temporary(folder.parent)
     return folder
 
 
 @atexit.register
-def remove_temporary() -> None:
-    """For whoever ends the process without `atexit`. Not at the end of a fork."""
-    for folder, owner, held in _temporary:
+def remove_temporary(*folders: Path) -> None:
+    """Those of `temporary_folder` that are named, else all, for whoever ends the process without `atexit`. Not in a fork."""
+    for folder in folders or tuple(_temporary):
+        owner, files = _temporary[folder]
         if owner == os.getpid():
-            held.close()  # Windows removes nothing that is open
+            files.close()  # Windows removes nothing that is open
             shutil.rmtree(folder, ignore_errors=True)
+            del _temporary[folder]
 
 
 def _sweep_temporary(place: Path) -> None:

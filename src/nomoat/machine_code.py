@@ -93,9 +93,7 @@ def _place(kept: Path) -> Path:
         system_errors.require_writable(kept / "kernel")
     except (NomoatError, OSError) as exc:
         try:
-            ours = cache.temporary_folder().joinpath(*kept.parts[-3:])
-            ours.mkdir(parents=True)
-            _copy(kept, ours)
+            ours = _place_of_this_process(kept)
         except OSError as failure:
             raise NotWritableError(
                 f"code for this CPU is to be compiled, and neither can `{kept}` be written nor temporary files: {failure.strerror}",
@@ -105,6 +103,19 @@ def _place(kept: Path) -> Path:
         log.warning("note: `%s` cannot be written, so what is compiled is kept for this process alone", kept)
         return ours
     return kept
+
+
+def _place_of_this_process(kept: Path) -> Path:
+    """A new one, with a copy of what is kept. Raises OSError, and leaves nothing then."""
+    folder = cache.temporary_folder()
+    try:
+        ours = folder.joinpath(*kept.parts[-3:])
+        ours.mkdir(parents=True)
+        _copy(kept, ours)
+    except OSError:
+        cache.remove_temporary(folder)
+        raise
+    return ours
 
 
 def _copy(kept: Path, ours: Path) -> None:

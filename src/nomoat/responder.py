@@ -312,7 +312,7 @@ def load(
     `template` of what is no weights on this disk, and in a fork of a process that had asked or tuned a model.
     """
     ref = references.named(ref)
-    context_tokens = _context(context_tokens)
+    context_tokens = checked_context(context_tokens)
     bounds.require_flag("as_client", as_client)
     if ref == references.AUTO:
         raise UsageError(
@@ -342,7 +342,7 @@ def load_sharing(
 
     Each keeps the chat template it has by itself. `progress`, `compiling`, and what is raised: as `load`.
     """
-    context_tokens = _context(context_tokens)
+    context_tokens = checked_context(context_tokens)
     return _load_local(refs, context_tokens, template, None, progress, compiling)
 
 
@@ -355,7 +355,8 @@ def require_template_taken(refs: Sequence[str], template: str | None) -> None:
         )
 
 
-def _context(tokens: int | None) -> int | None:
+def checked_context(tokens: int | None) -> int | None:
+    """The context that is asked for, if one is. Raises UsageError for what is no number of tokens, and for none."""
     if tokens is None:
         return None
     tokens = bounds.whole("context_tokens", tokens)

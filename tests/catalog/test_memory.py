@@ -32,8 +32,8 @@ def have(monkeypatch: pytest.MonkeyPatch, *, free: int, own: int = 0, reason: st
     monkeypatch.setattr(hardware, "memory_of_this_process_bytes", lambda: own)
 
 
-def of_the_container(missing: str) -> str:
-    return f"choose a smaller model (`nomoat models --fits`), or raise the container's limit by {missing} GB"
+def shorter(tokens: int) -> str:
+    return f" or a shorter context (NOMOAT_CONTEXT_TOKENS={tokens}, or `-c {tokens}` where you gave one, in Python: `context_tokens`)"
 
 
 PLANNED = memory.MemoryNeed(
@@ -55,8 +55,8 @@ def test_what_this_process_has_of_the_overhead_is_not_counted_twice(monkeypatch:
 @pytest.mark.parametrize(
     ("free", "reason", "hint"),
     [
-        (530_000_000, "free", " or a shorter context (`-c 2048`, in Python: `context_tokens=2048`), or close other programs"),
-        (512_000_001, "free", " or a shorter context (`-c 1024`, in Python: `context_tokens=1024`), or close other programs"),
+        (530_000_000, "free", f"{shorter(2048)}, or close other programs"),
+        (512_000_001, "free", f"{shorter(1024)}, or close other programs"),
         (505_000_000, "free", ", or close other programs"),  # 512 tokens take one more
         (505_000_000, "left within the container's limit", ", or raise the container's limit by 0.05 GB"),
     ],
@@ -72,6 +72,10 @@ def test_a_hint_names_what_would_do(free: int, reason: str, hint: str, monkeypat
 
 
 BOTH = "(in Python: `memory_bytes`, `context_tokens`)"
+OF_THE_CONTAINER = (
+    "choose a smaller model (`nomoat models --fits`), or raise the container's limit by 0.05 GB and give more with `--memory 0.55` "
+    "(in Python: `memory_bytes`)"
+)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +85,7 @@ BOTH = "(in Python: `memory_bytes`, `context_tokens`)"
         (530_000_000, 10**10, f"give more with `--memory 0.55`, or shorten the context with `-c 2048` {BOTH}"),
         (530_000_000, 540_000_000, "shorten the context with `-c 2048` (in Python: `context_tokens`)"),
         (430_000_000, 540_000_000, f"give more with `--memory 0.53`, and shorten the context with `-c 2048` {BOTH}"),
-        (430_000_000, 500_000_000, of_the_container("0.05")),
+        (430_000_000, 500_000_000, OF_THE_CONTAINER),
     ],
 )
 def test_a_hint_of_a_budget_names_no_more_than_there_is(budget: int, free: int, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +93,18 @@ def test_a_hint_of_a_budget_names_no_more_than_there_is(budget: int, free: int, 
     with pytest.raises(NotEnoughMemoryError) as caught:
         memory.require_budget("m", PLANNED, budget)
     assert caught.value.hint == hint
-    memory.require_budget("m", PLANNED, PLANNED.total_bytes)
+    have(monkeypatch, free=free + 50_000_000, reason="left within the container's limit")
+    memory.require_budget("m", PLANNED, 550_000_000)
+
+
+def test_a_shorter_context_that_a_hint_names_is_one_where_there_is_no_option_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = memory.ModelSizes(parameters=100_000_000, weights_bytes=100_000_000, layers=30, kv_heads=3, head_dim=64)
+    have(monkeypatch, free=memory.need_at(sizes).at(2048))
+    with pytest.raises(NotEnoughMemoryError) as caught:
+        memory.require_room("m", memory.need_at(sizes))
+    assert caught.value.hint is not None and shorter(2048) in caught.value.hint
+    monkeypatch.setenv("NOMOAT_CONTEXT_TOKENS", "2048")
+    memory.require_room("m", memory.need_at(sizes))
 
 
 def test_a_7b_model_takes_a_byte_a_parameter_and_half_a_megabyte_a_token() -> None:

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,12 +22,13 @@ from homes import write_policy
 from leaving import asking
 from misbehaving import FINE, Server, Silent, say
 from patience import PATIENCE_SECONDS, wait_until
+from tiny import write_tiny_gguf
 
 from nomoat import config
 from nomoat.engine.fake import FakeEngine
 from nomoat.responder import Responder
 from nomoat.route.policy import default_path
-from nomoat.serve import app
+from nomoat.serve import app, connections
 from nomoat.serve.listening import bind
 from nomoat.serve.models import Models
 
@@ -121,27 +123,33 @@ def test_with_time_to_drain_an_answer_under_way_goes_on_until_a_second_signal(
             while True:  # until nothing more is taken
                 httpx.get(f"{server.url}/models")
         assert not waiting.done() and not ended.done()
+        time.sleep(connections.ONE_SIGNAL_SECONDS)
         server.child.send_signal(signal.SIGTERM)  # a second one ends it
         assert ended.result() == (0, "", "stopped\n")
         assert waiting.result().json()["error"]["code"] == "shutting_down"
 
 
-def test_it_serves_where_nobody_can_be_told_so() -> None:
+def test_it_serves_where_nobody_can_be_told_so(tmp_path: Path) -> None:
+    """Neither of what is imported, nor which template a model has, at the start and later."""
+    models = [str(write_tiny_gguf(tmp_path / f"{name}.gguf", called=name)) for name in "ab"]
     read, write = os.pipe()
     os.close(read)
     with bind("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/health"
+    url = f"http://127.0.0.1:{port}"
 
     def serves() -> bool:
         assert child.poll() is None, "it has ended"
         with suppress(httpx.TransportError):
-            return httpx.get(url).status_code == 200
+            return httpx.get(f"{url}/health").status_code == 200
         return False
 
-    with subprocess.Popen([shell.NOMOAT, "serve", "fake:", "--port", str(port)], stderr=write) as child:
+    with subprocess.Popen([shell.NOMOAT, "serve", *models, "--template", "alpaca", "--port", str(port)], stderr=write) as child:
         os.close(write)
         wait_until(serves, "the server")
+        for model in ("a.gguf", "b.gguf"):
+            asked = {"model": model, "max_tokens": 2, **BODY}
+            assert httpx.post(f"{url}/v1/chat/completions", json=asked, timeout=PATIENCE_SECONDS).status_code == 200
         child.terminate()
         assert child.wait(PATIENCE_SECONDS) == 0
 

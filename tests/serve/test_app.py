@@ -37,7 +37,15 @@ import nomoat
 from nomoat import net, responder
 from nomoat.engine.batching import Answer, Batcher
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import ContextExceededError, NomoatError, RemoteError, StoppedError, UnknownModelError, UsageError
+from nomoat.errors import (
+    ContextExceededError,
+    NomoatError,
+    NotEnoughMemoryError,
+    RemoteError,
+    StoppedError,
+    UnknownModelError,
+    UsageError,
+)
 from nomoat.records import Chunk, Place, Request, ToolCall, Usage
 from nomoat.responder import Responder
 from nomoat.route.policy import Policy
@@ -1219,6 +1227,30 @@ def test_serve_says_how_auto_is_served_from_python() -> None:
             serve(models, port=0)
         assert caught.value.message == "`auto` cannot be loaded here"
         assert caught.value.hint == "`from nomoat.route.router import load_auto`, then `nomoat.serve(load_auto())`"
+
+
+def test_serve_takes_memory_and_a_context_for_what_it_loads_and_for_nothing_else(tiny_gguf: Path) -> None:
+    contexts = []
+
+    def look(models: Models) -> None:
+        with models.use(models.names[0]) as model:
+            contexts.append(model.engine.context_tokens)
+        raise StoppedError("that is all", hint=None)
+
+    with mock.patch.object(app, "_start_first", look), pytest.raises(StoppedError):
+        serve(tiny_gguf, port=0, context_tokens=64)
+    assert contexts == [64]
+    with pytest.raises(NotEnoughMemoryError, match=r"the budget is 0\.2 GB"):
+        serve(tiny_gguf, port=0, memory_bytes=200_000_000)
+    for wrong in ({"context_tokens": 0}, {"memory_bytes": "4 GB"}):
+        with pytest.raises(UsageError):
+            serve(tiny_gguf, port=0, **wrong)  # type: ignore[arg-type]
+    for told in ({"context_tokens": 64}, {"memory_bytes": 10**9}):
+        with pytest.raises(UsageError) as caught:
+            serve(fake(), port=0, **told)
+        assert caught.value.message == (
+            "`memory_bytes` and `context_tokens` are for models that the server loads, and this one is given to it"
+        )
 
 
 def test_app_needs_a_model() -> None:

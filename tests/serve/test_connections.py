@@ -189,6 +189,7 @@ def test_a_server_that_drains_writes_answers_under_way_to_their_end_and_takes_no
     def script() -> Iterator[Chunk]:
         yield Chunk(text="word ")
         assert go_on.wait(PATIENCE_SECONDS)
+        yield from [Chunk(text="word ")] * 2  # one that is told to stop ends after the next
         yield Chunk(text="", finish_reason="stop", usage=USAGE)
 
     one = run(Responder("m", ScriptedEngine(script)), drain_seconds=1000)
@@ -199,17 +200,22 @@ def test_a_server_that_drains_writes_answers_under_way_to_their_end_and_takes_no
         lines = reading.iter_lines()
         assert next(lines).startswith("data: ")
         wait_until(lambda: idle.is_idle, "the end of the answer")
-        one.server.handle_exit(signal.SIGTERM, None)
+        for _ in range(2):  # from `timeout`, which sends it to the server and to all of its group
+            one.server.handle_exit(signal.SIGTERM, None)
         wait_until(lambda: not {idle, empty} & set(one.connections()), "the end of those that have no answer")
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{one.url}/health")
         go_on.set()
-        assert [line for line in lines if line][-1] == "data: [DONE]"
+        written = [line for line in lines if line]
+        assert '"finish_reason":"stop"' in written[-2] and written[-1] == "data: [DONE]"
         one.end()
 
 
 @pytest.mark.parametrize("seconds", [1000, 1])
-def test_a_server_that_drains_ends_answers_at_a_second_signal_or_after_its_time(run: Callable[..., Running], seconds: int) -> None:
+def test_a_server_that_drains_ends_answers_at_a_second_signal_or_after_its_time(
+    run: Callable[..., Running], seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "ONE_SIGNAL_SECONDS", -1.0)
     answer = functools.partial(endless, threading.Event(), threading.Event())
     one = run(Responder("m", ScriptedEngine(answer)), drain_seconds=seconds)
     with httpx.stream("POST", f"{one.url}/v1/chat/completions", json=STREAM) as reading:

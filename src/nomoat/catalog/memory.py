@@ -203,7 +203,8 @@ def require_room(ref: str, need: MemoryNeed) -> None:
         return
     needed, has = words.two_gigabytes(need.total_bytes, there.value)
     tokens = need.context_within(there.value)
-    shorter = f" or a shorter context (`-c {tokens}`, in Python: `context_tokens={tokens}`)" if tokens else ""
+    instead = f"NOMOAT_CONTEXT_TOKENS={tokens}, or `-c {tokens}` where you gave one, in Python: `context_tokens`"
+    shorter = f" or a shorter context ({instead})" if tokens else ""
     raise NotEnoughMemoryError(
         f"`{ref}` needs about {needed} GB of memory at a context of {need.context_tokens:,} tokens, and there are {has} GB for it "
         f"({there.reason})",
@@ -228,7 +229,8 @@ def require_budget(ref: str, need: MemoryNeed, budget_bytes: int) -> None:
     elif fewer := need.context_within(there.value):
         hint = f"{more.format(_shown(need.at(fewer)))}, and {shorter.format(fewer)} {of_both}"
     else:
-        hint = f"{SMALLER}, or {_make_room(need.total_bytes - there.value, there)}"
+        more = more.format(_shown(need.total_bytes))  # a share of what there is may be too little once more
+        hint = f"{SMALLER}, or {_make_room(need.total_bytes - there.value, there)} and {more} (in Python: `memory_bytes`)"
     raise NotEnoughMemoryError(f"`{ref}` needs about {needed} GB, and the budget is {budget} GB", hint=hint)
 
 

@@ -8,6 +8,7 @@ import functools
 import io
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +30,8 @@ TERMINAL_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0), *
 # Those that JSON leaves as they are, in its own words.
 ESCAPED_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *DIRECTIONS)}
 PIPED_WIDTH = 200  # no line is broken for a program that reads
+
+_may_be_lost = threading.Event()  # see `unheard`
 
 
 def stderr_console() -> Console:
@@ -80,8 +83,22 @@ def table(*, show_header: bool = True) -> Table:
 
 
 def say(text: str) -> None:
-    """One plain sentence to the person, on stderr."""
-    print(text.translate(TERMINAL_CONTROLS), file=sys.stderr, flush=True)
+    """One plain sentence to the person, on stderr. Raises OSError where that cannot be written, but within `unheard`."""
+    try:
+        print(text.translate(TERMINAL_CONTROLS), file=sys.stderr, flush=True)
+    except OSError:
+        if not _may_be_lost.is_set():
+            raise
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Within it, in all threads, what `say` cannot write is lost: the disk of a log is full, its reader or the terminal has gone."""
+    _may_be_lost.set()
+    try:
+        yield
+    finally:
+        _may_be_lost.clear()
 
 
 def print_text(text: str = "", *, end: str = "\n", flush: bool = False) -> None:

@@ -41,6 +41,7 @@ def _require_finite(gigabytes: float | None) -> float | None:
     return gigabytes
 
 
+@console.unheard()  # clients are answered all the same
 def serve(
     models: Annotated[
         list[str],
@@ -134,8 +135,7 @@ def _end_without(threads: str) -> None:
     """
     from nomoat import cache
 
-    with suppress(OSError):  # a terminal that was closed takes no word
-        console.say("stopped")
+    console.say("stopped")
     deadline = time.monotonic() + SECONDS_TO_END
     for thread in threading.enumerate():
         if thread.name.startswith(threads):
@@ -146,12 +146,6 @@ def _end_without(threads: str) -> None:
 
 
 def _say_ready(url: str, models: Models, key_from: str | None) -> None:
-    """See `_say_how_to_ask`. Where the disk of a log is full, or its reader has gone, clients are answered all the same."""
-    with suppress(OSError):
-        _say_how_to_ask(url, models, key_from)
-
-
-def _say_how_to_ask(url: str, models: Models, key_from: str | None) -> None:
     """How to ask, and which models have to be asked in their own words.
 
     The key is not shown: the lines name the variable if it is from the environment, else KEY, and where that is.

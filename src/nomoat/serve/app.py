@@ -134,6 +134,8 @@ def serve(
     api_key: str | None = None,
     cors: Sequence[str] = (),
     drain_seconds: int = 0,
+    memory_bytes: int | None = None,
+    context_tokens: int | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve models until Ctrl-C. Of references the first is loaded now and the others when they are asked for; a Responder stays the
@@ -141,9 +143,11 @@ def serve(
 
     `port` 0 takes a free one. `cors`: see `create_app`. `on_ready` gets the base URL (`http://127.0.0.1:8080/v1`) as soon as requests
     are answered: those that come before the first model is loaded are told to come again, with status 503. `drain_seconds`: how long
-    answers under way may be written on once Ctrl-C, or SIGTERM, came; a second one ends them.
+    answers under way may be written on once Ctrl-C, or SIGTERM, came; a second one ends them. `memory_bytes`: what models that are
+    loaded here may take at once, without it 80 % of what is free; `context_tokens`: their context, where their own is longer.
     Raises UsageError in a thread whose event loop runs, for a host that others can reach without a key, for a key that cannot be sent
-    or is empty, for origins without a key, and for a port that cannot be had; what `nomoat.responder.load` raises.
+    or is empty, for origins without a key, for a port that cannot be had, and for memory or a context of what is loaded already; what
+    `nomoat.responder.load` raises.
     """
     _require_no_loop()
     bounds.require_text(host, "`host`")
@@ -160,7 +164,7 @@ def serve(
         raise UsageError(f"`drain_seconds` is {drain_seconds}", hint="it can be 0 or more")
     allow_many()
     with bind(host, port) as listener:
-        models = _models(model)
+        models = _models(model, memory_bytes, context_tokens)
         try:
             with saying_that_it_loads(listener, api_key=api_key, cors=cors) as hand_over:
                 _start_first(models)
@@ -182,13 +186,19 @@ def _require_no_loop() -> None:
     )
 
 
-def _models(model: Reference | Responder | Sequence[Reference] | Models) -> Models:
-    if isinstance(model, Models):
-        return model
-    if isinstance(model, Responder):
-        return _given(model)
+def _models(
+    model: Reference | Responder | Sequence[Reference] | Models, memory_bytes: int | None, context_tokens: int | None
+) -> Models:  # fmt: skip
+    if isinstance(model, Models | Responder):
+        if memory_bytes is not None or context_tokens is not None:
+            raise UsageError(
+                "`memory_bytes` and `context_tokens` are for models that the server loads, and this one is given to it",
+                hint="give its reference, or load it with the context it is to have: `nomoat.load(REF, context_tokens=2048)`",
+            )
+        return model if isinstance(model, Models) else _given(model)
     given = [model] if isinstance(model, str | os.PathLike) or not isinstance(model, Iterable) else model
-    return from_references([references.named(one) for one in given])
+    refs = [references.named(one) for one in given]
+    return from_references(refs, memory_bytes=memory_bytes, context_tokens=context_tokens)
 
 
 def _start_first(models: Models) -> None:

@@ -7,6 +7,7 @@ import errno
 import logging
 import math
 import socket
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from types import FrameType
@@ -23,6 +24,8 @@ SILENT_SECONDS = 75  # how long a client may send nothing of a request that is n
 # closed here while they send is a request without an answer.
 IDLE_SECONDS = 130
 LOOK_SECONDS = 0.1
+# Signals so near each other are one: `timeout` sends it to the server, and then to all of its group.
+ONE_SIGNAL_SECONDS = 1.0
 MAX_FILES = 1 << 16  # more connections than one event loop serves; "no limit" is refused by some systems
 FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 FULL_SECONDS = 60.0  # between two words about that
@@ -111,6 +114,7 @@ class Server(uvicorn.Server):
         ))  # fmt: skip
         self._app = app
         self._drain_seconds = drain_seconds
+        self._asked_to_end_at = 0.0  # by the clock of `time.monotonic`
         self._is_full = False
         self._full_said_at = -FULL_SECONDS
 
@@ -125,10 +129,12 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A second signal ends the answers that the first has let be written on."""
+        """A second signal, which comes later than ONE_SIGNAL_SECONDS, ends the answers that the first has let be written on."""
         if self.should_exit and self._drain_seconds:
-            self._drain_seconds = 0
+            if time.monotonic() - self._asked_to_end_at > ONE_SIGNAL_SECONDS:
+                self._drain_seconds = 0
         else:
+            self._asked_to_end_at = time.monotonic()
             super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

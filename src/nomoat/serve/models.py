@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from nomoat import hardware, references
+from nomoat import bounds, hardware, references
 from nomoat import responder as responders
 from nomoat.catalog import memory
 from nomoat.errors import NomoatError, SettingError, UnknownModelError, UsageError
@@ -55,7 +55,8 @@ def from_references(
     """The models of references, under their shown names, loaded when they are first asked for; several of one base on one copy of it.
 
     `memory_bytes` None: MEMORY_SHARE of what is free now. `load` loads references that share their weights, one or several; without
-    it `auto` is refused, which only layers above can load. `auto_local` is the model on this machine that `auto` answers with.
+    it `auto` is refused, which only layers above can load. It sees to `context_tokens` itself. `auto_local` is the model on this
+    machine that `auto` answers with.
     Raises UnknownModelError for what is not there, NotEnoughMemoryError for what could never be loaded, UsageError for two that
     would have one name, SettingError for a server whose key is not set.
     """
@@ -63,8 +64,9 @@ def from_references(
         raise UsageError(
             "`auto` cannot be loaded here", hint="`from nomoat.route.router import load_auto`, then `nomoat.serve(load_auto())`"
         )
-    if memory_bytes is None:
-        memory_bytes = int(memory.room().value * MEMORY_SHARE)
+    context_tokens = responders.checked_context(context_tokens)
+    load = load or functools.partial(_load, context_tokens=context_tokens)
+    memory_bytes = int(memory.room().value * MEMORY_SHARE) if memory_bytes is None else bounds.whole("memory_bytes", memory_bytes)
     _require_names_of_their_own(refs)
     for ref in filter(references.names_server, refs):
         references.require_key(ref)
@@ -83,7 +85,7 @@ def from_references(
             planned = need.total_bytes - need.kv_cache_bytes + cache
         loader = Loader(
             names=names, planned_bytes=planned, cache_bytes=cache, is_local=functools.partial(references.is_local, group[0]),
-            load=functools.partial(_load_what_can_be, load or _load, group),
+            load=functools.partial(_load_what_can_be, load, group),
             what_is_wrong=functools.partial(_what_is_wrong, refs_of),
             question=functools.partial(_question, refs_of),
         )  # fmt: skip
@@ -120,8 +122,10 @@ def _is_local(loaded: Responder | None, loader: Loader | None) -> bool | None:
         return False
 
 
-def _load(refs: Sequence[str]) -> Sequence[Responder]:
-    return responders.load_sharing(refs) if len(refs) > 1 else [responders.load(refs[0], as_client=False)]
+def _load(refs: Sequence[str], *, context_tokens: int | None) -> Sequence[Responder]:
+    if len(refs) > 1:
+        return responders.load_sharing(refs, context_tokens=context_tokens)
+    return [responders.load(refs[0], context_tokens=context_tokens, as_client=False)]
 
 
 def _load_what_can_be(load: Load, refs: Sequence[str]) -> Sequence[Responder | NomoatError]:
