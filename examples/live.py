@@ -82,7 +82,6 @@ def tuned(data: Path, minutes: float) -> str:
             BASE,
             table,
             name=ADAPTER,
-            data_licence="cc-by-4.0",
             resume=adapter.can_resume(ADAPTER),
             test=test,
             minutes=minutes,

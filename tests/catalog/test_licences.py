@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -199,9 +200,16 @@ def test_a_teacher_on_this_machine_teaches_on_the_terms_of_all_it_was_made_from(
 @pytest.mark.parametrize(
     "ref", ["openai:gpt-4o-mini", "google:gemini-2.5-pro", "anthropic:claude", "https://api.openai.com/v1#gpt-4o"]
 )
-@pytest.mark.parametrize(("for_assistant", "commercial"), [(True, "no"), (False, "yes, if")])
-def test_a_provider_as_a_teacher_forbids_competing_assistants(ref: str, for_assistant: bool, commercial: str) -> None:
-    assert licences.of_parents(licences.taught_by(ref, None, for_assistant=for_assistant)).commercial == commercial
+def test_a_provider_as_a_teacher_forbids_competing_assistants(ref: str) -> None:
+    parents = licences.taught_by(ref, None)
+    assert licences.of_parents(parents).commercial == "yes, if"
+    assert licences.of_parents(licences.for_assistant(parents, ref)).commercial == "no"
+
+
+def test_whose_output_the_teacher_itself_learned_from_is_no_teacher_of_an_assistant() -> None:
+    parents = licences.taught_by("smollm2-135m", verdict("smollm2-135m"))
+    assert "openai-terms" in [parent.licence for parent in parents]
+    assert licences.for_assistant(parents, "smollm2-135m") == parents
 
 
 @pytest.mark.parametrize(
@@ -255,6 +263,24 @@ def test_terms_the_user_states_stand_in_for_unknown_ones_only() -> None:
     assert caught.value.message == (
         "the terms are known, and `apache-2.0` cannot stand in for them: openai:gpt-4o: OpenAI terms of use"
     )
+
+
+def test_a_chain_of_an_earlier_nomoat_has_the_conditions_of_today() -> None:
+    """Whoever went on from such an adapter had its base in the chain twice."""
+    now = licences.of_parents(
+        [Parent(kind="base", name="b", licence="apache-2.0"), Parent(kind="data", name="d", licence="house terms")]
+    )
+    told = json.loads(json.dumps(licences.as_dict(now)))
+    told["links"][0]["conditions"], told["links"][1]["conditions"] = [], ["ask us"]
+    read = licences.from_dict(told)
+    assert read.links == (now.links[0], replace(now.links[1], conditions=("ask us",)))
+    assert licences.chain_of_all(read, licences.of_parents([Parent(kind="base", name="b", licence="apache-2.0")])).links == read.links
+
+
+def test_the_user_s_own_data_are_told_in_short_where_nothing_else_decides() -> None:
+    own, base = Parent(kind="data", name="d", licence="own"), Parent(kind="base", name="b", licence="mit")
+    assert licences.in_short(licences.of_parents([base, own])) == "yes (MIT License)"
+    assert licences.in_short(licences.of_parents([own])) == "yes (your own data)"
 
 
 def test_what_a_model_wrote_is_never_stated_to_be_the_user_s_own() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from nomoat import paths
 from nomoat.catalog import licences, sidecar
+from nomoat.catalog.datasets import SEEDS
 from nomoat.errors import BadFileError
 from nomoat.records import Parent
 
@@ -30,6 +32,22 @@ def test_a_sidecar_reads_back(data: Path) -> None:
     found = sidecar.find(data)
     assert found is not None
     assert (found.teacher, found.parents, found.is_of_this_content, found.facts["tasks"]) == (TEACHER.name, (TEACHER,), True, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "licence"),
+    [({"seeds": SEEDS}, SEEDS, "openai-assistant"), ({"labels": ["a"]}, SEEDS, "openai-terms"), ({}, "mine.jsonl", "openai-terms")],
+)
+def test_tasks_of_every_kind_that_an_earlier_nomoat_had_written_are_of_an_assistant(
+    settings: dict[str, Any], name: str, licence: str, data: Path
+) -> None:
+    shown = Parent(kind="data", name=name, licence="apache-2.0")
+    facts, sha256 = {"settings": settings}, paths.sha256_of(data)
+    with sidecar.saving(data, sha256=sha256, teacher=TEACHER.name, parents=[TEACHER, shown], facts=facts):
+        pass
+    found = sidecar.find(data)
+    assert found is not None
+    assert found.parents == (replace(TEACHER, licence=licence), shown)
 
 
 def test_a_file_that_was_changed_still_has_its_teacher(data: Path) -> None:

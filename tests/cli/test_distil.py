@@ -674,7 +674,7 @@ def test_what_seeds_were_made_from_binds_what_is_made_from_them(
     done = nomoat("distil", OPENAI_AT_LOOPBACK, "--out", str(second), "-n", "5", "--seeds", str(first), "--json")
     told = {parent["name"]: parent["licence"] for parent in json.loads(done.stdout)["made_from"]}
     assert told == {
-        OPENAI_AT_LOOPBACK: "openai-assistant", "anthropic:claude": "anthropic-terms", "alpaca-seeds": "apache-2.0",
+        OPENAI_AT_LOOPBACK: "openai-assistant", "anthropic:claude": "anthropic-assistant", "alpaca-seeds": "apache-2.0",
     }  # fmt: skip
     assert "commercial use: no" in done.stderr
 

@@ -15,8 +15,8 @@ from patience import PATIENCE_SECONDS
 from teaching import COMPLETION_TOKENS, PROMPT_TOKENS, task_text, write_tasks
 
 from nomoat.asking.store import AnswerStore
-from nomoat.catalog.datasets import pull_dataset
-from nomoat.distil.instructions import SEEDS, SEEDS_FILE, Distilled, Plan, Seeds, distil, read_seeds
+from nomoat.catalog.datasets import SEEDS, pull_dataset
+from nomoat.distil.instructions import SEEDS_FILE, Distilled, Plan, Seeds, distil, read_seeds
 from nomoat.distil.prompts import Task
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import CacheExceededError, DataError, RemoteError

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nomoat.catalog import licences, sidecar
+from nomoat.catalog.datasets import SEEDS
 from nomoat.distil import alpaca, origin
-from nomoat.distil.instructions import SEEDS
 from nomoat.errors import UsageError
 from nomoat.records import Parent
 
@@ -46,7 +46,7 @@ def test_seeds_that_are_mostly_alpacas_are_alpacas_too(seeds: Path, monkeypatch:
 
 
 def test_seeds_that_a_model_wrote_are_made_from_what_it_was_taught_by(seeds: Path) -> None:
-    parents = (Parent(kind="teacher", name="anthropic:claude", licence="anthropic-terms"), ALPACAS)
+    parents = (Parent(kind="teacher", name="anthropic:claude", licence="anthropic-assistant"), ALPACAS)
     with sidecar.saving(seeds, sha256="0" * 64, teacher="anthropic:claude", parents=parents, facts={}):
         pass
     assert origin.of_file(seeds) == origin.load_seeds(seeds)[1] == parents
@@ -72,6 +72,11 @@ def test_a_provider_s_terms_that_are_stated_of_a_gateway_forbid_the_same() -> No
     for are_labels, licence in ((False, "google-assistant"), (True, "google-terms")):
         teacher, _ = origin.parents_of("http://gateway:4000/v1#x", (ALPACAS,), are_labels=are_labels, terms="google-terms")
         assert teacher.licence == licence
+
+
+def test_terms_that_cannot_stand_in_are_called_as_they_were_given() -> None:
+    with pytest.raises(UsageError, match="the terms are known, and `openai-terms` cannot stand in for them"):
+        origin.parents_of("https://api.openai.com/v1#gpt-4o", (ALPACAS,), are_labels=False, terms="openai-terms")
 
 
 def test_the_user_s_word_stands_in_for_terms_that_nomoat_cannot_know() -> None:

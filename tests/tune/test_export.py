@@ -116,7 +116,11 @@ def test_exported_files_say_what_they_were_made_of(tmp_path: Path, monkeypatch: 
         ("apache-2.0", "own", {"general.license": "Apache-2.0", "general.license.link": "L"}),
         ("apache-2.0", "apache-2.0", {"general.license": "Apache-2.0", "general.license.link": "L"}),
         ("apache-2.0", "cc-by-4.0", {"general.license": "other", "general.license.name": BY}),
-        ("mit", "own", {"general.license": "other", "general.license.name": "commercial use: yes (MIT License, your own data)"}),
+        (
+            "mit",
+            "own",
+            {"general.license": "other", "general.license.name": "commercial use: yes (MIT License)"},
+        ),
         ("unknown", "own", {"general.license": "other", "general.license.name": "commercial use: unknown (terms not known)"}),
     ],
 )
@@ -487,6 +491,8 @@ def test_the_terms_of_what_was_learned_go_with_the_file(
     assert claims == {"general.license": "other", "general.license.name": f"commercial use: {commercial} ({title})"}
     shown = json.loads(CliRunner().invoke(app, ["show", str(made), "--json"]).stdout)
     assert (shown["licence"]["commercial"], len(shown["licence"]["links"])) == (commercial, 2)
+    named = {"own": "the maker's own data", "cc-by-nc-4.0": "Creative Commons BY-NC 4.0"}[data]
+    assert [link["title"] for link in shown["licence"]["links"] if link["role"] == "data"] == [named]
     assert licence_chain(made, [licences.stated_data("d.csv", "own")], (), None).commercial == commercial
     made.write_bytes(base.read_bytes())  # another file under its name
     assert references.weights_chain(made).links[0].name == "weights of unknown origin"

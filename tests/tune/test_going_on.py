@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import nomoat
 from nomoat import paths, references
+from nomoat.catalog import datasets
 from nomoat.cli import app
 from nomoat.engine import arch as architectures
 from nomoat.engine import template_filters
@@ -250,6 +251,19 @@ def test_a_training_that_keeps_what_the_test_has_is_not_resumed_as_one_that_does
     with pytest.raises(UsageError) as caught:
         tune(tiny_gguf, table, "parts", keep_shared=True, resume=True, **options)
     assert caught.value.message == "the interrupted training of `parts` was begun with keep_shared False, not True"
+
+
+def test_terms_of_the_data_that_became_known_meanwhile_change_no_weight_and_are_those_of_the_adapter(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No argument would have made it go on. What the user stated besides are not the data's terms."""
+    interrupted(tiny_gguf, table)
+    bank = datasets.dataset("banking77")
+    file = replace(bank.files[0], sha256=paths.sha256_of(table))
+    monkeypatch.setattr(datasets, "datasets", lambda: {"banking77": replace(bank, files=(file,))})
+    facts = facts_of(tune(tiny_gguf, table, "parts", resume=True, data_licence="mit"))
+    assert facts["data_licence"] == "cc-by-4.0"
+    assert [link["licence"] for link in facts["licence"]["links"] if link["role"] == "data"] == ["cc-by-4.0", "mit"]
 
 
 def test_a_checkpoint_of_another_nomoat_is_said_to_be_that(tiny_gguf: Path, table: Path) -> None:

@@ -42,11 +42,12 @@ def test_the_modelfile_holds_the_template_in_go_and_what_ends_an_answer(tokenize
 
 
 def test_the_modelfile_holds_the_terms(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    terms = licences.of_parents([Parent(kind="base", name='a"""b', licence="mit")])
+    terms = licences.of_parents([Parent(kind="data", name="d", licence="own"), Parent(kind="base", name='a"""b', licence="mit")])
     target, model = tmp_path / "Modelfile", tmp_path / "mine.gguf"
     ollama.write_modelfile(target, model=model, tokenizer=tokenizer, context_tokens=256, terms=terms)
     told = target.read_text().removeprefix(CHATML)
     assert told.startswith("LICENSE \"\"\"commercial use: yes\n  condition of base a'''b: whoever passes it on keeps")
+    assert "  data d: the maker's own data -> yes\n    source: the maker's own, where" in told
     assert told.endswith('source: opensource.org/license/mit"""\n') and told.count('"""') == 2
 
 

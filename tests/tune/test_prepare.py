@@ -27,7 +27,7 @@ from nomoat.labelling import kept_question, label_instruction
 from nomoat.records import Message, Parent, Request
 from nomoat.rows import Rows
 from nomoat.tune import samples
-from nomoat.tune.prepare import Settings, chosen, prepare, split
+from nomoat.tune.prepare import Settings, chosen, data_terms, prepare, split
 from nomoat.tune.samples import count_lessons
 
 
@@ -170,6 +170,7 @@ def test_a_file_of_a_known_data_set_has_its_terms_under_any_name(
         prepared = prepare(str(tiny_gguf), data, data_licence=stated, **COLUMNS)
         links = [(link.name, link.licence) for link in prepared.licence.links if link.role == "data"]
         assert links == list(zip(["mine.csv (banking77)", "mine.csv"], found, strict=False))
+        assert prepared.data_terms[0].confirmed == "read"
     assert prepared.licence.links[1].source == bank.licence_source
     say_survey(prepare(str(tiny_gguf), data, **COLUMNS))
     note = "note: mine.csv (banking77) has its terms from nomoat's catalogue: Creative Commons BY 4.0\n"
@@ -178,6 +179,13 @@ def test_a_file_of_a_known_data_set_has_its_terms_under_any_name(
         prepare(str(tiny_gguf), data, data_licence="own", **COLUMNS)
     changed = prepare(str(tiny_gguf), write(data, ("one", "a"), ("two", "b")), **COLUMNS)
     assert [link.licence for link in changed.licence.links] == ["unknown", "own"]
+
+
+@pytest.mark.parametrize("name", ["sms_spam", "kobest", "mbpp"])
+def test_terms_of_a_data_set_that_nobody_saw_in_its_source_are_unconfirmed(name: str, tmp_path: Path) -> None:
+    known = datasets.dataset(name)
+    (found,) = data_terms(Rows(name="rows", values=(), sha256=str(known.files[0].sha256)), None)
+    assert (found.licence, found.confirmed) == ({"kobest": "cc-by-sa-4.0"}.get(name, "cc-by-4.0"), "memory")
 
 
 def test_free_answers_are_no_labels_that_the_provenance_names(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -767,6 +767,38 @@ def test_the_callers_own_number_of_threads_is_as_it_was_after_a_training(
         numba.set_num_threads(before[1])
 
 
+def test_a_training_learns_with_all_threads_whatever_another_beside_it_does_with_them(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned_with = set[int]()
+
+    def told(progress: train.Progress) -> None:
+        if progress.stage == "tuning":
+            learned_with.add(torch.get_num_threads())
+        else:
+            kernels.set_threads(1)  # as another one does that tries whether fewer are faster
+
+    monkeypatch.setenv("NOMOAT_THREADS", "2")
+    tune(tiny_gguf, table, settings=replace(SETTINGS, epochs=0.1), on_progress=told)
+    assert learned_with == {2}
+
+
+def test_trainings_beside_each_other_give_the_caller_s_number_of_threads_back() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        first, second = kernels.threads_of_the_caller(), kernels.threads_of_the_caller()
+        first.__enter__()
+        kernels.set_threads(1)
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert torch.get_num_threads() == 1, "the second still learns with its own"
+        second.__exit__(None, None, None)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_full_disk_while_kernels_are_compiled_is_said(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_args: object) -> None:
         raise OSError(28, "No space left on device")

@@ -15,12 +15,17 @@ from nomoat import paths
 from nomoat.catalog.fetch import Progress, fetch
 from nomoat.errors import UnknownModelError
 from nomoat.progress import quiet
-from nomoat.records import Source
+from nomoat.records import Confirmation, Parent, Source
+
+SEEDS = "alpaca-seeds"  # tasks of every kind: what a model makes of them trains a general assistant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """A data set: what it is, under which terms, and its files. A file's `file_name` is its path inside the folder."""
+    """A data set: what it is, under which terms, and its files. A file's `file_name` is its path inside the folder.
+
+    `licence_confirmed`: "read" if it was seen in its source that the terms are those of these files, else "memory".
+    """
 
     name: str
     title: str
@@ -29,6 +34,12 @@ class Dataset:
     citation: str
     notes: str
     files: tuple[Source, ...]
+    licence_confirmed: Confirmation = "read"
+
+    @property
+    def parent(self) -> Parent:
+        """It, as what a model learned from."""
+        return Parent(kind="data", name=self.name, licence=self.licence, source=self.licence_source, confirmed=self.licence_confirmed)
 
 
 @cache

@@ -154,26 +154,23 @@ def _bare(text: str) -> str:
     return "".join(letter for letter in text if letter.isalnum())
 
 
-def teacher(ref: str, *, for_assistant: bool = False) -> Parent:
-    """What a model reference is as a teacher: whose terms bind what its output trains. Unknown if nomoat cannot tell.
-
-    `for_assistant`: its output is to train a general assistant, which competes with those of every provider.
-    """
+def teacher(ref: str) -> Parent:
+    """What a model reference is as a teacher: whose terms bind what its output trains. Unknown if nomoat cannot tell."""
     provider, card = answering(ref), cards.find(ref)
     if provider is not None:
-        return Parent(kind="teacher", name=ref, licence=provider.assistant_terms if for_assistant else provider.terms)
+        return Parent(kind="teacher", name=ref, licence=provider.terms)
     if card is not None:
         return Parent(kind="teacher", name=ref, licence=card.licence, source=card.licence_source, confirmed=card.licence_confirmed)
     return Parent(kind="teacher", name=ref, licence="unknown")
 
 
-def taught_by(ref: str, found: ChainVerdict | None, *, for_assistant: bool = False) -> tuple[Parent, ...]:
+def taught_by(ref: str, found: ChainVerdict | None) -> tuple[Parent, ...]:
     """The teacher `ref`, with all it was made from itself, as parents of what it teaches. `found` is its own chain, where known.
 
     People publish what it teaches: `ref` names no folder of this machine (`references.shown_name`).
     """
     if found is None:
-        return (teacher(ref, for_assistant=for_assistant),)
+        return (teacher(ref),)
     return tuple(
         Parent(
             kind="teacher",
@@ -193,17 +190,27 @@ def stated_data(name: str, licence_id: str) -> Parent:
     return Parent(kind="data", name=name, licence=licence_id, source=word, confirmed="memory")
 
 
-def with_stated(parents: Iterable[Parent], licence_id: str, *, for_assistant: bool = False) -> tuple[Parent, ...]:
+def for_assistant(parents: Iterable[Parent], ref: str) -> tuple[Parent, ...]:
+    """These parents where what the teacher `ref` wrote is to train a general assistant, which competes with those of every provider: a
+    provider's terms are then those for that, also where the user stated them of a gateway."""
+    forbidding = {one.terms: one.assistant_terms for one in PROVIDERS.values()}
+    return tuple(
+        replace(parent, licence=forbidding.get(parent.licence, parent.licence))
+        if parent.kind == "teacher" and (parent.name == ref or parent.source == STATED)
+        else parent
+        for parent in parents
+    )
+
+
+def with_stated(parents: Iterable[Parent], licence_id: str) -> tuple[Parent, ...]:
     """These parents, with the user's word for the terms that nomoat does not know. Raises UsageError where it knows them all, for
-    "own", which no model's terms are, and what `require_known` raises. `for_assistant`: see `teacher`; a gateway may be named."""
+    "own", which no model's terms are, and what `require_known` raises."""
     licence_id = require_known(licence_id)
     if licence_id == OWN:
         raise UsageError(
             f"`{OWN}` is for data of yours, and what a model writes has the terms of the model",
             hint="name the terms of the model that answers there, such as `apache-2.0`",
         )
-    if for_assistant:
-        licence_id = {one.terms: one.assistant_terms for one in PROVIDERS.values()}.get(licence_id, licence_id)
     found = tuple(parents)
     if all(_is_known(parent.licence) for parent in found):
         known = ", ".join(dict.fromkeys(f"{parent.name}: {licence(parent.licence).title}" for parent in found))
@@ -227,8 +234,17 @@ def of_parents(parents: Iterable[Parent]) -> ChainVerdict:
 
 
 def in_short(found: ChainVerdict) -> str:
-    """The verdict in a few words, and the terms that decide it."""
-    return f"{found.commercial} ({', '.join(dict.fromkeys(link.title for link in found.deciding))})"
+    """The verdict in a few words, and the terms that decide it: data of the user's own do beside no other."""
+    deciding = [link for link in found.deciding if link.licence != OWN] or found.deciding
+    return f"{found.commercial} ({', '.join(dict.fromkeys(link.title for link in deciding))})"
+
+
+def for_others(found: ChainVerdict) -> ChainVerdict:
+    """The same in words for people whom a file is passed on to: the maker's own data are not theirs."""
+    title, source = "the maker's own data", "the maker's own, where no other terms were stated"
+    return replace(
+        found, links=tuple(replace(link, title=title, source=source) if link.licence == OWN else link for link in found.links)
+    )
 
 
 def use_line(found: ChainVerdict) -> str:
@@ -293,8 +309,13 @@ def as_dict(found: ChainVerdict) -> dict[str, Any]:
 
 
 def from_dict(stored: dict[str, Any]) -> ChainVerdict:
-    """The verdict a `provenance.json` holds, computed again from its links. Raises KeyError or TypeError if it is none."""
-    return _verdict(known_fields(Link, {**link, "conditions": tuple(link["conditions"])}) for link in stored["links"])
+    """The verdict a `provenance.json` holds, computed again from its links, with the conditions that the catalogue has now: it may be
+    of an earlier nomoat. Raises KeyError or TypeError if it is none."""
+    links = [known_fields(Link, {**link, "conditions": tuple(link["conditions"])}) for link in stored["links"]]
+    known = licences()
+    return _verdict(
+        replace(link, conditions=_conditions(known[link.licence], link.role)) if link.licence in known else link for link in links
+    )
 
 
 def _verdict(links: Iterable[Link]) -> ChainVerdict:
@@ -333,6 +354,10 @@ def _link(parent: Parent) -> Link:
     return _make_link(parent.kind, parent.name, parent.licence, parent.source, parent.confirmed)
 
 
+def _conditions(terms: Licence, role: str) -> tuple[str, ...]:
+    return terms.conditions + (terms.conditions_of_weights if role in ("weights", "base") else ())
+
+
 def _make_link(
     role: Literal["weights", "base", "data", "teacher"], name: str, licence_id: str, source: str, confirmed: Confirmation
 ) -> Link:
@@ -344,7 +369,7 @@ def _make_link(
         licence=terms.id,
         title=terms.title,
         commercial=terms.commercial,
-        conditions=terms.conditions + (terms.conditions_of_weights if role in ("weights", "base") else ()),
+        conditions=_conditions(terms, role),
         source=source or terms.source,
         confirmed="read" if applies == "read" and terms.confirmed == "read" else "memory",
     )

@@ -17,6 +17,7 @@ from typing import Any
 
 from nomoat import __version__, paths, whole_files
 from nomoat.catalog import licences
+from nomoat.catalog.datasets import SEEDS
 from nomoat.errors import BadFileError
 from nomoat.hub_folder import read_object
 from nomoat.records import Parent, known_fields
@@ -63,7 +64,7 @@ def whole_with_chain(weights: Path, terms: licences.ChainVerdict | None, facts: 
                 "sha256": paths.sha256_of(part),
                 "nomoat": __version__,
                 **facts,
-                "licence": licences.as_dict(terms),
+                "licence": licences.as_dict(licences.for_others(terms)),
             }
             with _beside(weights, told):
                 pass
@@ -127,6 +128,10 @@ def _read(path: Path, sha256: str) -> Sidecar:
     facts = _facts(path)
     try:
         parents = tuple(known_fields(Parent, row) for row in facts["made_from"])
+        settings = facts.get("settings")
+        are_labels = isinstance(settings, dict) and "labels" in settings
+        if not are_labels and any(parent.name == SEEDS for parent in parents):  # it may be of a nomoat that did not know it yet
+            parents = licences.for_assistant(parents, facts["teacher"])
         return Sidecar(teacher=facts["teacher"], parents=parents, is_of_this_content=facts["sha256"] == sha256, facts=facts)
     except (KeyError, TypeError) as exc:
         raise BadFileError(

@@ -31,7 +31,6 @@ from nomoat.responder import Responder
 from nomoat.textfiles import read_jsonl
 from nomoat.words import counted
 
-SEEDS = "alpaca-seeds"
 SEEDS_FILE = "seed_tasks.jsonl"
 EXAMPLES_A_REQUEST = 3
 TOKENS_A_TASK = 200

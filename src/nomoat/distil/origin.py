@@ -8,9 +8,9 @@ from pathlib import Path
 
 from nomoat import references, textfiles
 from nomoat.catalog import licences, sidecar
-from nomoat.catalog.datasets import dataset, pull_dataset
+from nomoat.catalog.datasets import SEEDS, dataset, pull_dataset
 from nomoat.distil import alpaca
-from nomoat.distil.instructions import SEEDS, SEEDS_FILE, Seeds, read_seeds
+from nomoat.distil.instructions import SEEDS_FILE, Seeds, read_seeds
 from nomoat.records import Parent
 
 
@@ -21,7 +21,7 @@ def load_seeds(path: str | Path | None = None) -> tuple[Seeds, tuple[Parent, ...
     Raises what `read_seeds` and `pull_dataset` raise.
     """
     known = dataset(SEEDS)
-    alpacas = Parent(kind="data", name=known.name, licence=known.licence, source=known.licence_source, confirmed="read")
+    alpacas = known.parent
     if path is None:
         return read_seeds(pull_dataset(known.name) / SEEDS_FILE, name=known.name), (alpacas,)
     path = textfiles.as_named(path)
@@ -45,8 +45,10 @@ def parents_of(teacher: str, origin: Sequence[Parent], *, are_labels: bool, term
     Tasks of every kind, which Alpaca's seeds and what came of them are, train an assistant, which terms of providers forbid.
     Raises UsageError for terms that nomoat knows already, or that have no entry in its catalogue.
     """
-    for_assistant = not are_labels and any(parent.name == SEEDS for parent in origin)
-    found = licences.taught_by(references.shown_name(teacher), references.licence_chain(teacher), for_assistant=for_assistant)
+    name = references.shown_name(teacher)
+    found = licences.taught_by(name, references.licence_chain(teacher))
     if terms is not None:
-        found = licences.with_stated(found, terms, for_assistant=for_assistant)
+        found = licences.with_stated(found, terms)
+    if not are_labels and any(parent.name == SEEDS for parent in origin):
+        found = licences.for_assistant(found, name)
     return (*found, *origin)

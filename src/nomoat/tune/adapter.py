@@ -169,7 +169,7 @@ class Origin:
             "base_sha256": importer.sha256_of_model(self.weights),
             "data_file": self.data.name,
             "data_sha256": sha256_of(self.data),
-            "data_licence": self.data_terms[-1].licence,
+            "data_licence": self.data_terms[0].licence,
             **others,
             "num_lessons": self.num_lessons,
             LESSONS: self.lessons_sha256,
@@ -386,9 +386,10 @@ def _names(facts: dict[str, Any]) -> set[str]:
 
 
 def _each_by_name(facts: dict[str, Any]) -> dict[str, Any]:
+    """What a training has to have in common with the one it goes on from; the terms of the data change no weight."""
     start = facts.get("start")
     flat = {**facts, **facts["settings"], **facts["task"], "start": f"{start['adapter']} ({start['sha256']})" if start else None}
-    return {name: value for name, value in flat.items() if name not in ("settings", "task", LESSONS)}
+    return {name: value for name, value in flat.items() if name not in ("settings", "task", "data_licence", LESSONS)}
 
 
 def bytes_on_disk(num_learned: int) -> int:

@@ -8,6 +8,7 @@ Shapes: M tokens, W width, H heads, D head width, R a head's turning part, I hid
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,7 @@ numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the faste
 kernel: jit.Decorator = numba.njit(parallel=True, cache=True, fastmath=jit.FAST, error_model="numpy")
 compiled: Callable[..., jit.Decorator] = overload
 ONE, THREE = np.float32(1), np.float32(3)
+_LOCK, _TORCHS_BEFORE = threading.Lock(), list[int]()  # an entry a training that is under way
 
 
 def use_threads(count: int, say: Callable[[str], None] | None = None) -> None:
@@ -46,12 +48,20 @@ def use_threads(count: int, say: Callable[[str], None] | None = None) -> None:
 
 @contextmanager
 def threads_of_the_caller() -> Iterator[None]:
-    """Whoever uses PyTorch or numba beside nomoat has as many threads of theirs afterwards as before, whatever is set within."""
-    of_torch, of_numba = torch.get_num_threads(), numba.get_num_threads()
+    """Whoever uses PyTorch or numba beside nomoat has as many threads of theirs afterwards as before, whatever is set within.
+
+    PyTorch's number is the process's, numba's the calling thread's: of trainings beside each other the last one gives that back.
+    """
+    of_numba = numba.get_num_threads()
+    with _LOCK:
+        _TORCHS_BEFORE.append(_TORCHS_BEFORE[-1] if _TORCHS_BEFORE else torch.get_num_threads())
     try:
         yield
     finally:
-        torch.set_num_threads(of_torch)
+        with _LOCK:
+            before = _TORCHS_BEFORE.pop()
+            if not _TORCHS_BEFORE:
+                torch.set_num_threads(before)
         numba.set_num_threads(of_numba)
 
 

@@ -76,7 +76,7 @@ def write_modelfile(
     lines += [f'PARAMETER stop "{end}"' for end in dict.fromkeys((*ends, *tokenizer.stops)) if '"' not in end and "\n" not in end]
     lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1", f"PARAMETER num_ctx {min(context_tokens, CONTEXT_TOKENS)}"]
     if terms is not None:
-        told = "\n".join(licences.chain_lines(terms)).replace('"' * 3, "'" * 3)
+        told = "\n".join(licences.chain_lines(licences.for_others(terms))).replace('"' * 3, "'" * 3)
         lines.append(f'LICENSE """{told}"""')
     with whole_files.whole_file(target) as part:
         part.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")

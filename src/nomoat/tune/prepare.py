@@ -205,7 +205,7 @@ def prepare(
     if keep_shared and test is None:
         hint = "give --test FILE, or leave out --keep-shared (in Python: `test`, `keep_shared`)"
         raise UsageError("texts shared with a test file are to be kept, and no test file is named", hint=hint)
-    terms = data_terms(given_data, data_licence)
+    stated = None if data_licence is None else licences.require_known(data_licence)
     files = references.find_files(base)
     file = opened(files.weights)
     start = adapter.read_start(files.name, files.weights, files.adapter, file) if files.adapter else None
@@ -216,6 +216,7 @@ def prepare(
     how = {"input_column": input_column, "label_column": label_column, "instruction": instruction}
     beside = sidecar.find(given_data) if isinstance(given_data, Path) else None
     data = _read(given_data, start, beside, **how)
+    terms = data_terms(data.path, stated)  # only now: that it is a file, and one that can be read, is said by whoever reads it
     given = (("test", test), ("validation", validation))
     others = {which: _read_other(which, one, data, **how) for which, one in given if one is not None}
     shared = {which: _shared(data, theirs) for which, theirs in others.items()}
@@ -231,8 +232,7 @@ def prepare(
         raise UsageError(f"rank is {settings.rank:,}, and the model is {sizes.width:,} wide", hint="16 is usual, and 64 is much")
     samples, too_long = _encoded(data, tokenizer, sizes, drop_long)
     data = _without(data, too_long)
-    held_out = list[Sample]()
-    told = {f"shared_with_{which}": tuple(shared.get(which, {})) for which in ("test", "validation")}
+    held_out, told = list[Sample](), {f"shared_with_{which}": tuple(shared.get(which, {})) for which in ("test", "validation")}
     if theirs := others.get("validation"):
         if instruction is None:  # else nothing names them, and answers may be any
             _require_known_labels(theirs, data.labels)
@@ -257,22 +257,20 @@ def prepare(
 
 def data_terms(data: Source, stated: str | None) -> tuple[Parent, ...]:
     """The terms of the data: the catalogue's for a file of its data sets, known by its sha256 under any name, and those that the user
-    stated; the user's own where there are neither.
+    `stated`; the user's own where there are neither.
 
-    Raises UsageError for terms that have no entry, and for `own` where the data is the catalogue's. Not covered: a part of such a
-    file, or one that was changed.
+    Raises UsageError for `own` where the data is the catalogue's. Not covered: a part of such a file, or one that was changed.
     """
-    stated = None if stated is None else licences.require_known(stated)
     known = datasets.holding(sha256_of(data))
     if known is None:
         return (licences.stated_data(data.name, stated or licences.OWN),)
-    name, title = f"{data.name} ({known.name})", licences.licence(known.licence).title
     if stated == licences.OWN:
         raise UsageError(
-            f"`{data.name}` is a file of the data set `{known.name}`, which has terms of others: {title}",
+            f"`{data.name}` is a file of the data set `{known.name}`, which has terms of others: "
+            f"{licences.licence(known.licence).title}",
             hint="leave out --data-licence (in Python: `data_licence`): these terms are known",
         )
-    theirs = Parent(kind="data", name=name, licence=known.licence, source=known.licence_source, confirmed="read")
+    theirs = replace(known.parent, name=f"{data.name} ({known.name})")
     return (theirs,) if stated in (None, known.licence) else (theirs, licences.stated_data(data.name, stated))
 
 

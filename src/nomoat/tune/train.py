@@ -343,7 +343,7 @@ class Run:
     ) -> None:
         """Train to the end. A checkpoint is written every half minute, at the end, and when the work is stopped by Ctrl-C."""
         batches: list[list[Sample]] = []
-        learning = threads.Threads(torch.get_num_threads())
+        learning = threads.Threads(config.threads().value)
         try:
             if self._is_evaluation_due():  # the work was stopped while it looked
                 self._evaluate_and_compare()
