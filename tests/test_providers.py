@@ -11,7 +11,7 @@ from nomoat import config, providers
 from nomoat.catalog import licences
 from nomoat.engine.dialect import Dialect
 from nomoat.providers import PROVIDERS, Provider, is_remote
-from nomoat.records import Request
+from nomoat.records import Message, Request
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,6 +39,13 @@ def test_the_terms_of_each_provider_are_in_the_catalogue() -> None:
 def test_each_key_is_a_secret() -> None:
     keys = {variable for name in (*PROVIDERS, providers.ANY_SERVER) for variable in providers.key_variables(name)}
     assert keys | {config.HUB_TOKEN, config.CLIENTS_KEY} == config.SECRETS
+
+
+def test_clouds_are_told_the_name_of_the_function_to_call_beside_all_others() -> None:
+    tools = tuple(f'{{"type": "function", "function": {{"name": "{name}"}}}}' for name in "ab")
+    asked = Request(messages=(Message(role="user", content="x"),), tools=tools, must_call=("b",))
+    body = Dialect(PROVIDERS["openai"].host, is_cloud=True).body("m", asked)
+    assert (len(body["tools"]), body["tool_choice"]) == (2, {"type": "function", "function": {"name": "b"}})
 
 
 def test_who_is_not_known_to_chat_only_is_asked_prompts_without_a_chat(monkeypatch: pytest.MonkeyPatch) -> None:

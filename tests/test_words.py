@@ -53,8 +53,18 @@ def test_what_nobody_sees_of_a_name_is_shown_in_a_list() -> None:
         "긍\u200d정\u3164": "긍⟨U+200D⟩정⟨U+3164⟩",
     }
     assert {name: apart(name) for name in said} == said
-    signs = ["👩\u200d💻", "❤\ufe0f", "1\ufe0f\u20e3 star", "می\u200cخواهم", "\U0001f3f4\U000e0067\U000e0062\U000e007f"]
+    signs = [
+        "👩\u200d💻",
+        "❤\ufe0f",
+        "1\ufe0f\u20e3 star",
+        "می\u200cخواهم",
+        "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+    ]
     assert [apart(name) for name in signs] == signs
+    assert [apart(name) for name in ("کار\u200cها", "\U0001f3f4\U000e0073\U000e0070")] == [
+        "کار⟨U+200C⟩ها",
+        "\U0001f3f4⟨U+E0073⟩⟨U+E0070⟩",
+    ]
 
 
 def test_a_text_of_spaces_and_marks_is_blank() -> None:

@@ -13,9 +13,11 @@ SHOWN_TURNS = {code: f"⟨U+{code:04X}⟩" for code in (*range(0x202A, 0x202F), 
 
 # Letters and signs by category that are not seen: Hangul's and Braille's blanks, the joiner of graphemes, selectors of variants.
 UNSEEN = re.compile("[\u034f\u115f\u1160\u2800\u3164\uffa0\ufe00-\ufe0f]")
-# Seen by what it makes of its neighbours: between emoji or behind one, in keycaps and flags of regions, between Arabic letters.
+# Seen by what it makes of its neighbours: between emoji or behind one, in keycaps and flags of regions, and where it parts Arabic
+# letters that would join.
 IN_SIGNS = re.compile(
-    "(?<=[^\\s\\w])[\u200d\ufe00-\ufe0f]|\ufe0f(?=\u20e3)|(?<=\U0001f3f4)[\U000e0020-\U000e007f]+|(?<=[\u0600-\u06ff])\u200c(?=[\u0600-\u06ff])"
+    "(?<=[^\\s\\w])[\u200d\ufe00-\ufe0f]|\ufe0f(?=\u20e3)|(?<=\U0001f3f4)[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f"
+    "|(?<=[\u0626\u0628\u062a-\u062e\u0633-\u063f\u0641-\u0647\u064a\u0678-\u0687\u069a-\u06bf\u06c1\u06c2\u06cc\u06ce\u06d0])\u200c(?=[\u0620-\u06d3])"
 )
 
 

@@ -129,7 +129,7 @@ class Dialect:
         if request.json_schema is not None:
             settings["response_format"] = _response_format(request.json_schema, request.schema_mode)
         if request.tools:
-            settings |= _about_tools(request)
+            settings |= _about_tools(request, takes_names=self._provider is not None)
         if beside_openais:
             settings["extra_body"] = beside_openais
         if not self._streams:  # the SDK is told otherwise, so that it leaves the reading to us: see `Body`
@@ -240,15 +240,18 @@ def render_call(call: ToolCall) -> dict[str, Any]:
     return row | ({"extra_content": json.loads(call.extra_content)} if call.extra_content else {})
 
 
-def _about_tools(request: Request) -> dict[str, Any]:
-    """Of a choice among some of the functions, or of a named one, few servers know: they are told of these alone.
-
-    LM Studio refuses a function's name as `tool_choice`, and llama.cpp's server takes it for `auto`.
+def _about_tools(request: Request, *, takes_names: bool) -> dict[str, Any]:
+    """Of a choice among some of the functions few servers know: they are told of these alone. So they are of a named one but for
+    those that take names: LM Studio refuses a name as `tool_choice`, and llama.cpp's server takes it for `auto`.
     """
     only = request.must_call or request.may_call
     tools = [json.loads(tool) for tool in request.tools]
-    settings: dict[str, Any] = {"tools": [tool for tool in tools if not only or tool["function"]["name"] in only]}
-    settings |= {"tool_choice": "required"} if request.must_call else {}
+    settings: dict[str, Any] = {"tools": tools}
+    if takes_names and len(request.must_call) == 1 < len(tools):
+        settings["tool_choice"] = {"type": "function", "function": {"name": request.must_call[0]}}
+    elif only:
+        settings["tools"] = [tool for tool in tools if tool["function"]["name"] in only]
+        settings |= {"tool_choice": "required"} if request.must_call else {}
     return settings | ({"parallel_tool_calls": False} if request.one_call else {})
 
 
