@@ -351,6 +351,7 @@ def load(folder: Path) -> Tokenizer:
     try:
         config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         backend, own = Backend.from_file(str(folder / "tokenizer.json")), config.get("chat_template")
+        hardware.give_back_freed_memory()  # as much again as a large vocabulary takes
         return Tokenizer(backend, special_of(config), own, tool_template=config.get("tool_template"))
     except MemoryError:
         raise
