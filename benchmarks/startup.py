@@ -5,7 +5,8 @@
 The import writes into a temporary home, with the file's pages in the system's cache. Peak memory is that of the process that
 imports, or of the one that it starts for that, whichever is larger: Python and OpenVINO, the arrays of weights, and those pages of the
 file it still had mapped. A start is the whole command
-`nomoat run MODEL hi -n 1`, from `fork` to exit; its parts are measured in another process. Python may keep modules as byte code, as
+`nomoat run MODEL hi -n 1`, from `fork` to exit; its parts are measured in another process, and in a third what a loaded model holds
+that no other process shares (Linux alone tells). Python may keep modules as byte code, as
 it does wherever PYTHONDONTWRITEBYTECODE is not set. The first start after an import of a model that OpenVINO runs compiles it and
 keeps it as compiled; the others read that. Seconds of CPU, over all threads, hardly depend on what else runs.
 """
@@ -57,6 +58,14 @@ model.close()
 mark("end")
 print(json.dumps(times))
 """
+LOADED = """
+import sys
+import nomoat
+model = nomoat.load(sys.argv[1])
+with open("/proc/self/smaps_rollup") as file:
+    print(sum(int(line.split()[1]) * 1024 for line in file if line.startswith("Private_")))
+model.close()
+"""
 
 
 def run_python(code: str, *arguments: str, home: str | None = None) -> str:
@@ -100,6 +109,7 @@ def measure_start(ref: str, runs: int) -> dict[str, Any]:
     return {
         "start_seconds": statistics.median(seconds), "start_seconds_all": seconds, "first_start_seconds": first,
         "start_cpu_seconds": statistics.median(cpu_seconds), "start_cpu_seconds_all": cpu_seconds,
+        "loaded_private_bytes": int(run_python(LOADED, ref)) if sys.platform == "linux" else None,
         "parts_seconds": {name: statistics.median(each[name] for each in parts) for name in parts[0]},
     }  # fmt: skip
 
