@@ -19,7 +19,7 @@ from nomoat import bounds
 from nomoat.errors import DataError, UsageError
 from nomoat.rows import Rows, Source, require_different, unit_of
 from nomoat.textfiles import composed, read_text
-from nomoat.words import first_few, is_blank
+from nomoat.words import first_few, trimmed
 
 TAB_SUFFIXES = (".tsv", ".tab")
 TABLE_SUFFIXES = (".csv", *TAB_SUFFIXES)
@@ -110,8 +110,7 @@ def _text(path: Source, line: int, column: str, value: Any) -> str:
             f"`{path}`, {unit_of(path)} {line}: column `{column}` holds a {type(value).__name__}, not a text",
             hint="make it one text, or name another column",
         )
-    text = composed("" if value is None else str(value)).strip()
-    return "" if is_blank(text) else text
+    return trimmed(composed("" if value is None else str(value)))
 
 
 def require_other(path: Source, input_column: str, label_column: str, columns: Sequence[str]) -> None:

@@ -7,8 +7,9 @@ import unicodedata
 from collections.abc import Sequence
 
 LONGEST_NAME = 80  # characters, of those in a list
+SHOWN_CODE = "⟨U+{:04X}⟩"  # in the place of a character
 # What turns letters around makes a name or code look like another: https://trojansource.codes. For `str.translate`.
-SHOWN_TURNS = {code: f"⟨U+{code:04X}⟩" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+SHOWN_TURNS = {code: SHOWN_CODE.format(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
 # Letters and signs by category that are not seen: Hangul's and Braille's blanks, the joiner of graphemes, selectors of variants.
@@ -30,7 +31,7 @@ def in_sight(name: str) -> str:
     """A name with what nobody sees, such as a line break or a space of no width, in a form that is seen."""
     shown = places_in_signs(name)
     return "".join(
-        f"⟨U+{ord(char):04X}⟩" if at not in shown and (not char.isprintable() or UNSEEN.match(char)) else char
+        SHOWN_CODE.format(ord(char)) if at not in shown and (not char.isprintable() or UNSEEN.match(char)) else char
         for at, char in enumerate(name)
     )
 
@@ -38,6 +39,11 @@ def in_sight(name: str) -> str:
 def is_blank(text: str) -> bool:
     """Whether there is nothing to see: spaces, also those of no width, blank letters, and marks for the reader of a file."""
     return all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") or UNSEEN.match(char) for char in text)
+
+
+def trimmed(text: str) -> str:
+    """The text without the space around it; empty where there is nothing to see."""
+    return "" if is_blank(text) else text.strip()
 
 
 def counted(count: float, thing: str) -> str:

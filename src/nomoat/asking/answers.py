@@ -262,9 +262,9 @@ def _length(question: Question) -> int:
     return min(SHORT_BYTES, sum(len(text.encode()) for text in texts))
 
 
-def failure_of(before: NomoatError | None, now: NomoatError | None) -> NomoatError | None:
-    """Of what is asked in several parts: the first failure, or the end of the budget, which ends all, whatever failed before."""
-    return now if before is None or isinstance(now, BudgetReachedError) else before
+def failure_of(before: NomoatError | None, collected: Collected) -> NomoatError | None:
+    """Of what is asked in several parts: the first failure, or what ends all, such as the budget's end, whatever failed before."""
+    return collected.failure if before is None or collected.is_over else before
 
 
 def count_earlier(

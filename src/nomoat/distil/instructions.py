@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nomoat import matching, paths
-from nomoat.asking.answers import TOO_LONG, Collected, collect, count_earlier, kept_answer
+from nomoat.asking.answers import TOO_LONG, Collected, collect, count_earlier, failure_of, kept_answer
 from nomoat.asking.room import with_room
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
@@ -241,7 +241,7 @@ def distil(
                 teacher, wave, store=store, spending=spending, concurrency=concurrency, show=read_in_order, takes_part=True
             )
             found.spent.add(collected)
-            failure = collected.failure if collected.is_over or failure is None else failure
+            failure = failure_of(failure, collected)
             is_over = is_over or collected.is_over
             for request in waiting:  # behind one that failed
                 if request in collected.answers:

@@ -16,7 +16,16 @@ from pathlib import Path
 
 from nomoat import bounds, labelling, matching, textfiles
 from nomoat.asking import as_tuned
-from nomoat.asking.answers import TOO_LONG, FailuresInARow, collect, collect_scores, count_earlier, kept_scores
+from nomoat.asking.answers import (
+    TOO_LONG,
+    FailuresInARow,
+    collect,
+    collect_scores,
+    count_earlier,
+    failure_of,
+    kept_answer,
+    kept_scores,
+)
 from nomoat.asking.room import with_room
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
@@ -239,7 +248,7 @@ def _written(
     first, others = _parts(different, concurrency)
     for several in (first, others):
         is_asked = not (is_over or in_vain)  # else what is stored was paid for
-        part = [request for request in several if is_asked or store.answer(teacher.digest, request) is not None]
+        part = [request for request in several if is_asked or kept_answer(teacher, request, store) is not None]
 
         def show(num_open: int, num_asked: int = len(answers) + len(failed) + len(part)) -> None:
             asking.progress(num_asked - num_open, len(different))
@@ -250,7 +259,7 @@ def _written(
         found.spent.add(collected)
         answers |= collected.answers
         failed |= collected.failed
-        failure = collected.failure if collected.is_over or failure is None else failure
+        failure = failure_of(failure, collected)
         is_over = is_over or collected.is_over
         if (
             several is first

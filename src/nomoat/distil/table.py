@@ -10,7 +10,7 @@ from pathlib import Path
 from nomoat import tables, textfiles
 from nomoat.distil.label import CUT_OFF, Label, Labelled, LeftOut
 from nomoat.errors import DataError, UsageError
-from nomoat.words import is_blank
+from nomoat.words import is_blank, trimmed
 
 LINES_SUFFIXES = (".txt", ".text")
 KINDS = (  # what they are called where none of them ends a name
@@ -59,15 +59,10 @@ def read_texts(path: Path, *, input_column: str | None = None) -> Texts:
         what = "it has several columns" if input_column is None else f"there is no column `{input_column}`"
         hint = f"name the column of the texts with --input-column (in Python: `input_column`): it is one of {', '.join(columns)}"
         raise UsageError(f"`{path.name}`: {what}", hint=hint)
-    found = Texts(columns=columns, rows=tuple(rows), of_rows=tuple(_seen(row.get(input_column or "", "")) for row in rows))
+    found = Texts(columns=columns, rows=tuple(rows), of_rows=tuple(trimmed(row.get(input_column or "", "")) for row in rows))
     if not found.asked:
         raise DataError(f"`{path}` holds no text", hint="fill it in, or name another file or column")
     return found
-
-
-def _seen(text: str) -> str:
-    """The text without the space around it; empty where there is nothing to see."""
-    return "" if is_blank(text) else text.strip()
 
 
 def labelled_table(texts: Texts, found: Labelled) -> Table:

@@ -441,7 +441,7 @@ def _written(run: Asking, examples: Sequence[Example], num_before: int) -> Itera
     run.num_failed += collected.num_failed
     run.bytes_in_vain += collected.bytes_in_vain
     run.lost.update(collected.lost)
-    run.failure = failure_of(run.failure, collected.failure)
+    run.failure = failure_of(run.failure, collected)
     return ((example, found[requests[example.id]]) for example in examples if requests[example.id] in found)
 
 

@@ -223,7 +223,7 @@ class Judge:
             show=lambda num_open: self.show(len(requests) - num_open, len(requests)),
             together=max(1, together),
         )
-        self.failure = failure_of(self.failure, collected.failure)
+        self.failure = failure_of(self.failure, collected)
         if not collected.answers and self.failure is not None and not isinstance(self.failure, BudgetReachedError):
             raise self.failure
         self.spent.add(collected)
