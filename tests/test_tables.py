@@ -24,6 +24,20 @@ def test_a_column_is_found_whichever_way_its_letters_and_spaces_are_written() ->
     assert [column_named(name, columns) for name in ("리뷰 내용", "ID", "a b", "a  b", "감정")] == [*columns[:3], "a  b", "감정"]
 
 
+def test_a_text_may_be_of_several_columns(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", "지문,질문,{a}\n서울에 있다.,어디?,예\n여기 {있다}.,저기?,아니오\n")
+    rows = read_labelled(path, input_column=r"{지문}\n\n질문: {질문} ({지문})", label_column="{a}")
+    assert [row.text for row in rows] == ["서울에 있다.\n\n질문: 어디? (서울에 있다.)", "여기 {있다}.\n\n질문: 저기? (여기 {있다}.)"]
+    assert [row.label for row in rows] == ["예", "아니오"]
+    assert read_labelled(path, input_column="{a}", label_column="질문")[0].text == "예"
+    with pytest.raises(DataError, match="no column `본문`"):
+        read_labelled(path, input_column="{본문} {질문}", label_column="{a}")
+    with pytest.raises(UsageError, match="`질문` is named for the texts and for the labels"):
+        read_labelled(path, input_column="{지문} {질문}", label_column="질문")
+    with pytest.raises(DataError, match="line 2: column `질문` is empty"):
+        read_labelled(written(path, "지문,질문,답\n서울,,예\n"), input_column="{지문} {질문}", label_column="답")
+
+
 def test_a_large_table_is_in_memory_as_often_as_needed_only(tmp_path: Path) -> None:
     """Its text and its fields, not also at four bytes a letter, as in a StringIO."""
     path = written(tmp_path / "t.csv", "text,label\n" + f"{'word ' * 20_000},a\n" * 40)

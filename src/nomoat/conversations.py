@@ -125,7 +125,7 @@ def lessons_of(found: Entries, path: Source) -> Chats:
     if "conversations" in first:
         form, read_one = ("OpenAI chats", _open_ai) if _has_roles(first) else ("ShareGPT conversations", _share_gpt)
     elif "instruction" in first:
-        form, read_one = "Alpaca instructions", _alpaca
+        form, read_one, found = "Alpaca instructions", _alpaca, [(place, _in_alpacas_words(value)) for place, value in found]
     elif "messages" in first:
         form, read_one = "OpenAI chats", _open_ai
     elif is_prompt(first):
@@ -208,7 +208,8 @@ def is_lesson(entry: Mapping[str, Any]) -> bool:
     if entry.get("target") is not None:
         return False
     if "conversations" in entry or "instruction" in entry:
-        return "conversations" in entry or "output" in entry
+        is_answered = "output" in entry or ("response" in entry and not _named(entry, RIGHT_ANSWERS))
+        return "conversations" in entry or is_answered
     if is_prompt(entry):
         has_other_question = not isinstance(entry["prompt"], list) and _not_asked(entry, ASKED_BEFORE, [str(entry["prompt"])])
         return other_answer(entry) is None and not has_other_question
@@ -353,14 +354,20 @@ def _text_of_parts(content: Any, path: Source, where: str) -> Any:
     return "\n".join(part["text"] for part in content)
 
 
+def _in_alpacas_words(value: dict[str, Any]) -> dict[str, Any]:
+    """What Dolly calls `context` and `response` by Alpaca's names, where these are not there."""
+    names = {dolly: ours for dolly, ours in {"context": "input", "response": "output"}.items() if ours not in value}
+    return {names.get(key, key): said for key, said in value.items()}
+
+
 def _alpaca(value: dict[str, Any], path: Source, where: str) -> Lesson:
     given = value.get("instruction"), "" if value.get("input") is None else value["input"], value.get("output")
     parts = [_as_text(part) for part in given]
     for name, part in zip(("instruction", "input", "output"), parts, strict=True):
         if not isinstance(part, str) or (name != "input" and is_blank(part)):
-            raise DataError(
-                f"`{path}`, {where}: `{name}` is {part!r}", hint="`instruction` and `output` are text; `input` may be empty"
-            )
+            keys = first_few([_shown(key) for key in value], NAMED_KEYS)
+            what = f"`{name}` is {part!r}" if name in value else f"no `{name}`; its keys are: {keys}"
+            raise DataError(f"`{path}`, {where}: {what}", hint="`instruction` and `output` are text; `input` may be empty")
     if "input" not in value:
         _require_all_asked(value, "instruction", [str(parts[0])], path, where)
     instruction, (extra, output) = str(parts[0]).strip(), (_without_space_around(str(part)) for part in parts[1:])
@@ -381,7 +388,7 @@ def _as_text(value: Any) -> Any:
 
 def _require_all_asked(value: dict[str, Any], field: str, asked: Sequence[str], path: Source, where: str) -> None:
     """Raises DataError for a text beside a question that is named as one, too: the answer would be learned without it."""
-    for name in _not_asked(value, (*INPUT_NAMES, "context"), asked):  # Dolly's
+    for name in _not_asked(value, (*INPUT_NAMES, "context"), asked):
         what, mend = f"no `input`, and a `{name}`", "call it `input`"
         if field == "prompt":
             what, mend = f"a `prompt`, and beside it `{name}`", "write it into the `prompt`"

@@ -28,6 +28,7 @@ LARGEST_FIELD = 2**31 - 1  # a C long where it is shortest
 DELIMITERS = (",", ";", "\t")  # the first wins a tie
 LOOKED_AT = 20  # rows that tell the separator
 SAID = re.compile(r"(?i)sep=(.)(?=\r?\n)")  # a first line by which Excel is told it
+IN_BRACES = re.compile(r"\{([^{}]+)\}")  # a column in a text of several
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # with its end
 INPUT_NAMES = (  # of columns that hold what is asked
     "input", "text", "question", "prompt", "sentence", "document", "review", "message", "instruction", "query", "content", "q",
@@ -35,9 +36,9 @@ INPUT_NAMES = (  # of columns that hold what is asked
     "요청",
 )  # fmt: skip
 KOREAN_LABELS = ("정답", "답", "답변", "응답", "라벨", "레이블", "분류", "유형", "카테고리", "감정", "감성", "출력")
-LABEL_NAMES = (  # of columns that hold the right answer
-    "label", "target", "gold", "reference", "expected", "answer", "output", "category", "class", "sentiment", "intent", "response",
-    "a",
+LABEL_NAMES = (  # of columns that hold the right answer; beside a `response`, a category is a remark
+    "label", "target", "gold", "reference", "expected", "answer", "answers", "ground_truth", "output", "response", "category", "class",
+    "sentiment", "intent", "a",
     *KOREAN_LABELS,
     "completion",  # beside another of these, it is what a model said
 )  # fmt: skip
@@ -58,6 +59,34 @@ def column_named(name: str, columns: Sequence[str]) -> str:
     name = composed(name)
     alike = [column for column in columns if _plain_name(column) == _plain_name(name)]
     return alike[0] if name not in columns and len(alike) == 1 else name
+
+
+@dataclass(frozen=True, slots=True)
+class TextForm:
+    """What the text of a row is made of: words and columns in turn, `"", "question", ""` where it is one column."""
+
+    parts: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Each once."""
+        return tuple(dict.fromkeys(self.parts[1::2]))
+
+    def filled(self, cells: Mapping[str, str]) -> str:
+        """The text of the row with those cells."""
+        return "".join(cells[part] if at % 2 else part for at, part in enumerate(self.parts))
+
+
+def text_form(input_column: str, columns: Sequence[str]) -> TextForm:
+    """The column of that name; or those in braces where there is none and it is a text of several, as in `{context} {question}`.
+
+    In such a text `\\n` is a line break, as people write it in a shell. What is not among the columns is left to the caller.
+    """
+    name = column_named(input_column, columns)
+    pieces = IN_BRACES.split(name.replace("\\n", "\n"))
+    if name in columns or len(pieces) == 1:
+        return TextForm(("", name, ""))
+    return TextForm(tuple(column_named(piece, columns) if at % 2 else piece for at, piece in enumerate(pieces)))
 
 
 def _plain_name(name: str) -> str:
@@ -85,22 +114,20 @@ def require_columns(path: Source, input_column: str | None, label_column: str | 
 def read_labelled(path: Source, *, input_column: str, label_column: str) -> list[LabelledText]:
     """The rows of a CSV or TSV, or those given, with a text and a label each, both in NFC and without surrounding space.
 
+    `input_column` is a column, or a text with columns in braces, see `text_form`, whose cells all have to be there.
     Raises DataError for whatever `read_table` refuses, a missing column (naming those there are), or an empty text or label (of rows
     also one that is a list or an object), and UsageError for one column that is named as both.
     """
     header, rows = _parse_table(path)
-    input_column, label_column = column_named(input_column, header), column_named(label_column, header)
-    for column in (input_column, label_column):
+    form, label_column = text_form(input_column, header), column_named(label_column, header)
+    for column in (*form.columns, label_column):
         if column not in header:
             raise DataError(f"`{path}` has no column `{column}`", hint=_columns(header))
-    require_other(path, input_column, label_column, header)
-    places, labelled = [(column, header.index(column)) for column in (input_column, label_column)], list[LabelledText]()
-    for line, row in rows:
-        text, label = (_text(path, line, column, row[at]) for column, at in places)
-        labelled.append(LabelledText(text=text, label=label, line=line))
-    empty_texts, empty_labels = [row.line for row in labelled if not row.text], [row.line for row in labelled if not row.label]
-    require_no_gaps(path, {input_column: empty_texts, label_column: empty_labels})
-    return labelled
+    require_other(path, form, label_column, header)
+    places = {column: header.index(column) for column in (*form.columns, label_column)}
+    cells = [(line, {column: _text(path, line, column, row[at]) for column, at in places.items()}) for line, row in rows]
+    require_no_gaps(path, {column: [line for line, row in cells if not row[column]] for column in places})
+    return [LabelledText(text=form.filled(row), label=row[label_column], line=line) for line, row in cells]
 
 
 def _text(path: Source, line: int, column: str, value: Any) -> str:
@@ -113,10 +140,10 @@ def _text(path: Source, line: int, column: str, value: Any) -> str:
     return trimmed(composed("" if value is None else str(value)))
 
 
-def require_other(path: Source, input_column: str, label_column: str, columns: Sequence[str]) -> None:
-    """Raises UsageError where the texts would be their own labels."""
-    if input_column == label_column:
-        raise UsageError(f"`{path}`: column `{input_column}` is named for the texts and for the labels", hint=_columns(columns))
+def require_other(path: Source, form: TextForm, label_column: str, columns: Sequence[str]) -> None:
+    """Raises UsageError where the texts would be, or hold, their own labels."""
+    if label_column in form.columns:
+        raise UsageError(f"`{path}`: column `{label_column}` is named for the texts and for the labels", hint=_columns(columns))
 
 
 def require_no_gaps(path: Source, gaps: Mapping[str, Sequence[int]], *, what: str = "is empty") -> None:

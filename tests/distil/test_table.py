@@ -33,6 +33,19 @@ def test_texts_come_from_a_column_or_from_lines(tmp_path: Path) -> None:
     assert read_texts(table, input_column="내용").asked == read_texts(lines).asked == ["당첨"]
 
 
+def test_a_text_may_be_of_several_columns(tmp_path: Path) -> None:
+    table, lines = tmp_path / "t.csv", tmp_path / "t.jsonl"
+    table.write_text("title,body\nA,b\n,c\nD,\n")
+    lines.write_text('{"title": "A", "body": "b"}\n{"title": null, "body": "c"}\n{"body": "d"}\n')
+    for path in (table, lines):
+        assert read_texts(path, input_column=r"{title}:\n{body}").of_rows == ("A:\nb", "", "")
+        with pytest.raises(UsageError, match="there is no column `text`"):
+            read_texts(path, input_column="{title} {text}")
+    lines.write_text('{"title": "A", "body": 1}\n')
+    with pytest.raises(DataError, match="line 1: `body` is no text"):
+        read_texts(lines, input_column="{title} {body}")
+
+
 @pytest.mark.parametrize(
     ("name", "column", "message", "hint"),
     [

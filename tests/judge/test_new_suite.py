@@ -293,11 +293,76 @@ def test_an_input_without_its_instruction_is_not_asked_unless_it_is_told(name: s
     if name == "my.csv":
         path.write_text("instruction,input,output\nTranslate.,cat,Katze\n")
     else:
-        write_lines(path, {"instruction": "Translate.", "input": "cat", "response": "Katze"})
+        write_lines(path, {"instruction": "Translate.", "input": "cat", "answer": "Katze"})
     with pytest.raises(UsageError) as caught:
         suite_from_file(path)
     assert caught.value.message == f"`{path}`: columns `instruction` and `input` are one question together"
     assert suite_from_file(path, input_column="input").suite.examples[0].messages[0].content == "cat"
+
+
+QUESTIONS: list[dict[str, object]] = [
+    {"question": "Who lives there?", "context": "Kim lives in Tongyeong.", "answer": "Kim"},
+    {"question": "Where is it?", "context": "The hall is in Seoul.", "answer": "Seoul"},
+]
+
+
+@pytest.mark.parametrize(
+    ("columns", "form"),
+    [
+        ("question,context,answer", r"{context}\n\n{question}"),
+        ("Text,Question,Answer", r"{Text}\n\n{Question}"),
+        ("질문,지문,정답", r"{지문}\n\n{질문}"),
+    ],
+)
+def test_what_a_question_is_about_is_not_left_out(tmp_path: Path, columns: str, form: str) -> None:
+    path = tmp_path / "qa.csv"
+    path.write_text(f"{columns}\nKim lives in Tongyeong.,Who lives there?,Kim\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="may be one question together") as caught:
+        suite_from_file(path)
+    assert f"--input-column '{form}'" in str(caught.value.hint)
+    first, second, _ = columns.split(",")
+    guess = suite_from_file(path, input_column=form)
+    asked = {first: "Kim lives in Tongyeong.", second: "Who lives there?"}
+    assert guess.suite.examples[0].messages[0].content == form.replace(r"\n", "\n").format(**asked)
+    assert guess.suite.examples[0].target == "Kim"
+    assert suite_from_file(path, input_column=first).suite.examples[0].messages[0].content == "Kim lives in Tongyeong."
+
+
+def test_a_text_of_several_columns_needs_each(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "qa.jsonl", *QUESTIONS, {"question": "When?", "context": " ", "answer": "Now"})
+    with pytest.raises(DataError, match="line 3: column `context` is empty or no text"):
+        suite_from_file(path, input_column="{context} {question}")
+    with pytest.raises(DataError, match="no column `contexts`"):
+        suite_from_file(path, input_column="{contexts} {question}")
+    with pytest.raises(UsageError, match="column `answer` is named for the texts and for the labels"):
+        suite_from_file(path, input_column="{answer} {question}", label_column="answer")
+
+
+def test_an_answer_comes_before_a_category(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": row["question"], "context": row["context"], "response": row["answer"], "category": "qa"} for row in QUESTIONS
+    ]
+    suite = suite_from_file(write_lines(tmp_path / "dolly.jsonl", *rows)).suite
+    assert suite.examples[0].messages[0].content == "Who lives there?\n\nKim lives in Tongyeong."
+    assert [example.target for example in suite.examples] == ["Kim", "Seoul"]
+    path = tmp_path / "tickets.csv"
+    path.write_text("message,category,response\nWhere is it?,parcel,On its way\n")
+    assert "label: column `response` (by its name)" in suite_from_file(path).reasons
+
+
+def test_several_right_answers(tmp_path: Path) -> None:
+    """A list of them, and SQuAD's and KorQuAD's object."""
+    ask = "{context} {question}"
+    rows: list[dict[str, object]] = [
+        {**QUESTIONS[0], "answer": ["Kim", "Mr Kim", "Kim"]}, {**QUESTIONS[1], "answer": {"text": ["Seoul"], "answer_start": [15]}},
+    ]  # fmt: skip
+    suite = suite_from_file(write_lines(tmp_path / "qa.jsonl", *rows), input_column=ask).suite
+    assert [(one.target, one.other_targets) for one in suite.examples] == [("Kim", ("Mr Kim",)), ("Seoul", ())]
+    write_suite(suite, tmp_path / "out")
+    assert load_suite(tmp_path / "out" / "qa.toml").examples[0].other_targets == ("Mr Kim",)
+    for nothing in ([], {"answer_start": [1]}, ["Kim", ""]):
+        with pytest.raises(DataError, match="line 1: column `answer` is empty or no text"):
+            suite_from_file(write_lines(tmp_path / "b.jsonl", {**QUESTIONS[0], "answer": nothing}), input_column=ask)
 
 
 def test_few_answers_that_repeat_are_labels(tmp_path: Path) -> None:

@@ -496,7 +496,7 @@ def test_numbers_of_an_instruction_are_their_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "given"), [("text", "A story."), ("본문", "A story."), ("Question", "A story."), ("context", "A story."), ("q", 0.5)]
+    ("name", "given"), [("text", "A story."), ("본문", "A story."), ("Question", "A story."), ("Context", "A story."), ("q", 0.5)]
 )
 def test_a_text_that_stands_in_the_place_of_an_input_is_not_passed_over(tmp_path: Path, name: str, given: object) -> None:
     entry = {"instruction": "Summarise\nit, Zoë.", name: given, "output": "Short."}
@@ -508,6 +508,19 @@ def test_a_text_that_stands_in_the_place_of_an_input_is_not_passed_over(tmp_path
     for more in ({"input": ""}, {name: written_out}, {name: True}):
         (lesson,) = read(write(tmp_path / "b.jsonl", json.dumps({**entry, **more}) + "\n")).lessons
         assert lesson.messages[0].content == "Summarise\nit, Zoë."
+
+
+def test_dolly_is_read_as_alpaca_is(tmp_path: Path) -> None:
+    entry = {"instruction": "Who lives there?", "context": "Kim lives there.", "response": "Kim", "category": "closed_qa"}
+    chats = read(write(tmp_path / "a.jsonl", json.dumps(entry) + "\n" + json.dumps({**entry, "context": ""}) + "\n"))
+    assert chats.format == "Alpaca instructions"
+    asked = [[message.content for message in lesson.messages] for lesson in chats.lessons]
+    assert asked == [["Who lives there?\n\nKim lives there.", "Kim"], ["Who lives there?", "Kim"]]
+    assert chats.notes == ("not read of lessons, with how many have it: `category` (2)",)
+    alpaca = write(tmp_path / "b.jsonl", json.dumps({**entry, "input": "", "output": "Lee"}) + "\n")
+    with pytest.raises(DataError, match="no `output`; its keys are: `instruction`, `answer`"):
+        read(write(tmp_path / "c.jsonl", json.dumps({"instruction": "Who?", "answer": "Kim"}) + "\n"))
+    assert read(alpaca).notes == ("not read of lessons, with how many have it: `context` (1), `response` (1), `category` (1)",)
 
 
 @pytest.mark.parametrize("name", ["input", "context", "document", "본문"])

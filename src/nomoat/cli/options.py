@@ -59,7 +59,9 @@ ContextToPlan = Annotated[
 ContextSize = Annotated[
     int | None, typer.Option("--ctx-size", "--context", "-c", min=1, show_default=False, help="Shorten the context to save memory.")
 ]
-InputColumn = Annotated[str | None, typer.Option(help="The CSV's column of texts.", show_default=False)]
+InputColumn = Annotated[
+    str | None, typer.Option(help=r"Column of the texts (tables), or a text of several: '{title}\n{body}'.", show_default=False)
+]
 LabelColumn = Annotated[str | None, typer.Option(help="The CSV's column of right answers.", show_default=False)]
 Instruction = Annotated[
     str | None, typer.Option(help="Words before each text of a table, as `tune` was given them.", show_default=False)

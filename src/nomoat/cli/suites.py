@@ -105,7 +105,7 @@ def new(
         Path,
         typer.Argument(metavar="FILE", help=QUESTIONS, callback=options.as_named),
     ],
-    input_column: Annotated[str | None, typer.Option(help="The column of texts.", show_default=False)] = None,
+    input_column: options.InputColumn = None,
     label_column: Annotated[str | None, typer.Option(help="The column of right answers.", show_default=False)] = None,
     metric: Annotated[
         str | None,

@@ -46,7 +46,7 @@ def tune(
     base: Base,
     data: Data,
     name: Annotated[str, typer.Option("--name", help="The adapter's name: BASE+NAME will answer.")] = "",
-    input_column: Annotated[str | None, typer.Option(help="Column of the texts (tables).")] = None,
+    input_column: options.InputColumn = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the labels (tables).")] = None,
     instruction: Annotated[str | None, typer.Option(help="Words before each text, instead of the default ones (tables).")] = None,
     test: TestFile = None,

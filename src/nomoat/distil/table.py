@@ -54,12 +54,13 @@ def read_texts(path: Path, *, input_column: str | None = None) -> Texts:
     else:
         raise textfiles.of_unknown_kind(path, KINDS)
     columns = _columns(rows)
-    input_column = _asked_column(input_column, columns)
-    if rows and (input_column is None or input_column not in columns):
-        what = "it has several columns" if input_column is None else f"there is no column `{input_column}`"
+    form = _asked_form(input_column, columns)
+    missing = [column for column in form.columns if column not in columns] if form else []
+    if rows and (form is None or missing):
+        what = f"there is no column `{missing[0]}`" if missing else "it has several columns"
         hint = f"name the column of the texts with --input-column (in Python: `input_column`): it is one of {', '.join(columns)}"
         raise UsageError(f"`{path.name}`: {what}", hint=hint)
-    found = Texts(columns=columns, rows=tuple(rows), of_rows=tuple(trimmed(row.get(input_column or "", "")) for row in rows))
+    found = Texts(columns=columns, rows=tuple(rows), of_rows=tuple(_text_of(row, form) for row in rows))
     if not found.asked:
         raise DataError(f"`{path}` holds no text", hint="fill it in, or name another file or column")
     return found
@@ -126,10 +127,11 @@ def _read_lines(path: Path, input_column: str | None) -> list[dict[str, str]]:
 def _read_objects(path: Path, input_column: str | None) -> list[dict[str, str]]:
     """The objects of a JSONL file as rows of text: what is no text stands there as JSON. Raises DataError where the text is none."""
     objects = [(line, {textfiles.composed(name): one for name, one in value.items()}) for line, value in textfiles.read_jsonl(path)]
-    column = _asked_column(input_column, _columns([given for _line, given in objects]))
+    form = _asked_form(input_column, _columns([given for _line, given in objects]))
     for line, given in objects:
-        if column in given and not (given[column] is None or isinstance(given[column], str)):
-            raise DataError(f"`{path}`, line {line}: `{column}` is no text", hint="write it in quotes, or name another column")
+        for column in form.columns if form else ():
+            if not isinstance(given.get(column), str | None):
+                raise DataError(f"`{path}`, line {line}: `{column}` is no text", hint="write it in quotes, or name another column")
     return [{name: _cell(one) for name, one in given.items()} for _line, given in objects]
 
 
@@ -138,11 +140,17 @@ def _columns(rows: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for row in rows for name in row))
 
 
-def _asked_column(named: str | None, columns: Sequence[str]) -> str | None:
-    """The column that holds the texts: the one named, else the only one."""
+def _asked_form(named: str | None, columns: Sequence[str]) -> tables.TextForm | None:
+    """What the texts are made of: what is named, else the only column."""
     if named is None:
-        return columns[0] if len(columns) == 1 else None
-    return tables.column_named(named, columns)
+        return tables.text_form(columns[0], columns) if len(columns) == 1 else None
+    return tables.text_form(named, columns)
+
+
+def _text_of(row: Row, form: tables.TextForm | None) -> str:
+    """Empty where a column of it is."""
+    cells = {column: trimmed(row.get(column, "")) for column in form.columns} if form else {}
+    return form.filled(cells) if form and all(cells.values()) else ""
 
 
 def _cell(value: object) -> str:

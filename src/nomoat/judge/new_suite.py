@@ -24,18 +24,24 @@ from nomoat.tables import (
     KOREAN_LABELS,
     LABEL_NAMES,
     TABLE_SUFFIXES,
+    TextForm,
     column_named,
     read_numbered_table,
     require_no_gaps,
     require_other,
+    text_form,
 )
 from nomoat.textfiles import JSONL_SUFFIXES, composed, of_unknown_kind, read_jsonl
-from nomoat.words import apart, counted
+from nomoat.words import apart, counted, listed
 
 OF_A_MODEL = frozenset(
     ("model", "pred", "predicted", "prediction", "llm", "ai", "bot", "assistant", "generated", "rejected")
 )  # no target
-QUESTION_IN_TWO = frozenset(("instruction", "input"))
+QUESTION_IN_TWO = {"instruction", "input"}
+PASSAGES = (  # of columns that hold what a question is about
+    "context", "contexts", "passage", "document", "article", "문서", "지문", "문맥", "본문", "근거",
+)  # fmt: skip
+NO_PART = ("prompt",)  # beside a question it is the question written out, or the same words in each row
 OTHER_METRIC = "choose another metric with --metric (in Python: `metric`)"
 ADDRESS = re.compile(r"\S+@\S+")  # a column `메일` may hold letters, or only where they came from
 FEW_LABELS = 20  # a column of at most so many values, each used twice on average, is one of labels
@@ -123,23 +129,59 @@ def suite_of_conversations(found: conversations.Entries, path: Source, *, metric
 def _of_table(path: Path, input_column: str | None, label_column: str | None, metric: Metric | None, name: str) -> Guess:
     rows = _rows(path)
     columns = tuple(rows[0][1])
-    if input_column is None and QUESTION_IN_TWO.issubset(column.strip().lower() for column in columns):
+    if input_column is not None:
+        form = text_form(composed(input_column), columns)
+        _require_there(path, form.columns, columns)
+        why_text = f"input: {_named(form)} (as told)"
+    else:
+        form, why_text = _guessed_form(path, rows[0][1], label_column)
+    answer_column, why_answer = _column(path, columns, label_column, LABEL_NAMES, "label", form.columns)
+    require_other(path, form, answer_column, columns)
+    texts = {column: [_cell(row, column) for _, row in rows] for column in form.columns}
+    answers = [_answers(row, answer_column) for _, row in rows]
+    gaps = {column: [line for (line, _), cell in zip(rows, cells, strict=True) if not cell] for column, cells in texts.items()}
+    gaps[answer_column] = [line for (line, _), found in zip(rows, answers, strict=True) if not found]
+    require_no_gaps(path, gaps, what="is empty or no text")
+    examples = [
+        Example(
+            id=str(line), messages=asked(form.filled({column: cells[at] for column, cells in texts.items()})),
+            target=answers[at][0], other_targets=tuple(answers[at][1:]),
+        )
+        for at, (line, _) in enumerate(rows)
+    ]  # fmt: skip
+    where = [f"line {line}" for line, _ in rows]
+    subject = f"column `{answer_column}`"
+    return _finished(path, examples, where, subject, metric, name, (why_text, why_answer), names_labels=True)
+
+
+def _named(form: TextForm) -> str:
+    several = len(form.columns) > 1
+    return f"column{'s' if several else ''} {listed([f'`{column}`' for column in form.columns])}"
+
+
+def _guessed_form(path: Path, first: Mapping[str, object], label_column: str | None) -> tuple[TextForm, str]:
+    """The column that holds the question, by its name. Raises UsageError where another holds a part of it: it would not be asked."""
+    columns = tuple(first)
+    texts = [name for name, cell in first.items() if not ADDRESS.fullmatch(str(cell).strip())]
+    column, why = _column(path, texts, None, INPUT_NAMES, "input", ())
+    label = None if label_column is None else column_named(label_column, columns)
+    parts = {*INPUT_NAMES, *PASSAGES}.difference(NO_PART)
+    of_question = [name for name in texts if name == column or (name != label and name.strip().lower() in parts)]
+    if {name.strip().lower() for name in of_question} == QUESTION_IN_TWO:
         raise UsageError(
             f"`{path}`: columns `instruction` and `input` are one question together",
             hint="write each row as a line of JSON with `instruction`, `input` and `output`, or say which column holds the whole "
             "question with --input-column (in Python: `input_column`)",
         )
-    texts = [name for name, cell in rows[0][1].items() if not ADDRESS.fullmatch(str(cell).strip())]
-    text_column, why_text = _column(path, texts if input_column is None else columns, input_column, INPUT_NAMES, "input", ())
-    answer_column, why_answer = _column(path, columns, label_column, LABEL_NAMES, "label", (text_column,))
-    require_other(path, text_column, answer_column, columns)
-    pairs = [(line, _cell(row, text_column), _cell(row, answer_column)) for line, row in rows]
-    without_text, without_answer = [line for line, text, _ in pairs if not text], [line for line, _, answer in pairs if not answer]
-    require_no_gaps(path, {text_column: without_text, answer_column: without_answer}, what="is empty or no text")
-    examples = [Example(id=str(line), messages=asked(text), target=answer) for line, text, answer in pairs]
-    where = [f"line {line}" for line, _, _ in pairs]
-    subject = f"column `{answer_column}`"
-    return _finished(path, examples, where, subject, metric, name, (why_text, why_answer), names_labels=True)
+    others = [name for name in of_question if name != column]
+    if others:
+        ordered = [*others, column] if any(name.strip().lower() in PASSAGES for name in others) else of_question
+        form = "\\n\\n".join(f"{{{name}}}" for name in ordered)
+        raise UsageError(
+            f"`{path}`: columns {listed([f'`{name}`' for name in of_question])} may be one question together",
+            hint=f"say what is asked with --input-column '{form}' (in Python: `input_column`), or name one of them with it",
+        )
+    return text_form(column, columns), why
 
 
 def _finished(
@@ -152,7 +194,7 @@ def _finished(
     before whose targets reasoning was taken off, in characters; 0 if there are none. Vocabularies of models that reason mostly take
     fewer tokens, in Korean, too, of which three bytes a letter would be more than many a context.
     """
-    answers = [example.target for example in examples]
+    answers = [answer for example in examples for answer in (example.target, *example.other_targets)]
     labels, language = tuple(sorted(set(answers))), _language(examples)
     if told is None:
         metric, why_metric = metric_of(answers, labels, have_drafts=longest_with_draft > 0)
@@ -166,7 +208,7 @@ def _finished(
     if metric == "choice" and names_labels:
         examples = [replace(one, messages=label_task_messages(one.messages[-1].content, labels)) for one in examples]
     for place, example in zip(where, examples, strict=True):
-        if wrong := unfit(metric, example, example.target, None):
+        if wrong := next(filter(None, (unfit(metric, example, one, None) for one in (example.target, *example.other_targets))), ""):
             said = f"`{path}`, {place}: {subject} {wrong}, and the metric is `{metric}`"
             raise DataError(said, hint=f"correct that {place.split()[0]}, or {OTHER_METRIC}")
     usable, why_name = _name(path)
@@ -210,8 +252,7 @@ def _column(
     hint = f"its columns are: {', '.join(columns)}"
     if told is not None:
         told = column_named(told, columns)
-        if told not in columns:
-            raise DataError(f"`{path}` has no column `{told}`", hint=hint)
+        _require_there(path, [told], columns)
         return told, f"{role}: column `{told}` (as told)"
     free = [column for column in columns if column not in taken]
     for name in usual:
@@ -226,6 +267,12 @@ def _column(
         return free[0], f"{role}: column `{free[0]}` (the only other one)"
     hint = f"say which with --{role}-column (in Python: `{role}_column`); {hint}"
     raise UsageError(f"`{path}`: no column is named like a usual {role}", hint=hint)
+
+
+def _require_there(path: Path, told: Sequence[str], columns: Sequence[str]) -> None:
+    for column in told:
+        if column not in columns:
+            raise DataError(f"`{path}` has no column `{column}`", hint=f"its columns are: {', '.join(columns)}")
 
 
 def _ends_in(column: str, name: str) -> bool:
@@ -245,6 +292,15 @@ def _cell(row: Mapping[str, object], column: str) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
     return composed(value.strip()) if isinstance(value, str) else ""
+
+
+def _answers(row: Mapping[str, object], column: str) -> list[str]:
+    """The right answers of a cell: its text; of lines of JSON also those of a list, and of SQuAD's `{"text": [...]}`."""
+    value = row.get(column)
+    if isinstance(value, Mapping):
+        value = value.get("text")
+    cells = [_cell({column: each}, column) for each in (value if isinstance(value, list) else [value])]
+    return list(dict.fromkeys(cells)) if all(cells) else []
 
 
 def metric_of(answers: Sequence[str], labels: Sequence[str], *, have_drafts: bool = False) -> tuple[Metric, str]:
