@@ -435,6 +435,7 @@ def test_guard_stands_in_front_of_web_sockets_too(key: str | None, headers: dict
      ("/v1/responses/resp_1",
       "`/v1/responses/resp_1` is not served; served are /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings, "
       "/v1/models"),
+     ("/v1/rerank", "`/v1/rerank` is not served; likelihoods of texts: `/v1/completions` with `echo`, `logprobs` and `max_tokens` 0"),
      ("/v1/chat/completions", "GET /v1/chat/completions: method not allowed")],
 )  # fmt: skip
 def test_paths_that_are_not_there_answer_in_the_same_form(start: Start, path: str, message: str) -> None:

@@ -342,6 +342,10 @@ def test_an_assistant_that_said_nothing_or_refused_is_taken() -> None:
          "messages.1.content", "`messages.1.content` holds a part of type `image_url`; only text is supported"),
         ({"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
          "messages.1.function_call", "`messages.1.function_call` is not supported; use `tool_calls`"),
+        ({"role": "user", "content": "a", "images": ["iVBO"]},
+         "messages.1.images", "`messages.1.images` is not supported; nomoat reads text alone"),
+        ({"role": "assistant", "content": "a", "audio": {"id": "audio_1"}},
+         "messages.1.audio", "`messages.1.audio` is not supported; nomoat reads text alone"),
         ({"role": "function", "name": "f", "content": "4"},
          "messages.1.role", "`messages.1.role` is `function`, which is not supported; use `tool`"),
     ],
@@ -350,6 +354,19 @@ def test_images_and_calls_of_the_older_form_are_refused_as_unsupported(turn: dic
     with pytest.raises(BadRequestError) as caught:
         parse(messages=[*HELLO, turn])
     assert (caught.value.message, caught.value.param, caught.value.code) == (message, param, "unsupported")
+
+
+def test_what_ollama_s_clients_say_otherwise_is_told_the_way_that_works() -> None:
+    for field, value, more in (
+        ("think", False, "; use `reasoning_effort`"), ("reasoning", {"effort": "low"}, "; use `reasoning_effort`"),
+        ("system", "Be.", "; put it before the others as a message of the role `system`"), ("template", "{{ .Prompt }}", ""),
+        ("raw", True, ""),
+    ):  # fmt: skip
+        with pytest.raises(BadRequestError) as caught:
+            parse(**{field: value})
+        assert (caught.value.message, caught.value.code) == (f"`{field}` is not supported{more}", "unsupported")
+    assert parse(system="", raw=False, template="", think=None, images=[]).model is None
+    assert parse(messages=[{**HELLO[0], "images": [], "audio": None}])
 
 
 def test_embeddings_take_texts_or_tokens_as_text_completions_do() -> None:
@@ -403,7 +420,7 @@ def test_llama_cpps_name_for_the_limit_counts_where_openais_are_not_given() -> N
     for limit_of in (lambda **fields: parse(**fields).max_new_tokens, parse_text):
         assert limit_of(n_predict=40) == 40
         assert limit_of(n_predict=-1) is None and limit_of(n_predict=-2) is None  # as many as there is room for
-        assert limit_of(n_predict=40, max_tokens=5) == 5
+        assert limit_of(n_predict=40, max_tokens=5) == limit_of(num_predict=5) == 5 and limit_of(num_predict=-1) is None
         assert limit_of(n_predict=-1, max_completion_tokens=5) == 5
 
 

@@ -18,11 +18,11 @@ TEMPLATE \"""{{ if .System }}<|im_start|>system
 {{ .System }}<|im_end|>
 <|im_start|>user
 {{ else }}<|im_start|>user
-{{ end }}{{ range $i, $_ := .Messages }}{{ if eq .Role "user" }}{{ .Content }}<|im_end|>
+{{ end }}{{ range $i, $_ := .Messages }}{{ if or (eq .Role "user") (eq .Role "tool") }}{{ .Content }}<|im_end|>
 <|im_start|>assistant
-{{ else if eq .Role "assistant" }}{{ .Content }}<|im_end|>
+{{ else if eq .Role "assistant" }}{{ .Content }}{{ if not (eq (len (slice $.Messages $i)) 1) }}<|im_end|>
 <|im_start|>user
-{{ end }}{{ end }}\"""
+{{ end }}{{ end }}{{ end }}\"""
 PARAMETER stop "<|endoftext|>"
 PARAMETER stop "<|im_end|>"
 PARAMETER temperature 0
@@ -49,6 +49,18 @@ def test_the_modelfile_holds_the_terms(tokenizer: Tokenizer, tmp_path: Path) -> 
     assert told.startswith("LICENSE \"\"\"commercial use: yes\n  condition of base a'''b: whoever passes it on keeps")
     assert "  data d: the maker's own data -> yes\n    source: the maker's own, where" in told
     assert told.endswith('source: opensource.org/license/mit"""\n') and told.count('"""') == 2
+
+
+def test_the_modelfile_says_what_ollama_cuts_and_refuses(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    target, model = tmp_path / "Modelfile", tmp_path / "mine.gguf"
+    ollama.write_modelfile(target, model=model, tokenizer=tokenizer, context_tokens=32_768)
+    assert "the model reads up to 32768 tokens, which takes more memory.\nPARAMETER num_ctx 4096\n" in target.read_text()
+    assert "tools" not in target.read_text()
+    tokenizer.chat_template = "{% if tools %}{{ tools }}{% endif %}" + (
+        "{% for m in messages %}{% if m.tool_calls %}{{ m.tool_calls }}{% endif %}[{{ m.content }}]{% endfor %}>"
+    )
+    ollama.write_modelfile(target, model=model, tokenizer=tokenizer, context_tokens=256)
+    assert "# The template above has no place for tools: Ollama refuses requests that have some." in target.read_text()
 
 
 @pytest.mark.parametrize("name", templates.NAMED)

@@ -42,6 +42,8 @@ from nomoat.serve.web.markdown import as_html
 MAX_MARKDOWN_BYTES = 256 << 10  # some 50,000 tokens; what is longer the page shows as plain text
 MAX_EMBEDDINGS_BODY_BYTES = 16 << 20  # many texts at once, of some 5,000 Korean characters each
 
+OF_LIKELIHOODS = ("/rerank", "/score")  # vLLM's, llama.cpp's and others'
+LIKELIHOODS_HERE = "likelihoods of texts: `/v1/completions` with `echo`, `logprobs` and `max_tokens` 0"
 log = logging.getLogger("nomoat.serve")
 
 Reference = str | os.PathLike[str]
@@ -270,8 +272,12 @@ async def _http_error(request: HttpRequest, error: Exception) -> Response:
         raise error
     path, code = request.url.path, None
     message = f"{request.method} {path}: {str(error.detail).lower()}"
-    if error.status_code == 404 and path.startswith("/v1/"):
+    if error.status_code == 404 and path.endswith(OF_LIKELIHOODS):
+        message, code = f"`{path}` is not served; {LIKELIHOODS_HERE}", "unsupported"
+    elif error.status_code == 404 and path.startswith("/v1/"):
         message, code = f"`{path}` is not served; served are {', '.join(_calls(request.app))}", "unsupported"
+    elif error.status_code == 404 and path.startswith("/api/"):
+        message += f"; that is of Ollama's API, and this is OpenAI's: its clients take {request.base_url}v1 as base URL"
     elif error.status_code == 404:
         message += "; the API is under /v1, as in /v1/chat/completions"
     return JSONResponse(replies.error_body(message, code=code), status_code=error.status_code, headers=error.headers)

@@ -33,6 +33,8 @@ class _Numbers:
 
 # Field -> the values under which it changes nothing. Of OpenAI's, llama.cpp's, Ollama's, SGLang's and vLLM's.
 UNSUPPORTED: dict[str, Container[object]] = {
+    "adapter": ("",),
+    "adapters": ("",),
     "adaptive_target": _Numbers(lambda value: value < 0),
     "add_generation_prompt": (True,),
     "allowed_token_ids": ([],),
@@ -74,6 +76,8 @@ UNSUPPORTED: dict[str, Container[object]] = {
     "post_sampling_probs": (False,),
     "prompt_embeds": (),
     "prompt_logprobs": (),
+    "raw": (False,),
+    "reasoning": ({},),
     "reasoning_budget_tokens": (-1,),
     "regex": ("",),
     "repeat_penalty": (1,),
@@ -89,7 +93,12 @@ UNSUPPORTED: dict[str, Container[object]] = {
     "structural_tag": ("",),
     "structured_outputs": ({},),
     "suffix": ("",),
+    "system": ("",),
     "t_max_predict_ms": _Numbers(lambda value: value <= 0),
+    "template": ("",),
+    "tfs_z": (1,),
+    "think": (),
+    "thinking": ({"type": "disabled"},),
     "thinking_token_budget": (-1,),
     "top_n_sigma": (-1, 0),
     "truncate_prompt_tokens": (-1,),  # to the context: what is longer than that is refused here
@@ -115,8 +124,10 @@ ABOUT_FORM = {
 ADVICE = {
     **{name: f"; for an answer of a form use `response_format` with a `json_schema`{with_}" for name, with_ in ABOUT_FORM.items()},
     **dict.fromkeys(("functions", "function_call"), "; use `tools`"),  # older ones of OpenAI's API
+    **dict.fromkeys(("reasoning", "think", "thinking"), "; use `reasoning_effort`"),
     "n_cmpl": "; use `n`",
     "n_probs": "; use `logprobs`, in chats with `top_logprobs`",
+    "system": "; put it before the others as a message of the role `system`",
     "suffix": "; write the model's own fill-in-the-middle tokens into the prompt, such as Qwen's "
     "`<|fim_prefix|>…<|fim_suffix|>…<|fim_middle|>`",
     "repeat_penalty": "; use `repetition_penalty`, which counts all of prompt and answer",  # llama.cpp's counts the last 64 tokens
@@ -164,6 +175,8 @@ class Turn(Shape):
     tool_calls: Several[ToolCall] | None = None
     tool_call_id: str | None = None
     function_call: Any = None  # the older form of calls
+    images: Any = None  # Ollama's
+    audio: Any = None  # of an answer that was spoken
 
 
 class StreamOptions(Shape):
@@ -224,6 +237,7 @@ class Settings(Shape):
     max_tokens: Limit | None = None
     max_completion_tokens: Limit | None = None
     n_predict: Limit | None = None  # llama.cpp's
+    num_predict: Limit | None = None  # Ollama's
     temperature: Annotated[float, _within("temperature")] | None = None
     top_p: Annotated[float, _within("top_p")] | None = None
     top_k: Annotated[Whole, Field(ge=-1)] | None = None  # vLLM's -1 is off, as 0 is

@@ -154,8 +154,8 @@ def _call(kind: Kind, asked: shapes.Settings, requests: Sequence[Request], max_n
 
 
 def _max_new_tokens(asked: shapes.Settings, otherwise: int | None) -> int | None:
-    """See `Call`. OpenAI's own names go before llama.cpp's."""
-    limits = (asked.max_completion_tokens, asked.max_tokens, asked.n_predict)
+    """See `Call`. OpenAI's own names go before others'."""
+    limits = (asked.max_completion_tokens, asked.max_tokens, asked.n_predict, asked.num_predict)
     limit = next((limit for limit in limits if limit is not None), otherwise)
     return None if limit is not None and limit < 0 else limit
 
@@ -166,6 +166,9 @@ def _message(turn: shapes.Turn, where: str) -> Message:
         raise shapes.unsupported(f"{where}.role", "is `function`, which is not supported; use `tool`")
     if turn.function_call:
         raise shapes.unsupported(f"{where}.function_call", "is not supported; use `tool_calls`")
+    for name, said in (("images", turn.images), ("audio", turn.audio)):
+        if said:
+            raise shapes.unsupported(f"{where}.{name}", "is not supported; nomoat reads text alone")
     content = _content(turn, where)
     if role == "tool":
         return ToolResult(role="tool", content=content, call_id=turn.tool_call_id or "")

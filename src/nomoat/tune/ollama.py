@@ -16,6 +16,7 @@ from pathlib import Path
 from nomoat import whole_files
 from nomoat.catalog import licences
 from nomoat.catalog.licences import ChainVerdict
+from nomoat.engine import tool_calls
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import UnsupportedError
 from nomoat.labelling import question_line
@@ -23,6 +24,7 @@ from nomoat.records import Message, Role
 
 CONTEXT_TOKENS = 4096  # Ollama cuts what is longer than its own default, without a word
 SYSTEM, QUESTIONS, ANSWERS = "<<system>>", ("<<question 1>>", "<<question 2>>", "<<question 3>>"), ("<<answer 1>>", "<<answer 2>>")
+IS_LAST = "eq (len (slice $.Messages $i)) 1"
 UNWRITABLE = ("{{", "}}", '"""')  # Go's and the Modelfile's own signs
 
 
@@ -46,16 +48,17 @@ class Around:
         return begin + "".join(turn + end for turn, end in zip(turns[:-1], ends, strict=False)) + turns[-1] + self.after_last_question
 
     def as_go(self) -> str:
-        """The same as a Go template."""
+        """The same as a Go template. What tools gave is told as a user's words are; a last answer is left open, to be gone on with."""
         begin = self.begin
         if self.system is not None:
             begin = f"{{{{ if .System }}}}{self.system[0]}{{{{ .System }}}}{self.system[1]}{{{{ else }}}}{self.begin}{{{{ end }}}}"
         end = self.after_last_question
         if end != self.after_earlier_question:
-            end = f"{{{{ if eq (len (slice $.Messages $i)) 1 }}}}{end}{{{{ else }}}}{self.after_earlier_question}{{{{ end }}}}"
+            end = f"{{{{ if {IS_LAST} }}}}{end}{{{{ else }}}}{self.after_earlier_question}{{{{ end }}}}"
         return (
-            begin + '{{ range $i, $_ := .Messages }}{{ if eq .Role "user" }}{{ .Content }}' + end
-            + '{{ else if eq .Role "assistant" }}{{ .Content }}' + self.after_answer + "{{ end }}{{ end }}"
+            begin + '{{ range $i, $_ := .Messages }}{{ if or (eq .Role "user") (eq .Role "tool") }}{{ .Content }}' + end
+            + '{{ else if eq .Role "assistant" }}{{ .Content }}{{ if not (' + IS_LAST + ") }}" + self.after_answer
+            + "{{ end }}{{ end }}{{ end }}"
         )  # fmt: skip
 
 
@@ -72,9 +75,15 @@ def write_modelfile(
         lines.append("# This model's chat template cannot be written as one of Ollama's: Ollama guesses, or completes texts.")
     else:
         lines.append(f'TEMPLATE """{around.as_go()}"""')
+        if tool_calls.reads_tools(tokenizer.template_for(["tool"]) or ""):
+            lines.append("# The template above has no place for tools: Ollama refuses requests that have some.")
     ends = [str(tokenizer.backend.id_to_token(end)) for end in tokenizer.special.stop_ids]
     lines += [f'PARAMETER stop "{end}"' for end in dict.fromkeys((*ends, *tokenizer.stops)) if '"' not in end and "\n" not in end]
-    lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1", f"PARAMETER num_ctx {min(context_tokens, CONTEXT_TOKENS)}"]
+    lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1"]
+    if context_tokens > CONTEXT_TOKENS:
+        more = f"the model reads up to {context_tokens} tokens, which takes more memory"
+        lines.append(f"# Of longer texts Ollama drops the beginning without a word; {more}.")
+    lines.append(f"PARAMETER num_ctx {min(context_tokens, CONTEXT_TOKENS)}")
     if terms is not None:
         told = "\n".join(licences.chain_lines(licences.for_others(terms))).replace('"' * 3, "'" * 3)
         lines.append(f'LICENSE """{told}"""')
