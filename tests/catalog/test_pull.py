@@ -220,6 +220,22 @@ def test_what_other_tools_write_behind_a_repository_is_told_how_it_is_said_here(
     assert failed.value.hint == hint
 
 
+@pytest.mark.parametrize(
+    ("ref", "hint"),
+    [
+        ("hf.co/owner/repo:Q4_K_M", pull.TAG_HINT),
+        ("owner/repo:Q4_K_M", pull.TAG_HINT),
+        ("huggingface.co/owner/repo", pull.HUB_HINT),
+        ("hf.co/owner/repo/file.gguf", pull.HUB_HINT),
+        ("owner/repo", f"there is no such path; {pull.HUB_HINT}"),
+    ],
+)
+def test_a_repository_as_other_tools_name_it_is_told_how_it_is_named_here(ref: str, hint: str) -> None:
+    with pytest.raises(UnknownModelError) as failed:
+        pull.pull_model(ref)
+    assert (failed.value.message, failed.value.hint) == (f"no model is called `{ref}`", hint)
+
+
 def test_the_address_of_a_file_s_page_on_the_hub_is_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 

@@ -18,6 +18,7 @@ import pytest
 from patience import PATIENCE_SECONDS
 
 import nomoat
+from nomoat import conversations
 from nomoat.cli.chat import HELP, Chat
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import RemoteError
@@ -76,7 +77,7 @@ def test_save_writes_chat_jsonl_and_overwrites_only_its_own_file(tmp_path: Path,
     assert said[6] == f"`{target}` exists; choose another name"
     assert said[7] == f"there is no folder `{target}`"
     assert said[8] == "error: `~nobody-of-here/x.jsonl`: no home folder is known for `~nobody-of-here`"
-    assert said[9] == f"there is no folder `{tmp_path}/nothing/here`"
+    assert said[10] == f"there is no folder `{tmp_path}/nothing/here`"
     assert [path.name for path in tmp_path.iterdir()] == ["my chat.jsonl"]
 
 
@@ -94,9 +95,9 @@ def test_a_place_that_cannot_even_be_looked_at_does_not_end_the_chat(
     monkeypatch.setattr(Path, "exists", exists)  # as of a folder of another user's
     talk.handle("/save /theirs/x")
     said = capsys.readouterr().err.splitlines()[1:]
-    assert said[0].startswith("error: could not save `/") and "File name too long" in said[0]
-    assert said[1].startswith("error: could not save `/") and "null byte" in said[1]
-    assert said[2] == "error: could not save `/theirs/x`: [Errno 13] Permission denied: '/theirs/x'"
+    assert said[0].startswith("error: `/save /") and "File name too long" in said[0]
+    assert said[1].startswith("error: `/save /") and "null byte" in said[1]
+    assert said[2] == "error: `/save /theirs/x`: [Errno 13] Permission denied: '/theirs/x'"
     assert [message.content for message in talk.messages] == ["x", "x"]
 
 
@@ -104,20 +105,47 @@ def test_system_is_set_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
     talk = chat()
     for line in ("/system", "/system answer in Korean", "/system"):
         talk.handle(line)
-    assert capsys.readouterr().err == "no system message\nset, from the next question on\nanswer in Korean\n"
+    none = "no system message of yours; the model's chat template may have one\n"
+    assert capsys.readouterr().err == f"{none}set, from the next question on\nanswer in Korean\n"
     for line in ("/system -", "/system"):
         talk.handle(line)
-    assert (talk.system, capsys.readouterr().err) == (None, "taken away, from the next question on\nno system message\n")
+    assert (talk.system, capsys.readouterr().err) == (None, f"taken away, from the next question on\n{none}")
 
 
 def test_unknown_command_is_no_question_and_a_leading_space_makes_it_one(capsys: pytest.CaptureFixture[str]) -> None:
     talk = chat()
-    for line in ("/etc/passwd what", "   ", "/help"):
+    for line in ("/etc/passwd what", "   ", '""""""', "/help"):
         talk.handle(line)
     assert talk.messages == []
-    assert capsys.readouterr().err.startswith("no command `/etc/passwd`; /help lists them\n/clear ")
+    said = "no command `/etc/passwd`; /help lists them, and a space before the slash sends it as text\n/clear "
+    assert capsys.readouterr().err.startswith(said)
     talk.handle(" /etc/passwd what")
     assert turns(talk) == [("user", "/etc/passwd what"), ("assistant", "what /etc/passwd")]
+    for line in ("/clear\nsummarise this", "/bye now"):
+        talk.handle(line)
+    assert len(talk.messages) == 2
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        f"nothing may stand behind `{command}`; a space before the slash sends it as text" for command in ("/clear", "/bye")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("    if x:\n        y()\n", "    if x:\n        y()"),
+        ("\n\n\t첫째\n\n둘째  ", "\t첫째\n\n둘째"),
+        (" /a b", "/a b"),
+        ("  // b", "  // b"),
+        ('"""\n    if x:\n\n        """y"""\n"""', '    if x:\n\n        """y"""'),
+        ('"""한 줄"""', "한 줄"),
+        ('    """What it does."""', '    """What it does."""'),
+        ('"""What it does."""\nimport os', '"""What it does."""\nimport os'),
+    ],
+)
+def test_a_question_is_sent_as_it_was_written(written: str, text: str) -> None:
+    talk = chat()
+    talk.handle(written)
+    assert talk.messages[0].content == text
 
 
 def test_first_question_over_the_context_is_not_answered_with_clear(capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,6 +167,99 @@ def test_conversation_over_the_context_is_refused_with_numbers_and_nothing_is_cu
         "error: the prompt is too long: it has 7 tokens and the answer may have 50, but the model's context is 6 tokens\n"
         "hint: /clear begins a new conversation\n",
     )
+
+
+def test_set_changes_what_is_asked_from_then_on(capsys: pytest.CaptureFixture[str]) -> None:
+    engine = FakeEngine()
+    asked: list[Request] = []
+    engine.notes_on = lambda request: asked.append(request) or ()  # type: ignore[attr-defined, func-returns-value]
+    talk = Chat(Responder("fake", engine), settings={"max_new_tokens": 1, "json_schema": None})
+    talk.handle("a b")
+    for line in ("max-tokens -1", "temp 0.7", "seed  3", "", "parameter temp 1", "temp", "temp 3", "top-k x"):
+        talk.handle(f"/set {line}")
+    talk.handle("c d")
+    before, after = asked
+    assert (before.max_new_tokens, before.temperature, before.seed) == (1, 0.0, None)
+    assert (after.max_new_tokens, after.temperature, after.seed, after.top_k) == (None, 0.7, 3, 0)
+    now = "/set NAME VALUE: temp 0.7, top-p 1.0, top-k 0, min-p 0.0, repeat-penalty 1.0, max-tokens -1, seed 3"
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "[cut at 1 new tokens; /set max-tokens NUMBER raises that]"
+    assert said[2:12] == [
+        *["set, from the next question on"] * 3, now, now, now,
+        "error: `temperature` is 3.0", "hint: it can be 0 to 2",
+        "error: `top_k` is 'x', of the type str", "hint: give a whole number (an int)",
+    ]  # fmt: skip
+    talk.handle("/set seed -1")
+    talk.handle("c d")
+    assert asked[-1].seed is None
+
+
+def test_what_was_saved_is_gone_on_with_and_what_was_cut_is_not_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    talk = chat(system="짧게")
+    talk.handle("a b")
+    talk.handle("/set max-tokens 1")
+    talk.handle("c d")
+    target = tmp_path / "대화.jsonl"
+    talk.handle(f"/save {target}")
+    rows = json.loads(target.read_text(encoding="utf-8"))["messages"]
+    assert [row.get("weight") for row in rows] == [None, None, None, None, 0]
+    (lesson,) = conversations.read(target).lessons
+    assert [lesson.messages[place].content for place in lesson.learned] == ["b a"]
+
+    other = chat(system="another")
+    other.handle("x")
+    other.handle(f"/load {target}")
+    assert (turns(other), other.system) == (turns(talk), "짧게")
+    other.handle("e f")
+    other.handle(f"/save {target}")
+    saved = json.loads(target.read_text(encoding="utf-8"))["messages"]
+    assert (saved[:5], saved[6]) == (rows, {"role": "assistant", "content": "f e"})
+    other.handle("/clear")
+    other.handle("g h")
+    other.handle(f"/save {tmp_path}/new.jsonl")
+    assert "weight" not in (tmp_path / "new.jsonl").read_text(encoding="utf-8")
+    assert f"loaded 5 messages of {target}" in capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "there is no such file"),
+        ("no JSON", "line 1: not JSON"),
+        ('{"text": "a"}', "is no conversation"),
+        ('{"messages": "ab"}', "is no conversation"),
+        ('{"messages": [{"role": "user", "content": "a"}]}', "is no conversation"),
+        ('{"messages": [{"role": "system", "content": "a"}]}', "is no conversation"),
+        ('{"messages": [{"role": "user", "content": ["a"]}, {"role": "assistant", "content": "b"}]}', "is no conversation"),
+        ('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n' * 2, "is no conversation"),
+    ],
+)
+def test_what_is_no_saved_conversation_is_not_loaded(
+    content: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.jsonl"
+    if content is not None:
+        path.write_text(content, encoding="utf-8", newline="\n")
+    talk = chat()
+    talk.handle("a b")
+    talk.handle("/load")
+    talk.handle(f"/load {path}")
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[1] == "/load FILE: which file?"
+    assert shown[2].startswith("error: ") and said in shown[2]
+    assert shown[3].startswith("hint: ")
+    assert turns(talk) == [("user", "a b"), ("assistant", "b a")]
+
+
+def test_a_file_that_has_more_than_a_conversation_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.jsonl"
+    row = '{"messages": [{"role": "user", "content": "a", "name": "민수"}, {"role": "assistant", "content": "b"}]}'
+    path.write_text(row, encoding="utf-8", newline="\n")
+    talk = chat()
+    talk.handle(f"/load {path}")
+    talk.handle(f"/save {path}")
+    assert capsys.readouterr().err == f"loaded 2 messages of {path}\n`{path}` exists; choose another name\n"
+    assert path.read_text(encoding="utf-8") == row
 
 
 class Failing(FakeEngine):
@@ -318,6 +439,21 @@ def test_chat_on_a_terminal(terminal: Terminal, tmp_path: Path, empty_home: Path
     history = empty_home / "history"
     assert "+해자가 없다\n" in history.read_text(encoding="utf-8")
     assert history.stat().st_mode & 0o077 == 0
+
+
+def test_quotes_hold_several_lines_as_they_are_typed(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.wait_for(">")
+    for line in ('"""', "  첫째", '둘째 """x"""', '"""'):
+        terminal.type(f"{line}\r")
+    terminal.wait_for("3 new, 0.0 s]")
+    terminal.wait_for(">")
+    terminal.type(f"/save {tmp_path}/chat.jsonl\r")
+    terminal.wait_for("saved 2 messages to ")
+    terminal.wait_for(">")
+    terminal.type("/bye\r")
+    assert terminal.close() == 0
+    asked, _ = json.loads((tmp_path / "chat.jsonl").read_text(encoding="utf-8"))["messages"]
+    assert asked["content"] == '  첫째\n둘째 """x"""'
 
 
 def test_ctrl_d_ends_the_chat(terminal: Terminal) -> None:

@@ -58,6 +58,14 @@ def test_a_bar_appears_with_the_first_layer_that_is_imported_and_not_before(monk
     assert made[1:] == ["gone"]
 
 
+def test_a_context_beyond_the_model_s_is_said(tiny_gguf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for asked in (8, 100_000):
+        with loading.load_with_bar(str(tiny_gguf), context_tokens=asked) as loaded:
+            has = loaded.engine.context_tokens
+    note = f"note: a context of 100,000 tokens is asked for, and `{tiny_gguf}` has {has:,}"
+    assert [line for line in capsys.readouterr().err.splitlines() if "context" in line] == [note]
+
+
 def test_what_is_imported_for_the_router_has_its_own_name(
     tiny_gguf: Path, empty_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

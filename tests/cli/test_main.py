@@ -299,6 +299,14 @@ def test_a_verb_of_another_tool_is_told_its_name_here() -> None:
     assert "No such command 'list'. Here that is 'nomoat models'." in done.stderr
 
 
+def test_a_verb_of_another_tool_that_nothing_is_here_is_told_what_to_do_instead() -> None:
+    root = get_command(cli.app)
+    assert not {*root.list_commands(typer.Context(root)), *cli.CALLED_ELSEWHERE} & set(cli.NOT_HERE)  # type: ignore[attr-defined]
+    done = CliRunner().invoke(cli.app, ["help", "run"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "No such command 'help'. 'nomoat -h' lists the verbs, 'nomoat VERB -h' tells of one." in done.stderr
+
+
 @pytest.mark.parametrize("columns", ["40", "80", "200"])
 @pytest.mark.parametrize("group", [[], ["suites"], ["route"]])
 def test_help_cuts_no_command_s_sentence_however_narrow_the_terminal(nomoat: Nomoat, columns: str, group: list[str]) -> None:

@@ -43,6 +43,13 @@ def test_an_adapter_with_a_plus_in_its_name_is_listed_shown_and_removed_by_that(
     assert not folder.exists()
 
 
+def test_several_are_removed_one_after_another(empty_home: Path, nomoat: Nomoat) -> None:
+    files = [pulled(empty_home, name, "llama") for name in ("a.gguf", "b.gguf")]
+    done = nomoat("rm", "hf:o/r/a.gguf", "hf:o/r/b.gguf", "--yes")
+    assert [line.partition(": ")[0] for line in done.stderr.splitlines()] == ["hf:o/r/a.gguf", "hf:o/r/b.gguf"]
+    assert not any(file.exists() for file in files)
+
+
 def test_a_link_to_an_adapter_is_removed_and_what_it_points_to_stays(
     empty_home: Path, tmp_path: Path, program: Nomoat, tuned: Callable[[str], Path]
 ) -> None:

@@ -204,6 +204,14 @@ def test_settings_of_sampling_have_the_bounds_they_have_in_python(option: str, v
         Request(prompt="a", **{name: float(value)})  # type: ignore[arg-type]
 
 
+def test_an_answer_without_a_limit_ends_with_the_context() -> None:
+    done = run("fake:", " ".join(["a"] * 600), "-n", "-1")
+    assert (len(done.stdout.split()), done.returncode) == (600, 0)
+    for none in ("0", "-2"):
+        done = run("fake:", "a", "-n", none)
+        assert done.returncode == 2 and "Invalid value for '--max-tokens' / '-n'" in done.stderr
+
+
 def test_reader_that_goes_away_ends_it_quietly() -> None:
     command = f'set -o pipefail; "{shell.NOMOAT}" run fake: "a b c" | true'
     done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=PATIENCE_SECONDS, check=False)

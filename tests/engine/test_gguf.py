@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import random
 import struct
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from tiny import add_tokenizer, finish, vocabulary, write_tensors, write_tiny_gguf
 
-from nomoat.engine import importer
+from nomoat.engine import importer, ollama_files, source
 from nomoat.engine.gguf import READABLE_TYPES, GGUFFile
 from nomoat.errors import BadFileError, NomoatError, UnsupportedError
 
@@ -313,6 +314,51 @@ def test_another_format_is_told_by_its_first_bytes(tmp_path: Path) -> None:
     with pytest.raises(BadFileError) as caught:
         GGUFFile(path)
     assert caught.value.message == f"`{path}` is not a GGUF file: it starts with b'PK\\x03\\x04' instead of b'GGUF'"
+
+
+def write_ollama(folder: Path) -> tuple[Path, list[Path]]:
+    """The blob of weights in Ollama's folder of two models, and the other files of the first one: its manifest and its template."""
+    manifests, blobs = folder / "manifests/registry.ollama.ai/library/smol", folder / "blobs"
+    manifests.mkdir(parents=True)
+    blobs.mkdir()
+    names = {"model": "1", "template": "2"}
+    told = [{"mediaType": f"application/vnd.ollama.image.{kind}", "digest": f"sha256:{digest}"} for kind, digest in names.items()]
+    for tag, layers in (("135m", told), ("360m", told[:1])):
+        (manifests / tag).write_text(json.dumps({"schemaVersion": 2, "layers": layers}), encoding="utf-8", newline="\n")
+    (blobs / "sha256-2").write_text("{{ .Prompt }}, as Ollama's templates are", encoding="utf-8", newline="\n")
+    (blobs / "sha256-1").write_bytes(b"GGUF")
+    return blobs / "sha256-1", [manifests / "135m", blobs / "sha256-2"]
+
+
+def test_what_ollama_has_beside_a_model_s_weights_names_them(tmp_path: Path) -> None:
+    weights, others = write_ollama(tmp_path / "models")
+    others.append(tmp_path / "Modelfile")
+    others[-1].write_text(f"# mine\nFROM {weights}\nSYSTEM brief\n", encoding="utf-8", newline="\n")
+    hints = []
+    for path in others:
+        with pytest.raises(BadFileError, match="is not a GGUF file") as caught:
+            GGUFFile(path)
+        hints.append(caught.value.hint)
+    of_ollama = f"name the weights of Ollama's `smol:135m`: `{weights}`"
+    assert hints == [of_ollama, of_ollama, f"name the weights that it is made from: `{weights}`"]
+    others[0].write_text('{"schemaVersion": 2, "layers": [{"digest": 7}]}', encoding="utf-8", newline="\n")
+    others[-1].write_text("FROM llama3.2  \nSYSTEM be brief\n", encoding="utf-8", newline="\n")
+    found = [ollama_files.hint(path) for path in others]
+    assert found == [None, None, "name the weights that it is made from: `llama3.2`"]
+    others[-1].write_text("FROM llama3.2", encoding="utf-8")
+    with pytest.raises(BadFileError, match="it has 13 bytes") as caught:
+        GGUFFile(others[-1])
+    assert caught.value.hint == found[-1]
+
+
+@pytest.mark.parametrize("name", ["", "models", "models/blobs", "models/manifests/registry.ollama.ai/library"])
+def test_a_folder_of_ollama_s_names_the_weights_of_its_first_model(name: str, tmp_path: Path) -> None:
+    weights, _ = write_ollama(tmp_path / "models")
+    hint = f"name the weights of Ollama's `smol:135m`: `{weights}`, or those of another of the 2"
+    assert ollama_files.hint(tmp_path / name) == hint
+    with pytest.raises(BadFileError, match="is no model: it has no") as caught:
+        source.open_source(tmp_path / name)
+    assert caught.value.hint == hint
 
 
 def test_what_git_leaves_in_the_place_of_a_file_is_told_as_such(tmp_path: Path) -> None:

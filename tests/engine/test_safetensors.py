@@ -925,6 +925,12 @@ def test_a_model_that_lies_in_the_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadFileError) as caught:
         importer.import_gguf(tmp_path)
     assert caught.value.hint == f"name the file in it: `{tmp_path / 'b.GGUF'}`, or another of the 2"
+    (file := tmp_path / "models/publisher/model/m.gguf").parent.mkdir(parents=True)  # as LM Studio has them
+    file.touch()
+    for folder in (file.parents[2], file.parents[1], file.parent):
+        with pytest.raises(BadFileError) as caught:
+            importer.import_gguf(folder)
+        assert caught.value.hint == f"name the file in it: `{file}`"
     cached = tmp_path / "models--o--r"
     (snapshot := cached / "snapshots" / "0a1b").mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")

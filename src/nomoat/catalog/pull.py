@@ -267,7 +267,18 @@ def _place(ref: str) -> _Place:
             paths.models().joinpath("https", *map(_name, (url.netloc, *parts[:-1]))),
             (Source(url=url.geturl() if is_hub else ref, file_name=_name(parts[-1])),),
         )
-    raise UnknownModelError(f"no model is called `{ref}`", hint=cards.nearest_hint(ref))
+    raise UnknownModelError(f"no model is called `{ref}`", hint=_hint_instead(ref))
+
+
+def _hint_instead(ref: str) -> str:
+    """For what is no reference; Ollama and LM Studio name repositories of the hub without `hf:`."""
+    host, _, behind = ref.partition("/")
+    is_hub = host.lower() in HUB_HOSTS
+    if TAGGED.fullmatch(f"hf:{behind if is_hub else ref}"):
+        return TAG_HINT
+    if is_hub:
+        return HUB_HINT
+    return f"there is no such path; {HUB_HINT}" if REPOSITORY.fullmatch(f"hf:{ref}") else cards.nearest_hint(ref)
 
 
 def _name(part: str) -> str:

@@ -36,6 +36,15 @@ CALLED_ELSEWHERE = {
     "benchmark": "bench", "convert": "export", "merge": "export", "distill": "distil",
 }  # fmt: skip
 
+NOT_HERE = {  # verbs that have no counterpart, and what to do instead
+    "ps": "While 'nomoat serve' runs, its /v1/models tells what is loaded.",
+    "stop": "Ctrl-C ends 'nomoat serve'; nothing else stays in memory.",
+    "create": "A system message and settings are options of 'nomoat run'; 'nomoat tune' teaches a model.",
+    "cp": "A file has the name it lies under: a symbolic link gives it another one.",
+    "push": "'nomoat export' writes files that you can upload.",
+    "help": "'nomoat -h' lists the verbs, 'nomoat VERB -h' tells of one.",
+}
+
 
 class Stopped(KeyboardInterrupt):
     """The system wants this process to end: SIGTERM, or a terminal that is closed. As Ctrl-C, but where that ends an answer alone."""
@@ -49,9 +58,9 @@ class _Verbs(Group):
         self.commands = Verbs(VERBS)  # type: ignore[assignment]
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
-        verb = CALLED_ELSEWHERE.get(args[0])
-        if verb and self.get_command(ctx, args[0]) is None:
-            ctx.fail(f"No such command '{args[0]}'. Here that is 'nomoat {verb}'.")
+        told = NOT_HERE | {name: f"Here that is 'nomoat {verb}'." for name, verb in CALLED_ELSEWHERE.items()}
+        if args[0] in told:
+            ctx.fail(f"No such command '{args[0]}'. {told[args[0]]}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]

@@ -53,19 +53,24 @@ def say_notes(notes: Sequence[str]) -> None:
         console.say(f"note: {note}")
 
 
-def say_outcome(shown: Shown, *, max_new_tokens: int | None, knows_context: bool = True) -> None:
-    """Whether the answer is whole, and how fast it was; on stderr. `knows_context`: all that can have cut it is known here."""
+def say_outcome(
+    shown: Shown, *, max_new_tokens: int | None, knows_context: bool = True, raised_by: str = "--max-tokens"
+) -> None:  # fmt: skip
+    """Whether the answer is whole, and how fast it was; on stderr. `knows_context`: all that can have cut it is known here.
+
+    `raised_by`: what raises `max_new_tokens`.
+    """
     if shown.finish_reason == "cancelled":
         console.say("[stopped]")
         return
     why = "the model's context is full" if knows_context else "its server has a limit of its own, or the model's context is full"
     written = 0 if shown.usage is None else shown.usage.completion_tokens
     if shown.finish_reason == "length" and shown.usage is not None and not shown.usage.is_counted:
-        console.say(f"[cut: {why if max_new_tokens is None else f'--max-tokens raises that, unless {why}'}]")
+        console.say(f"[cut: {why if max_new_tokens is None else f'{raised_by} raises that, unless {why}'}]")
     elif shown.finish_reason == "length" and (max_new_tokens is None or 0 < written < max_new_tokens):
         console.say(f"[cut after {written:,} new tokens: {why}]")
     elif shown.finish_reason == "length":
-        console.say(f"[cut at {max_new_tokens:,} new tokens; --max-tokens raises that]")
+        console.say(f"[cut at {max_new_tokens:,} new tokens; {raised_by} raises that]")
     elif shown.finish_reason == "filtered":
         console.say("[ended by the server's filter]")
     elif not shown.text:

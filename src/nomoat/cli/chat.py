@@ -9,23 +9,38 @@ from pathlib import Path
 from typing import Any
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app
+from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import create_output
 
-from nomoat import paths, whole_files
+from nomoat import bounds, paths, textfiles, whole_files
 from nomoat.cli import Stopped, answering, console
-from nomoat.errors import ContextExceededError, NomoatError
+from nomoat.errors import ContextExceededError, DataError, NomoatError, UsageError
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
 from nomoat.words import counted
 
 HELP = """\
-/clear        forget the conversation, keep the system message
-/save FILE    write the conversation as chat JSONL, which `nomoat tune` reads
-/system TEXT  set the system message; without TEXT show it; /system - takes it away
-/help         this list
-/bye          end; /exit, /quit and Ctrl-D do too
+/clear           forget the conversation, keep the system message
+/save FILE       write the conversation as chat JSONL, which `nomoat tune` reads
+/load FILE       go on with a conversation that /save wrote
+/set NAME VALUE  change a setting, such as temp or max-tokens; /set alone shows all
+/system TEXT     set the system message; without TEXT show it; /system - takes it away
+/help            this list
+/bye             end; /exit, /quit and Ctrl-D do too
+\"""              begins a text of several lines, and ends it
 Ctrl-C stops an answer, or empties the line. A space before the slash sends it as text."""
+ENDS = ("/bye", "/exit", "/quit")
+QUOTES = '"""'
+SETTINGS = {  # what `nomoat run` calls them, and a request
+    "temp": "temperature", "top-p": "top_p", "top-k": "top_k", "min-p": "min_p", "repeat-penalty": "repetition_penalty",
+    "max-tokens": "max_new_tokens", "seed": "seed",
+}  # fmt: skip
+NONE = -1  # llama.cpp's word for no limit and no seed
+MAY_BE_NONE = ("max_new_tokens", "seed")
+AS_TEXT = "a space before the slash sends it as text"
 
 
 class Chat:
@@ -38,18 +53,21 @@ class Chat:
         self.messages: list[Message] = []
         self.system = system
         self._responder = responder
-        self._settings = settings
+        self._settings = dict(settings)
+        self._broken_off: set[int] = set()  # places in `messages` of answers that did not end by themselves
         self._saved: set[Path] = set()
         self._noted: set[str] = set()
 
     def talk(self) -> None:
         """Read and answer until /bye or Ctrl-D."""
         self._greet()
-        session: PromptSession[str] = PromptSession(history=_history(), output=create_output(always_prefer_tty=True))
+        session: PromptSession[str] = PromptSession(
+            history=_history(), output=create_output(always_prefer_tty=True), key_bindings=_keys(), prompt_continuation=". "
+        )
         while True:
             try:
                 line = session.prompt("> ")
-                if line.rstrip() in ("/bye", "/exit", "/quit"):
+                if line.rstrip() in ENDS:
                     return
                 self.handle(line)
             except Stopped:
@@ -59,26 +77,40 @@ class Chat:
             except EOFError:
                 return
 
-    def handle(self, line: str) -> None:
-        """One line of the user's: a command or a question."""
-        if not line.strip():
+    def handle(self, written: str) -> None:
+        """What the user wrote, a line or several: a command or a question."""
+        if not written.startswith("/"):
+            if text := _as_meant(written):
+                self._ask(text)
             return
-        if not line.startswith("/"):
-            self._ask(line.strip())
-            return
-        command, _, argument = line.strip().partition(" ")
+        command, *rest = written.split(maxsplit=1)
+        argument = rest[0].rstrip() if rest else ""
+        try:
+            self._obey(command, argument)
+        except NomoatError as error:
+            _say_error(error, hint=error.hint)
+        except (OSError, ValueError) as error:  # ValueError: no path at all, such as one with a NUL
+            console.say(f"error: `{command} {argument}`: {error}")
+
+    def _obey(self, command: str, argument: str) -> None:
         match command:
-            case "/clear":
-                self.messages.clear()
+            case "/clear" if not argument:
+                self.messages, self._broken_off = [], set()
                 console.say("forgotten")
             case "/save":
-                self._save(argument.strip())
+                self._save(argument)
+            case "/load":
+                self._load(argument)
+            case "/set":
+                self._set(*argument.split(maxsplit=1))
             case "/system":
-                self._set_system(argument.strip())
+                self._set_system(argument)
             case "/help":
                 console.say(HELP)
+            case _ if command in ("/clear", *ENDS):
+                console.say(f"nothing may stand behind `{command}`; {AS_TEXT}")
             case _:
-                console.say(f"no command `{command}`; /help lists them")
+                console.say(f"no command `{command}`; /help lists them, and {AS_TEXT}")
 
     def _greet(self) -> None:
         console.say(f"{self._responder.ref}: /help lists the commands, Ctrl-D ends")
@@ -95,29 +127,46 @@ class Chat:
         try:
             shown = answering.show(self._responder, request)
         except NomoatError as error:
-            console.say(f"error: {error.message}")
             full = isinstance(error, ContextExceededError) and self.messages  # the first question is too long by itself
-            hint = "/clear begins a new conversation" if full else error.hint
-            if hint:
-                console.say(f"hint: {hint}")
+            _say_error(error, hint="/clear begins a new conversation" if full else error.hint)
             return
         if shown.text:  # a question without an answer would leave two questions in a row
             self.messages += (question, Message(role="assistant", content=shown.text))
+            if shown.finish_reason != "stop":
+                self._broken_off.add(len(self.messages) - 1)
         notes = [note for note in self._responder.notes_on(request) if note not in self._noted]
         self._noted.update(notes)
         answering.say_notes(notes)
         knows_context = self._responder.engine.context_tokens is not None
-        answering.say_outcome(shown, max_new_tokens=request.max_new_tokens, knows_context=knows_context)
+        answering.say_outcome(
+            shown, max_new_tokens=request.max_new_tokens, knows_context=knows_context, raised_by="/set max-tokens NUMBER"
+        )
 
     def _whole(self) -> list[Message]:
         return [Message(role="system", content=self.system), *self.messages] if self.system else self.messages
+
+    def _set(self, name: str = "", value: str = "") -> None:
+        field = SETTINGS.get(name)
+        if field is None or not value:
+            request = Request(prompt="", **self._settings)
+            now = {known: getattr(request, field) for known, field in SETTINGS.items()}
+            shown = ", ".join(f"{known} {NONE if value is None else value}" for known, value in now.items())
+            console.say(f"/set NAME VALUE: {shown}")
+            return
+        number: Any = value
+        with suppress(ValueError):
+            number = float(value) if field in bounds.NUMBERS else int(value)
+        settings = {**self._settings, field: None if number == NONE and field in MAY_BE_NONE else number}
+        Request(prompt="", **settings)  # raises for what cannot be meant
+        self._settings = settings
+        console.say("set, from the next question on")
 
     def _set_system(self, text: str) -> None:
         if text:
             self.system = None if text == "-" else text
             console.say("set, from the next question on" if self.system else "taken away, from the next question on")
         else:
-            console.say(self.system or "no system message")
+            console.say(self.system or "no system message of yours; the model's chat template may have one")
 
     def _save(self, name: str) -> None:
         if not name:
@@ -126,28 +175,81 @@ class Chat:
         if not self.messages:
             console.say("nothing to save yet")
             return
-        rows = [{"role": message.role, "content": message.content} for message in self._whole()]
-        try:
-            target = paths.expanded(name).absolute()
-            if problem := self._problem_with(target):
-                console.say(problem)
-                return
-            with whole_files.whole_file(target) as part:
-                part.write_text(json.dumps({"messages": rows}, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
-        except NomoatError as error:
-            console.say(f"error: {error.message}")
+        target = paths.expanded(name).absolute()
+        if problem := self._problem_with(target):
+            console.say(problem)
             return
-        except (OSError, ValueError) as error:  # ValueError: no path at all, such as one with a NUL
-            console.say(f"error: could not save `{name}`: {error}")
-            return
+        rows = self._rows()
+        with whole_files.whole_file(target) as part:
+            part.write_text(json.dumps({"messages": rows}, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
         self._saved.add(target)
         console.say(f"saved {counted(len(rows), 'message')} to {target}")
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """The conversation as it is saved. `tune` reads an answer of weight 0 and does not learn it."""
+        rows: list[dict[str, Any]] = [{"role": message.role, "content": message.content} for message in self.messages]
+        for place in self._broken_off:
+            rows[place]["weight"] = 0
+        return [{"role": "system", "content": self.system}, *rows] if self.system else rows
+
+    def _load(self, name: str) -> None:
+        if not name:
+            console.say("/load FILE: which file?")
+            return
+        path = textfiles.as_named(name).absolute()
+        entries = textfiles.read_jsonl(path)
+        try:
+            rows = entries[0][1]["messages"]
+            whole = [Message(role=row["role"], content=row["content"]) for row in rows]
+        except (KeyError, TypeError, UsageError):
+            whole = []
+        num_before = 1 if whole and whole[0].role == "system" else 0
+        messages = whole[num_before:]
+        if len(entries) > 1 or not messages or [one.role for one in messages] != ["user", "assistant"] * (len(messages) // 2):
+            raise DataError(f"`{path}` is no conversation of questions and answers", hint="name a file that /save wrote")
+        self.messages, self.system = messages, whole[0].content if num_before else None
+        self._broken_off = {at for at, row in enumerate(rows[num_before:]) if row.get("weight") == 0}
+        if self._rows() == rows:  # else /save would lose what it does not write
+            self._saved.add(path)
+        console.say(f"loaded {counted(len(whole), 'message')} of {path}")
 
     def _problem_with(self, target: Path) -> str:
         """Why a conversation is not saved there; empty if it may be."""
         if target.exists() and target not in self._saved:
             return f"`{target}` exists; choose another name"
         return "" if target.parent.is_dir() else f"there is no folder `{target.parent}`"
+
+
+def _as_meant(written: str) -> str:
+    """The text of a question, its first line's indentation kept: without the space before a slash, and the quotes around it."""
+    text = written.rstrip()
+    if text.startswith(QUOTES) and text.endswith(QUOTES) and len(text) >= 2 * len(QUOTES):
+        text = text.removeprefix(QUOTES).removesuffix(QUOTES).rstrip()
+    elif text.startswith(" /"):
+        text = text.removeprefix(" ")
+    return text.lstrip("\n")
+
+
+def _keys() -> KeyBindings:
+    """Enter begins a line, as it was typed, where the text began with quotes that are not closed yet."""
+    keys = KeyBindings()
+
+    @Condition
+    def is_open() -> bool:
+        text = get_app().current_buffer.text
+        return text.startswith(QUOTES) and text.count(QUOTES) % 2 == 1
+
+    @keys.add("enter", filter=is_open)
+    def _begin_line(event: KeyPressEvent) -> None:
+        event.current_buffer.newline(copy_margin=False)
+
+    return keys
+
+
+def _say_error(error: NomoatError, *, hint: str | None) -> None:
+    console.say(f"error: {error.message}")
+    if hint:
+        console.say(f"hint: {hint}")
 
 
 class _FileHistory(FileHistory):

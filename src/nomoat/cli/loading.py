@@ -52,12 +52,14 @@ def load_with_bar(
                 on_decision=told, file=policy,
             )  # fmt: skip
         _say_template(auto, name=references.shown_name(parsed.local or ref))
+        _say_context(auto, asked=context_tokens)
         return auto
     with bars(*loading_bars(ref)) as (show, compiling):
         responder = load(
             ref, context_tokens=context_tokens, template=template, as_client=as_client, progress=show, compiling=compiling
         )  # fmt: skip
     _say_template(responder)
+    _say_context(responder, asked=context_tokens)
     return responder
 
 
@@ -88,6 +90,7 @@ def load_sharing_with_bar(
         found = load_sharing(refs, context_tokens=context_tokens, template=template, progress=show, compiling=compiling)
     for responder in found:
         _say_template(responder, name=responder.name)
+    _say_context(found[0], asked=context_tokens)
     return found
 
 
@@ -115,6 +118,12 @@ def bars(*named: tuple[str, str]) -> Iterator[list[Progress]]:
             shown().update(task(title, counted), completed=done, total=total)
 
         yield [functools.partial(show, *one) for one in named]
+
+
+def _say_context(responder: Responder, *, asked: int | None) -> None:
+    has = responder.engine.context_tokens
+    if asked is not None and has is not None and has < asked:
+        console.say(f"note: a context of {asked:,} tokens is asked for, and `{responder.ref}` has {has:,}")
 
 
 def _say_template(responder: Responder, *, name: str = "") -> None:

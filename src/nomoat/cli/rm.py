@@ -1,4 +1,4 @@
-"""`nomoat rm`: remove a pulled model, a tuned adapter, what can be made again, or stored answers."""
+"""`nomoat rm`: remove pulled models, tuned adapters, what can be made again, or stored answers."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ END_OTHERS = "end every nomoat that asks models first"
 
 
 def rm(
-    model: Annotated[
-        str | None,
+    models: Annotated[
+        list[str] | None,
         typer.Argument(
-            help="A pulled model, or BASE+ADAPTER for a tuned adapter.", autocompletion=completion.models_here, show_default=False
+            help="Pulled models, or BASE+ADAPTER for a tuned adapter.",
+            autocompletion=completion.models_here,
+            metavar="[MODEL...]",
+            show_default=False,
         ),
     ] = None,
     cache: Annotated[
@@ -36,7 +39,7 @@ def rm(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove a pulled model, a tuned adapter (the base stays), caches, or stored answers.
+    """Remove pulled models, tuned adapters (the base stays), caches, or stored answers.
 
     \b
     Examples:
@@ -54,11 +57,12 @@ def rm(
     and paid for, again. A suite of yours is removed by `nomoat suites rm`. A learned router stays, with fragments
     of prompts: its folder is NOMOAT_HOME/router.
     """
-    if cache + answers + damaged + (model is not None) != 1:
-        hint = "a model, BASE+ADAPTER, --cache, --answers or --damaged; `nomoat models --pulled` lists models and adapters"
+    if cache + answers + damaged + bool(models) != 1:
+        hint = "models, BASE+ADAPTER, --cache, --answers or --damaged; `nomoat models --pulled` lists models and adapters"
         raise UsageError("name one thing to remove", hint=hint)
-    if model is not None:
-        _remove_model(model, yes)
+    if models:
+        for model in models:
+            _remove_model(model, yes)
     elif cache:
         _remove_cache(yes)
     elif damaged:

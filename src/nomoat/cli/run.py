@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from nomoat.responder import Responder
 
 
+def _or_no_limit(value: int) -> int | None:
+    if value == 0:
+        raise typer.BadParameter("0 is not in the range x>=1.")
+    return None if value == NO_LIMIT else value
+
+
+NO_LIMIT = -1  # Ollama's and llama.cpp's
+LongestAnswer = Annotated[
+    int | None,
+    typer.Option("--max-tokens", "-n", min=NO_LIMIT, callback=_or_no_limit, help="Longest answer, in tokens; -1: no limit."),
+]
 TopK = Annotated[int, typer.Option("--top-k", min=0, help="Sample from so many likeliest tokens; 0: from all.")]
 TopP = Annotated[float, options.sampling("top_p", "--top-p", means="Sample from this share of likelihood.")]
 MinP = Annotated[float, options.sampling("min_p", "--min-p", means="Leave out what is less likely than this share of the likeliest.")]
@@ -48,7 +59,7 @@ def run(
     model: options.Model,
     prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The question; piped text is put after it.")] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Longest answer, in tokens.")] = 512,
+    max_tokens: LongestAnswer = 512,
     temperature: options.Temperature = 0.0,
     top_p: TopP = 1.0,
     top_k: TopK = 0,

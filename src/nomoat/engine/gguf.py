@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import paths
-from nomoat.engine import pooling
+from nomoat.engine import ollama_files, pooling
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import require_fetched
 
@@ -310,7 +310,9 @@ class _Part:
         try:
             size = path.stat().st_size
             if size < 24:
-                raise BadFileError(f"`{path}` is not a GGUF file: it has {size} bytes", hint="download it again")
+                raise BadFileError(
+                    f"`{path}` is not a GGUF file: it has {size} bytes", hint=ollama_files.hint(path) or "download it again"
+                )
             with path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError as exc:
@@ -340,7 +342,7 @@ class _Part:
             require_fetched(self.path)
             raise BadFileError(
                 f"`{self.path}` is not a GGUF file: it starts with {bytes(self._map[:4])!r} instead of {MAGIC!r}",
-                hint="nomoat reads GGUF weights; look for a file that ends in .gguf",
+                hint=ollama_files.hint(self.path) or "nomoat reads GGUF weights; look for a file that ends in .gguf",
             )
         self._at = 4
         version = self._number("I")

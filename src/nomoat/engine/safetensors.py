@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine import arch as architectures
-from nomoat.engine import pooling
+from nomoat.engine import ollama_files, pooling
 from nomoat.engine.gguf import FloatArray, Opened, Rows, Tensor, require_weights, row_numbers, rows_by_expert
 from nomoat.engine.hf_config import quantised_by, read_metadata, require_kinds, scaling_tensors
 from nomoat.engine.hf_families import FAMILIES, Family, opt_name, row_order
@@ -203,11 +203,12 @@ def _without_weights(folder: Path) -> BadFileError:
 
 def _other_model(folder: Path) -> str | None:
     """What to name in place of a folder that is no model, and that holds one."""
-    files = [path for path in sorted(folder.glob("*")) if path.suffix.lower() == ".gguf" and "mmproj" not in path.name.lower()]
+    within = (path for depth in ("*", "*/*", "*/*/*") for path in sorted(folder.glob(depth)))  # LM Studio's: PUBLISHER/MODEL/FILE
+    files = [path for path in within if path.suffix.lower() == ".gguf" and "mmproj" not in path.name.lower()]
     if files:
         return f"name the file in it: `{files[0]}`" + (f", or another of the {len(files)}" if len(files) > 1 else "")
     snapshot = next(folder.glob(f"snapshots/*/{CONFIG}"), None)
-    return None if snapshot is None else f"name the folder of the model in it: `{snapshot.parent}`"
+    return ollama_files.hint(folder) if snapshot is None else f"name the folder of the model in it: `{snapshot.parent}`"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
