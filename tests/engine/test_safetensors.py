@@ -268,7 +268,7 @@ def test_rows_that_are_no_token_are_never_chosen_and_count_in_likelihoods(tmp_pa
         assert expected.argmax() >= tokens
         told = written(loaded, max_new_tokens=1, top_logprobs=1)[0]
         assert told.token_id == expected[:tokens].argmax() and told.top[0].token_id == expected.argmax()
-        assert told.log_probability == pytest.approx(float(expected[told.token_id]), abs=0.3)
+        assert told.log_probability == pytest.approx(float(expected[told.token_id]), rel=0.05)  # forty times what is rounded
         warm = written(loaded, max_new_tokens=30, temperature=2.0, seed=1, top_logprobs=0)
         assert len(warm) > 1 and all(each.token_id < tokens for each in warm)
 
